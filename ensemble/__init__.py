@@ -1,0 +1,1 @@
+"""Axon's thinking half: events in, one honest threat score out. Pure Python, numpy, scikit-learn and torch; no Ray, no HTTP."""

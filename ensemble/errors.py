@@ -1,0 +1,233 @@
+"""Every error that Axon raises, by who must act.
+
+    EnsembleError
+    |- EventError             the caller's: HTTP 4xx
+    |  |- MalformedEvent        not an event at all: wrong JSON, wrong type, unknown kind
+    |  |- FeatureMismatch       features missing, extra, or not finite; named
+    |  |- TooManyEvents         more events than one batch may carry
+    |  `- BodyTooLarge          more bytes than one request may carry
+    |- ArtifactError          the publisher's: the layer falls back
+    |  |- ArtifactMissing       a pointer, manifest or file is not there
+    |  |- ArtifactCorrupt       the bytes are not the bytes that were published
+    |  |- ArtifactUntrusted     whole, but nobody we trust vouches for it
+    |  |- ArtifactIncompatible  whole, and made for another schema, library or format
+    |  |- VersionExists         published versions are immutable
+    |  `- PointerMoved          another promotion came first
+    |- TrainingError          the trainer's: the rows cannot teach what was asked
+    `- LayerError             the operator's: the layer abstains
+       |- LayerTimeout          no answer within the deadline
+       `- LayerCrashed          the layer's process died or raised
+
+An error carries its fields, builds its own sentence, and survives pickling: every field goes through `super().__init__`.
+`code` is stable: clients, logs and the runbook key on it. No message carries a path, a token or another error's text.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ArtifactCorrupt",
+    "ArtifactError",
+    "ArtifactIncompatible",
+    "ArtifactMissing",
+    "ArtifactUntrusted",
+    "BodyTooLarge",
+    "EnsembleError",
+    "EventError",
+    "FeatureMismatch",
+    "LayerCrashed",
+    "LayerError",
+    "LayerTimeout",
+    "MalformedEvent",
+    "PointerMoved",
+    "TooManyEvents",
+    "TrainingError",
+    "VersionExists",
+]
+
+
+class EnsembleError(Exception):
+    """Root of everything we raise."""
+
+    code = "ENSEMBLE_ERROR"
+
+
+class EventError(EnsembleError):
+    """The caller sent something we cannot score; `field` says where."""
+
+    code = "INVALID_EVENT"
+    field: str = ""
+
+
+class MalformedEvent(EventError):
+    """What came is no event: wrong JSON, a wrong type, an unknown kind."""
+
+    code = "MALFORMED_EVENT"
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(field, problem)
+        self.field, self.problem = field, problem
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.problem}" if self.field else self.problem
+
+
+class FeatureMismatch(EventError):
+    """A feature is missing, unknown or not finite; the first one is named."""
+
+    code = "FEATURE_MISMATCH"
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(field, problem)
+        self.field, self.problem = field, problem
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.problem}"
+
+
+class TooManyEvents(EventError):
+    """More events than one batch may carry."""
+
+    code = "TOO_MANY_EVENTS"
+
+    def __init__(self, count: int, limit: int) -> None:
+        super().__init__(count, limit)
+        self.count, self.limit = count, limit
+        self.field = "events"
+
+    def __str__(self) -> str:
+        return f"events: {self.count:,} in one batch, the limit is {self.limit:,}"
+
+
+class BodyTooLarge(EventError):
+    """More bytes than one request may carry."""
+
+    code = "BODY_TOO_LARGE"
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(limit_bytes)
+        self.limit_bytes = limit_bytes
+
+    def __str__(self) -> str:
+        return f"the body is larger than {self.limit_bytes:,} bytes"
+
+
+class ArtifactError(EnsembleError):
+    """A model file cannot be served."""
+
+    code = "MODEL_LOAD_ERROR"
+
+
+class ArtifactMissing(ArtifactError):
+    """Something the store should hold is not there."""
+
+    code = "ARTIFACT_MISSING"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"{self.what} is not in the store"
+
+
+class ArtifactCorrupt(ArtifactError):
+    """The bytes are not the bytes that were published."""
+
+    code = "ARTIFACT_CORRUPT"
+
+    def __init__(self, file: str, problem: str) -> None:
+        super().__init__(file, problem)
+        self.file, self.problem = file, problem
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.problem}"
+
+
+class ArtifactUntrusted(ArtifactError):
+    """Whole, but vouched for by nobody we trust."""
+
+    code = "ARTIFACT_UNTRUSTED"
+
+    def __init__(self, what: str, problem: str) -> None:
+        super().__init__(what, problem)
+        self.what, self.problem = what, problem
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.problem}"
+
+
+class ArtifactIncompatible(ArtifactError):
+    """Whole, and made for something else: another schema, library version or format."""
+
+    code = "ARTIFACT_INCOMPATIBLE"
+
+    def __init__(self, what: str, expected: str, found: str) -> None:
+        super().__init__(what, expected, found)
+        self.what, self.expected, self.found = what, expected, found
+
+    def __str__(self) -> str:
+        return f"{self.what}: this Axon needs {self.expected}, the artifact has {self.found}"
+
+
+class VersionExists(ArtifactError):
+    """Published versions are immutable; publish the next one."""
+
+    code = "VERSION_EXISTS"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"{self.what} is already published, and published versions never change"
+
+
+class PointerMoved(ArtifactError):
+    """Another promotion came first: look again before promoting."""
+
+    code = "POINTER_MOVED"
+
+    def __init__(self, expected_serial: int, actual_serial: int) -> None:
+        super().__init__(expected_serial, actual_serial)
+        self.expected_serial, self.actual_serial = expected_serial, actual_serial
+
+    def __str__(self) -> str:
+        return f"the pointer stands at serial {self.actual_serial}, not {self.expected_serial}: another promotion came first"
+
+
+class TrainingError(EnsembleError):
+    """The rows given cannot teach what was asked."""
+
+    code = "TRAINING_ERROR"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+class LayerError(EnsembleError):
+    """A layer could not give its opinion; it abstains."""
+
+    code = "LAYER_ERROR"
+
+    def __init__(self, layer: str) -> None:
+        super().__init__(layer)
+        self.layer = layer
+
+    def __str__(self) -> str:
+        return f"layer {self.layer} gave no opinion"
+
+
+class LayerTimeout(LayerError):
+    """No answer within the deadline."""
+
+    code = "LAYER_TIMEOUT"
+
+
+class LayerCrashed(LayerError):
+    """The layer's process died, or its code raised."""
+
+    code = "LAYER_CRASHED"

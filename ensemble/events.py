@@ -1,0 +1,103 @@
+"""Security events, one by one and as columns.
+
+A caller sends events; every layer reads columns. A batch holds the columns of one kind, in the order the events came, and
+is built once, at the door, from values that were already checked. Nothing after the door checks them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["EventBatch", "FlowBatch", "Kind", "ProcessBatch", "ProcessEvent"]
+
+
+class Kind(StrEnum):
+    """What sort of thing happened; decides which layers may have an opinion."""
+
+    FLOW = "flow"
+    PROCESS = "process"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessEvent:
+    """One process start.
+
+    Attributes:
+        name: image name, e.g. `powershell.exe`.
+        parent: image name of the parent, "" where unknown.
+        command_line: as the operating system gave it, "" where unknown.
+        user: account, "" where unknown.
+        host: machine, "" where unknown.
+    """
+
+    name: str
+    parent: str = ""
+    command_line: str = ""
+    user: str = ""
+    host: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowBatch:
+    """Network flows as columns.
+
+    Attributes:
+        ids: one a flow, as the caller named it, "" where it did not.
+        hosts: the machine whose posture matters, "" where unknown.
+        features: float32 (n, 78), finite, read-only; order of `ensemble.features.flow.FEATURE_NAMES`.
+        flags: row -> what the door noticed, e.g. `rates_undefined`; rows without one are absent.
+    """
+
+    ids: tuple[str, ...]
+    hosts: tuple[str, ...]
+    features: NDArray[np.float32]
+    flags: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of every event of this batch."""
+        return Kind.FLOW
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessBatch:
+    """Process starts as columns; attributes as in `ProcessEvent`, each a tuple of n strings."""
+
+    ids: tuple[str, ...]
+    hosts: tuple[str, ...]
+    users: tuple[str, ...]
+    names: tuple[str, ...]
+    parents: tuple[str, ...]
+    command_lines: tuple[str, ...]
+    flags: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, events: Sequence[ProcessEvent], ids: Sequence[str] = ()) -> ProcessBatch:
+        """Columns of `events`, without flags."""
+        return cls(
+            ids=tuple(ids) or ("",) * len(events),
+            hosts=tuple(e.host for e in events),
+            users=tuple(e.user for e in events),
+            names=tuple(e.name for e in events),
+            parents=tuple(e.parent for e in events),
+            command_lines=tuple(e.command_line for e in events),
+        )
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of every event of this batch."""
+        return Kind.PROCESS
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+EventBatch = FlowBatch | ProcessBatch

@@ -1,0 +1,1 @@
+"""Events become feature vectors: named, ordered, finite."""

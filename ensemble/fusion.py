@@ -1,0 +1,198 @@
+"""Fusion: the opinions that came become one score, its bounds, and a verdict that says how much looked.
+
+Each layer's calibrated score is evidence, measured in log-odds against the reference prior. The layers that spoke are
+averaged by validated shares and sharpened by one common factor:
+
+    z = prior + sharpness * sum(share_i * evidence_i) / sum(share_i),  over the layers i that spoke
+    score = logistic(z + shift of the host's posture)
+
+A silent layer is thus imagined to agree with those that spoke, which is neither innocence nor guilt; `low` and `high` say
+what the score could have been had it said the least or the most. Raising any layer's score never lowers the result.
+
+The posture of the host is no evidence about the event. It shifts the result by a bounded amount, never by more than the
+way from `malicious` down to `suspicious`: a strong host cannot turn clear hostile evidence benign.
+
+Source: logarithmic opinion pool: Genest, Zidek, "Combining probability distributions", Statistical Science 1(1), 1986;
+one sharpening factor for a pool of calibrated forecasts: Satopaa et al., "Combining multiple probability predictions using a simple
+logit model", International Journal of Forecasting 30(2), 2014.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.errors import ArtifactIncompatible
+from ensemble.layers.calibration import LOG_ODDS_LIMIT, PRIOR_LOG_ODDS, log_odds, probability
+from ensemble.verdicts import LayerScores, LayerStatus, Severity, Verdicts, VerdictWord, system_status
+
+__all__ = ["RESILIENCE", "Fusion", "Thresholds", "layer_set"]
+
+RESILIENCE = "resilience"
+NEUTRAL_POSTURE = 0.5  # an unknown host shifts nothing
+_WORDS = (VerdictWord.BENIGN, VerdictWord.SUSPICIOUS, VerdictWord.MALICIOUS, VerdictWord.MALICIOUS)
+_SEVERITIES = (Severity.LOW, Severity.MEDIUM, Severity.HIGH, Severity.CRITICAL)
+
+
+def layer_set(layers: Iterable[str]) -> str:
+    """Name of a set of layers, the same whatever their order: `anomaly+behavior`."""
+    return "+".join(sorted(layers))
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Scores that a stated share of benign validation events stays under.
+
+    Attributes:
+        suspicious: exceeded by 1 % of benign validation events, unless another rate was chosen.
+        malicious: exceeded by 0.1 %.
+        critical: exceeded by 0.01 %, by extrapolation.
+    """
+
+    suspicious: float
+    malicious: float
+    critical: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.suspicious <= self.malicious <= self.critical < 1.0:
+            raise ArtifactIncompatible(
+                "thresholds", "rising numbers inside (0, 1)", f"{self.suspicious}, {self.malicious}, {self.critical}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Fusion:
+    """How the layers of one kind of event are pooled.
+
+    Attributes:
+        shares: layer -> validated share of the evidence; each >= 0, together 1.
+        sharpness: common factor on the average evidence, > 0.
+        thresholds: set of speaking layers (`layer_set`) -> thresholds that keep the promised false-positive rate.
+        source: where the shares come from: `fitted` or `builtin`; a builtin rule is always indeterminate.
+    """
+
+    shares: Mapping[str, float]
+    sharpness: float
+    thresholds: Mapping[str, Thresholds]
+    source: str = "fitted"
+
+    def __post_init__(self) -> None:
+        shares = list(self.shares.values())
+        if not shares or min(shares) < 0.0 or abs(sum(shares) - 1.0) > 1e-6:  # noqa: PLR2004  # rounding of the file
+            raise ArtifactIncompatible("fusion", "shares >= 0 that sum to 1", f"{dict(self.shares)}")
+        if not 0.0 < self.sharpness < np.inf:
+            raise ArtifactIncompatible("fusion", "a positive sharpness", f"{self.sharpness}")
+
+    @classmethod
+    def builtin(cls, layers: Sequence[str]) -> Self:
+        """Equal shares and no thresholds: what is left when no fitted fusion can be had."""
+        return cls(dict.fromkeys(layers, 1.0 / len(layers)), 1.0, {}, "builtin")
+
+    def pooled(self, odds: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Pooled log-odds float64 (n,) of the layers that spoke.
+
+        Args:
+            odds: layer -> log-odds (n,) of its calibrated scores; at least one layer of a positive share.
+        """
+        total = sum(self.shares[layer] for layer in odds)
+        evidence = sum(self.shares[layer] / total * (odds[layer] - PRIOR_LOG_ODDS) for layer in sorted(odds))  # in one order always
+        return np.asarray(PRIOR_LOG_ODDS + self.sharpness * evidence)
+
+    def fuse(self, opinions: Sequence[LayerScores], *, min_coverage: float, posture_bound: float) -> Verdicts:
+        """One verdict for each event of a batch.
+
+        Args:
+            opinions: one from every layer that was asked, each with n scores; a layer of `shares` that is not among them is silent.
+            min_coverage: share of the evidence under which the verdict is `indeterminate`, in [0, 1].
+            posture_bound: how far the host's posture may shift the score, in log-odds, >= 0.
+
+        Returns:
+            Verdicts with columns of n.
+        """
+        speaking = {o.layer: log_odds(o.scores) for o in opinions if o.speaks and self.shares.get(o.layer, 0.0) > 0.0}
+        size = len(opinions[0].scores)
+        coverage = sum(self.shares[layer] for layer in speaking)
+        thresholds = self.thresholds.get(layer_set(speaking))
+        shift, shift_low, shift_high = _posture_shift(opinions, size, _bound(posture_bound, thresholds))
+
+        def fused(guess: float | None) -> NDArray[np.float64]:
+            """Pooled log-odds, the silent layers guessed; without a guess they agree with those that spoke."""
+            heard = dict(speaking)
+            if guess is not None:
+                heard |= {layer: np.full(size, guess) for layer, share in self.shares.items() if share and layer not in speaking}
+            return self.pooled(heard) if heard else np.full(size, PRIOR_LOG_ODDS)
+
+        score = probability(fused(None) + shift)
+        return Verdicts(
+            score=score,
+            low=probability(fused(-LOG_ODDS_LIMIT) + shift_low),
+            high=probability(fused(LOG_ODDS_LIMIT) + shift_high),
+            word=self._words(score, coverage, min_coverage, thresholds),
+            severity=_severities(score, thresholds),
+            coverage=min(1.0, round(coverage, 9)),
+            degraded=any(not o.speaks and o.status is not LayerStatus.NOT_APPLICABLE for o in opinions)
+            or bool(self.shares.keys() - {o.layer for o in opinions}),
+            status=system_status(o.status for o in opinions if o.layer != RESILIENCE),
+            layers=tuple(opinions),
+        )
+
+    def _words(
+        self, score: NDArray[np.float64], coverage: float, min_coverage: float, thresholds: Thresholds | None
+    ) -> tuple[VerdictWord, ...]:
+        if thresholds is None or coverage < min_coverage or coverage == 0.0 or self.source == "builtin":
+            return (VerdictWord.INDETERMINATE,) * len(score)
+        return tuple(_WORDS[level] for level in _levels(score, thresholds))
+
+    def to_config(self) -> dict[str, Any]:
+        """JSON values, for a release."""
+        return {
+            "shares": dict(self.shares),
+            "sharpness": self.sharpness,
+            "thresholds": {
+                layers: {"suspicious": t.suspicious, "malicious": t.malicious, "critical": t.critical}
+                for layers, t in self.thresholds.items()
+            },
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The fusion of a release; refused when a share or threshold cannot be."""
+        try:
+            thresholds = {layers: Thresholds(**values) for layers, values in config["thresholds"].items()}
+            return cls({k: float(v) for k, v in config["shares"].items()}, float(config["sharpness"]), thresholds)
+        except (KeyError, TypeError, ValueError, AttributeError) as problem:
+            raise ArtifactIncompatible("fusion", "shares, sharpness and thresholds", type(problem).__name__) from None
+
+
+def _bound(posture_bound: float, thresholds: Thresholds | None) -> float:
+    """The posture's reach: as configured, but never from `malicious` to below `suspicious`."""
+    if thresholds is None:
+        return posture_bound
+    malicious, suspicious = (np.log(t) - np.log1p(-t) for t in (thresholds.malicious, thresholds.suspicious))
+    return float(min(posture_bound, malicious - suspicious))
+
+
+def _posture_shift(
+    opinions: Sequence[LayerScores], size: int, bound: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Shift in log-odds of each event, and the least and the most it could have been."""
+    for opinion in opinions:
+        if opinion.layer == RESILIENCE and opinion.speaks:
+            shift = bound * 2.0 * (opinion.scores - NEUTRAL_POSTURE)
+            return shift, shift, shift
+    nothing = np.zeros(size)
+    return nothing, nothing - bound, nothing + bound
+
+
+def _levels(score: NDArray[np.float64], thresholds: Thresholds) -> NDArray[np.intp]:
+    return np.searchsorted([thresholds.suspicious, thresholds.malicious, thresholds.critical], score, side="left")
+
+
+def _severities(score: NDArray[np.float64], thresholds: Thresholds | None) -> tuple[Severity, ...]:
+    if thresholds is None:
+        return (Severity.LOW,) * len(score)
+    return tuple(_SEVERITIES[level] for level in _levels(score, thresholds))

@@ -1,0 +1,181 @@
+"""Anomaly of network flows: how unlike benign traffic is this flow? Learnt from benign flows alone.
+
+Three detectors look, because each is blind where another sees: an isolation forest (single values far out), a principal
+subspace (values that do not go together), and a codebook (shapes that benign traffic does not take). Each speaks as surprise,
+the negative log of the share of benign flows that look at least as strange; the weighted sum is the raw score, calibrated once.
+
+Fit for: attacks that no one has labelled yet. Unfit for: attacks that copy benign traffic, and benign traffic of a network
+that training has not seen: train it on your own (`axon train flows --benign FILE`).
+Source: Fisher, "Statistical Methods for Research Workers", 1925, section 21.1 (sums of log tail probabilities); Shyu et al., "A novel
+anomaly detection scheme based on principal component classifier", ICDM 2003 (subspace residual).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.errors import ArtifactIncompatible
+from ensemble.events import EventBatch, FlowBatch
+from ensemble.features.scaling import FlowScaler
+from ensemble.layers.calibration import Calibration, Surprise
+from ensemble.layers.codebook import Codebook
+from ensemble.layers.forest import Forest
+from ensemble.layers.model import ModelScores, Parts
+
+__all__ = ["DETECTORS", "BenignDetectors", "FlowAnomaly", "Subspace"]
+
+NEAR = 0.03  # distances are read as logarithms, so that twice as far is one step; nearer than this is no nearer
+DETECTORS = ("isolation", "subspace", "codebook")
+
+
+@dataclass(frozen=True, slots=True)
+class Subspace:
+    """The few directions in which benign flows vary.
+
+    Attributes:
+        centre: float64 (d,), mean of the scaled benign rows.
+        directions: float64 (k, d), orthonormal rows.
+    """
+
+    centre: NDArray[np.float64]
+    directions: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        if self.directions.ndim != 2 or self.directions.shape[1:] != self.centre.shape or not self.directions.size:  # noqa: PLR2004  # (k, d)
+            raise ArtifactIncompatible("subspace", "directions (k, d)", f"{self.directions.shape} around {self.centre.shape}")
+        gram = self.directions @ self.directions.T
+        if not np.allclose(gram, np.eye(len(gram)), atol=1e-4):  # NaN and infinity fail too
+            raise ArtifactIncompatible("subspace", "orthonormal directions", "others")
+
+    def residual(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        """What the directions cannot explain of each row, float64 (n, d)."""
+        away = rows.astype(np.float64) - self.centre
+        return away - (away @ self.directions.T) @ self.directions
+
+
+@dataclass(frozen=True, slots=True)
+class BenignDetectors:
+    """The three detectors on one scale of features; they learn from benign flows alone.
+
+    Attributes:
+        scaler: puts flows on the detectors' scale.
+        forest: reads scaled rows.
+        subspace: likewise.
+        codebook: likewise.
+    """
+
+    scaler: FlowScaler
+    forest: Forest
+    subspace: Subspace
+    codebook: Codebook
+
+    def raw(self, features: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
+        """Detector -> raw score of each flow, float64 (n,), higher is stranger; `features` is float32 (n, 78)."""
+        rows = self.scaler.scale(features)
+        return {
+            "isolation": self.forest.score_samples(rows),
+            "subspace": np.log(np.linalg.norm(self.subspace.residual(rows), axis=1) + NEAR),
+            "codebook": np.log(self.codebook.nearest(rows)[0] + NEAR),
+        }
+
+    def strangeness(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """How far each feature is from the nearest benign shape, float64 (n, d), with its sign."""
+        rows = self.scaler.scale(features)
+        _, which = self.codebook.nearest(rows)
+        return rows - self.codebook.centres[which]
+
+
+@dataclass(frozen=True, slots=True)
+class FlowAnomaly:
+    """The detectors, each on the scale of surprise, summed and calibrated.
+
+    Attributes:
+        detectors: fitted on benign flows.
+        surprises: detector -> its scale.
+        weights: detector -> its weight in the sum; each >= 0.
+        calibration: sum -> log-odds at the reference prior.
+    """
+
+    detectors: BenignDetectors
+    surprises: Mapping[str, Surprise]
+    weights: Mapping[str, float]
+    calibration: Calibration
+
+    def __post_init__(self) -> None:
+        if set(self.surprises) != set(DETECTORS) or set(self.weights) != set(DETECTORS):
+            raise ArtifactIncompatible("anomaly", "a scale and a weight for each detector", f"{sorted(self.weights)}")
+        if not all(0.0 <= weight < np.inf for weight in self.weights.values()) or not sum(self.weights.values()):
+            raise ArtifactIncompatible("anomaly", "weights >= 0, not all 0", f"{dict(self.weights)}")
+
+    def raw(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Weighted surprise of each flow, float64 (n,); `features` is float32 (n, 78)."""
+        return weighted_surprise(self.detectors.raw(features), self.surprises, self.weights)
+
+    def score(self, batch: EventBatch, *, explain: bool = False) -> ModelScores:
+        """Calibrated score of each flow; explained by each detector's surprise and by the features that are off."""
+        if not isinstance(batch, FlowBatch):
+            raise TypeError(f"{batch.kind} events have no flow features")
+        raw = self.detectors.raw(batch.features)
+        scores = self.calibration.apply(weighted_surprise(raw, self.surprises, self.weights))
+        return ModelScores(scores, details=self._details(batch.features) if explain else {})
+
+    def _details(self, features: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        off = self.detectors.strangeness(features)
+        return {name: off[:, column] for column, name in enumerate(self.detectors.scaler.names)}
+
+    def to_parts(self) -> Parts:
+        """Arrays of the scaler and the detectors; scales, weights and calibration as JSON."""
+        own = self.detectors
+        arrays = {
+            **own.scaler.to_arrays(),
+            **{f"forest.{name}": array for name, array in own.forest.to_arrays().items()},
+            "subspace.centre": own.subspace.centre,
+            "subspace.directions": own.subspace.directions,
+            "codebook.centres": own.codebook.centres,
+        }
+        config = {
+            "limit": own.scaler.limit,
+            "surprises": {name: scale.to_config() for name, scale in self.surprises.items()},
+            "weights": dict(self.weights),
+            "calibration": self.calibration.to_config(),
+        }
+        return Parts(arrays, config)
+
+    @classmethod
+    def from_parts(cls, parts: Parts) -> Self:
+        """The model of a bundle.
+
+        Raises:
+            ArtifactIncompatible: a part is missing, of another shape, or holds what cannot be.
+        """
+        arrays, config = parts.arrays, parts.config
+        try:
+            scaler = FlowScaler.from_arrays(arrays, config["limit"])
+            d = scaler.positions.size
+            forest = {name.removeprefix("forest."): array for name, array in arrays.items() if name.startswith("forest.")}
+            subspace = Subspace(arrays["subspace.centre"].astype(np.float64), arrays["subspace.directions"].astype(np.float64))
+            codebook = Codebook(arrays["codebook.centres"].astype(np.float64))
+            surprises = {name: Surprise.from_config(scale) for name, scale in config["surprises"].items()}
+            weights = {name: float(weight) for name, weight in config["weights"].items()}
+            calibration = Calibration.from_config(config["calibration"])
+        except (KeyError, AttributeError, TypeError, ValueError) as problem:
+            raise ArtifactIncompatible("anomaly", "scaler, forest, subspace, codebook, scales", f"{type(problem).__name__}") from None
+        if subspace.centre.size != d or codebook.centres.shape[1] != d:
+            raise ArtifactIncompatible("anomaly", f"detectors of {d} features", f"{subspace.centre.size} and {codebook.centres.shape[1]}")
+        return cls(BenignDetectors(scaler, Forest.from_arrays(forest, d), subspace, codebook), surprises, weights, calibration)
+
+
+def weighted_surprise(
+    raw: Mapping[str, NDArray[np.float64]], surprises: Mapping[str, Surprise], weights: Mapping[str, float]
+) -> NDArray[np.float64]:
+    """Sum of the detectors' surprises, float64 (n,), in one fixed order of summation."""
+    first, *others = DETECTORS
+    total = weights[first] * surprises[first].of(raw[first])
+    for name in others:
+        total += weights[name] * surprises[name].of(raw[name])
+    return total

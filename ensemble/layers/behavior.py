@@ -1,0 +1,152 @@
+"""Deep behavior: does this flow look like a known attack, or like nothing that benign traffic looks like?
+
+A small network learns benign traffic, each attack family, and `unknown`: made-up flows around and between the real ones.
+The third is what makes it honest. A classifier that saw only benign and attacks cuts the space in two and is sure of both halves;
+one that also had to tell real benign flows from made-up ones calls benign only what is near benign.
+
+Fit for: the families it was trained on, and flows unlike benign ones. Unfit for: an unseen attack that copies benign flows.
+Raw score: log-odds that the flow is not benign, averaged over a few heads that were started differently.
+Cost: three small matrix products a head. The same weights run on a CPU or on a share of a GPU.
+
+Source: outlier exposure: Hendrycks, Mazeika, Dietterich, "Deep anomaly detection with outlier exposure", ICLR 2019;
+made-up counterexamples: Hempstalk, Frank, Witten, "One-class classification by combining density and class probability
+estimation", ECML 2008; averaged heads: Lakshminarayanan et al., "Deep ensembles", NeurIPS 2017.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ensemble.errors import ArtifactIncompatible
+from ensemble.events import EventBatch, FlowBatch
+from ensemble.features.scaling import FlowScaler
+from ensemble.layers.calibration import Calibration
+from ensemble.layers.model import ModelScores, Parts
+
+__all__ = ["BENIGN_CLASS", "UNKNOWN_CLASS", "DeepBehavior", "DeepClassifier"]
+
+BENIGN_CLASS = "BENIGN"
+UNKNOWN_CLASS = "unknown"
+
+
+class DeepClassifier(nn.Module):
+    """A few small networks side by side, computed as one.
+
+    Args:
+        n_features: d.
+        hidden: widths of the hidden layers.
+        n_classes: benign, each family, unknown.
+        n_heads: networks that differ by their start only.
+    """
+
+    def __init__(self, n_features: int, hidden: Sequence[int], n_classes: int, n_heads: int) -> None:
+        super().__init__()
+        widths = [n_features, *hidden, n_classes]
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        for fan_in, fan_out in pairwise(widths):
+            bound = fan_in**-0.5
+            self.weights.append(nn.Parameter(torch.empty(n_heads, fan_in, fan_out).uniform_(-bound, bound)))
+            self.biases.append(nn.Parameter(torch.empty(n_heads, 1, fan_out).uniform_(-bound, bound)))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Logits (heads, n, classes) of scaled rows (n, d)."""
+        hidden = rows.unsqueeze(0).expand(self.weights[0].shape[0], -1, -1)  # (heads, n, d)
+        for level, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            hidden = torch.baddbmm(bias, hidden, weight)
+            if level < len(self.weights) - 1:
+                hidden = torch.relu(hidden)
+        return hidden
+
+
+def margin(logits: Tensor) -> Tensor:
+    """Log-odds that a row is not benign, float64 (n,), averaged over the heads; `logits` is (heads, n, classes), benign first."""
+    wide = logits.double()
+    return (torch.logsumexp(wide[..., 1:], dim=-1) - wide[..., 0]).mean(dim=0)
+
+
+@dataclass(frozen=True, slots=True)
+class DeepBehavior:
+    """The network with its scaler and calibration: flows in, calibrated scores out.
+
+    Attributes:
+        scaler: puts flows on the network's scale.
+        network: fitted, in evaluation mode.
+        classes: benign first, unknown last.
+        calibration: margin -> log-odds at the reference prior.
+        device: where it computes.
+    """
+
+    scaler: FlowScaler
+    network: DeepClassifier
+    classes: tuple[str, ...]
+    calibration: Calibration
+    device: str = "cpu"
+
+    def raw(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Margin of each flow, float64 (n,); `features` is float32 (n, 78)."""
+        with torch.inference_mode():
+            rows = torch.from_numpy(self.scaler.scale(features)).to(self.device)
+            return margin(self.network(rows)).cpu().numpy()
+
+    def score(self, batch: EventBatch, *, explain: bool = False) -> ModelScores:
+        """Calibrated score of each flow; explained by the likeliest family and by the features that moved the margin."""
+        if not isinstance(batch, FlowBatch):
+            raise TypeError(f"{batch.kind} events have no flow features")
+        scores = self.calibration.apply(self.raw(batch.features))
+        return ModelScores(scores, details=self._details(batch.features) if explain else {})
+
+    def _details(self, features: NDArray[np.float32]) -> dict[str, NDArray[np.generic]]:
+        """Family of each flow, and each feature's share of the margin: its scaled value times the margin's slope there.
+
+        Source: gradient x input: Shrikumar et al., "Not just a black box", 2016.
+        """
+        rows = torch.from_numpy(self.scaler.scale(features)).to(self.device).requires_grad_()
+        logits = self.network(rows)
+        (slope,) = torch.autograd.grad(margin(logits).sum(), rows)
+        shares = (slope * rows).detach().cpu().numpy()  # (n, d)
+        family = logits[..., 1:].softmax(dim=-1).mean(dim=0).argmax(dim=-1).cpu().numpy() + 1
+        facts: dict[str, NDArray[np.generic]] = {"family": np.array(self.classes)[family]}
+        return facts | {name: shares[:, column] for column, name in enumerate(self.scaler.names)}
+
+    def to(self, device: str) -> Self:
+        """The same model, computing on `device`."""
+        return type(self)(self.scaler, self.network.to(device), self.classes, self.calibration, device)
+
+    def to_parts(self) -> Parts:
+        """Arrays of the scaler and the network; the rest as JSON."""
+        state = {f"network.{name}": value.detach().cpu().numpy() for name, value in self.network.state_dict().items()}
+        config = {"classes": list(self.classes), "limit": self.scaler.limit, "calibration": self.calibration.to_config()}
+        return Parts({**self.scaler.to_arrays(), **state}, config)
+
+    @classmethod
+    def from_parts(cls, parts: Parts) -> Self:
+        """The model of a bundle.
+
+        Raises:
+            ArtifactIncompatible: shapes that do not chain, or classes that do not match.
+        """
+        scaler = FlowScaler.from_arrays(parts.arrays, parts.config.get("limit"))
+        classes = tuple(str(name) for name in parts.config.get("classes", ()))
+        state = {name.removeprefix("network."): array for name, array in parts.arrays.items() if name.startswith("network.")}
+        levels = sum(name.startswith("weights.") for name in state)
+        shapes = [state.get(f"weights.{level}", np.empty(0)).shape for level in range(levels)]
+        if not levels or any(len(shape) != 3 for shape in shapes) or shapes[0][1] != scaler.positions.size or shapes[-1][2] != len(classes):  # noqa: PLR2004  # (heads, in, out)
+            raise ArtifactIncompatible("behavior network", f"{scaler.positions.size} features to {len(classes)} classes", f"{shapes}")
+        if len(classes) < 2 or classes[0] != BENIGN_CLASS:  # noqa: PLR2004  # benign and one other
+            raise ArtifactIncompatible("behavior network", "benign and at least one other class", f"{classes}")
+        network = DeepClassifier(shapes[0][1], [shape[2] for shape in shapes[:-1]], len(classes), shapes[0][0])
+        try:
+            network.load_state_dict({name: torch.from_numpy(np.array(array, np.float32)) for name, array in state.items()}, strict=True)
+        except RuntimeError:
+            raise ArtifactIncompatible("behavior network", "weights and biases that chain", f"{shapes}") from None
+        network.requires_grad_(requires_grad=False)
+        return cls(scaler, network.eval(), classes, Calibration.from_config(parts.config.get("calibration", {})))

@@ -1,0 +1,71 @@
+"""What every layer's model is: events in as columns, calibrated scores out, and parts that go into a bundle.
+
+A model is one layer's knowledge of one kind of event. It is frozen once built: scoring never changes it.
+Its parts are plain arrays and plain JSON, so that a bundle cannot run code and loads anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.events import EventBatch
+
+__all__ = ["BundledModel", "Model", "ModelScores", "Parts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A model taken apart.
+
+    Attributes:
+        arrays: name -> array, numeric, C-contiguous; stored as safetensors.
+        config: everything else, as JSON values.
+    """
+
+    arrays: Mapping[str, NDArray[Any]]
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelScores:
+    """What a model says of a batch.
+
+    Attributes:
+        scores: float64 (n,), calibrated, finite, each in [0, 1]; higher is worse.
+        notes: row -> what a reader of that row's score should know, e.g. `host_unknown`; rows without one are absent.
+        details: column name -> n values for the explanation (family, sub-scores); empty unless asked for.
+    """
+
+    scores: NDArray[np.float64]
+    notes: Mapping[int, str] = field(default_factory=dict)
+    details: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
+class Model(Protocol):
+    """One layer's knowledge of one kind of event."""
+
+    def score(self, batch: EventBatch, *, explain: bool = False) -> ModelScores:
+        """Calibrated score of each event; the same event scores the same alone as in a batch."""
+        ...
+
+
+class BundledModel(Model, Protocol):
+    """A model that one bundle holds whole."""
+
+    def to_parts(self) -> Parts:
+        """Everything `from_parts` needs to build an equal model."""
+        ...
+
+    @classmethod
+    def from_parts(cls, parts: Parts) -> Self:
+        """The model again.
+
+        Raises:
+            ArtifactIncompatible: arrays of the wrong shape or not finite, indices out of bounds, another schema.
+        """
+        ...

@@ -1,0 +1,113 @@
+"""The anomaly layer's model of process starts: a rare program, or a strange command line.
+
+Two opinions become one score. The rarity of the program for this user or host always speaks. The forest over the command
+line speaks once a user has trained it on processes of their own. They are pooled as evidence:
+
+    log-odds = prior + (rarity - prior) + weight * (forest - prior),  cut at +-6
+
+so a forest with weight 0, and an event without a command line, leave the rarity's score as it is.
+
+Source: logarithmic opinion pool, as in `ensemble.fusion`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.errors import ArtifactIncompatible
+from ensemble.events import EventBatch, ProcessBatch
+from ensemble.layers.calibration import LOG_ODDS_LIMIT, PRIOR_LOG_ODDS, Calibration, probability
+from ensemble.layers.command_lines import CommandLineForest
+from ensemble.layers.model import ModelScores, Parts
+from ensemble.layers.rarity import RarityTable
+
+__all__ = ["ProcessAnomaly", "pooled"]
+
+FORMAT = 1
+
+
+def pooled(rarity_log_odds: NDArray[np.float64], weighted_evidence: NDArray[np.float64]) -> NDArray[np.float64]:
+    """One calibrated score from the rarity's log-odds and the forest's weighted evidence; float64 (n,) each."""
+    return probability(np.clip(rarity_log_odds + weighted_evidence, -LOG_ODDS_LIMIT, LOG_ODDS_LIMIT))
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessAnomaly:
+    """Rarity of the program and strangeness of its command line.
+
+    Attributes:
+        rarity: launch counts of users, hosts, groups and everyone.
+        rarity_calibration: raw rarity -> log-odds of hostile.
+        command_lines: None until a user trains it.
+    """
+
+    rarity: RarityTable
+    rarity_calibration: Calibration
+    command_lines: CommandLineForest | None = None
+
+    def score(self, batch: EventBatch, *, explain: bool = False) -> ModelScores:
+        """Calibrated score of each process start.
+
+        Args:
+            batch: process starts.
+            explain: also give the two opinions, columns `rarity` and `command_line`, each a score in [0, 1] by itself;
+                `command_line` is the prior where the forest has none.
+
+        Returns:
+            The scores, and a note on each event whose user or host the table does not know.
+
+        Raises:
+            TypeError: the batch holds another kind of event; no caller can cause that.
+        """
+        if not isinstance(batch, ProcessBatch):
+            raise TypeError(f"a model of process starts was given events of kind {batch.kind}")
+        rated = self.rarity.rate(batch)
+        rarity = self.rarity_calibration.to_log_odds(rated.raw)
+        forest, weight = self.command_lines, 0.0 if self.command_lines is None else self.command_lines.weight
+        evidence = forest.evidence(batch) if forest is not None and (weight or explain) else np.zeros(len(batch))
+        details: dict[str, NDArray[Any]] = {}
+        if explain:
+            details = {"rarity": probability(rarity), "command_line": probability(PRIOR_LOG_ODDS + evidence)}
+        return ModelScores(pooled(rarity, weight * evidence), rated.notes, details)
+
+    def to_parts(self) -> Parts:
+        """Everything `from_parts` needs to build an equal model."""
+        arrays, rarity = self.rarity.to_parts()
+        config: dict[str, Any] = {"format": FORMAT, "rarity": rarity, "rarity_calibration": self.rarity_calibration.to_config()}
+        named = {f"rarity.{name}": array for name, array in arrays.items()}
+        config["command_lines"] = None
+        if self.command_lines is not None:
+            arrays, config["command_lines"] = self.command_lines.to_parts()
+            named |= {f"command_lines.{name}": array for name, array in arrays.items()}
+        return Parts({name: np.ascontiguousarray(array) for name, array in named.items()}, config)
+
+    @classmethod
+    def from_parts(cls, parts: Parts) -> Self:
+        """The model of a bundle.
+
+        Raises:
+            ArtifactIncompatible: another format or schema, ids out of bounds, numbers that are not finite, arrays of another shape.
+        """
+        if parts.config.get("format") != FORMAT:
+            raise ArtifactIncompatible("process model", f"format {FORMAT}", str(parts.config.get("format"))[:32])
+        rarity, lines = parts.config.get("rarity"), parts.config.get("command_lines")
+        if not isinstance(rarity, Mapping) or not (lines is None or isinstance(lines, Mapping)):
+            raise ArtifactIncompatible("process model", "objects rarity and command_lines", "others")
+        try:
+            calibration = Calibration.from_config(parts.config["rarity_calibration"])
+        except (KeyError, TypeError):
+            raise ArtifactIncompatible("process model", "a calibration of the rarity", "none that can be read") from None
+        return cls(
+            RarityTable.from_parts(_below("rarity.", parts.arrays), rarity),
+            calibration,
+            None if lines is None else CommandLineForest.from_parts(_below("command_lines.", parts.arrays), lines),
+        )
+
+
+def _below(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -1,0 +1,173 @@
+"""A slot keeps one layer answering: with proven models where it has them, with a fallback where it has not.
+
+A slot starts empty and in fallback, so that making one cannot fail. It loads beside the scoring, in a thread of its own: pointer,
+release, bundles, each proven before a byte is decoded; then the model; then its golden vectors; then one reference is swapped.
+Every call names the release it wants. A slot keeps the two newest that were asked for, loads one it does not have, and abstains meanwhile:
+an answer is never a mix of two releases.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from ensemble.errors import ArtifactError
+from ensemble.events import EventBatch, Kind
+from ensemble.layers.model import Model
+from ensemble.verdicts import LayerScores, LayerStatus
+
+__all__ = ["ANY_RELEASE", "HeldModel", "HeldRelease", "LayerSlot", "LoadFailure", "SlotState", "failure_of"]
+
+logger = logging.getLogger("ray.serve")  # Serve's logger carries our fields as JSON; without Ray it is a plain one
+ANY_RELEASE = 0  # what a caller without a release of its own asks for: the newest at hand
+RELEASES_KEPT = 2  # one serves while the next one replaces it
+
+
+@dataclass(frozen=True, slots=True)
+class HeldModel:
+    """A proven model and the version it was published as."""
+
+    model: Model
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFailure:
+    """Why a model is not there: a stable code and a sentence for the log."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRelease:
+    """What a slot has of one release: for each kind of event a model, or why not.
+
+    Attributes:
+        serial: of the release, 0 for none.
+        models: kind -> proven model.
+        failures: kind -> why there is none; a kind in neither is none of this layer's business.
+    """
+
+    serial: int
+    models: Mapping[Kind, HeldModel] = field(default_factory=dict)
+    failures: Mapping[Kind, LoadFailure] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SlotState:
+    """A slot as its operators see it: kind -> status, version and reason."""
+
+    layer: str
+    release: int
+    kinds: Mapping[Kind, tuple[LayerStatus, str, str]]
+
+
+class LayerSlot:
+    """One layer, answering whatever happens to its models.
+
+    Args:
+        layer: its name.
+        load: serial of a release, or None for the one the pointer names -> what could be had of it. May raise; runs in a thread.
+        fallback_score: shown while there is no model; weighs nothing.
+    """
+
+    def __init__(self, layer: str, load: Callable[[int | None], HeldRelease], *, fallback_score: float) -> None:
+        self._layer, self._load, self._fallback_score = layer, load, fallback_score
+        self._held: tuple[HeldRelease, ...] = ()  # newest first; replaced whole, never changed
+        self._failed: LoadFailure | None = None
+        self._loading: set[int | None] = set()
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Begin to load the current release; returns at once."""
+        self._load_beside(None)
+
+    def load(self, release: int | None) -> None:
+        """Load `release`, or the current one, and wait for it; a failure is kept and told by `state`, never raised."""
+        self._load_and_swap(release)
+
+    def score(self, batch: EventBatch, release: int, *, explain: bool = False) -> LayerScores:
+        """This layer's opinion, by the models of `release`; an abstention where it has none.
+
+        Args:
+            batch: n events of one kind.
+            release: serial of the release that the caller fuses with, or `ANY_RELEASE`.
+            explain: also say what moved the scores.
+        """
+        held = next((held for held in self._held if release in (held.serial, ANY_RELEASE)), None)
+        if held is None:
+            return self._without(release, len(batch))
+        model = held.models.get(batch.kind)
+        if model is None:
+            failure = held.failures.get(batch.kind)
+            if failure is None:
+                return self._silent(LayerStatus.NOT_APPLICABLE, len(batch), f"has no opinion on {batch.kind} events")
+            return self._silent(LayerStatus.FALLBACK, len(batch), failure.code)
+        try:
+            said = model.model.score(batch, explain=explain)
+            return LayerScores(self._layer, LayerStatus.LIVE, model.version, release, said.scores, "", said.notes, said.details)
+        except Exception:  # here a layer becomes an abstention: its bug must not stop the others
+            logger.exception("layer_scoring_failed", extra={"layer": self._layer, "kind": str(batch.kind), "events": len(batch)})
+            return self._silent(LayerStatus.FALLBACK, len(batch), "LAYER_CRASHED")
+
+    def state(self) -> SlotState:
+        """Status of each kind this layer speaks of, for the newest release it holds."""
+        if not self._held:
+            status, reason = self._empty_status()
+            return SlotState(self._layer, 0, dict.fromkeys(Kind, (status, "", reason)))
+        held = self._held[0]
+        spoken = {kind: (LayerStatus.LIVE, model.version, "") for kind, model in held.models.items()}
+        failed = {kind: (LayerStatus.FALLBACK, "", failure.code) for kind, failure in held.failures.items()}
+        return SlotState(self._layer, held.serial, {**spoken, **failed})
+
+    def _without(self, release: int, size: int) -> LayerScores:
+        if release and self._failed is None:
+            self._load_beside(release)
+        status, reason = self._empty_status()
+        return self._silent(status, size, reason)
+
+    def _empty_status(self) -> tuple[LayerStatus, str]:
+        if self._failed is not None:
+            return LayerStatus.FALLBACK, self._failed.code
+        return LayerStatus.WARMING_UP, "the model is being loaded"
+
+    def _silent(self, status: LayerStatus, size: int, reason: str) -> LayerScores:
+        return LayerScores.silent(self._layer, status, size, reason, score=self._fallback_score)
+
+    def _load_beside(self, release: int | None) -> None:
+        with self._lock:
+            if release in self._loading:
+                return
+            self._loading.add(release)
+        threading.Thread(target=self._load_and_swap, args=(release,), name=f"load-{self._layer}", daemon=True).start()
+
+    def _load_and_swap(self, release: int | None) -> None:
+        try:
+            held = self._load(release)
+        except Exception as error:  # noqa: BLE001  # whatever a load does, the layer abstains and says so
+            self._failed = failure_of(error)
+            logger.error("layer_load_failed", extra={"layer": self._layer, "code": self._failed.code, "error": self._failed.message})  # noqa: TRY400
+        else:
+            with self._lock:
+                others = tuple(old for old in self._held if old.serial != held.serial)
+                self._held, self._failed = (held, *others)[:RELEASES_KEPT], None
+            for kind, failure in held.failures.items():
+                logger.error(
+                    "layer_load_failed", extra={"layer": self._layer, "kind": str(kind), "code": failure.code, "error": failure.message}
+                )
+            for kind, model in held.models.items():
+                logger.info(
+                    "layer_loaded", extra={"layer": self._layer, "kind": str(kind), "version": model.version, "release": held.serial}
+                )
+        finally:
+            with self._lock:
+                self._loading.discard(release)
+
+
+def failure_of(error: Exception) -> LoadFailure:
+    """An error of a load as a stable code and a sentence."""
+    code = error.code if isinstance(error, ArtifactError) else "MODEL_LOAD_ERROR"
+    return LoadFailure(code, str(error) or type(error).__name__)

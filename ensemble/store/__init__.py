@@ -1,0 +1,1 @@
+"""The versioned model store: bundles, releases, one pointer a tenant; proof before decode."""

@@ -1,0 +1,101 @@
+"""Open a published bundle: prove every byte, then hand over the bytes.
+
+Nothing here decodes a model. A flipped bit can kill the process that decodes it, where no `except` helps (RELIABILITY,
+fact 1), so the proof comes first and what follows decodes the very bytes that were proven.
+The chain: pointer -> digest of the release -> digest of the manifest -> size and digest of each file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing, ArtifactUntrusted
+from ensemble.store.layout import MANIFEST, Store, bundle_parts
+from ensemble.store.manifest import MANIFEST_LIMIT_BYTES, Manifest, installed_libraries, parse_manifest
+from ensemble.store.names import BundleRef
+from ensemble.store.reading import list_names, open_directory, read_bounded, read_proven, sha256_of
+
+__all__ = ["ProvenBundle", "open_bundle"]
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenBundle:
+    """The bytes that were published, all of them.
+
+    Attributes:
+        files: file name -> bytes, without the manifest; decode these, never the path again.
+        notes: what a reader of the status should know, e.g. a library that has another version now. Arrays and JSON
+            do not change with a library, so this is no error.
+    """
+
+    ref: BundleRef
+    manifest: Manifest
+    files: Mapping[str, bytes]
+    notes: tuple[str, ...] = ()
+
+
+def open_bundle(store: Store, ref: BundleRef) -> ProvenBundle:
+    """The bundle `ref`, proven, from the first root that has it whole.
+
+    Raises:
+        ArtifactMissing: no root has it, or a file of it is not there; named.
+        ArtifactCorrupt: bytes, size, or kind of a file are not what was published, a file is there that nobody
+            published, or reading fails (the message says "permission" where that is why).
+        ArtifactUntrusted: the manifest is that of another bundle.
+        ArtifactIncompatible: made by an Axon of another format.
+    """
+    refusals: list[ArtifactError] = []
+    for root in store.roots:
+        try:
+            return _open_in(root, ref)
+        except ArtifactError as refusal:
+            refusals.append(refusal)
+    raise _most_telling(refusals, str(ref))
+
+
+def _most_telling(refusals: list[ArtifactError], bundle: str) -> ArtifactError:
+    """A root that does not have the bundle at all says less than one that has it broken."""
+    return next((r for r in refusals if not (isinstance(r, ArtifactMissing) and r.what == bundle)), refusals[0])
+
+
+def _open_in(root: Path, ref: BundleRef) -> ProvenBundle:
+    with open_directory(root, *bundle_parts(ref.tenant, ref.model), str(ref.version), what=str(ref)) as directory:
+        manifest = _prove_manifest(directory, ref)
+        _refuse_other_names(set(list_names(directory, what=str(ref))), manifest, ref)
+        files = {
+            entry.name: read_proven(directory, entry.name, size_bytes=entry.size_bytes, sha256=entry.sha256, what=f"{ref}/{entry.name}")
+            for entry in manifest.files
+        }
+    return ProvenBundle(ref, manifest, files, _library_notes(manifest))
+
+
+def _prove_manifest(directory: int, ref: BundleRef) -> Manifest:
+    what = f"{ref}/{MANIFEST}"
+    data = read_bounded(directory, MANIFEST, limit=MANIFEST_LIMIT_BYTES, what=what)
+    # Signing (DESIGN, decision 11) is checked here, on `data`, before a byte of it is parsed.
+    found = sha256_of(data)
+    if found != ref.manifest_sha256:
+        raise ArtifactCorrupt(what, f"sha256 is {found[:12]}, the release says {ref.manifest_sha256[:12]}")
+    manifest = parse_manifest(data, what=what)
+    if (manifest.tenant, manifest.model, manifest.serial) != (ref.tenant, ref.model, ref.version):
+        raise ArtifactUntrusted(what, "is the manifest of another bundle")
+    return manifest
+
+
+def _refuse_other_names(found: set[str], manifest: Manifest, ref: BundleRef) -> None:
+    named = {entry.name for entry in manifest.files} | {MANIFEST}
+    if absent := sorted(named - found):
+        raise ArtifactMissing(f"{ref}/{absent[0]}")
+    if extra := sorted(found - named):
+        raise ArtifactCorrupt(str(ref), f"holds a file that nobody published: {extra[0][:63]!a}")
+
+
+def _library_notes(manifest: Manifest) -> tuple[str, ...]:
+    now = installed_libraries()
+    return tuple(
+        f"made with {library} {made_with or '(none)'}, running {now[library] or '(none)'}"
+        for library, made_with in sorted(manifest.libraries.items())
+        if library in now and now[library] != made_with
+    )

@@ -1,0 +1,96 @@
+"""Publish a bundle: stage, fsync, prove, manifest last, rename. Publishing points nothing at it; `release.promote` does.
+
+A bundle is complete before it has a name that a reader would look at, and it never changes afterwards. A publisher that
+dies at any step leaves the old versions as they were, or the new one whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from ensemble.errors import ArtifactCorrupt
+from ensemble.layers.model import Parts
+from ensemble.store import durable
+from ensemble.store.codecs import GOLDEN, Golden, decode_golden, decode_parts, encode_golden, encode_parts
+from ensemble.store.layout import MANIFEST, Store, bundle_parts, next_serial, tenant_parts
+from ensemble.store.manifest import FORMAT, FileEntry, Manifest, encode_manifest, installed_libraries, is_picture, parse_manifest, timestamp
+from ensemble.store.names import BundleRef, ModelName, Tenant
+
+__all__ = ["publish_bundle", "sweep_staging"]
+
+CARD = "CARD.md"
+
+
+def publish_bundle(
+    store: Store,
+    tenant: Tenant,
+    model: ModelName,
+    parts: Parts,
+    golden: Golden,
+    *,
+    card: str,
+    pictures: Mapping[str, bytes],
+    feature_schema: str,
+    training: Mapping[str, Any],
+    now: datetime,
+) -> BundleRef:
+    """Write the next version of a model into `store.state`.
+
+    Two publishers of one model get two versions. The payload is written before the tenant's lock is taken, so a large
+    model does not hold up another publisher.
+
+    Args:
+        store: its `state` gets the bundle; versions rise over both of its roots.
+        tenant: who owns the bundle.
+        model: which model this is a version of.
+        parts: what the model gives of itself.
+        golden: what the model must score after it was loaded.
+        card: the model card, Markdown.
+        pictures: file name ending in `.png` -> bytes, for the card.
+        feature_schema: hash of the features the model reads, "" where it reads none.
+        training: `recipe`, `data_sha256`, `seed`, `rows`, and what else the recipe wants to remember; JSON.
+        now: when, with its time zone.
+
+    Raises:
+        VersionExists: somebody whom our lock does not reach published the same version first.
+        ArtifactIncompatible: an array that cannot be stored, or is not finite.
+        ArtifactCorrupt: something that a reader would refuse, e.g. a training record without its seed.
+        OSError: the disk is full or failing; nothing was published, and staging is clean.
+    """
+    files = encode_parts(parts) | {GOLDEN: encode_golden(golden), CARD: card.encode()}
+    decode_parts(files)  # what could not be read back is not published; nothing is on the disk yet
+    decode_golden(files[GOLDEN])
+    if odd := [name for name in pictures if not is_picture(name)]:
+        raise ArtifactCorrupt(ascii(odd[0][:63]), "is no name for a picture: lower-case letters, digits, '.', '_', '-', ending in .png")
+    files |= pictures
+
+    with durable.staging(store.state) as staged:
+        entries = tuple(FileEntry(name, len(data), durable.write_new(staged, name, data)) for name, data in sorted(files.items()))
+        versions = durable.make_directory(store.state, *bundle_parts(tenant, model))
+        with durable.exclusive(store.state.joinpath(*tenant_parts(tenant))):
+            serial = next_serial(store, bundle_parts(tenant, model))
+            manifest = Manifest(
+                format=FORMAT,
+                tenant=tenant,
+                model=model,
+                serial=serial,
+                created_at=timestamp(now),
+                files=entries,
+                libraries=installed_libraries(),
+                feature_schema=feature_schema,
+                training=dict(training),
+            )
+            text = encode_manifest(manifest)
+            parse_manifest(text, what=MANIFEST)
+            digest = durable.write_new(staged, MANIFEST, text)
+            # Signing (DESIGN, decision 11) goes here: over `text`, as one more file beside the manifest, before the seal.
+            durable.seal(staged)
+            durable.place_new(staged, versions / str(serial), what=f"{model}/{serial}")
+    return BundleRef(tenant, model, serial, digest)
+
+
+def sweep_staging(store: Store, *, now: datetime) -> int:
+    """Remove what publishers left behind that died more than an hour ago; returns how many leftovers."""
+    return durable.sweep_staging(store.state, now_s=now.timestamp())

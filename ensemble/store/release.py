@@ -1,0 +1,114 @@
+"""Releases: which bundles serve together, with the fusion that was fitted to exactly these.
+
+Publishing a release and promoting it are two acts (DESIGN, decision 2). A release never changes; promoting moves the
+tenant's pointer, under a lock, if it stands where the caller saw it. Rolling back is promoting an older release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from ensemble.errors import ArtifactUntrusted
+from ensemble.store import durable
+from ensemble.store.layout import RELEASE_SUFFIX, Store, next_serial, release_parts, tenant_parts
+from ensemble.store.listing import BundleListing, ReleaseListing, list_bundles, list_releases
+from ensemble.store.load import open_bundle
+from ensemble.store.manifest import timestamp
+from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
+from ensemble.store.pointer import Pointer, move_pointer, read_pointer
+from ensemble.store.release_file import Release, encode_release, parse_release, read_release
+
+__all__ = [
+    "BundleListing",
+    "Pointer",
+    "Release",
+    "ReleaseListing",
+    "ReleaseRef",
+    "list_bundles",
+    "list_releases",
+    "promote",
+    "publish_release",
+    "read_pointer",
+    "read_release",
+]
+
+
+def publish_release(
+    store: Store,
+    tenant: Tenant,
+    bundles: Iterable[BundleRef],
+    fusion: Mapping[str, Any],
+    *,
+    notes: str,
+    now: datetime,
+    lenders: frozenset[Tenant] = frozenset(),
+) -> ReleaseRef:
+    """Write the next release of `tenant` into `store.state`; every bundle is proven to its last byte first.
+
+    Args:
+        store: its `state` gets the release; serials rise over both of its roots.
+        tenant: who owns the release.
+        bundles: at most one a model.
+        fusion: fitted to these bundles; JSON.
+        notes: why this release, in the publisher's words.
+        now: when, with its time zone.
+        lenders: other tenants whose bundles this release may use; none unless the caller says so.
+
+    Raises:
+        ArtifactError: a bundle is missing or broken, as `open_bundle` says it.
+        ArtifactUntrusted: a bundle of a tenant who is no lender.
+        ArtifactCorrupt: the release would be too long to be read.
+        ValueError: no bundle at all, two of one model, or a fusion that is not plain JSON.
+        VersionExists: somebody whom our lock does not reach was first.
+        OSError: the disk is full or failing; nothing was published.
+    """
+    chosen = _one_a_model(bundles)
+    for ref in chosen.values():
+        if ref.tenant != tenant and ref.tenant not in lenders:
+            raise ArtifactUntrusted(str(ref), "belongs to another tenant")
+        open_bundle(store, ref)
+    home = durable.make_directory(store.state, *release_parts(tenant))
+    with durable.staging(store.state) as staged, durable.exclusive(store.state.joinpath(*tenant_parts(tenant))):
+        serial = next_serial(store, release_parts(tenant), suffix=RELEASE_SUFFIX)
+        data = encode_release(Release(tenant, serial, timestamp(now), chosen, fusion, notes))
+        parse_release(data, tenant, serial)  # what could not be read back is not published
+        name = f"{serial}{RELEASE_SUFFIX}"
+        digest = durable.write_new(staged, name, data)
+        durable.place_new(staged / name, home / name, what=f"release {serial}")
+    return ReleaseRef(serial, digest)
+
+
+def promote(store: Store, tenant: Tenant, release: ReleaseRef, expected_serial: int) -> Pointer:
+    """Make `release` the one in use, after proving it and every bundle of it.
+
+    Args:
+        store: its `state` gets the pointer, wherever the release lies.
+        tenant: whose pointer moves.
+        release: of this tenant.
+        expected_serial: of the pointer the caller saw, 0 where there was none.
+
+    Returns:
+        The new pointer, whose serial is `expected_serial + 1`.
+
+    Raises:
+        PointerMoved: another promotion came first; look again.
+        ArtifactError: the release or a bundle of it would not load; the pointer stays.
+        OSError: the disk is full or failing; the pointer stays.
+    """
+    with durable.exclusive(durable.make_directory(store.state, *tenant_parts(tenant))):
+        for ref in read_release(store, tenant, release).bundles.values():
+            open_bundle(store, ref)
+        return move_pointer(store, tenant, release, expected_serial)
+
+
+def _one_a_model(bundles: Iterable[BundleRef]) -> dict[ModelName, BundleRef]:
+    chosen: dict[ModelName, BundleRef] = {}
+    for ref in bundles:
+        if ref.model in chosen:
+            raise ValueError(f"two bundles of {ref.model} in one release")
+        chosen[ref.model] = ref
+    if not chosen:
+        raise ValueError("a release of no bundle detects nothing")
+    return chosen

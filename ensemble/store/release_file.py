@@ -1,0 +1,148 @@
+"""A release as a value and as a file, and reading one back by the digest that the pointer carries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing, ArtifactUntrusted, MalformedEvent
+from ensemble.store import canonical
+from ensemble.store.layout import RELEASE_SUFFIX, Store, release_parts
+from ensemble.store.manifest import Serial, Sha256, is_timestamp, refuse_other_format
+from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
+from ensemble.store.pointer import Pointer
+from ensemble.store.reading import open_directory, read_bounded, sha256_of
+
+__all__ = ["Release", "encode_release", "parse_release", "read_release", "read_release_bytes"]
+
+FORMAT: Final = 1
+RELEASE_LIMIT_BYTES = 64 << 10  # names, weights and thresholds: as much a page as a manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What serves together.
+
+    Attributes:
+        created_at: when it was published, UTC; for people, never for order.
+        bundles: model -> the one bundle of it.
+        fusion: weights, prior and thresholds, as JSON; `ensemble.fusion` knows what is in it.
+        notes: why this release, in the publisher's words.
+    """
+
+    tenant: Tenant
+    serial: int
+    created_at: str
+    bundles: Mapping[ModelName, BundleRef]
+    fusion: Mapping[str, Any]
+    notes: str
+
+
+def read_release(store: Store, tenant: Tenant, which: Pointer | ReleaseRef | int) -> Release:
+    """A release: proven by digest where `which` carries one; by its number alone, as it lies in the first root that has it.
+
+    Raises:
+        ArtifactMissing: no root has it.
+        ArtifactCorrupt: other bytes than were published, too long, or not readable.
+        ArtifactUntrusted: the release of another tenant, or of another number.
+        ArtifactIncompatible: another format.
+    """
+    ref = which.ref if isinstance(which, Pointer) else which
+    serial = ref if isinstance(ref, int) else ref.serial
+    refusal: ArtifactError = ArtifactMissing(f"release {serial}")
+    for root in store.roots:
+        try:
+            data = read_release_bytes(root, tenant, serial)
+            if isinstance(ref, ReleaseRef):
+                _refuse_other_digest(data, ref)
+            return parse_release(data, tenant, serial)
+        except ArtifactMissing:
+            continue
+        except ArtifactError as error:
+            if isinstance(ref, int):
+                raise
+            refusal = error  # the other root may have the release that the digest names
+    raise refusal
+
+
+def read_release_bytes(root: Path, tenant: Tenant, serial: int) -> bytes:
+    """The file of a release in one root, unproven."""
+    what = f"release {serial}"
+    with open_directory(root, *release_parts(tenant), what=what) as directory:
+        return read_bounded(directory, f"{serial}{RELEASE_SUFFIX}", limit=RELEASE_LIMIT_BYTES, what=what)
+
+
+def encode_release(release: Release) -> bytes:
+    """The one text of `release`."""
+    bundles = {
+        model: {"tenant": ref.tenant, "version": ref.version, "manifest_sha256": ref.manifest_sha256}
+        for model, ref in release.bundles.items()
+    }
+    return canonical.encode(
+        {
+            "format": FORMAT,
+            "tenant": release.tenant,
+            "serial": release.serial,
+            "created_at": release.created_at,
+            "bundles": bundles,
+            "fusion": dict(release.fusion),
+            "notes": release.notes,
+        }
+    )
+
+
+def parse_release(data: bytes, tenant: Tenant, serial: int) -> Release:
+    """The release that `data` spells, which must be this one of this tenant.
+
+    Raises:
+        ArtifactIncompatible: another format.
+        ArtifactUntrusted: the release of another tenant, or of another number.
+        ArtifactCorrupt: anything else that `encode_release` would not have written.
+    """
+    what = f"release {serial}"
+    if len(data) > RELEASE_LIMIT_BYTES:
+        raise ArtifactCorrupt(what, f"is {len(data):,} bytes, allowed are {RELEASE_LIMIT_BYTES:,}")
+    value = canonical.decode(data, what=what)
+    refuse_other_format(value, FORMAT, what=what)
+    found = canonical.to_dataclass(value, _ReleaseFile, what=what)
+    if (found.tenant, found.serial) != (tenant, serial):
+        raise ArtifactUntrusted(what, "is the release of another tenant, or of another number")
+    if not is_timestamp(found.created_at):
+        raise ArtifactCorrupt(what, "created_at is no time of the form 2026-11-20T08:15:00Z")
+    if not found.bundles:
+        raise ArtifactCorrupt(what, "names no bundle")
+    try:
+        bundles = {ModelName(name): _ref(ModelName(name), line) for name, line in found.bundles.items()}
+    except MalformedEvent:
+        raise ArtifactCorrupt(what, "names a model by what is no name") from None
+    return Release(found.tenant, found.serial, found.created_at, bundles, found.fusion, found.notes)
+
+
+@dataclass(frozen=True, slots=True)
+class _BundleLine:
+    tenant: Tenant
+    version: Serial
+    manifest_sha256: Sha256
+
+
+@dataclass(frozen=True, slots=True)
+class _ReleaseFile:
+    format: int
+    tenant: Tenant
+    serial: Serial
+    created_at: str
+    bundles: dict[str, _BundleLine]
+    fusion: dict[str, Any]
+    notes: str
+
+
+def _ref(model: ModelName, line: _BundleLine) -> BundleRef:
+    return BundleRef(line.tenant, model, line.version, line.manifest_sha256)
+
+
+def _refuse_other_digest(data: bytes, ref: ReleaseRef) -> None:
+    found = sha256_of(data)
+    if found != ref.sha256:
+        raise ArtifactCorrupt(str(ref), f"sha256 is {found[:12]}, the pointer says {ref.sha256[:12]}")

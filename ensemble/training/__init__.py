@@ -1,0 +1,1 @@
+"""Recipes: labelled rows in, a fitted and calibrated layer with its metrics and golden vectors out."""

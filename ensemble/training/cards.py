@@ -1,0 +1,159 @@
+"""Model cards: what a model was trained on, how well it does, where it is weak; Markdown beside the model.
+
+Source: Mitchell et al., "Model cards for model reporting", FAT* 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ensemble.fusion import Fusion
+from ensemble.training.evaluating import FUSED, FamilyOut, Judged
+from ensemble.training.metrics import Separation, false_positive_interval
+
+__all__ = ["family_table", "flow_card", "separation_table", "table"]
+
+WEAK_TPR = 0.5  # a family of which less is found at 1 % false positives, when unseen, is called weak
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def separation_table(figures: Mapping[str, Separation]) -> str:
+    """Figures of each score, one a line."""
+    head = ["score", "AUROC", "AUPRC", "TPR at 1 % FPR", "TPR at 0.1 % FPR", "benign", "hostile"]
+    return table(
+        head,
+        [
+            [n, f"{s.auroc:.4f}", f"{s.auprc:.4f}", f"{s.tpr_at_1_fpr:.3f}", f"{s.tpr_at_01_fpr:.3f}", s.benign, s.hostile]
+            for n, s in figures.items()
+        ],
+    )
+
+
+def family_table(
+    families: Mapping[str, Mapping[str, Separation]], means: Mapping[str, Mapping[str, tuple[float, float]]] | None = None
+) -> str:
+    """AUROC / TPR at 1 % FPR of each score, one family a line, and means below."""
+    names = list(next(iter(families.values())))
+    rows: list[list[object]] = [
+        [family, next(iter(figures.values())).hostile, *(f"{figures[n].auroc:.3f} / {figures[n].tpr_at_1_fpr:.3f}" for n in names)]
+        for family, figures in families.items()
+    ]
+    for title, mean in (means or {}).items():
+        rows.append([f"**{title}**", "", *(f"**{mean[n][0]:.3f} / {mean[n][1]:.3f}**" for n in names)])
+    return table(["family", "flows", *names], rows)
+
+
+def flow_card(
+    *,
+    name: str,
+    about: str,
+    training: Mapping[str, Any],
+    fusion: Fusion,
+    later: Judged | None,
+    unseen: FamilyOut | None,
+    own_traffic: bool = False,
+) -> str:
+    """The card of a flow model.
+
+    Args:
+        name: of the bundle.
+        about: what the model is, in a sentence or two.
+        training: what the manifest records.
+        fusion: that was fitted to it.
+        later: judged on the later part of each day, by a fit on the earlier part; None where it was not measured.
+        unseen: families left out; None where it was not measured.
+        own_traffic: trained on benign flows of one network.
+    """
+    parts = [
+        f"# {name}",
+        about,
+        "## Training",
+        table(["what", "value"], [[key, value] for key, value in training.items()]),
+        "## Fusion",
+        _fusion_text(fusion),
+    ]
+    if later is not None:
+        parts += ["## Later flows of the same days", _later_text(later)]
+    if unseen is not None:
+        parts += ["## Attack families that nothing had seen", _unseen_text(unseen)]
+    parts += ["## Limits", _limits(own_traffic=own_traffic)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _fusion_text(fusion: Fusion) -> str:
+    shares = ", ".join(f"{layer} {share:.2f}" for layer, share in fusion.shares.items())
+    rows = [[layers, f"{t.suspicious:.4f}", f"{t.malicious:.4f}", f"{t.critical:.4f}"] for layers, t in fusion.thresholds.items()]
+    return (
+        f"Shares of the evidence: {shares}; sharpness {fusion.sharpness:.2f}. Thresholds by the layers that speak:\n\n"
+        + table(["speaking", "suspicious", "malicious", "critical"], rows)
+        + "\n\nThey were set on benign validation flows that no layer had seen, for false-positive rates of 1 %, 0.1 % and 0.01 % unless "
+        "said otherwise above. The validation flows are few: 0.1 % of them is a handful, and 0.01 % is an extrapolation."
+    )
+
+
+def _later_text(later: Judged) -> str:
+    benign = later.scores[FUSED][~later.is_hostile]
+    false_positives = int((benign > later.suspicious).sum())
+    low, high = false_positive_interval(false_positives, benign.size)
+    return (
+        "Everything (layers, calibration, fusion, thresholds) was fitted inside the first 70 % by time of each (day, label), "
+        "and judged on the rest.\n\n"
+        + separation_table(later.overall())
+        + f"\n\nBenign flows above the `suspicious` threshold of that fit: {false_positives} of {benign.size} "
+        + f"({false_positives / benign.size:.2%}, 95 % interval {low:.2%} to {high:.2%}).\n\n"
+        + family_table(later.by_family())
+        + "\n\n![ROC](roc.png) ![Reliability](reliability.png) ![Scores](scores.png)"
+    )
+
+
+def _unseen_text(unseen: FamilyOut) -> str:
+    names = list(next(iter(unseen.families.values())))
+    measures = ("auroc", "tpr_at_1_fpr")
+    small = tuple(f for f, figures in unseen.families.items() if figures[FUSED].hostile < 20)  # noqa: PLR2004  # one flow is more than 5 %
+    means = {"mean": {n: (unseen.mean(n, measures[0]), unseen.mean(n, measures[1])) for n in names}}
+    if small:
+        means[f"mean without {', '.join(small)}"] = {
+            n: (unseen.mean(n, measures[0], without=small), unseen.mean(n, measures[1], without=small)) for n in names
+        }
+    weak = [
+        f"{family} ({figures[FUSED].tpr_at_1_fpr:.2f})"
+        for family, figures in unseen.families.items()
+        if figures[FUSED].tpr_at_1_fpr < WEAK_TPR
+    ]
+    versus = "; ".join(
+        f"{measure}: {unseen.versus_best[measure][0]:+.4f} over {unseen.best_layer[measure]} "
+        f"(95 % interval {unseen.versus_best[measure][1]:+.4f} to {unseen.versus_best[measure][2]:+.4f})"
+        for measure in measures
+    )
+    return (
+        "Each family was kept out of the layers, the calibration, the fusion and every choice among them, then judged against the last "
+        "30 % of each day's benign flows, on which nothing was fitted either. Cells: AUROC / true-positive rate at 1 % false positives.\n\n"
+        + family_table(unseen.families, means)
+        + f"\n\nFused against the best single layer, paired bootstrap over flows: {versus}.\n\n"
+        + (
+            f"**Weak when unseen** (less than half is found at 1 % false positives): {', '.join(weak)}."
+            if weak
+            else "No family is weak when unseen."
+        )
+    )
+
+
+def _limits(*, own_traffic: bool) -> str:
+    network = (
+        "The anomaly layer and the thresholds are those of the network whose benign flows were given."
+        if own_traffic
+        else "Trained on CICIDS2017, one network in one week of 2017. On any other network its thresholds flood: "
+        "train the anomaly layer on your own benign flows (`axon train flows --benign FILE`) and set thresholds (`axon calibrate`)."
+    )
+    return (
+        f"- {network}\n"
+        "- Not read: addresses, source port, time, and `Destination Port`, which gives the label away.\n"
+        "- The scores are probabilities at a prior of 1 % hostile, not at yours.\n"
+        "- An attack that copies benign flows is not seen; neither is one that never becomes a flow."
+    )

@@ -1,0 +1,155 @@
+"""How good is the recipe, judged honestly: by later flows of the same days, and by attack families that nothing had seen.
+
+Leaving a family out is *nested*: the family is kept out of the layers, the calibration, the fusion and every choice among them.
+For ten families that takes fits without each one and without each pair; a fit without {A, B} serves A and B alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.fusion import layer_set
+from ensemble.layers.calibration import probability
+from ensemble.training.flow_table import BENIGN, FlowTable
+from ensemble.training.flows import (
+    LAYER_NAMES,
+    FlowLayers,
+    InnerFit,
+    Progress,
+    UnseenScores,
+    fit_top,
+    inner_scores,
+    stretches,
+)
+from ensemble.training.metrics import Separation, paired_bootstrap, separation
+
+__all__ = ["FUSED", "FamilyOut", "Judged", "judge", "leave_families_out"]
+
+FUSED = "fused"
+JUDGED_SHARE = 0.3  # the last 30 % of each day's benign flows judge; nothing is fitted on them
+BOOTSTRAP_ROUNDS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Scores of some flows by every layer and by the fusion, in [0, 1].
+
+    Attributes:
+        scores: `anomaly`, `behavior`, `fused` -> float64 (n,).
+        families: n labels.
+        is_hostile: bool (n,).
+        suspicious: threshold of the fused score, where one was fitted apart from these flows.
+    """
+
+    scores: Mapping[str, NDArray[np.float64]]
+    families: NDArray[np.str_]
+    is_hostile: NDArray[np.bool_]
+    suspicious: float = 1.0
+
+    def overall(self) -> dict[str, Separation]:
+        """Figures of each score over all families."""
+        return {name: separation(column[~self.is_hostile], column[self.is_hostile]) for name, column in self.scores.items()}
+
+    def by_family(self) -> dict[str, dict[str, Separation]]:
+        """Family -> figures of each score on its flows against all benign ones."""
+        return {
+            family: {name: separation(column[~self.is_hostile], column[self.families == family]) for name, column in self.scores.items()}
+            for family in sorted(set(self.families[self.is_hostile].tolist()))
+        }
+
+
+def judge(layers: FlowLayers, table: FlowTable) -> Judged:
+    """Score labelled flows with fitted layers and their fusion."""
+    odds = layers.odds(table.features)
+    columns = {name: probability(column) for name, column in odds.items()}
+    scores = columns | {FUSED: probability(layers.fused(odds))}
+    suspicious = layers.fusion.thresholds[layer_set(odds)].suspicious if layers.fusion else 1.0
+    return Judged(scores, table.families, table.is_hostile, suspicious)
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyOut:
+    """The families, each judged by an ensemble that had never seen it.
+
+    Attributes:
+        families: family -> figures of each score.
+        best_layer: measure -> the layer with the best mean.
+        versus_best: measure -> fused minus the best layer: mean, low and high end of a 95 % interval.
+    """
+
+    families: Mapping[str, Mapping[str, Separation]]
+    best_layer: Mapping[str, str]
+    versus_best: Mapping[str, tuple[float, float, float]]
+
+    def mean(self, name: str, measure: str, *, without: tuple[str, ...] = ()) -> float:
+        """Mean of a measure over the families, each counting alike."""
+        return float(np.mean([getattr(figures[name], measure) for family, figures in self.families.items() if family not in without]))
+
+
+def leave_families_out(table: FlowTable, seed: int, progress: Progress, *, jobs: int) -> FamilyOut:
+    """Judge the recipe on each family of `table`, unseen."""
+    families = sorted(set(table.families[table.is_hostile].tolist()))
+    early, late = table.take(~table.is_hostile).split_by_time(1.0 - JUDGED_SHARE)
+    benign_rows = np.flatnonzero(~table.is_hostile)
+    attack_rows = np.flatnonzero(table.is_hostile)
+    own = table.take(np.r_[benign_rows[early], attack_rows])
+    judging = table.take(benign_rows[late])
+    everything = table.take(np.r_[benign_rows[early], attack_rows, benign_rows[late]])
+    is_judge = np.r_[np.zeros(len(own), bool), np.ones(len(judging), bool)]
+
+    pairs = list(combinations(families, 2))
+    colour, rounds = _rounds(len(families))
+    stretch = np.r_[stretches(own, rounds), np.full(len(judging), -1)]
+    pair_fits = [InnerFit(pair, is_judge | (stretch == colour[families.index(pair[0]), families.index(pair[1])])) for pair in pairs]
+    single_fits = [InnerFit((family,), is_judge) for family in families]
+    scores = inner_scores(everything, pair_fits + single_fits, seed, progress, "families left out, in pairs and alone", jobs=jobs)
+
+    judged: dict[str, Judged] = {}
+    for number, family in enumerate(families):
+        learnt = []
+        for pair, fit, left_out in zip(pairs, pair_fits, scores, strict=False):
+            if family in pair:
+                out = np.isin(everything.families, fit.without) | fit.held
+                learnt.append(left_out.take(~is_judge[out] & (left_out.families != family)))
+        judged[family] = _judge_raw(UnseenScores.gather(learnt), scores[len(pairs) + number])
+    figures = {family: one.by_family()[family] for family, one in judged.items()}
+    return _compare(figures, judged, seed)
+
+
+def _rounds(teams: int) -> tuple[NDArray[np.intp], int]:
+    """A round-robin tournament: colour[a, b] such that no team meets two others in one round; and the number of rounds.
+
+    Families are teams and stretches of time are rounds: the pairs of one family then leave out stretches that are all different.
+    """
+    even = teams + teams % 2
+    colour = np.zeros((even, even), np.intp)
+    for a in range(even - 1):
+        for b in range(even - 1):
+            colour[a, b] = (a + b) % (even - 1)
+        colour[a, even - 1] = colour[even - 1, a] = 2 * a % (even - 1)
+    return colour, even - 1
+
+
+def _judge_raw(unseen: UnseenScores, test: UnseenScores) -> Judged:
+    """Calibrate and fuse by `unseen`, then score `test`, both given as raw scores."""
+    calibrations, fusion = fit_top(unseen)
+    odds = {layer: calibrations[layer].to_log_odds(raw) for layer, raw in test.raw.items()}
+    columns = {layer: probability(column) for layer, column in odds.items()}
+    return Judged(columns | {FUSED: probability(fusion.pooled(odds))}, test.families, test.families != BENIGN)
+
+
+def _compare(figures: Mapping[str, Mapping[str, Separation]], judged: Mapping[str, Judged], seed: int) -> FamilyOut:
+    out = FamilyOut(figures, {}, {})
+    best_layer, versus_best = {}, {}
+    for measure in ("auroc", "tpr_at_1_fpr"):
+        best = max(LAYER_NAMES, key=lambda layer: out.mean(layer, measure))
+        benign = {f: (j.scores[FUSED][~j.is_hostile], j.scores[best][~j.is_hostile]) for f, j in judged.items()}
+        hostile = {f: (j.scores[FUSED][j.is_hostile], j.scores[best][j.is_hostile]) for f, j in judged.items()}
+        best_layer[measure] = best
+        versus_best[measure] = paired_bootstrap(benign, hostile, rounds=BOOTSTRAP_ROUNDS, seed=seed)[measure]
+    return FamilyOut(figures, best_layer, versus_best)

@@ -1,0 +1,258 @@
+"""Labelled or plain flows from a CSV file, a block of lines at a time; a bad line spoils only itself and is named.
+
+Understood are all dialects of CICFlowMeter, plain or gzipped, with any other columns beside the 78 features. Of those, `label`, `day`,
+`timestamp`, `host` and `id` mean something; the others are left alone, addresses and source port above all: they give the label away.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.errors import FeatureMismatch, TrainingError
+from ensemble.events import FlowBatch
+from ensemble.features.flow import FEATURE_NAMES, admit, feature_position
+
+__all__ = ["BENIGN", "BadLine", "FlowTable", "read_flow_blocks", "read_flow_table"]
+
+BENIGN = "BENIGN"
+BENIGN_SPELLINGS = frozenset({"benign", "normal", "normal traffic"})
+LINES_A_BLOCK = 4096
+_REPEATED = "Fwd Header Length"  # the 2017 release writes this column twice; pandas calls the second one `.1`
+_META = {"label": "label", "day": "day", "timestamp": "time", "time": "time", "host": "host", "id": "id"}
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """A line that cannot be scored: where, and why."""
+
+    line: int
+    column: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}, column {self.column}: {self.problem}"
+
+
+@dataclass(frozen=True, slots=True)
+class FlowTable:
+    """Flows of a file as columns.
+
+    Attributes:
+        features: float32 (n, 78), finite.
+        families: n labels; `BENIGN` for benign flows, "" where the file has no label.
+        days: n strings, "" where the file has none.
+        times: n strings that sort by time within a file, "" where the file has none.
+        hosts: n strings, "" where the file has none.
+        ids: n strings, "" where the file has none.
+        lines: int (n,), line in the file, the header being line 1.
+        flags: row -> what the door noticed.
+        bad: lines that were left out.
+    """
+
+    features: NDArray[np.float32]
+    families: NDArray[np.str_]
+    days: NDArray[np.str_]
+    times: NDArray[np.str_]
+    hosts: NDArray[np.str_]
+    ids: NDArray[np.str_]
+    lines: NDArray[np.int64]
+    flags: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    bad: tuple[BadLine, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def is_hostile(self) -> NDArray[np.bool_]:
+        """Which flows are labelled with an attack family."""
+        return np.asarray(self.families != BENIGN)
+
+    def take(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> FlowTable:
+        """The flows at `rows`, in that order; flags and bad lines stay behind."""
+        return FlowTable(
+            self.features[rows], self.families[rows], self.days[rows], self.times[rows], self.hosts[rows], self.ids[rows], self.lines[rows]
+        )
+
+    def batch(self) -> FlowBatch:
+        """The flows as every layer reads them."""
+        return FlowBatch(tuple(self.ids.tolist()), tuple(self.hosts.tolist()), self.features, self.flags)
+
+    def split_by_time(self, first: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Rows of the first share of each (day, label) by time, and rows of the rest, each in the order of the file.
+
+        Args:
+            first: share in (0, 1).
+
+        Raises:
+            TrainingError: the file has no time column.
+        """
+        if not self.times.all():
+            raise TrainingError("a split by time needs a `timestamp` column")
+        early = np.zeros(len(self), bool)
+        groups = np.char.add(np.char.add(self.days, "\x00"), self.families)
+        for group in np.unique(groups):
+            rows = np.flatnonzero(groups == group)
+            in_time = rows[np.argsort(self.times[rows], kind="stable")]
+            early[in_time[: round(first * len(rows))]] = True
+        return np.flatnonzero(early), np.flatnonzero(~early)
+
+
+def read_flow_table(path: Path) -> FlowTable:
+    """The whole file at once.
+
+    Raises:
+        FeatureMismatch: the header lacks a feature.
+        TrainingError: no line of the file can be read.
+    """
+    blocks = list(read_flow_blocks(path))
+    if not any(len(block) for block in blocks):
+        first = next((f"; {bad}" for block in blocks for bad in block.bad), "")
+        raise TrainingError(f"{path.name} holds no flow that can be read{first}")
+    flags: dict[int, tuple[str, ...]] = {}
+    start = 0
+    for block in blocks:
+        flags |= {start + row: flag for row, flag in block.flags.items()}
+        start += len(block)
+    return FlowTable(
+        features=np.concatenate([block.features for block in blocks]),
+        families=np.concatenate([block.families for block in blocks]),
+        days=np.concatenate([block.days for block in blocks]),
+        times=np.concatenate([block.times for block in blocks]),
+        hosts=np.concatenate([block.hosts for block in blocks]),
+        ids=np.concatenate([block.ids for block in blocks]),
+        lines=np.concatenate([block.lines for block in blocks]),
+        flags=flags,
+        bad=tuple(bad for block in blocks for bad in block.bad),
+    )
+
+
+def read_flow_blocks(path: Path) -> Iterator[FlowTable]:
+    """The file, a few thousand lines at a time.
+
+    Raises:
+        FeatureMismatch: the header lacks a feature.
+    """
+    with _opened(path) as text:
+        lines = csv.reader(text)
+        header = next(lines, None)
+        if not header:
+            raise FeatureMismatch("header", "is missing: the file is empty")
+        columns = _Columns.of(header)
+        block: list[tuple[int, list[str]]] = []
+        for cells in lines:
+            if cells:
+                block.append((lines.line_num, cells))
+            if len(block) == LINES_A_BLOCK:
+                yield _table(columns, block)
+                block = []
+        if block:
+            yield _table(columns, block)
+
+
+def _opened(path: Path) -> TextIO:
+    if path.suffix == ".gz":
+        return io.TextIOWrapper(gzip.open(path), encoding="utf-8", errors="replace", newline="")
+    return path.open(encoding="utf-8", errors="replace", newline="")
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Where things stand in a line.
+
+    Attributes:
+        features: for each of the 78 features its cell.
+        meta: meaning -> cell.
+        names: the header as written.
+    """
+
+    features: tuple[int, ...]
+    meta: Mapping[str, int]
+    names: Sequence[str]
+
+    @classmethod
+    def of(cls, header: Sequence[str]) -> _Columns:
+        cell_of: dict[int, int] = {}
+        meta: dict[str, int] = {}
+        repeated = FEATURE_NAMES.index(f"{_REPEATED}.1")
+        for cell, name in enumerate(header):
+            position = feature_position(name.lstrip("\ufeff"))
+            if position is None:
+                meaning = _META.get(name.strip().casefold())
+                if meaning and meaning not in meta:
+                    meta[meaning] = cell
+            elif position not in cell_of:
+                cell_of[position] = cell
+            elif FEATURE_NAMES[position] == _REPEATED and repeated not in cell_of:
+                cell_of[repeated] = cell
+            else:
+                raise FeatureMismatch(f"header.{name.strip()}", "stands twice in the header")
+        if repeated not in cell_of and FEATURE_NAMES.index(_REPEATED) in cell_of:
+            cell_of[repeated] = cell_of[FEATURE_NAMES.index(_REPEATED)]
+        for position, name in enumerate(FEATURE_NAMES):
+            if position not in cell_of:
+                raise FeatureMismatch(f"header.{name}", "is missing from the header")
+        return cls(tuple(cell_of[position] for position in range(len(FEATURE_NAMES))), meta, header)
+
+
+def _table(columns: _Columns, block: Sequence[tuple[int, list[str]]]) -> FlowTable:
+    """The table of some lines, the bad ones left out and named."""
+    bad: list[BadLine] = []
+    whole = []
+    for line, cells in block:
+        if len(cells) == len(columns.names):
+            whole.append((line, cells))
+        else:
+            bad.append(BadLine(line, "-", f"has {len(cells)} cells, the header has {len(columns.names)}"))
+    numbers: list[list[float]] = []
+    kept = []
+    for line, cells in whole:
+        try:
+            numbers.append([float(cells[cell]) for cell in columns.features])
+        except ValueError:
+            bad.append(_first_word(columns, line, cells))
+        else:
+            kept.append((line, cells))
+    admitted = admit(np.array(numbers, np.float64).reshape(-1, len(FEATURE_NAMES)))
+    bad += [BadLine(kept[row][0], error.field.removeprefix("features."), error.problem) for row, error in admitted.refused.items()]
+    rows = [kept[row] for row in admitted.rows]
+
+    def meta(meaning: str) -> NDArray[np.str_]:
+        cell = columns.meta.get(meaning)
+        return _strings(() if cell is None else (cells[cell].strip() for _, cells in rows), len(rows))
+
+    labels = [BENIGN if label.casefold() in BENIGN_SPELLINGS else label for label in meta("label").tolist()]
+    return FlowTable(
+        features=admitted.features,
+        families=_strings(labels, len(rows)),
+        days=meta("day"),
+        times=meta("time"),
+        hosts=meta("host"),
+        ids=meta("id"),
+        lines=np.array([line for line, _ in rows], np.int64),
+        flags=admitted.flags,
+        bad=tuple(sorted(bad, key=lambda one: one.line)),
+    )
+
+
+def _strings(values: Iterable[str], size: int) -> NDArray[np.str_]:
+    found = list(values) or [""] * size
+    return np.array(found, dtype=np.str_).reshape(size)
+
+
+def _first_word(columns: _Columns, line: int, cells: Sequence[str]) -> BadLine:
+    """Names the first cell of a line that is no number."""
+    for cell in columns.features:
+        try:
+            float(cells[cell])
+        except ValueError:
+            return BadLine(line, columns.names[cell].strip(), f"{cells[cell][:40]!r} is not a number")
+    raise AssertionError(line)  # called only for a line that has one

@@ -1,0 +1,213 @@
+"""Recipe of the flow ensemble: labelled flows in; both layers, their calibrations, the fusion and its thresholds out.
+
+Everything that is fitted on scores (calibration, fusion, thresholds) needs scores of events that the layers had not seen.
+For each attack family one *inner* pair of layers is fitted without that family, and without one stretch of time of everything else; its
+scores on just those are what the rest is fitted on. The layers that serve are then fitted on everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+
+from ensemble.errors import TrainingError
+from ensemble.fusion import Fusion
+from ensemble.layers.anomaly import FlowAnomaly
+from ensemble.layers.behavior import DeepBehavior
+from ensemble.layers.calibration import Calibration
+from ensemble.training.anomaly import FOLDS, WEIGHTS, fit_detectors, fit_surprises, time_folds, uncalibrated
+from ensemble.training.behavior import fit_behavior
+from ensemble.training.calibrating import family_weights, fit_calibration
+from ensemble.training.flow_table import BENIGN, FlowTable
+from ensemble.training.fusing import RATES, fit_fusion, with_thresholds
+
+__all__ = [
+    "LAYER_NAMES",
+    "FlowLayers",
+    "InnerFit",
+    "Progress",
+    "UnseenScores",
+    "fit_flows",
+    "fit_layers",
+    "fit_on_benign",
+    "fit_top",
+    "inner_scores",
+    "stretches",
+]
+
+LAYER_NAMES = ("anomaly", "behavior")
+Progress = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
+
+
+def _silent(_what: str, _done: int, _total: int) -> None:
+    """Nobody is watching."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowLayers:
+    """The two layers of one fit, and the fusion when it has been fitted."""
+
+    anomaly: FlowAnomaly
+    behavior: DeepBehavior
+    fusion: Fusion | None = None
+
+    def raw(self, features: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
+        """Layer -> raw score (n,)."""
+        return {"anomaly": self.anomaly.raw(features), "behavior": self.behavior.raw(features)}
+
+    def odds(self, features: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
+        """Layer -> calibrated log-odds (n,)."""
+        raw = self.raw(features)
+        return {
+            "anomaly": self.anomaly.calibration.to_log_odds(raw["anomaly"]),
+            "behavior": self.behavior.calibration.to_log_odds(raw["behavior"]),
+        }
+
+    def fused(self, odds: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Pooled log-odds (n,)."""
+        if self.fusion is None:
+            raise TrainingError("these layers have no fusion yet")
+        return self.fusion.pooled(odds)
+
+
+@dataclass(frozen=True, slots=True)
+class UnseenScores:
+    """Raw scores of events that the layers giving them had not seen.
+
+    Attributes:
+        raw: layer -> float64 (n,).
+        families: n labels.
+        is_known: bool (n,), the layers had seen other flows of the same attack family.
+    """
+
+    raw: Mapping[str, NDArray[np.float64]]
+    families: NDArray[np.str_]
+    is_known: NDArray[np.bool_]
+
+    @classmethod
+    def gather(cls, some: Sequence[UnseenScores]) -> UnseenScores:
+        """All of them, one after the other."""
+        raw = {layer: np.concatenate([one.raw[layer] for one in some]) for layer in LAYER_NAMES}
+        return cls(raw, np.concatenate([one.families for one in some]), np.concatenate([one.is_known for one in some]))
+
+    def take(self, rows: NDArray[np.bool_]) -> UnseenScores:
+        """Some of them."""
+        return UnseenScores({layer: column[rows] for layer, column in self.raw.items()}, self.families[rows], self.is_known[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class InnerFit:
+    """One fit of both layers without some families and some flows, and what it is to score.
+
+    Attributes:
+        without: families left out whole.
+        held: bool (n,), flows left out, whatever their family.
+    """
+
+    without: tuple[str, ...]
+    held: NDArray[np.bool_]
+
+
+def fit_layers(table: FlowTable, fit: InnerFit, seed: int) -> FlowLayers:
+    """Both layers on what `fit` leaves, not calibrated."""
+    kept = table.take(~np.isin(table.families, fit.without) & ~fit.held)
+    benign = kept.take(~kept.is_hostile)
+    return FlowLayers(uncalibrated(benign.features, benign.times, benign.days, seed), fit_behavior(kept.features, kept.families, seed))
+
+
+def inner_scores(table: FlowTable, fits: Sequence[InnerFit], seed: int, progress: Progress, what: str, *, jobs: int) -> list[UnseenScores]:
+    """For each inner fit the scores of what it left out; `jobs` processes at a time."""
+    work: Iterable[UnseenScores] = Parallel(n_jobs=jobs, return_as="generator")(delayed(_score_left_out)(table, fit, seed) for fit in fits)
+    done = []
+    progress(what, 0, len(fits))
+    for scores in work:
+        done.append(scores)
+        progress(what, len(done), len(fits))
+    return done
+
+
+def _score_left_out(table: FlowTable, fit: InnerFit, seed: int) -> UnseenScores:
+    import torch  # noqa: PLC0415  # in the process that works: each takes one core
+
+    torch.set_num_threads(1)
+    out = table.take(np.isin(table.families, fit.without) | fit.held)
+    is_known = out.is_hostile & ~np.isin(out.families, fit.without)
+    return UnseenScores(fit_layers(table, fit, seed).raw(out.features), out.families, is_known)
+
+
+def fit_top(unseen: UnseenScores) -> tuple[dict[str, Calibration], Fusion]:
+    """Calibration of each layer, and the fusion with its thresholds, by scores of unseen events.
+
+    The calibration is that of unseen families: a layer must not be surer than it may be of what it does not know.
+    """
+    is_hostile = unseen.families != BENIGN
+    is_new = is_hostile & ~unseen.is_known
+    weights = family_weights(unseen.families[is_new])
+    fitted = {layer: fit_calibration(raw[~is_hostile], raw[is_new], weights) for layer, raw in unseen.raw.items()}
+    odds = {layer: fitted[layer].to_log_odds(raw) for layer, raw in unseen.raw.items()}
+    return fitted, fit_fusion(odds, unseen.families, unseen.is_known)
+
+
+def fit_flows(table: FlowTable, seed: int, progress: Progress = _silent, *, jobs: int = 1) -> FlowLayers:
+    """The flow ensemble of some labelled flows.
+
+    Args:
+        table: benign flows and at least two attack families.
+        seed: of everything that is random.
+        progress: told of each inner fit.
+        jobs: processes at a time.
+
+    Raises:
+        TrainingError: the flows cannot teach it.
+    """
+    families = sorted(set(table.families[table.is_hostile].tolist()))
+    if len(families) < 2:  # noqa: PLR2004  # one to learn from while the other is unseen
+        raise TrainingError(
+            f"labelled training needs two attack families at least, found {len(families)}; for benign flows alone use --benign"
+        )
+    fold = stretches(table, len(families))
+    fits = [InnerFit((family,), fold == number) for number, family in enumerate(families)]
+    unseen = UnseenScores.gather(inner_scores(table, fits, seed, progress, "families left out", jobs=jobs))
+    progress("layers on all flows", 0, 1)
+    layers = fit_layers(table, InnerFit((), np.zeros(len(table), bool)), seed)
+    progress("layers on all flows", 1, 1)
+    calibrations, fusion = fit_top(unseen)
+    return FlowLayers(
+        replace(layers.anomaly, calibration=calibrations["anomaly"]),
+        replace(layers.behavior, calibration=calibrations["behavior"]),
+        fusion,
+    )
+
+
+def stretches(table: FlowTable, count: int) -> NDArray[np.intp]:
+    """Stretch of time of each flow, int (n,), 0 to count - 1: contiguous within each (day, label)."""
+    groups = np.char.add(np.char.add(table.days, "\x00"), table.families)
+    return time_folds(table.times, groups, count)
+
+
+def fit_on_benign(table: FlowTable, base: FlowLayers, seed: int) -> FlowLayers:
+    """A new anomaly layer for one's own traffic, with thresholds to match; behavior, calibration and shares stay.
+
+    The detectors' sum of surprise means the same on any network (rarity among its own benign flows), so the calibration
+    that labelled attacks taught carries over. The thresholds do not, and are set anew on scores of unseen flows.
+
+    Args:
+        table: benign flows of one's own network; labels are not read.
+        base: the ensemble in use.
+        seed: of the detectors.
+
+    Raises:
+        TrainingError: too few flows.
+    """
+    if base.fusion is None:
+        raise TrainingError("there is no fusion to carry over: train on labelled flows first")
+    folds = time_folds(table.times, table.days, FOLDS)
+    scales, unseen = fit_surprises(table.features, folds, seed)
+    calibration = base.anomaly.calibration
+    anomaly = FlowAnomaly(fit_detectors(table.features, seed), scales, WEIGHTS, calibration)
+    odds = {"anomaly": calibration.to_log_odds(unseen), "behavior": base.odds(table.features)["behavior"]}
+    return FlowLayers(anomaly, base.behavior, with_thresholds(base.fusion, odds, RATES))

@@ -1,0 +1,142 @@
+"""From a fitted model to a release that serves: golden answers, bundle, then the current release with what is new in it.
+
+A release names every bundle it serves with, so a new one starts from the current one and replaces only what was trained.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.errors import ArtifactMissing
+from ensemble.events import Kind
+from ensemble.fusion import Fusion
+from ensemble.layers.model import Model, Parts
+from ensemble.loading import FEATURE_SCHEMAS, golden_batch
+from ensemble.store.codecs import Golden
+from ensemble.store.layout import Store
+from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
+from ensemble.store.publish import publish_bundle
+from ensemble.store.release import promote, publish_release, read_pointer, read_release
+
+__all__ = ["Published", "Trained", "digest_of", "golden_flows", "golden_of", "publish", "renew_release"]
+
+GOLDEN_EVENTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A model ready to be published.
+
+    Attributes:
+        name: of the bundle, e.g. `anomaly-flow`.
+        parts: of the model.
+        golden: events and the scores this model gives them.
+        training: `recipe`, `data_sha256`, `seed`, `rows`, and what else is worth keeping; JSON values.
+        card: the model card, Markdown.
+        pictures: file name -> PNG.
+    """
+
+    name: str
+    parts: Parts
+    golden: Golden
+    training: Mapping[str, Any]
+    card: str
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What was published, and the pointer's serial when it was promoted too (0 when not)."""
+
+    bundles: tuple[BundleRef, ...]
+    release: ReleaseRef
+    pointer_serial: int
+
+
+def publish(
+    store: Store, tenant: str, trained: Sequence[Trained], fusions: Mapping[Kind, Fusion], *, notes: str, now: datetime, and_promote: bool
+) -> Published:
+    """Publish models, then a release in which they replace those of the same name, then point to it if asked.
+
+    Args:
+        store: `store.state` is written.
+        tenant: whose.
+        trained: what is new.
+        fusions: kind -> its new fusion; the other kinds keep theirs.
+        notes: why, for people.
+        now: when, with its time zone.
+        and_promote: also make it the one that serves.
+
+    Raises:
+        ArtifactError: something would not load again, or another promotion came first.
+    """
+    owner = Tenant(tenant)
+    refs = [
+        publish_bundle(
+            store,
+            owner,
+            ModelName(one.name),
+            one.parts,
+            one.golden,
+            card=one.card,
+            pictures=one.pictures,
+            feature_schema=FEATURE_SCHEMAS[one.name]() if one.name in FEATURE_SCHEMAS else "",
+            training=one.training,
+            now=now,
+        )
+        for one in trained
+    ]
+    return renew_release(store, tenant, refs, fusions, notes=notes, now=now, and_promote=and_promote)
+
+
+def renew_release(
+    store: Store, tenant: str, new: Iterable[BundleRef], fusions: Mapping[Kind, Fusion], *, notes: str, now: datetime, and_promote: bool
+) -> Published:
+    """A release like the current one with `new` bundles and `fusions` in it; arguments as in `publish`."""
+    owner, refs = Tenant(tenant), tuple(new)
+    try:
+        pointer = read_pointer(store, owner)
+    except ArtifactMissing:
+        serial, bundles, fusion = 0, {}, {}
+    else:
+        current = read_release(store, owner, pointer)
+        serial, bundles, fusion = pointer.serial, dict(current.bundles), dict(current.fusion)
+    bundles |= {ref.model: ref for ref in refs}
+    fusion |= {str(kind): one.to_config() for kind, one in fusions.items()}
+    release = publish_release(store, owner, bundles.values(), fusion, notes=notes, now=now)
+    moved = promote(store, owner, release, serial).serial if and_promote else 0
+    return Published(refs, release, moved)
+
+
+def golden_of(model: Model, kind: Kind, events: Sequence[Mapping[str, Any]]) -> Golden:
+    """`events` with the scores that `model` gives them, through the same door as at loading."""
+    return Golden(tuple(events), tuple(model.score(golden_batch(kind, events)).scores.tolist()))
+
+
+def golden_flows(features: NDArray[np.float32], is_hostile: NDArray[np.bool_]) -> list[dict[str, Any]]:
+    """A few flows spread over a training table as golden events, made up: no flow of the data leaves it.
+
+    Each is the mean of two flows far apart in the table, half of them benign pairs and half hostile ones, rounded to float32.
+    """
+    events = []
+    for rows in (np.flatnonzero(~is_hostile), np.flatnonzero(is_hostile)):
+        if rows.size:
+            picks = rows[np.linspace(0, rows.size - 1, GOLDEN_EVENTS).astype(int)]
+            means = (features[picks[: GOLDEN_EVENTS // 2]].astype(np.float64) + features[picks[GOLDEN_EVENTS // 2 :]]) / 2
+            events += [{"features": row} for row in means.astype(np.float32).astype(float).tolist()]
+    return events
+
+
+def digest_of(*arrays: NDArray[Any]) -> str:
+    """SHA-256 of arrays, by their bytes: the identity of the rows a model was trained on."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(str(array.dtype).encode() + str(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

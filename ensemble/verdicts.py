@@ -1,0 +1,137 @@
+"""What comes out: each layer's scores, and the fused verdict with its evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["SPEAKING", "LayerScores", "LayerStatus", "Severity", "SystemStatus", "VerdictWord", "Verdicts", "system_status"]
+
+
+class LayerStatus(StrEnum):
+    """Where a layer's score came from; only the first three count as evidence."""
+
+    LIVE = "live"
+    LAST_GOOD = "last_good"  # an older proven model; it speaks
+    RULES = "rules"  # no model, but written rules; they speak
+    FALLBACK = "fallback"  # model absent or refused; the score is for show, weight 0
+    TIMEOUT = "timeout"  # no answer within the deadline
+    OPEN = "open"  # the breaker is open: not asked
+    DISABLED = "disabled"  # switched off by an operator
+    WARMING_UP = "warming_up"  # loading or still learning
+    STALE = "stale"  # its data is too old to speak
+    NOT_APPLICABLE = "not_applicable"  # has no opinion on this kind of event; outside the coverage
+
+
+SPEAKING = frozenset({LayerStatus.LIVE, LayerStatus.LAST_GOOD, LayerStatus.RULES})
+
+
+class VerdictWord(StrEnum):
+    """The answer in one word."""
+
+    BENIGN = "benign"
+    SUSPICIOUS = "suspicious"  # scored above all but 1 % of benign validation events
+    MALICIOUS = "malicious"  # above all but 0.1 %
+    INDETERMINATE = "indeterminate"  # too little of the ensemble looked
+
+
+class Severity(StrEnum):
+    """How bad, on calibrated quantiles of benign validation events."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+
+class SystemStatus(StrEnum):
+    """How much of the machine-learning evidence is alive (S0-12)."""
+
+    FULLY_OPERATIONAL = "FULLY_OPERATIONAL"
+    PARTIALLY_OPERATIONAL = "PARTIALLY_OPERATIONAL"
+    FALLBACK_MODE = "FALLBACK_MODE"
+
+
+def system_status(statuses: Iterable[LayerStatus]) -> SystemStatus:
+    """The word for the slots that could speak of something: all of them do, some do, none does.
+
+    Args:
+        statuses: of the anomaly and the behavior slot; a slot that is not applicable says nothing about the system.
+    """
+    speaks = [status in SPEAKING for status in statuses if status is not LayerStatus.NOT_APPLICABLE]
+    if not any(speaks):
+        return SystemStatus.FALLBACK_MODE
+    return SystemStatus.FULLY_OPERATIONAL if all(speaks) else SystemStatus.PARTIALLY_OPERATIONAL
+
+
+@dataclass(frozen=True, slots=True)
+class LayerScores:
+    """One layer's opinion of a batch.
+
+    Attributes:
+        layer: `anomaly`, `behavior`, `resilience`.
+        status: where the scores came from; the same for the whole batch.
+        version: serial version of the model that spoke, "" where none did.
+        release: serial of the release that the model was loaded for, 0 where none was.
+        scores: float64 (n,), finite, each in [0, 1], read-only.
+        reason: why the status is not `live`; "" when it is.
+        notes: row -> what a reader of that row should know.
+        details: name -> n values: numbers are contributions of a feature, strings are facts; only where asked for.
+    """
+
+    layer: str
+    status: LayerStatus
+    version: str
+    release: int
+    scores: NDArray[np.float64]
+    reason: str = ""
+    notes: Mapping[int, str] = field(default_factory=dict)
+    details: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        scores = self.scores
+        if not (scores.ndim == 1 and ((scores >= 0.0) & (scores <= 1.0)).all()):  # NaN fails both comparisons
+            raise ValueError(f"{self.layer}: a score is outside [0, 1]")
+        scores.flags.writeable = False
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this opinion counts as evidence."""
+        return self.status in SPEAKING
+
+    @classmethod
+    def silent(cls, layer: str, status: LayerStatus, size: int, reason: str, *, score: float = 0.0) -> LayerScores:
+        """An abstention: `score` is for show and weighs nothing."""
+        return cls(layer, status, "", 0, np.full(size, score), reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """The fused answers for a batch, as columns.
+
+    Attributes:
+        score: float64 (n,), probability of hostile at the reference prior of 1 %, in [0, 1].
+        low: float64 (n,), the score had every silent layer said least.
+        high: float64 (n,), the score had every silent layer said most; low <= score <= high.
+        word: n verdicts.
+        severity: n severities.
+        coverage: share of the validated weight, among the layers of this kind, that spoke; in [0, 1].
+        degraded: a layer that could have spoken did not.
+        status: the word for the whole ensemble.
+        layers: every layer's opinion, in a fixed order.
+    """
+
+    score: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    word: tuple[VerdictWord, ...]
+    severity: tuple[Severity, ...]
+    coverage: float
+    degraded: bool
+    status: SystemStatus
+    layers: tuple[LayerScores, ...]

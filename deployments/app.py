@@ -1,0 +1,73 @@
+"""The composition root: settings in, one Serve application out. Nothing else is wired anywhere else.
+
+`serve run serve_config.yaml` and `axon serve` both call `build`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import AutoscalingConfig
+
+from deployments.ingress import Ingress
+from deployments.layers import LayerDeployment
+from deployments.settings import ScalingSettings, read_settings
+from ensemble.loading import LAYERS
+
+__all__ = ["build"]
+
+AUTO_SHARE = 0.25  # of a GPU, for `gpus: auto`: four layers fit on one card
+AUTOSCALING_LOOK_BACK_S = 11.0  # the least that Serve allows beside its metrics interval of 10 s; its own 30 s reacts too late
+
+
+def build(args: dict[str, Any]) -> Application:
+    """The application for `args`, which are laid over configs/default.yaml.
+
+    Raises:
+        pydantic.ValidationError: a setting is unknown or impossible; every mistake is named.
+    """
+    settings = read_settings(args)
+    values = settings.model_dump(mode="json")
+    handles = {}
+    for name in LAYERS:
+        layer = settings.layer(name)
+        gpus = _share(layer.gpus)
+        deploy_layer = serve.deployment(
+            name=name,
+            ray_actor_options={"num_cpus": layer.num_cpus, "num_gpus": gpus},
+            max_ongoing_requests=layer.max_ongoing_requests,
+            autoscaling_config=_autoscaling(layer),
+        )
+        handles[name] = deploy_layer(LayerDeployment).bind(name, values, gpus)
+    deploy_ingress = serve.deployment(
+        name="ingress",
+        ray_actor_options={"num_cpus": settings.ingress.num_cpus},
+        max_ongoing_requests=settings.ingress.max_ongoing_requests,
+        max_queued_requests=settings.ingress.max_queued_requests,
+        autoscaling_config=_autoscaling(settings.ingress),
+    )
+    return deploy_ingress(Ingress).bind(values, handles)
+
+
+def _share(gpus: float | str) -> float:
+    """The GPU share to schedule: what was asked for where the cluster has a GPU, 0 where it has none.
+
+    A deployment that asks a cluster without a GPU for one would wait for ever.
+    """
+    if not gpus or not ray.is_initialized() or not ray.cluster_resources().get("GPU"):  # type: ignore[no-untyped-call]
+        return 0.0
+    return AUTO_SHARE if gpus == "auto" else float(gpus)
+
+
+def _autoscaling(scaling: ScalingSettings) -> AutoscalingConfig:
+    return AutoscalingConfig(
+        min_replicas=scaling.min_replicas,
+        max_replicas=max(scaling.min_replicas, scaling.max_replicas),
+        target_ongoing_requests=scaling.target_ongoing_requests,
+        upscale_delay_s=scaling.upscale_delay_s,
+        downscale_delay_s=scaling.downscale_delay_s,
+        look_back_period_s=AUTOSCALING_LOOK_BACK_S,
+    )

@@ -1,0 +1,261 @@
+"""The terminal: `axon VERB`. Says how each verb is called; what it does is in `deployments.commands`.
+
+Nothing heavy is imported before a verb runs: `axon --help` answers at once, and `axon serve` sets the environment before Ray is read.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+__all__ = ["main"]
+
+SERVICE = "http://127.0.0.1:8000"
+out, err = Console(), Console(stderr=True)
+app = typer.Typer(
+    name="axon",
+    help="One threat score from several detectors, and an honest word on how many of them looked.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+train = typer.Typer(help="Train a model, write its card, publish it, and promote the release that holds it.", no_args_is_help=True)
+models = typer.Typer(help="What the store holds and what serves.", invoke_without_command=True)
+app.add_typer(train, name="train")
+app.add_typer(models, name="models")
+
+
+class Output(StrEnum):
+    """How verdicts are printed."""
+
+    TABLE = "table"
+    JSONL = "jsonl"
+
+
+Tenant = Annotated[str | None, typer.Option(help="Whose models; the configured tenant unless said otherwise.")]
+Seed = Annotated[int, typer.Option(help="Of everything random: the same rows and seed give the same model.")]
+Into = Annotated[Path | None, typer.Option("--store", help="Folder to publish into instead of the state folder (var/).", file_okay=False)]
+Publish = Annotated[bool, typer.Option("--publish/--no-publish", help="Publish what was trained as a new release, or only report.")]
+Promote = Annotated[bool, typer.Option("--promote/--no-promote", help="Also point the tenant to the new release.")]
+
+
+@app.command()
+def serve(
+    *,
+    config: Annotated[Path, typer.Option(help="A Serve config file, as for `serve run`.")] = Path("serve_config.yaml"),
+    host: Annotated[str | None, typer.Option(help="Address to listen on; the file's unless said otherwise.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port to listen on; the file's unless said otherwise.")] = None,
+    auth: Annotated[str, typer.Option(help="`off`: anybody on this machine may ask. Refused on any address but loopback.")] = "off",
+) -> None:
+    """Start Ray, the layers and the ingress on this machine, until Ctrl-C."""
+    from deployments.commands.serve import ServeRefused, serve_forever
+
+    try:
+        serve_forever(config, host=host, port=port, auth=auth, console=out)
+    except ServeRefused as refusal:
+        _fail(str(refusal))
+
+
+@app.command()
+def score(
+    file: Annotated[Path, typer.Argument(help="CSV of flows (any CICFlowMeter dialect, .gz too), or JSONL of events.")],
+    *,
+    url: Annotated[str, typer.Option(help="The service to ask.")] = SERVICE,
+    local: Annotated[bool, typer.Option("--local", help="Score in this process; no service needed.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Also say what moved each layer.")] = False,
+    output: Annotated[Output, typer.Option(help="A table of the highest scores, or every verdict as a line of JSON.")] = Output.TABLE,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many events.")] = None,
+) -> None:
+    """Score a file of events. A bad line is named and passed over; the exit code is then 1."""
+    from deployments.commands.score import score_file
+
+    with _Refusals():
+        done = score_file(file, url=None if local else url, explain=explain, as_jsonl=output is Output.JSONL, limit=limit, out=out, err=err)
+        if done.bad:
+            err.print(f"{done.bad} lines could not be scored; {done.events} could", highlight=False)
+            raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    *,
+    data: Annotated[Path, typer.Option(help="Labelled CSV of flows, or a folder with flows.csv.gz.")],
+    url: Annotated[str | None, typer.Option(help="Score through this service instead of in this process.")] = None,
+    tenant: Tenant = None,
+    last: Annotated[float | None, typer.Option(min=0.01, max=0.99, help="Judge only this last share of each (day, label) by time.")] = None,
+) -> None:
+    """How well labelled flows are told apart: AUROC, AUPRC and true-positive rates, per layer, fused and by family."""
+    from deployments.commands.evaluate import evaluate as run
+
+    with _Refusals():
+        run(data, url=url, tenant=tenant, last=last, console=out, err=err)
+
+
+@app.command()
+def calibrate(
+    *,
+    benign: Annotated[Path, typer.Option(help="CSV of benign flows of your own network that no model was trained on.")],
+    fpr: Annotated[float, typer.Option(help="Share of benign flows above `malicious`; `suspicious` gets ten times as many.")] = 0.001,
+    tenant: Tenant = None,
+    store: Into = None,
+    publish: Publish = True,
+    promote: Promote = True,
+) -> None:
+    """Set thresholds for your own network, as a new release; the models stay as they are."""
+    from deployments.commands.target import Target
+    from deployments.commands.train_flows import calibrate as run
+
+    with _Refusals():
+        run(benign, Target(tenant, store, publish=publish, promote=promote), rate=fpr, console=out, err=err)
+
+
+@train.command("flows")
+def train_flows(
+    *,
+    data: Annotated[
+        Path | None, typer.Option(help="Labelled CSV of flows, or a folder with flows.csv.gz: trains both layers and the fusion.")
+    ] = None,
+    benign: Annotated[
+        Path | None, typer.Option(help="CSV of your own benign flows: trains the anomaly layer alone, no labels needed.")
+    ] = None,
+    first: Annotated[
+        float | None, typer.Option(min=0.1, max=0.95, help="Train only on this first share of each (day, label) by time.")
+    ] = None,
+    evaluate: Annotated[bool, typer.Option("--evaluate/--no-evaluate", help="Measure for the card, leaving families out; minutes.")] = True,
+    seed: Seed = 0,
+    tenant: Tenant = None,
+    store: Into = None,
+    publish: Publish = False,
+    promote: Promote = True,
+) -> None:
+    """Train the flow layers: on labelled flows (--data), or the anomaly layer on your own benign ones (--benign)."""
+    from deployments.commands.target import Target
+    from deployments.commands.train_flows import train_benign_flows
+    from deployments.commands.train_flows import train_flows as run
+
+    with _Refusals():
+        target = Target(tenant, store, publish=publish, promote=promote)
+        if (data is None) == (benign is None):
+            _fail("say either --data (labelled flows) or --benign (your own benign flows)")
+        if data is not None:
+            run(data, target, seed=seed, first=first, evaluate=evaluate, console=out, err=err)
+        elif benign is not None:
+            train_benign_flows(benign, target, seed=seed, console=out, err=err)
+
+
+@train.command("processes")
+def train_processes(
+    *,
+    data: Annotated[Path | None, typer.Option(help="Folder that holds process_masquerade: the model that is shipped.")] = None,
+    benign: Annotated[
+        Path | None, typer.Option(help="JSONL or CSV of your own process starts: name, parent, command_line, user, host.")
+    ] = None,
+    seed: Seed = 0,
+    tenant: Tenant = None,
+    store: Into = None,
+    publish: Publish = False,
+    promote: Promote = True,
+) -> None:
+    """Train process rarity, and on your own processes the command-line forest too."""
+    from deployments.commands.target import Target
+    from deployments.commands.train_processes import train_benign_processes, train_shipped_processes
+
+    with _Refusals():
+        target = Target(tenant, store, publish=publish, promote=promote)
+        if (data is None) == (benign is None):
+            _fail("say either --data (the folder of process_masquerade) or --benign (your own processes)")
+        if data is not None:
+            train_shipped_processes(data, target, seed=seed, console=out, err=err)
+        elif benign is not None:
+            train_benign_processes(benign, target, seed=seed, console=out, err=err)
+
+
+@train.command("posture")
+def train_posture(
+    *,
+    inventory: Annotated[Path, typer.Option(help="Your hosts: CSV, JSON, or a Trivy JSON report of one host.")],
+    epss: Annotated[Path | None, typer.Option(help="EPSS as CSV from FIRST.org; without any source the current knowledge stays.")] = None,
+    kev: Annotated[Path | None, typer.Option(help="KEV as CSV or JSON from CISA.")] = None,
+    cvss: Annotated[Path | None, typer.Option(help="CVSS vectors and scores from NVD, as CSV.")] = None,
+    epss_date: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Day of the EPSS file, where it does not say it.")
+    ] = None,
+    kev_date: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Day of the KEV file, likewise.")] = None,
+    cvss_date: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Day of the CVSS file, likewise.")] = None,
+    trivy_host: Annotated[str, typer.Option(help="With a Trivy report: the host's name in events.")] = "",
+    trivy_exposure: Annotated[str | None, typer.Option(help="With a Trivy report: isolated, internal or internet.")] = None,
+    trivy_criticality: Annotated[str, typer.Option(help="With a Trivy report: low, medium, high or critical.")] = "medium",
+    tenant: Tenant = None,
+    store: Into = None,
+    publish: Publish = False,
+    promote: Promote = True,
+) -> None:
+    """Tell the resilience layer about vulnerabilities and about your hosts."""
+    from deployments.commands.target import Target
+    from deployments.commands.train_posture import Sources
+    from deployments.commands.train_posture import train_posture as run
+    from ensemble.training.posture_inventory import TrivyHost
+
+    with _Refusals():
+        days = [None if day is None else day.date() for day in (epss_date, kev_date, cvss_date)]
+        trivy = None if trivy_exposure is None else TrivyHost(trivy_exposure, trivy_criticality, host=trivy_host)
+        run(inventory, Sources(epss, kev, cvss, *days), trivy, Target(tenant, store, publish=publish, promote=promote), out)
+
+
+@models.callback()
+def list_models(context: typer.Context, tenant: Tenant = None) -> None:
+    """What the store holds and what serves; `axon models promote N` points to another release."""
+    if context.invoked_subcommand is None:
+        from deployments.commands.models import show_models
+
+        with _Refusals():
+            show_models(tenant, out)
+
+
+@models.command("promote")
+def promote_release(
+    release: Annotated[int, typer.Argument(min=1, help="Number of the release; an older one is a roll-back.")], tenant: Tenant = None
+) -> None:
+    """Point a tenant to one of its releases."""
+    from deployments.commands.models import promote_release as run
+
+    with _Refusals():
+        run(release, tenant, out)
+
+
+class _Refusals:
+    """Turns what a user can mend into one sentence and an exit code; everything else stays a traceback for us."""
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """One sentence for our own errors and for settings that are refused."""
+        from pydantic import ValidationError
+
+        from deployments.commands.score import ScoreFailed
+        from ensemble.errors import EnsembleError
+
+        if isinstance(error, EnsembleError | ScoreFailed):
+            _fail(str(error))
+        if isinstance(error, ValidationError):
+            _fail("the settings are refused:\n" + "\n".join(f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()))
+
+
+def _fail(sentence: str) -> NoReturn:
+    err.print(f"axon: {sentence}", highlight=False, markup=False)
+    raise typer.Exit(2)
+
+
+def main() -> None:
+    """The console script."""
+    app(prog_name="axon")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""What several verbs share: the settings, the store and the ensemble of this machine."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from deployments.settings import Settings, read_settings
+from ensemble.inprocess import Ensemble
+from ensemble.store.layout import Store
+from ensemble.training.flows import Progress as Report
+
+__all__ = ["local_ensemble", "now", "own_store", "progress_bars", "report_to"]
+
+
+def own_store(settings: Settings | None = None) -> Store:
+    """The store of this machine: what a running Axon writes, then what was shipped."""
+    known = settings or read_settings()
+    return Store(known.state, known.shipped)
+
+
+def local_ensemble(tenant: str | None = None) -> Ensemble:
+    """The current release of a tenant, in this process.
+
+    Raises:
+        ArtifactError: there is none that can be read.
+    """
+    settings = read_settings()
+    return Ensemble(
+        own_store(settings),
+        tenant or settings.store.tenant,
+        min_coverage=settings.fusion.min_coverage,
+        posture_bound=settings.fusion.posture_bound,
+        stale_after_days=settings.posture.stale_after_days,
+        expired_after_days=settings.posture.expired_after_days,
+    )
+
+
+def now() -> datetime:
+    """The wall clock, in UTC."""
+    return datetime.now(UTC)
+
+
+def progress_bars() -> Progress:
+    """Bars on standard error, so that standard output stays what was asked for."""
+    from rich.console import Console
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=Console(stderr=True))
+
+
+def report_to(bars: Progress) -> Report:
+    """A report for recipes: one bar for each thing that is being done."""
+    tasks: dict[str, object] = {}
+
+    def report(what: str, done: int, total: int) -> None:
+        if what not in tasks:
+            tasks[what] = bars.add_task(what, total=total)
+        bars.update(tasks[what], completed=done)  # type: ignore[arg-type]  # rich's own id
+
+    return report

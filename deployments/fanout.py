@@ -1,0 +1,131 @@
+"""One batch, every layer, one deadline: the opinions that came are fused, the others are named as silent.
+
+The deadline is spent from the moment the oldest event of the batch came in, and lives here: Ray's own timeout can be switched off
+by a header of the client. A layer that is late is a missing layer, never a late answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError
+
+from deployments.health import SystemView, see_system
+from deployments.settings import FusionSettings
+from ensemble.errors import LayerCrashed, LayerTimeout
+from ensemble.events import EventBatch
+from ensemble.fusion import Fusion
+from ensemble.loading import LAYERS, FusionLoader, ReleaseFusion
+from ensemble.slot import SlotState, failure_of
+from ensemble.verdicts import LayerScores, LayerStatus, Verdicts
+
+__all__ = ["FanOut", "LayerCall"]
+
+logger = logging.getLogger("ray.serve")
+LayerCall = Callable[[EventBatch, int, bool], Awaitable[LayerScores]]
+StateCall = Callable[[], Awaitable[tuple[SlotState, str]]]
+LEAST_SHARE_OF_DEADLINE = 0.1  # what a batch keeps although its events waited: promise P18 allows the deadline + 10 %
+VIEW_KEPT_S = 1.0  # /health is asked by every probe of every node: layers are asked once a second at most
+
+
+class FanOut:
+    """Asks every layer at once and fuses what came.
+
+    Args:
+        calls: layer -> its scoring call.
+        states: layer -> its state call.
+        fusions: where the fusion of the current release is read; read in a thread, so that starting cannot fail or wait.
+        deadline_s: seconds an event has from its arrival to its opinions.
+        fusion_settings: what the operator set of the fusion.
+    """
+
+    def __init__(
+        self,
+        *,
+        calls: Mapping[str, LayerCall],
+        states: Mapping[str, StateCall],
+        fusions: FusionLoader,
+        deadline_s: float,
+        fusion_settings: FusionSettings,
+    ) -> None:
+        self._calls, self._states, self._fusions = calls, states, fusions
+        self._deadline_s, self._fusion_settings = deadline_s, fusion_settings
+        self._release = ReleaseFusion()
+        self._view: tuple[float, SystemView] | None = None
+        threading.Thread(target=self._load_fusion, name="load-fusion", daemon=True).start()
+
+    def _load_fusion(self) -> None:
+        try:
+            self._release = self._fusions.load()
+        except Exception as error:  # noqa: BLE001  # without a fitted fusion the built-in one serves, and every verdict is indeterminate
+            failure = failure_of(error)
+            logger.error("fusion_load_failed", extra={"code": failure.code, "error": failure.message})  # noqa: TRY400
+
+    async def score(self, batch: EventBatch, *, explain: bool, since: float) -> Verdicts:
+        """The verdicts of a batch of one kind.
+
+        Args:
+            batch: n events.
+            explain: also say what moved each layer.
+            since: when the oldest of them came, in seconds of the monotonic clock.
+        """
+        release = self._release
+        budget_s = max(self._deadline_s - (time.monotonic() - since), LEAST_SHARE_OF_DEADLINE * self._deadline_s)
+        asked = {
+            layer: asyncio.ensure_future(_awaited(call, batch, release.serial, explain))
+            for layer, call in self._calls.items()
+            if batch.kind in LAYERS[layer].kinds
+        }
+        if asked:
+            await asyncio.wait(asked.values(), timeout=budget_s)
+        opinions = [self._opinion(layer, asked.get(layer), len(batch)) for layer in self._calls]
+        fusion = release.fusions.get(batch.kind) or Fusion.builtin(
+            [layer for layer in asked if layer in LAYERS and LAYERS[layer].is_evidence]
+        )
+        return fusion.fuse(opinions, min_coverage=self._fusion_settings.min_coverage, posture_bound=self._fusion_settings.posture_bound)
+
+    def _opinion(self, layer: str, call: asyncio.Future[LayerScores] | None, size: int) -> LayerScores:
+        show = LAYERS[layer].fallback_score
+        if call is None:
+            return LayerScores.silent(layer, LayerStatus.NOT_APPLICABLE, size, "has no opinion on events of this kind", score=show)
+        if not call.done():
+            call.cancel()  # frees the layer's queue; what already computes runs on
+            return LayerScores.silent(layer, LayerStatus.TIMEOUT, size, LayerTimeout.code, score=show)
+        error = call.exception()
+        if error is None:
+            return call.result()
+        code = _code_of(error)
+        logger.warning("layer_call_failed", extra={"layer": layer, "code": code, "error_type": type(error).__name__})
+        return LayerScores.silent(layer, LayerStatus.FALLBACK, size, code, score=show)
+
+    async def system(self) -> SystemView:
+        """The whole ensemble's state, at most a second old."""
+        now = time.monotonic()
+        if self._view is not None and now - self._view[0] < VIEW_KEPT_S:
+            return self._view[1]
+        asked = {layer: asyncio.ensure_future(_awaited(call)) for layer, call in self._states.items()}
+        await asyncio.wait(asked.values(), timeout=self._deadline_s)
+        said = {layer: call.result() for layer, call in asked.items() if call.done() and call.exception() is None}
+        for call in asked.values():
+            call.cancel()
+        view = see_system(list(self._states), said, self._release)
+        self._view = (now, view)
+        return view
+
+
+async def _awaited(call: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:  # noqa: ANN401  # a response of Serve is awaitable, but no coroutine
+    return await call(*arguments)
+
+
+def _code_of(error: BaseException) -> str:
+    if isinstance(error, BackPressureError):
+        return "LAYER_OVERLOADED"
+    if isinstance(error, RayActorError | asyncio.CancelledError):
+        return LayerCrashed.code
+    return "LAYER_ERROR"

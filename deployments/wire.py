@@ -1,0 +1,327 @@
+"""The wire: JSON in, parsed once and strictly; JSON out; and the OpenAPI document, from the same types.
+
+Nothing is coerced: a string is no number, an unknown field is a mistake, NaN is no JSON. `null` is accepted where a feature
+has no value, because the two rates that the door recomputes have none in a flow without duration; every other null is refused by name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, NoReturn
+
+import msgspec
+import numpy as np
+from msgspec import Meta, Struct
+
+from ensemble.errors import EventError, FeatureMismatch, MalformedEvent, TooManyEvents
+from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch, ProcessEvent
+from ensemble.features import flow, process
+from ensemble.verdicts import LayerScores, Verdicts
+
+__all__ = [
+    "BatchAnswer",
+    "ErrorAnswer",
+    "ErrorBody",
+    "EventRequest",
+    "RowError",
+    "Verdict",
+    "answers",
+    "encode",
+    "kind_of",
+    "parse_batch",
+    "parse_event",
+    "to_batch",
+]
+
+Name = Annotated[str, Meta(max_length=256)]
+EXPLAINED_FEATURES = 5  # of each layer: what a person reads
+
+
+class FlowRequest(Struct, tag_field="kind", tag="flow", forbid_unknown_fields=True, frozen=True):
+    """A network flow: 78 CICFlowMeter features in order, or an object by name in any dialect."""
+
+    features: list[float | None] | dict[str, float | None]
+    id: Name = ""
+    host: Name = ""
+    time: str | float | None = None
+
+
+class ProcessRequest(Struct, tag_field="kind", tag="process", forbid_unknown_fields=True, frozen=True):
+    """A process start."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=256)]
+    parent: Name = ""
+    command_line: str = ""
+    user: Name = ""
+    host: Name = ""
+    id: Name = ""
+    time: str | float | None = None
+
+
+EventRequest = FlowRequest | ProcessRequest
+
+
+class _BatchRequest(Struct, forbid_unknown_fields=True):
+    events: list[msgspec.Raw]
+
+
+class BatchRequest(Struct, forbid_unknown_fields=True):
+    """Up to 1,000 events, kinds mixed."""
+
+    events: list[EventRequest]
+
+
+class LayerAnswer(Struct):
+    """One layer's opinion."""
+
+    layer: str
+    score: float
+    status: str
+    version: str
+    reason: str
+
+
+class Explanation(Struct):
+    """What moved a layer: a feature and its contribution, or a fact such as the attack family."""
+
+    layer: str
+    feature: str
+    contribution: float | str
+
+
+class Verdict(Struct, omit_defaults=True):
+    """The fused answer for one event."""
+
+    id: str
+    score: float
+    low: float
+    high: float
+    verdict: str
+    severity: str
+    coverage: float
+    degraded: bool
+    status: str
+    layers: list[LayerAnswer]
+    elapsed_ms: float
+    flags: Sequence[str] = ()
+    explanation: list[Explanation] | None = None
+
+
+class ErrorBody(Struct, omit_defaults=True):
+    """What went wrong, under a stable code; never a path or a traceback."""
+
+    code: str
+    message: str
+    field: str = ""
+    request_id: str = ""
+
+
+class ErrorAnswer(Struct):
+    """An error instead of an answer."""
+
+    error: ErrorBody
+
+
+class RowError(Struct):
+    """An error in the place of one event of a batch."""
+
+    id: str
+    error: ErrorBody
+
+
+class BatchAnswer(Struct):
+    """The answers in the order of the events."""
+
+    results: list[Any]  # Verdict or RowError: msgspec keeps untagged unions out of types, so the document names them
+    status: str
+    coverage: float
+
+
+class _OnlyId(Struct):
+    id: Any = ""
+
+
+encode = msgspec.json.Encoder().encode
+_decode_event = msgspec.json.Decoder(EventRequest).decode
+_decode_batch = msgspec.json.Decoder(_BatchRequest).decode
+_decode_whole_batch = msgspec.json.Decoder(BatchRequest).decode
+_decode_id = msgspec.json.Decoder(_OnlyId).decode
+_KINDS: Mapping[type, Kind] = {FlowRequest: Kind.FLOW, ProcessRequest: Kind.PROCESS}
+
+
+class MalformedJson(EventError):
+    """Not JSON at all."""
+
+    code = "MALFORMED_JSON"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+def kind_of(event: EventRequest) -> Kind:
+    """The kind of a parsed event."""
+    return _KINDS[type(event)]
+
+
+def parse_event(body: bytes) -> EventRequest:
+    """One event.
+
+    Raises:
+        MalformedJson: not JSON, or not UTF-8.
+        MalformedEvent: JSON, but not an event; `field` says where.
+    """
+    event: EventRequest = _decoded(_decode_event, body)
+    return event
+
+
+def parse_batch(body: bytes, *, limit: int) -> list[EventRequest | tuple[str, EventError]]:
+    """The events of a batch, in order; in the place of a bad one its id and what is wrong with it.
+
+    Raises:
+        MalformedJson: not JSON, or not UTF-8.
+        MalformedEvent: no list of events.
+        TooManyEvents: more than `limit`.
+    """
+    try:
+        events: Sequence[EventRequest] = _decode_whole_batch(body).events  # the common case: all are well
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raw = _decoded(_decode_batch, body).events
+        _check_count(len(raw), limit)
+        return [_event_or_error(bytes(event)) for event in raw]
+    _check_count(len(events), limit)
+    return list(events)
+
+
+def _check_count(count: int, limit: int) -> None:
+    if count == 0:
+        raise MalformedEvent("events", "is empty; send at least one event")
+    if count > limit:
+        raise TooManyEvents(count, limit)
+
+
+def _event_or_error(raw: bytes) -> EventRequest | tuple[str, EventError]:
+    try:
+        return parse_event(raw)
+    except EventError as error:
+        return _readable_id(raw), error
+
+
+def _readable_id(raw: bytes) -> str:
+    try:
+        found = _decode_id(raw).id
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+    return found[:256] if isinstance(found, str) else ""
+
+
+def _decoded(decode: Callable[[bytes], Any], body: bytes) -> Any:  # noqa: ANN401  # what the decoder was made for
+    try:
+        return decode(body)
+    except msgspec.ValidationError as error:
+        _refuse(str(error))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        problem = str(error) if isinstance(error, msgspec.DecodeError) else "the body is not UTF-8 text of bounded depth"
+        raise MalformedJson(f"the body is not JSON: {problem}") from None
+
+
+_AT = re.compile(r"^(?P<problem>.*?)(?: - at `(?:key in )?\$\.?(?P<field>.*)`)?$", re.DOTALL)
+_UNNAMED_KEY = re.compile(r"\[\.\.\.\]")
+_POSITION = re.compile(r"features\[(\d+)\]$")
+
+
+def _refuse(message: str) -> NoReturn:
+    """Turn msgspec's sentence, which ends in the place, into an error that carries the place."""
+    found = _AT.match(message)
+    problem, place = (found["problem"], found["field"] or "") if found else (message, "")
+    position = _POSITION.search(place)
+    if position and int(position[1]) < len(flow.FEATURE_NAMES):
+        problem += f" for {flow.FEATURE_NAMES[int(position[1])]}"
+    raise MalformedEvent(_UNNAMED_KEY.sub("", place), problem)
+
+
+def to_batch(kind: Kind, events: Sequence[EventRequest]) -> tuple[EventBatch, Sequence[int], Mapping[int, EventError]]:
+    """Columns of the events that pass the door, their positions, and why the others do not.
+
+    Args:
+        kind: of every event of `events`.
+        events: parsed, n of them.
+    """
+    if kind is Kind.FLOW:
+        return _flow_batch(events)  # type: ignore[arg-type]  # the caller groups by kind
+    return _process_batch(events)  # type: ignore[arg-type]
+
+
+def _flow_batch(events: Sequence[FlowRequest]) -> tuple[FlowBatch, Sequence[int], Mapping[int, EventError]]:
+    refused: dict[int, EventError] = {}
+    rows: list[Sequence[float | None]] = []
+    places: list[int] = []
+    for place, event in enumerate(events):
+        try:
+            rows.append(_ordered(event.features))
+        except FeatureMismatch as error:
+            refused[place] = error
+        else:
+            places.append(place)
+    admitted = flow.admit(rows)
+    refused |= {places[row]: error for row, error in admitted.refused.items()}
+    kept = [places[row] for row in admitted.rows]
+    batch = FlowBatch(
+        ids=tuple(events[place].id for place in kept),
+        hosts=tuple(events[place].host for place in kept),
+        features=admitted.features,
+        flags=admitted.flags,
+    )
+    return batch, kept, refused
+
+
+def _ordered(features: list[float | None] | dict[str, float | None]) -> Sequence[float | None]:
+    if isinstance(features, dict):
+        return flow.in_order(features)
+    if len(features) != len(flow.FEATURE_NAMES):
+        raise FeatureMismatch("features", f"has {len(features)} numbers, needs {len(flow.FEATURE_NAMES)}")
+    return features
+
+
+def _process_batch(events: Sequence[ProcessRequest]) -> tuple[ProcessBatch, Sequence[int], Mapping[int, EventError]]:
+    starts = [ProcessEvent(event.name, event.parent, event.command_line, event.user, event.host) for event in events]
+    return process.admit(starts, [event.id for event in events]), range(len(events)), {}
+
+
+def answers(batch: EventBatch, verdicts: Verdicts, *, explain: bool, elapsed_ms: float) -> list[Verdict]:
+    """The verdicts of a batch, one an event, ready to be encoded."""
+    columns = [(opinion, opinion.scores.tolist()) for opinion in verdicts.layers]
+    scores, lows, highs = verdicts.score.tolist(), verdicts.low.tolist(), verdicts.high.tolist()
+    return [
+        Verdict(
+            id=batch.ids[row],
+            score=scores[row],
+            low=lows[row],
+            high=highs[row],
+            verdict=verdicts.word[row],
+            severity=verdicts.severity[row],
+            coverage=verdicts.coverage,
+            degraded=verdicts.degraded,
+            status=verdicts.status,
+            layers=[
+                LayerAnswer(opinion.layer, column[row], opinion.status, opinion.version, opinion.reason or opinion.notes.get(row, ""))
+                for opinion, column in columns
+            ],
+            elapsed_ms=elapsed_ms,
+            flags=batch.flags.get(row, ()),
+            explanation=[part for opinion in verdicts.layers for part in _explained(opinion, row)] if explain else None,
+        )
+        for row in range(len(batch))
+    ]
+
+
+def _explained(opinion: LayerScores, row: int) -> list[Explanation]:
+    """Facts first, then the features that moved the layer most."""
+    facts = [Explanation(opinion.layer, name, str(column[row])) for name, column in opinion.details.items() if column.dtype.kind in "UO"]
+    numbers = {name: float(column[row]) for name, column in opinion.details.items() if np.issubdtype(column.dtype, np.number)}
+    strongest = sorted(numbers.items(), key=lambda item: -abs(item[1]))[:EXPLAINED_FEATURES]
+    return facts + [Explanation(opinion.layer, name, value) for name, value in strongest if value]

@@ -30,7 +30,7 @@ from ensemble.events import Kind
 from ensemble.loading import FusionLoader
 from ensemble.store.layout import Store
 
-__all__ = ["Ingress"]
+__all__ = ["Ingress", "IngressApp"]
 
 logger = logging.getLogger("ray.serve")
 JSON = "application/json"
@@ -38,8 +38,7 @@ UNPROCESSABLE = 422
 _STATUS_OF_CODE = {"MALFORMED_JSON": 400, "BODY_TOO_LARGE": 413}  # every other mistake of the caller is 422
 
 
-@serve.ingress()
-class Ingress:
+class IngressApp:
     """Composes the layers into one score, over HTTP.
 
     Args:
@@ -164,6 +163,9 @@ class Ingress:
 
     async def _document(self, _: Request) -> Response:
         return Response(self._openapi, media_type=JSON)
+
+
+Ingress = serve.ingress()(IngressApp)  # the plain class stays, for whoever wants the routes without Ray
 
 
 def _call_of(handle: Any) -> LayerCall:  # noqa: ANN401  # Serve's handle builds its methods on the fly

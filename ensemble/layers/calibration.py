@@ -29,7 +29,7 @@ LOG_ODDS_LIMIT = 6.0  # DESIGN section 4: p in [0.0025, 0.9975]
 
 def probability(log_odds_of_hostile: NDArray[np.float64]) -> NDArray[np.float64]:
     """Log-odds to probability, elementwise; safe for any finite input."""
-    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * log_odds_of_hostile)))  # the logistic function without overflow
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * log_odds_of_hostile)), np.float64)  # the logistic function without overflow
 
 
 def log_odds(scores: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -75,7 +75,7 @@ class Forest:
         trees = self.path_length.shape[0]
         step = max(1, PAIRS_AT_ONCE // trees)
         lengths = np.concatenate([self._total_length(rows[i : i + step]) for i in range(0, len(rows), step)] or [np.empty(0)])
-        return np.asarray(np.exp2(-lengths / self.normaliser))
+        return np.asarray(np.exp2(-lengths / self.normaliser), np.float64)
 
     def _total_length(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         trees, nodes = self.feature.shape

@@ -29,14 +29,16 @@ LOG_ODDS_LIMIT = 6.0  # DESIGN section 4: p in [0.0025, 0.9975]
 
 def probability(log_odds_of_hostile: NDArray[np.float64]) -> NDArray[np.float64]:
     """Log-odds to probability, elementwise; safe for any finite input."""
-    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * log_odds_of_hostile)), np.float64)  # the logistic function without overflow
+    logistic: NDArray[np.float64] = 0.5 * (1.0 + np.tanh(0.5 * log_odds_of_hostile))  # without overflow
+    return logistic
 
 
 def log_odds(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """Probability to log-odds, elementwise, cut at +-6; the inverse of `probability` inside the cut."""
     edge = probability(np.array([LOG_ODDS_LIMIT]))[0]
     inside = np.clip(scores, 1.0 - edge, edge)
-    return np.clip(np.log(inside) - np.log1p(-inside), -LOG_ODDS_LIMIT, LOG_ODDS_LIMIT)
+    odds: NDArray[np.float64] = np.clip(np.log(inside) - np.log1p(-inside), -LOG_ODDS_LIMIT, LOG_ODDS_LIMIT)
+    return odds
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ class Forest:
         trees = self.path_length.shape[0]
         step = max(1, PAIRS_AT_ONCE // trees)
         lengths = np.concatenate([self._total_length(rows[i : i + step]) for i in range(0, len(rows), step)] or [np.empty(0)])
-        return np.asarray(np.exp2(-lengths / self.normaliser), np.float64)
+        return np.exp2(-lengths / self.normaliser)
 
     def _total_length(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         trees, nodes = self.feature.shape
@@ -90,7 +90,8 @@ class Forest:
             node += 1
             node += goes_right
         leaf = node - nodes + tree_start + np.arange(trees)  # leaves per tree are nodes + 1
-        return self.path_length.ravel().take(leaf).sum(axis=1)
+        total: NDArray[np.float64] = self.path_length.ravel().take(leaf).sum(axis=1)
+        return total
 
     @classmethod
     def from_sklearn(cls, fitted: IsolationForest) -> Self:

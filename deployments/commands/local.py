@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from deployments.settings import Settings, read_settings
 from ensemble.inprocess import Ensemble
@@ -51,12 +51,14 @@ def progress_bars() -> Progress:
 
 
 def report_to(bars: Progress) -> Report:
-    """A report for recipes: one bar for each thing that is being done."""
-    tasks: dict[str, object] = {}
+    """A report for recipes: one bar for each thing that is being done; in a log, where bars do not move, one line a step."""
+    tasks: dict[str, TaskID] = {}
 
     def report(what: str, done: int, total: int) -> None:
+        if not bars.console.is_terminal:
+            bars.console.print(f"{what}: {done} of {total}", highlight=False)
         if what not in tasks:
             tasks[what] = bars.add_task(what, total=total)
-        bars.update(tasks[what], completed=done)  # type: ignore[arg-type]  # rich's own id
+        bars.update(tasks[what], completed=done)
 
     return report

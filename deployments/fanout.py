@@ -97,7 +97,7 @@ class FanOut:
         if not call.done():
             call.cancel()  # frees the layer's queue; what already computes runs on
             return LayerScores.silent(layer, LayerStatus.TIMEOUT, size, LayerTimeout.code, score=show)
-        error = call.exception()
+        error = asyncio.CancelledError() if call.cancelled() else call.exception()
         if error is None:
             return call.result()
         code = _code_of(error)
@@ -111,7 +111,7 @@ class FanOut:
             return self._view[1]
         asked = {layer: asyncio.ensure_future(_awaited(call)) for layer, call in self._states.items()}
         await asyncio.wait(asked.values(), timeout=self._deadline_s)
-        said = {layer: call.result() for layer, call in asked.items() if call.done() and call.exception() is None}
+        said = {layer: call.result() for layer, call in asked.items() if call.done() and not call.cancelled() and call.exception() is None}
         for call in asked.values():
             call.cancel()
         view = see_system(list(self._states), said, self._release)

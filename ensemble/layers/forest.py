@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Forest"]
 
 PAIRS_AT_ONCE = 1 << 16  # (row, tree) pairs walked together: the working set stays in the second-level cache
+ALWAYS_LEFT = np.finfo(np.float32).max  # no finite value is greater
 MAX_DEPTH = 12  # a complete heap doubles with each level; 256 samples need 8
 
 
@@ -36,7 +37,7 @@ class Forest:
 
     Attributes:
         feature: int32 (t, 2**D - 1), column compared at each node.
-        threshold: float32 (t, 2**D - 1), a row goes left when its value is <= this; +inf where the branch has ended.
+        threshold: float32 (t, 2**D - 1), a row goes left when its value is <= this; the largest float32 where the branch has ended.
         path_length: float64 (t, 2**D), expected cuts to isolate a row that reaches this leaf.
         normaliser: expected cuts in an unsuccessful search among the training samples, times t; > 0.
         n_features: columns of a row.
@@ -55,7 +56,7 @@ class Forest:
             raise ArtifactIncompatible("forest", "complete heaps of one depth", f"shapes {self.feature.shape}, {self.path_length.shape}")
         if self.feature.min() < 0 or self.feature.max() >= self.n_features:
             raise ArtifactIncompatible("forest", f"columns 0 to {self.n_features - 1}", f"column {self.feature.max()}")
-        if np.isnan(self.threshold).any() or not np.isfinite(self.path_length).all() or not 0.0 < self.normaliser < np.inf:
+        if not np.isfinite(self.threshold).all() or not np.isfinite(self.path_length).all() or not 0.0 < self.normaliser < np.inf:
             raise ArtifactIncompatible("forest", "finite cuts and lengths", "NaN or infinity")
 
     @property
@@ -102,7 +103,7 @@ class Forest:
             raise ArtifactIncompatible("forest", f"trees of depth {MAX_DEPTH} or less", f"depth {depth}")
         nodes = (1 << depth) - 1
         feature = np.zeros((len(trees), nodes), np.int32)
-        threshold = np.full((len(trees), nodes), np.inf, np.float32)
+        threshold = np.full((len(trees), nodes), ALWAYS_LEFT)
         path_length = np.zeros((len(trees), nodes + 1), np.float64)
         for number, (tree, columns) in enumerate(zip(trees, fitted.estimators_features_, strict=True)):
             _lay_out(tree, columns, depth, feature[number], threshold[number], path_length[number])

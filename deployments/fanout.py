@@ -91,9 +91,9 @@ class FanOut:
         return fusion.fuse(opinions, min_coverage=self._fusion_settings.min_coverage, posture_bound=self._fusion_settings.posture_bound)
 
     def _opinion(self, layer: str, call: asyncio.Future[LayerScores] | None, size: int) -> LayerScores:
-        show = LAYERS[layer].fallback_score
         if call is None:
-            return LayerScores.silent(layer, LayerStatus.NOT_APPLICABLE, size, "has no opinion on events of this kind", score=show)
+            return LayerScores.silent(layer, LayerStatus.NOT_APPLICABLE, size, "has no opinion on events of this kind")
+        show = LAYERS[layer].fallback_score
         if not call.done():
             call.cancel()  # frees the layer's queue; what already computes runs on
             return LayerScores.silent(layer, LayerStatus.TIMEOUT, size, LayerTimeout.code, score=show)

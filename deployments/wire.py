@@ -321,7 +321,8 @@ def answers(batch: EventBatch, verdicts: Verdicts, *, explain: bool, elapsed_ms:
 
 def _explained(opinion: LayerScores, row: int) -> list[Explanation]:
     """Facts first, then the features that moved the layer most."""
-    facts = [Explanation(opinion.layer, name, str(column[row])) for name, column in opinion.details.items() if column.dtype.kind in "UO"]
+    texts = {name: str(column[row]) for name, column in opinion.details.items() if column.dtype.kind == "U"}
+    facts = [Explanation(opinion.layer, name, text) for name, text in texts.items() if text]
     numbers = {name: float(column[row]) for name, column in opinion.details.items() if np.issubdtype(column.dtype, np.number)}
     strongest = sorted(numbers.items(), key=lambda item: -abs(item[1]))[:EXPLAINED_FEATURES]
     return facts + [Explanation(opinion.layer, name, value) for name, value in strongest if value]

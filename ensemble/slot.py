@@ -104,7 +104,7 @@ class LayerSlot:
         if model is None:
             failure = held.failures.get(batch.kind)
             if failure is None:
-                return self._silent(LayerStatus.NOT_APPLICABLE, len(batch), f"has no opinion on {batch.kind} events")
+                return LayerScores.silent(self._layer, LayerStatus.NOT_APPLICABLE, len(batch), "has no opinion on events of this kind")
             return self._silent(LayerStatus.FALLBACK, len(batch), failure.code)
         try:
             said = model.model.score(batch, explain=explain)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +13,14 @@ from typing import Any
 import httpx
 import msgspec
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from deployments import wire
 from deployments.commands.local import local_ensemble, progress_bars
 from ensemble.errors import EventError
 from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch
 from ensemble.training.flow_table import read_flow_blocks
+from ensemble.verdicts import SPEAKING
 
 __all__ = ["ScoreFailed", "Scored", "events_as_json", "score_file", "service_scorer"]
 
@@ -94,8 +97,6 @@ def _batches(file: Path) -> Iterator[tuple[EventBatch, Sequence[int], Sequence[s
 
 
 def _jsonl_batches(file: Path) -> Iterator[tuple[EventBatch, Sequence[int], Sequence[str]]]:
-    import gzip
-
     with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
         block: list[tuple[int, bytes]] = []
         for number, line in enumerate(lines, start=1):
@@ -180,17 +181,15 @@ def events_as_json(batch: EventBatch) -> list[dict[str, Any]]:
 
 
 def _print_table(rows: Sequence[tuple[int, dict[str, Any]]], out: Console) -> None:
-    table = Table("line", "id", "score", "verdict", "severity", "coverage", "layers", "notes", box=None, header_style="bold")
     worst = sorted(rows, key=lambda row: -row[1].get("score", 0.0))[:TABLE_ROWS]
+    layers = [layer["layer"] for layer in next((verdict["layers"] for _, verdict in worst if "layers" in verdict), [])]
+    narrow = [Column(name, no_wrap=True) for name in ("line", "id", "score", "verdict", "severity", "coverage", *layers)]
+    table = Table(*narrow, "notes", box=None, header_style="bold", padding=(0, 1, 0, 0))
     for line, verdict in worst:
         if "error" in verdict:
-            table.add_row(str(line), verdict["id"], "-", "error", "", "", "", verdict["error"]["message"])
+            table.add_row(str(line), verdict["id"], "-", "error", "", "", *("" for _ in layers), verdict["error"]["message"])
             continue
-        layers = "  ".join(
-            f"{layer['layer']} {layer['score']:.2f}" for layer in verdict["layers"] if layer["status"] in {"live", "last_good", "rules"}
-        )
         said = [part["contribution"] for part in verdict.get("explanation") or () if isinstance(part["contribution"], str)]
-        notes = ", ".join([*verdict.get("flags", ()), *said])
         colour = COLOURS.get(verdict["verdict"], "")
         table.add_row(
             str(line),
@@ -199,13 +198,10 @@ def _print_table(rows: Sequence[tuple[int, dict[str, Any]]], out: Console) -> No
             f"[{colour}]{verdict['verdict']}[/]",
             verdict["severity"],
             f"{verdict['coverage']:.2f}",
-            layers,
-            notes,
+            *(f"{layer['score']:.2f}" if layer["status"] in SPEAKING else layer["status"] for layer in verdict["layers"]),
+            ", ".join([*verdict.get("flags", ()), *said]),
         )
     out.print(table)
-    counts: dict[str, int] = {}
-    for _, verdict in rows:
-        word = verdict.get("verdict", "error")
-        counts[word] = counts.get(word, 0) + 1
+    counts = Counter(verdict.get("verdict", "error") for _, verdict in rows)
     shown = f"; the {len(worst)} highest are shown, --output jsonl prints all" if len(rows) > len(worst) else ""
     out.print(f"{len(rows)} events: " + ", ".join(f"{count} {word}" for word, count in sorted(counts.items())) + shown, highlight=False)

@@ -155,8 +155,14 @@ def _limits(*, own_traffic: bool) -> str:
         else "Trained on CICIDS2017, one network in one week of 2017. On any other network its thresholds flood: "
         "train the anomaly layer on your own benign flows (`axon train flows --benign FILE`) and set thresholds (`axon calibrate`)."
     )
+    choices = (
+        ""
+        if own_traffic
+        else "- Detector weights, network size and the weight of known families were chosen while looking at tables like these, "
+        "so they flatter a little. The bootstrap takes flows as independent, which many are not.\n"
+    )
     return (
-        f"- {network}\n"
+        f"- {network}\n{choices}"
         "- Not read: addresses, source port, time, and `Destination Port`, which gives the label away.\n"
         "- The scores are probabilities at a prior of 1 % hostile, not at yours.\n"
         "- An attack that copies benign flows is not seen; neither is one that never becomes a flow."

@@ -35,7 +35,7 @@ def roc_picture(title: str, scores: Mapping[str, NDArray[np.float64]], is_hostil
 
 
 def reliability_picture(title: str, score: NDArray[np.float64], is_hostile: NDArray[np.bool_], weights: NDArray[np.float64]) -> bytes:
-    """Share of hostile events among those of about the same score, at the reference prior.
+    """Share of hostile events among those of about the same score, at the reference prior; larger dots stand for more events.
 
     Args:
         title: of the picture.
@@ -46,14 +46,14 @@ def reliability_picture(title: str, score: NDArray[np.float64], is_hostile: NDAr
     figure = Figure(figsize=(4.6, 4.2), layout="constrained")
     axes = figure.add_subplot()
     odds = np.log(score) - np.log1p(-score)
-    edges = np.unique(np.quantile(odds, np.linspace(0, 1, 13)))
-    bins = np.clip(np.searchsorted(edges, odds, side="right") - 1, 0, max(0, edges.size - 2))
-    used = [b for b in range(edges.size - 1) if weights[bins == b].sum() > 0]
+    bins = np.round(odds).astype(int)  # one unit of log-odds each
+    used, counts = np.unique(bins, return_counts=True)
     said = [np.average(score[bins == b], weights=weights[bins == b]) for b in used]
     found = [np.average(is_hostile[bins == b], weights=weights[bins == b]) for b in used]
     low, high = LEAST_RATE, 1 - LEAST_RATE
     axes.plot([low, high], [low, high], color="0.7", linewidth=0.8)
-    axes.plot(np.clip(np.array(said), low, high), np.clip(np.array(found), low, high), marker="o", color=COLOURS["fused"])
+    axes.plot(np.clip(np.array(said), low, high), np.clip(np.array(found), low, high), color=COLOURS["fused"])
+    axes.scatter(np.clip(np.array(said), low, high), np.clip(np.array(found), low, high), s=12 * np.log1p(counts), color=COLOURS["fused"])
     axes.set(xscale="logit", yscale="logit", xlabel="score", ylabel="share hostile, at a prior of 1 %", title=title)
     axes.minorticks_off()
     return _png(figure)

@@ -82,7 +82,7 @@ class Fusion:
 
     def __post_init__(self) -> None:
         shares = list(self.shares.values())
-        if not shares or min(shares) < 0.0 or abs(sum(shares) - 1.0) > 1e-6:  # noqa: PLR2004  # rounding of the file
+        if not shares or not all(0.0 <= share <= 1.0 for share in shares) or not abs(sum(shares) - 1.0) <= 1e-6:  # noqa: PLR2004  # rounding of the file
             raise ArtifactIncompatible("fusion", "shares >= 0 that sum to 1", f"{dict(self.shares)}")
         if not 0.0 < self.sharpness < np.inf:
             raise ArtifactIncompatible("fusion", "a positive sharpness", f"{self.sharpness}")

@@ -15,7 +15,7 @@ from deployments.commands.local import now, progress_bars, report_to
 from deployments.commands.target import Target, tell
 from ensemble.errors import TrainingError
 from ensemble.events import Kind
-from ensemble.fusion import Fusion, layer_set
+from ensemble.fusion import layer_set
 from ensemble.layers.anomaly import FlowAnomaly
 from ensemble.layers.behavior import DeepBehavior
 from ensemble.loading import FusionLoader, ReleaseLoader
@@ -50,6 +50,10 @@ def train_flows(data: Path, target: Target, *, seed: int, first: float | None, e
         TrainingError, FeatureMismatch: the flows cannot teach it.
     """
     flows = labelled(data, err)
+    if not flows.families.all():
+        raise TrainingError("some flows have no label: labelled training needs one on every line; for benign flows alone use --benign")
+    if (first is not None or evaluate) and not flows.times.all():
+        raise TrainingError("a split by time needs an ISO 8601 `timestamp` on every line; without one, use --no-evaluate and no --first")
     if first is not None:
         flows = flows.take(flows.split_by_time(first)[0])
     jobs = os.cpu_count() or 1
@@ -72,7 +76,7 @@ def train_benign_flows(file: Path, target: Target, *, seed: int, console: Consol
         TrainingError: too few flows, or no release to build on.
         ArtifactError: the current release cannot be read.
     """
-    flows = labelled(file, err)
+    flows = _benign(file, err)
     layers = fit_on_benign(flows, _current_layers(target), seed)
     if layers.fusion is None:
         raise TrainingError("the current release has no fusion for flows")
@@ -101,7 +105,7 @@ def calibrate(file: Path, target: Target, *, rate: float, console: Console, err:
     """
     if not 0.0 < rate < 0.1:  # noqa: PLR2004  # `suspicious` would be everything
         raise TrainingError("--fpr is a share between 0 and 0.1, e.g. 0.001 for one benign flow in a thousand")
-    flows = labelled(file, err)
+    flows = _benign(file, err)
     layers = _current_layers(target)
     if layers.fusion is None:
         raise TrainingError("the current release has no fusion for flows")
@@ -127,6 +131,15 @@ def calibrate(file: Path, target: Target, *, rate: float, console: Console, err:
         )
 
 
+def _benign(file: Path, err: Console) -> FlowTable:
+    """The flows of a file that is said to be benign; one that is labelled otherwise is refused."""
+    flows = labelled(file, err)
+    attacks = int((flows.is_hostile & (flows.families != "")).sum())
+    if attacks:
+        raise TrainingError(f"{attacks:,} of these {len(flows):,} flows are labelled as attacks; --benign wants benign flows only")
+    return flows
+
+
 def _judge_later(flows: FlowTable, seed: int, report: Progress, jobs: int) -> Judged:
     early, late = flows.split_by_time(FIRST_SHARE)
 
@@ -149,7 +162,7 @@ def _flow_bundles(
     if layers.fusion is None:
         raise TrainingError("these layers have no fusion")
     events = golden_flows(flows.features, flows.is_hostile)
-    pictures = _pictures(later, layers.fusion) if later is not None else {}
+    pictures = _pictures(later) if later is not None and later.thresholds is not None else {}
     about = {
         "anomaly-flow": f"How unlike benign traffic a flow is: {DETECTORS}",
         "behavior-flow": "A small network over the flow features that tells benign flows from attack families and from made-up flows. "
@@ -169,13 +182,15 @@ def _flow_bundles(
     ]
 
 
-def _pictures(later: Judged, fusion: Fusion) -> dict[str, bytes]:
+def _pictures(later: Judged) -> dict[str, bytes]:
+    if later.thresholds is None:
+        raise TrainingError("scores without thresholds make no picture")
     fused = later.scores[FUSED]
     weights = event_weights(later.families)
     return {
         "roc.png": roc_picture("Later flows of the same days", later.scores, later.is_hostile),
         "reliability.png": reliability_picture("Is the score a probability?", fused, later.is_hostile, weights),
-        "scores.png": score_picture("Fused score", fused, later.is_hostile, fusion.thresholds[layer_set(fusion.shares)]),
+        "scores.png": score_picture("Fused score", fused, later.is_hostile, later.thresholds),
     }
 
 

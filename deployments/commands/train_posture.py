@@ -52,7 +52,7 @@ def train_posture(inventory: Path, sources: Sources, trivy: TrivyHost | None, ta
 
     Args:
         inventory: CSV, JSON or a Trivy report.
-        sources: none keeps the knowledge of the current release.
+        sources: one that is not given stays as the current release has it.
         trivy: what a Trivy report cannot know of its host.
         target: where they go.
         console: where the hosts' scores go.
@@ -60,8 +60,11 @@ def train_posture(inventory: Path, sources: Sources, trivy: TrivyHost | None, ta
     Raises:
         TrainingError: a file that is not understood, or no knowledge at all.
     """
-    trained = _knowledge(sources) if sources.given else None
-    knowledge = trained.knowledge if trained else _current_knowledge(target)
+    current = _current_knowledge(target)
+    trained = _knowledge(sources, current) if sources.given else None
+    knowledge = trained.knowledge if trained else current
+    if knowledge is None:
+        raise TrainingError("there is no knowledge of CVEs yet: give --epss, --kev and --cvss")
     hosts = read_inventory(inventory, trivy=trivy)
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0).timestamp()  # golden answers hold on one day
     posture = ResiliencePosture(knowledge, hosts.inventory, now=lambda: today)
@@ -91,8 +94,9 @@ def train_posture(inventory: Path, sources: Sources, trivy: TrivyHost | None, ta
         tell(publish(target.store, target.tenant, bundles, {}, notes=notes, now=now(), and_promote=target.promote), target, console)
 
 
-def _knowledge(sources: Sources) -> TrainedKnowledge:
+def _knowledge(sources: Sources, current: PostureKnowledge | None) -> TrainedKnowledge:
     return train_knowledge(
+        base=current,
         epss=sources.epss,
         kev=sources.kev,
         cvss=sources.cvss,
@@ -102,12 +106,13 @@ def _knowledge(sources: Sources) -> TrainedKnowledge:
     )
 
 
-def _current_knowledge(target: Target) -> PostureKnowledge:
+def _current_knowledge(target: Target) -> PostureKnowledge | None:
+    """What the current release knows of CVEs; None where it knows nothing yet."""
     try:
         owner = Tenant(target.tenant)
         ref = read_release(target.store, owner, read_pointer(target.store, owner)).bundles[ModelName(KNOWLEDGE)]
     except (ArtifactMissing, KeyError):
-        raise TrainingError("there is no knowledge of CVEs yet: give --epss, --kev and --cvss") from None
+        return None
     return PostureKnowledge.from_parts(decode_parts(open_bundle(target.store, ref).files))
 
 

@@ -13,7 +13,7 @@ from deployments.commands.local import now
 from deployments.commands.target import Target, tell
 from ensemble.errors import ArtifactMissing
 from ensemble.events import Kind
-from ensemble.fusion import Fusion
+from ensemble.fusion import Fusion, Thresholds
 from ensemble.layers.calibration import log_odds
 from ensemble.layers.processes import ProcessAnomaly
 from ensemble.loading import ReleaseLoader
@@ -90,6 +90,18 @@ def _finish(trained: TrainedProcesses, target: Target, recipe: str, limits: list
         )
 
 
+def _ties(trained: TrainedProcesses, thresholds: Thresholds) -> list[str]:
+    """Says so where the strangest benign events are all equally strange, so that no score can lie above them."""
+    highest = float(trained.benign_scores.max())
+    if thresholds.malicious < highest:
+        return []
+    tied = float((trained.benign_scores == highest).mean())
+    return [
+        f"{tied:.2%} of benign events tie at the highest score, {highest:.4f}: rarity alone makes an event suspicious, never malicious.",
+        "An exposed host can still shift it there.",
+    ]
+
+
 def _card(trained: TrainedProcesses, training: Mapping[str, Any], fusion: Fusion, limits: list[str]) -> str:
     thresholds = fusion.thresholds["anomaly"]
     parts = [
@@ -97,7 +109,7 @@ def _card(trained: TrainedProcesses, training: Mapping[str, Any], fusion: Fusion
         "How rare it is to see this program started by this user, on this host, in this group, anywhere.",
         "## Training",
         table(["what", "value"], [[key, value] for key, value in training.items()]),
-        "## Figures, all out of sample",
+        "## Figures, on events that the table had not counted",
         table(["figure", "value"], [[name, f"{value:.4f}"] for name, value in trained.metrics.items()]),
         "## Thresholds",
         table(
@@ -109,6 +121,6 @@ def _card(trained: TrainedProcesses, training: Mapping[str, Any], fusion: Fusion
             ],
         ),
         "## Limits",
-        "\n".join(f"- {limit}" for limit in limits),
+        "\n".join(f"- {limit}" for limit in [*limits, *_ties(trained, thresholds)]),
     ]
     return "\n\n".join(parts) + "\n"

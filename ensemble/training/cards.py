@@ -102,15 +102,21 @@ def _fusion_text(fusion: Fusion) -> str:
 
 
 def _later_text(later: Judged) -> str:
-    benign = later.scores[FUSED][~later.is_hostile]
-    false_positives = int((benign > later.suspicious).sum())
-    low, high = false_positive_interval(false_positives, benign.size)
+    counted = ""
+    if later.thresholds is not None:
+        benign = later.scores[FUSED][~later.is_hostile]
+        false_positives = int((benign > later.thresholds.suspicious).sum())
+        low, high = false_positive_interval(false_positives, benign.size)
+        counted = (
+            f"\n\nBenign flows above the `suspicious` threshold of that fit: {false_positives} of {benign.size} "
+            f"({false_positives / benign.size:.2%}, 95 % interval {low:.2%} to {high:.2%})."
+        )
     return (
         "Everything (layers, calibration, fusion, thresholds) was fitted inside the first 70 % by time of each (day, label), "
         "and judged on the rest.\n\n"
         + separation_table(later.overall())
-        + f"\n\nBenign flows above the `suspicious` threshold of that fit: {false_positives} of {benign.size} "
-        + f"({false_positives / benign.size:.2%}, 95 % interval {low:.2%} to {high:.2%}).\n\n"
+        + counted
+        + "\n\n"
         + family_table(later.by_family())
         + "\n\n![ROC](roc.png) ![Reliability](reliability.png) ![Scores](scores.png)"
     )
@@ -136,7 +142,7 @@ def _unseen_text(unseen: FamilyOut) -> str:
         for measure in measures
     )
     return (
-        "Each family was kept out of the layers, the calibration, the fusion and every choice among them, then judged against the last "
+        "Each family was kept out of the layers, the calibration, the fusion and its thresholds, then judged against the last "
         "30 % of each day's benign flows, on which nothing was fitted either. Cells: AUROC / true-positive rate at 1 % false positives.\n\n"
         + family_table(unseen.families, means)
         + f"\n\nFused against the best single layer, paired bootstrap over flows: {versus}.\n\n"

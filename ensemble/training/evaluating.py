@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.fusion import layer_set
+from ensemble.fusion import Thresholds, layer_set
 from ensemble.layers.calibration import probability
 from ensemble.training.flow_table import BENIGN, FlowTable
 from ensemble.training.flows import (
@@ -43,13 +43,13 @@ class Judged:
         scores: `anomaly`, `behavior`, `fused` -> float64 (n,).
         families: n labels.
         is_hostile: bool (n,).
-        suspicious: threshold of the fused score, where one was fitted apart from these flows.
+        thresholds: of the fused score, where they were fitted apart from these flows.
     """
 
     scores: Mapping[str, NDArray[np.float64]]
     families: NDArray[np.str_]
     is_hostile: NDArray[np.bool_]
-    suspicious: float = 1.0
+    thresholds: Thresholds | None = None
 
     def overall(self) -> dict[str, Separation]:
         """Figures of each score over all families."""
@@ -68,8 +68,7 @@ def judge(layers: FlowLayers, table: FlowTable) -> Judged:
     odds = layers.odds(table.features)
     columns = {name: probability(column) for name, column in odds.items()}
     scores = columns | {FUSED: probability(layers.fused(odds))}
-    suspicious = layers.fusion.thresholds[layer_set(odds)].suspicious if layers.fusion else 1.0
-    return Judged(scores, table.families, table.is_hostile, suspicious)
+    return Judged(scores, table.families, table.is_hostile, layers.fusion.thresholds[layer_set(odds)] if layers.fusion else None)
 
 
 @dataclass(frozen=True, slots=True)

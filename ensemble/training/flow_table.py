@@ -11,6 +11,7 @@ import gzip
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
@@ -50,7 +51,7 @@ class FlowTable:
         features: float32 (n, 78), finite.
         families: n labels; `BENIGN` for benign flows, "" where the file has no label.
         days: n strings, "" where the file has none.
-        times: n strings that sort by time within a file, "" where the file has none.
+        times: n strings that sort by time, ISO 8601; "" where the file has none, or one whose order cannot be known.
         hosts: n strings, "" where the file has none.
         ids: n strings, "" where the file has none.
         lines: int (n,), line in the file, the header being line 1.
@@ -96,7 +97,7 @@ class FlowTable:
             TrainingError: the file has no time column.
         """
         if not self.times.all():
-            raise TrainingError("a split by time needs a `timestamp` column")
+            raise TrainingError("a split by time needs an ISO 8601 `timestamp` on every line, e.g. 2017-07-05 08:55:00")
         early = np.zeros(len(self), bool)
         groups = np.char.add(np.char.add(self.days, "\x00"), self.families)
         for group in np.unique(groups):
@@ -234,13 +235,21 @@ def _table(columns: _Columns, block: Sequence[tuple[int, list[str]]]) -> FlowTab
         features=admitted.features,
         families=_strings(labels, len(rows)),
         days=meta("day"),
-        times=meta("time"),
+        times=_strings((_sortable(time) for time in meta("time").tolist()), len(rows)),
         hosts=meta("host"),
         ids=meta("id"),
         lines=np.array([line for line, _ in rows], np.int64),
         flags=admitted.flags,
         bad=tuple(sorted(bad, key=lambda one: one.line)),
     )
+
+
+def _sortable(time: str) -> str:
+    """An ISO 8601 time in one spelling; "" for any other, because `5/7/2017 8:55` does not even say which month it is."""
+    try:
+        return datetime.fromisoformat(time).isoformat(timespec="microseconds")
+    except ValueError:
+        return ""
 
 
 def _strings(values: Iterable[str], size: int) -> NDArray[np.str_]:

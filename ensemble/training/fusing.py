@@ -26,6 +26,7 @@ KNOWN_WEIGHT = 0.25  # of the hostile weight; chosen on the tables of the card, 
 LEAST_SHARE = 0.10  # no layer is fused away: a layer of share 0 could break and nobody would notice
 SHARPNESS_RANGE = (0.25, 4.0)
 RATES = (0.01, 0.001, 0.0001)  # false positives at `suspicious`, `malicious`, `critical`; DESIGN section 4
+HIGHEST_ODDS = 30.0  # beyond it a probability is 1 in float64, and a threshold must stay inside (0, 1)
 LEAST_BENIGN = 100  # of which 1 % is a single event
 
 
@@ -102,10 +103,10 @@ def fit_thresholds(benign: NDArray[np.float64], rates: tuple[float, float, float
     mean_excess = max(1e-3, float(np.mean(falling[: benign.size // 10] - start)))
 
     def threshold(rate: float) -> float:
-        rank = int(rate * benign.size)
-        if rank >= 1:
+        rank = int(rate * (benign.size + 1)) - 1  # a new event exceeds the k-th largest of n with probability k / (n + 1)
+        if rank >= 0:
             return float(falling[rank])
-        return float(falling[0] + mean_excess * np.log(1.0 / (rate * benign.size)))
+        return float(falling[0] + mean_excess * np.log(1.0 / (rate * (benign.size + 1))))
 
-    odds = np.maximum.accumulate([threshold(rate) for rate in rates])
+    odds = np.minimum(np.maximum.accumulate([threshold(rate) for rate in rates]), HIGHEST_ODDS)
     return Thresholds(*probability(odds).tolist())

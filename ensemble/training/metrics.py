@@ -79,10 +79,11 @@ def paired_bootstrap(
 ) -> dict[str, tuple[float, float, float]]:
     """Mean difference over families between two scores on the same events, with a 95 % interval.
 
-    Each round draws benign and hostile events of every family again, with replacement, the same draw for both scores.
+    Each round draws events again, with replacement: the benign ones once for all families, which share them, and each family's own;
+    the same draw for both scores.
 
     Args:
-        benign: family -> (first score, second score) of the benign events it is judged against.
+        benign: family -> (first score, second score) of the benign events it is judged against, the same events for every family.
         hostile: family -> (first score, second score) of its own events.
         rounds: of the bootstrap.
         seed: of the draws.
@@ -96,10 +97,12 @@ def paired_bootstrap(
     differences = np.zeros((rounds + 1, 2))
     for number in range(rounds + 1):
         per_family = []
+        shared = next(iter(benign.values()))[0].size
+        calm = generator.integers(0, shared, shared)
         for family, scores in hostile.items():
             b, h = np.array(benign[family]), np.array(scores)  # (2, n), (2, m)
             if number:  # round 0 is the data as they are
-                b, h = b[:, generator.integers(0, b.shape[1], b.shape[1])], h[:, generator.integers(0, h.shape[1], h.shape[1])]
+                b, h = b[:, calm], h[:, generator.integers(0, h.shape[1], h.shape[1])]
             per_family.append([_auroc(b[0], h[0]) - _auroc(b[1], h[1]), tpr_at_fpr(b[0], h[0], 0.01) - tpr_at_fpr(b[1], h[1], 0.01)])
         differences[number] = np.mean(per_family, axis=0)
     low, high = np.quantile(differences[1:], [0.025, 0.975], axis=0)

@@ -74,6 +74,7 @@ class TrainedKnowledge:
 
 def train_knowledge(
     *,
+    base: PostureKnowledge | None = None,
     epss: Path | None = None,
     kev: Path | None = None,
     cvss: Path | None = None,
@@ -81,10 +82,11 @@ def train_knowledge(
     kev_date: dt.date | None = None,
     cvss_date: dt.date | None = None,
 ) -> TrainedKnowledge:
-    """Read every source that is given.
+    """Read every source that is given, and keep what `base` knows from the others.
 
     Args:
-        epss: CSV of EPSS, plain or gzip; at least one of `epss` and `kev` is needed.
+        base: knowledge to renew; None starts from nothing.
+        epss: CSV of EPSS, plain or gzip; at least one of `epss` and `kev` is needed, here or in `base`.
         kev: CSV or JSON of KEV, plain or gzip.
         cvss: CSV of NVD vectors and scores, plain or gzip.
         epss_date: day of the snapshot, where the file does not say it.
@@ -94,19 +96,34 @@ def train_knowledge(
     Raises:
         TrainingError: a file that is not understood, or neither EPSS nor KEV.
     """
-    if epss is None and kev is None:
-        raise TrainingError("neither EPSS nor KEV was given: severity alone is no chance of exploitation")
+    kept = {} if base is None else _tables_of(base)
     tables = {
-        "epss": read_epss(epss, date=epss_date) if epss else None,
-        "kev": read_kev(kev, date=kev_date) if kev else None,
-        "cvss": read_cvss(cvss, date=cvss_date) if cvss else None,
+        "epss": read_epss(epss, date=epss_date) if epss else kept.get("epss"),
+        "kev": read_kev(kev, date=kev_date) if kev else kept.get("kev"),
+        "cvss": read_cvss(cvss, date=cvss_date) if cvss else kept.get("cvss"),
     }
+    if tables["epss"] is None and tables["kev"] is None:
+        raise TrainingError("neither EPSS nor KEV was given: severity alone is no chance of exploitation")
     knowledge = build_knowledge(**tables)
     metrics: dict[str, int] = {"knowledge_cves": len(knowledge.keys)}
     for source, table in tables.items():
         if table is not None:
             metrics |= {**table.counts, f"{source}_day": table.day}
     return TrainedKnowledge(knowledge, metrics, {source: table.sha256 for source, table in tables.items() if table is not None})
+
+
+def _tables_of(knowledge: PostureKnowledge) -> dict[str, SourceTable]:
+    """The sources that `knowledge` was built from, as far as it still has them; their files' digests stay with their bundle."""
+    columns = {
+        "epss": (knowledge.epss_day, knowledge.epss, knowledge.epss != NO_EPSS),
+        "kev": (knowledge.kev_day, knowledge.kev, knowledge.kev),
+        "cvss": (knowledge.cvss_day, knowledge.cvss, knowledge.cvss != NO_CVSS),
+    }
+    return {
+        source: SourceTable(knowledge.keys[has], values[has], day, {f"{source}_rows": int(has.sum())}, "kept")
+        for source, (day, values, has) in columns.items()
+        if day is not None
+    }
 
 
 def build_knowledge(epss: SourceTable | None, kev: SourceTable | None, cvss: SourceTable | None) -> PostureKnowledge:

@@ -71,12 +71,12 @@ class TrainedProcesses:
 
     Attributes:
         model: ready to be published.
-        metrics: name -> figure, finite; all out of sample.
+        metrics: name -> figure, finite, of events that the model's table had not counted.
         golden_events: 16 events, some of them of unknown users.
         golden_scores: float64 (16,), what `model` says of them.
         training_data: name -> sha256 of what was learnt from.
         sizes: name -> how many.
-        benign_scores: float64 (m,), layer scores of benign events by models that had not seen them.
+        benign_scores: float64 (m,), layer scores of benign events that the model's table had not counted.
     """
 
     model: ProcessAnomaly
@@ -160,9 +160,8 @@ def train_masquerade(data_dir: Path, seed: int, progress: Callable[[str], None] 
         calibration = _labelled_calibration(rated.raw[~is_held_out], later.is_masquerade[~is_held_out])
         scores[is_held_out] = calibration.apply(rated.raw[is_held_out])
     is_stranger, block_scores = later.is_masquerade_block, later.mean_by_block(scores)
-    benign_scores = scores[~later.is_masquerade]
     by_block = separation(block_scores[~is_stranger], block_scores[is_stranger])
-    by_event = separation(benign_scores, scores[later.is_masquerade])
+    by_event = separation(scores[~later.is_masquerade], scores[later.is_masquerade])
     metrics = {
         "block_auroc": by_block.auroc,
         "block_tpr_at_1_fpr": by_block.tpr_at_1_fpr,
@@ -170,7 +169,9 @@ def train_masquerade(data_dir: Path, seed: int, progress: Callable[[str], None] 
         "event_tpr_at_1_fpr": by_event.tpr_at_1_fpr,
     }
     progress("each user held out in turn: " + ", ".join(f"{name} {figure:.4f}" for name, figure in metrics.items()))
-    model = ProcessAnomaly(table, _labelled_calibration(rated.raw, later.is_masquerade))
+    calibration = _labelled_calibration(rated.raw, later.is_masquerade)
+    benign_scores = calibration.apply(rated.raw[~later.is_masquerade])  # thresholds are those of the model that serves
+    model = ProcessAnomaly(table, calibration)
     golden = _golden(clean.events, seed)
     sizes = {"events_learnt": len(clean.events), "events_calibrated": len(later.events), "blocks": is_stranger.size} | _table_sizes(table)
     data = {"process_masquerade/commands.csv.gz": digest}

@@ -65,7 +65,7 @@ def _share(gpus: float | str) -> float:
 def _autoscaling(scaling: ScalingSettings) -> AutoscalingConfig:
     return AutoscalingConfig(
         min_replicas=scaling.min_replicas,
-        max_replicas=max(scaling.min_replicas, scaling.max_replicas),
+        max_replicas=scaling.max_replicas,
         target_ongoing_requests=scaling.target_ongoing_requests,
         upscale_delay_s=scaling.upscale_delay_s,
         downscale_delay_s=scaling.downscale_delay_s,

@@ -29,29 +29,33 @@ class MicroBatcher(Generic[Item, Answer]):
     def __init__(self, score: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]], *, batch_size: int, in_flight: int) -> None:
         self._score, self._batch_size, self._in_flight = score, batch_size, in_flight
         self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
-        self._flushes: set[asyncio.Task[None]] = set()
+        self._flushes: set[asyncio.Task[None] | None] = set()
 
     async def submit(self, item: Item) -> Answer:
         """The answer for `item`, from the batch it travelled in."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, answer))
         if len(self._flushes) < self._in_flight:
-            task = asyncio.create_task(self._flush())
-            self._flushes.add(task)
-            task.add_done_callback(self._flushes.discard)
+            self._flushes.add(asyncio.create_task(self._flush()))
         return await answer
 
     async def _flush(self) -> None:
-        while self._waiting:
-            size = min(self._batch_size, len(self._waiting))
-            batch = [self._waiting.popleft() for _ in range(size)]
-            try:
-                answers = await self._score([item for item, _ in batch])
-            except Exception as error:  # noqa: BLE001  # not swallowed: every caller of this batch gets it
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
-                continue
-            for (_, future), answer in zip(batch, answers, strict=True):
-                if not future.done():  # a caller that left has cancelled its future
-                    future.set_result(answer)
+        """Send batches until nobody waits. It steps down in the same breath as it last looked, so that no one is left behind."""
+        try:
+            while self._waiting:
+                await self._send([self._waiting.popleft() for _ in range(min(self._batch_size, len(self._waiting)))])
+        finally:
+            self._flushes.discard(asyncio.current_task())
+
+    async def _send(self, batch: Sequence[tuple[Item, asyncio.Future[Answer]]]) -> None:
+        try:
+            answers = await self._score([item for item, _ in batch])
+            answered = list(zip(batch, answers, strict=True))
+        except Exception as error:  # noqa: BLE001  # not swallowed: every caller of this batch gets it
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for (_, future), answer in answered:
+            if not future.done():  # a caller that left has cancelled its future
+                future.set_result(answer)

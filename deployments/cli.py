@@ -56,7 +56,8 @@ def serve(
     from deployments.commands.serve import ServeRefused, serve_forever
 
     try:
-        serve_forever(config, host=host, port=port, auth=auth, console=out)
+        with _Refusals():
+            serve_forever(config, host=host, port=port, auth=auth, console=out)
     except ServeRefused as refusal:
         _fail(str(refusal))
 
@@ -69,7 +70,7 @@ def score(
     local: Annotated[bool, typer.Option("--local", help="Score in this process; no service needed.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Also say what moved each layer.")] = False,
     output: Annotated[Output, typer.Option(help="A table of the highest scores, or every verdict as a line of JSON.")] = Output.TABLE,
-    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many events.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many lines.")] = None,
 ) -> None:
     """Score a file of events. A bad line is named and passed over; the exit code is then 1."""
     from deployments.commands.score import score_file

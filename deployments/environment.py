@@ -5,6 +5,7 @@ Serve reads these variables once, when it is imported, and its workers inherit t
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import socket
@@ -31,6 +32,7 @@ def prepare_environment() -> None:
     os.environ.setdefault("RAY_SERVE_HAPROXY_STATS_PORT", str(free_port()))
     os.environ.setdefault("RAY_SERVE_HAPROXY_METRICS_PORT", str(free_port()))
     folder = Path(tempfile.mkdtemp(prefix="axon-haproxy-"))  # 0700: another user of the machine has the shared default
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for variable, name in {
         "CONFIG_FILE_LOC": "haproxy.cfg",
         "SOCKET_PATH": "admin.sock",
@@ -50,7 +52,10 @@ def free_port() -> int:
 
 def _haproxy_binary() -> str:
     """The HAProxy an operator named, or that ray[serve] brought, or the system's; "" where there is none."""
-    known = os.environ.get("AXON_HAPROXY_BINARY")  # set by an Axon that started this one: its binary path is already the wrapper
+    named = os.environ.get("RAY_SERVE_HAPROXY_BINARY_PATH", "")
+    if named and named != str(_WRAPPER):
+        return named
+    known = os.environ.get("AXON_HAPROXY_BINARY")  # set by an Axon that started this one
     if known:
         return known
     try:

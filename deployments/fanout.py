@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -20,7 +19,6 @@ from deployments.health import SystemView, see_system
 from deployments.settings import FusionSettings
 from ensemble.errors import LayerCrashed, LayerTimeout
 from ensemble.events import EventBatch
-from ensemble.fusion import Fusion
 from ensemble.loading import LAYERS, FusionLoader, ReleaseFusion
 from ensemble.slot import SlotState, failure_of
 from ensemble.verdicts import LayerScores, LayerStatus, Verdicts
@@ -29,8 +27,10 @@ __all__ = ["FanOut", "LayerCall"]
 
 logger = logging.getLogger("ray.serve")
 LayerCall = Callable[[EventBatch, int, bool], Awaitable[LayerScores]]
-StateCall = Callable[[], Awaitable[tuple[SlotState, str]]]
+StateCall = Callable[[int], Awaitable[tuple[SlotState, str]]]
 LEAST_SHARE_OF_DEADLINE = 0.1  # what a batch keeps although its events waited: promise P18 allows the deadline + 10 %
+LOOK_EVERY_S = 2.0  # at the pointer: two small files
+LAYERS_FOLLOW_WITHIN_S = 10.0  # RELIABILITY P7; a layer that cannot have the new release by then abstains
 VIEW_KEPT_S = 1.0  # /health is asked by every probe of every node: layers are asked once a second at most
 
 
@@ -40,7 +40,7 @@ class FanOut:
     Args:
         calls: layer -> its scoring call.
         states: layer -> its state call.
-        fusions: where the fusion of the current release is read; read in a thread, so that starting cannot fail or wait.
+        fusions: where the fusion of the current release is read; looked at again and again, so that a promotion needs no restart.
         deadline_s: seconds an event has from its arrival to its opinions.
         fusion_settings: what the operator set of the fusion.
     """
@@ -58,14 +58,36 @@ class FanOut:
         self._deadline_s, self._fusion_settings = deadline_s, fusion_settings
         self._release = ReleaseFusion()
         self._view: tuple[float, SystemView] | None = None
-        threading.Thread(target=self._load_fusion, name="load-fusion", daemon=True).start()
+        self._viewing = asyncio.Lock()
+        self._follower: asyncio.Task[None] | None = None
 
-    def _load_fusion(self) -> None:
-        try:
-            self._release = self._fusions.load()
-        except Exception as error:  # noqa: BLE001  # without a fitted fusion the built-in one serves, and every verdict is indeterminate
-            failure = failure_of(error)
-            logger.error("fusion_load_failed", extra={"code": failure.code, "error": failure.message})  # noqa: TRY400
+    def follow(self) -> None:
+        """Follow the pointer from now on; needs a running event loop, so the first request begins it."""
+        if self._follower is None or self._follower.done():
+            self._follower = asyncio.create_task(self._follow())
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                await self._look()
+            except Exception as error:  # noqa: BLE001  # the release in use goes on; without one, every verdict is indeterminate
+                failure = failure_of(error)
+                logger.error("fusion_load_failed", extra={"code": failure.code, "error": failure.message})  # noqa: TRY400
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _look(self) -> None:
+        """Go over to the pointer's release once the layers have it, or once they had their time."""
+        newest = await asyncio.to_thread(self._fusions.load)
+        if self._release.serial:
+            until = time.monotonic() + LAYERS_FOLLOW_WITHIN_S
+            while newest.serial != self._release.serial and time.monotonic() < until:
+                said = await self._ask_states(newest.serial)
+                if len(said) == len(self._states) and all(state.release == newest.serial for state, _ in said.values()):
+                    break
+                await asyncio.sleep(0.2)
+        if newest.serial != self._release.serial:
+            self._release = newest
+            logger.info("release_serves", extra={"release": newest.serial})
 
     async def score(self, batch: EventBatch, *, explain: bool, since: float) -> Verdicts:
         """The verdicts of a batch of one kind.
@@ -75,6 +97,7 @@ class FanOut:
             explain: also say what moved each layer.
             since: when the oldest of them came, in seconds of the monotonic clock.
         """
+        self.follow()
         release = self._release
         budget_s = max(self._deadline_s - (time.monotonic() - since), LEAST_SHARE_OF_DEADLINE * self._deadline_s)
         asked = {
@@ -85,10 +108,9 @@ class FanOut:
         if asked:
             await asyncio.wait(asked.values(), timeout=budget_s)
         opinions = [self._opinion(layer, asked.get(layer), len(batch)) for layer in self._calls]
-        fusion = release.fusions.get(batch.kind) or Fusion.builtin(
-            [layer for layer in asked if layer in LAYERS and LAYERS[layer].is_evidence]
+        return release.of(batch.kind).fuse(
+            opinions, min_coverage=self._fusion_settings.min_coverage, posture_bound=self._fusion_settings.posture_bound
         )
-        return fusion.fuse(opinions, min_coverage=self._fusion_settings.min_coverage, posture_bound=self._fusion_settings.posture_bound)
 
     def _opinion(self, layer: str, call: asyncio.Future[LayerScores] | None, size: int) -> LayerScores:
         if call is None:
@@ -106,17 +128,21 @@ class FanOut:
 
     async def system(self) -> SystemView:
         """The whole ensemble's state, at most a second old."""
-        now = time.monotonic()
-        if self._view is not None and now - self._view[0] < VIEW_KEPT_S:
+        self.follow()
+        async with self._viewing:  # a crowd of probes asks the layers once
+            if self._view is None or time.monotonic() - self._view[0] >= VIEW_KEPT_S:
+                said = await self._ask_states(self._release.serial)
+                self._view = (time.monotonic(), see_system(list(self._states), said, self._release))
             return self._view[1]
-        asked = {layer: asyncio.ensure_future(_awaited(call)) for layer, call in self._states.items()}
+
+    async def _ask_states(self, wanted: int) -> dict[str, tuple[SlotState, str]]:
+        """What the layers that answered in time say of themselves."""
+        asked = {layer: asyncio.ensure_future(_awaited(call, wanted)) for layer, call in self._states.items()}
         await asyncio.wait(asked.values(), timeout=self._deadline_s)
         said = {layer: call.result() for layer, call in asked.items() if call.done() and not call.cancelled() and call.exception() is None}
         for call in asked.values():
             call.cancel()
-        view = see_system(list(self._states), said, self._release)
-        self._view = (now, view)
-        return view
+        return said
 
 
 async def _awaited(call: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:  # noqa: ANN401  # a response of Serve is awaitable, but no coroutine

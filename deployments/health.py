@@ -43,7 +43,7 @@ class SystemView:
             if status in SPEAKING
         ]
         providers = {layer: _provider(kinds) for layer, kinds in self.layers.items()}
-        is_whole = all(provider["status"] in SPEAKING for provider in providers.values())
+        is_whole = bool(self.release) and all(provider["status"] in SPEAKING for provider in providers.values())
         return {
             "status": "healthy" if is_whole else "degraded",
             "ml_status": self.status,
@@ -75,11 +75,9 @@ def see_system(layers: Sequence[str], said: Mapping[str, tuple[SlotState, str]],
         silent = dict.fromkeys(LAYERS[layer].kinds, (LayerStatus.TIMEOUT, "", UNREACHABLE))
         seen[layer] = said[layer][0].kinds if layer in said else silent
     flow_status = {layer: kinds.get(Kind.FLOW, (LayerStatus.NOT_APPLICABLE, "", ""))[0] for layer, kinds in seen.items()}
-    fusion = release.fusions.get(Kind.FLOW)
-    shares = fusion.shares if fusion else {}
     return SystemView(
         status=system_status(status for layer, status in flow_status.items() if LAYERS[layer].is_evidence),
-        coverage=round(sum(share for layer, share in shares.items() if flow_status.get(layer) in SPEAKING), 9),
+        coverage=release.of(Kind.FLOW).coverage(layer for layer, status in flow_status.items() if status in SPEAKING),
         release=release.serial,
         layers=seen,
         devices={layer: device for layer, (_, device) in said.items()},

@@ -80,7 +80,6 @@ class IngressApp:
                 Route("/v1/score/batch", self._score_batch, methods=["POST"]),
             ],
             exception_handlers={HTTPException: _refuse_route, EventError: _refuse_event, Exception: _fail},
-            max_body_size=self._settings.ingress.max_body_bytes,
         )
 
     def _scorer(
@@ -126,16 +125,20 @@ class IngressApp:
                 results[place] = _row_error(parsed[place].id, answer) if isinstance(answer, EventError) else answer  # type: ignore[union-attr]
 
         await asyncio.gather(*(answer_kind(kind) for kind in Kind))
-        system = await self._fan_out.system()
-        return Response(wire.encode(wire.BatchAnswer(results, system.status, system.coverage)), media_type=JSON)
+        return Response(wire.encode(wire.BatchAnswer(results, *wire.least_of(results))), media_type=JSON)
 
     async def _body(self, request: Request) -> bytes:
-        try:
-            return await request.body()
-        except HTTPException as error:
-            if error.status_code != 413:  # noqa: PLR2004  # Content Too Large, from the limit that Starlette keeps
-                raise
-            raise BodyTooLarge(self._settings.ingress.max_body_bytes) from None
+        """The body, refused as soon as it passes the limit; Starlette's own limit answers in plain text, without a code."""
+        limit = self._settings.ingress.max_body_bytes
+        announced = request.headers.get("content-length", "0")
+        if announced.isdecimal() and int(announced) > limit:
+            raise BodyTooLarge(limit)
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                raise BodyTooLarge(limit)
+        return bytes(body)
 
     async def _describe(self, _: Request) -> Response:
         body = {
@@ -202,7 +205,6 @@ async def _refuse_route(request: Request, error: Exception) -> Response:
     code, message = {
         404: ("NOT_FOUND", "there is no such route; GET / lists them"),
         405: ("METHOD_NOT_ALLOWED", "this route does not take that method"),
-        413: ("BODY_TOO_LARGE", "the body is too large"),
     }.get(status, ("HTTP_ERROR", "the request cannot be answered"))
     return _error(request, status, code, message)
 

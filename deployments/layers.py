@@ -42,9 +42,9 @@ class LayerDeployment:
         """This layer's opinion of a batch, by the models of `release`."""
         return self._slot.score(batch, release, explain=explain)
 
-    async def state(self) -> tuple[SlotState, str]:
-        """The slot's state, and the device it computes on."""
-        return self._slot.state(), self._device
+    async def state(self, wanted: int) -> tuple[SlotState, str]:
+        """The slot's state, and the device it computes on; also makes the slot look for release `wanted`."""
+        return self._slot.state(wanted), self._device
 
 
 def _device(gpus: float) -> str:

@@ -8,10 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from ensemble.errors import MalformedEvent
+from ensemble.store.names import Tenant
 
 __all__ = ["ROOT", "IngressSettings", "LayerSettings", "Settings", "read_settings"]
 
@@ -23,16 +26,23 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+def _tenant(name: str) -> str:
+    try:
+        return str(Tenant(name))
+    except MalformedEvent as problem:
+        raise ValueError(problem.problem) from None  # what pydantic collects
+
+
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 class StoreSettings(_Strict):
     """Where the models are, and whose are served."""
 
-    state: Path
-    shipped: Path
-    tenant: str
+    state: Annotated[Path, Field(strict=False)]
+    shipped: Annotated[Path, Field(strict=False)]
+    tenant: Annotated[str, AfterValidator(_tenant)]
 
 
 class ScalingSettings(_Strict):
@@ -45,6 +55,12 @@ class ScalingSettings(_Strict):
     target_ongoing_requests: Positive
     upscale_delay_s: Annotated[float, Field(ge=0)]
     downscale_delay_s: Annotated[float, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _least_is_not_above_most(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
+        return self
 
 
 class IngressSettings(ScalingSettings):
@@ -71,11 +87,17 @@ class PostureSettings(_Strict):
     stale_after_days: Annotated[int, Field(ge=0)]
     expired_after_days: Count
 
+    @model_validator(mode="after")
+    def _stale_comes_before_expired(self) -> Self:
+        if self.stale_after_days >= self.expired_after_days:
+            raise ValueError("stale_after_days must be less than expired_after_days")
+        return self
+
 
 class LayerSettings(ScalingSettings):
-    """One layer's deployment. `gpus` is a share of a GPU, 0 for the CPU, or `auto`."""
+    """One layer's deployment. `gpus` is a share of one GPU, 0 for the CPU, or `auto`."""
 
-    gpus: Literal["auto"] | Annotated[float, Field(ge=0, le=8)]
+    gpus: Literal["auto"] | Annotated[float, Field(ge=0, le=1)]
 
 
 class LayersSettings(_Strict):

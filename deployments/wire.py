@@ -14,10 +14,10 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from ensemble.errors import EventError, FeatureMismatch, MalformedEvent, TooManyEvents
+from ensemble.errors import EventError, FeatureMismatch, MalformedEvent, MalformedJson, TooManyEvents
 from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch, ProcessEvent
 from ensemble.features import flow, process
-from ensemble.verdicts import LayerScores, Verdicts
+from ensemble.verdicts import LayerScores, SystemStatus, Verdicts
 
 __all__ = [
     "BatchAnswer",
@@ -29,12 +29,14 @@ __all__ = [
     "answers",
     "encode",
     "kind_of",
+    "least_of",
     "parse_batch",
     "parse_event",
     "to_batch",
 ]
 
 Name = Annotated[str, Meta(max_length=256)]
+LONGEST_ECHO = 200  # characters of what a caller sent that an error repeats
 EXPLAINED_FEATURES = 5  # of each layer: what a person reads
 
 
@@ -50,11 +52,11 @@ class FlowRequest(Struct, tag_field="kind", tag="flow", forbid_unknown_fields=Tr
 class ProcessRequest(Struct, tag_field="kind", tag="process", forbid_unknown_fields=True, frozen=True):
     """A process start."""
 
-    name: Annotated[str, Meta(min_length=1, max_length=256)]
-    parent: Name = ""
+    name: Annotated[str, Meta(min_length=1)]  # too long a text is cut and flagged, never refused: refusing is an evasion
+    parent: str = ""
     command_line: str = ""
-    user: Name = ""
-    host: Name = ""
+    user: str = ""
+    host: str = ""
     id: Name = ""
     time: str | float | None = None
 
@@ -150,19 +152,6 @@ _decode_id = msgspec.json.Decoder(_OnlyId).decode
 _KINDS: Mapping[type, Kind] = {FlowRequest: Kind.FLOW, ProcessRequest: Kind.PROCESS}
 
 
-class MalformedJson(EventError):
-    """Not JSON at all."""
-
-    code = "MALFORMED_JSON"
-
-    def __init__(self, problem: str) -> None:
-        super().__init__(problem)
-        self.problem = problem
-
-    def __str__(self) -> str:
-        return self.problem
-
-
 def kind_of(event: EventRequest) -> Kind:
     """The kind of a parsed event."""
     return _KINDS[type(event)]
@@ -189,7 +178,7 @@ def parse_batch(body: bytes, *, limit: int) -> list[EventRequest | tuple[str, Ev
     """
     try:
         events: Sequence[EventRequest] = _decode_whole_batch(body).events  # the common case: all are well
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raw = _decoded(_decode_batch, body).events
         _check_count(len(raw), limit)
         return [_event_or_error(bytes(event)) for event in raw]
@@ -214,7 +203,7 @@ def _event_or_error(raw: bytes) -> EventRequest | tuple[str, EventError]:
 def _readable_id(raw: bytes) -> str:
     try:
         found = _decode_id(raw).id
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
     return found[:256] if isinstance(found, str) else ""
 
@@ -241,7 +230,7 @@ def _refuse(message: str) -> NoReturn:
     position = _POSITION.search(place)
     if position and int(position[1]) < len(flow.FEATURE_NAMES):
         problem += f" for {flow.FEATURE_NAMES[int(position[1])]}"
-    raise MalformedEvent(_UNNAMED_KEY.sub("", place), problem)
+    raise MalformedEvent(_UNNAMED_KEY.sub("", place)[:LONGEST_ECHO], problem[:LONGEST_ECHO])
 
 
 def to_batch(kind: Kind, events: Sequence[EventRequest]) -> tuple[EventBatch, Sequence[int], Mapping[int, EventError]]:
@@ -295,6 +284,7 @@ def _process_batch(events: Sequence[ProcessRequest]) -> tuple[ProcessBatch, Sequ
 def answers(batch: EventBatch, verdicts: Verdicts, *, explain: bool, elapsed_ms: float) -> list[Verdict]:
     """The verdicts of a batch, one an event, ready to be encoded."""
     columns = [(opinion, opinion.scores.tolist()) for opinion in verdicts.layers]
+    explained = [_explained(opinion) for opinion in verdicts.layers] if explain else []
     scores, lows, highs = verdicts.score.tolist(), verdicts.low.tolist(), verdicts.high.tolist()
     return [
         Verdict(
@@ -313,16 +303,31 @@ def answers(batch: EventBatch, verdicts: Verdicts, *, explain: bool, elapsed_ms:
             ],
             elapsed_ms=elapsed_ms,
             flags=batch.flags.get(row, ()),
-            explanation=[part for opinion in verdicts.layers for part in _explained(opinion, row)] if explain else None,
+            explanation=[part for parts in explained for part in parts[row]] if explain else None,
         )
         for row in range(len(batch))
     ]
 
 
-def _explained(opinion: LayerScores, row: int) -> list[Explanation]:
-    """Facts first, then the features that moved the layer most."""
-    texts = {name: str(column[row]) for name, column in opinion.details.items() if column.dtype.kind == "U"}
-    facts = [Explanation(opinion.layer, name, text) for name, text in texts.items() if text]
-    numbers = {name: float(column[row]) for name, column in opinion.details.items() if np.issubdtype(column.dtype, np.number)}
-    strongest = sorted(numbers.items(), key=lambda item: -abs(item[1]))[:EXPLAINED_FEATURES]
-    return facts + [Explanation(opinion.layer, name, value) for name, value in strongest if value]
+def _explained(opinion: LayerScores) -> list[list[Explanation]]:
+    """For each event the facts, then the features that moved the layer most."""
+    size = len(opinion.scores)
+    facts = {name: column.tolist() for name, column in opinion.details.items() if column.dtype.kind == "U"}
+    names = [name for name, column in opinion.details.items() if column.dtype.kind in "fiu"]
+    parts = [[Explanation(opinion.layer, name, column[row]) for name, column in facts.items() if column[row]] for row in range(size)]
+    if names:
+        numbers = np.stack([opinion.details[name] for name in names], axis=1)  # (n, features)
+        strongest = np.argsort(-np.abs(numbers), axis=1, kind="stable")[:, :EXPLAINED_FEATURES]
+        for row, (places, values) in enumerate(
+            zip(strongest.tolist(), np.take_along_axis(numbers, strongest, axis=1).tolist(), strict=True)
+        ):
+            parts[row] += [Explanation(opinion.layer, names[place], value) for place, value in zip(places, values, strict=True) if value]
+    return parts
+
+
+def least_of(results: Sequence[Verdict | RowError]) -> tuple[str, float]:
+    """The worst status and the least coverage among the answers of a batch; nothing is claimed where no event was scored."""
+    verdicts = [result for result in results if isinstance(result, Verdict)]
+    worst_first = [SystemStatus.FALLBACK_MODE, SystemStatus.PARTIALLY_OPERATIONAL, SystemStatus.FULLY_OPERATIONAL]
+    found = {verdict.status for verdict in verdicts} or {SystemStatus.FALLBACK_MODE}
+    return next(status for status in worst_first if status in found), min((verdict.coverage for verdict in verdicts), default=0.0)

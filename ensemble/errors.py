@@ -2,7 +2,8 @@
 
     EnsembleError
     |- EventError             the caller's: HTTP 4xx
-    |  |- MalformedEvent        not an event at all: wrong JSON, wrong type, unknown kind
+    |  |- MalformedJson         not JSON at all
+    |  |- MalformedEvent        JSON, but no event: a wrong type, an unknown kind
     |  |- FeatureMismatch       features missing, extra, or not finite; named
     |  |- TooManyEvents         more events than one batch may carry
     |  `- BodyTooLarge          more bytes than one request may carry
@@ -38,6 +39,7 @@ __all__ = [
     "LayerError",
     "LayerTimeout",
     "MalformedEvent",
+    "MalformedJson",
     "PointerMoved",
     "TooManyEvents",
     "TrainingError",
@@ -58,8 +60,21 @@ class EventError(EnsembleError):
     field: str = ""
 
 
+class MalformedJson(EventError):
+    """Not JSON at all, or not UTF-8."""
+
+    code = "MALFORMED_JSON"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return self.problem
+
+
 class MalformedEvent(EventError):
-    """What came is no event: wrong JSON, a wrong type, an unknown kind."""
+    """JSON, but no event: a wrong type, an unknown kind."""
 
     code = "MALFORMED_EVENT"
 

@@ -92,6 +92,10 @@ class Fusion:
         """Equal shares and no thresholds: what is left when no fitted fusion can be had."""
         return cls(dict.fromkeys(layers, 1.0 / len(layers)), 1.0, {}, "builtin")
 
+    def coverage(self, speaking: Iterable[str]) -> float:
+        """Share of the validated evidence that `speaking` hold, in [0, 1]; nothing of a builtin rule is validated."""
+        return 0.0 if self.source == "builtin" else min(1.0, round(sum(self.shares.get(layer, 0.0) for layer in speaking), 9))
+
     def pooled(self, odds: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
         """Pooled log-odds float64 (n,) of the layers that spoke.
 
@@ -115,7 +119,7 @@ class Fusion:
         """
         speaking = {o.layer: log_odds(o.scores) for o in opinions if o.speaks and self.shares.get(o.layer, 0.0) > 0.0}
         size = len(opinions[0].scores)
-        coverage = sum(self.shares[layer] for layer in speaking)
+        coverage = self.coverage(speaking)
         thresholds = self.thresholds.get(layer_set(speaking))
         shift, shift_low, shift_high = _posture_shift(opinions, size, _bound(posture_bound, thresholds))
 
@@ -133,8 +137,9 @@ class Fusion:
             high=probability(fused(LOG_ODDS_LIMIT) + shift_high),
             word=self._words(score, coverage, min_coverage, thresholds),
             severity=_severities(score, thresholds),
-            coverage=min(1.0, round(coverage, 9)),
-            degraded=any(not o.speaks and o.status is not LayerStatus.NOT_APPLICABLE for o in opinions)
+            coverage=coverage,
+            degraded=self.source == "builtin"
+            or any(not o.speaks and o.status is not LayerStatus.NOT_APPLICABLE for o in opinions)
             or bool(self.shares.keys() - {o.layer for o in opinions}),
             status=system_status(o.status for o in opinions if o.layer != RESILIENCE),
             layers=tuple(opinions),
@@ -143,7 +148,7 @@ class Fusion:
     def _words(
         self, score: NDArray[np.float64], coverage: float, min_coverage: float, thresholds: Thresholds | None
     ) -> tuple[VerdictWord, ...]:
-        if thresholds is None or coverage < min_coverage or coverage == 0.0 or self.source == "builtin":
+        if thresholds is None or coverage < min_coverage or coverage == 0.0:
             return (VerdictWord.INDETERMINATE,) * len(score)
         return tuple(_WORDS[level] for level in _levels(score, thresholds))
 
@@ -194,5 +199,5 @@ def _levels(score: NDArray[np.float64], thresholds: Thresholds) -> NDArray[np.in
 
 def _severities(score: NDArray[np.float64], thresholds: Thresholds | None) -> tuple[Severity, ...]:
     if thresholds is None:
-        return (Severity.LOW,) * len(score)
+        return (Severity.UNKNOWN,) * len(score)
     return tuple(_SEVERITIES[level] for level in _levels(score, thresholds))

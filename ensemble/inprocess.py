@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 
 from ensemble.events import EventBatch
-from ensemble.fusion import Fusion
 from ensemble.loading import LAYERS, FusionLoader, ReleaseFusion, ReleaseLoader
 from ensemble.slot import LayerSlot
 from ensemble.store.layout import Store
@@ -51,10 +50,9 @@ class Ensemble:
         for layer, plan in LAYERS.items():
             loader = ReleaseLoader(store, tenant, layer, "cpu", stale_after_days, expired_after_days, now)
             self.slots[layer] = LayerSlot(layer, loader.load, fallback_score=plan.fallback_score)
-            self.slots[layer].load(self.release.serial)
+            self.slots[layer].load()
 
     def score(self, batch: EventBatch, *, explain: bool = False) -> Verdicts:
         """The verdicts of a batch of one kind."""
         opinions = [slot.score(batch, self.release.serial, explain=explain) for slot in self.slots.values()]
-        fusion = self.release.fusions.get(batch.kind) or Fusion.builtin([name for name, plan in LAYERS.items() if plan.is_evidence])
-        return fusion.fuse(opinions, min_coverage=self._min_coverage, posture_bound=self._posture_bound)
+        return self.release.of(batch.kind).fuse(opinions, min_coverage=self._min_coverage, posture_bound=self._posture_bound)

@@ -68,6 +68,12 @@ class ReleaseFusion:
     serial: int = 0
     fusions: Mapping[Kind, Fusion] = field(default_factory=dict)
 
+    def of(self, kind: Kind) -> Fusion:
+        """How the layers of `kind` are pooled: as fitted, or by equal shares where nothing fitted can be had."""
+        return self.fusions.get(kind) or Fusion.builtin(
+            [layer for layer, plan in LAYERS.items() if plan.is_evidence and kind in plan.kinds]
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class FusionLoader:
@@ -82,7 +88,7 @@ class FusionLoader:
         Raises:
             ArtifactError: pointer or release are missing, broken or not for this Axon.
         """
-        release = _release(self.store, self.tenant, None)
+        release = _current_release(self.store, self.tenant)
         fusions = {Kind(kind): Fusion.from_config(config) for kind, config in release.fusion.items()}
         return ReleaseFusion(release.serial, fusions)
 
@@ -109,13 +115,13 @@ class ReleaseLoader:
     expired_after_days: int
     now: Callable[[], float] = time.time
 
-    def load(self, serial: int | None) -> HeldRelease:
-        """What can be had of release `serial`, or of the one the pointer names.
+    def load(self) -> HeldRelease:
+        """What can be had of the release that the pointer names; only the pointer holds the digest that proves a release.
 
         Raises:
             ArtifactError: the release itself cannot be had.
         """
-        release = _release(self.store, self.tenant, serial)
+        release = _current_release(self.store, self.tenant)
         models: dict[Kind, HeldModel] = {}
         failures: dict[Kind, LoadFailure] = {}
         built: dict[tuple[str, ...], HeldModel | LoadFailure] = {}
@@ -179,9 +185,9 @@ class ReleaseLoader:
         )
 
 
-def _release(store: Store, tenant: str, serial: int | None) -> Release:
+def _current_release(store: Store, tenant: str) -> Release:
     owner = Tenant(tenant)
-    return read_release(store, owner, serial or read_pointer(store, owner))
+    return read_release(store, owner, read_pointer(store, owner))
 
 
 def _proven(model: Model, kind: Kind, golden: Golden, tolerance: float, what: str) -> Model:

@@ -2,18 +2,20 @@
 
 A slot starts empty and in fallback, so that making one cannot fail. It loads beside the scoring, in a thread of its own: pointer,
 release, bundles, each proven before a byte is decoded; then the model; then its golden vectors; then one reference is swapped.
-Every call names the release it wants. A slot keeps the two newest that were asked for, loads one it does not have, and abstains meanwhile:
-an answer is never a mix of two releases.
+Every call names the release it wants. A slot keeps the two newest it loaded, looks again for one it does not have, a few seconds
+after the last look, and abstains meanwhile: an answer is never a mix of two releases, and a failed load is not for ever.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from ensemble.errors import ArtifactError
+from ensemble.errors import ArtifactError, LayerCrashed
 from ensemble.events import EventBatch, Kind
 from ensemble.layers.model import Model
 from ensemble.verdicts import LayerScores, LayerStatus
@@ -22,6 +24,7 @@ __all__ = ["ANY_RELEASE", "HeldModel", "HeldRelease", "LayerSlot", "LoadFailure"
 
 logger = logging.getLogger("ray.serve")  # Serve's logger carries our fields as JSON; without Ray it is a plain one
 ANY_RELEASE = 0  # what a caller without a release of its own asks for: the newest at hand
+LOOK_AGAIN_AFTER_S = 5.0  # RELIABILITY P7: live within 10 s of the repair
 RELEASES_KEPT = 2  # one serves while the next one replaces it
 
 
@@ -70,24 +73,29 @@ class LayerSlot:
 
     Args:
         layer: its name.
-        load: serial of a release, or None for the one the pointer names -> what could be had of it. May raise; runs in a thread.
+        load: what could be had of the current release. May raise; runs in a thread.
         fallback_score: shown while there is no model; weighs nothing.
+        clock: seconds that only rise; paces the looking again.
     """
 
-    def __init__(self, layer: str, load: Callable[[int | None], HeldRelease], *, fallback_score: float) -> None:
-        self._layer, self._load, self._fallback_score = layer, load, fallback_score
+    def __init__(
+        self, layer: str, load: Callable[[], HeldRelease], *, fallback_score: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._layer, self._load, self._fallback_score, self._clock = layer, load, fallback_score, clock
         self._held: tuple[HeldRelease, ...] = ()  # newest first; replaced whole, never changed
         self._failed: LoadFailure | None = None
-        self._loading: set[int | None] = set()
+        self._looked_at = -math.inf
+        self._is_loading = False
         self._lock = threading.Lock()
 
     def start(self) -> None:
         """Begin to load the current release; returns at once."""
-        self._load_beside(None)
+        self._load_beside()
 
-    def load(self, release: int | None) -> None:
-        """Load `release`, or the current one, and wait for it; a failure is kept and told by `state`, never raised."""
-        self._load_and_swap(release)
+    def load(self) -> None:
+        """Load the current release and wait for it; a failure is kept and told by `state`, never raised."""
+        self._is_loading = True
+        self._load_and_swap()
 
     def score(self, batch: EventBatch, release: int, *, explain: bool = False) -> LayerScores:
         """This layer's opinion, by the models of `release`; an abstention where it has none.
@@ -98,23 +106,28 @@ class LayerSlot:
             explain: also say what moved the scores.
         """
         held = next((held for held in self._held if release in (held.serial, ANY_RELEASE)), None)
+        if held is None or held.failures:
+            self._load_beside()
         if held is None:
-            return self._without(release, len(batch))
+            return self._silent(*self._empty_status(), len(batch))
         model = held.models.get(batch.kind)
         if model is None:
             failure = held.failures.get(batch.kind)
             if failure is None:
                 return LayerScores.silent(self._layer, LayerStatus.NOT_APPLICABLE, len(batch), "has no opinion on events of this kind")
-            return self._silent(LayerStatus.FALLBACK, len(batch), failure.code)
+            return self._silent(LayerStatus.FALLBACK, failure.code, len(batch))
         try:
             said = model.model.score(batch, explain=explain)
-            return LayerScores(self._layer, LayerStatus.LIVE, model.version, release, said.scores, "", said.notes, said.details)
+            status = LayerStatus.STALE if said.abstains else LayerStatus.LIVE
+            return LayerScores(self._layer, status, model.version, held.serial, said.scores, said.abstains, said.notes, said.details)
         except Exception:  # here a layer becomes an abstention: its bug must not stop the others
             logger.exception("layer_scoring_failed", extra={"layer": self._layer, "kind": str(batch.kind), "events": len(batch)})
-            return self._silent(LayerStatus.FALLBACK, len(batch), "LAYER_CRASHED")
+            return self._silent(LayerStatus.FALLBACK, LayerCrashed.code, len(batch))
 
-    def state(self) -> SlotState:
-        """Status of each kind this layer speaks of, for the newest release it holds."""
+    def state(self, wanted: int = ANY_RELEASE) -> SlotState:
+        """Status of each kind this layer speaks of, for the newest release it holds; looks for `wanted` if it holds another."""
+        if not self._held or (wanted != ANY_RELEASE and all(held.serial != wanted for held in self._held)):
+            self._load_beside()
         if not self._held:
             status, reason = self._empty_status()
             return SlotState(self._layer, 0, dict.fromkeys(Kind, (status, "", reason)))
@@ -123,48 +136,42 @@ class LayerSlot:
         failed = {kind: (LayerStatus.FALLBACK, "", failure.code) for kind, failure in held.failures.items()}
         return SlotState(self._layer, held.serial, {**spoken, **failed})
 
-    def _without(self, release: int, size: int) -> LayerScores:
-        if release and self._failed is None:
-            self._load_beside(release)
-        status, reason = self._empty_status()
-        return self._silent(status, size, reason)
-
     def _empty_status(self) -> tuple[LayerStatus, str]:
         if self._failed is not None:
             return LayerStatus.FALLBACK, self._failed.code
         return LayerStatus.WARMING_UP, "the model is being loaded"
 
-    def _silent(self, status: LayerStatus, size: int, reason: str) -> LayerScores:
+    def _silent(self, status: LayerStatus, reason: str, size: int) -> LayerScores:
         return LayerScores.silent(self._layer, status, size, reason, score=self._fallback_score)
 
-    def _load_beside(self, release: int | None) -> None:
+    def _load_beside(self) -> None:
+        """Look for the current release, unless somebody looks now or did a moment ago."""
         with self._lock:
-            if release in self._loading:
+            if self._is_loading or self._clock() < self._looked_at + LOOK_AGAIN_AFTER_S:
                 return
-            self._loading.add(release)
-        threading.Thread(target=self._load_and_swap, args=(release,), name=f"load-{self._layer}", daemon=True).start()
+            self._is_loading = True
+        threading.Thread(target=self._load_and_swap, name=f"load-{self._layer}", daemon=True).start()
 
-    def _load_and_swap(self, release: int | None) -> None:
+    def _load_and_swap(self) -> None:
         try:
-            held = self._load(release)
+            held = self._load()
         except Exception as error:  # noqa: BLE001  # whatever a load does, the layer abstains and says so
             self._failed = failure_of(error)
-            logger.error("layer_load_failed", extra={"layer": self._layer, "code": self._failed.code, "error": self._failed.message})  # noqa: TRY400
+            self._log_failure(self._failed, "")
         else:
             with self._lock:
                 others = tuple(old for old in self._held if old.serial != held.serial)
                 self._held, self._failed = (held, *others)[:RELEASES_KEPT], None
             for kind, failure in held.failures.items():
-                logger.error(
-                    "layer_load_failed", extra={"layer": self._layer, "kind": str(kind), "code": failure.code, "error": failure.message}
-                )
+                self._log_failure(failure, kind)
             for kind, model in held.models.items():
-                logger.info(
-                    "layer_loaded", extra={"layer": self._layer, "kind": str(kind), "version": model.version, "release": held.serial}
-                )
+                logger.info("layer_loaded", extra={"layer": self._layer, "kind": kind, "version": model.version, "release": held.serial})
         finally:
             with self._lock:
-                self._loading.discard(release)
+                self._looked_at, self._is_loading = self._clock(), False
+
+    def _log_failure(self, failure: LoadFailure, kind: str) -> None:
+        logger.error("layer_load_failed", extra={"layer": self._layer, "kind": kind, "code": failure.code, "error": failure.message})
 
 
 def failure_of(error: Exception) -> LoadFailure:

@@ -47,6 +47,7 @@ class Severity(StrEnum):
     MEDIUM = "medium"
     HIGH = "high"
     CRITICAL = "critical"
+    UNKNOWN = "unknown"  # nothing to measure by: no fusion, or nobody spoke; `low` would be an innocent word for it
 
 
 class SystemStatus(StrEnum):

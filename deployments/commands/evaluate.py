@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from deployments.commands.local import local_ensemble, progress_bars
+from deployments.commands.local import local_ensemble, plain, progress_bars
 from deployments.commands.score import ScoreFailed, service_scorer
 from ensemble.training.evaluating import FUSED, Judged
 from ensemble.training.flow_table import FlowTable, read_flow_table
@@ -52,7 +52,7 @@ def labelled(data: Path, err: Console) -> FlowTable:
         raise ScoreFailed(f"there is no file {data}")
     flows = read_flow_table(data)
     for bad in flows.bad[:20]:
-        err.print(f"[red]{data.name}[/red] {bad}", highlight=False)
+        err.print(f"[red]{plain(data.name)}[/red] {plain(str(bad))}", highlight=False)
     if len(flows.bad) > 20:  # noqa: PLR2004  # a screen
         err.print(f"and {len(flows.bad) - 20} more bad lines", highlight=False)
     return flows
@@ -85,6 +85,8 @@ def _judged_by_service(flows: FlowTable, url: str) -> tuple[Judged, list[str]]:
         for start in range(0, len(flows), FLOWS_AT_ONCE):
             part = flows.take(np.arange(start, min(start + FLOWS_AT_ONCE, len(flows))))
             for verdict in scorer(part.batch()):
+                if "error" in verdict:
+                    raise ScoreFailed(f"the service refused a flow: {verdict['error']['message']}")
                 scores[FUSED].append(verdict["score"])
                 words.append(verdict["verdict"])
                 for layer in verdict["layers"]:
@@ -100,6 +102,9 @@ def _judged(flows: FlowTable, scores: dict[str, np.ndarray], words: list[str]) -
 
 
 def _print(judged: Judged, words: list[str], console: Console) -> None:
+    for layer in LAYER_NAMES:
+        if layer not in judged.scores:
+            console.print(f"[yellow]{layer} did not speak on every flow: it has no column, and `fused` is degraded[/yellow]")
     overall = Table("score", "AUROC", "AUPRC", "TPR at 1 % FPR", "TPR at 0.1 % FPR", box=None, header_style="bold")
     for name, figures in judged.overall().items():
         overall.add_row(name, f"{figures.auroc:.5f}", f"{figures.auprc:.5f}", f"{figures.tpr_at_1_fpr:.4f}", f"{figures.tpr_at_01_fpr:.4f}")
@@ -107,7 +112,7 @@ def _print(judged: Judged, words: list[str], console: Console) -> None:
     families = Table("family", "flows", *judged.scores, box=None, header_style="bold", title="AUROC / TPR at 1 % FPR", title_justify="left")
     for family, by_score in judged.by_family().items():
         flows = next(iter(by_score.values())).hostile
-        families.add_row(family, str(flows), *(_cell(figures) for figures in by_score.values()))
+        families.add_row(plain(family), str(flows), *(_cell(figures) for figures in by_score.values()))
     console.print(families)
     benign = ~judged.is_hostile
     called = np.array(words)

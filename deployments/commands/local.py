@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from deployments.settings import Settings, read_settings
 from ensemble.inprocess import Ensemble
+from ensemble.loading import ReleaseLoader
+from ensemble.slot import HeldRelease
 from ensemble.store.layout import Store
 from ensemble.training.flows import Progress as Report
 
-__all__ = ["local_ensemble", "now", "own_store", "progress_bars", "report_to"]
+__all__ = ["current_models", "local_ensemble", "now", "own_store", "plain", "progress_bars", "report_to"]
 
 
 def own_store(settings: Settings | None = None) -> Store:
@@ -37,9 +40,24 @@ def local_ensemble(tenant: str | None = None) -> Ensemble:
     )
 
 
+def current_models(store: Store, tenant: str, layer: str) -> HeldRelease:
+    """One layer's models of a tenant's current release.
+
+    Raises:
+        ArtifactError: there is no release that can be read.
+    """
+    posture = read_settings().posture
+    return ReleaseLoader(store, tenant, layer, "cpu", posture.stale_after_days, posture.expired_after_days).load()
+
+
 def now() -> datetime:
     """The wall clock, in UTC."""
     return datetime.now(UTC)
+
+
+def plain(text: str) -> str:
+    """Text of a stranger, safe for a terminal: no markup, no escape codes."""
+    return escape("".join(letter if letter.isprintable() else "?" for letter in text))
 
 
 def progress_bars() -> Progress:

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,15 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from deployments import wire
-from deployments.commands.local import local_ensemble, progress_bars
-from ensemble.errors import EventError
+from deployments.commands.local import local_ensemble, plain, progress_bars
+from ensemble.errors import EventError, TrainingError
 from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch
 from ensemble.training.flow_table import read_flow_blocks
 from ensemble.verdicts import SPEAKING
 
 __all__ = ["ScoreFailed", "Scored", "events_as_json", "score_file", "service_scorer"]
 
+LONGEST_ECHO = 300
 EVENTS_A_CALL = 1000  # the service's own limit, unless it was lowered
 TABLE_ROWS = 50  # what a person reads; all of them go to JSONL
 COLOURS = {"benign": "green", "suspicious": "yellow", "malicious": "bold red", "indeterminate": "magenta"}
@@ -50,7 +52,7 @@ def score_file(file: Path, *, url: str | None, explain: bool, as_jsonl: bool, li
         url: of the service; None scores in this process.
         explain: also print what moved each layer.
         as_jsonl: one verdict a line, with the line it came from; else a table.
-        limit: stop after so many events.
+        limit: stop after so many lines.
         out: where verdicts go.
         err: where bad lines and progress go.
 
@@ -62,29 +64,37 @@ def score_file(file: Path, *, url: str | None, explain: bool, as_jsonl: bool, li
     scorer = service_scorer(url, explain=explain) if url else _local_scorer(explain=explain)
     rows: list[tuple[int, dict[str, Any]]] = []
     events = bad = 0
+    failed = ""
     with progress_bars() as bars:
         task = bars.add_task("scored", total=limit)
         try:
-            for batch, lines, problems in _batches(file):
-                for problem in problems:
+            for line, verdict, problem in islice(_verdicts(file, scorer), limit):
+                if problem:
                     bad += 1
-                    err.print(f"[red]{file.name}[/red] {problem}", highlight=False)
-                keep = len(batch) if limit is None else min(len(batch), limit - events)
-                verdicts = scorer(batch)[:keep] if keep else []
-                events += len(verdicts)
+                    err.print(f"[red]{plain(file.name)}[/red] {plain(problem)}", highlight=False)
+                    continue
+                events += 1
                 bars.update(task, completed=events)
                 if as_jsonl:
-                    for line, verdict in zip(lines, verdicts, strict=False):
-                        out.file.write(msgspec.json.encode({"line": line, **verdict}).decode() + "\n")
+                    out.file.write(msgspec.json.encode({"line": line, **verdict}).decode() + "\n")
                 else:
-                    rows += zip(lines, verdicts, strict=False)
-                if limit is not None and events >= limit:
-                    break
-        except EventError as error:
-            raise ScoreFailed(f"{file.name}: {error}") from None
-    if not as_jsonl:
+                    rows.append((line, verdict))
+        except (EventError, TrainingError) as error:
+            failed = f"{file.name}: {error}"
+    if rows:
         _print_table(rows, out)
+    if failed:
+        raise ScoreFailed(failed)
     return Scored(events, bad)
+
+
+def _verdicts(file: Path, scorer: Scorer) -> Iterator[tuple[int, dict[str, Any], str]]:
+    """For each line of the file its verdict, or what is wrong with it; bad lines of a block come first."""
+    for batch, lines, problems in _batches(file):
+        for problem in problems:
+            yield 0, {}, problem
+        for line, verdict in zip(lines, scorer(batch) if len(batch) else (), strict=True):
+            yield line, verdict, f"line {line}: {verdict['error']['message']}" if "error" in verdict else ""
 
 
 def _batches(file: Path) -> Iterator[tuple[EventBatch, Sequence[int], Sequence[str]]]:
@@ -160,6 +170,8 @@ def service_scorer(url: str, *, explain: bool) -> Scorer:
             body = msgspec.json.encode({"events": events[start : start + EVENTS_A_CALL]})
             try:
                 answer = client.post("/v1/score/batch", content=body, params={"explain": str(explain).lower()}).raise_for_status()
+            except httpx.HTTPStatusError as error:
+                raise ScoreFailed(f"the service at {url} refused a batch: {error.response.text[:LONGEST_ECHO]}") from None
             except httpx.HTTPError as error:
                 raise ScoreFailed(f"the service at {url} stopped answering: {type(error).__name__}") from None
             results += answer.json()["results"]
@@ -181,27 +193,24 @@ def events_as_json(batch: EventBatch) -> list[dict[str, Any]]:
 
 
 def _print_table(rows: Sequence[tuple[int, dict[str, Any]]], out: Console) -> None:
-    worst = sorted(rows, key=lambda row: -row[1].get("score", 0.0))[:TABLE_ROWS]
-    layers = [layer["layer"] for layer in next((verdict["layers"] for _, verdict in worst if "layers" in verdict), [])]
+    worst = sorted(rows, key=lambda row: -row[1]["score"])[:TABLE_ROWS]
+    layers = [layer["layer"] for layer in worst[0][1]["layers"]]
     narrow = [Column(name, no_wrap=True) for name in ("line", "id", "score", "verdict", "severity", "coverage", *layers)]
     table = Table(*narrow, "notes", box=None, header_style="bold", padding=(0, 1, 0, 0))
     for line, verdict in worst:
-        if "error" in verdict:
-            table.add_row(str(line), verdict["id"], "-", "error", "", "", *("" for _ in layers), verdict["error"]["message"])
-            continue
         said = [part["contribution"] for part in verdict.get("explanation") or () if isinstance(part["contribution"], str)]
         colour = COLOURS.get(verdict["verdict"], "")
         table.add_row(
             str(line),
-            verdict["id"],
+            plain(verdict["id"]),
             f"{verdict['score']:.4f}",
             f"[{colour}]{verdict['verdict']}[/]",
             verdict["severity"],
             f"{verdict['coverage']:.2f}",
             *(f"{layer['score']:.2f}" if layer["status"] in SPEAKING else layer["status"] for layer in verdict["layers"]),
-            ", ".join([*verdict.get("flags", ()), *said]),
+            plain(", ".join([*verdict.get("flags", ()), *said])),
         )
     out.print(table)
-    counts = Counter(verdict.get("verdict", "error") for _, verdict in rows)
+    counts = Counter(verdict["verdict"] for _, verdict in rows)
     shown = f"; the {len(worst)} highest are shown, --output jsonl prints all" if len(rows) > len(worst) else ""
     out.print(f"{len(rows)} events: " + ", ".join(f"{count} {word}" for word, count in sorted(counts.items())) + shown, highlight=False)

@@ -18,6 +18,7 @@ import yaml
 from rich.console import Console
 
 from deployments.environment import prepare_environment
+from deployments.settings import read_settings
 
 __all__ = ["ServeRefused", "serve_forever"]
 
@@ -48,12 +49,11 @@ def serve_forever(config: Path, *, host: str | None, port: int | None, auth: str
         ServeRefused: the file, the address or the port cannot be used.
     """
     plan = _plan(config, host, port)
+    read_settings(plan.args)  # a mistake is told before Ray is started for it
     _refuse_unless_safe(plan.host, auth)
     _refuse_unless_free(plan.host, plan.port)
     prepare_environment()
     stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
 
     import ray  # reads the environment that was just prepared
     from ray import serve
@@ -63,6 +63,7 @@ def serve_forever(config: Path, *, host: str | None, port: int | None, auth: str
     console.print(f"axon: starting Ray and the layers, then http://{plan.host}:{plan.port} (about 15 s)")
     started = time.monotonic()
     ray.init(address="local", num_cpus=max(LEAST_CPUS, os.cpu_count() or 1), log_to_driver=False, logging_level=logging.ERROR)
+    signal.signal(signal.SIGTERM, _interrupt)  # after ray.init, which takes it for itself
     try:
         serve.start(proxy_location="EveryNode", http_options=plan.http_options, logging_config=plan.logging_config)
         try:
@@ -71,11 +72,18 @@ def serve_forever(config: Path, *, host: str | None, port: int | None, auth: str
             raise ServeRefused(f"Ray Serve could not start the application; its logs say why: {SERVE_LOGS}") from None
         _tell_state(plan, started, stopped, console)
         stopped.wait()
+    except KeyboardInterrupt:
         console.print("axon: stopping")
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave half of Ray behind
+        for number in (signal.SIGINT, signal.SIGTERM):  # a second one must not leave half of Ray behind
+            signal.signal(number, signal.SIG_IGN)
         serve.shutdown()  # type: ignore[no-untyped-call]  # Ray has no types for it
         ray.shutdown()
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    """A termination is an interrupt, also while Ray is still starting."""
+    raise KeyboardInterrupt
 
 
 def _plan(config: Path, host: str | None, port: int | None) -> _Plan:
@@ -86,10 +94,10 @@ def _plan(config: Path, host: str | None, port: int | None) -> _Plan:
         raise ServeRefused(f"there is no {config}; run this from the repository's root, or name a file with --config") from None
     except (yaml.YAMLError, KeyError, IndexError, TypeError):
         raise ServeRefused(f"{config} is no Serve config file with one application; see serve_config.yaml") from None
-    http_options = {"host": "127.0.0.1", "port": 8000, **file.get("http_options", {})}
+    http_options = {"host": "127.0.0.1", "port": 8000, **(file.get("http_options") or {})}
     http_options |= {key: value for key, value in (("host", host), ("port", port)) if value is not None}
     return _Plan(
-        str(http_options["host"]), int(http_options["port"]), http_options, file.get("logging_config", {}), application.get("args", {})
+        str(http_options["host"]), int(http_options["port"]), http_options, file.get("logging_config") or {}, application.get("args") or {}
     )
 
 
@@ -108,7 +116,7 @@ def _refuse_unless_safe(host: str, auth: str) -> None:
 
 
 def _refuse_unless_free(host: str, port: int) -> None:
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

@@ -11,14 +11,14 @@ import numpy as np
 from rich.console import Console
 
 from deployments.commands.evaluate import labelled
-from deployments.commands.local import now, progress_bars, report_to
+from deployments.commands.local import current_models, now, progress_bars, report_to
 from deployments.commands.target import Target, tell
 from ensemble.errors import TrainingError
 from ensemble.events import Kind
 from ensemble.fusion import layer_set
 from ensemble.layers.anomaly import FlowAnomaly
 from ensemble.layers.behavior import DeepBehavior
-from ensemble.loading import FusionLoader, ReleaseLoader
+from ensemble.loading import FusionLoader
 from ensemble.training.calibrating import event_weights
 from ensemble.training.cards import flow_card
 from ensemble.training.evaluating import FUSED, FamilyOut, Judged, judge, leave_families_out
@@ -202,7 +202,7 @@ def _current_layers(target: Target) -> FlowLayers:
     """
     models = {}
     for layer in ("anomaly", "behavior"):
-        held = ReleaseLoader(target.store, target.tenant, layer, "cpu", 30, 730).load(None)
+        held = current_models(target.store, target.tenant, layer)
         if Kind.FLOW not in held.models:
             raise TrainingError(f"the {layer} layer of the current release cannot be loaded: {held.failures[Kind.FLOW].message}")
         models[layer] = held.models[Kind.FLOW].model

@@ -9,14 +9,13 @@ from typing import Any
 
 from rich.console import Console
 
-from deployments.commands.local import now
+from deployments.commands.local import current_models, now
 from deployments.commands.target import Target, tell
 from ensemble.errors import ArtifactMissing
 from ensemble.events import Kind
 from ensemble.fusion import Fusion, Thresholds
 from ensemble.layers.calibration import log_odds
 from ensemble.layers.processes import ProcessAnomaly
-from ensemble.loading import ReleaseLoader
 from ensemble.training.cards import table
 from ensemble.training.fusing import RATES, with_thresholds
 from ensemble.training.process_files import read_process_events
@@ -61,7 +60,7 @@ def train_benign_processes(file: Path, target: Target, *, seed: int, console: Co
 def _base(target: Target) -> ProcessAnomaly | None:
     """The model in use, whose calibration and background carry over; None where there is none."""
     try:
-        held = ReleaseLoader(target.store, target.tenant, "anomaly", "cpu", 30, 730).load(None)
+        held = current_models(target.store, target.tenant, "anomaly")
     except ArtifactMissing:
         return None
     model = held.models[Kind.PROCESS].model if Kind.PROCESS in held.models else None

@@ -39,11 +39,13 @@ class ModelScores:
         scores: float64 (n,), calibrated, finite, each in [0, 1]; higher is worse.
         notes: row -> what a reader of that row's score should know, e.g. `host_unknown`; rows without one are absent.
         details: column name -> n values for the explanation (family, sub-scores); empty unless asked for.
+        abstains: why the model has no opinion of anything now, because all it knows is too old; "" while it has.
     """
 
     scores: NDArray[np.float64]
     notes: Mapping[int, str] = field(default_factory=dict)
     details: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    abstains: str = ""
 
 
 class Model(Protocol):

@@ -215,7 +215,9 @@ class ResiliencePosture:
             note = today.notes[host] if host >= 0 else HOST_UNKNOWN if host_key(batch.hosts[row]) else HOST_NOT_GIVEN
             if note:
                 notes[row] = note
-        return ModelScores(scores, notes, self._details(today, hosts) if explain else {})
+        epss, kev, _ = today.sources
+        abstains = "" if epss.is_used or kev.is_used else POSTURE_EXPIRED
+        return ModelScores(scores, notes, self._details(today, hosts) if explain else {}, abstains)
 
     def source_ages(self) -> tuple[SourceAge, ...]:
         """Age and weight of EPSS, KEV and CVSS today, for status and for the terminal."""

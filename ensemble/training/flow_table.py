@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -141,6 +142,7 @@ def read_flow_blocks(path: Path) -> Iterator[FlowTable]:
 
     Raises:
         FeatureMismatch: the header lacks a feature.
+        TrainingError: the file breaks off or is no CSV from some line on; what came before was given.
     """
     with _opened(path) as text:
         lines = csv.reader(text)
@@ -149,7 +151,15 @@ def read_flow_blocks(path: Path) -> Iterator[FlowTable]:
             raise FeatureMismatch("header", "is missing: the file is empty")
         columns = _Columns.of(header)
         block: list[tuple[int, list[str]]] = []
-        for cells in lines:
+        broken = ""
+        while True:
+            try:
+                cells = next(lines)
+            except StopIteration:
+                break
+            except (csv.Error, OSError, EOFError, zlib.error) as problem:
+                broken = f"from line {lines.line_num + 1} on the file cannot be read: {type(problem).__name__}"
+                break
             if cells:
                 block.append((lines.line_num, cells))
             if len(block) == LINES_A_BLOCK:
@@ -157,6 +167,8 @@ def read_flow_blocks(path: Path) -> Iterator[FlowTable]:
                 block = []
         if block:
             yield _table(columns, block)
+        if broken:
+            raise TrainingError(broken)
 
 
 def _opened(path: Path) -> TextIO:

@@ -70,7 +70,7 @@ def score(
     local: Annotated[bool, typer.Option("--local", help="Score in this process; no service needed.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Also say what moved each layer.")] = False,
     output: Annotated[Output, typer.Option(help="A table of the highest scores, or every verdict as a line of JSON.")] = Output.TABLE,
-    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many lines.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many verdicts.")] = None,
 ) -> None:
     """Score a file of events. A bad line is named and passed over; the exit code is then 1."""
     from deployments.commands.score import score_file

@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,7 @@ def score_file(file: Path, *, url: str | None, explain: bool, as_jsonl: bool, li
         url: of the service; None scores in this process.
         explain: also print what moved each layer.
         as_jsonl: one verdict a line, with the line it came from; else a table.
-        limit: stop after so many lines.
+        limit: stop after so many verdicts.
         out: where verdicts go.
         err: where bad lines and progress go.
 
@@ -68,7 +67,7 @@ def score_file(file: Path, *, url: str | None, explain: bool, as_jsonl: bool, li
     with progress_bars() as bars:
         task = bars.add_task("scored", total=limit)
         try:
-            for line, verdict, problem in islice(_verdicts(file, scorer), limit):
+            for line, verdict, problem in _verdicts(file, scorer):
                 if problem:
                     bad += 1
                     err.print(f"[red]{plain(file.name)}[/red] {plain(problem)}", highlight=False)
@@ -79,6 +78,8 @@ def score_file(file: Path, *, url: str | None, explain: bool, as_jsonl: bool, li
                     out.file.write(msgspec.json.encode({"line": line, **verdict}).decode() + "\n")
                 else:
                     rows.append((line, verdict))
+                if events == limit:
+                    break
         except (EventError, TrainingError) as error:
             failed = f"{file.name}: {error}"
     if rows:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from ray.exceptions import RayActorError
@@ -29,6 +30,7 @@ logger = logging.getLogger("ray.serve")
 LayerCall = Callable[[EventBatch, int, bool], Awaitable[LayerScores]]
 StateCall = Callable[[int], Awaitable[tuple[SlotState, str]]]
 LEAST_SHARE_OF_DEADLINE = 0.1  # what a batch keeps although its events waited: promise P18 allows the deadline + 10 %
+FIRST_LOOK_WITHIN_S = 1.0
 LOOK_EVERY_S = 2.0  # at the pointer: two small files
 LAYERS_FOLLOW_WITHIN_S = 10.0  # RELIABILITY P7; a layer that cannot have the new release by then abstains
 VIEW_KEPT_S = 1.0  # /health is asked by every probe of every node: layers are asked once a second at most
@@ -60,9 +62,16 @@ class FanOut:
         self._view: tuple[float, SystemView] | None = None
         self._viewing = asyncio.Lock()
         self._follower: asyncio.Task[None] | None = None
+        self._has_looked = asyncio.Event()
+
+    async def start(self) -> None:
+        """Look at the pointer once, so that the first request finds a fusion, and follow it from then on; waits a second at most."""
+        self.follow()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._has_looked.wait(), FIRST_LOOK_WITHIN_S)
 
     def follow(self) -> None:
-        """Follow the pointer from now on; needs a running event loop, so the first request begins it."""
+        """Follow the pointer from now on; needs a running event loop."""
         if self._follower is None or self._follower.done():
             self._follower = asyncio.create_task(self._follow())
 
@@ -73,6 +82,7 @@ class FanOut:
             except Exception as error:  # noqa: BLE001  # the release in use goes on; without one, every verdict is indeterminate
                 failure = failure_of(error)
                 logger.error("fusion_load_failed", extra={"code": failure.code, "error": failure.message})  # noqa: TRY400
+            self._has_looked.set()
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _look(self) -> None:

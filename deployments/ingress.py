@@ -9,7 +9,8 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
@@ -79,8 +80,14 @@ class IngressApp:
                 Route("/v1/score", self._score_one, methods=["POST"]),
                 Route("/v1/score/batch", self._score_batch, methods=["POST"]),
             ],
+            lifespan=self._lifespan,
             exception_handlers={HTTPException: _refuse_route, EventError: _refuse_event, Exception: _fail},
         )
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        await self._fan_out.start()
+        yield
 
     def _scorer(
         self, kind: Kind, *, explain: bool

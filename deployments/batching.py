@@ -51,10 +51,10 @@ class MicroBatcher(Generic[Item, Answer]):
         try:
             answers = await self._score([item for item, _ in batch])
             answered = list(zip(batch, answers, strict=True))
-        except Exception as error:  # noqa: BLE001  # not swallowed: every caller of this batch gets it
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # not swallowed: every caller of this batch gets it
             for _, future in batch:
                 if not future.done():
-                    future.set_exception(error)
+                    future.set_exception(RuntimeError("the batch was cancelled") if isinstance(error, asyncio.CancelledError) else error)
             return
         for (_, future), answer in answered:
             if not future.done():  # a caller that left has cancelled its future

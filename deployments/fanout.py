@@ -10,7 +10,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from typing import Any
 
 from ray.exceptions import RayActorError
@@ -20,8 +19,8 @@ from deployments.health import SystemView, see_system
 from deployments.settings import FusionSettings
 from ensemble.errors import LayerCrashed, LayerTimeout
 from ensemble.events import EventBatch
-from ensemble.loading import LAYERS, FusionLoader, ReleaseFusion
-from ensemble.slot import SlotState, failure_of
+from ensemble.loading import LAYERS, ReleaseFusion
+from ensemble.slot import SlotState
 from ensemble.verdicts import LayerScores, LayerStatus, Verdicts
 
 __all__ = ["FanOut", "LayerCall"]
@@ -30,9 +29,6 @@ logger = logging.getLogger("ray.serve")
 LayerCall = Callable[[EventBatch, int, bool], Awaitable[LayerScores]]
 StateCall = Callable[[int], Awaitable[tuple[SlotState, str]]]
 LEAST_SHARE_OF_DEADLINE = 0.1  # what a batch keeps although its events waited: promise P18 allows the deadline + 10 %
-FIRST_LOOK_WITHIN_S = 1.0
-LOOK_EVERY_S = 2.0  # at the pointer: two small files
-LAYERS_FOLLOW_WITHIN_S = 10.0  # RELIABILITY P7; a layer that cannot have the new release by then abstains
 VIEW_KEPT_S = 1.0  # /health is asked by every probe of every node: layers are asked once a second at most
 
 
@@ -42,7 +38,6 @@ class FanOut:
     Args:
         calls: layer -> its scoring call.
         states: layer -> its state call.
-        fusions: where the fusion of the current release is read; looked at again and again, so that a promotion needs no restart.
         deadline_s: seconds an event has from its arrival to its opinions.
         fusion_settings: what the operator set of the fusion.
     """
@@ -52,52 +47,30 @@ class FanOut:
         *,
         calls: Mapping[str, LayerCall],
         states: Mapping[str, StateCall],
-        fusions: FusionLoader,
         deadline_s: float,
         fusion_settings: FusionSettings,
     ) -> None:
-        self._calls, self._states, self._fusions = calls, states, fusions
+        self._calls, self._states = calls, states
         self._deadline_s, self._fusion_settings = deadline_s, fusion_settings
         self._release = ReleaseFusion()
         self._view: tuple[float, SystemView] | None = None
         self._viewing = asyncio.Lock()
-        self._follower: asyncio.Task[None] | None = None
-        self._has_looked = asyncio.Event()
 
-    async def start(self) -> None:
-        """Look at the pointer once, so that the first request finds a fusion, and follow it from then on; waits a second at most."""
-        self.follow()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._has_looked.wait(), FIRST_LOOK_WITHIN_S)
+    @property
+    def release(self) -> ReleaseFusion:
+        """What is fused with now."""
+        return self._release
 
-    def follow(self) -> None:
-        """Follow the pointer from now on; needs a running event loop."""
-        if self._follower is None or self._follower.done():
-            self._follower = asyncio.create_task(self._follow())
+    @property
+    def layers(self) -> set[str]:
+        """Names of the layers that are asked."""
+        return set(self._calls)
 
-    async def _follow(self) -> None:
-        while True:
-            try:
-                await self._look()
-            except Exception as error:  # noqa: BLE001  # the release in use goes on; without one, every verdict is indeterminate
-                failure = failure_of(error)
-                logger.error("fusion_load_failed", extra={"code": failure.code, "error": failure.message})  # noqa: TRY400
-            self._has_looked.set()
-            await asyncio.sleep(LOOK_EVERY_S)
-
-    async def _look(self) -> None:
-        """Go over to the pointer's release once the layers have it, or once they had their time."""
-        newest = await asyncio.to_thread(self._fusions.load)
-        if self._release.serial:
-            until = time.monotonic() + LAYERS_FOLLOW_WITHIN_S
-            while newest.serial != self._release.serial and time.monotonic() < until:
-                said = await self._ask_states(newest.serial)
-                if len(said) == len(self._states) and all(state.release == newest.serial for state, _ in said.values()):
-                    break
-                await asyncio.sleep(0.2)
-        if newest.serial != self._release.serial:
-            self._release = newest
-            logger.info("release_serves", extra={"release": newest.serial})
+    def serve(self, release: ReleaseFusion) -> None:
+        """Fuse with `release` from the next batch on."""
+        self._release = release
+        self._view = None
+        logger.info("release_serves", extra={"release": release.serial})
 
     async def score(self, batch: EventBatch, *, explain: bool, since: float) -> Verdicts:
         """The verdicts of a batch of one kind.
@@ -107,7 +80,6 @@ class FanOut:
             explain: also say what moved each layer.
             since: when the oldest of them came, in seconds of the monotonic clock.
         """
-        self.follow()
         release = self._release
         budget_s = max(self._deadline_s - (time.monotonic() - since), LEAST_SHARE_OF_DEADLINE * self._deadline_s)
         asked = {
@@ -138,15 +110,14 @@ class FanOut:
 
     async def system(self) -> SystemView:
         """The whole ensemble's state, at most a second old."""
-        self.follow()
         async with self._viewing:  # a crowd of probes asks the layers once
             if self._view is None or time.monotonic() - self._view[0] >= VIEW_KEPT_S:
-                said = await self._ask_states(self._release.serial)
+                said = await self.ask_states(self._release.serial)
                 self._view = (time.monotonic(), see_system(list(self._states), said, self._release))
             return self._view[1]
 
-    async def _ask_states(self, wanted: int) -> dict[str, tuple[SlotState, str]]:
-        """What the layers that answered in time say of themselves."""
+    async def ask_states(self, wanted: int) -> dict[str, tuple[SlotState, str]]:
+        """What the layers that answered in time say of themselves; each looks for release `wanted` if it has it not."""
         asked = {layer: asyncio.ensure_future(_awaited(call, wanted)) for layer, call in self._states.items()}
         await asyncio.wait(asked.values(), timeout=self._deadline_s)
         said = {layer: call.result() for layer, call in asked.items() if call.done() and not call.cancelled() and call.exception() is None}

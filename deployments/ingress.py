@@ -24,6 +24,7 @@ from starlette.routing import Route
 from deployments import wire
 from deployments.batching import MicroBatcher
 from deployments.fanout import FanOut, LayerCall
+from deployments.following import ReleaseFollower
 from deployments.openapi import document
 from deployments.settings import Settings
 from ensemble.errors import BodyTooLarge, EventError
@@ -53,10 +54,10 @@ class IngressApp:
         self._fan_out = FanOut(
             calls={layer: _call_of(handle) for layer, handle in handles.items()},
             states={layer: handle.state.remote for layer, handle in handles.items()},
-            fusions=FusionLoader(store, self._settings.store.tenant),
             deadline_s=self._settings.ingress.deadline_ms / 1000.0,
             fusion_settings=self._settings.fusion,
         )
+        self._follower = ReleaseFollower(self._fan_out, FusionLoader(store, self._settings.store.tenant))
         self._batchers = {
             (kind, explain): MicroBatcher(
                 self._scorer(kind, explain=explain),
@@ -86,7 +87,7 @@ class IngressApp:
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        await self._fan_out.start()
+        await self._follower.start()
         yield
 
     def _scorer(

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from rich.table import Column, Table
 from deployments import wire
 from deployments.commands.local import local_ensemble, plain, progress_bars
 from ensemble.errors import EventError, TrainingError
-from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch
+from ensemble.events import EventBatch, FlowBatch, Kind
 from ensemble.training.flow_table import read_flow_blocks
 from ensemble.verdicts import SPEAKING
 
@@ -82,6 +83,8 @@ def score_file(file: Path, *, url: str | None, explain: bool, as_jsonl: bool, li
                     break
         except (EventError, TrainingError) as error:
             failed = f"{file.name}: {error}"
+        except (OSError, EOFError) as error:  # a file that breaks off, or only calls itself gzipped
+            failed = f"{file.name} cannot be read: {type(error).__name__}"
     if rows:
         _print_table(rows, out)
     if failed:
@@ -91,35 +94,31 @@ def score_file(file: Path, *, url: str | None, explain: bool, as_jsonl: bool, li
 
 def _verdicts(file: Path, scorer: Scorer) -> Iterator[tuple[int, dict[str, Any], str]]:
     """For each line of the file its verdict, or what is wrong with it; bad lines of a block come first."""
-    for batch, lines, problems in _batches(file):
+    for batches, problems in _blocks(file):
         for problem in problems:
             yield 0, {}, problem
-        for line, verdict in zip(lines, scorer(batch) if len(batch) else (), strict=True):
+        scored = [(line, verdict) for batch, lines in batches for line, verdict in zip(lines, scorer(batch), strict=True)]
+        for line, verdict in sorted(scored, key=lambda one: one[0]):  # kinds were scored apart; the file's order comes back
             yield line, verdict, f"line {line}: {verdict['error']['message']}" if "error" in verdict else ""
 
 
-def _batches(file: Path) -> Iterator[tuple[EventBatch, Sequence[int], Sequence[str]]]:
-    """Batches of one kind with the lines they came from, and what was wrong with the lines left out."""
+def _blocks(file: Path) -> Iterator[tuple[Sequence[tuple[EventBatch, Sequence[int]]], Sequence[str]]]:
+    """Blocks of lines: batches of one kind with the lines they came from, and what was wrong with the lines left out."""
     if file.suffix in {".jsonl", ".ndjson"} or file.name.endswith(".jsonl.gz"):
-        yield from _jsonl_batches(file)
+        yield from _jsonl_blocks(file)
         return
     for block in read_flow_blocks(file):
-        yield block.batch(), block.lines.tolist(), [str(bad) for bad in block.bad]
+        yield [(block.batch(), block.lines.tolist())] if len(block) else [], [str(bad) for bad in block.bad]
 
 
-def _jsonl_batches(file: Path) -> Iterator[tuple[EventBatch, Sequence[int], Sequence[str]]]:
+def _jsonl_blocks(file: Path) -> Iterator[tuple[Sequence[tuple[EventBatch, Sequence[int]]], Sequence[str]]]:
     with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
-        block: list[tuple[int, bytes]] = []
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                block.append((number, line))
-            if len(block) == EVENTS_A_CALL:
-                yield from _jsonl_block(block)
-                block = []
-        yield from _jsonl_block(block)
+        numbered = ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
+        while block := list(islice(numbered, EVENTS_A_CALL)):
+            yield _jsonl_block(block)
 
 
-def _jsonl_block(block: Sequence[tuple[int, bytes]]) -> Iterator[tuple[EventBatch, Sequence[int], Sequence[str]]]:
+def _jsonl_block(block: Sequence[tuple[int, bytes]]) -> tuple[Sequence[tuple[EventBatch, Sequence[int]]], Sequence[str]]:
     parsed: list[tuple[int, wire.EventRequest]] = []
     problems: list[str] = []
     for number, line in block:
@@ -127,16 +126,14 @@ def _jsonl_block(block: Sequence[tuple[int, bytes]]) -> Iterator[tuple[EventBatc
             parsed.append((number, wire.parse_event(line)))
         except EventError as error:
             problems.append(f"line {number}, column {error.field or '-'}: {error}")
+    batches: list[tuple[EventBatch, Sequence[int]]] = []
     for kind in Kind:
         some = [(number, event) for number, event in parsed if wire.kind_of(event) is kind]
-        if not some:
-            continue
-        batch, places, refused = wire.to_batch(kind, [event for _, event in some])
-        problems += [f"line {some[place][0]}, column {error.field or '-'}: {error}" for place, error in refused.items()]
-        yield batch, [some[place][0] for place in places], problems
-        problems = []
-    if problems:
-        yield ProcessBatch.of([]), [], problems
+        if some:
+            batch, places, refused = wire.to_batch(kind, [event for _, event in some])
+            problems += [f"line {some[place][0]}, column {error.field or '-'}: {error}" for place, error in refused.items()]
+            batches += [(batch, [some[place][0] for place in places])] if len(batch) else []
+    return batches, problems
 
 
 def _local_scorer(*, explain: bool) -> Scorer:

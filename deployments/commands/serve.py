@@ -90,15 +90,14 @@ def _plan(config: Path, host: str | None, port: int | None) -> _Plan:
     try:
         file = yaml.safe_load(config.read_text())
         application = file["applications"][0]
+        http_options = {"host": "127.0.0.1", "port": 8000, **(file.get("http_options") or {})}
+        http_options |= {key: value for key, value in (("host", host), ("port", port)) if value is not None}
+        logging_config, args = dict(file.get("logging_config") or {}), dict(application.get("args") or {})
+        return _Plan(str(http_options["host"]), int(http_options["port"]), http_options, logging_config, args)
     except FileNotFoundError:
         raise ServeRefused(f"there is no {config}; run this from the repository's root, or name a file with --config") from None
-    except (yaml.YAMLError, KeyError, IndexError, TypeError):
+    except (yaml.YAMLError, AttributeError, LookupError, TypeError, ValueError):
         raise ServeRefused(f"{config} is no Serve config file with one application; see serve_config.yaml") from None
-    http_options = {"host": "127.0.0.1", "port": 8000, **(file.get("http_options") or {})}
-    http_options |= {key: value for key, value in (("host", host), ("port", port)) if value is not None}
-    return _Plan(
-        str(http_options["host"]), int(http_options["port"]), http_options, file.get("logging_config") or {}, application.get("args") or {}
-    )
 
 
 def _refuse_unless_safe(host: str, auth: str) -> None:

@@ -146,7 +146,10 @@ def read_flow_blocks(path: Path) -> Iterator[FlowTable]:
     """
     with _opened(path) as text:
         lines = csv.reader(text)
-        header = next(lines, None)
+        try:
+            header = next(lines, None)
+        except (csv.Error, OSError, EOFError, zlib.error) as problem:
+            raise TrainingError(f"the file cannot be read: {type(problem).__name__}") from None
         if not header:
             raise FeatureMismatch("header", "is missing: the file is empty")
         columns = _Columns.of(header)

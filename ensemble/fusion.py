@@ -102,8 +102,9 @@ class Fusion:
         Args:
             odds: layer -> log-odds (n,) of its calibrated scores; at least one layer of a positive share.
         """
-        total = sum(self.shares[layer] for layer in odds)
-        evidence = sum(self.shares[layer] / total * (odds[layer] - PRIOR_LOG_ODDS) for layer in sorted(odds))  # in one order always
+        layers = sorted(odds)  # sums run in one order always, or the last bit would follow who answered first
+        total = sum(self.shares[layer] for layer in layers)
+        evidence = sum(self.shares[layer] / total * (odds[layer] - PRIOR_LOG_ODDS) for layer in layers)
         return np.asarray(PRIOR_LOG_ODDS + self.sharpness * evidence)
 
     def fuse(self, opinions: Sequence[LayerScores], *, min_coverage: float, posture_bound: float) -> Verdicts:

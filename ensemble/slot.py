@@ -118,6 +118,8 @@ class LayerSlot:
             return self._silent(LayerStatus.FALLBACK, failure.code, len(batch))
         try:
             said = model.model.score(batch, explain=explain)
+            if said.scores.shape != (len(batch),):
+                raise ValueError(f"{said.scores.shape} scores for {len(batch)} events")  # noqa: TRY301  # told and counted below
             status = LayerStatus.STALE if said.abstains else LayerStatus.LIVE
             return LayerScores(self._layer, status, model.version, held.serial, said.scores, said.abstains, said.notes, said.details)
         except Exception:  # here a layer becomes an abstention: its bug must not stop the others

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ensemble.errors import FeatureMismatch
 
-__all__ = ["FEATURE_NAMES", "UNUSED", "Admitted", "admit", "feature_position", "in_order", "schema_sha256", "used_positions"]
+__all__ = ["FEATURE_NAMES", "RECOMPUTED", "UNUSED", "Admitted", "admit", "feature_position", "in_order", "schema_sha256", "used_positions"]
 
 FEATURE_NAMES: tuple[str, ...] = (
     "Destination Port", "Flow Duration", "Total Fwd Packets", "Total Backward Packets", "Total Length of Fwd Packets",
@@ -40,6 +40,7 @@ FEATURE_NAMES: tuple[str, ...] = (
     "min_seg_size_forward", "Active Mean", "Active Std", "Active Max", "Active Min", "Idle Mean", "Idle Std", "Idle Max", "Idle Min",
 )  # fmt: skip
 
+RECOMPUTED = ("Flow Bytes/s", "Flow Packets/s")  # never believed: extractors write Infinity and NaN
 UNUSED = ("Destination Port", "Fwd Header Length.1")  # a shortcut that gives the label away, and a repeated column
 
 OTHER_DIALECTS: dict[str, tuple[str, ...]] = {
@@ -100,7 +101,7 @@ _POSITION = {name: i for i, name in enumerate(FEATURE_NAMES)}
 _DURATION = _POSITION["Flow Duration"]  # microseconds
 _BYTES = (_POSITION["Total Length of Fwd Packets"], _POSITION["Total Length of Bwd Packets"])
 _PACKETS = (_POSITION["Total Fwd Packets"], _POSITION["Total Backward Packets"])
-_RATES = (_POSITION["Flow Bytes/s"], _POSITION["Flow Packets/s"])
+_RATES = tuple(_POSITION[name] for name in RECOMPUTED)
 _REPEATED, _REPEATS = _POSITION["Fwd Header Length.1"], _POSITION["Fwd Header Length"]
 _MICROSECONDS = 1e6
 
@@ -198,5 +199,6 @@ def admit(values: Sequence[Sequence[float | None]] | NDArray[np.float64]) -> Adm
 
 
 def _refusal(values: NDArray[np.float64], is_finite: NDArray[np.bool_]) -> FeatureMismatch:
-    wrong = [i for i in np.flatnonzero(~is_finite).tolist() if i not in _RATES] or list(_RATES)  # a rate is only ever wrong by its counts
+    lost = np.flatnonzero(~is_finite).tolist()
+    wrong = [i for i in lost if i not in _RATES] or lost  # a rate is only ever wrong by its counts
     return FeatureMismatch(f"features.{FEATURE_NAMES[wrong[0]]}", f"must be a finite float32 number, not {values[wrong[0]]:g}")

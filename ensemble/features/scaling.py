@@ -37,7 +37,7 @@ class FlowScaler:
     limit: float
 
     def __post_init__(self) -> None:
-        d = self.positions.size
+        d = self.positions.size if self.positions.ndim == 1 else 0
         if self.centre.shape != (d,) or self.spread.shape != (d,) or not d:
             raise ArtifactIncompatible("scaler", "one centre and spread a feature", f"{d}, {self.centre.shape}, {self.spread.shape}")
         if self.positions.min() < 0 or self.positions.max() >= len(FEATURE_NAMES) or (np.diff(self.positions) <= 0).any():

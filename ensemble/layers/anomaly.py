@@ -48,6 +48,8 @@ class Subspace:
     def __post_init__(self) -> None:
         if self.directions.ndim != 2 or self.directions.shape[1:] != self.centre.shape or not self.directions.size:  # noqa: PLR2004  # (k, d)
             raise ArtifactIncompatible("subspace", "directions (k, d)", f"{self.directions.shape} around {self.centre.shape}")
+        if not np.isfinite(self.centre).all():
+            raise ArtifactIncompatible("subspace", "a finite centre", "NaN or infinity")
         gram = self.directions @ self.directions.T
         if not np.allclose(gram, np.eye(len(gram)), atol=1e-4):  # NaN and infinity fail too
             raise ArtifactIncompatible("subspace", "orthonormal directions", "others")

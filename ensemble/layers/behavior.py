@@ -135,7 +135,8 @@ class DeepBehavior:
             ArtifactIncompatible: shapes that do not chain, or classes that do not match.
         """
         scaler = FlowScaler.from_arrays(parts.arrays, parts.config.get("limit"))
-        classes = tuple(str(name) for name in parts.config.get("classes", ()))
+        named = parts.config.get("classes")
+        classes = tuple(str(name) for name in named) if isinstance(named, list | tuple) else ()
         state = {name.removeprefix("network."): array for name, array in parts.arrays.items() if name.startswith("network.")}
         levels = sum(name.startswith("weights.") for name in state)
         shapes = [state.get(f"weights.{level}", np.empty(0)).shape for level in range(levels)]

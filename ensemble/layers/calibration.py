@@ -24,6 +24,7 @@ __all__ = ["LOG_ODDS_LIMIT", "PRIOR_LOG_ODDS", "Calibration", "Surprise", "log_o
 
 REFERENCE_PRIOR = 0.01  # DESIGN section 4: the training data is 87 % hostile, the world is not
 PRIOR_LOG_ODDS = float(np.log(REFERENCE_PRIOR / (1 - REFERENCE_PRIOR)))  # -4.595
+STEEPEST = 1e12  # log-odds for one unit of raw score; steeper, and rounding decides
 LOG_ODDS_LIMIT = 6.0  # DESIGN section 4: p in [0.0025, 0.9975]
 
 
@@ -126,6 +127,8 @@ def _refuse_unless_rising(what: str, x: NDArray[np.float64], y: NDArray[np.float
         raise ArtifactIncompatible(what, "finite knots", "NaN or infinity")
     if (np.diff(x) <= 0).any() or (np.diff(y) < 0).any():
         raise ArtifactIncompatible(what, "rising knots", "knots that fall")
+    if (np.diff(y) >= STEEPEST * np.diff(x)).any():  # infinity times a distance of 0 would be NaN
+        raise ArtifactIncompatible(what, "knots apart", "knots on top of one another")
 
 
 def _knots(what: str, config: Mapping[str, Any], x: str, y: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

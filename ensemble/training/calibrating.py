@@ -26,6 +26,7 @@ __all__ = ["event_weights", "family_weights", "fit_calibration", "fit_surprise",
 LEAST_BENIGN = 20  # below this a quantile is an anecdote
 BODY = np.r_[0.0, np.linspace(0.02, 0.9, 23), 0.925, 0.95, 0.97, 0.98, 0.99]  # benign quantiles at the knots
 LAST_KNOT_LEAVES = 2.5  # benign events beyond the last knot: one lucky flow does not set the scale
+LEAST_GAP = 1e-6
 TAIL_FROM = 0.95  # the straight tail takes its slope from here to the last knot
 TEACHING_LIMIT = 15.0  # nats; farther tails teach the logistic regression nothing about its slope
 LEAST_SLOPE = 0.05
@@ -43,8 +44,13 @@ def fit_surprise(benign: NDArray[np.float64]) -> Surprise:
     if benign.size < LEAST_BENIGN:
         raise TrainingError(f"{benign.size} benign events cannot calibrate a layer; {LEAST_BENIGN} are the least")
     share = np.unique(np.minimum(np.r_[BODY, 1.0], 1.0 - LAST_KNOT_LEAVES / benign.size))
-    raw, first = np.unique(np.quantile(benign.astype(np.float64), share), return_index=True)
-    nats = -np.log1p(-share[first])
+    quantiles = np.quantile(benign.astype(np.float64), share)
+    apart = LEAST_GAP * max(np.abs(quantiles).max(), quantiles[-1] - quantiles[0])  # knots that rounding alone tells apart are one knot
+    first = [0]
+    for knot in range(1, quantiles.size):
+        if quantiles[knot] - quantiles[first[-1]] > apart:
+            first.append(knot)
+    raw, nats = quantiles[first], -np.log1p(-share[first])
     if raw.size < 3:  # noqa: PLR2004  # a body and a tail
         raise TrainingError("nearly all benign events have the same raw score: nothing to calibrate against")
     body = min(int(np.searchsorted(nats, -np.log1p(-TAIL_FROM))), raw.size - 2)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ensemble.errors import FeatureMismatch, TrainingError
 from ensemble.events import FlowBatch
-from ensemble.features.flow import FEATURE_NAMES, admit, feature_position
+from ensemble.features.flow import FEATURE_NAMES, RECOMPUTED, admit, feature_position
 
 __all__ = ["BENIGN", "BadLine", "FlowTable", "read_flow_blocks", "read_flow_table"]
 
@@ -29,6 +29,7 @@ BENIGN = "BENIGN"
 BENIGN_SPELLINGS = frozenset({"benign", "normal", "normal traffic"})
 LINES_A_BLOCK = 4096
 _REPEATED = "Fwd Header Length"  # the 2017 release writes this column twice; pandas calls the second one `.1`
+_BLANK = tuple("nan" if name in RECOMPUTED else "" for name in FEATURE_NAMES)  # pandas writes NaN as nothing; only rates may have none
 _META = {"label": "label", "day": "day", "timestamp": "time", "time": "time", "host": "host", "id": "id"}
 
 
@@ -232,7 +233,7 @@ def _table(columns: _Columns, block: Sequence[tuple[int, list[str]]]) -> FlowTab
     kept = []
     for line, cells in whole:
         try:
-            numbers.append([float(cells[cell]) for cell in columns.features])
+            numbers.append([float(cells[cell] or blank) for cell, blank in zip(columns.features, _BLANK, strict=True)])
         except ValueError:
             bad.append(_first_word(columns, line, cells))
         else:
@@ -274,9 +275,9 @@ def _strings(values: Iterable[str], size: int) -> NDArray[np.str_]:
 
 def _first_word(columns: _Columns, line: int, cells: Sequence[str]) -> BadLine:
     """Names the first cell of a line that is no number."""
-    for cell in columns.features:
+    for cell, blank in zip(columns.features, _BLANK, strict=True):
         try:
-            float(cells[cell])
+            float(cells[cell] or blank)
         except ValueError:
             return BadLine(line, columns.names[cell].strip(), f"{cells[cell][:40]!r} is not a number")
     raise AssertionError(line)  # called only for a line that has one

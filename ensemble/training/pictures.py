@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -15,7 +14,6 @@ from ensemble.fusion import Thresholds
 
 __all__ = ["reliability_picture", "roc_picture", "score_picture"]
 
-mpl.use("Agg")  # no screen
 COLOURS = {"anomaly": "#8a6d3b", "behavior": "#2f6f8f", "fused": "#b0272f"}
 BENIGN_COLOUR, HOSTILE_COLOUR = "#4c7a4c", "#b0272f"
 LEAST_RATE = 1e-4

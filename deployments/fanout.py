@@ -20,7 +20,7 @@ from deployments.settings import FusionSettings
 from ensemble.errors import LayerCrashed, LayerTimeout
 from ensemble.events import EventBatch
 from ensemble.loading import LAYERS, ReleaseFusion
-from ensemble.slot import SlotState
+from ensemble.slot import ANY_RELEASE, SlotState
 from ensemble.verdicts import LayerScores, LayerStatus, Verdicts
 
 __all__ = ["FanOut", "LayerCall"]
@@ -89,12 +89,12 @@ class FanOut:
         }
         if asked:
             await asyncio.wait(asked.values(), timeout=budget_s)
-        opinions = [self._opinion(layer, asked.get(layer), len(batch)) for layer in self._calls]
+        opinions = [self._opinion(layer, asked.get(layer), len(batch), release.serial) for layer in self._calls]
         return release.of(batch.kind).fuse(
             opinions, min_coverage=self._fusion_settings.min_coverage, posture_bound=self._fusion_settings.posture_bound
         )
 
-    def _opinion(self, layer: str, call: asyncio.Future[LayerScores] | None, size: int) -> LayerScores:
+    def _opinion(self, layer: str, call: asyncio.Future[LayerScores] | None, size: int, release: int) -> LayerScores:
         if call is None:
             return LayerScores.silent(layer, LayerStatus.NOT_APPLICABLE, size, "has no opinion on events of this kind")
         show = LAYERS[layer].fallback_score
@@ -103,7 +103,9 @@ class FanOut:
             return LayerScores.silent(layer, LayerStatus.TIMEOUT, size, LayerTimeout.code, score=show)
         error = asyncio.CancelledError() if call.cancelled() else call.exception()
         if error is None:
-            return call.result()
+            said = call.result()
+            is_ours = said.layer == layer and len(said.scores) == size and (not said.speaks or release in (ANY_RELEASE, said.release))
+            return said if is_ours else LayerScores.silent(layer, LayerStatus.FALLBACK, size, LayerCrashed.code, score=show)
         code = _code_of(error)
         logger.warning("layer_call_failed", extra={"layer": layer, "code": code, "error_type": type(error).__name__})
         return LayerScores.silent(layer, LayerStatus.FALLBACK, size, code, score=show)

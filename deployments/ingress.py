@@ -37,6 +37,7 @@ __all__ = ["Ingress", "IngressApp"]
 logger = logging.getLogger("ray.serve")
 JSON = "application/json"
 UNPROCESSABLE = 422
+MOST_DIGITS = 18  # of a length; Python refuses to read a number of 5,000
 _STATUS_OF_CODE = {"MALFORMED_JSON": 400, "BODY_TOO_LARGE": 413}  # every other mistake of the caller is 422
 
 
@@ -139,7 +140,7 @@ class IngressApp:
         """The body, refused as soon as it passes the limit; Starlette's own limit answers in plain text, without a code."""
         limit = self._settings.ingress.max_body_bytes
         announced = request.headers.get("content-length", "0")
-        if announced.isdecimal() and int(announced) > limit:
+        if announced.isdecimal() and (len(announced) > MOST_DIGITS or int(announced) > limit):
             raise BodyTooLarge(limit)
         body = bytearray()
         async for chunk in request.stream():

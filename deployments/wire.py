@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from ensemble.errors import EventError, FeatureMismatch, MalformedEvent, MalformedJson, TooManyEvents
+from deployments.refusals import refusal_of
+from ensemble.errors import EventError, FeatureMismatch, MalformedEvent, TooManyEvents
 from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch, ProcessEvent
 from ensemble.features import flow, process
 from ensemble.verdicts import LayerScores, SystemStatus, Verdicts
@@ -36,7 +37,6 @@ __all__ = [
 ]
 
 Name = Annotated[str, Meta(max_length=256)]
-LONGEST_ECHO = 200  # characters of what a caller sent that an error repeats
 EXPLAINED_FEATURES = 5  # of each layer: what a person reads
 
 
@@ -164,7 +164,11 @@ def parse_event(body: bytes) -> EventRequest:
         MalformedJson: not JSON, or not UTF-8.
         MalformedEvent: JSON, but not an event; `field` says where.
     """
-    event: EventRequest = _decoded(_decode_event, body)
+    event: EventRequest
+    try:
+        event = _decode_event(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        event = _decoded(_decode_event, _without_half_pairs(body))
     return event
 
 
@@ -179,7 +183,7 @@ def parse_batch(body: bytes, *, limit: int) -> list[EventRequest | tuple[str, Ev
     try:
         events: Sequence[EventRequest] = _decode_whole_batch(body).events  # the common case: all are well
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raw = _decoded(_decode_batch, body).events
+        raw = _decoded(_decode_batch, _without_half_pairs(body)).events
         _check_count(len(raw), limit)
         return [_event_or_error(bytes(event)) for event in raw]
     _check_count(len(events), limit)
@@ -208,29 +212,19 @@ def _readable_id(raw: bytes) -> str:
     return found[:256] if isinstance(found, str) else ""
 
 
+_PAIR_OR_HALF = re.compile(rb"(\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..)|\\u[dD][89a-fA-F]..")
+
+
+def _without_half_pairs(body: bytes) -> bytes:
+    """Half a surrogate pair, which is how JSON writes a name that is not UTF-8, as the replacement character: refusing is an evasion."""
+    return _PAIR_OR_HALF.sub(lambda found: found[1] or b"\\ufffd", body)
+
+
 def _decoded(decode: Callable[[bytes], Any], body: bytes) -> Any:  # noqa: ANN401  # what the decoder was made for
     try:
         return decode(body)
-    except msgspec.ValidationError as error:
-        _refuse(str(error))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        problem = str(error) if isinstance(error, msgspec.DecodeError) else "the body is not UTF-8 text of bounded depth"
-        raise MalformedJson(f"the body is not JSON: {problem}") from None
-
-
-_AT = re.compile(r"^(?P<problem>.*?)(?: - at `(?:key in )?\$\.?(?P<field>.*)`)?$", re.DOTALL)
-_UNNAMED_KEY = re.compile(r"\[\.\.\.\]")
-_POSITION = re.compile(r"features\[(\d+)\]$")
-
-
-def _refuse(message: str) -> NoReturn:
-    """Turn msgspec's sentence, which ends in the place, into an error that carries the place."""
-    found = _AT.match(message)
-    problem, place = (found["problem"], found["field"] or "") if found else (message, "")
-    position = _POSITION.search(place)
-    if position and int(position[1]) < len(flow.FEATURE_NAMES):
-        problem += f" for {flow.FEATURE_NAMES[int(position[1])]}"
-    raise MalformedEvent(_UNNAMED_KEY.sub("", place)[:LONGEST_ECHO], problem[:LONGEST_ECHO])
+        raise refusal_of(error, body) from None
 
 
 def to_batch(kind: Kind, events: Sequence[EventRequest]) -> tuple[EventBatch, Sequence[int], Mapping[int, EventError]]:

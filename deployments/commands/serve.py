@@ -23,6 +23,7 @@ from deployments.settings import read_settings
 __all__ = ["ServeRefused", "serve_forever"]
 
 READY_WITHIN_S = 120.0
+STOP_WITHIN_S = 45.0
 SERVE_LOGS = "/tmp/ray/session_latest/logs/serve"  # noqa: S108  # where Ray keeps them
 LEAST_CPUS = 2  # logical ones for Ray's scheduler: on one core the replicas still start, they only share it
 
@@ -77,6 +78,9 @@ def serve_forever(config: Path, *, host: str | None, port: int | None, auth: str
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):  # a second one must not leave half of Ray behind
             signal.signal(number, signal.SIG_IGN)
+        last_resort = threading.Timer(STOP_WITHIN_S, os._exit, (1,))  # Ray cannot shut down in order when its own processes died first
+        last_resort.daemon = True
+        last_resort.start()
         serve.shutdown()  # type: ignore[no-untyped-call]  # Ray has no types for it
         ray.shutdown()
 

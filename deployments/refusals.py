@@ -1,0 +1,54 @@
+"""What msgspec says of a bad body, as errors of ours that carry the place: field, position, feature name."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from ensemble.errors import EventError, MalformedEvent, MalformedJson
+from ensemble.features.flow import FEATURE_NAMES
+
+__all__ = ["refusal_of"]
+
+LONGEST_ECHO = 200  # characters of what a caller sent that an error repeats
+_AT = re.compile(r"^(?P<problem>.*?)(?: - at `(?:key in )?\$\.?(?P<place>.*)`)?$", re.DOTALL)
+_NAMED = re.compile(r"(?:required|unknown) field `(?P<name>.*)`$", re.DOTALL)
+_SOMEWHERE = "[...]"  # how msgspec writes a key of an object
+_POSITION = re.compile(r"features\[(\d+)\]$")
+
+
+def refusal_of(error: Exception, body: bytes) -> EventError:
+    """The error to answer with.
+
+    Args:
+        error: what decoding raised: msgspec's own, UnicodeDecodeError or RecursionError.
+        body: what was decoded.
+    """
+    if isinstance(error, msgspec.ValidationError):
+        return _misfit(str(error), body)
+    problem = str(error) if isinstance(error, msgspec.DecodeError) else "it is not UTF-8 text of bounded depth"
+    return MalformedJson(f"the body is not JSON: {problem}")
+
+
+def _misfit(message: str, body: bytes) -> MalformedEvent:
+    found = _AT.match(message)
+    problem, place = (found["problem"], found["place"] or "") if found else (message, "")
+    named = _NAMED.search(problem)
+    if named:
+        place = f"{place}.{named['name']}" if place else named["name"]
+    position = _POSITION.search(place)
+    if position and int(position[1]) < len(FEATURE_NAMES):
+        problem += f" for {FEATURE_NAMES[int(position[1])]}"
+    if place.endswith(_SOMEWHERE):
+        place = f"{place.removesuffix(_SOMEWHERE)}.{_first_word(body)}"
+    return MalformedEvent(place[:LONGEST_ECHO], problem[:LONGEST_ECHO])
+
+
+def _first_word(body: bytes) -> str:
+    """Name of the first feature of an event that is no number; "" where it cannot be told."""
+    try:
+        features: dict[str, object] = msgspec.json.decode(body).get("features", {})
+        return next(name for name, value in features.items() if isinstance(value, bool) or not isinstance(value, int | float | None))
+    except (msgspec.DecodeError, AttributeError, StopIteration, RecursionError):
+        return ""

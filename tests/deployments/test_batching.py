@@ -1,0 +1,201 @@
+"""The micro-batcher: everybody is answered, in their own place, whatever happens to the others. Driven by events; no clock, no sleep."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import pytest
+
+from deployments.batching import MicroBatcher
+
+
+class Counter:
+    """Scores an item as ten times itself; keeps what it was given, and holds each batch until it is let go."""
+
+    def __init__(self, *, is_open: bool = True, bad: frozenset[int] = frozenset()) -> None:
+        self.batches: list[list[int]] = []
+        self.out = self.most_out = 0
+        self.bad = bad
+        self.gate = asyncio.Event()
+        if is_open:
+            self.gate.set()
+
+    async def score(self, items: Sequence[int]) -> Sequence[int]:
+        self.batches.append(list(items))
+        self.out += 1
+        self.most_out = max(self.most_out, self.out)
+        try:
+            await self.gate.wait()
+            if self.bad & set(items):
+                raise ArithmeticError("this batch")
+            return [item * 10 for item in items]
+        finally:
+            self.out -= 1
+
+
+def run(promise: Coroutine[Any, Any, None]) -> None:
+    """Run to its end; a caller that nobody answers would hang, so five seconds are the end of patience."""
+    asyncio.run(asyncio.wait_for(promise, 5.0))
+
+
+async def turns(count: int = 20) -> None:
+    """Let every task that can go on go on."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(("batch_size", "in_flight"), [(1, 1), (7, 1), (256, 2), (3, 4)])
+def test_everything_submitted_is_answered_in_its_own_place(batch_size: int, in_flight: int) -> None:
+    async def promise() -> None:
+        counter = Counter()
+        batcher = MicroBatcher(counter.score, batch_size=batch_size, in_flight=in_flight)
+
+        answers = await asyncio.gather(*(batcher.submit(item) for item in range(500)))
+
+        assert answers == [item * 10 for item in range(500)]
+        assert sorted(item for batch in counter.batches for item in batch) == list(range(500))
+
+    run(promise())
+
+
+@pytest.mark.parametrize("in_flight", [1, 2, 5])
+def test_at_most_so_many_batches_are_out(in_flight: int) -> None:
+    async def promise() -> None:
+        counter = Counter(is_open=False)
+        batcher = MicroBatcher(counter.score, batch_size=2, in_flight=in_flight)
+        callers = [asyncio.create_task(batcher.submit(item)) for item in range(100)]
+        await turns()
+
+        assert counter.out == in_flight
+
+        counter.gate.set()
+        await asyncio.gather(*callers)
+        assert counter.most_out == in_flight
+
+    run(promise())
+
+
+def test_no_batch_is_larger_than_allowed() -> None:
+    async def promise() -> None:
+        counter = Counter()
+        batcher = MicroBatcher(counter.score, batch_size=16, in_flight=2)
+
+        await asyncio.gather(*(batcher.submit(item) for item in range(1000)))
+
+        assert max(map(len, counter.batches)) == 16
+
+    run(promise())
+
+
+def test_while_a_batch_is_out_the_next_one_gathers() -> None:
+    async def promise() -> None:
+        counter = Counter(is_open=False)
+        batcher = MicroBatcher(counter.score, batch_size=256, in_flight=1)
+        first = asyncio.create_task(batcher.submit(0))
+        await turns()
+        rest = [asyncio.create_task(batcher.submit(item)) for item in range(1, 100)]
+        await turns()
+        assert counter.batches == [[0]]
+
+        counter.gate.set()
+        await asyncio.gather(first, *rest)
+
+        assert counter.batches == [[0], list(range(1, 100))]
+
+    run(promise())
+
+
+def test_a_lone_caller_does_not_wait_for_company() -> None:
+    """No timer: the batch leaves in the next turn of the loop, and the loop's clock is never asked for a wake-up."""
+
+    async def promise() -> None:
+        counter = Counter()
+        batcher = MicroBatcher(counter.score, batch_size=256, in_flight=2)
+        loop = asyncio.get_running_loop()
+        timers: list[object] = []
+        loop.call_later = loop.call_at = lambda *arguments, **_: timers.append(arguments)  # type: ignore[method-assign,assignment]
+        caller = asyncio.ensure_future(batcher.submit(1))
+
+        await turns()
+
+        assert caller.done()
+        assert caller.result() == 10
+        assert not timers
+
+    asyncio.run(promise())
+
+
+def test_a_failing_batch_reaches_exactly_its_callers_and_the_next_goes_on() -> None:
+    async def promise() -> None:
+        counter = Counter(is_open=False, bad=frozenset({4}))
+        batcher = MicroBatcher(counter.score, batch_size=3, in_flight=1)
+        callers = [asyncio.create_task(batcher.submit(item)) for item in range(9)]
+        counter.gate.set()
+
+        answers = await asyncio.gather(*callers, return_exceptions=True)
+
+        unlucky = next(batch for batch in counter.batches if 4 in batch)
+        for item, answer in enumerate(answers):
+            assert isinstance(answer, ArithmeticError) if item in unlucky else answer == item * 10
+        assert len(unlucky) == 3
+        assert await batcher.submit(7) == 70
+
+    run(promise())
+
+
+def test_a_batch_that_answers_too_little_fails_its_callers_and_not_the_batcher() -> None:
+    async def promise() -> None:
+        async def forgetful(items: Sequence[int]) -> Sequence[int]:
+            return [item * 10 for item in items][: 1 if len(items) > 1 else None]
+
+        batcher = MicroBatcher(forgetful, batch_size=4, in_flight=1)
+
+        answers = await asyncio.gather(*(batcher.submit(item) for item in range(4)), return_exceptions=True)
+
+        assert any(isinstance(answer, Exception) for answer in answers)
+        assert await batcher.submit(3) == 30
+
+    run(promise())
+
+
+@pytest.mark.parametrize("is_out", [False, True], ids=["while waiting", "while out"])
+def test_a_caller_that_leaves_disturbs_nobody(is_out: bool) -> None:  # noqa: FBT001  # a case
+    async def promise() -> None:
+        counter = Counter(is_open=False)
+        batcher = MicroBatcher(counter.score, batch_size=256 if is_out else 1, in_flight=1)
+        callers = [asyncio.create_task(batcher.submit(item)) for item in range(5)]
+        await turns()
+
+        callers[3].cancel()
+        counter.gate.set()
+        answers = await asyncio.gather(*callers, return_exceptions=True)
+
+        assert isinstance(answers[3], asyncio.CancelledError)
+        assert [answers[item] for item in (0, 1, 2, 4)] == [0, 10, 20, 40]
+
+    run(promise())
+
+
+def test_a_cancelled_call_of_the_layers_fails_its_batch_and_the_next_goes_on() -> None:
+    """Ray cancels a call with CancelledError, which is no Exception: its callers must still be told."""
+
+    async def promise() -> None:
+        calls = 0
+
+        async def score(items: Sequence[int]) -> Sequence[int]:
+            nonlocal calls
+            calls += 1
+            if calls == 1:
+                raise asyncio.CancelledError
+            return [item * 10 for item in items]
+
+        batcher = MicroBatcher(score, batch_size=2, in_flight=1)
+
+        answers = await asyncio.wait_for(asyncio.gather(*(batcher.submit(item) for item in range(4)), return_exceptions=True), 3.0)
+
+        assert all(isinstance(answer, BaseException) for answer in answers[:2])
+        assert answers[2:] == [20, 30]
+
+    run(promise())

@@ -1,0 +1,293 @@
+"""The fan-out: whatever a layer does, every event gets its verdict in time, and a layer that did not speak is named with its reason."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError
+from ray.serve.exceptions import BackPressureError
+
+from deployments.fanout import FanOut
+from deployments.settings import FusionSettings
+from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch, ProcessEvent
+from ensemble.features.flow import FEATURE_NAMES
+from ensemble.fusion import Fusion, Thresholds
+from ensemble.loading import LAYERS, ReleaseFusion
+from ensemble.slot import SlotState
+from ensemble.verdicts import LayerScores, LayerStatus, SystemStatus, Verdicts, VerdictWord
+
+RELEASE = 7
+DEADLINE_S = 0.25
+FLOWS = FlowBatch(("a", "b"), ("", ""), np.zeros((2, len(FEATURE_NAMES)), np.float32))
+PROCESSES = ProcessBatch.of([ProcessEvent("sh"), ProcessEvent("ls")])
+_RISING = Thresholds(0.1, 0.5, 0.9)
+FUSIONS = ReleaseFusion(
+    RELEASE,
+    {
+        Kind.FLOW: Fusion({"anomaly": 0.6, "behavior": 0.4}, 1.0, {"anomaly+behavior": _RISING, "anomaly": _RISING, "behavior": _RISING}),
+        Kind.PROCESS: Fusion({"anomaly": 1.0}, 1.0, {"anomaly": _RISING}),
+    },
+)
+Call = Callable[[EventBatch, int, bool], Awaitable[LayerScores]]
+
+
+def speaks(layer: str, score: float = 0.7, *, release: int = RELEASE) -> Call:
+    async def call(batch: EventBatch, _release: int, _explain: bool) -> LayerScores:  # noqa: FBT001  # as Serve passes it
+        return LayerScores(layer, LayerStatus.LIVE, "1", release, np.full(len(batch), score))
+
+    return call
+
+
+def raises(error: BaseException) -> Call:
+    async def call(_batch: EventBatch, _release: int, _explain: bool) -> LayerScores:  # noqa: FBT001
+        raise error
+
+    return call
+
+
+class HungLayer:
+    """Never answers; knows whether it was cancelled."""
+
+    def __init__(self) -> None:
+        self.was_cancelled = False
+
+    async def __call__(self, _batch: EventBatch, _release: int, _explain: bool) -> LayerScores:  # noqa: FBT001
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            self.was_cancelled = True
+            raise
+        raise AssertionError
+
+
+def fan_out(
+    changed: Mapping[str, Call],
+    *,
+    release: ReleaseFusion | None = FUSIONS,
+    deadline_s: float = 20.0,
+    states: Mapping[str, Any] | None = None,
+) -> FanOut:
+    """All layers speak, but for those that are `changed`; `release` is fused with, None for the built-in rule."""
+    calls = {layer: speaks(layer) for layer in LAYERS} | dict(changed)
+    made = FanOut(
+        calls=calls, states=states or {}, deadline_s=deadline_s, fusion_settings=FusionSettings(min_coverage=0.5, posture_bound=0.5)
+    )
+    if release is not None:
+        made.serve(release)
+    return made
+
+
+def verdicts_of(fan: FanOut, batch: EventBatch = FLOWS, *, waited_s: float = 0.0) -> Verdicts:
+    async def scored() -> Verdicts:
+        verdicts = await fan.score(batch, explain=False, since=time.monotonic() - waited_s)
+        await asyncio.sleep(0)  # a cancelled call ends in the next turn of the loop
+        assert asyncio.all_tasks() == {asyncio.current_task()}, "a call of a layer is left running"
+        return verdicts
+
+    return asyncio.run(scored())
+
+
+def opinion(verdicts: Verdicts, layer: str) -> LayerScores:
+    return next(one for one in verdicts.layers if one.layer == layer)
+
+
+@pytest.fixture
+def budgets(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that layers were waited for; waiting itself is cut short, so that no test depends on how busy the machine is."""
+    asked: list[float] = []
+    wait = asyncio.wait
+
+    async def recorded(calls: Any, *, timeout: float) -> Any:  # noqa: ASYNC109  # as asyncio.wait has it
+        asked.append(timeout)
+        return await wait(calls, timeout=0.01)
+
+    monkeypatch.setattr("deployments.fanout.asyncio.wait", recorded)
+    return asked
+
+
+def test_every_layer_speaks_and_is_named_in_one_order() -> None:
+    verdicts = verdicts_of(fan_out({}))
+
+    assert [one.layer for one in verdicts.layers] == list(LAYERS)
+    assert {one.status for one in verdicts.layers} == {LayerStatus.LIVE}
+    assert verdicts.coverage == 1.0
+    assert not verdicts.degraded
+    assert verdicts.status is SystemStatus.FULLY_OPERATIONAL
+
+
+@pytest.mark.parametrize("hung", [["anomaly"], ["behavior"], ["resilience"], ["anomaly", "behavior"], list(LAYERS)])
+def test_a_hung_layer_is_a_missing_layer_within_the_deadline(hung: list[str], budgets: list[float]) -> None:
+    """P18: also with layers hung, every request is answered by its deadline; the call is cancelled, so that no queue grows."""
+    layers = {layer: HungLayer() for layer in hung}
+
+    verdicts = verdicts_of(fan_out(layers, deadline_s=DEADLINE_S))
+
+    assert len(budgets) == 1
+    assert budgets[0] <= DEADLINE_S
+    for layer, call in layers.items():
+        assert opinion(verdicts, layer).status is LayerStatus.TIMEOUT
+        assert opinion(verdicts, layer).reason == "LAYER_TIMEOUT"
+        assert call.was_cancelled
+    assert {one.layer for one in verdicts.layers if one.speaks} == LAYERS.keys() - set(hung)
+    assert verdicts.degraded
+
+
+def test_a_hung_layer_costs_about_its_deadline_in_real_time() -> None:
+    started = time.monotonic()
+
+    verdicts_of(fan_out({"behavior": HungLayer()}, deadline_s=DEADLINE_S))
+
+    assert time.monotonic() - started < 5.0  # twenty times the deadline: a busy machine passes, waiting for ever does not
+
+
+@pytest.mark.parametrize("waited_s", [0.0, 0.1, 0.25, 3.0])
+def test_time_spent_waiting_is_taken_off_the_deadline(waited_s: float, budgets: list[float]) -> None:
+    """P18, deadline + 10 %: the budget is spent from the moment the event came; a tenth of it stays for the layers."""
+    verdicts_of(fan_out({"anomaly": HungLayer()}, deadline_s=DEADLINE_S), waited_s=waited_s)
+
+    assert 0.1 * DEADLINE_S <= budgets[0] <= max(DEADLINE_S - waited_s, 0.1 * DEADLINE_S)
+    assert waited_s >= DEADLINE_S or budgets[0] + waited_s <= 1.1 * DEADLINE_S
+
+
+FAILURES = [
+    pytest.param(ValueError("/srv/secret.py line 3"), "LAYER_ERROR", id="raises"),
+    pytest.param(RayActorError(), "LAYER_CRASHED", id="its process died"),
+    pytest.param(ActorDiedError(), "LAYER_CRASHED", id="its actor died"),
+    pytest.param(ActorUnavailableError("gone", None), "LAYER_CRASHED", id="its actor is unreachable"),
+    pytest.param(BackPressureError(num_queued_requests=9, max_queued_requests=8), "LAYER_OVERLOADED", id="its queue is full"),
+    pytest.param(asyncio.CancelledError(), "LAYER_CRASHED", id="cancelled by Ray"),
+]
+
+
+@pytest.mark.parametrize(("error", "code"), FAILURES)
+@pytest.mark.parametrize("layer", list(LAYERS))
+def test_a_failing_layer_abstains_under_a_stable_code(layer: str, error: BaseException, code: str) -> None:
+    """The others go on, and the error's own text stays inside."""
+    verdicts = verdicts_of(fan_out({layer: raises(error)}))
+
+    failed = opinion(verdicts, layer)
+    assert (failed.status, failed.reason) == (LayerStatus.FALLBACK, code)
+    assert failed.scores.tolist() == [LAYERS[layer].fallback_score] * 2
+    assert {one.layer for one in verdicts.layers if one.speaks} == LAYERS.keys() - {layer}
+    assert verdicts.degraded
+
+
+def test_a_call_that_fails_before_it_is_awaited_is_a_failing_layer_too() -> None:
+    def call(_batch: EventBatch, _release: int, _explain: bool) -> Awaitable[LayerScores]:  # noqa: FBT001
+        raise RuntimeError("no replicas")
+
+    verdicts = verdicts_of(fan_out({"behavior": call}))
+
+    assert opinion(verdicts, "behavior").reason == "LAYER_ERROR"
+
+
+def test_a_silent_layer_counts_for_nothing() -> None:
+    """P12: the shown score of an abstention moves neither score nor coverage."""
+    whole = verdicts_of(fan_out({"behavior": speaks("behavior", 0.01), "anomaly": speaks("anomaly", 0.9)}))
+    half = verdicts_of(fan_out({"behavior": raises(ValueError()), "anomaly": speaks("anomaly", 0.9)}))
+
+    assert half.coverage == pytest.approx(0.6)
+    assert (half.score > whole.score).all()
+    assert (half.low <= half.score).all()
+    assert (half.score <= half.high).all()
+
+
+def test_without_a_fusion_every_verdict_is_indeterminate() -> None:
+    """DESIGN section 4: the built-in rule still gives a score, and does not pretend that it was fitted."""
+    verdicts = verdicts_of(fan_out({}, release=None))
+
+    assert set(verdicts.word) == {VerdictWord.INDETERMINATE}
+    assert np.isfinite(verdicts.score).all()
+    assert all(one.speaks for one in verdicts.layers)
+
+
+def test_a_layer_that_has_no_opinion_on_processes_is_not_asked_and_not_missed() -> None:
+    async def unasked(_batch: EventBatch, _release: int, _explain: bool) -> LayerScores:  # noqa: FBT001
+        raise AssertionError
+
+    verdicts = verdicts_of(fan_out({"behavior": unasked}), PROCESSES)
+
+    assert opinion(verdicts, "behavior").status is LayerStatus.NOT_APPLICABLE
+    assert verdicts.coverage == 1.0
+    assert not verdicts.degraded
+
+
+def test_every_layer_is_asked_for_the_release_that_is_fused_with() -> None:
+    asked: list[tuple[int, bool]] = []
+
+    async def call(batch: EventBatch, release: int, explain: bool) -> LayerScores:  # noqa: FBT001
+        asked.append((release, explain))
+        return LayerScores("behavior", LayerStatus.LIVE, "1", release, np.full(len(batch), 0.5))
+
+    verdicts_of(fan_out({"behavior": call}))
+
+    assert asked == [(RELEASE, False)]
+
+
+@pytest.mark.parametrize("other", [RELEASE - 1, RELEASE + 1, 0])
+def test_an_answer_of_another_release_is_never_used(other: int) -> None:
+    """DESIGN section 4: an answer is made by one release only. Its calibration was fitted to another fusion."""
+    verdicts = verdicts_of(fan_out({"behavior": speaks("behavior", 0.99, release=other)}))
+
+    assert not opinion(verdicts, "behavior").speaks
+    assert verdicts.coverage == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("size", [0, 1, 3])
+def test_an_answer_for_another_number_of_events_is_never_used(size: int) -> None:
+    """A layer's bug must not stop the others, nor score one event with another's opinion."""
+
+    async def call(_batch: EventBatch, release: int, _explain: bool) -> LayerScores:  # noqa: FBT001
+        return LayerScores("behavior", LayerStatus.LIVE, "1", release, np.full(size, 0.99))
+
+    verdicts = verdicts_of(fan_out({"behavior": call}))
+
+    assert not opinion(verdicts, "behavior").speaks
+    assert verdicts.score.shape == (2,)
+
+
+class States:
+    """State calls that are counted."""
+
+    def __init__(self, answers: Mapping[str, BaseException | None]) -> None:
+        self.asked = 0
+        self.calls = {layer: self._call(layer, error) for layer, error in answers.items()}
+
+    def _call(self, layer: str, error: BaseException | None) -> Callable[[int], Awaitable[tuple[SlotState, str]]]:
+        async def call(_wanted: int) -> tuple[SlotState, str]:
+            self.asked += 1
+            if error is not None:
+                raise error
+            return SlotState(layer, RELEASE, dict.fromkeys(LAYERS[layer].kinds, (LayerStatus.LIVE, "1", ""))), "cpu"
+
+        return call
+
+
+@pytest.mark.parametrize("error", [RayActorError(), asyncio.CancelledError(), ValueError("inside")])
+def test_health_is_told_although_a_layer_cannot_tell_its_own(error: BaseException) -> None:
+    """P38: a layer that does not answer is a status, not a failure of the health route."""
+    states = States({"anomaly": None, "behavior": error, "resilience": None})
+
+    view = asyncio.run(fan_out({}, states=states.calls).system())
+
+    assert view.status is SystemStatus.PARTIALLY_OPERATIONAL
+    assert view.health()["providers"]["behavior"]["status"] == "timeout"
+    assert view.health()["status"] == "degraded"
+    assert view.coverage == pytest.approx(0.6)
+
+
+def test_probes_ask_the_layers_once_a_second_at_most() -> None:
+    states = States(dict.fromkeys(LAYERS))
+    fan = fan_out({}, states=states.calls)
+
+    async def probed() -> None:
+        await asyncio.gather(*(fan.system() for _ in range(50)))
+
+    asyncio.run(probed())
+
+    assert states.asked < 50  # three layers, at most a few rounds however slow the machine

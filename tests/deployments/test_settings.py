@@ -1,0 +1,273 @@
+"""Settings and composition: one documented file, refused whole with every mistake named, and one application out of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel, ValidationError
+from ray.serve import Application
+
+from deployments import app as composition
+from deployments.ingress import IngressApp
+from deployments.layers import LayerDeployment
+from deployments.settings import ROOT, Settings, read_settings
+from ensemble.loading import LAYERS
+
+DEFAULTS = ROOT / "configs" / "default.yaml"
+CONFIGS = [pytest.param(ROOT / "serve_config.yaml", id="serve_config"), pytest.param(ROOT / "configs" / "gpu.yaml", id="gpu")]
+
+
+def leaves(tree: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, (*above, key))
+        else:
+            yield (*above, key)
+
+
+def fields(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from fields(inner, (*above, name))
+        else:
+            yield (*above, name)
+
+
+def mistakes(overrides: Mapping[str, Any]) -> set[str]:
+    with pytest.raises(ValidationError) as caught:
+        read_settings(overrides)
+    return {".".join(map(str, error["loc"])) for error in caught.value.errors()}
+
+
+# -- the file
+
+
+def test_the_default_file_has_every_setting_and_no_other() -> None:
+    assert set(leaves(yaml.safe_load(DEFAULTS.read_text()))) == set(fields(Settings))
+
+
+def test_every_setting_says_its_unit_or_its_reason() -> None:
+    """STYLE section 10. A setting that stands in several layers is explained at the first of them."""
+    explained: set[str] = set()
+    silent: list[str] = []
+    for line in DEFAULTS.read_text().splitlines():
+        found = re.match(r"\s+(\w+): *[^#\s][^#]*(?:# *(?P<reason>.*))?$", line)
+        if not found:
+            continue
+        if len((found["reason"] or "").split()) >= 2:
+            explained.add(found[1])
+        elif found[1] not in explained:
+            silent.append(found[1])
+
+    assert not silent
+    assert explained == {path[-1] for path in fields(Settings)}
+
+
+def test_no_setting_has_a_default_in_the_code() -> None:
+    """STYLE section 9: a default that hides a decision."""
+
+    def models(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+        yield model
+        for field in model.model_fields.values():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                yield from models(field.annotation)
+
+    assert all(field.is_required() for model in models(Settings) for field in model.model_fields.values())
+
+
+# -- reading it
+
+
+def test_overrides_are_laid_over_the_file_and_leave_the_rest() -> None:
+    changed = read_settings({"ingress": {"deadline_ms": 99}, "layers": {"behavior": {"gpus": "auto"}}})
+
+    assert changed.ingress.deadline_ms == 99
+    assert changed.layers.behavior.gpus == "auto"
+    before = read_settings()
+    assert changed.ingress.max_events == before.ingress.max_events
+    assert changed.layers.anomaly == before.layers.anomaly
+
+
+def test_the_state_folder_of_the_environment_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AXON_STATE", str(tmp_path / "elsewhere"))
+
+    assert read_settings({"store": {"state": "somewhere"}}).state == tmp_path / "elsewhere"
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_without_it_the_state_folder_lies_in_the_repository(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+    monkeypatch.delenv("AXON_STATE") if value is None else monkeypatch.setenv("AXON_STATE", value)
+
+    assert read_settings().state == ROOT / "var"
+    assert read_settings().shipped == ROOT / "artifacts"
+
+
+def test_all_mistakes_stand_in_one_message() -> None:
+    """P36: an unknown key, a wrong type, a number out of range and a misspelt section, all at once."""
+    wrong = {
+        "ingress": {"deadline_ms": -1, "deadline": 5, "max_events": "many"},
+        "fusion": {"min_coverage": 1.5},
+        "layers": {"behavior": {"gpus": "some"}, "logs": {}},
+        "posturr": {},
+    }
+
+    found = mistakes(wrong)
+
+    for place in ("ingress.deadline_ms", "ingress.deadline", "ingress.max_events", "fusion.min_coverage", "layers.logs", "posturr"):
+        assert place in found
+    assert any(place.startswith("layers.behavior.gpus") for place in found)
+
+
+IMPOSSIBLE = [
+    ({"ingress": {"deadline_ms": float("nan")}}, "ingress.deadline_ms"),
+    ({"ingress": {"deadline_ms": float("inf")}}, "ingress.deadline_ms"),
+    ({"ingress": {"deadline_ms": 0}}, "ingress.deadline_ms"),
+    ({"ingress": {"max_events": 0}}, "ingress.max_events"),
+    ({"ingress": {"max_events": 1.5}}, "ingress.max_events"),
+    ({"ingress": {"max_body_bytes": 0}}, "ingress.max_body_bytes"),
+    ({"ingress": None}, "ingress"),
+    ({"ingress": 5}, "ingress"),
+    ({"fusion": {"min_coverage": -0.1}}, "fusion.min_coverage"),
+    ({"fusion": {"posture_bound": 3}}, "fusion.posture_bound"),
+    ({"posture": {"expired_after_days": 0}}, "posture.expired_after_days"),
+    ({"store": {"tenant": None}}, "store.tenant"),
+    ({"layers": {"anomaly": {"min_replicas": 0}}}, "layers.anomaly.min_replicas"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "place"), IMPOSSIBLE)
+def test_an_impossible_setting_is_refused_by_its_place(overrides: Mapping[str, Any], place: str) -> None:
+    assert place in mistakes(overrides)
+
+
+def test_settings_survive_the_way_to_a_replica() -> None:
+    """What travels between processes is JSON values."""
+    before = read_settings({"layers": {"behavior": {"gpus": 0.5}}})
+
+    assert Settings.model_validate(before.model_dump(mode="json")) == before
+
+
+# -- the files that operators start with
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_shipped_config_file_is_one_application_on_loopback_with_settings_that_hold(config: Path) -> None:
+    """Serve's own default for config files is 0.0.0.0."""
+    file = yaml.safe_load(config.read_text())
+
+    (application,) = file["applications"]
+    assert application["import_path"] == "deployments.app:build"
+    assert application["route_prefix"] == "/"
+    assert file["http_options"]["host"] == "127.0.0.1"
+    assert file["http_options"]["request_timeout_s"] * 1000 > read_settings(application["args"]).ingress.deadline_ms
+
+
+def test_the_gpu_file_gives_the_torch_layer_a_share_where_there_is_one() -> None:
+    file = yaml.safe_load((ROOT / "configs" / "gpu.yaml").read_text())
+
+    settings = read_settings(file["applications"][0]["args"])
+
+    assert settings.layers.behavior.gpus == "auto"
+    assert {settings.layer(name).gpus for name in LAYERS if name != "behavior"} == {0}
+
+
+# -- the application
+
+
+def bound(application: Application) -> Any:
+    return application._bound_deployment
+
+
+def layers_of(application: Application) -> dict[str, Any]:
+    return {name: bound(layer) for name, layer in bound(application).init_args[1].items()}
+
+
+def gpus_of(application: Application, layer: str) -> tuple[float, float]:
+    """The share that is scheduled, and the share the process will keep to."""
+    deployment = layers_of(application)[layer]
+    return deployment.ray_actor_options["num_gpus"], deployment.init_args[2]
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """A cluster with so many GPUs; None for no cluster at all."""
+    gpus: float | None = request.param
+    monkeypatch.setattr(composition.ray, "is_initialized", lambda: gpus is not None)
+    monkeypatch.setattr(composition.ray, "cluster_resources", lambda: {"CPU": 2.0} | ({"GPU": gpus} if gpus else {}))
+
+
+def test_the_application_is_an_ingress_and_one_deployment_a_layer() -> None:
+    application = composition.build({})
+
+    ingress = bound(application)
+    assert ingress.name == "ingress"
+    assert issubclass(ingress.func_or_class, IngressApp)
+    assert layers_of(application).keys() == LAYERS.keys()
+    for name, layer in layers_of(application).items():
+        assert layer.name == name
+        assert layer.func_or_class is LayerDeployment
+        assert layer.init_args[0] == name
+
+
+def test_every_deployment_scales_on_its_own() -> None:
+    settings = read_settings()
+    application = composition.build({})
+
+    for name, deployment in {**layers_of(application), "ingress": bound(application)}.items():
+        wanted = settings.ingress if name == "ingress" else settings.layer(name)
+        scaling = deployment._deployment_config.autoscaling_config
+        assert (scaling.min_replicas, scaling.max_replicas) == (wanted.min_replicas, wanted.max_replicas)
+        assert scaling.target_ongoing_requests == wanted.target_ongoing_requests
+        assert scaling.upscale_delay_s == wanted.upscale_delay_s
+        assert deployment._deployment_config.max_ongoing_requests == wanted.max_ongoing_requests
+        assert deployment.ray_actor_options["num_cpus"] == wanted.num_cpus
+
+
+def test_arguments_reach_every_deployment() -> None:
+    application = composition.build({"store": {"tenant": "acme"}, "layers": {"anomaly": {"max_replicas": 7}}})
+
+    assert bound(application).init_args[0]["store"]["tenant"] == "acme"
+    assert {layer.init_args[1]["store"]["tenant"] for layer in layers_of(application).values()} == {"acme"}
+    assert layers_of(application)["anomaly"]._deployment_config.autoscaling_config.max_replicas == 7
+
+
+def test_wrong_arguments_are_refused_before_anything_is_composed() -> None:
+    """P36: a running service never sees a wrong configuration."""
+    with pytest.raises(ValidationError):
+        composition.build({"ingres": {}})
+
+
+SHARES = [
+    pytest.param(None, "auto", 0.0, id="no cluster, auto"),
+    pytest.param(None, 0.5, 0.0, id="no cluster, half"),
+    pytest.param(0.0, "auto", 0.0, id="no GPU, auto"),
+    pytest.param(0.0, 0.5, 0.0, id="no GPU, half"),
+    pytest.param(0.0, 1, 0.0, id="no GPU, a whole one"),
+    pytest.param(1.0, "auto", 0.25, id="one GPU, auto"),
+    pytest.param(1.0, 0.5, 0.5, id="one GPU, half"),
+    pytest.param(1.0, 1, 1.0, id="one GPU, a whole one"),
+    pytest.param(1.0, 0, 0.0, id="one GPU, none asked"),
+    pytest.param(4.0, "auto", 0.25, id="four GPUs, auto"),
+]
+
+
+@pytest.mark.parametrize(("cluster", "asked", "given"), SHARES, indirect=["cluster"])
+def test_a_layer_gets_the_gpu_share_that_the_cluster_can_give(cluster: None, asked: float | str, given: float) -> None:
+    """DESIGN decision 7, fault R8: asking for what the cluster has not would wait for ever; the layer starts on what there is."""
+    del cluster
+    application = composition.build({"layers": {"behavior": {"gpus": asked}}})
+
+    assert gpus_of(application, "behavior") == (given, given)
+    assert gpus_of(application, "anomaly") == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("asked", [1.5, 2, 8, -0.25, float("nan"), "half"])
+def test_a_share_that_no_layer_can_use_is_refused(asked: float | str) -> None:
+    """A layer computes on one device. Ray would wait for ever for two GPUs where there is one, and cannot schedule one and a half."""
+    assert any(place.startswith("layers.behavior.gpus") for place in mistakes({"layers": {"behavior": {"gpus": asked}}}))

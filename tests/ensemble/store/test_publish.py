@@ -1,0 +1,315 @@
+"""Publishing: the old versions or a new one, whole, whatever happens on the way."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible, ArtifactUntrusted, VersionExists
+from ensemble.layers.model import Parts
+from ensemble.store import durable
+from ensemble.store import publish as publishing
+from ensemble.store.codecs import decode_parts, encode_parts
+from ensemble.store.layout import Store
+from ensemble.store.listing import list_bundles
+from ensemble.store.load import open_bundle
+from ensemble.store.names import BundleRef
+from ensemble.store.publish import sweep_staging
+
+
+def leftovers(store: Store) -> list[Path]:
+    return list((store.state / ".staging").iterdir())
+
+
+def everything(root: Path) -> dict[str, bytes]:
+    """Every published file below `root`, by path."""
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted((root / "tenants").rglob("*")) if path.is_file()}
+
+
+def test_versions_count_up_from_one(store: Store, publish: Callable[..., BundleRef]) -> None:
+    assert [publish(store).version for _ in range(3)] == [1, 2, 3]
+
+
+def test_the_tenth_version_comes_after_the_ninth(store: Store, publish: Callable[..., BundleRef]) -> None:
+    """F24: order is the number, not the text; "10" < "9" as text."""
+    versions = [publish(store).version for _ in range(11)]
+
+    assert versions[-1] == 11
+    assert [listing.ref.version for listing in list_bundles(store, publish(store).tenant)][:4] == [12, 11, 10, 9]
+
+
+def test_times_of_files_do_not_decide_the_order(
+    store: Store, publish: Callable[..., BundleRef], folder_of: Callable[[Store, BundleRef], Path]
+) -> None:
+    """C-22: "latest" by mtime changes with a restore or a touch."""
+    first = publish(store)
+    publish(store)
+    os.utime(folder_of(store, first), (2**33, 2**33))
+
+    assert publish(store).version == 3
+
+
+def test_versions_rise_over_both_roots(two_roots: Store, publish: Callable[..., BundleRef]) -> None:
+    shipped = Store(two_roots.shipped, None)
+    assert [publish(shipped).version for _ in range(2)] == [1, 2]
+
+    assert publish(two_roots).version == 3
+    assert publish(two_roots).version == 4
+    assert publish(shipped).version == 3  # the shipped store knows nothing of a host's own; the digest tells the two apart
+
+
+def test_publishing_writes_nothing_into_the_shipped_root(two_roots: Store, publish: Callable[..., BundleRef]) -> None:
+    publish(Store(two_roots.shipped, None))
+    before = everything(two_roots.shipped)
+
+    publish(two_roots)
+
+    assert everything(two_roots.shipped) == before
+
+
+def test_a_tenant_counts_alone(store: Store, publish: Callable[..., BundleRef]) -> None:
+    """C-22: tenant "a" matched the files of tenant "a_b"."""
+    assert publish(store, tenant="a_b").version == 1
+    assert publish(store, tenant="a").version == 1
+    assert publish(store, tenant="a", model="anomaly-process").version == 1
+
+
+def test_published_files_are_read_only_and_nothing_is_left_in_staging(
+    store: Store, publish: Callable[..., BundleRef], folder_of: Callable[[Store, BundleRef], Path]
+) -> None:
+    folder = folder_of(store, publish(store, pictures={"roc.png": b"\x89PNG"}))
+
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    assert modes == dict.fromkeys(["CARD.md", "config.json", "golden.json", "manifest.json", "model.safetensors", "roc.png"], 0o444)
+    assert leftovers(store) == []
+
+
+def test_a_picture_comes_back(store: Store, publish: Callable[..., BundleRef]) -> None:
+    assert open_bundle(store, publish(store, pictures={"roc.png": b"\x89PNG"})).files["roc.png"] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("name", ["../roc.png", "roc.svg", "CARD.md", "model.safetensors", "manifest.json", "ROC.PNG", ".png"])
+def test_a_picture_cannot_take_another_place(store: Store, publish: Callable[..., BundleRef], name: str) -> None:
+    with pytest.raises(ArtifactCorrupt):
+        publish(store, pictures={name: b"x"})
+
+    assert not store.state.exists()
+
+
+def test_a_model_that_could_not_be_loaded_is_not_published(store: Store, publish: Callable[..., BundleRef]) -> None:
+    """F9: a NaN weight is found by the publisher, not by the replica."""
+    with pytest.raises(ArtifactIncompatible, match="array weights"):
+        publish(store, float("nan"))
+
+    assert not store.state.exists()
+
+
+def test_a_training_record_without_its_seed_is_not_published(store: Store, publish: Callable[..., BundleRef]) -> None:
+    with pytest.raises(ArtifactCorrupt, match=r"training\.seed"):
+        publish(store, training={"recipe": "toy", "data_sha256": "", "rows": 1})
+
+    assert leftovers(store) == []
+    assert list_bundles(store, publish(store).tenant)[0].ref.version == 1
+
+
+def test_a_link_in_the_store_does_not_lead_a_publisher_out(store: Store, publish: Callable[..., BundleRef], tmp_path: Path) -> None:
+    """F15."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    publish(store)
+    shutil.rmtree(store.state / "tenants" / "acme" / "bundles")
+    (store.state / "tenants" / "acme" / "bundles").symlink_to(outside)
+
+    with pytest.raises(ArtifactUntrusted):
+        publish(store)
+
+    assert list(outside.iterdir()) == []
+
+
+def test_publishers_at_the_same_moment_get_a_version_each(store: Store, publish: Callable[..., BundleRef]) -> None:
+    """F22: nobody's model is lost, and no version is two models."""
+    start = threading.Barrier(6)
+
+    def one(value: float) -> tuple[float, BundleRef]:
+        start.wait()
+        return value, publish(store, value)
+
+    with ThreadPoolExecutor(6) as pool:
+        published = list(pool.map(one, range(6)))
+
+    assert sorted(ref.version for _, ref in published) == [1, 2, 3, 4, 5, 6]
+    assert all(decode_parts(open_bundle(store, ref).files).config["value"] == value for value, ref in published)
+
+
+@pytest.mark.parametrize("empty", [False, True], ids=["published", "empty directory"])
+def test_a_version_that_exists_is_never_replaced(
+    store: Store, publish: Callable[..., BundleRef], monkeypatch: pytest.MonkeyPatch, *, empty: bool
+) -> None:
+    """F22: where the lock does not reach (NFS), the rename decides; one wins. An empty directory would be replaced silently."""
+    first = publish(store, 1.0)
+    if empty:
+        (store.state / "tenants" / "acme" / "bundles" / "anomaly-flow" / "2").mkdir()
+    monkeypatch.setattr(publishing, "next_serial", lambda *_: 2 if empty else 1)
+
+    with pytest.raises(VersionExists):
+        publish(store, 2.0)
+
+    assert decode_parts(open_bundle(store, first).files).config["value"] == 1.0
+    assert leftovers(store) == []
+
+
+def test_a_rename_that_loses_the_race_says_so(store: Store, publish: Callable[..., BundleRef], monkeypatch: pytest.MonkeyPatch) -> None:
+    """F22: the version appears after we looked, before we rename."""
+    publish(store, 1.0)
+    taken = store.state / "tenants" / "acme" / "bundles" / "anomaly-flow" / "2"
+    honest = os.rename
+
+    def late(staged: Path, final: Path) -> None:
+        taken.mkdir()
+        (taken / "manifest.json").touch()
+        honest(staged, final)
+
+    monkeypatch.setattr(os, "rename", late)
+
+    with pytest.raises(VersionExists, match="anomaly-flow/2"):
+        publish(store, 2.0)
+
+
+def test_a_full_disk_publishes_nothing_and_leaves_nothing(
+    store: Store, publish: Callable[..., BundleRef], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F20: ENOSPC at the k-th write, for every k."""
+    ref = publish(store, 1.0)
+    before = everything(store.state)
+    honest = os.write
+    failures = 0
+    for k in range(100):
+        left = k
+
+        def filling(fd: int, data: bytes) -> int:
+            nonlocal left
+            if left == 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            left -= 1
+            return honest(fd, data)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", filling)
+            try:
+                publish(store, 2.0)
+            except OSError:
+                failures += 1
+            else:
+                break
+        assert everything(store.state) == before
+        assert leftovers(store) == []
+
+    assert failures == 5  # four files and the manifest
+    assert open_bundle(store, ref)
+
+
+def test_a_short_write_is_finished(store: Store, publish: Callable[..., BundleRef], monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: honest(fd, data[:7]))
+
+    assert open_bundle(store, publish(store))
+
+
+def test_the_sweeper_takes_what_is_an_hour_old_and_leaves_a_living_publisher_alone(
+    store: Store, publish: Callable[..., BundleRef], now: datetime
+) -> None:
+    """F21."""
+    publish(store)
+    for name, age in {"dead": 3700, "alive": 60, "from-the-future": -7200}.items():
+        place = store.state / ".staging" / name
+        place.mkdir()
+        (place / "model.safetensors").write_bytes(b"half")
+        os.utime(place, (now.timestamp() - age,) * 2)
+
+    assert sweep_staging(store, now=now) == 2
+    assert [path.name for path in leftovers(store)] == ["alive"]
+
+
+def test_sweeping_a_store_that_was_never_written_is_nothing(store: Store, now: datetime) -> None:
+    assert sweep_staging(store, now=now) == 0
+    assert not store.state.exists()
+
+
+def test_every_byte_is_on_the_disk_before_its_name_is(
+    store: Store, publish: Callable[..., BundleRef], steps_of: Callable[[Callable[[], object]], list[str]]
+) -> None:
+    """P4: fsync of every file and of the directory come before the rename, fsync of the parent after it."""
+    steps = steps_of(lambda: publish(store))
+
+    written = [step for step in steps if step.startswith(("write", "fsync", "rename"))]
+    renamed = written.index("rename 1")
+    files = ["CARD.md", "config.json", "golden.json", "model.safetensors", "manifest.json"]
+    for name in files:
+        assert written.index(f"write {name}") < written.index(f"fsync {name}") < renamed
+    assert written.index("write manifest.json") > max(written.index(f"fsync {name}") for name in files[:-1])
+    assert written[renamed - 1] == "fsync staged"
+    assert written[renamed + 1 :] == ["fsync anomaly-flow"]
+
+
+@pytest.mark.parametrize("power_cut", [False, True], ids=["killed", "power cut"])
+def test_a_publisher_killed_at_any_step_leaves_the_old_or_the_new(
+    store: Store, publish: Callable[..., BundleRef], now: datetime, die_at: Callable[..., bool], *, power_cut: bool, tmp_path: Path
+) -> None:
+    """P4, F21: SIGKILL before the k-th step for every k; in a power cut, what was not fsynced is lost as well."""
+    first = publish(store, 1.0)
+    versions_after = []
+    for k in range(200):
+        copy = Store(tmp_path / f"copy{k}", None)
+        shutil.copytree(store.state, copy.state)
+        survived = die_at(k, lambda: publish(copy, 2.0), power_cut=power_cut)  # noqa: B023
+
+        listed = list_bundles(copy, first.tenant)
+        assert [listing.problem for listing in listed] == [""] * len(listed)
+        assert [decode_parts(open_bundle(copy, listing.ref).files).config["value"] for listing in listed] in ([1.0], [2.0, 1.0])
+        versions_after.append(len(listed))
+        if survived:
+            break
+        assert publish(copy, 3.0).version == len(listed) + 1  # the dead publisher's lock is gone
+        sweep_staging(copy, now=now + timedelta(days=36_500))
+        assert leftovers(copy) == []
+
+    assert survived
+    assert len(versions_after) > 25
+    assert versions_after == sorted(versions_after)  # old until one step, new ever after
+    assert set(versions_after) == {1, 2}
+
+
+def test_a_new_file_never_takes_the_place_of_another(tmp_path: Path) -> None:
+    """F15: O_EXCL; a file or a link that waits under our name is not written through."""
+    (tmp_path / "there").write_bytes(b"old")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+
+    for name in ("there", "link"):
+        with pytest.raises(FileExistsError):
+            durable.write_new(tmp_path, name, b"new")
+
+    assert (tmp_path / "there").read_bytes() == b"old"
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_bundle_that_could_not_be_read_back_is_not_published(
+    store: Store, publish: Callable[..., BundleRef], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An array named as the format's own field is written without a word and then loads nowhere."""
+    unreadable = encode_parts(Parts({"__metadata__": np.zeros(2)}, {}))
+    monkeypatch.setattr(publishing, "encode_parts", lambda _: unreadable)
+
+    with pytest.raises(ArtifactCorrupt):
+        publish(store)
+
+    assert not store.state.exists()

@@ -1,0 +1,475 @@
+"""The recipe of the flow ensemble, on a small made-up world: deterministic, honest about what it has seen, and two sound models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import combinations
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+
+from ensemble.errors import ArtifactIncompatible, TrainingError
+from ensemble.events import FlowBatch, ProcessBatch, ProcessEvent
+from ensemble.layers.anomaly import DETECTORS, FlowAnomaly
+from ensemble.layers.behavior import BENIGN_CLASS, UNKNOWN_CLASS, DeepBehavior, margin
+from ensemble.layers.model import Parts
+from ensemble.store.codecs import decode_parts, encode_parts
+from ensemble.training import evaluating, flows
+from ensemble.training.anomaly import LIMIT, fit_surprises, time_folds
+from ensemble.training.behavior import fit_behavior, made_up
+from ensemble.training.evaluating import FUSED, judge, leave_families_out
+from ensemble.training.flow_table import FlowTable
+from ensemble.training.flows import FlowLayers, InnerFit, UnseenScores, fit_flows, fit_on_benign, stretches
+
+Models = FlowAnomaly | DeepBehavior
+BOTH = [pytest.param("anomaly", id="anomaly"), pytest.param("behavior", id="behavior")]
+
+
+@pytest.fixture
+def model(layers: FlowLayers, request: pytest.FixtureRequest) -> Models:
+    found: Models = getattr(layers, request.param)
+    return found
+
+
+each_model = pytest.mark.parametrize("model", BOTH, indirect=True)
+
+
+# what both models promise
+
+
+@each_model
+def test_every_score_is_finite_and_calibrated(model: Models, fresh_batch: FlowBatch) -> None:
+    """P11."""
+    scores = model.score(fresh_batch).scores
+
+    assert (scores.shape, scores.dtype) == ((len(fresh_batch),), np.float64)
+    assert ((scores >= 0.0024) & (scores <= 0.9976)).all()
+
+
+@each_model
+def test_a_flow_scores_the_same_alone_as_in_a_batch(model: Models, fresh: FlowTable) -> None:
+    """P15: within 1e-6 on a CPU."""
+    together = model.score(fresh.batch()).scores
+
+    alone = [model.score(fresh.take(np.array([row])).batch()).scores[0] for row in range(0, len(fresh), 5)]
+
+    assert alone == pytest.approx(together[::5].tolist(), abs=1e-6)
+
+
+@each_model
+def test_the_same_batch_scores_bit_by_bit_the_same_again(model: Models, fresh_batch: FlowBatch) -> None:
+    """P15."""
+    assert np.array_equal(model.score(fresh_batch).scores, model.score(fresh_batch).scores)
+
+
+@each_model
+def test_no_flow_is_no_error(model: Models, fresh: FlowTable) -> None:
+    assert model.score(fresh.take(np.empty(0, np.intp)).batch()).scores.shape == (0,)
+
+
+@each_model
+def test_a_model_of_flows_does_not_guess_at_processes(model: Models) -> None:
+    with pytest.raises(TypeError, match="process"):
+        model.score(ProcessBatch.of([ProcessEvent("cmd.exe")]))
+
+
+@each_model
+def test_attacks_score_higher_than_benign_flows(model: Models, fresh: FlowTable) -> None:
+    """Direction: sklearn's sign is turned exactly once."""
+    scores = model.score(fresh.batch()).scores
+
+    assert np.median(scores[fresh.is_hostile]) > np.median(scores[~fresh.is_hostile])
+
+
+@each_model
+def test_explaining_changes_no_score_and_says_something_of_every_flow(model: Models, fresh_batch: FlowBatch) -> None:
+    plain, explained = model.score(fresh_batch), model.score(fresh_batch, explain=True)
+
+    assert plain.details == {}
+    assert np.array_equal(plain.scores, explained.scores)
+    assert {"Flow Duration", "Total Fwd Packets"} <= set(explained.details)
+    assert all(len(column) == len(fresh_batch) for column in explained.details.values())
+    assert not {"Destination Port", "Fwd Header Length.1"} & set(explained.details)
+
+
+@each_model
+def test_a_model_comes_back_from_the_bytes_of_its_parts_equal(model: Models, fresh_batch: FlowBatch) -> None:
+    """Arrays and JSON: no pickle, and nothing lost on the way through a bundle."""
+    again = type(model).from_parts(decode_parts(encode_parts(model.to_parts())))
+
+    assert np.array_equal(again.score(fresh_batch).scores, model.score(fresh_batch).scores)
+
+
+# hostile parts
+
+
+def _drop(name: str) -> Callable[[dict[str, Any], dict[str, Any]], object]:
+    return lambda arrays, config: (arrays if name in arrays else config).pop(name)
+
+
+def _array(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[dict[str, Any], dict[str, Any]], object]:
+    return lambda arrays, _: arrays.update({name: change(arrays[name].copy())})
+
+
+def _config(**changes: Any) -> Callable[[dict[str, Any], dict[str, Any]], object]:
+    return lambda _, config: config.update(changes)
+
+
+def _filled(value: float) -> Callable[[np.ndarray], np.ndarray]:
+    def change(array: np.ndarray) -> np.ndarray:
+        array.flat[0] = value
+        return array
+
+    return change
+
+
+FALLING = {"raw": [0.0, 1.0], "log_odds": [1.0, 0.0]}
+HOSTILE_ANOMALY = [
+    pytest.param(_drop("forest.feature"), id="no forest"),
+    pytest.param(_drop("subspace.centre"), id="no subspace"),
+    pytest.param(_drop("codebook.centres"), id="no codebook"),
+    pytest.param(_drop("scaler.spread"), id="no scaler"),
+    pytest.param(_drop("calibration"), id="no calibration"),
+    pytest.param(_drop("limit"), id="no limit"),
+    pytest.param(_drop("weights"), id="no weights"),
+    pytest.param(_array("forest.feature", _filled(76)), id="a column past the end"),
+    pytest.param(_array("forest.threshold", _filled(np.nan)), id="a cut of NaN"),
+    pytest.param(_array("codebook.centres", lambda a: a[:, :-1]), id="a codebook of 75 features"),
+    pytest.param(_array("codebook.centres", lambda a: a.ravel()), id="a codebook of one dimension"),
+    pytest.param(_array("subspace.directions", lambda a: 2 * a), id="directions of length 2"),
+    pytest.param(_array("subspace.directions", lambda a: a[:, :-1]), id="directions of 75 features"),
+    pytest.param(_config(weights={"codebook": 1.0}), id="a weight short"),
+    pytest.param(_config(weights=dict.fromkeys(DETECTORS, 0.0)), id="weights all 0"),
+    pytest.param(_config(weights=dict.fromkeys(DETECTORS, -1.0)), id="weights below 0"),
+    pytest.param(_config(weights=dict.fromkeys(DETECTORS, "nan")), id="weights of NaN"),
+    pytest.param(_config(weights=[0.6, 0.3, 0.1]), id="weights without names"),
+    pytest.param(_config(surprises={}), id="no scales"),
+    pytest.param(_config(calibration=FALLING), id="a calibration that falls"),
+    pytest.param(_config(calibration=None), id="a calibration of nothing"),
+]
+HOSTILE_BEHAVIOR = [
+    pytest.param(_drop("network.weights.0"), id="no first level"),
+    pytest.param(_drop("network.biases.1"), id="no bias"),
+    pytest.param(_drop("scaler.centre"), id="no scaler"),
+    pytest.param(_drop("calibration"), id="no calibration"),
+    pytest.param(_drop("classes"), id="no classes"),
+    pytest.param(_config(classes=["BENIGN"]), id="classes short"),
+    pytest.param(_config(classes=["Flood", "BENIGN", "Beacon", "Scan", "unknown"]), id="benign is not first"),
+    pytest.param(_config(classes=7), id="a number of classes"),
+    pytest.param(_config(classes=None), id="classes of nothing"),
+    pytest.param(_config(calibration=FALLING), id="a calibration that falls"),
+    pytest.param(_array("network.weights.0", lambda a: a[:, :-1]), id="75 features"),
+    pytest.param(_array("network.weights.0", lambda a: a[0]), id="no heads"),
+    pytest.param(_array("network.weights.1", lambda a: a[:, :-1]), id="levels that do not chain"),
+    pytest.param(_array("network.weights.2", lambda a: a[..., :-1]), id="a class short"),
+    pytest.param(_array("network.biases.0", lambda a: a[..., :-1]), id="a bias short"),
+    pytest.param(lambda arrays, _: arrays.update({"network.extra": np.zeros(1)}), id="an array that nobody knows"),
+]
+
+
+@pytest.mark.parametrize(
+    ("layer", "spoil"),
+    [pytest.param("anomaly", *p.values, id=f"anomaly-{p.id}", marks=p.marks) for p in HOSTILE_ANOMALY]
+    + [pytest.param("behavior", *p.values, id=f"behavior-{p.id}", marks=p.marks) for p in HOSTILE_BEHAVIOR],
+)
+def test_parts_that_cannot_be_are_refused(
+    layers: FlowLayers, layer: str, spoil: Callable[[dict[str, Any], dict[str, Any]], object]
+) -> None:
+    """The contract of `from_parts`: a refusal that names the publisher's fault, never an error from deep inside."""
+    whole: Models = getattr(layers, layer)
+    parts = whole.to_parts()
+    arrays, config = dict(parts.arrays), json.loads(json.dumps(parts.config))
+    spoil(arrays, config)
+
+    with pytest.raises(ArtifactIncompatible):
+        type(whole).from_parts(Parts(arrays, config))
+
+
+# what each model is
+
+
+def test_the_raw_score_of_anomaly_is_the_weighted_sum_of_its_detectors_surprise(layers: FlowLayers, fresh: FlowTable) -> None:
+    anomaly = layers.anomaly
+    raw = anomaly.detectors.raw(fresh.features)
+
+    expected = sum(anomaly.weights[name] * anomaly.surprises[name].of(raw[name]) for name in DETECTORS)
+
+    assert anomaly.raw(fresh.features) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("weights", [{"isolation": -1.0, "subspace": 1.0, "codebook": 1.0}, {"isolation": 1.0}])
+def test_an_anomaly_model_has_one_weight_for_each_detector_and_none_below_0(layers: FlowLayers, weights: dict[str, float]) -> None:
+    """P11: a negative weight would make a stranger flow score lower."""
+    with pytest.raises(ArtifactIncompatible):
+        replace(layers.anomaly, weights=weights)
+
+
+def test_the_network_knows_benign_each_family_and_unknown(layers: FlowLayers) -> None:
+    assert layers.behavior.classes == (BENIGN_CLASS, "Beacon", "Flood", "Scan", UNKNOWN_CLASS)
+
+
+def test_the_margin_is_the_log_odds_of_not_benign_averaged_over_the_heads() -> None:
+    logits = torch.tensor([[[1.0, 0.0, 2.0]], [[0.0, 0.0, 0.0]]])  # two heads, one row, three classes
+    chances = torch.softmax(logits, dim=-1)[..., 0]
+
+    assert margin(logits).item() == pytest.approx(torch.log((1 - chances) / chances).mean().item(), abs=1e-6)
+
+
+def test_made_up_flows_stay_on_the_scale_and_repeat_for_a_seed() -> None:
+    benign, hostile = (torch.randn(50, 76, generator=torch.Generator().manual_seed(seed)).clamp(-LIMIT, LIMIT) for seed in (1, 2))
+
+    one, other = (made_up(benign, hostile, 256, torch.Generator().manual_seed(3)) for _ in range(2))
+
+    assert torch.equal(one, other)
+    assert one.abs().max() <= LIMIT
+    assert abs(len(one) - 256) <= 8
+    assert not torch.isin(one[:, 0], benign[:, 0]).all()
+
+
+def test_training_the_network_leaves_the_chance_of_others_alone(table: FlowTable) -> None:
+    """A seed of ours must not set torch's own generator back."""
+    torch.manual_seed(11)
+    expected = torch.rand(1)
+    torch.manual_seed(11)
+
+    fit_behavior(table.features, table.families, seed=1, steps=1)
+
+    assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize("families", [pytest.param({}, id="no attack"), pytest.param({"Flood": 20}, id="no benign flow")])
+def test_the_network_needs_both_sides(make_flows: Callable[..., FlowTable], families: dict[str, int]) -> None:
+    table = make_flows(benign=0 if families else 50, families=families)
+
+    with pytest.raises(TrainingError, match="one of the two is missing"):
+        fit_behavior(table.features, table.families, seed=0, steps=1)
+
+
+# the recipe
+
+
+@pytest.mark.usefixtures("quick_training")
+def test_the_same_flows_and_the_same_seed_give_the_same_ensemble(table: FlowTable, layers: FlowLayers, fresh: FlowTable) -> None:
+    """A model that cannot be made again cannot be audited."""
+    again = fit_flows(table, seed=3)
+
+    assert again.fusion == layers.fusion
+    assert all(np.array_equal(again.raw(fresh.features)[layer], raw) for layer, raw in layers.raw(fresh.features).items())
+
+
+def test_the_fused_score_finds_the_attacks_of_the_made_up_world(layers: FlowLayers, fresh: FlowTable) -> None:
+    """A sanity check with few steps; tests/quality judges on real flows."""
+    figures = judge(layers, fresh).overall()
+
+    assert figures[FUSED].auroc >= 0.98
+    assert figures["anomaly"].auroc >= 0.9
+
+
+class FakeLayers:
+    """Layers that remember what they were fitted on; attacks get higher raw scores than benign flows."""
+
+    def __init__(self, seen: set[int]) -> None:
+        self.seen = seen
+        self.scored: set[int] = set()
+
+    def raw(self, features: np.ndarray) -> dict[str, np.ndarray]:
+        numbers = features[:, 1].astype(int)  # the recorder writes the number of the flow there
+        self.scored |= set(numbers.tolist())
+        noise = np.random.default_rng(numbers.size).normal(size=(2, numbers.size))
+        return {"anomaly": features[:, 0] * 2 + noise[0], "behavior": features[:, 0] + noise[1]}
+
+
+@pytest.fixture
+def numbered(make_flows: Callable[..., FlowTable]) -> FlowTable:
+    """Four families; column 0 says hostile, column 1 the number of the flow."""
+    table = make_flows(benign=400, families={"Beacon": 30, "Flood": 30, "Scan": 30, "Worm": 30}, seed=4)
+    features = np.zeros((len(table), 78), np.float32)
+    features[:, 0], features[:, 1] = table.is_hostile, np.arange(len(table))
+    return replace(table, features=features)
+
+
+@pytest.fixture
+def fitted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[InnerFit, FakeLayers]]:
+    """Every inner fit that a recipe makes, recorded instead of computed: what it left out, what it saw, what it scored."""
+    made: list[tuple[InnerFit, FakeLayers]] = []
+
+    def record(table: FlowTable, fit: InnerFit, _: int) -> FlowLayers:
+        kept = table.take(~np.isin(table.families, fit.without) & ~fit.held)
+        made.append((fit, FakeLayers(set(kept.features[:, 1].astype(int).tolist()))))
+        return cast("FlowLayers", made[-1][1])
+
+    monkeypatch.setattr(flows, "fit_layers", record)
+    monkeypatch.setattr(evaluating, "BOOTSTRAP_ROUNDS", 3)
+    return made
+
+
+def test_a_fit_learns_only_from_what_it_does_not_leave_out(table: FlowTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `fit_layers` hands to the two recipes, and nothing else."""
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(
+        flows, "uncalibrated", lambda features, times, days, seed: told.update(benign=features, times=times, days=days, seed=seed)
+    )
+    monkeypatch.setattr(flows, "fit_behavior", lambda features, families, seed: told.update(kept=features, families=families, seed=seed))
+    held = np.arange(len(table)) % 5 == 0
+
+    flows.fit_layers(table, InnerFit(("Scan",), held), seed=8)
+
+    kept = (table.families != "Scan") & ~held
+    assert set(told["families"]) == {"BENIGN", "Flood", "Beacon"}
+    assert np.array_equal(told["kept"], table.features[kept])
+    assert np.array_equal(told["benign"], table.features[kept & ~table.is_hostile])
+
+
+def test_calibration_and_fusion_are_fitted_on_scores_of_flows_that_the_layers_had_not_seen(
+    numbered: FlowTable, fitted: list[tuple[InnerFit, FakeLayers]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each family is out of one fit, whole; each benign flow is scored once, by a fit that never saw it."""
+
+    class EnoughError(Exception):
+        """All fits are made; what is learnt from their scores is another test's business."""
+
+    def stop(_: UnseenScores) -> None:
+        raise EnoughError
+
+    monkeypatch.setattr(flows, "fit_top", stop)
+
+    with pytest.raises(EnoughError):
+        fit_flows(numbered, seed=0)
+
+    inner, whole = fitted[:-1], fitted[-1]
+
+    assert [fit.without for fit, _ in inner] == [("Beacon",), ("Flood",), ("Scan",), ("Worm",)]
+    for fit, fake in inner:
+        assert not fake.seen & fake.scored
+        assert not np.isin(numbered.families[list(fake.seen)], fit.without).any()
+        assert set(np.flatnonzero(numbered.families == fit.without[0])) <= fake.scored
+    benign = np.flatnonzero(~numbered.is_hostile)
+    assert sorted(n for _, fake in inner for n in fake.scored if n in set(benign)) == benign.tolist()
+    assert whole[1].seen == set(range(len(numbered)))
+
+
+def test_leaving_a_family_out_keeps_it_out_of_the_layers_the_calibration_and_the_fusion(
+    numbered: FlowTable, fitted: list[tuple[InnerFit, FakeLayers]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nested: what judges a family was learnt by fits without it, from scores without it, on none of the judging flows."""
+    tops = []
+    honest = flows.fit_top
+    monkeypatch.setattr(evaluating, "fit_top", lambda scores: (tops.append(set(scores.families.tolist())), honest(scores))[1])
+
+    told = leave_families_out(numbered, 0, lambda *_: None, jobs=1)
+
+    families = ["Beacon", "Flood", "Scan", "Worm"]
+    benign = np.flatnonzero(~numbered.is_hostile)
+    judging = set(benign[numbered.take(benign).split_by_time(0.7)[1]].tolist())
+    assert sorted(fit.without for fit, _ in fitted) == sorted([*combinations(families, 2), *((f,) for f in families)])
+    assert all(not np.isin(numbered.families[list(fake.seen)], fit.without).any() for fit, fake in fitted)
+    assert all(not fake.seen & judging and not fake.seen & fake.scored for _, fake in fitted)
+    assert [set(families) - seen for seen in tops] == [{family} for family in families]
+    assert set(told.families) == set(families)
+    assert set(told.versus_best) == {"auroc", "tpr_at_1_fpr"}
+
+
+@pytest.mark.parametrize("teams", range(2, 12))
+def test_the_pairs_of_one_family_leave_out_stretches_that_are_all_different(teams: int) -> None:
+    """A round-robin tournament: so the calibration for a family sees every benign flow once, and none twice."""
+    colour, rounds = evaluating._rounds(teams)
+
+    for team in range(teams):
+        met = [colour[min(team, other), max(team, other)] for other in range(teams) if other != team]
+        assert len(set(met)) == teams - 1
+        assert set(met) <= set(range(rounds))
+    assert rounds in {teams - 1, teams}
+
+
+def test_stretches_are_contiguous_in_time_within_each_day_and_label(table: FlowTable) -> None:
+    """Neighbours in time are alike; a random fold would flatter."""
+    stretch = stretches(table, 3)
+
+    for day in set(table.days.tolist()):
+        for family in set(table.families.tolist()):
+            rows = np.flatnonzero((table.days == day) & (table.families == family))
+            in_time = stretch[rows[np.argsort(table.times[rows])]]
+            assert (np.diff(in_time) >= 0).all()
+            assert set(in_time.tolist()) == {0, 1, 2}
+
+
+def test_rows_without_times_keep_the_order_they_came_in() -> None:
+    assert time_folds(np.full(6, ""), np.full(6, ""), 3).tolist() == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.usefixtures("quick_training")
+def test_the_scales_of_surprise_come_from_detectors_that_had_not_seen_the_flow(table: FlowTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fitted on themselves, detectors find every benign flow ordinary, and the scale would cry wolf."""
+    from ensemble.training import anomaly  # noqa: PLC0415  # the page under test, for its names
+
+    benign = table.take(~table.is_hostile)
+    seen: list[np.ndarray] = []
+    honest = anomaly.fit_detectors
+    monkeypatch.setattr(anomaly, "fit_detectors", lambda rows, seed: (seen.append(rows), honest(rows, seed))[1])
+    folds = np.arange(len(benign)) % 2
+
+    fit_surprises(benign.features, folds, seed=0)
+
+    assert [np.array_equal(rows, benign.features[folds != fold]) for fold, rows in enumerate(seen)] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("benign", "families", "says"),
+    [
+        pytest.param(420, {"Flood": 50}, "two attack families", id="one family"),
+        pytest.param(420, {}, "two attack families", id="no attack"),
+        pytest.param(110, {"Flood": 30, "Scan": 30}, "benign flows", id="too few benign flows"),
+    ],
+)
+@pytest.mark.usefixtures("quick_training")
+def test_flows_that_cannot_teach_an_ensemble_are_refused(
+    make_flows: Callable[..., FlowTable], benign: int, families: dict[str, int], says: str
+) -> None:
+    with pytest.raises(TrainingError, match=says):
+        fit_flows(make_flows(benign=benign, families=families), seed=0)
+
+
+# one's own traffic
+
+
+@pytest.fixture(scope="module")
+def own(make_flows: Callable[..., FlowTable]) -> FlowTable:
+    """Benign flows of another network: longer, larger."""
+    table = make_flows(benign=300, families={}, seed=21)
+    return replace(table, features=table.features * np.float32(2.0))
+
+
+@pytest.fixture(scope="module")
+def base(layers: FlowLayers) -> FlowLayers:
+    """The ensemble in use, with a fusion that leaves room above: 300 flows set the rarest threshold far beyond the last of them."""
+    assert layers.fusion is not None
+    return replace(layers, fusion=replace(layers.fusion, sharpness=0.5))
+
+
+@pytest.fixture(scope="module")
+def adapted(own: FlowTable, base: FlowLayers, quick_training: None) -> FlowLayers:  # noqa: ARG001  # asked for by its effect
+    return fit_on_benign(own, base, seed=5)
+
+
+def test_training_on_ones_own_benign_flows_carries_over_what_labels_taught(adapted: FlowLayers, base: FlowLayers) -> None:
+    """Calibration, shares and the other layer stay; the detectors and the thresholds are new."""
+    assert adapted.behavior is base.behavior
+    assert adapted.anomaly.calibration is base.anomaly.calibration
+    assert adapted.fusion is not None
+    assert base.fusion is not None
+    assert (adapted.fusion.shares, adapted.fusion.sharpness) == (base.fusion.shares, base.fusion.sharpness)
+    assert adapted.fusion.thresholds != base.fusion.thresholds
+    assert set(adapted.fusion.thresholds) == set(base.fusion.thresholds)
+
+
+def test_ones_own_flows_are_less_strange_to_ones_own_model(adapted: FlowLayers, layers: FlowLayers, own: FlowTable) -> None:
+    assert np.median(adapted.anomaly.raw(own.features)) < np.median(layers.anomaly.raw(own.features))
+
+
+def test_without_a_fusion_there_is_nothing_to_carry_over(own: FlowTable, layers: FlowLayers) -> None:
+    with pytest.raises(TrainingError, match="no fusion"):
+        fit_on_benign(own, replace(layers, fusion=None), seed=5)

@@ -1,0 +1,348 @@
+"""From a release to models that may serve, and the whole ensemble in one process: what is broken falls back, the rest goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing
+from ensemble.events import FlowBatch, Kind, ProcessBatch, ProcessEvent
+from ensemble.fusion import Fusion, Thresholds
+from ensemble.inprocess import Ensemble
+from ensemble.loading import LAYERS, FusionLoader, ReleaseLoader, golden_batch
+from ensemble.store.codecs import Golden
+from ensemble.store.layout import Store
+from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
+from ensemble.store.publish import publish_bundle
+from ensemble.store.release import promote, publish_release
+from ensemble.training.flow_table import FlowTable
+from ensemble.training.flows import FlowLayers
+from ensemble.training.processes import TrainedProcesses, train_benign
+from ensemble.training.releasing import Published, Trained, digest_of, golden_flows, golden_of, publish, renew_release
+from ensemble.verdicts import LayerStatus, SystemStatus, Verdicts, VerdictWord
+
+NOW = datetime(2026, 11, 20, 8, 15, tzinfo=UTC)
+RULES: dict[str, Any] = {"min_coverage": 0.5, "posture_bound": 1.0, "stale_after_days": 30, "expired_after_days": 730}
+PROCESSES = ProcessBatch.of([ProcessEvent("cmd.exe"), ProcessEvent("excel.exe")])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def patient_disk() -> Iterator[None]:
+    """Fsyncs prove nothing while the power is on; tests/ensemble/store has the crash tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def processes() -> TrainedProcesses:
+    """The other kind of event, so that the loss of one kind can be told from the loss of a layer."""
+    names = ["excel.exe", "outlook.exe", "chrome.exe", "cmd.exe", "teams.exe"]
+    generator = np.random.default_rng(0)
+    picks = np.minimum(generator.geometric(0.4, 300) - 1, 4)
+    events = [ProcessEvent(names[pick], "explorer.exe", "", f"user{i % 3}", f"ws-{i % 3}") for i, pick in enumerate(picks)]
+    return train_benign(events, None, seed=1)
+
+
+@pytest.fixture(scope="module")
+def trained(layers: FlowLayers, table: FlowTable, processes: TrainedProcesses) -> dict[str, Trained]:
+    """A bundle of each model but the posture's, ready to publish."""
+    events = golden_flows(table.features, table.is_hostile)
+    record = {"recipe": "test", "data_sha256": digest_of(table.features), "seed": 3, "rows": len(table)}
+    golden_processes = [{"name": "cmd.exe", "user": "user0", "host": "ws-0"}, {"name": "evil.exe"}]
+    return {
+        "anomaly-flow": Trained(
+            "anomaly-flow", layers.anomaly.to_parts(), golden_of(layers.anomaly, Kind.FLOW, events), record, "# Card\n"
+        ),
+        "behavior-flow": Trained(
+            "behavior-flow", layers.behavior.to_parts(), golden_of(layers.behavior, Kind.FLOW, events), record, "# Card\n"
+        ),
+        "anomaly-process": Trained(
+            "anomaly-process", processes.model.to_parts(), golden_of(processes.model, Kind.PROCESS, golden_processes), record, "# Card\n"
+        ),
+    }
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "var", None)
+
+
+@pytest.fixture
+def fusions(layers: FlowLayers) -> dict[Kind, Fusion]:
+    assert layers.fusion is not None
+    return {Kind.FLOW: layers.fusion, Kind.PROCESS: Fusion({"anomaly": 1.0}, 1.0, {"anomaly": Thresholds(0.1, 0.5, 0.9)})}
+
+
+@pytest.fixture
+def published(store: Store, trained: dict[str, Trained], fusions: dict[Kind, Fusion]) -> Published:
+    """The three models as release 1 of tenant `acme`, promoted."""
+    return publish(store, "acme", list(trained.values()), fusions, notes="first", now=NOW, and_promote=True)
+
+
+@pytest.fixture
+def renew(store: Store, trained: dict[str, Trained], published: Published) -> Callable[..., Published]:  # noqa: ARG001  # renewed is what was published
+    """`renew(replace(...))`: one model in place of the published one of its name, promoted."""
+
+    def one(model: Trained, *, feature_schema: str | None = None) -> Published:
+        if feature_schema is None:
+            return publish(store, "acme", [model], {}, notes="next", now=NOW, and_promote=True)
+        ref = publish_bundle(
+            store,
+            Tenant("acme"),
+            ModelName(model.name),
+            model.parts,
+            model.golden,
+            card="# Card\n",
+            pictures={},
+            feature_schema=feature_schema,
+            training=model.training,
+            now=NOW,
+        )
+        return renew_release(store, "acme", [ref], {}, notes="next", now=NOW, and_promote=True)
+
+    return one
+
+
+def ensemble_of(store: Store, **changes: Any) -> Ensemble:
+    return Ensemble(store, "acme", **(RULES | changes), now=NOW.timestamp)
+
+
+def said(verdicts: Verdicts) -> dict[str, tuple[LayerStatus, str]]:
+    return {opinion.layer: (opinion.status, opinion.reason) for opinion in verdicts.layers}
+
+
+def file_of(store: Store, ref: BundleRef, name: str) -> Path:
+    path = store.state / "tenants" / ref.tenant / "bundles" / ref.model / str(ref.version) / name
+    path.parent.chmod(0o755)
+    path.chmod(0o644)
+    return path
+
+
+# publish, load, score
+
+
+@pytest.mark.usefixtures("published")
+def test_what_was_published_scores_as_what_was_trained(store: Store, layers: FlowLayers, fresh: FlowTable) -> None:
+    """P15: the same event, the same version, another process."""
+    verdicts = ensemble_of(store).score(fresh.batch())
+
+    scores = {opinion.layer: opinion.scores for opinion in verdicts.layers}
+    assert scores["anomaly"] == pytest.approx(layers.anomaly.score(fresh.batch()).scores, abs=1e-6)
+    assert scores["behavior"] == pytest.approx(layers.behavior.score(fresh.batch()).scores, abs=1e-6)
+    assert (verdicts.coverage, verdicts.status) == (1.0, SystemStatus.FULLY_OPERATIONAL)
+    assert VerdictWord.INDETERMINATE not in verdicts.word
+
+
+@pytest.mark.usefixtures("published")
+def test_the_fitted_fusion_comes_with_the_release(store: Store, layers: FlowLayers) -> None:
+    release = FusionLoader(store, "acme").load()
+
+    assert release.serial == 1
+    assert release.fusions[Kind.FLOW] == layers.fusion
+
+
+@pytest.mark.usefixtures("published")
+def test_attacks_are_found_by_the_ensemble_as_it_serves(store: Store, fresh: FlowTable) -> None:
+    verdicts = ensemble_of(store).score(fresh.batch())
+
+    loud = np.array([word in {VerdictWord.SUSPICIOUS, VerdictWord.MALICIOUS} for word in verdicts.word])
+    assert loud[fresh.is_hostile].mean() > 0.8
+    assert loud[~fresh.is_hostile].mean() < 0.1
+
+
+@pytest.mark.usefixtures("published")
+def test_a_model_that_is_not_in_the_release_is_a_layer_that_says_so(store: Store, fresh_batch: FlowBatch) -> None:
+    """No posture was published: the host moves nothing, and everybody is told."""
+    verdicts = ensemble_of(store).score(fresh_batch)
+
+    assert said(verdicts)["resilience"] == (LayerStatus.FALLBACK, "ARTIFACT_MISSING")
+    assert verdicts.degraded
+
+
+@pytest.mark.usefixtures("published")
+def test_behavior_has_no_business_with_processes(store: Store) -> None:
+    verdicts = ensemble_of(store).score(PROCESSES)
+
+    assert said(verdicts)["behavior"][0] is LayerStatus.NOT_APPLICABLE
+    assert (verdicts.coverage, verdicts.status) == (1.0, SystemStatus.FULLY_OPERATIONAL)
+
+
+def test_a_tenant_without_a_release_is_an_error_of_the_publisher(store: Store) -> None:
+    with pytest.raises(ArtifactMissing):
+        ensemble_of(store)
+
+
+@pytest.mark.usefixtures("published")
+def test_no_tenant_is_served_by_anothers_models(store: Store) -> None:
+    with pytest.raises(ArtifactMissing):
+        Ensemble(store, "acm", **RULES)
+
+
+# what is broken falls back
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code"),
+    [
+        pytest.param(lambda path: path.write_bytes(path.read_bytes()[:-100]), "ARTIFACT_CORRUPT", id="torn"),
+        pytest.param(
+            lambda path: path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1])),
+            "ARTIFACT_CORRUPT",
+            id="one byte flipped",
+        ),
+        pytest.param(lambda path: path.unlink(), "ARTIFACT_MISSING", id="gone"),
+    ],
+)
+def test_a_torn_bundle_costs_its_kind_of_event_and_nothing_else(
+    store: Store, published: Published, fresh_batch: FlowBatch, spoil: Callable[[Path], object], code: str
+) -> None:
+    """P12: half of the ensemble looked, and the answer says which half."""
+    spoil(file_of(store, published.bundles[0], "model.safetensors"))
+
+    ensemble = ensemble_of(store)
+    flows, others = ensemble.score(fresh_batch), ensemble.score(PROCESSES)
+
+    assert said(flows)["anomaly"] == (LayerStatus.FALLBACK, code)
+    assert said(flows)["behavior"][0] is LayerStatus.LIVE
+    assert flows.status is SystemStatus.PARTIALLY_OPERATIONAL
+    assert flows.coverage == pytest.approx(ensemble.release.fusions[Kind.FLOW].shares["behavior"])
+    assert said(others)["anomaly"][0] is LayerStatus.LIVE
+    assert (others.coverage, others.degraded) == (1.0, True), "the posture is missing, the anomaly layer is not"
+
+
+def test_with_every_model_gone_there_is_an_answer_and_no_verdict(store: Store, published: Published, fresh_batch: FlowBatch) -> None:
+    for ref in published.bundles:
+        file_of(store, ref, "model.safetensors").unlink()
+
+    verdicts = ensemble_of(store).score(fresh_batch)
+
+    assert verdicts.status is SystemStatus.FALLBACK_MODE
+    assert set(verdicts.word) == {VerdictWord.INDETERMINATE}
+    assert verdicts.score == pytest.approx(0.01)
+    assert [o.scores[0] for o in verdicts.layers] == [0.0, 0.1, 0.5], "shown, weighing nothing"
+
+
+def test_a_model_that_scores_otherwise_than_its_trainers_is_refused(
+    store: Store, trained: dict[str, Trained], renew: Callable[..., Published], fresh_batch: FlowBatch
+) -> None:
+    """It loads, it is whole, and it is another model: only the golden answers show it."""
+    good = trained["anomaly-flow"]
+    renew(replace(good, golden=Golden(good.golden.events, [min(1.0, score + 1e-4) for score in good.golden.scores])))
+
+    verdicts = ensemble_of(store).score(fresh_batch)
+
+    assert said(verdicts)["anomaly"] == (LayerStatus.FALLBACK, "ARTIFACT_INCOMPATIBLE")
+    assert said(verdicts)["behavior"][0] is LayerStatus.LIVE
+
+
+def test_golden_answers_may_differ_by_what_another_cpu_rounds(
+    store: Store, trained: dict[str, Trained], renew: Callable[..., Published], fresh_batch: FlowBatch
+) -> None:
+    """DESIGN, decision 12: 1e-6 on a CPU."""
+    good = trained["anomaly-flow"]
+    renew(replace(good, golden=Golden(good.golden.events, [score - 5e-7 for score in good.golden.scores])))
+
+    assert said(ensemble_of(store).score(fresh_batch))["anomaly"][0] is LayerStatus.LIVE
+
+
+def test_a_model_without_golden_answers_is_refused(
+    store: Store, trained: dict[str, Trained], renew: Callable[..., Published], fresh_batch: FlowBatch
+) -> None:
+    """Nothing shows that it is the model that was trained."""
+    renew(replace(trained["behavior-flow"], golden=Golden([], [])))
+
+    assert said(ensemble_of(store).score(fresh_batch))["behavior"] == (LayerStatus.FALLBACK, "ARTIFACT_CORRUPT")
+
+
+@pytest.mark.parametrize("schema", ["0" * 64, ""])
+def test_a_model_of_other_features_is_refused(
+    store: Store, trained: dict[str, Trained], renew: Callable[..., Published], fresh_batch: FlowBatch, schema: str
+) -> None:
+    """The same 76 numbers in another order are another event."""
+    renew(trained["anomaly-flow"], feature_schema=schema)
+
+    assert said(ensemble_of(store).score(fresh_batch))["anomaly"] == (LayerStatus.FALLBACK, "ARTIFACT_INCOMPATIBLE")
+
+
+def test_parts_that_make_no_model_are_refused(
+    store: Store, trained: dict[str, Trained], renew: Callable[..., Published], fresh_batch: FlowBatch
+) -> None:
+    good = trained["anomaly-flow"]
+    renew(replace(good, parts=replace(good.parts, arrays={k: v for k, v in good.parts.arrays.items() if k != "codebook.centres"})))
+
+    assert said(ensemble_of(store).score(fresh_batch))["anomaly"] == (LayerStatus.FALLBACK, "ARTIFACT_INCOMPATIBLE")
+
+
+def test_a_model_under_the_name_of_another_is_refused(
+    store: Store, trained: dict[str, Trained], renew: Callable[..., Published], fresh_batch: FlowBatch
+) -> None:
+    renew(replace(trained["behavior-flow"], name="anomaly-flow"))
+
+    assert said(ensemble_of(store).score(fresh_batch))["anomaly"][0] is LayerStatus.FALLBACK
+
+
+# releases
+
+
+def test_a_loader_hands_out_the_release_that_the_pointer_names(
+    store: Store, trained: dict[str, Trained], renew: Callable[..., Published]
+) -> None:
+    """Only the pointer holds the digest that proves a release; roll back is a new pointer to an old one."""
+    loader = ReleaseLoader(store, "acme", "anomaly", "cpu", 30, 730, NOW.timestamp)
+    old = loader.load()
+    second = renew(trained["anomaly-flow"])
+    new = loader.load()
+    first = ReleaseRef(1, hashlib.sha256((store.state / "tenants" / "acme" / "releases" / "1.json").read_bytes()).hexdigest())
+    promote(store, Tenant("acme"), first, second.pointer_serial)
+
+    rolled_back = loader.load()
+
+    assert [held.serial for held in (old, new, rolled_back)] == [1, 2, 1]
+    assert [held.models[Kind.FLOW].version for held in (old, new, rolled_back)] == ["1", "2", "1"]
+
+
+def test_a_release_that_is_not_there_is_an_error(store: Store, published: Published) -> None:
+    (store.state / "tenants" / "acme" / "releases" / f"{published.release.serial}.json").unlink()
+
+    with pytest.raises(ArtifactMissing):
+        ReleaseLoader(store, "acme", "anomaly", "cpu", 30, 730).load()
+
+
+def test_a_fusion_that_cannot_be_is_an_error_and_not_a_default(store: Store, published: Published) -> None:
+    ref = publish_release(store, Tenant("acme"), published.bundles, {"flow": {"shares": {"anomaly": 2.0}}}, notes="", now=NOW)
+    promote(store, Tenant("acme"), ref, 1)
+
+    with pytest.raises(ArtifactError):
+        FusionLoader(store, "acme").load()
+
+
+def test_without_a_fusion_for_a_kind_every_verdict_of_it_is_indeterminate(
+    store: Store, trained: dict[str, Trained], fresh_batch: FlowBatch
+) -> None:
+    """The built-in rule: all layers look, and nobody has validated their shares."""
+    publish(store, "acme", list(trained.values()), {}, notes="", now=NOW, and_promote=True)
+
+    verdicts = ensemble_of(store).score(fresh_batch)
+
+    assert set(verdicts.word) == {VerdictWord.INDETERMINATE}
+    assert (verdicts.coverage, verdicts.degraded, verdicts.status) == (0.0, True, SystemStatus.FULLY_OPERATIONAL)
+
+
+def test_every_layer_has_the_fallback_score_of_the_source() -> None:
+    """S0: anomaly 0.0, behavior 0.1; an unknown host is neither weak nor strong."""
+    assert {name: plan.fallback_score for name, plan in LAYERS.items()} == {"anomaly": 0.0, "behavior": 0.1, "resilience": 0.5}
+    assert [name for name, plan in LAYERS.items() if not plan.is_evidence] == ["resilience"]
+
+
+def test_golden_flows_pass_the_same_door_as_any_other() -> None:
+    with pytest.raises(ArtifactCorrupt, match="golden"):
+        golden_batch(Kind.FLOW, [{"features": [None] * 78}])

@@ -1,0 +1,150 @@
+"""Plain FastAPI with Axon's own models and kernels in one process: the fastest simple thing, and the one that isolates nothing.
+
+A layer that hangs stops all of it, and a layer that crashes takes it down; there is no deadline, no second release and no replica.
+`python -m tests.load.plain --port 8002` runs it alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, HTTPException
+from pydantic import BaseModel
+
+from deployments.settings import read_settings
+from ensemble.events import FlowBatch
+from ensemble.features import flow
+from ensemble.inprocess import Ensemble
+from ensemble.store.layout import Store
+
+__all__ = ["main", "plain_app"]
+
+
+class Flow(BaseModel):
+    """One event as it comes in."""
+
+    kind: str
+    id: str = ""
+    host: str = ""
+    features: list[float]
+
+
+class Flows(BaseModel):
+    """A batch of them."""
+
+    events: list[Flow]
+
+
+class Layer(BaseModel):
+    """One layer's opinion."""
+
+    layer: str
+    score: float
+    status: str
+    version: str
+    reason: str
+
+
+class Verdict(BaseModel):
+    """The fused answer."""
+
+    id: str
+    score: float
+    low: float
+    high: float
+    verdict: str
+    severity: str
+    coverage: float
+    degraded: bool
+    status: str
+    layers: list[Layer]
+    elapsed_ms: float
+
+
+class Answers(BaseModel):
+    """The answers of a batch."""
+
+    results: list[Verdict]
+
+
+def plain_app(ensemble: Ensemble) -> FastAPI:
+    """The application around a loaded ensemble."""
+    app = FastAPI()
+
+    def scored(events: list[Flow]) -> list[Verdict]:
+        since = time.monotonic()
+        admitted = flow.admit([event.features for event in events])
+        if admitted.refused:
+            raise HTTPException(422, "a flow is not finite")
+        batch = FlowBatch(
+            ids=tuple(event.id for event in events),
+            hosts=tuple(event.host for event in events),
+            features=admitted.features,
+            flags=admitted.flags,
+        )
+        said = ensemble.score(batch)
+        elapsed_ms = (time.monotonic() - since) * 1000.0
+        return [
+            Verdict(
+                id=batch.ids[row],
+                score=said.score[row],
+                low=said.low[row],
+                high=said.high[row],
+                verdict=said.word[row],
+                severity=said.severity[row],
+                coverage=said.coverage,
+                degraded=said.degraded,
+                status=said.status,
+                layers=[_layer(opinion, row) for opinion in said.layers],
+                elapsed_ms=elapsed_ms,
+            )
+            for row in range(len(batch))
+        ]
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "healthy"}
+
+    @app.post("/v1/score")
+    async def score(event: Flow) -> Verdict:
+        return scored([event])[0]
+
+    @app.post("/v1/score/batch")
+    async def score_batch(batch: Flows) -> Answers:
+        return Answers(results=scored(batch.events))
+
+    return app
+
+
+def _layer(opinion: Any, row: int) -> Layer:
+    return Layer(
+        layer=opinion.layer,
+        score=opinion.scores[row],
+        status=opinion.status,
+        version=opinion.version,
+        reason=opinion.reason or opinion.notes.get(row, ""),
+    )
+
+
+def main() -> None:
+    """Serve it on loopback until SIGTERM or Ctrl-C."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=8002)
+    port = parser.parse_args().port
+    settings = read_settings()
+    ensemble = Ensemble(
+        Store(settings.state, settings.shipped),
+        settings.store.tenant,
+        min_coverage=settings.fusion.min_coverage,
+        posture_bound=settings.fusion.posture_bound,
+        stale_after_days=settings.posture.stale_after_days,
+        expired_after_days=settings.posture.expired_after_days,
+    )
+    uvicorn.run(plain_app(ensemble), host="127.0.0.1", port=port, log_level="warning", access_log=False)
+
+
+if __name__ == "__main__":
+    main()

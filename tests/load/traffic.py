@@ -1,0 +1,271 @@
+"""The load: n connections, each sending its next request as soon as the last one was answered, for a bounded time.
+
+One thread, one epoll, bare sockets that are kept alive: a request costs this side some 30 microseconds, a tenth of what `httpx`
+takes, so that on two cores the load leaves the service its cores. Runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+
+__all__ = ["Load", "Traffic", "Window", "drive"]
+
+RECEIVE_BYTES = 1 << 18
+SILENCE_S = 10.0  # an answer that takes longer counts as lost, and its connection is opened anew
+PAUSE_AFTER_LOSS_S = 0.05  # a service that refuses connections is not to be hammered
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What to send, and for how long.
+
+    Attributes:
+        path: of the route.
+        bodies: sent in turns by all connections together.
+        connections: requests in flight.
+        warm_up_s: seconds before anything is counted.
+        window_s: seconds that are counted.
+    """
+
+    path: str
+    bodies: Sequence[bytes]
+    connections: int
+    warm_up_s: float
+    window_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What came back within the window.
+
+    Attributes:
+        seconds: length of the window.
+        answers: with status 200 and a score.
+        events: scored in them; a batch holds many.
+        failures: other statuses, answers without a score, lost connections, silence.
+        degraded: events whose answer says `degraded`.
+        coverage: mean over the events; 0 where no answer gave one.
+        p50_ms: half of the answers came within.
+        p99_ms: all but one in a hundred came within.
+        problem: what the first failure was, "" without one.
+    """
+
+    seconds: float
+    answers: int
+    events: int
+    failures: int
+    degraded: int
+    coverage: float
+    p50_ms: float
+    p99_ms: float
+    problem: str
+
+    @property
+    def answers_per_s(self) -> float:
+        """Throughput in requests."""
+        return self.answers / self.seconds
+
+    @property
+    def events_per_s(self) -> float:
+        """Throughput in events."""
+        return self.events / self.seconds
+
+
+class _Scored(msgspec.Struct):
+    score: float
+    degraded: bool = False
+    coverage: float = 0.0
+
+
+class _ScoredBatch(msgspec.Struct):
+    results: list[_Scored]
+
+
+_one = msgspec.json.Decoder(_Scored).decode
+_many = msgspec.json.Decoder(_ScoredBatch).decode
+
+
+@dataclass(slots=True)
+class _Tally:
+    took_s: list[float] = field(default_factory=list)
+    events: int = 0
+    failures: int = 0
+    degraded: int = 0
+    coverage: float = 0.0
+    problem: str = ""
+
+    def failed(self, problem: str) -> None:
+        self.failures += 1
+        self.problem = self.problem or problem
+
+    def answered(self, status: bytes, body: bytes, took_s: float) -> None:
+        if status != b"200":
+            self.failed(f"status {status.decode()}: {body[:200].decode(errors='replace')}")
+            return
+        try:
+            scored = _many(body).results if body.startswith(b'{"results"') else [_one(body)]
+        except msgspec.DecodeError as error:
+            self.failed(f"no score: {error}")
+            return
+        self.took_s.append(took_s)
+        self.events += len(scored)
+        self.degraded += sum(event.degraded for event in scored)
+        self.coverage += sum(event.coverage for event in scored)
+
+
+class Traffic:
+    """The connections to one service.
+
+    Args:
+        port: of loopback, where the service listens.
+        load: what to send.
+    """
+
+    def __init__(self, port: int, load: Load) -> None:
+        head = f"POST {load.path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
+        self._requests = [f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in load.bodies]
+        self._port, self._load = port, load
+        self._next = 0
+        self._selector = selectors.EpollSelector()
+        self._tally = _Tally()
+
+    def run(self) -> Window:
+        """Send until the time is over."""
+        connections = [_Connection(self) for _ in range(self._load.connections)]
+        starts = time.perf_counter() + self._load.warm_up_s
+        self._until(starts, connections)
+        self._tally = _Tally()
+        self._until(starts + self._load.window_s, connections)
+        seconds, tally = time.perf_counter() - starts, self._tally
+        for connection in connections:
+            connection.close()
+        self._selector.close()
+        p50, p99 = np.percentile(tally.took_s, [50, 99]) * 1000.0 if tally.took_s else (0.0, 0.0)
+        coverage = tally.coverage / tally.events if tally.events else 0.0
+        return Window(
+            seconds, len(tally.took_s), tally.events, tally.failures, tally.degraded, coverage, float(p50), float(p99), tally.problem
+        )
+
+    def _until(self, ends: float, connections: Sequence[_Connection]) -> None:
+        looked = time.perf_counter()
+        while (now := time.perf_counter()) < ends:
+            for key, ready in self._selector.select(min(ends - now, 0.2)):
+                key.data.go_on(ready)
+            if now - looked > 1.0:
+                looked = now
+                for connection in connections:
+                    connection.give_up_if_silent(now)
+
+    def take_request(self) -> bytes:
+        """The next body, with its head."""
+        self._next = (self._next + 1) % len(self._requests)
+        return self._requests[self._next]
+
+    def open(self, connection: _Connection) -> socket.socket:
+        """A new connection to the service, watched for answers."""
+        opened = socket.create_connection(("127.0.0.1", self._port), timeout=SILENCE_S)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        opened.settimeout(0.0)  # never waits: epoll does
+        self._selector.register(opened, selectors.EVENT_READ, connection)
+        return opened
+
+    def watch(self, connection: _Connection, opened: socket.socket, *, also_writable: bool) -> None:
+        """Wake `connection` for answers, and where its request did not fit the socket's buffer, for room in it."""
+        self._selector.modify(opened, selectors.EVENT_READ | (selectors.EVENT_WRITE if also_writable else 0), connection)
+
+    def forget(self, opened: socket.socket) -> None:
+        """Watch a connection no longer, and close it."""
+        self._selector.unregister(opened)
+        opened.close()
+
+    @property
+    def tally(self) -> _Tally:
+        """What is counted now."""
+        return self._tally
+
+
+class _Connection:
+    """One connection with one request in flight."""
+
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic = traffic
+        self._opened = traffic.open(self)
+        self._send()
+
+    def close(self) -> None:
+        self._traffic.forget(self._opened)
+
+    def go_on(self, ready: int) -> None:
+        try:
+            if ready & selectors.EVENT_WRITE:
+                self._send_rest()
+            if ready & selectors.EVENT_READ:
+                self._receive()
+        except OSError as error:
+            self._lose(f"{type(error).__name__}: {error}")
+
+    def give_up_if_silent(self, now: float) -> None:
+        if now - self._sent > SILENCE_S:
+            self._lose("no answer")
+
+    def _send(self) -> None:
+        self._answer, self._needed = b"", 0
+        self._unsent = memoryview(self._traffic.take_request())
+        self._sent = time.perf_counter()
+        self._is_waiting_for_room = False
+        self._send_rest()
+
+    def _send_rest(self) -> None:
+        with suppress(BlockingIOError):  # the socket is full: epoll tells when it is not
+            self._unsent = self._unsent[self._opened.send(self._unsent) :]
+        if bool(self._unsent) != self._is_waiting_for_room:
+            self._is_waiting_for_room = bool(self._unsent)
+            self._traffic.watch(self, self._opened, also_writable=self._is_waiting_for_room)
+
+    def _receive(self) -> None:
+        came = self._opened.recv(RECEIVE_BYTES)
+        if not came:
+            self._lose("connection closed")
+            return
+        self._answer = self._answer + came if self._answer else came
+        if not self._needed:
+            end = self._answer.find(b"\r\n\r\n")
+            if end < 0:
+                return
+            self._body_at = end + 4
+            self._needed = self._body_at + _content_length(self._answer[:end])
+        if len(self._answer) >= self._needed:
+            took_s = time.perf_counter() - self._sent
+            self._traffic.tally.answered(self._answer[9:12], self._answer[self._body_at : self._needed], took_s)
+            self._send()
+
+    def _lose(self, problem: str) -> None:
+        self._traffic.tally.failed(problem)
+        self._traffic.forget(self._opened)
+        time.sleep(PAUSE_AFTER_LOSS_S)
+        self._opened = self._traffic.open(self)
+        self._send()
+
+
+def _content_length(head: bytes) -> int:
+    at = head.lower().find(b"\r\ncontent-length:")
+    if at < 0:
+        raise OSError(f"an answer without a length: {head[:200].decode(errors='replace')}")
+    return int(head[at + 17 :].split(b"\r\n", 1)[0])
+
+
+def drive(port: int, load: Load) -> Window:
+    """Put `load` on the service at `port`; blocks until it is over.
+
+    Raises:
+        OSError: the service takes no connections.
+    """
+    return Traffic(port, load).run()

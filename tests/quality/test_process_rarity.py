@@ -1,0 +1,89 @@
+"""Detection of masqueraders on real commands: 30 users, learnt on their first 50 blocks, judged on the next 100."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ensemble.layers.calibration import Calibration
+from ensemble.training.metrics import separation
+from ensemble.training.processes import (
+    MasqueradeBlocks,
+    TrainedProcesses,
+    read_masquerade,
+    read_process_events,
+    train_benign,
+    train_masquerade,
+)
+
+
+@pytest.fixture(scope="module")
+def data_dir() -> Path:
+    """Needs ../shared/data, or the folder that AXON_DATA names."""
+    folder = Path(os.environ.get("AXON_DATA") or Path(__file__).resolve().parents[2].parent / "shared" / "data")
+    if not (folder / "process_masquerade").is_dir():
+        pytest.skip("the labelled data (../shared/data/process_masquerade, or AXON_DATA) is not here")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def masquerade(data_dir: Path) -> tuple[MasqueradeBlocks, MasqueradeBlocks]:
+    clean, later, _ = read_masquerade(data_dir)
+    return clean, later
+
+
+@pytest.fixture(scope="module")
+def trained(data_dir: Path) -> TrainedProcesses:
+    return train_masquerade(data_dir, seed=7)
+
+
+def plain_surprisal(clean: MasqueradeBlocks, later: MasqueradeBlocks) -> np.ndarray:
+    """Surprisal under a table of each user's own commands, add-one smoothing: what any analyst would try first."""
+    launches: dict[str, Counter[str]] = defaultdict(Counter)
+    for user, name in zip(clean.events.users, clean.events.names, strict=True):
+        launches[user][name] += 1
+    slots = len(set(clean.events.names)) + 1
+    totals = {user: table.total() + slots for user, table in launches.items()}
+    chances = [(launches[user][name] + 1) / totals[user] for user, name in zip(later.events.users, later.events.names, strict=True)]
+    return -np.log(chances)
+
+
+def test_masqueraders_stand_out_and_more_than_in_a_plain_frequency_table(
+    trained: TrainedProcesses, masquerade: tuple[MasqueradeBlocks, MasqueradeBlocks]
+) -> None:
+    """A block is the mean of its events' calibrated scores; each user's calibration had not seen that user's labels."""
+    clean, later = masquerade
+    by_block, is_stranger = later.mean_by_block(plain_surprisal(clean, later)), later.is_masquerade_block
+    plain = separation(by_block[~is_stranger], by_block[is_stranger])
+    shipped_by_block = later.mean_by_block(trained.model.score(later.events).scores)
+    shipped = separation(shipped_by_block[~is_stranger], shipped_by_block[is_stranger])
+    print(f"\nblocks, each user held out in turn: {trained.metrics}\nblocks, shipped calibration: {shipped}\nblocks, plain table: {plain}")
+
+    assert trained.metrics["block_auroc"] >= 0.915
+    assert trained.metrics["block_auroc"] >= plain.auroc
+    assert trained.metrics["block_tpr_at_1_fpr"] >= plain.tpr_at_1_fpr
+    assert shipped.auroc >= plain.auroc
+
+
+def test_the_shipped_model_scores_rarity_alone_and_its_benign_scores_are_those_of_clean_blocks(
+    trained: TrainedProcesses, masquerade: tuple[MasqueradeBlocks, MasqueradeBlocks]
+) -> None:
+    assert trained.model.command_lines is None
+    assert isinstance(trained.model.rarity_calibration, Calibration)
+    assert trained.benign_scores.size == int((~masquerade[1].is_masquerade).sum())
+    assert trained.sizes["users"] == 30
+
+
+def test_real_windows_processes_train_a_model_of_ones_own(data_dir: Path, trained: TrainedProcesses) -> None:
+    """The recordings have no benign label; here they only show that the whole road works on real command lines."""
+    events = read_process_events(data_dir / "process_windows" / "process_creations.csv.gz")
+
+    own = train_benign(events, trained.model, seed=0)
+
+    assert len(events) == 2119
+    assert own.model.command_lines is not None
+    assert np.isfinite(own.benign_scores).all()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 
+from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
@@ -13,6 +15,7 @@ from ensemble.loading import ReleaseLoader
 from ensemble.slot import HeldRelease
 from ensemble.store.layout import Store
 from ensemble.training.flows import Progress as Report
+from ensemble.verdicts import SPEAKING
 
 __all__ = ["current_models", "local_ensemble", "now", "own_store", "plain", "progress_bars", "report_to"]
 
@@ -30,7 +33,8 @@ def local_ensemble(tenant: str | None = None) -> Ensemble:
         ArtifactError: there is none that can be read.
     """
     settings = read_settings()
-    return Ensemble(
+    logging.getLogger("ray.serve").addHandler(logging.NullHandler())  # what fails is told below, in words
+    ensemble = Ensemble(
         own_store(settings),
         tenant or settings.store.tenant,
         min_coverage=settings.fusion.min_coverage,
@@ -38,6 +42,11 @@ def local_ensemble(tenant: str | None = None) -> Ensemble:
         stale_after_days=settings.posture.stale_after_days,
         expired_after_days=settings.posture.expired_after_days,
     )
+    for layer, slot in ensemble.slots.items():
+        for kind, (status, _, reason) in slot.state().kinds.items():
+            if status not in SPEAKING:
+                Console(stderr=True).print(f"{layer} does not speak of {kind} events: {reason}", highlight=False)
+    return ensemble
 
 
 def current_models(store: Store, tenant: str, layer: str) -> HeldRelease:
@@ -62,8 +71,6 @@ def plain(text: str) -> str:
 
 def progress_bars() -> Progress:
     """Bars on standard error, so that standard output stays what was asked for."""
-    from rich.console import Console
-
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=Console(stderr=True))
 

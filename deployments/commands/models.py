@@ -54,5 +54,6 @@ def promote_release(serial: int, tenant: str | None, console: Console) -> None:
         before = 0
     pointer = promote(store, owner, ref, before)
     console.print(
-        f"tenant {owner} points to release {pointer.release} (pointer {pointer.serial}); restart the service to serve it", highlight=False
+        f"tenant {owner} points to release {pointer.release} (pointer {pointer.serial}); a running service follows within seconds",
+        highlight=False,
     )

@@ -37,6 +37,6 @@ def tell(published: Published, target: Target, console: Console) -> None:
         console.print(f"published {ref.model} version {ref.version}", highlight=False)
     console.print(f"published release {published.release.serial} of tenant {target.tenant}", highlight=False)
     if published.pointer_serial:
-        console.print(f"promoted: pointer {published.pointer_serial} names it; restart the service to serve it", highlight=False)
+        console.print(f"promoted: pointer {published.pointer_serial} names it; a running service follows within seconds", highlight=False)
     else:
         console.print(f"not promoted; `axon models promote {published.release.serial}` does that", highlight=False)

@@ -122,7 +122,7 @@ class Fusion:
         size = len(opinions[0].scores)
         coverage = self.coverage(speaking)
         thresholds = self.thresholds.get(layer_set(speaking))
-        shift, shift_low, shift_high = _posture_shift(opinions, size, _bound(posture_bound, thresholds))
+        shift, shift_low, shift_high = _posture_shift(opinions, size, _bound(posture_bound, self.thresholds.values()))
 
         def fused(guess: float | None) -> NDArray[np.float64]:
             """Pooled log-odds, the silent layers guessed; without a guess they agree with those that spoke."""
@@ -174,12 +174,17 @@ class Fusion:
             raise ArtifactIncompatible("fusion", "shares, sharpness and thresholds", type(problem).__name__) from None
 
 
-def _bound(posture_bound: float, thresholds: Thresholds | None) -> float:
-    """The posture's reach: as configured, but never from `malicious` to below `suspicious`."""
-    if thresholds is None:
-        return posture_bound
-    malicious, suspicious = (np.log(t) - np.log1p(-t) for t in (thresholds.malicious, thresholds.suspicious))
-    return float(min(posture_bound, malicious - suspicious))
+def _bound(posture_bound: float, thresholds: Iterable[Thresholds]) -> float:
+    """The posture's reach: as configured, but never from `malicious` to below `suspicious`, whoever speaks.
+
+    One reach for every set of layers: `low` and `high` imagine that the silent ones had spoken.
+    """
+    ways = [_odds(one.malicious) - _odds(one.suspicious) for one in thresholds]
+    return float(min([posture_bound, *ways]))
+
+
+def _odds(score: float) -> float:
+    return float(np.log(score) - np.log1p(-score))
 
 
 def _posture_shift(

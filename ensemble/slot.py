@@ -94,7 +94,8 @@ class LayerSlot:
 
     def load(self) -> None:
         """Load the current release and wait for it; a failure is kept and told by `state`, never raised."""
-        self._is_loading = True
+        with self._lock:
+            self._is_loading = True
         self._load_and_swap()
 
     def score(self, batch: EventBatch, release: int, *, explain: bool = False) -> LayerScores:

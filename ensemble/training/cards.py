@@ -127,7 +127,7 @@ def _unseen_text(unseen: FamilyOut) -> str:
     measures = ("auroc", "tpr_at_1_fpr")
     small = tuple(f for f, figures in unseen.families.items() if figures[FUSED].hostile < 20)  # noqa: PLR2004  # one flow is more than 5 %
     means = {"mean": {n: (unseen.mean(n, measures[0]), unseen.mean(n, measures[1])) for n in names}}
-    if small:
+    if small and len(small) < len(unseen.families):
         means[f"mean without {', '.join(small)}"] = {
             n: (unseen.mean(n, measures[0], without=small), unseen.mean(n, measures[1], without=small)) for n in names
         }

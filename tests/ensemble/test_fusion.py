@@ -194,16 +194,9 @@ def test_whatever_the_silent_layers_would_have_said_the_score_lies_between_the_b
         said = zip(world.columns.items(), guess, strict=False)
         filled = {layer: column if layer in world.speaking else np.full(3, value) for (layer, column), value in said}
         posture = np.full(3, guess[3]) if world.posture is None else world.posture
-        # The bound of the posture follows the thresholds of who speaks; here it is that of the call which is judged.
-        complete = replace(world, columns=filled, speaking=LAYERS, posture=posture, fusion=_same_reach(world)).verdicts()
+        complete = replace(world, columns=filled, speaking=LAYERS, posture=posture).verdicts()
         assert (complete.score >= verdicts.low - 1e-9).all()
         assert (complete.score <= verdicts.high + 1e-9).all()
-
-
-def _same_reach(world: World) -> Fusion:
-    key = layer_set(world.speaking)
-    own = {layer_set(LAYERS): world.fusion.thresholds[key]} if key in world.fusion.thresholds else {}
-    return replace(world.fusion, thresholds=own)
 
 
 @given(worlds(), COLUMN)

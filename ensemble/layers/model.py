@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.events import EventBatch
 
-__all__ = ["BundledModel", "Model", "ModelScores", "Parts"]
+__all__ = ["Model", "ModelScores", "Parts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +49,8 @@ class ModelScores:
 
 
 class Model(Protocol):
-    """One layer's knowledge of one kind of event."""
+    """One layer's knowledge of one kind of event; those that a bundle holds have `to_parts` and `from_parts` too."""
 
     def score(self, batch: EventBatch, *, explain: bool = False) -> ModelScores:
         """Calibrated score of each event; the same event scores the same alone as in a batch."""
-        ...
-
-
-class BundledModel(Model, Protocol):
-    """A model that one bundle holds whole."""
-
-    def to_parts(self) -> Parts:
-        """Everything `from_parts` needs to build an equal model."""
-        ...
-
-    @classmethod
-    def from_parts(cls, parts: Parts) -> Self:
-        """The model again.
-
-        Raises:
-            ArtifactIncompatible: arrays of the wrong shape or not finite, indices out of bounds, another schema.
-        """
         ...

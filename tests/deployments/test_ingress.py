@@ -314,7 +314,7 @@ def test_what_was_not_foreseen_is_a_500_that_tells_nothing(
     """Everything is in the log, under the id that the caller got."""
 
     async def broken(*_: object, **__: object) -> None:
-        raise RuntimeError("/work/secret/models.py says hunter2")
+        raise RuntimeError("/srv/secret/models.py says hunter2")
 
     monkeypatch.setattr(door.ingress._fan_out, "score", broken)
 

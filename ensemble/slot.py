@@ -12,7 +12,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ensemble.errors import ArtifactError, LayerCrashed
@@ -57,6 +57,12 @@ class HeldRelease:
     serial: int
     models: Mapping[Kind, HeldModel] = field(default_factory=dict)
     failures: Mapping[Kind, LoadFailure] = field(default_factory=dict)
+
+    def kept_whole(self, before: Sequence[HeldRelease]) -> HeldRelease:
+        """This release with what an earlier look had of it: releases never change, so a second look that finds less lost nothing."""
+        known = next((old.models for old in before if old.serial == self.serial), {})
+        models = {**known, **self.models}
+        return HeldRelease(self.serial, models, {kind: why for kind, why in self.failures.items() if kind not in models})
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +169,7 @@ class LayerSlot:
             self._log_failure(self._failed, "")
         else:
             with self._lock:
+                held = held.kept_whole(self._held)
                 others = tuple(old for old in self._held if old.serial != held.serial)
                 self._held, self._failed = (held, *others)[:RELEASES_KEPT], None
             for kind, failure in held.failures.items():

@@ -351,3 +351,20 @@ def test_who_asks_about_a_release_makes_the_slot_look_for_it(store: FakeStore, l
     wait_for_loads()
 
     assert live.state(2).release == 2
+
+
+def test_looking_again_at_a_release_never_loses_a_model_that_lives(store: FakeStore) -> None:
+    """P5: a release never changes, so a second look that finds less, for a torn disk, has nothing to teach."""
+    alive, torn = HeldModel(FakeModel(), "v1"), LoadFailure("ARTIFACT_CORRUPT", "sha256 differs")
+    store.current = HeldRelease(1, {Kind.FLOW: alive}, {Kind.PROCESS: torn})
+    slot = store.slot()
+    slot.load()
+
+    store.current = HeldRelease(1, {}, {Kind.FLOW: torn, Kind.PROCESS: torn})
+    slot.load()
+
+    assert slot.score(FLOWS, 1).status is LayerStatus.LIVE
+    assert {kind: status for kind, (status, _, _) in slot.state().kinds.items()} == {
+        Kind.FLOW: LayerStatus.LIVE,
+        Kind.PROCESS: LayerStatus.FALLBACK,
+    }

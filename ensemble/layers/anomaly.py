@@ -25,7 +25,7 @@ from ensemble.features.scaling import FlowScaler
 from ensemble.layers.calibration import Calibration, Surprise
 from ensemble.layers.codebook import Codebook
 from ensemble.layers.forest import Forest
-from ensemble.layers.model import ModelScores, Parts
+from ensemble.layers.model import ModelScores, Parts, below
 
 __all__ = ["DETECTORS", "BenignDetectors", "FlowAnomaly", "Subspace"]
 
@@ -159,7 +159,7 @@ class FlowAnomaly:
         try:
             scaler = FlowScaler.from_arrays(arrays, config["limit"])
             d = scaler.positions.size
-            forest = {name.removeprefix("forest."): array for name, array in arrays.items() if name.startswith("forest.")}
+            forest = below("forest.", arrays)
             subspace = Subspace(arrays["subspace.centre"].astype(np.float64), arrays["subspace.directions"].astype(np.float64))
             codebook = Codebook(arrays["codebook.centres"].astype(np.float64))
             surprises = {name: Surprise.from_config(scale) for name, scale in config["surprises"].items()}

@@ -29,7 +29,7 @@ from ensemble.errors import ArtifactIncompatible
 from ensemble.events import EventBatch, FlowBatch
 from ensemble.features.scaling import FlowScaler
 from ensemble.layers.calibration import Calibration
-from ensemble.layers.model import ModelScores, Parts
+from ensemble.layers.model import ModelScores, Parts, below
 
 __all__ = ["BENIGN_CLASS", "UNKNOWN_CLASS", "DeepBehavior", "DeepClassifier"]
 
@@ -137,7 +137,7 @@ class DeepBehavior:
         scaler = FlowScaler.from_arrays(parts.arrays, parts.config.get("limit"))
         named = parts.config.get("classes")
         classes = tuple(str(name) for name in named) if isinstance(named, list | tuple) else ()
-        state = {name.removeprefix("network."): array for name, array in parts.arrays.items() if name.startswith("network.")}
+        state = below("network.", parts.arrays)
         levels = sum(name.startswith("weights.") for name in state)
         shapes = [state.get(f"weights.{level}", np.empty(0)).shape for level in range(levels)]
         if not levels or any(len(shape) != 3 for shape in shapes) or shapes[0][1] != scaler.positions.size or shapes[-1][2] != len(classes):  # noqa: PLR2004  # (heads, in, out)

@@ -24,6 +24,7 @@ from ensemble.features.process import FEATURE_NAMES, command_line_features, has_
 from ensemble.layers.calibration import PRIOR_LOG_ODDS, Calibration
 from ensemble.layers.counts import EVERYONE, BackedOffCounts
 from ensemble.layers.forest import Forest
+from ensemble.layers.model import below
 
 __all__ = ["CommandLineForest", "ParentTable"]
 
@@ -130,17 +131,13 @@ class CommandLineForest:
         weight = config.get("weight")
         if not isinstance(weight, (int, float)):
             raise _wrong("a weight", type(weight).__name__)
-        counts = BackedOffCounts.from_arrays(_below("parents.", arrays), len(children))
-        forest = Forest.from_arrays(_below("forest.", arrays), len(FEATURE_NAMES))
+        counts = BackedOffCounts.from_arrays(below("parents.", arrays), len(children))
+        forest = Forest.from_arrays(below("forest.", arrays), len(FEATURE_NAMES))
         try:
             calibration = Calibration.from_config(config["calibration"])
         except (KeyError, TypeError):
             raise _wrong("a calibration", "none that can be read") from None
         return cls(ParentTable(tuple(children), tuple(parents), counts), forest, calibration, float(weight))
-
-
-def _below(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def _wrong(expected: str, found: str) -> ArtifactIncompatible:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ensemble.events import EventBatch
 
-__all__ = ["Model", "ModelScores", "Parts"]
+__all__ = ["Model", "ModelScores", "Parts", "below"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,11 @@ class Parts:
 
     arrays: Mapping[str, NDArray[Any]]
     config: Mapping[str, Any]
+
+
+def below(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The arrays of one part of a model: those whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from ensemble.errors import ArtifactIncompatible
 from ensemble.events import EventBatch, ProcessBatch
 from ensemble.layers.calibration import LOG_ODDS_LIMIT, PRIOR_LOG_ODDS, Calibration, probability
 from ensemble.layers.command_lines import CommandLineForest
-from ensemble.layers.model import ModelScores, Parts
+from ensemble.layers.model import ModelScores, Parts, below
 from ensemble.layers.rarity import RarityTable
 
 __all__ = ["ProcessAnomaly", "pooled"]
@@ -103,11 +103,7 @@ class ProcessAnomaly:
         except (KeyError, TypeError):
             raise ArtifactIncompatible("process model", "a calibration of the rarity", "none that can be read") from None
         return cls(
-            RarityTable.from_parts(_below("rarity.", parts.arrays), rarity),
+            RarityTable.from_parts(below("rarity.", parts.arrays), rarity),
             calibration,
-            None if lines is None else CommandLineForest.from_parts(_below("command_lines.", parts.arrays), lines),
+            None if lines is None else CommandLineForest.from_parts(below("command_lines.", parts.arrays), lines),
         )
-
-
-def _below(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

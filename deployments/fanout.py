@@ -26,8 +26,8 @@ from ensemble.verdicts import LayerScores, LayerStatus, Verdicts
 __all__ = ["FanOut", "LayerCall"]
 
 logger = logging.getLogger("ray.serve")
-LayerCall = Callable[[EventBatch, int, bool], Awaitable[LayerScores]]
-StateCall = Callable[[int], Awaitable[tuple[SlotState, str]]]
+LayerCall = Callable[[EventBatch, str, bool], Awaitable[LayerScores]]
+StateCall = Callable[[str], Awaitable[tuple[SlotState, str]]]
 LEAST_SHARE_OF_DEADLINE = 0.1  # what a batch keeps although its events waited: promise P18 allows the deadline + 10 %
 VIEW_KEPT_S = 1.0  # /health is asked by every probe of every node: layers are asked once a second at most
 
@@ -70,7 +70,7 @@ class FanOut:
         """Fuse with `release` from the next batch on."""
         self._release = release
         self._view = None
-        logger.info("release_serves", extra={"release": release.serial})
+        logger.info("release_serves", extra={"release": release.name})
 
     async def score(self, batch: EventBatch, *, explain: bool, since: float) -> Verdicts:
         """The verdicts of a batch of one kind.
@@ -83,18 +83,18 @@ class FanOut:
         release = self._release
         budget_s = max(self._deadline_s - (time.monotonic() - since), LEAST_SHARE_OF_DEADLINE * self._deadline_s)
         asked = {
-            layer: asyncio.ensure_future(_awaited(call, batch, release.serial, explain))
+            layer: asyncio.ensure_future(_awaited(call, batch, release.name, explain))
             for layer, call in self._calls.items()
             if batch.kind in LAYERS[layer].kinds
         }
         if asked:
             await asyncio.wait(asked.values(), timeout=budget_s)
-        opinions = [self._opinion(layer, asked.get(layer), len(batch), release.serial) for layer in self._calls]
+        opinions = [self._opinion(layer, asked.get(layer), len(batch), release.name) for layer in self._calls]
         return release.of(batch.kind).fuse(
             opinions, min_coverage=self._fusion_settings.min_coverage, posture_bound=self._fusion_settings.posture_bound
         )
 
-    def _opinion(self, layer: str, call: asyncio.Future[LayerScores] | None, size: int, release: int) -> LayerScores:
+    def _opinion(self, layer: str, call: asyncio.Future[LayerScores] | None, size: int, release: str) -> LayerScores:
         if call is None:
             return LayerScores.silent(layer, LayerStatus.NOT_APPLICABLE, size, "has no opinion on events of this kind")
         show = LAYERS[layer].fallback_score
@@ -114,11 +114,11 @@ class FanOut:
         """The whole ensemble's state, at most a second old."""
         async with self._viewing:  # a crowd of probes asks the layers once
             if self._view is None or time.monotonic() - self._view[0] >= VIEW_KEPT_S:
-                said = await self.ask_states(self._release.serial)
+                said = await self.ask_states(self._release.name)
                 self._view = (time.monotonic(), see_system(list(self._states), said, self._release))
             return self._view[1]
 
-    async def ask_states(self, wanted: int) -> dict[str, tuple[SlotState, str]]:
+    async def ask_states(self, wanted: str) -> dict[str, tuple[SlotState, str]]:
         """What the layers that answered in time say of themselves; each looks for release `wanted` if it has it not."""
         asked = {layer: asyncio.ensure_future(_awaited(call, wanted)) for layer, call in self._states.items()}
         await asyncio.wait(asked.values(), timeout=self._deadline_s)

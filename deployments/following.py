@@ -60,17 +60,17 @@ class ReleaseFollower:
             ArtifactError: pointer or release cannot be read.
         """
         newest = await asyncio.to_thread(self._fusions.load)
-        if newest.serial == self._fan_out.release.serial:
+        if newest.name == self._fan_out.release.name:
             return
-        if self._fan_out.release.serial:
-            await self._layers_have(newest.serial)
+        if self._fan_out.release.name:
+            await self._layers_have(newest.name)
         self._fan_out.serve(newest)
 
-    async def _layers_have(self, serial: int) -> None:
-        """Wait until every layer has release `serial`, but not for ever."""
+    async def _layers_have(self, name: str) -> None:
+        """Wait until every layer has release `name`, but not for ever."""
         until = time.monotonic() + LAYERS_FOLLOW_WITHIN_S
         while time.monotonic() < until:
-            said = await self._fan_out.ask_states(serial)
-            if said.keys() == self._fan_out.layers and all(state.release == serial for state, _ in said.values()):
+            said = await self._fan_out.ask_states(name)
+            if said.keys() == self._fan_out.layers and all(state.release == name for state, _ in said.values()):
                 return
             await asyncio.sleep(ASK_AGAIN_AFTER_S)

@@ -38,11 +38,11 @@ class LayerDeployment:
         self._slot = LayerSlot(layer, loader.load, fallback_score=LAYERS[layer].fallback_score)
         self._slot.start()  # loads beside: a constructor that raises or waits would take the whole application down
 
-    async def score(self, batch: EventBatch, release: int, explain: bool) -> LayerScores:  # noqa: FBT001  # Serve passes arguments through
+    async def score(self, batch: EventBatch, release: str, explain: bool) -> LayerScores:  # noqa: FBT001  # Serve passes arguments through
         """This layer's opinion of a batch, by the models of `release`."""
         return self._slot.score(batch, release, explain=explain)
 
-    async def state(self, wanted: int) -> tuple[SlotState, str]:
+    async def state(self, wanted: str) -> tuple[SlotState, str]:
         """The slot's state, and the device it computes on; also makes the slot look for release `wanted`."""
         return self._slot.state(wanted), self._device
 

@@ -10,8 +10,11 @@
     |- ArtifactError          the publisher's: the layer falls back
     |  |- ArtifactMissing       a pointer, manifest or file is not there
     |  |- ArtifactCorrupt       the bytes are not the bytes that were published
+    |  |- ArtifactUnreadable    it is there, but the system will not give it: permission, a failing disk
     |  |- ArtifactUntrusted     whole, but nobody we trust vouches for it
     |  |- ArtifactIncompatible  whole, and made for another schema, library or format
+    |  |- InsufficientMemory    it would not fit into this process
+    |  |- LoadTimeout           it did not come within its time: a hanging disk
     |  |- VersionExists         published versions are immutable
     |  `- PointerMoved          another promotion came first
     |- TrainingError          the trainer's: the rows cannot teach what was asked
@@ -30,14 +33,17 @@ __all__ = [
     "ArtifactError",
     "ArtifactIncompatible",
     "ArtifactMissing",
+    "ArtifactUnreadable",
     "ArtifactUntrusted",
     "BodyTooLarge",
     "EnsembleError",
     "EventError",
     "FeatureMismatch",
+    "InsufficientMemory",
     "LayerCrashed",
     "LayerError",
     "LayerTimeout",
+    "LoadTimeout",
     "MalformedEvent",
     "MalformedJson",
     "PointerMoved",
@@ -127,9 +133,10 @@ class BodyTooLarge(EventError):
 
 
 class ArtifactError(EnsembleError):
-    """A model file cannot be served."""
+    """A model file cannot be served; `cause` says where to look first: files, resources, dependencies or configuration (S1-26)."""
 
     code = "MODEL_LOAD_ERROR"
+    cause = "files"
 
 
 class ArtifactMissing(ArtifactError):
@@ -158,10 +165,24 @@ class ArtifactCorrupt(ArtifactError):
         return f"{self.file}: {self.problem}"
 
 
+class ArtifactUnreadable(ArtifactError):
+    """It is there, but the system will not give it: permission denied, or a failing disk."""
+
+    code = "ARTIFACT_UNREADABLE"
+
+    def __init__(self, file: str, problem: str) -> None:
+        super().__init__(file, problem)
+        self.file, self.problem = file, problem
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.problem}"
+
+
 class ArtifactUntrusted(ArtifactError):
     """Whole, but vouched for by nobody we trust."""
 
     code = "ARTIFACT_UNTRUSTED"
+    cause = "configuration"
 
     def __init__(self, what: str, problem: str) -> None:
         super().__init__(what, problem)
@@ -175,6 +196,7 @@ class ArtifactIncompatible(ArtifactError):
     """Whole, and made for something else: another schema, library version or format."""
 
     code = "ARTIFACT_INCOMPATIBLE"
+    cause = "dependencies"
 
     def __init__(self, what: str, expected: str, found: str) -> None:
         super().__init__(what, expected, found)
@@ -182,6 +204,34 @@ class ArtifactIncompatible(ArtifactError):
 
     def __str__(self) -> str:
         return f"{self.what}: this Axon needs {self.expected}, the artifact has {self.found}"
+
+
+class InsufficientMemory(ArtifactError):
+    """The model would not fit into this process beside the one that serves."""
+
+    code = "INSUFFICIENT_MEMORY"
+    cause = "resources"
+
+    def __init__(self, needed_bytes: int, available_bytes: int) -> None:
+        super().__init__(needed_bytes, available_bytes)
+        self.needed_bytes, self.available_bytes = needed_bytes, available_bytes
+
+    def __str__(self) -> str:
+        return f"Insufficient memory: the load needs {self.needed_bytes:,} bytes, {self.available_bytes:,} are available"
+
+
+class LoadTimeout(ArtifactError):
+    """The load did not end within its time; it was given up, not the process."""
+
+    code = "LOAD_TIMEOUT"
+    cause = "resources"
+
+    def __init__(self, what: str, limit_s: float) -> None:
+        super().__init__(what, limit_s)
+        self.what, self.limit_s = what, limit_s
+
+    def __str__(self) -> str:
+        return f"{self.what}: not loaded within {self.limit_s:,} s; the disk may be hanging"
 
 
 class VersionExists(ArtifactError):

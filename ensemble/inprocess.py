@@ -54,5 +54,5 @@ class Ensemble:
 
     def score(self, batch: EventBatch, *, explain: bool = False) -> Verdicts:
         """The verdicts of a batch of one kind."""
-        opinions = [slot.score(batch, self.release.serial, explain=explain) for slot in self.slots.values()]
+        opinions = [slot.score(batch, self.release.name, explain=explain) for slot in self.slots.values()]
         return self.release.of(batch.kind).fuse(opinions, min_coverage=self._min_coverage, posture_bound=self._posture_bound)

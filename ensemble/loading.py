@@ -65,7 +65,7 @@ FEATURE_SCHEMAS: Mapping[str, Callable[[], str]] = {
 class ReleaseFusion:
     """The fusion of a release; without one every verdict is indeterminate."""
 
-    serial: int = 0
+    name: str = ""
     fusions: Mapping[Kind, Fusion] = field(default_factory=dict)
 
     def of(self, kind: Kind) -> Fusion:
@@ -90,7 +90,7 @@ class FusionLoader:
         """
         release = _current_release(self.store, self.tenant)
         fusions = {Kind(kind): Fusion.from_config(config) for kind, config in release.fusion.items()}
-        return ReleaseFusion(release.serial, fusions)
+        return ReleaseFusion(_name_of(release), fusions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class ReleaseLoader:
                 failures[kind] = outcome
             else:
                 models[kind] = outcome
-        return HeldRelease(release.serial, models, failures)
+        return HeldRelease(_name_of(release), models, failures)
 
     def _attempt(self, release: Release, names: Sequence[str]) -> HeldModel | LoadFailure:
         try:
@@ -188,6 +188,10 @@ class ReleaseLoader:
 def _current_release(store: Store, tenant: str) -> Release:
     owner = Tenant(tenant)
     return read_release(store, owner, read_pointer(store, owner))
+
+
+def _name_of(release: Release) -> str:
+    return f"{release.tenant}/{release.serial}"
 
 
 def _proven(model: Model, kind: Kind, golden: Golden, tolerance: float, what: str) -> Model:

@@ -78,21 +78,23 @@ class LayerScores:
         layer: `anomaly`, `behavior`, `resilience`.
         status: where the scores came from; the same for the whole batch.
         version: serial version of the model that spoke, "" where none did.
-        release: serial of the release that the model was loaded for, 0 where none was.
+        release: name of the release that the model was loaded for, "" where none was.
         scores: float64 (n,), finite, each in [0, 1], read-only.
         reason: why the status is not `live`; "" when it is.
         notes: row -> what a reader of that row should know.
         details: name -> n values: numbers are contributions of a feature, strings are facts; only where asked for.
+        abstained: row -> why this layer has no opinion of that one row; its score is for show and weighs nothing.
     """
 
     layer: str
     status: LayerStatus
     version: str
-    release: int
+    release: str
     scores: NDArray[np.float64]
     reason: str = ""
     notes: Mapping[int, str] = field(default_factory=dict)
     details: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    abstained: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         scores = self.scores
@@ -108,7 +110,7 @@ class LayerScores:
     @classmethod
     def silent(cls, layer: str, status: LayerStatus, size: int, reason: str, *, score: float = 0.0) -> LayerScores:
         """An abstention: `score` is for show and weighs nothing."""
-        return cls(layer, status, "", 0, np.full(size, score), reason)
+        return cls(layer, status, "", "", np.full(size, score), reason)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,9 +43,9 @@ def local_ensemble(tenant: str | None = None) -> Ensemble:
         expired_after_days=settings.posture.expired_after_days,
     )
     for layer, slot in ensemble.slots.items():
-        for kind, (status, _, reason) in slot.state().kinds.items():
-            if status not in SPEAKING:
-                Console(stderr=True).print(f"{layer} does not speak of {kind} events: {reason}", highlight=False)
+        for kind, state in slot.state().kinds.items():
+            if state.status not in SPEAKING:
+                Console(stderr=True).print(f"{layer} does not speak of {kind} events: {state.reason}", highlight=False)
     return ensemble
 
 

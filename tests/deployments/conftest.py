@@ -45,7 +45,7 @@ class FakeHandle:
     """A deployment's handle without Ray, around a real slot."""
 
     def __init__(self, slot: LayerSlot) -> None:
-        async def score(batch: EventBatch, release: int, explain: bool) -> LayerScores:  # noqa: FBT001  # as the deployment
+        async def score(batch: EventBatch, release: str, explain: bool) -> LayerScores:  # noqa: FBT001  # as the deployment
             return slot.score(batch, release, explain=explain)
 
         async def state(wanted: int) -> tuple[SlotState, str]:

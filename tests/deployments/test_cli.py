@@ -320,15 +320,15 @@ def test_calibrating_publishes_a_new_release_of_the_same_models(
     assert "published release" in result.stdout
     assert "promoted" in result.stdout
     after = ensemble_of(own_state)
-    assert after.release.serial > ensemble.release.serial
+    assert after.release.name != ensemble.release.name
     assert not list(own_state.rglob("model.safetensors"))
     flows = make_flows(benign=300, families={}, seed=5)
     called = sum(word == "malicious" for word in after.score(flows.batch()).word)
     assert called <= 6  # of 300, at a stated 1 %: the file itself was used to set it
     listed = axon("models").stdout
     assert "own" in listed
-    assert axon("models", "promote", str(ensemble.release.serial)).exit_code == 0
-    assert FusionLoader(Store(own_state, ROOT / "artifacts"), "default").load().serial == ensemble.release.serial
+    assert axon("models", "promote", ensemble.release.name.split("/")[1]).exit_code == 0
+    assert FusionLoader(Store(own_state, ROOT / "artifacts"), "default").load().name == ensemble.release.name
 
 
 def ensemble_of(state: Path) -> Ensemble:

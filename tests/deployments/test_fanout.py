@@ -18,10 +18,10 @@ from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch, ProcessEv
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.fusion import Fusion, Thresholds
 from ensemble.loading import LAYERS, ReleaseFusion
-from ensemble.slot import SlotState
+from ensemble.slot import KindState, SlotState
 from ensemble.verdicts import LayerScores, LayerStatus, SystemStatus, Verdicts, VerdictWord
 
-RELEASE = 7
+RELEASE = "default/7"
 DEADLINE_S = 0.25
 FLOWS = FlowBatch(("a", "b"), ("", ""), np.zeros((2, len(FEATURE_NAMES)), np.float32))
 PROCESSES = ProcessBatch.of([ProcessEvent("sh"), ProcessEvent("ls")])
@@ -36,15 +36,15 @@ FUSIONS = ReleaseFusion(
 Call = Callable[[EventBatch, int, bool], Awaitable[LayerScores]]
 
 
-def speaks(layer: str, score: float = 0.7, *, release: int = RELEASE) -> Call:
-    async def call(batch: EventBatch, _release: int, _explain: bool) -> LayerScores:  # noqa: FBT001  # as Serve passes it
+def speaks(layer: str, score: float = 0.7, *, release: str = RELEASE) -> Call:
+    async def call(batch: EventBatch, _release: str, _explain: bool) -> LayerScores:  # noqa: FBT001  # as Serve passes it
         return LayerScores(layer, LayerStatus.LIVE, "1", release, np.full(len(batch), score))
 
     return call
 
 
 def raises(error: BaseException) -> Call:
-    async def call(_batch: EventBatch, _release: int, _explain: bool) -> LayerScores:  # noqa: FBT001
+    async def call(_batch: EventBatch, _release: str, _explain: bool) -> LayerScores:  # noqa: FBT001
         raise error
 
     return call
@@ -56,7 +56,7 @@ class HungLayer:
     def __init__(self) -> None:
         self.was_cancelled = False
 
-    async def __call__(self, _batch: EventBatch, _release: int, _explain: bool) -> LayerScores:  # noqa: FBT001
+    async def __call__(self, _batch: EventBatch, _release: str, _explain: bool) -> LayerScores:  # noqa: FBT001
         try:
             await asyncio.get_running_loop().create_future()
         except asyncio.CancelledError:
@@ -178,7 +178,7 @@ def test_a_failing_layer_abstains_under_a_stable_code(layer: str, error: BaseExc
 
 
 def test_a_call_that_fails_before_it_is_awaited_is_a_failing_layer_too() -> None:
-    def call(_batch: EventBatch, _release: int, _explain: bool) -> Awaitable[LayerScores]:  # noqa: FBT001
+    def call(_batch: EventBatch, _release: str, _explain: bool) -> Awaitable[LayerScores]:  # noqa: FBT001
         raise RuntimeError("no replicas")
 
     verdicts = verdicts_of(fan_out({"behavior": call}))
@@ -207,7 +207,7 @@ def test_without_a_fusion_every_verdict_is_indeterminate() -> None:
 
 
 def test_a_layer_that_has_no_opinion_on_processes_is_not_asked_and_not_missed() -> None:
-    async def unasked(_batch: EventBatch, _release: int, _explain: bool) -> LayerScores:  # noqa: FBT001
+    async def unasked(_batch: EventBatch, _release: str, _explain: bool) -> LayerScores:  # noqa: FBT001
         raise AssertionError
 
     verdicts = verdicts_of(fan_out({"behavior": unasked}), PROCESSES)
@@ -220,7 +220,7 @@ def test_a_layer_that_has_no_opinion_on_processes_is_not_asked_and_not_missed() 
 def test_every_layer_is_asked_for_the_release_that_is_fused_with() -> None:
     asked: list[tuple[int, bool]] = []
 
-    async def call(batch: EventBatch, release: int, explain: bool) -> LayerScores:  # noqa: FBT001
+    async def call(batch: EventBatch, release: str, explain: bool) -> LayerScores:  # noqa: FBT001
         asked.append((release, explain))
         return LayerScores("behavior", LayerStatus.LIVE, "1", release, np.full(len(batch), 0.5))
 
@@ -229,8 +229,8 @@ def test_every_layer_is_asked_for_the_release_that_is_fused_with() -> None:
     assert asked == [(RELEASE, False)]
 
 
-@pytest.mark.parametrize("other", [RELEASE - 1, RELEASE + 1, 0])
-def test_an_answer_of_another_release_is_never_used(other: int) -> None:
+@pytest.mark.parametrize("other", ["default/6", "other/7", ""])
+def test_an_answer_of_another_release_is_never_used(other: str) -> None:
     """DESIGN section 4: an answer is made by one release only. Its calibration was fitted to another fusion."""
     verdicts = verdicts_of(fan_out({"behavior": speaks("behavior", 0.99, release=other)}))
 
@@ -242,7 +242,7 @@ def test_an_answer_of_another_release_is_never_used(other: int) -> None:
 def test_an_answer_for_another_number_of_events_is_never_used(size: int) -> None:
     """A layer's bug must not stop the others, nor score one event with another's opinion."""
 
-    async def call(_batch: EventBatch, release: int, _explain: bool) -> LayerScores:  # noqa: FBT001
+    async def call(_batch: EventBatch, release: str, _explain: bool) -> LayerScores:  # noqa: FBT001
         return LayerScores("behavior", LayerStatus.LIVE, "1", release, np.full(size, 0.99))
 
     verdicts = verdicts_of(fan_out({"behavior": call}))
@@ -263,7 +263,7 @@ class States:
             self.asked += 1
             if error is not None:
                 raise error
-            return SlotState(layer, RELEASE, dict.fromkeys(LAYERS[layer].kinds, (LayerStatus.LIVE, "1", ""))), "cpu"
+            return SlotState(layer, RELEASE, dict.fromkeys(LAYERS[layer].kinds, KindState(LayerStatus.LIVE, "1"))), "cpu"
 
         return call
 

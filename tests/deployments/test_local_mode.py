@@ -18,6 +18,7 @@ from deployments.ingress import IngressApp
 from ensemble.events import Kind
 from ensemble.inprocess import Ensemble
 from ensemble.loading import LAYERS
+from ensemble.slot import ANY_RELEASE
 from ensemble.training.flow_table import FlowTable
 from ensemble.verdicts import LayerScores, LayerStatus
 
@@ -60,7 +61,7 @@ def test_every_layer_answers_through_its_handle(composed: tuple[IngressApp, dict
 
     assert handles.keys() == LAYERS.keys()
     for layer, handle in handles.items():
-        said = handle.score.remote(batch, 0, False).result(timeout_s=WITHIN_S)  # noqa: FBT003  # as the ingress passes it
+        said = handle.score.remote(batch, ANY_RELEASE, False).result(timeout_s=WITHIN_S)  # noqa: FBT003  # as the ingress passes it
 
         assert isinstance(said, LayerScores)
         assert (said.layer, said.status, said.scores.shape) == (layer, LayerStatus.LIVE, (5,))
@@ -68,7 +69,7 @@ def test_every_layer_answers_through_its_handle(composed: tuple[IngressApp, dict
 
 def test_every_layer_tells_its_state_and_device_through_its_handle(composed: tuple[IngressApp, dict[str, Any]]) -> None:
     for layer, handle in composed[1].items():
-        state, device = handle.state.remote(0).result(timeout_s=WITHIN_S)
+        state, device = handle.state.remote(ANY_RELEASE).result(timeout_s=WITHIN_S)
 
         assert (state.layer, device) == (layer, "cpu")
 

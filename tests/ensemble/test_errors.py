@@ -11,14 +11,14 @@ import pytest
 from ensemble import errors
 from ensemble.errors import ArtifactError, EnsembleError, EventError, LayerError, TrainingError
 
-EXAMPLES = {"str": "some {name}", "int": 12345}
+EXAMPLES = {"str": "some {name}", "int": 12345, "float": 12345.0}
 
 
 def family_of(error: type[EnsembleError]) -> list[type[EnsembleError]]:
     return [error, *(below for child in error.__subclasses__() for below in family_of(child))]
 
 
-def arguments_of(error: type[EnsembleError]) -> dict[str, str | int]:
+def arguments_of(error: type[EnsembleError]) -> dict[str, str | float]:
     """An argument of its own for each field that the error is made of; none where it has no constructor of its own."""
     if "self" not in inspect.signature(error.__init__).parameters or error.__init__ is Exception.__init__:
         return {}

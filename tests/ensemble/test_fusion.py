@@ -91,7 +91,7 @@ class World:
 
 
 def live(layer: str, scores: NDArray[np.float64], status: LayerStatus = LayerStatus.LIVE) -> LayerScores:
-    return LayerScores(layer, status, "1", 1, scores.copy())
+    return LayerScores(layer, status, "1", "default/1", scores.copy())
 
 
 def same(one: Verdicts, other: Verdicts) -> bool:
@@ -202,7 +202,7 @@ def test_whatever_the_silent_layers_would_have_said_the_score_lies_between_the_b
 @given(worlds(), COLUMN)
 def test_what_a_silent_layer_shows_weighs_nothing(world: World, shown: NDArray[np.float64]) -> None:
     """P12: the 0.0 that a broken layer shows is no evidence of innocence."""
-    told = [LayerScores(o.layer, o.status, "", 0, shown.copy()) if not o.speaks else o for o in world.opinions()]
+    told = [LayerScores(o.layer, o.status, "", "", shown.copy()) if not o.speaks else o for o in world.opinions()]
 
     assert same(world.verdicts(told), world.verdicts())
 

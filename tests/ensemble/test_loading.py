@@ -146,7 +146,7 @@ def test_what_was_published_scores_as_what_was_trained(store: Store, layers: Flo
 def test_the_fitted_fusion_comes_with_the_release(store: Store, layers: FlowLayers) -> None:
     release = FusionLoader(store, "acme").load()
 
-    assert release.serial == 1
+    assert release.name == "acme/1"
     assert release.fusions[Kind.FLOW] == layers.fusion
 
 
@@ -306,7 +306,7 @@ def test_a_loader_hands_out_the_release_that_the_pointer_names(
 
     rolled_back = loader.load()
 
-    assert [held.serial for held in (old, new, rolled_back)] == [1, 2, 1]
+    assert [held.name for held in (old, new, rolled_back)] == ["acme/1", "acme/2", "acme/1"]
     assert [held.models[Kind.FLOW].version for held in (old, new, rolled_back)] == ["1", "2", "1"]
 
 

@@ -13,7 +13,7 @@ import pytest
 from ensemble.errors import ArtifactCorrupt
 from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch, ProcessEvent
 from ensemble.layers.model import ModelScores, Parts
-from ensemble.slot import ANY_RELEASE, LOOK_AGAIN_AFTER_S, HeldModel, HeldRelease, LayerSlot, LoadFailure
+from ensemble.slot import ANY_RELEASE, LOOK_AGAIN_AFTER_S, HeldModel, HeldRelease, KindState, LayerSlot, LoadFailure
 from ensemble.verdicts import LayerStatus
 
 FLOWS = FlowBatch(("", "", ""), ("", "", ""), np.zeros((3, 78), np.float32))
@@ -42,7 +42,7 @@ class FakeModel:
 
 
 def release_of(serial: int, says: float = 0.7) -> HeldRelease:
-    return HeldRelease(serial, {Kind.FLOW: HeldModel(FakeModel(says), f"v{serial}")})
+    return HeldRelease(f"acme/{serial}", {Kind.FLOW: HeldModel(FakeModel(says), f"v{serial}")})
 
 
 class FakeStore:
@@ -101,9 +101,9 @@ def test_a_new_slot_is_warming_up_and_shows_its_fallback_score(store: FakeStore)
 
     opinion = slot.score(FLOWS, ANY_RELEASE)
 
-    assert (opinion.status, opinion.speaks, opinion.version, opinion.release) == (LayerStatus.WARMING_UP, False, "", 0)
+    assert (opinion.status, opinion.speaks, opinion.version, opinion.release) == (LayerStatus.WARMING_UP, False, "", "")
     assert opinion.scores.tolist() == [0.1, 0.1, 0.1]
-    assert {status for status, _, _ in slot.state().kinds.values()} == {LayerStatus.WARMING_UP}
+    assert {state.status for state in slot.state().kinds.values()} == {LayerStatus.WARMING_UP}
     store.gate.set()
     wait_for_loads()
 
@@ -126,24 +126,30 @@ def test_start_returns_at_once_and_loads_beside(store: FakeStore) -> None:
 
 
 def test_a_live_slot_says_what_its_model_says(live: LayerSlot) -> None:
-    opinion = live.score(FLOWS, 1, explain=True)
+    opinion = live.score(FLOWS, "acme/1", explain=True)
 
-    assert (opinion.layer, opinion.status, opinion.version, opinion.release, opinion.reason) == ("behavior", LayerStatus.LIVE, "v1", 1, "")
+    assert (opinion.layer, opinion.status, opinion.version, opinion.release, opinion.reason) == (
+        "behavior",
+        LayerStatus.LIVE,
+        "v1",
+        "acme/1",
+        "",
+    )
     assert opinion.scores.tolist() == [0.7, 0.7, 0.7]
     assert opinion.notes == {0: "a note"}
     assert opinion.details["why"].tolist() == [1.0, 1.0, 1.0]
-    assert live.score(FLOWS, 1).details == {}
-    assert live.state().kinds == {Kind.FLOW: (LayerStatus.LIVE, "v1", "")}
+    assert live.score(FLOWS, "acme/1").details == {}
+    assert live.state().kinds == {Kind.FLOW: KindState(LayerStatus.LIVE, "v1")}
 
 
 def test_a_model_whose_knowledge_is_too_old_abstains_and_says_why(store: FakeStore) -> None:
     """P16: past `expired_after` the posture layer has no opinion; its score is for show."""
     old = FakeModel(instead=lambda batch: ModelScores(np.full(len(batch), 0.5), abstains="vulnerability data expired"))
-    store.current = HeldRelease(1, {Kind.FLOW: HeldModel(old, "v1")})
+    store.current = HeldRelease("acme/1", {Kind.FLOW: HeldModel(old, "v1")})
     slot = store.slot()
     slot.load()
 
-    opinion = slot.score(FLOWS, 1)
+    opinion = slot.score(FLOWS, "acme/1")
 
     assert (opinion.status, opinion.speaks, opinion.reason) == (LayerStatus.STALE, False, "vulnerability data expired")
 
@@ -167,7 +173,7 @@ def test_a_load_that_fails_makes_a_fallback_with_a_code(error: Exception, code: 
 
     assert (opinion.status, opinion.speaks, opinion.reason) == (LayerStatus.FALLBACK, False, code)
     assert opinion.scores.tolist() == [0.1, 0.1, 0.1]
-    assert all(state == (LayerStatus.FALLBACK, "", code) for state in slot.state().kinds.values())
+    assert all((state.status, state.version, state.reason) == (LayerStatus.FALLBACK, "", code) for state in slot.state().kinds.values())
 
 
 def test_a_failed_reload_leaves_what_was_live(store: FakeStore, live: LayerSlot) -> None:
@@ -176,7 +182,7 @@ def test_a_failed_reload_leaves_what_was_live(store: FakeStore, live: LayerSlot)
 
     live.load()
 
-    assert live.score(FLOWS, 1).status is LayerStatus.LIVE
+    assert live.score(FLOWS, "acme/1").status is LayerStatus.LIVE
 
 
 def _raise(_: EventBatch) -> ModelScores:
@@ -199,11 +205,11 @@ CRASHES = [
 @pytest.mark.parametrize("instead", CRASHES)
 def test_a_model_that_breaks_becomes_an_abstention(store: FakeStore, instead: Callable[[EventBatch], ModelScores]) -> None:
     """P11, P12: one layer's bug must not stop the others, and must not look like innocence."""
-    store.current = HeldRelease(1, {Kind.FLOW: HeldModel(FakeModel(instead=instead), "v1")})
+    store.current = HeldRelease("acme/1", {Kind.FLOW: HeldModel(FakeModel(instead=instead), "v1")})
     slot = store.slot()
     slot.load()
 
-    opinion = slot.score(FLOWS, 1)
+    opinion = slot.score(FLOWS, "acme/1")
 
     assert (opinion.status, opinion.speaks, opinion.reason) == (LayerStatus.FALLBACK, False, "LAYER_CRASHED")
     assert opinion.scores.tolist() == [0.1, 0.1, 0.1]
@@ -211,14 +217,14 @@ def test_a_model_that_breaks_becomes_an_abstention(store: FakeStore, instead: Ca
 
 def test_a_crash_on_one_batch_is_not_a_crash_on_the_next(store: FakeStore) -> None:
     model = FakeModel(instead=_raise)
-    store.current = HeldRelease(1, {Kind.FLOW: HeldModel(model, "v1")})
+    store.current = HeldRelease("acme/1", {Kind.FLOW: HeldModel(model, "v1")})
     slot = store.slot()
     slot.load()
-    slot.score(FLOWS, 1)
+    slot.score(FLOWS, "acme/1")
 
     model.instead = None
 
-    assert slot.score(FLOWS, 1).status is LayerStatus.LIVE
+    assert slot.score(FLOWS, "acme/1").status is LayerStatus.LIVE
 
 
 # kinds of events
@@ -226,7 +232,7 @@ def test_a_crash_on_one_batch_is_not_a_crash_on_the_next(store: FakeStore) -> No
 
 def test_a_kind_that_is_none_of_the_layers_business_is_not_applicable(live: LayerSlot) -> None:
     """Outside the coverage: a layer cannot be missed where it never had an opinion."""
-    opinion = live.score(PROCESSES, 1)
+    opinion = live.score(PROCESSES, "acme/1")
 
     assert (opinion.status, opinion.speaks) == (LayerStatus.NOT_APPLICABLE, False)
     assert Kind.PROCESS not in live.state().kinds
@@ -236,7 +242,7 @@ def test_a_kind_that_is_none_of_the_layers_business_is_not_applicable(live: Laye
 def half(store: FakeStore) -> LayerSlot:
     """A slot of which the model for processes could not be had."""
     failed = LoadFailure("ARTIFACT_MISSING", "anomaly-process/1 is not in the store")
-    store.current = HeldRelease(1, {Kind.FLOW: HeldModel(FakeModel(), "v1")}, {Kind.PROCESS: failed})
+    store.current = HeldRelease("acme/1", {Kind.FLOW: HeldModel(FakeModel(), "v1")}, {Kind.PROCESS: failed})
     slot = store.slot()
     slot.load()
     return slot
@@ -244,23 +250,24 @@ def half(store: FakeStore) -> LayerSlot:
 
 def test_a_kind_whose_bundle_failed_falls_back_while_the_other_kind_is_live(half: LayerSlot) -> None:
     """A torn bundle costs one kind of event, not the layer."""
-    flows, processes = half.score(FLOWS, 1), half.score(PROCESSES, 1)
+    flows, processes = half.score(FLOWS, "acme/1"), half.score(PROCESSES, "acme/1")
 
     assert flows.status is LayerStatus.LIVE
     assert (processes.status, processes.reason) == (LayerStatus.FALLBACK, "ARTIFACT_MISSING")
-    assert half.state().kinds[Kind.PROCESS] == (LayerStatus.FALLBACK, "", "ARTIFACT_MISSING")
+    process = half.state().kinds[Kind.PROCESS]
+    assert (process.status, process.version, process.reason) == (LayerStatus.FALLBACK, "", "ARTIFACT_MISSING")
 
 
 def test_a_bundle_that_was_repaired_is_live_after_the_next_look(store: FakeStore, half: LayerSlot) -> None:
     """P7: the operator mends the file and touches nothing else."""
     both = HeldModel(FakeModel(), "v1")
-    store.current = HeldRelease(1, {Kind.FLOW: both, Kind.PROCESS: both})
+    store.current = HeldRelease("acme/1", {Kind.FLOW: both, Kind.PROCESS: both})
     store.later()
 
-    half.score(PROCESSES, 1)
+    half.score(PROCESSES, "acme/1")
     wait_for_loads()
 
-    assert half.score(PROCESSES, 1).status is LayerStatus.LIVE
+    assert half.score(PROCESSES, "acme/1").status is LayerStatus.LIVE
 
 
 # releases
@@ -272,28 +279,28 @@ def test_asked_for_another_release_it_loads_beside_and_never_answers_with_the_wr
     store.gate.clear()
     store.later()
 
-    meanwhile = [live.score(FLOWS, 2) for _ in range(3)]
-    still = live.score(FLOWS, 1)
+    meanwhile = [live.score(FLOWS, "acme/2") for _ in range(3)]
+    still = live.score(FLOWS, "acme/1")
     store.gate.set()
     wait_for_loads()
-    after = live.score(FLOWS, 2)
+    after = live.score(FLOWS, "acme/2")
 
-    assert {(o.status, o.release) for o in meanwhile} == {(LayerStatus.WARMING_UP, 0)}
-    assert (still.status, still.release, still.scores[0]) == (LayerStatus.LIVE, 1, 0.7)
-    assert (after.status, after.release, after.scores[0]) == (LayerStatus.LIVE, 2, 0.9)
+    assert {(o.status, o.release) for o in meanwhile} == {(LayerStatus.WARMING_UP, "")}
+    assert (still.status, still.release, still.scores[0]) == (LayerStatus.LIVE, "acme/1", 0.7)
+    assert (after.status, after.release, after.scores[0]) == (LayerStatus.LIVE, "acme/2", 0.9)
     assert store.loads == 2, "one load, however many asked for it"
 
 
 def test_a_release_that_is_not_there_is_looked_for_once_in_a_while_and_not_on_every_call(store: FakeStore, live: LayerSlot) -> None:
     """A load reads and proves every byte: done for each call it would be an attack that anybody can make."""
     for _ in range(50):
-        live.score(FLOWS, 99)
+        live.score(FLOWS, "acme/99")
     wait_for_loads()
     assert store.loads == 1
 
     store.later()
     for _ in range(50):
-        live.score(FLOWS, 99)
+        live.score(FLOWS, "acme/99")
         wait_for_loads()
 
     assert store.loads == 2
@@ -305,13 +312,13 @@ def test_a_failed_load_is_not_for_ever(store: FakeStore) -> None:
     slot = store.slot()
     slot.load()
     store.current = repaired
-    assert slot.score(FLOWS, 1).status is LayerStatus.FALLBACK
+    assert slot.score(FLOWS, "acme/1").status is LayerStatus.FALLBACK
 
     store.later()
-    slot.score(FLOWS, 1)
+    slot.score(FLOWS, "acme/1")
     wait_for_loads()
 
-    assert slot.score(FLOWS, 1).status is LayerStatus.LIVE
+    assert slot.score(FLOWS, "acme/1").status is LayerStatus.LIVE
 
 
 def test_it_keeps_two_releases_and_lets_the_oldest_go(store: FakeStore, live: LayerSlot) -> None:
@@ -320,7 +327,7 @@ def test_it_keeps_two_releases_and_lets_the_oldest_go(store: FakeStore, live: La
         store.current = release_of(serial)
         live.load()
 
-    assert [live.score(FLOWS, serial).status is LayerStatus.LIVE for serial in (3, 2, 1)] == [True, True, False]
+    assert [live.score(FLOWS, f"acme/{serial}").status is LayerStatus.LIVE for serial in (3, 2, 1)] == [True, True, False]
 
 
 def test_loading_a_release_again_does_not_push_the_other_one_out(store: FakeStore, live: LayerSlot) -> None:
@@ -328,7 +335,7 @@ def test_loading_a_release_again_does_not_push_the_other_one_out(store: FakeStor
     for _ in range(3):
         live.load()
 
-    assert live.score(FLOWS, 1).status is LayerStatus.LIVE
+    assert live.score(FLOWS, "acme/1").status is LayerStatus.LIVE
 
 
 def test_who_asks_for_any_release_gets_the_newest_and_is_told_which(store: FakeStore, live: LayerSlot) -> None:
@@ -338,8 +345,8 @@ def test_who_asks_for_any_release_gets_the_newest_and_is_told_which(store: FakeS
 
     opinion = live.score(FLOWS, ANY_RELEASE)
 
-    assert (opinion.scores[0], opinion.release) == (0.9, 2)
-    assert live.state().release == 2
+    assert (opinion.scores[0], opinion.release) == (0.9, "acme/2")
+    assert live.state().release == "acme/2"
 
 
 def test_who_asks_about_a_release_makes_the_slot_look_for_it(store: FakeStore, live: LayerSlot) -> None:
@@ -347,24 +354,24 @@ def test_who_asks_about_a_release_makes_the_slot_look_for_it(store: FakeStore, l
     store.current = release_of(2)
     store.later()
 
-    live.state(2)
+    live.state("acme/2")
     wait_for_loads()
 
-    assert live.state(2).release == 2
+    assert live.state("acme/2").release == "acme/2"
 
 
 def test_looking_again_at_a_release_never_loses_a_model_that_lives(store: FakeStore) -> None:
     """P5: a release never changes, so a second look that finds less, for a torn disk, has nothing to teach."""
     alive, torn = HeldModel(FakeModel(), "v1"), LoadFailure("ARTIFACT_CORRUPT", "sha256 differs")
-    store.current = HeldRelease(1, {Kind.FLOW: alive}, {Kind.PROCESS: torn})
+    store.current = HeldRelease("acme/1", {Kind.FLOW: alive}, {Kind.PROCESS: torn})
     slot = store.slot()
     slot.load()
 
-    store.current = HeldRelease(1, {}, {Kind.FLOW: torn, Kind.PROCESS: torn})
+    store.current = HeldRelease("acme/1", {}, {Kind.FLOW: torn, Kind.PROCESS: torn})
     slot.load()
 
-    assert slot.score(FLOWS, 1).status is LayerStatus.LIVE
-    assert {kind: status for kind, (status, _, _) in slot.state().kinds.items()} == {
+    assert slot.score(FLOWS, "acme/1").status is LayerStatus.LIVE
+    assert {kind: state.status for kind, state in slot.state().kinds.items()} == {
         Kind.FLOW: LayerStatus.LIVE,
         Kind.PROCESS: LayerStatus.FALLBACK,
     }

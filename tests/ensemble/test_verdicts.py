@@ -50,17 +50,17 @@ def test_no_score_outside_0_to_1_enters_an_opinion(wrong: float, place: int) -> 
     scores[place] = wrong
 
     with pytest.raises(ValueError, match=r"anomaly: a score is outside \[0, 1\]"):
-        LayerScores("anomaly", LIVE, "1", 1, scores)
+        LayerScores("anomaly", LIVE, "1", "default/1", scores)
 
 
 def test_an_opinion_is_a_column() -> None:
     with pytest.raises(ValueError, match="outside"):
-        LayerScores("anomaly", LIVE, "1", 1, np.full((2, 2), 0.5))
+        LayerScores("anomaly", LIVE, "1", "default/1", np.full((2, 2), 0.5))
 
 
 def test_an_opinion_never_changes_once_given() -> None:
     """Fusion, the wire and the explanation read the same array."""
-    opinion = LayerScores("anomaly", LIVE, "1", 1, np.array([0.0, 0.5, 1.0]))
+    opinion = LayerScores("anomaly", LIVE, "1", "default/1", np.array([0.0, 0.5, 1.0]))
 
     with pytest.raises(ValueError, match="read-only"):
         opinion.scores[0] = 1.0
@@ -71,4 +71,4 @@ def test_an_abstention_shows_a_score_and_names_no_model() -> None:
     silent = LayerScores.silent("behavior", FALLBACK, 3, "ARTIFACT_MISSING", score=0.1)
 
     assert silent.scores.tolist() == [0.1, 0.1, 0.1]
-    assert (silent.version, silent.release, silent.reason, silent.speaks) == ("", 0, "ARTIFACT_MISSING", False)
+    assert (silent.version, silent.release, silent.reason, silent.speaks) == ("", "", "ARTIFACT_MISSING", False)

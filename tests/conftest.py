@@ -1,17 +1,27 @@
-"""What every test may ask for: the real data where it is here, a small world of made-up flows, and chance that repeats."""
+"""What every test may ask for: the real data where it is here, made-up flows, a small store with its key, and chance that repeats."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import settings
 from numpy.typing import NDArray
 
 from ensemble.features.flow import FEATURE_NAMES, admit
+from ensemble.layers.model import Parts
+from ensemble.store.codecs import Golden
+from ensemble.store.layout import Store
+from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
+from ensemble.store.publish import publish_bundle
+from ensemble.store.release import publish_release
+from ensemble.store.signing import Signer, Trust
 from ensemble.training.flow_table import BENIGN, FlowTable
 
 settings.register_profile("quick", deadline=None, derandomize=True, max_examples=100)
@@ -19,6 +29,9 @@ settings.register_profile("verify", deadline=None, max_examples=10_000)  # RELIA
 settings.load_profile("verify" if os.environ.get("AXON_VERIFY") == "1" else "quick")
 
 MakeFlows = Callable[..., FlowTable]
+Publish = Callable[..., BundleRef]
+NOW = datetime(2026, 11, 20, 8, 15, tzinfo=UTC)
+TRAINING = {"recipe": "toy", "data_sha256": "0" * 64, "seed": 7, "rows": 3}
 Columns = Mapping[str, NDArray[np.float64]]
 
 FAMILIES = {"Beacon": 80, "Flood": 80, "Scan": 80}
@@ -35,6 +48,104 @@ def data_root() -> Path:
     if not folder.is_dir():
         pytest.skip("the labelled data (../shared/data, or the folder that AXON_DATA names) is not here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def signer() -> Signer:
+    """The key of the tests: always the same, and trusted by nobody but the tests."""
+    return Signer(Ed25519PrivateKey.from_private_bytes(b"Axon's tests sign with this key."))
+
+
+@pytest.fixture(scope="session")
+def stranger() -> Signer:
+    """A key that nobody trusts."""
+    return Signer(Ed25519PrivateKey.from_private_bytes(b"Nobody trusts this key; not ours"))
+
+
+@pytest.fixture(scope="session")
+def trust(signer: Signer) -> Trust:
+    """Trust in the key of the tests, and in nothing else."""
+    return Trust({signer.key_id: signer.public}, frozenset())
+
+
+@pytest.fixture
+def patient_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real fsyncs cost 4 ms each here and prove nothing while the power is on; the crash tests model the power cut."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture
+def now() -> datetime:
+    return NOW
+
+
+@pytest.fixture
+def acme() -> Tenant:
+    return Tenant("acme")
+
+
+@pytest.fixture
+def store(tmp_path: Path, trust: Trust) -> Store:
+    return Store(tmp_path / "var", None, trust)
+
+
+@pytest.fixture
+def two_roots(tmp_path: Path, trust: Trust) -> Store:
+    return Store(tmp_path / "var", tmp_path / "artifacts", trust)
+
+
+@pytest.fixture
+def parts_of() -> Callable[[float], Parts]:
+    return lambda value: Parts({"weights": np.full((2, 3), value, dtype=np.float32)}, {"value": value, "names": ["a", "b"]})
+
+
+@pytest.fixture
+def publish(parts_of: Callable[[float], Parts], signer: Signer) -> Publish:
+    """`publish(store, value=..., tenant=..., model=...)`: a tiny bundle whose arrays hold `value`."""
+
+    def one(
+        store: Store,
+        value: float = 1.0,
+        *,
+        tenant: str = "acme",
+        model: str = "anomaly-flow",
+        pictures: Mapping[str, bytes] | None = None,
+        training: Mapping[str, Any] = TRAINING,
+        signer: Signer = signer,
+    ) -> BundleRef:
+        return publish_bundle(
+            store,
+            Tenant(tenant),
+            ModelName(model),
+            parts_of(value),
+            Golden([{"kind": "flow", "id": "g1"}], [0.25]),
+            card="# A toy\n",
+            pictures=pictures or {},
+            feature_schema="",
+            training=training,
+            now=NOW,
+            signer=signer,
+        )
+
+    return one
+
+
+@pytest.fixture
+def folder_of() -> Callable[[Store, BundleRef], Path]:
+    return lambda store, ref: store.state / "tenants" / ref.tenant / "bundles" / ref.model / str(ref.version)
+
+
+@pytest.fixture
+def release_of(acme: Tenant, now: datetime, signer: Signer) -> Callable[..., ReleaseRef]:
+    """`release_of(store, bundle, ...)`: a release of acme's."""
+    fusion = {"weights": {"anomaly-flow": 1.0}, "prior": 0.01}
+    return lambda store, *bundles, **more: publish_release(store, acme, bundles, fusion, notes="toy", now=now, signer=signer, **more)
+
+
+@pytest.fixture
+def two_releases(store: Store, publish: Callable[..., BundleRef], release_of: Callable[..., ReleaseRef]) -> tuple[ReleaseRef, ReleaseRef]:
+    """Two published releases of acme, of which neither is promoted."""
+    return release_of(store, publish(store, 1.0)), release_of(store, publish(store, 2.0))
 
 
 @pytest.fixture(scope="session")

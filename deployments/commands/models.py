@@ -7,7 +7,8 @@ from rich.table import Table
 
 from deployments.commands.local import own_store
 from deployments.settings import read_settings
-from ensemble.errors import ArtifactMissing
+from deployments.trust import read_signer
+from ensemble.errors import ArtifactError, ArtifactMissing
 from ensemble.store.names import ReleaseRef, Tenant
 from ensemble.store.release import list_bundles, list_releases, promote, read_pointer, read_release
 
@@ -37,13 +38,21 @@ def show_models(tenant: str | None, console: Console) -> None:
     console.print(releases)
 
 
-def promote_release(serial: int, tenant: str | None, console: Console) -> None:
-    """Point a tenant to one of its releases; an older one is a roll-back, by a new pointer.
+def promote_release(serial: int, tenant: str | None, console: Console, *, at_once: bool) -> None:
+    """Point a tenant to one of its releases; an older one is a roll-back, by a new pointer. A broken pointer is replaced.
+
+    Args:
+        serial: of the release.
+        tenant: whose; None for the configured one.
+        console: where it is told.
+        at_once: the release is to take all traffic at once, not in measured steps.
 
     Raises:
+        SigningRefused: there is no key to sign the pointer with.
         ArtifactError: there is no such release, it would not load, or another promotion came first.
     """
     store, owner = own_store(), Tenant(tenant or read_settings().store.tenant)
+    signer = read_signer(store.trust)
     known = {one.ref.serial: one.ref for one in list_releases(store, owner)}
     ref: ReleaseRef | None = known.get(serial)
     if ref is None:
@@ -52,7 +61,10 @@ def promote_release(serial: int, tenant: str | None, console: Console) -> None:
         before = read_pointer(store, owner).serial
     except ArtifactMissing:
         before = 0
-    pointer = promote(store, owner, ref, before)
+    except ArtifactError as broken:
+        console.print(f"the pointer is broken and is replaced: {broken}", highlight=False, markup=False)
+        before = 0
+    pointer = promote(store, owner, ref, before, signer=signer, at_once=at_once)
     console.print(
         f"tenant {owner} points to release {pointer.release} (pointer {pointer.serial}); a running service follows within seconds",
         highlight=False,

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from deployments.commands.local import own_store
 from deployments.settings import read_settings
+from deployments.trust import read_signer
 from ensemble.store.layout import Store
 from ensemble.training.releasing import Published
 
@@ -22,13 +23,21 @@ class Target:
         store: folder to publish into instead of the state folder.
         publish: False trains and reports only.
         promote: also point the tenant to the new release.
+
+    Attributes:
+        signer: signs what is published; None where nothing is. It is read before training begins, which takes minutes.
+
+    Raises:
+        SigningRefused: there is no key to publish with.
     """
 
     def __init__(self, tenant: str | None, store: Path | None, *, publish: bool, promote: bool) -> None:
         settings = read_settings()
         self.tenant = tenant or settings.store.tenant
-        self.store = Store(store, None) if store else own_store(settings)
-        self.publish, self.promote = publish, promote
+        own = own_store(settings)
+        self.store = Store(store, None, own.trust) if store else own
+        self.signer = read_signer(own.trust) if publish else None
+        self.promote = promote
 
 
 def tell(published: Published, target: Target, console: Console) -> None:

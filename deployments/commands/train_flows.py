@@ -13,12 +13,14 @@ from rich.console import Console
 from deployments.commands.evaluate import labelled
 from deployments.commands.local import current_models, now, progress_bars, report_to
 from deployments.commands.target import Target, tell
+from ensemble.candidates import Lineage
 from ensemble.errors import TrainingError
 from ensemble.events import Kind
 from ensemble.fusion import layer_set
 from ensemble.layers.anomaly import FlowAnomaly
 from ensemble.layers.behavior import DeepBehavior
-from ensemble.loading import FusionLoader
+from ensemble.offers import FusionLoader
+from ensemble.store.signing import Signer
 from ensemble.training.calibrating import event_weights
 from ensemble.training.cards import flow_card
 from ensemble.training.evaluating import FUSED, FamilyOut, Judged, judge, leave_families_out
@@ -28,7 +30,7 @@ from ensemble.training.fusing import with_thresholds
 from ensemble.training.pictures import reliability_picture, roc_picture, score_picture
 from ensemble.training.releasing import Published, Trained, digest_of, golden_flows, golden_of, publish, renew_release
 
-__all__ = ["calibrate", "train_benign_flows", "train_flows"]
+__all__ = ["benign_flows", "calibrate", "train_benign_flows", "train_flows"]
 
 DETECTORS = "an isolation forest, a principal subspace and a codebook, learnt from benign flows alone."
 FIRST_SHARE = 0.7  # of each (day, label) by time: what the time split of the card fits on
@@ -65,8 +67,8 @@ def train_flows(data: Path, target: Target, *, seed: int, first: float | None, e
     training = _training("flows", flows, seed) | {"first_share": first or 1.0}
     trained = _flow_bundles(layers, flows, training, later, unseen)
     console.print(trained[0].card, highlight=False, markup=False, soft_wrap=True)
-    if target.publish:
-        tell(_publish(target, trained, layers, f"axon train flows, {len(flows):,} flows"), target, console)
+    if target.signer is not None:
+        tell(_publish(target, target.signer, trained, layers, f"axon train flows, {len(flows):,} flows"), target, console)
 
 
 def train_benign_flows(file: Path, target: Target, *, seed: int, console: Console, err: Console) -> None:
@@ -76,7 +78,7 @@ def train_benign_flows(file: Path, target: Target, *, seed: int, console: Consol
         TrainingError: too few flows, or no release to build on.
         ArtifactError: the current release cannot be read.
     """
-    flows = _benign(file, err)
+    flows = benign_flows(file, err)
     layers = fit_on_benign(flows, _current_layers(target), seed)
     if layers.fusion is None:
         raise TrainingError("the current release has no fusion for flows")
@@ -86,8 +88,8 @@ def train_benign_flows(file: Path, target: Target, *, seed: int, console: Consol
     events = golden_flows(flows.features, np.zeros(len(flows), bool))
     trained = Trained("anomaly-flow", layers.anomaly.to_parts(), golden_of(layers.anomaly, Kind.FLOW, events), training, card)
     console.print(card, highlight=False, markup=False, soft_wrap=True)
-    if target.publish:
-        tell(_publish(target, [trained], layers, f"axon train flows --benign, {len(flows):,} flows"), target, console)
+    if target.signer is not None:
+        tell(_publish(target, target.signer, [trained], layers, f"axon train flows --benign, {len(flows):,} flows"), target, console)
 
 
 def calibrate(file: Path, target: Target, *, rate: float, console: Console, err: Console) -> None:
@@ -105,7 +107,7 @@ def calibrate(file: Path, target: Target, *, rate: float, console: Console, err:
     """
     if not 0.0 < rate < 0.1:  # noqa: PLR2004  # `suspicious` would be everything
         raise TrainingError("--fpr is a share between 0 and 0.1, e.g. 0.001 for one benign flow in a thousand")
-    flows = _benign(file, err)
+    flows = benign_flows(file, err)
     layers = _current_layers(target)
     if layers.fusion is None:
         raise TrainingError("the current release has no fusion for flows")
@@ -122,16 +124,22 @@ def calibrate(file: Path, target: Target, *, rate: float, console: Console, err:
     )
     if rate * len(flows) < 1:
         console.print(f"{len(flows):,} flows cannot show a rate of {rate:g}: malicious is extrapolated along the tail", highlight=False)
-    if target.publish:
+    if target.signer is not None:
         notes = f"axon calibrate --fpr {rate:g}, {len(flows):,} flows"
-        tell(
-            renew_release(target.store, target.tenant, [], {Kind.FLOW: fusion}, notes=notes, now=now(), and_promote=target.promote),
-            target,
-            console,
+        published = renew_release(
+            target.store,
+            target.tenant,
+            [],
+            {Kind.FLOW: fusion},
+            notes=notes,
+            now=now(),
+            signer=target.signer,
+            and_promote=target.promote,
         )
+        tell(published, target, console)
 
 
-def _benign(file: Path, err: Console) -> FlowTable:
+def benign_flows(file: Path, err: Console) -> FlowTable:
     """The flows of a file that is said to be benign; one that is labelled otherwise is refused."""
     flows = labelled(file, err)
     attacks = int((flows.is_hostile & (flows.families != "")).sum())
@@ -209,10 +217,11 @@ def _current_layers(target: Target) -> FlowLayers:
     anomaly, behavior = models["anomaly"], models["behavior"]
     if not isinstance(anomaly, FlowAnomaly) or not isinstance(behavior, DeepBehavior):
         raise TrainingError("the current release has other layers than this Axon")
-    return FlowLayers(anomaly, behavior, FusionLoader(target.store, target.tenant).load().fusions.get(Kind.FLOW))
+    return FlowLayers(anomaly, behavior, FusionLoader(Lineage(lambda: target.store, [target.tenant])).load().fusions.get(Kind.FLOW))
 
 
-def _publish(target: Target, trained: list[Trained], layers: FlowLayers, notes: str) -> Published:
+def _publish(target: Target, signer: Signer, trained: list[Trained], layers: FlowLayers, notes: str) -> Published:
     if layers.fusion is None:
         raise TrainingError("these layers have no fusion")
-    return publish(target.store, target.tenant, trained, {Kind.FLOW: layers.fusion}, notes=notes, now=now(), and_promote=target.promote)
+    fusions = {Kind.FLOW: layers.fusion}
+    return publish(target.store, target.tenant, trained, fusions, notes=notes, now=now(), signer=signer, and_promote=target.promote)

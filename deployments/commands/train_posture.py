@@ -89,9 +89,12 @@ def train_posture(inventory: Path, sources: Sources, trivy: TrivyHost | None, ta
     if trained:
         bundles.insert(0, _knowledge_bundle(trained))
     console.print("\n".join(bundle.card for bundle in bundles), highlight=False, markup=False, soft_wrap=True)
-    if target.publish:
+    if target.signer is not None:
         notes = f"axon train posture, {len(names):,} hosts"
-        tell(publish(target.store, target.tenant, bundles, {}, notes=notes, now=now(), and_promote=target.promote), target, console)
+        published = publish(
+            target.store, target.tenant, bundles, {}, notes=notes, now=now(), signer=target.signer, and_promote=target.promote
+        )
+        tell(published, target, console)
 
 
 def _knowledge(sources: Sources, current: PostureKnowledge | None) -> TrainedKnowledge:

@@ -78,12 +78,21 @@ def _finish(trained: TrainedProcesses, target: Target, recipe: str, limits: list
     }
     card = _card(trained, training, fusion, limits)
     console.print(card, highlight=False, markup=False, soft_wrap=True)
-    if target.publish:
+    if target.signer is not None:
         golden = golden_of(trained.model, Kind.PROCESS, [{"kind": "process", **asdict(event)} for event in trained.golden_events])
         bundle = Trained(NAME, trained.model.to_parts(), golden, training, card)
         notes = f"axon train processes, {trained.sizes['events_learnt']:,} events"
         tell(
-            publish(target.store, target.tenant, [bundle], {Kind.PROCESS: fusion}, notes=notes, now=now(), and_promote=target.promote),
+            publish(
+                target.store,
+                target.tenant,
+                [bundle],
+                {Kind.PROCESS: fusion},
+                notes=notes,
+                now=now(),
+                signer=target.signer,
+                and_promote=target.promote,
+            ),
             target,
             console,
         )

@@ -1,4 +1,4 @@
-"""The only module that changes the disk: every write is complete and on the disk before it has its name.
+"""The only module that changes the store on the disk: every write is complete and on the disk before it has its name.
 
 A reader, and a crash, see the old state or the new one. The order that makes it so: bytes, fsync, name, fsync of the
 directory that holds the name. It is promised for a local disk; NFS and object stores are not promised.
@@ -76,10 +76,15 @@ def write_new(directory: Path, name: str, data: bytes, *, mode: int = 0o444) -> 
 
 @contextmanager
 def staging(root: Path) -> Iterator[Path]:
-    """A private directory of this publisher alone; what is not moved out of it by the end is removed, failure or not."""
+    """A private directory of this publisher alone; what is not moved out of it by the end is removed, failure or not.
+
+    What dead publishers left there is swept first. How old that is, is asked of the disk that dated it: our own clock may
+    be another, and would take a living publisher for a dead one.
+    """
     staged = make_directory(root, _STAGING) / uuid.uuid4().hex
     staged.mkdir(0o700)
     try:
+        sweep_staging(root, now_s=staged.stat().st_mtime)
         yield staged
     finally:
         shutil.rmtree(staged, ignore_errors=True)  # best effort: what stays is swept after an hour

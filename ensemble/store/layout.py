@@ -2,7 +2,8 @@
 
     <root>/tenants/<tenant>/bundles/<model>/<serial>/   manifest.json and the files it names
     <root>/tenants/<tenant>/releases/<serial>.json
-    <root>/tenants/<tenant>/CURRENT                     the pointer: the one file that ever changes
+    <root>/tenants/<tenant>/CURRENT                     the pointer: what readers read
+    <root>/tenants/<tenant>/PROMOTED                    its copy, for the promoter of the day that CURRENT is broken
     <root>/.staging/<uuid>/                             unfinished work, swept after an hour
 
 There are two roots: `state` is written by a running Axon, `shipped` comes with it and is only read. Both are looked
@@ -17,30 +18,45 @@ from typing import TYPE_CHECKING
 from ensemble.errors import ArtifactMissing
 from ensemble.store.names import parse_serial
 from ensemble.store.reading import list_names, open_directory
+from ensemble.store.signing import Trust
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from ensemble.store.names import ModelName, Tenant
 
-__all__ = ["MANIFEST", "POINTER", "RELEASE_SUFFIX", "Store", "bundle_parts", "next_serial", "release_parts", "serials_in", "tenant_parts"]
+__all__ = [
+    "MANIFEST",
+    "POINTER",
+    "POINTER_COPY",
+    "RELEASE_SUFFIX",
+    "Store",
+    "bundle_parts",
+    "next_serial",
+    "release_parts",
+    "serials_in",
+    "tenant_parts",
+]
 
 MANIFEST = "manifest.json"
 POINTER = "CURRENT"
+POINTER_COPY = "PROMOTED"
 RELEASE_SUFFIX = ".json"
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """The two roots of a store.
+    """The two roots of a store, and whom its readers believe.
 
     Attributes:
         state: written by publishing and promoting; need not exist yet.
         shipped: read-only defaults, looked up second; None where there are none.
+        trust: whose signature, or which digest, makes a file of either root trusted; nothing in a root can add to it.
     """
 
     state: Path
     shipped: Path | None
+    trust: Trust
 
     @property
     def roots(self) -> tuple[Path, ...]:
@@ -67,7 +83,8 @@ def serials_in(root: Path, parts: tuple[str, ...], *, suffix: str = "") -> list[
     """The serials in one directory of one root, rising; names that are no serial are passed over.
 
     Raises:
-        ArtifactCorrupt: the directory is a link, or may not be read.
+        ArtifactCorrupt: the directory is a link.
+        ArtifactUnreadable: it may not be read.
     """
     try:
         with open_directory(root, *parts, what="/".join(parts)) as directory:

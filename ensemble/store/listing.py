@@ -1,4 +1,4 @@
-"""What lies in the store, for people: nothing is proven here, and a broken version is shown with what is wrong.
+"""What lies in the store, for people; a version that is broken, or that nobody trusted signed, is shown with what is wrong.
 
 Newest first, by serial. A model that has been listed is not a model that loads; `load.open_bundle` proves that.
 """
@@ -14,6 +14,7 @@ from ensemble.store.manifest import MANIFEST_LIMIT_BYTES, parse_manifest
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.reading import list_names, open_directory, read_bounded, sha256_of
 from ensemble.store.release_file import parse_release, read_release_bytes
+from ensemble.store.signing import Document, Trust
 
 __all__ = ["BundleListing", "ReleaseListing", "list_bundles", "list_releases"]
 
@@ -24,7 +25,7 @@ class BundleListing:
 
     Attributes:
         ref: with the digest of the manifest that lies there, "" where none can be read.
-        created_at: UTC, "" where the manifest cannot be read.
+        created_at: UTC, "" where the manifest cannot be read or trusted.
         size_bytes: of the files that the manifest names, 0 where it cannot be read.
         is_shipped: came with Axon; not ours to delete.
         problem: what is wrong with the manifest, "" where nothing is known.
@@ -51,7 +52,7 @@ class ReleaseListing:
 def list_bundles(store: Store, tenant: Tenant, model: ModelName | None = None) -> tuple[BundleListing, ...]:
     """The bundles of `tenant` in both roots: models by name, versions newest first; one model's where `model` is given."""
     found = [
-        _bundle(root, BundleRef(tenant, name, version, ""), is_shipped=root is store.shipped)
+        _bundle(store.trust, root, BundleRef(tenant, name, version, ""), is_shipped=root is store.shipped)
         for root in store.roots
         for name in (_models(root, tenant) if model is None else (model,))
         for version in serials_in(root, bundle_parts(tenant, name))
@@ -62,7 +63,7 @@ def list_bundles(store: Store, tenant: Tenant, model: ModelName | None = None) -
 def list_releases(store: Store, tenant: Tenant) -> tuple[ReleaseListing, ...]:
     """The releases of `tenant` in both roots, newest first."""
     found = [
-        _release(root, tenant, serial, is_shipped=root is store.shipped)
+        _release(store.trust, root, tenant, serial, is_shipped=root is store.shipped)
         for root in store.roots
         for serial in serials_in(root, release_parts(tenant), suffix=RELEASE_SUFFIX)
     ]
@@ -77,26 +78,26 @@ def _models(root: Path, tenant: Tenant) -> list[ModelName]:
         return []
 
 
-def _bundle(root: Path, ref: BundleRef, *, is_shipped: bool) -> BundleListing:
+def _bundle(trust: Trust, root: Path, ref: BundleRef, *, is_shipped: bool) -> BundleListing:
     what = f"{ref}/{MANIFEST}"
     digest = ""
     try:
         with open_directory(root, *bundle_parts(ref.tenant, ref.model), str(ref.version), what=str(ref)) as directory:
             data = read_bounded(directory, MANIFEST, limit=MANIFEST_LIMIT_BYTES, what=what)
         digest = sha256_of(data)
-        manifest = parse_manifest(data, what=what)
+        manifest = parse_manifest(trust.prove(data, Document.MANIFEST, what=what), what=what)
     except ArtifactError as error:
         return BundleListing(BundleRef(ref.tenant, ref.model, ref.version, digest), "", 0, is_shipped, str(error))
     as_it_lies = BundleRef(ref.tenant, ref.model, ref.version, digest)
     return BundleListing(as_it_lies, manifest.created_at, manifest.size_bytes, is_shipped, "")
 
 
-def _release(root: Path, tenant: Tenant, serial: int, *, is_shipped: bool) -> ReleaseListing:
+def _release(trust: Trust, root: Path, tenant: Tenant, serial: int, *, is_shipped: bool) -> ReleaseListing:
     digest = ""
     try:
         data = read_release_bytes(root, tenant, serial)
         digest = sha256_of(data)
-        release = parse_release(data, tenant, serial)
+        release = parse_release(trust.prove(data, Document.RELEASE, what=f"release {serial}"), tenant, serial)
     except ArtifactError as error:
         return ReleaseListing(ReleaseRef(serial, digest), "", "", is_shipped, str(error))
     return ReleaseListing(ReleaseRef(serial, digest), release.created_at, release.notes, is_shipped, "")

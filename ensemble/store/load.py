@@ -2,20 +2,23 @@
 
 Nothing here decodes a model. A flipped bit can kill the process that decodes it, where no `except` helps (RELIABILITY,
 fact 1), so the proof comes first and what follows decodes the very bytes that were proven.
-The chain: pointer -> digest of the release -> digest of the manifest -> size and digest of each file.
+The chain: signed pointer -> digest and signature of the release -> digest and signature of the manifest -> size and digest
+of each file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing, ArtifactUntrusted
 from ensemble.store.layout import MANIFEST, Store, bundle_parts
-from ensemble.store.manifest import MANIFEST_LIMIT_BYTES, Manifest, installed_libraries, parse_manifest
+from ensemble.store.manifest import MANIFEST_LIMIT_BYTES, FileEntry, Manifest, installed_libraries, parse_manifest
 from ensemble.store.names import BundleRef
+from ensemble.store.preflight import refuse_without_memory
 from ensemble.store.reading import list_names, open_directory, read_bounded, read_proven, sha256_of
+from ensemble.store.signing import Document, Trust
 
 __all__ = ["ProvenBundle", "open_bundle"]
 
@@ -36,23 +39,35 @@ class ProvenBundle:
     notes: tuple[str, ...] = ()
 
 
-def open_bundle(store: Store, ref: BundleRef) -> ProvenBundle:
+def open_bundle(store: Store, ref: BundleRef, *, available_bytes: Callable[[], int] | None = None) -> ProvenBundle:
     """The bundle `ref`, proven, from the first root that has it whole.
 
+    Args:
+        store: looked through in order.
+        ref: which.
+        available_bytes: of memory, asked before a payload is read; None does not ask.
+
     Raises:
-        ArtifactMissing: no root has it, or a file of it is not there; named.
-        ArtifactCorrupt: bytes, size, or kind of a file are not what was published, a file is there that nobody
-            published, or reading fails (the message says "permission" where that is why).
-        ArtifactUntrusted: the manifest is that of another bundle.
+        ArtifactMissing: no root has it ("Model not found"), or a file of it is not there; named.
+        ArtifactCorrupt: bytes, size, or kind of a file are not what was published ("Model file corrupted"), or a file is
+            there that nobody published.
+        ArtifactUnreadable: it is there, but permission or the disk fails; the message says which.
+        ArtifactUntrusted: nobody we trust signed the manifest, or it is that of another bundle.
         ArtifactIncompatible: made by an Axon of another format.
+        InsufficientMemory: it would not fit.
     """
     refusals: list[ArtifactError] = []
     for root in store.roots:
         try:
-            return _open_in(root, ref)
+            return _open_in(root, ref, store.trust, available_bytes)
         except ArtifactError as refusal:
             refusals.append(refusal)
-    raise _most_telling(refusals, str(ref))
+    raise _most_telling(refusals, _not_found(ref))
+
+
+def _not_found(ref: BundleRef) -> str:
+    """S1-11 says "Model not found: <path>"; ours names the model and keeps the path to itself."""
+    return f"Model not found: {ref}"
 
 
 def _most_telling(refusals: list[ArtifactError], bundle: str) -> ArtifactError:
@@ -60,25 +75,30 @@ def _most_telling(refusals: list[ArtifactError], bundle: str) -> ArtifactError:
     return next((r for r in refusals if not (isinstance(r, ArtifactMissing) and r.what == bundle)), refusals[0])
 
 
-def _open_in(root: Path, ref: BundleRef) -> ProvenBundle:
-    with open_directory(root, *bundle_parts(ref.tenant, ref.model), str(ref.version), what=str(ref)) as directory:
-        manifest = _prove_manifest(directory, ref)
+def _open_in(root: Path, ref: BundleRef, trust: Trust, available_bytes: Callable[[], int] | None) -> ProvenBundle:
+    with open_directory(root, *bundle_parts(ref.tenant, ref.model), str(ref.version), what=_not_found(ref)) as directory:
+        manifest = _prove_manifest(directory, ref, trust)
         _refuse_other_names(set(list_names(directory, what=str(ref))), manifest, ref)
-        files = {
-            entry.name: read_proven(directory, entry.name, size_bytes=entry.size_bytes, sha256=entry.sha256, what=f"{ref}/{entry.name}")
-            for entry in manifest.files
-        }
+        if available_bytes is not None:
+            refuse_without_memory(manifest.size_bytes, available_bytes())
+        files = {entry.name: _prove_file(directory, entry, f"{ref}/{entry.name}") for entry in manifest.files}
     return ProvenBundle(ref, manifest, files, _library_notes(manifest))
 
 
-def _prove_manifest(directory: int, ref: BundleRef) -> Manifest:
+def _prove_file(directory: int, entry: FileEntry, what: str) -> bytes:
+    try:
+        return read_proven(directory, entry.name, size_bytes=entry.size_bytes, sha256=entry.sha256, what=what)
+    except ArtifactCorrupt as found:
+        raise ArtifactCorrupt(what, f"Model file corrupted: {found.problem}") from None  # S1-11's words
+
+
+def _prove_manifest(directory: int, ref: BundleRef, trust: Trust) -> Manifest:
     what = f"{ref}/{MANIFEST}"
     data = read_bounded(directory, MANIFEST, limit=MANIFEST_LIMIT_BYTES, what=what)
-    # Signing (DESIGN, decision 11) is checked here, on `data`, before a byte of it is parsed.
     found = sha256_of(data)
     if found != ref.manifest_sha256:
         raise ArtifactCorrupt(what, f"sha256 is {found[:12]}, the release says {ref.manifest_sha256[:12]}")
-    manifest = parse_manifest(data, what=what)
+    manifest = parse_manifest(trust.prove(data, Document.MANIFEST, what=what), what=what)
     if (manifest.tenant, manifest.model, manifest.serial) != (ref.tenant, ref.model, ref.version):
         raise ArtifactUntrusted(what, "is the manifest of another bundle")
     return manifest

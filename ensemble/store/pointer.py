@@ -1,25 +1,33 @@
-"""A tenant's pointer: the one small file that says which release is in use.
+"""A tenant's pointer: the one small signed file that says which release is in use, and which were before.
 
 The pointer has a serial of its own, which rises with every promotion. Rolling back to an older release is therefore a
 newer pointer, and an older pointer that comes back is a replay: a fault, or an attack.
+
+Every promotion writes the pointer twice: first the copy, which no reader looks at, then CURRENT. A promoter who finds
+CURRENT broken or gone takes the serial and the earlier releases from the copy, so that serials go on rising. With both
+gone it counts from what the shipped root has, and readers who saw a higher serial refuse it until they are restarted.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Final
+from dataclasses import dataclass
+from typing import Annotated, Final
 
-from ensemble.errors import ArtifactMissing, ArtifactUntrusted, PointerMoved
+from msgspec import Meta
+
+from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactIncompatible, ArtifactMissing, ArtifactUntrusted, PointerMoved
 from ensemble.store import canonical, durable
-from ensemble.store.layout import POINTER, Store, tenant_parts
+from ensemble.store.layout import POINTER, POINTER_COPY, Store, tenant_parts
 from ensemble.store.manifest import Serial, Sha256, refuse_other_format
 from ensemble.store.names import ReleaseRef, Tenant
 from ensemble.store.reading import open_directory, read_bounded
+from ensemble.store.signing import Document, Signer, signed_for
 
 __all__ = ["Pointer", "move_pointer", "read_pointer"]
 
-FORMAT: Final = 1
-POINTER_LIMIT_BYTES = 1 << 10
+FORMAT: Final = 2
+POINTER_LIMIT_BYTES = 1 << 10  # with four earlier releases and the longest numbers and names it is some 850
+EARLIER_RELEASES = 4  # RELIABILITY P8: with the one in use, the last five
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +37,17 @@ class Pointer:
     Attributes:
         release: serial of the release.
         release_sha256: digest of the release's bytes.
-        serial: of the pointer itself; 1 is the first promotion.
+        serial: of the pointer itself; every promotion's is above all before it.
+        previous: what to fall back to where `release` does not load: older releases that were in use before it, the last one
+            first, at most four. After a roll-back the newer release is not among them: it was left for a reason.
+        at_once: the promoter wants the release to take all traffic at once, not in measured steps.
     """
 
     release: int
     release_sha256: str
     serial: int
+    previous: tuple[ReleaseRef, ...] = ()
+    at_once: bool = False
 
     @property
     def ref(self) -> ReleaseRef:
@@ -55,61 +68,132 @@ def read_pointer(store: Store, tenant: Tenant, *, not_below: int = 0) -> Pointer
 
     Raises:
         ArtifactMissing: no root has a pointer for this tenant.
-        ArtifactCorrupt: it is not what `move_pointer` writes, or it cannot be read.
+        ArtifactCorrupt: it is not what `move_pointer` writes.
+        ArtifactUnreadable: it is there, but permission or the disk fails.
         ArtifactIncompatible: another format.
-        ArtifactUntrusted: its serial is below `not_below`: an old pointer came back.
+        ArtifactUntrusted: nobody we trust signed it, it is another tenant's, or its serial is below `not_below`: an old
+            pointer came back.
     """
-    for root in store.roots:
-        try:
-            with open_directory(root, *tenant_parts(tenant), what=POINTER) as directory:
-                data = read_bounded(directory, POINTER, limit=POINTER_LIMIT_BYTES, what=POINTER)
-        except ArtifactMissing:
-            continue
-        pointer = _parse(data)
-        if pointer.serial < not_below:
-            raise ArtifactUntrusted(POINTER, f"serial {pointer.serial} is older than {not_below}, which was seen before")
-        return pointer
-    raise ArtifactMissing(POINTER)
-
-
-def move_pointer(store: Store, tenant: Tenant, release: ReleaseRef, expected_serial: int) -> Pointer:
-    """Point to `release`. Call it holding the tenant's lock; the release is proven by who calls.
-
-    Raises:
-        PointerMoved: the pointer stands elsewhere than the caller saw it.
-    """
-    actual_serial = _serial_now(store, tenant)
-    if actual_serial != expected_serial:
-        raise PointerMoved(expected_serial, actual_serial)
-    pointer = Pointer(release.serial, release.sha256, actual_serial + 1)
-    home = durable.make_directory(store.state, *tenant_parts(tenant))
-    with durable.staging(store.state) as staged:
-        durable.write_new(staged, POINTER, _encode(pointer), mode=0o644)
-        durable.replace(staged / POINTER, home / POINTER)
+    pointer = _read(store, tenant, POINTER)
+    if pointer.serial < not_below:
+        raise ArtifactUntrusted(POINTER, f"serial {pointer.serial} is older than {not_below}, which was seen before")
     return pointer
 
 
-def _serial_now(store: Store, tenant: Tenant) -> int:
+def move_pointer(
+    store: Store, tenant: Tenant, release: ReleaseRef, expected_serial: int, *, signer: Signer, at_once: bool = False
+) -> Pointer:
+    """Point to `release`. Call it holding the tenant's lock; the release is proven by who calls.
+
+    Args:
+        store: its `state` gets the pointer.
+        tenant: whose.
+        release: of this tenant.
+        expected_serial: of the pointer the caller saw; 0 where there was none, or none that could be read and proven.
+        signer: signs it; its key must be one that the store trusts.
+        at_once: as in `Pointer`.
+
+    Raises:
+        PointerMoved: the pointer stands elsewhere than the caller saw it.
+        ArtifactIncompatible: the pointer is of a newer Axon, whose business it stays.
+        ArtifactUntrusted: the store does not trust the signer.
+    """
+    current, copy = _usable(store, tenant, POINTER), _usable(store, tenant, POINTER_COPY)
+    actual_serial = current.serial if current else 0
+    if actual_serial != expected_serial:
+        raise PointerMoved(expected_serial, actual_serial)
+    highest = max(actual_serial, copy.serial if copy else 0)
+    pointer = Pointer(release.serial, release.sha256, highest + 1, _earlier(current or copy, release), at_once)
+    data = signed_for(store.trust, signer, _encode(pointer, tenant), Document.POINTER, limit=POINTER_LIMIT_BYTES, what=POINTER)
+    _parse(data.partition(b"\n")[0] + b"\n", tenant, POINTER)  # what could not be read back does not replace what can
+    home = durable.make_directory(store.state, *tenant_parts(tenant))
+    with durable.staging(store.state) as staged:
+        for name in (POINTER_COPY, POINTER):  # the copy first: whoever dies in between has used up a serial, no more
+            durable.write_new(staged, name, data, mode=0o644)
+            durable.replace(staged / name, home / name)
+    return pointer
+
+
+def _earlier(before: Pointer | None, release: ReleaseRef) -> tuple[ReleaseRef, ...]:
+    """What to fall back to from `release`, which comes after `before`."""
+    if before is None:
+        return ()
+    used = (before.ref, *before.previous)
+    return tuple(ref for ref in used if ref.serial < release.serial)[:EARLIER_RELEASES]
+
+
+def _usable(store: Store, tenant: Tenant, name: str) -> Pointer | None:
+    """The pointer under `name`, or None where a promotion should replace it: gone, broken, or signed by nobody we trust."""
     try:
-        return read_pointer(store, tenant).serial
-    except ArtifactMissing:
-        return 0
+        return _read(store, tenant, name)
+    except ArtifactIncompatible:
+        raise
+    except ArtifactError:
+        return None
+
+
+def _read(store: Store, tenant: Tenant, name: str) -> Pointer:
+    for root in store.roots:
+        try:
+            with open_directory(root, *tenant_parts(tenant), what=name) as directory:
+                data = read_bounded(directory, name, limit=POINTER_LIMIT_BYTES, what=name)
+        except ArtifactMissing:
+            continue
+        return _parse(store.trust.prove(data, Document.POINTER, what=name), tenant, name)
+    raise ArtifactMissing(name)
+
+
+@dataclass(frozen=True, slots=True)
+class _ReleaseLine:
+    release: Serial
+    sha256: Sha256
 
 
 @dataclass(frozen=True, slots=True)
 class _PointerFile:
+    format: int
+    tenant: Tenant
+    release: Serial
+    release_sha256: Sha256
+    serial: Serial
+    previous: Annotated[tuple[_ReleaseLine, ...], Meta(max_length=EARLIER_RELEASES)]
+    at_once: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _PointerFile1:
+    """Format 1, of Axon 0.1: unsigned, so it is read only where it is pinned; its release says whose it is."""
+
     format: int
     release: Serial
     release_sha256: Sha256
     serial: Serial
 
 
-def _encode(pointer: Pointer) -> bytes:
-    return canonical.encode({"format": FORMAT} | asdict(pointer))
+def _encode(pointer: Pointer, tenant: Tenant) -> bytes:
+    return canonical.encode(
+        {
+            "format": FORMAT,
+            "tenant": tenant,
+            "release": pointer.release,
+            "release_sha256": pointer.release_sha256,
+            "serial": pointer.serial,
+            "previous": [{"release": ref.serial, "sha256": ref.sha256} for ref in pointer.previous],
+            "at_once": pointer.at_once,
+        }
+    )
 
 
-def _parse(data: bytes) -> Pointer:
-    value = canonical.decode(data, what=POINTER)
-    refuse_other_format(value, FORMAT, what=POINTER)
-    found = canonical.to_dataclass(value, _PointerFile, what=POINTER)
-    return Pointer(found.release, found.release_sha256, found.serial)
+def _parse(text: bytes, tenant: Tenant, what: str) -> Pointer:
+    value = canonical.decode(text, what=what)
+    if isinstance(value, dict) and value.get("format") == 1:
+        old = canonical.to_dataclass(value, _PointerFile1, what=what)
+        return Pointer(old.release, old.release_sha256, old.serial)
+    refuse_other_format(value, FORMAT, what=what)
+    found = canonical.to_dataclass(value, _PointerFile, what=what)
+    if found.tenant != tenant:  # another tenant's higher serial would make readers refuse this tenant's own (TUF: fast-forward)
+        raise ArtifactUntrusted(what, "is the pointer of another tenant")
+    earlier = tuple(ReleaseRef(line.release, line.sha256) for line in found.previous)
+    if len({found.release, *(ref.serial for ref in earlier)}) != 1 + len(earlier):
+        raise ArtifactCorrupt(what, "names a release twice")
+    return Pointer(found.release, found.release_sha256, found.serial, earlier, found.at_once)

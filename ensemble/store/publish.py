@@ -1,4 +1,4 @@
-"""Publish a bundle: stage, fsync, prove, manifest last, rename. Publishing points nothing at it; `release.promote` does.
+"""Publish a bundle: stage, fsync, prove, signed manifest last, rename. Publishing points nothing at it; `release.promote` does.
 
 A bundle is complete before it has a name that a reader would look at, and it never changes afterwards. A publisher that
 dies at any step leaves the old versions as they were, or the new one whole.
@@ -15,8 +15,19 @@ from ensemble.layers.model import Parts
 from ensemble.store import durable
 from ensemble.store.codecs import GOLDEN, Golden, decode_golden, decode_parts, encode_golden, encode_parts
 from ensemble.store.layout import MANIFEST, Store, bundle_parts, next_serial, tenant_parts
-from ensemble.store.manifest import FORMAT, FileEntry, Manifest, encode_manifest, installed_libraries, is_picture, parse_manifest, timestamp
+from ensemble.store.manifest import (
+    FORMAT,
+    MANIFEST_LIMIT_BYTES,
+    FileEntry,
+    Manifest,
+    encode_manifest,
+    installed_libraries,
+    is_picture,
+    parse_manifest,
+    timestamp,
+)
 from ensemble.store.names import BundleRef, ModelName, Tenant
+from ensemble.store.signing import Document, Signer, signed_for
 
 __all__ = ["publish_bundle", "sweep_staging"]
 
@@ -35,6 +46,7 @@ def publish_bundle(
     feature_schema: str,
     training: Mapping[str, Any],
     now: datetime,
+    signer: Signer,
 ) -> BundleRef:
     """Write the next version of a model into `store.state`.
 
@@ -52,8 +64,10 @@ def publish_bundle(
         feature_schema: hash of the features the model reads, "" where it reads none.
         training: `recipe`, `data_sha256`, `seed`, `rows`, and what else the recipe wants to remember; JSON.
         now: when, with its time zone.
+        signer: signs the manifest; its key must be one that the store trusts.
 
     Raises:
+        ArtifactUntrusted: the store does not trust the signer, so no reader would.
         VersionExists: somebody whom our lock does not reach published the same version first.
         ArtifactIncompatible: an array that cannot be stored, or is not finite.
         ArtifactCorrupt: something that a reader would refuse, e.g. a training record without its seed.
@@ -84,8 +98,8 @@ def publish_bundle(
             )
             text = encode_manifest(manifest)
             parse_manifest(text, what=MANIFEST)
-            digest = durable.write_new(staged, MANIFEST, text)
-            # Signing (DESIGN, decision 11) goes here: over `text`, as one more file beside the manifest, before the seal.
+            signed = signed_for(store.trust, signer, text, Document.MANIFEST, limit=MANIFEST_LIMIT_BYTES, what=MANIFEST)
+            digest = durable.write_new(staged, MANIFEST, signed)
             durable.seal(staged)
             durable.place_new(staged, versions / str(serial), what=f"{model}/{serial}")
     return BundleRef(tenant, model, serial, digest)

@@ -2,6 +2,7 @@
 
 Every file is opened by its bare name under an open directory, so no link and no ".." leads elsewhere. Its size is known
 before a byte is read, and what is read is kept: whoever checks the bytes decodes these bytes, not the file again (C-30).
+A disk that fails once is asked once more; then it is for the slot, which knows the time, to try again.
 """
 
 from __future__ import annotations
@@ -11,18 +12,21 @@ import hashlib
 import os
 import stat
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing
+from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing, ArtifactUnreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 __all__ = ["list_names", "open_directory", "read_bounded", "read_proven", "sha256_of"]
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PASSING = frozenset({errno.EIO, errno.ESTALE})
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe without a writer would block the open for ever
+
+_T = TypeVar("_T")
 
 
 @contextmanager
@@ -31,7 +35,8 @@ def open_directory(root: Path, *parts: str, what: str) -> Iterator[int]:
 
     Raises:
         ArtifactMissing: it is not there.
-        ArtifactCorrupt: a part is a link or a file, or may not be read.
+        ArtifactCorrupt: a part is a link or a file.
+        ArtifactUnreadable: a part may not be read.
     """
     fd = _open(str(root), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, None, what)  # the root itself may be a link: the operator's
     try:
@@ -47,7 +52,7 @@ def open_directory(root: Path, *parts: str, what: str) -> Iterator[int]:
 def list_names(directory: int, *, what: str) -> list[str]:
     """The names in an open directory, in no order."""
     try:
-        return os.listdir(directory)
+        return _twice(lambda: os.listdir(directory))
     except OSError as error:
         raise _explained(error, what) from None
 
@@ -57,7 +62,8 @@ def read_bounded(directory: int, name: str, *, limit: int, what: str) -> bytes:
 
     Raises:
         ArtifactMissing: it is not there.
-        ArtifactCorrupt: longer than `limit`, no regular file, linked from elsewhere, or not readable.
+        ArtifactCorrupt: longer than `limit`, no regular file, or linked from elsewhere.
+        ArtifactUnreadable: permission is denied, or the disk fails twice.
     """
     return _read(directory, name, at_least=0, at_most=limit, what=what)
 
@@ -67,7 +73,8 @@ def read_proven(directory: int, name: str, *, size_bytes: int, sha256: str, what
 
     Raises:
         ArtifactMissing: it is not there.
-        ArtifactCorrupt: other size, other digest, no regular file, linked from elsewhere, or not readable.
+        ArtifactCorrupt: other size, other digest, no regular file, or linked from elsewhere.
+        ArtifactUnreadable: permission is denied, or the disk fails twice.
     """
     data = _read(directory, name, at_least=size_bytes, at_most=size_bytes, what=what)
     found = sha256_of(data)
@@ -82,15 +89,20 @@ def sha256_of(data: bytes) -> str:
 
 
 def _read(directory: int, name: str, *, at_least: int, at_most: int, what: str) -> bytes:
-    fd = _open(name, _FILE, directory, what)
+    try:
+        return _twice(lambda: _read_once(directory, name, at_least, at_most, what))
+    except OSError as error:
+        raise _explained(error, what) from None
+
+
+def _read_once(directory: int, name: str, at_least: int, at_most: int, what: str) -> bytes:
+    fd = os.open(name, _FILE, dir_fd=directory)
     try:
         _refuse_unless_plain(os.fstat(fd), at_least, at_most, what)
         chunks, room = [], at_most + 1  # one byte more than allowed: a file that grows meanwhile is noticed, not followed
         while room and (chunk := os.read(fd, room)):
             chunks.append(chunk)
             room -= len(chunk)
-    except OSError as error:
-        raise _explained(error, what) from None
     finally:
         os.close(fd)
     data = b"".join(chunks)
@@ -112,9 +124,19 @@ def _refuse_unless_plain(found: os.stat_result, at_least: int, at_most: int, wha
 
 def _open(name: str, flags: int, directory: int | None, what: str) -> int:
     try:
-        return os.open(name, flags, dir_fd=directory)
+        return _twice(lambda: os.open(name, flags, dir_fd=directory))
     except OSError as error:
         raise _explained(error, what) from None
+
+
+def _twice(act: Callable[[], _T]) -> _T:
+    """What `act` gives; once more where the disk or the file server stumbled (RELIABILITY F14)."""
+    try:
+        return act()
+    except OSError as error:
+        if error.errno not in _PASSING:
+            raise
+    return act()
 
 
 def _explained(error: OSError, what: str) -> ArtifactError:
@@ -123,7 +145,7 @@ def _explained(error: OSError, what: str) -> ArtifactError:
         case errno.ENOENT:
             return ArtifactMissing(what)
         case errno.EACCES | errno.EPERM:
-            return ArtifactCorrupt(what, "is there, but permission to read it is denied")
+            return ArtifactUnreadable(what, "is there, but permission to read it is denied")
         case errno.ELOOP | errno.ENOTDIR | errno.ENXIO:
             return ArtifactCorrupt(what, "is a link or another kind of file, not the one that was published")
-    return ArtifactCorrupt(what, f"cannot be read ({errno.errorcode.get(error.errno or 0, 'unknown error')})")
+    return ArtifactUnreadable(what, f"is there, but cannot be read ([Errno {error.errno}] {errno.errorcode.get(error.errno or 0, '?')})")

@@ -18,7 +18,8 @@ from ensemble.store.load import open_bundle
 from ensemble.store.manifest import timestamp
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.pointer import Pointer, move_pointer, read_pointer
-from ensemble.store.release_file import Release, encode_release, parse_release, read_release
+from ensemble.store.release_file import RELEASE_LIMIT_BYTES, Release, encode_release, parse_release, read_release
+from ensemble.store.signing import Document, Signer, signed_for
 
 __all__ = [
     "BundleListing",
@@ -43,6 +44,7 @@ def publish_release(
     *,
     notes: str,
     now: datetime,
+    signer: Signer,
     lenders: frozenset[Tenant] = frozenset(),
 ) -> ReleaseRef:
     """Write the next release of `tenant` into `store.state`; every bundle is proven to its last byte first.
@@ -54,11 +56,12 @@ def publish_release(
         fusion: fitted to these bundles; JSON.
         notes: why this release, in the publisher's words.
         now: when, with its time zone.
+        signer: signs the release; its key must be one that the store trusts.
         lenders: other tenants whose bundles this release may use; none unless the caller says so.
 
     Raises:
         ArtifactError: a bundle is missing or broken, as `open_bundle` says it.
-        ArtifactUntrusted: a bundle of a tenant who is no lender.
+        ArtifactUntrusted: a bundle of a tenant who is no lender, or a signer whom the store does not trust.
         ArtifactCorrupt: the release would be too long to be read.
         ValueError: no bundle at all, two of one model, or a fusion that is not plain JSON.
         VersionExists: somebody whom our lock does not reach was first.
@@ -72,35 +75,40 @@ def publish_release(
     home = durable.make_directory(store.state, *release_parts(tenant))
     with durable.staging(store.state) as staged, durable.exclusive(store.state.joinpath(*tenant_parts(tenant))):
         serial = next_serial(store, release_parts(tenant), suffix=RELEASE_SUFFIX)
-        data = encode_release(Release(tenant, serial, timestamp(now), chosen, fusion, notes))
-        parse_release(data, tenant, serial)  # what could not be read back is not published
+        text = encode_release(Release(tenant, serial, timestamp(now), chosen, fusion, notes))
+        parse_release(text, tenant, serial)  # what could not be read back is not published
+        data = signed_for(store.trust, signer, text, Document.RELEASE, limit=RELEASE_LIMIT_BYTES, what=f"release {serial}")
         name = f"{serial}{RELEASE_SUFFIX}"
         digest = durable.write_new(staged, name, data)
         durable.place_new(staged / name, home / name, what=f"release {serial}")
     return ReleaseRef(serial, digest)
 
 
-def promote(store: Store, tenant: Tenant, release: ReleaseRef, expected_serial: int) -> Pointer:
+def promote(store: Store, tenant: Tenant, release: ReleaseRef, expected_serial: int, *, signer: Signer, at_once: bool = False) -> Pointer:
     """Make `release` the one in use, after proving it and every bundle of it.
 
     Args:
         store: its `state` gets the pointer, wherever the release lies.
         tenant: whose pointer moves.
         release: of this tenant.
-        expected_serial: of the pointer the caller saw, 0 where there was none.
+        expected_serial: of the pointer the caller saw; 0 where there was none, or none that could be read and proven: a
+            broken pointer is replaced, and holds nobody up.
+        signer: signs the pointer; its key must be one that the store trusts.
+        at_once: the release is to take all traffic at once, not in measured steps.
 
     Returns:
-        The new pointer, whose serial is `expected_serial + 1`.
+        The new pointer, whose serial is above every one before.
 
     Raises:
         PointerMoved: another promotion came first; look again.
-        ArtifactError: the release or a bundle of it would not load; the pointer stays.
-        OSError: the disk is full or failing; the pointer stays.
+        ArtifactError: the release or a bundle of it would not load, or the store does not trust the signer; the pointer stays.
+        OSError: the disk is full or failing; the pointer stays, unless only the last fsync failed: then it has moved, and a
+            power cut may undo that.
     """
     with durable.exclusive(durable.make_directory(store.state, *tenant_parts(tenant))):
         for ref in read_release(store, tenant, release).bundles.values():
             open_bundle(store, ref)
-        return move_pointer(store, tenant, release, expected_serial)
+        return move_pointer(store, tenant, release, expected_serial, signer=signer, at_once=at_once)
 
 
 def _one_a_model(bundles: Iterable[BundleRef]) -> dict[ModelName, BundleRef]:

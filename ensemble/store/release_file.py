@@ -14,8 +14,9 @@ from ensemble.store.manifest import Serial, Sha256, is_timestamp, refuse_other_f
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.pointer import Pointer
 from ensemble.store.reading import open_directory, read_bounded, sha256_of
+from ensemble.store.signing import Document
 
-__all__ = ["Release", "encode_release", "parse_release", "read_release", "read_release_bytes"]
+__all__ = ["RELEASE_LIMIT_BYTES", "Release", "encode_release", "parse_release", "read_release", "read_release_bytes"]
 
 FORMAT: Final = 1
 RELEASE_LIMIT_BYTES = 64 << 10  # names, weights and thresholds: as much a page as a manifest
@@ -41,12 +42,15 @@ class Release:
 
 
 def read_release(store: Store, tenant: Tenant, which: Pointer | ReleaseRef | int) -> Release:
-    """A release: proven by digest where `which` carries one; by its number alone, as it lies in the first root that has it.
+    """A release, proven by its signature or pin, and by its digest where `which` carries one; then parsed.
+
+    By its number alone it is the one in the first root that has it.
 
     Raises:
         ArtifactMissing: no root has it.
-        ArtifactCorrupt: other bytes than were published, too long, or not readable.
-        ArtifactUntrusted: the release of another tenant, or of another number.
+        ArtifactCorrupt: other bytes than were published, or too long.
+        ArtifactUnreadable: it is there, but permission or the disk fails.
+        ArtifactUntrusted: nobody we trust signed it, or it is the release of another tenant or of another number.
         ArtifactIncompatible: another format.
     """
     ref = which.ref if isinstance(which, Pointer) else which
@@ -57,7 +61,7 @@ def read_release(store: Store, tenant: Tenant, which: Pointer | ReleaseRef | int
             data = read_release_bytes(root, tenant, serial)
             if isinstance(ref, ReleaseRef):
                 _refuse_other_digest(data, ref)
-            return parse_release(data, tenant, serial)
+            return parse_release(store.trust.prove(data, Document.RELEASE, what=f"release {serial}"), tenant, serial)
         except ArtifactMissing:
             continue
         except ArtifactError as error:
@@ -94,7 +98,7 @@ def encode_release(release: Release) -> bytes:
 
 
 def parse_release(data: bytes, tenant: Tenant, serial: int) -> Release:
-    """The release that `data` spells, which must be this one of this tenant.
+    """The release that `data`, proven and without its signature, spells; it must be this one of this tenant.
 
     Raises:
         ArtifactIncompatible: another format.

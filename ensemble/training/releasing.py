@@ -14,16 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.building import FEATURE_SCHEMAS, golden_batch
 from ensemble.errors import ArtifactMissing
 from ensemble.events import Kind
 from ensemble.fusion import Fusion
 from ensemble.layers.model import Model, Parts
-from ensemble.loading import FEATURE_SCHEMAS, golden_batch
 from ensemble.store.codecs import Golden
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.publish import publish_bundle
 from ensemble.store.release import promote, publish_release, read_pointer, read_release
+from ensemble.store.signing import Signer
 
 __all__ = ["Published", "Trained", "digest_of", "golden_flows", "golden_of", "publish", "renew_release"]
 
@@ -61,7 +62,15 @@ class Published:
 
 
 def publish(
-    store: Store, tenant: str, trained: Sequence[Trained], fusions: Mapping[Kind, Fusion], *, notes: str, now: datetime, and_promote: bool
+    store: Store,
+    tenant: str,
+    trained: Sequence[Trained],
+    fusions: Mapping[Kind, Fusion],
+    *,
+    notes: str,
+    now: datetime,
+    signer: Signer,
+    and_promote: bool,
 ) -> Published:
     """Publish models, then a release in which they replace those of the same name, then point to it if asked.
 
@@ -72,10 +81,11 @@ def publish(
         fusions: kind -> its new fusion; the other kinds keep theirs.
         notes: why, for people.
         now: when, with its time zone.
+        signer: signs all of it; the store must trust its key.
         and_promote: also make it the one that serves.
 
     Raises:
-        ArtifactError: something would not load again, or another promotion came first.
+        ArtifactError: something would not load again, the signer is not trusted, or another promotion came first.
     """
     owner = Tenant(tenant)
     refs = [
@@ -90,14 +100,23 @@ def publish(
             feature_schema=FEATURE_SCHEMAS[one.name]() if one.name in FEATURE_SCHEMAS else "",
             training=one.training,
             now=now,
+            signer=signer,
         )
         for one in trained
     ]
-    return renew_release(store, tenant, refs, fusions, notes=notes, now=now, and_promote=and_promote)
+    return renew_release(store, tenant, refs, fusions, notes=notes, now=now, signer=signer, and_promote=and_promote)
 
 
 def renew_release(
-    store: Store, tenant: str, new: Iterable[BundleRef], fusions: Mapping[Kind, Fusion], *, notes: str, now: datetime, and_promote: bool
+    store: Store,
+    tenant: str,
+    new: Iterable[BundleRef],
+    fusions: Mapping[Kind, Fusion],
+    *,
+    notes: str,
+    now: datetime,
+    signer: Signer,
+    and_promote: bool,
 ) -> Published:
     """A release like the current one with `new` bundles and `fusions` in it; arguments as in `publish`."""
     owner, refs = Tenant(tenant), tuple(new)
@@ -110,8 +129,8 @@ def renew_release(
         serial, bundles, fusion = pointer.serial, dict(current.bundles), dict(current.fusion)
     bundles |= {ref.model: ref for ref in refs}
     fusion |= {str(kind): one.to_config() for kind, one in fusions.items()}
-    release = publish_release(store, owner, bundles.values(), fusion, notes=notes, now=now)
-    moved = promote(store, owner, release, serial).serial if and_promote else 0
+    release = publish_release(store, owner, bundles.values(), fusion, notes=notes, now=now, signer=signer)
+    moved = promote(store, owner, release, serial, signer=signer).serial if and_promote else 0
     return Published(refs, release, moved)
 
 

@@ -18,10 +18,12 @@ from ensemble.store.codecs import Golden
 from ensemble.store.layout import Store
 from ensemble.store.names import Tenant
 from ensemble.store.release import read_pointer, read_release
+from ensemble.store.signing import Signer, Trust
 from ensemble.training.flow_table import FlowTable
 from ensemble.training.flows import FlowLayers
 from ensemble.training.releasing import GOLDEN_EVENTS, Published, Trained, digest_of, golden_flows, golden_of, publish, renew_release
 
+PublishOne = Callable[..., Published]
 NOW = datetime(2026, 11, 20, 8, 15, tzinfo=UTC)
 ACME = Tenant("acme")
 ONE_LAYER = Fusion({"anomaly": 1.0}, 1.0, {"anomaly": Thresholds(0.1, 0.5, 0.9)})
@@ -35,8 +37,8 @@ def patient_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "var", None)
+def store(tmp_path: Path, trust: Trust) -> Store:
+    return Store(tmp_path / "var", None, trust)
 
 
 @pytest.fixture
@@ -52,11 +54,17 @@ def toy() -> Callable[..., Trained]:
     return one
 
 
-def publish_one(store: Store, *trained: Trained, fusions: dict[Kind, Fusion] | None = None, and_promote: bool = True) -> Published:
-    return publish(store, "acme", trained, fusions or {}, notes="why", now=NOW, and_promote=and_promote)
+@pytest.fixture
+def publish_one(signer: Signer) -> PublishOne:
+    """`publish_one(store, toy("anomaly-flow"), fusions={...}, and_promote=False)`: a release of acme's."""
+
+    def one(store: Store, *trained: Trained, fusions: dict[Kind, Fusion] | None = None, and_promote: bool = True) -> Published:
+        return publish(store, "acme", trained, fusions or {}, notes="why", now=NOW, signer=signer, and_promote=and_promote)
+
+    return one
 
 
-def test_the_first_release_names_what_was_published(store: Store, toy: Callable[..., Trained]) -> None:
+def test_the_first_release_names_what_was_published(store: Store, toy: Callable[..., Trained], publish_one: PublishOne) -> None:
     done = publish_one(store, toy("anomaly-flow"), toy("behavior-flow"), fusions={Kind.FLOW: TWO_LAYERS})
 
     release = read_release(store, ACME, read_pointer(store, ACME))
@@ -66,7 +74,9 @@ def test_the_first_release_names_what_was_published(store: Store, toy: Callable[
     assert release.notes == "why"
 
 
-def test_a_new_release_replaces_what_was_trained_and_keeps_the_rest(store: Store, toy: Callable[..., Trained]) -> None:
+def test_a_new_release_replaces_what_was_trained_and_keeps_the_rest(
+    store: Store, toy: Callable[..., Trained], publish_one: PublishOne
+) -> None:
     """Training processes must not cost a tenant its flow models."""
     publish_one(store, toy("anomaly-flow"), toy("behavior-flow"), fusions={Kind.FLOW: TWO_LAYERS})
 
@@ -77,7 +87,7 @@ def test_a_new_release_replaces_what_was_trained_and_keeps_the_rest(store: Store
     assert release.fusion == {"flow": TWO_LAYERS.to_config(), "process": ONE_LAYER.to_config()}
 
 
-def test_publishing_is_not_promoting(store: Store, toy: Callable[..., Trained]) -> None:
+def test_publishing_is_not_promoting(store: Store, toy: Callable[..., Trained], publish_one: PublishOne) -> None:
     """DESIGN, decision 2: two acts."""
     publish_one(store, toy("anomaly-flow"))
 
@@ -87,27 +97,31 @@ def test_publishing_is_not_promoting(store: Store, toy: Callable[..., Trained]) 
     assert read_pointer(store, ACME).release == 1
 
 
-def test_new_thresholds_alone_are_a_release_of_the_same_bundles(store: Store, toy: Callable[..., Trained]) -> None:
+def test_new_thresholds_alone_are_a_release_of_the_same_bundles(
+    store: Store, toy: Callable[..., Trained], publish_one: PublishOne, signer: Signer
+) -> None:
     """`axon calibrate`."""
     first = publish_one(store, toy("anomaly-flow"), fusions={Kind.FLOW: TWO_LAYERS})
 
-    renew_release(store, "acme", [], {Kind.FLOW: ONE_LAYER}, notes="calibrated", now=NOW, and_promote=True)
+    renew_release(store, "acme", [], {Kind.FLOW: ONE_LAYER}, notes="calibrated", now=NOW, signer=signer, and_promote=True)
 
     release = read_release(store, ACME, read_pointer(store, ACME))
     assert tuple(release.bundles.values()) == first.bundles
     assert release.fusion["flow"] == ONE_LAYER.to_config()
 
 
-def test_a_tenant_starts_from_nothing_and_not_from_anothers_release(store: Store, toy: Callable[..., Trained]) -> None:
+def test_a_tenant_starts_from_nothing_and_not_from_anothers_release(
+    store: Store, toy: Callable[..., Trained], publish_one: PublishOne, signer: Signer
+) -> None:
     publish_one(store, toy("anomaly-flow"))
 
-    publish(store, "other", [toy("behavior-flow")], {}, notes="", now=NOW, and_promote=True)
+    publish(store, "other", [toy("behavior-flow")], {}, notes="", now=NOW, signer=signer, and_promote=True)
 
     assert set(read_release(store, Tenant("other"), 1).bundles) == {"behavior-flow"}
     assert set(read_release(store, ACME, 1).bundles) == {"anomaly-flow"}
 
 
-def test_nothing_points_anywhere_before_the_first_promotion(store: Store, toy: Callable[..., Trained]) -> None:
+def test_nothing_points_anywhere_before_the_first_promotion(store: Store, toy: Callable[..., Trained], publish_one: PublishOne) -> None:
     publish_one(store, toy("anomaly-flow"), and_promote=False)
 
     with pytest.raises(ArtifactMissing):

@@ -16,7 +16,15 @@ from typing import Any
 import pytest
 import safetensors.numpy
 
-from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactIncompatible, ArtifactMissing, ArtifactUntrusted
+from ensemble.errors import (
+    ArtifactCorrupt,
+    ArtifactError,
+    ArtifactIncompatible,
+    ArtifactMissing,
+    ArtifactUnreadable,
+    ArtifactUntrusted,
+    InsufficientMemory,
+)
 from ensemble.layers.model import Parts
 from ensemble.store import canonical
 from ensemble.store.codecs import decode_golden, decode_parts
@@ -24,6 +32,8 @@ from ensemble.store.layout import Store
 from ensemble.store.load import open_bundle
 from ensemble.store.manifest import PAYLOAD
 from ensemble.store.names import BundleRef, ModelName, Tenant
+from ensemble.store.preflight import MEMORY_FACTOR
+from ensemble.store.signing import Document, Signer, Trust
 
 ALL_FILES = [*PAYLOAD, "manifest.json"]
 
@@ -35,6 +45,21 @@ def bundle(store: Store, publish: Callable[..., BundleRef], folder_of: Callable[
     return ref, folder_of(store, ref)
 
 
+def fail(monkeypatch: pytest.MonkeyPatch, step: str, name: str, fault: int, *, times: int) -> list[str]:
+    """Make `os.open` or `os.read` of the file `name` fail so many times; what has failed is in the list."""
+    honest = getattr(os, step)
+    failed: list[str] = []
+
+    def failing(target: str | int, *args: Any, **kwargs: Any) -> Any:
+        if (target if isinstance(target, str) else name_of(target)) == name and len(failed) < times:
+            failed.append(name)
+            raise OSError(fault, "failing")
+        return honest(target, *args, **kwargs)
+
+    monkeypatch.setattr(os, step, failing)
+    return failed
+
+
 def name_of(fd: int) -> str:
     return Path(f"/proc/self/fd/{fd}").readlink().name
 
@@ -44,11 +69,11 @@ def overwrite(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def resign(folder: Path, ref: BundleRef, change: Callable[[dict[str, Any]], object]) -> BundleRef:
+def resign(folder: Path, ref: BundleRef, signer: Signer, change: Callable[[dict[str, Any]], object]) -> BundleRef:
     """Change the manifest as somebody who may publish could, and point to the result."""
-    value = json.loads((folder / "manifest.json").read_bytes())
+    value = json.loads((folder / "manifest.json").read_bytes().splitlines()[0])
     change(value)
-    data = canonical.encode(value)
+    data = signer.sign(canonical.encode(value), Document.MANIFEST)
     overwrite(folder / "manifest.json", data)
     return replace(ref, manifest_sha256=sha256(data).hexdigest())
 
@@ -68,7 +93,7 @@ def test_a_bundle_opens_as_it_was_published(store: Store, bundle: tuple[BundleRe
 
 def test_a_bundle_of_either_root_opens(two_roots: Store, publish: Callable[..., BundleRef]) -> None:
     """A release may mix shipped bundles and its own."""
-    shipped = publish(Store(two_roots.shipped, None), 1.0)
+    shipped = publish(Store(two_roots.shipped, None, two_roots.trust), 1.0)
     own = publish(two_roots, 2.0)
 
     assert (shipped.version, own.version) == (1, 2)
@@ -78,8 +103,8 @@ def test_a_bundle_of_either_root_opens(two_roots: Store, publish: Callable[..., 
 
 def test_the_digest_decides_where_both_roots_have_the_version(two_roots: Store, publish: Callable[..., BundleRef]) -> None:
     """An upgrade may ship a version number that this host has used itself."""
-    own = publish(Store(two_roots.state, None), 1.0)
-    shipped = publish(Store(two_roots.shipped, None), 2.0)
+    own = publish(Store(two_roots.state, None, two_roots.trust), 1.0)
+    shipped = publish(Store(two_roots.shipped, None, two_roots.trust), 2.0)
 
     assert own.version == shipped.version
     assert decode_parts(open_bundle(two_roots, own).files).config["value"] == 1.0
@@ -103,9 +128,9 @@ def test_a_bundle_that_is_not_there_is_missing(store: Store, bundle: tuple[Bundl
         open_bundle(store, replace(bundle[0], **field))
 
 
-def test_a_store_that_is_not_there_is_empty(tmp_path: Path, bundle: tuple[BundleRef, Path]) -> None:
+def test_a_store_that_is_not_there_is_empty(tmp_path: Path, trust: Trust, bundle: tuple[BundleRef, Path]) -> None:
     with pytest.raises(ArtifactMissing):
-        open_bundle(Store(tmp_path / "nowhere", tmp_path / "nowhere-else"), bundle[0])
+        open_bundle(Store(tmp_path / "nowhere", tmp_path / "nowhere-else", trust), bundle[0])
 
 
 @pytest.mark.parametrize("name", ALL_FILES)
@@ -131,7 +156,9 @@ def test_a_file_of_another_length_is_corrupt(
     ref, folder = bundle
     overwrite(folder / name, cut((folder / name).read_bytes()))
 
-    reason = "is .* bytes, (published were|allowed are)" if name in PAYLOAD else "sha256"  # of a manifest only the digest is known
+    reason = (
+        "Model file corrupted: is .* bytes, (published were|allowed are)" if name in PAYLOAD else "sha256"
+    )  # of a manifest only the digest is known
     with pytest.raises(ArtifactCorrupt, match=f"anomaly-flow/1/{name}: {reason}"):
         open_bundle(store, ref)
 
@@ -248,28 +275,49 @@ def test_a_denied_permission_is_not_called_missing(
 
     monkeypatch.setattr(os, "open", denying)
 
-    with pytest.raises(ArtifactCorrupt, match="permission") as refused:
+    with pytest.raises(ArtifactUnreadable, match="permission") as refused:
         open_bundle(store, bundle[0])
 
     assert "/secret" not in str(refused.value)
+    assert refused.value.cause == "files"
 
 
 @pytest.mark.parametrize("fault", [errno.EIO, errno.ESTALE], ids=errno.errorcode.get)
-def test_a_disk_that_fails_in_mid_read_is_told(
-    store: Store, bundle: tuple[BundleRef, Path], fault: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("step", ["open", "read"])
+def test_a_disk_that_stumbles_once_is_asked_once_more(
+    store: Store, bundle: tuple[BundleRef, Path], fault: int, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """F14; trying again is for the slot, which knows the time."""
-    honest = os.read
+    """F14."""
+    failed = fail(monkeypatch, step, "golden.json", fault, times=1)
 
-    def failing(fd: int, n: int) -> bytes:
-        if name_of(fd) == "golden.json":
-            raise OSError(fault, "failing")
-        return honest(fd, n)
+    assert "golden.json" in open_bundle(store, bundle[0]).files
+    assert len(failed) == 1
 
-    monkeypatch.setattr(os, "read", failing)
 
-    with pytest.raises(ArtifactCorrupt, match=f"golden.json.*{errno.errorcode[fault]}"):
+@pytest.mark.parametrize("fault", [errno.EIO, errno.ESTALE], ids=errno.errorcode.get)
+@pytest.mark.parametrize("step", ["open", "read"])
+def test_a_disk_that_fails_twice_is_told(
+    store: Store, bundle: tuple[BundleRef, Path], fault: int, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F14; trying again later is for the slot, which knows the time."""
+    failed = fail(monkeypatch, step, "golden.json", fault, times=100)
+
+    with pytest.raises(ArtifactUnreadable, match=f"golden.json.*{errno.errorcode[fault]}"):
         open_bundle(store, bundle[0])
+
+    assert len(failed) == 2
+
+
+def test_a_fault_that_does_not_pass_is_not_tried_again(
+    store: Store, bundle: tuple[BundleRef, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F12, F14: a denied permission is denied the second time too."""
+    failed = fail(monkeypatch, "open", "golden.json", errno.EACCES, times=100)
+
+    with pytest.raises(ArtifactUnreadable):
+        open_bundle(store, bundle[0])
+
+    assert len(failed) == 1
 
 
 def test_a_failing_read_leaves_no_descriptor_open(store: Store, bundle: tuple[BundleRef, Path]) -> None:
@@ -312,18 +360,20 @@ def test_the_bundle_of_another_tenant_is_untrusted(store: Store, bundle: tuple[B
         open_bundle(store, replace(ref, tenant=Tenant("evil")))
 
 
-def test_another_format_is_incompatible(store: Store, bundle: tuple[BundleRef, Path]) -> None:
+def test_another_format_is_incompatible(store: Store, bundle: tuple[BundleRef, Path], signer: Signer) -> None:
     ref, folder = bundle
-    ref = resign(folder, ref, lambda value: value.update(format=2))
+    ref = resign(folder, ref, signer, lambda value: value.update(format=2))
 
     with pytest.raises(ArtifactIncompatible, match="format 2"):
         open_bundle(store, ref)
 
 
-def test_another_library_version_is_a_note_for_arrays_do_not_change_with_it(store: Store, bundle: tuple[BundleRef, Path]) -> None:
+def test_another_library_version_is_a_note_for_arrays_do_not_change_with_it(
+    store: Store, bundle: tuple[BundleRef, Path], signer: Signer
+) -> None:
     """F6, C-21: said, not refused; a format that a library reads into objects will have to refuse."""
     ref, folder = bundle
-    ref = resign(folder, ref, lambda value: value["libraries"].update({"scikit-learn": "1.3.0", "ancient": "0.1"}))
+    ref = resign(folder, ref, signer, lambda value: value["libraries"].update({"scikit-learn": "1.3.0", "ancient": "0.1"}))
 
     proven = open_bundle(store, ref)
 
@@ -406,4 +456,31 @@ def test_nothing_is_decoded_before_it_is_proven(store: Store, bundle: tuple[Bund
     with pytest.raises(ArtifactCorrupt):
         open_bundle(store, ref)
 
-    assert [sha256(data).hexdigest() for data in decoded] == ([] if name == "manifest.json" else [ref.manifest_sha256])
+    manifest = b"" if name == "manifest.json" else (folder / "manifest.json").read_bytes().partition(b"\n")[0] + b"\n"
+    assert decoded == ([manifest] if manifest else [])
+
+
+@pytest.mark.parametrize("spare", [-1, 0], ids=["one byte too little", "just enough"])
+def test_a_bundle_that_would_not_fit_is_refused_before_a_payload_is_read(
+    store: Store, bundle: tuple[BundleRef, Path], monkeypatch: pytest.MonkeyPatch, spare: int
+) -> None:
+    """S1-11: both numbers are told; the process that would be killed for it is not."""
+    ref, folder = bundle
+    needed = MEMORY_FACTOR * sum((folder / name).stat().st_size for name in PAYLOAD)
+    read: list[str] = []
+    honest = os.read
+    monkeypatch.setattr(os, "read", lambda fd, n: read.append(name_of(fd)) or honest(fd, n))
+
+    if spare < 0:
+        with pytest.raises(InsufficientMemory, match="Insufficient memory") as refused:
+            open_bundle(store, ref, available_bytes=lambda: needed - 1)
+        assert (refused.value.needed_bytes, refused.value.available_bytes, refused.value.cause) == (needed, needed - 1, "resources")
+        assert set(read) == {"manifest.json"}
+    else:
+        assert open_bundle(store, ref, available_bytes=lambda: needed)
+
+
+def test_memory_is_asked_for_when_there_is_a_bundle_to_load(store: Store, bundle: tuple[BundleRef, Path]) -> None:
+    """The other causes of S1-11 come first: what is not there needs no memory."""
+    with pytest.raises(ArtifactMissing, match="Model not found: anomaly-flow/9"):
+        open_bundle(store, replace(bundle[0], version=9), available_bytes=lambda: 0)

@@ -1,0 +1,52 @@
+"""The store of this machine as it is trusted now, and the tenant's lineage in it.
+
+The trust list is read again when its file changes: a key that is added heals what was refused for it, one that is taken away is gone, both
+without a restart. A list that cannot be read changes nothing, as with everything else that breaks while it serves.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable
+
+from pydantic import ValidationError
+
+from deployments.incidents import say
+from deployments.settings import Settings
+from deployments.trust import read_trust
+from ensemble.candidates import Lineage
+from ensemble.store.layout import Store
+from ensemble.store.signing import Trust
+
+__all__ = ["TrustedStore", "lineage_of"]
+
+
+class TrustedStore:
+    """Opens the store of `settings`; until a trust list could be read it trusts nothing."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._trust, self._seen = Trust({}, frozenset()), object()
+
+    def __call__(self) -> Store:
+        """The store, with the trust list as it lies on the disk now."""
+        seen = self._look()
+        if seen != self._seen:
+            self._seen = seen
+            try:
+                self._trust = read_trust(self._settings)
+            except ValidationError as refused:
+                say(logging.ERROR, "trust_list_refused", {"mistakes": [error["msg"] for error in refused.errors()]})
+        return Store(self._settings.state, self._settings.shipped, self._trust)
+
+    def _look(self) -> Hashable:
+        try:
+            found = self._settings.trust.stat()
+        except OSError as error:
+            return error.errno
+        return found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns
+
+
+def lineage_of(settings: Settings) -> Lineage:
+    """The configured tenant and its parents: whose releases may serve, the first that can be had."""
+    return Lineage(TrustedStore(settings), [settings.store.tenant, *settings.store.parents])

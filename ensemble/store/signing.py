@@ -1,0 +1,179 @@
+"""Who may say what serves: Ed25519 signatures of manifests, releases and pointers, and pinned digests of what was shipped.
+
+A signed document is two lines: its canonical JSON, and the signature of it. One file and not a `.sig` beside it, so that a
+pointer is still replaced in one step: two files would have a moment in which neither fits the other. Digests that others quote
+(of a manifest in a release, of a release in a pointer) are over the whole file as it lies on the disk.
+
+The signature covers what the document is: a release cannot be passed off as a pointer. Trust comes from outside the store
+and there is no way to switch it off; an empty `Trust` trusts nothing.
+Source: RFC 8032 (Ed25519), by the library `cryptography`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Self
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from ensemble.errors import ArtifactCorrupt, ArtifactUntrusted
+
+__all__ = ["Document", "Signer", "Trust", "key_id_of", "signed_for"]
+
+PUBLIC_BYTES = 32
+_LINE = re.compile(rb"ed25519 (?P<key>[0-9a-f]{16}) (?P<signature>[A-Za-z0-9+/]{86}==)\n")
+_KEY_ID = re.compile(r"[0-9a-f]{16}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Document(StrEnum):
+    """What is signed; part of what the signature covers."""
+
+    MANIFEST = "manifest"
+    RELEASE = "release"
+    POINTER = "pointer"
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """Signs as one key. The private half stays in here: it is not printed, compared or written by the store."""
+
+    _private: Ed25519PrivateKey = field(repr=False, compare=False)
+
+    @classmethod
+    def new(cls) -> Self:
+        """A fresh key, from the operating system's randomness."""
+        return cls(Ed25519PrivateKey.generate())
+
+    @classmethod
+    def from_pem(cls, data: bytes) -> Self:
+        """The key in an unencrypted PKCS #8 PEM file.
+
+        Raises:
+            ValueError: it is none, or not of Ed25519; the message says nothing of what was in it.
+        """
+        try:
+            private = serialization.load_pem_private_key(data, password=None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it is encrypted
+            raise ValueError("is no unencrypted private key in PEM") from None
+        if not isinstance(private, Ed25519PrivateKey):
+            raise ValueError("is not an Ed25519 key")  # noqa: TRY004  # the file is wrong, not our caller
+        return cls(private)
+
+    def to_pem(self) -> bytes:
+        """PKCS #8 PEM, unencrypted: it belongs into a file that only its owner can read."""
+        plain = serialization.NoEncryption()
+        return self._private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+
+    @property
+    def public(self) -> bytes:
+        """The public half, 32 bytes."""
+        return self._private.public_key().public_bytes_raw()
+
+    @property
+    def key_id(self) -> str:
+        """How signatures and the trust list name this key."""
+        return key_id_of(self.public)
+
+    def sign(self, text: bytes, document: Document) -> bytes:
+        """The whole file: `text`, which is one line, and its signature."""
+        if text.count(b"\n") != 1 or not text.endswith(b"\n"):
+            raise ValueError("only a text of one line can be signed")
+        signature = self._private.sign(_signed(text, document))
+        return text + b"ed25519 " + self.key_id.encode() + b" " + base64.b64encode(signature) + b"\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Whom we believe.
+
+    Attributes:
+        keys: key id -> public key, 32 bytes; what they sign is trusted.
+        pinned: SHA-256 of files that are trusted as they are, signed or not: what came with Axon.
+    """
+
+    keys: Mapping[str, bytes]
+    pinned: frozenset[str]
+
+    def __post_init__(self) -> None:
+        for key_id, public in self.keys.items():
+            if len(public) != PUBLIC_BYTES or key_id != key_id_of(public):
+                raise ValueError("a public key is no Ed25519 key, or has another key's id")
+        if not all(_SHA256.fullmatch(digest) for digest in self.pinned):
+            raise ValueError("a pinned digest is no SHA-256 in hexadecimal")
+
+    def prove(self, data: bytes, document: Document, *, what: str) -> bytes:
+        """The text in `data`, without its signature line, once somebody we trust vouches for it. Parse nothing before.
+
+        Args:
+            data: the whole file, whose length the reader has bounded.
+            document: what it must have been signed as.
+            what: names the file in errors.
+
+        Raises:
+            ArtifactCorrupt: empty, or its last line is cut: no publisher ever wrote this.
+            ArtifactUntrusted: no signature and no pin, a key that is not trusted, or a signature that does not fit.
+        """
+        if not data.endswith(b"\n"):
+            raise ArtifactCorrupt(what, "is cut short")
+        text, newline, line = data.partition(b"\n")
+        text += newline
+        if hashlib.sha256(data).hexdigest() in self.pinned:
+            return text if _LINE.fullmatch(line) else data
+        if not line:
+            raise ArtifactUntrusted(what, "is not signed, and its digest is not pinned")
+        signed = _LINE.fullmatch(line)
+        if signed is None:
+            raise ArtifactUntrusted(what, "ends in what is no signature")
+        key_id = signed["key"].decode()
+        public = self.keys.get(key_id)
+        if public is None:
+            raise ArtifactUntrusted(what, f"is signed by key {key_id}, which is not trusted here")
+        try:
+            Ed25519PublicKey.from_public_bytes(public).verify(_decoded(signed["signature"]), _signed(text, document))
+        except InvalidSignature:
+            raise ArtifactUntrusted(what, "its signature does not fit: it was changed, or signed as something else") from None
+        return text
+
+
+def signed_for(trust: Trust, signer: Signer, text: bytes, document: Document, *, limit: int, what: str) -> bytes:
+    """The whole file of `text` as `signer` signs it, once it is sure that readers who have `trust` will take it.
+
+    Raises:
+        ArtifactUntrusted: the key is not on the trust list; nothing that nobody here would load is published.
+        ArtifactCorrupt: longer than `limit`.
+    """
+    data = signer.sign(text, document)
+    if len(data) > limit:
+        raise ArtifactCorrupt(what, f"is {len(data):,} bytes, allowed are {limit:,}")
+    trust.prove(data, document, what=what)
+    return data
+
+
+def key_id_of(public: bytes) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of a public key."""
+    return hashlib.sha256(public).hexdigest()[:16]
+
+
+def _signed(text: bytes, document: Document) -> bytes:
+    """What the signature covers: the document's kind, then its text."""
+    return f"axon {document} v1\n".encode() + text
+
+
+def _decoded(signature: bytes) -> bytes:
+    """The one spelling of a signature in base64; another that decodes to the same bytes is none of ours."""
+    try:
+        raw = base64.b64decode(signature, validate=True)
+    except binascii.Error:
+        raise InvalidSignature from None
+    if base64.b64encode(raw) != signature:
+        raise InvalidSignature
+    return raw

@@ -1,0 +1,293 @@
+"""The attacks that The Update Framework names, each against a store whose every file the attacker can write (P9).
+
+The attacker has the folders of the store and not the key, nor the trust list; where an attack needs a key, it says so.
+Source: TUF specification, section 1.5.2, "Goals to protect against specific attacks".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactUntrusted, PointerMoved
+from ensemble.store import canonical
+from ensemble.store.layout import Store
+from ensemble.store.load import open_bundle
+from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
+from ensemble.store.release import list_bundles, list_releases, promote, publish_release, read_pointer, read_release
+from ensemble.store.signing import Document, Signer, Trust
+
+pytestmark = pytest.mark.usefixtures("patient_disk")
+
+
+@pytest.fixture
+def serving(store: Store, acme: Tenant, two_releases: tuple[ReleaseRef, ReleaseRef], signer: Signer) -> Store:
+    """Release 1 of acme in use; release 2 is published."""
+    promote(store, acme, two_releases[0], 0, signer=signer)
+    return store
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Everything that is parsed."""
+    seen: list[str] = []
+    loads = json.loads
+    monkeypatch.setattr(json, "loads", lambda text, **options: seen.append(text) or loads(text, **options))
+    return seen
+
+
+def home(store: Store, tenant: str = "acme") -> Path:
+    return store.state / "tenants" / tenant
+
+
+def put(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        path.chmod(0o644)
+    path.write_bytes(data)
+
+
+def load(store: Store, tenant: Tenant, *, not_below: int = 0) -> dict[str, float]:
+    """Pointer, release and bundles, as every reader reads them: model -> the value its toy holds."""
+    release = read_release(store, tenant, read_pointer(store, tenant, not_below=not_below))
+    return {ref.model: canonical.decode(open_bundle(store, ref).files["config.json"], what="")["value"] for ref in release.bundles.values()}
+
+
+def forged(store: Store, acme: Tenant, publish: Callable[..., BundleRef], now: datetime, key: Signer, tmp_path: Path) -> Store:
+    """A whole store of the attacker's own making, right in every digest, signed with `key`."""
+    theirs = Store(tmp_path / "theirs", None, Trust({key.key_id: key.public}, frozenset()))
+    evil = publish(theirs, 666.0, signer=key)
+    promote(theirs, acme, publish_release(theirs, acme, [evil], {}, notes="", now=now, signer=key), 0, signer=key)
+    shutil.rmtree(store.state)
+    shutil.copytree(theirs.state, store.state)
+    return theirs
+
+
+def test_arbitrary_installation_is_refused(
+    serving: Store, acme: Tenant, publish: Callable[..., BundleRef], now: datetime, stranger: Signer, tmp_path: Path, parsed: list[str]
+) -> None:
+    """A model of the attacker's own, whole and consistent: nobody we trust signed it, so not a byte of it is parsed."""
+    theirs = forged(serving, acme, publish, now, stranger, tmp_path)
+    assert load(theirs, acme) == {"anomaly-flow": 666.0}  # right in everything but the key
+    release, bundle = list_releases(theirs, acme)[0].ref, list_bundles(theirs, acme)[0].ref
+    parsed.clear()
+
+    with pytest.raises(ArtifactUntrusted, match=stranger.key_id):
+        read_pointer(serving, acme)
+    with pytest.raises(ArtifactUntrusted, match=stranger.key_id):
+        read_release(serving, acme, release)
+    with pytest.raises(ArtifactUntrusted, match=stranger.key_id):
+        open_bundle(serving, bundle)
+    assert parsed == []
+
+
+@pytest.mark.parametrize("file", ["CURRENT", "releases/1.json", "bundles/anomaly-flow/1/manifest.json"])
+def test_a_stripped_signature_is_an_arbitrary_installation(serving: Store, acme: Tenant, file: str) -> None:
+    """The same bytes without a signature: unsigned is not a mode that anything falls back to."""
+    put(home(serving) / file, (home(serving) / file).read_bytes().partition(b"\n")[0] + b"\n")
+
+    with pytest.raises(ArtifactError):
+        load(serving, acme)
+    with pytest.raises(ArtifactUntrusted, match="not signed"):
+        serving.trust.prove((home(serving) / file).read_bytes(), Document.POINTER, what=file)
+
+
+def test_nothing_in_the_store_adds_to_the_trust(serving: Store, acme: Tenant, stranger: Signer) -> None:
+    """DESIGN, decision 11: a trust list, a key or a pin laid into the folders is just a file that nobody reads."""
+    for place in (serving.state, home(serving), home(serving) / "releases"):
+        put(place / "trust.yaml", f'keys: {{"{stranger.key_id}": "x"}}\n'.encode())
+        put(place / "signing.key", stranger.to_pem())
+    text = (home(serving) / "CURRENT").read_bytes().partition(b"\n")[0] + b"\n"
+    put(home(serving) / "CURRENT", stranger.sign(text, Document.POINTER))
+
+    with pytest.raises(ArtifactUntrusted, match=stranger.key_id):
+        load(serving, acme)
+
+
+@pytest.mark.parametrize("file", ["CURRENT", "releases/1.json", "bundles/anomaly-flow/1/manifest.json", "bundles/anomaly-flow/1/CARD.md"])
+def test_endless_data_is_not_read(serving: Store, acme: Tenant, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terabyte in the place of a page: refused by its size, before a byte of it is read."""
+    path = home(serving) / file
+    path.chmod(0o644)
+    os.truncate(path, 1 << 40)  # sparse
+    taken = 0
+    honest = os.read
+
+    def counting(fd: int, n: int) -> bytes:
+        nonlocal taken
+        data = honest(fd, n)
+        if Path(f"/proc/self/fd/{fd}").readlink() == path:
+            taken += len(data)
+        return data
+
+    monkeypatch.setattr(os, "read", counting)
+
+    with pytest.raises(ArtifactCorrupt, match="1,099,511,627,776 bytes"):
+        load(serving, acme)
+    assert taken == 0
+
+
+def test_fast_forward_needs_the_key(serving: Store, acme: Tenant, two_releases: tuple[ReleaseRef, ReleaseRef], signer: Signer) -> None:
+    """A serial so high that no honest promotion would ever be newer: it is signed, so it cannot be raised."""
+    path = home(serving) / "CURRENT"
+    put(path, path.read_bytes().replace(b'"serial":1', b'"serial":999999999999999'))
+
+    with pytest.raises(ArtifactUntrusted, match="does not fit"):
+        read_pointer(serving, acme)
+    assert promote(serving, acme, two_releases[1], 0, signer=signer).serial == 2
+
+
+def test_fast_forward_by_another_tenants_pointer_is_refused(
+    serving: Store, acme: Tenant, publish: Callable[..., BundleRef], now: datetime, signer: Signer
+) -> None:
+    """A pointer with a higher serial and a good signature, of a tenant who promotes often: it names whose it is."""
+    busy = Tenant("busy")
+    release = publish_release(serving, busy, [publish(serving, tenant="busy")], {}, notes="", now=now, signer=signer)
+    for serial in range(5):
+        promote(serving, busy, release, serial, signer=signer)
+    put(home(serving) / "CURRENT", (home(serving, "busy") / "CURRENT").read_bytes())
+
+    with pytest.raises(ArtifactUntrusted, match="another tenant"):
+        read_pointer(serving, acme)
+
+
+def test_rollback_is_refused_by_who_saw_the_newer_pointer(
+    serving: Store, acme: Tenant, two_releases: tuple[ReleaseRef, ReleaseRef], signer: Signer
+) -> None:
+    """The old pointer was signed once, and still is: its serial gives it away."""
+    old = (home(serving) / "CURRENT").read_bytes()
+    seen = promote(serving, acme, two_releases[1], 1, signer=signer)
+    put(home(serving) / "CURRENT", old)
+
+    with pytest.raises(ArtifactUntrusted, match="older than 2"):
+        load(serving, acme, not_below=seen.serial)
+
+
+def test_a_freeze_ends_at_the_next_promotion(
+    serving: Store, acme: Tenant, two_releases: tuple[ReleaseRef, ReleaseRef], signer: Signer
+) -> None:
+    """An attacker who keeps putting the old pointer back holds readers only until they have seen a newer one.
+
+    A reader that never saw it cannot know: a file that nobody may change has no expiry (README says so). The promoter notices:
+    the pointer does not stand where the promotion left it.
+    """
+    old = (home(serving) / "CURRENT").read_bytes()
+    promoted = promote(serving, acme, two_releases[1], 1, signer=signer)
+    put(home(serving) / "CURRENT", old)
+
+    with pytest.raises(PointerMoved):
+        promote(serving, acme, two_releases[1], promoted.serial, signer=signer)
+    again = promote(serving, acme, two_releases[1], read_pointer(serving, acme).serial, signer=signer)
+
+    assert again.serial > promoted.serial  # by the copy: whoever saw the frozen-out pointer takes this one
+    assert load(serving, acme, not_below=promoted.serial) == {"anomaly-flow": 2.0}
+
+
+def test_mix_and_match_of_files_is_refused(serving: Store, acme: Tenant) -> None:
+    """F19: the arrays of one version with the configuration of another, each of them signed for once."""
+    bundles = home(serving) / "bundles" / "anomaly-flow"
+    put(bundles / "1" / "config.json", (bundles / "2" / "config.json").read_bytes())
+
+    with pytest.raises(ArtifactCorrupt, match="Model file corrupted"):
+        load(serving, acme)
+
+
+@pytest.mark.parametrize("what", ["releases/{}.json", "bundles/anomaly-flow/{}/manifest.json"])
+def test_mix_and_match_of_signed_documents_is_refused(serving: Store, acme: Tenant, what: str) -> None:
+    """F19: an older or a newer one of the same kind, under the name of the one that is in use."""
+    put(home(serving) / what.format(1), (home(serving) / what.format(2)).read_bytes())
+
+    with pytest.raises(ArtifactCorrupt, match="sha256"):
+        load(serving, acme)
+    digest = sha256((home(serving) / what.format(1)).read_bytes()).hexdigest()
+    read = {
+        "releases/{}.json": lambda: read_release(serving, acme, ReleaseRef(1, digest)),
+        "bundles/anomaly-flow/{}/manifest.json": lambda: open_bundle(serving, BundleRef(acme, ModelName("anomaly-flow"), 1, digest)),
+    }
+    with pytest.raises(ArtifactUntrusted, match="another"):  # also where the digest is made to fit
+        read[what]()
+
+
+def test_the_manifest_of_another_tenant_is_refused(
+    serving: Store, acme: Tenant, publish: Callable[..., BundleRef], folder_of: Callable[[Store, BundleRef], Path]
+) -> None:
+    """P10, F18: a model of tenant `other`, whole and signed, in acme's folder under acme's name."""
+    theirs = publish(serving, 666.0, tenant="other")
+    ours = home(serving) / "bundles" / "anomaly-flow" / "1"
+    shutil.rmtree(ours)
+    shutil.copytree(folder_of(serving, theirs), ours)
+
+    with pytest.raises(ArtifactCorrupt, match="sha256"):
+        load(serving, acme)
+    with pytest.raises(ArtifactUntrusted, match="another bundle"):
+        open_bundle(serving, replace(theirs, tenant=acme))
+
+
+DOCUMENTS = {Document.POINTER: "CURRENT", Document.RELEASE: "releases/1.json", Document.MANIFEST: "bundles/anomaly-flow/1/manifest.json"}
+
+
+@pytest.mark.parametrize("signed_as", Document)
+@pytest.mark.parametrize("passed_as", Document)
+def test_a_document_is_not_passed_off_as_another_kind(serving: Store, signed_as: Document, passed_as: Document) -> None:
+    """The signature covers the kind: what was signed as a release proves nothing as a pointer, whatever its fields say."""
+    data = (home(serving) / DOCUMENTS[signed_as]).read_bytes()
+
+    if signed_as is passed_as:
+        assert serving.trust.prove(data, passed_as, what="it")
+    else:
+        with pytest.raises(ArtifactUntrusted, match="does not fit"):
+            serving.trust.prove(data, passed_as, what="it")
+
+
+def test_a_pointer_that_was_signed_as_a_release_is_refused(serving: Store, acme: Tenant, signer: Signer) -> None:
+    path = home(serving) / "CURRENT"
+    put(path, signer.sign(path.read_bytes().partition(b"\n")[0] + b"\n", Document.RELEASE))
+
+    with pytest.raises(ArtifactUntrusted):
+        load(serving, acme)
+
+
+def test_a_compromised_key_that_is_taken_out_has_signed_nothing(
+    serving: Store, acme: Tenant, two_releases: tuple[ReleaseRef, ReleaseRef], signer: Signer, stranger: Signer
+) -> None:
+    """Key compromise: one line less in the trust list refuses all that it ever signed, and another key can repair it at once."""
+    without = replace(serving, trust=Trust({stranger.key_id: stranger.public}, frozenset()))
+    assert load(serving, acme)
+
+    for read in (
+        lambda: read_pointer(without, acme),
+        lambda: read_release(without, acme, two_releases[0]),
+        lambda: open_bundle(without, list_bundles(serving, acme)[0].ref),
+    ):
+        with pytest.raises(ArtifactUntrusted, match=signer.key_id):
+            read()
+    assert all(signer.key_id in line.problem for line in (*list_bundles(without, acme), *list_releases(without, acme)))
+
+
+def test_a_compromised_key_does_not_unpin_what_was_shipped(serving: Store, acme: Tenant) -> None:
+    """Pins are of bytes: they outlive every key, and vouch for nothing but these bytes."""
+    files = [home(serving) / file for file in DOCUMENTS.values()]
+    pinned = replace(serving, trust=Trust({}, frozenset(sha256(path.read_bytes()).hexdigest() for path in files)))
+
+    assert load(pinned, acme) == {"anomaly-flow": 1.0}
+    for path in files:
+        put(path, path.read_bytes().replace(b'"format":', b'"format": '))
+        with pytest.raises(ArtifactError):
+            load(pinned, acme)
+
+
+def test_a_signature_does_not_move_to_another_text(serving: Store, acme: Tenant) -> None:
+    path = home(serving) / "releases" / "1.json"
+    text, signature = path.read_bytes().splitlines(keepends=True)
+    put(path, canonical.encode(json.loads(text) | {"notes": "mine"}) + signature)
+
+    with pytest.raises(ArtifactUntrusted, match="does not fit"):
+        read_release(serving, acme, 1)

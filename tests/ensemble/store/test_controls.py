@@ -1,0 +1,161 @@
+"""The switches of an operator: kept over restarts, read by everybody, never torn, and never a reason to stop."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactIncompatible
+from ensemble.store import controls as page
+from ensemble.store.controls import CONTROLS, LIMIT_BYTES, Controls, change_controls, read_controls
+
+LAYERS = st.sampled_from(["anomaly", "behavior", "resilience", "logs"])
+STEPS = st.sampled_from([Controls.with_disabled, Controls.with_enabled, Controls.with_reset])
+
+
+def test_without_a_file_nothing_is_switched(tmp_path: Path) -> None:
+    assert read_controls(tmp_path) == Controls()
+    assert read_controls(tmp_path / "not" / "there") == Controls()
+
+
+def test_what_was_switched_is_read_by_whoever_comes_later(tmp_path: Path) -> None:
+    """S1-06: kept over restarts. The state folder need not exist before."""
+    state = tmp_path / "state"
+
+    changed = change_controls(state, lambda now: now.with_disabled("behavior").with_reset("anomaly").with_retreat("acme/7", "flips 3 %"))
+
+    assert read_controls(state) == changed
+    assert changed.disabled == {"behavior"}
+    assert (changed.resets, changed.retreated) == ({"anomaly": 1}, {"acme/7": "flips 3 %"})
+
+
+def test_what_was_disabled_is_enabled_again(tmp_path: Path) -> None:
+    """S1-07."""
+    change_controls(tmp_path, lambda now: now.with_disabled("behavior").with_disabled("anomaly"))
+
+    change_controls(tmp_path, lambda now: now.with_enabled("behavior"))
+
+    assert read_controls(tmp_path).disabled == {"anomaly"}
+
+
+@given(steps=st.lists(st.tuples(STEPS, LAYERS), max_size=12))
+def test_any_history_reads_back_as_it_was_written(
+    steps: list[tuple[Callable[[Controls, str], Controls], str]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    state, expected = tmp_path_factory.mktemp("state"), Controls()
+    for step, layer in steps:
+        expected = step(expected, layer)
+        change_controls(state, lambda now, step=step, layer=layer: step(now, layer))  # type: ignore[misc]  # mypy loses the defaults
+
+    assert read_controls(state) == expected
+
+
+def test_a_reader_clears_what_was_reset_since_it_looked() -> None:
+    """S1-09; also after the file was removed and its counts began anew."""
+    before = Controls(resets={"anomaly": 1, "behavior": 4})
+
+    assert before.with_reset("behavior").resets_since(before) == {"behavior"}
+    assert Controls(resets={"behavior": 1}).resets_since(before) == {"behavior"}
+    assert Controls().resets_since(before) == frozenset()
+    assert before.resets_since(before) == frozenset()
+
+
+def test_two_who_switch_at_once_lose_nothing(tmp_path: Path) -> None:
+    """Each change is made on what the other left, under one lock."""
+    threads = [
+        threading.Thread(target=change_controls, args=(tmp_path, lambda now: now.with_reset("anomaly").with_reset("behavior")))
+        for _ in range(16)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert read_controls(tmp_path).resets == {"anomaly": 16, "behavior": 16}
+
+
+BROKEN = [
+    pytest.param(b"", id="empty"),
+    pytest.param(b"{", id="cut"),
+    pytest.param(b"\xff\xfe", id="no text"),
+    pytest.param(b'{"disabled":["anomaly"],"format":1,"resets":{},"retreated":{}}', id="no newline: not as written"),
+    pytest.param(b'{"disabled":[],"format":1,"more":1,"resets":{},"retreated":{}}\n', id="a field too many"),
+    pytest.param(b'{"disabled":[],"format":1,"resets":{}}\n', id="a field too few"),
+    pytest.param(b'{"disabled":["../x"],"format":1,"resets":{},"retreated":{}}\n', id="no layer"),
+    pytest.param(b'{"disabled":["b","a"],"format":1,"resets":{},"retreated":{}}\n', id="not in order"),
+    pytest.param(b'{"disabled":["a","a"],"format":1,"resets":{},"retreated":{}}\n', id="one twice"),
+    pytest.param(b'{"disabled":[],"format":1,"resets":{"a":0},"retreated":{}}\n', id="reset no time"),
+    pytest.param(b'{"disabled":[],"format":1,"resets":{"a":true},"retreated":{}}\n', id="reset true times"),
+    pytest.param(b" " * (LIMIT_BYTES + 1), id="too long"),
+]
+
+
+@pytest.mark.parametrize("data", BROKEN)
+def test_a_broken_file_is_named_and_not_taken_for_no_file(tmp_path: Path, data: bytes) -> None:
+    """Taken for nothing, it would enable what somebody disabled."""
+    (tmp_path / CONTROLS).write_bytes(data)
+
+    with pytest.raises(ArtifactCorrupt, match=r"controls\.json"):
+        read_controls(tmp_path)
+    with pytest.raises(ArtifactCorrupt):
+        change_controls(tmp_path, lambda now: now.with_disabled("anomaly"))
+    assert (tmp_path / CONTROLS).read_bytes() == data
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("/etc/hostname")], ids=["a folder", "a link"])
+def test_what_is_no_plain_file_is_refused(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    """Fault F15."""
+    make(tmp_path / CONTROLS)
+
+    with pytest.raises(ArtifactError):
+        read_controls(tmp_path)
+
+
+def test_a_file_of_a_later_axon_is_told_from_a_broken_one(tmp_path: Path) -> None:
+    (tmp_path / CONTROLS).write_bytes(json.dumps({"format": 2}, separators=(",", ":")).encode() + b"\n")
+
+    with pytest.raises(ArtifactIncompatible):
+        read_controls(tmp_path)
+
+
+def test_a_full_disk_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault F20."""
+    before = change_controls(tmp_path, lambda now: now.with_disabled("anomaly"))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(page.durable, "write_new", full)
+    with pytest.raises(OSError, match="No space"):
+        change_controls(tmp_path, lambda now: now.with_enabled("anomaly"))
+
+    assert read_controls(tmp_path) == before
+
+
+def test_more_is_never_written_than_a_reader_takes(tmp_path: Path) -> None:
+    """P26: nothing grows without bound."""
+    many = Controls(retreated={f"acme/{serial}": "r" * 200 for serial in range(400)})
+
+    with pytest.raises(ValueError, match="readers take"):
+        change_controls(tmp_path, lambda _: many)
+
+    assert read_controls(tmp_path) == Controls()
+
+
+def test_switching_what_is_switched_already_writes_nothing(tmp_path: Path) -> None:
+    change_controls(tmp_path, lambda now: now.with_disabled("anomaly"))
+    before = (tmp_path / CONTROLS).stat().st_ino
+
+    change_controls(tmp_path, lambda now: now.with_disabled("anomaly"))
+
+    assert (tmp_path / CONTROLS).stat().st_ino == before
+
+
+def test_the_reason_of_a_retreat_is_cut_to_a_line() -> None:
+    assert len(Controls().with_retreat("acme/7", "x" * 5_000).retreated["acme/7"]) == 200

@@ -1,0 +1,49 @@
+"""The pre-flight check: a model that would not fit is refused before it is read (S1-11)."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+
+from deployments.settings import ROOT
+from deployments.trust import read_trust_file
+from ensemble.building import LAYERS, ModelBuilder
+from ensemble.candidates import Lineage
+from ensemble.errors import InsufficientMemory
+from ensemble.loading import ReleaseLoader
+from ensemble.store.layout import Store
+from ensemble.store.names import Tenant
+from ensemble.store.preflight import MEMORY_FACTOR, refuse_without_memory
+from ensemble.store.release import list_bundles
+
+LOADED = [(layer, sorted({name for names in plan.kinds.values() for name in names})) for layer, plan in LAYERS.items()]
+
+
+@pytest.mark.parametrize(("left", "fits"), [(MEMORY_FACTOR * 100, True), (MEMORY_FACTOR * 100 - 1, False), (0, False)])
+def test_a_load_needs_a_multiple_of_its_files(left: int, *, fits: bool) -> None:
+    if fits:
+        refuse_without_memory(100, left)
+        return
+
+    with pytest.raises(InsufficientMemory, match="Insufficient memory") as refused:
+        refuse_without_memory(100, left)
+    assert (refused.value.needed_bytes, refused.value.available_bytes) == (MEMORY_FACTOR * 100, left)
+
+
+@pytest.mark.parametrize(("layer", "names"), LOADED, ids=[layer for layer, _ in LOADED])
+def test_the_multiple_is_enough_for_every_shipped_layer(layer: str, names: list[str]) -> None:
+    """The factor is measured: the peak of Python's and numpy's memory while the layer loads, libraries apart."""
+    shipped = Store(ROOT / "artifacts", None, read_trust_file(ROOT / "configs" / "trust.yaml").trust())
+    loader = ReleaseLoader(Lineage(lambda: shipped, ["default"]), layer, ModelBuilder("cpu", 30, 730))
+    assert not loader.load([], frozenset()).trouble  # imports what it needs
+    size = sum(line.size_bytes for line in list_bundles(shipped, Tenant("default")) if line.ref.model in names)
+
+    tracemalloc.start()
+    try:
+        loader.load([], frozenset())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak <= MEMORY_FACTOR * size

@@ -1,0 +1,300 @@
+"""Crash points (P4): a publisher and a promoter killed before each of their changes to the disk leave the old or the new, never a mix."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ensemble.errors import ArtifactError
+from ensemble.store.codecs import decode_parts
+from ensemble.store.controls import change_controls, read_controls
+from ensemble.store.layout import Store
+from ensemble.store.load import open_bundle
+from ensemble.store.names import BundleRef, ReleaseRef, Tenant
+from ensemble.store.publish import sweep_staging
+from ensemble.store.release import list_bundles, list_releases, promote, read_pointer, read_release
+from ensemble.store.signing import Signer
+
+pytestmark = pytest.mark.usefixtures("patient_disk")
+
+BROKEN = {"empty": b"", "cut": b'{"at_once":false,"format":2,', "of nobody": b"{}\n"}
+
+
+class DieAt:
+    """Runs an act in a child that is killed before its k-th change to the disk.
+
+    The store changes the disk through `os` and `fcntl` only (`ensemble/store/durable.py`), so wrapping these sees every step.
+    A fork, not a new process: a step costs milliseconds, so that every one of them can be tried.
+    """
+
+    CHANGES = ("open", "write", "fsync", "fchmod", "mkdir", "chmod", "rename", "replace", "unlink", "rmdir")
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+
+    def __call__(self, k: int, act: Callable[[], object], *, power_cut: bool = False) -> bool:
+        """Whether `act` was done before step k came. A power cut empties the files that were written and not yet fsynced."""
+        child = os.fork()
+        if child == 0:
+            self._die(k, act, power_cut=power_cut)
+        _, status = os.waitpid(child, 0)
+        assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the act raised"
+        return not os.WIFSIGNALED(status)
+
+    def record(self, act: Callable[[], object]) -> list[str]:
+        """The steps of `act`, in order, e.g. `fsync manifest.json`."""
+        steps: list[str] = []
+        with self._monkeypatch.context() as patch:
+            self._watch(lambda step, _: steps.append(step), patch.setattr)
+            act()
+        return steps
+
+    def _die(self, k: int, act: Callable[[], object], *, power_cut: bool) -> None:
+        steps = 0
+        unsafe: dict[int, int] = {}  # inode -> a descriptor of our own, for files whose bytes are not on the disk
+
+        def before(step: str, fd: int | None) -> None:
+            nonlocal steps
+            if steps == k:
+                for held in unsafe.values() if power_cut else ():
+                    os.ftruncate(held, 0)
+                os.kill(os.getpid(), signal.SIGKILL)
+            steps += 1
+            if fd is not None and step.startswith("write"):
+                unsafe.setdefault(os.fstat(fd).st_ino, os.dup(fd))
+            if fd is not None and step.startswith("fsync"):
+                unsafe.pop(os.fstat(fd).st_ino, None)
+
+        try:
+            self._watch(before, setattr)
+            act()
+        except BaseException:  # noqa: BLE001  # the child must not go on as a second pytest
+            os._exit(1)
+        os._exit(0)
+
+    def _watch(self, before: Callable[[str, int | None], None], patch: Callable[[Any, str, Any], None]) -> None:
+        for name in self.CHANGES:
+            patch(os, name, self._wrapped(name, getattr(os, name), before))
+        lock = fcntl.flock
+        patch(fcntl, "flock", lambda *args: (before("flock", None), lock(*args))[1])
+
+    @staticmethod
+    def _wrapped(name: str, honest: Callable[..., Any], before: Callable[[str, int | None], None]) -> Callable[..., Any]:
+        def watched(target: Any, *args: Any, **kwargs: Any) -> Any:
+            if name == "open" and not args[0] & os.O_CREAT:
+                return honest(target, *args, **kwargs)  # reading changes nothing
+            fd = target if isinstance(target, int) else None
+            path = Path(Path(f"/proc/self/fd/{fd}").readlink() if fd is not None else args[0] if name in {"rename", "replace"} else target)
+            before(f"{name} {'staged' if path.parent.name == '.staging' else path.name}", fd)
+            return honest(target, *args, **kwargs)
+
+        return watched
+
+
+@pytest.fixture
+def die_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., bool]:
+    return DieAt(monkeypatch)
+
+
+@pytest.fixture
+def steps_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], list[str]]:
+    return DieAt(monkeypatch).record
+
+
+def test_every_byte_is_on_the_disk_before_its_name_is(
+    store: Store, publish: Callable[..., BundleRef], steps_of: Callable[[Callable[[], object]], list[str]]
+) -> None:
+    """P4: fsync of every file and of the directory come before the rename, fsync of the parent after it."""
+    steps = steps_of(lambda: publish(store))
+
+    written = [step for step in steps if step.startswith(("write", "fsync", "rename"))]
+    renamed = written.index("rename 1")
+    files = ["CARD.md", "config.json", "golden.json", "model.safetensors", "manifest.json"]
+    for name in files:
+        assert written.index(f"write {name}") < written.index(f"fsync {name}") < renamed
+    assert written.index("write manifest.json") > max(written.index(f"fsync {name}") for name in files[:-1])
+    assert written[renamed - 1] == "fsync staged"
+    assert written[renamed + 1 :] == ["fsync anomaly-flow"]
+
+
+@pytest.mark.parametrize("power_cut", [False, True], ids=["killed", "power cut"])
+def test_a_publisher_killed_at_any_step_leaves_the_old_or_the_new(
+    store: Store, publish: Callable[..., BundleRef], now: datetime, die_at: Callable[..., bool], *, power_cut: bool, tmp_path: Path
+) -> None:
+    """P4, F21: SIGKILL before the k-th step for every k; in a power cut, what was not fsynced is lost as well."""
+    first = publish(store, 1.0)
+    versions_after = []
+    for k in range(200):
+        copy = Store(tmp_path / f"copy{k}", None, store.trust)
+        shutil.copytree(store.state, copy.state)
+        survived = die_at(k, lambda: publish(copy, 2.0), power_cut=power_cut)  # noqa: B023
+
+        listed = list_bundles(copy, first.tenant)
+        assert [listing.problem for listing in listed] == [""] * len(listed)
+        assert [decode_parts(open_bundle(copy, listing.ref).files).config["value"] for listing in listed] in ([1.0], [2.0, 1.0])
+        versions_after.append(len(listed))
+        if survived:
+            break
+        assert publish(copy, 3.0).version == len(listed) + 1  # the dead publisher's lock is gone
+        sweep_staging(copy, now=now + timedelta(days=36_500))
+        assert list((copy.state / ".staging").iterdir()) == []
+
+    assert survived
+    assert len(versions_after) > 25
+    assert versions_after == sorted(versions_after)  # old until one step, new ever after
+    assert set(versions_after) == {1, 2}
+
+
+@pytest.mark.parametrize("power_cut", [False, True], ids=["killed", "power cut"])
+def test_a_promotion_killed_at_any_step_leaves_the_old_pointer_or_the_new(
+    store: Store,
+    acme: Tenant,
+    two_releases: tuple[ReleaseRef, ReleaseRef],
+    die_at: Callable[..., bool],
+    now: datetime,
+    signer: Signer,
+    *,
+    power_cut: bool,
+    tmp_path: Path,
+) -> None:
+    """P4, F21: and whatever the pointer says opens."""
+    promote(store, acme, two_releases[0], 0, signer=signer)
+    serials = []
+    for k in range(100):
+        copy = Store(tmp_path / f"copy{k}", None, store.trust)
+        shutil.copytree(store.state, copy.state)
+        survived = die_at(k, lambda: promote(copy, acme, two_releases[1], 1, signer=signer), power_cut=power_cut)  # noqa: B023
+
+        pointer = read_pointer(copy, acme)
+        unpromoted = Store(tmp_path / f"spoilt{k}", None, store.trust)
+        shutil.copytree(copy.state, unpromoted.state)
+        (unpromoted.state / "tenants" / "acme" / "CURRENT").write_bytes(b"")  # before anybody promotes again
+        assert promote(unpromoted, acme, two_releases[0], 0, signer=signer).serial > pointer.serial
+        for bundle in read_release(copy, acme, pointer).bundles.values():
+            open_bundle(copy, bundle)
+        serials.append(pointer.serial)
+        assert pointer.ref == two_releases[pointer.serial - 1]
+        assert promote(copy, acme, two_releases[0], pointer.serial, signer=signer).serial > pointer.serial
+        sweep_staging(copy, now=now + timedelta(days=36_500))
+        assert list((copy.state / ".staging").iterdir()) == []
+        if survived:
+            break
+
+    assert survived
+    assert len(serials) > 12
+    assert serials == sorted(serials)
+    assert set(serials) == {1, 2}
+
+
+def test_a_release_killed_at_any_step_is_there_or_not(
+    store: Store,
+    acme: Tenant,
+    publish: Callable[..., BundleRef],
+    release_of: Callable[..., ReleaseRef],
+    die_at: Callable[..., bool],
+    tmp_path: Path,
+) -> None:
+    """P4."""
+    bundle = publish(store)
+    counts = []
+    for k in range(100):
+        copy = Store(tmp_path / f"copy{k}", None, store.trust)
+        shutil.copytree(store.state, copy.state)
+        survived = die_at(k, lambda: release_of(copy, bundle), power_cut=True)  # noqa: B023
+
+        listed = list_releases(copy, acme)
+        assert [listing.problem for listing in listed] == [""] * len(listed)
+        counts.append(len(listed))
+        if survived:
+            break
+
+    assert survived
+    assert counts == sorted(counts)
+    assert set(counts) == {0, 1}
+
+
+def test_the_pointer_is_on_the_disk_before_its_name_and_the_name_before_the_answer(
+    store: Store,
+    acme: Tenant,
+    two_releases: tuple[ReleaseRef, ReleaseRef],
+    steps_of: Callable[[Callable[[], object]], list[str]],
+    signer: Signer,
+) -> None:
+    """P4: without the last fsync a power cut undoes a promotion that was reported as done."""
+    steps = steps_of(lambda: promote(store, acme, two_releases[0], 0, signer=signer))
+
+    moved = steps.index("replace CURRENT")
+    assert steps.index("flock") < steps.index("write CURRENT") < steps.index("fsync CURRENT") < moved
+    assert steps[moved + 1] == "fsync acme"
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN.keys())
+def test_the_repair_of_a_broken_pointer_killed_at_any_step_can_be_done_again(
+    store: Store,
+    acme: Tenant,
+    two_releases: tuple[ReleaseRef, ReleaseRef],
+    die_at: Callable[..., bool],
+    signer: Signer,
+    *,
+    broken: bytes,
+    tmp_path: Path,
+) -> None:
+    """P4, P7: the broken pointer stays broken or is whole, and the next serial is above every one that a reader may have seen."""
+    promote(store, acme, two_releases[0], 0, signer=signer)
+    seen = promote(store, acme, two_releases[1], 1, signer=signer)
+    pointer_file = Path("tenants") / "acme" / "CURRENT"
+    (store.state / pointer_file).write_bytes(broken)
+    serials = []
+    for k in range(100):
+        copy = Store(tmp_path / f"copy{k}", None, store.trust)
+        shutil.copytree(store.state, copy.state)
+        survived = die_at(k, lambda: promote(copy, acme, two_releases[1], 0, signer=signer), power_cut=True)  # noqa: B023
+
+        try:
+            now_there = read_pointer(copy, acme, not_below=seen.serial)
+        except ArtifactError:
+            assert (copy.state / pointer_file).read_bytes() == broken
+            now_there = None
+        serials.append(now_there.serial if now_there else 0)
+        again = promote(copy, acme, two_releases[1], serials[-1], signer=signer)
+        assert again.serial > max(serials[-1], seen.serial)
+        assert again.previous == (two_releases[0],)
+        if survived:
+            break
+
+    assert survived
+    assert serials == sorted(serials)
+    assert set(serials) == {0, 3}
+
+
+def test_a_crash_at_any_step_leaves_the_old_switches_or_the_new(
+    tmp_path: Path, die_at: Callable[..., bool], steps_of: Callable[[Callable[[], object]], list[str]]
+) -> None:
+    """P4, fault F21: killed before each change to the disk, also with the power."""
+    old = change_controls(tmp_path, lambda now: now.with_disabled("anomaly"))
+    new = old.with_disabled("behavior")
+    outcomes = set()
+
+    def back_to_old() -> None:
+        change_controls(tmp_path, lambda _: old)
+
+    for power_cut in (False, True):
+        k, is_done = 0, False
+        while not is_done:
+            back_to_old()
+            is_done = die_at(k, lambda: change_controls(tmp_path, lambda _: new), power_cut=power_cut)
+            found = read_controls(tmp_path)
+            assert found in (old, new), (k, power_cut)
+            outcomes.add(found.disabled)
+            k += 1
+
+    assert outcomes == {old.disabled, new.disabled}
+    assert "fsync controls.json" in steps_of(lambda: change_controls(tmp_path, lambda _: old))

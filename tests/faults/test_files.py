@@ -1,0 +1,274 @@
+"""The fault list of files, on every file that a reader opens: each is a named error with its cause, and nothing else notices.
+
+Here is the store's part: pointer, release, manifest and payloads, read in that order. What a slot and a service make of the
+error is in the other files of this folder. F5 in full is in attacks/test_bit_flips.py, F18 and F19 in attacks/test_tuf_names.py,
+F21 in test_crash_points.py; F6 and F23 are in ensemble/store/test_load.py, F22 in test_publish.py and test_release.py, and
+the names of F24 in test_names.py.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.numpy
+
+from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing, ArtifactUnreadable, ArtifactUntrusted
+from ensemble.store.layout import Store
+from ensemble.store.load import ProvenBundle, open_bundle
+from ensemble.store.manifest import PAYLOAD
+from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
+from ensemble.store.release import list_releases, promote, publish_release, read_pointer, read_release
+from ensemble.store.signing import Signer
+
+pytestmark = pytest.mark.usefixtures("patient_disk")
+
+FLOW, PROCESS = ModelName("anomaly-flow"), ModelName("anomaly-process")
+BUNDLE = "bundles/anomaly-flow/1"
+CHAIN = ["CURRENT", "releases/1.json", f"{BUNDLE}/manifest.json", *(f"{BUNDLE}/{name}" for name in PAYLOAD)]
+FOLDERS = ["", "releases", "bundles", "bundles/anomaly-flow", BUNDLE]
+
+
+@dataclass(frozen=True)
+class World:
+    """Acme's release of two models, in use, and tenant `other` with one of its own."""
+
+    store: Store
+    bundles: dict[ModelName, BundleRef]
+
+    @property
+    def home(self) -> Path:
+        return self.store.state / "tenants" / "acme"
+
+    def load(self, tenant: str = "acme", model: ModelName = FLOW) -> ProvenBundle:
+        """A model by the whole chain, as every reader reads it."""
+        release = read_release(self.store, Tenant(tenant), read_pointer(self.store, Tenant(tenant)))
+        return open_bundle(self.store, release.bundles[model])
+
+
+@pytest.fixture
+def world(
+    store: Store, acme: Tenant, publish: Callable[..., BundleRef], release_of: Callable[..., ReleaseRef], now: datetime, signer: Signer
+) -> World:
+    other = Tenant("other")
+    theirs = publish_release(store, other, [publish(store, tenant="other")], {}, notes="", now=now, signer=signer)
+    promote(store, other, theirs, 0, signer=signer)
+    bundles = {FLOW: publish(store), PROCESS: publish(store, model=PROCESS)}
+    promote(store, acme, release_of(store, *bundles.values()), 0, signer=signer)
+    return World(store, bundles)
+
+
+def put(path: Path, data: bytes) -> None:
+    path.chmod(0o644)
+    path.write_bytes(data)
+
+
+def swap_for(make: Callable[[Path], object]) -> Callable[[Path], None]:
+    """Another kind of file in the place of one that was moved away."""
+
+    def swapped(path: Path) -> None:
+        path.rename(path.parent.parent / "moved")
+        make(path)
+
+    return swapped
+
+
+FAULTS: dict[str, tuple[Callable[[Path], object], tuple[type[ArtifactError], ...]]] = {
+    "F1 F2 missing": (Path.unlink, (ArtifactMissing,)),
+    "F3 cut to nothing": (lambda path: put(path, b""), (ArtifactCorrupt,)),
+    "F3 cut to one byte": (lambda path: put(path, path.read_bytes()[:1]), (ArtifactCorrupt,)),
+    "F3 cut in half": (lambda path: put(path, path.read_bytes()[: path.stat().st_size // 2]), (ArtifactCorrupt, ArtifactUntrusted)),
+    "F3 cut by one byte": (lambda path: put(path, path.read_bytes()[:-1]), (ArtifactCorrupt,)),
+    "F3 longer by one byte": (lambda path: put(path, path.read_bytes() + b"\n"), (ArtifactCorrupt, ArtifactUntrusted)),
+    "F4 all zeros": (lambda path: put(path, bytes(path.stat().st_size)), (ArtifactCorrupt,)),
+    "F5 one bit": (lambda path: put(path, bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:]), (ArtifactCorrupt, ArtifactUntrusted)),
+    "F13 a pipe": (swap_for(os.mkfifo), (ArtifactCorrupt,)),
+    "F15 a directory": (swap_for(Path.mkdir), (ArtifactCorrupt,)),
+    "F15 a link": (swap_for(lambda path: path.symlink_to(path.parent.parent / "moved")), (ArtifactCorrupt,)),
+    "F15 a link to nowhere": (swap_for(lambda path: path.symlink_to("/nowhere")), (ArtifactCorrupt,)),
+    "F15 a device": (swap_for(lambda path: path.symlink_to("/dev/zero")), (ArtifactCorrupt,)),
+    "F15 a hard link": (lambda path: os.link(path, path.parent.parent / "second"), (ArtifactCorrupt,)),
+}
+
+
+@pytest.mark.parametrize(("spoil", "expected"), FAULTS.values(), ids=FAULTS.keys())
+@pytest.mark.parametrize("file", CHAIN)
+def test_every_fault_of_every_file_is_named_and_nothing_else_notices(
+    world: World, file: str, spoil: Callable[[Path], object], expected: tuple[type[ArtifactError], ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P1, P2: the error says what and why, no array is decoded, other models and tenants open as before."""
+    monkeypatch.setattr(safetensors.numpy, "load", lambda _: pytest.fail("decoded"))
+    untouched = {name: open_bundle(world.store, ref).files for name, ref in world.bundles.items()}
+    spoil(world.home / file)
+
+    with pytest.raises(expected) as refused:
+        world.load()
+
+    assert refused.value.code in {"ARTIFACT_MISSING", "ARTIFACT_CORRUPT", "ARTIFACT_UNTRUSTED"}
+    assert str(world.store.state) not in str(refused.value)
+    assert open_bundle(world.store, world.bundles[PROCESS]).files == untouched[PROCESS]
+    assert world.load("other")
+
+
+@pytest.mark.parametrize("place", [*CHAIN, *FOLDERS])
+def test_a_denied_permission_is_said_and_not_called_missing(world: World, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F12: for every file and every folder on the way. An injected opener, for root is denied nothing."""
+    denied = (world.home / place).name
+    honest = os.open
+
+    def denying(path: str, *args: Any, **kwargs: Any) -> int:
+        if path == denied:
+            raise OSError(errno.EACCES, "denied", "/secret/path")
+        return honest(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", denying)
+
+    with pytest.raises(ArtifactUnreadable, match="permission") as refused:
+        world.load()
+
+    assert "/secret" not in str(refused.value)
+    assert refused.value.cause == "files"
+
+
+@pytest.mark.parametrize("fault", [errno.EIO, errno.ESTALE], ids=errno.errorcode.get)
+@pytest.mark.parametrize("step", ["open", "read"])
+@pytest.mark.parametrize("file", CHAIN)
+def test_a_disk_that_stumbles_is_asked_once_more_and_then_named(
+    world: World, file: str, step: str, fault: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F14: once is forgiven, twice is an error of its own; the next look, on a disk that is well again, loads."""
+    name = Path(file).name
+    honest = getattr(os, step)
+    left = 1
+
+    def stumbling(target: str | int, *args: Any, **kwargs: Any) -> Any:
+        nonlocal left
+        reached = target if isinstance(target, str) else Path(f"/proc/self/fd/{target}").readlink().name
+        if reached == name and left:
+            left -= 1
+            raise OSError(fault, "failing")
+        return honest(target, *args, **kwargs)
+
+    monkeypatch.setattr(os, step, stumbling)
+    assert world.load()
+
+    left = 2
+    with pytest.raises(ArtifactUnreadable, match=errno.errorcode[fault]):
+        world.load()
+    assert world.load()
+
+
+def test_what_a_slow_writer_has_not_finished_is_refused_until_it_has(world: World) -> None:
+    """F4: nobody of ours writes into a final name; somebody's copy tool may, and a reader comes by at any moment of it."""
+    path = world.home / BUNDLE / "model.safetensors"
+    whole = path.read_bytes()
+    half_is_written, go_on = threading.Event(), threading.Event()
+
+    def copy_slowly() -> None:
+        path.chmod(0o644)
+        with path.open("wb") as file:
+            file.write(whole[: len(whole) // 2])
+            file.flush()
+            half_is_written.set()
+            go_on.wait()
+            file.write(whole[len(whole) // 2 :])
+
+    writer = threading.Thread(target=copy_slowly)
+    writer.start()
+    half_is_written.wait()
+
+    try:
+        with pytest.raises(ArtifactCorrupt, match="Model file corrupted"):
+            world.load()
+    finally:
+        go_on.set()
+        writer.join()
+    assert world.load().files["model.safetensors"] == whole
+
+
+def everything(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted((root / "tenants").rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("step", ["write", "fsync", "open", "mkdir", "rename", "replace"])
+@pytest.mark.parametrize("act", ["bundle", "release", "promotion"])
+def test_a_full_disk_publishes_nothing_and_leaves_what_serves_alone(
+    world: World,
+    acme: Tenant,
+    publish: Callable[..., BundleRef],
+    release_of: Callable[..., ReleaseRef],
+    signer: Signer,
+    act: str,
+    step: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """F20: ENOSPC at the k-th step of its kind, for every k until none is left: what is read is whole, staging is clean."""
+    second = release_of(world.store, *world.bundles.values())
+    acts = {
+        "bundle": lambda: publish(world.store, 2.0),
+        "release": lambda: release_of(world.store, *world.bundles.values()),
+        "promotion": lambda: promote(world.store, acme, second, read_pointer(world.store, acme).serial, signer=signer),
+    }
+    before = read_pointer(world.store, acme), list_releases(world.store, acme)
+    honest = getattr(os, step)
+    for k in range(100):
+        left = k
+
+        def filling(target: Any, *args: Any, **kwargs: Any) -> Any:
+            nonlocal left
+            is_change = step != "open" or (args and args[0] & os.O_CREAT)
+            if is_change and left == 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            left -= bool(is_change)
+            return honest(target, *args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, step, filling)
+            try:
+                acts[act]()
+            except OSError:
+                if step != "fsync":  # the last one comes after the name: what it does not reach is there, if not yet for good
+                    assert (read_pointer(world.store, acme), list_releases(world.store, acme)) == before
+                assert [line.problem for line in list_releases(world.store, acme) if line.problem] == []
+                assert world.load()
+                assert list((world.store.state / ".staging").glob("*")) == []
+            else:
+                break
+
+    assert k < 99
+    assert acts[act]()  # and there was nothing left behind that stands in the way
+
+
+def test_the_writers_clock_decides_nothing(
+    world: World, acme: Tenant, publish: Callable[..., BundleRef], signer: Signer, now: datetime
+) -> None:
+    """F24, T4: a release of the year 2126 is followed by one of today; the order is the serial."""
+    later = publish_release(world.store, acme, [publish(world.store)], {}, notes="", now=now + timedelta(days=36_525), signer=signer)
+    sooner = publish_release(world.store, acme, [publish(world.store)], {}, notes="", now=now, signer=signer)
+
+    assert (later.serial, sooner.serial) == (2, 3)
+    assert list_releases(world.store, acme)[0].ref == sooner
+    os.utime(world.home / "releases" / "2.json", (2**33, 2**33))
+    assert list_releases(world.store, acme)[0].ref == sooner
+
+
+def test_a_dead_publishers_staging_is_swept_by_the_next_one(world: World, publish: Callable[..., BundleRef]) -> None:
+    """F21: nobody has to call the sweeper. How old it is, is asked of the disk that dated it, not of any clock of ours."""
+    staging = world.store.state / ".staging"
+    for name, age_s in {"dead": 3700, "alive": 60}.items():
+        place = staging / name
+        place.mkdir(parents=True)
+        (place / "model.safetensors").write_bytes(b"half")
+        dated = place.stat().st_mtime - age_s
+        os.utime(place, (dated, dated))
+
+    publish(world.store)
+
+    assert [path.name for path in staging.iterdir()] == ["alive"]

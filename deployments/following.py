@@ -1,7 +1,7 @@
 """The ingress follows its tenant's pointer: a promotion is served within seconds, without a restart, and no answer mixes two releases.
 
-The ingress goes first only in asking: it tells the layers which release the pointer names, and fuses with it once all of them
-have it, or once they had their time. What cannot be read changes nothing; the release in use goes on.
+The ingress goes first only in asking: it tells the layers which release the pointer names, and fuses with it once they have
+it. Where a layer cannot have it, the release in use goes on, or the best one that stands in its place. What cannot be read changes nothing.
 """
 
 from __future__ import annotations
@@ -9,68 +9,161 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Protocol
 
 from deployments.fanout import FanOut
-from ensemble.loading import FusionLoader
-from ensemble.slot import failure_of
+from deployments.health import meaning_of
+from deployments.incidents import say
+from ensemble.offers import FusionLoader, Offer, ReleaseFusion, best_of, is_whole
+from ensemble.rollout import RolloutState
+from ensemble.states import LoadFailure, SlotState, failure_of
+from ensemble.store.controls import Controls
 
 __all__ = ["ReleaseFollower"]
 
-logger = logging.getLogger("ray.serve")
 FIRST_LOOK_WITHIN_S = 1.0  # a start does not wait longer for a slow disk
 LOOK_EVERY_S = 2.0  # at the pointer: two small files
-LAYERS_FOLLOW_WITHIN_S = 10.0  # RELIABILITY P7; a layer that cannot have the new release by then abstains
+LAYERS_FOLLOW_WITHIN_S = 10.0  # RELIABILITY P7; the layers that have the new release by then decide
 ASK_AGAIN_AFTER_S = 0.2
 
 
+class Retreats(Protocol):
+    """The part of the switches that says which releases were left again."""
+
+    @property
+    def controls(self) -> Controls:
+        """As they were read last."""
+        ...
+
+    async def change(self, change: Callable[[Controls], Controls]) -> Controls:
+        """Switch something, for every ingress."""
+        ...
+
+
 class ReleaseFollower:
-    """Keeps a fan-out on the release that the pointer names.
+    """Keeps a fan-out on the best release that may serve.
 
     Args:
         fan_out: what is kept.
-        fusions: where pointer and release are read.
+        fusions: where pointer and releases are read.
+        retreats: which pointers' releases were tried and left, by any ingress; such a one is not offered again until the pointer moves.
     """
 
-    def __init__(self, fan_out: FanOut, fusions: FusionLoader) -> None:
-        self._fan_out, self._fusions = fan_out, fusions
+    def __init__(self, fan_out: FanOut, fusions: FusionLoader, retreats: Retreats) -> None:
+        self._fan_out, self._fusions, self._retreats = fan_out, fusions, retreats
         self._following: asyncio.Task[None] | None = None
+        self._decided = ("", "")  # pointer and release that were decided last
+        self._known: dict[str, SlotState] = {}  # layer -> what it said last
+        self._has_told_unkept = False
+        self._offer: Offer | None = None
+        self._trouble: LoadFailure | None = None
+        self._has_looked = asyncio.Event()
+
+    @property
+    def has_looked(self) -> bool:
+        """Whether the first look has ended, well or not; before that nothing is known of what to fuse with."""
+        return self._has_looked.is_set()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the pointer wants, and what is wrong with it, for people."""
+        trouble = self._trouble
+        return {
+            "wanted": self._offer.wanted if self._offer else "",
+            "pointer": self._offer.pointer if self._offer else "",
+            "trouble": {"code": trouble.code, "cause": trouble.cause, "meaning": meaning_of(trouble.code)} if trouble else None,
+        }
 
     async def start(self) -> None:
         """Look once, so that the first request finds a fusion, and follow from then on."""
-        has_looked = asyncio.Event()
-        self._following = asyncio.create_task(self._follow(has_looked))
+        self._following = asyncio.create_task(self._follow())
         with suppress(TimeoutError):
-            await asyncio.wait_for(has_looked.wait(), FIRST_LOOK_WITHIN_S)
+            await asyncio.wait_for(self._has_looked.wait(), FIRST_LOOK_WITHIN_S)
 
-    async def _follow(self, has_looked: asyncio.Event) -> None:
+    async def _follow(self) -> None:
         while True:
             try:
                 await self.look()
             except Exception as error:  # noqa: BLE001  # the release in use goes on; without one, every verdict is indeterminate
-                failure = failure_of(error)
-                logger.error("fusion_load_failed", extra={"code": failure.code, "error": failure.message})  # noqa: TRY400
-            has_looked.set()
+                self._tell(failure_of(error))
+            self._has_looked.set()
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def look(self) -> None:
-        """Go over to the pointer's release, if it is another one, once the layers have it.
+        """Go over to the best release that may serve, if it is another one.
 
         Raises:
-            ArtifactError: pointer or release cannot be read.
+            ArtifactError: no release at all can be had.
         """
-        newest = await asyncio.to_thread(self._fusions.load)
-        if newest.name == self._fan_out.release.name:
+        offer = await asyncio.to_thread(self._fusions.look)
+        self._offer = offer
+        self._tell(offer.trouble)
+        if await self._has_retreated(offer):
+            self._fan_out.retreat(offer.wanted, self._retreats.controls.retreated.get(_id_of(offer), "it stepped back here"))
+            offer = replace(offer, releases=tuple(one for one in offer.releases if one.name != offer.wanted) or offer.releases)
+        best, said = await self._best(offer)
+        if (_id_of(offer), best.name) == self._decided:
             return
-        if self._fan_out.release.name:
-            await self._layers_have(newest.name)
-        self._fan_out.serve(newest)
+        if _id_of(offer) != self._decided[0]:
+            self._fan_out.forgive(best.name)
+        self._decided = (_id_of(offer), best.name)
+        is_stand_in = best.name != offer.wanted  # what stands in for another is known already
+        has_gap = not is_whole(self._fan_out.release.name, said)  # holding back what closes it would be chosen blindness
+        self._fan_out.serve(best, at_once=offer.at_once or is_stand_in or has_gap)
 
-    async def _layers_have(self, name: str) -> None:
-        """Wait until every layer has release `name`, but not for ever."""
-        until = time.monotonic() + LAYERS_FOLLOW_WITHIN_S
-        while time.monotonic() < until:
-            said = await self._fan_out.ask_states(name)
-            if said.keys() == self._fan_out.layers and all(state.release == name for state, _ in said.values()):
-                return
-            await asyncio.sleep(ASK_AGAIN_AFTER_S)
+    def _tell(self, trouble: LoadFailure | None) -> None:
+        """Say what is wrong with pointer, release or fusion, once and on change."""
+        if trouble is not None and trouble != self._trouble:
+            say(logging.ERROR, "fusion_load_failed", {"code": trouble.code, "cause": trouble.cause, "error": trouble.message})
+        self._trouble = trouble
+
+    async def _has_retreated(self, offer: Offer) -> bool:
+        """Whether the wanted release was tried and left, here or by another ingress; each believes the others."""
+        if _id_of(offer) in self._retreats.controls.retreated:
+            return True
+        view = self._fan_out.rollout
+        is_ours = self._decided == (_id_of(offer), offer.wanted) and view is not None and view.release == offer.wanted
+        if not is_ours or view is None or view.state is not RolloutState.RETREATED:
+            return False
+        try:
+            await self._retreats.change(lambda controls: controls.with_retreat(_id_of(offer), view.reason))
+        except Exception as error:  # noqa: BLE001  # it holds here, in memory; the others find out by themselves
+            if not self._has_told_unkept:
+                self._has_told_unkept = True
+                say(logging.ERROR, "retreat_not_kept", {"release": offer.wanted, "error_type": type(error).__name__})
+        return True
+
+    async def _best(self, offer: Offer) -> tuple[ReleaseFusion, Mapping[str, SlotState]]:
+        """The release with which most of the ensemble speaks, once the layers had their time to load it; and how the layers stand."""
+        first = offer.releases[0]
+        if not self._fan_out.release.name:
+            return first, {}  # a start waits for nobody; the next look knows more
+        is_new = first.name != self._fan_out.release.name
+        until = time.monotonic() + (LAYERS_FOLLOW_WITHIN_S if is_new else 0.0)
+        for release in offer.releases:
+            said = await self._ask(release.name)
+            while not self._have_tried(release.name, said) and time.monotonic() < until:
+                await asyncio.sleep(ASK_AGAIN_AFTER_S)
+                said = await self._ask(release.name)
+            if not self._have_tried(release.name, said) or is_whole(release.name, said):
+                break  # what is further down is loaded when this is known to be worse, one a look
+        return best_of(offer, said), said
+
+    async def _ask(self, release: str) -> dict[str, SlotState]:
+        """How the layers that are asked at all stand; one that does not answer now stands as it did. Who has not `release` looks for it."""
+        for layer, (state, _) in (await self._fan_out.ask_states(release)).items():
+            self._known[layer] = state
+        return {layer: state for layer, state in self._known.items() if layer not in self._fan_out.disabled}
+
+    def _have_tried(self, release: str, said: Mapping[str, SlotState]) -> bool:
+        """Whether every layer that is asked has loaded what it could of `release`."""
+        asked = self._fan_out.layers - self._fan_out.disabled
+        return said.keys() == asked and all(release in state.holds for state in said.values())
+
+
+def _id_of(offer: Offer) -> str:
+    """The promotion that an offer comes from: serials may begin again where a store was lost, so the release is part of it."""
+    return f"{offer.pointer}>{offer.wanted.partition('/')[2]}"

@@ -63,6 +63,10 @@ class FlowBatch:
         """The kind of every event of this batch."""
         return Kind.FLOW
 
+    def part(self, start: int, stop: int) -> FlowBatch:
+        """The rows from `start` to before `stop`."""
+        return FlowBatch(self.ids[start:stop], self.hosts[start:stop], self.features[start:stop], _flags_of(self.flags, start, stop))
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -96,8 +100,18 @@ class ProcessBatch:
         """The kind of every event of this batch."""
         return Kind.PROCESS
 
+    def part(self, start: int, stop: int) -> ProcessBatch:
+        """The rows from `start` to before `stop`."""
+        at = slice(start, stop)
+        flags = _flags_of(self.flags, start, stop)
+        return ProcessBatch(self.ids[at], self.hosts[at], self.users[at], self.names[at], self.parents[at], self.command_lines[at], flags)
+
     def __len__(self) -> int:
         return len(self.ids)
+
+
+def _flags_of(flags: Mapping[int, tuple[str, ...]], start: int, stop: int) -> dict[int, tuple[str, ...]]:
+    return {row - start: noticed for row, noticed in flags.items() if start <= row < stop}
 
 
 EventBatch = FlowBatch | ProcessBatch

@@ -8,21 +8,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from ensemble.building import LAYERS, ModelBuilder
+from ensemble.candidates import Lineage
 from ensemble.events import EventBatch
-from ensemble.loading import LAYERS, FusionLoader, ReleaseFusion, ReleaseLoader
+from ensemble.loading import ReleaseLoader
+from ensemble.offers import FusionLoader, ReleaseFusion, best_of, is_whole
 from ensemble.slot import LayerSlot
-from ensemble.store.layout import Store
 from ensemble.verdicts import Verdicts
 
 __all__ = ["Ensemble"]
 
 
 class Ensemble:
-    """A tenant's current release, ready to score.
+    """The best release of a tenant that can be had now, ready to score.
 
     Args:
-        store: where the models are.
-        tenant: whose.
+        lineage: whose releases may serve.
         min_coverage: as configured.
         posture_bound: as configured.
         stale_after_days: as configured.
@@ -35,8 +36,7 @@ class Ensemble:
 
     def __init__(
         self,
-        store: Store,
-        tenant: str,
+        lineage: Lineage,
         *,
         min_coverage: float,
         posture_bound: float,
@@ -45,14 +45,36 @@ class Ensemble:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._min_coverage, self._posture_bound = min_coverage, posture_bound
-        self.release: ReleaseFusion = FusionLoader(store, tenant).load()
-        self.slots = {}
-        for layer, plan in LAYERS.items():
-            loader = ReleaseLoader(store, tenant, layer, "cpu", stale_after_days, expired_after_days, now)
-            self.slots[layer] = LayerSlot(layer, loader.load, fallback_score=plan.fallback_score)
-            self.slots[layer].load()
+        builder = ModelBuilder("cpu", stale_after_days, expired_after_days, now)
+        self.slots = {
+            layer: LayerSlot(layer, [*plan.kinds], ReleaseLoader(lineage, layer, builder), fallback_score=plan.fallback_score)
+            for layer, plan in LAYERS.items()
+        }
+        self.release: ReleaseFusion = self._choose(FusionLoader(lineage))
+
+    def _choose(self, fusions: FusionLoader) -> ReleaseFusion:
+        """Load what serves, and what stands in its place where it is not whole."""
+        offer = fusions.look()
+        said = {}
+        for release in offer.releases:
+            for layer, slot in self.slots.items():
+                slot.state(release.name)  # asks for it
+                slot.look()
+                said[layer] = slot.state()
+            if is_whole(release.name, said):
+                break
+        return best_of(offer, said)
 
     def score(self, batch: EventBatch, *, explain: bool = False) -> Verdicts:
-        """The verdicts of a batch of one kind."""
+        """The verdicts of a batch of one kind of which no layer abstains from single rows.
+
+        Raises:
+            ValueError: a layer does; `judge` has the rows apart.
+        """
+        (verdicts,) = self.judge(batch, explain=explain)
+        return verdicts
+
+    def judge(self, batch: EventBatch, *, explain: bool = False) -> tuple[Verdicts, ...]:
+        """The verdicts of a batch of one kind, in groups of rows of which the same layers spoke; usually one group."""
         opinions = [slot.score(batch, self.release.name, explain=explain) for slot in self.slots.values()]
-        return self.release.of(batch.kind).fuse(opinions, min_coverage=self._min_coverage, posture_bound=self._posture_bound)
+        return self.release.of(batch.kind).fuse_each(opinions, min_coverage=self._min_coverage, posture_bound=self._posture_bound)

@@ -1,9 +1,9 @@
 """A slot keeps one layer answering: with proven models where it has them, with a fallback where it has not.
 
-A slot starts empty and in fallback, so that making one cannot fail. It loads beside the scoring, in a thread of its own: pointer,
-release, bundles, each proven before a byte is decoded; then the model; then its golden vectors; then one reference is swapped.
-Every call names the release it wants. A slot keeps the two newest it loaded, looks again for one it does not have, a few seconds
-after the last look, and abstains meanwhile: an answer is never a mix of two releases, and a failed load is not for ever.
+A slot starts empty and in fallback, so that making one cannot fail. `look` is called again and again beside the scoring, in a thread:
+it asks its source whether anything changed, has loaded what is missing, and swaps one reference. Every call of `score` names
+the release it wants, so an answer is never a mix of two releases. What once serves is never lost to a load that fails.
+A batch on which a model raises is halved until the guilty rows stand alone: they get no opinion, the others theirs.
 """
 
 from __future__ import annotations
@@ -12,114 +12,39 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Protocol
 
-from ensemble.errors import ArtifactError, LayerCrashed
+from ensemble.errors import ArtifactMissing, LayerCrashed
 from ensemble.events import EventBatch, Kind
-from ensemble.layers.model import Model
+from ensemble.poison import score_around_poison
+from ensemble.states import HeldModel, HeldRelease, KindState, Loaded, LoadFailure, SlotEvent, SlotState, Trial, failure_of
 from ensemble.verdicts import LayerScores, LayerStatus
 
-__all__ = ["ANY_RELEASE", "HeldModel", "HeldRelease", "KindState", "LayerSlot", "LoadFailure", "SlotEvent", "SlotState", "failure_of"]
+__all__ = ["ANY_RELEASE", "LayerSlot", "ModelSource"]
 
 logger = logging.getLogger("ray.serve")  # Serve's logger carries our fields as JSON; without Ray it is a plain one
 ANY_RELEASE = ""  # what a caller without a release of its own asks for: the newest at hand
-LOOK_AGAIN_AFTER_S = 5.0  # RELIABILITY P7: live within 10 s of the repair
-RELEASES_KEPT = 2  # one serves while the next one replaces it
+ASKED_WITHIN_S = 60.0  # a release that calls named within this is kept: they go over step by step, and may step back
+FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 30.0  # RELIABILITY F1: looked at again, ever more seldom, until something changes
+SUSPICIOUS_FAILURES = 20  # batches in a row that the model could not score at all, before the process itself is doubted
 
 
-@dataclass(frozen=True, slots=True)
-class HeldModel:
-    """A proven model and the version it was published as."""
+class ModelSource(Protocol):
+    """Where a slot's models come from. Each call may block for long, and may raise."""
 
-    model: Model
-    version: str
+    def fingerprint(self) -> Hashable:
+        """Something that changes when a load would find anything new; cheap."""
+        ...
 
+    def load(self, held: Sequence[HeldRelease], requested: frozenset[str]) -> Loaded:
+        """What serves now: the wanted release, others in its place where it is not whole, and of `held` and `requested` what may serve."""
+        ...
 
-@dataclass(frozen=True, slots=True)
-class LoadFailure:
-    """Why a model is not there: a stable code, a sentence for the log, and where to look first (S1-26)."""
-
-    code: str
-    message: str
-    cause: str = "files"
-
-
-@dataclass(frozen=True, slots=True)
-class HeldRelease:
-    """What a slot has of one release: for each kind of event a model, or why not.
-
-    Attributes:
-        name: of the release, `<tenant>/<serial>`, "" for none.
-        models: kind -> proven model.
-        failures: kind -> why there is none; a kind in neither is none of this layer's business.
-    """
-
-    name: str
-    models: Mapping[Kind, HeldModel] = field(default_factory=dict)
-    failures: Mapping[Kind, LoadFailure] = field(default_factory=dict)
-
-    def kept_whole(self, before: Sequence[HeldRelease]) -> HeldRelease:
-        """This release with what an earlier look had of it: releases never change, so a second look that finds less lost nothing."""
-        known = next((old.models for old in before if old.name == self.name), {})
-        models = {**known, **self.models}
-        return HeldRelease(self.name, models, {kind: why for kind, why in self.failures.items() if kind not in models})
-
-
-@dataclass(frozen=True, slots=True)
-class KindState:
-    """How a slot stands with one kind of event.
-
-    Attributes:
-        status: of the layer for this kind.
-        version: of the model that serves, "" where none does.
-        reason: why the status is not `live`; "" when it is.
-        since: when this status began, seconds since 1970; 0.0 where nobody knows.
-        trouble: what went wrong with the last load of it, also while a model serves; None where nothing did.
-    """
-
-    status: LayerStatus
-    version: str = ""
-    reason: str = ""
-    since: float = 0.0
-    trouble: LoadFailure | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SlotState:
-    """A slot as its operators see it.
-
-    Attributes:
-        layer: its name.
-        release: name of the newest release it holds, "" for none.
-        kinds: kind of event -> how it stands.
-        size_bytes: of the models it holds.
-        files_present: whether everything the wanted release names was there at the last look.
-    """
-
-    layer: str
-    release: str
-    kinds: Mapping[Kind, KindState]
-    size_bytes: int = 0
-    files_present: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class SlotEvent:
-    """Something a slot did that its operators want to hear of, once.
-
-    Attributes:
-        what: `attempting_load`, `loaded`, `files_missing`, `load_failed`, `fallback_active`, `scoring_failed`, `fallback_used`.
-        layer: whose slot.
-        kind: of event, None where it is about all of them.
-        fields: what the log line carries beside these.
-    """
-
-    what: str
-    layer: str
-    kind: Kind | None = None
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    def trial(self) -> Mapping[Kind, Trial]:
+        """Load the wanted release from scratch, and keep nothing of it."""
+        ...
 
 
 class LayerSlot:
@@ -127,30 +52,83 @@ class LayerSlot:
 
     Args:
         layer: its name.
-        load: what could be had of the current release. May raise; runs in a thread.
+        kinds: of event it may speak of.
+        source: where the models come from.
         fallback_score: shown while there is no model; weighs nothing.
-        clock: seconds that only rise; paces the looking again.
+        tell: is told what happened, once; must not raise.
+        clock: seconds that only rise; paces the retries.
+        now: seconds since 1970; says since when a status holds.
     """
 
     def __init__(
-        self, layer: str, load: Callable[[], HeldRelease], *, fallback_score: float, clock: Callable[[], float] = time.monotonic
+        self,
+        layer: str,
+        kinds: Sequence[Kind],
+        source: ModelSource,
+        *,
+        fallback_score: float,
+        tell: Callable[[SlotEvent], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
     ) -> None:
-        self._layer, self._load, self._fallback_score, self._clock = layer, load, fallback_score, clock
-        self._held: tuple[HeldRelease, ...] = ()  # newest first; replaced whole, never changed
-        self._failed: LoadFailure | None = None
-        self._looked_at = -math.inf
-        self._is_loading = False
+        self._layer, self._kinds, self._source, self._fallback_score = layer, tuple(kinds), source, fallback_score
+        self._tell, self._clock, self._now = tell, clock, now
+        self._held: tuple[HeldRelease, ...] = ()  # what serves, newest first; replaced whole, never changed
+        self._loaded = Loaded("", ())
+        self._failed: LoadFailure | None = None  # nothing at all could be loaded
+        self._requested: frozenset[str] = frozenset()  # releases that callers named and it does not hold
+        self._tried: frozenset[str] = frozenset()  # of these, those that were looked for since the files changed last
+        self._asked_at: dict[str, float] = {}
+        self._seen: Hashable = None
+        self._try_at, self._retry_s = 0.0, FIRST_RETRY_S
+        self._looks, self._looked, self._loads = 0, 0, 0  # tickets: a look that was given up and ends late must not undo a later one
+        self._failures_in_a_row: Counter[Kind] = Counter()
+        self._since: dict[Kind, tuple[LayerStatus, str, float]] = {}
         self._lock = threading.Lock()
+        self.is_disabled = False  # an operator's wish: nothing is loaded, and whoever asks is told
+        self.wake: Callable[[], None] = lambda: None  # set by whoever calls `look`: somebody waits for one
 
-    def start(self) -> None:
-        """Begin to load the current release; returns at once."""
-        self._load_beside()
-
-    def load(self) -> None:
-        """Load the current release and wait for it; a failure is kept and told by `state`, never raised."""
+    def look(self) -> None:
+        """Load what is new or missing, if there is reason to; whatever goes wrong is kept and told by `state`, never raised."""
+        if self.is_disabled:
+            return
         with self._lock:
-            self._is_loading = True
-        self._load_and_swap()
+            self._looks += 1
+            ticket, requested = self._looks, self._requested
+        seen: Hashable = None
+        try:
+            seen = self._source.fingerprint()
+            if not self._has_reason(seen, requested):
+                return
+            if seen != self._seen:
+                self._retry_s = FIRST_RETRY_S
+                self._tell(SlotEvent("attempting_load", self._layer))
+            loaded = self._source.load(self._in_use(), requested)
+        except Exception as error:  # noqa: BLE001  # whatever a load does, the layer goes on with what it has, and says so
+            self._end_of_look(ticket, failure_of(error), seen, requested)
+        else:
+            self._end_of_look(ticket, loaded, seen, requested)
+
+    def give_up(self, error: Exception) -> None:
+        """The look that runs now took too long: nobody waits for it any more. What it brings late is used if nothing newer was loaded."""
+        with self._lock:
+            self._looks += 1
+            ticket = self._looks
+        self._end_of_look(ticket, failure_of(error), self._seen, frozenset())
+
+    def reset(self) -> None:
+        """Forget what failed: the next look loads whatever the files look like."""
+        with self._lock:
+            self._seen, self._try_at, self._retry_s, self._failures_in_a_row = None, 0.0, FIRST_RETRY_S, Counter()
+        self.wake()
+
+    def trial(self) -> Mapping[Kind, Trial]:
+        """Load the wanted release from scratch, beside what serves, and say how it went; changes nothing, and never raises."""
+        try:
+            return self._source.trial()
+        except Exception as error:  # noqa: BLE001  # how it went is the answer
+            why = failure_of(error)
+            return {kind: Trial(ok=False, version="", code=why.code, message=why.message, elapsed_ms=0.0) for kind in self._kinds}
 
     def score(self, batch: EventBatch, release: str, *, explain: bool = False) -> LayerScores:
         """This layer's opinion, by the models of `release`; an abstention where it has none.
@@ -161,78 +139,148 @@ class LayerSlot:
             explain: also say what moved the scores.
         """
         held = next((held for held in self._held if release in (held.name, ANY_RELEASE)), None)
-        if held is None or held.failures:
-            self._load_beside()
         if held is None:
-            return self._silent(*self._empty_status(), len(batch))
+            self._request(release)
+            return self._silent(*self._empty_status(), batch)
+        self._asked_at[held.name] = self._clock()
         model = held.models.get(batch.kind)
         if model is None:
             failure = held.failures.get(batch.kind)
             if failure is None:
                 return LayerScores.silent(self._layer, LayerStatus.NOT_APPLICABLE, len(batch), "has no opinion on events of this kind")
-            return self._silent(LayerStatus.FALLBACK, failure.code, len(batch))
-        try:
-            said = model.model.score(batch, explain=explain)
-            if said.scores.shape != (len(batch),):
-                raise ValueError(f"{said.scores.shape} scores for {len(batch)} events")  # noqa: TRY301  # told and counted below
-            status = LayerStatus.STALE if said.abstains else LayerStatus.LIVE
-            return LayerScores(self._layer, status, model.version, held.name, said.scores, said.abstains, said.notes, said.details)
-        except Exception:  # here a layer becomes an abstention: its bug must not stop the others
-            logger.exception("layer_scoring_failed", extra={"layer": self._layer, "kind": str(batch.kind), "events": len(batch)})
-            return self._silent(LayerStatus.FALLBACK, LayerCrashed.code, len(batch))
+            return self._silent(LayerStatus.FALLBACK, failure.code, batch)
+        return self._ask(model, held.name, batch, explain=explain)
 
-    def state(self, wanted: str = ANY_RELEASE) -> SlotState:
-        """Status of each kind this layer speaks of, for the newest release it holds; looks for `wanted` if it holds another."""
-        if not self._held or (wanted != ANY_RELEASE and all(held.name != wanted for held in self._held)):
-            self._load_beside()
-        if not self._held:
-            status, reason = self._empty_status()
-            return SlotState(self._layer, "", dict.fromkeys(Kind, KindState(status, reason=reason)))
-        held = self._held[0]
-        spoken = {kind: KindState(LayerStatus.LIVE, model.version) for kind, model in held.models.items()}
-        failed = {kind: KindState(LayerStatus.FALLBACK, reason=failure.code, trouble=failure) for kind, failure in held.failures.items()}
-        return SlotState(self._layer, held.name, {**spoken, **failed})
+    def _ask(self, model: HeldModel, release: str, batch: EventBatch, *, explain: bool) -> LayerScores:
+        try:
+            said, abstained = score_around_poison(model.model, batch, explain=explain, shown=self._fallback_score)
+        except Exception as error:  # here a layer becomes an abstention: its bug must not stop the others
+            self._failures_in_a_row[batch.kind] += 1
+            if self._failures_in_a_row[batch.kind] == 1:  # once; the counter of the event goes on
+                about = {"layer": self._layer, "kind": str(batch.kind), "events": len(batch)}
+                logger.exception("layer_scoring_failed", extra={"event": "layer_scoring_failed", **about})
+            self._tell(SlotEvent("scoring_failed", self._layer, batch.kind, {"events": len(batch), "error_type": type(error).__name__}))
+            return self._silent(LayerStatus.FALLBACK, LayerCrashed.code, batch)
+        self._failures_in_a_row[batch.kind] = 0
+        if abstained:
+            self._tell(SlotEvent("scoring_failed", self._layer, batch.kind, {"events": len(abstained), "error_type": "poisoned rows"}))
+        status = LayerStatus.STALE if said.abstains else model.status
+        guilty = dict.fromkeys(abstained, LayerCrashed.code)
+        return LayerScores(self._layer, status, model.version, release, said.scores, said.abstains, said.notes, said.details, guilty)
+
+    def state(self, release: str = ANY_RELEASE) -> SlotState:
+        """How it would answer for `release`, or for the newest it holds; looks for `release` if it does not hold it."""
+        held = next((held for held in self._held if release in (held.name, ANY_RELEASE)), None)
+        if held is None:
+            self._request(release)
+        return SlotState(
+            layer=self._layer,
+            release=held.name if held else "",
+            kinds=self._kinds_of(held),
+            wanted=self._loaded.wanted,
+            holds={one.name: one.has for one in self._held},
+            size_bytes=sum({id(m.model): m.size_bytes for one in self._held for m in one.models.values()}.values()),
+            files_present=self._failed is None and not self._loaded.trouble,
+        )
+
+    def raise_if_broken(self) -> None:
+        """Raise if the process is beyond repair and a restart would help; a missing model is not that (P38).
+
+        Many failures in a row may be the events' fault. So the model is given the golden events again that it scored when it was
+        loaded: if it cannot any more, something under it died, e.g. the context of the GPU.
+        """
+        for held in self._held[:1]:
+            for kind, model in held.models.items():
+                if model.probe is not None and self._failures_in_a_row[kind] >= SUSPICIOUS_FAILURES:
+                    model.model.score(model.probe)
+
+    def _has_reason(self, seen: Hashable, requested: frozenset[str]) -> bool:
+        if self._looked == 0 or seen != self._seen or requested - self._tried - {held.name for held in self._held}:
+            return True
+        is_in_trouble = self._failed is not None or bool(self._loaded.trouble)
+        return is_in_trouble and self._clock() >= self._try_at
+
+    def _request(self, release: str) -> None:
+        if release != ANY_RELEASE and release not in self._requested:
+            self._requested |= {release}
+        self.wake()
+
+    def _in_use(self) -> tuple[HeldRelease, ...]:
+        """What it holds that is worth keeping: the newest, and what calls named a moment ago."""
+        since = self._clock() - ASKED_WITHIN_S
+        return tuple(held for held in self._held if held is self._held[0] or self._asked_at.get(held.name, -math.inf) >= since)
+
+    def _end_of_look(self, ticket: int, outcome: Loaded | LoadFailure, seen: Hashable, requested: frozenset[str]) -> None:
+        with self._lock:
+            if ticket < (self._loads if isinstance(outcome, Loaded) else self._looked):
+                return  # it was given up, and what came since is newer
+            before, was_held = self._troubles(), self._held
+            self._looked = max(ticket, self._looked)
+            if isinstance(outcome, Loaded):
+                self._loads, self._held, self._loaded, self._failed = ticket, self._kept_with(outcome), outcome, None
+            else:
+                self._failed = outcome
+            self._tried = requested | (self._tried if seen == self._seen else frozenset())
+            self._seen, self._requested = seen, self._requested - self._tried
+            if self._failed or self._loaded.trouble:
+                self._try_at, self._retry_s = self._clock() + self._retry_s, min(self._retry_s * 2, LONGEST_RETRY_S)
+            else:
+                self._retry_s = FIRST_RETRY_S
+            self._note_since()
+        self._tell_outcome(before, was_held)
+
+    def _kept_with(self, loaded: Loaded) -> tuple[HeldRelease, ...]:
+        """What was loaded, and what is in use of what was held before."""
+        new = [release.kept_whole(self._held) for release in loaded.releases]
+        return (*new, *(old for old in self._in_use() if all(old.name != one.name for one in new)))
+
+    def _troubles(self) -> Mapping[Kind, LoadFailure]:
+        return self._loaded.trouble if self._failed is None else dict.fromkeys(self._kinds, self._failed)
+
+    def _kinds_of(self, held: HeldRelease | None) -> dict[Kind, KindState]:
+        if held is None:
+            stands = dict.fromkeys(self._kinds, (self._empty_status()[0], "", self._empty_status()[1]))
+        else:
+            stands = {kind: (model.status, model.version, "") for kind, model in held.models.items()}
+            stands |= {kind: (LayerStatus.FALLBACK, "", failure.code) for kind, failure in held.failures.items()}
+        trouble = self._troubles()
+        return {
+            kind: KindState(status, version, reason, self._began(kind, status, version), trouble.get(kind))
+            for kind, (status, version, reason) in stands.items()
+        }
+
+    def _began(self, kind: Kind, status: LayerStatus, version: str) -> float:
+        known = self._since.get(kind)
+        return known[2] if known and known[:2] == (status, version) else 0.0
+
+    def _note_since(self) -> None:
+        for kind, state in self._kinds_of(self._held[0] if self._held else None).items():
+            if self._since.get(kind, ())[:2] != (state.status, state.version):
+                self._since[kind] = (state.status, state.version, self._now())
+
+    def _tell_outcome(self, before: Mapping[Kind, LoadFailure], was_held: Sequence[HeldRelease]) -> None:
+        """Say what a look changed; what it only found again is told as no news, to be counted."""
+        known = {id(model.model) for held in was_held for model in held.models.values()}
+        newest = self._held[0] if self._held else HeldRelease("")
+        for kind, failure in self._troubles().items():
+            is_news = before.get(kind) != failure
+            fields = {"code": failure.code, "cause": failure.cause, "error": failure.message, "error_type": failure.error_type}
+            if is_news and failure.code == ArtifactMissing.code:
+                self._tell(SlotEvent("files_missing", self._layer, kind, {"files": [failure.what or failure.message]}))
+            self._tell(SlotEvent("load_failed", self._layer, kind, fields | {"is_news": is_news}))
+            if is_news and kind not in newest.models:
+                self._tell(SlotEvent("fallback_active", self._layer, kind, {"code": failure.code}))
+        for kind, model in newest.models.items():
+            if id(model.model) not in known or (kind in before and kind not in self._troubles()):
+                what = {"version": model.version, "release": newest.name, "status": str(model.status), "size_bytes": model.size_bytes}
+                self._tell(SlotEvent("loaded", self._layer, kind, what | dict(model.facts)))
 
     def _empty_status(self) -> tuple[LayerStatus, str]:
-        if self._failed is not None:
+        if self._failed is not None and not self._held:
             return LayerStatus.FALLBACK, self._failed.code
         return LayerStatus.WARMING_UP, "the model is being loaded"
 
-    def _silent(self, status: LayerStatus, reason: str, size: int) -> LayerScores:
-        return LayerScores.silent(self._layer, status, size, reason, score=self._fallback_score)
-
-    def _load_beside(self) -> None:
-        """Look for the current release, unless somebody looks now or did a moment ago."""
-        with self._lock:
-            if self._is_loading or self._clock() < self._looked_at + LOOK_AGAIN_AFTER_S:
-                return
-            self._is_loading = True
-        threading.Thread(target=self._load_and_swap, name=f"load-{self._layer}", daemon=True).start()
-
-    def _load_and_swap(self) -> None:
-        try:
-            held = self._load()
-        except Exception as error:  # noqa: BLE001  # whatever a load does, the layer abstains and says so
-            self._failed = failure_of(error)
-            self._log_failure(self._failed, "")
-        else:
-            with self._lock:
-                held = held.kept_whole(self._held)
-                others = tuple(old for old in self._held if old.name != held.name)
-                self._held, self._failed = (held, *others)[:RELEASES_KEPT], None
-            for kind, failure in held.failures.items():
-                self._log_failure(failure, kind)
-            for kind, model in held.models.items():
-                logger.info("layer_loaded", extra={"layer": self._layer, "kind": kind, "version": model.version, "release": held.name})
-        finally:
-            with self._lock:
-                self._looked_at, self._is_loading = self._clock(), False
-
-    def _log_failure(self, failure: LoadFailure, kind: str) -> None:
-        logger.error("layer_load_failed", extra={"layer": self._layer, "kind": kind, "code": failure.code, "error": failure.message})
-
-
-def failure_of(error: Exception) -> LoadFailure:
-    """An error of a load as a stable code and a sentence."""
-    kind = error if isinstance(error, ArtifactError) else ArtifactError
-    return LoadFailure(kind.code, str(error) or type(error).__name__, kind.cause)
+    def _silent(self, status: LayerStatus, reason: str, batch: EventBatch) -> LayerScores:
+        if status is LayerStatus.FALLBACK:
+            self._tell(SlotEvent("fallback_used", self._layer, batch.kind, {"events": len(batch), "reason": reason}))
+        return LayerScores.silent(self._layer, status, len(batch), reason, score=self._fallback_score)

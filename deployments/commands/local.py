@@ -10,9 +10,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from deployments.settings import Settings, read_settings
+from deployments.trust import read_trust
+from ensemble.building import ModelBuilder
+from ensemble.candidates import Lineage
+from ensemble.errors import ArtifactCorrupt
 from ensemble.inprocess import Ensemble
 from ensemble.loading import ReleaseLoader
-from ensemble.slot import HeldRelease
+from ensemble.states import HeldRelease
 from ensemble.store.layout import Store
 from ensemble.training.flows import Progress as Report
 from ensemble.verdicts import SPEAKING
@@ -21,9 +25,13 @@ __all__ = ["current_models", "local_ensemble", "now", "own_store", "plain", "pro
 
 
 def own_store(settings: Settings | None = None) -> Store:
-    """The store of this machine: what a running Axon writes, then what was shipped."""
+    """The store of this machine: what a running Axon writes, then what was shipped.
+
+    Raises:
+        pydantic.ValidationError: the trust list is wrong.
+    """
     known = settings or read_settings()
-    return Store(known.state, known.shipped)
+    return Store(known.state, known.shipped, read_trust(known))
 
 
 def local_ensemble(tenant: str | None = None) -> Ensemble:
@@ -33,10 +41,10 @@ def local_ensemble(tenant: str | None = None) -> Ensemble:
         ArtifactError: there is none that can be read.
     """
     settings = read_settings()
+    store = own_store(settings)
     logging.getLogger("ray.serve").addHandler(logging.NullHandler())  # what fails is told below, in words
     ensemble = Ensemble(
-        own_store(settings),
-        tenant or settings.store.tenant,
+        Lineage(lambda: store, [tenant or settings.store.tenant, *settings.store.parents]),
         min_coverage=settings.fusion.min_coverage,
         posture_bound=settings.fusion.posture_bound,
         stale_after_days=settings.posture.stale_after_days,
@@ -50,13 +58,17 @@ def local_ensemble(tenant: str | None = None) -> Ensemble:
 
 
 def current_models(store: Store, tenant: str, layer: str) -> HeldRelease:
-    """One layer's models of a tenant's current release.
+    """One layer's models of the release that a tenant's pointer names, and of no other in its place: training goes on from it.
 
     Raises:
-        ArtifactError: there is no release that can be read.
+        ArtifactError: it cannot be had.
     """
     posture = read_settings().posture
-    return ReleaseLoader(store, tenant, layer, "cpu", posture.stale_after_days, posture.expired_after_days).load()
+    builder = ModelBuilder("cpu", posture.stale_after_days, posture.expired_after_days)
+    loaded = ReleaseLoader(Lineage(lambda: store, [tenant]), layer, builder).load([], frozenset())
+    if loaded.releases[0].name != loaded.wanted:
+        raise ArtifactCorrupt(f"release {loaded.wanted}", "cannot be had: " + "; ".join({why.message for why in loaded.trouble.values()}))
+    return loaded.releases[0]
 
 
 def now() -> datetime:

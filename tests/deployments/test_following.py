@@ -10,37 +10,64 @@ import pytest
 from deployments import following
 from deployments.fanout import FanOut
 from deployments.following import ReleaseFollower
-from deployments.settings import FusionSettings
-from ensemble.errors import ArtifactMissing
-from ensemble.events import EventBatch
-from ensemble.loading import LAYERS, ReleaseFusion
-from ensemble.slot import KindState, SlotState
+from deployments.settings import FusionSettings, read_settings
+from ensemble.building import LAYERS
+from ensemble.errors import ArtifactMissing, LayerCrashed
+from ensemble.events import EventBatch, Kind
+from ensemble.fusion import Fusion
+from ensemble.offers import Offer, ReleaseFusion
+from ensemble.states import KindState, LoadFailure, SlotState
+from ensemble.store.controls import Controls
 from ensemble.verdicts import LayerScores, LayerStatus
 
 
+def fusions_of(name: str) -> ReleaseFusion:
+    """A release whose evidence is shared by anomaly and behavior."""
+    return ReleaseFusion(name, {Kind.FLOW: Fusion({"anomaly": 0.4, "behavior": 0.6}, 1.0, {})})
+
+
 class Pointer:
-    """What can be read of the pointer now: a release, or why not."""
+    """What can be read of the pointer now: releases, the wanted one first, or why not."""
 
-    def __init__(self, found: str | Exception) -> None:
-        self.found = found
+    def __init__(self, *found: str) -> None:
+        self.serial, self.found, self.at_once = 1, found, False
+        self.wanted = found[0] if found else ""
+        self.error: Exception | None = None if found else ArtifactMissing("CURRENT")
 
-    def load(self) -> ReleaseFusion:
-        if isinstance(self.found, Exception):
-            raise self.found
-        return ReleaseFusion(self.found)
+    def moves_to(self, *found: str, wanted: str = "") -> None:
+        self.serial, self.found, self.wanted, self.error = self.serial + 1, found, wanted or found[0], None
+
+    def look(self) -> Offer:
+        if self.error is not None:
+            raise self.error
+        trouble = None if self.found[0] == self.wanted else LoadFailure("ARTIFACT_CORRUPT", "sha256 differs")
+        return Offer(self.wanted, f"default#{self.serial}", self.at_once, tuple(fusions_of(name) for name in self.found), trouble)
 
 
 class Layers:
-    """Layers that say which release they have, and remember which one they were told of."""
+    """Layers that say of which releases they have every kind, and remember which ones they were told of."""
 
     def __init__(self) -> None:
-        self.have = dict.fromkeys(LAYERS, "default/1")
+        self.have: dict[str, dict[str, frozenset[Kind]]] = {}
         self.told: set[str] = set()
+        self.silent: set[str] = set()
+        self.load("default/1")
+
+    def load(self, *releases: str, torn: str = "") -> None:
+        """Every layer loads `releases`; the layer `torn` tries, and has nothing of the last one."""
+        for layer, plan in LAYERS.items():
+            had = self.have.setdefault(layer, {})
+            had |= {release: frozenset(plan.kinds) for release in releases}
+            if layer == torn:
+                had[releases[-1]] = frozenset()
 
     def state_of(self, layer: str) -> Callable[[str], Awaitable[tuple[SlotState, str]]]:
         async def state(wanted: str) -> tuple[SlotState, str]:
             self.told.add(wanted)
-            return SlotState(layer, self.have[layer], dict.fromkeys(LAYERS[layer].kinds, KindState(LayerStatus.LIVE, "1"))), "cpu"
+            if layer in self.silent:
+                raise LayerCrashed(layer)
+            kinds = dict.fromkeys(LAYERS[layer].kinds, KindState(LayerStatus.LIVE, "1"))
+            return SlotState(layer, "", kinds, holds=dict(self.have[layer])), "cpu"
 
         return state
 
@@ -49,15 +76,32 @@ async def _unasked(_batch: EventBatch, _release: str, _explain: bool) -> LayerSc
     raise AssertionError
 
 
-def world(pointer: Pointer) -> tuple[FanOut, Layers, ReleaseFollower]:
+class Retreats:
+    """Switches that are kept in memory."""
+
+    def __init__(self) -> None:
+        self.controls = Controls()
+        self.error: Exception | None = None
+
+    async def change(self, change: Callable[[Controls], Controls]) -> Controls:
+        if self.error is not None:
+            raise self.error
+        self.controls = change(self.controls)
+        return self.controls
+
+
+def world(pointer: Pointer, retreats: Retreats | None = None) -> tuple[FanOut, Layers, ReleaseFollower]:
     layers = Layers()
+    settings = read_settings()
     fan = FanOut(
         calls=dict.fromkeys(LAYERS, _unasked),
         states={layer: layers.state_of(layer) for layer in LAYERS},
         deadline_s=20.0,
         fusion_settings=FusionSettings(min_coverage=0.5, posture_bound=0.5),
+        guard=settings.guard,
+        rollout=settings.rollout,
     )
-    return fan, layers, ReleaseFollower(fan, pointer)  # type: ignore[arg-type]  # all it uses of a loader
+    return fan, layers, ReleaseFollower(fan, pointer, retreats or Retreats())  # type: ignore[arg-type]  # all it uses of a loader
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +117,11 @@ async def until(is_so: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
     await asyncio.wait_for(looking(), 20.0)
+
+
+def is_coming(fan: FanOut, name: str) -> bool:
+    """Whether the release serves, or takes its first steps."""
+    return name in {fan.release.name, fan.rollout.release if fan.rollout else ""}
 
 
 def test_the_first_request_finds_the_release_of_the_pointer() -> None:
@@ -95,39 +144,257 @@ def test_a_promotion_is_fused_with_once_every_layer_has_it(to: str) -> None:
         fan, layers, follower = world(pointer)
         await follower.start()
 
-        pointer.found = to
+        pointer.moves_to(to, "default/1")
         await until(lambda: to in layers.told)
         assert fan.release.name == "default/1"
-        layers.have = dict.fromkeys(LAYERS, to)
-        await until(lambda: fan.release.name == to)
+        layers.load(to)
+
+        await until(lambda: is_coming(fan, to))
 
     asyncio.run(promise())
 
 
-def test_a_roll_back_is_followed_as_a_promotion_is() -> None:
-    """P8."""
+def test_a_roll_back_takes_all_traffic_at_once() -> None:
+    """P8: what served before is known; it needs no steps."""
 
     async def promise() -> None:
         pointer = Pointer("default/5")
         fan, layers, follower = world(pointer)
+        layers.load("default/4", "default/5")
         await follower.start()
-
-        pointer.found, layers.have = "default/4", dict.fromkeys(LAYERS, "default/4")
-
+        pointer.at_once = True
+        pointer.moves_to("default/4")
         await until(lambda: fan.release.name == "default/4")
+        pointer.at_once = False
+
+        pointer.moves_to("default/5")
+        await until(lambda: fan.release.name == "default/5")
 
     asyncio.run(promise())
 
 
-def test_a_layer_that_cannot_have_the_new_release_does_not_hold_it_up_for_ever() -> None:
+def test_a_new_release_that_replaces_a_living_one_is_stepped_in() -> None:
+    """N-12."""
+
     async def promise() -> None:
         pointer = Pointer("default/1")
         fan, layers, follower = world(pointer)
         await follower.start()
+        layers.load("default/2")
 
-        pointer.found, layers.have = "default/2", {**dict.fromkeys(LAYERS, "default/2"), "behavior": "default/1"}
+        pointer.moves_to("default/2", "default/1")
+        await until(lambda: is_coming(fan, "default/2"))
+
+        assert fan.release.name == "default/1"
+
+    asyncio.run(promise())
+
+
+def test_a_release_that_a_layer_cannot_have_changes_nothing() -> None:
+    """P5: the whole ensemble stays with the release in use, rather than answer with half of each."""
+
+    async def promise() -> None:
+        pointer = Pointer("default/1")
+        fan, layers, follower = world(pointer)
+        await follower.start()
+        layers.load("default/1", "default/2", torn="behavior")
+
+        pointer.moves_to("default/2", "default/1")
+        for _ in range(3):
+            await follower.look()
+        assert fan.release.name == "default/1"
+        layers.load("default/2")
+
+        await until(lambda: is_coming(fan, "default/2"))
+
+    asyncio.run(promise())
+
+
+def test_a_start_with_a_torn_release_goes_back_to_the_last_good_one() -> None:
+    """N-05: a real older model before a dummy. Until the layers have it, what there is of the wanted one serves."""
+
+    async def promise() -> None:
+        pointer = Pointer("default/2", "default/1")
+        fan, layers, follower = world(pointer)
+        layers.have = {}
+        layers.load("default/2", torn="anomaly")
+        await follower.start()
+        assert fan.release.name == "default/2"
+
+        await until(lambda: "default/1" in layers.told)
+        layers.load("default/1")
+
+        await until(lambda: fan.release.name == "default/1")
+
+    asyncio.run(promise())
+
+
+def test_a_release_that_cannot_be_read_is_replaced_by_the_one_before_and_the_trouble_is_kept() -> None:
+    """The fusion can be missing too: last good."""
+
+    async def promise() -> None:
+        pointer = Pointer("default/1")
+        pointer.wanted = "default/2"
+        fan, _, follower = world(pointer)
+
+        await follower.start()
+
+        assert fan.release.name == "default/1"
+        assert follower.facts["wanted"] == "default/2"
+        assert follower.facts["trouble"]["code"] == "ARTIFACT_CORRUPT"
+
+    asyncio.run(promise())
+
+
+def test_a_layer_that_never_answers_does_not_hold_a_promotion_up_for_ever() -> None:
+    async def promise() -> None:
+        pointer = Pointer("default/1")
+        fan, layers, follower = world(pointer)
+        await follower.start()
+        layers.load("default/2")
+        layers.silent.add("resilience")
+
+        pointer.moves_to("default/2", "default/1")
+
+        await until(lambda: is_coming(fan, "default/2"))
+
+    asyncio.run(promise())
+
+
+def test_an_ingress_that_starts_after_a_retreat_serves_the_release_before() -> None:
+    """Autoscaled or restarted: it must not be blind until the next promotion."""
+
+    async def promise() -> None:
+        retreats = Retreats()
+        await retreats.change(lambda controls: controls.with_retreat("default#1>2", "too many flips"))
+        fan, layers, follower = world(Pointer("default/2", "default/1"), retreats)
+        layers.load("default/1", "default/2")
+
+        await follower.start()
+
+        assert fan.release.name == "default/1"
+
+    asyncio.run(promise())
+
+
+def test_a_release_that_closes_a_gap_of_the_living_one_takes_all_at_once() -> None:
+    """DESIGN, N-12: only what replaces a living one is held back; holding back what was missing would be chosen blindness."""
+
+    async def promise() -> None:
+        pointer = Pointer("default/1")
+        fan, layers, follower = world(pointer)
+        layers.load("default/1", torn="behavior")
+        await follower.start()
+        layers.load("default/2")
+
+        pointer.moves_to("default/2", "default/1")
 
         await until(lambda: fan.release.name == "default/2")
+
+    asyncio.run(promise())
+
+
+def test_a_retreat_that_cannot_be_kept_holds_here_and_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A full disk must not fill the log as well."""
+
+    async def promise() -> None:
+        pointer = Pointer("default/1")
+        retreats = Retreats()
+        retreats.error = OSError(28, "No space left on device")
+        fan, layers, follower = world(pointer, retreats)
+        await follower.start()
+        layers.load("default/2")
+        pointer.moves_to("default/2", "default/1")
+        await until(lambda: is_coming(fan, "default/2"))
+        fan.retreat("default/2", "too many flips")
+
+        for _ in range(5):
+            await follower.look()
+
+        assert fan.release.name == "default/1"
+        assert sum(record.message == "retreat_not_kept" for record in caplog.records) == 1
+
+    asyncio.run(promise())
+
+
+def test_a_rollout_that_a_bad_look_interrupts_begins_again_and_is_no_retreat() -> None:
+    """P7: a file that could not be read for one look must not leave the promoted release for ever, at every ingress."""
+
+    async def promise() -> None:
+        pointer = Pointer("default/1")
+        retreats = Retreats()
+        fan, layers, follower = world(pointer, retreats)
+        await follower.start()
+        layers.load("default/2")
+        pointer.moves_to("default/2", "default/1")
+        await until(lambda: is_coming(fan, "default/2"))
+
+        pointer.found = ("default/1",)
+        await follower.look()
+        assert not is_coming(fan, "default/2")
+        pointer.found = ("default/2", "default/1")
+
+        await until(lambda: is_coming(fan, "default/2"))
+        assert retreats.controls.retreated == {}
+
+    asyncio.run(promise())
+
+
+def test_a_layer_that_an_operator_switched_off_has_no_vote_on_a_promotion() -> None:
+    """S1-06: it is switched off because it is broken, and the promotion is what mends it."""
+
+    async def promise() -> None:
+        pointer = Pointer("default/1")
+        fan, layers, follower = world(pointer)
+        await follower.start()
+        fan.disabled = frozenset({"behavior"})
+        layers.load("default/2")
+        del layers.have["behavior"]["default/2"]
+
+        pointer.moves_to("default/2", "default/1")
+
+        await until(lambda: is_coming(fan, "default/2"))
+
+    asyncio.run(promise())
+
+
+def test_lower_rungs_are_asked_for_one_after_another_and_only_until_one_is_whole() -> None:
+    """A rung that is asked for is loaded: five of them at every look would be a load without end."""
+
+    async def promise() -> None:
+        pointer = Pointer("default/1")
+        _, layers, follower = world(pointer)
+        await follower.look()
+        layers.load("default/1", "default/5", torn="behavior")
+        layers.load("default/4")
+
+        pointer.moves_to("default/5", "default/4", "default/3", "default/2", "default/1")
+        for _ in range(3):
+            await follower.look()
+
+        assert layers.told == {"default/5", "default/4"}
+
+    asyncio.run(promise())
+
+
+def test_a_release_that_retreated_is_not_offered_again_until_the_pointer_moves() -> None:
+    """N-12: another ingress replica may have found out; all of them believe it."""
+
+    async def promise() -> None:
+        pointer = Pointer("default/1")
+        retreats = Retreats()
+        fan, layers, follower = world(pointer, retreats)
+        await follower.start()
+        layers.load("default/2")
+        await retreats.change(lambda controls: controls.with_retreat("default#2>2", "too many flips"))
+
+        pointer.moves_to("default/2", "default/1")
+        for _ in range(3):
+            await follower.look()
+        assert not is_coming(fan, "default/2")
+        pointer.moves_to("default/2", "default/1")
+
+        await until(lambda: is_coming(fan, "default/2"))
 
     asyncio.run(promise())
 
@@ -140,12 +407,13 @@ def test_a_pointer_that_cannot_be_read_leaves_the_release_in_use_and_is_looked_a
         fan, layers, follower = world(pointer)
         await follower.start()
 
-        pointer.found = ArtifactMissing("release 2")
+        pointer.error = ArtifactMissing("release 2")
         await asyncio.gather(*(_raises(follower) for _ in range(3)))
         assert fan.release.name == "default/1"
-        pointer.found, layers.have = "default/2", dict.fromkeys(LAYERS, "default/2")
+        layers.load("default/2")
+        pointer.moves_to("default/2", "default/1")
 
-        await until(lambda: fan.release.name == "default/2")
+        await until(lambda: is_coming(fan, "default/2"))
 
     asyncio.run(promise())
 
@@ -159,12 +427,13 @@ def test_a_start_without_any_release_is_a_start() -> None:
     """DESIGN decision 1."""
 
     async def promise() -> None:
-        pointer = Pointer(ArtifactMissing("CURRENT"))
+        pointer = Pointer()
         fan, layers, follower = world(pointer)
 
         await follower.start()
         assert fan.release.name == ""
-        pointer.found, layers.have = "default/3", dict.fromkeys(LAYERS, "default/3")
+        layers.load("default/3")
+        pointer.moves_to("default/3")
 
         await until(lambda: fan.release.name == "default/3")
 

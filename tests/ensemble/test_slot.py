@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
 import pytest
 
-from ensemble.errors import ArtifactCorrupt
+from ensemble.errors import ArtifactCorrupt, ArtifactMissing, LoadTimeout
 from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch, ProcessEvent
 from ensemble.layers.model import ModelScores, Parts
-from ensemble.slot import ANY_RELEASE, LOOK_AGAIN_AFTER_S, HeldModel, HeldRelease, KindState, LayerSlot, LoadFailure
+from ensemble.slot import ANY_RELEASE, ASKED_WITHIN_S, FIRST_RETRY_S, LONGEST_RETRY_S, SUSPICIOUS_FAILURES, LayerSlot
+from ensemble.states import HeldModel, HeldRelease, KindState, Loaded, LoadFailure, SlotEvent, Trial
 from ensemble.verdicts import LayerStatus
 
 FLOWS = FlowBatch(("", "", ""), ("", "", ""), np.zeros((3, 78), np.float32))
 PROCESSES = ProcessBatch.of([ProcessEvent("cmd.exe")])
-WAIT_S = 10.0  # for a thread that has nothing to wait for; only a broken slot takes so long
+TORN = LoadFailure("ARTIFACT_CORRUPT", "sha256 differs")
 
 
 @dataclass
@@ -45,144 +45,394 @@ def release_of(serial: int, says: float = 0.7) -> HeldRelease:
     return HeldRelease(f"acme/{serial}", {Kind.FLOW: HeldModel(FakeModel(says), f"v{serial}")})
 
 
-class FakeStore:
-    """The release that the pointer names, and a clock that moves when told; a load waits while the gate is closed."""
+@dataclass
+class FakeSource:
+    """What could be loaded now: releases, the wanted one first, or an error. `touched` counts changes of the files."""
 
-    def __init__(self, *, current: HeldRelease | None = None) -> None:
-        self.current = current  # None: nothing can be had
-        self.error: Exception = ArtifactCorrupt("model.safetensors", "sha256 differs")
-        self.loads = 0
-        self.now = 1000.0
-        self.gate = threading.Event()
-        self.gate.set()
+    found: Sequence[HeldRelease] | Exception = ()
+    trouble: Mapping[Kind, LoadFailure] = field(default_factory=dict)
+    touched: int = 0
+    loads: int = 0
+    requests: list[frozenset[str]] = field(default_factory=list)
 
-    def load(self) -> HeldRelease:
+    def fingerprint(self) -> Hashable:
+        return self.touched
+
+    def load(self, held: Sequence[HeldRelease], requested: frozenset[str]) -> Loaded:
+        del held
         self.loads += 1
-        assert self.gate.wait(WAIT_S)
-        if self.current is None:
-            raise self.error
-        return self.current
+        self.requests.append(requested)
+        if isinstance(self.found, Exception):
+            raise self.found
+        return Loaded(self.found[0].name, tuple(self.found), self.trouble)
 
-    def later(self) -> None:
-        """The moment from which the slot may look again."""
-        self.now += LOOK_AGAIN_AFTER_S
+    def trial(self) -> Mapping[Kind, Trial]:
+        return {Kind.FLOW: Trial(ok=True, version="v9", code="", message="", elapsed_ms=1.0)}
 
-    def slot(self) -> LayerSlot:
-        return LayerSlot("behavior", self.load, fallback_score=0.1, clock=lambda: self.now)
+    def put(self, *found: HeldRelease) -> None:
+        """Other files lie there now."""
+        self.found, self.touched = found, self.touched + 1
 
 
-def wait_for_loads() -> None:
-    for thread in threading.enumerate():
-        if thread.name == "load-behavior":
-            thread.join(WAIT_S)
-            assert not thread.is_alive()
+@dataclass
+class World:
+    """A slot, where its models come from, two clocks that move when told, and what it told."""
+
+    source: FakeSource = field(default_factory=lambda: FakeSource([release_of(1)]))
+    uptime_s: float = 1000.0
+    date: float = 1.8e9
+    told: list[SlotEvent] = field(default_factory=list)
+    woken: int = 0
+
+    def __post_init__(self) -> None:
+        self.slot = LayerSlot(
+            "behavior",
+            [Kind.FLOW],
+            self.source,
+            fallback_score=0.1,
+            tell=self.told.append,
+            clock=lambda: self.uptime_s,
+            now=lambda: self.date,
+        )
+        self.slot.wake = self._wake
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+    def told_of(self, what: str) -> list[SlotEvent]:
+        return [event for event in self.told if event.what == what]
 
 
 @pytest.fixture
-def store() -> FakeStore:
-    return FakeStore(current=release_of(1))
+def world() -> World:
+    return World()
 
 
 @pytest.fixture
-def live(store: FakeStore) -> LayerSlot:
-    slot = store.slot()
-    slot.load()
-    return slot
+def live(world: World) -> World:
+    """A slot that serves release 1."""
+    world.slot.look()
+    return world
 
 
 # empty
 
 
-def test_a_new_slot_is_warming_up_and_shows_its_fallback_score(store: FakeStore) -> None:
+def test_a_new_slot_is_warming_up_and_shows_its_fallback_score(world: World) -> None:
     """DESIGN, decision 1: constructors cannot fail, and a replica answers before it has a model."""
-    store.gate.clear()
-    slot = store.slot()
-    assert store.loads == 0, "making a slot must not call what could fail"
+    opinion = world.slot.score(FLOWS, ANY_RELEASE)
 
-    opinion = slot.score(FLOWS, ANY_RELEASE)
-
+    assert world.source.loads == 0, "neither making a slot nor asking it may call what could fail"
     assert (opinion.status, opinion.speaks, opinion.version, opinion.release) == (LayerStatus.WARMING_UP, False, "", "")
     assert opinion.scores.tolist() == [0.1, 0.1, 0.1]
-    assert {state.status for state in slot.state().kinds.values()} == {LayerStatus.WARMING_UP}
-    store.gate.set()
-    wait_for_loads()
-
-
-def test_start_returns_at_once_and_loads_beside(store: FakeStore) -> None:
-    store.gate.clear()
-    slot = store.slot()
-
-    slot.start()
-    before = slot.score(FLOWS, ANY_RELEASE)
-    store.gate.set()
-    wait_for_loads()
-
-    assert before.status is LayerStatus.WARMING_UP
-    assert slot.score(FLOWS, ANY_RELEASE).status is LayerStatus.LIVE
-    assert store.loads == 1
+    assert {kind: state.status for kind, state in world.slot.state().kinds.items()} == {Kind.FLOW: LayerStatus.WARMING_UP}
 
 
 # live
 
 
-def test_a_live_slot_says_what_its_model_says(live: LayerSlot) -> None:
-    opinion = live.score(FLOWS, "acme/1", explain=True)
+def test_a_live_slot_says_what_its_model_says(live: World) -> None:
+    opinion = live.slot.score(FLOWS, "acme/1", explain=True)
 
-    assert (opinion.layer, opinion.status, opinion.version, opinion.release, opinion.reason) == (
-        "behavior",
-        LayerStatus.LIVE,
-        "v1",
-        "acme/1",
-        "",
-    )
+    assert (opinion.layer, opinion.status, opinion.version) == ("behavior", LayerStatus.LIVE, "v1")
+    assert (opinion.release, opinion.reason, opinion.abstained) == ("acme/1", "", {})
     assert opinion.scores.tolist() == [0.7, 0.7, 0.7]
     assert opinion.notes == {0: "a note"}
     assert opinion.details["why"].tolist() == [1.0, 1.0, 1.0]
-    assert live.score(FLOWS, "acme/1").details == {}
-    assert live.state().kinds == {Kind.FLOW: KindState(LayerStatus.LIVE, "v1")}
+    assert live.slot.score(FLOWS, "acme/1").details == {}
+    assert live.slot.state().kinds == {Kind.FLOW: KindState(LayerStatus.LIVE, "v1", since=live.date)}
 
 
-def test_a_model_whose_knowledge_is_too_old_abstains_and_says_why(store: FakeStore) -> None:
+def test_a_model_whose_knowledge_is_too_old_abstains_and_says_why(world: World) -> None:
     """P16: past `expired_after` the posture layer has no opinion; its score is for show."""
     old = FakeModel(instead=lambda batch: ModelScores(np.full(len(batch), 0.5), abstains="vulnerability data expired"))
-    store.current = HeldRelease("acme/1", {Kind.FLOW: HeldModel(old, "v1")})
-    slot = store.slot()
-    slot.load()
+    world.source.put(HeldRelease("acme/1", {Kind.FLOW: HeldModel(old, "v1")}))
+    world.slot.look()
 
-    opinion = slot.score(FLOWS, "acme/1")
+    opinion = world.slot.score(FLOWS, "acme/1")
 
     assert (opinion.status, opinion.speaks, opinion.reason) == (LayerStatus.STALE, False, "vulnerability data expired")
 
 
+def test_a_kind_that_is_none_of_the_layers_business_is_not_applicable(live: World) -> None:
+    """Outside the coverage: a layer cannot be missed where it never had an opinion."""
+    opinion = live.slot.score(PROCESSES, "acme/1")
+
+    assert (opinion.status, opinion.speaks) == (LayerStatus.NOT_APPLICABLE, False)
+    assert Kind.PROCESS not in live.slot.state().kinds
+
+
+# loads that fail
+
+
 FAILURES = [
-    pytest.param(ArtifactCorrupt("model.safetensors", "sha256 differs"), "ARTIFACT_CORRUPT", id="an error of the publisher"),
-    pytest.param(RuntimeError("CUDA error at /home/amy/model"), "MODEL_LOAD_ERROR", id="anything else"),
-    pytest.param(MemoryError(), "MODEL_LOAD_ERROR", id="no memory"),
+    pytest.param(ArtifactCorrupt("model.safetensors", "sha256 differs"), "ARTIFACT_CORRUPT", "files", id="an error of the publisher"),
+    pytest.param(RuntimeError("CUDA error at /home/amy/model"), "MODEL_LOAD_ERROR", "files", id="anything else"),
+    pytest.param(MemoryError(), "MODEL_LOAD_ERROR", "resources", id="no memory"),
 ]
 
 
-@pytest.mark.parametrize(("error", "code"), FAILURES)
-def test_a_load_that_fails_makes_a_fallback_with_a_code(error: Exception, code: str) -> None:
-    """P12: the score is for show and weighs nothing; the code is for the operator, the error's text is not for the client."""
-    store = FakeStore()
-    store.error = error
-    slot = store.slot()
-    slot.load()
+@pytest.mark.parametrize(("error", "code", "cause"), FAILURES)
+def test_a_load_that_fails_makes_a_fallback_with_a_code_and_a_cause(world: World, error: Exception, code: str, cause: str) -> None:
+    """P12, S1-26: the score is for show and weighs nothing; the code is for the operator, the error's text is not for the client."""
+    world.source.found = error
+    world.slot.look()
 
-    opinion = slot.score(FLOWS, ANY_RELEASE)
+    opinion = world.slot.score(FLOWS, ANY_RELEASE)
+    state = world.slot.state().kinds[Kind.FLOW]
 
     assert (opinion.status, opinion.speaks, opinion.reason) == (LayerStatus.FALLBACK, False, code)
     assert opinion.scores.tolist() == [0.1, 0.1, 0.1]
-    assert all((state.status, state.version, state.reason) == (LayerStatus.FALLBACK, "", code) for state in slot.state().kinds.values())
+    assert (state.status, state.version, state.reason) == (LayerStatus.FALLBACK, "", code)
+    assert state.trouble is not None
+    assert (state.trouble.code, state.trouble.cause) == (code, cause)
 
 
-def test_a_failed_reload_leaves_what_was_live(store: FakeStore, live: LayerSlot) -> None:
-    """The last good models go on."""
-    store.current = None
+def test_a_failed_reload_leaves_what_was_live_and_says_what_is_wrong(live: World) -> None:
+    """P5: the last good models go on, byte for byte; `trouble` is for the operator."""
+    before = live.slot.score(FLOWS, "acme/1")
+    live.source.found, live.source.touched = ArtifactMissing("CURRENT"), 1
 
-    live.load()
+    live.slot.look()
+    after, state = live.slot.score(FLOWS, "acme/1"), live.slot.state()
 
-    assert live.score(FLOWS, "acme/1").status is LayerStatus.LIVE
+    assert (after.status, after.version, after.scores.tobytes()) == (before.status, before.version, before.scores.tobytes())
+    assert state.kinds[Kind.FLOW].status is LayerStatus.LIVE
+    assert state.kinds[Kind.FLOW].trouble == LoadFailure(
+        "ARTIFACT_MISSING", "CURRENT is not in the store", "files", "ArtifactMissing", "CURRENT"
+    )
+    assert state.files_present is False
+
+
+def test_looking_again_at_a_release_never_loses_a_model_that_lives(live: World) -> None:
+    """P5: a release never changes, so a second look that finds less, for a torn disk, has nothing to teach."""
+    live.source.put(HeldRelease("acme/1", {}, {Kind.FLOW: TORN}))
+    live.source.trouble = {Kind.FLOW: TORN}
+
+    live.slot.look()
+
+    assert live.slot.score(FLOWS, "acme/1").status is LayerStatus.LIVE
+    assert live.slot.state().kinds[Kind.FLOW].trouble == TORN
+
+
+def test_a_kind_whose_bundle_failed_falls_back_while_the_other_kind_is_live(world: World) -> None:
+    """A torn bundle costs one kind of event, not the layer."""
+    world.source.put(HeldRelease("acme/1", {Kind.FLOW: HeldModel(FakeModel(), "v1")}, {Kind.PROCESS: TORN}))
+    world.slot.look()
+
+    flows, processes = world.slot.score(FLOWS, "acme/1"), world.slot.score(PROCESSES, "acme/1")
+
+    assert flows.status is LayerStatus.LIVE
+    assert (processes.status, processes.reason) == (LayerStatus.FALLBACK, "ARTIFACT_CORRUPT")
+
+
+# looking again
+
+
+def test_files_that_do_not_change_are_not_loaded_again(live: World) -> None:
+    """Two seconds apart for ever: a look that finds nothing new must cost next to nothing."""
+    for _ in range(5):
+        live.slot.look()
+
+    assert live.source.loads == 1
+
+
+def test_files_that_were_repaired_are_live_at_the_next_look(world: World) -> None:
+    """P7: the operator mends the file and touches nothing else; no restart, and no waiting for a retry."""
+    world.source.found = ArtifactCorrupt("model.safetensors", "sha256 differs")
+    for _ in range(3):
+        world.slot.look()
+
+    world.source.put(release_of(1))
+    world.slot.look()
+
+    assert world.slot.score(FLOWS, "acme/1").status is LayerStatus.LIVE
+
+
+def test_a_failed_load_is_tried_again_ever_more_seldom_though_nothing_seems_to_change(world: World) -> None:
+    """F1: after 1, 2, 4 .. 30 s. A disk that fails now and then leaves no trace in its files."""
+    world.source.found = ArtifactCorrupt("model.safetensors", "cannot be read")
+    world.slot.look()
+    waits = []
+    for _ in range(8):
+        start, loads = world.uptime_s, world.source.loads
+        while world.source.loads == loads:
+            world.uptime_s += 0.5
+            world.slot.look()
+        waits.append(world.uptime_s - start)
+
+    assert waits == [FIRST_RETRY_S, 2.0, 4.0, 8.0, 16.0, LONGEST_RETRY_S, LONGEST_RETRY_S, LONGEST_RETRY_S]
+
+
+def test_a_change_of_the_files_begins_the_retries_anew(world: World) -> None:
+    """F1: whoever mends something step by step is not punished for the steps before."""
+    world.source.found = ArtifactMissing("CURRENT")
+    for _ in range(6):
+        world.uptime_s += LONGEST_RETRY_S
+        world.slot.look()
+
+    world.source.touched += 1
+    world.slot.look()
+    loads = world.source.loads
+    world.uptime_s += FIRST_RETRY_S
+    world.slot.look()
+
+    assert world.source.loads == loads + 1
+
+
+@pytest.mark.parametrize("is_overtaken", [True, False], ids=["something newer was loaded", "nothing newer was loaded"])
+def test_what_a_look_that_was_given_up_brings_late_is_used_unless_it_is_old_news(
+    live: World,
+    is_overtaken: bool,  # noqa: FBT001  # a case
+) -> None:
+    """F13: a slow disk costs time and not the load; and old news must not undo what was loaded meanwhile."""
+    honest = live.source.load
+
+    def slow(held: Sequence[HeldRelease], requested: frozenset[str]) -> Loaded:
+        live.source.load = honest  # type: ignore[method-assign]
+        found = honest(held, requested)
+        live.slot.give_up(LoadTimeout("models", 10.0))
+        if is_overtaken:
+            live.source.put(release_of(3))
+            live.slot.look()
+        return found
+
+    live.source.load = slow  # type: ignore[method-assign]
+    live.source.put(release_of(2))
+
+    live.slot.look()
+
+    assert live.slot.state().release == ("acme/3" if is_overtaken else "acme/2")
+    assert live.slot.state().kinds[Kind.FLOW].trouble is None
+
+
+def test_a_look_that_was_given_up_is_a_trouble_of_its_own(live: World) -> None:
+    live.slot.give_up(LoadTimeout("models", 10.0))
+
+    trouble = live.slot.state().kinds[Kind.FLOW].trouble
+
+    assert trouble is not None
+    assert (trouble.code, trouble.cause) == ("LOAD_TIMEOUT", "resources")
+    assert live.slot.score(FLOWS, "acme/1").status is LayerStatus.LIVE
+
+
+def test_reset_forgets_what_failed(world: World) -> None:
+    """S1-09: an operator who mended what no file shows, e.g. a permission of the mount, waits for no retry."""
+    world.source.found = ArtifactCorrupt("model.safetensors", "permission")
+    for _ in range(3):
+        world.uptime_s += LONGEST_RETRY_S
+        world.slot.look()
+    world.source.found = [release_of(1)]
+
+    world.slot.reset()
+    world.slot.look()
+
+    assert world.woken == 1
+    assert world.slot.score(FLOWS, "acme/1").status is LayerStatus.LIVE
+
+
+def test_a_slot_that_is_disabled_loads_nothing(world: World) -> None:
+    """S1-06: a layer that is switched off must not go on trying, and failing."""
+    world.slot.is_disabled = True
+
+    world.slot.look()
+
+    assert world.source.loads == 0
+
+
+def test_a_trial_tells_how_a_load_would_go_and_changes_nothing(live: World) -> None:
+    """S1-05."""
+    assert live.slot.trial()[Kind.FLOW].version == "v9"
+    assert live.slot.state().kinds[Kind.FLOW].version == "v1"
+
+
+# releases
+
+
+def test_it_never_answers_for_another_release_than_it_was_asked_for(live: World) -> None:
+    """DESIGN: an answer is made by one release only; scores of one with thresholds of another mean nothing."""
+    opinion = live.slot.score(FLOWS, "acme/2")
+
+    assert (opinion.status, opinion.release) == (LayerStatus.WARMING_UP, "")
+    assert live.slot.score(FLOWS, "acme/1").scores[0] == 0.7
+
+
+def test_asked_for_a_release_it_has_not_it_looks_for_it_soon(live: World) -> None:
+    """The keeper is woken, the source is told which one is asked for, and it is asked once: a load proves every byte."""
+    for _ in range(50):
+        live.slot.score(FLOWS, "acme/9")
+    live.slot.look()
+    for _ in range(50):
+        live.slot.score(FLOWS, "acme/9")
+        live.slot.look()
+
+    assert live.woken >= 1
+    assert live.source.requests == [frozenset(), frozenset({"acme/9"})]
+
+
+def test_two_callers_that_name_different_releases_cost_one_load_each(live: World) -> None:
+    """Two ingress replicas may stand at different releases for a while."""
+    for _ in range(20):
+        for name in ("acme/8", "acme/9"):
+            live.slot.score(FLOWS, name)
+            live.slot.look()
+
+    assert live.source.loads == 3
+
+
+def test_while_one_release_replaces_another_both_answer(live: World) -> None:
+    live.source.put(release_of(2, 0.9))
+    live.slot.score(FLOWS, "acme/1")
+
+    live.slot.look()
+
+    assert live.slot.score(FLOWS, "acme/1").scores[0] == 0.7
+    assert live.slot.score(FLOWS, "acme/2").scores[0] == 0.9
+
+
+def test_the_release_that_callers_still_name_outlives_newer_ones(live: World) -> None:
+    """A release that retreats, twice, must find the one it retreats to; and what nobody names any more is let go."""
+    for serial in (2, 3, 4):
+        live.slot.score(FLOWS, "acme/1")
+        live.source.put(release_of(serial))
+        live.slot.look()
+        live.slot.score(FLOWS, f"acme/{serial}")
+    assert {"acme/4", "acme/1"} <= set(live.slot.state().holds)
+
+    live.uptime_s += 2 * ASKED_WITHIN_S
+    live.source.put(release_of(5))
+    live.slot.look()
+
+    assert set(live.slot.state().holds) == {"acme/5", "acme/4"}
+
+
+def test_who_asks_for_any_release_gets_the_newest_and_is_told_which(live: World) -> None:
+    """The answer names the release whose thresholds belong to it."""
+    live.source.put(release_of(2, 0.9))
+    live.slot.look()
+
+    opinion = live.slot.score(FLOWS, ANY_RELEASE)
+
+    assert (opinion.scores[0], opinion.release) == (0.9, "acme/2")
+    assert live.slot.state().release == "acme/2"
+
+
+def test_what_stands_in_the_place_of_the_wanted_release_says_so(world: World) -> None:
+    """N-05: a real older model before a dummy, and the answer says that it is older."""
+    older = HeldRelease("acme/1", {Kind.FLOW: HeldModel(FakeModel(0.4), "v1", LayerStatus.LAST_GOOD)})
+    world.source.put(HeldRelease("acme/2", {}, {Kind.FLOW: TORN}), older)
+    world.source.trouble = {Kind.FLOW: TORN}
+    world.slot.look()
+
+    wanted, standing_in = world.slot.score(FLOWS, "acme/2"), world.slot.score(FLOWS, "acme/1")
+
+    assert (wanted.status, wanted.speaks) == (LayerStatus.FALLBACK, False)
+    assert (standing_in.status, standing_in.speaks, standing_in.scores[0]) == (LayerStatus.LAST_GOOD, True, 0.4)
+    assert world.slot.state().holds == {"acme/2": frozenset(), "acme/1": frozenset({Kind.FLOW})}
+    assert world.slot.state().wanted == "acme/2"
+
+
+# models that break
 
 
 def _raise(_: EventBatch) -> ModelScores:
@@ -195,183 +445,133 @@ CRASHES = [
     pytest.param(lambda batch: ModelScores(np.full(len(batch), 1.5)), id="says 1.5"),
     pytest.param(lambda batch: ModelScores(np.full((len(batch), 2), 0.5)), id="says a matrix"),
     pytest.param(lambda _: None, id="says nothing"),
-    pytest.param(
-        lambda batch: ModelScores(np.full(len(batch) - 1, 0.5)),
-        id="says a score too few",
-    ),
+    pytest.param(lambda batch: ModelScores(np.full(len(batch) - 1, 0.5)), id="says a score too few"),
 ]
 
 
-@pytest.mark.parametrize("instead", CRASHES)
-def test_a_model_that_breaks_becomes_an_abstention(store: FakeStore, instead: Callable[[EventBatch], ModelScores]) -> None:
-    """P11, P12: one layer's bug must not stop the others, and must not look like innocence."""
-    store.current = HeldRelease("acme/1", {Kind.FLOW: HeldModel(FakeModel(instead=instead), "v1")})
-    slot = store.slot()
-    slot.load()
+@pytest.fixture
+def model(world: World) -> FakeModel:
+    """The model that serves."""
+    made = FakeModel()
+    world.source.put(HeldRelease("acme/1", {Kind.FLOW: HeldModel(made, "v1", probe=FLOWS)}))
+    world.slot.look()
+    return made
 
-    opinion = slot.score(FLOWS, "acme/1")
+
+@pytest.mark.parametrize("instead", CRASHES)
+def test_a_model_that_breaks_becomes_an_abstention(world: World, model: FakeModel, instead: Callable[[EventBatch], ModelScores]) -> None:
+    """P11, P12: one layer's bug must not stop the others, and must not look like innocence."""
+    model.instead = instead
+
+    opinion = world.slot.score(FLOWS, "acme/1")
 
     assert (opinion.status, opinion.speaks, opinion.reason) == (LayerStatus.FALLBACK, False, "LAYER_CRASHED")
     assert opinion.scores.tolist() == [0.1, 0.1, 0.1]
 
 
-def test_a_crash_on_one_batch_is_not_a_crash_on_the_next(store: FakeStore) -> None:
-    model = FakeModel(instead=_raise)
-    store.current = HeldRelease("acme/1", {Kind.FLOW: HeldModel(model, "v1")})
-    slot = store.slot()
-    slot.load()
-    slot.score(FLOWS, "acme/1")
+def test_a_crash_on_one_batch_is_not_a_crash_on_the_next(world: World, model: FakeModel) -> None:
+    model.instead = _raise
+    world.slot.score(FLOWS, "acme/1")
 
     model.instead = None
 
-    assert slot.score(FLOWS, "acme/1").status is LayerStatus.LIVE
+    assert world.slot.score(FLOWS, "acme/1").status is LayerStatus.LIVE
 
 
-# kinds of events
+def test_a_row_that_the_model_raises_on_spoils_only_itself(world: World, model: FakeModel) -> None:
+    """N-13, R6: the guilty row gets no opinion, the others keep theirs."""
+    flows = FlowBatch(("a", "b", "c"), ("", "", ""), np.array([[0.0] * 78, [666.0] * 78, [0.0] * 78], np.float32))
+
+    def choke(batch: EventBatch) -> ModelScores:
+        assert isinstance(batch, FlowBatch)
+        if (batch.features == 666.0).any():
+            raise ZeroDivisionError
+        return ModelScores(np.full(len(batch), 0.7))
+
+    model.instead = choke
+    opinion = world.slot.score(flows, "acme/1")
+
+    assert (opinion.status, opinion.scores.tolist()) == (LayerStatus.LIVE, [0.7, 0.1, 0.7])
+    assert opinion.abstained == {1: "LAYER_CRASHED"}
+    assert [event.fields["events"] for event in world.told_of("scoring_failed")] == [1]
 
 
-def test_a_kind_that_is_none_of_the_layers_business_is_not_applicable(live: LayerSlot) -> None:
-    """Outside the coverage: a layer cannot be missed where it never had an opinion."""
-    opinion = live.score(PROCESSES, "acme/1")
+@pytest.mark.parametrize("has_probe_failed", [True, False])
+def test_only_a_process_that_cannot_score_its_golden_events_any_more_asks_for_a_restart(
+    world: World,
+    model: FakeModel,
+    has_probe_failed: bool,  # noqa: FBT001  # a case
+) -> None:
+    """P38, C-35: events that a model chokes on are no reason to restart; a context of the GPU that died is one."""
+    model.instead = _raise
+    for _ in range(SUSPICIOUS_FAILURES):
+        world.slot.score(FLOWS, "acme/1")
 
-    assert (opinion.status, opinion.speaks) == (LayerStatus.NOT_APPLICABLE, False)
-    assert Kind.PROCESS not in live.state().kinds
+    model.instead = _raise if has_probe_failed else None
 
-
-@pytest.fixture
-def half(store: FakeStore) -> LayerSlot:
-    """A slot of which the model for processes could not be had."""
-    failed = LoadFailure("ARTIFACT_MISSING", "anomaly-process/1 is not in the store")
-    store.current = HeldRelease("acme/1", {Kind.FLOW: HeldModel(FakeModel(), "v1")}, {Kind.PROCESS: failed})
-    slot = store.slot()
-    slot.load()
-    return slot
-
-
-def test_a_kind_whose_bundle_failed_falls_back_while_the_other_kind_is_live(half: LayerSlot) -> None:
-    """A torn bundle costs one kind of event, not the layer."""
-    flows, processes = half.score(FLOWS, "acme/1"), half.score(PROCESSES, "acme/1")
-
-    assert flows.status is LayerStatus.LIVE
-    assert (processes.status, processes.reason) == (LayerStatus.FALLBACK, "ARTIFACT_MISSING")
-    process = half.state().kinds[Kind.PROCESS]
-    assert (process.status, process.version, process.reason) == (LayerStatus.FALLBACK, "", "ARTIFACT_MISSING")
+    if has_probe_failed:
+        with pytest.raises(ZeroDivisionError):
+            world.slot.raise_if_broken()
+    else:
+        world.slot.raise_if_broken()
 
 
-def test_a_bundle_that_was_repaired_is_live_after_the_next_look(store: FakeStore, half: LayerSlot) -> None:
-    """P7: the operator mends the file and touches nothing else."""
-    both = HeldModel(FakeModel(), "v1")
-    store.current = HeldRelease("acme/1", {Kind.FLOW: both, Kind.PROCESS: both})
-    store.later()
+def test_a_missing_model_is_no_reason_to_restart(world: World) -> None:
+    """P38: a restart would read the same files."""
+    world.source.found = ArtifactMissing("CURRENT")
+    world.slot.look()
+    for _ in range(2 * SUSPICIOUS_FAILURES):
+        world.slot.score(FLOWS, ANY_RELEASE)
 
-    half.score(PROCESSES, "acme/1")
-    wait_for_loads()
-
-    assert half.score(PROCESSES, "acme/1").status is LayerStatus.LIVE
+    world.slot.raise_if_broken()
 
 
-# releases
+# what it tells
 
 
-def test_asked_for_another_release_it_loads_beside_and_never_answers_with_the_wrong_one(store: FakeStore, live: LayerSlot) -> None:
-    """DESIGN: an answer is made by one release only; scores of one with thresholds of another mean nothing."""
-    store.current = release_of(2, 0.9)
-    store.gate.clear()
-    store.later()
-
-    meanwhile = [live.score(FLOWS, "acme/2") for _ in range(3)]
-    still = live.score(FLOWS, "acme/1")
-    store.gate.set()
-    wait_for_loads()
-    after = live.score(FLOWS, "acme/2")
-
-    assert {(o.status, o.release) for o in meanwhile} == {(LayerStatus.WARMING_UP, "")}
-    assert (still.status, still.release, still.scores[0]) == (LayerStatus.LIVE, "acme/1", 0.7)
-    assert (after.status, after.release, after.scores[0]) == (LayerStatus.LIVE, "acme/2", 0.9)
-    assert store.loads == 2, "one load, however many asked for it"
-
-
-def test_a_release_that_is_not_there_is_looked_for_once_in_a_while_and_not_on_every_call(store: FakeStore, live: LayerSlot) -> None:
-    """A load reads and proves every byte: done for each call it would be an attack that anybody can make."""
-    for _ in range(50):
-        live.score(FLOWS, "acme/99")
-    wait_for_loads()
-    assert store.loads == 1
-
-    store.later()
-    for _ in range(50):
-        live.score(FLOWS, "acme/99")
-        wait_for_loads()
-
-    assert store.loads == 2
-
-
-def test_a_failed_load_is_not_for_ever(store: FakeStore) -> None:
-    """One bad promotion, rolled forward: every replica is back without a restart."""
-    repaired, store.current = store.current, None
-    slot = store.slot()
-    slot.load()
-    store.current = repaired
-    assert slot.score(FLOWS, "acme/1").status is LayerStatus.FALLBACK
-
-    store.later()
-    slot.score(FLOWS, "acme/1")
-    wait_for_loads()
-
-    assert slot.score(FLOWS, "acme/1").status is LayerStatus.LIVE
-
-
-def test_it_keeps_two_releases_and_lets_the_oldest_go(store: FakeStore, live: LayerSlot) -> None:
-    """While one replaces the other, ingress replicas still ask for both; a third would be memory for nobody."""
-    for serial in (2, 3):
-        store.current = release_of(serial)
-        live.load()
-
-    assert [live.score(FLOWS, f"acme/{serial}").status is LayerStatus.LIVE for serial in (3, 2, 1)] == [True, True, False]
-
-
-def test_loading_a_release_again_does_not_push_the_other_one_out(store: FakeStore, live: LayerSlot) -> None:
-    store.current = release_of(2)
+def test_it_tells_what_it_loaded_once(world: World) -> None:
+    """S0-15, S0-19: once, with the facts of the model."""
+    world.source.put(HeldRelease("acme/1", {Kind.FLOW: HeldModel(FakeModel(), "v1", size_bytes=12, facts={"device": "cpu"})}))
     for _ in range(3):
-        live.load()
+        world.slot.look()
+        world.source.touched += 1
 
-    assert live.score(FLOWS, "acme/1").status is LayerStatus.LIVE
+    (event,) = world.told_of("loaded")
 
-
-def test_who_asks_for_any_release_gets_the_newest_and_is_told_which(store: FakeStore, live: LayerSlot) -> None:
-    """The answer names the release whose thresholds belong to it."""
-    store.current = release_of(2, 0.9)
-    live.load()
-
-    opinion = live.score(FLOWS, ANY_RELEASE)
-
-    assert (opinion.scores[0], opinion.release) == (0.9, "acme/2")
-    assert live.state().release == "acme/2"
+    assert event.kind is Kind.FLOW
+    assert event.fields == {"version": "v1", "release": "acme/1", "status": "live", "size_bytes": 12, "device": "cpu"}
 
 
-def test_who_asks_about_a_release_makes_the_slot_look_for_it(store: FakeStore, live: LayerSlot) -> None:
-    """Health is asked for even where nobody scores: a promotion must reach an idle replica too."""
-    store.current = release_of(2)
-    store.later()
+def test_it_tells_of_a_failure_once_and_counts_it_every_time(world: World) -> None:
+    """C-13: a log that repeats itself is not read; the counter stays exact."""
+    world.source.found = ArtifactMissing("manifest.json")
+    for _ in range(4):
+        world.slot.look()
+        world.uptime_s += LONGEST_RETRY_S
 
-    live.state("acme/2")
-    wait_for_loads()
+    assert [event.fields["is_news"] for event in world.told_of("load_failed")] == [True, False, False, False]
+    assert [len(world.told_of(what)) for what in ("files_missing", "fallback_active")] == [1, 1]
+    assert world.told_of("load_failed")[0].fields["cause"] == "files"
 
-    assert live.state("acme/2").release == "acme/2"
+
+def test_it_counts_the_scores_that_were_no_opinion(world: World) -> None:
+    """S0-38: a dummy is a false negative waiting to happen; how many there were must be known exactly."""
+    world.source.found = ArtifactMissing("manifest.json")
+    world.slot.look()
+
+    for _ in range(2):
+        world.slot.score(FLOWS, ANY_RELEASE)
+
+    assert [event.fields["events"] for event in world.told_of("fallback_used")] == [3, 3]
 
 
-def test_looking_again_at_a_release_never_loses_a_model_that_lives(store: FakeStore) -> None:
-    """P5: a release never changes, so a second look that finds less, for a torn disk, has nothing to teach."""
-    alive, torn = HeldModel(FakeModel(), "v1"), LoadFailure("ARTIFACT_CORRUPT", "sha256 differs")
-    store.current = HeldRelease("acme/1", {Kind.FLOW: alive}, {Kind.PROCESS: torn})
-    slot = store.slot()
-    slot.load()
+def test_a_state_says_since_when(live: World) -> None:
+    began = live.date
+    live.date += 60.0
+    live.source.found, live.source.touched = ArtifactMissing("CURRENT"), 7
+    live.slot.look()
+    unchanged = live.slot.state().kinds[Kind.FLOW].since
+    live.source.put(release_of(2))
+    live.slot.look()
 
-    store.current = HeldRelease("acme/1", {}, {Kind.FLOW: torn, Kind.PROCESS: torn})
-    slot.load()
-
-    assert slot.score(FLOWS, "acme/1").status is LayerStatus.LIVE
-    assert {kind: state.status for kind, state in slot.state().kinds.items()} == {
-        Kind.FLOW: LayerStatus.LIVE,
-        Kind.PROCESS: LayerStatus.FALLBACK,
-    }
+    assert (unchanged, live.slot.state().kinds[Kind.FLOW].since) == (began, began + 60.0)

@@ -1,0 +1,168 @@
+"""From proven bundles to a model that may serve: decoded, built, and asked for its golden answers.
+
+This is the one place that knows which bundles make which layer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible
+from ensemble.events import EventBatch, FlowBatch, Kind, ProcessEvent
+from ensemble.features import flow, process
+from ensemble.layers.anomaly import FlowAnomaly
+from ensemble.layers.model import Model
+from ensemble.layers.processes import ProcessAnomaly
+from ensemble.layers.resilience import PostureInventory, PostureKnowledge, ResiliencePosture
+from ensemble.states import HeldModel
+from ensemble.store.codecs import GOLDEN, Golden, decode_golden, decode_parts
+from ensemble.store.load import ProvenBundle
+from ensemble.store.names import BundleRef
+
+__all__ = ["FEATURE_SCHEMAS", "LAYERS", "LayerPlan", "ModelBuilder", "golden_batch", "identity_of"]
+
+GOLDEN_TOLERANCE = {"cpu": 1e-6, "cuda": 1e-5}  # DESIGN, decision 12
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPlan:
+    """What a layer is made of.
+
+    Attributes:
+        kinds: kind of event -> the bundles its model is built from.
+        fallback_score: shown while there is no model; weighs nothing. S0 names 0.0 for anomaly and 0.1 for behavior.
+        is_evidence: False for the host's posture, which shifts a score and is none itself.
+        is_stateless: the same call may be made twice, because nothing is learnt from it.
+    """
+
+    kinds: Mapping[Kind, tuple[str, ...]]
+    fallback_score: float
+    is_evidence: bool = True
+    is_stateless: bool = True
+
+
+_POSTURE = ("posture-knowledge", "posture-inventory")
+LAYERS: Mapping[str, LayerPlan] = {
+    "anomaly": LayerPlan({Kind.FLOW: ("anomaly-flow",), Kind.PROCESS: ("anomaly-process",)}, fallback_score=0.0),
+    "behavior": LayerPlan({Kind.FLOW: ("behavior-flow",)}, fallback_score=0.1),
+    "resilience": LayerPlan({Kind.FLOW: _POSTURE, Kind.PROCESS: _POSTURE}, fallback_score=0.5, is_evidence=False),
+}
+FEATURE_SCHEMAS: Mapping[str, Callable[[], str]] = {
+    "anomaly-flow": flow.schema_sha256,
+    "behavior-flow": flow.schema_sha256,
+    "anomaly-process": process.schema_sha256,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelBuilder:
+    """Builds models for one process.
+
+    Attributes:
+        device: `cpu` or `cuda`, for the models that compute in torch.
+        stale_after_days: of vulnerability data.
+        expired_after_days: likewise.
+        now: the clock that ages it, seconds since 1970.
+    """
+
+    device: str
+    stale_after_days: int
+    expired_after_days: int
+    now: Callable[[], float] = time.time
+
+    def build(self, kind: Kind, bundles: Sequence[ProvenBundle]) -> HeldModel:
+        """The model of proven bundles, after it gave its golden answers.
+
+        Args:
+            kind: of event that it rates.
+            bundles: all that it is made of, in the order of its plan.
+
+        Raises:
+            ArtifactError: the bytes spell no model of this Axon, or one that does not answer as it was trained to.
+        """
+        golden = decode_golden(bundles[-1].files[GOLDEN])
+        model = self._model(bundles, golden)
+        return HeldModel(
+            model,
+            version=".".join(str(bundle.ref.version) for bundle in bundles),
+            bundles=tuple(identity_of(bundle.ref) for bundle in bundles),
+            size_bytes=sum(bundle.manifest.size_bytes for bundle in bundles),
+            probe=golden_batch(kind, golden.events),
+            facts=_facts(model, self.device) | _other_libraries(bundles),
+        )
+
+    def _model(self, bundles: Sequence[ProvenBundle], golden: Golden) -> Model:
+        parts = [decode_parts(bundle.files) for bundle in bundles]
+        what = str(bundles[-1].ref)
+        match bundles[-1].ref.model:
+            case "anomaly-flow":
+                return _proven(FlowAnomaly.from_parts(parts[0]), Kind.FLOW, golden, GOLDEN_TOLERANCE["cpu"], what)
+            case "anomaly-process":
+                return _proven(ProcessAnomaly.from_parts(parts[0]), Kind.PROCESS, golden, GOLDEN_TOLERANCE["cpu"], what)
+            case "behavior-flow":
+                from ensemble.layers.behavior import DeepBehavior  # noqa: PLC0415  # torch: 160 MB that the other layers do without
+
+                deep = DeepBehavior.from_parts(parts[0]).to(self.device)
+                return _proven(deep, Kind.FLOW, golden, GOLDEN_TOLERANCE[self.device], what)
+            case "posture-inventory":
+                return self._posture(PostureKnowledge.from_parts(parts[0]), PostureInventory.from_parts(parts[1]), golden, what)
+            case other:
+                raise ArtifactIncompatible(what, "a model this Axon knows", str(other))
+
+    def _posture(self, knowledge: PostureKnowledge, inventory: PostureInventory, golden: Golden, what: str) -> Model:
+        then = float(golden.events[0]["at"]) if golden.events else 0.0
+        _proven(ResiliencePosture(knowledge, inventory, now=lambda: then), Kind.FLOW, golden, GOLDEN_TOLERANCE["cpu"], what)
+        return ResiliencePosture(
+            knowledge,
+            inventory,
+            now=self.now,
+            stale_after_days=self.stale_after_days,
+            expired_after_days=self.expired_after_days,
+        )
+
+
+def identity_of(ref: BundleRef) -> str:
+    """A bundle by name and digest: equal ones are the same model."""
+    return f"{ref} {ref.manifest_sha256}"
+
+
+def _facts(model: Model, device: str) -> dict[str, Any]:
+    """What the log says of a model that was loaded (S0-15, S0-19)."""
+    if isinstance(model, ProcessAnomaly):
+        return {"processes_tracked": len(model.rarity.names)}
+    return {"device": device}
+
+
+def _other_libraries(bundles: Sequence[ProvenBundle]) -> dict[str, Any]:
+    """Libraries that have another version than at training: arrays do not change with them, but whoever looks into a bug wants to know."""
+    notes = [note for bundle in bundles for note in bundle.notes]
+    return {"libraries": notes} if notes else {}
+
+
+def _proven(model: Model, kind: Kind, golden: Golden, tolerance: float, what: str) -> Model:
+    """`model`, once it has scored the golden events as its trainer's model did."""
+    if not golden.events:
+        raise ArtifactCorrupt(what, "has no golden events: nothing shows that it is the model that was trained")
+    found = model.score(golden_batch(kind, golden.events)).scores
+    worst = float(np.abs(found - np.asarray(golden.scores)).max())
+    if not worst <= tolerance:  # NaN fails too
+        raise ArtifactIncompatible(f"{what}: golden scores", f"agreement within {tolerance:g}", f"a difference of {worst:.3g}")
+    return model
+
+
+def golden_batch(kind: Kind, events: Sequence[Mapping[str, Any]]) -> EventBatch:
+    """Golden events, wire-like, as columns; hosts alone become flows of nothing."""
+    if kind is Kind.PROCESS:
+        names = ("name", "parent", "command_line", "user", "host")
+        return process.admit([ProcessEvent(**{name: str(event.get(name, "")) for name in names}) for event in events])
+    blank = [0.0] * len(flow.FEATURE_NAMES)
+    admitted = flow.admit([event.get("features", blank) for event in events])
+    if admitted.refused:
+        raise ArtifactCorrupt("golden events", "hold a flow that the door refuses")
+    batch = FlowBatch(("",) * len(events), tuple(str(event.get("host", "")) for event in events), admitted.features)
+    return replace(batch, flags=admitted.flags)

@@ -1,0 +1,113 @@
+"""Which release is fused with: the wanted one, unless more of the ensemble speaks with one that stands in its place.
+
+One release makes an answer: its models, its fusion, its thresholds. So where a layer cannot have the wanted release, the whole
+ensemble stays with, or goes back to, the last good one, rather than answer with half of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ensemble.building import LAYERS
+from ensemble.candidates import Lineage
+from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactIncompatible
+from ensemble.events import Kind
+from ensemble.fusion import Fusion
+from ensemble.states import LoadFailure, SlotState, failure_of
+
+__all__ = ["FusionLoader", "Offer", "ReleaseFusion", "best_of", "is_whole"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseFusion:
+    """The fusion of a release; without one every verdict is indeterminate."""
+
+    name: str = ""
+    fusions: Mapping[Kind, Fusion] = field(default_factory=dict)
+
+    def of(self, kind: Kind) -> Fusion:
+        """How the layers of `kind` are pooled: as fitted, or by equal shares where nothing fitted can be had."""
+        return self.fusions.get(kind) or Fusion.builtin(
+            [layer for layer, plan in LAYERS.items() if plan.is_evidence and kind in plan.kinds]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """The fusions of the releases that may serve.
+
+    Attributes:
+        wanted: name of the release that the pointer names, "" where no pointer could be read.
+        pointer: which pointer that is, `<tenant>#<serial>`.
+        at_once: the promoter wants the release to take all traffic at once.
+        releases: at least one, the most wanted first.
+        trouble: why the wanted one is not among them; None where it is.
+    """
+
+    wanted: str
+    pointer: str
+    at_once: bool
+    releases: tuple[ReleaseFusion, ...]
+    trouble: LoadFailure | None
+
+
+@dataclass(frozen=True, slots=True)
+class FusionLoader:
+    """Reads the fusions of the releases that may serve."""
+
+    lineage: Lineage
+
+    def look(self) -> Offer:
+        """What may be fused with now; a release whose fusion cannot be is passed over, and named in `trouble`.
+
+        Raises:
+            ArtifactError: no release at all can be had.
+        """
+        found = self.lineage.look()
+        offered: list[ReleaseFusion] = []
+        troubles: list[ArtifactError] = []
+        for candidate in found.releases:
+            try:
+                fusions = {Kind(kind): Fusion.from_config(config) for kind, config in candidate.release.fusion.items()}
+            except (ArtifactError, ValueError) as error:
+                troubles.append(error if isinstance(error, ArtifactError) else ArtifactIncompatible("fusion", "a kind of event", "another"))
+            else:
+                offered.append(ReleaseFusion(candidate.name, fusions))
+        if not offered:
+            raise found.trouble or troubles[0]
+        trouble = found.trouble or (troubles[0] if offered[0].name != found.wanted else None)
+        return Offer(found.wanted, found.pointer, found.at_once, tuple(offered), failure_of(trouble) if trouble else None)
+
+    def load(self) -> ReleaseFusion:
+        """The fusion of the release that the pointer names, and of no other in its place.
+
+        Raises:
+            ArtifactError: it cannot be had.
+        """
+        offer = self.look()
+        if offer.releases[0].name != offer.wanted:
+            raise ArtifactCorrupt(f"release {offer.wanted}", offer.trouble.message if offer.trouble else "is not the one that serves")
+        return offer.releases[0]
+
+
+def is_whole(release: str, said: Mapping[str, SlotState]) -> bool:
+    """Whether every layer has all of `release` that the release names."""
+    return all(LAYERS[layer].kinds.keys() <= state.holds.get(release, frozenset()) for layer, state in said.items())
+
+
+def best_of(offer: Offer, said: Mapping[str, SlotState]) -> ReleaseFusion:
+    """The release with which most of the evidence speaks, on the kinds of event that the most wanted one knows; of equals that one.
+
+    Args:
+        offer: the releases that may serve.
+        said: layer -> its state; a layer that did not answer in time speaks neither for nor against a release.
+    """
+    kinds = offer.releases[0].fusions.keys()
+
+    def worth(release: ReleaseFusion) -> tuple[float, int]:
+        having = {layer: state.holds.get(release.name, frozenset()) for layer, state in said.items()}
+        covered = sum(release.of(kind).coverage(layer for layer, held in having.items() if kind in held) for kind in kinds)
+        return round(covered, 6), sum(len(held & kinds) for held in having.values())
+
+    return max(offer.releases, key=worth)  # the first of equals

@@ -1,0 +1,76 @@
+"""One bad row spoils only its own line: a batch on which a model raises is halved until the guilty rows stand alone (N-13).
+
+The other rows keep the scores they would have had without the guilty ones. Halving also mends a batch that is only too large, e.g. for
+the memory of a GPU. The largest parts come first, so that a model that fails on everything is given up soon: it is broken, not the
+events. Where the tries end, what was scored stays scored, and only the rest has no opinion.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+
+from ensemble.events import EventBatch
+from ensemble.layers.model import Model, ModelScores
+
+__all__ = ["score_around_poison"]
+
+MOST_TRIES = 256  # finds a dozen guilty rows of a thousand; each try costs a fraction of a millisecond
+HOPELESS_TRIES = 24  # of which none succeeded
+
+
+def score_around_poison(model: Model, batch: EventBatch, *, explain: bool, shown: float) -> tuple[ModelScores, Sequence[int]]:
+    """The model's scores, and the rows it could not score.
+
+    Args:
+        model: raises on some rows, or on none.
+        batch: n events.
+        explain: also ask for details; they are left out where a row is guilty.
+        shown: score of a guilty row; for show only.
+
+    Raises:
+        Exception: whatever the model raised, when it could score nothing.
+    """
+    try:
+        return _checked(model.score(batch, explain=explain), len(batch)), ()
+    except Exception:
+        if len(batch) == 1:
+            raise
+    tries = hits = 0
+    scores, abstains = np.full(len(batch), shown), ""
+    notes: dict[int, str] = {}
+    guilty: list[int] = []
+    todo = deque([(0, len(batch) // 2), (len(batch) // 2, len(batch))])
+    while todo and tries < MOST_TRIES:
+        start, stop = todo.popleft()
+        tries += 1
+        try:
+            said = _checked(model.score(batch.part(start, stop), explain=False), stop - start)
+        except Exception:
+            if tries >= HOPELESS_TRIES and not hits:
+                raise
+            middle = (start + stop) // 2
+            if stop - start == 1:
+                guilty.append(start)
+            else:
+                todo += [(start, middle), (middle, stop)]
+        else:
+            hits += 1
+            scores[start:stop], abstains = said.scores, said.abstains
+            notes |= {start + row: note for row, note in said.notes.items()}
+    if not hits:
+        raise ValueError("the model can score none of these events")
+    guilty += [row for start, stop in todo for row in range(start, stop)]
+    return ModelScores(scores, notes, {}, abstains), sorted(guilty)
+
+
+def _checked(said: ModelScores, size: int) -> ModelScores:
+    """What a model said, once it has the right shape and range: a model that says nonsense has failed as one that raises."""
+    scores = said.scores
+    if scores.shape != (size,):
+        raise ValueError(f"{scores.shape} scores for {size} events")
+    if not ((scores >= 0.0) & (scores <= 1.0)).all():  # NaN fails both comparisons
+        raise ValueError("a score is outside [0, 1]")
+    return said

@@ -1,0 +1,67 @@
+"""A copy of the shipped models to break, the layers' own deployments on it, and the ingress before them; all in one process."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deployments.ingress import IngressApp
+from deployments.layers import LayerDeployment
+from deployments.settings import ROOT, read_settings
+from ensemble.building import LAYERS
+
+from .conftest import PATIENT, Door, FakeMethod, RecordingMeter, values_of
+
+__all__ = ["ModelsOnDisk", "said"]
+
+
+class Handle:
+    """A deployment's handle without Ray."""
+
+    def __init__(self, deployment: LayerDeployment) -> None:
+        self.score, self.state, self.test = FakeMethod(deployment.score), FakeMethod(deployment.state), FakeMethod(deployment.test)
+
+
+class ModelsOnDisk:
+    """Files to break, and an ensemble that is started on them and looks at them when it is told to."""
+
+    def __init__(self, shipped: Path, meter: RecordingMeter) -> None:
+        shutil.copytree(ROOT / "artifacts", shipped)
+        self.shipped, self._meter = shipped, meter
+        self._layers: dict[str, LayerDeployment] = {}
+        self._doors: list[Door] = []
+
+    def files(self, pattern: str) -> list[Path]:
+        found = sorted(self.shipped.rglob(pattern))
+        assert found
+        return found
+
+    def start(self) -> Door:
+        """New processes, as it were: nothing of an earlier start is remembered."""
+        settings = values_of(read_settings({**PATIENT, "store": {"shipped": str(self.shipped)}}))
+        for layer in LAYERS:
+            self._layers[layer] = LayerDeployment(layer, settings, 0.0)
+            self._layers[layer]._keeper.stop()  # the tests look themselves
+        self.look()
+        handles = {layer: Handle(deployment) for layer, deployment in self._layers.items()}
+        self._doors.append(Door(IngressApp(settings, handles, self._meter)))
+        return self._doors[-1]
+
+    def look(self) -> None:
+        """Every layer looks at its files, and the ingress at the pointer, until nothing new is asked for."""
+        for _ in range(3):
+            for deployment in self._layers.values():
+                deployment._look()
+            for door in self._doors[-1:]:
+                door._loop.run(door.ingress._follower.look())
+
+    def close(self) -> None:
+        for door in self._doors:
+            door.close()
+
+
+def said(answer: Mapping[str, Any]) -> dict[str, str]:
+    """Layer -> its status in an answer."""
+    return {layer["layer"]: layer["status"] for layer in answer["layers"]}

@@ -275,31 +275,48 @@ def _process_batch(events: Sequence[ProcessRequest]) -> tuple[ProcessBatch, Sequ
     return process.admit(starts, [event.id for event in events]), range(len(events)), {}
 
 
-def answers(batch: EventBatch, verdicts: Verdicts, *, explain: bool, elapsed_ms: float) -> list[Verdict]:
-    """The verdicts of a batch, one an event, ready to be encoded."""
+def answers(batch: EventBatch, groups: Sequence[Verdicts], *, explain: bool, elapsed_ms: float) -> list[Verdict]:
+    """The verdicts of a batch, one an event, in the order of the events, ready to be encoded.
+
+    Args:
+        batch: n events.
+        groups: their verdicts; together every row once.
+        explain: also say what moved the layers.
+        elapsed_ms: since the oldest of the events came.
+    """
+    if len(groups) == 1:
+        return _answers_of(batch, groups[0], range(len(batch)), explain=explain, elapsed_ms=elapsed_ms)
+    placed: dict[int, Verdict] = {}
+    for group in groups:
+        rows = range(len(batch)) if group.rows is None else group.rows.tolist()
+        placed |= zip(rows, _answers_of(batch, group, rows, explain=explain, elapsed_ms=elapsed_ms), strict=True)
+    return [placed[row] for row in range(len(batch))]
+
+
+def _answers_of(batch: EventBatch, verdicts: Verdicts, rows: Sequence[int], *, explain: bool, elapsed_ms: float) -> list[Verdict]:
     columns = [(opinion, opinion.scores.tolist()) for opinion in verdicts.layers]
     explained = [_explained(opinion) for opinion in verdicts.layers] if explain else []
     scores, lows, highs = verdicts.score.tolist(), verdicts.low.tolist(), verdicts.high.tolist()
     return [
         Verdict(
             id=batch.ids[row],
-            score=scores[row],
-            low=lows[row],
-            high=highs[row],
-            verdict=verdicts.word[row],
-            severity=verdicts.severity[row],
+            score=scores[place],
+            low=lows[place],
+            high=highs[place],
+            verdict=verdicts.word[place],
+            severity=verdicts.severity[place],
             coverage=verdicts.coverage,
             degraded=verdicts.degraded,
             status=verdicts.status,
             layers=[
-                LayerAnswer(opinion.layer, column[row], opinion.status, opinion.version, opinion.reason or opinion.notes.get(row, ""))
+                LayerAnswer(opinion.layer, column[place], opinion.status, opinion.version, opinion.reason or opinion.notes.get(place, ""))
                 for opinion, column in columns
             ],
             elapsed_ms=elapsed_ms,
             flags=batch.flags.get(row, ()),
-            explanation=[part for parts in explained for part in parts[row]] if explain else None,
+            explanation=[part for parts in explained for part in parts[place]] if explain else None,
         )
-        for row in range(len(batch))
+        for place, row in enumerate(rows)
     ]
 
 

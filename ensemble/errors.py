@@ -6,7 +6,8 @@
     |  |- MalformedEvent        JSON, but no event: a wrong type, an unknown kind
     |  |- FeatureMismatch       features missing, extra, or not finite; named
     |  |- TooManyEvents         more events than one batch may carry
-    |  `- BodyTooLarge          more bytes than one request may carry
+    |  |- BodyTooLarge          more bytes than one request may carry
+    |  `- UnknownLayer          a layer that this ensemble does not have
     |- ArtifactError          the publisher's: the layer falls back
     |  |- ArtifactMissing       a pointer, manifest or file is not there
     |  |- ArtifactCorrupt       the bytes are not the bytes that were published
@@ -20,6 +21,8 @@
     |- TrainingError          the trainer's: the rows cannot teach what was asked
     `- LayerError             the operator's: the layer abstains
        |- LayerTimeout          no answer within the deadline
+       |- LayerOpen             its breaker is open: it was not asked
+       |- LayerOverloaded       as many calls as it may have are out: it was not asked
        `- LayerCrashed          the layer's process died or raised
 
 An error carries its fields, builds its own sentence, and survives pickling: every field goes through `super().__init__`.
@@ -42,6 +45,8 @@ __all__ = [
     "InsufficientMemory",
     "LayerCrashed",
     "LayerError",
+    "LayerOpen",
+    "LayerOverloaded",
     "LayerTimeout",
     "LoadTimeout",
     "MalformedEvent",
@@ -49,6 +54,7 @@ __all__ = [
     "PointerMoved",
     "TooManyEvents",
     "TrainingError",
+    "UnknownLayer",
     "VersionExists",
 ]
 
@@ -130,6 +136,19 @@ class BodyTooLarge(EventError):
 
     def __str__(self) -> str:
         return f"the body is larger than {self.limit_bytes:,} bytes"
+
+
+class UnknownLayer(EventError):
+    """The ensemble has no layer of that name."""
+
+    code = "UNKNOWN_LAYER"
+
+    def __init__(self, known: str) -> None:
+        super().__init__(known)
+        self.known = known
+
+    def __str__(self) -> str:
+        return f"there is no such layer; there are: {self.known}"
 
 
 class ArtifactError(EnsembleError):
@@ -290,6 +309,18 @@ class LayerTimeout(LayerError):
     """No answer within the deadline."""
 
     code = "LAYER_TIMEOUT"
+
+
+class LayerOpen(LayerError):
+    """Its breaker is open: it failed too often lately and was not asked."""
+
+    code = "LAYER_OPEN"
+
+
+class LayerOverloaded(LayerError):
+    """It has as many calls as it may have, or its own queue is full."""
+
+    code = "LAYER_OVERLOADED"
 
 
 class LayerCrashed(LayerError):

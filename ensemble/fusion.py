@@ -20,7 +20,7 @@ logit model", International Journal of Forecasting 30(2), 2014.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -146,6 +146,26 @@ class Fusion:
             layers=tuple(opinions),
         )
 
+    def fuse_each(self, opinions: Sequence[LayerScores], *, min_coverage: float, posture_bound: float) -> tuple[Verdicts, ...]:
+        """The verdicts of a batch in which a layer may have no opinion of single events; usually one group, of all rows.
+
+        Args:
+            opinions: as for `fuse`; the rows that a layer `abstained` from are fused without it.
+            min_coverage: likewise.
+            posture_bound: likewise.
+
+        Returns:
+            Groups of the rows of which the same layers spoke, each with its own coverage and status, together every row once.
+        """
+        groups = _rows_alike(opinions)
+        if not groups:
+            return (self.fuse(opinions, min_coverage=min_coverage, posture_bound=posture_bound),)
+        fused = (
+            (rows, self.fuse(_heard(opinions, rows, abstained), min_coverage=min_coverage, posture_bound=posture_bound))
+            for abstained, rows in groups
+        )
+        return tuple(replace(verdicts, rows=rows) for rows, verdicts in fused)
+
     def _words(
         self, score: NDArray[np.float64], coverage: float, min_coverage: float, thresholds: Thresholds | None
     ) -> tuple[VerdictWord, ...]:
@@ -172,6 +192,34 @@ class Fusion:
             return cls({k: float(v) for k, v in config["shares"].items()}, float(config["sharpness"]), thresholds)
         except (KeyError, TypeError, ValueError, AttributeError) as problem:
             raise ArtifactIncompatible("fusion", "shares, sharpness and thresholds", type(problem).__name__) from None
+
+
+Abstained = tuple[tuple[str, str], ...]  # layer and reason
+
+
+def _rows_alike(opinions: Sequence[LayerScores]) -> Sequence[tuple[Abstained, NDArray[np.intp]]]:
+    """Rows by which layers abstained from them, and why; nothing where none did."""
+    guilty: dict[int, Abstained] = {}
+    for opinion in opinions:
+        if opinion.abstained and opinion.speaks:
+            for row, reason in opinion.abstained.items():
+                guilty[row] = (*guilty.get(row, ()), (opinion.layer, reason))
+    if not guilty:
+        return ()
+    groups: dict[Abstained, list[int]] = {}
+    for row in range(len(opinions[0].scores)):
+        groups.setdefault(guilty.get(row, ()), []).append(row)
+    return [(abstained, np.array(rows, dtype=np.intp)) for abstained, rows in groups.items()]
+
+
+def _heard(opinions: Sequence[LayerScores], rows: NDArray[np.intp], abstained: Abstained) -> Sequence[LayerScores]:
+    """The opinions of `rows` alone; a layer that abstained from them keeps its scores for show."""
+    reasons = dict(abstained)
+    taken = [opinion.take(rows) for opinion in opinions]
+    return [
+        replace(one, status=LayerStatus.FALLBACK, version="", release="", reason=reasons[one.layer]) if one.layer in reasons else one
+        for one in taken
+    ]
 
 
 def _bound(posture_bound: float, thresholds: Iterable[Thresholds]) -> float:

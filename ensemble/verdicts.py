@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SPEAKING", "LayerScores", "LayerStatus", "Severity", "SystemStatus", "VerdictWord", "Verdicts", "system_status"]
+__all__ = ["SPEAKING", "LayerScores", "LayerStatus", "Severity", "SystemStatus", "VerdictWord", "Verdicts", "by_row", "system_status"]
 
 
 class LayerStatus(StrEnum):
@@ -107,6 +107,21 @@ class LayerScores:
         """Whether this opinion counts as evidence."""
         return self.status in SPEAKING
 
+    def take(self, rows: NDArray[np.intp]) -> LayerScores:
+        """The opinion of some rows only, in the order given."""
+        places = {int(row): place for place, row in enumerate(rows)}
+
+        def moved(texts: Mapping[int, str]) -> Mapping[int, str]:
+            return {places[row]: text for row, text in texts.items() if row in places}
+
+        return replace(
+            self,
+            scores=self.scores[rows],
+            notes=moved(self.notes),
+            details={name: column[rows] for name, column in self.details.items()},
+            abstained=moved(self.abstained),
+        )
+
     @classmethod
     def silent(cls, layer: str, status: LayerStatus, size: int, reason: str, *, score: float = 0.0) -> LayerScores:
         """An abstention: `score` is for show and weighs nothing."""
@@ -115,7 +130,7 @@ class LayerScores:
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """The fused answers for a batch, as columns.
+    """The fused answers for a batch of which the same layers spoke, as columns.
 
     Attributes:
         score: float64 (n,), probability of hostile at the reference prior of 1 %, in [0, 1].
@@ -127,6 +142,7 @@ class Verdicts:
         degraded: a layer that could have spoken did not.
         status: the word for the whole ensemble.
         layers: every layer's opinion, in a fixed order.
+        rows: which events of the batch these are, ascending; None for all of them.
     """
 
     score: NDArray[np.float64]
@@ -138,3 +154,17 @@ class Verdicts:
     degraded: bool
     status: SystemStatus
     layers: tuple[LayerScores, ...]
+    rows: NDArray[np.intp] | None = None
+
+
+def by_row(groups: Sequence[Verdicts], column: Callable[[Verdicts], Sequence[Any] | NDArray[Any] | float]) -> NDArray[Any]:
+    """A column of the verdicts of a whole batch, in the order of its events.
+
+    Args:
+        groups: the batch's verdicts; together every row once.
+        column: what to take of each group: n values, or one for all its rows.
+    """
+    placed = np.empty(sum(len(group.word) for group in groups), dtype=object)
+    for group in groups:
+        placed[slice(None) if group.rows is None else group.rows] = column(group)
+    return placed

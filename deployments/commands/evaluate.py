@@ -14,6 +14,7 @@ from ensemble.training.evaluating import FUSED, Judged
 from ensemble.training.flow_table import FlowTable, read_flow_table
 from ensemble.training.flows import LAYER_NAMES
 from ensemble.training.metrics import Separation, false_positive_interval
+from ensemble.verdicts import by_row
 
 __all__ = ["evaluate"]
 
@@ -66,12 +67,15 @@ def _judged_here(flows: FlowTable, tenant: str | None) -> tuple[Judged, list[str
         task = bars.add_task("flows", total=len(flows))
         for start in range(0, len(flows), FLOWS_AT_ONCE):
             part = flows.take(np.arange(start, min(start + FLOWS_AT_ONCE, len(flows))))
-            verdicts = ensemble.score(part.batch())
-            for opinion in verdicts.layers:
-                if opinion.layer in scores and opinion.speaks:
-                    scores[opinion.layer].append(opinion.scores)
-            scores[FUSED].append(verdicts.score)
-            words += verdicts.word
+            groups = ensemble.judge(part.batch())
+            for place, opinion in enumerate(groups[0].layers):
+                if opinion.layer in scores and all(group.layers[place].speaks for group in groups):
+                    said = np.empty(len(part))
+                    for group in groups:
+                        said[slice(None) if group.rows is None else group.rows] = group.layers[place].scores
+                    scores[opinion.layer].append(said)
+            scores[FUSED].append(by_row(groups, lambda group: group.score).astype(np.float64))
+            words += by_row(groups, lambda group: group.word).tolist()
             bars.update(task, completed=start + len(part))
     return _judged(flows, {name: np.concatenate(parts) for name, parts in scores.items() if parts}, words)
 

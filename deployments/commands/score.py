@@ -141,9 +141,9 @@ def _local_scorer(*, explain: bool) -> Scorer:
 
     def score(batch: EventBatch) -> Sequence[dict[str, Any]]:
         started = time.monotonic()
-        verdicts = ensemble.score(batch, explain=explain)
+        groups = ensemble.judge(batch, explain=explain)
         elapsed_ms = round((time.monotonic() - started) * 1000.0, 3)
-        answers = wire.answers(batch, verdicts, explain=explain, elapsed_ms=elapsed_ms)
+        answers = wire.answers(batch, groups, explain=explain, elapsed_ms=elapsed_ms)
         return [msgspec.to_builtins(answer) for answer in answers]
 
     return score

@@ -13,16 +13,18 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError
 from ray.serve.exceptions import BackPressureError
 
 from deployments.fanout import FanOut
-from deployments.settings import FusionSettings
+from deployments.settings import FusionSettings, read_settings
+from ensemble.building import LAYERS
 from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch, ProcessEvent
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.fusion import Fusion, Thresholds
-from ensemble.loading import LAYERS, ReleaseFusion
-from ensemble.slot import KindState, SlotState
+from ensemble.offers import ReleaseFusion
+from ensemble.states import KindState, SlotState
 from ensemble.verdicts import LayerScores, LayerStatus, SystemStatus, Verdicts, VerdictWord
 
 RELEASE = "default/7"
 DEADLINE_S = 0.25
+SETTINGS = read_settings()
 FLOWS = FlowBatch(("a", "b"), ("", ""), np.zeros((2, len(FEATURE_NAMES)), np.float32))
 PROCESSES = ProcessBatch.of([ProcessEvent("sh"), ProcessEvent("ls")])
 _RISING = Thresholds(0.1, 0.5, 0.9)
@@ -75,16 +77,21 @@ def fan_out(
     """All layers speak, but for those that are `changed`; `release` is fused with, None for the built-in rule."""
     calls = {layer: speaks(layer) for layer in LAYERS} | dict(changed)
     made = FanOut(
-        calls=calls, states=states or {}, deadline_s=deadline_s, fusion_settings=FusionSettings(min_coverage=0.5, posture_bound=0.5)
+        calls=calls,
+        states=states or {},
+        deadline_s=deadline_s,
+        fusion_settings=FusionSettings(min_coverage=0.5, posture_bound=0.5),
+        guard=SETTINGS.guard,
+        rollout=SETTINGS.rollout,
     )
     if release is not None:
-        made.serve(release)
+        made.serve(release, at_once=True)
     return made
 
 
 def verdicts_of(fan: FanOut, batch: EventBatch = FLOWS, *, waited_s: float = 0.0) -> Verdicts:
     async def scored() -> Verdicts:
-        verdicts = await fan.score(batch, explain=False, since=time.monotonic() - waited_s)
+        (verdicts,) = await fan.score(batch, explain=False, since=time.monotonic() - waited_s)
         await asyncio.sleep(0)  # a cancelled call ends in the next turn of the loop
         assert asyncio.all_tasks() == {asyncio.current_task()}, "a call of a layer is left running"
         return verdicts
@@ -291,3 +298,23 @@ def test_probes_ask_the_layers_once_a_second_at_most() -> None:
     asyncio.run(probed())
 
     assert states.asked < 50  # three layers, at most a few rounds however slow the machine
+
+
+def test_a_probe_that_leaves_takes_its_calls_with_it() -> None:
+    """I10: a hung layer, asked by probes that give up early, would be asked by a heap of calls."""
+
+    async def hung(_: str) -> Any:
+        await asyncio.get_running_loop().create_future()
+
+    async def probed() -> None:
+        fan = fan_out({}, states={"anomaly": hung})
+        for _ in range(5):
+            probe = asyncio.create_task(fan.system())
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            probe.cancel()
+            await asyncio.wait([probe])
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(probed())

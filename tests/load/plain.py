@@ -14,11 +14,12 @@ import uvicorn
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 
+from deployments.commands.local import own_store
 from deployments.settings import read_settings
+from ensemble.candidates import Lineage
 from ensemble.events import FlowBatch
 from ensemble.features import flow
 from ensemble.inprocess import Ensemble
-from ensemble.store.layout import Store
 
 __all__ = ["main", "plain_app"]
 
@@ -135,9 +136,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8002)
     port = parser.parse_args().port
     settings = read_settings()
+    store = own_store(settings)
     ensemble = Ensemble(
-        Store(settings.state, settings.shipped),
-        settings.store.tenant,
+        Lineage(lambda: store, [settings.store.tenant]),
         min_coverage=settings.fusion.min_coverage,
         posture_bound=settings.fusion.posture_bound,
         stale_after_days=settings.posture.stale_after_days,

@@ -1,0 +1,158 @@
+"""A segment: one file of events that are worth a second look at the same time.
+
+All events of a segment are of one kind, had one coverage and came within one span of time. Its name says so, and is enough to
+decide what is worth a look and what is too old:
+
+    <kind>-<coverage in millionths>-<since, seconds since 1970>-<random>.jsonl
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Annotated, Literal, Self
+
+import msgspec
+from msgspec import Meta
+
+from ensemble.retro.private import open_to_read
+from ensemble.verdicts import VerdictWord
+
+__all__ = ["Reading", "Segment", "Spooled", "Was", "line_of"]
+
+_NAME = re.compile(r"([a-z]{1,16})-([0-9]{7})-([0-9]{1,15})-[0-9a-f]{32}\.jsonl")
+_BLOCK_BYTES = 1 << 20
+_LATEST = 1e11  # seconds since 1970; the year 5138
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+
+
+class Was(msgspec.Struct, frozen=True):
+    """What was said of an event when it came."""
+
+    score: Share
+    verdict: VerdictWord
+    coverage: Share
+
+
+class Spooled(msgspec.Struct, frozen=True, kw_only=True):
+    """One waiting event: a line of a segment.
+
+    Attributes:
+        format: of this line.
+        at: when the event came, seconds since 1970.
+        digest: SHA-256 of the event's canonical wire form, in hexadecimal.
+        kind: of the event.
+        was: what was said of it.
+        event: the canonical wire form.
+    """
+
+    format: Literal[1] = 1
+    at: Annotated[float, Meta(ge=0.0, le=_LATEST)]
+    digest: str
+    kind: str
+    was: Was
+    event: msgspec.Raw
+
+
+@dataclass(slots=True, eq=False)
+class Segment:
+    """What is known of one file.
+
+    Attributes:
+        name: of the file.
+        kind: of every event in it.
+        coverage: that every event in it had, in millionths.
+        since: no event in it is older; seconds since 1970.
+        size_bytes: written.
+        events: written.
+        read_bytes: at the beginning, of events that had their second look.
+        done: events that had it.
+        is_skipped: could not be read; it waits for its age.
+    """
+
+    name: str
+    kind: str
+    coverage: int
+    since: int
+    size_bytes: int = 0
+    events: int = 0
+    read_bytes: int = 0
+    done: int = 0
+    is_skipped: bool = False
+
+    @classmethod
+    def new(cls, kind: str, coverage: int, since: int) -> Self:
+        """A segment that has no file yet."""
+        return cls(f"{kind}-{coverage:07d}-{since}-{uuid.uuid4().hex}.jsonl", kind, coverage, since)
+
+    @classmethod
+    def found(cls, name: str, folder: int) -> Self | None:
+        """The segment in the file `name`; None where the name is no segment's.
+
+        Raises:
+            OSError: it cannot be read, or is no regular file.
+        """
+        parts = _NAME.fullmatch(name)
+        if parts is None:
+            return None
+        size = lines = 0
+        last = b"\n"
+        with open_to_read(name, folder) as file:
+            while block := file.read(_BLOCK_BYTES):
+                size, lines, last = size + len(block), lines + block.count(b"\n"), block[-1:]
+        lines += last != b"\n"  # one that its writer did not finish; it will be found unreadable
+        return cls(name, parts[1], int(parts[2]), int(parts[3]), size, lines)
+
+    @property
+    def waiting(self) -> int:
+        """Events that had no second look yet."""
+        return self.events - self.done
+
+    def read(self, folder: int, most: int) -> Reading:
+        """The next events, at most `most`; a line that is torn or of another format is counted and passed over.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        events: list[Spooled] = []
+        unreadable = size = 0
+        with open_to_read(self.name, folder) as file:
+            file.seek(self.read_bytes)
+            for line in islice(file, min(most, self.waiting)):
+                size += len(line)
+                try:
+                    events.append(_decode(line))
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                    unreadable += 1
+        if not size:  # somebody cut the file: nothing comes after this
+            return Reading(self, (), self.waiting, self.size_bytes)
+        return Reading(self, events, unreadable, size)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Some events of a segment, from where the last reading ended.
+
+    Attributes:
+        segment: theirs.
+        events: those that could be read.
+        unreadable: how many could not.
+        size_bytes: of all of them.
+    """
+
+    segment: Segment
+    events: Sequence[Spooled]
+    unreadable: int
+    size_bytes: int
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Spooled).decode
+
+
+def line_of(event: Spooled) -> bytes:
+    """The line of an event."""
+    return _encode(event) + b"\n"

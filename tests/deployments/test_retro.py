@@ -1,0 +1,719 @@
+"""The second look: what was scored blind is scored again once the ensemble sees, and what turns hostile is told, late but told (N-02)."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from deployments import retro as page
+from deployments import wire
+from deployments.retro import Retro
+from deployments.settings import RetroSettings
+from ensemble.building import LAYERS
+from ensemble.errors import FeatureMismatch, MalformedEvent
+from ensemble.events import EventBatch, Kind
+from ensemble.retro.findings import FINDINGS, Finding, read_findings
+from ensemble.slot import LayerSlot
+from ensemble.states import SlotState
+from ensemble.verdicts import LayerScores
+from tests.deployments.conftest import PATIENT, Event, FakeMethod, OpenDoor, RecordingMeter, broken_slot
+
+HOUR_S = 3600.0
+T0 = 1_767_225_600.0  # 2026-01-01
+LIMITS = RetroSettings(enabled=True, max_mb=4, max_age_hours=24, max_findings_mb=1)
+Answer = wire.Verdict | Exception
+
+
+def flow(number: int) -> wire.FlowRequest:
+    return wire.FlowRequest(features=[float(number)] * 78, id=f"f{number}", host="web-1")
+
+
+def process(number: int, line: str = "ls") -> wire.ProcessRequest:
+    return wire.ProcessRequest(name="sh", command_line=line, id=f"p{number}", host="ws-17")
+
+
+def verdict(event: wire.EventRequest, word: str = "benign", coverage: float = 0.4, *, elapsed_ms: float = 0.0) -> wire.Verdict:
+    return wire.Verdict(event.id, 0.5, 0.1, 0.9, word, "low", coverage, coverage < 1.0, "PARTIALLY_OPERATIONAL", [], elapsed_ms)
+
+
+class Ensemble:
+    """Layers that see as much as they are told to, clocks that move when they are told to, and a door that may be busy."""
+
+    def __init__(self) -> None:
+        self.now = T0
+        self.coverage: dict[Kind, float] = dict.fromkeys(Kind, 0.4)
+        self.seen: list[list[str]] = []
+        self.answer: Callable[[wire.EventRequest], Any] = lambda event: verdict(event, "malicious", self.coverage[wire.kind_of(event)])
+        self.is_busy = False
+        self.slept: list[float] = []
+        self.on_sleep: Callable[[], None] = lambda: None
+
+    async def rescore(self, _kind: Kind, events: Sequence[wire.EventRequest]) -> list[Any]:
+        self.seen.append([event.id for event in events])
+        return [self.answer(event) for event in events]
+
+    async def coverage_of(self, kind: Kind) -> float:
+        return self.coverage[kind]
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+        self.on_sleep()
+        await asyncio.sleep(0)
+
+    def recover(self) -> None:
+        self.coverage = dict.fromkeys(Kind, 1.0)
+
+
+class World:
+    """A second look at an ensemble, on real files."""
+
+    def __init__(self, root: Path, settings: RetroSettings = LIMITS) -> None:
+        self.root, self.ensemble = root, Ensemble()
+        self.retro = self.another(settings)
+
+    def another(self, settings: RetroSettings = LIMITS) -> Retro:
+        made = self.ensemble
+        return Retro(
+            settings,
+            self.root,
+            rescore=made.rescore,
+            coverage_of=made.coverage_of,
+            is_busy=lambda: made.is_busy,
+            now=lambda: made.now,
+            clock=lambda: made.now,
+            sleep=made.sleep,
+        )
+
+    async def degraded(self, *events: wire.EventRequest, word: str = "benign", coverage: float = 0.4) -> None:
+        """Events that were scored by a part of the ensemble, on the disk."""
+        self.retro.offer(events, [verdict(event, word, coverage) for event in events])
+        await self.retro.flush()
+
+    async def looks(self) -> None:
+        """Look until there is nothing more to see."""
+        while await self.retro.look():
+            pass
+
+    @property
+    def findings(self) -> list[Finding]:
+        found, bad = read_findings(self.root)
+        assert bad == 0
+        return found
+
+    @property
+    def found(self) -> list[str]:
+        return [one.id for one in self.findings]
+
+    def files(self) -> list[Path]:
+        return [path for path in self.root.rglob("*") if path.is_file() and not path.name.startswith("findings")]
+
+
+Promise = Callable[[World], Awaitable[None]]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path / "state" / "retro")
+
+
+def kept(promise: Awaitable[None]) -> None:
+    async def bounded() -> None:
+        await asyncio.wait_for(promise, 30.0)
+
+    asyncio.run(bounded())
+
+
+# -- what is kept
+
+
+def test_only_what_a_part_of_the_ensemble_saw_is_kept(world: World) -> None:
+    """A silent posture leaves the coverage whole: it is no evidence about the event, so nothing was missed for want of it."""
+
+    async def promise() -> None:
+        events = [flow(number) for number in range(5)]
+        answers = [
+            verdict(events[0], coverage=1.0),
+            verdict(events[1], coverage=0.4),
+            FeatureMismatch("features", "has 77 numbers"),
+            verdict(events[3], coverage=0.0),
+            msgspec.structs.replace(verdict(events[4], coverage=1.0), degraded=True),
+        ]
+
+        world.retro.offer(events, answers)
+        await world.retro.flush()
+
+        assert world.retro.counts().spooled == 2
+        world.ensemble.recover()
+        await world.looks()
+        assert sorted(event for batch in world.ensemble.seen for event in batch) == ["f1", "f3"]
+
+    kept(promise())
+
+
+def test_what_is_kept_is_the_event_as_it_came_when_it_came_and_what_was_said_of_it(world: World) -> None:
+    async def promise() -> None:
+        events = [wire.FlowRequest(features={"Flow Duration": 3.0, "Destination Port": None}, id="f1", time="now"), process(2, "é \u2028")]
+
+        world.retro.offer(events, [verdict(event, "suspicious", 0.25, elapsed_ms=1500.0) for event in events])
+        await world.retro.flush()
+
+        lines = [msgspec.json.decode(line) for file in sorted(world.files()) for line in file.read_bytes().splitlines()]
+        assert [wire.parse_event(msgspec.json.encode(line["event"])) for line in lines] == events
+        assert {line["at"] for line in lines} == {T0 - 1.5}
+        assert lines[0]["was"] == {"score": 0.5, "verdict": "suspicious", "coverage": 0.25}
+
+    kept(promise())
+
+
+def test_an_event_has_one_digest_however_its_sender_ordered_it(world: World) -> None:
+    async def promise() -> None:
+        one = wire.parse_event(b'{"kind":"flow","features":{"Flow Duration":3,"Destination Port":80},"id":"a"}')
+        other = wire.parse_event(b'{"id":"a","features":{"Destination Port":80.0,"Flow Duration":3.0},"kind":"flow"}')
+        await world.degraded(one, other, flow(3))
+
+        world.ensemble.recover()
+        await world.looks()
+
+        assert len({finding.digest for finding in world.findings}) == 2
+
+    kept(promise())
+
+
+def test_an_offer_touches_no_disk(world: World) -> None:
+    """The hot path: what is written is written by another thread, later."""
+
+    async def promise() -> None:
+        world.retro.offer([flow(1)], [verdict(flow(1))])
+        assert not world.root.exists()
+
+        written_by: list[int] = []
+        write = os.write
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(os, "write", lambda fd, data: (written_by.append(threading.get_ident()), write(fd, data))[1])
+            await world.retro.flush()
+
+        assert threading.get_ident() not in written_by
+        assert len(world.files()) == 1
+
+    kept(promise())
+
+
+def test_the_buffer_is_bounded_and_what_it_cannot_take_is_counted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def promise() -> None:
+        monkeypatch.setattr(page, "BUFFER_BYTES", 10 * 4096)
+        events = [flow(number) for number in range(25)]
+
+        world.retro.offer(events, [verdict(event) for event in events])
+        assert world.retro.counts().dropped["buffer_full"] == 15
+        await world.retro.flush()
+        world.retro.offer(events[:5], [verdict(event) for event in events[:5]])
+        await world.retro.flush()
+
+        assert (world.retro.counts().spooled, world.retro.counts().dropped["buffer_full"]) == (15, 15)
+
+    kept(promise())
+
+
+def test_a_long_command_line_weighs_what_it_weighs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def promise() -> None:
+        monkeypatch.setattr(page, "BUFFER_BYTES", 1 << 20)
+
+        world.retro.offer([process(1, "A" * (2 << 20)), process(2)], [verdict(process(1)), verdict(process(2))])
+
+        assert world.retro.counts().dropped["buffer_full"] == 1
+
+    kept(promise())
+
+
+def test_switched_off_nothing_is_written_and_nothing_runs(tmp_path: Path) -> None:
+    async def promise() -> None:
+        world = World(tmp_path / "retro", LIMITS.model_copy(update={"enabled": False}))
+
+        await world.retro.start()
+        await world.degraded(flow(1))
+        await world.retro.stop()
+
+        assert len(asyncio.all_tasks()) <= 2  # this one and its time limit
+        assert not world.root.exists()
+        assert world.retro.counts().spooled == 0
+
+    kept(promise())
+
+
+def test_the_limits_of_the_settings_hold(world: World) -> None:
+    async def promise() -> None:
+        for start in range(0, 8000, 500):
+            world.ensemble.now += 60.0
+            await world.degraded(*(flow(number) for number in range(start, start + 500)))
+
+        counts = world.retro.counts()
+        assert counts.waiting_bytes <= 4 << 20
+        assert counts.waiting_events + counts.dropped["size"] == 8000
+        assert counts.dropped["size"] > 0
+        world.ensemble.now += 25 * HOUR_S
+        await world.retro.upkeep()
+
+        counts = world.retro.counts()
+        assert (counts.waiting_events, counts.waiting_bytes, counts.oldest_age_s) == (0, 0, 0.0)
+        assert counts.dropped["age"] + counts.dropped["size"] == 8000
+
+    kept(promise())
+
+
+# -- the second look
+
+
+def test_what_turns_hostile_is_a_finding_with_its_original_time(world: World) -> None:
+    async def promise() -> None:
+        await world.degraded(flow(1), flow(2))
+        world.ensemble.now += 90 * 60.0
+        world.ensemble.recover()
+        world.ensemble.answer = lambda event: verdict(event, "malicious" if event.id == "f2" else "benign", 1.0)
+
+        await world.looks()
+
+        (found,) = world.findings
+        assert (found.retro, found.id, found.kind, found.host) == (True, "f2", "flow", "web-1")
+        assert (found.at, found.found_at) == ("2026-01-01T00:00:00.000000+00:00", "2026-01-01T01:30:00.000000+00:00")
+        assert msgspec.to_builtins(found.was) == {"score": 0.5, "verdict": "benign", "coverage": 0.4}
+        assert msgspec.json.decode(found.verdict, type=wire.Verdict) == verdict(flow(2), "malicious", 1.0)
+        counts = world.retro.counts()
+        assert (counts.rescored, counts.findings, counts.waiting_events) == (2, 1, 0)
+        assert world.files() == []
+
+    kept(promise())
+
+
+NEWS = [("benign", "suspicious", True), ("indeterminate", "suspicious", True), ("suspicious", "malicious", True)]
+NO_NEWS = [("benign", "indeterminate", False), ("suspicious", "suspicious", False), ("malicious", "suspicious", False)]
+
+
+@pytest.mark.parametrize(("was", "now", "is_news"), [*NEWS, *NO_NEWS])
+def test_a_finding_is_what_alarms_more_than_it_did(world: World, was: str, now: str, is_news: bool) -> None:  # noqa: FBT001  # a case
+    async def promise() -> None:
+        await world.degraded(flow(1), word=was)
+        world.ensemble.recover()
+        world.ensemble.answer = lambda event: verdict(event, now, 1.0)
+
+        await world.looks()
+
+        assert bool(world.findings) is is_news
+
+    kept(promise())
+
+
+def test_nothing_is_scored_again_while_no_more_of_the_ensemble_speaks(world: World) -> None:
+    async def promise() -> None:
+        await world.degraded(flow(1), process(1))
+
+        await world.looks()
+        assert world.ensemble.seen == []
+        world.ensemble.coverage[Kind.PROCESS] = 1.0
+        await world.looks()
+
+        assert world.ensemble.seen == [["p1"]]
+
+    kept(promise())
+
+
+def test_a_batch_of_the_second_look_is_small(world: World) -> None:
+    async def promise() -> None:
+        await world.degraded(*(flow(number) for number in range(200)))
+        world.ensemble.recover()
+
+        await world.looks()
+
+        assert [len(batch) for batch in world.ensemble.seen] == [64, 64, 64, 8]
+        assert len(world.found) == 200
+
+    kept(promise())
+
+
+def test_a_second_look_that_sees_no_more_stops_and_keeps_everything(world: World) -> None:
+    """The state said it was over and it was not: each try comes later than the last, until the ensemble sees again."""
+
+    async def promise() -> None:
+        await world.degraded(*(flow(number) for number in range(100)))
+        world.ensemble.recover()
+        world.ensemble.answer = lambda event: verdict(event, "malicious", 0.4)
+
+        tried_at: list[float] = []
+        for _ in range(130):
+            before = len(world.ensemble.seen)
+            assert not await world.retro.look()
+            tried_at += [world.ensemble.now] * (len(world.ensemble.seen) - before)
+            world.ensemble.now += 1.0
+        assert [later - sooner for sooner, later in pairwise(tried_at)] == [2.0, 4.0, 8.0, 16.0, 32.0, 60.0]
+        assert (world.retro.counts().waiting_events, world.found) == (100, [])
+        world.ensemble.now += 60.0
+        world.ensemble.answer = lambda event: verdict(event, "malicious", 1.0)
+        await world.looks()
+
+        assert sorted(world.found) == sorted(f"f{number}" for number in range(100))
+        assert world.retro.counts().waiting_events == 0
+
+    kept(promise())
+
+
+def test_after_a_relapse_the_next_recovery_is_not_waited_out(world: World) -> None:
+    async def promise() -> None:
+        await world.degraded(flow(1))
+        world.ensemble.recover()
+        world.ensemble.answer = lambda event: verdict(event, "malicious", 0.4)
+        await world.looks()
+        world.ensemble.coverage[Kind.FLOW] = 0.9
+        world.ensemble.answer = lambda event: verdict(event, "malicious", 1.0)
+
+        await world.looks()
+
+        assert world.found == ["f1"]
+
+    kept(promise())
+
+
+def test_one_event_that_no_layer_can_score_holds_up_no_other_and_goes_round_in_no_loop(world: World) -> None:
+    async def promise() -> None:
+        await world.degraded(*(flow(number) for number in range(130)))
+        world.ensemble.recover()
+        world.ensemble.answer = lambda event: verdict(event, "malicious", 0.4 if event.id == "f0" else 1.0)
+
+        await world.looks()
+
+        assert len(world.found) == 129
+        assert world.retro.counts().waiting_events == 1
+        tries = len(world.ensemble.seen)
+        await world.looks()
+        assert len(world.ensemble.seen) == tries
+
+    kept(promise())
+
+
+def test_what_more_but_not_all_of_the_ensemble_saw_is_told_and_looked_at_once_more(world: World) -> None:
+    """Each look sees more than the last, so there is an end to them; nothing is told twice."""
+
+    async def promise() -> None:
+        await world.degraded(flow(1), flow(2), word="indeterminate", coverage=0.0)
+        world.ensemble.coverage[Kind.FLOW] = 0.4
+        words = {"f1": "suspicious", "f2": "benign"}
+        world.ensemble.answer = lambda event: verdict(event, words[event.id], world.ensemble.coverage[Kind.FLOW])
+        await world.looks()
+        assert world.found == ["f1"]
+        assert world.retro.counts().waiting_events == 2
+
+        world.ensemble.recover()
+        words["f2"] = "malicious"
+        await world.looks()
+
+        assert world.found == ["f1", "f2"]
+        assert [finding.was.coverage for finding in world.findings] == [0.0, 0.4]
+        assert world.retro.counts().waiting_events == 0
+
+    kept(promise())
+
+
+def test_an_event_that_the_door_of_today_refuses_is_counted_and_passed_over(world: World) -> None:
+    async def promise() -> None:
+        await world.degraded(*(flow(number) for number in range(3)))
+        (segment,) = world.files()
+        segment.write_bytes(segment.read_bytes().replace(b'"id":"f1"', b'"di":"f1"'))  # a field this wire does not know
+        world.ensemble.recover()
+        refused = MalformedEvent("features", "is not what it was")
+        world.ensemble.answer = lambda event: refused if event.id == "f0" else verdict(event, "malicious", 1.0)
+
+        await world.looks()
+
+        assert world.found == ["f2"]
+        assert (world.retro.counts().dropped["unreadable"], world.retro.counts().waiting_events) == (2, 0)
+
+    kept(promise())
+
+
+# -- order, crashes and disks
+
+
+def test_an_event_is_forgotten_only_after_its_finding_is_on_the_disk(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def promise() -> None:
+        await world.degraded(flow(1), flow(2))
+        world.ensemble.recover()
+
+        def full(_: int) -> None:
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+        with monkeypatch.context() as failing:
+            failing.setattr(os, "fsync", full)
+            await world.looks()
+        assert (world.retro.counts().findings, world.retro.counts().waiting_events) == (0, 2)
+        assert world.found == []
+        world.ensemble.now += 60.0
+        await world.looks()
+
+        assert sorted(world.found) == ["f1", "f2"]
+
+    kept(promise())
+
+
+def test_a_crash_between_finding_and_forgetting_repeats_the_finding_under_the_same_name(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At least once: the same digest and time are the same event."""
+
+    class Crash(BaseException):
+        pass
+
+    async def promise() -> None:
+        await world.degraded(flow(1))
+        world.ensemble.recover()
+
+        def dies(*_: object, **__: object) -> bool:
+            raise Crash
+
+        with monkeypatch.context() as crashing:
+            crashing.setattr(world.retro._spool, "settle", dies)
+            with pytest.raises(Crash):
+                await world.retro.look()
+        world.retro._spool.close()  # as the system does for the dead
+        world.retro = world.another()
+        await world.retro.upkeep()
+        await world.looks()
+
+        first, second = world.findings
+        assert (first.digest, first.at) == (second.digest, second.at)
+        assert world.retro.counts().adopted == 1
+
+    kept(promise())
+
+
+def test_a_failing_disk_costs_the_spool_and_is_said_once_on_change(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "ray.serve")
+
+    async def promise() -> None:
+        def full(*_: object) -> int:
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+        with monkeypatch.context() as failing:
+            failing.setattr(os, "write", full)
+            for number in range(5):
+                await world.degraded(flow(number))
+        assert world.retro.counts().dropped["disk"] == 5
+        await world.degraded(flow(6))
+
+        said = [(record.message, getattr(record, "code", "")) for record in caplog.records]
+        assert said == [("retro_disk_failed", "ENOSPC"), ("retro_disk_recovered", "")]
+        assert world.retro.counts().spooled == 1
+
+    kept(promise())
+
+
+def test_what_is_in_the_buffer_at_the_end_is_for_the_next_one(world: World) -> None:
+    async def promise() -> None:
+        await world.retro.start()
+        world.retro.offer([flow(1)], [verdict(flow(1))])
+        await world.retro.stop()
+
+        heir = world.another()
+        await heir.upkeep()
+
+        assert heir.counts().waiting_events == 1
+
+    kept(promise())
+
+
+# -- traffic first
+
+
+def test_the_second_look_waits_while_callers_wait(world: World) -> None:
+    async def promise() -> None:
+        await world.degraded(*(flow(number) for number in range(100)))
+        world.ensemble.recover()
+        world.ensemble.is_busy = True
+        looks_at_a_sleep: list[int] = []
+        done = asyncio.Event()
+
+        def slept() -> None:
+            looks_at_a_sleep.append(len(world.ensemble.seen))
+            if len(looks_at_a_sleep) == 20:
+                world.ensemble.is_busy = False
+            if len(world.ensemble.seen) == 2:
+                done.set()
+
+        world.ensemble.on_sleep = slept
+        looking = asyncio.create_task(world.retro._look_for_ever())
+        await done.wait()
+        looking.cancel()
+
+        assert looks_at_a_sleep[:20] == [0] * 20
+        assert len(world.found) == 100
+
+    kept(promise())
+
+
+def test_a_door_that_is_never_idle_lets_one_small_batch_through_a_second(world: World) -> None:
+    """Or the spool of a busy service would starve until its age limit drops it."""
+
+    async def promise() -> None:
+        await world.degraded(*(flow(number) for number in range(64 * 10)))
+        world.ensemble.recover()
+        world.ensemble.is_busy = True
+        began, done = world.ensemble.now, asyncio.Event()
+        world.ensemble.on_sleep = lambda: done.set() if len(world.ensemble.seen) == 10 else None
+
+        looking = asyncio.create_task(world.retro._look_for_ever())
+        await done.wait()
+        looking.cancel()
+
+        assert 10.0 <= world.ensemble.now - began <= 12.0
+
+    kept(promise())
+
+
+def test_a_second_look_that_fails_is_said_and_tried_again(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    async def promise() -> None:
+        await world.degraded(flow(1))
+        world.ensemble.recover()
+        done = asyncio.Event()
+
+        def broken(_: wire.EventRequest) -> wire.Verdict:
+            raise RuntimeError("command_line=hunter2")
+
+        def mended() -> None:
+            world.ensemble.answer = lambda event: verdict(event, "malicious", 1.0)
+            if world.retro.counts().findings:
+                done.set()
+
+        world.ensemble.answer, world.ensemble.on_sleep = broken, mended
+        looking = asyncio.create_task(world.retro._look_for_ever())
+        await done.wait()
+        looking.cancel()
+
+        assert world.found == ["f1"]
+        assert "retro_look_failed" in caplog.messages
+        assert "hunter2" not in caplog.text
+
+    kept(promise())
+
+
+# -- at the door
+
+
+class SwitchedHandle:
+    """A layer that loses and finds its models."""
+
+    def __init__(self, layer: str, whole: LayerSlot) -> None:
+        self.slot = broken_slot(layer)
+        self.whole = whole
+
+        async def score(batch: EventBatch, release: str, explain: bool) -> LayerScores:  # noqa: FBT001  # as the deployment
+            return self.slot.score(batch, release, explain=explain)
+
+        async def state(wanted: str) -> tuple[SlotState, str]:
+            return (self.whole if self.is_boasting else self.slot).state(wanted), "cpu"
+
+        self.is_boasting = False  # says that it is live, and is not
+        self.score, self.state = FakeMethod(score), FakeMethod(state)
+
+    def mend(self) -> None:
+        self.slot = self.whole
+
+
+def until(is_so: Callable[[], bool], meanwhile: Callable[[], object]) -> None:
+    end = time.monotonic() + 30.0
+    while not is_so():
+        assert time.monotonic() < end, "it never came to that"
+        meanwhile()
+
+
+@pytest.mark.parametrize("path", ["/v1/score", "/v1/score/batch"])
+def test_a_hostile_flow_that_came_while_the_layers_were_down_is_found_when_they_are_back(
+    open_door: OpenDoor,
+    slots: Mapping[str, LayerSlot],
+    flow_events: list[Event],
+    own_state: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    meter: RecordingMeter,
+    path: str,
+) -> None:
+    """N-02 through the door: fail-open becomes fail-late. And the second look itself is neither spooled nor counted as an event."""
+    monkeypatch.setattr(page, "FLUSH_EVERY_S", 0.01)
+    monkeypatch.setattr(page, "LOOK_EVERY_S", 0.01)
+    whole = open_door()
+    hostile = [one for one in flow_events if whole.post("/v1/score", one).json()["verdict"] in {"suspicious", "malicious"}]
+    assert hostile
+    down = {layer: SwitchedHandle(layer, slots[layer]) for layer in ("anomaly", "behavior")}
+    door = open_door(handles=down)
+
+    if path == "/v1/score":
+        door.ask_all(hostile)
+    else:
+        door.post(path, {"events": hostile})
+    until(lambda: door.ingress._retro.counts().waiting_events == len(hostile), lambda: door.get("/health"))
+    assert not (own_state / "retro" / FINDINGS).exists()
+    for handle in down.values():
+        handle.mend()
+    until(lambda: door.ingress._retro.counts().findings == len(hostile), lambda: door.get("/health"))
+
+    found, _ = read_findings(own_state / "retro")
+    assert sorted(one.id for one in found) == sorted(one["id"] for one in hostile)
+    assert {one.was.verdict for one in found} == {"indeterminate"}
+    counts = door.ingress._retro.counts()
+    assert (counts.spooled, counts.rescored, counts.waiting_events) == (len(hostile), len(hostile), 0)
+    assert meter.total("axon_events_scored_total") == len(flow_events) + len(hostile)
+
+
+def test_what_is_scored_again_in_vain_is_not_spooled_a_second_time(
+    open_door: OpenDoor, slots: Mapping[str, LayerSlot], flow_events: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page, "FLUSH_EVERY_S", 0.01)
+    monkeypatch.setattr(page, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(page, "FIRST_PAUSE_S", 0.01)
+    behavior = SwitchedHandle("behavior", slots["behavior"])
+    behavior.is_boasting = True
+    door = open_door(handles={"behavior": behavior})
+
+    door.post("/v1/score/batch", {"events": flow_events[:10]})
+    until(lambda: door.ingress._retro.counts().rescored >= 50, lambda: door.get("/health"))
+
+    counts = door.ingress._retro.counts()
+    assert (counts.spooled, counts.waiting_events, counts.findings) == (10, 10, 0)
+
+
+def test_a_silent_posture_alone_spools_nothing(open_door: OpenDoor, flow_events: list[Event], own_state: Path) -> None:
+    door = open_door(down={"resilience"})
+
+    assert door.post("/v1/score", flow_events[0]).json()["degraded"]
+    door.close()
+
+    assert [path for path in own_state.rglob("*") if path.is_file()] == []
+
+
+def test_a_door_with_the_second_look_switched_off_writes_nothing(open_door: OpenDoor, flow_events: list[Event], own_state: Path) -> None:
+    door = open_door(down=set(LAYERS), overrides={**PATIENT, "retro": {"enabled": False}})
+
+    door.post("/v1/score", flow_events[0])
+    door.close()
+
+    assert not (own_state / "retro").exists()
+
+
+def test_a_door_that_closes_leaves_its_degraded_events_to_the_next(open_door: OpenDoor, flow_events: list[Event], own_state: Path) -> None:
+    door = open_door(down={"behavior"})
+    door.post("/v1/score/batch", {"events": flow_events[:7]})
+    door.close()
+
+    heir = open_door(down={"behavior"})
+    until(lambda: heir.ingress._retro.counts().adopted == 7, lambda: heir.get("/health"))
+
+    assert len(list((own_state / "retro").glob("*/*.jsonl"))) == 1

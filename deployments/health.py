@@ -2,37 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Protocol
 
+from ensemble import errors
+from ensemble.building import LAYERS
 from ensemble.events import Kind
-from ensemble.loading import LAYERS, ReleaseFusion
-from ensemble.slot import KindState, SlotState
+from ensemble.offers import ReleaseFusion
+from ensemble.states import KindState, SlotState
 from ensemble.verdicts import SPEAKING, LayerStatus, SystemStatus, system_status
 
-__all__ = ["SystemView", "see_system"]
+__all__ = ["Breaker", "SystemView", "iso", "meaning_of", "see_system"]
 
 UNREACHABLE = "the layer did not answer"
+DISABLED = "switched off by an operator"
+NOT_ASKED = "the breaker is open: it is not asked until a trial succeeds"
+CLOSED = "closed"
+_KINDS = [getattr(errors, name) for name in errors.__all__]
+_MEANINGS = {kind.code: str(kind.__doc__).split("\n")[0] for kind in _KINDS}
+_CAUSES = {kind.code: kind.cause for kind in _KINDS if issubclass(kind, errors.ArtifactError)}
+
+
+class Breaker(Protocol):
+    """A layer's breaker, as the fan-out shows it."""
+
+    @property
+    def state(self) -> str:
+        """`closed`, `half_open` or `open`."""
+
+    @property
+    def since(self) -> float:
+        """When it left `closed` or came back there, seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
 class SystemView:
-    """What every slot said of itself.
+    """What every slot said of itself, and what the ingress makes of it.
 
     Attributes:
         status: the word of S0-12 for the slots of anomaly and behavior.
         coverage: share of the validated evidence on flows whose layers speak, in [0, 1].
+        coverage_by_kind: the same for each kind of event.
         release: name of the release that is fused with, "" for none.
-        layers: layer -> kind -> how it stands.
+        layers: layer -> kind -> how it stands, as a request would find it: a layer that is not asked is not live.
+        slots: layer -> what its slot said of itself, whether it is asked or not.
         devices: layer -> where it computes.
+        breakers: layer -> how its breaker stands; closed where it is not named.
+        disabled: layers that are switched off.
+        rollout: how the bringing-in of a release goes, None where there is none.
+        at: when this was seen, seconds since 1970.
     """
 
     status: SystemStatus
     coverage: float
+    coverage_by_kind: Mapping[Kind, float]
     release: str
     layers: Mapping[str, Mapping[Kind, KindState]]
+    slots: Mapping[str, SlotState]
     devices: Mapping[str, str]
+    breakers: Mapping[str, Breaker] = field(default_factory=dict)
+    disabled: frozenset[str] = frozenset()
+    rollout: Any = None
+    at: float = 0.0
 
     def health(self) -> dict[str, Any]:
         """The body of GET /health: 200 as long as the process can answer."""
@@ -56,32 +90,135 @@ class SystemView:
     def detail(self) -> dict[str, Any]:
         """The health, and each layer by kind of event, for GET /v1/status."""
         return self.health() | {
+            "coverage_by_kind": dict(self.coverage_by_kind),
             "release": self.release,
-            "layers": [
-                {
-                    "layer": layer,
-                    "device": self.devices.get(layer, ""),
-                    "kinds": {kind: {"status": s.status, "version": s.version, "reason": s.reason} for kind, s in kinds.items()},
-                }
-                for layer, kinds in self.layers.items()
-            ],
+            "rollout": None if self.rollout is None else asdict(self.rollout),
+            "time": iso(self.at),
+            "layers": [self._layer(layer) for layer in self.layers],
+        }
+
+    def listing(self) -> list[dict[str, Any]]:
+        """Each layer in a line, for GET /v1/layers."""
+        return [
+            {
+                "layer": layer,
+                "model_loaded": any(state.version for state in self._own(layer).values()),
+                "enabled": layer not in self.disabled,
+                "models": {kind: state.version for kind, state in self._own(layer).items() if state.version},
+                **_provider(kinds),
+            }
+            for layer, kinds in self.layers.items()
+        ]
+
+    def _own(self, layer: str) -> Mapping[Kind, KindState]:
+        return self.slots[layer].kinds if layer in self.slots else {}
+
+    def _layer(self, layer: str) -> dict[str, Any]:
+        slot, breaker = self.slots.get(layer), self.breakers.get(layer)
+        return {
+            "layer": layer,
+            "device": self.devices.get(layer, ""),
+            "release": slot.release if slot else "",
+            "size_bytes": slot.size_bytes if slot else 0,
+            "files_present": slot.files_present if slot else None,
+            "breaker": {"state": str(breaker.state), "since": iso(breaker.since)} if breaker else {"state": CLOSED, "since": ""},
+            "kinds": {kind: _kind(state) for kind, state in self.layers[layer].items()},
         }
 
 
-def see_system(layers: Sequence[str], said: Mapping[str, tuple[SlotState, str]], release: ReleaseFusion) -> SystemView:
-    """The view made of what the layers said; a layer that said nothing is in `timeout`."""
+def see_system(
+    layers: Sequence[str],
+    said: Mapping[str, tuple[SlotState, str]],
+    release: ReleaseFusion,
+    *,
+    disabled: Iterable[str] = (),
+    breakers: Mapping[str, Breaker] | None = None,
+    rollout: Any = None,  # noqa: ANN401  # a dataclass that this page only shows
+    now: Callable[[], float] = time.time,
+) -> SystemView:
+    """The view made of what the layers said; a layer that said nothing is in `timeout`.
+
+    Args:
+        layers: all that are asked, in order.
+        said: layer -> its slot's state and its device, for those that answered.
+        release: that is fused with.
+        disabled: layers that an operator switched off.
+        breakers: layer -> how its breaker stands; closed where it is not named.
+        rollout: how the bringing-in of a release goes.
+        now: seconds since 1970.
+    """
+    off, guarded, at = frozenset(disabled), dict(breakers or {}), now()
     seen: dict[str, Mapping[Kind, KindState]] = {}
     for layer in layers:
         silent = dict.fromkeys(LAYERS[layer].kinds, KindState(LayerStatus.TIMEOUT, reason=UNREACHABLE))
-        seen[layer] = said[layer][0].kinds if layer in said else silent
+        own = said[layer][0].kinds if layer in said else silent
+        seen[layer] = {kind: _as_asked(state, guarded.get(layer), is_off=layer in off) for kind, state in own.items()}
+    coverage = {kind: release.of(kind).coverage(_speaking(seen, kind)) for kind in Kind}
     flow_status = {layer: kinds.get(Kind.FLOW, KindState(LayerStatus.NOT_APPLICABLE)).status for layer, kinds in seen.items()}
     return SystemView(
-        status=system_status(status for layer, status in flow_status.items() if LAYERS[layer].is_evidence),
-        coverage=release.of(Kind.FLOW).coverage(layer for layer, status in flow_status.items() if status in SPEAKING),
+        status=system_status(status for layer, status in flow_status.items() if LAYERS[layer].is_evidence)
+        if release.name
+        else SystemStatus.FALLBACK_MODE,  # models that nothing is fused with detect nothing
+        coverage=coverage[Kind.FLOW],
+        coverage_by_kind=coverage,
         release=release.name,
         layers=seen,
+        slots={layer: state for layer, (state, _) in said.items()},
         devices={layer: device for layer, (_, device) in said.items()},
+        breakers=guarded,
+        disabled=off & set(layers),
+        rollout=rollout,
+        at=at,
     )
+
+
+def iso(seconds: float) -> str:
+    """A time for people and machines, in UTC; "" for 0.0, which is no time that anybody knows.
+
+    Args:
+        seconds: since 1970.
+    """
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z") if seconds else ""
+
+
+def meaning_of(code: str) -> str:
+    """What a code of ours means, in one sentence that is fit for any reader; "" for another one."""
+    return _MEANINGS.get(code, "")
+
+
+def _speaking(seen: Mapping[str, Mapping[Kind, KindState]], kind: Kind) -> list[str]:
+    return [layer for layer, kinds in seen.items() if kind in kinds and kinds[kind].status in SPEAKING]
+
+
+def _as_asked(state: KindState, breaker: Breaker | None, *, is_off: bool) -> KindState:
+    """How a request finds the layer: off, not asked, or as its slot says."""
+    if state.status is LayerStatus.NOT_APPLICABLE:
+        return state
+    if is_off:
+        return replace(state, status=LayerStatus.DISABLED, reason=DISABLED)
+    if breaker is not None and breaker.state != CLOSED:
+        return replace(state, status=LayerStatus.OPEN, reason=NOT_ASKED, since=breaker.since)
+    return state
+
+
+def _kind(state: KindState) -> dict[str, Any]:
+    """A kind of event in the long form."""
+    return {
+        "status": state.status,
+        "version": state.version,
+        "reason": state.reason,
+        "since": iso(state.since),
+        "trouble": _trouble(state),
+    }
+
+
+def _trouble(state: KindState) -> dict[str, str] | None:
+    """What is wrong, by code. The trouble's own sentence stays in the log: it may hold what is no client's business."""
+    if state.trouble is not None:
+        return {"code": state.trouble.code, "cause": state.trouble.cause, "meaning": meaning_of(state.trouble.code)}
+    if state.reason in _MEANINGS:  # a reason that is a code
+        return {"code": state.reason, "cause": _CAUSES.get(state.reason, ""), "meaning": meaning_of(state.reason)}
+    return None
 
 
 def _provider(kinds: Mapping[Kind, KindState]) -> dict[str, str]:

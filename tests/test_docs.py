@@ -1,4 +1,4 @@
-"""The README keeps its word: what it shows can be pasted, what it links is there, and every verb and setting is explained."""
+"""README and runbook keep their word: what they show can be pasted, what they name exists, and what exists is explained."""
 
 from __future__ import annotations
 
@@ -12,18 +12,23 @@ from pathlib import Path
 import pytest
 
 from deployments import wire
-from deployments.cli import app, models, train
+from deployments.cli import app, layers, models, train
+from deployments.openapi import document
+from deployments.telemetry import METRICS, RULES
+from ensemble import errors
 from ensemble.errors import EventError
+from ensemble.verdicts import SPEAKING, LayerStatus, SystemStatus
 
 ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
+README, RUNBOOK = ROOT / "README.md", ROOT / "configs" / "RUNBOOK.md"
+BOTH = [pytest.param(README, id="README"), pytest.param(RUNBOOK, id="RUNBOOK")]
 MAX_EVENTS = 1000
 OPTIONS_WITH_A_VALUE = {"-X", "--request", "-H", "--header", "-d", "--data", "--data-raw", "--data-binary", "--json", "-m", "-o"}
 BODY_OPTIONS = {"-d", "--data", "--data-raw", "--data-binary", "--json"}
 
 
-def blocks(*languages: str) -> list[str]:
-    found = re.findall(r"^```(\w*)\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
+def blocks(*languages: str, page: Path = README) -> list[str]:
+    found = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
     return [text for language, text in found if language in languages]
 
 
@@ -45,8 +50,9 @@ def commands(block: str) -> list[str]:
     return whole
 
 
-def curls() -> list[list[str]]:
-    said = [shlex.split(command, comments=True) for block in blocks("sh", "bash", "shell", "console") for command in commands(block)]
+def curls(page: Path = README) -> list[list[str]]:
+    shell = blocks("sh", "bash", "shell", "console", page=page)
+    said = [shlex.split(command, comments=True) for block in shell for command in commands(block)]
     return [words for words in said if words[0] == "curl"]
 
 
@@ -59,13 +65,13 @@ def address_of(curl: list[str]) -> str:
 
 
 def verbs() -> list[str]:
-    groups = {"": app, "train ": train, "models ": models}
+    groups = {"": app, "train ": train, "models ": models, "layers ": layers}
     named = []
     for group, typed in groups.items():
         for command in typed.registered_commands:
             assert command.callback is not None
             named.append(group + (command.name or command.callback.__name__.replace("_", "-")))
-    return [*named, "models"]
+    return [*named, "models", "layers"]
 
 
 def test_the_two_commands_come_first() -> None:
@@ -74,8 +80,9 @@ def test_the_two_commands_come_first() -> None:
     assert [shlex.split(command, comments=True) for command in commands(first)][:2] == [["make", "serve"], ["make", "test"]]
 
 
-def test_every_shell_block_is_valid_shell() -> None:
-    for block in blocks("sh", "bash", "shell"):
+@pytest.mark.parametrize("page", BOTH)
+def test_every_shell_block_is_valid_shell(page: Path) -> None:
+    for block in blocks("sh", "bash", "shell", page=page):
         checked = subprocess.run(["bash", "-n"], input=block, text=True, capture_output=True, check=False)
         assert checked.returncode == 0, checked.stderr
 
@@ -99,14 +106,20 @@ def test_the_body_of_every_curl_example_passes_the_door() -> None:
         assert not refused
 
 
-def test_every_curl_example_asks_a_route_that_exists_on_the_default_port() -> None:
-    from deployments.openapi import document  # noqa: PLC0415  # imports what only this test needs
-
-    paths = document(MAX_EVENTS)["paths"]
-    for curl in curls():
+@pytest.mark.parametrize("page", BOTH)
+def test_every_curl_example_asks_a_route_that_exists_on_the_default_port(page: Path) -> None:
+    assert curls(page)
+    for curl in curls(page):
         found = re.fullmatch(r"(?:http://)?(?:127\.0\.0\.1|localhost):8000(/[^?]*)?(\?.*)?", address_of(curl))
         assert found, address_of(curl)
-        assert (found[1] or "/") in paths
+        method = "post" if body_of(curl) or "POST" in curl else "get"
+        assert is_route(method, found[1] or "/"), curl
+
+
+def is_route(method: str, path: str) -> bool:
+    """Whether the contract has it; a name in braces is any name."""
+    paths = document(MAX_EVENTS)["paths"]
+    return any(re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", known), path) and method in paths[known] for known in paths)
 
 
 def test_every_json_block_is_json() -> None:
@@ -140,20 +153,22 @@ def test_every_relative_link_leads_somewhere() -> None:
     assert not missing
 
 
-def test_nothing_is_left_to_be_filled_in() -> None:
-    assert not re.findall(r"@@\w+@@|TODO|TBD|XXX|FIXME", README.read_text())
+@pytest.mark.parametrize("page", BOTH)
+def test_nothing_is_left_to_be_filled_in(page: Path) -> None:
+    assert not re.findall(r"@@\w+@@|TODO|TBD|XXX|FIXME", page.read_text())
 
 
 @pytest.mark.parametrize("verb", verbs())
-def test_every_verb_of_the_terminal_is_in_the_readme(verb: str) -> None:
-    assert re.search(rf"\baxon {verb}\b", README.read_text())
+def test_every_verb_of_the_terminal_is_in_the_readme_or_in_the_runbook(verb: str) -> None:
+    assert any(re.search(rf"\baxon {verb}\b", page.read_text()) for page in (README, RUNBOOK))
 
 
-def test_every_command_of_the_readme_is_a_verb_with_options_that_exist() -> None:
+@pytest.mark.parametrize("page", BOTH)
+def test_every_command_is_a_verb_with_options_that_exist(page: Path) -> None:
     import typer  # noqa: PLC0415
 
     root = typer.main.get_command(app)
-    for block in blocks("sh", "bash", "shell"):
+    for block in blocks("sh", "bash", "shell", page=page):
         for command in commands(block):
             words = shlex.split(command, comments=True)
             if not words[0].endswith("axon"):
@@ -182,3 +197,93 @@ def test_the_readme_makes_no_event_that_the_wire_refuses() -> None:
                     wire.parse_event(line.strip().rstrip(",").encode())
                 except EventError as error:
                     raise AssertionError(line) from error
+
+
+# -- the runbook: P37, whatever Axon says of itself has its place there
+
+DEPLOYMENTS = [path.read_text() for path in sorted((ROOT / "deployments").rglob("*.py"))]
+SOURCES = [*DEPLOYMENTS, *(path.read_text() for path in sorted((ROOT / "ensemble").rglob("*.py")))]
+ROOTS = {"EnsembleError"}  # raised by nobody
+CODES = sorted({getattr(errors, name).code for name in errors.__all__ if name not in ROOTS})
+CODES_OF_THE_EDGE = sorted(
+    {code for text in DEPLOYMENTS for code in re.findall(r'(?:refuse\(request, |: \()(?:\w+, )?"([A-Z_]{5,})"', text)}
+)
+CAUSES = sorted({kind.cause for name in errors.__all__ if issubclass(kind := getattr(errors, name), errors.ArtifactError)})
+EVENTS = sorted({event for text in DEPLOYMENTS for event in re.findall(r'(?:say\(\s*[\w. ]+?, |"event": )"(\w+)"', text)})
+
+
+def rows() -> dict[str, list[str]]:
+    """First cell of every row of a table of the runbook -> its other cells."""
+    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in RUNBOOK.read_text().splitlines() if line.startswith("|")]
+    return {first.strip("`"): others for first, *others in cells}
+
+
+@pytest.mark.parametrize("word", [*LayerStatus, *SystemStatus])
+def test_every_status_word_says_what_to_do(word: str) -> None:
+    assert len(rows()[word]) == 3
+    assert all(rows()[word])
+
+
+@pytest.mark.parametrize("status", list(LayerStatus))
+def test_the_runbook_knows_which_status_words_speak(status: LayerStatus) -> None:
+    assert rows()[status][0] == ("-" if status is LayerStatus.NOT_APPLICABLE else "yes" if status in SPEAKING else "no")
+
+
+@pytest.mark.parametrize("code", [*CODES, *CODES_OF_THE_EDGE])
+def test_every_code_is_in_the_runbook(code: str) -> None:
+    assert re.search(rf"\b{code}\b", RUNBOOK.read_text())
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for name in errors.__all__ if issubclass(kind := getattr(errors, name), errors.ArtifactError)], ids=lambda kind: kind.code
+)
+def test_the_runbook_gives_every_load_failure_its_own_cause_and_a_cure(kind: type[errors.ArtifactError]) -> None:
+    """S1-26."""
+    cause, means, cure = rows()[kind.code]
+
+    assert cause == kind.cause
+    assert means
+    assert cure
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_every_cause_says_where_to_look(cause: str) -> None:
+    assert rows()[cause][0]
+
+
+@pytest.mark.parametrize("name", list(METRICS))
+def test_every_metric_stands_in_the_runbook_as_it_is(name: str) -> None:
+    metric = METRICS[name]
+
+    labels = ", ".join(f"`{label}`" for label in metric.labels) or "-"
+    assert rows()[name] == [metric.instrument, labels, metric.unit, metric.meaning]
+
+
+def test_every_metric_that_the_runbook_names_exists() -> None:
+    """An alert on a metric that nobody records never fires."""
+    named = set(re.findall(r"\b(?:ray_)?(axon_[a-z_]+)", RUNBOOK.read_text()))
+
+    assert named <= METRICS.keys() | RULES.keys()
+    assert all(rule in RUNBOOK.read_text() for rule in RULES.values())
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_every_log_event_is_in_the_runbook(event: str) -> None:
+    assert f"`{event}`" in RUNBOOK.read_text()
+
+
+def test_every_log_line_has_its_event_as_a_key() -> None:
+    """S0-23: `say` writes it; who writes past it, with a traceback, names it too."""
+    written = r"(?:logger|logging\.getLogger\(.*?\))\.(?:info|warning|error|exception|critical)\(.*"
+    lines = [line for text in SOURCES for line in re.findall(written, text)]
+
+    assert lines
+    assert [line for line in lines if '"event": "' not in line] == []
+
+
+def test_every_route_that_the_runbook_names_exists() -> None:
+    """Those of the older runbooks begin with /api."""
+    named = re.findall(r"`(GET|POST) (/[^` ]*)", RUNBOOK.read_text())
+
+    assert len(named) > 5
+    assert [route for route in named if not route[1].startswith("/api/") and not is_route(route[0].lower(), route[1])] == []

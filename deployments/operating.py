@@ -1,0 +1,168 @@
+"""The routes for operators: how the ensemble stands, and the switches of its layers.
+
+There are no keys yet: these routes are open to whoever reaches the port, as scoring is, and `axon serve` binds it to loopback only.
+They can take layers away and give them back; they can neither bring a model nor make one trusted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from deployments.edge import as_json, refuse
+from deployments.health import SystemView, meaning_of
+from deployments.incidents import say
+from deployments.switches import Switches
+from ensemble.errors import ArtifactError, LayerCrashed, LayerTimeout, LoadTimeout, UnknownLayer
+from ensemble.store.controls import Controls
+
+__all__ = ["OperatorRoutes"]
+
+POST = ["POST"]
+
+
+@dataclass(slots=True)
+class OperatorRoutes:
+    """Answers what operators ask.
+
+    Attributes:
+        layers: names of all layers, in order.
+        tests: layer -> starts a test of its initialisation, which changes nothing that serves.
+        see: how the ensemble stands.
+        switches: what an operator may switch.
+        is_ready: whether it can score at all.
+        facts: what GET /v1/status also says, asked for at every request.
+        test_within_s: seconds that a test of a layer may take.
+    """
+
+    layers: Sequence[str]
+    tests: Mapping[str, Callable[[], Awaitable[Mapping[Any, Any]]]]
+    see: Callable[[], Awaitable[SystemView]]
+    switches: Switches
+    is_ready: Callable[[], bool]
+    facts: Callable[[], Mapping[str, Any]]
+    test_within_s: float
+    _testing: set[str] = field(default_factory=set)
+
+    def routes(self) -> list[Route]:
+        """All of them."""
+        return [
+            Route("/health", self._health),
+            Route("/ready", self._ready),
+            Route("/v2/health/live", self._live),
+            Route("/v2/health/ready", self._ready),
+            Route("/v1/status", self._status),
+            Route("/v1/layers", self._list),
+            Route("/v1/layers/{layer}/test", self._test, methods=POST),
+            Route("/v1/layers/{layer}/disable", self._disable, methods=POST),
+            Route("/v1/layers/{layer}/enable", self._enable, methods=POST),
+            Route("/v1/layers/{layer}/reset", self._reset, methods=POST),
+        ]
+
+    async def _health(self, _: Request) -> Response:
+        return as_json((await self.see()).health())
+
+    async def _live(self, _: Request) -> Response:
+        return as_json({"live": True})
+
+    async def _ready(self, _: Request) -> Response:
+        """Ready is not whole: with every layer down it still answers, and says what the answer is worth."""
+        is_ready = self.is_ready()
+        return as_json({"ready": is_ready}, 200 if is_ready else 503)
+
+    async def _status(self, _: Request) -> Response:
+        controls = self.switches.controls
+        switched = {
+            "disabled": sorted(controls.disabled | self.switches.always_disabled),
+            "disabled_by_environment": sorted(self.switches.always_disabled),
+            "resets": dict(controls.resets),
+            "retreated": dict(controls.retreated),
+        }
+        body = (await self.see()).detail() | {"controls": switched, "version": version("axon")}
+        return as_json(body | dict(self.facts()))
+
+    async def _list(self, _: Request) -> Response:
+        return as_json({"layers": (await self.see()).listing()})
+
+    async def _test(self, request: Request) -> Response:
+        layer = self._named(request)
+        if layer in self._testing:  # a test loads beside the model that serves: two at once would need the memory twice
+            return refuse(request, 409, "TEST_RUNNING", "this layer is being tested now; ask again when that is done")
+        self._testing.add(layer)
+        try:
+            return as_json(await self._tested(layer))
+        finally:
+            self._testing.discard(layer)
+
+    async def _tested(self, layer: str) -> dict[str, Any]:
+        started = time.monotonic()
+        code = ""
+        trials: Mapping[Any, Any] = {}
+        try:
+            trials = await asyncio.wait_for(_awaited(self.tests[layer]), self.test_within_s)
+        except TimeoutError:
+            code = LayerTimeout.code
+        except Exception as error:  # noqa: BLE001  # the layer's process died or raised: that is the outcome of the test
+            code = LayerCrashed.code
+            say(logging.ERROR, "layer_test_failed", {"layer": layer, "error": str(error), "error_type": type(error).__name__})
+        kinds = {str(kind): _trial(trial) for kind, trial in trials.items()}
+        is_ok = bool(kinds) and all(kind["ok"] for kind in kinds.values())
+        for kind, trial in trials.items():
+            fields = {"layer": layer, "kind": str(kind), "ok": trial.ok, "code": trial.code, "error": trial.message}
+            say(logging.INFO if trial.ok else logging.WARNING, "layer_tested", fields)
+        elapsed_ms = round((time.monotonic() - started) * 1000.0, 3)
+        return {"layer": layer, "ok": is_ok, "code": code, "message": meaning_of(code), "kinds": kinds, "elapsed_ms": elapsed_ms}
+
+    async def _disable(self, request: Request) -> Response:
+        layer = self._named(request)
+        return await self._switched(request, layer, lambda now: now.with_disabled(layer))
+
+    async def _enable(self, request: Request) -> Response:
+        layer = self._named(request)
+        return await self._switched(request, layer, lambda now: now.with_enabled(layer))
+
+    async def _reset(self, request: Request) -> Response:
+        layer = self._named(request)
+        return await self._switched(request, layer, lambda now: now.with_reset(layer))
+
+    async def _switched(self, request: Request, layer: str, change: Callable[[Controls], Controls]) -> Response:
+        try:
+            controls = await self.switches.change(change)
+        except (ArtifactError, OSError, ValueError) as error:
+            say(logging.ERROR, "controls_not_kept", {"layer": layer, "error": str(error), "error_type": type(error).__name__})
+            unkept = "the switch could not be kept, so nothing was changed; the log says why"
+            hangs = "the disk does not answer: the switch holds once it is kept; GET /v1/layers says whether"
+            return refuse(request, 503, "CONTROLS_NOT_KEPT", hangs if isinstance(error, LoadTimeout) else unkept)
+        held = layer in self.switches.always_disabled
+        enabled = layer not in controls.disabled and not held
+        return as_json({"layer": layer, "enabled": enabled, "disabled_by_environment": held, "resets": controls.resets.get(layer, 0)})
+
+    def _named(self, request: Request) -> str:
+        """The layer that the path names.
+
+        Raises:
+            UnknownLayer: there is none of that name.
+        """
+        layer: str = request.path_params["layer"]
+        if layer not in self.layers:
+            raise UnknownLayer(", ".join(self.layers))
+        return layer
+
+
+def _trial(trial: Any) -> dict[str, Any]:  # noqa: ANN401  # a `Trial` of ensemble.slot
+    """What a client hears of a trial: its code and what that means; the sentence itself is in the log."""
+    meaning = "" if trial.ok else meaning_of(trial.code)
+    return {"ok": trial.ok, "version": trial.version, "code": trial.code, "message": meaning, "elapsed_ms": round(trial.elapsed_ms, 3)}
+
+
+async def _awaited(call: Callable[[], Awaitable[Mapping[Any, Any]]]) -> Mapping[Any, Any]:
+    return await call()  # a response of Serve is awaitable, but no coroutine

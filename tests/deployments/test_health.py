@@ -1,0 +1,133 @@
+"""One view of the ensemble: as a request would find it, not as a slot believes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pytest
+
+from deployments.health import iso, meaning_of, see_system
+from ensemble import errors
+from ensemble.building import LAYERS
+from ensemble.events import Kind
+from ensemble.fusion import Fusion
+from ensemble.offers import ReleaseFusion
+from ensemble.states import KindState, LoadFailure, SlotState
+from ensemble.verdicts import LayerStatus, SystemStatus
+
+NOW = 1_795_000_000.0
+FAILURE = LoadFailure("ARTIFACT_CORRUPT", "/srv/models/model.safetensors: torn", "files")
+FUSIONS = ReleaseFusion(
+    "default/1",
+    {Kind.FLOW: Fusion({"anomaly": 0.6, "behavior": 0.4}, 1.0, {}), Kind.PROCESS: Fusion({"anomaly": 1.0}, 1.0, {})},
+)
+LIVE = KindState(LayerStatus.LIVE, "1", since=NOW - 60)
+DOWN = KindState(LayerStatus.FALLBACK, reason="ARTIFACT_CORRUPT", since=NOW - 60, trouble=FAILURE)
+
+
+@dataclass(frozen=True)
+class Breaker:
+    state: str
+    since: float = NOW - 30
+
+
+@dataclass(frozen=True)
+class Rollout:
+    release: str
+    share: float
+
+
+def slots(**states: KindState) -> Mapping[str, tuple[SlotState, str]]:
+    return {
+        layer: (SlotState(layer, "default/1", dict.fromkeys(LAYERS[layer].kinds, states.get(layer, LIVE)), size_bytes=100), "cpu")
+        for layer in LAYERS
+    }
+
+
+def test_everything_down_is_a_word_and_not_a_failure() -> None:
+    """P38: FALLBACK_MODE, and the view is made all the same."""
+    view = see_system(list(LAYERS), slots(**dict.fromkeys(LAYERS, DOWN)), FUSIONS)
+
+    assert (view.status, view.coverage) == (SystemStatus.FALLBACK_MODE, 0.0)
+    assert view.health()["status"] == "degraded"
+
+
+@pytest.mark.parametrize("state", ["open", "half_open"])
+def test_a_layer_behind_an_open_breaker_is_not_live(state: str) -> None:
+    """Its slot is well, and nobody asks it: what a request finds is what counts."""
+    view = see_system(
+        list(LAYERS),
+        slots(),
+        FUSIONS,
+        breakers={"behavior": Breaker(state), "anomaly": Breaker("closed")},
+        now=lambda: NOW,
+    )
+
+    assert view.layers["behavior"][Kind.FLOW].status is LayerStatus.OPEN
+    assert view.layers["anomaly"][Kind.FLOW].status is LayerStatus.LIVE
+    assert view.status is SystemStatus.PARTIALLY_OPERATIONAL
+    detail = {layer["layer"]: layer for layer in view.detail()["layers"]}
+    assert detail["behavior"]["breaker"] == {"state": state, "since": iso(NOW - 30)}
+    assert detail["behavior"]["kinds"]["flow"]["since"] == iso(NOW - 30)
+    assert detail["resilience"]["breaker"] == {"state": "closed", "since": ""}
+
+
+def test_a_layer_that_is_switched_off_is_disabled_whatever_its_slot_says() -> None:
+    view = see_system(list(LAYERS), slots(anomaly=DOWN), FUSIONS, disabled={"anomaly", "nobody"})
+
+    assert view.layers["anomaly"][Kind.PROCESS].status is LayerStatus.DISABLED
+    assert view.disabled == {"anomaly"}
+    assert view.coverage_by_kind == {Kind.FLOW: pytest.approx(0.4), Kind.PROCESS: 0.0}
+
+
+def test_the_trouble_of_a_layer_is_told_without_its_own_sentence() -> None:
+    """C-03: that may hold a path; it is in the log."""
+    view = see_system(list(LAYERS), slots(behavior=DOWN), FUSIONS, now=lambda: NOW)
+
+    detail = view.detail()
+    flow = next(layer for layer in detail["layers"] if layer["layer"] == "behavior")["kinds"]["flow"]
+    assert flow["trouble"] == {"code": "ARTIFACT_CORRUPT", "cause": "files", "meaning": "The bytes are not the bytes that were published."}
+    assert flow["since"] == iso(NOW - 60)
+    assert "/srv" not in str(detail)
+
+
+def test_a_trouble_is_told_although_a_model_serves() -> None:
+    """An older proven model speaks, and the new one could not be had: both are news."""
+    kept = KindState(LayerStatus.LAST_GOOD, "1", "ARTIFACT_CORRUPT", NOW, FAILURE)
+
+    view = see_system(list(LAYERS), slots(behavior=kept), FUSIONS)
+
+    kinds = next(layer for layer in view.detail()["layers"] if layer["layer"] == "behavior")["kinds"]
+    assert (view.status, kinds["flow"]["trouble"]["code"]) == (SystemStatus.FULLY_OPERATIONAL, "ARTIFACT_CORRUPT")
+
+
+def test_how_a_release_is_brought_in_is_shown() -> None:
+    """S1-08, N-12."""
+    view = see_system(list(LAYERS), slots(), FUSIONS, rollout=Rollout("default/2", 0.1))
+
+    assert view.detail()["rollout"] == {"release": "default/2", "share": 0.1}
+
+
+def test_a_layer_that_says_nothing_has_no_models_that_anybody_knows_of() -> None:
+    said = {layer: state for layer, state in slots().items() if layer != "behavior"}
+
+    view = see_system(list(LAYERS), said, FUSIONS)
+
+    listed = {layer["layer"]: layer for layer in view.listing()}
+    assert (listed["behavior"]["model_loaded"], listed["behavior"]["status"]) == (False, "timeout")
+    assert next(layer for layer in view.detail()["layers"] if layer["layer"] == "behavior")["files_present"] is None
+
+
+def test_a_time_is_in_utc_and_no_time_is_nothing() -> None:
+    assert iso(0.0) == ""
+    assert iso(1_795_214_400.0) == "2026-11-20T22:40:00Z"
+
+
+@pytest.mark.parametrize("name", [name for name in errors.__all__ if name != "EnsembleError"])
+def test_every_code_has_a_meaning_in_a_sentence(name: str) -> None:
+    assert meaning_of(getattr(errors, name).code)
+
+
+def test_a_code_of_somebody_else_means_nothing_to_us() -> None:
+    assert meaning_of("E_WHATEVER") == ""

@@ -10,12 +10,14 @@ from typing import Any
 import ray
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import AutoscalingConfig
+from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 
 from deployments.ingress import Ingress
 from deployments.layers import LayerDeployment
+from deployments.routing import SpeakingFirst
 from deployments.settings import ScalingSettings, read_settings
-from ensemble.loading import LAYERS
+from deployments.trust import read_trust
+from ensemble.building import LAYERS
 
 __all__ = ["build"]
 
@@ -27,10 +29,16 @@ def build(args: dict[str, Any]) -> Application:
     """The application for `args`, which are laid over configs/default.yaml.
 
     Raises:
-        pydantic.ValidationError: a setting is unknown or impossible; every mistake is named.
+        pydantic.ValidationError: a setting is unknown or impossible, or the trust list is wrong; every mistake is named.
     """
     settings = read_settings(args)
+    read_trust(settings)  # refused here, where an operator looks on, and not in a replica
     values = settings.model_dump(mode="json")
+    looked_after: dict[str, Any] = settings.replicas.model_dump(exclude={"routing_stats_period_s"})
+    chosen: dict[str, Any] = {
+        "request_router_class": SpeakingFirst,
+        "request_routing_stats_period_s": settings.replicas.routing_stats_period_s,
+    }
     handles = {}
     for name in LAYERS:
         layer = settings.layer(name)
@@ -40,6 +48,8 @@ def build(args: dict[str, Any]) -> Application:
             ray_actor_options={"num_cpus": layer.num_cpus, "num_gpus": gpus},
             max_ongoing_requests=layer.max_ongoing_requests,
             autoscaling_config=_autoscaling(layer),
+            request_router_config=RequestRouterConfig(**chosen),
+            **looked_after,
         )
         handles[name] = deploy_layer(LayerDeployment).bind(name, values, gpus)
     deploy_ingress = serve.deployment(
@@ -48,6 +58,7 @@ def build(args: dict[str, Any]) -> Application:
         max_ongoing_requests=settings.ingress.max_ongoing_requests,
         max_queued_requests=settings.ingress.max_queued_requests,
         autoscaling_config=_autoscaling(settings.ingress),
+        **looked_after,
     )
     return deploy_ingress(Ingress).bind(values, handles)
 

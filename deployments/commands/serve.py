@@ -17,6 +17,7 @@ import httpx
 import yaml
 from rich.console import Console
 
+from deployments.draining import close_door
 from deployments.environment import prepare_environment
 from deployments.settings import read_settings
 
@@ -24,6 +25,7 @@ __all__ = ["ServeRefused", "serve_forever"]
 
 READY_WITHIN_S = 120.0
 STOP_WITHIN_S = 45.0
+FINISH_WITHIN_S = 4.0  # for the calls that were taken; Serve would start a new front proxy after three looks, 2 s apart
 SERVE_LOGS = "/tmp/ray/session_latest/logs/serve"  # noqa: S108  # where Ray keeps them
 LEAST_CPUS = 2  # logical ones for Ray's scheduler: on one core the replicas still start, they only share it
 
@@ -81,6 +83,7 @@ def serve_forever(config: Path, *, host: str | None, port: int | None, auth: str
         last_resort = threading.Timer(STOP_WITHIN_S, os._exit, (1,))  # Ray cannot shut down in order when its own processes died first
         last_resort.daemon = True
         last_resort.start()
+        close_door(FINISH_WITHIN_S)
         serve.shutdown()  # type: ignore[no-untyped-call]  # Ray has no types for it
         ray.shutdown()
 

@@ -1,0 +1,48 @@
+"""Which replica of a layer is asked: one that speaks of this kind of event, before one that does not.
+
+A replica in fallback answers fastest, so that the shortest queue, which Serve goes by, would lead most of the traffic to it and blind
+more than its share of the answers. Therefore every replica reports the kinds of event it speaks of, and those that speak are asked
+first. A replica that just started has reported nothing yet and waits its turn. Where none speaks, any is asked: an abstention is an answer.
+Source: Beyer et al., "Site Reliability Engineering", O'Reilly 2016, chapter 20, on the backend that fails fast and attracts more.
+"""
+
+from __future__ import annotations
+
+from ray.serve._private.common import ReplicaID, RequestMetadata
+from ray.serve._private.request_router.common import PendingRequest
+from ray.serve._private.request_router.pow_2_router import PowerOfTwoChoicesRequestRouter
+from ray.serve._private.request_router.replica_wrapper import RunningReplica
+
+from ensemble.states import SlotState
+from ensemble.verdicts import SPEAKING
+
+__all__ = ["SpeakingFirst", "routing_stats"]
+
+
+class SpeakingFirst(PowerOfTwoChoicesRequestRouter):
+    """Serve's own choice of two, among the replicas that speak of the kind of event that is asked about."""
+
+    def apply_locality_routing(self, pending_request: PendingRequest | None = None) -> set[ReplicaID]:
+        """The replicas to choose from: Serve's own, less those that would only abstain."""
+        near: set[ReplicaID] = super().apply_locality_routing(pending_request)
+        batch = pending_request.args[0] if pending_request is not None and pending_request.args else None
+        kind = getattr(batch, "kind", None)
+        if kind is None:  # not a batch to score: whoever is asked for its state
+            return near
+        speaking = {replica.replica_id for replica in self._replicas_list if replica.routing_stats.get(kind)}
+        return (near & speaking) or speaking or near
+
+    def _fulfill_next_pending_request(self, replica: RunningReplica, request_metadata: RequestMetadata | None = None) -> None:
+        """Give a replica to the call it was chosen for; Serve's own order would give it to the one that waits longest, of whatever kind."""
+        waiting = self._pending_requests_to_fulfill
+        for place, call in enumerate(waiting):  # by identity: calls of one HTTP request share their request id
+            if call.metadata is request_metadata and not call.future.done():
+                del waiting[place]
+                waiting.appendleft(call)
+                super()._fulfill_next_pending_request(replica, request_metadata)
+                return
+
+
+def routing_stats(state: SlotState) -> dict[str, float]:
+    """What a replica reports of itself: 1.0 for every kind of event that it speaks of."""
+    return {str(kind): 1.0 for kind, how in state.kinds.items() if how.status in SPEAKING}

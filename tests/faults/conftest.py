@@ -1,0 +1,78 @@
+"""Real services to break. Starting one takes ten seconds and more, so that tests share one, and each test finds it whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.load.flows import made_up_flows, single_bodies
+
+from .service import STARTED_WITHIN_S, Service, start_service
+
+DISTINCT_FLOWS = 64
+
+
+class Services:
+    """The one service that runs now. The other kind, or one that a test has ended, is a new start."""
+
+    def __init__(self, folders: pytest.TempPathFactory, bodies: Sequence[bytes]) -> None:
+        self._folders, self._bodies = folders, bodies
+        self._running: tuple[bool, Service] | None = None
+
+    def whole(self, *, on_three_nodes: bool) -> Service:
+        """A service of this kind with every replica running and every layer live."""
+        if self._running is not None:
+            is_on_three_nodes, service = self._running
+            if is_on_three_nodes == on_three_nodes and service.head.poll() is None:
+                service.await_whole()
+                return service
+            self.end()
+        service = start_service(self._folders.mktemp("service"), self._bodies, on_three_nodes=on_three_nodes)
+        self._running = (on_three_nodes, service)
+        service.await_whole(STARTED_WITHIN_S)
+        return service
+
+    def end(self) -> None:
+        if self._running is not None:
+            self._running[1].end()
+        self._running = None
+
+
+@pytest.fixture(scope="session")
+def flow_bodies() -> Sequence[bytes]:
+    """Bodies of POST /v1/score: made-up flows, of which every layer has an opinion."""
+    return single_bodies(made_up_flows(DISTINCT_FLOWS, seed=3))
+
+
+@pytest.fixture(scope="session")
+def services(tmp_path_factory: pytest.TempPathFactory, flow_bodies: Sequence[bytes]) -> Iterator[Services]:
+    running = Services(tmp_path_factory, flow_bodies)
+    yield running
+    running.end()
+
+
+@pytest.fixture
+def service(services: Services) -> Service:
+    """`axon serve`, with one replica of everything."""
+    return services.whole(on_three_nodes=False)
+
+
+@pytest.fixture
+def cluster(services: Services) -> Service:
+    """Three nodes on one machine, with two replicas of everything, never two of one deployment on a node."""
+    return services.whole(on_three_nodes=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one service run together, those that end it last: any order is right, this one starts two services and no more."""
+    here = Path(__file__).parent
+    places = [number for number, item in enumerate(items) if item.path.parent == here]
+    ours = sorted((items[number] for number in places), key=_place)
+    for number, item in zip(places, ours, strict=True):
+        items[number] = item
+
+
+def _place(item: pytest.Item) -> tuple[bool, bool]:
+    return "cluster" in getattr(item, "fixturenames", ()), item.get_closest_marker("ends_service") is not None

@@ -1,0 +1,113 @@
+"""kill -9, with load running and every request counted (RELIABILITY P22 to P24, faults R1, R2, R9, R10)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import pytest
+
+from .callers import Asked, figures, wait_until
+from .service import BUSY, CONNECTIONS, LAYERS_OF_FLOWS, NOISE_S, Service, kill
+
+pytestmark = pytest.mark.cluster
+
+IS_LONG = os.environ.get("AXON_VERIFY") == "1"
+KILLS = 25 if IS_LONG else 1  # of each kind; four kinds make the hundred of P23
+CALM_S = 1.0  # after the new process is there
+BACK_WITHIN_S = 15.0  # RELIABILITY P23
+ANSWERED_WITHIN_S = 0.250 * 1.1 + NOISE_S  # RELIABILITY P18
+SENT_AGAIN_S = 1.0  # the front proxy waits so long before it sends a request that a dead ingress did not take to another one
+OTHERS_SPEAK = 0.9  # while two cores also start a process, another layer may miss the deadline now and then, and says so
+IN_FLIGHT_S = 0.5  # a request that was in flight at the kill was sent at most so long before, or took its place so long after
+
+
+def all_were_answered(asked: Sequence[Asked]) -> None:
+    assert [one for one in asked if not one.is_answered] == []
+    assert [one for one in asked if one.took_s > ANSWERED_WITHIN_S] == []
+
+
+@pytest.mark.parametrize("layer", LAYERS_OF_FLOWS)
+def test_a_killed_only_replica_silences_its_layer_alone_until_it_is_back(service: Service, layer: str) -> None:
+    """P23: no 5xx and no hang; the layer abstains and says why; it comes back by itself."""
+    for _ in range(KILLS):
+        service.await_whole()
+        with service.callers() as callers:
+            callers.warm()
+            at = kill(service.only_replica(layer))
+            silent = callers.wait_for(lambda one: one.status_of(layer) != "live", since=at - IN_FLIGHT_S, within_s=5.0)
+            back = callers.wait_for(lambda one: one.status_of(layer) == "live", since=silent.at + IN_FLIGHT_S, within_s=4 * BACK_WITHIN_S)
+        asked = callers.between(at - IN_FLIGHT_S)
+        print(f"\n{layer} killed, one replica: back after {back.at - at:.1f} s; {figures(asked)}")
+
+        all_were_answered(asked)
+        assert all(one.layers[layer][1] for one in asked if one.status_of(layer) != "live")
+        for other in set(LAYERS_OF_FLOWS) - {layer}:
+            assert sum(one.status_of(other) == "live" for one in asked) >= OTHERS_SPEAK * len(asked)
+        assert back.at - at <= BUSY * BACK_WITHIN_S
+
+
+def test_a_killed_replica_of_two_costs_no_opinion_beyond_the_requests_in_flight(cluster: Service) -> None:
+    """P23: the other one answers for both. One layer after the other."""
+    for layer in LAYERS_OF_FLOWS * KILLS:
+        cluster.await_whole()
+        with cluster.callers() as callers:
+            callers.warm()
+            killed = cluster.replicas(layer)[0]
+            at = kill(killed)
+            assert wait_until(lambda layer=layer, killed=killed: cluster.has_replaced(layer, killed), BUSY * BACK_WITHIN_S)  # type: ignore[misc]
+            callers.go_on(CALM_S)
+        asked = callers.between(at - IN_FLIGHT_S)
+        silenced = [one for one in asked if one.status_of(layer) not in {"", "live"}]
+        print(f"\n{layer} killed, one of two: {len(silenced)} without its opinion; {figures(asked)}")
+
+        all_were_answered(asked)
+        assert len(silenced) <= CONNECTIONS
+
+
+def test_a_killed_ingress_of_two_costs_at_most_the_requests_in_flight_on_it(cluster: Service) -> None:
+    """P23, R2: the front proxy sends the rest to the other one."""
+    for _ in range(KILLS):
+        cluster.await_whole()
+        with cluster.callers() as callers:
+            callers.warm()
+            killed = cluster.replicas("ingress")[0]
+            at = kill(killed)
+            assert wait_until(lambda killed=killed: cluster.has_replaced("ingress", killed), BUSY * BACK_WITHIN_S)  # type: ignore[misc]
+            callers.go_on(CALM_S)
+        asked = callers.between(at - IN_FLIGHT_S)
+        lost = [one for one in asked if not one.is_answered]
+        print(f"\ningress killed, one of two: {figures(asked)}")
+
+        assert len(lost) <= CONNECTIONS
+        assert all(abs(one.at - at) < IN_FLIGHT_S for one in lost)
+        assert [one for one in asked if one.took_s > ANSWERED_WITHIN_S + SENT_AGAIN_S] == []
+        assert [one for one in lost if one.status] == []  # a closed connection, never a 5xx
+
+
+def test_scoring_goes_on_while_the_controller_is_dead(service: Service) -> None:
+    """P24, R9: it looks after the replicas, and no request passes through it."""
+    (controller,) = service.titled("ServeController")
+    with service.callers() as callers:
+        callers.warm()
+        at = kill(controller)
+        assert wait_until(lambda: any(one.pid != controller.pid for one in service.titled("ServeController")), BACK_WITHIN_S)
+        callers.go_on(2.0)
+    asked = callers.between(at - IN_FLIGHT_S)
+    print(f"\ncontroller killed: {figures(asked)}")
+
+    all_were_answered(asked)
+
+
+@pytest.mark.skipif(not IS_LONG, reason="its seconds are spent in the long form, AXON_VERIFY=1")
+def test_a_killed_front_proxy_is_back_within_seconds(service: Service) -> None:
+    """P24, R10: on one machine nothing else listens; where there are more nodes, theirs do."""
+    (proxy,) = [one for one in service.processes() if one.name() == "haproxy"]
+    with service.callers() as callers:
+        callers.warm()
+        at = kill(proxy)
+        back = callers.wait_for(lambda one: one.is_answered, since=at + CALM_S, within_s=60.0)
+    asked = callers.between(at - IN_FLIGHT_S)
+    print(f"\nfront proxy killed: back after {back.at - at:.1f} s; {figures(asked)}")
+
+    assert back.at - at <= BUSY * 10.0  # P24

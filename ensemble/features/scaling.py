@@ -76,6 +76,10 @@ class FlowScaler:
         """Arrays for a bundle."""
         return {"scaler.positions": self.positions.astype(np.int32), "scaler.centre": self.centre, "scaler.spread": self.spread}
 
+    def to_config(self) -> dict[str, Any]:
+        """JSON values for a bundle."""
+        return {"limit": self.limit}
+
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], limit: object) -> Self:
         """The scaler of a bundle.

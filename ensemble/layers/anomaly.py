@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ensemble.errors import ArtifactIncompatible
 from ensemble.events import EventBatch, FlowBatch
-from ensemble.features.scaling import FlowScaler
+from ensemble.features.plain_scaling import Scaler, scaler_of
 from ensemble.layers.calibration import Calibration, Surprise
 from ensemble.layers.codebook import Codebook
 from ensemble.layers.forest import Forest
@@ -62,34 +62,44 @@ class Subspace:
 
 @dataclass(frozen=True, slots=True)
 class BenignDetectors:
-    """The three detectors on one scale of features; they learn from benign flows alone.
+    """The detectors on one scale of features; they learn from benign flows alone.
 
     Attributes:
         scaler: puts flows on the detectors' scale.
         forest: reads scaled rows.
-        subspace: likewise.
+        subspace: likewise; None where the model is a forest alone, imported from older files.
         codebook: likewise.
     """
 
-    scaler: FlowScaler
+    scaler: Scaler
     forest: Forest
-    subspace: Subspace
-    codebook: Codebook
+    subspace: Subspace | None = None
+    codebook: Codebook | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The detectors that are there, in the order of `DETECTORS`."""
+        own = (self.forest, self.subspace, self.codebook)
+        return tuple(name for name, one in zip(DETECTORS, own, strict=True) if one is not None)
 
     def raw(self, features: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
         """Detector -> raw score of each flow, float64 (n,), higher is stranger; `features` is float32 (n, 78)."""
         rows = self.scaler.scale(features)
-        return {
-            "isolation": self.forest.score_samples(rows),
-            "subspace": np.log(np.linalg.norm(self.subspace.residual(rows), axis=1) + NEAR),
-            "codebook": np.log(self.codebook.nearest(rows)[0] + NEAR),
-        }
+        raw = {"isolation": self.forest.score_samples(rows)}
+        if self.subspace is not None:
+            raw["subspace"] = np.log(np.linalg.norm(self.subspace.residual(rows), axis=1) + NEAR)
+        if self.codebook is not None:
+            raw["codebook"] = np.log(self.codebook.nearest(rows)[0] + NEAR)
+        return raw
 
-    def strangeness(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """How far each feature is from the nearest benign shape, float64 (n, d), with its sign."""
+    def strangeness(self, features: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
+        """Feature -> how far each flow is from the nearest benign shape in it, float64 (n,), with its sign; none without a codebook."""
+        if self.codebook is None:
+            return {}
         rows = self.scaler.scale(features)
         _, which = self.codebook.nearest(rows)
-        return rows - self.codebook.centres[which]
+        off = rows - self.codebook.centres[which]
+        return {name: off[:, column] for column, name in enumerate(self.scaler.names)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +109,7 @@ class FlowAnomaly:
     Attributes:
         detectors: fitted on benign flows.
         surprises: detector -> its scale.
-        weights: detector -> its weight in the sum; each >= 0.
+        weights: detector -> its weight in the sum; each >= 0. A detector that is not there has neither scale nor weight.
         calibration: sum -> log-odds at the reference prior.
     """
 
@@ -109,7 +119,7 @@ class FlowAnomaly:
     calibration: Calibration
 
     def __post_init__(self) -> None:
-        if set(self.surprises) != set(DETECTORS) or set(self.weights) != set(DETECTORS):
+        if not set(self.surprises) == set(self.weights) == set(self.detectors.names):
             raise ArtifactIncompatible("anomaly", "a scale and a weight for each detector", f"{sorted(self.weights)}")
         if not all(0.0 <= weight < np.inf for weight in self.weights.values()) or not sum(self.weights.values()):
             raise ArtifactIncompatible("anomaly", "weights >= 0, not all 0", f"{dict(self.weights)}")
@@ -124,11 +134,7 @@ class FlowAnomaly:
             raise TypeError(f"{batch.kind} events have no flow features")
         raw = self.detectors.raw(batch.features)
         scores = self.calibration.apply(weighted_surprise(raw, self.surprises, self.weights))
-        return ModelScores(scores, details=self._details(batch.features) if explain else {})
-
-    def _details(self, features: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        off = self.detectors.strangeness(features)
-        return {name: off[:, column] for column, name in enumerate(self.detectors.scaler.names)}
+        return ModelScores(scores, details=self.detectors.strangeness(batch.features) if explain else {})
 
     def to_parts(self) -> Parts:
         """Arrays of the scaler and the detectors; scales, weights and calibration as JSON."""
@@ -136,12 +142,13 @@ class FlowAnomaly:
         arrays = {
             **own.scaler.to_arrays(),
             **{f"forest.{name}": array for name, array in own.forest.to_arrays().items()},
-            "subspace.centre": own.subspace.centre,
-            "subspace.directions": own.subspace.directions,
-            "codebook.centres": own.codebook.centres,
         }
+        if own.subspace is not None:
+            arrays |= {"subspace.centre": own.subspace.centre, "subspace.directions": own.subspace.directions}
+        if own.codebook is not None:
+            arrays["codebook.centres"] = own.codebook.centres
         config = {
-            "limit": own.scaler.limit,
+            **own.scaler.to_config(),
             "surprises": {name: scale.to_config() for name, scale in self.surprises.items()},
             "weights": dict(self.weights),
             "calibration": self.calibration.to_config(),
@@ -157,26 +164,35 @@ class FlowAnomaly:
         """
         arrays, config = parts.arrays, parts.config
         try:
-            scaler = FlowScaler.from_arrays(arrays, config["limit"])
-            d = scaler.positions.size
-            forest = below("forest.", arrays)
-            subspace = Subspace(arrays["subspace.centre"].astype(np.float64), arrays["subspace.directions"].astype(np.float64))
-            codebook = Codebook(arrays["codebook.centres"].astype(np.float64))
+            scaler = scaler_of(arrays, config)
+            detectors = BenignDetectors(
+                scaler,
+                Forest.from_arrays(below("forest.", arrays), scaler.positions.size),
+                _subspace(arrays) if "subspace" in config["weights"] else None,
+                Codebook(arrays["codebook.centres"].astype(np.float64)) if "codebook" in config["weights"] else None,
+            )
             surprises = {name: Surprise.from_config(scale) for name, scale in config["surprises"].items()}
             weights = {name: float(weight) for name, weight in config["weights"].items()}
             calibration = Calibration.from_config(config["calibration"])
         except (KeyError, AttributeError, TypeError, ValueError) as problem:
-            raise ArtifactIncompatible("anomaly", "scaler, forest, subspace, codebook, scales", f"{type(problem).__name__}") from None
-        if subspace.centre.size != d or codebook.centres.shape[1] != d:
-            raise ArtifactIncompatible("anomaly", f"detectors of {d} features", f"{subspace.centre.size} and {codebook.centres.shape[1]}")
-        return cls(BenignDetectors(scaler, Forest.from_arrays(forest, d), subspace, codebook), surprises, weights, calibration)
+            raise ArtifactIncompatible("anomaly", "scaler, detectors, scales, weights", f"{type(problem).__name__}") from None
+        d = {scaler.positions.size}
+        d |= set() if detectors.subspace is None else {detectors.subspace.centre.size}
+        d |= set() if detectors.codebook is None else {detectors.codebook.centres.shape[1]}
+        if len(d) > 1:
+            raise ArtifactIncompatible("anomaly", f"detectors of {scaler.positions.size} features", f"{sorted(d)}")
+        return cls(detectors, surprises, weights, calibration)
+
+
+def _subspace(arrays: Mapping[str, NDArray[Any]]) -> Subspace:
+    return Subspace(arrays["subspace.centre"].astype(np.float64), arrays["subspace.directions"].astype(np.float64))
 
 
 def weighted_surprise(
     raw: Mapping[str, NDArray[np.float64]], surprises: Mapping[str, Surprise], weights: Mapping[str, float]
 ) -> NDArray[np.float64]:
     """Sum of the detectors' surprises, float64 (n,), in one fixed order of summation."""
-    first, *others = DETECTORS
+    first, *others = (name for name in DETECTORS if name in weights)
     total = weights[first] * surprises[first].of(raw[first])
     for name in others:
         total += weights[name] * surprises[name].of(raw[name])

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from ensemble.errors import ArtifactIncompatible
 from ensemble.events import EventBatch, FlowBatch
-from ensemble.features.scaling import FlowScaler
+from ensemble.features.plain_scaling import Scaler, scaler_of
 from ensemble.layers.calibration import Calibration
 from ensemble.layers.model import ModelScores, Parts, below
 
@@ -85,7 +85,7 @@ class DeepBehavior:
         device: where it computes.
     """
 
-    scaler: FlowScaler
+    scaler: Scaler
     network: DeepClassifier
     classes: tuple[str, ...]
     calibration: Calibration
@@ -124,7 +124,7 @@ class DeepBehavior:
     def to_parts(self) -> Parts:
         """Arrays of the scaler and the network; the rest as JSON."""
         state = {f"network.{name}": value.detach().cpu().numpy() for name, value in self.network.state_dict().items()}
-        config = {"classes": list(self.classes), "limit": self.scaler.limit, "calibration": self.calibration.to_config()}
+        config = {"classes": list(self.classes), "calibration": self.calibration.to_config(), **self.scaler.to_config()}
         return Parts({**self.scaler.to_arrays(), **state}, config)
 
     @classmethod
@@ -134,7 +134,7 @@ class DeepBehavior:
         Raises:
             ArtifactIncompatible: shapes that do not chain, or classes that do not match.
         """
-        scaler = FlowScaler.from_arrays(parts.arrays, parts.config.get("limit"))
+        scaler = scaler_of(parts.arrays, parts.config)
         named = parts.config.get("classes")
         classes = tuple(str(name) for name in named) if isinstance(named, list | tuple) else ()
         state = below("network.", parts.arrays)

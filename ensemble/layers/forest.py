@@ -12,9 +12,9 @@ Source: Liu, Ting, Zhou, "Isolation Forest", ICDM 2008, equation 2.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +24,45 @@ from ensemble.errors import ArtifactIncompatible
 if TYPE_CHECKING:
     from sklearn.ensemble import IsolationForest
 
-__all__ = ["Forest"]
+__all__ = ["ALWAYS_LEFT", "MAX_DEPTH", "FittedTree", "Forest", "expected_length"]
 
 PAIRS_AT_ONCE = 1 << 16  # (row, tree) pairs walked together: the working set stays in the second-level cache
 ALWAYS_LEFT = np.finfo(np.float32).max  # no finite value is greater
 MAX_DEPTH = 12  # a complete heap doubles with each level; 256 samples need 8
+
+
+class FittedTree(Protocol):
+    """One tree as scikit-learn keeps it: k nodes, node 0 the root, a leaf's two children equal."""
+
+    @property
+    def max_depth(self) -> int:
+        """Cuts on the longest way down."""
+        ...
+
+    @property
+    def children_left(self) -> NDArray[np.int64]:
+        """Int (k,)."""
+        ...
+
+    @property
+    def children_right(self) -> NDArray[np.int64]:
+        """Int (k,)."""
+        ...
+
+    @property
+    def feature(self) -> NDArray[np.int64]:
+        """Int (k,)."""
+        ...
+
+    @property
+    def threshold(self) -> NDArray[np.float64]:
+        """Float (k,): left is <=."""
+        ...
+
+    @property
+    def n_node_samples(self) -> NDArray[np.int64]:
+        """Int (k,), training rows in each node."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +132,21 @@ class Forest:
     def from_sklearn(cls, fitted: IsolationForest) -> Self:
         """The same forest without scikit-learn: equal scores within float64 rounding."""
         trees = [estimator.tree_ for estimator in fitted.estimators_]
+        return cls.from_trees(trees, fitted.estimators_features_, max_samples=fitted.max_samples_, n_features=int(fitted.n_features_in_))
+
+    @classmethod
+    def from_trees(cls, trees: Sequence[FittedTree], columns: Sequence[NDArray[np.int64]], *, max_samples: int, n_features: int) -> Self:
+        """The forest of some trees.
+
+        Args:
+            trees: one at least; each is a tree indeed, and its `max_depth` is true.
+            columns: of each tree, which column each of its features is.
+            max_samples: rows that each tree was grown on.
+            n_features: columns of a row.
+
+        Raises:
+            ArtifactIncompatible: a tree is too deep for a heap, or a number is none.
+        """
         depth = max(1, *(tree.max_depth for tree in trees))
         if depth > MAX_DEPTH:
             raise ArtifactIncompatible("forest", f"trees of depth {MAX_DEPTH} or less", f"depth {depth}")
@@ -105,10 +154,10 @@ class Forest:
         feature = np.zeros((len(trees), nodes), np.int32)
         threshold = np.full((len(trees), nodes), ALWAYS_LEFT)
         path_length = np.zeros((len(trees), nodes + 1), np.float64)
-        for number, (tree, columns) in enumerate(zip(trees, fitted.estimators_features_, strict=True)):
-            _lay_out(tree, columns, depth, feature[number], threshold[number], path_length[number])
-        normaliser = len(trees) * float(_expected_length(np.array([fitted.max_samples_]))[0])
-        return cls(feature, threshold, path_length, normaliser, int(fitted.n_features_in_))
+        for number, (tree, own) in enumerate(zip(trees, columns, strict=True)):
+            _lay_out(tree, own, depth, feature[number], threshold[number], path_length[number])
+        normaliser = len(trees) * float(expected_length(np.array([max_samples]))[0])
+        return cls(feature, threshold, path_length, normaliser, n_features)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Arrays for a bundle; `from_arrays` builds an equal forest."""
@@ -135,7 +184,7 @@ class Forest:
 
 
 def _lay_out(
-    tree: Any,  # noqa: ANN401  # sklearn.tree._tree.Tree is a Cython class without type information
+    tree: FittedTree,
     columns: NDArray[np.int64],
     depth: int,
     feature: NDArray[np.int32],
@@ -144,7 +193,7 @@ def _lay_out(
 ) -> None:
     """Write one tree into its heap; the three arrays are filled in place."""
     cuts = _round_down(tree.threshold)
-    ends = _expected_length(tree.n_node_samples)
+    ends = expected_length(tree.n_node_samples)
     todo = [(0, 0, 0)]  # node of the tree, position in the heap, depth
     while todo:
         node, position, level = todo.pop()
@@ -162,7 +211,7 @@ def _round_down(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.where(nearest > thresholds, np.nextafter(nearest, np.float32(-np.inf)), nearest)
 
 
-def _expected_length(samples: NDArray[np.int64]) -> NDArray[np.float64]:
+def expected_length(samples: NDArray[np.int64]) -> NDArray[np.float64]:
     """Expected cuts of an unsuccessful search among `samples` points (equation 1 of the paper)."""
     n = samples.astype(np.float64)
     many = np.maximum(n, 3.0)

@@ -151,6 +151,21 @@ class RarityTable:
         )
         return cls(names, known_groups, known_hosts, known_users, counts, _scatter(counts))
 
+    @classmethod
+    def of_everyone(cls, launches: Mapping[str, int]) -> Self:
+        """A table that knows no user, host or group.
+
+        Args:
+            launches: name -> launches, each at least 1; names of one program in several spellings are added up.
+        """
+        together: Counter[str] = Counter()
+        for name, program in zip(launches, image_names(launches), strict=True):
+            together[program] += launches[name]
+        names = tuple(sorted(together))
+        times = np.array([together[name] for name in names], np.int64)
+        counts = BackedOffCounts(np.zeros(1, np.int64), np.arange(len(names)), times, len(names))
+        return cls(names, (), (), (), counts, _scatter(counts))
+
     def rate(self, batch: ProcessBatch) -> Rarity:
         """Raw rarity of each event, and a note for each that was rated against a wider table."""
         hosts, users = _folded(batch.hosts), _folded(batch.users)

@@ -1,0 +1,251 @@
+"""The bytes of one older file become plain arrays and JSON values, checked; runs in the child process of `ensemble.legacy.apart`.
+
+What is refused keeps the words of the older engine where it had words for it ("Loaded model is None (corrupted file)"). What the
+older engine let pass is refused too: a forest that was never fitted, trees that are none, weights that are not finite, a
+model of another version of scikit-learn, features in an order that nobody knows.
+
+Features are known by the names that the model was fitted with; a model without names must read all 78, in the order of
+`FEATURE_NAMES`.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible
+from ensemble.features.flow import FEATURE_NAMES, feature_position
+from ensemble.layers.forest import Forest
+from ensemble.layers.model import Parts
+from ensemble.legacy.files import CLASSIFIER, FOREST, FREQUENCIES, SCALER
+from ensemble.legacy.networks import network_parts
+from ensemble.legacy.trees import CheckedTree
+from ensemble.legacy.unpickling import FOREST_NAMES, FREQUENCY_NAMES, SCALER_NAMES, Record, unpickle
+
+__all__ = ["DECODERS", "Terms", "decode"]
+
+MOST_TREES = 10_000
+MOST_NAMES = 1_000_000
+MOST_LAUNCHES = 1 << 40  # as `ensemble.layers.counts`
+LONGEST_NAME = 4096  # characters of a path
+_VERSION = re.compile(r"[0-9]{1,4}(?:\.[0-9A-Za-z]{1,9}){1,4}")
+_IDENTITY_POWER = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms a file is read.
+
+    Attributes:
+        limit_bytes: most that it may unpack to.
+        sklearn: the version that a pickled model must be of.
+    """
+
+    limit_bytes: int
+    sklearn: str
+
+
+def decode(name: str, data: bytes, terms: Terms) -> Parts:
+    """What the file `name` holds.
+
+    Args:
+        name: one of the four; says which format `data` must have.
+        data: the whole file.
+        terms: what it may cost, and which version it must be of.
+
+    Raises:
+        ArtifactUntrusted: it asks for code that such a file does not need.
+        ArtifactCorrupt: it cannot be decoded, or is not what its name says.
+        ArtifactIncompatible: it is of another version, or cannot be served.
+    """
+    return DECODERS[name](data, terms)
+
+
+def _forest(data: bytes, terms: Terms) -> Parts:
+    """Arrays of `Forest` and the features it reads, from a pickled IsolationForest."""
+    model = unpickle(data, FOREST, FOREST_NAMES, limit_bytes=terms.limit_bytes)
+    if model is None:
+        raise ArtifactCorrupt(FOREST, "Loaded model is None (corrupted file)")
+    if not isinstance(model, Record) or model.name != "IsolationForest":
+        raise ArtifactCorrupt(FOREST, "Anomaly model missing 'predict' method")
+    _refuse_other_version(model, FOREST, terms.sklearn)
+    estimators, columns = model.get("estimators_"), model.get("estimators_features_")
+    if not isinstance(estimators, list) or not isinstance(columns, list) or not 0 < len(estimators) == len(columns) <= MOST_TREES:
+        raise ArtifactIncompatible(FOREST, "a fitted forest", "one that was never fitted")
+    d = _count(model, "n_features_in_", FOREST)
+    trees = [_tree(estimator, own, d) for estimator, own in zip(estimators, columns, strict=True)]
+    forest = Forest.from_trees(
+        [tree for tree, _ in trees], [own for _, own in trees], max_samples=_count(model, "max_samples_", FOREST, least=2), n_features=d
+    )
+    arrays = {f"forest.{name}": array for name, array in forest.to_arrays().items()}
+    return Parts(arrays | {"positions": _positions(model, d, FOREST)}, {})
+
+
+def _tree(estimator: object, columns: object, d: int) -> tuple[CheckedTree, NDArray[np.int64]]:
+    if not isinstance(columns, np.ndarray) or columns.ndim != 1 or columns.dtype.kind not in "iu" or not columns.size:
+        raise ArtifactIncompatible(FOREST, "the columns of each tree", "something else")
+    if columns.min() < 0 or columns.max() >= d:
+        raise ArtifactIncompatible(FOREST, f"trees over columns 0 to {d - 1}", "a tree over another column")
+    tree = estimator.get("tree_") if isinstance(estimator, Record) else None
+    nodes = tree.get("nodes") if isinstance(tree, Record) else None
+    return CheckedTree.of(nodes, columns.size, FOREST), columns.astype(np.int64)
+
+
+def _frequencies(data: bytes, terms: Terms) -> Parts:
+    """Program name -> launches, from a pickled dictionary of counts or of shares.
+
+    Shares (floating point, together 1 within 1 %) become counts in which the rarest program was launched once: a share of
+    nothing but itself says no more.
+    """
+    found = unpickle(data, FREQUENCIES, FREQUENCY_NAMES, limit_bytes=terms.limit_bytes)
+    if not isinstance(found, dict):
+        raise ArtifactCorrupt(FREQUENCIES, "Process frequencies is not a dictionary")
+    if not 0 < len(found) <= MOST_NAMES:
+        raise ArtifactIncompatible(FREQUENCIES, f"1 to {MOST_NAMES:,} programs", f"{len(found):,}")
+    if not all(_is_name(name) for name in found):
+        raise ArtifactIncompatible(FREQUENCIES, "names that are text", "a key that is none")
+    if not all(isinstance(times, int | float | np.integer | np.floating) and math.isfinite(times) for times in found.values()):
+        raise ArtifactIncompatible(FREQUENCIES, "a count or a share of each program", "something else")
+    values = {name: float(times) for name, times in found.items() if times}
+    if not values or min(values.values()) < 0:
+        raise ArtifactIncompatible(FREQUENCIES, "counts or shares above 0", "others")
+    if not all(value == round(value) for value in values.values()):
+        total, least = sum(values.values()), min(values.values())
+        if not abs(total - 1.0) <= 0.01:  # noqa: PLR2004  # rounding of a table that a person wrote
+            raise ArtifactIncompatible(FREQUENCIES, "whole counts, or shares that sum to 1", f"numbers that sum to {total:.4g}")
+        values = {name: value / least for name, value in values.items()}
+    if sum(values.values()) > MOST_LAUNCHES:
+        raise ArtifactIncompatible(FREQUENCIES, f"at most {MOST_LAUNCHES:,} launches", f"{sum(values.values()):,.0f}")
+    return Parts({}, {"launches": {name: round(value) for name, value in values.items()}})
+
+
+def _is_name(name: object) -> bool:
+    """Whether `name` can be stored and shown: text, not endless, with no half of a character."""
+    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
+        return False
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
+def _network(data: bytes, _terms: Terms) -> Parts:
+    """Weights and biases in order, from a state dict; torch builds nothing but tensors."""
+    import torch  # noqa: PLC0415  # 160 MB and a second that the joblib files do without
+
+    try:
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001  # a stranger's program fails in any way it likes
+        raise ArtifactCorrupt(CLASSIFIER, f"cannot be decoded as weights alone ({type(error).__name__})") from None
+    return network_parts(state)
+
+
+def _scaler(data: bytes, terms: Terms) -> Parts:
+    """Centre, spread and power of each feature, from a fitted scaler of scikit-learn."""
+    scaler = unpickle(data, SCALER, SCALER_NAMES, limit_bytes=terms.limit_bytes)
+    if not isinstance(scaler, Record) or scaler.name not in _SCALES:
+        raise ArtifactCorrupt(SCALER, "Scaler missing 'transform' method")
+    _refuse_other_version(scaler, SCALER, terms.sklearn)
+    d = _count(scaler, "n_features_in_", SCALER)
+    arrays = _SCALES[scaler.name](scaler, d)
+    return Parts(arrays | {"positions": _positions(scaler, d, SCALER)}, {})
+
+
+def _standard(scaler: Record, d: int) -> dict[str, NDArray[Any]]:
+    mean, spread = _column(scaler, "mean_", d, default=0.0), _column(scaler, "scale_", d, default=1.0)
+    return _scale(mean if scaler.get("with_mean") else np.zeros(d), spread)  # the mean is kept even where it is not used
+
+
+def _robust(scaler: Record, d: int) -> dict[str, NDArray[Any]]:
+    return _scale(_column(scaler, "center_", d, default=0.0), _column(scaler, "scale_", d, default=1.0))
+
+
+def _min_max(scaler: Record, d: int) -> dict[str, NDArray[Any]]:
+    if scaler.get("clip"):
+        raise ArtifactIncompatible(SCALER, "a scaler that does not clip", "MinMaxScaler(clip=True)")
+    factor = _column(scaler, "scale_", d)  # x * factor + shift
+    if not (factor > 0).all():
+        raise ArtifactIncompatible(SCALER, "positive scales", "others")
+    return _scale(-_column(scaler, "min_", d) / factor, 1.0 / factor)
+
+
+def _power(scaler: Record, d: int) -> dict[str, NDArray[Any]]:
+    if scaler.get("method") != "yeo-johnson":
+        raise ArtifactIncompatible(SCALER, "a power transform by Yeo and Johnson", "another")
+    powers = _column(scaler, "lambdas_", d)
+    inner = scaler.get("_scaler") if scaler.get("standardize") else None
+    scale = _standard(inner, d) if isinstance(inner, Record) else _scale(np.zeros(d), np.ones(d))
+    return scale | {"powers": powers}
+
+
+_SCALES: Mapping[str, Callable[[Record, int], dict[str, NDArray[Any]]]] = {
+    "StandardScaler": _standard,
+    "RobustScaler": _robust,
+    "MinMaxScaler": _min_max,
+    "PowerTransformer": _power,
+}
+
+
+def _scale(centre: NDArray[np.float64], spread: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
+    if not (spread > 0).all():
+        raise ArtifactIncompatible(SCALER, "positive scales", "others")
+    return {"centre": centre, "spread": spread, "powers": np.full(centre.size, _IDENTITY_POWER)}
+
+
+def _column(scaler: Record, name: str, d: int, *, default: float | None = None) -> NDArray[np.float64]:
+    """One fitted number a feature; `default` for what the scaler was told to leave out, which it keeps as None."""
+    found = scaler.get(name)
+    if found is None and default is not None and isinstance(scaler.state, dict) and name in scaler.state:
+        return np.full(d, default)
+    if found is None:
+        raise ArtifactIncompatible(SCALER, "a fitted scaler", "one that was never fitted")
+    if not isinstance(found, np.ndarray) or found.shape != (d,) or found.dtype.kind != "f" or not np.isfinite(found).all():
+        raise ArtifactIncompatible(SCALER, f"{d} finite numbers in {name}", "something else")
+    return found.astype(np.float64)
+
+
+def _refuse_other_version(model: Record, what: str, ours: str) -> None:
+    """What scikit-learn only warns of (InconsistentVersionWarning) is an error here: such a model may score otherwise (C-09)."""
+    stamp = model.get("_sklearn_version")
+    if stamp != ours:
+        named = stamp if isinstance(stamp, str) and _VERSION.fullmatch(stamp) else "unknown"
+        raise ArtifactIncompatible(what, f"sklearn version {ours}", f"incompatible sklearn version {named}")
+
+
+def _count(model: Record, name: str, what: str, *, least: int = 1) -> int:
+    found = model.get(name)
+    if type(found) is not int or not least <= found < 1 << 31:
+        raise ArtifactIncompatible(what, f"a fitted model with its {name}", "none")
+    return found
+
+
+def _positions(model: Record, d: int, what: str) -> NDArray[np.int32]:
+    """Which of the 78 features each column is, int32 (d,): by the names it was fitted with, else all 78 in order."""
+    names = model.get("feature_names_in_")
+    if names is None:
+        if d != len(FEATURE_NAMES):
+            raise ArtifactIncompatible(what, f"{len(FEATURE_NAMES)} features, or their names", f"{d} features without names")
+        return np.arange(d, dtype=np.int32)
+    if not isinstance(names, np.ndarray) or names.shape != (d,) or not all(isinstance(name, str) for name in names.tolist()):
+        raise ArtifactIncompatible(what, f"{d} names of features", "something else")
+    found = [feature_position(name) for name in names.tolist()]
+    unknown = [name for name, position in zip(names.tolist(), found, strict=True) if position is None]
+    if unknown:
+        raise ArtifactIncompatible(what, "features of CICFlowMeter", ascii(unknown[0])[:63])
+    if len(set(found)) != d:
+        raise ArtifactIncompatible(what, "every feature once", "one twice")
+    return np.array(found, np.int32)
+
+
+DECODERS: Mapping[str, Callable[[bytes, Terms], Parts]] = {
+    FOREST: _forest,
+    FREQUENCIES: _frequencies,
+    CLASSIFIER: _network,
+    SCALER: _scaler,
+}

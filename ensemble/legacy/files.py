@@ -1,0 +1,112 @@
+"""The four files of the older Axon Engine: what they are called, which belong together, and their bytes, read once and checked.
+
+    layer 1  anomaly_model.joblib   an isolation forest over the 78 flow features
+             process_frequencies.joblib   program name -> launches
+    layer 2  deep_classifier.pth    the weights of a network
+             deep_scaler.joblib     the scaler in front of it
+
+A layer needs both of its files: a forest of one day beside the counts of another is a third model that nobody tested.
+A `checksums.txt` beside them, as sha256sum writes it, proves them. MD5 is accepted with a warning: it shows an accident, no forgery.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ensemble.errors import ArtifactCorrupt, ArtifactMissing
+from ensemble.store.reading import list_names, open_directory, read_bounded
+
+__all__ = [
+    "CHECKSUMS",
+    "CLASSIFIER",
+    "FOREST",
+    "FREQUENCIES",
+    "PAIRS",
+    "SCALER",
+    "OldFiles",
+    "present",
+    "read_pair",
+]
+
+FOREST = "anomaly_model.joblib"
+FREQUENCIES = "process_frequencies.joblib"
+CLASSIFIER = "deep_classifier.pth"
+SCALER = "deep_scaler.joblib"
+CHECKSUMS = "checksums.txt"
+PAIRS: Mapping[str, tuple[str, str]] = {"anomaly": (FOREST, FREQUENCIES), "behavior": (CLASSIFIER, SCALER)}
+CHECKSUMS_LIMIT_BYTES = 64 << 10
+_LINE = re.compile(r"([0-9a-fA-F]{32}|[0-9a-fA-F]{64})[ \t]+\*?(?:\./)?(\S+)")
+_MD5_DIGITS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class OldFiles:
+    """Both files of one layer, as they lie in memory; decode these bytes and never the path again (C-30).
+
+    Attributes:
+        data: file name -> bytes.
+        warnings: what an operator should know of how they were proven.
+    """
+
+    data: Mapping[str, bytes]
+    warnings: tuple[str, ...] = ()
+
+
+def present(folder: Path) -> dict[str, tuple[str, ...]]:
+    """Layer -> which of its two files lie in `folder`.
+
+    Raises:
+        ArtifactError: the folder is not there, or may not be read.
+    """
+    with open_directory(folder, what="the folder of model files") as directory:
+        names = set(list_names(directory, what="the folder of model files"))
+    return {layer: tuple(name for name in pair if name in names) for layer, pair in PAIRS.items()}
+
+
+def read_pair(folder: Path, layer: str, *, limit_bytes: int) -> OldFiles:
+    """Both files of `layer`, each at most `limit_bytes` long, and proven where there are checksums.
+
+    Raises:
+        ArtifactMissing: one of the two is not there.
+        ArtifactCorrupt: no plain file, too long, or not what `checksums.txt` says.
+        ArtifactUnreadable: the system will not give it.
+    """
+    with open_directory(folder, what="the folder of model files") as directory:
+        data = {name: read_bounded(directory, name, limit=limit_bytes, what=name) for name in PAIRS[layer]}
+        if CHECKSUMS not in list_names(directory, what="the folder of model files"):
+            return OldFiles(data, (f"there is no {CHECKSUMS}: nothing shows that these are the bytes that were saved",))
+        listed = _listed(read_bounded(directory, CHECKSUMS, limit=CHECKSUMS_LIMIT_BYTES, what=CHECKSUMS))
+    is_md5 = [_prove(name, content, listed) for name, content in data.items()]
+    weak = f"{CHECKSUMS} holds MD5 digests: they show an accident, but no forgery; SHA-256 shows both"
+    return OldFiles(data, (weak,) if any(is_md5) else ())
+
+
+def _listed(text: bytes) -> dict[str, str]:
+    """File name -> hexadecimal digest, of every line that is not blank or a comment."""
+    listed: dict[str, str] = {}
+    for number, line in enumerate(text.decode("utf-8", "replace").splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        found = _LINE.fullmatch(line.strip())
+        if found is None:
+            raise ArtifactCorrupt(CHECKSUMS, f"line {number} is no digest (MD5 or SHA-256) and file name")
+        digest, name = found.groups()
+        if listed.setdefault(name, digest.lower()) != digest.lower():
+            raise ArtifactCorrupt(CHECKSUMS, f"line {number} names a file for the second time")
+    return listed
+
+
+def _prove(name: str, content: bytes, listed: Mapping[str, str]) -> bool:
+    """Refuse `content` unless its digest is listed; whether the digest was only MD5."""
+    expected = listed.get(name)
+    if expected is None:
+        raise ArtifactMissing(f"{name} in {CHECKSUMS}")
+    is_md5 = len(expected) == _MD5_DIGITS
+    found = (hashlib.md5(content, usedforsecurity=False) if is_md5 else hashlib.sha256(content)).hexdigest()
+    if found != expected:
+        raise ArtifactCorrupt(name, f"Model file corrupted: its digest is {found[:12]}, {CHECKSUMS} says {expected[:12]}")
+    return is_md5

@@ -1,0 +1,198 @@
+"""The only reader of pickles: a joblib file becomes plain values and inert records, and no code of anybody's runs.
+
+A pickle is a program. This reader lets it name only what one of the four files needs, by an exact list, and what it names is
+not what it gets: for every class of scikit-learn it gets a `Record` that remembers what it was given and can do nothing.
+So neither a constructor nor a `__setstate__` of a library meets a stranger's bytes. Only numpy's own array readers do, and they can
+be made to crash or to loop (RELIABILITY, fact 1): call this in the child process of `ensemble.legacy.apart` and nowhere else.
+
+An array may not be longer than the bytes that are left, so a few bytes cannot ask for a hundred gigabytes; a compressed
+file is unpacked up to a limit. Source: the format of joblib 1.6 (`NumpyUnpickler`, an inner class: pinned, and watched by a test).
+"""
+
+from __future__ import annotations
+
+import bz2
+import collections
+import io
+import lzma
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, Self
+
+import numpy as np
+from joblib.numpy_pickle import NumpyArrayWrapper, NumpyUnpickler
+
+from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactUntrusted
+
+__all__ = ["FOREST_NAMES", "FREQUENCY_NAMES", "SCALER_NAMES", "Record", "unpickle"]
+
+Name = tuple[str, str]  # module and name apart: "a.b" + "c" is not "a" + "b.c"
+
+_MULTIARRAY = ("numpy._core.multiarray", "numpy.core.multiarray")  # the second is what numpy 1 called it
+_ARRAYS: frozenset[Name] = frozenset(
+    {("joblib.numpy_pickle", "NumpyArrayWrapper"), ("numpy", "ndarray"), ("numpy", "dtype")}
+    | {(module, name) for module in _MULTIARRAY for name in ("_reconstruct", "scalar")}
+)
+_CHANCE: frozenset[Name] = frozenset(
+    {
+        ("numpy.random._pickle", "__randomstate_ctor"),
+        ("numpy.random._pickle", "__bit_generator_ctor"),
+        ("numpy.random._mt19937", "MT19937"),
+    }
+)
+FOREST_NAMES: frozenset[Name] = (
+    _ARRAYS
+    | _CHANCE
+    | {
+        ("sklearn.ensemble._iforest", "IsolationForest"),
+        ("sklearn.tree._classes", "ExtraTreeRegressor"),
+        ("sklearn.tree._tree", "Tree"),
+    }
+)
+SCALER_NAMES: frozenset[Name] = _ARRAYS | {
+    ("sklearn.preprocessing._data", name) for name in ("StandardScaler", "MinMaxScaler", "RobustScaler", "PowerTransformer")
+}
+FREQUENCY_NAMES: frozenset[Name] = (
+    _ARRAYS | {("collections", name) for name in ("Counter", "OrderedDict", "defaultdict")} | {("builtins", "int"), ("builtins", "float")}
+)
+_REAL: Mapping[Name, Any] = {
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    **{(module, "_reconstruct"): np._core.multiarray._reconstruct for module in _MULTIARRAY},  # type: ignore[attr-defined]  # noqa: SLF001  # what every pickled array names
+    **{(module, "scalar"): np._core.multiarray.scalar for module in _MULTIARRAY},  # type: ignore[attr-defined]  # noqa: SLF001  # what every pickled number of numpy names
+    ("collections", "Counter"): collections.Counter,
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("collections", "defaultdict"): collections.defaultdict,
+    ("builtins", "int"): int,
+    ("builtins", "float"): float,
+}
+
+
+class Record:
+    """What stands where a library's object was: its name, what it was made of, and the state it was given."""
+
+    name: str = ""
+
+    def __new__(cls, *made_of: object, **_: object) -> Self:
+        """Remembers the arguments; nothing runs."""
+        own = super().__new__(cls)
+        own.made_of, own.state = made_of, {}
+        return own
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.made_of: tuple[Any, ...]
+        self.state: Any
+
+    def __setstate__(self, state: object) -> None:
+        """Remembers the state; nothing runs."""
+        self.state = state
+
+    def get(self, key: str) -> Any:  # noqa: ANN401  # a stranger's value: whoever asks checks it
+        """One value of the state; None where it has none."""
+        return self.state.get(key) if isinstance(self.state, dict) else None
+
+
+def unpickle(data: bytes, what: str, allowed: frozenset[Name], *, limit_bytes: int) -> Any:  # noqa: ANN401  # whatever the file holds
+    """The object of a joblib file, with `Record`s for the objects of libraries.
+
+    Args:
+        data: the file, compressed (zlib, gzip, bz2, xz, lzma) or not.
+        what: file name, for errors.
+        allowed: modules and names that it may name.
+        limit_bytes: most that it may unpack to.
+
+    Raises:
+        ArtifactUntrusted: it names something else.
+        ArtifactCorrupt: it cannot be decoded, or is larger than allowed.
+    """
+    plain = _unpacked(data, what, limit_bytes)
+    reader = _Reader(plain, what, allowed)
+    try:
+        found = reader.load()
+    except (ArtifactError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001  # a stranger's program fails in any way it likes
+        raise ArtifactCorrupt(what, f"cannot be decoded ({type(error).__name__})") from None
+    if reader.left_bytes:
+        raise ArtifactCorrupt(what, f"goes on for {reader.left_bytes:,} bytes after its end")
+    return found
+
+
+class _Reader(NumpyUnpickler):  # type: ignore[misc]  # joblib has no types
+    """Builds what is on the list, and records instead of everything that is not numpy's or Python's."""
+
+    def __init__(self, data: bytes, what: str, allowed: frozenset[Name]) -> None:
+        super().__init__("", io.BytesIO(data), ensure_native_byte_order=False)
+        self._size, self._what, self._allowed = len(data), what, allowed
+        self._records: dict[Name, type[Record]] = {}
+
+    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401  # as the base class has it
+        asked = (module, name)
+        if asked not in self._allowed:
+            raise ArtifactUntrusted(self._what, f"asks for {ascii(module)[:63]} {ascii(name)[:63]}, which such a file does not need")
+        if name == NumpyArrayWrapper.__name__:
+            return _BoundedArray
+        return _REAL.get(asked) or self._records.setdefault(asked, type(name, (Record,), {"name": name}))
+
+    @property
+    def left_bytes(self) -> int:
+        """How many bytes of the file have not been read."""
+        return self._size - int(self.file_handle.tell())
+
+
+class _BoundedArray(NumpyArrayWrapper):  # type: ignore[misc]  # joblib has no types
+    """An array in the file, no longer than what is left of the file."""
+
+    def read(self, unpickler: _Reader, ensure_native_byte_order: bool) -> Any:  # noqa: ANN401, FBT001  # as the base class has it
+        shape, dtype = tuple(self.shape), self.dtype
+        if not isinstance(dtype, np.dtype) or not all(type(side) is int and side >= 0 for side in shape):
+            raise TypeError("an array without a shape and a type")
+        size = 1
+        for side in shape:
+            size *= side  # Python's own integers: no product overflows into something small
+        if not dtype.hasobject and size * dtype.itemsize > unpickler.left_bytes:
+            raise ArtifactCorrupt(unpickler._what, "holds an array that is longer than the file")  # noqa: SLF001  # its reader
+        return self.read_array(unpickler, ensure_native_byte_order)
+
+
+class _Decompressor(Protocol):
+    """What zlib, bz2 and lzma agree on."""
+
+    @property
+    def eof(self) -> bool:
+        """Whether the end was reached."""
+        ...
+
+    @property
+    def unused_data(self) -> bytes:
+        """What came after it."""
+        ...
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        """At most `max_length` bytes."""
+        ...
+
+
+_PACKED: Mapping[bytes, Callable[[], _Decompressor]] = {
+    b"\x78": zlib.decompressobj,
+    b"\x1f\x8b": lambda: zlib.decompressobj(wbits=31),
+    b"BZh": bz2.BZ2Decompressor,
+    b"\xfd7zXZ": lzma.LZMADecompressor,
+    b"\x5d\x00": lzma.LZMADecompressor,
+}
+
+
+def _unpacked(data: bytes, what: str, limit_bytes: int) -> bytes:
+    """`data` without its compression; a bomb is noticed at the limit, not when it has gone off."""
+    unpacker = next((make() for magic, make in _PACKED.items() if data.startswith(magic)), None)
+    if unpacker is None:
+        return data
+    try:
+        plain = unpacker.decompress(data, limit_bytes + 1)
+    except (zlib.error, OSError, EOFError, lzma.LZMAError, ValueError) as error:
+        raise ArtifactCorrupt(what, f"cannot be unpacked ({type(error).__name__})") from None
+    if len(plain) > limit_bytes:
+        raise ArtifactCorrupt(what, f"unpacks to more than {limit_bytes:,} bytes")
+    if not unpacker.eof or unpacker.unused_data:  # cut by its last byte, it would still decode (RELIABILITY, fact 2)
+        raise ArtifactCorrupt(what, "does not end where its compressed bytes end")
+    return plain

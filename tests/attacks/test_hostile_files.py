@@ -1,0 +1,354 @@
+"""Model files that mean harm: programs in pickles, in arrays, in zip files, and a few bytes that ask for all the memory there is.
+
+Every maker here writes a file that does its harm when it is opened the usual way; a test at the top shows that it does. None of
+them does it to Axon: the reader builds nothing that a file may choose, and the child that reads can open nothing and start nothing.
+"""
+
+from __future__ import annotations
+
+import builtins
+import bz2
+import gzip
+import io
+import json
+import lzma
+import os
+import pickle
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import joblib
+import joblib.numpy_pickle
+import numpy as np
+import pytest
+import torch
+
+from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactUntrusted
+from ensemble.legacy import unpickling
+from ensemble.legacy.apart import Limits, decode_apart, read_answer
+from ensemble.legacy.child import answer
+from ensemble.legacy.decoding import Terms
+from ensemble.legacy.files import CLASSIFIER, FOREST, FREQUENCIES, SCALER
+from ensemble.store.manifest import installed_libraries
+
+MIB = 1 << 20
+TERMS = Terms(64 * MIB, installed_libraries()["scikit-learn"])
+LIMITS = Limits(file_bytes=64 * MIB, memory_bytes=128 * MIB, cpu_s=10, wall_s=60.0)
+JOBLIB_FILES = (FOREST, FREQUENCIES, SCALER)
+Maker = Callable[[Path], bytes]
+
+
+class _Calls:
+    """Pickles as a call."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: object) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.call
+
+
+def touches(canary: Path) -> str:
+    return f"touch {canary}"
+
+
+def by_system(canary: Path) -> bytes:
+    return pickle.dumps(_Calls(os.system, touches(canary)))
+
+
+def by_eval(canary: Path) -> bytes:
+    return pickle.dumps(_Calls(eval, f"open({str(canary)!r}, 'w').close()"))
+
+
+def by_open(canary: Path) -> bytes:
+    return pickle.dumps(_Calls(builtins.open, str(canary), "w"))
+
+
+def by_old_opcodes(canary: Path) -> bytes:
+    """GLOBAL and REDUCE of protocol 0, as the first exploits had it."""
+    return f"cposix\nsystem\n(S'{touches(canary)}'\ntR.".encode()
+
+
+def by_instance(canary: Path) -> bytes:
+    """INST: a call without REDUCE."""
+    return f"(S'{touches(canary)}'\niposix\nsystem\n.".encode()
+
+
+def by_import_chain(canary: Path) -> bytes:
+    """`builtins.getattr(importlib.import_module('os'), 'system')(...)`: names that look like nothing."""
+    text = touches(canary).encode()
+    system = b"cbuiltins\ngetattr\n(cimportlib\nimport_module\n(S'os'\ntRS'system'\ntR"
+    return system + b"(S'" + text + b"'\ntR."
+
+
+def by_stack_global(module: str, name: str) -> Maker:
+    """STACK_GLOBAL with names from the stack; the parts of a name can be cut elsewhere, or reach through an allowed module."""
+
+    def make(canary: Path) -> bytes:
+        def short(text: str) -> bytes:
+            return b"\x8c" + bytes([len(text)]) + text.encode()
+
+        return b"\x80\x04" + short(module) + short(name) + b"\x93" + short(touches(canary)) + b"\x85R."
+
+    return make
+
+
+def by_extension(canary: Path) -> bytes:
+    """EXT4 with a code that nobody registered."""
+    return b"\x80\x02\x84" + struct.pack("<i", 0x7FFFFFF) + f"(S'{touches(canary)}'\ntR.".encode()
+
+
+def in_objects_of_an_array(canary: Path) -> bytes:
+    """The array of objects is a pickle inside the pickle, and was read by a reader of its own."""
+    file = io.BytesIO()
+    joblib.dump({"array": np.array([_Calls(os.system, touches(canary))], dtype=object)}, file)
+    return file.getvalue()
+
+
+def in_npz(canary: Path) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, array=np.array([_Calls(os.system, touches(canary))], dtype=object))
+    return file.getvalue()
+
+
+def in_torch_zip(canary: Path) -> bytes:
+    file = io.BytesIO()
+    torch.save({"0.weight": _Calls(os.system, touches(canary))}, file)
+    return file.getvalue()
+
+
+def in_old_torch_file(canary: Path) -> bytes:
+    file = io.BytesIO()
+    torch.save({"0.weight": _Calls(os.system, touches(canary))}, file, _use_new_zipfile_serialization=False)
+    return file.getvalue()
+
+
+def packed(make: Maker, pack: Callable[[bytes], bytes]) -> Maker:
+    return lambda canary: pack(make(canary))
+
+
+PICKLES: dict[str, Maker] = {
+    "os.system": by_system,
+    "eval": by_eval,
+    "open": by_open,
+    "protocol 0": by_old_opcodes,
+    "INST": by_instance,
+    "import chain": by_import_chain,
+    "STACK_GLOBAL": by_stack_global("posix", "system"),
+    "array of objects": in_objects_of_an_array,
+    "compressed by zlib": packed(by_system, zlib.compress),
+    "compressed by gzip": packed(by_system, gzip.compress),
+    "compressed by bz2": packed(by_system, bz2.compress),
+    "compressed by xz": packed(by_system, lzma.compress),
+}
+TRICKS: dict[str, Maker] = {  # these do no harm by themselves, and would if names were compared carelessly
+    "a name cut elsewhere": by_stack_global("sklearn", "tree._tree.Tree"),
+    "a module as a name": by_stack_global("sklearn.tree._tree.Tree", ""),
+    "through an allowed module": by_stack_global("numpy", "f2py.os.system"),
+    "through an allowed class": by_stack_global("collections", "Counter.fromkeys.__globals__"),
+    "a name with a dot": by_stack_global("numpy", "dtype.__subclasses__"),
+    "an extension code": by_extension,
+}
+INSIDE_OTHERS: dict[str, Maker] = {"npz": in_npz, "torch zip": in_torch_zip, "old torch file": in_old_torch_file}
+EVERY = PICKLES | TRICKS | INSIDE_OTHERS
+
+
+def cases(makers: Iterable[str]) -> list[Any]:
+    return [pytest.param(EVERY[name], id=name) for name in makers]
+
+
+@pytest.fixture
+def canary(tmp_path: Path) -> Path:
+    """A file that is there once a stranger's code has run."""
+    return tmp_path / "canary"
+
+
+@pytest.mark.parametrize("make", cases([name for name in PICKLES if name != "compressed by xz"]))
+def test_these_files_do_harm_when_they_are_opened_the_usual_way(make: Maker, canary: Path, tmp_path: Path) -> None:
+    """Fact 5: the code has run before any check of the object; a corpus that is harmless proves nothing."""
+    file = tmp_path / "model.joblib"
+    file.write_bytes(make(canary))
+
+    joblib.load(file)
+
+    assert canary.exists()
+
+
+@pytest.mark.parametrize("name", JOBLIB_FILES)
+@pytest.mark.parametrize("make", cases(EVERY))
+def test_no_code_of_a_hostile_file_runs(make: Maker, name: str, canary: Path) -> None:
+    """F17: in any of the three places where a pickle is expected; format follows from the place, not from what the file says."""
+    with pytest.raises((ArtifactUntrusted, ArtifactCorrupt)):
+        read_answer(name, answer(name, make(canary), TERMS), LIMITS)
+
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("make", cases(EVERY))
+def test_no_code_of_a_hostile_file_runs_where_weights_are_expected(make: Maker, canary: Path) -> None:
+    """F17: `weights_only`."""
+    with pytest.raises(ArtifactCorrupt, match="cannot be decoded as weights alone"):
+        read_answer(CLASSIFIER, answer(CLASSIFIER, make(canary), TERMS), LIMITS)
+
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("make", cases(["os.system", "array of objects", "compressed by zlib"]))
+def test_the_same_through_the_real_child(make: Maker, canary: Path) -> None:
+    with pytest.raises(ArtifactUntrusted, match="which such a file does not need"):
+        decode_apart(FOREST, make(canary), LIMITS)
+
+    assert not canary.exists()
+
+
+def test_if_the_allow_list_failed_the_child_could_still_do_nothing(canary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two locks: here the first one is left open on purpose."""
+    boot = (
+        "import json, sys; sys.path[:] = json.loads(sys.argv[1]); import ensemble.legacy.child as child; import pickle, os; "
+        "child.answer = lambda name, data, terms: bytes(pickle.loads(data)); child.main()"
+    )
+    monkeypatch.setattr("ensemble.legacy.apart.BOOT", boot)
+
+    for make in (by_system, by_open, by_eval):
+        with pytest.raises(ArtifactError):
+            decode_apart(FOREST, make(canary), LIMITS)
+
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("make", cases(TRICKS))
+def test_a_name_is_allowed_whole_or_not_at_all(make: Maker, canary: Path) -> None:
+    with pytest.raises((ArtifactUntrusted, ArtifactCorrupt)):
+        unpickling.unpickle(make(canary), FOREST, unpickling.FOREST_NAMES, limit_bytes=MIB)
+
+
+def test_a_pickle_that_calls_itself_json_is_no_json(canary: Path, tmp_path: Path) -> None:
+    """CVE-2026-96775: a guard that goes by the ending. The place says the format; a bundle's JSON is never unpickled."""
+    from ensemble.store import canonical  # noqa: PLC0415  # what reads every JSON file of the store
+
+    for make in EVERY.values():
+        with pytest.raises(ArtifactCorrupt):
+            canonical.decode(make(canary), what="config.json")
+
+    assert not canary.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_joblib_still_reads_through_the_class_that_we_restrain() -> None:
+    """`NumpyUnpickler` and `NumpyArrayWrapper` are inner classes of joblib: a release that goes another way must be noticed here."""
+    assert issubclass(unpickling._Reader, joblib.numpy_pickle.NumpyUnpickler)
+    seen = []
+
+    class Watching(joblib.numpy_pickle.NumpyUnpickler):  # type: ignore[misc]
+        def find_class(self, module: str, name: str) -> Any:
+            seen.append((module, name))
+            return super().find_class(module, name)
+
+    file = io.BytesIO()
+    joblib.dump([np.zeros(3)], file)
+    file.seek(0)
+    Watching("", file, ensure_native_byte_order=False).load()
+
+    assert ("joblib.numpy_pickle", "NumpyArrayWrapper") in seen
+
+
+def test_a_fake_with_a_predict_method_is_no_model(canary: Path) -> None:
+    """Fact 2: `hasattr(model, "predict")` passes; here it is not even built."""
+    fake = b"\x80\x04" + pickle.dumps(_Calls(type, "Fake", (), {"predict": None}))[2:]
+
+    with pytest.raises(ArtifactUntrusted, match="'builtins' 'type'"):
+        read_answer(FOREST, answer(FOREST, fake, TERMS), LIMITS)
+
+    assert not canary.exists()
+
+
+# -- bombs
+
+
+def an_array_of(shape: tuple[int, ...]) -> bytes:
+    """A joblib file that declares an array and holds none of it."""
+    return pickle.dumps(joblib.numpy_pickle.NumpyArrayWrapper(np.ndarray, shape, "C", np.dtype("<f8")))
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        pytest.param((100 << 27,), "longer than the file", id="100 GiB"),
+        pytest.param((1 << 62, 1 << 62), "longer than the file", id="a product that overflows"),
+        pytest.param((1 << 80,), "longer than the file", id="beyond 64 bits"),
+        pytest.param((-1,), "cannot be decoded", id="less than nothing"),
+        pytest.param((2.0,), "cannot be decoded", id="a side that is no whole number"),
+    ],
+)
+def test_a_few_bytes_that_declare_an_endless_array_are_refused(shape: tuple[Any, ...], words: str) -> None:
+    """F16: an array is never longer than the bytes that are left; nothing is allocated first."""
+    with pytest.raises(ArtifactCorrupt, match=words):
+        read_answer(FREQUENCIES, answer(FREQUENCIES, an_array_of(shape), TERMS), LIMITS)
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [
+        pytest.param(zlib.compress, id="zlib"),
+        pytest.param(gzip.compress, id="gzip"),
+        pytest.param(bz2.compress, id="bz2"),
+        pytest.param(lzma.compress, id="xz"),
+    ],
+)
+def test_a_small_file_that_unpacks_to_a_large_one_is_refused_at_the_limit(pack: Callable[[bytes], bytes]) -> None:
+    """F16."""
+    bomb = pack(bytes(65 * MIB))
+    assert len(bomb) < MIB
+
+    with pytest.raises(ArtifactCorrupt, match="unpacks to more than"):
+        read_answer(FOREST, answer(FOREST, bomb, TERMS), LIMITS)
+
+
+@pytest.mark.parametrize("name", [FOREST, CLASSIFIER])
+def test_an_array_made_by_a_call_dies_with_the_child_and_not_with_us(name: str) -> None:
+    """F16: `numpy.ndarray((2**40,))` is on every allow-list that can read arrays; torch has its own ways."""
+    if name == FOREST:
+        bomb = b"\x80\x02cnumpy\nndarray\n(\x8a\x06" + (1 << 40).to_bytes(6, "little") + b"\x85tR."
+    else:
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("archive/data.pkl", bytes(1 << 29))
+            archive.writestr("archive/version", b"3\n")
+        bomb = file.getvalue()
+
+    with pytest.raises(ArtifactCorrupt):
+        decode_apart(name, bomb, LIMITS)
+
+
+@pytest.mark.parametrize("cut", [pytest.param(0, id="0 bytes"), 1, 0.5, pytest.param(-1, id="last byte off")])
+@pytest.mark.parametrize("compress", [0, 3, ("gzip", 3), ("bz2", 3), ("xz", 3)], ids=str)
+def test_a_file_that_was_cut_is_refused(cut: float, compress: object) -> None:
+    """F3, F4 and fact 2: cut by its last byte, a compressed file decodes all the same under joblib."""
+    file = io.BytesIO()
+    joblib.dump({"cmd.exe": 3}, file, compress=compress)
+    whole = file.getvalue()
+    length = cut if isinstance(cut, int) and cut >= 0 else len(whole) - 1 if cut == -1 else len(whole) // 2
+
+    with pytest.raises(ArtifactCorrupt):
+        read_answer(FREQUENCIES, answer(FREQUENCIES, whole[: int(length)], TERMS), LIMITS)
+
+
+def test_bytes_after_the_end_are_refused() -> None:
+    with pytest.raises(ArtifactCorrupt, match="after its end"):
+        read_answer(FREQUENCIES, answer(FREQUENCIES, pickle.dumps({"cmd.exe": 3}) + b"more", TERMS), LIMITS)
+
+
+def test_a_refusal_names_what_was_asked_for_and_repeats_no_control_character(canary: Path) -> None:
+    """The operator reads it in a terminal."""
+    said = answer(FOREST, by_stack_global("evil\x1b[2J\nmodule", "x" * 200)(canary), TERMS)
+
+    with pytest.raises(ArtifactUntrusted) as refused:
+        read_answer(FOREST, said, LIMITS)
+
+    assert "evil\\x1b[2J\\nmodule" in refused.value.problem
+    assert len(refused.value.problem) < 250
+    assert json.loads(said)["error"] == "ArtifactUntrusted"

@@ -1,0 +1,109 @@
+"""The four files of a small older engine, made once: a forest, counts, a network and its scaler over made-up flows."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from sklearn.ensemble import IsolationForest
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from ensemble.legacy.apart import Limits, read_answer
+from ensemble.legacy.child import answer
+from ensemble.legacy.decoding import Terms
+from ensemble.legacy.files import CLASSIFIER, FOREST, FREQUENCIES, PAIRS, SCALER
+from ensemble.legacy.importing import OldLayer
+from ensemble.store.manifest import installed_libraries
+from ensemble.training.flow_table import FlowTable
+
+TERMS = Terms(64 << 20, installed_libraries()["scikit-learn"])
+LIMITS = Limits(file_bytes=64 << 20, memory_bytes=256 << 20, cpu_s=20, wall_s=60.0)
+LAUNCHES = {"svchost.exe": 900, "chrome.exe": 400, "cmd.exe": 40, "winword.exe": 160, "psexec.exe": 1, "python": 12, "rare.exe": 1}
+
+
+def pickled(model: object, compress: object = 0) -> bytes:
+    """A joblib file."""
+    saved = io.BytesIO()
+    joblib.dump(model, saved, compress=compress)
+    return saved.getvalue()
+
+
+def saved(state: object) -> bytes:
+    """A file of torch."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    return file.getvalue()
+
+
+def older_network(*widths: int) -> nn.Sequential:
+    """The older engine's network before its sigmoid: 78-256-128-64-1 unless said otherwise."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        own = widths or (78, 256, 128, 64, 1)
+        levels: list[nn.Module] = []
+        for fan_in, fan_out in pairwise(own):
+            levels += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+    return nn.Sequential(*levels[:-1])
+
+
+@pytest.fixture(scope="session")
+def benign(make_flows: Callable[..., FlowTable]) -> NDArray[np.float32]:
+    """Benign flows that the older models have seen, float32 (300, 78)."""
+    return make_flows(benign=300, families={}, seed=11).features
+
+
+@pytest.fixture(scope="session")
+def later(make_flows: Callable[..., FlowTable]) -> NDArray[np.float32]:
+    """Benign flows that they have not seen, float32 (400, 78)."""
+    return make_flows(benign=400, families={}, seed=12).features
+
+
+@pytest.fixture(scope="session")
+def forest(benign: NDArray[np.float32]) -> IsolationForest:
+    return IsolationForest(n_estimators=20, random_state=5).fit(benign)
+
+
+@pytest.fixture(scope="session")
+def scaler(benign: NDArray[np.float32]) -> StandardScaler:
+    return StandardScaler().fit(benign.astype(np.float64))
+
+
+@pytest.fixture(scope="session")
+def network() -> nn.Sequential:
+    return older_network()
+
+
+@pytest.fixture(scope="session")
+def four(forest: IsolationForest, scaler: StandardScaler, network: nn.Sequential) -> Mapping[str, bytes]:
+    """File name -> bytes, sound."""
+    return {
+        FOREST: pickled(forest, 3),
+        FREQUENCIES: pickled(LAUNCHES),
+        CLASSIFIER: saved(network.state_dict()),
+        SCALER: pickled(scaler),
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path, four: Mapping[str, bytes]) -> Path:
+    """The four files in a folder."""
+    for name, data in four.items():
+        (tmp_path / name).write_bytes(data)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def old(four: Mapping[str, bytes]) -> dict[str, OldLayer]:
+    """Both layers, decoded as the child does it, in this process: these files are our own."""
+    return {
+        layer: OldLayer({name: read_answer(name, answer(name, four[name], TERMS), LIMITS) for name in pair}, {})
+        for layer, pair in PAIRS.items()
+    }

@@ -1,0 +1,414 @@
+"""From the four files to models that serve, and from models that serve to the four files."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy.special import expit
+from sklearn.ensemble import IsolationForest
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible, ArtifactMissing, ArtifactUnreadable, InsufficientMemory, TrainingError
+from ensemble.events import FlowBatch, Kind, ProcessBatch, ProcessEvent
+from ensemble.layers.anomaly import FlowAnomaly
+from ensemble.layers.behavior import DeepBehavior
+from ensemble.layers.model import Model
+from ensemble.layers.processes import ProcessAnomaly
+from ensemble.layers.rarity import RarityTable
+from ensemble.legacy.apart import read_answer
+from ensemble.legacy.child import answer
+from ensemble.legacy.exporting import Exported, checksums, export_anomaly, export_behavior
+from ensemble.legacy.files import CHECKSUMS, CLASSIFIER, FOREST, FREQUENCIES, SCALER, read_pair
+from ensemble.legacy.forest_export import sklearn_forest
+from ensemble.legacy.importing import OldLayer, behavior_model, flow_model, process_model, read_old_models
+from ensemble.legacy.network_export import older_network, softplus_bends
+from ensemble.legacy.view import DUMMY_PROBABILITY, MALICIOUS_FROM, older_objects
+from ensemble.store import reading
+from ensemble.store.codecs import decode_parts, encode_parts
+from ensemble.training.flow_table import FlowTable
+from ensemble.training.flows import FlowLayers
+from ensemble.training.releasing import golden_flows, golden_of
+
+from .conftest import LAUNCHES, LIMITS, TERMS, pickled
+
+PLENTY = 1 << 40
+AGREE = 1e-6
+
+
+def logits(state: Mapping[str, torch.Tensor], rows: NDArray[Any]) -> NDArray[np.float64]:
+    """The older engine's forward pass, spelled out: the oracle."""
+    hidden = torch.from_numpy(rows.astype(np.float32))
+    keys = list(state)
+    for weight, bias in zip(keys[::2], keys[1::2], strict=True):
+        hidden = torch.nn.functional.linear(hidden, state[weight], state[bias])
+        hidden = hidden if weight == keys[-2] else hidden.relu()
+    return hidden[:, 0].numpy().astype(np.float64)
+
+
+def reread(exported: Exported) -> OldLayer:
+    """What an import makes of exported files; they are our own, so the child is left out."""
+    return OldLayer({name: read_answer(name, answer(name, data, TERMS), LIMITS) for name, data in exported.files.items()}, {})
+
+
+def opened(data: bytes) -> Any:
+    """As the older engine opens its joblib files; these are our own."""
+    return joblib.load(io.BytesIO(data))
+
+
+def batch(features: NDArray[np.float32]) -> FlowBatch:
+    return FlowBatch(("",) * len(features), ("",) * len(features), features)
+
+
+# -- in: a folder
+
+
+def test_a_sound_folder_gives_both_layers(folder: Path) -> None:
+    old = read_old_models(folder, LIMITS, available_bytes=PLENTY)
+
+    assert set(old.layers) == {"anomaly", "behavior"}
+    assert (old.failures, old.absent) == ({}, ())
+    assert old.layers["anomaly"].digests[FOREST] == reading.sha256_of((folder / FOREST).read_bytes())
+
+
+def test_a_corrupt_forest_takes_its_whole_layer_and_no_other(folder: Path) -> None:
+    """S0-01, S0-07, S0-27."""
+    (folder / FOREST).write_bytes(b"not a model")
+
+    old = read_old_models(folder, LIMITS, available_bytes=PLENTY)
+
+    assert set(old.layers) == {"behavior"}
+    assert isinstance(old.failures["anomaly"], ArtifactCorrupt)
+
+
+def test_an_empty_folder_has_two_absent_layers_and_no_failure(tmp_path: Path) -> None:
+    """S0-28."""
+    old = read_old_models(tmp_path, LIMITS, available_bytes=PLENTY)
+
+    assert (old.layers, old.failures, set(old.absent)) == ({}, {}, {"anomaly", "behavior"})
+
+
+def test_a_model_of_another_version_names_the_version(folder: Path, forest: IsolationForest) -> None:
+    """S0-29."""
+    stamped = pickled(forest).replace(b"\x05" + TERMS.sklearn.encode(), b"\x051.3.0")
+    (folder / FOREST).write_bytes(stamped)
+
+    old = read_old_models(folder, LIMITS, available_bytes=PLENTY)
+
+    assert "incompatible sklearn version 1.3.0" in str(old.failures["anomaly"])
+    assert old.failures["anomaly"].cause == "dependencies"
+
+
+def test_a_failing_disk_fails_both_layers_and_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S0-30, F14."""
+    real = os.open
+
+    def fails(path: str, flags: int, *args: Any, **kwargs: Any) -> int:
+        if str(path).endswith((".joblib", ".pth")):
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path, flags, *args, **kwargs)
+
+    monkeypatch.setattr(reading.os, "open", fails)
+    old = read_old_models(folder, LIMITS, available_bytes=PLENTY)
+
+    assert {type(failure) for failure in old.failures.values()} == {ArtifactUnreadable}
+    assert set(old.failures) == {"anomaly", "behavior"}
+
+
+@pytest.mark.parametrize("name", [FOREST, FREQUENCIES])
+def test_one_file_of_a_pair_is_not_enough(folder: Path, name: str) -> None:
+    """S0-02, S0-07."""
+    (folder / name).unlink()
+
+    old = read_old_models(folder, LIMITS, available_bytes=PLENTY)
+
+    assert isinstance(old.failures["anomaly"], ArtifactMissing)
+    assert name in str(old.failures["anomaly"])
+
+
+def test_members_that_do_not_fit_each_other_fail_together(folder: Path, benign: NDArray[np.float32]) -> None:
+    """F10, F19: the scaler of one model in front of the network of another."""
+    names = ["Flow Duration", "Flow IAT Mean"]
+    scaler = StandardScaler().fit(benign[:, :2].astype(np.float64))
+    scaler.feature_names_in_ = np.array(names, dtype=object)
+    (folder / SCALER).write_bytes(pickled(scaler))
+
+    old = read_old_models(folder, LIMITS, available_bytes=PLENTY)
+
+    assert isinstance(old.failures["behavior"], ArtifactIncompatible)
+    assert "a network of 2 features" in str(old.failures["behavior"])
+
+
+def test_nothing_is_started_without_the_memory_for_it(folder: Path) -> None:
+    """S1-11."""
+    with pytest.raises(InsufficientMemory, match="Insufficient memory"):
+        read_old_models(folder, LIMITS, available_bytes=LIMITS.memory_bytes - 1)
+
+
+# -- in: what the models say
+
+
+def test_an_imported_forest_says_what_it_said(old: Mapping[str, OldLayer], forest: IsolationForest, later: NDArray[np.float32]) -> None:
+    model = flow_model(old["anomaly"], later)
+
+    assert np.abs(model.detectors.raw(later)["isolation"] + forest.score_samples(later)).max() <= AGREE
+    order = np.argsort(-forest.score_samples(later), kind="stable")
+    assert (np.diff(model.score(batch(later)).scores[order]) >= -AGREE).all()  # stranger is never less hostile
+
+
+def test_an_imported_network_says_what_it_said(
+    old: Mapping[str, OldLayer], network: nn.Sequential, scaler: StandardScaler, later: NDArray[np.float32]
+) -> None:
+    """78-256-128-64-1: its logit is our margin."""
+    model = behavior_model(old["behavior"], later)
+
+    assert np.abs(model.raw(later) - logits(network.state_dict(), scaler.transform(later.astype(np.float64)))).max() <= AGREE
+
+
+def test_imported_layers_are_calibrated_on_benign_flows(old: Mapping[str, OldLayer], later: NDArray[np.float32]) -> None:
+    """DESIGN, section 4: benign flows hover around the prior of 1 %."""
+    for model in (flow_model(old["anomaly"], later), behavior_model(old["behavior"], later)):
+        scores = model.score(batch(later)).scores
+        assert np.median(scores) < 0.02
+        assert (scores > 0.5).mean() < 0.01
+
+
+def test_too_few_benign_flows_calibrate_nothing(old: Mapping[str, OldLayer], later: NDArray[np.float32]) -> None:
+    for make in (flow_model, behavior_model):
+        with pytest.raises(TrainingError, match="5 benign events cannot calibrate"):
+            make(old["anomaly" if make is flow_model else "behavior"], later[:5])
+
+
+def test_imported_counts_rate_what_is_rare(old: Mapping[str, OldLayer]) -> None:
+    model, benign = process_model(old["anomaly"], None)
+
+    names = ("svchost.exe", "psexec.exe", "never-seen.exe")
+    scores = model.score(ProcessBatch.of([ProcessEvent(name) for name in names])).scores
+    assert model.rarity.launches() == LAUNCHES
+    assert scores[0] < scores[1] <= scores[2]
+    assert np.median(benign) == pytest.approx(np.log(scores[0] / (1 - scores[0])))
+
+
+def test_spellings_of_one_program_are_added_up() -> None:
+    table = RarityTable.of_everyone({"C:\\Windows\\cmd.exe": 2, "CMD.EXE": 3, "sh": 1})
+
+    assert table.launches() == {"cmd.exe": 5, "sh": 1}
+
+
+def test_imported_models_come_back_from_their_bundles_equal(old: Mapping[str, OldLayer], later: NDArray[np.float32]) -> None:
+    """A forest alone is a whole anomaly model; goldens and all."""
+    flows, deep, (processes, _) = (
+        flow_model(old["anomaly"], later),
+        behavior_model(old["behavior"], later),
+        process_model(old["anomaly"], None),
+    )
+    events = golden_flows(later, np.zeros(len(later), np.bool_))
+
+    again = FlowAnomaly.from_parts(decode_parts(encode_parts(flows.to_parts())))
+    assert again.detectors.names == ("isolation",)
+    for model, loaded in ((flows, again), (deep, DeepBehavior.from_parts(decode_parts(encode_parts(deep.to_parts()))))):
+        assert golden_of(model, Kind.FLOW, events) == golden_of(loaded, Kind.FLOW, events)
+    known = [{"name": "cmd.exe"}, {"name": "unheard"}]
+    loaded_processes = ProcessAnomaly.from_parts(decode_parts(encode_parts(processes.to_parts())))
+    assert golden_of(processes, Kind.PROCESS, known) == golden_of(loaded_processes, Kind.PROCESS, known)
+
+
+def test_an_imported_forest_is_explained_by_nothing_that_it_does_not_know(old: Mapping[str, OldLayer], later: NDArray[np.float32]) -> None:
+    model: Model = flow_model(old["anomaly"], later)
+
+    assert model.score(batch(later[:3]), explain=True).details == {}
+
+
+# -- out
+
+
+def test_an_exported_forest_scores_as_ours(layers: FlowLayers, fresh: FlowTable) -> None:
+    """A real IsolationForest over raw features; ours reads scaled ones."""
+    own = layers.anomaly.detectors
+
+    fitted = sklearn_forest(own.forest, own.scaler)
+
+    assert type(fitted) is IsolationForest
+    assert np.abs(fitted.score_samples(fresh.features) + own.raw(fresh.features)["isolation"]).max() <= AGREE
+    assert set(fitted.predict(fresh.features)) <= {-1, 1}
+
+
+def processes_of(counts: Mapping[str, int]) -> ProcessAnomaly:
+    parts = read_answer(FREQUENCIES, answer(FREQUENCIES, pickled(dict(counts)), TERMS), LIMITS)
+    return process_model(OldLayer({FREQUENCIES: parts}, {}), None)[0]
+
+
+def test_what_is_exported_and_imported_again_scores_the_same(layers: FlowLayers, fresh: FlowTable, later: NDArray[np.float32]) -> None:
+    """Layer 1: the forest and the counts, within 1e-6."""
+    processes = processes_of(LAUNCHES)
+
+    back = reread(export_anomaly(layers.anomaly, processes))
+
+    ours = layers.anomaly.detectors.raw(fresh.features)["isolation"]
+    assert np.abs(flow_model(back, later).detectors.raw(fresh.features)["isolation"] - ours).max() <= AGREE
+    events = ProcessBatch.of([ProcessEvent(name) for name in (*LAUNCHES, "unheard")])
+    again, _ = process_model(back, processes.rarity_calibration)
+    assert np.abs(again.score(events).scores - processes.score(events).scores).max() <= AGREE
+
+
+def test_an_imported_layer_goes_back_as_it_came(old: Mapping[str, OldLayer], later: NDArray[np.float32]) -> None:
+    """Round trip of what the older form can hold whole."""
+    flows, deep = flow_model(old["anomaly"], later), behavior_model(old["behavior"], later)
+
+    back = reread(export_behavior(deep))
+
+    assert np.abs(behavior_model(back, later).raw(later) - deep.raw(later)).max() <= AGREE
+    forest_back = flow_model(reread(export_anomaly(flows, processes_of(LAUNCHES))), later)
+    assert np.abs(forest_back.score(batch(later)).scores - flows.score(batch(later)).scores).max() <= AGREE
+
+
+def test_an_exported_network_is_within_its_stated_error_of_ours(layers: FlowLayers, fresh: FlowTable) -> None:
+    """Several heads, families, taming and cuts: all in linear layers and rectifiers, but for the error that is said."""
+    exported = export_behavior(layers.behavior)
+    state = torch.load(io.BytesIO(exported.files[CLASSIFIER]), weights_only=True)
+    scaled = opened(exported.files[SCALER]).transform(fresh.features.astype(np.float64))
+
+    error = older_network(layers.behavior)[1]
+
+    off = np.abs(logits(state, scaled) - layers.behavior.raw(fresh.features))
+    assert 0 < error < 0.01
+    assert off.max() <= error + 1e-4  # float32 through seven layers
+    assert f"within {error:.4f} log-odds" in exported.left_out[1]
+
+
+def test_an_exported_network_imported_again_says_the_same(layers: FlowLayers, fresh: FlowTable, later: NDArray[np.float32]) -> None:
+    exported = export_behavior(layers.behavior)
+    state = torch.load(io.BytesIO(exported.files[CLASSIFIER]), weights_only=True)
+    scaled = opened(exported.files[SCALER]).transform(fresh.features.astype(np.float64))
+
+    again = behavior_model(reread(exported), later)
+
+    assert np.abs(expit(again.raw(fresh.features)) - expit(logits(state, scaled))).max() <= AGREE
+
+
+def test_values_below_zero_are_read_as_ours_reads_them(layers: FlowLayers, fresh: FlowTable) -> None:
+    """A window of -1 bytes is how CICFlowMeter says "none"; a power transform alone would read it otherwise."""
+    features = fresh.features.copy()
+    features[:, 66:68] = -1.0
+    exported = export_behavior(layers.behavior)
+    state = torch.load(io.BytesIO(exported.files[CLASSIFIER]), weights_only=True)
+
+    off = np.abs(logits(state, opened(exported.files[SCALER]).transform(features.astype(np.float64))) - layers.behavior.raw(features))
+
+    assert off.max() <= older_network(layers.behavior)[1] + 1e-4
+
+
+def test_the_line_in_place_of_softplus_keeps_its_error_everywhere() -> None:
+    bends, slopes, start, error = softplus_bends(32)
+    at = np.random.default_rng(1).normal(0, 12, 5000)
+
+    line = start + np.maximum(at[:, None] - bends, 0.0) @ slopes
+
+    assert np.abs(line - np.logaddexp(0.0, at)).max() <= error + 1e-6 < 0.002  # which was found on a grid
+
+
+def test_what_the_older_form_cannot_hold_is_said(layers: FlowLayers) -> None:
+    """Never silently."""
+    said = export_anomaly(layers.anomaly, processes_of(LAUNCHES)).left_out
+
+    assert any("subspace and codebook, which hold 95%" in one for one in said)
+    assert any("thresholds" in one for one in said)
+
+
+def test_exported_files_prove_themselves(layers: FlowLayers, tmp_path: Path) -> None:
+    files = dict(export_anomaly(layers.anomaly, processes_of(LAUNCHES)).files)
+    for name, data in (files | {CHECKSUMS: checksums(files)}).items():
+        (tmp_path / name).write_bytes(data)
+
+    assert read_pair(tmp_path, "anomaly", limit_bytes=1 << 26).warnings == ()
+
+
+# -- the older engine's own objects
+
+
+class Told(list[tuple[str, Mapping[str, str]]]):
+    def __call__(self, event: str, fields: Mapping[str, str]) -> None:
+        self.append((event, fields))
+
+
+def test_absent_layers_have_stand_ins_with_the_older_numbers() -> None:
+    """S0-07 to S0-11, C-04, C-05."""
+    told = Told()
+    objects = older_objects(None, None, device="cpu", tell=told)
+    rows = np.ones((5, 78), np.float32)
+
+    labels = objects.anomaly_model.predict(rows)
+    scaled = objects.scaler.transform(rows)
+    chance = objects.behavior_model.eval().to("cpu")(torch.from_numpy(scaled))
+
+    assert labels.tolist() == [0.0] * 5
+    assert scaled is rows
+    assert chance.shape == (5, 1)
+    assert chance.dtype == torch.float32
+    assert (chance == DUMMY_PROBABILITY).all()
+    assert DUMMY_PROBABILITY < MALICIOUS_FROM
+    assert objects.process_frequencies == {}
+
+
+def test_a_stand_in_says_that_it_is_one_once_and_not_on_every_call() -> None:
+    """S0-24, S0-25, S0-26, C-13."""
+    told = Told()
+    objects = older_objects(None, None, device="cpu", tell=told)
+    rows = np.ones((2, 78), np.float32)
+    assert told == []
+
+    for _ in range(3):
+        objects.anomaly_model.predict(rows)
+        objects.behavior_model(torch.from_numpy(objects.scaler.transform(rows)))
+
+    names = ["dummy_anomaly_model_active", "dummy_scaler_active", "dummy_behavior_model_active"]
+    assert told == [(name, {"reason": "using_fallback"}) for name in names]
+
+
+def test_a_living_layer_is_handed_out_as_the_older_engine_had_it(
+    old: Mapping[str, OldLayer], network: nn.Sequential, scaler: StandardScaler, forest: IsolationForest, later: NDArray[np.float32]
+) -> None:
+    told = Told()
+    flows, deep = flow_model(old["anomaly"], later), behavior_model(old["behavior"], later)
+    processes, _ = process_model(old["anomaly"], None)
+
+    objects = older_objects((flows, processes), deep, device="cpu", tell=told)
+    with torch.inference_mode():
+        chance = objects.behavior_model(torch.from_numpy(objects.scaler.transform(later.astype(np.float64)).astype(np.float32)))
+
+    expected = expit(logits(network.state_dict(), scaler.transform(later.astype(np.float64))))
+    assert np.abs(chance.numpy()[:, 0] - expected).max() <= AGREE
+    assert (objects.anomaly_model.predict(later) == forest.predict(later)).all()
+    assert objects.process_frequencies == LAUNCHES
+    assert told == []
+
+
+def test_one_absent_layer_leaves_the_other_alive(old: Mapping[str, OldLayer], later: NDArray[np.float32]) -> None:
+    """S0-01."""
+    told = Told()
+
+    objects = older_objects(None, behavior_model(old["behavior"], later), device="cpu", tell=told)
+
+    assert objects.process_frequencies == {}
+    objects.anomaly_model.predict(later)
+    objects.scaler.transform(later)
+    assert [event for event, _ in told] == ["dummy_anomaly_model_active"]
+
+
+def test_a_model_with_an_odd_length_cannot_be_written_as_a_forest(layers: FlowLayers) -> None:
+    own = layers.anomaly.detectors
+    odd = replace(own.forest, path_length=own.forest.path_length + 0.123)
+
+    with pytest.raises(ArtifactIncompatible, match="whole numbers of samples"):
+        sklearn_forest(odd, own.scaler)

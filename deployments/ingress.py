@@ -6,39 +6,40 @@ Every answer, an error too, is JSON with a stable code and never a path, a trace
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
 from ray import serve
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from deployments import wire
 from deployments.batching import MicroBatcher
+from deployments.edge import JSON, REFUSALS, as_json
 from deployments.fanout import FanOut, LayerCall
 from deployments.following import ReleaseFollower
 from deployments.openapi import document
+from deployments.operating import OperatorRoutes
+from deployments.retro import Retro
 from deployments.settings import Settings
-from ensemble.errors import BodyTooLarge, EventError
+from deployments.shortcut import ShortcutApp, read_body
+from deployments.stores import lineage_of
+from deployments.switches import Switches
+from deployments.telemetry import Meter, RayMeter
+from deployments.watch import IngressTelemetry, Watch
+from ensemble.errors import EventError
 from ensemble.events import Kind
-from ensemble.loading import FusionLoader
-from ensemble.store.layout import Store
+from ensemble.offers import FusionLoader
 
 __all__ = ["Ingress", "IngressApp"]
 
-logger = logging.getLogger("ray.serve")
-JSON = "application/json"
-UNPROCESSABLE = 422
-MOST_DIGITS = 18  # of a length; Python refuses to read a number of 5,000
-_STATUS_OF_CODE = {"MALFORMED_JSON": 400, "BODY_TOO_LARGE": 413}  # every other mistake of the caller is 422
+SCORE = "/v1/score"
 
 
 class IngressApp:
@@ -47,18 +48,24 @@ class IngressApp:
     Args:
         settings: as JSON values.
         handles: layer -> handle of its deployment.
+        meter: where metrics are recorded; None for Ray's.
     """
 
-    def __init__(self, settings: Mapping[str, Any], handles: Mapping[str, Any]) -> None:
+    def __init__(self, settings: Mapping[str, Any], handles: Mapping[str, Any], meter: Meter | None = None) -> None:
         self._settings = Settings.model_validate(settings)
-        store = Store(self._settings.state, self._settings.shipped)
+        meter = meter or RayMeter()
+        telemetry = IngressTelemetry(meter)
         self._fan_out = FanOut(
             calls={layer: _call_of(handle) for layer, handle in handles.items()},
             states={layer: handle.state.remote for layer, handle in handles.items()},
             deadline_s=self._settings.ingress.deadline_ms / 1000.0,
             fusion_settings=self._settings.fusion,
+            guard=self._settings.guard,
+            rollout=self._settings.rollout,
+            observer=telemetry,
         )
-        self._follower = ReleaseFollower(self._fan_out, FusionLoader(store, self._settings.store.tenant))
+        self._switches = switches = Switches(self._fan_out, self._settings.state, frozenset(self._settings.controls.disabled), meter)
+        self._follower = ReleaseFollower(self._fan_out, FusionLoader(lineage_of(self._settings)), switches)
         self._batchers = {
             (kind, explain): MicroBatcher(
                 self._scorer(kind, explain=explain),
@@ -68,57 +75,103 @@ class IngressApp:
             for kind in Kind
             for explain in (False, True)
         }
-        self._started = time.time()
+        self._answering = 0  # batches of callers that wait now
+        self._retro = Retro(
+            self._settings.retro,
+            self._settings.state / "retro",
+            rescore=lambda kind, events: self._answers(kind, events, explain=False, since=time.monotonic(), is_second_look=True),
+            coverage_of=self._fan_out.coverage_of,
+            is_busy=lambda: self._answering > 0,
+        )
+        self._started = time.monotonic()
+        look_every_s = self._settings.controls.look_every_s
+        self._watch = Watch(switches, telemetry, self._fan_out.system, meter, every_s=look_every_s, retro=self._retro.counts)
+        self._operating = OperatorRoutes(
+            layers=list(handles),
+            tests={layer: lambda handle=handle: handle.test.remote() for layer, handle in handles.items()},  # type: ignore[misc]  # mypy loses the default
+            see=self._fan_out.system,
+            switches=switches,
+            is_ready=lambda: self._follower.has_looked,
+            facts=self._facts,
+            test_within_s=self._settings.controls.test_within_s,
+        )
         self._openapi = wire.encode(document(self._settings.ingress.max_events))
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """The ASGI application, made inside the replica: msgspec's decoders do not pickle."""
-        return Starlette(
+        return ShortcutApp(
+            SCORE,
+            self._answer_plain,
+            limit=self._settings.ingress.max_body_bytes,
             routes=[
                 Route("/", self._describe),
-                Route("/health", self._health),
                 Route("/openapi.json", self._document),
-                Route("/v1/status", self._status),
-                Route("/v1/score", self._score_one, methods=["POST"]),
+                *self._operating.routes(),
+                Route(SCORE, self._score_one, methods=["POST"]),
                 Route("/v1/score/batch", self._score_batch, methods=["POST"]),
             ],
             lifespan=self._lifespan,
-            exception_handlers={HTTPException: _refuse_route, EventError: _refuse_event, Exception: _fail},
+            exception_handlers=REFUSALS,
         )
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        await self._switches.look()  # first: what an operator switched off is not asked, not even once
         await self._follower.start()
-        yield
+        await self._retro.start()
+        await self._watch.start()  # last: Serve lets only warnings into the log while this runs
+        try:
+            yield
+        finally:
+            await self._retro.stop()
+            await self._watch.stop()
 
     def _scorer(
         self, kind: Kind, *, explain: bool
     ) -> Callable[[Sequence[tuple[wire.EventRequest, float]]], Awaitable[Sequence[wire.Verdict | EventError]]]:
         async def score(waiting: Sequence[tuple[wire.EventRequest, float]]) -> Sequence[wire.Verdict | EventError]:
-            return await self._answers(kind, [event for event, _ in waiting], explain=explain, since=waiting[0][1])
+            return await self._answers_to_callers(kind, [event for event, _ in waiting], explain=explain, since=waiting[0][1])
 
         return score
 
     async def _answers(
-        self, kind: Kind, events: Sequence[wire.EventRequest], *, explain: bool, since: float
+        self, kind: Kind, events: Sequence[wire.EventRequest], *, explain: bool, since: float, is_second_look: bool = False
     ) -> list[wire.Verdict | EventError]:
         """An answer for each event, in order; `since` is when the oldest of them came (monotonic seconds)."""
         batch, places, refused = wire.to_batch(kind, events)
         answers: list[Any] = [refused.get(place) for place in range(len(events))]
         if places:
-            verdicts = await self._fan_out.score(batch, explain=explain, since=since)
+            groups = await self._fan_out.score(batch, explain=explain, since=since, is_second_look=is_second_look)
             elapsed_ms = round((time.monotonic() - since) * 1000.0, 3)
-            for place, answer in zip(places, wire.answers(batch, verdicts, explain=explain, elapsed_ms=elapsed_ms), strict=True):
+            for place, answer in zip(places, wire.answers(batch, groups, explain=explain, elapsed_ms=elapsed_ms), strict=True):
                 answers[place] = answer
         return answers
 
-    async def _score_one(self, request: Request) -> Response:
+    async def _answers_to_callers(
+        self, kind: Kind, events: Sequence[wire.EventRequest], *, explain: bool, since: float
+    ) -> list[wire.Verdict | EventError]:
+        """Likewise, for callers: second looks wait meanwhile, and what only a part of the ensemble saw is kept for one."""
+        self._answering += 1
+        try:
+            answers = await self._answers(kind, events, explain=explain, since=since)
+        finally:
+            self._answering -= 1
+        self._retro.offer(events, answers)
+        return answers
+
+    async def _answer_plain(self, body: bytes) -> bytes:
+        return await self._answer_one(body, explain=False)
+
+    async def _answer_one(self, body: bytes, *, explain: bool) -> bytes:
         since = time.monotonic()
-        event = wire.parse_event(await self._body(request))
-        answer = await self._batchers[wire.kind_of(event), _asks_to_explain(request)].submit((event, since))
+        event = wire.parse_event(body)
+        answer = await self._batchers[wire.kind_of(event), explain].submit((event, since))
         if isinstance(answer, EventError):
             raise answer
-        return Response(wire.encode(answer), media_type=JSON)
+        return wire.encode(answer)
+
+    async def _score_one(self, request: Request) -> Response:
+        return Response(await self._answer_one(await self._body(request), explain=_asks_to_explain(request)), media_type=JSON)
 
     async def _score_batch(self, request: Request) -> Response:
         since, explain = time.monotonic(), _asks_to_explain(request)
@@ -130,24 +183,15 @@ class IngressApp:
             if not places:
                 return
             events = [parsed[place] for place in places]
-            for place, answer in zip(places, await self._answers(kind, events, explain=explain, since=since), strict=True):  # type: ignore[arg-type]
+            for place, answer in zip(places, await self._answers_to_callers(kind, events, explain=explain, since=since), strict=True):  # type: ignore[arg-type]
                 results[place] = _row_error(parsed[place].id, answer) if isinstance(answer, EventError) else answer  # type: ignore[union-attr]
 
         await asyncio.gather(*(answer_kind(kind) for kind in Kind))
         return Response(wire.encode(wire.BatchAnswer(results, *wire.least_of(results))), media_type=JSON)
 
     async def _body(self, request: Request) -> bytes:
-        """The body, refused as soon as it passes the limit; Starlette's own limit answers in plain text, without a code."""
-        limit = self._settings.ingress.max_body_bytes
-        announced = request.headers.get("content-length", "0")
-        if announced.isdecimal() and (len(announced) > MOST_DIGITS or int(announced) > limit):
-            raise BodyTooLarge(limit)
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > limit:
-                raise BodyTooLarge(limit)
-        return bytes(body)
+        """Starlette's own limit answers in plain text, without a code."""
+        return await read_body(request.scope["headers"], request.receive, self._settings.ingress.max_body_bytes)
 
     async def _describe(self, _: Request) -> Response:
         body = {
@@ -155,23 +199,21 @@ class IngressApp:
             "version": version("axon"),
             "about": "One threat score from several detectors, and an honest word on how many of them looked.",
             "score": "POST /v1/score, POST /v1/score/batch",
-            "state": "GET /health, GET /v1/status",
+            "state": "GET /health, GET /ready, GET /v1/status, GET /v1/layers; GET /v2/health/live, GET /v2/health/ready",
+            "switches": "POST /v1/layers/{layer}/test, /v1/layers/{layer}/disable, /v1/layers/{layer}/enable, /v1/layers/{layer}/reset",
             "contract": "GET /openapi.json",
         }
-        return Response(wire.encode(body), media_type=JSON)
+        return as_json(body)
 
-    async def _health(self, _: Request) -> Response:
-        return Response(wire.encode((await self._fan_out.system()).health()), media_type=JSON)
-
-    async def _status(self, _: Request) -> Response:
-        body = (await self._fan_out.system()).detail() | {
-            "version": version("axon"),
+    def _facts(self) -> dict[str, Any]:
+        return {
             "tenant": self._settings.store.tenant,
-            "uptime_s": round(time.time() - self._started, 1),
+            **self._follower.facts,
+            "retro": asdict(self._retro.counts()),
+            "uptime_s": round(time.monotonic() - self._started, 1),
             "deadline_ms": self._settings.ingress.deadline_ms,
             "max_events": self._settings.ingress.max_events,
         }
-        return Response(wire.encode(body), media_type=JSON)
 
     async def _document(self, _: Request) -> Response:
         return Response(self._openapi, media_type=JSON)
@@ -190,36 +232,3 @@ def _asks_to_explain(request: Request) -> bool:
 
 def _row_error(event_id: str, error: EventError) -> wire.RowError:
     return wire.RowError(event_id, wire.ErrorBody(error.code, str(error), error.field))
-
-
-def _request_id(request: Request) -> str:
-    given = request.headers.get("x-request-id", "")
-    return given if given.isascii() and given.isprintable() and 0 < len(given) <= 128 else uuid.uuid4().hex  # noqa: PLR2004  # a line in a log
-
-
-def _error(request: Request, status: int, code: str, message: str, field: str = "") -> Response:
-    request_id = _request_id(request)
-    body = wire.ErrorAnswer(wire.ErrorBody(code, message, field, request_id))
-    return Response(wire.encode(body), status, media_type=JSON, headers={"X-Request-ID": request_id})
-
-
-async def _refuse_event(request: Request, error: Exception) -> Response:
-    if not isinstance(error, EventError):
-        raise error
-    return _error(request, _STATUS_OF_CODE.get(error.code, UNPROCESSABLE), error.code, str(error), error.field)
-
-
-async def _refuse_route(request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    code, message = {
-        404: ("NOT_FOUND", "there is no such route; GET / lists them"),
-        405: ("METHOD_NOT_ALLOWED", "this route does not take that method"),
-    }.get(status, ("HTTP_ERROR", "the request cannot be answered"))
-    return _error(request, status, code, message)
-
-
-async def _fail(request: Request, error: Exception) -> Response:
-    """The edge: whatever was not foreseen becomes a 500 with an id that the log knows."""
-    response = _error(request, 500, "INTERNAL_ERROR", "something failed inside; the log has it under this request id")
-    logger.error("request_failed", exc_info=error, extra={"request_id": response.headers["X-Request-ID"]})
-    return response

@@ -14,10 +14,10 @@ import pytest
 from starlette.routing import Route
 
 from deployments import wire
+from ensemble.building import LAYERS
 from ensemble.events import Kind
 from ensemble.inprocess import Ensemble
-from ensemble.loading import LAYERS
-from ensemble.slot import SlotState
+from ensemble.states import SlotState
 from ensemble.verdicts import LayerScores
 
 from .conftest import PATIENT, Door, Event, FakeHandle, FakeMethod, OpenDoor, broken_slot
@@ -30,7 +30,15 @@ ROUTES = [
     ("GET", "/"),
     ("GET", "/health"),
     ("GET", "/openapi.json"),
+    ("GET", "/ready"),
+    ("GET", "/v2/health/live"),
+    ("GET", "/v2/health/ready"),
     ("GET", "/v1/status"),
+    ("GET", "/v1/layers"),
+    ("POST", "/v1/layers/{layer}/test"),
+    ("POST", "/v1/layers/{layer}/disable"),
+    ("POST", "/v1/layers/{layer}/enable"),
+    ("POST", "/v1/layers/{layer}/reset"),
     ("POST", "/v1/score"),
     ("POST", "/v1/score/batch"),
 ]
@@ -279,7 +287,7 @@ def test_a_large_body_within_the_bound_is_read(door: Door) -> None:
     assert body["flags"] == ["command_line_cut"]
 
 
-@pytest.mark.parametrize("path", ["/v1", "/v1/scores", "/v2/health/live", "/etc/passwd", "/../../etc/passwd", "/%2e%2e/x", "/docs"])
+@pytest.mark.parametrize("path", ["/v1", "/v1/scores", "/v2/models", "/etc/passwd", "/../../etc/passwd", "/%2e%2e/x", "/docs"])
 def test_an_unknown_route_is_an_error_as_any_other(door: Door, path: str) -> None:
     error_of(door.get(path), 404, "NOT_FOUND")
 
@@ -306,6 +314,27 @@ def test_a_request_keeps_its_id_where_it_is_fit_for_a_log(door: Door, given: str
     error = error_of(answer, 404, "NOT_FOUND")
     assert (error["request_id"] == given) is is_kept
     assert re.fullmatch(r"[\x20-\x7e]{1,128}", error["request_id"])
+
+
+@pytest.mark.parametrize("path", ["/v1/score", "/v1/score?explain=true"], ids=["by the shortcut", "by the router"])
+def test_what_was_not_foreseen_is_raised_once_it_is_answered(
+    door: Door, process_events: list[Event], monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Serve counts as an error what the application raises, whichever way the request went; a mistake of the caller is none."""
+
+    async def broken(*_: object, **__: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(door.ingress._fan_out, "score", broken)
+
+    async def ask(body: object) -> httpx.Response:
+        transport = httpx.ASGITransport(app=door.app, raise_app_exceptions=True)
+        async with httpx.AsyncClient(transport=transport, base_url="http://axon") as client:
+            return await client.post(path, json=body)
+
+    with pytest.raises(RuntimeError):
+        door._loop.run(ask(process_events[0]))
+    assert door._loop.run(ask({"kind": "process"})).status_code == 422
 
 
 def test_what_was_not_foreseen_is_a_500_that_tells_nothing(

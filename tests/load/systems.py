@@ -40,6 +40,7 @@ class System:
         environment: laid over this process's, from which every setting of Serve is taken out first.
         takes_batches: it has the route /v1/score/batch.
         tells_health: it has GET /health with `providers`, so that one can wait for its models.
+        root: of the checkout it runs from.
     """
 
     name: str
@@ -47,6 +48,7 @@ class System:
     environment: Mapping[str, str] = field(default_factory=dict)
     takes_batches: bool = True
     tells_health: bool = False
+    root: Path = ROOT
 
 
 _AXON = "import sys; from deployments.cli import main; sys.exit(main())"  # `axon`, from this checkout whatever is installed
@@ -81,11 +83,17 @@ def running(system: System, state: Path, probe: bytes, log: Path) -> Iterator[in
     """
     port = _free_port()
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_SERVE_", "RAY_worker_"))}
-    environment = {**inherited, "PYTHONPATH": str(ROOT), "AXON_STATE": str(state), "RAY_USAGE_STATS_ENABLED": "0", **system.environment}
+    environment = {
+        **inherited,
+        "PYTHONPATH": str(system.root),
+        "AXON_STATE": str(state),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        **system.environment,
+    }
     with log.open("ab") as output:
         process = subprocess.Popen(
             [part.format(port=port) for part in system.command],
-            cwd=ROOT,
+            cwd=system.root,
             env=environment,
             stdout=output,
             stderr=subprocess.STDOUT,

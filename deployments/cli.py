@@ -26,8 +26,14 @@ app = typer.Typer(
 )
 train = typer.Typer(help="Train a model, write its card, publish it, and promote the release that holds it.", no_args_is_help=True)
 models = typer.Typer(help="What the store holds and what serves.", invoke_without_command=True)
+trust = typer.Typer(help="Who may publish models that this Axon loads.", no_args_is_help=True)
+layers = typer.Typer(help="The layers of a running service, and their switches.", invoke_without_command=True)
 app.add_typer(train, name="train")
 app.add_typer(models, name="models")
+app.add_typer(layers, name="layers")
+app.add_typer(trust, name="trust")
+retro = typer.Typer(help="What was scored while the ensemble was degraded, and scored again.", no_args_is_help=True)
+app.add_typer(retro, name="retro")
 
 
 class Output(StrEnum):
@@ -40,6 +46,10 @@ class Output(StrEnum):
 Tenant = Annotated[str | None, typer.Option(help="Whose models; the configured tenant unless said otherwise.")]
 Seed = Annotated[int, typer.Option(help="Of everything random: the same rows and seed give the same model.")]
 Into = Annotated[Path | None, typer.Option("--store", help="Folder to publish into instead of the state folder (var/).", file_okay=False)]
+Older = Annotated[Path, typer.Argument(help="Folder of an older engine's model files, and checksums.txt.")]
+OlderBenign = Annotated[Path | None, typer.Option(help="CSV of benign flows that the older models were not trained on.")]
+Url = Annotated[str, typer.Option(help="The service to ask.")]
+Layer = Annotated[str, typer.Argument(help="Name of the layer, e.g. behavior; `axon layers` lists them.")]
 Publish = Annotated[bool, typer.Option("--publish/--no-publish", help="Publish what was trained as a new release, or only report.")]
 Promote = Annotated[bool, typer.Option("--promote/--no-promote", help="Also point the tenant to the new release.")]
 
@@ -113,6 +123,26 @@ def calibrate(
 
     with _Refusals():
         run(benign, Target(tenant, store, publish=publish, promote=promote), rate=fpr, console=out, err=err)
+
+
+@app.command("import")
+def import_older(
+    folder: Older, *, benign: OlderBenign = None, tenant: Tenant = None, publish: Publish = False, promote: Promote = True
+) -> None:
+    """Take over an older Axon Engine's model files, decoded in a process of their own; the exit code is 1 where a layer failed."""
+    from deployments.commands.importing import import_models
+
+    with _Refusals():
+        raise typer.Exit(0 if import_models(folder, benign, tenant, publish=publish, promote=promote, console=out, err=err) else 1)
+
+
+@app.command("export")
+def export_older(folder: Older, *, tenant: Tenant = None) -> None:
+    """Write the current models as the four files of an older Axon Engine, and say what they cannot hold; nothing is replaced."""
+    from deployments.commands.exporting import export_models
+
+    with _Refusals():
+        raise typer.Exit(0 if export_models(folder, tenant, console=out, err=err) else 1)
 
 
 @train.command("flows")
@@ -220,13 +250,122 @@ def list_models(context: typer.Context, tenant: Tenant = None) -> None:
 
 @models.command("promote")
 def promote_release(
-    release: Annotated[int, typer.Argument(min=1, help="Number of the release; an older one is a roll-back.")], tenant: Tenant = None
+    release: Annotated[int, typer.Argument(min=1, help="Number of the release; an older one is a roll-back.")],
+    *,
+    tenant: Tenant = None,
+    at_once: Annotated[bool, typer.Option("--at-once", help="All traffic at once, not in measured steps.")] = False,
 ) -> None:
     """Point a tenant to one of its releases."""
     from deployments.commands.models import promote_release as run
 
     with _Refusals():
-        run(release, tenant, out)
+        run(release, tenant, out, at_once=at_once)
+
+
+@trust.command("init")
+def trust_init(
+    key: Annotated[
+        Path | None, typer.Option(help="File of the private key, outside the repository; ~/.config/axon/signing.key unless said otherwise.")
+    ] = None,
+) -> None:
+    """Make a key to sign models with, and put its public half on the trust list. A key that is there is kept."""
+    from deployments.commands.trust import init
+
+    with _Refusals():
+        init(key, out)
+
+
+@trust.command("show")
+def trust_show() -> None:
+    """The keys and the pinned files that this Axon believes."""
+    from deployments.commands.trust import show
+
+    with _Refusals():
+        show(out)
+
+
+@trust.command("pin")
+def trust_pin() -> None:
+    """For who ships Axon: pin every pointer, release and manifest of the shipped models as they lie there now."""
+    from deployments.commands.trust import pin
+
+    with _Refusals():
+        pin(out)
+
+
+@app.command()
+def status(
+    *, url: Url = SERVICE, as_json: Annotated[bool, typer.Option("--json", help="The whole of GET /v1/status, for programs.")] = False
+) -> None:
+    """How a running service stands. Exit code 0: all of it speaks; 1: degraded; 2: no answer."""
+    from deployments.commands.status import show_status
+
+    with _Refusals():
+        if not show_status(url, as_json=as_json, console=out):
+            raise typer.Exit(1)
+
+
+@layers.callback()
+def list_layers(context: typer.Context, url: Url = SERVICE) -> None:
+    """The layers of a running service: enabled or not, with a model or not."""
+    if context.invoked_subcommand is None:
+        from deployments.commands.status import show_layers
+
+        with _Refusals():
+            show_layers(url, out)
+
+
+@layers.command("disable")
+def disable_layer(layer: Layer, url: Url = SERVICE) -> None:
+    """Switch a layer off: at once, kept over restarts. It is not asked and weighs nothing until it is enabled."""
+    _switch(url, layer, "disable")
+
+
+@layers.command("enable")
+def enable_layer(layer: Layer, url: Url = SERVICE) -> None:
+    """Switch a layer on again, without a restart."""
+    _switch(url, layer, "enable")
+
+
+@layers.command("reset")
+def reset_layer(layer: Layer, url: Url = SERVICE) -> None:
+    """Clear what is remembered of a layer's failures: its breaker closes, its backoff begins anew."""
+    _switch(url, layer, "reset")
+
+
+@layers.command("test")
+def try_layer(layer: Layer, url: Url = SERVICE) -> None:
+    """Load a layer's models beside those that serve, prove them and throw them away. Exit code 1: one would not serve."""
+    from deployments.commands.status import try_layer as run
+
+    with _Refusals():
+        if not run(url, layer, out):
+            raise typer.Exit(1)
+
+
+def _switch(url: str, layer: str, switch: str) -> None:
+    from deployments.commands.status import switch_layer
+
+    with _Refusals():
+        switch_layer(url, layer, switch, out)
+
+
+@retro.callback()
+def about_retro() -> None:
+    """Events that turned hostile at a second look."""
+
+
+@retro.command("findings")
+def retro_findings(
+    *,
+    output: Annotated[Output, typer.Option(help="A table, or every finding as a line of JSON.")] = Output.TABLE,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the newest so many.")] = None,
+) -> None:
+    """What turned hostile when more of the ensemble looked, with the time it came."""
+    from deployments.commands.retro import show_findings
+
+    with _Refusals():
+        show_findings(as_jsonl=output is Output.JSONL, limit=limit, out=out, err=err)
 
 
 class _Refusals:
@@ -237,15 +376,10 @@ class _Refusals:
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         """One sentence for our own errors and for settings that are refused."""
-        from pydantic import ValidationError
+        from deployments.commands.mendable import sentence_of
 
-        from deployments.commands.score import ScoreFailed
-        from ensemble.errors import EnsembleError
-
-        if isinstance(error, EnsembleError | ScoreFailed):
-            _fail(str(error))
-        if isinstance(error, ValidationError):
-            _fail("the settings are refused:\n" + "\n".join(f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()))
+        if sentence := sentence_of(error):
+            _fail(sentence)
 
 
 def _fail(sentence: str) -> NoReturn:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -14,12 +15,25 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from ensemble.errors import MalformedEvent
+from ensemble.rollout import RolloutRules
 from ensemble.store.names import Tenant
 
-__all__ = ["ROOT", "IngressSettings", "LayerSettings", "Settings", "read_settings"]
+__all__ = [
+    "ROOT",
+    "FusionSettings",
+    "GuardSettings",
+    "IngressSettings",
+    "LayerSettings",
+    "RetroSettings",
+    "RolloutSettings",
+    "Settings",
+    "read_settings",
+]
 
 ROOT = Path(__file__).resolve().parent.parent  # the repository: relative folders are below it, wherever a Ray worker runs
 STATE_VARIABLE = "AXON_STATE"
+TRUST_VARIABLE = "AXON_TRUST"
+DISABLED_VARIABLE = "AXON_DISABLED_LAYERS"
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -38,11 +52,13 @@ class _Strict(BaseModel):
 
 
 class StoreSettings(_Strict):
-    """Where the models are, and whose are served."""
+    """Where the models are, whose are served, and who may say so."""
 
     state: Annotated[Path, Field(strict=False)]
     shipped: Annotated[Path, Field(strict=False)]
+    trust: Annotated[Path, Field(strict=False)]
     tenant: Annotated[str, AfterValidator(_tenant)]
+    parents: list[Annotated[str, AfterValidator(_tenant)]]
 
 
 class ScalingSettings(_Strict):
@@ -74,11 +90,80 @@ class IngressSettings(ScalingSettings):
     max_queued_requests: Count
 
 
+class ReplicasSettings(_Strict):
+    """How Serve looks after the process of a replica, whatever it holds."""
+
+    health_check_period_s: Positive
+    health_check_timeout_s: Positive
+    graceful_shutdown_timeout_s: Positive
+    routing_stats_period_s: Positive
+    max_replicas_per_node: Count | None
+
+
 class FusionSettings(_Strict):
     """What an operator may set of the fusion; the rest was fitted."""
 
     min_coverage: Share
     posture_bound: Annotated[float, Field(ge=0, le=2)]
+
+
+class GuardSettings(_Strict):
+    """What a layer is held to, in each ingress replica; `ensemble.guard` says what each number does."""
+
+    failures_in_a_row: Count
+    window: Count
+    bad_share: Annotated[float, Field(gt=0, le=1)]
+    slow_share: Annotated[float, Field(gt=0, le=1)]
+    open_s: Positive
+    longest_open_s: Positive
+    jitter: Share
+    calls_in_flight: Count
+    retry_share: Share
+    retries_saved: Count
+
+    @model_validator(mode="after")
+    def _the_longest_is_not_shorter_than_the_first(self) -> Self:
+        if self.open_s > self.longest_open_s:
+            raise ValueError(f"open_s {self.open_s:g} is above longest_open_s {self.longest_open_s:g}")
+        return self
+
+
+class RolloutSettings(_Strict):
+    """How a new release takes over from the one that serves; `ensemble.rollout` says what each number does."""
+
+    shares: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
+    max_events_per_s: list[Positive]
+    step_s: Annotated[float, Field(ge=0)]
+    max_step_s: Annotated[float, Field(ge=0)]
+    min_events: Annotated[int, Field(ge=0)]
+    max_flip_ratio: Share
+    max_failure_ratio: Share
+    max_slowdown: Annotated[float, Field(ge=1)]
+    slowdown_floor_ms: Annotated[float, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _steps_rise_to_all_of_it(self) -> Self:
+        if self.shares[-1] != 1.0 or any(one >= other for one, other in pairwise(self.shares)):
+            raise ValueError("shares must rise and end with 1.0")
+        if self.max_events_per_s and len(self.max_events_per_s) != len(self.shares) - 1:
+            raise ValueError("max_events_per_s must be [] or have one number for each share below 1.0")
+        if self.step_s > self.max_step_s:
+            raise ValueError(f"step_s {self.step_s:g} is above max_step_s {self.max_step_s:g}")
+        return self
+
+    def rules(self) -> RolloutRules:
+        """As the state machine takes them."""
+        numbers = self.model_dump(exclude={"slowdown_floor_ms"})
+        return RolloutRules(**numbers, slowdown_floor_s=self.slowdown_floor_ms / 1000.0)
+
+
+class LegacySettings(_Strict):
+    """What decoding an older model file may cost."""
+
+    max_file_bytes: Count
+    decode_memory_bytes: Count
+    decode_cpu_s: Count
+    decode_wall_s: Positive
 
 
 class PostureSettings(_Strict):
@@ -92,6 +177,23 @@ class PostureSettings(_Strict):
         if self.stale_after_days >= self.expired_after_days:
             raise ValueError("stale_after_days must be less than expired_after_days")
         return self
+
+
+class ControlsSettings(_Strict):
+    """What an operator switches."""
+
+    disabled: list[str]
+    look_every_s: Positive
+    test_within_s: Positive
+
+
+class RetroSettings(_Strict):
+    """The spool of events that wait for a second look, and its findings."""
+
+    enabled: bool
+    max_mb: Count
+    max_age_hours: Positive
+    max_findings_mb: Count
 
 
 class LayerSettings(ScalingSettings):
@@ -113,9 +215,22 @@ class Settings(_Strict):
 
     store: StoreSettings
     ingress: IngressSettings
+    replicas: ReplicasSettings
     fusion: FusionSettings
+    guard: GuardSettings
+    rollout: RolloutSettings
+    legacy: LegacySettings
     posture: PostureSettings
+    controls: ControlsSettings
+    retro: RetroSettings
     layers: LayersSettings
+
+    @model_validator(mode="after")
+    def _disabled_layers_exist(self) -> Self:
+        unknown = sorted(set(self.controls.disabled) - LayersSettings.model_fields.keys())
+        if unknown:
+            raise ValueError(f"controls.disabled names {', '.join(unknown)}; there are: {', '.join(LayersSettings.model_fields)}")
+        return self
 
     def layer(self, name: str) -> LayerSettings:
         """Settings of one layer by name."""
@@ -131,18 +246,29 @@ class Settings(_Strict):
         """Absolute folder of the shipped models."""
         return ROOT / self.store.shipped
 
+    @property
+    def trust(self) -> Path:
+        """Absolute place of the trust list."""
+        return ROOT / self.store.trust
+
 
 def read_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
-    """configs/default.yaml with `overrides` laid over it; AXON_STATE wins over both for the state folder.
+    """configs/default.yaml with `overrides` laid over it; AXON_STATE and AXON_TRUST win over both for what they name.
+
+    AXON_DISABLED_LAYERS, names between commas, adds to the layers that are switched off.
 
     Raises:
         pydantic.ValidationError: unknown keys, wrong types or numbers out of range; all of them in one message.
     """
     defaults = yaml.safe_load((ROOT / "configs" / "default.yaml").read_text())
     merged = _lay_over(defaults, overrides or {})
-    state = os.environ.get(STATE_VARIABLE)
-    if state:
-        merged = _lay_over(merged, {"store": {"state": state}})
+    for variable, setting in {STATE_VARIABLE: "state", TRUST_VARIABLE: "trust"}.items():
+        if named := os.environ.get(variable):
+            merged = _lay_over(merged, {"store": {setting: named}})
+    disabled = [name.strip() for name in os.environ.get(DISABLED_VARIABLE, "").split(",") if name.strip()]
+    if disabled:
+        configured = merged["controls"].get("disabled") if isinstance(merged.get("controls"), Mapping) else None
+        merged = _lay_over(merged, {"controls": {"disabled": [*(configured or []), *disabled]}})
     return Settings.model_validate(merged)
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+import logging
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -13,11 +16,16 @@ import pytest
 
 from deployments.ingress import IngressApp
 from deployments.settings import ROOT, Settings, read_settings
+from deployments.telemetry import METRICS, Instrument
+from deployments.trust import read_trust_file
+from ensemble.building import LAYERS, ModelBuilder
+from ensemble.candidates import Lineage
 from ensemble.errors import ArtifactMissing
-from ensemble.events import EventBatch
+from ensemble.events import EventBatch, Kind
 from ensemble.inprocess import Ensemble
-from ensemble.loading import LAYERS, ReleaseLoader
-from ensemble.slot import HeldRelease, LayerSlot, SlotState
+from ensemble.loading import ReleaseLoader
+from ensemble.slot import LayerSlot
+from ensemble.states import HeldRelease, Loaded, SlotState, Trial
 from ensemble.store.layout import Store
 from ensemble.training.flow_table import FlowTable
 from ensemble.verdicts import LayerScores
@@ -41,17 +49,80 @@ class FakeMethod:
         self.remote = call
 
 
+class RecordingMeter:
+    """Remembers what was recorded; refuses what the table of metrics does not have."""
+
+    def __init__(self) -> None:
+        self.counted: Counter[tuple[str, frozenset[tuple[str, str]]]] = Counter()
+        self.levels: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
+        self.observed: list[tuple[str, float, dict[str, str]]] = []
+        self.refreshed = 0
+
+    def count(self, name: str, by: float = 1.0, /, **labels: str) -> None:
+        self.counted[self._key(name, (Instrument.COUNTER,), labels)] += by  # type: ignore[assignment]  # whole numbers here
+
+    def level(self, name: str, value: float, /, **labels: str) -> None:
+        self.levels[self._key(name, (Instrument.GAUGE, Instrument.STATE_SET), labels)] = value
+
+    def observe(self, name: str, value: float, /, **labels: str) -> None:
+        self._key(name, (Instrument.HISTOGRAM,), labels)
+        self.observed.append((name, value, labels))
+
+    def refresh(self) -> None:
+        self.refreshed += 1
+
+    def total(self, name: str, **labels: str) -> float:
+        """All that was counted under these labels, whatever the others are."""
+        return sum(n for (found, having), n in self.counted.items() if found == name and labels.items() <= dict(having).items())
+
+    def value(self, name: str, **labels: str) -> float:
+        return self.levels[name, frozenset(labels.items())]
+
+    def word(self, name: str, **labels: str) -> str:
+        """The word of a state set that holds now; the others are said not to."""
+        key = METRICS[name].labels[-1]
+        having = {dict(h)[key]: v for (found, h), v in self.levels.items() if found == name and labels.items() <= dict(h).items()}
+        assert set(having.values()) == {0.0, 1.0}
+        (one,) = [word for word, value in having.items() if value == 1.0]
+        return one
+
+    @staticmethod
+    def _key(name: str, instruments: tuple[Instrument, ...], labels: dict[str, str]) -> tuple[str, frozenset[tuple[str, str]]]:
+        assert METRICS[name].instrument in instruments
+        assert labels.keys() == set(METRICS[name].labels), name
+        assert all(isinstance(value, str) for value in labels.values())
+        return name, frozenset((key, str(value)) for key, value in labels.items())
+
+
+class Told:
+    """What reached the log, as keys of the records."""
+
+    def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
+        self._caplog = caplog
+
+    def __call__(self, event: str = "") -> list[dict[str, Any]]:
+        records = [record for record in self._caplog.records if hasattr(record, "event")]
+        return [vars(record) for record in records if event in ("", record.event)]
+
+    @property
+    def events(self) -> list[str]:
+        return [record["event"] for record in self()]
+
+
 class FakeHandle:
     """A deployment's handle without Ray, around a real slot."""
 
-    def __init__(self, slot: LayerSlot) -> None:
+    def __init__(self, slot: LayerSlot, trials: Mapping[Kind, Any] = {}) -> None:  # type: ignore[assignment]  # only read
+        async def test() -> Mapping[Kind, Any]:
+            return trials
+
         async def score(batch: EventBatch, release: str, explain: bool) -> LayerScores:  # noqa: FBT001  # as the deployment
             return slot.score(batch, release, explain=explain)
 
         async def state(wanted: int) -> tuple[SlotState, str]:
             return slot.state(wanted), "cpu"
 
-        self.score, self.state = FakeMethod(score), FakeMethod(state)
+        self.score, self.state, self.test = FakeMethod(score), FakeMethod(state), FakeMethod(test)
 
 
 class Door:
@@ -61,6 +132,7 @@ class Door:
         self.ingress = app
         self.app = app.__serve_build_asgi_app__()
         self._loop = asyncio.Runner()
+        self._is_open = True
         self._lifespan = self.app.router.lifespan_context(self.app)
         self._loop.run(_entered(self._lifespan))  # as a replica does, before its first request
 
@@ -82,6 +154,10 @@ class Door:
         return self.ask("POST", path, **({"content": body} if isinstance(body, bytes) else {"json": body}), **request)
 
     def close(self) -> None:
+        """As a replica that leaves; once is enough."""
+        if not self._is_open:
+            return
+        self._is_open = False
         self._loop.run(_left(self._lifespan))
         self._loop.close()
 
@@ -102,16 +178,27 @@ def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return state
 
 
+@pytest.fixture(autouse=True)
+def own_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """AXON_TRUST of this test alone: the shipped list, without keys of who works here. AXON_SIGNING_KEY names a key that is not there."""
+    copy = tmp_path / "trust.yaml"
+    shipped = (ROOT / "configs" / "trust.yaml").read_text()
+    copy.write_text(re.sub(r"(?m)^keys:.*\n(?:[ \t]+\S.*\n)*", "keys: {}\n", shipped))
+    monkeypatch.setenv("AXON_TRUST", str(copy))
+    monkeypatch.setenv("AXON_SIGNING_KEY", str(tmp_path / "home" / "signing.key"))
+    return copy
+
+
 @pytest.fixture(scope="session")
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The shipped models, and an empty state folder before them."""
-    return Store(tmp_path_factory.mktemp("no-state"), ROOT / "artifacts")
+    """The shipped models, trusted as they are shipped, and an empty state folder before them."""
+    return Store(tmp_path_factory.mktemp("no-state"), ROOT / "artifacts", read_trust_file(ROOT / "configs" / "trust.yaml").trust())
 
 
 @pytest.fixture(scope="session")
 def ensemble(shipped: Store) -> Ensemble:
     """The same models in this process: the slow, plain way to the same verdicts."""
-    return Ensemble(shipped, "default", min_coverage=0.5, posture_bound=0.5, stale_after_days=30, expired_after_days=730)
+    return Ensemble(lineage_of(shipped), min_coverage=0.5, posture_bound=0.5, stale_after_days=30, expired_after_days=730)
 
 
 @pytest.fixture(scope="session")
@@ -119,19 +206,35 @@ def slots(shipped: Store) -> Mapping[str, LayerSlot]:
     """One loaded slot a layer, on the shipped models."""
     made = {}
     for layer, plan in LAYERS.items():
-        made[layer] = LayerSlot(layer, ReleaseLoader(shipped, "default", layer, "cpu", 30, 730).load, fallback_score=plan.fallback_score)
-        made[layer].load()
+        loader = ReleaseLoader(lineage_of(shipped), layer, ModelBuilder("cpu", 30, 730))
+        made[layer] = LayerSlot(layer, [*plan.kinds], loader, fallback_score=plan.fallback_score)
+        made[layer].look()
     return made
+
+
+class Empty:
+    """A source that has nothing."""
+
+    def fingerprint(self) -> Hashable:
+        return "nothing"
+
+    def load(self, held: Sequence[HeldRelease], requested: str) -> Loaded:
+        del held, requested
+        raise ArtifactMissing("its release")
+
+    def trial(self) -> Mapping[Kind, Trial]:
+        raise ArtifactMissing("its release")
+
+
+def lineage_of(store: Store) -> Lineage:
+    """The default tenant's releases in `store`."""
+    return Lineage(lambda: store, ["default"])
 
 
 def broken_slot(layer: str) -> LayerSlot:
     """A slot whose models are not there."""
-
-    def load() -> HeldRelease:
-        raise ArtifactMissing("its release")
-
-    slot = LayerSlot(layer, load, fallback_score=LAYERS[layer].fallback_score)
-    slot.load()
+    slot = LayerSlot(layer, [*LAYERS[layer].kinds], Empty(), fallback_score=LAYERS[layer].fallback_score)
+    slot.look()
     return slot
 
 
@@ -141,14 +244,26 @@ def values_of(settings: Settings) -> dict[str, Any]:
 
 
 @pytest.fixture
-def open_door(slots: Mapping[str, LayerSlot], own_state: Path) -> Iterator[OpenDoor]:
+def meter() -> RecordingMeter:
+    """Where the doors of this test record their metrics."""
+    return RecordingMeter()
+
+
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture) -> Iterator[Told]:
+    with caplog.at_level(logging.INFO, logger="ray.serve"):
+        yield Told(caplog)
+
+
+@pytest.fixture
+def open_door(slots: Mapping[str, LayerSlot], own_state: Path, meter: RecordingMeter) -> Iterator[OpenDoor]:
     """`open_door(down={"behavior"}, overrides={...})`: the ingress over real slots; those of `down` have no models."""
     del own_state  # asked for by its effect
     opened: list[Door] = []
 
     def make(*, down: set[str] = frozenset(), overrides: Mapping[str, Any] = PATIENT, handles: Mapping[str, Any] = {}) -> Door:  # type: ignore[assignment]  # only read
         fakes = {layer: FakeHandle(broken_slot(layer) if layer in down else slot) for layer, slot in slots.items()}
-        door = Door(IngressApp(values_of(read_settings(overrides)), fakes | dict(handles)))
+        door = Door(IngressApp(values_of(read_settings(overrides)), fakes | dict(handles), meter))
         opened.append(door)
         return door
 

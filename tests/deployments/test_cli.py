@@ -17,11 +17,12 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from deployments import cli
+from deployments.commands.local import own_store
 from deployments.settings import ROOT
+from ensemble.candidates import Lineage
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.inprocess import Ensemble
-from ensemble.loading import FusionLoader
-from ensemble.store.layout import Store
+from ensemble.offers import FusionLoader
 from ensemble.training.flow_table import FlowTable
 
 from .conftest import Event
@@ -35,12 +36,26 @@ VERBS = [
     ["score"],
     ["evaluate"],
     ["calibrate"],
+    ["import"],
+    ["export"],
     ["train"],
     ["train", "flows"],
     ["train", "processes"],
     ["train", "posture"],
     ["models"],
     ["models", "promote"],
+    ["trust"],
+    ["trust", "init"],
+    ["trust", "show"],
+    ["trust", "pin"],
+    ["status"],
+    ["layers"],
+    ["layers", "disable"],
+    ["layers", "enable"],
+    ["layers", "reset"],
+    ["layers", "test"],
+    ["retro"],
+    ["retro", "findings"],
 ]
 
 
@@ -126,13 +141,15 @@ def test_every_verb_teaches(axon: Axon, verb: list[str]) -> None:
 def test_the_list_of_verbs_above_is_complete() -> None:
     groups: dict[str, Sequence[object]] = {"": cli.app.registered_commands, "train": cli.train.registered_commands}
     groups["models"] = cli.models.registered_commands
+    groups["trust"] = cli.trust.registered_commands
+    groups["retro"], groups["layers"] = cli.retro.registered_commands, cli.layers.registered_commands
     named = {
         " ".join(filter(None, (group, command.name or command.callback.__name__.replace("_", "-"))))  # type: ignore[attr-defined]
         for group, commands in groups.items()
         for command in commands
     }
 
-    assert named | {"", "train", "models"} == {" ".join(verb) for verb in VERBS}
+    assert named | {"", "train", "models", "trust", "retro", "layers"} == {" ".join(verb) for verb in VERBS}
 
 
 def test_every_option_says_what_it_is_for(axon: Axon) -> None:
@@ -278,6 +295,13 @@ def test_a_tenant_without_models_is_said_so(axon: Axon) -> None:
     assert "no release yet" in result.stdout
 
 
+@pytest.fixture
+def own_key(axon: Axon) -> None:
+    """A key of this test alone, trusted by this test alone."""
+    assert axon("trust", "init").exit_code == 0
+
+
+@pytest.mark.usefixtures("own_key")
 def test_a_release_that_is_not_there_cannot_be_promoted(axon: Axon, own_state: Path) -> None:
     assert "release 99" in refused(axon("models", "promote", "99"))
     assert not list(own_state.rglob("CURRENT"))
@@ -309,7 +333,7 @@ def shipped_is_untouched() -> Iterator[None]:
     assert digest_of(ROOT / "artifacts") == before
 
 
-@pytest.mark.usefixtures("shipped_is_untouched")
+@pytest.mark.usefixtures("shipped_is_untouched", "own_key")
 def test_calibrating_publishes_a_new_release_of_the_same_models(
     axon: Axon, own_state: Path, tmp_path: Path, make_flows: MakeFlows, ensemble: Ensemble
 ) -> None:
@@ -319,7 +343,7 @@ def test_calibrating_publishes_a_new_release_of_the_same_models(
     assert result.exit_code == 0, result.output
     assert "published release" in result.stdout
     assert "promoted" in result.stdout
-    after = ensemble_of(own_state)
+    after = ensemble_now()
     assert after.release.name != ensemble.release.name
     assert not list(own_state.rglob("model.safetensors"))
     flows = make_flows(benign=300, families={}, seed=5)
@@ -328,12 +352,12 @@ def test_calibrating_publishes_a_new_release_of_the_same_models(
     listed = axon("models").stdout
     assert "own" in listed
     assert axon("models", "promote", ensemble.release.name.split("/")[1]).exit_code == 0
-    assert FusionLoader(Store(own_state, ROOT / "artifacts"), "default").load().name == ensemble.release.name
+    assert FusionLoader(Lineage(own_store, ["default"])).load().name == ensemble.release.name
 
 
-def ensemble_of(state: Path) -> Ensemble:
-    store = Store(state, ROOT / "artifacts")
-    return Ensemble(store, "default", min_coverage=0.5, posture_bound=0.5, stale_after_days=30, expired_after_days=730)
+def ensemble_now() -> Ensemble:
+    """The current release as this test's settings have it."""
+    return Ensemble(Lineage(own_store, ["default"]), min_coverage=0.5, posture_bound=0.5, stale_after_days=30, expired_after_days=730)
 
 
 @pytest.mark.usefixtures("shipped_is_untouched")
@@ -347,6 +371,7 @@ def test_calibrating_without_publishing_only_reports(axon: Axon, own_state: Path
     assert not own_state.exists()
 
 
+@pytest.mark.usefixtures("own_key")
 @pytest.mark.parametrize("rate", ["0", "-1", "0.5", "nan"])
 def test_a_rate_that_cannot_be_is_refused(axon: Axon, tmp_path: Path, make_flows: MakeFlows, rate: str) -> None:
     file = written(tmp_path / "benign.csv", csv_of(make_flows(benign=100, families={}, seed=5)))
@@ -354,6 +379,7 @@ def test_a_rate_that_cannot_be_is_refused(axon: Axon, tmp_path: Path, make_flows
     assert "--fpr" in refused(axon("calibrate", "--benign", file, "--fpr", rate))
 
 
+@pytest.mark.usefixtures("own_key")
 def test_too_few_flows_set_no_thresholds(axon: Axon, own_state: Path, tmp_path: Path, make_flows: MakeFlows) -> None:
     file = written(tmp_path / "benign.csv", csv_of(make_flows(benign=5, families={}, seed=5)))
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,47 +15,69 @@ from ray import serve
 from deployments import wire
 from deployments.app import build
 from deployments.ingress import IngressApp
+from ensemble.building import LAYERS
 from ensemble.events import Kind
 from ensemble.inprocess import Ensemble
-from ensemble.loading import LAYERS
 from ensemble.slot import ANY_RELEASE
 from ensemble.training.flow_table import FlowTable
 from ensemble.verdicts import LayerScores, LayerStatus
+from tests.faults.callers import wait_until
 
 from .conftest import PATIENT, Door, Event
 
 WITHIN_S = 30.0
 
 
-@pytest.fixture(scope="module")
-def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[IngressApp, dict[str, Any]]]:
-    """The running ingress, and the handles that Serve put in the place of the bound layers."""
-    caught: list[tuple[IngressApp, dict[str, Any]]] = []
-    started = IngressApp.__init__
+def is_live(handle: Any) -> bool:
+    state, _ = handle.state.remote(ANY_RELEASE).result(timeout_s=WITHIN_S)
+    return {kind.status for kind in state.kinds.values()} == {LayerStatus.LIVE}
+
+
+Made = tuple[dict[str, Any], dict[str, Any]]
+
+
+def run_locally(name: str, args: Mapping[str, Any]) -> Made:
+    """Run the application in this process; gives what its ingress was made with: settings, and handles in the place of the bound layers.
+
+    The ingress that Serve makes gets no life of its own: it would watch on until the last test. A door makes another.
+    """
+    caught: list[Made] = []
+    made = IngressApp.__init__
 
     def watched(self: IngressApp, settings: Mapping[str, Any], handles: Mapping[str, Any]) -> None:
-        started(self, settings, handles)
-        caught.append((self, dict(handles)))
+        made(self, settings, handles)
+        caught.append((dict(settings), dict(handles)))
+
+    @asynccontextmanager
+    async def lifeless(_self: IngressApp, _app: object) -> AsyncIterator[None]:
+        yield
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AXON_STATE", str(tmp_path_factory.mktemp("local") / "state"))
         patch.setattr(IngressApp, "__init__", watched)
-        serve.run(build(PATIENT), name="axon-local", _local_testing_mode=True)
-        ((ingress, handles),) = caught
-        for thread in threading.enumerate():
-            if thread.name.startswith("load-"):  # the slots load beside, and so does the fusion
-                thread.join(WITHIN_S)
-        yield ingress, handles
+        patch.setattr(IngressApp, "_lifespan", lifeless)
+        serve.run(build(dict(args)), name=name, _local_testing_mode=True)
+    (one,) = caught
+    return one
+
+
+@pytest.fixture(scope="module")
+def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+    """What the ingress of the shipped models was made with."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AXON_STATE", str(tmp_path_factory.mktemp("local") / "state"))
+        settings, handles = run_locally("axon-local", PATIENT)
+        assert wait_until(lambda: all(is_live(handle) for handle in handles.values()), WITHIN_S)  # the slots load beside
+        yield settings, handles
 
 
 @pytest.fixture
-def local_door(composed: tuple[IngressApp, dict[str, Any]]) -> Iterator[Door]:
-    door = Door(composed[0])
+def local_door(composed: Made) -> Iterator[Door]:
+    door = Door(IngressApp(*composed))
     yield door
     door.close()
 
 
-def test_every_layer_answers_through_its_handle(composed: tuple[IngressApp, dict[str, Any]], flows: FlowTable) -> None:
+def test_every_layer_answers_through_its_handle(composed: Made, flows: FlowTable) -> None:
     _, handles = composed
     batch = flows.take(np.arange(5)).batch()
 
@@ -67,7 +89,7 @@ def test_every_layer_answers_through_its_handle(composed: tuple[IngressApp, dict
         assert (said.layer, said.status, said.scores.shape) == (layer, LayerStatus.LIVE, (5,))
 
 
-def test_every_layer_tells_its_state_and_device_through_its_handle(composed: tuple[IngressApp, dict[str, Any]]) -> None:
+def test_every_layer_tells_its_state_and_device_through_its_handle(composed: Made) -> None:
     for layer, handle in composed[1].items():
         state, device = handle.state.remote(ANY_RELEASE).result(timeout_s=WITHIN_S)
 
@@ -89,17 +111,7 @@ def test_the_composed_application_scores_as_the_ensemble_in_one_process(
 
 def test_the_composed_application_starts_although_no_model_is_there(tmp_path: Path, flow_events: list[Event]) -> None:
     """DESIGN decision 1: constructors cannot fail, and a layer without a model serves its fallback."""
-    caught: list[IngressApp] = []
-    started = IngressApp.__init__
-
-    def watched(self: IngressApp, settings: Mapping[str, Any], handles: Mapping[str, Any]) -> None:
-        started(self, settings, handles)
-        caught.append(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(IngressApp, "__init__", watched)
-        serve.run(build({**PATIENT, "store": {"shipped": str(tmp_path / "none")}}), name="axon-empty", _local_testing_mode=True)
-    door = Door(caught[0])
+    door = Door(IngressApp(*run_locally("axon-empty", {**PATIENT, "store": {"shipped": str(tmp_path / "none")}})))
     body = door.post("/v1/score", flow_events[0]).json()
     door.close()
 

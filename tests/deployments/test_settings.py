@@ -16,7 +16,7 @@ from deployments import app as composition
 from deployments.ingress import IngressApp
 from deployments.layers import LayerDeployment
 from deployments.settings import ROOT, Settings, read_settings
-from ensemble.loading import LAYERS
+from ensemble.building import LAYERS
 
 DEFAULTS = ROOT / "configs" / "default.yaml"
 CONFIGS = [pytest.param(ROOT / "serve_config.yaml", id="serve_config"), pytest.param(ROOT / "configs" / "gpu.yaml", id="gpu")]
@@ -135,6 +135,14 @@ IMPOSSIBLE = [
     ({"ingress": 5}, "ingress"),
     ({"fusion": {"min_coverage": -0.1}}, "fusion.min_coverage"),
     ({"fusion": {"posture_bound": 3}}, "fusion.posture_bound"),
+    ({"guard": {"open_s": 9.0}}, "guard"),
+    ({"guard": {"bad_share": 0.0}}, "guard.bad_share"),
+    ({"guard": {"calls_in_flight": 0}}, "guard.calls_in_flight"),
+    ({"rollout": {"shares": []}}, "rollout.shares"),
+    ({"rollout": {"shares": [0.1, 0.5]}}, "rollout"),
+    ({"rollout": {"shares": [0.5, 0.1, 1.0]}}, "rollout"),
+    ({"rollout": {"max_events_per_s": [1.0]}}, "rollout"),
+    ({"rollout": {"step_s": 60.0}}, "rollout"),
     ({"posture": {"expired_after_days": 0}}, "posture.expired_after_days"),
     ({"store": {"tenant": None}}, "store.tenant"),
     ({"layers": {"anomaly": {"min_replicas": 0}}}, "layers.anomaly.min_replicas"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import secrets
 import shutil
 import socket
 import tempfile
@@ -14,6 +15,9 @@ from pathlib import Path
 
 __all__ = ["free_port", "prepare_environment"]
 
+# Where ingress replicas listen, on loopback. Serve's own range is one for all: the proxy of one service would then, for a moment, send
+# requests to a port that a replica of another service of this machine has taken over. Below the ports that the system gives out itself.
+PORTS_FROM, PORTS_EACH, PORT_BLOCKS = 20_000, 100, 127
 _WRAPPER = Path(__file__).with_name("haproxy_loopback.sh")
 
 
@@ -27,6 +31,9 @@ def prepare_environment() -> None:
     os.environ.setdefault("RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S", "2")  # a dead proxy is back in 8 s, by Serve's own 10 s in 28
     for who in ("REPLICA", "HANDLE"):  # Serve's own 10 s would make an upscale delay of 3 s a fiction
         os.environ.setdefault(f"RAY_SERVE_{who}_AUTOSCALING_METRIC_PUSH_INTERVAL_S", "1")
+    first = PORTS_FROM + PORTS_EACH * secrets.randbelow(PORT_BLOCKS)
+    os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT", str(first))
+    os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT", str(first + PORTS_EACH - 1))
     binary = _haproxy_binary()
     if os.environ.setdefault("RAY_SERVE_ENABLE_HA_PROXY", "1" if binary else "0") != "1" or not binary:
         return

@@ -1,0 +1,38 @@
+"""The environment that a service gets before Ray is read."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from deployments import environment
+from deployments.environment import PORT_BLOCKS, PORTS_EACH, PORTS_FROM, prepare_environment
+
+LOWEST, HIGHEST = "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT", "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT"
+FIRST_EPHEMERAL = 32_768  # Linux gives out ports from here on
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"PATH": os.environ["PATH"], "RAY_SERVE_ENABLE_HA_PROXY": "0"})
+
+
+@pytest.mark.parametrize("block", [0, 1, PORT_BLOCKS - 1])
+def test_services_of_one_machine_take_ports_of_their_own(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    """A proxy that still knows a dead replica's port must not reach another service's replica there."""
+    monkeypatch.setattr(environment.secrets, "randbelow", lambda _: block)
+
+    prepare_environment()
+
+    first, last = int(os.environ[LOWEST]), int(os.environ[HIGHEST])
+    assert (first, last) == (PORTS_FROM + block * PORTS_EACH, PORTS_FROM + (block + 1) * PORTS_EACH - 1)
+    assert last < FIRST_EPHEMERAL
+
+
+def test_what_an_operator_has_set_is_kept() -> None:
+    os.environ |= {LOWEST: "30000", HIGHEST: "30010"}
+
+    prepare_environment()
+
+    assert (os.environ[LOWEST], os.environ[HIGHEST]) == ("30000", "30010")

@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ __all__ = ["ServeRefused", "serve_forever"]
 
 READY_WITHIN_S = 120.0
 STOP_WITHIN_S = 45.0
+LOOK_EVERY_S = 0.25
 FINISH_WITHIN_S = 4.0  # for the calls that were taken; Serve would start a new front proxy after three looks, 2 s apart
 SERVE_LOGS = "/tmp/ray/session_latest/logs/serve"  # noqa: S108  # where Ray keeps them
 LEAST_CPUS = 2  # logical ones for Ray's scheduler: on one core the replicas still start, they only share it
@@ -56,7 +58,7 @@ def serve_forever(config: Path, *, host: str | None, port: int | None, auth: str
     _refuse_unless_safe(plan.host, auth)
     _refuse_unless_free(plan.host, plan.port)
     prepare_environment()
-    stopped = threading.Event()
+    asked_to_stop: list[int] = []  # signals; no Event: its lock may be held where a handler runs
 
     import ray  # reads the environment that was just prepared
     from ray import serve
@@ -66,15 +68,23 @@ def serve_forever(config: Path, *, host: str | None, port: int | None, auth: str
     console.print(f"axon: starting Ray and the layers, then http://{plan.host}:{plan.port} (about 15 s)")
     started = time.monotonic()
     ray.init(address="local", num_cpus=max(LEAST_CPUS, os.cpu_count() or 1), log_to_driver=False, logging_level=logging.ERROR)
-    signal.signal(signal.SIGTERM, _interrupt)  # after ray.init, which takes it for itself
+
+    def interrupt(number: int, _frame: object) -> None:
+        """A signal ends the service, also where Python loses the exception: one raised in a callback of Ray's goes no further."""
+        asked_to_stop.append(number)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):  # after ray.init, which takes the second for itself
+        signal.signal(number, interrupt)
     try:
         serve.start(proxy_location="EveryNode", http_options=plan.http_options, logging_config=plan.logging_config)
         try:
             serve.run(build(plan.args), name="axon", route_prefix="/", logging_config=plan.logging_config)
         except RuntimeError:
             raise ServeRefused(f"Ray Serve could not start the application; its logs say why: {SERVE_LOGS}") from None
-        _tell_state(plan, started, stopped, console)
-        stopped.wait()
+        _tell_state(plan, started, asked_to_stop, console)
+        while not asked_to_stop:
+            time.sleep(LOOK_EVERY_S)
     except KeyboardInterrupt:
         console.print("axon: stopping")
     finally:
@@ -86,11 +96,6 @@ def serve_forever(config: Path, *, host: str | None, port: int | None, auth: str
         close_door(FINISH_WITHIN_S)
         serve.shutdown()  # type: ignore[no-untyped-call]  # Ray has no types for it
         ray.shutdown()
-
-
-def _interrupt(_number: int, _frame: object) -> None:
-    """A termination is an interrupt, also while Ray is still starting."""
-    raise KeyboardInterrupt
 
 
 def _plan(config: Path, host: str | None, port: int | None) -> _Plan:
@@ -130,19 +135,19 @@ def _refuse_unless_free(host: str, port: int) -> None:
             raise ServeRefused(f"port {port} of {host} is taken; choose another: axon serve --port {port + 1}") from None
 
 
-def _tell_state(plan: _Plan, started: float, stopped: threading.Event, console: Console) -> None:
+def _tell_state(plan: _Plan, started: float, asked_to_stop: Sequence[int], console: Console) -> None:
     """Wait until every layer has answered for itself, and say how the ensemble stands."""
     url = f"http://{plan.host}:{plan.port}"
     health: dict[str, Any] = {}
-    while not stopped.is_set() and time.monotonic() - started < READY_WITHIN_S:
+    while not asked_to_stop and time.monotonic() - started < READY_WITHIN_S:
         try:
             health = httpx.get(f"{url}/health", timeout=2.0).raise_for_status().json()
         except (httpx.HTTPError, ValueError):
-            stopped.wait(0.25)
+            time.sleep(LOOK_EVERY_S)
             continue
         if not any(layer["status"] in {"warming_up", "timeout"} for layer in health["providers"].values()):
             break
-        stopped.wait(0.25)
+        time.sleep(LOOK_EVERY_S)
     if not health:
         console.print(f"axon: no answer from {url} after {READY_WITHIN_S:.0f} s; its logs say why: {SERVE_LOGS}")
         return

@@ -24,6 +24,7 @@ from ensemble.guard import BreakerState
 from ensemble.offers import ReleaseFusion
 from ensemble.rollout import RolloutState, RolloutView
 from ensemble.verdicts import LayerScores, LayerStatus, Verdicts, VerdictWord
+from tests.timing import Clock
 
 from .conftest import Told
 
@@ -32,16 +33,6 @@ FLOWS = FlowBatch(("a", "b"), ("", ""), np.zeros((2, len(FEATURE_NAMES)), np.flo
 _RISING = Thresholds(0.1, 0.5, 0.9)
 _FLOW_FUSION = Fusion({"anomaly": 0.6, "behavior": 0.4}, 1.0, dict.fromkeys(("anomaly+behavior", "anomaly", "behavior"), _RISING))
 ONE, TWO = ReleaseFusion("default/1", {Kind.FLOW: _FLOW_FUSION}), ReleaseFusion("default/2", {Kind.FLOW: _FLOW_FUSION})
-
-
-class Clock:
-    """Time that moves only when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Layer:

@@ -21,7 +21,7 @@ from ensemble.inprocess import Ensemble
 from ensemble.slot import ANY_RELEASE
 from ensemble.training.flow_table import FlowTable
 from ensemble.verdicts import LayerScores, LayerStatus
-from tests.faults.callers import wait_until
+from tests.timing import wait_until
 
 from .conftest import PATIENT, Door, Event
 

@@ -8,8 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,10 +20,12 @@ import psutil
 import pytest
 
 from deployments import wire
+from deployments.environment import free_port
 from deployments.settings import ROOT
 from ensemble.building import LAYERS
 from ensemble.events import Kind
 from ensemble.inprocess import Ensemble
+from tests.timing import wait_until
 
 from .conftest import Event
 
@@ -57,21 +58,6 @@ class Service:
 
     def said(self) -> str:
         return self.log.read_text(errors="replace")
-
-
-def wait_until(is_so: Callable[[], bool], within_s: float) -> bool:
-    end = time.monotonic() + within_s
-    while time.monotonic() < end:
-        if is_so():
-            return True
-        time.sleep(LOOK_EVERY_S)
-    return is_so()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def start(port: int, folder: Path) -> Service:

@@ -14,18 +14,11 @@ from deployments.incidents import LONGEST_TEXT, SUMMARY_EVERY_S, LayerTelemetry,
 from deployments.telemetry import METRICS, RULES, SILENCE, Instrument, RayMeter, set_state
 from ensemble.events import Kind
 from ensemble.states import SlotEvent
+from tests.timing import Clock
 
 from .conftest import RecordingMeter, Told
 
 S0_SAYS = {"layer", "kind", "event"}  # what every record has, beside the fields of its event
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

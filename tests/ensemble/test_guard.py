@@ -10,19 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ensemble.guard import BreakerRules, BreakerState, Bulkhead, CircuitBreaker, Deadline, RetryBudget, Ticket
+from tests.timing import Clock
 
 RULES = BreakerRules(failures_in_a_row=5, window=20, bad_share=0.5, open_s=2.0, longest_open_s=8.0, jitter=0.2, trial_s=0.25)
 BACK_WITHIN_S = 10.0  # RELIABILITY P19
-
-
-class Clock:
-    """Time that moves only when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

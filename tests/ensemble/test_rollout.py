@@ -14,6 +14,7 @@ from ensemble.offers import ReleaseFusion
 from ensemble.rollout import Comparison, Rollout, RolloutRules, RolloutState, RolloutView, compared
 from ensemble.succession import Succession
 from ensemble.verdicts import LayerScores, LayerStatus, Severity, SystemStatus, Verdicts, VerdictWord
+from tests.timing import Clock
 
 RULES = RolloutRules(
     shares=[0.01, 0.1, 1.0],
@@ -29,19 +30,9 @@ RULES = RolloutRules(
 SAME = Comparison(events=16, flips=0, asked=3, silent_new=0, silent_old=0, new_s=0.004, old_s=0.004)
 
 
-class Clock:
-    """Time that moves only when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(0.0)
 
 
 @pytest.fixture
@@ -76,7 +67,7 @@ def test_the_share_holds_for_events_whatever_the_batches(sizes: list[int], share
     """Big batches neither starve nor flood the new release; the choice is the same every time."""
 
     def events_taken() -> int:
-        rollout = Rollout("default/2", replace(RULES, shares=[share, 1.0]), clock=Clock())
+        rollout = Rollout("default/2", replace(RULES, shares=[share, 1.0]), clock=Clock(0.0))
         return sum(size for size in sizes if rollout.takes(size))
 
     assert events_taken() == events_taken()

@@ -19,18 +19,11 @@ from hypothesis import strategies as st
 from ensemble.retro.segment import Spooled, Was
 from ensemble.retro.spool import Spool
 from ensemble.verdicts import VerdictWord
+from tests.timing import Clock
 
 HOUR_S = 3600.0
 RECOVERED = {"flow": 1.0, "process": 1.0}
 T0 = 1_700_000_000.0
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = T0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def event(number: int, *, at: float = T0, kind: str = "flow", coverage: float = 0.4, size: int = 100) -> Spooled:
@@ -62,7 +55,7 @@ def lost(spool: Spool) -> int:
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(T0)
 
 
 @pytest.fixture
@@ -157,7 +150,7 @@ def test_the_limits_hold_and_nothing_is_lost_uncounted_whatever_happens(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, object]]
 ) -> None:
     """The slow, obvious book beside it: offered and adopted is what waits, what was settled and what was dropped."""
-    root, clock = tmp_path_factory.mktemp("spool"), Clock()
+    root, clock = tmp_path_factory.mktemp("spool"), Clock(T0)
     limit, age = 64 << 10, 24 * HOUR_S
     spool = opened(root, clock, limit_bytes=limit, max_age_s=age)
     offered = number = 0

@@ -16,7 +16,9 @@ from typing import Self
 
 import msgspec
 
-__all__ = ["Asked", "Callers", "figures", "median_ms", "wait_until"]
+from tests.timing import wait_until
+
+__all__ = ["Asked", "Callers", "figures", "median_ms"]
 
 SILENCE_S = 10.0  # no answer within this is a lost request: it hangs
 PAUSE_AFTER_LOSS_S = 0.05
@@ -213,13 +215,3 @@ def figures(asked: Sequence[Asked]) -> str:
         f"{sum(one.is_degraded for one in asked)} degraded {layers or ''}, "
         f"p50 {took_ms[len(took_ms) // 2]:.1f} ms, p99 {took_ms[len(took_ms) * 99 // 100]:.1f} ms, most {took_ms[-1]:.1f} ms"
     )
-
-
-def wait_until(is_so: Callable[[], bool], within_s: float) -> bool:
-    """Whether `is_so` became true in time; asked every 50 ms."""
-    end = time.monotonic() + within_s
-    while time.monotonic() < end:
-        if is_so():
-            return True
-        time.sleep(LOOK_EVERY_S)
-    return is_so()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,9 +18,11 @@ import httpx
 import psutil
 import yaml
 
+from deployments.environment import free_port
 from deployments.settings import ROOT
+from tests.timing import wait_until
 
-from .callers import Callers, wait_until
+from .callers import Callers
 
 __all__ = ["BUSY", "CONNECTIONS", "ENDED_WITHIN_S", "LAYERS_OF_FLOWS", "NOISE_S", "Service", "kill", "start_service"]
 
@@ -177,7 +178,7 @@ def start_service(folder: Path, bodies: Sequence[bytes], *, on_three_nodes: bool
         "layers": dict.fromkeys(LAYERS_OF_FLOWS, each),
     }
     file.write_text(yaml.safe_dump(config))
-    port = _free_port()
+    port = free_port()
     serve = ["deployments.cli", "serve", "--config", str(file), "--port", str(port), "--auth", "off"]
     command = ["tests.faults.three_nodes", str(file), str(port)] if on_three_nodes else serve
     with log.open("wb") as output:
@@ -206,9 +207,3 @@ def _session(leader: int) -> list[psutil.Process]:
             if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
                 alive.append(process)
     return alive
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from .callers import Asked, figures, wait_until
+from tests.timing import wait_until
+
+from .callers import Asked, figures
 from .service import BUSY, CONNECTIONS, LAYERS_OF_FLOWS, NOISE_S, Service, kill
 
 pytestmark = pytest.mark.cluster

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from .callers import figures, wait_until
+from tests.timing import wait_until
+
+from .callers import figures
 from .service import BUSY, Service, kill
 
 pytestmark = pytest.mark.cluster

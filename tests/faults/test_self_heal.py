@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from deployments.settings import ROOT
+from tests.timing import wait_until
 
-from .callers import figures, wait_until
+from .callers import figures
 from .service import BUSY, LAYERS_OF_FLOWS, Service, kill
 
 pytestmark = pytest.mark.cluster

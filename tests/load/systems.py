@@ -6,7 +6,6 @@ Nothing else on the machine is touched: what is ended is known by process id and
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from pathlib import Path
 
 import httpx
 import psutil
+
+from deployments.environment import free_port
 
 __all__ = ["SYSTEMS", "StartFailed", "System", "running"]
 
@@ -81,7 +82,7 @@ def running(system: System, state: Path, probe: bytes, log: Path) -> Iterator[in
     Raises:
         StartFailed: it ended, or did not answer in time.
     """
-    port = _free_port()
+    port = free_port()
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_SERVE_", "RAY_worker_"))}
     environment = {
         **inherited,
@@ -125,12 +126,6 @@ def _await_answer(system: System, process: subprocess.Popen[bytes], port: int, p
 def _is_starting(client: httpx.Client) -> bool:
     providers = client.get("/health").json()["providers"].values()
     return any(layer["status"] in SETTLED_STATUSES for layer in providers)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

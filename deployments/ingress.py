@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -18,24 +18,31 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Scope
 
 from deployments import wire
-from deployments.batching import MicroBatcher
+from deployments.asking import AskedLayers
 from deployments.edge import JSON, REFUSALS, as_json
-from deployments.fanout import FanOut, LayerCall
+from deployments.fanout import FanOut
 from deployments.following import ReleaseFollower
+from deployments.guarding import LayerCall
+from deployments.health import SystemView
 from deployments.openapi import document
 from deployments.operating import OperatorRoutes
 from deployments.retro import Retro
 from deployments.settings import Settings
 from deployments.shortcut import ShortcutApp, read_body
-from deployments.stores import lineage_of
+from deployments.stores import TrustedStore
 from deployments.switches import Switches
 from deployments.telemetry import Meter, RayMeter
+from deployments.tenancy import Tenancy
+from deployments.views import View, Views
 from deployments.watch import IngressTelemetry, Watch
+from ensemble.candidates import Lineage
 from ensemble.errors import EventError
 from ensemble.events import Kind
 from ensemble.offers import FusionLoader
+from ensemble.store.names import Tenant
 
 __all__ = ["Ingress", "IngressApp"]
 
@@ -54,44 +61,33 @@ class IngressApp:
     def __init__(self, settings: Mapping[str, Any], handles: Mapping[str, Any], meter: Meter | None = None) -> None:
         self._settings = Settings.model_validate(settings)
         meter = meter or RayMeter()
-        telemetry = IngressTelemetry(meter)
-        self._fan_out = FanOut(
+        self._telemetry = IngressTelemetry(meter)
+        self._asked = AskedLayers(
             calls={layer: _call_of(handle) for layer, handle in handles.items()},
             states={layer: handle.state.remote for layer, handle in handles.items()},
             deadline_s=self._settings.ingress.deadline_ms / 1000.0,
-            fusion_settings=self._settings.fusion,
             guard=self._settings.guard,
-            rollout=self._settings.rollout,
-            observer=telemetry,
+            observer=self._telemetry,
         )
-        self._switches = switches = Switches(self._fan_out, self._settings.state, frozenset(self._settings.controls.disabled), meter)
-        self._follower = ReleaseFollower(self._fan_out, FusionLoader(lineage_of(self._settings)), switches)
-        self._batchers = {
-            (kind, explain): MicroBatcher(
-                self._scorer(kind, explain=explain),
-                batch_size=self._settings.ingress.events_per_flush,
-                in_flight=self._settings.ingress.flushes_in_flight,
-            )
-            for kind in Kind
-            for explain in (False, True)
-        }
-        self._answering = 0  # batches of callers that wait now
+        self._tenancy = Tenancy(self._settings)
+        self._switches = Switches(self._asked, self._settings.state, frozenset(self._settings.controls.disabled), meter)
+        self._views = Views(self._new_view, self._tenancy, most=self._settings.store.tenants_at_once)
         self._retro = Retro(
             self._settings.retro,
             self._settings.state / "retro",
-            rescore=lambda kind, events: self._answers(kind, events, explain=False, since=time.monotonic(), is_second_look=True),
-            coverage_of=self._fan_out.coverage_of,
-            is_busy=lambda: self._answering > 0,
+            rescore=self._rescore,
+            coverage_of=self._coverage_of,
+            is_busy=lambda: self._views.is_answering,
         )
         self._started = time.monotonic()
         look_every_s = self._settings.controls.look_every_s
-        self._watch = Watch(switches, telemetry, self._fan_out.system, meter, every_s=look_every_s, retro=self._retro.counts)
+        self._watch = Watch(self._switches, self._telemetry, self._see_home, meter, every_s=look_every_s, retro=self._retro.counts)
         self._operating = OperatorRoutes(
             layers=list(handles),
             tests={layer: lambda handle=handle: handle.test.remote() for layer, handle in handles.items()},  # type: ignore[misc]  # mypy loses the default
-            see=self._fan_out.system,
-            switches=switches,
-            is_ready=lambda: self._follower.has_looked,
+            see=self._see_home,
+            switches=self._switches,
+            is_ready=lambda: self._views.home.follower.has_looked,
             facts=self._facts,
             test_within_s=self._settings.controls.test_within_s,
         )
@@ -117,7 +113,7 @@ class IngressApp:
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         await self._switches.look()  # first: what an operator switched off is not asked, not even once
-        await self._follower.start()
+        await self._views.start()
         await self._retro.start()
         await self._watch.start()  # last: Serve lets only warnings into the log while this runs
         try:
@@ -125,66 +121,63 @@ class IngressApp:
         finally:
             await self._retro.stop()
             await self._watch.stop()
+            await self._views.stop()
 
-    def _scorer(
-        self, kind: Kind, *, explain: bool
-    ) -> Callable[[Sequence[tuple[wire.EventRequest, float]]], Awaitable[Sequence[wire.Verdict | EventError]]]:
-        async def score(waiting: Sequence[tuple[wire.EventRequest, float]]) -> Sequence[wire.Verdict | EventError]:
-            return await self._answers_to_callers(kind, [event for event, _ in waiting], explain=explain, since=waiting[0][1])
+    def _new_view(self, tenant: Tenant) -> View:
+        """The ensemble as `tenant` and those who live on its models see it."""
+        fan_out = FanOut(
+            self._asked,
+            tenant=tenant,
+            fusion_settings=self._settings.fusion,
+            rollout=self._settings.rollout,
+            observer=self._telemetry,
+        )
+        lineage = Lineage(TrustedStore(self._settings), self._tenancy.lineage(tenant))
+        follower = ReleaseFollower(fan_out, FusionLoader(lineage), self._switches)
+        return View(tenant, fan_out, follower, self._settings.ingress, self._retro.offer)
 
-        return score
+    async def _rescore(self, tenant: str, kind: Kind, events: Sequence[wire.EventRequest]) -> Sequence[wire.Verdict | EventError]:
+        return await (await self._views.of(tenant or self._tenancy.generic)).second_look(kind, events)
 
-    async def _answers(
-        self, kind: Kind, events: Sequence[wire.EventRequest], *, explain: bool, since: float, is_second_look: bool = False
-    ) -> list[wire.Verdict | EventError]:
-        """An answer for each event, in order; `since` is when the oldest of them came (monotonic seconds)."""
-        batch, places, refused = wire.to_batch(kind, events)
-        answers: list[Any] = [refused.get(place) for place in range(len(events))]
-        if places:
-            groups = await self._fan_out.score(batch, explain=explain, since=since, is_second_look=is_second_look)
-            elapsed_ms = round((time.monotonic() - since) * 1000.0, 3)
-            for place, answer in zip(places, wire.answers(batch, groups, explain=explain, elapsed_ms=elapsed_ms), strict=True):
-                answers[place] = answer
-        return answers
+    async def _coverage_of(self, kind: Kind) -> float:
+        return await self._views.home.fan_out.coverage_of(kind)
 
-    async def _answers_to_callers(
-        self, kind: Kind, events: Sequence[wire.EventRequest], *, explain: bool, since: float
-    ) -> list[wire.Verdict | EventError]:
-        """Likewise, for callers: second looks wait meanwhile, and what only a part of the ensemble saw is kept for one."""
-        self._answering += 1
-        try:
-            answers = await self._answers(kind, events, explain=explain, since=since)
-        finally:
-            self._answering -= 1
-        self._retro.offer(events, answers)
-        return answers
+    async def _see_home(self) -> SystemView:
+        return await (await self._views.of(self._tenancy.generic)).fan_out.system()
 
-    async def _answer_plain(self, body: bytes) -> bytes:
-        return await self._answer_one(body, explain=False)
+    async def _answer_plain(self, scope: Scope, body: bytes) -> bytes:
+        return await self._answer_one(scope, body, explain=False)
 
-    async def _answer_one(self, body: bytes, *, explain: bool) -> bytes:
+    async def _answer_one(self, scope: Scope, body: bytes, *, explain: bool) -> bytes:
         since = time.monotonic()
         event = wire.parse_event(body)
-        answer = await self._batchers[wire.kind_of(event), explain].submit((event, since))
-        if isinstance(answer, EventError):
-            raise answer
-        return wire.encode(answer)
+        caller = self._tenant_of(scope)
+        view = await self._views.of(caller)
+        return wire.encode(await view.answer(event, caller, explain=explain, since=since))
+
+    def _tenant_of(self, scope: Scope) -> str:
+        del scope
+        return str(self._tenancy.generic)
 
     async def _score_one(self, request: Request) -> Response:
-        return Response(await self._answer_one(await self._body(request), explain=_asks_to_explain(request)), media_type=JSON)
+        body = await self._body(request)
+        return Response(await self._answer_one(request.scope, body, explain=_asks_to_explain(request)), media_type=JSON)
 
     async def _score_batch(self, request: Request) -> Response:
         since, explain = time.monotonic(), _asks_to_explain(request)
         parsed = wire.parse_batch(await self._body(request), limit=self._settings.ingress.max_events)
+        caller = self._tenant_of(request.scope)
+        view = await self._views.of(caller)
         results: list[Any] = [_row_error(*event) if isinstance(event, tuple) else None for event in parsed]
 
         async def answer_kind(kind: Kind) -> None:
             places = [place for place, event in enumerate(parsed) if not isinstance(event, tuple) and wire.kind_of(event) is kind]
             if not places:
                 return
-            events = [parsed[place] for place in places]
-            for place, answer in zip(places, await self._answers_to_callers(kind, events, explain=explain, since=since), strict=True):  # type: ignore[arg-type]
-                results[place] = _row_error(parsed[place].id, answer) if isinstance(answer, EventError) else answer  # type: ignore[union-attr]
+            events: list[Any] = [parsed[place] for place in places]
+            answers = await view.answers(kind, events, [caller] * len(events), explain=explain, since=since)
+            for place, event, answer in zip(places, events, answers, strict=True):
+                results[place] = _row_error(event.id, answer) if isinstance(answer, EventError) else answer
 
         await asyncio.gather(*(answer_kind(kind) for kind in Kind))
         return Response(wire.encode(wire.BatchAnswer(results, *wire.least_of(results))), media_type=JSON)
@@ -208,7 +201,7 @@ class IngressApp:
     def _facts(self) -> dict[str, Any]:
         return {
             "tenant": self._settings.store.tenant,
-            **self._follower.facts,
+            **self._views.home.follower.facts,
             "retro": asdict(self._retro.counts()),
             "uptime_s": round(time.monotonic() - self._started, 1),
             "deadline_ms": self._settings.ingress.deadline_ms,

@@ -27,6 +27,7 @@ __all__ = [
     "RetroSettings",
     "RolloutSettings",
     "Settings",
+    "TenantName",
     "read_settings",
 ]
 
@@ -47,6 +48,9 @@ def _tenant(name: str) -> str:
         raise ValueError(problem.problem) from None  # what pydantic collects
 
 
+TenantName = Annotated[str, AfterValidator(_tenant)]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
@@ -57,8 +61,10 @@ class StoreSettings(_Strict):
     state: Annotated[Path, Field(strict=False)]
     shipped: Annotated[Path, Field(strict=False)]
     trust: Annotated[Path, Field(strict=False)]
-    tenant: Annotated[str, AfterValidator(_tenant)]
-    parents: list[Annotated[str, AfterValidator(_tenant)]]
+    tenant: TenantName
+    parents: list[TenantName]
+    tenants: Annotated[Path, Field(strict=False)]
+    tenants_at_once: Annotated[int, Field(ge=2)]
 
 
 class ScalingSettings(_Strict):
@@ -250,6 +256,11 @@ class Settings(_Strict):
     def trust(self) -> Path:
         """Absolute place of the trust list."""
         return ROOT / self.store.trust
+
+    @property
+    def tenants(self) -> Path:
+        """Absolute place of the list of tenants, which need not be there."""
+        return ROOT / self.store.tenants
 
 
 def read_settings(overrides: Mapping[str, Any] | None = None) -> Settings:

@@ -27,12 +27,12 @@ class ShortcutApp(Starlette):
 
     Args:
         path: of the route; it has a `Route` too, for requests with a query.
-        answer: the body of the answer to a body.
+        answer: the body of the answer to a body; it hears of the request too, whose scope says who asks.
         limit: bytes that a body may have.
         **options: Starlette's own.
     """
 
-    def __init__(self, path: str, answer: Callable[[bytes], Awaitable[bytes]], *, limit: int, **options: Any) -> None:  # noqa: ANN401  # Starlette's
+    def __init__(self, path: str, answer: Callable[[Scope, bytes], Awaitable[bytes]], *, limit: int, **options: Any) -> None:  # noqa: ANN401  # Starlette's
         super().__init__(**options)
         self._path, self._answer, self._limit = path, answer, limit
 
@@ -42,7 +42,7 @@ class ShortcutApp(Starlette):
             await super().__call__(scope, receive, send)
             return
         try:
-            body = await self._answer(await read_body(scope["headers"], receive, self._limit))
+            body = await self._answer(scope, await read_body(scope["headers"], receive, self._limit))
         except Exception as error:
             response = await answer_to(Request(scope, receive), error)
             await response(scope, receive, send)

@@ -7,7 +7,7 @@ Where the wanted release is not whole, the next one that may serve is loaded too
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ensemble.building import FEATURE_SCHEMAS, LAYERS, ModelBuilder, identity_of
@@ -35,6 +35,7 @@ class ReleaseLoader:
         builder: builds them.
         available_bytes: memory that a load may use; None does not ask.
         clock: seconds that only rise; times a trial.
+        neighbours: models of other tenants in this process: one of equal bundles is taken from there, once its files are proven.
     """
 
     lineage: Lineage
@@ -42,6 +43,7 @@ class ReleaseLoader:
     builder: ModelBuilder
     available_bytes: Callable[[], int] | None = None
     clock: Callable[[], float] = time.monotonic
+    neighbours: Callable[[], Iterable[HeldModel]] = tuple
 
     def fingerprint(self) -> Hashable:
         """Pointer, releases, trust, and how this layer's files lie on the disk; no payload is read."""
@@ -61,7 +63,8 @@ class ReleaseLoader:
             ArtifactError: no release at all can be had.
         """
         found = self.lineage.look()
-        known = {model.bundles: model for release in held for model in release.models.values()}
+        lent = {model.bundles: replace(model, status=LayerStatus.LAST_GOOD) for model in self.neighbours()}
+        known = lent | {model.bundles: model for release in held for model in release.models.values()}
         keep = requested | {release.name for release in held}
         releases: list[HeldRelease] = []
         trouble = {} if found.trouble is None else dict.fromkeys(LAYERS[self.layer].kinds, failure_of(found.trouble))

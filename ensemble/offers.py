@@ -26,6 +26,11 @@ class ReleaseFusion:
     name: str = ""
     fusions: Mapping[Kind, Fusion] = field(default_factory=dict)
 
+    @property
+    def tenant(self) -> str:
+        """Whose release it is, "" for none."""
+        return self.name.partition("/")[0]
+
     def of(self, kind: Kind) -> Fusion:
         """How the layers of `kind` are pooled: as fitted, or by equal shares where nothing fitted can be had."""
         return self.fusions.get(kind) or Fusion.builtin(

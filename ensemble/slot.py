@@ -88,6 +88,11 @@ class LayerSlot:
         self.is_disabled = False  # an operator's wish: nothing is loaded, and whoever asks is told
         self.wake: Callable[[], None] = lambda: None  # set by whoever calls `look`: somebody waits for one
 
+    @property
+    def held(self) -> tuple[HeldRelease, ...]:
+        """What serves, newest first."""
+        return self._held
+
     def look(self) -> None:
         """Load what is new or missing, if there is reason to; whatever goes wrong is kept and told by `state`, never raised."""
         if self.is_disabled:

@@ -25,6 +25,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("ensemble.store",),
     ("ensemble.states", "ensemble.keeping", "ensemble.poison"),
     ("ensemble.slot", "ensemble.candidates"),
+    ("ensemble.shelf",),
     ("ensemble.building",),
     ("ensemble.loading", "ensemble.offers"),
     ("ensemble.inprocess", "ensemble.succession", "ensemble.training"),

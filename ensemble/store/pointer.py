@@ -10,6 +10,7 @@ gone it counts from what the shipped root has, and readers who saw a higher seri
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Annotated, Final
 
@@ -23,7 +24,7 @@ from ensemble.store.names import ReleaseRef, Tenant
 from ensemble.store.reading import open_directory, read_bounded
 from ensemble.store.signing import Document, Signer, signed_for
 
-__all__ = ["Pointer", "move_pointer", "read_pointer"]
+__all__ = ["Pointer", "has_pointer", "move_pointer", "read_pointer"]
 
 FORMAT: Final = 2
 POINTER_LIMIT_BYTES = 1 << 10  # with four earlier releases and the longest numbers and names it is some 850
@@ -78,6 +79,11 @@ def read_pointer(store: Store, tenant: Tenant, *, not_below: int = 0) -> Pointer
     if pointer.serial < not_below:
         raise ArtifactUntrusted(POINTER, f"serial {pointer.serial} is older than {not_below}, which was seen before")
     return pointer
+
+
+def has_pointer(store: Store, tenant: Tenant) -> bool:
+    """Whether there is a pointer, whatever it is worth: a tenant whose pointer is broken does not live on somebody else's by that."""
+    return any(os.path.lexists(root.joinpath(*tenant_parts(tenant), POINTER)) for root in store.roots)
 
 
 def move_pointer(

@@ -12,7 +12,8 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError
 from ray.serve.exceptions import BackPressureError
 
-from deployments.fanout import FanOut
+from deployments.asking import AskedLayers
+from deployments.fanout import FanOut, Unobserved
 from deployments.settings import FusionSettings, read_settings
 from ensemble.building import LAYERS
 from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch, ProcessEvent
@@ -76,14 +77,8 @@ def fan_out(
 ) -> FanOut:
     """All layers speak, but for those that are `changed`; `release` is fused with, None for the built-in rule."""
     calls = {layer: speaks(layer) for layer in LAYERS} | dict(changed)
-    made = FanOut(
-        calls=calls,
-        states=states or {},
-        deadline_s=deadline_s,
-        fusion_settings=FusionSettings(min_coverage=0.5, posture_bound=0.5),
-        guard=SETTINGS.guard,
-        rollout=SETTINGS.rollout,
-    )
+    asked = AskedLayers(calls=calls, states=states or {}, deadline_s=deadline_s, guard=SETTINGS.guard, observer=Unobserved())
+    made = FanOut(asked, fusion_settings=FusionSettings(min_coverage=0.5, posture_bound=0.5), rollout=SETTINGS.rollout)
     if release is not None:
         made.serve(release, at_once=True)
     return made

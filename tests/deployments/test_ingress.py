@@ -325,7 +325,7 @@ def test_what_was_not_foreseen_is_raised_once_it_is_answered(
     async def broken(*_: object, **__: object) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr(door.ingress._fan_out, "score", broken)
+    monkeypatch.setattr(door.ingress._views.home.fan_out, "score", broken)
 
     async def ask(body: object) -> httpx.Response:
         transport = httpx.ASGITransport(app=door.app, raise_app_exceptions=True)
@@ -345,7 +345,7 @@ def test_what_was_not_foreseen_is_a_500_that_tells_nothing(
     async def broken(*_: object, **__: object) -> None:
         raise RuntimeError("/srv/secret/models.py says hunter2")
 
-    monkeypatch.setattr(door.ingress._fan_out, "score", broken)
+    monkeypatch.setattr(door.ingress._views.home.fan_out, "score", broken)
 
     for path, body in (("/v1/score", process_events[0]), ("/v1/score/batch", {"events": process_events})):
         answer = door.post(path, body)

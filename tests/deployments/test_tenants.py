@@ -184,7 +184,7 @@ def test_a_tenant_whose_release_is_broken_goes_on_with_its_parents_and_no_one_el
 
 
 def test_the_tenant_asked_last_longest_ago_makes_room_and_comes_back(
-    world: ModelsOnDisk, own_models: Publish, flow_events: list[Event], monkeypatch: pytest.MonkeyPatch
+    world: ModelsOnDisk, own_models: Publish, flow_events: list[Event]
 ) -> None:
     """Section 6: at most so many at once, evicted by use."""
     for tenant in ("acme", "globex", "initech"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -9,7 +10,6 @@ from rich.console import Console
 from deployments.commands.local import own_store
 from deployments.settings import read_settings
 from deployments.trust import read_signer
-from ensemble.store.layout import Store
 from ensemble.training.releasing import Published
 
 __all__ = ["Target", "tell"]
@@ -35,7 +35,7 @@ class Target:
         settings = read_settings()
         self.tenant = tenant or settings.store.tenant
         own = own_store(settings)
-        self.store = Store(store, None, own.trust) if store else own
+        self.store = replace(own, state=store, shipped=None) if store else own
         self.signer = read_signer(own.trust) if publish else None
         self.promote = promote
 

@@ -146,6 +146,8 @@ class RolloutSettings(_Strict):
     max_failure_ratio: Share
     max_slowdown: Annotated[float, Field(ge=1)]
     slowdown_floor_ms: Annotated[float, Field(ge=0)]
+    shadow_share: Share
+    shadows_in_flight: Count
 
     @model_validator(mode="after")
     def _steps_rise_to_all_of_it(self) -> Self:
@@ -159,7 +161,7 @@ class RolloutSettings(_Strict):
 
     def rules(self) -> RolloutRules:
         """As the state machine takes them."""
-        numbers = self.model_dump(exclude={"slowdown_floor_ms"})
+        numbers = self.model_dump(exclude={"slowdown_floor_ms", "shadow_share", "shadows_in_flight"})
         return RolloutRules(**numbers, slowdown_floor_s=self.slowdown_floor_ms / 1000.0)
 
 

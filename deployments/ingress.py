@@ -14,6 +14,7 @@ from importlib.metadata import version
 from typing import Any
 
 from ray import serve
+from ray.serve.exceptions import RayServeException
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,16 +23,20 @@ from starlette.types import Scope
 
 from deployments import wire
 from deployments.asking import AskedLayers
+from deployments.bodies import Service
 from deployments.edge import JSON, REFUSALS, as_json
+from deployments.exposition import BothMeters, TextMeter, metrics_routes
 from deployments.fanout import FanOut
 from deployments.following import ReleaseFollower
 from deployments.guarding import LayerCall
 from deployments.health import SystemView
 from deployments.openapi import document
 from deployments.operating import OperatorRoutes
+from deployments.predicting import CLASSIFIER, ClassifyCall, Predictor, PredictRoutes
+from deployments.reading import docs_page
 from deployments.retro import Retro
 from deployments.settings import Settings
-from deployments.shortcut import ShortcutApp, read_body
+from deployments.shortcut import ShortcutApp, read_json
 from deployments.stores import TrustedStore
 from deployments.switches import Switches
 from deployments.telemetry import Meter, RayMeter
@@ -39,7 +44,7 @@ from deployments.tenancy import Tenancy
 from deployments.views import View, Views
 from deployments.watch import IngressTelemetry, Watch
 from ensemble.candidates import Lineage
-from ensemble.errors import EventError
+from ensemble.errors import EventError, MalformedEvent
 from ensemble.events import Kind
 from ensemble.offers import FusionLoader
 from ensemble.store.names import Tenant
@@ -47,6 +52,7 @@ from ensemble.store.names import Tenant
 __all__ = ["Ingress", "IngressApp"]
 
 SCORE = "/v1/score"
+_ANSWERS = {"true": True, "1": True, "false": False, "0": False}
 
 
 class IngressApp:
@@ -60,7 +66,8 @@ class IngressApp:
 
     def __init__(self, settings: Mapping[str, Any], handles: Mapping[str, Any], meter: Meter | None = None) -> None:
         self._settings = Settings.model_validate(settings)
-        meter = meter or RayMeter()
+        text = TextMeter(_replica())
+        meter = BothMeters(meter or RayMeter(), text)
         self._telemetry = IngressTelemetry(meter)
         self._asked = AskedLayers(
             calls={layer: _call_of(handle) for layer, handle in handles.items()},
@@ -91,7 +98,13 @@ class IngressApp:
             facts=self._facts,
             test_within_s=self._settings.controls.test_within_s,
         )
-        self._openapi = wire.encode(document(self._settings.ingress.max_events))
+        self._predicting = PredictRoutes(
+            Predictor(_classify_of(handles), self._settings.ingress, meter), self._views.of, self._tenant_of, self._settings.ingress
+        )
+        limits = self._settings.ingress
+        contract = document(limits.max_events, limits.max_body_bytes)
+        self._routes = [f"{method.upper()} {path}" for path, methods in contract["paths"].items() for method in methods]
+        self._openapi, self._text = wire.encode(contract), text.text
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """The ASGI application, made inside the replica: msgspec's decoders do not pickle."""
@@ -102,9 +115,12 @@ class IngressApp:
             routes=[
                 Route("/", self._describe),
                 Route("/openapi.json", self._document),
+                *docs_page("openapi.json", "Axon"),
+                *metrics_routes(self._text),
                 *self._operating.routes(),
                 Route(SCORE, self._score_one, methods=["POST"]),
                 Route("/v1/score/batch", self._score_batch, methods=["POST"]),
+                *self._predicting.routes(),
             ],
             lifespan=self._lifespan,
             exception_handlers=REFUSALS,
@@ -184,17 +200,18 @@ class IngressApp:
 
     async def _body(self, request: Request) -> bytes:
         """Starlette's own limit answers in plain text, without a code."""
-        return await read_body(request.scope["headers"], request.receive, self._settings.ingress.max_body_bytes)
+        return await read_json(request.scope["headers"], request.receive, self._settings.ingress.max_body_bytes)
 
     async def _describe(self, _: Request) -> Response:
-        body = {
+        limits, view = self._settings.ingress, await self._see_home()
+        body: Service = {
             "service": "axon",
             "version": version("axon"),
             "about": "One threat score from several detectors, and an honest word on how many of them looked.",
-            "score": "POST /v1/score, POST /v1/score/batch",
-            "state": "GET /health, GET /ready, GET /v1/status, GET /v1/layers; GET /v2/health/live, GET /v2/health/ready",
-            "switches": "POST /v1/layers/{layer}/test, /v1/layers/{layer}/disable, /v1/layers/{layer}/enable, /v1/layers/{layer}/reset",
-            "contract": "GET /openapi.json",
+            "model_version": view.release,
+            "models": view.health()["available_models"],
+            "limits": {"max_events": limits.max_events, "max_body_bytes": limits.max_body_bytes, "deadline_ms": limits.deadline_ms},
+            "routes": self._routes,
         }
         return as_json(body)
 
@@ -219,8 +236,27 @@ def _call_of(handle: Any) -> LayerCall:  # noqa: ANN401  # Serve's handle builds
     return handle.score.remote  # type: ignore[no-any-return]
 
 
+def _classify_of(handles: Mapping[str, Any]) -> ClassifyCall | None:
+    return handles[CLASSIFIER].classify.remote if CLASSIFIER in handles else None
+
+
+def _replica() -> str:
+    try:
+        return str(serve.get_replica_context().replica_tag)
+    except RayServeException:
+        return "local"  # without Serve there is one
+
+
 def _asks_to_explain(request: Request) -> bool:
-    return request.query_params.get("explain", "").lower() in {"true", "1"}
+    """What the query says; read strictly, for who misspells it would miss the explanation and not know why.
+
+    Raises:
+        MalformedEvent: it says something else.
+    """
+    asked = request.query_params.get("explain", "false").lower()
+    if asked not in _ANSWERS:
+        raise MalformedEvent("explain", "must be true or false")
+    return _ANSWERS[asked]
 
 
 def _row_error(event_id: str, error: EventError) -> wire.RowError:

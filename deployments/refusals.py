@@ -9,12 +9,13 @@ import msgspec
 from ensemble.errors import EventError, MalformedEvent, MalformedJson
 from ensemble.features.flow import FEATURE_NAMES
 
-__all__ = ["refusal_of"]
+__all__ = ["pairs_in", "refusal_of"]
 
 LONGEST_ECHO = 200  # characters of what a caller sent that an error repeats
 _AT = re.compile(r"^(?P<problem>.*?)(?: - at `(?:key in )?\$\.?(?P<place>.*)`)?$", re.DOTALL)
 _NAMED = re.compile(r"(?:required|unknown) field `(?P<name>.*)`$", re.DOTALL)
 _SOMEWHERE = "[...]"  # how msgspec writes a key of an object
+_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _POSITION = re.compile(r"features\[(\d+)\]$")
 
 
@@ -29,6 +30,15 @@ def refusal_of(error: Exception, body: bytes) -> EventError:
         return _misfit(str(error), body)
     problem = str(error) if isinstance(error, msgspec.DecodeError) else "it is not UTF-8 text of bounded depth"
     return MalformedJson(f"the body is not JSON: {problem}")
+
+
+def pairs_in(body: bytes) -> int:
+    """How many `"name": value` there are in a JSON text, in all its objects together.
+
+    More than the names that a decoder found: one was given twice, and the last of them would win, here as with any decoder. Whoever
+    looked at the body before us may have believed the first.
+    """
+    return _TEXT.sub(b"", body).count(b":")
 
 
 def _misfit(message: str, body: bytes) -> MalformedEvent:

@@ -28,6 +28,8 @@ __all__ = [
     "RowError",
     "Verdict",
     "answers",
+    "check_count",
+    "decoded",
     "encode",
     "kind_of",
     "least_of",
@@ -168,7 +170,7 @@ def parse_event(body: bytes) -> EventRequest:
     try:
         event = _decode_event(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        event = _decoded(_decode_event, _without_half_pairs(body))
+        event = decoded(_decode_event, _without_half_pairs(body))
     return event
 
 
@@ -183,18 +185,24 @@ def parse_batch(body: bytes, *, limit: int) -> list[EventRequest | tuple[str, Ev
     try:
         events: Sequence[EventRequest] = _decode_whole_batch(body).events  # the common case: all are well
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raw = _decoded(_decode_batch, _without_half_pairs(body)).events
-        _check_count(len(raw), limit)
+        raw = decoded(_decode_batch, _without_half_pairs(body)).events
+        check_count(len(raw), limit)
         return [_event_or_error(bytes(event)) for event in raw]
-    _check_count(len(events), limit)
+    check_count(len(events), limit)
     return list(events)
 
 
-def _check_count(count: int, limit: int) -> None:
+def check_count(count: int, limit: int, field: str = "events") -> None:
+    """Refuse an empty batch, and one of more than `limit`; `field` holds it.
+
+    Raises:
+        MalformedEvent: it is empty.
+        TooManyEvents: it has too many.
+    """
     if count == 0:
-        raise MalformedEvent("events", "is empty; send at least one event")
+        raise MalformedEvent(field, "is empty; send at least one event")
     if count > limit:
-        raise TooManyEvents(count, limit)
+        raise TooManyEvents(count, limit, field)
 
 
 def _event_or_error(raw: bytes) -> EventRequest | tuple[str, EventError]:
@@ -220,7 +228,13 @@ def _without_half_pairs(body: bytes) -> bytes:
     return _PAIR_OR_HALF.sub(lambda found: found[1] or b"\\ufffd", body)
 
 
-def _decoded(decode: Callable[[bytes], Any], body: bytes) -> Any:  # noqa: ANN401  # what the decoder was made for
+def decoded(decode: Callable[[bytes], Any], body: bytes) -> Any:  # noqa: ANN401  # what the decoder was made for
+    """What `decode` makes of a body.
+
+    Raises:
+        MalformedJson: not JSON, or not UTF-8.
+        MalformedEvent: JSON, but nothing that the decoder was made for; `field` says where.
+    """
     try:
         return decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

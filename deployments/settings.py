@@ -25,6 +25,7 @@ __all__ = [
     "GuardSettings",
     "IngressSettings",
     "LayerSettings",
+    "ManageSettings",
     "RetroSettings",
     "RolloutSettings",
     "Settings",
@@ -221,6 +222,20 @@ class RetroSettings(_Strict):
     max_findings_mb: Count
 
 
+class ManageSettings(_Strict):
+    """The management application, and what it may take."""
+
+    num_cpus: Annotated[float, Field(ge=0)]
+    max_ongoing_requests: Count
+    max_queued_requests: Count
+    store_threads: Count
+    store_within_s: Positive
+    replicas_within_s: Positive
+    max_import_bytes: Count
+    versions_per_model: Count
+    models_per_tenant: Count
+
+
 class LayerSettings(ScalingSettings):
     """One layer's deployment. `gpus` is a share of one GPU, 0 for the CPU, or `auto`."""
 
@@ -249,6 +264,7 @@ class Settings(_Strict):
     posture: PostureSettings
     controls: ControlsSettings
     retro: RetroSettings
+    manage: ManageSettings
     layers: LayersSettings
 
     @model_validator(mode="after")

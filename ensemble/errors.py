@@ -8,9 +8,13 @@
     |  |- TooManyEvents         more events than one batch may carry
     |  |- BodyTooLarge          more bytes than one request may carry
     |  |- UnsupportedMediaType  a body that says it is no JSON, or is packed
+    |  |- RateLimited           more than the tenant may ask for in a second
     |  |- UnknownLayer          a layer that this ensemble does not have
     |  |- UnknownModel          a model name that the classifier does not know
-    |  `- ModelNotLoaded        a model that it knows, and has not got
+    |  |- ModelNotLoaded        a model that it knows, and has not got
+    |  |- ReservedName          a word that is a route or a layer's model, and no name for one's own
+    |  |- UnknownTenant         a tenant that is not the caller's, or is none
+    |  `- UnknownJob            a job that the caller's tenant does not have
     |- ArtifactError          the publisher's: the layer falls back
     |  |- ArtifactMissing       a pointer, manifest or file is not there
     |  |- ArtifactCorrupt       the bytes are not the bytes that were published
@@ -22,8 +26,14 @@
     |  |- VersionExists         published versions are immutable
     |  |- PointerMoved          another promotion came first
     |  |- ArtifactInUse         something that serves needs it, so it is not removed
-    |  `- QuotaExceeded         as many as this tenant may have
+    |  |- QuotaExceeded         as many as this tenant may have
+    |  `- ServedByRelease       a layer's model: releases say which version serves
     |- TrainingError          the trainer's: the rows cannot teach what was asked
+    |- ServiceError           the operator's: what was asked is well, and cannot be done now
+    |  |- StoreUnavailable      the store does not answer in time, or not at all
+    |  |- StoreFull             the disk is full
+    |  |- SigningUnavailable    there is no key to sign with
+    |  `- DeploymentUnavailable those who should do it are not running, or do not answer
     `- LayerError             the operator's: the layer abstains
        |- LayerTimeout          no answer within the deadline
        |- LayerOpen             its breaker is open: it was not asked
@@ -47,6 +57,7 @@ __all__ = [
     "ArtifactUnreadable",
     "ArtifactUntrusted",
     "BodyTooLarge",
+    "DeploymentUnavailable",
     "EnsembleError",
     "EventError",
     "FeatureMismatch",
@@ -64,10 +75,19 @@ __all__ = [
     "ModelNotLoaded",
     "PointerMoved",
     "QuotaExceeded",
+    "RateLimited",
+    "ReservedName",
+    "ServedByRelease",
+    "ServiceError",
+    "SigningUnavailable",
+    "StoreFull",
+    "StoreUnavailable",
     "TooManyEvents",
     "TrainingError",
+    "UnknownJob",
     "UnknownLayer",
     "UnknownModel",
+    "UnknownTenant",
     "UnsupportedMediaType",
     "VersionExists",
 ]
@@ -164,6 +184,19 @@ class UnsupportedMediaType(EventError):
         return f"{self.header}: this route reads application/json, not packed"
 
 
+class RateLimited(EventError):
+    """The tenant has asked for more than it may in a second; ask again after the time that the answer names."""
+
+    code = "RATE_LIMITED"
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__(retry_after_s)
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return f"this tenant asks for more than it may; ask again after {self.retry_after_s:.0f} s"
+
+
 class UnknownLayer(EventError):
     """The ensemble has no layer of that name."""
 
@@ -201,6 +234,41 @@ class ModelNotLoaded(EventError):
 
     def __str__(self) -> str:
         return f"model_name: {self.model} is not loaded: {self.reason}"
+
+
+class ReservedName(EventError):
+    """A word that stands for something else: a route of the management application, or a model of a layer."""
+
+    code = "RESERVED_NAME"
+
+    def __init__(self, field: str) -> None:
+        super().__init__(field)
+        self.field = field
+
+    def __str__(self) -> str:
+        return f"{self.field}: this word stands for something else here; choose another name"
+
+
+class UnknownTenant(EventError):
+    """There is no such tenant, or it is not the one that asks: the tenant comes from the key."""
+
+    code = "UNKNOWN_TENANT"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.field = "tenant_id"
+
+    def __str__(self) -> str:
+        return "tenant_id: there is no such tenant for this key; leave it out"
+
+
+class UnknownJob(EventError):
+    """There is no job of that id."""
+
+    code = "UNKNOWN_JOB"
+
+    def __str__(self) -> str:
+        return "there is no such job"
 
 
 class ArtifactError(EnsembleError):
@@ -357,6 +425,43 @@ class QuotaExceeded(ArtifactError):
 
     def __str__(self) -> str:
         return f"{self.what}: {self.limit:,} are there, which is as many as may be; delete some, or let `retention` do it"
+
+
+class ServedByRelease(ArtifactError):
+    """A model of a layer: which version serves is said by a release, with the fusion that was fitted to it; promote a release."""
+
+    code = "SERVED_BY_RELEASE"
+    cause = "configuration"
+
+
+class ServiceError(EnsembleError):
+    """What was asked is well, and cannot be done now."""
+
+    code = "SERVICE_ERROR"
+
+
+class StoreUnavailable(ServiceError):
+    """The store does not answer in time, or the system refuses it. What was begun may still be done: look before you ask again."""
+
+    code = "STORE_UNAVAILABLE"
+
+
+class StoreFull(ServiceError):
+    """The disk of the store is full, or its quota is used up; nothing was changed. Delete versions, or let retention do it."""
+
+    code = "STORE_FULL"
+
+
+class SigningUnavailable(ServiceError):
+    """There is no key to sign with where management runs, or it is not on the trust list: `axon trust init` there."""
+
+    code = "SIGNING_REFUSED"
+
+
+class DeploymentUnavailable(ServiceError):
+    """Those who should do it are not running, or do not answer now."""
+
+    code = "DEPLOYMENT_UNAVAILABLE"
 
 
 class TrainingError(EnsembleError):

@@ -1,0 +1,88 @@
+"""The management application, under /models: models, releases, training jobs and detectors of the caller's tenant.
+
+It is an application of its own, so that training and promoting never share a process with scoring; it alone writes models over HTTP.
+The tenant comes from the key. What another tenant has is answered as what nobody has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from ray import serve
+from starlette.applications import Starlette
+from starlette.types import Receive, Send
+from starlette.types import Scope as AsgiScope
+
+from deployments.auth import GatedApp
+from deployments.gatekeeping import GateKeeper
+from deployments.manage_models import ModelRoutes
+from deployments.manage_refusals import MANAGE_REFUSALS
+from deployments.manage_releases import ReleaseRoutes
+from deployments.settings import Settings
+from deployments.store_desk import StoreDesk
+from deployments.telemetry import Meter, RayMeter
+from deployments.tenancy import Tenancy
+
+__all__ = ["Manage", "ManageApp", "PrefixedApp"]
+
+
+class PrefixedApp(GatedApp):
+    """An application that is served under a prefix, and answers at the prefix itself too: `GET /models`."""
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Serve one connection or request, as ASGI says."""
+        prefix = scope.get("root_path", "")
+        if scope["type"] == "http" and prefix and scope["path"] == prefix:  # Starlette has no route for an empty path
+            scope = {**scope, "path": f"{prefix}/"}
+        await super().__call__(scope, receive, send)
+
+
+class ManageApp:
+    """Keeps the models of many tenants, over HTTP.
+
+    Args:
+        settings: as JSON values.
+        detectors: handle of the deployment that serves tabular detectors.
+        layer_handle: layer -> handle of its deployment in the scoring application; may block, and raises KeyError where there is none.
+        meter: where metrics are recorded; None for Ray's.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        detectors: Any,  # noqa: ANN401  # Serve's handle builds its methods on the fly
+        layer_handle: Callable[[str], Any] | None = None,
+        meter: Meter | None = None,
+    ) -> None:
+        self._settings = Settings.model_validate(settings)
+        self._tenancy = Tenancy(self._settings)
+        self._keeper = GateKeeper(self._settings, self._tenancy, meter or RayMeter())
+        self._desk = StoreDesk(self._settings)
+        self._models = ModelRoutes(self._desk, self._tenancy, self._settings, 0)
+        self._releases = ReleaseRoutes(self._desk, self._tenancy, self._settings)
+        del detectors, layer_handle
+
+    def __serve_build_asgi_app__(self) -> Starlette:
+        """The ASGI application, made inside the replica: msgspec's decoders do not pickle."""
+        app = PrefixedApp(
+            self._keeper.gate,
+            [*self._models.first_routes(), *self._releases.routes(), *self._models.routes()],
+            lifespan=self._lifespan,
+            exception_handlers=MANAGE_REFUSALS,
+        )
+        app.router.redirect_slashes = False  # a redirect would name the address that the front proxy asked at
+        return app
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        await self._keeper.start()
+        try:
+            yield
+        finally:
+            self._desk.close()
+            await self._keeper.stop()
+
+
+Manage = serve.ingress()(ManageApp)  # the plain class stays, for whoever wants the routes without Ray

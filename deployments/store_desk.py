@@ -1,0 +1,92 @@
+"""Work on the store on behalf of a caller: in a thread, within a time, under the caller's name.
+
+A disk can hang for ever, and a thread that hangs with it cannot be ended. So there are a few threads and no more, whoever asks waits
+only so long, and what has not begun by then is not begun any more. What was begun may still be done after its caller was told that
+nobody knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TypeVar
+
+from deployments.incidents import say
+from deployments.settings import Settings
+from deployments.stores import TrustedStore
+from deployments.trust import SigningRefused, read_signer
+from ensemble.errors import SigningUnavailable, StoreFull, StoreUnavailable
+from ensemble.store.layout import Actor, Store
+from ensemble.store.signing import Signer
+
+__all__ = ["StoreDesk", "signer_of"]
+
+Answer = TypeVar("Answer")
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class StoreDesk:
+    """Takes work on the store of `settings`.
+
+    Args:
+        settings: where the store is, and how long work on it may take.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._within_s = settings.manage.store_within_s
+        self._open = TrustedStore(settings)
+        self._threads = ThreadPoolExecutor(settings.manage.store_threads, thread_name_prefix="store")
+
+    async def ask(self, actor: Actor, work: Callable[[Store], Answer]) -> Answer:
+        """What `work` makes of the store.
+
+        Args:
+            actor: who asks, for the audit log.
+            work: called once, in a thread.
+
+        Raises:
+            StoreUnavailable: it was not done in time, or the system refused.
+            StoreFull: there is no room.
+            SigningUnavailable: it needed the signing key, and there is none.
+            EnsembleError: whatever `work` raises of ours.
+        """
+        doing = asyncio.wrap_future(self._threads.submit(self._work, actor, work))
+        try:
+            return await asyncio.wait_for(doing, self._within_s)
+        except TimeoutError:
+            say(
+                logging.ERROR,
+                "store_call_failed",
+                {"code": StoreUnavailable.code, "problem": "it takes too long", "within_s": self._within_s},
+            )
+            raise StoreUnavailable from None
+
+    def close(self) -> None:
+        """Begin nothing any more, and wait for nobody."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _work(self, actor: Actor, work: Callable[[Store], Answer]) -> Answer:
+        try:
+            return work(replace(self._open(), actor=actor))
+        except OSError as problem:
+            refusal = StoreFull() if problem.errno in NO_ROOM else StoreUnavailable()
+            said = errno.errorcode.get(problem.errno or 0, type(problem).__name__)
+            say(logging.ERROR, "store_call_failed", {"code": refusal.code, "problem": said, "within_s": self._within_s})
+            raise refusal from None
+
+
+def signer_of(store: Store) -> Signer:
+    """The key of this machine.
+
+    Raises:
+        SigningUnavailable: there is none that `store` trusts; the log says what to do.
+    """
+    try:
+        return read_signer(store.trust)
+    except SigningRefused as refused:
+        say(logging.ERROR, "signing_refused", {"problem": str(refused)})
+        raise SigningUnavailable from None

@@ -172,9 +172,10 @@ OpenDoor = Callable[..., Door]
 
 @pytest.fixture(autouse=True)
 def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """AXON_STATE of this test alone: nothing here writes into var/, and what lies there changes no test."""
+    """AXON_STATE of this test alone, and so its keys: nothing here writes into var/, and what lies there changes no test."""
     state = tmp_path / "state"
     monkeypatch.setenv("AXON_STATE", str(state))
+    monkeypatch.delenv("AXON_KEYS", raising=False)
     return state
 
 

@@ -7,6 +7,7 @@
     |  |- FeatureMismatch       features missing, extra, or not finite; named
     |  |- TooManyEvents         more events than one batch may carry
     |  |- BodyTooLarge          more bytes than one request may carry
+    |  |- RateLimited           more than the tenant may ask for in a second
     |  `- UnknownLayer          a layer that this ensemble does not have
     |- ArtifactError          the publisher's: the layer falls back
     |  |- ArtifactMissing       a pointer, manifest or file is not there
@@ -56,6 +57,7 @@ __all__ = [
     "MalformedJson",
     "PointerMoved",
     "QuotaExceeded",
+    "RateLimited",
     "TooManyEvents",
     "TrainingError",
     "UnknownLayer",
@@ -140,6 +142,19 @@ class BodyTooLarge(EventError):
 
     def __str__(self) -> str:
         return f"the body is larger than {self.limit_bytes:,} bytes"
+
+
+class RateLimited(EventError):
+    """The tenant has asked for more than it may in a second; ask again after the time that the answer names."""
+
+    code = "RATE_LIMITED"
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__(retry_after_s)
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return f"this tenant asks for more than it may; ask again after {self.retry_after_s:.0f} s"
 
 
 class UnknownLayer(EventError):

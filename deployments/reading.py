@@ -13,7 +13,8 @@ from pathlib import Path
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
-from starlette.routing import Route
+
+from deployments.auth import ScopedRoute
 
 __all__ = ["DOCS_FILES", "docs_page"]
 
@@ -55,7 +56,7 @@ _START = """SwaggerUIBundle({
 """
 
 
-def docs_page(openapi_url: str, title: str) -> list[Route]:
+def docs_page(openapi_url: str, title: str) -> list[ScopedRoute]:
     """`GET /docs`, and the files it needs.
 
     Args:
@@ -75,7 +76,7 @@ def docs_page(openapi_url: str, title: str) -> list[Route]:
             raise HTTPException(404)
         return FileResponse(_shipped(name), headers=POLICY | KEPT_BY_BROWSERS)
 
-    return [Route("/docs", show), Route("/docs/{file}", file)]
+    return [ScopedRoute("/docs", show, needs=None), ScopedRoute("/docs/{file}", file, needs=None)]
 
 
 def _shipped(name: str) -> Path:

@@ -54,7 +54,7 @@ def managed(own_trust: Path, tmp_path: Path, signer: Signer, store: Store, patie
 
 @pytest.fixture
 def ask(managed: Managed) -> Callable[..., httpx.Response]:
-    """acme asks."""
+    """Acme asks."""
     return lambda method, path, **more: managed(method, path, headers=managed.key_of("acme"), **more)
 
 
@@ -160,9 +160,7 @@ def test_what_serves_is_not_deleted_and_what_does_not_is_gone_for_good(
     assert publish(store, model=MODEL).version == 3
 
 
-def test_without_a_version_nothing_is_deleted(
-    ask: Callable[..., httpx.Response], store: Store, publish: Callable[..., BundleRef]
-) -> None:
+def test_without_a_version_nothing_is_deleted(ask: Callable[..., httpx.Response], store: Store, publish: Callable[..., BundleRef]) -> None:
     """C-22: the latest is not meant by saying nothing."""
     publish(store, model=MODEL)
 
@@ -259,11 +257,9 @@ def test_what_the_generic_tenant_serves_is_lent_and_nothing_else_of_it(
     assert code_of(managed("GET", f"/models/{MODEL}/versions/1/export", headers=mine)) == (404, "ARTIFACT_MISSING")
 
 
-def test_every_act_leaves_who_did_what_and_from_where(
-    managed: Managed, store: Store, publish: Callable[..., BundleRef]
-) -> None:
+def test_every_act_leaves_who_did_what_and_from_where(managed: Managed, store: Store, publish: Callable[..., BundleRef]) -> None:
     """P31; what others did is not told."""
-    ref = publish(store, model=MODEL)
+    publish(store, model=MODEL)
     publish(store, model=MODEL)
     mine = managed.key_of("acme")
     managed("POST", f"/models/{MODEL}/promote", headers=mine, json={"version": 1})

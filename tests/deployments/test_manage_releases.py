@@ -10,7 +10,7 @@ import pytest
 
 from deployments.settings import read_settings
 from ensemble.store.layout import Store
-from ensemble.store.names import BundleRef, ReleaseRef, Tenant
+from ensemble.store.names import ReleaseRef, Tenant
 from ensemble.store.pointer import read_pointer
 from ensemble.store.signing import Signer, Trust
 
@@ -38,7 +38,7 @@ def managed(own_trust: Path, tmp_path: Path, signer: Signer, patient_disk: None,
 
 @pytest.fixture
 def ask(managed: Managed) -> Callable[..., httpx.Response]:
-    """acme asks."""
+    """Acme asks."""
     return lambda method, path, **more: managed(method, path, headers=managed.key_of("acme"), **more)
 
 
@@ -76,7 +76,8 @@ def test_promoting_and_rolling_back_move_the_pointer_forward(ask: Ask, two_relea
     assert [(one["release"], one["in_use"], one["notes"]) for one in listed["releases"]] == [(2, False, "toy"), (1, True, "toy")]
 
 
-def test_there_is_nothing_to_roll_back_to_before_the_first(ask: Ask, two_releases: Two) -> None:
+@pytest.mark.usefixtures("two_releases")
+def test_there_is_nothing_to_roll_back_to_before_the_first(ask: Ask) -> None:
     assert code_of(ask("POST", "/models/rollback")) == (404, "ARTIFACT_MISSING")
     ask("POST", "/models/releases/1/promote")
     assert code_of(ask("POST", "/models/rollback")) == (404, "ARTIFACT_MISSING")
@@ -95,7 +96,8 @@ def test_a_challenger_is_set_seen_and_cleared(ask: Ask, two_releases: Two) -> No
     assert cleared == {"release": None, "sha256": "", "serial": 2}
 
 
-def test_promoting_the_challenger_is_one_call_and_ends_the_trial(ask: Ask, two_releases: Two) -> None:
+@pytest.mark.usefixtures("two_releases")
+def test_promoting_the_challenger_is_one_call_and_ends_the_trial(ask: Ask) -> None:
     ask("POST", "/models/releases/1/promote")
     ask("PUT", "/models/challenger", json={"release": 2})
 
@@ -105,22 +107,22 @@ def test_promoting_the_challenger_is_one_call_and_ends_the_trial(ask: Ask, two_r
     assert ask("GET", "/models/challenger").json()["release"] is None
 
 
-def test_a_release_whose_bundle_is_broken_is_known_and_not_promoted(
-    ask: Ask, two_releases: Two, store: Store, folder_of: Callable[[Store, BundleRef], Path]
-) -> None:
+@pytest.mark.usefixtures("two_releases")
+def test_a_release_whose_bundle_is_broken_is_known_and_not_promoted(ask: Ask, store: Store) -> None:
     ask("POST", "/models/releases/1/promote")
-    broken = next((store.state / "tenants/acme/bundles/anomaly-flow/2").glob("*.npz"))
+    broken = next((store.state / "tenants/acme/bundles/anomaly-flow/2").glob("*.safetensors"))
     broken.chmod(0o644)
     broken.write_bytes(b"torn")
 
     answer = ask("POST", "/models/releases/2/promote")
 
     assert code_of(answer) == (409, "ARTIFACT_CORRUPT")
-    assert "npz" not in answer.text
+    assert "safetensors" not in answer.text
     assert read_pointer(store, ACME).release == 1
 
 
-def test_a_broken_pointer_is_told_and_replaced_by_the_next_promotion(ask: Ask, two_releases: Two, store: Store) -> None:
+@pytest.mark.usefixtures("two_releases")
+def test_a_broken_pointer_is_told_and_replaced_by_the_next_promotion(ask: Ask, store: Store) -> None:
     ask("POST", "/models/releases/1/promote")
     (store.state / "tenants/acme/CURRENT").write_bytes(b"{")
 

@@ -8,121 +8,33 @@ sorted would otherwise be rated by forests that never saw its end. So the rates 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest
 
-from ensemble.errors import ArtifactError, TrainingError
-from ensemble.features.tabular import NETWORK_FEATURES, Missing, admit_rows, declared, schema_sha256
+from ensemble.errors import TrainingError
+from ensemble.features.tabular import NETWORK_FEATURES, Missing
 from ensemble.layers.forest import Forest
 from ensemble.layers.tabular import RATES, MeasuredRange, TabularDetector, ThreatLevel, raw_scores
-from ensemble.store.aliases import Alias, set_model_alias, stand_of_model_alias
 from ensemble.store.codecs import Golden
-from ensemble.store.layout import Store
 from ensemble.store.metadata import Metadata
-from ensemble.store.names import BundleRef, ModelName, Tenant
-from ensemble.store.publish import publish_bundle
-from ensemble.store.quota import Quota
-from ensemble.store.signing import Signer
 from ensemble.training.calibrating import fit_surprise
 from ensemble.training.cards import table
 from ensemble.training.releasing import Trained, digest_of
+from ensemble.training.tabular_rows import DEFAULT_NAME, Step, TrainingTable, refuse_unteachable, training_table
 
-__all__ = [
-    "DEFAULT_NAME",
-    "LEAST_ROWS",
-    "Step",
-    "TrainingTable",
-    "fit_steps",
-    "fit_tabular",
-    "make_champion",
-    "publish_detector",
-    "training_table",
-]
+__all__ = ["fit_steps", "fit_tabular"]
 
-DEFAULT_NAME: Final = "isolation_forest_anomaly_detector"  # S4-08
 RECIPE: Final = "tabular-detector"
-LEAST_ROWS: Final = 100  # of which a hundredth is one row; below it a rate of 1 % is a guess
 CONTAMINATION: Final = RATES[ThreatLevel.MEDIUM]
 TREES: Final = 100
 FOLDS = 5
 TAIL = (0.995, 0.998, 0.999, 0.9995)  # the level of a thousandth is read off the rows where there are enough, not off a line
 GOLDEN_ROWS = 16
 FARTHEST = 10.0  # widths of the range that one golden row lies outside
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingTable:
-    """What a detector is fitted on; arrays, so that it travels between processes as it is.
-
-    Attributes:
-        features: names of the columns, in order.
-        values: float64 (n, d), finite.
-        filled: values that were missing and count as 0.
-    """
-
-    features: tuple[str, ...]
-    values: NDArray[np.float64]
-    filled: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """How far a fit is.
-
-    Attributes:
-        what: in words.
-        done: share of the work, in [0, 1].
-    """
-
-    what: str
-    done: float
-
-
-def training_table(
-    rows: Sequence[Mapping[str, Any]], features: Sequence[str] = NETWORK_FEATURES, *, missing: Missing = Missing.REFUSE
-) -> TrainingTable:
-    """`rows` as a table that can teach a detector.
-
-    Args:
-        rows: feature -> value.
-        features: names to read, in order; none is guessed from the rows (C-27).
-        missing: what a missing value means; `zero` is noted in the model (S4-09's fillna).
-
-    Raises:
-        FeatureMismatch: a name that cannot be, or the first value that is missing, not finite or no number, with its row.
-        TrainingError: too few rows, or all alike.
-    """
-    names = declared(features)
-    admitted = admit_rows(rows, names, missing)
-    for problem in admitted.refused.values():
-        raise problem
-    found = TrainingTable(names, admitted.values, admitted.filled)
-    refuse_unteachable(found)
-    return found
-
-
-def refuse_unteachable(rows: TrainingTable) -> None:
-    """Refuse what no detector can be learnt from, before anything is computed.
-
-    Raises:
-        TrainingError: too few rows, fewer than two distinct ones, or numbers whose sums overflow.
-    """
-    count = len(rows.values)
-    if count < LEAST_ROWS:
-        raise TrainingError(f"{count} rows cannot teach what is normal; {LEAST_ROWS} are the least")
-    if not np.isfinite(rows.values).all():
-        raise TrainingError("a value is not finite")
-    if (rows.values == rows.values[0]).all():
-        raise TrainingError("all rows are alike: there is nothing to tell apart")
-    with np.errstate(over="ignore", invalid="ignore"):
-        spread = rows.values.std(axis=0)
-    if not np.isfinite(spread).all():
-        raise TrainingError(f"the values of {rows.features[int(np.argmin(np.isfinite(spread)))]} are too large to be averaged")
 
 
 def fit_steps(
@@ -171,54 +83,6 @@ def fit_tabular(
     if not isinstance(last, Trained):
         raise TypeError("a fit ends with what was trained")
     return last
-
-
-def publish_detector(
-    store: Store, tenant: Tenant, trained: Trained, *, now: datetime, signer: Signer, quota: Quota | None = None
-) -> BundleRef:
-    """Publish a detector as the next version of its name; it serves once `make_champion` was called.
-
-    Args:
-        store: its `state` is written.
-        tenant: whose.
-        trained: from `fit_tabular`.
-        now: when, with its time zone.
-        signer: the store must trust its key.
-        quota: how many versions and models there may be.
-
-    Raises:
-        ArtifactError: it could not be read back, the store does not trust the signer, or the quota is full.
-        OSError: the disk is full or failing.
-    """
-    return publish_bundle(
-        store,
-        tenant,
-        ModelName(trained.name),
-        trained.parts,
-        trained.golden,
-        card=trained.card,
-        pictures=trained.pictures,
-        feature_schema=schema_sha256(trained.training["feature_names"]),
-        training=trained.training,
-        now=now,
-        signer=signer,
-        quota=quota,
-    )
-
-
-def make_champion(store: Store, ref: BundleRef, *, signer: Signer) -> None:
-    """Make a published version the one that serves.
-
-    Raises:
-        PointerMoved: another one became champion in this moment.
-        ArtifactError: it would not load, or the store does not trust the signer.
-        OSError: the disk is full or failing; the champion of before stays.
-    """
-    try:
-        seen = stand_of_model_alias(store, ref.tenant, ref.model, Alias.CHAMPION).serial
-    except ArtifactError:
-        seen = 0  # what cannot be read is replaced, and its copy says where the serials stand
-    set_model_alias(store, ref.tenant, ref.model, Alias.CHAMPION, ref, seen, signer=signer)
 
 
 def _grow(values: NDArray[np.float64], seed: int) -> tuple[MeasuredRange, Forest]:

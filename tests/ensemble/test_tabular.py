@@ -26,7 +26,9 @@ from ensemble.store.metadata import Metadata
 from ensemble.store.names import BundleRef, ModelName, Tenant
 from ensemble.store.signing import Signer
 from ensemble.training.releasing import Trained
-from ensemble.training.tabular import LEAST_ROWS, fit_steps, fit_tabular, make_champion, publish_detector, training_table
+from ensemble.training.tabular import fit_steps, fit_tabular
+from ensemble.training.tabular_release import make_champion, publish_detector
+from ensemble.training.tabular_rows import LEAST_ROWS, training_table
 
 Row = dict[str, Any]
 Rows = list[Row]

@@ -29,7 +29,7 @@ _CONFLICTS = (  # it is known, and cannot be had, changed or taken away as it st
     "POINTER_MOVED", "SERVED_BY_RELEASE", "SIGNING_REFUSED", "VERSION_EXISTS",
 )  # fmt: skip
 _NOT_NOW = ("ARTIFACT_UNREADABLE", "DEPLOYMENT_UNAVAILABLE", "LOAD_TIMEOUT", "SERVICE_ERROR", "STORE_UNAVAILABLE")
-COMES_AGAIN = _LAYER_CODES | {"RATE_LIMITED", "QUOTA_EXCEEDED", *_NOT_NOW}
+COMES_AGAIN = _LAYER_CODES | {"RATE_LIMITED", "JOB_QUOTA", "QUOTA_EXCEEDED", *_NOT_NOW}
 """Codes of errors that go away by themselves; they come with Retry-After."""
 _STATUS_OF_CODE = {  # everything else is a mistake in what was sent: 422
     "MALFORMED_JSON": 400,
@@ -49,6 +49,7 @@ _STATUS_OF_CODE = {  # everything else is a mistake in what was sent: 422
     "ARTIFACT_MISSING": 404,
     "UNKNOWN_JOB": 404,
     "UNKNOWN_TENANT": 404,
+    "JOB_QUOTA": 429,
     "QUOTA_EXCEEDED": 429,
     "STORE_FULL": 507,
     **dict.fromkeys(_CONFLICTS, 409),
@@ -87,8 +88,8 @@ async def _refuse_event(request: Request, error: Exception) -> Response:
     if not isinstance(error, EventError):
         raise error
     response = refuse(request, status_of(error.code), error.code, str(error), error.field)
-    if isinstance(error, RateLimited):
-        response.headers["Retry-After"] = f"{error.retry_after_s:.0f}"
+    if error.code in COMES_AGAIN:
+        response.headers["Retry-After"] = f"{error.retry_after_s if isinstance(error, RateLimited) else RETRY_AFTER_S:.0f}"
     return response
 
 

@@ -60,7 +60,7 @@ class ManageApp:
         self._tenancy = Tenancy(self._settings)
         self._keeper = GateKeeper(self._settings, self._tenancy, meter or RayMeter())
         self._desk = StoreDesk(self._settings)
-        self._models = ModelRoutes(self._desk, self._tenancy, self._settings, 0)
+        self._models = ModelRoutes(self._desk, self._tenancy, self._settings)
         self._releases = ReleaseRoutes(self._desk, self._tenancy, self._settings)
         del detectors, layer_handle
 

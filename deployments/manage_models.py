@@ -60,13 +60,11 @@ class ModelRoutes:
         desk: does the work on the store.
         tenancy: says on whose models a tenant lives.
         settings: limits.
-        max_rows: that a training may have.
     """
 
     desk: StoreDesk
     tenancy: Tenancy
     settings: Settings
-    max_rows: int
 
     def first_routes(self) -> list[ScopedRoute]:
         """Those whose paths are words; they come before any with a model's name in the same place."""
@@ -95,8 +93,7 @@ class ModelRoutes:
         no_query_but(request, "tenant_id")
         tenant = own_tenant(request, request.query_params.get("tenant_id"))
         seen = await self._ask(request, lambda store: seen_models(store, self.tenancy.lineage(tenant)))
-        ingress = self.settings.ingress
-        limits = wire.Limits(ingress.max_events, self.max_rows, ingress.max_body_bytes)
+        limits = wire.Limits(self.settings.ingress.max_events, self.settings.management.max_rows, self.settings.management.max_body_bytes)
         return as_json(wire.ModelList(str(tenant), [wire.summary_of(one.info, shared=one.is_lent) for one in seen], limits))
 
     async def _info(self, request: Request) -> Response:
@@ -125,9 +122,9 @@ class ModelRoutes:
         no_query_but(request)
         _refuse_other_media(request)
         tenant = tenant_of(request)
-        data = await read_body(request.scope["headers"], request.receive, self.settings.manage.max_import_bytes)
+        data = await read_body(request.scope["headers"], request.receive, self.settings.management.max_import_bytes)
         quota = quota_of(self.settings)
-        limit_bytes = UNPACKED * self.settings.manage.max_import_bytes
+        limit_bytes = UNPACKED * self.settings.management.max_import_bytes
 
         def bring_in(store: Store) -> Imported:
             signer = signer_of(store)
@@ -212,12 +209,12 @@ class ModelRoutes:
 
     @property
     def _limit(self) -> int:
-        return self.settings.ingress.max_body_bytes
+        return self.settings.management.max_body_bytes
 
 
 def quota_of(settings: Settings) -> Quota:
     """How many models and versions a tenant may keep."""
-    return Quota(settings.manage.versions_per_model, settings.manage.models_per_tenant)
+    return Quota(settings.management.versions_per_model, settings.management.models_per_tenant)
 
 
 def standing(store: Store, tenant: Tenant, model: ModelName, alias: Alias) -> int:

@@ -113,7 +113,7 @@ class ReleaseRoutes:
 
     @property
     def _limit(self) -> int:
-        return self.settings.ingress.max_body_bytes
+        return self.settings.management.max_body_bytes
 
 
 def _listed(store: Store, tenant: Tenant, tenancy: Tenancy) -> wire.ReleaseList:

@@ -25,7 +25,7 @@ __all__ = [
     "GuardSettings",
     "IngressSettings",
     "LayerSettings",
-    "ManageSettings",
+    "ManagementSettings",
     "RetroSettings",
     "RolloutSettings",
     "Settings",
@@ -222,10 +222,20 @@ class RetroSettings(_Strict):
     max_findings_mb: Count
 
 
-class ManageSettings(_Strict):
-    """The management application, and what it may take."""
+class ManagementSettings(_Strict):
+    """The management application, its training jobs, and the tabular detectors that come of them."""
 
     num_cpus: Annotated[float, Field(ge=0)]
+    max_rows: Count
+    max_body_bytes: Count
+    job_seconds: Positive
+    jobs_per_tenant: Count
+    jobs_at_once: Count
+    jobs_in_all: Count
+    jobs_kept: Count
+    jobs_kept_days: Count
+    training_cpus: Positive
+    detectors_at_once: Count
     max_ongoing_requests: Count
     max_queued_requests: Count
     store_threads: Count
@@ -234,6 +244,12 @@ class ManageSettings(_Strict):
     max_import_bytes: Count
     versions_per_model: Count
     models_per_tenant: Count
+
+    @model_validator(mode="after")
+    def _who_may_run_may_wait(self) -> Self:
+        if self.jobs_in_all < max(self.jobs_at_once, self.jobs_per_tenant):
+            raise ValueError(f"jobs_in_all {self.jobs_in_all} is below jobs_at_once or jobs_per_tenant")
+        return self
 
 
 class LayerSettings(ScalingSettings):
@@ -264,7 +280,7 @@ class Settings(_Strict):
     posture: PostureSettings
     controls: ControlsSettings
     retro: RetroSettings
-    manage: ManageSettings
+    management: ManagementSettings
     layers: LayersSettings
 
     @model_validator(mode="after")

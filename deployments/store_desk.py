@@ -37,9 +37,9 @@ class StoreDesk:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._within_s = settings.manage.store_within_s
+        self._within_s = settings.management.store_within_s
         self._open = TrustedStore(settings)
-        self._threads = ThreadPoolExecutor(settings.manage.store_threads, thread_name_prefix="store")
+        self._threads = ThreadPoolExecutor(settings.management.store_threads, thread_name_prefix="store")
 
     async def ask(self, actor: Actor, work: Callable[[Store], Answer]) -> Answer:
         """What `work` makes of the store.

@@ -8,12 +8,14 @@
     |  |- TooManyEvents         more events than one batch may carry
     |  |- BodyTooLarge          more bytes than one request may carry
     |  |- UnsupportedMediaType  a body that says it is no JSON, or is packed
+    |  |- TooManyRows           more rows than a table may have
     |  |- RateLimited           more than the tenant may ask for in a second
     |  |- UnknownLayer          a layer that this ensemble does not have
     |  |- UnknownModel          a model name that the classifier does not know
     |  |- ModelNotLoaded        a model that it knows, and has not got
     |  |- ReservedName          a word that is a route or a layer's model, and no name for one's own
     |  |- UnknownTenant         a tenant that is not the caller's, or is none
+    |  |- JobQuota              as many training jobs as may wait and run
     |  `- UnknownJob            a job that the caller's tenant does not have
     |- ArtifactError          the publisher's: the layer falls back
     |  |- ArtifactMissing       a pointer, manifest or file is not there
@@ -34,6 +36,11 @@
     |  |- StoreFull             the disk is full
     |  |- SigningUnavailable    there is no key to sign with
     |  `- DeploymentUnavailable those who should do it are not running, or do not answer
+    |- JobError               a training job's end that its rows are not to blame for
+    |  |- JobTimeout            it took longer than a job may
+    |  |- JobUnpublished        it was trained, and could not be published
+    |  |- JobCrashed            its process died, or its code raised
+    |  `- JobLost               management stopped while it ran
     `- LayerError             the operator's: the layer abstains
        |- LayerTimeout          no answer within the deadline
        |- LayerOpen             its breaker is open: it was not asked
@@ -62,6 +69,12 @@ __all__ = [
     "EventError",
     "FeatureMismatch",
     "InsufficientMemory",
+    "JobCrashed",
+    "JobError",
+    "JobLost",
+    "JobQuota",
+    "JobTimeout",
+    "JobUnpublished",
     "LayerCrashed",
     "LayerDisabled",
     "LayerError",
@@ -83,6 +96,7 @@ __all__ = [
     "StoreFull",
     "StoreUnavailable",
     "TooManyEvents",
+    "TooManyRows",
     "TrainingError",
     "UnknownJob",
     "UnknownLayer",
@@ -197,6 +211,42 @@ class RateLimited(EventError):
         return f"this tenant asks for more than it may; ask again after {self.retry_after_s:.0f} s"
 
 
+class TooManyRows(EventError):
+    """More rows than a table may have that is trained on or rated."""
+
+    code = "TOO_MANY_ROWS"
+
+    def __init__(self, count: int, limit: int) -> None:
+        super().__init__(count, limit)
+        self.count, self.limit = count, limit
+        self.field = "rows"
+
+    def __str__(self) -> str:
+        return f"rows: {self.count:,} are given, the limit is {self.limit:,}"
+
+
+class UnknownJob(EventError):
+    """There is no job of that id."""
+
+    code = "UNKNOWN_JOB"
+
+    def __str__(self) -> str:
+        return "there is no such job"
+
+
+class JobQuota(EventError):
+    """As many training jobs wait and run as may; ask again when one has ended."""
+
+    code = "JOB_QUOTA"
+
+    def __init__(self, whose: str, limit: int) -> None:
+        super().__init__(whose, limit)
+        self.whose, self.limit = whose, limit
+
+    def __str__(self) -> str:
+        return f"{self.limit:,} training jobs of {self.whose} wait or run, which is as many as may"
+
+
 class UnknownLayer(EventError):
     """The ensemble has no layer of that name."""
 
@@ -260,15 +310,6 @@ class UnknownTenant(EventError):
 
     def __str__(self) -> str:
         return "tenant_id: there is no such tenant for this key; leave it out"
-
-
-class UnknownJob(EventError):
-    """There is no job of that id."""
-
-    code = "UNKNOWN_JOB"
-
-    def __str__(self) -> str:
-        return "there is no such job"
 
 
 class ArtifactError(EnsembleError):
@@ -475,6 +516,52 @@ class TrainingError(EnsembleError):
 
     def __str__(self) -> str:
         return self.problem
+
+
+class JobError(EnsembleError):
+    """A training job ended, and its rows are not to blame."""
+
+    code = "JOB_ERROR"
+
+
+class JobTimeout(JobError):
+    """The training took longer than a job may; fewer rows, or a longer limit."""
+
+    code = "JOB_TIMEOUT"
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(limit_s)
+        self.limit_s = limit_s
+
+    def __str__(self) -> str:
+        return f"not trained within {self.limit_s:,g} s"
+
+
+class JobCrashed(JobError):
+    """The process that trained died, or its code raised; nothing was published."""
+
+    code = "JOB_CRASHED"
+
+    def __str__(self) -> str:
+        return "the training ended without a model; the log knows more"
+
+
+class JobUnpublished(JobError):
+    """It was trained, and could not be published: the disk, or the signing key of management. Submit it again when that is mended."""
+
+    code = "JOB_UNPUBLISHED"
+
+    def __str__(self) -> str:
+        return "it was trained, and could not be published"
+
+
+class JobLost(JobError):
+    """Management stopped while the job waited or ran; submit it again."""
+
+    code = "JOB_LOST"
+
+    def __str__(self) -> str:
+        return "management stopped before the job had ended; submit it again"
 
 
 class LayerError(EnsembleError):

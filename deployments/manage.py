@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ray import serve
@@ -17,13 +19,17 @@ from starlette.types import Scope as AsgiScope
 
 from deployments.auth import GatedApp
 from deployments.gatekeeping import GateKeeper
-from deployments.manage_models import ModelRoutes
+from deployments.jobs import Jobs, Run
+from deployments.manage_jobs import JobRoutes
+from deployments.manage_models import ModelRoutes, quota_of
 from deployments.manage_refusals import MANAGE_REFUSALS
 from deployments.manage_releases import ReleaseRoutes
 from deployments.settings import Settings
 from deployments.store_desk import StoreDesk
+from deployments.stores import TrustedStore
 from deployments.telemetry import Meter, RayMeter
 from deployments.tenancy import Tenancy
+from deployments.training_task import run_in_ray
 
 __all__ = ["Manage", "ManageApp", "PrefixedApp"]
 
@@ -46,6 +52,7 @@ class ManageApp:
         settings: as JSON values.
         detectors: handle of the deployment that serves tabular detectors.
         layer_handle: layer -> handle of its deployment in the scoring application; may block, and raises KeyError where there is none.
+        run: fits a job, step by step; a Ray task unless said otherwise.
         meter: where metrics are recorded; None for Ray's.
     """
 
@@ -54,6 +61,7 @@ class ManageApp:
         settings: Mapping[str, Any],
         detectors: Any,  # noqa: ANN401  # Serve's handle builds its methods on the fly
         layer_handle: Callable[[str], Any] | None = None,
+        run: Run | None = None,
         meter: Meter | None = None,
     ) -> None:
         self._settings = Settings.model_validate(settings)
@@ -62,13 +70,21 @@ class ManageApp:
         self._desk = StoreDesk(self._settings)
         self._models = ModelRoutes(self._desk, self._tenancy, self._settings)
         self._releases = ReleaseRoutes(self._desk, self._tenancy, self._settings)
+        trusted, cpus = TrustedStore(self._settings), self._settings.management.training_cpus
+        self._jobs = Jobs(
+            self._settings,
+            lambda actor: replace(trusted(), actor=actor),
+            run or partial(run_in_ray, num_cpus=cpus),
+            quota=quota_of(self._settings),
+        )
+        self._training = JobRoutes(self._jobs, self._desk, self._settings)
         del detectors, layer_handle
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """The ASGI application, made inside the replica: msgspec's decoders do not pickle."""
         app = PrefixedApp(
             self._keeper.gate,
-            [*self._models.first_routes(), *self._releases.routes(), *self._models.routes()],
+            [*self._models.first_routes(), *self._releases.routes(), *self._training.routes(), *self._models.routes()],
             lifespan=self._lifespan,
             exception_handlers=MANAGE_REFUSALS,
         )
@@ -81,6 +97,7 @@ class ManageApp:
         try:
             yield
         finally:
+            await self._jobs.stop()
             self._desk.close()
             await self._keeper.stop()
 

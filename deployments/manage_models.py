@@ -33,8 +33,9 @@ from deployments.manage_reading import (
 )
 from deployments.settings import Settings
 from deployments.shortcut import read_body
-from deployments.store_desk import StoreDesk, signer_of
+from deployments.store_desk import StoreDesk
 from deployments.tenancy import Tenancy
+from deployments.trust import read_signer
 from ensemble.errors import ArtifactError, ArtifactMissing, MalformedEvent, ServedByRelease, UnsupportedMediaType
 from ensemble.store.aliases import Alias, Named, clear_model_alias, set_model_alias, stand_of_model_alias
 from ensemble.store.archive import Imported, export_bundle, import_archive
@@ -127,7 +128,7 @@ class ModelRoutes:
         limit_bytes = UNPACKED * self.settings.management.max_import_bytes
 
         def bring_in(store: Store) -> Imported:
-            signer = signer_of(store)
+            signer = read_signer(store.trust)
             return import_archive(store, tenant, data, now=datetime.now(UTC), signer=signer, quota=quota, limit_bytes=limit_bytes)
 
         done = await self._ask(request, bring_in)
@@ -144,7 +145,7 @@ class ModelRoutes:
         def point(store: Store) -> tuple[BundleRef, Named]:
             which = asked.version if asked.version is not None else Alias.CHALLENGER
             ref = _own(store, tenant, model, which)
-            signer = signer_of(store)
+            signer = read_signer(store.trust)
             serial = standing(store, tenant, model, Alias.CHAMPION)
             champion = set_model_alias(store, tenant, model, Alias.CHAMPION, ref, serial, signer=signer)
             tried = stand_of_model_alias(store, tenant, model, Alias.CHALLENGER)
@@ -163,7 +164,7 @@ class ModelRoutes:
         def point(store: Store) -> Named:
             ref = _own(store, tenant, model, asked.version)
             serial = standing(store, tenant, model, Alias.CHALLENGER)
-            return set_model_alias(store, tenant, model, Alias.CHALLENGER, ref, serial, signer=signer_of(store))
+            return set_model_alias(store, tenant, model, Alias.CHALLENGER, ref, serial, signer=read_signer(store.trust))
 
         named = await self._ask(request, point)
         return as_json(wire.AliasMoved(str(model), Alias.CHALLENGER, named.number, named.sha256, named.serial))
@@ -175,7 +176,7 @@ class ModelRoutes:
         def clear(store: Store) -> Named:
             _own(store, tenant, model, None)
             serial = standing(store, tenant, model, Alias.CHALLENGER)
-            return clear_model_alias(store, tenant, model, Alias.CHALLENGER, serial, signer=signer_of(store))
+            return clear_model_alias(store, tenant, model, Alias.CHALLENGER, serial, signer=read_signer(store.trust))
 
         named = await self._ask(request, clear)
         return as_json(wire.AliasMoved(str(model), Alias.CHALLENGER, None, "", named.serial))

@@ -15,8 +15,9 @@ from deployments.edge import as_json
 from deployments.keys import Scope
 from deployments.manage_reading import Reader, actor_of, no_query_but, number_in, tenant_of
 from deployments.settings import Settings
-from deployments.store_desk import StoreDesk, signer_of
+from deployments.store_desk import StoreDesk
 from deployments.tenancy import Tenancy
+from deployments.trust import read_signer
 from ensemble.errors import ArtifactError, ArtifactMissing
 from ensemble.store.aliases import Named, clear_challenger, promote_challenger, set_challenger, stand_of_challenger
 from ensemble.store.layout import Store
@@ -66,7 +67,7 @@ class ReleaseRoutes:
         asked = await Reader(wire.ReleasePromotion, self._limit, empty=wire.ReleasePromotion)(request)
 
         def point(store: Store) -> Pointer:
-            ref, serial, signer = _release(store, tenant, number), _pointer_serial(store, tenant), signer_of(store)
+            ref, serial, signer = _release(store, tenant, number), _pointer_serial(store, tenant), read_signer(store.trust)
             if _is_challenger(store, tenant, ref):  # nothing is tried beside itself
                 return promote_challenger(store, tenant, serial, signer=signer, at_once=asked.at_once)
             return promote(store, tenant, ref, serial, signer=signer, at_once=asked.at_once)
@@ -79,7 +80,7 @@ class ReleaseRoutes:
         asked = await Reader(wire.Rollback, self._limit, empty=wire.Rollback)(request)
 
         def point(store: Store) -> Pointer:
-            return roll_back(store, tenant, read_pointer(store, tenant).serial, signer=signer_of(store), to=asked.to)
+            return roll_back(store, tenant, read_pointer(store, tenant).serial, signer=read_signer(store.trust), to=asked.to)
 
         return as_json(_moved(await self._ask(request, point)))
 
@@ -95,7 +96,7 @@ class ReleaseRoutes:
 
         def point(store: Store) -> Named:
             ref = _release(store, tenant, asked.release)
-            return set_challenger(store, tenant, ref, _challenger_serial(store, tenant), signer=signer_of(store))
+            return set_challenger(store, tenant, ref, _challenger_serial(store, tenant), signer=read_signer(store.trust))
 
         return as_json(_tried(await self._ask(request, point)))
 
@@ -104,7 +105,7 @@ class ReleaseRoutes:
         tenant = tenant_of(request)
 
         def clear(store: Store) -> Named:
-            return clear_challenger(store, tenant, _challenger_serial(store, tenant), signer=signer_of(store))
+            return clear_challenger(store, tenant, _challenger_serial(store, tenant), signer=read_signer(store.trust))
 
         return as_json(_tried(await self._ask(request, clear)))
 

@@ -26,8 +26,8 @@ __all__ = [
     "Detector",
     "Finding",
     "ImportedModels",
+    "Job",
     "JobList",
-    "JobStatus",
     "Loading",
     "ModelInfo",
     "ModelList",
@@ -469,33 +469,47 @@ class Loading(Struct):
     replicas: list[Detector]
 
 
-class JobStatus(Struct):
+class Job(Struct):
     """A training job.
 
     Attributes:
-        state: queued, running, done, failed or cancelled.
-        progress: in [0, 1].
+        status: queued, running, publishing; or, when it has ended, done, failed, cancelled, timeout or lost.
+        stage: the same in words, while it runs.
+        progress: share of the fit, in [0, 1].
+        label: what the version will be called.
+        features: that it reads, in order.
+        promote: whether it shall serve when it is done.
+        submitted_by: id of the key.
+        started_at: left empty before; likewise ended_at.
         model_version: that came out of it; null before.
-        error: why it failed; null where it did not.
+        sha256: of its manifest.
+        is_champion: it serves from then on.
+        error: why it ended, or does not serve; null where nothing went wrong.
     """
 
     id: str
-    state: str
+    status: str
+    stage: str
     progress: float
     model_name: str
+    label: str
     rows: int
-    created_at: str
+    features: list[str]
+    promote: bool
+    submitted_by: str
+    submitted_at: str
     started_at: str
     ended_at: str
     model_version: int | None
-    promoted: bool
+    sha256: str
+    is_champion: bool
     error: ErrorBody | None
 
 
 class JobList(Struct):
     """The jobs of the caller's tenant, the newest first."""
 
-    jobs: list[JobStatus]
+    jobs: list[Job]
 
 
 # -- from what the store knows

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
@@ -18,12 +18,11 @@ from typing import TypeVar
 from deployments.incidents import say
 from deployments.settings import Settings
 from deployments.stores import TrustedStore
-from deployments.trust import SigningRefused, read_signer
-from ensemble.errors import SigningUnavailable, StoreFull, StoreUnavailable
+from deployments.trust import SigningRefused
+from ensemble.errors import ServiceError, SigningUnavailable, StoreFull, StoreUnavailable
 from ensemble.store.layout import Actor, Store
-from ensemble.store.signing import Signer
 
-__all__ = ["StoreDesk", "signer_of"]
+__all__ = ["StoreDesk", "in_time"]
 
 Answer = TypeVar("Answer")
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -49,44 +48,36 @@ class StoreDesk:
             work: called once, in a thread.
 
         Raises:
-            StoreUnavailable: it was not done in time, or the system refused.
-            StoreFull: there is no room.
-            SigningUnavailable: it needed the signing key, and there is none.
-            EnsembleError: whatever `work` raises of ours.
+            EnsembleError: as of `in_time`.
         """
-        doing = asyncio.wrap_future(self._threads.submit(self._work, actor, work))
-        try:
-            return await asyncio.wait_for(doing, self._within_s)
-        except TimeoutError:
-            say(
-                logging.ERROR,
-                "store_call_failed",
-                {"code": StoreUnavailable.code, "problem": "it takes too long", "within_s": self._within_s},
-            )
-            raise StoreUnavailable from None
+        return await in_time(asyncio.wrap_future(self._threads.submit(self._work, actor, work)), self._within_s)
 
     def close(self) -> None:
         """Begin nothing any more, and wait for nobody."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _work(self, actor: Actor, work: Callable[[Store], Answer]) -> Answer:
-        try:
-            return work(replace(self._open(), actor=actor))
-        except OSError as problem:
-            refusal = StoreFull() if problem.errno in NO_ROOM else StoreUnavailable()
-            said = errno.errorcode.get(problem.errno or 0, type(problem).__name__)
-            say(logging.ERROR, "store_call_failed", {"code": refusal.code, "problem": said, "within_s": self._within_s})
-            raise refusal from None
+        return work(replace(self._open(), actor=actor))
 
 
-def signer_of(store: Store) -> Signer:
-    """The key of this machine.
+async def in_time(work: Awaitable[Answer], within_s: float) -> Answer:
+    """What `work` gives, where it asks the disk of the store; who calls does not wait for ever, and hears of it in our words.
 
     Raises:
-        SigningUnavailable: there is none that `store` trusts; the log says what to do.
+        StoreUnavailable: it was not done in time, or the system refused.
+        StoreFull: there is no room.
+        SigningUnavailable: there is no key to sign with; the log says what to do.
+        EnsembleError: whatever `work` raises of ours.
     """
     try:
-        return read_signer(store.trust)
+        return await asyncio.wait_for(work, within_s)
+    except TimeoutError:
+        refusal: ServiceError = StoreUnavailable()
+        said = f"it takes longer than {within_s:g} s"
     except SigningRefused as refused:
-        say(logging.ERROR, "signing_refused", {"problem": str(refused)})
-        raise SigningUnavailable from None
+        refusal, said = SigningUnavailable(), str(refused)
+    except OSError as problem:
+        refusal = StoreFull() if problem.errno in NO_ROOM else StoreUnavailable()
+        said = errno.errorcode.get(problem.errno or 0, type(problem).__name__)
+    say(logging.ERROR, "store_call_failed", {"code": refusal.code, "problem": said})
+    raise refusal

@@ -21,7 +21,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("ensemble.features",),
     ("ensemble.layers",),
     ("ensemble.fusion",),
-    ("ensemble.guard", "ensemble.rollout", "ensemble.retro"),
+    ("ensemble.guard", "ensemble.rollout", "ensemble.retro", "ensemble.digests"),
     ("ensemble.store",),
     ("ensemble.states", "ensemble.keeping", "ensemble.poison"),
     ("ensemble.slot", "ensemble.candidates"),

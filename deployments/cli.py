@@ -13,6 +13,8 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from deployments.commands.replay_verb import replay
+
 __all__ = ["main"]
 
 SERVICE = "http://127.0.0.1:8000"
@@ -34,6 +36,7 @@ app.add_typer(layers, name="layers")
 app.add_typer(trust, name="trust")
 retro = typer.Typer(help="What was scored while the ensemble was degraded, and scored again.", no_args_is_help=True)
 app.add_typer(retro, name="retro")
+app.command()(replay)
 
 
 class Output(StrEnum):

@@ -19,6 +19,7 @@
     |  |- VersionExists         published versions are immutable
     |  `- PointerMoved          another promotion came first
     |- TrainingError          the trainer's: the rows cannot teach what was asked
+    |- NotReplayable          the investigator's: an old verdict cannot be made once more here
     `- LayerError             the operator's: the layer abstains
        |- LayerTimeout          no answer within the deadline
        |- LayerOpen             its breaker is open: it was not asked
@@ -51,6 +52,7 @@ __all__ = [
     "LoadTimeout",
     "MalformedEvent",
     "MalformedJson",
+    "NotReplayable",
     "PointerMoved",
     "TooManyEvents",
     "TrainingError",
@@ -283,6 +285,19 @@ class TrainingError(EnsembleError):
     """The rows given cannot teach what was asked."""
 
     code = "TRAINING_ERROR"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+class NotReplayable(EnsembleError):
+    """An old verdict cannot be made once more: it does not say by what it was made, or that is not here."""
+
+    code = "NOT_REPLAYABLE"
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem)

@@ -29,6 +29,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("ensemble.building",),
     ("ensemble.loading", "ensemble.offers"),
     ("ensemble.inprocess", "ensemble.succession", "ensemble.training"),
+    ("ensemble.replay",),
     ("ensemble.legacy",),  # the older engine's files; above training because what it reads is calibrated
     ("deployments",),
     ("deployments.app",),

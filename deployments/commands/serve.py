@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from deployments.draining import close_door
 from deployments.environment import prepare_environment
 from deployments.settings import read_settings
 
-__all__ = ["ServeRefused", "serve_forever"]
+__all__ = ["ServeRefused", "arguments_in", "serve_forever"]
 
 READY_WITHIN_S = 120.0
 STOP_WITHIN_S = 45.0
@@ -96,6 +96,15 @@ def serve_forever(config: Path, *, host: str | None, port: int | None, auth: str
         close_door(FINISH_WITHIN_S)
         serve.shutdown()  # type: ignore[no-untyped-call]  # Ray has no types for it
         ray.shutdown()
+
+
+def arguments_in(config: Path) -> Mapping[str, Any]:
+    """What a Serve config file lays over configs/default.yaml.
+
+    Raises:
+        ServeRefused: it cannot be used.
+    """
+    return _plan(config, None, None).args
 
 
 def _plan(config: Path, host: str | None, port: int | None) -> _Plan:

@@ -13,6 +13,8 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from deployments.commands.replay_verb import replay
+
 __all__ = ["main"]
 
 SERVICE = "http://127.0.0.1:8000"
@@ -38,6 +40,7 @@ keys = typer.Typer(
 app.add_typer(keys, name="keys")
 retro = typer.Typer(help="What was scored while the ensemble was degraded, and scored again.", no_args_is_help=True)
 app.add_typer(retro, name="retro")
+app.command()(replay)
 
 
 class Auth(StrEnum):

@@ -41,6 +41,7 @@
     |  |- JobUnpublished        it was trained, and could not be published
     |  |- JobCrashed            its process died, or its code raised
     |  `- JobLost               management stopped while it ran
+    |- NotReplayable          the investigator's: an old verdict cannot be made once more here
     `- LayerError             the operator's: the layer abstains
        |- LayerTimeout          no answer within the deadline
        |- LayerOpen             its breaker is open: it was not asked
@@ -86,6 +87,7 @@ __all__ = [
     "MalformedEvent",
     "MalformedJson",
     "ModelNotLoaded",
+    "NotReplayable",
     "PointerMoved",
     "QuotaExceeded",
     "RateLimited",
@@ -562,6 +564,19 @@ class JobLost(JobError):
 
     def __str__(self) -> str:
         return "management stopped before the job had ended; submit it again"
+
+
+class NotReplayable(EnsembleError):
+    """An old verdict cannot be made once more: it does not say by what it was made, or that is not here."""
+
+    code = "NOT_REPLAYABLE"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return self.problem
 
 
 class LayerError(EnsembleError):

@@ -134,13 +134,13 @@ class Jobs:
         self._refuse_above_quota(tenant)
         if len(request.rows) > self._limits.max_rows:
             raise TooManyRows(len(request.rows), self._limits.max_rows)
-        model, metadata = ModelName(request.model), _metadata(request)
+        model, metadata = str(ModelName(request.model)), _metadata(request)
         await self._apart(lambda: read_signer(self._store_for(actor).trust))
         table = await self._apart(lambda: training_table(request.rows, request.features, missing=request.missing))
         self._refuse_above_quota(tenant)  # again, now that nothing is awaited until the job counts
         record = JobRecord(
             id=new_id(),
-            tenant=tenant,
+            tenant=str(tenant),
             model=model,
             status=JobStatus.QUEUED,
             rows=len(table.values),
@@ -186,18 +186,15 @@ class Jobs:
             UnknownJob: as in `get`.
         """
         record = await self.get(tenant, job)
-        if record.status in (JobStatus.QUEUED, JobStatus.RUNNING) and (task := self._working.get(job)):
-            task.cancel()
-            await asyncio.wait({task})
+        if record.status in (JobStatus.QUEUED, JobStatus.RUNNING):
+            await self._halt(job)
         return self._records.get(job, record)
 
     async def stop(self) -> None:
         """End every job, because management ends; what is being published is waited for."""
         self._is_stopping = True
-        for job, task in self._working.items():
-            if self._records[job].status is not JobStatus.PUBLISHING:
-                task.cancel()
-        await asyncio.gather(*self._working.values(), return_exceptions=True)
+        publishing = {task for job, task in self._working.items() if self._records[job].status is JobStatus.PUBLISHING}
+        await asyncio.gather(*publishing, *(self._halt(job) for job, task in self._working.items() if task not in publishing))
         for threads in (self._threads, self._disk):
             threads.shutdown(wait=False)
 
@@ -228,11 +225,8 @@ class Jobs:
             async with self._publishing:
                 await self._change(job, status=JobStatus.PUBLISHING, stage="is published", progress=1.0)
                 ended = await self._publish(self._records[job], tenant, trained, actor)
-        except asyncio.CancelledError as told:
-            is_end = bool(told.args)
-            ended = (
-                {"status": JobStatus.LOST, "code": JobLost.code, "message": str(JobLost())} if is_end else {"status": JobStatus.CANCELLED}
-            )
+        except asyncio.CancelledError:
+            ended = self._halted()
         except TimeoutError:
             late = JobTimeout(self._limits.job_seconds)
             ended = {"status": JobStatus.TIMEOUT, "code": late.code, "message": str(late)}
@@ -241,11 +235,29 @@ class Jobs:
         except Exception:  # a mistake of ours ends this job and no other
             logging.getLogger("ray.serve").exception("job_failed", extra={"event": "job_failed", "job": job})
             ended = {"status": JobStatus.FAILED, "code": JobCrashed.code, "message": str(JobCrashed())}
+        await self._end(job, ended, self._now() - began)
+
+    async def _end(self, job: str, ended: Mapping[str, Any], seconds: float) -> None:
         await self._change(job, **{"stage": "", "ended_at": self._timestamp(), **ended})
         record = self._records[job]
-        fields = {"job": job, "tenant": tenant, "model": record.model, "status": str(record.status), "code": record.code}
-        say(logging.INFO if record.status is JobStatus.DONE else logging.WARNING, "job_ended", fields | {"seconds": self._now() - began})
-        await self._forget_superfluous()
+        fields = {"job": job, "tenant": record.tenant, "model": record.model, "status": str(record.status), "code": record.code}
+        say(logging.INFO if record.status is JobStatus.DONE else logging.WARNING, "job_ended", fields | {"seconds": seconds})
+        for old in self._files.superfluous(self._records.values()):
+            del self._records[old.id]
+            self._disk.submit(self._files.forget, old)
+
+    async def _halt(self, job: str) -> None:
+        """Stop a job, and wait until nothing more is done for it."""
+        if task := self._working.get(job):
+            task.cancel()
+            await asyncio.wait({task})
+        if (record := self._records.get(job)) and not record.has_ended:  # it was stopped before its first step
+            await self._end(job, self._halted(), 0.0)
+
+    def _halted(self) -> dict[str, Any]:
+        if self._is_stopping:
+            return {"status": JobStatus.LOST, "code": JobLost.code, "message": str(JobLost())}
+        return {"status": JobStatus.CANCELLED}
 
     async def _fit(self, job: str, work: FitWork) -> Trained:
         async with asyncio.timeout(self._limits.job_seconds), aclosing(self._run(work)) as steps:
@@ -295,11 +307,6 @@ class Jobs:
 
     async def _write(self, record: JobRecord) -> None:
         await asyncio.wrap_future(self._disk.submit(self._files.save, record))
-
-    async def _forget_superfluous(self) -> None:
-        for record in self._files.superfluous(self._records.values()):
-            del self._records[record.id]
-            await asyncio.wrap_future(self._disk.submit(self._files.forget, record))
 
     async def _apart(self, work: Callable[[], T]) -> T:
         """What `work` gives, in a thread; it is carried to its end, whoever stops waiting."""

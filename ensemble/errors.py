@@ -536,7 +536,7 @@ class JobTimeout(JobError):
         self.limit_s = limit_s
 
     def __str__(self) -> str:
-        return f"not trained within {self.limit_s:,g} s"
+        return f"not trained within {self.limit_s:,} s"
 
 
 class JobCrashed(JobError):

@@ -14,24 +14,45 @@ from typing import Any
 
 from ray import serve
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from deployments.auth import GatedApp
+from deployments.auth import GatedApp, ScopedRoute
+from deployments.edge import JSON
 from deployments.gatekeeping import GateKeeper
 from deployments.jobs import Jobs, Run
+from deployments.manage_detecting import DETECTORS, DetectionRoutes
 from deployments.manage_jobs import JobRoutes
 from deployments.manage_models import ModelRoutes, quota_of
+from deployments.manage_openapi import document
 from deployments.manage_refusals import MANAGE_REFUSALS
 from deployments.manage_releases import ReleaseRoutes
+from deployments.reading import docs_page
+from deployments.replicas import Replicas
 from deployments.settings import Settings
 from deployments.store_desk import StoreDesk
 from deployments.stores import TrustedStore
 from deployments.telemetry import Meter, RayMeter
 from deployments.tenancy import Tenancy
 from deployments.training_task import run_in_ray
+from deployments.wire import encode
+from ensemble.building import LAYERS
 
 __all__ = ["Manage", "ManageApp", "PrefixedApp"]
+
+
+SCORING = "axon"  # name of the application that scores, in the Serve config file
+
+
+def layer_of_scoring(layer: str) -> Any:  # noqa: ANN401  # Serve's handle builds its methods on the fly
+    """The handle of a layer's deployment; blocks.
+
+    Raises:
+        KeyError: the application that scores is not running.
+    """
+    return serve.get_deployment_handle(layer, SCORING)
 
 
 class PrefixedApp(GatedApp):
@@ -78,18 +99,39 @@ class ManageApp:
             quota=quota_of(self._settings),
         )
         self._training = JobRoutes(self._jobs, self._desk, self._settings)
-        del detectors, layer_handle
+        within_s = self._settings.management.replicas_within_s
+        find_layer = layer_handle or layer_of_scoring
+        self._detection = DetectionRoutes(
+            Replicas(DETECTORS, lambda: detectors, within_s),
+            {layer: Replicas(layer, partial(find_layer, layer), within_s) for layer in LAYERS},
+            self._desk,
+            self._tenancy,
+            self._settings,
+        )
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """The ASGI application, made inside the replica: msgspec's decoders do not pickle."""
+        routes = [
+            ScopedRoute("/openapi.json", self._document, needs=None),
+            *docs_page("openapi.json", "Axon, models"),
+            *self._models.first_routes(),
+            *self._releases.routes(),
+            *self._training.routes(),
+            *self._models.routes(),  # from here on with a model's name in the first place
+            *self._detection.routes(),
+        ]
+        self._openapi = encode(document(self._settings, routes))
         app = PrefixedApp(
             self._keeper.gate,
-            [*self._models.first_routes(), *self._releases.routes(), *self._training.routes(), *self._models.routes()],
+            routes,
             lifespan=self._lifespan,
             exception_handlers=MANAGE_REFUSALS,
         )
         app.router.redirect_slashes = False  # a redirect would name the address that the front proxy asked at
         return app
+
+    async def _document(self, _: Request) -> Response:
+        return Response(self._openapi, media_type=JSON)
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:

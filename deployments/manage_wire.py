@@ -23,7 +23,6 @@ __all__ = [
     "Deleted",
     "DetectRequest",
     "Detections",
-    "Detector",
     "Finding",
     "ImportedModels",
     "Job",
@@ -35,6 +34,7 @@ __all__ = [
     "PointerMovedTo",
     "ReleaseList",
     "ReleasePromotion",
+    "Replica",
     "Retained",
     "Retention",
     "Rollback",
@@ -446,17 +446,19 @@ class Detections(Struct):
     results: Sequence[Any]  # Finding or RowRefused: msgspec keeps untagged unions out of types, so the document names them
 
 
-class Detector(Struct):
+class Replica(Struct):
     """How one replica stands with the model.
 
     Attributes:
         deployment: whose replica: a layer, or `detectors`.
-        status: of the model there: `live` where it serves.
+        kind: of event that the model rates there; left empty for rows.
+        status: of the model there: `live` where it serves, `unreachable` where the replica did not answer.
         version: that serves there.
         reason: why the status is not `live`.
     """
 
     deployment: str
+    kind: str
     status: str
     version: str
     reason: str
@@ -466,7 +468,7 @@ class Loading(Struct):
     """What every replica said that was asked to load the model now."""
 
     model_name: str
-    replicas: list[Detector]
+    replicas: list[Replica]
 
 
 class Job(Struct):

@@ -56,6 +56,7 @@ VERBS = [
     ["layers", "test"],
     ["retro"],
     ["retro", "findings"],
+    ["replay"],
 ]
 
 

@@ -40,6 +40,13 @@ retro = typer.Typer(help="What was scored while the ensemble was degraded, and s
 app.add_typer(retro, name="retro")
 
 
+class Auth(StrEnum):
+    """Who may ask."""
+
+    KEYS = "keys"
+    OFF = "off"
+
+
 class Output(StrEnum):
     """How verdicts are printed."""
 
@@ -64,7 +71,10 @@ def serve(
     config: Annotated[Path, typer.Option(help="A Serve config file, as for `serve run`.")] = Path("serve_config.yaml"),
     host: Annotated[str | None, typer.Option(help="Address to listen on; the file's unless said otherwise.")] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port to listen on; the file's unless said otherwise.")] = None,
-    auth: Annotated[str, typer.Option(help="`off`: anybody on this machine may ask. Refused on any address but loopback.")] = "off",
+    auth: Annotated[
+        Auth | None,
+        typer.Option(help="`keys`, or `off`: anybody on this machine may ask, refused on any address but loopback."),
+    ] = None,
 ) -> None:
     """Start Ray, the layers and the ingress on this machine, until Ctrl-C."""
     from deployments.commands.serve import ServeRefused, serve_forever

@@ -150,7 +150,7 @@ def test_a_revoked_key_is_refused_from_the_next_look_on_whatever_the_clock_says(
     assert ring.is_empty
 
 
-def test_an_unknown_id_costs_the_same_comparison_as_a_wrong_secret(make: Make, ring: KeyRing, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_token_costs_the_same_whatever_is_wrong_with_it(make: Make, ring: KeyRing, monkeypatch: pytest.MonkeyPatch) -> None:
     """P30: no difference in time tells which ids exist. One hash, one comparison of 64 characters, one look at the clock, always."""
     made, token = make(expires_at=NOW + 60)
     ring.look()
@@ -166,11 +166,11 @@ def test_an_unknown_id_costs_the_same_comparison_as_a_wrong_secret(make: Make, r
 
     unknown = "axon_" + ("00000001" if made.id != "00000001" else "00000002") + token[13:]
     wrong = token[:14] + "A" * 43
-    for one in (unknown, wrong, token):
+    for one in (unknown, wrong, token, "", token * 1000):
         ring.find(one)
 
-    assert compared == [(64, 64)] * 3
-    assert len(asked_time) == 3
+    assert compared == [(64, 64)] * 5
+    assert len(asked_time) == 5
 
 
 def test_finding_a_key_touches_no_disk(make: Make, ring: KeyRing, monkeypatch: pytest.MonkeyPatch) -> None:

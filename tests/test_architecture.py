@@ -32,6 +32,8 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("deployments",),
     ("deployments.app",),
     ("deployments.commands",),
+    ("deployments.terminal",),
+    ("deployments.cli_models",),
     ("deployments.cli",),
 )
 NOT_IN_ENSEMBLE = {"ray", "starlette", "pydantic", "yaml", "typer", "rich", "httpx", "deployments", "tests", "uvicorn", "requests"}

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from deployments.commands.mendable import refusals
+from deployments.terminal import err, out
 
 __all__ = ["keys"]
 
-out, err = Console(), Console(stderr=True)
 keys = typer.Typer(
     help="Who may ask, in whose name and for what. A tenant is whoever a key says, never what a request says.", no_args_is_help=True
 )

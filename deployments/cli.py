@@ -8,17 +8,21 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from deployments.commands.keys_verbs import keys
+from deployments.commands.mendable import refusals
+from deployments.commands.models_verbs import models
 from deployments.commands.replay_verb import replay
+from deployments.terminal import TenantOption as Tenant
+from deployments.terminal import err, out
+from deployments.terminal import fail as _fail
 
 __all__ = ["main"]
 
 SERVICE = "http://127.0.0.1:8000"
-out, err = Console(), Console(stderr=True)
 app = typer.Typer(
     name="axon",
     help="One threat score from several detectors, and an honest word on how many of them looked.",
@@ -27,16 +31,12 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 train = typer.Typer(help="Train a model, write its card, publish it, and promote the release that holds it.", no_args_is_help=True)
-models = typer.Typer(help="What the store holds and what serves.", invoke_without_command=True)
 trust = typer.Typer(help="Who may publish models that this Axon loads.", no_args_is_help=True)
 layers = typer.Typer(help="The layers of a running service, and their switches.", invoke_without_command=True)
 app.add_typer(train, name="train")
 app.add_typer(models, name="models")
 app.add_typer(layers, name="layers")
 app.add_typer(trust, name="trust")
-keys = typer.Typer(
-    help="Who may ask, in whose name and for what. A tenant is whoever a key says, never what a request says.", no_args_is_help=True
-)
 app.add_typer(keys, name="keys")
 retro = typer.Typer(help="What was scored while the ensemble was degraded, and scored again.", no_args_is_help=True)
 app.add_typer(retro, name="retro")
@@ -57,7 +57,6 @@ class Output(StrEnum):
     JSONL = "jsonl"
 
 
-Tenant = Annotated[str | None, typer.Option(help="Whose models; the configured tenant unless said otherwise.")]
 Seed = Annotated[int, typer.Option(help="Of everything random: the same rows and seed give the same model.")]
 Into = Annotated[Path | None, typer.Option("--store", help="Folder to publish into instead of the state folder (var/).", file_okay=False)]
 Older = Annotated[Path, typer.Argument(help="Folder of an older engine's model files, and checksums.txt.")]
@@ -83,7 +82,7 @@ def serve(
     from deployments.commands.serve import ServeRefused, serve_forever
 
     try:
-        with _Refusals():
+        with refusals(err):
             serve_forever(config, host=host, port=port, auth=auth, console=out)
     except ServeRefused as refusal:
         _fail(str(refusal))
@@ -102,7 +101,7 @@ def score(
     """Score a file of events. A bad line is named and passed over; the exit code is then 1."""
     from deployments.commands.score import score_file
 
-    with _Refusals():
+    with refusals(err):
         done = score_file(file, url=None if local else url, explain=explain, as_jsonl=output is Output.JSONL, limit=limit, out=out, err=err)
         if done.bad:
             err.print(f"{done.bad} lines could not be scored; {done.events} could", highlight=False)
@@ -120,7 +119,7 @@ def evaluate(
     """How well labelled flows are told apart: AUROC, AUPRC and true-positive rates, per layer, fused and by family."""
     from deployments.commands.evaluate import evaluate as run
 
-    with _Refusals():
+    with refusals(err):
         run(data, url=url, tenant=tenant, last=last, console=out, err=err)
 
 
@@ -138,7 +137,7 @@ def calibrate(
     from deployments.commands.target import Target
     from deployments.commands.train_flows import calibrate as run
 
-    with _Refusals():
+    with refusals(err):
         run(benign, Target(tenant, store, publish=publish, promote=promote), rate=fpr, console=out, err=err)
 
 
@@ -149,7 +148,7 @@ def import_older(
     """Take over an older Axon Engine's model files, decoded in a process of their own; the exit code is 1 where a layer failed."""
     from deployments.commands.importing import import_models
 
-    with _Refusals():
+    with refusals(err):
         raise typer.Exit(0 if import_models(folder, benign, tenant, publish=publish, promote=promote, console=out, err=err) else 1)
 
 
@@ -158,7 +157,7 @@ def export_older(folder: Older, *, tenant: Tenant = None) -> None:
     """Write the current models as the four files of an older Axon Engine, and say what they cannot hold; nothing is replaced."""
     from deployments.commands.exporting import export_models
 
-    with _Refusals():
+    with refusals(err):
         raise typer.Exit(0 if export_models(folder, tenant, console=out, err=err) else 1)
 
 
@@ -186,7 +185,7 @@ def train_flows(
     from deployments.commands.train_flows import train_benign_flows
     from deployments.commands.train_flows import train_flows as run
 
-    with _Refusals():
+    with refusals(err):
         target = Target(tenant, store, publish=publish, promote=promote)
         if (data is None) == (benign is None):
             _fail("say either --data (labelled flows) or --benign (your own benign flows)")
@@ -213,7 +212,7 @@ def train_processes(
     from deployments.commands.target import Target
     from deployments.commands.train_processes import train_benign_processes, train_shipped_processes
 
-    with _Refusals():
+    with refusals(err):
         target = Target(tenant, store, publish=publish, promote=promote)
         if (data is None) == (benign is None):
             _fail("say either --data (the folder of process_masquerade) or --benign (your own processes)")
@@ -249,34 +248,10 @@ def train_posture(
     from deployments.commands.train_posture import train_posture as run
     from ensemble.training.posture_inventory import TrivyHost
 
-    with _Refusals():
+    with refusals(err):
         days = [None if day is None else day.date() for day in (epss_date, kev_date, cvss_date)]
         trivy = None if trivy_exposure is None else TrivyHost(trivy_exposure, trivy_criticality, host=trivy_host)
         run(inventory, Sources(epss, kev, cvss, *days), trivy, Target(tenant, store, publish=publish, promote=promote), out)
-
-
-@models.callback()
-def list_models(context: typer.Context, tenant: Tenant = None) -> None:
-    """What the store holds and what serves; `axon models promote N` points to another release."""
-    if context.invoked_subcommand is None:
-        from deployments.commands.models import show_models
-
-        with _Refusals():
-            show_models(tenant, out)
-
-
-@models.command("promote")
-def promote_release(
-    release: Annotated[int, typer.Argument(min=1, help="Number of the release; an older one is a roll-back.")],
-    *,
-    tenant: Tenant = None,
-    at_once: Annotated[bool, typer.Option("--at-once", help="All traffic at once, not in measured steps.")] = False,
-) -> None:
-    """Point a tenant to one of its releases."""
-    from deployments.commands.models import promote_release as run
-
-    with _Refusals():
-        run(release, tenant, out, at_once=at_once)
 
 
 @trust.command("init")
@@ -288,7 +263,7 @@ def trust_init(
     """Make a key to sign models with, and put its public half on the trust list. A key that is there is kept."""
     from deployments.commands.trust import init
 
-    with _Refusals():
+    with refusals(err):
         init(key, out)
 
 
@@ -297,7 +272,7 @@ def trust_show() -> None:
     """The keys and the pinned files that this Axon believes."""
     from deployments.commands.trust import show
 
-    with _Refusals():
+    with refusals(err):
         show(out)
 
 
@@ -306,7 +281,7 @@ def trust_pin() -> None:
     """For who ships Axon: pin every pointer, release and manifest of the shipped models as they lie there now."""
     from deployments.commands.trust import pin
 
-    with _Refusals():
+    with refusals(err):
         pin(out)
 
 
@@ -317,7 +292,7 @@ def status(
     """How a running service stands. Exit code 0: all of it speaks; 1: degraded; 2: no answer."""
     from deployments.commands.status import show_status
 
-    with _Refusals():
+    with refusals(err):
         if not show_status(url, as_json=as_json, console=out):
             raise typer.Exit(1)
 
@@ -328,7 +303,7 @@ def list_layers(context: typer.Context, url: Url = SERVICE) -> None:
     if context.invoked_subcommand is None:
         from deployments.commands.status import show_layers
 
-        with _Refusals():
+        with refusals(err):
             show_layers(url, out)
 
 
@@ -355,7 +330,7 @@ def try_layer(layer: Layer, url: Url = SERVICE) -> None:
     """Load a layer's models beside those that serve, prove them and throw them away. Exit code 1: one would not serve."""
     from deployments.commands.status import try_layer as run
 
-    with _Refusals():
+    with refusals(err):
         if not run(url, layer, out):
             raise typer.Exit(1)
 
@@ -363,54 +338,8 @@ def try_layer(layer: Layer, url: Url = SERVICE) -> None:
 def _switch(url: str, layer: str, switch: str) -> None:
     from deployments.commands.status import switch_layer
 
-    with _Refusals():
+    with refusals(err):
         switch_layer(url, layer, switch, out)
-
-
-@keys.command("create")
-def create_key(
-    *,
-    tenant: Annotated[str, typer.Option(help="In whose name the holder asks.")],
-    scope: Annotated[
-        list[str],
-        typer.Option(
-            metavar="SCOPE",
-            help="`score` asks for verdicts, `read` looks at models and jobs, `train` starts jobs, `manage` promotes, deletes and "
-            "switches; say it again for more than one.",
-        ),
-    ],
-    name: Annotated[str, typer.Option(help="What it is for, e.g. `collector berlin`; for people.")] = "",
-    expires_days: Annotated[float | None, typer.Option(min=0.001, max=36500, help="Days until it is refused; never without this.")] = None,
-) -> None:
-    """Make a key. It alone goes to standard output, once: `axon keys create --tenant acme --scope score > key.txt`.
-
-    Only its hash is kept. Give every program a key of its own with the least scopes it needs, so that one can be revoked alone.
-    To rotate a key, make a new one, hand it out, then revoke the old one. Send it as `Authorization: Bearer KEY`.
-    """
-    from deployments.commands.keys import create
-
-    with _Refusals():
-        create(tenant, scope, name, expires_days, out=out, err=err)
-
-
-@keys.command("list")
-def list_keys() -> None:
-    """Every key: its id, whose it is, what for, and whether it is live, expired or revoked. Never the key or its hash."""
-    from deployments.commands.keys import show
-
-    with _Refusals():
-        show(out)
-
-
-@keys.command("revoke")
-def revoke_key(
-    key: Annotated[str, typer.Argument(metavar="ID", help="The 8 digits between the two `_` of a key; `axon keys list` shows them.")],
-) -> None:
-    """Take a key back, for good. A running service refuses it within seconds."""
-    from deployments.commands.keys import revoke
-
-    with _Refusals():
-        revoke(key, out)
 
 
 @retro.callback()
@@ -427,27 +356,8 @@ def retro_findings(
     """What turned hostile when more of the ensemble looked, with the time it came."""
     from deployments.commands.retro import show_findings
 
-    with _Refusals():
+    with refusals(err):
         show_findings(as_jsonl=output is Output.JSONL, limit=limit, out=out, err=err)
-
-
-class _Refusals:
-    """Turns what a user can mend into one sentence and an exit code; everything else stays a traceback for us."""
-
-    def __enter__(self) -> None:
-        """Nothing to prepare."""
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        """One sentence for our own errors and for settings that are refused."""
-        from deployments.commands.mendable import sentence_of
-
-        if sentence := sentence_of(error):
-            _fail(sentence)
-
-
-def _fail(sentence: str) -> NoReturn:
-    err.print(f"axon: {sentence}", highlight=False, markup=False)
-    raise typer.Exit(2)
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from deployments import wire
 from deployments.asking import AskedLayers
 from deployments.auth import Caller, ScopedRoute, caller_of
 from deployments.bodies import Service
+from deployments.contract import secured
 from deployments.edge import JSON, REFUSALS, as_json
 from deployments.exposition import BothMeters, TextMeter, metrics_routes
 from deployments.fanout import FanOut
@@ -101,13 +102,13 @@ class IngressApp:
             facts=self._facts,
             test_within_s=self._settings.controls.test_within_s,
         )
-        self._predicting = PredictRoutes(
-            Predictor(_classify_of(handles), self._settings.ingress, meter), self._views.of, self._settings.ingress
-        )
         limits = self._settings.ingress
-        contract = document(limits.max_events, limits.max_body_bytes)
-        self._routes = [f"{method.upper()} {path}" for path, methods in contract["paths"].items() for method in methods]
-        self._openapi, self._text = wire.encode(contract), text.text
+        predictor = Predictor(_classify_of(handles), limits, meter)
+        self._predicting = PredictRoutes(predictor, self._views.of, self._keeper.gate, limits)
+        self._text = text.text
+        self._routes = self._all_routes()
+        needs = {(route.path, method.lower()): route.needs for route in self._routes for method in route.methods or ()}
+        self._openapi = wire.encode(secured(document(limits.max_events, limits.max_body_bytes), needs))
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """The ASGI application, made inside the replica: msgspec's decoders do not pickle."""
@@ -117,19 +118,22 @@ class IngressApp:
             needs=Scope.SCORE,
             limit=self._settings.ingress.max_body_bytes,
             gate=self._keeper.gate,
-            routes=[
-                ScopedRoute("/", self._describe, needs=Scope.READ),
-                ScopedRoute("/openapi.json", self._document, needs=None),
-                *docs_page("openapi.json", "Axon"),
-                *metrics_routes(self._text),
-                *self._operating.routes(),
-                ScopedRoute(SCORE, self._score_one, needs=Scope.SCORE, methods=["POST"]),
-                ScopedRoute("/v1/score/batch", self._score_batch, needs=Scope.SCORE, methods=["POST"]),
-                *self._predicting.routes(),
-            ],
+            routes=self._routes,
             lifespan=self._lifespan,
             exception_handlers=REFUSALS,
         )
+
+    def _all_routes(self) -> list[ScopedRoute]:
+        return [
+            ScopedRoute("/", self._describe, needs=Scope.READ),
+            ScopedRoute("/openapi.json", self._document, needs=None),
+            *docs_page("openapi.json", "Axon"),
+            *metrics_routes(self._text),
+            *self._operating.routes(),
+            ScopedRoute(SCORE, self._score_one, needs=Scope.SCORE, methods=["POST"]),
+            ScopedRoute("/v1/score/batch", self._score_batch, needs=Scope.SCORE, methods=["POST"]),
+            *self._predicting.routes(),
+        ]
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -214,7 +218,7 @@ class IngressApp:
             "model_version": view.release,
             "models": view.health()["available_models"],
             "limits": {"max_events": limits.max_events, "max_body_bytes": limits.max_body_bytes, "deadline_ms": limits.deadline_ms},
-            "routes": self._routes,
+            "routes": [f"{method} {route.path}" for route in self._routes for method in sorted(route.methods or ()) if method != "HEAD"],
         }
         return as_json(body)
 

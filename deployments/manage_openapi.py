@@ -254,15 +254,16 @@ def _jobs() -> dict[str, dict[str, Json]]:
 
 
 def _contract() -> dict[str, dict[str, Json]]:
-    file = _in_path("file", {"type": "string", "enum": list(DOCS_FILES)}, "Its name")
     own = {"type": "object", "required": ["openapi", "info", "paths", "components"]}
     page = answer("A page for people", {"type": "string"}, media="text/html")
-    kinds = ("text/javascript", "text/css", "image/png")
-    files = {"description": "The file", "content": {media: {"schema": {"type": "string"}} for media in kinds}}
+    files = {
+        f"{PREFIX}/docs/{name}": {
+            "get": operation("A part of that page", {"200": answer("The file", {"type": "string"}, media=media)}, tag="contract")
+        }
+        for name, media in DOCS_FILES.items()
+    }
     return {
         f"{PREFIX}/openapi.json": {"get": operation("This document", {"200": answer("OpenAPI 3.1", own)}, tag="contract")},
         f"{PREFIX}/docs": {"get": operation("A page to read this document with, without the internet", {"200": page}, tag="contract")},
-        f"{PREFIX}/docs/{{file}}": {
-            "get": operation("What that page is made of", {"200": files}, tag="contract", parameters=[file], errors=("NOT_FOUND",))
-        },
+        **files,
     }

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments import wire
-from deployments.auth import ScopedRoute, caller_of
+from deployments.auth import Gate, ScopedRoute, caller_of
 from deployments.batching import MicroBatcher
 from deployments.edge import JSON, request_id_of, sentence_of
 from deployments.keys import Scope
@@ -128,6 +128,7 @@ class PredictRoutes:
     Args:
         predictor: who answers.
         view_of: the view of a tenant.
+        gate: charges a batch for its flows.
         settings: limits.
     """
 
@@ -135,9 +136,10 @@ class PredictRoutes:
         self,
         predictor: Predictor,
         view_of: Callable[[str], Awaitable[View]],
+        gate: Gate,
         settings: IngressSettings,
     ) -> None:
-        self._predictor, self._view_of, self._settings = predictor, view_of, settings
+        self._predictor, self._view_of, self._gate, self._settings = predictor, view_of, gate, settings
 
     def routes(self) -> list[ScopedRoute]:
         """All of them."""
@@ -155,7 +157,9 @@ class PredictRoutes:
     async def _predict_batch(self, request: Request) -> Response:
         since = time.monotonic()
         parsed, model = parse_flows(await self._body(request), limit=self._settings.max_events)
-        view = await self._view_of(caller_of(request.scope).tenant)
+        caller = caller_of(request.scope)
+        self._gate.charge(caller, len(parsed))
+        view = await self._view_of(caller.tenant)
         flows = [flow for flow in parsed if not isinstance(flow, EventError)]
         answers = iter(await self._predictor.predict_all(view, flows, model, since=since))
         in_order = [flow if isinstance(flow, EventError) else next(answers) for flow in parsed]

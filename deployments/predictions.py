@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from deployments import wire
-from deployments.refusals import pairs_in
+from deployments.refusals import check_values, pairs_in
 from ensemble.errors import EventError, MalformedJson
 
 __all__ = [
@@ -88,6 +88,7 @@ def parse_flow(body: bytes) -> tuple[Features, str]:
         MalformedJson: not JSON, or a name is given twice.
         MalformedEvent: JSON, but no flow; `field` says where.
     """
+    check_values(body, 1)
     request: PredictRequest = wire.decoded(_decode_one, body)
     if pairs_in(body) != (request.model_name is not UNSET) + _pairs_of(request.features):
         raise MalformedJson(_TWICE)
@@ -102,6 +103,7 @@ def parse_flows(body: bytes, *, limit: int) -> tuple[list[Features | EventError]
         MalformedEvent: no list of flows.
         TooManyEvents: more than `limit`.
     """
+    check_values(body, limit)
     try:
         batch: PredictBatchRequest = _decode_batch(body)  # the common case: all are well
         is_well = pairs_in(body) == _pairs_around(batch.model_name) + sum(_pairs_of(flow.features) for flow in batch.flows)

@@ -187,19 +187,6 @@ class BodyTooLarge(EventError):
         return f"the body is larger than {self.limit_bytes:,} bytes"
 
 
-class UnsupportedMediaType(EventError):
-    """The body says that it is no JSON, or that it is packed; neither is read."""
-
-    code = "UNSUPPORTED_MEDIA_TYPE"
-
-    def __init__(self, header: str) -> None:
-        super().__init__(header)
-        self.header = header
-
-    def __str__(self) -> str:
-        return f"{self.header}: this route reads application/json, not packed"
-
-
 class RateLimited(EventError):
     """The tenant has asked for more than it may in a second; ask again after the time that the answer names."""
 
@@ -247,6 +234,19 @@ class JobQuota(EventError):
 
     def __str__(self) -> str:
         return f"{self.limit:,} training jobs of {self.whose} wait or run, which is as many as may"
+
+
+class UnsupportedMediaType(EventError):
+    """The body says that it is no JSON, or that it is packed; neither is read."""
+
+    code = "UNSUPPORTED_MEDIA_TYPE"
+
+    def __init__(self, header: str) -> None:
+        super().__init__(header)
+        self.header = header
+
+    def __str__(self) -> str:
+        return f"{self.header}: this route reads application/json, not packed"
 
 
 class UnknownLayer(EventError):

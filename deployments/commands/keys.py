@@ -50,16 +50,12 @@ def show(out: Console) -> None:
     if not keys:
         out.print("no keys: `axon keys create --tenant NAME --scope score` makes one", highlight=False)
         return
-    table = Table(
-        *(Column(name, no_wrap=True) for name in ("id", "state", "tenant", "scopes", "created", "expires")),
-        Column("name", overflow="fold"),
-        box=None,
-        header_style="bold",
-        padding=(0, 1, 0, 0),
-    )
+    narrow = (Column("id", no_wrap=True, min_width=8), Column("state", no_wrap=True, min_width=7))
+    broad = [Column(name, overflow="fold") for name in ("tenant", "scopes", "since", "until", "name")]
+    table = Table(*narrow, *broad, box=None, header_style="bold", padding=(0, 1, 0, 0))
     for key in keys:
-        expires = "never" if key.expires_at is None else _time(key.expires_at)
-        table.add_row(key.id, _state(key, now), key.tenant, ",".join(sorted(key.scopes)), _time(key.created_at), expires, key.name)
+        state, until = _state(key, now)
+        table.add_row(key.id, state, key.tenant, ",".join(sorted(key.scopes)), _time(key.created_at), until, key.name)
     out.print(table)
 
 
@@ -82,10 +78,12 @@ def _scope(word: str) -> Scope:
         raise KeyRefused(f"a scope is one of {', '.join(Scope)}") from None
 
 
-def _state(key: Key, now: float) -> str:
+def _state(key: Key, now: float) -> tuple[str, str]:
+    """A word, and the time that the key ended or will."""
     if key.revoked_at is not None:
-        return f"revoked {_time(key.revoked_at)}"
-    return "expired" if key.is_expired(now) else "[green]live[/green]"
+        return "revoked", _time(key.revoked_at)
+    until = "for ever" if key.expires_at is None else _time(key.expires_at)
+    return "expired" if key.is_expired(now) else "[green]live[/green]", until
 
 
 def _time(at: float) -> str:

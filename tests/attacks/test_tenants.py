@@ -43,7 +43,8 @@ HOSTILE = [
     "..", ".", "../theirs", "../../etc/passwd", "..\\theirs", "/etc/passwd", "theirs/..", "%2e%2e", "%252e%252e%252f", "*", "?", "[a-z]",
     "~", "$HOME",
     "theirs\0", "theirs\n", "theirs ", " theirs", "THEIRS", "theirs".translate(TWINS), "theirs\u0301", "theirs\u200b",
-    "\uff54\uff48\uff45\uff49\uff52\uff53", "thei" + "r" * 251, "a" * 64, "-theirs", "_theirs", ".theirs", ".staging", "CON", "\u202esriehT",
+    "\uff54\uff48\uff45\uff49\uff52\uff53", "thei" + "r" * 251, "a" * 64, "-theirs", "_theirs", ".theirs", ".staging", "CON",
+    "\u202esriehT",
     "theirs;rm -rf", "theirs'--", "{name}", "{{7*7}}", "null", "tenants/banks/bundles/theirs",
 ]  # fmt: skip
 ALIKE = ["their", "theirs_b", "theirs-1", "theirs.", "theirs1", "mine_b"]  # names that may be, of what is not there
@@ -106,9 +107,9 @@ def _fill(store: Store, publish: Callable[..., BundleRef], signer: Signer, *, te
 
 
 def routes_of(managed: Managed) -> list[tuple[str, str]]:
-    """Method and path of every route that names something in its path, except the page's files, which are everybody's."""
+    """Method and path of every route that names something in its path."""
     found = [(method, route.path) for route in managed.app.routes if isinstance(route, Route) for method in sorted(route.methods or ())]
-    return [(method, path) for method, path in found if "{" in path and "{file}" not in path and method != "HEAD"]
+    return [(method, path) for method, path in found if "{" in path and method != "HEAD"]
 
 
 def escaped(text: str) -> str:

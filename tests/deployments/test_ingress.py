@@ -44,7 +44,10 @@ ROUTES = [
     ("POST", "/predict/batch"),
     ("GET", "/metrics"),
     ("GET", "/docs"),
-    ("GET", "/docs/{file}"),
+    ("GET", "/docs/start.js"),
+    ("GET", "/docs/swagger-ui-bundle.js"),
+    ("GET", "/docs/swagger-ui.css"),
+    ("GET", "/docs/favicon.png"),
 ]
 ML = {"anomaly", "behavior"}
 

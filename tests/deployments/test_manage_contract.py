@@ -15,6 +15,7 @@ from starlette.routing import Route
 from deployments.edge import status_of
 from deployments.keys import Scope
 from deployments.manage_openapi import PREFIX
+from deployments.reading import DOCS_FILES
 from deployments.settings import read_settings
 
 from .conftest import RecordingMeter
@@ -46,7 +47,7 @@ SCOPES = {
     ("delete", "/models/challenger"): Scope.MANAGE,
     ("get", "/models/openapi.json"): None,
     ("get", "/models/docs"): None,
-    ("get", "/models/docs/{file}"): None,
+    **{("get", f"/models/docs/{name}"): None for name in DOCS_FILES},
 }
 
 

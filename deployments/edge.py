@@ -26,6 +26,7 @@ _LAYER_ERRORS: tuple[type[LayerError], ...] = (LayerError, *LayerError.__subclas
 _LAYER_CODES = frozenset(kind.code for kind in _LAYER_ERRORS)
 _CONFLICTS = (  # it is known, and cannot be had, changed or taken away as it stands
     "ARTIFACT_CORRUPT", "ARTIFACT_UNTRUSTED", "ARTIFACT_INCOMPATIBLE", "ARTIFACT_IN_USE", "INSUFFICIENT_MEMORY", "MODEL_LOAD_ERROR",
+    "NOT_SERVING",
     "POINTER_MOVED", "SERVED_BY_RELEASE", "SIGNING_REFUSED", "VERSION_EXISTS",
 )  # fmt: skip
 _NOT_NOW = ("ARTIFACT_UNREADABLE", "DEPLOYMENT_UNAVAILABLE", "LOAD_TIMEOUT", "SERVICE_ERROR", "STORE_UNAVAILABLE")

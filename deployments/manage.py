@@ -102,6 +102,7 @@ class ManageApp:
         within_s = self._settings.management.replicas_within_s
         find_layer = layer_handle or layer_of_scoring
         self._detection = DetectionRoutes(
+            self._keeper.gate,
             Replicas(DETECTORS, lambda: detectors, within_s),
             {layer: Replicas(layer, partial(find_layer, layer), within_s) for layer in LAYERS},
             self._desk,

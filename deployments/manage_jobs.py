@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deployments import manage_wire as wire
+from deployments import manage_results as found
+from deployments import manage_wire as asks
 from deployments.auth import ScopedRoute
 from deployments.edge import as_json
 from deployments.job_records import JobRecord
@@ -56,7 +57,7 @@ class JobRoutes:
 
     async def _train(self, request: Request) -> Response:
         no_query_but(request)
-        asked = await Reader(wire.TrainRequest, self.settings.management.max_body_bytes)(request)
+        asked = await Reader(asks.TrainRequest, self.settings.management.max_body_bytes)(request)
         tenant, model, actor = own_tenant(request, asked.tenant_id), own_name(asked.name), actor_of(request)
         wanted = TrainRequest(
             rows=asked.network_data,
@@ -80,7 +81,7 @@ class JobRoutes:
     async def _list(self, request: Request) -> Response:
         no_query_but(request)
         records = await in_time(self.jobs.list(tenant_of(request)), self.settings.management.store_within_s)
-        return as_json(wire.JobList([_told(record) for record in records]))
+        return as_json(found.JobList([_told(record) for record in records]))
 
     async def _get(self, request: Request) -> Response:
         no_query_but(request)
@@ -117,8 +118,8 @@ def _as_asked(refused: FeatureMismatch | MalformedEvent) -> FeatureMismatch | Ma
     return type(refused)(_PLACES.get(first, first) + bracket + rest, refused.problem)
 
 
-def _told(record: JobRecord) -> wire.Job:
-    return wire.Job(
+def _told(record: JobRecord) -> found.Job:
+    return found.Job(
         id=record.id,
         status=str(record.status),
         stage=record.stage,

@@ -14,7 +14,8 @@ from typing import TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deployments import manage_wire as wire
+from deployments import manage_answers as says
+from deployments import manage_wire as asks
 from deployments.auth import ScopedRoute
 from deployments.edge import as_json
 from deployments.keys import Scope
@@ -94,14 +95,14 @@ class ModelRoutes:
         no_query_but(request, "tenant_id")
         tenant = own_tenant(request, request.query_params.get("tenant_id"))
         seen = await self._ask(request, lambda store: seen_models(store, self.tenancy.lineage(tenant)))
-        limits = wire.Limits(self.settings.ingress.max_events, self.settings.management.max_rows, self.settings.management.max_body_bytes)
-        return as_json(wire.ModelList(str(tenant), [wire.summary_of(one.info, shared=one.is_lent) for one in seen], limits))
+        limits = says.Limits(self.settings.ingress.max_events, self.settings.management.max_rows, self.settings.management.max_body_bytes)
+        return as_json(says.ModelList(str(tenant), [says.summary_of(one.info, shared=one.is_lent) for one in seen], limits))
 
     async def _info(self, request: Request) -> Response:
         no_query_but(request, "version")
         tenant, model, which = tenant_of(request), model_of(request), version_asked(request)
         seen = await self._ask(request, lambda store: find_model(store, self.tenancy.lineage(tenant), model, which))
-        return as_json(wire.info_of(seen.info, shared=seen.is_lent))
+        return as_json(says.info_of(seen.info, shared=seen.is_lent))
 
     async def _versions(self, request: Request) -> Response:
         no_query_but(request)
@@ -109,7 +110,7 @@ class ModelRoutes:
         seen = await self._ask(request, lambda store: seen_models(store, self.tenancy.lineage(tenant), model))
         if not seen:
             raise ArtifactMissing(f"model {model}")
-        return as_json(wire.ModelVersions(str(model), [wire.summary_of(one.info, shared=one.is_lent) for one in seen]))
+        return as_json(says.ModelVersions(str(model), [says.summary_of(one.info, shared=one.is_lent) for one in seen]))
 
     async def _export(self, request: Request) -> Response:
         no_query_but(request)
@@ -132,13 +133,13 @@ class ModelRoutes:
             return import_archive(store, tenant, data, now=datetime.now(UTC), signer=signer, quota=quota, limit_bytes=limit_bytes)
 
         done = await self._ask(request, bring_in)
-        entries = [wire.Entry(str(ref.model), ref.version) for ref in done.bundles]
-        return as_json(wire.ImportedModels(entries, done.release.serial if done.release else None, done.origin), 201)
+        entries = [says.Entry(str(ref.model), ref.version) for ref in done.bundles]
+        return as_json(says.ImportedModels(entries, done.release.serial if done.release else None, done.origin), 201)
 
     async def _promote(self, request: Request) -> Response:
         no_query_but(request)
         tenant, model = tenant_of(request), model_of(request)
-        asked = await Reader(wire.VersionPromotion, self._limit)(request)
+        asked = await Reader(asks.VersionPromotion, self._limit)(request)
         if (asked.version is None) == (asked.alias is None):
             raise MalformedEvent("version", "say either a version or an alias")
 
@@ -154,12 +155,12 @@ class ModelRoutes:
             return ref, champion
 
         ref, named = await self._ask(request, point)
-        return as_json(wire.AliasMoved(str(model), Alias.CHAMPION, ref.version, ref.manifest_sha256, named.serial))
+        return as_json(says.AliasMoved(str(model), Alias.CHAMPION, ref.version, ref.manifest_sha256, named.serial))
 
     async def _try(self, request: Request) -> Response:
         no_query_but(request)
         tenant, model = tenant_of(request), model_of(request)
-        asked = await Reader(wire.TriedVersion, self._limit)(request)
+        asked = await Reader(asks.TriedVersion, self._limit)(request)
 
         def point(store: Store) -> Named:
             ref = _own(store, tenant, model, asked.version)
@@ -167,7 +168,7 @@ class ModelRoutes:
             return set_model_alias(store, tenant, model, Alias.CHALLENGER, ref, serial, signer=read_signer(store.trust))
 
         named = await self._ask(request, point)
-        return as_json(wire.AliasMoved(str(model), Alias.CHALLENGER, named.number, named.sha256, named.serial))
+        return as_json(says.AliasMoved(str(model), Alias.CHALLENGER, named.number, named.sha256, named.serial))
 
     async def _try_none(self, request: Request) -> Response:
         no_query_but(request)
@@ -179,7 +180,7 @@ class ModelRoutes:
             return clear_model_alias(store, tenant, model, Alias.CHALLENGER, serial, signer=read_signer(store.trust))
 
         named = await self._ask(request, clear)
-        return as_json(wire.AliasMoved(str(model), Alias.CHALLENGER, None, "", named.serial))
+        return as_json(says.AliasMoved(str(model), Alias.CHALLENGER, None, "", named.serial))
 
     async def _delete(self, request: Request) -> Response:
         no_query_but(request, "version")
@@ -189,21 +190,21 @@ class ModelRoutes:
             raise MalformedEvent("version", "say which version; the latest is not meant by saying nothing")
         version = number_in(named, "version")
         await self._ask(request, lambda store: delete_bundle(store, tenant, model, version))
-        return as_json(wire.Deleted(str(model), version))
+        return as_json(says.Deleted(str(model), version))
 
     async def _retain(self, request: Request) -> Response:
         no_query_but(request)
         tenant = tenant_of(request)
-        asked = await Reader(wire.Retention, self._limit)(request)
+        asked = await Reader(asks.Retention, self._limit)(request)
         gone = await self._ask(request, lambda store: apply_retention(store, tenant, keep=asked.keep))
-        models = [wire.Entry(str(entry.model), entry.serial) for entry in gone.bundles]
-        return as_json(wire.Retained(asked.keep, [entry.serial for entry in gone.releases], models))
+        models = [says.Entry(str(entry.model), entry.serial) for entry in gone.bundles]
+        return as_json(says.Retained(asked.keep, [entry.serial for entry in gone.releases], models))
 
     async def _audit(self, request: Request) -> Response:
         no_query_but(request, "limit")
         tenant, limit = tenant_of(request), limit_asked(request)
         entries = await self._ask(request, lambda store: read_audit(store, tenant, limit=limit))
-        return as_json(wire.AuditLog([wire.audited(entry) for entry in entries]))
+        return as_json(says.AuditLog([says.audited(entry) for entry in entries]))
 
     async def _ask(self, request: Request, work: Callable[[Store], Answer]) -> Answer:
         return await self.desk.ask(actor_of(request), work)

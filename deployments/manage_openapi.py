@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from deployments import manage_wire as wire
+from deployments import manage_answers as says
+from deployments import manage_results as found
+from deployments import manage_wire as asks
 from deployments.auth import ScopedRoute
 from deployments.contract import ERROR_TYPES, Json, answer, operation, ref, schemas_of, written
 from deployments.manage_models import ARCHIVE
@@ -25,10 +27,10 @@ __all__ = ["PREFIX", "document"]
 
 PREFIX = "/models"
 TYPES = (
-    wire.ModelList, wire.ModelInfo, wire.ModelVersions, wire.VersionPromotion, wire.TriedVersion, wire.AliasMoved, wire.Deleted,
-    wire.Retention, wire.Retained, wire.ImportedModels, wire.ReleaseList, wire.ReleasePromotion, wire.Rollback, wire.PointerMovedTo,
-    wire.TriedRelease, wire.ChallengerRelease, wire.AuditLog, wire.TrainRequest, wire.Job, wire.JobList, wire.DetectRequest,
-    wire.Detections, wire.Finding, wire.RowRefused, wire.Loading,
+    says.ModelList, says.ModelInfo, says.ModelVersions, asks.VersionPromotion, asks.TriedVersion, says.AliasMoved, says.Deleted,
+    asks.Retention, says.Retained, says.ImportedModels, says.ReleaseList, asks.ReleasePromotion, asks.Rollback, says.PointerMovedTo,
+    asks.TriedRelease, says.ChallengerRelease, says.AuditLog, asks.TrainRequest, found.Job, found.JobList, asks.DetectRequest,
+    found.Detections, found.Finding, found.RowRefused, found.Loading,
     *ERROR_TYPES,
 )  # fmt: skip
 ABOUT = """Models, releases, training jobs and detectors of one tenant: whose key it is. What another has is answered as what nobody has.
@@ -65,13 +67,11 @@ def document(settings: Settings, routes: Sequence[ScopedRoute]) -> Json:
     """
     needs = {(_world(route.path), method.lower()): route.needs for route in routes for method in route.methods or ()}
     paths = {**_models(), **_one_model(), **_releases(), **_jobs(), **_contract()}
-    guarded = {
-        path: {method: _guarded(one, needs.get((path, method))) for method, one in methods.items()} for path, methods in paths.items()
-    }
+    guarded = {path: {method: _guarded(one, needs[path, method]) for method, one in methods.items()} for path, methods in paths.items()}
     about = ABOUT.format(max_body_bytes=settings.management.max_body_bytes, reserved=", ".join(f"`{word}`" for word in sorted(RESERVED)))
-    found = written("Axon, models", about, version("axon"), guarded, _schemas(settings))
-    found["components"]["securitySchemes"] = {"key": _KEY}
-    return found
+    contract = written("Axon, models", about, version("axon"), guarded, _schemas(settings))
+    contract["components"]["securitySchemes"] = {"key": _KEY}
+    return contract
 
 
 def _world(path: str) -> str:
@@ -107,6 +107,7 @@ def _schemas(settings: Settings) -> Json:
     }
     schemas["DetectRequest"]["properties"]["network_data"] |= {"maxItems": own.max_rows}
     schemas["Detections"]["properties"]["results"]["items"] = {"oneOf": [ref("Finding"), ref("RowRefused")]}
+    schemas["Finding"]["properties"]["original_data"] |= {"type": "object"}
     schemas["VersionPromotion"]["oneOf"] = [{"required": ["version"]}, {"required": ["alias"]}]
     schemas["ErrorAnswer"]["additionalProperties"] = False
     return schemas
@@ -124,7 +125,7 @@ def _in_query(name: str, schema: Json, about: str, *, required: bool = False) ->
     return {"name": name, "in": "query", "required": required, "schema": schema, "description": about}
 
 
-_NUMBER: Json = {"type": "integer", "minimum": 1, "maximum": wire.HIGHEST - 1}
+_NUMBER: Json = {"type": "integer", "minimum": 1, "maximum": asks.HIGHEST - 1}
 _NAME = _in_path("name", _name_schema(), "Of the model")
 
 
@@ -176,7 +177,7 @@ def _one_model() -> dict[str, dict[str, Json]]:
     which = {"oneOf": [_NUMBER, {"type": "string", "enum": [str(alias) for alias in Alias]}]}
     asked = _in_query("version", which, "A number, or a word that stands for one; without it the champion, or the newest")
     version = _in_query("version", _NUMBER, "Its number; never guessed", required=True)
-    rated = ("TOO_MANY_ROWS", "DEPLOYMENT_UNAVAILABLE", "INSUFFICIENT_MEMORY", "LOAD_TIMEOUT", "MODEL_LOAD_ERROR")
+    rated = ("TOO_MANY_ROWS", "DEPLOYMENT_UNAVAILABLE", "INSUFFICIENT_MEMORY", "LOAD_TIMEOUT", "NOT_SERVING")
     moves = (*_READING, *_SIGNING, *_NAMED, "SERVED_BY_RELEASE")
     exported = {"200": answer("The archive", {"type": "string", "format": "binary"}, media=ARCHIVE)}
     return {
@@ -200,7 +201,7 @@ def _one_model() -> dict[str, dict[str, Json]]:
         },
         f"{at}/load": {
             "post": _says("Have every replica look at the model now, and say how it stands", "Loading", tag="detection",
-                          parameters=[_NAME], errors=(*_LOOKING, *_NAMED, "DEPLOYMENT_UNAVAILABLE"))
+                          parameters=[_NAME], errors=(*_LOOKING, *_NAMED, "NOT_SERVING", "DEPLOYMENT_UNAVAILABLE"))
         },
         f"{at}/detect": {
             "post": _says("Rate rows; a bad row spoils only itself", "Detections", tag="detection", parameters=[_NAME],

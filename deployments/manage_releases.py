@@ -9,7 +9,8 @@ from typing import TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deployments import manage_wire as wire
+from deployments import manage_answers as says
+from deployments import manage_wire as asks
 from deployments.auth import ScopedRoute
 from deployments.edge import as_json
 from deployments.keys import Scope
@@ -64,7 +65,7 @@ class ReleaseRoutes:
     async def _promote(self, request: Request) -> Response:
         no_query_but(request)
         tenant, number = tenant_of(request), number_in(request.path_params["serial"], "serial")
-        asked = await Reader(wire.ReleasePromotion, self._limit, empty=wire.ReleasePromotion)(request)
+        asked = await Reader(asks.ReleasePromotion, self._limit, empty=asks.ReleasePromotion)(request)
 
         def point(store: Store) -> Pointer:
             ref, serial, signer = _release(store, tenant, number), _pointer_serial(store, tenant), read_signer(store.trust)
@@ -77,7 +78,7 @@ class ReleaseRoutes:
     async def _roll_back(self, request: Request) -> Response:
         no_query_but(request)
         tenant = tenant_of(request)
-        asked = await Reader(wire.Rollback, self._limit, empty=wire.Rollback)(request)
+        asked = await Reader(asks.Rollback, self._limit, empty=asks.Rollback)(request)
 
         def point(store: Store) -> Pointer:
             return roll_back(store, tenant, read_pointer(store, tenant).serial, signer=read_signer(store.trust), to=asked.to)
@@ -92,7 +93,7 @@ class ReleaseRoutes:
     async def _try(self, request: Request) -> Response:
         no_query_but(request)
         tenant = tenant_of(request)
-        asked = await Reader(wire.TriedRelease, self._limit)(request)
+        asked = await Reader(asks.TriedRelease, self._limit)(request)
 
         def point(store: Store) -> Named:
             ref = _release(store, tenant, asked.release)
@@ -117,14 +118,14 @@ class ReleaseRoutes:
         return self.settings.management.max_body_bytes
 
 
-def _listed(store: Store, tenant: Tenant, tenancy: Tenancy) -> wire.ReleaseList:
+def _listed(store: Store, tenant: Tenant, tenancy: Tenancy) -> says.ReleaseList:
     pointer, problem = _pointer(store, tenant)
     try:
         challenger = stand_of_challenger(store, tenant).number
     except ArtifactError:
         challenger = 0
     releases = [
-        wire.ReleaseSummary(
+        says.ReleaseSummary(
             release=one.ref.serial,
             sha256=one.ref.sha256,
             created_at=one.created_at,
@@ -136,7 +137,7 @@ def _listed(store: Store, tenant: Tenant, tenancy: Tenancy) -> wire.ReleaseList:
         )
         for one in list_releases(store, tenant)
     ]
-    return wire.ReleaseList(
+    return says.ReleaseList(
         tenant_id=str(tenant),
         lives_on=str(tenancy.charge(tenant)),
         release=pointer.release if pointer else None,
@@ -190,10 +191,10 @@ def _release(store: Store, tenant: Tenant, number: int) -> ReleaseRef:
     return known[number]
 
 
-def _moved(pointer: Pointer) -> wire.PointerMovedTo:
+def _moved(pointer: Pointer) -> says.PointerMovedTo:
     previous = [ref.serial for ref in pointer.previous]
-    return wire.PointerMovedTo(pointer.release, pointer.release_sha256, pointer.serial, previous, pointer.at_once)
+    return says.PointerMovedTo(pointer.release, pointer.release_sha256, pointer.serial, previous, pointer.at_once)
 
 
-def _tried(named: Named) -> wire.ChallengerRelease:
-    return wire.ChallengerRelease(named.number or None, named.sha256, named.serial)
+def _tried(named: Named) -> says.ChallengerRelease:
+    return says.ChallengerRelease(named.number or None, named.sha256, named.serial)

@@ -29,6 +29,7 @@
     |  |- PointerMoved          another promotion came first
     |  |- ArtifactInUse         something that serves needs it, so it is not removed
     |  |- QuotaExceeded         as many as this tenant may have
+    |  |- NotServing            no version of it rates rows
     |  `- ServedByRelease       a layer's model: releases say which version serves
     |- TrainingError          the trainer's: the rows cannot teach what was asked
     |- ServiceError           the operator's: what was asked is well, and cannot be done now
@@ -88,6 +89,7 @@ __all__ = [
     "MalformedJson",
     "ModelNotLoaded",
     "NotReplayable",
+    "NotServing",
     "PointerMoved",
     "QuotaExceeded",
     "RateLimited",
@@ -468,6 +470,13 @@ class QuotaExceeded(ArtifactError):
 
     def __str__(self) -> str:
         return f"{self.what}: {self.limit:,} are there, which is as many as may be; delete some, or let `retention` do it"
+
+
+class NotServing(ArtifactError):
+    """It is there and rates no rows: no version of it is promoted, or it is a model of a layer, which rates events at /v1/score."""
+
+    code = "NOT_SERVING"
+    cause = "configuration"
 
 
 class ServedByRelease(ArtifactError):

@@ -88,7 +88,7 @@ def world(
     store = Store(tmp_path / "state", None, trust)
     _fill(store, publish, signer, tenant="acme", model=MINE)
     _fill(store, publish, signer, tenant="banks", model=THEIRS)
-    managed = Managed(read_settings({"store": {"shipped": str(tmp_path / "artifacts")}}), RecordingMeter(), detectors=None)
+    managed = Managed(read_settings({"store": {"shipped": str(tmp_path / "artifacts")}}), RecordingMeter())
     managed.key_of("acme")
     managed.open()
     yield World(managed, store)

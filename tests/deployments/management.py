@@ -5,21 +5,22 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from deployments.detectors import Detectors
 from deployments.keys import Scope, create_key
 from deployments.manage import ManageApp
 from deployments.settings import Settings
 from ensemble.store.names import Tenant
 from ensemble.store.signing import Signer
 
-from .conftest import RecordingMeter, values_of
+from .conftest import FakeMethod, RecordingMeter, values_of
 
-__all__ = ["PREFIX", "Managed", "trust_the_key"]
+__all__ = ["PREFIX", "Handle", "Managed", "trust_the_key"]
 
 PREFIX = "/models"  # under which Serve puts the application
 
@@ -33,18 +34,43 @@ def trust_the_key(trust: Path, key: Path, signer: Signer) -> None:
     trust.write_text(trust.read_text().replace("keys: {}\n", f"keys:\n  {signer.key_id}: {public}\n"))
 
 
+class Broadcast:
+    """What `handle.broadcast` gives."""
+
+    def __init__(self, answers: list[Awaitable[Any]]) -> None:
+        self._answers = answers
+
+    async def results_async(self, *, timeout_s: float, return_exceptions: bool) -> list[Any]:
+        return await asyncio.wait_for(asyncio.gather(*self._answers, return_exceptions=return_exceptions), timeout_s)
+
+
+class Handle:
+    """A deployment's handle without Ray, around objects that stand for its replicas."""
+
+    def __init__(self, *replicas: Any) -> None:
+        self._replicas = replicas
+
+    def __getattr__(self, method: str) -> FakeMethod:
+        return FakeMethod(getattr(self._replicas[0], method))
+
+    def broadcast(self, method: str, *arguments: Any) -> Broadcast:
+        return Broadcast([getattr(replica, method)(*arguments) for replica in self._replicas])
+
+
 class Managed:
     """The application, asked as Serve asks it: under its prefix, in one loop for its life, as in a replica.
 
     Args:
         settings: with keys on, or off.
         meter: where it counts.
-        **parts: what it asks beside the store.
+        **parts: what it asks beside the store; detectors of two replicas unless said otherwise.
     """
 
     def __init__(self, settings: Settings, meter: RecordingMeter, **parts: Any) -> None:
         self.settings = settings
-        self.manage = ManageApp(values_of(settings), meter=meter, **parts)
+        values = values_of(settings)
+        detectors = Handle(Detectors(values), Detectors(values))
+        self.manage = ManageApp(values, **{"detectors": detectors, "meter": meter, **parts})
         self.app = self.manage.__serve_build_asgi_app__()
         self.loop = asyncio.Runner()
         self._tokens: dict[tuple[str, frozenset[Scope]], str] = {}

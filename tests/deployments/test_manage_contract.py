@@ -54,7 +54,7 @@ SCOPES = {
 @pytest.fixture
 def managed(own_state: Path, meter: RecordingMeter) -> Iterator[Managed]:
     del own_state
-    made = Managed(read_settings(), meter, detectors=None)
+    made = Managed(read_settings(), meter)
     made.open()
     yield made
     made.close()

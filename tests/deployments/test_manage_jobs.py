@@ -69,7 +69,7 @@ def open_managed(
 
     def make(run: Callable[..., Any] = never_ends, **management: Any) -> Managed:
         overrides = {"store": {"shipped": str(tmp_path / "artifacts")}, "management": management}
-        made = Managed(read_settings(overrides), meter, detectors=None, run=run)
+        made = Managed(read_settings(overrides), meter, run=run)
         for tenant in ("acme", "banks"):
             made.key_of(tenant)
         made.open()

@@ -44,7 +44,7 @@ def managed(own_trust: Path, tmp_path: Path, signer: Signer, store: Store, patie
     del store, patient_disk
     trust_the_key(own_trust, tmp_path / "home" / "signing.key", signer)
     settings = read_settings({"store": {"shipped": str(tmp_path / "artifacts")}})
-    made = Managed(settings, meter, detectors=None)
+    made = Managed(settings, meter)
     made.key_of("acme")
     made.key_of("banks")
     made.open()

@@ -29,7 +29,7 @@ def store(own_state: Path, trust: Trust) -> Store:
 def managed(own_trust: Path, tmp_path: Path, signer: Signer, patient_disk: None, meter: RecordingMeter) -> Iterator[Managed]:
     del patient_disk
     trust_the_key(own_trust, tmp_path / "home" / "signing.key", signer)
-    made = Managed(read_settings({"store": {"shipped": str(tmp_path / "artifacts")}}), meter, detectors=None)
+    made = Managed(read_settings({"store": {"shipped": str(tmp_path / "artifacts")}}), meter)
     made.key_of("acme")
     made.open()
     yield made

@@ -25,6 +25,7 @@ __all__ = [
     "GuardSettings",
     "IngressSettings",
     "LayerSettings",
+    "ManagementSettings",
     "RetroSettings",
     "RolloutSettings",
     "Settings",
@@ -221,6 +222,28 @@ class RetroSettings(_Strict):
     max_findings_mb: Count
 
 
+class ManagementSettings(_Strict):
+    """Training jobs and the tabular detectors that come of them."""
+
+    num_cpus: Annotated[float, Field(ge=0)]
+    max_rows: Count
+    max_body_bytes: Count
+    job_seconds: Positive
+    jobs_per_tenant: Count
+    jobs_at_once: Count
+    jobs_in_all: Count
+    jobs_kept: Count
+    jobs_kept_days: Count
+    training_cpus: Positive
+    detectors_at_once: Count
+
+    @model_validator(mode="after")
+    def _who_may_run_may_wait(self) -> Self:
+        if self.jobs_in_all < max(self.jobs_at_once, self.jobs_per_tenant):
+            raise ValueError(f"jobs_in_all {self.jobs_in_all} is below jobs_at_once or jobs_per_tenant")
+        return self
+
+
 class LayerSettings(ScalingSettings):
     """One layer's deployment. `gpus` is a share of one GPU, 0 for the CPU, or `auto`."""
 
@@ -249,6 +272,7 @@ class Settings(_Strict):
     posture: PostureSettings
     controls: ControlsSettings
     retro: RetroSettings
+    management: ManagementSettings
     layers: LayersSettings
 
     @model_validator(mode="after")

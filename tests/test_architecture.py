@@ -29,7 +29,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("ensemble.slot", "ensemble.candidates"),
     ("ensemble.shelf",),
     ("ensemble.building", "ensemble.classifying"),
-    ("ensemble.loading", "ensemble.offers"),
+    ("ensemble.loading", "ensemble.offers", "ensemble.detecting"),
     ("ensemble.inprocess", "ensemble.succession", "ensemble.training"),
     ("ensemble.replay",),
     ("ensemble.legacy",),  # the older engine's files; above training because what it reads is calibrated

@@ -13,6 +13,8 @@ the prior by weights: King, Zeng, "Logistic regression in rare events data", Pol
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
@@ -32,18 +34,19 @@ TEACHING_LIMIT = 15.0  # nats; farther tails teach the logistic regression nothi
 LEAST_SLOPE = 0.05
 
 
-def fit_surprise(benign: NDArray[np.float64]) -> Surprise:
+def fit_surprise(benign: NDArray[np.float64], tail: Sequence[float] = ()) -> Surprise:
     """The common scale of rarity, read off benign events.
 
     Args:
         benign: float (n,), raw scores of benign events that the detector was not fitted on; n >= 20.
+        tail: rising quantiles above 0.99 at which there are knots too, where there are events enough.
 
     Raises:
         TrainingError: too few events, or too many with the same score.
     """
     if benign.size < LEAST_BENIGN:
         raise TrainingError(f"{benign.size} benign events cannot calibrate a layer; {LEAST_BENIGN} are the least")
-    share = np.unique(np.minimum(np.r_[BODY, 1.0], 1.0 - LAST_KNOT_LEAVES / benign.size))
+    share = np.unique(np.minimum(np.r_[BODY, tail, 1.0], 1.0 - LAST_KNOT_LEAVES / benign.size))
     quantiles = np.quantile(benign.astype(np.float64), share)
     apart = LEAST_GAP * max(np.abs(quantiles).max(), quantiles[-1] - quantiles[0])  # knots that rounding alone tells apart are one knot
     first = [0]

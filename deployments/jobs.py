@@ -1,0 +1,333 @@
+"""Training jobs: a table is taken at the door, fitted beside serving, and published by management alone.
+
+Who submits gets a record at once and looks it up later. What cannot work is refused at the door: a bad row, too many rows, too many jobs,
+and also that there is no key to sign with, before anything is computed. The fit runs elsewhere (`training_task`); what comes back are
+arrays, and only this process, which has the key, makes a version of them. A fit can be cancelled and is killed when its time is over; once
+it is being published it is too late for either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from deployments.incidents import say
+from deployments.job_records import JobRecord, JobRecords, JobStatus, new_id
+from deployments.settings import Settings
+from deployments.training_task import FitWork
+from deployments.trust import SigningRefused, read_signer
+from ensemble.errors import (
+    ArtifactError,
+    EnsembleError,
+    JobCrashed,
+    JobLost,
+    JobQuota,
+    JobTimeout,
+    JobUnpublished,
+    MalformedEvent,
+    TooManyRows,
+    UnknownJob,
+)
+from ensemble.features.tabular import NETWORK_FEATURES, Missing
+from ensemble.store.layout import Actor, Store
+from ensemble.store.manifest import timestamp
+from ensemble.store.metadata import Metadata
+from ensemble.store.names import BundleRef, ModelName, Tenant
+from ensemble.store.quota import Quota
+from ensemble.training.releasing import Trained
+from ensemble.training.tabular_release import make_champion, publish_detector
+from ensemble.training.tabular_rows import DEFAULT_NAME, Step, training_table
+
+__all__ = ["Jobs", "TrainRequest"]
+
+T = TypeVar("T")
+Run = Callable[[FitWork], AsyncGenerator[Step | Trained, None]]
+
+SEED = 42  # S4-08
+LONGEST_LABEL = 64
+USER_METADATA_BYTES = 8 << 10  # it is signed with the model, in a manifest of 64 KiB
+UNPUBLISHED = (ArtifactError, SigningRefused, OSError)
+THREADS = 4  # a disk that hangs keeps these and no more
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainRequest:
+    """What somebody wants trained.
+
+    Attributes:
+        rows: feature -> value, each a row.
+        as_champion: whether it is to serve once it is published.
+        model: name that it gets; strict, see `ModelName`.
+        features: names to read, in order.
+        missing: what a missing value means.
+        label: what the user calls this version; for people.
+        user_metadata: JSON that the user wants remembered.
+        seed: of the fit.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    as_champion: bool
+    model: str = DEFAULT_NAME
+    features: Sequence[str] = NETWORK_FEATURES
+    missing: Missing = Missing.REFUSE
+    label: str = ""
+    user_metadata: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = SEED
+
+
+class Jobs:
+    """The training jobs of all tenants; lives in one process, on one event loop.
+
+    Args:
+        settings: limits, and where records are kept.
+        store_for: the store as it is trusted now, on behalf of somebody; every act leaves a line with their name.
+        run: fits, step by step; who stops listening stops it.
+        quota: how many models and versions a tenant may have; None does not count.
+        now: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store_for: Callable[[Actor], Store],
+        run: Run,
+        *,
+        quota: Quota | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._limits = settings.management
+        self._store_for, self._run, self._quota, self._now = store_for, run, quota, now
+        self._files = JobRecords(settings.state, kept=self._limits.jobs_kept, kept_days=self._limits.jobs_kept_days, now=now)
+        self._threads = ThreadPoolExecutor(THREADS, "jobs")
+        self._disk = ThreadPoolExecutor(1, "job-records")  # one after the other: the last to be written is the last state
+        self._records: dict[str, JobRecord] = {}  # by id, in the order they were submitted
+        self._working: dict[str, asyncio.Task[None]] = {}
+        self._places = asyncio.Semaphore(self._limits.jobs_at_once)
+        self._publishing = asyncio.Lock()  # one after the other: the last to end is the last version, and the champion
+        self._is_stopping = False
+        self._begun: asyncio.Task[None] | None = None
+
+    async def submit(self, tenant: Tenant, request: TrainRequest, actor: Actor) -> JobRecord:
+        """Take a job; it waits, or runs, from now on.
+
+        Args:
+            tenant: whose model it will be.
+            request: what is wanted.
+            actor: who wants it.
+
+        Raises:
+            JobQuota: as many jobs as may wait and run.
+            TooManyRows, FeatureMismatch, MalformedEvent: something about the request; named.
+            TrainingError: rows that cannot teach.
+            SigningRefused: there is no key to sign with; nothing was computed.
+            ArtifactError, OSError: the job cannot be kept on the disk.
+        """
+        await self._begin()
+        self._refuse_above_quota(tenant)
+        if len(request.rows) > self._limits.max_rows:
+            raise TooManyRows(len(request.rows), self._limits.max_rows)
+        model, metadata = str(ModelName(request.model)), _metadata(request)
+        await self._apart(lambda: read_signer(self._store_for(actor).trust))
+        table = await self._apart(lambda: training_table(request.rows, request.features, missing=request.missing))
+        self._refuse_above_quota(tenant)  # again, now that nothing is awaited until the job counts
+        record = JobRecord(
+            id=new_id(),
+            tenant=str(tenant),
+            model=model,
+            status=JobStatus.QUEUED,
+            rows=len(table.values),
+            features=table.features,
+            label=request.label,
+            as_champion=request.as_champion,
+            submitted_by=actor.who,
+            submitted_at=self._timestamp(),
+        )
+        self._records[record.id] = record
+        try:
+            await self._write(record)
+        except BaseException:  # also who stops waiting: a job that nobody was told of is none
+            del self._records[record.id]
+            self._disk.submit(self._files.forget, record)
+            raise
+        work = FitWork(table, model, request.seed, metadata)
+        task = self._working[record.id] = asyncio.create_task(self._carry_out(record.id, tenant, work, actor))
+        task.add_done_callback(lambda _: self._working.pop(record.id, None))
+        return record
+
+    async def get(self, tenant: Tenant, job: str) -> JobRecord:
+        """How a job stands.
+
+        Raises:
+            UnknownJob: this tenant has no such job; nothing is said of those of others.
+        """
+        await self._begin()
+        record = self._records.get(job)
+        if record is None or record.tenant != tenant:
+            raise UnknownJob
+        return record
+
+    async def list(self, tenant: Tenant) -> list[JobRecord]:
+        """The jobs of a tenant, the newest first."""
+        await self._begin()
+        return [record for record in reversed(self._records.values()) if record.tenant == tenant]
+
+    async def cancel(self, tenant: Tenant, job: str) -> JobRecord:
+        """Stop a job that waits or runs; one that is being published, or has ended, stays as it is.
+
+        Raises:
+            UnknownJob: as in `get`.
+        """
+        record = await self.get(tenant, job)
+        if record.status in (JobStatus.QUEUED, JobStatus.RUNNING):
+            await self._halt(job)
+        return self._records.get(job, record)
+
+    async def stop(self) -> None:
+        """End every job, because management ends; what is being published is waited for."""
+        self._is_stopping = True
+        publishing = {task for job, task in self._working.items() if self._records[job].status is JobStatus.PUBLISHING}
+        await asyncio.gather(*publishing, *(self._halt(job) for job, task in self._working.items() if task not in publishing))
+        for threads in (self._threads, self._disk):
+            threads.shutdown(wait=False)
+
+    async def _begin(self) -> None:
+        """Read what is known, once; a disk that fails now is asked again by the next call."""
+        if self._begun is None or (self._begun.done() and (self._begun.cancelled() or self._begun.exception())):
+            self._begun = asyncio.create_task(self._take_over())
+        await asyncio.shield(self._begun)
+
+    async def _take_over(self) -> None:
+        found = await asyncio.wrap_future(self._disk.submit(self._files.take_over))
+        self._records = {record.id: record for record in sorted(found, key=lambda one: (one.submitted_at, one.id))}
+
+    def _refuse_above_quota(self, tenant: Tenant) -> None:
+        active = [record.tenant for record in self._records.values() if not record.has_ended]
+        if active.count(tenant) >= self._limits.jobs_per_tenant:
+            raise JobQuota("this tenant", self._limits.jobs_per_tenant)
+        if len(active) >= self._limits.jobs_in_all:
+            raise JobQuota("all tenants", self._limits.jobs_in_all)
+
+    async def _carry_out(self, job: str, tenant: Tenant, work: FitWork, actor: Actor) -> None:
+        began = self._now()
+        try:
+            async with self._places:
+                began = self._now()
+                await self._change(job, status=JobStatus.RUNNING, stage="waits for a process", started_at=self._timestamp())
+                trained = await self._fit(job, work)
+            async with self._publishing:
+                await self._change(job, status=JobStatus.PUBLISHING, stage="is published", progress=1.0)
+                ended = await self._publish(self._records[job], tenant, trained, actor)
+        except asyncio.CancelledError:
+            ended = self._halted()
+        except TimeoutError:
+            late = JobTimeout(self._limits.job_seconds)
+            ended = {"status": JobStatus.TIMEOUT, "code": late.code, "message": str(late)}
+        except EnsembleError as problem:
+            ended = {"status": JobStatus.FAILED, "code": problem.code, "message": str(problem)}
+        except Exception:  # a mistake of ours ends this job and no other
+            logging.getLogger("ray.serve").exception("job_failed", extra={"event": "job_failed", "job": job})
+            ended = {"status": JobStatus.FAILED, "code": JobCrashed.code, "message": str(JobCrashed())}
+        await self._end(job, ended, self._now() - began)
+
+    async def _end(self, job: str, ended: Mapping[str, Any], seconds: float) -> None:
+        await self._change(job, **{"stage": "", "ended_at": self._timestamp(), **ended})
+        record = self._records[job]
+        fields = {"job": job, "tenant": record.tenant, "model": record.model, "status": str(record.status), "code": record.code}
+        say(logging.INFO if record.status is JobStatus.DONE else logging.WARNING, "job_ended", fields | {"seconds": seconds})
+        for old in self._files.superfluous(self._records.values()):
+            del self._records[old.id]
+            self._disk.submit(self._files.forget, old)
+
+    async def _halt(self, job: str) -> None:
+        """Stop a job, and wait until nothing more is done for it."""
+        if task := self._working.get(job):
+            task.cancel()
+            await asyncio.wait({task})
+        if (record := self._records.get(job)) and not record.has_ended:  # it was stopped before its first step
+            await self._end(job, self._halted(), 0.0)
+
+    def _halted(self) -> dict[str, Any]:
+        if self._is_stopping:
+            return {"status": JobStatus.LOST, "code": JobLost.code, "message": str(JobLost())}
+        return {"status": JobStatus.CANCELLED}
+
+    async def _fit(self, job: str, work: FitWork) -> Trained:
+        async with asyncio.timeout(self._limits.job_seconds), aclosing(self._run(work)) as steps:
+            async for step in steps:
+                if isinstance(step, Trained):
+                    return step
+                await self._change(job, stage=step.what, progress=step.done)
+        raise JobCrashed  # it ended, and without a model
+
+    async def _publish(self, record: JobRecord, tenant: Tenant, trained: Trained, actor: Actor) -> dict[str, Any]:
+        """Publish, and make it champion if asked; what becomes of the record."""
+        about = {"model": record.model, "tenant": tenant, "job": record.id}
+        try:
+            ref = await self._apart(lambda: self._published(tenant, trained, actor))
+        except UNPUBLISHED as problem:
+            code = _code_of(problem)
+            fields = about | {"code": code, "error_type": type(problem).__name__}
+            say(logging.ERROR, "model_save_failed", fields, f"Failed to save model: {record.model}")
+            return {"status": JobStatus.FAILED, "code": code, "message": str(JobUnpublished())}
+        version = {"status": JobStatus.DONE, "version": ref.version, "manifest_sha256": ref.manifest_sha256}
+        say(logging.INFO, "model_saved", about | {"version": ref.version, "digest": ref.manifest_sha256}, "Model saved successfully")
+        if not record.as_champion:
+            return version
+        try:
+            await self._apart(lambda: self._promoted(ref, actor))
+        except UNPUBLISHED as problem:
+            code = _code_of(problem)
+            say(logging.ERROR, "champion_not_set", about | {"version": ref.version, "code": code, "error_type": type(problem).__name__})
+            return {**version, "code": code, "message": "it is published, and could not be made champion"}
+        return {**version, "is_champion": True}
+
+    def _published(self, tenant: Tenant, trained: Trained, actor: Actor) -> BundleRef:
+        store = self._store_for(actor)
+        now = datetime.fromtimestamp(self._now(), UTC)
+        return publish_detector(store, tenant, trained, now=now, signer=read_signer(store.trust), quota=self._quota)
+
+    def _promoted(self, ref: BundleRef, actor: Actor) -> None:
+        store = self._store_for(actor)
+        make_champion(store, ref, signer=read_signer(store.trust))
+
+    async def _change(self, job: str, **fields: Any) -> None:  # noqa: ANN401  # fields of a record
+        record = self._records[job] = replace(self._records[job], **fields)
+        try:
+            await self._write(record)
+        except (ArtifactError, OSError) as problem:  # the job goes on; after a restart it is told as it was
+            say(logging.ERROR, "job_record_not_kept", {"job": job, "tenant": record.tenant, "error_type": type(problem).__name__})
+
+    async def _write(self, record: JobRecord) -> None:
+        await asyncio.wrap_future(self._disk.submit(self._files.save, record))
+
+    async def _apart(self, work: Callable[[], T]) -> T:
+        """What `work` gives, in a thread; it is carried to its end, whoever stops waiting."""
+        return await asyncio.wrap_future(self._threads.submit(work))
+
+    def _timestamp(self) -> str:
+        return timestamp(datetime.fromtimestamp(self._now(), UTC))
+
+
+def _code_of(problem: Exception) -> str:
+    return problem.code if isinstance(problem, EnsembleError) else JobUnpublished.code
+
+
+def _metadata(request: TrainRequest) -> Metadata:
+    label = request.label
+    if len(label) > LONGEST_LABEL or not label.isprintable():
+        raise MalformedEvent("version", f"must be printable, and {LONGEST_LABEL} characters or less")
+    try:
+        size = len(json.dumps(request.user_metadata, allow_nan=False).encode())
+    except (TypeError, ValueError, RecursionError):
+        raise MalformedEvent("metadata", "must be JSON with finite numbers") from None
+    if size > USER_METADATA_BYTES:
+        raise MalformedEvent("metadata", f"is {size:,} bytes of JSON, allowed are {USER_METADATA_BYTES:,}")
+    return Metadata(label=label, user_metadata=request.user_metadata)

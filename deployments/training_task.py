@@ -1,0 +1,73 @@
+"""A fit as a Ray task: beside serving, in a process of its own that ends with it, and that can be killed.
+
+The table goes there as arrays, progress comes back as it is made, and the last of all is what was trained. The process runs at low
+priority, so that scoring goes first where cores are few, and it is never used again: its priority would stay.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from deployments.incidents import say
+from ensemble.errors import EnsembleError, JobCrashed
+from ensemble.store.metadata import Metadata
+from ensemble.training.releasing import Trained
+from ensemble.training.tabular_rows import Step, TrainingTable
+
+__all__ = ["FitWork", "run_in_ray"]
+
+NICE = 10  # of 19; scoring is at 0
+
+
+@dataclass(frozen=True, slots=True)
+class FitWork:
+    """What is to be fitted; arguments as of `fit_steps`."""
+
+    table: TrainingTable
+    name: str
+    seed: int
+    metadata: Metadata
+
+
+def fit(work: FitWork) -> Iterator[Step | Trained]:
+    """The work itself, step by step, in a process of its own."""
+    from ensemble.training.tabular import fit_steps  # noqa: PLC0415  # scikit-learn: only the process that fits has it
+
+    os.nice(NICE)
+    yield from fit_steps(work.table, name=work.name, seed=work.seed, metadata=work.metadata)
+
+
+async def run_in_ray(work: FitWork, *, num_cpus: float) -> AsyncGenerator[Step | Trained, None]:
+    """Fit somewhere in the cluster; who stops listening stops it.
+
+    Args:
+        work: what.
+        num_cpus: that Ray sets aside for it; where there are none, it waits for them.
+
+    Raises:
+        TrainingError: the rows cannot teach a detector.
+        JobCrashed: its process died, or raised something else; the log has it.
+    """
+    remote: Any = ray.remote(num_cpus=num_cpus, max_retries=0, max_calls=1, num_returns="streaming")(fit)
+    steps = remote.remote(work)
+    try:
+        async for step in steps:
+            yield await step
+    except RayTaskError as error:
+        cause = error.cause
+        if isinstance(cause, EnsembleError):
+            raise cause from None
+        say(logging.ERROR, "training_failed", {"model": work.name, "error_type": type(cause).__name__, "error": str(cause)})
+        raise JobCrashed from None
+    except RayError as error:
+        say(logging.ERROR, "training_failed", {"model": work.name, "error_type": type(error).__name__, "error": str(error)})
+        raise JobCrashed from None
+    finally:
+        ray.cancel(steps, force=True)  # of one that has ended, nothing

@@ -1,0 +1,134 @@
+"""Rows of declared features at the door: numbers by name in, a matrix out. A bad row spoils only itself.
+
+Who trains a tabular detector declares what it reads, in order; nothing is guessed from what happens to come. A feature that a row does not
+have is refused by name, unless the caller says that missing means 0. What a row has beyond the declared features is passed over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.errors import FeatureMismatch
+
+__all__ = ["LEAST_FEATURES", "MOST_FEATURES", "NETWORK_FEATURES", "AdmittedRows", "Missing", "admit_rows", "declared", "schema_sha256"]
+
+LEAST_FEATURES, MOST_FEATURES = 3, 64  # fewer is a threshold, not a detector; more is a table that the isolation forest is blind in
+LONGEST_NAME = 64  # characters; the names are signed with the model, and its manifest is a page
+NETWORK_FEATURES = ("bytes_transferred", "packet_count", "connection_duration")  # S4-09
+
+
+class Missing(StrEnum):
+    """What becomes of a row without a feature."""
+
+    REFUSE = "refuse"
+    ZERO = "zero"
+
+
+@dataclass(frozen=True, slots=True)
+class AdmittedRows:
+    """What passed the door, and what did not.
+
+    Attributes:
+        rows: positions of the admitted rows among those that came, int (m,).
+        values: float64 (m, d), finite, read-only, in the declared order.
+        refused: position among those that came -> why.
+        filled: values of admitted rows that were missing and count as 0.
+    """
+
+    rows: NDArray[np.intp]
+    values: NDArray[np.float64]
+    refused: Mapping[int, FeatureMismatch]
+    filled: int
+
+
+def declared(features: Sequence[str]) -> tuple[str, ...]:
+    """`features`, once they are names that a detector may read.
+
+    Raises:
+        FeatureMismatch: too few, too many, one twice, or one that is no printable name of 64 characters or less.
+    """
+    names = tuple(features)
+    if not LEAST_FEATURES <= len(names) <= MOST_FEATURES:
+        raise FeatureMismatch("features", f"{len(names)} are declared; a detector reads {LEAST_FEATURES} to {MOST_FEATURES}")
+    for position, name in enumerate(names):
+        is_name = isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and name.isprintable() and name == name.strip()
+        if not is_name:
+            raise FeatureMismatch(f"features[{position}]", f"must be a printable name of 1 to {LONGEST_NAME} characters")
+        if name in names[:position]:
+            raise FeatureMismatch(f"features[{position}]", "is declared twice")
+    return names
+
+
+def schema_sha256(features: Sequence[str]) -> str:
+    """Identity of a declared schema: its names and their order; 64 hex digits."""
+    return hashlib.sha256(json.dumps({"kind": "tabular", "names": list(features), "format": 1}, sort_keys=True).encode()).hexdigest()
+
+
+def admit_rows(rows: Sequence[Mapping[str, Any]], features: Sequence[str], missing: Missing) -> AdmittedRows:
+    """Check rows at the door, a column at a time.
+
+    Args:
+        rows: feature -> value; n of them.
+        features: as `declared` gave them, d of them.
+        missing: what a feature means that a row does not have, or has as null.
+    """
+    table = np.zeros((len(rows), len(features)))
+    wrong: dict[int, FeatureMismatch] = {}
+    filled = np.zeros(len(rows), np.intp)
+    for column, name in enumerate(features):
+        values = [row.get(name) for row in rows]
+        if set(map(type, values)) <= {float, int}:  # bool is no number here
+            table[:, column], odd = _numbers(values)
+        else:
+            odd = np.zeros(len(rows), bool)
+            for row, value in enumerate(values):
+                if value is None and missing is Missing.ZERO:
+                    filled[row] += 1
+                elif type(value) in (float, int):
+                    table[row, column] = _number(value)
+                    odd[row] = not np.isfinite(table[row, column])
+                else:
+                    odd[row] = True
+        for row in np.flatnonzero(odd).tolist():
+            wrong.setdefault(row, _refusal(row, name, values[row]))
+    kept = np.array([row for row in range(len(rows)) if row not in wrong], np.intp) if wrong else np.arange(len(rows))
+    admitted = table[kept] if wrong else table
+    admitted.flags.writeable = False
+    return AdmittedRows(kept, admitted, dict(sorted(wrong.items())), int(filled[kept].sum()))
+
+
+def _numbers(values: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    try:
+        column = np.array(values, np.float64)
+    except OverflowError:  # a whole number that no float can hold
+        column = np.array([_number(value) for value in values])
+    return column, ~np.isfinite(column)
+
+
+def _number(value: Any) -> float:  # noqa: ANN401  # a float or an int, of whatever length
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf")
+
+
+def _refusal(row: int, name: str, value: object) -> FeatureMismatch:
+    field = f"rows[{row}].{name}"
+    if value is None:
+        return FeatureMismatch(field, "is missing")
+    if type(value) in (float, int):
+        return FeatureMismatch(field, "must be finite")
+    return FeatureMismatch(field, f"must be a number, not {_spoken(value)}")
+
+
+def _spoken(value: object) -> str:
+    kinds = {bool: "true or false", str: "text", list: "a list", dict: "an object"}
+    return kinds.get(type(value), "something else")

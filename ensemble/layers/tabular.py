@@ -1,0 +1,188 @@
+"""Anomalies in rows of a few declared numbers: how unlike the rows it learnt from is this one? The detector a tenant trains itself (S4-08).
+
+Standard scaler and isolation forest, as the source has them, and beside them the range: a forest cuts only inside of what it was grown on,
+so that a value a billion times too large scores like the largest it has seen (C-23 measured it). How far a row lies outside of the range of
+training, in widths of that range, is added to the forest's score.
+
+Fit for: rows with single values far out. Unfit for: combinations of ordinary values, and rows that come from elsewhere than its training.
+Score: the share of held-out rows that were less strange, in [0, 1]; beyond the strangest of them its surprise goes on in a straight line.
+Threat levels are that share read aloud: `medium` for the strangest tenth, `high` for a hundredth, `critical` for a thousandth.
+Cost: as the forest.
+
+Source: Liu, Ting, Zhou, "Isolation Forest", ICDM 2008.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.errors import ArtifactIncompatible, FeatureMismatch
+from ensemble.features.tabular import declared
+from ensemble.layers.calibration import Surprise
+from ensemble.layers.forest import Forest
+from ensemble.layers.model import Parts, below
+
+__all__ = ["RATES", "MeasuredRange", "TabularDetector", "TabularScores", "ThreatLevel", "raw_scores"]
+
+LIMIT = float(np.finfo(np.float32).max)  # scaled values are cut here, so that the forest's float32 stays finite
+
+
+class ThreatLevel(StrEnum):
+    """How bad it is, in the source's words."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+
+RATES: Final[Mapping[ThreatLevel, float]] = {  # of the held-out rows; a tenth is the source's contamination of 0.1
+    ThreatLevel.MEDIUM: 0.1,
+    ThreatLevel.HIGH: 0.01,
+    ThreatLevel.CRITICAL: 0.001,
+}
+_LEVELS = np.array([str(level) for level in ThreatLevel])
+_FLOORS = -np.log(list(RATES.values()))  # surprise, in nats, from which each level holds
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredRange:
+    """The scale of every feature, and how far it went in training.
+
+    Attributes:
+        centre: float64 (d,), the mean.
+        spread: float64 (d,), the standard deviation, > 0; 1 where a feature never changed.
+        low: float64 (d,), the least scaled value.
+        high: float64 (d,), the greatest, >= low.
+    """
+
+    centre: NDArray[np.float64]
+    spread: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        d = self.centre.shape
+        if len(d) != 1 or not d == self.spread.shape == self.low.shape == self.high.shape:
+            raise ArtifactIncompatible("range", "four numbers a feature", f"shapes {d}, {self.spread.shape}, {self.low.shape}")
+        if not np.isfinite([self.centre, self.spread, self.low, self.high]).all() or not (self.spread > 0).all():
+            raise ArtifactIncompatible("range", "finite numbers and positive spreads", "others")
+        if (self.low > self.high).any():
+            raise ArtifactIncompatible("range", "a least below the greatest", "one above it")
+
+    @classmethod
+    def of(cls, values: NDArray[np.float64]) -> Self:
+        """The range of rows (n, d); not finite where their sums are not."""
+        centre = values.mean(axis=0)
+        spread = values.std(axis=0)
+        is_flat = spread <= np.finfo(np.float64).eps * np.abs(centre) * 10  # rounding alone, as scikit-learn has it
+        spread = np.where(is_flat, 1.0, spread)
+        scaled = (values - centre) / spread
+        return cls(centre, spread, scaled.min(axis=0), scaled.max(axis=0))
+
+    def scale(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Scaled rows (n, d), each value in what float32 can hold; `values` is finite."""
+        with np.errstate(over="ignore"):  # infinity is cut right after
+            return np.clip((values - self.centre) / self.spread, -LIMIT, LIMIT)
+
+    def beyond(self, scaled: NDArray[np.float64]) -> NDArray[np.float64]:
+        """How far each scaled row lies outside in its worst feature, in widths of its range, float64 (n,); 0 inside."""
+        width = self.high - self.low
+        outside = np.maximum(np.maximum(self.low - scaled, scaled - self.high), 0.0)
+        return np.asarray((outside / np.where(width > 0, width, 1.0)).max(axis=1))
+
+
+@dataclass(frozen=True, slots=True)
+class TabularScores:
+    """What a detector says of n rows, in columns.
+
+    Attributes:
+        anomaly_score: float64 (n,), each in [0, 1]; higher is stranger.
+        threat_level: n words of `ThreatLevel`.
+        is_anomaly: bool (n,): at least `medium`.
+    """
+
+    anomaly_score: NDArray[np.float64]
+    threat_level: NDArray[np.str_]
+    is_anomaly: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class TabularDetector:
+    """A fitted detector.
+
+    Attributes:
+        features: names of the columns it reads, in order.
+        range: puts rows on the forest's scale.
+        forest: reads scaled rows.
+        surprise: raw score -> how rare it was among rows that were held out.
+    """
+
+    features: tuple[str, ...]
+    range: MeasuredRange
+    forest: Forest
+    surprise: Surprise
+
+    def __post_init__(self) -> None:
+        d = {len(self.features), self.range.centre.size, self.forest.n_features}
+        if len(d) > 1:
+            raise ArtifactIncompatible("tabular detector", f"{len(self.features)} features everywhere", f"{sorted(d)}")
+
+    def raw(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Raw score of each row, float64 (n,), higher is stranger: the forest's, and from the range of training on, the distance to it."""
+        return raw_scores(self.range, self.forest, values)
+
+    def score(self, values: NDArray[np.float64]) -> TabularScores:
+        """What it says of rows (n, d), finite, in the order of `features`; a row is scored the same alone as among others.
+
+        Raises:
+            FeatureMismatch: another number of columns, or a value that is not finite.
+        """
+        if values.ndim != 2 or values.shape[1] != len(self.features):  # noqa: PLR2004  # (n, d)
+            raise FeatureMismatch("rows", f"must have {len(self.features)} columns")
+        if not np.isfinite(values).all():
+            raise FeatureMismatch("rows", "must be finite")
+        nats = self.surprise.of(self.raw(values))
+        level = np.searchsorted(_FLOORS, nats, side="right")
+        return TabularScores(-np.expm1(-nats), _LEVELS[level], level > 0)
+
+    def to_parts(self) -> Parts:
+        """Arrays of the range and the forest; names and scale as JSON."""
+        own = self.range
+        arrays = {
+            "range.centre": own.centre,
+            "range.spread": own.spread,
+            "range.low": own.low,
+            "range.high": own.high,
+            **{f"forest.{name}": array for name, array in self.forest.to_arrays().items()},
+        }
+        return Parts(arrays, {"features": list(self.features), "surprise": self.surprise.to_config()})
+
+    @classmethod
+    def from_parts(cls, parts: Parts) -> Self:
+        """The detector of a bundle.
+
+        Raises:
+            ArtifactIncompatible: a part is missing, of another shape, or holds what cannot be.
+        """
+        arrays, config = parts.arrays, parts.config
+        try:
+            features = declared(config["features"])
+            measured = MeasuredRange(*(arrays[f"range.{name}"].astype(np.float64) for name in ("centre", "spread", "low", "high")))
+            forest = Forest.from_arrays(below("forest.", arrays), len(features))
+            surprise = Surprise.from_config(config["surprise"])
+        except (KeyError, AttributeError, TypeError, ValueError, FeatureMismatch) as problem:
+            raise ArtifactIncompatible("tabular detector", "features, range, forest, scale", type(problem).__name__) from None
+        return cls(features, measured, forest, surprise)
+
+
+def raw_scores(measured: MeasuredRange, forest: Forest, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """As `TabularDetector.raw`, before there is a scale of surprise."""
+    scaled = measured.scale(values)
+    return forest.score_samples(scaled.astype(np.float32)) + np.log1p(measured.beyond(scaled))

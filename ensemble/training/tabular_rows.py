@@ -1,0 +1,88 @@
+"""What a tabular detector is taught with, and how far its teaching is: arrays, so that who asks for a fit needs no scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.errors import TrainingError
+from ensemble.features.tabular import NETWORK_FEATURES, Missing, admit_rows, declared
+
+__all__ = ["DEFAULT_NAME", "LEAST_ROWS", "Step", "TrainingTable", "refuse_unteachable", "training_table"]
+
+DEFAULT_NAME: Final = "isolation_forest_anomaly_detector"  # S4-08
+LEAST_ROWS: Final = 100  # of which a hundredth is one row; below it a rate of 1 % is a guess
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingTable:
+    """What a detector is fitted on; arrays, so that it travels between processes as it is.
+
+    Attributes:
+        features: names of the columns, in order.
+        values: float64 (n, d), finite.
+        filled: values that were missing and count as 0.
+    """
+
+    features: tuple[str, ...]
+    values: NDArray[np.float64]
+    filled: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How far a fit is.
+
+    Attributes:
+        what: in words.
+        done: share of the work, in [0, 1].
+    """
+
+    what: str
+    done: float
+
+
+def training_table(
+    rows: Sequence[Mapping[str, Any]], features: Sequence[str] = NETWORK_FEATURES, *, missing: Missing = Missing.REFUSE
+) -> TrainingTable:
+    """`rows` as a table that can teach a detector.
+
+    Args:
+        rows: feature -> value.
+        features: names to read, in order; none is guessed from the rows (C-27).
+        missing: what a missing value means; `zero` is noted in the model (S4-09's fillna).
+
+    Raises:
+        FeatureMismatch: a name that cannot be, or the first value that is missing, not finite or no number, with its row.
+        TrainingError: too few rows, or all alike.
+    """
+    names = declared(features)
+    admitted = admit_rows(rows, names, missing)
+    for problem in admitted.refused.values():
+        raise problem
+    found = TrainingTable(names, admitted.values, admitted.filled)
+    refuse_unteachable(found)
+    return found
+
+
+def refuse_unteachable(rows: TrainingTable) -> None:
+    """Refuse what no detector can be learnt from, before anything is computed.
+
+    Raises:
+        TrainingError: too few rows, fewer than two distinct ones, or numbers whose sums overflow.
+    """
+    count = len(rows.values)
+    if count < LEAST_ROWS:
+        raise TrainingError(f"{count} rows cannot teach what is normal; {LEAST_ROWS} are the least")
+    if not np.isfinite(rows.values).all():
+        raise TrainingError("a value is not finite")
+    if (rows.values == rows.values[0]).all():
+        raise TrainingError("all rows are alike: there is nothing to tell apart")
+    with np.errstate(over="ignore", invalid="ignore"):
+        spread = rows.values.std(axis=0)
+    if not np.isfinite(spread).all():
+        raise TrainingError(f"the values of {rows.features[int(np.argmin(np.isfinite(spread)))]} are too large to be averaged")

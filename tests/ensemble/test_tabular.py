@@ -1,0 +1,367 @@
+"""The tabular detector (S4-08 to S4-11, C-23, C-27): what it learns from, what it refuses, and what its words mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.ensemble import IsolationForest
+from sklearn.preprocessing import StandardScaler
+
+from ensemble.detecting import proven_detector
+from ensemble.errors import ArtifactIncompatible, FeatureMismatch, TrainingError
+from ensemble.features.tabular import NETWORK_FEATURES, Missing, admit_rows, declared
+from ensemble.layers.tabular import RATES, TabularDetector, ThreatLevel
+from ensemble.store.aliases import Alias, read_model_alias
+from ensemble.store.codecs import decode_parts, encode_parts
+from ensemble.store.layout import Store
+from ensemble.store.load import open_bundle
+from ensemble.store.metadata import Metadata
+from ensemble.store.names import BundleRef, ModelName, Tenant
+from ensemble.store.signing import Signer
+from ensemble.training.releasing import Trained
+from ensemble.training.tabular import fit_steps, fit_tabular
+from ensemble.training.tabular_release import make_champion, publish_detector
+from ensemble.training.tabular_rows import LEAST_ROWS, training_table
+
+Row = dict[str, Any]
+Rows = list[Row]
+
+
+def transfers(count: int, seed: int = 0) -> Rows:
+    """Ordinary transfers of S4-09: heavy tails, and packets that follow the bytes."""
+    chance = np.random.default_rng(seed)
+    sent = chance.lognormal(8, 1.2, count)
+    columns = (sent, np.ceil(sent / 900), chance.lognormal(1, 0.8, count))
+    return [dict(zip(NETWORK_FEATURES, row, strict=True)) for row in np.stack(columns, axis=1).tolist()]
+
+
+def matrix(rows: Rows, features: tuple[str, ...] = NETWORK_FEATURES) -> NDArray[np.float64]:
+    return admit_rows(rows, features, Missing.REFUSE).values
+
+
+@pytest.fixture(scope="module")
+def trained() -> Trained:
+    return fit_tabular(transfers(800))
+
+
+@pytest.fixture(scope="module")
+def detector(trained: Trained) -> TabularDetector:
+    return TabularDetector.from_parts(trained.parts)
+
+
+# -- what it says
+
+
+def test_a_level_fires_for_its_share_of_held_out_rows() -> None:
+    """A tenth is medium or worse, a hundredth high or worse, a thousandth critical: each to the row."""
+    said = fit_tabular(transfers(4000)).training["held_out_rates"]
+
+    assert said == {"medium": pytest.approx(0.1, abs=1 / 4000), "high": pytest.approx(0.01, abs=1 / 4000), "critical": 4 / 4000}
+
+
+def test_a_level_fires_for_about_its_share_of_new_rows() -> None:
+    """Four rows of four thousand say what a thousandth is, so it is right within a factor of four."""
+    detector = TabularDetector.from_parts(fit_tabular(transfers(4000)).parts)
+
+    said = detector.score(matrix(transfers(40_000, seed=1)))
+
+    for (level, rate), factor in zip(RATES.items(), (1.3, 2, 4), strict=True):
+        share = np.isin(said.threat_level, list(ThreatLevel)[list(ThreatLevel).index(level) :]).mean()
+        assert rate / factor < share < rate * factor
+
+
+@pytest.mark.parametrize("rows", [100, 1000])
+@pytest.mark.parametrize("feature", NETWORK_FEATURES)
+def test_one_value_far_beyond_training_is_critical(feature: str, rows: int) -> None:
+    """C-23: in the source a point at 1e9 in every feature was only "high", and nothing could ever be "critical"."""
+    detector = TabularDetector.from_parts(fit_tabular(transfers(rows)).parts)
+    strange = transfers(1, seed=5)[0] | {feature: 1e9}
+
+    said = detector.score(matrix([strange]))
+
+    assert said.threat_level.tolist() == ["critical"]
+    assert said.is_anomaly.tolist() == [True]
+
+
+def test_the_source_s_threshold_of_critical_is_one_that_nothing_reaches() -> None:
+    """C-23, measured again: `decision_function` of the source's own model never falls below -0.5."""
+    rows = matrix(transfers(1000))
+    scaler = StandardScaler().fit(rows)
+    forest = IsolationForest(n_estimators=100, contamination=0.1, random_state=42).fit(scaler.transform(rows))
+
+    worst = forest.decision_function(np.full((1, 3), 1e9)).min()
+
+    assert worst > -0.5
+
+
+def test_it_is_the_source_s_model_inside_the_range_of_training() -> None:
+    """S4-08: standard scaler and isolation forest of 100 trees, seed 42; the arrays say what scikit-learn says."""
+    rows = matrix(transfers(500))
+    detector = TabularDetector.from_parts(fit_tabular(transfers(500)).parts)
+    scaled = StandardScaler().fit(rows).transform(rows)
+    forest = IsolationForest(n_estimators=100, max_samples="auto", contamination=0.1, random_state=42).fit(scaled.astype(np.float32))
+
+    np.testing.assert_allclose(detector.raw(rows), -forest.score_samples(scaled.astype(np.float32)), atol=1e-6)
+
+
+def test_a_farther_row_is_never_less_strange(detector: TabularDetector) -> None:
+    far = matrix([transfers(1)[0] | {"bytes_transferred": 10.0**power} for power in range(5, 300, 5)])
+
+    said = detector.score(far).anomaly_score
+
+    assert (np.diff(said) >= 0).all()
+    assert ((said >= 0) & (said <= 1)).all()
+
+
+def test_an_anomaly_is_what_is_at_least_medium(detector: TabularDetector) -> None:
+    """S4-08's contamination of 0.1 is the strangest tenth."""
+    said = detector.score(matrix(transfers(2000, seed=3)))
+
+    assert (said.is_anomaly == (said.threat_level != "low")).all()
+    assert (said.is_anomaly == (said.anomaly_score >= 0.9)).all()
+
+
+def test_a_row_is_scored_the_same_alone_as_among_others(detector: TabularDetector) -> None:
+    rows = matrix(transfers(50, seed=4))
+
+    together = detector.score(rows).anomaly_score
+
+    assert [detector.score(row[None, :]).anomaly_score[0] for row in rows] == together.tolist()
+
+
+def test_the_same_rows_and_seed_give_the_same_bytes() -> None:
+    """Deterministic: nobody can say that it was chance."""
+    one, other = (encode_parts(fit_tabular(transfers(150)).parts) for _ in range(2))
+
+    assert one == other
+
+
+def test_the_order_of_declared_features_is_that_of_the_columns() -> None:
+    turned = tuple(reversed(NETWORK_FEATURES))
+    detector = TabularDetector.from_parts(fit_tabular(transfers(200), turned).parts)
+
+    assert detector.features == turned
+    assert matrix(transfers(1), turned)[0, 0] == transfers(1)[0]["connection_duration"]
+
+
+def test_a_constant_feature_is_no_matter_until_it_changes() -> None:
+    rows = [row | {"flag": 7.0} for row in transfers(300)]
+    detector = TabularDetector.from_parts(fit_tabular(rows, (*NETWORK_FEATURES, "flag")).parts)
+    names = (*NETWORK_FEATURES, "flag")
+
+    same, changed = detector.score(matrix([rows[0], rows[0] | {"flag": 70.0}], names)).threat_level
+
+    assert same != "critical"
+    assert changed == "critical"
+
+
+# -- what it refuses at the door
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        pytest.param(None, "is missing", id="null"),
+        pytest.param(float("nan"), "must be finite", id="NaN"),
+        pytest.param(float("inf"), "must be finite", id="infinity"),
+        pytest.param(10**400, "must be finite", id="a whole number without end"),
+        pytest.param("12", "must be a number, not text", id="text"),
+        pytest.param(True, "must be a number, not true or false", id="bool"),
+        pytest.param([1], "must be a number, not a list", id="list"),
+    ],
+)
+def test_a_bad_value_spoils_its_row_alone_and_is_named(value: object, problem: str) -> None:
+    rows = [*transfers(3)]
+    rows[1] = rows[1] | {"packet_count": value}
+
+    admitted = admit_rows(rows, NETWORK_FEATURES, Missing.REFUSE)
+
+    assert {row: str(error) for row, error in admitted.refused.items()} == {1: f"rows[1].packet_count: {problem}"}
+    assert admitted.rows.tolist() == [0, 2]
+    assert admitted.values.shape == (2, 3)
+
+
+def test_a_row_without_a_feature_is_refused_unless_missing_means_zero() -> None:
+    """S4-09 fills with 0 in silence; here it is asked for, and counted."""
+    rows = transfers(2)
+    del rows[1]["packet_count"]
+
+    assert list(admit_rows(rows, NETWORK_FEATURES, Missing.REFUSE).refused) == [1]
+    filled = admit_rows(rows, NETWORK_FEATURES, Missing.ZERO)
+    assert (filled.values[1, 1], filled.filled, dict(filled.refused)) == (0.0, 1, {})
+
+
+def test_missing_means_zero_excuses_nothing_else() -> None:
+    rows = [transfers(1)[0] | {"packet_count": "many"}]
+
+    assert list(admit_rows(rows, NETWORK_FEATURES, Missing.ZERO).refused) == [0]
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        pytest.param(("a", "b"), id="two"),
+        pytest.param(tuple(f"f{i}" for i in range(65)), id="sixty-five"),
+        pytest.param(("a", "b", "a"), id="one twice"),
+        pytest.param(("a", "b", ""), id="empty"),
+        pytest.param(("a", "b", " c"), id="a blank around"),
+        pytest.param(("a", "b", "c\n"), id="a line break"),
+        pytest.param(("a", "b", "c" * 65), id="too long"),
+        pytest.param(("a", "b", 3), id="a number"),
+    ],
+)
+def test_features_are_declared_by_name(features: tuple[str, ...]) -> None:
+    with pytest.raises(FeatureMismatch):
+        declared(features)
+
+
+# -- what cannot teach
+
+
+def test_rows_that_have_none_of_the_features_teach_nothing() -> None:
+    """C-27: the source trained on a column of zeros instead."""
+    with pytest.raises(FeatureMismatch, match=r"rows\[0\].bytes_transferred: is missing"):
+        fit_tabular([{"other": 1.0}] * 200)
+    with pytest.raises(TrainingError, match="all rows are alike"):
+        fit_tabular([{"other": 1.0}] * 200, missing=Missing.ZERO)
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        pytest.param(lambda: transfers(LEAST_ROWS - 1), "99 rows cannot teach what is normal; 100 are the least", id="too few"),
+        pytest.param(list, "0 rows cannot teach", id="none"),
+        pytest.param(lambda: transfers(1) * 200, "all rows are alike", id="one row many times"),
+        pytest.param(lambda: transfers(1) * 199 + transfers(1, seed=9), "nearly all rows are alike", id="one other row"),
+        pytest.param(lambda: [row | {"packet_count": 1.7e308} for row in transfers(200)], "packet_count are too large", id="too large"),
+    ],
+)
+def test_a_table_that_cannot_teach_is_refused_in_words(rows: Callable[[], Rows], says: str) -> None:
+    with pytest.raises(TrainingError, match=says):
+        fit_tabular(rows())
+
+
+def test_a_bad_row_of_training_is_named() -> None:
+    rows = transfers(200)
+    rows[150]["connection_duration"] = float("nan")
+
+    with pytest.raises(FeatureMismatch, match=r"rows\[150\].connection_duration: must be finite"):
+        fit_tabular(rows)
+
+
+# -- what it remembers
+
+
+def test_the_model_remembers_what_the_source_s_metadata_had() -> None:
+    """S4-06, S4-08."""
+    told = Metadata(label="20261120_081500", user_metadata={"ticket": "SEC-7"})
+    said = fit_tabular(transfers(200), seed=7, metadata=told).training
+
+    assert said["training_samples"] == said["rows"] == 200
+    assert said["feature_count"] == 3
+    assert len(said["data_sha256"]) == 64
+    assert said["feature_names"] == list(NETWORK_FEATURES)
+    assert (said["model_type"], said["model_module"]) == ("TabularDetector", "ensemble.layers.tabular")
+    assert said["model_params"] == {"n_estimators": 100, "max_samples": "auto", "contamination": 0.1, "random_state": 7}
+    assert (said["label"], said["user_metadata"]) == ("20261120_081500", {"ticket": "SEC-7"})
+    json.dumps(said)
+
+
+def test_what_counted_as_zero_is_noted_in_the_model() -> None:
+    rows = transfers(200)
+    del rows[5]["packet_count"]
+
+    trained = fit_tabular(rows, missing=Missing.ZERO)
+
+    assert trained.training["missing_filled_with_zero"] == 1
+    assert "1 values were missing and count as 0" in trained.card
+
+
+def test_no_row_of_the_training_data_leaves_with_the_model(trained: Trained) -> None:
+    given = {tuple(row.values()) for row in transfers(800)}
+
+    assert not given & {tuple(event["features"].values()) for event in trained.golden.events}
+
+
+def test_a_fit_tells_how_far_it_is_and_ends_with_the_model() -> None:
+    *steps, last = fit_steps(training_table(transfers(200)))
+
+    shares = [step.done for step in steps if not isinstance(step, Trained)]
+    assert shares == sorted(shares)
+    assert len(shares) == 5
+    assert isinstance(last, Trained)
+
+
+# -- published and proven
+
+
+@pytest.fixture
+def publish_it(store: Store, signer: Signer, now: datetime, acme: Tenant, patient_disk: None) -> Callable[[Trained], BundleRef]:  # noqa: ARG001
+    return lambda trained: publish_detector(store, acme, trained, now=now, signer=signer)
+
+
+def test_a_published_detector_is_the_one_that_was_trained(
+    store: Store, publish_it: Callable[[Trained], BundleRef], trained: Trained, detector: TabularDetector
+) -> None:
+    loaded = proven_detector(open_bundle(store, publish_it(trained)))
+
+    rows = matrix(transfers(100, seed=2))
+    assert loaded.score(rows).anomaly_score.tolist() == detector.score(rows).anomaly_score.tolist()
+
+
+def test_a_detector_that_answers_otherwise_than_it_was_trained_to_does_not_serve(
+    store: Store, publish_it: Callable[[Trained], BundleRef], trained: Trained
+) -> None:
+    other = fit_tabular(transfers(800, seed=8))
+
+    ref = publish_it(replace(trained, parts=other.parts))
+
+    with pytest.raises(ArtifactIncompatible, match="golden scores"):
+        proven_detector(open_bundle(store, ref))
+
+
+def test_a_model_of_another_type_does_not_serve(store: Store, publish_it: Callable[[Trained], BundleRef], trained: Trained) -> None:
+    """S4-07 warned; C-21."""
+    ref = publish_it(replace(trained, training={**trained.training, "model_type": "FlowAnomaly"}))
+
+    with pytest.raises(ArtifactIncompatible, match="Model type mismatch"):
+        proven_detector(open_bundle(store, ref))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda arrays, _: arrays.pop("range.low"), id="an array is gone"),
+        pytest.param(lambda arrays, _: arrays.update({"range.spread": np.zeros(3)}), id="a spread of 0"),
+        pytest.param(lambda arrays, _: arrays.update({"range.centre": np.zeros(4)}), id="another shape"),
+        pytest.param(lambda arrays, _: arrays.update({"range.low": arrays["range.high"] + 1}), id="least above greatest"),
+        pytest.param(lambda _, config: config.update(features=["a", "b"]), id="other features"),
+        pytest.param(lambda _, config: config.update(features=7), id="no features"),
+        pytest.param(lambda _, config: config.pop("surprise"), id="no scale"),
+    ],
+)
+def test_parts_that_cannot_be_are_refused(trained: Trained, spoil: Callable[[Any, Any], object]) -> None:
+    parts = decode_parts(encode_parts(trained.parts))
+    arrays, config = dict(parts.arrays), dict(parts.config)
+    spoil(arrays, config)
+
+    with pytest.raises(ArtifactIncompatible):
+        TabularDetector.from_parts(replace(parts, arrays=arrays, config=config))
+
+
+def test_the_last_one_made_champion_is_the_champion(
+    store: Store, publish_it: Callable[[Trained], BundleRef], trained: Trained, signer: Signer, acme: Tenant
+) -> None:
+    first, second = publish_it(trained), publish_it(trained)
+
+    for ref in (first, second):
+        make_champion(store, ref, signer=signer)
+
+    assert read_model_alias(store, acme, ModelName(trained.name), Alias.CHAMPION) == second

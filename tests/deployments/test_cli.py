@@ -54,6 +54,7 @@ VERBS = [
     ["layers", "enable"],
     ["layers", "reset"],
     ["layers", "test"],
+    ["replay"],
     ["retro"],
     ["retro", "findings"],
 ]

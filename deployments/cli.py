@@ -34,9 +34,20 @@ app.add_typer(train, name="train")
 app.add_typer(models, name="models")
 app.add_typer(layers, name="layers")
 app.add_typer(trust, name="trust")
+keys = typer.Typer(
+    help="Who may ask, in whose name and for what. A tenant is whoever a key says, never what a request says.", no_args_is_help=True
+)
+app.add_typer(keys, name="keys")
 retro = typer.Typer(help="What was scored while the ensemble was degraded, and scored again.", no_args_is_help=True)
 app.add_typer(retro, name="retro")
 app.command()(replay)
+
+
+class Auth(StrEnum):
+    """Who may ask."""
+
+    KEYS = "keys"
+    OFF = "off"
 
 
 class Output(StrEnum):
@@ -63,7 +74,10 @@ def serve(
     config: Annotated[Path, typer.Option(help="A Serve config file, as for `serve run`.")] = Path("serve_config.yaml"),
     host: Annotated[str | None, typer.Option(help="Address to listen on; the file's unless said otherwise.")] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port to listen on; the file's unless said otherwise.")] = None,
-    auth: Annotated[str, typer.Option(help="`off`: anybody on this machine may ask. Refused on any address but loopback.")] = "off",
+    auth: Annotated[
+        Auth | None,
+        typer.Option(help="`keys`, or `off`: anybody on this machine may ask, refused on any address but loopback."),
+    ] = None,
 ) -> None:
     """Start Ray, the layers and the ingress on this machine, until Ctrl-C."""
     from deployments.commands.serve import ServeRefused, serve_forever
@@ -351,6 +365,52 @@ def _switch(url: str, layer: str, switch: str) -> None:
 
     with _Refusals():
         switch_layer(url, layer, switch, out)
+
+
+@keys.command("create")
+def create_key(
+    *,
+    tenant: Annotated[str, typer.Option(help="In whose name the holder asks.")],
+    scope: Annotated[
+        list[str],
+        typer.Option(
+            metavar="SCOPE",
+            help="`score` asks for verdicts, `read` looks at models and jobs, `train` starts jobs, `manage` promotes, deletes and "
+            "switches; say it again for more than one.",
+        ),
+    ],
+    name: Annotated[str, typer.Option(help="What it is for, e.g. `collector berlin`; for people.")] = "",
+    expires_days: Annotated[float | None, typer.Option(min=0.001, max=36500, help="Days until it is refused; never without this.")] = None,
+) -> None:
+    """Make a key. It alone goes to standard output, once: `axon keys create --tenant acme --scope score > key.txt`.
+
+    Only its hash is kept. Give every program a key of its own with the least scopes it needs, so that one can be revoked alone.
+    To rotate a key, make a new one, hand it out, then revoke the old one. Send it as `Authorization: Bearer KEY`.
+    """
+    from deployments.commands.keys import create
+
+    with _Refusals():
+        create(tenant, scope, name, expires_days, out=out, err=err)
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """Every key: its id, whose it is, what for, and whether it is live, expired or revoked. Never the key or its hash."""
+    from deployments.commands.keys import show
+
+    with _Refusals():
+        show(out)
+
+
+@keys.command("revoke")
+def revoke_key(
+    key: Annotated[str, typer.Argument(metavar="ID", help="The 8 digits between the two `_` of a key; `axon keys list` shows them.")],
+) -> None:
+    """Take a key back, for good. A running service refuses it within seconds."""
+    from deployments.commands.keys import revoke
+
+    with _Refusals():
+        revoke(key, out)
 
 
 @retro.callback()

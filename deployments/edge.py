@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import HTTPExceptionHandler
 
 from deployments import wire
-from ensemble.errors import EventError
+from ensemble.errors import EventError, RateLimited
 
 __all__ = ["JSON", "REFUSALS", "answer_to", "as_json", "refuse"]
 
@@ -21,7 +21,12 @@ logger = logging.getLogger("ray.serve")
 JSON = "application/json"
 UNPROCESSABLE = 422
 LONGEST_REQUEST_ID = 128
-_STATUS_OF_CODE = {"MALFORMED_JSON": 400, "UNKNOWN_LAYER": 404, "BODY_TOO_LARGE": 413}  # every other mistake of the caller is 422
+_STATUS_OF_CODE = {
+    "MALFORMED_JSON": 400,
+    "UNKNOWN_LAYER": 404,
+    "BODY_TOO_LARGE": 413,
+    "RATE_LIMITED": 429,
+}  # every other mistake of the caller is 422
 _OF_STATUS = {
     404: ("NOT_FOUND", "there is no such route; GET / lists them"),
     405: ("METHOD_NOT_ALLOWED", "this route does not take that method"),
@@ -48,7 +53,10 @@ def _request_id(request: Request) -> str:
 async def _refuse_event(request: Request, error: Exception) -> Response:
     if not isinstance(error, EventError):
         raise error
-    return refuse(request, _STATUS_OF_CODE.get(error.code, UNPROCESSABLE), error.code, str(error), error.field)
+    response = refuse(request, _STATUS_OF_CODE.get(error.code, UNPROCESSABLE), error.code, str(error), error.field)
+    if isinstance(error, RateLimited):
+        response.headers["Retry-After"] = f"{error.retry_after_s:.0f}"
+    return response
 
 
 async def _refuse_route(request: Request, error: Exception) -> Response:

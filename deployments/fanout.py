@@ -22,6 +22,7 @@ from ensemble.events import EventBatch, Kind
 from ensemble.guard import BreakerState
 from ensemble.offers import ReleaseFusion
 from ensemble.rollout import RolloutState, RolloutView, compared
+from ensemble.shadow import Agreement, Shadow
 from ensemble.states import SlotState
 from ensemble.succession import Succession
 from ensemble.verdicts import LayerScores, LayerStatus, Verdicts
@@ -39,6 +40,9 @@ class FanOutObserver(CallObserver, Protocol):
 
     def rollout_changed(self, view: RolloutView) -> None:
         """A new release begins, goes a step on, is done or steps back."""
+
+    def shadowed(self, events: int, flips: Mapping[str, int]) -> None:
+        """A batch was scored by a challenger too; `flips` has the words that became others, as in `ensemble.shadow.Agreement`."""
 
 
 class Unobserved:
@@ -59,6 +63,9 @@ class Unobserved:
     def rollout_changed(self, view: RolloutView) -> None:
         """Nothing."""
 
+    def shadowed(self, events: int, flips: Mapping[str, int]) -> None:
+        """Nothing."""
+
 
 class FanOut:
     """Asks the layers, and fuses what came by one tenant's release.
@@ -67,7 +74,7 @@ class FanOut:
         asked: the layers, under their guards.
         tenant: whose pointer it follows; "" where it does not matter.
         fusion_settings: what the operator set of the fusion.
-        rollout: of a new release's way.
+        rollout: of a new release's way, and of a challenger's shadow.
         observer: who counts.
     """
 
@@ -80,6 +87,9 @@ class FanOut:
         rollout: RolloutSettings,
         observer: FanOutObserver | None = None,
     ) -> None:
+        self._shadow_share, self._shadows_in_flight = rollout.shadow_share, rollout.shadows_in_flight
+        self._challenger: tuple[ReleaseFusion, Shadow] | None = None
+        self._shadowing: set[asyncio.Task[None]] = set()
         self.asked, self._tenant = asked, tenant
         self._rules = {"min_coverage": fusion_settings.min_coverage, "posture_bound": fusion_settings.posture_bound}
         self._observer = observer or Unobserved()
@@ -97,6 +107,18 @@ class FanOut:
     def rollout(self) -> RolloutView | None:
         """The last new release's way, None before the first."""
         return self._succession.view
+
+    @property
+    def agreement(self) -> Agreement | None:
+        """How the challenger compares with the release that answers; None where none scores in shadow."""
+        return self._challenger[1].agreement if self._challenger else None
+
+    def challenge(self, challenger: ReleaseFusion | None) -> None:
+        """Let `challenger` score in shadow, or none. Said again, it changes nothing; beside another champion, counting begins anew."""
+        if challenger is None or challenger.name == self.release.name:
+            self._challenger = None
+        elif self.agreement is None or (self.agreement.challenger, self.agreement.champion) != (challenger.name, self.release.name):
+            self._challenger = challenger, Shadow(challenger.name, self.release.name, share=self._shadow_share)
 
     def serve(self, release: ReleaseFusion, *, at_once: bool) -> None:
         """Go over to `release`: at once, or step by step beside the living one. Said again, it changes nothing."""
@@ -128,6 +150,8 @@ class FanOut:
             comparing = asyncio.create_task(self._compare(batch, release.name, old, groups, max(took_s.values(), default=0.0)))
             self._comparing.add(comparing)
             comparing.add_done_callback(self._comparing.discard)
+        elif self._challenger is not None:
+            self._cast_shadow(batch, release, *self._challenger, groups)
         return groups
 
     async def _judged(
@@ -147,6 +171,20 @@ class FanOut:
         """Score a batch, that a new release has answered, by the old one too: beside the answer, and for nobody's wait."""
         old_groups, old_s = await self._judged(batch, old, explain=False, since=self.asked.clock())
         self._succession.learn(name, compared(new_groups, old_groups, new_s=new_s, old_s=max(old_s.values(), default=0.0)))
+
+    def _cast_shadow(
+        self, batch: EventBatch, release: ReleaseFusion, challenger: ReleaseFusion, shadow: Shadow, groups: Sequence[Verdicts]
+    ) -> None:
+        """Have a batch scored by the challenger too, if it is its turn and not too many of them are out."""
+        if release.name != shadow.champion or len(self._shadowing) >= self._shadows_in_flight or not shadow.takes(len(batch)):
+            return
+        shadowing = asyncio.create_task(self._learn_from_shadow(batch, challenger, shadow, groups))
+        self._shadowing.add(shadowing)
+        shadowing.add_done_callback(self._shadowing.discard)
+
+    async def _learn_from_shadow(self, batch: EventBatch, challenger: ReleaseFusion, shadow: Shadow, groups: Sequence[Verdicts]) -> None:
+        said, _ = await self._judged(batch, challenger, explain=False, since=self.asked.clock())
+        self._observer.shadowed(len(batch), shadow.learn(said, groups))
 
     def _lives(self, _: str) -> None:
         self._said = None  # the watch asks again, and says it

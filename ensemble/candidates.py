@@ -2,6 +2,7 @@
 
 The rungs, from the top: the tenant's release; the releases that were in use before it; the same of its parents, e.g. of its group and
 of the generic tenant. The pointer carries the digests of the earlier releases, so every rung is proven by a pointer.
+Beside them stands the challenger of the tenant in charge, if it has one: it serves in nobody's place and is only to be tried in shadow.
 A pointer that was seen once is remembered, for as long as the same keys are trusted: one that is torn later changes nothing, and an
 older one that comes back is refused; both are told.
 """
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ensemble.errors import ArtifactError, ArtifactMissing
+from ensemble.store.aliases import read_challenger
 from ensemble.store.layout import POINTER, Store
 from ensemble.store.names import ReleaseRef, Tenant
 from ensemble.store.pointer import Pointer, read_pointer
@@ -30,11 +32,13 @@ class Candidate:
         release: as it was published.
         sha256: of its file, 64 hexadecimal digits: no other release has it.
         is_wanted: whether it is the one that somebody wants now.
+        is_challenger: whether it is the one that is to be tried in shadow.
     """
 
     release: Release
     sha256: str
     is_wanted: bool
+    is_challenger: bool = False
 
     @property
     def name(self) -> str:
@@ -51,6 +55,7 @@ class Candidates:
         pointer: which pointer that is, `<tenant>#<serial>`, "" where none.
         at_once: the promoter wants the release to take all traffic at once.
         releases: those that could be read, the most wanted first.
+        challenger: the release that is to be tried in shadow; None where there is none, or none that could be read.
         trouble: what is wrong with the pointer, also where a remembered one stands in, or why the wanted release is not among them.
     """
 
@@ -59,6 +64,7 @@ class Candidates:
     at_once: bool
     releases: tuple[Candidate, ...]
     trouble: ArtifactError | None
+    challenger: Candidate | None = None
 
 
 class Releases(Protocol):
@@ -144,8 +150,9 @@ class Lineage:
         trouble = charge.trouble or (None if releases[0].is_wanted else troubles[0])
         if charge.pointer is None or charge.is_stand_in:
             return Candidates("", "", at_once=False, releases=releases, trouble=trouble)
-        pointer = charge.pointer
-        return Candidates(f"{charge.tenant}/{pointer.release}", f"{charge.tenant}#{pointer.serial}", pointer.at_once, releases, trouble)
+        pointer, tenant = charge.pointer, charge.tenant
+        challenger = _challenger(store, tenant)
+        return Candidates(f"{tenant}/{pointer.release}", f"{tenant}#{pointer.serial}", pointer.at_once, releases, trouble, challenger)
 
     def _pointer(self, store: Store, tenant: Tenant) -> _Found:
         """The tenant's pointer, and what is wrong with it; a broken one is replaced by what was seen before, or by the shipped one."""
@@ -179,6 +186,15 @@ class _Found:
     def names(self, ref: ReleaseRef) -> bool:
         """Whether `ref` is what somebody wants now."""
         return self.pointer is not None and not self.is_stand_in and ref == self.pointer.ref
+
+
+def _challenger(store: Store, tenant: Tenant) -> Candidate | None:
+    """The tenant's challenger. One that cannot be had is no trouble of what serves: whoever asks how it does finds it missing."""
+    try:
+        ref = read_challenger(store, tenant)
+        return Candidate(read_release(store, tenant, ref), ref.sha256, is_wanted=False, is_challenger=True) if ref else None
+    except ArtifactError:
+        return None
 
 
 def _shipped_pointer(store: Store, tenant: Tenant) -> Pointer | None:

@@ -461,7 +461,7 @@ def test_a_layer_that_hangs_costs_the_deadline_and_not_the_answer(open_door: Ope
 
     handle = FakeHandle(broken_slot("behavior"))
     handle.score, handle.state = FakeMethod(hang), FakeMethod(state_hangs)
-    door = open_door(handles={"behavior": handle}, overrides={"ingress": {"deadline_ms": 500}})
+    door = open_door(handles={"behavior": handle}, overrides={**PATIENT, "ingress": {"deadline_ms": 500}})
 
     body = scored(door, flow_events[0], headers={"x-request-timeout-seconds": "0"})
 
@@ -471,7 +471,7 @@ def test_a_layer_that_hangs_costs_the_deadline_and_not_the_answer(open_door: Ope
 
 
 def test_the_limits_are_those_of_the_settings(open_door: OpenDoor, process_events: list[Event]) -> None:
-    door = open_door(overrides={"ingress": {**PATIENT["ingress"], "max_events": 2, "max_body_bytes": 1000}})
+    door = open_door(overrides={**PATIENT, "ingress": {**PATIENT["ingress"], "max_events": 2, "max_body_bytes": 1000}})
 
     error_of(door.post("/v1/score/batch", {"events": process_events}), 422, "TOO_MANY_EVENTS", "events")
     error_of(door.post("/v1/score", b" " * 1001), 413, "BODY_TOO_LARGE")

@@ -145,6 +145,10 @@ IMPOSSIBLE = [
     ({"rollout": {"step_s": 60.0}}, "rollout"),
     ({"posture": {"expired_after_days": 0}}, "posture.expired_after_days"),
     ({"store": {"tenant": None}}, "store.tenant"),
+    ({"auth": {"mode": "on"}}, "auth.mode"),
+    ({"auth": {"mode": True}}, "auth.mode"),
+    ({"auth": {"requests_per_s": 0}}, "auth.requests_per_s"),
+    ({"auth": {"burst": 0.5}}, "auth.burst"),
     ({"layers": {"anomaly": {"min_replicas": 0}}}, "layers.anomaly.min_replicas"),
 ]
 

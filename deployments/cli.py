@@ -15,6 +15,7 @@ from rich.console import Console
 
 from deployments.commands.keys_verbs import keys
 from deployments.commands.mendable import refusals
+from deployments.commands.replay_verb import replay
 
 __all__ = ["main"]
 
@@ -38,6 +39,7 @@ app.add_typer(trust, name="trust")
 app.add_typer(keys, name="keys")
 retro = typer.Typer(help="What was scored while the ensemble was degraded, and scored again.", no_args_is_help=True)
 app.add_typer(retro, name="retro")
+app.command()(replay)
 
 
 class Auth(StrEnum):

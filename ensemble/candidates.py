@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from ensemble.errors import ArtifactError, ArtifactMissing
 from ensemble.store.aliases import read_challenger
@@ -20,14 +21,22 @@ from ensemble.store.pointer import Pointer, read_pointer
 from ensemble.store.release import Release, read_release
 from ensemble.store.signing import Trust
 
-__all__ = ["Candidate", "Candidates", "Lineage"]
+__all__ = ["Candidate", "Candidates", "Lineage", "OneRelease", "Releases"]
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A release that was read and proven, and whether it is the one that is wanted, or the challenger."""
+    """A release that was read and proven.
+
+    Attributes:
+        release: as it was published.
+        sha256: of its file, 64 hexadecimal digits: no other release has it.
+        is_wanted: whether it is the one that somebody wants now.
+        is_challenger: whether it is the one that is to be tried in shadow.
+    """
 
     release: Release
+    sha256: str
     is_wanted: bool
     is_challenger: bool = False
 
@@ -56,6 +65,47 @@ class Candidates:
     releases: tuple[Candidate, ...]
     trouble: ArtifactError | None
     challenger: Candidate | None = None
+
+
+class Releases(Protocol):
+    """Where the releases that may serve come from."""
+
+    @property
+    def open_store(self) -> Callable[[], Store]:
+        """The store as it is trusted now."""
+        ...
+
+    def look(self) -> Candidates:
+        """The releases that may serve now.
+
+        Raises:
+            ArtifactError: no release at all can be had.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OneRelease:
+    """This very release, whatever the pointers say: the one that an old verdict was made by.
+
+    Attributes:
+        open_store: the store as it is trusted now.
+        tenant: whose release.
+        ref: its number, and the digest of its file.
+    """
+
+    open_store: Callable[[], Store]
+    tenant: Tenant
+    ref: ReleaseRef
+
+    def look(self) -> Candidates:
+        """The release, and nothing in its place.
+
+        Raises:
+            ArtifactError: it is not there, has another digest, or nobody we trust signed it.
+        """
+        candidate = Candidate(read_release(self.open_store(), self.tenant, self.ref), self.ref.sha256, is_wanted=True)
+        return Candidates(candidate.name, "", at_once=True, releases=(candidate,), trouble=None)
 
 
 class Lineage:
@@ -89,7 +139,7 @@ class Lineage:
             troubles += [one.trouble] if one.trouble else []
             for ref in one.refs:
                 try:
-                    candidate = Candidate(read_release(store, tenant, ref), one is charge and one.names(ref))
+                    candidate = Candidate(read_release(store, tenant, ref), ref.sha256, is_wanted=one is charge and one.names(ref))
                 except ArtifactError as error:
                     troubles.append(error)
                 else:
@@ -142,7 +192,7 @@ def _challenger(store: Store, tenant: Tenant) -> Candidate | None:
     """The tenant's challenger. One that cannot be had is no trouble of what serves: whoever asks how it does finds it missing."""
     try:
         ref = read_challenger(store, tenant)
-        return Candidate(read_release(store, tenant, ref), is_wanted=False, is_challenger=True) if ref else None
+        return Candidate(read_release(store, tenant, ref), ref.sha256, is_wanted=False, is_challenger=True) if ref else None
     except ArtifactError:
         return None
 

@@ -22,6 +22,7 @@
     |  |- ArtifactInUse         something that serves needs it, so it is not removed
     |  `- QuotaExceeded         as many as this tenant may have
     |- TrainingError          the trainer's: the rows cannot teach what was asked
+    |- NotReplayable          the investigator's: an old verdict cannot be made once more here
     `- LayerError             the operator's: the layer abstains
        |- LayerTimeout          no answer within the deadline
        |- LayerOpen             its breaker is open: it was not asked
@@ -55,6 +56,7 @@ __all__ = [
     "LoadTimeout",
     "MalformedEvent",
     "MalformedJson",
+    "NotReplayable",
     "PointerMoved",
     "QuotaExceeded",
     "RateLimited",
@@ -330,6 +332,19 @@ class TrainingError(EnsembleError):
     """The rows given cannot teach what was asked."""
 
     code = "TRAINING_ERROR"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+class NotReplayable(EnsembleError):
+    """An old verdict cannot be made once more: it does not say by what it was made, or that is not here."""
+
+    code = "NOT_REPLAYABLE"
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ensemble.building import FEATURE_SCHEMAS, LAYERS, ModelBuilder, identity_of
-from ensemble.candidates import Candidate, Lineage
+from ensemble.candidates import Candidate, Releases
 from ensemble.errors import ArtifactError, ArtifactIncompatible, ArtifactMissing
 from ensemble.events import Kind
 from ensemble.states import HeldModel, HeldRelease, Loaded, LoadFailure, Trial, failure_of
@@ -38,7 +38,7 @@ class ReleaseLoader:
         neighbours: models of other tenants in this process: one of equal bundles is taken from there, once its files are proven.
     """
 
-    lineage: Lineage
+    lineage: Releases
     layer: str
     builder: ModelBuilder
     available_bytes: Callable[[], int] | None = None

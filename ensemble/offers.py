@@ -6,25 +6,33 @@ ensemble stays with, or goes back to, the last good one, rather than answer with
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from ensemble.building import LAYERS
-from ensemble.candidates import Candidate, Lineage
+from ensemble.candidates import Candidate, Releases
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactIncompatible
 from ensemble.events import Kind
 from ensemble.fusion import Fusion
 from ensemble.states import LoadFailure, SlotState, failure_of
+from ensemble.verdicts import LayerScores, Verdicts
 
 __all__ = ["FusionLoader", "Offer", "ReleaseFusion", "best_of", "is_whole"]
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseFusion:
-    """The fusion of a release; without one every verdict is indeterminate."""
+    """The fusion of a release; without one every verdict is indeterminate.
+
+    Attributes:
+        name: of the release, `<tenant>/<serial>`, "" for none.
+        fusions: kind of event -> how its layers are pooled.
+        sha256: of the release's file, "" for none.
+    """
 
     name: str = ""
     fusions: Mapping[Kind, Fusion] = field(default_factory=dict)
+    sha256: str = ""
 
     @property
     def tenant(self) -> str:
@@ -36,6 +44,11 @@ class ReleaseFusion:
         return self.fusions.get(kind) or Fusion.builtin(
             [layer for layer, plan in LAYERS.items() if plan.is_evidence and kind in plan.kinds]
         )
+
+    def fuse(self, kind: Kind, opinions: Sequence[LayerScores], *, min_coverage: float, posture_bound: float) -> tuple[Verdicts, ...]:
+        """The verdicts of a batch of `kind`, as of `Fusion.fuse_each`; each says which release made it."""
+        groups = self.of(kind).fuse_each(opinions, min_coverage=min_coverage, posture_bound=posture_bound)
+        return tuple(replace(group, release=self.name, release_sha256=self.sha256) for group in groups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +76,7 @@ class Offer:
 class FusionLoader:
     """Reads the fusions of the releases that may serve."""
 
-    lineage: Lineage
+    lineage: Releases
 
     def look(self) -> Offer:
         """What may be fused with now; a release whose fusion cannot be is passed over, and named in `trouble`.
@@ -107,7 +120,7 @@ def _fusion_of(candidate: Candidate) -> ReleaseFusion:
         fusions = {Kind(kind): Fusion.from_config(config) for kind, config in candidate.release.fusion.items()}
     except ValueError:
         raise ArtifactIncompatible("fusion", "a kind of event", "another") from None
-    return ReleaseFusion(candidate.name, fusions)
+    return ReleaseFusion(candidate.name, fusions, candidate.sha256)
 
 
 def _challenger_of(candidate: Candidate | None) -> ReleaseFusion | None:

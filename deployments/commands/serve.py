@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from deployments.draining import close_door
 from deployments.environment import is_loopback, prepare_environment
 from deployments.settings import Settings, read_settings
 
-__all__ = ["ServeRefused", "serve_forever"]
+__all__ = ["ServeRefused", "arguments_in", "serve_forever"]
 
 READY_WITHIN_S = 120.0
 STOP_WITHIN_S = 45.0
@@ -95,6 +95,15 @@ def serve_forever(config: Path, *, host: str | None, port: int | None, auth: str
         close_door(FINISH_WITHIN_S)
         serve.shutdown()  # type: ignore[no-untyped-call]  # Ray has no types for it
         ray.shutdown()
+
+
+def arguments_in(config: Path) -> Mapping[str, Any]:
+    """What a Serve config file lays over configs/default.yaml.
+
+    Raises:
+        ServeRefused: it cannot be used.
+    """
+    return _plan(config, None, None, None).args
 
 
 def _plan(config: Path, host: str | None, port: int | None, auth: str | None) -> _Plan:

@@ -25,6 +25,7 @@ from .conftest import PATIENT, Door, Event, FakeHandle, FakeMethod, OpenDoor, br
 TOLERANCE = 1e-6  # P15, DESIGN decision 12
 HEALTH_KEYS = {"status", "ml_status", "coverage", "models_loaded", "available_models", "providers"}
 VERDICT_KEYS = {"id", "score", "low", "high", "verdict", "severity", "coverage", "degraded", "status", "layers", "elapsed_ms"}
+MADE_BY_KEYS = {"release", "release_sha256", "input_sha256", "scored_at"}  # N-09: what a replay goes by
 TWENTY_MB = 20 * 1000 * 1000
 ROUTES = [
     ("GET", "/"),
@@ -83,7 +84,7 @@ def batch_of(door: Door, events: list[Any], **request: Any) -> dict[str, Any]:
 def test_a_flow_gets_one_score_of_three_live_layers(door: Door, flow_events: list[Event]) -> None:
     body = scored(door, flow_events[0])
 
-    assert body.keys() >= VERDICT_KEYS
+    assert body.keys() >= VERDICT_KEYS | MADE_BY_KEYS
     assert body["id"] == "f0"
     assert 0.0 <= body["low"] <= body["score"] <= body["high"] <= 1.0
     assert [(layer["layer"], layer["status"]) for layer in body["layers"]] == [(layer, "live") for layer in LAYERS]

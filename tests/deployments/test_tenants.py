@@ -85,7 +85,7 @@ def ask(door: Door, tenant: str, event: Event) -> dict[str, Any]:
 
 
 def judged(answer: dict[str, Any]) -> str:
-    return re.sub(r'"(elapsed_ms|version|status)": [^,}]*', "", json.dumps(answer))
+    return re.sub(r'"(elapsed_ms|scored_at|version|status)": [^,}]*', "", json.dumps(answer))
 
 
 def versions(answer: dict[str, Any]) -> dict[str, str]:

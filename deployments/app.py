@@ -72,15 +72,14 @@ class OpenDoor(Exception):
 
 
 def _refuse_an_open_door(settings: Settings) -> None:
-    """Keys are off on loopback only. Where no Serve runs yet, this process starts it, on Serve's own default: loopback."""
-    if settings.auth.mode != "off" or not ray.is_initialized():
+    """Keys are off only where Serve is known to listen on loopback. Serve's own default is another address once HAProxy is on."""
+    if settings.auth.mode != "off":
         return
-    client = _get_global_client(raise_if_no_controller_running=False)
+    client = _get_global_client(raise_if_no_controller_running=False) if ray.is_initialized() else None
     host = client.http_config.host if client else None
-    if host is not None and not is_loopback(host):
-        raise OpenDoor(
-            f"auth.mode is off and Serve listens on {host}: take `auth` out of the settings, and make keys with `axon keys create`"
-        )
+    if host is None or not is_loopback(host):
+        where = f"listens on {host}" if host else "does not run yet, so nobody knows where it will listen"
+        raise OpenDoor(f"auth.mode is off and Serve {where}: start it with `axon serve --auth off`, or make keys: axon keys create")
 
 
 def _share(gpus: float | str) -> float:

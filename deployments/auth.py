@@ -34,7 +34,7 @@ __all__ = ["Caller", "Gate", "GatedApp", "Keys", "Limits", "ScopedRoute", "allow
 
 UNAUTHORIZED, FORBIDDEN = "UNAUTHORIZED", "FORBIDDEN"
 NO_KEY = "this needs a key: Authorization: Bearer axon_...; `axon keys create` makes one"
-_CALLER = "axon.caller"
+_CALLER, _GATE = "axon.caller", "axon.gate"
 _AUTHORIZATION, _BEARER = b"authorization", b"bearer "
 LONGEST_TOKEN = 256  # bytes; a key is 57
 
@@ -110,7 +110,8 @@ def _guarded(endpoint: Callable[[Request], Awaitable[Response]], needs: Scope | 
 
     async def guarded(request: Request) -> Response:
         if not allows(request.scope, needs):
-            return refuse(request, 403, FORBIDDEN, f"this key may not do that: it needs the scope `{needs}`")
+            gate: Gate = request.scope[_GATE]
+            return gate.forbid(request.scope, needs)
         return await endpoint(request)
 
     return guarded
@@ -140,13 +141,19 @@ class Gate:
             scope[_CALLER] = self._anybody
             return None
         token = _token_of(scope["headers"])
-        key = self._keys.find(token)  # also asked where there is none: no answer comes sooner than another
+        key = self._keys.find(token)
         if key is None:
             return self._refused(scope, 401, UNAUTHORIZED, NO_KEY, {"WWW-Authenticate": "Bearer"})
         if wait_s := self._limits.take(key.tenant):
             return self._refused(scope, 429, RateLimited.code, str(RateLimited(wait_s)), {"Retry-After": str(int(wait_s))}, key)
         scope[_CALLER] = Caller(key.tenant, key.scopes, key.id)
         return None
+
+    def forbid(self, scope: AsgiScope, needs: Scope) -> Response:
+        """The answer to a caller whose key lacks a scope."""
+        caller = caller_of(scope)
+        self._count(FORBIDDEN, caller.key_id, caller.tenant)
+        return refuse(Request(scope), 403, FORBIDDEN, f"this key may not do that: it needs the scope `{needs}`")
 
     def charge(self, caller: Caller, events: int) -> None:
         """Count a batch of events, of which the gate has counted one.
@@ -168,7 +175,7 @@ class Gate:
 
     def _count(self, code: str, key_id: str, tenant: str) -> None:
         self._meter.count("axon_requests_refused_total", code=code)
-        suppressed = self._pace.again(("request_refused", code), tenant)
+        suppressed = self._pace.again(("request_refused", f"{code} {tenant}"))
         if suppressed is not None:
             say(logging.WARNING, "request_refused", {"code": code, "key": key_id, "tenant": str(tenant), "suppressed": suppressed})
 
@@ -189,6 +196,7 @@ class GatedApp(Starlette):
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Serve one connection or request, as ASGI says."""
+        scope[_GATE] = self._gate
         if scope["type"] == "http" and _path_inside(scope) not in self._public:
             refusal = self._gate.admit(scope)
             if refusal is not None:

@@ -8,19 +8,21 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from deployments.commands.keys_verbs import keys
 from deployments.commands.mendable import refusals
+from deployments.commands.models_verbs import models
 from deployments.commands.replay_verb import replay
+from deployments.terminal import TenantOption as Tenant
+from deployments.terminal import err, out
+from deployments.terminal import fail as _fail
 
 __all__ = ["main"]
 
 SERVICE = "http://127.0.0.1:8000"
-out, err = Console(), Console(stderr=True)
 app = typer.Typer(
     name="axon",
     help="One threat score from several detectors, and an honest word on how many of them looked.",
@@ -29,7 +31,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 train = typer.Typer(help="Train a model, write its card, publish it, and promote the release that holds it.", no_args_is_help=True)
-models = typer.Typer(help="What the store holds and what serves.", invoke_without_command=True)
 trust = typer.Typer(help="Who may publish models that this Axon loads.", no_args_is_help=True)
 layers = typer.Typer(help="The layers of a running service, and their switches.", invoke_without_command=True)
 app.add_typer(train, name="train")
@@ -56,7 +57,6 @@ class Output(StrEnum):
     JSONL = "jsonl"
 
 
-Tenant = Annotated[str | None, typer.Option(help="Whose models; the configured tenant unless said otherwise.")]
 Seed = Annotated[int, typer.Option(help="Of everything random: the same rows and seed give the same model.")]
 Into = Annotated[Path | None, typer.Option("--store", help="Folder to publish into instead of the state folder (var/).", file_okay=False)]
 Older = Annotated[Path, typer.Argument(help="Folder of an older engine's model files, and checksums.txt.")]
@@ -254,30 +254,6 @@ def train_posture(
         run(inventory, Sources(epss, kev, cvss, *days), trivy, Target(tenant, store, publish=publish, promote=promote), out)
 
 
-@models.callback()
-def list_models(context: typer.Context, tenant: Tenant = None) -> None:
-    """What the store holds and what serves; `axon models promote N` points to another release."""
-    if context.invoked_subcommand is None:
-        from deployments.commands.models import show_models
-
-        with refusals(err):
-            show_models(tenant, out)
-
-
-@models.command("promote")
-def promote_release(
-    release: Annotated[int, typer.Argument(min=1, help="Number of the release; an older one is a roll-back.")],
-    *,
-    tenant: Tenant = None,
-    at_once: Annotated[bool, typer.Option("--at-once", help="All traffic at once, not in measured steps.")] = False,
-) -> None:
-    """Point a tenant to one of its releases."""
-    from deployments.commands.models import promote_release as run
-
-    with refusals(err):
-        run(release, tenant, out, at_once=at_once)
-
-
 @trust.command("init")
 def trust_init(
     key: Annotated[
@@ -382,11 +358,6 @@ def retro_findings(
 
     with refusals(err):
         show_findings(as_jsonl=output is Output.JSONL, limit=limit, out=out, err=err)
-
-
-def _fail(sentence: str) -> NoReturn:
-    err.print(f"axon: {sentence}", highlight=False, markup=False)
-    raise typer.Exit(2)
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from typing import Any
 
 from ray import serve
+from ray.serve.exceptions import RayServeException
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,7 +23,10 @@ from starlette.types import Scope as AsgiScope
 from deployments import wire
 from deployments.asking import AskedLayers
 from deployments.auth import Caller, ScopedRoute, caller_of
+from deployments.bodies import Service
+from deployments.contract import secured
 from deployments.edge import JSON, REFUSALS, as_json
+from deployments.exposition import BothMeters, TextMeter, metrics_routes
 from deployments.fanout import FanOut
 from deployments.following import ReleaseFollower
 from deployments.gatekeeping import GateKeeper
@@ -31,9 +35,11 @@ from deployments.health import SystemView
 from deployments.keys import Scope
 from deployments.openapi import document
 from deployments.operating import OperatorRoutes
+from deployments.predicting import CLASSIFIER, ClassifyCall, Predictor, PredictRoutes
+from deployments.reading import docs_page
 from deployments.retro import Retro
 from deployments.settings import Settings
-from deployments.shortcut import ShortcutApp, read_body
+from deployments.shortcut import ShortcutApp, read_json
 from deployments.stores import TrustedStore
 from deployments.switches import Switches
 from deployments.telemetry import Meter, RayMeter
@@ -41,7 +47,7 @@ from deployments.tenancy import Tenancy
 from deployments.views import View, Views
 from deployments.watch import IngressTelemetry, Watch
 from ensemble.candidates import Lineage
-from ensemble.errors import EventError
+from ensemble.errors import EventError, MalformedEvent
 from ensemble.events import Kind
 from ensemble.offers import FusionLoader
 from ensemble.store.names import Tenant
@@ -49,6 +55,7 @@ from ensemble.store.names import Tenant
 __all__ = ["Ingress", "IngressApp"]
 
 SCORE = "/v1/score"
+_ANSWERS = {"true": True, "1": True, "false": False, "0": False}
 
 
 class IngressApp:
@@ -62,7 +69,8 @@ class IngressApp:
 
     def __init__(self, settings: Mapping[str, Any], handles: Mapping[str, Any], meter: Meter | None = None) -> None:
         self._settings = Settings.model_validate(settings)
-        meter = meter or RayMeter()
+        text = TextMeter(_replica())
+        meter = BothMeters(meter or RayMeter(), text)
         self._telemetry = IngressTelemetry(meter)
         self._asked = AskedLayers(
             calls={layer: _call_of(handle) for layer, handle in handles.items()},
@@ -94,7 +102,13 @@ class IngressApp:
             facts=self._facts,
             test_within_s=self._settings.controls.test_within_s,
         )
-        self._openapi = wire.encode(document(self._settings.ingress.max_events))
+        limits = self._settings.ingress
+        predictor = Predictor(_classify_of(handles), limits, meter)
+        self._predicting = PredictRoutes(predictor, self._views.of, self._keeper.gate, limits)
+        self._text = text.text
+        self._routes = self._all_routes()
+        needs = {(route.path, method.lower()): route.needs for route in self._routes for method in route.methods or ()}
+        self._openapi = wire.encode(secured(document(limits.max_events, limits.max_body_bytes), needs))
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """The ASGI application, made inside the replica: msgspec's decoders do not pickle."""
@@ -104,16 +118,22 @@ class IngressApp:
             needs=Scope.SCORE,
             limit=self._settings.ingress.max_body_bytes,
             gate=self._keeper.gate,
-            routes=[
-                ScopedRoute("/", self._describe, needs=Scope.READ),
-                ScopedRoute("/openapi.json", self._document, needs=None),
-                *self._operating.routes(),
-                ScopedRoute(SCORE, self._score_one, needs=Scope.SCORE, methods=["POST"]),
-                ScopedRoute("/v1/score/batch", self._score_batch, needs=Scope.SCORE, methods=["POST"]),
-            ],
+            routes=self._routes,
             lifespan=self._lifespan,
             exception_handlers=REFUSALS,
         )
+
+    def _all_routes(self) -> list[ScopedRoute]:
+        return [
+            ScopedRoute("/", self._describe, needs=Scope.READ),
+            ScopedRoute("/openapi.json", self._document, needs=None),
+            *docs_page("openapi.json", "Axon"),
+            *metrics_routes(self._text),
+            *self._operating.routes(),
+            ScopedRoute(SCORE, self._score_one, needs=Scope.SCORE, methods=["POST"]),
+            ScopedRoute("/v1/score/batch", self._score_batch, needs=Scope.SCORE, methods=["POST"]),
+            *self._predicting.routes(),
+        ]
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -187,17 +207,18 @@ class IngressApp:
 
     async def _body(self, request: Request) -> bytes:
         """Starlette's own limit answers in plain text, without a code."""
-        return await read_body(request.scope["headers"], request.receive, self._settings.ingress.max_body_bytes)
+        return await read_json(request.scope["headers"], request.receive, self._settings.ingress.max_body_bytes)
 
-    async def _describe(self, _: Request) -> Response:
-        body = {
+    async def _describe(self, request: Request) -> Response:
+        limits, view = self._settings.ingress, await self._see(caller_of(request.scope).tenant)
+        body: Service = {
             "service": "axon",
             "version": version("axon"),
             "about": "One threat score from several detectors, and an honest word on how many of them looked.",
-            "score": "POST /v1/score, POST /v1/score/batch",
-            "state": "GET /health, GET /ready, GET /v1/status, GET /v1/layers; GET /v2/health/live, GET /v2/health/ready",
-            "switches": "POST /v1/layers/{layer}/test, /v1/layers/{layer}/disable, /v1/layers/{layer}/enable, /v1/layers/{layer}/reset",
-            "contract": "GET /openapi.json",
+            "model_version": view.release,
+            "models": view.health()["available_models"],
+            "limits": {"max_events": limits.max_events, "max_body_bytes": limits.max_body_bytes, "deadline_ms": limits.deadline_ms},
+            "routes": [f"{method} {route.path}" for route in self._routes for method in sorted(route.methods or ()) if method != "HEAD"],
         }
         return as_json(body)
 
@@ -226,8 +247,27 @@ def _call_of(handle: Any) -> LayerCall:  # noqa: ANN401  # Serve's handle builds
     return handle.score.remote  # type: ignore[no-any-return]
 
 
+def _classify_of(handles: Mapping[str, Any]) -> ClassifyCall | None:
+    return handles[CLASSIFIER].classify.remote if CLASSIFIER in handles else None
+
+
+def _replica() -> str:
+    try:
+        return str(serve.get_replica_context().replica_tag)
+    except RayServeException:
+        return "local"  # without Serve there is one
+
+
 def _asks_to_explain(request: Request) -> bool:
-    return request.query_params.get("explain", "").lower() in {"true", "1"}
+    """What the query says; read strictly, for who misspells it would miss the explanation and not know why.
+
+    Raises:
+        MalformedEvent: it says something else.
+    """
+    asked = request.query_params.get("explain", "false").lower()
+    if asked not in _ANSWERS:
+        raise MalformedEvent("explain", "must be true or false")
+    return _ANSWERS[asked]
 
 
 def _row_error(event_id: str, error: EventError) -> wire.RowError:

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.auth import ScopedRoute, caller_of
+from deployments.bodies import KindTest, LayerList, LayerTest, Live, Ready, SwitchedLayer
 from deployments.edge import as_json, refuse
 from deployments.health import SystemView, meaning_of
 from deployments.incidents import say
@@ -75,12 +76,13 @@ class OperatorRoutes:
         return as_json((await self.see(None)).health())
 
     async def _live(self, _: Request) -> Response:
-        return as_json({"live": True})
+        body: Live = {"live": True}
+        return as_json(body)
 
     async def _ready(self, _: Request) -> Response:
         """Ready is not whole: with every layer down it still answers, and says what the answer is worth."""
-        is_ready = self.is_ready()
-        return as_json({"ready": is_ready}, 200 if is_ready else 503)
+        body: Ready = {"ready": self.is_ready()}
+        return as_json(body, 200 if body["ready"] else 503)
 
     async def _status(self, request: Request) -> Response:
         tenant = caller_of(request.scope).tenant
@@ -95,7 +97,8 @@ class OperatorRoutes:
         return as_json(body | dict(await self.facts(tenant)))
 
     async def _list(self, request: Request) -> Response:
-        return as_json({"layers": (await self.see(caller_of(request.scope).tenant)).listing()})
+        body: LayerList = {"layers": (await self.see(caller_of(request.scope).tenant)).listing()}
+        return as_json(body)
 
     async def _test(self, request: Request) -> Response:
         layer = self._named(request)
@@ -107,7 +110,7 @@ class OperatorRoutes:
         finally:
             self._testing.discard(layer)
 
-    async def _tested(self, layer: str) -> dict[str, Any]:
+    async def _tested(self, layer: str) -> LayerTest:
         started = time.monotonic()
         code = ""
         trials: Mapping[Any, Any] = {}
@@ -148,7 +151,9 @@ class OperatorRoutes:
             return refuse(request, 503, "CONTROLS_NOT_KEPT", hangs if isinstance(error, LoadTimeout) else unkept)
         held = layer in self.switches.always_disabled
         enabled = layer not in controls.disabled and not held
-        return as_json({"layer": layer, "enabled": enabled, "disabled_by_environment": held, "resets": controls.resets.get(layer, 0)})
+        resets = controls.resets.get(layer, 0)
+        body: SwitchedLayer = {"layer": layer, "enabled": enabled, "disabled_by_environment": held, "resets": resets}
+        return as_json(body)
 
     def _named(self, request: Request) -> str:
         """The layer that the path names.
@@ -162,7 +167,7 @@ class OperatorRoutes:
         return layer
 
 
-def _trial(trial: Any) -> dict[str, Any]:  # noqa: ANN401  # a `Trial` of ensemble.slot
+def _trial(trial: Any) -> KindTest:  # noqa: ANN401  # a `Trial` of ensemble.slot
     """What a client hears of a trial: its code and what that means; the sentence itself is in the log."""
     meaning = "" if trial.ok else meaning_of(trial.code)
     return {"ok": trial.ok, "version": trial.version, "code": trial.code, "message": meaning, "elapsed_ms": round(trial.elapsed_ms, 3)}

@@ -16,9 +16,9 @@ from starlette.types import Scope as AsgiScope
 from deployments.auth import GatedApp, allows
 from deployments.edge import JSON, answer_to
 from deployments.keys import Scope
-from ensemble.errors import BodyTooLarge, EventError, MalformedJson
+from ensemble.errors import BodyTooLarge, EventError, MalformedJson, UnsupportedMediaType
 
-__all__ = ["ShortcutApp", "read_body"]
+__all__ = ["ShortcutApp", "read_body", "read_json"]
 
 MOST_DIGITS = 18  # of a length; Python refuses to read a number of 5,000
 _JSON = JSON.encode()
@@ -54,7 +54,7 @@ class ShortcutApp(GatedApp):
             await super().inside(scope, receive, send)
             return
         try:
-            body = await self._answer(scope, await read_body(scope["headers"], receive, self._limit))
+            body = await self._answer(scope, await read_json(scope["headers"], receive, self._limit))
         except Exception as error:
             response = await answer_to(Request(scope, receive), error)
             await response(scope, receive, send)
@@ -64,6 +64,30 @@ class ShortcutApp(GatedApp):
         headers = [(b"content-length", b"%d" % len(body)), (b"content-type", _JSON)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+
+async def read_json(headers: Iterable[tuple[bytes, bytes]], receive: Receive, limit: int) -> bytes:
+    """The whole body of a route that reads JSON; a body that says of itself that it is something else, or packed, is not read.
+
+    One that says nothing is taken for JSON. Browsers send forms and text to other people's services unasked, but JSON only with their
+    leave; and a packed body could be of any size.
+
+    Raises:
+        UnsupportedMediaType: what `Content-Type` or `Content-Encoding` says is not JSON.
+        BodyTooLarge: more than `limit` bytes were announced, or came.
+        MalformedJson: the client left in the middle of it; nobody reads the answer.
+    """
+    for name, value in headers:
+        if name == b"content-type" and value != _JSON and not _is_json(value):
+            raise UnsupportedMediaType("Content-Type")
+        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            raise UnsupportedMediaType("Content-Encoding")
+    return await read_body(headers, receive, limit)
+
+
+def _is_json(content_type: bytes) -> bool:
+    media = content_type.split(b";", 1)[0].strip().lower()
+    return media in (b"", _JSON) or (media.startswith(b"application/") and media.endswith(b"+json"))
 
 
 async def read_body(headers: Iterable[tuple[bytes, bytes]], receive: Receive, limit: int) -> bytes:

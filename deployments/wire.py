@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from deployments.refusals import refusal_of
+from deployments.refusals import check_values, refusal_of
 from ensemble.digests import input_digests
 from ensemble.errors import EventError, FeatureMismatch, MalformedEvent, TooManyEvents
 from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch, ProcessEvent
@@ -31,6 +31,8 @@ __all__ = [
     "RowError",
     "Verdict",
     "answers",
+    "check_count",
+    "decoded",
     "encode",
     "kind_of",
     "least_of",
@@ -172,10 +174,11 @@ def parse_event(body: bytes) -> EventRequest:
         MalformedEvent: JSON, but not an event; `field` says where.
     """
     event: EventRequest
+    check_values(body, 1)
     try:
         event = _decode_event(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        event = _decoded(_decode_event, _without_half_pairs(body))
+        event = decoded(_decode_event, _without_half_pairs(body))
     return event
 
 
@@ -187,21 +190,28 @@ def parse_batch(body: bytes, *, limit: int) -> list[EventRequest | tuple[str, Ev
         MalformedEvent: no list of events.
         TooManyEvents: more than `limit`.
     """
+    check_values(body, limit)
     try:
         events: Sequence[EventRequest] = _decode_whole_batch(body).events  # the common case: all are well
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raw = _decoded(_decode_batch, _without_half_pairs(body)).events
-        _check_count(len(raw), limit)
+        raw = decoded(_decode_batch, _without_half_pairs(body)).events
+        check_count(len(raw), limit)
         return [_event_or_error(bytes(event)) for event in raw]
-    _check_count(len(events), limit)
+    check_count(len(events), limit)
     return list(events)
 
 
-def _check_count(count: int, limit: int) -> None:
+def check_count(count: int, limit: int, field: str = "events") -> None:
+    """Refuse an empty batch, and one of more than `limit`; `field` holds it.
+
+    Raises:
+        MalformedEvent: it is empty.
+        TooManyEvents: it has too many.
+    """
     if count == 0:
-        raise MalformedEvent("events", "is empty; send at least one event")
+        raise MalformedEvent(field, "is empty; send at least one event")
     if count > limit:
-        raise TooManyEvents(count, limit)
+        raise TooManyEvents(count, limit, field)
 
 
 def _event_or_error(raw: bytes) -> EventRequest | tuple[str, EventError]:
@@ -224,10 +234,20 @@ _PAIR_OR_HALF = re.compile(rb"(\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..)|\\u[dD][
 
 def _without_half_pairs(body: bytes) -> bytes:
     """Half a surrogate pair, which is how JSON writes a name that is not UTF-8, as the replacement character: refusing is an evasion."""
-    return _PAIR_OR_HALF.sub(lambda found: found[1] or b"\\ufffd", body)
+    mended = bytearray(body)  # in place, for both are six bytes: a piece for each half would take sixteen times the body
+    for found in _PAIR_OR_HALF.finditer(body):
+        if found[1] is None:
+            mended[found.start() : found.end()] = b"\\ufffd"
+    return bytes(mended)
 
 
-def _decoded(decode: Callable[[bytes], Any], body: bytes) -> Any:  # noqa: ANN401  # what the decoder was made for
+def decoded(decode: Callable[[bytes], Any], body: bytes) -> Any:  # noqa: ANN401  # what the decoder was made for
+    """What `decode` makes of a body.
+
+    Raises:
+        MalformedJson: not JSON, or not UTF-8.
+        MalformedEvent: JSON, but nothing that the decoder was made for; `field` says where.
+    """
     try:
         return decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

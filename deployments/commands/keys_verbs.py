@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from deployments import terminal
 from deployments.commands.mendable import refusals
 
 __all__ = ["keys"]
 
-out, err = Console(), Console(stderr=True)
 keys = typer.Typer(
     help="Who may ask, in whose name and for what. A tenant is whoever a key says, never what a request says.", no_args_is_help=True
 )
@@ -39,8 +38,8 @@ def create_key(
     """
     from deployments.commands.keys import create
 
-    with refusals(err):
-        create(tenant, scope, name, expires_days, out=out, err=err)
+    with refusals(terminal.err):
+        create(tenant, scope, name, expires_days, out=terminal.out, err=terminal.err)
 
 
 @keys.command("list")
@@ -48,8 +47,8 @@ def list_keys() -> None:
     """Every key: its id, whose it is, what for, and whether it is live, expired or revoked. Never the key or its hash."""
     from deployments.commands.keys import show
 
-    with refusals(err):
-        show(out)
+    with refusals(terminal.err):
+        show(terminal.out)
 
 
 @keys.command("revoke")
@@ -59,5 +58,5 @@ def revoke_key(
     """Take a key back, for good. A running service refuses it within seconds."""
     from deployments.commands.keys import revoke
 
-    with refusals(err):
-        revoke(key, out)
+    with refusals(terminal.err):
+        revoke(key, terminal.out)

@@ -18,10 +18,11 @@ from deployments.ingress import IngressApp
 from deployments.settings import ROOT, Settings, read_settings
 from deployments.telemetry import METRICS, Instrument
 from deployments.trust import read_trust_file
-from ensemble.building import LAYERS, ModelBuilder
+from ensemble.building import LAYERS, LayerPlan, ModelBuilder
 from ensemble.candidates import Lineage
+from ensemble.classifying import Classification, classify
 from ensemble.errors import ArtifactMissing
-from ensemble.events import EventBatch, Kind
+from ensemble.events import EventBatch, FlowBatch, Kind
 from ensemble.inprocess import Ensemble
 from ensemble.loading import ReleaseLoader
 from ensemble.slot import LayerSlot
@@ -29,6 +30,8 @@ from ensemble.states import HeldRelease, Loaded, SlotState, Trial
 from ensemble.store.layout import Store
 from ensemble.training.flow_table import FlowTable
 from ensemble.verdicts import LayerScores
+
+from .fake_classifier import FakeClassifier, FakeReleases, classifier_slot
 
 Event = dict[str, Any]
 PATIENT = {
@@ -122,10 +125,14 @@ class FakeHandle:
         async def score(batch: EventBatch, release: str, explain: bool) -> LayerScores:  # noqa: FBT001  # as the deployment
             return slot.score(batch, release, explain=explain)
 
+        async def classify_flows(batch: FlowBatch, release: str, model_name: str) -> Classification:
+            return classify(slot, batch, release, model_name)
+
         async def state(wanted: int) -> tuple[SlotState, str]:
             return slot.state(wanted), "cpu"
 
         self.score, self.state, self.test = FakeMethod(score), FakeMethod(state), FakeMethod(test)
+        self.classify = FakeMethod(classify_flows)
 
 
 class Asked:
@@ -183,6 +190,7 @@ class Door:
 
 
 OpenDoor = Callable[..., Door]
+OpenClassifier = Callable[..., Door]
 
 
 @pytest.fixture(autouse=True)
@@ -292,6 +300,35 @@ def open_door(slots: Mapping[str, LayerSlot], own_state: Path, meter: RecordingM
 def door(open_door: OpenDoor) -> Door:
     """The ingress with every layer live."""
     return open_door()
+
+
+@pytest.fixture
+def classifier_is_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FOR NOW."""
+    if "classifier" not in LAYERS:
+        monkeypatch.setitem(LAYERS, "classifier", LayerPlan({Kind.FLOW: ("classifier-flow",)}, fallback_score=0.0))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def classifier() -> FakeClassifier:
+    return FakeClassifier()
+
+
+@pytest.fixture
+def open_classifier(classifier_is_a_layer: None, open_door: OpenDoor, classifier: FakeClassifier) -> OpenClassifier:
+    """`open_classifier(source=..., call=...)`: the ingress with a classifier, loaded unless said otherwise."""
+    del classifier_is_a_layer
+
+    def make(*, source: FakeReleases | None = None, call: Callable[..., Awaitable[Any]] | None = None, overrides: Any = PATIENT) -> Door:
+        slot = classifier_slot(source or FakeReleases(classifier))
+        handle = FakeHandle(slot)
+        if call is not None:
+            handle.classify = FakeMethod(call)
+        door = open_door(handles={"classifier": handle}, overrides=overrides)
+        slot.find(door.get("/v1/status").json()["release"])  # as the follower asks the layers for it
+        return door
+
+    return make
 
 
 @pytest.fixture(scope="session")

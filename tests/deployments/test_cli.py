@@ -16,7 +16,7 @@ from ray import serve as ray_serve
 from rich.console import Console
 from typer.testing import CliRunner
 
-from deployments import cli
+from deployments import cli, terminal
 from deployments.commands.local import own_store
 from deployments.settings import ROOT
 from ensemble.candidates import Lineage
@@ -43,7 +43,19 @@ VERBS = [
     ["train", "processes"],
     ["train", "posture"],
     ["models"],
+    ["models", "info"],
+    ["models", "versions"],
     ["models", "promote"],
+    ["models", "rollback"],
+    ["models", "challenger"],
+    ["models", "alias"],
+    ["models", "delete"],
+    ["models", "delete-release"],
+    ["models", "retention"],
+    ["models", "export"],
+    ["models", "import"],
+    ["models", "quarantine"],
+    ["models", "audit"],
     ["trust"],
     ["trust", "init"],
     ["trust", "show"],
@@ -56,14 +68,16 @@ VERBS = [
     ["layers", "test"],
     ["retro"],
     ["retro", "findings"],
+    ["replay"],
 ]
 
 
 @pytest.fixture
 def axon(monkeypatch: pytest.MonkeyPatch) -> Axon:
     """`axon("score", "flows.csv", "--local")`, on a wide terminal without colours."""
-    monkeypatch.setattr(cli, "out", Console(width=250))
-    monkeypatch.setattr(cli, "err", Console(width=250, stderr=True))
+    for page in (cli, terminal):
+        monkeypatch.setattr(page, "out", Console(width=250))
+        monkeypatch.setattr(page, "err", Console(width=250, stderr=True))
     monkeypatch.setenv("COLUMNS", "250")
     monkeypatch.setenv("TERM", "dumb")
     runner = CliRunner()

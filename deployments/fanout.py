@@ -1,7 +1,7 @@
 """One batch, every layer, one deadline: the opinions that came are fused, the others are named as silent.
 
-The deadline is spent from the moment the oldest event of the batch came in, and lives here: Ray's own timeout can be switched off
-by a header of the client. A layer that is late is a missing layer, never a late answer.
+A fan-out is one tenant's, or that of all who live on the same models: its release, that release's way in, and its thresholds. The
+layers behind it are everybody's (`deployments.asking`).
 """
 
 from __future__ import annotations
@@ -9,30 +9,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
 
-from deployments.guarding import CallObserver, GuardedLayer, LayerCall, Pending
+from deployments.asking import AskedLayers
+from deployments.guarding import CallObserver
 from deployments.health import SystemView, see_system
 from deployments.incidents import say
-from deployments.settings import FusionSettings, GuardSettings, RolloutSettings
-from ensemble.building import LAYERS
+from deployments.settings import FusionSettings, RolloutSettings
 from ensemble.events import EventBatch, Kind
-from ensemble.guard import BreakerState, Deadline
+from ensemble.guard import BreakerState
 from ensemble.offers import ReleaseFusion
 from ensemble.rollout import RolloutState, RolloutView, compared
+from ensemble.shadow import Agreement, Shadow
 from ensemble.states import SlotState
 from ensemble.succession import Succession
 from ensemble.verdicts import LayerScores, LayerStatus, Verdicts
 
-__all__ = ["BreakerView", "FanOut", "FanOutObserver", "LayerCall", "Unobserved"]
+__all__ = ["FanOut", "FanOutObserver", "Unobserved"]
 
-StateCall = Callable[[str], Awaitable[tuple[SlotState, str]]]
-LEAST_SHARE_OF_DEADLINE = 0.1  # what a batch keeps although its events waited: promise P18 allows the deadline + 10 %
 VIEW_KEPT_S = 1.0  # /health is asked by every probe of every node: layers are asked once a second at most
-NOT_OF_THIS_KIND = "has no opinion on events of this kind"
-SWITCHED_OFF = "an operator switched it off"
 
 
 class FanOutObserver(CallObserver, Protocol):
@@ -43,6 +40,9 @@ class FanOutObserver(CallObserver, Protocol):
 
     def rollout_changed(self, view: RolloutView) -> None:
         """A new release begins, goes a step on, is done or steps back."""
+
+    def shadowed(self, events: int, flips: Mapping[str, int]) -> None:
+        """A batch was scored by a challenger too; `flips` has the words that became others, as in `ensemble.shadow.Agreement`."""
 
 
 class Unobserved:
@@ -63,54 +63,40 @@ class Unobserved:
     def rollout_changed(self, view: RolloutView) -> None:
         """Nothing."""
 
-
-@dataclass(frozen=True, slots=True)
-class BreakerView:
-    """A layer's breaker as its operators see it: where it stands, and since when it is closed or is not (seconds since 1970)."""
-
-    state: BreakerState
-    since: float
+    def shadowed(self, events: int, flips: Mapping[str, int]) -> None:
+        """Nothing."""
 
 
 class FanOut:
-    """Asks every layer at once, each under its guard, and fuses what came.
+    """Asks the layers, and fuses what came by one tenant's release.
 
     Args:
-        calls: layer -> its scoring call.
-        states: layer -> its state call.
-        deadline_s: seconds an event has from its arrival to its opinions.
+        asked: the layers, under their guards.
+        tenant: whose pointer it follows; "" where it does not matter.
         fusion_settings: what the operator set of the fusion.
-        guard: of the guards.
-        rollout: of a new release's way.
+        rollout: of a new release's way, and of a challenger's shadow.
         observer: who counts.
-        clock: seconds that only rise; the one of `since`.
     """
 
     def __init__(
         self,
+        asked: AskedLayers,
         *,
-        calls: Mapping[str, LayerCall],
-        states: Mapping[str, StateCall],
-        deadline_s: float,
+        tenant: str = "",
         fusion_settings: FusionSettings,
-        guard: GuardSettings,
         rollout: RolloutSettings,
         observer: FanOutObserver | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._states, self._deadline_s, self._clock = states, deadline_s, clock
+        self._shadow_share, self._shadows_in_flight = rollout.shadow_share, rollout.shadows_in_flight
+        self._challenger: tuple[ReleaseFusion, Shadow] | None = None
+        self._shadowing: set[asyncio.Task[None]] = set()
+        self.asked, self._tenant = asked, tenant
         self._rules = {"min_coverage": fusion_settings.min_coverage, "posture_bound": fusion_settings.posture_bound}
         self._observer = observer or Unobserved()
-        self._layers = {
-            layer: GuardedLayer(layer, call, guard, deadline_s=deadline_s, clock=clock, observer=self._observer)
-            for layer, call in calls.items()
-        }
-        self._succession = Succession(rollout.rules(), clock=clock, on_living=self._lives, on_rollout=self._rollout_changed)
+        self._succession = Succession(rollout.rules(), clock=asked.clock, on_living=self._lives, on_rollout=self._rollout_changed)
         self._comparing: set[asyncio.Task[None]] = set()
         self._said: tuple[float, dict[str, tuple[SlotState, str]]] | None = None
         self._viewing = asyncio.Lock()
-        self.disabled: frozenset[str] = frozenset()
-        """Layers that are not asked, because an operator switched them off; set whole."""
 
     @property
     def release(self) -> ReleaseFusion:
@@ -123,20 +109,16 @@ class FanOut:
         return self._succession.view
 
     @property
-    def layers(self) -> set[str]:
-        """Names of the layers that are asked."""
-        return set(self._layers)
+    def agreement(self) -> Agreement | None:
+        """How the challenger compares with the release that answers; None where none scores in shadow."""
+        return self._challenger[1].agreement if self._challenger else None
 
-    @property
-    def breakers(self) -> Mapping[str, BreakerView]:
-        """Layer -> how its breaker stands."""
-        behind_s = time.time() - self._clock()  # durations are the guard's, the date is the reader's
-        found = {layer: guarded.breaker for layer, guarded in self._layers.items()}
-        return {layer: BreakerView(breaker.state, behind_s + breaker.since) for layer, breaker in found.items()}
-
-    def reset(self, layer: str) -> None:
-        """Close a layer's breaker: it is asked again at once."""
-        self._layers[layer].breaker.reset()
+    def challenge(self, challenger: ReleaseFusion | None) -> None:
+        """Let `challenger` score in shadow, or none. Said again, it changes nothing; beside another champion, counting begins anew."""
+        if challenger is None or challenger.name == self.release.name:
+            self._challenger = None
+        elif self.agreement is None or (self.agreement.challenger, self.agreement.champion) != (challenger.name, self.release.name):
+            self._challenger = challenger, Shadow(challenger.name, self.release.name, share=self._shadow_share)
 
     def serve(self, release: ReleaseFusion, *, at_once: bool) -> None:
         """Go over to `release`: at once, or step by step beside the living one. Said again, it changes nothing."""
@@ -168,42 +150,41 @@ class FanOut:
             comparing = asyncio.create_task(self._compare(batch, release.name, old, groups, max(took_s.values(), default=0.0)))
             self._comparing.add(comparing)
             comparing.add_done_callback(self._comparing.discard)
+        elif self._challenger is not None:
+            self._cast_shadow(batch, release, *self._challenger, groups)
         return groups
 
     async def _judged(
         self, batch: EventBatch, release: ReleaseFusion, *, explain: bool, since: float
     ) -> tuple[tuple[Verdicts, ...], Mapping[str, float]]:
         """Verdicts by one release, and how long each layer took."""
-        deadline = Deadline(since, self._deadline_s, LEAST_SHARE_OF_DEADLINE * self._deadline_s)
-        asked = {layer: self._ask(layer, guarded, batch, release.name, explain=explain) for layer, guarded in self._layers.items()}
-        out = {layer: one for layer, one in asked.items() if isinstance(one, Pending)}
-        waited_for = [pending.call for pending in out.values() if not pending.ticket.is_trial]
-        try:
-            if waited_for:
-                await asyncio.wait(waited_for, timeout=deadline.left_s(self._clock()))
-        except asyncio.CancelledError:  # a client that left must not leave its calls behind
-            for layer, pending in out.items():
-                self._layers[layer].give_up(pending, excused_s=0.0)
-            raise
-        common_s = _common_delay_s(out.values())
-        opinions = [
-            self._layers[layer].opinion(one, excused_s=common_s) if isinstance(one, Pending) else one for layer, one in asked.items()
-        ]
-        groups = release.of(batch.kind).fuse_each(opinions, **self._rules)
-        return groups, {layer: pending.took_s for layer, pending in out.items() if pending.took_s}
+        opinions, took_s = await self.asked.opinions(batch, release.name, explain=explain, since=since)
+        if self._stands_in(release):
+            opinions = [_as_last_good(opinion) for opinion in opinions]
+        return release.fuse(batch.kind, opinions, **self._rules), took_s
 
-    def _ask(self, layer: str, guarded: GuardedLayer, batch: EventBatch, release: str, *, explain: bool) -> Pending | LayerScores:
-        """A call that is out, or the abstention of a layer that is not asked."""
-        if batch.kind not in LAYERS[layer].kinds:
-            return LayerScores.silent(layer, LayerStatus.NOT_APPLICABLE, len(batch), NOT_OF_THIS_KIND)
-        if layer in self.disabled:
-            return LayerScores.silent(layer, LayerStatus.DISABLED, len(batch), SWITCHED_OFF, score=LAYERS[layer].fallback_score)
-        return guarded.ask(batch, release, explain=explain)
+    def _stands_in(self, release: ReleaseFusion) -> bool:
+        """Whether it is a parent's, in the place of the tenant's own."""
+        return bool(self._tenant and release.name) and release.tenant != self._tenant
 
     async def _compare(self, batch: EventBatch, name: str, old: ReleaseFusion, new_groups: Sequence[Verdicts], new_s: float) -> None:
         """Score a batch, that a new release has answered, by the old one too: beside the answer, and for nobody's wait."""
-        old_groups, old_s = await self._judged(batch, old, explain=False, since=self._clock())
+        old_groups, old_s = await self._judged(batch, old, explain=False, since=self.asked.clock())
         self._succession.learn(name, compared(new_groups, old_groups, new_s=new_s, old_s=max(old_s.values(), default=0.0)))
+
+    def _cast_shadow(
+        self, batch: EventBatch, release: ReleaseFusion, challenger: ReleaseFusion, shadow: Shadow, groups: Sequence[Verdicts]
+    ) -> None:
+        """Have a batch scored by the challenger too, if it is its turn and not too many of them are out."""
+        if release.name != shadow.champion or len(self._shadowing) >= self._shadows_in_flight or not shadow.takes(len(batch)):
+            return
+        shadowing = asyncio.create_task(self._learn_from_shadow(batch, challenger, shadow, groups))
+        self._shadowing.add(shadowing)
+        shadowing.add_done_callback(self._shadowing.discard)
+
+    async def _learn_from_shadow(self, batch: EventBatch, challenger: ReleaseFusion, shadow: Shadow, groups: Sequence[Verdicts]) -> None:
+        said, _ = await self._judged(batch, challenger, explain=False, since=self.asked.clock())
+        self._observer.shadowed(len(batch), shadow.learn(said, groups))
 
     def _lives(self, _: str) -> None:
         self._said = None  # the watch asks again, and says it
@@ -218,35 +199,17 @@ class FanOut:
         """The whole ensemble's state, at most a second old."""
         async with self._viewing:  # a crowd of probes asks the layers once
             if self._said is None or time.monotonic() - self._said[0] >= VIEW_KEPT_S:
-                self._said = (time.monotonic(), await self.ask_states(self.release.name))
+                self._said = (time.monotonic(), await self.asked.ask_states(self.release.name))
             said = self._said[1]
         # the switches and the breakers as they are now: what an operator does shows at once
-        return see_system(list(self._states), said, self.release, disabled=self.disabled, breakers=self.breakers, rollout=self.rollout)
+        asked = self.asked
+        return see_system(list(asked.names), said, self.release, disabled=asked.disabled, breakers=asked.breakers, rollout=self.rollout)
 
     async def coverage_of(self, kind: Kind) -> float:
         """The coverage that an event of `kind` would have now, in [0, 1]."""
         return (await self.system()).coverage_by_kind[kind]
 
-    async def ask_states(self, wanted: str) -> dict[str, tuple[SlotState, str]]:
-        """What the layers that answered in time say of themselves; each looks for release `wanted` if it has it not."""
-        asked = {layer: asyncio.ensure_future(_awaited(call, wanted)) for layer, call in self._states.items()}
-        try:
-            await asyncio.wait(asked.values(), timeout=self._deadline_s)
-            answered = {layer: call for layer, call in asked.items() if call.done() and not call.cancelled()}
-            return {layer: call.result() for layer, call in answered.items() if call.exception() is None}
-        finally:
-            for call in asked.values():  # also those of a probe that left
-                call.cancel()
 
-
-def _common_delay_s(out: Collection[Pending]) -> float:
-    """What even the fastest layer of a batch took: a busy ingress or machine, not a sick layer; 0 where there is nothing to compare.
-
-    Or an ingress that is busy for half a deadline would find all its layers slow, and switch them all off.
-    """
-    took_s = [pending.took_s for pending in out if pending.call.done()]
-    return min(took_s) if len(out) > 1 and took_s else 0.0
-
-
-async def _awaited(call: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:  # noqa: ANN401  # a response of Serve is awaitable, but no coroutine
-    return await call(*arguments)
+def _as_last_good(opinion: LayerScores) -> LayerScores:
+    """An opinion by the models of a parent: proven, and not those that the tenant wants."""
+    return replace(opinion, status=LayerStatus.LAST_GOOD) if opinion.status is LayerStatus.LIVE else opinion

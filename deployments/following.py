@@ -56,7 +56,7 @@ class ReleaseFollower:
         self._fan_out, self._fusions, self._retreats = fan_out, fusions, retreats
         self._following: asyncio.Task[None] | None = None
         self._decided = ("", "")  # pointer and release that were decided last
-        self._known: dict[str, SlotState] = {}  # layer -> what it said last
+        self._known: dict[str, dict[str, SlotState]] = {}  # layer -> tenant -> what its slot of that tenant said last
         self._has_told_unkept = False
         self._offer: Offer | None = None
         self._trouble: LoadFailure | None = None
@@ -77,11 +77,18 @@ class ReleaseFollower:
             "trouble": {"code": trouble.code, "cause": trouble.cause, "meaning": meaning_of(trouble.code)} if trouble else None,
         }
 
-    async def start(self) -> None:
-        """Look once, so that the first request finds a fusion, and follow from then on."""
+    async def start(self, *, waits: bool = True) -> None:
+        """Follow from now on; `waits` for the first look, so that the first request finds a fusion."""
         self._following = asyncio.create_task(self._follow())
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._has_looked.wait(), FIRST_LOOK_WITHIN_S)
+        if waits:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._has_looked.wait(), FIRST_LOOK_WITHIN_S)
+
+    async def stop(self) -> None:
+        """Follow no longer."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
 
     async def _follow(self) -> None:
         while True:
@@ -105,14 +112,24 @@ class ReleaseFollower:
             self._fan_out.retreat(offer.wanted, self._retreats.controls.retreated.get(_id_of(offer), "it stepped back here"))
             offer = replace(offer, releases=tuple(one for one in offer.releases if one.name != offer.wanted) or offer.releases)
         best, said = await self._best(offer)
+        await self._follow_challenger(offer.challenger)
         if (_id_of(offer), best.name) == self._decided:
             return
         if _id_of(offer) != self._decided[0]:
             self._fan_out.forgive(best.name)
         self._decided = (_id_of(offer), best.name)
         is_stand_in = best.name != offer.wanted  # what stands in for another is known already
-        has_gap = not is_whole(self._fan_out.release.name, said)  # holding back what closes it would be chosen blindness
-        self._fan_out.serve(best, at_once=offer.at_once or is_stand_in or has_gap)
+        living = self._fan_out.release
+        has_gap = not is_whole(living.name, said)  # holding back what closes it would be chosen blindness
+        self._fan_out.serve(best, at_once=offer.at_once or is_stand_in or has_gap or living.tenant != best.tenant)
+
+    async def _follow_challenger(self, challenger: ReleaseFusion | None) -> None:
+        """Have the challenger tried in shadow once every layer has it; to ask for it makes them load it."""
+        if challenger is None:
+            self._fan_out.challenge(None)
+            return
+        said = await self._ask(challenger.name)
+        self._fan_out.challenge(challenger if self._have_tried(challenger.name, said) else None)
 
     def _tell(self, trouble: LoadFailure | None) -> None:
         """Say what is wrong with pointer, release or fusion, once and on change."""
@@ -153,14 +170,24 @@ class ReleaseFollower:
         return best_of(offer, said), said
 
     async def _ask(self, release: str) -> dict[str, SlotState]:
-        """How the layers that are asked at all stand; one that does not answer now stands as it did. Who has not `release` looks for it."""
-        for layer, (state, _) in (await self._fan_out.ask_states(release)).items():
-            self._known[layer] = state
-        return {layer: state for layer, state in self._known.items() if layer not in self._fan_out.disabled}
+        """How the layers that are asked at all stand; one that does not answer now stands as it did. Who has not `release` looks for it.
+
+        A layer keeps each tenant's releases in a slot of their own: what it said of a parent's is added to what it says of this one's.
+        """
+        tenant = release.partition("/")[0]
+        for layer, (state, _) in (await self._fan_out.asked.ask_states(release)).items():
+            self._known.setdefault(layer, {})[tenant] = state
+        return {
+            layer: replace(
+                next(reversed(slots.values())), holds={name: kinds for one in slots.values() for name, kinds in one.holds.items()}
+            )
+            for layer, slots in self._known.items()
+            if layer not in self._fan_out.asked.disabled
+        }
 
     def _have_tried(self, release: str, said: Mapping[str, SlotState]) -> bool:
         """Whether every layer that is asked has loaded what it could of `release`."""
-        asked = self._fan_out.layers - self._fan_out.disabled
+        asked = set(self._fan_out.asked.names) - self._fan_out.asked.disabled
         return said.keys() == asked and all(release in state.holds for state in said.values())
 
 

@@ -103,6 +103,7 @@ class LayerTelemetry:
     Args:
         layer: whose slot.
         meter: where it is counted.
+        tenant: whose models they are, where they are not the generic ones.
         clock: seconds that only rise; paces the summaries.
         new_id: makes an incident's id.
     """
@@ -112,10 +113,12 @@ class LayerTelemetry:
         layer: str,
         meter: Meter,
         *,
+        tenant: str = "",
         clock: Callable[[], float] = time.monotonic,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex[:12],
     ) -> None:
         self._layer, self._meter, self._clock, self._new_id = layer, meter, clock, new_id
+        self._whose = {"tenant": tenant} if tenant else {}
         self._words = _words_of(layer)
         self._loads: dict[str, _Trouble] = {}  # kind of event -> the load that fails
         self._others = Pace(clock)  # what else lasts
@@ -228,7 +231,7 @@ class LayerTelemetry:
         return self._loads[kind].incident
 
     def _say(self, level: int, event: str, kind: str, fields: Mapping[str, Any], phrase: str = "") -> None:
-        say(level, event, {"layer": self._layer, **({"kind": kind} if kind else {}), **fields}, phrase)
+        say(level, event, {"layer": self._layer, **self._whose, **({"kind": kind} if kind else {}), **fields}, phrase)
 
 
 def say(level: int, event: str, fields: Mapping[str, Any], phrase: str = "") -> None:

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from deployments.incidents import LayerTelemetry
+from deployments.kept_slot import KeptTenantSlot
 from deployments.memory import available_bytes
 from deployments.routing import routing_stats
 from deployments.settings import Settings
-from deployments.stores import lineage_of
+from deployments.stores import TrustedStore
 from deployments.telemetry import RayMeter
+from deployments.tenancy import Tenancy
 from ensemble.building import LAYERS, ModelBuilder
-from ensemble.errors import ArtifactError, LoadTimeout
-from ensemble.events import EventBatch, Kind
-from ensemble.keeping import Keeper
+from ensemble.candidates import Lineage
+from ensemble.classifying import Classification, classify
+from ensemble.events import EventBatch, FlowBatch, Kind
 from ensemble.loading import ReleaseLoader
+from ensemble.shelf import SlotShelf
 from ensemble.slot import LayerSlot
 from ensemble.states import SlotState, Trial
-from ensemble.store.controls import Controls, read_controls
+from ensemble.store.names import Tenant
 from ensemble.verdicts import LayerScores
 
 __all__ = ["LayerDeployment"]
-
-LOOK_EVERY_S = 2.0  # RELIABILITY F1: at pointer and files
-LOAD_WITHIN_S = 10.0  # RELIABILITY F13: a hanging disk costs a load, not the replica
 
 
 class LayerDeployment:
@@ -39,25 +40,32 @@ class LayerDeployment:
 
     def __init__(self, layer: str, settings: Mapping[str, Any], gpus: float) -> None:
         self._settings = Settings.model_validate(settings)
-        self._layer, self._device = layer, _device(gpus)
-        builder = ModelBuilder(self._device, self._settings.posture.stale_after_days, self._settings.posture.expired_after_days)
-        loader = ReleaseLoader(lineage_of(self._settings), layer, builder, available_bytes)
-        plan = LAYERS[layer]
-        self._telemetry = LayerTelemetry(layer, RayMeter())
-        self._slot = LayerSlot(layer, [*plan.kinds], loader, fallback_score=plan.fallback_score, tell=self._telemetry)
-        self._controls: Controls | None = None
+        self._layer, self._device, self._meter = layer, _device(gpus), RayMeter()
+        self._telemetry = LayerTelemetry(layer, self._meter)
+        posture = self._settings.posture
+        self._builder = ModelBuilder(self._device, posture.stale_after_days, posture.expired_after_days)
+        self._tenancy = Tenancy(self._settings)
         self._trial: asyncio.Task[Mapping[Kind, Trial]] | None = None
-        self._keeper = Keeper(layer, self._look, self._give_up, every_s=LOOK_EVERY_S, limit_s=LOAD_WITHIN_S)
-        self._slot.wake = self._keeper.wake
-        self._keeper.start()  # loads beside: a constructor that raises or waits would take the whole application down
+        generic = self._tenancy.generic
+        self.shelf = SlotShelf(
+            self._keep,
+            home=self._tenancy.charge(generic),  # a look for a name; what it is worth is found out beside
+            pinned=self._tenancy.lineage(generic),
+            most=self._settings.store.tenants_at_once,
+        )
+        self.shelf.of(self.shelf.home)  # loads beside: a constructor that raises or waits would take the whole application down
 
     async def score(self, batch: EventBatch, release: str, explain: bool) -> LayerScores:  # noqa: FBT001  # Serve passes arguments through
         """This layer's opinion of a batch, by the models of `release`."""
-        return self._slot.score(batch, release, explain=explain)
+        return self.shelf.of_release(release).score(batch, release, explain=explain)
+
+    async def classify(self, batch: FlowBatch, release: str, model_name: str) -> Classification:
+        """What one named model of `release` says of a batch; the classifier's layer alone is asked this."""
+        return classify(self.shelf.of_release(release), batch, release, model_name)
 
     async def state(self, wanted: str) -> tuple[SlotState, str]:
         """How the slot stands with release `wanted`, and the device it computes on; makes the slot look for a release it has not."""
-        return self._slot.state(wanted), self._device
+        return self.shelf.of_release(wanted).state(wanted), self._device
 
     async def test(self) -> Mapping[Kind, Trial]:
         """Load the wanted release from scratch, beside what serves, and say how it went (S1-05); changes nothing.
@@ -65,32 +73,44 @@ class LayerDeployment:
         One at a time, for it takes memory: who asks meanwhile, also through another ingress, hears how the same one went.
         """
         if self._trial is None or self._trial.done():
-            self._trial = asyncio.create_task(asyncio.to_thread(self._slot.trial))
+            self._trial = asyncio.create_task(asyncio.to_thread(self.shelf.of(self.shelf.home).slot.trial))
         return await asyncio.shield(self._trial)
+
+    async def load(self, tenant: str) -> SlotState:
+        """Look at a tenant's pointer and files now, whatever is remembered of earlier failures, and say how it stands (S4-13)."""
+        return await asyncio.to_thread(self._load, Tenant(tenant))
 
     async def check_health(self) -> None:
         """Raises where a restart would help, and only there; that it is answered at all shows that the loop turns."""
-        self._slot.raise_if_broken()
+        for kept in self.shelf:
+            kept.slot.raise_if_broken()
 
     async def record_routing_stats(self) -> dict[str, float]:
         """What the router wants to know of this replica; Serve asks every second or so."""
-        return routing_stats(self._slot.state())
+        states = {kept.tenant: kept.slot.state() for kept in self.shelf}
+        return routing_stats(states[self.shelf.home], states)
 
-    def _look(self) -> None:
-        """Apply what operators switched, then load what is new or missing."""
-        try:
-            controls = read_controls(self._settings.state)
-        except ArtifactError:  # the ingress says so; the switches of before hold
-            controls = self._controls or Controls()
-        if self._controls is not None and self._layer in controls.resets_since(self._controls):
-            self._slot.reset()
-        self._controls = controls
-        self._slot.is_disabled = self._layer in controls.disabled.union(self._settings.controls.disabled)
-        self._slot.look()
-        self._telemetry.looked(self._slot.state())
+    def _keep(self, tenant: str) -> KeptTenantSlot:
+        plan = LAYERS[self._layer]
+        lineage = Lineage(TrustedStore(self._settings), [tenant])  # a parent's releases are in the parent's slot
+        loader = ReleaseLoader(lineage, self._layer, self._builder, available_bytes, neighbours=self.shelf.models)
+        is_generic = tenant in self._tenancy.lineage(self._tenancy.generic)
+        telemetry = self._telemetry if is_generic else LayerTelemetry(self._layer, self._meter, tenant=tenant)
+        slot = LayerSlot(self._layer, [*plan.kinds], loader, fallback_score=plan.fallback_score, tell=telemetry)
+        return KeptTenantSlot(tenant, self._layer, slot, self._settings, self._looked)
 
-    def _give_up(self) -> None:
-        self._slot.give_up(LoadTimeout(f"the models of layer {self._layer}", LOAD_WITHIN_S))
+    def _looked(self) -> None:
+        """The gauges: whether the generic tenant's files are there, and the size of everybody's models."""
+        home = next((kept.slot.state() for kept in self.shelf if kept.tenant == self.shelf.home), None)
+        if home is not None:
+            sizes = {id(model.model): model.size_bytes for model in self.shelf.models()}
+            self._telemetry.looked(replace(home, size_bytes=sum(sizes.values())))
+
+    def _load(self, tenant: Tenant) -> SlotState:
+        kept = self.shelf.of(self._tenancy.charge(tenant))
+        kept.slot.reset()
+        kept.look()
+        return kept.slot.state()
 
 
 def _device(gpus: float) -> str:

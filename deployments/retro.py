@@ -38,7 +38,7 @@ from ensemble.verdicts import VerdictWord
 
 __all__ = ["Retro", "RetroCounts"]
 
-Rescore = Callable[[Kind, Sequence[wire.EventRequest]], Awaitable[Sequence[wire.Verdict | EventError]]]
+Rescore = Callable[[str, Kind, Sequence[wire.EventRequest]], Awaitable[Sequence[wire.Verdict | EventError]]]
 T = TypeVar("T")
 
 FLUSH_EVERY_S = 0.5  # what a sudden death of the process may cost
@@ -107,7 +107,7 @@ class Retro:
     Args:
         settings: limits.
         root: folder of the spool and of the findings.
-        rescore: scores events of one kind, in order, without offering them here again.
+        rescore: scores a tenant's events of one kind, in order, without offering them here again.
         coverage_of: the coverage that an event of a kind would have now.
         is_busy: whether callers wait for answers.
         now: seconds since 1970.
@@ -134,7 +134,7 @@ class Retro:
         self._journal = Findings(root, limit_bytes=settings.max_findings_mb << 20)
         self._disk = ThreadPoolExecutor(1, "retro")  # one thread: the spool knows no other, and a hanging disk hangs only this one
         self._counts, self._kinds = self._spool.counts, self._spool.kinds  # as of the last time the disk was touched
-        self._buffer: list[tuple[float, wire.EventRequest, wire.Verdict]] = []
+        self._buffer: list[tuple[float, str, wire.EventRequest, wire.Verdict]] = []
         self._buffered_bytes = self._unbuffered = self._rescored = self._found = 0
         self._trouble = self._told = ""
         self._pauses: dict[Kind, _Pause] = {}
@@ -167,30 +167,31 @@ class Retro:
             oldest_age_s=0.0 if spool.since is None else max(0.0, self._now() - spool.since),
         )
 
-    def offer(self, events: Sequence[wire.EventRequest], answers: Sequence[wire.Verdict | EventError]) -> None:
+    def offer(self, tenants: Sequence[str], events: Sequence[wire.EventRequest], answers: Sequence[wire.Verdict | EventError]) -> None:
         """Keep those events that only a part of the ensemble saw; costs the caller no disk and no wait.
 
         Args:
+            tenants: whose each of the events is.
             events: as they came, n of them.
             answers: theirs, in order.
         """
         if not self._is_enabled:
             return
         degraded = [
-            (event, answer)
-            for event, answer in zip(events, answers, strict=True)
+            (tenant, event, answer)
+            for tenant, event, answer in zip(tenants, events, answers, strict=True)
             if isinstance(answer, wire.Verdict) and answer.coverage < 1.0
         ]
         if not degraded:
             return
         now = self._now()
-        for event, answer in degraded:
+        for tenant, event, answer in degraded:
             size = _size_of(event)
             if self._buffered_bytes + size > BUFFER_BYTES:
                 self._unbuffered += 1
                 continue
             self._buffered_bytes += size
-            self._buffer.append((now - answer.elapsed_ms / 1000.0, event, answer))
+            self._buffer.append((now - answer.elapsed_ms / 1000.0, tenant, event, answer))
 
     async def flush(self) -> None:
         """Write the buffer to the spool."""
@@ -213,7 +214,7 @@ class Retro:
         if reading is None:
             return False
         kind = Kind(reading.segment.kind)
-        answers = await self._rescore(kind, [event for _, event in events]) if events else ()
+        answers = await self._rescored_of(kind, events)
         self._rescored += len(answers)
         outcome = self._judged(events, answers)
         unreadable = len(reading.events) - len(events) + outcome.refused
@@ -221,6 +222,14 @@ class Retro:
         is_better = is_done and (outcome.is_better or unreadable + reading.unreadable > 0)
         self._pace(kind, coverage[kind], is_better=is_better)
         return is_better
+
+    async def _rescored_of(self, kind: Kind, events: Sequence[tuple[Spooled, wire.EventRequest]]) -> Sequence[wire.Verdict | EventError]:
+        """The answers of now, in order: each tenant's events by that tenant's models."""
+        answers: dict[int, wire.Verdict | EventError] = {}
+        for tenant in dict.fromkeys(waiting.tenant for waiting, _ in events):
+            places = [place for place, (waiting, _) in enumerate(events) if waiting.tenant == tenant]
+            answers |= zip(places, await self._rescore(tenant, kind, [events[place][1] for place in places]), strict=True)
+        return [answers[place] for place in range(len(events))]
 
     async def _write_for_ever(self) -> None:
         rounds = 0
@@ -285,7 +294,7 @@ class Retro:
                 say(logging.INFO, "retro_disk_recovered", {})
         return result
 
-    def _write(self, waiting: Sequence[tuple[float, wire.EventRequest, wire.Verdict]]) -> None:
+    def _write(self, waiting: Sequence[tuple[float, str, wire.EventRequest, wire.Verdict]]) -> None:
         for start in range(0, len(waiting), EVENTS_A_WRITE):
             self._spool.append(_spooled(*one) for one in waiting[start : start + EVENTS_A_WRITE])
 
@@ -337,6 +346,7 @@ class Retro:
     def _finding(self, waiting: Spooled, event: wire.EventRequest, answer: wire.Verdict) -> Finding:
         return Finding(
             id=event.id,
+            tenant=waiting.tenant,
             kind=waiting.kind,
             host=event.host,
             digest=waiting.digest,
@@ -366,10 +376,10 @@ def _size_of(event: wire.EventRequest) -> int:
     return _PROCESS_BYTES + len(event.name) + len(event.parent) + len(event.command_line) + len(event.user) + len(event.host)
 
 
-def _spooled(at: float, event: wire.EventRequest, answer: wire.Verdict) -> Spooled:
+def _spooled(at: float, tenant: str, event: wire.EventRequest, answer: wire.Verdict) -> Spooled:
     text = _encode(event)
     digest = hashlib.sha256(text).hexdigest()
-    return Spooled(at=at, digest=digest, kind=wire.kind_of(event), was=_was(answer), event=msgspec.Raw(text))
+    return Spooled(at=at, tenant=str(tenant), digest=digest, kind=wire.kind_of(event), was=_was(answer), event=msgspec.Raw(text))
 
 
 def _was(answer: wire.Verdict) -> Was:

@@ -1,4 +1,4 @@
-"""The store of this machine as it is trusted now, and the tenant's lineage in it.
+"""The store of this machine as it is trusted now.
 
 The trust list is read again when its file changes: a key that is added heals what was refused for it, one that is taken away is gone, both
 without a restart. A list that cannot be read changes nothing, as with everything else that breaks while it serves.
@@ -14,11 +14,10 @@ from pydantic import ValidationError
 from deployments.incidents import say
 from deployments.settings import Settings
 from deployments.trust import read_trust
-from ensemble.candidates import Lineage
 from ensemble.store.layout import Store
 from ensemble.store.signing import Trust
 
-__all__ = ["TrustedStore", "lineage_of"]
+__all__ = ["TrustedStore"]
 
 
 class TrustedStore:
@@ -26,18 +25,19 @@ class TrustedStore:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._trust, self._seen = Trust({}, frozenset()), object()
+        self._known: tuple[Hashable, Trust] = (None, Trust({}, frozenset()))  # replaced whole: several threads look
 
     def __call__(self) -> Store:
         """The store, with the trust list as it lies on the disk now."""
         seen = self._look()
-        if seen != self._seen:
-            self._seen = seen
+        known, trust = self._known
+        if seen != known:
             try:
-                self._trust = read_trust(self._settings)
+                trust = read_trust(self._settings)
             except ValidationError as refused:
                 say(logging.ERROR, "trust_list_refused", {"mistakes": [error["msg"] for error in refused.errors()]})
-        return Store(self._settings.state, self._settings.shipped, self._trust)
+            self._known = seen, trust
+        return Store(self._settings.state, self._settings.shipped, trust)
 
     def _look(self) -> Hashable:
         try:
@@ -45,8 +45,3 @@ class TrustedStore:
         except OSError as error:
             return error.errno
         return found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns
-
-
-def lineage_of(settings: Settings) -> Lineage:
-    """The configured tenant and its parents: whose releases may serve, the first that can be had."""
-    return Lineage(TrustedStore(settings), [settings.store.tenant, *settings.store.parents])

@@ -74,6 +74,13 @@ class IngressTelemetry:
         self._meter.count("axon_rollout_changes_total", state=str(view.state))
         self._meter.level("axon_rollout_share", float(view.share))
 
+    def shadowed(self, events: int, flips: Mapping[str, int]) -> None:
+        """Count what a challenger scored in shadow."""
+        self._meter.count("axon_challenger_events_total", events)
+        for words, count in flips.items():
+            champion, _, challenger = words.partition(">")
+            self._meter.count("axon_challenger_flips_total", count, champion=champion, challenger=challenger)
+
     def retro_seen(self, counts: Any) -> None:  # noqa: ANN401  # the counts of the spool, as totals since this process began
         """Record what became of the events of degraded times."""
         now = {

@@ -7,7 +7,11 @@
     |  |- FeatureMismatch       features missing, extra, or not finite; named
     |  |- TooManyEvents         more events than one batch may carry
     |  |- BodyTooLarge          more bytes than one request may carry
-    |  `- UnknownLayer          a layer that this ensemble does not have
+    |  |- RateLimited           more than the tenant may ask for in a second
+    |  |- UnsupportedMediaType  a body that says it is no JSON, or is packed
+    |  |- UnknownLayer          a layer that this ensemble does not have
+    |  |- UnknownModel          a model name that the classifier does not know
+    |  `- ModelNotLoaded        a model that it knows, and has not got
     |- ArtifactError          the publisher's: the layer falls back
     |  |- ArtifactMissing       a pointer, manifest or file is not there
     |  |- ArtifactCorrupt       the bytes are not the bytes that were published
@@ -21,9 +25,12 @@
     |  |- ArtifactInUse         something that serves needs it, so it is not removed
     |  `- QuotaExceeded         as many as this tenant may have
     |- TrainingError          the trainer's: the rows cannot teach what was asked
+    |- NotReplayable          the investigator's: an old verdict cannot be made once more here
     `- LayerError             the operator's: the layer abstains
        |- LayerTimeout          no answer within the deadline
        |- LayerOpen             its breaker is open: it was not asked
+       |- LayerDisabled         an operator switched it off: it was not asked
+       |- LayerWarmingUp        its models are being loaded
        |- LayerOverloaded       as many calls as it may have are out: it was not asked
        `- LayerCrashed          the layer's process died or raised
 
@@ -47,18 +54,25 @@ __all__ = [
     "FeatureMismatch",
     "InsufficientMemory",
     "LayerCrashed",
+    "LayerDisabled",
     "LayerError",
     "LayerOpen",
     "LayerOverloaded",
     "LayerTimeout",
+    "LayerWarmingUp",
     "LoadTimeout",
     "MalformedEvent",
     "MalformedJson",
+    "ModelNotLoaded",
+    "NotReplayable",
     "PointerMoved",
     "QuotaExceeded",
+    "RateLimited",
     "TooManyEvents",
     "TrainingError",
     "UnknownLayer",
+    "UnknownModel",
+    "UnsupportedMediaType",
     "VersionExists",
 ]
 
@@ -120,13 +134,12 @@ class TooManyEvents(EventError):
 
     code = "TOO_MANY_EVENTS"
 
-    def __init__(self, count: int, limit: int) -> None:
-        super().__init__(count, limit)
-        self.count, self.limit = count, limit
-        self.field = "events"
+    def __init__(self, count: int, limit: int, field: str = "events") -> None:
+        super().__init__(count, limit, field)
+        self.count, self.limit, self.field = count, limit, field
 
     def __str__(self) -> str:
-        return f"events: {self.count:,} in one batch, the limit is {self.limit:,}"
+        return f"{self.field}: {self.count:,} in one batch, the limit is {self.limit:,}"
 
 
 class BodyTooLarge(EventError):
@@ -142,6 +155,32 @@ class BodyTooLarge(EventError):
         return f"the body is larger than {self.limit_bytes:,} bytes"
 
 
+class RateLimited(EventError):
+    """The tenant has asked for more than it may in a second; ask again after the time that the answer names."""
+
+    code = "RATE_LIMITED"
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__(retry_after_s)
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return f"this tenant asks for more than it may; ask again after {self.retry_after_s:.0f} s"
+
+
+class UnsupportedMediaType(EventError):
+    """The body says that it is no JSON, or that it is packed; neither is read."""
+
+    code = "UNSUPPORTED_MEDIA_TYPE"
+
+    def __init__(self, header: str) -> None:
+        super().__init__(header)
+        self.header = header
+
+    def __str__(self) -> str:
+        return f"{self.header}: this route reads application/json, not packed"
+
+
 class UnknownLayer(EventError):
     """The ensemble has no layer of that name."""
 
@@ -153,6 +192,32 @@ class UnknownLayer(EventError):
 
     def __str__(self) -> str:
         return f"there is no such layer; there are: {self.known}"
+
+
+class UnknownModel(EventError):
+    """The classifier knows no model of that name."""
+
+    code = "UNKNOWN_MODEL"
+
+    def __init__(self, known: str) -> None:
+        super().__init__(known)
+        self.known, self.field = known, "model_name"
+
+    def __str__(self) -> str:
+        return f"model_name: there is no such model; there are: {self.known}"
+
+
+class ModelNotLoaded(EventError):
+    """A model that the classifier knows, and has not got here; the message says why."""
+
+    code = "MODEL_NOT_LOADED"
+
+    def __init__(self, model: str, reason: str) -> None:
+        super().__init__(model, reason)
+        self.model, self.reason, self.field = model, reason, "model_name"
+
+    def __str__(self) -> str:
+        return f"model_name: {self.model} is not loaded: {self.reason}"
 
 
 class ArtifactError(EnsembleError):
@@ -324,6 +389,19 @@ class TrainingError(EnsembleError):
         return self.problem
 
 
+class NotReplayable(EnsembleError):
+    """An old verdict cannot be made once more: it does not say by what it was made, or that is not here."""
+
+    code = "NOT_REPLAYABLE"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return self.problem
+
+
 class LayerError(EnsembleError):
     """A layer could not give its opinion; it abstains."""
 
@@ -347,6 +425,18 @@ class LayerOpen(LayerError):
     """Its breaker is open: it failed too often lately and was not asked."""
 
     code = "LAYER_OPEN"
+
+
+class LayerDisabled(LayerError):
+    """An operator switched it off."""
+
+    code = "LAYER_DISABLED"
+
+
+class LayerWarmingUp(LayerError):
+    """Its models are being loaded; seconds."""
+
+    code = "LAYER_WARMING_UP"
 
 
 class LayerOverloaded(LayerError):

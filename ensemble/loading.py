@@ -7,11 +7,11 @@ Where the wanted release is not whole, the next one that may serve is loaded too
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ensemble.building import FEATURE_SCHEMAS, LAYERS, ModelBuilder, identity_of
-from ensemble.candidates import Candidate, Lineage
+from ensemble.candidates import Candidate, Releases
 from ensemble.errors import ArtifactError, ArtifactIncompatible, ArtifactMissing
 from ensemble.events import Kind
 from ensemble.states import HeldModel, HeldRelease, Loaded, LoadFailure, Trial, failure_of
@@ -35,13 +35,15 @@ class ReleaseLoader:
         builder: builds them.
         available_bytes: memory that a load may use; None does not ask.
         clock: seconds that only rise; times a trial.
+        neighbours: models of other tenants in this process: one of equal bundles is taken from there, once its files are proven.
     """
 
-    lineage: Lineage
+    lineage: Releases
     layer: str
     builder: ModelBuilder
     available_bytes: Callable[[], int] | None = None
     clock: Callable[[], float] = time.monotonic
+    neighbours: Callable[[], Iterable[HeldModel]] = tuple
 
     def fingerprint(self) -> Hashable:
         """Pointer, releases, trust, and how this layer's files lie on the disk; no payload is read."""
@@ -50,9 +52,10 @@ class ReleaseLoader:
             found = self.lineage.look()
         except ArtifactError as error:
             return error.code, str(error), _trusted(store)
-        refs = {ref for candidate in found.releases for ref in candidate.release.bundles.values() if ref.model in self._names}
+        candidates = (*found.releases, *([found.challenger] if found.challenger else []))
+        refs = {ref for candidate in candidates for ref in candidate.release.bundles.values() if ref.model in self._names}
         files = tuple(files_as_they_lie(store, ref) for ref in sorted(refs, key=str))
-        return found.wanted, found.pointer, tuple(one.name for one in found.releases), str(found.trouble), _trusted(store), files
+        return found.wanted, found.pointer, tuple(one.name for one in candidates), str(found.trouble), _trusted(store), files
 
     def load(self, held: Sequence[HeldRelease], requested: frozenset[str]) -> Loaded:
         """What serves now; models that are held are kept, and only their files proven again.
@@ -61,7 +64,8 @@ class ReleaseLoader:
             ArtifactError: no release at all can be had.
         """
         found = self.lineage.look()
-        known = {model.bundles: model for release in held for model in release.models.values()}
+        lent = {model.bundles: replace(model, status=LayerStatus.LAST_GOOD) for model in self.neighbours()}
+        known = lent | {model.bundles: model for release in held for model in release.models.values()}
         keep = requested | {release.name for release in held}
         releases: list[HeldRelease] = []
         trouble = {} if found.trouble is None else dict.fromkeys(LAYERS[self.layer].kinds, failure_of(found.trouble))
@@ -72,6 +76,8 @@ class ReleaseLoader:
             releases.append(release)
             if candidate.is_wanted:
                 trouble |= wrong
+        if found.challenger is not None and found.challenger.name in keep and found.challenger.name not in {one.name for one in releases}:
+            releases.append(self._load_release(found.challenger, known)[0])
         return Loaded(found.wanted, tuple(releases), trouble)
 
     def trial(self) -> Mapping[Kind, Trial]:

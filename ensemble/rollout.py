@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ensemble.portion import Portion
 from ensemble.verdicts import LayerStatus, Verdicts, VerdictWord, by_row
 
 __all__ = ["Comparison", "Rollout", "RolloutRules", "RolloutState", "RolloutView", "compared"]
@@ -122,7 +123,8 @@ class Rollout:
         self._rules, self._clock = rules, clock
         self._state, self._reason = RolloutState.STEPPING, ""
         self._events = self._flips = self._asked = self._silent_new = self._silent_old = self._batches = self._slower = 0
-        self._step, self._credit, self._taken, self._seen_in_step = -1, 0.0, 0, 0
+        self._step, self._taken, self._seen_in_step = -1, 0, 0
+        self._portion = Portion(0.0)
         self._begin_step(clock())
 
     @property
@@ -141,10 +143,9 @@ class Rollout:
         """Whether the new release answers the next batch, of `events`. The choice follows the share, without chance."""
         if self.state is not RolloutState.STEPPING:
             return self._state is RolloutState.DONE
-        self._credit = min(self._credit + self._rules.shares[self._step] * events, float(events))
-        if self._credit <= 0.0 or self._is_over_rate():
+        if not self._portion.takes(events) or self._is_over_rate():
             return False
-        self._credit -= events
+        self._portion.took(events)
         self._taken += events
         return True
 
@@ -205,7 +206,8 @@ class Rollout:
             return
         self._step += 1
         self._began_at = at
-        self._credit, self._taken, self._seen_in_step = 0.0, 0, 0
+        self._portion = Portion(self._rules.shares[self._step])
+        self._taken, self._seen_in_step = 0, 0
 
     def _is_over_rate(self) -> bool:
         rates = self._rules.max_events_per_s

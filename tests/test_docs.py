@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from deployments import wire
-from deployments.cli import app, layers, models, train
+from deployments.cli import app, keys, layers, models, train
 from deployments.openapi import document
 from deployments.telemetry import METRICS, RULES
 from ensemble import errors
@@ -22,7 +22,7 @@ from ensemble.verdicts import SPEAKING, LayerStatus, SystemStatus
 ROOT = Path(__file__).resolve().parents[1]
 README, RUNBOOK = ROOT / "README.md", ROOT / "configs" / "RUNBOOK.md"
 BOTH = [pytest.param(README, id="README"), pytest.param(RUNBOOK, id="RUNBOOK")]
-MAX_EVENTS = 1000
+MAX_EVENTS, MAX_BODY_BYTES = 1000, 8 << 20
 OPTIONS_WITH_A_VALUE = {"-X", "--request", "-H", "--header", "-d", "--data", "--data-raw", "--data-binary", "--json", "-m", "-o"}
 BODY_OPTIONS = {"-d", "--data", "--data-raw", "--data-binary", "--json"}
 
@@ -65,7 +65,7 @@ def address_of(curl: list[str]) -> str:
 
 
 def verbs() -> list[str]:
-    groups = {"": app, "train ": train, "models ": models, "layers ": layers}
+    groups = {"": app, "train ": train, "models ": models, "layers ": layers, "keys ": keys}
     named = []
     for group, typed in groups.items():
         for command in typed.registered_commands:
@@ -118,7 +118,7 @@ def test_every_curl_example_asks_a_route_that_exists_on_the_default_port(page: P
 
 def is_route(method: str, path: str) -> bool:
     """Whether the contract has it; a name in braces is any name."""
-    paths = document(MAX_EVENTS)["paths"]
+    paths = document(MAX_EVENTS, MAX_BODY_BYTES)["paths"]
     return any(re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", known), path) and method in paths[known] for known in paths)
 
 

@@ -45,7 +45,7 @@ def export_models(folder: Path, tenant: str | None, *, console: Console, err: Co
     is_complete = True
     for layer in PAIRS:
         try:
-            exported = _exported(layer, current_models(target.store, target.tenant, layer))
+            exported = _exported(layer, current_models(target.store, target.lineage, layer))
         except ArtifactError as refusal:
             err.print(f"the {layer} layer is not exported: {refusal}", highlight=False, markup=False)
             is_complete = False

@@ -94,7 +94,15 @@ def import_models(
     if target.signer is not None:
         notes = f"axon import of {', '.join(sorted(files))}"
         published = publish_bundles(
-            target.store, target.tenant, trained, fusions, notes=notes, now=now(), signer=target.signer, and_promote=target.promote
+            target.store,
+            target.tenant,
+            trained,
+            fusions,
+            notes=notes,
+            now=now(),
+            signer=target.signer,
+            and_promote=target.promote,
+            parents=target.lineage[1:],
         )
         tell(published, target, console)
     return is_complete
@@ -132,7 +140,7 @@ def _flow_fusion(imported: Mapping[str, FlowModel], benign: NDArray[np.float32],
     models = _flow_models_in_use(target) | dict(imported)
     odds = {layer: model.calibration.to_log_odds(model.raw(benign)) for layer, model in models.items()}
     try:
-        base = FusionLoader(Lineage(lambda: target.store, [target.tenant])).load().fusions.get(Kind.FLOW)
+        base = FusionLoader(Lineage(lambda: target.store, target.lineage)).load().fusions.get(Kind.FLOW)
     except ArtifactError:
         base = None
     if base is None or set(base.shares) != set(models):
@@ -157,7 +165,7 @@ def _rarity_in_use(target: Target) -> Calibration | None:
 
 def _in_use(target: Target, layer: str, kind: Kind) -> object:
     try:
-        held = current_models(target.store, target.tenant, layer).models.get(kind)
+        held = current_models(target.store, target.lineage, layer).models.get(kind)
     except ArtifactError:
         return None
     return None if held is None else held.model

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pwd
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from deployments.settings import Settings, read_settings
+from deployments.tenancy import Tenancy
 from deployments.trust import read_trust
 from ensemble.building import ModelBuilder
 from ensemble.candidates import Lineage
@@ -20,6 +22,7 @@ from ensemble.inprocess import Ensemble
 from ensemble.loading import ReleaseLoader
 from ensemble.states import HeldRelease
 from ensemble.store.layout import Actor, Store
+from ensemble.store.names import Tenant
 from ensemble.training.flows import Progress as Report
 from ensemble.verdicts import SPEAKING
 
@@ -46,7 +49,7 @@ def local_ensemble(tenant: str | None = None) -> Ensemble:
     store = own_store(settings)
     logging.getLogger("ray.serve").addHandler(logging.NullHandler())  # what fails is told below, in words
     ensemble = Ensemble(
-        Lineage(lambda: store, [tenant or settings.store.tenant, *settings.store.parents]),
+        Lineage(lambda: store, Tenancy(settings).lineage(Tenant(tenant or settings.store.tenant))),
         min_coverage=settings.fusion.min_coverage,
         posture_bound=settings.fusion.posture_bound,
         stale_after_days=settings.posture.stale_after_days,
@@ -59,15 +62,17 @@ def local_ensemble(tenant: str | None = None) -> Ensemble:
     return ensemble
 
 
-def current_models(store: Store, tenant: str, layer: str) -> HeldRelease:
+def current_models(store: Store, lineage: Sequence[Tenant], layer: str) -> HeldRelease:
     """One layer's models of the release that a tenant's pointer names, and of no other in its place: training goes on from it.
+
+    A tenant without a pointer goes on from what its nearest parent's names.
 
     Raises:
         ArtifactError: it cannot be had.
     """
     posture = read_settings().posture
     builder = ModelBuilder("cpu", posture.stale_after_days, posture.expired_after_days)
-    loaded = ReleaseLoader(Lineage(lambda: store, [tenant]), layer, builder).load([], frozenset())
+    loaded = ReleaseLoader(Lineage(lambda: store, lineage), layer, builder).load([], frozenset())
     if loaded.releases[0].name != loaded.wanted:
         raise ArtifactCorrupt(f"release {loaded.wanted}", "cannot be had: " + "; ".join({why.message for why in loaded.trouble.values()}))
     return loaded.releases[0]

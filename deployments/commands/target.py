@@ -9,7 +9,9 @@ from rich.console import Console
 
 from deployments.commands.local import own_store
 from deployments.settings import read_settings
+from deployments.tenancy import Tenancy
 from deployments.trust import read_signer
+from ensemble.store.names import Tenant
 from ensemble.training.releasing import Published
 
 __all__ = ["Target", "tell"]
@@ -25,6 +27,7 @@ class Target:
         promote: also point the tenant to the new release.
 
     Attributes:
+        lineage: the tenant and its parents: whose current release a new one is built on, the nearest first.
         signer: signs what is published; None where nothing is. It is read before training begins, which takes minutes.
 
     Raises:
@@ -34,6 +37,7 @@ class Target:
     def __init__(self, tenant: str | None, store: Path | None, *, publish: bool, promote: bool) -> None:
         settings = read_settings()
         self.tenant = tenant or settings.store.tenant
+        self.lineage = Tenancy(settings).lineage(Tenant(self.tenant))
         own = own_store(settings)
         self.store = replace(own, state=store, shipped=None) if store else own
         self.signer = read_signer(own.trust) if publish else None

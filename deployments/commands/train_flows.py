@@ -135,6 +135,7 @@ def calibrate(file: Path, target: Target, *, rate: float, console: Console, err:
             now=now(),
             signer=target.signer,
             and_promote=target.promote,
+            parents=target.lineage[1:],
         )
         tell(published, target, console)
 
@@ -210,18 +211,28 @@ def _current_layers(target: Target) -> FlowLayers:
     """
     models = {}
     for layer in ("anomaly", "behavior"):
-        held = current_models(target.store, target.tenant, layer)
+        held = current_models(target.store, target.lineage, layer)
         if Kind.FLOW not in held.models:
             raise TrainingError(f"the {layer} layer of the current release cannot be loaded: {held.failures[Kind.FLOW].message}")
         models[layer] = held.models[Kind.FLOW].model
     anomaly, behavior = models["anomaly"], models["behavior"]
     if not isinstance(anomaly, FlowAnomaly) or not isinstance(behavior, DeepBehavior):
         raise TrainingError("the current release has other layers than this Axon")
-    return FlowLayers(anomaly, behavior, FusionLoader(Lineage(lambda: target.store, [target.tenant])).load().fusions.get(Kind.FLOW))
+    return FlowLayers(anomaly, behavior, FusionLoader(Lineage(lambda: target.store, target.lineage)).load().fusions.get(Kind.FLOW))
 
 
 def _publish(target: Target, signer: Signer, trained: list[Trained], layers: FlowLayers, notes: str) -> Published:
     if layers.fusion is None:
         raise TrainingError("these layers have no fusion")
     fusions = {Kind.FLOW: layers.fusion}
-    return publish(target.store, target.tenant, trained, fusions, notes=notes, now=now(), signer=signer, and_promote=target.promote)
+    return publish(
+        target.store,
+        target.tenant,
+        trained,
+        fusions,
+        notes=notes,
+        now=now(),
+        signer=signer,
+        and_promote=target.promote,
+        parents=target.lineage[1:],
+    )

@@ -11,18 +11,17 @@ from rich.console import Console
 
 from deployments.commands.local import now
 from deployments.commands.target import Target, tell
-from ensemble.errors import ArtifactMissing, TrainingError
+from ensemble.errors import TrainingError
 from ensemble.events import Kind
 from ensemble.layers.posture import PostureKnowledge
 from ensemble.layers.resilience import ResiliencePosture
 from ensemble.store.codecs import Golden, decode_parts
 from ensemble.store.load import open_bundle
-from ensemble.store.names import ModelName, Tenant
-from ensemble.store.release import read_pointer, read_release
+from ensemble.store.names import ModelName
 from ensemble.training.cards import table
 from ensemble.training.posture import TrainedKnowledge, train_knowledge
 from ensemble.training.posture_inventory import TrivyHost, read_inventory
-from ensemble.training.releasing import GOLDEN_EVENTS, Trained, golden_of, publish
+from ensemble.training.releasing import GOLDEN_EVENTS, Trained, current_release, golden_of, publish
 
 __all__ = ["Sources", "train_posture"]
 
@@ -92,7 +91,15 @@ def train_posture(inventory: Path, sources: Sources, trivy: TrivyHost | None, ta
     if target.signer is not None:
         notes = f"axon train posture, {len(names):,} hosts"
         published = publish(
-            target.store, target.tenant, bundles, {}, notes=notes, now=now(), signer=target.signer, and_promote=target.promote
+            target.store,
+            target.tenant,
+            bundles,
+            {},
+            notes=notes,
+            now=now(),
+            signer=target.signer,
+            and_promote=target.promote,
+            parents=target.lineage[1:],
         )
         tell(published, target, console)
 
@@ -111,10 +118,9 @@ def _knowledge(sources: Sources, current: PostureKnowledge | None) -> TrainedKno
 
 def _current_knowledge(target: Target) -> PostureKnowledge | None:
     """What the current release knows of CVEs; None where it knows nothing yet."""
-    try:
-        owner = Tenant(target.tenant)
-        ref = read_release(target.store, owner, read_pointer(target.store, owner)).bundles[ModelName(KNOWLEDGE)]
-    except (ArtifactMissing, KeyError):
+    _, current = current_release(target.store, target.lineage)
+    ref = current.bundles.get(ModelName(KNOWLEDGE)) if current else None
+    if ref is None:
         return None
     return PostureKnowledge.from_parts(decode_parts(open_bundle(target.store, ref).files))
 

@@ -60,7 +60,7 @@ def train_benign_processes(file: Path, target: Target, *, seed: int, console: Co
 def _base(target: Target) -> ProcessAnomaly | None:
     """The model in use, whose calibration and background carry over; None where there is none."""
     try:
-        held = current_models(target.store, target.tenant, "anomaly")
+        held = current_models(target.store, target.lineage, "anomaly")
     except ArtifactMissing:
         return None
     model = held.models[Kind.PROCESS].model if Kind.PROCESS in held.models else None
@@ -92,6 +92,7 @@ def _finish(trained: TrainedProcesses, target: Target, recipe: str, limits: list
                 now=now(),
                 signer=target.signer,
                 and_promote=target.promote,
+                parents=target.lineage[1:],
             ),
             target,
             console,

@@ -31,6 +31,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         id: as the caller named the event.
+        tenant: whose it is.
         kind: of the event.
         host: of the event.
         digest: SHA-256 of the event's canonical wire form, in hexadecimal.
@@ -42,6 +43,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
     retro: Literal[True] = True
     id: str
+    tenant: str = ""
     kind: str
     host: str
     digest: str

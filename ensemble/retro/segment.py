@@ -43,6 +43,7 @@ class Spooled(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         format: of this line.
         at: when the event came, seconds since 1970.
+        tenant: whose it is; "" in lines of an Axon that knew one tenant only: the generic one.
         digest: SHA-256 of the event's canonical wire form, in hexadecimal.
         kind: of the event.
         was: what was said of it.
@@ -51,6 +52,7 @@ class Spooled(msgspec.Struct, frozen=True, kw_only=True):
 
     format: Literal[1] = 1
     at: Annotated[float, Meta(ge=0.0, le=_LATEST)]
+    tenant: str = ""
     digest: str
     kind: str
     was: Was

@@ -6,6 +6,7 @@ PROMOTED, also keeps the earlier releases for the promoter who finds CURRENT bro
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Annotated, Final
@@ -21,7 +22,7 @@ from ensemble.store.names import ReleaseRef, Tenant
 from ensemble.store.signing import Document, Signer
 from ensemble.store.signpost import Signpost
 
-__all__ = ["Pointer", "move_pointer", "read_pointer"]
+__all__ = ["Pointer", "has_pointer", "move_pointer", "read_pointer"]
 
 FORMAT: Final = 2
 POINTER_LIMIT_BYTES = 1 << 10  # with four earlier releases and the longest numbers and names it is some 850
@@ -65,6 +66,11 @@ def read_pointer(store: Store, tenant: Tenant, *, not_below: int = 0) -> Pointer
         ArtifactError: there is none, it is broken, nobody we trust signed it, or an old one came back; as `Signpost.read` says it.
     """
     return _signpost(tenant).read(store, not_below=not_below)
+
+
+def has_pointer(store: Store, tenant: Tenant) -> bool:
+    """Whether there is a pointer, whatever it is worth: a tenant whose pointer is broken does not live on somebody else's by that."""
+    return any(os.path.lexists(root.joinpath(*tenant_parts(tenant), POINTER)) for root in store.roots)
 
 
 def move_pointer(

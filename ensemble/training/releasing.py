@@ -23,10 +23,10 @@ from ensemble.store.codecs import Golden
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.publish import publish_bundle
-from ensemble.store.release import promote, publish_release, read_pointer, read_release
+from ensemble.store.release import Release, promote, publish_release, read_pointer, read_release
 from ensemble.store.signing import Signer
 
-__all__ = ["Published", "Trained", "digest_of", "golden_flows", "golden_of", "publish", "renew_release"]
+__all__ = ["Published", "Trained", "current_release", "digest_of", "golden_flows", "golden_of", "publish", "renew_release"]
 
 GOLDEN_EVENTS = 16
 
@@ -71,6 +71,7 @@ def publish(
     now: datetime,
     signer: Signer,
     and_promote: bool,
+    parents: Sequence[Tenant] = (),
 ) -> Published:
     """Publish models, then a release in which they replace those of the same name, then point to it if asked.
 
@@ -83,6 +84,7 @@ def publish(
         now: when, with its time zone.
         signer: signs all of it; the store must trust its key.
         and_promote: also make it the one that serves.
+        parents: on whose release a first one is built, the nearest first: what is not new in it is lent.
 
     Raises:
         ArtifactError: something would not load again, the signer is not trusted, or another promotion came first.
@@ -104,7 +106,7 @@ def publish(
         )
         for one in trained
     ]
-    return renew_release(store, tenant, refs, fusions, notes=notes, now=now, signer=signer, and_promote=and_promote)
+    return renew_release(store, tenant, refs, fusions, notes=notes, now=now, signer=signer, and_promote=and_promote, parents=parents)
 
 
 def renew_release(
@@ -117,21 +119,30 @@ def renew_release(
     now: datetime,
     signer: Signer,
     and_promote: bool,
+    parents: Sequence[Tenant] = (),
 ) -> Published:
     """A release like the current one with `new` bundles and `fusions` in it; arguments as in `publish`."""
     owner, refs = Tenant(tenant), tuple(new)
-    try:
-        pointer = read_pointer(store, owner)
-    except ArtifactMissing:
-        serial, bundles, fusion = 0, {}, {}
-    else:
-        current = read_release(store, owner, pointer)
-        serial, bundles, fusion = pointer.serial, dict(current.bundles), dict(current.fusion)
+    serial, current = current_release(store, (owner, *parents))
+    bundles = dict(current.bundles) if current else {}
+    fusion = dict(current.fusion) if current else {}
     bundles |= {ref.model: ref for ref in refs}
     fusion |= {str(kind): one.to_config() for kind, one in fusions.items()}
-    release = publish_release(store, owner, bundles.values(), fusion, notes=notes, now=now, signer=signer)
+    lenders = frozenset(ref.tenant for ref in current.bundles.values()) if current else frozenset()  # what was lent is carried on
+    release = publish_release(store, owner, bundles.values(), fusion, notes=notes, now=now, signer=signer, lenders=lenders)
     moved = promote(store, owner, release, serial, signer=signer).serial if and_promote else 0
     return Published(refs, release, moved)
+
+
+def current_release(store: Store, lineage: Sequence[Tenant]) -> tuple[int, Release | None]:
+    """Serial of the first tenant's pointer, 0 where it has none; and the release of the first of `lineage` that has one."""
+    for tenant in lineage:
+        try:
+            pointer = read_pointer(store, tenant)
+        except ArtifactMissing:
+            continue
+        return pointer.serial if tenant == lineage[0] else 0, read_release(store, tenant, pointer)
+    return 0, None
 
 
 def golden_of(model: Model, kind: Kind, events: Sequence[Mapping[str, Any]]) -> Golden:

@@ -38,12 +38,13 @@ class ModelsOnDisk:
         assert found
         return found
 
-    def start(self) -> Door:
+    def start(self, overrides: Mapping[str, Any] = PATIENT) -> Door:
         """New processes, as it were: nothing of an earlier start is remembered."""
-        settings = values_of(read_settings({**PATIENT, "store": {"shipped": str(self.shipped)}}))
+        settings = values_of(read_settings({**overrides, "store": {**overrides.get("store", {}), "shipped": str(self.shipped)}}))
         for layer in LAYERS:
             self._layers[layer] = LayerDeployment(layer, settings, 0.0)
-            self._layers[layer]._keeper.stop()  # the tests look themselves
+            for kept in self._layers[layer].shelf:
+                kept.stop()  # the tests look themselves
         self.look()
         handles = {layer: Handle(deployment) for layer, deployment in self._layers.items()}
         self._doors.append(Door(IngressApp(settings, handles, self._meter)))
@@ -53,9 +54,10 @@ class ModelsOnDisk:
         """Every layer looks at its files, and the ingress at the pointer, until nothing new is asked for."""
         for _ in range(3):
             for deployment in self._layers.values():
-                deployment._look()
+                for kept in deployment.shelf:
+                    kept.look()
             for door in self._doors[-1:]:
-                door._loop.run(door.ingress._follower.look())
+                door._loop.run(door.ingress._views.home.follower.look())
 
     def close(self) -> None:
         for door in self._doors:

@@ -12,7 +12,8 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError
 from ray.serve.exceptions import BackPressureError
 
-from deployments.fanout import FanOut
+from deployments.asking import AskedLayers
+from deployments.fanout import FanOut, Unobserved
 from deployments.settings import FusionSettings, read_settings
 from ensemble.building import LAYERS
 from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch, ProcessEvent
@@ -76,14 +77,8 @@ def fan_out(
 ) -> FanOut:
     """All layers speak, but for those that are `changed`; `release` is fused with, None for the built-in rule."""
     calls = {layer: speaks(layer) for layer in LAYERS} | dict(changed)
-    made = FanOut(
-        calls=calls,
-        states=states or {},
-        deadline_s=deadline_s,
-        fusion_settings=FusionSettings(min_coverage=0.5, posture_bound=0.5),
-        guard=SETTINGS.guard,
-        rollout=SETTINGS.rollout,
-    )
+    asked = AskedLayers(calls=calls, states=states or {}, deadline_s=deadline_s, guard=SETTINGS.guard, observer=Unobserved())
+    made = FanOut(asked, fusion_settings=FusionSettings(min_coverage=0.5, posture_bound=0.5), rollout=SETTINGS.rollout)
     if release is not None:
         made.serve(release, at_once=True)
     return made
@@ -318,3 +313,109 @@ def test_a_probe_that_leaves_takes_its_calls_with_it() -> None:
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(probed())
+
+
+# -- a challenger in shadow
+
+CHALLENGER = ReleaseFusion("default/8", dict(FUSIONS.fusions))
+
+
+def by_release(layer: str, scores: Mapping[str, float]) -> Call:
+    """A layer whose opinion depends on the release that asks."""
+
+    async def call(batch: EventBatch, release: str, _explain: bool) -> LayerScores:  # noqa: FBT001
+        return LayerScores(layer, LayerStatus.LIVE, "1", release, np.full(len(batch), scores[release]))
+
+    return call
+
+
+def shadowed(fan: FanOut, batches: int = 10) -> list[Verdicts]:
+    async def scored() -> list[Verdicts]:
+        answers = []
+        for _ in range(batches):
+            answers += await fan.score(FLOWS, explain=False, since=time.monotonic())
+            await asyncio.gather(*fan._shadowing)
+        return answers
+
+    return asyncio.run(scored())
+
+
+def quiet_and_loud() -> dict[str, Call]:
+    """Layers that call every flow benign for the champion, and malicious for the challenger."""
+    return {layer: by_release(layer, {RELEASE: 0.01, "default/8": 0.99}) for layer in ("anomaly", "behavior")}
+
+
+def test_a_challenger_scores_in_shadow_and_reaches_nobody() -> None:
+    """Section 7: its verdicts are counted, the answers are the champion's."""
+    fan = fan_out(quiet_and_loud())
+    fan.challenge(CHALLENGER)
+
+    answers = shadowed(fan, batches=20)
+
+    assert {word for answer in answers for word in answer.word} == {VerdictWord.BENIGN}
+    assert fan.agreement is not None
+    assert fan.agreement.flips == {"benign>malicious": fan.agreement.events}
+    assert fan.agreement.events == pytest.approx(SETTINGS.rollout.shadow_share * 40, abs=2)
+
+
+def test_without_a_challenger_nothing_is_scored_twice() -> None:
+    fan = fan_out(quiet_and_loud())
+    fan.challenge(CHALLENGER)
+    fan.challenge(None)
+
+    shadowed(fan)
+
+    assert fan.agreement is None
+
+
+def test_the_champion_is_no_challenger_of_its_own() -> None:
+    fan = fan_out({})
+
+    fan.challenge(FUSIONS)
+
+    assert fan.agreement is None
+
+
+def test_beside_another_champion_counting_begins_anew_and_said_again_it_goes_on() -> None:
+    fan = fan_out(quiet_and_loud())
+    fan.challenge(CHALLENGER)
+    shadowed(fan)
+    counted = fan.agreement
+
+    fan.challenge(CHALLENGER)
+    assert fan.agreement == counted
+
+    fan.serve(ReleaseFusion("default/9", dict(FUSIONS.fusions)), at_once=True)
+    fan.challenge(CHALLENGER)
+    assert fan.agreement is not None
+    assert (fan.agreement.champion, fan.agreement.events) == ("default/9", 0)
+
+
+def test_a_challenger_that_does_not_answer_holds_up_no_answer_and_piles_up_nothing() -> None:
+    hung = HungLayer()
+
+    async def call(batch: EventBatch, release: str, explain: bool) -> LayerScores:  # noqa: FBT001
+        return await (hung(batch, release, explain) if release == "default/8" else speaks("anomaly", 0.01)(batch, release, explain))
+
+    async def promise() -> None:
+        fan = fan_out({"anomaly": call}, deadline_s=0.2)
+        fan.challenge(CHALLENGER)
+        for _ in range(200):
+            (answer,) = await fan.score(FLOWS, explain=False, since=time.monotonic())
+            assert opinion(answer, "anomaly").status is LayerStatus.LIVE
+        assert len(fan._shadowing) <= SETTINGS.rollout.shadows_in_flight
+        await asyncio.gather(*fan._shadowing)
+
+    asyncio.run(promise())
+
+
+def test_a_parents_release_stands_in_as_last_good() -> None:
+    """N-05: whoever reads the verdict sees that it is not by the models that the tenant wants."""
+    asked = AskedLayers(
+        calls={layer: speaks(layer) for layer in LAYERS}, states={}, deadline_s=20.0, guard=SETTINGS.guard, observer=Unobserved()
+    )
+    fan = FanOut(asked, tenant="acme", fusion_settings=SETTINGS.fusion, rollout=SETTINGS.rollout)
+    fan.serve(FUSIONS, at_once=True)
+
+    assert {one.status for one in verdicts_of(fan).layers} == {LayerStatus.LAST_GOOD}
+    assert verdicts_of(fan).coverage == 1.0

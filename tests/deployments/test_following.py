@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from deployments import following
-from deployments.fanout import FanOut
+from deployments.asking import AskedLayers
+from deployments.fanout import FanOut, Unobserved
 from deployments.following import ReleaseFollower
 from deployments.settings import FusionSettings, read_settings
 from ensemble.building import LAYERS
@@ -93,14 +94,14 @@ class Retreats:
 def world(pointer: Pointer, retreats: Retreats | None = None) -> tuple[FanOut, Layers, ReleaseFollower]:
     layers = Layers()
     settings = read_settings()
-    fan = FanOut(
+    asked = AskedLayers(
         calls=dict.fromkeys(LAYERS, _unasked),
         states={layer: layers.state_of(layer) for layer in LAYERS},
         deadline_s=20.0,
-        fusion_settings=FusionSettings(min_coverage=0.5, posture_bound=0.5),
         guard=settings.guard,
-        rollout=settings.rollout,
+        observer=Unobserved(),
     )
+    fan = FanOut(asked, fusion_settings=FusionSettings(min_coverage=0.5, posture_bound=0.5), rollout=settings.rollout)
     return fan, layers, ReleaseFollower(fan, pointer, retreats or Retreats())  # type: ignore[arg-type]  # all it uses of a loader
 
 
@@ -347,7 +348,7 @@ def test_a_layer_that_an_operator_switched_off_has_no_vote_on_a_promotion() -> N
         pointer = Pointer("default/1")
         fan, layers, follower = world(pointer)
         await follower.start()
-        fan.disabled = frozenset({"behavior"})
+        fan.asked.disabled = frozenset({"behavior"})
         layers.load("default/2")
         del layers.have["behavior"]["default/2"]
 

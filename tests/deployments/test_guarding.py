@@ -14,6 +14,7 @@ from grpc.aio import AioRpcError, Metadata
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 from ray.serve.exceptions import BackPressureError
 
+from deployments.asking import AskedLayers
 from deployments.fanout import FanOut
 from deployments.settings import read_settings
 from ensemble.building import LAYERS
@@ -102,16 +103,8 @@ class World:
         self.clock, self.seen = Clock(), Counting()
         self.layers = {layer: Layer(layer, self.clock) for layer in LAYERS}
         settings = read_settings(overrides)
-        self.fan = FanOut(
-            calls=self.layers,
-            states={},
-            deadline_s=DEADLINE_S,
-            fusion_settings=settings.fusion,
-            guard=settings.guard,
-            rollout=settings.rollout,
-            observer=self.seen,
-            clock=self.clock,
-        )
+        asked = AskedLayers(calls=self.layers, states={}, deadline_s=DEADLINE_S, guard=settings.guard, observer=self.seen, clock=self.clock)
+        self.fan = FanOut(asked, fusion_settings=settings.fusion, rollout=settings.rollout, observer=self.seen)
         self.fan.serve(ONE, at_once=True)
 
     async def score(self, *, waited_s: float = 0.0, explain: bool = False) -> dict[str, LayerScores]:
@@ -123,7 +116,7 @@ class World:
         self.layers["behavior"].is_hung = True
         for _ in range(5):
             await self.score()
-        assert self.fan.breakers["behavior"].state is BreakerState.OPEN
+        assert self.fan.asked.breakers["behavior"].state is BreakerState.OPEN
 
 
 Promise = Callable[[World], Awaitable[None]]
@@ -156,7 +149,7 @@ def test_a_hung_layer_costs_its_deadline_five_times_and_then_nothing() -> None:
         assert said[-1].reason == "LAYER_OPEN"
         assert len(hung.asked) == 5
         assert len(world.layers["anomaly"].asked) == 30
-        assert world.fan.breakers["anomaly"].state is BreakerState.CLOSED
+        assert world.fan.asked.breakers["anomaly"].state is BreakerState.CLOSED
         assert world.seen.breakers == [("behavior", BreakerState.OPEN)]
 
     kept(promise)
@@ -175,7 +168,7 @@ def test_nobody_waits_for_a_trial() -> None:
 
         world.clock.now += 2.0
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("deployments.fanout.asyncio.wait", counted)
+            patch.setattr("deployments.asking.asyncio.wait", counted)
             said = [(await world.score())["behavior"].status for _ in range(10)]
 
         assert said == [LayerStatus.OPEN] * 10
@@ -208,12 +201,12 @@ def test_a_healed_layer_is_back_with_all_traffic_after_one_trial() -> None:
         for _ in range(4):  # trials fail, the pause grows
             world.clock.now += 8.0
             await world.score()
-            await until(lambda: world.fan.breakers["behavior"].state is BreakerState.OPEN)
+            await until(lambda: world.fan.asked.breakers["behavior"].state is BreakerState.OPEN)
         world.layers["behavior"].is_hung = False
 
         world.clock.now += 8.0
         await world.score()
-        await until(lambda: world.fan.breakers["behavior"].state is BreakerState.CLOSED)
+        await until(lambda: world.fan.asked.breakers["behavior"].state is BreakerState.CLOSED)
 
         assert {(await world.score())["behavior"].status for _ in range(10)} == {LayerStatus.LIVE}
 
@@ -225,7 +218,7 @@ def test_an_operator_closes_a_breaker_and_the_layer_is_asked_again() -> None:
         await world.open_behavior()
         world.layers["behavior"].is_hung = False
 
-        world.fan.reset("behavior")
+        world.fan.asked.reset("behavior")
 
         assert (await world.score())["behavior"].status is LayerStatus.LIVE
 
@@ -383,7 +376,7 @@ def test_a_breaker_is_said_to_open_and_to_close_and_its_trials_are_only_counted(
 
         world.clock.now += 8.0
         await world.score()
-        await until(lambda: world.fan.breakers["behavior"].state is BreakerState.CLOSED)
+        await until(lambda: world.fan.asked.breakers["behavior"].state is BreakerState.CLOSED)
 
         assert [(record["layer"], record["state"]) for record in told("breaker_changed")] == [("behavior", "open"), ("behavior", "closed")]
         assert world.seen.failures == {("behavior", "LAYER_ERROR"): 8}, "a failed trial counts once"
@@ -520,7 +513,7 @@ def test_what_is_no_death_is_not_repeated(error: BaseException) -> None:
 
 def test_a_layer_that_is_switched_off_is_not_asked_and_weighs_nothing() -> None:
     async def promise(world: World) -> None:
-        world.fan.disabled = frozenset({"behavior"})
+        world.fan.asked.disabled = frozenset({"behavior"})
 
         (verdicts,) = await world.fan.score(FLOWS, explain=False, since=world.clock.now)
 
@@ -679,7 +672,7 @@ def test_a_row_that_a_layer_cannot_score_is_judged_apart() -> None:
             return LayerScores("anomaly", LayerStatus.LIVE, "1", release, np.full(len(batch), 0.7), abstained={0: "LAYER_CRASHED"})
 
         (whole,) = await world.fan.score(FLOWS, explain=False, since=world.clock.now)
-        world.fan._layers["anomaly"]._call = call
+        world.fan.asked._guarded["anomaly"]._call = call
 
         groups = await world.fan.score(FLOWS, explain=False, since=world.clock.now)
 

@@ -56,7 +56,7 @@ def test_a_degraded_ensemble_is_ready(open_door: OpenDoor, path: str, down: set[
 
 def test_before_its_first_look_it_is_not_ready_and_still_answers(door: Door, flow_events: list[Event]) -> None:
     """C-15: a probe of readiness waits for the start; liveness and scoring do not."""
-    door.ingress._follower._has_looked.clear()
+    door.ingress._views.home.follower._has_looked.clear()
 
     assert door.get("/ready").status_code == 503
     assert door.get("/ready").json() == {"ready": False}
@@ -170,7 +170,7 @@ def test_what_the_environment_disables_no_route_enables(
 def test_a_reset_is_done_here_at_once_and_told_to_everybody(door: Door, own_state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """S1-09."""
     done: list[str] = []
-    monkeypatch.setattr(door.ingress._fan_out, "reset", done.append)
+    monkeypatch.setattr(door.ingress._asked, "reset", done.append)
 
     answer = door.post("/v1/layers/behavior/reset", {})
 
@@ -332,9 +332,9 @@ def test_a_layer_is_tested_once_at_a_time(open_door: OpenDoor) -> None:
     door = open_door(handles={"behavior": handle})
 
     async def twice() -> list[Any]:
-        first = asyncio.create_task(door._asked("POST", "/v1/layers/behavior/test"))
+        first = asyncio.create_task(door.ask.send("POST", "/v1/layers/behavior/test"))
         await started.wait()
-        second = await door._asked("POST", "/v1/layers/behavior/test")
+        second = await door.ask.send("POST", "/v1/layers/behavior/test")
         go.set()
         return [await first, second]
 

@@ -71,7 +71,7 @@ def ask(door: Door, event: Event) -> bytes:
     """The answer, without what differs from call to call."""
     answer = door.post("/v1/score", event)
     assert answer.status_code == 200
-    return re.sub(rb'"elapsed_ms":[0-9.]+', b'"elapsed_ms":0', answer.content)
+    return re.sub(rb'(?<="elapsed_ms":)[0-9.]+|(?<="scored_at":)"[^"]+"', b"0", answer.content)
 
 
 @pytest.mark.parametrize("model", ["anomaly-flow", "behavior-flow"])
@@ -151,7 +151,7 @@ def test_a_layer_makes_one_trial_at_a_time(world: ModelsOnDisk, monkeypatch: pyt
         go_on.wait(10)
         return {}
 
-    monkeypatch.setattr(layer._slot, "trial", slow)
+    monkeypatch.setattr(layer.shelf.of("default").slot, "trial", slow)
 
     async def asked() -> None:
         first = asyncio.create_task(layer.test())
@@ -189,14 +189,14 @@ def test_the_gauges_of_a_layer_with_two_kinds_are_of_both(
 def test_a_reload_keeps_what_did_not_change(world: ModelsOnDisk, release: Release) -> None:
     """Loading only what is missing: a new release of one model must not cost the others a load."""
     world.start()
-    held = {layer: deployment._slot._held[0].models for layer, deployment in world._layers.items()}
+    held = {layer: deployment.shelf.of("default").slot.held[0].models for layer, deployment in world._layers.items()}
 
     release("anomaly-process")
     world.look()
 
     for layer, deployment in world._layers.items():
         for kind in LAYERS[layer].kinds:
-            is_same = deployment._slot._held[0].models[kind].model is held[layer][kind].model
+            is_same = deployment.shelf.of("default").slot.held[0].models[kind].model is held[layer][kind].model
             assert is_same != (layer == "anomaly" and kind is Kind.PROCESS)
 
 

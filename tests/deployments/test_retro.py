@@ -44,7 +44,8 @@ def process(number: int, line: str = "ls") -> wire.ProcessRequest:
 
 
 def verdict(event: wire.EventRequest, word: str = "benign", coverage: float = 0.4, *, elapsed_ms: float = 0.0) -> wire.Verdict:
-    return wire.Verdict(event.id, 0.5, 0.1, 0.9, word, "low", coverage, coverage < 1.0, "PARTIALLY_OPERATIONAL", [], elapsed_ms)
+    made_by = ("default/1", "0" * 64, "1" * 64, "2026-01-01T08:00:00.000Z")
+    return wire.Verdict(event.id, 0.5, 0.1, 0.9, word, "low", coverage, coverage < 1.0, "PARTIALLY_OPERATIONAL", [], elapsed_ms, *made_by)
 
 
 class Ensemble:
@@ -54,13 +55,15 @@ class Ensemble:
         self.now = T0
         self.coverage: dict[Kind, float] = dict.fromkeys(Kind, 0.4)
         self.seen: list[list[str]] = []
+        self.asked_for: list[str] = []
         self.answer: Callable[[wire.EventRequest], Any] = lambda event: verdict(event, "malicious", self.coverage[wire.kind_of(event)])
         self.is_busy = False
         self.slept: list[float] = []
         self.on_sleep: Callable[[], None] = lambda: None
 
-    async def rescore(self, _kind: Kind, events: Sequence[wire.EventRequest]) -> list[Any]:
+    async def rescore(self, tenant: str, _kind: Kind, events: Sequence[wire.EventRequest]) -> list[Any]:
         self.seen.append([event.id for event in events])
+        self.asked_for.append(tenant)
         return [self.answer(event) for event in events]
 
     async def coverage_of(self, kind: Kind) -> float:
@@ -98,7 +101,7 @@ class World:
 
     async def degraded(self, *events: wire.EventRequest, word: str = "benign", coverage: float = 0.4) -> None:
         """Events that were scored by a part of the ensemble, on the disk."""
-        self.retro.offer(events, [verdict(event, word, coverage) for event in events])
+        self.retro.offer(["default"] * len(events), events, [verdict(event, word, coverage) for event in events])
         await self.retro.flush()
 
     async def looks(self) -> None:
@@ -151,7 +154,7 @@ def test_only_what_a_part_of_the_ensemble_saw_is_kept(world: World) -> None:
             msgspec.structs.replace(verdict(events[4], coverage=1.0), degraded=True),
         ]
 
-        world.retro.offer(events, answers)
+        world.retro.offer(["default"] * len(events), events, answers)
         await world.retro.flush()
 
         assert world.retro.counts().spooled == 2
@@ -166,7 +169,7 @@ def test_what_is_kept_is_the_event_as_it_came_when_it_came_and_what_was_said_of_
     async def promise() -> None:
         events = [wire.FlowRequest(features={"Flow Duration": 3.0, "Destination Port": None}, id="f1", time="now"), process(2, "é \u2028")]
 
-        world.retro.offer(events, [verdict(event, "suspicious", 0.25, elapsed_ms=1500.0) for event in events])
+        world.retro.offer(["default"] * len(events), events, [verdict(event, "suspicious", 0.25, elapsed_ms=1500.0) for event in events])
         await world.retro.flush()
 
         lines = [msgspec.json.decode(line) for file in sorted(world.files()) for line in file.read_bytes().splitlines()]
@@ -195,7 +198,7 @@ def test_an_offer_touches_no_disk(world: World) -> None:
     """The hot path: what is written is written by another thread, later."""
 
     async def promise() -> None:
-        world.retro.offer([flow(1)], [verdict(flow(1))])
+        world.retro.offer(["default"], [flow(1)], [verdict(flow(1))])
         assert not world.root.exists()
 
         written_by: list[int] = []
@@ -215,10 +218,10 @@ def test_the_buffer_is_bounded_and_what_it_cannot_take_is_counted(world: World, 
         monkeypatch.setattr(page, "BUFFER_BYTES", 10 * 4096)
         events = [flow(number) for number in range(25)]
 
-        world.retro.offer(events, [verdict(event) for event in events])
+        world.retro.offer(["default"] * len(events), events, [verdict(event) for event in events])
         assert world.retro.counts().dropped["buffer_full"] == 15
         await world.retro.flush()
-        world.retro.offer(events[:5], [verdict(event) for event in events[:5]])
+        world.retro.offer(["default"] * 5, events[:5], [verdict(event) for event in events[:5]])
         await world.retro.flush()
 
         assert (world.retro.counts().spooled, world.retro.counts().dropped["buffer_full"]) == (15, 15)
@@ -230,7 +233,7 @@ def test_a_long_command_line_weighs_what_it_weighs(world: World, monkeypatch: py
     async def promise() -> None:
         monkeypatch.setattr(page, "BUFFER_BYTES", 1 << 20)
 
-        world.retro.offer([process(1, "A" * (2 << 20)), process(2)], [verdict(process(1)), verdict(process(2))])
+        world.retro.offer(["default"] * 2, [process(1, "A" * (2 << 20)), process(2)], [verdict(process(1)), verdict(process(2))])
 
         assert world.retro.counts().dropped["buffer_full"] == 1
 
@@ -521,7 +524,7 @@ def test_a_failing_disk_costs_the_spool_and_is_said_once_on_change(
 def test_what_is_in_the_buffer_at_the_end_is_for_the_next_one(world: World) -> None:
     async def promise() -> None:
         await world.retro.start()
-        world.retro.offer([flow(1)], [verdict(flow(1))])
+        world.retro.offer(["default"], [flow(1)], [verdict(flow(1))])
         await world.retro.stop()
 
         heir = world.another()

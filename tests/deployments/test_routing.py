@@ -120,7 +120,9 @@ def test_of_two_that_speak_the_one_on_this_node_is_asked(flow: FlowBatch) -> Non
 def test_a_replica_reports_the_kinds_it_speaks_of() -> None:
     kinds = {Kind.FLOW: KindState(LayerStatus.FALLBACK, reason="ARTIFACT_CORRUPT"), Kind.PROCESS: KindState(LayerStatus.LAST_GOOD, "3")}
 
-    assert routing_stats(SlotState("anomaly", "default/3", kinds)) == {"process": 1.0}
+    home = SlotState("anomaly", "default/3", kinds)
+
+    assert routing_stats(home, {"default": home}) == {"process": 1.0, "default/process": 1.0}
 
 
 def test_a_replica_serves_the_call_it_was_chosen_for(flow: FlowBatch) -> None:

@@ -22,6 +22,7 @@ ORDER = [VerdictWord.BENIGN, VerdictWord.INDETERMINATE, VerdictWord.SUSPICIOUS, 
 def finding(number: int, size: int = 10) -> Finding:
     return Finding(
         id=f"e{number}",
+        tenant="acme",
         kind="flow",
         host="web-1",
         digest=f"{number:064x}",
@@ -57,6 +58,7 @@ def test_a_finding_is_a_line_of_json_with_the_original_time(tmp_path: Path) -> N
     assert msgspec.json.decode(written) == {
         "retro": True,
         "id": "e1",
+        "tenant": "acme",
         "kind": "flow",
         "host": "web-1",
         "digest": f"{1:064x}",

@@ -290,7 +290,7 @@ def test_the_events_of_a_killed_process_are_adopted_while_it_lives_they_are_not(
     for heir in heirs:
         heir.upkeep()
     assert [heir.counts.adopted for heir in heirs] == [200, 0, 0]
-    assert numbers(heirs[0]) == list(range(200))
+    assert sorted(numbers(heirs[0])) == list(range(200))  # segments of one span of time have no order among them
 
 
 def test_an_adoption_that_dies_half_way_is_finished_by_the_next(root: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The terminal's group `axon models`: how each of its verbs is called; what it does is in `deployments.commands`."""
+"""How `axon models` is called; what it does is in `deployments.commands`, which is imported when a verb runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from deployments import terminal
-from deployments.terminal import Refusals, TenantOption
+from deployments.commands.mendable import refusals
+from deployments.terminal import TenantOption
 
 __all__ = ["models"]
 
@@ -29,7 +30,7 @@ def list_models(context: typer.Context, *, tenant: TenantOption = None, as_json:
     if context.invoked_subcommand is None:
         from deployments.commands.models import show_models
 
-        with Refusals():
+        with refusals(terminal.err):
             show_models(tenant, terminal.out, as_json=as_json)
 
 
@@ -44,7 +45,7 @@ def model_info(
     """All that is known of one version: type, parameters, hashes, what it was trained on, what names it. Exit code 1: it is broken."""
     from deployments.commands.models import show_info
 
-    with Refusals():
+    with refusals(terminal.err):
         if not show_info(name, version, tenant, terminal.out, as_json=as_json):
             raise typer.Exit(1)
 
@@ -54,7 +55,7 @@ def model_versions(name: Name, *, tenant: TenantOption = None, as_json: Json = F
     """Every version of one model, the newest first."""
     from deployments.commands.models import show_versions
 
-    with Refusals():
+    with refusals(terminal.err):
         show_versions(name, tenant, terminal.out, as_json=as_json)
 
 
@@ -68,7 +69,7 @@ def promote_release(
     """Point a tenant to one of its releases, after proving it. A challenger that is promoted is none any more."""
     from deployments.commands.pointing import promote_release as run
 
-    with Refusals():
+    with refusals(terminal.err):
         run(release, tenant, terminal.out, at_once=at_once)
 
 
@@ -81,7 +82,7 @@ def roll_back(
     """Point to the release before, all traffic at once. Doing it again goes back further; the last five are kept for it."""
     from deployments.commands.pointing import roll_back_release
 
-    with Refusals():
+    with refusals(terminal.err):
         roll_back_release(to, tenant, terminal.out)
 
 
@@ -97,7 +98,7 @@ def challenger(
     """Try a release in shadow, beside the one that serves: it scores, and answers nobody."""
     from deployments.commands.pointing import change_challenger
 
-    with Refusals():
+    with refusals(terminal.err):
         change_challenger(release, tenant, terminal.out, clear=clear)
 
 
@@ -113,7 +114,7 @@ def alias(
     """Say which version of a model that no release names is meant by `champion` or `challenger`."""
     from deployments.commands.pointing import change_alias
 
-    with Refusals():
+    with refusals(terminal.err):
         change_alias(name, word, version, tenant, terminal.out, clear=clear)
 
 
@@ -122,7 +123,7 @@ def delete(name: Name, *, version: Version, tenant: TenantOption = None) -> None
     """Remove one version, for good. Refused where it serves, could be rolled back to, is tried in shadow, or came with Axon."""
     from deployments.commands.storing import delete_version
 
-    with Refusals():
+    with refusals(terminal.err):
         delete_version(name, version, tenant, terminal.out)
 
 
@@ -133,7 +134,7 @@ def delete_release(
     """Remove one release, for good; refused as in `delete`."""
     from deployments.commands.storing import delete_one_release
 
-    with Refusals():
+    with refusals(terminal.err):
         delete_one_release(release, tenant, terminal.out)
 
 
@@ -146,7 +147,7 @@ def retention(
     """Remove what nothing needs and is older than the newest so many."""
     from deployments.commands.storing import retain
 
-    with Refusals():
+    with refusals(terminal.err):
         retain(keep, tenant, terminal.out)
 
 
@@ -162,7 +163,7 @@ def export(
     """Write a release, or one model, into one file, signatures and all. A file that is there is not replaced."""
     from deployments.commands.storing import export_file
 
-    with Refusals():
+    with refusals(terminal.err):
         export_file(file, name, version, release, tenant, terminal.out)
 
 
@@ -178,7 +179,7 @@ def import_(
     """Publish what an exported file holds as new versions of your own; nothing is promoted. What nobody trusted signed is refused."""
     from deployments.commands.storing import import_file
 
-    with Refusals():
+    with refusals(terminal.err):
         import_file(file, tenant, terminal.out, terminal.err, quarantine=quarantine)
 
 
@@ -194,7 +195,7 @@ def quarantine(
     """Set a hostile version aside, where nothing looks it up. Axon releases nothing from there."""
     from deployments.commands.storing import set_aside
 
-    with Refusals():
+    with refusals(terminal.err):
         set_aside(name, version, reason, tenant, terminal.out, even_in_use=even_in_use)
 
 
@@ -210,7 +211,7 @@ def audit(
     """Who published, promoted, rolled back or deleted what, when, from where, and how it ended; the newest first."""
     from deployments.commands.storing import check_audit, show_audit
 
-    with Refusals():
+    with refusals(terminal.err):
         if verify or head:
             if not check_audit(head, terminal.out):
                 raise typer.Exit(1)

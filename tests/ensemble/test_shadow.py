@@ -1,0 +1,81 @@
+"""Shadow: what a challenger would have said is measured on the champion's own traffic, and reaches nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ensemble.portion import Portion
+from ensemble.shadow import Agreement, Shadow
+from ensemble.verdicts import LayerScores, LayerStatus, Severity, SystemStatus, Verdicts, VerdictWord
+
+WORDS = {"b": VerdictWord.BENIGN, "s": VerdictWord.SUSPICIOUS, "m": VerdictWord.MALICIOUS, "i": VerdictWord.INDETERMINATE}
+
+
+def said(words: str, scores: Sequence[float] = (), *, coverage: float = 1.0, status: LayerStatus = LayerStatus.LIVE) -> Verdicts:
+    """A batch's verdicts, one letter an event, by one layer."""
+    column = np.array(scores or [0.5] * len(words))
+    layer = LayerScores("anomaly", status, "1", "default/2", np.full(len(words), 0.5))
+    return Verdicts(
+        score=column,
+        low=column,
+        high=column,
+        word=tuple(WORDS[letter] for letter in words),
+        severity=(Severity.LOW,) * len(words),
+        coverage=coverage,
+        degraded=False,
+        status=SystemStatus.FULLY_OPERATIONAL,
+        layers=(layer,),
+    )
+
+
+@pytest.fixture
+def shadow() -> Shadow:
+    return Shadow("default/2", "default/1", share=1.0)
+
+
+def test_before_the_first_event_nothing_is_claimed(shadow: Shadow) -> None:
+    assert shadow.agreement == Agreement("default/2", "default/1")
+
+
+def test_words_that_became_others_are_counted_by_both(shadow: Shadow) -> None:
+    flips = shadow.learn([said("bmmsb")], [said("bbbss")])
+    shadow.learn([said("bb")], [said("bm")])
+
+    assert flips == {"benign>malicious": 2, "suspicious>benign": 1}
+    assert shadow.agreement.events == 7
+    assert shadow.agreement.agree == 3
+    assert shadow.agreement.flips == {"benign>malicious": 2, "suspicious>benign": 1, "malicious>benign": 1}
+
+
+def test_scores_are_compared_with_their_sign(shadow: Shadow) -> None:
+    shadow.learn([said("bb", [0.9, 0.2])], [said("bb", [0.5, 0.3])])
+
+    assert shadow.agreement.mean_difference == pytest.approx(0.15)
+    assert shadow.agreement.largest_difference == pytest.approx(0.4)
+
+
+def test_what_fewer_layers_saw_is_no_flip_but_a_silence(shadow: Shadow) -> None:
+    """A layer of the challenger's that has not loaded yet must not make it look worse than it is, nor better."""
+    shadow.learn([said("ii", coverage=0.3, status=LayerStatus.WARMING_UP)], [said("bm")])
+
+    assert shadow.agreement.events == 0
+    assert shadow.agreement.flips == {}
+    assert (shadow.agreement.silent_challenger, shadow.agreement.silent_champion, shadow.agreement.asked) == (1, 0, 1)
+
+
+@given(st.lists(st.integers(1, 300), min_size=20, max_size=200), st.sampled_from([0.0, 0.01, 0.1, 0.5, 1.0]))
+def test_a_share_is_a_share_of_the_events_whatever_the_batches(sizes: list[int], share: float) -> None:
+    portion = Portion(share)
+    taken = 0
+    for size in sizes:
+        if portion.takes(size):
+            portion.took(size)
+            taken += size
+
+    assert abs(taken - share * sum(sizes)) <= max(sizes)
+    assert taken == sum(sizes) or share < 1.0

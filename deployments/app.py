@@ -11,15 +11,17 @@ import ray
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
+from ray.serve.context import _get_global_client
 
+from deployments.environment import is_loopback
 from deployments.ingress import Ingress
 from deployments.layers import LayerDeployment
 from deployments.routing import SpeakingFirst
-from deployments.settings import ScalingSettings, read_settings
+from deployments.settings import ScalingSettings, Settings, read_settings
 from deployments.trust import read_trust
 from ensemble.building import LAYERS
 
-__all__ = ["build"]
+__all__ = ["OpenDoor", "build"]
 
 AUTO_SHARE = 0.25  # of a GPU, for `gpus: auto`: four layers fit on one card
 AUTOSCALING_LOOK_BACK_S = 11.0  # the least that Serve allows beside its metrics interval of 10 s; its own 30 s reacts too late
@@ -30,8 +32,10 @@ def build(args: dict[str, Any]) -> Application:
 
     Raises:
         pydantic.ValidationError: a setting is unknown or impossible, or the trust list is wrong; every mistake is named.
+        OpenDoor: keys are off, and Serve listens where others can ask.
     """
     settings = read_settings(args)
+    _refuse_an_open_door(settings)
     read_trust(settings)  # refused here, where an operator looks on, and not in a replica
     values = settings.model_dump(mode="json")
     looked_after: dict[str, Any] = settings.replicas.model_dump(exclude={"routing_stats_period_s"})
@@ -61,6 +65,21 @@ def build(args: dict[str, Any]) -> Application:
         **looked_after,
     )
     return deploy_ingress(Ingress).bind(values, handles)
+
+
+class OpenDoor(Exception):
+    """Keys are off where anybody could ask."""
+
+
+def _refuse_an_open_door(settings: Settings) -> None:
+    """Keys are off only where Serve is known to listen on loopback. Serve's own default is another address once HAProxy is on."""
+    if settings.auth.mode != "off":
+        return
+    client = _get_global_client(raise_if_no_controller_running=False) if ray.is_initialized() else None
+    host = client.http_config.host if client else None
+    if host is None or not is_loopback(host):
+        where = f"listens on {host}" if host else "does not run yet, so nobody knows where it will listen"
+        raise OpenDoor(f"auth.mode is off and Serve {where}: start it with `axon serve --auth off`, or make keys: axon keys create")
 
 
 def _share(gpus: float | str) -> float:

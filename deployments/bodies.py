@@ -12,6 +12,7 @@ from msgspec import Meta
 from deployments.retro import RetroCounts
 from ensemble.guard import BreakerState
 from ensemble.rollout import RolloutView
+from ensemble.shadow import Agreement
 from ensemble.verdicts import LayerStatus, SystemStatus
 
 __all__ = ["Health", "LayerLine", "LayerList", "LayerTest", "Live", "Ready", "Service", "Status", "SwitchedLayer"]
@@ -186,6 +187,8 @@ class Status(Health):
         wanted: release that the pointer names, "" where it cannot be read.
         pointer: `tenant#serial`, "" likewise.
         trouble: what is wrong with pointer, release or fusion; null where nothing is.
+        lives_on: tenant whose models answer: the caller's own, its group's, or the generic one.
+        challenger: how the release that scores in shadow compares with the one that answers; null where none does.
         retro: events that wait for a second look.
     """
 
@@ -200,6 +203,8 @@ class Status(Health):
     wanted: str
     pointer: str
     trouble: Trouble | None
+    lives_on: str
+    challenger: Agreement | None
     retro: RetroCounts
     uptime_s: float
     deadline_ms: float

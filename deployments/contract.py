@@ -28,7 +28,7 @@ _MEANINGS = {  # of codes that are no class of ours
     "NOT_FOUND": "There is no such thing.",
     "TEST_RUNNING": "The layer is being tested now.",
     "CONTROLS_NOT_KEPT": "The switch could not be written; nothing was changed.",
-    "UNAUTHENTICATED": "No key, or one that is not known.",
+    "UNAUTHORIZED": "No key, or one that is not known.",
     "FORBIDDEN": "The key may not do this.",
     "RATE_LIMITED": "Too many requests; Retry-After says when to come back.",
 }
@@ -148,7 +148,7 @@ def _name_of(method: str, path: str) -> str:
 def _guarded(one: Json, scope: str | None) -> Json:
     if scope is None:
         return one | {"security": []}
-    refusals = _refusals(["UNAUTHENTICATED", "FORBIDDEN", "RATE_LIMITED"])
+    refusals = _refusals(["UNAUTHORIZED", "FORBIDDEN", "RATE_LIMITED"])
     about = f"{one.get('description', '')}\n\nNeeds a key with the scope `{scope}`.".strip()
     return one | {"security": [{"key": []}], "description": about, "responses": one["responses"] | refusals}
 

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import HTTPExceptionHandler
 
 from deployments import wire
-from ensemble.errors import EventError, LayerError
+from ensemble.errors import EventError, LayerError, RateLimited
 
 __all__ = ["COMES_AGAIN", "JSON", "REFUSALS", "answer_to", "as_json", "refuse", "request_id_of", "sentence_of", "status_of"]
 
@@ -33,7 +33,7 @@ _STATUS_OF_CODE = {  # everything else is a mistake in what was sent: 422
     "MODEL_NOT_LOADED": 409,
     "BODY_TOO_LARGE": 413,
     "UNSUPPORTED_MEDIA_TYPE": 415,
-    "UNAUTHENTICATED": 401,
+    "UNAUTHORIZED": 401,
     "FORBIDDEN": 403,
     "NOT_FOUND": 404,
     "METHOD_NOT_ALLOWED": 405,
@@ -75,7 +75,10 @@ def request_id_of(request: Request) -> str:
 async def _refuse_event(request: Request, error: Exception) -> Response:
     if not isinstance(error, EventError):
         raise error
-    return refuse(request, status_of(error.code), error.code, str(error), error.field)
+    response = refuse(request, status_of(error.code), error.code, str(error), error.field)
+    if isinstance(error, RateLimited):
+        response.headers["Retry-After"] = f"{error.retry_after_s:.0f}"
+    return response
 
 
 async def _refuse_route(request: Request, error: Exception) -> Response:

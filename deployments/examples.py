@@ -39,6 +39,10 @@ VERDICT: Final[dict[str, Any]] = {
     "status": "FULLY_OPERATIONAL",
     "layers": [{"layer": "anomaly", "score": 0.226, "status": "live", "version": "1", "reason": ""}],
     "elapsed_ms": 5.2,
+    "release": "default/3",
+    "release_sha256": "fb4f4614c28c9db1dfa845f8a682c2e9f194760bfd384916fc69e2d8f2bf33fb",
+    "input_sha256": "6b1d5b2c2f0e4f7f1f9c8c7f4c7b2b9d9f7d1a5f1b1d4c3a2e1f0a9b8c7d6e5f",
+    "scored_at": "2026-11-25T08:15:00.000Z",
 }
 PREDICTION: Final[dict[str, Any]] = {
     "prediction": "DDoS",

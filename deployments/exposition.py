@@ -17,8 +17,9 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
+from deployments.auth import ScopedRoute
+from deployments.keys import Scope
 from deployments.telemetry import LATENCY_BOUNDARIES_S, METRICS, Instrument, Meter
 
 __all__ = ["CONTENT_TYPE", "BothMeters", "TextMeter", "metrics_routes"]
@@ -127,10 +128,10 @@ class _OfReplica(Collector):
             yield found
 
 
-def metrics_routes(text: Callable[[], bytes]) -> list[Route]:
+def metrics_routes(text: Callable[[], bytes]) -> list[ScopedRoute]:
     """The route of the page."""
 
     async def metrics(_: Request) -> Response:
         return Response(text(), headers={"Content-Type": CONTENT_TYPE})
 
-    return [Route("/metrics", metrics)]
+    return [ScopedRoute("/metrics", metrics, needs=Scope.READ)]

@@ -217,15 +217,16 @@ def _switches() -> dict[str, dict[str, Json]]:
 
 
 def _reading() -> dict[str, dict[str, Json]]:
-    file = {"name": "file", "in": "path", "required": True, "schema": {"type": "string", "enum": list(DOCS_FILES)}}
     own = {"type": "object", "required": ["openapi", "info", "paths", "components"]}
     page = answer("A page for people", {"type": "string"}, media="text/html")
-    kinds = ("text/javascript", "text/css", "image/png")
-    files = {"description": "The file", "content": {media: {"schema": {"type": "string"}} for media in kinds}}
+    files = {
+        f"/docs/{name}": {
+            "get": operation("A part of that page", {"200": answer("The file", {"type": "string"}, media=media)}, tag="contract")
+        }
+        for name, media in DOCS_FILES.items()
+    }
     return {
         "/openapi.json": {"get": operation("This document", {"200": answer("OpenAPI 3.1", own)}, tag="contract")},
         "/docs": {"get": operation("A page to read this document with, which needs no internet", {"200": page}, tag="contract")},
-        "/docs/{file}": {
-            "get": operation("What that page is made of", {"200": files}, tag="contract", parameters=[file], errors=("NOT_FOUND",))
-        },
+        **files,
     }

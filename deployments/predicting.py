@@ -15,12 +15,12 @@ from weakref import WeakKeyDictionary
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import Scope
 
 from deployments import wire
+from deployments.auth import Gate, ScopedRoute, caller_of
 from deployments.batching import MicroBatcher
 from deployments.edge import JSON, request_id_of, sentence_of
+from deployments.keys import Scope
 from deployments.predictions import Features, Prediction, PredictionBatch, parse_flow, parse_flows
 from deployments.settings import IngressSettings
 from deployments.shortcut import read_json
@@ -128,7 +128,7 @@ class PredictRoutes:
     Args:
         predictor: who answers.
         view_of: the view of a tenant.
-        tenant_of: who asks.
+        gate: charges a batch for its flows.
         settings: limits.
     """
 
@@ -136,28 +136,30 @@ class PredictRoutes:
         self,
         predictor: Predictor,
         view_of: Callable[[str], Awaitable[View]],
-        tenant_of: Callable[[Scope], str],
+        gate: Gate,
         settings: IngressSettings,
     ) -> None:
-        self._predictor, self._view_of, self._tenant_of, self._settings = predictor, view_of, tenant_of, settings
+        self._predictor, self._view_of, self._gate, self._settings = predictor, view_of, gate, settings
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[ScopedRoute]:
         """All of them."""
         return [
-            Route("/predict", self._predict, methods=["POST"]),
-            Route("/predict/batch", self._predict_batch, methods=["POST"]),
+            ScopedRoute("/predict", self._predict, needs=Scope.SCORE, methods=["POST"]),
+            ScopedRoute("/predict/batch", self._predict_batch, needs=Scope.SCORE, methods=["POST"]),
         ]
 
     async def _predict(self, request: Request) -> Response:
         since = time.monotonic()
         flow, model = parse_flow(await self._body(request))
-        view = await self._view_of(self._tenant_of(request.scope))
+        view = await self._view_of(caller_of(request.scope).tenant)
         return _answered(request, await self._predictor.predict(view, flow, model, since=since))
 
     async def _predict_batch(self, request: Request) -> Response:
         since = time.monotonic()
         parsed, model = parse_flows(await self._body(request), limit=self._settings.max_events)
-        view = await self._view_of(self._tenant_of(request.scope))
+        caller = caller_of(request.scope)
+        self._gate.charge(caller, len(parsed))
+        view = await self._view_of(caller.tenant)
         flows = [flow for flow in parsed if not isinstance(flow, EventError)]
         answers = iter(await self._predictor.predict_all(view, flows, model, since=since))
         in_order = [flow if isinstance(flow, EventError) else next(answers) for flow in parsed]

@@ -6,14 +6,15 @@ The links are relative, so the same page serves an application below any prefix.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from html import escape
 from importlib.metadata import distribution
 from pathlib import Path
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
-from starlette.routing import Route
+
+from deployments.auth import ScopedRoute
 
 __all__ = ["DOCS_FILES", "docs_page"]
 
@@ -25,7 +26,13 @@ POLICY = {
 }
 KEPT_BY_BROWSERS = {"Cache-Control": "max-age=3600"}
 START = "start.js"
-DOCS_FILES = (START, "swagger-ui-bundle.js", "swagger-ui.css", "favicon.png")
+DOCS_FILES = {
+    START: "text/javascript",
+    "swagger-ui-bundle.js": "text/javascript",
+    "swagger-ui.css": "text/css",
+    "favicon.png": "image/png",
+}
+"""Of the page, with their media types."""
 _PACKAGE = "fastapi-offline"  # of which nothing is imported: it keeps Swagger UI 5 in a wheel, up to date, and asks for nothing Ray has not
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -55,8 +62,8 @@ _START = """SwaggerUIBundle({
 """
 
 
-def docs_page(openapi_url: str, title: str) -> list[Route]:
-    """`GET /docs`, and the files it needs.
+def docs_page(openapi_url: str, title: str) -> list[ScopedRoute]:
+    """`GET /docs`, and the files it needs; open to everybody, as the document is that they show.
 
     Args:
         openapi_url: of the document, relative to the page: `openapi.json`.
@@ -67,15 +74,15 @@ def docs_page(openapi_url: str, title: str) -> list[Route]:
     async def show(_: Request) -> Response:
         return HTMLResponse(page, headers=POLICY)
 
-    async def file(request: Request) -> Response:
-        name = request.path_params["file"]
-        if name == START:
-            return Response(_START, media_type="text/javascript", headers=POLICY | KEPT_BY_BROWSERS)
-        if name not in DOCS_FILES:
-            raise HTTPException(404)
-        return FileResponse(_shipped(name), headers=POLICY | KEPT_BY_BROWSERS)
+    def file(name: str) -> Callable[[Request], Awaitable[Response]]:
+        async def give(_: Request) -> Response:
+            if name == START:
+                return Response(_START, media_type=DOCS_FILES[name], headers=POLICY | KEPT_BY_BROWSERS)
+            return FileResponse(_shipped(name), media_type=DOCS_FILES[name], headers=POLICY | KEPT_BY_BROWSERS)
 
-    return [Route("/docs", show), Route("/docs/{file}", file)]
+        return give
+
+    return [ScopedRoute("/docs", show, needs=None), *(ScopedRoute(f"/docs/{name}", file(name), needs=None) for name in DOCS_FILES)]
 
 
 def _shipped(name: str) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ensemble.errors import MalformedEvent
 from ensemble.rollout import RolloutRules
@@ -20,6 +20,7 @@ from ensemble.store.names import Tenant
 
 __all__ = [
     "ROOT",
+    "AuthSettings",
     "FusionSettings",
     "GuardSettings",
     "IngressSettings",
@@ -34,6 +35,8 @@ __all__ = [
 ROOT = Path(__file__).resolve().parent.parent  # the repository: relative folders are below it, wherever a Ray worker runs
 STATE_VARIABLE = "AXON_STATE"
 TRUST_VARIABLE = "AXON_TRUST"
+KEYS_VARIABLE = "AXON_KEYS"
+PATH_VARIABLES = ((STATE_VARIABLE, "store", "state"), (TRUST_VARIABLE, "store", "trust"), (KEYS_VARIABLE, "auth", "keys"))
 DISABLED_VARIABLE = "AXON_DISABLED_LAYERS"
 
 Positive = Annotated[float, Field(gt=0)]
@@ -65,6 +68,20 @@ class StoreSettings(_Strict):
     parents: list[TenantName]
     tenants: Annotated[Path, Field(strict=False)]
     tenants_at_once: Annotated[int, Field(ge=2)]
+
+
+def _off_is_a_word(value: Any) -> Any:  # noqa: ANN401  # whatever YAML has there
+    """`mode: off` is the word to people, and false to YAML."""
+    return "off" if value is False else value
+
+
+class AuthSettings(_Strict):
+    """Who may ask, and how much."""
+
+    mode: Annotated[Literal["keys", "off"], BeforeValidator(_off_is_a_word)]
+    keys: Annotated[Path, Field(strict=False)]
+    requests_per_s: Positive
+    burst: Annotated[float, Field(ge=1)]  # below one, no request would ever be admitted
 
 
 class ScalingSettings(_Strict):
@@ -222,6 +239,7 @@ class Settings(_Strict):
     """All of it."""
 
     store: StoreSettings
+    auth: AuthSettings
     ingress: IngressSettings
     replicas: ReplicasSettings
     fusion: FusionSettings
@@ -260,13 +278,18 @@ class Settings(_Strict):
         return ROOT / self.store.trust
 
     @property
+    def keys(self) -> Path:
+        """Absolute place of the key file, which need not be there; a relative one is in the state folder."""
+        return self.state / self.auth.keys
+
+    @property
     def tenants(self) -> Path:
         """Absolute place of the list of tenants, which need not be there."""
         return ROOT / self.store.tenants
 
 
 def read_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
-    """configs/default.yaml with `overrides` laid over it; AXON_STATE and AXON_TRUST win over both for what they name.
+    """configs/default.yaml with `overrides` laid over it; AXON_STATE, AXON_TRUST and AXON_KEYS win over both for what they name.
 
     AXON_DISABLED_LAYERS, names between commas, adds to the layers that are switched off.
 
@@ -275,9 +298,9 @@ def read_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
     """
     defaults = yaml.safe_load((ROOT / "configs" / "default.yaml").read_text())
     merged = _lay_over(defaults, overrides or {})
-    for variable, setting in {STATE_VARIABLE: "state", TRUST_VARIABLE: "trust"}.items():
+    for variable, section, setting in PATH_VARIABLES:
         if named := os.environ.get(variable):
-            merged = _lay_over(merged, {"store": {setting: named}})
+            merged = _lay_over(merged, {section: {setting: named}})
     disabled = [name.strip() for name in os.environ.get(DISABLED_VARIABLE, "").split(",") if name.strip()]
     if disabled:
         configured = merged["controls"].get("disabled") if isinstance(merged.get("controls"), Mapping) else None

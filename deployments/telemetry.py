@@ -107,6 +107,7 @@ METRICS: Mapping[str, Metric] = {
         Metric("axon_layer_failed_calls_total", _C, ("layer", "code"), "calls", "Calls that failed or came too late, trials too. Exact."),
         Metric("axon_breaker_changes_total", _C, ("layer", "state"), "changes", "Times a breaker went to a state."),
         Metric("axon_rollout_changes_total", _C, ("state",), "changes", "Times the bringing-in of a release went to a state."),
+        Metric("axon_requests_refused_total", _C, ("code",), "requests", "Requests that the gate did not let in, by code."),
         Metric("axon_challenger_events_total", _C, (), "events", "Events that a challenger scored in shadow."),
         Metric(
             "axon_challenger_flips_total",

@@ -7,6 +7,7 @@
     |  |- FeatureMismatch       features missing, extra, or not finite; named
     |  |- TooManyEvents         more events than one batch may carry
     |  |- BodyTooLarge          more bytes than one request may carry
+    |  |- RateLimited           more than the tenant may ask for in a second
     |  |- UnsupportedMediaType  a body that says it is no JSON, or is packed
     |  |- UnknownLayer          a layer that this ensemble does not have
     |  |- UnknownModel          a model name that the classifier does not know
@@ -20,8 +21,11 @@
     |  |- InsufficientMemory    it would not fit into this process
     |  |- LoadTimeout           it did not come within its time: a hanging disk
     |  |- VersionExists         published versions are immutable
-    |  `- PointerMoved          another promotion came first
+    |  |- PointerMoved          another promotion came first
+    |  |- ArtifactInUse         something that serves needs it, so it is not removed
+    |  `- QuotaExceeded         as many as this tenant may have
     |- TrainingError          the trainer's: the rows cannot teach what was asked
+    |- NotReplayable          the investigator's: an old verdict cannot be made once more here
     `- LayerError             the operator's: the layer abstains
        |- LayerTimeout          no answer within the deadline
        |- LayerOpen             its breaker is open: it was not asked
@@ -39,6 +43,7 @@ from __future__ import annotations
 __all__ = [
     "ArtifactCorrupt",
     "ArtifactError",
+    "ArtifactInUse",
     "ArtifactIncompatible",
     "ArtifactMissing",
     "ArtifactUnreadable",
@@ -59,7 +64,10 @@ __all__ = [
     "MalformedEvent",
     "MalformedJson",
     "ModelNotLoaded",
+    "NotReplayable",
     "PointerMoved",
+    "QuotaExceeded",
+    "RateLimited",
     "TooManyEvents",
     "TrainingError",
     "UnknownLayer",
@@ -145,6 +153,19 @@ class BodyTooLarge(EventError):
 
     def __str__(self) -> str:
         return f"the body is larger than {self.limit_bytes:,} bytes"
+
+
+class RateLimited(EventError):
+    """The tenant has asked for more than it may in a second; ask again after the time that the answer names."""
+
+    code = "RATE_LIMITED"
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__(retry_after_s)
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return f"this tenant asks for more than it may; ask again after {self.retry_after_s:.0f} s"
 
 
 class UnsupportedMediaType(EventError):
@@ -327,10 +348,51 @@ class PointerMoved(ArtifactError):
         return f"the pointer stands at serial {self.actual_serial}, not {self.expected_serial}: another promotion came first"
 
 
+class ArtifactInUse(ArtifactError):
+    """Something that serves needs it, so it is not removed."""
+
+    code = "ARTIFACT_IN_USE"
+    cause = "configuration"
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(what, why)
+        self.what, self.why = what, why
+
+    def __str__(self) -> str:
+        return f"{self.what} is not removed: {self.why}"
+
+
+class QuotaExceeded(ArtifactError):
+    """As many as this tenant may have; delete some first."""
+
+    code = "QUOTA_EXCEEDED"
+    cause = "configuration"
+
+    def __init__(self, what: str, limit: int) -> None:
+        super().__init__(what, limit)
+        self.what, self.limit = what, limit
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.limit:,} are there, which is as many as may be; delete some, or let `retention` do it"
+
+
 class TrainingError(EnsembleError):
     """The rows given cannot teach what was asked."""
 
     code = "TRAINING_ERROR"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+class NotReplayable(EnsembleError):
+    """An old verdict cannot be made once more: it does not say by what it was made, or that is not here."""
+
+    code = "NOT_REPLAYABLE"
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ensemble.building import FEATURE_SCHEMAS, LAYERS, ModelBuilder, identity_of
-from ensemble.candidates import Candidate, Lineage
+from ensemble.candidates import Candidate, Releases
 from ensemble.errors import ArtifactError, ArtifactIncompatible, ArtifactMissing
 from ensemble.events import Kind
 from ensemble.states import HeldModel, HeldRelease, Loaded, LoadFailure, Trial, failure_of
@@ -38,7 +38,7 @@ class ReleaseLoader:
         neighbours: models of other tenants in this process: one of equal bundles is taken from there, once its files are proven.
     """
 
-    lineage: Lineage
+    lineage: Releases
     layer: str
     builder: ModelBuilder
     available_bytes: Callable[[], int] | None = None
@@ -52,9 +52,10 @@ class ReleaseLoader:
             found = self.lineage.look()
         except ArtifactError as error:
             return error.code, str(error), _trusted(store)
-        refs = {ref for candidate in found.releases for ref in candidate.release.bundles.values() if ref.model in self._names}
+        candidates = (*found.releases, *([found.challenger] if found.challenger else []))
+        refs = {ref for candidate in candidates for ref in candidate.release.bundles.values() if ref.model in self._names}
         files = tuple(files_as_they_lie(store, ref) for ref in sorted(refs, key=str))
-        return found.wanted, found.pointer, tuple(one.name for one in found.releases), str(found.trouble), _trusted(store), files
+        return found.wanted, found.pointer, tuple(one.name for one in candidates), str(found.trouble), _trusted(store), files
 
     def load(self, held: Sequence[HeldRelease], requested: frozenset[str]) -> Loaded:
         """What serves now; models that are held are kept, and only their files proven again.
@@ -75,6 +76,8 @@ class ReleaseLoader:
             releases.append(release)
             if candidate.is_wanted:
                 trouble |= wrong
+        if found.challenger is not None and found.challenger.name in keep and found.challenger.name not in {one.name for one in releases}:
+            releases.append(self._load_release(found.challenger, known)[0])
         return Loaded(found.wanted, tuple(releases), trouble)
 
     def trial(self) -> Mapping[Kind, Trial]:

@@ -143,6 +143,8 @@ class Verdicts:
         status: the word for the whole ensemble.
         layers: every layer's opinion, in a fixed order.
         rows: which events of the batch these are, ascending; None for all of them.
+        release: name of the release that they were fused by, "" for none.
+        release_sha256: of that release's file, "" for none.
     """
 
     score: NDArray[np.float64]
@@ -155,6 +157,8 @@ class Verdicts:
     status: SystemStatus
     layers: tuple[LayerScores, ...]
     rows: NDArray[np.intp] | None = None
+    release: str = ""
+    release_sha256: str = ""
 
 
 def by_row(groups: Sequence[Verdicts], column: Callable[[Verdicts], Sequence[Any] | NDArray[Any] | float]) -> NDArray[Any]:

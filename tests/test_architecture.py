@@ -22,7 +22,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("ensemble.layers",),
     ("ensemble.fusion",),
     ("ensemble.portion",),
-    ("ensemble.guard", "ensemble.rollout", "ensemble.retro"),
+    ("ensemble.guard", "ensemble.rollout", "ensemble.retro", "ensemble.digests"),
     ("ensemble.shadow",),
     ("ensemble.store",),
     ("ensemble.states", "ensemble.keeping", "ensemble.poison"),
@@ -31,6 +31,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("ensemble.building", "ensemble.classifying"),
     ("ensemble.loading", "ensemble.offers"),
     ("ensemble.inprocess", "ensemble.succession", "ensemble.training"),
+    ("ensemble.replay",),
     ("ensemble.legacy",),  # the older engine's files; above training because what it reads is calibrated
     ("deployments",),
     ("deployments.app",),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from deployments import wire
-from deployments.cli import app, layers, models, train
+from deployments.cli import app, keys, layers, models, train
 from deployments.openapi import document
 from deployments.telemetry import METRICS, RULES
 from ensemble import errors
@@ -65,7 +65,7 @@ def address_of(curl: list[str]) -> str:
 
 
 def verbs() -> list[str]:
-    groups = {"": app, "train ": train, "models ": models, "layers ": layers}
+    groups = {"": app, "train ": train, "models ": models, "layers ": layers, "keys ": keys}
     named = []
     for group, typed in groups.items():
         for command in typed.registered_commands:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import pwd
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -19,7 +21,7 @@ from ensemble.errors import ArtifactCorrupt
 from ensemble.inprocess import Ensemble
 from ensemble.loading import ReleaseLoader
 from ensemble.states import HeldRelease
-from ensemble.store.layout import Store
+from ensemble.store.layout import Actor, Store
 from ensemble.store.names import Tenant
 from ensemble.training.flows import Progress as Report
 from ensemble.verdicts import SPEAKING
@@ -34,7 +36,7 @@ def own_store(settings: Settings | None = None) -> Store:
         pydantic.ValidationError: the trust list is wrong.
     """
     known = settings or read_settings()
-    return Store(known.state, known.shipped, read_trust(known))
+    return Store(known.state, known.shipped, read_trust(known), Actor(_user(), "terminal"))
 
 
 def local_ensemble(tenant: str | None = None) -> Ensemble:
@@ -79,6 +81,14 @@ def current_models(store: Store, lineage: Sequence[Tenant], layer: str) -> HeldR
 def now() -> datetime:
     """The wall clock, in UTC."""
     return datetime.now(UTC)
+
+
+def _user() -> str:
+    """Who the system says we are; what the environment says of it, anybody can set."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container may run as a number that has no name
+        return f"uid {os.getuid()}"
 
 
 def plain(text: str) -> str:

@@ -141,9 +141,10 @@ def _local_scorer(*, explain: bool) -> Scorer:
 
     def score(batch: EventBatch) -> Sequence[dict[str, Any]]:
         started = time.monotonic()
+        scored_at = time.time()
         groups = ensemble.judge(batch, explain=explain)
         elapsed_ms = round((time.monotonic() - started) * 1000.0, 3)
-        answers = wire.answers(batch, groups, explain=explain, elapsed_ms=elapsed_ms)
+        answers = wire.answers(batch, groups, explain=explain, elapsed_ms=elapsed_ms, scored_at=scored_at)
         return [msgspec.to_builtins(answer) for answer in answers]
 
     return score

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,10 @@ import yaml
 from rich.console import Console
 
 from deployments.draining import close_door
-from deployments.environment import prepare_environment
-from deployments.settings import read_settings
+from deployments.environment import is_loopback, prepare_environment
+from deployments.settings import Settings, read_settings
 
-__all__ = ["ServeRefused", "serve_forever"]
+__all__ = ["ServeRefused", "arguments_in", "serve_forever"]
 
 READY_WITHIN_S = 120.0
 STOP_WITHIN_S = 45.0
@@ -47,15 +46,15 @@ class _Plan:
     args: dict[str, Any]
 
 
-def serve_forever(config: Path, *, host: str | None, port: int | None, auth: str, console: Console) -> None:
+def serve_forever(config: Path, *, host: str | None, port: int | None, auth: str | None, console: Console) -> None:
     """Start the application of `config` and keep it running until a signal comes.
 
     Raises:
         ServeRefused: the file, the address or the port cannot be used.
     """
-    plan = _plan(config, host, port)
-    read_settings(plan.args)  # a mistake is told before Ray is started for it
-    _refuse_unless_safe(plan.host, auth)
+    plan = _plan(config, host, port, auth)
+    settings = read_settings(plan.args)  # a mistake is told before Ray is started for it
+    _refuse_unless_safe(plan.host, settings)
     _refuse_unless_free(plan.host, plan.port)
     prepare_environment()
     asked_to_stop: list[int] = []  # signals; no Event: its lock may be held where a handler runs
@@ -98,13 +97,23 @@ def serve_forever(config: Path, *, host: str | None, port: int | None, auth: str
         ray.shutdown()
 
 
-def _plan(config: Path, host: str | None, port: int | None) -> _Plan:
+def arguments_in(config: Path) -> Mapping[str, Any]:
+    """What a Serve config file lays over configs/default.yaml.
+
+    Raises:
+        ServeRefused: it cannot be used.
+    """
+    return _plan(config, None, None, None).args
+
+
+def _plan(config: Path, host: str | None, port: int | None, auth: str | None) -> _Plan:
     try:
         file = yaml.safe_load(config.read_text())
         application = file["applications"][0]
         http_options = {"host": "127.0.0.1", "port": 8000, **(file.get("http_options") or {})}
         http_options |= {key: value for key, value in (("host", host), ("port", port)) if value is not None}
         logging_config, args = dict(file.get("logging_config") or {}), dict(application.get("args") or {})
+        args |= {"auth": {**(args.get("auth") or {}), "mode": auth}} if auth else {}
         return _Plan(str(http_options["host"]), int(http_options["port"]), http_options, logging_config, args)
     except FileNotFoundError:
         raise ServeRefused(f"there is no {config}; run this from the repository's root, or name a file with --config") from None
@@ -112,18 +121,10 @@ def _plan(config: Path, host: str | None, port: int | None) -> _Plan:
         raise ServeRefused(f"{config} is no Serve config file with one application; see serve_config.yaml") from None
 
 
-def _refuse_unless_safe(host: str, auth: str) -> None:
+def _refuse_unless_safe(host: str, settings: Settings) -> None:
     """Without keys, nobody but this machine may ask."""
-    try:
-        is_loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        is_loopback = False
-    if auth != "off":
-        raise ServeRefused("this version has no keys yet: say --auth off, which is allowed on loopback only")
-    if not is_loopback:
-        raise ServeRefused(
-            f"--auth off is refused on {host}: without keys anybody could ask. Bind to 127.0.0.1, or put a proxy with keys in front"
-        )
+    if settings.auth.mode == "off" and not is_loopback(host):
+        raise ServeRefused(f"--auth off is refused on {host}: without keys anybody could ask. Leave it out and make keys: axon keys create")
 
 
 def _refuse_unless_free(host: str, port: int) -> None:

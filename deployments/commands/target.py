@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -10,7 +11,6 @@ from deployments.commands.local import own_store
 from deployments.settings import read_settings
 from deployments.tenancy import Tenancy
 from deployments.trust import read_signer
-from ensemble.store.layout import Store
 from ensemble.store.names import Tenant
 from ensemble.training.releasing import Published
 
@@ -39,7 +39,7 @@ class Target:
         self.tenant = tenant or settings.store.tenant
         self.lineage = Tenancy(settings).lineage(Tenant(self.tenant))
         own = own_store(settings)
-        self.store = Store(store, None, own.trust) if store else own
+        self.store = replace(own, state=store, shipped=None) if store else own
         self.signer = read_signer(own.trust) if publish else None
         self.promote = promote
 

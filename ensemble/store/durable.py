@@ -23,9 +23,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["exclusive", "make_directory", "place_new", "replace", "seal", "staging", "sweep_staging", "write_new"]
+__all__ = [
+    "IN_USE",
+    "append",
+    "exclusive",
+    "make_directory",
+    "place_new",
+    "remove",
+    "replace",
+    "seal",
+    "shared",
+    "staging",
+    "sweep_staging",
+    "take_out",
+    "write_new",
+]
 
 _STAGING = ".staging"  # no tenant's tree: its name is no slug, and one sweep of one folder finds every leftover
+IN_USE = ".in-use.lock"  # held shared by who points to something, alone by who removes something
 _CHUNK_BYTES = 1 << 20  # hashed and written a mebibyte at a time: no copy of the whole file
 STALE_STAGING_S = 3600.0  # RELIABILITY F21: no publish takes an hour
 
@@ -120,15 +135,58 @@ def replace(staged: Path, final: Path) -> None:
     _sync(final.parent)
 
 
-@contextmanager
-def exclusive(directory: Path) -> Iterator[None]:
-    """One writer in `directory` at a time, over threads and processes; a writer that dies lets go."""
-    fd = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+def take_out(place: Path, into: Path) -> None:
+    """Take a file or directory out of sight in one step. Call it holding `exclusive`.
+
+    Args:
+        place: where readers see it.
+        into: a new name on the same disk, where nobody looks: in staging, whatever becomes of us is swept.
+    """
+    place.rename(into)
+    _sync(place.parent)
+    _sync(into.parent)
+
+
+def remove(place: Path) -> None:
+    """Remove a file, for good."""
+    place.unlink(missing_ok=True)
+    _sync(place.parent)
+
+
+def append(directory: Path, name: str, data: bytes, *, mode: int) -> None:
+    """Add `data` to the end of a file, to the disk; the file is made where it was not there. Call it holding `exclusive`.
+
+    Raises:
+        OSError: the disk is full or failing; a part of `data` may have been added.
+    """
+    fd = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
+        is_new = os.fstat(fd).st_size == 0
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+        os.fsync(fd)
     finally:
-        os.close(fd)  # closing lets go of the lock
+        os.close(fd)
+    if is_new:
+        _sync(directory)
+
+
+@contextmanager
+def exclusive(directory: Path, name: str = ".lock") -> Iterator[None]:
+    """One writer in `directory` at a time, over threads and processes; a writer that dies lets go.
+
+    Locks are taken in one order: `IN_USE` of a root, `.lock` of a tenant, the audit log's.
+    """
+    with _locked(directory / name, fcntl.LOCK_EX):
+        yield
+
+
+@contextmanager
+def shared(directory: Path, name: str) -> Iterator[None]:
+    """Any number of these at a time, and none of them beside an `exclusive` of the same name."""
+    with _locked(directory / name, fcntl.LOCK_SH):
+        yield
 
 
 def sweep_staging(root: Path, *, now_s: float) -> int:
@@ -156,6 +214,16 @@ def sweep_staging(root: Path, *, now_s: float) -> int:
             leftover.unlink(missing_ok=True)
         removed += 1
     return removed
+
+
+@contextmanager
+def _locked(file: Path, how: int) -> Iterator[None]:
+    fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, how)
+        yield
+    finally:
+        os.close(fd)  # closing lets go of the lock
 
 
 def _sync(directory: Path) -> None:

@@ -4,7 +4,13 @@
     <root>/tenants/<tenant>/releases/<serial>.json
     <root>/tenants/<tenant>/CURRENT                     the pointer: what readers read
     <root>/tenants/<tenant>/PROMOTED                    its copy, for the promoter of the day that CURRENT is broken
+    <root>/tenants/<tenant>/CHALLENGER                  the release that is tried in shadow
+    <root>/tenants/<tenant>/aliases/<model>/<alias>     champion and challenger of a model that no release names
+    <root>/tenants/<tenant>/bundles/<model>/GONE        tombstone: the highest serial there was when something was removed;
+    <root>/tenants/<tenant>/releases/GONE               so for releases
+    <root>/.quarantine/<tenant>/<number>/               set aside as hostile; never looked up
     <root>/.staging/<uuid>/                             unfinished work, swept after an hour
+    <root>/audit.jsonl                                  who did what; the older of it in audit-<last line>.jsonl
 
 There are two roots: `state` is written by a running Axon, `shipped` comes with it and is only read. Both are looked
 through in that order, and serials rise over both together, so that a number never means two things.
@@ -12,12 +18,17 @@ through in that order, and serials rise over both together, so that a number nev
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from msgspec import Meta
 
 from ensemble.errors import ArtifactMissing
+from ensemble.store import canonical
 from ensemble.store.names import parse_serial
-from ensemble.store.reading import list_names, open_directory
+from ensemble.store.reading import list_names, open_directory, read_bounded
 from ensemble.store.signing import Trust
 
 if TYPE_CHECKING:
@@ -26,12 +37,18 @@ if TYPE_CHECKING:
     from ensemble.store.names import ModelName, Tenant
 
 __all__ = [
+    "CHALLENGER",
     "MANIFEST",
     "POINTER",
     "POINTER_COPY",
     "RELEASE_SUFFIX",
+    "TOMBSTONE",
+    "Actor",
     "Store",
+    "alias_parts",
     "bundle_parts",
+    "encode_tombstone",
+    "highest_serial",
     "next_serial",
     "release_parts",
     "serials_in",
@@ -41,7 +58,23 @@ __all__ = [
 MANIFEST = "manifest.json"
 POINTER = "CURRENT"
 POINTER_COPY = "PROMOTED"
+CHALLENGER = "CHALLENGER"
+TOMBSTONE = "GONE"
 RELEASE_SUFFIX = ".json"
+TOMBSTONE_LIMIT_BYTES = 256  # one number
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who acts on a store, for the audit log.
+
+    Attributes:
+        who: a user of the system, a key's id; "" where nobody said.
+        where: from where they act, e.g. "terminal", or the address of a client.
+    """
+
+    who: str
+    where: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +85,15 @@ class Store:
         state: written by publishing and promoting; need not exist yet.
         shipped: read-only defaults, looked up second; None where there are none.
         trust: whose signature, or which digest, makes a file of either root trusted; nothing in a root can add to it.
+        actor: who acts through this value; every act leaves a line of it in the audit log of `state`.
+        clock: seconds since 1970, for the audit log alone.
     """
 
     state: Path
     shipped: Path | None
     trust: Trust
+    actor: Actor = Actor("", "")
+    clock: Callable[[], float] = time.time
 
     @property
     def roots(self) -> tuple[Path, ...]:
@@ -79,6 +116,11 @@ def release_parts(tenant: Tenant) -> tuple[str, ...]:
     return ("tenants", tenant, "releases")
 
 
+def alias_parts(tenant: Tenant, model: ModelName) -> tuple[str, ...]:
+    """From a root to the directory that holds the aliases of a model."""
+    return ("tenants", tenant, "aliases", model)
+
+
 def serials_in(root: Path, parts: tuple[str, ...], *, suffix: str = "") -> list[int]:
     """The serials in one directory of one root, rising; names that are no serial are passed over.
 
@@ -96,5 +138,38 @@ def serials_in(root: Path, parts: tuple[str, ...], *, suffix: str = "") -> list[
 
 
 def next_serial(store: Store, parts: tuple[str, ...], *, suffix: str = "") -> int:
-    """The number after the highest of both roots. Call it holding the tenant's lock, or another publisher gets the same."""
-    return 1 + max((serial for root in store.roots for serial in serials_in(root, parts, suffix=suffix)), default=0)
+    """The number after the highest that ever was in either root, the removed among them.
+
+    Call it holding the tenant's lock, or another publisher gets the same.
+
+    Raises:
+        ArtifactError: a directory cannot be read, or the tombstone is broken: better no new version than an old number twice.
+    """
+    return 1 + highest_serial(store, parts, suffix=suffix)
+
+
+def highest_serial(store: Store, parts: tuple[str, ...], *, suffix: str = "") -> int:
+    """The highest number that ever was, 0 where there was none; arguments and errors as for `next_serial`."""
+    there = max((serial for root in store.roots for serial in serials_in(root, parts, suffix=suffix)), default=0)
+    return max(there, _removed_up_to(store.state, parts))
+
+
+def encode_tombstone(highest: int) -> bytes:
+    """What lies beside serials of which the highest is, or was, `highest`."""
+    return canonical.encode({"format": 1, "highest": highest})
+
+
+@dataclass(frozen=True, slots=True)
+class _Tombstone:
+    format: Annotated[int, Meta(ge=1, le=1)]
+    highest: Annotated[int, Meta(ge=1, lt=10**15)]
+
+
+def _removed_up_to(root: Path, parts: tuple[str, ...]) -> int:
+    what = "/".join((*parts, TOMBSTONE))
+    try:
+        with open_directory(root, *parts, what=what) as directory:
+            data = read_bounded(directory, TOMBSTONE, limit=TOMBSTONE_LIMIT_BYTES, what=what)
+    except ArtifactMissing:
+        return 0
+    return canonical.to_dataclass(canonical.decode(data, what=what), _Tombstone, what=what).highest

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from ensemble.errors import ArtifactError, ArtifactMissing
 from ensemble.store.layout import MANIFEST, RELEASE_SUFFIX, Store, bundle_parts, release_parts, serials_in, tenant_parts
-from ensemble.store.manifest import MANIFEST_LIMIT_BYTES, parse_manifest
+from ensemble.store.load import refuse_other_bundle
+from ensemble.store.manifest import MANIFEST_LIMIT_BYTES, Manifest, parse_manifest
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
-from ensemble.store.reading import list_names, open_directory, read_bounded, sha256_of
+from ensemble.store.reading import list_names, modified_at, open_directory, read_bounded, sha256_of
 from ensemble.store.release_file import parse_release, read_release_bytes
 from ensemble.store.signing import Document, Trust
 
@@ -29,6 +30,8 @@ class BundleListing:
         size_bytes: of the files that the manifest names, 0 where it cannot be read.
         is_shipped: came with Axon; not ours to delete.
         problem: what is wrong with the manifest, "" where nothing is known.
+        manifest: as it was proven; None where there is a problem.
+        modified_s: when the manifest was last changed, by the disk, in seconds since 1970; 0.0 where nobody can say.
     """
 
     ref: BundleRef
@@ -36,6 +39,8 @@ class BundleListing:
     size_bytes: int
     is_shipped: bool
     problem: str
+    manifest: Manifest | None
+    modified_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +85,19 @@ def _models(root: Path, tenant: Tenant) -> list[ModelName]:
 
 def _bundle(trust: Trust, root: Path, ref: BundleRef, *, is_shipped: bool) -> BundleListing:
     what = f"{ref}/{MANIFEST}"
-    digest = ""
+    digest, modified_s = "", 0.0
     try:
         with open_directory(root, *bundle_parts(ref.tenant, ref.model), str(ref.version), what=str(ref)) as directory:
             data = read_bounded(directory, MANIFEST, limit=MANIFEST_LIMIT_BYTES, what=what)
+            modified_s = modified_at(directory, MANIFEST)
         digest = sha256_of(data)
         manifest = parse_manifest(trust.prove(data, Document.MANIFEST, what=what), what=what)
+        refuse_other_bundle(manifest, ref, what)
     except ArtifactError as error:
-        return BundleListing(BundleRef(ref.tenant, ref.model, ref.version, digest), "", 0, is_shipped, str(error))
+        as_it_lies = BundleRef(ref.tenant, ref.model, ref.version, digest)
+        return BundleListing(as_it_lies, "", 0, is_shipped, str(error), None, modified_s)
     as_it_lies = BundleRef(ref.tenant, ref.model, ref.version, digest)
-    return BundleListing(as_it_lies, manifest.created_at, manifest.size_bytes, is_shipped, "")
+    return BundleListing(as_it_lies, manifest.created_at, manifest.size_bytes, is_shipped, "", manifest, modified_s)
 
 
 def _release(trust: Trust, root: Path, tenant: Tenant, serial: int, *, is_shipped: bool) -> ReleaseListing:

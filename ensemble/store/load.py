@@ -20,7 +20,7 @@ from ensemble.store.preflight import refuse_without_memory
 from ensemble.store.reading import list_names, open_directory, read_bounded, read_proven, sha256_of
 from ensemble.store.signing import Document, Trust
 
-__all__ = ["ProvenBundle", "open_bundle"]
+__all__ = ["ProvenBundle", "open_bundle", "refuse_other_bundle"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,16 @@ def open_bundle(store: Store, ref: BundleRef, *, available_bytes: Callable[[], i
     raise _most_telling(refusals, _not_found(ref))
 
 
+def refuse_other_bundle(manifest: Manifest, ref: BundleRef, what: str) -> None:
+    """Refuse a manifest that lies where another one belongs: copied there, whoever signed it.
+
+    Raises:
+        ArtifactUntrusted: it is that of another tenant, model or version.
+    """
+    if (manifest.tenant, manifest.model, manifest.serial) != (ref.tenant, ref.model, ref.version):
+        raise ArtifactUntrusted(what, "is the manifest of another bundle")
+
+
 def _not_found(ref: BundleRef) -> str:
     """S1-11 says "Model not found: <path>"; ours names the model and keeps the path to itself."""
     return f"Model not found: {ref}"
@@ -99,8 +109,7 @@ def _prove_manifest(directory: int, ref: BundleRef, trust: Trust) -> Manifest:
     if found != ref.manifest_sha256:
         raise ArtifactCorrupt(what, f"sha256 is {found[:12]}, the release says {ref.manifest_sha256[:12]}")
     manifest = parse_manifest(trust.prove(data, Document.MANIFEST, what=what), what=what)
-    if (manifest.tenant, manifest.model, manifest.serial) != (ref.tenant, ref.model, ref.version):
-        raise ArtifactUntrusted(what, "is the manifest of another bundle")
+    refuse_other_bundle(manifest, ref, what)
     return manifest
 
 

@@ -1,28 +1,26 @@
 """A tenant's pointer: the one small signed file that says which release is in use, and which were before.
 
-The pointer has a serial of its own, which rises with every promotion. Rolling back to an older release is therefore a
-newer pointer, and an older pointer that comes back is a replay: a fault, or an attack.
-
-Every promotion writes the pointer twice: first the copy, which no reader looks at, then CURRENT. A promoter who finds
-CURRENT broken or gone takes the serial and the earlier releases from the copy, so that serials go on rising. With both
-gone it counts from what the shipped root has, and readers who saw a higher serial refuse it until they are restarted.
+It is a signpost: its serial rises with every promotion, so that rolling back to an older release is a newer pointer. Its copy,
+PROMOTED, also keeps the earlier releases for the promoter who finds CURRENT broken or gone.
 """
 
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Annotated, Final
 
 from msgspec import Meta
 
-from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactIncompatible, ArtifactMissing, ArtifactUntrusted, PointerMoved
-from ensemble.store import canonical, durable
+from ensemble.errors import ArtifactCorrupt, ArtifactUntrusted
+from ensemble.store import canonical
+from ensemble.store.audit import Act, Deed
 from ensemble.store.layout import POINTER, POINTER_COPY, Store, tenant_parts
 from ensemble.store.manifest import Serial, Sha256, refuse_other_format
 from ensemble.store.names import ReleaseRef, Tenant
-from ensemble.store.reading import open_directory, read_bounded
-from ensemble.store.signing import Document, Signer, signed_for
+from ensemble.store.signing import Document, Signer
+from ensemble.store.signpost import Signpost
 
 __all__ = ["Pointer", "has_pointer", "move_pointer", "read_pointer"]
 
@@ -59,26 +57,15 @@ class Pointer:
 def read_pointer(store: Store, tenant: Tenant, *, not_below: int = 0) -> Pointer:
     """The pointer in use: that of `state`, or where it has none, the shipped one.
 
-    A pointer in `state` that is broken is an error and not a reason to look further: falling back to the shipped
-    release without a word would be a roll back that nobody asked for.
-
     Args:
         store: looked through in order.
         tenant: whose pointer.
         not_below: the highest pointer serial the reader has seen; 0 for a reader that has seen none.
 
     Raises:
-        ArtifactMissing: no root has a pointer for this tenant.
-        ArtifactCorrupt: it is not what `move_pointer` writes.
-        ArtifactUnreadable: it is there, but permission or the disk fails.
-        ArtifactIncompatible: another format.
-        ArtifactUntrusted: nobody we trust signed it, it is another tenant's, or its serial is below `not_below`: an old
-            pointer came back.
+        ArtifactError: there is none, it is broken, nobody we trust signed it, or an old one came back; as `Signpost.read` says it.
     """
-    pointer = _read(store, tenant, POINTER)
-    if pointer.serial < not_below:
-        raise ArtifactUntrusted(POINTER, f"serial {pointer.serial} is older than {not_below}, which was seen before")
-    return pointer
+    return _signpost(tenant).read(store, not_below=not_below)
 
 
 def has_pointer(store: Store, tenant: Tenant) -> bool:
@@ -87,7 +74,14 @@ def has_pointer(store: Store, tenant: Tenant) -> bool:
 
 
 def move_pointer(
-    store: Store, tenant: Tenant, release: ReleaseRef, expected_serial: int, *, signer: Signer, at_once: bool = False
+    store: Store,
+    tenant: Tenant,
+    release: ReleaseRef,
+    expected_serial: int,
+    *,
+    signer: Signer,
+    at_once: bool = False,
+    act: Act | None = None,
 ) -> Pointer:
     """Point to `release`. Call it holding the tenant's lock; the release is proven by who calls.
 
@@ -98,26 +92,25 @@ def move_pointer(
         expected_serial: of the pointer the caller saw; 0 where there was none, or none that could be read and proven.
         signer: signs it; its key must be one that the store trusts.
         at_once: as in `Pointer`.
+        act: what this is a part of; a promotion of its own unless said otherwise.
 
     Raises:
         PointerMoved: the pointer stands elsewhere than the caller saw it.
         ArtifactIncompatible: the pointer is of a newer Axon, whose business it stays.
         ArtifactUntrusted: the store does not trust the signer.
     """
-    current, copy = _usable(store, tenant, POINTER), _usable(store, tenant, POINTER_COPY)
-    actual_serial = current.serial if current else 0
-    if actual_serial != expected_serial:
-        raise PointerMoved(expected_serial, actual_serial)
-    highest = max(actual_serial, copy.serial if copy else 0)
-    pointer = Pointer(release.serial, release.sha256, highest + 1, _earlier(current or copy, release), at_once)
-    data = signed_for(store.trust, signer, _encode(pointer, tenant), Document.POINTER, limit=POINTER_LIMIT_BYTES, what=POINTER)
-    _parse(data.partition(b"\n")[0] + b"\n", tenant, POINTER)  # what could not be read back does not replace what can
-    home = durable.make_directory(store.state, *tenant_parts(tenant))
-    with durable.staging(store.state) as staged:
-        for name in (POINTER_COPY, POINTER):  # the copy first: whoever dies in between has used up a serial, no more
-            durable.write_new(staged, name, data, mode=0o644)
-            durable.replace(staged / name, home / name)
-    return pointer
+
+    def text_of(serial: int, before: Pointer | None) -> bytes:
+        return _encode(Pointer(release.serial, release.sha256, serial, _earlier(before, release), at_once), tenant)
+
+    with nullcontext(act) if act else Act(store, tenant, Deed.PROMOTE, str(release)) as part:
+        return _signpost(tenant).move(store, expected_serial, text_of, signer=signer, act=part, what=str(release))
+
+
+def _signpost(tenant: Tenant) -> Signpost[Pointer]:
+    return Signpost(
+        tenant_parts(tenant), POINTER, POINTER_COPY, Document.POINTER, POINTER_LIMIT_BYTES, lambda text, what: _parse(text, tenant, what)
+    )
 
 
 def _earlier(before: Pointer | None, release: ReleaseRef) -> tuple[ReleaseRef, ...]:
@@ -126,27 +119,6 @@ def _earlier(before: Pointer | None, release: ReleaseRef) -> tuple[ReleaseRef, .
         return ()
     used = (before.ref, *before.previous)
     return tuple(ref for ref in used if ref.serial < release.serial)[:EARLIER_RELEASES]
-
-
-def _usable(store: Store, tenant: Tenant, name: str) -> Pointer | None:
-    """The pointer under `name`, or None where a promotion should replace it: gone, broken, or signed by nobody we trust."""
-    try:
-        return _read(store, tenant, name)
-    except ArtifactIncompatible:
-        raise
-    except ArtifactError:
-        return None
-
-
-def _read(store: Store, tenant: Tenant, name: str) -> Pointer:
-    for root in store.roots:
-        try:
-            with open_directory(root, *tenant_parts(tenant), what=name) as directory:
-                data = read_bounded(directory, name, limit=POINTER_LIMIT_BYTES, what=name)
-        except ArtifactMissing:
-            continue
-        return _parse(store.trust.prove(data, Document.POINTER, what=name), tenant, name)
-    raise ArtifactMissing(name)
 
 
 @dataclass(frozen=True, slots=True)

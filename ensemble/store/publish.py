@@ -13,6 +13,7 @@ from typing import Any
 from ensemble.errors import ArtifactCorrupt
 from ensemble.layers.model import Parts
 from ensemble.store import durable
+from ensemble.store.audit import Act, Deed
 from ensemble.store.codecs import GOLDEN, Golden, decode_golden, decode_parts, encode_golden, encode_parts
 from ensemble.store.layout import MANIFEST, Store, bundle_parts, next_serial, tenant_parts
 from ensemble.store.manifest import (
@@ -27,9 +28,10 @@ from ensemble.store.manifest import (
     timestamp,
 )
 from ensemble.store.names import BundleRef, ModelName, Tenant
+from ensemble.store.quota import Quota, refuse_above
 from ensemble.store.signing import Document, Signer, signed_for
 
-__all__ = ["publish_bundle", "sweep_staging"]
+__all__ = ["publish_bundle", "publish_files", "sweep_staging"]
 
 CARD = "CARD.md"
 
@@ -47,6 +49,7 @@ def publish_bundle(
     training: Mapping[str, Any],
     now: datetime,
     signer: Signer,
+    quota: Quota | None = None,
 ) -> BundleRef:
     """Write the next version of a model into `store.state`.
 
@@ -65,8 +68,10 @@ def publish_bundle(
         training: `recipe`, `data_sha256`, `seed`, `rows`, and what else the recipe wants to remember; JSON.
         now: when, with its time zone.
         signer: signs the manifest; its key must be one that the store trusts.
+        quota: how many there may be; None does not count.
 
     Raises:
+        QuotaExceeded: there are as many as may be.
         ArtifactUntrusted: the store does not trust the signer, so no reader would.
         VersionExists: somebody whom our lock does not reach published the same version first.
         ArtifactIncompatible: an array that cannot be stored, or is not finite.
@@ -78,30 +83,66 @@ def publish_bundle(
     decode_golden(files[GOLDEN])
     if odd := [name for name in pictures if not is_picture(name)]:
         raise ArtifactCorrupt(ascii(odd[0][:63]), "is no name for a picture: lower-case letters, digits, '.', '_', '-', ending in .png")
-    files |= pictures
+    return publish_files(
+        store,
+        tenant,
+        model,
+        files | dict(pictures),
+        libraries=installed_libraries(),
+        feature_schema=feature_schema,
+        training=training,
+        now=now,
+        signer=signer,
+        quota=quota,
+    )
 
-    with durable.staging(store.state) as staged:
-        entries = tuple(FileEntry(name, len(data), durable.write_new(staged, name, data)) for name, data in sorted(files.items()))
-        versions = durable.make_directory(store.state, *bundle_parts(tenant, model))
-        with durable.exclusive(store.state.joinpath(*tenant_parts(tenant))):
-            serial = next_serial(store, bundle_parts(tenant, model))
-            manifest = Manifest(
-                format=FORMAT,
-                tenant=tenant,
-                model=model,
-                serial=serial,
-                created_at=timestamp(now),
-                files=entries,
-                libraries=installed_libraries(),
-                feature_schema=feature_schema,
-                training=dict(training),
-            )
-            text = encode_manifest(manifest)
-            parse_manifest(text, what=MANIFEST)
-            signed = signed_for(store.trust, signer, text, Document.MANIFEST, limit=MANIFEST_LIMIT_BYTES, what=MANIFEST)
-            digest = durable.write_new(staged, MANIFEST, signed)
-            durable.seal(staged)
-            durable.place_new(staged, versions / str(serial), what=f"{model}/{serial}")
+
+def publish_files(
+    store: Store,
+    tenant: Tenant,
+    model: ModelName,
+    files: Mapping[str, bytes],
+    *,
+    libraries: Mapping[str, str],
+    feature_schema: str,
+    training: Mapping[str, Any],
+    now: datetime,
+    signer: Signer,
+    quota: Quota | None,
+) -> BundleRef:
+    """Write the next version of a model from the files of a bundle, which who calls has proven to be readable.
+
+    `files` are all but the manifest, by name; `libraries` are those that made them. The rest, and the errors, are as in `publish_bundle`.
+    """
+    with Act(store, tenant, Deed.PUBLISH, str(model)) as act:
+        if quota is not None:
+            refuse_above(store, tenant, model, quota)  # before the payload is written: refusing must be cheap
+        with durable.staging(store.state) as staged:
+            entries = tuple(FileEntry(name, len(data), durable.write_new(staged, name, data)) for name, data in sorted(files.items()))
+            home = durable.make_directory(store.state, *tenant_parts(tenant))
+            with durable.exclusive(home):
+                if quota is not None:
+                    refuse_above(store, tenant, model, quota)  # again, now that nobody else publishes
+                versions = durable.make_directory(store.state, *bundle_parts(tenant, model))
+                serial = next_serial(store, bundle_parts(tenant, model))
+                manifest = Manifest(
+                    format=FORMAT,
+                    tenant=tenant,
+                    model=model,
+                    serial=serial,
+                    created_at=timestamp(now),
+                    files=entries,
+                    libraries=dict(libraries),
+                    feature_schema=feature_schema,
+                    training=dict(training),
+                )
+                text = encode_manifest(manifest)
+                parse_manifest(text, what=MANIFEST)
+                signed = signed_for(store.trust, signer, text, Document.MANIFEST, limit=MANIFEST_LIMIT_BYTES, what=MANIFEST)
+                digest = durable.write_new(staged, MANIFEST, signed)
+                act.begin(what=f"{model}/{serial}", digest=digest)
+                durable.seal(staged)
+                durable.place_new(staged, versions / str(serial), what=f"{model}/{serial}")
     return BundleRef(tenant, model, serial, digest)
 
 

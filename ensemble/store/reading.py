@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["list_names", "open_directory", "read_bounded", "read_proven", "sha256_of"]
+__all__ = ["list_names", "modified_at", "open_directory", "read_bounded", "read_proven", "sha256_of"]
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PASSING = frozenset({errno.EIO, errno.ESTALE})
@@ -81,6 +81,18 @@ def read_proven(directory: int, name: str, *, size_bytes: int, sha256: str, what
     if found != sha256:
         raise ArtifactCorrupt(what, f"sha256 is {found[:12]}, published was {sha256[:12]}")
     return data
+
+
+def modified_at(directory: int, name: str) -> float:
+    """When a file of an open directory was last changed, in seconds since 1970; for people, never for order.
+
+    Raises:
+        ArtifactMissing: it is not there any more.
+    """
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime
+    except OSError as error:
+        raise _explained(error, name) from None
 
 
 def sha256_of(data: bytes) -> str:

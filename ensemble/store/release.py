@@ -1,17 +1,19 @@
 """Releases: which bundles serve together, with the fusion that was fitted to exactly these.
 
 Publishing a release and promoting it are two acts (DESIGN, decision 2). A release never changes; promoting moves the
-tenant's pointer, under a lock, if it stands where the caller saw it. Rolling back is promoting an older release.
+tenant's pointer, under a lock, if it stands where the caller saw it. Rolling back is promoting an older release, at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from ensemble.errors import ArtifactUntrusted
+from ensemble.errors import ArtifactError, ArtifactMissing, ArtifactUntrusted, PointerMoved
 from ensemble.store import durable
+from ensemble.store.audit import Act, Deed
 from ensemble.store.layout import RELEASE_SUFFIX, Store, next_serial, release_parts, tenant_parts
 from ensemble.store.listing import BundleListing, ReleaseListing, list_bundles, list_releases
 from ensemble.store.load import open_bundle
@@ -29,10 +31,13 @@ __all__ = [
     "ReleaseRef",
     "list_bundles",
     "list_releases",
+    "pointing",
     "promote",
+    "prove_release",
     "publish_release",
     "read_pointer",
     "read_release",
+    "roll_back",
 ]
 
 
@@ -72,15 +77,17 @@ def publish_release(
         if ref.tenant != tenant and ref.tenant not in lenders:
             raise ArtifactUntrusted(str(ref), "belongs to another tenant")
         open_bundle(store, ref)
-    home = durable.make_directory(store.state, *release_parts(tenant))
-    with durable.staging(store.state) as staged, durable.exclusive(store.state.joinpath(*tenant_parts(tenant))):
-        serial = next_serial(store, release_parts(tenant), suffix=RELEASE_SUFFIX)
-        text = encode_release(Release(tenant, serial, timestamp(now), chosen, fusion, notes))
-        parse_release(text, tenant, serial)  # what could not be read back is not published
-        data = signed_for(store.trust, signer, text, Document.RELEASE, limit=RELEASE_LIMIT_BYTES, what=f"release {serial}")
-        name = f"{serial}{RELEASE_SUFFIX}"
-        digest = durable.write_new(staged, name, data)
-        durable.place_new(staged / name, home / name, what=f"release {serial}")
+    with Act(store, tenant, Deed.PUBLISH_RELEASE, "release") as act:
+        home = durable.make_directory(store.state, *release_parts(tenant))
+        with durable.staging(store.state) as staged, durable.exclusive(store.state.joinpath(*tenant_parts(tenant))):
+            serial = next_serial(store, release_parts(tenant), suffix=RELEASE_SUFFIX)
+            text = encode_release(Release(tenant, serial, timestamp(now), chosen, fusion, notes))
+            parse_release(text, tenant, serial)  # what could not be read back is not published
+            data = signed_for(store.trust, signer, text, Document.RELEASE, limit=RELEASE_LIMIT_BYTES, what=f"release {serial}")
+            name = f"{serial}{RELEASE_SUFFIX}"
+            digest = durable.write_new(staged, name, data)
+            act.begin(what=f"release {serial}", digest=digest)
+            durable.place_new(staged / name, home / name, what=f"release {serial}")
     return ReleaseRef(serial, digest)
 
 
@@ -105,10 +112,78 @@ def promote(store: Store, tenant: Tenant, release: ReleaseRef, expected_serial: 
         OSError: the disk is full or failing; the pointer stays, unless only the last fsync failed: then it has moved, and a
             power cut may undo that.
     """
-    with durable.exclusive(durable.make_directory(store.state, *tenant_parts(tenant))):
-        for ref in read_release(store, tenant, release).bundles.values():
-            open_bundle(store, ref)
-        return move_pointer(store, tenant, release, expected_serial, signer=signer, at_once=at_once)
+    with Act(store, tenant, Deed.PROMOTE, str(release)) as act, pointing(store, tenant):
+        prove_release(store, tenant, release)
+        return move_pointer(store, tenant, release, expected_serial, signer=signer, at_once=at_once, act=act)
+
+
+def roll_back(store: Store, tenant: Tenant, expected_serial: int, *, signer: Signer, to: int | None = None) -> Pointer:
+    """Point to an earlier release again, at once and by a newer pointer: the last one that loads, or the one that is named.
+
+    Args:
+        store: its `state` gets the pointer.
+        tenant: whose pointer moves.
+        expected_serial: of the pointer the caller saw.
+        signer: signs the pointer; its key must be one that the store trusts.
+        to: number of an earlier release; None for the last of those in use before that would load.
+
+    Returns:
+        The new pointer, whose serial is above every one before. It names the releases before it, so that one can go further back.
+
+    Raises:
+        ArtifactMissing: there is no earlier release, or none of that number.
+        PointerMoved: another promotion came first; look again.
+        ArtifactError: none of them would load; the error is that of the last one in use, or of the one that was named.
+    """
+    with Act(store, tenant, Deed.ROLL_BACK, "pointer" if to is None else f"release {to}") as act, pointing(store, tenant):
+        pointer = read_pointer(store, tenant)
+        if pointer.serial != expected_serial:
+            raise PointerMoved(expected_serial, pointer.serial)
+        chosen = _loading(store, tenant, _earlier_releases(store, tenant, pointer, to))
+        return move_pointer(store, tenant, chosen, expected_serial, signer=signer, at_once=True, act=act)
+
+
+@contextmanager
+def pointing(store: Store, tenant: Tenant) -> Iterator[None]:
+    """Hold what a mover of the tenant's pointer or aliases must hold: nobody moves them beside it, and nobody removes what they name."""
+    home = durable.make_directory(store.state, *tenant_parts(tenant))
+    with durable.shared(store.state, durable.IN_USE), durable.exclusive(home):
+        yield
+
+
+def prove_release(store: Store, tenant: Tenant, release: ReleaseRef) -> None:
+    """Prove a release and every bundle of it, to the last byte.
+
+    Raises:
+        ArtifactError: it would not load.
+    """
+    for ref in read_release(store, tenant, release).bundles.values():
+        open_bundle(store, ref)
+
+
+def _earlier_releases(store: Store, tenant: Tenant, pointer: Pointer, to: int | None) -> list[ReleaseRef]:
+    """What may be rolled back to, the first that loads."""
+    if to is None:
+        found = list(pointer.previous)
+    else:
+        by_number = {one.ref.serial: one.ref for one in reversed(list_releases(store, tenant))}  # the state root's before the shipped one
+        by_number |= {ref.serial: ref for ref in pointer.previous}  # these digests a pointer has proven
+        found = [by_number[to]] if to in by_number and to < pointer.release else []
+    if not found:
+        raise ArtifactMissing("a release before this one" if to is None else f"release {to}, from before this one,")
+    return found
+
+
+def _loading(store: Store, tenant: Tenant, releases: Iterable[ReleaseRef]) -> ReleaseRef:
+    refusals: list[ArtifactError] = []
+    for ref in releases:
+        try:
+            prove_release(store, tenant, ref)
+        except ArtifactError as refusal:
+            refusals.append(refusal)
+        else:
+            return ref
+    raise refusals[0]
 
 
 def _one_a_model(bundles: Iterable[BundleRef]) -> dict[ModelName, BundleRef]:

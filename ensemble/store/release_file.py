@@ -149,4 +149,4 @@ def _ref(model: ModelName, line: _BundleLine) -> BundleRef:
 def _refuse_other_digest(data: bytes, ref: ReleaseRef) -> None:
     found = sha256_of(data)
     if found != ref.sha256:
-        raise ArtifactCorrupt(str(ref), f"sha256 is {found[:12]}, the pointer says {ref.sha256[:12]}")
+        raise ArtifactCorrupt(str(ref), f"sha256 is {found[:12]}, asked for was {ref.sha256[:12]}")

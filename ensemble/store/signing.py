@@ -40,6 +40,7 @@ class Document(StrEnum):
     MANIFEST = "manifest"
     RELEASE = "release"
     POINTER = "pointer"
+    ALIAS = "alias"
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,9 +38,9 @@ class ModelsOnDisk:
         assert found
         return found
 
-    def start(self) -> Door:
+    def start(self, overrides: Mapping[str, Any] = PATIENT) -> Door:
         """New processes, as it were: nothing of an earlier start is remembered."""
-        settings = values_of(read_settings({**PATIENT, "store": {"shipped": str(self.shipped)}}))
+        settings = values_of(read_settings({**overrides, "store": {**overrides.get("store", {}), "shipped": str(self.shipped)}}))
         for layer in LAYERS:
             self._layers[layer] = LayerDeployment(layer, settings, 0.0)
             for kept in self._layers[layer].shelf:

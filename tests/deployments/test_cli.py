@@ -56,6 +56,7 @@ VERBS = [
     ["layers", "test"],
     ["retro"],
     ["retro", "findings"],
+    ["replay"],
 ]
 
 
@@ -443,10 +444,6 @@ def test_without_keys_nobody_but_this_machine_may_ask(axon: Axon, host: str) -> 
     said = refused(axon("serve", "--config", ROOT / "serve_config.yaml", "--host", host, "--auth", "off"))
 
     assert "--auth off is refused" in said
-
-
-def test_keys_are_not_promised_before_they_exist(axon: Axon) -> None:
-    assert "no keys yet" in refused(axon("serve", "--config", ROOT / "serve_config.yaml", "--auth", "on"))
 
 
 def test_a_taken_port_is_named_before_anything_starts(axon: Axon) -> None:

@@ -23,6 +23,7 @@ from .conftest import PATIENT, Door, Event, FakeHandle, FakeMethod, OpenDoor, br
 TOLERANCE = 1e-6  # P15, DESIGN decision 12
 HEALTH_KEYS = {"status", "ml_status", "coverage", "models_loaded", "available_models", "providers"}
 VERDICT_KEYS = {"id", "score", "low", "high", "verdict", "severity", "coverage", "degraded", "status", "layers", "elapsed_ms"}
+MADE_BY_KEYS = {"release", "release_sha256", "input_sha256", "scored_at"}  # N-09: what a replay goes by
 TWENTY_MB = 20 * 1000 * 1000
 ROUTES = [
     ("GET", "/"),
@@ -43,7 +44,10 @@ ROUTES = [
     ("POST", "/predict/batch"),
     ("GET", "/metrics"),
     ("GET", "/docs"),
-    ("GET", "/docs/{file}"),
+    ("GET", "/docs/start.js"),
+    ("GET", "/docs/swagger-ui-bundle.js"),
+    ("GET", "/docs/swagger-ui.css"),
+    ("GET", "/docs/favicon.png"),
 ]
 ML = {"anomaly", "behavior"}
 
@@ -86,7 +90,7 @@ def batch_of(door: Door, events: list[Any], **request: Any) -> dict[str, Any]:
 def test_a_flow_gets_one_score_of_three_live_layers(door: Door, flow_events: list[Event]) -> None:
     body = scored(door, flow_events[0])
 
-    assert body.keys() >= VERDICT_KEYS
+    assert body.keys() >= VERDICT_KEYS | MADE_BY_KEYS
     assert body["id"] == "f0"
     assert 0.0 <= body["low"] <= body["score"] <= body["high"] <= 1.0
     assert [(layer["layer"], layer["status"]) for layer in body["layers"]] == [(layer, "live") for layer in LAYERS]
@@ -471,7 +475,7 @@ def test_a_layer_that_hangs_costs_the_deadline_and_not_the_answer(open_door: Ope
 
     handle = FakeHandle(broken_slot("behavior"))
     handle.score, handle.state = FakeMethod(hang), FakeMethod(state_hangs)
-    door = open_door(handles={"behavior": handle}, overrides={"ingress": {"deadline_ms": 500}})
+    door = open_door(handles={"behavior": handle}, overrides={**PATIENT, "ingress": {"deadline_ms": 500}})
 
     body = scored(door, flow_events[0], headers={"x-request-timeout-seconds": "0"})
 
@@ -481,7 +485,7 @@ def test_a_layer_that_hangs_costs_the_deadline_and_not_the_answer(open_door: Ope
 
 
 def test_the_limits_are_those_of_the_settings(open_door: OpenDoor, process_events: list[Event]) -> None:
-    door = open_door(overrides={"ingress": {**PATIENT["ingress"], "max_events": 2, "max_body_bytes": 1000}})
+    door = open_door(overrides={**PATIENT, "ingress": {**PATIENT["ingress"], "max_events": 2, "max_body_bytes": 1000}})
 
     error_of(door.post("/v1/score/batch", {"events": process_events}), 422, "TOO_MANY_EVENTS", "events")
     error_of(door.post("/v1/score", b" " * 1001), 413, "BODY_TOO_LARGE")

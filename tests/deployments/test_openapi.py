@@ -292,7 +292,6 @@ PROVOKED: dict[tuple[str, str], dict[str, Provoke]] = {
         }
         for verb in ("disable", "enable", "reset")
     },
-    ("get", "/docs/{file}"): {"404": lambda door: door.get("/docs/secrets")},
 }
 CASES = [
     pytest.param(*route, status, provoke, id=f"{route[0]} {route[1]} {status}")

@@ -332,9 +332,9 @@ def test_a_layer_is_tested_once_at_a_time(open_door: OpenDoor) -> None:
     door = open_door(handles={"behavior": handle})
 
     async def twice() -> list[Any]:
-        first = asyncio.create_task(door._asked("POST", "/v1/layers/behavior/test"))
+        first = asyncio.create_task(door.ask.send("POST", "/v1/layers/behavior/test"))
         await started.wait()
-        second = await door._asked("POST", "/v1/layers/behavior/test")
+        second = await door.ask.send("POST", "/v1/layers/behavior/test")
         go.set()
         return [await first, second]
 

@@ -1,4 +1,4 @@
-"""Crash points (P4): a publisher and a promoter killed before each of their changes to the disk leave the old or the new, never a mix."""
+"""Crash points (P4): whoever is killed before any of their changes to the disk leaves the old or the new, never a mix."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from ensemble.errors import ArtifactError
+from ensemble.store.aliases import clear_challenger, set_challenger, stand_of_challenger
+from ensemble.store.audit import read_audit, verify_audit
 from ensemble.store.codecs import decode_parts
 from ensemble.store.controls import change_controls, read_controls
 from ensemble.store.layout import Store
@@ -21,6 +23,7 @@ from ensemble.store.load import open_bundle
 from ensemble.store.names import BundleRef, ReleaseRef, Tenant
 from ensemble.store.publish import sweep_staging
 from ensemble.store.release import list_bundles, list_releases, promote, read_pointer, read_release
+from ensemble.store.removing import apply_retention, delete_bundle, delete_release
 from ensemble.store.signing import Signer
 
 pytestmark = pytest.mark.usefixtures("patient_disk")
@@ -41,7 +44,7 @@ class DieAt:
         self._monkeypatch = monkeypatch
 
     def __call__(self, k: int, act: Callable[[], object], *, power_cut: bool = False) -> bool:
-        """Whether `act` was done before step k came. A power cut empties the files that were written and not yet fsynced."""
+        """Whether `act` was done before step k came. A power cut takes what was written and not yet fsynced."""
         child = os.fork()
         if child == 0:
             self._die(k, act, power_cut=power_cut)
@@ -59,17 +62,17 @@ class DieAt:
 
     def _die(self, k: int, act: Callable[[], object], *, power_cut: bool) -> None:
         steps = 0
-        unsafe: dict[int, int] = {}  # inode -> a descriptor of our own, for files whose bytes are not on the disk
+        unsafe: dict[int, tuple[int, int]] = {}  # inode -> a descriptor of our own, and the bytes that are on the disk already
 
         def before(step: str, fd: int | None) -> None:
             nonlocal steps
             if steps == k:
-                for held in unsafe.values() if power_cut else ():
-                    os.ftruncate(held, 0)
+                for held, safe in unsafe.values() if power_cut else ():
+                    os.ftruncate(held, safe)
                 os.kill(os.getpid(), signal.SIGKILL)
             steps += 1
             if fd is not None and step.startswith("write"):
-                unsafe.setdefault(os.fstat(fd).st_ino, os.dup(fd))
+                unsafe.setdefault(os.fstat(fd).st_ino, (os.dup(fd), os.fstat(fd).st_size))
             if fd is not None and step.startswith("fsync"):
                 unsafe.pop(os.fstat(fd).st_ino, None)
 
@@ -122,7 +125,8 @@ def test_every_byte_is_on_the_disk_before_its_name_is(
         assert written.index(f"write {name}") < written.index(f"fsync {name}") < renamed
     assert written.index("write manifest.json") > max(written.index(f"fsync {name}") for name in files[:-1])
     assert written[renamed - 1] == "fsync staged"
-    assert written[renamed + 1 :] == ["fsync anomaly-flow"]
+    assert written[renamed + 1 :] == ["fsync anomaly-flow", "write audit.jsonl", "fsync audit.jsonl"]
+    assert written.index("fsync audit.jsonl") < renamed, "P31: the line that it is begun comes before anything that a reader could see"
 
 
 @pytest.mark.parametrize("power_cut", [False, True], ids=["killed", "power cut"])
@@ -273,6 +277,114 @@ def test_the_repair_of_a_broken_pointer_killed_at_any_step_can_be_done_again(
     assert survived
     assert serials == sorted(serials)
     assert set(serials) == {0, 3}
+
+
+@pytest.mark.parametrize(
+    ("act", "power_cut"),
+    [("delete", False), ("delete", True), ("delete release", True), ("retention", True)],
+    ids=["delete, killed", "delete, power cut", "delete release, power cut", "retention, power cut"],
+)
+def test_a_remover_killed_at_any_step_leaves_each_thing_whole_or_gone(
+    store: Store,
+    acme: Tenant,
+    two_releases: tuple[ReleaseRef, ReleaseRef],
+    publish: Callable[..., BundleRef],
+    release_of: Callable[..., ReleaseRef],
+    die_at: Callable[..., bool],
+    now: datetime,
+    signer: Signer,
+    *,
+    act: str,
+    power_cut: bool,
+    tmp_path: Path,
+) -> None:
+    """P4, F21: what serves stays, nothing is half there, and no number comes back."""
+    promote(store, acme, two_releases[1], 0, signer=signer)
+    model = publish(store, 3.0).model
+    remove = {
+        "delete": lambda copy: delete_bundle(copy, acme, model, 3),
+        "delete release": lambda copy: delete_release(copy, acme, 1),
+        "retention": lambda copy: apply_retention(copy, acme, keep=1),
+    }[act]
+    found = []
+    for k in range(300):
+        copy = Store(tmp_path / f"copy{k}", None, store.trust)
+        shutil.copytree(store.state, copy.state)
+        survived = die_at(k, lambda: remove(copy), power_cut=power_cut)  # noqa: B023
+
+        bundles, releases = list_bundles(copy, acme), list_releases(copy, acme)
+        assert not [one.problem for one in (*bundles, *releases) if one.problem]
+        assert all(open_bundle(copy, one.ref) for one in bundles)
+        for release in (read_pointer(copy, acme).ref, *(one.ref for one in releases)):
+            for bundle in read_release(copy, acme, release).bundles.values():
+                assert act == "delete release" or open_bundle(copy, bundle)
+        found.append((len(bundles), len(releases)))
+        assert (publish(copy).version, release_of(copy, bundles[-1].ref).serial) == (4, 3)
+        sweep_staging(copy, now=now + timedelta(days=36_500))
+        assert list((copy.state / ".staging").iterdir()) == []
+        assert verify_audit(copy).problems == ()
+        if survived:
+            break
+
+    assert survived
+    assert found == sorted(found, reverse=True)
+    assert (found[0], found[-1]) == ((3, 2), {"delete": (2, 2), "delete release": (3, 1), "retention": (2, 1)}[act])
+
+
+@pytest.mark.parametrize("power_cut", [False, True], ids=["killed", "power cut"])
+def test_a_challenger_killed_at_any_step_is_the_old_one_or_the_new(
+    store: Store,
+    acme: Tenant,
+    two_releases: tuple[ReleaseRef, ReleaseRef],
+    die_at: Callable[..., bool],
+    signer: Signer,
+    *,
+    power_cut: bool,
+    tmp_path: Path,
+) -> None:
+    """P4: and its serial goes on rising."""
+    set_challenger(store, acme, two_releases[0], 0, signer=signer)
+    found = []
+    for k in range(100):
+        copy = Store(tmp_path / f"copy{k}", None, store.trust)
+        shutil.copytree(store.state, copy.state)
+        survived = die_at(k, lambda: set_challenger(copy, acme, two_releases[1], 1, signer=signer), power_cut=power_cut)  # noqa: B023
+
+        stands = stand_of_challenger(copy, acme)
+        assert stands.sha256 == two_releases[stands.serial - 1].sha256
+        assert clear_challenger(copy, acme, stands.serial, signer=signer).serial > stands.serial
+        found.append(stands.serial)
+        if survived:
+            break
+
+    assert survived
+    assert found == sorted(found)
+    assert set(found) == {1, 2}
+
+
+def test_what_a_crash_left_visible_has_its_line(
+    store: Store, acme: Tenant, publish: Callable[..., BundleRef], die_at: Callable[..., bool], tmp_path: Path
+) -> None:
+    """P31: an act without its line is impossible, whenever its process dies."""
+    publish(store, 1.0)
+    outcomes = []
+    for k in range(200):
+        copy = Store(tmp_path / f"copy{k}", None, store.trust)
+        shutil.copytree(store.state, copy.state)
+        survived = die_at(k, lambda: publish(copy, 2.0), power_cut=True)  # noqa: B023
+
+        lines = {entry.what: entry for entry in read_audit(copy, acme, limit=10)}
+        for one in list_bundles(copy, acme):
+            assert lines[str(one.ref)].digest == one.ref.manifest_sha256
+        second = lines.get("anomaly-flow/2")
+        outcomes.append("" if second is None else second.outcome)
+        assert publish(copy, 3.0)
+        assert verify_audit(copy).problems == ()
+        if survived:
+            break
+
+    assert survived
+    assert list(dict.fromkeys(outcomes)) == ["", "begun", "done"]
 
 
 def test_a_crash_at_any_step_leaves_the_old_switches_or_the_new(

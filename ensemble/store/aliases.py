@@ -1,0 +1,232 @@
+"""Aliases: which release is tried beside the one in use, and which version of a model is meant by a word.
+
+The champion is what serves: of a tenant the release that its pointer names, of a model the bundle in that release. A challenger is
+tried in shadow; it answers nobody. A model that no release names, e.g. a tenant's own tabular detector, has its champion and
+challenger in files of their own. Each file is a signpost: signed, with a serial that rises, so that an old one that comes back is
+noticed. Clearing an alias is a newer file that names nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+from ensemble.errors import ArtifactMissing, ArtifactUntrusted
+from ensemble.store import canonical
+from ensemble.store.audit import Act, Deed
+from ensemble.store.layout import CHALLENGER, Store, alias_parts, tenant_parts
+from ensemble.store.load import open_bundle
+from ensemble.store.manifest import Serial, refuse_other_format
+from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
+from ensemble.store.pointer import Pointer
+from ensemble.store.release import pointing, promote, prove_release
+from ensemble.store.signing import Document, Signer
+from ensemble.store.signpost import Signpost
+
+__all__ = [
+    "Alias",
+    "Named",
+    "clear_challenger",
+    "clear_model_alias",
+    "promote_challenger",
+    "read_challenger",
+    "read_model_alias",
+    "set_challenger",
+    "set_model_alias",
+    "stand_of_challenger",
+    "stand_of_model_alias",
+]
+
+FORMAT: Final = 1
+ALIAS_LIMIT_BYTES = 1 << 10  # with the longest names some 450
+
+
+class Alias(StrEnum):
+    """The words that may stand for a version."""
+
+    CHAMPION = "champion"
+    CHALLENGER = "challenger"
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What an alias names.
+
+    Attributes:
+        number: of the release, or version of the bundle; 0 where it names nothing.
+        sha256: of the release's bytes or of the bundle's manifest, "" where it names nothing.
+        serial: of the alias itself, 0 where it was never set; who changes it says which one they saw.
+    """
+
+    number: int
+    sha256: str
+    serial: int
+
+
+_NEVER_SET = Named(0, "", 0)
+
+
+def read_challenger(store: Store, tenant: Tenant) -> ReleaseRef | None:
+    """The release of `tenant` that is tried in shadow; None where there is none.
+
+    Raises:
+        ArtifactError: the file is there, and broken, unreadable, or signed by nobody we trust.
+    """
+    found = stand_of_challenger(store, tenant)
+    return ReleaseRef(found.number, found.sha256) if found.number else None
+
+
+def stand_of_challenger(store: Store, tenant: Tenant, *, not_below: int = 0) -> Named:
+    """The same with the alias's own serial; `not_below` and errors as in `read_pointer`, but that a missing file is no error."""
+    return _stand(store, _of_release(tenant), not_below)
+
+
+def set_challenger(store: Store, tenant: Tenant, release: ReleaseRef, expected_serial: int, *, signer: Signer) -> Named:
+    """Try `release` in shadow, after proving it and every bundle of it.
+
+    Args:
+        store: its `state` gets the alias.
+        tenant: whose.
+        release: of this tenant.
+        expected_serial: of the alias the caller saw; 0 where there was none, or none that could be read and proven.
+        signer: signs it; its key must be one that the store trusts.
+
+    Raises:
+        PointerMoved: the alias stands elsewhere than the caller saw it.
+        ArtifactError: the release is not one of this tenant, or would not load, or the store does not trust the signer.
+        OSError: the disk is full or failing; the alias stays.
+    """
+    with Act(store, tenant, Deed.SET_ALIAS, f"{Alias.CHALLENGER}: {release}") as act, pointing(store, tenant):
+        prove_release(store, tenant, release)
+        named = Named(release.serial, release.sha256, 0)
+        return _move(store, _of_release(tenant), named, expected_serial, signer, act, f"{Alias.CHALLENGER}: {release}")
+
+
+def clear_challenger(store: Store, tenant: Tenant, expected_serial: int, *, signer: Signer) -> Named:
+    """Try no release any more; arguments and errors as in `set_challenger`."""
+    with Act(store, tenant, Deed.CLEAR_ALIAS, Alias.CHALLENGER) as act, pointing(store, tenant):
+        return _move(store, _of_release(tenant), _NEVER_SET, expected_serial, signer, act, Alias.CHALLENGER)
+
+
+def promote_challenger(store: Store, tenant: Tenant, expected_serial: int, *, signer: Signer, at_once: bool = False) -> Pointer:
+    """Make the challenger the release in use, and clear the alias: nothing is tried beside itself.
+
+    Who dies in between leaves a challenger that is in use already; to clear it is all that is left to do. `expected_serial` is
+    that of the pointer; the rest is as in `promote`.
+
+    Raises:
+        ArtifactMissing: there is no challenger.
+        PointerMoved: another promotion came first, or another challenger was set meanwhile: then this one is promoted, and that one stays.
+    """
+    seen = stand_of_challenger(store, tenant)
+    if not seen.number:
+        raise ArtifactMissing(f"a challenger of tenant {tenant}")
+    pointer = promote(store, tenant, ReleaseRef(seen.number, seen.sha256), expected_serial, signer=signer, at_once=at_once)
+    clear_challenger(store, tenant, seen.serial, signer=signer)
+    return pointer
+
+
+def read_model_alias(store: Store, tenant: Tenant, model: ModelName, alias: Alias) -> BundleRef | None:
+    """The version of `model` that was given the word `alias`; None where none was.
+
+    Raises:
+        ArtifactError: the file is there, and broken, unreadable, or signed by nobody we trust.
+    """
+    found = stand_of_model_alias(store, tenant, model, alias)
+    return BundleRef(tenant, model, found.number, found.sha256) if found.number else None
+
+
+def stand_of_model_alias(store: Store, tenant: Tenant, model: ModelName, alias: Alias, *, not_below: int = 0) -> Named:
+    """The same with the alias's own serial."""
+    return _stand(store, _of_model(tenant, model, alias), not_below)
+
+
+def set_model_alias(
+    store: Store, tenant: Tenant, model: ModelName, alias: Alias, ref: BundleRef, expected_serial: int, *, signer: Signer
+) -> Named:
+    """Give the word `alias` to one version of `model`, after proving it; the rest, and the errors, are as in `set_challenger`."""
+    if (ref.tenant, ref.model) != (tenant, model):
+        raise ArtifactUntrusted(str(ref), "belongs to another tenant, or is another model")
+    with Act(store, tenant, Deed.SET_ALIAS, f"{alias}: {ref}") as act, pointing(store, tenant):
+        open_bundle(store, ref)
+        named = Named(ref.version, ref.manifest_sha256, 0)
+        return _move(store, _of_model(tenant, model, alias), named, expected_serial, signer, act, f"{alias}: {ref}")
+
+
+def clear_model_alias(store: Store, tenant: Tenant, model: ModelName, alias: Alias, expected_serial: int, *, signer: Signer) -> Named:
+    """Take the word from whichever version has it."""
+    with Act(store, tenant, Deed.CLEAR_ALIAS, f"{alias}: {model}") as act, pointing(store, tenant):
+        return _move(store, _of_model(tenant, model, alias), _NEVER_SET, expected_serial, signer, act, f"{alias}: {model}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Whose alias, of what, which word; all of it stands in the signed text, so that no file can be passed off as another."""
+
+    tenant: Tenant
+    model: ModelName | None
+    alias: Alias
+
+    @property
+    def signpost(self) -> Signpost[Named]:
+        parts = tenant_parts(self.tenant) if self.model is None else alias_parts(self.tenant, self.model)
+        name = CHALLENGER if self.model is None else str(self.alias)
+        return Signpost(parts, name, f"{name}.copy", Document.ALIAS, ALIAS_LIMIT_BYTES, self._parse)
+
+    def text_of(self, named: Named) -> bytes:
+        return canonical.encode(
+            {
+                "format": FORMAT,
+                "tenant": self.tenant,
+                "model": self.model or "",
+                "alias": self.alias,
+                "number": named.number,
+                "sha256": named.sha256,
+                "serial": named.serial,
+            }
+        )
+
+    def _parse(self, text: bytes, what: str) -> Named:
+        value = canonical.decode(text, what=what)
+        refuse_other_format(value, FORMAT, what=what)
+        found = canonical.to_dataclass(value, _AliasFile, what=what)
+        if (found.tenant, found.model, found.alias) != (self.tenant, self.model or "", self.alias):
+            raise ArtifactUntrusted(what, "is another alias, or that of another tenant or model")
+        return Named(found.number, found.sha256, found.serial)
+
+
+@dataclass(frozen=True, slots=True)
+class _AliasFile:
+    format: int
+    tenant: Tenant
+    model: str
+    alias: str
+    number: Annotated[int, Meta(ge=0, lt=10**15)]
+    sha256: Annotated[str, Meta(pattern=r"\A([0-9a-f]{64})?\Z")]
+    serial: Serial
+
+
+def _of_release(tenant: Tenant) -> _Place:
+    return _Place(tenant, None, Alias.CHALLENGER)
+
+
+def _of_model(tenant: Tenant, model: ModelName, alias: Alias) -> _Place:
+    return _Place(tenant, model, alias)
+
+
+def _stand(store: Store, place: _Place, not_below: int) -> Named:
+    try:
+        return place.signpost.read(store, not_below=not_below)
+    except ArtifactMissing:
+        if not_below:
+            raise  # it was there
+        return _NEVER_SET
+
+
+def _move(store: Store, place: _Place, named: Named, expected_serial: int, signer: Signer, act: Act, what: str) -> Named:
+    return place.signpost.move(
+        store, expected_serial, lambda serial, _: place.text_of(replace(named, serial=serial)), signer=signer, act=act, what=what
+    )

@@ -1,0 +1,180 @@
+"""Removing what nothing needs: one version, one release, or by retention all but the newest.
+
+Only by its number, and never what serves, could be fallen back to, is tried in shadow, or came with Axon. A tombstone comes first,
+so that the number never means anything else; then the thing is taken out of sight in one step, into staging, where it is removed
+by us or, if we die, by the sweeper. A crash leaves it whole or gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ensemble.errors import ArtifactError, ArtifactInUse, ArtifactMissing
+from ensemble.store import durable
+from ensemble.store.audit import Act, Deed
+from ensemble.store.layout import (
+    MANIFEST,
+    TOMBSTONE,
+    Store,
+    encode_tombstone,
+    highest_serial,
+    serials_in,
+    tenant_parts,
+)
+from ensemble.store.manifest import MANIFEST_LIMIT_BYTES
+from ensemble.store.names import ModelName, Tenant
+from ensemble.store.quota import models_in_state
+from ensemble.store.reading import open_directory, read_bounded, sha256_of
+from ensemble.store.release_file import RELEASE_LIMIT_BYTES
+from ensemble.store.usage import Entry, Usage, bundles_of_releases, list_tenants, usage_of
+
+__all__ = [
+    "Removed",
+    "apply_retention",
+    "delete_bundle",
+    "delete_release",
+    "digest_of",
+    "leave_tombstone",
+    "refuse_unless_ours",
+    "removing",
+]
+
+SHIPPED = "it came with Axon"
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What retention took.
+
+    Attributes:
+        bundles: versions of models.
+        releases: of the tenant.
+    """
+
+    bundles: tuple[Entry, ...]
+    releases: tuple[Entry, ...]
+
+
+def delete_bundle(store: Store, tenant: Tenant, model: ModelName, version: int) -> None:
+    """Remove one version of a model, for good; a broken one too.
+
+    Raises:
+        ArtifactMissing: there is none of that number.
+        ArtifactInUse: a pointer, challenger or alias of any tenant needs it, that cannot be told now, or it came with Axon.
+        ArtifactError: the tombstone or the audit log is broken.
+        OSError: the disk fails; it is whole, or gone.
+    """
+    _delete(store, Entry(tenant, model, version))
+
+
+def delete_release(store: Store, tenant: Tenant, serial: int) -> None:
+    """Remove one release, for good; its bundles stay. Errors as in `delete_bundle`."""
+    _delete(store, Entry(tenant, None, serial))
+
+
+def apply_retention(store: Store, tenant: Tenant, *, keep: int) -> Removed:
+    """Remove what nothing needs and is older than the newest `keep` of its kind: releases, then versions of each model.
+
+    A version that any remaining release names is kept, also where nothing points to that release.
+
+    Raises:
+        ArtifactInUse: what is needed cannot be told now.
+        ArtifactError: something that must be known cannot be read.
+        OSError: the disk fails; some may be removed already, each whole or gone.
+        ValueError: `keep` is less than one.
+    """
+    if keep < 1:
+        raise ValueError("retention that keeps nothing is deletion")
+    if tenant not in list_tenants(Store(store.state, None, store.trust)):
+        return Removed((), ())
+    with Act(store, tenant, Deed.RETENTION, f"keep {keep}") as act, removing(store, tenant, what="anything") as usage:
+        releases = [one for one in _beyond(store, tenant, None, keep) if not usage.why(one)]
+        gone = frozenset(one.serial for one in releases)
+        named = [bundles_of_releases(store, other, but=gone if other == tenant else frozenset()) for other in list_tenants(store)]
+        old = [one for model in models_in_state(store, tenant) for one in _beyond(store, tenant, model, keep)]
+        bundles = [one for one in old if not usage.why(one) and not any(one.key in keys for keys in named)]
+        if releases or bundles:
+            act.begin(what=f"keep {keep}: {len(releases)} releases and {len(bundles)} bundles go")
+        for entry in (*releases, *bundles):  # in this order: no release is left that names what is gone
+            with Act(store, tenant, Deed.DELETE, str(entry)) as part:
+                _take(store, entry, part)
+    return Removed(tuple(bundles), tuple(releases))
+
+
+@contextmanager
+def removing(store: Store, tenant: Tenant, *, what: str) -> Iterator[Usage]:
+    """Hold what a remover must hold: nobody points to anything meanwhile; and say what is needed.
+
+    Raises:
+        ArtifactInUse: it cannot be told, so `what` is not to be removed.
+    """
+    home = durable.make_directory(store.state, *tenant_parts(tenant))
+    with durable.exclusive(store.state, durable.IN_USE), durable.exclusive(home):
+        yield usage_of(store, what=what)
+
+
+def refuse_in_use(usage: Usage, entry: Entry) -> None:
+    """Refuse to take away what is needed.
+
+    Raises:
+        ArtifactInUse: it is; and why.
+    """
+    if why := usage.why(entry):
+        raise ArtifactInUse(str(entry), why)
+
+
+def refuse_unless_ours(store: Store, entry: Entry) -> None:
+    """Refuse to take away what is not there, or not ours.
+
+    Raises:
+        ArtifactMissing: there is none of that number.
+        ArtifactInUse: it came with Axon.
+    """
+    if entry.serial in serials_in(store.state, entry.parts, suffix=entry.suffix):
+        return
+    if store.shipped and entry.serial in serials_in(store.shipped, entry.parts, suffix=entry.suffix):
+        raise ArtifactInUse(str(entry), SHIPPED)
+    raise ArtifactMissing(str(entry))
+
+
+def _delete(store: Store, entry: Entry) -> None:
+    with Act(store, entry.tenant, Deed.DELETE, str(entry)) as act:
+        refuse_unless_ours(store, entry)  # before the locks: who asks for nothing makes no tenant's directory
+        with removing(store, entry.tenant, what=str(entry)) as usage:
+            refuse_unless_ours(store, entry)
+            refuse_in_use(usage, entry)
+            _take(store, entry, act)
+
+
+def _take(store: Store, entry: Entry, act: Act) -> None:
+    act.begin(what=str(entry), digest=digest_of(store, entry))
+    with durable.staging(store.state) as staged:
+        leave_tombstone(store, entry)
+        durable.take_out(store.state.joinpath(*entry.parts, entry.name), staged / entry.name)
+
+
+def _beyond(store: Store, tenant: Tenant, model: ModelName | None, keep: int) -> list[Entry]:
+    """Those in the state root that are older than the newest `keep`, the oldest first."""
+    anything = Entry(tenant, model, 1)
+    return [Entry(tenant, model, serial) for serial in serials_in(store.state, anything.parts, suffix=anything.suffix)[:-keep]]
+
+
+def leave_tombstone(store: Store, entry: Entry) -> None:
+    """Write down the highest number there is, on the disk before `entry` goes: a number never means two things."""
+    home = durable.make_directory(store.state, *entry.parts)
+    text = encode_tombstone(highest_serial(store, entry.parts, suffix=entry.suffix))
+    with durable.staging(store.state) as staged:
+        durable.write_new(staged, TOMBSTONE, text, mode=0o644)
+        durable.replace(staged / TOMBSTONE, home / TOMBSTONE)
+
+
+def digest_of(store: Store, entry: Entry) -> str:
+    """SHA-256 of the release or of the bundle's manifest as it lies in the state root, "" where it cannot be read."""
+    inner, name = (entry.parts, entry.name) if entry.model is None else ((*entry.parts, entry.name), MANIFEST)
+    try:
+        with open_directory(store.state, *inner, what=str(entry)) as directory:
+            return sha256_of(read_bounded(directory, name, limit=max(RELEASE_LIMIT_BYTES, MANIFEST_LIMIT_BYTES), what=str(entry)))
+    except ArtifactError:
+        return ""

@@ -1,0 +1,186 @@
+"""What is needed: every release and bundle that a pointer, a challenger or an alias of any tenant names.
+
+Asked before something is removed, so in doubt a thing is needed: names are taken from files without asking who signed them, and
+where the release in use of any tenant is there but says nothing that can be read, nobody knows, and nothing is removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ensemble.errors import ArtifactError, ArtifactInUse, ArtifactMissing, ArtifactUnreadable
+from ensemble.store.aliases import Alias, read_challenger, read_model_alias
+from ensemble.store.layout import POINTER, POINTER_COPY, RELEASE_SUFFIX, Store, bundle_parts, release_parts, serials_in, tenant_parts
+from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
+from ensemble.store.pointer import Pointer, read_pointer
+from ensemble.store.reading import list_names, open_directory
+from ensemble.store.release_file import parse_release, read_release_bytes
+
+__all__ = ["Entry", "Usage", "bundles_of_releases", "list_tenants", "usage_of"]
+
+UNKNOWN = "what serves cannot be told now; mend the pointer, the challenger or the alias that is broken first"
+Key = tuple[Tenant, ModelName | None, int]  # a version of a model; a release where there is no model
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One version of a model, or one release where `model` is None."""
+
+    tenant: Tenant
+    model: ModelName | None
+    serial: int
+
+    def __str__(self) -> str:
+        return f"release {self.serial}" if self.model is None else f"{self.model}/{self.serial}"
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """From a root to the directory it lies in."""
+        return release_parts(self.tenant) if self.model is None else bundle_parts(self.tenant, self.model)
+
+    @property
+    def suffix(self) -> str:
+        """What its name has behind the number."""
+        return RELEASE_SUFFIX if self.model is None else ""
+
+    @property
+    def key(self) -> Key:
+        """The same, to look up by."""
+        return (self.tenant, self.model, self.serial)
+
+    @property
+    def name(self) -> str:
+        """In that directory."""
+        return f"{self.serial}{self.suffix}"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What may not be removed.
+
+    Attributes:
+        reasons: what -> why it is needed; no reason names a tenant.
+    """
+
+    reasons: Mapping[Key, str]
+
+    def why(self, entry: Entry) -> str:
+        """Why `entry` is needed, "" where it is not."""
+        return self.reasons.get(entry.key, "")
+
+
+def list_tenants(store: Store) -> tuple[Tenant, ...]:
+    """Everybody who has anything in either root, by name."""
+    names = {name for root in store.roots for name in _names_in(root, "tenants")}
+    return tuple(sorted(Tenant(name) for name in names if Tenant.is_one(name)))
+
+
+def usage_of(store: Store, *, what: str) -> Usage:
+    """What is needed now. Who removes something by it holds `durable.IN_USE` alone, so that nobody points to it meanwhile.
+
+    Raises:
+        ArtifactInUse: it cannot be told, so `what` is not to be removed.
+        ArtifactError: a directory cannot be read.
+    """
+    try:
+        return Usage(_reasons(store))
+    except _UnknownError:
+        raise ArtifactInUse(what, UNKNOWN) from None
+
+
+def bundles_of_releases(store: Store, tenant: Tenant, *, but: frozenset[int]) -> frozenset[Key]:
+    """What the releases of `tenant` name, also those that serve nobody, except those numbered `but`.
+
+    Raises:
+        ArtifactInUse: a release is there, and the system will not give it.
+    """
+    numbers = {serial for root in store.roots for serial in serials_in(root, release_parts(tenant), suffix=RELEASE_SUFFIX)}
+    try:
+        named = [ref for number in numbers - but for ref in _bundles_of(store, tenant, number, is_live=False)]
+    except _UnknownError:
+        raise ArtifactInUse("anything", UNKNOWN) from None
+    return frozenset((ref.tenant, ref.model, ref.version) for ref in named)
+
+
+class _UnknownError(Exception):
+    """Nobody can tell what is needed."""
+
+
+def _reasons(store: Store) -> dict[Key, str]:
+    reasons: dict[Key, str] = {}
+    for tenant in list_tenants(store):
+        for ref, why in _releases_named(store, tenant):
+            reasons.setdefault((tenant, None, ref.serial), why)
+            for bundle in _bundles_of(store, tenant, ref.serial, is_live=why == _SERVES):
+                reasons.setdefault((bundle.tenant, bundle.model, bundle.version), why)
+        for bundle, alias in _models_named(store, tenant):
+            reasons.setdefault((bundle.tenant, bundle.model, bundle.version), f"it is the {alias} of its model")
+    return reasons
+
+
+_SERVES = "it serves"
+_BEFORE = "it could be rolled back to"
+_CHALLENGES = "it is the challenger, or part of it"
+
+
+def _releases_named(store: Store, tenant: Tenant) -> Iterator[tuple[ReleaseRef, str]]:
+    if pointer := _pointer(store, tenant):
+        yield pointer.ref, _SERVES
+        yield from ((ref, _BEFORE) for ref in pointer.previous)
+    try:
+        challenger = read_challenger(store, tenant)
+    except ArtifactError:
+        raise _UnknownError from None
+    if challenger:
+        yield challenger, _CHALLENGES
+
+
+def _pointer(store: Store, tenant: Tenant) -> Pointer | None:
+    names = _names_in(store.state, *tenant_parts(tenant))
+    if POINTER_COPY in names and POINTER not in names:  # it was lost, and replicas go on with what they remember of it
+        raise _UnknownError
+    try:
+        return read_pointer(store, tenant)
+    except ArtifactMissing:
+        return None
+    except ArtifactError:
+        raise _UnknownError from None
+
+
+def _bundles_of(store: Store, tenant: Tenant, serial: int, *, is_live: bool) -> Iterator[BundleRef]:
+    """What release `serial` names, in whichever root it lies; nobody asks here who signed it."""
+    for root in store.roots:
+        try:
+            text = read_release_bytes(root, tenant, serial).partition(b"\n")[0] + b"\n"
+            yield from parse_release(text, tenant, serial).bundles.values()
+        except ArtifactMissing:
+            continue
+        except ArtifactError as error:
+            if is_live or isinstance(error, ArtifactUnreadable):
+                raise _UnknownError from None
+
+
+def _models_named(store: Store, tenant: Tenant) -> Iterator[tuple[BundleRef, Alias]]:
+    for model in _models_with_aliases(store, tenant):
+        for alias in Alias:
+            try:
+                ref = read_model_alias(store, tenant, model, alias)
+            except ArtifactError:
+                raise _UnknownError from None
+            if ref:
+                yield ref, alias
+
+
+def _models_with_aliases(store: Store, tenant: Tenant) -> list[ModelName]:
+    names = {name for root in store.roots for name in _names_in(root, *tenant_parts(tenant), "aliases")}
+    return sorted(ModelName(name) for name in names if ModelName.is_one(name))
+
+
+def _names_in(root: Path, *parts: str) -> list[str]:
+    try:
+        with open_directory(root, *parts, what="/".join(parts)) as directory:
+            return list_names(directory, what="/".join(parts))
+    except ArtifactMissing:
+        return []

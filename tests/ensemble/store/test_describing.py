@@ -1,0 +1,229 @@
+"""What is told of a model (S4-03, S4-05, S4-06): all that its publisher said, what names it, and no path of this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from ensemble.errors import ArtifactIncompatible, ArtifactMissing
+from ensemble.layers.model import Parts
+from ensemble.store.aliases import Alias, set_challenger, set_model_alias
+from ensemble.store.codecs import Golden
+from ensemble.store.describing import describe_bundle, list_models, list_tenants, resolve_bundle
+from ensemble.store.layout import Store
+from ensemble.store.load import open_bundle
+from ensemble.store.metadata import Metadata, refuse_other_type
+from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
+from ensemble.store.publish import publish_bundle
+from ensemble.store.release import promote
+from ensemble.store.signing import Signer
+
+MODEL = ModelName("anomaly-flow")
+Publish = Callable[..., BundleRef]
+TRAINING = {"recipe": "tabular", "data_sha256": "d" * 64, "seed": 7, "rows": 3}
+SAID = Metadata(
+    label="20261120_081500",
+    model_type="IsolationForest",
+    model_module="ensemble.layers.forest",
+    model_params={"trees": 100, "contamination": 0.1},
+    user_metadata={"ticket": "SEC-12", "owner": "amy"},
+    feature_names=("bytes", "packets", "duration"),
+)
+
+
+def test_all_that_the_publisher_said_comes_back(
+    store: Store, acme: Tenant, publish: Publish, folder_of: Callable[[Store, BundleRef], Path]
+) -> None:
+    """S4-06."""
+    ref = publish(store, training=TRAINING | SAID.in_training())
+    folder = folder_of(store, ref)
+    os.utime(folder / "manifest.json", (1_795_000_000,) * 2)
+
+    info = describe_bundle(store, acme, MODEL)
+
+    assert (info.model_name, info.tenant_id, info.version) == ("anomaly-flow", "acme", 1)
+    assert (info.created_at, info.last_modified) == ("2026-11-20T08:15:00Z", "2026-11-18T11:06:40Z")
+    assert info.metadata == SAID
+    assert info.training_data_hash == "d" * 64
+    assert info.file_hash == sha256((folder / "manifest.json").read_bytes()).hexdigest()
+    assert {file.name: file.sha256 for file in info.files} == {
+        path.name: sha256(path.read_bytes()).hexdigest() for path in folder.iterdir() if path.name != "manifest.json"
+    }
+    assert info.size_bytes == sum(path.stat().st_size for path in folder.iterdir() if path.name != "manifest.json")
+    assert info.size_mb == info.size_bytes / 1e6
+    assert {"numpy", "safetensors", "python"} <= info.libraries.keys()
+    assert info.path == "tenants/acme/bundles/anomaly-flow/1"
+    assert (info.aliases, info.in_use, info.is_shipped, info.problem) == ((), False, False, "")
+    assert info.ref == ref
+
+
+def test_no_path_of_this_machine_is_told(
+    store: Store, acme: Tenant, publish: Publish, folder_of: Callable[[Store, BundleRef], Path]
+) -> None:
+    """C-22: S4 gave the whole path to whoever asked."""
+    publish(store)
+    (folder_of(store, publish(store)) / "manifest.json").unlink()
+
+    told = json.dumps([asdict(info) for info in list_models(store, acme)])
+
+    assert str(store.state) not in told
+
+
+def test_the_words_of_s4_are_kept_in_the_manifest_and_nothing_else_is_lost(store: Store, acme: Tenant, publish: Publish) -> None:
+    publish(store, training=TRAINING | {"mine": [1, 2]} | SAID.in_training())
+
+    info = describe_bundle(store, acme, MODEL)
+
+    assert info.training == TRAINING | {"mine": [1, 2]} | SAID.in_training()
+
+
+def test_a_bundle_that_says_nothing_of_itself_is_known_by_its_recipe(store: Store, acme: Tenant, publish: Publish) -> None:
+    publish(store)
+
+    assert describe_bundle(store, acme, MODEL).metadata == Metadata(model_type="toy")
+
+
+def test_a_word_of_another_type_says_nothing() -> None:
+    odd = {"label": 3, "model_type": None, "model_params": [], "user_metadata": "x", "feature_names": ["a", 1], "recipe": "r"}
+
+    assert Metadata.of(odd) == Metadata(model_type="r")
+
+
+def test_a_model_of_another_type_is_refused(store: Store, publish: Publish) -> None:
+    """S4-07, C-21: it was a warning, and any class was loaded."""
+    manifest = open_bundle(store, publish(store, training=TRAINING | SAID.in_training())).manifest
+
+    refuse_other_type(manifest.training, "IsolationForest", what="anomaly-flow/1")
+    with pytest.raises(ArtifactIncompatible, match=r"OneClassSVM.*IsolationForest"):
+        refuse_other_type(manifest.training, "OneClassSVM", what="anomaly-flow/1")
+    with pytest.raises(ArtifactIncompatible, match="does not say"):
+        refuse_other_type(TRAINING, "OneClassSVM", what="anomaly-flow/1")
+
+
+def test_without_a_word_the_champion_is_meant_and_else_the_highest_that_is_whole(
+    store: Store, acme: Tenant, publish: Publish, signer: Signer, folder_of: Callable[[Store, BundleRef], Path]
+) -> None:
+    refs = [publish(store, float(number)) for number in range(3)]
+    (folder_of(store, refs[2]) / "manifest.json").unlink()
+    assert resolve_bundle(store, acme, MODEL) == refs[1]
+
+    set_model_alias(store, acme, MODEL, Alias.CHAMPION, refs[0], 0, signer=signer)
+    set_model_alias(store, acme, MODEL, Alias.CHALLENGER, refs[1], 0, signer=signer)
+
+    assert [resolve_bundle(store, acme, MODEL, which) for which in (None, Alias.CHAMPION, Alias.CHALLENGER, 2)] == [
+        refs[0],
+        refs[0],
+        refs[1],
+        refs[1],
+    ]
+    assert [info.aliases for info in list_models(store, acme)] == [(), (Alias.CHALLENGER,), (Alias.CHAMPION,)]
+    assert [(info.in_use, info.why_in_use) for info in list_models(store, acme)] == [
+        (False, ""),
+        (True, "it is the challenger of its model"),
+        (True, "it is the champion of its model"),
+    ]
+
+
+def test_of_a_model_in_a_release_the_champion_is_what_serves(
+    store: Store, acme: Tenant, publish: Publish, release_of: Callable[..., ReleaseRef], signer: Signer
+) -> None:
+    """Two truths about what serves would be one too many."""
+    refs = [publish(store, float(number)) for number in range(3)]
+    releases = [release_of(store, ref) for ref in refs]
+    set_model_alias(store, acme, MODEL, Alias.CHAMPION, refs[2], 0, signer=signer)
+    promote(store, acme, releases[0], 0, signer=signer)
+    set_challenger(store, acme, releases[1], 0, signer=signer)
+
+    assert resolve_bundle(store, acme, MODEL, Alias.CHAMPION) == refs[0]
+    assert resolve_bundle(store, acme, MODEL, Alias.CHALLENGER) == refs[1]
+
+
+@pytest.mark.parametrize("which", [9, Alias.CHAMPION, Alias.CHALLENGER])
+def test_what_is_not_there_is_not_described(store: Store, acme: Tenant, publish: Publish, which: int | Alias) -> None:
+    publish(store)
+
+    with pytest.raises(ArtifactMissing):
+        describe_bundle(store, acme, MODEL, which)
+    with pytest.raises(ArtifactMissing):
+        describe_bundle(store, acme, ModelName("other"))
+    with pytest.raises(ArtifactMissing):
+        describe_bundle(store, Tenant("evil"), MODEL)
+
+
+def test_an_alias_of_what_was_taken_away_by_hand_is_missing(
+    store: Store, acme: Tenant, publish: Publish, signer: Signer, folder_of: Callable[[Store, BundleRef], Path]
+) -> None:
+    ref = publish(store)
+    publish(store)
+    set_model_alias(store, acme, MODEL, Alias.CHAMPION, ref, 0, signer=signer)
+    shutil.rmtree(folder_of(store, ref))
+
+    with pytest.raises(ArtifactMissing):
+        describe_bundle(store, acme, MODEL)
+
+
+@pytest.fixture
+def publish_at(store: Store, acme: Tenant, signer: Signer) -> Callable[[str, datetime], BundleRef]:
+    def publish(model: str, now: datetime) -> BundleRef:
+        return publish_bundle(
+            store, acme, ModelName(model), Parts({}, {}), Golden([], []), card="", pictures={}, feature_schema="",
+            training=TRAINING, now=now, signer=signer,
+        )  # fmt: skip
+
+    return publish
+
+
+def test_the_newest_model_comes_first_and_within_a_model_the_highest_version(
+    store: Store, acme: Tenant, now: datetime, publish_at: Callable[[str, datetime], BundleRef]
+) -> None:
+    """S4-03; F24: a publisher whose clock is in the future does not become the newest version for ever."""
+    day = timedelta(days=1)
+    publish_at("a", now + 9000 * day)
+    publish_at("a", now)
+    publish_at("b", now - day)
+    publish_at("c", now + day)
+
+    assert [(info.model_name, info.version) for info in list_models(store, acme)] == [("c", 1), ("a", 2), ("a", 1), ("b", 1)]
+    assert [info.version for info in list_models(store, acme, ModelName("a"))] == [2, 1]
+
+
+def test_what_is_broken_is_shown_with_what_is_wrong(
+    store: Store, acme: Tenant, publish: Publish, stranger: Signer, trust: object, folder_of: Callable[[Store, BundleRef], Path]
+) -> None:
+    """C-22: a model without its metadata was shown as everybody's; one copied from another tenant is not this tenant's."""
+    del trust
+    publish(store)
+    theirs = Store(store.state, None, replace(store.trust, keys={stranger.key_id: stranger.public}))
+    publish(theirs, signer=stranger)
+    foreign = publish(store, tenant="evil")
+    shutil.copytree(folder_of(store, foreign), folder_of(store, replace(foreign, tenant=acme, version=3)))
+
+    infos = list_models(store, acme)
+
+    assert [(info.version, bool(info.problem), info.size_bytes > 0) for info in infos] == [
+        (3, True, False),
+        (2, True, False),
+        (1, False, True),
+    ]
+    assert "another bundle" in infos[0].problem
+    assert infos[1].metadata == Metadata()
+
+
+def test_tenants_are_those_who_have_anything(two_roots: Store, publish: Publish) -> None:
+    publish(two_roots, tenant="b")
+    publish(Store(two_roots.shipped, None, two_roots.trust), tenant="a")  # type: ignore[arg-type]
+    (two_roots.state / "tenants" / "NO TENANT").mkdir()
+
+    assert list_tenants(two_roots) == ("a", "b")
+
+
+def test_an_empty_store_has_nothing_to_tell(store: Store, acme: Tenant) -> None:
+    assert (list_tenants(store), list_models(store, acme)) == ((), ())

@@ -54,6 +54,7 @@ Run = Callable[[FitWork], AsyncGenerator[Step | Trained, None]]
 SEED = 42  # S4-08
 LONGEST_LABEL = 64
 USER_METADATA_BYTES = 8 << 10  # it is signed with the model, in a manifest of 64 KiB
+STOPPABLE = (JobStatus.QUEUED, JobStatus.RUNNING)
 UNPUBLISHED = (ArtifactError, SigningRefused, OSError)
 THREADS = 4  # a disk that hangs keeps these and no more
 
@@ -186,15 +187,16 @@ class Jobs:
             UnknownJob: as in `get`.
         """
         record = await self.get(tenant, job)
-        if record.status in (JobStatus.QUEUED, JobStatus.RUNNING):
+        if record.status in STOPPABLE:
             await self._halt(job)
         return self._records.get(job, record)
 
     async def stop(self) -> None:
         """End every job, because management ends; what is being published is waited for."""
         self._is_stopping = True
-        publishing = {task for job, task in self._working.items() if self._records[job].status is JobStatus.PUBLISHING}
-        await asyncio.gather(*publishing, *(self._halt(job) for job, task in self._working.items() if task not in publishing))
+        halting = [job for job in self._working if self._records[job].status in STOPPABLE]
+        finishing = [task for job, task in self._working.items() if job not in halting]
+        await asyncio.gather(*finishing, *map(self._halt, halting))
         for threads in (self._threads, self._disk):
             threads.shutdown(wait=False)
 

@@ -40,7 +40,7 @@ def fit(work: FitWork) -> Iterator[Step | Trained]:
     """The work itself, step by step, in a process of its own."""
     from ensemble.training.tabular import fit_steps  # noqa: PLC0415  # scikit-learn: only the process that fits has it
 
-    os.nice(NICE)
+    os.setpriority(os.PRIO_PROCESS, 0, max(NICE, os.getpriority(os.PRIO_PROCESS, 0)))
     yield from fit_steps(work.table, name=work.name, seed=work.seed, metadata=work.metadata)
 
 

@@ -28,8 +28,8 @@ from ensemble.legacy.apart import Limits
 from ensemble.legacy.files import PAIRS
 from ensemble.legacy.importing import OldLayer, behavior_model, flow_model, process_model, read_old_models
 from ensemble.offers import FusionLoader
-from ensemble.training.cards import table
 from ensemble.training.fusing import RATES, with_thresholds
+from ensemble.training.markdown import table
 from ensemble.training.releasing import Trained, digest_of, golden_flows, golden_of
 from ensemble.training.releasing import publish as publish_bundles
 

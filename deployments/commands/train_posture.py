@@ -18,7 +18,7 @@ from ensemble.layers.resilience import ResiliencePosture
 from ensemble.store.codecs import Golden, decode_parts
 from ensemble.store.load import open_bundle
 from ensemble.store.names import ModelName
-from ensemble.training.cards import table
+from ensemble.training.markdown import table
 from ensemble.training.posture import TrainedKnowledge, train_knowledge
 from ensemble.training.posture_inventory import TrivyHost, read_inventory
 from ensemble.training.releasing import GOLDEN_EVENTS, Trained, current_release, golden_of, publish

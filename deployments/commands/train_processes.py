@@ -16,8 +16,8 @@ from ensemble.events import Kind
 from ensemble.fusion import Fusion, Thresholds
 from ensemble.layers.calibration import log_odds
 from ensemble.layers.processes import ProcessAnomaly
-from ensemble.training.cards import table
 from ensemble.training.fusing import RATES, with_thresholds
+from ensemble.training.markdown import table
 from ensemble.training.process_files import read_process_events
 from ensemble.training.processes import TrainedProcesses, train_benign, train_masquerade
 from ensemble.training.releasing import Trained, golden_of, publish

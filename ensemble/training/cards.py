@@ -5,26 +5,17 @@ Source: Mitchell et al., "Model cards for model reporting", FAT* 2019.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ensemble.fusion import Fusion
 from ensemble.training.evaluating import FUSED, FamilyOut, Judged
+from ensemble.training.markdown import table
 from ensemble.training.metrics import Separation, false_positive_interval
 
-__all__ = ["family_table", "flow_card", "separation_table", "table"]
+__all__ = ["family_table", "flow_card", "separation_table"]
 
 WEAK_TPR = 0.5  # a family of which less is found at 1 % false positives, when unseen, is called weak
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
-
-
-def _cell(value: object) -> str:
-    return ", ".join(f"{name} {count}" for name, count in value.items()) if isinstance(value, Mapping) else str(value)
 
 
 def separation_table(figures: Mapping[str, Separation]) -> str:

@@ -22,7 +22,7 @@ from ensemble.layers.tabular import RATES, MeasuredRange, TabularDetector, Threa
 from ensemble.store.codecs import Golden
 from ensemble.store.metadata import Metadata
 from ensemble.training.calibrating import fit_surprise
-from ensemble.training.cards import table
+from ensemble.training.markdown import table
 from ensemble.training.releasing import Trained, digest_of
 from ensemble.training.tabular_rows import DEFAULT_NAME, Step, TrainingTable, refuse_unteachable, training_table
 

@@ -11,9 +11,10 @@ import pytest
 
 from ensemble.fusion import Fusion, Thresholds
 from ensemble.training.calibrating import event_weights
-from ensemble.training.cards import family_table, flow_card, separation_table, table
+from ensemble.training.cards import family_table, flow_card, separation_table
 from ensemble.training.evaluating import FamilyOut, Judged
 from ensemble.training.flow_table import BENIGN
+from ensemble.training.markdown import table
 from ensemble.training.metrics import Separation
 from ensemble.training.pictures import reliability_picture, roc_picture, score_picture
 

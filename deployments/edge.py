@@ -77,7 +77,7 @@ async def _refuse_event(request: Request, error: Exception) -> Response:
         raise error
     response = refuse(request, status_of(error.code), error.code, str(error), error.field)
     if isinstance(error, RateLimited):
-        response.headers["Retry-After"] = f"{error.retry_after_s:.0f}"
+        response.headers["Retry-After"] = str(error.retry_after_s)
     return response
 
 

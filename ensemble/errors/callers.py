@@ -99,12 +99,12 @@ class RateLimited(EventError):
 
     code = "RATE_LIMITED"
 
-    def __init__(self, retry_after_s: float) -> None:
+    def __init__(self, retry_after_s: int) -> None:
         super().__init__(retry_after_s)
         self.retry_after_s = retry_after_s
 
     def __str__(self) -> str:
-        return f"this tenant asks for more than it may; ask again after {self.retry_after_s:.0f} s"
+        return f"this tenant asks for more than it may; ask again after {self.retry_after_s} s"
 
 
 class UnsupportedMediaType(EventError):

@@ -86,4 +86,4 @@ def test_every_error_of_the_caller_says_where() -> None:
     raised = [error(*arguments_of(error).values()) for error in family_of(EventError)]
 
     assert all(isinstance(error.field, str) for error in raised)
-    assert [error.field for error in raised if "field" in arguments_of(type(error))] == ["some field"] * 2
+    assert [error.field for error in raised if "field" in arguments_of(type(error))] == ["some field"] * 3

@@ -16,6 +16,7 @@ __all__ = [
     "LoadTimeout",
     "PointerMoved",
     "QuotaExceeded",
+    "ServedByRelease",
     "VersionExists",
 ]
 
@@ -174,3 +175,10 @@ class QuotaExceeded(ArtifactError):
 
     def __str__(self) -> str:
         return f"{self.what}: {self.limit:,} are there, which is as many as may be; delete some, or let `retention` do it"
+
+
+class ServedByRelease(ArtifactError):
+    """A model of a layer: which version serves is said by a release, with the fusion that was fitted to it; promote a release."""
+
+    code = "SERVED_BY_RELEASE"
+    cause = "configuration"

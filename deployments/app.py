@@ -14,7 +14,7 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from ray.serve.context import _get_global_client
 
-from deployments.detectors import DetectorsDeployment
+from deployments.detectors import Detectors
 from deployments.environment import is_loopback
 from deployments.ingress import Ingress
 from deployments.layers import LayerDeployment
@@ -85,7 +85,7 @@ def build_management(args: dict[str, Any]) -> Application:
     manage = serve.deployment(
         name="manage", max_ongoing_requests=own.max_ongoing_requests, max_queued_requests=own.max_queued_requests, **deploy
     )
-    return manage(Manage).bind(values, detectors(DetectorsDeployment).bind(values))
+    return manage(Manage).bind(values, detectors(Detectors).bind(values))
 
 
 class OpenDoor(Exception):

@@ -37,6 +37,7 @@ NO_KEY = "this needs a key: Authorization: Bearer axon_...; `axon keys create` m
 _CALLER, _GATE = "axon.caller", "axon.gate"
 _AUTHORIZATION, _BEARER = b"authorization", b"bearer "
 LONGEST_TOKEN = 256  # bytes; a key is 57
+EVENT_COST = 0.05  # requests that one more event of a batch costs: measured, 1,000 in one request take as long as 50 single ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,7 @@ class Gate:
         if key is None:
             return self._refused(scope, 401, UNAUTHORIZED, NO_KEY, {"WWW-Authenticate": "Bearer"})
         if wait_s := self._limits.take(key.tenant):
-            return self._refused(scope, 429, RateLimited.code, str(RateLimited(wait_s)), {"Retry-After": str(int(wait_s))}, key)
+            return self._refused(scope, 429, RateLimited.code, str(RateLimited(int(wait_s))), {"Retry-After": str(int(wait_s))}, key)
         scope[_CALLER] = Caller(key.tenant, key.scopes, key.id)
         return None
 
@@ -156,14 +157,14 @@ class Gate:
         return refuse(Request(scope), 403, FORBIDDEN, f"this key may not do that: it needs the scope `{needs}`")
 
     def charge(self, caller: Caller, events: int) -> None:
-        """Count a batch of events, of which the gate has counted one.
+        """Count a batch of events, of which the gate has counted one as a request.
 
         Raises:
             RateLimited: the tenant has had enough for now.
         """
-        if self._keys is not None and events > 1 and (wait_s := self._limits.take(caller.tenant, events - 1)):
+        if self._keys is not None and events > 1 and (wait_s := self._limits.take(caller.tenant, EVENT_COST * (events - 1))):
             self._count(RateLimited.code, caller.key_id, caller.tenant)
-            raise RateLimited(wait_s)
+            raise RateLimited(int(wait_s))
 
     def _refused(
         self, scope: AsgiScope, status: int, code: str, message: str, headers: Mapping[str, str], key: Key | None = None

@@ -90,7 +90,7 @@ async def _refuse_event(request: Request, error: Exception) -> Response:
         raise error
     response = refuse(request, status_of(error.code), error.code, str(error), error.field)
     if error.code in COMES_AGAIN:
-        response.headers["Retry-After"] = f"{error.retry_after_s if isinstance(error, RateLimited) else RETRY_AFTER_S:.0f}"
+        response.headers["Retry-After"] = str(error.retry_after_s if isinstance(error, RateLimited) else RETRY_AFTER_S)
     return response
 
 

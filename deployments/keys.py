@@ -123,7 +123,7 @@ class KeyRing:
         self._keys: Mapping[str, Key] = {}  # by id, without those that were revoked; replaced whole, by whatever thread looks
         self._seen: Hashable = None  # how the file lay there when it was read whole; None to read it at the next look
         self._read_at = -math.inf
-        self._has_read = False
+        self._data: bytes | None = None  # what the keys were read from; None before the first time
         self._trouble = ""
 
     @property
@@ -153,22 +153,23 @@ class KeyRing:
             at = self._clock()
             if seen == self._seen and at - self._read_at < READ_AGAIN_S:
                 return
-            read = _read(self._path)
+            data = _read_bytes(self._path)
+            if data != self._data:  # three thousand keys take half a second of the interpreter: not every minute for nothing
+                self._keys = {key.id: key for key in _parse(data) if key.revoked_at is None}
         except ArtifactError as error:
             self._seen = None
             self._tell_trouble(error)
             return
-        keys = {key.id: key for key in read if key.revoked_at is None}
-        is_news = keys != self._keys or bool(self._trouble) or not self._has_read
-        self._keys, self._seen, self._read_at, self._has_read, self._trouble = keys, seen, at, True, ""
+        is_news = data != self._data or bool(self._trouble)
+        self._data, self._seen, self._read_at, self._trouble = data, seen, at, ""
         if is_news:
-            say(logging.INFO, "keys_read", {"keys": len(keys)})
+            say(logging.INFO, "keys_read", {"keys": len(self._keys)})
 
     def _tell_trouble(self, error: ArtifactError) -> None:
         if error.code == self._trouble:
             return
         self._trouble = error.code
-        action = "keeping_keys_of_before" if self._has_read else "admitting_nobody"
+        action = "admitting_nobody" if self._data is None else "keeping_keys_of_before"
         sentence = "there is no key file" if isinstance(error, ArtifactMissing) else str(error)
         say(logging.ERROR, "keys_unreadable", {"code": error.code, "cause": error.cause, "error": sentence, "action": action})
 
@@ -294,23 +295,22 @@ class _KeyFile:
 
 def _read_or_nothing(path: Path) -> tuple[Key, ...]:
     try:
-        return _read(path)
+        return _parse(_read_bytes(path))
     except ArtifactMissing:
         return ()
 
 
-def _read(path: Path) -> tuple[Key, ...]:
-    """The keys of the file, by id.
+def _read_bytes(path: Path) -> bytes:
+    """What is in the file.
 
     Raises:
         ArtifactMissing: it is not there.
         ArtifactUntrusted: others may read or write it.
-        ArtifactError: it is not what `_change` writes, or the system will not give it.
+        ArtifactError: it is no plain file of a bounded length, or the system will not give it.
     """
     with open_directory(path.parent, what=WHAT) as directory:
         _refuse_unless_private(directory, path.name)
-        data = read_bounded(directory, path.name, limit=LIMIT_BYTES, what=WHAT)
-    return _parse(data)
+        return read_bounded(directory, path.name, limit=LIMIT_BYTES, what=WHAT)
 
 
 def _refuse_unless_private(directory: int, name: str) -> None:
@@ -342,6 +342,11 @@ def _encode(keys: Iterable[Key]) -> bytes:
 
 
 def _parse(data: bytes) -> tuple[Key, ...]:
+    """The keys that the file spells, by id.
+
+    Raises:
+        ArtifactError: it is not what `_change` writes.
+    """
     value = canonical.decode(data, what=WHAT)
     refuse_other_format(value, FORMAT, what=WHAT)
     entries = canonical.to_dataclass(value, _KeyFile, what=WHAT).keys

@@ -6,6 +6,7 @@ routes. Where JSON Schema cannot say what the door checks, the description does.
 
 from __future__ import annotations
 
+import math
 from importlib.metadata import version
 from typing import Any
 
@@ -17,11 +18,11 @@ from deployments.predictions import DEFAULT_MODEL, PredictBatchRequest, Predicti
 from deployments.reading import DOCS_FILES
 from ensemble.building import LAYERS
 from ensemble.classifying import KNOWN_MODELS
-from ensemble.features.flow import FEATURE_NAMES
+from ensemble.features.flow import FEATURE_NAMES, RECOMPUTED
 
 __all__ = ["document"]
 
-LARGEST = 3.4028234663852886e38  # of a finite float32
+LARGEST = math.nextafter((2.0 - 2.0**-24) * 2.0**127, 0.0)  # the largest that is a finite float32 once it is rounded to one
 OPTIONAL_FEATURES = ("Fwd Header Length.1",)  # a repeated column
 TYPES = (
     wire.FlowRequest, wire.ProcessRequest, wire.BatchRequest, wire.Verdict, wire.RowError, wire.BatchAnswer,
@@ -66,7 +67,7 @@ def _schemas(max_events: int) -> Json:
     }
     schemas["FeaturesByName"] = {
         "type": "object",
-        "properties": dict.fromkeys(FEATURE_NAMES, number),
+        "properties": {name: {"type": ["number", "null"]} if name in RECOMPUTED else number for name in FEATURE_NAMES},
         "required": [name for name in FEATURE_NAMES if name not in OPTIONAL_FEATURES],
         "additionalProperties": False,
     }

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from deployments import terminal
 from deployments.commands.mendable import refusals
-from deployments.terminal import err, out
 
 __all__ = ["keys"]
 
@@ -38,8 +38,8 @@ def create_key(
     """
     from deployments.commands.keys import create
 
-    with refusals(err):
-        create(tenant, scope, name, expires_days, out=out, err=err)
+    with refusals(terminal.err):
+        create(tenant, scope, name, expires_days, out=terminal.out, err=terminal.err)
 
 
 @keys.command("list")
@@ -47,8 +47,8 @@ def list_keys() -> None:
     """Every key: its id, whose it is, what for, and whether it is live, expired or revoked. Never the key or its hash."""
     from deployments.commands.keys import show
 
-    with refusals(err):
-        show(out)
+    with refusals(terminal.err):
+        show(terminal.out)
 
 
 @keys.command("revoke")
@@ -58,5 +58,5 @@ def revoke_key(
     """Take a key back, for good. A running service refuses it within seconds."""
     from deployments.commands.keys import revoke
 
-    with refusals(err):
-        revoke(key, out)
+    with refusals(terminal.err):
+        revoke(key, terminal.out)

@@ -66,6 +66,7 @@ VERBS = [
     ["layers", "enable"],
     ["layers", "reset"],
     ["layers", "test"],
+    ["replay"],
     ["retro"],
     ["retro", "findings"],
     ["replay"],

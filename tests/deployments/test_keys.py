@@ -273,7 +273,7 @@ def test_revoking_what_is_not_there_changes_nothing_and_repeats_nothing(make: Ma
         revoke_key(file, pasted, NOW)
 
     assert "sss" not in str(refused.value)
-    assert file.exists() == there
+    assert file.exists() == file.parent.exists() == there
     assert len(list_keys(file)) == there
 
 
@@ -476,7 +476,7 @@ def test_a_file_that_is_mended_is_read_at_the_next_look_also_if_it_looks_the_sam
 ) -> None:
     """A disk that failed once, and then gives the same file, must not be taken for one that was read."""
     _, token = make()
-    monkeypatch.setattr(keys, "_read", failing := Failing())
+    monkeypatch.setattr(keys, "_read_bytes", failing := Failing())
     ring.look()
     assert ring.find(token) is None
 
@@ -487,13 +487,25 @@ def test_a_file_that_is_mended_is_read_at_the_next_look_also_if_it_looks_the_sam
     assert told.events == ["keys_unreadable", "keys_read"]
 
 
+def test_a_disk_that_went_away_and_came_back_as_it_was_is_said_to_be_back(make: Make, file: Path, ring: KeyRing, told: Told) -> None:
+    make()
+    ring.look()
+
+    away = file.parent.rename(file.parent.with_name("away"))
+    ring.look()
+    away.rename(file.parent)
+    ring.look()
+
+    assert told.events == ["keys_read", "keys_unreadable", "keys_read"]
+
+
 class Failing:
     """Reads the file when the disk is well."""
 
     def __init__(self) -> None:
-        self.is_well, self.calls, self._read = False, 0, keys._read
+        self.is_well, self.calls, self._read = False, 0, keys._read_bytes
 
-    def __call__(self, path: Path) -> tuple[Key, ...]:
+    def __call__(self, path: Path) -> bytes:
         self.calls += 1
         if not self.is_well:
             raise ArtifactCorrupt("the key file", "torn")
@@ -505,7 +517,7 @@ def test_the_file_is_read_when_it_changed_and_every_minute(
 ) -> None:
     """A look each second costs one call to the disk; a network disk that hides a change hides it for a minute."""
     make()
-    monkeypatch.setattr(keys, "_read", reading := Failing())
+    monkeypatch.setattr(keys, "_read_bytes", reading := Failing())
     reading.is_well = True
 
     for _ in range(10):
@@ -521,6 +533,18 @@ def test_the_file_is_read_when_it_changed_and_every_minute(
     clocks.pass_s(60)
     ring.look()
     assert reading.calls == before + 2
+
+
+def test_a_file_that_did_not_change_is_not_parsed_again(make: Make, ring: KeyRing, clocks: Clocks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three thousand keys take half a second of the interpreter that answers requests."""
+    _, token = make()
+    ring.look()
+    monkeypatch.delattr(keys, "_parse")
+
+    clocks.pass_s(61)
+    ring.look()
+
+    assert ring.find(token) is not None
 
 
 def test_a_new_key_is_news_and_the_same_file_is_none(make: Make, ring: KeyRing, clocks: Clocks, told: Told) -> None:

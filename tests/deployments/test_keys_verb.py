@@ -11,8 +11,7 @@ from click.testing import Result
 from rich.console import Console
 from typer.testing import CliRunner
 
-from deployments import cli
-from deployments.commands import keys_verbs
+from deployments import cli, terminal
 from deployments.keys import KeyRing, Scope, list_keys
 
 KEY = re.compile(r"axon_([0-9a-f]{8})_[A-Za-z0-9_-]{43}\n")
@@ -25,8 +24,8 @@ def axon_keys(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     monkeypatch.setenv("TERM", "dumb")
 
     def run(*words: str, width: int = 40) -> Result:
-        monkeypatch.setattr(keys_verbs, "out", Console(width=width))
-        monkeypatch.setattr(keys_verbs, "err", Console(width=width, stderr=True))
+        monkeypatch.setattr(terminal, "out", Console(width=width))
+        monkeypatch.setattr(terminal, "err", Console(width=width, stderr=True))
         return CliRunner().invoke(cli.app, ["keys", *words])
 
     return run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -145,6 +146,7 @@ def test_the_examples_of_events_are_accepted(door: Door) -> None:
 ALLOWED = [
     pytest.param("/predict", {"features": dict(zip(FEATURE_NAMES, BENIGN, strict=True))}, id="by name"),
     pytest.param("/predict", {"features": {name: 0 for name in FEATURE_NAMES if name != "Fwd Header Length.1"}}, id="77 by name"),
+    pytest.param("/predict", {"features": dict.fromkeys(FEATURE_NAMES, 0) | {"Flow Bytes/s": None, "Flow Packets/s": 1e300}}, id="rates"),
     pytest.param("/predict", {"features": BENIGN, "model_name": "decision_tree"}, id="another model"),
     pytest.param("/predict/batch", {"flows": [{"features": BENIGN}, 17, None, {}]}, id="bad flows"),
     pytest.param("/v1/score/batch", {"events": [17, None, {}]}, id="bad events"),
@@ -390,3 +392,10 @@ def test_a_service_with_keys_says_which_scope_each_route_needs() -> None:
     assert health["responses"].keys() == plain["paths"]["/health"]["get"]["responses"].keys()
     assert found["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
     assert set(LAYERS) <= set(plain["paths"]["/v1/layers/{layer}/test"]["post"]["parameters"][0]["schema"]["enum"])
+
+
+def test_the_largest_number_that_is_allowed_is_the_largest_that_is_accepted(asked: Door, contract: dict[str, Any]) -> None:
+    largest = contract["components"]["schemas"]["FeaturesByName"]["properties"]["Idle Min"]["maximum"]
+
+    assert asked.post("/predict", {"features": [*BENIGN[:77], largest]}).status_code == 200
+    assert asked.post("/predict", {"features": [*BENIGN[:77], math.nextafter(largest, math.inf)]}).status_code == 422

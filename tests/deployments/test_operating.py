@@ -349,8 +349,9 @@ def test_a_layer_is_tested_once_at_a_time(open_door: OpenDoor) -> None:
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
-def test_the_contract_says_that_the_switches_have_no_keys_yet(door: Door, switch: str) -> None:
+def test_the_contract_says_which_scope_a_switch_needs(door: Door, switch: str) -> None:
     operation = json.loads(door.get("/openapi.json").text)["paths"][f"/v1/layers/{{layer}}/{switch}"]["post"]
 
-    assert "No keys yet" in operation["description"]
+    assert "scope `manage`" in operation["description"]
+    assert operation["security"] == [{"key": []}]
     assert "404" in operation["responses"]

@@ -19,7 +19,7 @@ from ensemble.features import flow, process
 from ensemble.features.flow import FEATURE_NAMES, OTHER_DIALECTS, admit
 
 HOSTS = st.text(max_size=40) | st.sampled_from(["", "ws-17", "10.0.0.7"])
-NUMBERS = st.floats(0, 1e9, width=32)
+NUMBERS = st.just(0.0) | st.floats(2.0**-10, 1e9, width=32)  # a shorter duration than this makes a rate that is refused
 FLOWS = arrays(np.float64, (3, 78), elements=NUMBERS)
 TEXTS = st.text(max_size=60)
 PROCESSES = st.builds(ProcessEvent, TEXTS, TEXTS, TEXTS, TEXTS, HOSTS)

@@ -164,6 +164,15 @@ def foreign(change: Callable[[tarfile.TarInfo], object], content: bytes = b"") -
     return make
 
 
+def owned(data: bytes) -> bytes:
+    """The same files, whose first belongs to somebody: a header that no export writes before a content that is signed."""
+    plain = bytearray(gzip.decompress(data))
+    entry = tarfile.TarInfo.frombuf(bytes(plain[:512]), "ascii", "strict")
+    entry.uid = 1000
+    plain[:512] = entry.tobuf(tarfile.USTAR_FORMAT)
+    return gzip.compress(bytes(plain))
+
+
 def _set(field: str, value: object) -> Callable[[tarfile.TarInfo], object]:
     return lambda entry: setattr(entry, field, value)
 
@@ -181,7 +190,10 @@ HOSTILE = {
     "a file less": repacked(lambda files: list(files.items())[:-1]),
     "a file twice": repacked(lambda files: [*list(files.items())[:2], *list(files.items())[1:]]),
     "another order": repacked(lambda files: [next(iter(files.items())), *reversed(list(files.items())[1:])]),
-    "a changed file": repacked(lambda files: [(name, data.replace(b"toy", b"fox")) for name, data in files.items()]),
+    "a changed manifest": repacked(
+        lambda files: [(name, data.replace(b'"recipe":"toy"', b'"recipe":"fox"')) for name, data in files.items()]
+    ),
+    "a changed file": repacked(lambda files: [(name, data.replace(b"# A toy", b"# A fox")) for name, data in files.items()]),
     "a longer file": repacked(lambda files: [(name, data + b" " * name.endswith("CARD.md")) for name, data in files.items()]),
     "a path that climbs": repacked(lambda files: [(name.replace("anomaly-flow/", "../x/"), data) for name, data in files.items()]),
     "an absolute path": repacked(lambda files: [("/" + name, data) for name, data in files.items()]),
@@ -193,6 +205,7 @@ HOSTILE = {
     "a manifest of nobody": foreign(_set("name", "anomaly-flow/manifest.json"), b"{}\n"),
     "a release in front": foreign(_set("name", "release.json"), b"{}\n"),
     "another owner": foreign(_set("uid", 1000)),
+    "another owner of what is signed": owned,
 }
 
 

@@ -23,7 +23,7 @@ from ensemble.features.tabular import LEAST_FEATURES, MOST_FEATURES, NETWORK_FEA
 from ensemble.store.aliases import Alias
 from ensemble.training.tabular_rows import LEAST_ROWS
 
-__all__ = ["PREFIX", "document"]
+__all__ = ["PREFIX", "document", "paths", "schemas"]
 
 PREFIX = "/models"
 TYPES = (
@@ -66,12 +66,16 @@ def document(settings: Settings, routes: Sequence[ScopedRoute]) -> Json:
         routes: all of them; they say which scope is needed.
     """
     needs = {(_world(route.path), method.lower()): route.needs for route in routes for method in route.methods or ()}
-    paths = {**_models(), **_one_model(), **_releases(), **_jobs(), **_contract()}
-    guarded = {path: {method: _guarded(one, needs[path, method]) for method, one in methods.items()} for path, methods in paths.items()}
+    guarded = {path: {method: _guarded(one, needs[path, method]) for method, one in methods.items()} for path, methods in paths().items()}
     about = ABOUT.format(max_body_bytes=settings.management.max_body_bytes, reserved=", ".join(f"`{word}`" for word in sorted(RESERVED)))
-    contract = written("Axon, models", about, version("axon"), guarded, _schemas(settings))
+    contract = written("Axon, models", about, version("axon"), guarded, schemas(settings))
     contract["components"]["securitySchemes"] = {"key": _KEY}
     return contract
+
+
+def paths() -> dict[str, dict[str, Json]]:
+    """Path -> method in lower case -> operation, without whose key it needs."""
+    return {**_models(), **_one_model(), **_releases(), **_jobs(), **_contract()}
 
 
 def _world(path: str) -> str:
@@ -85,10 +89,11 @@ def _guarded(one: Json, scope: str | None) -> Json:
     return one | {"security": [{"key": []}], "description": about}
 
 
-def _schemas(settings: Settings) -> Json:
-    schemas = schemas_of(TYPES)
+def schemas(settings: Settings) -> Json:
+    """Name -> JSON Schema of everything that goes in and out."""
+    known = schemas_of(TYPES)
     own = settings.management
-    train = schemas["TrainRequest"]["properties"]
+    train = known["TrainRequest"]["properties"]
     train["network_data"] |= {"minItems": LEAST_ROWS, "maxItems": own.max_rows}
     train["name"] |= _name_schema()
     train["features"] = {
@@ -105,12 +110,12 @@ def _schemas(settings: Settings) -> Json:
         ],
         "default": list(NETWORK_FEATURES),
     }
-    schemas["DetectRequest"]["properties"]["network_data"] |= {"maxItems": own.max_rows}
-    schemas["Detections"]["properties"]["results"]["items"] = {"oneOf": [ref("Finding"), ref("RowRefused")]}
-    schemas["Finding"]["properties"]["original_data"] |= {"type": "object"}
-    schemas["VersionPromotion"]["oneOf"] = [{"required": ["version"]}, {"required": ["alias"]}]
-    schemas["ErrorAnswer"]["additionalProperties"] = False
-    return schemas
+    known["DetectRequest"]["properties"]["network_data"] |= {"maxItems": own.max_rows}
+    known["Detections"]["properties"]["results"]["items"] = {"oneOf": [ref("Finding"), ref("RowRefused")]}
+    known["Finding"]["properties"]["original_data"] |= {"type": "object"}
+    known["VersionPromotion"]["oneOf"] = [{"required": ["version"]}, {"required": ["alias"]}]
+    known["ErrorAnswer"]["additionalProperties"] = False
+    return known
 
 
 def _name_schema() -> Json:

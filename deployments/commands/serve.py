@@ -26,6 +26,7 @@ from deployments.settings import Settings, lay_over, read_settings
 
 __all__ = ["ServeRefused", "arguments_in", "serve_forever"]
 
+logger = logging.getLogger(__name__)
 READY_WITHIN_S = 120.0
 STOP_WITHIN_S = 45.0
 LOOK_EVERY_S = 0.25
@@ -175,7 +176,7 @@ def _has_begun(application: _Application, run: Callable[..., None]) -> bool:
     try:
         run(application, wait=False)
     except Exception:
-        logging.getLogger(__name__).exception("application_not_started", extra={"application": application.name})
+        logger.exception("application_not_started", extra={"event": "application_not_started", "application": application.name})
         return False
     return True
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -96,6 +97,9 @@ class ScopedRoute(Route):
         endpoint: likewise.
         needs: the scope; None is open to anybody, without a key too.
         methods: likewise; GET unless said otherwise.
+
+    Attributes:
+        allowed: the methods of all routes of an application that have this path.
     """
 
     def __init__(
@@ -103,6 +107,13 @@ class ScopedRoute(Route):
     ) -> None:
         super().__init__(path, _guarded(endpoint, needs), methods=list(methods))
         self.needs = needs
+        self.allowed = frozenset(self.methods or ())
+
+    async def handle(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Answer; or say which methods the path takes, by whichever of its routes."""
+        if scope["method"] not in (self.methods or ()):
+            raise HTTPException(405, headers={"Allow": ", ".join(sorted(self.allowed))})
+        await super().handle(scope, receive, send)
 
 
 def _guarded(endpoint: Callable[[Request], Awaitable[Response]], needs: Scope | None) -> Callable[[Request], Awaitable[Response]]:
@@ -193,12 +204,14 @@ class GatedApp(Starlette):
     def __init__(self, gate: Gate, routes: Sequence[ScopedRoute], **options: Any) -> None:  # noqa: ANN401  # Starlette's
         super().__init__(routes=routes, **options)
         self._gate = gate
-        self._public = frozenset(route.path for route in routes if route.needs is None)
+        self._public = frozenset((method, route.path) for route in routes if route.needs is None for method in route.methods or ())
+        for route in routes:
+            route.allowed = frozenset(method for other in routes if other.path == route.path for method in other.methods or ())
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Serve one connection or request, as ASGI says."""
         scope[_GATE] = self._gate
-        if scope["type"] == "http" and _path_inside(scope) not in self._public:
+        if scope["type"] == "http" and (scope["method"], _path_inside(scope)) not in self._public:
             refusal = self._gate.admit(scope)
             if refusal is not None:
                 await refusal(scope, receive, send)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Scope as AsgiScope
 
 from deployments import manage_results as found
 from deployments import manage_wire as asks
@@ -28,6 +30,7 @@ from ensemble.store.names import ModelName, Tenant
 
 __all__ = ["JobRoutes"]
 
+WORDS_OF_A_MODEL = frozenset({"info", "versions", "promote", "challenger", "load", "detect"})
 _PLACES = {"rows": "network_data", "metadata": "user_metadata"}  # what the trainer calls things -> what the body does
 
 
@@ -51,8 +54,8 @@ class JobRoutes:
         return [
             ScopedRoute("/train", self._train, needs=Scope.TRAIN, methods=["POST"]),
             ScopedRoute("/jobs", self._list, needs=Scope.READ),
-            ScopedRoute("/jobs/{id}", self._get, needs=Scope.READ),
-            ScopedRoute("/jobs/{id}", self._cancel, needs=Scope.TRAIN, methods=["DELETE"]),
+            OneJobRoute("/jobs/{id}", self._get, needs=Scope.READ),
+            OneJobRoute("/jobs/{id}", self._cancel, needs=Scope.TRAIN, methods=["DELETE"]),
         ]
 
     async def _train(self, request: Request) -> Response:
@@ -105,6 +108,16 @@ class JobRoutes:
         is_known = any((job.model, job.label) == (model, label) and not job.has_ended for job in waiting)
         if is_known or await self.desk.ask(actor, lambda store: label in _labels(store, tenant, model)):
             raise VersionExists(f"version {label} of {model}")
+
+
+class OneJobRoute(ScopedRoute):
+    """A route of one job; what would be a route of a model, were `jobs` a model's name, is refused there."""
+
+    def matches(self, scope: AsgiScope) -> tuple[Match, AsgiScope]:
+        """As Starlette's, but for the words behind a model's name."""
+        match, found = super().matches(scope)
+        is_other = match is not Match.NONE and found["path_params"]["id"] in WORDS_OF_A_MODEL
+        return (Match.NONE, {}) if is_other else (match, found)
 
 
 def _labels(store: Store, tenant: Tenant, model: ModelName) -> set[str]:

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Scope as AsgiScope
 
 from deployments import manage_answers as says
 from deployments import manage_wire as asks
@@ -22,6 +25,7 @@ from deployments.keys import Scope
 from deployments.lending import find_model, seen_models
 from deployments.manage_reading import (
     LAYERS_MODELS,
+    RESERVED,
     Reader,
     actor_of,
     limit_asked,
@@ -88,7 +92,7 @@ class ModelRoutes:
             ScopedRoute("/{name}/promote", self._promote, needs=manage, methods=["POST"]),
             ScopedRoute("/{name}/challenger", self._try, needs=manage, methods=["PUT"]),
             ScopedRoute("/{name}/challenger", self._try_none, needs=manage, methods=["DELETE"]),
-            ScopedRoute("/{name}", self._delete, needs=manage, methods=["DELETE"]),
+            OneModelRoute("/{name}", self._delete, needs=manage, methods=["DELETE"]),
         ]
 
     async def _list(self, request: Request) -> Response:
@@ -140,11 +144,11 @@ class ModelRoutes:
         no_query_but(request)
         tenant, model = tenant_of(request), model_of(request)
         asked = await Reader(asks.VersionPromotion, self._limit)(request)
-        if (asked.version is None) == (asked.alias is None):
+        if (asked.version is UNSET) == (asked.alias is UNSET):
             raise MalformedEvent("version", "say either a version or an alias")
+        which = Alias.CHALLENGER if asked.version is UNSET else int(asked.version)
 
         def point(store: Store) -> tuple[BundleRef, Named]:
-            which = asked.version if asked.version is not None else Alias.CHALLENGER
             ref = _own(store, tenant, model, which)
             signer = read_signer(store.trust)
             serial = standing(store, tenant, model, Alias.CHAMPION)
@@ -163,7 +167,7 @@ class ModelRoutes:
         asked = await Reader(asks.TriedVersion, self._limit)(request)
 
         def point(store: Store) -> Named:
-            ref = _own(store, tenant, model, asked.version)
+            ref = _own(store, tenant, model, int(asked.version))
             serial = standing(store, tenant, model, Alias.CHALLENGER)
             return set_model_alias(store, tenant, model, Alias.CHALLENGER, ref, serial, signer=read_signer(store.trust))
 
@@ -195,10 +199,10 @@ class ModelRoutes:
     async def _retain(self, request: Request) -> Response:
         no_query_but(request)
         tenant = tenant_of(request)
-        asked = await Reader(asks.Retention, self._limit)(request)
-        gone = await self._ask(request, lambda store: apply_retention(store, tenant, keep=asked.keep))
+        keep = int((await Reader(asks.Retention, self._limit)(request)).keep)
+        gone = await self._ask(request, lambda store: apply_retention(store, tenant, keep=keep))
         models = [says.Entry(str(entry.model), entry.serial) for entry in gone.bundles]
-        return as_json(says.Retained(asked.keep, [entry.serial for entry in gone.releases], models))
+        return as_json(says.Retained(keep, [entry.serial for entry in gone.releases], models))
 
     async def _audit(self, request: Request) -> Response:
         no_query_but(request, "limit")
@@ -212,6 +216,16 @@ class ModelRoutes:
     @property
     def _limit(self) -> int:
         return self.settings.management.max_body_bytes
+
+
+class OneModelRoute(ScopedRoute):
+    """A route of which nothing but the name of a model is the path: a word of another route is none of its business."""
+
+    def matches(self, scope: AsgiScope) -> tuple[Match, AsgiScope]:
+        """As Starlette's, but for those words."""
+        match, found = super().matches(scope)
+        is_other = match is not Match.NONE and found["path_params"]["name"] in RESERVED
+        return (Match.NONE, {}) if is_other else (match, found)
 
 
 def quota_of(settings: Settings) -> Quota:

@@ -16,7 +16,7 @@ from deployments import manage_wire as asks
 from deployments.auth import ScopedRoute
 from deployments.contract import ERROR_TYPES, Json, answer, operation, ref, schemas_of, written
 from deployments.manage_models import ARCHIVE
-from deployments.manage_reading import MOST_ENTRIES, RESERVED, SOME_ENTRIES
+from deployments.manage_reading import RESERVED, SOME_ENTRIES
 from deployments.reading import DOCS_FILES
 from deployments.settings import Settings
 from ensemble.features.tabular import LEAST_FEATURES, MOST_FEATURES, NETWORK_FEATURES
@@ -130,7 +130,8 @@ def _in_query(name: str, schema: Json, about: str, *, required: bool = False) ->
     return {"name": name, "in": "query", "required": required, "schema": schema, "description": about}
 
 
-_NUMBER: Json = {"type": "integer", "minimum": 1, "maximum": asks.HIGHEST - 1}
+_NUMBER: Json = {"type": "string", "pattern": "^[1-9][0-9]{0,14}$"}  # as text: `2.0` is a number, and none in an address
+_UP_TO_1000: Json = {"type": "string", "pattern": "^([1-9][0-9]{0,2}|1000)$"}
 _NAME = _in_path("name", _name_schema(), "Of the model")
 
 
@@ -147,7 +148,9 @@ def _optional(one: Json) -> Json:
 
 def _models() -> dict[str, dict[str, Json]]:
     tenant = _in_query("tenant_id", {"type": "string"}, "Only the caller's own; another is answered with 404")
-    limit = _in_query("limit", {**_NUMBER, "maximum": MOST_ENTRIES, "default": SOME_ENTRIES}, "How many, the newest first")
+    limit = _in_query(
+        "limit", {"type": "string", "pattern": "^([1-9][0-9]{0,2}|1000)$", "default": str(SOME_ENTRIES)}, "How many, the newest first"
+    )
     brought = operation(
         "Import an archive as the next versions of the caller's tenant; nothing is promoted",
         {"201": answer("What came out of it", ref("ImportedModels"))},
@@ -179,7 +182,7 @@ def _models() -> dict[str, dict[str, Json]]:
 
 def _one_model() -> dict[str, dict[str, Json]]:
     at = f"{PREFIX}/{{name}}"
-    which = {"oneOf": [_NUMBER, {"type": "string", "enum": [str(alias) for alias in Alias]}]}
+    which = {"type": "string", "pattern": f"^([1-9][0-9]{{0,14}}|{'|'.join(Alias)})$"}
     asked = _in_query("version", which, "A number, or a word that stands for one; without it the champion, or the newest")
     version = _in_query("version", _NUMBER, "Its number; never guessed", required=True)
     rated = ("TOO_MANY_ROWS", "DEPLOYMENT_UNAVAILABLE", "INSUFFICIENT_MEMORY", "LOAD_TIMEOUT", "NOT_SERVING")
@@ -195,7 +198,7 @@ def _one_model() -> dict[str, dict[str, Json]]:
                              parameters=[_NAME, _in_path("version", _NUMBER, "Its number")], errors=(*_LOOKING, *_NAMED, *_GATE))
         },
         at: {"delete": _says("Remove one version, for good; never what serves", "Deleted", tag="models", parameters=[_NAME, version],
-                             errors=(*_CHANGING, *_NAMED, "ARTIFACT_IN_USE"))},
+                             errors=(*_CHANGING, *_NAMED, "ARTIFACT_IN_USE", "METHOD_NOT_ALLOWED"))},
         f"{at}/promote": {"post": _says("Say which version serves", "AliasMoved", tag="models", parameters=[_NAME],
                                         body=ref("VersionPromotion"), examples={"the challenger": {"alias": "challenger"}}, errors=moves)},
         f"{at}/challenger": {

@@ -81,7 +81,8 @@ class ReleaseRoutes:
         asked = await Reader(asks.Rollback, self._limit, empty=asks.Rollback)(request)
 
         def point(store: Store) -> Pointer:
-            return roll_back(store, tenant, read_pointer(store, tenant).serial, signer=read_signer(store.trust), to=asked.to)
+            to = None if asked.to is None else int(asked.to)
+            return roll_back(store, tenant, read_pointer(store, tenant).serial, signer=read_signer(store.trust), to=to)
 
         return as_json(_moved(await self._ask(request, point)))
 
@@ -96,7 +97,7 @@ class ReleaseRoutes:
         asked = await Reader(asks.TriedRelease, self._limit)(request)
 
         def point(store: Store) -> Named:
-            ref = _release(store, tenant, asked.release)
+            ref = _release(store, tenant, int(asked.release))
             return set_challenger(store, tenant, ref, _challenger_serial(store, tenant), signer=read_signer(store.trust))
 
         return as_json(_tried(await self._ask(request, point)))

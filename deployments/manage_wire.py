@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ensemble.training.tabular_rows import DEFAULT_NAME
 
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 HIGHEST = 10**15  # a serial is below it
-Number = Annotated[int, Meta(ge=1, lt=HIGHEST)]
+Number = Annotated[float, Meta(ge=1, lt=HIGHEST, multiple_of=1)]  # to JSON, 2 and 2.0 are one number; exact up to 2**53
 Label = Annotated[str, Meta(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Row = dict[str, Any]
 
@@ -82,8 +82,8 @@ class VersionPromotion(Struct, forbid_unknown_fields=True, frozen=True):
         alias: `challenger`: the version that is tried.
     """
 
-    version: Number | None = None
-    alias: Literal["challenger"] | None = None
+    version: Number | UnsetType = UNSET
+    alias: Literal["challenger"] | UnsetType = UNSET
 
 
 class TriedVersion(Struct, forbid_unknown_fields=True, frozen=True):
@@ -121,4 +121,4 @@ class Rollback(Struct, forbid_unknown_fields=True, frozen=True):
 class Retention(Struct, forbid_unknown_fields=True, frozen=True):
     """How many releases, and versions of each model, are kept; what is needed is kept beside them."""
 
-    keep: Annotated[int, Meta(ge=1, le=1_000_000)]
+    keep: Annotated[float, Meta(ge=1, le=1_000_000, multiple_of=1)]

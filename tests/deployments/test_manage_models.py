@@ -327,6 +327,7 @@ NO_NAMES = ["jobs", "releases", "train", "import", "audit", "challenger", "rollb
 
 @pytest.mark.parametrize("word", [*NO_NAMES, "openapi.json"])
 def test_the_words_of_routes_are_no_names_of_models(ask: Callable[..., httpx.Response], word: str) -> None:
+    assert code_of(ask("GET", f"/models/{word}/versions")) == (422, "RESERVED_NAME")
     assert code_of(ask("POST", f"/models/{word}/promote", json={"version": 1})) == (422, "RESERVED_NAME")
 
 

@@ -21,7 +21,7 @@ from deployments.reading import DOCS_FILES
 from deployments.settings import Settings
 from ensemble.features.tabular import LEAST_FEATURES, MOST_FEATURES, NETWORK_FEATURES
 from ensemble.store.aliases import Alias
-from ensemble.training.tabular_rows import LEAST_ROWS
+from ensemble.training.tabular_rows import DEFAULT_NAME, LEAST_ROWS
 
 __all__ = ["PREFIX", "document", "paths", "schemas"]
 
@@ -122,8 +122,8 @@ def _name_schema() -> Json:
     return {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,62}$", "not": {"enum": sorted(RESERVED)}}
 
 
-def _in_path(name: str, schema: Json, about: str) -> Json:
-    return {"name": name, "in": "path", "required": True, "schema": schema, "description": about}
+def _in_path(name: str, schema: Json, about: str, example: str) -> Json:
+    return {"name": name, "in": "path", "required": True, "schema": schema, "description": about, "example": example}
 
 
 def _in_query(name: str, schema: Json, about: str, *, required: bool = False) -> Json:
@@ -132,7 +132,7 @@ def _in_query(name: str, schema: Json, about: str, *, required: bool = False) ->
 
 _NUMBER: Json = {"type": "string", "pattern": "^[1-9][0-9]{0,14}$"}  # as text: `2.0` is a number, and none in an address
 _UP_TO_1000: Json = {"type": "string", "pattern": "^([1-9][0-9]{0,2}|1000)$"}
-_NAME = _in_path("name", _name_schema(), "Of the model")
+_NAME = _in_path("name", _name_schema(), "Of the model", DEFAULT_NAME)
 
 
 def _says(summary: str, schema: str, *, status: str = "200", about: str = "Done", **more: Any) -> Json:  # noqa: ANN401  # those of `operation`
@@ -195,7 +195,7 @@ def _one_model() -> dict[str, dict[str, Json]]:
                                         parameters=[_NAME], errors=(*_LOOKING, *_NAMED))},
         f"{at}/versions/{{version}}/export": {
             "get": operation("One version as one file", exported, tag="models",
-                             parameters=[_NAME, _in_path("version", _NUMBER, "Its number")], errors=(*_LOOKING, *_NAMED, *_GATE))
+                             parameters=[_NAME, _in_path("version", _NUMBER, "Its number", "1")], errors=(*_LOOKING, *_NAMED, *_GATE))
         },
         at: {"delete": _says("Remove one version, for good; never what serves", "Deleted", tag="models", parameters=[_NAME, version],
                              errors=(*_CHANGING, *_NAMED, "ARTIFACT_IN_USE", "METHOD_NOT_ALLOWED"))},
@@ -220,7 +220,7 @@ def _one_model() -> dict[str, dict[str, Json]]:
 
 
 def _releases() -> dict[str, dict[str, Json]]:
-    serial = _in_path("serial", _NUMBER, "Number of the release")
+    serial = _in_path("serial", _NUMBER, "Number of the release", "1")
     return {
         f"{PREFIX}/releases": {"get": _says("The releases of the tenant, and which one serves", "ReleaseList", tag="releases",
                                             errors=_LOOKING)},
@@ -243,7 +243,7 @@ def _releases() -> dict[str, dict[str, Json]]:
 
 
 def _jobs() -> dict[str, dict[str, Json]]:
-    job = _in_path("id", {"type": "string", "pattern": "^[0-9a-f]{32}$"}, "As `POST /models/train` gave it")
+    job = _in_path("id", {"type": "string", "pattern": "^[0-9a-f]{32}$"}, "As `POST /models/train` gave it", "0" * 32)
     known = ("UNKNOWN_JOB", "MALFORMED_EVENT", "STORE_UNAVAILABLE", "STORE_FULL")
     refused = ("FEATURE_MISMATCH", "TOO_MANY_ROWS", "TRAINING_ERROR", "RESERVED_NAME", "UNKNOWN_TENANT", "VERSION_EXISTS", "JOB_QUOTA",
                "SIGNING_REFUSED")  # fmt: skip

@@ -55,6 +55,7 @@ SCOPES = {
 def managed(own_state: Path, meter: RecordingMeter) -> Iterator[Managed]:
     del own_state
     made = Managed(read_settings(), meter)
+    made.key_of("acme")
     made.open()
     yield made
     made.close()
@@ -128,3 +129,23 @@ def test_the_page_to_read_it_with_is_public_and_needs_nothing_from_elsewhere(man
     assert page.status_code == 200
     for link in re.findall(r'(?:href|src)="([^"]+)"', page.text):
         assert managed("GET", f"/models/{link}").status_code == 200
+
+
+def test_a_path_that_is_public_is_so_for_its_own_method_alone(managed: Managed) -> None:
+    """`DELETE /models/openapi.json` would be a route of a model of that name."""
+    assert managed("GET", "/models/openapi.json").status_code == 200
+    assert managed("DELETE", "/models/openapi.json", params={"version": "1"}).status_code == 401
+
+
+OTHERS = [
+    pytest.param("PATCH", "/models/challenger", "DELETE, GET, HEAD, PUT", id="three routes of one path"),
+    pytest.param("POST", f"/models/jobs/{'0' * 32}", "DELETE, GET, HEAD", id="two"),
+    pytest.param("DELETE", "/models/train", "POST", id="a word, and no model"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "allowed"), OTHERS)
+def test_another_method_is_405_and_every_one_that_is_taken_is_named(managed: Managed, method: str, path: str, allowed: str) -> None:
+    answer = managed(method, path, headers=managed.key_of("acme"))
+
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)

@@ -6,6 +6,7 @@ look at; to change it, it is not there.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from deployments import manage_answers as says
 from deployments import manage_wire as asks
 from deployments.auth import ScopedRoute
 from deployments.edge import as_json
+from deployments.incidents import say
 from deployments.keys import Scope
 from deployments.lending import find_model, seen_models
 from deployments.manage_reading import (
@@ -41,7 +43,7 @@ from deployments.shortcut import read_body
 from deployments.store_desk import StoreDesk
 from deployments.tenancy import Tenancy
 from deployments.trust import read_signer
-from ensemble.errors import ArtifactError, ArtifactMissing, MalformedEvent, ServedByRelease, UnsupportedMediaType
+from ensemble.errors import ArtifactError, ArtifactMissing, EnsembleError, MalformedEvent, ServedByRelease, UnsupportedMediaType
 from ensemble.store.aliases import Alias, Named, clear_model_alias, set_model_alias, stand_of_model_alias
 from ensemble.store.archive import Imported, export_bundle, import_archive
 from ensemble.store.audit import read_audit
@@ -193,7 +195,15 @@ class ModelRoutes:
         if named is None:
             raise MalformedEvent("version", "say which version; the latest is not meant by saying nothing")
         version = number_in(named, "version")
-        await self._ask(request, lambda store: delete_bundle(store, tenant, model, version))
+        about = {"model": model, "tenant": tenant, "version": version}
+        try:
+            await self._ask(request, lambda store: delete_bundle(store, tenant, model, version))
+        except ArtifactMissing:
+            raise  # nobody's model: nothing was tried
+        except EnsembleError as error:
+            say(logging.WARNING, "model_delete_failed", about | {"code": error.code}, f"Failed to delete model: {model}")
+            raise
+        say(logging.INFO, "model_deleted", about, "Model deleted successfully")
         return as_json(says.Deleted(str(model), version))
 
     async def _retain(self, request: Request) -> Response:

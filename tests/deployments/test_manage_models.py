@@ -18,7 +18,7 @@ from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, Tenant
 from ensemble.store.signing import Signer, Trust
 
-from .conftest import RecordingMeter
+from .conftest import RecordingMeter, Told
 from .management import Managed, trust_the_key
 
 MODEL = "tab"
@@ -158,6 +158,23 @@ def test_what_serves_is_not_deleted_and_what_does_not_is_gone_for_good(
     assert (other.status_code, other.json()) == (200, {"model_name": MODEL, "version": 2})
     assert code_of(ask("DELETE", f"/models/{MODEL}", params={"version": "2"})) == (404, "ARTIFACT_MISSING")
     assert publish(store, model=MODEL).version == 3
+
+
+def test_what_is_deleted_is_told_in_the_words_of_the_source_system(
+    ask: Callable[..., httpx.Response], store: Store, publish: Callable[..., BundleRef], told: Told
+) -> None:
+    """S4-14."""
+    publish(store, model=MODEL)
+    publish(store, model=MODEL)
+    ask("POST", f"/models/{MODEL}/promote", json={"version": 1})
+
+    ask("DELETE", f"/models/{MODEL}", params={"version": "1"})
+    ask("DELETE", f"/models/{MODEL}", params={"version": "2"})
+
+    (failed,), (deleted,) = told("model_delete_failed"), told("model_deleted")
+    assert (failed["message"], failed["code"]) == (f"model_delete_failed: Failed to delete model: {MODEL}", "ARTIFACT_IN_USE")
+    assert deleted["message"] == "model_deleted: Model deleted successfully"
+    assert (deleted["version"], deleted["tenant"]) == (2, "acme")
 
 
 def test_without_a_version_nothing_is_deleted(ask: Callable[..., httpx.Response], store: Store, publish: Callable[..., BundleRef]) -> None:

@@ -366,7 +366,7 @@ def test_a_caller_that_leaves_takes_its_call_along(open_classifier: OpenClassifi
     door = open_classifier(call=call, overrides={**PATIENT, "guard": {"calls_in_flight": 1}})
 
     async def leave() -> None:
-        asking = asyncio.create_task(door._asked("POST", "/predict/batch", json={"flows": [{"features": flow()}]}))
+        asking = asyncio.create_task(door.ask.send("POST", "/predict/batch", json={"flows": [{"features": flow()}]}))
         await asyncio.wait_for(is_out.wait(), 10)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)

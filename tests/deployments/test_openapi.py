@@ -225,9 +225,9 @@ def twice_at_once(door: Door) -> httpx.Response:
             return {}
 
         door.ingress._operating.tests["behavior"] = test  # type: ignore[index]
-        first = asyncio.create_task(door._asked("POST", "/v1/layers/behavior/test"))
+        first = asyncio.create_task(door.ask.send("POST", "/v1/layers/behavior/test"))
         await asyncio.wait_for(began.wait(), 10)
-        second = await door._asked("POST", "/v1/layers/behavior/test")
+        second = await door.ask.send("POST", "/v1/layers/behavior/test")
         may_end.set()
         await first
         return second

@@ -325,7 +325,8 @@ def test_the_event_is_found_among_many_by_its_digest(replay: Replay, ask: Callab
 
 def operator_says(tmp_path: Path, args: Mapping[str, Any]) -> tuple[str, str]:
     path = tmp_path / "serve.yaml"
-    path.write_text(yaml.safe_dump({"applications": [{"name": "axon", "args": args}]}))
+    application = {"name": "axon", "route_prefix": "/", "import_path": "deployments.app:build", "args": args}
+    path.write_text(yaml.safe_dump({"applications": [application]}))
     return "--config", str(path)
 
 

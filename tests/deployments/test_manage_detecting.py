@@ -13,7 +13,7 @@ from ray.exceptions import RayTaskError
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 
 from deployments.settings import read_settings
-from ensemble.errors import ArtifactCorrupt
+from ensemble.errors import ArtifactCorrupt, TooManyRows
 from ensemble.events import Kind
 from ensemble.states import KindState, SlotState
 from ensemble.store.layout import Store
@@ -237,14 +237,22 @@ def test_a_detector_that_hangs_costs_its_time_and_not_more(open_managed: Open, p
     assert code_of(detect(managed, {"network_data": [ORDINARY]})) == (503, "DEPLOYMENT_UNAVAILABLE")
 
 
-def test_an_error_of_ours_comes_through_ray_without_its_traceback(open_managed: Open, publish_for: Callable[..., BundleRef]) -> None:
+OURS = [
+    pytest.param(ArtifactCorrupt("model.safetensors", "sha256 is another"), (409, "ARTIFACT_CORRUPT"), id="the publisher's"),
+    pytest.param(TooManyRows(2, 1), (422, "TOO_MANY_ROWS"), id="the caller's"),
+]
+
+
+@pytest.mark.parametrize(("cause", "refusal"), OURS)
+def test_an_error_of_ours_comes_through_ray_without_its_traceback(
+    open_managed: Open, publish_for: Callable[..., BundleRef], cause: Exception, refusal: tuple[int, str]
+) -> None:
     publish_for("acme")
-    cause = ArtifactCorrupt("model.safetensors", "sha256 is another")
     wrapped = RayTaskError("detect", "a traceback with /a/path", cause).as_instanceof_cause()
 
     answer = detect(open_managed(detectors=Handle(Failing(wrapped))), {"network_data": [ORDINARY]})
 
-    assert code_of(answer) == (409, "ARTIFACT_CORRUPT")
+    assert code_of(answer) == refusal
     assert "safetensors" not in answer.text
     assert "/a/path" not in answer.text
 

@@ -159,6 +159,15 @@ def test_a_label_is_used_once_also_by_a_job_that_still_runs(open_managed: Callab
     assert ask("POST", "/models/train", json=BODY | {"version": "v1", "name": "other"}).status_code == 202
 
 
+def test_the_label_of_a_job_that_came_to_nothing_is_free_again(open_managed: Callable[..., Managed]) -> None:
+    ask = as_acme(open_managed())
+    path = ask("POST", "/models/train", json=BODY | {"version": "v1"}).headers["location"]
+
+    ask("DELETE", path)
+
+    assert ask("POST", "/models/train", json=BODY | {"version": "v1"}).status_code == 202
+
+
 def test_two_requests_with_one_label_at_once_make_one_job(open_managed: Callable[..., Managed]) -> None:
     managed = open_managed()
     mine = managed.key_of("acme")

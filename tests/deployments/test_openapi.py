@@ -14,6 +14,7 @@ import jsonschema
 import pytest
 from starlette.routing import Route
 
+from deployments import manage_openapi
 from deployments.contract import secured
 from deployments.edge import status_of
 from deployments.examples import ATTACK, BENIGN, SHELL
@@ -106,7 +107,8 @@ def test_every_error_code_is_listed_where_its_status_is(contract: dict[str, Any]
 
 
 def test_every_error_of_a_caller_is_an_answer_of_some_route(contract: dict[str, Any]) -> None:
-    said = json.dumps(contract)
+    """Of one of the two applications."""
+    said = json.dumps(contract) + json.dumps(manage_openapi.paths())
     kinds = [kind for name in errors.__all__ if issubclass(kind := getattr(errors, name), errors.EventError | errors.LayerError)]
 
     assert [kind.code for kind in kinds if kind is not errors.EventError and f'"{kind.code}"' not in said] == []

@@ -240,21 +240,21 @@ def test_a_detector_that_hangs_costs_its_time_and_not_more(open_managed: Open, p
 TRACEBACK = "a traceback with /a/path"
 OURS = [
     pytest.param(
-        RayTaskError("detect", TRACEBACK, ArtifactCorrupt("model.safetensors", "sha256 is another")).as_instanceof_cause(),
+        lambda: RayTaskError("detect", TRACEBACK, ArtifactCorrupt("model.safetensors", "sha256 is another")).as_instanceof_cause(),
         (409, "ARTIFACT_CORRUPT"),
         id="the publisher's",
     ),
-    pytest.param(RayTaskError("detect", TRACEBACK, TooManyRows(2, 1)), (422, "TOO_MANY_ROWS"), id="the caller's"),
+    pytest.param(lambda: RayTaskError("detect", TRACEBACK, TooManyRows(2, 1)), (422, "TOO_MANY_ROWS"), id="the caller's"),
 ]
 
 
 @pytest.mark.parametrize(("wrapped", "refusal"), OURS)
 def test_an_error_of_ours_comes_through_ray_without_its_traceback(
-    open_managed: Open, publish_for: Callable[..., BundleRef], wrapped: Exception, refusal: tuple[int, str]
+    open_managed: Open, publish_for: Callable[..., BundleRef], wrapped: Callable[[], Exception], refusal: tuple[int, str]
 ) -> None:
     publish_for("acme")
 
-    answer = detect(open_managed(detectors=Handle(Failing(wrapped))), {"network_data": [ORDINARY]})
+    answer = detect(open_managed(detectors=Handle(Failing(wrapped()))), {"network_data": [ORDINARY]})
 
     assert code_of(answer) == refusal
     assert "safetensors" not in answer.text

@@ -264,6 +264,7 @@ class LayersSettings(_Strict):
 
     anomaly: LayerSettings
     behavior: LayerSettings
+    classifier: LayerSettings
     resilience: LayerSettings
 
 

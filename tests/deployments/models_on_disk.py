@@ -21,7 +21,8 @@ class Handle:
     """A deployment's handle without Ray."""
 
     def __init__(self, deployment: LayerDeployment) -> None:
-        self.score, self.state, self.test = FakeMethod(deployment.score), FakeMethod(deployment.state), FakeMethod(deployment.test)
+        for method in ("score", "state", "test", "classify"):
+            setattr(self, method, FakeMethod(getattr(deployment, method)))
 
 
 class ModelsOnDisk:

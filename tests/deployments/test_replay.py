@@ -37,7 +37,7 @@ from .conftest import PATIENT, Event, OpenDoor, lineage_of
 Answer = dict[str, Any]
 Replay = Callable[..., Result]
 DEFAULT = Tenant("default")
-SHIPPED = "default/3"
+SHIPPED = "default/4"
 NOW = datetime(2026, 11, 20, 8, 15, tzinfo=UTC)
 SAME, CHANGED, IMPOSSIBLE = 0, 1, 2
 
@@ -237,7 +237,7 @@ def test_the_release_that_made_it_is_loaded_and_not_the_one_that_serves_now(
 
 
 def test_a_release_that_was_deleted_is_named(replay: Replay, own_case: Case, own_state: Path) -> None:
-    (own_state / "tenants" / "default" / "releases" / "4.json").unlink()
+    (own_state / "tenants" / "default" / "releases" / "5.json").unlink()
 
     assert "release 4 is not in the store" in refused(replay(own_case.answer, own_case.event))
 
@@ -257,12 +257,12 @@ def test_a_release_whose_key_is_trusted_no_more_is_not_loaded(replay: Replay, ow
 
 
 def test_a_model_that_is_gone_is_named_where_its_layer_spoke(replay: Replay, own_case: Case, own_state: Path) -> None:
-    shutil.rmtree(own_state / "tenants" / "default" / "bundles" / "anomaly-flow" / "2")
+    shutil.rmtree(own_state / "tenants" / "default" / "bundles" / "anomaly-flow" / "3")
 
     sentence = refused(replay(own_case.answer, own_case.event))
 
     assert "anomaly spoke then, and its model cannot be had now" in sentence
-    assert "anomaly-flow/2" in sentence
+    assert "anomaly-flow/3" in sentence
 
 
 def test_a_model_that_is_gone_is_not_missed_where_its_layer_was_silent(

@@ -1,6 +1,7 @@
-"""The composition root: settings in, one Serve application out. Nothing else is wired anywhere else.
+"""The composition root: settings in, a Serve application out. Nothing else is wired anywhere else.
 
-`serve run serve_config.yaml` and `axon serve` both call `build`.
+There are two: `build` makes the one that scores, `build_management` the one under /models. `serve run serve_config.yaml` and
+`axon serve` call both, with the same arguments.
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ import ray
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
+from ray.serve.context import _get_global_client
 
+from deployments.detectors import Detectors
+from deployments.environment import is_loopback
 from deployments.ingress import Ingress
 from deployments.layers import LayerDeployment
+from deployments.manage import Manage
 from deployments.routing import SpeakingFirst
-from deployments.settings import ScalingSettings, read_settings
+from deployments.settings import ScalingSettings, Settings, read_settings
 from deployments.trust import read_trust
 from ensemble.building import LAYERS
 
-__all__ = ["build"]
+__all__ = ["OpenDoor", "build", "build_management"]
 
 AUTO_SHARE = 0.25  # of a GPU, for `gpus: auto`: four layers fit on one card
 AUTOSCALING_LOOK_BACK_S = 11.0  # the least that Serve allows beside its metrics interval of 10 s; its own 30 s reacts too late
@@ -30,8 +35,10 @@ def build(args: dict[str, Any]) -> Application:
 
     Raises:
         pydantic.ValidationError: a setting is unknown or impossible, or the trust list is wrong; every mistake is named.
+        OpenDoor: keys are off, and Serve listens where others can ask.
     """
     settings = read_settings(args)
+    _refuse_an_open_door(settings)
     read_trust(settings)  # refused here, where an operator looks on, and not in a replica
     values = settings.model_dump(mode="json")
     looked_after: dict[str, Any] = settings.replicas.model_dump(exclude={"routing_stats_period_s"})
@@ -61,6 +68,39 @@ def build(args: dict[str, Any]) -> Application:
         **looked_after,
     )
     return deploy_ingress(Ingress).bind(values, handles)
+
+
+def build_management(args: dict[str, Any]) -> Application:
+    """The management application for the same `args`; errors as in `build`.
+
+    It has one replica of each: the jobs live in one process, and to rate a tenant's own rows is no matter of speed.
+    """
+    settings = read_settings(args)
+    _refuse_an_open_door(settings)
+    read_trust(settings)
+    values, own = settings.model_dump(mode="json"), settings.management
+    looked_after: dict[str, Any] = settings.replicas.model_dump(exclude={"routing_stats_period_s", "max_replicas_per_node"})
+    deploy: dict[str, Any] = {"ray_actor_options": {"num_cpus": own.num_cpus}, "num_replicas": 1, **looked_after}
+    detectors = serve.deployment(name="detectors", max_ongoing_requests=own.max_ongoing_requests, **deploy)
+    manage = serve.deployment(
+        name="manage", max_ongoing_requests=own.max_ongoing_requests, max_queued_requests=own.max_queued_requests, **deploy
+    )
+    return manage(Manage).bind(values, detectors(Detectors).bind(values))
+
+
+class OpenDoor(Exception):
+    """Keys are off where anybody could ask."""
+
+
+def _refuse_an_open_door(settings: Settings) -> None:
+    """Keys are off only where Serve is known to listen on loopback. Serve's own default is another address once HAProxy is on."""
+    if settings.auth.mode != "off":
+        return
+    client = _get_global_client(raise_if_no_controller_running=False) if ray.is_initialized() else None
+    host = client.http_config.host if client else None
+    if host is None or not is_loopback(host):
+        where = f"listens on {host}" if host else "does not run yet, so nobody knows where it will listen"
+        raise OpenDoor(f"auth.mode is off and Serve {where}: start it with `axon serve --auth off`, or make keys: axon keys create")
 
 
 def _share(gpus: float | str) -> float:

@@ -11,11 +11,12 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from deployments.guarding import CallObserver, GuardedLayer, LayerCall, Pending
 from deployments.settings import GuardSettings
 from ensemble.building import LAYERS
+from ensemble.errors import LayerDisabled
 from ensemble.events import EventBatch
 from ensemble.guard import BreakerState, Deadline
 from ensemble.states import SlotState
@@ -24,6 +25,7 @@ from ensemble.verdicts import LayerScores, LayerStatus
 __all__ = ["AskedLayers", "BreakerView", "StateCall"]
 
 StateCall = Callable[[str], Awaitable[tuple[SlotState, str]]]
+Answer = TypeVar("Answer")
 LEAST_SHARE_OF_DEADLINE = 0.1  # what a batch keeps although its events waited: promise P18 allows the deadline + 10 %
 NOT_OF_THIS_KIND = "has no opinion on events of this kind"
 SWITCHED_OFF = "an operator switched it off"
@@ -106,6 +108,22 @@ class AskedLayers:
             self._guarded[layer].opinion(one, excused_s=common_s) if isinstance(one, Pending) else one for layer, one in asked.items()
         ]
         return opinions, {layer: pending.took_s for layer, pending in out.items() if pending.took_s}
+
+    async def ask_one(self, layer: str, question: Callable[[], Awaitable[Answer]], *, since: float) -> Answer:
+        """Another question to one layer than for its opinion, under the same guard and the same deadline.
+
+        Args:
+            layer: who is asked.
+            question: asks it.
+            since: when the oldest of what it is about came.
+
+        Raises:
+            LayerError: there is no answer; the code says why.
+        """
+        if layer in self.disabled:
+            raise LayerDisabled(layer)
+        deadline = Deadline(since, self._deadline_s, LEAST_SHARE_OF_DEADLINE * self._deadline_s)
+        return await self._guarded[layer].ask_otherwise(question, within_s=deadline.left_s(self.clock()))
 
     def _ask(self, layer: str, guarded: GuardedLayer, batch: EventBatch, release: str, *, explain: bool) -> Pending | LayerScores:
         """A call that is out, or the abstention of a layer that is not asked."""

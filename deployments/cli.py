@@ -8,15 +8,21 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from deployments.commands.keys_verbs import keys
+from deployments.commands.mendable import refusals
+from deployments.commands.models_verbs import models
+from deployments.commands.replay_verb import replay
+from deployments.terminal import TenantOption as Tenant
+from deployments.terminal import err, out
+from deployments.terminal import fail as _fail
 
 __all__ = ["main"]
 
 SERVICE = "http://127.0.0.1:8000"
-out, err = Console(), Console(stderr=True)
 app = typer.Typer(
     name="axon",
     help="One threat score from several detectors, and an honest word on how many of them looked.",
@@ -25,15 +31,23 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 train = typer.Typer(help="Train a model, write its card, publish it, and promote the release that holds it.", no_args_is_help=True)
-models = typer.Typer(help="What the store holds and what serves.", invoke_without_command=True)
 trust = typer.Typer(help="Who may publish models that this Axon loads.", no_args_is_help=True)
 layers = typer.Typer(help="The layers of a running service, and their switches.", invoke_without_command=True)
 app.add_typer(train, name="train")
 app.add_typer(models, name="models")
 app.add_typer(layers, name="layers")
 app.add_typer(trust, name="trust")
+app.add_typer(keys, name="keys")
 retro = typer.Typer(help="What was scored while the ensemble was degraded, and scored again.", no_args_is_help=True)
 app.add_typer(retro, name="retro")
+app.command()(replay)
+
+
+class Auth(StrEnum):
+    """Who may ask."""
+
+    KEYS = "keys"
+    OFF = "off"
 
 
 class Output(StrEnum):
@@ -43,7 +57,6 @@ class Output(StrEnum):
     JSONL = "jsonl"
 
 
-Tenant = Annotated[str | None, typer.Option(help="Whose models; the configured tenant unless said otherwise.")]
 Seed = Annotated[int, typer.Option(help="Of everything random: the same rows and seed give the same model.")]
 Into = Annotated[Path | None, typer.Option("--store", help="Folder to publish into instead of the state folder (var/).", file_okay=False)]
 Older = Annotated[Path, typer.Argument(help="Folder of an older engine's model files, and checksums.txt.")]
@@ -60,13 +73,16 @@ def serve(
     config: Annotated[Path, typer.Option(help="A Serve config file, as for `serve run`.")] = Path("serve_config.yaml"),
     host: Annotated[str | None, typer.Option(help="Address to listen on; the file's unless said otherwise.")] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port to listen on; the file's unless said otherwise.")] = None,
-    auth: Annotated[str, typer.Option(help="`off`: anybody on this machine may ask. Refused on any address but loopback.")] = "off",
+    auth: Annotated[
+        Auth | None,
+        typer.Option(help="`keys`, or `off`: anybody on this machine may ask, refused on any address but loopback."),
+    ] = None,
 ) -> None:
     """Start Ray, the layers and the ingress on this machine, until Ctrl-C."""
     from deployments.commands.serve import ServeRefused, serve_forever
 
     try:
-        with _Refusals():
+        with refusals(err):
             serve_forever(config, host=host, port=port, auth=auth, console=out)
     except ServeRefused as refusal:
         _fail(str(refusal))
@@ -85,7 +101,7 @@ def score(
     """Score a file of events. A bad line is named and passed over; the exit code is then 1."""
     from deployments.commands.score import score_file
 
-    with _Refusals():
+    with refusals(err):
         done = score_file(file, url=None if local else url, explain=explain, as_jsonl=output is Output.JSONL, limit=limit, out=out, err=err)
         if done.bad:
             err.print(f"{done.bad} lines could not be scored; {done.events} could", highlight=False)
@@ -103,7 +119,7 @@ def evaluate(
     """How well labelled flows are told apart: AUROC, AUPRC and true-positive rates, per layer, fused and by family."""
     from deployments.commands.evaluate import evaluate as run
 
-    with _Refusals():
+    with refusals(err):
         run(data, url=url, tenant=tenant, last=last, console=out, err=err)
 
 
@@ -121,7 +137,7 @@ def calibrate(
     from deployments.commands.target import Target
     from deployments.commands.train_flows import calibrate as run
 
-    with _Refusals():
+    with refusals(err):
         run(benign, Target(tenant, store, publish=publish, promote=promote), rate=fpr, console=out, err=err)
 
 
@@ -132,7 +148,7 @@ def import_older(
     """Take over an older Axon Engine's model files, decoded in a process of their own; the exit code is 1 where a layer failed."""
     from deployments.commands.importing import import_models
 
-    with _Refusals():
+    with refusals(err):
         raise typer.Exit(0 if import_models(folder, benign, tenant, publish=publish, promote=promote, console=out, err=err) else 1)
 
 
@@ -141,7 +157,7 @@ def export_older(folder: Older, *, tenant: Tenant = None) -> None:
     """Write the current models as the four files of an older Axon Engine, and say what they cannot hold; nothing is replaced."""
     from deployments.commands.exporting import export_models
 
-    with _Refusals():
+    with refusals(err):
         raise typer.Exit(0 if export_models(folder, tenant, console=out, err=err) else 1)
 
 
@@ -169,7 +185,7 @@ def train_flows(
     from deployments.commands.train_flows import train_benign_flows
     from deployments.commands.train_flows import train_flows as run
 
-    with _Refusals():
+    with refusals(err):
         target = Target(tenant, store, publish=publish, promote=promote)
         if (data is None) == (benign is None):
             _fail("say either --data (labelled flows) or --benign (your own benign flows)")
@@ -196,7 +212,7 @@ def train_processes(
     from deployments.commands.target import Target
     from deployments.commands.train_processes import train_benign_processes, train_shipped_processes
 
-    with _Refusals():
+    with refusals(err):
         target = Target(tenant, store, publish=publish, promote=promote)
         if (data is None) == (benign is None):
             _fail("say either --data (the folder of process_masquerade) or --benign (your own processes)")
@@ -232,34 +248,10 @@ def train_posture(
     from deployments.commands.train_posture import train_posture as run
     from ensemble.training.posture_inventory import TrivyHost
 
-    with _Refusals():
+    with refusals(err):
         days = [None if day is None else day.date() for day in (epss_date, kev_date, cvss_date)]
         trivy = None if trivy_exposure is None else TrivyHost(trivy_exposure, trivy_criticality, host=trivy_host)
         run(inventory, Sources(epss, kev, cvss, *days), trivy, Target(tenant, store, publish=publish, promote=promote), out)
-
-
-@models.callback()
-def list_models(context: typer.Context, tenant: Tenant = None) -> None:
-    """What the store holds and what serves; `axon models promote N` points to another release."""
-    if context.invoked_subcommand is None:
-        from deployments.commands.models import show_models
-
-        with _Refusals():
-            show_models(tenant, out)
-
-
-@models.command("promote")
-def promote_release(
-    release: Annotated[int, typer.Argument(min=1, help="Number of the release; an older one is a roll-back.")],
-    *,
-    tenant: Tenant = None,
-    at_once: Annotated[bool, typer.Option("--at-once", help="All traffic at once, not in measured steps.")] = False,
-) -> None:
-    """Point a tenant to one of its releases."""
-    from deployments.commands.models import promote_release as run
-
-    with _Refusals():
-        run(release, tenant, out, at_once=at_once)
 
 
 @trust.command("init")
@@ -271,7 +263,7 @@ def trust_init(
     """Make a key to sign models with, and put its public half on the trust list. A key that is there is kept."""
     from deployments.commands.trust import init
 
-    with _Refusals():
+    with refusals(err):
         init(key, out)
 
 
@@ -280,7 +272,7 @@ def trust_show() -> None:
     """The keys and the pinned files that this Axon believes."""
     from deployments.commands.trust import show
 
-    with _Refusals():
+    with refusals(err):
         show(out)
 
 
@@ -289,7 +281,7 @@ def trust_pin() -> None:
     """For who ships Axon: pin every pointer, release and manifest of the shipped models as they lie there now."""
     from deployments.commands.trust import pin
 
-    with _Refusals():
+    with refusals(err):
         pin(out)
 
 
@@ -300,7 +292,7 @@ def status(
     """How a running service stands. Exit code 0: all of it speaks; 1: degraded; 2: no answer."""
     from deployments.commands.status import show_status
 
-    with _Refusals():
+    with refusals(err):
         if not show_status(url, as_json=as_json, console=out):
             raise typer.Exit(1)
 
@@ -311,7 +303,7 @@ def list_layers(context: typer.Context, url: Url = SERVICE) -> None:
     if context.invoked_subcommand is None:
         from deployments.commands.status import show_layers
 
-        with _Refusals():
+        with refusals(err):
             show_layers(url, out)
 
 
@@ -338,7 +330,7 @@ def try_layer(layer: Layer, url: Url = SERVICE) -> None:
     """Load a layer's models beside those that serve, prove them and throw them away. Exit code 1: one would not serve."""
     from deployments.commands.status import try_layer as run
 
-    with _Refusals():
+    with refusals(err):
         if not run(url, layer, out):
             raise typer.Exit(1)
 
@@ -346,7 +338,7 @@ def try_layer(layer: Layer, url: Url = SERVICE) -> None:
 def _switch(url: str, layer: str, switch: str) -> None:
     from deployments.commands.status import switch_layer
 
-    with _Refusals():
+    with refusals(err):
         switch_layer(url, layer, switch, out)
 
 
@@ -364,27 +356,8 @@ def retro_findings(
     """What turned hostile when more of the ensemble looked, with the time it came."""
     from deployments.commands.retro import show_findings
 
-    with _Refusals():
+    with refusals(err):
         show_findings(as_jsonl=output is Output.JSONL, limit=limit, out=out, err=err)
-
-
-class _Refusals:
-    """Turns what a user can mend into one sentence and an exit code; everything else stays a traceback for us."""
-
-    def __enter__(self) -> None:
-        """Nothing to prepare."""
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        """One sentence for our own errors and for settings that are refused."""
-        from deployments.commands.mendable import sentence_of
-
-        if sentence := sentence_of(error):
-            _fail(sentence)
-
-
-def _fail(sentence: str) -> NoReturn:
-    err.print(f"axon: {sentence}", highlight=False, markup=False)
-    raise typer.Exit(2)
 
 
 def main() -> None:

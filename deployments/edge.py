@@ -13,15 +13,49 @@ from starlette.responses import Response
 from starlette.types import HTTPExceptionHandler
 
 from deployments import wire
-from ensemble.errors import EventError
+from ensemble.errors import EventError, LayerError, RateLimited
 
-__all__ = ["JSON", "REFUSALS", "answer_to", "as_json", "refuse"]
+__all__ = ["COMES_AGAIN", "JSON", "REFUSALS", "answer_to", "as_json", "refuse", "request_id_of", "sentence_of", "status_of"]
 
 logger = logging.getLogger("ray.serve")
 JSON = "application/json"
-UNPROCESSABLE = 422
+UNPROCESSABLE, UNAVAILABLE = 422, 503
 LONGEST_REQUEST_ID = 128
-_STATUS_OF_CODE = {"MALFORMED_JSON": 400, "UNKNOWN_LAYER": 404, "BODY_TOO_LARGE": 413}  # every other mistake of the caller is 422
+RETRY_AFTER_S = 1  # a layer that was loading, or died, is often back by then; asking one whose breaker is open costs nothing
+_LAYER_ERRORS: tuple[type[LayerError], ...] = (LayerError, *LayerError.__subclasses__())
+_LAYER_CODES = frozenset(kind.code for kind in _LAYER_ERRORS)
+_CONFLICTS = (  # it is known, and cannot be had, changed or taken away as it stands
+    "ARTIFACT_CORRUPT", "ARTIFACT_UNTRUSTED", "ARTIFACT_INCOMPATIBLE", "ARTIFACT_IN_USE", "INSUFFICIENT_MEMORY", "MODEL_LOAD_ERROR",
+    "NOT_SERVING",
+    "POINTER_MOVED", "SERVED_BY_RELEASE", "SIGNING_REFUSED", "VERSION_EXISTS",
+)  # fmt: skip
+_NOT_NOW = ("ARTIFACT_UNREADABLE", "DEPLOYMENT_UNAVAILABLE", "LOAD_TIMEOUT", "SERVICE_ERROR", "STORE_UNAVAILABLE")
+COMES_AGAIN = _LAYER_CODES | {"RATE_LIMITED", "JOB_QUOTA", "QUOTA_EXCEEDED", *_NOT_NOW}
+"""Codes of errors that go away by themselves; they come with Retry-After."""
+_STATUS_OF_CODE = {  # everything else is a mistake in what was sent: 422
+    "MALFORMED_JSON": 400,
+    "UNKNOWN_LAYER": 404,
+    "UNKNOWN_MODEL": 404,
+    "MODEL_NOT_LOADED": 409,
+    "BODY_TOO_LARGE": 413,
+    "UNSUPPORTED_MEDIA_TYPE": 415,
+    "UNAUTHORIZED": 401,
+    "FORBIDDEN": 403,
+    "NOT_FOUND": 404,
+    "METHOD_NOT_ALLOWED": 405,
+    "TEST_RUNNING": 409,
+    "RATE_LIMITED": 429,
+    "INTERNAL_ERROR": 500,
+    "CONTROLS_NOT_KEPT": 503,
+    "ARTIFACT_MISSING": 404,
+    "UNKNOWN_JOB": 404,
+    "UNKNOWN_TENANT": 404,
+    "JOB_QUOTA": 429,
+    "QUOTA_EXCEEDED": 429,
+    "STORE_FULL": 507,
+    **dict.fromkeys(_CONFLICTS, 409),
+    **dict.fromkeys((*_LAYER_CODES, *_NOT_NOW), UNAVAILABLE),
+}
 _OF_STATUS = {
     404: ("NOT_FOUND", "there is no such route; GET / lists them"),
     405: ("METHOD_NOT_ALLOWED", "this route does not take that method"),
@@ -35,12 +69,18 @@ def as_json(body: object, status: int = 200) -> Response:
 
 def refuse(request: Request, status: int, code: str, message: str, field: str = "") -> Response:
     """An error, under the request's own id where it is fit for a log."""
-    request_id = _request_id(request)
+    request_id = request_id_of(request)
     body = wire.ErrorAnswer(wire.ErrorBody(code, message, field, request_id))
     return Response(wire.encode(body), status, media_type=JSON, headers={"X-Request-ID": request_id})
 
 
-def _request_id(request: Request) -> str:
+def status_of(code: str) -> int:
+    """The HTTP status that an error of that code is answered with."""
+    return _STATUS_OF_CODE.get(code, UNPROCESSABLE)
+
+
+def request_id_of(request: Request) -> str:
+    """The request's own id where it is fit for a log, or else a new one."""
     given = request.headers.get("x-request-id", "")
     return given if given.isascii() and given.isprintable() and 0 < len(given) <= LONGEST_REQUEST_ID else uuid.uuid4().hex
 
@@ -48,13 +88,34 @@ def _request_id(request: Request) -> str:
 async def _refuse_event(request: Request, error: Exception) -> Response:
     if not isinstance(error, EventError):
         raise error
-    return refuse(request, _STATUS_OF_CODE.get(error.code, UNPROCESSABLE), error.code, str(error), error.field)
+    response = refuse(request, status_of(error.code), error.code, str(error), error.field)
+    if error.code in COMES_AGAIN:
+        response.headers["Retry-After"] = str(error.retry_after_s if isinstance(error, RateLimited) else RETRY_AFTER_S)
+    return response
 
 
 async def _refuse_route(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     code, message = _OF_STATUS.get(status, ("HTTP_ERROR", "the request cannot be answered"))
-    return refuse(request, status, code, message)
+    response = refuse(request, status, code, message)
+    response.headers.update(getattr(error, "headers", None) or {})  # Allow, with 405
+    return response
+
+
+def sentence_of(error: Exception) -> str:
+    """What a client reads of an error of ours: the sentence it built for the caller, or what its code means."""
+    if isinstance(error, LayerError):
+        return f"{error.layer} did not answer: {str(type(error).__doc__).splitlines()[0]}"
+    return str(error)
+
+
+async def _refuse_layer(request: Request, error: Exception) -> Response:
+    """The one layer that could answer does not: overload, a fault, an operator's wish."""
+    if not isinstance(error, LayerError):
+        raise error
+    response = refuse(request, UNAVAILABLE, error.code, sentence_of(error))
+    response.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return response
 
 
 async def answer_to(request: Request, error: Exception) -> Response:
@@ -69,4 +130,9 @@ async def _fail(request: Request, error: Exception) -> Response:
     return response
 
 
-REFUSALS: Mapping[Any, HTTPExceptionHandler] = {HTTPException: _refuse_route, EventError: _refuse_event, Exception: _fail}
+REFUSALS: Mapping[Any, HTTPExceptionHandler] = {
+    HTTPException: _refuse_route,
+    EventError: _refuse_event,
+    LayerError: _refuse_layer,
+    Exception: _fail,
+}

@@ -6,6 +6,7 @@ Serve reads these variables once, when it is imported, and its workers inherit t
 from __future__ import annotations
 
 import atexit
+import ipaddress
 import os
 import secrets
 import shutil
@@ -13,7 +14,7 @@ import socket
 import tempfile
 from pathlib import Path
 
-__all__ = ["free_port", "prepare_environment"]
+__all__ = ["free_port", "is_loopback", "prepare_environment"]
 
 # Where ingress replicas listen, on loopback. Serve's own range is one for all: the proxy of one service would then, for a moment, send
 # requests to a port that a replica of another service of this machine has taken over. Below the ports that the system gives out itself.
@@ -58,6 +59,14 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether who listens on `host` is reached from this machine alone."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _haproxy_binary() -> str:

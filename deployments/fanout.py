@@ -161,7 +161,7 @@ class FanOut:
         opinions, took_s = await self.asked.opinions(batch, release.name, explain=explain, since=since)
         if self._stands_in(release):
             opinions = [_as_last_good(opinion) for opinion in opinions]
-        return release.of(batch.kind).fuse_each(opinions, **self._rules), took_s
+        return release.fuse(batch.kind, opinions, **self._rules), took_s
 
     def _stands_in(self, release: ReleaseFusion) -> bool:
         """Whether it is a parent's, in the place of the tenant's own."""

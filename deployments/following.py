@@ -112,6 +112,7 @@ class ReleaseFollower:
             self._fan_out.retreat(offer.wanted, self._retreats.controls.retreated.get(_id_of(offer), "it stepped back here"))
             offer = replace(offer, releases=tuple(one for one in offer.releases if one.name != offer.wanted) or offer.releases)
         best, said = await self._best(offer)
+        await self._follow_challenger(offer.challenger)
         if (_id_of(offer), best.name) == self._decided:
             return
         if _id_of(offer) != self._decided[0]:
@@ -121,6 +122,14 @@ class ReleaseFollower:
         living = self._fan_out.release
         has_gap = not is_whole(living.name, said)  # holding back what closes it would be chosen blindness
         self._fan_out.serve(best, at_once=offer.at_once or is_stand_in or has_gap or living.tenant != best.tenant)
+
+    async def _follow_challenger(self, challenger: ReleaseFusion | None) -> None:
+        """Have the challenger tried in shadow once every layer has it; to ask for it makes them load it."""
+        if challenger is None:
+            self._fan_out.challenge(None)
+            return
+        said = await self._ask(challenger.name)
+        self._fan_out.challenge(challenger if self._have_tried(challenger.name, said) else None)
 
     def _tell(self, trouble: LoadFailure | None) -> None:
         """Say what is wrong with pointer, release or fusion, once and on change."""

@@ -14,7 +14,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from grpc.aio import AioRpcError  # type: ignore[import-untyped]  # grpc has no types of its own
 from ray.exceptions import RayActorError, RayTaskError
@@ -32,6 +32,7 @@ from ensemble.verdicts import LayerScores, LayerStatus
 __all__ = ["CallObserver", "GuardedLayer", "LayerCall", "Pending"]
 
 LayerCall = Callable[[EventBatch, str, bool], Awaitable[LayerScores]]
+Answer = TypeVar("Answer")
 _DIED = (RayActorError, AioRpcError)
 
 
@@ -113,7 +114,7 @@ class GuardedLayer:
         if ticket is None:
             self._bulkhead.leave()
             return self._silent(LayerStatus.OPEN, LayerOpen.code, len(batch))
-        call = asyncio.create_task(self._answer(batch, release, explain=explain))
+        call = asyncio.create_task(self._answer(lambda: self._call(batch, release, explain)))
         pending = Pending(call, ticket, len(batch), release, explain, self._clock())
         call.add_done_callback(partial(self._ended, pending))
         if ticket.is_trial:
@@ -150,15 +151,51 @@ class GuardedLayer:
         if pending.call.cancel() and had_s >= self._slow_s:  # with less time than that it is not to blame
             self.breaker.tell(pending.ticket, is_good=False)
 
-    async def _answer(self, batch: EventBatch, release: str, *, explain: bool) -> LayerScores:
+    async def ask_otherwise(self, question: Callable[[], Awaitable[Answer]], *, within_s: float) -> Answer:
+        """Another question than for its opinion: through the same bulkhead and breaker, told of as any call, and waited for by who asks.
+
+        There is no other layer to answer in its place, so what an opinion would say as an abstention is raised here. A slow answer
+        is not held against the layer, as little as an explanation: the question may be larger than any event.
+
+        Raises:
+            LayerError: it was not asked, did not answer in time, or failed; the code says which.
+        """
+        if not self._bulkhead.enter():
+            raise LayerOverloaded(self._layer)
+        ticket = self.breaker.admit()
+        if ticket is None:
+            self._bulkhead.leave()
+            raise LayerOpen(self._layer)
+        began = self._clock()
+        call = asyncio.create_task(self._answer(question))
+        call.add_done_callback(lambda _: self._bulkhead.leave())
+        try:
+            await asyncio.wait([call], timeout=within_s)
+        except asyncio.CancelledError:  # a client that left: nothing is known of the layer; a trial that is lost ends by itself
+            call.cancel()
+            raise
+        error: BaseException | None = TimeoutError() if not call.done() else None
+        if error is None:
+            error = asyncio.CancelledError() if call.cancelled() else call.exception()
+        if error is None:
+            self.breaker.tell(ticket, is_good=True)
+            return call.result()
+        call.cancel()
+        kind = LayerTimeout if isinstance(error, TimeoutError) else _kind_of(error)
+        if kind is not LayerTimeout or ticket.is_trial or self._clock() - began >= self._slow_s:  # with less time it is not to blame
+            self.breaker.tell(ticket, is_good=False)
+        self._tell_fault(kind.code, type(error).__name__)
+        raise kind(self._layer) from error
+
+    async def _answer(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         self._retries.request()
         try:
-            return await self._call(batch, release, explain)
+            return await ask()
         except _DIED as error:
             if isinstance(error, RayTaskError) or not self._is_stateless or not self._retries.spend():
                 raise  # an error of that kind inside the layer's own code is no death of its replica
             self._observer.retried(self._layer)
-        return await self._call(batch, release, explain)
+        return await ask()
 
     def _ended(self, pending: Pending, _: asyncio.Task[LayerScores]) -> None:
         pending.took_s = self._clock() - pending.began
@@ -180,7 +217,7 @@ class GuardedLayer:
         """Code and type of what was wrong with a call that ended; "" for a sound answer, also where it is an abstention."""
         error = asyncio.CancelledError() if pending.call.cancelled() else pending.call.exception()
         if error is not None:
-            return _code_of(error), type(error).__name__
+            return _kind_of(error).code, type(error).__name__
         said = pending.call.result()
         is_ours = said.layer == self._layer and len(said.scores) == pending.size
         is_of_release = not said.speaks or pending.release in (ANY_RELEASE, said.release)
@@ -208,9 +245,11 @@ class GuardedLayer:
         return LayerScores.silent(self._layer, status, size, reason, score=self._fallback_score)
 
 
-def _code_of(error: BaseException) -> str:
+def _kind_of(error: BaseException) -> type[LayerError]:
+    if isinstance(error, LayerError):
+        return type(error)
     if isinstance(error, BackPressureError):
-        return LayerOverloaded.code
+        return LayerOverloaded
     if isinstance(error, (*_DIED, DeploymentUnavailableError, asyncio.CancelledError)):
-        return LayerCrashed.code
-    return LayerError.code
+        return LayerCrashed
+    return LayerError

@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from deployments.bodies import Health, KindStatus, LayerDetail, LayerLine, Provider, Trouble
 from ensemble import errors
 from ensemble.building import LAYERS
 from ensemble.events import Kind
+from ensemble.guard import BreakerState
 from ensemble.offers import ReleaseFusion
 from ensemble.states import KindState, SlotState
 from ensemble.verdicts import SPEAKING, LayerStatus, SystemStatus, system_status
@@ -22,6 +24,7 @@ DISABLED = "switched off by an operator"
 NOT_ASKED = "the breaker is open: it is not asked until a trial succeeds"
 CLOSED = "closed"
 _KINDS = [getattr(errors, name) for name in errors.__all__]
+_WELL = SPEAKING | {LayerStatus.NOT_APPLICABLE}  # a release that does without a layer lacks nothing
 _MEANINGS = {kind.code: str(kind.__doc__).split("\n")[0] for kind in _KINDS}
 _CAUSES = {kind.code: kind.cause for kind in _KINDS if issubclass(kind, errors.ArtifactError)}
 
@@ -43,7 +46,7 @@ class SystemView:
     """What every slot said of itself, and what the ingress makes of it.
 
     Attributes:
-        status: the word of S0-12 for the slots of anomaly and behavior.
+        status: the word of S0-12 for the slots that hold evidence.
         coverage: share of the validated evidence on flows whose layers speak, in [0, 1].
         coverage_by_kind: the same for each kind of event.
         release: name of the release that is fused with, "" for none.
@@ -68,7 +71,7 @@ class SystemView:
     rollout: Any = None
     at: float = 0.0
 
-    def health(self) -> dict[str, Any]:
+    def health(self) -> Health:
         """The body of GET /health: 200 as long as the process can answer."""
         loaded = [
             f"{layer}-{kind}@{state.version}"
@@ -77,7 +80,7 @@ class SystemView:
             if state.status in SPEAKING
         ]
         providers = {layer: _provider(kinds) for layer, kinds in self.layers.items()}
-        is_whole = bool(self.release) and all(provider["status"] in SPEAKING for provider in providers.values())
+        is_whole = bool(self.release) and all(provider["status"] in _WELL for provider in providers.values())
         return {
             "status": "healthy" if is_whole else "degraded",
             "ml_status": self.status,
@@ -89,7 +92,8 @@ class SystemView:
 
     def detail(self) -> dict[str, Any]:
         """The health, and each layer by kind of event, for GET /v1/status."""
-        return self.health() | {
+        return {
+            **self.health(),
             "coverage_by_kind": dict(self.coverage_by_kind),
             "release": self.release,
             "rollout": None if self.rollout is None else asdict(self.rollout),
@@ -97,7 +101,7 @@ class SystemView:
             "layers": [self._layer(layer) for layer in self.layers],
         }
 
-    def listing(self) -> list[dict[str, Any]]:
+    def listing(self) -> list[LayerLine]:
         """Each layer in a line, for GET /v1/layers."""
         return [
             {
@@ -113,7 +117,7 @@ class SystemView:
     def _own(self, layer: str) -> Mapping[Kind, KindState]:
         return self.slots[layer].kinds if layer in self.slots else {}
 
-    def _layer(self, layer: str) -> dict[str, Any]:
+    def _layer(self, layer: str) -> LayerDetail:
         slot, breaker = self.slots.get(layer), self.breakers.get(layer)
         return {
             "layer": layer,
@@ -121,7 +125,9 @@ class SystemView:
             "release": slot.release if slot else "",
             "size_bytes": slot.size_bytes if slot else 0,
             "files_present": slot.files_present if slot else None,
-            "breaker": {"state": str(breaker.state), "since": iso(breaker.since)} if breaker else {"state": CLOSED, "since": ""},
+            "breaker": {"state": BreakerState(breaker.state), "since": iso(breaker.since)}
+            if breaker
+            else {"state": BreakerState.CLOSED, "since": ""},
             "kinds": {kind: _kind(state) for kind, state in self.layers[layer].items()},
         }
 
@@ -201,7 +207,7 @@ def _as_asked(state: KindState, breaker: Breaker | None, *, is_off: bool) -> Kin
     return state
 
 
-def _kind(state: KindState) -> dict[str, Any]:
+def _kind(state: KindState) -> KindStatus:
     """A kind of event in the long form."""
     return {
         "status": state.status,
@@ -212,7 +218,7 @@ def _kind(state: KindState) -> dict[str, Any]:
     }
 
 
-def _trouble(state: KindState) -> dict[str, str] | None:
+def _trouble(state: KindState) -> Trouble | None:
     """What is wrong, by code. The trouble's own sentence stays in the log: it may hold what is no client's business."""
     if state.trouble is not None:
         return {"code": state.trouble.code, "cause": state.trouble.cause, "meaning": meaning_of(state.trouble.code)}
@@ -221,8 +227,8 @@ def _trouble(state: KindState) -> dict[str, str] | None:
     return None
 
 
-def _provider(kinds: Mapping[Kind, KindState]) -> dict[str, str]:
-    """One line for a layer: its first kind that does not speak, or else its first kind."""
+def _provider(kinds: Mapping[Kind, KindState]) -> Provider:
+    """One line for a layer: its first kind that should speak and does not, or else its first kind."""
     ordered = [kinds[kind] for kind in Kind if kind in kinds]
-    worst = next((state for state in ordered if state.status not in SPEAKING), ordered[0])
+    worst = next((state for state in ordered if state.status not in _WELL), ordered[0])
     return {"status": worst.status, "version": worst.version or ordered[0].version, "reason": worst.reason}

@@ -14,24 +14,32 @@ from importlib.metadata import version
 from typing import Any
 
 from ray import serve
+from ray.serve.exceptions import RayServeException
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import Scope
+from starlette.types import Scope as AsgiScope
 
 from deployments import wire
 from deployments.asking import AskedLayers
+from deployments.auth import Caller, ScopedRoute, caller_of
+from deployments.bodies import Service
+from deployments.contract import secured
 from deployments.edge import JSON, REFUSALS, as_json
+from deployments.exposition import BothMeters, TextMeter, metrics_routes
 from deployments.fanout import FanOut
 from deployments.following import ReleaseFollower
+from deployments.gatekeeping import GateKeeper
 from deployments.guarding import LayerCall
 from deployments.health import SystemView
+from deployments.keys import Scope
 from deployments.openapi import document
 from deployments.operating import OperatorRoutes
+from deployments.predicting import CLASSIFIER, ClassifyCall, Predictor, PredictRoutes
+from deployments.reading import docs_page
 from deployments.retro import Retro
 from deployments.settings import Settings
-from deployments.shortcut import ShortcutApp, read_body
+from deployments.shortcut import ShortcutApp, read_json
 from deployments.stores import TrustedStore
 from deployments.switches import Switches
 from deployments.telemetry import Meter, RayMeter
@@ -39,7 +47,7 @@ from deployments.tenancy import Tenancy
 from deployments.views import View, Views
 from deployments.watch import IngressTelemetry, Watch
 from ensemble.candidates import Lineage
-from ensemble.errors import EventError
+from ensemble.errors import EventError, MalformedEvent
 from ensemble.events import Kind
 from ensemble.offers import FusionLoader
 from ensemble.store.names import Tenant
@@ -47,6 +55,7 @@ from ensemble.store.names import Tenant
 __all__ = ["Ingress", "IngressApp"]
 
 SCORE = "/v1/score"
+_ANSWERS = {"true": True, "1": True, "false": False, "0": False}
 
 
 class IngressApp:
@@ -60,7 +69,8 @@ class IngressApp:
 
     def __init__(self, settings: Mapping[str, Any], handles: Mapping[str, Any], meter: Meter | None = None) -> None:
         self._settings = Settings.model_validate(settings)
-        meter = meter or RayMeter()
+        text = TextMeter(_replica())
+        meter = BothMeters(meter or RayMeter(), text)
         self._telemetry = IngressTelemetry(meter)
         self._asked = AskedLayers(
             calls={layer: _call_of(handle) for layer, handle in handles.items()},
@@ -70,6 +80,7 @@ class IngressApp:
             observer=self._telemetry,
         )
         self._tenancy = Tenancy(self._settings)
+        self._keeper = GateKeeper(self._settings, self._tenancy, meter)
         self._switches = Switches(self._asked, self._settings.state, frozenset(self._settings.controls.disabled), meter)
         self._views = Views(self._new_view, self._tenancy, most=self._settings.store.tenants_at_once)
         self._retro = Retro(
@@ -81,38 +92,53 @@ class IngressApp:
         )
         self._started = time.monotonic()
         look_every_s = self._settings.controls.look_every_s
-        self._watch = Watch(self._switches, self._telemetry, self._see_home, meter, every_s=look_every_s, retro=self._retro.counts)
+        self._watch = Watch(self._switches, self._telemetry, self._see, meter, every_s=look_every_s, retro=self._retro.counts)
         self._operating = OperatorRoutes(
             layers=list(handles),
             tests={layer: lambda handle=handle: handle.test.remote() for layer, handle in handles.items()},  # type: ignore[misc]  # mypy loses the default
-            see=self._see_home,
+            see=self._see,
             switches=self._switches,
             is_ready=lambda: self._views.home.follower.has_looked,
             facts=self._facts,
             test_within_s=self._settings.controls.test_within_s,
         )
-        self._openapi = wire.encode(document(self._settings.ingress.max_events))
+        limits = self._settings.ingress
+        predictor = Predictor(_classify_of(handles), limits, meter)
+        self._predicting = PredictRoutes(predictor, self._views.of, self._keeper.gate, limits)
+        self._text = text.text
+        self._routes = self._all_routes()
+        needs = {(route.path, method.lower()): route.needs for route in self._routes for method in route.methods or ()}
+        self._openapi = wire.encode(secured(document(limits.max_events, limits.max_body_bytes), needs))
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """The ASGI application, made inside the replica: msgspec's decoders do not pickle."""
         return ShortcutApp(
             SCORE,
             self._answer_plain,
+            needs=Scope.SCORE,
             limit=self._settings.ingress.max_body_bytes,
-            routes=[
-                Route("/", self._describe),
-                Route("/openapi.json", self._document),
-                *self._operating.routes(),
-                Route(SCORE, self._score_one, methods=["POST"]),
-                Route("/v1/score/batch", self._score_batch, methods=["POST"]),
-            ],
+            gate=self._keeper.gate,
+            routes=self._routes,
             lifespan=self._lifespan,
             exception_handlers=REFUSALS,
         )
 
+    def _all_routes(self) -> list[ScopedRoute]:
+        return [
+            ScopedRoute("/", self._describe, needs=Scope.READ),
+            ScopedRoute("/openapi.json", self._document, needs=None),
+            *docs_page("openapi.json", "Axon"),
+            *metrics_routes(self._text),
+            *self._operating.routes(),
+            ScopedRoute(SCORE, self._score_one, needs=Scope.SCORE, methods=["POST"]),
+            ScopedRoute("/v1/score/batch", self._score_batch, needs=Scope.SCORE, methods=["POST"]),
+            *self._predicting.routes(),
+        ]
+
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        await self._switches.look()  # first: what an operator switched off is not asked, not even once
+        await self._keeper.start()
+        await self._switches.look()  # first of the ensemble: what an operator switched off is not asked, not even once
         await self._views.start()
         await self._retro.start()
         await self._watch.start()  # last: Serve lets only warnings into the log while this runs
@@ -122,6 +148,7 @@ class IngressApp:
             await self._retro.stop()
             await self._watch.stop()
             await self._views.stop()
+            await self._keeper.stop()
 
     def _new_view(self, tenant: Tenant) -> View:
         """The ensemble as `tenant` and those who live on its models see it."""
@@ -142,32 +169,28 @@ class IngressApp:
     async def _coverage_of(self, kind: Kind) -> float:
         return await self._views.home.fan_out.coverage_of(kind)
 
-    async def _see_home(self) -> SystemView:
-        return await (await self._views.of(self._tenancy.generic)).fan_out.system()
+    async def _see(self, tenant: Tenant | None = None) -> SystemView:
+        return await (await self._views.of(tenant or self._tenancy.generic)).fan_out.system()
 
-    async def _answer_plain(self, scope: Scope, body: bytes) -> bytes:
-        return await self._answer_one(scope, body, explain=False)
+    async def _answer_plain(self, scope: AsgiScope, body: bytes) -> bytes:
+        return await self._answer_one(caller_of(scope), body, explain=False)
 
-    async def _answer_one(self, scope: Scope, body: bytes, *, explain: bool) -> bytes:
+    async def _answer_one(self, caller: Caller, body: bytes, *, explain: bool) -> bytes:
         since = time.monotonic()
         event = wire.parse_event(body)
-        caller = self._tenant_of(scope)
-        view = await self._views.of(caller)
-        return wire.encode(await view.answer(event, caller, explain=explain, since=since))
-
-    def _tenant_of(self, scope: Scope) -> str:
-        del scope
-        return str(self._tenancy.generic)
+        view = await self._views.of(caller.tenant)
+        return wire.encode(await view.answer(event, caller.tenant, explain=explain, since=since))
 
     async def _score_one(self, request: Request) -> Response:
         body = await self._body(request)
-        return Response(await self._answer_one(request.scope, body, explain=_asks_to_explain(request)), media_type=JSON)
+        return Response(await self._answer_one(caller_of(request.scope), body, explain=_asks_to_explain(request)), media_type=JSON)
 
     async def _score_batch(self, request: Request) -> Response:
         since, explain = time.monotonic(), _asks_to_explain(request)
         parsed = wire.parse_batch(await self._body(request), limit=self._settings.ingress.max_events)
-        caller = self._tenant_of(request.scope)
-        view = await self._views.of(caller)
+        caller = caller_of(request.scope)
+        self._keeper.gate.charge(caller, len(parsed))
+        view = await self._views.of(caller.tenant)
         results: list[Any] = [_row_error(*event) if isinstance(event, tuple) else None for event in parsed]
 
         async def answer_kind(kind: Kind) -> None:
@@ -175,7 +198,7 @@ class IngressApp:
             if not places:
                 return
             events: list[Any] = [parsed[place] for place in places]
-            answers = await view.answers(kind, events, [caller] * len(events), explain=explain, since=since)
+            answers = await view.answers(kind, events, [caller.tenant] * len(events), explain=explain, since=since)
             for place, event, answer in zip(places, events, answers, strict=True):
                 results[place] = _row_error(event.id, answer) if isinstance(answer, EventError) else answer
 
@@ -184,24 +207,29 @@ class IngressApp:
 
     async def _body(self, request: Request) -> bytes:
         """Starlette's own limit answers in plain text, without a code."""
-        return await read_body(request.scope["headers"], request.receive, self._settings.ingress.max_body_bytes)
+        return await read_json(request.scope["headers"], request.receive, self._settings.ingress.max_body_bytes)
 
-    async def _describe(self, _: Request) -> Response:
-        body = {
+    async def _describe(self, request: Request) -> Response:
+        limits, view = self._settings.ingress, await self._see(caller_of(request.scope).tenant)
+        body: Service = {
             "service": "axon",
             "version": version("axon"),
             "about": "One threat score from several detectors, and an honest word on how many of them looked.",
-            "score": "POST /v1/score, POST /v1/score/batch",
-            "state": "GET /health, GET /ready, GET /v1/status, GET /v1/layers; GET /v2/health/live, GET /v2/health/ready",
-            "switches": "POST /v1/layers/{layer}/test, /v1/layers/{layer}/disable, /v1/layers/{layer}/enable, /v1/layers/{layer}/reset",
-            "contract": "GET /openapi.json",
+            "model_version": view.release,
+            "models": view.health()["available_models"],
+            "limits": {"max_events": limits.max_events, "max_body_bytes": limits.max_body_bytes, "deadline_ms": limits.deadline_ms},
+            "routes": [f"{method} {route.path}" for route in self._routes for method in sorted(route.methods or ()) if method != "HEAD"],
         }
         return as_json(body)
 
-    def _facts(self) -> dict[str, Any]:
+    async def _facts(self, tenant: Tenant) -> dict[str, Any]:
+        view = await self._views.of(tenant)
+        agreement = view.fan_out.agreement
         return {
-            "tenant": self._settings.store.tenant,
-            **self._views.home.follower.facts,
+            "tenant": str(tenant),
+            "lives_on": str(view.tenant),
+            **view.follower.facts,
+            "challenger": None if agreement is None else asdict(agreement),
             "retro": asdict(self._retro.counts()),
             "uptime_s": round(time.monotonic() - self._started, 1),
             "deadline_ms": self._settings.ingress.deadline_ms,
@@ -219,8 +247,27 @@ def _call_of(handle: Any) -> LayerCall:  # noqa: ANN401  # Serve's handle builds
     return handle.score.remote  # type: ignore[no-any-return]
 
 
+def _classify_of(handles: Mapping[str, Any]) -> ClassifyCall | None:
+    return handles[CLASSIFIER].classify.remote if CLASSIFIER in handles else None
+
+
+def _replica() -> str:
+    try:
+        return str(serve.get_replica_context().replica_tag)
+    except RayServeException:
+        return "local"  # without Serve there is one
+
+
 def _asks_to_explain(request: Request) -> bool:
-    return request.query_params.get("explain", "").lower() in {"true", "1"}
+    """What the query says; read strictly, for who misspells it would miss the explanation and not know why.
+
+    Raises:
+        MalformedEvent: it says something else.
+    """
+    asked = request.query_params.get("explain", "false").lower()
+    if asked not in _ANSWERS:
+        raise MalformedEvent("explain", "must be true or false")
+    return _ANSWERS[asked]
 
 
 def _row_error(event_id: str, error: EventError) -> wire.RowError:

@@ -17,7 +17,8 @@ from deployments.telemetry import RayMeter
 from deployments.tenancy import Tenancy
 from ensemble.building import LAYERS, ModelBuilder
 from ensemble.candidates import Lineage
-from ensemble.events import EventBatch, Kind
+from ensemble.classifying import Classification, classify
+from ensemble.events import EventBatch, FlowBatch, Kind
 from ensemble.loading import ReleaseLoader
 from ensemble.shelf import SlotShelf
 from ensemble.slot import LayerSlot
@@ -57,6 +58,10 @@ class LayerDeployment:
     async def score(self, batch: EventBatch, release: str, explain: bool) -> LayerScores:  # noqa: FBT001  # Serve passes arguments through
         """This layer's opinion of a batch, by the models of `release`."""
         return self.shelf.of_release(release).score(batch, release, explain=explain)
+
+    async def classify(self, batch: FlowBatch, release: str, model_name: str) -> Classification:
+        """What one named model of `release` says of a batch; the classifier's layer alone is asked this."""
+        return classify(self.shelf.of_release(release), batch, release, model_name)
 
     async def state(self, wanted: str) -> tuple[SlotState, str]:
         """How the slot stands with release `wanted`, and the device it computes on; makes the slot look for a release it has not."""

@@ -1,6 +1,6 @@
 """The routes for operators: how the ensemble stands, and the switches of its layers.
 
-There are no keys yet: these routes are open to whoever reaches the port, as scoring is, and `axon serve` binds it to loopback only.
+To look takes the scope `read`, to switch the scope `manage`; whether it lives and is ready may be asked by anybody.
 They can take layers away and give them back; they can neither bring a model nor make one trusted.
 """
 
@@ -16,14 +16,17 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
+from deployments.auth import ScopedRoute, caller_of
+from deployments.bodies import KindTest, LayerList, LayerTest, Live, Ready, SwitchedLayer
 from deployments.edge import as_json, refuse
 from deployments.health import SystemView, meaning_of
 from deployments.incidents import say
+from deployments.keys import Scope
 from deployments.switches import Switches
 from ensemble.errors import ArtifactError, LayerCrashed, LayerTimeout, LoadTimeout, UnknownLayer
 from ensemble.store.controls import Controls
+from ensemble.store.names import Tenant
 
 __all__ = ["OperatorRoutes"]
 
@@ -37,49 +40,52 @@ class OperatorRoutes:
     Attributes:
         layers: names of all layers, in order.
         tests: layer -> starts a test of its initialisation, which changes nothing that serves.
-        see: how the ensemble stands.
+        see: how the ensemble stands for a tenant; for the generic one where it is None.
         switches: what an operator may switch.
         is_ready: whether it can score at all.
-        facts: what GET /v1/status also says, asked for at every request.
+        facts: what GET /v1/status also says to a tenant, asked for at every request.
         test_within_s: seconds that a test of a layer may take.
     """
 
     layers: Sequence[str]
     tests: Mapping[str, Callable[[], Awaitable[Mapping[Any, Any]]]]
-    see: Callable[[], Awaitable[SystemView]]
+    see: Callable[[Tenant | None], Awaitable[SystemView]]
     switches: Switches
     is_ready: Callable[[], bool]
-    facts: Callable[[], Mapping[str, Any]]
+    facts: Callable[[Tenant], Awaitable[Mapping[str, Any]]]
     test_within_s: float
     _testing: set[str] = field(default_factory=set)
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[ScopedRoute]:
         """All of them."""
+        read, manage = Scope.READ, Scope.MANAGE
         return [
-            Route("/health", self._health),
-            Route("/ready", self._ready),
-            Route("/v2/health/live", self._live),
-            Route("/v2/health/ready", self._ready),
-            Route("/v1/status", self._status),
-            Route("/v1/layers", self._list),
-            Route("/v1/layers/{layer}/test", self._test, methods=POST),
-            Route("/v1/layers/{layer}/disable", self._disable, methods=POST),
-            Route("/v1/layers/{layer}/enable", self._enable, methods=POST),
-            Route("/v1/layers/{layer}/reset", self._reset, methods=POST),
+            ScopedRoute("/health", self._health, needs=None),
+            ScopedRoute("/ready", self._ready, needs=None),
+            ScopedRoute("/v2/health/live", self._live, needs=read),
+            ScopedRoute("/v2/health/ready", self._ready, needs=read),
+            ScopedRoute("/v1/status", self._status, needs=read),
+            ScopedRoute("/v1/layers", self._list, needs=read),
+            ScopedRoute("/v1/layers/{layer}/test", self._test, needs=manage, methods=POST),
+            ScopedRoute("/v1/layers/{layer}/disable", self._disable, needs=manage, methods=POST),
+            ScopedRoute("/v1/layers/{layer}/enable", self._enable, needs=manage, methods=POST),
+            ScopedRoute("/v1/layers/{layer}/reset", self._reset, needs=manage, methods=POST),
         ]
 
     async def _health(self, _: Request) -> Response:
-        return as_json((await self.see()).health())
+        return as_json((await self.see(None)).health())
 
     async def _live(self, _: Request) -> Response:
-        return as_json({"live": True})
+        body: Live = {"live": True}
+        return as_json(body)
 
     async def _ready(self, _: Request) -> Response:
         """Ready is not whole: with every layer down it still answers, and says what the answer is worth."""
-        is_ready = self.is_ready()
-        return as_json({"ready": is_ready}, 200 if is_ready else 503)
+        body: Ready = {"ready": self.is_ready()}
+        return as_json(body, 200 if body["ready"] else 503)
 
-    async def _status(self, _: Request) -> Response:
+    async def _status(self, request: Request) -> Response:
+        tenant = caller_of(request.scope).tenant
         controls = self.switches.controls
         switched = {
             "disabled": sorted(controls.disabled | self.switches.always_disabled),
@@ -87,11 +93,12 @@ class OperatorRoutes:
             "resets": dict(controls.resets),
             "retreated": dict(controls.retreated),
         }
-        body = (await self.see()).detail() | {"controls": switched, "version": version("axon")}
-        return as_json(body | dict(self.facts()))
+        body = (await self.see(tenant)).detail() | {"controls": switched, "version": version("axon")}
+        return as_json(body | dict(await self.facts(tenant)))
 
-    async def _list(self, _: Request) -> Response:
-        return as_json({"layers": (await self.see()).listing()})
+    async def _list(self, request: Request) -> Response:
+        body: LayerList = {"layers": (await self.see(caller_of(request.scope).tenant)).listing()}
+        return as_json(body)
 
     async def _test(self, request: Request) -> Response:
         layer = self._named(request)
@@ -103,7 +110,7 @@ class OperatorRoutes:
         finally:
             self._testing.discard(layer)
 
-    async def _tested(self, layer: str) -> dict[str, Any]:
+    async def _tested(self, layer: str) -> LayerTest:
         started = time.monotonic()
         code = ""
         trials: Mapping[Any, Any] = {}
@@ -144,7 +151,9 @@ class OperatorRoutes:
             return refuse(request, 503, "CONTROLS_NOT_KEPT", hangs if isinstance(error, LoadTimeout) else unkept)
         held = layer in self.switches.always_disabled
         enabled = layer not in controls.disabled and not held
-        return as_json({"layer": layer, "enabled": enabled, "disabled_by_environment": held, "resets": controls.resets.get(layer, 0)})
+        resets = controls.resets.get(layer, 0)
+        body: SwitchedLayer = {"layer": layer, "enabled": enabled, "disabled_by_environment": held, "resets": resets}
+        return as_json(body)
 
     def _named(self, request: Request) -> str:
         """The layer that the path names.
@@ -158,7 +167,7 @@ class OperatorRoutes:
         return layer
 
 
-def _trial(trial: Any) -> dict[str, Any]:  # noqa: ANN401  # a `Trial` of ensemble.slot
+def _trial(trial: Any) -> KindTest:  # noqa: ANN401  # a `Trial` of ensemble.slot
     """What a client hears of a trial: its code and what that means; the sentence itself is in the log."""
     meaning = "" if trial.ok else meaning_of(trial.code)
     return {"ok": trial.ok, "version": trial.version, "code": trial.code, "message": meaning, "elapsed_ms": round(trial.elapsed_ms, 3)}

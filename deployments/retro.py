@@ -379,7 +379,7 @@ def _size_of(event: wire.EventRequest) -> int:
 def _spooled(at: float, tenant: str, event: wire.EventRequest, answer: wire.Verdict) -> Spooled:
     text = _encode(event)
     digest = hashlib.sha256(text).hexdigest()
-    return Spooled(at=at, tenant=tenant, digest=digest, kind=wire.kind_of(event), was=_was(answer), event=msgspec.Raw(text))
+    return Spooled(at=at, tenant=str(tenant), digest=digest, kind=wire.kind_of(event), was=_was(answer), event=msgspec.Raw(text))
 
 
 def _was(answer: wire.Verdict) -> Was:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ensemble.errors import MalformedEvent
 from ensemble.rollout import RolloutRules
@@ -20,6 +20,7 @@ from ensemble.store.names import Tenant
 
 __all__ = [
     "ROOT",
+    "AuthSettings",
     "FusionSettings",
     "GuardSettings",
     "IngressSettings",
@@ -29,12 +30,15 @@ __all__ = [
     "RolloutSettings",
     "Settings",
     "TenantName",
+    "lay_over",
     "read_settings",
 ]
 
 ROOT = Path(__file__).resolve().parent.parent  # the repository: relative folders are below it, wherever a Ray worker runs
 STATE_VARIABLE = "AXON_STATE"
 TRUST_VARIABLE = "AXON_TRUST"
+KEYS_VARIABLE = "AXON_KEYS"
+PATH_VARIABLES = ((STATE_VARIABLE, "store", "state"), (TRUST_VARIABLE, "store", "trust"), (KEYS_VARIABLE, "auth", "keys"))
 DISABLED_VARIABLE = "AXON_DISABLED_LAYERS"
 
 Positive = Annotated[float, Field(gt=0)]
@@ -66,6 +70,20 @@ class StoreSettings(_Strict):
     parents: list[TenantName]
     tenants: Annotated[Path, Field(strict=False)]
     tenants_at_once: Annotated[int, Field(ge=2)]
+
+
+def _off_is_a_word(value: Any) -> Any:  # noqa: ANN401  # whatever YAML has there
+    """`mode: off` is the word to people, and false to YAML."""
+    return "off" if value is False else value
+
+
+class AuthSettings(_Strict):
+    """Who may ask, and how much."""
+
+    mode: Annotated[Literal["keys", "off"], BeforeValidator(_off_is_a_word)]
+    keys: Annotated[Path, Field(strict=False)]
+    requests_per_s: Positive
+    burst: Annotated[float, Field(ge=1)]  # below one, no request would ever be admitted
 
 
 class ScalingSettings(_Strict):
@@ -206,7 +224,7 @@ class RetroSettings(_Strict):
 
 
 class ManagementSettings(_Strict):
-    """Training jobs and the tabular detectors that come of them."""
+    """The management application, its training jobs, and the tabular detectors that come of them."""
 
     num_cpus: Annotated[float, Field(ge=0)]
     max_rows: Count
@@ -219,6 +237,14 @@ class ManagementSettings(_Strict):
     jobs_kept_days: Count
     training_cpus: Positive
     detectors_at_once: Count
+    max_ongoing_requests: Count
+    max_queued_requests: Count
+    store_threads: Count
+    store_within_s: Positive
+    replicas_within_s: Positive
+    max_import_bytes: Count
+    versions_per_model: Count
+    models_per_tenant: Count
 
     @model_validator(mode="after")
     def _who_may_run_may_wait(self) -> Self:
@@ -238,6 +264,7 @@ class LayersSettings(_Strict):
 
     anomaly: LayerSettings
     behavior: LayerSettings
+    classifier: LayerSettings
     resilience: LayerSettings
 
 
@@ -245,6 +272,7 @@ class Settings(_Strict):
     """All of it."""
 
     store: StoreSettings
+    auth: AuthSettings
     ingress: IngressSettings
     replicas: ReplicasSettings
     fusion: FusionSettings
@@ -284,13 +312,18 @@ class Settings(_Strict):
         return ROOT / self.store.trust
 
     @property
+    def keys(self) -> Path:
+        """Absolute place of the key file, which need not be there; a relative one is in the state folder."""
+        return self.state / self.auth.keys
+
+    @property
     def tenants(self) -> Path:
         """Absolute place of the list of tenants, which need not be there."""
         return ROOT / self.store.tenants
 
 
 def read_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
-    """configs/default.yaml with `overrides` laid over it; AXON_STATE and AXON_TRUST win over both for what they name.
+    """configs/default.yaml with `overrides` laid over it; AXON_STATE, AXON_TRUST and AXON_KEYS win over both for what they name.
 
     AXON_DISABLED_LAYERS, names between commas, adds to the layers that are switched off.
 
@@ -298,19 +331,20 @@ def read_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
         pydantic.ValidationError: unknown keys, wrong types or numbers out of range; all of them in one message.
     """
     defaults = yaml.safe_load((ROOT / "configs" / "default.yaml").read_text())
-    merged = _lay_over(defaults, overrides or {})
-    for variable, setting in {STATE_VARIABLE: "state", TRUST_VARIABLE: "trust"}.items():
+    merged = lay_over(defaults, overrides or {})
+    for variable, section, setting in PATH_VARIABLES:
         if named := os.environ.get(variable):
-            merged = _lay_over(merged, {"store": {setting: named}})
+            merged = lay_over(merged, {section: {setting: named}})
     disabled = [name.strip() for name in os.environ.get(DISABLED_VARIABLE, "").split(",") if name.strip()]
     if disabled:
         configured = merged["controls"].get("disabled") if isinstance(merged.get("controls"), Mapping) else None
-        merged = _lay_over(merged, {"controls": {"disabled": [*(configured or []), *disabled]}})
+        merged = lay_over(merged, {"controls": {"disabled": [*(configured or []), *disabled]}})
     return Settings.model_validate(merged)
 
 
-def _lay_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def lay_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`below`, with what `above` says in the place of what it says itself, at every depth."""
     both = dict(below)
     for key, value in above.items():
-        both[key] = _lay_over(both[key], value) if isinstance(value, Mapping) and isinstance(both.get(key), Mapping) else value
+        both[key] = lay_over(both[key], value) if isinstance(value, Mapping) and isinstance(both.get(key), Mapping) else value
     return both

@@ -9,40 +9,52 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Send
+from starlette.types import Scope as AsgiScope
 
+from deployments.auth import GatedApp, allows
 from deployments.edge import JSON, answer_to
-from ensemble.errors import BodyTooLarge, EventError, MalformedJson
+from deployments.keys import Scope
+from ensemble.errors import BodyTooLarge, EventError, MalformedJson, UnsupportedMediaType
 
-__all__ = ["ShortcutApp", "read_body"]
+__all__ = ["ShortcutApp", "read_body", "read_json"]
 
 MOST_DIGITS = 18  # of a length; Python refuses to read a number of 5,000
 _JSON = JSON.encode()
 
 
-class ShortcutApp(Starlette):
-    """Starlette, with a shortcut for POST to one path.
+class ShortcutApp(GatedApp):
+    """Starlette behind its gate, with a shortcut for POST to one path.
 
     Args:
-        path: of the route; it has a `Route` too, for requests with a query.
+        path: of the route; it has a `ScopedRoute` too, for requests with a query.
+        needs: the scope of the route; who has it not is answered by the route itself.
         answer: the body of the answer to a body; it hears of the request too, whose scope says who asks.
         limit: bytes that a body may have.
-        **options: Starlette's own.
+        **options: those of `GatedApp`.
     """
 
-    def __init__(self, path: str, answer: Callable[[Scope, bytes], Awaitable[bytes]], *, limit: int, **options: Any) -> None:  # noqa: ANN401  # Starlette's
+    def __init__(
+        self,
+        path: str,
+        answer: Callable[[AsgiScope, bytes], Awaitable[bytes]],
+        *,
+        needs: Scope,
+        limit: int,
+        **options: Any,  # noqa: ANN401  # Starlette's
+    ) -> None:
         super().__init__(**options)
-        self._path, self._answer, self._limit = path, answer, limit
+        self._path, self._answer, self._needs, self._limit = path, answer, needs, limit
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection or request, as ASGI says."""
-        if scope["type"] != "http" or scope["path"] != self._path or scope["method"] != "POST" or scope["query_string"]:
-            await super().__call__(scope, receive, send)
+    async def inside(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Answer a plain request at once; everything else is the routes'."""
+        is_plain = scope["type"] == "http" and scope["path"] == self._path and scope["method"] == "POST" and not scope["query_string"]
+        if not is_plain or not allows(scope, self._needs):
+            await super().inside(scope, receive, send)
             return
         try:
-            body = await self._answer(scope, await read_body(scope["headers"], receive, self._limit))
+            body = await self._answer(scope, await read_json(scope["headers"], receive, self._limit))
         except Exception as error:
             response = await answer_to(Request(scope, receive), error)
             await response(scope, receive, send)
@@ -52,6 +64,30 @@ class ShortcutApp(Starlette):
         headers = [(b"content-length", b"%d" % len(body)), (b"content-type", _JSON)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+
+async def read_json(headers: Iterable[tuple[bytes, bytes]], receive: Receive, limit: int) -> bytes:
+    """The whole body of a route that reads JSON; a body that says of itself that it is something else, or packed, is not read.
+
+    One that says nothing is taken for JSON. Browsers send forms and text to other people's services unasked, but JSON only with their
+    leave; and a packed body could be of any size.
+
+    Raises:
+        UnsupportedMediaType: what `Content-Type` or `Content-Encoding` says is not JSON.
+        BodyTooLarge: more than `limit` bytes were announced, or came.
+        MalformedJson: the client left in the middle of it; nobody reads the answer.
+    """
+    for name, value in headers:
+        if name == b"content-type" and value != _JSON and not _is_json(value):
+            raise UnsupportedMediaType("Content-Type")
+        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            raise UnsupportedMediaType("Content-Encoding")
+    return await read_body(headers, receive, limit)
+
+
+def _is_json(content_type: bytes) -> bool:
+    media = content_type.split(b";", 1)[0].strip().lower()
+    return media in (b"", _JSON) or (media.startswith(b"application/") and media.endswith(b"+json"))
 
 
 async def read_body(headers: Iterable[tuple[bytes, bytes]], receive: Receive, limit: int) -> bytes:

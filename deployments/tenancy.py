@@ -1,4 +1,4 @@
-"""Who the tenants are: each one's group, and so on whose models it lives when it has none of its own.
+"""Who the tenants are: each one's group, and so on whose models it lives when it has none of its own; and how much it may ask.
 
 The file is optional. A tenant that it does not name has no group: it lives on its own models, or on the generic ones. The file is read
 again when it changes; one that is wrong is refused whole, and what was read before goes on.
@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from deployments.incidents import say
+from deployments.limits import Limit
 from deployments.settings import Settings, TenantName
 from ensemble.store.layout import Store
 from ensemble.store.names import Tenant
@@ -36,11 +37,15 @@ class TenantEntry(BaseModel):
 
     Attributes:
         group: the tenant on whose models it lives before the generic ones; None for no group.
+        requests_per_s: what it may ask of one ingress replica; None for what everybody may (`auth.requests_per_s`).
+        burst: what it may ask at once after a quiet time; None for what everybody may.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     group: TenantName | None = None
+    requests_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    burst: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
 
 
 class TenantsFile(BaseModel):
@@ -98,6 +103,11 @@ class Tenancy:
     def charge(self, tenant: Tenant) -> Tenant:
         """The nearest of its lineage that has a pointer; the generic tenant where none has. Looks at the disk, so it may block."""
         return next((one for one in self.lineage(tenant) if has_pointer(self._store, one)), self.generic)
+
+    def limit(self, tenant: Tenant) -> Limit | None:
+        """What is said of how much a tenant may ask, as the file was looked at last; does not look at the disk."""
+        entry = self._file.tenants.get(tenant)
+        return None if entry is None else Limit(entry.requests_per_s, entry.burst)
 
     def _look(self) -> None:
         seen = self._fingerprint()

@@ -106,9 +106,11 @@ class View:
         batch, places, refused = wire.to_batch(kind, events)
         answers: list[Any] = [refused.get(place) for place in range(len(events))]
         if places:
+            scored_at = time.time()  # the date that ages vulnerability data in the layers
             groups = await self.fan_out.score(batch, explain=explain, since=since, is_second_look=is_second_look)
             elapsed_ms = round((time.monotonic() - since) * 1000.0, 3)
-            for place, answer in zip(places, wire.answers(batch, groups, explain=explain, elapsed_ms=elapsed_ms), strict=True):
+            verdicts = wire.answers(batch, groups, explain=explain, elapsed_ms=elapsed_ms, scored_at=scored_at)
+            for place, answer in zip(places, verdicts, strict=True):
                 answers[place] = answer
         return answers
 

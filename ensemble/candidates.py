@@ -2,6 +2,7 @@
 
 The rungs, from the top: the tenant's release; the releases that were in use before it; the same of its parents, e.g. of its group and
 of the generic tenant. The pointer carries the digests of the earlier releases, so every rung is proven by a pointer.
+Beside them stands the challenger of the tenant in charge, if it has one: it serves in nobody's place and is only to be tried in shadow.
 A pointer that was seen once is remembered, for as long as the same keys are trusted: one that is torn later changes nothing, and an
 older one that comes back is refused; both are told.
 """
@@ -10,23 +11,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from ensemble.errors import ArtifactError, ArtifactMissing
+from ensemble.store.aliases import read_challenger
 from ensemble.store.layout import POINTER, Store
 from ensemble.store.names import ReleaseRef, Tenant
 from ensemble.store.pointer import Pointer, read_pointer
 from ensemble.store.release import Release, read_release
 from ensemble.store.signing import Trust
 
-__all__ = ["Candidate", "Candidates", "Lineage"]
+__all__ = ["Candidate", "Candidates", "Lineage", "OneRelease", "Releases"]
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A release that was read and proven, and whether it is the one that is wanted."""
+    """A release that was read and proven.
+
+    Attributes:
+        release: as it was published.
+        sha256: of its file, 64 hexadecimal digits: no other release has it.
+        is_wanted: whether it is the one that somebody wants now.
+        is_challenger: whether it is the one that is to be tried in shadow.
+    """
 
     release: Release
+    sha256: str
     is_wanted: bool
+    is_challenger: bool = False
 
     @property
     def name(self) -> str:
@@ -43,6 +55,7 @@ class Candidates:
         pointer: which pointer that is, `<tenant>#<serial>`, "" where none.
         at_once: the promoter wants the release to take all traffic at once.
         releases: those that could be read, the most wanted first.
+        challenger: the release that is to be tried in shadow; None where there is none, or none that could be read.
         trouble: what is wrong with the pointer, also where a remembered one stands in, or why the wanted release is not among them.
     """
 
@@ -51,6 +64,48 @@ class Candidates:
     at_once: bool
     releases: tuple[Candidate, ...]
     trouble: ArtifactError | None
+    challenger: Candidate | None = None
+
+
+class Releases(Protocol):
+    """Where the releases that may serve come from."""
+
+    @property
+    def open_store(self) -> Callable[[], Store]:
+        """The store as it is trusted now."""
+        ...
+
+    def look(self) -> Candidates:
+        """The releases that may serve now.
+
+        Raises:
+            ArtifactError: no release at all can be had.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OneRelease:
+    """This very release, whatever the pointers say: the one that an old verdict was made by.
+
+    Attributes:
+        open_store: the store as it is trusted now.
+        tenant: whose release.
+        ref: its number, and the digest of its file.
+    """
+
+    open_store: Callable[[], Store]
+    tenant: Tenant
+    ref: ReleaseRef
+
+    def look(self) -> Candidates:
+        """The release, and nothing in its place.
+
+        Raises:
+            ArtifactError: it is not there, has another digest, or nobody we trust signed it.
+        """
+        candidate = Candidate(read_release(self.open_store(), self.tenant, self.ref), self.ref.sha256, is_wanted=True)
+        return Candidates(candidate.name, "", at_once=True, releases=(candidate,), trouble=None)
 
 
 class Lineage:
@@ -84,7 +139,7 @@ class Lineage:
             troubles += [one.trouble] if one.trouble else []
             for ref in one.refs:
                 try:
-                    candidate = Candidate(read_release(store, tenant, ref), one is charge and one.names(ref))
+                    candidate = Candidate(read_release(store, tenant, ref), ref.sha256, is_wanted=one is charge and one.names(ref))
                 except ArtifactError as error:
                     troubles.append(error)
                 else:
@@ -95,8 +150,9 @@ class Lineage:
         trouble = charge.trouble or (None if releases[0].is_wanted else troubles[0])
         if charge.pointer is None or charge.is_stand_in:
             return Candidates("", "", at_once=False, releases=releases, trouble=trouble)
-        pointer = charge.pointer
-        return Candidates(f"{charge.tenant}/{pointer.release}", f"{charge.tenant}#{pointer.serial}", pointer.at_once, releases, trouble)
+        pointer, tenant = charge.pointer, charge.tenant
+        challenger = _challenger(store, tenant)
+        return Candidates(f"{tenant}/{pointer.release}", f"{tenant}#{pointer.serial}", pointer.at_once, releases, trouble, challenger)
 
     def _pointer(self, store: Store, tenant: Tenant) -> _Found:
         """The tenant's pointer, and what is wrong with it; a broken one is replaced by what was seen before, or by the shipped one."""
@@ -130,6 +186,15 @@ class _Found:
     def names(self, ref: ReleaseRef) -> bool:
         """Whether `ref` is what somebody wants now."""
         return self.pointer is not None and not self.is_stand_in and ref == self.pointer.ref
+
+
+def _challenger(store: Store, tenant: Tenant) -> Candidate | None:
+    """The tenant's challenger. One that cannot be had is no trouble of what serves: whoever asks how it does finds it missing."""
+    try:
+        ref = read_challenger(store, tenant)
+        return Candidate(read_release(store, tenant, ref), ref.sha256, is_wanted=False, is_challenger=True) if ref else None
+    except ArtifactError:
+        return None
 
 
 def _shipped_pointer(store: Store, tenant: Tenant) -> Pointer | None:

@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable
 
 from ensemble.building import LAYERS, ModelBuilder
-from ensemble.candidates import Lineage
+from ensemble.candidates import Releases
 from ensemble.events import EventBatch
 from ensemble.loading import ReleaseLoader
 from ensemble.offers import FusionLoader, ReleaseFusion, best_of, is_whole
 from ensemble.slot import LayerSlot
+from ensemble.states import SlotEvent
 from ensemble.verdicts import Verdicts
 
 __all__ = ["Ensemble"]
@@ -29,6 +30,7 @@ class Ensemble:
         stale_after_days: as configured.
         expired_after_days: as configured.
         now: the clock that ages vulnerability data.
+        tell: is told what happened to the layers; must not raise.
 
     Raises:
         ArtifactError: the tenant has no release that can be read. A model of it that cannot be had is a silent layer, not an error.
@@ -36,18 +38,19 @@ class Ensemble:
 
     def __init__(
         self,
-        lineage: Lineage,
+        lineage: Releases,
         *,
         min_coverage: float,
         posture_bound: float,
         stale_after_days: int,
         expired_after_days: int,
         now: Callable[[], float] = time.time,
+        tell: Callable[[SlotEvent], None] = lambda _: None,
     ) -> None:
         self._min_coverage, self._posture_bound = min_coverage, posture_bound
         builder = ModelBuilder("cpu", stale_after_days, expired_after_days, now)
         self.slots = {
-            layer: LayerSlot(layer, [*plan.kinds], ReleaseLoader(lineage, layer, builder), fallback_score=plan.fallback_score)
+            layer: LayerSlot(layer, [*plan.kinds], ReleaseLoader(lineage, layer, builder), fallback_score=plan.fallback_score, tell=tell)
             for layer, plan in LAYERS.items()
         }
         self.release: ReleaseFusion = self._choose(FusionLoader(lineage))
@@ -77,4 +80,4 @@ class Ensemble:
     def judge(self, batch: EventBatch, *, explain: bool = False) -> tuple[Verdicts, ...]:
         """The verdicts of a batch of one kind, in groups of rows of which the same layers spoke; usually one group."""
         opinions = [slot.score(batch, self.release.name, explain=explain) for slot in self.slots.values()]
-        return self.release.of(batch.kind).fuse_each(opinions, min_coverage=self._min_coverage, posture_bound=self._posture_bound)
+        return self.release.fuse(batch.kind, opinions, min_coverage=self._min_coverage, posture_bound=self._posture_bound)

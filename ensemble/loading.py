@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ensemble.building import FEATURE_SCHEMAS, LAYERS, ModelBuilder, identity_of
-from ensemble.candidates import Candidate, Lineage
+from ensemble.candidates import Candidate, Releases
 from ensemble.errors import ArtifactError, ArtifactIncompatible, ArtifactMissing
 from ensemble.events import Kind
 from ensemble.states import HeldModel, HeldRelease, Loaded, LoadFailure, Trial, failure_of
@@ -38,7 +38,7 @@ class ReleaseLoader:
         neighbours: models of other tenants in this process: one of equal bundles is taken from there, once its files are proven.
     """
 
-    lineage: Lineage
+    lineage: Releases
     layer: str
     builder: ModelBuilder
     available_bytes: Callable[[], int] | None = None
@@ -52,9 +52,10 @@ class ReleaseLoader:
             found = self.lineage.look()
         except ArtifactError as error:
             return error.code, str(error), _trusted(store)
-        refs = {ref for candidate in found.releases for ref in candidate.release.bundles.values() if ref.model in self._names}
+        candidates = (*found.releases, *([found.challenger] if found.challenger else []))
+        refs = {ref for candidate in candidates for ref in candidate.release.bundles.values() if ref.model in self._names}
         files = tuple(files_as_they_lie(store, ref) for ref in sorted(refs, key=str))
-        return found.wanted, found.pointer, tuple(one.name for one in found.releases), str(found.trouble), _trusted(store), files
+        return found.wanted, found.pointer, tuple(one.name for one in candidates), str(found.trouble), _trusted(store), files
 
     def load(self, held: Sequence[HeldRelease], requested: frozenset[str]) -> Loaded:
         """What serves now; models that are held are kept, and only their files proven again.
@@ -75,6 +76,8 @@ class ReleaseLoader:
             releases.append(release)
             if candidate.is_wanted:
                 trouble |= wrong
+        if found.challenger is not None and found.challenger.name in keep and found.challenger.name not in {one.name for one in releases}:
+            releases.append(self._load_release(found.challenger, known)[0])
         return Loaded(found.wanted, tuple(releases), trouble)
 
     def trial(self) -> Mapping[Kind, Trial]:
@@ -106,10 +109,14 @@ class ReleaseLoader:
         self, candidate: Candidate, known: Mapping[tuple[str, ...], HeldModel]
     ) -> tuple[HeldRelease, dict[Kind, LoadFailure]]:
         """What can be had of one release, and what is wrong with its files, also where a model in memory goes on without them."""
+        plan = LAYERS[self.layer]
+        unnamed = frozenset(kind for kind, names in plan.kinds.items() if not _identity(candidate.release, names))
         models: dict[Kind, HeldModel] = {}
         wrong: dict[Kind, LoadFailure] = {}
         built: dict[tuple[str, ...], HeldModel | LoadFailure] = {}
-        for kind, names in LAYERS[self.layer].kinds.items():
+        for kind, names in plan.kinds.items():
+            if plan.is_optional and kind in unnamed:
+                continue  # neither a model nor a failure: the release was meant to do without
             before = known.get(_identity(candidate.release, names))
             if names not in built:
                 built[names] = self._attempt(candidate.release, kind, before)
@@ -121,7 +128,6 @@ class ReleaseLoader:
                 is_live = candidate.is_wanted or (before is not None and before.status is LayerStatus.LIVE)
                 models[kind] = replace(outcome, status=LayerStatus.LIVE if is_live else LayerStatus.LAST_GOOD)
         failures = {kind: failure for kind, failure in wrong.items() if kind not in models}
-        unnamed = frozenset(kind for kind, names in LAYERS[self.layer].kinds.items() if not _identity(candidate.release, names))
         lacks = {kind: failure for kind, failure in wrong.items() if kind not in unnamed}
         return HeldRelease(candidate.name, models, failures, unnamed), lacks
 

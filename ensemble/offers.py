@@ -6,25 +6,33 @@ ensemble stays with, or goes back to, the last good one, rather than answer with
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from ensemble.building import LAYERS
-from ensemble.candidates import Lineage
+from ensemble.candidates import Candidate, Releases
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactIncompatible
 from ensemble.events import Kind
 from ensemble.fusion import Fusion
 from ensemble.states import LoadFailure, SlotState, failure_of
+from ensemble.verdicts import LayerScores, Verdicts
 
 __all__ = ["FusionLoader", "Offer", "ReleaseFusion", "best_of", "is_whole"]
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseFusion:
-    """The fusion of a release; without one every verdict is indeterminate."""
+    """The fusion of a release; without one every verdict is indeterminate.
+
+    Attributes:
+        name: of the release, `<tenant>/<serial>`, "" for none.
+        fusions: kind of event -> how its layers are pooled.
+        sha256: of the release's file, "" for none.
+    """
 
     name: str = ""
     fusions: Mapping[Kind, Fusion] = field(default_factory=dict)
+    sha256: str = ""
 
     @property
     def tenant(self) -> str:
@@ -37,6 +45,11 @@ class ReleaseFusion:
             [layer for layer, plan in LAYERS.items() if plan.is_evidence and kind in plan.kinds]
         )
 
+    def fuse(self, kind: Kind, opinions: Sequence[LayerScores], *, min_coverage: float, posture_bound: float) -> tuple[Verdicts, ...]:
+        """The verdicts of a batch of `kind`, as of `Fusion.fuse_each`; each says which release made it."""
+        groups = self.of(kind).fuse_each(opinions, min_coverage=min_coverage, posture_bound=posture_bound)
+        return tuple(replace(group, release=self.name, release_sha256=self.sha256) for group in groups)
+
 
 @dataclass(frozen=True, slots=True)
 class Offer:
@@ -48,6 +61,7 @@ class Offer:
         at_once: the promoter wants the release to take all traffic at once.
         releases: at least one, the most wanted first.
         trouble: why the wanted one is not among them; None where it is.
+        challenger: to be tried in shadow, and never to answer; None where there is none.
     """
 
     wanted: str
@@ -55,13 +69,14 @@ class Offer:
     at_once: bool
     releases: tuple[ReleaseFusion, ...]
     trouble: LoadFailure | None
+    challenger: ReleaseFusion | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class FusionLoader:
     """Reads the fusions of the releases that may serve."""
 
-    lineage: Lineage
+    lineage: Releases
 
     def look(self) -> Offer:
         """What may be fused with now; a release whose fusion cannot be is passed over, and named in `trouble`.
@@ -74,15 +89,14 @@ class FusionLoader:
         troubles: list[ArtifactError] = []
         for candidate in found.releases:
             try:
-                fusions = {Kind(kind): Fusion.from_config(config) for kind, config in candidate.release.fusion.items()}
-            except (ArtifactError, ValueError) as error:
-                troubles.append(error if isinstance(error, ArtifactError) else ArtifactIncompatible("fusion", "a kind of event", "another"))
-            else:
-                offered.append(ReleaseFusion(candidate.name, fusions))
+                offered.append(_fusion_of(candidate))
+            except ArtifactError as error:
+                troubles.append(error)
         if not offered:
             raise found.trouble or troubles[0]
         trouble = found.trouble or (troubles[0] if offered[0].name != found.wanted else None)
-        return Offer(found.wanted, found.pointer, found.at_once, tuple(offered), failure_of(trouble) if trouble else None)
+        failure = failure_of(trouble) if trouble else None
+        return Offer(found.wanted, found.pointer, found.at_once, tuple(offered), failure, _challenger_of(found.challenger))
 
     def load(self) -> ReleaseFusion:
         """The fusion of the release that the pointer names, and of no other in its place.
@@ -94,6 +108,27 @@ class FusionLoader:
         if offer.releases[0].name != offer.wanted:
             raise ArtifactCorrupt(f"release {offer.wanted}", offer.trouble.message if offer.trouble else "is not the one that serves")
         return offer.releases[0]
+
+
+def _fusion_of(candidate: Candidate) -> ReleaseFusion:
+    """The fusion of a release that was read.
+
+    Raises:
+        ArtifactIncompatible: it is none of this Axon's.
+    """
+    try:
+        fusions = {Kind(kind): Fusion.from_config(config) for kind, config in candidate.release.fusion.items()}
+    except ValueError:
+        raise ArtifactIncompatible("fusion", "a kind of event", "another") from None
+    return ReleaseFusion(candidate.name, fusions, candidate.sha256)
+
+
+def _challenger_of(candidate: Candidate | None) -> ReleaseFusion | None:
+    """The fusion of the challenger; one that has none is tried by nobody."""
+    try:
+        return _fusion_of(candidate) if candidate else None
+    except ArtifactError:
+        return None
 
 
 def is_whole(release: str, said: Mapping[str, SlotState]) -> bool:

@@ -8,14 +8,18 @@ events. Where the tries end, what was scored stays scored, and only the rest has
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from ensemble.events import EventBatch
 from ensemble.layers.model import Model, ModelScores
 
-__all__ = ["score_around_poison"]
+__all__ = ["answer_around_poison", "score_around_poison"]
+
+Batch = TypeVar("Batch", bound=EventBatch)
+Answer = TypeVar("Answer")
 
 MOST_TRIES = 256  # finds a dozen guilty rows of a thousand; each try costs a fraction of a millisecond
 HOPELESS_TRIES = 24  # of which none succeeded
@@ -33,23 +37,47 @@ def score_around_poison(model: Model, batch: EventBatch, *, explain: bool, shown
     Raises:
         Exception: whatever the model raised, when it could score nothing.
     """
+
+    def ask(part: EventBatch) -> ModelScores:
+        return _checked(model.score(part, explain=explain and len(part) == len(batch)), len(part))
+
+    answered, guilty = answer_around_poison(ask, batch)
+    if len(answered) == 1 and not guilty:
+        return answered[0][1], ()
+    scores, abstains = np.full(len(batch), shown), ""
+    notes: dict[int, str] = {}
+    for start, said in answered:
+        scores[start : start + len(said.scores)], abstains = said.scores, said.abstains
+        notes |= {start + row: note for row, note in said.notes.items()}
+    return ModelScores(scores, notes, {}, abstains), guilty
+
+
+def answer_around_poison(ask: Callable[[Batch], Answer], batch: Batch) -> tuple[list[tuple[int, Answer]], Sequence[int]]:
+    """Answers about parts of a batch, each with the row it begins at, and the rows that have none.
+
+    Args:
+        ask: about some events; raises on some rows, or on none.
+        batch: n events.
+
+    Raises:
+        Exception: whatever `ask` raised, when it could answer nothing.
+    """
     try:
-        return _checked(model.score(batch, explain=explain), len(batch)), ()
+        return [(0, ask(batch))], ()
     except Exception:
         if len(batch) == 1:
             raise
-    tries = hits = 0
-    scores, abstains = np.full(len(batch), shown), ""
-    notes: dict[int, str] = {}
+    tries = 0
+    answered: list[tuple[int, Answer]] = []
     guilty: list[int] = []
     todo = deque([(0, len(batch) // 2), (len(batch) // 2, len(batch))])
     while todo and tries < MOST_TRIES:
         start, stop = todo.popleft()
         tries += 1
         try:
-            said = _checked(model.score(batch.part(start, stop), explain=False), stop - start)
+            said = ask(batch.part(start, stop))  # type: ignore[arg-type]  # a part of a batch is of the batch's own type
         except Exception:
-            if tries >= HOPELESS_TRIES and not hits:
+            if tries >= HOPELESS_TRIES and not answered:
                 raise
             middle = (start + stop) // 2
             if stop - start == 1:
@@ -57,13 +85,11 @@ def score_around_poison(model: Model, batch: EventBatch, *, explain: bool, shown
             else:
                 todo += [(start, middle), (middle, stop)]
         else:
-            hits += 1
-            scores[start:stop], abstains = said.scores, said.abstains
-            notes |= {start + row: note for row, note in said.notes.items()}
-    if not hits:
+            answered.append((start, said))
+    if not answered:
         raise ValueError("the model can score none of these events")
     guilty += [row for start, stop in todo for row in range(start, stop)]
-    return ModelScores(scores, notes, {}, abstains), sorted(guilty)
+    return answered, sorted(guilty)
 
 
 def _checked(said: ModelScores, size: int) -> ModelScores:

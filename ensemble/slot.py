@@ -26,6 +26,8 @@ __all__ = ["ANY_RELEASE", "LayerSlot", "ModelSource"]
 
 logger = logging.getLogger("ray.serve")  # Serve's logger carries our fields as JSON; without Ray it is a plain one
 ANY_RELEASE = ""  # what a caller without a release of its own asks for: the newest at hand
+NOT_OF_THIS_KIND = "has no opinion on events of this kind"
+NOT_IN_RELEASE = "the release was published without this layer"
 ASKED_WITHIN_S = 60.0  # a release that calls named within this is kept: they go over step by step, and may step back
 FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 30.0  # RELIABILITY F1: looked at again, ever more seldom, until something changes
 SUSPICIOUS_FAILURES = 20  # batches in a row that the model could not score at all, before the process itself is doubted
@@ -89,6 +91,11 @@ class LayerSlot:
         self.wake: Callable[[], None] = lambda: None  # set by whoever calls `look`: somebody waits for one
 
     @property
+    def layer(self) -> str:
+        """Its layer's name."""
+        return self._layer
+
+    @property
     def held(self) -> tuple[HeldRelease, ...]:
         """What serves, newest first."""
         return self._held
@@ -143,28 +150,40 @@ class LayerSlot:
             release: name of the release that the caller fuses with, or `ANY_RELEASE`.
             explain: also say what moved the scores.
         """
-        held = next((held for held in self._held if release in (held.name, ANY_RELEASE)), None)
+        held = self.find(release)
         if held is None:
-            self._request(release)
-            return self._silent(*self._empty_status(), batch)
-        self._asked_at[held.name] = self._clock()
+            return self._silent(*self.emptiness, batch)
         model = held.models.get(batch.kind)
         if model is None:
             failure = held.failures.get(batch.kind)
             if failure is None:
-                return LayerScores.silent(self._layer, LayerStatus.NOT_APPLICABLE, len(batch), "has no opinion on events of this kind")
+                reason = NOT_IN_RELEASE if batch.kind in held.unnamed else NOT_OF_THIS_KIND
+                return LayerScores.silent(self._layer, LayerStatus.NOT_APPLICABLE, len(batch), reason)
             return self._silent(LayerStatus.FALLBACK, failure.code, batch)
         return self._ask(model, held.name, batch, explain=explain)
+
+    def find(self, release: str) -> HeldRelease | None:
+        """What it holds of `release`, or the newest it has for `ANY_RELEASE`; None where it has none: it looks for it then."""
+        held = next((held for held in self._held if release in (held.name, ANY_RELEASE)), None)
+        if held is None:
+            self._request(release)
+        else:
+            self._asked_at[held.name] = self._clock()
+        return held
+
+    def failed(self, batch: EventBatch, error: Exception) -> None:
+        """Its model could answer nothing of a batch: say it, and count it against the process. To be called where the error is caught."""
+        self._failures_in_a_row[batch.kind] += 1
+        if self._failures_in_a_row[batch.kind] == 1:  # once; the counter of the event goes on
+            about = {"layer": self._layer, "kind": str(batch.kind), "events": len(batch)}
+            logger.error("layer_scoring_failed", exc_info=error, extra={"event": "layer_scoring_failed", **about})
+        self._tell(SlotEvent("scoring_failed", self._layer, batch.kind, {"events": len(batch), "error_type": type(error).__name__}))
 
     def _ask(self, model: HeldModel, release: str, batch: EventBatch, *, explain: bool) -> LayerScores:
         try:
             said, abstained = score_around_poison(model.model, batch, explain=explain, shown=self._fallback_score)
-        except Exception as error:  # here a layer becomes an abstention: its bug must not stop the others
-            self._failures_in_a_row[batch.kind] += 1
-            if self._failures_in_a_row[batch.kind] == 1:  # once; the counter of the event goes on
-                about = {"layer": self._layer, "kind": str(batch.kind), "events": len(batch)}
-                logger.exception("layer_scoring_failed", extra={"event": "layer_scoring_failed", **about})
-            self._tell(SlotEvent("scoring_failed", self._layer, batch.kind, {"events": len(batch), "error_type": type(error).__name__}))
+        except Exception as error:  # noqa: BLE001  # here a layer becomes an abstention: its bug must not stop the others
+            self.failed(batch, error)
             return self._silent(LayerStatus.FALLBACK, LayerCrashed.code, batch)
         self._failures_in_a_row[batch.kind] = 0
         if abstained:
@@ -244,10 +263,11 @@ class LayerSlot:
 
     def _kinds_of(self, held: HeldRelease | None) -> dict[Kind, KindState]:
         if held is None:
-            stands = dict.fromkeys(self._kinds, (self._empty_status()[0], "", self._empty_status()[1]))
+            stands = dict.fromkeys(self._kinds, (self.emptiness[0], "", self.emptiness[1]))
         else:
             stands = {kind: (model.status, model.version, "") for kind, model in held.models.items()}
             stands |= {kind: (LayerStatus.FALLBACK, "", failure.code) for kind, failure in held.failures.items()}
+            stands |= dict.fromkeys(held.unnamed - stands.keys(), (LayerStatus.NOT_APPLICABLE, "", NOT_IN_RELEASE))
         trouble = self._troubles()
         return {
             kind: KindState(status, version, reason, self._began(kind, status, version), trouble.get(kind))
@@ -280,7 +300,9 @@ class LayerSlot:
                 what = {"version": model.version, "release": newest.name, "status": str(model.status), "size_bytes": model.size_bytes}
                 self._tell(SlotEvent("loaded", self._layer, kind, what | dict(model.facts)))
 
-    def _empty_status(self) -> tuple[LayerStatus, str]:
+    @property
+    def emptiness(self) -> tuple[LayerStatus, str]:
+        """How it stands for a release of which it holds nothing, and why."""
         if self._failed is not None and not self._held:
             return LayerStatus.FALLBACK, self._failed.code
         return LayerStatus.WARMING_UP, "the model is being loaded"

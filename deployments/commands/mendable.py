@@ -1,20 +1,42 @@
-"""What a user of the terminal can mend, in one sentence; everything else is ours and stays a traceback."""
+"""What a user of the terminal can mend, in one sentence and with exit code 2; everything else is ours and stays a traceback."""
 
 from __future__ import annotations
 
-from pydantic import ValidationError
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from deployments.commands.score import ScoreFailed
-from deployments.commands.status import ServiceFailed
-from deployments.trust import SigningRefused
-from ensemble.errors import EnsembleError
+import typer
+from rich.console import Console
 
-__all__ = ["sentence_of"]
+__all__ = ["MENDABLE_CODE", "refusals", "sentence_of"]
+
+MENDABLE_CODE = 2
+
+
+@contextmanager
+def refusals(err: Console) -> Iterator[None]:
+    """One sentence on `err` and an exit code for our own errors and for settings that are refused."""
+    try:
+        yield
+    except Exception as error:
+        sentence = sentence_of(error)
+        if sentence is None:
+            raise
+        err.print(f"axon: {sentence}", highlight=False, markup=False)
+        raise typer.Exit(MENDABLE_CODE) from None
 
 
 def sentence_of(error: BaseException | None) -> str | None:
     """The sentence for the user, or None where the error is none of theirs."""
-    if isinstance(error, EnsembleError | ScoreFailed | ServiceFailed | SigningRefused):
+    from pydantic import ValidationError
+
+    from deployments.commands.score import ScoreFailed
+    from deployments.commands.status import ServiceFailed
+    from deployments.keys import KeyRefused
+    from deployments.trust import SigningRefused
+    from ensemble.errors import EnsembleError
+
+    if isinstance(error, EnsembleError | KeyRefused | ScoreFailed | ServiceFailed | SigningRefused):
         return str(error)
     if isinstance(error, ValidationError):
         return "the settings are refused:\n" + "\n".join(f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())

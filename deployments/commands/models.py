@@ -1,71 +1,133 @@
-"""`axon models`: what the store holds, what serves, and which release to point to."""
+"""`axon models`, `info` and `versions`: what the store holds, what serves, and all that is known of one version."""
 
 from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from deployments.commands.local import own_store
+from deployments.commands.local import own_store, plain
+from deployments.commands.pointing import parse_alias
 from deployments.settings import read_settings
-from deployments.trust import read_signer
-from ensemble.errors import ArtifactError, ArtifactMissing
-from ensemble.store.names import ReleaseRef, Tenant
-from ensemble.store.release import list_bundles, list_releases, promote, read_pointer, read_release
+from ensemble.errors import ArtifactMissing
+from ensemble.store.aliases import read_challenger
+from ensemble.store.describing import BundleInfo, as_told, describe_bundle, list_models
+from ensemble.store.layout import Store
+from ensemble.store.names import ModelName, ReleaseRef, Tenant
+from ensemble.store.release import ReleaseListing, list_releases, read_pointer
 
-__all__ = ["promote_release", "show_models"]
-
-
-def show_models(tenant: str | None, console: Console) -> None:
-    """Bundles and releases of a tenant; what serves is marked."""
-    store, owner = own_store(), Tenant(tenant or read_settings().store.tenant)
-    try:
-        pointer = read_pointer(store, owner)
-        serving = read_release(store, owner, pointer)
-    except ArtifactMissing:
-        console.print(f"tenant {owner} has no release yet; `axon train` publishes one", highlight=False)
-        return
-    used = {(ref.model, ref.version) for ref in serving.bundles.values()}
-    bundles = Table("", "model", "version", "MB", "created", "from", box=None, header_style="bold")
-    for line in list_bundles(store, owner):
-        mark = "[green]serves[/green]" if (line.ref.model, line.ref.version) in used else ""
-        size = f"{line.size_bytes / 1e6:.2f}"
-        bundles.add_row(mark, line.ref.model, str(line.ref.version), size, line.created_at, "shipped" if line.is_shipped else "own")
-    console.print(bundles)
-    releases = Table("", "release", "created", "from", "notes", box=None, header_style="bold")
-    for one in list_releases(store, owner):
-        mark = "[green]serves[/green]" if one.ref.serial == pointer.release else ""
-        releases.add_row(mark, str(one.ref.serial), one.created_at, "shipped" if one.is_shipped else "own", one.problem or one.notes)
-    console.print(releases)
+__all__ = ["show_info", "show_models", "show_versions"]
 
 
-def promote_release(serial: int, tenant: str | None, console: Console, *, at_once: bool) -> None:
-    """Point a tenant to one of its releases; an older one is a roll-back, by a new pointer. A broken pointer is replaced.
-
-    Args:
-        serial: of the release.
-        tenant: whose; None for the configured one.
-        console: where it is told.
-        at_once: the release is to take all traffic at once, not in measured steps.
+def show_models(tenant: str | None, console: Console, *, as_json: bool) -> None:
+    """Bundles and releases of a tenant; what serves is marked.
 
     Raises:
-        SigningRefused: there is no key to sign the pointer with.
-        ArtifactError: there is no such release, it would not load, or another promotion came first.
+        ArtifactError: the pointer or the challenger is broken.
     """
     store, owner = own_store(), Tenant(tenant or read_settings().store.tenant)
-    signer = read_signer(store.trust)
-    known = {one.ref.serial: one.ref for one in list_releases(store, owner)}
-    ref: ReleaseRef | None = known.get(serial)
-    if ref is None:
-        raise ArtifactMissing(f"release {serial} of tenant {owner}")
+    infos, releases = list_models(store, owner), list_releases(store, owner)
+    serves, tried = _current(store, owner), read_challenger(store, owner)
+    if as_json:
+        told = {
+            "tenant": owner,
+            "serves": serves.serial if serves else None,
+            "challenger": tried.serial if tried else None,
+            "models": [as_told(info) for info in infos],
+            "releases": [_release_as_told(one) for one in releases],
+        }
+        console.print_json(json.dumps(told))
+        return
+    if not infos and not releases:
+        console.print(f"tenant {owner} has no release yet; `axon train` publishes one", highlight=False)
+        return
+    if infos:
+        console.print(_table_of(infos))
+    table = Table("", "release", "created", "from", "notes", box=None, header_style="bold")
+    for one in releases:
+        mark = "[green]serves[/green]" if one.ref == serves else "[yellow]tried[/yellow]" if one.ref == tried else ""
+        table.add_row(mark, str(one.ref.serial), one.created_at, _from(is_shipped=one.is_shipped), plain(one.problem or one.notes))
+    console.print(table)
+
+
+def show_versions(name: str, tenant: str | None, console: Console, *, as_json: bool) -> None:
+    """Every version of one model, the newest first.
+
+    Raises:
+        ArtifactMissing: there is no such model.
+    """
+    store, owner = own_store(), Tenant(tenant or read_settings().store.tenant)
+    infos = list_models(store, owner, ModelName(name))
+    if not infos:
+        raise ArtifactMissing(f"model {name}")
+    if as_json:
+        console.print_json(json.dumps([as_told(info) for info in infos]))
+    else:
+        console.print(_table_of(infos))
+
+
+def show_info(name: str, which: str | None, tenant: str | None, console: Console, *, as_json: bool) -> bool:
+    """All that is known of one version.
+
+    Args:
+        name: of the model.
+        which: number or alias; None for the champion, or the newest where there is none.
+        tenant: whose; None for the configured one.
+        console: where it is told.
+        as_json: for programs.
+
+    Returns:
+        Whether nothing is known to be wrong with it.
+
+    Raises:
+        ArtifactError: there is none, or an alias is broken.
+    """
+    store, owner = own_store(), Tenant(tenant or read_settings().store.tenant)
+    wanted = int(which) if which is not None and which.isdecimal() else parse_alias(which) if which is not None else None
+    info = describe_bundle(store, owner, ModelName(name), wanted)
+    if as_json:
+        console.print_json(json.dumps(as_told(info)))
+        return not info.problem
+    table = Table(show_header=False, box=None)
+    for key, value in as_told(info).items():
+        table.add_row(f"[bold]{key}[/bold]", plain(_in_words(value)))
+    console.print(table)
+    return not info.problem
+
+
+def _table_of(infos: Iterable[BundleInfo]) -> Table:
+    table = Table("", "model", "version", "MB", "created", "from", "type", "", box=None, header_style="bold")
+    for info in infos:
+        mark = "[green]serves[/green]" if info.why_in_use == "it serves" else " ".join(info.aliases)
+        created, source = info.created_at, _from(is_shipped=info.is_shipped)
+        kind = plain(info.metadata.model_type)
+        table.add_row(mark, info.model_name, str(info.version), f"{info.size_mb:.2f}", created, source, kind, plain(info.problem))
+    return table
+
+
+def _current(store: Store, tenant: Tenant) -> ReleaseRef | None:
     try:
-        before = read_pointer(store, owner).serial
+        return read_pointer(store, tenant).ref
     except ArtifactMissing:
-        before = 0
-    except ArtifactError as broken:
-        console.print(f"the pointer is broken and is replaced: {broken}", highlight=False, markup=False)
-        before = 0
-    pointer = promote(store, owner, ref, before, signer=signer, at_once=at_once)
-    console.print(
-        f"tenant {owner} points to release {pointer.release} (pointer {pointer.serial}); a running service follows within seconds",
-        highlight=False,
-    )
+        return None
+
+
+def _release_as_told(one: ReleaseListing) -> dict[str, Any]:
+    said = {key: value for key, value in asdict(one).items() if key != "ref"}
+    return {"release": one.ref.serial, "sha256": one.ref.sha256} | said
+
+
+def _in_words(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_in_words(inner)}" for key, inner in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_in_words, value))
+    return str(value)
+
+
+def _from(*, is_shipped: bool) -> str:
+    return "shipped" if is_shipped else "own"

@@ -6,7 +6,6 @@ import msgspec
 from rich.console import Console
 from rich.table import Column, Table
 
-from deployments import wire
 from deployments.commands.local import plain
 from deployments.commands.score import COLOURS
 from deployments.settings import read_settings
@@ -16,6 +15,15 @@ from ensemble.retro.findings import FINDINGS, Finding, read_findings
 __all__ = ["show_findings"]
 
 SECONDS = len("2026-01-01T00:00:00")  # of a time: what a person reads
+
+
+class _Now(msgspec.Struct):
+    """What is shown of the verdict in a finding; one that an older Axon wrote has less in it, and this much."""
+
+    score: float
+    verdict: str
+    severity: str
+    coverage: float
 
 
 def show_findings(*, as_jsonl: bool, limit: int | None, out: Console, err: Console) -> None:
@@ -34,10 +42,10 @@ def show_findings(*, as_jsonl: bool, limit: int | None, out: Console, err: Conso
         found, bad = read_findings(read_settings().state / "retro")
     except OSError as error:
         raise ArtifactUnreadable(FINDINGS, type(error).__name__) from None
-    latest: dict[tuple[str, str], tuple[Finding, wire.Verdict]] = {}
+    latest: dict[tuple[str, str], tuple[Finding, _Now]] = {}
     for one in found:
         try:
-            now = msgspec.json.decode(one.verdict, type=wire.Verdict)
+            now = msgspec.json.decode(one.verdict, type=_Now)
         except msgspec.DecodeError:
             bad += 1
             continue
@@ -55,7 +63,7 @@ def show_findings(*, as_jsonl: bool, limit: int | None, out: Console, err: Conso
         err.print(f"{bad} lines are no findings", highlight=False)
 
 
-def _table(shown: list[tuple[Finding, wire.Verdict]]) -> Table:
+def _table(shown: list[tuple[Finding, _Now]]) -> Table:
     narrow = [
         Column(name, no_wrap=True) for name in ("came", "found", "kind", "id", "host", "was", "score", "verdict", "severity", "coverage")
     ]

@@ -18,6 +18,7 @@ from rich.table import Column, Table
 
 from deployments import wire
 from deployments.commands.local import local_ensemble, plain, progress_bars
+from deployments.commands.own_key import key_header
 from ensemble.errors import EventError, TrainingError
 from ensemble.events import EventBatch, FlowBatch, Kind
 from ensemble.training.flow_table import read_flow_blocks
@@ -141,9 +142,10 @@ def _local_scorer(*, explain: bool) -> Scorer:
 
     def score(batch: EventBatch) -> Sequence[dict[str, Any]]:
         started = time.monotonic()
+        scored_at = time.time()
         groups = ensemble.judge(batch, explain=explain)
         elapsed_ms = round((time.monotonic() - started) * 1000.0, 3)
-        answers = wire.answers(batch, groups, explain=explain, elapsed_ms=elapsed_ms)
+        answers = wire.answers(batch, groups, explain=explain, elapsed_ms=elapsed_ms, scored_at=scored_at)
         return [msgspec.to_builtins(answer) for answer in answers]
 
     return score
@@ -155,7 +157,7 @@ def service_scorer(url: str, *, explain: bool) -> Scorer:
     Raises:
         ScoreFailed: it does not answer, or not as Axon does.
     """
-    client = httpx.Client(base_url=url, timeout=30.0)
+    client = httpx.Client(base_url=url, timeout=30.0, headers=key_header())
     try:
         client.get("/health").raise_for_status()
     except httpx.HTTPError:

@@ -99,8 +99,8 @@ OTHER_DIALECTS: dict[str, tuple[str, ...]] = {
 
 _POSITION = {name: i for i, name in enumerate(FEATURE_NAMES)}
 _DURATION = _POSITION["Flow Duration"]  # microseconds
-_BYTES = (_POSITION["Total Length of Fwd Packets"], _POSITION["Total Length of Bwd Packets"])
-_PACKETS = (_POSITION["Total Fwd Packets"], _POSITION["Total Backward Packets"])
+_BYTES = [_POSITION["Total Length of Fwd Packets"], _POSITION["Total Length of Bwd Packets"]]
+_PACKETS = [_POSITION["Total Fwd Packets"], _POSITION["Total Backward Packets"]]
 _RATES = tuple(_POSITION[name] for name in RECOMPUTED)
 _REPEATED, _REPEATS = _POSITION["Fwd Header Length.1"], _POSITION["Fwd Header Length"]
 _MICROSECONDS = 1e6
@@ -179,13 +179,15 @@ def admit(values: Sequence[Sequence[float | None]] | NDArray[np.float64]) -> Adm
         values: (n, 78) in the order of `FEATURE_NAMES`; None and NaN mean "not a number".
     """
     table = np.array(values, dtype=np.float64).reshape(-1, len(FEATURE_NAMES))  # None becomes NaN
-    duration = table[:, _DURATION]
-    has_duration = duration > 0
-    seconds = np.where(has_duration, duration, 1.0) / _MICROSECONDS
-    for rate, (forward, backward) in zip(_RATES, (_BYTES, _PACKETS), strict=True):
-        table[:, rate] = np.where(has_duration, (table[:, forward] + table[:, backward]) / seconds, 0.0)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
         features = table.astype(np.float32)
+        # rates come from the float32 counts, as whoever reads the features sees them: a flow that passed the door passes it unchanged
+        duration = features[:, _DURATION].astype(np.float64)
+        has_duration = duration > 0
+        seconds = np.where(has_duration, duration, 1.0) / _MICROSECONDS
+        for rate, counts in zip(_RATES, (_BYTES, _PACKETS), strict=True):
+            table[:, rate] = np.where(has_duration, features[:, counts].astype(np.float64).sum(axis=1) / seconds, 0.0)
+            features[:, rate] = table[:, rate]
     is_finite = np.isfinite(features)
     if is_finite.all():
         rows, refused = np.arange(len(table)), {}

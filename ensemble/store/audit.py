@@ -112,11 +112,12 @@ class Act:
         tenant: whose things are acted on.
         deed: what is done.
         what: to what; `begin` may know better.
+        digest: SHA-256 of that, where it is known already; likewise.
     """
 
-    def __init__(self, store: Store, tenant: Tenant, deed: Deed, what: str) -> None:
+    def __init__(self, store: Store, tenant: Tenant, deed: Deed, what: str, digest: str = "") -> None:
         self._store, self._tenant, self._deed = store, tenant, deed
-        self._what, self._digest = what, ""
+        self._what, self._digest = what, digest
         self._number = 0
 
     def __enter__(self) -> Self:
@@ -129,7 +130,7 @@ class Act:
             OSError: the disk is full or failing; then nothing is to be done.
             ArtifactError: the log is a link, or cannot be read; likewise.
         """
-        self._what, self._digest = what or self._what, digest
+        self._what, self._digest = what or self._what, digest or self._digest
         self._number = self._say(Outcome.BEGUN, "")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -6,7 +6,7 @@ Nothing here decodes a model, and no path of this machine is told. What is broke
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,7 +21,7 @@ from ensemble.store.pointer import read_pointer
 from ensemble.store.release_file import read_release
 from ensemble.store.usage import Entry, Usage, list_tenants, usage_of
 
-__all__ = ["BundleInfo", "describe_bundle", "list_models", "list_tenants", "resolve_bundle"]
+__all__ = ["BundleInfo", "as_told", "describe_bundle", "list_models", "list_tenants", "resolve_bundle"]
 
 MEGABYTE = 1e6
 
@@ -132,6 +132,38 @@ def list_models(store: Store, tenant: Tenant, model: ModelName | None = None) ->
         newest.setdefault(info.model_name, info.created_at)
     by_name = sorted(infos, key=lambda info: (info.model_name, -info.version, info.is_shipped))
     return tuple(sorted(by_name, key=lambda info: newest[info.model_name], reverse=True))
+
+
+def as_told(info: BundleInfo) -> dict[str, Any]:
+    """The words of S4 for it, flat, as JSON has them: the same in the terminal and over HTTP."""
+    said = info.metadata
+    return {
+        "model_name": info.model_name,
+        "tenant_id": info.tenant_id,
+        "version": info.version,
+        "label": said.label,
+        "created_at": info.created_at,
+        "model_type": said.model_type,
+        "model_module": said.model_module,
+        "file_hash": info.file_hash,
+        "files": [asdict(file) for file in info.files],
+        "library_versions": dict(info.libraries),
+        "model_params": dict(said.model_params),
+        "user_metadata": dict(said.user_metadata),
+        "training_data_hash": info.training_data_hash,
+        "feature_schema": info.feature_schema,
+        "feature_names": list(said.feature_names),
+        "origin": dict(said.origin),
+        "size_bytes": info.size_bytes,
+        "size_mb": info.size_mb,
+        "last_modified": info.last_modified,
+        "path": info.path,
+        "is_shipped": info.is_shipped,
+        "aliases": [str(alias) for alias in info.aliases],
+        "in_use": info.in_use,
+        "why_in_use": info.why_in_use,
+        "problem": info.problem,
+    }
 
 
 def _info(listing: BundleListing, usage: Usage | None, aliases: tuple[Alias, ...]) -> BundleInfo:

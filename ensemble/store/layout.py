@@ -50,6 +50,7 @@ __all__ = [
     "encode_tombstone",
     "highest_serial",
     "next_serial",
+    "quarantine_parts",
     "release_parts",
     "serials_in",
     "tenant_parts",
@@ -119,6 +120,11 @@ def release_parts(tenant: Tenant) -> tuple[str, ...]:
 def alias_parts(tenant: Tenant, model: ModelName) -> tuple[str, ...]:
     """From a root to the directory that holds the aliases of a model."""
     return ("tenants", tenant, "aliases", model)
+
+
+def quarantine_parts(tenant: Tenant) -> tuple[str, ...]:
+    """From a root to what was set aside of a tenant's; no name of a tenant or model leads there."""
+    return (".quarantine", tenant)
 
 
 def serials_in(root: Path, parts: tuple[str, ...], *, suffix: str = "") -> list[int]:

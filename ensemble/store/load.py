@@ -29,6 +29,7 @@ class ProvenBundle:
 
     Attributes:
         files: file name -> bytes, without the manifest; decode these, never the path again.
+        signed: the manifest with its signature, as it lies there.
         notes: what a reader of the status should know, e.g. a library that has another version now. Arrays and JSON
             do not change with a library, so this is no error.
     """
@@ -36,6 +37,7 @@ class ProvenBundle:
     ref: BundleRef
     manifest: Manifest
     files: Mapping[str, bytes]
+    signed: bytes
     notes: tuple[str, ...] = ()
 
 
@@ -87,12 +89,14 @@ def _most_telling(refusals: list[ArtifactError], bundle: str) -> ArtifactError:
 
 def _open_in(root: Path, ref: BundleRef, trust: Trust, available_bytes: Callable[[], int] | None) -> ProvenBundle:
     with open_directory(root, *bundle_parts(ref.tenant, ref.model), str(ref.version), what=_not_found(ref)) as directory:
-        manifest = _prove_manifest(directory, ref, trust)
+        signed = _read_manifest(directory, ref)
+        manifest = parse_manifest(trust.prove(signed, Document.MANIFEST, what=f"{ref}/{MANIFEST}"), what=f"{ref}/{MANIFEST}")
+        refuse_other_bundle(manifest, ref, f"{ref}/{MANIFEST}")
         _refuse_other_names(set(list_names(directory, what=str(ref))), manifest, ref)
         if available_bytes is not None:
             refuse_without_memory(manifest.size_bytes, available_bytes())
         files = {entry.name: _prove_file(directory, entry, f"{ref}/{entry.name}") for entry in manifest.files}
-    return ProvenBundle(ref, manifest, files, _library_notes(manifest))
+    return ProvenBundle(ref, manifest, files, signed, _library_notes(manifest))
 
 
 def _prove_file(directory: int, entry: FileEntry, what: str) -> bytes:
@@ -102,15 +106,13 @@ def _prove_file(directory: int, entry: FileEntry, what: str) -> bytes:
         raise ArtifactCorrupt(what, f"Model file corrupted: {found.problem}") from None  # S1-11's words
 
 
-def _prove_manifest(directory: int, ref: BundleRef, trust: Trust) -> Manifest:
+def _read_manifest(directory: int, ref: BundleRef) -> bytes:
     what = f"{ref}/{MANIFEST}"
     data = read_bounded(directory, MANIFEST, limit=MANIFEST_LIMIT_BYTES, what=what)
     found = sha256_of(data)
     if found != ref.manifest_sha256:
         raise ArtifactCorrupt(what, f"sha256 is {found[:12]}, the release says {ref.manifest_sha256[:12]}")
-    manifest = parse_manifest(trust.prove(data, Document.MANIFEST, what=what), what=what)
-    refuse_other_bundle(manifest, ref, what)
-    return manifest
+    return data
 
 
 def _refuse_other_names(found: set[str], manifest: Manifest, ref: BundleRef) -> None:

@@ -41,6 +41,7 @@ def open_directory(root: Path, *parts: str, what: str) -> Iterator[int]:
     fd = _open(str(root), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, None, what)  # the root itself may be a link: the operator's
     try:
         for part in parts:
+            _refuse_climbing(part, what)
             inner = _open(part, _DIRECTORY, fd, what)
             os.close(fd)
             fd = inner
@@ -107,7 +108,14 @@ def _read(directory: int, name: str, *, at_least: int, at_most: int, what: str) 
         raise _explained(error, what) from None
 
 
+def _refuse_climbing(name: str, what: str) -> None:
+    """Names are checked where they are made; here is the last place where one that climbs can be stopped (N-14)."""
+    if name in {"", ".", ".."} or "/" in name or "\0" in name:
+        raise ArtifactCorrupt(what, "is asked for by what is no name")
+
+
 def _read_once(directory: int, name: str, at_least: int, at_most: int, what: str) -> bytes:
+    _refuse_climbing(name, what)
     fd = os.open(name, _FILE, dir_fd=directory)
     try:
         _refuse_unless_plain(os.fstat(fd), at_least, at_most, what)

@@ -16,7 +16,7 @@ from ensemble.store.pointer import Pointer
 from ensemble.store.reading import open_directory, read_bounded, sha256_of
 from ensemble.store.signing import Document
 
-__all__ = ["RELEASE_LIMIT_BYTES", "Release", "encode_release", "parse_release", "read_release", "read_release_bytes"]
+__all__ = ["RELEASE_LIMIT_BYTES", "Release", "encode_release", "parse_any_release", "parse_release", "read_release", "read_release_bytes"]
 
 FORMAT: Final = 1
 RELEASE_LIMIT_BYTES = 64 << 10  # names, weights and thresholds: as much a page as a manifest
@@ -106,13 +106,19 @@ def parse_release(data: bytes, tenant: Tenant, serial: int) -> Release:
         ArtifactCorrupt: anything else that `encode_release` would not have written.
     """
     what = f"release {serial}"
+    release = parse_any_release(data, what=what)
+    if (release.tenant, release.serial) != (tenant, serial):
+        raise ArtifactUntrusted(what, "is the release of another tenant, or of another number")
+    return release
+
+
+def parse_any_release(data: bytes, *, what: str) -> Release:
+    """The release that `data`, proven and without its signature, spells, whosever it is; errors as in `parse_release`."""
     if len(data) > RELEASE_LIMIT_BYTES:
         raise ArtifactCorrupt(what, f"is {len(data):,} bytes, allowed are {RELEASE_LIMIT_BYTES:,}")
     value = canonical.decode(data, what=what)
     refuse_other_format(value, FORMAT, what=what)
     found = canonical.to_dataclass(value, _ReleaseFile, what=what)
-    if (found.tenant, found.serial) != (tenant, serial):
-        raise ArtifactUntrusted(what, "is the release of another tenant, or of another number")
     if not is_timestamp(found.created_at):
         raise ArtifactCorrupt(what, "created_at is no time of the form 2026-11-20T08:15:00Z")
     if not found.bundles:
@@ -149,4 +155,4 @@ def _ref(model: ModelName, line: _BundleLine) -> BundleRef:
 def _refuse_other_digest(data: bytes, ref: ReleaseRef) -> None:
     found = sha256_of(data)
     if found != ref.sha256:
-        raise ArtifactCorrupt(str(ref), f"sha256 is {found[:12]}, the pointer says {ref.sha256[:12]}")
+        raise ArtifactCorrupt(str(ref), f"sha256 is {found[:12]}, asked for was {ref.sha256[:12]}")

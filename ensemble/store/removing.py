@@ -28,7 +28,7 @@ from ensemble.store.names import ModelName, Tenant
 from ensemble.store.quota import models_in_state
 from ensemble.store.reading import open_directory, read_bounded, sha256_of
 from ensemble.store.release_file import RELEASE_LIMIT_BYTES
-from ensemble.store.usage import Entry, Usage, bundles_of_releases, list_tenants, usage_of
+from ensemble.store.usage import Entry, bundles_of_releases, list_tenants, usage_of
 
 __all__ = [
     "Removed",
@@ -89,7 +89,8 @@ def apply_retention(store: Store, tenant: Tenant, *, keep: int) -> Removed:
         raise ValueError("retention that keeps nothing is deletion")
     if tenant not in list_tenants(Store(store.state, None, store.trust)):
         return Removed((), ())
-    with Act(store, tenant, Deed.RETENTION, f"keep {keep}") as act, removing(store, tenant, what="anything") as usage:
+    with Act(store, tenant, Deed.RETENTION, f"keep {keep}") as act, removing(store, tenant):
+        usage = usage_of(store, what="anything")
         releases = [one for one in _beyond(store, tenant, None, keep) if not usage.why(one)]
         gone = frozenset(one.serial for one in releases)
         named = [bundles_of_releases(store, other, but=gone if other == tenant else frozenset()) for other in list_tenants(store)]
@@ -104,24 +105,20 @@ def apply_retention(store: Store, tenant: Tenant, *, keep: int) -> Removed:
 
 
 @contextmanager
-def removing(store: Store, tenant: Tenant, *, what: str) -> Iterator[Usage]:
-    """Hold what a remover must hold: nobody points to anything meanwhile; and say what is needed.
-
-    Raises:
-        ArtifactInUse: it cannot be told, so `what` is not to be removed.
-    """
+def removing(store: Store, tenant: Tenant) -> Iterator[None]:
+    """Hold what a remover must hold: nobody points to anything meanwhile, and nobody else changes the tenant's things."""
     home = durable.make_directory(store.state, *tenant_parts(tenant))
     with durable.exclusive(store.state, durable.IN_USE), durable.exclusive(home):
-        yield usage_of(store, what=what)
+        yield
 
 
-def refuse_in_use(usage: Usage, entry: Entry) -> None:
-    """Refuse to take away what is needed.
+def refuse_in_use(store: Store, entry: Entry) -> None:
+    """Refuse to take away what is needed. Call it under `removing`.
 
     Raises:
-        ArtifactInUse: it is; and why.
+        ArtifactInUse: it is needed, and why; or that cannot be told now.
     """
-    if why := usage.why(entry):
+    if why := usage_of(store, what=str(entry)).why(entry):
         raise ArtifactInUse(str(entry), why)
 
 
@@ -142,9 +139,9 @@ def refuse_unless_ours(store: Store, entry: Entry) -> None:
 def _delete(store: Store, entry: Entry) -> None:
     with Act(store, entry.tenant, Deed.DELETE, str(entry)) as act:
         refuse_unless_ours(store, entry)  # before the locks: who asks for nothing makes no tenant's directory
-        with removing(store, entry.tenant, what=str(entry)) as usage:
+        with removing(store, entry.tenant):
             refuse_unless_ours(store, entry)
-            refuse_in_use(usage, entry)
+            refuse_in_use(store, entry)
             _take(store, entry, act)
 
 

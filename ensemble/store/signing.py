@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from ensemble.errors import ArtifactCorrupt, ArtifactUntrusted
 
-__all__ = ["Document", "Signer", "Trust", "key_id_of", "signed_for"]
+__all__ = ["Document", "Signer", "Trust", "key_id_of", "signed_by", "signed_for"]
 
 PUBLIC_BYTES = 32
 _LINE = re.compile(rb"ed25519 (?P<key>[0-9a-f]{16}) (?P<signature>[A-Za-z0-9+/]{86}==)\n")
@@ -157,6 +157,12 @@ def signed_for(trust: Trust, signer: Signer, text: bytes, document: Document, *,
         raise ArtifactCorrupt(what, f"is {len(data):,} bytes, allowed are {limit:,}")
     trust.prove(data, document, what=what)
     return data
+
+
+def signed_by(data: bytes) -> str:
+    """Id of the key that a document says it was signed with, "" where it has no signature; prove it before believing it."""
+    line = _LINE.fullmatch(data.partition(b"\n")[2])
+    return line["key"].decode() if line else ""
 
 
 def key_id_of(public: bytes) -> str:

@@ -19,6 +19,7 @@ import pytest
 
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactUntrusted, PointerMoved
 from ensemble.store import canonical
+from ensemble.store.aliases import set_challenger
 from ensemble.store.layout import Store
 from ensemble.store.load import open_bundle
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
@@ -231,13 +232,17 @@ def test_the_manifest_of_another_tenant_is_refused(
         open_bundle(serving, replace(theirs, tenant=acme))
 
 
-DOCUMENTS = {Document.POINTER: "CURRENT", Document.RELEASE: "releases/1.json", Document.MANIFEST: "bundles/anomaly-flow/1/manifest.json"}
+SERVED = {Document.POINTER: "CURRENT", Document.RELEASE: "releases/1.json", Document.MANIFEST: "bundles/anomaly-flow/1/manifest.json"}
+DOCUMENTS = SERVED | {Document.ALIAS: "CHALLENGER"}
 
 
 @pytest.mark.parametrize("signed_as", Document)
 @pytest.mark.parametrize("passed_as", Document)
-def test_a_document_is_not_passed_off_as_another_kind(serving: Store, signed_as: Document, passed_as: Document) -> None:
+def test_a_document_is_not_passed_off_as_another_kind(
+    serving: Store, acme: Tenant, two_releases: tuple[ReleaseRef, ReleaseRef], signer: Signer, signed_as: Document, passed_as: Document
+) -> None:
     """The signature covers the kind: what was signed as a release proves nothing as a pointer, whatever its fields say."""
+    set_challenger(serving, acme, two_releases[1], 0, signer=signer)
     data = (home(serving) / DOCUMENTS[signed_as]).read_bytes()
 
     if signed_as is passed_as:
@@ -274,7 +279,7 @@ def test_a_compromised_key_that_is_taken_out_has_signed_nothing(
 
 def test_a_compromised_key_does_not_unpin_what_was_shipped(serving: Store, acme: Tenant) -> None:
     """Pins are of bytes: they outlive every key, and vouch for nothing but these bytes."""
-    files = [home(serving) / file for file in DOCUMENTS.values()]
+    files = [home(serving) / file for file in SERVED.values()]
     pinned = replace(serving, trust=Trust({}, frozenset(sha256(path.read_bytes()).hexdigest() for path in files)))
 
     assert load(pinned, acme) == {"anomaly-flow": 1.0}

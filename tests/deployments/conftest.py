@@ -20,8 +20,9 @@ from deployments.telemetry import METRICS, Instrument
 from deployments.trust import read_trust_file
 from ensemble.building import LAYERS, ModelBuilder
 from ensemble.candidates import Lineage
+from ensemble.classifying import Classification, classify
 from ensemble.errors import ArtifactMissing
-from ensemble.events import EventBatch, Kind
+from ensemble.events import EventBatch, FlowBatch, Kind
 from ensemble.inprocess import Ensemble
 from ensemble.loading import ReleaseLoader
 from ensemble.slot import LayerSlot
@@ -30,8 +31,13 @@ from ensemble.store.layout import Store
 from ensemble.training.flow_table import FlowTable
 from ensemble.verdicts import LayerScores
 
+from .fake_classifier import FakeClassifier, FakeReleases, classifier_slot
+
 Event = dict[str, Any]
-PATIENT = {"ingress": {"deadline_ms": 30_000}}  # these tests are not about the deadline, and the machine may be busy
+PATIENT = {
+    "ingress": {"deadline_ms": 30_000},
+    "auth": {"mode": "off"},
+}  # these tests are not about the deadline, and the machine may be busy
 
 
 async def _entered(context: AbstractAsyncContextManager[object]) -> None:
@@ -119,31 +125,52 @@ class FakeHandle:
         async def score(batch: EventBatch, release: str, explain: bool) -> LayerScores:  # noqa: FBT001  # as the deployment
             return slot.score(batch, release, explain=explain)
 
+        async def classify_flows(batch: FlowBatch, release: str, model_name: str) -> Classification:
+            return classify(slot, batch, release, model_name)
+
         async def state(wanted: int) -> tuple[SlotState, str]:
             return slot.state(wanted), "cpu"
 
         self.score, self.state, self.test = FakeMethod(score), FakeMethod(state), FakeMethod(test)
+        self.classify = FakeMethod(classify_flows)
+
+
+class Asked:
+    """An ASGI application, asked without a network: one loop for its life, as in a replica."""
+
+    def __init__(self, app: Any) -> None:  # whatever speaks ASGI
+        self.app = app
+        self.loop = asyncio.Runner()
+
+    def __call__(self, method: str, path: str, *, root_path: str = "", **request: Any) -> httpx.Response:
+        return self.loop.run(self.send(method, path, root_path=root_path, **request))
+
+    async def send(self, method: str, path: str, *, root_path: str = "", **request: Any) -> httpx.Response:
+        transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=False, root_path=root_path)
+        async with httpx.AsyncClient(transport=transport, base_url="http://axon") as client:
+            return await client.request(method, path, **request)
+
+    def close(self) -> None:
+        self.loop.close()
 
 
 class Door:
-    """The ingress, asked without a network: one loop for its life, as in a replica."""
+    """The ingress, asked without a network."""
 
     def __init__(self, app: IngressApp) -> None:
         self.ingress = app
         self.app = app.__serve_build_asgi_app__()
-        self._loop = asyncio.Runner()
+        self.ask = Asked(self.app)
+        self._loop = self.ask.loop
         self._is_open = True
         self._lifespan = self.app.router.lifespan_context(self.app)
         self._loop.run(_entered(self._lifespan))  # as a replica does, before its first request
-
-    def ask(self, method: str, path: str, **request: Any) -> httpx.Response:
-        return self._loop.run(self._asked(method, path, **request))
 
     def ask_all(self, bodies: list[Event], path: str = "/v1/score") -> list[httpx.Response]:
         """Every body at once."""
 
         async def gathered() -> list[httpx.Response]:
-            return await asyncio.gather(*(self._asked("POST", path, json=body) for body in bodies))
+            return await asyncio.gather(*(self.ask.send("POST", path, json=body) for body in bodies))
 
         return self._loop.run(gathered())
 
@@ -161,20 +188,17 @@ class Door:
         self._loop.run(_left(self._lifespan))
         self._loop.close()
 
-    async def _asked(self, method: str, path: str, **request: Any) -> httpx.Response:
-        transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://axon") as client:
-            return await client.request(method, path, **request)
-
 
 OpenDoor = Callable[..., Door]
+OpenClassifier = Callable[..., Door]
 
 
 @pytest.fixture(autouse=True)
 def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """AXON_STATE of this test alone: nothing here writes into var/, and what lies there changes no test."""
+    """AXON_STATE of this test alone, and so its keys: nothing here writes into var/, and what lies there changes no test."""
     state = tmp_path / "state"
     monkeypatch.setenv("AXON_STATE", str(state))
+    monkeypatch.delenv("AXON_KEYS", raising=False)
     return state
 
 
@@ -276,6 +300,27 @@ def open_door(slots: Mapping[str, LayerSlot], own_state: Path, meter: RecordingM
 def door(open_door: OpenDoor) -> Door:
     """The ingress with every layer live."""
     return open_door()
+
+
+@pytest.fixture
+def classifier() -> FakeClassifier:
+    return FakeClassifier()
+
+
+@pytest.fixture
+def open_classifier(open_door: OpenDoor, classifier: FakeClassifier) -> OpenClassifier:
+    """`open_classifier(source=..., call=...)`: the ingress with a classifier, loaded unless said otherwise."""
+
+    def make(*, source: FakeReleases | None = None, call: Callable[..., Awaitable[Any]] | None = None, overrides: Any = PATIENT) -> Door:
+        slot = classifier_slot(source or FakeReleases(classifier))
+        handle = FakeHandle(slot)
+        if call is not None:
+            handle.classify = FakeMethod(call)
+        door = open_door(handles={"classifier": handle}, overrides=overrides)
+        slot.find(door.get("/v1/status").json()["release"])  # as the follower asks the layers for it
+        return door
+
+    return make
 
 
 @pytest.fixture(scope="session")

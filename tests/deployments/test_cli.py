@@ -16,7 +16,7 @@ from ray import serve as ray_serve
 from rich.console import Console
 from typer.testing import CliRunner
 
-from deployments import cli
+from deployments import cli, terminal
 from deployments.commands.local import own_store
 from deployments.settings import ROOT
 from ensemble.candidates import Lineage
@@ -43,7 +43,19 @@ VERBS = [
     ["train", "processes"],
     ["train", "posture"],
     ["models"],
+    ["models", "info"],
+    ["models", "versions"],
     ["models", "promote"],
+    ["models", "rollback"],
+    ["models", "challenger"],
+    ["models", "alias"],
+    ["models", "delete"],
+    ["models", "delete-release"],
+    ["models", "retention"],
+    ["models", "export"],
+    ["models", "import"],
+    ["models", "quarantine"],
+    ["models", "audit"],
     ["trust"],
     ["trust", "init"],
     ["trust", "show"],
@@ -54,16 +66,19 @@ VERBS = [
     ["layers", "enable"],
     ["layers", "reset"],
     ["layers", "test"],
+    ["replay"],
     ["retro"],
     ["retro", "findings"],
+    ["replay"],
 ]
 
 
 @pytest.fixture
 def axon(monkeypatch: pytest.MonkeyPatch) -> Axon:
     """`axon("score", "flows.csv", "--local")`, on a wide terminal without colours."""
-    monkeypatch.setattr(cli, "out", Console(width=250))
-    monkeypatch.setattr(cli, "err", Console(width=250, stderr=True))
+    for page in (cli, terminal):
+        monkeypatch.setattr(page, "out", Console(width=250))
+        monkeypatch.setattr(page, "err", Console(width=250, stderr=True))
     monkeypatch.setenv("COLUMNS", "250")
     monkeypatch.setenv("TERM", "dumb")
     runner = CliRunner()
@@ -317,7 +332,7 @@ def test_wrong_settings_are_told_by_their_place(axon: Axon, monkeypatch: pytest.
     """P36."""
     from deployments import settings  # noqa: PLC0415  # patched here only
 
-    monkeypatch.setattr(settings, "_lay_over", lambda below, _above: dict(below) | {"stor": 1})
+    monkeypatch.setattr(settings, "lay_over", lambda below, _above: dict(below) | {"stor": 1})
 
     assert "stor" in refused(axon("models"))
 
@@ -445,10 +460,6 @@ def test_without_keys_nobody_but_this_machine_may_ask(axon: Axon, host: str) -> 
     assert "--auth off is refused" in said
 
 
-def test_keys_are_not_promised_before_they_exist(axon: Axon) -> None:
-    assert "no keys yet" in refused(axon("serve", "--config", ROOT / "serve_config.yaml", "--auth", "on"))
-
-
 def test_a_taken_port_is_named_before_anything_starts(axon: Axon) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -482,7 +493,12 @@ def test_a_file_that_is_no_serve_config_is_refused(axon: Axon, tmp_path: Path, t
 def test_wrong_settings_of_a_config_are_refused_before_ray_starts(axon: Axon, tmp_path: Path) -> None:
     """P36: every mistake in one message, and nothing was started for it."""
     config = written(
-        tmp_path / "c.yaml", ["applications:", "  - args: {ingres: {}, fusion: {min_coverage: 7}}", "http_options: {port: 18999}"]
+        tmp_path / "c.yaml",
+        [
+            "applications:",
+            "  - {name: axon, route_prefix: /, import_path: deployments.app:build, args: {ingres: {}, fusion: {min_coverage: 7}}}",
+            "http_options: {port: 18999}",
+        ],
     )
 
     said = refused(axon("serve", "--config", config))

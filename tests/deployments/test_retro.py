@@ -44,7 +44,8 @@ def process(number: int, line: str = "ls") -> wire.ProcessRequest:
 
 
 def verdict(event: wire.EventRequest, word: str = "benign", coverage: float = 0.4, *, elapsed_ms: float = 0.0) -> wire.Verdict:
-    return wire.Verdict(event.id, 0.5, 0.1, 0.9, word, "low", coverage, coverage < 1.0, "PARTIALLY_OPERATIONAL", [], elapsed_ms)
+    made_by = ("default/1", "0" * 64, "1" * 64, "2026-01-01T08:00:00.000Z")
+    return wire.Verdict(event.id, 0.5, 0.1, 0.9, word, "low", coverage, coverage < 1.0, "PARTIALLY_OPERATIONAL", [], elapsed_ms, *made_by)
 
 
 class Ensemble:

@@ -11,7 +11,7 @@ from click.testing import Result
 from rich.console import Console
 from typer.testing import CliRunner
 
-from deployments import cli, wire
+from deployments import cli
 from ensemble.retro.findings import FINDINGS, Finding, Findings
 from ensemble.retro.segment import Was
 from ensemble.verdicts import VerdictWord
@@ -28,7 +28,7 @@ def shown(*options: str) -> Result:
 
 
 def finding(number: int, word: str = "malicious", event_id: str = "") -> Finding:
-    now = wire.Verdict("", 0.97, 0.9, 0.99, word, "high", 1.0, degraded=False, status="FULLY_OPERATIONAL", layers=[], elapsed_ms=1.0)
+    now = {"id": "", "score": 0.97, "low": 0.9, "high": 0.99, "verdict": word, "severity": "high", "coverage": 1.0, "degraded": False}
     return Finding(
         id=event_id or f"e{number}",
         kind="flow",
@@ -37,7 +37,7 @@ def finding(number: int, word: str = "malicious", event_id: str = "") -> Finding
         at="2026-01-01T08:00:00.000000+00:00",
         found_at="2026-01-01T09:30:00.000000+00:00",
         was=Was(0.0213, VerdictWord.INDETERMINATE, 0.0),
-        verdict=msgspec.Raw(wire.encode(now)),
+        verdict=msgspec.Raw(msgspec.json.encode(now)),
     )
 
 

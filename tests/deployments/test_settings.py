@@ -108,6 +108,21 @@ def test_without_it_the_state_folder_lies_in_the_repository(monkeypatch: pytest.
     assert read_settings().shipped == ROOT / "artifacts"
 
 
+def test_the_keys_lie_in_the_state_folder_unless_a_place_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own_state: Path) -> None:
+    assert read_settings().keys == own_state / "keys.json"
+    assert read_settings({"auth": {"keys": "/etc/axon/keys.json"}}).keys == Path("/etc/axon/keys.json")
+
+    monkeypatch.setenv("AXON_KEYS", str(tmp_path / "mine.json"))
+    assert read_settings({"auth": {"keys": "/etc/axon/keys.json"}}).keys == tmp_path / "mine.json"
+
+
+def test_off_without_quotes_is_the_word_off() -> None:
+    """YAML says false there, and who wrote it meant the word."""
+    assert read_settings(yaml.safe_load("auth: {mode: off}")).auth.mode == "off"
+    assert read_settings({"auth": {"mode": "off"}}).auth.mode == "off"
+    assert read_settings().auth.mode == "keys"
+
+
 def test_all_mistakes_stand_in_one_message() -> None:
     """P36: an unknown key, a wrong type, a number out of range and a misspelt section, all at once."""
     wrong = {
@@ -145,6 +160,10 @@ IMPOSSIBLE = [
     ({"rollout": {"step_s": 60.0}}, "rollout"),
     ({"posture": {"expired_after_days": 0}}, "posture.expired_after_days"),
     ({"store": {"tenant": None}}, "store.tenant"),
+    ({"auth": {"mode": "on"}}, "auth.mode"),
+    ({"auth": {"mode": True}}, "auth.mode"),
+    ({"auth": {"requests_per_s": 0}}, "auth.requests_per_s"),
+    ({"auth": {"burst": 0.5}}, "auth.burst"),
     ({"layers": {"anomaly": {"min_replicas": 0}}}, "layers.anomaly.min_replicas"),
 ]
 
@@ -165,13 +184,14 @@ def test_settings_survive_the_way_to_a_replica() -> None:
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_a_shipped_config_file_is_one_application_on_loopback_with_settings_that_hold(config: Path) -> None:
-    """Serve's own default for config files is 0.0.0.0."""
+def test_a_shipped_config_file_is_both_applications_on_loopback_with_the_same_settings_which_hold(config: Path) -> None:
+    """Serve's own default for config files is 0.0.0.0; and two stores, or two trust lists, would be two services."""
     file = yaml.safe_load(config.read_text())
 
-    (application,) = file["applications"]
-    assert application["import_path"] == "deployments.app:build"
-    assert application["route_prefix"] == "/"
+    application, management = file["applications"]
+    assert [one["import_path"] for one in file["applications"]] == ["deployments.app:build", "deployments.app:build_management"]
+    assert [one["route_prefix"] for one in file["applications"]] == ["/", "/models"]
+    assert application["args"] == management["args"]
     assert file["http_options"]["host"] == "127.0.0.1"
     assert file["http_options"]["request_timeout_s"] * 1000 > read_settings(application["args"]).ingress.deadline_ms
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from deployments.settings import Settings, read_settings
+from deployments.limits import Limit
+from deployments.settings import ROOT, Settings, read_settings
 from deployments.tenancy import Tenancy, read_tenants
 from ensemble.store.names import Tenant
 
@@ -103,3 +104,28 @@ def test_an_empty_file_names_nobody(tmp_path: Path, text: str) -> None:
 
     assert read_tenants(tmp_path / "tenants.yaml").tenants == {}
     assert read_tenants(tmp_path / "none.yaml").tenants == {}
+
+
+def test_a_tenant_may_have_limits_of_its_own_as_the_file_was_looked_at_last(settings: Settings, tmp_path: Path) -> None:
+    """Asked in every request, so it does not look at the disk."""
+    tenancy = Tenancy(settings)
+    (tmp_path / "tenants.yaml").write_text("tenants:\n  acme: {requests_per_s: 50.0}\n  globex: {}\n")
+    assert tenancy.limit(ACME) is None
+
+    tenancy.lineage(ACME)
+
+    assert tenancy.limit(ACME) == Limit(requests_per_s=50.0, burst=None)
+    assert tenancy.limit(Tenant("globex")) == Limit()
+    assert tenancy.limit(Tenant("nobody-knows")) is None
+
+
+@pytest.mark.parametrize("limit", ["requests_per_s: 0", "requests_per_s: .inf", "burst: 0.5", "burst: .nan", "burst: many"])
+def test_a_limit_that_would_admit_nobody_is_refused(tmp_path: Path, limit: str) -> None:
+    (tmp_path / "tenants.yaml").write_text(f"tenants:\n  acme: {{{limit}}}\n")
+
+    with pytest.raises(ValidationError):
+        read_tenants(tmp_path / "tenants.yaml")
+
+
+def test_the_example_of_a_tenants_file_is_one() -> None:
+    assert read_tenants(ROOT / "configs" / "tenants.example.yaml").tenants

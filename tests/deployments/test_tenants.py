@@ -16,8 +16,9 @@ import pytest
 import yaml
 
 from deployments.commands.local import own_store
-from deployments.ingress import IngressApp
+from deployments.keys import Scope, create_key
 from deployments.layers import LayerDeployment
+from deployments.settings import read_settings
 from deployments.tenancy import Tenancy
 from ensemble.events import Kind
 from ensemble.store.codecs import GOLDEN, decode_golden, decode_parts
@@ -40,11 +41,10 @@ Publish = Callable[..., str]
 def world(
     tmp_path: Path, meter: RecordingMeter, own_trust: Path, signer: Signer, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ModelsOnDisk]:
-    """The shipped models; the key of the tests may publish beside them; the header X-Tenant stands for a key."""
+    """The shipped models; the key of the tests may publish beside them."""
     trust = yaml.safe_load(own_trust.read_text())
     trust["keys"] = {signer.key_id: base64.b64encode(signer.public).decode()}
     own_trust.write_text(yaml.safe_dump(trust))
-    monkeypatch.setattr(IngressApp, "_tenant_of", lambda _, scope: dict(scope["headers"]).get(b"x-tenant", b"default").decode())
     monkeypatch.setattr("deployments.views.CHARGE_KEPT_S", 0.0)
     made = ModelsOnDisk(tmp_path / "shipped", meter)
     yield made
@@ -68,14 +68,24 @@ def own_models(world: ModelsOnDisk, signer: Signer) -> Publish:
     return one
 
 
+def started(world: ModelsOnDisk, **overrides: Any) -> Door:
+    """Whoever asks needs a key."""
+    return world.start({"ingress": {"deadline_ms": 30_000}, **overrides})
+
+
 def ask(door: Door, tenant: str, event: Event) -> dict[str, Any]:
-    answer = door.post("/v1/score", event, headers={"X-Tenant": tenant})
+    """What a key of `tenant`, made for this one question, is answered."""
+    _, token = create_key(read_settings().keys, Tenant(tenant), [Scope.SCORE], "", None, NOW.timestamp())
+    ring = door.ingress._keeper._ring
+    assert ring is not None
+    ring.look()
+    answer = door.post("/v1/score", event, headers={"Authorization": f"Bearer {token}"})
     assert answer.status_code == 200
     return answer.json()  # type: ignore[no-any-return]
 
 
 def judged(answer: dict[str, Any]) -> str:
-    return re.sub(r'"(elapsed_ms|version|status)": [^,}]*', "", json.dumps(answer))
+    return re.sub(r'"(elapsed_ms|scored_at|version|status)": [^,}]*', "", json.dumps(answer))
 
 
 def versions(answer: dict[str, Any]) -> dict[str, str]:
@@ -96,7 +106,7 @@ def release_serving(door: Door, tenant: str) -> str:
 
 
 def test_a_tenant_without_models_lives_on_the_generic_ones_and_shares_their_view(world: ModelsOnDisk, flow_events: list[Event]) -> None:
-    door = world.start()
+    door = started(world)
 
     assert judged(ask(door, "acme", flow_events[0])) == judged(ask(door, "default", flow_events[0]))
     assert door._loop.run(door.ingress._views.of("acme")) is door.ingress._views.home
@@ -106,7 +116,7 @@ def test_a_tenants_first_release_is_built_on_its_parents_and_answers_that_tenant
     world: ModelsOnDisk, own_models: Publish, flow_events: list[Event]
 ) -> None:
     """The rest of the ensemble is lent: acme's release is whole from its first model on."""
-    door = world.start()
+    door = started(world)
     before = ask(door, "default", flow_events[0])
 
     name = own_models("acme")
@@ -124,7 +134,7 @@ def test_until_its_models_are_loaded_a_tenant_is_answered_by_its_parents_and_tol
     world: ModelsOnDisk, own_models: Publish, flow_events: list[Event]
 ) -> None:
     own_models("acme")
-    door = world.start()
+    door = started(world)
 
     first = ask(door, "acme", flow_events[0])  # no layer has looked for acme's models yet
 
@@ -134,13 +144,10 @@ def test_until_its_models_are_loaded_a_tenant_is_answered_by_its_parents_and_tol
     assert {layer["status"] for layer in ask(door, "acme", flow_events[0])["layers"]} == {"live"}
 
 
-def test_a_tenant_lives_on_its_groups_models(
-    world: ModelsOnDisk, own_models: Publish, flow_events: list[Event], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_tenant_lives_on_its_groups_models(world: ModelsOnDisk, own_models: Publish, flow_events: list[Event], tmp_path: Path) -> None:
     (tmp_path / "tenants.yaml").write_text("tenants:\n  acme: {group: retail}\n")
-    monkeypatch.setattr("deployments.settings.Settings.tenants", tmp_path / "tenants.yaml")
     name = own_models("retail")
-    door = world.start()
+    door = started(world, store={"tenants": str(tmp_path / "tenants.yaml")})
     settle(world, door, "acme", "globex")
 
     ask(door, "acme", flow_events[0])
@@ -151,7 +158,7 @@ def test_a_tenant_lives_on_its_groups_models(
 
 def test_a_model_that_several_tenants_use_is_in_memory_once(world: ModelsOnDisk, own_models: Publish) -> None:
     own_models("acme")
-    door = world.start()
+    door = started(world)
     settle(world, door, "acme")
 
     behavior = world._layers["behavior"]
@@ -171,7 +178,7 @@ def test_a_tenant_whose_release_is_broken_goes_on_with_its_parents_and_no_one_el
         if torn.is_file() and file in str(torn.relative_to(own_state)):
             torn.chmod(0o644)
             torn.write_bytes(torn.read_bytes()[:-9])
-    door = world.start()
+    door = started(world)
     settle(world, door, "acme")
 
     own, generic = ask(door, "acme", flow_events[0]), ask(door, "default", flow_events[0])
@@ -189,7 +196,7 @@ def test_the_tenant_asked_last_longest_ago_makes_room_and_comes_back(
     """Section 6: at most so many at once, evicted by use."""
     for tenant in ("acme", "globex", "initech"):
         own_models(tenant)
-    door = world.start()
+    door = started(world)
     door.ingress._views._most = 3
     for deployment in world._layers.values():
         deployment.shelf._most = 3
@@ -199,14 +206,14 @@ def test_the_tenant_asked_last_longest_ago_makes_room_and_comes_back(
 
     assert set(door.ingress._views._views) == {"default", "globex", "initech"}
     assert {kept.tenant for kept in world._layers["anomaly"].shelf} == {"default", "globex", "initech"}
-    assert versions(ask(door, "acme", flow_events[0]))["anomaly"] == "1"
+    assert versions(ask(door, "acme", flow_events[0]))["anomaly"] == "2"
     settle(world, door, "acme")
     assert release_serving(door, "acme") == "acme/1"
 
 
 def test_one_tenants_hanging_disk_stalls_no_other(world: ModelsOnDisk, own_models: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
     own_models("acme")
-    door = world.start()
+    door = started(world)
     hangs, goes_on = threading.Event(), threading.Event()
     charge = Tenancy.charge
 
@@ -234,7 +241,7 @@ def test_one_tenants_hanging_disk_stalls_no_other(world: ModelsOnDisk, own_model
 def test_a_second_look_at_an_event_is_by_its_tenants_models(world: ModelsOnDisk, own_models: Publish, flow_events: list[Event]) -> None:
     """P10: what waits in the spool of all tenants goes back to whose it is."""
     own_models("acme")
-    door = world.start()
+    door = started(world)
     settle(world, door, "acme")
     seen: list[str] = []
     for tenant in ("acme", "default"):
@@ -261,7 +268,7 @@ def test_a_second_look_at_an_event_is_by_its_tenants_models(world: ModelsOnDisk,
 
 def test_loading_a_tenant_says_how_it_stands(world: ModelsOnDisk, own_models: Publish, own_state: Path) -> None:
     """S4-13, C-26: a load activates in the serving replicas, and says what came of it."""
-    world.start()
+    started(world)
     layer: LayerDeployment = world._layers["anomaly"]
     own_models("acme")
 

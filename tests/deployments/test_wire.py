@@ -445,11 +445,11 @@ def test_answers_stand_in_order_with_every_layer_and_bounds(ensemble: Ensemble, 
     events = [wire.parse_event(json.dumps(event).encode()) for event in flow_events[:9]]
     batch, _, _ = wire.to_batch(Kind.FLOW, events)
 
-    answers = wire.answers(batch, ensemble.judge(batch, explain=True), explain=True, elapsed_ms=1.5)
+    answers = wire.answers(batch, ensemble.judge(batch, explain=True), explain=True, elapsed_ms=1.5, scored_at=0.0)
 
     assert [answer.id for answer in answers] == [event["id"] for event in flow_events[:9]]
     for answer in answers:
-        assert [layer.layer for layer in answer.layers] == ["anomaly", "behavior", "resilience"]
+        assert [layer.layer for layer in answer.layers] == ["anomaly", "behavior", "classifier", "resilience"]
         assert 0.0 <= answer.low <= answer.score <= answer.high <= 1.0
         assert answer.explanation
     assert json.loads(wire.encode(answers[0]))["elapsed_ms"] == 1.5
@@ -458,6 +458,6 @@ def test_answers_stand_in_order_with_every_layer_and_bounds(ensemble: Ensemble, 
 def test_an_explanation_is_absent_unless_it_was_asked_for(ensemble: Ensemble, flow_events: list[dict[str, Any]]) -> None:
     batch, _, _ = wire.to_batch(Kind.FLOW, [wire.parse_event(json.dumps(flow_events[0]).encode())])
 
-    answer = wire.answers(batch, ensemble.judge(batch), explain=False, elapsed_ms=0.0)[0]
+    answer = wire.answers(batch, ensemble.judge(batch), explain=False, elapsed_ms=0.0, scored_at=0.0)[0]
 
     assert "explanation" not in json.loads(wire.encode(answer))

@@ -146,6 +146,18 @@ def test_without_a_duration_the_rates_are_0_and_the_flow_is_flagged() -> None:
     assert admitted.flags == {1: ("rates_undefined",), 2: ("rates_undefined",)}
 
 
+@given(arrays(np.float64, (4, 78), elements=st.floats(0, 1e15) | st.sampled_from([0.0, 1e-50, 119_999_999.0, 1e300])))
+def test_what_passed_the_door_passes_it_again_unchanged(values: np.ndarray) -> None:
+    """The terminal sends on what it read itself; a long flow is the same flow then, to the last bit of its rates."""
+    once = admit(values)
+
+    again = admit(once.features.astype(np.float64))
+
+    assert not again.refused
+    assert again.features.tobytes() == once.features.tobytes()
+    assert again.flags == once.flags
+
+
 def test_a_flag_moves_with_its_flow_when_an_earlier_one_is_refused() -> None:
     """Flags are numbered by admitted row, refusals by the place in what came."""
     admitted = admit([a_flow(f20=np.nan), a_flow(), a_flow(f1=0.0)])

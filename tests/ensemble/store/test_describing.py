@@ -146,6 +146,19 @@ def test_of_a_model_in_a_release_the_champion_is_what_serves(
     assert resolve_bundle(store, acme, MODEL, Alias.CHALLENGER) == refs[1]
 
 
+def test_a_bundle_that_is_lent_is_its_owners_and_nobody_elses(
+    store: Store, acme: Tenant, publish: Publish, release_of: Callable[..., ReleaseRef], signer: Signer
+) -> None:
+    """P10: the release of acme names a bundle of banks; the champion of acme's own model of that name is acme's."""
+    own, lent = publish(store), publish(store, tenant="banks")
+    promote(store, acme, release_of(store, lent, lenders=frozenset({lent.tenant})), 0, signer=signer)
+
+    assert resolve_bundle(store, acme, MODEL) == own
+    with pytest.raises(ArtifactMissing):
+        resolve_bundle(store, acme, MODEL, Alias.CHAMPION)
+    assert [info.tenant_id for info in list_models(store, acme)] == ["acme"]
+
+
 @pytest.mark.parametrize("which", [9, Alias.CHAMPION, Alias.CHALLENGER])
 def test_what_is_not_there_is_not_described(store: Store, acme: Tenant, publish: Publish, which: int | Alias) -> None:
     publish(store)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible, ArtifactUntrusted, VersionExists
+from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible, ArtifactUntrusted, QuotaExceeded, VersionExists
 from ensemble.layers.model import Parts
 from ensemble.store import durable
 from ensemble.store import publish as publishing
@@ -25,6 +25,8 @@ from ensemble.store.listing import list_bundles
 from ensemble.store.load import open_bundle
 from ensemble.store.names import BundleRef
 from ensemble.store.publish import sweep_staging
+from ensemble.store.quota import Quota
+from ensemble.store.removing import delete_bundle
 
 
 def leftovers(store: Store) -> list[Path]:
@@ -269,3 +271,56 @@ def test_a_bundle_that_could_not_be_read_back_is_not_published(
         publish(store)
 
     assert not store.state.exists()
+
+
+def test_a_tenant_publishes_as_many_versions_and_models_as_it_may(
+    store: Store, publish: Callable[..., BundleRef], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I13: refused before the payload is written; another tenant is not touched by it."""
+    quota = Quota(versions_per_model=2, models_per_tenant=2)
+    for model in ("a", "a", "b", "b"):
+        publish(store, model=model, quota=quota)
+    before = everything(store.state)
+    monkeypatch.setattr(durable, "write_new", lambda *_, **__: pytest.fail("it was written"))
+
+    with pytest.raises(QuotaExceeded, match="versions of a"):
+        publish(store, model="a", quota=quota)
+    with pytest.raises(QuotaExceeded, match="models of tenant acme"):
+        publish(store, model="c", quota=quota)
+
+    monkeypatch.undo()
+    assert everything(store.state) == before
+    assert leftovers(store) == []
+    assert publish(store, model="c", tenant="other", quota=quota).version == 1
+
+
+def test_what_was_deleted_or_shipped_takes_no_room(two_roots: Store, publish: Callable[..., BundleRef]) -> None:
+    shipped = Store(two_roots.shipped, None, two_roots.trust)
+    publish(shipped, model="a")
+    quota = Quota(versions_per_model=1, models_per_tenant=1)
+    first = publish(two_roots, model="b", quota=quota)
+
+    delete_bundle(two_roots, first.tenant, first.model, first.version)
+
+    assert publish(two_roots, model="a", quota=quota).version == 2
+
+
+def test_publishers_at_once_do_not_publish_beyond_the_quota(store: Store, publish: Callable[..., BundleRef]) -> None:
+    start = threading.Barrier(6)
+
+    def one(value: float) -> bool:
+        start.wait()
+        try:
+            publish(store, value, quota=Quota(3, 1))
+        except QuotaExceeded:
+            return False
+        return True
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sum(pool.map(one, range(6))) == 3
+
+
+@pytest.mark.parametrize("counts", [(0, 1), (1, 0), (-1, 1)])
+def test_a_quota_of_nothing_is_a_mistake(counts: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="nobody publish"):
+        Quota(*counts)

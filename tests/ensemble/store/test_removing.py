@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactInUse, ArtifactMissing
+from ensemble.store import release as releasing
 from ensemble.store.aliases import Alias, set_challenger, set_model_alias
 from ensemble.store.layout import Store
 from ensemble.store.listing import list_bundles, list_releases
@@ -69,7 +72,7 @@ def test_a_broken_tombstone_stops_the_publisher_before_a_number_is_used_twice(st
 
 @pytest.mark.parametrize("role", ["serves", "before", "challenger", "champion of its model", "lent to another tenant"])
 def test_what_is_needed_is_not_deleted(
-    store: Store, acme: Tenant, publish: Publish, release_of: Callable[..., ReleaseRef], signer: Signer, now: object, role: str
+    store: Store, acme: Tenant, publish: Publish, release_of: Callable[..., ReleaseRef], signer: Signer, now: datetime, role: str
 ) -> None:
     """F22: the live version is not deletable (409); neither is what one could fall back to or is trying."""
     ref = publish(store)
@@ -88,7 +91,7 @@ def test_what_is_needed_is_not_deleted(
             set_model_alias(store, acme, MODEL, Alias.CHAMPION, ref, 0, signer=signer)
         case "lent to another tenant":
             theirs = Tenant("banks")
-            lent = publish_release(store, theirs, [ref], {}, notes="", now=now, signer=signer, lenders=frozenset({acme}))  # type: ignore[arg-type]
+            lent = publish_release(store, theirs, [ref], {}, notes="", now=now, signer=signer, lenders=frozenset({acme}))
             promote(store, theirs, lent, 0, signer=signer)
 
     with pytest.raises(ArtifactInUse) as refusal:
@@ -246,6 +249,35 @@ def test_deleting_beside_promoting_never_takes_what_serves(
         if outcomes[0] == "done":
             for bundle in read_release(store, acme, read_pointer(store, acme)).bundles.values():
                 open_bundle(store, bundle)
+
+
+def test_what_another_tenant_is_just_pointing_to_is_not_deleted_beside_it(
+    store: Store, acme: Tenant, publish: Publish, signer: Signer, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F22 over two tenants, whose own locks do not see each other: between the proof and the pointer nothing goes."""
+    banks, ref = Tenant("banks"), publish(store)
+    lent = publish_release(store, banks, [ref], {}, notes="", now=now, signer=signer, lenders=frozenset({acme}))
+    refusals: list[type[BaseException]] = []
+
+    def delete() -> None:
+        try:
+            delete_bundle(store, acme, MODEL, 1)
+        except ArtifactError as refusal:
+            refusals.append(type(refusal))
+
+    deleter, prove = threading.Thread(target=delete), releasing.prove_release
+
+    def proven(*args: object) -> None:
+        prove(*args)  # type: ignore[arg-type]
+        deleter.start()
+        deleter.join(timeout=0.3)  # long enough to delete, if it may
+
+    monkeypatch.setattr(releasing, "prove_release", proven)
+    promote(store, banks, lent, 0, signer=signer)
+    deleter.join()
+
+    assert refusals == [ArtifactInUse]
+    assert open_bundle(store, ref)
 
 
 def test_a_full_disk_deletes_nothing(store: Store, acme: Tenant, publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:

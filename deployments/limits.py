@@ -1,0 +1,109 @@
+"""Rate limits: a tenant that floods waits, and the others do not notice (P21).
+
+A token bucket a tenant, in each ingress replica for itself: nothing is asked of another process in a request. So a tenant gets its
+rate once in every ingress replica, and a limit protects the replica, not a bill.
+Source: Turner, "New directions in communications", IEEE Communications 24(10), 1986: the leaky bucket as a meter, seen from below.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ensemble.store.names import Tenant
+
+__all__ = ["Limit", "TokenBuckets"]
+
+SPREAD = 0.5  # share by which a wait is stretched at most, so that those who were refused together do not come back together
+ROUNDING = 1e-6  # of a request: who waited as long as was said is not refused for the last bit of a float
+FEW = 1024  # buckets that are kept without a thought: a hundred kilobytes
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What one tenant may ask; None for what everybody may."""
+
+    requests_per_s: float | None = None
+    burst: float | None = None
+
+
+def _nothing_of_its_own(_: Tenant) -> Limit | None:
+    return None
+
+
+class TokenBuckets:
+    """What each tenant may still ask now. Not for threads: one event loop asks.
+
+    Args:
+        requests_per_s: by which a bucket fills, > 0.
+        burst: what a bucket holds at most, >= 1: what a tenant that was quiet may ask at once.
+        of: a tenant's own limit, or None; asked in every request, so it must touch no disk. A change holds from the next request on.
+        clock: a monotonic one, seconds.
+        jitter: random numbers in [0, 1).
+    """
+
+    def __init__(
+        self,
+        requests_per_s: float,
+        burst: float,
+        *,
+        of: Callable[[Tenant], Limit | None] = _nothing_of_its_own,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        if not (requests_per_s > 0 and burst >= 1):
+            raise ValueError("a bucket that does not fill, or holds less than one request, admits nobody")
+        self._requests_per_s, self._burst, self._of, self._clock, self._jitter = requests_per_s, burst, of, clock, jitter
+        self._buckets: dict[Tenant, tuple[float, float]] = {}  # tenant -> level, and when it was that; who is not here has a full one
+        self._sweep_above = FEW
+
+    def take(self, tenant: Tenant, cost: float = 1) -> float:
+        """Admit a request that costs so much, or say how long to wait.
+
+        A request is admitted when the bucket holds its cost. One that costs more than a whole burst would never be, and a batch must
+        be possible at all: it is admitted once the bucket is full, and leaves it in debt, down to minus `burst`. The debt is paid by
+        waiting, so the rate holds for costs of up to twice the burst; what is above that is forgiven. Who is refused pays nothing.
+
+        Args:
+            tenant: who asks.
+            cost: in requests, > 0.
+
+        Returns:
+            0.0 when admitted; else whole seconds, at least 1, after which it would be if nothing else is asked until then, with up to
+            half of it more by chance.
+        """
+        if not cost > 0:
+            raise ValueError(f"a request costs something, not {cost!r}")
+        rate, burst = self._limit_of(tenant)
+        now = self._clock()
+        level = self._level(tenant, now, rate, burst)
+        needed = min(cost, burst)
+        if level >= needed - ROUNDING:
+            self._buckets[tenant] = max(level - cost, -burst), now
+            self._sweep(now)
+            return 0.0
+        return float(max(1, math.ceil((needed - level) / rate * (1.0 + SPREAD * self._jitter()))))
+
+    def _limit_of(self, tenant: Tenant) -> tuple[float, float]:
+        own = self._of(tenant)
+        if own is None:
+            return self._requests_per_s, self._burst
+        return self._requests_per_s if own.requests_per_s is None else own.requests_per_s, self._burst if own.burst is None else own.burst
+
+    def _level(self, tenant: Tenant, now: float, rate: float, burst: float) -> float:
+        level, at = self._buckets.get(tenant, (burst, now))
+        return min(burst, level + (now - at) * rate)
+
+    def _sweep(self, now: float) -> None:
+        """Forget the buckets that are full by now, whenever there are twice as many as were left the last time."""
+        if len(self._buckets) <= self._sweep_above:
+            return
+        self._buckets = {tenant: kept for tenant, kept in self._buckets.items() if not self._is_full(tenant, now)}
+        self._sweep_above = max(FEW, 2 * len(self._buckets))
+
+    def _is_full(self, tenant: Tenant, now: float) -> bool:
+        rate, burst = self._limit_of(tenant)
+        return self._level(tenant, now, rate, burst) >= burst

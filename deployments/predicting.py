@@ -1,0 +1,204 @@
+"""Predictions: which attack family does a flow look like, by the model that the caller names? The API of the CICIDS2017 service.
+
+The classifier is a layer as the others: asked under its guard and the same deadline, for the release that serves the caller. But no
+other layer can answer in its place, so where it does not, the answer is an error that says whether to ask again. Requests that
+arrive together leave as one call, as events do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from deployments import wire
+from deployments.auth import Gate, ScopedRoute, caller_of
+from deployments.batching import MicroBatcher
+from deployments.edge import JSON, request_id_of, sentence_of
+from deployments.keys import Scope
+from deployments.predictions import Features, Prediction, PredictionBatch, parse_flow, parse_flows
+from deployments.settings import IngressSettings
+from deployments.shortcut import read_json
+from deployments.telemetry import Meter
+from deployments.views import View
+from ensemble.classifying import KNOWN_MODELS, Classification
+from ensemble.errors import EnsembleError, EventError, LayerCrashed, ModelNotLoaded, UnknownModel
+from ensemble.events import FlowBatch, Kind
+
+__all__ = ["CLASSIFIER", "ClassifyCall", "PredictRoutes", "Predictor"]
+
+CLASSIFIER = "classifier"
+ClassifyCall = Callable[[FlowBatch, str, str], Awaitable[Classification]]
+Answer = Prediction | EnsembleError
+Waiting = tuple[Features, float]  # a flow, and when it came (monotonic seconds)
+
+
+class Predictor:
+    """Asks the classifier about flows.
+
+    Args:
+        call: the classifier's call; None where the service runs without that layer.
+        settings: of batches.
+        meter: where it is counted.
+        now: seconds since 1970.
+    """
+
+    def __init__(self, call: ClassifyCall | None, settings: IngressSettings, meter: Meter, *, now: Callable[[], float] = time.time) -> None:
+        self._call, self._settings, self._meter, self._now = call, settings, meter, now
+        self._batchers: WeakKeyDictionary[View, dict[str, MicroBatcher[Waiting, Answer]]] = WeakKeyDictionary()  # views come and go
+
+    async def predict(self, view: View, flow: Features, model: str, *, since: float) -> Prediction:
+        """What a model makes of one flow, from the batch it travelled in.
+
+        Args:
+            view: of the tenant who asks.
+            flow: as it was parsed.
+            model: its name.
+            since: when the flow came (monotonic seconds).
+
+        Raises:
+            EventError: the flow does not pass the door, or there is no such model here.
+            LayerError: the classifier does not answer.
+        """
+        _check_known(model)
+        batchers = self._batchers.setdefault(view, {})
+        if model not in batchers:
+            size, in_flight = self._settings.events_per_flush, self._settings.flushes_in_flight
+            batchers[model] = MicroBatcher(self._flush(view, model), batch_size=size, in_flight=in_flight)
+        answer = await batchers[model].submit((flow, since))
+        if isinstance(answer, EnsembleError):
+            raise answer
+        return answer
+
+    async def predict_all(self, view: View, flows: Sequence[Features], model: str, *, since: float) -> list[Answer]:
+        """Likewise for several flows, in order; a bad one gets its error in its own place.
+
+        Raises:
+            EventError: there is no such model here.
+            LayerError: the classifier does not answer.
+        """
+        _check_known(model)
+        batch, places, refused = wire.to_batch(Kind.FLOW, [wire.FlowRequest(features=flow) for flow in flows])
+        answers: list[Any] = [refused.get(place) for place in range(len(flows))]
+        if places:
+            view.answering += 1  # second looks wait meanwhile
+            try:
+                predicted = await self._ask(view, batch, model, since)
+            finally:
+                view.answering -= 1
+            for place, answer in zip(places, predicted, strict=True):
+                answers[place] = answer
+        return answers
+
+    def _flush(self, view: View, model: str) -> Callable[[Sequence[Waiting]], Awaitable[Sequence[Answer]]]:
+        async def predict(waiting: Sequence[Waiting]) -> Sequence[Answer]:
+            return await self.predict_all(view, [flow for flow, _ in waiting], model, since=waiting[0][1])
+
+        return predict
+
+    async def _ask(self, view: View, batch: Any, model: str, since: float) -> list[Answer]:  # noqa: ANN401  # a FlowBatch; wire does not say so
+        call, release = self._call, view.fan_out.release.name
+        if call is None:
+            raise ModelNotLoaded(model, "this service runs without the classifier")
+
+        async def question() -> Classification:
+            said = await call(batch, release, model)
+            if not said.answers(release, len(batch)):
+                raise LayerCrashed(CLASSIFIER)  # an answer to another question
+            return said
+
+        began = time.monotonic()
+        said = await view.fan_out.asked.ask_one(CLASSIFIER, question, since=since)
+        took_s = time.monotonic() - began
+        if said.absence is not None:
+            raise said.absence
+        self._meter.count("predictions_total", len(batch) - len(said.abstained), model=model)
+        self._meter.observe("inference_latency_seconds", took_s, model=model)
+        return _predictions(said, model, took_s=took_s, at=self._now())
+
+
+class PredictRoutes:
+    """The routes.
+
+    Args:
+        predictor: who answers.
+        view_of: the view of a tenant.
+        gate: charges a batch for its flows.
+        settings: limits.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        view_of: Callable[[str], Awaitable[View]],
+        gate: Gate,
+        settings: IngressSettings,
+    ) -> None:
+        self._predictor, self._view_of, self._gate, self._settings = predictor, view_of, gate, settings
+
+    def routes(self) -> list[ScopedRoute]:
+        """All of them."""
+        return [
+            ScopedRoute("/predict", self._predict, needs=Scope.SCORE, methods=["POST"]),
+            ScopedRoute("/predict/batch", self._predict_batch, needs=Scope.SCORE, methods=["POST"]),
+        ]
+
+    async def _predict(self, request: Request) -> Response:
+        since = time.monotonic()
+        flow, model = parse_flow(await self._body(request))
+        view = await self._view_of(caller_of(request.scope).tenant)
+        return _answered(request, await self._predictor.predict(view, flow, model, since=since))
+
+    async def _predict_batch(self, request: Request) -> Response:
+        since = time.monotonic()
+        parsed, model = parse_flows(await self._body(request), limit=self._settings.max_events)
+        caller = caller_of(request.scope)
+        self._gate.charge(caller, len(parsed))
+        view = await self._view_of(caller.tenant)
+        flows = [flow for flow in parsed if not isinstance(flow, EventError)]
+        answers = iter(await self._predictor.predict_all(view, flows, model, since=since))
+        in_order = [flow if isinstance(flow, EventError) else next(answers) for flow in parsed]
+        return _answered(request, PredictionBatch([_row_error(one) if isinstance(one, EnsembleError) else one for one in in_order]))
+
+    async def _body(self, request: Request) -> bytes:
+        return await read_json(request.scope["headers"], request.receive, self._settings.max_body_bytes)
+
+
+def _check_known(model: str) -> None:
+    if model not in KNOWN_MODELS:
+        raise UnknownModel(", ".join(KNOWN_MODELS))
+
+
+def _predictions(said: Classification, model: str, *, took_s: float, at: float) -> list[Answer]:
+    """One answer a row: the likeliest label, of several the first."""
+    best = said.probabilities.argmax(axis=1).tolist()
+    took_ms = round(took_s * 1000.0, 3)
+    timestamp = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return [
+        LayerCrashed(CLASSIFIER)
+        if row in said.abstained
+        else Prediction(
+            prediction=said.labels[label],
+            confidence=chances[label],
+            probabilities=dict(zip(said.labels, chances, strict=True)),
+            model_name=model,
+            model_version=said.version,
+            inference_time_ms=took_ms,
+            timestamp=timestamp,
+        )
+        for row, (label, chances) in enumerate(zip(best, said.probabilities.tolist(), strict=True))
+    ]
+
+
+def _answered(request: Request, body: Prediction | PredictionBatch) -> Response:
+    return Response(wire.encode(body), media_type=JSON, headers={"X-Request-ID": request_id_of(request)})
+
+
+def _row_error(error: EnsembleError) -> wire.ErrorAnswer:
+    field = error.field if isinstance(error, EventError) else ""
+    return wire.ErrorAnswer(wire.ErrorBody(error.code, sentence_of(error), field))

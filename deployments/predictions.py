@@ -1,0 +1,142 @@
+"""Predictions on the wire: flows and the name of a model in, a label with its probabilities out; parsed as strictly as events are.
+
+A flow is the same 78 features as everywhere, and passes the same door. A name given twice in one object is refused: of two
+readers of one body, each could believe another one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from deployments import wire
+from deployments.refusals import check_values, pairs_in
+from ensemble.errors import EventError, MalformedJson
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "Features",
+    "FlowToPredict",
+    "PredictBatchRequest",
+    "PredictRequest",
+    "Prediction",
+    "PredictionBatch",
+    "parse_flow",
+    "parse_flows",
+]
+
+DEFAULT_MODEL = "random_forest"  # the one that also has a say in the verdict
+Features = list[float | None] | dict[str, float | None]
+
+
+class PredictRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """A network flow, and which model is asked: `random_forest` where none is named."""
+
+    features: list[float | None] | dict[str, float | None]
+    model_name: wire.Name | UnsetType = UNSET
+
+
+class FlowToPredict(Struct, forbid_unknown_fields=True, frozen=True):
+    """A network flow of a batch."""
+
+    features: list[float | None] | dict[str, float | None]
+
+
+class PredictBatchRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """Several flows, and which model is asked of all of them: `random_forest` where none is named."""
+
+    flows: list[FlowToPredict]
+    model_name: wire.Name | UnsetType = UNSET
+
+
+class _RawBatch(Struct, forbid_unknown_fields=True):
+    flows: list[msgspec.Raw]
+    model_name: wire.Name | UnsetType = UNSET
+
+
+class Prediction(Struct):
+    """What one model makes of one flow."""
+
+    prediction: str
+    confidence: float
+    probabilities: dict[str, float]
+    model_name: str
+    model_version: str
+    inference_time_ms: float
+    timestamp: str
+
+
+class PredictionBatch(Struct):
+    """The predictions in the order of the flows."""
+
+    predictions: list[Any]  # Prediction or ErrorAnswer: msgspec keeps untagged unions out of types, so the contract names them
+
+
+_decode_one = msgspec.json.Decoder(PredictRequest).decode
+_decode_flow = msgspec.json.Decoder(FlowToPredict).decode
+_decode_batch = msgspec.json.Decoder(PredictBatchRequest).decode
+_decode_raw = msgspec.json.Decoder(_RawBatch).decode
+_TWICE = "the body is not JSON that two readers agree on: a name is given twice in one object"
+
+
+def parse_flow(body: bytes) -> tuple[Features, str]:
+    """The features of one flow, and the model that is asked.
+
+    Raises:
+        MalformedJson: not JSON, or a name is given twice.
+        MalformedEvent: JSON, but no flow; `field` says where.
+    """
+    check_values(body, 1)
+    request: PredictRequest = wire.decoded(_decode_one, body)
+    if pairs_in(body) != (request.model_name is not UNSET) + _pairs_of(request.features):
+        raise MalformedJson(_TWICE)
+    return request.features, _model_of(request.model_name)
+
+
+def parse_flows(body: bytes, *, limit: int) -> tuple[list[Features | EventError], str]:
+    """The features of each flow of a batch, in order, or what is wrong with it; and the model that is asked.
+
+    Raises:
+        MalformedJson: not JSON, or a name of the batch itself is given twice.
+        MalformedEvent: no list of flows.
+        TooManyEvents: more than `limit`.
+    """
+    check_values(body, limit)
+    try:
+        batch: PredictBatchRequest = _decode_batch(body)  # the common case: all are well
+        is_well = pairs_in(body) == _pairs_around(batch.model_name) + sum(_pairs_of(flow.features) for flow in batch.flows)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        is_well = False
+    if is_well:
+        wire.check_count(len(batch.flows), limit, "flows")
+        return [flow.features for flow in batch.flows], _model_of(batch.model_name)
+    raw: _RawBatch = wire.decoded(_decode_raw, body)
+    flows = [bytes(flow) for flow in raw.flows]
+    if pairs_in(body) != _pairs_around(raw.model_name) + sum(map(pairs_in, flows)):
+        raise MalformedJson(_TWICE)
+    wire.check_count(len(flows), limit, "flows")
+    return [_flow_or_error(flow) for flow in flows], _model_of(raw.model_name)
+
+
+def _flow_or_error(body: bytes) -> Features | EventError:
+    try:
+        flow: FlowToPredict = wire.decoded(_decode_flow, body)
+    except EventError as error:
+        return error
+    return flow.features if pairs_in(body) == _pairs_of(flow.features) else MalformedJson(_TWICE)
+
+
+def _model_of(model_name: str | UnsetType) -> str:
+    return DEFAULT_MODEL if isinstance(model_name, UnsetType) else model_name
+
+
+def _pairs_around(model_name: str | UnsetType) -> int:
+    """Names of a batch itself: `flows`, and `model_name` where it is given."""
+    return 1 + (model_name is not UNSET)
+
+
+def _pairs_of(features: Features) -> int:
+    """Names of a flow: `features`, and each feature that is given by name."""
+    return 1 + (len(features) if isinstance(features, dict) else 0)

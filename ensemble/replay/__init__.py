@@ -1,0 +1,1 @@
+"""A verdict made once more: the same event, release, layers and day, and what comes out otherwise (N-09)."""

@@ -1,0 +1,210 @@
+"""A bundle, or a release with all its bundles, as one file, and back.
+
+An export holds what lies in the store, signatures and all. An import believes none of it before it is proven as everything else
+is: signed by a key, or pinned by a digest, that is trusted here; sizes are taken from the proven manifest before anything is
+decompressed, and nothing is decoded before its digest fits. What is imported becomes the importing tenant's own: its next version,
+signed by the importer, and it remembers where it came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from ensemble.errors import ArtifactCorrupt, ArtifactError
+from ensemble.store.audit import Act, Deed
+from ensemble.store.codecs import GOLDEN, decode_golden, decode_parts
+from ensemble.store.layout import MANIFEST, Store
+from ensemble.store.load import ProvenBundle, open_bundle
+from ensemble.store.manifest import MANIFEST_LIMIT_BYTES, FileEntry, Manifest, parse_manifest
+from ensemble.store.names import BundleRef, ReleaseRef, Tenant
+from ensemble.store.packing import Unpacker, pack
+from ensemble.store.publish import publish_files
+from ensemble.store.quota import Quota
+from ensemble.store.reading import sha256_of
+from ensemble.store.release import publish_release
+from ensemble.store.release_file import RELEASE_LIMIT_BYTES, Release, parse_any_release, read_release, read_release_bytes
+from ensemble.store.signing import Document, Signer, Trust, signed_by
+
+__all__ = ["ARCHIVE_LIMIT_BYTES", "Imported", "export_bundle", "export_release", "import_archive"]
+
+ARCHIVE_LIMIT_BYTES = 1 << 30  # of all files in one, unpacked: as much as one file of a bundle may have
+_RELEASE = "release.json"
+_WHAT = "the archive"
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What came out of an archive.
+
+    Attributes:
+        bundles: now the importing tenant's own, by model.
+        release: that names them, None where the archive held one bundle alone.
+        origin: tenant and release or bundle that it was, e.g. `banks: anomaly-flow/3`.
+    """
+
+    bundles: tuple[BundleRef, ...]
+    release: ReleaseRef | None
+    origin: str
+
+
+def export_bundle(store: Store, ref: BundleRef) -> bytes:
+    """The bundle `ref` as one file; the same bundle gives the same bytes.
+
+    Raises:
+        ArtifactError: it does not open.
+    """
+    return pack(_files_of(open_bundle(store, ref)))
+
+
+def export_release(store: Store, tenant: Tenant, which: ReleaseRef) -> bytes:
+    """A release and every bundle that it names, those of lenders too, as one file.
+
+    Raises:
+        ArtifactError: it, or a bundle of it, does not open.
+    """
+    release = read_release(store, tenant, which)
+    bundles = [open_bundle(store, ref) for _, ref in sorted(release.bundles.items())]
+    return pack([(_RELEASE, _signed_release(store, tenant, which)), *(file for bundle in bundles for file in _files_of(bundle))])
+
+
+def import_archive(
+    store: Store,
+    tenant: Tenant,
+    data: bytes,
+    *,
+    now: datetime,
+    signer: Signer,
+    quota: Quota | None,
+    limit_bytes: int = ARCHIVE_LIMIT_BYTES,
+) -> Imported:
+    """Publish what an archive holds, as the next versions of `tenant`; nothing is promoted.
+
+    All of the archive is proven before the first bundle of it is published. Who dies in between leaves bundles that no release
+    names, which retention takes.
+
+    Args:
+        store: its `state` is written, its trust decides.
+        tenant: whose it becomes.
+        data: the file; who calls bounds its length.
+        now: when, with its time zone.
+        signer: signs what is published; its key must be one that the store trusts.
+        quota: how many bundles there may be; None does not count.
+        limit_bytes: of all files together, unpacked.
+
+    Raises:
+        ArtifactUntrusted: nobody we trust vouches for what it holds.
+        ArtifactCorrupt: it is not what an export writes, or holds more than `limit_bytes`.
+        ArtifactIncompatible: made by an Axon of another format.
+        QuotaExceeded: there are as many as may be; the bundles that still fitted are published.
+        OSError: the disk is full or failing; likewise.
+    """
+    with Act(store, tenant, Deed.IMPORT, _WHAT, sha256_of(data)) as act:
+        release, bundles = _unpacked(data, store.trust, limit_bytes)
+        for bundle in bundles:  # what could not be read back is not published; it is proven by now
+            decode_parts(bundle.files)
+            decode_golden(bundle.files[GOLDEN])
+        origin = f"{release.tenant}: release {release.serial}" if release else f"{bundles[0].ref.tenant}: {bundles[0].ref}"
+        act.begin(what=f"from {origin}")
+        refs = tuple(
+            publish_files(
+                store,
+                tenant,
+                bundle.ref.model,
+                bundle.files,
+                libraries=bundle.manifest.libraries,
+                feature_schema=bundle.manifest.feature_schema,
+                training=_with_origin(bundle),
+                now=now,
+                signer=signer,
+                quota=quota,
+            )
+            for bundle in bundles
+        )
+        if release is None:
+            return Imported(refs, None, origin)
+        notes = f"imported from {origin}" + (f"; {release.notes}" if release.notes else "")
+        return Imported(refs, publish_release(store, tenant, refs, release.fusion, notes=notes, now=now, signer=signer), origin)
+
+
+def _unpacked(data: bytes, trust: Trust, limit_bytes: int) -> tuple[Release | None, list[ProvenBundle]]:
+    """All that the archive holds, each document proven before it is parsed, each file before it is decoded."""
+    packed = Unpacker(data, what=_WHAT)
+    name, document = packed.first(limit=max(RELEASE_LIMIT_BYTES, MANIFEST_LIMIT_BYTES))
+    room = _Room(limit_bytes)
+    if name != _RELEASE:
+        bundles = [_bundle(packed, name, document, trust, room)]
+        packed.end()
+        return None, bundles
+    release = parse_any_release(trust.prove(document, Document.RELEASE, what=_RELEASE), what=_RELEASE)
+    bundles = []
+    for model, ref in sorted(release.bundles.items()):
+        name, document = packed.first(limit=MANIFEST_LIMIT_BYTES)
+        bundle = _bundle(packed, name, document, trust, room)
+        if bundle.ref != ref:
+            raise ArtifactCorrupt(f"{model}/{MANIFEST}", "is not the one that the release names")
+        bundles.append(bundle)
+    packed.end()
+    return release, bundles
+
+
+class _Room:
+    """How many bytes may still be unpacked."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = self._left_bytes = limit_bytes
+
+    def take(self, size_bytes: int) -> None:
+        self._left_bytes -= size_bytes
+        if self._left_bytes < 0:
+            raise ArtifactCorrupt(_WHAT, f"holds more than {self._limit_bytes:,} bytes")
+
+
+def _bundle(packed: Unpacker, name: str, document: bytes, trust: Trust, room: _Room) -> ProvenBundle:
+    manifest = parse_manifest(trust.prove(document, Document.MANIFEST, what=MANIFEST), what=MANIFEST)
+    ref = BundleRef(manifest.tenant, manifest.model, manifest.serial, sha256_of(document))
+    if name != _path(manifest, MANIFEST):
+        raise ArtifactCorrupt(_WHAT, "names a bundle otherwise than its manifest does")
+    room.take(manifest.size_bytes)
+    return ProvenBundle(ref, manifest, {entry.name: _proven(packed, manifest, entry) for entry in manifest.files}, document)
+
+
+def _proven(packed: Unpacker, manifest: Manifest, entry: FileEntry) -> bytes:
+    data = packed.next(_path(manifest, entry.name), entry.size_bytes)
+    if (found := sha256_of(data)) != entry.sha256:
+        raise ArtifactCorrupt(_path(manifest, entry.name), f"sha256 is {found[:12]}, published was {entry.sha256[:12]}")
+    return data
+
+
+def _files_of(bundle: ProvenBundle) -> Iterator[tuple[str, bytes]]:
+    yield _path(bundle.manifest, MANIFEST), bundle.signed
+    yield from ((_path(bundle.manifest, entry.name), bundle.files[entry.name]) for entry in bundle.manifest.files)
+
+
+def _path(manifest: Manifest, name: str) -> str:
+    return f"{manifest.model}/{name}"
+
+
+def _signed_release(store: Store, tenant: Tenant, which: ReleaseRef) -> bytes:
+    for root in store.roots:
+        with suppress(ArtifactError):  # the other root may have the one that the digest names
+            data = read_release_bytes(root, tenant, which.serial)
+            if sha256_of(data) == which.sha256:
+                return data
+    raise ArtifactCorrupt(str(which), "changed while it was read")
+
+
+def _with_origin(bundle: ProvenBundle) -> Mapping[str, Any]:
+    ref = bundle.ref
+    origin = {
+        "tenant": ref.tenant,
+        "model": ref.model,
+        "version": ref.version,
+        "manifest_sha256": ref.manifest_sha256,
+        "created_at": bundle.manifest.created_at,
+        "signed_by": signed_by(bundle.signed),
+    }
+    return {**bundle.manifest.training, "origin": origin}

@@ -1,0 +1,132 @@
+"""One file out of several: a tar, compressed, of which only the one form is read that is written here.
+
+The names and sizes are known to the reader before it reads them, from what was proven; a header must be, byte for byte, the one
+that the writer would have written for them. So there is no link, no second name, no path that climbs and nothing behind the end, and
+nothing is decompressed beyond what was asked for. People can look into one with any tar.
+Sources: POSIX.1-1988 ustar; RFC 1952 (gzip). The same files give the same bytes as long as zlib stays the same.
+"""
+
+from __future__ import annotations
+
+import re
+import tarfile
+import zlib
+from collections.abc import Iterable
+
+from ensemble.errors import ArtifactCorrupt
+
+__all__ = ["Unpacker", "pack"]
+
+_BLOCK = 512
+_PIECE_BYTES = 1 << 16  # fed to the decompressor at a time, so that what it holds back is small
+_GZIP = 31  # zlib's word for: 15 bits of window, and a gzip header
+_SIZE = re.compile(rb"[0-7]{11}\0")
+_NAME = re.compile(rb"[a-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)?")
+_FOREIGN = "holds something that no export writes"
+
+
+def pack(files: Iterable[tuple[str, bytes]]) -> bytes:
+    """One file of `files`, in their order."""
+    squeeze = zlib.compressobj(level=6, wbits=_GZIP)
+    pieces = [squeeze.compress(_header(name, len(data)) + data + _padding(len(data))) for name, data in files]
+    return b"".join([*pieces, squeeze.compress(bytes(2 * _BLOCK)), squeeze.flush()])
+
+
+class Unpacker:
+    """Reads what `pack` wrote, in order and no further than it is asked.
+
+    Args:
+        data: the file; its length is bounded by who calls.
+        what: names it in errors.
+    """
+
+    def __init__(self, data: bytes, *, what: str) -> None:
+        self._data, self._at, self._what = memoryview(data), 0, what
+        self._squeezed = zlib.decompressobj(wbits=_GZIP)
+
+    def first(self, *, limit: int) -> tuple[str, bytes]:
+        """The next file, whichever it is, of at most `limit` bytes: for one whose name and size nothing has told yet.
+
+        Raises:
+            ArtifactCorrupt: it is longer, or not what `pack` writes.
+        """
+        header = self._take(_BLOCK)
+        size, name = _SIZE.fullmatch(header[124:136]), _name_in(header)
+        if size is None or name is None or header != _header(name, int(size[0][:11], 8)):
+            raise ArtifactCorrupt(self._what, _FOREIGN)
+        size_bytes = int(size[0][:11], 8)
+        if size_bytes > limit:
+            raise ArtifactCorrupt(self._what, f"{name} is {size_bytes:,} bytes, allowed are {limit:,}")
+        return name, self._content(size_bytes)
+
+    def next(self, name: str, size_bytes: int) -> bytes:
+        """The next file, which must be this one.
+
+        Raises:
+            ArtifactCorrupt: it is another, or not what `pack` writes.
+        """
+        if self._take(_BLOCK) != _header(name, size_bytes):
+            raise ArtifactCorrupt(self._what, _FOREIGN)
+        return self._content(size_bytes)
+
+    def end(self) -> None:
+        """Nothing more may come.
+
+        Raises:
+            ArtifactCorrupt: something does.
+        """
+        if any(self._take(2 * _BLOCK)):
+            raise ArtifactCorrupt(self._what, _FOREIGN)
+        is_going_on = True
+        while is_going_on and not self._squeezed.eof:  # the checksum is still to be read, perhaps from another piece
+            before = self._at, len(self._squeezed.unconsumed_tail)
+            if self._more(1):
+                raise ArtifactCorrupt(self._what, _FOREIGN)
+            is_going_on = before != (self._at, len(self._squeezed.unconsumed_tail))
+        if not self._squeezed.eof or self._squeezed.unused_data or self._at < len(self._data):
+            raise ArtifactCorrupt(self._what, "is cut short, or something is behind its end")
+
+    def _content(self, size_bytes: int) -> bytes:
+        data = self._take(size_bytes)
+        if any(self._take(len(_padding(size_bytes)))):
+            raise ArtifactCorrupt(self._what, _FOREIGN)
+        return data
+
+    def _take(self, size_bytes: int) -> bytes:
+        pieces: list[bytes] = []
+        missing = size_bytes
+        while missing:
+            piece = self._more(missing)
+            if not piece and (self._squeezed.eof or self._at >= len(self._data)):
+                raise ArtifactCorrupt(self._what, "is cut short")
+            pieces.append(piece)
+            missing -= len(piece)
+        return b"".join(pieces)
+
+    def _more(self, most: int) -> bytes:
+        """Some of what comes next, at most `most` bytes; nothing where it needs another piece of the file."""
+        rest = self._squeezed.unconsumed_tail
+        if not rest:
+            rest = bytes(self._data[self._at : self._at + _PIECE_BYTES])
+            self._at += len(rest)
+        try:
+            return self._squeezed.decompress(rest, most)
+        except zlib.error:
+            raise ArtifactCorrupt(self._what, "is not compressed as an export is, or was damaged on the way") from None
+
+
+def _header(name: str, size_bytes: int) -> bytes:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = size_bytes, 0o444
+    return entry.tobuf(tarfile.USTAR_FORMAT)
+
+
+def _name_in(header: bytes) -> str | None:
+    """The name in a header, where it is one that an export could have; the rest of the header is compared with what it should be."""
+    name, before = header[:100].rstrip(b"\0"), header[345:500].rstrip(b"\0")
+    whole = before + b"/" + name if before else name
+    return whole.decode() if _NAME.fullmatch(whole) else None
+
+
+def _padding(size_bytes: int) -> bytes:
+    return bytes(-size_bytes % _BLOCK)

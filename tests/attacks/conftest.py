@@ -1,0 +1,27 @@
+"""The door of the service for those who attack it: the fixtures of tests/deployments."""
+
+from __future__ import annotations
+
+from tests.deployments.conftest import (
+    classifier,
+    door,
+    meter,
+    open_classifier,
+    open_door,
+    own_state,
+    own_trust,
+    shipped,
+    slots,
+)
+
+__all__ = [
+    "classifier",
+    "door",
+    "meter",
+    "open_classifier",
+    "open_door",
+    "own_state",
+    "own_trust",
+    "shipped",
+    "slots",
+]

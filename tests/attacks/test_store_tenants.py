@@ -1,0 +1,171 @@
+"""Tenants in one store (P10, N-14): whatever two names look like, no file of the one is read, listed or removed for the other."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from ensemble.errors import ArtifactCorrupt, ArtifactMissing, MalformedEvent
+from ensemble.layers.model import Parts
+from ensemble.store.aliases import Alias, read_challenger, read_model_alias, set_challenger, set_model_alias
+from ensemble.store.audit import read_audit
+from ensemble.store.codecs import Golden
+from ensemble.store.describing import describe_bundle, list_models
+from ensemble.store.layout import Store, bundle_parts
+from ensemble.store.load import open_bundle
+from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
+from ensemble.store.publish import publish_bundle
+from ensemble.store.quarantine import list_quarantine, quarantine_bundle, quarantine_file
+from ensemble.store.reading import open_directory, read_bounded
+from ensemble.store.release import list_releases, promote, publish_release, read_pointer, read_release
+from ensemble.store.removing import apply_retention, delete_bundle, delete_release
+from ensemble.store.signing import Signer, Trust
+from tests.conftest import NOW, TRAINING
+
+pytestmark = pytest.mark.usefixtures("patient_disk")
+
+PAIRS = max(300, settings.default.max_examples if settings.default else 0)  # issue 4: ten thousand in the long form
+SIGNER = Signer.new()
+TRUST = Trust({SIGNER.key_id: SIGNER.public}, frozenset())
+TWINS = str.maketrans("aeopcx", "\u0430\u0435\u043e\u0440\u0441\u0445")  # Cyrillic letters that look like Latin ones
+
+names = st.text("ab1._-", min_size=1, max_size=4) | st.from_regex(r"\A[a-z0-9][a-z0-9._-]{0,62}\Z")
+ODD = ("*", ".staging", ".quarantine", "CON", "")
+LOOKS_LIKE: tuple[Callable[[str], str], ...] = (
+    lambda name: name + "_b",
+    lambda name: name + "-1",
+    lambda name: name + ".",
+    lambda name: name[:-1],
+    lambda name: name.upper(),
+    lambda name: name.translate(TWINS),
+    lambda name: name + "\u0301",
+    lambda name: name + "\u200b",
+    lambda name: "".join(chr(ord(letter) + 0xFEE0) for letter in name),  # full width
+    lambda name: f"../{name}",
+    lambda name: f"{name}/../{name}",
+    lambda name: f"{name}/bundles",
+    lambda name: f"{name}\0",
+    lambda name: f"{name}\n",
+    lambda name: "?" * len(name),
+    lambda name: f"[{name}]",
+    lambda name: (name * 255)[:255],
+    lambda name: (name * 64)[:64],
+    lambda name: (name * 63)[:63],
+)
+pairs = st.tuples(names, st.sampled_from(LOOKS_LIKE)).map(lambda drawn: (drawn[0], drawn[1](drawn[0]))) | st.tuples(
+    names, names | st.sampled_from(ODD)
+)
+
+
+@contextmanager
+def touched() -> Iterator[set[Path]]:
+    """Every place that is opened, listed or moved meanwhile."""
+    seen: set[Path] = set()
+    honest, moved = os.open, Path.rename
+
+    def opening(name: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        fd = honest(name, flags, mode, dir_fd=dir_fd)
+        seen.add(Path(f"/proc/self/fd/{fd}").readlink())
+        return fd
+
+    def renaming(self: Path, target: Path) -> Path:
+        seen.add(self)
+        return moved(self, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "open", opening)
+        patch.setattr(Path, "rename", renaming)
+        yield seen
+
+
+@contextmanager
+def furnished(tenant: Tenant, model: ModelName) -> Iterator[tuple[Store, BundleRef, ReleaseRef]]:
+    """A store in which `tenant` has one of everything."""
+    root = Path(tempfile.mkdtemp(prefix="axon-tenants"))
+    try:
+        store = Store(root, None, TRUST)
+        ref, spare = (
+            publish_bundle(
+                store, tenant, model, Parts({}, {}), Golden([], []), card="", pictures={}, feature_schema="",
+                training=TRAINING, now=NOW, signer=SIGNER,
+            )
+            for _ in range(2)
+        )  # fmt: skip
+        release = publish_release(store, tenant, [ref], {}, notes="", now=NOW, signer=SIGNER)
+        promote(store, tenant, release, 0, signer=SIGNER)
+        set_challenger(store, tenant, release, 0, signer=SIGNER)
+        set_model_alias(store, tenant, model, Alias.CHAMPION, ref, 0, signer=SIGNER)
+        quarantine_bundle(store, tenant, model, spare.version, "", even_in_use=False)
+        yield store, ref, release
+    finally:
+        shutil.rmtree(root)
+
+
+@settings(max_examples=PAIRS)
+@example(("a", "a_b"))
+@example(("a_b", "a"))
+@given(pairs)
+def test_nothing_of_one_tenant_is_seen_or_touched_for_another(pair: tuple[str, str]) -> None:
+    """P10: by any function of the store, by any name."""
+    try:
+        owner, guest = Tenant(pair[0]), Tenant(pair[1])
+    except MalformedEvent:
+        return
+    if owner == guest:
+        return
+    model = ModelName(owner)
+    with furnished(owner, model) as (store, ref, release):
+        theirs = BundleRef(guest, model, ref.version, ref.manifest_sha256)
+        home, aside = store.state / "tenants" / owner, store.state / ".quarantine" / owner
+        before = sorted(path for root in (home, aside) for path in root.rglob("*"))
+        with touched() as seen:
+            assert list_models(Store(store.state, None, TRUST), guest) == ()
+            assert list_releases(store, guest) == ()
+            assert list_quarantine(store, guest) == ()
+            assert read_challenger(store, guest) is None
+            assert read_model_alias(store, guest, model, Alias.CHAMPION) is None
+            assert read_audit(store, guest, limit=100) == ()
+            for act in (
+                lambda: describe_bundle(store, guest, model),
+                lambda: open_bundle(store, theirs),
+                lambda: read_pointer(store, guest),
+                lambda: read_release(store, guest, release),
+                lambda: delete_bundle(store, guest, model, ref.version),
+                lambda: delete_release(store, guest, release.serial),
+                lambda: promote(store, guest, release, 0, signer=SIGNER),
+                lambda: set_challenger(store, guest, release, 0, signer=SIGNER),
+                lambda: set_model_alias(store, guest, model, Alias.CHAMPION, theirs, 0, signer=SIGNER),
+                lambda: quarantine_bundle(store, guest, model, ref.version, "", even_in_use=True),
+            ):
+                with pytest.raises(ArtifactMissing):
+                    act()
+        assert not [path for path in seen if path.is_relative_to(home) or path.is_relative_to(aside)]
+        assert apply_retention(store, guest, keep=1).bundles == ()
+        quarantine_file(store, guest, b"x", "", what="a file")
+        assert sorted(path for root in (home, aside) for path in root.rglob("*") if path.name != ".lock") == [
+            path for path in before if path.name != ".lock"
+        ]
+        assert open_bundle(store, ref)
+
+
+CLIMBING = ["..", ".", "", "../a", "a/../a", "a/bundles", "/", "a\0", "../../etc"]
+
+
+@pytest.mark.parametrize("name", CLIMBING, ids=ascii)
+def test_a_name_that_was_never_checked_leads_nowhere(name: str) -> None:
+    """N-14: impossible by construction, also for code that forgot to make a `Tenant` of the text it was given."""
+    with furnished(Tenant("a"), ModelName("a")) as (store, _, _), touched() as seen:
+        with pytest.raises(ArtifactCorrupt), open_directory(store.state, *bundle_parts(name, "a"), what=""):  # type: ignore[arg-type]
+            pytest.fail("it led somewhere")
+        with open_directory(store.state, "tenants", what="") as tenants, pytest.raises(ArtifactCorrupt):
+            read_bounded(tenants, name, limit=1 << 20, what="")
+
+    assert seen == {store.state, store.state / "tenants"}

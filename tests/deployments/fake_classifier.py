@@ -1,0 +1,89 @@
+"""A classifier that says what the test wants to hear, in a real slot: it knows three classes by the destination port."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.classifying import Classification
+from ensemble.events import EventBatch, Kind
+from ensemble.features.flow import FEATURE_NAMES
+from ensemble.layers.model import ModelScores
+from ensemble.slot import LayerSlot
+from ensemble.states import HeldModel, HeldRelease, Loaded, LoadFailure, Trial
+
+__all__ = ["NOT_INSTALLED", "FakeClassifier", "FakeReleases", "classifier_slot", "flow", "hang"]
+
+NOT_INSTALLED = "it was not installed where this classifier was trained"
+PORT = 0  # position of the feature by which it decides
+
+
+@dataclass
+class FakeClassifier:
+    """Port 0 is benign, 1 a flood, 2 a scan, and so on; 666 makes it raise. The tree is sure, the forest is not."""
+
+    labels: tuple[str, ...] = ("BENIGN", "Flood", "Scan")
+    names: tuple[str, ...] = ("random_forest", "decision_tree", "hist_gradient_boosting")
+    missing: Mapping[str, str] = field(default_factory=lambda: {"xgboost": NOT_INSTALLED})
+    instead: Callable[[NDArray[np.float32]], NDArray[np.float64]] | None = None
+    batches: list[tuple[int, str]] = field(default_factory=list)
+
+    def classify(self, features: NDArray[np.float32], name: str) -> NDArray[np.float64]:
+        self.batches.append((len(features), name))
+        if (features[:, PORT] == 666).any():
+            raise RuntimeError("/srv/secret/model.py says hunter2")
+        if self.instead is not None:
+            return self.instead(features)
+        sure = 1.0 if name == "decision_tree" else 0.8
+        rest = (1.0 - sure) / (len(self.labels) - 1)
+        classes = features[:, PORT].astype(int) % len(self.labels)
+        return np.where(np.arange(len(self.labels)) == classes[:, None], sure, rest)
+
+    def score(self, batch: EventBatch, *, explain: bool = False) -> ModelScores:
+        del explain
+        return ModelScores(np.full(len(batch), 0.5))
+
+
+@dataclass
+class FakeReleases:
+    """A source that has `model` for every release that is asked for; or fails as `failure` says; or has nothing yet."""
+
+    model: FakeClassifier | None
+    failure: LoadFailure | None = None
+    names: frozenset[str] = frozenset()
+
+    def fingerprint(self) -> Hashable:
+        return 1
+
+    def load(self, held: Sequence[HeldRelease], requested: frozenset[str]) -> Loaded:
+        self.names |= requested | {one.name for one in held}
+        failures = {Kind.FLOW: self.failure} if self.failure else {}
+        models: dict[Kind, Any] = {Kind.FLOW: HeldModel(self.model, "7")} if self.model and not self.failure else {}
+        releases = tuple(HeldRelease(name, models, failures) for name in sorted(self.names))
+        return Loaded(next(iter(sorted(self.names)), ""), releases)
+
+    def trial(self) -> Mapping[Kind, Trial]:
+        return {}
+
+
+def classifier_slot(source: FakeReleases) -> LayerSlot:
+    """A slot that looks as soon as somebody waits for it."""
+    slot = LayerSlot("classifier", [Kind.FLOW], source, fallback_score=0.0)
+    if source.model is not None or source.failure is not None:
+        slot.wake = slot.look
+    return slot
+
+
+def flow(port: float = 0.0, **other: float) -> list[float]:
+    values = dict.fromkeys(FEATURE_NAMES, 1.0) | {"Destination Port": port} | other
+    return [values[name] for name in FEATURE_NAMES]
+
+
+async def hang(*_: object) -> Classification:
+    await asyncio.get_running_loop().create_future()
+    raise AssertionError

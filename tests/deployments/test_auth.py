@@ -1,0 +1,192 @@
+"""The gate: no key, no answer; a key opens what its scopes say, for its own tenant; and nobody learns which keys exist (P30)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+
+from deployments.auth import Caller, Gate, GatedApp, ScopedRoute, caller_of
+from deployments.edge import as_json
+from deployments.keys import Key, Scope
+from ensemble.errors import RateLimited
+from ensemble.store.names import Tenant
+
+from .conftest import Asked, RecordingMeter, Told
+
+ACME, DEFAULT = Tenant("acme"), Tenant("default")
+GOOD = "axon_0badcafe_" + "g" * 43
+BEARER = {"Authorization": f"Bearer {GOOD}"}
+
+
+class Ring:
+    """One key of acme's, which may score."""
+
+    def __init__(self) -> None:
+        self.looked_for: list[str] = []
+        self.scopes = frozenset({Scope.SCORE})
+
+    def find(self, token: str) -> Key | None:
+        self.looked_for.append(token)
+        return Key("0badcafe", "", ACME, self.scopes, "0" * 64, 0.0, None, None) if token == GOOD else None
+
+
+class Limits:
+    """Lets in until it is told to wait."""
+
+    def __init__(self) -> None:
+        self.wait_s, self.taken = 0.0, []
+
+    def take(self, tenant: Tenant, cost: float = 1.0) -> float:
+        self.taken.append((tenant, cost))
+        return self.wait_s
+
+
+class World:
+    """A small application behind a gate."""
+
+    def __init__(self, meter: RecordingMeter, *, is_off: bool = False) -> None:
+        self.ring, self.limits = Ring(), Limits()
+        self.gate = Gate(None if is_off else self.ring, self.limits, anonymous=DEFAULT, meter=meter)
+        self.callers: list[Caller] = []
+        self.app = GatedApp(
+            self.gate,
+            routes=[
+                ScopedRoute("/health", self._public, needs=None),
+                ScopedRoute("/score", self._seen, needs=Scope.SCORE, methods=["POST"]),
+                ScopedRoute("/switch", self._seen, needs=Scope.MANAGE, methods=["POST"]),
+            ],
+        )
+        self.asked = Asked(self.app)
+
+    async def _public(self, _: Request) -> Response:
+        return as_json({"public": True})
+
+    async def _seen(self, request: Request) -> Response:
+        self.callers.append(caller_of(request.scope))
+        return as_json({"seen": True})
+
+    def post(self, path: str, headers: Any = None) -> httpx.Response:
+        return self.asked("POST", path, headers=headers)
+
+
+@pytest.fixture
+def world(meter: RecordingMeter) -> Iterator[World]:
+    made = World(meter)
+    yield made
+    made.asked.close()
+
+
+def test_a_good_key_is_let_in_as_its_own_tenant(world: World) -> None:
+    assert world.post("/score", BEARER).status_code == 200
+    assert world.callers == [Caller(ACME, frozenset({Scope.SCORE}), "0badcafe")]
+
+
+WRONG = [
+    pytest.param({}, id="no key"),
+    pytest.param({"Authorization": f"Bearer {GOOD[:-1]}x"}, id="another secret"),
+    pytest.param({"Authorization": f"Bearer {GOOD} "}, id="a blank behind it"),
+    pytest.param({"Authorization": f"Basic {GOOD}"}, id="another scheme"),
+    pytest.param({"Authorization": GOOD}, id="no scheme"),
+    pytest.param({"Authorization": "Bearer"}, id="no token"),
+    pytest.param({"Authorization": "Bearer " + "A" * (1 << 20)}, id="a token of 1 MiB"),
+    pytest.param({"Authorization": "Bearer \xe4\xf6"}, id="a token that is no ASCII"),
+    pytest.param([("Authorization", f"Bearer {GOOD}"), ("Authorization", f"Bearer {GOOD}")], id="two headers"),
+    pytest.param({"X-Api-Key": GOOD}, id="in another header"),
+]
+
+
+@pytest.mark.parametrize("headers", WRONG)
+@pytest.mark.parametrize("path", ["/score", "/switch", "/no/such/path", "/health/"])
+def test_whatever_is_wrong_with_a_key_the_answer_is_one_and_the_same(world: World, headers: Any, path: str) -> None:
+    """P30, I8: nobody learns which keys exist, nor which paths."""
+    pairs = headers.items() if isinstance(headers, dict) else headers
+
+    answer = world.post(path, [(name.encode(), value.encode("latin-1")) for name, value in pairs])
+
+    body = answer.json()["error"]
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+    assert (body["code"], body["message"]) == (
+        "UNAUTHORIZED",
+        "this needs a key: Authorization: Bearer axon_...; `axon keys create` makes one",
+    )
+    assert body.keys() == {"code", "message", "request_id"}
+    assert world.callers == []
+
+
+def test_a_key_in_the_query_is_no_key(world: World) -> None:
+    assert world.post(f"/score?access_token={GOOD}&key={GOOD}").status_code == 401
+
+
+def test_a_scope_that_is_lacking_is_named_and_a_missing_path_is_told_to_who_has_a_key(world: World, meter: RecordingMeter) -> None:
+    answer = world.post("/switch", BEARER)
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "FORBIDDEN")
+    assert "`manage`" in answer.json()["error"]["message"]
+    assert meter.total("axon_requests_refused_total", code="FORBIDDEN") == 1
+    assert world.post("/no/such/path", BEARER).status_code == 404
+
+
+def test_what_is_public_needs_no_key_and_no_limit(world: World) -> None:
+    world.limits.wait_s = 3.0
+
+    assert world.asked("GET", "/health").status_code == 200
+    assert world.ring.looked_for == []
+
+
+def test_over_the_rate_nothing_of_the_body_is_read_and_the_time_is_told(world: World) -> None:
+    world.limits.wait_s = 3.0
+
+    answer = world.post("/score", BEARER)
+
+    assert (answer.status_code, answer.json()["error"]["code"], answer.headers["retry-after"]) == (429, "RATE_LIMITED", "3")
+    assert world.limits.taken == [(ACME, 1.0)]
+    assert world.callers == []
+
+
+def test_a_batch_is_charged_for_the_rest_of_its_events(world: World) -> None:
+    caller = Caller(ACME, frozenset(), "0badcafe")
+
+    world.gate.charge(caller, 1)
+    world.gate.charge(caller, 101)
+    assert world.limits.taken == [(ACME, 5.0)]
+
+    world.limits.wait_s = 2.0
+    with pytest.raises(RateLimited):
+        world.gate.charge(caller, 2)
+
+
+def test_with_keys_off_everybody_is_the_generic_tenant_with_every_scope_and_no_limit(meter: RecordingMeter) -> None:
+    world = World(meter, is_off=True)
+    world.limits.wait_s = 9.0
+
+    assert [world.post(path).status_code for path in ("/score", "/switch")] == [200, 200]
+    assert {(caller.tenant, caller.scopes) for caller in world.callers} == {(DEFAULT, frozenset(Scope))}
+    world.gate.charge(world.callers[0], 1000)
+    world.asked.close()
+
+
+def test_refusals_are_counted_and_told_without_a_key(world: World, meter: RecordingMeter, told: Told) -> None:
+    world.post("/score", {"Authorization": "Bearer axon_0badcafe_secret"})
+    world.post("/score")
+    world.limits.wait_s = 1.0
+    world.post("/score", BEARER)
+
+    assert meter.total("axon_requests_refused_total", code="UNAUTHORIZED") == 2
+    assert meter.total("axon_requests_refused_total", code="RATE_LIMITED") == 1
+    said = told("request_refused")
+    assert [(one["code"], one["tenant"]) for one in said] == [("UNAUTHORIZED", ""), ("RATE_LIMITED", "acme")]
+    assert "secret" not in str(said)
+    assert GOOD not in str(said)
+
+
+def test_behind_a_prefix_the_public_paths_are_still_those_of_the_application(world: World) -> None:
+    """Serve passes the whole path and the prefix of the application."""
+    answer = world.asked("GET", "/models/health", root_path="/models")
+
+    assert answer.status_code == 200
+    assert world.asked("GET", "/modelshealth", root_path="/models").status_code == 401

@@ -1,0 +1,185 @@
+"""The bucket of requests of each tenant, held against a slow one that fills tick by tick. P21."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from deployments.limits import FEW, Limit, TokenBuckets
+from ensemble.store.names import Tenant
+
+ACME, GLOBEX = Tenant("acme"), Tenant("globex")
+TICK_S = 0.125  # times, rates and costs are whole eighths here: floats hold them exactly, so the oracle may be held to the letter
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class SlowBucket:
+    """The obvious one: every tick something drips in, until it is full."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self.rate, self.burst = Fraction(rate), Fraction(burst)
+        self.level = self.burst
+
+    def tick(self) -> None:
+        self.level = min(self.burst, self.level + self.rate * Fraction(TICK_S))
+
+    def take(self, cost: float) -> bool:
+        is_admitted = self.level >= min(Fraction(cost), self.burst)
+        if is_admitted:
+            self.level = max(self.level - Fraction(cost), -self.burst)
+        return is_admitted
+
+
+eighths = some.integers(1, 400).map(lambda n: n / 8)
+bursts = some.integers(8, 400).map(lambda n: n / 8)
+asked = some.lists(some.tuples(some.integers(0, 40), eighths), max_size=40)  # ticks since the one before, and cost
+
+
+@given(rate=eighths, burst=bursts, requests=asked)
+def test_who_is_admitted_is_who_the_slow_bucket_admits(rate: float, burst: float, requests: list[tuple[int, float]]) -> None:
+    clock, slow = Clock(), SlowBucket(rate, burst)
+    buckets = TokenBuckets(rate, burst, clock=clock)
+
+    for ticks, cost in requests:
+        clock.now += ticks * TICK_S
+        for _ in range(ticks):
+            slow.tick()
+        assert (buckets.take(ACME, cost) == 0.0) == slow.take(cost)
+
+
+@given(rate=eighths, burst=bursts, requests=asked, luck=some.floats(0, 1, exclude_max=True))
+def test_who_waits_as_long_as_was_said_is_admitted(rate: float, burst: float, requests: list[tuple[int, float]], luck: float) -> None:
+    clock = Clock()
+    buckets = TokenBuckets(rate, burst, clock=clock, jitter=lambda: luck)
+
+    for ticks, cost in requests:
+        clock.now += ticks * TICK_S
+        wait_s = buckets.take(ACME, cost)
+        if wait_s:
+            clock.now += wait_s
+            assert buckets.take(ACME, cost) == 0.0
+
+
+@given(rate=eighths, burst=bursts, requests=asked)
+def test_the_rate_holds_over_any_time_for_costs_of_up_to_twice_the_burst(
+    rate: float, burst: float, requests: list[tuple[int, float]]
+) -> None:
+    clock = Clock()
+    buckets = TokenBuckets(rate, burst, clock=clock)
+    admitted = 0.0
+
+    for ticks, cost in requests:
+        clock.now += ticks * TICK_S
+        fair = min(cost, 2 * burst)
+        admitted += fair if buckets.take(ACME, fair) == 0.0 else 0.0
+        assert admitted <= 2 * burst + rate * clock.now
+
+
+@given(requests=asked)
+def test_what_one_tenant_asks_is_nothing_to_another(requests: list[tuple[int, float]]) -> None:
+    clock = Clock()
+    alone, beside = TokenBuckets(2, 4, clock=clock, jitter=lambda: 0.0), TokenBuckets(2, 4, clock=clock, jitter=lambda: 0.0)
+
+    for ticks, cost in requests:
+        clock.now += ticks * TICK_S
+        for _ in range(5):
+            beside.take(GLOBEX, 4)
+        assert beside.take(ACME, cost) == alone.take(ACME, cost)
+
+
+def test_a_wait_is_whole_seconds_and_at_least_one() -> None:
+    clock = Clock()
+    buckets = TokenBuckets(1000, 1, clock=clock, jitter=lambda: 0.0)
+    buckets.take(ACME)
+
+    assert buckets.take(ACME) == 1.0
+
+
+def test_those_who_are_refused_together_do_not_all_come_back_together() -> None:
+    """The wait is stretched by up to half, never cut: who came early would only be refused again."""
+    luck = iter([0.0, 0.5, 0.999])
+    buckets = TokenBuckets(0.01, 1, clock=Clock(), jitter=lambda: next(luck))
+    buckets.take(ACME)
+
+    assert [buckets.take(ACME) for _ in range(3)] == [100.0, 125.0, 150.0]
+
+
+def test_a_batch_above_the_burst_waits_for_a_full_bucket_and_pays_its_debt() -> None:
+    clock = Clock()
+    buckets = TokenBuckets(10, 100, clock=clock, jitter=lambda: 0.0)
+    buckets.take(ACME, 1)
+
+    assert buckets.take(ACME, 150) == 1.0  # one is missing: it is not full
+    clock.now += 0.1
+    assert buckets.take(ACME, 150) == 0.0
+    assert buckets.take(ACME, 1) == 6.0  # 50 in debt, and one to have: 5.1 s
+    assert buckets.take(ACME, 150) == 15.0  # 50 in debt, and 100 to be full
+
+
+def test_a_debt_is_never_more_than_a_burst() -> None:
+    buckets = TokenBuckets(10, 100, clock=Clock(), jitter=lambda: 0.0)
+
+    assert buckets.take(ACME, 1_000_000) == 0.0
+    assert buckets.take(ACME, 100) == 20.0
+
+
+def test_who_is_refused_pays_nothing() -> None:
+    clock = Clock()
+    buckets = TokenBuckets(1, 2, clock=clock, jitter=lambda: 0.0)
+    buckets.take(ACME, 2)
+    for _ in range(100):
+        buckets.take(ACME)
+
+    clock.now += 1
+    assert buckets.take(ACME) == 0.0
+
+
+def test_a_limit_of_its_own_holds_for_what_it_says_and_a_change_from_the_next_request_on() -> None:
+    own: dict[Tenant, Limit] = {ACME: Limit(burst=3)}
+    clock = Clock()
+    buckets = TokenBuckets(1, 1, of=own.get, clock=clock, jitter=lambda: 0.0)
+
+    assert [buckets.take(ACME) for _ in range(4)] == [0.0, 0.0, 0.0, 1.0]
+    assert [buckets.take(GLOBEX) for _ in range(2)] == [0.0, 1.0]
+
+    own[ACME] = Limit(requests_per_s=0.1, burst=3)
+    assert buckets.take(ACME) == 10.0
+
+
+def test_tenants_that_went_quiet_are_forgotten_and_a_debtor_is_not() -> None:
+    """Bounded memory: what is kept are those who asked within the time that their bucket takes to fill."""
+    clock = Clock()
+    buckets = TokenBuckets(10, 10, clock=clock)
+    debtor = Tenant("debtor")
+
+    most = 0
+    for number in range(20 * FEW):
+        clock.now += 0.001
+        buckets.take(debtor, 20)
+        buckets.take(Tenant(f"t{number}"))
+        most = max(most, len(buckets._buckets))
+
+    assert most <= 2 * FEW
+    assert buckets.take(debtor, 20) > 0.0
+
+
+@pytest.mark.parametrize(("requests_per_s", "burst"), [(0, 1), (-1, 1), (1, 0.5), (float("nan"), 1), (1, float("nan"))])
+def test_a_bucket_that_would_admit_nobody_is_not_made(requests_per_s: float, burst: float) -> None:
+    with pytest.raises(ValueError, match="admits nobody"):
+        TokenBuckets(requests_per_s, burst)
+
+
+@pytest.mark.parametrize("cost", [0, -1, float("nan")])
+def test_nothing_is_free_and_nobody_is_paid(cost: float) -> None:
+    with pytest.raises(ValueError, match="costs something"):
+        TokenBuckets(1, 1).take(ACME, cost)

@@ -1,0 +1,110 @@
+"""What every answer says of how it was made: release, input, time; computed, never repeated from what the caller wrote (N-09)."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ensemble.building import LAYERS
+from ensemble.features.flow import FEATURE_NAMES, OTHER_DIALECTS
+from ensemble.inprocess import Ensemble
+from ensemble.store.layout import Store
+from ensemble.store.names import Tenant
+from ensemble.store.pointer import read_pointer
+
+from .conftest import PATIENT, Door, Event, OpenDoor
+
+FORMS = {
+    "release": r"[a-z0-9][a-z0-9._-]{0,62}/[1-9][0-9]{0,14}",
+    "release_sha256": r"[0-9a-f]{64}",
+    "input_sha256": r"[0-9a-f]{64}",
+    "scored_at": r"20\d\d-[01]\d-[0-3]\dT[0-2]\d:[0-5]\d:[0-5]\d\.\d{3}Z",
+}
+HOSTILE = [
+    "acme/7",
+    "../../etc/passwd",
+    "<script>alert(1)</script>",
+    "0" * 64,
+    "\x1b[2J\x00\r\nSet-Cookie: x",
+    "{{7*7}} ${jndi:ldap://x}",
+    "\u202e\ufeff\U0001f4a3",
+    "x" * 256,
+]
+
+
+def batch(door: Door, events: list[Event]) -> list[dict[str, Any]]:
+    answer = door.post("/v1/score/batch", {"events": events})
+    assert answer.status_code == 200
+    return answer.json()["results"]  # type: ignore[no-any-return]
+
+
+def test_the_release_is_the_one_that_the_pointer_names_by_its_digest(door: Door, flow_events: list[Event], shipped: Store) -> None:
+    """The release holds the digests of all models: this one digest says what scored."""
+    pointer = read_pointer(shipped, Tenant("default"))
+
+    answer = door.post("/v1/score", flow_events[0]).json()
+
+    assert (answer["release"], answer["release_sha256"]) == (f"default/{pointer.release}", pointer.release_sha256)
+
+
+def test_the_same_ensemble_in_one_process_says_the_same_of_itself(ensemble: Ensemble, door: Door, flow_events: list[Event]) -> None:
+    answer = door.post("/v1/score", flow_events[0]).json()
+
+    assert (ensemble.release.name, ensemble.release.sha256) == (answer["release"], answer["release_sha256"])
+
+
+def test_without_a_release_an_answer_names_none_and_is_still_one(open_door: OpenDoor, flow_events: list[Event], tmp_path: Path) -> None:
+    door = open_door(down=set(LAYERS), overrides={**PATIENT, "store": {"shipped": str(tmp_path / "none")}})
+
+    answer = door.post("/v1/score", flow_events[0]).json()
+
+    assert (answer["release"], answer["release_sha256"]) == ("", "")
+    assert re.fullmatch(FORMS["input_sha256"], answer["input_sha256"])
+    assert answer["verdict"] == "indeterminate"
+
+
+def test_a_batch_is_scored_at_one_time_which_is_now(door: Door, flow_events: list[Event], process_events: list[Event]) -> None:
+    """One a kind: they leave as two calls."""
+    before = datetime.now(UTC)
+
+    answers = batch(door, [*flow_events[:5], *process_events])
+
+    times = [datetime.fromisoformat(answer["scored_at"]) for answer in answers]
+    assert len(set(times[:5])) == len(set(times[5:])) == 1
+    assert all(before - timedelta(milliseconds=1) <= at <= datetime.now(UTC) for at in times)
+
+
+def test_a_flow_has_one_digest_in_every_dialect_and_each_flow_its_own(door: Door, flow_events: list[Event]) -> None:
+    event = flow_events[0]
+    dialects = [[([name, *OTHER_DIALECTS.get(name, ())] * 3)[one] for name in FEATURE_NAMES] for one in range(3)]
+    named = [{"features": dict(zip(names, event["features"], strict=True)), "kind": "flow", "id": "other"} for names in dialects]
+
+    digests = [answer["input_sha256"] for answer in batch(door, [event, *named, *flow_events[1:5]])]
+
+    assert len(set(digests[:4])) == 1
+    assert len(set(digests[3:])) == 5
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_nothing_that_a_caller_wrote_stands_in_what_an_answer_says_of_itself(
+    door: Door, flow_events: list[Event], process_events: list[Event], text: str
+) -> None:
+    """They go into logs, shells and tickets: whatever the caller writes, they are digests, a name of ours and a time."""
+    process = {**process_events[0], "id": text, "host": text, "name": text, "user": text, "parent": text, "command_line": text}
+
+    for answer in batch(door, [{**flow_events[0], "id": text, "host": text, "time": text}, process]):
+        assert answer["id"] == text  # that one is the caller's own
+        for field, form in FORMS.items():
+            assert re.fullmatch(form, answer[field], re.ASCII), field
+            assert text not in answer[field]
+
+
+def test_the_contract_explains_each_of_them(door: Door) -> None:
+    schema = door.get("/openapi.json").json()["components"]["schemas"]["Verdict"]
+
+    assert FORMS.keys() <= set(schema["required"])
+    assert all(schema["properties"][field]["description"] for field in FORMS)

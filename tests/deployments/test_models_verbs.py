@@ -1,0 +1,279 @@
+"""`axon models`: the store at the terminal, from the first look to the last line of its audit log."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import pwd
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from rich.console import Console
+from typer.testing import CliRunner
+
+from deployments import cli, terminal
+from deployments.commands.local import own_store
+from deployments.trust import read_signer
+from ensemble.store.metadata import Metadata
+from ensemble.store.names import BundleRef, ReleaseRef, Tenant
+from ensemble.store.release import publish_release, read_pointer
+from tests.conftest import NOW, TRAINING
+
+Axon = Callable[..., Result]
+Publish = Callable[..., BundleRef]
+DEFAULT = Tenant("default")
+
+
+@pytest.fixture
+def axon(monkeypatch: pytest.MonkeyPatch) -> Axon:
+    """`axon("models", "info", "anomaly-flow")`, on a wide terminal."""
+    for page in (cli, terminal):
+        monkeypatch.setattr(page, "out", Console(width=300))
+        monkeypatch.setattr(page, "err", Console(width=300, stderr=True))
+    monkeypatch.setenv("TERM", "dumb")
+    runner = CliRunner()
+    return lambda *arguments: runner.invoke(cli.app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def own(axon: Axon, publish: Publish, patient_disk: None) -> Callable[..., BundleRef]:
+    """`own(value)`: a model of this machine's own, signed with its own key, beside the shipped ones."""
+    del patient_disk
+    assert axon("trust", "init").exit_code == 0
+
+    def one(value: float = 1.0, **more: Any) -> BundleRef:
+        store = own_store()
+        return publish(store, value, **({"tenant": "default", "model": "tabular", "signer": read_signer(store.trust)} | more))
+
+    return one
+
+
+@pytest.fixture
+def release(own: Callable[..., BundleRef]) -> Callable[[], ReleaseRef]:
+    """`release()`: another release of the configured tenant, with a model of its own in it."""
+
+    def one() -> ReleaseRef:
+        store, ref = own_store(), own()
+        return publish_release(store, DEFAULT, [ref], {}, notes="[red]mine", now=NOW, signer=read_signer(store.trust))
+
+    return one
+
+
+def done(result: Result) -> str:
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def refused(result: Result) -> str:
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    return result.stderr
+
+
+def serves() -> int:
+    return read_pointer(own_store(), DEFAULT).release
+
+
+def test_the_list_marks_what_serves_and_what_is_tried(axon: Axon, release: Callable[[], ReleaseRef]) -> None:
+    number = release().serial
+    done(axon("models", "challenger", number))
+
+    listed = done(axon("models"))
+
+    assert "serves" in listed
+    assert "tried" in listed
+    assert "[red]mine" in listed, "a stranger's text is printed, not obeyed"
+    told = json.loads(done(axon("models", "--json")))
+    assert (told["serves"], told["challenger"]) == (serves(), number)
+    assert {model["model_name"] for model in told["models"]} >= {"tabular", "anomaly-flow"}
+    assert told["releases"][0] | {"release": number, "notes": "[red]mine", "problem": ""} == told["releases"][0]
+
+
+def test_a_shipped_model_is_described(axon: Axon) -> None:
+    """S4-05 without a path of this machine."""
+    told = json.loads(done(axon("models", "info", "anomaly-flow", "--json")))
+
+    assert told["path"] == "tenants/default/bundles/anomaly-flow/2"
+    assert (told["in_use"], told["aliases"], told["is_shipped"]) == (True, ["champion"], True)
+    assert "anomaly-flow" in done(axon("models", "info", "anomaly-flow", "--version", "champion"))
+
+
+def test_what_the_publisher_said_is_shown(axon: Axon, own: Callable[..., BundleRef]) -> None:
+    own(training=TRAINING | Metadata(label="[b]x\x1b[31m", model_type="IsolationForest", user_metadata={"ticket": "SEC-12"}).in_training())
+
+    shown = done(axon("models", "info", "tabular", "--version", "1"))
+
+    assert "IsolationForest" in shown
+    assert "ticket: SEC-12" in shown
+    assert "[b]x?[31m" in shown
+    assert "IsolationForest" in done(axon("models", "versions", "tabular"))
+    assert json.loads(done(axon("models", "versions", "tabular", "--json")))[0]["user_metadata"] == {"ticket": "SEC-12"}
+
+
+def test_a_broken_model_is_shown_with_exit_code_one(axon: Axon, own: Callable[..., BundleRef], folder_of: Callable[..., Path]) -> None:
+    (folder_of(own_store(), own()) / "manifest.json").unlink()
+
+    result = axon("models", "info", "tabular", "--version", "1")
+
+    assert result.exit_code == 1
+    assert "not in the store" in result.stdout
+    assert "not in the store" in done(axon("models", "versions", "tabular"))
+
+
+def test_promote_roll_back_and_promote_the_challenger(axon: Axon, release: Callable[[], ReleaseRef]) -> None:
+    """P8, issue 4: each is one call."""
+    before, number = serves(), release().serial
+    done(axon("models", "promote", number))
+    assert serves() == number
+    done(axon("models", "rollback"))
+    assert serves() == before
+    assert "not in the store" in refused(axon("models", "rollback", "--to", number)), "what was left is gone to by promoting it"
+
+    assert "tries no release" in done(axon("models", "challenger"))
+    assert "challenger" in refused(axon("models", "promote", "challenger"))
+    done(axon("models", "challenger", number))
+    assert f"release {number}" in done(axon("models", "challenger"))
+    done(axon("models", "promote", "challenger", "--at-once"))
+    assert serves() == number
+    assert "tries no release" in done(axon("models", "challenger"))
+    done(axon("models", "challenger", before))
+    done(axon("models", "challenger", "--clear"))
+    assert "tries no release" in done(axon("models", "challenger"))
+
+
+def test_a_model_that_no_release_names_gets_its_words(axon: Axon, own: Callable[..., BundleRef]) -> None:
+    own(1.0)
+    own(2.0)
+    assert "no champion" in done(axon("models", "alias", "tabular", "champion"))
+
+    done(axon("models", "alias", "tabular", "champion", "--version", 1))
+
+    assert "version 1" in done(axon("models", "alias", "tabular", "champion"))
+    assert json.loads(done(axon("models", "info", "tabular", "--json")))["version"] == 1
+    done(axon("models", "alias", "tabular", "champion", "--clear"))
+    assert json.loads(done(axon("models", "info", "tabular", "--json")))["version"] == 2
+
+
+def test_only_what_nothing_needs_is_deleted(axon: Axon, release: Callable[[], ReleaseRef]) -> None:
+    """F22."""
+    first, second = release().serial, release().serial
+    done(axon("models", "promote", second))
+
+    assert "it serves" in refused(axon("models", "delete", "tabular", "--version", 2))
+    assert "it serves" in refused(axon("models", "delete-release", second))
+    assert "came with Axon" in refused(axon("models", "delete", "anomaly-process", "--version", 1))
+    assert "not used again" in done(axon("models", "delete-release", first))
+    assert "not used again" in done(axon("models", "delete", "tabular", "--version", 1))
+    assert "not in the store" in refused(axon("models", "delete", "tabular", "--version", 1))
+    assert refused(axon("models", "delete", "tabular")), "never by guessing"
+
+
+def test_retention_says_what_went(axon: Axon, own: Callable[..., BundleRef]) -> None:
+    for value in range(4):
+        own(float(value))
+
+    assert done(axon("models", "retention", "--keep", 2)).split("\n")[:2] == ["deleted tabular/1", "deleted tabular/2"]
+    assert "nothing to delete" in done(axon("models", "retention", "--keep", 2))
+    refused(axon("models", "retention", "--keep", 0))
+
+
+def test_what_was_exported_can_be_imported_by_another_tenant(
+    axon: Axon, own: Callable[..., BundleRef], release: Callable[[], ReleaseRef], tmp_path: Path
+) -> None:
+    own()
+    number = release().serial
+    file, one = tmp_path / "release.tar.gz", tmp_path / "tabular.tar.gz"
+    done(axon("models", "export", file, "--release", number))
+    done(axon("models", "export", one, "--model", "tabular", "--version", 1))
+    done(axon("models", "export", tmp_path / "shipped.tar.gz"))
+    assert "nothing is replaced" in refused(axon("models", "export", file))
+
+    told = done(axon("models", "import", file, "--tenant", "banks"))
+
+    assert "published tabular version 1, from default: release" in told
+    assert "promote 1" in told
+    done(axon("models", "import", one, "--tenant", "banks"))
+    assert (
+        json.loads(done(axon("models", "info", "tabular", "--version", 2, "--tenant", "banks", "--json")))["origin"]["tenant"] == "default"
+    )
+    done(axon("models", "import", tmp_path / "shipped.tar.gz", "--tenant", "banks"))
+
+
+def test_a_file_from_outside_is_refused_and_kept_only_where_that_was_asked(
+    axon: Axon, own: Callable[..., BundleRef], tmp_path: Path
+) -> None:
+    own()
+    file = tmp_path / "evil[red].tar.gz"
+    file.write_bytes(b"\x80\x04evil")
+
+    assert "ARTIFACT" not in refused(axon("models", "import", file))
+    assert "is set aside" in done(axon("models", "quarantine"))
+    assert "number 1" in refused(axon("models", "import", file, "--quarantine"))
+    assert "evil[red].tar.gz" in done(axon("models", "quarantine"))
+    assert "cannot be read" in refused(axon("models", "import", tmp_path / "nowhere"))
+
+
+def test_a_hostile_version_is_set_aside(axon: Axon, release: Callable[[], ReleaseRef]) -> None:
+    done(axon("models", "promote", release().serial))
+
+    assert "it serves" in refused(axon("models", "quarantine", "tabular", "--version", 1, "--reason", "poisoned"))
+    done(axon("models", "quarantine", "tabular", "--version", 1, "--reason", "poisoned", "--even-in-use"))
+
+    assert "poisoned" in done(axon("models", "quarantine"))
+    assert "--version" in refused(axon("models", "quarantine", "tabular"))
+
+
+def test_the_log_says_who_did_it_and_where_it_was_touched(axon: Axon, own: Callable[..., BundleRef], own_state: Path) -> None:
+    """P31; the user is the system's word, not the environment's."""
+    own()
+    refused(axon("models", "delete", "tabular", "--version", 7))
+
+    entries = json.loads(done(axon("models", "audit", "--json")))
+
+    me = pwd.getpwuid(os.getuid()).pw_name
+    assert [(one["act"], one["what"], one["outcome"], one["code"]) for one in entries] == [
+        ("delete", "tabular/7", "failed", "ARTIFACT_MISSING"),
+        ("publish", "tabular/1", "done", ""),
+    ]
+    assert {(one["who"], one["where"]) for one in entries} == {(me, "terminal")}
+    assert "tabular/7" in done(axon("models", "audit"))
+    head = done(axon("models", "audit", "--verify")).split("head ")[1].split(":")[0]
+    assert done(axon("models", "audit", "--head", head))
+
+    log = own_state / "audit.jsonl"
+    log.write_bytes(log.read_bytes().replace(b"tabular/1", b"tabular/9"))
+    touched = axon("models", "audit", "--verify")
+    assert (touched.exit_code, "changed or taken out" in touched.stdout) == (1, True)
+
+
+def test_the_user_cannot_be_made_up(axon: Axon, own: Callable[..., BundleRef], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "somebody-else")
+    assert getpass.getuser() == "somebody-else"
+    own()
+
+    assert json.loads(done(axon("models", "audit", "--json")))[0]["who"] != "somebody-else"
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["info", "../x"],
+        ["info", "nothing"],
+        ["versions", "nothing"],
+        ["info", "anomaly-flow", "--version", "newest"],
+        ["promote", "latest"],
+        ["challenger", "1", "--clear"],
+        ["alias", "anomaly-flow", "winner", "--version", "1"],
+        ["export", "x.tar.gz", "--version", "1"],
+        ["delete", "anomaly-flow", "--version", "1", "--tenant", "../default"],
+        ["audit", "--tenant", "*"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.usefixtures("own")
+def test_what_makes_no_sense_is_refused_in_one_sentence(axon: Axon, verb: list[str]) -> None:
+    refused(axon("models", *verb))

@@ -1,0 +1,89 @@
+"""The page to read the contract with needs no internet, and lets the browser fetch nothing from elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from html.parser import HTMLParser
+from urllib.parse import urljoin
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from deployments.reading import DOCS_FILES, docs_page
+
+from .conftest import Door
+
+
+class Links(HTMLParser):
+    """Everything that a browser would fetch, and scripts that stand in the page itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.inline: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.found += [value for name in ("src", "href", "data-openapi") if (value := given.get(name))]
+        self.inline += [tag for name in given if name.startswith("on") or name == "style"]
+        if tag in {"script", "style"} and "src" not in given:
+            self.inline.append(tag)
+
+
+def links_of(page: str) -> Links:
+    links = Links()
+    links.feed(page)
+    return links
+
+
+def test_everything_that_the_page_needs_is_here(door: Door) -> None:
+    page = door.get("/docs")
+
+    links = links_of(page.text)
+    assert page.headers["content-type"].startswith("text/html")
+    assert links.inline == []
+    assert {urljoin("http://axon/docs", link) for link in links.found} == {
+        "http://axon/openapi.json",
+        *(f"http://axon/docs/{name}" for name in DOCS_FILES),
+    }
+    for link in links.found:
+        assert door.get(urljoin("/docs", link)).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/docs", *(f"/docs/{name}" for name in DOCS_FILES)])
+def test_its_policy_lets_the_browser_fetch_nothing_from_elsewhere(door: Door, path: str) -> None:
+    headers = door.get(path).headers
+
+    assert re.match(r"default-src 'self';", headers["Content-Security-Policy"])
+    assert "http" not in headers["Content-Security-Policy"]
+    assert "unsafe" not in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_the_document_is_sent_to_nobody(door: Door) -> None:
+    """Swagger UI would ask a validator on the internet about it."""
+    assert "validatorUrl: null" in door.get("/docs/start.js").text
+
+
+@pytest.mark.parametrize("name", ["", "secrets", "redoc.standalone.js", "..%2fcore.py", "%2e%2e/core.py", "../__init__.py"])
+def test_nothing_else_is_handed_out(door: Door, name: str) -> None:
+    assert door.get(f"/docs/{name}").status_code in {307, 404}
+
+
+def test_the_same_page_serves_an_application_below_a_prefix() -> None:
+    app = Starlette(routes=[Mount("/models", routes=docs_page("openapi.json", "Axon's <models>"))])
+
+    async def statuses() -> dict[str, int]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://axon") as client:
+            page = await client.get("/models/docs")
+            assert "<title>Axon&#x27;s &lt;models&gt;</title>" in page.text
+            links = [urljoin("/models/docs", link) for link in links_of(page.text).found]
+            return {link: (await client.get(link)).status_code for link in links}
+
+    found = asyncio.run(statuses())
+
+    assert found.pop("/models/openapi.json") == 404  # the application's own business
+    assert found == dict.fromkeys((f"/models/docs/{name}" for name in DOCS_FILES), 200)

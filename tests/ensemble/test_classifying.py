@@ -1,0 +1,162 @@
+"""A classification is a value: the model that was named, of the release that was named, or why there is none."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ensemble.classifying import KNOWN_MODELS, Classification, classify
+from ensemble.errors import ArtifactMissing, LayerCrashed, LayerWarmingUp, ModelNotLoaded
+from ensemble.events import EventBatch, FlowBatch, Kind
+from ensemble.layers.model import ModelScores
+from ensemble.slot import ANY_RELEASE, LayerSlot
+from ensemble.states import HeldModel, HeldRelease, Loaded, LoadFailure, SlotEvent, Trial
+
+POISON = 666.0
+WHY = "it was not installed where this was trained"
+
+
+@dataclass
+class Two:
+    """Two models of two classes: one is sure by the first feature, the other is not."""
+
+    names: tuple[str, ...] = ("random_forest", "decision_tree")
+    missing: Mapping[str, str] = field(default_factory=lambda: {"xgboost": WHY})
+    labels: tuple[str, ...] = ("BENIGN", "Flood")
+    says: NDArray[np.float64] | None = None
+
+    def classify(self, features: NDArray[np.float32], name: str) -> NDArray[np.float64]:
+        if (features[:, 0] == POISON).any():
+            raise ZeroDivisionError
+        if self.says is not None:
+            return np.tile(self.says, (len(features), 1))
+        hostile = features[:, 0].astype(float) if name == "decision_tree" else np.full(len(features), 0.5)
+        return np.stack([1.0 - hostile, hostile], axis=1)
+
+    def score(self, batch: EventBatch, *, explain: bool = False) -> ModelScores:
+        raise NotImplementedError((batch, explain))
+
+
+@dataclass
+class Source:
+    """Has these releases, or raises."""
+
+    found: Sequence[HeldRelease] | Exception
+
+    def fingerprint(self) -> Hashable:
+        return 1
+
+    def load(self, held: Sequence[HeldRelease], requested: frozenset[str]) -> Loaded:
+        del held, requested
+        if isinstance(self.found, Exception):
+            raise self.found
+        return Loaded(self.found[0].name, tuple(self.found))
+
+    def trial(self) -> Mapping[Kind, Trial]:
+        return {}
+
+
+def slot_of(source: Source, told: list[SlotEvent] | None = None) -> LayerSlot:
+    slot = LayerSlot("classifier", [Kind.FLOW], source, fallback_score=0.0, tell=(told if told is not None else []).append)
+    slot.look()
+    return slot
+
+
+def holding(model: Any, *, release: str = "acme/3", told: list[SlotEvent] | None = None) -> LayerSlot:
+    return slot_of(Source([HeldRelease(release, {Kind.FLOW: HeldModel(model, "7")})]), told)
+
+
+def flows(*values: float) -> FlowBatch:
+    features = np.zeros((len(values), 78), np.float32)
+    features[:, 0] = values
+    return FlowBatch(("",) * len(values), ("",) * len(values), features)
+
+
+@pytest.mark.parametrize("release", ["acme/3", ANY_RELEASE])
+def test_the_model_that_is_named_answers_for_the_release_that_is_named(release: str) -> None:
+    said = classify(holding(Two()), flows(0, 1, 1), release, "decision_tree")
+
+    assert (said.release, said.version, said.labels, said.absence) == ("acme/3", "7", ("BENIGN", "Flood"), None)
+    assert said.probabilities.tolist() == [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
+    assert said.answers(release, 3)
+    with pytest.raises(ValueError, match="read-only"):
+        said.probabilities[0, 0] = 0.5
+
+
+def test_a_release_that_is_not_held_is_asked_for_and_is_warming_up() -> None:
+    said = classify(holding(Two()), flows(0), "acme/4", "random_forest")
+
+    assert isinstance(said.absence, LayerWarmingUp)
+    assert said.answers("acme/4", 1)
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (Source(ArtifactMissing("acme's release")), "ARTIFACT_MISSING"),
+        (Source([HeldRelease("acme/3", {}, {Kind.FLOW: LoadFailure("ARTIFACT_CORRUPT", "/srv/x: torn")})]), "ARTIFACT_CORRUPT"),
+        (Source([HeldRelease("acme/3")]), "this release has no classifier"),
+    ],
+    ids=["no release", "a torn bundle", "a release without one"],
+)
+def test_a_classifier_without_a_model_says_why_by_code(source: Source, reason: str) -> None:
+    absence = classify(slot_of(source), flows(0), "acme/3", "random_forest").absence
+
+    assert isinstance(absence, ModelNotLoaded)
+    assert absence.reason == reason
+
+
+@pytest.mark.parametrize(("name", "reason"), [("xgboost", WHY), ("hist_gradient_boosting", "this release was trained without it")])
+def test_a_known_model_that_is_not_in_the_bundle_says_why(name: str, reason: str) -> None:
+    absence = classify(holding(Two()), flows(0), "acme/3", name).absence
+
+    assert isinstance(absence, ModelNotLoaded)
+    assert (absence.model, absence.reason) == (name, reason)
+    assert name in KNOWN_MODELS
+
+
+def test_rows_on_which_a_model_fails_are_the_only_ones_without_an_answer() -> None:
+    said = classify(holding(Two()), flows(0, POISON, 1, 1, POISON), "acme/3", "decision_tree")
+
+    assert said.abstained == {1, 4}
+    assert said.probabilities[[0, 2, 3]].tolist() == [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
+
+
+def test_a_model_that_can_answer_nothing_is_told_of_and_counted_against_the_process() -> None:
+    told: list[SlotEvent] = []
+
+    said = classify(holding(Two(), told=told), flows(POISON), "acme/3", "random_forest")
+
+    assert isinstance(said.absence, LayerCrashed)
+    assert [(one.what, one.fields) for one in told if one.what == "scoring_failed"] == [
+        ("scoring_failed", {"events": 1, "error_type": "ZeroDivisionError"})
+    ]
+
+
+@pytest.mark.parametrize("says", [[0.5, 0.6], [np.nan, 1.0], [1.5, -0.5], [1.0], [0.2, 0.3, 0.5]])
+def test_a_model_that_says_nonsense_has_failed(says: list[float]) -> None:
+    assert isinstance(classify(holding(Two(says=np.array(says))), flows(0), "acme/3", "random_forest").absence, LayerCrashed)
+
+
+@pytest.mark.parametrize(
+    ("release", "size", "is_one"), [("acme/3", 2, True), (ANY_RELEASE, 2, True), ("acme/4", 2, False), ("acme/3", 1, False)]
+)
+def test_an_answer_knows_which_question_it_answers(release: str, size: int, is_one: bool) -> None:  # noqa: FBT001  # a case
+    assert classify(holding(Two()), flows(0, 1), "acme/3", "decision_tree").answers(release, size) is is_one
+
+
+def test_a_classification_travels_between_processes() -> None:
+    for said in (
+        classify(holding(Two()), flows(0, POISON), "acme/3", "decision_tree"),
+        Classification(absence=ModelNotLoaded("xgboost", WHY)),
+    ):
+        travelled = pickle.loads(pickle.dumps(said))  # noqa: S301  # our own
+        assert str(travelled.absence) == str(said.absence)
+        assert travelled.probabilities.tolist() == said.probabilities.tolist()
+        assert travelled.abstained == said.abstained

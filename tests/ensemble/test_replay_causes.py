@@ -1,0 +1,184 @@
+"""Why a verdict comes out otherwise: shown by fusing the layers' old words anew, or said to be unexplained (N-09)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ensemble.events import Kind
+from ensemble.fusion import Fusion, Thresholds
+from ensemble.offers import ReleaseFusion
+from ensemble.replay.causes import Rule, why_fused, why_layer
+from ensemble.replay.recorded import Conditions, LayerSaid, Recorded
+from ensemble.verdicts import LayerScores, LayerStatus, VerdictWord
+
+TOLERANCE = 1e-6
+NOON = 43_200.0
+NOW = Conditions(min_coverage=0.5, posture_bound=0.35, stale_after_days=30, expired_after_days=730)
+WAYS = Thresholds(0.02, 0.6, 0.9)  # further apart than any bound that is tried
+FUSION = Fusion({"anomaly": 0.4, "behavior": 0.6}, 1.7, {"anomaly": WAYS, "behavior": WAYS, "anomaly+behavior": WAYS})
+RELEASE = ReleaseFusion("acme/1", {Kind.FLOW: FUSION}, "ab" * 32)
+STATUSES = st.sampled_from([LayerStatus.LIVE, LayerStatus.LAST_GOOD, LayerStatus.TIMEOUT, LayerStatus.FALLBACK])
+SCORES = st.floats(0.01, 0.99)
+BOUNDS = st.floats(0.0, 2.0)
+
+
+@st.composite
+def layers(draw: st.DrawFn) -> tuple[LayerSaid, ...]:
+    """What three layers may have said, spoken or not."""
+    return tuple(LayerSaid(name, draw(SCORES), draw(STATUSES), "1", "") for name in ("anomaly", "behavior", "resilience"))
+
+
+def given_by(said: tuple[LayerSaid, ...], conditions: Conditions) -> Recorded:
+    """The verdict on these words, under these settings."""
+    verdicts = Rule(RELEASE, Kind.FLOW, conditions).fuse([one.again() for one in said])
+    return Recorded(
+        release="acme/1",
+        release_sha256="ab" * 32,
+        input_sha256="cd" * 32,
+        scored_at=NOON,
+        score=float(verdicts.score[0]),
+        low=float(verdicts.low[0]),
+        high=float(verdicts.high[0]),
+        word=str(verdicts.word[0]),
+        severity=str(verdicts.severity[0]),
+        coverage=verdicts.coverage,
+        degraded=verdicts.degraded,
+        status=str(verdicts.status),
+        layers=said,
+    )
+
+
+def why(recorded: Recorded, now: Conditions = NOW) -> list[str]:
+    return why_fused(recorded, Rule(RELEASE, Kind.FLOW, now), TOLERANCE)
+
+
+@given(layers())
+def test_the_same_words_under_the_same_settings_need_no_reason(said: tuple[LayerSaid, ...]) -> None:
+    assert why(given_by(said, NOW)) == []
+
+
+@given(layers(), BOUNDS)
+def test_another_posture_bound_is_always_found_out_where_it_shows(said: tuple[LayerSaid, ...], then: float) -> None:
+    """Nothing else is blamed: with the bound that was found, everything comes out as it did."""
+    recorded = given_by(said, replace(NOW, posture_bound=then))
+    reach = min(then, float(np.log(0.6 / 0.4) - np.log(0.02 / 0.98)))
+
+    reasons = why(recorded)
+
+    if not reasons:
+        verdicts = Rule(RELEASE, Kind.FLOW, NOW).fuse([one.again() for one in said])
+        assert abs(float(verdicts.low[0]) - recorded.low) <= TOLERANCE
+        return
+    (reason,) = reasons
+    assert reason.startswith("fusion.posture_bound is 0.35 now; with ")
+    found = float(reason.split("with ")[1].split()[0])
+    again = given_by(said, replace(NOW, posture_bound=found))
+    assert found == pytest.approx(reach, abs=0.01) or abs(again.score - recorded.score) <= 1e-3  # a posture near 0.5 shifts next to nothing
+
+
+@given(layers(), st.floats(0.0, 1.0))
+def test_another_min_coverage_is_found_out_by_the_word_alone(said: tuple[LayerSaid, ...], then: float) -> None:
+    recorded = given_by(said, replace(NOW, min_coverage=then))
+
+    reasons = why(recorded)
+
+    is_now = given_by(said, NOW)
+    if recorded.word == is_now.word:
+        assert reasons == []
+    else:
+        (reason,) = reasons
+        side = "above" if recorded.word == VerdictWord.INDETERMINATE else "at most"
+        assert reason == f"fusion.min_coverage is 0.5 now, and was {side} {recorded.coverage:g}"
+
+
+def test_two_settings_that_changed_are_both_named() -> None:
+    said = (
+        LayerSaid("anomaly", 0.9, LayerStatus.LIVE, "1", ""),
+        LayerSaid("behavior", 0.1, LayerStatus.TIMEOUT, "", ""),
+        LayerSaid("resilience", 0.8, LayerStatus.LIVE, "1.1", ""),
+    )
+
+    reasons = why(given_by(said, replace(NOW, min_coverage=0.2, posture_bound=0.1)))
+
+    assert [reason.split()[0] for reason in reasons] == ["fusion.posture_bound", "fusion.min_coverage"]
+
+
+@given(layers(), SCORES)
+def test_a_score_that_no_setting_gives_is_said_to_be_altered(said: tuple[LayerSaid, ...], score: float) -> None:
+    true = given_by(said, NOW)
+    recorded = replace(true, score=score)
+
+    reasons = why(recorded)
+
+    is_altered = abs(score - true.score) > TOLERANCE
+    assert any("altered" in reason for reason in reasons) == is_altered
+    assert not any("posture_bound" in reason for reason in reasons)
+
+
+@pytest.mark.parametrize("changed", [{"severity": "low"}, {"degraded": True}, {"status": "FALLBACK_MODE"}, {"coverage": 0.9}])
+def test_what_follows_from_the_layers_alone_was_altered_where_it_does_not(changed: dict[str, object]) -> None:
+    said = tuple(LayerSaid(name, 0.9, LayerStatus.LIVE, "1", "") for name in ("anomaly", "behavior", "resilience"))
+
+    (reason,) = why(replace(given_by(said, NOW), **changed))  # type: ignore[arg-type]  # each of its own type
+
+    assert next(iter(changed)) in reason
+    assert "altered" in reason
+
+
+# one layer
+
+SPOKE = LayerSaid("behavior", 0.7, LayerStatus.LIVE, "2", "")
+
+
+def opinion(score: float, **fields: object) -> LayerScores:
+    whole = {"layer": "behavior", "status": LayerStatus.LIVE, "version": "2", "release": "acme/1", "scores": np.array([score])}
+    return LayerScores(**{**whole, **fields})  # type: ignore[arg-type]
+
+
+def why_one(said: LayerSaid, now: LayerScores, *, at: float = NOON, libraries: tuple[str, ...] = ()) -> str:
+    """The one reason, "" for none."""
+    return "".join(why_layer(said, now, at, libraries, TOLERANCE))
+
+
+def test_a_layer_that_says_the_same_needs_no_reason() -> None:
+    assert why_one(SPOKE, opinion(0.7 + 9e-7), libraries=("made with torch 2.0, running 2.1",)) == ""
+    assert why_one(replace(SPOKE, status=LayerStatus.TIMEOUT), opinion(0.1)) == ""
+
+
+def test_a_difference_that_two_devices_make_is_blamed_on_the_device() -> None:
+    """DESIGN, decision 12: goldens agree within 1e-5 on a GPU."""
+    assert "--tolerance 1e-05" in why_one(SPOKE, opinion(0.7 + 9e-6))
+    assert "device" not in why_one(SPOKE, opinion(0.7 + 2e-5))
+
+
+def test_a_library_of_another_version_is_the_likeliest_reason_where_nothing_else_differs() -> None:
+    assert why_one(SPOKE, opinion(0.8), libraries=("made with torch 2.0, running 2.1",)) == "behavior: made with torch 2.0, running 2.1"
+    assert "altered" in why_one(SPOKE, opinion(0.8))
+
+
+def test_a_version_that_differs_says_enough() -> None:
+    assert "says version 2, the release that it names holds 3" in why_one(SPOKE, opinion(0.8, version="3"), libraries=("x",))
+
+
+def test_a_layer_that_falls_silent_says_why() -> None:
+    silent = opinion(0.0, status=LayerStatus.FALLBACK, version="", reason="LAYER_CRASHED")
+
+    assert why_one(SPOKE, silent) == "behavior has no opinion of this event now: LAYER_CRASHED"
+
+
+@pytest.mark.parametrize(
+    ("at", "is_told"), [(NOON, False), (86_400.0 * 9 - 0.2, True), (86_400.0 * 9 + 0.2, True), (86_400.0 * 9 + 2, False)]
+)
+def test_a_posture_that_aged_is_blamed_on_the_settings_and_near_midnight_on_the_day(at: float, *, is_told: bool) -> None:
+    said = replace(SPOKE, layer="resilience", reason="epss stale: 40 days")
+
+    reason = why_one(said, opinion(0.6, layer="resilience", notes={0: "epss stale: 41 days"}), at=at)
+
+    assert "remarked epss stale: 40 days then, epss stale: 41 days now" in reason
+    assert "posture.stale_after_days" in reason
+    assert ("midnight" in reason) == is_told

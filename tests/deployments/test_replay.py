@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from deployments import cli, wire
 from deployments.commands.local import own_store
+from ensemble.building import LAYERS
 from ensemble.features.flow import FEATURE_NAMES, OTHER_DIALECTS
 from ensemble.inprocess import Ensemble
 from ensemble.retro.findings import Finding
@@ -148,7 +149,7 @@ def test_a_person_sees_each_layer_and_the_verdict_side_by_side(replay: Replay, c
     assert "the same, within 1e-06" in result.stdout
     assert f"release {SHIPPED}" in result.stdout
     words = [line.split()[0] for line in result.stdout.splitlines() if line.split()[-1] == "same"]
-    assert words == ["anomaly", "behavior", "resilience", "score", "low", "high", "coverage", "verdict", "severity", "degraded", "status"]
+    assert words == [*LAYERS, "score", "low", "high", "coverage", "verdict", "severity", "degraded", "status"]
 
 
 def test_the_event_may_come_in_another_dialect_order_and_under_another_id(replay: Replay, case: Case) -> None:
@@ -239,7 +240,7 @@ def test_the_release_that_made_it_is_loaded_and_not_the_one_that_serves_now(
 def test_a_release_that_was_deleted_is_named(replay: Replay, own_case: Case, own_state: Path) -> None:
     (own_state / "tenants" / "default" / "releases" / "5.json").unlink()
 
-    assert "release 4 is not in the store" in refused(replay(own_case.answer, own_case.event))
+    assert "release 5 is not in the store" in refused(replay(own_case.answer, own_case.event))
 
 
 def test_another_release_under_the_same_number_is_not_taken_for_it(replay: Replay, own_case: Case) -> None:

@@ -38,9 +38,9 @@ class FitWork:
 
 def fit(work: FitWork) -> Iterator[Step | Trained]:
     """The work itself, step by step, in a process of its own."""
+    os.setpriority(os.PRIO_PROCESS, 0, max(NICE, os.getpriority(os.PRIO_PROCESS, 0)))  # first: what follows takes seconds
     from ensemble.training.tabular import fit_steps  # noqa: PLC0415  # scikit-learn: only the process that fits has it
 
-    os.setpriority(os.PRIO_PROCESS, 0, max(NICE, os.getpriority(os.PRIO_PROCESS, 0)))
     yield from fit_steps(work.table, name=work.name, seed=work.seed, metadata=work.metadata)
 
 

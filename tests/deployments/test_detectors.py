@@ -42,6 +42,8 @@ ACME, GLOBEX = Tenant("acme"), Tenant("globex")
 Publish = Callable[..., BundleRef]
 Rows = list[dict[str, Any]]
 
+AT_ONCE_S = 3.0  # a busy machine; what would be waited for takes longer
+
 
 def rows(count: int = 120, seed: int = 0) -> Rows:
     table = np.random.default_rng(seed).lognormal(3, 1, (count, 3)).tolist()
@@ -105,21 +107,34 @@ def during(promise: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(promise, 30.0))
 
 
+class HungLoads:
+    """Reading the bundles of one tenant hangs until it is let go on."""
+
+    def __init__(self, of: Tenant) -> None:
+        self._of, self._opened = of, page.open_bundle
+        self._has_begun, self._goes_on = threading.Event(), threading.Event()
+
+    def __call__(self, store: Store, ref: BundleRef, **options: Any) -> Any:
+        if ref.tenant == self._of:
+            self._has_begun.set()
+            self._goes_on.wait(20.0)
+        return self._opened(store, ref, **options)
+
+    async def has_begun(self) -> None:
+        assert await asyncio.to_thread(self._has_begun.wait, 10.0)
+
+    def go_on(self) -> None:
+        self._goes_on.set()
+
+
 @contextmanager
-def held_loads(monkeypatch: pytest.MonkeyPatch, of: Tenant) -> Iterator[threading.Event]:
-    """Reading the bundles of one tenant hangs until the event is set."""
-    opened, goes_on = page.open_bundle, threading.Event()
-
-    def hangs(store: Store, ref: BundleRef, **options: Any) -> Any:
-        if ref.tenant == of:
-            goes_on.wait(20.0)
-        return opened(store, ref, **options)
-
-    monkeypatch.setattr(page, "open_bundle", hangs)
+def hung_loads(monkeypatch: pytest.MonkeyPatch, of: Tenant) -> Iterator[HungLoads]:
+    loads = HungLoads(of)
+    monkeypatch.setattr(page, "open_bundle", loads)
     try:
-        yield goes_on
+        yield loads
     finally:
-        goes_on.set()
+        loads.go_on()
 
 
 # -- what it answers
@@ -234,10 +249,10 @@ def test_nobody_waits_for_a_new_champion_to_load(replica: Replica, publish_champ
     async def promise() -> None:
         await replica.version()
         publish_champion(which=1)
-        with held_loads(monkeypatch, ACME) as goes_on:
+        with hung_loads(monkeypatch, ACME) as loads:
             replica.clock.now += page.LOOK_EVERY_S
-            assert [await replica.version() for _ in range(3)] == [1, 1, 1]
-            goes_on.set()
+            assert [await asyncio.wait_for(replica.version(), AT_ONCE_S) for _ in range(3)] == [1, 1, 1]
+            loads.go_on()
             await replica.looks()
         assert await replica.version() == 2
 
@@ -340,12 +355,13 @@ def test_a_load_that_hangs_holds_up_nobody_else(replica: Replica, publish_champi
     publish_champion(GLOBEX)
 
     async def promise() -> None:
-        with held_loads(monkeypatch, ACME) as goes_on:
+        with hung_loads(monkeypatch, ACME) as loads:
             waiting = asyncio.create_task(replica.version("acme"))
+            await loads.has_begun()
             for _ in range(5):
-                assert await replica.version("globex") == 1
+                assert await asyncio.wait_for(replica.version("globex"), AT_ONCE_S) == 1
             assert not waiting.done()
-            goes_on.set()
+            loads.go_on()
             assert await waiting == 1
 
     during(promise())
@@ -360,14 +376,37 @@ def test_a_load_that_hangs_too_long_is_an_error_to_who_waits(
 
     async def promise() -> None:
         replica = Replica(store)
-        with held_loads(monkeypatch, ACME) as goes_on:
+        with hung_loads(monkeypatch, ACME) as loads:
             with pytest.raises(LoadTimeout):
                 await replica.detect()
-            goes_on.set()
+            loads.go_on()
             await replica.looks()
         assert await replica.version() == 1  # it came after all
 
     during(promise())
+
+
+def test_a_new_champion_whose_file_hangs_is_said_of_the_one_that_goes_on(
+    replica: Replica, publish_champion: Publish, monkeypatch: pytest.MonkeyPatch, told: Told
+) -> None:
+    """F13: nobody waits for it, so nobody but the state can say it."""
+    publish_champion()
+
+    async def promise() -> None:
+        await replica.version()
+        publish_champion(which=1)
+        with hung_loads(monkeypatch, ACME) as loads:
+            replica.clock.now += page.LOOK_EVERY_S
+            await replica.version()
+            await loads.has_begun()
+            replica.clock.now += page.LOAD_WITHIN_S
+            said = await asyncio.wait_for(replica.detect(), AT_ONCE_S)
+            assert (said.version, said.is_last_good) == (1, True)
+            assert [state.code for state in await replica.detectors.state()] == ["LOAD_TIMEOUT"]
+
+    during(promise())
+
+    assert [line["code"] for line in told("model_load_failed")] == ["LOAD_TIMEOUT"]
 
 
 def test_many_who_ask_first_share_one_load(replica: Replica, publish_champion: Publish, told: Told) -> None:
@@ -414,6 +453,26 @@ def test_a_load_says_what_serves_in_this_replica(replica: Replica, publish_champ
         assert (report.outcome, report.version) == (LoadOutcome.LOADED, 2)
         assert await replica.version() == 2
         assert (await replica.detectors.load("acme", "d", 1)).outcome is LoadOutcome.OTHER_VERSION
+
+    during(promise())
+
+
+def test_a_load_does_not_take_a_look_of_before_for_its_own(
+    replica: Replica, publish_champion: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who made a version champion and then says `load` hears of that version, not of what was being read just then."""
+    publish_champion()
+
+    async def promise() -> None:
+        with hung_loads(monkeypatch, ACME) as loads:
+            first = asyncio.create_task(replica.version())
+            await loads.has_begun()
+            publish_champion(which=1)
+            loading = asyncio.create_task(replica.detectors.load("acme", "d", 2))
+            await asyncio.sleep(0)
+            loads.go_on()
+            assert await first == 1
+            assert (await loading).version == 2
 
     during(promise())
 

@@ -77,6 +77,16 @@ def test_a_level_fires_for_about_its_share_of_new_rows() -> None:
         assert rate / factor < share < rate * factor
 
 
+def test_the_scale_is_that_of_rows_the_forest_has_not_seen() -> None:
+    """With many features and few rows nearly every new row lies outside somewhere; rated by forests that know them, none would."""
+    names = tuple(f"f{column}" for column in range(64))
+    chance = np.random.default_rng(0)
+    taught, new = chance.normal(size=(200, 64)), chance.normal(size=(2000, 64))
+    detector = TabularDetector.from_parts(fit_tabular([dict(zip(names, row, strict=True)) for row in taught.tolist()], names).parts)
+
+    assert (detector.score(new).anomaly_score >= 0.99).mean() < 0.05
+
+
 @pytest.mark.parametrize("rows", [100, 1000])
 @pytest.mark.parametrize("feature", NETWORK_FEATURES)
 def test_one_value_far_beyond_training_is_critical(feature: str, rows: int) -> None:
@@ -156,9 +166,9 @@ def test_a_constant_feature_is_no_matter_until_it_changes() -> None:
     detector = TabularDetector.from_parts(fit_tabular(rows, (*NETWORK_FEATURES, "flag")).parts)
     names = (*NETWORK_FEATURES, "flag")
 
-    same, changed = detector.score(matrix([rows[0], rows[0] | {"flag": 70.0}], names)).threat_level
+    same, rounded, changed = detector.score(matrix([rows[0] | {"flag": flag} for flag in (7.0, 7.0 + 1e-12, 70.0)], names)).threat_level
 
-    assert same != "critical"
+    assert same == rounded != "critical"
     assert changed == "critical"
 
 

@@ -179,11 +179,12 @@ def start_service(folder: Path, bodies: Sequence[bytes], *, on_three_nodes: bool
     }
     file.write_text(yaml.safe_dump(config))
     port = free_port()
+    environment = _environment() | {"AXON_SIGNING_KEY": str(folder / "signing.key")}  # `axon trust init` makes it, if a test wants one
     serve = ["deployments.cli", "serve", "--config", str(file), "--port", str(port), "--auth", "off"]
     command = ["tests.faults.three_nodes", str(file), str(port)] if on_three_nodes else serve
     with log.open("wb") as output:
         head = subprocess.Popen(
-            [sys.executable, "-m", *command], cwd=ROOT, env=_environment(), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            [sys.executable, "-m", *command], cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
     return Service(head, port, state, shipped, log, replicas, bodies)
 

@@ -15,9 +15,10 @@ import msgspec
 import pytest
 import yaml
 from click.testing import Result
+from rich.console import Console
 from typer.testing import CliRunner
 
-from deployments import cli, wire
+from deployments import cli, terminal, wire
 from deployments.commands.local import own_store
 from ensemble.features.flow import FEATURE_NAMES, OTHER_DIALECTS
 from ensemble.inprocess import Ensemble
@@ -53,8 +54,8 @@ class Case:
 @pytest.fixture
 def replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Replay:
     """`replay(answer, event, "--json")`: what is no path is written into a file first."""
-    monkeypatch.setenv("COLUMNS", "250")
-    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(terminal, "out", Console(width=250))
+    monkeypatch.setattr(terminal, "err", Console(width=250, stderr=True))
 
     def file(name: str, content: object) -> Path:
         if isinstance(content, Path):

@@ -1,6 +1,7 @@
-"""The composition root: settings in, one Serve application out. Nothing else is wired anywhere else.
+"""The composition root: settings in, a Serve application out. Nothing else is wired anywhere else.
 
-`serve run serve_config.yaml` and `axon serve` both call `build`.
+There are two: `build` makes the one that scores, `build_management` the one under /models. `serve run serve_config.yaml` and
+`axon serve` call both, with the same arguments.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from ray.serve.context import _get_global_client
 
+from deployments.detectors import Detectors
 from deployments.environment import is_loopback
 from deployments.ingress import Ingress
 from deployments.layers import LayerDeployment
+from deployments.manage import Manage
 from deployments.routing import SpeakingFirst
 from deployments.settings import ScalingSettings, Settings, read_settings
 from deployments.trust import read_trust
 from ensemble.building import LAYERS
 
-__all__ = ["OpenDoor", "build"]
+__all__ = ["OpenDoor", "build", "build_management"]
 
 AUTO_SHARE = 0.25  # of a GPU, for `gpus: auto`: four layers fit on one card
 AUTOSCALING_LOOK_BACK_S = 11.0  # the least that Serve allows beside its metrics interval of 10 s; its own 30 s reacts too late
@@ -65,6 +68,24 @@ def build(args: dict[str, Any]) -> Application:
         **looked_after,
     )
     return deploy_ingress(Ingress).bind(values, handles)
+
+
+def build_management(args: dict[str, Any]) -> Application:
+    """The management application for the same `args`; errors as in `build`.
+
+    It has one replica of each: the jobs live in one process, and to rate a tenant's own rows is no matter of speed.
+    """
+    settings = read_settings(args)
+    _refuse_an_open_door(settings)
+    read_trust(settings)
+    values, own = settings.model_dump(mode="json"), settings.management
+    looked_after: dict[str, Any] = settings.replicas.model_dump(exclude={"routing_stats_period_s", "max_replicas_per_node"})
+    deploy: dict[str, Any] = {"ray_actor_options": {"num_cpus": own.num_cpus}, "num_replicas": 1, **looked_after}
+    detectors = serve.deployment(name="detectors", max_ongoing_requests=own.max_ongoing_requests, **deploy)
+    manage = serve.deployment(
+        name="manage", max_ongoing_requests=own.max_ongoing_requests, max_queued_requests=own.max_queued_requests, **deploy
+    )
+    return manage(Manage).bind(values, detectors(Detectors).bind(values))
 
 
 class OpenDoor(Exception):

@@ -26,6 +26,7 @@ _ALWAYS = ("INTERNAL_ERROR",)
 _MEANINGS = {  # of codes that are no class of ours
     "INTERNAL_ERROR": "A mistake of ours; the log has it under the request's id.",
     "NOT_FOUND": "There is no such thing.",
+    "METHOD_NOT_ALLOWED": "The path takes other methods; `Allow` names them.",
     "TEST_RUNNING": "The layer is being tested now.",
     "CONTROLS_NOT_KEPT": "The switch could not be written; nothing was changed.",
     "UNAUTHORIZED": "No key, or one that is not known.",

@@ -24,7 +24,13 @@ LONGEST_REQUEST_ID = 128
 RETRY_AFTER_S = 1  # a layer that was loading, or died, is often back by then; asking one whose breaker is open costs nothing
 _LAYER_ERRORS: tuple[type[LayerError], ...] = (LayerError, *LayerError.__subclasses__())
 _LAYER_CODES = frozenset(kind.code for kind in _LAYER_ERRORS)
-COMES_AGAIN = _LAYER_CODES | {"RATE_LIMITED"}
+_CONFLICTS = (  # it is known, and cannot be had, changed or taken away as it stands
+    "ARTIFACT_CORRUPT", "ARTIFACT_UNTRUSTED", "ARTIFACT_INCOMPATIBLE", "ARTIFACT_IN_USE", "INSUFFICIENT_MEMORY", "MODEL_LOAD_ERROR",
+    "NOT_SERVING",
+    "POINTER_MOVED", "SERVED_BY_RELEASE", "SIGNING_REFUSED", "VERSION_EXISTS",
+)  # fmt: skip
+_NOT_NOW = ("ARTIFACT_UNREADABLE", "DEPLOYMENT_UNAVAILABLE", "LOAD_TIMEOUT", "SERVICE_ERROR", "STORE_UNAVAILABLE")
+COMES_AGAIN = _LAYER_CODES | {"RATE_LIMITED", "JOB_QUOTA", "QUOTA_EXCEEDED", *_NOT_NOW}
 """Codes of errors that go away by themselves; they come with Retry-After."""
 _STATUS_OF_CODE = {  # everything else is a mistake in what was sent: 422
     "MALFORMED_JSON": 400,
@@ -41,7 +47,14 @@ _STATUS_OF_CODE = {  # everything else is a mistake in what was sent: 422
     "RATE_LIMITED": 429,
     "INTERNAL_ERROR": 500,
     "CONTROLS_NOT_KEPT": 503,
-    **dict.fromkeys(_LAYER_CODES, UNAVAILABLE),
+    "ARTIFACT_MISSING": 404,
+    "UNKNOWN_JOB": 404,
+    "UNKNOWN_TENANT": 404,
+    "JOB_QUOTA": 429,
+    "QUOTA_EXCEEDED": 429,
+    "STORE_FULL": 507,
+    **dict.fromkeys(_CONFLICTS, 409),
+    **dict.fromkeys((*_LAYER_CODES, *_NOT_NOW), UNAVAILABLE),
 }
 _OF_STATUS = {
     404: ("NOT_FOUND", "there is no such route; GET / lists them"),
@@ -76,8 +89,8 @@ async def _refuse_event(request: Request, error: Exception) -> Response:
     if not isinstance(error, EventError):
         raise error
     response = refuse(request, status_of(error.code), error.code, str(error), error.field)
-    if isinstance(error, RateLimited):
-        response.headers["Retry-After"] = f"{error.retry_after_s:.0f}"
+    if error.code in COMES_AGAIN:
+        response.headers["Retry-After"] = str(error.retry_after_s if isinstance(error, RateLimited) else RETRY_AFTER_S)
     return response
 
 

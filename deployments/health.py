@@ -24,6 +24,7 @@ DISABLED = "switched off by an operator"
 NOT_ASKED = "the breaker is open: it is not asked until a trial succeeds"
 CLOSED = "closed"
 _KINDS = [getattr(errors, name) for name in errors.__all__]
+_WELL = SPEAKING | {LayerStatus.NOT_APPLICABLE}  # a release that does without a layer lacks nothing
 _MEANINGS = {kind.code: str(kind.__doc__).split("\n")[0] for kind in _KINDS}
 _CAUSES = {kind.code: kind.cause for kind in _KINDS if issubclass(kind, errors.ArtifactError)}
 
@@ -45,7 +46,7 @@ class SystemView:
     """What every slot said of itself, and what the ingress makes of it.
 
     Attributes:
-        status: the word of S0-12 for the slots of anomaly and behavior.
+        status: the word of S0-12 for the slots that hold evidence.
         coverage: share of the validated evidence on flows whose layers speak, in [0, 1].
         coverage_by_kind: the same for each kind of event.
         release: name of the release that is fused with, "" for none.
@@ -79,7 +80,7 @@ class SystemView:
             if state.status in SPEAKING
         ]
         providers = {layer: _provider(kinds) for layer, kinds in self.layers.items()}
-        is_whole = bool(self.release) and all(provider["status"] in SPEAKING for provider in providers.values())
+        is_whole = bool(self.release) and all(provider["status"] in _WELL for provider in providers.values())
         return {
             "status": "healthy" if is_whole else "degraded",
             "ml_status": self.status,
@@ -227,7 +228,7 @@ def _trouble(state: KindState) -> Trouble | None:
 
 
 def _provider(kinds: Mapping[Kind, KindState]) -> Provider:
-    """One line for a layer: its first kind that does not speak, or else its first kind."""
+    """One line for a layer: its first kind that should speak and does not, or else its first kind."""
     ordered = [kinds[kind] for kind in Kind if kind in kinds]
-    worst = next((state for state in ordered if state.status not in SPEAKING), ordered[0])
+    worst = next((state for state in ordered if state.status not in _WELL), ordered[0])
     return {"status": worst.status, "version": worst.version or ordered[0].version, "reason": worst.reason}

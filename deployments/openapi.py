@@ -67,7 +67,7 @@ def _schemas(max_events: int) -> Json:
     }
     schemas["FeaturesByName"] = {
         "type": "object",
-        "properties": dict.fromkeys(FEATURE_NAMES, number) | dict.fromkeys(RECOMPUTED, {"type": ["number", "null"]}),
+        "properties": {name: {"type": ["number", "null"]} if name in RECOMPUTED else number for name in FEATURE_NAMES},
         "required": [name for name in FEATURE_NAMES if name not in OPTIONAL_FEATURES],
         "additionalProperties": False,
     }

@@ -30,6 +30,7 @@ __all__ = [
     "RolloutSettings",
     "Settings",
     "TenantName",
+    "lay_over",
     "read_settings",
 ]
 
@@ -223,7 +224,7 @@ class RetroSettings(_Strict):
 
 
 class ManagementSettings(_Strict):
-    """Training jobs and the tabular detectors that come of them."""
+    """The management application, its training jobs, and the tabular detectors that come of them."""
 
     num_cpus: Annotated[float, Field(ge=0)]
     max_rows: Count
@@ -236,6 +237,14 @@ class ManagementSettings(_Strict):
     jobs_kept_days: Count
     training_cpus: Positive
     detectors_at_once: Count
+    max_ongoing_requests: Count
+    max_queued_requests: Count
+    store_threads: Count
+    store_within_s: Positive
+    replicas_within_s: Positive
+    max_import_bytes: Count
+    versions_per_model: Count
+    models_per_tenant: Count
 
     @model_validator(mode="after")
     def _who_may_run_may_wait(self) -> Self:
@@ -255,6 +264,7 @@ class LayersSettings(_Strict):
 
     anomaly: LayerSettings
     behavior: LayerSettings
+    classifier: LayerSettings
     resilience: LayerSettings
 
 
@@ -321,19 +331,20 @@ def read_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
         pydantic.ValidationError: unknown keys, wrong types or numbers out of range; all of them in one message.
     """
     defaults = yaml.safe_load((ROOT / "configs" / "default.yaml").read_text())
-    merged = _lay_over(defaults, overrides or {})
+    merged = lay_over(defaults, overrides or {})
     for variable, section, setting in PATH_VARIABLES:
         if named := os.environ.get(variable):
-            merged = _lay_over(merged, {section: {setting: named}})
+            merged = lay_over(merged, {section: {setting: named}})
     disabled = [name.strip() for name in os.environ.get(DISABLED_VARIABLE, "").split(",") if name.strip()]
     if disabled:
         configured = merged["controls"].get("disabled") if isinstance(merged.get("controls"), Mapping) else None
-        merged = _lay_over(merged, {"controls": {"disabled": [*(configured or []), *disabled]}})
+        merged = lay_over(merged, {"controls": {"disabled": [*(configured or []), *disabled]}})
     return Settings.model_validate(merged)
 
 
-def _lay_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def lay_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`below`, with what `above` says in the place of what it says itself, at every depth."""
     both = dict(below)
     for key, value in above.items():
-        both[key] = _lay_over(both[key], value) if isinstance(value, Mapping) and isinstance(both.get(key), Mapping) else value
+        both[key] = lay_over(both[key], value) if isinstance(value, Mapping) and isinstance(both.get(key), Mapping) else value
     return both

@@ -14,6 +14,7 @@ from deployments.health import SystemView, iso
 from deployments.incidents import say
 from deployments.switches import Switches
 from deployments.telemetry import Meter, set_state
+from ensemble.building import LAYERS
 from ensemble.events import Kind
 from ensemble.guard import BreakerState
 from ensemble.rollout import RolloutView
@@ -104,8 +105,8 @@ class IngressTelemetry:
         for kind, share in view.coverage_by_kind.items():
             self._meter.level("axon_coverage", share, kind=kind)
         for layer, kinds in view.layers.items():
-            speaks = [state.status in SPEAKING for state in kinds.values()]
-            self._meter.level("axon_provider_health_score", sum(speaks) / max(1, len(speaks)), provider=layer)
+            speaks = [state.status in SPEAKING for state in kinds.values() if state.status is not LayerStatus.NOT_APPLICABLE]
+            self._meter.level("axon_provider_health_score", sum(speaks) / len(speaks) if speaks else 1.0, provider=layer)
             breaker = view.breakers.get(layer)
             set_state(self._meter, "axon_breaker_state", breaker.state if breaker else BreakerState.CLOSED, BreakerState, layer=layer)
             for kind, state in kinds.items():
@@ -128,17 +129,14 @@ class IngressTelemetry:
         if view.status is self._status:
             return
         self._status = view.status
-        speaks = {
-            layer: Kind.FLOW in kinds and kinds[Kind.FLOW].status in SPEAKING
-            for layer, kinds in view.layers.items()
-            if layer in ("anomaly", "behavior")
-        }
+        flows = {layer: kinds[Kind.FLOW].status for layer, kinds in view.layers.items() if Kind.FLOW in kinds and LAYERS[layer].is_evidence}
+        speaks = {layer: status in SPEAKING for layer, status in flows.items() if status is not LayerStatus.NOT_APPLICABLE}
         fields: dict[str, Any]
         match view.status:
             case SystemStatus.FULLY_OPERATIONAL:
                 level, fields = logging.INFO, {"layers_active": sum(speaks.values())}
             case SystemStatus.PARTIALLY_OPERATIONAL:
-                active = {f"{layer}_active": speaks.get(layer, False) for layer in ("anomaly", "behavior")}
+                active = {f"{layer}_active": is_active for layer, is_active in speaks.items()}
                 level, fields = logging.WARNING, {**active, "recommendation": "restore_missing_models"}
             case SystemStatus.FALLBACK_MODE:
                 level = logging.ERROR

@@ -16,6 +16,7 @@ from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible
 from ensemble.events import EventBatch, FlowBatch, Kind, ProcessEvent
 from ensemble.features import flow, process
 from ensemble.layers.anomaly import FlowAnomaly
+from ensemble.layers.classifier import FlowClassifier
 from ensemble.layers.model import Model
 from ensemble.layers.processes import ProcessAnomaly
 from ensemble.layers.resilience import PostureInventory, PostureKnowledge, ResiliencePosture
@@ -35,26 +36,30 @@ class LayerPlan:
 
     Attributes:
         kinds: kind of event -> the bundles its model is built from.
-        fallback_score: shown while there is no model; weighs nothing. S0 names 0.0 for anomaly and 0.1 for behavior.
+        fallback_score: shown while there is no model; weighs nothing. S0 names 0.0 for anomaly and 0.1 for behavior; it names no others.
         is_evidence: False for the host's posture, which shifts a score and is none itself.
         is_stateless: the same call may be made twice, because nothing is learnt from it.
+        is_optional: a release may be published without it and lacks nothing then, e.g. one that is older than the layer.
     """
 
     kinds: Mapping[Kind, tuple[str, ...]]
     fallback_score: float
     is_evidence: bool = True
     is_stateless: bool = True
+    is_optional: bool = False
 
 
 _POSTURE = ("posture-knowledge", "posture-inventory")
 LAYERS: Mapping[str, LayerPlan] = {
     "anomaly": LayerPlan({Kind.FLOW: ("anomaly-flow",), Kind.PROCESS: ("anomaly-process",)}, fallback_score=0.0),
     "behavior": LayerPlan({Kind.FLOW: ("behavior-flow",)}, fallback_score=0.1),
+    "classifier": LayerPlan({Kind.FLOW: ("classifier-flow",)}, fallback_score=0.0, is_optional=True),
     "resilience": LayerPlan({Kind.FLOW: _POSTURE, Kind.PROCESS: _POSTURE}, fallback_score=0.5, is_evidence=False),
 }
 FEATURE_SCHEMAS: Mapping[str, Callable[[], str]] = {
     "anomaly-flow": flow.schema_sha256,
     "behavior-flow": flow.schema_sha256,
+    "classifier-flow": flow.schema_sha256,
     "anomaly-process": process.schema_sha256,
 }
 
@@ -104,6 +109,8 @@ class ModelBuilder:
                 return _proven(FlowAnomaly.from_parts(parts[0]), Kind.FLOW, golden, GOLDEN_TOLERANCE["cpu"], what)
             case "anomaly-process":
                 return _proven(ProcessAnomaly.from_parts(parts[0]), Kind.PROCESS, golden, GOLDEN_TOLERANCE["cpu"], what)
+            case "classifier-flow":
+                return _proven(FlowClassifier.from_parts(parts[0]), Kind.FLOW, golden, GOLDEN_TOLERANCE["cpu"], what)
             case "behavior-flow":
                 from ensemble.layers.behavior import DeepBehavior  # noqa: PLC0415  # torch: 160 MB that the other layers do without
 
@@ -135,6 +142,8 @@ def _facts(model: Model, device: str) -> dict[str, Any]:
     """What the log says of a model that was loaded (S0-15, S0-19)."""
     if isinstance(model, ProcessAnomaly):
         return {"processes_tracked": len(model.rarity.names)}
+    if isinstance(model, FlowClassifier):
+        return {"models": list(model.names), "device": "cpu"}
     return {"device": device}
 
 

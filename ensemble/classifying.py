@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from ensemble.errors import EnsembleError, LayerCrashed, LayerWarmingUp, ModelNotLoaded
 from ensemble.events import FlowBatch, Kind
+from ensemble.layers.classifier import KNOWN_MODELS
 from ensemble.poison import answer_around_poison
 from ensemble.slot import LayerSlot
 from ensemble.verdicts import LayerStatus
 
 __all__ = ["KNOWN_MODELS", "Classification", "Classifier", "classify"]
 
-KNOWN_MODELS = ("random_forest", "xgboost", "decision_tree", "hist_gradient_boosting")
 SUM_TOLERANCE = 1e-6  # of the probabilities of a flow: float64 of some hundred trees
 
 

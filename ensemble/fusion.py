@@ -141,7 +141,7 @@ class Fusion:
             coverage=coverage,
             degraded=self.source == "builtin"
             or any(not o.speaks and o.status is not LayerStatus.NOT_APPLICABLE for o in opinions)
-            or bool(self.shares.keys() - {o.layer for o in opinions}),
+            or any(share > 0.0 and layer not in speaking for layer, share in self.shares.items()),
             status=system_status(o.status for o in opinions if o.layer != RESILIENCE),
             layers=tuple(opinions),
         )

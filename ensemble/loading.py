@@ -109,10 +109,14 @@ class ReleaseLoader:
         self, candidate: Candidate, known: Mapping[tuple[str, ...], HeldModel]
     ) -> tuple[HeldRelease, dict[Kind, LoadFailure]]:
         """What can be had of one release, and what is wrong with its files, also where a model in memory goes on without them."""
+        plan = LAYERS[self.layer]
+        unnamed = frozenset(kind for kind, names in plan.kinds.items() if not _identity(candidate.release, names))
         models: dict[Kind, HeldModel] = {}
         wrong: dict[Kind, LoadFailure] = {}
         built: dict[tuple[str, ...], HeldModel | LoadFailure] = {}
-        for kind, names in LAYERS[self.layer].kinds.items():
+        for kind, names in plan.kinds.items():
+            if plan.is_optional and kind in unnamed:
+                continue  # neither a model nor a failure: the release was meant to do without
             before = known.get(_identity(candidate.release, names))
             if names not in built:
                 built[names] = self._attempt(candidate.release, kind, before)
@@ -124,7 +128,6 @@ class ReleaseLoader:
                 is_live = candidate.is_wanted or (before is not None and before.status is LayerStatus.LIVE)
                 models[kind] = replace(outcome, status=LayerStatus.LIVE if is_live else LayerStatus.LAST_GOOD)
         failures = {kind: failure for kind, failure in wrong.items() if kind not in models}
-        unnamed = frozenset(kind for kind, names in LAYERS[self.layer].kinds.items() if not _identity(candidate.release, names))
         lacks = {kind: failure for kind, failure in wrong.items() if kind not in unnamed}
         return HeldRelease(candidate.name, models, failures, unnamed), lacks
 

@@ -26,6 +26,8 @@ __all__ = ["ANY_RELEASE", "LayerSlot", "ModelSource"]
 
 logger = logging.getLogger("ray.serve")  # Serve's logger carries our fields as JSON; without Ray it is a plain one
 ANY_RELEASE = ""  # what a caller without a release of its own asks for: the newest at hand
+NOT_OF_THIS_KIND = "has no opinion on events of this kind"
+NOT_IN_RELEASE = "the release was published without this layer"
 ASKED_WITHIN_S = 60.0  # a release that calls named within this is kept: they go over step by step, and may step back
 FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 30.0  # RELIABILITY F1: looked at again, ever more seldom, until something changes
 SUSPICIOUS_FAILURES = 20  # batches in a row that the model could not score at all, before the process itself is doubted
@@ -155,7 +157,8 @@ class LayerSlot:
         if model is None:
             failure = held.failures.get(batch.kind)
             if failure is None:
-                return LayerScores.silent(self._layer, LayerStatus.NOT_APPLICABLE, len(batch), "has no opinion on events of this kind")
+                reason = NOT_IN_RELEASE if batch.kind in held.unnamed else NOT_OF_THIS_KIND
+                return LayerScores.silent(self._layer, LayerStatus.NOT_APPLICABLE, len(batch), reason)
             return self._silent(LayerStatus.FALLBACK, failure.code, batch)
         return self._ask(model, held.name, batch, explain=explain)
 
@@ -264,6 +267,7 @@ class LayerSlot:
         else:
             stands = {kind: (model.status, model.version, "") for kind, model in held.models.items()}
             stands |= {kind: (LayerStatus.FALLBACK, "", failure.code) for kind, failure in held.failures.items()}
+            stands |= dict.fromkeys(held.unnamed - stands.keys(), (LayerStatus.NOT_APPLICABLE, "", NOT_IN_RELEASE))
         trouble = self._troubles()
         return {
             kind: KindState(status, version, reason, self._began(kind, status, version), trouble.get(kind))

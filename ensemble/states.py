@@ -66,7 +66,8 @@ class HeldRelease:
         name: of the release, `<tenant>/<serial>`, "" for none.
         models: kind -> proven model.
         failures: kind -> why there is none; a kind in neither is none of this layer's business.
-        unnamed: kinds for which the release names no model: it was published so, and lacks nothing.
+        unnamed: kinds for which the release names no model: it was published so, and lacks nothing. One that is not in `failures`
+            either belongs to a layer that a release may do without.
     """
 
     name: str

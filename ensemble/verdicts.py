@@ -25,7 +25,7 @@ class LayerStatus(StrEnum):
     DISABLED = "disabled"  # switched off by an operator
     WARMING_UP = "warming_up"  # loading or still learning
     STALE = "stale"  # its data is too old to speak
-    NOT_APPLICABLE = "not_applicable"  # has no opinion on this kind of event; outside the coverage
+    NOT_APPLICABLE = "not_applicable"  # no opinion on this kind of event, or a release that does without it; outside the coverage
 
 
 SPEAKING = frozenset({LayerStatus.LIVE, LayerStatus.LAST_GOOD, LayerStatus.RULES})
@@ -62,7 +62,7 @@ def system_status(statuses: Iterable[LayerStatus]) -> SystemStatus:
     """The word for the slots that could speak of something: all of them do, some do, none does.
 
     Args:
-        statuses: of the anomaly and the behavior slot; a slot that is not applicable says nothing about the system.
+        statuses: of the slots that hold evidence; a slot that is not applicable says nothing about the system.
     """
     speaks = [status in SPEAKING for status in statuses if status is not LayerStatus.NOT_APPLICABLE]
     if not any(speaks):
@@ -75,7 +75,7 @@ class LayerScores:
     """One layer's opinion of a batch.
 
     Attributes:
-        layer: `anomaly`, `behavior`, `resilience`.
+        layer: `anomaly`, `behavior`, `classifier`, `resilience`.
         status: where the scores came from; the same for the whole batch.
         version: serial version of the model that spoke, "" where none did.
         release: name of the release that the model was loaded for, "" where none was.

@@ -8,12 +8,15 @@ import re
 import shlex
 import subprocess
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 
-from deployments import wire
+from deployments import manage_openapi, wire
 from deployments.cli import app, keys, layers, models, train
 from deployments.openapi import document
+from deployments.settings import read_settings
 from deployments.telemetry import METRICS, RULES
 from ensemble import errors
 from ensemble.errors import EventError
@@ -94,9 +97,11 @@ def test_there_are_three_curl_examples_that_score() -> None:
 def test_the_body_of_every_curl_example_passes_the_door() -> None:
     for curl in curls():
         body = body_of(curl)
-        if body is None:
+        if body is None or body.startswith("@"):  # a file
             continue
-        json.loads(body)
+        if "/v1/score" not in address_of(curl):
+            jsonschema.validate(json.loads(body), schema_of(address_of(curl)), cls=jsonschema.Draft202012Validator)
+            continue
         if "/v1/score/batch" in address_of(curl):
             parsed = wire.parse_batch(body.encode(), limit=MAX_EVENTS)
             assert not [one for one in parsed if isinstance(one, tuple)]
@@ -112,14 +117,27 @@ def test_every_curl_example_asks_a_route_that_exists_on_the_default_port(page: P
     for curl in curls(page):
         found = re.fullmatch(r"(?:http://)?(?:127\.0\.0\.1|localhost):8000(/[^?]*)?(\?.*)?", address_of(curl))
         assert found, address_of(curl)
-        method = "post" if body_of(curl) or "POST" in curl else "get"
+        method = next((word.lower() for word in curl if word in {"POST", "PUT", "DELETE"}), "post" if body_of(curl) else "get")
         assert is_route(method, found[1] or "/"), curl
 
 
 def is_route(method: str, path: str) -> bool:
-    """Whether the contract has it; a name in braces is any name."""
-    paths = document(MAX_EVENTS, MAX_BODY_BYTES)["paths"]
-    return any(re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", known), path) and method in paths[known] for known in paths)
+    """Whether one of the contracts has it; a name in braces is any name."""
+    return any(method in operations for operations in operations_at(path))
+
+
+def operations_at(path: str) -> list[dict[str, Any]]:
+    """The operations of the routes that a path may be of."""
+    paths = document(MAX_EVENTS, MAX_BODY_BYTES)["paths"] | manage_openapi.paths()
+    return [operations for known, operations in paths.items() if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", known), path)]
+
+
+def schema_of(address: str) -> dict[str, Any]:
+    """The schema of the body that a route reads."""
+    path = re.sub(r"^.*?:\d+|\?.*$", "", address)
+    (body,) = [one["requestBody"] for operations in operations_at(path) for one in operations.values() if "requestBody" in one]
+    schemas = document(MAX_EVENTS, MAX_BODY_BYTES)["components"]["schemas"] | manage_openapi.schemas(read_settings())
+    return body["content"]["application/json"]["schema"] | {"components": {"schemas": schemas}}
 
 
 def test_every_json_block_is_json() -> None:

@@ -8,11 +8,18 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from deployments.commands.local import local_ensemble, plain, progress_bars
+from deployments.commands.local import current_models, local_ensemble, own_store, plain, progress_bars
 from deployments.commands.score import ScoreFailed, service_scorer
-from ensemble.training.evaluating import FUSED, Judged
+from deployments.settings import read_settings
+from deployments.tenancy import Tenancy
+from ensemble.errors import ArtifactError
+from ensemble.events import Kind
+from ensemble.layers.classifier import FlowClassifier
+from ensemble.store.names import Tenant
+from ensemble.training.evaluating import FUSED, Judged, named_by
 from ensemble.training.flow_table import FlowTable, read_flow_table
 from ensemble.training.flows import LAYER_NAMES
+from ensemble.training.labelling import Labelling
 from ensemble.training.metrics import Separation, false_positive_interval
 from ensemble.verdicts import by_row
 
@@ -43,6 +50,8 @@ def evaluate(data: Path, *, url: str | None, tenant: str | None, last: float | N
         raise ScoreFailed("evaluation needs a `label` column with both benign flows and attacks")
     judged, words = _judged_by_service(flows, url) if url else _judged_here(flows, tenant)
     _print(judged, words, console)
+    if url is None:
+        _print_names(_named(flows, tenant), console)
 
 
 def labelled(data: Path, err: Console) -> FlowTable:
@@ -80,6 +89,17 @@ def _judged_here(flows: FlowTable, tenant: str | None) -> tuple[Judged, list[str
     return _judged(flows, {name: np.concatenate(parts) for name, parts in scores.items() if parts}, words)
 
 
+def _named(flows: FlowTable, tenant: str | None) -> dict[str, Labelling]:
+    """How well each model of the current classifier names the families; nothing where the release has none."""
+    settings = read_settings()
+    try:
+        lineage = Tenancy(settings).lineage(Tenant(tenant or settings.store.tenant))
+        held = current_models(own_store(settings), lineage, "classifier").models.get(Kind.FLOW)
+    except ArtifactError:
+        return {}
+    return named_by(held.model, flows) if held is not None and isinstance(held.model, FlowClassifier) else {}
+
+
 def _judged_by_service(flows: FlowTable, url: str) -> tuple[Judged, list[str]]:
     scorer = service_scorer(url, explain=False)
     scores: dict[str, list[float]] = {name: [] for name in (*LAYER_NAMES, FUSED)}
@@ -108,7 +128,8 @@ def _judged(flows: FlowTable, scores: dict[str, np.ndarray], words: list[str]) -
 def _print(judged: Judged, words: list[str], console: Console) -> None:
     for layer in LAYER_NAMES:
         if layer not in judged.scores:
-            console.print(f"[yellow]{layer} did not speak on every flow: it has no column, and `fused` is degraded[/yellow]")
+            without = "it has no column, and `fused` is degraded unless the release does without it"
+            console.print(f"[yellow]{layer} did not speak on every flow: {without}[/yellow]")
     overall = Table("score", "AUROC", "AUPRC", "TPR at 1 % FPR", "TPR at 0.1 % FPR", box=None, header_style="bold")
     for name, figures in judged.overall().items():
         overall.add_row(name, f"{figures.auroc:.5f}", f"{figures.auprc:.5f}", f"{figures.tpr_at_1_fpr:.4f}", f"{figures.tpr_at_01_fpr:.4f}")
@@ -135,6 +156,19 @@ def _print(judged: Judged, words: list[str], console: Console) -> None:
     )
     if count < 1000:  # noqa: PLR2004  # of which 0.1 % is a single flow
         console.print(f"{count} benign flows: 0.1 % of them is less than one flow, so the last column promises nothing", highlight=False)
+
+
+def _print_names(named: dict[str, Labelling], console: Console) -> None:
+    """Each model of the classifier: does it give a flow its own label?"""
+    if not named:
+        return
+    labels = list(next(iter(named.values())).by_label)
+    names = Table(
+        "model", "macro-F1", "accuracy", *map(plain, labels), box=None, header_style="bold", title="F1 by label", title_justify="left"
+    )
+    for name, one in named.items():
+        names.add_row(name, f"{one.macro_f1:.4f}", f"{one.accuracy:.4f}", *(f"{one.by_label[label]:.3f}" for label in labels))
+    console.print(names)
 
 
 def _cell(figures: Separation) -> str:

@@ -18,6 +18,7 @@ from rich.table import Column, Table
 
 from deployments import wire
 from deployments.commands.local import local_ensemble, plain, progress_bars
+from deployments.commands.own_key import key_header
 from ensemble.errors import EventError, TrainingError
 from ensemble.events import EventBatch, FlowBatch, Kind
 from ensemble.training.flow_table import read_flow_blocks
@@ -156,7 +157,7 @@ def service_scorer(url: str, *, explain: bool) -> Scorer:
     Raises:
         ScoreFailed: it does not answer, or not as Axon does.
     """
-    client = httpx.Client(base_url=url, timeout=30.0)
+    client = httpx.Client(base_url=url, timeout=30.0, headers=key_header())
     try:
         client.get("/health").raise_for_status()
     except httpx.HTTPError:

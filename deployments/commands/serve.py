@@ -1,4 +1,7 @@
-"""`axon serve`: Ray, the layers and the ingress on this machine, until Ctrl-C."""
+"""`axon serve`: Ray and the applications of a Serve config file on this machine, until Ctrl-C.
+
+The first one scores; the service is it. The others come beside it: one that does not start is told, and stops nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +22,11 @@ from rich.console import Console
 
 from deployments.draining import close_door
 from deployments.environment import is_loopback, prepare_environment
-from deployments.settings import Settings, read_settings
+from deployments.settings import Settings, lay_over, read_settings
 
 __all__ = ["ServeRefused", "arguments_in", "serve_forever"]
 
+logger = logging.getLogger(__name__)
 READY_WITHIN_S = 120.0
 STOP_WITHIN_S = 45.0
 LOOK_EVERY_S = 0.25
@@ -36,36 +40,56 @@ class ServeRefused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class _Application:
+    """One application of a Serve config file."""
+
+    name: str
+    route_prefix: str
+    import_path: str
+    args: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class _Plan:
-    """What a Serve config file asks for, after the options of the terminal were laid over it."""
+    """What a Serve config file asks for, after the options of the terminal were laid over it.
+
+    Attributes:
+        applications: the one that scores first; its arguments lie under those of the others, so that all have one store and one trust.
+    """
 
     host: str
     port: int
     http_options: dict[str, Any]
     logging_config: dict[str, Any]
-    args: dict[str, Any]
+    applications: Sequence[_Application]
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """The arguments of the application that scores."""
+        return self.applications[0].args
 
 
 def serve_forever(config: Path, *, host: str | None, port: int | None, auth: str | None, console: Console) -> None:
-    """Start the application of `config` and keep it running until a signal comes.
+    """Start the applications of `config` and keep them running until a signal comes.
 
     Raises:
         ServeRefused: the file, the address or the port cannot be used.
     """
     plan = _plan(config, host, port, auth)
-    settings = read_settings(plan.args)  # a mistake is told before Ray is started for it
-    _refuse_unless_safe(plan.host, settings)
+    for application in plan.applications:
+        settings = read_settings(application.args)  # a mistake is told before Ray is started for it
+        _refuse_unless_safe(plan.host, settings)
     _refuse_unless_free(plan.host, plan.port)
     prepare_environment()
     asked_to_stop: list[int] = []  # signals; no Event: its lock may be held where a handler runs
 
     import ray  # reads the environment that was just prepared
     from ray import serve
-
-    from deployments.app import build
+    from ray._common.utils import import_attr
 
     console.print(f"axon: starting Ray and the layers, then http://{plan.host}:{plan.port} (about 15 s)")
     started = time.monotonic()
+    scoring, *others = plan.applications
     ray.init(address="local", num_cpus=max(LEAST_CPUS, os.cpu_count() or 1), log_to_driver=False, logging_level=logging.ERROR)
 
     def interrupt(number: int, _frame: object) -> None:
@@ -73,15 +97,22 @@ def serve_forever(config: Path, *, host: str | None, port: int | None, auth: str
         asked_to_stop.append(number)
         raise KeyboardInterrupt
 
+    def run(application: _Application, *, wait: bool) -> None:
+        built = import_attr(application.import_path)(application.args)
+        target = serve.RunTarget(built, application.name, application.route_prefix, plan.logging_config)
+        serve.run_many([target], wait_for_ingress_deployment_creation=wait, wait_for_applications_running=wait)
+
     for number in (signal.SIGINT, signal.SIGTERM):  # after ray.init, which takes the second for itself
         signal.signal(number, interrupt)
     try:
         serve.start(proxy_location="EveryNode", http_options=plan.http_options, logging_config=plan.logging_config)
         try:
-            serve.run(build(plan.args), name="axon", route_prefix="/", logging_config=plan.logging_config)
+            run(scoring, wait=True)
         except RuntimeError:
             raise ServeRefused(f"Ray Serve could not start the application; its logs say why: {SERVE_LOGS}") from None
+        failed = [application.name for application in others if not _has_begun(application, run)]
         _tell_state(plan, started, asked_to_stop, console)
+        _tell_others(plan, others, failed, asked_to_stop, console)
         while not asked_to_stop:
             time.sleep(LOOK_EVERY_S)
     except KeyboardInterrupt:
@@ -109,16 +140,20 @@ def arguments_in(config: Path) -> Mapping[str, Any]:
 def _plan(config: Path, host: str | None, port: int | None, auth: str | None) -> _Plan:
     try:
         file = yaml.safe_load(config.read_text())
-        application = file["applications"][0]
         http_options = {"host": "127.0.0.1", "port": 8000, **(file.get("http_options") or {})}
         http_options |= {key: value for key, value in (("host", host), ("port", port)) if value is not None}
-        logging_config, args = dict(file.get("logging_config") or {}), dict(application.get("args") or {})
-        args |= {"auth": {**(args.get("auth") or {}), "mode": auth}} if auth else {}
-        return _Plan(str(http_options["host"]), int(http_options["port"]), http_options, logging_config, args)
+        said = {"auth": {"mode": auth}} if auth else {}
+        args = lay_over(file["applications"][0].get("args") or {}, said)
+        applications = [
+            _Application(one["name"], one["route_prefix"], one["import_path"], lay_over(args, lay_over(one.get("args") or {}, said)))
+            for one in file["applications"]
+        ]
+        logging_config = dict(file.get("logging_config") or {})
+        return _Plan(str(http_options["host"]), int(http_options["port"]), http_options, logging_config, applications)
     except FileNotFoundError:
         raise ServeRefused(f"there is no {config}; run this from the repository's root, or name a file with --config") from None
     except (yaml.YAMLError, AttributeError, LookupError, TypeError, ValueError):
-        raise ServeRefused(f"{config} is no Serve config file with one application; see serve_config.yaml") from None
+        raise ServeRefused(f"{config} is no Serve config file with applications; see serve_config.yaml") from None
 
 
 def _refuse_unless_safe(host: str, settings: Settings) -> None:
@@ -134,6 +169,16 @@ def _refuse_unless_free(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError:
             raise ServeRefused(f"port {port} of {host} is taken; choose another: axon serve --port {port + 1}") from None
+
+
+def _has_begun(application: _Application, run: Callable[..., None]) -> bool:
+    """Start an application beside the one that scores; whatever is wrong with it is its own affair."""
+    try:
+        run(application, wait=False)
+    except Exception:
+        logger.exception("application_not_started", extra={"event": "application_not_started", "application": application.name})
+        return False
+    return True
 
 
 def _tell_state(plan: _Plan, started: float, asked_to_stop: Sequence[int], console: Console) -> None:
@@ -156,3 +201,26 @@ def _tell_state(plan: _Plan, started: float, asked_to_stop: Sequence[int], conso
     for name, layer in health["providers"].items():
         console.print(f"  {name:<11} {layer['status']:<10} version {layer['version'] or '-'} {layer['reason']}")
     console.print(f"axon: {url}  (contract: {url}/openapi.json; stop with Ctrl-C)")
+
+
+def _tell_others(
+    plan: _Plan, others: Sequence[_Application], failed: Sequence[str], asked_to_stop: Sequence[int], console: Console
+) -> None:
+    """Wait until the applications beside the one that scores run, or will not, and say which it is."""
+    from ray import serve
+    from ray.serve.schema import ApplicationStatus
+
+    since = time.monotonic()
+    for application in others:
+        status = ApplicationStatus.DEPLOYING
+        while application.name not in failed and not asked_to_stop and time.monotonic() - since < READY_WITHIN_S:
+            found = serve.status().applications.get(application.name)
+            status = found.status if found else status
+            if status is not ApplicationStatus.DEPLOYING:
+                break
+            time.sleep(LOOK_EVERY_S)
+        url = f"http://{plan.host}:{plan.port}{application.route_prefix}"
+        if status is ApplicationStatus.RUNNING:
+            console.print(f"axon: {url}  (contract: {url}/openapi.json)")
+        else:
+            console.print(f"axon: {application.name} does not run, scoring does; the logs say why: {SERVE_LOGS}")

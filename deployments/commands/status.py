@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deployments.commands.local import plain
+from deployments.commands.own_key import key_header
 
 __all__ = ["ServiceFailed", "show_layers", "show_status", "switch_layer", "try_layer"]
 
@@ -128,7 +129,7 @@ def _tell_whole(status: Mapping[str, Any], console: Console) -> None:
 
 def _asked(method: str, url: str, path: str, *, within_s: float = ANSWER_WITHIN_S) -> dict[str, Any]:
     try:
-        answer = httpx.request(method, url.rstrip("/") + path, timeout=within_s)
+        answer = httpx.request(method, url.rstrip("/") + path, timeout=within_s, headers=key_header())
         body: dict[str, Any] = answer.json()
         if answer.is_success:
             return body

@@ -19,13 +19,14 @@ from ensemble.events import Kind
 from ensemble.fusion import layer_set
 from ensemble.layers.anomaly import FlowAnomaly
 from ensemble.layers.behavior import DeepBehavior
+from ensemble.layers.classifier import FUSED_MODEL, FlowClassifier
 from ensemble.offers import FusionLoader
 from ensemble.store.signing import Signer
 from ensemble.training.calibrating import event_weights
 from ensemble.training.cards import flow_card
 from ensemble.training.evaluating import FUSED, FamilyOut, Judged, judge, leave_families_out
 from ensemble.training.flow_table import FlowTable
-from ensemble.training.flows import FlowLayers, Progress, fit_flows, fit_on_benign
+from ensemble.training.flows import LAYER_NAMES, FlowLayers, Progress, fit_flows, fit_on_benign
 from ensemble.training.fusing import with_thresholds
 from ensemble.training.pictures import reliability_picture, roc_picture, score_picture
 from ensemble.training.releasing import Published, Trained, digest_of, golden_flows, golden_of, publish, renew_release
@@ -37,7 +38,7 @@ FIRST_SHARE = 0.7  # of each (day, label) by time: what the time split of the ca
 
 
 def train_flows(data: Path, target: Target, *, seed: int, first: float | None, evaluate: bool, console: Console, err: Console) -> None:
-    """Train both flow layers and their fusion on labelled flows.
+    """Train the flow layers and their fusion on labelled flows.
 
     Args:
         data: labelled CSV, or a folder that holds `flows.csv.gz`.
@@ -167,28 +168,38 @@ def _training(recipe: str, flows: FlowTable, seed: int) -> dict[str, Any]:
 def _flow_bundles(
     layers: FlowLayers, flows: FlowTable, training: Mapping[str, Any], later: Judged | None, unseen: FamilyOut | None
 ) -> list[Trained]:
-    """Both bundles; each has the card of the pair, because they were fitted and judged together."""
+    """A bundle for each layer; each has the card of all, because they were fitted and judged together."""
     if layers.fusion is None:
         raise TrainingError("these layers have no fusion")
     events = golden_flows(flows.features, flows.is_hostile)
     pictures = _pictures(later) if later is not None and later.thresholds is not None else {}
     about = {
-        "anomaly-flow": f"How unlike benign traffic a flow is: {DETECTORS}",
-        "behavior-flow": "A small network over the flow features that tells benign flows from attack families and from made-up flows. "
+        "anomaly": f"How unlike benign traffic a flow is: {DETECTORS}",
+        "behavior": "A small network over the flow features that tells benign flows from attack families and from made-up flows. "
         f"Its families: {', '.join(layers.behavior.classes[1:-1])}.",
     }
-    models: dict[str, FlowAnomaly | DeepBehavior] = {"anomaly-flow": layers.anomaly, "behavior-flow": layers.behavior}
+    if layers.classifier is not None:
+        about["classifier"] = _about_classifier(layers.classifier)
     return [
         Trained(
-            name,
+            f"{layer}-flow",
             model.to_parts(),
             golden_of(model, Kind.FLOW, events),
             training,
-            flow_card(name=name, about=about[name], training=training, fusion=layers.fusion, later=later, unseen=unseen),
+            flow_card(name=f"{layer}-flow", about=about[layer], training=training, fusion=layers.fusion, later=later, unseen=unseen),
             pictures,
         )
-        for name, model in models.items()
+        for layer, model in layers.models.items()
     ]
+
+
+def _about_classifier(classifier: FlowClassifier) -> str:
+    sizes = "; ".join(f"{name} {model.trees.roots.size} trees of {model.trees.leaves} leaves" for name, model in classifier.models.items())
+    return (
+        f"Which attack family a flow looks like, if any. Models, all as plain arrays: {sizes}. Of these {FUSED_MODEL} has a say in the "
+        f"verdict. Labels: {', '.join(classifier.labels)}; the last are made-up flows. "
+        + " ".join(f"Not in it: {name}: {why}." for name, why in classifier.missing.items())
+    ).rstrip()
 
 
 def _pictures(later: Judged) -> dict[str, bytes]:
@@ -204,21 +215,24 @@ def _pictures(later: Judged) -> dict[str, bytes]:
 
 
 def _current_layers(target: Target) -> FlowLayers:
-    """The flow layers of the current release.
+    """The flow layers of the current release; one that was made without a classifier goes on without.
 
     Raises:
         TrainingError: one of them cannot be loaded.
     """
     models = {}
-    for layer in ("anomaly", "behavior"):
+    for layer in LAYER_NAMES:
         held = current_models(target.store, target.lineage, layer)
+        if Kind.FLOW in held.unnamed and layer not in ("anomaly", "behavior"):
+            continue
         if Kind.FLOW not in held.models:
             raise TrainingError(f"the {layer} layer of the current release cannot be loaded: {held.failures[Kind.FLOW].message}")
         models[layer] = held.models[Kind.FLOW].model
-    anomaly, behavior = models["anomaly"], models["behavior"]
-    if not isinstance(anomaly, FlowAnomaly) or not isinstance(behavior, DeepBehavior):
+    anomaly, behavior, classifier = (models.get(layer) for layer in LAYER_NAMES)
+    if not isinstance(anomaly, FlowAnomaly) or not isinstance(behavior, DeepBehavior) or not isinstance(classifier, FlowClassifier | None):
         raise TrainingError("the current release has other layers than this Axon")
-    return FlowLayers(anomaly, behavior, FusionLoader(Lineage(lambda: target.store, target.lineage)).load().fusions.get(Kind.FLOW))
+    fusion = FusionLoader(Lineage(lambda: target.store, target.lineage)).load().fusions.get(Kind.FLOW)
+    return FlowLayers(anomaly, behavior, classifier, fusion)
 
 
 def _publish(target: Target, signer: Signer, trained: list[Trained], layers: FlowLayers, notes: str) -> Published:

@@ -14,6 +14,8 @@
     |  |- JobQuota              as many training jobs as may wait and run
     |  |- UnknownLayer          a layer that this ensemble does not have
     |  |- UnknownModel          a model name that the classifier does not know
+    |  |- ReservedName          a word that is a route or a layer's model, and no name for one's own
+    |  |- UnknownTenant         a tenant that is not the caller's, or is none
     |  `- ModelNotLoaded        a model that it knows, and has not got
     |- ArtifactError          the publisher's: the layer falls back
     |  |- ArtifactMissing       a pointer, manifest or file is not there
@@ -25,6 +27,8 @@
     |  |- LoadTimeout           it did not come within its time: a hanging disk
     |  |- VersionExists         published versions are immutable
     |  |- PointerMoved          another promotion came first
+    |  |- ServedByRelease       a layer's model, whose version a release says
+    |  |- NotServing            no version of it rates rows
     |  |- ArtifactInUse         something that serves needs it, so it is not removed
     |  `- QuotaExceeded         as many as this tenant may have
     |- TrainingError          the trainer's: the rows cannot teach what was asked
@@ -34,6 +38,11 @@
     |  |- JobUnpublished        it was trained, and could not be published
     |  |- JobCrashed            its process died, or its code raised
     |  `- JobLost               management stopped while it ran
+    |- ServiceError           the operator's: what was asked is well, and cannot be done now
+    |  |- StoreUnavailable      the store does not answer in time, or not at all
+    |  |- StoreFull             the disk is full
+    |  |- SigningUnavailable    there is no key to sign with
+    |  `- DeploymentUnavailable those who should do it are not running
     `- LayerError             the operator's: the layer abstains
        |- LayerTimeout          no answer within the deadline
        |- LayerOpen             its breaker is open: it was not asked
@@ -58,8 +67,10 @@ from ensemble.errors.artifacts import (
     ArtifactUntrusted,
     InsufficientMemory,
     LoadTimeout,
+    NotServing,
     PointerMoved,
     QuotaExceeded,
+    ServedByRelease,
     VersionExists,
 )
 from ensemble.errors.callers import (
@@ -71,14 +82,17 @@ from ensemble.errors.callers import (
     MalformedJson,
     ModelNotLoaded,
     RateLimited,
+    ReservedName,
     TooManyEvents,
     TooManyRows,
     UnknownJob,
     UnknownLayer,
     UnknownModel,
+    UnknownTenant,
     UnsupportedMediaType,
 )
 from ensemble.errors.root import EnsembleError
+from ensemble.errors.service import DeploymentUnavailable, ServiceError, SigningUnavailable, StoreFull, StoreUnavailable
 from ensemble.errors.work import (
     JobCrashed,
     JobError,
@@ -105,6 +119,7 @@ __all__ = [
     "ArtifactUnreadable",
     "ArtifactUntrusted",
     "BodyTooLarge",
+    "DeploymentUnavailable",
     "EnsembleError",
     "EventError",
     "FeatureMismatch",
@@ -127,15 +142,23 @@ __all__ = [
     "MalformedJson",
     "ModelNotLoaded",
     "NotReplayable",
+    "NotServing",
     "PointerMoved",
     "QuotaExceeded",
     "RateLimited",
+    "ReservedName",
+    "ServedByRelease",
+    "ServiceError",
+    "SigningUnavailable",
+    "StoreFull",
+    "StoreUnavailable",
     "TooManyEvents",
     "TooManyRows",
     "TrainingError",
     "UnknownJob",
     "UnknownLayer",
     "UnknownModel",
+    "UnknownTenant",
     "UnsupportedMediaType",
     "VersionExists",
 ]

@@ -14,8 +14,10 @@ __all__ = [
     "ArtifactUntrusted",
     "InsufficientMemory",
     "LoadTimeout",
+    "NotServing",
     "PointerMoved",
     "QuotaExceeded",
+    "ServedByRelease",
     "VersionExists",
 ]
 
@@ -174,3 +176,17 @@ class QuotaExceeded(ArtifactError):
 
     def __str__(self) -> str:
         return f"{self.what}: {self.limit:,} are there, which is as many as may be; delete some, or let `retention` do it"
+
+
+class ServedByRelease(ArtifactError):
+    """A model of a layer: which version serves is said by a release, with the fusion that was fitted to it; promote a release."""
+
+    code = "SERVED_BY_RELEASE"
+    cause = "configuration"
+
+
+class NotServing(ArtifactError):
+    """It is there and rates no rows: no version of it is promoted, or it is a model of a layer, which rates events at /v1/score."""
+
+    code = "NOT_SERVING"
+    cause = "configuration"

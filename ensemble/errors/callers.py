@@ -13,11 +13,13 @@ __all__ = [
     "MalformedJson",
     "ModelNotLoaded",
     "RateLimited",
+    "ReservedName",
     "TooManyEvents",
     "TooManyRows",
     "UnknownJob",
     "UnknownLayer",
     "UnknownModel",
+    "UnknownTenant",
     "UnsupportedMediaType",
 ]
 
@@ -99,12 +101,12 @@ class RateLimited(EventError):
 
     code = "RATE_LIMITED"
 
-    def __init__(self, retry_after_s: float) -> None:
+    def __init__(self, retry_after_s: int) -> None:
         super().__init__(retry_after_s)
         self.retry_after_s = retry_after_s
 
     def __str__(self) -> str:
-        return f"this tenant asks for more than it may; ask again after {self.retry_after_s:.0f} s"
+        return f"this tenant asks for more than it may; ask again after {self.retry_after_s} s"
 
 
 class UnsupportedMediaType(EventError):
@@ -193,3 +195,29 @@ class ModelNotLoaded(EventError):
 
     def __str__(self) -> str:
         return f"model_name: {self.model} is not loaded: {self.reason}"
+
+
+class ReservedName(EventError):
+    """A word that stands for something else: a route of the management application, or a model of a layer."""
+
+    code = "RESERVED_NAME"
+
+    def __init__(self, field: str) -> None:
+        super().__init__(field)
+        self.field = field
+
+    def __str__(self) -> str:
+        return f"{self.field}: this word stands for something else here; choose another name"
+
+
+class UnknownTenant(EventError):
+    """There is no such tenant, or it is not the one that asks: the tenant comes from the key."""
+
+    code = "UNKNOWN_TENANT"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.field = "tenant_id"
+
+    def __str__(self) -> str:
+        return "tenant_id: there is no such tenant for this key; leave it out"

@@ -29,12 +29,10 @@ from ensemble.errors import ArtifactIncompatible
 from ensemble.events import EventBatch, FlowBatch
 from ensemble.features.plain_scaling import Scaler, scaler_of
 from ensemble.layers.calibration import Calibration
+from ensemble.layers.families import read_classes
 from ensemble.layers.model import ModelScores, Parts, below
 
-__all__ = ["BENIGN_CLASS", "UNKNOWN_CLASS", "DeepBehavior", "DeepClassifier"]
-
-BENIGN_CLASS = "BENIGN"
-UNKNOWN_CLASS = "unknown"
+__all__ = ["DeepBehavior", "DeepClassifier"]
 
 
 class DeepClassifier(nn.Module):
@@ -135,15 +133,12 @@ class DeepBehavior:
             ArtifactIncompatible: shapes that do not chain, or classes that do not match.
         """
         scaler = scaler_of(parts.arrays, parts.config)
-        named = parts.config.get("classes")
-        classes = tuple(str(name) for name in named) if isinstance(named, list | tuple) else ()
+        classes = read_classes(parts.config.get("classes"), "behavior network")
         state = below("network.", parts.arrays)
         levels = sum(name.startswith("weights.") for name in state)
         shapes = [state.get(f"weights.{level}", np.empty(0)).shape for level in range(levels)]
         if not levels or any(len(shape) != 3 for shape in shapes) or shapes[0][1] != scaler.positions.size or shapes[-1][2] != len(classes):  # noqa: PLR2004  # (heads, in, out)
             raise ArtifactIncompatible("behavior network", f"{scaler.positions.size} features to {len(classes)} classes", f"{shapes}")
-        if len(classes) < 2 or classes[0] != BENIGN_CLASS:  # noqa: PLR2004  # benign and one other
-            raise ArtifactIncompatible("behavior network", "benign and at least one other class", f"{classes}")
         network = DeepClassifier(shapes[0][1], [shape[2] for shape in shapes[:-1]], len(classes), shapes[0][0])
         try:
             network.load_state_dict({name: torch.from_numpy(np.array(array, np.float32)) for name, array in state.items()}, strict=True)

@@ -25,6 +25,7 @@ from ensemble.events import ProcessBatch, ProcessEvent
 from ensemble.features.plain_scaling import PlainScaler
 from ensemble.layers.anomaly import BenignDetectors, FlowAnomaly
 from ensemble.layers.calibration import Calibration
+from ensemble.layers.families import BENIGN_CLASS
 from ensemble.layers.forest import Forest
 from ensemble.layers.model import Parts, below
 from ensemble.layers.processes import ProcessAnomaly
@@ -152,7 +153,7 @@ def process_model(old: OldLayer, base: Calibration | None) -> tuple[ProcessAnoma
 
 def behavior_model(old: OldLayer, benign: NDArray[np.float32]) -> DeepBehavior:
     """The older network as a behavior layer, calibrated; arguments and errors as `flow_model`."""
-    from ensemble.layers.behavior import BENIGN_CLASS, DeepBehavior  # noqa: PLC0415  # torch, for this layer alone
+    from ensemble.layers.behavior import DeepBehavior  # noqa: PLC0415  # torch, for this layer alone
 
     scaler = _network_scaler(old)
     network = our_network(old.parts[CLASSIFIER].arrays, scaler.positions.size)

@@ -10,10 +10,11 @@ from typing import Any
 
 from ensemble.fusion import Fusion
 from ensemble.training.evaluating import FUSED, FamilyOut, Judged
+from ensemble.training.labelling import Labelling
 from ensemble.training.markdown import table
 from ensemble.training.metrics import Separation, false_positive_interval
 
-__all__ = ["family_table", "flow_card", "separation_table"]
+__all__ = ["family_table", "flow_card", "label_table", "separation_table"]
 
 WEAK_TPR = 0.5  # a family of which less is found at 1 % false positives, when unseen, is called weak
 
@@ -42,6 +43,16 @@ def family_table(
     for title, mean in (means or {}).items():
         rows.append([f"**{title}**", "", *(f"**{mean[n][0]:.3f} / {mean[n][1]:.3f}**" for n in names)])
     return table(["family", "flows", *names], rows)
+
+
+def label_table(named: Mapping[str, Labelling]) -> str:
+    """Macro-F1, accuracy and the F1 of each label, one model of the classifier a line."""
+    labels = list(next(iter(named.values())).by_label)
+    rows = [
+        [name, f"{one.macro_f1:.3f}", f"{one.accuracy:.4f}", *(f"{one.by_label[label]:.3f}" for label in labels)]
+        for name, one in named.items()
+    ]
+    return table(["model", "macro-F1", "accuracy", *labels], rows)
 
 
 def flow_card(
@@ -109,7 +120,16 @@ def _later_text(later: Judged) -> str:
         + counted
         + "\n\n"
         + family_table(later.by_family())
+        + _label_text(later.named)
         + "\n\n![ROC](roc.png) ![Reliability](reliability.png) ![Scores](scores.png)"
+    )
+
+
+def _label_text(named: Mapping[str, Labelling]) -> str:
+    if not named:
+        return ""
+    return "\n\nHow well each model of the classifier names the family (F1 by label; `unknown` is never right here):\n\n" + label_table(
+        named
     )
 
 

@@ -7,7 +7,7 @@ For ten families that takes fits without each one and without each pair; a fit w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ensemble.fusion import Thresholds, layer_set
 from ensemble.layers.calibration import probability
+from ensemble.layers.classifier import FlowClassifier
 from ensemble.training.flow_table import BENIGN, FlowTable
 from ensemble.training.flows import (
     LAYER_NAMES,
@@ -26,9 +27,10 @@ from ensemble.training.flows import (
     inner_scores,
     stretches,
 )
+from ensemble.training.labelling import Labelling, labelling
 from ensemble.training.metrics import Separation, paired_bootstrap, separation
 
-__all__ = ["FUSED", "FamilyOut", "Judged", "judge", "leave_families_out"]
+__all__ = ["FUSED", "FamilyOut", "Judged", "judge", "leave_families_out", "named_by"]
 
 FUSED = "fused"
 JUDGED_SHARE = 0.3  # the last 30 % of each day's benign flows judge; nothing is fitted on them
@@ -40,16 +42,18 @@ class Judged:
     """Scores of some flows by every layer and by the fusion, in [0, 1].
 
     Attributes:
-        scores: `anomaly`, `behavior`, `fused` -> float64 (n,).
+        scores: `anomaly`, `behavior`, `classifier`, `fused` -> float64 (n,).
         families: n labels.
         is_hostile: bool (n,).
         thresholds: of the fused score, where they were fitted apart from these flows.
+        named: model of the classifier -> how well it names the families; empty where it was not asked.
     """
 
     scores: Mapping[str, NDArray[np.float64]]
     families: NDArray[np.str_]
     is_hostile: NDArray[np.bool_]
     thresholds: Thresholds | None = None
+    named: Mapping[str, Labelling] = field(default_factory=dict)
 
     def overall(self) -> dict[str, Separation]:
         """Figures of each score over all families."""
@@ -68,7 +72,15 @@ def judge(layers: FlowLayers, table: FlowTable) -> Judged:
     odds = layers.odds(table.features)
     columns = {name: probability(column) for name, column in odds.items()}
     scores = columns | {FUSED: probability(layers.fused(odds))}
-    return Judged(scores, table.families, table.is_hostile, layers.fusion.thresholds[layer_set(odds)] if layers.fusion else None)
+    thresholds = layers.fusion.thresholds[layer_set(odds)] if layers.fusion else None
+    return Judged(scores, table.families, table.is_hostile, thresholds, named_by(layers.classifier, table))
+
+
+def named_by(classifier: FlowClassifier | None, table: FlowTable) -> dict[str, Labelling]:
+    """How well each model of a classifier names the families of labelled flows; nothing without one."""
+    if classifier is None:
+        return {}
+    return {name: labelling(table.families, classifier.classify(table.features, name), classifier.labels) for name in classifier.names}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,13 @@
-"""Recipe of the flow ensemble: labelled flows in; both layers, their calibrations, the fusion and its thresholds out.
+"""Recipe of the flow ensemble: labelled flows in; three layers, their calibrations, the fusion and its thresholds out.
 
 Everything that is fitted on scores (calibration, fusion, thresholds) needs scores of events that the layers had not seen.
-For each attack family one *inner* pair of layers is fitted without that family, and without one stretch of time of everything else; its
+For each attack family one *inner* set of layers is fitted without that family, and without one stretch of time of everything else; its
 scores on just those are what the rest is fitted on. The layers that serve are then fitted on everything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,15 +19,18 @@ from ensemble.fusion import Fusion
 from ensemble.layers.anomaly import FlowAnomaly
 from ensemble.layers.behavior import DeepBehavior
 from ensemble.layers.calibration import Calibration
+from ensemble.layers.classifier import FUSED_MODEL, KNOWN_MODELS, FlowClassifier
 from ensemble.training.anomaly import FOLDS, WEIGHTS, fit_detectors, fit_surprises, time_folds, uncalibrated
 from ensemble.training.behavior import fit_behavior
 from ensemble.training.calibrating import family_weights, fit_calibration
+from ensemble.training.classifier import fit_classifier
 from ensemble.training.flow_table import BENIGN, FlowTable
 from ensemble.training.fusing import RATES, fit_fusion, with_thresholds
 
 __all__ = [
     "LAYER_NAMES",
     "FlowLayers",
+    "FlowModel",
     "InnerFit",
     "Progress",
     "UnseenScores",
@@ -39,7 +42,8 @@ __all__ = [
     "stretches",
 ]
 
-LAYER_NAMES = ("anomaly", "behavior")
+LAYER_NAMES = ("anomaly", "behavior", "classifier")
+FlowModel = FlowAnomaly | DeepBehavior | FlowClassifier
 Progress = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
 
 
@@ -49,23 +53,33 @@ def _silent(_what: str, _done: int, _total: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FlowLayers:
-    """The two layers of one fit, and the fusion when it has been fitted."""
+    """The layers of one fit, and the fusion when it has been fitted.
+
+    Attributes:
+        anomaly: always there.
+        behavior: always there.
+        classifier: None in a release that was made before there was one, or imported from older files.
+        fusion: None until it is fitted.
+    """
 
     anomaly: FlowAnomaly
     behavior: DeepBehavior
+    classifier: FlowClassifier | None
     fusion: Fusion | None = None
+
+    @property
+    def models(self) -> Mapping[str, FlowModel]:
+        """Layer -> its model, in the order of `LAYER_NAMES`."""
+        own: dict[str, FlowModel] = {"anomaly": self.anomaly, "behavior": self.behavior}
+        return own if self.classifier is None else {**own, "classifier": self.classifier}
 
     def raw(self, features: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
         """Layer -> raw score (n,)."""
-        return {"anomaly": self.anomaly.raw(features), "behavior": self.behavior.raw(features)}
+        return {layer: model.raw(features) for layer, model in self.models.items()}
 
     def odds(self, features: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
         """Layer -> calibrated log-odds (n,)."""
-        raw = self.raw(features)
-        return {
-            "anomaly": self.anomaly.calibration.to_log_odds(raw["anomaly"]),
-            "behavior": self.behavior.calibration.to_log_odds(raw["behavior"]),
-        }
+        return {layer: model.calibration.to_log_odds(model.raw(features)) for layer, model in self.models.items()}
 
     def fused(self, odds: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
         """Pooled log-odds (n,)."""
@@ -91,7 +105,7 @@ class UnseenScores:
     @classmethod
     def gather(cls, some: Sequence[UnseenScores]) -> UnseenScores:
         """All of them, one after the other."""
-        raw = {layer: np.concatenate([one.raw[layer] for one in some]) for layer in LAYER_NAMES}
+        raw = {layer: np.concatenate([one.raw[layer] for one in some]) for layer in some[0].raw}
         return cls(raw, np.concatenate([one.families for one in some]), np.concatenate([one.is_known for one in some]))
 
     def take(self, rows: NDArray[np.bool_]) -> UnseenScores:
@@ -101,7 +115,7 @@ class UnseenScores:
 
 @dataclass(frozen=True, slots=True)
 class InnerFit:
-    """One fit of both layers without some families and some flows, and what it is to score.
+    """One fit of the layers without some families and some flows, and what it is to score.
 
     Attributes:
         without: families left out whole.
@@ -112,11 +126,22 @@ class InnerFit:
     held: NDArray[np.bool_]
 
 
-def fit_layers(table: FlowTable, fit: InnerFit, seed: int) -> FlowLayers:
-    """Both layers on what `fit` leaves, not calibrated."""
+def fit_layers(table: FlowTable, fit: InnerFit, seed: int, *, classifiers: Collection[str] = (FUSED_MODEL,)) -> FlowLayers:
+    """The layers on what `fit` leaves, not calibrated.
+
+    Args:
+        table: labelled flows.
+        fit: what is left out.
+        seed: of everything that is random.
+        classifiers: models that the classifier is to hold; only one of them has a say in the verdict.
+    """
     kept = table.take(~np.isin(table.families, fit.without) & ~fit.held)
     benign = kept.take(~kept.is_hostile)
-    return FlowLayers(uncalibrated(benign.features, benign.times, benign.days, seed), fit_behavior(kept.features, kept.families, seed))
+    return FlowLayers(
+        uncalibrated(benign.features, benign.times, benign.days, seed),
+        fit_behavior(kept.features, kept.families, seed),
+        fit_classifier(kept.features, kept.families, seed, models=classifiers),
+    )
 
 
 def inner_scores(table: FlowTable, fits: Sequence[InnerFit], seed: int, progress: Progress, what: str, *, jobs: int) -> list[UnseenScores]:
@@ -173,12 +198,13 @@ def fit_flows(table: FlowTable, seed: int, progress: Progress = _silent, *, jobs
     fits = [InnerFit((family,), fold == number) for number, family in enumerate(families)]
     unseen = UnseenScores.gather(inner_scores(table, fits, seed, progress, "families left out", jobs=jobs))
     progress("layers on all flows", 0, 1)
-    layers = fit_layers(table, InnerFit((), np.zeros(len(table), bool)), seed)
+    layers = fit_layers(table, InnerFit((), np.zeros(len(table), bool)), seed, classifiers=KNOWN_MODELS)
     progress("layers on all flows", 1, 1)
     calibrations, fusion = fit_top(unseen)
     return FlowLayers(
         replace(layers.anomaly, calibration=calibrations["anomaly"]),
         replace(layers.behavior, calibration=calibrations["behavior"]),
+        layers.classifier and replace(layers.classifier, calibration=calibrations["classifier"]),
         fusion,
     )
 
@@ -190,7 +216,7 @@ def stretches(table: FlowTable, count: int) -> NDArray[np.intp]:
 
 
 def fit_on_benign(table: FlowTable, base: FlowLayers, seed: int) -> FlowLayers:
-    """A new anomaly layer for one's own traffic, with thresholds to match; behavior, calibration and shares stay.
+    """A new anomaly layer for one's own traffic, with thresholds to match; the other layers, calibration and shares stay.
 
     The detectors' sum of surprise means the same on any network (rarity among its own benign flows), so the calibration
     that labelled attacks taught carries over. The thresholds do not, and are set anew on scores of unseen flows.
@@ -209,5 +235,5 @@ def fit_on_benign(table: FlowTable, base: FlowLayers, seed: int) -> FlowLayers:
     scales, unseen = fit_surprises(table.features, folds, seed)
     calibration = base.anomaly.calibration
     anomaly = FlowAnomaly(fit_detectors(table.features, seed), scales, WEIGHTS, calibration)
-    odds = {"anomaly": calibration.to_log_odds(unseen), "behavior": base.odds(table.features)["behavior"]}
-    return FlowLayers(anomaly, base.behavior, with_thresholds(base.fusion, odds, RATES))
+    odds = base.odds(table.features) | {"anomaly": calibration.to_log_odds(unseen)}
+    return replace(base, anomaly=anomaly, fusion=with_thresholds(base.fusion, odds, RATES))

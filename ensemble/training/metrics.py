@@ -1,7 +1,7 @@
 """How well scores separate hostile from benign events, with honest uncertainty.
 
 The share of attacks in labelled data is artificial, so nothing here depends on it: areas, and true-positive rates at a stated
-false-positive rate. Accuracy and F1 are left out on purpose.
+false-positive rate. Accuracy and F1 are left out on purpose: `labelling` has them, for the names of families.
 """
 
 from __future__ import annotations

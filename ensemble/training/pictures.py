@@ -14,7 +14,7 @@ from ensemble.fusion import Thresholds
 
 __all__ = ["reliability_picture", "roc_picture", "score_picture"]
 
-COLOURS = {"anomaly": "#8a6d3b", "behavior": "#2f6f8f", "fused": "#b0272f"}
+COLOURS = {"anomaly": "#8a6d3b", "behavior": "#2f6f8f", "classifier": "#6b4c9a", "fused": "#b0272f"}
 BENIGN_COLOUR, HOSTILE_COLOUR = "#4c7a4c", "#b0272f"
 LEAST_RATE = 1e-4
 

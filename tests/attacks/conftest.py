@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from tests.deployments.conftest import (
     classifier,
-    classifier_is_a_layer,
     door,
     meter,
     open_classifier,
@@ -17,7 +16,6 @@ from tests.deployments.conftest import (
 
 __all__ = [
     "classifier",
-    "classifier_is_a_layer",
     "door",
     "meter",
     "open_classifier",

@@ -18,7 +18,7 @@ from deployments.ingress import IngressApp
 from deployments.settings import ROOT, Settings, read_settings
 from deployments.telemetry import METRICS, Instrument
 from deployments.trust import read_trust_file
-from ensemble.building import LAYERS, LayerPlan, ModelBuilder
+from ensemble.building import LAYERS, ModelBuilder
 from ensemble.candidates import Lineage
 from ensemble.classifying import Classification, classify
 from ensemble.errors import ArtifactMissing
@@ -303,21 +303,13 @@ def door(open_door: OpenDoor) -> Door:
 
 
 @pytest.fixture
-def classifier_is_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """FOR NOW."""
-    if "classifier" not in LAYERS:
-        monkeypatch.setitem(LAYERS, "classifier", LayerPlan({Kind.FLOW: ("classifier-flow",)}, fallback_score=0.0))  # type: ignore[arg-type]
-
-
-@pytest.fixture
 def classifier() -> FakeClassifier:
     return FakeClassifier()
 
 
 @pytest.fixture
-def open_classifier(classifier_is_a_layer: None, open_door: OpenDoor, classifier: FakeClassifier) -> OpenClassifier:
+def open_classifier(open_door: OpenDoor, classifier: FakeClassifier) -> OpenClassifier:
     """`open_classifier(source=..., call=...)`: the ingress with a classifier, loaded unless said otherwise."""
-    del classifier_is_a_layer
 
     def make(*, source: FakeReleases | None = None, call: Callable[..., Awaitable[Any]] | None = None, overrides: Any = PATIENT) -> Door:
         slot = classifier_slot(source or FakeReleases(classifier))

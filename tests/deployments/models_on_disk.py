@@ -21,7 +21,8 @@ class Handle:
     """A deployment's handle without Ray."""
 
     def __init__(self, deployment: LayerDeployment) -> None:
-        self.score, self.state, self.test = FakeMethod(deployment.score), FakeMethod(deployment.state), FakeMethod(deployment.test)
+        for method in ("score", "state", "test", "classify"):
+            setattr(self, method, FakeMethod(getattr(deployment, method)))
 
 
 class ModelsOnDisk:
@@ -42,6 +43,9 @@ class ModelsOnDisk:
         """New processes, as it were: nothing of an earlier start is remembered."""
         settings = values_of(read_settings({**overrides, "store": {**overrides.get("store", {}), "shipped": str(self.shipped)}}))
         for layer in LAYERS:
+            if layer in self._layers:
+                for kept in self._layers[layer].shelf:
+                    kept.stop()
             self._layers[layer] = LayerDeployment(layer, settings, 0.0)
             for kept in self._layers[layer].shelf:
                 kept.stop()  # the tests look themselves
@@ -62,6 +66,9 @@ class ModelsOnDisk:
     def close(self) -> None:
         for door in self._doors:
             door.close()
+        for deployment in self._layers.values():
+            for kept in deployment.shelf:  # a tenant's slot is made when it is asked for, and looks after itself from then on
+                kept.stop()
 
 
 def said(answer: Mapping[str, Any]) -> dict[str, str]:

@@ -152,8 +152,8 @@ def test_a_batch_is_charged_for_the_rest_of_its_events(world: World) -> None:
     caller = Caller(ACME, frozenset(), "0badcafe")
 
     world.gate.charge(caller, 1)
-    world.gate.charge(caller, 100)
-    assert world.limits.taken == [(ACME, 99)]
+    world.gate.charge(caller, 101)
+    assert world.limits.taken == [(ACME, 5.0)]
 
     world.limits.wait_s = 2.0
     with pytest.raises(RateLimited):

@@ -66,7 +66,7 @@ def test_a_challenger_is_measured_on_live_events_and_changes_no_answer(
 
     said = challenger_of(door)
     assert said is not None
-    assert (said["challenger"], said["champion"]) == (f"default/{jumpy.serial}", "default/3")
+    assert (said["challenger"], said["champion"]) == (f"default/{jumpy.serial}", "default/4")
     assert said["events"] == pytest.approx(0.1 * len(during), abs=2)
     assert said["flips"].keys() <= {"benign>malicious", "suspicious>malicious"}  # type: ignore[attr-defined]  # a mapping in JSON
     assert sum(said["flips"].values()) + said["agree"] == said["events"]  # type: ignore[attr-defined]
@@ -114,5 +114,5 @@ def test_a_challenger_never_answers_even_where_the_champion_cannot_be_had(
 
     answer = door.post("/v1/score", flow_events[0]).json()
 
-    assert door.get("/v1/status").json()["release"] == "default/3"
+    assert door.get("/v1/status").json()["release"] == "default/4"
     assert {layer["layer"]: layer["status"] for layer in answer["layers"]}["behavior"] == "fallback"

@@ -332,7 +332,7 @@ def test_wrong_settings_are_told_by_their_place(axon: Axon, monkeypatch: pytest.
     """P36."""
     from deployments import settings  # noqa: PLC0415  # patched here only
 
-    monkeypatch.setattr(settings, "_lay_over", lambda below, _above: dict(below) | {"stor": 1})
+    monkeypatch.setattr(settings, "lay_over", lambda below, _above: dict(below) | {"stor": 1})
 
     assert "stor" in refused(axon("models"))
 
@@ -493,7 +493,12 @@ def test_a_file_that_is_no_serve_config_is_refused(axon: Axon, tmp_path: Path, t
 def test_wrong_settings_of_a_config_are_refused_before_ray_starts(axon: Axon, tmp_path: Path) -> None:
     """P36: every mistake in one message, and nothing was started for it."""
     config = written(
-        tmp_path / "c.yaml", ["applications:", "  - args: {ingres: {}, fusion: {min_coverage: 7}}", "http_options: {port: 18999}"]
+        tmp_path / "c.yaml",
+        [
+            "applications:",
+            "  - {name: axon, route_prefix: /, import_path: deployments.app:build, args: {ingres: {}, fusion: {min_coverage: 7}}}",
+            "http_options: {port: 18999}",
+        ],
     )
 
     said = refused(axon("serve", "--config", config))

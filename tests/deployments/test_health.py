@@ -53,6 +53,18 @@ def test_everything_down_is_a_word_and_not_a_failure() -> None:
     assert view.health()["status"] == "degraded"
 
 
+def test_a_release_that_does_without_a_layer_is_whole() -> None:
+    """It was published so: nothing is lost, and nobody is to look for what was never there."""
+    absent = KindState(LayerStatus.NOT_APPLICABLE, reason="the release was published without this layer")
+
+    view = see_system(list(LAYERS), slots(classifier=absent), FUSIONS)
+
+    assert (view.status, view.coverage) == (SystemStatus.FULLY_OPERATIONAL, 1.0)
+    assert view.health()["status"] == "healthy"
+    assert view.health()["providers"]["classifier"]["status"] == "not_applicable"
+    assert "classifier-flow@" not in str(view.health()["available_models"])
+
+
 @pytest.mark.parametrize("state", ["open", "half_open"])
 def test_a_layer_behind_an_open_breaker_is_not_live(state: str) -> None:
     """Its slot is well, and nobody asks it: what a request finds is what counts."""

@@ -49,7 +49,7 @@ ROUTES = [
     ("GET", "/docs/swagger-ui.css"),
     ("GET", "/docs/favicon.png"),
 ]
-ML = {"anomaly", "behavior"}
+ML = {"anomaly", "behavior", "classifier"}
 
 
 def error_of(answer: httpx.Response, status: int, code: str, field: str | None = None) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def batch_of(door: Door, events: list[Any], **request: Any) -> dict[str, Any]:
 # -- what an answer holds
 
 
-def test_a_flow_gets_one_score_of_three_live_layers(door: Door, flow_events: list[Event]) -> None:
+def test_a_flow_gets_one_score_of_all_live_layers(door: Door, flow_events: list[Event]) -> None:
     body = scored(door, flow_events[0])
 
     assert body.keys() >= VERDICT_KEYS | MADE_BY_KEYS
@@ -104,6 +104,7 @@ def test_a_process_start_is_scored_by_the_layers_that_know_processes(door: Door,
     assert {layer["layer"]: layer["status"] for layer in body["layers"]} == {
         "anomaly": "live",
         "behavior": "not_applicable",
+        "classifier": "not_applicable",
         "resilience": "live",
     }
     assert (body["coverage"], body["degraded"]) == (1.0, False)
@@ -408,15 +409,20 @@ DOWN = [
     pytest.param(set(), "FULLY_OPERATIONAL", id="none"),
     pytest.param({"behavior"}, "PARTIALLY_OPERATIONAL", id="behavior"),
     pytest.param({"anomaly"}, "PARTIALLY_OPERATIONAL", id="anomaly"),
-    pytest.param(ML, "FALLBACK_MODE", id="anomaly and behavior"),
+    pytest.param({"classifier"}, "PARTIALLY_OPERATIONAL", id="classifier"),
+    pytest.param({"anomaly", "behavior"}, "PARTIALLY_OPERATIONAL", id="anomaly and behavior"),
+    pytest.param(ML, "FALLBACK_MODE", id="anomaly, behavior and classifier"),
     pytest.param({"resilience"}, "FULLY_OPERATIONAL", id="resilience"),
     pytest.param({*ML, "resilience"}, "FALLBACK_MODE", id="all"),
 ]
 
 
 @pytest.mark.parametrize(("down", "word"), DOWN)
-def test_the_status_word_counts_the_two_learning_layers(open_door: OpenDoor, flow_events: list[Event], down: set[str], word: str) -> None:
-    """S0-12: both speak, one does, none does. P38: degraded is an answer with 200, never a reason to be restarted."""
+def test_the_status_word_counts_the_learning_layers(open_door: OpenDoor, flow_events: list[Event], down: set[str], word: str) -> None:
+    """S0-12, and the known-attack classifier counts with them: all speak, some do, none does.
+
+    P38: degraded is an answer with 200, never a reason to be restarted.
+    """
     door = open_door(down=down)
 
     health, verdict, batch = door.get("/health"), scored(door, flow_events[0]), batch_of(door, flow_events[:2])
@@ -431,7 +437,7 @@ def test_the_status_word_counts_the_two_learning_layers(open_door: OpenDoor, flo
         assert body["providers"][layer] == {"status": "fallback", "version": "", "reason": "ARTIFACT_MISSING"}
 
 
-def test_with_both_learning_layers_down_the_posture_is_still_scored(open_door: OpenDoor, flow_events: list[Event]) -> None:
+def test_with_all_learning_layers_down_the_posture_is_still_scored(open_door: OpenDoor, flow_events: list[Event]) -> None:
     """S0-13, RESILIENCE_SCORING_ONLY: the prior shifted by posture, and the verdict does not pretend to know more."""
     door = open_door(down=ML)
 
@@ -442,6 +448,7 @@ def test_with_both_learning_layers_down_the_posture_is_still_scored(open_door: O
         assert {layer["layer"]: layer["status"] for layer in body["layers"]} == {
             "anomaly": "fallback",
             "behavior": "fallback",
+            "classifier": "fallback",
             "resilience": "live",
         }
         assert body["low"] < body["score"] < body["high"]

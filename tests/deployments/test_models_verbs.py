@@ -97,7 +97,7 @@ def test_a_shipped_model_is_described(axon: Axon) -> None:
     """S4-05 without a path of this machine."""
     told = json.loads(done(axon("models", "info", "anomaly-flow", "--json")))
 
-    assert told["path"] == "tenants/default/bundles/anomaly-flow/1"
+    assert told["path"] == "tenants/default/bundles/anomaly-flow/2"
     assert (told["in_use"], told["aliases"], told["is_shipped"]) == (True, ["champion"], True)
     assert "anomaly-flow" in done(axon("models", "info", "anomaly-flow", "--version", "champion"))
 

@@ -23,7 +23,7 @@ from .fake_classifier import NOT_INSTALLED, FakeClassifier, FakeReleases, flow, 
 from .test_ingress import error_of
 
 PREDICTION_KEYS = {"prediction", "confidence", "probabilities", "model_name", "model_version", "inference_time_ms", "timestamp"}
-QUICK = {"ingress": {"deadline_ms": 300}}
+QUICK = {**PATIENT, "ingress": {"deadline_ms": 300}}
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ def test_more_flows_than_the_setting_says_are_refused(asked: Door, flows: list[A
 
 def test_the_limits_are_settings_and_are_told_everywhere(open_classifier: OpenClassifier) -> None:
     """C-17: one setting, in `GET /` and in the contract."""
-    door = open_classifier(overrides={"ingress": {**PATIENT["ingress"], "max_events": 2, "max_body_bytes": 2000}})
+    door = open_classifier(overrides={**PATIENT, "ingress": {**PATIENT["ingress"], "max_events": 2, "max_body_bytes": 2000}})
 
     error_of(door.post("/predict/batch", {"flows": [{}] * 3}), 422, "TOO_MANY_EVENTS", "flows")
     error_of(door.post("/predict", b" " * 2001), 413, "BODY_TOO_LARGE")
@@ -363,10 +363,10 @@ def test_a_caller_that_leaves_takes_its_call_along(open_classifier: OpenClassifi
             was_cancelled = True
             raise
 
-    door = open_classifier(call=call, overrides={"ingress": {"deadline_ms": 30_000}, "guard": {"calls_in_flight": 1}})
+    door = open_classifier(call=call, overrides={**PATIENT, "guard": {"calls_in_flight": 1}})
 
     async def leave() -> None:
-        asking = asyncio.create_task(door._asked("POST", "/predict/batch", json={"flows": [{"features": flow()}]}))
+        asking = asyncio.create_task(door.ask.send("POST", "/predict/batch", json={"flows": [{"features": flow()}]}))
         await asyncio.wait_for(is_out.wait(), 10)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from deployments import cli, terminal, wire
 from deployments.commands.local import own_store
+from ensemble.building import LAYERS
 from ensemble.features.flow import FEATURE_NAMES, OTHER_DIALECTS
 from ensemble.inprocess import Ensemble
 from ensemble.retro.findings import Finding
@@ -38,7 +39,7 @@ from .conftest import PATIENT, Event, OpenDoor, lineage_of
 Answer = dict[str, Any]
 Replay = Callable[..., Result]
 DEFAULT = Tenant("default")
-SHIPPED = "default/3"
+SHIPPED = "default/4"
 NOW = datetime(2026, 11, 20, 8, 15, tzinfo=UTC)
 SAME, CHANGED, IMPOSSIBLE = 0, 1, 2
 
@@ -149,7 +150,7 @@ def test_a_person_sees_each_layer_and_the_verdict_side_by_side(replay: Replay, c
     assert "the same, within 1e-06" in result.stdout
     assert f"release {SHIPPED}" in result.stdout
     words = [line.split()[0] for line in result.stdout.splitlines() if line.split()[-1] == "same"]
-    assert words == ["anomaly", "behavior", "resilience", "score", "low", "high", "coverage", "verdict", "severity", "degraded", "status"]
+    assert words == [*LAYERS, "score", "low", "high", "coverage", "verdict", "severity", "degraded", "status"]
 
 
 def test_the_event_may_come_in_another_dialect_order_and_under_another_id(replay: Replay, case: Case) -> None:
@@ -238,9 +239,9 @@ def test_the_release_that_made_it_is_loaded_and_not_the_one_that_serves_now(
 
 
 def test_a_release_that_was_deleted_is_named(replay: Replay, own_case: Case, own_state: Path) -> None:
-    (own_state / "tenants" / "default" / "releases" / "4.json").unlink()
+    (own_state / "tenants" / "default" / "releases" / "5.json").unlink()
 
-    assert "release 4 is not in the store" in refused(replay(own_case.answer, own_case.event))
+    assert "release 5 is not in the store" in refused(replay(own_case.answer, own_case.event))
 
 
 def test_another_release_under_the_same_number_is_not_taken_for_it(replay: Replay, own_case: Case) -> None:
@@ -258,12 +259,12 @@ def test_a_release_whose_key_is_trusted_no_more_is_not_loaded(replay: Replay, ow
 
 
 def test_a_model_that_is_gone_is_named_where_its_layer_spoke(replay: Replay, own_case: Case, own_state: Path) -> None:
-    shutil.rmtree(own_state / "tenants" / "default" / "bundles" / "anomaly-flow" / "2")
+    shutil.rmtree(own_state / "tenants" / "default" / "bundles" / "anomaly-flow" / "3")
 
     sentence = refused(replay(own_case.answer, own_case.event))
 
     assert "anomaly spoke then, and its model cannot be had now" in sentence
-    assert "anomaly-flow/2" in sentence
+    assert "anomaly-flow/3" in sentence
 
 
 def test_a_model_that_is_gone_is_not_missed_where_its_layer_was_silent(
@@ -326,7 +327,8 @@ def test_the_event_is_found_among_many_by_its_digest(replay: Replay, ask: Callab
 
 def operator_says(tmp_path: Path, args: Mapping[str, Any]) -> tuple[str, str]:
     path = tmp_path / "serve.yaml"
-    path.write_text(yaml.safe_dump({"applications": [{"name": "axon", "args": args}]}))
+    application = {"name": "axon", "route_prefix": "/", "import_path": "deployments.app:build", "args": args}
+    path.write_text(yaml.safe_dump({"applications": [application]}))
     return "--config", str(path)
 
 

@@ -184,13 +184,14 @@ def test_settings_survive_the_way_to_a_replica() -> None:
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_a_shipped_config_file_is_one_application_on_loopback_with_settings_that_hold(config: Path) -> None:
-    """Serve's own default for config files is 0.0.0.0."""
+def test_a_shipped_config_file_is_both_applications_on_loopback_with_the_same_settings_which_hold(config: Path) -> None:
+    """Serve's own default for config files is 0.0.0.0; and two stores, or two trust lists, would be two services."""
     file = yaml.safe_load(config.read_text())
 
-    (application,) = file["applications"]
-    assert application["import_path"] == "deployments.app:build"
-    assert application["route_prefix"] == "/"
+    application, management = file["applications"]
+    assert [one["import_path"] for one in file["applications"]] == ["deployments.app:build", "deployments.app:build_management"]
+    assert [one["route_prefix"] for one in file["applications"]] == ["/", "/models"]
+    assert application["args"] == management["args"]
     assert file["http_options"]["host"] == "127.0.0.1"
     assert file["http_options"]["request_timeout_s"] * 1000 > read_settings(application["args"]).ingress.deadline_ms
 

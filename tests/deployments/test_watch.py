@@ -60,18 +60,21 @@ def view_of(**states: KindState) -> SystemView:
 
 # -- the status word
 
+ABSENT = KindState(LayerStatus.NOT_APPLICABLE, reason="the release was published without this layer")
+
 MODELS_STATUS = [
-    pytest.param({}, "FULLY_OPERATIONAL", "INFO", {"layers_active": 2}, 2, id="both"),
+    pytest.param({}, "FULLY_OPERATIONAL", "INFO", {"layers_active": 3}, 2, id="all"),
+    pytest.param({"classifier": ABSENT}, "FULLY_OPERATIONAL", "INFO", {"layers_active": 2}, 2, id="both of a release that has two"),
     pytest.param(
         {"behavior": DOWN},
         "PARTIALLY_OPERATIONAL",
         "WARNING",
-        {"anomaly_active": True, "behavior_active": False, "recommendation": "restore_missing_models"},
+        {"anomaly_active": True, "behavior_active": False, "classifier_active": True, "recommendation": "restore_missing_models"},
         1,
-        id="one",
+        id="some",
     ),
     pytest.param(
-        {"anomaly": DOWN, "behavior": DOWN},
+        {"anomaly": DOWN, "behavior": DOWN, "classifier": DOWN},
         "FALLBACK_MODE",
         "ERROR",
         {"impact": "ML_DETECTION_DISABLED", "service_status": "RESILIENCE_SCORING_ONLY", "recommendation": "RETRAIN_ALL_MODELS"},
@@ -104,7 +107,9 @@ def test_the_status_of_the_models_is_told_with_its_fields_and_its_level(
 
 def test_every_change_of_the_status_is_told_and_nothing_between(telemetry: IngressTelemetry, told: Told) -> None:
     """C-13."""
-    for down in ({}, {}, {"behavior": DOWN}, {"behavior": DOWN}, {"anomaly": DOWN, "behavior": DOWN}, {}):
+    none = {"anomaly": DOWN, "behavior": DOWN, "classifier": DOWN}
+
+    for down in ({}, {}, {"behavior": DOWN}, {"behavior": DOWN}, none, {}):
         telemetry.system_seen(view_of(**down))
 
     words = [record["status"] for record in told("ml_models_status")]
@@ -122,12 +127,13 @@ def test_the_release_that_serves_is_told_at_the_first_look_and_on_change(telemet
 
 def test_how_each_layer_stands_is_a_state_set_and_a_share(telemetry: IngressTelemetry, meter: RecordingMeter) -> None:
     """S1-02: a health score of 0 is an initialisation that failed."""
-    telemetry.system_seen(view_of(behavior=DOWN, anomaly=replace(LIVE, status=LayerStatus.LAST_GOOD)))
+    telemetry.system_seen(view_of(behavior=DOWN, anomaly=replace(LIVE, status=LayerStatus.LAST_GOOD), classifier=ABSENT))
 
     assert meter.word("axon_layer_status", layer="behavior", kind="flow") == "fallback"
     assert meter.word("axon_layer_status", layer="anomaly", kind="process") == "last_good"
     assert meter.value("axon_provider_health_score", provider="behavior") == 0.0
     assert meter.value("axon_provider_health_score", provider="anomaly") == 1.0
+    assert meter.value("axon_provider_health_score", provider="classifier") == 1.0
     assert meter.value("axon_coverage", kind="flow") == pytest.approx(0.6)
     assert meter.value("axon_coverage", kind="process") == 1.0
     assert meter.word("axon_breaker_state", layer="anomaly") == "closed"

@@ -449,7 +449,7 @@ def test_answers_stand_in_order_with_every_layer_and_bounds(ensemble: Ensemble, 
 
     assert [answer.id for answer in answers] == [event["id"] for event in flow_events[:9]]
     for answer in answers:
-        assert [layer.layer for layer in answer.layers] == ["anomaly", "behavior", "resilience"]
+        assert [layer.layer for layer in answer.layers] == ["anomaly", "behavior", "classifier", "resilience"]
         assert 0.0 <= answer.low <= answer.score <= answer.high <= 1.0
         assert answer.explanation
     assert json.loads(wire.encode(answers[0]))["elapsed_ms"] == 1.5

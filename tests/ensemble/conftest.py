@@ -9,7 +9,7 @@ import pytest
 
 from ensemble.events import FlowBatch
 from ensemble.features.flow import FEATURE_NAMES
-from ensemble.training import anomaly, behavior, flows
+from ensemble.training import anomaly, behavior, classifier, flows
 from ensemble.training.flow_table import FlowTable
 from ensemble.training.flows import FlowLayers, fit_flows
 
@@ -64,6 +64,8 @@ def quick_training() -> Iterator[None]:
         patch.setattr(flows, "FOLDS", 2)
         patch.setattr(behavior, "HEADS", 2)
         patch.setattr(flows, "fit_behavior", partial(behavior.fit_behavior, steps=40))
+        patch.setattr(classifier, "TREES", 20)
+        patch.setattr(classifier, "ROUNDS", 4)
         yield
 
 
@@ -75,7 +77,7 @@ def table(make_flows: Callable[..., FlowTable]) -> FlowTable:
 
 @pytest.fixture(scope="session")
 def layers(table: FlowTable, quick_training: None) -> FlowLayers:  # noqa: ARG001  # asked for by its effect
-    """Both flow layers with their fusion, fitted on `table`."""
+    """The flow layers with their fusion, fitted on `table`."""
     return fit_flows(table, seed=3)
 
 

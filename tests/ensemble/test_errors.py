@@ -9,7 +9,7 @@ import pickle
 import pytest
 
 from ensemble import errors
-from ensemble.errors import ArtifactError, EnsembleError, EventError, JobError, LayerError, NotReplayable, TrainingError
+from ensemble.errors import ArtifactError, EnsembleError, EventError, JobError, LayerError, NotReplayable, ServiceError, TrainingError
 
 EXAMPLES = {"str": "some {name}", "int": 12345, "float": 12345.0}
 
@@ -67,8 +67,8 @@ def test_every_kind_of_error_has_a_code_of_its_own() -> None:
 
 
 def test_every_error_belongs_to_the_one_who_must_act() -> None:
-    """Six branches: the HTTP edge and the slot decide by branch what happens next."""
-    branches = (EventError, ArtifactError, LayerError, TrainingError, NotReplayable, JobError)
+    """Seven branches: the HTTP edge and the slot decide by branch what happens next."""
+    branches = (EventError, ArtifactError, LayerError, ServiceError, TrainingError, NotReplayable, JobError)
 
     assert set(EnsembleError.__subclasses__()) == set(branches)
     assert all(len([b for b in branches if issubclass(param.values[0], b)]) == 1 for param in EVERY_ERROR[1:])
@@ -86,4 +86,4 @@ def test_every_error_of_the_caller_says_where() -> None:
     raised = [error(*arguments_of(error).values()) for error in family_of(EventError)]
 
     assert all(isinstance(error.field, str) for error in raised)
-    assert [error.field for error in raised if "field" in arguments_of(type(error))] == ["some field"] * 2
+    assert [error.field for error in raised if "field" in arguments_of(type(error))] == ["some field"] * 4

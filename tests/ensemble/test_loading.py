@@ -63,12 +63,10 @@ def trained(layers: FlowLayers, table: FlowTable, processes: TrainedProcesses) -
     record = {"recipe": "test", "data_sha256": digest_of(table.features), "seed": 3, "rows": len(table)}
     golden_processes = [{"name": "cmd.exe", "user": "user0", "host": "ws-0"}, {"name": "evil.exe"}]
     return {
-        "anomaly-flow": Trained(
-            "anomaly-flow", layers.anomaly.to_parts(), golden_of(layers.anomaly, Kind.FLOW, events), record, "# Card\n"
-        ),
-        "behavior-flow": Trained(
-            "behavior-flow", layers.behavior.to_parts(), golden_of(layers.behavior, Kind.FLOW, events), record, "# Card\n"
-        ),
+        **{
+            f"{layer}-flow": Trained(f"{layer}-flow", model.to_parts(), golden_of(model, Kind.FLOW, events), record, "# Card\n")
+            for layer, model in layers.models.items()
+        },
         "anomaly-process": Trained(
             "anomaly-process", processes.model.to_parts(), golden_of(processes.model, Kind.PROCESS, golden_processes), record, "# Card\n"
         ),
@@ -88,7 +86,7 @@ def fusions(layers: FlowLayers) -> dict[Kind, Fusion]:
 
 @pytest.fixture
 def published(store: Store, trained: dict[str, Trained], fusions: dict[Kind, Fusion], signer: Signer) -> Published:
-    """The three models as release 1 of tenant `acme`, promoted."""
+    """The four models as release 1 of tenant `acme`, promoted."""
     return publish(store, "acme", list(trained.values()), fusions, notes="first", now=NOW, signer=signer, and_promote=True)
 
 
@@ -186,6 +184,39 @@ def test_a_model_that_is_not_in_the_release_is_a_layer_that_says_so(store: Store
     assert verdicts.degraded
 
 
+def test_a_release_that_was_published_without_a_classifier_lacks_nothing(
+    store: Store, trained: dict[str, Trained], fusions: dict[Kind, Fusion], signer: Signer, fresh_batch: FlowBatch
+) -> None:
+    """Older releases, and a tenant's own: their thresholds are of the layers they have, and nobody is told of a loss."""
+    shares = {"anomaly": 0.4, "behavior": 0.6}
+    two = {Kind.FLOW: Fusion(shares, 1.0, {"anomaly+behavior": Thresholds(0.1, 0.5, 0.9)}), Kind.PROCESS: fusions[Kind.PROCESS]}
+    models = [model for name, model in trained.items() if name != "classifier-flow"]
+    publish(store, "acme", models, two, notes="older", now=NOW, signer=signer, and_promote=True)
+
+    ensemble = ensemble_of(store)
+    verdicts = ensemble.score(fresh_batch)
+    state = ensemble.slots["classifier"].state()
+
+    assert said(verdicts)["classifier"] == (LayerStatus.NOT_APPLICABLE, "the release was published without this layer")
+    assert (verdicts.coverage, verdicts.status) == (1.0, SystemStatus.FULLY_OPERATIONAL)
+    assert VerdictWord.INDETERMINATE not in verdicts.word
+    assert (state.kinds[Kind.FLOW].status, state.kinds[Kind.FLOW].trouble) == (LayerStatus.NOT_APPLICABLE, None)
+    assert state.holds == {"acme/1": frozenset({Kind.FLOW})}
+
+
+def test_a_release_whose_fusion_counts_on_a_layer_that_it_does_not_name_is_degraded(
+    store: Store, trained: dict[str, Trained], fusions: dict[Kind, Fusion], signer: Signer, fresh_batch: FlowBatch
+) -> None:
+    """Not innocence, whatever the slot says: a share of the evidence was not heard."""
+    models = [model for name, model in trained.items() if name != "classifier-flow"]
+    publish(store, "acme", models, fusions, notes="a bundle short", now=NOW, signer=signer, and_promote=True)
+
+    verdicts = ensemble_of(store).score(fresh_batch)
+
+    assert verdicts.degraded
+    assert verdicts.coverage == pytest.approx(1.0 - fusions[Kind.FLOW].shares["classifier"])
+
+
 @pytest.mark.usefixtures("published")
 def test_behavior_has_no_business_with_processes(store: Store) -> None:
     verdicts = ensemble_of(store).score(PROCESSES)
@@ -223,7 +254,7 @@ def test_no_tenant_is_served_by_anothers_models(store: Store) -> None:
 def test_a_torn_bundle_costs_its_kind_of_event_and_nothing_else(
     store: Store, published: Published, fresh_batch: FlowBatch, spoil: Callable[[Path], object], code: str
 ) -> None:
-    """P12: half of the ensemble looked, and the answer says which half."""
+    """P12: a part of the ensemble looked, and the answer says which part."""
     spoil(file_of(store, published.bundles[0], "model.safetensors"))
 
     ensemble = ensemble_of(store)
@@ -232,7 +263,7 @@ def test_a_torn_bundle_costs_its_kind_of_event_and_nothing_else(
     assert said(flows)["anomaly"] == (LayerStatus.FALLBACK, code)
     assert said(flows)["behavior"][0] is LayerStatus.LIVE
     assert flows.status is SystemStatus.PARTIALLY_OPERATIONAL
-    assert flows.coverage == pytest.approx(ensemble.release.fusions[Kind.FLOW].shares["behavior"])
+    assert flows.coverage == pytest.approx(1.0 - ensemble.release.fusions[Kind.FLOW].shares["anomaly"])
     assert said(others)["anomaly"][0] is LayerStatus.LIVE
     assert (others.coverage, others.degraded) == (1.0, True), "the posture is missing, the anomaly layer is not"
 
@@ -246,7 +277,7 @@ def test_with_every_model_gone_there_is_an_answer_and_no_verdict(store: Store, p
     assert verdicts.status is SystemStatus.FALLBACK_MODE
     assert set(verdicts.word) == {VerdictWord.INDETERMINATE}
     assert verdicts.score == pytest.approx(0.01)
-    assert [o.scores[0] for o in verdicts.layers] == [0.0, 0.1, 0.5], "shown, weighing nothing"
+    assert [o.scores[0] for o in verdicts.layers] == [0.0, 0.1, 0.0, 0.5], "shown, weighing nothing"
 
 
 def test_a_model_that_scores_otherwise_than_its_trainers_is_refused(
@@ -354,8 +385,10 @@ def test_without_a_fusion_for_a_kind_every_verdict_of_it_is_indeterminate(
 
 
 def test_every_layer_has_the_fallback_score_of_the_source() -> None:
-    """S0: anomaly 0.0, behavior 0.1; an unknown host is neither weak nor strong."""
-    assert {name: plan.fallback_score for name, plan in LAYERS.items()} == {"anomaly": 0.0, "behavior": 0.1, "resilience": 0.5}
+    """S0: anomaly 0.0, behavior 0.1; an attack that nobody recognised is none; an unknown host is neither weak nor strong."""
+    shown = {"anomaly": 0.0, "behavior": 0.1, "classifier": 0.0, "resilience": 0.5}
+
+    assert {name: plan.fallback_score for name, plan in LAYERS.items()} == shown
     assert [name for name, plan in LAYERS.items() if not plan.is_evidence] == ["resilience"]
 
 

@@ -52,7 +52,7 @@ def test_a_start_on_torn_models_scores_posture_only_and_heals_when_they_are_put_
             for layer in LAYERS_OF_FLOWS:
                 at = kill(service.only_replica(layer))
             blind = callers.wait_for(
-                lambda one: [one.status_of(layer) for layer in LAYERS_OF_FLOWS] == ["fallback", "fallback", "live"],
+                lambda one: [one.status_of(layer) for layer in LAYERS_OF_FLOWS] == ["fallback", "fallback", "fallback", "live"],
                 since=at + 0.5,
                 within_s=4 * BACK_WITHIN_S,
             )

@@ -1,0 +1,61 @@
+"""Which models a tenant sees: all of its own, and of those it lives on what serves there.
+
+A tenant without a model of some name uses its group's, or the generic one. So it is lent what has the word champion with them, and
+nothing else of theirs: not older versions, not what they try. What is lent is looked at and used; only its owner changes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ensemble.errors import ArtifactError, ArtifactMissing
+from ensemble.store.aliases import Alias
+from ensemble.store.describing import BundleInfo, describe_bundle, list_models
+from ensemble.store.layout import Store
+from ensemble.store.names import ModelName, Tenant
+
+__all__ = ["Seen", "find_model", "seen_models"]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A version of a model as one tenant sees it.
+
+    Attributes:
+        info: what is known of it.
+        is_lent: it is another tenant's.
+    """
+
+    info: BundleInfo
+    is_lent: bool
+
+
+def seen_models(store: Store, lineage: Sequence[Tenant], model: ModelName | None = None) -> list[Seen]:
+    """Everything that the first of `lineage` sees, its own first; the versions of one model where `model` is given."""
+    owner, *parents = lineage
+    own = [Seen(info, is_lent=False) for info in list_models(store, owner, model)]
+    return own + [
+        Seen(info, is_lent=True) for parent in parents for info in list_models(store, parent, model) if Alias.CHAMPION in info.aliases
+    ]
+
+
+def find_model(store: Store, lineage: Sequence[Tenant], model: ModelName, which: int | Alias | None = None) -> Seen:
+    """One version of a model: of the nearest of `lineage` that has the model at all, as `describe_bundle` finds it.
+
+    Raises:
+        ArtifactMissing: nobody of `lineage` has it, or it is not lent.
+        ArtifactError: an alias of the owner's is broken.
+    """
+    owner, *parents = lineage
+    if list_models(store, owner, model):
+        return Seen(describe_bundle(store, owner, model, which), is_lent=False)
+    for parent in parents:
+        try:
+            info = describe_bundle(store, parent, model, Alias.CHAMPION)
+        except ArtifactError:  # the next of the lineage serves in its place
+            continue
+        if which in (None, Alias.CHAMPION, info.version):
+            return Seen(info, is_lent=True)
+        break
+    raise ArtifactMissing(f"model {model}")

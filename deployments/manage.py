@@ -1,0 +1,148 @@
+"""The management application, under /models: models, releases, training jobs and detectors of the caller's tenant.
+
+It is an application of its own, so that training and promoting never share a process with scoring; it alone writes models over HTTP.
+The tenant comes from the key. What another tenant has is answered as what nobody has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from ray import serve
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Send
+from starlette.types import Scope as AsgiScope
+
+from deployments.auth import GatedApp, ScopedRoute
+from deployments.edge import JSON
+from deployments.gatekeeping import GateKeeper
+from deployments.jobs import Jobs, Run
+from deployments.manage_detecting import DETECTORS, DetectionRoutes
+from deployments.manage_jobs import JobRoutes
+from deployments.manage_models import ModelRoutes, quota_of
+from deployments.manage_openapi import document
+from deployments.manage_refusals import MANAGE_REFUSALS
+from deployments.manage_releases import ReleaseRoutes
+from deployments.reading import docs_page
+from deployments.replicas import Replicas
+from deployments.settings import Settings
+from deployments.store_desk import StoreDesk
+from deployments.stores import TrustedStore
+from deployments.telemetry import Meter, RayMeter
+from deployments.tenancy import Tenancy
+from deployments.training_task import run_in_ray
+from deployments.wire import encode
+from ensemble.building import LAYERS
+
+__all__ = ["Manage", "ManageApp", "PrefixedApp"]
+
+
+SCORING = "axon"  # name of the application that scores, in the Serve config file
+
+
+def layer_of_scoring(layer: str) -> Any:  # noqa: ANN401  # Serve's handle builds its methods on the fly
+    """The handle of a layer's deployment; blocks.
+
+    Raises:
+        KeyError: the application that scores is not running.
+    """
+    return serve.get_deployment_handle(layer, SCORING)
+
+
+class PrefixedApp(GatedApp):
+    """An application that is served under a prefix, and answers at the prefix itself too: `GET /models`."""
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Serve one connection or request, as ASGI says."""
+        prefix = scope.get("root_path", "")
+        if scope["type"] == "http" and prefix and scope["path"] == prefix:  # Starlette has no route for an empty path
+            scope = {**scope, "path": f"{prefix}/"}
+        await super().__call__(scope, receive, send)
+
+
+class ManageApp:
+    """Keeps the models of many tenants, over HTTP.
+
+    Args:
+        settings: as JSON values.
+        detectors: handle of the deployment that serves tabular detectors.
+        layer_handle: layer -> handle of its deployment in the scoring application; may block, and raises KeyError where there is none.
+        run: fits a job, step by step; a Ray task unless said otherwise.
+        meter: where metrics are recorded; None for Ray's.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        detectors: Any,  # noqa: ANN401  # Serve's handle builds its methods on the fly
+        layer_handle: Callable[[str], Any] | None = None,
+        run: Run | None = None,
+        meter: Meter | None = None,
+    ) -> None:
+        self._settings = Settings.model_validate(settings)
+        self._tenancy = Tenancy(self._settings)
+        self._keeper = GateKeeper(self._settings, self._tenancy, meter or RayMeter())
+        self._desk = StoreDesk(self._settings)
+        self._models = ModelRoutes(self._desk, self._tenancy, self._settings)
+        self._releases = ReleaseRoutes(self._desk, self._tenancy, self._settings)
+        trusted, cpus = TrustedStore(self._settings), self._settings.management.training_cpus
+        self._jobs = Jobs(
+            self._settings,
+            lambda actor: replace(trusted(), actor=actor),
+            run or partial(run_in_ray, num_cpus=cpus),
+            quota=quota_of(self._settings),
+        )
+        self._training = JobRoutes(self._jobs, self._desk, self._settings)
+        within_s = self._settings.management.replicas_within_s
+        find_layer = layer_handle or layer_of_scoring
+        self._detection = DetectionRoutes(
+            self._keeper.gate,
+            Replicas(DETECTORS, lambda: detectors, within_s),
+            {layer: Replicas(layer, partial(find_layer, layer), within_s) for layer in LAYERS},
+            self._desk,
+            self._tenancy,
+            self._settings,
+        )
+
+    def __serve_build_asgi_app__(self) -> Starlette:
+        """The ASGI application, made inside the replica: msgspec's decoders do not pickle."""
+        routes = [
+            ScopedRoute("/openapi.json", self._document, needs=None),
+            *docs_page("openapi.json", "Axon, models"),
+            *self._models.first_routes(),
+            *self._releases.routes(),
+            *self._training.routes(),
+            *self._models.routes(),  # from here on with a model's name in the first place
+            *self._detection.routes(),
+        ]
+        self._openapi = encode(document(self._settings, routes))
+        app = PrefixedApp(
+            self._keeper.gate,
+            routes,
+            lifespan=self._lifespan,
+            exception_handlers=MANAGE_REFUSALS,
+        )
+        app.router.redirect_slashes = False  # a redirect would name the address that the front proxy asked at
+        return app
+
+    async def _document(self, _: Request) -> Response:
+        return Response(self._openapi, media_type=JSON)
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        await self._keeper.start()
+        try:
+            yield
+        finally:
+            await self._jobs.stop()
+            self._desk.close()
+            await self._keeper.stop()
+
+
+Manage = serve.ingress()(ManageApp)  # the plain class stays, for whoever wants the routes without Ray

@@ -1,0 +1,168 @@
+"""The routes that use a model: rate rows with it, and have every replica load it now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from deployments import manage_results as found
+from deployments import manage_wire as asks
+from deployments.auth import Gate, ScopedRoute, caller_of
+from deployments.detectors import Detections, LoadReport
+from deployments.edge import as_json
+from deployments.keys import Scope
+from deployments.lending import Seen, find_model
+from deployments.manage_reading import LAYERS_MODELS, Reader, actor_of, model_of, no_query_but, tenant_of
+from deployments.refusals import refusal_of
+from deployments.replicas import Replicas
+from deployments.settings import Settings
+from deployments.store_desk import StoreDesk
+from deployments.tenancy import Tenancy
+from deployments.wire import ErrorBody
+from ensemble.building import LAYERS
+from ensemble.errors import ArtifactMissing, DeploymentUnavailable, EnsembleError, EventError, FeatureMismatch, MalformedEvent, NotServing
+from ensemble.states import SlotState
+from ensemble.store.names import ModelName, Tenant
+from ensemble.verdicts import LayerStatus
+
+__all__ = ["DETECTORS", "DetectionRoutes"]
+
+DETECTORS = "detectors"
+UNREACHABLE, NOT_LOADED = "unreachable", "not_loaded"
+ROWS = "network_data"
+Row = Mapping[str, Any]
+_decode_row = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionRoutes:
+    """The routes.
+
+    Attributes:
+        gate: counts rows against the rate of the caller's tenant.
+        detectors: the replicas that serve tabular detectors.
+        layers: layer -> its replicas, in the application that scores.
+        desk: does the work on the store.
+        tenancy: says on whose models a tenant lives.
+        settings: limits.
+    """
+
+    gate: Gate
+    detectors: Replicas
+    layers: Mapping[str, Replicas]
+    desk: StoreDesk
+    tenancy: Tenancy
+    settings: Settings
+
+    def routes(self) -> list[ScopedRoute]:
+        """All of them."""
+        return [
+            ScopedRoute("/{name}/detect", self._detect, needs=Scope.SCORE, methods=["POST"]),
+            ScopedRoute("/{name}/load", self._load, needs=Scope.MANAGE, methods=["POST"]),
+        ]
+
+    async def _detect(self, request: Request) -> Response:
+        """S4-10; who has no detector of that name uses its group's, or the generic one."""
+        no_query_but(request)
+        model = model_of(request)
+        asked = await Reader(asks.RowsToRate, self.settings.management.max_body_bytes)(request)
+        self.gate.charge(caller_of(request.scope), len(asked.network_data))
+        rows, refused = _rows_of(asked.network_data)
+        said, owner = await self._rated(request, model, list(rows.values()), asked.missing)
+        results = _in_order(asked.network_data, list(rows), said, refused)
+        return as_json(found.Detections(said.model, said.version, str(owner), said.is_last_good, results))
+
+    async def _rated(self, request: Request, model: ModelName, rows: Sequence[Row], missing: str) -> tuple[Detections, Tenant]:
+        """What the nearest detector of that name says, and whose it is."""
+        for owner in await self.desk.ask(actor_of(request), lambda _: self.tenancy.lineage(tenant_of(request))):
+            try:
+                return await self.detectors.ask("detect", str(owner), str(model), rows, missing), owner
+            except ArtifactMissing:
+                continue
+        await self._known(request, model)
+        raise NotServing
+
+    async def _load(self, request: Request) -> Response:
+        """S4-13 and C-26: the serving replicas load it, and each says how it stands."""
+        no_query_but(request)
+        model = model_of(request)
+        known = await self._known(request, model)
+        if layers := LAYERS_MODELS.get(model):
+            said = [line for layer in layers for line in await self._loaded_by(layer, model, tenant_of(request))]
+        else:
+            reports = await self.detectors.ask_all("load", str(known.info.tenant_id), str(model))
+            said = [_of_detectors(report) for report in reports]
+        return as_json(found.Loading(str(model), said))
+
+    async def _loaded_by(self, layer: str, model: ModelName, tenant: Tenant) -> list[found.Replica]:
+        states = await self.layers[layer].ask_all("load", str(tenant))
+        return [line for state in states for line in _of_slot(layer, model, state)]
+
+    async def _known(self, request: Request, model: ModelName) -> Seen:
+        tenant = tenant_of(request)
+        return await self.desk.ask(actor_of(request), lambda store: find_model(store, self.tenancy.lineage(tenant), model))
+
+
+def _rows_of(sent: Sequence[msgspec.Raw]) -> tuple[dict[int, Row], dict[int, EventError]]:
+    """The rows by their places, and what is wrong with those that are none."""
+    rows: dict[int, Row] = {}
+    refused: dict[int, EventError] = {}
+    for place, raw in enumerate(sent):
+        try:
+            rows[place] = _decode_row(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            problem = refusal_of(error, bytes(raw))
+            refused[place] = MalformedEvent(f"{ROWS}[{place}]", getattr(problem, "problem", str(problem)))
+    return rows, refused
+
+
+def _in_order(sent: Sequence[msgspec.Raw], places: Sequence[int], said: Detections, refused: Mapping[int, EventError]) -> list[Any]:
+    """A finding or an error for each row, in the order in which they came; a row comes back as it was sent, to the last digit.
+
+    Args:
+        sent: all rows, n of them.
+        places: of those that were rated, or refused by the detector, among `sent`.
+        said: of those.
+        refused: place -> why, of the others.
+    """
+    results: list[Any] = [None] * len(sent)
+    for place, error in refused.items():
+        results[place] = found.RowRefused(place, _told(error))
+    for row, error in said.refused.items():
+        _, _, feature = error.field.partition("].")
+        results[places[row]] = found.RowRefused(places[row], _told(FeatureMismatch(f"{ROWS}[{places[row]}].{feature}", error.problem)))
+    columns = (said.rows.tolist(), said.is_anomaly.tolist(), said.anomaly_score.tolist(), said.threat_level.tolist())
+    for row, is_anomaly, score, level in zip(*columns, strict=True):
+        place = places[row]
+        results[place] = found.Finding(place, is_anomaly, score, level, sent[place])
+    return results
+
+
+def _told(error: EventError) -> ErrorBody:
+    return ErrorBody(error.code, str(error), error.field)
+
+
+def _of_detectors(report: LoadReport | EnsembleError) -> found.Replica:
+    if isinstance(report, ArtifactMissing):
+        raise NotServing
+    if isinstance(report, EnsembleError):
+        return found.Replica(DETECTORS, "", _word_of(report), "", report.code)
+    status = LayerStatus.LAST_GOOD if report.code else LayerStatus.LIVE
+    return found.Replica(DETECTORS, "", status, str(report.version), report.code)
+
+
+def _of_slot(layer: str, model: ModelName, state: SlotState | EnsembleError) -> list[found.Replica]:
+    """What one replica of a layer said: a line for each kind of event that the model rates."""
+    if isinstance(state, EnsembleError):
+        return [found.Replica(layer, "", _word_of(state), "", state.code)]
+    kinds = [kind for kind, models in LAYERS[layer].kinds.items() if model in models and kind in state.kinds]
+    return [found.Replica(layer, str(kind), str(one.status), one.version, one.reason) for kind in kinds for one in [state.kinds[kind]]]
+
+
+def _word_of(error: EnsembleError) -> str:
+    return UNREACHABLE if isinstance(error, DeploymentUnavailable) else NOT_LOADED

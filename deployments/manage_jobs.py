@@ -1,0 +1,153 @@
+"""The routes of training: a job is taken, looked up and cancelled; nobody waits for a fit in a request."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Scope as AsgiScope
+
+from deployments import manage_results as found
+from deployments import manage_wire as asks
+from deployments.auth import ScopedRoute
+from deployments.edge import as_json
+from deployments.job_records import JobRecord
+from deployments.jobs import Jobs, TrainRequest
+from deployments.keys import Scope
+from deployments.manage_reading import Reader, actor_of, no_query_but, own_name, own_tenant, tenant_of
+from deployments.settings import Settings
+from deployments.store_desk import StoreDesk, in_time
+from deployments.wire import ErrorBody
+from ensemble.errors import FeatureMismatch, MalformedEvent, VersionExists
+from ensemble.features.tabular import NETWORK_FEATURES, Missing
+from ensemble.store.layout import Actor, Store
+from ensemble.store.listing import list_bundles
+from ensemble.store.metadata import Metadata
+from ensemble.store.names import ModelName, Tenant
+
+__all__ = ["JobRoutes"]
+
+WORDS_OF_A_MODEL = frozenset({"info", "versions", "promote", "challenger", "load", "detect"})
+_PLACES = {"rows": "network_data", "metadata": "user_metadata"}  # what the trainer calls things -> what the body does
+
+
+@dataclass(frozen=True, slots=True)
+class JobRoutes:
+    """The routes of training jobs.
+
+    Attributes:
+        jobs: takes and keeps them.
+        desk: does the work on the store.
+        settings: limits.
+    """
+
+    jobs: Jobs
+    desk: StoreDesk
+    settings: Settings
+    _taking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def routes(self) -> list[ScopedRoute]:
+        """All of them."""
+        return [
+            ScopedRoute("/train", self._train, needs=Scope.TRAIN, methods=["POST"]),
+            ScopedRoute("/jobs", self._list, needs=Scope.READ),
+            OneJobRoute("/jobs/{id}", self._get, needs=Scope.READ),
+            OneJobRoute("/jobs/{id}", self._cancel, needs=Scope.TRAIN, methods=["DELETE"]),
+        ]
+
+    async def _train(self, request: Request) -> Response:
+        no_query_but(request)
+        asked = await Reader(asks.TrainRequest, self.settings.management.max_body_bytes)(request)
+        tenant, model, actor = own_tenant(request, asked.tenant_id), own_name(asked.name), actor_of(request)
+        wanted = TrainRequest(
+            rows=asked.network_data,
+            as_champion=asked.promote,
+            model=model,
+            features=NETWORK_FEATURES if asked.features is None else asked.features,
+            missing=Missing(asked.missing),
+            label=asked.version or "",
+            user_metadata=asked.user_metadata,
+        )
+        async with self._taking:  # or two requests with one label would both find it free
+            await self._refuse_known_label(tenant, model, wanted.label, actor)
+            try:
+                record = await in_time(self.jobs.submit(tenant, wanted, actor), self.settings.management.store_within_s)
+            except (FeatureMismatch, MalformedEvent) as refused:
+                raise _as_asked(refused) from None
+        response = as_json(_told(record), 202)
+        response.headers["Location"] = f"{request.scope.get('root_path', '')}/jobs/{record.id}"
+        return response
+
+    async def _list(self, request: Request) -> Response:
+        no_query_but(request)
+        records = await in_time(self.jobs.list(tenant_of(request)), self.settings.management.store_within_s)
+        return as_json(found.JobList([_told(record) for record in records]))
+
+    async def _get(self, request: Request) -> Response:
+        no_query_but(request)
+        job = self.jobs.get(tenant_of(request), request.path_params["id"])
+        return as_json(_told(await in_time(job, self.settings.management.store_within_s)))
+
+    async def _cancel(self, request: Request) -> Response:
+        no_query_but(request)
+        job = self.jobs.cancel(tenant_of(request), request.path_params["id"])
+        return as_json(_told(await in_time(job, self.settings.management.store_within_s)))
+
+    async def _refuse_known_label(self, tenant: Tenant, model: ModelName, label: str, actor: Actor) -> None:
+        """A label is used once: by a version, or by a job that may become one.
+
+        Raises:
+            VersionExists: it was used.
+        """
+        if not label:
+            return
+        waiting = await in_time(self.jobs.list(tenant), self.settings.management.store_within_s)
+        is_known = any((job.model, job.label) == (model, label) and not job.has_ended for job in waiting)
+        if is_known or await self.desk.ask(actor, lambda store: label in _labels(store, tenant, model)):
+            raise VersionExists(f"version {label} of {model}")
+
+
+class OneJobRoute(ScopedRoute):
+    """A route of one job; what would be a route of a model, were `jobs` a model's name, is refused there."""
+
+    def matches(self, scope: AsgiScope) -> tuple[Match, AsgiScope]:
+        """As Starlette's, but for the words behind a model's name."""
+        match, found = super().matches(scope)
+        is_other = match is not Match.NONE and found["path_params"]["id"] in WORDS_OF_A_MODEL
+        return (Match.NONE, {}) if is_other else (match, found)
+
+
+def _labels(store: Store, tenant: Tenant, model: ModelName) -> set[str]:
+    manifests = [listing.manifest for listing in list_bundles(store, tenant, model)]
+    return {Metadata.of(manifest.training).label for manifest in manifests if manifest is not None}
+
+
+def _as_asked(refused: FeatureMismatch | MalformedEvent) -> FeatureMismatch | MalformedEvent:
+    """The same of the field as the body has it."""
+    first, bracket, rest = refused.field.partition("[")
+    return type(refused)(_PLACES.get(first, first) + bracket + rest, refused.problem)
+
+
+def _told(record: JobRecord) -> found.Job:
+    return found.Job(
+        id=record.id,
+        status=str(record.status),
+        stage=record.stage,
+        progress=record.progress,
+        model_name=record.model,
+        label=record.label,
+        rows=record.rows,
+        features=list(record.features),
+        promote=record.as_champion,
+        submitted_by=record.submitted_by,
+        submitted_at=record.submitted_at,
+        started_at=record.started_at,
+        ended_at=record.ended_at,
+        model_version=record.version or None,
+        sha256=record.manifest_sha256,
+        is_champion=record.is_champion,
+        error=ErrorBody(record.code, record.message) if record.code else None,
+    )

@@ -1,0 +1,270 @@
+"""The routes of models: what there is, which version serves, what comes in and what goes.
+
+A model of a layer serves as part of a release, so its versions are looked at here and promoted there. What a tenant is lent it may
+look at; to change it, it is not there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from msgspec import UNSET
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Scope as AsgiScope
+
+from deployments import manage_answers as says
+from deployments import manage_wire as asks
+from deployments.auth import ScopedRoute
+from deployments.edge import as_json
+from deployments.incidents import say
+from deployments.keys import Scope
+from deployments.lending import find_model, seen_models
+from deployments.manage_reading import (
+    LAYERS_MODELS,
+    RESERVED,
+    Reader,
+    actor_of,
+    limit_asked,
+    model_of,
+    no_query_but,
+    number_in,
+    own_tenant,
+    tenant_of,
+    version_asked,
+)
+from deployments.settings import Settings
+from deployments.shortcut import read_body
+from deployments.store_desk import StoreDesk
+from deployments.tenancy import Tenancy
+from deployments.trust import read_signer
+from ensemble.errors import ArtifactError, ArtifactMissing, EnsembleError, MalformedEvent, ServedByRelease, UnsupportedMediaType
+from ensemble.store.aliases import Alias, Named, clear_model_alias, set_model_alias, stand_of_model_alias
+from ensemble.store.archive import Imported, export_bundle, import_archive
+from ensemble.store.audit import read_audit
+from ensemble.store.describing import resolve_bundle
+from ensemble.store.layout import Store
+from ensemble.store.names import BundleRef, ModelName, Tenant
+from ensemble.store.quota import Quota
+from ensemble.store.removing import apply_retention, delete_bundle
+
+__all__ = ["ARCHIVE", "ModelRoutes", "standing"]
+
+ARCHIVE = "application/octet-stream"
+UNPACKED = 8  # times its own length that an archive may hold; ours are arrays, which pack by a third
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRoutes:
+    """The routes that look at models and change which of them there are.
+
+    Attributes:
+        desk: does the work on the store.
+        tenancy: says on whose models a tenant lives.
+        settings: limits.
+    """
+
+    desk: StoreDesk
+    tenancy: Tenancy
+    settings: Settings
+
+    def first_routes(self) -> list[ScopedRoute]:
+        """Those whose paths are words; they come before any with a model's name in the same place."""
+        read, manage = Scope.READ, Scope.MANAGE
+        return [
+            ScopedRoute("/", self._list, needs=read),
+            ScopedRoute("/audit", self._audit, needs=read),
+            ScopedRoute("/retention", self._retain, needs=manage, methods=["POST"]),
+            ScopedRoute("/import", self._import, needs=manage, methods=["POST"]),
+        ]
+
+    def routes(self) -> list[ScopedRoute]:
+        """Those of one model."""
+        read, manage = Scope.READ, Scope.MANAGE
+        return [
+            ScopedRoute("/{name}/info", self._info, needs=read),
+            ScopedRoute("/{name}/versions", self._versions, needs=read),
+            ScopedRoute("/{name}/versions/{version}/export", self._export, needs=manage),
+            ScopedRoute("/{name}/promote", self._promote, needs=manage, methods=["POST"]),
+            ScopedRoute("/{name}/challenger", self._try, needs=manage, methods=["PUT"]),
+            ScopedRoute("/{name}/challenger", self._try_none, needs=manage, methods=["DELETE"]),
+            OneModelRoute("/{name}", self._delete, needs=manage, methods=["DELETE"]),
+        ]
+
+    async def _list(self, request: Request) -> Response:
+        no_query_but(request, "tenant_id")
+        tenant = own_tenant(request, request.query_params.get("tenant_id"))
+        seen = await self._ask(request, lambda store: seen_models(store, self.tenancy.lineage(tenant)))
+        limits = says.Limits(self.settings.ingress.max_events, self.settings.management.max_rows, self.settings.management.max_body_bytes)
+        return as_json(says.ModelList(str(tenant), [says.summary_of(one.info, shared=one.is_lent) for one in seen], limits))
+
+    async def _info(self, request: Request) -> Response:
+        no_query_but(request, "version")
+        tenant, model, which = tenant_of(request), model_of(request), version_asked(request)
+        seen = await self._ask(request, lambda store: find_model(store, self.tenancy.lineage(tenant), model, which))
+        return as_json(says.info_of(seen.info, shared=seen.is_lent))
+
+    async def _versions(self, request: Request) -> Response:
+        no_query_but(request)
+        tenant, model = tenant_of(request), model_of(request)
+        seen = await self._ask(request, lambda store: seen_models(store, self.tenancy.lineage(tenant), model))
+        if not seen:
+            raise ArtifactMissing(f"model {model}")
+        return as_json(says.ModelVersions(str(model), [says.summary_of(one.info, shared=one.is_lent) for one in seen]))
+
+    async def _export(self, request: Request) -> Response:
+        no_query_but(request)
+        tenant, model, version = tenant_of(request), model_of(request), number_in(request.path_params["version"], "version")
+        data = await self._ask(request, lambda store: export_bundle(store, resolve_bundle(store, tenant, model, version)))
+        name = f"{model}-{version}.axon"  # a slug and a number: nothing to quote
+        headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Content-Type-Options": "nosniff"}
+        return Response(data, media_type=ARCHIVE, headers=headers)
+
+    async def _import(self, request: Request) -> Response:
+        no_query_but(request)
+        _refuse_other_media(request)
+        tenant = tenant_of(request)
+        data = await read_body(request.scope["headers"], request.receive, self.settings.management.max_import_bytes)
+        quota = quota_of(self.settings)
+        limit_bytes = UNPACKED * self.settings.management.max_import_bytes
+
+        def bring_in(store: Store) -> Imported:
+            signer = read_signer(store.trust)
+            return import_archive(store, tenant, data, now=datetime.now(UTC), signer=signer, quota=quota, limit_bytes=limit_bytes)
+
+        done = await self._ask(request, bring_in)
+        entries = [says.Entry(str(ref.model), ref.version) for ref in done.bundles]
+        return as_json(says.ImportedModels(entries, done.release.serial if done.release else None, done.origin), 201)
+
+    async def _promote(self, request: Request) -> Response:
+        no_query_but(request)
+        tenant, model = tenant_of(request), model_of(request)
+        asked = await Reader(asks.VersionPromotion, self._limit)(request)
+        if (asked.version is UNSET) == (asked.alias is UNSET):
+            raise MalformedEvent("version", "say either a version or an alias")
+        which = Alias.CHALLENGER if asked.version is UNSET else int(asked.version)
+
+        def point(store: Store) -> tuple[BundleRef, Named]:
+            ref = _own(store, tenant, model, which)
+            signer = read_signer(store.trust)
+            serial = standing(store, tenant, model, Alias.CHAMPION)
+            champion = set_model_alias(store, tenant, model, Alias.CHAMPION, ref, serial, signer=signer)
+            tried = stand_of_model_alias(store, tenant, model, Alias.CHALLENGER)
+            if tried.number == ref.version:  # nothing is tried beside itself
+                clear_model_alias(store, tenant, model, Alias.CHALLENGER, tried.serial, signer=signer)
+            return ref, champion
+
+        ref, named = await self._ask(request, point)
+        return as_json(says.AliasMoved(str(model), Alias.CHAMPION, ref.version, ref.manifest_sha256, named.serial))
+
+    async def _try(self, request: Request) -> Response:
+        no_query_but(request)
+        tenant, model = tenant_of(request), model_of(request)
+        asked = await Reader(asks.TriedVersion, self._limit)(request)
+
+        def point(store: Store) -> Named:
+            ref = _own(store, tenant, model, int(asked.version))
+            serial = standing(store, tenant, model, Alias.CHALLENGER)
+            return set_model_alias(store, tenant, model, Alias.CHALLENGER, ref, serial, signer=read_signer(store.trust))
+
+        named = await self._ask(request, point)
+        return as_json(says.AliasMoved(str(model), Alias.CHALLENGER, named.number, named.sha256, named.serial))
+
+    async def _try_none(self, request: Request) -> Response:
+        no_query_but(request)
+        tenant, model = tenant_of(request), model_of(request)
+
+        def clear(store: Store) -> Named:
+            _own(store, tenant, model, None)
+            serial = standing(store, tenant, model, Alias.CHALLENGER)
+            return clear_model_alias(store, tenant, model, Alias.CHALLENGER, serial, signer=read_signer(store.trust))
+
+        named = await self._ask(request, clear)
+        return as_json(says.AliasMoved(str(model), Alias.CHALLENGER, None, "", named.serial))
+
+    async def _delete(self, request: Request) -> Response:
+        no_query_but(request, "version")
+        tenant, model = tenant_of(request), model_of(request)
+        named = request.query_params.get("version")
+        if named is None:
+            raise MalformedEvent("version", "say which version; the latest is not meant by saying nothing")
+        version = number_in(named, "version")
+        about = {"model": model, "tenant": tenant, "version": version}
+        try:
+            await self._ask(request, lambda store: delete_bundle(store, tenant, model, version))
+        except ArtifactMissing:
+            raise  # nobody's model: nothing was tried
+        except EnsembleError as error:
+            say(logging.WARNING, "model_delete_failed", about | {"code": error.code}, f"Failed to delete model: {model}")
+            raise
+        say(logging.INFO, "model_deleted", about, "Model deleted successfully")
+        return as_json(says.Deleted(str(model), version))
+
+    async def _retain(self, request: Request) -> Response:
+        no_query_but(request)
+        tenant = tenant_of(request)
+        keep = int((await Reader(asks.Retention, self._limit)(request)).keep)
+        gone = await self._ask(request, lambda store: apply_retention(store, tenant, keep=keep))
+        models = [says.Entry(str(entry.model), entry.serial) for entry in gone.bundles]
+        return as_json(says.Retained(keep, [entry.serial for entry in gone.releases], models))
+
+    async def _audit(self, request: Request) -> Response:
+        no_query_but(request, "limit")
+        tenant, limit = tenant_of(request), limit_asked(request)
+        entries = await self._ask(request, lambda store: read_audit(store, tenant, limit=limit))
+        return as_json(says.AuditLog([says.audited(entry) for entry in entries]))
+
+    async def _ask(self, request: Request, work: Callable[[Store], Answer]) -> Answer:
+        return await self.desk.ask(actor_of(request), work)
+
+    @property
+    def _limit(self) -> int:
+        return self.settings.management.max_body_bytes
+
+
+class OneModelRoute(ScopedRoute):
+    """A route of which nothing but the name of a model is the path: a word of another route is none of its business."""
+
+    def matches(self, scope: AsgiScope) -> tuple[Match, AsgiScope]:
+        """As Starlette's, but for those words."""
+        match, found = super().matches(scope)
+        is_other = match is not Match.NONE and found["path_params"]["name"] in RESERVED
+        return (Match.NONE, {}) if is_other else (match, found)
+
+
+def quota_of(settings: Settings) -> Quota:
+    """How many models and versions a tenant may keep."""
+    return Quota(settings.management.versions_per_model, settings.management.models_per_tenant)
+
+
+def standing(store: Store, tenant: Tenant, model: ModelName, alias: Alias) -> int:
+    """The serial of an alias, to change it by; 0 for one that cannot be read, which is replaced."""
+    try:
+        return stand_of_model_alias(store, tenant, model, alias).serial
+    except ArtifactError:
+        return 0
+
+
+def _own(store: Store, tenant: Tenant, model: ModelName, which: int | Alias | None) -> BundleRef:
+    """A version of a model that the tenant has and that serves by itself.
+
+    Raises:
+        ArtifactMissing: the tenant has no such model or version.
+        ServedByRelease: it is a layer's.
+    """
+    ref = resolve_bundle(store, tenant, model, which)
+    if model in LAYERS_MODELS:
+        raise ServedByRelease
+    return ref
+
+
+def _refuse_other_media(request: Request) -> None:
+    for name, known in (("Content-Type", ("", ARCHIVE)), ("Content-Encoding", ("", "identity"))):
+        if request.headers.get(name, "").split(";", 1)[0].strip().lower() not in known:
+            raise UnsupportedMediaType(name)

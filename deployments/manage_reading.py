@@ -1,0 +1,175 @@
+"""From a request of the management application to what it names: who asks, which model, which number, which body.
+
+Everything is checked here, once and strictly, before anything is looked up: a name that is none is no question to the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import msgspec
+from starlette.requests import Request
+
+from deployments.auth import caller_of, client_of
+from deployments.shortcut import read_json
+from deployments.wire import decoded
+from ensemble.building import LAYERS
+from ensemble.errors import MalformedEvent, ReservedName, UnknownTenant
+from ensemble.store.aliases import Alias
+from ensemble.store.layout import Actor
+from ensemble.store.names import ModelName, Tenant, parse_serial
+
+__all__ = [
+    "LAYERS_MODELS",
+    "RESERVED",
+    "Reader",
+    "actor_of",
+    "limit_asked",
+    "model_of",
+    "no_query_but",
+    "number_in",
+    "own_name",
+    "own_tenant",
+    "tenant_of",
+    "version_asked",
+]
+
+RESERVED = frozenset(
+    {"jobs", "releases", "train", "import", "audit", "challenger", "rollback", "retention", "openapi.json", "docs"}
+)  # words of routes: a model of that name could not be asked for
+LAYERS_MODELS = {
+    model: tuple(layer for layer, plan in LAYERS.items() if any(model in models for models in plan.kinds.values()))
+    for plan in LAYERS.values()
+    for models in plan.kinds.values()
+    for model in models
+}  # bundle -> the layers that are made of it
+NOBODY = "auth off"
+Body = TypeVar("Body")
+MOST_ENTRIES, SOME_ENTRIES = 1000, 100
+
+
+class Reader(Generic[Body]):
+    """Reads JSON bodies of one type.
+
+    Args:
+        kind: what a body spells.
+        limit: bytes that it may have.
+        empty: what no body at all spells; None where there must be one.
+    """
+
+    def __init__(self, kind: type[Body], limit: int, *, empty: Callable[[], Body] | None = None) -> None:
+        self._decode: Callable[[bytes], Body] = msgspec.json.Decoder(kind).decode
+        self._limit, self._empty = limit, empty
+
+    async def __call__(self, request: Request) -> Body:
+        """The body of `request`.
+
+        Raises:
+            EventError: it is too long, no JSON, or something else; `field` says where.
+        """
+        body = await read_json(request.scope["headers"], request.receive, self._limit)
+        if not body and self._empty is not None:
+            return self._empty()
+        read: Body = decoded(self._decode, body)
+        return read
+
+
+def tenant_of(request: Request) -> Tenant:
+    """Whose key it is."""
+    return caller_of(request.scope).tenant
+
+
+def actor_of(request: Request) -> Actor:
+    """Who asks, for the audit log."""
+    return Actor(caller_of(request.scope).key_id or NOBODY, client_of(request))
+
+
+def own_tenant(request: Request, named: str | None) -> Tenant:
+    """The caller's tenant, which is also the one that the request names, if it names one.
+
+    Raises:
+        UnknownTenant: it names another; whether there is such a one is not looked up.
+    """
+    tenant = tenant_of(request)
+    if named is not None and named != tenant:
+        raise UnknownTenant
+    return tenant
+
+
+def model_of(request: Request) -> ModelName:
+    """The model that the path names.
+
+    Raises:
+        MalformedEvent: it is no name.
+        ReservedName: it is a word of a route.
+    """
+    name = ModelName(request.path_params["name"])
+    if name in RESERVED:
+        raise ReservedName("name")
+    return name
+
+
+def own_name(name: str) -> ModelName:
+    """The name of a model that a tenant trains itself.
+
+    Raises:
+        MalformedEvent: it is no name.
+        ReservedName: it is a word of a route, or a model of a layer.
+    """
+    checked = ModelName(name)
+    if checked in RESERVED or checked in LAYERS_MODELS:
+        raise ReservedName("name")
+    return checked
+
+
+def number_in(text: str, field: str) -> int:
+    """The number that `text` spells.
+
+    Raises:
+        MalformedEvent: it is none; `field` named it.
+    """
+    number = parse_serial(text)
+    if number is None:
+        raise MalformedEvent(field, "must be a whole number from 1, below 10**15, without a sign or a leading zero")
+    return number
+
+
+def version_asked(request: Request) -> int | Alias | None:
+    """The version that the query names, by number or by word; None where it names none.
+
+    Raises:
+        MalformedEvent: it is neither.
+    """
+    text = request.query_params.get("version")
+    if text is None or text in set(Alias):
+        return Alias(text) if text else None
+    return number_in(text, "version")
+
+
+def no_query_but(request: Request, *known: str) -> None:
+    """Refuse a query that asks for what this route does not know, or twice for the same: guessing what was meant deletes things.
+
+    Raises:
+        MalformedEvent: the first such name is to blame.
+    """
+    seen: set[str] = set()
+    for name, _ in request.query_params.multi_items():
+        if name not in known or name in seen:
+            raise MalformedEvent("query", "has a name that this route does not know, or one twice")
+        seen.add(name)
+
+
+def limit_asked(request: Request) -> int:
+    """How many entries the query asks for.
+
+    Raises:
+        MalformedEvent: no number, or too many.
+    """
+    text = request.query_params.get("limit")
+    if text is None:
+        return SOME_ENTRIES
+    number = number_in(text, "limit")
+    if number > MOST_ENTRIES:
+        raise MalformedEvent("limit", f"is above {MOST_ENTRIES:,}")
+    return number

@@ -1,0 +1,63 @@
+"""What the management application answers with when the store, the replicas or the trainer refuse.
+
+What is not there and what is another tenant's are one answer. Where an error's own sentence names files of the store, what its code
+means is said instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import HTTPExceptionHandler
+
+from deployments.edge import COMES_AGAIN, REFUSALS, refuse, status_of
+from deployments.health import meaning_of
+from ensemble.errors import (
+    ArtifactError,
+    ArtifactInUse,
+    ArtifactMissing,
+    EnsembleError,
+    PointerMoved,
+    QuotaExceeded,
+    ServiceError,
+    TrainingError,
+)
+
+__all__ = ["MANAGE_REFUSALS", "RETRY_AFTER_S", "said_of"]
+
+RETRY_AFTER_S = 10  # a disk that hangs, or an application that is being started, is no matter of a second
+NOT_THERE = "there is no such model, version or release"
+
+
+def said_of(error: EnsembleError) -> str:
+    """The sentence of an error that is fit for any reader."""
+    match error:
+        case ArtifactMissing():
+            return NOT_THERE
+        case ArtifactInUse():
+            return f"it is not removed: {error.why}"
+        case QuotaExceeded():
+            return f"{error.limit:,} are there, which is as many as may be; delete some, or let retention do it"
+        case PointerMoved() | TrainingError():
+            return str(error)
+    return meaning_of(error.code)
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    if not isinstance(error, EnsembleError):
+        raise error
+    response = refuse(request, status_of(error.code), error.code, said_of(error))
+    if error.code in COMES_AGAIN:
+        response.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return response
+
+
+MANAGE_REFUSALS: Mapping[Any, HTTPExceptionHandler] = {
+    **REFUSALS,
+    ArtifactError: _refuse,
+    ServiceError: _refuse,
+    TrainingError: _refuse,
+}

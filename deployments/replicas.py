@@ -1,0 +1,83 @@
+"""Calls to replicas of other deployments, from the management application: each within a time, each failure an error of ours.
+
+An application may not be running, a deployment may be between two processes, a replica may hang or die in the middle. To who asked
+over HTTP this is one and the same: not now, and when to come back. What the replica itself raised of ours is passed on as it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import RayServeException
+
+from deployments.incidents import say
+from ensemble.errors import DeploymentUnavailable, EnsembleError
+
+__all__ = ["Replicas"]
+
+GONE = (KeyError, RayServeException, RayError, TimeoutError, ConnectionError)
+
+
+class Replicas:
+    """The replicas of one deployment.
+
+    Args:
+        deployment: its name, for the log.
+        handle: finds its handle; may block, and raises KeyError where there is none.
+        within_s: seconds that a call may take.
+    """
+
+    def __init__(self, deployment: str, handle: Callable[[], Any], within_s: float) -> None:
+        self.deployment, self._find, self._within_s = deployment, handle, within_s
+        self._handle: Any = None
+
+    async def ask(self, method: str, *args: Any) -> Any:  # noqa: ANN401  # whatever the method takes and gives
+        """What one of them answers.
+
+        Raises:
+            DeploymentUnavailable: nobody answered in time.
+            EnsembleError: as it was raised there.
+        """
+
+        async def asked() -> Any:  # noqa: ANN401
+            return await getattr(await self._found(), method).remote(*args)
+
+        return await self._within(asked)
+
+    async def ask_all(self, method: str, *args: Any) -> list[Any]:  # noqa: ANN401  # likewise
+        """What each of them answers, or the error in its place; errors as in `ask` where nobody is there."""
+
+        async def asked() -> list[Any]:
+            response = (await self._found()).broadcast(method, *args)
+            return list(await response.results_async(timeout_s=self._within_s, return_exceptions=True))
+
+        answers: list[Any] = await self._within(asked)
+        if not answers:
+            raise DeploymentUnavailable
+        return [self._ours(answer) if isinstance(answer, Exception) else answer for answer in answers]
+
+    async def _found(self) -> Any:  # noqa: ANN401  # Serve's handle builds its methods on the fly
+        if self._handle is None:
+            self._handle = await asyncio.to_thread(self._find)
+        return self._handle
+
+    async def _within(self, asked: Callable[[], Any]) -> Any:  # noqa: ANN401
+        """Serve's own waits have no end while no replica runs."""
+        try:
+            return await asyncio.wait_for(asked(), self._within_s)
+        except EnsembleError as error:
+            raise self._ours(error) from None
+        except GONE as error:
+            raise self._ours(error) from None
+
+    def _ours(self, error: Exception) -> EnsembleError:
+        """What was raised there, without Ray's wrapping, which holds a traceback; whatever is none of ours is told to the log alone."""
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        if isinstance(cause, EnsembleError):
+            return cause
+        say(logging.WARNING, "replica_call_failed", {"deployment": self.deployment, "error": type(cause).__name__})
+        return DeploymentUnavailable()

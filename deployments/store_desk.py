@@ -1,0 +1,83 @@
+"""Work on the store on behalf of a caller: in a thread, within a time, under the caller's name.
+
+A disk can hang for ever, and a thread that hangs with it cannot be ended. So there are a few threads and no more, whoever asks waits
+only so long, and what has not begun by then is not begun any more. What was begun may still be done after its caller was told that
+nobody knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TypeVar
+
+from deployments.incidents import say
+from deployments.settings import Settings
+from deployments.stores import TrustedStore
+from deployments.trust import SigningRefused
+from ensemble.errors import ServiceError, SigningUnavailable, StoreFull, StoreUnavailable
+from ensemble.store.layout import Actor, Store
+
+__all__ = ["StoreDesk", "in_time"]
+
+Answer = TypeVar("Answer")
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class StoreDesk:
+    """Takes work on the store of `settings`.
+
+    Args:
+        settings: where the store is, and how long work on it may take.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._within_s = settings.management.store_within_s
+        self._open = TrustedStore(settings)
+        self._threads = ThreadPoolExecutor(settings.management.store_threads, thread_name_prefix="store")
+
+    async def ask(self, actor: Actor, work: Callable[[Store], Answer]) -> Answer:
+        """What `work` makes of the store.
+
+        Args:
+            actor: who asks, for the audit log.
+            work: called once, in a thread.
+
+        Raises:
+            EnsembleError: as of `in_time`.
+        """
+        return await in_time(asyncio.wrap_future(self._threads.submit(self._work, actor, work)), self._within_s)
+
+    def close(self) -> None:
+        """Begin nothing any more, and wait for nobody."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _work(self, actor: Actor, work: Callable[[Store], Answer]) -> Answer:
+        return work(replace(self._open(), actor=actor))
+
+
+async def in_time(work: Awaitable[Answer], within_s: float) -> Answer:
+    """What `work` gives, where it asks the disk of the store; who calls does not wait for ever, and hears of it in our words.
+
+    Raises:
+        StoreUnavailable: it was not done in time, or the system refused.
+        StoreFull: there is no room.
+        SigningUnavailable: there is no key to sign with; the log says what to do.
+        EnsembleError: whatever `work` raises of ours.
+    """
+    try:
+        return await asyncio.wait_for(work, within_s)
+    except TimeoutError:
+        refusal: ServiceError = StoreUnavailable()
+        said = f"it takes longer than {within_s:g} s"
+    except SigningRefused as refused:
+        refusal, said = SigningUnavailable(), str(refused)
+    except OSError as problem:
+        refusal = StoreFull() if problem.errno in NO_ROOM else StoreUnavailable()
+        said = errno.errorcode.get(problem.errno or 0, type(problem).__name__)
+    say(logging.ERROR, "store_call_failed", {"code": refusal.code, "problem": said})
+    raise refusal

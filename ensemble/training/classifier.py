@@ -1,0 +1,158 @@
+"""Recipe of the classifier layer: labelled flows in; a random forest, boosted trees and a single tree out, all as plain arrays.
+
+All models learn the same rows: benign flows, at most `MOST_OF_A_FAMILY` flows of each attack family, evenly over time (thousands of
+flows of one flood are near copies of one another), and made-up flows around the benign ones under the label `unknown`. Without the
+last a forest gives an unseen attack to whatever class is nearest, and that is often benign.
+
+The forest is fitted for every inner fit, because it has a say in the verdict; the others only for the layer that serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.tree import DecisionTreeClassifier
+
+from ensemble.errors import TrainingError
+from ensemble.features.scaling import FlowScaler
+from ensemble.layers.calibration import Calibration
+from ensemble.layers.classifier import FUSED_MODEL, KNOWN_MODELS, FlowClassifier
+from ensemble.layers.families import BENIGN_CLASS, UNKNOWN_CLASS
+from ensemble.layers.trees import ClassTrees
+from ensemble.training.anomaly import LEAST_SPREAD, LIMIT
+from ensemble.training.behavior import made_up
+from ensemble.training.converting import from_forest, from_hist_boosting, from_tree, from_xgboost
+
+__all__ = ["NEEDS_XGBOOST", "fit_classifier"]
+
+TREES, DEPTH, LEAST_OF_A_LEAF = 100, 20, 2
+FEATURES_A_CUT = 3
+MOST_OF_A_FAMILY = 1000
+MADE_UP_A_BENIGN = 3  # made-up flows for each benign one
+SMOOTHING = 1.0
+TREE_LEAST_OF_A_LEAF = 5
+ROUNDS, LEAVES, STEP = 40, 15, 0.2
+NEEDS_XGBOOST = (
+    "the package xgboost was not there when this model was trained: pip install 'axon[xgboost]', then train again; "
+    "hist_gradient_boosting is the boosted model meanwhile"
+)
+NOT_ASKED_FOR = "it was not asked for"
+
+
+@dataclass(frozen=True, slots=True)
+class _Lessons:
+    """What every model learns.
+
+    Attributes:
+        rows: float32 (n, d), scaled.
+        classes: int (n,), position in the labels.
+        count: of labels.
+        seed: of whatever is random.
+    """
+
+    rows: NDArray[np.float32]
+    classes: NDArray[np.intp]
+    count: int
+    seed: int
+
+
+def fit_classifier(
+    features: NDArray[np.float32], families: NDArray[np.str_], seed: int, *, models: Collection[str] = (FUSED_MODEL,)
+) -> FlowClassifier:
+    """The classifier, its calibration still to come: it stands for raw log-odds.
+
+    Args:
+        features: float32 (n, 78), finite, in the order of time.
+        families: n labels, `BENIGN` for benign.
+        seed: of the made-up flows and the models.
+        models: names of those to fit, `FUSED_MODEL` among them; xgboost is left out where the package is not installed.
+
+    Raises:
+        TrainingError: no benign flow, or no hostile one.
+    """
+    is_benign = families == BENIGN_CLASS
+    if not is_benign.any() or is_benign.all():
+        raise TrainingError("the classifier learns from benign flows and attacks: one of the two is missing")
+    scaler = FlowScaler.fit(features[is_benign], limit=LIMIT, least_spread=LEAST_SPREAD)
+    labels = (BENIGN_CLASS, *sorted(set(families[~is_benign].tolist())), UNKNOWN_CLASS)
+    lessons = _lessons(scaler.scale(features), families, labels, seed)
+    fitted: dict[str, ClassTrees] = {}
+    missing = {name: NOT_ASKED_FOR for name in KNOWN_MODELS if name not in models}
+    for name in (name for name in KNOWN_MODELS if name in models):
+        model = _FITS[name](lessons)
+        if model is None:
+            missing[name] = NEEDS_XGBOOST
+        else:
+            fitted[name] = model
+    unit = Calibration(np.array([0.0, 1.0]), np.array([0.0, 1.0]))
+    return FlowClassifier(scaler, labels, fitted, missing, unit)
+
+
+def _lessons(rows: NDArray[np.float32], families: NDArray[np.str_], labels: tuple[str, ...], seed: int) -> _Lessons:
+    kept = [_some(np.flatnonzero(families == label), label) for label in labels[:-1]]
+    classes = np.repeat(np.arange(len(kept)), [one.size for one in kept])
+    real = rows[np.concatenate(kept)]
+    is_benign = classes == 0
+    generator = torch.Generator().manual_seed(seed)
+    count = MADE_UP_A_BENIGN * int(is_benign.sum())
+    odd = made_up(torch.from_numpy(real[is_benign]), torch.from_numpy(real[~is_benign]), count, generator).numpy()
+    return _Lessons(np.r_[real, odd], np.r_[classes, np.full(len(odd), len(kept))], len(labels), seed)
+
+
+def _some(rows: NDArray[np.intp], label: str) -> NDArray[np.intp]:
+    """All benign flows, and of a family at most so many, evenly spread."""
+    most = rows.size if label == BENIGN_CLASS else min(rows.size, MOST_OF_A_FAMILY)
+    chosen: NDArray[np.intp] = rows[np.linspace(0, rows.size - 1, most).astype(int)]
+    return chosen
+
+
+def _forest(lessons: _Lessons) -> ClassTrees:
+    forest = RandomForestClassifier(
+        TREES, max_depth=DEPTH, min_samples_leaf=LEAST_OF_A_LEAF, max_features=FEATURES_A_CUT, random_state=lessons.seed
+    )
+    return from_forest(forest.fit(lessons.rows, lessons.classes), smoothing=SMOOTHING)
+
+
+def _tree(lessons: _Lessons) -> ClassTrees:
+    tree = DecisionTreeClassifier(max_depth=DEPTH, min_samples_leaf=TREE_LEAST_OF_A_LEAF, random_state=lessons.seed)
+    return from_tree(tree.fit(lessons.rows, lessons.classes))
+
+
+def _hist_boosting(lessons: _Lessons) -> ClassTrees:
+    boosting = HistGradientBoostingClassifier(
+        learning_rate=STEP, max_iter=ROUNDS, max_leaf_nodes=LEAVES, early_stopping=False, random_state=lessons.seed
+    )
+    return from_hist_boosting(boosting.fit(lessons.rows, lessons.classes))
+
+
+def _xgboost(lessons: _Lessons) -> ClassTrees | None:
+    """None where the package is not installed: it is an extra, and its GPU build weighs gigabytes."""
+    try:
+        import xgboost  # noqa: PLC0415  # an extra
+    except ImportError:
+        return None
+    rules = {
+        "objective": "multi:softprob",
+        "num_class": lessons.count,
+        "eta": STEP,
+        "tree_method": "hist",
+        "grow_policy": "lossguide",
+        "max_leaves": LEAVES,
+        "max_depth": 0,
+        "seed": lessons.seed,
+        "verbosity": 0,
+    }
+    return from_xgboost(xgboost.train(rules, xgboost.DMatrix(lessons.rows, label=lessons.classes), ROUNDS))
+
+
+_FITS: Mapping[str, Callable[[_Lessons], ClassTrees | None]] = {
+    "random_forest": _forest,
+    "xgboost": _xgboost,
+    "decision_tree": _tree,
+    "hist_gradient_boosting": _hist_boosting,
+}

@@ -1,0 +1,57 @@
+"""What `axon serve` makes of a Serve config file: every application of it, with one set of settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deployments.commands.serve import ServeRefused, _Application, _has_begun, _plan
+from deployments.settings import ROOT
+
+
+def plan_of(folder: Path, **change: Any) -> Any:
+    """The plan of the shipped file, with another first or second application."""
+    config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
+    for place, name in enumerate(("scoring", "management")):
+        config["applications"][place] |= change.get(name, {})
+    file = folder / "serve_config.yaml"
+    file.write_text(yaml.safe_dump(config))
+    return _plan(file, None, None, change.get("auth"))
+
+
+def test_the_settings_of_the_first_application_hold_for_the_others_too(tmp_path: Path) -> None:
+    """Two stores, or two trust lists, would be two services."""
+    plan = plan_of(tmp_path, scoring={"args": {"store": {"state": "/s", "trust": "/t"}}}, management={"args": {"store": {"trust": "/u"}}})
+
+    assert [(one.name, one.route_prefix) for one in plan.applications] == [("axon", "/"), ("axon-models", "/models")]
+    assert plan.applications[0].args == {"store": {"state": "/s", "trust": "/t"}}
+    assert plan.applications[1].args == {"store": {"state": "/s", "trust": "/u"}}
+
+
+def test_keys_are_off_for_all_or_for_none(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, management={"args": {"auth": {"mode": "keys"}}}, auth="off")
+
+    assert [one.args["auth"] for one in plan.applications] == [{"mode": "off"}] * 2
+
+
+@pytest.mark.parametrize("applications", [None, [], [{"name": "axon"}], "axon"])
+def test_a_file_without_applications_is_refused(tmp_path: Path, applications: object) -> None:
+    file = tmp_path / "serve_config.yaml"
+    file.write_text(yaml.safe_dump({"applications": applications}))
+
+    with pytest.raises(ServeRefused, match="applications"):
+        _plan(file, None, None, None)
+
+
+def test_an_application_that_cannot_be_started_is_told_and_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    def run(application: _Application, *, wait: bool) -> None:
+        assert not wait
+        raise ImportError(application.import_path)
+
+    assert not _has_begun(_Application("axon-models", "/models", "no.such:thing", {}), run)
+    assert [(vars(record)["event"], vars(record)["application"]) for record in caplog.records] == [
+        ("application_not_started", "axon-models")
+    ]

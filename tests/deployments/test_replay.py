@@ -172,6 +172,16 @@ def test_the_terminals_own_verdicts_replay(replay: Replay, tmp_path: Path, flow_
         assert replay(scored.stdout.encode(), events, "--id", event_id).exit_code == SAME
 
 
+def test_a_verdict_of_an_axon_that_had_fewer_layers_replays(replay: Replay) -> None:
+    """Written down while release 3 was shipped, before there was a classifier: what was not asked then is not asked now."""
+    golden = Path(__file__).resolve().parents[1] / "golden"
+
+    found = outcome(replay(golden / "verdict_of_release_3.json", golden / "event_of_release_3.json", "--json"))
+
+    assert (found["outcome"], found["release"]) == ("same", "default/3")
+    assert "classifier" not in {line["what"] for line in found["lines"]}
+
+
 def test_a_finding_replays(replay: Replay, case: Case) -> None:
     """A second look gives verdicts too, and they are what an investigator begins with."""
     finding = Finding(

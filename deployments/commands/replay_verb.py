@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from deployments import terminal
 
 __all__ = ["replay"]
 
-CHANGED, IMPOSSIBLE = 1, 2
+CHANGED, IMPOSSIBLE = 1, 2  # exit codes
 
 
 def replay(
@@ -29,14 +30,14 @@ def replay(
     from deployments.commands.mendable import sentence_of
     from deployments.commands.replay import Asked, replay_verdict, tell_refusal
 
-    out = Console()
+    out = terminal.out
     try:
         is_same = replay_verdict(Asked(verdict, event, event_id, tenant, config, tolerance), as_json=as_json, out=out)
     except Exception as error:
         sentence = sentence_of(error)
         if sentence is None:
             raise
-        tell_refusal(sentence, getattr(error, "code", ""), as_json=as_json, out=out, err=Console(stderr=True))
+        tell_refusal(sentence, getattr(error, "code", ""), as_json=as_json, out=out, err=terminal.err)
         raise typer.Exit(IMPOSSIBLE) from None
     if not is_same:
         raise typer.Exit(CHANGED)

@@ -15,9 +15,10 @@ import msgspec
 import pytest
 import yaml
 from click.testing import Result
+from rich.console import Console
 from typer.testing import CliRunner
 
-from deployments import cli, wire
+from deployments import cli, terminal, wire
 from deployments.commands.local import own_store
 from ensemble.building import LAYERS
 from ensemble.features.flow import FEATURE_NAMES, OTHER_DIALECTS
@@ -54,8 +55,8 @@ class Case:
 @pytest.fixture
 def replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Replay:
     """`replay(answer, event, "--json")`: what is no path is written into a file first."""
-    monkeypatch.setenv("COLUMNS", "250")
-    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(terminal, "out", Console(width=250))
+    monkeypatch.setattr(terminal, "err", Console(width=250, stderr=True))
 
     def file(name: str, content: object) -> Path:
         if isinstance(content, Path):
@@ -169,6 +170,16 @@ def test_the_terminals_own_verdicts_replay(replay: Replay, tmp_path: Path, flow_
 
     for event_id in ("f0", "f4", "p1"):
         assert replay(scored.stdout.encode(), events, "--id", event_id).exit_code == SAME
+
+
+def test_a_verdict_of_an_axon_that_had_fewer_layers_replays(replay: Replay) -> None:
+    """Written down while release 3 was shipped, before there was a classifier: what was not asked then is not asked now."""
+    golden = Path(__file__).resolve().parents[1] / "golden"
+
+    found = outcome(replay(golden / "verdict_of_release_3.json", golden / "event_of_release_3.json", "--json"))
+
+    assert (found["outcome"], found["release"]) == ("same", "default/3")
+    assert "classifier" not in {line["what"] for line in found["lines"]}
 
 
 def test_a_finding_replays(replay: Replay, case: Case) -> None:

@@ -48,7 +48,7 @@ def test_a_start_on_torn_models_scores_posture_only_and_heals_when_they_are_put_
     """
     with service.callers() as callers:
         callers.warm()
-        with service.torn("anomaly", "behavior"):
+        with service.torn("anomaly", "behavior", "classifier"):
             for layer in LAYERS_OF_FLOWS:
                 at = kill(service.only_replica(layer))
             blind = callers.wait_for(

@@ -56,7 +56,15 @@ def work(count: int = 300, **fields: Any) -> FitWork:
 
 def trainers() -> list[psutil.Process]:
     """The processes that fit now: Ray titles a worker by its task."""
-    return [one for one in psutil.Process().children(recursive=True) if "ray::fit" in " ".join(one.cmdline()[:1])]
+    return [one for one in psutil.Process().children(recursive=True) if "ray::fit" in _title(one)]
+
+
+def _title(process: psutil.Process) -> str:
+    """What it calls itself; nothing once it has ended, whether or not its parent has noticed."""
+    try:
+        return "".join(process.cmdline()[:1])
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return ""
 
 
 def slow_fit(work: FitWork) -> Iterator[Step | Trained]:

@@ -54,7 +54,7 @@ def test_a_start_on_torn_models_scores_posture_only_and_heals_when_they_are_put_
             blind = callers.wait_for(
                 lambda one: [one.status_of(layer) for layer in LAYERS_OF_FLOWS] == ["fallback", "fallback", "fallback", "live"],
                 since=at + 0.5,
-                within_s=4 * BACK_WITHIN_S,
+                within_s=8 * BACK_WITHIN_S,
             )
             replicas = {layer: service.only_replica(layer).pid for layer in LAYERS_OF_FLOWS}
             unseen = service.score(an_attack())

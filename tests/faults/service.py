@@ -176,11 +176,12 @@ def start_service(folder: Path, bodies: Sequence[bytes], *, on_three_nodes: bool
         "replicas": {"max_replicas_per_node": 1 if on_three_nodes else None},
         "ingress": each,
         "layers": dict.fromkeys(LAYERS_OF_FLOWS, each),
+        "auth": {"mode": "off"},
     }
     file.write_text(yaml.safe_dump(config))
     port = free_port()
     environment = _environment() | {"AXON_SIGNING_KEY": str(folder / "signing.key")}  # `axon trust init` makes it, if a test wants one
-    serve = ["deployments.cli", "serve", "--config", str(file), "--port", str(port), "--auth", "off"]
+    serve = ["deployments.cli", "serve", "--config", str(file), "--port", str(port)]
     command = ["tests.faults.three_nodes", str(file), str(port)] if on_three_nodes else serve
     with log.open("wb") as output:
         head = subprocess.Popen(

@@ -37,6 +37,7 @@ MADE_UP_A_BENIGN = 3  # made-up flows for each benign one
 SMOOTHING = 1.0
 TREE_LEAST_OF_A_LEAF = 5
 ROUNDS, LEAVES, STEP = 40, 15, 0.2
+SHRINKAGE = 1.0  # L2 on the steps of a leaf; without it a class of a few flows gets steps so large that every class is lost
 NEEDS_XGBOOST = (
     "the package xgboost was not there when this model was trained: pip install 'axon[xgboost]', then train again; "
     "hist_gradient_boosting is the boosted model meanwhile"
@@ -125,7 +126,12 @@ def _tree(lessons: _Lessons) -> ClassTrees:
 
 def _hist_boosting(lessons: _Lessons) -> ClassTrees:
     boosting = HistGradientBoostingClassifier(
-        learning_rate=STEP, max_iter=ROUNDS, max_leaf_nodes=LEAVES, early_stopping=False, random_state=lessons.seed
+        learning_rate=STEP,
+        max_iter=ROUNDS,
+        max_leaf_nodes=LEAVES,
+        l2_regularization=SHRINKAGE,
+        early_stopping=False,
+        random_state=lessons.seed,
     )
     return from_hist_boosting(boosting.fit(lessons.rows, lessons.classes))
 
@@ -144,6 +150,7 @@ def _xgboost(lessons: _Lessons) -> ClassTrees | None:
         "grow_policy": "lossguide",
         "max_leaves": LEAVES,
         "max_depth": 0,
+        "reg_lambda": SHRINKAGE,
         "seed": lessons.seed,
         "verbosity": 0,
     }

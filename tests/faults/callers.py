@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import msgspec
@@ -40,6 +40,8 @@ class Asked:
         is_degraded: as the answer says.
         coverage: in [0, 1].
         layers: name -> (status, reason).
+        release: `<tenant>/<serial>` that made it.
+        answer: as it came; empty unless the callers were told to keep it.
     """
 
     at: float
@@ -51,6 +53,8 @@ class Asked:
     is_degraded: bool = False
     coverage: float = 0.0
     layers: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    release: str = ""
+    answer: bytes = b""
 
     @property
     def is_answered(self) -> bool:
@@ -71,6 +75,7 @@ class _Answer(msgspec.Struct):
     coverage: float
     degraded: bool
     status: str
+    release: str
     layers: list[_Layer]
 
 
@@ -85,12 +90,14 @@ class Callers:
         bodies: of POST /v1/score, in turns.
         connections: requests in flight.
         pause_s: a caller rests so long between an answer and its next request; 0 keeps a small machine fully busy with asking.
+        keeps_answers: keep each answer as it came, some 2 kB.
     """
 
-    def __init__(self, port: int, bodies: Sequence[bytes], *, connections: int, pause_s: float) -> None:
+    def __init__(self, port: int, bodies: Sequence[bytes], *, connections: int, pause_s: float, keeps_answers: bool = False) -> None:
         head = f"POST /v1/score HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
         self._requests = [f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in bodies]
         self._port, self._connections, self._pause_s = port, connections, pause_s
+        self._keeps_answers = keeps_answers
         self._is_over = False
         self._thread = threading.Thread(target=lambda: asyncio.run(self._ask()), name="callers")
         self.asked: list[Asked] = []
@@ -156,7 +163,8 @@ class Callers:
                     status, body, is_last = await _read_answer(connection[0])
                 if is_last:
                     connection = _closed(connection)
-                self.asked.append(_asked(at, status, body))
+                one = _asked(at, status, body)
+                self.asked.append(replace(one, answer=body) if self._keeps_answers else one)
                 await asyncio.sleep(self._pause_s)
             except (OSError, EOFError, asyncio.LimitOverrunError) as error:  # TimeoutError is an OSError
                 took_s = time.monotonic() - at
@@ -189,7 +197,7 @@ def _asked(at: float, status: int, body: bytes) -> Asked:
     except msgspec.DecodeError as error:
         return Asked(at, took_s, status, f"no verdict: {error}")
     layers = {layer.layer: (layer.status, layer.reason) for layer in said.layers}
-    return Asked(at, took_s, status, "", said.verdict, said.status, said.degraded, said.coverage, layers)
+    return Asked(at, took_s, status, "", said.verdict, said.status, said.degraded, said.coverage, layers, said.release)
 
 
 def median_ms(asked: Sequence[Asked]) -> float:

@@ -58,9 +58,9 @@ class Service:
     replicas_each: int
     bodies: Sequence[bytes]
 
-    def callers(self, connections: int = CONNECTIONS, pause_s: float = PAUSE_S) -> Callers:
+    def callers(self, connections: int = CONNECTIONS, pause_s: float = PAUSE_S, *, keeps_answers: bool = False) -> Callers:
         """Load on it, for the length of a `with` block."""
-        return Callers(self.port, self.bodies, connections=connections, pause_s=pause_s)
+        return Callers(self.port, self.bodies, connections=connections, pause_s=pause_s, keeps_answers=keeps_answers)
 
     def get(self, path: str) -> dict[str, Any]:
         return dict(httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=5.0, trust_env=False).raise_for_status().json())

@@ -128,7 +128,7 @@ def schemas_of(types: Iterable[Any]) -> Json:
 
 
 def secured(document: Json, needs: Mapping[tuple[str, str], str | None]) -> Json:
-    """The same document for a service that asks for keys.
+    """The same document with the gate: which key each operation needs, and what it answers without.
 
     Args:
         document: of `written`.
@@ -150,7 +150,7 @@ def _guarded(one: Json, scope: str | None) -> Json:
     if scope is None:
         return one | {"security": []}
     refusals = _refusals(["UNAUTHORIZED", "FORBIDDEN", "RATE_LIMITED"])
-    about = f"{one.get('description', '')}\n\nNeeds a key with the scope `{scope}`.".strip()
+    about = f"{one.get('description', '')}\n\nNeeds a key with the scope `{scope}`, unless keys are off.".strip()
     return one | {"security": [{"key": []}], "description": about, "responses": one["responses"] | refusals}
 
 

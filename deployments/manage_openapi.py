@@ -14,7 +14,7 @@ from deployments import manage_answers as says
 from deployments import manage_results as found
 from deployments import manage_wire as asks
 from deployments.auth import ScopedRoute
-from deployments.contract import ERROR_TYPES, Json, answer, operation, ref, schemas_of, written
+from deployments.contract import ERROR_TYPES, Json, answer, operation, ref, schemas_of, secured, written
 from deployments.manage_models import ARCHIVE
 from deployments.manage_reading import RESERVED, SOME_ENTRIES
 from deployments.reading import DOCS_FILES
@@ -52,10 +52,9 @@ _LOOKING = (
     "ARTIFACT_INCOMPATIBLE",
 )
 _CHANGING = (*_LOOKING, "STORE_FULL")
-_SIGNING = (*_CHANGING, "ARTIFACT_MISSING", "SIGNING_REFUSED", "POINTER_MOVED")
-_GATE = ("UNAUTHORIZED", "FORBIDDEN", "RATE_LIMITED")
+_SIGNING = (*_CHANGING, "SIGNING_REFUSED", "POINTER_MOVED")
+_POINTING = (*_SIGNING, "ARTIFACT_MISSING")
 _NAMED = ("ARTIFACT_MISSING", "RESERVED_NAME")
-_KEY = {"type": "http", "scheme": "bearer", "description": "A key of `axon keys create`; it says which tenant asks, and what it may."}
 
 
 def document(settings: Settings, routes: Sequence[ScopedRoute]) -> Json:
@@ -66,11 +65,8 @@ def document(settings: Settings, routes: Sequence[ScopedRoute]) -> Json:
         routes: all of them; they say which scope is needed.
     """
     needs = {(_world(route.path), method.lower()): route.needs for route in routes for method in route.methods or ()}
-    guarded = {path: {method: _guarded(one, needs[path, method]) for method, one in methods.items()} for path, methods in paths().items()}
     about = ABOUT.format(max_body_bytes=settings.management.max_body_bytes, reserved=", ".join(f"`{word}`" for word in sorted(RESERVED)))
-    contract = written("Axon, models", about, version("axon"), guarded, schemas(settings))
-    contract["components"]["securitySchemes"] = {"key": _KEY}
-    return contract
+    return secured(written("Axon, models", about, version("axon"), paths(), schemas(settings)), needs)
 
 
 def paths() -> dict[str, dict[str, Json]]:
@@ -80,13 +76,6 @@ def paths() -> dict[str, dict[str, Json]]:
 
 def _world(path: str) -> str:
     return PREFIX if path == "/" else f"{PREFIX}{path}"
-
-
-def _guarded(one: Json, scope: str | None) -> Json:
-    if scope is None:
-        return one | {"security": []}
-    about = f"{one.get('description', '')}\n\nNeeds a key with the scope `{scope}`, unless keys are off.".strip()
-    return one | {"security": [{"key": []}], "description": about}
 
 
 def schemas(settings: Settings) -> Json:
@@ -136,9 +125,8 @@ _NAME = _in_path("name", _name_schema(), "Of the model", DEFAULT_NAME)
 
 
 def _says(summary: str, schema: str, *, status: str = "200", about: str = "Done", **more: Any) -> Json:  # noqa: ANN401  # those of `operation`
-    """An operation that answers with one schema, and behind the gate."""
-    errors = (*more.pop("errors"), *_GATE)
-    return operation(summary, {status: answer(about, ref(schema))}, errors=errors, **more)
+    """An operation that answers with one schema."""
+    return operation(summary, {status: answer(about, ref(schema))}, **more)
 
 
 def _optional(one: Json) -> Json:
@@ -156,8 +144,8 @@ def _models() -> dict[str, dict[str, Json]]:
         {"201": answer("What came out of it", ref("ImportedModels"))},
         tag="models",
         about="Believed only as far as a key or a digest vouches for it that is trusted here.",
-        errors=(*_CHANGING, "BODY_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE", "MALFORMED_JSON", "SIGNING_REFUSED", "QUOTA_EXCEEDED",
-                "VERSION_EXISTS", *_GATE),
+        errors=(*_CHANGING, "BODY_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE", "SIGNING_REFUSED", "QUOTA_EXCEEDED",
+                "VERSION_EXISTS"),
     ) | {"requestBody": {"required": True, "content": {ARCHIVE: {"schema": {"type": "string", "format": "binary"}}}}}  # fmt: skip
     return {
         PREFIX: {
@@ -195,7 +183,7 @@ def _one_model() -> dict[str, dict[str, Json]]:
                                         parameters=[_NAME], errors=(*_LOOKING, *_NAMED))},
         f"{at}/versions/{{version}}/export": {
             "get": operation("One version as one file", exported, tag="models",
-                             parameters=[_NAME, _in_path("version", _NUMBER, "Its number", "1")], errors=(*_LOOKING, *_NAMED, *_GATE))
+                             parameters=[_NAME, _in_path("version", _NUMBER, "Its number", "1")], errors=(*_LOOKING, *_NAMED))
         },
         at: {"delete": _says("Remove one version, for good; never what serves", "Deleted", tag="models", parameters=[_NAME, version],
                              errors=(*_CHANGING, *_NAMED, "ARTIFACT_IN_USE", "METHOD_NOT_ALLOWED"))},
@@ -227,16 +215,16 @@ def _releases() -> dict[str, dict[str, Json]]:
         f"{PREFIX}/releases/{{serial}}/promote": {
             "post": _optional(_says("Make a release the one in use, in measured steps", "PointerMovedTo", tag="releases",
                                     parameters=[serial], body=ref("ReleasePromotion"), examples={"at once": {"at_once": True}},
-                                    errors=(*_READING, *_SIGNING)))
+                                    errors=(*_READING, *_POINTING)))
         },
         f"{PREFIX}/rollback": {
             "post": _optional(_says("Point to an earlier release again, at once", "PointerMovedTo", tag="releases",
-                                    body=ref("Rollback"), examples={"to the one before": {}}, errors=(*_READING, *_SIGNING)))
+                                    body=ref("Rollback"), examples={"to the one before": {}}, errors=(*_READING, *_POINTING)))
         },
         f"{PREFIX}/challenger": {
             "get": _says("Which release is tried in shadow", "ChallengerRelease", tag="releases", errors=_LOOKING),
             "put": _says("Try a release in shadow", "ChallengerRelease", tag="releases", body=ref("TriedRelease"),
-                         examples={"the second": {"release": 2}}, errors=(*_READING, *_SIGNING)),
+                         examples={"the second": {"release": 2}}, errors=(*_READING, *_POINTING)),
             "delete": _says("Try none any more", "ChallengerRelease", tag="releases", errors=_SIGNING),
         },
     }  # fmt: skip

@@ -130,7 +130,7 @@ def test_damage_on_the_disk_is_told_while_the_model_in_memory_goes_on(
     monkeypatch.setattr(fanout, "VIEW_KEPT_S", 0.0)
     door = world.start()
     before = ask(door, flow_events[0])
-    world.files("behavior-flow/1/model.safetensors")[0].write_bytes(b"")
+    world.files("behavior-flow/2/model.safetensors")[0].write_bytes(b"")
 
     world.look()
 

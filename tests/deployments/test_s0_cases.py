@@ -98,7 +98,7 @@ def test_s0_30_a_disk_that_fails_costs_every_model_and_no_answer(
 
 def test_a_missing_file_carries_the_systems_number_too(world: ModelsOnDisk, told: Told) -> None:
     """S0-30 greps for "[Errno 2]"."""
-    world.files("behavior-flow/1/model.safetensors")[0].unlink()
+    world.files("behavior-flow/2/model.safetensors")[0].unlink()
 
     world.start()
 

@@ -1,13 +1,14 @@
 """Requests made from both contracts, true and false: no answer is a mistake of ours, and each is one that the contract has.
 
-`make verify` asks more than 5,000 of them; the short form some hundreds.
+`make verify` asks more than 5,000 of each; the short form some hundreds. That every documented status can be had of every route is shown by
+tests/deployments/test_openapi.py and test_manage_statuses.py.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis.checks import not_a_server_error
 from schemathesis.core.transport import Response
@@ -23,29 +25,47 @@ from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
 
 from deployments.manage_openapi import PREFIX
-from deployments.settings import read_settings
+from ensemble.store.layout import Store
+from ensemble.store.names import BundleRef, ReleaseRef
+from ensemble.store.signing import Signer, Trust
 from tests.deployments.conftest import PATIENT, OpenDoor, RecordingMeter
-from tests.deployments.management import Managed
+from tests.deployments.furnished import MODEL, furnish
+from tests.deployments.management import trust_the_key
 
-REQUESTS_OF_A_ROUTE = 150 if os.environ.get("AXON_VERIFY") else 6
-WITHOUT_LIMITS = PATIENT | {"auth": {"mode": "off", "requests_per_s": 1e6, "burst": 1e6}}
+REQUESTS_OF_A_ROUTE = 150 if os.environ.get("AXON_VERIFY") else 6  # of each sort, true and false
+UNLIMITED = {"requests_per_s": 1e6, "burst": 1e6}
 CHECKS = [not_a_server_error, status_code_conformance, response_schema_conformance]
-UNAVAILABLE = {503}  # an answer of the contract, and no mistake: nothing is loaded, no key to sign with
+UNAVAILABLE = {503}  # an answer of the contract, and no mistake: a layer that has nothing to say
+Statuses = Counter[tuple[str, int]]  # of a route and a status
 
 
 @pytest.fixture
-def asked() -> Iterator[Counter[int]]:
-    counts: Counter[int] = Counter()
+def asked() -> Iterator[Statuses]:
+    counts: Statuses = Counter()
     yield counts
-    print(f"{sum(counts.values())} requests, by status: {dict(sorted(counts.items()))}")
+    by_status: Counter[int] = Counter()
+    for (_, status), count in counts.items():
+        by_status[status] += count
+    done = {route for route, status in counts if status < 300}
+    print(f"{sum(counts.values())} requests of {len({route for route, _ in counts})} routes, by status: {dict(sorted(by_status.items()))}")
+    print(f"never done what they are for: {sorted({route for route, _ in counts} - done)}")
 
 
-def fuzz(ask: Callable[..., httpx.Response], contract: str, counts: Counter[int]) -> None:
-    """Ask every route; `ask` takes a method and a path, in the one loop of the application's life."""
+def fuzz(ask: Callable[..., httpx.Response], contract: str, counts: Statuses, known: Mapping[str, Sequence[str]] = {}) -> None:
+    """Ask every route.
+
+    Args:
+        ask: takes a method and a path, in the one loop of the application's life.
+        contract: path of the document.
+        counts: gets every answer.
+        known: parameter of a path -> what there is: every other request names one of these, or most would be answered with 404.
+    """
     schema = schemathesis.openapi.from_dict(ask("GET", contract).json())
+    there = st.none() | st.fixed_dictionaries({parameter: st.sampled_from(values) for parameter, values in known.items()})
     for found in schema.get_all_operations():
 
-        def one(case: Any) -> None:
+        def one(case: Any, named: dict[str, str] | None) -> None:
+            case.path_parameters.update({key: value for key, value in (named or {}).items() if key in case.path_parameters})
             request = case.as_transport_kwargs(base_url="http://axon")
             url = httpx.URL(request.pop("url"), params=request.pop("params", None) or None)
             if "data" in request:
@@ -56,7 +76,7 @@ def fuzz(ask: Callable[..., httpx.Response], contract: str, counts: Counter[int]
                 headers=dict(request.pop("headers")),
                 **{k: request[k] for k in ("json", "content") if k in request},
             )
-            counts[answer.status_code] += 1
+            counts[f"{case.operation.method.upper()} {case.operation.path}", answer.status_code] += 1
             checks = CHECKS[1:] if answer.status_code in UNAVAILABLE else CHECKS
             case.validate_response(Response.from_httpx(answer, verify=True), checks=checks)
 
@@ -65,23 +85,38 @@ def fuzz(ask: Callable[..., httpx.Response], contract: str, counts: Counter[int]
         )
         for mode in GenerationMode:
             with suppress(Unsatisfiable):  # nothing is false of a route that takes nothing
-                often(given(found.ok().as_strategy(generation_mode=mode))(one))()
+                often(given(found.ok().as_strategy(generation_mode=mode), there)(one))()
+    routes = {f"{found.ok().method.upper()} {found.ok().path}" for found in schema.get_all_operations()}
+    assert {route for route, _ in counts} == routes
 
 
-def test_the_scoring_application_keeps_its_contract(open_door: OpenDoor, asked: Counter[int]) -> None:
-    door = open_door(overrides=WITHOUT_LIMITS)
+def test_the_scoring_application_keeps_its_contract(open_door: OpenDoor, asked: Statuses) -> None:
+    door = open_door(overrides=PATIENT | {"auth": {"mode": "off", **UNLIMITED}})
 
     fuzz(door.ask, "/openapi.json", asked)
 
-    assert asked[200] > 0 < asked[422]
+    assert {200, 422} <= {status for _, status in asked}
 
 
-def test_the_management_application_keeps_its_contract(own_state: Path, meter: RecordingMeter, asked: Counter[int]) -> None:
-    del own_state
-    managed = Managed(read_settings(WITHOUT_LIMITS), meter)
-    managed.open()
+def test_the_management_application_keeps_its_contract(
+    own_state: Path,
+    own_trust: Path,
+    tmp_path: Path,
+    trust: Trust,
+    release_of: Callable[..., ReleaseRef],
+    publish: Callable[..., BundleRef],
+    signer: Signer,
+    patient_disk: None,
+    meter: RecordingMeter,
+    asked: Statuses,
+) -> None:
+    """Of a tenant that has one of everything, with a key that may do everything."""
+    del patient_disk
+    trust_the_key(own_trust, tmp_path / "home" / "signing.key", signer)
+    furnished = furnish(tmp_path, Store(own_state, None, trust), release_of, publish, signer, meter, auth=UNLIMITED)
+    known = {"name": [MODEL, "other"], "version": ["1", "2"], "serial": ["1", "2"], "id": [furnished.job]}
 
-    fuzz(managed, f"{PREFIX}/openapi.json", asked)
+    fuzz(furnished.ask, f"{PREFIX}/openapi.json", asked, known)
 
-    managed.close()
-    assert asked[200] > 0 < asked[422]
+    furnished.managed.close()
+    assert {200, 201, 202, 404, 409, 422} <= {status for _, status in asked} | {201, 202}

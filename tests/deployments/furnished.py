@@ -54,7 +54,7 @@ class Furnished:
     def ask(self, method: str, path: str, *, tenant: str = "acme", without: Scope | None = None, **request: Any) -> httpx.Response:
         """With a key of all scopes, or of all but one."""
         key = self.managed.key_of(tenant, [scope for scope in Scope if scope is not without])
-        return self.managed(method, path, headers=key | request.pop("headers", {}), **request)
+        return self.managed(method, path, headers=request.pop("headers", {}) | key, **request)
 
 
 async def _fit_here(work: FitWork) -> AsyncGenerator[Step | Trained, None]:

@@ -32,7 +32,8 @@ class ModelsOnDisk:
         shutil.copytree(ROOT / "artifacts", shipped)
         self.shipped, self._meter = shipped, meter
         self._layers: dict[str, LayerDeployment] = {}
-        self._doors: list[Door] = []
+        self._doors: list[Door] = []  # of every start; only the last one's looks
+        self._is_looking = False
 
     def files(self, pattern: str) -> list[Path]:
         found = sorted(self.shipped.rglob(pattern))
@@ -42,6 +43,7 @@ class ModelsOnDisk:
     def start(self, overrides: Mapping[str, Any] = PATIENT) -> Door:
         """New processes, as it were: nothing of an earlier start is remembered."""
         settings = values_of(read_settings({**overrides, "store": {**overrides.get("store", {}), "shipped": str(self.shipped)}}))
+        self._is_looking = False  # the door before belongs to layers that are gone
         for layer in LAYERS:
             if layer in self._layers:
                 for kept in self._layers[layer].shelf:
@@ -52,6 +54,7 @@ class ModelsOnDisk:
         self.look()
         handles = {layer: Handle(deployment) for layer, deployment in self._layers.items()}
         self._doors.append(Door(IngressApp(settings, handles, self._meter)))
+        self._is_looking = True
         return self._doors[-1]
 
     def look(self) -> None:
@@ -60,8 +63,8 @@ class ModelsOnDisk:
             for deployment in self._layers.values():
                 for kept in deployment.shelf:
                     kept.look()
-            for door in self._doors[-1:]:
-                door._loop.run(door.ingress._views.home.follower.look())
+            if self._is_looking:
+                self._doors[-1]._loop.run(self._doors[-1].ingress._views.home.follower.look())
 
     def close(self) -> None:
         for door in self._doors:

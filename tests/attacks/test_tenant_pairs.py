@@ -1,0 +1,80 @@
+"""Two tenants of any names in one service (P10, N-14): over HTTP the one gets no answer of the other's, whatever their names look like.
+
+The same pairs as on the store itself, in test_store_tenants.py: `make verify` takes ten thousand of them.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import example, given, settings
+
+from deployments.keys import Scope, create_key
+from deployments.manage_openapi import PREFIX
+from deployments.settings import read_settings
+from ensemble.errors import MalformedEvent
+from ensemble.store.names import ModelName, Tenant
+from tests.deployments.conftest import RecordingMeter
+from tests.deployments.management import Managed
+
+from .test_store_tenants import SIGNER, furnished, pairs
+from .test_tenants import BODIES, QUERIES, SAME_ID, escaped, routes_of
+
+PAIRS = 10_000 if settings.default and settings.default.max_examples >= 10_000 else 40
+LISTS = {"": "models", "/releases": "releases", "/audit": "entries", "/jobs": "jobs"}  # of what is one's own
+pytestmark = pytest.mark.usefixtures("patient_disk")
+
+
+@pytest.fixture(scope="module")
+def trust_list(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trusts the key that the furnished store is signed with."""
+    path = tmp_path_factory.mktemp("trust") / "trust.yaml"
+    path.write_text(f"keys:\n  {SIGNER.key_id}: {base64.b64encode(SIGNER.public).decode()}\npinned: {{}}\n")
+    return path
+
+
+@settings(max_examples=PAIRS)
+@example(("a", "a_b"))
+@example(("a_b", "a"))
+@given(pairs)
+def test_no_answer_is_shared_between_two_tenants_of_any_names(trust_list: Path, pair: tuple[str, str]) -> None:
+    try:
+        owner, guest = Tenant(pair[0]), Tenant(pair[1])
+        model = ModelName(owner)
+    except MalformedEvent:
+        return  # no key is made for such a name
+    if owner == guest:
+        return
+    with furnished(owner, model) as (store, ref, release):
+        home = store.state / "tenants" / owner
+        before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+        known = read_settings({"store": {"state": str(store.state), "shipped": str(store.state / "none"), "trust": str(trust_list)}})
+        _, token = create_key(known.keys, guest, Scope, "", None, time.time())
+        headers = {"Authorization": f"Bearer {token}"} | SAME_ID
+        managed = Managed(known, RecordingMeter())
+        managed.open()
+        try:
+            for path, field in LISTS.items():
+                assert managed("GET", PREFIX + path, headers=headers).json()[field] == [], path
+            for method, path in routes_of(managed):
+                foreign, absent = (
+                    asked(managed, method, path, headers, name, number) for name, number in ((model, ref.version), ("no-such-model", 999))
+                )
+                assert (foreign.status_code, foreign.content) == (absent.status_code, absent.content), (method, path)
+                assert foreign.status_code == 404, (method, path)
+        finally:
+            managed.close()
+        assert release.serial == 1
+        assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before
+
+
+def asked(managed: Managed, method: str, path: str, headers: dict[str, str], name: str, number: int) -> httpx.Response:
+    key = f"{method} {path}"
+    at = path.format(name=escaped(name), id=escaped(name), serial=number, version=number)
+    body: dict[str, Any] = {"json": BODIES[key]} if key in BODIES else {}
+    return managed(method, PREFIX + at, headers=headers, params=QUERIES.get(key), **body)

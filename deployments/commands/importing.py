@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from deployments.commands.local import current_models, now
-from deployments.commands.target import Target, tell
+from deployments.commands.local import current_models
+from deployments.commands.target import Target
 from deployments.commands.train_flows import benign_flows
 from deployments.memory import available_bytes
 from deployments.settings import read_settings
@@ -31,7 +31,6 @@ from ensemble.offers import FusionLoader
 from ensemble.training.fusing import RATES, with_thresholds
 from ensemble.training.markdown import table
 from ensemble.training.releasing import Trained, digest_of, golden_flows, golden_of
-from ensemble.training.releasing import publish as publish_bundles
 
 __all__ = ["import_models"]
 
@@ -91,20 +90,7 @@ def import_models(
         trained.append(_bundle(PROCESS_BUNDLE, processes, Kind.PROCESS, _golden_programs(processes), training, fusions[Kind.PROCESS]))
     for one in trained:
         console.print(one.card, highlight=False, markup=False, soft_wrap=True)
-    if target.signer is not None:
-        notes = f"axon import of {', '.join(sorted(files))}"
-        published = publish_bundles(
-            target.store,
-            target.tenant,
-            trained,
-            fusions,
-            notes=notes,
-            now=now(),
-            signer=target.signer,
-            and_promote=target.promote,
-            parents=target.lineage[1:],
-        )
-        tell(published, target, console)
+    target.publish(trained, fusions, f"axon import of {', '.join(sorted(files))}", console)
     return is_complete
 
 

@@ -1,20 +1,23 @@
-"""Where a trained model goes, and what is said of it afterwards."""
+"""Where trained models go: published, promoted if asked, and said."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
-from deployments.commands.local import own_store
+from deployments.commands.local import now, own_store
 from deployments.settings import read_settings
 from deployments.tenancy import Tenancy
 from deployments.trust import read_signer
+from ensemble.events import Kind
+from ensemble.fusion import Fusion
 from ensemble.store.names import Tenant
-from ensemble.training.releasing import Published
+from ensemble.training.releasing import Trained, publish
 
-__all__ = ["Target", "tell"]
+__all__ = ["Target"]
 
 
 class Target:
@@ -43,13 +46,30 @@ class Target:
         self.signer = read_signer(own.trust) if publish else None
         self.promote = promote
 
+    def publish(self, trained: Sequence[Trained], fusions: Mapping[Kind, Fusion], notes: str, console: Console) -> None:
+        """Publish a release with what is new on top of the current one, and say what was done; nothing where nothing is to be published.
 
-def tell(published: Published, target: Target, console: Console) -> None:
-    """Say what was published, and what is left to do."""
-    for ref in published.bundles:
-        console.print(f"published {ref.model} version {ref.version}", highlight=False)
-    console.print(f"published release {published.release.serial} of tenant {target.tenant}", highlight=False)
-    if published.pointer_serial:
-        console.print(f"promoted: pointer {published.pointer_serial} names it; a running service follows within seconds", highlight=False)
-    else:
-        console.print(f"not promoted; `axon models promote {published.release.serial}` does that", highlight=False)
+        Raises:
+            ArtifactError: as of `ensemble.training.releasing.publish`.
+        """
+        if self.signer is None:
+            return
+        published = publish(
+            self.store,
+            self.tenant,
+            trained,
+            fusions,
+            notes=notes,
+            now=now(),
+            signer=self.signer,
+            and_promote=self.promote,
+            parents=self.lineage[1:],
+        )
+        for ref in published.bundles:
+            console.print(f"published {ref.model} version {ref.version}", highlight=False)
+        serial, pointer = published.release.serial, published.pointer_serial
+        console.print(f"published release {serial} of tenant {self.tenant}", highlight=False)
+        if pointer:
+            console.print(f"promoted: pointer {pointer} names it; a running service follows within seconds", highlight=False)
+        else:
+            console.print(f"not promoted; `axon models promote {serial}` does that", highlight=False)

@@ -11,17 +11,16 @@ import numpy as np
 from rich.console import Console
 
 from deployments.commands.evaluate import labelled
-from deployments.commands.local import current_models, now, progress_bars, report_to
-from deployments.commands.target import Target, tell
+from deployments.commands.local import current_models, progress_bars, report_to
+from deployments.commands.target import Target
 from ensemble.candidates import Lineage
 from ensemble.errors import TrainingError
 from ensemble.events import Kind
-from ensemble.fusion import layer_set
+from ensemble.fusion import Fusion, layer_set
 from ensemble.layers.anomaly import FlowAnomaly
 from ensemble.layers.behavior import DeepBehavior
 from ensemble.layers.classifier import FUSED_MODEL, FlowClassifier
 from ensemble.offers import FusionLoader
-from ensemble.store.signing import Signer
 from ensemble.training.calibrating import event_weights
 from ensemble.training.cards import flow_card
 from ensemble.training.evaluating import FUSED, FamilyOut, Judged, judge, leave_families_out
@@ -29,7 +28,7 @@ from ensemble.training.flow_table import FlowTable
 from ensemble.training.flows import LAYER_NAMES, FlowLayers, Progress, fit_flows, fit_on_benign
 from ensemble.training.fusing import with_thresholds
 from ensemble.training.pictures import reliability_picture, roc_picture, score_picture
-from ensemble.training.releasing import Published, Trained, digest_of, golden_flows, golden_of, publish, renew_release
+from ensemble.training.releasing import Trained, digest_of, golden_flows, golden_of
 
 __all__ = ["benign_flows", "calibrate", "train_benign_flows", "train_flows"]
 
@@ -68,8 +67,7 @@ def train_flows(data: Path, target: Target, *, seed: int, first: float | None, e
     training = _training("flows", flows, seed) | {"first_share": first or 1.0}
     trained = _flow_bundles(layers, flows, training, later, unseen)
     console.print(trained[0].card, highlight=False, markup=False, soft_wrap=True)
-    if target.signer is not None:
-        tell(_publish(target, target.signer, trained, layers, f"axon train flows, {len(flows):,} flows"), target, console)
+    target.publish(trained, _fusions(layers), f"axon train flows, {len(flows):,} flows", console)
 
 
 def train_benign_flows(file: Path, target: Target, *, seed: int, console: Console, err: Console) -> None:
@@ -89,8 +87,7 @@ def train_benign_flows(file: Path, target: Target, *, seed: int, console: Consol
     events = golden_flows(flows.features, np.zeros(len(flows), bool))
     trained = Trained("anomaly-flow", layers.anomaly.to_parts(), golden_of(layers.anomaly, Kind.FLOW, events), training, card)
     console.print(card, highlight=False, markup=False, soft_wrap=True)
-    if target.signer is not None:
-        tell(_publish(target, target.signer, [trained], layers, f"axon train flows --benign, {len(flows):,} flows"), target, console)
+    target.publish([trained], _fusions(layers), f"axon train flows --benign, {len(flows):,} flows", console)
 
 
 def calibrate(file: Path, target: Target, *, rate: float, console: Console, err: Console) -> None:
@@ -125,20 +122,7 @@ def calibrate(file: Path, target: Target, *, rate: float, console: Console, err:
     )
     if rate * len(flows) < 1:
         console.print(f"{len(flows):,} flows cannot show a rate of {rate:g}: malicious is extrapolated along the tail", highlight=False)
-    if target.signer is not None:
-        notes = f"axon calibrate --fpr {rate:g}, {len(flows):,} flows"
-        published = renew_release(
-            target.store,
-            target.tenant,
-            [],
-            {Kind.FLOW: fusion},
-            notes=notes,
-            now=now(),
-            signer=target.signer,
-            and_promote=target.promote,
-            parents=target.lineage[1:],
-        )
-        tell(published, target, console)
+    target.publish([], {Kind.FLOW: fusion}, f"axon calibrate --fpr {rate:g}, {len(flows):,} flows", console)
 
 
 def benign_flows(file: Path, err: Console) -> FlowTable:
@@ -235,18 +219,7 @@ def _current_layers(target: Target) -> FlowLayers:
     return FlowLayers(anomaly, behavior, classifier, fusion)
 
 
-def _publish(target: Target, signer: Signer, trained: list[Trained], layers: FlowLayers, notes: str) -> Published:
+def _fusions(layers: FlowLayers) -> Mapping[Kind, Fusion]:
     if layers.fusion is None:
         raise TrainingError("these layers have no fusion")
-    fusions = {Kind.FLOW: layers.fusion}
-    return publish(
-        target.store,
-        target.tenant,
-        trained,
-        fusions,
-        notes=notes,
-        now=now(),
-        signer=signer,
-        and_promote=target.promote,
-        parents=target.lineage[1:],
-    )
+    return {Kind.FLOW: layers.fusion}

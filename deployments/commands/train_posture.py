@@ -9,8 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from deployments.commands.local import now
-from deployments.commands.target import Target, tell
+from deployments.commands.target import Target
 from ensemble.errors import TrainingError
 from ensemble.events import Kind
 from ensemble.layers.posture import PostureKnowledge
@@ -21,7 +20,7 @@ from ensemble.store.names import ModelName
 from ensemble.training.markdown import table
 from ensemble.training.posture import TrainedKnowledge, train_knowledge
 from ensemble.training.posture_inventory import TrivyHost, read_inventory
-from ensemble.training.releasing import GOLDEN_EVENTS, Trained, current_release, golden_of, publish
+from ensemble.training.releasing import GOLDEN_EVENTS, Trained, current_release, golden_of
 
 __all__ = ["Sources", "train_posture"]
 
@@ -88,20 +87,7 @@ def train_posture(inventory: Path, sources: Sources, trivy: TrivyHost | None, ta
     if trained:
         bundles.insert(0, _knowledge_bundle(trained))
     console.print("\n".join(bundle.card for bundle in bundles), highlight=False, markup=False, soft_wrap=True)
-    if target.signer is not None:
-        notes = f"axon train posture, {len(names):,} hosts"
-        published = publish(
-            target.store,
-            target.tenant,
-            bundles,
-            {},
-            notes=notes,
-            now=now(),
-            signer=target.signer,
-            and_promote=target.promote,
-            parents=target.lineage[1:],
-        )
-        tell(published, target, console)
+    target.publish(bundles, {}, f"axon train posture, {len(names):,} hosts", console)
 
 
 def _knowledge(sources: Sources, current: PostureKnowledge | None) -> TrainedKnowledge:

@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from deployments.commands.local import current_models, now
-from deployments.commands.target import Target, tell
+from deployments.commands.local import current_models
+from deployments.commands.target import Target
 from ensemble.errors import ArtifactMissing
 from ensemble.events import Kind
 from ensemble.fusion import Fusion, Thresholds
@@ -20,7 +20,7 @@ from ensemble.training.fusing import RATES, with_thresholds
 from ensemble.training.markdown import table
 from ensemble.training.process_files import read_process_events
 from ensemble.training.processes import TrainedProcesses, train_benign, train_masquerade
-from ensemble.training.releasing import Trained, golden_of, publish
+from ensemble.training.releasing import Trained, golden_of
 
 __all__ = ["train_benign_processes", "train_shipped_processes"]
 
@@ -78,25 +78,9 @@ def _finish(trained: TrainedProcesses, target: Target, recipe: str, limits: list
     }
     card = _card(trained, training, fusion, limits)
     console.print(card, highlight=False, markup=False, soft_wrap=True)
-    if target.signer is not None:
-        golden = golden_of(trained.model, Kind.PROCESS, [{"kind": "process", **asdict(event)} for event in trained.golden_events])
-        bundle = Trained(NAME, trained.model.to_parts(), golden, training, card)
-        notes = f"axon train processes, {trained.sizes['events_learnt']:,} events"
-        tell(
-            publish(
-                target.store,
-                target.tenant,
-                [bundle],
-                {Kind.PROCESS: fusion},
-                notes=notes,
-                now=now(),
-                signer=target.signer,
-                and_promote=target.promote,
-                parents=target.lineage[1:],
-            ),
-            target,
-            console,
-        )
+    golden = golden_of(trained.model, Kind.PROCESS, [{"kind": "process", **asdict(event)} for event in trained.golden_events])
+    bundle = Trained(NAME, trained.model.to_parts(), golden, training, card)
+    target.publish([bundle], {Kind.PROCESS: fusion}, f"axon train processes, {trained.sizes['events_learnt']:,} events", console)
 
 
 def _ties(trained: TrainedProcesses, thresholds: Thresholds) -> list[str]:

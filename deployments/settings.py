@@ -330,7 +330,7 @@ def read_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
     Raises:
         pydantic.ValidationError: unknown keys, wrong types or numbers out of range; all of them in one message.
     """
-    defaults = yaml.safe_load((ROOT / "configs" / "default.yaml").read_text())
+    defaults = yaml.load((ROOT / "configs" / "default.yaml").read_text(), Loader=yaml.CSafeLoader)  # ten times as fast as `safe_load`
     merged = lay_over(defaults, overrides or {})
     for variable, section, setting in PATH_VARIABLES:
         if named := os.environ.get(variable):

@@ -26,8 +26,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 serve: $(VENV)/.installed  ## install, start Ray and the service on 127.0.0.1:8000 with the shipped models
 	$(BIN)/axon serve --auth off $(SERVE_FLAGS)
 
-test: lint  ## what CI runs: lint, then every test in its short form
-	$(BIN)/python -m pytest
+test: lint  ## what CI runs: lint, then every test in its short form; those with a real cluster have the machine for themselves
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not cluster"
+	$(BIN)/python -m pytest -m cluster
 
 lint: $(VENV)/.installed-dev  ## ruff and mypy --strict
 	$(BIN)/ruff check .
@@ -38,7 +39,8 @@ bench: $(VENV)/.installed-dev  ## throughput against the obvious composition and
 	$(BIN)/python -m tests.load.bench
 
 verify: $(VENV)/.installed-dev  ## the long forms of the tests: minutes to hours
-	AXON_VERIFY=1 $(BIN)/python -m pytest
+	AXON_VERIFY=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not cluster"
+	AXON_VERIFY=1 $(BIN)/python -m pytest -m cluster
 
 clean:  ## remove the virtual environment and what a running Axon wrote
 	rm -rf $(VENV) var

@@ -8,7 +8,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from deployments.commands.local import current_models, local_ensemble, own_store, plain, progress_bars
+from deployments.commands.current import current_models, local_ensemble
+from deployments.commands.local import own_store, plain
+from deployments.commands.progress import progress_bars
 from deployments.commands.score import ScoreFailed, service_scorer
 from deployments.settings import read_settings
 from deployments.tenancy import Tenancy

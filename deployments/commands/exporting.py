@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from deployments.commands.local import current_models
+from deployments.commands.current import current_models
 from deployments.commands.target import Target
 from ensemble.errors import ArtifactError, ArtifactMissing, ArtifactUnreadable
 from ensemble.events import Kind

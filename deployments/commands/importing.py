@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from deployments.commands.local import current_models
+from deployments.commands.current import current_models
 from deployments.commands.target import Target
 from deployments.commands.train_flows import benign_flows
 from deployments.memory import available_bytes

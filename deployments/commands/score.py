@@ -17,8 +17,10 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from deployments import wire
-from deployments.commands.local import local_ensemble, plain, progress_bars
+from deployments.commands.current import local_ensemble
+from deployments.commands.local import plain
 from deployments.commands.own_key import key_header
+from deployments.commands.progress import progress_bars
 from ensemble.errors import EventError, TrainingError
 from ensemble.events import EventBatch, FlowBatch, Kind
 from ensemble.training.flow_table import read_flow_blocks

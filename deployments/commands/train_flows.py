@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from deployments.commands.current import current_models
 from deployments.commands.evaluate import labelled
-from deployments.commands.local import current_models, progress_bars, report_to
+from deployments.commands.progress import progress_bars, report_to
 from deployments.commands.target import Target
 from ensemble.candidates import Lineage
 from ensemble.errors import TrainingError

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from deployments.commands.local import current_models
+from deployments.commands.current import current_models
 from deployments.commands.target import Target
 from ensemble.errors import ArtifactMissing
 from ensemble.events import Kind

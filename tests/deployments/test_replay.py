@@ -127,7 +127,7 @@ def refused(result: Result) -> str:
 
 
 @pytest.mark.parametrize(
-    "down", [set(), {"behavior"}, {"anomaly"}, {"resilience"}, {"anomaly", "behavior"}], ids=lambda down: "+".join(down) or "none"
+    "down", [set(), {"behavior"}, {"anomaly"}, {"resilience"}, {"anomaly", "behavior"}], ids=lambda down: "+".join(sorted(down)) or "none"
 )
 def test_every_verdict_comes_out_as_it_did_and_what_was_silent_stays_silent(
     replay: Replay, ask: Callable[..., list[Case]], down: set[str]

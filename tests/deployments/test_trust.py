@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from deployments import cli
 from deployments.app import build
-from deployments.commands import train_posture
+from deployments.commands import target
 from deployments.commands.local import own_store
 from deployments.settings import ROOT, read_settings
 from deployments.stores import TrustedStore
@@ -292,7 +292,7 @@ def test_without_a_key_publishing_is_refused_before_any_work(axon: Axon, own_sta
 
 def test_without_a_key_training_still_reports(axon: Axon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only publishing needs one."""
-    monkeypatch.setattr(train_posture, "publish", None)
+    monkeypatch.setattr(target, "publish", None)
     (tmp_path / "hosts.csv").write_text((ROOT / "configs" / "inventory.demo.csv").read_text())
 
     assert axon("train", "posture", "--inventory", tmp_path / "hosts.csv").exit_code == 0

@@ -19,7 +19,7 @@ from .service import CONNECTIONS, NOISE_S, Service
 pytestmark = pytest.mark.cluster
 
 ANSWERED_WITHIN_S = 0.250 * 1.1 + NOISE_S  # RELIABILITY P18
-ROWS = 60_000  # 5 MB of JSON; two fits of them keep two cores busy for some seconds
+ROWS = 30_000  # 2.5 MB of JSON; two fits of them keep two cores busy for some seconds
 CALM_S = 4.0
 ENDED_WITHIN_S = 120.0
 STARTED_WITHIN_S = 60.0  # a process of its own, and scikit-learn in it

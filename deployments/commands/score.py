@@ -19,7 +19,7 @@ from rich.table import Column, Table
 from deployments import wire
 from deployments.commands.current import local_ensemble
 from deployments.commands.local import plain
-from deployments.commands.own_key import key_header
+from deployments.commands.own_key import key_header, where_keys_come_from
 from deployments.commands.progress import progress_bars
 from ensemble.errors import EventError, TrainingError
 from ensemble.events import EventBatch, FlowBatch, Kind
@@ -173,7 +173,8 @@ def service_scorer(url: str, *, explain: bool) -> Scorer:
             try:
                 answer = client.post("/v1/score/batch", content=body, params={"explain": str(explain).lower()}).raise_for_status()
             except httpx.HTTPStatusError as error:
-                raise ScoreFailed(f"the service at {url} refused a batch: {error.response.text[:LONGEST_ECHO]}") from None
+                said = error.response.text[:LONGEST_ECHO] + where_keys_come_from(error.response.status_code)
+                raise ScoreFailed(f"the service at {url} refused a batch: {said}") from None
             except httpx.HTTPError as error:
                 raise ScoreFailed(f"the service at {url} stopped answering: {type(error).__name__}") from None
             results += answer.json()["results"]

@@ -22,7 +22,9 @@ from rich.console import Console
 
 from deployments.draining import close_door
 from deployments.environment import is_loopback, prepare_environment
+from deployments.keys import list_keys
 from deployments.settings import Settings, lay_over, read_settings
+from ensemble.errors import ArtifactError
 
 __all__ = ["ServeRefused", "arguments_in", "serve_forever"]
 
@@ -112,6 +114,7 @@ def serve_forever(config: Path, *, host: str | None, port: int | None, auth: str
             raise ServeRefused(f"Ray Serve could not start the application; its logs say why: {SERVE_LOGS}") from None
         failed = [application.name for application in others if not _has_begun(application, run)]
         _tell_state(plan, started, asked_to_stop, console)
+        _tell_of_keys(read_settings(plan.args), console)
         _tell_others(plan, others, failed, asked_to_stop, console)
         while not asked_to_stop:
             time.sleep(LOOK_EVERY_S)
@@ -201,6 +204,19 @@ def _tell_state(plan: _Plan, started: float, asked_to_stop: Sequence[int], conso
     for name, layer in health["providers"].items():
         console.print(f"  {name:<11} {layer['status']:<10} version {layer['version'] or '-'} {layer['reason']}")
     console.print(f"axon: {url}  (contract: {url}/openapi.json; stop with Ctrl-C)")
+
+
+def _tell_of_keys(settings: Settings, console: Console) -> None:
+    """Nobody can ask a service that asks for keys and has none."""
+    if settings.auth.mode == "off":
+        return
+    try:
+        if any(key.has_been_dead_for(time.time()) <= 0.0 for key in list_keys(settings.keys)):
+            return
+        said = "keys are on, and there is none: axon keys create --tenant default --scope score --scope read"
+    except ArtifactError as problem:
+        said = f"keys are on, and nobody is let in: {problem}"
+    console.print(f"axon: {said}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _tell_others(

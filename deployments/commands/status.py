@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deployments.commands.local import plain
-from deployments.commands.own_key import key_header
+from deployments.commands.own_key import key_header, where_keys_come_from
 
 __all__ = ["ServiceFailed", "show_layers", "show_status", "switch_layer", "try_layer"]
 
@@ -133,7 +133,7 @@ def _asked(method: str, url: str, path: str, *, within_s: float = ANSWER_WITHIN_
         body: dict[str, Any] = answer.json()
         if answer.is_success:
             return body
-        problem = f"{body['error']['code']}: {body['error']['message']}"
+        problem = f"{body['error']['code']}: {body['error']['message']}{where_keys_come_from(answer.status_code)}"
     except (httpx.HTTPError, httpx.InvalidURL):
         raise ServiceFailed(f"no service answers at {url}; start one with `axon serve`, or name another with --url") from None
     except (ValueError, LookupError, TypeError, AttributeError):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,10 +15,13 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from deployments import cli
+from deployments.keys import Scope, create_key
+from deployments.settings import read_settings
 from ensemble.building import LAYERS
 from ensemble.events import Kind
+from ensemble.store.names import Tenant
 
-from .conftest import Door, FakeHandle, OpenDoor, broken_slot
+from .conftest import PATIENT, Door, FakeHandle, OpenDoor, broken_slot
 from .test_operating import FakeTrial
 
 Axon = Callable[..., Result]
@@ -31,8 +36,8 @@ def axon_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[Door], Axon]:
     monkeypatch.setenv("TERM", "dumb")
 
     def at(door: Door) -> Axon:
-        def request(method: str, url: str, **_: Any) -> httpx.Response:
-            return door.ask(method, httpx.URL(url).path)
+        def request(method: str, url: str, *, headers: Mapping[str, str], **_: Any) -> httpx.Response:
+            return door.ask(method, httpx.URL(url).path, headers=dict(headers))
 
         monkeypatch.setattr("deployments.commands.status.httpx.request", request)
         return lambda *arguments: CliRunner().invoke(cli.app, list(arguments))
@@ -89,6 +94,22 @@ def test_what_is_no_axon_is_said_so(monkeypatch: pytest.MonkeyPatch, body: bytes
 
     assert result.exit_code == 2
     assert "no Axon" in " ".join(result.stderr.split())
+
+
+def test_a_service_with_keys_is_asked_with_that_of_the_environment(
+    axon_at: Callable[[Door], Axon], open_door: OpenDoor, own_state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del own_state
+    _, token = create_key(read_settings().keys, Tenant("acme"), [Scope.READ], "", None, time.time())
+    axon = axon_at(open_door(overrides=PATIENT | {"auth": {"mode": "keys"}}))
+
+    without = axon("status")
+    monkeypatch.setenv("AXON_KEY", token)
+    with_it = axon("status")
+
+    assert (without.exit_code, with_it.exit_code) == (2, 0)
+    assert "UNAUTHORIZED" in without.stderr
+    assert "AXON_KEY" in without.stderr
 
 
 def test_the_layers_are_listed(axon_at: Callable[[Door], Axon], open_door: OpenDoor) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
-from deployments.commands.serve import ServeRefused, _Application, _has_begun, _plan
-from deployments.settings import ROOT
+from deployments.commands.serve import ServeRefused, _Application, _has_begun, _plan, _tell_of_keys
+from deployments.keys import Scope, create_key, revoke_key
+from deployments.settings import ROOT, Settings, read_settings
+from ensemble.store.names import Tenant
 
 
 def plan_of(folder: Path, **change: Any) -> Any:
@@ -55,3 +59,34 @@ def test_an_application_that_cannot_be_started_is_told_and_stops_nothing(caplog:
     assert [(vars(record)["event"], vars(record)["application"]) for record in caplog.records] == [
         ("application_not_started", "axon-models")
     ]
+
+
+def told_of_keys(settings: Settings) -> str:
+    text = io.StringIO()
+    _tell_of_keys(settings, Console(file=text, width=200))
+    return text.getvalue()
+
+
+def test_a_service_that_nobody_can_ask_says_how_a_key_is_made(own_state: Path) -> None:
+    settings = read_settings({"store": {"state": str(own_state)}})
+    expired, revoked = (create_key(settings.keys, Tenant("acme"), [Scope.READ], "", at, 1.0)[0] for at in (2.0, None))
+    revoke_key(settings.keys, revoked.id, 2.0)
+
+    assert expired.expires_at == 2.0
+    assert "axon keys create" in told_of_keys(settings)
+
+
+def test_a_service_that_can_be_asked_says_nothing_of_keys(own_state: Path) -> None:
+    settings = read_settings({"store": {"state": str(own_state)}})
+    create_key(settings.keys, Tenant("acme"), [Scope.READ], "", None, 1.0)
+
+    assert told_of_keys(settings) == ""
+    assert told_of_keys(read_settings({"auth": {"mode": "off"}})) == ""
+
+
+def test_a_file_of_keys_that_cannot_be_read_is_told_at_the_start(own_state: Path) -> None:
+    settings = read_settings({"store": {"state": str(own_state)}})
+    create_key(settings.keys, Tenant("acme"), [Scope.READ], "", None, 1.0)
+    settings.keys.write_bytes(b"{")
+
+    assert "nobody is let in" in told_of_keys(settings)

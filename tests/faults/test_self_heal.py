@@ -13,7 +13,7 @@ import pytest
 from deployments.settings import ROOT
 from tests.timing import wait_until
 
-from .callers import figures
+from .callers import Asked, figures
 from .service import BUSY, LAYERS_OF_FLOWS, Service, kill
 
 pytestmark = pytest.mark.cluster
@@ -51,11 +51,7 @@ def test_a_start_on_torn_models_scores_posture_only_and_heals_when_they_are_put_
         with service.torn("anomaly", "behavior", "classifier"):
             for layer in LAYERS_OF_FLOWS:
                 at = kill(service.only_replica(layer))
-            blind = callers.wait_for(
-                lambda one: [one.status_of(layer) for layer in LAYERS_OF_FLOWS] == ["fallback", "fallback", "fallback", "live"],
-                since=at + 0.5,
-                within_s=8 * BACK_WITHIN_S,
-            )
+            blind = callers.wait_for(is_blind, since=at + 0.5, within_s=4 * BACK_WITHIN_S)
             replicas = {layer: service.only_replica(layer).pid for layer in LAYERS_OF_FLOWS}
             unseen = service.score(an_attack())
             since, until = callers.go_on(HEALTH_CHECKED_S)
@@ -79,6 +75,12 @@ def test_a_start_on_torn_models_scores_posture_only_and_heals_when_they_are_put_
     assert found["at"] < found["found_at"]
 
 
+def is_blind(one: Asked) -> bool:
+    """Nothing but the posture speaks; a release from before the classifier, in the place of a torn one, has no such layer."""
+    learnt = [one.status_of(layer) for layer in ("anomaly", "behavior", "classifier")]
+    return learnt[:2] == ["fallback"] * 2 and learnt[2] in {"fallback", "not_applicable"} and one.status_of("resilience") == "live"
+
+
 def an_attack() -> bytes:
     """The DDoS flow of the README."""
     found = re.search(r"-d '(\{\"kind\": \"flow\", \"id\": \"ddos\".*?\})'", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -88,8 +90,10 @@ def an_attack() -> bytes:
 
 def findings(service: Service) -> dict[str, dict[str, Any]]:
     """What turned hostile at a second look, by the event's id."""
-    files = service.state.glob("retro/findings*.jsonl")
-    return {one["id"]: one for file in files for one in map(json.loads, file.read_text().splitlines())}
+    texts = [file.read_text() for file in service.state.glob("retro/findings*.jsonl")]
+    return {
+        one["id"]: one for text in texts for one in map(json.loads, text.splitlines()[: text.count("\n")])
+    }  # the last may be half written
 
 
 def test_a_new_release_is_live_within_ten_seconds_and_costs_no_request(service: Service, tmp_path: Path) -> None:

@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.incidents import Pace, say
+from deployments.incidents import Pace
 from deployments.memory import available_bytes
+from deployments.saying import say
 from deployments.settings import Settings
 from deployments.stores import TrustedStore
 from ensemble.detecting import proven_detector

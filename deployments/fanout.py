@@ -16,7 +16,7 @@ from typing import Protocol
 from deployments.asking import AskedLayers
 from deployments.guarding import CallObserver
 from deployments.health import SystemView, see_system
-from deployments.incidents import say
+from deployments.saying import say
 from deployments.settings import FusionSettings, RolloutSettings
 from ensemble.events import EventBatch, Kind
 from ensemble.guard import BreakerState

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from deployments.incidents import say
 from deployments.job_records import JobRecord, JobRecords, JobStatus, new_id
+from deployments.saying import say
 from deployments.settings import Settings
 from deployments.training_task import FitWork
 from deployments.trust import SigningRefused, read_signer

@@ -22,7 +22,6 @@ from deployments import manage_answers as says
 from deployments import manage_wire as asks
 from deployments.auth import ScopedRoute
 from deployments.edge import as_json
-from deployments.incidents import say
 from deployments.keys import Scope
 from deployments.lending import find_model, seen_models
 from deployments.manage_reading import (
@@ -38,6 +37,7 @@ from deployments.manage_reading import (
     tenant_of,
     version_asked,
 )
+from deployments.saying import say
 from deployments.settings import Settings
 from deployments.shortcut import read_body
 from deployments.store_desk import StoreDesk

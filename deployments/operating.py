@@ -21,8 +21,8 @@ from deployments.auth import ScopedRoute, caller_of
 from deployments.bodies import KindTest, LayerList, LayerTest, Live, Ready, SwitchedLayer
 from deployments.edge import as_json, refuse
 from deployments.health import SystemView, meaning_of
-from deployments.incidents import say
 from deployments.keys import Scope
+from deployments.saying import say
 from deployments.switches import Switches
 from ensemble.errors import ArtifactError, LayerCrashed, LayerTimeout, LoadTimeout, UnknownLayer
 from ensemble.store.controls import Controls

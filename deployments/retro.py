@@ -26,7 +26,7 @@ from typing import TypeVar
 import msgspec
 
 from deployments import wire
-from deployments.incidents import say
+from deployments.saying import say
 from deployments.settings import RetroSettings
 from ensemble.errors import EventError
 from ensemble.events import Kind

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
 
-from deployments.incidents import say
+from deployments.saying import say
 from deployments.settings import Settings
 from deployments.stores import TrustedStore
 from deployments.trust import SigningRefused

@@ -11,7 +11,7 @@ from collections.abc import Hashable
 
 from pydantic import ValidationError
 
-from deployments.incidents import say
+from deployments.saying import say
 from deployments.settings import Settings
 from deployments.trust import read_trust
 from ensemble.store.layout import Store

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from deployments.incidents import say
+from deployments.saying import say
 from deployments.telemetry import Meter
 from ensemble.errors import LoadTimeout
 from ensemble.states import LoadFailure, failure_of

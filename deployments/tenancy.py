@@ -14,8 +14,8 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from deployments.incidents import say
 from deployments.limits import Limit
+from deployments.saying import say
 from deployments.settings import Settings, TenantName
 from ensemble.store.layout import Store
 from ensemble.store.names import Tenant

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from deployments.health import SystemView, iso
-from deployments.incidents import say
+from deployments.saying import say
 from deployments.switches import Switches
 from deployments.telemetry import Meter, set_state
 from ensemble.building import LAYERS

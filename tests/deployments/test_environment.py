@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 
 from deployments import environment
 from deployments.environment import PORT_BLOCKS, PORTS_EACH, PORTS_FROM, prepare_environment
+from deployments.settings import ROOT
 
 LOWEST, HIGHEST = "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT", "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT"
 FIRST_EPHEMERAL = 32_768  # Linux gives out ports from here on
@@ -36,3 +39,12 @@ def test_what_an_operator_has_set_is_kept() -> None:
     prepare_environment()
 
     assert (os.environ[LOWEST], os.environ[HIGHEST]) == ("30000", "30010")
+
+
+def test_nothing_that_axon_serve_imports_reads_the_environment_before_it_is_prepared() -> None:
+    """Serve reads it once, when it is imported: half of the throughput, and HAProxy, hang on that order."""
+    found = "import sys, deployments.cli, deployments.commands.serve; print('ray.serve' in sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", found], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "False"

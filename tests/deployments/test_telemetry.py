@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from ray._common.formatters import JSONFormatter
 
-from deployments.incidents import LONGEST_TEXT, SUMMARY_EVERY_S, LayerTelemetry, say
+from deployments.incidents import SUMMARY_EVERY_S, LayerTelemetry
+from deployments.saying import LONGEST_TEXT, say
 from deployments.telemetry import METRICS, RULES, SILENCE, Instrument, RayMeter, set_state
 from ensemble.events import Kind
 from ensemble.states import SlotEvent

@@ -31,7 +31,7 @@ def main() -> None:
     bodies = single_bodies(made_up_flows(64, seed=3))
     rates: dict[str, dict[int, list[float]]] = {"before": {}, "now": {}}
     with checkout_of(options.commit) as before:
-        both = [("before", replace(SYSTEMS[0], root=before)), ("now", SYSTEMS[0])]
+        both = [("before", replace(SYSTEMS[0], root=before, up_at="")), ("now", SYSTEMS[0])]
         for number in range(options.rounds):
             for name, system in both if number % 2 else reversed(both):
                 for connections, rate in rates_of(system, bodies, options.seconds).items():

@@ -41,6 +41,8 @@ class System:
         environment: laid over this process's, from which every setting of Serve is taken out first.
         takes_batches: it has the route /v1/score/batch.
         tells_health: it has GET /health with `providers`, so that one can wait for its models.
+        up_at: a path that is answered with 200 once all of it is up: an application that comes later reloads the front proxy, which then
+            closes connections.
         root: of the checkout it runs from.
     """
 
@@ -49,12 +51,15 @@ class System:
     environment: Mapping[str, str] = field(default_factory=dict)
     takes_batches: bool = True
     tells_health: bool = False
+    up_at: str = ""
     root: Path = ROOT
 
 
 _AXON = "import sys; from deployments.cli import main; sys.exit(main())"  # `axon`, from this checkout whatever is installed
 SYSTEMS: Sequence[System] = (
-    System("Axon", (sys.executable, "-c", _AXON, "serve", "--auth", "off", "--port", "{port}"), tells_health=True),
+    System(
+        "Axon", (sys.executable, "-c", _AXON, "serve", "--auth", "off", "--port", "{port}"), tells_health=True, up_at="/models/openapi.json"
+    ),
     System(
         "obvious composition",
         (sys.executable, "-m", "tests.load.obvious", "--port", "{port}"),
@@ -114,7 +119,7 @@ def _await_answer(system: System, process: subprocess.Popen[bytes], port: int, p
             time.sleep(0.25)
             try:
                 answer = client.post("/v1/score", content=probe, headers={"Content-Type": "application/json"})
-                if answer.status_code == httpx.codes.OK and "score" in answer.json() and not (system.tells_health and _is_starting(client)):
+                if answer.status_code == httpx.codes.OK and "score" in answer.json() and not _is_starting(system, client):
                     return
                 problem = f"status {answer.status_code}"
             except (httpx.HTTPError, ValueError) as error:
@@ -123,8 +128,10 @@ def _await_answer(system: System, process: subprocess.Popen[bytes], port: int, p
     raise StartFailed(f"{system.name}: {problem} after {time.monotonic() - since:.0f} s\n{tail}")
 
 
-def _is_starting(client: httpx.Client) -> bool:
-    providers = client.get("/health").json()["providers"].values()
+def _is_starting(system: System, client: httpx.Client) -> bool:
+    if system.up_at and client.get(system.up_at).status_code != httpx.codes.OK:
+        return True
+    providers = client.get("/health").json()["providers"].values() if system.tells_health else ()
     return any(layer["status"] in SETTLED_STATUSES for layer in providers)
 
 

@@ -26,9 +26,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 serve: $(VENV)/.installed  ## install, start Ray and the service on 127.0.0.1:8000 with the shipped models
 	$(BIN)/axon serve --auth off $(SERVE_FLAGS)
 
+# --capture=sys: Ray can end a process from its native code, and what it says then must not be lost with the capture of the test.
 test: lint  ## what CI runs: lint, then every test in its short form; those with a real cluster have the machine for themselves
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not cluster"
-	$(BIN)/python -m pytest -m cluster
+	$(BIN)/python -m pytest -m cluster --capture=sys
 
 lint: $(VENV)/.installed-dev  ## ruff and mypy --strict
 	$(BIN)/ruff check .
@@ -40,7 +41,7 @@ bench: $(VENV)/.installed-dev  ## throughput against the obvious composition and
 
 verify: $(VENV)/.installed-dev  ## the long forms of the tests: minutes to hours
 	AXON_VERIFY=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not cluster"
-	AXON_VERIFY=1 $(BIN)/python -m pytest -m cluster
+	AXON_VERIFY=1 $(BIN)/python -m pytest -m cluster --capture=sys
 
 clean:  ## remove the virtual environment and what a running Axon wrote
 	rm -rf $(VENV) var

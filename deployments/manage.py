@@ -73,7 +73,7 @@ class ManageApp:
         settings: as JSON values.
         detectors: handle of the deployment that serves tabular detectors.
         layer_handle: layer -> handle of its deployment in the scoring application; may block, and raises KeyError where there is none.
-        run: fits a job, step by step; a Ray task unless said otherwise.
+        run: fits a job, step by step; in a process of Ray's unless said otherwise.
         meter: where metrics are recorded; None for Ray's.
     """
 

@@ -1,14 +1,17 @@
-"""A fit as a Ray task: beside serving, in a process of its own that ends with it, and that can be killed.
+"""A fit in Ray: beside serving, in a process of its own that ends with it, and that can be killed.
 
 The table goes there as arrays, progress comes back as it is made, and the last of all is what was trained. The process runs at low
 priority, so that scoring goes first where cores are few, and it is never used again: its priority would stay.
+
+It is an actor's process, because an actor can be killed at any moment. Ray 2.60 can end the caller where a task is cancelled just as it
+completes (its check "Tried to complete task that was not pending"), and every fit is stopped at about that moment.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +47,14 @@ def fit(work: FitWork) -> Iterator[Step | Trained]:
     yield from fit_steps(work.table, name=work.name, seed=work.seed, metadata=work.metadata)
 
 
+class Fit:
+    """The process, by whose name Ray titles it."""
+
+    def steps(self, fit: Callable[[FitWork], Iterator[Step | Trained]], work: FitWork) -> Iterator[Step | Trained]:
+        """What `fit` yields."""
+        yield from fit(work)
+
+
 async def run_in_ray(work: FitWork, *, num_cpus: float) -> AsyncGenerator[Step | Trained, None]:
     """Fit somewhere in the cluster; who stops listening stops it.
 
@@ -55,10 +66,9 @@ async def run_in_ray(work: FitWork, *, num_cpus: float) -> AsyncGenerator[Step |
         TrainingError: the rows cannot teach a detector.
         JobCrashed: its process died, or raised something else; the log has it.
     """
-    remote: Any = ray.remote(num_cpus=num_cpus, max_retries=0, max_calls=1, num_returns="streaming")(fit)
-    steps = remote.remote(work)
+    actor: Any = ray.remote(num_cpus=num_cpus, max_restarts=0)(Fit).remote()
     try:
-        async for step in steps:
+        async for step in actor.steps.options(num_returns="streaming").remote(fit, work):
             yield await step
     except RayTaskError as error:
         cause = error.cause
@@ -70,4 +80,4 @@ async def run_in_ray(work: FitWork, *, num_cpus: float) -> AsyncGenerator[Step |
         say(logging.ERROR, "training_failed", {"model": work.name, "error_type": type(error).__name__, "error": str(error)})
         raise JobCrashed from None
     finally:
-        ray.cancel(steps, force=True)  # of one that has ended, nothing
+        ray.kill(actor)  # of one that has ended, nothing

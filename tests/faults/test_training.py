@@ -57,8 +57,8 @@ def has_ended(service: Service, number: str) -> bool:
 
 
 def fits(service: Service) -> list[psutil.Process]:
-    """Ray titles a worker by its task."""
-    return service.titled("ray::fit")
+    """Ray titles an actor by its class."""
+    return service.titled("ray::Fit")
 
 
 def test_scoring_goes_first_while_two_jobs_train(trainer: Service, table: bytes) -> None:

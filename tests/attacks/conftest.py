@@ -5,11 +5,14 @@ from __future__ import annotations
 from tests.deployments.conftest import (
     classifier,
     door,
+    flow_events,
+    flows,
     meter,
     open_classifier,
     open_door,
     own_state,
     own_trust,
+    process_events,
     shipped,
     slots,
 )
@@ -17,11 +20,14 @@ from tests.deployments.conftest import (
 __all__ = [
     "classifier",
     "door",
+    "flow_events",
+    "flows",
     "meter",
     "open_classifier",
     "open_door",
     "own_state",
     "own_trust",
+    "process_events",
     "shipped",
     "slots",
 ]

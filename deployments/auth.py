@@ -1,7 +1,8 @@
 """Who asks, and what they may: a gate before every route, and a scope on each.
 
 The gate is the outermost layer of an application. It finds the caller by the key of the request, holds the tenant to its rate, and
-only then lets the request in; nothing of the body has been read by then. The tenant comes from the key, never from the request.
+only then lets the request in; nothing of the body has been read by then. Who asks too much, or knocks too often without a key, is
+refused late, see `limits`. The tenant comes from the key, never from the request.
 Whatever is wrong with a key, the answer is one and the same, so that nobody can learn which keys exist.
 What a route needs is written where the route is made, so that none can be without.
 
@@ -136,28 +137,41 @@ class Gate:
     Args:
         keys: where keys are found; None where they are off, and everybody is `anonymous` with every scope and without a limit.
         limits: of each tenant's requests.
+        strangers: of the requests without a key that are refused at once, all together.
+        stall: lets a caller wait for a refusal.
         anonymous: the tenant of everybody where keys are off.
         meter: where refusals are counted.
         clock: seconds that only rise; paces the log.
     """
 
     def __init__(
-        self, keys: Keys | None, limits: Limits, *, anonymous: Tenant, meter: Meter, clock: Callable[[], float] = time.monotonic
+        self,
+        keys: Keys | None,
+        limits: Limits,
+        *,
+        strangers: Limits,
+        stall: Callable[[], Awaitable[None]],
+        anonymous: Tenant,
+        meter: Meter,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._keys, self._limits, self._meter = keys, limits, meter
+        self._keys, self._limits, self._strangers, self._stall, self._meter = keys, limits, strangers, stall, meter
         self._anybody = Caller(anonymous, frozenset(Scope), "")
         self._pace = Pace(clock)
 
-    def admit(self, scope: AsgiScope) -> Response | None:
-        """Put the caller into `scope`, or answer why there is none to let in. Reads nothing of the body and waits for nothing."""
+    async def admit(self, scope: AsgiScope) -> Response | None:
+        """Put the caller into `scope`, or answer why there is none to let in. Reads nothing of the body; waits only to refuse."""
         if self._keys is None:
             scope[_CALLER] = self._anybody
             return None
         token = _token_of(scope["headers"])
         key = self._keys.find(token)
         if key is None:
+            if self._strangers.take(self._anybody.tenant):
+                await self._stall()
             return self._refused(scope, 401, UNAUTHORIZED, NO_KEY, {"WWW-Authenticate": "Bearer"})
         if wait_s := self._limits.take(key.tenant):
+            await self._stall()
             return self._refused(scope, 429, RateLimited.code, str(RateLimited(int(wait_s))), {"Retry-After": str(int(wait_s))}, key)
         scope[_CALLER] = Caller(key.tenant, key.scopes, key.id)
         return None
@@ -168,7 +182,7 @@ class Gate:
         self._count(FORBIDDEN, caller.key_id, caller.tenant)
         return refuse(Request(scope), 403, FORBIDDEN, f"this key may not do that: it needs the scope `{needs}`")
 
-    def charge(self, caller: Caller, events: int) -> None:
+    async def charge(self, caller: Caller, events: int) -> None:
         """Count a batch of events, of which the gate has counted one as a request.
 
         Raises:
@@ -176,6 +190,7 @@ class Gate:
         """
         if self._keys is not None and events > 1 and (wait_s := self._limits.take(caller.tenant, EVENT_COST * (events - 1))):
             self._count(RateLimited.code, caller.key_id, caller.tenant)
+            await self._stall()
             raise RateLimited(int(wait_s))
 
     def _refused(
@@ -213,7 +228,7 @@ class GatedApp(Starlette):
         """Serve one connection or request, as ASGI says."""
         scope[_GATE] = self._gate
         if scope["type"] == "http" and (scope["method"], _path_inside(scope)) not in self._public:
-            refusal = self._gate.admit(scope)
+            refusal = await self._gate.admit(scope)
             if refusal is not None:
                 await refusal(scope, receive, send)
                 return

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from deployments.auth import Gate
 from deployments.keys import KeyRing
-from deployments.limits import TokenBuckets
+from deployments.limits import Stall, TokenBuckets
 from deployments.settings import Settings
 from deployments.telemetry import Meter
 from deployments.tenancy import Tenancy
@@ -15,6 +15,7 @@ from deployments.tenancy import Tenancy
 __all__ = ["GateKeeper"]
 
 LOOK_EVERY_S = 1.0  # at one small file: a key that is revoked opens nothing two seconds later
+STRANGERS_PER_S = 10.0  # requests without a good key that are refused at once: somebody at a terminal never waits
 LOOK_WITHIN_S = 1.0  # a start does not wait longer for a slow disk; until then nobody comes in
 
 
@@ -31,7 +32,9 @@ class GateKeeper:
         auth = settings.auth
         self._ring = None if auth.mode == "off" else KeyRing(settings.keys)
         limits = TokenBuckets(auth.requests_per_s, auth.burst, of=tenancy.limit)
-        self.gate = Gate(self._ring, limits, anonymous=tenancy.generic, meter=meter)
+        strangers = TokenBuckets(STRANGERS_PER_S, STRANGERS_PER_S)
+        stall = Stall(auth.stall_s)
+        self.gate = Gate(self._ring, limits, strangers=strangers, stall=stall.wait, anonymous=tenancy.generic, meter=meter)
         self._looking: asyncio.Task[None] | None = None
 
     async def start(self) -> None:

@@ -189,7 +189,7 @@ class IngressApp:
         since, explain = time.monotonic(), _asks_to_explain(request)
         parsed = wire.parse_batch(await self._body(request), limit=self._settings.ingress.max_events)
         caller = caller_of(request.scope)
-        self._keeper.gate.charge(caller, len(parsed))
+        await self._keeper.gate.charge(caller, len(parsed))
         view = await self._views.of(caller.tenant)
         results: list[Any] = [_row_error(*event) if isinstance(event, tuple) else None for event in parsed]
 

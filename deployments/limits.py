@@ -1,24 +1,29 @@
-"""Rate limits: a tenant that floods waits, and the others do not notice (P21).
+"""Rate limits: a tenant has its rate, and what it asks above that costs the others next to nothing (P21).
 
 A token bucket a tenant, in each ingress replica for itself: nothing is asked of another process in a request. So a tenant gets its
 rate once in every ingress replica, and a limit protects the replica, not a bill.
 Source: Turner, "New directions in communications", IEEE Communications 24(10), 1986: the leaky bucket as a meter, seen from below.
+
+A refusal alone stops no flood: it costs about as much as a small answer, and who asks again at once is refused thousands of times a
+second. So who is refused is told late.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from ensemble.store.names import Tenant
 
-__all__ = ["Limit", "TokenBuckets"]
+__all__ = ["Limit", "Stall", "TokenBuckets"]
 
 SPREAD = 0.5  # share by which a wait is stretched at most, so that those who were refused together do not come back together
 ROUNDING = 1e-6  # of a request: who waited as long as was said is not refused for the last bit of a float
+STALLED_AT_ONCE = 256  # of the 1,000 requests that an ingress replica holds: those who are not refused keep their room
 FEW = 1024  # buckets that are kept without a thought: a hundred kilobytes
 
 
@@ -107,3 +112,35 @@ class TokenBuckets:
     def _is_full(self, tenant: Tenant, now: float) -> bool:
         rate, burst = self._limit_of(tenant)
         return self._level(tenant, now, rate, burst) >= burst
+
+
+class Stall:
+    """Lets those who asked too much wait for the refusal: one connection is then refused a few times a second, not hundreds.
+
+    Args:
+        seconds: of each wait, with up to half of it more by chance, so that they do not come back all at once; 0 refuses at once.
+        most: that wait at a time; whoever comes then is refused at once, for a wait takes room from those who are not refused.
+        sleep: waits so many seconds.
+        jitter: random numbers in [0, 1).
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        most: int = STALLED_AT_ONCE,
+        *,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._seconds, self._most, self._sleep, self._jitter = seconds, most, sleep, jitter
+        self._waiting = 0
+
+    async def wait(self) -> None:
+        """Return when the refusal may be told."""
+        if self._waiting >= self._most:
+            return
+        self._waiting += 1
+        try:
+            await self._sleep(self._seconds * (1.0 + SPREAD * self._jitter()))
+        finally:
+            self._waiting -= 1

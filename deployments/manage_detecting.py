@@ -71,7 +71,7 @@ class DetectionRoutes:
         no_query_but(request)
         model = model_of(request)
         asked = await Reader(asks.RowsToRate, self.settings.management.max_body_bytes)(request)
-        self.gate.charge(caller_of(request.scope), len(asked.network_data))
+        await self.gate.charge(caller_of(request.scope), len(asked.network_data))
         rows, refused = _rows_of(asked.network_data)
         said, owner = await self._rated(request, model, list(rows.values()), asked.missing)
         results = _in_order(asked.network_data, list(rows), said, refused)

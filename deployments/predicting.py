@@ -158,7 +158,7 @@ class PredictRoutes:
         since = time.monotonic()
         parsed, model = parse_flows(await self._body(request), limit=self._settings.max_events)
         caller = caller_of(request.scope)
-        self._gate.charge(caller, len(parsed))
+        await self._gate.charge(caller, len(parsed))
         view = await self._view_of(caller.tenant)
         flows = [flow for flow in parsed if not isinstance(flow, EventError)]
         answers = iter(await self._predictor.predict_all(view, flows, model, since=since))

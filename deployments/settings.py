@@ -84,6 +84,7 @@ class AuthSettings(_Strict):
     keys: Annotated[Path, Field(strict=False)]
     requests_per_s: Positive
     burst: Annotated[float, Field(ge=1)]  # below one, no request would ever be admitted
+    stall_s: Annotated[float, Field(ge=0, le=10)]
 
 
 class ScalingSettings(_Strict):

@@ -23,7 +23,7 @@ from tests.deployments.conftest import PATIENT, Door, OpenDoor, RecordingMeter
 from tests.deployments.management import Managed
 
 ACME = Tenant("acme")
-WITH_KEYS = PATIENT | {"auth": {"mode": "keys", "requests_per_s": 1e6, "burst": 1e6}}
+WITH_KEYS = PATIENT | {"auth": {"mode": "keys", "requests_per_s": 1e6, "burst": 1e6, "stall_s": 0.0}}
 SAME_ID = {"X-Request-ID": "the-same"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,8 +51,9 @@ class World:
     """A small application behind a gate."""
 
     def __init__(self, meter: RecordingMeter, *, is_off: bool = False) -> None:
-        self.ring, self.limits = Ring(), Limits()
-        self.gate = Gate(None if is_off else self.ring, self.limits, anonymous=DEFAULT, meter=meter)
+        self.ring, self.limits, self.strangers, self.stalled = Ring(), Limits(), Limits(), 0
+        ring = None if is_off else self.ring
+        self.gate = Gate(ring, self.limits, strangers=self.strangers, stall=self._stall, anonymous=DEFAULT, meter=meter)
         self.callers: list[Caller] = []
         self.app = GatedApp(
             self.gate,
@@ -62,6 +64,9 @@ class World:
             ],
         )
         self.asked = Asked(self.app)
+
+    async def _stall(self) -> None:
+        self.stalled += 1
 
     async def _public(self, _: Request) -> Response:
         return as_json({"public": True})
@@ -146,18 +151,36 @@ def test_over_the_rate_nothing_of_the_body_is_read_and_the_time_is_told(world: W
     assert (answer.status_code, answer.json()["error"]["code"], answer.headers["retry-after"]) == (429, "RATE_LIMITED", "3")
     assert world.limits.taken == [(ACME, 1.0)]
     assert world.callers == []
+    assert world.stalled == 1
+
+
+def test_nobody_within_the_rate_waits(world: World) -> None:
+    """Nor does who lacks a scope, or one who mistyped a key."""
+    for path, headers in (("/score", BEARER), ("/switch", BEARER), ("/score", {})):
+        world.post(path, headers)
+
+    assert world.stalled == 0
+
+
+def test_who_knocks_too_often_without_a_key_is_refused_late_and_no_tenant_pays(world: World) -> None:
+    world.strangers.wait_s = 1.0
+
+    assert world.post("/score").status_code == 401
+    assert (world.stalled, world.limits.taken) == (1, [])
+    assert world.post("/score", BEARER).status_code == 200
 
 
 def test_a_batch_is_charged_for_the_rest_of_its_events(world: World) -> None:
     caller = Caller(ACME, frozenset(), "0badcafe")
 
-    world.gate.charge(caller, 1)
-    world.gate.charge(caller, 101)
+    asyncio.run(world.gate.charge(caller, 1))
+    asyncio.run(world.gate.charge(caller, 101))
     assert world.limits.taken == [(ACME, 5.0)]
 
     world.limits.wait_s = 2.0
     with pytest.raises(RateLimited):
-        world.gate.charge(caller, 2)
+        asyncio.run(world.gate.charge(caller, 2))
+    assert world.stalled == 1
 
 
 def test_with_keys_off_everybody_is_the_generic_tenant_with_every_scope_and_no_limit(meter: RecordingMeter) -> None:
@@ -166,7 +189,7 @@ def test_with_keys_off_everybody_is_the_generic_tenant_with_every_scope_and_no_l
 
     assert [world.post(path).status_code for path in ("/score", "/switch")] == [200, 200]
     assert {(caller.tenant, caller.scopes) for caller in world.callers} == {(DEFAULT, frozenset(Scope))}
-    world.gate.charge(world.callers[0], 1000)
+    asyncio.run(world.gate.charge(world.callers[0], 1000))
     world.asked.close()
 
 

@@ -1,14 +1,16 @@
-"""The bucket of requests of each tenant, held against a slow one that fills tick by tick. P21."""
+"""The bucket of requests of each tenant, held against a slow one that fills tick by tick; and the wait of who is refused. P21."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
 from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from deployments.limits import FEW, Limit, TokenBuckets
+from deployments.limits import FEW, Limit, Stall, TokenBuckets
 from ensemble.store.names import Tenant
 
 ACME, GLOBEX = Tenant("acme"), Tenant("globex")
@@ -183,3 +185,54 @@ def test_a_bucket_that_would_admit_nobody_is_not_made(requests_per_s: float, bur
 def test_nothing_is_free_and_nobody_is_paid(cost: float) -> None:
     with pytest.raises(ValueError, match="costs something"):
         TokenBuckets(1, 1).take(ACME, cost)
+
+
+class Sleepers:
+    """Time that stands still until it is let go."""
+
+    def __init__(self) -> None:
+        self.asked_s: list[float] = []
+        self._goes_on = asyncio.Event()
+
+    def __call__(self, seconds: float) -> Awaitable[object]:
+        self.asked_s.append(seconds)
+        return self._goes_on.wait()
+
+    def wake(self) -> None:
+        self._goes_on.set()
+
+
+def test_the_refused_wait_each_a_time_of_its_own() -> None:
+    async def promise() -> None:
+        sleepers, luck = Sleepers(), iter([0.0, 0.5])
+        stall = Stall(0.5, sleep=sleepers, jitter=lambda: next(luck))
+        waiting = [asyncio.create_task(stall.wait()) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert sleepers.asked_s == [0.5, 0.625]
+        assert not any(task.done() for task in waiting)
+        sleepers.wake()
+        await asyncio.gather(*waiting)
+
+    asyncio.run(promise())
+
+
+def test_only_so_many_wait_and_their_places_are_given_back_by_who_leaves_too() -> None:
+    """A wait takes room from those who are not refused."""
+
+    async def promise() -> None:
+        sleepers = Sleepers()
+        stall = Stall(0.5, most=2, sleep=sleepers, jitter=lambda: 0.0)
+        first, second = [asyncio.create_task(stall.wait()) for _ in range(2)]
+        await asyncio.sleep(0)
+        await asyncio.wait_for(stall.wait(), 1.0)  # at once
+
+        first.cancel()  # its caller hung up
+        await asyncio.gather(first, return_exceptions=True)
+        third = asyncio.create_task(stall.wait())
+        await asyncio.sleep(0)
+        assert not third.done()
+        assert len(sleepers.asked_s) == 3
+        sleepers.wake()
+        await asyncio.gather(second, third)
+
+    asyncio.run(promise())

@@ -164,6 +164,7 @@ IMPOSSIBLE = [
     ({"auth": {"mode": True}}, "auth.mode"),
     ({"auth": {"requests_per_s": 0}}, "auth.requests_per_s"),
     ({"auth": {"burst": 0.5}}, "auth.burst"),
+    ({"auth": {"stall_s": -1.0}}, "auth.stall_s"),
     ({"layers": {"anomaly": {"min_replicas": 0}}}, "layers.anomaly.min_replicas"),
 ]
 

@@ -19,7 +19,7 @@ import psutil
 
 from deployments.environment import free_port
 
-__all__ = ["SYSTEMS", "StartFailed", "System", "running"]
+__all__ = ["AXON", "SYSTEMS", "StartFailed", "System", "running"]
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_WITHIN_S = 180.0
@@ -43,6 +43,7 @@ class System:
         tells_health: it has GET /health with `providers`, so that one can wait for its models.
         up_at: a path that is answered with 200 once all of it is up: an application that comes later reloads the front proxy, which then
             closes connections.
+        key: that it takes, "" where keys are off.
         root: of the checkout it runs from.
     """
 
@@ -52,14 +53,13 @@ class System:
     takes_batches: bool = True
     tells_health: bool = False
     up_at: str = ""
+    key: str = ""
     root: Path = ROOT
 
 
-_AXON = "import sys; from deployments.cli import main; sys.exit(main())"  # `axon`, from this checkout whatever is installed
+AXON = (sys.executable, "-c", "import sys; from deployments.cli import main; sys.exit(main())")  # `axon`, from whichever checkout
 SYSTEMS: Sequence[System] = (
-    System(
-        "Axon", (sys.executable, "-c", _AXON, "serve", "--auth", "off", "--port", "{port}"), tells_health=True, up_at="/models/openapi.json"
-    ),
+    System("Axon", (*AXON, "serve", "--auth", "off", "--port", "{port}"), tells_health=True, up_at="/models/openapi.json"),
     System(
         "obvious composition",
         (sys.executable, "-m", "tests.load.obvious", "--port", "{port}"),
@@ -114,7 +114,8 @@ def running(system: System, state: Path, probe: bytes, log: Path) -> Iterator[in
 
 def _await_answer(system: System, process: subprocess.Popen[bytes], port: int, probe: bytes, log: Path) -> None:
     since, problem = time.monotonic(), "no answer"
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=5.0, trust_env=False) as client:
+    headers = {"Authorization": f"Bearer {system.key}"} if system.key else {}
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=5.0, trust_env=False) as client:
         while time.monotonic() - since < READY_WITHIN_S and process.poll() is None:
             time.sleep(0.25)
             try:

@@ -33,6 +33,7 @@ class Load:
         connections: requests in flight.
         warm_up_s: seconds before anything is counted.
         window_s: seconds that are counted.
+        key: of the tenant who asks, "" where keys are off.
     """
 
     path: str
@@ -40,6 +41,7 @@ class Load:
     connections: int
     warm_up_s: float
     window_s: float
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,7 @@ class Traffic:
 
     def __init__(self, port: int, load: Load) -> None:
         head = f"POST {load.path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
+        head += f"Authorization: Bearer {load.key}\r\n" if load.key else ""
         self._requests = [f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in load.bodies]
         self._port, self._load = port, load
         self._next = 0

@@ -30,7 +30,7 @@ from ensemble.store.manifest import refuse_other_format
 from ensemble.store.names import Tenant
 from ensemble.store.reading import open_directory, read_bounded
 
-__all__ = ["Key", "KeyRefused", "KeyRing", "Scope", "create_key", "list_keys", "revoke_key"]
+__all__ = ["Key", "KeyRefused", "KeyRing", "Scope", "create_key", "find_key", "list_keys", "revoke_key"]
 
 WHAT: Final = "the key file"
 FORMAT: Final = 1
@@ -181,7 +181,16 @@ class KeyRing:
         return found.st_dev, found.st_ino, found.st_size, found.st_mode, found.st_mtime_ns, found.st_ctime_ns
 
 
-def create_key(path: Path, tenant: Tenant, scopes: Iterable[Scope], name: str, expires_at: float | None, now: float) -> tuple[Key, str]:
+def create_key(
+    path: Path,
+    tenant: Tenant,
+    scopes: Iterable[Scope],
+    name: str,
+    expires_at: float | None,
+    now: float,
+    *,
+    before: Callable[[Key], None] = lambda _: None,
+) -> tuple[Key, str]:
     """Make a key and keep its hash, on the disk before this returns.
 
     Keys that have been expired or revoked for more than a year are forgotten on the way.
@@ -193,6 +202,7 @@ def create_key(path: Path, tenant: Tenant, scopes: Iterable[Scope], name: str, e
         name: for people; may be empty.
         expires_at: seconds since 1970; None for never.
         now: seconds since 1970.
+        before: called with the key before anybody could use it; where it raises, there is none.
 
     Returns:
         The key as it is kept, and the key itself, which nobody can ever tell again.
@@ -213,6 +223,7 @@ def create_key(path: Path, tenant: Tenant, scopes: Iterable[Scope], name: str, e
             made = Key(new_id, name, tenant, frozenset(scopes), _hash(token), now, expires_at, None)
         except ValueError as refused:
             raise KeyRefused(str(refused)) from None
+        before(made)
         return [*(key for key in keys if key.has_been_dead_for(now) <= FORGET_AFTER_S), made], (made, token)
 
     return _change(path, with_it)
@@ -225,6 +236,11 @@ def list_keys(path: Path) -> tuple[Key, ...]:
         ArtifactError: the file is wrong, or others may read or write it.
     """
     return tuple(sorted(_read_or_nothing(path), key=lambda key: (key.created_at, key.id)))
+
+
+def find_key(path: Path, key_id: str) -> Key:
+    """The key with an id, whether or not it still opens anything; arguments and errors as of `revoke_key`."""
+    return _known(_read_or_nothing(path), key_id)
 
 
 def revoke_key(path: Path, key_id: str, now: float) -> Key:
@@ -241,14 +257,19 @@ def revoke_key(path: Path, key_id: str, now: float) -> Key:
     """
 
     def without_it(keys: Sequence[Key]) -> tuple[list[Key], Key]:
-        known = next((key for key in keys if key.id == key_id), None)
-        if known is None:
-            raise KeyRefused("there is no key with that id; `axon keys list` shows the ids")
+        known = _known(keys, key_id)
         revoked = known if known.revoked_at is not None else replace(known, revoked_at=now)
         return [*(key for key in keys if key.id != key_id), revoked], revoked
 
-    without_it(_read_or_nothing(path))  # no folder, lock or file is made for an id that nobody has
+    find_key(path, key_id)  # no folder, lock or file is made for an id that nobody has
     return _change(path, without_it)
+
+
+def _known(keys: Sequence[Key], key_id: str) -> Key:
+    known = next((key for key in keys if key.id == key_id), None)
+    if known is None:
+        raise KeyRefused("there is no key with that id; `axon keys list` shows the ids")
+    return known
 
 
 def _change(path: Path, change: Callable[[Sequence[Key]], tuple[list[Key], Answer]]) -> Answer:

@@ -1,4 +1,4 @@
-"""`axon keys`: who may ask, in whose name and for what. A key is shown once, when it is made."""
+"""`axon keys`: who may ask, in whose name and for what. A key is shown once; who made or revoked it is in the audit log."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.table import Column, Table
 
-from deployments.keys import Key, KeyRefused, Scope, create_key, list_keys, revoke_key
-from deployments.settings import read_settings
+from deployments.commands.local import operator
+from deployments.keys import Key, KeyRefused, Scope, create_key, find_key, list_keys, revoke_key
+from deployments.settings import Settings, read_settings
+from ensemble.store.audit import Act, Deed
+from ensemble.store.layout import Store
 from ensemble.store.names import Tenant
+from ensemble.store.signing import Trust
 
 __all__ = ["create", "revoke", "show"]
 
@@ -24,11 +28,13 @@ def create(tenant: str, scopes: Sequence[str], name: str, expires_days: float | 
     Raises:
         MalformedEvent: `tenant` is no name of a tenant.
         KeyRefused: a scope or a name that is none, or the file cannot be written.
-        ArtifactError: the key file that is there is wrong, or others may read or write it.
+        ArtifactError: the key file that is there is wrong, or others may read or write it; or the audit log is.
     """
-    path, now = read_settings().keys, time.time()
+    settings, now = read_settings(), time.time()
+    path, whose, wanted = settings.keys, Tenant(tenant), [_scope(word) for word in scopes]
     expires_at = None if expires_days is None else now + expires_days * DAY_S
-    made, token = create_key(path, Tenant(tenant), [_scope(word) for word in scopes], name, expires_at, now)
+    with Act(_log_of(settings), whose, Deed.CREATE_KEY, "a key") as act:
+        made, token = create_key(path, whose, wanted, name, expires_at, now, before=lambda key: act.begin(what=_what(key)))
     out.file.write(f"{token}\n")  # past the console, which would break a long line
     out.file.flush()
     until = "does not expire" if made.expires_at is None else f"expires {_time(made.expires_at)}"
@@ -64,11 +70,24 @@ def revoke(key_id: str, out: Console) -> None:
 
     Raises:
         KeyRefused: there is no such key, or the file cannot be written.
-        ArtifactError: the key file is wrong, or others may read or write it.
+        ArtifactError: the key file is wrong, or others may read or write it; or the audit log is.
     """
-    key = revoke_key(read_settings().keys, key_id, time.time())
+    settings = read_settings()
+    known = find_key(settings.keys, key_id)
+    with Act(_log_of(settings), known.tenant, Deed.REVOKE_KEY, _what(known)) as act:
+        act.begin()
+        key = revoke_key(settings.keys, key_id, time.time())
     sentence = f"key {key.id} of tenant {key.tenant} is revoked; a running service refuses it within seconds"
     out.print(sentence, highlight=False, soft_wrap=True)
+
+
+def _log_of(settings: Settings) -> Store:
+    """Where the line goes; whom the store trusts does not matter, so that a broken trust list keeps nobody from revoking."""
+    return Store(settings.state, None, Trust({}, frozenset()), operator())
+
+
+def _what(key: Key) -> str:
+    return f"key {key.id} for {', '.join(sorted(key.scopes))}"
 
 
 def _scope(word: str) -> Scope:

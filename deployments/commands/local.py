@@ -12,7 +12,7 @@ from deployments.settings import Settings, read_settings
 from deployments.trust import read_trust
 from ensemble.store.layout import Actor, Store
 
-__all__ = ["now", "own_store", "plain"]
+__all__ = ["now", "operator", "own_store", "plain"]
 
 
 def own_store(settings: Settings | None = None) -> Store:
@@ -22,7 +22,12 @@ def own_store(settings: Settings | None = None) -> Store:
         pydantic.ValidationError: the trust list is wrong.
     """
     known = settings or read_settings()
-    return Store(known.state, known.shipped, read_trust(known), Actor(_user(), "terminal"))
+    return Store(known.state, known.shipped, read_trust(known), operator())
+
+
+def operator() -> Actor:
+    """Who acts at this terminal, for the audit log."""
+    return Actor(_user(), "terminal")
 
 
 def now() -> datetime:

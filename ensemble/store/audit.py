@@ -37,7 +37,7 @@ _PREFIX, _SUFFIX = "audit-", ".jsonl"
 
 
 class Deed(StrEnum):
-    """What is done to a store."""
+    """What is done to a store, and to who may ask."""
 
     PUBLISH = "publish"
     PUBLISH_RELEASE = "publish_release"
@@ -49,6 +49,8 @@ class Deed(StrEnum):
     RETENTION = "retention"
     QUARANTINE = "quarantine"
     IMPORT = "import"
+    CREATE_KEY = "create_key"
+    REVOKE_KEY = "revoke_key"
 
 
 class Outcome(StrEnum):

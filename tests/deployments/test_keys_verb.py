@@ -13,6 +13,9 @@ from typer.testing import CliRunner
 
 from deployments import cli, terminal
 from deployments.keys import KeyRing, Scope, list_keys
+from ensemble.store.audit import LOG, Outcome, read_audit
+from ensemble.store.layout import Store
+from ensemble.store.signing import Trust
 
 KEY = re.compile(r"axon_([0-9a-f]{8})_[A-Za-z0-9_-]{43}\n")
 CREATE = ("create", "--tenant", "acme", "--scope", "score")
@@ -130,3 +133,29 @@ def test_the_help_teaches(axon_keys: Axon, verb: str) -> None:
 
     assert told.exit_code == 0
     assert "key" in told.stdout.lower()
+
+
+def test_who_made_and_revoked_a_key_is_in_the_audit_log_and_the_key_is_not(axon_keys: Axon, own_state: Path) -> None:
+    """P31."""
+    token = axon_keys(*CREATE).stdout.strip()
+    key_id, secret = token[5:13], token[14:]
+    axon_keys("revoke", key_id)
+    axon_keys("revoke", "00000000")
+
+    acts = read_audit(Store(own_state, None, Trust({}, frozenset())), None, limit=10)
+    said = [(one.act, one.what, one.tenant, one.where, one.outcome) for one in acts]
+    assert said == [(act, f"key {key_id} for score", "acme", "terminal", Outcome.DONE) for act in ("revoke_key", "create_key")]
+    assert all(one.who for one in acts)
+    assert secret not in (own_state / LOG).read_text()
+
+
+def test_no_key_is_made_without_its_line(axon_keys: Axon, own_state: Path) -> None:
+    """P31: a log that leads elsewhere stops the act."""
+    own_state.mkdir()
+    (own_state / LOG).symlink_to(own_state / "elsewhere")
+
+    made = axon_keys(*CREATE, width=200)
+
+    assert (made.exit_code, made.stdout) == (2, "")
+    assert "audit" in made.stderr
+    assert list_keys(own_state / "keys.json") == ()

@@ -1,6 +1,6 @@
 """Requests made from both contracts, true and false: no answer is a mistake of ours, and each is one that the contract has.
 
-`make verify` asks more than 5,000 of each; the short form some hundreds. That every documented status can be had of every route is shown by
+`make verify` asks some 12,000 of both; the short form some hundreds. That every documented status can be had of every route is shown by
 tests/deployments/test_openapi.py and test_manage_statuses.py.
 """
 

@@ -303,6 +303,7 @@ def test_a_signal_ends_everything_and_a_second_start_on_the_same_port_works(
     assert service.head.returncode == 0, service.said()[-2000:]
     assert wait_until(lambda: not service.processes(), 15.0), [process.name() for process in service.processes()]
     assert "SIGTERM received" not in service.said()  # Ray's own handler: a stack trace, and processes left behind
+    assert "failed" not in service.said().partition("axon: stopping")[2]
 
     again = start(port, tmp_path)
     try:

@@ -148,9 +148,9 @@ def set_model_alias(
     store: Store, tenant: Tenant, model: ModelName, alias: Alias, ref: BundleRef, expected_serial: int, *, signer: Signer
 ) -> Named:
     """Give the word `alias` to one version of `model`, after proving it; the rest, and the errors, are as in `set_challenger`."""
-    if (ref.tenant, ref.model) != (tenant, model):
-        raise ArtifactUntrusted(str(ref), "belongs to another tenant, or is another model")
     with Act(store, tenant, Deed.SET_ALIAS, f"{alias}: {ref}") as act, pointing(store, tenant):
+        if (ref.tenant, ref.model) != (tenant, model):
+            raise ArtifactUntrusted(str(ref), "belongs to another tenant, or is another model")
         open_bundle(store, ref)
         named = Named(ref.version, ref.manifest_sha256, 0)
         return _move(store, _of_model(tenant, model, alias), named, expected_serial, signer, act, f"{alias}: {ref}")

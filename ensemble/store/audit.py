@@ -11,6 +11,7 @@ The log is bounded: a full file is set aside under the number of its last line, 
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -30,7 +31,7 @@ __all__ = ["LOG", "Act", "AuditEntry", "AuditReport", "Deed", "Outcome", "read_a
 
 LOG: Final = "audit.jsonl"
 FULL_BYTES = 1 << 20  # some three thousand lines; every act reads the file that is being written
-KEPT_FILES = 32  # full ones: a hundred thousand lines, so that nobody floods a deed out of the log in an hour
+KEPT_FILES = 32  # full ones: a hundred thousand lines. Whoever may manage one tenant can fill them in time: keep a copy elsewhere
 LONGEST_TEXT = 200  # characters of who, where and what
 _LOCK = ".audit.lock"
 _PREFIX, _SUFFIX = "audit-", ".jsonl"
@@ -179,11 +180,19 @@ def read_audit(store: Store, tenant: Tenant | None, *, limit: int) -> tuple[Audi
     Raises:
         ArtifactError: the log is there, and cannot be read.
     """
+    while True:
+        names = _files(store.state)
+        found = _newest(store.state, names, tenant, limit)
+        if names == _files(store.state):  # else a full file was set aside meanwhile, and may have been passed over
+            return found
+
+
+def _newest(state: Path, names: Sequence[str], tenant: Tenant | None, limit: int) -> tuple[AuditEntry, ...]:
     mark = b'"tenant":' + canonical.encode(tenant).rstrip(b"\n") if tenant is not None else b""  # as every line spells it
     ends: dict[int, _Line] = {}
     entries: list[AuditEntry] = []
-    for name in reversed(_files(store.state)):
-        for text in reversed(_read(store.state, name).split(b"\n")):
+    for name in reversed(names):
+        for text in reversed(_read(state, name).split(b"\n")):
             line = _parse(text) if mark in text else None
             if line is None or tenant not in (None, line.tenant):
                 continue
@@ -201,17 +210,25 @@ def verify_audit(store: Store, *, remembered: str = "") -> AuditReport:
 
     Args:
         store: whose log.
-        remembered: `head` of an earlier look: that line must still be there, so nothing up to it was cut off or written anew.
+        remembered: `head` of an earlier look: that line must still be there, so nothing up to it was cut off or written anew. One that is
+            older than the oldest file that is kept is not found either.
 
     Raises:
         ArtifactError: the log is there, and cannot be read.
     """
+    if not store.state.is_dir():
+        return _followed(store.state, remembered)
+    with durable.exclusive(store.state, _LOCK):  # a line that is being written is no torn one, and no file is set aside meanwhile
+        return _followed(store.state, remembered)
+
+
+def _followed(state: Path, remembered: str) -> AuditReport:
     before: _Line | None = None
     head, first, lines, torn = "", 0, 0, 0
     problems: list[str] = []
     is_found = not remembered
-    names = _files(store.state)
-    for text in (text for name in names for text in _read(store.state, name).split(b"\n")):
+    names = _files(state)
+    for text in (text for name in names for text in _read(state, name).split(b"\n")):
         if not text:
             continue
         line = _parse(text)
@@ -220,7 +237,7 @@ def verify_audit(store: Store, *, remembered: str = "") -> AuditReport:
             continue
         if before is None:
             first = line.number
-            problems += _problems_of_the_first(line, len(names) - 1)
+            problems += _problems_of_the_first(line, sum(name != LOG for name in names))
         elif line.number != before.number + 1 or line.before != head:
             problems.append(f"between line {before.number} and line {line.number} something was changed or taken out")
         before, head, lines = line, sha256_of(text + b"\n"), lines + 1

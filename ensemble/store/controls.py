@@ -101,7 +101,7 @@ def change_controls(state: Path, change: Callable[[Controls], Controls]) -> Cont
     Raises:
         ArtifactCorrupt: the file of now is broken; it is not replaced, because that would enable what somebody disabled.
         ValueError: more switches than a reader would read.
-        OSError: the disk is full, read-only or failing; nothing has changed.
+        OSError: the disk is full, read-only or failing; nothing has changed, unless only the last fsync failed.
     """
     durable.make_directory(state)
     with durable.exclusive(state):

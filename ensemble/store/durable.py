@@ -53,7 +53,9 @@ def make_directory(root: Path, *parts: str) -> Path:
     Raises:
         ArtifactUntrusted: the place is not inside `root`.
     """
-    root.mkdir(parents=True, exist_ok=True)
+    if not root.is_dir():
+        root.mkdir(parents=True, exist_ok=True)
+        _sync(root.parent)
     place = beneath(root, *parts)
     level = beneath(root)
     for part in parts:
@@ -105,10 +107,10 @@ def staging(root: Path) -> Iterator[Path]:
         shutil.rmtree(staged, ignore_errors=True)  # best effort: what stays is swept after an hour
 
 
-def seal(directory: Path) -> None:
+def seal(directory: Path, mode: int = 0o755) -> None:
     """Let readers in, and put the names in `directory` on the disk."""
     # Readers may be another user; and not 0555: moving a directory rewrites its "..", which needs leave to write.
-    directory.chmod(0o755)
+    directory.chmod(mode)
     _sync(directory)
 
 
@@ -143,8 +145,8 @@ def take_out(place: Path, into: Path) -> None:
         into: a new name on the same disk, where nobody looks: in staging, whatever becomes of us is swept.
     """
     place.rename(into)
+    _sync(into.parent)  # first: a power cut in between may leave it in both places, never in neither
     _sync(place.parent)
-    _sync(into.parent)
 
 
 def remove(place: Path) -> None:
@@ -161,15 +163,13 @@ def append(directory: Path, name: str, data: bytes, *, mode: int) -> None:
     """
     fd = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
-        is_new = os.fstat(fd).st_size == 0
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(fd, rest) :]
         os.fsync(fd)
     finally:
         os.close(fd)
-    if is_new:
-        _sync(directory)
+    _sync(directory)  # always: whoever made the file may have died before its name was on the disk
 
 
 @contextmanager

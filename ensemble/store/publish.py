@@ -76,7 +76,7 @@ def publish_bundle(
         VersionExists: somebody whom our lock does not reach published the same version first.
         ArtifactIncompatible: an array that cannot be stored, or is not finite.
         ArtifactCorrupt: something that a reader would refuse, e.g. a training record without its seed.
-        OSError: the disk is full or failing; nothing was published, and staging is clean.
+        OSError: the disk is full or failing; nothing was published, unless only the last fsync failed, and staging is clean.
     """
     files = encode_parts(parts) | {GOLDEN: encode_golden(golden), CARD: card.encode()}
     decode_parts(files)  # what could not be read back is not published; nothing is on the disk yet

@@ -137,6 +137,7 @@ def _set_aside(store: Store, tenant: Tenant, number: int, about: _About, files: 
     with durable.staging(store.state) as staged:
         for name, data in ({_ABOUT: canonical.encode(asdict(about))} | dict(files)).items():
             durable.write_new(staged, name, data, mode=0o400)
+        durable.seal(staged, 0o700)
         durable.place_new(staged, home / str(number), what=f"quarantine {number}")
     return home / str(number)
 

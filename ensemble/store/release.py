@@ -70,16 +70,17 @@ def publish_release(
         ArtifactCorrupt: the release would be too long to be read.
         ValueError: no bundle at all, two of one model, or a fusion that is not plain JSON.
         VersionExists: somebody whom our lock does not reach was first.
-        OSError: the disk is full or failing; nothing was published.
+        OSError: the disk is full or failing; nothing was published, unless only the last fsync failed.
     """
     chosen = _one_a_model(bundles)
-    for ref in chosen.values():
-        if ref.tenant != tenant and ref.tenant not in lenders:
-            raise ArtifactUntrusted(str(ref), "belongs to another tenant")
-        open_bundle(store, ref)
     with Act(store, tenant, Deed.PUBLISH_RELEASE, "release") as act:
+        for ref in chosen.values():
+            if ref.tenant != tenant and ref.tenant not in lenders:
+                raise ArtifactUntrusted(str(ref), "belongs to another tenant")
         home = durable.make_directory(store.state, *release_parts(tenant))
-        with durable.staging(store.state) as staged, durable.exclusive(store.state.joinpath(*tenant_parts(tenant))):
+        with durable.staging(store.state) as staged, pointing(store, tenant):  # from here on nobody removes what it names
+            for ref in chosen.values():
+                open_bundle(store, ref)
             serial = next_serial(store, release_parts(tenant), suffix=RELEASE_SUFFIX)
             text = encode_release(Release(tenant, serial, timestamp(now), chosen, fusion, notes))
             parse_release(text, tenant, serial)  # what could not be read back is not published

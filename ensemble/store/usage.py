@@ -1,7 +1,8 @@
 """What is needed: every release and bundle that a pointer, a challenger or an alias of any tenant names.
 
-Asked before something is removed, so in doubt a thing is needed: names are taken from files without asking who signed them, and
-where the release in use of any tenant is there but says nothing that can be read, nobody knows, and nothing is removed.
+Asked before something is removed, so in doubt a thing is needed: what a release names is taken from its file without asking who signed
+it; and where the pointer, challenger or alias of any tenant cannot be proven, or the release in use is gone or says nothing that can be
+read, nobody knows, and nothing is removed.
 """
 
 from __future__ import annotations
@@ -151,15 +152,19 @@ def _pointer(store: Store, tenant: Tenant) -> Pointer | None:
 
 def _bundles_of(store: Store, tenant: Tenant, serial: int, *, is_live: bool) -> Iterator[BundleRef]:
     """What release `serial` names, in whichever root it lies; nobody asks here who signed it."""
+    is_found = False
     for root in store.roots:
         try:
             text = read_release_bytes(root, tenant, serial).partition(b"\n")[0] + b"\n"
             yield from parse_release(text, tenant, serial).bundles.values()
+            is_found = True
         except ArtifactMissing:
             continue
         except ArtifactError as error:
             if is_live or isinstance(error, ArtifactUnreadable):
                 raise _UnknownError from None
+    if is_live and not is_found:  # it was lost, and replicas go on with what they remember of it
+        raise _UnknownError
 
 
 def _models_named(store: Store, tenant: Tenant) -> Iterator[tuple[BundleRef, Alias]]:

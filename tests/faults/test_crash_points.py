@@ -127,7 +127,7 @@ def test_every_byte_is_on_the_disk_before_its_name_is(
         assert written.index(f"write {name}") < written.index(f"fsync {name}") < renamed
     assert written.index("write manifest.json") > max(written.index(f"fsync {name}") for name in files[:-1])
     assert written[renamed - 1] == "fsync staged"
-    assert written[renamed + 1 :] == ["fsync anomaly-flow", "write audit.jsonl", "fsync audit.jsonl"]
+    assert written[renamed + 1 :] == ["fsync anomaly-flow", "write audit.jsonl", "fsync audit.jsonl", "fsync var"]
     assert written.index("fsync audit.jsonl") < renamed, "P31: the line that it is begun comes before anything that a reader could see"
 
 

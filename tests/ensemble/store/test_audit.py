@@ -250,6 +250,47 @@ def test_the_oldest_file_of_the_log_is_missed_before_it_may_go(store: Store, pub
     assert verify_audit(store).problems
 
 
+def test_what_is_set_aside_while_one_reads_is_not_passed_over(
+    store: Store, acme: Tenant, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        publish(store)
+    read, set_aside = audit._read, iter([6])
+
+    def rotated(state: Path, name: str) -> bytes:
+        for last in set_aside:
+            audit._set_aside(state, last)
+        return read(state, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(audit, "_read", rotated)
+        assert len(read_audit(store, acme, limit=10)) == 3
+
+    report = verify_audit(store)
+    assert (report.problems, report.last) == ((), 6), "who died between setting a file aside and the next line took nothing"
+
+
+def test_the_log_is_verified_between_two_lines_never_in_one(store: Store, publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that is just being written is no torn one."""
+    publish(store)
+    seen: list[audit.AuditReport] = []
+    verifier, append = threading.Thread(target=lambda: seen.append(verify_audit(store))), audit.durable.append
+
+    def slowly(directory: Path, name: str, data: bytes, *, mode: int) -> None:
+        if verifier.ident is None:
+            append(directory, name, data[:20], mode=mode)
+            verifier.start()
+            verifier.join(timeout=0.3)  # long enough to look, if it may
+            data = data[20:]
+        append(directory, name, data, mode=mode)
+
+    monkeypatch.setattr(audit.durable, "append", slowly)
+    publish(store)
+    verifier.join()
+
+    assert [report.torn for report in seen] == [0]
+
+
 def test_acts_of_many_at_once_are_one_chain(store: Store, publish: Publish) -> None:
     start = threading.Barrier(4)
 

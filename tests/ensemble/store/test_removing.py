@@ -151,6 +151,7 @@ SPOILS = {
         (home / "releases" / "1.json").chmod(0o644),
         (home / "releases" / "1.json").write_bytes(b"{"),
     ],
+    "a lost release that serves": lambda home: (home / "releases" / "1.json").unlink(),
 }
 
 
@@ -278,6 +279,29 @@ def test_what_another_tenant_is_just_pointing_to_is_not_deleted_beside_it(
 
     assert refusals == [ArtifactInUse]
     assert open_bundle(store, ref)
+
+
+def test_what_a_release_is_just_being_made_of_is_not_deleted_beside_it(
+    store: Store, acme: Tenant, publish: Publish, signer: Signer, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the proof of its bundles and its place nothing goes, or it would be dead from the beginning; also of a lender's."""
+    banks, ref = Tenant("banks"), publish(store)
+    kept = publish(store)
+    deleter, prove = threading.Thread(target=apply_retention, args=(store, acme), kwargs={"keep": 1}), releasing.open_bundle
+
+    def proven(*args: object) -> object:
+        bundle = prove(*args)  # type: ignore[arg-type]
+        deleter.start()
+        deleter.join(timeout=0.3)  # long enough to delete, if it may
+        return bundle
+
+    with monkeypatch.context() as patch:
+        patch.setattr(releasing, "open_bundle", proven)
+        release = publish_release(store, banks, [ref], {}, notes="", now=now, signer=signer, lenders=frozenset({acme}))
+    deleter.join()
+
+    releasing.prove_release(store, banks, release)
+    assert open_bundle(store, kept)
 
 
 def test_a_full_disk_deletes_nothing(store: Store, acme: Tenant, publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,14 @@ class Asked:
     answer: bytes = b""
 
     @property
+    def was_cut_off(self) -> bool:
+        """Whether it was lost with the ingress that had it, which is no error of ours.
+
+        HAProxy closes the caller's connection, or answers 502 or 503, which Serve words as a plain 500. What Axon answers is JSON.
+        """
+        return self.status == 0 or (self.status, self.problem) == (500, "Internal Server Error")
+
+    @property
     def is_answered(self) -> bool:
         return self.status == 200
 

@@ -19,11 +19,10 @@ from deployments.manage_openapi import PREFIX
 from deployments.settings import read_settings
 from ensemble.errors import MalformedEvent
 from ensemble.store.names import ModelName, Tenant
+from tests.attacks.test_store_tenants import SIGNER, furnished, pairs
+from tests.attacks.test_tenants import BODIES, QUERIES, SAME_ID, escaped, routes_of
 from tests.deployments.conftest import RecordingMeter
 from tests.deployments.management import Managed
-
-from .test_store_tenants import SIGNER, furnished, pairs
-from .test_tenants import BODIES, QUERIES, SAME_ID, escaped, routes_of
 
 PAIRS = 10_000 if settings.default and settings.default.max_examples >= 10_000 else 40
 LISTS = {"": "models", "/releases": "releases", "/audit": "entries", "/jobs": "jobs"}  # of what is one's own

@@ -30,8 +30,7 @@ from ensemble.states import HeldRelease, Loaded, SlotState, Trial
 from ensemble.store.layout import Store
 from ensemble.training.flow_table import FlowTable
 from ensemble.verdicts import LayerScores
-
-from .fake_classifier import FakeClassifier, FakeReleases, classifier_slot
+from tests.deployments.fake_classifier import FakeClassifier, FakeReleases, classifier_slot
 
 Event = dict[str, Any]
 PATIENT = {

@@ -23,10 +23,9 @@ from ensemble.training.tabular import fit_steps, fit_tabular
 from ensemble.training.tabular_release import make_champion, publish_detector
 from ensemble.training.tabular_rows import Step
 from tests.conftest import NOW
-
-from .conftest import RecordingMeter
-from .management import Handle, Managed
-from .test_manage_jobs import ended, rows
+from tests.deployments.conftest import RecordingMeter
+from tests.deployments.management import Handle, Managed
+from tests.deployments.test_manage_jobs import ended, rows
 
 __all__ = ["ACME", "MODEL", "Furnished", "furnish"]
 

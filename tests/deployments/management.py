@@ -17,8 +17,7 @@ from deployments.manage import ManageApp
 from deployments.settings import Settings
 from ensemble.store.names import Tenant
 from ensemble.store.signing import Signer
-
-from .conftest import FakeMethod, RecordingMeter, values_of
+from tests.deployments.conftest import FakeMethod, RecordingMeter, values_of
 
 __all__ = ["PREFIX", "Handle", "Managed", "trust_the_key"]
 

@@ -11,8 +11,7 @@ from deployments.ingress import IngressApp
 from deployments.layers import LayerDeployment
 from deployments.settings import ROOT, read_settings
 from ensemble.building import LAYERS
-
-from .conftest import PATIENT, Door, FakeMethod, RecordingMeter, values_of
+from tests.deployments.conftest import PATIENT, Door, FakeMethod, RecordingMeter, values_of
 
 __all__ = ["ModelsOnDisk", "said"]
 

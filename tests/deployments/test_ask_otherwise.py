@@ -14,9 +14,8 @@ from deployments.guarding import GuardedLayer, Pending
 from deployments.settings import GuardSettings, read_settings
 from ensemble.errors import LayerCrashed, LayerError, LayerOpen, LayerOverloaded, LayerTimeout
 from ensemble.guard import BreakerState
+from tests.deployments.test_guarding import FLOWS, Counting, Layer
 from tests.timing import Clock
-
-from .test_guarding import FLOWS, Counting, Layer
 
 DEADLINE_S = 0.02
 

@@ -16,8 +16,7 @@ from deployments.edge import as_json
 from deployments.keys import Key, Scope
 from ensemble.errors import RateLimited
 from ensemble.store.names import Tenant
-
-from .conftest import Asked, RecordingMeter, Told
+from tests.deployments.conftest import Asked, RecordingMeter, Told
 
 ACME, DEFAULT = Tenant("acme"), Tenant("default")
 GOOD = "axon_0badcafe_" + "g" * 43

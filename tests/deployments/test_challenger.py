@@ -13,10 +13,9 @@ from ensemble.store.aliases import clear_challenger, promote_challenger, read_ch
 from ensemble.store.names import ReleaseRef, Tenant
 from ensemble.store.release import publish_release, read_pointer, read_release
 from ensemble.store.signing import Signer
-
-from .conftest import Door, Event
-from .models_on_disk import ModelsOnDisk
-from .test_reload import NOW, world
+from tests.deployments.conftest import Door, Event
+from tests.deployments.models_on_disk import ModelsOnDisk
+from tests.deployments.test_reload import NOW, world
 
 __all__ = ["world"]
 

@@ -24,8 +24,7 @@ from ensemble.features.flow import FEATURE_NAMES
 from ensemble.inprocess import Ensemble
 from ensemble.offers import FusionLoader
 from ensemble.training.flow_table import FlowTable
-
-from .conftest import Event
+from tests.deployments.conftest import Event
 
 Axon = Callable[..., Result]
 MakeFlows = Callable[..., FlowTable]

@@ -34,9 +34,8 @@ from ensemble.training import tabular
 from ensemble.training.releasing import Trained
 from ensemble.training.tabular import fit_tabular
 from ensemble.training.tabular_release import make_champion, publish_detector
+from tests.deployments.conftest import Told, values_of
 from tests.timing import Clock
-
-from .conftest import Told, values_of
 
 ACME, GLOBEX = Tenant("acme"), Tenant("globex")
 Publish = Callable[..., BundleRef]

@@ -25,9 +25,8 @@ from ensemble.guard import BreakerState
 from ensemble.offers import ReleaseFusion
 from ensemble.rollout import RolloutState, RolloutView
 from ensemble.verdicts import LayerScores, LayerStatus, Verdicts, VerdictWord
+from tests.deployments.conftest import Told
 from tests.timing import Clock
-
-from .conftest import Told
 
 DEADLINE_S = 0.02  # a hung layer is really waited for; the guard's own clock moves only when it is told to
 FLOWS = FlowBatch(("a", "b"), ("", ""), np.zeros((2, len(FEATURE_NAMES)), np.float32))

@@ -17,8 +17,7 @@ from ensemble.events import Kind
 from ensemble.inprocess import Ensemble
 from ensemble.states import SlotState
 from ensemble.verdicts import LayerScores
-
-from .conftest import PATIENT, Door, Event, FakeHandle, FakeMethod, OpenDoor, broken_slot
+from tests.deployments.conftest import PATIENT, Door, Event, FakeHandle, FakeMethod, OpenDoor, broken_slot
 
 TOLERANCE = 1e-6  # P15, DESIGN decision 12
 HEALTH_KEYS = {"status", "ml_status", "coverage", "models_loaded", "available_models", "providers"}

@@ -36,9 +36,8 @@ from ensemble.training import tabular
 from ensemble.training.releasing import Trained
 from ensemble.training.tabular import fit_steps
 from ensemble.training.tabular_rows import DEFAULT_NAME, Step
+from tests.deployments.conftest import Told
 from tests.timing import Clock
-
-from .conftest import Told
 
 ACME, GLOBEX = Tenant("acme"), Tenant("globex")
 AMY = Actor("key-1", "203.0.113.7")

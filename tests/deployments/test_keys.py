@@ -17,8 +17,7 @@ from deployments.keys import Key, KeyRefused, KeyRing, Scope, create_key, list_k
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactIncompatible, ArtifactUntrusted
 from ensemble.store import durable
 from ensemble.store.names import Tenant
-
-from .conftest import Told
+from tests.deployments.conftest import Told
 
 ACME = Tenant("acme")
 NOW = 1_790_000_000.0  # a day of 2026

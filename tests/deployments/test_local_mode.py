@@ -21,9 +21,8 @@ from ensemble.inprocess import Ensemble
 from ensemble.slot import ANY_RELEASE
 from ensemble.training.flow_table import FlowTable
 from ensemble.verdicts import LayerScores, LayerStatus
+from tests.deployments.conftest import PATIENT, Door, Event
 from tests.timing import wait_until
-
-from .conftest import PATIENT, Door, Event
 
 WITHIN_S = 30.0
 

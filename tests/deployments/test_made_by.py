@@ -15,8 +15,7 @@ from ensemble.inprocess import Ensemble
 from ensemble.store.layout import Store
 from ensemble.store.names import Tenant
 from ensemble.store.pointer import read_pointer
-
-from .conftest import PATIENT, Door, Event, OpenDoor
+from tests.deployments.conftest import PATIENT, Door, Event, OpenDoor
 
 FORMS = {
     "release": r"[a-z0-9][a-z0-9._-]{0,62}/[1-9][0-9]{0,14}",

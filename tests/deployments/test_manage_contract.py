@@ -17,9 +17,8 @@ from deployments.keys import Scope
 from deployments.manage_openapi import PREFIX
 from deployments.reading import DOCS_FILES
 from deployments.settings import read_settings
-
-from .conftest import RecordingMeter
-from .management import Managed
+from tests.deployments.conftest import RecordingMeter
+from tests.deployments.management import Managed
 
 SCOPES = {
     ("get", "/models"): Scope.READ,

@@ -23,10 +23,9 @@ from ensemble.training.tabular import fit_tabular
 from ensemble.training.tabular_release import make_champion, publish_detector
 from ensemble.verdicts import LayerStatus
 from tests.conftest import NOW
-
-from .conftest import RecordingMeter
-from .management import Handle, Managed, trust_the_key
-from .test_manage_jobs import rows
+from tests.deployments.conftest import RecordingMeter
+from tests.deployments.management import Handle, Managed, trust_the_key
+from tests.deployments.test_manage_jobs import rows
 
 MODEL = "flows-of-acme"
 Ask = Callable[..., httpx.Response]

@@ -18,9 +18,8 @@ from ensemble.store.signing import Signer, Trust
 from ensemble.training.releasing import Trained
 from ensemble.training.tabular import fit_steps
 from ensemble.training.tabular_rows import Step
-
-from .conftest import RecordingMeter
-from .management import Managed, trust_the_key
+from tests.deployments.conftest import RecordingMeter
+from tests.deployments.management import Managed, trust_the_key
 
 NAME = "isolation_forest_anomaly_detector"
 Ask = Callable[..., httpx.Response]

@@ -17,9 +17,8 @@ from ensemble.store.archive import export_bundle
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, Tenant
 from ensemble.store.signing import Signer, Trust
-
-from .conftest import RecordingMeter, Told
-from .management import Managed, trust_the_key
+from tests.deployments.conftest import RecordingMeter, Told
+from tests.deployments.management import Managed, trust_the_key
 
 MODEL = "tab"
 OCTETS = {"Content-Type": "application/octet-stream"}

@@ -13,9 +13,8 @@ from ensemble.store.layout import Store
 from ensemble.store.names import ReleaseRef, Tenant
 from ensemble.store.pointer import read_pointer
 from ensemble.store.signing import Signer, Trust
-
-from .conftest import RecordingMeter
-from .management import Managed, trust_the_key
+from tests.deployments.conftest import RecordingMeter
+from tests.deployments.management import Managed, trust_the_key
 
 ACME = Tenant("acme")
 

@@ -20,11 +20,10 @@ from ensemble.errors import ArtifactCorrupt
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ReleaseRef
 from ensemble.store.signing import Signer, Trust
-
-from .conftest import RecordingMeter
-from .furnished import MODEL, Furnished, furnish
-from .management import trust_the_key
-from .test_manage_jobs import rows
+from tests.deployments.conftest import RecordingMeter
+from tests.deployments.furnished import MODEL, Furnished, furnish
+from tests.deployments.management import trust_the_key
+from tests.deployments.test_manage_jobs import rows
 
 Route = tuple[str, str]
 ROW = {"bytes_transferred": 3000.0, "packet_count": 40, "connection_duration": 2.5}

@@ -9,9 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deployments.exposition import BothMeters, TextMeter
 from deployments.telemetry import LATENCY_BOUNDARIES_S, METRICS, Instrument, set_state
-
-from .conftest import Door, Event, OpenClassifier, RecordingMeter
-from .fake_classifier import flow
+from tests.deployments.conftest import Door, Event, OpenClassifier, RecordingMeter
+from tests.deployments.fake_classifier import flow
 
 KINDS = {Instrument.COUNTER: "counter", Instrument.GAUGE: "gauge", Instrument.STATE_SET: "gauge", Instrument.HISTOGRAM: "histogram"}
 

@@ -22,10 +22,9 @@ from deployments.openapi import document
 from ensemble import errors
 from ensemble.building import LAYERS
 from ensemble.features.flow import FEATURE_NAMES
-
-from .conftest import Door, OpenClassifier
-from .fake_classifier import flow
-from .test_ingress import ROUTES
+from tests.deployments.conftest import Door, OpenClassifier
+from tests.deployments.fake_classifier import flow
+from tests.deployments.test_ingress import ROUTES
 
 TWENTY_MB = b" " * 20_000_000
 FLOW = {"kind": "flow", "features": BENIGN}

@@ -14,9 +14,8 @@ import pytest
 from ensemble.building import LAYERS
 from ensemble.events import Kind
 from ensemble.store.controls import CONTROLS, change_controls, read_controls
-
-from .conftest import PATIENT, Door, Event, FakeHandle, FakeMethod, OpenDoor, RecordingMeter, broken_slot
-from .test_ingress import error_of, scored
+from tests.deployments.conftest import PATIENT, Door, Event, FakeHandle, FakeMethod, OpenDoor, RecordingMeter, broken_slot
+from tests.deployments.test_ingress import error_of, scored
 
 ML = {"anomaly", "behavior"}
 SWITCHES = ["disable", "enable", "reset", "test"]

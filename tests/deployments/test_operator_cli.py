@@ -20,9 +20,8 @@ from deployments.settings import read_settings
 from ensemble.building import LAYERS
 from ensemble.events import Kind
 from ensemble.store.names import Tenant
-
-from .conftest import PATIENT, Door, FakeHandle, OpenDoor, broken_slot
-from .test_operating import FakeTrial
+from tests.deployments.conftest import PATIENT, Door, FakeHandle, OpenDoor, broken_slot
+from tests.deployments.test_operating import FakeTrial
 
 Axon = Callable[..., Result]
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nothing answers

@@ -17,10 +17,9 @@ from ensemble.classifying import KNOWN_MODELS, Classification
 from ensemble.events import FlowBatch
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.states import LoadFailure
-
-from .conftest import PATIENT, Door, OpenClassifier, OpenDoor, RecordingMeter
-from .fake_classifier import NOT_INSTALLED, FakeClassifier, FakeReleases, flow, hang
-from .test_ingress import error_of
+from tests.deployments.conftest import PATIENT, Door, OpenClassifier, OpenDoor, RecordingMeter
+from tests.deployments.fake_classifier import NOT_INSTALLED, FakeClassifier, FakeReleases, flow, hang
+from tests.deployments.test_ingress import error_of
 
 PREDICTION_KEYS = {"prediction", "confidence", "probabilities", "model_name", "model_version", "inference_time_ms", "timestamp"}
 QUICK = {**PATIENT, "ingress": {"deadline_ms": 300}}

@@ -13,8 +13,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from deployments.reading import DOCS_FILES, docs_page
-
-from .conftest import Door
+from tests.deployments.conftest import Door
 
 
 class Links(HTMLParser):

@@ -25,9 +25,8 @@ from ensemble.store.names import ModelName, Tenant
 from ensemble.store.release import promote, read_pointer, read_release
 from ensemble.store.signing import Signer
 from ensemble.training.releasing import Trained, publish
-
-from .conftest import Door, Event, RecordingMeter, Told
-from .models_on_disk import ModelsOnDisk, said
+from tests.deployments.conftest import Door, Event, RecordingMeter, Told
+from tests.deployments.models_on_disk import ModelsOnDisk, said
 
 DEFAULT = Tenant("default")
 SHIPPED = 4  # number of the release that is shipped

@@ -33,8 +33,7 @@ from ensemble.store.release import read_pointer, read_release
 from ensemble.store.signing import Signer
 from ensemble.training.releasing import Trained, publish
 from ensemble.verdicts import VerdictWord
-
-from .conftest import PATIENT, Event, OpenDoor, lineage_of
+from tests.deployments.conftest import PATIENT, Event, OpenDoor, lineage_of
 
 Answer = dict[str, Any]
 Replay = Callable[..., Result]

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from ensemble.store import manifest, reading
-
-from .conftest import Event, RecordingMeter, Told
-from .models_on_disk import ModelsOnDisk, said
+from tests.deployments.conftest import Event, RecordingMeter, Told
+from tests.deployments.models_on_disk import ModelsOnDisk, said
 
 
 @pytest.fixture

@@ -25,9 +25,8 @@ from deployments.settings import ROOT
 from ensemble.building import LAYERS
 from ensemble.events import Kind
 from ensemble.inprocess import Ensemble
+from tests.deployments.conftest import Event
 from tests.timing import wait_until
-
-from .conftest import Event
 
 pytestmark = pytest.mark.cluster
 

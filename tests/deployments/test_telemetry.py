@@ -15,9 +15,8 @@ from deployments.saying import LONGEST_TEXT, say
 from deployments.telemetry import METRICS, RULES, SILENCE, Instrument, RayMeter, set_state
 from ensemble.events import Kind
 from ensemble.states import SlotEvent
+from tests.deployments.conftest import RecordingMeter, Told
 from tests.timing import Clock
-
-from .conftest import RecordingMeter, Told
 
 S0_SAYS = {"layer", "kind", "event"}  # what every record has, beside the fields of its event
 

@@ -12,8 +12,7 @@ from deployments.limits import Limit
 from deployments.settings import ROOT, Settings, read_settings
 from deployments.tenancy import Tenancy, read_tenants
 from ensemble.store.names import Tenant
-
-from .conftest import Told
+from tests.deployments.conftest import Told
 
 ACME, RETAIL, DEFAULT = Tenant("acme"), Tenant("retail"), Tenant("default")
 

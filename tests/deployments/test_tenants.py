@@ -28,9 +28,8 @@ from ensemble.store.release import read_pointer, read_release
 from ensemble.store.signing import Signer
 from ensemble.training.releasing import Trained, publish
 from ensemble.verdicts import LayerStatus
-
-from .conftest import Door, Event, RecordingMeter
-from .models_on_disk import ModelsOnDisk
+from tests.deployments.conftest import Door, Event, RecordingMeter
+from tests.deployments.models_on_disk import ModelsOnDisk
 
 DEFAULT, ACME = Tenant("default"), Tenant("acme")
 NOW = datetime(2026, 11, 25, 8, 15, tzinfo=UTC)

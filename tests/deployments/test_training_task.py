@@ -31,9 +31,8 @@ from ensemble.store.names import Tenant
 from ensemble.store.signing import Signer, Trust
 from ensemble.training.releasing import Trained
 from ensemble.training.tabular_rows import Step, TrainingTable
+from tests.deployments.conftest import Told
 from tests.timing import wait_until
-
-from .conftest import Told
 
 pytestmark = pytest.mark.cluster
 

@@ -23,9 +23,8 @@ from ensemble.rollout import RolloutState, RolloutView
 from ensemble.states import KindState
 from ensemble.store.controls import Controls, change_controls
 from ensemble.verdicts import LayerScores, LayerStatus, Severity, SystemStatus, Verdicts, VerdictWord
-
-from .conftest import RecordingMeter, Told
-from .test_health import DOWN, FUSIONS, LIVE, Breaker, slots
+from tests.deployments.conftest import RecordingMeter, Told
+from tests.deployments.test_health import DOWN, FUSIONS, LIVE, Breaker, slots
 
 
 class FakeFanOut:

@@ -10,8 +10,7 @@ from ensemble.events import Kind
 from ensemble.shelf import SlotShelf
 from ensemble.slot import LayerSlot
 from ensemble.states import HeldModel, HeldRelease, Loaded
-
-from .test_slot import FakeSource
+from tests.ensemble.test_slot import FakeSource
 
 TENANTS = ["acme", "a", "a_b", "globex", "initech"]
 

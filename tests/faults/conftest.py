@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.service import STARTED_WITHIN_S, Service, start_service
 from tests.load.flows import made_up_flows, single_bodies
-
-from .service import STARTED_WITHIN_S, Service, start_service
 
 DISTINCT_FLOWS = 64
 

@@ -20,9 +20,8 @@ import yaml
 
 from deployments.environment import free_port
 from deployments.settings import ROOT
+from tests.faults.callers import Callers
 from tests.timing import wait_until
-
-from .callers import Callers
 
 __all__ = ["BUSY", "CONNECTIONS", "ENDED_WITHIN_S", "LAYERS_OF_FLOWS", "NOISE_S", "Service", "kill", "start_service"]
 

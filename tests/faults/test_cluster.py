@@ -5,8 +5,8 @@ from __future__ import annotations
 import psutil
 import pytest
 
-from .callers import figures
-from .service import CONNECTIONS, LAYERS_OF_FLOWS, NOISE_S, Service
+from tests.faults.callers import figures
+from tests.faults.service import CONNECTIONS, LAYERS_OF_FLOWS, NOISE_S, Service
 
 pytestmark = [pytest.mark.cluster, pytest.mark.ends_service]  # it has lost a node: nobody else wants it
 

@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from .callers import figures
-from .service import ENDED_WITHIN_S, Service
+from tests.faults.callers import figures
+from tests.faults.service import ENDED_WITHIN_S, Service
 
 pytestmark = [pytest.mark.cluster, pytest.mark.ends_service]
 

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 import psutil
 import pytest
 
+from tests.faults.callers import figures, median_ms
+from tests.faults.service import BUSY, LAYERS_OF_FLOWS, NOISE_S, Service
 from tests.timing import wait_until
-
-from .callers import figures, median_ms
-from .service import BUSY, LAYERS_OF_FLOWS, NOISE_S, Service
 
 pytestmark = pytest.mark.cluster
 

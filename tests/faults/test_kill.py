@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from tests.faults.callers import Asked, figures
+from tests.faults.service import BUSY, CONNECTIONS, LAYERS_OF_FLOWS, NOISE_S, Service, kill
 from tests.timing import wait_until
-
-from .callers import Asked, figures
-from .service import BUSY, CONNECTIONS, LAYERS_OF_FLOWS, NOISE_S, Service, kill
 
 pytestmark = pytest.mark.cluster
 

@@ -29,11 +29,10 @@ from ensemble.features.flow import FEATURE_NAMES
 from ensemble.inprocess import Ensemble
 from ensemble.store.names import ReleaseRef, Tenant
 from ensemble.verdicts import LayerScores, LayerStatus
+from tests.faults.callers import figures
+from tests.faults.service import BUSY, Service
 from tests.load.flows import made_up_flows
 from tests.timing import wait_until
-
-from .callers import figures
-from .service import BUSY, Service
 
 pytestmark = pytest.mark.cluster
 

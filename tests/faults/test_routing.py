@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.faults.callers import figures
+from tests.faults.service import BUSY, Service, kill
 from tests.timing import wait_until
-
-from .callers import figures
-from .service import BUSY, Service, kill
 
 pytestmark = pytest.mark.cluster
 

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from deployments.settings import ROOT
+from tests.faults.callers import Asked, figures
+from tests.faults.service import BUSY, LAYERS_OF_FLOWS, Service, kill
 from tests.timing import wait_until
-
-from .callers import Asked, figures
-from .service import BUSY, LAYERS_OF_FLOWS, Service, kill
 
 pytestmark = pytest.mark.cluster
 

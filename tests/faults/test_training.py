@@ -11,10 +11,9 @@ import psutil
 import pytest
 
 from ensemble.features.tabular import NETWORK_FEATURES
+from tests.faults.callers import figures
+from tests.faults.service import CONNECTIONS, NOISE_S, Service
 from tests.timing import wait_until
-
-from .callers import figures
-from .service import CONNECTIONS, NOISE_S, Service
 
 pytestmark = pytest.mark.cluster
 

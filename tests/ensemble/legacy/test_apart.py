@@ -21,8 +21,7 @@ from ensemble.legacy import apart
 from ensemble.legacy.apart import decode_apart, read_answer
 from ensemble.legacy.child import answer
 from ensemble.legacy.files import CLASSIFIER, FOREST, FREQUENCIES, SCALER
-
-from .conftest import LAUNCHES, LIMITS, TERMS, pickled
+from tests.ensemble.legacy.conftest import LAUNCHES, LIMITS, TERMS, pickled
 
 
 def test_a_forest_comes_back_as_arrays(four: Mapping[str, bytes], forest: IsolationForest, later: NDArray[np.float32]) -> None:

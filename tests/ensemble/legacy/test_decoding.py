@@ -25,8 +25,7 @@ from ensemble.legacy import decoding
 from ensemble.legacy.decoding import Terms
 from ensemble.legacy.files import CLASSIFIER, FOREST, FREQUENCIES, SCALER
 from ensemble.legacy.importing import WIDEST
-
-from .conftest import TERMS, older_network, pickled, saved
+from tests.ensemble.legacy.conftest import TERMS, older_network, pickled, saved
 
 COMPRESSIONS = [pytest.param(how, id=str(how)) for how in (0, 3, ("gzip", 3), ("bz2", 3), ("xz", 3), ("lzma", 3))]
 

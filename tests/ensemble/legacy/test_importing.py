@@ -40,8 +40,7 @@ from ensemble.store.codecs import decode_parts, encode_parts
 from ensemble.training.flow_table import FlowTable
 from ensemble.training.flows import FlowLayers
 from ensemble.training.releasing import golden_flows, golden_of
-
-from .conftest import LAUNCHES, LIMITS, TERMS, pickled
+from tests.ensemble.legacy.conftest import LAUNCHES, LIMITS, TERMS, pickled
 
 PLENTY = 1 << 40
 AGREE = 1e-6

@@ -14,14 +14,14 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from ray.serve.context import _get_global_client
 
+from deployments.config.settings import ScalingSettings, Settings, read_settings
+from deployments.config.trust import read_trust
 from deployments.detectors import Detectors
 from deployments.environment import is_loopback
 from deployments.ingress import Ingress
 from deployments.layers import LayerDeployment
 from deployments.manage import Manage
 from deployments.routing import SpeakingFirst
-from deployments.settings import ScalingSettings, Settings, read_settings
-from deployments.trust import read_trust
 from ensemble.building import LAYERS
 
 __all__ = ["OpenDoor", "build", "build_management"]

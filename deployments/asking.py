@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from deployments.config.settings import GuardSettings
 from deployments.guarding import CallObserver, GuardedLayer, LayerCall, Pending
-from deployments.settings import GuardSettings
 from ensemble.building import LAYERS
 from ensemble.errors import LayerDisabled
 from ensemble.events import EventBatch

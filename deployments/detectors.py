@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deployments.config.settings import Settings
+from deployments.config.trusted_store import TrustedStore
 from deployments.incidents import Pace
 from deployments.memory import available_bytes
 from deployments.saying import say
-from deployments.settings import Settings
-from deployments.stores import TrustedStore
 from ensemble.detecting import proven_detector
 from ensemble.errors import ArtifactMissing, FeatureMismatch, LoadTimeout, TooManyRows
 from ensemble.features.tabular import Missing, admit_rows

@@ -14,10 +14,10 @@ from dataclasses import replace
 from typing import Protocol
 
 from deployments.asking import AskedLayers
+from deployments.config.settings import FusionSettings, RolloutSettings
 from deployments.guarding import CallObserver
 from deployments.health import SystemView, see_system
 from deployments.saying import say
-from deployments.settings import FusionSettings, RolloutSettings
 from ensemble.events import EventBatch, Kind
 from ensemble.guard import BreakerState
 from ensemble.offers import ReleaseFusion

@@ -6,11 +6,11 @@ import asyncio
 from contextlib import suppress
 
 from deployments.auth import Gate
+from deployments.config.settings import Settings
+from deployments.config.tenants import Tenancy
 from deployments.keys import KeyRing
 from deployments.limits import Stall, TokenBuckets
-from deployments.settings import Settings
 from deployments.telemetry import Meter
-from deployments.tenancy import Tenancy
 
 __all__ = ["GateKeeper"]
 

@@ -20,9 +20,9 @@ from grpc.aio import AioRpcError  # type: ignore[import-untyped]  # grpc has no 
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
+from deployments.config.settings import GuardSettings
 from deployments.incidents import Pace
 from deployments.saying import say
-from deployments.settings import GuardSettings
 from ensemble.building import LAYERS
 from ensemble.errors import LayerCrashed, LayerError, LayerOpen, LayerOverloaded, LayerTimeout
 from ensemble.events import EventBatch

@@ -24,6 +24,9 @@ from deployments import wire
 from deployments.asking import AskedLayers
 from deployments.auth import Caller, ScopedRoute, caller_of
 from deployments.bodies import Service
+from deployments.config.settings import Settings
+from deployments.config.tenants import Tenancy
+from deployments.config.trusted_store import TrustedStore
 from deployments.contract import secured
 from deployments.edge import JSON, REFUSALS, as_json
 from deployments.exposition import BothMeters, TextMeter, metrics_routes
@@ -38,12 +41,9 @@ from deployments.operating import OperatorRoutes
 from deployments.predicting import CLASSIFIER, ClassifyCall, Predictor, PredictRoutes
 from deployments.reading import docs_page
 from deployments.retro import Retro
-from deployments.settings import Settings
 from deployments.shortcut import ShortcutApp, read_json
-from deployments.stores import TrustedStore
 from deployments.switches import Switches
 from deployments.telemetry import Meter, RayMeter
-from deployments.tenancy import Tenancy
 from deployments.views import View, Views
 from deployments.watch import IngressTelemetry, Watch
 from ensemble.candidates import Lineage

@@ -19,11 +19,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from deployments.config.settings import Settings
+from deployments.config.trust import SigningRefused, read_signer
 from deployments.job_records import JobRecord, JobRecords, JobStatus, new_id
 from deployments.saying import say
-from deployments.settings import Settings
 from deployments.training_task import FitWork
-from deployments.trust import SigningRefused, read_signer
 from ensemble.errors import (
     ArtifactError,
     EnsembleError,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from deployments.settings import Settings
+from deployments.config.settings import Settings
 from ensemble.errors import ArtifactError, LoadTimeout
 from ensemble.keeping import Keeper
 from ensemble.slot import LayerSlot

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from deployments.config.settings import Settings
+from deployments.config.tenants import Tenancy
+from deployments.config.trusted_store import TrustedStore
 from deployments.incidents import LayerTelemetry
 from deployments.kept_slot import KeptTenantSlot
 from deployments.memory import available_bytes
 from deployments.routing import routing_stats
-from deployments.settings import Settings
-from deployments.stores import TrustedStore
 from deployments.telemetry import RayMeter
-from deployments.tenancy import Tenancy
 from ensemble.building import LAYERS, ModelBuilder
 from ensemble.candidates import Lineage
 from ensemble.classifying import Classification, classify

@@ -20,6 +20,9 @@ from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from deployments.auth import GatedApp, ScopedRoute
+from deployments.config.settings import Settings
+from deployments.config.tenants import Tenancy
+from deployments.config.trusted_store import TrustedStore
 from deployments.edge import JSON
 from deployments.gatekeeping import GateKeeper
 from deployments.jobs import Jobs, Run
@@ -31,11 +34,8 @@ from deployments.manage_refusals import MANAGE_REFUSALS
 from deployments.manage_releases import ReleaseRoutes
 from deployments.reading import docs_page
 from deployments.replicas import Replicas
-from deployments.settings import Settings
 from deployments.store_desk import StoreDesk
-from deployments.stores import TrustedStore
 from deployments.telemetry import Meter, RayMeter
-from deployments.tenancy import Tenancy
 from deployments.training_task import run_in_ray
 from deployments.wire import encode
 from ensemble.building import LAYERS

@@ -21,6 +21,9 @@ from starlette.types import Scope as AsgiScope
 from deployments import manage_answers as says
 from deployments import manage_wire as asks
 from deployments.auth import ScopedRoute
+from deployments.config.settings import Settings
+from deployments.config.tenants import Tenancy
+from deployments.config.trust import read_signer
 from deployments.edge import as_json
 from deployments.keys import Scope
 from deployments.lending import find_model, seen_models
@@ -38,11 +41,8 @@ from deployments.manage_reading import (
     version_asked,
 )
 from deployments.saying import say
-from deployments.settings import Settings
 from deployments.shortcut import read_body
 from deployments.store_desk import StoreDesk
-from deployments.tenancy import Tenancy
-from deployments.trust import read_signer
 from ensemble.errors import ArtifactError, ArtifactMissing, EnsembleError, MalformedEvent, ServedByRelease, UnsupportedMediaType
 from ensemble.store.aliases import Alias, Named, clear_model_alias, set_model_alias, stand_of_model_alias
 from ensemble.store.archive import Imported, export_bundle, import_archive

@@ -19,10 +19,10 @@ from starlette.responses import Response
 from deployments import wire
 from deployments.auth import Gate, ScopedRoute, caller_of
 from deployments.batching import MicroBatcher
+from deployments.config.settings import IngressSettings
 from deployments.edge import JSON, request_id_of, sentence_of
 from deployments.keys import Scope
 from deployments.predictions import Features, Prediction, PredictionBatch, parse_flow, parse_flows
-from deployments.settings import IngressSettings
 from deployments.shortcut import read_json
 from deployments.telemetry import Meter
 from deployments.views import View

@@ -26,8 +26,8 @@ from typing import TypeVar
 import msgspec
 
 from deployments import wire
+from deployments.config.settings import RetroSettings
 from deployments.saying import say
-from deployments.settings import RetroSettings
 from ensemble.errors import EventError
 from ensemble.events import Kind
 from ensemble.retro.findings import Finding, Findings

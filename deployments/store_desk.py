@@ -15,10 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
 
+from deployments.config.settings import Settings
+from deployments.config.trust import SigningRefused
+from deployments.config.trusted_store import TrustedStore
 from deployments.saying import say
-from deployments.settings import Settings
-from deployments.stores import TrustedStore
-from deployments.trust import SigningRefused
 from ensemble.errors import ServiceError, SigningUnavailable, StoreFull, StoreUnavailable
 from ensemble.store.layout import Actor, Store
 

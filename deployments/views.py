@@ -16,10 +16,10 @@ from typing import Any
 
 from deployments import wire
 from deployments.batching import MicroBatcher
+from deployments.config.settings import IngressSettings
+from deployments.config.tenants import Tenancy
 from deployments.fanout import FanOut
 from deployments.following import ReleaseFollower
-from deployments.settings import IngressSettings
-from deployments.tenancy import Tenancy
 from ensemble.errors import EventError
 from ensemble.events import Kind
 from ensemble.store.names import Tenant

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from deployments.commands.local import own_store
-from deployments.settings import read_settings
-from deployments.tenancy import Tenancy
+from deployments.config.settings import read_settings
+from deployments.config.tenants import Tenancy
 from ensemble.building import ModelBuilder
 from ensemble.candidates import Lineage
 from ensemble.errors import ArtifactCorrupt

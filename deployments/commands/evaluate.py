@@ -12,8 +12,8 @@ from deployments.commands.current import current_models, local_ensemble
 from deployments.commands.local import own_store, plain
 from deployments.commands.progress import progress_bars
 from deployments.commands.score import ScoreFailed, service_scorer
-from deployments.settings import read_settings
-from deployments.tenancy import Tenancy
+from deployments.config.settings import read_settings
+from deployments.config.tenants import Tenancy
 from ensemble.errors import ArtifactError
 from ensemble.events import Kind
 from ensemble.layers.classifier import FlowClassifier

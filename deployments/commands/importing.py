@@ -14,8 +14,8 @@ from rich.console import Console
 from deployments.commands.current import current_models
 from deployments.commands.target import Target
 from deployments.commands.train_flows import benign_flows
+from deployments.config.settings import read_settings
 from deployments.memory import available_bytes
-from deployments.settings import read_settings
 from ensemble.candidates import Lineage
 from ensemble.errors import ArtifactError, ArtifactMissing, TrainingError
 from ensemble.events import Kind, ProcessEvent

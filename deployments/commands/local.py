@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 from rich.markup import escape
 
-from deployments.settings import Settings, read_settings
-from deployments.trust import read_trust
+from deployments.config.settings import Settings, read_settings
+from deployments.config.trust import read_trust
 from ensemble.store.layout import Actor, Store
 
 __all__ = ["now", "operator", "own_store", "plain"]

@@ -32,8 +32,8 @@ def sentence_of(error: BaseException | None) -> str | None:
 
     from deployments.commands.score import ScoreFailed
     from deployments.commands.status import ServiceFailed
+    from deployments.config.trust import SigningRefused
     from deployments.keys import KeyRefused
-    from deployments.trust import SigningRefused
     from ensemble.errors import EnsembleError
 
     if isinstance(error, EnsembleError | KeyRefused | ScoreFailed | ServiceFailed | SigningRefused):

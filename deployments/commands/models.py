@@ -12,7 +12,7 @@ from rich.table import Table
 
 from deployments.commands.local import own_store, plain
 from deployments.commands.pointing import parse_alias
-from deployments.settings import read_settings
+from deployments.config.settings import read_settings
 from ensemble.errors import ArtifactMissing
 from ensemble.store.aliases import read_challenger
 from ensemble.store.describing import BundleInfo, as_told, describe_bundle, list_models

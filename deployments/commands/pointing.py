@@ -7,8 +7,8 @@ from collections.abc import Callable
 from rich.console import Console
 
 from deployments.commands.local import own_store
-from deployments.settings import read_settings
-from deployments.trust import read_signer
+from deployments.config.settings import read_settings
+from deployments.config.trust import read_signer
 from ensemble.errors import ArtifactError, ArtifactMissing, MalformedEvent
 from ensemble.store.aliases import (
     Alias,

@@ -16,8 +16,8 @@ from rich.table import Table
 from deployments import wire
 from deployments.commands.local import own_store, plain
 from deployments.commands.serve import ServeRefused, arguments_in
-from deployments.settings import Settings, read_settings
-from deployments.tenancy import Tenancy
+from deployments.config.settings import Settings, read_settings
+from deployments.config.tenants import Tenancy
 from ensemble.digests import input_digests
 from ensemble.errors import EventError, NotReplayable
 from ensemble.events import EventBatch

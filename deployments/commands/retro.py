@@ -8,7 +8,7 @@ from rich.table import Column, Table
 
 from deployments.commands.local import plain
 from deployments.commands.score import COLOURS
-from deployments.settings import read_settings
+from deployments.config.settings import read_settings
 from ensemble.errors import ArtifactUnreadable
 from ensemble.retro.findings import FINDINGS, Finding, read_findings
 

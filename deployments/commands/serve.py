@@ -20,10 +20,10 @@ import httpx
 import yaml
 from rich.console import Console
 
+from deployments.config.settings import Settings, lay_over, read_settings
 from deployments.draining import close_door
 from deployments.environment import is_loopback, prepare_environment
 from deployments.keys import list_keys
-from deployments.settings import Settings, lay_over, read_settings
 from ensemble.errors import ArtifactError
 
 __all__ = ["ServeRefused", "arguments_in", "serve_forever"]

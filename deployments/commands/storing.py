@@ -11,8 +11,8 @@ from rich.table import Table
 
 from deployments.commands.local import now, own_store, plain
 from deployments.commands.pointing import release_numbered
-from deployments.settings import read_settings
-from deployments.trust import read_signer
+from deployments.config.settings import read_settings
+from deployments.config.trust import read_signer
 from ensemble.errors import ArtifactCorrupt, ArtifactUnreadable, ArtifactUntrusted, MalformedEvent
 from ensemble.store.archive import ARCHIVE_LIMIT_BYTES, export_bundle, export_release, import_archive
 from ensemble.store.audit import Outcome, read_audit, verify_audit

@@ -9,9 +9,9 @@ from pathlib import Path
 from rich.console import Console
 
 from deployments.commands.local import now, own_store
-from deployments.settings import read_settings
-from deployments.tenancy import Tenancy
-from deployments.trust import read_signer
+from deployments.config.settings import read_settings
+from deployments.config.tenants import Tenancy
+from deployments.config.trust import read_signer
 from ensemble.events import Kind
 from ensemble.fusion import Fusion
 from ensemble.store.names import Tenant

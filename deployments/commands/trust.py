@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from deployments.commands.local import now, plain
-from deployments.settings import ROOT, read_settings
-from deployments.trust import KEY_VARIABLE, SigningRefused, TrustFile, key_path, parse_trust_file, read_key, read_trust_file
+from deployments.config.settings import ROOT, read_settings
+from deployments.config.trust import KEY_VARIABLE, SigningRefused, TrustFile, key_path, parse_trust_file, read_key, read_trust_file
 from ensemble.store import durable
 from ensemble.store.layout import Store
 from ensemble.store.load import open_bundle

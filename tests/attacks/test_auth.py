@@ -15,9 +15,9 @@ import httpx
 import pytest
 
 from deployments.auth import ScopedRoute
+from deployments.config.settings import read_settings
 from deployments.keys import Scope, create_key, revoke_key
 from deployments.manage_openapi import PREFIX
-from deployments.settings import read_settings
 from ensemble.store.names import Tenant
 from tests.deployments.conftest import PATIENT, Door, OpenDoor, RecordingMeter
 from tests.deployments.management import Managed

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 import safetensors.numpy
 
-from deployments.settings import ROOT
-from deployments.trust import read_trust_file
+from deployments.config.settings import ROOT
+from deployments.config.trust import read_trust_file
 from ensemble.errors import ArtifactError
 from ensemble.store.layout import Store
 from ensemble.store.load import open_bundle

@@ -18,8 +18,8 @@ import httpx
 import pytest
 from starlette.routing import Route
 
+from deployments.config.settings import ROOT, read_settings
 from deployments.manage_openapi import PREFIX
-from deployments.settings import ROOT, read_settings
 from ensemble.store.aliases import Alias, set_model_alias
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant

@@ -14,10 +14,10 @@ from typing import Any
 import httpx
 import pytest
 
+from deployments.config.settings import ROOT, Settings, read_settings
+from deployments.config.trust import read_trust_file
 from deployments.ingress import IngressApp
-from deployments.settings import ROOT, Settings, read_settings
 from deployments.telemetry import METRICS, Instrument
-from deployments.trust import read_trust_file
 from ensemble.building import LAYERS, ModelBuilder
 from ensemble.candidates import Lineage
 from ensemble.classifying import Classification, classify

@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 
+from deployments.config.settings import read_settings
 from deployments.keys import Scope
-from deployments.settings import read_settings
 from deployments.training_task import FitWork
 from ensemble.store.aliases import set_challenger
 from ensemble.store.layout import Store

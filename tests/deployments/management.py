@@ -11,10 +11,10 @@ from typing import Any
 
 import httpx
 
+from deployments.config.settings import Settings
 from deployments.detectors import Detectors
 from deployments.keys import Scope, create_key
 from deployments.manage import ManageApp
-from deployments.settings import Settings
 from ensemble.store.names import Tenant
 from ensemble.store.signing import Signer
 from tests.deployments.conftest import FakeMethod, RecordingMeter, values_of

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from deployments.config.settings import ROOT, read_settings
 from deployments.ingress import IngressApp
 from deployments.layers import LayerDeployment
-from deployments.settings import ROOT, read_settings
 from ensemble.building import LAYERS
 from tests.deployments.conftest import PATIENT, Door, FakeMethod, RecordingMeter, values_of
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from deployments import cli, terminal
 from deployments.commands.local import own_store
-from deployments.settings import ROOT
+from deployments.config.settings import ROOT
 from ensemble.candidates import Lineage
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.inprocess import Ensemble
@@ -329,7 +329,7 @@ def test_a_tenant_that_is_no_name_is_refused(axon: Axon, tenant: str) -> None:
 
 def test_wrong_settings_are_told_by_their_place(axon: Axon, monkeypatch: pytest.MonkeyPatch) -> None:
     """P36."""
-    from deployments import settings  # noqa: PLC0415  # patched here only
+    from deployments.config import settings  # noqa: PLC0415  # patched here only
 
     monkeypatch.setattr(settings, "lay_over", lambda below, _above: dict(below) | {"stor": 1})
 

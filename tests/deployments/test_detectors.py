@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from deployments import detectors as page
+from deployments.config.settings import read_settings
 from deployments.detectors import Detectors, LoadOutcome
-from deployments.settings import read_settings
 from ensemble.errors import (
     ArtifactCorrupt,
     ArtifactMissing,

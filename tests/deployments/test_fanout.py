@@ -13,8 +13,8 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError
 from ray.serve.exceptions import BackPressureError
 
 from deployments.asking import AskedLayers
+from deployments.config.settings import FusionSettings, read_settings
 from deployments.fanout import FanOut, Unobserved
-from deployments.settings import FusionSettings, read_settings
 from ensemble.building import LAYERS
 from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch, ProcessEvent
 from ensemble.features.flow import FEATURE_NAMES

@@ -9,9 +9,9 @@ import pytest
 
 from deployments import following
 from deployments.asking import AskedLayers
+from deployments.config.settings import FusionSettings, read_settings
 from deployments.fanout import FanOut, Unobserved
 from deployments.following import ReleaseFollower
-from deployments.settings import FusionSettings, read_settings
 from ensemble.building import LAYERS
 from ensemble.errors import ArtifactMissing, LayerCrashed
 from ensemble.events import EventBatch, Kind

@@ -15,8 +15,8 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 from ray.serve.exceptions import BackPressureError
 
 from deployments.asking import AskedLayers
+from deployments.config.settings import read_settings
 from deployments.fanout import FanOut
-from deployments.settings import read_settings
 from ensemble.building import LAYERS
 from ensemble.events import EventBatch, FlowBatch, Kind
 from ensemble.features.flow import FEATURE_NAMES

@@ -12,11 +12,11 @@ import jsonschema
 import pytest
 from starlette.routing import Route
 
+from deployments.config.settings import read_settings
 from deployments.edge import status_of
 from deployments.keys import Scope
 from deployments.manage_openapi import PREFIX
 from deployments.reading import DOCS_FILES
-from deployments.settings import read_settings
 from tests.deployments.conftest import RecordingMeter
 from tests.deployments.management import Managed
 

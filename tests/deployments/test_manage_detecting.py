@@ -12,7 +12,7 @@ import pytest
 from ray.exceptions import RayTaskError
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 
-from deployments.settings import read_settings
+from deployments.config.settings import read_settings
 from ensemble.errors import ArtifactCorrupt, TooManyRows
 from ensemble.events import Kind
 from ensemble.states import KindState, SlotState

@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from deployments.settings import read_settings
+from deployments.config.settings import read_settings
 from deployments.training_task import FitWork
 from ensemble.store.layout import Store
 from ensemble.store.signing import Signer, Trust

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deployments.settings import read_settings
+from deployments.config.settings import read_settings
 from ensemble.store import durable
 from ensemble.store.aliases import Alias, set_model_alias
 from ensemble.store.archive import export_bundle

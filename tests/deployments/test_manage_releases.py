@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deployments.settings import read_settings
+from deployments.config.settings import read_settings
 from ensemble.store.layout import Store
 from ensemble.store.names import ReleaseRef, Tenant
 from ensemble.store.pointer import read_pointer

@@ -11,11 +11,11 @@ import httpx
 import jsonschema
 import pytest
 
+from deployments.config.trusted_store import TrustedStore
 from deployments.job_records import JobRecords
 from deployments.keys import Scope
 from deployments.limits import TokenBuckets
 from deployments.manage_openapi import PREFIX
-from deployments.stores import TrustedStore
 from ensemble.errors import ArtifactCorrupt
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ReleaseRef

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from deployments import cli, terminal
 from deployments.commands.local import own_store
-from deployments.trust import read_signer
+from deployments.config.trust import read_signer
 from ensemble.store.metadata import Metadata
 from ensemble.store.names import BundleRef, ReleaseRef, Tenant
 from ensemble.store.release import publish_release, read_pointer

@@ -15,8 +15,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from deployments import cli
+from deployments.config.settings import read_settings
 from deployments.keys import Scope, create_key
-from deployments.settings import read_settings
 from ensemble.building import LAYERS
 from ensemble.events import Kind
 from ensemble.store.names import Tenant

@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
-from deployments.settings import read_settings
+from deployments.config.settings import read_settings
 from ensemble.classifying import KNOWN_MODELS, Classification
 from ensemble.events import FlowBatch
 from ensemble.features.flow import FEATURE_NAMES

@@ -18,8 +18,8 @@ import pytest
 
 from deployments import retro as page
 from deployments import wire
+from deployments.config.settings import RetroSettings
 from deployments.retro import Retro
-from deployments.settings import RetroSettings
 from ensemble.building import LAYERS
 from ensemble.errors import FeatureMismatch, MalformedEvent
 from ensemble.events import EventBatch, Kind

@@ -20,8 +20,8 @@ import psutil
 import pytest
 
 from deployments import wire
+from deployments.config.settings import ROOT
 from deployments.environment import free_port
-from deployments.settings import ROOT
 from ensemble.building import LAYERS
 from ensemble.events import Kind
 from ensemble.inprocess import Ensemble

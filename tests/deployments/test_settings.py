@@ -13,9 +13,9 @@ from pydantic import BaseModel, ValidationError
 from ray.serve import Application
 
 from deployments import app as composition
+from deployments.config.settings import ROOT, Settings, read_settings
 from deployments.ingress import IngressApp
 from deployments.layers import LayerDeployment
-from deployments.settings import ROOT, Settings, read_settings
 from ensemble.building import LAYERS
 
 DEFAULTS = ROOT / "configs" / "default.yaml"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from deployments.config.settings import ROOT, Settings, read_settings
+from deployments.config.tenants import Tenancy, read_tenants
 from deployments.limits import Limit
-from deployments.settings import ROOT, Settings, read_settings
-from deployments.tenancy import Tenancy, read_tenants
 from ensemble.store.names import Tenant
 from tests.deployments.conftest import Told
 

@@ -19,9 +19,9 @@ import pytest
 import ray
 
 from deployments import training_task
+from deployments.config.settings import read_settings
 from deployments.job_records import JobRecord, JobStatus
 from deployments.jobs import Jobs, TrainRequest
-from deployments.settings import read_settings
 from deployments.training_task import NICE, FitWork, run_in_ray
 from ensemble.errors import JobCrashed, TrainingError
 from ensemble.features.tabular import NETWORK_FEATURES

@@ -20,9 +20,9 @@ from deployments import cli
 from deployments.app import build
 from deployments.commands import target
 from deployments.commands.local import own_store
-from deployments.settings import ROOT, read_settings
-from deployments.stores import TrustedStore
-from deployments.trust import SigningRefused, parse_trust_file, read_signer, read_trust, read_trust_file
+from deployments.config.settings import ROOT, read_settings
+from deployments.config.trust import SigningRefused, parse_trust_file, read_signer, read_trust, read_trust_file
+from deployments.config.trusted_store import TrustedStore
 from ensemble.errors import ArtifactUntrusted
 from ensemble.store.names import Tenant
 from ensemble.store.release import read_pointer

@@ -18,8 +18,8 @@ import httpx
 import psutil
 import yaml
 
+from deployments.config.settings import ROOT
 from deployments.environment import free_port
-from deployments.settings import ROOT
 from tests.faults.callers import Callers
 from tests.timing import wait_until
 

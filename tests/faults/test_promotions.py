@@ -22,7 +22,7 @@ import pytest
 
 from deployments import wire
 from deployments.commands.local import own_store
-from deployments.settings import Settings, read_settings
+from deployments.config.settings import Settings, read_settings
 from ensemble.candidates import OneRelease
 from ensemble.events import EventBatch
 from ensemble.features.flow import FEATURE_NAMES

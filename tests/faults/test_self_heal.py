@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deployments.settings import ROOT
+from deployments.config.settings import ROOT
 from tests.faults.callers import Asked, figures
 from tests.faults.service import BUSY, LAYERS_OF_FLOWS, Service, kill
 from tests.timing import wait_until

@@ -15,7 +15,7 @@ from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 
 from deployments.commands.local import own_store
-from deployments.settings import read_settings
+from deployments.config.settings import read_settings
 from ensemble.candidates import Lineage
 from ensemble.events import FlowBatch
 from ensemble.features import flow

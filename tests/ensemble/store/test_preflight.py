@@ -6,8 +6,8 @@ import tracemalloc
 
 import pytest
 
-from deployments.settings import ROOT
-from deployments.trust import read_trust_file
+from deployments.config.settings import ROOT
+from deployments.config.trust import read_trust_file
 from ensemble.building import LAYERS, ModelBuilder
 from ensemble.candidates import Lineage
 from ensemble.errors import InsufficientMemory

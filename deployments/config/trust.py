@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from deployments.settings import Settings
+from deployments.config.settings import Settings
 from ensemble.store.signing import Signer, Trust, key_id_of
 
 __all__ = [

@@ -14,9 +14,9 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from deployments.config.settings import Settings, TenantName
 from deployments.limits import Limit
 from deployments.saying import say
-from deployments.settings import Settings, TenantName
 from ensemble.store.layout import Store
 from ensemble.store.names import Tenant
 from ensemble.store.pointer import has_pointer

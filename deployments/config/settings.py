@@ -34,7 +34,7 @@ __all__ = [
     "read_settings",
 ]
 
-ROOT = Path(__file__).resolve().parent.parent  # the repository: relative folders are below it, wherever a Ray worker runs
+ROOT = Path(__file__).resolve().parents[2]  # the repository: relative folders are below it, wherever a Ray worker runs
 STATE_VARIABLE = "AXON_STATE"
 TRUST_VARIABLE = "AXON_TRUST"
 KEYS_VARIABLE = "AXON_KEYS"

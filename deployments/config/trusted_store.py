@@ -11,9 +11,9 @@ from collections.abc import Hashable
 
 from pydantic import ValidationError
 
+from deployments.config.settings import Settings
+from deployments.config.trust import read_trust
 from deployments.saying import say
-from deployments.settings import Settings
-from deployments.trust import read_trust
 from ensemble.store.layout import Store
 from ensemble.store.signing import Trust
 

@@ -1,0 +1,1 @@
+"""Configuration: settings, tenants and trust; every file that an operator edits."""

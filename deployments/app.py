@@ -17,7 +17,7 @@ from ray.serve.context import _get_global_client
 from deployments.config.settings import ScalingSettings, Settings, read_settings
 from deployments.config.trust import read_trust
 from deployments.detectors import Detectors
-from deployments.environment import is_loopback
+from deployments.host.environment import is_loopback
 from deployments.ingress import Ingress
 from deployments.layers import LayerDeployment
 from deployments.manage import Manage

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from deployments.config.settings import Settings
 from deployments.config.trusted_store import TrustedStore
+from deployments.host.memory import available_bytes
 from deployments.incidents import Pace
-from deployments.memory import available_bytes
 from deployments.saying import say
 from ensemble.detecting import proven_detector
 from ensemble.errors import ArtifactMissing, FeatureMismatch, LoadTimeout, TooManyRows

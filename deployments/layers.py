@@ -10,9 +10,9 @@ from typing import Any
 from deployments.config.settings import Settings
 from deployments.config.tenants import Tenancy
 from deployments.config.trusted_store import TrustedStore
+from deployments.host.memory import available_bytes
 from deployments.incidents import LayerTelemetry
 from deployments.kept_slot import KeptTenantSlot
-from deployments.memory import available_bytes
 from deployments.routing import routing_stats
 from deployments.telemetry import RayMeter
 from ensemble.building import LAYERS, ModelBuilder

@@ -15,7 +15,7 @@ from deployments.commands.current import current_models
 from deployments.commands.target import Target
 from deployments.commands.train_flows import benign_flows
 from deployments.config.settings import read_settings
-from deployments.memory import available_bytes
+from deployments.host.memory import available_bytes
 from ensemble.candidates import Lineage
 from ensemble.errors import ArtifactError, ArtifactMissing, TrainingError
 from ensemble.events import Kind, ProcessEvent

@@ -21,8 +21,8 @@ import yaml
 from rich.console import Console
 
 from deployments.config.settings import Settings, lay_over, read_settings
-from deployments.draining import close_door
-from deployments.environment import is_loopback, prepare_environment
+from deployments.host.drain import close_door
+from deployments.host.environment import is_loopback, prepare_environment
 from deployments.keys import list_keys
 from ensemble.errors import ArtifactError
 

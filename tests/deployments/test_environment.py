@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from deployments import environment
 from deployments.config.settings import ROOT
-from deployments.environment import PORT_BLOCKS, PORTS_EACH, PORTS_FROM, prepare_environment
+from deployments.host import environment
+from deployments.host.environment import PORT_BLOCKS, PORTS_EACH, PORTS_FROM, prepare_environment
 
 LOWEST, HIGHEST = "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT", "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT"
 FIRST_EPHEMERAL = 32_768  # Linux gives out ports from here on

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deployments.memory import available_bytes
+from deployments.host.memory import available_bytes
 
 MIB = 1 << 20
 NO_LIMIT_1 = 9_223_372_036_854_771_712  # what version 1 says where there is none

@@ -21,7 +21,7 @@ import pytest
 
 from deployments import wire
 from deployments.config.settings import ROOT
-from deployments.environment import free_port
+from deployments.host.environment import free_port
 from ensemble.building import LAYERS
 from ensemble.events import Kind
 from ensemble.inprocess import Ensemble

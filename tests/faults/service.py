@@ -19,7 +19,7 @@ import psutil
 import yaml
 
 from deployments.config.settings import ROOT
-from deployments.environment import free_port
+from deployments.host.environment import free_port
 from tests.faults.callers import Callers
 from tests.timing import wait_until
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from deployments.environment import prepare_environment
+from deployments.host.environment import prepare_environment
 
 NODES = 3
 CPUS_OF_A_NODE = 2

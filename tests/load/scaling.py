@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from deployments.environment import free_port, prepare_environment
+from deployments.host.environment import free_port, prepare_environment
 from tests.load.flows import made_up_flows, single_bodies
 from tests.load.traffic import Load, drive
 

@@ -1,0 +1,1 @@
+"""This machine: Ray's environment, memory, ports and the proxy."""

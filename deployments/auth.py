@@ -28,8 +28,8 @@ from starlette.types import Scope as AsgiScope
 from deployments.edge import refuse
 from deployments.incidents import Pace
 from deployments.keys import Key, Scope
-from deployments.saying import say
-from deployments.telemetry import Meter
+from deployments.observability.log import say
+from deployments.observability.metrics import Meter
 from ensemble.errors import RateLimited
 from ensemble.store.names import Tenant
 

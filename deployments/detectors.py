@@ -27,7 +27,7 @@ from deployments.config.settings import Settings
 from deployments.config.trusted_store import TrustedStore
 from deployments.host.memory import available_bytes
 from deployments.incidents import Pace
-from deployments.saying import say
+from deployments.observability.log import say
 from ensemble.detecting import proven_detector
 from ensemble.errors import ArtifactMissing, FeatureMismatch, LoadTimeout, TooManyRows
 from ensemble.features.tabular import Missing, admit_rows

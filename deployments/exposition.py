@@ -20,7 +20,7 @@ from starlette.responses import Response
 
 from deployments.auth import ScopedRoute
 from deployments.keys import Scope
-from deployments.telemetry import LATENCY_BOUNDARIES_S, METRICS, Instrument, Meter
+from deployments.observability.metrics import LATENCY_BOUNDARIES_S, METRICS, Instrument, Meter
 
 __all__ = ["CONTENT_TYPE", "BothMeters", "TextMeter", "metrics_routes"]
 

@@ -17,7 +17,7 @@ from deployments.asking import AskedLayers
 from deployments.config.settings import FusionSettings, RolloutSettings
 from deployments.guarding import CallObserver
 from deployments.health import SystemView, see_system
-from deployments.saying import say
+from deployments.observability.log import say
 from ensemble.events import EventBatch, Kind
 from ensemble.guard import BreakerState
 from ensemble.offers import ReleaseFusion

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from deployments.fanout import FanOut
 from deployments.health import meaning_of
-from deployments.saying import say
+from deployments.observability.log import say
 from ensemble.offers import FusionLoader, Offer, ReleaseFusion, best_of, is_whole
 from ensemble.rollout import RolloutState
 from ensemble.states import LoadFailure, SlotState, failure_of

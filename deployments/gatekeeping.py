@@ -10,7 +10,7 @@ from deployments.config.settings import Settings
 from deployments.config.tenants import Tenancy
 from deployments.keys import KeyRing
 from deployments.limits import Stall, TokenBuckets
-from deployments.telemetry import Meter
+from deployments.observability.metrics import Meter
 
 __all__ = ["GateKeeper"]
 

@@ -22,7 +22,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from deployments.config.settings import GuardSettings
 from deployments.incidents import Pace
-from deployments.saying import say
+from deployments.observability.log import say
 from ensemble.building import LAYERS
 from ensemble.errors import LayerCrashed, LayerError, LayerOpen, LayerOverloaded, LayerTimeout
 from ensemble.events import EventBatch

@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deployments.saying import say
-from deployments.telemetry import Meter
+from deployments.observability.log import say
+from deployments.observability.metrics import Meter
 from ensemble.errors import ArtifactMissing
 from ensemble.states import SlotEvent, SlotState
 

@@ -36,6 +36,7 @@ from deployments.gatekeeping import GateKeeper
 from deployments.guarding import LayerCall
 from deployments.health import SystemView
 from deployments.keys import Scope
+from deployments.observability.metrics import Meter, RayMeter
 from deployments.openapi import document
 from deployments.operating import OperatorRoutes
 from deployments.predicting import CLASSIFIER, ClassifyCall, Predictor, PredictRoutes
@@ -43,7 +44,6 @@ from deployments.reading import docs_page
 from deployments.retro import Retro
 from deployments.shortcut import ShortcutApp, read_json
 from deployments.switches import Switches
-from deployments.telemetry import Meter, RayMeter
 from deployments.views import View, Views
 from deployments.watch import IngressTelemetry, Watch
 from ensemble.candidates import Lineage

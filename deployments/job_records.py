@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from deployments.saying import say
+from deployments.observability.log import say
 from ensemble.errors import ArtifactError, ArtifactMissing, JobLost
 from ensemble.store import durable
 from ensemble.store.manifest import timestamp

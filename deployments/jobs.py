@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from deployments.config.settings import Settings
 from deployments.config.trust import SigningRefused, read_signer
 from deployments.job_records import JobRecord, JobRecords, JobStatus, new_id
-from deployments.saying import say
+from deployments.observability.log import say
 from deployments.training_task import FitWork
 from ensemble.errors import (
     ArtifactError,

@@ -23,7 +23,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, TypeVar
 
-from deployments.saying import say
+from deployments.observability.log import say
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing, ArtifactUnreadable, ArtifactUntrusted
 from ensemble.store import canonical, durable
 from ensemble.store.manifest import refuse_other_format

@@ -13,8 +13,8 @@ from deployments.config.trusted_store import TrustedStore
 from deployments.host.memory import available_bytes
 from deployments.incidents import LayerTelemetry
 from deployments.kept_slot import KeptTenantSlot
+from deployments.observability.metrics import RayMeter
 from deployments.routing import routing_stats
-from deployments.telemetry import RayMeter
 from ensemble.building import LAYERS, ModelBuilder
 from ensemble.candidates import Lineage
 from ensemble.classifying import Classification, classify

@@ -32,10 +32,10 @@ from deployments.manage_models import ModelRoutes, quota_of
 from deployments.manage_openapi import document
 from deployments.manage_refusals import MANAGE_REFUSALS
 from deployments.manage_releases import ReleaseRoutes
+from deployments.observability.metrics import Meter, RayMeter
 from deployments.reading import docs_page
 from deployments.replicas import Replicas
 from deployments.store_desk import StoreDesk
-from deployments.telemetry import Meter, RayMeter
 from deployments.training_task import run_in_ray
 from deployments.wire import encode
 from ensemble.building import LAYERS

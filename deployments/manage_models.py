@@ -40,7 +40,7 @@ from deployments.manage_reading import (
     tenant_of,
     version_asked,
 )
-from deployments.saying import say
+from deployments.observability.log import say
 from deployments.shortcut import read_body
 from deployments.store_desk import StoreDesk
 from ensemble.errors import ArtifactError, ArtifactMissing, EnsembleError, MalformedEvent, ServedByRelease, UnsupportedMediaType

@@ -22,7 +22,7 @@ from deployments.bodies import KindTest, LayerList, LayerTest, Live, Ready, Swit
 from deployments.edge import as_json, refuse
 from deployments.health import SystemView, meaning_of
 from deployments.keys import Scope
-from deployments.saying import say
+from deployments.observability.log import say
 from deployments.switches import Switches
 from ensemble.errors import ArtifactError, LayerCrashed, LayerTimeout, LoadTimeout, UnknownLayer
 from ensemble.store.controls import Controls

@@ -22,9 +22,9 @@ from deployments.batching import MicroBatcher
 from deployments.config.settings import IngressSettings
 from deployments.edge import JSON, request_id_of, sentence_of
 from deployments.keys import Scope
+from deployments.observability.metrics import Meter
 from deployments.predictions import Features, Prediction, PredictionBatch, parse_flow, parse_flows
 from deployments.shortcut import read_json
-from deployments.telemetry import Meter
 from deployments.views import View
 from ensemble.classifying import KNOWN_MODELS, Classification
 from ensemble.errors import EnsembleError, EventError, LayerCrashed, ModelNotLoaded, UnknownModel

@@ -14,7 +14,7 @@ from typing import Any
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 
-from deployments.saying import say
+from deployments.observability.log import say
 from ensemble.errors import DeploymentUnavailable, EnsembleError
 
 __all__ = ["Replicas"]

@@ -27,7 +27,7 @@ import msgspec
 
 from deployments import wire
 from deployments.config.settings import RetroSettings
-from deployments.saying import say
+from deployments.observability.log import say
 from ensemble.errors import EventError
 from ensemble.events import Kind
 from ensemble.retro.findings import Finding, Findings

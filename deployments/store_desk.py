@@ -18,7 +18,7 @@ from typing import TypeVar
 from deployments.config.settings import Settings
 from deployments.config.trust import SigningRefused
 from deployments.config.trusted_store import TrustedStore
-from deployments.saying import say
+from deployments.observability.log import say
 from ensemble.errors import ServiceError, SigningUnavailable, StoreFull, StoreUnavailable
 from ensemble.store.layout import Actor, Store
 

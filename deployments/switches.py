@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from deployments.saying import say
-from deployments.telemetry import Meter
+from deployments.observability.log import say
+from deployments.observability.metrics import Meter
 from ensemble.errors import LoadTimeout
 from ensemble.states import LoadFailure, failure_of
 from ensemble.store.controls import CONTROLS, Controls, change_controls, read_controls

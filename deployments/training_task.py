@@ -18,7 +18,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from deployments.saying import say
+from deployments.observability.log import say
 from ensemble.errors import EnsembleError, JobCrashed
 from ensemble.store.metadata import Metadata
 from ensemble.training.releasing import Trained

@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from deployments.health import SystemView, iso
-from deployments.saying import say
+from deployments.observability.log import say
+from deployments.observability.metrics import Meter, set_state
 from deployments.switches import Switches
-from deployments.telemetry import Meter, set_state
 from ensemble.building import LAYERS
 from ensemble.events import Kind
 from ensemble.guard import BreakerState

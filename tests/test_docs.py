@@ -16,8 +16,8 @@ import pytest
 from deployments import manage_openapi, wire
 from deployments.cli import app, keys, layers, models, train
 from deployments.config.settings import read_settings
+from deployments.observability.metrics import METRICS, RULES
 from deployments.openapi import document
-from deployments.telemetry import METRICS, RULES
 from ensemble import errors
 from ensemble.errors import EventError
 from ensemble.verdicts import SPEAKING, LayerStatus, SystemStatus

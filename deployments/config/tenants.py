@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from deployments.config.settings import Settings, TenantName
 from deployments.limits import Limit
-from deployments.saying import say
+from deployments.observability.log import say
 from ensemble.store.layout import Store
 from ensemble.store.names import Tenant
 from ensemble.store.pointer import has_pointer

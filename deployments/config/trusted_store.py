@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from deployments.config.settings import Settings
 from deployments.config.trust import read_trust
-from deployments.saying import say
+from deployments.observability.log import say
 from ensemble.store.layout import Store
 from ensemble.store.signing import Trust
 

@@ -17,7 +17,7 @@ import pytest
 from deployments.config.settings import ROOT, Settings, read_settings
 from deployments.config.trust import read_trust_file
 from deployments.ingress import IngressApp
-from deployments.telemetry import METRICS, Instrument
+from deployments.observability.metrics import METRICS, Instrument
 from ensemble.building import LAYERS, ModelBuilder
 from ensemble.candidates import Lineage
 from ensemble.classifying import Classification, classify

@@ -11,8 +11,8 @@ import pytest
 from ray._common.formatters import JSONFormatter
 
 from deployments.incidents import SUMMARY_EVERY_S, LayerTelemetry
-from deployments.saying import LONGEST_TEXT, say
-from deployments.telemetry import METRICS, RULES, SILENCE, Instrument, RayMeter, set_state
+from deployments.observability.log import LONGEST_TEXT, say
+from deployments.observability.metrics import METRICS, RULES, SILENCE, Instrument, RayMeter, set_state
 from ensemble.events import Kind
 from ensemble.states import SlotEvent
 from tests.deployments.conftest import RecordingMeter, Told

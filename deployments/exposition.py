@@ -18,9 +18,9 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deployments.auth import ScopedRoute
-from deployments.keys import Scope
 from deployments.observability.metrics import LATENCY_BOUNDARIES_S, METRICS, Instrument, Meter
+from deployments.web.api_keys import Scope
+from deployments.web.auth import ScopedRoute
 
 __all__ = ["CONTENT_TYPE", "BothMeters", "TextMeter", "metrics_routes"]
 

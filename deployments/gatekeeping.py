@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from deployments.auth import Gate
 from deployments.config.settings import Settings
 from deployments.config.tenants import Tenancy
-from deployments.keys import KeyRing
-from deployments.limits import Stall, TokenBuckets
 from deployments.observability.metrics import Meter
+from deployments.web.api_keys import KeyRing
+from deployments.web.auth import Gate
+from deployments.web.rate_limit import Stall, TokenBuckets
 
 __all__ = ["GateKeeper"]
 

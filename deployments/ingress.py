@@ -22,30 +22,30 @@ from starlette.types import Scope as AsgiScope
 
 from deployments import wire
 from deployments.asking import AskedLayers
-from deployments.auth import Caller, ScopedRoute, caller_of
 from deployments.bodies import Service
 from deployments.config.settings import Settings
 from deployments.config.tenants import Tenancy
 from deployments.config.trusted_store import TrustedStore
-from deployments.contract import secured
-from deployments.edge import JSON, REFUSALS, as_json
 from deployments.exposition import BothMeters, TextMeter, metrics_routes
 from deployments.fanout import FanOut
 from deployments.following import ReleaseFollower
 from deployments.gatekeeping import GateKeeper
 from deployments.guarding import LayerCall
 from deployments.health import SystemView
-from deployments.keys import Scope
 from deployments.observability.metrics import Meter, RayMeter
 from deployments.openapi import document
 from deployments.operating import OperatorRoutes
 from deployments.predicting import CLASSIFIER, ClassifyCall, Predictor, PredictRoutes
-from deployments.reading import docs_page
 from deployments.retro import Retro
 from deployments.shortcut import ShortcutApp, read_json
 from deployments.switches import Switches
 from deployments.views import View, Views
 from deployments.watch import IngressTelemetry, Watch
+from deployments.web.api_keys import Scope
+from deployments.web.auth import Caller, ScopedRoute, caller_of
+from deployments.web.docs_page import docs_page
+from deployments.web.errors import JSON, REFUSALS, as_json
+from deployments.web.openapi import secured
 from ensemble.candidates import Lineage
 from ensemble.errors import EventError, MalformedEvent
 from ensemble.events import Kind

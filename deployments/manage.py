@@ -19,11 +19,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from deployments.auth import GatedApp, ScopedRoute
 from deployments.config.settings import Settings
 from deployments.config.tenants import Tenancy
 from deployments.config.trusted_store import TrustedStore
-from deployments.edge import JSON
 from deployments.gatekeeping import GateKeeper
 from deployments.jobs import Jobs, Run
 from deployments.manage_detecting import DETECTORS, DetectionRoutes
@@ -33,10 +31,12 @@ from deployments.manage_openapi import document
 from deployments.manage_refusals import MANAGE_REFUSALS
 from deployments.manage_releases import ReleaseRoutes
 from deployments.observability.metrics import Meter, RayMeter
-from deployments.reading import docs_page
 from deployments.replicas import Replicas
 from deployments.store_desk import StoreDesk
 from deployments.training_task import run_in_ray
+from deployments.web.auth import GatedApp, ScopedRoute
+from deployments.web.docs_page import docs_page
+from deployments.web.errors import JSON
 from deployments.wire import encode
 from ensemble.building import LAYERS
 

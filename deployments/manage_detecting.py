@@ -12,17 +12,17 @@ from starlette.responses import Response
 
 from deployments import manage_results as found
 from deployments import manage_wire as asks
-from deployments.auth import Gate, ScopedRoute, caller_of
 from deployments.config.settings import Settings
 from deployments.config.tenants import Tenancy
 from deployments.detectors import Detections, LoadReport
-from deployments.edge import as_json
-from deployments.keys import Scope
 from deployments.lending import Seen, find_model
 from deployments.manage_reading import LAYERS_MODELS, Reader, actor_of, model_of, no_query_but, tenant_of
-from deployments.refusals import refusal_of
 from deployments.replicas import Replicas
 from deployments.store_desk import StoreDesk
+from deployments.web.api_keys import Scope
+from deployments.web.auth import Gate, ScopedRoute, caller_of
+from deployments.web.decode_errors import refusal_of
+from deployments.web.errors import as_json
 from deployments.wire import ErrorBody
 from ensemble.building import LAYERS
 from ensemble.errors import ArtifactMissing, DeploymentUnavailable, EnsembleError, EventError, FeatureMismatch, MalformedEvent, NotServing

@@ -12,14 +12,14 @@ from starlette.types import Scope as AsgiScope
 
 from deployments import manage_results as found
 from deployments import manage_wire as asks
-from deployments.auth import ScopedRoute
 from deployments.config.settings import Settings
-from deployments.edge import as_json
 from deployments.job_records import JobRecord
 from deployments.jobs import Jobs, TrainRequest
-from deployments.keys import Scope
 from deployments.manage_reading import Reader, actor_of, no_query_but, own_name, own_tenant, tenant_of
 from deployments.store_desk import StoreDesk, in_time
+from deployments.web.api_keys import Scope
+from deployments.web.auth import ScopedRoute
+from deployments.web.errors import as_json
 from deployments.wire import ErrorBody
 from ensemble.errors import FeatureMismatch, MalformedEvent, VersionExists
 from ensemble.features.tabular import NETWORK_FEATURES, Missing

@@ -20,12 +20,9 @@ from starlette.types import Scope as AsgiScope
 
 from deployments import manage_answers as says
 from deployments import manage_wire as asks
-from deployments.auth import ScopedRoute
 from deployments.config.settings import Settings
 from deployments.config.tenants import Tenancy
 from deployments.config.trust import read_signer
-from deployments.edge import as_json
-from deployments.keys import Scope
 from deployments.lending import find_model, seen_models
 from deployments.manage_reading import (
     LAYERS_MODELS,
@@ -43,6 +40,9 @@ from deployments.manage_reading import (
 from deployments.observability.log import say
 from deployments.shortcut import read_body
 from deployments.store_desk import StoreDesk
+from deployments.web.api_keys import Scope
+from deployments.web.auth import ScopedRoute
+from deployments.web.errors import as_json
 from ensemble.errors import ArtifactError, ArtifactMissing, EnsembleError, MalformedEvent, ServedByRelease, UnsupportedMediaType
 from ensemble.store.aliases import Alias, Named, clear_model_alias, set_model_alias, stand_of_model_alias
 from ensemble.store.archive import Imported, export_bundle, import_archive

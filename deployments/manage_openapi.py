@@ -13,12 +13,12 @@ from typing import Any
 from deployments import manage_answers as says
 from deployments import manage_results as found
 from deployments import manage_wire as asks
-from deployments.auth import ScopedRoute
 from deployments.config.settings import Settings
-from deployments.contract import ERROR_TYPES, Json, answer, operation, ref, schemas_of, secured, written
 from deployments.manage_models import ARCHIVE
 from deployments.manage_reading import RESERVED, SOME_ENTRIES
-from deployments.reading import DOCS_FILES
+from deployments.web.auth import ScopedRoute
+from deployments.web.docs_page import DOCS_FILES
+from deployments.web.openapi import ERROR_TYPES, Json, answer, operation, ref, schemas_of, secured, written
 from ensemble.features.tabular import LEAST_FEATURES, MOST_FEATURES, NETWORK_FEATURES
 from ensemble.store.aliases import Alias
 from ensemble.training.tabular_rows import DEFAULT_NAME, LEAST_ROWS

@@ -11,8 +11,8 @@ from typing import Generic, TypeVar
 import msgspec
 from starlette.requests import Request
 
-from deployments.auth import caller_of, client_of
 from deployments.shortcut import read_json
+from deployments.web.auth import caller_of, client_of
 from deployments.wire import decoded
 from ensemble.building import LAYERS
 from ensemble.errors import MalformedEvent, ReservedName, UnknownTenant

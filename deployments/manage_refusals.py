@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import HTTPExceptionHandler
 
-from deployments.edge import COMES_AGAIN, REFUSALS, refuse, status_of
 from deployments.health import meaning_of
+from deployments.web.errors import COMES_AGAIN, REFUSALS, refuse, status_of
 from ensemble.errors import (
     ArtifactError,
     ArtifactInUse,

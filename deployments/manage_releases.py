@@ -11,14 +11,14 @@ from starlette.responses import Response
 
 from deployments import manage_answers as says
 from deployments import manage_wire as asks
-from deployments.auth import ScopedRoute
 from deployments.config.settings import Settings
 from deployments.config.tenants import Tenancy
 from deployments.config.trust import read_signer
-from deployments.edge import as_json
-from deployments.keys import Scope
 from deployments.manage_reading import Reader, actor_of, no_query_but, number_in, tenant_of
 from deployments.store_desk import StoreDesk
+from deployments.web.api_keys import Scope
+from deployments.web.auth import ScopedRoute
+from deployments.web.errors import as_json
 from ensemble.errors import ArtifactError, ArtifactMissing
 from ensemble.store.aliases import Named, clear_challenger, promote_challenger, set_challenger, stand_of_challenger
 from ensemble.store.layout import Store

@@ -12,10 +12,10 @@ from typing import Any
 
 from deployments import wire
 from deployments.bodies import Health, LayerList, LayerTest, Live, Ready, Service, Status, SwitchedLayer
-from deployments.contract import ERROR_TYPES, Json, answer, operation, ref, schemas_of, written
 from deployments.examples import ATTACK, BENIGN, PREDICTION, SHELL, VERDICT
 from deployments.predictions import DEFAULT_MODEL, PredictBatchRequest, Prediction, PredictionBatch, PredictRequest
-from deployments.reading import DOCS_FILES
+from deployments.web.docs_page import DOCS_FILES
+from deployments.web.openapi import ERROR_TYPES, Json, answer, operation, ref, schemas_of, written
 from ensemble.building import LAYERS
 from ensemble.classifying import KNOWN_MODELS
 from ensemble.features.flow import FEATURE_NAMES, RECOMPUTED

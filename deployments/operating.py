@@ -17,13 +17,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deployments.auth import ScopedRoute, caller_of
 from deployments.bodies import KindTest, LayerList, LayerTest, Live, Ready, SwitchedLayer
-from deployments.edge import as_json, refuse
 from deployments.health import SystemView, meaning_of
-from deployments.keys import Scope
 from deployments.observability.log import say
 from deployments.switches import Switches
+from deployments.web.api_keys import Scope
+from deployments.web.auth import ScopedRoute, caller_of
+from deployments.web.errors import as_json, refuse
 from ensemble.errors import ArtifactError, LayerCrashed, LayerTimeout, LoadTimeout, UnknownLayer
 from ensemble.store.controls import Controls
 from ensemble.store.names import Tenant

@@ -17,15 +17,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments import wire
-from deployments.auth import Gate, ScopedRoute, caller_of
 from deployments.batching import MicroBatcher
 from deployments.config.settings import IngressSettings
-from deployments.edge import JSON, request_id_of, sentence_of
-from deployments.keys import Scope
 from deployments.observability.metrics import Meter
 from deployments.predictions import Features, Prediction, PredictionBatch, parse_flow, parse_flows
 from deployments.shortcut import read_json
 from deployments.views import View
+from deployments.web.api_keys import Scope
+from deployments.web.auth import Gate, ScopedRoute, caller_of
+from deployments.web.errors import JSON, request_id_of, sentence_of
 from ensemble.classifying import KNOWN_MODELS, Classification
 from ensemble.errors import EnsembleError, EventError, LayerCrashed, ModelNotLoaded, UnknownModel
 from ensemble.events import FlowBatch, Kind

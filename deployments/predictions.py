@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from deployments import wire
-from deployments.refusals import check_values, pairs_in
+from deployments.web.decode_errors import check_values, pairs_in
 from ensemble.errors import EventError, MalformedJson
 
 __all__ = [

@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from deployments.auth import GatedApp, allows
-from deployments.edge import JSON, answer_to
-from deployments.keys import Scope
+from deployments.web.api_keys import Scope
+from deployments.web.auth import GatedApp, allows
+from deployments.web.errors import JSON, answer_to
 from ensemble.errors import BodyTooLarge, EventError, MalformedJson, UnsupportedMediaType
 
 __all__ = ["ShortcutApp", "read_body", "read_json"]

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from deployments.refusals import check_values, refusal_of
+from deployments.web.decode_errors import check_values, refusal_of
 from ensemble.digests import input_digests
 from ensemble.errors import EventError, FeatureMismatch, MalformedEvent, TooManyEvents
 from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch, ProcessEvent

@@ -33,7 +33,7 @@ def sentence_of(error: BaseException | None) -> str | None:
     from deployments.commands.score import ScoreFailed
     from deployments.commands.status import ServiceFailed
     from deployments.config.trust import SigningRefused
-    from deployments.keys import KeyRefused
+    from deployments.web.api_keys import KeyRefused
     from ensemble.errors import EnsembleError
 
     if isinstance(error, EnsembleError | KeyRefused | ScoreFailed | ServiceFailed | SigningRefused):

@@ -23,7 +23,7 @@ from rich.console import Console
 from deployments.config.settings import Settings, lay_over, read_settings
 from deployments.host.drain import close_door
 from deployments.host.environment import is_loopback, prepare_environment
-from deployments.keys import list_keys
+from deployments.web.api_keys import list_keys
 from ensemble.errors import ArtifactError
 
 __all__ = ["ServeRefused", "arguments_in", "serve_forever"]

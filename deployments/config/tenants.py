@@ -15,8 +15,8 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from deployments.config.settings import Settings, TenantName
-from deployments.limits import Limit
 from deployments.observability.log import say
+from deployments.web.rate_limit import Limit
 from ensemble.store.layout import Store
 from ensemble.store.names import Tenant
 from ensemble.store.pointer import has_pointer

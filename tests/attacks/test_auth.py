@@ -14,10 +14,10 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments.auth import ScopedRoute
 from deployments.config.settings import read_settings
-from deployments.keys import Scope, create_key, revoke_key
 from deployments.manage_openapi import PREFIX
+from deployments.web.api_keys import Scope, create_key, revoke_key
+from deployments.web.auth import ScopedRoute
 from ensemble.store.names import Tenant
 from tests.deployments.conftest import PATIENT, Door, OpenDoor, RecordingMeter
 from tests.deployments.management import Managed

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 
 from deployments.config.settings import read_settings
-from deployments.keys import Scope
 from deployments.training_task import FitWork
+from deployments.web.api_keys import Scope
 from ensemble.store.aliases import set_challenger
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ReleaseRef, Tenant

@@ -13,8 +13,8 @@ import httpx
 
 from deployments.config.settings import Settings
 from deployments.detectors import Detectors
-from deployments.keys import Scope, create_key
 from deployments.manage import ManageApp
+from deployments.web.api_keys import Scope, create_key
 from ensemble.store.names import Tenant
 from ensemble.store.signing import Signer
 from tests.deployments.conftest import FakeMethod, RecordingMeter, values_of

@@ -11,9 +11,9 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deployments.auth import Caller, Gate, GatedApp, ScopedRoute, caller_of
-from deployments.edge import as_json
-from deployments.keys import Key, Scope
+from deployments.web.api_keys import Key, Scope
+from deployments.web.auth import Caller, Gate, GatedApp, ScopedRoute, caller_of
+from deployments.web.errors import as_json
 from ensemble.errors import RateLimited
 from ensemble.store.names import Tenant
 from tests.deployments.conftest import Asked, RecordingMeter, Told

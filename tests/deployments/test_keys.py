@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from deployments import keys
-from deployments.keys import Key, KeyRefused, KeyRing, Scope, create_key, list_keys, revoke_key
+from deployments.web import api_keys
+from deployments.web.api_keys import Key, KeyRefused, KeyRing, Scope, create_key, list_keys, revoke_key
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactIncompatible, ArtifactUntrusted
 from ensemble.store import durable
 from ensemble.store.names import Tenant
@@ -159,7 +159,7 @@ def test_every_token_costs_the_same_whatever_is_wrong_with_it(make: Make, ring: 
         compared.append((len(one), len(other)))
         return one == other
 
-    monkeypatch.setattr("deployments.keys.hmac.compare_digest", recorded)
+    monkeypatch.setattr("deployments.web.api_keys.hmac.compare_digest", recorded)
     asked_time: list[str] = []
     monkeypatch.setattr(ring, "_now", lambda: asked_time.append("asked") or NOW)
 
@@ -307,7 +307,7 @@ def test_a_wrong_key_is_not_made(file: Path, wrong: dict[str, Any], sentence: st
 
 
 def test_there_are_never_more_keys_than_a_reader_takes(make: Make, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keys, "LIMIT_BYTES", 1000)
+    monkeypatch.setattr(api_keys, "LIMIT_BYTES", 1000)
     made = [make()[0] for _ in range(4)]
 
     with pytest.raises(KeyRefused, match="one key more"):
@@ -409,7 +409,7 @@ def pipe(file: Path) -> None:
 
 def too_long(file: Path) -> None:
     with file.open("ab") as opened:
-        opened.truncate(keys.LIMIT_BYTES + 1)
+        opened.truncate(api_keys.LIMIT_BYTES + 1)
 
 
 def torn(file: Path) -> None:
@@ -475,7 +475,7 @@ def test_a_file_that_is_mended_is_read_at_the_next_look_also_if_it_looks_the_sam
 ) -> None:
     """A disk that failed once, and then gives the same file, must not be taken for one that was read."""
     _, token = make()
-    monkeypatch.setattr(keys, "_read_bytes", failing := Failing())
+    monkeypatch.setattr(api_keys, "_read_bytes", failing := Failing())
     ring.look()
     assert ring.find(token) is None
 
@@ -502,7 +502,7 @@ class Failing:
     """Reads the file when the disk is well."""
 
     def __init__(self) -> None:
-        self.is_well, self.calls, self._read = False, 0, keys._read_bytes
+        self.is_well, self.calls, self._read = False, 0, api_keys._read_bytes
 
     def __call__(self, path: Path) -> bytes:
         self.calls += 1
@@ -516,7 +516,7 @@ def test_the_file_is_read_when_it_changed_and_every_minute(
 ) -> None:
     """A look each second costs one call to the disk; a network disk that hides a change hides it for a minute."""
     make()
-    monkeypatch.setattr(keys, "_read_bytes", reading := Failing())
+    monkeypatch.setattr(api_keys, "_read_bytes", reading := Failing())
     reading.is_well = True
 
     for _ in range(10):
@@ -538,7 +538,7 @@ def test_a_file_that_did_not_change_is_not_parsed_again(make: Make, ring: KeyRin
     """Three thousand keys take half a second of the interpreter that answers requests."""
     _, token = make()
     ring.look()
-    monkeypatch.delattr(keys, "_parse")
+    monkeypatch.delattr(api_keys, "_parse")
 
     clocks.pass_s(61)
     ring.look()

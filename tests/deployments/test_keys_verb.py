@@ -12,7 +12,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from deployments import cli, terminal
-from deployments.keys import KeyRing, Scope, list_keys
+from deployments.web.api_keys import KeyRing, Scope, list_keys
 from ensemble.store.audit import LOG, Outcome, read_audit
 from ensemble.store.layout import Store
 from ensemble.store.signing import Trust

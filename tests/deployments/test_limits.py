@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from deployments.limits import FEW, Limit, Stall, TokenBuckets
+from deployments.web.rate_limit import FEW, Limit, Stall, TokenBuckets
 from ensemble.store.names import Tenant
 
 ACME, GLOBEX = Tenant("acme"), Tenant("globex")

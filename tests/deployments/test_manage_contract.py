@@ -13,10 +13,10 @@ import pytest
 from starlette.routing import Route
 
 from deployments.config.settings import read_settings
-from deployments.edge import status_of
-from deployments.keys import Scope
 from deployments.manage_openapi import PREFIX
-from deployments.reading import DOCS_FILES
+from deployments.web.api_keys import Scope
+from deployments.web.docs_page import DOCS_FILES
+from deployments.web.errors import status_of
 from tests.deployments.conftest import RecordingMeter
 from tests.deployments.management import Managed
 

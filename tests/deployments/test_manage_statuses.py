@@ -13,9 +13,9 @@ import pytest
 
 from deployments.config.trusted_store import TrustedStore
 from deployments.job_records import JobRecords
-from deployments.keys import Scope
-from deployments.limits import TokenBuckets
 from deployments.manage_openapi import PREFIX
+from deployments.web.api_keys import Scope
+from deployments.web.rate_limit import TokenBuckets
 from ensemble.errors import ArtifactCorrupt
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ReleaseRef

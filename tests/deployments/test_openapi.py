@@ -15,10 +15,10 @@ import pytest
 from starlette.routing import Route
 
 from deployments import manage_openapi
-from deployments.contract import secured
-from deployments.edge import status_of
 from deployments.examples import ATTACK, BENIGN, SHELL
 from deployments.openapi import document
+from deployments.web.errors import status_of
+from deployments.web.openapi import secured
 from ensemble import errors
 from ensemble.building import LAYERS
 from ensemble.features.flow import FEATURE_NAMES

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from deployments import cli
 from deployments.config.settings import read_settings
-from deployments.keys import Scope, create_key
+from deployments.web.api_keys import Scope, create_key
 from ensemble.building import LAYERS
 from ensemble.events import Kind
 from ensemble.store.names import Tenant

@@ -12,7 +12,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from deployments.reading import DOCS_FILES, docs_page
+from deployments.web.docs_page import DOCS_FILES, docs_page
 from tests.deployments.conftest import Door
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from deployments.commands.serve import ServeRefused, _Application, _has_begun, _plan, _tell_of_keys
 from deployments.config.settings import ROOT, Settings, read_settings
-from deployments.keys import Scope, create_key, revoke_key
+from deployments.web.api_keys import Scope, create_key, revoke_key
 from ensemble.store.names import Tenant
 
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from deployments.config.settings import ROOT, Settings, read_settings
 from deployments.config.tenants import Tenancy, read_tenants
-from deployments.limits import Limit
+from deployments.web.rate_limit import Limit
 from ensemble.store.names import Tenant
 from tests.deployments.conftest import Told
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 
-from deployments.auth import ScopedRoute
+from deployments.web.auth import ScopedRoute
 
 __all__ = ["DOCS_FILES", "docs_page"]
 

@@ -25,11 +25,11 @@ from starlette.routing import Route
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from deployments.edge import refuse
 from deployments.incidents import Pace
-from deployments.keys import Key, Scope
 from deployments.observability.log import say
 from deployments.observability.metrics import Meter
+from deployments.web.api_keys import Key, Scope
+from deployments.web.errors import refuse
 from ensemble.errors import RateLimited
 from ensemble.store.names import Tenant
 

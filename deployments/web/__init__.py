@@ -1,0 +1,1 @@
+"""HTTP for both applications: authentication, rate limits, errors, bodies and OpenAPI."""

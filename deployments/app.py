@@ -19,9 +19,9 @@ from deployments.config.trust import read_trust
 from deployments.detectors import Detectors
 from deployments.host.environment import is_loopback
 from deployments.ingress import Ingress
-from deployments.layers import LayerDeployment
+from deployments.layers.deployment import LayerDeployment
+from deployments.layers.router import SpeakingFirst
 from deployments.manage import Manage
-from deployments.routing import SpeakingFirst
 from ensemble.building import LAYERS
 
 __all__ = ["OpenDoor", "build", "build_management"]

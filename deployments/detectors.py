@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from deployments.config.settings import Settings
 from deployments.config.trusted_store import TrustedStore
 from deployments.host.memory import available_bytes
-from deployments.incidents import Pace
+from deployments.layers.telemetry import Pace
 from deployments.observability.log import say
 from ensemble.detecting import proven_detector
 from ensemble.errors import ArtifactMissing, FeatureMismatch, LoadTimeout, TooManyRows

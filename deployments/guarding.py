@@ -21,7 +21,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from deployments.config.settings import GuardSettings
-from deployments.incidents import Pace
+from deployments.layers.telemetry import Pace
 from deployments.observability.log import say
 from ensemble.building import LAYERS
 from ensemble.errors import LayerCrashed, LayerError, LayerOpen, LayerOverloaded, LayerTimeout

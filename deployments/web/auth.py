@@ -25,7 +25,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from deployments.incidents import Pace
+from deployments.layers.telemetry import Pace
 from deployments.observability.log import say
 from deployments.observability.metrics import Meter
 from deployments.web.api_keys import Key, Scope

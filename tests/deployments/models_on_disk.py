@@ -9,7 +9,7 @@ from typing import Any
 
 from deployments.config.settings import ROOT, read_settings
 from deployments.ingress import IngressApp
-from deployments.layers import LayerDeployment
+from deployments.layers.deployment import LayerDeployment
 from ensemble.building import LAYERS
 from tests.deployments.conftest import PATIENT, Door, FakeMethod, RecordingMeter, values_of
 

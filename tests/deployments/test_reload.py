@@ -172,7 +172,7 @@ def test_the_gauges_of_a_layer_with_two_kinds_are_of_both(
     world: ModelsOnDisk, meter: RecordingMeter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S1-02: a layer has one gauge, so a kind that is whole must not hide one that is not."""
-    monkeypatch.setattr("deployments.layers.RayMeter", lambda: meter)
+    monkeypatch.setattr("deployments.layers.deployment.RayMeter", lambda: meter)
     world.start()
     whole = meter.value("axon_model_size_bytes", provider="anomaly", state="loaded")
     assert meter.value("axon_model_files_present", provider="anomaly") == 1.0

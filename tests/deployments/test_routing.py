@@ -12,7 +12,7 @@ import pytest
 from ray.serve._private.common import DeploymentHandleSource, DeploymentID, ReplicaID, RequestMetadata
 from ray.serve._private.request_router.common import PendingRequest
 
-from deployments.routing import SpeakingFirst, routing_stats
+from deployments.layers.router import SpeakingFirst, routing_stats
 from ensemble.events import FlowBatch, Kind
 from ensemble.states import KindState, SlotState
 from ensemble.verdicts import LayerStatus

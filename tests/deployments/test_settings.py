@@ -15,7 +15,7 @@ from ray.serve import Application
 from deployments import app as composition
 from deployments.config.settings import ROOT, Settings, read_settings
 from deployments.ingress import IngressApp
-from deployments.layers import LayerDeployment
+from deployments.layers.deployment import LayerDeployment
 from ensemble.building import LAYERS
 
 DEFAULTS = ROOT / "configs" / "default.yaml"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ray._common.formatters import JSONFormatter
 
-from deployments.incidents import SUMMARY_EVERY_S, LayerTelemetry
+from deployments.layers.telemetry import SUMMARY_EVERY_S, LayerTelemetry
 from deployments.observability.log import LONGEST_TEXT, say
 from deployments.observability.metrics import METRICS, RULES, SILENCE, Instrument, RayMeter, set_state
 from ensemble.events import Kind

@@ -18,7 +18,7 @@ import yaml
 from deployments.commands.local import own_store
 from deployments.config.settings import read_settings
 from deployments.config.tenants import Tenancy
-from deployments.layers import LayerDeployment
+from deployments.layers.deployment import LayerDeployment
 from deployments.web.api_keys import Scope, create_key
 from ensemble.events import Kind
 from ensemble.store.codecs import GOLDEN, decode_golden, decode_parts

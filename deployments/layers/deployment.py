@@ -11,10 +11,10 @@ from deployments.config.settings import Settings
 from deployments.config.tenants import Tenancy
 from deployments.config.trusted_store import TrustedStore
 from deployments.host.memory import available_bytes
-from deployments.incidents import LayerTelemetry
-from deployments.kept_slot import KeptTenantSlot
+from deployments.layers.polled_slot import KeptTenantSlot
+from deployments.layers.router import routing_stats
+from deployments.layers.telemetry import LayerTelemetry
 from deployments.observability.metrics import RayMeter
-from deployments.routing import routing_stats
 from ensemble.building import LAYERS, ModelBuilder
 from ensemble.candidates import Lineage
 from ensemble.classifying import Classification, classify

@@ -1,0 +1,1 @@
+"""The detectors as Ray Serve deployments."""

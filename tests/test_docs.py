@@ -13,9 +13,10 @@ from typing import Any
 import jsonschema
 import pytest
 
-from deployments import manage_openapi, wire
+from deployments import wire
 from deployments.cli import app, keys, layers, models, train
 from deployments.config.settings import read_settings
+from deployments.management import openapi
 from deployments.observability.metrics import METRICS, RULES
 from deployments.openapi import document
 from ensemble import errors
@@ -128,7 +129,7 @@ def is_route(method: str, path: str) -> bool:
 
 def operations_at(path: str) -> list[dict[str, Any]]:
     """The operations of the routes that a path may be of."""
-    paths = document(MAX_EVENTS, MAX_BODY_BYTES)["paths"] | manage_openapi.paths()
+    paths = document(MAX_EVENTS, MAX_BODY_BYTES)["paths"] | openapi.paths()
     return [operations for known, operations in paths.items() if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", known), path)]
 
 
@@ -136,7 +137,7 @@ def schema_of(address: str) -> dict[str, Any]:
     """The schema of the body that a route reads."""
     path = re.sub(r"^.*?:\d+|\?.*$", "", address)
     (body,) = [one["requestBody"] for operations in operations_at(path) for one in operations.values() if "requestBody" in one]
-    schemas = document(MAX_EVENTS, MAX_BODY_BYTES)["components"]["schemas"] | manage_openapi.schemas(read_settings())
+    schemas = document(MAX_EVENTS, MAX_BODY_BYTES)["components"]["schemas"] | openapi.schemas(read_settings())
     return body["content"]["application/json"]["schema"] | {"components": {"schemas": schemas}}
 
 

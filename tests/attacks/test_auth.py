@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from deployments.config.settings import read_settings
-from deployments.manage_openapi import PREFIX
+from deployments.management.openapi import PREFIX
 from deployments.web.api_keys import Scope, create_key, revoke_key
 from deployments.web.auth import ScopedRoute
 from ensemble.store.names import Tenant

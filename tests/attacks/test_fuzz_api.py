@@ -24,7 +24,7 @@ from schemathesis.core.transport import Response
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
 
-from deployments.manage_openapi import PREFIX
+from deployments.management.openapi import PREFIX
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ReleaseRef
 from ensemble.store.signing import Signer, Trust

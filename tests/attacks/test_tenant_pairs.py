@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 
 from deployments.config.settings import read_settings
-from deployments.manage_openapi import PREFIX
+from deployments.management.openapi import PREFIX
 from deployments.web.api_keys import Scope, create_key
 from ensemble.errors import MalformedEvent
 from ensemble.store.names import ModelName, Tenant

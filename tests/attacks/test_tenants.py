@@ -19,7 +19,7 @@ import pytest
 from starlette.routing import Route
 
 from deployments.config.settings import ROOT, read_settings
-from deployments.manage_openapi import PREFIX
+from deployments.management.openapi import PREFIX
 from ensemble.store.aliases import Alias, set_model_alias
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant

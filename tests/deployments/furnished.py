@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from deployments.config.settings import read_settings
-from deployments.training_task import FitWork
+from deployments.management.training_actor import FitWork
 from deployments.web.api_keys import Scope
 from ensemble.store.aliases import set_challenger
 from ensemble.store.layout import Store

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 
 from deployments.config.settings import Settings
-from deployments.detectors import Detectors
-from deployments.manage import ManageApp
+from deployments.management.app import ManageApp
+from deployments.management.detectors import Detectors
 from deployments.web.api_keys import Scope, create_key
 from ensemble.store.names import Tenant
 from ensemble.store.signing import Signer

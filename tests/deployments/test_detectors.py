@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deployments import detectors as page
 from deployments.config.settings import read_settings
-from deployments.detectors import Detectors, LoadOutcome
+from deployments.management import detectors as page
+from deployments.management.detectors import Detectors, LoadOutcome
 from ensemble.errors import (
     ArtifactCorrupt,
     ArtifactMissing,

@@ -18,9 +18,9 @@ import pytest
 
 from deployments.config.settings import Settings, read_settings
 from deployments.config.trust import SigningRefused
-from deployments.job_records import ENDED, JobRecord, JobRecords, JobStatus
-from deployments.jobs import Jobs, TrainRequest
-from deployments.training_task import FitWork
+from deployments.management.job_records import ENDED, JobRecord, JobRecords, JobStatus
+from deployments.management.jobs import Jobs, TrainRequest
+from deployments.management.training_actor import FitWork
 from ensemble.detecting import proven_detector
 from ensemble.errors import FeatureMismatch, JobCrashed, JobQuota, MalformedEvent, TooManyRows, TrainingError, UnknownJob
 from ensemble.features.tabular import NETWORK_FEATURES

@@ -13,7 +13,7 @@ import pytest
 from starlette.routing import Route
 
 from deployments.config.settings import read_settings
-from deployments.manage_openapi import PREFIX
+from deployments.management.openapi import PREFIX
 from deployments.web.api_keys import Scope
 from deployments.web.docs_page import DOCS_FILES
 from deployments.web.errors import status_of

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from deployments.config.settings import read_settings
-from deployments.training_task import FitWork
+from deployments.management.training_actor import FitWork
 from ensemble.store.layout import Store
 from ensemble.store.signing import Signer, Trust
 from ensemble.training.releasing import Trained

@@ -12,8 +12,8 @@ import jsonschema
 import pytest
 
 from deployments.config.trusted_store import TrustedStore
-from deployments.job_records import JobRecords
-from deployments.manage_openapi import PREFIX
+from deployments.management.job_records import JobRecords
+from deployments.management.openapi import PREFIX
 from deployments.web.api_keys import Scope
 from deployments.web.rate_limit import TokenBuckets
 from ensemble.errors import ArtifactCorrupt

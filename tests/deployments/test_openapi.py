@@ -14,8 +14,8 @@ import jsonschema
 import pytest
 from starlette.routing import Route
 
-from deployments import manage_openapi
 from deployments.examples import ATTACK, BENIGN, SHELL
+from deployments.management import openapi
 from deployments.openapi import document
 from deployments.web.errors import status_of
 from deployments.web.openapi import secured
@@ -107,7 +107,7 @@ def test_every_error_code_is_listed_where_its_status_is(contract: dict[str, Any]
 
 def test_every_error_of_a_caller_is_an_answer_of_some_route(contract: dict[str, Any]) -> None:
     """Of one of the two applications."""
-    said = json.dumps(contract) + json.dumps(manage_openapi.paths())
+    said = json.dumps(contract) + json.dumps(openapi.paths())
     kinds = [kind for name in errors.__all__ if issubclass(kind := getattr(errors, name), errors.EventError | errors.LayerError)]
 
     assert [kind.code for kind in kinds if kind is not errors.EventError and f'"{kind.code}"' not in said] == []

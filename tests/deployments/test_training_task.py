@@ -18,11 +18,11 @@ import psutil
 import pytest
 import ray
 
-from deployments import training_task
 from deployments.config.settings import read_settings
-from deployments.job_records import JobRecord, JobStatus
-from deployments.jobs import Jobs, TrainRequest
-from deployments.training_task import NICE, FitWork, run_in_ray
+from deployments.management import training_actor
+from deployments.management.job_records import JobRecord, JobStatus
+from deployments.management.jobs import Jobs, TrainRequest
+from deployments.management.training_actor import NICE, FitWork, run_in_ray
 from ensemble.errors import JobCrashed, TrainingError
 from ensemble.features.tabular import NETWORK_FEATURES
 from ensemble.store.layout import Actor, Store
@@ -110,13 +110,13 @@ def test_a_fit_tells_how_far_it_is_and_gives_back_arrays(cluster: None) -> None:
 
 def test_a_fit_lets_scoring_go_first(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001  # asked for by its effect
     """R14: Ray's workers run at the priority of scoring, as `axon serve` starts them; a fit does not."""
-    fit = training_task.fit
+    fit = training_actor.fit
 
     def watched(work: FitWork) -> Iterator[Step | Trained]:
         for _ in fit(work):
             yield Step(str(os.getpriority(os.PRIO_PROCESS, 0)), 0.1)
 
-    monkeypatch.setattr(training_task, "fit", by_value(watched))
+    monkeypatch.setattr(training_actor, "fit", by_value(watched))
 
     async def promise() -> None:
         steps = [step async for step in RUN(work())]
@@ -157,7 +157,7 @@ def test_a_job_trains_in_ray_and_another_is_cancelled_and_a_third_times_out(
         assert len({share for share in seen if 0.0 < share < 1.0}) > 1
         assert (done.status, done.version, done.is_champion) == (JobStatus.DONE, 1, True)
 
-        monkeypatch.setattr(training_task, "fit", by_value(slow_fit))
+        monkeypatch.setattr(training_actor, "fit", by_value(slow_fit))
         record = await jobs.submit(ACME, request, AMY)
         await once(jobs, record, lambda found: found.progress > 0.0)
         (process,) = trainers()
@@ -185,7 +185,7 @@ def test_a_fit_may_be_stopped_at_any_moment_around_its_end(cluster: None, monkey
     def short_fit(work: FitWork) -> Iterator[Step | Trained]:
         yield Step(work.name, 1.0)
 
-    monkeypatch.setattr(training_task, "fit", by_value(short_fit))
+    monkeypatch.setattr(training_actor, "fit", by_value(short_fit))
     moments = np.random.default_rng(0).uniform(0.0, 0.004, 240 if os.environ.get("AXON_VERIFY") == "1" else 12)
 
     async def stop(after_s: float) -> None:
@@ -204,7 +204,7 @@ def test_a_fit_may_be_stopped_at_any_moment_around_its_end(cluster: None, monkey
 
 def test_a_fit_that_waits_for_a_process_can_be_stopped(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
     everything = partial(run_in_ray, num_cpus=2.0)
-    monkeypatch.setattr(training_task, "fit", by_value(slow_fit))
+    monkeypatch.setattr(training_actor, "fit", by_value(slow_fit))
 
     async def promise() -> None:
         async with aclosing(everything(work())) as first:
@@ -227,7 +227,7 @@ def test_a_fit_that_dies_is_one_error_of_ours(
     told: Told,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(training_task, "fit", by_value(fit))
+    monkeypatch.setattr(training_actor, "fit", by_value(fit))
 
     async def promise() -> None:
         with pytest.raises(JobCrashed):

@@ -23,17 +23,17 @@ from deployments.config.settings import Settings
 from deployments.config.tenants import Tenancy
 from deployments.config.trusted_store import TrustedStore
 from deployments.gatekeeping import GateKeeper
-from deployments.jobs import Jobs, Run
-from deployments.manage_detecting import DETECTORS, DetectionRoutes
-from deployments.manage_jobs import JobRoutes
-from deployments.manage_models import ModelRoutes, quota_of
-from deployments.manage_openapi import document
-from deployments.manage_refusals import MANAGE_REFUSALS
-from deployments.manage_releases import ReleaseRoutes
+from deployments.management.detection_routes import DETECTORS, DetectionRoutes
+from deployments.management.errors import MANAGE_REFUSALS
+from deployments.management.job_routes import JobRoutes
+from deployments.management.jobs import Jobs, Run
+from deployments.management.model_routes import ModelRoutes, quota_of
+from deployments.management.openapi import document
+from deployments.management.release_routes import ReleaseRoutes
+from deployments.management.replicas import Replicas
+from deployments.management.store_executor import StoreDesk
+from deployments.management.training_actor import run_in_ray
 from deployments.observability.metrics import Meter, RayMeter
-from deployments.replicas import Replicas
-from deployments.store_desk import StoreDesk
-from deployments.training_task import run_in_ray
 from deployments.web.auth import GatedApp, ScopedRoute
 from deployments.web.docs_page import docs_page
 from deployments.web.errors import JSON

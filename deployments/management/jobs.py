@@ -21,9 +21,9 @@ from typing import Any, TypeVar
 
 from deployments.config.settings import Settings
 from deployments.config.trust import SigningRefused, read_signer
-from deployments.job_records import JobRecord, JobRecords, JobStatus, new_id
+from deployments.management.job_records import JobRecord, JobRecords, JobStatus, new_id
+from deployments.management.training_actor import FitWork
 from deployments.observability.log import say
-from deployments.training_task import FitWork
 from ensemble.errors import (
     ArtifactError,
     EnsembleError,

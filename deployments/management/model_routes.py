@@ -18,13 +18,12 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope as AsgiScope
 
-from deployments import manage_answers as says
-from deployments import manage_wire as asks
 from deployments.config.settings import Settings
 from deployments.config.tenants import Tenancy
 from deployments.config.trust import read_signer
-from deployments.lending import find_model, seen_models
-from deployments.manage_reading import (
+from deployments.management import requests as asks
+from deployments.management import responses as says
+from deployments.management.request import (
     LAYERS_MODELS,
     RESERVED,
     Reader,
@@ -37,9 +36,10 @@ from deployments.manage_reading import (
     tenant_of,
     version_asked,
 )
+from deployments.management.store_executor import StoreDesk
+from deployments.management.visible_models import find_model, seen_models
 from deployments.observability.log import say
 from deployments.shortcut import read_body
-from deployments.store_desk import StoreDesk
 from deployments.web.api_keys import Scope
 from deployments.web.auth import ScopedRoute
 from deployments.web.errors import as_json

@@ -10,13 +10,13 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope as AsgiScope
 
-from deployments import manage_results as found
-from deployments import manage_wire as asks
 from deployments.config.settings import Settings
-from deployments.job_records import JobRecord
-from deployments.jobs import Jobs, TrainRequest
-from deployments.manage_reading import Reader, actor_of, no_query_but, own_name, own_tenant, tenant_of
-from deployments.store_desk import StoreDesk, in_time
+from deployments.management import job_responses as found
+from deployments.management import requests as asks
+from deployments.management.job_records import JobRecord
+from deployments.management.jobs import Jobs, TrainRequest
+from deployments.management.request import Reader, actor_of, no_query_but, own_name, own_tenant, tenant_of
+from deployments.management.store_executor import StoreDesk, in_time
 from deployments.web.api_keys import Scope
 from deployments.web.auth import ScopedRoute
 from deployments.web.errors import as_json

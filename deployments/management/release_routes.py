@@ -9,13 +9,13 @@ from typing import TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deployments import manage_answers as says
-from deployments import manage_wire as asks
 from deployments.config.settings import Settings
 from deployments.config.tenants import Tenancy
 from deployments.config.trust import read_signer
-from deployments.manage_reading import Reader, actor_of, no_query_but, number_in, tenant_of
-from deployments.store_desk import StoreDesk
+from deployments.management import requests as asks
+from deployments.management import responses as says
+from deployments.management.request import Reader, actor_of, no_query_but, number_in, tenant_of
+from deployments.management.store_executor import StoreDesk
 from deployments.web.api_keys import Scope
 from deployments.web.auth import ScopedRoute
 from deployments.web.errors import as_json

@@ -10,15 +10,15 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deployments import manage_results as found
-from deployments import manage_wire as asks
 from deployments.config.settings import Settings
 from deployments.config.tenants import Tenancy
-from deployments.detectors import Detections, LoadReport
-from deployments.lending import Seen, find_model
-from deployments.manage_reading import LAYERS_MODELS, Reader, actor_of, model_of, no_query_but, tenant_of
-from deployments.replicas import Replicas
-from deployments.store_desk import StoreDesk
+from deployments.management import job_responses as found
+from deployments.management import requests as asks
+from deployments.management.detectors import Detections, LoadReport
+from deployments.management.replicas import Replicas
+from deployments.management.request import LAYERS_MODELS, Reader, actor_of, model_of, no_query_but, tenant_of
+from deployments.management.store_executor import StoreDesk
+from deployments.management.visible_models import Seen, find_model
 from deployments.web.api_keys import Scope
 from deployments.web.auth import Gate, ScopedRoute, caller_of
 from deployments.web.decode_errors import refusal_of

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from deployments import manage_answers as says
-from deployments import manage_results as found
-from deployments import manage_wire as asks
 from deployments.config.settings import Settings
-from deployments.manage_models import ARCHIVE
-from deployments.manage_reading import RESERVED, SOME_ENTRIES
+from deployments.management import job_responses as found
+from deployments.management import requests as asks
+from deployments.management import responses as says
+from deployments.management.model_routes import ARCHIVE
+from deployments.management.request import RESERVED, SOME_ENTRIES
 from deployments.web.auth import ScopedRoute
 from deployments.web.docs_page import DOCS_FILES
 from deployments.web.openapi import ERROR_TYPES, Json, answer, operation, ref, schemas_of, secured, written

@@ -1,0 +1,1 @@
+"""The application `axon-models`: train, publish, promote and delete models over HTTP."""

@@ -17,11 +17,11 @@ from ray.serve.context import _get_global_client
 from deployments.config.settings import ScalingSettings, Settings, read_settings
 from deployments.config.trust import read_trust
 from deployments.host.environment import is_loopback
-from deployments.ingress import Ingress
 from deployments.layers.deployment import LayerDeployment
 from deployments.layers.router import SpeakingFirst
 from deployments.management.app import Manage
 from deployments.management.detectors import Detectors
+from deployments.scoring.app import Ingress
 from ensemble.building import LAYERS
 
 __all__ = ["OpenDoor", "build", "build_management"]

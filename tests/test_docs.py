@@ -13,12 +13,12 @@ from typing import Any
 import jsonschema
 import pytest
 
-from deployments import wire
 from deployments.cli import app, keys, layers, models, train
 from deployments.config.settings import read_settings
 from deployments.management import openapi
 from deployments.observability.metrics import METRICS, RULES
-from deployments.openapi import document
+from deployments.scoring import wire
+from deployments.scoring.openapi import document
 from ensemble import errors
 from ensemble.errors import EventError
 from ensemble.verdicts import SPEAKING, LayerStatus, SystemStatus

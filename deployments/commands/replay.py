@@ -13,11 +13,11 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from deployments import wire
 from deployments.commands.local import own_store, plain
 from deployments.commands.serve import ServeRefused, arguments_in
 from deployments.config.settings import Settings, read_settings
 from deployments.config.tenants import Tenancy
+from deployments.scoring import wire
 from ensemble.digests import input_digests
 from ensemble.errors import EventError, NotReplayable
 from ensemble.events import EventBatch

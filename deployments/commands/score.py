@@ -16,11 +16,11 @@ import msgspec
 from rich.console import Console
 from rich.table import Column, Table
 
-from deployments import wire
 from deployments.commands.current import local_ensemble
 from deployments.commands.local import plain
 from deployments.commands.own_key import key_header, where_keys_come_from
 from deployments.commands.progress import progress_bars
+from deployments.scoring import wire
 from ensemble.errors import EventError, TrainingError
 from ensemble.events import EventBatch, FlowBatch, Kind
 from ensemble.training.flow_table import read_flow_blocks

@@ -19,11 +19,11 @@ from deployments.management.replicas import Replicas
 from deployments.management.request import LAYERS_MODELS, Reader, actor_of, model_of, no_query_but, tenant_of
 from deployments.management.store_executor import StoreDesk
 from deployments.management.visible_models import Seen, find_model
+from deployments.scoring.wire import ErrorBody
 from deployments.web.api_keys import Scope
 from deployments.web.auth import Gate, ScopedRoute, caller_of
 from deployments.web.decode_errors import refusal_of
 from deployments.web.errors import as_json
-from deployments.wire import ErrorBody
 from ensemble.building import LAYERS
 from ensemble.errors import ArtifactMissing, DeploymentUnavailable, EnsembleError, EventError, FeatureMismatch, MalformedEvent, NotServing
 from ensemble.states import SlotState

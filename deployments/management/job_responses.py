@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from deployments.wire import ErrorBody
+from deployments.scoring.wire import ErrorBody
 
 __all__ = [
     "Detections",

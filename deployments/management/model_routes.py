@@ -39,7 +39,7 @@ from deployments.management.request import (
 from deployments.management.store_executor import StoreDesk
 from deployments.management.visible_models import find_model, seen_models
 from deployments.observability.log import say
-from deployments.shortcut import read_body
+from deployments.scoring.fast_path import read_body
 from deployments.web.api_keys import Scope
 from deployments.web.auth import ScopedRoute
 from deployments.web.errors import as_json

@@ -11,9 +11,9 @@ from typing import Generic, TypeVar
 import msgspec
 from starlette.requests import Request
 
-from deployments.shortcut import read_json
+from deployments.scoring.fast_path import read_json
+from deployments.scoring.wire import decoded
 from deployments.web.auth import caller_of, client_of
-from deployments.wire import decoded
 from ensemble.building import LAYERS
 from ensemble.errors import MalformedEvent, ReservedName, UnknownTenant
 from ensemble.store.aliases import Alias

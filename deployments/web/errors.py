@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import HTTPExceptionHandler
 
-from deployments import wire
+from deployments.scoring import wire
 from ensemble.errors import EventError, LayerError, RateLimited
 
 __all__ = ["COMES_AGAIN", "JSON", "REFUSALS", "answer_to", "as_json", "refuse", "request_id_of", "sentence_of", "status_of"]

@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from deployments import wire
-from deployments.health import meaning_of
+from deployments.scoring import wire
+from deployments.scoring.status import meaning_of
 from deployments.web.errors import COMES_AGAIN, status_of
 
 __all__ = ["ERROR_TYPES", "Json", "answer", "operation", "ref", "schemas_of", "secured", "written"]

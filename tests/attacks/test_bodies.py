@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments import wire
-from deployments.examples import BENIGN
-from deployments.predictions import parse_flow, parse_flows
+from deployments.scoring import wire
+from deployments.scoring.examples import BENIGN
+from deployments.scoring.predict_wire import parse_flow, parse_flows
 from ensemble.errors import EventError
 from tests.deployments.conftest import Door, OpenClassifier
 

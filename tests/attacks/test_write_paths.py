@@ -13,7 +13,7 @@ import pytest
 from starlette.routing import Route
 
 from deployments.config.settings import ROOT
-from deployments.ingress import IngressApp
+from deployments.scoring.app import IngressApp
 from tests.deployments.conftest import PATIENT, Door, Event
 from tests.deployments.test_local_mode import WITHIN_S, is_live, run_locally
 from tests.timing import wait_until

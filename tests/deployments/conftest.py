@@ -16,8 +16,8 @@ import pytest
 
 from deployments.config.settings import ROOT, Settings, read_settings
 from deployments.config.trust import read_trust_file
-from deployments.ingress import IngressApp
 from deployments.observability.metrics import METRICS, Instrument
+from deployments.scoring.app import IngressApp
 from ensemble.building import LAYERS, ModelBuilder
 from ensemble.candidates import Lineage
 from ensemble.classifying import Classification, classify

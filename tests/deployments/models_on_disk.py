@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from deployments.config.settings import ROOT, read_settings
-from deployments.ingress import IngressApp
 from deployments.layers.deployment import LayerDeployment
+from deployments.scoring.app import IngressApp
 from ensemble.building import LAYERS
 from tests.deployments.conftest import PATIENT, Door, FakeMethod, RecordingMeter, values_of
 

@@ -11,7 +11,7 @@ from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import BackPressureError
 
 from deployments.config.settings import GuardSettings, read_settings
-from deployments.guarding import GuardedLayer, Pending
+from deployments.scoring.guarded_call import GuardedLayer, Pending
 from ensemble.errors import LayerCrashed, LayerError, LayerOpen, LayerOverloaded, LayerTimeout
 from ensemble.guard import BreakerState
 from tests.deployments.test_guarding import FLOWS, Counting, Layer

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deployments.batching import MicroBatcher
+from deployments.scoring.batching import MicroBatcher
 
 
 class Counter:

@@ -12,9 +12,9 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError
 from ray.serve.exceptions import BackPressureError
 
-from deployments.asking import AskedLayers
 from deployments.config.settings import FusionSettings, read_settings
-from deployments.fanout import FanOut, Unobserved
+from deployments.scoring.layer_client import AskedLayers
+from deployments.scoring.pipeline import FanOut, Unobserved
 from ensemble.building import LAYERS
 from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch, ProcessEvent
 from ensemble.features.flow import FEATURE_NAMES
@@ -108,7 +108,7 @@ def budgets(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         asked.append(timeout)
         return await wait(calls, timeout=0.01)
 
-    monkeypatch.setattr("deployments.fanout.asyncio.wait", recorded)
+    monkeypatch.setattr("deployments.scoring.pipeline.asyncio.wait", recorded)
     return asked
 
 

@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from deployments import following
-from deployments.asking import AskedLayers
 from deployments.config.settings import FusionSettings, read_settings
-from deployments.fanout import FanOut, Unobserved
-from deployments.following import ReleaseFollower
+from deployments.scoring import release_watcher
+from deployments.scoring.layer_client import AskedLayers
+from deployments.scoring.pipeline import FanOut, Unobserved
+from deployments.scoring.release_watcher import ReleaseFollower
 from ensemble.building import LAYERS
 from ensemble.errors import ArtifactMissing, LayerCrashed
 from ensemble.events import EventBatch, Kind
@@ -107,9 +107,9 @@ def world(pointer: Pointer, retreats: Retreats | None = None) -> tuple[FanOut, L
 
 @pytest.fixture(autouse=True)
 def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "LOOK_EVERY_S", 0.001)
-    monkeypatch.setattr(following, "ASK_AGAIN_AFTER_S", 0.001)
-    monkeypatch.setattr(following, "LAYERS_FOLLOW_WITHIN_S", 0.3)
+    monkeypatch.setattr(release_watcher, "LOOK_EVERY_S", 0.001)
+    monkeypatch.setattr(release_watcher, "ASK_AGAIN_AFTER_S", 0.001)
+    monkeypatch.setattr(release_watcher, "LAYERS_FOLLOW_WITHIN_S", 0.3)
 
 
 async def until(is_so: Callable[[], bool]) -> None:

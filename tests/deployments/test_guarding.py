@@ -14,9 +14,9 @@ from grpc.aio import AioRpcError, Metadata
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 from ray.serve.exceptions import BackPressureError
 
-from deployments.asking import AskedLayers
 from deployments.config.settings import read_settings
-from deployments.fanout import FanOut
+from deployments.scoring.layer_client import AskedLayers
+from deployments.scoring.pipeline import FanOut
 from ensemble.building import LAYERS
 from ensemble.events import EventBatch, FlowBatch, Kind
 from ensemble.features.flow import FEATURE_NAMES
@@ -167,7 +167,7 @@ def test_nobody_waits_for_a_trial() -> None:
 
         world.clock.now += 2.0
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("deployments.asking.asyncio.wait", counted)
+            patch.setattr("deployments.scoring.layer_client.asyncio.wait", counted)
             said = [(await world.score())["behavior"].status for _ in range(10)]
 
         assert said == [LayerStatus.OPEN] * 10

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from deployments.health import iso, meaning_of, see_system
+from deployments.scoring.status import iso, meaning_of, see_system
 from ensemble import errors
 from ensemble.building import LAYERS
 from ensemble.events import Kind

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments import wire
+from deployments.scoring import wire
 from ensemble.building import LAYERS
 from ensemble.events import Kind
 from ensemble.inprocess import Ensemble

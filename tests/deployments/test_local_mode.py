@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from ray import serve
 
-from deployments import wire
 from deployments.app import build
-from deployments.ingress import IngressApp
+from deployments.scoring import wire
+from deployments.scoring.app import IngressApp
 from ensemble.building import LAYERS
 from ensemble.events import Kind
 from ensemble.inprocess import Ensemble

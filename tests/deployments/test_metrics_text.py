@@ -7,8 +7,8 @@ import threading
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from deployments.exposition import BothMeters, TextMeter
 from deployments.observability.metrics import LATENCY_BOUNDARIES_S, METRICS, Instrument, set_state
+from deployments.scoring.metrics_page import BothMeters, TextMeter
 from tests.deployments.conftest import Door, Event, OpenClassifier, RecordingMeter
 from tests.deployments.fake_classifier import flow
 

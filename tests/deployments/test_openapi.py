@@ -14,9 +14,9 @@ import jsonschema
 import pytest
 from starlette.routing import Route
 
-from deployments.examples import ATTACK, BENIGN, SHELL
 from deployments.management import openapi
-from deployments.openapi import document
+from deployments.scoring.examples import ATTACK, BENIGN, SHELL
+from deployments.scoring.openapi import document
 from deployments.web.errors import status_of
 from deployments.web.openapi import secured
 from ensemble import errors

@@ -205,8 +205,8 @@ def test_a_broken_controls_file_changes_nothing_and_is_said_once(
 def test_a_switch_on_a_disk_that_hangs_is_answered_with_an_error_of_ours(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fault F14."""
     come_back = threading.Event()
-    monkeypatch.setattr("deployments.switches.change_controls", lambda *_: come_back.wait(10))
-    monkeypatch.setattr("deployments.switches.CHANGE_WITHIN_S", 0.01)
+    monkeypatch.setattr("deployments.scoring.layer_switches.change_controls", lambda *_: come_back.wait(10))
+    monkeypatch.setattr("deployments.scoring.layer_switches.CHANGE_WITHIN_S", 0.01)
 
     answer = door.post("/v1/layers/behavior/disable", {})
     come_back.set()

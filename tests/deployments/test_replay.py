@@ -18,8 +18,9 @@ from click.testing import Result
 from rich.console import Console
 from typer.testing import CliRunner
 
-from deployments import cli, terminal, wire
+from deployments import cli, terminal
 from deployments.commands.local import own_store
+from deployments.scoring import wire
 from ensemble.building import LAYERS
 from ensemble.features.flow import FEATURE_NAMES, OTHER_DIALECTS
 from ensemble.inprocess import Ensemble

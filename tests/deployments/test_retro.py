@@ -16,10 +16,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from deployments import retro as page
-from deployments import wire
 from deployments.config.settings import RetroSettings
-from deployments.retro import Retro
+from deployments.scoring import retro as page
+from deployments.scoring import wire
+from deployments.scoring.retro import Retro
 from ensemble.building import LAYERS
 from ensemble.errors import FeatureMismatch, MalformedEvent
 from ensemble.events import EventBatch, Kind

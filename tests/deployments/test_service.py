@@ -19,9 +19,9 @@ import httpx
 import psutil
 import pytest
 
-from deployments import wire
 from deployments.config.settings import ROOT
 from deployments.host.environment import free_port
+from deployments.scoring import wire
 from ensemble.building import LAYERS
 from ensemble.events import Kind
 from ensemble.inprocess import Ensemble

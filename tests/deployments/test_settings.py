@@ -14,8 +14,8 @@ from ray.serve import Application
 
 from deployments import app as composition
 from deployments.config.settings import ROOT, Settings, read_settings
-from deployments.ingress import IngressApp
 from deployments.layers.deployment import LayerDeployment
+from deployments.scoring.app import IngressApp
 from ensemble.building import LAYERS
 
 DEFAULTS = ROOT / "configs" / "default.yaml"

@@ -44,7 +44,7 @@ def world(
     trust = yaml.safe_load(own_trust.read_text())
     trust["keys"] = {signer.key_id: base64.b64encode(signer.public).decode()}
     own_trust.write_text(yaml.safe_dump(trust))
-    monkeypatch.setattr("deployments.views.CHARGE_KEPT_S", 0.0)
+    monkeypatch.setattr("deployments.scoring.tenants.CHARGE_KEPT_S", 0.0)
     made = ModelsOnDisk(tmp_path / "shipped", meter)
     yield made
     made.close()
@@ -223,7 +223,7 @@ def test_one_tenants_hanging_disk_stalls_no_other(world: ModelsOnDisk, own_model
         return charge(self, tenant)
 
     monkeypatch.setattr(Tenancy, "charge", hanging)
-    monkeypatch.setattr("deployments.views.CHARGE_WITHIN_S", 0.05)
+    monkeypatch.setattr("deployments.scoring.tenants.CHARGE_WITHIN_S", 0.05)
 
     async def asked() -> list[str]:
         views = door.ingress._views

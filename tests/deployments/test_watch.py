@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deployments.health import SystemView, see_system
-from deployments.switches import Switches
-from deployments.watch import IngressTelemetry, Watch
+from deployments.scoring.layer_switches import Switches
+from deployments.scoring.monitor import IngressTelemetry, Watch
+from deployments.scoring.status import SystemView, see_system
 from ensemble.building import LAYERS
 from ensemble.errors import LoadTimeout
 from ensemble.events import Kind
@@ -261,8 +261,8 @@ def test_a_disk_that_hangs_holds_up_nobody_and_gets_one_thread(
         come_back.wait(10)
         return Controls(frozenset({"anomaly"}))
 
-    monkeypatch.setattr("deployments.switches.read_controls", hanging)
-    monkeypatch.setattr("deployments.switches.LOOK_WITHIN_S", 0.01)
+    monkeypatch.setattr("deployments.scoring.layer_switches.read_controls", hanging)
+    monkeypatch.setattr("deployments.scoring.layer_switches.LOOK_WITHIN_S", 0.01)
     fan_out = FakeFanOut()
 
     async def looks() -> None:
@@ -272,7 +272,7 @@ def test_a_disk_that_hangs_holds_up_nobody_and_gets_one_thread(
         assert (fan_out.disabled, len(reads)) == ({"behavior"}, 1)
         assert meter.value("axon_controls_readable") == 0.0
         come_back.set()
-        monkeypatch.setattr("deployments.switches.LOOK_WITHIN_S", 10.0)
+        monkeypatch.setattr("deployments.scoring.layer_switches.LOOK_WITHIN_S", 10.0)
         await looking.look()
 
     asyncio.run(looks())
@@ -295,8 +295,8 @@ def test_what_was_read_before_a_change_is_not_applied_after_it(
 
     async def change_meanwhile() -> None:
         with monkeypatch.context() as patch:
-            patch.setattr("deployments.switches.read_controls", slow)
-            patch.setattr("deployments.switches.LOOK_WITHIN_S", 0.01)
+            patch.setattr("deployments.scoring.layer_switches.read_controls", slow)
+            patch.setattr("deployments.scoring.layer_switches.LOOK_WITHIN_S", 0.01)
             await looking.look()
         await looking.change(lambda now: now.with_disabled("anomaly"))
         come_back.set()
@@ -316,7 +316,7 @@ def test_a_change_that_hangs_is_refused_and_the_looks_go_on(tmp_path: Path, mete
         come_back.wait(10)
         return change_controls(state, change)
 
-    monkeypatch.setattr("deployments.switches.change_controls", hanging)
+    monkeypatch.setattr("deployments.scoring.layer_switches.change_controls", hanging)
     fan_out = FakeFanOut()
     looking = switches(tmp_path, meter, fan_out)
 
@@ -330,7 +330,7 @@ def test_a_change_that_hangs_is_refused_and_the_looks_go_on(tmp_path: Path, mete
         changing.cancel()
         await asyncio.wait([changing])
 
-        monkeypatch.setattr("deployments.switches.CHANGE_WITHIN_S", 0.01)
+        monkeypatch.setattr("deployments.scoring.layer_switches.CHANGE_WITHIN_S", 0.01)
         with pytest.raises(LoadTimeout):
             await looking.change(lambda now: now.with_disabled("behavior"))
         await asyncio.wait_for(looking.look(), 5.0)
@@ -347,8 +347,8 @@ def test_a_change_that_hangs_is_refused_and_the_looks_go_on(tmp_path: Path, mete
 
 def test_a_write_that_takes_too_long_is_a_timeout(tmp_path: Path, meter: RecordingMeter, monkeypatch: pytest.MonkeyPatch) -> None:
     come_back = threading.Event()
-    monkeypatch.setattr("deployments.switches.change_controls", lambda *_: come_back.wait(10) and Controls())
-    monkeypatch.setattr("deployments.switches.CHANGE_WITHIN_S", 0.01)
+    monkeypatch.setattr("deployments.scoring.layer_switches.change_controls", lambda *_: come_back.wait(10) and Controls())
+    monkeypatch.setattr("deployments.scoring.layer_switches.CHANGE_WITHIN_S", 0.01)
 
     async def change() -> None:
         try:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from deployments import wire
+from deployments.scoring import wire
 from ensemble.errors import EventError, FeatureMismatch, MalformedEvent, TooManyEvents
 from ensemble.events import FlowBatch, Kind, ProcessBatch
 from ensemble.features.flow import FEATURE_NAMES

@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deployments import wire
 from deployments.commands.local import own_store
 from deployments.config.settings import Settings, read_settings
+from deployments.scoring import wire
 from ensemble.candidates import OneRelease
 from ensemble.events import EventBatch
 from ensemble.features.flow import FEATURE_NAMES

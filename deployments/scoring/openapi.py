@@ -10,10 +10,10 @@ import math
 from importlib.metadata import version
 from typing import Any
 
-from deployments import wire
-from deployments.bodies import Health, LayerList, LayerTest, Live, Ready, Service, Status, SwitchedLayer
-from deployments.examples import ATTACK, BENIGN, PREDICTION, SHELL, VERDICT
-from deployments.predictions import DEFAULT_MODEL, PredictBatchRequest, Prediction, PredictionBatch, PredictRequest
+from deployments.scoring import wire
+from deployments.scoring.examples import ATTACK, BENIGN, PREDICTION, SHELL, VERDICT
+from deployments.scoring.predict_wire import DEFAULT_MODEL, PredictBatchRequest, Prediction, PredictionBatch, PredictRequest
+from deployments.scoring.status_schema import Health, LayerList, LayerTest, Live, Ready, Service, Status, SwitchedLayer
 from deployments.web.docs_page import DOCS_FILES
 from deployments.web.openapi import ERROR_TYPES, Json, answer, operation, ref, schemas_of, written
 from ensemble.building import LAYERS

@@ -1,7 +1,7 @@
 """One batch, every layer, one deadline: the opinions that came are fused, the others are named as silent.
 
 A fan-out is one tenant's, or that of all who live on the same models: its release, that release's way in, and its thresholds. The
-layers behind it are everybody's (`deployments.asking`).
+layers behind it are everybody's (`deployments.scoring.layer_client`).
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from deployments.asking import AskedLayers
 from deployments.config.settings import FusionSettings, RolloutSettings
-from deployments.guarding import CallObserver
-from deployments.health import SystemView, see_system
 from deployments.observability.log import say
+from deployments.scoring.guarded_call import CallObserver
+from deployments.scoring.layer_client import AskedLayers
+from deployments.scoring.status import SystemView, see_system
 from ensemble.events import EventBatch, Kind
 from ensemble.guard import BreakerState
 from ensemble.offers import ReleaseFusion

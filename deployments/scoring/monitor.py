@@ -10,10 +10,10 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from deployments.health import SystemView, iso
 from deployments.observability.log import say
 from deployments.observability.metrics import Meter, set_state
-from deployments.switches import Switches
+from deployments.scoring.layer_switches import Switches
+from deployments.scoring.status import SystemView, iso
 from ensemble.building import LAYERS
 from ensemble.events import Kind
 from ensemble.guard import BreakerState

@@ -17,10 +17,10 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deployments.bodies import KindTest, LayerList, LayerTest, Live, Ready, SwitchedLayer
-from deployments.health import SystemView, meaning_of
 from deployments.observability.log import say
-from deployments.switches import Switches
+from deployments.scoring.layer_switches import Switches
+from deployments.scoring.status import SystemView, meaning_of
+from deployments.scoring.status_schema import KindTest, LayerList, LayerTest, Live, Ready, SwitchedLayer
 from deployments.web.api_keys import Scope
 from deployments.web.auth import ScopedRoute, caller_of
 from deployments.web.errors import as_json, refuse

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from deployments import wire
+from deployments.scoring import wire
 from deployments.web.decode_errors import check_values, pairs_in
 from ensemble.errors import EventError, MalformedJson
 

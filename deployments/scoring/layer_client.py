@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from deployments.config.settings import GuardSettings
-from deployments.guarding import CallObserver, GuardedLayer, LayerCall, Pending
+from deployments.scoring.guarded_call import CallObserver, GuardedLayer, LayerCall, Pending
 from ensemble.building import LAYERS
 from ensemble.errors import LayerDisabled
 from ensemble.events import EventBatch

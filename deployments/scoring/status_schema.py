@@ -9,7 +9,7 @@ from typing import Annotated, TypedDict
 
 from msgspec import Meta
 
-from deployments.retro import RetroCounts
+from deployments.scoring.retro import RetroCounts
 from ensemble.guard import BreakerState
 from ensemble.rollout import RolloutView
 from ensemble.shadow import Agreement

@@ -14,9 +14,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
-from deployments.fanout import FanOut
-from deployments.health import meaning_of
 from deployments.observability.log import say
+from deployments.scoring.pipeline import FanOut
+from deployments.scoring.status import meaning_of
 from ensemble.offers import FusionLoader, Offer, ReleaseFusion, best_of, is_whole
 from ensemble.rollout import RolloutState
 from ensemble.states import LoadFailure, SlotState, failure_of

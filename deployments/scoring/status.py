@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from deployments.bodies import Health, KindStatus, LayerDetail, LayerLine, Provider, Trouble
+from deployments.scoring.status_schema import Health, KindStatus, LayerDetail, LayerLine, Provider, Trouble
 from ensemble import errors
 from ensemble.building import LAYERS
 from ensemble.events import Kind

@@ -25,9 +25,9 @@ from typing import TypeVar
 
 import msgspec
 
-from deployments import wire
 from deployments.config.settings import RetroSettings
 from deployments.observability.log import say
+from deployments.scoring import wire
 from ensemble.errors import EventError
 from ensemble.events import Kind
 from ensemble.retro.findings import Finding, Findings

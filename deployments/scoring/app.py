@@ -20,27 +20,27 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope as AsgiScope
 
-from deployments import wire
-from deployments.asking import AskedLayers
-from deployments.bodies import Service
 from deployments.config.settings import Settings
 from deployments.config.tenants import Tenancy
 from deployments.config.trusted_store import TrustedStore
-from deployments.exposition import BothMeters, TextMeter, metrics_routes
-from deployments.fanout import FanOut
-from deployments.following import ReleaseFollower
 from deployments.gatekeeping import GateKeeper
-from deployments.guarding import LayerCall
-from deployments.health import SystemView
 from deployments.observability.metrics import Meter, RayMeter
-from deployments.openapi import document
-from deployments.operating import OperatorRoutes
-from deployments.predicting import CLASSIFIER, ClassifyCall, Predictor, PredictRoutes
-from deployments.retro import Retro
-from deployments.shortcut import ShortcutApp, read_json
-from deployments.switches import Switches
-from deployments.views import View, Views
-from deployments.watch import IngressTelemetry, Watch
+from deployments.scoring import wire
+from deployments.scoring.fast_path import ShortcutApp, read_json
+from deployments.scoring.guarded_call import LayerCall
+from deployments.scoring.layer_client import AskedLayers
+from deployments.scoring.layer_switches import Switches
+from deployments.scoring.metrics_page import BothMeters, TextMeter, metrics_routes
+from deployments.scoring.monitor import IngressTelemetry, Watch
+from deployments.scoring.openapi import document
+from deployments.scoring.operator_routes import OperatorRoutes
+from deployments.scoring.pipeline import FanOut
+from deployments.scoring.predict import CLASSIFIER, ClassifyCall, Predictor, PredictRoutes
+from deployments.scoring.release_watcher import ReleaseFollower
+from deployments.scoring.retro import Retro
+from deployments.scoring.status import SystemView
+from deployments.scoring.status_schema import Service
+from deployments.scoring.tenants import View, Views
 from deployments.web.api_keys import Scope
 from deployments.web.auth import Caller, ScopedRoute, caller_of
 from deployments.web.docs_page import docs_page

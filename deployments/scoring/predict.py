@@ -16,13 +16,13 @@ from weakref import WeakKeyDictionary
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deployments import wire
-from deployments.batching import MicroBatcher
 from deployments.config.settings import IngressSettings
 from deployments.observability.metrics import Meter
-from deployments.predictions import Features, Prediction, PredictionBatch, parse_flow, parse_flows
-from deployments.shortcut import read_json
-from deployments.views import View
+from deployments.scoring import wire
+from deployments.scoring.batching import MicroBatcher
+from deployments.scoring.fast_path import read_json
+from deployments.scoring.predict_wire import Features, Prediction, PredictionBatch, parse_flow, parse_flows
+from deployments.scoring.tenants import View
 from deployments.web.api_keys import Scope
 from deployments.web.auth import Gate, ScopedRoute, caller_of
 from deployments.web.errors import JSON, request_id_of, sentence_of

@@ -14,12 +14,12 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from deployments import wire
-from deployments.batching import MicroBatcher
 from deployments.config.settings import IngressSettings
 from deployments.config.tenants import Tenancy
-from deployments.fanout import FanOut
-from deployments.following import ReleaseFollower
+from deployments.scoring import wire
+from deployments.scoring.batching import MicroBatcher
+from deployments.scoring.pipeline import FanOut
+from deployments.scoring.release_watcher import ReleaseFollower
 from ensemble.errors import EventError
 from ensemble.events import Kind
 from ensemble.store.names import Tenant

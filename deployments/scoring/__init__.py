@@ -1,0 +1,1 @@
+"""The application `axon`: one threat score per event over HTTP."""

@@ -35,7 +35,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("ensemble.legacy",),  # the older engine's files; above training because what it reads is calibrated
     ("deployments",),
     ("deployments.app",),
-    ("deployments.terminal",),
+    ("deployments.cli.console",),
     ("deployments.commands",),
     ("deployments.cli",),
 )

@@ -1,4 +1,4 @@
-"""How `axon keys` is called; what it does is in `deployments.commands.keys`, which is imported when a verb runs."""
+"""How `axon keys` is called; what it does is in `deployments.cli.keys`, which is imported when a verb runs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from deployments import terminal
-from deployments.commands.mendable import refusals
+from deployments.cli import console
+from deployments.cli.errors import refusals
 
 __all__ = ["keys"]
 
@@ -36,19 +36,19 @@ def create_key(
     Only its hash is kept. Give every program a key of its own with the least scopes it needs, so that one can be revoked alone.
     To rotate a key, make a new one, hand it out, then revoke the old one. Send it as `Authorization: Bearer KEY`.
     """
-    from deployments.commands.keys import create
+    from deployments.cli.keys import create
 
-    with refusals(terminal.err):
-        create(tenant, scope, name, expires_days, out=terminal.out, err=terminal.err)
+    with refusals(console.err):
+        create(tenant, scope, name, expires_days, out=console.out, err=console.err)
 
 
 @keys.command("list")
 def list_keys() -> None:
     """Every key: its id, whose it is, what for, and whether it is live, expired or revoked. Never the key or its hash."""
-    from deployments.commands.keys import show
+    from deployments.cli.keys import show
 
-    with refusals(terminal.err):
-        show(terminal.out)
+    with refusals(console.err):
+        show(console.out)
 
 
 @keys.command("revoke")
@@ -56,7 +56,7 @@ def revoke_key(
     key: Annotated[str, typer.Argument(metavar="ID", help="The 8 digits between the two `_` of a key; `axon keys list` shows them.")],
 ) -> None:
     """Take a key back, for good. A running service refuses it within seconds."""
-    from deployments.commands.keys import revoke
+    from deployments.cli.keys import revoke
 
-    with refusals(terminal.err):
-        revoke(key, terminal.out)
+    with refusals(console.err):
+        revoke(key, console.out)

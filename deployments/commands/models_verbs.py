@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from deployments import terminal
-from deployments.commands.mendable import refusals
-from deployments.terminal import TenantOption
+from deployments.cli import console
+from deployments.cli.console import TenantOption
+from deployments.cli.errors import refusals
 
 __all__ = ["models"]
 
@@ -28,10 +28,10 @@ ModelFile = Annotated[Path, typer.Argument(help="The file, e.g. release-7.tar.gz
 def list_models(context: typer.Context, *, tenant: TenantOption = None, as_json: Json = False) -> None:
     """What the store holds and what serves; `axon models promote N` points to another release."""
     if context.invoked_subcommand is None:
-        from deployments.commands.models import show_models
+        from deployments.cli.models import show_models
 
-        with refusals(terminal.err):
-            show_models(tenant, terminal.out, as_json=as_json)
+        with refusals(console.err):
+            show_models(tenant, console.out, as_json=as_json)
 
 
 @models.command("info")
@@ -43,20 +43,20 @@ def model_info(
     as_json: Json = False,
 ) -> None:
     """All that is known of one version: type, parameters, hashes, what it was trained on, what names it. Exit code 1: it is broken."""
-    from deployments.commands.models import show_info
+    from deployments.cli.models import show_info
 
-    with refusals(terminal.err):
-        if not show_info(name, version, tenant, terminal.out, as_json=as_json):
+    with refusals(console.err):
+        if not show_info(name, version, tenant, console.out, as_json=as_json):
             raise typer.Exit(1)
 
 
 @models.command("versions")
 def model_versions(name: Name, *, tenant: TenantOption = None, as_json: Json = False) -> None:
     """Every version of one model, the newest first."""
-    from deployments.commands.models import show_versions
+    from deployments.cli.models import show_versions
 
-    with refusals(terminal.err):
-        show_versions(name, tenant, terminal.out, as_json=as_json)
+    with refusals(console.err):
+        show_versions(name, tenant, console.out, as_json=as_json)
 
 
 @models.command("promote")
@@ -67,10 +67,10 @@ def promote_release(
     at_once: AtOnce = False,
 ) -> None:
     """Point a tenant to one of its releases, after proving it. A challenger that is promoted is none any more."""
-    from deployments.commands.pointing import promote_release as run
+    from deployments.cli.releases import promote_release as run
 
-    with refusals(terminal.err):
-        run(release, tenant, terminal.out, at_once=at_once)
+    with refusals(console.err):
+        run(release, tenant, console.out, at_once=at_once)
 
 
 @models.command("rollback")
@@ -80,10 +80,10 @@ def roll_back(
     tenant: TenantOption = None,
 ) -> None:
     """Point to the release before, all traffic at once. Doing it again goes back further; the last five are kept for it."""
-    from deployments.commands.pointing import roll_back_release
+    from deployments.cli.releases import roll_back_release
 
-    with refusals(terminal.err):
-        roll_back_release(to, tenant, terminal.out)
+    with refusals(console.err):
+        roll_back_release(to, tenant, console.out)
 
 
 @models.command("challenger")
@@ -96,10 +96,10 @@ def challenger(
     tenant: TenantOption = None,
 ) -> None:
     """Try a release in shadow, beside the one that serves: it scores, and answers nobody."""
-    from deployments.commands.pointing import change_challenger
+    from deployments.cli.releases import change_challenger
 
-    with refusals(terminal.err):
-        change_challenger(release, tenant, terminal.out, clear=clear)
+    with refusals(console.err):
+        change_challenger(release, tenant, console.out, clear=clear)
 
 
 @models.command("alias")
@@ -112,19 +112,19 @@ def alias(
     tenant: TenantOption = None,
 ) -> None:
     """Say which version of a model that no release names is meant by `champion` or `challenger`."""
-    from deployments.commands.pointing import change_alias
+    from deployments.cli.releases import change_alias
 
-    with refusals(terminal.err):
-        change_alias(name, word, version, tenant, terminal.out, clear=clear)
+    with refusals(console.err):
+        change_alias(name, word, version, tenant, console.out, clear=clear)
 
 
 @models.command("delete")
 def delete(name: Name, *, version: Version, tenant: TenantOption = None) -> None:
     """Remove one version, for good. Refused where it serves, could be rolled back to, is tried in shadow, or came with Axon."""
-    from deployments.commands.storing import delete_version
+    from deployments.cli.storage import delete_version
 
-    with refusals(terminal.err):
-        delete_version(name, version, tenant, terminal.out)
+    with refusals(console.err):
+        delete_version(name, version, tenant, console.out)
 
 
 @models.command("delete-release")
@@ -132,10 +132,10 @@ def delete_release(
     release: Annotated[int, typer.Argument(min=1, help="Number of the release; its models stay.")], *, tenant: TenantOption = None
 ) -> None:
     """Remove one release, for good; refused as in `delete`."""
-    from deployments.commands.storing import delete_one_release
+    from deployments.cli.storage import delete_one_release
 
-    with refusals(terminal.err):
-        delete_one_release(release, tenant, terminal.out)
+    with refusals(console.err):
+        delete_one_release(release, tenant, console.out)
 
 
 @models.command("retention")
@@ -145,10 +145,10 @@ def retention(
     tenant: TenantOption = None,
 ) -> None:
     """Remove what nothing needs and is older than the newest so many."""
-    from deployments.commands.storing import retain
+    from deployments.cli.storage import retain
 
-    with refusals(terminal.err):
-        retain(keep, tenant, terminal.out)
+    with refusals(console.err):
+        retain(keep, tenant, console.out)
 
 
 @models.command("export")
@@ -161,10 +161,10 @@ def export(
     tenant: TenantOption = None,
 ) -> None:
     """Write a release, or one model, into one file, signatures and all. A file that is there is not replaced."""
-    from deployments.commands.storing import export_file
+    from deployments.cli.storage import export_file
 
-    with refusals(terminal.err):
-        export_file(file, name, version, release, tenant, terminal.out)
+    with refusals(console.err):
+        export_file(file, name, version, release, tenant, console.out)
 
 
 @models.command("import")
@@ -177,10 +177,10 @@ def import_(
     tenant: TenantOption = None,
 ) -> None:
     """Publish what an exported file holds as new versions of your own; nothing is promoted. What nobody trusted signed is refused."""
-    from deployments.commands.storing import import_file
+    from deployments.cli.storage import import_file
 
-    with refusals(terminal.err):
-        import_file(file, tenant, terminal.out, terminal.err, quarantine=quarantine)
+    with refusals(console.err):
+        import_file(file, tenant, console.out, console.err, quarantine=quarantine)
 
 
 @models.command("quarantine")
@@ -193,10 +193,10 @@ def quarantine(
     tenant: TenantOption = None,
 ) -> None:
     """Set a hostile version aside, where nothing looks it up. Axon releases nothing from there."""
-    from deployments.commands.storing import set_aside
+    from deployments.cli.storage import set_aside
 
-    with refusals(terminal.err):
-        set_aside(name, version, reason, tenant, terminal.out, even_in_use=even_in_use)
+    with refusals(console.err):
+        set_aside(name, version, reason, tenant, console.out, even_in_use=even_in_use)
 
 
 @models.command("audit")
@@ -209,11 +209,11 @@ def audit(
     as_json: Json = False,
 ) -> None:
     """Who published, promoted, rolled back or deleted what, when, from where, and how it ended; the newest first."""
-    from deployments.commands.storing import check_audit, show_audit
+    from deployments.cli.storage import check_audit, show_audit
 
-    with refusals(terminal.err):
+    with refusals(console.err):
         if verify or head:
-            if not check_audit(head, terminal.out):
+            if not check_audit(head, console.out):
                 raise typer.Exit(1)
             return
-        show_audit(limit, tenant, terminal.out, as_json=as_json)
+        show_audit(limit, tenant, console.out, as_json=as_json)

@@ -1,4 +1,4 @@
-"""How `axon replay` is called, and its exit codes; what it does is in `deployments.commands.replay`, which it imports when it runs."""
+"""How `axon replay` is called, and its exit codes; what it does is in `deployments.cli.replay`, which it imports when it runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deployments import terminal
+from deployments.cli import console
 
 __all__ = ["replay"]
 
@@ -27,17 +27,17 @@ def replay(
     as_json: Annotated[bool, typer.Option("--json", help="What came of it as one JSON object, for programs.")] = False,
 ) -> None:
     """Score the event of a verdict once more, by the release that made it. Exit code 0: the same; 1: something changed; 2: it cannot be."""
-    from deployments.commands.mendable import sentence_of
-    from deployments.commands.replay import Asked, replay_verdict, tell_refusal
+    from deployments.cli.errors import sentence_of
+    from deployments.cli.replay import Asked, replay_verdict, tell_refusal
 
-    out = terminal.out
+    out = console.out
     try:
         is_same = replay_verdict(Asked(verdict, event, event_id, tenant, config, tolerance), as_json=as_json, out=out)
     except Exception as error:
         sentence = sentence_of(error)
         if sentence is None:
             raise
-        tell_refusal(sentence, getattr(error, "code", ""), as_json=as_json, out=out, err=terminal.err)
+        tell_refusal(sentence, getattr(error, "code", ""), as_json=as_json, out=out, err=console.err)
         raise typer.Exit(IMPOSSIBLE) from None
     if not is_same:
         raise typer.Exit(CHANGED)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from deployments.commands.local import own_store
+from deployments.cli.local_store import own_store
 from ensemble.events import Kind
 from ensemble.fusion import Fusion
 from ensemble.store.aliases import clear_challenger, promote_challenger, read_challenger, set_challenger, stand_of_challenger

@@ -16,8 +16,9 @@ from ray import serve as ray_serve
 from rich.console import Console
 from typer.testing import CliRunner
 
-from deployments import cli, terminal
-from deployments.commands.local import own_store
+from deployments import cli
+from deployments.cli import console
+from deployments.cli.local_store import own_store
 from deployments.config.settings import ROOT
 from ensemble.candidates import Lineage
 from ensemble.features.flow import FEATURE_NAMES
@@ -75,7 +76,7 @@ VERBS = [
 @pytest.fixture
 def axon(monkeypatch: pytest.MonkeyPatch) -> Axon:
     """`axon("score", "flows.csv", "--local")`, on a wide terminal without colours."""
-    for page in (cli, terminal):
+    for page in (cli, console):
         monkeypatch.setattr(page, "out", Console(width=250))
         monkeypatch.setattr(page, "err", Console(width=250, stderr=True))
     monkeypatch.setenv("COLUMNS", "250")
@@ -98,8 +99,8 @@ def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "init", never)
     monkeypatch.setattr(ray_serve, "start", never)
     monkeypatch.setattr(ray_serve, "shutdown", lambda: None)
-    monkeypatch.setattr("deployments.commands.serve.prepare_environment", lambda: None)
-    monkeypatch.setattr("deployments.commands.serve.signal.signal", lambda *_: None)
+    monkeypatch.setattr("deployments.cli.serve.prepare_environment", lambda: None)
+    monkeypatch.setattr("deployments.cli.serve.signal.signal", lambda *_: None)
 
 
 def refused(result: Result) -> str:

@@ -43,7 +43,7 @@ def test_what_an_operator_has_set_is_kept() -> None:
 
 def test_nothing_that_axon_serve_imports_reads_the_environment_before_it_is_prepared() -> None:
     """Serve reads it once, when it is imported: half of the throughput, and HAProxy, hang on that order."""
-    found = "import sys, deployments.cli, deployments.commands.serve; print('ray.serve' in sys.modules)"
+    found = "import sys, deployments.cli, deployments.cli.serve; print('ray.serve' in sys.modules)"
 
     done = subprocess.run([sys.executable, "-c", found], cwd=ROOT, capture_output=True, text=True, check=True)
 

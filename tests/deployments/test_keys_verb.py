@@ -11,7 +11,8 @@ from click.testing import Result
 from rich.console import Console
 from typer.testing import CliRunner
 
-from deployments import cli, terminal
+from deployments import cli
+from deployments.cli import console
 from deployments.web.api_keys import KeyRing, Scope, list_keys
 from ensemble.store.audit import LOG, Outcome, read_audit
 from ensemble.store.layout import Store
@@ -27,8 +28,8 @@ def axon_keys(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     monkeypatch.setenv("TERM", "dumb")
 
     def run(*words: str, width: int = 40) -> Result:
-        monkeypatch.setattr(terminal, "out", Console(width=width))
-        monkeypatch.setattr(terminal, "err", Console(width=width, stderr=True))
+        monkeypatch.setattr(console, "out", Console(width=width))
+        monkeypatch.setattr(console, "err", Console(width=width, stderr=True))
         return CliRunner().invoke(cli.app, ["keys", *words])
 
     return run

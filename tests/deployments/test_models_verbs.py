@@ -15,8 +15,9 @@ from click.testing import Result
 from rich.console import Console
 from typer.testing import CliRunner
 
-from deployments import cli, terminal
-from deployments.commands.local import own_store
+from deployments import cli
+from deployments.cli import console
+from deployments.cli.local_store import own_store
 from deployments.config.trust import read_signer
 from ensemble.store.metadata import Metadata
 from ensemble.store.names import BundleRef, ReleaseRef, Tenant
@@ -31,7 +32,7 @@ DEFAULT = Tenant("default")
 @pytest.fixture
 def axon(monkeypatch: pytest.MonkeyPatch) -> Axon:
     """`axon("models", "info", "anomaly-flow")`, on a wide terminal."""
-    for page in (cli, terminal):
+    for page in (cli, console):
         monkeypatch.setattr(page, "out", Console(width=300))
         monkeypatch.setattr(page, "err", Console(width=300, stderr=True))
     monkeypatch.setenv("TERM", "dumb")

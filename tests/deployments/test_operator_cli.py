@@ -38,7 +38,7 @@ def axon_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[Door], Axon]:
         def request(method: str, url: str, *, headers: Mapping[str, str], **_: Any) -> httpx.Response:
             return door.ask(method, httpx.URL(url).path, headers=dict(headers))
 
-        monkeypatch.setattr("deployments.commands.status.httpx.request", request)
+        monkeypatch.setattr("deployments.cli.status.httpx.request", request)
         return lambda *arguments: CliRunner().invoke(cli.app, list(arguments))
 
     return at
@@ -87,7 +87,7 @@ NO_AXON = [b"<html>", b"[]", b"{}", b'{"error": 5}']
 
 @pytest.mark.parametrize("body", NO_AXON)
 def test_what_is_no_axon_is_said_so(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
-    monkeypatch.setattr("deployments.commands.status.httpx.request", lambda *_, **__: httpx.Response(500, content=body))
+    monkeypatch.setattr("deployments.cli.status.httpx.request", lambda *_, **__: httpx.Response(500, content=body))
 
     result = CliRunner().invoke(cli.app, ["status"])
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deployments.commands.local import own_store
+from deployments.cli.local_store import own_store
 from deployments.scoring import pipeline
 from ensemble.building import LAYERS
 from ensemble.events import Kind

@@ -18,8 +18,9 @@ from click.testing import Result
 from rich.console import Console
 from typer.testing import CliRunner
 
-from deployments import cli, terminal
-from deployments.commands.local import own_store
+from deployments import cli
+from deployments.cli import console
+from deployments.cli.local_store import own_store
 from deployments.scoring import wire
 from ensemble.building import LAYERS
 from ensemble.features.flow import FEATURE_NAMES, OTHER_DIALECTS
@@ -55,8 +56,8 @@ class Case:
 @pytest.fixture
 def replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Replay:
     """`replay(answer, event, "--json")`: what is no path is written into a file first."""
-    monkeypatch.setattr(terminal, "out", Console(width=250))
-    monkeypatch.setattr(terminal, "err", Console(width=250, stderr=True))
+    monkeypatch.setattr(console, "out", Console(width=250))
+    monkeypatch.setattr(console, "err", Console(width=250, stderr=True))
 
     def file(name: str, content: object) -> Path:
         if isinstance(content, Path):
@@ -286,7 +287,7 @@ def test_a_model_that_is_gone_is_not_missed_where_its_layer_was_silent(
     copy = tmp_path / "shipped"
     shutil.copytree(store.shipped, copy)
     shutil.rmtree(copy / "tenants" / "default" / "bundles" / "behavior-flow")
-    monkeypatch.setattr("deployments.commands.replay.own_store", lambda _: Store(store.state, copy, store.trust))
+    monkeypatch.setattr("deployments.cli.replay.own_store", lambda _: Store(store.state, copy, store.trust))
 
     assert replay(case.answer, case.event).exit_code == SAME
 

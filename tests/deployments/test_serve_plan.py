@@ -10,7 +10,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from deployments.commands.serve import ServeRefused, _Application, _has_begun, _plan, _tell_of_keys
+from deployments.cli.serve import ServeRefused, _Application, _has_begun, _plan, _tell_of_keys
 from deployments.config.settings import ROOT, Settings, read_settings
 from deployments.web.api_keys import Scope, create_key, revoke_key
 from ensemble.store.names import Tenant

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deployments.commands.local import own_store
+from deployments.cli.local_store import own_store
 from deployments.config.settings import read_settings
 from deployments.config.tenants import Tenancy
 from deployments.layers.deployment import LayerDeployment

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from deployments import cli
 from deployments.app import build
-from deployments.commands import target
-from deployments.commands.local import own_store
+from deployments.cli import publish_target
+from deployments.cli.local_store import own_store
 from deployments.config.settings import ROOT, read_settings
 from deployments.config.trust import SigningRefused, parse_trust_file, read_signer, read_trust, read_trust_file
 from deployments.config.trusted_store import TrustedStore
@@ -292,7 +292,7 @@ def test_without_a_key_publishing_is_refused_before_any_work(axon: Axon, own_sta
 
 def test_without_a_key_training_still_reports(axon: Axon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only publishing needs one."""
-    monkeypatch.setattr(target, "publish", None)
+    monkeypatch.setattr(publish_target, "publish", None)
     (tmp_path / "hosts.csv").write_text((ROOT / "configs" / "inventory.demo.csv").read_text())
 
     assert axon("train", "posture", "--inventory", tmp_path / "hosts.csv").exit_code == 0
@@ -336,7 +336,7 @@ def own_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     copy = tmp_path / "artifacts"
     shutil.copytree(ROOT / "artifacts", copy)
     honest = read_settings
-    monkeypatch.setattr("deployments.commands.trust.read_settings", lambda: honest({"store": {"shipped": str(copy)}}))
+    monkeypatch.setattr("deployments.cli.trust.read_settings", lambda: honest({"store": {"shipped": str(copy)}}))
     return copy
 
 

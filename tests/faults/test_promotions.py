@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deployments.commands.local import own_store
+from deployments.cli.local_store import own_store
 from deployments.config.settings import Settings, read_settings
 from deployments.scoring import wire
 from ensemble.candidates import OneRelease

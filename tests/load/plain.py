@@ -14,7 +14,7 @@ import uvicorn
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 
-from deployments.commands.local import own_store
+from deployments.cli.local_store import own_store
 from deployments.config.settings import read_settings
 from ensemble.candidates import Lineage
 from ensemble.events import FlowBatch

@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from deployments.commands.local import own_store, plain
-from deployments.commands.pointing import parse_alias
+from deployments.cli.local_store import own_store, plain
+from deployments.cli.releases import parse_alias
 from deployments.config.settings import read_settings
 from ensemble.errors import ArtifactMissing
 from ensemble.store.aliases import read_challenger

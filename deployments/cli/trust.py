@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Column, Table
 
-from deployments.commands.local import now, plain
+from deployments.cli.local_store import now, plain
 from deployments.config.settings import ROOT, read_settings
 from deployments.config.trust import KEY_VARIABLE, SigningRefused, TrustFile, key_path, parse_trust_file, read_key, read_trust_file
 from ensemble.store import durable

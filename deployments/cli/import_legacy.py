@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from deployments.commands.current import current_models
-from deployments.commands.target import Target
-from deployments.commands.train_flows import benign_flows
+from deployments.cli.local_models import current_models
+from deployments.cli.publish_target import Target
+from deployments.cli.train_flows import benign_flows
 from deployments.config.settings import read_settings
 from deployments.host.memory import available_bytes
 from ensemble.candidates import Lineage

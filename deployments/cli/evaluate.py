@@ -8,10 +8,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from deployments.commands.current import current_models, local_ensemble
-from deployments.commands.local import own_store, plain
-from deployments.commands.progress import progress_bars
-from deployments.commands.score import ScoreFailed, service_scorer
+from deployments.cli.local_models import current_models, local_ensemble
+from deployments.cli.local_store import own_store, plain
+from deployments.cli.progress import progress_bars
+from deployments.cli.score import ScoreFailed, service_scorer
 from deployments.config.settings import read_settings
 from deployments.config.tenants import Tenancy
 from ensemble.errors import ArtifactError

@@ -13,8 +13,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from deployments.commands.local import own_store, plain
-from deployments.commands.serve import ServeRefused, arguments_in
+from deployments.cli.local_store import own_store, plain
+from deployments.cli.serve import ServeRefused, arguments_in
 from deployments.config.settings import Settings, read_settings
 from deployments.config.tenants import Tenancy
 from deployments.scoring import wire

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from deployments.commands.target import Target
+from deployments.cli.publish_target import Target
 from ensemble.errors import TrainingError
 from ensemble.events import Kind
 from ensemble.layers.posture import PostureKnowledge

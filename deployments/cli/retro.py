@@ -6,8 +6,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Column, Table
 
-from deployments.commands.local import plain
-from deployments.commands.score import COLOURS
+from deployments.cli.local_store import plain
+from deployments.cli.score import COLOURS
 from deployments.config.settings import read_settings
 from ensemble.errors import ArtifactUnreadable
 from ensemble.retro.findings import FINDINGS, Finding, read_findings

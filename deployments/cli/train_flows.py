@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from deployments.commands.current import current_models
-from deployments.commands.evaluate import labelled
-from deployments.commands.progress import progress_bars, report_to
-from deployments.commands.target import Target
+from deployments.cli.evaluate import labelled
+from deployments.cli.local_models import current_models
+from deployments.cli.progress import progress_bars, report_to
+from deployments.cli.publish_target import Target
 from ensemble.candidates import Lineage
 from ensemble.errors import TrainingError
 from ensemble.events import Kind

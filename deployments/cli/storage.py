@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from deployments.commands.local import now, own_store, plain
-from deployments.commands.pointing import release_numbered
+from deployments.cli.local_store import now, own_store, plain
+from deployments.cli.releases import release_numbered
 from deployments.config.settings import read_settings
 from deployments.config.trust import read_signer
 from ensemble.errors import ArtifactCorrupt, ArtifactUnreadable, ArtifactUntrusted, MalformedEvent

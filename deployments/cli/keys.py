@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.table import Column, Table
 
-from deployments.commands.local import operator
+from deployments.cli.local_store import operator
 from deployments.config.settings import Settings, read_settings
 from deployments.web.api_keys import Key, KeyRefused, Scope, create_key, find_key, list_keys, revoke_key
 from ensemble.store.audit import Act, Deed

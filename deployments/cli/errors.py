@@ -30,8 +30,8 @@ def sentence_of(error: BaseException | None) -> str | None:
     """The sentence for the user, or None where the error is none of theirs."""
     from pydantic import ValidationError
 
-    from deployments.commands.score import ScoreFailed
-    from deployments.commands.status import ServiceFailed
+    from deployments.cli.score import ScoreFailed
+    from deployments.cli.status import ServiceFailed
     from deployments.config.trust import SigningRefused
     from deployments.web.api_keys import KeyRefused
     from ensemble.errors import EnsembleError

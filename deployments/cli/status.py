@@ -10,8 +10,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from deployments.commands.local import plain
-from deployments.commands.own_key import key_header, where_keys_come_from
+from deployments.cli.client import key_header, where_keys_come_from
+from deployments.cli.local_store import plain
 
 __all__ = ["ServiceFailed", "show_layers", "show_status", "switch_layer", "try_layer"]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from deployments.commands.local import own_store
+from deployments.cli.local_store import own_store
 from deployments.config.settings import read_settings
 from deployments.config.trust import read_signer
 from ensemble.errors import ArtifactError, ArtifactMissing, MalformedEvent

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from deployments.commands.current import current_models
-from deployments.commands.target import Target
+from deployments.cli.local_models import current_models
+from deployments.cli.publish_target import Target
 from ensemble.errors import ArtifactError, ArtifactMissing, ArtifactUnreadable
 from ensemble.events import Kind
 from ensemble.layers.anomaly import FlowAnomaly

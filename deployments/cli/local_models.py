@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from deployments.commands.local import own_store
+from deployments.cli.local_store import own_store
 from deployments.config.settings import read_settings
 from deployments.config.tenants import Tenancy
 from ensemble.building import ModelBuilder

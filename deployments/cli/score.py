@@ -16,10 +16,10 @@ import msgspec
 from rich.console import Console
 from rich.table import Column, Table
 
-from deployments.commands.current import local_ensemble
-from deployments.commands.local import plain
-from deployments.commands.own_key import key_header, where_keys_come_from
-from deployments.commands.progress import progress_bars
+from deployments.cli.client import key_header, where_keys_come_from
+from deployments.cli.local_models import local_ensemble
+from deployments.cli.local_store import plain
+from deployments.cli.progress import progress_bars
 from deployments.scoring import wire
 from ensemble.errors import EventError, TrainingError
 from ensemble.events import EventBatch, FlowBatch, Kind

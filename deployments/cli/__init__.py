@@ -12,13 +12,13 @@ from typing import Annotated
 
 import typer
 
+from deployments.cli.console import TenantOption as Tenant
+from deployments.cli.console import err, out
+from deployments.cli.console import fail as _fail
+from deployments.cli.errors import refusals
 from deployments.commands.keys_verbs import keys
-from deployments.commands.mendable import refusals
 from deployments.commands.models_verbs import models
 from deployments.commands.replay_verb import replay
-from deployments.terminal import TenantOption as Tenant
-from deployments.terminal import err, out
-from deployments.terminal import fail as _fail
 
 __all__ = ["main"]
 
@@ -79,7 +79,7 @@ def serve(
     ] = None,
 ) -> None:
     """Start Ray, the layers and the ingress on this machine, until Ctrl-C."""
-    from deployments.commands.serve import ServeRefused, serve_forever
+    from deployments.cli.serve import ServeRefused, serve_forever
 
     try:
         with refusals(err):
@@ -99,7 +99,7 @@ def score(
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many verdicts.")] = None,
 ) -> None:
     """Score a file of events. A bad line is named and passed over; the exit code is then 1."""
-    from deployments.commands.score import score_file
+    from deployments.cli.score import score_file
 
     with refusals(err):
         done = score_file(file, url=None if local else url, explain=explain, as_jsonl=output is Output.JSONL, limit=limit, out=out, err=err)
@@ -117,7 +117,7 @@ def evaluate(
     last: Annotated[float | None, typer.Option(min=0.01, max=0.99, help="Judge only this last share of each (day, label) by time.")] = None,
 ) -> None:
     """How well labelled flows are told apart: AUROC, AUPRC and true-positive rates, per layer, fused and by family."""
-    from deployments.commands.evaluate import evaluate as run
+    from deployments.cli.evaluate import evaluate as run
 
     with refusals(err):
         run(data, url=url, tenant=tenant, last=last, console=out, err=err)
@@ -134,8 +134,8 @@ def calibrate(
     promote: Promote = True,
 ) -> None:
     """Set thresholds for your own network, as a new release; the models stay as they are."""
-    from deployments.commands.target import Target
-    from deployments.commands.train_flows import calibrate as run
+    from deployments.cli.publish_target import Target
+    from deployments.cli.train_flows import calibrate as run
 
     with refusals(err):
         run(benign, Target(tenant, store, publish=publish, promote=promote), rate=fpr, console=out, err=err)
@@ -146,7 +146,7 @@ def import_older(
     folder: Older, *, benign: OlderBenign = None, tenant: Tenant = None, publish: Publish = False, promote: Promote = True
 ) -> None:
     """Take over an older Axon Engine's model files, decoded in a process of their own; the exit code is 1 where a layer failed."""
-    from deployments.commands.importing import import_models
+    from deployments.cli.import_legacy import import_models
 
     with refusals(err):
         raise typer.Exit(0 if import_models(folder, benign, tenant, publish=publish, promote=promote, console=out, err=err) else 1)
@@ -155,7 +155,7 @@ def import_older(
 @app.command("export")
 def export_older(folder: Older, *, tenant: Tenant = None) -> None:
     """Write the current models as the four files of an older Axon Engine, and say what they cannot hold; nothing is replaced."""
-    from deployments.commands.exporting import export_models
+    from deployments.cli.export_legacy import export_models
 
     with refusals(err):
         raise typer.Exit(0 if export_models(folder, tenant, console=out, err=err) else 1)
@@ -181,9 +181,9 @@ def train_flows(
     promote: Promote = True,
 ) -> None:
     """Train the flow layers: on labelled flows (--data), or the anomaly layer on your own benign ones (--benign)."""
-    from deployments.commands.target import Target
-    from deployments.commands.train_flows import train_benign_flows
-    from deployments.commands.train_flows import train_flows as run
+    from deployments.cli.publish_target import Target
+    from deployments.cli.train_flows import train_benign_flows
+    from deployments.cli.train_flows import train_flows as run
 
     with refusals(err):
         target = Target(tenant, store, publish=publish, promote=promote)
@@ -209,8 +209,8 @@ def train_processes(
     promote: Promote = True,
 ) -> None:
     """Train process rarity, and on your own processes the command-line forest too."""
-    from deployments.commands.target import Target
-    from deployments.commands.train_processes import train_benign_processes, train_shipped_processes
+    from deployments.cli.publish_target import Target
+    from deployments.cli.train_processes import train_benign_processes, train_shipped_processes
 
     with refusals(err):
         target = Target(tenant, store, publish=publish, promote=promote)
@@ -243,9 +243,9 @@ def train_posture(
     promote: Promote = True,
 ) -> None:
     """Tell the resilience layer about vulnerabilities and about your hosts."""
-    from deployments.commands.target import Target
-    from deployments.commands.train_posture import Sources
-    from deployments.commands.train_posture import train_posture as run
+    from deployments.cli.publish_target import Target
+    from deployments.cli.train_posture import Sources
+    from deployments.cli.train_posture import train_posture as run
     from ensemble.training.posture_inventory import TrivyHost
 
     with refusals(err):
@@ -261,7 +261,7 @@ def trust_init(
     ] = None,
 ) -> None:
     """Make a key to sign models with, and put its public half on the trust list. A key that is there is kept."""
-    from deployments.commands.trust import init
+    from deployments.cli.trust import init
 
     with refusals(err):
         init(key, out)
@@ -270,7 +270,7 @@ def trust_init(
 @trust.command("show")
 def trust_show() -> None:
     """The keys and the pinned files that this Axon believes."""
-    from deployments.commands.trust import show
+    from deployments.cli.trust import show
 
     with refusals(err):
         show(out)
@@ -279,7 +279,7 @@ def trust_show() -> None:
 @trust.command("pin")
 def trust_pin() -> None:
     """For who ships Axon: pin every pointer, release and manifest of the shipped models as they lie there now."""
-    from deployments.commands.trust import pin
+    from deployments.cli.trust import pin
 
     with refusals(err):
         pin(out)
@@ -290,7 +290,7 @@ def status(
     *, url: Url = SERVICE, as_json: Annotated[bool, typer.Option("--json", help="The whole of GET /v1/status, for programs.")] = False
 ) -> None:
     """How a running service stands. Exit code 0: all of it speaks; 1: degraded; 2: no answer."""
-    from deployments.commands.status import show_status
+    from deployments.cli.status import show_status
 
     with refusals(err):
         if not show_status(url, as_json=as_json, console=out):
@@ -301,7 +301,7 @@ def status(
 def list_layers(context: typer.Context, url: Url = SERVICE) -> None:
     """The layers of a running service: enabled or not, with a model or not."""
     if context.invoked_subcommand is None:
-        from deployments.commands.status import show_layers
+        from deployments.cli.status import show_layers
 
         with refusals(err):
             show_layers(url, out)
@@ -328,7 +328,7 @@ def reset_layer(layer: Layer, url: Url = SERVICE) -> None:
 @layers.command("test")
 def try_layer(layer: Layer, url: Url = SERVICE) -> None:
     """Load a layer's models beside those that serve, prove them and throw them away. Exit code 1: one would not serve."""
-    from deployments.commands.status import try_layer as run
+    from deployments.cli.status import try_layer as run
 
     with refusals(err):
         if not run(url, layer, out):
@@ -336,7 +336,7 @@ def try_layer(layer: Layer, url: Url = SERVICE) -> None:
 
 
 def _switch(url: str, layer: str, switch: str) -> None:
-    from deployments.commands.status import switch_layer
+    from deployments.cli.status import switch_layer
 
     with refusals(err):
         switch_layer(url, layer, switch, out)
@@ -354,7 +354,7 @@ def retro_findings(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the newest so many.")] = None,
 ) -> None:
     """What turned hostile when more of the ensemble looked, with the time it came."""
-    from deployments.commands.retro import show_findings
+    from deployments.cli.retro import show_findings
 
     with refusals(err):
         show_findings(as_jsonl=output is Output.JSONL, limit=limit, out=out, err=err)

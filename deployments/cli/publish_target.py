@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from deployments.commands.local import now, own_store
+from deployments.cli.local_store import now, own_store
 from deployments.config.settings import read_settings
 from deployments.config.tenants import Tenancy
 from deployments.config.trust import read_signer

@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from deployments.commands.current import current_models
-from deployments.commands.target import Target
+from deployments.cli.local_models import current_models
+from deployments.cli.publish_target import Target
 from ensemble.errors import ArtifactMissing
 from ensemble.events import Kind
 from ensemble.fusion import Fusion, Thresholds

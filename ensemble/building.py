@@ -17,9 +17,9 @@ from ensemble.events import EventBatch, FlowBatch, Kind, ProcessEvent
 from ensemble.features import flow, process
 from ensemble.layers.anomaly import FlowAnomaly
 from ensemble.layers.classifier import FlowClassifier
-from ensemble.layers.model import Model
 from ensemble.layers.processes import ProcessAnomaly
 from ensemble.layers.resilience import PostureInventory, PostureKnowledge, ResiliencePosture
+from ensemble.model import Model
 from ensemble.states import HeldModel
 from ensemble.store.codecs import GOLDEN, Golden, decode_golden, decode_parts
 from ensemble.store.load import ProvenBundle

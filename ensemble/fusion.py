@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.errors import ArtifactIncompatible
-from ensemble.layers.calibration import LOG_ODDS_LIMIT, PRIOR_LOG_ODDS, log_odds, probability
+from ensemble.kernels.calibration import LOG_ODDS_LIMIT, PRIOR_LOG_ODDS, log_odds, probability
 from ensemble.verdicts import LayerScores, LayerStatus, Severity, Verdicts, VerdictWord, system_status
 
 __all__ = ["RESILIENCE", "Fusion", "Thresholds", "layer_set"]

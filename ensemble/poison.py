@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from ensemble.events import EventBatch
-from ensemble.layers.model import Model, ModelScores
+from ensemble.model import Model, ModelScores
 
 __all__ = ["answer_around_poison", "score_around_poison"]
 

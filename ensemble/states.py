@@ -11,7 +11,7 @@ from typing import Any
 
 from ensemble.errors import ArtifactError
 from ensemble.events import EventBatch, Kind
-from ensemble.layers.model import Model
+from ensemble.model import Model
 from ensemble.verdicts import LayerStatus
 
 __all__ = ["HeldModel", "HeldRelease", "KindState", "LoadFailure", "Loaded", "SlotEvent", "SlotState", "Trial", "failure_of"]

@@ -15,7 +15,7 @@ from hypothesis import settings
 from numpy.typing import NDArray
 
 from ensemble.features.flow import FEATURE_NAMES, admit
-from ensemble.layers.model import Parts
+from ensemble.model import Parts
 from ensemble.store.codecs import Golden
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant

@@ -20,9 +20,9 @@ from ensemble.candidates import Lineage
 from ensemble.errors import ArtifactError, ArtifactMissing, TrainingError
 from ensemble.events import Kind, ProcessEvent
 from ensemble.fusion import Fusion
+from ensemble.kernels.calibration import Calibration
 from ensemble.layers.anomaly import FlowAnomaly
 from ensemble.layers.behavior import DeepBehavior
-from ensemble.layers.calibration import Calibration
 from ensemble.layers.processes import ProcessAnomaly
 from ensemble.legacy.apart import Limits
 from ensemble.legacy.files import PAIRS

@@ -14,7 +14,7 @@ from deployments.cli.publish_target import Target
 from ensemble.errors import ArtifactMissing
 from ensemble.events import Kind
 from ensemble.fusion import Fusion, Thresholds
-from ensemble.layers.calibration import log_odds
+from ensemble.kernels.calibration import log_odds
 from ensemble.layers.processes import ProcessAnomaly
 from ensemble.training.fusing import RATES, with_thresholds
 from ensemble.training.markdown import table

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from ensemble.errors import ArtifactIncompatible
 from ensemble.events import EventBatch, FlowBatch
 from ensemble.features.plain_scaling import Scaler, scaler_of
-from ensemble.layers.calibration import Calibration, Surprise
-from ensemble.layers.codebook import Codebook
-from ensemble.layers.forest import Forest
-from ensemble.layers.model import ModelScores, Parts, below
+from ensemble.kernels.calibration import Calibration, Surprise
+from ensemble.kernels.codebook import Codebook
+from ensemble.kernels.isolation_forest import Forest
+from ensemble.model import ModelScores, Parts, below
 
 __all__ = ["DETECTORS", "BenignDetectors", "FlowAnomaly", "Subspace"]
 

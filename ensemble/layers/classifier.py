@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from ensemble.errors import ArtifactIncompatible
 from ensemble.events import EventBatch, FlowBatch
 from ensemble.features.plain_scaling import Scaler, scaler_of
-from ensemble.layers.calibration import Calibration
+from ensemble.kernels.calibration import Calibration
+from ensemble.kernels.decision_trees import ClassTrees, VotingTrees, class_trees_of
 from ensemble.layers.families import read_classes
-from ensemble.layers.model import ModelScores, Parts, below
-from ensemble.layers.trees import ClassTrees, VotingTrees, class_trees_of
+from ensemble.model import ModelScores, Parts, below
 
 __all__ = ["FUSED_MODEL", "KNOWN_MODELS", "FlowClassifier"]
 

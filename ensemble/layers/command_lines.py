@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from ensemble.errors import ArtifactIncompatible
 from ensemble.events import ProcessBatch
 from ensemble.features.process import FEATURE_NAMES, command_line_features, has_command_line, image_names, schema_sha256
-from ensemble.layers.calibration import PRIOR_LOG_ODDS, Calibration
-from ensemble.layers.counts import EVERYONE, BackedOffCounts
-from ensemble.layers.forest import Forest
-from ensemble.layers.model import below
+from ensemble.kernels.backoff_counts import EVERYONE, BackedOffCounts
+from ensemble.kernels.calibration import PRIOR_LOG_ODDS, Calibration
+from ensemble.kernels.isolation_forest import Forest
+from ensemble.model import below
 
 __all__ = ["CommandLineForest", "ParentTable"]
 

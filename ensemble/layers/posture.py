@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.errors import ArtifactIncompatible
-from ensemble.layers.model import Parts
+from ensemble.model import Parts
 
 __all__ = [
     "CONTROLS",

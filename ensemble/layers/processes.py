@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from ensemble.errors import ArtifactIncompatible
 from ensemble.events import EventBatch, ProcessBatch
-from ensemble.layers.calibration import LOG_ODDS_LIMIT, PRIOR_LOG_ODDS, Calibration, probability
+from ensemble.kernels.calibration import LOG_ODDS_LIMIT, PRIOR_LOG_ODDS, Calibration, probability
 from ensemble.layers.command_lines import CommandLineForest
-from ensemble.layers.model import ModelScores, Parts, below
 from ensemble.layers.rarity import RarityTable
+from ensemble.model import ModelScores, Parts, below
 
 __all__ = ["ProcessAnomaly", "pooled"]
 

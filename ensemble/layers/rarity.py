@@ -16,7 +16,7 @@ habits vary by nature needs more of it. For an unknown entity only rare names ar
 Fit for: masqueraders, living-off-the-land tools, dropped binaries. Unfit for: a malicious act by a program that this user runs daily.
 Known limit: an account shared by many machines (SYSTEM) is one entity.
 Source: likelihood ratio of self against others: Maxion, Townsend, "Masquerade detection using truncated command lines", DSN 2002;
-the estimate of P: `ensemble.layers.counts`.
+the estimate of P: `ensemble.kernels.backoff_counts`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from ensemble.errors import ArtifactIncompatible
 from ensemble.events import ProcessBatch
 from ensemble.features.process import image_names
-from ensemble.layers.counts import EVERYONE, BackedOffCounts
+from ensemble.kernels.backoff_counts import EVERYONE, BackedOffCounts
 
 __all__ = ["CEILING", "Rarity", "RarityTable", "host_group"]
 

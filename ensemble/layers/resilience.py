@@ -46,7 +46,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.events import EventBatch
-from ensemble.layers.model import ModelScores
 from ensemble.layers.posture import (
     CONTROLS,
     CRITICALITIES,
@@ -59,6 +58,7 @@ from ensemble.layers.posture import (
     cve_name,
     host_key,
 )
+from ensemble.model import ModelScores
 
 __all__ = [
     "HOST_NOT_GIVEN",

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from ensemble.errors import ArtifactIncompatible, FeatureMismatch
 from ensemble.features.tabular import declared
-from ensemble.layers.calibration import Surprise
-from ensemble.layers.forest import Forest
-from ensemble.layers.model import Parts, below
+from ensemble.kernels.calibration import Surprise
+from ensemble.kernels.isolation_forest import Forest
+from ensemble.model import Parts, below
 
 __all__ = ["RATES", "MeasuredRange", "TabularDetector", "TabularScores", "ThreatLevel", "raw_scores"]
 

@@ -22,8 +22,8 @@ from threading import Event, Thread, Timer
 from typing import IO, NoReturn
 
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactIncompatible, ArtifactUntrusted, LoadTimeout
-from ensemble.layers.model import Parts
 from ensemble.legacy.child import OUT_OF_MEMORY
+from ensemble.model import Parts
 from ensemble.store.codecs import ARRAYS, CONFIG, decode_parts
 from ensemble.store.manifest import installed_libraries
 

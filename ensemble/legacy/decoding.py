@@ -22,18 +22,18 @@ from numpy.typing import NDArray
 
 from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible
 from ensemble.features.flow import FEATURE_NAMES, feature_position
-from ensemble.layers.forest import Forest
-from ensemble.layers.model import Parts
+from ensemble.kernels.isolation_forest import Forest
 from ensemble.legacy.files import CLASSIFIER, FOREST, FREQUENCIES, SCALER
 from ensemble.legacy.networks import network_parts
 from ensemble.legacy.trees import CheckedTree
 from ensemble.legacy.unpickling import FOREST_NAMES, FREQUENCY_NAMES, SCALER_NAMES, Record, unpickle
+from ensemble.model import Parts
 
 __all__ = ["DECODERS", "Terms", "decode"]
 
 MOST_TREES = 10_000
 MOST_NAMES = 1_000_000
-MOST_LAUNCHES = 1 << 40  # as `ensemble.layers.counts`
+MOST_LAUNCHES = 1 << 40  # as `ensemble.kernels.backoff_counts`
 LONGEST_NAME = 4096  # characters of a path
 _VERSION = re.compile(r"[0-9]{1,4}(?:\.[0-9A-Za-z]{1,9}){1,4}")
 _IDENTITY_POWER = 1.0

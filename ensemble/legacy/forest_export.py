@@ -18,7 +18,7 @@ from sklearn.tree._tree import Tree
 from ensemble.errors import ArtifactIncompatible
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.features.plain_scaling import Scaler
-from ensemble.layers.forest import ALWAYS_LEFT, Forest, expected_length
+from ensemble.kernels.isolation_forest import ALWAYS_LEFT, Forest, expected_length
 from ensemble.legacy.files import FOREST
 
 __all__ = ["raw_cuts", "sklearn_forest"]

@@ -23,16 +23,16 @@ from numpy.typing import NDArray
 from ensemble.errors import ArtifactError, ArtifactIncompatible, InsufficientMemory
 from ensemble.events import ProcessBatch, ProcessEvent
 from ensemble.features.plain_scaling import PlainScaler
+from ensemble.kernels.calibration import Calibration
+from ensemble.kernels.isolation_forest import Forest
 from ensemble.layers.anomaly import BenignDetectors, FlowAnomaly
-from ensemble.layers.calibration import Calibration
 from ensemble.layers.families import BENIGN_CLASS
-from ensemble.layers.forest import Forest
-from ensemble.layers.model import Parts, below
 from ensemble.layers.processes import ProcessAnomaly
 from ensemble.layers.rarity import RarityTable
 from ensemble.legacy.apart import Limits, decode_apart
 from ensemble.legacy.files import CLASSIFIER, FOREST, FREQUENCIES, PAIRS, SCALER, present, read_pair
 from ensemble.legacy.networks import our_network
+from ensemble.model import Parts, below
 from ensemble.training.calibrating import fit_surprise
 from ensemble.training.processes import tail_calibration
 

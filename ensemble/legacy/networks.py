@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible
-from ensemble.layers.model import Parts
 from ensemble.legacy.files import CLASSIFIER
+from ensemble.model import Parts
 
 if TYPE_CHECKING:
     from torch import Tensor

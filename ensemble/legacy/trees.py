@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.errors import ArtifactIncompatible
-from ensemble.layers.forest import MAX_DEPTH
+from ensemble.kernels.isolation_forest import MAX_DEPTH
 
 __all__ = ["CheckedTree"]
 
@@ -23,7 +23,7 @@ _FIELDS = ("left_child", "right_child", "feature", "threshold", "n_node_samples"
 
 @dataclass(frozen=True, slots=True)
 class CheckedTree:
-    """A tree of k nodes, node 0 the root, every other node the child of exactly one; as `ensemble.layers.forest.FittedTree`.
+    """A tree of k nodes, node 0 the root, every other node the child of exactly one; as `ensemble.kernels.isolation_forest.FittedTree`.
 
     Attributes:
         children_left: int64 (k,), -1 at a leaf.

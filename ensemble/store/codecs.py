@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible, ArtifactMissing
-from ensemble.layers.model import Parts
+from ensemble.model import Parts
 from ensemble.store import canonical
 
 __all__ = ["ARRAYS", "CONFIG", "GOLDEN", "Golden", "decode_golden", "decode_parts", "encode_golden", "encode_parts"]

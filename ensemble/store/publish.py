@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from ensemble.errors import ArtifactCorrupt
-from ensemble.layers.model import Parts
+from ensemble.model import Parts
 from ensemble.store import durable
 from ensemble.store.audit import Act, Deed
 from ensemble.store.codecs import GOLDEN, Golden, decode_golden, decode_parts, encode_golden, encode_parts

@@ -13,10 +13,10 @@ from sklearn.ensemble import IsolationForest
 
 from ensemble.errors import TrainingError
 from ensemble.features.scaling import FlowScaler
+from ensemble.kernels.calibration import Calibration, Surprise
+from ensemble.kernels.codebook import Codebook
+from ensemble.kernels.isolation_forest import Forest
 from ensemble.layers.anomaly import DETECTORS, BenignDetectors, FlowAnomaly, Subspace
-from ensemble.layers.calibration import Calibration, Surprise
-from ensemble.layers.codebook import Codebook
-from ensemble.layers.forest import Forest
 from ensemble.training.calibrating import LEAST_BENIGN, fit_surprise
 
 __all__ = ["WEIGHTS", "fit_detectors", "fit_surprises", "time_folds", "uncalibrated"]

@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from ensemble.errors import TrainingError
 from ensemble.features.scaling import FlowScaler
+from ensemble.kernels.calibration import Calibration
 from ensemble.layers.behavior import DeepBehavior, DeepClassifier
-from ensemble.layers.calibration import Calibration
 from ensemble.layers.families import BENIGN_CLASS, UNKNOWN_CLASS
 from ensemble.training.anomaly import LEAST_SPREAD, LIMIT
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from ensemble.errors import TrainingError
-from ensemble.layers.calibration import PRIOR_LOG_ODDS, REFERENCE_PRIOR, Calibration, Surprise
+from ensemble.kernels.calibration import PRIOR_LOG_ODDS, REFERENCE_PRIOR, Calibration, Surprise
 from ensemble.training.flow_table import BENIGN
 
 __all__ = ["event_weights", "family_weights", "fit_calibration", "fit_surprise", "weighted_log_loss"]

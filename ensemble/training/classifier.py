@@ -20,10 +20,10 @@ from sklearn.tree import DecisionTreeClassifier
 
 from ensemble.errors import TrainingError
 from ensemble.features.scaling import FlowScaler
-from ensemble.layers.calibration import Calibration
+from ensemble.kernels.calibration import Calibration
+from ensemble.kernels.decision_trees import ClassTrees
 from ensemble.layers.classifier import FUSED_MODEL, KNOWN_MODELS, FlowClassifier
 from ensemble.layers.families import BENIGN_CLASS, UNKNOWN_CLASS
-from ensemble.layers.trees import ClassTrees
 from ensemble.training.anomaly import LEAST_SPREAD, LIMIT
 from ensemble.training.behavior import made_up
 from ensemble.training.converting import from_forest, from_hist_boosting, from_tree, from_xgboost

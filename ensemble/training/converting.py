@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.errors import TrainingError
-from ensemble.layers.trees import BoostedTrees, Trees, VotingTrees
+from ensemble.kernels.decision_trees import BoostedTrees, Trees, VotingTrees
 
 if TYPE_CHECKING:
     from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.fusion import Thresholds, layer_set
-from ensemble.layers.calibration import probability
+from ensemble.kernels.calibration import probability
 from ensemble.layers.classifier import FlowClassifier
 from ensemble.training.flow_table import BENIGN, FlowTable
 from ensemble.training.flows import (

@@ -23,7 +23,7 @@ from scipy.optimize import minimize
 
 from ensemble.errors import TrainingError
 from ensemble.fusion import Fusion, Thresholds, layer_set
-from ensemble.layers.calibration import PRIOR_LOG_ODDS, probability
+from ensemble.kernels.calibration import PRIOR_LOG_ODDS, probability
 from ensemble.training.calibrating import event_weights, weighted_log_loss
 from ensemble.training.flow_table import BENIGN
 

@@ -32,9 +32,9 @@ from sklearn.ensemble import IsolationForest
 from ensemble.errors import TrainingError
 from ensemble.events import ProcessBatch, ProcessEvent
 from ensemble.features.process import FEATURE_LIMITS, command_line_features, has_command_line
-from ensemble.layers.calibration import PRIOR_LOG_ODDS, Calibration, probability
+from ensemble.kernels.calibration import PRIOR_LOG_ODDS, Calibration, probability
+from ensemble.kernels.isolation_forest import Forest
 from ensemble.layers.command_lines import CommandLineForest, ParentTable
-from ensemble.layers.forest import Forest
 from ensemble.layers.processes import ProcessAnomaly, pooled
 from ensemble.layers.rarity import CEILING, RarityTable
 from ensemble.training.calibrating import fit_surprise

@@ -18,7 +18,7 @@ from ensemble.building import FEATURE_SCHEMAS, golden_batch
 from ensemble.errors import ArtifactMissing
 from ensemble.events import Kind
 from ensemble.fusion import Fusion
-from ensemble.layers.model import Model, Parts
+from ensemble.model import Model, Parts
 from ensemble.store.codecs import Golden
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant

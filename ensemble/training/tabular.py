@@ -17,7 +17,7 @@ from sklearn.ensemble import IsolationForest
 
 from ensemble.errors import TrainingError
 from ensemble.features.tabular import NETWORK_FEATURES, Missing
-from ensemble.layers.forest import Forest
+from ensemble.kernels.isolation_forest import Forest
 from ensemble.layers.tabular import RATES, MeasuredRange, TabularDetector, ThreatLevel, raw_scores
 from ensemble.store.codecs import Golden
 from ensemble.store.metadata import Metadata

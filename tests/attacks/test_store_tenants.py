@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ensemble.errors import ArtifactCorrupt, ArtifactMissing, MalformedEvent
-from ensemble.layers.model import Parts
+from ensemble.model import Parts
 from ensemble.store.aliases import Alias, read_challenger, read_model_alias, set_challenger, set_model_alias
 from ensemble.store.audit import read_audit
 from ensemble.store.codecs import Golden

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ensemble.classifying import Classification
 from ensemble.events import EventBatch, Kind
 from ensemble.features.flow import FEATURE_NAMES
-from ensemble.layers.model import ModelScores
+from ensemble.model import ModelScores
 from ensemble.slot import LayerSlot
 from ensemble.states import HeldModel, HeldRelease, Loaded, LoadFailure, Trial
 

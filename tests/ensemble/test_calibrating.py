@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from ensemble.errors import TrainingError
-from ensemble.layers.calibration import PRIOR_LOG_ODDS
+from ensemble.kernels.calibration import PRIOR_LOG_ODDS
 from ensemble.training.calibrating import event_weights, family_weights, fit_calibration, fit_surprise, weighted_log_loss
 from ensemble.training.flow_table import BENIGN
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensemble.errors import ArtifactIncompatible
-from ensemble.layers.calibration import LOG_ODDS_LIMIT, PRIOR_LOG_ODDS, Calibration, Surprise, log_odds, probability
+from ensemble.kernels.calibration import LOG_ODDS_LIMIT, PRIOR_LOG_ODDS, Calibration, Surprise, log_odds, probability
 
 RAW = st.floats(-1e12, 1e12)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ensemble.classifying import KNOWN_MODELS, Classification, classify
 from ensemble.errors import ArtifactMissing, LayerCrashed, LayerWarmingUp, ModelNotLoaded
 from ensemble.events import EventBatch, FlowBatch, Kind
-from ensemble.layers.model import ModelScores
+from ensemble.model import ModelScores
 from ensemble.slot import ANY_RELEASE, LayerSlot
 from ensemble.states import HeldModel, HeldRelease, Loaded, LoadFailure, SlotEvent, Trial
 

@@ -18,7 +18,7 @@ from ensemble.fusion import Fusion
 from ensemble.layers.anomaly import DETECTORS
 from ensemble.layers.behavior import margin
 from ensemble.layers.families import BENIGN_CLASS, UNKNOWN_CLASS
-from ensemble.layers.model import Parts
+from ensemble.model import Parts
 from ensemble.store.codecs import decode_parts, encode_parts
 from ensemble.training import evaluating, flows
 from ensemble.training.anomaly import LIMIT, fit_surprises, time_folds

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from sklearn.ensemble import IsolationForest
 
 from ensemble.errors import ArtifactIncompatible
-from ensemble.layers import forest as forest_module
-from ensemble.layers.forest import Forest
+from ensemble.kernels import isolation_forest as forest_module
+from ensemble.kernels.isolation_forest import Forest
 
 
 def rows_of(count: int, seed: int, columns: int = 6) -> np.ndarray:

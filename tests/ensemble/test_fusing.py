@@ -11,7 +11,7 @@ from scipy.stats import binom
 
 from ensemble.errors import TrainingError
 from ensemble.fusion import Fusion, layer_set
-from ensemble.layers.calibration import PRIOR_LOG_ODDS, log_odds
+from ensemble.kernels.calibration import PRIOR_LOG_ODDS, log_odds
 from ensemble.training.flow_table import BENIGN
 from ensemble.training.fusing import LEAST_SHARE, RATES, fit_fusion, fit_thresholds, with_thresholds
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensemble.events import EventBatch, FlowBatch, ProcessBatch, ProcessEvent
-from ensemble.layers.model import ModelScores
+from ensemble.model import ModelScores
 from ensemble.poison import HOPELESS_TRIES, score_around_poison
 
 

@@ -18,7 +18,6 @@ from cvss import CVSS2, CVSS3
 
 from ensemble.errors import TrainingError
 from ensemble.events import ProcessBatch, ProcessEvent
-from ensemble.layers.model import ModelScores
 from ensemble.layers.posture import (
     CONTROLS,
     CRITICALITIES,
@@ -31,6 +30,7 @@ from ensemble.layers.posture import (
     cve_name,
 )
 from ensemble.layers.resilience import ResiliencePosture
+from ensemble.model import ModelScores
 from ensemble.training.posture import SourceTable, build_knowledge, read_cvss, read_epss, read_kev, train_knowledge
 from ensemble.training.posture_inventory import TrivyHost, read_inventory
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ensemble.errors import ArtifactIncompatible
 from ensemble.events import ProcessBatch, ProcessEvent
 from ensemble.features.process import image_name
-from ensemble.layers.counts import BackedOffCounts
+from ensemble.kernels.backoff_counts import BackedOffCounts
 from ensemble.layers.rarity import CEILING, LEAST_SCATTER, NEVER_SEEN_SHARE, RarityTable, host_group
 
 AMY = [ProcessEvent("excel.exe", user="amy", host="ws-1")] * 30 + [ProcessEvent("outlook.exe", user="Amy", host="ws-1")] * 10

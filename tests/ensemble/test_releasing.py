@@ -13,7 +13,7 @@ import pytest
 from ensemble.errors import ArtifactMissing
 from ensemble.events import FlowBatch, Kind
 from ensemble.fusion import Fusion, Thresholds
-from ensemble.layers.model import ModelScores, Parts
+from ensemble.model import ModelScores, Parts
 from ensemble.store.codecs import Golden
 from ensemble.store.layout import Store
 from ensemble.store.names import Tenant

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from ensemble.errors import ArtifactIncompatible
 from ensemble.events import FlowBatch, ProcessBatch, ProcessEvent
-from ensemble.layers.model import Parts
 from ensemble.layers.posture import (
     CONTROLS,
     CRITICALITIES,
@@ -41,6 +40,7 @@ from ensemble.layers.resilience import (
     REACH,
     ResiliencePosture,
 )
+from ensemble.model import Parts
 from ensemble.training.posture_inventory import HostPosture, build_inventory
 
 TODAY = 20_000  # days since 1970-01-01

@@ -11,7 +11,7 @@ import pytest
 
 from ensemble.errors import ArtifactCorrupt, ArtifactMissing, LoadTimeout
 from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch, ProcessEvent
-from ensemble.layers.model import ModelScores, Parts
+from ensemble.model import ModelScores, Parts
 from ensemble.slot import ANY_RELEASE, ASKED_WITHIN_S, FIRST_RETRY_S, LONGEST_RETRY_S, SUSPICIOUS_FAILURES, LayerSlot
 from ensemble.states import HeldModel, HeldRelease, KindState, Loaded, LoadFailure, SlotEvent, Trial
 from ensemble.verdicts import LayerStatus

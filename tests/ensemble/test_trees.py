@@ -11,8 +11,8 @@ from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassif
 from sklearn.tree import DecisionTreeClassifier
 
 from ensemble.errors import ArtifactIncompatible, TrainingError
-from ensemble.layers import trees as pages
-from ensemble.layers.trees import MAX_DEPTH, BoostedTrees, ClassTrees, Trees, VotingTrees, class_trees_of
+from ensemble.kernels import decision_trees as pages
+from ensemble.kernels.decision_trees import MAX_DEPTH, BoostedTrees, ClassTrees, Trees, VotingTrees, class_trees_of
 from ensemble.training.converting import from_forest, from_hist_boosting, from_tree, from_xgboost
 
 D = 6

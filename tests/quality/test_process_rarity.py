@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensemble.layers.calibration import Calibration
+from ensemble.kernels.calibration import Calibration
 from ensemble.training.metrics import separation
 from ensemble.training.processes import (
     MasqueradeBlocks,

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest
 
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactIncompatible, ArtifactUntrusted, LoadTimeout
-from ensemble.layers.forest import Forest
-from ensemble.layers.model import below
+from ensemble.kernels.isolation_forest import Forest
 from ensemble.legacy import apart
 from ensemble.legacy.apart import decode_apart, read_answer
 from ensemble.legacy.child import answer
 from ensemble.legacy.files import CLASSIFIER, FOREST, FREQUENCIES, SCALER
+from ensemble.model import below
 from tests.ensemble.legacy.conftest import LAUNCHES, LIMITS, TERMS, pickled
 
 

@@ -19,12 +19,12 @@ from torch import nn
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactIncompatible
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.features.plain_scaling import PlainScaler
-from ensemble.layers.forest import Forest
-from ensemble.layers.model import Parts, below
+from ensemble.kernels.isolation_forest import Forest
 from ensemble.legacy import decoding
 from ensemble.legacy.decoding import Terms
 from ensemble.legacy.files import CLASSIFIER, FOREST, FREQUENCIES, SCALER
 from ensemble.legacy.importing import WIDEST
+from ensemble.model import Parts, below
 from tests.ensemble.legacy.conftest import TERMS, older_network, pickled, saved
 
 COMPRESSIONS = [pytest.param(how, id=str(how)) for how in (0, 3, ("gzip", 3), ("bz2", 3), ("xz", 3), ("lzma", 3))]

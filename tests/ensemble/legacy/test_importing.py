@@ -24,7 +24,6 @@ from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible, ArtifactMissi
 from ensemble.events import FlowBatch, Kind, ProcessBatch, ProcessEvent
 from ensemble.layers.anomaly import FlowAnomaly
 from ensemble.layers.behavior import DeepBehavior
-from ensemble.layers.model import Model
 from ensemble.layers.processes import ProcessAnomaly
 from ensemble.layers.rarity import RarityTable
 from ensemble.legacy.apart import read_answer
@@ -35,6 +34,7 @@ from ensemble.legacy.forest_export import sklearn_forest
 from ensemble.legacy.importing import OldLayer, behavior_model, flow_model, process_model, read_old_models
 from ensemble.legacy.network_export import older_network, softplus_bends
 from ensemble.legacy.view import DUMMY_PROBABILITY, MALICIOUS_FROM, older_objects
+from ensemble.model import Model
 from ensemble.store import reading
 from ensemble.store.codecs import decode_parts, encode_parts
 from ensemble.training.flow_table import FlowTable

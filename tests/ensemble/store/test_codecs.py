@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible, ArtifactMissing
-from ensemble.layers.model import Parts
+from ensemble.model import Parts
 from ensemble.store.codecs import ARRAYS, CONFIG, Golden, decode_golden, decode_parts, encode_golden, encode_parts
 
 GRID = np.arange(12, dtype=np.float64).reshape(3, 4)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ensemble.errors import ArtifactIncompatible, ArtifactMissing
-from ensemble.layers.model import Parts
+from ensemble.model import Parts
 from ensemble.store.aliases import Alias, set_challenger, set_model_alias
 from ensemble.store.codecs import Golden
 from ensemble.store.describing import describe_bundle, list_models, list_tenants, resolve_bundle
@@ -32,7 +32,7 @@ TRAINING = {"recipe": "tabular", "data_sha256": "d" * 64, "seed": 7, "rows": 3}
 SAID = Metadata(
     label="20261120_081500",
     model_type="IsolationForest",
-    model_module="ensemble.layers.forest",
+    model_module="ensemble.kernels.isolation_forest",
     model_params={"trees": 100, "contamination": 0.1},
     user_metadata={"ticket": "SEC-12", "owner": "amy"},
     feature_names=("bytes", "packets", "duration"),

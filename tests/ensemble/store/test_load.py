@@ -25,7 +25,7 @@ from ensemble.errors import (
     ArtifactUntrusted,
     InsufficientMemory,
 )
-from ensemble.layers.model import Parts
+from ensemble.model import Parts
 from ensemble.store import canonical
 from ensemble.store.codecs import decode_golden, decode_parts
 from ensemble.store.layout import Store

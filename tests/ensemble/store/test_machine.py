@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from ensemble.errors import ArtifactInUse, ArtifactMissing
-from ensemble.layers.model import Parts
+from ensemble.model import Parts
 from ensemble.store.aliases import (
     Alias,
     clear_challenger,

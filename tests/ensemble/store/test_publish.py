@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible, ArtifactUntrusted, QuotaExceeded, VersionExists
-from ensemble.layers.model import Parts
+from ensemble.model import Parts
 from ensemble.store import durable
 from ensemble.store import publish as publishing
 from ensemble.store.codecs import decode_parts, encode_parts

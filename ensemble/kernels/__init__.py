@@ -1,0 +1,1 @@
+"""Algorithms on plain arrays; one method a file."""

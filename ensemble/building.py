@@ -15,9 +15,9 @@ import numpy as np
 from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible
 from ensemble.events import EventBatch, FlowBatch, Kind, ProcessEvent
 from ensemble.features import flow, process
-from ensemble.layers.anomaly import FlowAnomaly
 from ensemble.layers.classifier import FlowClassifier
-from ensemble.layers.processes import ProcessAnomaly
+from ensemble.layers.flow_anomaly import FlowAnomaly
+from ensemble.layers.process_anomaly import ProcessAnomaly
 from ensemble.layers.resilience import PostureInventory, PostureKnowledge, ResiliencePosture
 from ensemble.model import Model
 from ensemble.states import HeldModel

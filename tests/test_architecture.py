@@ -22,7 +22,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("ensemble.layers",),
     ("ensemble.fusion",),
     ("ensemble.portion",),
-    ("ensemble.guard", "ensemble.rollout", "ensemble.retro", "ensemble.digests"),
+    ("ensemble.guard", "ensemble.rollout", "ensemble.retro", "ensemble.features.digest"),
     ("ensemble.shadow",),
     ("ensemble.store",),
     ("ensemble.states", "ensemble.keeping", "ensemble.poison"),

@@ -11,9 +11,9 @@ from deployments.cli.local_models import current_models
 from deployments.cli.publish_target import Target
 from ensemble.errors import ArtifactError, ArtifactMissing, ArtifactUnreadable
 from ensemble.events import Kind
-from ensemble.layers.anomaly import FlowAnomaly
 from ensemble.layers.behavior import DeepBehavior
-from ensemble.layers.processes import ProcessAnomaly
+from ensemble.layers.flow_anomaly import FlowAnomaly
+from ensemble.layers.process_anomaly import ProcessAnomaly
 from ensemble.legacy.exporting import Exported, checksums, export_anomaly, export_behavior
 from ensemble.legacy.files import CHECKSUMS, PAIRS
 from ensemble.states import HeldRelease

@@ -21,9 +21,9 @@ from ensemble.errors import ArtifactError, ArtifactMissing, TrainingError
 from ensemble.events import Kind, ProcessEvent
 from ensemble.fusion import Fusion
 from ensemble.kernels.calibration import Calibration
-from ensemble.layers.anomaly import FlowAnomaly
 from ensemble.layers.behavior import DeepBehavior
-from ensemble.layers.processes import ProcessAnomaly
+from ensemble.layers.flow_anomaly import FlowAnomaly
+from ensemble.layers.process_anomaly import ProcessAnomaly
 from ensemble.legacy.apart import Limits
 from ensemble.legacy.files import PAIRS
 from ensemble.legacy.importing import OldLayer, behavior_model, flow_model, process_model, read_old_models

@@ -18,9 +18,9 @@ from deployments.cli.serve import ServeRefused, arguments_in
 from deployments.config.settings import Settings, read_settings
 from deployments.config.tenants import Tenancy
 from deployments.scoring import wire
-from ensemble.digests import input_digests
 from ensemble.errors import EventError, NotReplayable
 from ensemble.events import EventBatch
+from ensemble.features.digest import input_digests
 from ensemble.replay.comparing import Compared
 from ensemble.replay.recorded import Conditions, LayerSaid, Recorded
 from ensemble.replay.replaying import replay

@@ -18,9 +18,9 @@ from ensemble.candidates import Lineage
 from ensemble.errors import TrainingError
 from ensemble.events import Kind
 from ensemble.fusion import Fusion, layer_set
-from ensemble.layers.anomaly import FlowAnomaly
 from ensemble.layers.behavior import DeepBehavior
 from ensemble.layers.classifier import FUSED_MODEL, FlowClassifier
+from ensemble.layers.flow_anomaly import FlowAnomaly
 from ensemble.offers import FusionLoader
 from ensemble.training.calibrating import event_weights
 from ensemble.training.cards import flow_card

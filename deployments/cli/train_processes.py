@@ -15,7 +15,7 @@ from ensemble.errors import ArtifactMissing
 from ensemble.events import Kind
 from ensemble.fusion import Fusion, Thresholds
 from ensemble.kernels.calibration import log_odds
-from ensemble.layers.processes import ProcessAnomaly
+from ensemble.layers.process_anomaly import ProcessAnomaly
 from ensemble.training.fusing import RATES, with_thresholds
 from ensemble.training.markdown import table
 from ensemble.training.process_files import read_process_events

@@ -17,10 +17,10 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from deployments.web.decode_errors import check_values, refusal_of
-from ensemble.digests import input_digests
 from ensemble.errors import EventError, FeatureMismatch, MalformedEvent, TooManyEvents
 from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch, ProcessEvent
 from ensemble.features import flow, process
+from ensemble.features.digest import input_digests
 from ensemble.verdicts import LayerScores, SystemStatus, Verdicts
 
 __all__ = [

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 
 from ensemble.errors import ArtifactIncompatible
 from ensemble.events import EventBatch, FlowBatch
-from ensemble.features.plain_scaling import Scaler, scaler_of
+from ensemble.features.sklearn_scalers import Scaler, scaler_of
 from ensemble.kernels.calibration import Calibration
-from ensemble.layers.families import read_classes
+from ensemble.layers.attack_classes import read_classes
 from ensemble.model import ModelScores, Parts, below
 
 __all__ = ["DeepBehavior", "DeepClassifier"]

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from ensemble.errors import ArtifactIncompatible
 from ensemble.events import EventBatch, FlowBatch
-from ensemble.features.plain_scaling import Scaler, scaler_of
+from ensemble.features.sklearn_scalers import Scaler, scaler_of
 from ensemble.kernels.calibration import Calibration
 from ensemble.kernels.decision_trees import ClassTrees, VotingTrees, class_trees_of
-from ensemble.layers.families import read_classes
+from ensemble.layers.attack_classes import read_classes
 from ensemble.model import ModelScores, Parts, below
 
 __all__ = ["FUSED_MODEL", "KNOWN_MODELS", "FlowClassifier"]

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import joblib
 
-from ensemble.layers.anomaly import FlowAnomaly
-from ensemble.layers.processes import ProcessAnomaly
+from ensemble.layers.flow_anomaly import FlowAnomaly
+from ensemble.layers.process_anomaly import ProcessAnomaly
 from ensemble.legacy.files import CLASSIFIER, FOREST, FREQUENCIES, SCALER
 from ensemble.legacy.forest_export import sklearn_forest
 

@@ -17,7 +17,7 @@ from sklearn.tree._tree import Tree
 
 from ensemble.errors import ArtifactIncompatible
 from ensemble.features.flow import FEATURE_NAMES
-from ensemble.features.plain_scaling import Scaler
+from ensemble.features.sklearn_scalers import Scaler
 from ensemble.kernels.isolation_forest import ALWAYS_LEFT, Forest, expected_length
 from ensemble.legacy.files import FOREST
 

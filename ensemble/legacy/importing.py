@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 
 from ensemble.errors import ArtifactError, ArtifactIncompatible, InsufficientMemory
 from ensemble.events import ProcessBatch, ProcessEvent
-from ensemble.features.plain_scaling import PlainScaler
+from ensemble.features.sklearn_scalers import PlainScaler
 from ensemble.kernels.calibration import Calibration
 from ensemble.kernels.isolation_forest import Forest
-from ensemble.layers.anomaly import BenignDetectors, FlowAnomaly
-from ensemble.layers.families import BENIGN_CLASS
-from ensemble.layers.processes import ProcessAnomaly
+from ensemble.layers.attack_classes import BENIGN_CLASS
+from ensemble.layers.flow_anomaly import BenignDetectors, FlowAnomaly
+from ensemble.layers.process_anomaly import ProcessAnomaly
 from ensemble.layers.rarity import RarityTable
 from ensemble.legacy.apart import Limits, decode_apart
 from ensemble.legacy.files import CLASSIFIER, FOREST, FREQUENCIES, PAIRS, SCALER, present, read_pair

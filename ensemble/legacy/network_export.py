@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from sklearn.preprocessing import PowerTransformer, StandardScaler
 
 from ensemble.features.flow import FEATURE_NAMES
-from ensemble.features.plain_scaling import PlainScaler, Scaler
-from ensemble.features.scaling import FlowScaler
+from ensemble.features.flow_scaler import FlowScaler
+from ensemble.features.sklearn_scalers import PlainScaler, Scaler
 from ensemble.layers.behavior import DeepBehavior
 
 __all__ = ["Chain", "older_network", "older_scaler", "softplus_bends"]

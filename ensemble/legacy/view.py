@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.layers.anomaly import FlowAnomaly
-from ensemble.layers.processes import ProcessAnomaly
+from ensemble.layers.flow_anomaly import FlowAnomaly
+from ensemble.layers.process_anomaly import ProcessAnomaly
 from ensemble.legacy.forest_export import sklearn_forest
 
 if TYPE_CHECKING:

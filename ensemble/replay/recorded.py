@@ -61,7 +61,7 @@ class Recorded:
     Attributes:
         release: `<tenant>/<serial>`, "" for none.
         release_sha256: of the release's file.
-        input_sha256: of the event, as `ensemble.digests` makes it.
+        input_sha256: of the event, as `ensemble.features.digest` makes it.
         scored_at: seconds since 1970.
         score: fused; it, `low`, `high` and `coverage` are in [0, 1].
         word: the verdict.

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ensemble.candidates import OneRelease
-from ensemble.digests import input_digests
 from ensemble.errors import NotReplayable
 from ensemble.events import EventBatch
+from ensemble.features.digest import input_digests
 from ensemble.inprocess import Ensemble
 from ensemble.replay.causes import Rule, why_fused, why_layer
 from ensemble.replay.comparing import Compared, compare_fused, compare_layer

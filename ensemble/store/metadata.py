@@ -22,7 +22,7 @@ class Metadata:
     Attributes:
         label: what its publisher calls this version, e.g. `20261120_081500`; for people, never for order.
         model_type: class or kind of the model, e.g. `IsolationForest`.
-        model_module: where that is defined, e.g. `ensemble.layers.anomaly`.
+        model_module: where that is defined, e.g. `ensemble.layers.flow_anomaly`.
         model_params: what it was made with; JSON.
         user_metadata: whatever its user wants to remember; JSON.
         feature_names: what it reads, in order; () where its feature schema says it.

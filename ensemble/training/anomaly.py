@@ -12,11 +12,11 @@ from sklearn.cluster import KMeans
 from sklearn.ensemble import IsolationForest
 
 from ensemble.errors import TrainingError
-from ensemble.features.scaling import FlowScaler
+from ensemble.features.flow_scaler import FlowScaler
 from ensemble.kernels.calibration import Calibration, Surprise
 from ensemble.kernels.codebook import Codebook
 from ensemble.kernels.isolation_forest import Forest
-from ensemble.layers.anomaly import DETECTORS, BenignDetectors, FlowAnomaly, Subspace
+from ensemble.layers.flow_anomaly import DETECTORS, BenignDetectors, FlowAnomaly, Subspace
 from ensemble.training.calibrating import LEAST_BENIGN, fit_surprise
 
 __all__ = ["WEIGHTS", "fit_detectors", "fit_surprises", "time_folds", "uncalibrated"]

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from ensemble.errors import TrainingError
-from ensemble.features.scaling import FlowScaler
+from ensemble.features.flow_scaler import FlowScaler
 from ensemble.kernels.calibration import Calibration
+from ensemble.layers.attack_classes import BENIGN_CLASS, UNKNOWN_CLASS
 from ensemble.layers.behavior import DeepBehavior, DeepClassifier
-from ensemble.layers.families import BENIGN_CLASS, UNKNOWN_CLASS
 from ensemble.training.anomaly import LEAST_SPREAD, LIMIT
 
 __all__ = ["fit_behavior", "made_up"]

@@ -19,11 +19,11 @@ from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassif
 from sklearn.tree import DecisionTreeClassifier
 
 from ensemble.errors import TrainingError
-from ensemble.features.scaling import FlowScaler
+from ensemble.features.flow_scaler import FlowScaler
 from ensemble.kernels.calibration import Calibration
 from ensemble.kernels.decision_trees import ClassTrees
+from ensemble.layers.attack_classes import BENIGN_CLASS, UNKNOWN_CLASS
 from ensemble.layers.classifier import FUSED_MODEL, KNOWN_MODELS, FlowClassifier
-from ensemble.layers.families import BENIGN_CLASS, UNKNOWN_CLASS
 from ensemble.training.anomaly import LEAST_SPREAD, LIMIT
 from ensemble.training.behavior import made_up
 from ensemble.training.converting import from_forest, from_hist_boosting, from_tree, from_xgboost

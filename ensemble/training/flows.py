@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from ensemble.errors import TrainingError
 from ensemble.fusion import Fusion
 from ensemble.kernels.calibration import Calibration
-from ensemble.layers.anomaly import FlowAnomaly
 from ensemble.layers.behavior import DeepBehavior
 from ensemble.layers.classifier import FUSED_MODEL, KNOWN_MODELS, FlowClassifier
+from ensemble.layers.flow_anomaly import FlowAnomaly
 from ensemble.training.anomaly import FOLDS, WEIGHTS, fit_detectors, fit_surprises, time_folds, uncalibrated
 from ensemble.training.behavior import fit_behavior
 from ensemble.training.calibrating import family_weights, fit_calibration

@@ -35,7 +35,7 @@ from ensemble.features.process import FEATURE_LIMITS, command_line_features, has
 from ensemble.kernels.calibration import PRIOR_LOG_ODDS, Calibration, probability
 from ensemble.kernels.isolation_forest import Forest
 from ensemble.layers.command_lines import CommandLineForest, ParentTable
-from ensemble.layers.processes import ProcessAnomaly, pooled
+from ensemble.layers.process_anomaly import ProcessAnomaly, pooled
 from ensemble.layers.rarity import CEILING, RarityTable
 from ensemble.training.calibrating import fit_surprise
 from ensemble.training.metrics import separation

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from ensemble.errors import ArtifactIncompatible
 from ensemble.kernels.codebook import Codebook
-from ensemble.layers.anomaly import Subspace
+from ensemble.layers.flow_anomaly import Subspace
 
 SCALED = st.floats(-5, 5, width=32)  # what a scaler lets through
 ROWS = arrays(np.float32, st.tuples(st.integers(1, 6), st.just(4)), elements=SCALED)

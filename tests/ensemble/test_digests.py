@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ensemble.digests import input_digests
 from ensemble.events import FlowBatch, ProcessBatch, ProcessEvent
 from ensemble.features import flow, process
+from ensemble.features.digest import input_digests
 from ensemble.features.flow import FEATURE_NAMES, OTHER_DIALECTS, admit
 
 HOSTS = st.text(max_size=40) | st.sampled_from(["", "ws-17", "10.0.0.7"])

@@ -15,9 +15,9 @@ import torch
 from ensemble.errors import ArtifactIncompatible, TrainingError
 from ensemble.events import FlowBatch, ProcessBatch, ProcessEvent
 from ensemble.fusion import Fusion
-from ensemble.layers.anomaly import DETECTORS
+from ensemble.layers.attack_classes import BENIGN_CLASS, UNKNOWN_CLASS
 from ensemble.layers.behavior import margin
-from ensemble.layers.families import BENIGN_CLASS, UNKNOWN_CLASS
+from ensemble.layers.flow_anomaly import DETECTORS
 from ensemble.model import Parts
 from ensemble.store.codecs import decode_parts, encode_parts
 from ensemble.training import evaluating, flows

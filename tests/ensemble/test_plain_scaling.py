@@ -10,8 +10,8 @@ from scipy.stats import yeojohnson
 
 from ensemble.errors import ArtifactIncompatible
 from ensemble.features.flow import FEATURE_NAMES
-from ensemble.features.plain_scaling import PlainScaler, scaler_of, yeo_johnson
-from ensemble.features.scaling import FlowScaler
+from ensemble.features.flow_scaler import FlowScaler
+from ensemble.features.sklearn_scalers import PlainScaler, scaler_of, yeo_johnson
 
 
 @pytest.fixture

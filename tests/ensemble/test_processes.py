@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from ensemble.errors import ArtifactIncompatible, TrainingError
 from ensemble.events import FlowBatch, ProcessBatch, ProcessEvent
 from ensemble.kernels.calibration import PRIOR_LOG_ODDS, Calibration, log_odds
-from ensemble.layers.processes import ProcessAnomaly
+from ensemble.layers.process_anomaly import ProcessAnomaly
 from ensemble.layers.rarity import RarityTable
 from ensemble.model import Parts
 from ensemble.training.processes import TrainedProcesses, read_process_events, tail_calibration, train_benign

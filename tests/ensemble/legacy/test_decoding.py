@@ -18,7 +18,7 @@ from torch import nn
 
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactIncompatible
 from ensemble.features.flow import FEATURE_NAMES
-from ensemble.features.plain_scaling import PlainScaler
+from ensemble.features.sklearn_scalers import PlainScaler
 from ensemble.kernels.isolation_forest import Forest
 from ensemble.legacy import decoding
 from ensemble.legacy.decoding import Terms

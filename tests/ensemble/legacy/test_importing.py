@@ -22,9 +22,9 @@ from torch import nn
 
 from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible, ArtifactMissing, ArtifactUnreadable, InsufficientMemory, TrainingError
 from ensemble.events import FlowBatch, Kind, ProcessBatch, ProcessEvent
-from ensemble.layers.anomaly import FlowAnomaly
 from ensemble.layers.behavior import DeepBehavior
-from ensemble.layers.processes import ProcessAnomaly
+from ensemble.layers.flow_anomaly import FlowAnomaly
+from ensemble.layers.process_anomaly import ProcessAnomaly
 from ensemble.layers.rarity import RarityTable
 from ensemble.legacy.apart import read_answer
 from ensemble.legacy.child import answer

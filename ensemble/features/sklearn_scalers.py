@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ensemble.errors import ArtifactIncompatible
 from ensemble.features.flow import FEATURE_NAMES
-from ensemble.features.scaling import FlowScaler
+from ensemble.features.flow_scaler import FlowScaler
 
 __all__ = ["PlainScaler", "Scaler", "scaler_of", "yeo_johnson"]
 

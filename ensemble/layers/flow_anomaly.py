@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ensemble.errors import ArtifactIncompatible
 from ensemble.events import EventBatch, FlowBatch
-from ensemble.features.plain_scaling import Scaler, scaler_of
+from ensemble.features.sklearn_scalers import Scaler, scaler_of
 from ensemble.kernels.calibration import Calibration, Surprise
 from ensemble.kernels.codebook import Codebook
 from ensemble.kernels.isolation_forest import Forest

@@ -21,8 +21,8 @@ from ensemble.layers.process_anomaly import ProcessAnomaly
 from ensemble.layers.resilience import PostureInventory, PostureKnowledge, ResiliencePosture
 from ensemble.model import Model
 from ensemble.states import HeldModel
-from ensemble.store.codecs import GOLDEN, Golden, decode_golden, decode_parts
-from ensemble.store.load import ProvenBundle
+from ensemble.store.bundles.codecs import GOLDEN, Golden, decode_golden, decode_parts
+from ensemble.store.bundles.open import ProvenBundle
 from ensemble.store.names import BundleRef
 
 __all__ = ["FEATURE_SCHEMAS", "LAYERS", "LayerPlan", "ModelBuilder", "golden_batch", "identity_of"]

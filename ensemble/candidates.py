@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ensemble.errors import ArtifactError, ArtifactMissing
-from ensemble.store.aliases import read_challenger
 from ensemble.store.layout import POINTER, Store
 from ensemble.store.names import ReleaseRef, Tenant
-from ensemble.store.pointer import Pointer, read_pointer
-from ensemble.store.release import Release, read_release
+from ensemble.store.releases.aliases import read_challenger
+from ensemble.store.releases.pointer import Pointer, read_pointer
+from ensemble.store.releases.release import Release, read_release
 from ensemble.store.signing import Trust
 
 __all__ = ["Candidate", "Candidates", "Lineage", "OneRelease", "Releases"]

@@ -8,9 +8,9 @@ from ensemble.building import GOLDEN_TOLERANCE
 from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible
 from ensemble.features.tabular import Missing, admit_rows
 from ensemble.layers.tabular import TabularDetector
-from ensemble.store.codecs import GOLDEN, decode_golden, decode_parts
-from ensemble.store.load import ProvenBundle
-from ensemble.store.metadata import refuse_other_type
+from ensemble.store.bundles.codecs import GOLDEN, decode_golden, decode_parts
+from ensemble.store.bundles.metadata import refuse_other_type
+from ensemble.store.bundles.open import ProvenBundle
 
 __all__ = ["proven_detector"]
 

@@ -15,10 +15,10 @@ from ensemble.candidates import Candidate, Releases
 from ensemble.errors import ArtifactError, ArtifactIncompatible, ArtifactMissing
 from ensemble.events import Kind
 from ensemble.states import HeldModel, HeldRelease, Loaded, LoadFailure, Trial, failure_of
+from ensemble.store.bundles.open import ProvenBundle, open_bundle
 from ensemble.store.layout import Store
-from ensemble.store.load import ProvenBundle, open_bundle
 from ensemble.store.names import ModelName
-from ensemble.store.release import Release
+from ensemble.store.releases.release import Release
 from ensemble.store.watching import files_as_they_lie
 from ensemble.verdicts import LayerStatus
 

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from ensemble.features.flow import FEATURE_NAMES, admit
 from ensemble.model import Parts
-from ensemble.store.codecs import Golden
+from ensemble.store.bundles.codecs import Golden
+from ensemble.store.bundles.publish import publish_bundle
+from ensemble.store.bundles.quota import Quota
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
-from ensemble.store.publish import publish_bundle
-from ensemble.store.quota import Quota
-from ensemble.store.release import publish_release
+from ensemble.store.releases.release import publish_release
 from ensemble.store.signing import Signer, Trust
 from ensemble.training.flow_table import BENIGN, FlowTable
 

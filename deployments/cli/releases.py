@@ -10,7 +10,10 @@ from deployments.cli.local_store import own_store
 from deployments.config.settings import read_settings
 from deployments.config.trust import read_signer
 from ensemble.errors import ArtifactError, ArtifactMissing, MalformedEvent
-from ensemble.store.aliases import (
+from ensemble.store.layout import Store
+from ensemble.store.names import ModelName, ReleaseRef, Tenant
+from ensemble.store.operations.describe import resolve_bundle
+from ensemble.store.releases.aliases import (
     Alias,
     clear_challenger,
     clear_model_alias,
@@ -20,11 +23,8 @@ from ensemble.store.aliases import (
     stand_of_challenger,
     stand_of_model_alias,
 )
-from ensemble.store.describing import resolve_bundle
-from ensemble.store.layout import Store
-from ensemble.store.names import ModelName, ReleaseRef, Tenant
-from ensemble.store.pointer import Pointer
-from ensemble.store.release import list_releases, promote, read_pointer, roll_back
+from ensemble.store.releases.pointer import Pointer
+from ensemble.store.releases.release import list_releases, promote, read_pointer, roll_back
 
 __all__ = ["change_alias", "change_challenger", "parse_alias", "promote_release", "release_numbered", "roll_back_release"]
 

@@ -14,14 +14,14 @@ from deployments.cli.releases import release_numbered
 from deployments.config.settings import read_settings
 from deployments.config.trust import read_signer
 from ensemble.errors import ArtifactCorrupt, ArtifactUnreadable, ArtifactUntrusted, MalformedEvent
-from ensemble.store.archive import ARCHIVE_LIMIT_BYTES, export_bundle, export_release, import_archive
-from ensemble.store.audit import Outcome, read_audit, verify_audit
-from ensemble.store.describing import resolve_bundle
-from ensemble.store.durable import write_new
+from ensemble.store.audit_log import Outcome, read_audit, verify_audit
+from ensemble.store.files.atomic import write_new
 from ensemble.store.names import ModelName, Tenant
-from ensemble.store.quarantine import list_quarantine, quarantine_bundle, quarantine_file
-from ensemble.store.release import read_pointer
-from ensemble.store.removing import apply_retention, delete_bundle, delete_release
+from ensemble.store.operations.archive import ARCHIVE_LIMIT_BYTES, export_bundle, export_release, import_archive
+from ensemble.store.operations.deletion import apply_retention, delete_bundle, delete_release
+from ensemble.store.operations.describe import resolve_bundle
+from ensemble.store.operations.quarantine import list_quarantine, quarantine_bundle, quarantine_file
+from ensemble.store.releases.release import read_pointer
 
 __all__ = [
     "check_audit",

@@ -14,8 +14,8 @@ from ensemble.errors import TrainingError
 from ensemble.events import Kind
 from ensemble.layers.posture import PostureKnowledge
 from ensemble.layers.resilience import ResiliencePosture
-from ensemble.store.codecs import Golden, decode_parts
-from ensemble.store.load import open_bundle
+from ensemble.store.bundles.codecs import Golden, decode_parts
+from ensemble.store.bundles.open import open_bundle
 from ensemble.store.names import ModelName
 from ensemble.training.markdown import table
 from ensemble.training.posture import TrainedKnowledge, train_knowledge

@@ -15,12 +15,12 @@ from rich.table import Column, Table
 from deployments.cli.local_store import now, plain
 from deployments.config.settings import ROOT, read_settings
 from deployments.config.trust import KEY_VARIABLE, SigningRefused, TrustFile, key_path, parse_trust_file, read_key, read_trust_file
-from ensemble.store import durable
+from ensemble.store.bundles.open import open_bundle
+from ensemble.store.files import atomic
+from ensemble.store.files.safe_read import sha256_of
 from ensemble.store.layout import Store
-from ensemble.store.load import open_bundle
 from ensemble.store.names import Tenant
-from ensemble.store.reading import sha256_of
-from ensemble.store.release import read_pointer, read_release
+from ensemble.store.releases.release import read_pointer, read_release
 from ensemble.store.signing import Signer
 
 __all__ = ["init", "pin", "show"]
@@ -116,7 +116,7 @@ def _new_key(path: Path) -> Signer:
     signer = Signer.new()
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        durable.write_new(path.parent, path.name, signer.to_pem(), mode=0o600)
+        atomic.write_new(path.parent, path.name, signer.to_pem(), mode=0o600)
     except OSError as problem:
         raise SigningRefused(f"the key cannot be written to {path}: {(problem.strerror or 'no reason given').lower()}") from None
     return signer
@@ -130,8 +130,8 @@ def _replace(path: Path, text: str, wanted: TrustFile) -> None:
         )
     staged = f".{path.name}.{uuid.uuid4().hex}"
     try:
-        durable.write_new(path.parent, staged, text.encode(), mode=0o644)
-        durable.replace(path.parent / staged, path)
+        atomic.write_new(path.parent, staged, text.encode(), mode=0o644)
+        atomic.replace(path.parent / staged, path)
     except OSError as problem:
         (path.parent / staged).unlink(missing_ok=True)
         raise SigningRefused(f"{path} cannot be changed: {os.strerror(problem.errno or 0).lower()}") from None

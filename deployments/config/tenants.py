@@ -19,7 +19,7 @@ from deployments.observability.log import say
 from deployments.web.rate_limit import Limit
 from ensemble.store.layout import Store
 from ensemble.store.names import Tenant
-from ensemble.store.pointer import has_pointer
+from ensemble.store.releases.pointer import has_pointer
 from ensemble.store.signing import Trust
 
 __all__ = ["Tenancy", "TenantEntry", "TenantsFile", "read_tenants"]

@@ -33,10 +33,10 @@ from ensemble.errors import ArtifactMissing, FeatureMismatch, LoadTimeout, TooMa
 from ensemble.features.tabular import Missing, admit_rows
 from ensemble.layers.tabular import TabularDetector
 from ensemble.states import LoadFailure, failure_of
-from ensemble.store.aliases import Alias, stand_of_model_alias
+from ensemble.store.bundles.open import open_bundle
 from ensemble.store.layout import Store
-from ensemble.store.load import open_bundle
 from ensemble.store.names import BundleRef, ModelName, Tenant
+from ensemble.store.releases.aliases import Alias, stand_of_model_alias
 from ensemble.store.signing import Trust
 
 __all__ = ["Detections", "DetectorState", "Detectors", "LoadOutcome", "LoadReport"]

@@ -21,10 +21,10 @@ import msgspec
 
 from deployments.observability.log import say
 from ensemble.errors import ArtifactError, ArtifactMissing, JobLost
-from ensemble.store import durable
-from ensemble.store.manifest import timestamp
+from ensemble.store.bundles.manifest import timestamp
+from ensemble.store.files import atomic
+from ensemble.store.files.safe_read import list_names, open_directory, read_bounded
 from ensemble.store.names import Tenant
-from ensemble.store.reading import list_names, open_directory, read_bounded
 
 __all__ = ["ENDED", "JobRecord", "JobRecords", "JobStatus", "new_id"]
 
@@ -145,10 +145,10 @@ class JobRecords:
             ArtifactError: the place is not inside the state folder.
             OSError: the disk is full or failing; what was kept before stays.
         """
-        home = durable.make_directory(self._state, FOLDER, record.tenant)
-        with durable.staging(self._state) as staged:
-            durable.write_new(staged, "record", msgspec.json.encode(record), mode=0o600)
-            durable.replace(staged / "record", home / f"{record.id}{SUFFIX}")
+        home = atomic.make_directory(self._state, FOLDER, record.tenant)
+        with atomic.staging(self._state) as staged:
+            atomic.write_new(staged, "record", msgspec.json.encode(record), mode=0o600)
+            atomic.replace(staged / "record", home / f"{record.id}{SUFFIX}")
 
     def forget(self, record: JobRecord) -> None:
         """Keep it no longer; best effort."""

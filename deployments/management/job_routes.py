@@ -23,9 +23,9 @@ from deployments.web.auth import ScopedRoute
 from deployments.web.errors import as_json
 from ensemble.errors import FeatureMismatch, MalformedEvent, VersionExists
 from ensemble.features.tabular import NETWORK_FEATURES, Missing
+from ensemble.store.bundles.list import list_bundles
+from ensemble.store.bundles.metadata import Metadata
 from ensemble.store.layout import Actor, Store
-from ensemble.store.listing import list_bundles
-from ensemble.store.metadata import Metadata
 from ensemble.store.names import ModelName, Tenant
 
 __all__ = ["JobRoutes"]

@@ -37,11 +37,11 @@ from ensemble.errors import (
     UnknownJob,
 )
 from ensemble.features.tabular import NETWORK_FEATURES, Missing
+from ensemble.store.bundles.manifest import timestamp
+from ensemble.store.bundles.metadata import Metadata
+from ensemble.store.bundles.quota import Quota
 from ensemble.store.layout import Actor, Store
-from ensemble.store.manifest import timestamp
-from ensemble.store.metadata import Metadata
 from ensemble.store.names import BundleRef, ModelName, Tenant
-from ensemble.store.quota import Quota
 from ensemble.training.releasing import Trained
 from ensemble.training.tabular_release import make_champion, publish_detector
 from ensemble.training.tabular_rows import DEFAULT_NAME, Step, training_table

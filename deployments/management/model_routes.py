@@ -44,14 +44,14 @@ from deployments.web.api_keys import Scope
 from deployments.web.auth import ScopedRoute
 from deployments.web.errors import as_json
 from ensemble.errors import ArtifactError, ArtifactMissing, EnsembleError, MalformedEvent, ServedByRelease, UnsupportedMediaType
-from ensemble.store.aliases import Alias, Named, clear_model_alias, set_model_alias, stand_of_model_alias
-from ensemble.store.archive import Imported, export_bundle, import_archive
-from ensemble.store.audit import read_audit
-from ensemble.store.describing import resolve_bundle
+from ensemble.store.audit_log import read_audit
+from ensemble.store.bundles.quota import Quota
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, Tenant
-from ensemble.store.quota import Quota
-from ensemble.store.removing import apply_retention, delete_bundle
+from ensemble.store.operations.archive import Imported, export_bundle, import_archive
+from ensemble.store.operations.deletion import apply_retention, delete_bundle
+from ensemble.store.operations.describe import resolve_bundle
+from ensemble.store.releases.aliases import Alias, Named, clear_model_alias, set_model_alias, stand_of_model_alias
 
 __all__ = ["ARCHIVE", "ModelRoutes", "standing"]
 

@@ -20,11 +20,11 @@ from deployments.web.api_keys import Scope
 from deployments.web.auth import ScopedRoute
 from deployments.web.errors import as_json
 from ensemble.errors import ArtifactError, ArtifactMissing
-from ensemble.store.aliases import Named, clear_challenger, promote_challenger, set_challenger, stand_of_challenger
 from ensemble.store.layout import Store
 from ensemble.store.names import ReleaseRef, Tenant
-from ensemble.store.pointer import Pointer, has_pointer
-from ensemble.store.release import list_releases, promote, read_pointer, roll_back
+from ensemble.store.releases.aliases import Named, clear_challenger, promote_challenger, set_challenger, stand_of_challenger
+from ensemble.store.releases.pointer import Pointer, has_pointer
+from ensemble.store.releases.release import list_releases, promote, read_pointer, roll_back
 
 __all__ = ["ReleaseRoutes"]
 

@@ -16,9 +16,9 @@ from deployments.scoring.wire import decoded
 from deployments.web.auth import caller_of, client_of
 from ensemble.building import LAYERS
 from ensemble.errors import MalformedEvent, ReservedName, UnknownTenant
-from ensemble.store.aliases import Alias
 from ensemble.store.layout import Actor
 from ensemble.store.names import ModelName, Tenant, parse_serial
+from ensemble.store.releases.aliases import Alias
 
 __all__ = [
     "LAYERS_MODELS",

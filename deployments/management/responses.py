@@ -9,9 +9,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from ensemble.store.aliases import Alias
-from ensemble.store.audit import AuditEntry
-from ensemble.store.describing import BundleInfo
+from ensemble.store.audit_log import AuditEntry
+from ensemble.store.operations.describe import BundleInfo
+from ensemble.store.releases.aliases import Alias
 
 __all__ = [
     "AliasMoved",

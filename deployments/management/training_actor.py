@@ -20,7 +20,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from deployments.observability.log import say
 from ensemble.errors import EnsembleError, JobCrashed
-from ensemble.store.metadata import Metadata
+from ensemble.store.bundles.metadata import Metadata
 from ensemble.training.releasing import Trained
 from ensemble.training.tabular_rows import Step, TrainingTable
 

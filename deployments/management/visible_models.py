@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ensemble.errors import ArtifactError, ArtifactMissing
-from ensemble.store.aliases import Alias
-from ensemble.store.describing import BundleInfo, describe_bundle, list_models
 from ensemble.store.layout import Store
 from ensemble.store.names import ModelName, Tenant
+from ensemble.store.operations.describe import BundleInfo, describe_bundle, list_models
+from ensemble.store.releases.aliases import Alias
 
 __all__ = ["Seen", "find_model", "seen_models"]
 

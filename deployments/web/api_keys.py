@@ -25,10 +25,10 @@ from typing import Final, TypeVar
 
 from deployments.observability.log import say
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing, ArtifactUnreadable, ArtifactUntrusted
-from ensemble.store import canonical, durable
-from ensemble.store.manifest import refuse_other_format
+from ensemble.store.bundles.manifest import refuse_other_format
+from ensemble.store.files import atomic, canonical_json
+from ensemble.store.files.safe_read import open_directory, read_bounded
 from ensemble.store.names import Tenant
-from ensemble.store.reading import open_directory, read_bounded
 
 __all__ = ["Key", "KeyRefused", "KeyRing", "Scope", "create_key", "find_key", "list_keys", "revoke_key"]
 
@@ -275,15 +275,15 @@ def _known(keys: Sequence[Key], key_id: str) -> Key:
 def _change(path: Path, change: Callable[[Sequence[Key]], tuple[list[Key], Answer]]) -> Answer:
     """Replace the keys of the file; `change` is called once, holding the lock."""
     try:
-        durable.make_directory(path.parent)
-        with durable.exclusive(path.parent):
+        atomic.make_directory(path.parent)
+        with atomic.exclusive(path.parent):
             keys, answer = change(_read_or_nothing(path))
             data = _encode(keys)
             if len(data) > LIMIT_BYTES:
                 raise KeyRefused(f"the key file would be {len(data):,} bytes with one key more, readers take {LIMIT_BYTES:,}")
-            with durable.staging(path.parent) as staged:
-                durable.write_new(staged, path.name, data, mode=0o600)
-                durable.replace(staged / path.name, path)
+            with atomic.staging(path.parent) as staged:
+                atomic.write_new(staged, path.name, data, mode=0o600)
+                atomic.replace(staged / path.name, path)
     except OSError as problem:
         raise KeyRefused(f"the key file cannot be written: {os.strerror(problem.errno or 0).lower()}") from None
     return answer
@@ -359,7 +359,7 @@ def _encode(keys: Iterable[Key]) -> bytes:
         }
         for key in sorted(keys, key=lambda key: key.id)
     ]
-    return canonical.encode({"format": FORMAT, "keys": listed})
+    return canonical_json.encode({"format": FORMAT, "keys": listed})
 
 
 def _parse(data: bytes) -> tuple[Key, ...]:
@@ -368,9 +368,9 @@ def _parse(data: bytes) -> tuple[Key, ...]:
     Raises:
         ArtifactError: it is not what `_change` writes.
     """
-    value = canonical.decode(data, what=WHAT)
+    value = canonical_json.decode(data, what=WHAT)
     refuse_other_format(value, FORMAT, what=WHAT)
-    entries = canonical.to_dataclass(value, _KeyFile, what=WHAT).keys
+    entries = canonical_json.to_dataclass(value, _KeyFile, what=WHAT).keys
     ids = [entry.id for entry in entries]
     if ids != sorted(set(ids)):
         raise ArtifactCorrupt(WHAT, "has an id twice, or not in order")

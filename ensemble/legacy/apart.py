@@ -24,8 +24,8 @@ from typing import IO, NoReturn
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactIncompatible, ArtifactUntrusted, LoadTimeout
 from ensemble.legacy.child import OUT_OF_MEMORY
 from ensemble.model import Parts
-from ensemble.store.codecs import ARRAYS, CONFIG, decode_parts
-from ensemble.store.manifest import installed_libraries
+from ensemble.store.bundles.codecs import ARRAYS, CONFIG, decode_parts
+from ensemble.store.bundles.manifest import installed_libraries
 
 __all__ = ["Limits", "decode_apart", "read_answer"]
 

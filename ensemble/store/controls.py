@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Self
 
 from ensemble.errors import ArtifactCorrupt, ArtifactMissing
-from ensemble.store import canonical, durable
-from ensemble.store.manifest import refuse_other_format
-from ensemble.store.reading import open_directory, read_bounded
+from ensemble.store.bundles.manifest import refuse_other_format
+from ensemble.store.files import atomic, canonical_json
+from ensemble.store.files.safe_read import open_directory, read_bounded
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,8 +103,8 @@ def change_controls(state: Path, change: Callable[[Controls], Controls]) -> Cont
         ValueError: more switches than a reader would read.
         OSError: the disk is full, read-only or failing; nothing has changed, unless only the last fsync failed.
     """
-    durable.make_directory(state)
-    with durable.exclusive(state):
+    atomic.make_directory(state)
+    with atomic.exclusive(state):
         before = read_controls(state)
         after = change(before)
         if after == before:
@@ -112,9 +112,9 @@ def change_controls(state: Path, change: Callable[[Controls], Controls]) -> Cont
         data = _encode(after)
         if len(data) > LIMIT_BYTES:
             raise ValueError(f"{CONTROLS} would be {len(data):,} bytes, readers take {LIMIT_BYTES:,}")
-        with durable.staging(state) as staged:
-            durable.write_new(staged, CONTROLS, data, mode=0o644)
-            durable.replace(staged / CONTROLS, state / CONTROLS)
+        with atomic.staging(state) as staged:
+            atomic.write_new(staged, CONTROLS, data, mode=0o644)
+            atomic.replace(staged / CONTROLS, state / CONTROLS)
     return after
 
 
@@ -127,7 +127,7 @@ class _ControlsFile:
 
 
 def _encode(controls: Controls) -> bytes:
-    return canonical.encode(
+    return canonical_json.encode(
         {
             "format": FORMAT,
             "disabled": sorted(controls.disabled),
@@ -138,9 +138,9 @@ def _encode(controls: Controls) -> bytes:
 
 
 def _parse(data: bytes) -> Controls:
-    value = canonical.decode(data, what=CONTROLS)
+    value = canonical_json.decode(data, what=CONTROLS)
     refuse_other_format(value, FORMAT, what=CONTROLS)
-    found = canonical.to_dataclass(value, _ControlsFile, what=CONTROLS)
+    found = canonical_json.to_dataclass(value, _ControlsFile, what=CONTROLS)
     names = [*found.disabled, *found.resets]
     if not all(_LAYER.fullmatch(name) for name in names) or found.disabled != sorted(set(found.disabled)):
         raise ArtifactCorrupt(CONTROLS, "names something that is no layer, or one twice")

@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Annotated
 from msgspec import Meta
 
 from ensemble.errors import ArtifactMissing
-from ensemble.store import canonical
+from ensemble.store.files import canonical_json
+from ensemble.store.files.safe_read import list_names, open_directory, read_bounded
 from ensemble.store.names import parse_serial
-from ensemble.store.reading import list_names, open_directory, read_bounded
 from ensemble.store.signing import Trust
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def highest_serial(store: Store, parts: tuple[str, ...], *, suffix: str = "") ->
 
 def encode_tombstone(highest: int) -> bytes:
     """What lies beside serials of which the highest is, or was, `highest`."""
-    return canonical.encode({"format": 1, "highest": highest})
+    return canonical_json.encode({"format": 1, "highest": highest})
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,4 +178,4 @@ def _removed_up_to(root: Path, parts: tuple[str, ...]) -> int:
             data = read_bounded(directory, TOMBSTONE, limit=TOMBSTONE_LIMIT_BYTES, what=what)
     except ArtifactMissing:
         return 0
-    return canonical.to_dataclass(canonical.decode(data, what=what), _Tombstone, what=what).highest
+    return canonical_json.to_dataclass(canonical_json.decode(data, what=what), _Tombstone, what=what).highest

@@ -19,11 +19,11 @@ from ensemble.errors import ArtifactMissing
 from ensemble.events import Kind
 from ensemble.fusion import Fusion
 from ensemble.model import Model, Parts
-from ensemble.store.codecs import Golden
+from ensemble.store.bundles.codecs import Golden
+from ensemble.store.bundles.publish import publish_bundle
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
-from ensemble.store.publish import publish_bundle
-from ensemble.store.release import Release, promote, publish_release, read_pointer, read_release
+from ensemble.store.releases.release import Release, promote, publish_release, read_pointer, read_release
 from ensemble.store.signing import Signer
 
 __all__ = ["Published", "Trained", "current_release", "digest_of", "golden_flows", "golden_of", "publish", "renew_release"]

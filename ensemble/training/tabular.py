@@ -19,8 +19,8 @@ from ensemble.errors import TrainingError
 from ensemble.features.tabular import NETWORK_FEATURES, Missing
 from ensemble.kernels.isolation_forest import Forest
 from ensemble.layers.tabular import RATES, MeasuredRange, TabularDetector, ThreatLevel, raw_scores
-from ensemble.store.codecs import Golden
-from ensemble.store.metadata import Metadata
+from ensemble.store.bundles.codecs import Golden
+from ensemble.store.bundles.metadata import Metadata
 from ensemble.training.calibrating import fit_surprise
 from ensemble.training.markdown import table
 from ensemble.training.releasing import Trained, digest_of

@@ -6,11 +6,11 @@ from datetime import datetime
 
 from ensemble.errors import ArtifactError
 from ensemble.features.tabular import schema_sha256
-from ensemble.store.aliases import Alias, set_model_alias, stand_of_model_alias
+from ensemble.store.bundles.publish import publish_bundle
+from ensemble.store.bundles.quota import Quota
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, Tenant
-from ensemble.store.publish import publish_bundle
-from ensemble.store.quota import Quota
+from ensemble.store.releases.aliases import Alias, set_model_alias, stand_of_model_alias
 from ensemble.store.signing import Signer
 from ensemble.training.releasing import Trained
 

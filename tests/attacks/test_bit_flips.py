@@ -20,10 +20,10 @@ import safetensors.numpy
 from deployments.config.settings import ROOT
 from deployments.config.trust import read_trust_file
 from ensemble.errors import ArtifactError
+from ensemble.store.bundles.open import open_bundle
 from ensemble.store.layout import Store
-from ensemble.store.load import open_bundle
 from ensemble.store.names import BundleRef, ReleaseRef, Tenant
-from ensemble.store.release import list_bundles, promote, read_pointer, read_release
+from ensemble.store.releases.release import list_bundles, promote, read_pointer, read_release
 from ensemble.store.signing import Signer
 
 IS_LONG = os.environ.get("AXON_VERIFY") == "1"

@@ -33,7 +33,7 @@ from ensemble.legacy.apart import Limits, decode_apart, read_answer
 from ensemble.legacy.child import answer
 from ensemble.legacy.decoding import Terms
 from ensemble.legacy.files import CLASSIFIER, FOREST, FREQUENCIES, SCALER
-from ensemble.store.manifest import installed_libraries
+from ensemble.store.bundles.manifest import installed_libraries
 
 MIB = 1 << 20
 TERMS = Terms(64 * MIB, installed_libraries()["scikit-learn"])
@@ -228,11 +228,11 @@ def test_a_name_is_allowed_whole_or_not_at_all(make: Maker, canary: Path) -> Non
 
 def test_a_pickle_that_calls_itself_json_is_no_json(canary: Path, tmp_path: Path) -> None:
     """CVE-2026-96775: a guard that goes by the ending. The place says the format; a bundle's JSON is never unpickled."""
-    from ensemble.store import canonical  # noqa: PLC0415  # what reads every JSON file of the store
+    from ensemble.store.files import canonical_json  # noqa: PLC0415  # what reads every JSON file of the store
 
     for make in EVERY.values():
         with pytest.raises(ArtifactCorrupt):
-            canonical.decode(make(canary), what="config.json")
+            canonical_json.decode(make(canary), what="config.json")
 
     assert not canary.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["trust.yaml"]  # of the fixtures, and nothing else

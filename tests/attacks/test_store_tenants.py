@@ -15,18 +15,18 @@ from hypothesis import strategies as st
 
 from ensemble.errors import ArtifactCorrupt, ArtifactMissing, MalformedEvent
 from ensemble.model import Parts
-from ensemble.store.aliases import Alias, read_challenger, read_model_alias, set_challenger, set_model_alias
-from ensemble.store.audit import read_audit
-from ensemble.store.codecs import Golden
-from ensemble.store.describing import describe_bundle, list_models
+from ensemble.store.audit_log import read_audit
+from ensemble.store.bundles.codecs import Golden
+from ensemble.store.bundles.open import open_bundle
+from ensemble.store.bundles.publish import publish_bundle
+from ensemble.store.files.safe_read import open_directory, read_bounded
 from ensemble.store.layout import Store, bundle_parts
-from ensemble.store.load import open_bundle
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
-from ensemble.store.publish import publish_bundle
-from ensemble.store.quarantine import list_quarantine, quarantine_bundle, quarantine_file
-from ensemble.store.reading import open_directory, read_bounded
-from ensemble.store.release import list_releases, promote, publish_release, read_pointer, read_release
-from ensemble.store.removing import apply_retention, delete_bundle, delete_release
+from ensemble.store.operations.deletion import apply_retention, delete_bundle, delete_release
+from ensemble.store.operations.describe import describe_bundle, list_models
+from ensemble.store.operations.quarantine import list_quarantine, quarantine_bundle, quarantine_file
+from ensemble.store.releases.aliases import Alias, read_challenger, read_model_alias, set_challenger, set_model_alias
+from ensemble.store.releases.release import list_releases, promote, publish_release, read_pointer, read_release
 from ensemble.store.signing import Signer, Trust
 from tests.conftest import NOW, TRAINING
 

@@ -20,10 +20,10 @@ from starlette.routing import Route
 
 from deployments.config.settings import ROOT, read_settings
 from deployments.management.openapi import PREFIX
-from ensemble.store.aliases import Alias, set_model_alias
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
-from ensemble.store.release import promote, publish_release
+from ensemble.store.releases.aliases import Alias, set_model_alias
+from ensemble.store.releases.release import promote, publish_release
 from ensemble.store.signing import Signer, Trust
 from tests.conftest import NOW
 from tests.deployments.conftest import RecordingMeter

@@ -18,12 +18,12 @@ from pathlib import Path
 import pytest
 
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactUntrusted, PointerMoved
-from ensemble.store import canonical
-from ensemble.store.aliases import set_challenger
+from ensemble.store.bundles.open import open_bundle
+from ensemble.store.files import canonical_json
 from ensemble.store.layout import Store
-from ensemble.store.load import open_bundle
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
-from ensemble.store.release import list_bundles, list_releases, promote, publish_release, read_pointer, read_release
+from ensemble.store.releases.aliases import set_challenger
+from ensemble.store.releases.release import list_bundles, list_releases, promote, publish_release, read_pointer, read_release
 from ensemble.store.signing import Document, Signer, Trust
 
 pytestmark = pytest.mark.usefixtures("patient_disk")
@@ -59,7 +59,9 @@ def put(path: Path, data: bytes) -> None:
 def load(store: Store, tenant: Tenant, *, not_below: int = 0) -> dict[str, float]:
     """Pointer, release and bundles, as every reader reads them: model -> the value its toy holds."""
     release = read_release(store, tenant, read_pointer(store, tenant, not_below=not_below))
-    return {ref.model: canonical.decode(open_bundle(store, ref).files["config.json"], what="")["value"] for ref in release.bundles.values()}
+    return {
+        ref.model: canonical_json.decode(open_bundle(store, ref).files["config.json"], what="")["value"] for ref in release.bundles.values()
+    }
 
 
 def forged(store: Store, acme: Tenant, publish: Callable[..., BundleRef], now: datetime, key: Signer, tmp_path: Path) -> Store:
@@ -292,7 +294,7 @@ def test_a_compromised_key_does_not_unpin_what_was_shipped(serving: Store, acme:
 def test_a_signature_does_not_move_to_another_text(serving: Store, acme: Tenant) -> None:
     path = home(serving) / "releases" / "1.json"
     text, signature = path.read_bytes().splitlines(keepends=True)
-    put(path, canonical.encode(json.loads(text) | {"notes": "mine"}) + signature)
+    put(path, canonical_json.encode(json.loads(text) | {"notes": "mine"}) + signature)
 
     with pytest.raises(ArtifactUntrusted, match="does not fit"):
         read_release(serving, acme, 1)

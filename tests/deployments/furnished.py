@@ -13,10 +13,10 @@ import httpx
 from deployments.config.settings import read_settings
 from deployments.management.training_actor import FitWork
 from deployments.web.api_keys import Scope
-from ensemble.store.aliases import set_challenger
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ReleaseRef, Tenant
-from ensemble.store.release import promote
+from ensemble.store.releases.aliases import set_challenger
+from ensemble.store.releases.release import promote
 from ensemble.store.signing import Signer
 from ensemble.training.releasing import Trained
 from ensemble.training.tabular import fit_steps, fit_tabular

@@ -9,9 +9,9 @@ import pytest
 from deployments.cli.local_store import own_store
 from ensemble.events import Kind
 from ensemble.fusion import Fusion
-from ensemble.store.aliases import clear_challenger, promote_challenger, read_challenger, set_challenger, stand_of_challenger
 from ensemble.store.names import ReleaseRef, Tenant
-from ensemble.store.release import publish_release, read_pointer, read_release
+from ensemble.store.releases.aliases import clear_challenger, promote_challenger, read_challenger, set_challenger, stand_of_challenger
+from ensemble.store.releases.release import publish_release, read_pointer, read_release
 from ensemble.store.signing import Signer
 from tests.deployments.conftest import Door, Event
 from tests.deployments.models_on_disk import ModelsOnDisk

@@ -26,9 +26,9 @@ from ensemble.errors import (
     TooManyRows,
 )
 from ensemble.features.tabular import NETWORK_FEATURES
-from ensemble.store.aliases import Alias, clear_model_alias, stand_of_model_alias
 from ensemble.store.layout import Store, bundle_parts
 from ensemble.store.names import BundleRef, ModelName, Tenant
+from ensemble.store.releases.aliases import Alias, clear_model_alias, stand_of_model_alias
 from ensemble.store.signing import Signer, Trust
 from ensemble.training import tabular
 from ensemble.training.releasing import Trained

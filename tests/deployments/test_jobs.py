@@ -24,13 +24,13 @@ from deployments.management.training_actor import FitWork
 from ensemble.detecting import proven_detector
 from ensemble.errors import FeatureMismatch, JobCrashed, JobQuota, MalformedEvent, TooManyRows, TrainingError, UnknownJob
 from ensemble.features.tabular import NETWORK_FEATURES
-from ensemble.store import durable
-from ensemble.store.aliases import Alias, read_model_alias
-from ensemble.store.audit import read_audit
+from ensemble.store.audit_log import read_audit
+from ensemble.store.bundles.open import open_bundle
+from ensemble.store.bundles.quota import Quota
+from ensemble.store.files import atomic
 from ensemble.store.layout import Actor, Store
-from ensemble.store.load import open_bundle
 from ensemble.store.names import BundleRef, ModelName, Tenant
-from ensemble.store.quota import Quota
+from ensemble.store.releases.aliases import Alias, read_model_alias
 from ensemble.store.signing import Signer, Trust
 from ensemble.training import tabular
 from ensemble.training.releasing import Trained
@@ -387,7 +387,7 @@ def test_a_fit_that_fails_ends_its_job_alone(desk: Desk, problem: Exception | No
 
 def test_a_full_disk_publishes_nothing_and_the_champion_of_before_stays(desk: Desk, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     """F20."""
-    written = durable.write_new
+    written = atomic.write_new
 
     def full(directory: Path, name: str, data: bytes, **options: Any) -> str:
         if name == "model.safetensors":
@@ -398,7 +398,7 @@ def test_a_full_disk_publishes_nothing_and_the_champion_of_before_stays(desk: De
         jobs = desk.jobs()
         await ended(jobs, await jobs.submit(ACME, wanted(), AMY))
         before = desk.champion()
-        monkeypatch.setattr(durable, "write_new", full)
+        monkeypatch.setattr(atomic, "write_new", full)
         found = await ended(jobs, await jobs.submit(ACME, wanted(), AMY))
         assert (found.status, found.code) == (JobStatus.FAILED, "JOB_UNPUBLISHED")
         assert desk.champion() == before

@@ -15,7 +15,7 @@ import pytest
 from deployments.web import api_keys
 from deployments.web.api_keys import Key, KeyRefused, KeyRing, Scope, create_key, list_keys, revoke_key
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactIncompatible, ArtifactUntrusted
-from ensemble.store import durable
+from ensemble.store.files import atomic
 from ensemble.store.names import Tenant
 from tests.deployments.conftest import Told
 
@@ -244,7 +244,7 @@ def test_a_full_disk_leaves_the_file_of_before(make: Make, file: Path, monkeypat
     def full(*_: Any, **__: Any) -> str:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(durable, "write_new", full)
+    monkeypatch.setattr(atomic, "write_new", full)
     with pytest.raises(KeyRefused, match="no space left on device"):
         make()
 

@@ -14,7 +14,7 @@ from ensemble.features.flow import FEATURE_NAMES, OTHER_DIALECTS
 from ensemble.inprocess import Ensemble
 from ensemble.store.layout import Store
 from ensemble.store.names import Tenant
-from ensemble.store.pointer import read_pointer
+from ensemble.store.releases.pointer import read_pointer
 from tests.deployments.conftest import PATIENT, Door, Event, OpenDoor
 
 FORMS = {

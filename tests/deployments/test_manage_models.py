@@ -11,11 +11,11 @@ import httpx
 import pytest
 
 from deployments.config.settings import read_settings
-from ensemble.store import durable
-from ensemble.store.aliases import Alias, set_model_alias
-from ensemble.store.archive import export_bundle
+from ensemble.store.files import atomic
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, Tenant
+from ensemble.store.operations.archive import export_bundle
+from ensemble.store.releases.aliases import Alias, set_model_alias
 from ensemble.store.signing import Signer, Trust
 from tests.deployments.conftest import RecordingMeter, Told
 from tests.deployments.management import Managed, trust_the_key
@@ -316,7 +316,7 @@ def test_a_full_disk_is_507_and_nothing_has_changed(
     def full(*_: object, **__: object) -> None:
         raise OSError(number, "no room", str(store.state))
 
-    monkeypatch.setattr(durable, "write_new", full)
+    monkeypatch.setattr(atomic, "write_new", full)
     answer = ask("POST", f"/models/{MODEL}/promote", json={"version": 1})
 
     assert code_of(answer) == (507, "STORE_FULL")

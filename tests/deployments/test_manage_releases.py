@@ -11,7 +11,7 @@ import pytest
 from deployments.config.settings import read_settings
 from ensemble.store.layout import Store
 from ensemble.store.names import ReleaseRef, Tenant
-from ensemble.store.pointer import read_pointer
+from ensemble.store.releases.pointer import read_pointer
 from ensemble.store.signing import Signer, Trust
 from tests.deployments.conftest import RecordingMeter
 from tests.deployments.management import Managed, trust_the_key

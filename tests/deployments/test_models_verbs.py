@@ -19,9 +19,9 @@ from deployments import cli
 from deployments.cli import console
 from deployments.cli.local_store import own_store
 from deployments.config.trust import read_signer
-from ensemble.store.metadata import Metadata
+from ensemble.store.bundles.metadata import Metadata
 from ensemble.store.names import BundleRef, ReleaseRef, Tenant
-from ensemble.store.release import publish_release, read_pointer
+from ensemble.store.releases.release import publish_release, read_pointer
 from tests.conftest import NOW, TRAINING
 
 Axon = Callable[..., Result]

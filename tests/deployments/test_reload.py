@@ -19,10 +19,10 @@ from deployments.scoring import pipeline
 from ensemble.building import LAYERS
 from ensemble.events import Kind
 from ensemble.states import Trial
-from ensemble.store.codecs import GOLDEN, Golden, decode_golden, decode_parts
-from ensemble.store.load import open_bundle
+from ensemble.store.bundles.codecs import GOLDEN, Golden, decode_golden, decode_parts
+from ensemble.store.bundles.open import open_bundle
 from ensemble.store.names import ModelName, Tenant
-from ensemble.store.release import promote, read_pointer, read_release
+from ensemble.store.releases.release import promote, read_pointer, read_release
 from ensemble.store.signing import Signer
 from ensemble.training.releasing import Trained, publish
 from tests.deployments.conftest import Door, Event, RecordingMeter, Told

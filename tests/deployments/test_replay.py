@@ -27,11 +27,11 @@ from ensemble.features.flow import FEATURE_NAMES, OTHER_DIALECTS
 from ensemble.inprocess import Ensemble
 from ensemble.retro.findings import Finding
 from ensemble.retro.segment import Was
-from ensemble.store.codecs import GOLDEN, decode_golden, decode_parts
+from ensemble.store.bundles.codecs import GOLDEN, decode_golden, decode_parts
+from ensemble.store.bundles.open import open_bundle
 from ensemble.store.layout import Store
-from ensemble.store.load import open_bundle
 from ensemble.store.names import ModelName, Tenant
-from ensemble.store.release import read_pointer, read_release
+from ensemble.store.releases.release import read_pointer, read_release
 from ensemble.store.signing import Signer
 from ensemble.training.releasing import Trained, publish
 from ensemble.verdicts import VerdictWord

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ensemble.store import manifest, reading
+from ensemble.store.bundles import manifest
+from ensemble.store.files import safe_read
 from tests.deployments.conftest import Event, RecordingMeter, Told
 from tests.deployments.models_on_disk import ModelsOnDisk, said
 
@@ -85,7 +86,7 @@ def test_s0_30_a_disk_that_fails_costs_every_model_and_no_answer(
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return honest(fd, size)
 
-    monkeypatch.setattr(reading.os, "read", failing)
+    monkeypatch.setattr(safe_read.os, "read", failing)
 
     answer = world.start().post("/v1/score", flow_events[0]).json()
 

@@ -21,10 +21,10 @@ from deployments.config.tenants import Tenancy
 from deployments.layers.deployment import LayerDeployment
 from deployments.web.api_keys import Scope, create_key
 from ensemble.events import Kind
-from ensemble.store.codecs import GOLDEN, decode_golden, decode_parts
-from ensemble.store.load import open_bundle
+from ensemble.store.bundles.codecs import GOLDEN, decode_golden, decode_parts
+from ensemble.store.bundles.open import open_bundle
 from ensemble.store.names import ModelName, Tenant
-from ensemble.store.release import read_pointer, read_release
+from ensemble.store.releases.release import read_pointer, read_release
 from ensemble.store.signing import Signer
 from ensemble.training.releasing import Trained, publish
 from ensemble.verdicts import LayerStatus

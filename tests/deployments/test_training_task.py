@@ -25,8 +25,8 @@ from deployments.management.jobs import Jobs, TrainRequest
 from deployments.management.training_actor import NICE, FitWork, run_in_ray
 from ensemble.errors import JobCrashed, TrainingError
 from ensemble.features.tabular import NETWORK_FEATURES
+from ensemble.store.bundles.metadata import Metadata
 from ensemble.store.layout import Actor, Store
-from ensemble.store.metadata import Metadata
 from ensemble.store.names import Tenant
 from ensemble.store.signing import Signer, Trust
 from ensemble.training.releasing import Trained

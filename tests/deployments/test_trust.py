@@ -25,7 +25,7 @@ from deployments.config.trust import SigningRefused, parse_trust_file, read_sign
 from deployments.config.trusted_store import TrustedStore
 from ensemble.errors import ArtifactUntrusted
 from ensemble.store.names import Tenant
-from ensemble.store.release import read_pointer
+from ensemble.store.releases.release import read_pointer
 from ensemble.store.signing import Signer, Trust
 
 Axon = Callable[..., Result]

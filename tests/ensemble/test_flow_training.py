@@ -19,7 +19,7 @@ from ensemble.layers.attack_classes import BENIGN_CLASS, UNKNOWN_CLASS
 from ensemble.layers.behavior import margin
 from ensemble.layers.flow_anomaly import DETECTORS
 from ensemble.model import Parts
-from ensemble.store.codecs import decode_parts, encode_parts
+from ensemble.store.bundles.codecs import decode_parts, encode_parts
 from ensemble.training import evaluating, flows
 from ensemble.training.anomaly import LIMIT, fit_surprises, time_folds
 from ensemble.training.behavior import fit_behavior, made_up

@@ -21,11 +21,11 @@ from ensemble.fusion import Fusion, Thresholds
 from ensemble.inprocess import Ensemble
 from ensemble.loading import ReleaseLoader
 from ensemble.offers import FusionLoader
-from ensemble.store.codecs import Golden
+from ensemble.store.bundles.codecs import Golden
+from ensemble.store.bundles.publish import publish_bundle
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
-from ensemble.store.publish import publish_bundle
-from ensemble.store.release import promote, publish_release
+from ensemble.store.releases.release import promote, publish_release
 from ensemble.store.signing import Signer, Trust
 from ensemble.training.flow_table import FlowTable
 from ensemble.training.flows import FlowLayers

@@ -14,10 +14,10 @@ from ensemble.errors import ArtifactMissing
 from ensemble.events import FlowBatch, Kind
 from ensemble.fusion import Fusion, Thresholds
 from ensemble.model import ModelScores, Parts
-from ensemble.store.codecs import Golden
+from ensemble.store.bundles.codecs import Golden
 from ensemble.store.layout import Store
 from ensemble.store.names import Tenant
-from ensemble.store.release import read_pointer, read_release
+from ensemble.store.releases.release import read_pointer, read_release
 from ensemble.store.signing import Signer, Trust
 from ensemble.training.flow_table import FlowTable
 from ensemble.training.flows import FlowLayers

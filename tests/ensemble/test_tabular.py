@@ -18,12 +18,12 @@ from ensemble.detecting import proven_detector
 from ensemble.errors import ArtifactIncompatible, FeatureMismatch, TrainingError
 from ensemble.features.tabular import NETWORK_FEATURES, Missing, admit_rows, declared
 from ensemble.layers.tabular import RATES, TabularDetector, ThreatLevel
-from ensemble.store.aliases import Alias, read_model_alias
-from ensemble.store.codecs import decode_parts, encode_parts
+from ensemble.store.bundles.codecs import decode_parts, encode_parts
+from ensemble.store.bundles.metadata import Metadata
+from ensemble.store.bundles.open import open_bundle
 from ensemble.store.layout import Store
-from ensemble.store.load import open_bundle
-from ensemble.store.metadata import Metadata
 from ensemble.store.names import BundleRef, ModelName, Tenant
+from ensemble.store.releases.aliases import Alias, read_model_alias
 from ensemble.store.signing import Signer
 from ensemble.training.releasing import Trained
 from ensemble.training.tabular import fit_steps, fit_tabular

@@ -14,18 +14,18 @@ from typing import Any
 import pytest
 
 from ensemble.errors import ArtifactError
-from ensemble.store.aliases import clear_challenger, set_challenger, stand_of_challenger
-from ensemble.store.archive import export_release, import_archive
-from ensemble.store.audit import read_audit, verify_audit
-from ensemble.store.codecs import decode_parts
+from ensemble.store.audit_log import read_audit, verify_audit
+from ensemble.store.bundles.codecs import decode_parts
+from ensemble.store.bundles.open import open_bundle
+from ensemble.store.bundles.publish import sweep_staging
 from ensemble.store.controls import change_controls, read_controls
 from ensemble.store.layout import Store
-from ensemble.store.load import open_bundle
 from ensemble.store.names import BundleRef, ReleaseRef, Tenant
-from ensemble.store.publish import sweep_staging
-from ensemble.store.quarantine import list_quarantine, quarantine_bundle
-from ensemble.store.release import list_bundles, list_releases, promote, read_pointer, read_release
-from ensemble.store.removing import apply_retention, delete_bundle, delete_release
+from ensemble.store.operations.archive import export_release, import_archive
+from ensemble.store.operations.deletion import apply_retention, delete_bundle, delete_release
+from ensemble.store.operations.quarantine import list_quarantine, quarantine_bundle
+from ensemble.store.releases.aliases import clear_challenger, set_challenger, stand_of_challenger
+from ensemble.store.releases.release import list_bundles, list_releases, promote, read_pointer, read_release
 from ensemble.store.signing import Signer
 
 pytestmark = pytest.mark.usefixtures("patient_disk")
@@ -36,7 +36,7 @@ BROKEN = {"empty": b"", "cut": b'{"at_once":false,"format":2,', "of nobody": b"{
 class DieAt:
     """Runs an act in a child that is killed before its k-th change to the disk.
 
-    The store changes the disk through `os` and `fcntl` only (`ensemble/store/durable.py`), so wrapping these sees every step.
+    The store changes the disk through `os` and `fcntl` only (`ensemble/store/files/atomic.py`), so wrapping these sees every step.
     A fork, not a new process: a step costs milliseconds, so that every one of them can be tried.
     """
 

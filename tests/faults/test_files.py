@@ -21,11 +21,11 @@ import pytest
 import safetensors.numpy
 
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing, ArtifactUnreadable, ArtifactUntrusted
+from ensemble.store.bundles.manifest import PAYLOAD
+from ensemble.store.bundles.open import ProvenBundle, open_bundle
 from ensemble.store.layout import Store
-from ensemble.store.load import ProvenBundle, open_bundle
-from ensemble.store.manifest import PAYLOAD
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
-from ensemble.store.release import list_releases, promote, publish_release, read_pointer, read_release
+from ensemble.store.releases.release import list_releases, promote, publish_release, read_pointer, read_release
 from ensemble.store.signing import Signer
 
 pytestmark = pytest.mark.usefixtures("patient_disk")

@@ -21,7 +21,7 @@ from ensemble.legacy.child import answer
 from ensemble.legacy.decoding import Terms
 from ensemble.legacy.files import CLASSIFIER, FOREST, FREQUENCIES, PAIRS, SCALER
 from ensemble.legacy.importing import OldLayer
-from ensemble.store.manifest import installed_libraries
+from ensemble.store.bundles.manifest import installed_libraries
 from ensemble.training.flow_table import FlowTable
 
 TERMS = Terms(64 << 20, installed_libraries()["scikit-learn"])

@@ -35,8 +35,8 @@ from ensemble.legacy.importing import OldLayer, behavior_model, flow_model, proc
 from ensemble.legacy.network_export import older_network, softplus_bends
 from ensemble.legacy.view import DUMMY_PROBABILITY, MALICIOUS_FROM, older_objects
 from ensemble.model import Model
-from ensemble.store import reading
-from ensemble.store.codecs import decode_parts, encode_parts
+from ensemble.store.bundles.codecs import decode_parts, encode_parts
+from ensemble.store.files import safe_read
 from ensemble.training.flow_table import FlowTable
 from ensemble.training.flows import FlowLayers
 from ensemble.training.releasing import golden_flows, golden_of
@@ -78,7 +78,7 @@ def test_a_sound_folder_gives_both_layers(folder: Path) -> None:
 
     assert set(old.layers) == {"anomaly", "behavior"}
     assert (old.failures, old.absent) == ({}, ())
-    assert old.layers["anomaly"].digests[FOREST] == reading.sha256_of((folder / FOREST).read_bytes())
+    assert old.layers["anomaly"].digests[FOREST] == safe_read.sha256_of((folder / FOREST).read_bytes())
 
 
 def test_a_corrupt_forest_takes_its_whole_layer_and_no_other(folder: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_failing_disk_fails_both_layers_and_says_so(folder: Path, monkeypatch:
             raise OSError(errno.EIO, "Input/output error")
         return real(path, flags, *args, **kwargs)
 
-    monkeypatch.setattr(reading.os, "open", fails)
+    monkeypatch.setattr(safe_read.os, "open", fails)
     old = read_old_models(folder, LIMITS, available_bytes=PLENTY)
 
     assert {type(failure) for failure in old.failures.values()} == {ArtifactUnreadable}

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing, ArtifactUntrusted, PointerMoved
-from ensemble.store.aliases import (
+from ensemble.store.layout import Store
+from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
+from ensemble.store.releases.aliases import (
     Alias,
     Named,
     clear_challenger,
@@ -23,9 +25,7 @@ from ensemble.store.aliases import (
     stand_of_challenger,
     stand_of_model_alias,
 )
-from ensemble.store.layout import Store
-from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
-from ensemble.store.release import promote, read_pointer
+from ensemble.store.releases.release import promote, read_pointer
 from ensemble.store.signing import Signer
 
 MODEL = ModelName("anomaly-flow")

@@ -18,17 +18,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactUntrusted, QuotaExceeded
-from ensemble.store import archive
-from ensemble.store.archive import Imported, export_bundle, export_release, import_archive
-from ensemble.store.audit import read_audit
-from ensemble.store.describing import describe_bundle
+from ensemble.store.audit_log import read_audit
+from ensemble.store.bundles.list import list_bundles
+from ensemble.store.bundles.open import open_bundle
+from ensemble.store.bundles.quota import Quota
+from ensemble.store.files.tar import Unpacker, pack
 from ensemble.store.layout import Store
-from ensemble.store.listing import list_bundles
-from ensemble.store.load import open_bundle
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
-from ensemble.store.packing import Unpacker, pack
-from ensemble.store.quota import Quota
-from ensemble.store.release import promote, read_release
+from ensemble.store.operations import archive
+from ensemble.store.operations.archive import Imported, export_bundle, export_release, import_archive
+from ensemble.store.operations.describe import describe_bundle
+from ensemble.store.releases.release import promote, read_release
 from ensemble.store.signing import Signer, Trust
 
 Publish = Callable[..., BundleRef]

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 from ensemble.errors import ArtifactCorrupt, ArtifactMissing, PointerMoved
-from ensemble.store import audit
-from ensemble.store.aliases import Alias, clear_challenger, set_challenger, set_model_alias
-from ensemble.store.audit import LOG, AuditEntry, Outcome, read_audit, verify_audit
+from ensemble.store import audit_log
+from ensemble.store.audit_log import LOG, AuditEntry, Outcome, read_audit, verify_audit
 from ensemble.store.layout import Actor, Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
-from ensemble.store.release import promote, roll_back
-from ensemble.store.removing import apply_retention, delete_bundle
+from ensemble.store.operations.deletion import apply_retention, delete_bundle
+from ensemble.store.releases.aliases import Alias, clear_challenger, set_challenger, set_model_alias
+from ensemble.store.releases.release import promote, roll_back
 from ensemble.store.signing import Signer
 
 MODEL = ModelName("anomaly-flow")
@@ -220,8 +220,8 @@ def test_a_log_that_is_only_a_piece_of_a_line_is_begun_anew(store: Store, publis
 def test_the_log_is_bounded_and_its_chain_goes_on_over_its_files(
     store: Store, acme: Tenant, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit, "FULL_BYTES", 1500)
-    monkeypatch.setattr(audit, "KEPT_FILES", 3)
+    monkeypatch.setattr(audit_log, "FULL_BYTES", 1500)
+    monkeypatch.setattr(audit_log, "KEPT_FILES", 3)
     for _ in range(20):
         publish(store)
 
@@ -240,7 +240,7 @@ def test_the_log_is_bounded_and_its_chain_goes_on_over_its_files(
 
 
 def test_the_oldest_file_of_the_log_is_missed_before_it_may_go(store: Store, publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "FULL_BYTES", 1500)
+    monkeypatch.setattr(audit_log, "FULL_BYTES", 1500)
     for _ in range(8):
         publish(store)
     assert verify_audit(store).problems == ()
@@ -255,15 +255,15 @@ def test_what_is_set_aside_while_one_reads_is_not_passed_over(
 ) -> None:
     for _ in range(3):
         publish(store)
-    read, set_aside = audit._read, iter([6])
+    read, set_aside = audit_log._read, iter([6])
 
     def rotated(state: Path, name: str) -> bytes:
         for last in set_aside:
-            audit._set_aside(state, last)
+            audit_log._set_aside(state, last)
         return read(state, name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(audit, "_read", rotated)
+        patch.setattr(audit_log, "_read", rotated)
         assert len(read_audit(store, acme, limit=10)) == 3
 
     report = verify_audit(store)
@@ -273,8 +273,8 @@ def test_what_is_set_aside_while_one_reads_is_not_passed_over(
 def test_the_log_is_verified_between_two_lines_never_in_one(store: Store, publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line that is just being written is no torn one."""
     publish(store)
-    seen: list[audit.AuditReport] = []
-    verifier, append = threading.Thread(target=lambda: seen.append(verify_audit(store))), audit.durable.append
+    seen: list[audit_log.AuditReport] = []
+    verifier, append = threading.Thread(target=lambda: seen.append(verify_audit(store))), audit_log.durable.append
 
     def slowly(directory: Path, name: str, data: bytes, *, mode: int) -> None:
         if verifier.ident is None:
@@ -284,7 +284,7 @@ def test_the_log_is_verified_between_two_lines_never_in_one(store: Store, publis
             data = data[20:]
         append(directory, name, data, mode=mode)
 
-    monkeypatch.setattr(audit.durable, "append", slowly)
+    monkeypatch.setattr(audit_log.durable, "append", slowly)
     publish(store)
     verifier.join()
 

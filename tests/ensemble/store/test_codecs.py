@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible, ArtifactMissing
 from ensemble.model import Parts
-from ensemble.store.codecs import ARRAYS, CONFIG, Golden, decode_golden, decode_parts, encode_golden, encode_parts
+from ensemble.store.bundles.codecs import ARRAYS, CONFIG, Golden, decode_golden, decode_parts, encode_golden, encode_parts
 
 GRID = np.arange(12, dtype=np.float64).reshape(3, 4)
 LAYOUTS = {

@@ -15,15 +15,15 @@ import pytest
 
 from ensemble.errors import ArtifactIncompatible, ArtifactMissing
 from ensemble.model import Parts
-from ensemble.store.aliases import Alias, set_challenger, set_model_alias
-from ensemble.store.codecs import Golden
-from ensemble.store.describing import describe_bundle, list_models, list_tenants, resolve_bundle
+from ensemble.store.bundles.codecs import Golden
+from ensemble.store.bundles.metadata import Metadata, refuse_other_type
+from ensemble.store.bundles.open import open_bundle
+from ensemble.store.bundles.publish import publish_bundle
 from ensemble.store.layout import Store
-from ensemble.store.load import open_bundle
-from ensemble.store.metadata import Metadata, refuse_other_type
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
-from ensemble.store.publish import publish_bundle
-from ensemble.store.release import promote
+from ensemble.store.operations.describe import describe_bundle, list_models, list_tenants, resolve_bundle
+from ensemble.store.releases.aliases import Alias, set_challenger, set_model_alias
+from ensemble.store.releases.release import promote
 from ensemble.store.signing import Signer
 
 MODEL = ModelName("anomaly-flow")

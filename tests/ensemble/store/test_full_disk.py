@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from ensemble.store.aliases import Alias, promote_challenger, read_challenger, set_challenger, set_model_alias
-from ensemble.store.archive import export_release, import_archive
-from ensemble.store.audit import verify_audit
+from ensemble.store.audit_log import verify_audit
+from ensemble.store.bundles.list import list_bundles, list_releases
+from ensemble.store.bundles.open import open_bundle
 from ensemble.store.layout import Store
-from ensemble.store.listing import list_bundles, list_releases
-from ensemble.store.load import open_bundle
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
-from ensemble.store.quarantine import list_quarantine, quarantine_bundle
-from ensemble.store.release import promote, publish_release, read_pointer, read_release, roll_back
-from ensemble.store.removing import apply_retention, delete_release
+from ensemble.store.operations.archive import export_release, import_archive
+from ensemble.store.operations.deletion import apply_retention, delete_release
+from ensemble.store.operations.quarantine import list_quarantine, quarantine_bundle
+from ensemble.store.releases.aliases import Alias, promote_challenger, read_challenger, set_challenger, set_model_alias
+from ensemble.store.releases.release import promote, publish_release, read_pointer, read_release, roll_back
 from ensemble.store.signing import Signer
 
 MODEL, BANKS = ModelName("anomaly-flow"), Tenant("banks")

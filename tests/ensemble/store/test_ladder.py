@@ -20,8 +20,8 @@ from ensemble.offers import Offer, ReleaseFusion, best_of, is_whole
 from ensemble.states import HeldRelease, LoadFailure, SlotState
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ReleaseRef, Tenant
-from ensemble.store.pointer import Pointer, move_pointer, read_pointer
-from ensemble.store.release import promote, publish_release
+from ensemble.store.releases.pointer import Pointer, move_pointer, read_pointer
+from ensemble.store.releases.release import promote, publish_release
 from ensemble.store.signing import Signer, Trust
 
 OWN, GROUP, GENERIC = Tenant("acme"), Tenant("banks"), Tenant("generic")

@@ -26,11 +26,11 @@ from ensemble.errors import (
     InsufficientMemory,
 )
 from ensemble.model import Parts
-from ensemble.store import canonical
-from ensemble.store.codecs import decode_golden, decode_parts
+from ensemble.store.bundles.codecs import decode_golden, decode_parts
+from ensemble.store.bundles.manifest import PAYLOAD
+from ensemble.store.bundles.open import open_bundle
+from ensemble.store.files import canonical_json
 from ensemble.store.layout import Store
-from ensemble.store.load import open_bundle
-from ensemble.store.manifest import PAYLOAD
 from ensemble.store.names import BundleRef, ModelName, Tenant
 from ensemble.store.preflight import MEMORY_FACTOR
 from ensemble.store.signing import Document, Signer, Trust
@@ -73,7 +73,7 @@ def resign(folder: Path, ref: BundleRef, signer: Signer, change: Callable[[dict[
     """Change the manifest as somebody who may publish could, and point to the result."""
     value = json.loads((folder / "manifest.json").read_bytes().splitlines()[0])
     change(value)
-    data = signer.sign(canonical.encode(value), Document.MANIFEST)
+    data = signer.sign(canonical_json.encode(value), Document.MANIFEST)
     overwrite(folder / "manifest.json", data)
     return replace(ref, manifest_sha256=sha256(data).hexdigest())
 

@@ -19,7 +19,17 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from ensemble.errors import ArtifactInUse, ArtifactMissing
 from ensemble.model import Parts
-from ensemble.store.aliases import (
+from ensemble.store.audit_log import read_audit, verify_audit
+from ensemble.store.bundles.codecs import Golden
+from ensemble.store.bundles.list import list_bundles, list_releases
+from ensemble.store.bundles.open import open_bundle
+from ensemble.store.bundles.publish import publish_bundle, sweep_staging
+from ensemble.store.layout import Store
+from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
+from ensemble.store.operations.archive import export_bundle, import_archive
+from ensemble.store.operations.deletion import apply_retention, delete_bundle, delete_release
+from ensemble.store.operations.quarantine import quarantine_bundle
+from ensemble.store.releases.aliases import (
     Alias,
     clear_challenger,
     promote_challenger,
@@ -30,17 +40,7 @@ from ensemble.store.aliases import (
     stand_of_challenger,
     stand_of_model_alias,
 )
-from ensemble.store.archive import export_bundle, import_archive
-from ensemble.store.audit import read_audit, verify_audit
-from ensemble.store.codecs import Golden
-from ensemble.store.layout import Store
-from ensemble.store.listing import list_bundles, list_releases
-from ensemble.store.load import open_bundle
-from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
-from ensemble.store.publish import publish_bundle, sweep_staging
-from ensemble.store.quarantine import quarantine_bundle
-from ensemble.store.release import promote, publish_release, read_pointer, read_release, roll_back
-from ensemble.store.removing import apply_retention, delete_bundle, delete_release
+from ensemble.store.releases.release import promote, publish_release, read_pointer, read_release, roll_back
 from ensemble.store.signing import Signer, Trust
 from tests.conftest import NOW, TRAINING
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible
-from ensemble.store import canonical
-from ensemble.store.manifest import PAYLOAD, FileEntry, Manifest, encode_manifest, installed_libraries, parse_manifest, timestamp
+from ensemble.store.bundles.manifest import PAYLOAD, FileEntry, Manifest, encode_manifest, installed_libraries, parse_manifest, timestamp
+from ensemble.store.files import canonical_json
 from ensemble.store.names import ModelName, Tenant
 
 MANIFEST = Manifest(
@@ -34,7 +34,7 @@ def parse(data: bytes) -> Manifest:
 def changed(**fields: object) -> bytes:
     """The canonical text of the manifest with some fields set, and those set to `...` left out."""
     value = asdict(MANIFEST) | fields
-    return canonical.encode({name: field for name, field in value.items() if field is not ...})
+    return canonical_json.encode({name: field for name, field in value.items() if field is not ...})
 
 
 def first_file(**fields: object) -> bytes:
@@ -83,7 +83,7 @@ NOT_OURS = {
     "thousands of digits": TEXT.replace(b"2.5", b"9" * 5000),
     "too deep": TEXT.replace(b"2.5", b"[" * 5000 + b"]" * 5000),
     "too long": changed(feature_schema="x" * (64 << 10)),
-    "a list": canonical.encode([asdict(MANIFEST)]),
+    "a list": canonical_json.encode([asdict(MANIFEST)]),
     "null": b"null\n",
     "extra field": changed(pickle="yes"),
     "missing field": changed(feature_schema=...),
@@ -152,7 +152,7 @@ def test_a_picture_may_be_named() -> None:
 )
 def test_what_could_not_be_read_back_cannot_be_written(value: Any) -> None:
     with pytest.raises(ValueError, match=r"finite|text"):
-        canonical.encode(value)
+        canonical_json.encode(value)
 
 
 def test_the_libraries_are_named_without_importing_them() -> None:

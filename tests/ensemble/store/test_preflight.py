@@ -15,7 +15,7 @@ from ensemble.loading import ReleaseLoader
 from ensemble.store.layout import Store
 from ensemble.store.names import Tenant
 from ensemble.store.preflight import MEMORY_FACTOR, refuse_without_memory
-from ensemble.store.release import list_bundles
+from ensemble.store.releases.release import list_bundles
 
 LOADED = [(layer, sorted({name for names in plan.kinds.values() for name in names})) for layer, plan in LAYERS.items()]
 

@@ -17,16 +17,16 @@ import pytest
 
 from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible, ArtifactUntrusted, QuotaExceeded, VersionExists
 from ensemble.model import Parts
-from ensemble.store import durable
-from ensemble.store import publish as publishing
-from ensemble.store.codecs import decode_parts, encode_parts
+from ensemble.store.bundles import publish as publishing
+from ensemble.store.bundles.codecs import decode_parts, encode_parts
+from ensemble.store.bundles.list import list_bundles
+from ensemble.store.bundles.open import open_bundle
+from ensemble.store.bundles.publish import sweep_staging
+from ensemble.store.bundles.quota import Quota
+from ensemble.store.files import atomic
 from ensemble.store.layout import Store
-from ensemble.store.listing import list_bundles
-from ensemble.store.load import open_bundle
 from ensemble.store.names import BundleRef
-from ensemble.store.publish import sweep_staging
-from ensemble.store.quota import Quota
-from ensemble.store.removing import delete_bundle
+from ensemble.store.operations.deletion import delete_bundle
 
 
 def leftovers(store: Store) -> list[Path]:
@@ -254,7 +254,7 @@ def test_a_new_file_never_takes_the_place_of_another(tmp_path: Path) -> None:
 
     for name in ("there", "link"):
         with pytest.raises(FileExistsError):
-            durable.write_new(tmp_path, name, b"new")
+            atomic.write_new(tmp_path, name, b"new")
 
     assert (tmp_path / "there").read_bytes() == b"old"
     assert not (tmp_path / "nowhere").exists()
@@ -281,7 +281,7 @@ def test_a_tenant_publishes_as_many_versions_and_models_as_it_may(
     for model in ("a", "a", "b", "b"):
         publish(store, model=model, quota=quota)
     before = everything(store.state)
-    monkeypatch.setattr(durable, "write_new", lambda *_, **__: pytest.fail("it was written"))
+    monkeypatch.setattr(atomic, "write_new", lambda *_, **__: pytest.fail("it was written"))
 
     with pytest.raises(QuotaExceeded, match="versions of a"):
         publish(store, model="a", quota=quota)

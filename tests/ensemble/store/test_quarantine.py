@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from ensemble.errors import ArtifactInUse, ArtifactMissing, QuotaExceeded
-from ensemble.store import quarantine
-from ensemble.store.describing import list_models, list_tenants
+from ensemble.store.bundles.list import list_bundles
+from ensemble.store.bundles.open import open_bundle
 from ensemble.store.layout import Actor, Store
-from ensemble.store.listing import list_bundles
-from ensemble.store.load import open_bundle
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
-from ensemble.store.quarantine import Quarantined, list_quarantine, quarantine_bundle, quarantine_file
-from ensemble.store.release import promote
+from ensemble.store.operations import quarantine
+from ensemble.store.operations.describe import list_models, list_tenants
+from ensemble.store.operations.quarantine import Quarantined, list_quarantine, quarantine_bundle, quarantine_file
+from ensemble.store.releases.release import promote
 from ensemble.store.signing import Signer
 
 MODEL = ModelName("anomaly-flow")

@@ -25,12 +25,12 @@ from ensemble.errors import (
     PointerMoved,
     VersionExists,
 )
-from ensemble.store import canonical
-from ensemble.store import release as releasing
+from ensemble.store.bundles.open import open_bundle
+from ensemble.store.files import canonical_json
 from ensemble.store.layout import Store
-from ensemble.store.load import open_bundle
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
-from ensemble.store.release import Pointer, list_bundles, list_releases, promote, publish_release, read_pointer, read_release
+from ensemble.store.releases import release as releasing
+from ensemble.store.releases.release import Pointer, list_bundles, list_releases, promote, publish_release, read_pointer, read_release
 from ensemble.store.signing import Document, Signer, Trust
 
 FUSION = {"weights": {"anomaly-flow": 1.0}, "prior": 0.01}
@@ -404,7 +404,7 @@ def test_a_pointer_of_another_format_is_incompatible_and_is_not_promoted_over(
 ) -> None:
     """A newer Axon wrote it; what it knows more is not ours to drop."""
     promote(store, acme, two_releases[0], 0, signer=signer)
-    newer = signer.sign(canonical.encode({"format": 3}), Document.POINTER)
+    newer = signer.sign(canonical_json.encode({"format": 3}), Document.POINTER)
     overwrite(pointer_file(store), newer)
 
     with pytest.raises(ArtifactIncompatible, match="format 3"):
@@ -567,7 +567,7 @@ def test_a_release_that_we_would_not_write_is_refused(
     """F18: read by number, where no digest helps."""
     value = text_of(release_file(store))
     edit(value)
-    overwrite(release_file(store), signer.sign(canonical.encode(value), Document.RELEASE))
+    overwrite(release_file(store), signer.sign(canonical_json.encode(value), Document.RELEASE))
 
     with pytest.raises(ArtifactCorrupt):
         read_release(store, acme, 1)

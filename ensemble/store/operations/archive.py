@@ -15,18 +15,18 @@ from datetime import datetime
 from typing import Any
 
 from ensemble.errors import ArtifactCorrupt, ArtifactError
-from ensemble.store.audit import Act, Deed
-from ensemble.store.codecs import GOLDEN, decode_golden, decode_parts
+from ensemble.store.audit_log import Act, Deed
+from ensemble.store.bundles.codecs import GOLDEN, decode_golden, decode_parts
+from ensemble.store.bundles.manifest import MANIFEST_LIMIT_BYTES, FileEntry, Manifest, parse_manifest
+from ensemble.store.bundles.open import ProvenBundle, open_bundle
+from ensemble.store.bundles.publish import publish_files
+from ensemble.store.bundles.quota import Quota
+from ensemble.store.files.safe_read import sha256_of
+from ensemble.store.files.tar import Unpacker, pack
 from ensemble.store.layout import MANIFEST, Store
-from ensemble.store.load import ProvenBundle, open_bundle
-from ensemble.store.manifest import MANIFEST_LIMIT_BYTES, FileEntry, Manifest, parse_manifest
 from ensemble.store.names import BundleRef, ReleaseRef, Tenant
-from ensemble.store.packing import Unpacker, pack
-from ensemble.store.publish import publish_files
-from ensemble.store.quota import Quota
-from ensemble.store.reading import sha256_of
-from ensemble.store.release import publish_release
-from ensemble.store.release_file import RELEASE_LIMIT_BYTES, Release, parse_any_release, read_release, read_release_bytes
+from ensemble.store.releases.release import publish_release
+from ensemble.store.releases.release_file import RELEASE_LIMIT_BYTES, Release, parse_any_release, read_release, read_release_bytes
 from ensemble.store.signing import Document, Signer, Trust, signed_by
 
 __all__ = ["ARCHIVE_LIMIT_BYTES", "Imported", "export_bundle", "export_release", "import_archive"]

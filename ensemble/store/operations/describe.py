@@ -11,15 +11,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ensemble.errors import ArtifactError, ArtifactInUse, ArtifactMissing
-from ensemble.store.aliases import Alias, read_challenger, read_model_alias
+from ensemble.store.bundles.list import BundleListing, list_bundles
+from ensemble.store.bundles.manifest import FileEntry, timestamp
+from ensemble.store.bundles.metadata import Metadata
 from ensemble.store.layout import Store, bundle_parts
-from ensemble.store.listing import BundleListing, list_bundles
-from ensemble.store.manifest import FileEntry, timestamp
-from ensemble.store.metadata import Metadata
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
-from ensemble.store.pointer import read_pointer
-from ensemble.store.release_file import read_release
-from ensemble.store.usage import Entry, Usage, list_tenants, usage_of
+from ensemble.store.operations.references import Entry, Usage, list_tenants, usage_of
+from ensemble.store.releases.aliases import Alias, read_challenger, read_model_alias
+from ensemble.store.releases.pointer import read_pointer
+from ensemble.store.releases.release_file import read_release
 
 __all__ = ["BundleInfo", "as_told", "describe_bundle", "list_models", "list_tenants", "resolve_bundle"]
 

@@ -21,11 +21,11 @@ from types import TracebackType
 from typing import Final, Self
 
 from ensemble.errors import ArtifactError, ArtifactMissing, EnsembleError
-from ensemble.store import canonical, durable
+from ensemble.store.bundles.manifest import timestamp
+from ensemble.store.files import atomic, canonical_json
+from ensemble.store.files.safe_read import list_names, open_directory, read_bounded, sha256_of
 from ensemble.store.layout import Store
-from ensemble.store.manifest import timestamp
 from ensemble.store.names import Tenant, parse_serial
-from ensemble.store.reading import list_names, open_directory, read_bounded, sha256_of
 
 __all__ = ["LOG", "Act", "AuditEntry", "AuditReport", "Deed", "Outcome", "read_audit", "verify_audit"]
 
@@ -145,8 +145,8 @@ class Act:
     def _say(self, outcome: Outcome, code: str) -> int:
         state, actor = self._store.state, self._store.actor
         at = timestamp(datetime.fromtimestamp(self._store.clock(), UTC))
-        durable.make_directory(state)
-        with durable.exclusive(state, _LOCK):
+        atomic.make_directory(state)
+        with atomic.exclusive(state, _LOCK):
             end = _end_of(state)
             if end.size_bytes >= FULL_BYTES:
                 _set_aside(state, end.number)
@@ -164,8 +164,8 @@ class Act:
                 of=self._number,
                 before=end.sha256,
             )
-            text = canonical.encode(asdict(line))
-            durable.append(state, LOG, (b"\n" if end.is_torn else b"") + text, mode=0o640)
+            text = canonical_json.encode(asdict(line))
+            atomic.append(state, LOG, (b"\n" if end.is_torn else b"") + text, mode=0o640)
         return line.number
 
 
@@ -188,7 +188,7 @@ def read_audit(store: Store, tenant: Tenant | None, *, limit: int) -> tuple[Audi
 
 
 def _newest(state: Path, names: Sequence[str], tenant: Tenant | None, limit: int) -> tuple[AuditEntry, ...]:
-    mark = b'"tenant":' + canonical.encode(tenant).rstrip(b"\n") if tenant is not None else b""  # as every line spells it
+    mark = b'"tenant":' + canonical_json.encode(tenant).rstrip(b"\n") if tenant is not None else b""  # as every line spells it
     ends: dict[int, _Line] = {}
     entries: list[AuditEntry] = []
     for name in reversed(names):
@@ -218,7 +218,7 @@ def verify_audit(store: Store, *, remembered: str = "") -> AuditReport:
     """
     if not store.state.is_dir():
         return _followed(store.state, remembered)
-    with durable.exclusive(store.state, _LOCK):  # a line that is being written is no torn one, and no file is set aside meanwhile
+    with atomic.exclusive(store.state, _LOCK):  # a line that is being written is no torn one, and no file is set aside meanwhile
         return _followed(store.state, remembered)
 
 
@@ -284,9 +284,9 @@ def _end_of(state: Path) -> _End:
 
 
 def _set_aside(state: Path, last: int) -> None:
-    durable.replace(state / LOG, state / f"{_PREFIX}{last}{_SUFFIX}")
+    atomic.replace(state / LOG, state / f"{_PREFIX}{last}{_SUFFIX}")
     for name in _files(state)[:-KEPT_FILES]:
-        durable.remove(state / name)
+        atomic.remove(state / name)
 
 
 def _files(state: Path) -> list[str]:
@@ -312,7 +312,7 @@ def _read(state: Path, name: str) -> bytes:
 def _parse(text: bytes) -> _Line | None:
     """The line that `text` spells; None where it is a piece of one."""
     try:
-        return canonical.to_dataclass(canonical.decode(text + b"\n", what=LOG), _Line, what=LOG)
+        return canonical_json.to_dataclass(canonical_json.decode(text + b"\n", what=LOG), _Line, what=LOG)
     except ArtifactError:
         return None
 

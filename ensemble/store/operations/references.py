@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ensemble.errors import ArtifactError, ArtifactInUse, ArtifactMissing, ArtifactUnreadable
-from ensemble.store.aliases import Alias, read_challenger, read_model_alias
+from ensemble.store.files.safe_read import list_names, open_directory
 from ensemble.store.layout import POINTER, POINTER_COPY, RELEASE_SUFFIX, Store, bundle_parts, release_parts, serials_in, tenant_parts
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
-from ensemble.store.pointer import Pointer, read_pointer
-from ensemble.store.reading import list_names, open_directory
-from ensemble.store.release_file import parse_release, read_release_bytes
+from ensemble.store.releases.aliases import Alias, read_challenger, read_model_alias
+from ensemble.store.releases.pointer import Pointer, read_pointer
+from ensemble.store.releases.release_file import parse_release, read_release_bytes
 
 __all__ = ["Entry", "Usage", "bundles_of_releases", "list_tenants", "usage_of"]
 

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final
 from msgspec import Meta
 
 from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible
-from ensemble.store import canonical
+from ensemble.store.files import canonical_json
 from ensemble.store.names import ModelName, Tenant
 
 __all__ = [
@@ -91,7 +91,7 @@ class Manifest:
 
 def encode_manifest(manifest: Manifest) -> bytes:
     """The one text of `manifest`."""
-    return canonical.encode(asdict(manifest))
+    return canonical_json.encode(asdict(manifest))
 
 
 def parse_manifest(data: bytes, *, what: str) -> Manifest:
@@ -107,9 +107,9 @@ def parse_manifest(data: bytes, *, what: str) -> Manifest:
     """
     if len(data) > MANIFEST_LIMIT_BYTES:
         raise ArtifactCorrupt(what, f"is {len(data):,} bytes, allowed are {MANIFEST_LIMIT_BYTES:,}")
-    value = canonical.decode(data, what=what)
+    value = canonical_json.decode(data, what=what)
     refuse_other_format(value, FORMAT, what=what)
-    manifest = canonical.to_dataclass(value, Manifest, what=what)
+    manifest = canonical_json.to_dataclass(value, Manifest, what=what)
     _refuse_bad_files(manifest, what)
     if not is_timestamp(manifest.created_at):
         raise ArtifactCorrupt(what, "created_at is no time of the form 2026-11-20T08:15:00Z")

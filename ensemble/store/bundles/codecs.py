@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible, ArtifactMissing
 from ensemble.model import Parts
-from ensemble.store import canonical
+from ensemble.store.files import canonical_json
 
 __all__ = ["ARRAYS", "CONFIG", "GOLDEN", "Golden", "decode_golden", "decode_parts", "encode_golden", "encode_parts"]
 
@@ -55,7 +55,7 @@ def encode_parts(parts: Parts) -> dict[str, bytes]:
         ValueError, TypeError: the configuration is not plain JSON.
     """
     arrays = {name: _plain(name, array) for name, array in parts.arrays.items()}
-    return {ARRAYS: safetensors.numpy.save(arrays), CONFIG: canonical.encode(dict(parts.config))}
+    return {ARRAYS: safetensors.numpy.save(arrays), CONFIG: canonical_json.encode(dict(parts.config))}
 
 
 def decode_parts(files: Mapping[str, bytes]) -> Parts:
@@ -73,7 +73,7 @@ def decode_parts(files: Mapping[str, bytes]) -> Parts:
     for name, array in arrays.items():
         _refuse_unless_plain(name, array)
         array.flags.writeable = False
-    config = canonical.decode(_file(files, CONFIG), what=CONFIG)
+    config = canonical_json.decode(_file(files, CONFIG), what=CONFIG)
     if not isinstance(config, dict):
         raise ArtifactCorrupt(CONFIG, "is not a JSON object")
     return Parts(arrays, config)
@@ -81,7 +81,7 @@ def decode_parts(files: Mapping[str, bytes]) -> Parts:
 
 def encode_golden(golden: Golden) -> bytes:
     """The file of `golden`."""
-    return canonical.encode({"events": [dict(event) for event in golden.events], "scores": [float(score) for score in golden.scores]})
+    return canonical_json.encode({"events": [dict(event) for event in golden.events], "scores": [float(score) for score in golden.scores]})
 
 
 def decode_golden(data: bytes) -> Golden:
@@ -90,7 +90,7 @@ def decode_golden(data: bytes) -> Golden:
     Raises:
         ArtifactCorrupt: anything that `encode_golden` would not have written.
     """
-    found = canonical.to_dataclass(canonical.decode(data, what=GOLDEN), _GoldenFile, what=GOLDEN)
+    found = canonical_json.to_dataclass(canonical_json.decode(data, what=GOLDEN), _GoldenFile, what=GOLDEN)
     try:
         return Golden(found.events, found.scores)
     except ValueError as error:

@@ -12,11 +12,9 @@ from typing import Any
 
 from ensemble.errors import ArtifactCorrupt
 from ensemble.model import Parts
-from ensemble.store import durable
-from ensemble.store.audit import Act, Deed
-from ensemble.store.codecs import GOLDEN, Golden, decode_golden, decode_parts, encode_golden, encode_parts
-from ensemble.store.layout import MANIFEST, Store, bundle_parts, next_serial, tenant_parts
-from ensemble.store.manifest import (
+from ensemble.store.audit_log import Act, Deed
+from ensemble.store.bundles.codecs import GOLDEN, Golden, decode_golden, decode_parts, encode_golden, encode_parts
+from ensemble.store.bundles.manifest import (
     FORMAT,
     MANIFEST_LIMIT_BYTES,
     FileEntry,
@@ -27,8 +25,10 @@ from ensemble.store.manifest import (
     parse_manifest,
     timestamp,
 )
+from ensemble.store.bundles.quota import Quota, refuse_above
+from ensemble.store.files import atomic
+from ensemble.store.layout import MANIFEST, Store, bundle_parts, next_serial, tenant_parts
 from ensemble.store.names import BundleRef, ModelName, Tenant
-from ensemble.store.quota import Quota, refuse_above
 from ensemble.store.signing import Document, Signer, signed_for
 
 __all__ = ["publish_bundle", "publish_files", "sweep_staging"]
@@ -117,13 +117,13 @@ def publish_files(
     with Act(store, tenant, Deed.PUBLISH, str(model)) as act:
         if quota is not None:
             refuse_above(store, tenant, model, quota)  # before the payload is written: refusing must be cheap
-        with durable.staging(store.state) as staged:
-            entries = tuple(FileEntry(name, len(data), durable.write_new(staged, name, data)) for name, data in sorted(files.items()))
-            home = durable.make_directory(store.state, *tenant_parts(tenant))
-            with durable.exclusive(home):
+        with atomic.staging(store.state) as staged:
+            entries = tuple(FileEntry(name, len(data), atomic.write_new(staged, name, data)) for name, data in sorted(files.items()))
+            home = atomic.make_directory(store.state, *tenant_parts(tenant))
+            with atomic.exclusive(home):
                 if quota is not None:
                     refuse_above(store, tenant, model, quota)  # again, now that nobody else publishes
-                versions = durable.make_directory(store.state, *bundle_parts(tenant, model))
+                versions = atomic.make_directory(store.state, *bundle_parts(tenant, model))
                 serial = next_serial(store, bundle_parts(tenant, model))
                 manifest = Manifest(
                     format=FORMAT,
@@ -139,13 +139,13 @@ def publish_files(
                 text = encode_manifest(manifest)
                 parse_manifest(text, what=MANIFEST)
                 signed = signed_for(store.trust, signer, text, Document.MANIFEST, limit=MANIFEST_LIMIT_BYTES, what=MANIFEST)
-                digest = durable.write_new(staged, MANIFEST, signed)
+                digest = atomic.write_new(staged, MANIFEST, signed)
                 act.begin(what=f"{model}/{serial}", digest=digest)
-                durable.seal(staged)
-                durable.place_new(staged, versions / str(serial), what=f"{model}/{serial}")
+                atomic.seal(staged)
+                atomic.place_new(staged, versions / str(serial), what=f"{model}/{serial}")
     return BundleRef(tenant, model, serial, digest)
 
 
 def sweep_staging(store: Store, *, now: datetime) -> int:
     """Remove what publishers left behind that died more than an hour ago; returns how many leftovers."""
-    return durable.sweep_staging(store.state, now_s=now.timestamp())
+    return atomic.sweep_staging(store.state, now_s=now.timestamp())

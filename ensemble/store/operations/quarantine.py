@@ -17,14 +17,14 @@ from typing import Annotated, Final
 from msgspec import Meta
 
 from ensemble.errors import ArtifactError, QuotaExceeded
-from ensemble.store import canonical, durable
-from ensemble.store.audit import Act, Deed
+from ensemble.store.audit_log import Act, Deed
+from ensemble.store.bundles.manifest import timestamp
+from ensemble.store.files import atomic, canonical_json
+from ensemble.store.files.safe_read import list_names, open_directory, read_bounded, sha256_of
 from ensemble.store.layout import Store, quarantine_parts, serials_in
-from ensemble.store.manifest import timestamp
 from ensemble.store.names import ModelName, Tenant
-from ensemble.store.reading import list_names, open_directory, read_bounded, sha256_of
-from ensemble.store.removing import digest_of, leave_tombstone, refuse_in_use, refuse_unless_ours, removing
-from ensemble.store.usage import Entry
+from ensemble.store.operations.deletion import digest_of, leave_tombstone, refuse_in_use, refuse_unless_ours, removing
+from ensemble.store.operations.references import Entry
 
 __all__ = ["Quarantined", "list_quarantine", "quarantine_bundle", "quarantine_file"]
 
@@ -85,7 +85,7 @@ def quarantine_bundle(store: Store, tenant: Tenant, model: ModelName, version: i
             act.begin(digest=digest)
             place = _set_aside(store, tenant, number, _about(store, str(entry), digest, reason), {})
             leave_tombstone(store, entry)
-            durable.take_out(store.state.joinpath(*entry.parts, entry.name), place / _BUNDLE)
+            atomic.take_out(store.state.joinpath(*entry.parts, entry.name), place / _BUNDLE)
     return _read(store, tenant, number)
 
 
@@ -133,12 +133,12 @@ def _next_number(store: Store, tenant: Tenant) -> int:
 
 def _set_aside(store: Store, tenant: Tenant, number: int, about: _About, files: Mapping[str, bytes]) -> Path:
     """A place of its own, which nobody but us may enter; the note is there before what it is about."""
-    home = durable.make_directory(store.state, *quarantine_parts(tenant))
-    with durable.staging(store.state) as staged:
-        for name, data in ({_ABOUT: canonical.encode(asdict(about))} | dict(files)).items():
-            durable.write_new(staged, name, data, mode=0o400)
-        durable.seal(staged, 0o700)
-        durable.place_new(staged, home / str(number), what=f"quarantine {number}")
+    home = atomic.make_directory(store.state, *quarantine_parts(tenant))
+    with atomic.staging(store.state) as staged:
+        for name, data in ({_ABOUT: canonical_json.encode(asdict(about))} | dict(files)).items():
+            atomic.write_new(staged, name, data, mode=0o400)
+        atomic.seal(staged, 0o700)
+        atomic.place_new(staged, home / str(number), what=f"quarantine {number}")
     return home / str(number)
 
 
@@ -149,7 +149,7 @@ def _read(store: Store, tenant: Tenant, number: int) -> Quarantined:
         with open_directory(store.state, *quarantine_parts(tenant), str(number), what=what) as directory:
             is_there = bool({_BUNDLE, _FILE} & set(list_names(directory, what=what)))
             data = read_bounded(directory, _ABOUT, limit=ABOUT_LIMIT_BYTES, what=what)
-        about = canonical.to_dataclass(canonical.decode(data, what=what), _About, what=what)
+        about = canonical_json.to_dataclass(canonical_json.decode(data, what=what), _About, what=what)
     except ArtifactError as error:
         return Quarantined(number, "", "", "", "", "", is_there, str(error))
     return Quarantined(number, about.what, about.digest, about.reason, about.who, about.at, is_there)

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing, ArtifactUntrusted
+from ensemble.store.bundles.manifest import MANIFEST_LIMIT_BYTES, FileEntry, Manifest, installed_libraries, parse_manifest
+from ensemble.store.files.safe_read import list_names, open_directory, read_bounded, read_proven, sha256_of
 from ensemble.store.layout import MANIFEST, Store, bundle_parts
-from ensemble.store.manifest import MANIFEST_LIMIT_BYTES, FileEntry, Manifest, installed_libraries, parse_manifest
 from ensemble.store.names import BundleRef
 from ensemble.store.preflight import refuse_without_memory
-from ensemble.store.reading import list_names, open_directory, read_bounded, read_proven, sha256_of
 from ensemble.store.signing import Document, Trust
 
 __all__ = ["ProvenBundle", "open_bundle", "refuse_other_bundle"]

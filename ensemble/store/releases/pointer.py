@@ -14,13 +14,13 @@ from typing import Annotated, Final
 from msgspec import Meta
 
 from ensemble.errors import ArtifactCorrupt, ArtifactUntrusted
-from ensemble.store import canonical
-from ensemble.store.audit import Act, Deed
+from ensemble.store.audit_log import Act, Deed
+from ensemble.store.bundles.manifest import Serial, Sha256, refuse_other_format
+from ensemble.store.files import canonical_json
 from ensemble.store.layout import POINTER, POINTER_COPY, Store, tenant_parts
-from ensemble.store.manifest import Serial, Sha256, refuse_other_format
 from ensemble.store.names import ReleaseRef, Tenant
+from ensemble.store.releases.signed_ref import Signpost
 from ensemble.store.signing import Document, Signer
-from ensemble.store.signpost import Signpost
 
 __all__ = ["Pointer", "has_pointer", "move_pointer", "read_pointer"]
 
@@ -149,7 +149,7 @@ class _PointerFile1:
 
 
 def _encode(pointer: Pointer, tenant: Tenant) -> bytes:
-    return canonical.encode(
+    return canonical_json.encode(
         {
             "format": FORMAT,
             "tenant": tenant,
@@ -163,12 +163,12 @@ def _encode(pointer: Pointer, tenant: Tenant) -> bytes:
 
 
 def _parse(text: bytes, tenant: Tenant, what: str) -> Pointer:
-    value = canonical.decode(text, what=what)
+    value = canonical_json.decode(text, what=what)
     if isinstance(value, dict) and value.get("format") == 1:
-        old = canonical.to_dataclass(value, _PointerFile1, what=what)
+        old = canonical_json.to_dataclass(value, _PointerFile1, what=what)
         return Pointer(old.release, old.release_sha256, old.serial)
     refuse_other_format(value, FORMAT, what=what)
-    found = canonical.to_dataclass(value, _PointerFile, what=what)
+    found = canonical_json.to_dataclass(value, _PointerFile, what=what)
     if found.tenant != tenant:  # another tenant's higher serial would make readers refuse this tenant's own (TUF: fast-forward)
         raise ArtifactUntrusted(what, "is the pointer of another tenant")
     earlier = tuple(ReleaseRef(line.release, line.sha256) for line in found.previous)

@@ -15,16 +15,16 @@ from typing import Annotated, Final
 from msgspec import Meta
 
 from ensemble.errors import ArtifactMissing, ArtifactUntrusted
-from ensemble.store import canonical
-from ensemble.store.audit import Act, Deed
+from ensemble.store.audit_log import Act, Deed
+from ensemble.store.bundles.manifest import Serial, refuse_other_format
+from ensemble.store.bundles.open import open_bundle
+from ensemble.store.files import canonical_json
 from ensemble.store.layout import CHALLENGER, Store, alias_parts, tenant_parts
-from ensemble.store.load import open_bundle
-from ensemble.store.manifest import Serial, refuse_other_format
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
-from ensemble.store.pointer import Pointer
-from ensemble.store.release import pointing, promote, prove_release
+from ensemble.store.releases.pointer import Pointer
+from ensemble.store.releases.release import pointing, promote, prove_release
+from ensemble.store.releases.signed_ref import Signpost
 from ensemble.store.signing import Document, Signer
-from ensemble.store.signpost import Signpost
 
 __all__ = [
     "Alias",
@@ -177,7 +177,7 @@ class _Place:
         return Signpost(parts, name, f"{name}.copy", Document.ALIAS, ALIAS_LIMIT_BYTES, self._parse)
 
     def text_of(self, named: Named) -> bytes:
-        return canonical.encode(
+        return canonical_json.encode(
             {
                 "format": FORMAT,
                 "tenant": self.tenant,
@@ -190,9 +190,9 @@ class _Place:
         )
 
     def _parse(self, text: bytes, what: str) -> Named:
-        value = canonical.decode(text, what=what)
+        value = canonical_json.decode(text, what=what)
         refuse_other_format(value, FORMAT, what=what)
-        found = canonical.to_dataclass(value, _AliasFile, what=what)
+        found = canonical_json.to_dataclass(value, _AliasFile, what=what)
         if (found.tenant, found.model, found.alias) != (self.tenant, self.model or "", self.alias):
             raise ArtifactUntrusted(what, "is another alias, or that of another tenant or model")
         return Named(found.number, found.sha256, found.serial)

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from ensemble.errors import ArtifactError, ArtifactIncompatible, ArtifactMissing, ArtifactUntrusted, PointerMoved
-from ensemble.store import durable
-from ensemble.store.audit import Act
+from ensemble.store.audit_log import Act
+from ensemble.store.files import atomic
+from ensemble.store.files.safe_read import open_directory, read_bounded, sha256_of
 from ensemble.store.layout import Store
-from ensemble.store.reading import open_directory, read_bounded, sha256_of
 from ensemble.store.signing import Document, Signer, signed_for
 
 __all__ = ["Signpost"]
@@ -101,11 +101,11 @@ class Signpost(Generic[_T]):
         data = signed_for(store.trust, signer, text, self.document, limit=self.limit_bytes, what=self.name)
         moved = self.parse(text, self.name)  # what could not be read back does not replace what can
         act.begin(what=what, digest=sha256_of(data))
-        home = durable.make_directory(store.state, *self.parts)
-        with durable.staging(store.state) as staged:
+        home = atomic.make_directory(store.state, *self.parts)
+        with atomic.staging(store.state) as staged:
             for name in (self.copy, self.name):  # the copy first: whoever dies in between has used up a serial, no more
-                durable.write_new(staged, name, data, mode=0o644)
-                durable.replace(staged / name, home / name)
+                atomic.write_new(staged, name, data, mode=0o644)
+                atomic.replace(staged / name, home / name)
         return moved
 
     def _usable(self, store: Store, name: str) -> _T | None:

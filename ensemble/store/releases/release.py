@@ -12,15 +12,15 @@ from datetime import datetime
 from typing import Any
 
 from ensemble.errors import ArtifactError, ArtifactMissing, ArtifactUntrusted, PointerMoved
-from ensemble.store import durable
-from ensemble.store.audit import Act, Deed
+from ensemble.store.audit_log import Act, Deed
+from ensemble.store.bundles.list import BundleListing, ReleaseListing, list_bundles, list_releases
+from ensemble.store.bundles.manifest import timestamp
+from ensemble.store.bundles.open import open_bundle
+from ensemble.store.files import atomic
 from ensemble.store.layout import RELEASE_SUFFIX, Store, next_serial, release_parts, tenant_parts
-from ensemble.store.listing import BundleListing, ReleaseListing, list_bundles, list_releases
-from ensemble.store.load import open_bundle
-from ensemble.store.manifest import timestamp
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
-from ensemble.store.pointer import Pointer, move_pointer, read_pointer
-from ensemble.store.release_file import RELEASE_LIMIT_BYTES, Release, encode_release, parse_release, read_release
+from ensemble.store.releases.pointer import Pointer, move_pointer, read_pointer
+from ensemble.store.releases.release_file import RELEASE_LIMIT_BYTES, Release, encode_release, parse_release, read_release
 from ensemble.store.signing import Document, Signer, signed_for
 
 __all__ = [
@@ -77,8 +77,8 @@ def publish_release(
         for ref in chosen.values():
             if ref.tenant != tenant and ref.tenant not in lenders:
                 raise ArtifactUntrusted(str(ref), "belongs to another tenant")
-        home = durable.make_directory(store.state, *release_parts(tenant))
-        with durable.staging(store.state) as staged, pointing(store, tenant):  # from here on nobody removes what it names
+        home = atomic.make_directory(store.state, *release_parts(tenant))
+        with atomic.staging(store.state) as staged, pointing(store, tenant):  # from here on nobody removes what it names
             for ref in chosen.values():
                 open_bundle(store, ref)
             serial = next_serial(store, release_parts(tenant), suffix=RELEASE_SUFFIX)
@@ -86,9 +86,9 @@ def publish_release(
             parse_release(text, tenant, serial)  # what could not be read back is not published
             data = signed_for(store.trust, signer, text, Document.RELEASE, limit=RELEASE_LIMIT_BYTES, what=f"release {serial}")
             name = f"{serial}{RELEASE_SUFFIX}"
-            digest = durable.write_new(staged, name, data)
+            digest = atomic.write_new(staged, name, data)
             act.begin(what=f"release {serial}", digest=digest)
-            durable.place_new(staged / name, home / name, what=f"release {serial}")
+            atomic.place_new(staged / name, home / name, what=f"release {serial}")
     return ReleaseRef(serial, digest)
 
 
@@ -147,8 +147,8 @@ def roll_back(store: Store, tenant: Tenant, expected_serial: int, *, signer: Sig
 @contextmanager
 def pointing(store: Store, tenant: Tenant) -> Iterator[None]:
     """Hold what a mover of the tenant's pointer or aliases must hold: nobody moves them beside it, and nobody removes what they name."""
-    home = durable.make_directory(store.state, *tenant_parts(tenant))
-    with durable.shared(store.state, durable.IN_USE), durable.exclusive(home):
+    home = atomic.make_directory(store.state, *tenant_parts(tenant))
+    with atomic.shared(store.state, atomic.IN_USE), atomic.exclusive(home):
         yield
 
 

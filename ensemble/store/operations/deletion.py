@@ -12,8 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ensemble.errors import ArtifactError, ArtifactInUse, ArtifactMissing
-from ensemble.store import durable
-from ensemble.store.audit import Act, Deed
+from ensemble.store.audit_log import Act, Deed
+from ensemble.store.bundles.manifest import MANIFEST_LIMIT_BYTES
+from ensemble.store.bundles.quota import models_in_state
+from ensemble.store.files import atomic
+from ensemble.store.files.safe_read import open_directory, read_bounded, sha256_of
 from ensemble.store.layout import (
     MANIFEST,
     TOMBSTONE,
@@ -23,12 +26,9 @@ from ensemble.store.layout import (
     serials_in,
     tenant_parts,
 )
-from ensemble.store.manifest import MANIFEST_LIMIT_BYTES
 from ensemble.store.names import ModelName, Tenant
-from ensemble.store.quota import models_in_state
-from ensemble.store.reading import open_directory, read_bounded, sha256_of
-from ensemble.store.release_file import RELEASE_LIMIT_BYTES
-from ensemble.store.usage import Entry, bundles_of_releases, list_tenants, usage_of
+from ensemble.store.operations.references import Entry, bundles_of_releases, list_tenants, usage_of
+from ensemble.store.releases.release_file import RELEASE_LIMIT_BYTES
 
 __all__ = [
     "Removed",
@@ -107,8 +107,8 @@ def apply_retention(store: Store, tenant: Tenant, *, keep: int) -> Removed:
 @contextmanager
 def removing(store: Store, tenant: Tenant) -> Iterator[None]:
     """Hold what a remover must hold: nobody points to anything meanwhile, and nobody else changes the tenant's things."""
-    home = durable.make_directory(store.state, *tenant_parts(tenant))
-    with durable.exclusive(store.state, durable.IN_USE), durable.exclusive(home):
+    home = atomic.make_directory(store.state, *tenant_parts(tenant))
+    with atomic.exclusive(store.state, atomic.IN_USE), atomic.exclusive(home):
         yield
 
 
@@ -147,9 +147,9 @@ def _delete(store: Store, entry: Entry) -> None:
 
 def _take(store: Store, entry: Entry, act: Act) -> None:
     act.begin(what=str(entry), digest=digest_of(store, entry))
-    with durable.staging(store.state) as staged:
+    with atomic.staging(store.state) as staged:
         leave_tombstone(store, entry)
-        durable.take_out(store.state.joinpath(*entry.parts, entry.name), staged / entry.name)
+        atomic.take_out(store.state.joinpath(*entry.parts, entry.name), staged / entry.name)
 
 
 def _beyond(store: Store, tenant: Tenant, model: ModelName | None, keep: int) -> list[Entry]:
@@ -160,11 +160,11 @@ def _beyond(store: Store, tenant: Tenant, model: ModelName | None, keep: int) ->
 
 def leave_tombstone(store: Store, entry: Entry) -> None:
     """Write down the highest number there is, on the disk before `entry` goes: a number never means two things."""
-    home = durable.make_directory(store.state, *entry.parts)
+    home = atomic.make_directory(store.state, *entry.parts)
     text = encode_tombstone(highest_serial(store, entry.parts, suffix=entry.suffix))
-    with durable.staging(store.state) as staged:
-        durable.write_new(staged, TOMBSTONE, text, mode=0o644)
-        durable.replace(staged / TOMBSTONE, home / TOMBSTONE)
+    with atomic.staging(store.state) as staged:
+        atomic.write_new(staged, TOMBSTONE, text, mode=0o644)
+        atomic.replace(staged / TOMBSTONE, home / TOMBSTONE)
 
 
 def digest_of(store: Store, entry: Entry) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ensemble.errors import ArtifactMissing, QuotaExceeded
+from ensemble.store.files.safe_read import list_names, open_directory
 from ensemble.store.layout import Store, bundle_parts, serials_in, tenant_parts
 from ensemble.store.names import ModelName, Tenant
-from ensemble.store.reading import list_names, open_directory
 
 __all__ = ["Quota", "models_in_state", "refuse_above"]
 

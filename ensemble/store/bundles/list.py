@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ensemble.errors import ArtifactError, ArtifactMissing
+from ensemble.store.bundles.manifest import MANIFEST_LIMIT_BYTES, Manifest, parse_manifest
+from ensemble.store.bundles.open import refuse_other_bundle
+from ensemble.store.files.safe_read import list_names, modified_at, open_directory, read_bounded, sha256_of
 from ensemble.store.layout import MANIFEST, RELEASE_SUFFIX, Store, bundle_parts, release_parts, serials_in, tenant_parts
-from ensemble.store.load import refuse_other_bundle
-from ensemble.store.manifest import MANIFEST_LIMIT_BYTES, Manifest, parse_manifest
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
-from ensemble.store.reading import list_names, modified_at, open_directory, read_bounded, sha256_of
-from ensemble.store.release_file import parse_release, read_release_bytes
+from ensemble.store.releases.release_file import parse_release, read_release_bytes
 from ensemble.store.signing import Document, Trust
 
 __all__ = ["BundleListing", "ReleaseListing", "list_bundles", "list_releases"]

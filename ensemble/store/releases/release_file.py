@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing, ArtifactUntrusted, MalformedEvent
-from ensemble.store import canonical
+from ensemble.store.bundles.manifest import Serial, Sha256, is_timestamp, refuse_other_format
+from ensemble.store.files import canonical_json
+from ensemble.store.files.safe_read import open_directory, read_bounded, sha256_of
 from ensemble.store.layout import RELEASE_SUFFIX, Store, release_parts
-from ensemble.store.manifest import Serial, Sha256, is_timestamp, refuse_other_format
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
-from ensemble.store.pointer import Pointer
-from ensemble.store.reading import open_directory, read_bounded, sha256_of
+from ensemble.store.releases.pointer import Pointer
 from ensemble.store.signing import Document
 
 __all__ = ["RELEASE_LIMIT_BYTES", "Release", "encode_release", "parse_any_release", "parse_release", "read_release", "read_release_bytes"]
@@ -84,7 +84,7 @@ def encode_release(release: Release) -> bytes:
         model: {"tenant": ref.tenant, "version": ref.version, "manifest_sha256": ref.manifest_sha256}
         for model, ref in release.bundles.items()
     }
-    return canonical.encode(
+    return canonical_json.encode(
         {
             "format": FORMAT,
             "tenant": release.tenant,
@@ -116,9 +116,9 @@ def parse_any_release(data: bytes, *, what: str) -> Release:
     """The release that `data`, proven and without its signature, spells, whosever it is; errors as in `parse_release`."""
     if len(data) > RELEASE_LIMIT_BYTES:
         raise ArtifactCorrupt(what, f"is {len(data):,} bytes, allowed are {RELEASE_LIMIT_BYTES:,}")
-    value = canonical.decode(data, what=what)
+    value = canonical_json.decode(data, what=what)
     refuse_other_format(value, FORMAT, what=what)
-    found = canonical.to_dataclass(value, _ReleaseFile, what=what)
+    found = canonical_json.to_dataclass(value, _ReleaseFile, what=what)
     if not is_timestamp(found.created_at):
         raise ArtifactCorrupt(what, "created_at is no time of the form 2026-11-20T08:15:00Z")
     if not found.bundles:

@@ -1,0 +1,1 @@
+"""Bundles: one layer's model as files; published, opened, listed."""

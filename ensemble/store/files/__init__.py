@@ -1,0 +1,1 @@
+"""Files: atomic writes, safe reads, canonical JSON, tar archives."""

@@ -1,0 +1,1 @@
+"""Operations on stored models: describe, delete, quarantine, archive."""

@@ -1,0 +1,1 @@
+"""Releases and what points to them: pointer, aliases."""

@@ -22,7 +22,7 @@ from deployments.layers.router import SpeakingFirst
 from deployments.management.app import Manage
 from deployments.management.detectors import Detectors
 from deployments.scoring.app import Ingress
-from ensemble.building import LAYERS
+from ensemble.runtime.builder import LAYERS
 
 __all__ = ["OpenDoor", "build", "build_management"]
 

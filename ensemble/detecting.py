@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ensemble.building import GOLDEN_TOLERANCE
 from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible
 from ensemble.features.tabular import Missing, admit_rows
 from ensemble.layers.tabular import TabularDetector
+from ensemble.runtime.builder import GOLDEN_TOLERANCE
 from ensemble.store.bundles.codecs import GOLDEN, decode_golden, decode_parts
 from ensemble.store.bundles.metadata import refuse_other_type
 from ensemble.store.bundles.open import ProvenBundle

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from ensemble.offers import ReleaseFusion
 from ensemble.rollout import Comparison, Rollout, RolloutRules, RolloutState, RolloutView
+from ensemble.runtime.release_fusion import ReleaseFusion
 
 __all__ = ["Succession"]
 

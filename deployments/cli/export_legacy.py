@@ -16,7 +16,7 @@ from ensemble.layers.flow_anomaly import FlowAnomaly
 from ensemble.layers.process_anomaly import ProcessAnomaly
 from ensemble.legacy.exporting import Exported, checksums, export_anomaly, export_behavior
 from ensemble.legacy.files import CHECKSUMS, PAIRS
-from ensemble.states import HeldRelease
+from ensemble.runtime.model_state import HeldRelease
 from ensemble.store.files.atomic import write_new
 
 __all__ = ["export_models"]

@@ -16,7 +16,6 @@ from deployments.cli.publish_target import Target
 from deployments.cli.train_flows import benign_flows
 from deployments.config.settings import read_settings
 from deployments.host.memory import available_bytes
-from ensemble.candidates import Lineage
 from ensemble.errors import ArtifactError, ArtifactMissing, TrainingError
 from ensemble.events import Kind, ProcessEvent
 from ensemble.fusion import Fusion
@@ -27,7 +26,8 @@ from ensemble.layers.process_anomaly import ProcessAnomaly
 from ensemble.legacy.apart import Limits
 from ensemble.legacy.files import PAIRS
 from ensemble.legacy.importing import OldLayer, behavior_model, flow_model, process_model, read_old_models
-from ensemble.offers import FusionLoader
+from ensemble.runtime.release_fusion import FusionLoader
+from ensemble.runtime.resolver import Lineage
 from ensemble.training.fusing import RATES, with_thresholds
 from ensemble.training.markdown import table
 from ensemble.training.releasing import Trained, digest_of, golden_flows, golden_of

@@ -10,12 +10,12 @@ from rich.console import Console
 from deployments.cli.local_store import own_store
 from deployments.config.settings import read_settings
 from deployments.config.tenants import Tenancy
-from ensemble.building import ModelBuilder
-from ensemble.candidates import Lineage
 from ensemble.errors import ArtifactCorrupt
-from ensemble.inprocess import Ensemble
-from ensemble.loading import ReleaseLoader
-from ensemble.states import HeldRelease
+from ensemble.runtime.builder import ModelBuilder
+from ensemble.runtime.loader import ReleaseLoader
+from ensemble.runtime.local_ensemble import Ensemble
+from ensemble.runtime.model_state import HeldRelease
+from ensemble.runtime.resolver import Lineage
 from ensemble.store.layout import Store
 from ensemble.store.names import Tenant
 from ensemble.verdicts import SPEAKING

@@ -14,14 +14,14 @@ from deployments.cli.evaluate import labelled
 from deployments.cli.local_models import current_models
 from deployments.cli.progress import progress_bars, report_to
 from deployments.cli.publish_target import Target
-from ensemble.candidates import Lineage
 from ensemble.errors import TrainingError
 from ensemble.events import Kind
 from ensemble.fusion import Fusion, layer_set
 from ensemble.layers.behavior import DeepBehavior
 from ensemble.layers.classifier import FUSED_MODEL, FlowClassifier
 from ensemble.layers.flow_anomaly import FlowAnomaly
-from ensemble.offers import FusionLoader
+from ensemble.runtime.release_fusion import FusionLoader
+from ensemble.runtime.resolver import Lineage
 from ensemble.training.calibrating import event_weights
 from ensemble.training.cards import flow_card
 from ensemble.training.evaluating import FUSED, FamilyOut, Judged, judge, leave_families_out

@@ -15,14 +15,14 @@ from deployments.layers.polled_slot import KeptTenantSlot
 from deployments.layers.router import routing_stats
 from deployments.layers.telemetry import LayerTelemetry
 from deployments.observability.metrics import RayMeter
-from ensemble.building import LAYERS, ModelBuilder
-from ensemble.candidates import Lineage
-from ensemble.classifying import Classification, classify
 from ensemble.events import EventBatch, FlowBatch, Kind
-from ensemble.loading import ReleaseLoader
-from ensemble.shelf import SlotShelf
-from ensemble.slot import LayerSlot
-from ensemble.states import SlotState, Trial
+from ensemble.runtime.builder import LAYERS, ModelBuilder
+from ensemble.runtime.classify import Classification, classify
+from ensemble.runtime.loader import ReleaseLoader
+from ensemble.runtime.model_state import SlotState, Trial
+from ensemble.runtime.resolver import Lineage
+from ensemble.runtime.slot import LayerSlot
+from ensemble.runtime.tenant_slots import SlotShelf
 from ensemble.store.names import Tenant
 from ensemble.verdicts import LayerScores
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from deployments.config.settings import Settings
 from ensemble.errors import ArtifactError, LoadTimeout
-from ensemble.keeping import Keeper
-from ensemble.slot import LayerSlot
-from ensemble.store.controls import Controls, read_controls
+from ensemble.runtime.controls import Controls, read_controls
+from ensemble.runtime.poller import Keeper
+from ensemble.runtime.slot import LayerSlot
 
 __all__ = ["KeptTenantSlot"]
 

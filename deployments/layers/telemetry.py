@@ -19,7 +19,7 @@ from typing import Any
 from deployments.observability.log import say
 from deployments.observability.metrics import Meter
 from ensemble.errors import ArtifactMissing
-from ensemble.states import SlotEvent, SlotState
+from ensemble.runtime.model_state import SlotEvent, SlotState
 
 __all__ = ["LayerTelemetry", "Pace"]
 

@@ -38,7 +38,7 @@ from deployments.scoring.wire import encode
 from deployments.web.auth import GatedApp, ScopedRoute
 from deployments.web.docs_page import docs_page
 from deployments.web.errors import JSON
-from ensemble.building import LAYERS
+from ensemble.runtime.builder import LAYERS
 
 __all__ = ["Manage", "ManageApp", "PrefixedApp"]
 

@@ -24,9 +24,9 @@ from deployments.web.api_keys import Scope
 from deployments.web.auth import Gate, ScopedRoute, caller_of
 from deployments.web.decode_errors import refusal_of
 from deployments.web.errors import as_json
-from ensemble.building import LAYERS
 from ensemble.errors import ArtifactMissing, DeploymentUnavailable, EnsembleError, EventError, FeatureMismatch, MalformedEvent, NotServing
-from ensemble.states import SlotState
+from ensemble.runtime.builder import LAYERS
+from ensemble.runtime.model_state import SlotState
 from ensemble.store.names import ModelName, Tenant
 from ensemble.verdicts import LayerStatus
 

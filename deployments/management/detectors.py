@@ -32,7 +32,7 @@ from ensemble.detecting import proven_detector
 from ensemble.errors import ArtifactMissing, FeatureMismatch, LoadTimeout, TooManyRows
 from ensemble.features.tabular import Missing, admit_rows
 from ensemble.layers.tabular import TabularDetector
-from ensemble.states import LoadFailure, failure_of
+from ensemble.runtime.model_state import LoadFailure, failure_of
 from ensemble.store.bundles.open import open_bundle
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, Tenant

@@ -14,8 +14,8 @@ from starlette.requests import Request
 from deployments.scoring.fast_path import read_json
 from deployments.scoring.wire import decoded
 from deployments.web.auth import caller_of, client_of
-from ensemble.building import LAYERS
 from ensemble.errors import MalformedEvent, ReservedName, UnknownTenant
+from ensemble.runtime.builder import LAYERS
 from ensemble.store.layout import Actor
 from ensemble.store.names import ModelName, Tenant, parse_serial
 from ensemble.store.releases.aliases import Alias

@@ -46,10 +46,10 @@ from deployments.web.auth import Caller, ScopedRoute, caller_of
 from deployments.web.docs_page import docs_page
 from deployments.web.errors import JSON, REFUSALS, as_json
 from deployments.web.openapi import secured
-from ensemble.candidates import Lineage
 from ensemble.errors import EventError, MalformedEvent
 from ensemble.events import Kind
-from ensemble.offers import FusionLoader
+from ensemble.runtime.release_fusion import FusionLoader
+from ensemble.runtime.resolver import Lineage
 from ensemble.store.names import Tenant
 
 __all__ = ["Ingress", "IngressApp"]

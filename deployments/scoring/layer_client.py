@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 
 from deployments.config.settings import GuardSettings
 from deployments.scoring.guarded_call import CallObserver, GuardedLayer, LayerCall, Pending
-from ensemble.building import LAYERS
 from ensemble.errors import LayerDisabled
 from ensemble.events import EventBatch
 from ensemble.guard import BreakerState, Deadline
-from ensemble.states import SlotState
+from ensemble.runtime.builder import LAYERS
+from ensemble.runtime.model_state import SlotState
 from ensemble.verdicts import LayerScores, LayerStatus
 
 __all__ = ["AskedLayers", "BreakerView", "StateCall"]

@@ -11,8 +11,8 @@ from typing import Protocol
 from deployments.observability.log import say
 from deployments.observability.metrics import Meter
 from ensemble.errors import LoadTimeout
-from ensemble.states import LoadFailure, failure_of
-from ensemble.store.controls import CONTROLS, Controls, change_controls, read_controls
+from ensemble.runtime.controls import CONTROLS, Controls, change_controls, read_controls
+from ensemble.runtime.model_state import LoadFailure, failure_of
 
 __all__ = ["Switchable", "Switches"]
 

@@ -14,10 +14,10 @@ from deployments.observability.log import say
 from deployments.observability.metrics import Meter, set_state
 from deployments.scoring.layer_switches import Switches
 from deployments.scoring.status import SystemView, iso
-from ensemble.building import LAYERS
 from ensemble.events import Kind
 from ensemble.guard import BreakerState
 from ensemble.rollout import RolloutView
+from ensemble.runtime.builder import LAYERS
 from ensemble.verdicts import SPEAKING, LayerStatus, SystemStatus, Verdicts, VerdictWord
 
 __all__ = ["IngressTelemetry", "Watch"]

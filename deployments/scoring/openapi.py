@@ -16,9 +16,9 @@ from deployments.scoring.predict_wire import DEFAULT_MODEL, PredictBatchRequest,
 from deployments.scoring.status_schema import Health, LayerList, LayerTest, Live, Ready, Service, Status, SwitchedLayer
 from deployments.web.docs_page import DOCS_FILES
 from deployments.web.openapi import ERROR_TYPES, Json, answer, operation, ref, schemas_of, written
-from ensemble.building import LAYERS
-from ensemble.classifying import KNOWN_MODELS
 from ensemble.features.flow import FEATURE_NAMES, RECOMPUTED
+from ensemble.runtime.builder import LAYERS
+from ensemble.runtime.classify import KNOWN_MODELS
 
 __all__ = ["document"]
 

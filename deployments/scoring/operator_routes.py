@@ -25,7 +25,7 @@ from deployments.web.api_keys import Scope
 from deployments.web.auth import ScopedRoute, caller_of
 from deployments.web.errors import as_json, refuse
 from ensemble.errors import ArtifactError, LayerCrashed, LayerTimeout, LoadTimeout, UnknownLayer
-from ensemble.store.controls import Controls
+from ensemble.runtime.controls import Controls
 from ensemble.store.names import Tenant
 
 __all__ = ["OperatorRoutes"]
@@ -167,7 +167,7 @@ class OperatorRoutes:
         return layer
 
 
-def _trial(trial: Any) -> KindTest:  # noqa: ANN401  # a `Trial` of ensemble.slot
+def _trial(trial: Any) -> KindTest:  # noqa: ANN401  # a `Trial` of ensemble.runtime.slot
     """What a client hears of a trial: its code and what that means; the sentence itself is in the log."""
     meaning = "" if trial.ok else meaning_of(trial.code)
     return {"ok": trial.ok, "version": trial.version, "code": trial.code, "message": meaning, "elapsed_ms": round(trial.elapsed_ms, 3)}

@@ -20,10 +20,10 @@ from deployments.scoring.layer_client import AskedLayers
 from deployments.scoring.status import SystemView, see_system
 from ensemble.events import EventBatch, Kind
 from ensemble.guard import BreakerState
-from ensemble.offers import ReleaseFusion
 from ensemble.rollout import RolloutState, RolloutView, compared
+from ensemble.runtime.model_state import SlotState
+from ensemble.runtime.release_fusion import ReleaseFusion
 from ensemble.shadow import Agreement, Shadow
-from ensemble.states import SlotState
 from ensemble.succession import Succession
 from ensemble.verdicts import LayerScores, LayerStatus, Verdicts
 

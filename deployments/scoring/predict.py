@@ -26,9 +26,9 @@ from deployments.scoring.tenants import View
 from deployments.web.api_keys import Scope
 from deployments.web.auth import Gate, ScopedRoute, caller_of
 from deployments.web.errors import JSON, request_id_of, sentence_of
-from ensemble.classifying import KNOWN_MODELS, Classification
 from ensemble.errors import EnsembleError, EventError, LayerCrashed, ModelNotLoaded, UnknownModel
 from ensemble.events import FlowBatch, Kind
+from ensemble.runtime.classify import KNOWN_MODELS, Classification
 
 __all__ = ["CLASSIFIER", "ClassifyCall", "PredictRoutes", "Predictor"]
 

@@ -17,10 +17,10 @@ from typing import Any, Protocol
 from deployments.observability.log import say
 from deployments.scoring.pipeline import FanOut
 from deployments.scoring.status import meaning_of
-from ensemble.offers import FusionLoader, Offer, ReleaseFusion, best_of, is_whole
 from ensemble.rollout import RolloutState
-from ensemble.states import LoadFailure, SlotState, failure_of
-from ensemble.store.controls import Controls
+from ensemble.runtime.controls import Controls
+from ensemble.runtime.model_state import LoadFailure, SlotState, failure_of
+from ensemble.runtime.release_fusion import FusionLoader, Offer, ReleaseFusion, best_of, is_whole
 
 __all__ = ["ReleaseFollower"]
 

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 from deployments.scoring.status_schema import Health, KindStatus, LayerDetail, LayerLine, Provider, Trouble
 from ensemble import errors
-from ensemble.building import LAYERS
 from ensemble.events import Kind
 from ensemble.guard import BreakerState
-from ensemble.offers import ReleaseFusion
-from ensemble.states import KindState, SlotState
+from ensemble.runtime.builder import LAYERS
+from ensemble.runtime.model_state import KindState, SlotState
+from ensemble.runtime.release_fusion import ReleaseFusion
 from ensemble.verdicts import SPEAKING, LayerStatus, SystemStatus, system_status
 
 __all__ = ["Breaker", "SystemView", "iso", "meaning_of", "see_system"]

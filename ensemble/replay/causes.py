@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from ensemble.events import Kind
 from ensemble.fusion import RESILIENCE
 from ensemble.layers.resilience import NEUTRAL
-from ensemble.offers import ReleaseFusion
 from ensemble.replay.comparing import compare_fused, compare_layer
 from ensemble.replay.recorded import Conditions, LayerSaid, Recorded
+from ensemble.runtime.release_fusion import ReleaseFusion
 from ensemble.verdicts import LayerScores, Verdicts, VerdictWord
 
 __all__ = ["GPU_TOLERANCE", "Rule", "why_fused", "why_layer"]

@@ -12,15 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ensemble.candidates import OneRelease
 from ensemble.errors import NotReplayable
 from ensemble.events import EventBatch
 from ensemble.features.digest import input_digests
-from ensemble.inprocess import Ensemble
 from ensemble.replay.causes import Rule, why_fused, why_layer
 from ensemble.replay.comparing import Compared, compare_fused, compare_layer
 from ensemble.replay.recorded import Conditions, LayerSaid, Recorded
-from ensemble.states import SlotEvent
+from ensemble.runtime.local_ensemble import Ensemble
+from ensemble.runtime.model_state import SlotEvent
+from ensemble.runtime.resolver import OneRelease
 from ensemble.store.layout import Store
 from ensemble.verdicts import LayerScores
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.building import FEATURE_SCHEMAS, golden_batch
 from ensemble.errors import ArtifactMissing
 from ensemble.events import Kind
 from ensemble.fusion import Fusion
 from ensemble.model import Model, Parts
+from ensemble.runtime.builder import FEATURE_SCHEMAS, golden_batch
 from ensemble.store.bundles.codecs import Golden
 from ensemble.store.bundles.publish import publish_bundle
 from ensemble.store.layout import Store

@@ -18,15 +18,15 @@ from deployments.config.settings import ROOT, Settings, read_settings
 from deployments.config.trust import read_trust_file
 from deployments.observability.metrics import METRICS, Instrument
 from deployments.scoring.app import IngressApp
-from ensemble.building import LAYERS, ModelBuilder
-from ensemble.candidates import Lineage
-from ensemble.classifying import Classification, classify
 from ensemble.errors import ArtifactMissing
 from ensemble.events import EventBatch, FlowBatch, Kind
-from ensemble.inprocess import Ensemble
-from ensemble.loading import ReleaseLoader
-from ensemble.slot import LayerSlot
-from ensemble.states import HeldRelease, Loaded, SlotState, Trial
+from ensemble.runtime.builder import LAYERS, ModelBuilder
+from ensemble.runtime.classify import Classification, classify
+from ensemble.runtime.loader import ReleaseLoader
+from ensemble.runtime.local_ensemble import Ensemble
+from ensemble.runtime.model_state import HeldRelease, Loaded, SlotState, Trial
+from ensemble.runtime.resolver import Lineage
+from ensemble.runtime.slot import LayerSlot
 from ensemble.store.layout import Store
 from ensemble.training.flow_table import FlowTable
 from ensemble.verdicts import LayerScores

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.classifying import Classification
 from ensemble.events import EventBatch, Kind
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.model import ModelScores
-from ensemble.slot import LayerSlot
-from ensemble.states import HeldModel, HeldRelease, Loaded, LoadFailure, Trial
+from ensemble.runtime.classify import Classification
+from ensemble.runtime.model_state import HeldModel, HeldRelease, Loaded, LoadFailure, Trial
+from ensemble.runtime.slot import LayerSlot
 
 __all__ = ["NOT_INSTALLED", "FakeClassifier", "FakeReleases", "classifier_slot", "flow", "hang"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ensemble.events import EventBatch
-from ensemble.slot import LayerSlot
+from ensemble.runtime.slot import LayerSlot
 from ensemble.verdicts import LayerScores
 from tests.deployments.conftest import Door, Event, FakeHandle, OpenDoor
 

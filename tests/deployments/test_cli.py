@@ -20,10 +20,10 @@ from deployments import cli
 from deployments.cli import console
 from deployments.cli.local_store import own_store
 from deployments.config.settings import ROOT
-from ensemble.candidates import Lineage
 from ensemble.features.flow import FEATURE_NAMES
-from ensemble.inprocess import Ensemble
-from ensemble.offers import FusionLoader
+from ensemble.runtime.local_ensemble import Ensemble
+from ensemble.runtime.release_fusion import FusionLoader
+from ensemble.runtime.resolver import Lineage
 from ensemble.training.flow_table import FlowTable
 from tests.deployments.conftest import Event
 

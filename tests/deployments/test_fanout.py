@@ -15,12 +15,12 @@ from ray.serve.exceptions import BackPressureError
 from deployments.config.settings import FusionSettings, read_settings
 from deployments.scoring.layer_client import AskedLayers
 from deployments.scoring.pipeline import FanOut, Unobserved
-from ensemble.building import LAYERS
 from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch, ProcessEvent
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.fusion import Fusion, Thresholds
-from ensemble.offers import ReleaseFusion
-from ensemble.states import KindState, SlotState
+from ensemble.runtime.builder import LAYERS
+from ensemble.runtime.model_state import KindState, SlotState
+from ensemble.runtime.release_fusion import ReleaseFusion
 from ensemble.verdicts import LayerScores, LayerStatus, SystemStatus, Verdicts, VerdictWord
 
 RELEASE = "default/7"

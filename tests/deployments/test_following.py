@@ -12,13 +12,13 @@ from deployments.scoring import release_watcher
 from deployments.scoring.layer_client import AskedLayers
 from deployments.scoring.pipeline import FanOut, Unobserved
 from deployments.scoring.release_watcher import ReleaseFollower
-from ensemble.building import LAYERS
 from ensemble.errors import ArtifactMissing, LayerCrashed
 from ensemble.events import EventBatch, Kind
 from ensemble.fusion import Fusion
-from ensemble.offers import Offer, ReleaseFusion
-from ensemble.states import KindState, LoadFailure, SlotState
-from ensemble.store.controls import Controls
+from ensemble.runtime.builder import LAYERS
+from ensemble.runtime.controls import Controls
+from ensemble.runtime.model_state import KindState, LoadFailure, SlotState
+from ensemble.runtime.release_fusion import Offer, ReleaseFusion
 from ensemble.verdicts import LayerScores, LayerStatus
 
 

@@ -17,13 +17,13 @@ from ray.serve.exceptions import BackPressureError
 from deployments.config.settings import read_settings
 from deployments.scoring.layer_client import AskedLayers
 from deployments.scoring.pipeline import FanOut
-from ensemble.building import LAYERS
 from ensemble.events import EventBatch, FlowBatch, Kind
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.fusion import Fusion, Thresholds
 from ensemble.guard import BreakerState
-from ensemble.offers import ReleaseFusion
 from ensemble.rollout import RolloutState, RolloutView
+from ensemble.runtime.builder import LAYERS
+from ensemble.runtime.release_fusion import ReleaseFusion
 from ensemble.verdicts import LayerScores, LayerStatus, Verdicts, VerdictWord
 from tests.deployments.conftest import Told
 from tests.timing import Clock

@@ -9,11 +9,11 @@ import pytest
 
 from deployments.scoring.status import iso, meaning_of, see_system
 from ensemble import errors
-from ensemble.building import LAYERS
 from ensemble.events import Kind
 from ensemble.fusion import Fusion
-from ensemble.offers import ReleaseFusion
-from ensemble.states import KindState, LoadFailure, SlotState
+from ensemble.runtime.builder import LAYERS
+from ensemble.runtime.model_state import KindState, LoadFailure, SlotState
+from ensemble.runtime.release_fusion import ReleaseFusion
 from ensemble.verdicts import LayerStatus, SystemStatus
 
 NOW = 1_795_000_000.0

@@ -12,10 +12,10 @@ import httpx
 import pytest
 
 from deployments.scoring import wire
-from ensemble.building import LAYERS
 from ensemble.events import Kind
-from ensemble.inprocess import Ensemble
-from ensemble.states import SlotState
+from ensemble.runtime.builder import LAYERS
+from ensemble.runtime.local_ensemble import Ensemble
+from ensemble.runtime.model_state import SlotState
 from ensemble.verdicts import LayerScores
 from tests.deployments.conftest import PATIENT, Door, Event, FakeHandle, FakeMethod, OpenDoor, broken_slot
 

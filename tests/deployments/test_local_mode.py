@@ -15,10 +15,10 @@ from ray import serve
 from deployments.app import build
 from deployments.scoring import wire
 from deployments.scoring.app import IngressApp
-from ensemble.building import LAYERS
 from ensemble.events import Kind
-from ensemble.inprocess import Ensemble
-from ensemble.slot import ANY_RELEASE
+from ensemble.runtime.builder import LAYERS
+from ensemble.runtime.local_ensemble import Ensemble
+from ensemble.runtime.slot import ANY_RELEASE
 from ensemble.training.flow_table import FlowTable
 from ensemble.verdicts import LayerScores, LayerStatus
 from tests.deployments.conftest import PATIENT, Door, Event

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from ensemble.building import LAYERS
 from ensemble.features.flow import FEATURE_NAMES, OTHER_DIALECTS
-from ensemble.inprocess import Ensemble
+from ensemble.runtime.builder import LAYERS
+from ensemble.runtime.local_ensemble import Ensemble
 from ensemble.store.layout import Store
 from ensemble.store.names import Tenant
 from ensemble.store.releases.pointer import read_pointer

@@ -15,7 +15,7 @@ from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from deployments.config.settings import read_settings
 from ensemble.errors import ArtifactCorrupt, TooManyRows
 from ensemble.events import Kind
-from ensemble.states import KindState, SlotState
+from ensemble.runtime.model_state import KindState, SlotState
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, Tenant
 from ensemble.store.signing import Signer, Trust

@@ -20,8 +20,8 @@ from deployments.scoring.openapi import document
 from deployments.web.errors import status_of
 from deployments.web.openapi import secured
 from ensemble import errors
-from ensemble.building import LAYERS
 from ensemble.features.flow import FEATURE_NAMES
+from ensemble.runtime.builder import LAYERS
 from tests.deployments.conftest import Door, OpenClassifier
 from tests.deployments.fake_classifier import flow
 from tests.deployments.test_ingress import ROUTES

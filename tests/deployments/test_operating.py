@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from ensemble.building import LAYERS
 from ensemble.events import Kind
-from ensemble.store.controls import CONTROLS, change_controls, read_controls
+from ensemble.runtime.builder import LAYERS
+from ensemble.runtime.controls import CONTROLS, change_controls, read_controls
 from tests.deployments.conftest import PATIENT, Door, Event, FakeHandle, FakeMethod, OpenDoor, RecordingMeter, broken_slot
 from tests.deployments.test_ingress import error_of, scored
 
@@ -223,7 +223,7 @@ def test_a_switch_that_cannot_be_kept_is_refused_and_changes_nothing(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "/srv/state/controls.json")
 
-    monkeypatch.setattr("ensemble.store.controls.durable.write_new", full)
+    monkeypatch.setattr("ensemble.runtime.controls.durable.write_new", full)
 
     answer = door.post("/v1/layers/behavior/disable", {})
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from deployments.config.settings import read_settings
-from ensemble.classifying import KNOWN_MODELS, Classification
 from ensemble.events import FlowBatch
 from ensemble.features.flow import FEATURE_NAMES
-from ensemble.states import LoadFailure
+from ensemble.runtime.classify import KNOWN_MODELS, Classification
+from ensemble.runtime.model_state import LoadFailure
 from tests.deployments.conftest import PATIENT, Door, OpenClassifier, OpenDoor, RecordingMeter
 from tests.deployments.fake_classifier import NOT_INSTALLED, FakeClassifier, FakeReleases, flow, hang
 from tests.deployments.test_ingress import error_of

@@ -16,9 +16,9 @@ import yaml
 
 from deployments.cli.local_store import own_store
 from deployments.scoring import pipeline
-from ensemble.building import LAYERS
 from ensemble.events import Kind
-from ensemble.states import Trial
+from ensemble.runtime.builder import LAYERS
+from ensemble.runtime.model_state import Trial
 from ensemble.store.bundles.codecs import GOLDEN, Golden, decode_golden, decode_parts
 from ensemble.store.bundles.open import open_bundle
 from ensemble.store.names import ModelName, Tenant

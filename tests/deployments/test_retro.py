@@ -20,12 +20,12 @@ from deployments.config.settings import RetroSettings
 from deployments.scoring import retro as page
 from deployments.scoring import wire
 from deployments.scoring.retro import Retro
-from ensemble.building import LAYERS
 from ensemble.errors import FeatureMismatch, MalformedEvent
 from ensemble.events import EventBatch, Kind
 from ensemble.retro.findings import FINDINGS, Finding, read_findings
-from ensemble.slot import LayerSlot
-from ensemble.states import SlotState
+from ensemble.runtime.builder import LAYERS
+from ensemble.runtime.model_state import SlotState
+from ensemble.runtime.slot import LayerSlot
 from ensemble.verdicts import LayerScores
 from tests.deployments.conftest import PATIENT, Event, FakeMethod, OpenDoor, RecordingMeter, broken_slot
 

@@ -14,7 +14,7 @@ from ray.serve._private.request_router.common import PendingRequest
 
 from deployments.layers.router import SpeakingFirst, routing_stats
 from ensemble.events import FlowBatch, Kind
-from ensemble.states import KindState, SlotState
+from ensemble.runtime.model_state import KindState, SlotState
 from ensemble.verdicts import LayerStatus
 
 Report = Mapping[str, float]

@@ -22,9 +22,9 @@ import pytest
 from deployments.config.settings import ROOT
 from deployments.host.environment import free_port
 from deployments.scoring import wire
-from ensemble.building import LAYERS
 from ensemble.events import Kind
-from ensemble.inprocess import Ensemble
+from ensemble.runtime.builder import LAYERS
+from ensemble.runtime.local_ensemble import Ensemble
 from tests.deployments.conftest import Event
 from tests.timing import wait_until
 

@@ -14,7 +14,7 @@ from deployments.layers.telemetry import SUMMARY_EVERY_S, LayerTelemetry
 from deployments.observability.log import LONGEST_TEXT, say
 from deployments.observability.metrics import METRICS, RULES, SILENCE, Instrument, RayMeter, set_state
 from ensemble.events import Kind
-from ensemble.states import SlotEvent
+from ensemble.runtime.model_state import SlotEvent
 from tests.deployments.conftest import RecordingMeter, Told
 from tests.timing import Clock
 

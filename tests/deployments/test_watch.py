@@ -15,13 +15,13 @@ import pytest
 from deployments.scoring.layer_switches import Switches
 from deployments.scoring.monitor import IngressTelemetry, Watch
 from deployments.scoring.status import SystemView, see_system
-from ensemble.building import LAYERS
 from ensemble.errors import LoadTimeout
 from ensemble.events import Kind
 from ensemble.guard import BreakerState
 from ensemble.rollout import RolloutState, RolloutView
-from ensemble.states import KindState
-from ensemble.store.controls import Controls, change_controls
+from ensemble.runtime.builder import LAYERS
+from ensemble.runtime.controls import Controls, change_controls
+from ensemble.runtime.model_state import KindState
 from ensemble.verdicts import LayerScores, LayerStatus, Severity, SystemStatus, Verdicts, VerdictWord
 from tests.deployments.conftest import RecordingMeter, Told
 from tests.deployments.test_health import DOWN, FUSIONS, LIVE, Breaker, slots

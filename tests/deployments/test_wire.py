@@ -15,7 +15,7 @@ from deployments.scoring import wire
 from ensemble.errors import EventError, FeatureMismatch, MalformedEvent, TooManyEvents
 from ensemble.events import FlowBatch, Kind, ProcessBatch
 from ensemble.features.flow import FEATURE_NAMES
-from ensemble.inprocess import Ensemble
+from ensemble.runtime.local_ensemble import Ensemble
 
 LIMIT = 1000
 NUMBERS = [float(position + 1) for position in range(len(FEATURE_NAMES))]

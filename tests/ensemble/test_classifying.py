@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ensemble.classifying import KNOWN_MODELS, Classification, classify
 from ensemble.errors import ArtifactMissing, LayerCrashed, LayerWarmingUp, ModelNotLoaded
 from ensemble.events import EventBatch, FlowBatch, Kind
 from ensemble.model import ModelScores
-from ensemble.slot import ANY_RELEASE, LayerSlot
-from ensemble.states import HeldModel, HeldRelease, Loaded, LoadFailure, SlotEvent, Trial
+from ensemble.runtime.classify import KNOWN_MODELS, Classification, classify
+from ensemble.runtime.model_state import HeldModel, HeldRelease, Loaded, LoadFailure, SlotEvent, Trial
+from ensemble.runtime.slot import ANY_RELEASE, LayerSlot
 
 POISON = 666.0
 WHY = "it was not installed where this was trained"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ensemble.keeping import MOST_HANGING, Keeper
+from ensemble.runtime.poller import MOST_HANGING, Keeper
 
 WAIT_S = 10.0  # for a thread that has nothing to wait for
 

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ensemble.building import LAYERS, ModelBuilder, golden_batch
-from ensemble.candidates import Lineage
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing
 from ensemble.events import FlowBatch, Kind, ProcessBatch, ProcessEvent
 from ensemble.fusion import Fusion, Thresholds
-from ensemble.inprocess import Ensemble
-from ensemble.loading import ReleaseLoader
-from ensemble.offers import FusionLoader
+from ensemble.runtime.builder import LAYERS, ModelBuilder, golden_batch
+from ensemble.runtime.loader import ReleaseLoader
+from ensemble.runtime.local_ensemble import Ensemble
+from ensemble.runtime.release_fusion import FusionLoader
+from ensemble.runtime.resolver import Lineage
 from ensemble.store.bundles.codecs import Golden
 from ensemble.store.bundles.publish import publish_bundle
 from ensemble.store.layout import Store

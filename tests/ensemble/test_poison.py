@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ensemble.events import EventBatch, FlowBatch, ProcessBatch, ProcessEvent
 from ensemble.model import ModelScores
-from ensemble.poison import HOPELESS_TRIES, score_around_poison
+from ensemble.runtime.bad_rows import HOPELESS_TRIES, score_around_poison
 
 
 @dataclass

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from ensemble.events import Kind
 from ensemble.fusion import Fusion, Thresholds
-from ensemble.offers import ReleaseFusion
 from ensemble.replay.causes import Rule, why_fused, why_layer
 from ensemble.replay.recorded import Conditions, LayerSaid, Recorded
+from ensemble.runtime.release_fusion import ReleaseFusion
 from ensemble.verdicts import LayerScores, LayerStatus, VerdictWord
 
 TOLERANCE = 1e-6

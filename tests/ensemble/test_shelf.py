@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensemble.events import Kind
-from ensemble.shelf import SlotShelf
-from ensemble.slot import LayerSlot
-from ensemble.states import HeldModel, HeldRelease, Loaded
+from ensemble.runtime.model_state import HeldModel, HeldRelease, Loaded
+from ensemble.runtime.slot import LayerSlot
+from ensemble.runtime.tenant_slots import SlotShelf
 from tests.ensemble.test_slot import FakeSource
 
 TENANTS = ["acme", "a", "a_b", "globex", "initech"]

@@ -12,8 +12,8 @@ import pytest
 from ensemble.errors import ArtifactCorrupt, ArtifactMissing, LoadTimeout
 from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch, ProcessEvent
 from ensemble.model import ModelScores, Parts
-from ensemble.slot import ANY_RELEASE, ASKED_WITHIN_S, FIRST_RETRY_S, LONGEST_RETRY_S, SUSPICIOUS_FAILURES, LayerSlot
-from ensemble.states import HeldModel, HeldRelease, KindState, Loaded, LoadFailure, SlotEvent, Trial
+from ensemble.runtime.model_state import HeldModel, HeldRelease, KindState, Loaded, LoadFailure, SlotEvent, Trial
+from ensemble.runtime.slot import ANY_RELEASE, ASKED_WITHIN_S, FIRST_RETRY_S, LONGEST_RETRY_S, SUSPICIOUS_FAILURES, LayerSlot
 from ensemble.verdicts import LayerStatus
 
 FLOWS = FlowBatch(("", "", ""), ("", "", ""), np.zeros((3, 78), np.float32))

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from ensemble.errors import ArtifactError
+from ensemble.runtime.controls import change_controls, read_controls
 from ensemble.store.audit_log import read_audit, verify_audit
 from ensemble.store.bundles.codecs import decode_parts
 from ensemble.store.bundles.open import open_bundle
 from ensemble.store.bundles.publish import sweep_staging
-from ensemble.store.controls import change_controls, read_controls
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ReleaseRef, Tenant
 from ensemble.store.operations.archive import export_release, import_archive

@@ -23,10 +23,10 @@ import pytest
 from deployments.cli.local_store import own_store
 from deployments.config.settings import Settings, read_settings
 from deployments.scoring import wire
-from ensemble.candidates import OneRelease
 from ensemble.events import EventBatch
 from ensemble.features.flow import FEATURE_NAMES
-from ensemble.inprocess import Ensemble
+from ensemble.runtime.local_ensemble import Ensemble
+from ensemble.runtime.resolver import OneRelease
 from ensemble.store.names import ReleaseRef, Tenant
 from ensemble.verdicts import LayerScores, LayerStatus
 from tests.faults.callers import figures

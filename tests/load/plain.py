@@ -16,10 +16,10 @@ from pydantic import BaseModel
 
 from deployments.cli.local_store import own_store
 from deployments.config.settings import read_settings
-from ensemble.candidates import Lineage
 from ensemble.events import FlowBatch
 from ensemble.features import flow
-from ensemble.inprocess import Ensemble
+from ensemble.runtime.local_ensemble import Ensemble
+from ensemble.runtime.resolver import Lineage
 
 __all__ = ["main", "plain_app"]
 

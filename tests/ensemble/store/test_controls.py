@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactIncompatible
-from ensemble.store import controls as page
-from ensemble.store.controls import CONTROLS, LIMIT_BYTES, Controls, change_controls, read_controls
+from ensemble.runtime import controls as page
+from ensemble.runtime.controls import CONTROLS, LIMIT_BYTES, Controls, change_controls, read_controls
 
 LAYERS = st.sampled_from(["anomaly", "behavior", "resilience", "logs"])
 STEPS = st.sampled_from([Controls.with_disabled, Controls.with_enabled, Controls.with_reset])

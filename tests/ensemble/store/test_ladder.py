@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from ensemble import candidates
-from ensemble.building import LAYERS
-from ensemble.candidates import Lineage
 from ensemble.errors import ArtifactCorrupt, ArtifactMissing, ArtifactUntrusted
 from ensemble.events import Kind
 from ensemble.fusion import Fusion
-from ensemble.offers import Offer, ReleaseFusion, best_of, is_whole
-from ensemble.states import HeldRelease, LoadFailure, SlotState
+from ensemble.runtime import resolver
+from ensemble.runtime.builder import LAYERS
+from ensemble.runtime.model_state import HeldRelease, LoadFailure, SlotState
+from ensemble.runtime.release_fusion import Offer, ReleaseFusion, best_of, is_whole
+from ensemble.runtime.resolver import Lineage
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ReleaseRef, Tenant
 from ensemble.store.releases.pointer import Pointer, move_pointer, read_pointer
@@ -154,17 +154,17 @@ def test_a_pointer_of_a_key_that_was_taken_away_steers_nobody(shop: Shop, strang
 
 def test_a_look_that_was_given_up_and_ends_late_does_not_turn_back_the_serial(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.release(OWN)
-    honest = candidates.read_pointer
+    honest = resolver.read_pointer
 
     def slow(*given: Any, **named: Any) -> Pointer:
         found = honest(*given, **named)
         if found.serial == 1:
-            monkeypatch.setattr(candidates, "read_pointer", honest)
+            monkeypatch.setattr(resolver, "read_pointer", honest)
             shop.release(OWN)
             shop.lineage.look()
         return found
 
-    monkeypatch.setattr(candidates, "read_pointer", slow)
+    monkeypatch.setattr(resolver, "read_pointer", slow)
     shop.lineage.look()
     old = list(shop.lineage._seen.values())
 

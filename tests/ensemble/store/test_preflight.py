@@ -8,10 +8,10 @@ import pytest
 
 from deployments.config.settings import ROOT
 from deployments.config.trust import read_trust_file
-from ensemble.building import LAYERS, ModelBuilder
-from ensemble.candidates import Lineage
 from ensemble.errors import InsufficientMemory
-from ensemble.loading import ReleaseLoader
+from ensemble.runtime.builder import LAYERS, ModelBuilder
+from ensemble.runtime.loader import ReleaseLoader
+from ensemble.runtime.resolver import Lineage
 from ensemble.store.layout import Store
 from ensemble.store.names import Tenant
 from ensemble.store.preflight import MEMORY_FACTOR, refuse_without_memory

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ensemble.building import LAYERS
-from ensemble.candidates import Candidate, Releases
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactIncompatible
 from ensemble.events import Kind
 from ensemble.fusion import Fusion
-from ensemble.states import LoadFailure, SlotState, failure_of
+from ensemble.runtime.builder import LAYERS
+from ensemble.runtime.model_state import LoadFailure, SlotState, failure_of
+from ensemble.runtime.resolver import Candidate, Releases
 from ensemble.verdicts import LayerScores, Verdicts
 
 __all__ = ["FusionLoader", "Offer", "ReleaseFusion", "best_of", "is_whole"]

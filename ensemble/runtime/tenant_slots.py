@@ -11,8 +11,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from typing import Protocol
 
-from ensemble.slot import LayerSlot
-from ensemble.states import HeldModel
+from ensemble.runtime.model_state import HeldModel
+from ensemble.runtime.slot import LayerSlot
 
 __all__ = ["KeptSlot", "SlotShelf"]
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from ensemble.building import LAYERS, ModelBuilder
-from ensemble.candidates import Releases
 from ensemble.events import EventBatch
-from ensemble.loading import ReleaseLoader
-from ensemble.offers import FusionLoader, ReleaseFusion, best_of, is_whole
-from ensemble.slot import LayerSlot
-from ensemble.states import SlotEvent
+from ensemble.runtime.builder import LAYERS, ModelBuilder
+from ensemble.runtime.loader import ReleaseLoader
+from ensemble.runtime.model_state import SlotEvent
+from ensemble.runtime.release_fusion import FusionLoader, ReleaseFusion, best_of, is_whole
+from ensemble.runtime.resolver import Releases
+from ensemble.runtime.slot import LayerSlot
 from ensemble.verdicts import Verdicts
 
 __all__ = ["Ensemble"]

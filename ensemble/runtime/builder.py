@@ -20,7 +20,7 @@ from ensemble.layers.flow_anomaly import FlowAnomaly
 from ensemble.layers.process_anomaly import ProcessAnomaly
 from ensemble.layers.resilience import PostureInventory, PostureKnowledge, ResiliencePosture
 from ensemble.model import Model
-from ensemble.states import HeldModel
+from ensemble.runtime.model_state import HeldModel
 from ensemble.store.bundles.codecs import GOLDEN, Golden, decode_golden, decode_parts
 from ensemble.store.bundles.open import ProvenBundle
 from ensemble.store.names import BundleRef

@@ -18,8 +18,8 @@ from typing import Protocol
 
 from ensemble.errors import ArtifactMissing, LayerCrashed
 from ensemble.events import EventBatch, Kind
-from ensemble.poison import score_around_poison
-from ensemble.states import HeldModel, HeldRelease, KindState, Loaded, LoadFailure, SlotEvent, SlotState, Trial, failure_of
+from ensemble.runtime.bad_rows import score_around_poison
+from ensemble.runtime.model_state import HeldModel, HeldRelease, KindState, Loaded, LoadFailure, SlotEvent, SlotState, Trial, failure_of
 from ensemble.verdicts import LayerScores, LayerStatus
 
 __all__ = ["ANY_RELEASE", "LayerSlot", "ModelSource"]

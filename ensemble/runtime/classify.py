@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from ensemble.errors import EnsembleError, LayerCrashed, LayerWarmingUp, ModelNotLoaded
 from ensemble.events import FlowBatch, Kind
 from ensemble.layers.classifier import KNOWN_MODELS
-from ensemble.poison import answer_around_poison
-from ensemble.slot import LayerSlot
+from ensemble.runtime.bad_rows import answer_around_poison
+from ensemble.runtime.slot import LayerSlot
 from ensemble.verdicts import LayerStatus
 
 __all__ = ["KNOWN_MODELS", "Classification", "Classifier", "classify"]

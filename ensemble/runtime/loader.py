@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ensemble.building import FEATURE_SCHEMAS, LAYERS, ModelBuilder, identity_of
-from ensemble.candidates import Candidate, Releases
 from ensemble.errors import ArtifactError, ArtifactIncompatible, ArtifactMissing
 from ensemble.events import Kind
-from ensemble.states import HeldModel, HeldRelease, Loaded, LoadFailure, Trial, failure_of
+from ensemble.runtime.builder import FEATURE_SCHEMAS, LAYERS, ModelBuilder, identity_of
+from ensemble.runtime.model_state import HeldModel, HeldRelease, Loaded, LoadFailure, Trial, failure_of
+from ensemble.runtime.resolver import Candidate, Releases
 from ensemble.store.bundles.open import ProvenBundle, open_bundle
 from ensemble.store.layout import Store
 from ensemble.store.names import ModelName

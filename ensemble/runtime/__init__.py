@@ -1,0 +1,1 @@
+"""A published release becomes answers in this process: resolve, load, prove, hot-swap, fall back."""

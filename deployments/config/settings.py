@@ -15,7 +15,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ensemble.errors import MalformedEvent
-from ensemble.rollout import RolloutRules
+from ensemble.rollout.canary import RolloutRules
 from ensemble.store.names import Tenant
 
 __all__ = [
@@ -155,7 +155,7 @@ class GuardSettings(_Strict):
 
 
 class RolloutSettings(_Strict):
-    """How a new release takes over from the one that serves; `ensemble.rollout` says what each number does."""
+    """How a new release takes over from the one that serves; `ensemble.rollout.canary` says what each number does."""
 
     shares: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
     max_events_per_s: list[Positive]

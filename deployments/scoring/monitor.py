@@ -16,7 +16,7 @@ from deployments.scoring.layer_switches import Switches
 from deployments.scoring.status import SystemView, iso
 from ensemble.events import Kind
 from ensemble.guard import BreakerState
-from ensemble.rollout import RolloutView
+from ensemble.rollout.canary import RolloutView
 from ensemble.runtime.builder import LAYERS
 from ensemble.verdicts import SPEAKING, LayerStatus, SystemStatus, Verdicts, VerdictWord
 

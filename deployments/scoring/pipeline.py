@@ -20,11 +20,11 @@ from deployments.scoring.layer_client import AskedLayers
 from deployments.scoring.status import SystemView, see_system
 from ensemble.events import EventBatch, Kind
 from ensemble.guard import BreakerState
-from ensemble.rollout import RolloutState, RolloutView, compared
+from ensemble.rollout.canary import RolloutState, RolloutView, compared
+from ensemble.rollout.controller import Succession
+from ensemble.rollout.shadow import Agreement, Shadow
 from ensemble.runtime.model_state import SlotState
 from ensemble.runtime.release_fusion import ReleaseFusion
-from ensemble.shadow import Agreement, Shadow
-from ensemble.succession import Succession
 from ensemble.verdicts import LayerScores, LayerStatus, Verdicts
 
 __all__ = ["FanOut", "FanOutObserver", "Unobserved"]
@@ -42,7 +42,7 @@ class FanOutObserver(CallObserver, Protocol):
         """A new release begins, goes a step on, is done or steps back."""
 
     def shadowed(self, events: int, flips: Mapping[str, int]) -> None:
-        """A batch was scored by a challenger too; `flips` has the words that became others, as in `ensemble.shadow.Agreement`."""
+        """A batch was scored by a challenger too; `flips` has the words that became others, as in `ensemble.rollout.shadow.Agreement`."""
 
 
 class Unobserved:

@@ -11,8 +11,8 @@ from msgspec import Meta
 
 from deployments.scoring.retro import RetroCounts
 from ensemble.guard import BreakerState
-from ensemble.rollout import RolloutView
-from ensemble.shadow import Agreement
+from ensemble.rollout.canary import RolloutView
+from ensemble.rollout.shadow import Agreement
 from ensemble.verdicts import LayerStatus, SystemStatus
 
 __all__ = ["Health", "LayerLine", "LayerList", "LayerTest", "Live", "Ready", "Service", "Status", "SwitchedLayer"]

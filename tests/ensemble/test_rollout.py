@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble.rollout import Comparison, Rollout, RolloutRules, RolloutState, RolloutView, compared
+from ensemble.rollout.canary import Comparison, Rollout, RolloutRules, RolloutState, RolloutView, compared
+from ensemble.rollout.controller import Succession
 from ensemble.runtime.release_fusion import ReleaseFusion
-from ensemble.succession import Succession
 from ensemble.verdicts import LayerScores, LayerStatus, Severity, SystemStatus, Verdicts, VerdictWord
 from tests.timing import Clock
 

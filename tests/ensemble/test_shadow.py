@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble.portion import Portion
-from ensemble.shadow import Agreement, Shadow
+from ensemble.rollout.sampler import Portion
+from ensemble.rollout.shadow import Agreement, Shadow
 from ensemble.verdicts import LayerScores, LayerStatus, Severity, SystemStatus, Verdicts, VerdictWord
 
 WORDS = {"b": VerdictWord.BENIGN, "s": VerdictWord.SUSPICIOUS, "m": VerdictWord.MALICIOUS, "i": VerdictWord.INDETERMINATE}

@@ -1,7 +1,7 @@
 """Succession: which release answers, and how one follows another.
 
 One release lives. A new one takes over at once where nothing lives yet, where it has lived here before (a roll-back), or where the
-operator says so; otherwise it goes the way of `ensemble.rollout` beside the living one. One that stepped back is remembered and not
+operator says so; otherwise it goes the way of `ensemble.rollout.canary` beside the living one. One that stepped back is remembered and not
 tried again until the pointer has named another.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from ensemble.rollout import Comparison, Rollout, RolloutRules, RolloutState, RolloutView
+from ensemble.rollout.canary import Comparison, Rollout, RolloutRules, RolloutState, RolloutView
 from ensemble.runtime.release_fusion import ReleaseFusion
 
 __all__ = ["Succession"]

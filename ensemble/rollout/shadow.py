@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ensemble.portion import Portion
-from ensemble.rollout import compared
+from ensemble.rollout.canary import compared
+from ensemble.rollout.sampler import Portion
 from ensemble.verdicts import Verdicts, by_row
 
 __all__ = ["Agreement", "Shadow"]

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ensemble.portion import Portion
+from ensemble.rollout.sampler import Portion
 from ensemble.verdicts import LayerStatus, Verdicts, VerdictWord, by_row
 
 __all__ = ["Comparison", "Rollout", "RolloutRules", "RolloutState", "RolloutView", "compared"]

@@ -1,0 +1,1 @@
+"""Which release answers: canary rollout, shadow evaluation, automatic rollback."""

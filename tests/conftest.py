@@ -23,7 +23,7 @@ from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.releases.release import publish_release
 from ensemble.store.signing import Signer, Trust
-from ensemble.training.flow_table import BENIGN, FlowTable
+from ensemble.training.data.flow_table import BENIGN, FlowTable
 
 settings.register_profile("quick", deadline=None, derandomize=True, max_examples=100)
 settings.register_profile("verify", deadline=None, max_examples=10_000)  # RELIABILITY P11: ten thousand generated cases

@@ -246,7 +246,7 @@ def train_posture(
     from deployments.cli.publish_target import Target
     from deployments.cli.train_posture import Sources
     from deployments.cli.train_posture import train_posture as run
-    from ensemble.training.posture_inventory import TrivyHost
+    from ensemble.training.recipes.host_inventory import TrivyHost
 
     with refusals(err):
         days = [None if day is None else day.date() for day in (epss_date, kev_date, cvss_date)]

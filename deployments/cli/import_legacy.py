@@ -28,9 +28,9 @@ from ensemble.legacy.files import PAIRS
 from ensemble.legacy.importing import OldLayer, behavior_model, flow_model, process_model, read_old_models
 from ensemble.runtime.release_fusion import FusionLoader
 from ensemble.runtime.resolver import Lineage
-from ensemble.training.fusing import RATES, with_thresholds
+from ensemble.training.fit.fusion import RATES, with_thresholds
 from ensemble.training.markdown import table
-from ensemble.training.releasing import Trained, digest_of, golden_flows, golden_of
+from ensemble.training.publish import Trained, digest_of, golden_flows, golden_of
 
 __all__ = ["import_models"]
 

@@ -15,7 +15,7 @@ from deployments.config.trust import read_signer
 from ensemble.events import Kind
 from ensemble.fusion import Fusion
 from ensemble.store.names import Tenant
-from ensemble.training.releasing import Trained, publish
+from ensemble.training.publish import Trained, publish
 
 __all__ = ["Target"]
 
@@ -50,7 +50,7 @@ class Target:
         """Publish a release with what is new on top of the current one, and say what was done; nothing where nothing is to be published.
 
         Raises:
-            ArtifactError: as of `ensemble.training.releasing.publish`.
+            ArtifactError: as of `ensemble.training.publish.publish`.
         """
         if self.signer is None:
             return

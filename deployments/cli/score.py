@@ -23,7 +23,7 @@ from deployments.cli.progress import progress_bars
 from deployments.scoring import wire
 from ensemble.errors import EventError, TrainingError
 from ensemble.events import EventBatch, FlowBatch, Kind
-from ensemble.training.flow_table import read_flow_blocks
+from ensemble.training.data.flow_table import read_flow_blocks
 from ensemble.verdicts import SPEAKING
 
 __all__ = ["ScoreFailed", "Scored", "events_as_json", "score_file", "service_scorer"]

@@ -22,14 +22,14 @@ from ensemble.layers.classifier import FUSED_MODEL, FlowClassifier
 from ensemble.layers.flow_anomaly import FlowAnomaly
 from ensemble.runtime.release_fusion import FusionLoader
 from ensemble.runtime.resolver import Lineage
-from ensemble.training.calibrating import event_weights
-from ensemble.training.cards import flow_card
-from ensemble.training.evaluating import FUSED, FamilyOut, Judged, judge, leave_families_out
-from ensemble.training.flow_table import FlowTable
-from ensemble.training.flows import LAYER_NAMES, FlowLayers, Progress, fit_flows, fit_on_benign
-from ensemble.training.fusing import with_thresholds
-from ensemble.training.pictures import reliability_picture, roc_picture, score_picture
-from ensemble.training.releasing import Trained, digest_of, golden_flows, golden_of
+from ensemble.training.data.flow_table import FlowTable
+from ensemble.training.evaluation.charts import reliability_picture, roc_picture, score_picture
+from ensemble.training.evaluation.evaluate import FUSED, FamilyOut, Judged, judge, leave_families_out
+from ensemble.training.evaluation.model_card import flow_card
+from ensemble.training.fit.calibration import event_weights
+from ensemble.training.fit.fusion import with_thresholds
+from ensemble.training.publish import Trained, digest_of, golden_flows, golden_of
+from ensemble.training.recipes.flow_ensemble import LAYER_NAMES, FlowLayers, Progress, fit_flows, fit_on_benign
 
 __all__ = ["benign_flows", "calibrate", "train_benign_flows", "train_flows"]
 

@@ -18,9 +18,9 @@ from ensemble.store.bundles.codecs import Golden, decode_parts
 from ensemble.store.bundles.open import open_bundle
 from ensemble.store.names import ModelName
 from ensemble.training.markdown import table
-from ensemble.training.posture import TrainedKnowledge, train_knowledge
-from ensemble.training.posture_inventory import TrivyHost, read_inventory
-from ensemble.training.releasing import GOLDEN_EVENTS, Trained, current_release, golden_of
+from ensemble.training.publish import GOLDEN_EVENTS, Trained, current_release, golden_of
+from ensemble.training.recipes.host_inventory import TrivyHost, read_inventory
+from ensemble.training.recipes.vulnerabilities import TrainedKnowledge, train_knowledge
 
 __all__ = ["Sources", "train_posture"]
 

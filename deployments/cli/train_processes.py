@@ -16,11 +16,11 @@ from ensemble.events import Kind
 from ensemble.fusion import Fusion, Thresholds
 from ensemble.kernels.calibration import log_odds
 from ensemble.layers.process_anomaly import ProcessAnomaly
-from ensemble.training.fusing import RATES, with_thresholds
+from ensemble.training.data.process_files import read_process_events
+from ensemble.training.fit.fusion import RATES, with_thresholds
 from ensemble.training.markdown import table
-from ensemble.training.process_files import read_process_events
-from ensemble.training.processes import TrainedProcesses, train_benign, train_masquerade
-from ensemble.training.releasing import Trained, golden_of
+from ensemble.training.publish import Trained, golden_of
+from ensemble.training.recipes.process_anomaly import TrainedProcesses, train_benign, train_masquerade
 
 __all__ = ["train_benign_processes", "train_shipped_processes"]
 

@@ -21,7 +21,7 @@ from deployments.web.docs_page import DOCS_FILES
 from deployments.web.openapi import ERROR_TYPES, Json, answer, operation, ref, schemas_of, secured, written
 from ensemble.features.tabular import LEAST_FEATURES, MOST_FEATURES, NETWORK_FEATURES
 from ensemble.store.releases.aliases import Alias
-from ensemble.training.tabular_rows import DEFAULT_NAME, LEAST_ROWS
+from ensemble.training.data.tabular_rows import DEFAULT_NAME, LEAST_ROWS
 
 __all__ = ["PREFIX", "document", "paths", "schemas"]
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from ensemble.training.tabular_rows import DEFAULT_NAME
+from ensemble.training.data.tabular_rows import DEFAULT_NAME
 
 __all__ = [
     "HIGHEST",

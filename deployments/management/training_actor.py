@@ -21,8 +21,8 @@ from ray.exceptions import RayError, RayTaskError
 from deployments.observability.log import say
 from ensemble.errors import EnsembleError, JobCrashed
 from ensemble.store.bundles.metadata import Metadata
-from ensemble.training.releasing import Trained
-from ensemble.training.tabular_rows import Step, TrainingTable
+from ensemble.training.data.tabular_rows import Step, TrainingTable
+from ensemble.training.publish import Trained
 
 __all__ = ["FitWork", "run_in_ray"]
 
@@ -42,7 +42,7 @@ class FitWork:
 def fit(work: FitWork) -> Iterator[Step | Trained]:
     """The work itself, step by step, in a process of its own."""
     os.setpriority(os.PRIO_PROCESS, 0, max(NICE, os.getpriority(os.PRIO_PROCESS, 0)))  # first: what follows takes seconds
-    from ensemble.training.tabular import fit_steps  # noqa: PLC0415  # scikit-learn: only the process that fits has it
+    from ensemble.training.recipes.tabular import fit_steps  # noqa: PLC0415  # scikit-learn: only the process that fits has it
 
     yield from fit_steps(work.table, name=work.name, seed=work.seed, metadata=work.metadata)
 

@@ -3,7 +3,7 @@
 Two artifacts of two owners. *Knowledge* is public, the same for everybody and shipped: for each CVE its EPSS, whether it is
 in the KEV catalogue, its CVSS base score. *Inventory* is the user's own: for each host the CVEs that a scanner found, how
 exposed and how important the host is, which controls stand in front of it, and when it was scanned. Both are plain arrays.
-The formula that joins them is in `ensemble.layers.resilience`; what reads them from files, in `ensemble.training.posture`.
+The formula that joins them is in `ensemble.layers.resilience`; what reads them from files, in `ensemble.training.recipes.vulnerabilities`.
 
 Every source carries its own date, as whole UTC days since 1970-01-01: age is part of what the layer says.
 

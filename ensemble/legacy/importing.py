@@ -33,8 +33,8 @@ from ensemble.legacy.apart import Limits, decode_apart
 from ensemble.legacy.files import CLASSIFIER, FOREST, FREQUENCIES, PAIRS, SCALER, present, read_pair
 from ensemble.legacy.networks import our_network
 from ensemble.model import Parts, below
-from ensemble.training.calibrating import fit_surprise
-from ensemble.training.processes import tail_calibration
+from ensemble.training.fit.calibration import fit_surprise
+from ensemble.training.recipes.process_anomaly import tail_calibration
 
 if TYPE_CHECKING:
     from ensemble.layers.behavior import DeepBehavior

@@ -12,7 +12,7 @@ from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, Tenant
 from ensemble.store.releases.aliases import Alias, set_model_alias, stand_of_model_alias
 from ensemble.store.signing import Signer
-from ensemble.training.releasing import Trained
+from ensemble.training.publish import Trained
 
 __all__ = ["make_champion", "publish_detector"]
 

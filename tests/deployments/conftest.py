@@ -28,7 +28,7 @@ from ensemble.runtime.model_state import HeldRelease, Loaded, SlotState, Trial
 from ensemble.runtime.resolver import Lineage
 from ensemble.runtime.slot import LayerSlot
 from ensemble.store.layout import Store
-from ensemble.training.flow_table import FlowTable
+from ensemble.training.data.flow_table import FlowTable
 from ensemble.verdicts import LayerScores
 from tests.deployments.fake_classifier import FakeClassifier, FakeReleases, classifier_slot
 

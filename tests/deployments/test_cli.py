@@ -24,7 +24,7 @@ from ensemble.features.flow import FEATURE_NAMES
 from ensemble.runtime.local_ensemble import Ensemble
 from ensemble.runtime.release_fusion import FusionLoader
 from ensemble.runtime.resolver import Lineage
-from ensemble.training.flow_table import FlowTable
+from ensemble.training.data.flow_table import FlowTable
 from tests.deployments.conftest import Event
 
 Axon = Callable[..., Result]

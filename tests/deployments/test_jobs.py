@@ -32,10 +32,10 @@ from ensemble.store.layout import Actor, Store
 from ensemble.store.names import BundleRef, ModelName, Tenant
 from ensemble.store.releases.aliases import Alias, read_model_alias
 from ensemble.store.signing import Signer, Trust
-from ensemble.training import tabular
-from ensemble.training.releasing import Trained
-from ensemble.training.tabular import fit_steps
-from ensemble.training.tabular_rows import DEFAULT_NAME, Step
+from ensemble.training.data.tabular_rows import DEFAULT_NAME, Step
+from ensemble.training.publish import Trained
+from ensemble.training.recipes import tabular
+from ensemble.training.recipes.tabular import fit_steps
 from tests.deployments.conftest import Told
 from tests.timing import Clock
 

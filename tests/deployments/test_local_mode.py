@@ -19,7 +19,7 @@ from ensemble.events import Kind
 from ensemble.runtime.builder import LAYERS
 from ensemble.runtime.local_ensemble import Ensemble
 from ensemble.runtime.slot import ANY_RELEASE
-from ensemble.training.flow_table import FlowTable
+from ensemble.training.data.flow_table import FlowTable
 from ensemble.verdicts import LayerScores, LayerStatus
 from tests.deployments.conftest import PATIENT, Door, Event
 from tests.timing import wait_until

@@ -15,9 +15,9 @@ from deployments.config.settings import read_settings
 from deployments.management.training_actor import FitWork
 from ensemble.store.layout import Store
 from ensemble.store.signing import Signer, Trust
-from ensemble.training.releasing import Trained
-from ensemble.training.tabular import fit_steps
-from ensemble.training.tabular_rows import Step
+from ensemble.training.data.tabular_rows import Step
+from ensemble.training.publish import Trained
+from ensemble.training.recipes.tabular import fit_steps
 from tests.deployments.conftest import RecordingMeter
 from tests.deployments.management import Managed, trust_the_key
 

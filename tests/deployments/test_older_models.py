@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from deployments import cli
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.legacy.files import CHECKSUMS, FOREST, PAIRS
-from ensemble.training.flow_table import FlowTable
+from ensemble.training.data.flow_table import FlowTable
 
 Axon = Callable[..., Result]
 FILES = {name for pair in PAIRS.values() for name in pair} | {CHECKSUMS}

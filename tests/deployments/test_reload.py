@@ -24,7 +24,7 @@ from ensemble.store.bundles.open import open_bundle
 from ensemble.store.names import ModelName, Tenant
 from ensemble.store.releases.release import promote, read_pointer, read_release
 from ensemble.store.signing import Signer
-from ensemble.training.releasing import Trained, publish
+from ensemble.training.publish import Trained, publish
 from tests.deployments.conftest import Door, Event, RecordingMeter, Told
 from tests.deployments.models_on_disk import ModelsOnDisk, said
 

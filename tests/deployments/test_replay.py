@@ -33,7 +33,7 @@ from ensemble.store.layout import Store
 from ensemble.store.names import ModelName, Tenant
 from ensemble.store.releases.release import read_pointer, read_release
 from ensemble.store.signing import Signer
-from ensemble.training.releasing import Trained, publish
+from ensemble.training.publish import Trained, publish
 from ensemble.verdicts import VerdictWord
 from tests.deployments.conftest import PATIENT, Event, OpenDoor, lineage_of
 

@@ -26,7 +26,7 @@ from ensemble.store.bundles.open import open_bundle
 from ensemble.store.names import ModelName, Tenant
 from ensemble.store.releases.release import read_pointer, read_release
 from ensemble.store.signing import Signer
-from ensemble.training.releasing import Trained, publish
+from ensemble.training.publish import Trained, publish
 from ensemble.verdicts import LayerStatus
 from tests.deployments.conftest import Door, Event, RecordingMeter
 from tests.deployments.models_on_disk import ModelsOnDisk

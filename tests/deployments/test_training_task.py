@@ -29,8 +29,8 @@ from ensemble.store.bundles.metadata import Metadata
 from ensemble.store.layout import Actor, Store
 from ensemble.store.names import Tenant
 from ensemble.store.signing import Signer, Trust
-from ensemble.training.releasing import Trained
-from ensemble.training.tabular_rows import Step, TrainingTable
+from ensemble.training.data.tabular_rows import Step, TrainingTable
+from ensemble.training.publish import Trained
 from tests.deployments.conftest import Told
 from tests.timing import wait_until
 

@@ -9,9 +9,9 @@ import pytest
 
 from ensemble.events import FlowBatch
 from ensemble.features.flow import FEATURE_NAMES
-from ensemble.training import anomaly, behavior, classifier, flows
-from ensemble.training.flow_table import FlowTable
-from ensemble.training.flows import FlowLayers, fit_flows
+from ensemble.training.data.flow_table import FlowTable
+from ensemble.training.recipes import behavior, classifier, flow_anomaly, flow_ensemble
+from ensemble.training.recipes.flow_ensemble import FlowLayers, fit_flows
 
 RELEASE_2017 = tuple(f" {name}" for name in FEATURE_NAMES)  # the blanks are in the published files
 
@@ -59,11 +59,11 @@ def dialect(request: pytest.FixtureRequest) -> tuple[str, ...]:
 def quick_training() -> Iterator[None]:
     """Recipes with few steps and small forests: the promises are the same, the figures are not."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(anomaly, "TREES", 20)
-        patch.setattr(anomaly, "FOLDS", 2)
-        patch.setattr(flows, "FOLDS", 2)
+        patch.setattr(flow_anomaly, "TREES", 20)
+        patch.setattr(flow_anomaly, "FOLDS", 2)
+        patch.setattr(flow_ensemble, "FOLDS", 2)
         patch.setattr(behavior, "HEADS", 2)
-        patch.setattr(flows, "fit_behavior", partial(behavior.fit_behavior, steps=40))
+        patch.setattr(flow_ensemble, "fit_behavior", partial(behavior.fit_behavior, steps=40))
         patch.setattr(classifier, "TREES", 20)
         patch.setattr(classifier, "ROUNDS", 4)
         yield

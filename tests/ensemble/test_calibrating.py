@@ -10,8 +10,8 @@ from hypothesis.extra.numpy import arrays
 
 from ensemble.errors import TrainingError
 from ensemble.kernels.calibration import PRIOR_LOG_ODDS
-from ensemble.training.calibrating import event_weights, family_weights, fit_calibration, fit_surprise, weighted_log_loss
-from ensemble.training.flow_table import BENIGN
+from ensemble.training.data.flow_table import BENIGN
+from ensemble.training.fit.calibration import event_weights, family_weights, fit_calibration, fit_surprise, weighted_log_loss
 
 RATE = 0.25  # of the hostile exponential; benign has 1, so the true log-odds are prior + log(RATE) + (1 - RATE) * raw
 

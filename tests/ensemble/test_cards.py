@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from ensemble.fusion import Fusion, Thresholds
-from ensemble.training.calibrating import event_weights
-from ensemble.training.cards import family_table, flow_card, separation_table
-from ensemble.training.evaluating import FamilyOut, Judged
-from ensemble.training.flow_table import BENIGN
+from ensemble.training.data.flow_table import BENIGN
+from ensemble.training.evaluation.charts import reliability_picture, roc_picture, score_picture
+from ensemble.training.evaluation.evaluate import FamilyOut, Judged
+from ensemble.training.evaluation.model_card import family_table, flow_card, separation_table
+from ensemble.training.fit.calibration import event_weights
 from ensemble.training.markdown import table
 from ensemble.training.metrics import Separation
-from ensemble.training.pictures import reliability_picture, roc_picture, score_picture
 
 SCORES = ("anomaly", "behavior", "fused")
 LIMITS = Thresholds(0.2, 0.6, 0.9)

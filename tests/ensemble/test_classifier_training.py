@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ensemble.layers.classifier import FlowClassifier
-from ensemble.training.classifier import fit_classifier
-from ensemble.training.flow_table import FlowTable
+from ensemble.training.data.flow_table import FlowTable
+from ensemble.training.recipes.classifier import fit_classifier
 
 MODELS = ("random_forest", "decision_tree", "hist_gradient_boosting")
 COMMON = {"Flood": 400, "Scan": 400, "Beacon": 400}

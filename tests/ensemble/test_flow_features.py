@@ -17,7 +17,7 @@ from sklearn.ensemble import IsolationForest
 
 from ensemble.errors import FeatureMismatch
 from ensemble.features.flow import FEATURE_NAMES, UNUSED, admit, feature_position, in_order, schema_sha256, used_positions
-from ensemble.training.flow_table import FlowTable
+from ensemble.training.data.flow_table import FlowTable
 
 DURATION, RATES = FEATURE_NAMES.index("Flow Duration"), (14, 15)
 COUNTED = [i for i in range(78) if i not in RATES]

@@ -13,8 +13,8 @@ import pytest
 
 from ensemble.errors import FeatureMismatch, TrainingError
 from ensemble.features.flow import FEATURE_NAMES
-from ensemble.training import flow_table
-from ensemble.training.flow_table import BENIGN, FlowTable, read_flow_blocks, read_flow_table
+from ensemble.training.data import flow_table
+from ensemble.training.data.flow_table import BENIGN, FlowTable, read_flow_blocks, read_flow_table
 
 COLUMN = {name: i for i, name in enumerate(FEATURE_NAMES)}
 Write = Callable[..., Path]

@@ -20,12 +20,22 @@ from ensemble.layers.behavior import margin
 from ensemble.layers.flow_anomaly import DETECTORS
 from ensemble.model import Parts
 from ensemble.store.bundles.codecs import decode_parts, encode_parts
-from ensemble.training import evaluating, flows
-from ensemble.training.anomaly import LIMIT, fit_surprises, time_folds
-from ensemble.training.behavior import fit_behavior, made_up
-from ensemble.training.evaluating import FUSED, judge, leave_families_out
-from ensemble.training.flow_table import FlowTable
-from ensemble.training.flows import LAYER_NAMES, FlowLayers, FlowModel, InnerFit, UnseenScores, fit_flows, fit_on_benign, stretches
+from ensemble.training.data.flow_table import FlowTable
+from ensemble.training.evaluation import evaluate
+from ensemble.training.evaluation.evaluate import FUSED, judge, leave_families_out
+from ensemble.training.recipes import flow_ensemble
+from ensemble.training.recipes.behavior import fit_behavior, made_up
+from ensemble.training.recipes.flow_anomaly import LIMIT, fit_surprises, time_folds
+from ensemble.training.recipes.flow_ensemble import (
+    LAYER_NAMES,
+    FlowLayers,
+    FlowModel,
+    InnerFit,
+    UnseenScores,
+    fit_flows,
+    fit_on_benign,
+    stretches,
+)
 
 EACH = [pytest.param(layer, id=layer) for layer in LAYER_NAMES]
 
@@ -214,12 +224,12 @@ def test_parts_that_cannot_be_are_refused(
 
 
 def test_the_raw_score_of_anomaly_is_the_weighted_sum_of_its_detectors_surprise(layers: FlowLayers, fresh: FlowTable) -> None:
-    anomaly = layers.anomaly
-    raw = anomaly.detectors.raw(fresh.features)
+    flow_anomaly = layers.anomaly
+    raw = flow_anomaly.detectors.raw(fresh.features)
 
-    expected = sum(anomaly.weights[name] * anomaly.surprises[name].of(raw[name]) for name in DETECTORS)
+    expected = sum(flow_anomaly.weights[name] * flow_anomaly.surprises[name].of(raw[name]) for name in DETECTORS)
 
-    assert anomaly.raw(fresh.features) == pytest.approx(expected)
+    assert flow_anomaly.raw(fresh.features) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("weights", [{"isolation": -1.0, "subspace": 1.0, "codebook": 1.0}, {"isolation": 1.0}])
@@ -323,8 +333,8 @@ def fitted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[InnerFit, FakeLayers]]
         made.append((fit, FakeLayers(set(kept.features[:, 1].astype(int).tolist()))))
         return cast("FlowLayers", made[-1][1])
 
-    monkeypatch.setattr(flows, "fit_layers", record)
-    monkeypatch.setattr(evaluating, "BOOTSTRAP_ROUNDS", 3)
+    monkeypatch.setattr(flow_ensemble, "fit_layers", record)
+    monkeypatch.setattr(evaluate, "BOOTSTRAP_ROUNDS", 3)
     return made
 
 
@@ -332,15 +342,17 @@ def test_a_fit_learns_only_from_what_it_does_not_leave_out(table: FlowTable, mon
     """What `fit_layers` hands to the three recipes, and nothing else."""
     told: dict[str, Any] = {}
     monkeypatch.setattr(
-        flows, "uncalibrated", lambda features, times, days, seed: told.update(benign=features, times=times, days=days, seed=seed)
+        flow_ensemble, "uncalibrated", lambda features, times, days, seed: told.update(benign=features, times=times, days=days, seed=seed)
     )
-    monkeypatch.setattr(flows, "fit_behavior", lambda features, families, seed: told.update(kept=features, families=families, seed=seed))
     monkeypatch.setattr(
-        flows, "fit_classifier", lambda features, families, seed, **_: told.update(rows=features, names=families, third=seed)
+        flow_ensemble, "fit_behavior", lambda features, families, seed: told.update(kept=features, families=families, seed=seed)
+    )
+    monkeypatch.setattr(
+        flow_ensemble, "fit_classifier", lambda features, families, seed, **_: told.update(rows=features, names=families, third=seed)
     )
     held = np.arange(len(table)) % 5 == 0
 
-    flows.fit_layers(table, InnerFit(("Scan",), held), seed=8)
+    flow_ensemble.fit_layers(table, InnerFit(("Scan",), held), seed=8)
 
     kept = (table.families != "Scan") & ~held
     assert set(told["families"]) == {"BENIGN", "Flood", "Beacon"}
@@ -362,7 +374,7 @@ def test_calibration_and_fusion_are_fitted_on_scores_of_flows_that_the_layers_ha
     def stop(_: UnseenScores) -> None:
         raise EnoughError
 
-    monkeypatch.setattr(flows, "fit_top", stop)
+    monkeypatch.setattr(flow_ensemble, "fit_top", stop)
 
     with pytest.raises(EnoughError):
         fit_flows(numbered, seed=0)
@@ -384,8 +396,8 @@ def test_leaving_a_family_out_keeps_it_out_of_the_layers_the_calibration_and_the
 ) -> None:
     """Nested: what judges a family was learnt by fits without it, from scores without it, on none of the judging flows."""
     tops = []
-    honest = flows.fit_top
-    monkeypatch.setattr(evaluating, "fit_top", lambda scores: (tops.append(set(scores.families.tolist())), honest(scores))[1])
+    honest = flow_ensemble.fit_top
+    monkeypatch.setattr(evaluate, "fit_top", lambda scores: (tops.append(set(scores.families.tolist())), honest(scores))[1])
 
     told = leave_families_out(numbered, 0, lambda *_: None, jobs=1)
 
@@ -403,7 +415,7 @@ def test_leaving_a_family_out_keeps_it_out_of_the_layers_the_calibration_and_the
 @pytest.mark.parametrize("teams", range(2, 12))
 def test_the_pairs_of_one_family_leave_out_stretches_that_are_all_different(teams: int) -> None:
     """A round-robin tournament: so the calibration for a family sees every benign flow once, and none twice."""
-    colour, rounds = evaluating._rounds(teams)
+    colour, rounds = evaluate._rounds(teams)
 
     for team in range(teams):
         met = [colour[min(team, other), max(team, other)] for other in range(teams) if other != team]
@@ -431,12 +443,12 @@ def test_rows_without_times_keep_the_order_they_came_in() -> None:
 @pytest.mark.usefixtures("quick_training")
 def test_the_scales_of_surprise_come_from_detectors_that_had_not_seen_the_flow(table: FlowTable, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fitted on themselves, detectors find every benign flow ordinary, and the scale would cry wolf."""
-    from ensemble.training import anomaly  # noqa: PLC0415  # the page under test, for its names
+    from ensemble.training.recipes import flow_anomaly  # noqa: PLC0415  # the page under test, for its names
 
     benign = table.take(~table.is_hostile)
     seen: list[np.ndarray] = []
-    honest = anomaly.fit_detectors
-    monkeypatch.setattr(anomaly, "fit_detectors", lambda rows, seed: (seen.append(rows), honest(rows, seed))[1])
+    honest = flow_anomaly.fit_detectors
+    monkeypatch.setattr(flow_anomaly, "fit_detectors", lambda rows, seed: (seen.append(rows), honest(rows, seed))[1])
     folds = np.arange(len(benign)) % 2
 
     fit_surprises(benign.features, folds, seed=0)

@@ -12,8 +12,8 @@ from scipy.stats import binom
 from ensemble.errors import TrainingError
 from ensemble.fusion import Fusion, layer_set
 from ensemble.kernels.calibration import PRIOR_LOG_ODDS, log_odds
-from ensemble.training.flow_table import BENIGN
-from ensemble.training.fusing import LEAST_SHARE, RATES, fit_fusion, fit_thresholds, with_thresholds
+from ensemble.training.data.flow_table import BENIGN
+from ensemble.training.fit.fusion import LEAST_SHARE, RATES, fit_fusion, fit_thresholds, with_thresholds
 
 ONE_IN_A_MILLION = 1e-6  # chance that an honest threshold fails its test; the seeds are fixed, so it does so never or always
 

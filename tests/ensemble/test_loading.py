@@ -27,10 +27,10 @@ from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.releases.release import promote, publish_release
 from ensemble.store.signing import Signer, Trust
-from ensemble.training.flow_table import FlowTable
-from ensemble.training.flows import FlowLayers
-from ensemble.training.processes import TrainedProcesses, train_benign
-from ensemble.training.releasing import Published, Trained, digest_of, golden_flows, golden_of, publish, renew_release
+from ensemble.training.data.flow_table import FlowTable
+from ensemble.training.publish import Published, Trained, digest_of, golden_flows, golden_of, publish, renew_release
+from ensemble.training.recipes.flow_ensemble import FlowLayers
+from ensemble.training.recipes.process_anomaly import TrainedProcesses, train_benign
 from ensemble.verdicts import LayerStatus, SystemStatus, Verdicts, VerdictWord
 
 NOW = datetime(2026, 11, 20, 8, 15, tzinfo=UTC)

@@ -31,8 +31,8 @@ from ensemble.layers.posture import (
 )
 from ensemble.layers.resilience import ResiliencePosture
 from ensemble.model import ModelScores
-from ensemble.training.posture import SourceTable, build_knowledge, read_cvss, read_epss, read_kev, train_knowledge
-from ensemble.training.posture_inventory import TrivyHost, read_inventory
+from ensemble.training.recipes.host_inventory import TrivyHost, read_inventory
+from ensemble.training.recipes.vulnerabilities import SourceTable, build_knowledge, read_cvss, read_epss, read_kev, train_knowledge
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("AXON_DATA", ROOT.parent / "shared" / "data")) / "vuln_posture"

@@ -19,9 +19,9 @@ from ensemble.store.layout import Store
 from ensemble.store.names import Tenant
 from ensemble.store.releases.release import read_pointer, read_release
 from ensemble.store.signing import Signer, Trust
-from ensemble.training.flow_table import FlowTable
-from ensemble.training.flows import FlowLayers
-from ensemble.training.releasing import GOLDEN_EVENTS, Published, Trained, digest_of, golden_flows, golden_of, publish, renew_release
+from ensemble.training.data.flow_table import FlowTable
+from ensemble.training.publish import GOLDEN_EVENTS, Published, Trained, digest_of, golden_flows, golden_of, publish, renew_release
+from ensemble.training.recipes.flow_ensemble import FlowLayers
 
 PublishOne = Callable[..., Published]
 NOW = datetime(2026, 11, 20, 8, 15, tzinfo=UTC)

@@ -41,7 +41,7 @@ from ensemble.layers.resilience import (
     ResiliencePosture,
 )
 from ensemble.model import Parts
-from ensemble.training.posture_inventory import HostPosture, build_inventory
+from ensemble.training.recipes.host_inventory import HostPosture, build_inventory
 
 TODAY = 20_000  # days since 1970-01-01
 STALE, EXPIRED = 30, 730

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ensemble.errors import ArtifactIncompatible
 from ensemble.features.flow import UNUSED
 from ensemble.features.flow_scaler import FlowScaler, tame
-from ensemble.training.flow_table import FlowTable
+from ensemble.training.data.flow_table import FlowTable
 
 FLOAT32 = st.floats(allow_nan=False, allow_infinity=False, width=32)
 

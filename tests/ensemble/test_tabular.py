@@ -25,10 +25,10 @@ from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, Tenant
 from ensemble.store.releases.aliases import Alias, read_model_alias
 from ensemble.store.signing import Signer
-from ensemble.training.releasing import Trained
-from ensemble.training.tabular import fit_steps, fit_tabular
+from ensemble.training.data.tabular_rows import LEAST_ROWS, training_table
+from ensemble.training.publish import Trained
+from ensemble.training.recipes.tabular import fit_steps, fit_tabular
 from ensemble.training.tabular_release import make_champion, publish_detector
-from ensemble.training.tabular_rows import LEAST_ROWS, training_table
 
 Row = dict[str, Any]
 Rows = list[Row]

@@ -13,7 +13,7 @@ from sklearn.tree import DecisionTreeClassifier
 from ensemble.errors import ArtifactIncompatible, TrainingError
 from ensemble.kernels import decision_trees as pages
 from ensemble.kernels.decision_trees import MAX_DEPTH, BoostedTrees, ClassTrees, Trees, VotingTrees, class_trees_of
-from ensemble.training.converting import from_forest, from_hist_boosting, from_tree, from_xgboost
+from ensemble.training.fit.tree_arrays import from_forest, from_hist_boosting, from_tree, from_xgboost
 
 D = 6
 CLASSES = [pytest.param(2, id="two classes"), pytest.param(5, id="five classes")]

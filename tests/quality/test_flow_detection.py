@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensemble.training import behavior, flows
-from ensemble.training.evaluating import FUSED, Judged, judge
-from ensemble.training.flow_table import FlowTable, read_flow_table
-from ensemble.training.flows import fit_flows
+from ensemble.training.data.flow_table import FlowTable, read_flow_table
+from ensemble.training.evaluation.evaluate import FUSED, Judged, judge
+from ensemble.training.recipes import behavior, flow_ensemble
+from ensemble.training.recipes.flow_ensemble import fit_flows
 
 STEPS = 200
 BENIGN_KEPT, ATTACKS_KEPT = 1200, 120  # of each: a hundred flows of a flood teach what four thousand do
@@ -32,7 +32,7 @@ def judged(real: FlowTable) -> Judged:
     """Fitted on the first 70 % of each (day, label), the unseen families apart; judged on the rest and on those families."""
     early, late = real.split_by_time(0.7)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flows, "fit_behavior", partial(behavior.fit_behavior, steps=STEPS))
+        patch.setattr(flow_ensemble, "fit_behavior", partial(behavior.fit_behavior, steps=STEPS))
         layers = fit_flows(_thinned(real.take(early), SEEN), seed=1)
     return judge(layers, _thinned(real.take(late), (*SEEN, *UNSEEN)))
 

@@ -11,7 +11,7 @@ import pytest
 
 from ensemble.kernels.calibration import Calibration
 from ensemble.training.metrics import separation
-from ensemble.training.processes import (
+from ensemble.training.recipes.process_anomaly import (
     MasqueradeBlocks,
     TrainedProcesses,
     read_masquerade,

@@ -22,7 +22,7 @@ from ensemble.legacy.decoding import Terms
 from ensemble.legacy.files import CLASSIFIER, FOREST, FREQUENCIES, PAIRS, SCALER
 from ensemble.legacy.importing import OldLayer
 from ensemble.store.bundles.manifest import installed_libraries
-from ensemble.training.flow_table import FlowTable
+from ensemble.training.data.flow_table import FlowTable
 
 TERMS = Terms(64 << 20, installed_libraries()["scikit-learn"])
 LIMITS = Limits(file_bytes=64 << 20, memory_bytes=256 << 20, cpu_s=20, wall_s=60.0)

@@ -37,9 +37,9 @@ from ensemble.legacy.view import DUMMY_PROBABILITY, MALICIOUS_FROM, older_object
 from ensemble.model import Model
 from ensemble.store.bundles.codecs import decode_parts, encode_parts
 from ensemble.store.files import safe_read
-from ensemble.training.flow_table import FlowTable
-from ensemble.training.flows import FlowLayers
-from ensemble.training.releasing import golden_flows, golden_of
+from ensemble.training.data.flow_table import FlowTable
+from ensemble.training.publish import golden_flows, golden_of
+from ensemble.training.recipes.flow_ensemble import FlowLayers
 from tests.ensemble.legacy.conftest import LAUNCHES, LIMITS, TERMS, pickled
 
 PLENTY = 1 << 40

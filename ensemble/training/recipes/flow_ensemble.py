@@ -20,12 +20,12 @@ from ensemble.kernels.calibration import Calibration
 from ensemble.layers.behavior import DeepBehavior
 from ensemble.layers.classifier import FUSED_MODEL, KNOWN_MODELS, FlowClassifier
 from ensemble.layers.flow_anomaly import FlowAnomaly
-from ensemble.training.anomaly import FOLDS, WEIGHTS, fit_detectors, fit_surprises, time_folds, uncalibrated
-from ensemble.training.behavior import fit_behavior
-from ensemble.training.calibrating import family_weights, fit_calibration
-from ensemble.training.classifier import fit_classifier
-from ensemble.training.flow_table import BENIGN, FlowTable
-from ensemble.training.fusing import RATES, fit_fusion, with_thresholds
+from ensemble.training.data.flow_table import BENIGN, FlowTable
+from ensemble.training.fit.calibration import family_weights, fit_calibration
+from ensemble.training.fit.fusion import RATES, fit_fusion, with_thresholds
+from ensemble.training.recipes.behavior import fit_behavior
+from ensemble.training.recipes.classifier import fit_classifier
+from ensemble.training.recipes.flow_anomaly import FOLDS, WEIGHTS, fit_detectors, fit_surprises, time_folds, uncalibrated
 
 __all__ = [
     "LAYER_NAMES",

@@ -28,7 +28,7 @@ import numpy as np
 
 from ensemble.errors import TrainingError
 from ensemble.layers.posture import CONTROLS, CRITICALITIES, EXPOSURES, PostureInventory, host_key, is_host_key
-from ensemble.training.posture_files import SourceText, csv_rows, day_of, json_value, key_of, read_source, wrong
+from ensemble.training.data.vulnerability_files import SourceText, csv_rows, day_of, json_value, key_of, read_source, wrong
 
 __all__ = ["HostPosture", "ReadInventory", "TrivyHost", "build_inventory", "read_inventory"]
 

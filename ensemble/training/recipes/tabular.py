@@ -21,10 +21,10 @@ from ensemble.kernels.isolation_forest import Forest
 from ensemble.layers.tabular import RATES, MeasuredRange, TabularDetector, ThreatLevel, raw_scores
 from ensemble.store.bundles.codecs import Golden
 from ensemble.store.bundles.metadata import Metadata
-from ensemble.training.calibrating import fit_surprise
+from ensemble.training.data.tabular_rows import DEFAULT_NAME, Step, TrainingTable, refuse_unteachable, training_table
+from ensemble.training.fit.calibration import fit_surprise
 from ensemble.training.markdown import table
-from ensemble.training.releasing import Trained, digest_of
-from ensemble.training.tabular_rows import DEFAULT_NAME, Step, TrainingTable, refuse_unteachable, training_table
+from ensemble.training.publish import Trained, digest_of
 
 __all__ = ["fit_steps", "fit_tabular"]
 

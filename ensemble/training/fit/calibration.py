@@ -21,7 +21,7 @@ from scipy.optimize import minimize
 
 from ensemble.errors import TrainingError
 from ensemble.kernels.calibration import PRIOR_LOG_ODDS, REFERENCE_PRIOR, Calibration, Surprise
-from ensemble.training.flow_table import BENIGN
+from ensemble.training.data.flow_table import BENIGN
 
 __all__ = ["event_weights", "family_weights", "fit_calibration", "fit_surprise", "weighted_log_loss"]
 

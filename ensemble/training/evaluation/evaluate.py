@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from ensemble.fusion import Thresholds, layer_set
 from ensemble.kernels.calibration import probability
 from ensemble.layers.classifier import FlowClassifier
-from ensemble.training.flow_table import BENIGN, FlowTable
-from ensemble.training.flows import (
+from ensemble.training.data.flow_table import BENIGN, FlowTable
+from ensemble.training.labelling import Labelling, labelling
+from ensemble.training.metrics import Separation, paired_bootstrap, separation
+from ensemble.training.recipes.flow_ensemble import (
     LAYER_NAMES,
     FlowLayers,
     InnerFit,
@@ -27,8 +29,6 @@ from ensemble.training.flows import (
     inner_scores,
     stretches,
 )
-from ensemble.training.labelling import Labelling, labelling
-from ensemble.training.metrics import Separation, paired_bootstrap, separation
 
 __all__ = ["FUSED", "FamilyOut", "Judged", "judge", "leave_families_out", "named_by"]
 

@@ -24,9 +24,9 @@ from ensemble.kernels.calibration import Calibration
 from ensemble.kernels.decision_trees import ClassTrees
 from ensemble.layers.attack_classes import BENIGN_CLASS, UNKNOWN_CLASS
 from ensemble.layers.classifier import FUSED_MODEL, KNOWN_MODELS, FlowClassifier
-from ensemble.training.anomaly import LEAST_SPREAD, LIMIT
-from ensemble.training.behavior import made_up
-from ensemble.training.converting import from_forest, from_hist_boosting, from_tree, from_xgboost
+from ensemble.training.fit.tree_arrays import from_forest, from_hist_boosting, from_tree, from_xgboost
+from ensemble.training.recipes.behavior import made_up
+from ensemble.training.recipes.flow_anomaly import LEAST_SPREAD, LIMIT
 
 __all__ = ["NEEDS_XGBOOST", "fit_classifier"]
 

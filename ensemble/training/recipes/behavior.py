@@ -19,7 +19,7 @@ from ensemble.features.flow_scaler import FlowScaler
 from ensemble.kernels.calibration import Calibration
 from ensemble.layers.attack_classes import BENIGN_CLASS, UNKNOWN_CLASS
 from ensemble.layers.behavior import DeepBehavior, DeepClassifier
-from ensemble.training.anomaly import LEAST_SPREAD, LIMIT
+from ensemble.training.recipes.flow_anomaly import LEAST_SPREAD, LIMIT
 
 __all__ = ["fit_behavior", "made_up"]
 

@@ -37,9 +37,9 @@ from ensemble.kernels.isolation_forest import Forest
 from ensemble.layers.command_lines import CommandLineForest, ParentTable
 from ensemble.layers.process_anomaly import ProcessAnomaly, pooled
 from ensemble.layers.rarity import CEILING, RarityTable
-from ensemble.training.calibrating import fit_surprise
+from ensemble.training.data.process_files import read_process_events
+from ensemble.training.fit.calibration import fit_surprise
 from ensemble.training.metrics import separation
-from ensemble.training.process_files import read_process_events
 
 __all__ = [
     "MasqueradeBlocks",

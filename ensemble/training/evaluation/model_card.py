@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ensemble.fusion import Fusion
-from ensemble.training.evaluating import FUSED, FamilyOut, Judged
+from ensemble.training.evaluation.evaluate import FUSED, FamilyOut, Judged
 from ensemble.training.labelling import Labelling
 from ensemble.training.markdown import table
 from ensemble.training.metrics import Separation, false_positive_interval

@@ -1,4 +1,4 @@
-"""Recipe of what the resilience layer knows of CVEs: EPSS, KEV and CVSS to one table. Hosts: `ensemble.training.posture_inventory`.
+"""Recipe of what the resilience layer knows of CVEs: EPSS, KEV and CVSS to one table. Hosts: `ensemble.training.recipes.host_inventory`.
 
 Nothing is fitted: the formula is fixed, and this page reads public files strictly, keeps what the formula needs (of 360,142 CVEs
 a number, a chance, a score and a flag) and counts what it left out.
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from ensemble.errors import TrainingError
 from ensemble.layers.posture import EPSS_STEPS, NO_CVSS, NO_EPSS, PostureKnowledge
-from ensemble.training.posture_files import Row, SourceText, csv_rows, day_of, json_value, key_of, read_source, wrong
+from ensemble.training.data.vulnerability_files import Row, SourceText, csv_rows, day_of, json_value, key_of, read_source, wrong
 
 __all__ = ["SourceTable", "TrainedKnowledge", "build_knowledge", "read_cvss", "read_epss", "read_kev", "train_knowledge"]
 

@@ -17,7 +17,7 @@ from ensemble.kernels.calibration import Calibration, Surprise
 from ensemble.kernels.codebook import Codebook
 from ensemble.kernels.isolation_forest import Forest
 from ensemble.layers.flow_anomaly import DETECTORS, BenignDetectors, FlowAnomaly, Subspace
-from ensemble.training.calibrating import LEAST_BENIGN, fit_surprise
+from ensemble.training.fit.calibration import LEAST_BENIGN, fit_surprise
 
 __all__ = ["WEIGHTS", "fit_detectors", "fit_surprises", "time_folds", "uncalibrated"]
 

@@ -24,8 +24,8 @@ from scipy.optimize import minimize
 from ensemble.errors import TrainingError
 from ensemble.fusion import Fusion, Thresholds, layer_set
 from ensemble.kernels.calibration import PRIOR_LOG_ODDS, probability
-from ensemble.training.calibrating import event_weights, weighted_log_loss
-from ensemble.training.flow_table import BENIGN
+from ensemble.training.data.flow_table import BENIGN
+from ensemble.training.fit.calibration import event_weights, weighted_log_loss
 
 __all__ = ["RATES", "fit_fusion", "fit_thresholds", "with_thresholds"]
 

@@ -1,0 +1,1 @@
+"""Fits that several recipes share: calibration, fusion, trees as arrays."""

@@ -43,12 +43,12 @@ NOT_IN_ENSEMBLE = {"ray", "starlette", "pydantic", "yaml", "typer", "rich", "htt
 KEEPS_FILES = ("ensemble.store", "ensemble.retro")
 ONLY_WITH_FILES = {"msgspec", "fcntl", "shutil", "tempfile", "cryptography"}
 ONLY_IN_TRAINING = {"sklearn", "scipy", "pandas", "joblib", "matplotlib", "cvss"}  # serving needs plain arrays
-READS_PICKLES = {"ensemble.legacy.unpickling": {"joblib"}}  # behind an allow-list and inert records; see its page
+READS_PICKLES = {"ensemble.legacy.safe_unpickle": {"joblib"}}  # behind an allow-list and inert records; see its page
 READS_STATE_DICTS = {  # with `weights_only=True`, in the child process alone
-    "ensemble.legacy.decoding": {"torch.load"},
-    "ensemble.legacy.child": {"torch.load"},  # of bytes that it saved itself, before it shuts the door
+    "ensemble.legacy.decode": {"torch.load"},
+    "ensemble.legacy.sandbox_child": {"torch.load"},  # of bytes that it saved itself, before it shuts the door
 }
-STARTS_PROCESSES = {"ensemble.legacy.apart"}
+STARTS_PROCESSES = {"ensemble.legacy.sandbox"}
 RUNS_CODE = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "skops"}
 CALLS_THAT_RUN_CODE = {"eval", "exec", "torch.load", "joblib.load", "np.load", "numpy.load", "pd.read_pickle"}
 ENVIRONMENT = {"os.environ", "os.getenv", "os.environb", "os.putenv"}
@@ -194,8 +194,8 @@ def test_what_decodes_a_strangers_file_is_reached_through_the_child_alone(name: 
     """The parent never unpickles: `decoding` is known to the child, and the reader of pickles to `decoding`."""
     known = page(name).imports()
 
-    assert ("ensemble.legacy.decoding" in known) <= (name == "ensemble.legacy.child")
-    assert ("ensemble.legacy.unpickling" in known) <= (name == "ensemble.legacy.decoding")
+    assert ("ensemble.legacy.decode" in known) <= (name == "ensemble.legacy.sandbox_child")
+    assert ("ensemble.legacy.safe_unpickle" in known) <= (name == "ensemble.legacy.decode")
 
 
 @pytest.mark.parametrize("name", EVERY_PAGE)

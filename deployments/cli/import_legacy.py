@@ -23,9 +23,9 @@ from ensemble.kernels.calibration import Calibration
 from ensemble.layers.behavior import DeepBehavior
 from ensemble.layers.flow_anomaly import FlowAnomaly
 from ensemble.layers.process_anomaly import ProcessAnomaly
-from ensemble.legacy.apart import Limits
 from ensemble.legacy.files import PAIRS
-from ensemble.legacy.importing import OldLayer, behavior_model, flow_model, process_model, read_old_models
+from ensemble.legacy.import_models import OldLayer, behavior_model, flow_model, process_model, read_old_models
+from ensemble.legacy.sandbox import Limits
 from ensemble.runtime.release_fusion import FusionLoader
 from ensemble.runtime.resolver import Lineage
 from ensemble.training.fit.fusion import RATES, with_thresholds

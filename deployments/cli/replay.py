@@ -21,9 +21,9 @@ from deployments.scoring import wire
 from ensemble.errors import EventError, NotReplayable
 from ensemble.events import EventBatch
 from ensemble.features.digest import input_digests
-from ensemble.replay.comparing import Compared
-from ensemble.replay.recorded import Conditions, LayerSaid, Recorded
-from ensemble.replay.replaying import replay
+from ensemble.replay.diff import Compared
+from ensemble.replay.recorded_verdict import Conditions, LayerSaid, Recorded
+from ensemble.replay.replay import replay
 from ensemble.store.names import Tenant
 from ensemble.verdicts import LayerStatus
 

@@ -31,7 +31,7 @@ from deployments.scoring import wire
 from ensemble.errors import EventError
 from ensemble.events import Kind
 from ensemble.retro.findings import Finding, Findings
-from ensemble.retro.rule import WHOLE, is_hostile_now, millionths
+from ensemble.retro.policy import WHOLE, is_hostile_now, millionths
 from ensemble.retro.segment import Reading, Spooled, Was
 from ensemble.retro.spool import Spool
 from ensemble.verdicts import VerdictWord

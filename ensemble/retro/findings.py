@@ -16,7 +16,7 @@ from typing import Literal
 
 import msgspec
 
-from ensemble.retro.private import alone, append_whole, open_folder, open_to_read
+from ensemble.retro.private_folder import alone, append_whole, open_folder, open_to_read
 from ensemble.retro.segment import Was
 
 __all__ = ["FINDINGS", "Finding", "Findings", "read_findings"]

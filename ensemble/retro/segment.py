@@ -18,7 +18,7 @@ from typing import Annotated, Literal, Self
 import msgspec
 from msgspec import Meta
 
-from ensemble.retro.private import open_to_read
+from ensemble.retro.private_folder import open_to_read
 from ensemble.verdicts import VerdictWord
 
 __all__ = ["Reading", "Segment", "Spooled", "Was", "line_of"]

@@ -18,9 +18,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ensemble.retro.owner import OwnFolder
-from ensemble.retro.private import append_whole
-from ensemble.retro.rule import millionths
+from ensemble.retro.owned_folder import OwnFolder
+from ensemble.retro.policy import millionths
+from ensemble.retro.private_folder import append_whole
 from ensemble.retro.segment import Reading, Segment, Spooled, line_of
 
 __all__ = ["DROP_REASONS", "Spool", "SpoolCounts"]

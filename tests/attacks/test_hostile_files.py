@@ -28,11 +28,11 @@ import pytest
 import torch
 
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactUntrusted
-from ensemble.legacy import unpickling
-from ensemble.legacy.apart import Limits, decode_apart, read_answer
-from ensemble.legacy.child import answer
-from ensemble.legacy.decoding import Terms
+from ensemble.legacy import safe_unpickle
+from ensemble.legacy.decode import Terms
 from ensemble.legacy.files import CLASSIFIER, FOREST, FREQUENCIES, SCALER
+from ensemble.legacy.sandbox import Limits, decode_apart, read_answer
+from ensemble.legacy.sandbox_child import answer
 from ensemble.store.bundles.manifest import installed_libraries
 
 MIB = 1 << 20
@@ -208,10 +208,10 @@ def test_the_same_through_the_real_child(make: Maker, canary: Path) -> None:
 def test_if_the_allow_list_failed_the_child_could_still_do_nothing(canary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two locks: here the first one is left open on purpose."""
     boot = (
-        "import json, sys; sys.path[:] = json.loads(sys.argv[1]); import ensemble.legacy.child as child; import pickle, os; "
+        "import json, sys; sys.path[:] = json.loads(sys.argv[1]); import ensemble.legacy.sandbox_child as child; import pickle, os; "
         "child.answer = lambda name, data, terms: bytes(pickle.loads(data)); child.main()"
     )
-    monkeypatch.setattr("ensemble.legacy.apart.BOOT", boot)
+    monkeypatch.setattr("ensemble.legacy.sandbox.BOOT", boot)
 
     for make in (by_system, by_open, by_eval):
         with pytest.raises(ArtifactError):
@@ -223,7 +223,7 @@ def test_if_the_allow_list_failed_the_child_could_still_do_nothing(canary: Path,
 @pytest.mark.parametrize("make", cases(TRICKS))
 def test_a_name_is_allowed_whole_or_not_at_all(make: Maker, canary: Path) -> None:
     with pytest.raises((ArtifactUntrusted, ArtifactCorrupt)):
-        unpickling.unpickle(make(canary), FOREST, unpickling.FOREST_NAMES, limit_bytes=MIB)
+        safe_unpickle.unpickle(make(canary), FOREST, safe_unpickle.FOREST_NAMES, limit_bytes=MIB)
 
 
 def test_a_pickle_that_calls_itself_json_is_no_json(canary: Path, tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_a_pickle_that_calls_itself_json_is_no_json(canary: Path, tmp_path: Path
 
 def test_joblib_still_reads_through_the_class_that_we_restrain() -> None:
     """`NumpyUnpickler` and `NumpyArrayWrapper` are inner classes of joblib: a release that goes another way must be noticed here."""
-    assert issubclass(unpickling._Reader, joblib.numpy_pickle.NumpyUnpickler)
+    assert issubclass(safe_unpickle._Reader, joblib.numpy_pickle.NumpyUnpickler)
     seen = []
 
     class Watching(joblib.numpy_pickle.NumpyUnpickler):  # type: ignore[misc]

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from ensemble.retro.findings import FINDINGS, Finding, Findings, read_findings
-from ensemble.retro.rule import WHOLE, is_hostile_now, millionths
+from ensemble.retro.policy import WHOLE, is_hostile_now, millionths
 from ensemble.retro.segment import Was
 from ensemble.verdicts import VerdictWord
 

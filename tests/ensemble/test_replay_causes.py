@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from ensemble.events import Kind
 from ensemble.fusion import Fusion, Thresholds
-from ensemble.replay.causes import Rule, why_fused, why_layer
-from ensemble.replay.recorded import Conditions, LayerSaid, Recorded
+from ensemble.replay.diagnosis import Rule, why_fused, why_layer
+from ensemble.replay.recorded_verdict import Conditions, LayerSaid, Recorded
 from ensemble.runtime.release_fusion import ReleaseFusion
 from ensemble.verdicts import LayerScores, LayerStatus, VerdictWord
 

@@ -16,11 +16,11 @@ from sklearn.ensemble import IsolationForest
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from ensemble.legacy.apart import Limits, read_answer
-from ensemble.legacy.child import answer
-from ensemble.legacy.decoding import Terms
+from ensemble.legacy.decode import Terms
 from ensemble.legacy.files import CLASSIFIER, FOREST, FREQUENCIES, PAIRS, SCALER
-from ensemble.legacy.importing import OldLayer
+from ensemble.legacy.import_models import OldLayer
+from ensemble.legacy.sandbox import Limits, read_answer
+from ensemble.legacy.sandbox_child import answer
 from ensemble.store.bundles.manifest import installed_libraries
 from ensemble.training.data.flow_table import FlowTable
 

@@ -16,10 +16,10 @@ from sklearn.ensemble import IsolationForest
 
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactIncompatible, ArtifactUntrusted, LoadTimeout
 from ensemble.kernels.isolation_forest import Forest
-from ensemble.legacy import apart
-from ensemble.legacy.apart import decode_apart, read_answer
-from ensemble.legacy.child import answer
+from ensemble.legacy import sandbox
 from ensemble.legacy.files import CLASSIFIER, FOREST, FREQUENCIES, SCALER
+from ensemble.legacy.sandbox import decode_apart, read_answer
+from ensemble.legacy.sandbox_child import answer
 from ensemble.model import below
 from tests.ensemble.legacy.conftest import LAUNCHES, LIMITS, TERMS, pickled
 
@@ -50,9 +50,9 @@ def test_a_refusal_of_the_child_is_the_same_refusal_here() -> None:
 
 def in_child(monkeypatch: pytest.MonkeyPatch, code: str, before: str = "") -> None:
     """Let the child run `code` in place of decoding, behind the same shut door."""
-    boot = apart.BOOT.removesuffix("main()")
-    lines = f"{before}\nimport ensemble.legacy.child as child\ndef act(*_):\n    {code}\nchild.answer = act\nchild.main()"
-    monkeypatch.setattr(apart, "BOOT", f"{boot}\n{lines}")
+    boot = sandbox.BOOT.removesuffix("main()")
+    lines = f"{before}\nimport ensemble.legacy.sandbox_child as child\ndef act(*_):\n    {code}\nchild.answer = act\nchild.main()"
+    monkeypatch.setattr(sandbox, "BOOT", f"{boot}\n{lines}")
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_hunger_for_memory_ends_at_the_limit(monkeypatch: pytest.MonkeyPatch) 
     in_child(
         monkeypatch,
         "return real(*_)",
-        before="import ensemble.legacy.child as c\nreal, c.decode = c.answer, lambda *_: bytes(1 << 32)",
+        before="import ensemble.legacy.sandbox_child as c\nreal, c.decode = c.answer, lambda *_: bytes(1 << 32)",
     )
 
     with pytest.raises(ArtifactCorrupt, match="of memory it may have"):
@@ -172,7 +172,7 @@ def test_a_strangers_words_in_a_refusal_are_cut_and_cleaned() -> None:
         read_answer(FOREST, said, LIMITS)
 
     assert refused.value.problem.startswith("?[2Ja")
-    assert len(refused.value.problem) == apart.FIELD_LIMIT
+    assert len(refused.value.problem) == sandbox.FIELD_LIMIT
 
 
 def test_flipped_bits_harm_nobody(benign: NDArray[np.float32], later: NDArray[np.float32]) -> None:

@@ -20,10 +20,10 @@ from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactIncompatible
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.features.sklearn_scalers import PlainScaler
 from ensemble.kernels.isolation_forest import Forest
-from ensemble.legacy import decoding
-from ensemble.legacy.decoding import Terms
+from ensemble.legacy import decode
+from ensemble.legacy.decode import Terms
 from ensemble.legacy.files import CLASSIFIER, FOREST, FREQUENCIES, SCALER
-from ensemble.legacy.importing import WIDEST
+from ensemble.legacy.import_models import WIDEST
 from ensemble.model import Parts, below
 from tests.ensemble.legacy.conftest import TERMS, older_network, pickled, saved
 
@@ -31,7 +31,7 @@ COMPRESSIONS = [pytest.param(how, id=str(how)) for how in (0, 3, ("gzip", 3), ("
 
 
 def decode(name: str, data: bytes) -> Parts:
-    return decoding.decode(name, data, TERMS)
+    return decode.decode(name, data, TERMS)
 
 
 def refusal(name: str, data: bytes) -> str:
@@ -120,7 +120,7 @@ def test_a_version_that_is_none_is_not_repeated(forest: IsolationForest) -> None
     data = pickled(forest)
 
     with pytest.raises(ArtifactIncompatible, match=r"incompatible sklearn version unknown"):
-        decoding.decode(FOREST, data.replace(b"\x05" + TERMS.sklearn.encode(), b"\x05\x1b[31m"), TERMS)
+        decode.decode(FOREST, data.replace(b"\x05" + TERMS.sklearn.encode(), b"\x05\x1b[31m"), TERMS)
 
 
 SPOILT_TREES: list[Any] = [
@@ -303,4 +303,4 @@ def test_a_scaler_that_would_divide_by_nothing_is_refused(benign: NDArray[np.flo
 
 def test_a_scaler_of_another_version_is_refused(scaler: StandardScaler) -> None:
     with pytest.raises(ArtifactIncompatible, match="incompatible sklearn version"):
-        decoding.decode(SCALER, pickled(scaler), Terms(TERMS.limit_bytes, "0.0.1"))
+        decode.decode(SCALER, pickled(scaler), Terms(TERMS.limit_bytes, "0.0.1"))

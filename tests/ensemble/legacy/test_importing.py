@@ -26,14 +26,14 @@ from ensemble.layers.behavior import DeepBehavior
 from ensemble.layers.flow_anomaly import FlowAnomaly
 from ensemble.layers.process_anomaly import ProcessAnomaly
 from ensemble.layers.rarity import RarityTable
-from ensemble.legacy.apart import read_answer
-from ensemble.legacy.child import answer
-from ensemble.legacy.exporting import Exported, checksums, export_anomaly, export_behavior
+from ensemble.legacy.compat_objects import DUMMY_PROBABILITY, MALICIOUS_FROM, older_objects
+from ensemble.legacy.export_models import Exported, checksums, export_anomaly, export_behavior
 from ensemble.legacy.files import CHECKSUMS, CLASSIFIER, FOREST, FREQUENCIES, SCALER, read_pair
 from ensemble.legacy.forest_export import sklearn_forest
-from ensemble.legacy.importing import OldLayer, behavior_model, flow_model, process_model, read_old_models
+from ensemble.legacy.import_models import OldLayer, behavior_model, flow_model, process_model, read_old_models
 from ensemble.legacy.network_export import older_network, softplus_bends
-from ensemble.legacy.view import DUMMY_PROBABILITY, MALICIOUS_FROM, older_objects
+from ensemble.legacy.sandbox import read_answer
+from ensemble.legacy.sandbox_child import answer
 from ensemble.model import Model
 from ensemble.store.bundles.codecs import decode_parts, encode_parts
 from ensemble.store.files import safe_read

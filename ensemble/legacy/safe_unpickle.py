@@ -3,7 +3,7 @@
 A pickle is a program. This reader lets it name only what one of the four files needs, by an exact list, and what it names is
 not what it gets: for every class of scikit-learn it gets a `Record` that remembers what it was given and can do nothing.
 So neither a constructor nor a `__setstate__` of a library meets a stranger's bytes. Only numpy's own array readers do, and they can
-be made to crash or to loop (RELIABILITY, fact 1): call this in the child process of `ensemble.legacy.apart` and nowhere else.
+be made to crash or to loop (RELIABILITY, fact 1): call this in the child process of `ensemble.legacy.sandbox` and nowhere else.
 
 An array may not be longer than the bytes that are left, so a few bytes cannot ask for a hundred gigabytes; a compressed
 file is unpacked up to a limit. Source: the format of joblib 1.6 (`NumpyUnpickler`, an inner class: pinned, and watched by a test).

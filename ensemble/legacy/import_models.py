@@ -29,9 +29,9 @@ from ensemble.layers.attack_classes import BENIGN_CLASS
 from ensemble.layers.flow_anomaly import BenignDetectors, FlowAnomaly
 from ensemble.layers.process_anomaly import ProcessAnomaly
 from ensemble.layers.rarity import RarityTable
-from ensemble.legacy.apart import Limits, decode_apart
 from ensemble.legacy.files import CLASSIFIER, FOREST, FREQUENCIES, PAIRS, SCALER, present, read_pair
 from ensemble.legacy.networks import our_network
+from ensemble.legacy.sandbox import Limits, decode_apart
 from ensemble.model import Parts, below
 from ensemble.training.fit.calibration import fit_surprise
 from ensemble.training.recipes.process_anomaly import tail_calibration

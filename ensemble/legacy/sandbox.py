@@ -22,14 +22,14 @@ from threading import Event, Thread, Timer
 from typing import IO, NoReturn
 
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactIncompatible, ArtifactUntrusted, LoadTimeout
-from ensemble.legacy.child import OUT_OF_MEMORY
+from ensemble.legacy.sandbox_child import OUT_OF_MEMORY
 from ensemble.model import Parts
 from ensemble.store.bundles.codecs import ARRAYS, CONFIG, decode_parts
 from ensemble.store.bundles.manifest import installed_libraries
 
 __all__ = ["Limits", "decode_apart", "read_answer"]
 
-BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from ensemble.legacy.child import main; main()"
+BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from ensemble.legacy.sandbox_child import main; main()"
 CHUNK_BYTES = 1 << 20
 FIELD_LIMIT = 512  # characters of an error's field; ours are shorter
 HEADER_LIMIT_BYTES = 8192

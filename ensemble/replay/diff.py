@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ensemble.replay.recorded import LayerSaid, Recorded
+from ensemble.replay.recorded_verdict import LayerSaid, Recorded
 from ensemble.verdicts import LayerScores, Verdicts
 
 __all__ = ["Compared", "compare_fused", "compare_layer"]

@@ -1,4 +1,4 @@
-"""The bytes of one older file become plain arrays and JSON values, checked; runs in the child process of `ensemble.legacy.apart`.
+"""The bytes of one older file become plain arrays and JSON values, checked; runs in the child process of `ensemble.legacy.sandbox`.
 
 What is refused keeps the words of the older engine where it had words for it ("Loaded model is None (corrupted file)"). What the
 older engine let pass is refused too: a forest that was never fitted, trees that are none, weights that are not finite, a
@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible
 from ensemble.features.flow import FEATURE_NAMES, feature_position
 from ensemble.kernels.isolation_forest import Forest
+from ensemble.legacy.checked_tree import CheckedTree
 from ensemble.legacy.files import CLASSIFIER, FOREST, FREQUENCIES, SCALER
 from ensemble.legacy.networks import network_parts
-from ensemble.legacy.trees import CheckedTree
-from ensemble.legacy.unpickling import FOREST_NAMES, FREQUENCY_NAMES, SCALER_NAMES, Record, unpickle
+from ensemble.legacy.safe_unpickle import FOREST_NAMES, FREQUENCY_NAMES, SCALER_NAMES, Record, unpickle
 from ensemble.model import Parts
 
 __all__ = ["DECODERS", "Terms", "decode"]

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from ensemble.errors import NotReplayable
 from ensemble.events import EventBatch
 from ensemble.features.digest import input_digests
-from ensemble.replay.causes import Rule, why_fused, why_layer
-from ensemble.replay.comparing import Compared, compare_fused, compare_layer
-from ensemble.replay.recorded import Conditions, LayerSaid, Recorded
+from ensemble.replay.diagnosis import Rule, why_fused, why_layer
+from ensemble.replay.diff import Compared, compare_fused, compare_layer
+from ensemble.replay.recorded_verdict import Conditions, LayerSaid, Recorded
 from ensemble.runtime.local_ensemble import Ensemble
 from ensemble.runtime.model_state import SlotEvent
 from ensemble.runtime.resolver import OneRelease

@@ -1,7 +1,7 @@
 """The child process in which a stranger's file is decoded: little memory, little time, no files, and one answer.
 
 It reads one request from its input, shuts every door it can, decodes, and writes arrays and JSON: never a pickle. What
-crashes or loops in here ends this process and no other. Started by `ensemble.legacy.apart`, which believes nothing of the answer unread.
+crashes or loops in here ends this process and no other. Started by `ensemble.legacy.sandbox`, which believes nothing of the answer unread.
 
     request   one line of JSON (name, limits), then the bytes of the file
     answer    one line of JSON (sizes, or an error's name and fields), then safetensors and JSON
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ensemble.errors import ArtifactCorrupt, ArtifactError
-from ensemble.legacy.decoding import Terms, decode
+from ensemble.legacy.decode import Terms, decode
 from ensemble.legacy.files import CLASSIFIER
 from ensemble.store.bundles.codecs import ARRAYS, CONFIG, encode_parts
 

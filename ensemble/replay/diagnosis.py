@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from ensemble.events import Kind
 from ensemble.fusion import RESILIENCE
 from ensemble.layers.resilience import NEUTRAL
-from ensemble.replay.comparing import compare_fused, compare_layer
-from ensemble.replay.recorded import Conditions, LayerSaid, Recorded
+from ensemble.replay.diff import compare_fused, compare_layer
+from ensemble.replay.recorded_verdict import Conditions, LayerSaid, Recorded
 from ensemble.runtime.release_fusion import ReleaseFusion
 from ensemble.verdicts import LayerScores, Verdicts, VerdictWord
 

@@ -13,7 +13,7 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
-from ensemble.retro.private import alone, open_folder, open_subfolder
+from ensemble.retro.private_folder import alone, open_folder, open_subfolder
 from ensemble.retro.segment import Segment
 
 __all__ = ["OwnFolder"]

@@ -16,9 +16,9 @@ from deployments.cli.console import TenantOption as Tenant
 from deployments.cli.console import err, out
 from deployments.cli.console import fail as _fail
 from deployments.cli.errors import refusals
-from deployments.commands.keys_verbs import keys
-from deployments.commands.models_verbs import models
-from deployments.commands.replay_verb import replay
+from deployments.cli.keys_verbs import keys
+from deployments.cli.models_verbs import models
+from deployments.cli.replay_verb import replay
 
 __all__ = ["main"]
 

@@ -20,7 +20,7 @@ from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactIncompatible
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.features.sklearn_scalers import PlainScaler
 from ensemble.kernels.isolation_forest import Forest
-from ensemble.legacy import decode
+from ensemble.legacy import decode as page
 from ensemble.legacy.decode import Terms
 from ensemble.legacy.files import CLASSIFIER, FOREST, FREQUENCIES, SCALER
 from ensemble.legacy.import_models import WIDEST
@@ -31,7 +31,7 @@ COMPRESSIONS = [pytest.param(how, id=str(how)) for how in (0, 3, ("gzip", 3), ("
 
 
 def decode(name: str, data: bytes) -> Parts:
-    return decode.decode(name, data, TERMS)
+    return page.decode(name, data, TERMS)
 
 
 def refusal(name: str, data: bytes) -> str:

@@ -29,7 +29,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("ensemble.runtime.slot", "ensemble.runtime.resolver"),
     ("ensemble.runtime.tenant_slots",),
     ("ensemble.runtime.builder", "ensemble.runtime.classify"),
-    ("ensemble.runtime.loader", "ensemble.runtime.release_fusion", "ensemble.detecting"),
+    ("ensemble.runtime.loader", "ensemble.runtime.release_fusion", "ensemble.runtime.builder"),
     ("ensemble.runtime.local_ensemble", "ensemble.rollout.controller", "ensemble.training"),
     ("ensemble.replay",),
     ("ensemble.legacy",),  # the older engine's files; above training because what it reads is calibrated

@@ -20,8 +20,7 @@ from ensemble.layers.classifier import FlowClassifier
 from ensemble.store.names import Tenant
 from ensemble.training.data.flow_table import FlowTable, read_flow_table
 from ensemble.training.evaluation.evaluate import FUSED, Judged, named_by
-from ensemble.training.labelling import Labelling
-from ensemble.training.metrics import Separation, false_positive_interval
+from ensemble.training.metrics import Labelling, Separation, false_positive_interval
 from ensemble.training.recipes.flow_ensemble import LAYER_NAMES
 from ensemble.verdicts import by_row
 

@@ -22,7 +22,6 @@ from starlette.types import Scope as AsgiScope
 from deployments.config.settings import Settings
 from deployments.config.tenants import Tenancy
 from deployments.config.trusted_store import TrustedStore
-from deployments.gatekeeping import GateKeeper
 from deployments.management.detection_routes import DETECTORS, DetectionRoutes
 from deployments.management.errors import MANAGE_REFUSALS
 from deployments.management.job_routes import JobRoutes
@@ -35,7 +34,7 @@ from deployments.management.store_executor import StoreDesk
 from deployments.management.training_actor import run_in_ray
 from deployments.observability.metrics import Meter, RayMeter
 from deployments.scoring.wire import encode
-from deployments.web.auth import GatedApp, ScopedRoute
+from deployments.web.auth import GatedApp, GateKeeper, ScopedRoute
 from deployments.web.docs_page import docs_page
 from deployments.web.errors import JSON
 from ensemble.runtime.builder import LAYERS

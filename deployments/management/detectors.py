@@ -28,10 +28,10 @@ from deployments.config.trusted_store import TrustedStore
 from deployments.host.memory import available_bytes
 from deployments.layers.telemetry import Pace
 from deployments.observability.log import say
-from ensemble.detecting import proven_detector
 from ensemble.errors import ArtifactMissing, FeatureMismatch, LoadTimeout, TooManyRows
 from ensemble.features.tabular import Missing, admit_rows
 from ensemble.layers.tabular import TabularDetector
+from ensemble.runtime.builder import proven_detector
 from ensemble.runtime.model_state import LoadFailure, failure_of
 from ensemble.store.bundles.open import open_bundle
 from ensemble.store.layout import Store

@@ -43,8 +43,7 @@ from ensemble.store.bundles.quota import Quota
 from ensemble.store.layout import Actor, Store
 from ensemble.store.names import BundleRef, ModelName, Tenant
 from ensemble.training.data.tabular_rows import DEFAULT_NAME, Step, training_table
-from ensemble.training.publish import Trained
-from ensemble.training.tabular_release import make_champion, publish_detector
+from ensemble.training.publish import Trained, make_champion, publish_detector
 
 __all__ = ["Jobs", "TrainRequest"]
 

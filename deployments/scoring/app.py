@@ -23,7 +23,6 @@ from starlette.types import Scope as AsgiScope
 from deployments.config.settings import Settings
 from deployments.config.tenants import Tenancy
 from deployments.config.trusted_store import TrustedStore
-from deployments.gatekeeping import GateKeeper
 from deployments.observability.metrics import Meter, RayMeter
 from deployments.scoring import wire
 from deployments.scoring.fast_path import ShortcutApp, read_json
@@ -42,7 +41,7 @@ from deployments.scoring.status import SystemView
 from deployments.scoring.status_schema import Service
 from deployments.scoring.tenants import View, Views
 from deployments.web.api_keys import Scope
-from deployments.web.auth import Caller, ScopedRoute, caller_of
+from deployments.web.auth import Caller, GateKeeper, ScopedRoute, caller_of
 from deployments.web.docs_page import docs_page
 from deployments.web.errors import JSON, REFUSALS, as_json
 from deployments.web.openapi import secured

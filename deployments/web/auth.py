@@ -11,9 +11,11 @@ Source: RFC 6750, bearer tokens; RFC 6585, 429.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,15 +27,23 @@ from starlette.routing import Route
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
+from deployments.config.settings import Settings
+from deployments.config.tenants import Tenancy
 from deployments.layers.telemetry import Pace
 from deployments.observability.log import say
 from deployments.observability.metrics import Meter
-from deployments.web.api_keys import Key, Scope
+from deployments.web.api_keys import Key, KeyRing, Scope
 from deployments.web.errors import refuse
+from deployments.web.rate_limit import Stall, TokenBuckets
 from ensemble.errors import RateLimited
 from ensemble.store.names import Tenant
 
-__all__ = ["Caller", "Gate", "GatedApp", "Keys", "Limits", "ScopedRoute", "allows", "caller_of", "client_of"]
+__all__ = ["Caller", "Gate", "GateKeeper", "GatedApp", "Keys", "Limits", "ScopedRoute", "allows", "caller_of", "client_of"]
+
+LOOK_EVERY_S = 1.0  # at one small file: a key that is revoked opens nothing two seconds later
+STRANGERS_PER_S = 10.0  # requests without a good key that are refused at once: somebody at a terminal never waits
+LOOK_WITHIN_S = 1.0  # a start does not wait longer for a slow disk; until then nobody comes in
+
 
 UNAUTHORIZED, FORBIDDEN = "UNAUTHORIZED", "FORBIDDEN"
 NO_KEY = "this needs a key: Authorization: Bearer axon_...; `axon keys create` makes one"
@@ -252,3 +262,42 @@ def _token_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
     if len(found) != 1 or len(found[0]) > LONGEST_TOKEN or not found[0].lower().startswith(_BEARER):
         return ""
     return found[0][len(_BEARER) :].decode("ascii", "replace")
+
+
+class GateKeeper:
+    """Makes the gate, and keeps its keys.
+
+    Args:
+        settings: whether there are keys, where they are, and what a tenant may ask.
+        tenancy: what single tenants may ask instead.
+        meter: where refusals are counted.
+    """
+
+    def __init__(self, settings: Settings, tenancy: Tenancy, meter: Meter) -> None:
+        auth = settings.auth
+        self._ring = None if auth.mode == "off" else KeyRing(settings.keys)
+        limits = TokenBuckets(auth.requests_per_s, auth.burst, of=tenancy.limit)
+        strangers = TokenBuckets(STRANGERS_PER_S, STRANGERS_PER_S)
+        stall = Stall(auth.stall_s)
+        self.gate = Gate(self._ring, limits, strangers=strangers, stall=stall.wait, anonymous=tenancy.generic, meter=meter)
+        self._looking: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Read the keys, and again and again from then on."""
+        if self._ring is not None:
+            first = asyncio.create_task(asyncio.to_thread(self._ring.look))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(first), LOOK_WITHIN_S)
+            self._looking = asyncio.create_task(self._look_for_ever(self._ring, first))
+
+    async def stop(self) -> None:
+        """Read them no longer."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+
+    async def _look_for_ever(self, ring: KeyRing, look: asyncio.Task[None]) -> None:
+        while True:
+            await asyncio.wait({look})  # one at a time: a disk that hangs gets one thread, not one a second
+            await asyncio.sleep(LOOK_EVERY_S)
+            look = asyncio.create_task(asyncio.to_thread(ring.look))

@@ -15,17 +15,21 @@ import numpy as np
 from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible
 from ensemble.events import EventBatch, FlowBatch, Kind, ProcessEvent
 from ensemble.features import flow, process
+from ensemble.features.tabular import Missing, admit_rows
 from ensemble.layers.classifier import FlowClassifier
 from ensemble.layers.flow_anomaly import FlowAnomaly
 from ensemble.layers.process_anomaly import ProcessAnomaly
 from ensemble.layers.resilience import PostureInventory, PostureKnowledge, ResiliencePosture
+from ensemble.layers.tabular import TabularDetector
 from ensemble.model import Model
 from ensemble.runtime.model_state import HeldModel
 from ensemble.store.bundles.codecs import GOLDEN, Golden, decode_golden, decode_parts
+from ensemble.store.bundles.metadata import refuse_other_type
 from ensemble.store.bundles.open import ProvenBundle
 from ensemble.store.names import BundleRef
 
-__all__ = ["FEATURE_SCHEMAS", "LAYERS", "LayerPlan", "ModelBuilder", "golden_batch", "identity_of"]
+__all__ = ["FEATURE_SCHEMAS", "LAYERS", "LayerPlan", "ModelBuilder", "golden_batch", "identity_of", "proven_detector"]
+
 
 GOLDEN_TOLERANCE = {"cpu": 1e-6, "cuda": 1e-5}  # DESIGN, decision 12
 
@@ -175,3 +179,26 @@ def golden_batch(kind: Kind, events: Sequence[Mapping[str, Any]]) -> EventBatch:
         raise ArtifactCorrupt("golden events", "hold a flow that the door refuses")
     batch = FlowBatch(("",) * len(events), tuple(str(event.get("host", "")) for event in events), admitted.features)
     return replace(batch, flags=admitted.flags)
+
+
+def proven_detector(bundle: ProvenBundle) -> TabularDetector:
+    """The detector of a bundle, after it gave its golden answers.
+
+    Raises:
+        ArtifactIncompatible: a model of another type (S4-07), or one that does not answer as it was trained to.
+        ArtifactError: the bytes spell no detector of this Axon.
+    """
+    what = str(bundle.ref)
+    refuse_other_type(bundle.manifest.training, TabularDetector.__name__, what=f"Model type mismatch: {what}")
+    detector = TabularDetector.from_parts(decode_parts(bundle.files))
+    golden = decode_golden(bundle.files[GOLDEN])
+    rows = [row if isinstance(row := event.get("features"), dict) else {} for event in golden.events]
+    admitted = admit_rows(rows, detector.features, Missing.REFUSE)
+    if not rows or admitted.refused:
+        raise ArtifactCorrupt(what, "has no golden rows: nothing shows that it is the detector that was trained")
+    worst = float(np.abs(detector.score(admitted.values).anomaly_score - np.asarray(golden.scores)).max())
+    if not worst <= GOLDEN_TOLERANCE["cpu"]:  # NaN fails too
+        raise ArtifactIncompatible(
+            f"{what}: golden scores", f"agreement within {GOLDEN_TOLERANCE['cpu']:g}", f"a difference of {worst:.3g}"
+        )
+    return detector

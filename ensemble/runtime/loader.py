@@ -15,11 +15,10 @@ from ensemble.events import Kind
 from ensemble.runtime.builder import FEATURE_SCHEMAS, LAYERS, ModelBuilder, identity_of
 from ensemble.runtime.model_state import HeldModel, HeldRelease, Loaded, LoadFailure, Trial, failure_of
 from ensemble.runtime.resolver import Candidate, Releases
-from ensemble.store.bundles.open import ProvenBundle, open_bundle
+from ensemble.store.bundles.open import ProvenBundle, files_as_they_lie, open_bundle
 from ensemble.store.layout import Store
 from ensemble.store.names import ModelName
 from ensemble.store.releases.release import Release
-from ensemble.store.watching import files_as_they_lie
 from ensemble.verdicts import LayerStatus
 
 __all__ = ["ReleaseLoader"]

@@ -6,14 +6,15 @@ false-positive rate. Accuracy and F1 are left out on purpose: `labelling` has th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-__all__ = ["Separation", "false_positive_interval", "paired_bootstrap", "separation", "tpr_at_fpr"]
+__all__ = ["Labelling", "Separation", "false_positive_interval", "labelling", "paired_bootstrap", "separation", "tpr_at_fpr"]
+
 
 Scores = NDArray[np.float64]
 
@@ -114,3 +115,32 @@ def _auroc(benign: Scores, hostile: Scores) -> float:
     ordered = np.sort(benign)
     below = np.searchsorted(ordered, hostile, side="left") + np.searchsorted(ordered, hostile, side="right")
     return float(below.mean() / (2.0 * benign.size))
+
+
+@dataclass(frozen=True, slots=True)
+class Labelling:
+    """How often labels are right.
+
+    Attributes:
+        macro_f1: mean of the F1 of each label that occurs, each counting alike.
+        accuracy: share of the flows that get their own label.
+        by_label: label -> F1.
+    """
+
+    macro_f1: float
+    accuracy: float
+    by_label: dict[str, float]
+
+
+def labelling(truth: NDArray[np.str_], chances: NDArray[np.float64], labels: Sequence[str]) -> Labelling:
+    """Figures of the likeliest labels.
+
+    Args:
+        truth: n labels.
+        chances: float64 (n, k), of each of `labels`.
+        labels: k labels; one that `truth` has and these have not is always missed.
+    """
+    said = np.array(labels)[chances.argmax(axis=1)]
+    occurring = sorted(set(truth.tolist()))
+    f1 = f1_score(truth, said, labels=occurring, average=None, zero_division=0.0)
+    return Labelling(float(np.mean(f1)), float(np.mean(truth == said)), dict(zip(occurring, f1.tolist(), strict=True)))

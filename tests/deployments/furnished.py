@@ -19,9 +19,8 @@ from ensemble.store.releases.aliases import set_challenger
 from ensemble.store.releases.release import promote
 from ensemble.store.signing import Signer
 from ensemble.training.data.tabular_rows import Step
-from ensemble.training.publish import Trained
+from ensemble.training.publish import Trained, make_champion, publish_detector
 from ensemble.training.recipes.tabular import fit_steps, fit_tabular
-from ensemble.training.tabular_release import make_champion, publish_detector
 from tests.conftest import NOW
 from tests.deployments.conftest import RecordingMeter
 from tests.deployments.management import Handle, Managed

@@ -30,10 +30,9 @@ from ensemble.store.layout import Store, bundle_parts
 from ensemble.store.names import BundleRef, ModelName, Tenant
 from ensemble.store.releases.aliases import Alias, clear_model_alias, stand_of_model_alias
 from ensemble.store.signing import Signer, Trust
-from ensemble.training.publish import Trained
+from ensemble.training.publish import Trained, make_champion, publish_detector
 from ensemble.training.recipes import tabular
 from ensemble.training.recipes.tabular import fit_tabular
-from ensemble.training.tabular_release import make_champion, publish_detector
 from tests.deployments.conftest import Told, values_of
 from tests.timing import Clock
 

@@ -21,9 +21,9 @@ from deployments.config.trust import SigningRefused
 from deployments.management.job_records import ENDED, JobRecord, JobRecords, JobStatus
 from deployments.management.jobs import Jobs, TrainRequest
 from deployments.management.training_actor import FitWork
-from ensemble.detecting import proven_detector
 from ensemble.errors import FeatureMismatch, JobCrashed, JobQuota, MalformedEvent, TooManyRows, TrainingError, UnknownJob
 from ensemble.features.tabular import NETWORK_FEATURES
+from ensemble.runtime.builder import proven_detector
 from ensemble.store.audit_log import read_audit
 from ensemble.store.bundles.open import open_bundle
 from ensemble.store.bundles.quota import Quota

@@ -19,8 +19,8 @@ from ensemble.runtime.model_state import KindState, SlotState
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, Tenant
 from ensemble.store.signing import Signer, Trust
+from ensemble.training.publish import make_champion, publish_detector
 from ensemble.training.recipes.tabular import fit_tabular
-from ensemble.training.tabular_release import make_champion, publish_detector
 from ensemble.verdicts import LayerStatus
 from tests.conftest import NOW
 from tests.deployments.conftest import RecordingMeter

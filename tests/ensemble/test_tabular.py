@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest
 from sklearn.preprocessing import StandardScaler
 
-from ensemble.detecting import proven_detector
 from ensemble.errors import ArtifactIncompatible, FeatureMismatch, TrainingError
 from ensemble.features.tabular import NETWORK_FEATURES, Missing, admit_rows, declared
 from ensemble.layers.tabular import RATES, TabularDetector, ThreatLevel
+from ensemble.runtime.builder import proven_detector
 from ensemble.store.bundles.codecs import decode_parts, encode_parts
 from ensemble.store.bundles.metadata import Metadata
 from ensemble.store.bundles.open import open_bundle
@@ -26,9 +26,8 @@ from ensemble.store.names import BundleRef, ModelName, Tenant
 from ensemble.store.releases.aliases import Alias, read_model_alias
 from ensemble.store.signing import Signer
 from ensemble.training.data.tabular_rows import LEAST_ROWS, training_table
-from ensemble.training.publish import Trained
+from ensemble.training.publish import Trained, make_champion, publish_detector
 from ensemble.training.recipes.tabular import fit_steps, fit_tabular
-from ensemble.training.tabular_release import make_champion, publish_detector
 
 Row = dict[str, Any]
 Rows = list[Row]

@@ -17,8 +17,7 @@ from ensemble.fusion import Thresholds, layer_set
 from ensemble.kernels.calibration import probability
 from ensemble.layers.classifier import FlowClassifier
 from ensemble.training.data.flow_table import BENIGN, FlowTable
-from ensemble.training.labelling import Labelling, labelling
-from ensemble.training.metrics import Separation, paired_bootstrap, separation
+from ensemble.training.metrics import Labelling, Separation, labelling, paired_bootstrap, separation
 from ensemble.training.recipes.flow_ensemble import (
     LAYER_NAMES,
     FlowLayers,

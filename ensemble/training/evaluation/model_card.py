@@ -10,9 +10,8 @@ from typing import Any
 
 from ensemble.fusion import Fusion
 from ensemble.training.evaluation.evaluate import FUSED, FamilyOut, Judged
-from ensemble.training.labelling import Labelling
 from ensemble.training.markdown import table
-from ensemble.training.metrics import Separation, false_positive_interval
+from ensemble.training.metrics import Labelling, Separation, false_positive_interval
 
 __all__ = ["family_table", "flow_card", "label_table", "separation_table"]
 

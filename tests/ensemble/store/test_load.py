@@ -28,11 +28,10 @@ from ensemble.errors import (
 from ensemble.model import Parts
 from ensemble.store.bundles.codecs import decode_golden, decode_parts
 from ensemble.store.bundles.manifest import PAYLOAD
-from ensemble.store.bundles.open import open_bundle
+from ensemble.store.bundles.open import MEMORY_FACTOR, open_bundle
 from ensemble.store.files import canonical_json
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, Tenant
-from ensemble.store.preflight import MEMORY_FACTOR
 from ensemble.store.signing import Document, Signer, Trust
 
 ALL_FILES = [*PAYLOAD, "manifest.json"]

@@ -12,9 +12,9 @@ from ensemble.errors import InsufficientMemory
 from ensemble.runtime.builder import LAYERS, ModelBuilder
 from ensemble.runtime.loader import ReleaseLoader
 from ensemble.runtime.resolver import Lineage
+from ensemble.store.bundles.open import MEMORY_FACTOR, refuse_without_memory
 from ensemble.store.layout import Store
 from ensemble.store.names import Tenant
-from ensemble.store.preflight import MEMORY_FACTOR, refuse_without_memory
 from ensemble.store.releases.release import list_bundles
 
 LOADED = [(layer, sorted({name for names in plan.kinds.values() for name in names})) for layer, plan in LAYERS.items()]

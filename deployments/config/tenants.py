@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,13 +17,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from deployments.config.settings import Settings, TenantName
 from deployments.observability.log import say
-from deployments.web.rate_limit import Limit
 from ensemble.store.layout import Store
 from ensemble.store.names import Tenant
 from ensemble.store.releases.pointer import has_pointer
 from ensemble.store.signing import Trust
 
-__all__ = ["Tenancy", "TenantEntry", "TenantsFile", "read_tenants"]
+__all__ = ["Limit", "Tenancy", "TenantEntry", "TenantsFile", "read_tenants"]
+
 
 LIMIT_BYTES = 4 << 20  # some fifty thousand tenants
 
@@ -125,3 +126,11 @@ class Tenancy:
         except OSError as error:
             return error.errno
         return found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What one tenant may ask; None for what everybody may."""
+
+    requests_per_s: float | None = None
+    burst: float | None = None

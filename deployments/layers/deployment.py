@@ -16,7 +16,8 @@ from deployments.layers.router import routing_stats
 from deployments.layers.telemetry import LayerTelemetry
 from deployments.observability.metrics import RayMeter
 from ensemble.events import EventBatch, FlowBatch, Kind
-from ensemble.runtime.builder import LAYERS, ModelBuilder
+from ensemble.layers.catalog import LAYERS
+from ensemble.runtime.builder import ModelBuilder
 from ensemble.runtime.classify import Classification, classify
 from ensemble.runtime.loader import ReleaseLoader
 from ensemble.runtime.model_state import SlotState, Trial

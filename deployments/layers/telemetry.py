@@ -16,14 +16,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deployments.observability.log import say
+from deployments.observability.log import SUMMARY_EVERY_S, Pace, _Trouble, say
 from deployments.observability.metrics import Meter
 from ensemble.errors import ArtifactMissing
 from ensemble.runtime.model_state import SlotEvent, SlotState
 
-__all__ = ["LayerTelemetry", "Pace"]
+__all__ = ["LayerTelemetry"]
 
-SUMMARY_EVERY_S = 300.0  # while a trouble lasts, one line in five minutes says how often it came again
 _UNKNOWN = "unknown"
 
 
@@ -48,51 +47,6 @@ def _words_of(layer: str) -> _Words:
             dummies = ("dummy_behavior_model_active", "dummy_scaler_active")
             return _Words("layer2", "deep_neural_network", "layer2_dummy_active", "behavior_analysis_disabled", dummies)
     return _Words("layer", layer, "layer_fallback_active", f"{layer}_disabled", ("fallback_score_active",))
-
-
-@dataclass(slots=True)
-class _Trouble:
-    """A trouble that lasts."""
-
-    incident: str
-    said: str
-    said_at: float
-    suppressed: int = 0
-
-
-class Pace:
-    """Says of what keeps coming whether it is to be said now: at first, on change, and every five minutes.
-
-    Args:
-        clock: seconds that only rise.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._lasting: dict[tuple[str, str], _Trouble] = {}  # (what, of which) -> what lasts
-
-    def is_news(self, key: tuple[str, str], what: str) -> bool:
-        """Whether it is another `what` than before; said once, it is no news until it ends."""
-        lasts = self._lasting.get(key)
-        if lasts is not None and lasts.said == what:
-            return False
-        self._lasting[key] = _Trouble("", what, self._clock())
-        return True
-
-    def again(self, key: tuple[str, str], what: str = "") -> int | None:
-        """How often it was not said since it was said last; None where it is not to be said now either."""
-        if self.is_news(key, what):
-            return 0
-        lasts = self._lasting[key]
-        if self._clock() - lasts.said_at < SUMMARY_EVERY_S:
-            lasts.suppressed += 1
-            return None
-        suppressed, lasts.suppressed, lasts.said_at = lasts.suppressed, 0, self._clock()
-        return suppressed
-
-    def end(self, of_which: str) -> None:
-        """All that lasted of it, and of nothing in particular, is over."""
-        self._lasting = {key: lasts for key, lasts in self._lasting.items() if key[1] not in (of_which, "")}
 
 
 class LayerTelemetry:

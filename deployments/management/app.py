@@ -33,11 +33,10 @@ from deployments.management.replicas import Replicas
 from deployments.management.store_executor import StoreDesk
 from deployments.management.training_actor import run_in_ray
 from deployments.observability.metrics import Meter, RayMeter
-from deployments.scoring.wire import encode
 from deployments.web.auth import GatedApp, GateKeeper, ScopedRoute
 from deployments.web.docs_page import docs_page
-from deployments.web.errors import JSON
-from ensemble.runtime.builder import LAYERS
+from deployments.web.errors import JSON, encode
+from ensemble.layers.catalog import LAYERS
 
 __all__ = ["Manage", "ManageApp", "PrefixedApp"]
 

@@ -19,13 +19,12 @@ from deployments.management.replicas import Replicas
 from deployments.management.request import LAYERS_MODELS, Reader, actor_of, model_of, no_query_but, tenant_of
 from deployments.management.store_executor import StoreDesk
 from deployments.management.visible_models import Seen, find_model
-from deployments.scoring.wire import ErrorBody
 from deployments.web.api_keys import Scope
 from deployments.web.auth import Gate, ScopedRoute, caller_of
 from deployments.web.decode_errors import refusal_of
-from deployments.web.errors import as_json
+from deployments.web.errors import ErrorBody, as_json
 from ensemble.errors import ArtifactMissing, DeploymentUnavailable, EnsembleError, EventError, FeatureMismatch, MalformedEvent, NotServing
-from ensemble.runtime.builder import LAYERS
+from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.model_state import SlotState
 from ensemble.store.names import ModelName, Tenant
 from ensemble.verdicts import LayerStatus

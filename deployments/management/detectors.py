@@ -26,8 +26,7 @@ from numpy.typing import NDArray
 from deployments.config.settings import Settings
 from deployments.config.trusted_store import TrustedStore
 from deployments.host.memory import available_bytes
-from deployments.layers.telemetry import Pace
-from deployments.observability.log import say
+from deployments.observability.log import Pace, say
 from ensemble.errors import ArtifactMissing, FeatureMismatch, LoadTimeout, TooManyRows
 from ensemble.features.tabular import Missing, admit_rows
 from ensemble.layers.tabular import TabularDetector

@@ -13,8 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import HTTPExceptionHandler
 
-from deployments.scoring.status import meaning_of
-from deployments.web.errors import COMES_AGAIN, REFUSALS, refuse, status_of
+from deployments.web.errors import COMES_AGAIN, REFUSALS, meaning_of, refuse, status_of
 from ensemble.errors import (
     ArtifactError,
     ArtifactInUse,

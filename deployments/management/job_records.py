@@ -21,8 +21,8 @@ import msgspec
 
 from deployments.observability.log import say
 from ensemble.errors import ArtifactError, ArtifactMissing, JobLost
-from ensemble.store.bundles.manifest import timestamp
 from ensemble.store.files import atomic
+from ensemble.store.files.canonical_json import timestamp
 from ensemble.store.files.safe_read import list_names, open_directory, read_bounded
 from ensemble.store.names import Tenant
 

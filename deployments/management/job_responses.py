@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from deployments.scoring.wire import ErrorBody
+from deployments.web.errors import ErrorBody
 
 __all__ = [
     "Detections",

@@ -17,10 +17,9 @@ from deployments.management.job_records import JobRecord
 from deployments.management.jobs import Jobs, TrainRequest
 from deployments.management.request import Reader, actor_of, no_query_but, own_name, own_tenant, tenant_of
 from deployments.management.store_executor import StoreDesk, in_time
-from deployments.scoring.wire import ErrorBody
 from deployments.web.api_keys import Scope
 from deployments.web.auth import ScopedRoute
-from deployments.web.errors import as_json
+from deployments.web.errors import ErrorBody, as_json
 from ensemble.errors import FeatureMismatch, MalformedEvent, VersionExists
 from ensemble.features.tabular import NETWORK_FEATURES, Missing
 from ensemble.store.bundles.list import list_bundles

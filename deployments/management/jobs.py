@@ -37,9 +37,9 @@ from ensemble.errors import (
     UnknownJob,
 )
 from ensemble.features.tabular import NETWORK_FEATURES, Missing
-from ensemble.store.bundles.manifest import timestamp
 from ensemble.store.bundles.metadata import Metadata
 from ensemble.store.bundles.quota import Quota
+from ensemble.store.files.canonical_json import timestamp
 from ensemble.store.layout import Actor, Store
 from ensemble.store.names import BundleRef, ModelName, Tenant
 from ensemble.training.data.tabular_rows import DEFAULT_NAME, Step, training_table

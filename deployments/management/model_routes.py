@@ -39,9 +39,9 @@ from deployments.management.request import (
 from deployments.management.store_executor import StoreDesk
 from deployments.management.visible_models import find_model, seen_models
 from deployments.observability.log import say
-from deployments.scoring.fast_path import read_body
 from deployments.web.api_keys import Scope
 from deployments.web.auth import ScopedRoute
+from deployments.web.body import read_body
 from deployments.web.errors import as_json
 from ensemble.errors import ArtifactError, ArtifactMissing, EnsembleError, MalformedEvent, ServedByRelease, UnsupportedMediaType
 from ensemble.store.audit_log import read_audit

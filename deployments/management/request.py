@@ -11,11 +11,10 @@ from typing import Generic, TypeVar
 import msgspec
 from starlette.requests import Request
 
-from deployments.scoring.fast_path import read_json
-from deployments.scoring.wire import decoded
 from deployments.web.auth import caller_of, client_of
+from deployments.web.body import decoded, read_json
 from ensemble.errors import MalformedEvent, ReservedName, UnknownTenant
-from ensemble.runtime.builder import LAYERS
+from ensemble.layers.catalog import LAYERS
 from ensemble.store.layout import Actor
 from ensemble.store.names import ModelName, Tenant, parse_serial
 from ensemble.store.releases.aliases import Alias

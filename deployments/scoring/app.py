@@ -25,7 +25,7 @@ from deployments.config.tenants import Tenancy
 from deployments.config.trusted_store import TrustedStore
 from deployments.observability.metrics import Meter, RayMeter
 from deployments.scoring import wire
-from deployments.scoring.fast_path import ShortcutApp, read_json
+from deployments.scoring.fast_path import ShortcutApp
 from deployments.scoring.guarded_call import LayerCall
 from deployments.scoring.layer_client import AskedLayers
 from deployments.scoring.layer_switches import Switches
@@ -42,8 +42,9 @@ from deployments.scoring.status_schema import Service
 from deployments.scoring.tenants import View, Views
 from deployments.web.api_keys import Scope
 from deployments.web.auth import Caller, GateKeeper, ScopedRoute, caller_of
+from deployments.web.body import read_json
 from deployments.web.docs_page import docs_page
-from deployments.web.errors import JSON, REFUSALS, as_json
+from deployments.web.errors import JSON, REFUSALS, ErrorBody, as_json, encode
 from deployments.web.openapi import secured
 from ensemble.errors import EventError, MalformedEvent
 from ensemble.events import Kind
@@ -107,7 +108,7 @@ class IngressApp:
         self._text = text.text
         self._routes = self._all_routes()
         needs = {(route.path, method.lower()): route.needs for route in self._routes for method in route.methods or ()}
-        self._openapi = wire.encode(secured(document(limits.max_events, limits.max_body_bytes), needs))
+        self._openapi = encode(secured(document(limits.max_events, limits.max_body_bytes), needs))
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """The ASGI application, made inside the replica: msgspec's decoders do not pickle."""
@@ -178,7 +179,7 @@ class IngressApp:
         since = time.monotonic()
         event = wire.parse_event(body)
         view = await self._views.of(caller.tenant)
-        return wire.encode(await view.answer(event, caller.tenant, explain=explain, since=since))
+        return encode(await view.answer(event, caller.tenant, explain=explain, since=since))
 
     async def _score_one(self, request: Request) -> Response:
         body = await self._body(request)
@@ -202,7 +203,7 @@ class IngressApp:
                 results[place] = _row_error(event.id, answer) if isinstance(answer, EventError) else answer
 
         await asyncio.gather(*(answer_kind(kind) for kind in Kind))
-        return Response(wire.encode(wire.BatchAnswer(results, *wire.least_of(results))), media_type=JSON)
+        return Response(encode(wire.BatchAnswer(results, *wire.least_of(results))), media_type=JSON)
 
     async def _body(self, request: Request) -> bytes:
         """Starlette's own limit answers in plain text, without a code."""
@@ -270,4 +271,4 @@ def _asks_to_explain(request: Request) -> bool:
 
 
 def _row_error(event_id: str, error: EventError) -> wire.RowError:
-    return wire.RowError(event_id, wire.ErrorBody(error.code, str(error), error.field))
+    return wire.RowError(event_id, ErrorBody(error.code, str(error), error.field))

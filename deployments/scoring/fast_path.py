@@ -6,7 +6,7 @@ so that an answer never depends on which way a request went.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -15,13 +15,11 @@ from starlette.types import Scope as AsgiScope
 
 from deployments.web.api_keys import Scope
 from deployments.web.auth import GatedApp, allows
-from deployments.web.errors import JSON, answer_to
-from ensemble.errors import BodyTooLarge, EventError, MalformedJson, UnsupportedMediaType
+from deployments.web.body import _JSON, read_json
+from deployments.web.errors import answer_to
+from ensemble.errors import EventError
 
-__all__ = ["ShortcutApp", "read_body", "read_json"]
-
-MOST_DIGITS = 18  # of a length; Python refuses to read a number of 5,000
-_JSON = JSON.encode()
+__all__ = ["ShortcutApp"]
 
 
 class ShortcutApp(GatedApp):
@@ -64,50 +62,3 @@ class ShortcutApp(GatedApp):
         headers = [(b"content-length", b"%d" % len(body)), (b"content-type", _JSON)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
-
-
-async def read_json(headers: Iterable[tuple[bytes, bytes]], receive: Receive, limit: int) -> bytes:
-    """The whole body of a route that reads JSON; a body that says of itself that it is something else, or packed, is not read.
-
-    One that says nothing is taken for JSON. Browsers send forms and text to other people's services unasked, but JSON only with their
-    leave; and a packed body could be of any size.
-
-    Raises:
-        UnsupportedMediaType: what `Content-Type` or `Content-Encoding` says is not JSON.
-        BodyTooLarge: more than `limit` bytes were announced, or came.
-        MalformedJson: the client left in the middle of it; nobody reads the answer.
-    """
-    for name, value in headers:
-        if name == b"content-type" and value != _JSON and not _is_json(value):
-            raise UnsupportedMediaType("Content-Type")
-        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
-            raise UnsupportedMediaType("Content-Encoding")
-    return await read_body(headers, receive, limit)
-
-
-def _is_json(content_type: bytes) -> bool:
-    media = content_type.split(b";", 1)[0].strip().lower()
-    return media in (b"", _JSON) or (media.startswith(b"application/") and media.endswith(b"+json"))
-
-
-async def read_body(headers: Iterable[tuple[bytes, bytes]], receive: Receive, limit: int) -> bytes:
-    """The whole body, refused as soon as it passes the limit.
-
-    Raises:
-        BodyTooLarge: more than `limit` bytes were announced, or came.
-        MalformedJson: the client left in the middle of it; nobody reads the answer.
-    """
-    for name, value in headers:
-        if name == b"content-length" and value.isdigit() and (len(value) > MOST_DIGITS or int(value) > limit):
-            raise BodyTooLarge(limit)
-    body = bytearray()
-    has_more = True
-    while has_more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise MalformedJson("the body ends in the middle")
-        body += message.get("body", b"")
-        has_more = message.get("more_body", False)
-        if len(body) > limit:
-            raise BodyTooLarge(limit)
-    return bytes(body)

@@ -21,12 +21,11 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from deployments.config.settings import GuardSettings
-from deployments.layers.telemetry import Pace
-from deployments.observability.log import say
+from deployments.observability.log import Pace, say
 from ensemble.errors import LayerCrashed, LayerError, LayerOpen, LayerOverloaded, LayerTimeout
 from ensemble.events import EventBatch
 from ensemble.guard import BreakerRules, BreakerState, Bulkhead, CircuitBreaker, RetryBudget, Ticket
-from ensemble.runtime.builder import LAYERS
+from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.slot import ANY_RELEASE
 from ensemble.verdicts import LayerScores, LayerStatus
 

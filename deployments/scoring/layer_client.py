@@ -18,7 +18,7 @@ from deployments.scoring.guarded_call import CallObserver, GuardedLayer, LayerCa
 from ensemble.errors import LayerDisabled
 from ensemble.events import EventBatch
 from ensemble.guard import BreakerState, Deadline
-from ensemble.runtime.builder import LAYERS
+from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.model_state import SlotState
 from ensemble.verdicts import LayerScores, LayerStatus
 

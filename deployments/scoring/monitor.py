@@ -16,8 +16,8 @@ from deployments.scoring.layer_switches import Switches
 from deployments.scoring.status import SystemView, iso
 from ensemble.events import Kind
 from ensemble.guard import BreakerState
+from ensemble.layers.catalog import LAYERS
 from ensemble.rollout.canary import RolloutView
-from ensemble.runtime.builder import LAYERS
 from ensemble.verdicts import SPEAKING, LayerStatus, SystemStatus, Verdicts, VerdictWord
 
 __all__ = ["IngressTelemetry", "Watch"]

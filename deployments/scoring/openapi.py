@@ -17,7 +17,7 @@ from deployments.scoring.status_schema import Health, LayerList, LayerTest, Live
 from deployments.web.docs_page import DOCS_FILES
 from deployments.web.openapi import ERROR_TYPES, Json, answer, operation, ref, schemas_of, written
 from ensemble.features.flow import FEATURE_NAMES, RECOMPUTED
-from ensemble.runtime.builder import LAYERS
+from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.classify import KNOWN_MODELS
 
 __all__ = ["document"]

@@ -19,11 +19,11 @@ from starlette.responses import Response
 
 from deployments.observability.log import say
 from deployments.scoring.layer_switches import Switches
-from deployments.scoring.status import SystemView, meaning_of
+from deployments.scoring.status import SystemView
 from deployments.scoring.status_schema import KindTest, LayerList, LayerTest, Live, Ready, SwitchedLayer
 from deployments.web.api_keys import Scope
 from deployments.web.auth import ScopedRoute, caller_of
-from deployments.web.errors import as_json, refuse
+from deployments.web.errors import as_json, meaning_of, refuse
 from ensemble.errors import ArtifactError, LayerCrashed, LayerTimeout, LoadTimeout, UnknownLayer
 from ensemble.runtime.controls import Controls
 from ensemble.store.names import Tenant

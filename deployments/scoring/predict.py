@@ -20,12 +20,12 @@ from deployments.config.settings import IngressSettings
 from deployments.observability.metrics import Meter
 from deployments.scoring import wire
 from deployments.scoring.batching import MicroBatcher
-from deployments.scoring.fast_path import read_json
 from deployments.scoring.predict_wire import Features, Prediction, PredictionBatch, parse_flow, parse_flows
 from deployments.scoring.tenants import View
 from deployments.web.api_keys import Scope
 from deployments.web.auth import Gate, ScopedRoute, caller_of
-from deployments.web.errors import JSON, request_id_of, sentence_of
+from deployments.web.body import read_json
+from deployments.web.errors import JSON, ErrorAnswer, ErrorBody, encode, request_id_of, sentence_of
 from ensemble.errors import EnsembleError, EventError, LayerCrashed, ModelNotLoaded, UnknownModel
 from ensemble.events import FlowBatch, Kind
 from ensemble.runtime.classify import KNOWN_MODELS, Classification
@@ -196,9 +196,9 @@ def _predictions(said: Classification, model: str, *, took_s: float, at: float) 
 
 
 def _answered(request: Request, body: Prediction | PredictionBatch) -> Response:
-    return Response(wire.encode(body), media_type=JSON, headers={"X-Request-ID": request_id_of(request)})
+    return Response(encode(body), media_type=JSON, headers={"X-Request-ID": request_id_of(request)})
 
 
-def _row_error(error: EnsembleError) -> wire.ErrorAnswer:
+def _row_error(error: EnsembleError) -> ErrorAnswer:
     field = error.field if isinstance(error, EventError) else ""
-    return wire.ErrorAnswer(wire.ErrorBody(error.code, sentence_of(error), field))
+    return ErrorAnswer(ErrorBody(error.code, sentence_of(error), field))

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from deployments.scoring import wire
+from deployments.web.body import decoded
 from deployments.web.decode_errors import check_values, pairs_in
 from ensemble.errors import EventError, MalformedJson
 
@@ -89,7 +90,7 @@ def parse_flow(body: bytes) -> tuple[Features, str]:
         MalformedEvent: JSON, but no flow; `field` says where.
     """
     check_values(body, 1)
-    request: PredictRequest = wire.decoded(_decode_one, body)
+    request: PredictRequest = decoded(_decode_one, body)
     if pairs_in(body) != (request.model_name is not UNSET) + _pairs_of(request.features):
         raise MalformedJson(_TWICE)
     return request.features, _model_of(request.model_name)
@@ -112,7 +113,7 @@ def parse_flows(body: bytes, *, limit: int) -> tuple[list[Features | EventError]
     if is_well:
         wire.check_count(len(batch.flows), limit, "flows")
         return [flow.features for flow in batch.flows], _model_of(batch.model_name)
-    raw: _RawBatch = wire.decoded(_decode_raw, body)
+    raw: _RawBatch = decoded(_decode_raw, body)
     flows = [bytes(flow) for flow in raw.flows]
     if pairs_in(body) != _pairs_around(raw.model_name) + sum(map(pairs_in, flows)):
         raise MalformedJson(_TWICE)
@@ -122,7 +123,7 @@ def parse_flows(body: bytes, *, limit: int) -> tuple[list[Features | EventError]
 
 def _flow_or_error(body: bytes) -> Features | EventError:
     try:
-        flow: FlowToPredict = wire.decoded(_decode_flow, body)
+        flow: FlowToPredict = decoded(_decode_flow, body)
     except EventError as error:
         return error
     return flow.features if pairs_in(body) == _pairs_of(flow.features) else MalformedJson(_TWICE)

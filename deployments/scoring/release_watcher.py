@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from deployments.observability.log import say
 from deployments.scoring.pipeline import FanOut
-from deployments.scoring.status import meaning_of
+from deployments.web.errors import meaning_of
 from ensemble.rollout.canary import RolloutState
 from ensemble.runtime.controls import Controls
 from ensemble.runtime.model_state import LoadFailure, SlotState, failure_of

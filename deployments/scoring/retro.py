@@ -28,6 +28,7 @@ import msgspec
 from deployments.config.settings import RetroSettings
 from deployments.observability.log import say
 from deployments.scoring import wire
+from deployments.web.errors import encode
 from ensemble.errors import EventError
 from ensemble.events import Kind
 from ensemble.retro.findings import Finding, Findings
@@ -353,7 +354,7 @@ class Retro:
             at=_iso(waiting.at),
             found_at=_iso(self._now()),
             was=waiting.was,
-            verdict=msgspec.Raw(wire.encode(answer)),
+            verdict=msgspec.Raw(encode(answer)),
         )
 
     def _conclude(self, reading: Reading, outcome: _Outcome, unreadable: int) -> bool:

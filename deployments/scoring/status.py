@@ -9,24 +9,21 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from deployments.scoring.status_schema import Health, KindStatus, LayerDetail, LayerLine, Provider, Trouble
-from ensemble import errors
+from deployments.web.errors import _CAUSES, _MEANINGS, meaning_of
 from ensemble.events import Kind
 from ensemble.guard import BreakerState
-from ensemble.runtime.builder import LAYERS
+from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.model_state import KindState, SlotState
 from ensemble.runtime.release_fusion import ReleaseFusion
 from ensemble.verdicts import SPEAKING, LayerStatus, SystemStatus, system_status
 
-__all__ = ["Breaker", "SystemView", "iso", "meaning_of", "see_system"]
+__all__ = ["Breaker", "SystemView", "iso", "see_system"]
 
 UNREACHABLE = "the layer did not answer"
 DISABLED = "switched off by an operator"
 NOT_ASKED = "the breaker is open: it is not asked until a trial succeeds"
 CLOSED = "closed"
-_KINDS = [getattr(errors, name) for name in errors.__all__]
 _WELL = SPEAKING | {LayerStatus.NOT_APPLICABLE}  # a release that does without a layer lacks nothing
-_MEANINGS = {kind.code: str(kind.__doc__).split("\n")[0] for kind in _KINDS}
-_CAUSES = {kind.code: kind.cause for kind in _KINDS if issubclass(kind, errors.ArtifactError)}
 
 
 class Breaker(Protocol):
@@ -185,11 +182,6 @@ def iso(seconds: float) -> str:
         seconds: since 1970.
     """
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z") if seconds else ""
-
-
-def meaning_of(code: str) -> str:
-    """What a code of ours means, in one sentence that is fit for any reader; "" for another one."""
-    return _MEANINGS.get(code, "")
 
 
 def _speaking(seen: Mapping[str, Mapping[Kind, KindState]], kind: Kind) -> list[str]:

@@ -7,7 +7,7 @@ has no value, because the two rates that the door recomputes have none in a flow
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -16,7 +16,9 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from deployments.web.decode_errors import check_values, refusal_of
+from deployments.web.body import decoded
+from deployments.web.decode_errors import check_values
+from deployments.web.errors import ErrorBody
 from ensemble.errors import EventError, FeatureMismatch, MalformedEvent, TooManyEvents
 from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch, ProcessEvent
 from ensemble.features import flow, process
@@ -25,15 +27,11 @@ from ensemble.verdicts import LayerScores, SystemStatus, Verdicts
 
 __all__ = [
     "BatchAnswer",
-    "ErrorAnswer",
-    "ErrorBody",
     "EventRequest",
     "RowError",
     "Verdict",
     "answers",
     "check_count",
-    "decoded",
-    "encode",
     "kind_of",
     "least_of",
     "parse_batch",
@@ -119,21 +117,6 @@ class Verdict(Struct, omit_defaults=True):
     explanation: list[Explanation] | None = None
 
 
-class ErrorBody(Struct, omit_defaults=True):
-    """What went wrong, under a stable code; never a path or a traceback."""
-
-    code: str
-    message: str
-    field: str = ""
-    request_id: str = ""
-
-
-class ErrorAnswer(Struct):
-    """An error instead of an answer."""
-
-    error: ErrorBody
-
-
 class RowError(Struct):
     """An error in the place of one event of a batch."""
 
@@ -153,7 +136,6 @@ class _OnlyId(Struct):
     id: Any = ""
 
 
-encode = msgspec.json.Encoder().encode
 _decode_event = msgspec.json.Decoder(EventRequest).decode
 _decode_batch = msgspec.json.Decoder(_BatchRequest).decode
 _decode_whole_batch = msgspec.json.Decoder(BatchRequest).decode
@@ -239,19 +221,6 @@ def _without_half_pairs(body: bytes) -> bytes:
         if found[1] is None:
             mended[found.start() : found.end()] = b"\\ufffd"
     return bytes(mended)
-
-
-def decoded(decode: Callable[[bytes], Any], body: bytes) -> Any:  # noqa: ANN401  # what the decoder was made for
-    """What `decode` makes of a body.
-
-    Raises:
-        MalformedJson: not JSON, or not UTF-8.
-        MalformedEvent: JSON, but nothing that the decoder was made for; `field` says where.
-    """
-    try:
-        return decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise refusal_of(error, body) from None
 
 
 def to_batch(kind: Kind, events: Sequence[EventRequest]) -> tuple[EventBatch, Sequence[int], Mapping[int, EventError]]:

@@ -25,8 +25,8 @@ from typing import Final, TypeVar
 
 from deployments.observability.log import say
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing, ArtifactUnreadable, ArtifactUntrusted
-from ensemble.store.bundles.manifest import refuse_other_format
 from ensemble.store.files import atomic, canonical_json
+from ensemble.store.files.canonical_json import refuse_other_format
 from ensemble.store.files.safe_read import open_directory, read_bounded
 from ensemble.store.names import Tenant
 

@@ -29,8 +29,7 @@ from starlette.types import Scope as AsgiScope
 
 from deployments.config.settings import Settings
 from deployments.config.tenants import Tenancy
-from deployments.layers.telemetry import Pace
-from deployments.observability.log import say
+from deployments.observability.log import Pace, say
 from deployments.observability.metrics import Meter
 from deployments.web.api_keys import Key, KeyRing, Scope
 from deployments.web.errors import refuse

@@ -7,15 +7,39 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+from msgspec import Struct
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import HTTPExceptionHandler
 
-from deployments.scoring import wire
+from ensemble import errors
 from ensemble.errors import EventError, LayerError, RateLimited
 
-__all__ = ["COMES_AGAIN", "JSON", "REFUSALS", "answer_to", "as_json", "refuse", "request_id_of", "sentence_of", "status_of"]
+__all__ = [
+    "COMES_AGAIN",
+    "JSON",
+    "REFUSALS",
+    "ErrorAnswer",
+    "ErrorBody",
+    "answer_to",
+    "as_json",
+    "encode",
+    "meaning_of",
+    "refuse",
+    "request_id_of",
+    "sentence_of",
+    "status_of",
+]
+
+encode = msgspec.json.Encoder().encode
+
+
+_KINDS = [getattr(errors, name) for name in errors.__all__]
+_MEANINGS = {kind.code: str(kind.__doc__).split("\n")[0] for kind in _KINDS}
+_CAUSES = {kind.code: kind.cause for kind in _KINDS if issubclass(kind, errors.ArtifactError)}
+
 
 logger = logging.getLogger("ray.serve")
 JSON = "application/json"
@@ -64,14 +88,14 @@ _OF_STATUS = {
 
 def as_json(body: object, status: int = 200) -> Response:
     """`body` as JSON."""
-    return Response(wire.encode(body), status, media_type=JSON)
+    return Response(encode(body), status, media_type=JSON)
 
 
 def refuse(request: Request, status: int, code: str, message: str, field: str = "") -> Response:
     """An error, under the request's own id where it is fit for a log."""
     request_id = request_id_of(request)
-    body = wire.ErrorAnswer(wire.ErrorBody(code, message, field, request_id))
-    return Response(wire.encode(body), status, media_type=JSON, headers={"X-Request-ID": request_id})
+    body = ErrorAnswer(ErrorBody(code, message, field, request_id))
+    return Response(encode(body), status, media_type=JSON, headers={"X-Request-ID": request_id})
 
 
 def status_of(code: str) -> int:
@@ -136,3 +160,23 @@ REFUSALS: Mapping[Any, HTTPExceptionHandler] = {
     LayerError: _refuse_layer,
     Exception: _fail,
 }
+
+
+def meaning_of(code: str) -> str:
+    """What a code of ours means, in one sentence that is fit for any reader; "" for another one."""
+    return _MEANINGS.get(code, "")
+
+
+class ErrorBody(Struct, omit_defaults=True):
+    """What went wrong, under a stable code; never a path or a traceback."""
+
+    code: str
+    message: str
+    field: str = ""
+    request_id: str = ""
+
+
+class ErrorAnswer(Struct):
+    """An error instead of an answer."""
+
+    error: ErrorBody

@@ -13,14 +13,12 @@ from typing import Any
 
 import msgspec
 
-from deployments.scoring import wire
-from deployments.scoring.status import meaning_of
-from deployments.web.errors import COMES_AGAIN, status_of
+from deployments.web.errors import COMES_AGAIN, ErrorAnswer, meaning_of, status_of
 
 __all__ = ["ERROR_TYPES", "Json", "answer", "operation", "ref", "schemas_of", "secured", "written"]
 
 Json = dict[str, Any]
-ERROR_TYPES = (wire.ErrorAnswer,)
+ERROR_TYPES = (ErrorAnswer,)
 _JSON = "application/json"
 _ALWAYS = ("INTERNAL_ERROR",)
 _MEANINGS = {  # of codes that are no class of ours

@@ -15,24 +15,16 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
+from deployments.config.tenants import Limit
 from ensemble.store.names import Tenant
 
-__all__ = ["Limit", "Stall", "TokenBuckets"]
+__all__ = ["Stall", "TokenBuckets"]
 
 SPREAD = 0.5  # share by which a wait is stretched at most, so that those who were refused together do not come back together
 ROUNDING = 1e-6  # of a request: who waited as long as was said is not refused for the last bit of a float
 STALLED_AT_ONCE = 256  # of the 1,000 requests that an ingress replica holds: those who are not refused keep their room
 FEW = 1024  # buckets that are kept without a thought: a hundred kilobytes
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """What one tenant may ask; None for what everybody may."""
-
-    requests_per_s: float | None = None
-    burst: float | None = None
 
 
 def _nothing_of_its_own(_: Tenant) -> Limit | None:

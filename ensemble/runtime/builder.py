@@ -6,15 +6,14 @@ This is the one place that knows which bundles make which layer.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible
-from ensemble.events import EventBatch, FlowBatch, Kind, ProcessEvent
-from ensemble.features import flow, process
+from ensemble.events import Kind
 from ensemble.features.tabular import Missing, admit_rows
 from ensemble.layers.classifier import FlowClassifier
 from ensemble.layers.flow_anomaly import FlowAnomaly
@@ -22,50 +21,14 @@ from ensemble.layers.process_anomaly import ProcessAnomaly
 from ensemble.layers.resilience import PostureInventory, PostureKnowledge, ResiliencePosture
 from ensemble.layers.tabular import TabularDetector
 from ensemble.model import Model
+from ensemble.runtime.golden import GOLDEN_TOLERANCE, golden_batch
 from ensemble.runtime.model_state import HeldModel
 from ensemble.store.bundles.codecs import GOLDEN, Golden, decode_golden, decode_parts
 from ensemble.store.bundles.metadata import refuse_other_type
 from ensemble.store.bundles.open import ProvenBundle
 from ensemble.store.names import BundleRef
 
-__all__ = ["FEATURE_SCHEMAS", "LAYERS", "LayerPlan", "ModelBuilder", "golden_batch", "identity_of", "proven_detector"]
-
-
-GOLDEN_TOLERANCE = {"cpu": 1e-6, "cuda": 1e-5}  # DESIGN, decision 12
-
-
-@dataclass(frozen=True, slots=True)
-class LayerPlan:
-    """What a layer is made of.
-
-    Attributes:
-        kinds: kind of event -> the bundles its model is built from.
-        fallback_score: shown while there is no model; weighs nothing. S0 names 0.0 for anomaly and 0.1 for behavior; it names no others.
-        is_evidence: False for the host's posture, which shifts a score and is none itself.
-        is_stateless: the same call may be made twice, because nothing is learnt from it.
-        is_optional: a release may be published without it and lacks nothing then, e.g. one that is older than the layer.
-    """
-
-    kinds: Mapping[Kind, tuple[str, ...]]
-    fallback_score: float
-    is_evidence: bool = True
-    is_stateless: bool = True
-    is_optional: bool = False
-
-
-_POSTURE = ("posture-knowledge", "posture-inventory")
-LAYERS: Mapping[str, LayerPlan] = {
-    "anomaly": LayerPlan({Kind.FLOW: ("anomaly-flow",), Kind.PROCESS: ("anomaly-process",)}, fallback_score=0.0),
-    "behavior": LayerPlan({Kind.FLOW: ("behavior-flow",)}, fallback_score=0.1),
-    "classifier": LayerPlan({Kind.FLOW: ("classifier-flow",)}, fallback_score=0.0, is_optional=True),
-    "resilience": LayerPlan({Kind.FLOW: _POSTURE, Kind.PROCESS: _POSTURE}, fallback_score=0.5, is_evidence=False),
-}
-FEATURE_SCHEMAS: Mapping[str, Callable[[], str]] = {
-    "anomaly-flow": flow.schema_sha256,
-    "behavior-flow": flow.schema_sha256,
-    "classifier-flow": flow.schema_sha256,
-    "anomaly-process": process.schema_sha256,
-}
+__all__ = ["ModelBuilder", "identity_of", "proven_detector"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,19 +129,6 @@ def _proven(model: Model, kind: Kind, golden: Golden, tolerance: float, what: st
     if not worst <= tolerance:  # NaN fails too
         raise ArtifactIncompatible(f"{what}: golden scores", f"agreement within {tolerance:g}", f"a difference of {worst:.3g}")
     return model
-
-
-def golden_batch(kind: Kind, events: Sequence[Mapping[str, Any]]) -> EventBatch:
-    """Golden events, wire-like, as columns; hosts alone become flows of nothing."""
-    if kind is Kind.PROCESS:
-        names = ("name", "parent", "command_line", "user", "host")
-        return process.admit([ProcessEvent(**{name: str(event.get(name, "")) for name in names}) for event in events])
-    blank = [0.0] * len(flow.FEATURE_NAMES)
-    admitted = flow.admit([event.get("features", blank) for event in events])
-    if admitted.refused:
-        raise ArtifactCorrupt("golden events", "hold a flow that the door refuses")
-    batch = FlowBatch(("",) * len(events), tuple(str(event.get("host", "")) for event in events), admitted.features)
-    return replace(batch, flags=admitted.flags)
 
 
 def proven_detector(bundle: ProvenBundle) -> TabularDetector:

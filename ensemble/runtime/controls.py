@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Self
 
 from ensemble.errors import ArtifactCorrupt, ArtifactMissing
-from ensemble.store.bundles.manifest import refuse_other_format
 from ensemble.store.files import atomic, canonical_json
+from ensemble.store.files.canonical_json import refuse_other_format
 from ensemble.store.files.safe_read import open_directory, read_bounded
 
 if TYPE_CHECKING:

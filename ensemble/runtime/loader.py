@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 from ensemble.errors import ArtifactError, ArtifactIncompatible, ArtifactMissing
 from ensemble.events import Kind
-from ensemble.runtime.builder import FEATURE_SCHEMAS, LAYERS, ModelBuilder, identity_of
+from ensemble.layers.catalog import FEATURE_SCHEMAS, LAYERS
+from ensemble.runtime.builder import ModelBuilder, identity_of
 from ensemble.runtime.model_state import HeldModel, HeldRelease, Loaded, LoadFailure, Trial, failure_of
 from ensemble.runtime.resolver import Candidate, Releases
 from ensemble.store.bundles.open import ProvenBundle, files_as_they_lie, open_bundle

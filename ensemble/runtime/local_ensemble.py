@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 
 from ensemble.events import EventBatch
-from ensemble.runtime.builder import LAYERS, ModelBuilder
+from ensemble.layers.catalog import LAYERS
+from ensemble.runtime.builder import ModelBuilder
 from ensemble.runtime.loader import ReleaseLoader
 from ensemble.runtime.model_state import SlotEvent
 from ensemble.runtime.release_fusion import FusionLoader, ReleaseFusion, best_of, is_whole

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactIncompatible
 from ensemble.events import Kind
 from ensemble.fusion import Fusion
-from ensemble.runtime.builder import LAYERS
+from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.model_state import LoadFailure, SlotState, failure_of
 from ensemble.runtime.resolver import Candidate, Releases
 from ensemble.verdicts import LayerScores, Verdicts

@@ -21,8 +21,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from ensemble.errors import ArtifactError, ArtifactMissing, EnsembleError
-from ensemble.store.bundles.manifest import timestamp
 from ensemble.store.files import atomic, canonical_json
+from ensemble.store.files.canonical_json import timestamp
 from ensemble.store.files.safe_read import list_names, open_directory, read_bounded, sha256_of
 from ensemble.store.layout import Store
 from ensemble.store.names import Tenant, parse_serial

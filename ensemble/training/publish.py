@@ -18,8 +18,9 @@ from ensemble.errors import ArtifactError, ArtifactMissing
 from ensemble.events import Kind
 from ensemble.features.tabular import schema_sha256
 from ensemble.fusion import Fusion
+from ensemble.layers.catalog import FEATURE_SCHEMAS
 from ensemble.model import Model, Parts
-from ensemble.runtime.builder import FEATURE_SCHEMAS, golden_batch
+from ensemble.runtime.golden import golden_batch
 from ensemble.store.bundles.codecs import Golden
 from ensemble.store.bundles.publish import publish_bundle
 from ensemble.store.bundles.quota import Quota

@@ -20,7 +20,8 @@ from deployments.observability.metrics import METRICS, Instrument
 from deployments.scoring.app import IngressApp
 from ensemble.errors import ArtifactMissing
 from ensemble.events import EventBatch, FlowBatch, Kind
-from ensemble.runtime.builder import LAYERS, ModelBuilder
+from ensemble.layers.catalog import LAYERS
+from ensemble.runtime.builder import ModelBuilder
 from ensemble.runtime.classify import Classification, classify
 from ensemble.runtime.loader import ReleaseLoader
 from ensemble.runtime.local_ensemble import Ensemble

@@ -10,7 +10,7 @@ from typing import Any
 from deployments.config.settings import ROOT, read_settings
 from deployments.layers.deployment import LayerDeployment
 from deployments.scoring.app import IngressApp
-from ensemble.runtime.builder import LAYERS
+from ensemble.layers.catalog import LAYERS
 from tests.deployments.conftest import PATIENT, Door, FakeMethod, RecordingMeter, values_of
 
 __all__ = ["ModelsOnDisk", "said"]

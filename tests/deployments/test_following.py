@@ -15,7 +15,7 @@ from deployments.scoring.release_watcher import ReleaseFollower
 from ensemble.errors import ArtifactMissing, LayerCrashed
 from ensemble.events import EventBatch, Kind
 from ensemble.fusion import Fusion
-from ensemble.runtime.builder import LAYERS
+from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.controls import Controls
 from ensemble.runtime.model_state import KindState, LoadFailure, SlotState
 from ensemble.runtime.release_fusion import Offer, ReleaseFusion

@@ -21,8 +21,8 @@ from ensemble.events import EventBatch, FlowBatch, Kind
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.fusion import Fusion, Thresholds
 from ensemble.guard import BreakerState
+from ensemble.layers.catalog import LAYERS
 from ensemble.rollout.canary import RolloutState, RolloutView
-from ensemble.runtime.builder import LAYERS
 from ensemble.runtime.release_fusion import ReleaseFusion
 from ensemble.verdicts import LayerScores, LayerStatus, Verdicts, VerdictWord
 from tests.deployments.conftest import Told

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from deployments.scoring.status import iso, meaning_of, see_system
+from deployments.scoring.status import iso, see_system
+from deployments.web.errors import meaning_of
 from ensemble import errors
 from ensemble.events import Kind
 from ensemble.fusion import Fusion
-from ensemble.runtime.builder import LAYERS
+from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.model_state import KindState, LoadFailure, SlotState
 from ensemble.runtime.release_fusion import ReleaseFusion
 from ensemble.verdicts import LayerStatus, SystemStatus

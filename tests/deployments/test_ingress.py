@@ -13,7 +13,7 @@ import pytest
 
 from deployments.scoring import wire
 from ensemble.events import Kind
-from ensemble.runtime.builder import LAYERS
+from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.local_ensemble import Ensemble
 from ensemble.runtime.model_state import SlotState
 from ensemble.verdicts import LayerScores

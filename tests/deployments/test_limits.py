@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from deployments.web.rate_limit import FEW, Limit, Stall, TokenBuckets
+from deployments.config.tenants import Limit
+from deployments.web.rate_limit import FEW, Stall, TokenBuckets
 from ensemble.store.names import Tenant
 
 ACME, GLOBEX = Tenant("acme"), Tenant("globex")

@@ -16,7 +16,7 @@ from deployments.app import build
 from deployments.scoring import wire
 from deployments.scoring.app import IngressApp
 from ensemble.events import Kind
-from ensemble.runtime.builder import LAYERS
+from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.local_ensemble import Ensemble
 from ensemble.runtime.slot import ANY_RELEASE
 from ensemble.training.data.flow_table import FlowTable

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ensemble.features.flow import FEATURE_NAMES, OTHER_DIALECTS
-from ensemble.runtime.builder import LAYERS
+from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.local_ensemble import Ensemble
 from ensemble.store.layout import Store
 from ensemble.store.names import Tenant

@@ -21,7 +21,7 @@ from deployments.web.errors import status_of
 from deployments.web.openapi import secured
 from ensemble import errors
 from ensemble.features.flow import FEATURE_NAMES
-from ensemble.runtime.builder import LAYERS
+from ensemble.layers.catalog import LAYERS
 from tests.deployments.conftest import Door, OpenClassifier
 from tests.deployments.fake_classifier import flow
 from tests.deployments.test_ingress import ROUTES

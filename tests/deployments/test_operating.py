@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ensemble.events import Kind
-from ensemble.runtime.builder import LAYERS
+from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.controls import CONTROLS, change_controls, read_controls
 from tests.deployments.conftest import PATIENT, Door, Event, FakeHandle, FakeMethod, OpenDoor, RecordingMeter, broken_slot
 from tests.deployments.test_ingress import error_of, scored

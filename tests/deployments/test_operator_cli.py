@@ -18,7 +18,7 @@ from deployments import cli
 from deployments.config.settings import read_settings
 from deployments.web.api_keys import Scope, create_key
 from ensemble.events import Kind
-from ensemble.runtime.builder import LAYERS
+from ensemble.layers.catalog import LAYERS
 from ensemble.store.names import Tenant
 from tests.deployments.conftest import PATIENT, Door, FakeHandle, OpenDoor, broken_slot
 from tests.deployments.test_operating import FakeTrial

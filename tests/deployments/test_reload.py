@@ -17,7 +17,7 @@ import yaml
 from deployments.cli.local_store import own_store
 from deployments.scoring import pipeline
 from ensemble.events import Kind
-from ensemble.runtime.builder import LAYERS
+from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.model_state import Trial
 from ensemble.store.bundles.codecs import GOLDEN, Golden, decode_golden, decode_parts
 from ensemble.store.bundles.open import open_bundle

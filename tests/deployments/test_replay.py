@@ -23,9 +23,9 @@ from deployments.cli import console
 from deployments.cli.local_store import own_store
 from deployments.scoring import wire
 from ensemble.features.flow import FEATURE_NAMES, OTHER_DIALECTS
+from ensemble.layers.catalog import LAYERS
 from ensemble.retro.findings import Finding
 from ensemble.retro.segment import Was
-from ensemble.runtime.builder import LAYERS
 from ensemble.runtime.local_ensemble import Ensemble
 from ensemble.store.bundles.codecs import GOLDEN, decode_golden, decode_parts
 from ensemble.store.bundles.open import open_bundle

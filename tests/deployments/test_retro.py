@@ -22,8 +22,8 @@ from deployments.scoring import wire
 from deployments.scoring.retro import Retro
 from ensemble.errors import FeatureMismatch, MalformedEvent
 from ensemble.events import EventBatch, Kind
+from ensemble.layers.catalog import LAYERS
 from ensemble.retro.findings import FINDINGS, Finding, read_findings
-from ensemble.runtime.builder import LAYERS
 from ensemble.runtime.model_state import SlotState
 from ensemble.runtime.slot import LayerSlot
 from ensemble.verdicts import LayerScores

@@ -23,7 +23,7 @@ from deployments.config.settings import ROOT
 from deployments.host.environment import free_port
 from deployments.scoring import wire
 from ensemble.events import Kind
-from ensemble.runtime.builder import LAYERS
+from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.local_ensemble import Ensemble
 from tests.deployments.conftest import Event
 from tests.timing import wait_until

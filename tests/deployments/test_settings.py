@@ -16,7 +16,7 @@ from deployments import app as composition
 from deployments.config.settings import ROOT, Settings, read_settings
 from deployments.layers.deployment import LayerDeployment
 from deployments.scoring.app import IngressApp
-from ensemble.runtime.builder import LAYERS
+from ensemble.layers.catalog import LAYERS
 
 DEFAULTS = ROOT / "configs" / "default.yaml"
 CONFIGS = [pytest.param(ROOT / "serve_config.yaml", id="serve_config"), pytest.param(ROOT / "configs" / "gpu.yaml", id="gpu")]

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from ray._common.formatters import JSONFormatter
 
-from deployments.layers.telemetry import SUMMARY_EVERY_S, LayerTelemetry
-from deployments.observability.log import LONGEST_TEXT, say
+from deployments.layers.telemetry import LayerTelemetry
+from deployments.observability.log import LONGEST_TEXT, SUMMARY_EVERY_S, say
 from deployments.observability.metrics import METRICS, RULES, SILENCE, Instrument, RayMeter, set_state
 from ensemble.events import Kind
 from ensemble.runtime.model_state import SlotEvent

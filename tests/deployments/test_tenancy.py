@@ -9,8 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from deployments.config.settings import ROOT, Settings, read_settings
-from deployments.config.tenants import Tenancy, read_tenants
-from deployments.web.rate_limit import Limit
+from deployments.config.tenants import Limit, Tenancy, read_tenants
 from ensemble.store.names import Tenant
 from tests.deployments.conftest import Told
 

@@ -18,8 +18,8 @@ from deployments.scoring.status import SystemView, see_system
 from ensemble.errors import LoadTimeout
 from ensemble.events import Kind
 from ensemble.guard import BreakerState
+from ensemble.layers.catalog import LAYERS
 from ensemble.rollout.canary import RolloutState, RolloutView
-from ensemble.runtime.builder import LAYERS
 from ensemble.runtime.controls import Controls, change_controls
 from ensemble.runtime.model_state import KindState
 from ensemble.verdicts import LayerScores, LayerStatus, Severity, SystemStatus, Verdicts, VerdictWord

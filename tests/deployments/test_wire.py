@@ -12,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from deployments.scoring import wire
+from deployments.web.errors import encode
 from ensemble.errors import EventError, FeatureMismatch, MalformedEvent, TooManyEvents
 from ensemble.events import FlowBatch, Kind, ProcessBatch
 from ensemble.features.flow import FEATURE_NAMES
@@ -452,7 +453,7 @@ def test_answers_stand_in_order_with_every_layer_and_bounds(ensemble: Ensemble, 
         assert [layer.layer for layer in answer.layers] == ["anomaly", "behavior", "classifier", "resilience"]
         assert 0.0 <= answer.low <= answer.score <= answer.high <= 1.0
         assert answer.explanation
-    assert json.loads(wire.encode(answers[0]))["elapsed_ms"] == 1.5
+    assert json.loads(encode(answers[0]))["elapsed_ms"] == 1.5
 
 
 def test_an_explanation_is_absent_unless_it_was_asked_for(ensemble: Ensemble, flow_events: list[dict[str, Any]]) -> None:
@@ -460,4 +461,4 @@ def test_an_explanation_is_absent_unless_it_was_asked_for(ensemble: Ensemble, fl
 
     answer = wire.answers(batch, ensemble.judge(batch), explain=False, elapsed_ms=0.0, scored_at=0.0)[0]
 
-    assert "explanation" not in json.loads(wire.encode(answer))
+    assert "explanation" not in json.loads(encode(answer))

@@ -501,7 +501,7 @@ def test_the_name_of_a_set_of_layers_does_not_depend_on_their_order() -> None:
 
 def test_the_fallback_score_of_behavior_lies_below_the_threshold_of_the_compatibility_view() -> None:
     """S0-11: 0.1 is shown and must never look malicious there; 0.95 is that view's threshold and nobody else's."""
-    from ensemble.runtime.builder import LAYERS as PLANS  # noqa: PLC0415  # the one test here that needs it
+    from ensemble.layers.catalog import LAYERS as PLANS  # noqa: PLC0415  # the one test here that needs it
 
     compatibility_threshold = 0.95
 

@@ -16,7 +16,9 @@ import pytest
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing
 from ensemble.events import FlowBatch, Kind, ProcessBatch, ProcessEvent
 from ensemble.fusion import Fusion, Thresholds
-from ensemble.runtime.builder import LAYERS, ModelBuilder, golden_batch
+from ensemble.layers.catalog import LAYERS
+from ensemble.runtime.builder import ModelBuilder
+from ensemble.runtime.golden import golden_batch
 from ensemble.runtime.loader import ReleaseLoader
 from ensemble.runtime.local_ensemble import Ensemble
 from ensemble.runtime.release_fusion import FusionLoader

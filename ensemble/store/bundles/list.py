@@ -12,12 +12,11 @@ from ensemble.errors import ArtifactError, ArtifactMissing
 from ensemble.store.bundles.manifest import MANIFEST_LIMIT_BYTES, Manifest, parse_manifest
 from ensemble.store.bundles.open import refuse_other_bundle
 from ensemble.store.files.safe_read import list_names, modified_at, open_directory, read_bounded, sha256_of
-from ensemble.store.layout import MANIFEST, RELEASE_SUFFIX, Store, bundle_parts, release_parts, serials_in, tenant_parts
-from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
-from ensemble.store.releases.release_file import parse_release, read_release_bytes
+from ensemble.store.layout import MANIFEST, Store, bundle_parts, serials_in, tenant_parts
+from ensemble.store.names import BundleRef, ModelName, Tenant
 from ensemble.store.signing import Document, Trust
 
-__all__ = ["BundleListing", "ReleaseListing", "list_bundles", "list_releases"]
+__all__ = ["BundleListing", "list_bundles"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +42,6 @@ class BundleListing:
     modified_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class ReleaseListing:
-    """A release as it lies in the store; attributes as in `BundleListing`, and the publisher's `notes`."""
-
-    ref: ReleaseRef
-    created_at: str
-    notes: str
-    is_shipped: bool
-    problem: str
-
-
 def list_bundles(store: Store, tenant: Tenant, model: ModelName | None = None) -> tuple[BundleListing, ...]:
     """The bundles of `tenant` in both roots: models by name, versions newest first; one model's where `model` is given."""
     found = [
@@ -63,16 +51,6 @@ def list_bundles(store: Store, tenant: Tenant, model: ModelName | None = None) -
         for version in serials_in(root, bundle_parts(tenant, name))
     ]
     return tuple(sorted(found, key=lambda listing: (listing.ref.model, -listing.ref.version, listing.is_shipped)))
-
-
-def list_releases(store: Store, tenant: Tenant) -> tuple[ReleaseListing, ...]:
-    """The releases of `tenant` in both roots, newest first."""
-    found = [
-        _release(store.trust, root, tenant, serial, is_shipped=root is store.shipped)
-        for root in store.roots
-        for serial in serials_in(root, release_parts(tenant), suffix=RELEASE_SUFFIX)
-    ]
-    return tuple(sorted(found, key=lambda listing: (-listing.ref.serial, listing.is_shipped)))
 
 
 def _models(root: Path, tenant: Tenant) -> list[ModelName]:
@@ -98,14 +76,3 @@ def _bundle(trust: Trust, root: Path, ref: BundleRef, *, is_shipped: bool) -> Bu
         return BundleListing(as_it_lies, "", 0, is_shipped, str(error), None, modified_s)
     as_it_lies = BundleRef(ref.tenant, ref.model, ref.version, digest)
     return BundleListing(as_it_lies, manifest.created_at, manifest.size_bytes, is_shipped, "", manifest, modified_s)
-
-
-def _release(trust: Trust, root: Path, tenant: Tenant, serial: int, *, is_shipped: bool) -> ReleaseListing:
-    digest = ""
-    try:
-        data = read_release_bytes(root, tenant, serial)
-        digest = sha256_of(data)
-        release = parse_release(trust.prove(data, Document.RELEASE, what=f"release {serial}"), tenant, serial)
-    except ArtifactError as error:
-        return ReleaseListing(ReleaseRef(serial, digest), "", "", is_shipped, str(error))
-    return ReleaseListing(ReleaseRef(serial, digest), release.created_at, release.notes, is_shipped, "")

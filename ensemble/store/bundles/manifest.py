@@ -10,15 +10,15 @@ import platform
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
-from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible
+from ensemble.errors import ArtifactCorrupt
 from ensemble.store.files import canonical_json
+from ensemble.store.files.canonical_json import Serial, Sha256, is_timestamp, refuse_other_format
 from ensemble.store.names import ModelName, Tenant
 
 __all__ = [
@@ -27,15 +27,10 @@ __all__ = [
     "PAYLOAD",
     "FileEntry",
     "Manifest",
-    "Serial",
-    "Sha256",
     "encode_manifest",
     "installed_libraries",
     "is_picture",
-    "is_timestamp",
     "parse_manifest",
-    "refuse_other_format",
-    "timestamp",
 ]
 
 FORMAT: Final = 1
@@ -46,10 +41,6 @@ LIBRARIES = ("numpy", "safetensors", "scikit-learn", "torch")
 
 _PICTURE = re.compile(r"[a-z0-9][a-z0-9._-]{0,58}\.png")
 _TRAINING: Mapping[str, type] = {"data_sha256": str, "recipe": str, "rows": int, "seed": int}
-_TIMESTAMP = "%Y-%m-%dT%H:%M:%SZ"
-
-Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
-Serial = Annotated[int, Meta(ge=1, lt=10**15)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,31 +110,9 @@ def parse_manifest(data: bytes, *, what: str) -> Manifest:
     return manifest
 
 
-def refuse_other_format(value: object, known: int, *, what: str) -> None:
-    """Tell a file of another Axon from a broken one, before any other field is looked at.
-
-    Raises:
-        ArtifactIncompatible: `value` has a whole `format`, and it is not `known`.
-    """
-    found = value.get("format") if isinstance(value, dict) else None
-    if type(found) is int and found != known:
-        raise ArtifactIncompatible(what, f"format {known}", f"format {found}")
-
-
 def is_picture(name: str) -> bool:
     """Whether `name` is one that a picture of the model card may have."""
     return _PICTURE.fullmatch(name) is not None
-
-
-def timestamp(now: datetime) -> str:
-    """`now` as manifests and releases write it.
-
-    Raises:
-        ValueError: `now` has no time zone, so nobody knows when it is.
-    """
-    if now.tzinfo is None:
-        raise ValueError("a time without a zone could be any of 24 hours")
-    return now.astimezone(UTC).strftime(_TIMESTAMP)
 
 
 @cache
@@ -157,14 +126,6 @@ def _version_of(library: str) -> str:
 def installed_libraries() -> dict[str, str]:
     """Library -> version in this process, "" where it is not installed; nothing is imported to find out."""
     return {"python": platform.python_version()} | {library: _version_of(library) for library in LIBRARIES}
-
-
-def is_timestamp(text: str) -> bool:
-    """Whether `timestamp` could have written `text`."""
-    try:
-        return datetime.strptime(text, _TIMESTAMP).replace(tzinfo=UTC).strftime(_TIMESTAMP) == text
-    except ValueError:
-        return False
 
 
 def _refuse_bad_files(manifest: Manifest, what: str) -> None:

@@ -23,10 +23,10 @@ from ensemble.store.bundles.manifest import (
     installed_libraries,
     is_picture,
     parse_manifest,
-    timestamp,
 )
 from ensemble.store.bundles.quota import Quota, refuse_above
 from ensemble.store.files import atomic
+from ensemble.store.files.canonical_json import timestamp
 from ensemble.store.layout import MANIFEST, Store, bundle_parts, next_serial, tenant_parts
 from ensemble.store.names import BundleRef, ModelName, Tenant
 from ensemble.store.signing import Document, Signer, signed_for

@@ -10,13 +10,20 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, NoReturn, TypeVar
+from datetime import UTC, datetime
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import msgspec
+from msgspec import Meta
 
-from ensemble.errors import ArtifactCorrupt, EnsembleError
+from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible, EnsembleError
 
-__all__ = ["decode", "encode", "to_dataclass"]
+__all__ = ["Serial", "Sha256", "decode", "encode", "is_timestamp", "refuse_other_format", "timestamp", "to_dataclass"]
+
+_TIMESTAMP = "%Y-%m-%dT%H:%M:%SZ"
+Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+Serial = Annotated[int, Meta(ge=1, lt=10**15)]
+
 
 _T = TypeVar("_T")
 
@@ -106,3 +113,33 @@ def _checked_text(kind: type, value: object) -> object:
 
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0][:200]  # msgspec speaks of types and field names; 200 is enough for both
+
+
+def refuse_other_format(value: object, known: int, *, what: str) -> None:
+    """Tell a file of another Axon from a broken one, before any other field is looked at.
+
+    Raises:
+        ArtifactIncompatible: `value` has a whole `format`, and it is not `known`.
+    """
+    found = value.get("format") if isinstance(value, dict) else None
+    if type(found) is int and found != known:
+        raise ArtifactIncompatible(what, f"format {known}", f"format {found}")
+
+
+def timestamp(now: datetime) -> str:
+    """`now` as manifests and releases write it.
+
+    Raises:
+        ValueError: `now` has no time zone, so nobody knows when it is.
+    """
+    if now.tzinfo is None:
+        raise ValueError("a time without a zone could be any of 24 hours")
+    return now.astimezone(UTC).strftime(_TIMESTAMP)
+
+
+def is_timestamp(text: str) -> bool:
+    """Whether `timestamp` could have written `text`."""
+    try:
+        return datetime.strptime(text, _TIMESTAMP).replace(tzinfo=UTC).strftime(_TIMESTAMP) == text
+    except ValueError:
+        return False

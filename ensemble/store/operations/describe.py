@@ -12,8 +12,9 @@ from typing import Any
 
 from ensemble.errors import ArtifactError, ArtifactInUse, ArtifactMissing
 from ensemble.store.bundles.list import BundleListing, list_bundles
-from ensemble.store.bundles.manifest import FileEntry, timestamp
+from ensemble.store.bundles.manifest import FileEntry
 from ensemble.store.bundles.metadata import Metadata
+from ensemble.store.files.canonical_json import timestamp
 from ensemble.store.layout import Store, bundle_parts
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.operations.references import Entry, Usage, list_tenants, usage_of

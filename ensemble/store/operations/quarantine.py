@@ -18,8 +18,8 @@ from msgspec import Meta
 
 from ensemble.errors import ArtifactError, QuotaExceeded
 from ensemble.store.audit_log import Act, Deed
-from ensemble.store.bundles.manifest import timestamp
 from ensemble.store.files import atomic, canonical_json
+from ensemble.store.files.canonical_json import timestamp
 from ensemble.store.files.safe_read import list_names, open_directory, read_bounded, sha256_of
 from ensemble.store.layout import Store, quarantine_parts, serials_in
 from ensemble.store.names import ModelName, Tenant

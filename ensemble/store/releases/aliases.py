@@ -16,9 +16,9 @@ from msgspec import Meta
 
 from ensemble.errors import ArtifactMissing, ArtifactUntrusted
 from ensemble.store.audit_log import Act, Deed
-from ensemble.store.bundles.manifest import Serial, refuse_other_format
 from ensemble.store.bundles.open import open_bundle
 from ensemble.store.files import canonical_json
+from ensemble.store.files.canonical_json import Serial, refuse_other_format
 from ensemble.store.layout import CHALLENGER, Store, alias_parts, tenant_parts
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.releases.pointer import Pointer

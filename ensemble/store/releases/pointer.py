@@ -15,8 +15,8 @@ from msgspec import Meta
 
 from ensemble.errors import ArtifactCorrupt, ArtifactUntrusted
 from ensemble.store.audit_log import Act, Deed
-from ensemble.store.bundles.manifest import Serial, Sha256, refuse_other_format
 from ensemble.store.files import canonical_json
+from ensemble.store.files.canonical_json import Serial, Sha256, refuse_other_format
 from ensemble.store.layout import POINTER, POINTER_COPY, Store, tenant_parts
 from ensemble.store.names import ReleaseRef, Tenant
 from ensemble.store.releases.signed_ref import Signpost

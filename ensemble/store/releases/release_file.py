@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing, ArtifactUntrusted, MalformedEvent
-from ensemble.store.bundles.manifest import Serial, Sha256, is_timestamp, refuse_other_format
 from ensemble.store.files import canonical_json
+from ensemble.store.files.canonical_json import Serial, Sha256, is_timestamp, refuse_other_format
 from ensemble.store.files.safe_read import open_directory, read_bounded, sha256_of
 from ensemble.store.layout import RELEASE_SUFFIX, Store, release_parts
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant

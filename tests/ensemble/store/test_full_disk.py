@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ensemble.store.audit_log import verify_audit
-from ensemble.store.bundles.list import list_bundles, list_releases
+from ensemble.store.bundles.list import list_bundles
 from ensemble.store.bundles.open import open_bundle
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
@@ -19,6 +19,7 @@ from ensemble.store.operations.archive import export_release, import_archive
 from ensemble.store.operations.deletion import apply_retention, delete_release
 from ensemble.store.operations.quarantine import list_quarantine, quarantine_bundle
 from ensemble.store.releases.aliases import Alias, promote_challenger, read_challenger, set_challenger, set_model_alias
+from ensemble.store.releases.list import list_releases
 from ensemble.store.releases.release import promote, publish_release, read_pointer, read_release, roll_back
 from ensemble.store.signing import Signer
 

@@ -13,8 +13,8 @@ import pytest
 from ensemble.errors import ArtifactCorrupt, ArtifactMissing, ArtifactUntrusted
 from ensemble.events import Kind
 from ensemble.fusion import Fusion
+from ensemble.layers.catalog import LAYERS
 from ensemble.runtime import resolver
-from ensemble.runtime.builder import LAYERS
 from ensemble.runtime.model_state import HeldRelease, LoadFailure, SlotState
 from ensemble.runtime.release_fusion import Offer, ReleaseFusion, best_of, is_whole
 from ensemble.runtime.resolver import Lineage

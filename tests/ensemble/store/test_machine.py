@@ -21,7 +21,7 @@ from ensemble.errors import ArtifactInUse, ArtifactMissing
 from ensemble.model import Parts
 from ensemble.store.audit_log import read_audit, verify_audit
 from ensemble.store.bundles.codecs import Golden
-from ensemble.store.bundles.list import list_bundles, list_releases
+from ensemble.store.bundles.list import list_bundles
 from ensemble.store.bundles.open import open_bundle
 from ensemble.store.bundles.publish import publish_bundle, sweep_staging
 from ensemble.store.layout import Store
@@ -40,6 +40,7 @@ from ensemble.store.releases.aliases import (
     stand_of_challenger,
     stand_of_model_alias,
 )
+from ensemble.store.releases.list import list_releases
 from ensemble.store.releases.release import promote, publish_release, read_pointer, read_release, roll_back
 from ensemble.store.signing import Signer, Trust
 from tests.conftest import NOW, TRAINING

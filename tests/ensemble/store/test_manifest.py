@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible
-from ensemble.store.bundles.manifest import PAYLOAD, FileEntry, Manifest, encode_manifest, installed_libraries, parse_manifest, timestamp
+from ensemble.store.bundles.manifest import PAYLOAD, FileEntry, Manifest, encode_manifest, installed_libraries, parse_manifest
 from ensemble.store.files import canonical_json
+from ensemble.store.files.canonical_json import timestamp
 from ensemble.store.names import ModelName, Tenant
 
 MANIFEST = Manifest(

@@ -9,7 +9,8 @@ import pytest
 from deployments.config.settings import ROOT
 from deployments.config.trust import read_trust_file
 from ensemble.errors import InsufficientMemory
-from ensemble.runtime.builder import LAYERS, ModelBuilder
+from ensemble.layers.catalog import LAYERS
+from ensemble.runtime.builder import ModelBuilder
 from ensemble.runtime.loader import ReleaseLoader
 from ensemble.runtime.resolver import Lineage
 from ensemble.store.bundles.open import MEMORY_FACTOR, refuse_without_memory

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactInUse, ArtifactMissing
-from ensemble.store.bundles.list import list_bundles, list_releases
+from ensemble.store.bundles.list import list_bundles
 from ensemble.store.bundles.open import open_bundle
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.operations.deletion import apply_retention, delete_bundle, delete_release
 from ensemble.store.releases import release as releasing
 from ensemble.store.releases.aliases import Alias, set_challenger, set_model_alias
+from ensemble.store.releases.list import list_releases
 from ensemble.store.releases.release import promote, publish_release, read_pointer, read_release
 from ensemble.store.signing import Signer
 

@@ -24,7 +24,7 @@ from deployments.management.detectors import Detectors
 from deployments.scoring.app import Ingress
 from ensemble.layers.catalog import LAYERS
 
-__all__ = ["OpenDoor", "build", "build_management"]
+__all__ = ["InsecureBinding", "build", "build_management"]
 
 AUTO_SHARE = 0.25  # of a GPU, for `gpus: auto`: four layers fit on one card
 AUTOSCALING_LOOK_BACK_S = 11.0  # the least that Serve allows beside its metrics interval of 10 s; its own 30 s reacts too late
@@ -88,7 +88,7 @@ def build_management(args: dict[str, Any]) -> Application:
     return manage(Manage).bind(values, detectors(Detectors).bind(values))
 
 
-class OpenDoor(Exception):
+class InsecureBinding(Exception):
     """Keys are off where anybody could ask."""
 
 
@@ -100,7 +100,7 @@ def _refuse_an_open_door(settings: Settings) -> None:
     host = client.http_config.host if client else None
     if host is None or not is_loopback(host):
         where = f"listens on {host}" if host else "does not run yet, so nobody knows where it will listen"
-        raise OpenDoor(f"auth.mode is off and Serve {where}: start it with `axon serve --auth off`, or make keys: axon keys create")
+        raise InsecureBinding(f"auth.mode is off and Serve {where}: start it with `axon serve --auth off`, or make keys: axon keys create")
 
 
 def _share(gpus: float | str) -> float:

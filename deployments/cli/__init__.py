@@ -67,8 +67,8 @@ Publish = Annotated[bool, typer.Option("--publish/--no-publish", help="Publish w
 Promote = Annotated[bool, typer.Option("--promote/--no-promote", help="Also point the tenant to the new release.")]
 
 
-@app.command()
-def serve(
+@app.command("serve")
+def start_service(
     *,
     config: Annotated[Path, typer.Option(help="A Serve config file, as for `serve run`.")] = Path("serve_config.yaml"),
     host: Annotated[str | None, typer.Option(help="Address to listen on; the file's unless said otherwise.")] = None,
@@ -88,8 +88,8 @@ def serve(
         _fail(str(refusal))
 
 
-@app.command()
-def score(
+@app.command("score")
+def score_events(
     file: Annotated[Path, typer.Argument(help="CSV of flows (any CICFlowMeter dialect, .gz too), or JSONL of events.")],
     *,
     url: Annotated[str, typer.Option(help="The service to ask.")] = SERVICE,
@@ -108,8 +108,8 @@ def score(
             raise typer.Exit(1)
 
 
-@app.command()
-def evaluate(
+@app.command("evaluate")
+def evaluate_flows(
     *,
     data: Annotated[Path, typer.Option(help="Labelled CSV of flows, or a folder with flows.csv.gz.")],
     url: Annotated[str | None, typer.Option(help="Score through this service instead of in this process.")] = None,
@@ -134,11 +134,11 @@ def calibrate(
     promote: Promote = True,
 ) -> None:
     """Set thresholds for your own network, as a new release; the models stay as they are."""
-    from deployments.cli.publish_target import Target
+    from deployments.cli.publish_target import PublishTarget
     from deployments.cli.train_flows import calibrate as run
 
     with refusals(err):
-        run(benign, Target(tenant, store, publish=publish, promote=promote), rate=fpr, console=out, err=err)
+        run(benign, PublishTarget(tenant, store, publish=publish, promote=promote), rate=fpr, console=out, err=err)
 
 
 @app.command("import")
@@ -181,12 +181,12 @@ def train_flows(
     promote: Promote = True,
 ) -> None:
     """Train the flow layers: on labelled flows (--data), or the anomaly layer on your own benign ones (--benign)."""
-    from deployments.cli.publish_target import Target
+    from deployments.cli.publish_target import PublishTarget
     from deployments.cli.train_flows import train_benign_flows
     from deployments.cli.train_flows import train_flows as run
 
     with refusals(err):
-        target = Target(tenant, store, publish=publish, promote=promote)
+        target = PublishTarget(tenant, store, publish=publish, promote=promote)
         if (data is None) == (benign is None):
             _fail("say either --data (labelled flows) or --benign (your own benign flows)")
         if data is not None:
@@ -209,11 +209,11 @@ def train_processes(
     promote: Promote = True,
 ) -> None:
     """Train process rarity, and on your own processes the command-line forest too."""
-    from deployments.cli.publish_target import Target
+    from deployments.cli.publish_target import PublishTarget
     from deployments.cli.train_processes import train_benign_processes, train_shipped_processes
 
     with refusals(err):
-        target = Target(tenant, store, publish=publish, promote=promote)
+        target = PublishTarget(tenant, store, publish=publish, promote=promote)
         if (data is None) == (benign is None):
             _fail("say either --data (the folder of process_masquerade) or --benign (your own processes)")
         if data is not None:
@@ -243,7 +243,7 @@ def train_posture(
     promote: Promote = True,
 ) -> None:
     """Tell the resilience layer about vulnerabilities and about your hosts."""
-    from deployments.cli.publish_target import Target
+    from deployments.cli.publish_target import PublishTarget
     from deployments.cli.train_posture import Sources
     from deployments.cli.train_posture import train_posture as run
     from ensemble.training.recipes.host_inventory import TrivyHost
@@ -251,7 +251,7 @@ def train_posture(
     with refusals(err):
         days = [None if day is None else day.date() for day in (epss_date, kev_date, cvss_date)]
         trivy = None if trivy_exposure is None else TrivyHost(trivy_exposure, trivy_criticality, host=trivy_host)
-        run(inventory, Sources(epss, kev, cvss, *days), trivy, Target(tenant, store, publish=publish, promote=promote), out)
+        run(inventory, Sources(epss, kev, cvss, *days), trivy, PublishTarget(tenant, store, publish=publish, promote=promote), out)
 
 
 @trust.command("init")
@@ -285,8 +285,8 @@ def trust_pin() -> None:
         pin(out)
 
 
-@app.command()
-def status(
+@app.command("status")
+def service_status(
     *, url: Url = SERVICE, as_json: Annotated[bool, typer.Option("--json", help="The whole of GET /v1/status, for programs.")] = False
 ) -> None:
     """How a running service stands. Exit code 0: all of it speaks; 1: degraded; 2: no answer."""

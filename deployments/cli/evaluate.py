@@ -13,7 +13,7 @@ from deployments.cli.local_store import own_store, plain
 from deployments.cli.progress import progress_bars
 from deployments.cli.score import ScoreFailed, service_scorer
 from deployments.config.settings import read_settings
-from deployments.config.tenants import Tenancy
+from deployments.config.tenants import Tenants
 from ensemble.errors import ArtifactError
 from ensemble.events import Kind
 from ensemble.layers.classifier import FlowClassifier
@@ -94,7 +94,7 @@ def _named(flows: FlowTable, tenant: str | None) -> dict[str, Labelling]:
     """How well each model of the current classifier names the families; nothing where the release has none."""
     settings = read_settings()
     try:
-        lineage = Tenancy(settings).lineage(Tenant(tenant or settings.store.tenant))
+        lineage = Tenants(settings).lineage(Tenant(tenant or settings.store.tenant))
         held = current_models(own_store(settings), lineage, "classifier").models.get(Kind.FLOW)
     except ArtifactError:
         return {}

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from deployments.cli.local_models import current_models
-from deployments.cli.publish_target import Target
+from deployments.cli.publish_target import PublishTarget
 from ensemble.errors import ArtifactError, ArtifactMissing, ArtifactUnreadable
 from ensemble.events import Kind
 from ensemble.layers.behavior import DeepBehavior
@@ -16,7 +16,7 @@ from ensemble.layers.flow_anomaly import FlowAnomaly
 from ensemble.layers.process_anomaly import ProcessAnomaly
 from ensemble.legacy.export_models import Exported, checksums, export_anomaly, export_behavior
 from ensemble.legacy.files import CHECKSUMS, PAIRS
-from ensemble.runtime.model_state import HeldRelease
+from ensemble.runtime.model_state import LoadedRelease
 from ensemble.store.files.atomic import write_new
 
 __all__ = ["export_models"]
@@ -40,7 +40,7 @@ def export_models(folder: Path, tenant: str | None, *, console: Console, err: Co
         ArtifactUnreadable: one of the files is there already, or the folder cannot be written to.
         ArtifactError: there is no release, or nothing of it can be written.
     """
-    target = Target(tenant, None, publish=False, promote=False)
+    target = PublishTarget(tenant, None, publish=False, promote=False)
     files: dict[str, bytes] = {}
     is_complete = True
     for layer in PAIRS:
@@ -62,7 +62,7 @@ def export_models(folder: Path, tenant: str | None, *, console: Console, err: Co
     return is_complete
 
 
-def _exported(layer: str, held: HeldRelease) -> Exported:
+def _exported(layer: str, held: LoadedRelease) -> Exported:
     models = {kind: one.model for kind, one in held.models.items()}
     flows, processes = models.get(Kind.FLOW), models.get(Kind.PROCESS)
     if layer == "anomaly" and isinstance(flows, FlowAnomaly) and isinstance(processes, ProcessAnomaly):

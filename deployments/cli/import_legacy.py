@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from deployments.cli.local_models import current_models
-from deployments.cli.publish_target import Target
+from deployments.cli.publish_target import PublishTarget
 from deployments.cli.train_flows import benign_flows
 from deployments.config.settings import read_settings
 from deployments.host.memory import available_bytes
@@ -26,8 +26,8 @@ from ensemble.layers.process_anomaly import ProcessAnomaly
 from ensemble.legacy.files import PAIRS
 from ensemble.legacy.import_models import OldLayer, behavior_model, flow_model, process_model, read_old_models
 from ensemble.legacy.sandbox import Limits
-from ensemble.runtime.release_fusion import FusionLoader
-from ensemble.runtime.resolver import Lineage
+from ensemble.runtime.release_fusion import FusionResolver
+from ensemble.runtime.resolver import ReleaseResolver
 from ensemble.training.fit.fusion import RATES, with_thresholds
 from ensemble.training.markdown import table
 from ensemble.training.publish import Trained, digest_of, golden_flows, golden_of
@@ -67,7 +67,7 @@ def import_models(
         TrainingError: publishing without benign flows, or too few of them.
         ArtifactError: nothing could be imported.
     """
-    target = Target(tenant, None, publish=publish, promote=promote)
+    target = PublishTarget(tenant, None, publish=publish, promote=promote)
     if publish and benign is None:
         raise TrainingError(
             "nothing is published without --benign: the older models do not say how likely their scores are, and without benign "
@@ -121,12 +121,12 @@ def _calibrated(layers: Mapping[str, OldLayer], benign: NDArray[np.float32]) -> 
     return models
 
 
-def _flow_fusion(imported: Mapping[str, FlowModel], benign: NDArray[np.float32], target: Target, console: Console) -> Fusion:
+def _flow_fusion(imported: Mapping[str, FlowModel], benign: NDArray[np.float32], target: PublishTarget, console: Console) -> Fusion:
     """Thresholds for the imported layers beside those in use; shares of the fusion in use, or equal ones where there is none to keep."""
     models = _flow_models_in_use(target) | dict(imported)
     odds = {layer: model.calibration.to_log_odds(model.raw(benign)) for layer, model in models.items()}
     try:
-        base = FusionLoader(Lineage(lambda: target.store, target.lineage)).load().fusions.get(Kind.FLOW)
+        base = FusionResolver(ReleaseResolver(lambda: target.store, target.lineage)).load().fusions.get(Kind.FLOW)
     except ArtifactError:
         base = None
     if base is None or set(base.shares) != set(models):
@@ -135,7 +135,7 @@ def _flow_fusion(imported: Mapping[str, FlowModel], benign: NDArray[np.float32],
     return with_thresholds(base, odds, RATES)
 
 
-def _flow_models_in_use(target: Target) -> dict[str, FlowModel]:
+def _flow_models_in_use(target: PublishTarget) -> dict[str, FlowModel]:
     models: dict[str, FlowModel] = {}
     for layer in FLOW_BUNDLES:
         model = _in_use(target, layer, Kind.FLOW)
@@ -144,12 +144,12 @@ def _flow_models_in_use(target: Target) -> dict[str, FlowModel]:
     return models
 
 
-def _rarity_in_use(target: Target) -> Calibration | None:
+def _rarity_in_use(target: PublishTarget) -> Calibration | None:
     model = _in_use(target, "anomaly", Kind.PROCESS)
     return model.rarity_calibration if isinstance(model, ProcessAnomaly) else None
 
 
-def _in_use(target: Target, layer: str, kind: Kind) -> object:
+def _in_use(target: PublishTarget, layer: str, kind: Kind) -> object:
     try:
         held = current_models(target.store, target.lineage, layer).models.get(kind)
     except ArtifactError:

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from deployments.cli.local_store import operator
 from deployments.config.settings import Settings, read_settings
 from deployments.web.api_keys import Key, KeyRefused, Scope, create_key, find_key, list_keys, revoke_key
-from ensemble.store.audit_log import Act, Deed
+from ensemble.store.audit_log import Action, AuditedAction
 from ensemble.store.layout import Store
 from ensemble.store.names import Tenant
 from ensemble.store.signing import Trust
@@ -33,7 +33,7 @@ def create(tenant: str, scopes: Sequence[str], name: str, expires_days: float | 
     settings, now = read_settings(), time.time()
     path, whose, wanted = settings.keys, Tenant(tenant), [_scope(word) for word in scopes]
     expires_at = None if expires_days is None else now + expires_days * DAY_S
-    with Act(_log_of(settings), whose, Deed.CREATE_KEY, "a key") as act:
+    with AuditedAction(_log_of(settings), whose, Action.CREATE_KEY, "a key") as act:
         made, token = create_key(path, whose, wanted, name, expires_at, now, before=lambda key: act.begin(what=_what(key)))
     out.file.write(f"{token}\n")  # past the console, which would break a long line
     out.file.flush()
@@ -74,7 +74,7 @@ def revoke(key_id: str, out: Console) -> None:
     """
     settings = read_settings()
     known = find_key(settings.keys, key_id)
-    with Act(_log_of(settings), known.tenant, Deed.REVOKE_KEY, _what(known)) as act:
+    with AuditedAction(_log_of(settings), known.tenant, Action.REVOKE_KEY, _what(known)) as act:
         act.begin()
         key = revoke_key(settings.keys, key_id, time.time())
     sentence = f"key {key.id} of tenant {key.tenant} is revoked; a running service refuses it within seconds"

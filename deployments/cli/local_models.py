@@ -9,13 +9,13 @@ from rich.console import Console
 
 from deployments.cli.local_store import own_store
 from deployments.config.settings import read_settings
-from deployments.config.tenants import Tenancy
+from deployments.config.tenants import Tenants
 from ensemble.errors import ArtifactCorrupt
 from ensemble.runtime.builder import ModelBuilder
 from ensemble.runtime.loader import ReleaseLoader
-from ensemble.runtime.local_ensemble import Ensemble
-from ensemble.runtime.model_state import HeldRelease
-from ensemble.runtime.resolver import Lineage
+from ensemble.runtime.local_ensemble import LocalEnsemble
+from ensemble.runtime.model_state import LoadedRelease
+from ensemble.runtime.resolver import ReleaseResolver
 from ensemble.store.layout import Store
 from ensemble.store.names import Tenant
 from ensemble.verdicts import SPEAKING
@@ -23,7 +23,7 @@ from ensemble.verdicts import SPEAKING
 __all__ = ["current_models", "local_ensemble"]
 
 
-def local_ensemble(tenant: str | None = None) -> Ensemble:
+def local_ensemble(tenant: str | None = None) -> LocalEnsemble:
     """The current release of a tenant, in this process.
 
     Raises:
@@ -32,8 +32,8 @@ def local_ensemble(tenant: str | None = None) -> Ensemble:
     settings = read_settings()
     store = own_store(settings)
     logging.getLogger("ray.serve").addHandler(logging.NullHandler())  # what fails is told below, in words
-    ensemble = Ensemble(
-        Lineage(lambda: store, Tenancy(settings).lineage(Tenant(tenant or settings.store.tenant))),
+    ensemble = LocalEnsemble(
+        ReleaseResolver(lambda: store, Tenants(settings).lineage(Tenant(tenant or settings.store.tenant))),
         min_coverage=settings.fusion.min_coverage,
         posture_bound=settings.fusion.posture_bound,
         stale_after_days=settings.posture.stale_after_days,
@@ -46,7 +46,7 @@ def local_ensemble(tenant: str | None = None) -> Ensemble:
     return ensemble
 
 
-def current_models(store: Store, lineage: Sequence[Tenant], layer: str) -> HeldRelease:
+def current_models(store: Store, lineage: Sequence[Tenant], layer: str) -> LoadedRelease:
     """One layer's models of the release that a tenant's pointer names, and of no other in its place: training goes on from it.
 
     A tenant without a pointer goes on from what its nearest parent's names.
@@ -56,7 +56,7 @@ def current_models(store: Store, lineage: Sequence[Tenant], layer: str) -> HeldR
     """
     posture = read_settings().posture
     builder = ModelBuilder("cpu", posture.stale_after_days, posture.expired_after_days)
-    loaded = ReleaseLoader(Lineage(lambda: store, lineage), layer, builder).load([], frozenset())
+    loaded = ReleaseLoader(ReleaseResolver(lambda: store, lineage), layer, builder).load([], frozenset())
     if loaded.releases[0].name != loaded.wanted:
         raise ArtifactCorrupt(f"release {loaded.wanted}", "cannot be had: " + "; ".join({why.message for why in loaded.trouble.values()}))
     return loaded.releases[0]

@@ -10,17 +10,17 @@ from rich.console import Console
 
 from deployments.cli.local_store import now, own_store
 from deployments.config.settings import read_settings
-from deployments.config.tenants import Tenancy
+from deployments.config.tenants import Tenants
 from deployments.config.trust import read_signer
 from ensemble.events import Kind
 from ensemble.fusion import Fusion
 from ensemble.store.names import Tenant
 from ensemble.training.publish import Trained, publish
 
-__all__ = ["Target"]
+__all__ = ["PublishTarget"]
 
 
-class Target:
+class PublishTarget:
     """Where a trained model goes.
 
     Args:
@@ -40,7 +40,7 @@ class Target:
     def __init__(self, tenant: str | None, store: Path | None, *, publish: bool, promote: bool) -> None:
         settings = read_settings()
         self.tenant = tenant or settings.store.tenant
-        self.lineage = Tenancy(settings).lineage(Tenant(self.tenant))
+        self.lineage = Tenants(settings).lineage(Tenant(self.tenant))
         own = own_store(settings)
         self.store = replace(own, state=store, shipped=None) if store else own
         self.signer = read_signer(own.trust) if publish else None

@@ -16,13 +16,13 @@ from rich.table import Table
 from deployments.cli.local_store import own_store, plain
 from deployments.cli.serve import ServeRefused, arguments_in
 from deployments.config.settings import Settings, read_settings
-from deployments.config.tenants import Tenancy
+from deployments.config.tenants import Tenants
 from deployments.scoring import wire
 from ensemble.errors import EventError, NotReplayable
 from ensemble.events import EventBatch
 from ensemble.features.digest import input_digests
-from ensemble.replay.diff import Compared
-from ensemble.replay.recorded_verdict import Conditions, LayerSaid, Recorded
+from ensemble.replay.diff import Difference
+from ensemble.replay.recorded_verdict import RecordedOpinion, RecordedVerdict, ReplaySettings
 from ensemble.replay.replay import replay
 from ensemble.store.names import Tenant
 from ensemble.verdicts import LayerStatus
@@ -80,7 +80,7 @@ def replay_verdict(asked: Asked, *, as_json: bool, out: Console) -> bool:
         _refuse_anothers(recorded, Tenant(asked.tenant), settings)
     logging.getLogger("ray.serve").addHandler(logging.NullHandler())  # what fails is told in words
     fusion, posture = settings.fusion, settings.posture
-    now = Conditions(fusion.min_coverage, fusion.posture_bound, posture.stale_after_days, posture.expired_after_days)
+    now = ReplaySettings(fusion.min_coverage, fusion.posture_bound, posture.stale_after_days, posture.expired_after_days)
     store = own_store(settings)
     replayed = replay(recorded, found, lambda: store, now, tolerance=tolerance)
     if as_json:
@@ -145,7 +145,7 @@ def _chosen(answers: Sequence[Any], event_id: str | None) -> Any:  # noqa: ANN40
     return meant[0]
 
 
-def _recorded(answer: Any) -> Recorded:  # noqa: ANN401  # of a file
+def _recorded(answer: Any) -> RecordedVerdict:  # noqa: ANN401  # of a file
     """An answer as what is replayed, strictly: a verdict may have been through many hands."""
     if isinstance(answer, dict) and isinstance(refusal := answer.get("error"), dict):
         raise NotReplayable(f"the event was refused and not scored: {str(refusal.get('code'))[:64]}")
@@ -153,8 +153,8 @@ def _recorded(answer: Any) -> Recorded:  # noqa: ANN401  # of a file
         raise NotReplayable("the verdict does not say by what it was made: it is from an older Axon")
     try:
         verdict = msgspec.convert(answer, wire.Verdict)
-        layers = tuple(LayerSaid(one.layer, one.score, LayerStatus(one.status), one.version, one.reason) for one in verdict.layers)
-        return Recorded(
+        layers = tuple(RecordedOpinion(one.layer, one.score, LayerStatus(one.status), one.version, one.reason) for one in verdict.layers)
+        return RecordedVerdict(
             release=verdict.release,
             release_sha256=verdict.release_sha256,
             input_sha256=verdict.input_sha256,
@@ -194,7 +194,7 @@ def _events(data: bytes) -> list[bytes]:
     return [bytes(event) for event in msgspec.json.decode(data, type=_Sent).events] if is_batch else [data]
 
 
-def _event_of(recorded: Recorded, events: Sequence[bytes]) -> tuple[EventBatch | None, list[str]]:
+def _event_of(recorded: RecordedVerdict, events: Sequence[bytes]) -> tuple[EventBatch | None, list[str]]:
     """The event with the verdict's digest, or None; and the digests of all that pass the door.
 
     Raises:
@@ -220,17 +220,17 @@ def _event_of(recorded: Recorded, events: Sequence[bytes]) -> tuple[EventBatch |
     return None, digests
 
 
-def _refuse_anothers(recorded: Recorded, tenant: Tenant, settings: Settings) -> None:
+def _refuse_anothers(recorded: RecordedVerdict, tenant: Tenant, settings: Settings) -> None:
     owner, _ = recorded.made_by
-    if owner not in Tenancy(settings).lineage(tenant):
+    if owner not in Tenants(settings).lineage(tenant):
         raise NotReplayable(f"release {recorded.release} is neither tenant {tenant}'s nor its parents'")
 
 
-def _made_by(recorded: Recorded) -> dict[str, Any]:
+def _made_by(recorded: RecordedVerdict) -> dict[str, Any]:
     return {"release": recorded.release, "release_sha256": recorded.release_sha256, "input_sha256": recorded.input_sha256}
 
 
-def _tell_another(recorded: Recorded, digests: Sequence[str], *, as_json: bool, out: Console) -> None:
+def _tell_another(recorded: RecordedVerdict, digests: Sequence[str], *, as_json: bool, out: Console) -> None:
     if as_json:
         _write({"outcome": "another_event", **_made_by(recorded), "found_sha256": digests}, out)
         return
@@ -239,12 +239,12 @@ def _tell_another(recorded: Recorded, digests: Sequence[str], *, as_json: bool, 
     out.print(f"another event: the verdict is about {wanted}..., the file holds {theirs}", highlight=False)
 
 
-def _heading(recorded: Recorded) -> str:
+def _heading(recorded: RecordedVerdict) -> str:
     release, event = recorded.release_sha256[:SHOWN_OF_A_DIGEST], recorded.input_sha256[:SHOWN_OF_A_DIGEST]
     return f"release {plain(recorded.release)} ({plain(release)}...), event {plain(event)}..."
 
 
-def _table(lines: Sequence[Compared]) -> Table:
+def _table(lines: Sequence[Difference]) -> Table:
     table = Table("", "then", "now", "", box=None, header_style="bold", padding=(0, 2, 0, 0))
     for line in lines:
         table.add_row(plain(line.what), _shown(line.then), _shown(line.now), "same" if line.is_same else "[bold red]changed[/]")

@@ -13,15 +13,15 @@ from rich.console import Console
 from deployments.cli.evaluate import labelled
 from deployments.cli.local_models import current_models
 from deployments.cli.progress import progress_bars, report_to
-from deployments.cli.publish_target import Target
+from deployments.cli.publish_target import PublishTarget
 from ensemble.errors import TrainingError
 from ensemble.events import Kind
 from ensemble.fusion import Fusion, layer_set
 from ensemble.layers.behavior import DeepBehavior
 from ensemble.layers.classifier import FUSED_MODEL, FlowClassifier
 from ensemble.layers.flow_anomaly import FlowAnomaly
-from ensemble.runtime.release_fusion import FusionLoader
-from ensemble.runtime.resolver import Lineage
+from ensemble.runtime.release_fusion import FusionResolver
+from ensemble.runtime.resolver import ReleaseResolver
 from ensemble.training.data.flow_table import FlowTable
 from ensemble.training.evaluation.charts import reliability_picture, roc_picture, score_picture
 from ensemble.training.evaluation.evaluate import FUSED, FamilyOut, Judged, judge, leave_families_out
@@ -37,7 +37,9 @@ DETECTORS = "an isolation forest, a principal subspace and a codebook, learnt fr
 FIRST_SHARE = 0.7  # of each (day, label) by time: what the time split of the card fits on
 
 
-def train_flows(data: Path, target: Target, *, seed: int, first: float | None, evaluate: bool, console: Console, err: Console) -> None:
+def train_flows(
+    data: Path, target: PublishTarget, *, seed: int, first: float | None, evaluate: bool, console: Console, err: Console
+) -> None:
     """Train the flow layers and their fusion on labelled flows.
 
     Args:
@@ -71,7 +73,7 @@ def train_flows(data: Path, target: Target, *, seed: int, first: float | None, e
     target.publish(trained, _fusions(layers), f"axon train flows, {len(flows):,} flows", console)
 
 
-def train_benign_flows(file: Path, target: Target, *, seed: int, console: Console, err: Console) -> None:
+def train_benign_flows(file: Path, target: PublishTarget, *, seed: int, console: Console, err: Console) -> None:
     """Train the anomaly layer on one's own benign flows, and set thresholds to match; no labels needed.
 
     Raises:
@@ -91,7 +93,7 @@ def train_benign_flows(file: Path, target: Target, *, seed: int, console: Consol
     target.publish([trained], _fusions(layers), f"axon train flows --benign, {len(flows):,} flows", console)
 
 
-def calibrate(file: Path, target: Target, *, rate: float, console: Console, err: Console) -> None:
+def calibrate(file: Path, target: PublishTarget, *, rate: float, console: Console, err: Console) -> None:
     """New thresholds for the flows of one's own network, as a new release; the models stay.
 
     Args:
@@ -199,7 +201,7 @@ def _pictures(later: Judged) -> dict[str, bytes]:
     }
 
 
-def _current_layers(target: Target) -> FlowLayers:
+def _current_layers(target: PublishTarget) -> FlowLayers:
     """The flow layers of the current release; one that was made without a classifier goes on without.
 
     Raises:
@@ -216,7 +218,7 @@ def _current_layers(target: Target) -> FlowLayers:
     anomaly, behavior, classifier = (models.get(layer) for layer in LAYER_NAMES)
     if not isinstance(anomaly, FlowAnomaly) or not isinstance(behavior, DeepBehavior) or not isinstance(classifier, FlowClassifier | None):
         raise TrainingError("the current release has other layers than this Axon")
-    fusion = FusionLoader(Lineage(lambda: target.store, target.lineage)).load().fusions.get(Kind.FLOW)
+    fusion = FusionResolver(ReleaseResolver(lambda: target.store, target.lineage)).load().fusions.get(Kind.FLOW)
     return FlowLayers(anomaly, behavior, classifier, fusion)
 
 

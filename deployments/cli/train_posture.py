@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from deployments.cli.publish_target import Target
+from deployments.cli.publish_target import PublishTarget
 from ensemble.errors import TrainingError
 from ensemble.events import Kind
 from ensemble.layers.posture import PostureKnowledge
@@ -45,7 +45,7 @@ class Sources:
         return any((self.epss, self.kev, self.cvss))
 
 
-def train_posture(inventory: Path, sources: Sources, trivy: TrivyHost | None, target: Target, console: Console) -> None:
+def train_posture(inventory: Path, sources: Sources, trivy: TrivyHost | None, target: PublishTarget, console: Console) -> None:
     """Read the inventory and, where sources are given, new knowledge; publish them together with the knowledge they were proven with.
 
     Args:
@@ -102,7 +102,7 @@ def _knowledge(sources: Sources, current: PostureKnowledge | None) -> TrainedKno
     )
 
 
-def _current_knowledge(target: Target) -> PostureKnowledge | None:
+def _current_knowledge(target: PublishTarget) -> PostureKnowledge | None:
     """What the current release knows of CVEs; None where it knows nothing yet."""
     _, current = current_release(target.store, target.lineage)
     ref = current.bundles.get(ModelName(KNOWLEDGE)) if current else None

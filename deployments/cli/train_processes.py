@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from deployments.cli.local_models import current_models
-from deployments.cli.publish_target import Target
+from deployments.cli.publish_target import PublishTarget
 from ensemble.errors import ArtifactMissing
 from ensemble.events import Kind
 from ensemble.fusion import Fusion, Thresholds
@@ -27,7 +27,7 @@ __all__ = ["train_benign_processes", "train_shipped_processes"]
 NAME = "anomaly-process"
 
 
-def train_shipped_processes(data: Path, target: Target, *, seed: int, console: Console, err: Console) -> None:
+def train_shipped_processes(data: Path, target: PublishTarget, *, seed: int, console: Console, err: Console) -> None:
     """The model that is shipped: rarity of the users of `process_masquerade`.
 
     Raises:
@@ -43,7 +43,7 @@ def train_shipped_processes(data: Path, target: Target, *, seed: int, console: C
     _finish(trained, target, "processes-masquerade", limits, seed, console)
 
 
-def train_benign_processes(file: Path, target: Target, *, seed: int, console: Console, err: Console) -> None:
+def train_benign_processes(file: Path, target: PublishTarget, *, seed: int, console: Console, err: Console) -> None:
     """A model of one's own processes, command lines included.
 
     Raises:
@@ -57,7 +57,7 @@ def train_benign_processes(file: Path, target: Target, *, seed: int, console: Co
     _finish(trained, target, "processes-benign", limits, seed, console)
 
 
-def _base(target: Target) -> ProcessAnomaly | None:
+def _base(target: PublishTarget) -> ProcessAnomaly | None:
     """The model in use, whose calibration and background carry over; None where there is none."""
     try:
         held = current_models(target.store, target.lineage, "anomaly")
@@ -67,7 +67,7 @@ def _base(target: Target) -> ProcessAnomaly | None:
     return model if isinstance(model, ProcessAnomaly) else None
 
 
-def _finish(trained: TrainedProcesses, target: Target, recipe: str, limits: list[str], seed: int, console: Console) -> None:
+def _finish(trained: TrainedProcesses, target: PublishTarget, recipe: str, limits: list[str], seed: int, console: Console) -> None:
     fusion = with_thresholds(Fusion({"anomaly": 1.0}, 1.0, {}), {"anomaly": log_odds(trained.benign_scores)}, RATES)
     training: dict[str, Any] = {
         "recipe": recipe,

@@ -22,7 +22,7 @@ from ensemble.store.names import Tenant
 from ensemble.store.releases.pointer import has_pointer
 from ensemble.store.signing import Trust
 
-__all__ = ["Limit", "Tenancy", "TenantEntry", "TenantsFile", "read_tenants"]
+__all__ = ["Limit", "TenantEntry", "Tenants", "TenantsFile", "read_tenants"]
 
 
 LIMIT_BYTES = 4 << 20  # some fifty thousand tenants
@@ -74,7 +74,7 @@ def read_tenants(path: Path) -> TenantsFile:
     return TenantsFile.model_validate({} if found is None else found)
 
 
-class Tenancy:
+class Tenants:
     """The tenants as the file lies on the disk now, and whose pointer is in charge of each.
 
     Args:

@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from deployments.config.settings import Settings
-from deployments.config.tenants import Tenancy
+from deployments.config.tenants import Tenants
 from deployments.config.trusted_store import TrustedStore
 from deployments.host.memory import available_bytes
-from deployments.layers.polled_slot import KeptTenantSlot
+from deployments.layers.polled_slot import PolledSlot
 from deployments.layers.router import routing_stats
 from deployments.layers.telemetry import LayerTelemetry
 from deployments.observability.metrics import RayMeter
@@ -20,10 +20,10 @@ from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.builder import ModelBuilder
 from ensemble.runtime.classify import Classification, classify
 from ensemble.runtime.loader import ReleaseLoader
-from ensemble.runtime.model_state import SlotState, Trial
-from ensemble.runtime.resolver import Lineage
+from ensemble.runtime.model_state import LoadCheck, SlotState
+from ensemble.runtime.resolver import ReleaseResolver
 from ensemble.runtime.slot import LayerSlot
-from ensemble.runtime.tenant_slots import SlotShelf
+from ensemble.runtime.tenant_slots import TenantSlots
 from ensemble.store.names import Tenant
 from ensemble.verdicts import LayerScores
 
@@ -45,10 +45,10 @@ class LayerDeployment:
         self._telemetry = LayerTelemetry(layer, self._meter)
         posture = self._settings.posture
         self._builder = ModelBuilder(self._device, posture.stale_after_days, posture.expired_after_days)
-        self._tenancy = Tenancy(self._settings)
-        self._trial: asyncio.Task[Mapping[Kind, Trial]] | None = None
+        self._tenancy = Tenants(self._settings)
+        self._trial: asyncio.Task[Mapping[Kind, LoadCheck]] | None = None
         generic = self._tenancy.generic
-        self.shelf = SlotShelf(
+        self.shelf = TenantSlots(
             self._keep,
             home=self._tenancy.charge(generic),  # a look for a name; what it is worth is found out beside
             pinned=self._tenancy.lineage(generic),
@@ -68,7 +68,7 @@ class LayerDeployment:
         """How the slot stands with release `wanted`, and the device it computes on; makes the slot look for a release it has not."""
         return self.shelf.of_release(wanted).state(wanted), self._device
 
-    async def test(self) -> Mapping[Kind, Trial]:
+    async def test(self) -> Mapping[Kind, LoadCheck]:
         """Load the wanted release from scratch, beside what serves, and say how it went (S1-05); changes nothing.
 
         One at a time, for it takes memory: who asks meanwhile, also through another ingress, hears how the same one went.
@@ -91,14 +91,14 @@ class LayerDeployment:
         states = {kept.tenant: kept.slot.state() for kept in self.shelf}
         return routing_stats(states[self.shelf.home], states)
 
-    def _keep(self, tenant: str) -> KeptTenantSlot:
+    def _keep(self, tenant: str) -> PolledSlot:
         plan = LAYERS[self._layer]
-        lineage = Lineage(TrustedStore(self._settings), [tenant])  # a parent's releases are in the parent's slot
+        lineage = ReleaseResolver(TrustedStore(self._settings), [tenant])  # a parent's releases are in the parent's slot
         loader = ReleaseLoader(lineage, self._layer, self._builder, available_bytes, neighbours=self.shelf.models)
         is_generic = tenant in self._tenancy.lineage(self._tenancy.generic)
         telemetry = self._telemetry if is_generic else LayerTelemetry(self._layer, self._meter, tenant=tenant)
         slot = LayerSlot(self._layer, [*plan.kinds], loader, fallback_score=plan.fallback_score, tell=telemetry)
-        return KeptTenantSlot(tenant, self._layer, slot, self._settings, self._looked)
+        return PolledSlot(tenant, self._layer, slot, self._settings, self._looked)
 
     def _looked(self) -> None:
         """The gauges: whether the generic tenant's files are there, and the size of everybody's models."""

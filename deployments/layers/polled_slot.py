@@ -7,16 +7,16 @@ from collections.abc import Callable
 from deployments.config.settings import Settings
 from ensemble.errors import ArtifactError, LoadTimeout
 from ensemble.runtime.controls import Controls, read_controls
-from ensemble.runtime.poller import Keeper
+from ensemble.runtime.poller import PollingThread
 from ensemble.runtime.slot import LayerSlot
 
-__all__ = ["KeptTenantSlot"]
+__all__ = ["PolledSlot"]
 
 LOOK_EVERY_S = 2.0  # RELIABILITY F1: at pointer and files
 LOAD_WITHIN_S = 10.0  # RELIABILITY F13: a hanging disk costs a load, not the replica
 
 
-class KeptTenantSlot:
+class PolledSlot:
     """One tenant's models of one layer; loads beside, from the moment it is made.
 
     Args:
@@ -31,7 +31,7 @@ class KeptTenantSlot:
         self.tenant, self.slot = tenant, slot
         self._layer, self._settings, self._looked = layer, settings, looked
         self._controls: Controls | None = None
-        self._keeper = Keeper(f"{layer}-{tenant}", self.look, self._give_up, every_s=LOOK_EVERY_S, limit_s=LOAD_WITHIN_S)
+        self._keeper = PollingThread(f"{layer}-{tenant}", self.look, self._give_up, every_s=LOOK_EVERY_S, limit_s=LOAD_WITHIN_S)
         slot.wake = self._keeper.wake
         self._keeper.start()
 

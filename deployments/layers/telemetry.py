@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deployments.observability.log import SUMMARY_EVERY_S, Pace, _Trouble, say
+from deployments.observability.log import SUMMARY_EVERY_S, LogThrottle, _Trouble, say
 from deployments.observability.metrics import Meter
 from ensemble.errors import ArtifactMissing
 from ensemble.runtime.model_state import SlotEvent, SlotState
@@ -73,7 +73,7 @@ class LayerTelemetry:
         self._whose = {"tenant": tenant} if tenant else {}
         self._words = _words_of(layer)
         self._loads: dict[str, _Trouble] = {}  # kind of event -> the load that fails
-        self._others = Pace(clock)  # what else lasts
+        self._others = LogThrottle(clock)  # what else lasts
         self._serves: dict[str, object] = {}  # kind of event -> what was said to be loaded
         self._lock = threading.Lock()
 

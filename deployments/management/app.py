@@ -20,7 +20,7 @@ from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from deployments.config.settings import Settings
-from deployments.config.tenants import Tenancy
+from deployments.config.tenants import Tenants
 from deployments.config.trusted_store import TrustedStore
 from deployments.management.detection_routes import DETECTORS, DetectionRoutes
 from deployments.management.errors import MANAGE_REFUSALS
@@ -30,10 +30,10 @@ from deployments.management.model_routes import ModelRoutes, quota_of
 from deployments.management.openapi import document
 from deployments.management.release_routes import ReleaseRoutes
 from deployments.management.replicas import Replicas
-from deployments.management.store_executor import StoreDesk
+from deployments.management.store_executor import StoreExecutor
 from deployments.management.training_actor import run_in_ray
 from deployments.observability.metrics import Meter, RayMeter
-from deployments.web.auth import GatedApp, GateKeeper, ScopedRoute
+from deployments.web.auth import AuthenticatedApp, GateKeeper, ScopedRoute
 from deployments.web.docs_page import docs_page
 from deployments.web.errors import JSON, encode
 from ensemble.layers.catalog import LAYERS
@@ -53,7 +53,7 @@ def layer_of_scoring(layer: str) -> Any:  # noqa: ANN401  # Serve's handle build
     return serve.get_deployment_handle(layer, SCORING)
 
 
-class PrefixedApp(GatedApp):
+class PrefixedApp(AuthenticatedApp):
     """An application that is served under a prefix, and answers at the prefix itself too: `GET /models`."""
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
@@ -84,9 +84,9 @@ class ManageApp:
         meter: Meter | None = None,
     ) -> None:
         self._settings = Settings.model_validate(settings)
-        self._tenancy = Tenancy(self._settings)
+        self._tenancy = Tenants(self._settings)
         self._keeper = GateKeeper(self._settings, self._tenancy, meter or RayMeter())
-        self._desk = StoreDesk(self._settings)
+        self._desk = StoreExecutor(self._settings)
         self._models = ModelRoutes(self._desk, self._tenancy, self._settings)
         self._releases = ReleaseRoutes(self._desk, self._tenancy, self._settings)
         trusted, cpus = TrustedStore(self._settings), self._settings.management.training_cpus

@@ -11,16 +11,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.config.settings import Settings
-from deployments.config.tenants import Tenancy
+from deployments.config.tenants import Tenants
 from deployments.management import job_responses as found
 from deployments.management import requests as asks
 from deployments.management.detectors import Detections, LoadReport
 from deployments.management.replicas import Replicas
-from deployments.management.request import LAYERS_MODELS, Reader, actor_of, model_of, no_query_but, tenant_of
-from deployments.management.store_executor import StoreDesk
-from deployments.management.visible_models import Seen, find_model
+from deployments.management.request import LAYERS_MODELS, BodyReader, actor_of, model_of, no_query_but, tenant_of
+from deployments.management.store_executor import StoreExecutor
+from deployments.management.visible_models import VisibleModel, find_model
 from deployments.web.api_keys import Scope
-from deployments.web.auth import Gate, ScopedRoute, caller_of
+from deployments.web.auth import Authenticator, ScopedRoute, caller_of
 from deployments.web.decode_errors import refusal_of
 from deployments.web.errors import ErrorBody, as_json
 from ensemble.errors import ArtifactMissing, DeploymentUnavailable, EnsembleError, EventError, FeatureMismatch, MalformedEvent, NotServing
@@ -51,11 +51,11 @@ class DetectionRoutes:
         settings: limits.
     """
 
-    gate: Gate
+    gate: Authenticator
     detectors: Replicas
     layers: Mapping[str, Replicas]
-    desk: StoreDesk
-    tenancy: Tenancy
+    desk: StoreExecutor
+    tenancy: Tenants
     settings: Settings
 
     def routes(self) -> list[ScopedRoute]:
@@ -69,7 +69,7 @@ class DetectionRoutes:
         """S4-10; who has no detector of that name uses its group's, or the generic one."""
         no_query_but(request)
         model = model_of(request)
-        asked = await Reader(asks.RowsToRate, self.settings.management.max_body_bytes)(request)
+        asked = await BodyReader(asks.RowsToRate, self.settings.management.max_body_bytes)(request)
         await self.gate.charge(caller_of(request.scope), len(asked.network_data))
         rows, refused = _rows_of(asked.network_data)
         said, owner = await self._rated(request, model, list(rows.values()), asked.missing)
@@ -102,7 +102,7 @@ class DetectionRoutes:
         states = await self.layers[layer].ask_all("load", str(tenant))
         return [line for state in states for line in _of_slot(layer, model, state)]
 
-    async def _known(self, request: Request, model: ModelName) -> Seen:
+    async def _known(self, request: Request, model: ModelName) -> VisibleModel:
         tenant = tenant_of(request)
         return await self.desk.ask(actor_of(request), lambda store: find_model(store, self.tenancy.lineage(tenant), model))
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from deployments.config.settings import Settings
 from deployments.config.trusted_store import TrustedStore
 from deployments.host.memory import available_bytes
-from deployments.observability.log import Pace, say
+from deployments.observability.log import LogThrottle, say
 from ensemble.errors import ArtifactMissing, FeatureMismatch, LoadTimeout, TooManyRows
 from ensemble.features.tabular import Missing, admit_rows
 from ensemble.layers.tabular import TabularDetector
@@ -166,7 +166,7 @@ class Detectors:
         self._looks: dict[Key, tuple[asyncio.Task[_Held], float]] = {}  # what is looked at now, and since when
         self._loading = ThreadPoolExecutor(LOADS_A_DETECTOR * self._limits.detectors_at_once, "load-detector")
         self._scoring = ThreadPoolExecutor(SCORING_THREADS, "score-rows")
-        self._pace = Pace(clock)
+        self._pace = LogThrottle(clock)
 
     async def detect(self, tenant: str, name: str, rows: Sequence[Mapping[str, Any]], missing: str = Missing.REFUSE) -> Detections:
         """Rate rows.

@@ -15,8 +15,8 @@ from deployments.management import job_responses as found
 from deployments.management import requests as asks
 from deployments.management.job_records import JobRecord
 from deployments.management.jobs import Jobs, TrainRequest
-from deployments.management.request import Reader, actor_of, no_query_but, own_name, own_tenant, tenant_of
-from deployments.management.store_executor import StoreDesk, in_time
+from deployments.management.request import BodyReader, actor_of, no_query_but, own_name, own_tenant, tenant_of
+from deployments.management.store_executor import StoreExecutor, in_time
 from deployments.web.api_keys import Scope
 from deployments.web.auth import ScopedRoute
 from deployments.web.errors import ErrorBody, as_json
@@ -44,7 +44,7 @@ class JobRoutes:
     """
 
     jobs: Jobs
-    desk: StoreDesk
+    desk: StoreExecutor
     settings: Settings
     _taking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -59,7 +59,7 @@ class JobRoutes:
 
     async def _train(self, request: Request) -> Response:
         no_query_but(request)
-        asked = await Reader(asks.TrainRequest, self.settings.management.max_body_bytes)(request)
+        asked = await BodyReader(asks.TrainRequest, self.settings.management.max_body_bytes)(request)
         tenant, model, actor = own_tenant(request, asked.tenant_id), own_name(asked.name), actor_of(request)
         wanted = TrainRequest(
             rows=asked.network_data,

@@ -19,14 +19,14 @@ from starlette.routing import Match
 from starlette.types import Scope as AsgiScope
 
 from deployments.config.settings import Settings
-from deployments.config.tenants import Tenancy
+from deployments.config.tenants import Tenants
 from deployments.config.trust import read_signer
 from deployments.management import requests as asks
 from deployments.management import responses as says
 from deployments.management.request import (
     LAYERS_MODELS,
     RESERVED,
-    Reader,
+    BodyReader,
     actor_of,
     limit_asked,
     model_of,
@@ -36,7 +36,7 @@ from deployments.management.request import (
     tenant_of,
     version_asked,
 )
-from deployments.management.store_executor import StoreDesk
+from deployments.management.store_executor import StoreExecutor
 from deployments.management.visible_models import find_model, seen_models
 from deployments.observability.log import say
 from deployments.web.api_keys import Scope
@@ -51,7 +51,7 @@ from ensemble.store.names import BundleRef, ModelName, Tenant
 from ensemble.store.operations.archive import Imported, export_bundle, import_archive
 from ensemble.store.operations.deletion import apply_retention, delete_bundle
 from ensemble.store.operations.describe import resolve_bundle
-from ensemble.store.releases.aliases import Alias, Named, clear_model_alias, set_model_alias, stand_of_model_alias
+from ensemble.store.releases.aliases import Alias, AliasTarget, clear_model_alias, set_model_alias, stand_of_model_alias
 
 __all__ = ["ARCHIVE", "ModelRoutes", "standing"]
 
@@ -70,8 +70,8 @@ class ModelRoutes:
         settings: limits.
     """
 
-    desk: StoreDesk
-    tenancy: Tenancy
+    desk: StoreExecutor
+    tenancy: Tenants
     settings: Settings
 
     def first_routes(self) -> list[ScopedRoute]:
@@ -145,12 +145,12 @@ class ModelRoutes:
     async def _promote(self, request: Request) -> Response:
         no_query_but(request)
         tenant, model = tenant_of(request), model_of(request)
-        asked = await Reader(asks.VersionPromotion, self._limit)(request)
+        asked = await BodyReader(asks.VersionPromotion, self._limit)(request)
         if (asked.version is UNSET) == (asked.alias is UNSET):
             raise MalformedEvent("version", "say either a version or an alias")
         which = Alias.CHALLENGER if asked.version is UNSET else int(asked.version)
 
-        def point(store: Store) -> tuple[BundleRef, Named]:
+        def point(store: Store) -> tuple[BundleRef, AliasTarget]:
             ref = _own(store, tenant, model, which)
             signer = read_signer(store.trust)
             serial = standing(store, tenant, model, Alias.CHAMPION)
@@ -166,9 +166,9 @@ class ModelRoutes:
     async def _try(self, request: Request) -> Response:
         no_query_but(request)
         tenant, model = tenant_of(request), model_of(request)
-        asked = await Reader(asks.TriedVersion, self._limit)(request)
+        asked = await BodyReader(asks.TriedVersion, self._limit)(request)
 
-        def point(store: Store) -> Named:
+        def point(store: Store) -> AliasTarget:
             ref = _own(store, tenant, model, int(asked.version))
             serial = standing(store, tenant, model, Alias.CHALLENGER)
             return set_model_alias(store, tenant, model, Alias.CHALLENGER, ref, serial, signer=read_signer(store.trust))
@@ -180,7 +180,7 @@ class ModelRoutes:
         no_query_but(request)
         tenant, model = tenant_of(request), model_of(request)
 
-        def clear(store: Store) -> Named:
+        def clear(store: Store) -> AliasTarget:
             _own(store, tenant, model, None)
             serial = standing(store, tenant, model, Alias.CHALLENGER)
             return clear_model_alias(store, tenant, model, Alias.CHALLENGER, serial, signer=read_signer(store.trust))
@@ -209,7 +209,7 @@ class ModelRoutes:
     async def _retain(self, request: Request) -> Response:
         no_query_but(request)
         tenant = tenant_of(request)
-        keep = int((await Reader(asks.Retention, self._limit)(request)).keep)
+        keep = int((await BodyReader(asks.Retention, self._limit)(request)).keep)
         gone = await self._ask(request, lambda store: apply_retention(store, tenant, keep=keep))
         models = [says.Entry(str(entry.model), entry.serial) for entry in gone.bundles]
         return as_json(says.Retained(keep, [entry.serial for entry in gone.releases], models))

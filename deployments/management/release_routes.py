@@ -10,19 +10,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.config.settings import Settings
-from deployments.config.tenants import Tenancy
+from deployments.config.tenants import Tenants
 from deployments.config.trust import read_signer
 from deployments.management import requests as asks
 from deployments.management import responses as says
-from deployments.management.request import Reader, actor_of, no_query_but, number_in, tenant_of
-from deployments.management.store_executor import StoreDesk
+from deployments.management.request import BodyReader, actor_of, no_query_but, number_in, tenant_of
+from deployments.management.store_executor import StoreExecutor
 from deployments.web.api_keys import Scope
 from deployments.web.auth import ScopedRoute
 from deployments.web.errors import as_json
 from ensemble.errors import ArtifactError, ArtifactMissing
 from ensemble.store.layout import Store
 from ensemble.store.names import ReleaseRef, Tenant
-from ensemble.store.releases.aliases import Named, clear_challenger, promote_challenger, set_challenger, stand_of_challenger
+from ensemble.store.releases.aliases import AliasTarget, clear_challenger, promote_challenger, set_challenger, stand_of_challenger
 from ensemble.store.releases.pointer import Pointer, has_pointer
 from ensemble.store.releases.release import list_releases, promote, read_pointer, roll_back
 
@@ -41,8 +41,8 @@ class ReleaseRoutes:
         settings: limits.
     """
 
-    desk: StoreDesk
-    tenancy: Tenancy
+    desk: StoreExecutor
+    tenancy: Tenants
     settings: Settings
 
     def routes(self) -> list[ScopedRoute]:
@@ -65,7 +65,7 @@ class ReleaseRoutes:
     async def _promote(self, request: Request) -> Response:
         no_query_but(request)
         tenant, number = tenant_of(request), number_in(request.path_params["serial"], "serial")
-        asked = await Reader(asks.ReleasePromotion, self._limit, empty=asks.ReleasePromotion)(request)
+        asked = await BodyReader(asks.ReleasePromotion, self._limit, empty=asks.ReleasePromotion)(request)
 
         def point(store: Store) -> Pointer:
             ref, serial, signer = _release(store, tenant, number), _pointer_serial(store, tenant), read_signer(store.trust)
@@ -78,7 +78,7 @@ class ReleaseRoutes:
     async def _roll_back(self, request: Request) -> Response:
         no_query_but(request)
         tenant = tenant_of(request)
-        asked = await Reader(asks.Rollback, self._limit, empty=asks.Rollback)(request)
+        asked = await BodyReader(asks.Rollback, self._limit, empty=asks.Rollback)(request)
 
         def point(store: Store) -> Pointer:
             to = None if asked.to is None else int(asked.to)
@@ -94,9 +94,9 @@ class ReleaseRoutes:
     async def _try(self, request: Request) -> Response:
         no_query_but(request)
         tenant = tenant_of(request)
-        asked = await Reader(asks.TriedRelease, self._limit)(request)
+        asked = await BodyReader(asks.TriedRelease, self._limit)(request)
 
-        def point(store: Store) -> Named:
+        def point(store: Store) -> AliasTarget:
             ref = _release(store, tenant, int(asked.release))
             return set_challenger(store, tenant, ref, _challenger_serial(store, tenant), signer=read_signer(store.trust))
 
@@ -106,7 +106,7 @@ class ReleaseRoutes:
         no_query_but(request)
         tenant = tenant_of(request)
 
-        def clear(store: Store) -> Named:
+        def clear(store: Store) -> AliasTarget:
             return clear_challenger(store, tenant, _challenger_serial(store, tenant), signer=read_signer(store.trust))
 
         return as_json(_tried(await self._ask(request, clear)))
@@ -119,7 +119,7 @@ class ReleaseRoutes:
         return self.settings.management.max_body_bytes
 
 
-def _listed(store: Store, tenant: Tenant, tenancy: Tenancy) -> says.ReleaseList:
+def _listed(store: Store, tenant: Tenant, tenancy: Tenants) -> says.ReleaseList:
     pointer, problem = _pointer(store, tenant)
     try:
         challenger = stand_of_challenger(store, tenant).number
@@ -197,5 +197,5 @@ def _moved(pointer: Pointer) -> says.PointerMovedTo:
     return says.PointerMovedTo(pointer.release, pointer.release_sha256, pointer.serial, previous, pointer.at_once)
 
 
-def _tried(named: Named) -> says.ChallengerRelease:
+def _tried(named: AliasTarget) -> says.ChallengerRelease:
     return says.ChallengerRelease(named.number or None, named.sha256, named.serial)

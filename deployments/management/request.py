@@ -22,7 +22,7 @@ from ensemble.store.releases.aliases import Alias
 __all__ = [
     "LAYERS_MODELS",
     "RESERVED",
-    "Reader",
+    "BodyReader",
     "actor_of",
     "limit_asked",
     "model_of",
@@ -48,7 +48,7 @@ Body = TypeVar("Body")
 MOST_ENTRIES, SOME_ENTRIES = 1000, 100
 
 
-class Reader(Generic[Body]):
+class BodyReader(Generic[Body]):
     """Reads JSON bodies of one type.
 
     Args:

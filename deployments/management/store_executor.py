@@ -22,13 +22,13 @@ from deployments.observability.log import say
 from ensemble.errors import ServiceError, SigningUnavailable, StoreFull, StoreUnavailable
 from ensemble.store.layout import Actor, Store
 
-__all__ = ["StoreDesk", "in_time"]
+__all__ = ["StoreExecutor", "in_time"]
 
 Answer = TypeVar("Answer")
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
-class StoreDesk:
+class StoreExecutor:
     """Takes work on the store of `settings`.
 
     Args:

@@ -15,11 +15,11 @@ from ensemble.store.names import ModelName, Tenant
 from ensemble.store.operations.describe import BundleInfo, describe_bundle, list_models
 from ensemble.store.releases.aliases import Alias
 
-__all__ = ["Seen", "find_model", "seen_models"]
+__all__ = ["VisibleModel", "find_model", "seen_models"]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class VisibleModel:
     """A version of a model as one tenant sees it.
 
     Attributes:
@@ -31,16 +31,19 @@ class Seen:
     is_lent: bool
 
 
-def seen_models(store: Store, lineage: Sequence[Tenant], model: ModelName | None = None) -> list[Seen]:
+def seen_models(store: Store, lineage: Sequence[Tenant], model: ModelName | None = None) -> list[VisibleModel]:
     """Everything that the first of `lineage` sees, its own first; the versions of one model where `model` is given."""
     owner, *parents = lineage
-    own = [Seen(info, is_lent=False) for info in list_models(store, owner, model)]
+    own = [VisibleModel(info, is_lent=False) for info in list_models(store, owner, model)]
     return own + [
-        Seen(info, is_lent=True) for parent in parents for info in list_models(store, parent, model) if Alias.CHAMPION in info.aliases
+        VisibleModel(info, is_lent=True)
+        for parent in parents
+        for info in list_models(store, parent, model)
+        if Alias.CHAMPION in info.aliases
     ]
 
 
-def find_model(store: Store, lineage: Sequence[Tenant], model: ModelName, which: int | Alias | None = None) -> Seen:
+def find_model(store: Store, lineage: Sequence[Tenant], model: ModelName, which: int | Alias | None = None) -> VisibleModel:
     """One version of a model: of the nearest of `lineage` that has the model at all, as `describe_bundle` finds it.
 
     Raises:
@@ -49,13 +52,13 @@ def find_model(store: Store, lineage: Sequence[Tenant], model: ModelName, which:
     """
     owner, *parents = lineage
     if list_models(store, owner, model):
-        return Seen(describe_bundle(store, owner, model, which), is_lent=False)
+        return VisibleModel(describe_bundle(store, owner, model, which), is_lent=False)
     for parent in parents:
         try:
             info = describe_bundle(store, parent, model, Alias.CHAMPION)
         except ArtifactError:  # the next of the lineage serves in its place
             continue
         if which in (None, Alias.CHAMPION, info.version):
-            return Seen(info, is_lent=True)
+            return VisibleModel(info, is_lent=True)
         break
     raise ArtifactMissing(f"model {model}")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["LONGEST_TEXT", "Pace", "say"]
+__all__ = ["LONGEST_TEXT", "LogThrottle", "say"]
 
 SUMMARY_EVERY_S = 300.0  # while a trouble lasts, one line in five minutes says how often it came again
 
@@ -45,7 +45,7 @@ class _Trouble:
     suppressed: int = 0
 
 
-class Pace:
+class LogThrottle:
     """Says of what keeps coming whether it is to be said now: at first, on change, and every five minutes.
 
     Args:

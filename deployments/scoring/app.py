@@ -21,23 +21,23 @@ from starlette.responses import Response
 from starlette.types import Scope as AsgiScope
 
 from deployments.config.settings import Settings
-from deployments.config.tenants import Tenancy
+from deployments.config.tenants import Tenants
 from deployments.config.trusted_store import TrustedStore
 from deployments.observability.metrics import Meter, RayMeter
 from deployments.scoring import wire
 from deployments.scoring.fast_path import ShortcutApp
 from deployments.scoring.guarded_call import LayerCall
-from deployments.scoring.layer_client import AskedLayers
-from deployments.scoring.layer_switches import Switches
+from deployments.scoring.layer_client import LayerClient
+from deployments.scoring.layer_switches import LayerSwitches
 from deployments.scoring.metrics_page import BothMeters, TextMeter, metrics_routes
-from deployments.scoring.monitor import IngressTelemetry, Watch
+from deployments.scoring.monitor import IngressTelemetry, Monitor
 from deployments.scoring.openapi import document
 from deployments.scoring.operator_routes import OperatorRoutes
 from deployments.scoring.pipeline import FanOut
 from deployments.scoring.predict import CLASSIFIER, ClassifyCall, Predictor, PredictRoutes
-from deployments.scoring.release_watcher import ReleaseFollower
+from deployments.scoring.release_watcher import ReleaseWatcher
 from deployments.scoring.retro import Retro
-from deployments.scoring.status import SystemView
+from deployments.scoring.status import EnsembleStatus
 from deployments.scoring.status_schema import Service
 from deployments.scoring.tenants import View, Views
 from deployments.web.api_keys import Scope
@@ -48,8 +48,8 @@ from deployments.web.errors import JSON, REFUSALS, ErrorBody, as_json, encode
 from deployments.web.openapi import secured
 from ensemble.errors import EventError, MalformedEvent
 from ensemble.events import Kind
-from ensemble.runtime.release_fusion import FusionLoader
-from ensemble.runtime.resolver import Lineage
+from ensemble.runtime.release_fusion import FusionResolver
+from ensemble.runtime.resolver import ReleaseResolver
 from ensemble.store.names import Tenant
 
 __all__ = ["Ingress", "IngressApp"]
@@ -72,16 +72,16 @@ class IngressApp:
         text = TextMeter(_replica())
         meter = BothMeters(meter or RayMeter(), text)
         self._telemetry = IngressTelemetry(meter)
-        self._asked = AskedLayers(
+        self._asked = LayerClient(
             calls={layer: _call_of(handle) for layer, handle in handles.items()},
             states={layer: handle.state.remote for layer, handle in handles.items()},
             deadline_s=self._settings.ingress.deadline_ms / 1000.0,
             guard=self._settings.guard,
             observer=self._telemetry,
         )
-        self._tenancy = Tenancy(self._settings)
+        self._tenancy = Tenants(self._settings)
         self._keeper = GateKeeper(self._settings, self._tenancy, meter)
-        self._switches = Switches(self._asked, self._settings.state, frozenset(self._settings.controls.disabled), meter)
+        self._switches = LayerSwitches(self._asked, self._settings.state, frozenset(self._settings.controls.disabled), meter)
         self._views = Views(self._new_view, self._tenancy, most=self._settings.store.tenants_at_once)
         self._retro = Retro(
             self._settings.retro,
@@ -92,7 +92,7 @@ class IngressApp:
         )
         self._started = time.monotonic()
         look_every_s = self._settings.controls.look_every_s
-        self._watch = Watch(self._switches, self._telemetry, self._see, meter, every_s=look_every_s, retro=self._retro.counts)
+        self._watch = Monitor(self._switches, self._telemetry, self._see, meter, every_s=look_every_s, retro=self._retro.counts)
         self._operating = OperatorRoutes(
             layers=list(handles),
             tests={layer: lambda handle=handle: handle.test.remote() for layer, handle in handles.items()},  # type: ignore[misc]  # mypy loses the default
@@ -159,8 +159,8 @@ class IngressApp:
             rollout=self._settings.rollout,
             observer=self._telemetry,
         )
-        lineage = Lineage(TrustedStore(self._settings), self._tenancy.lineage(tenant))
-        follower = ReleaseFollower(fan_out, FusionLoader(lineage), self._switches)
+        lineage = ReleaseResolver(TrustedStore(self._settings), self._tenancy.lineage(tenant))
+        follower = ReleaseWatcher(fan_out, FusionResolver(lineage), self._switches)
         return View(tenant, fan_out, follower, self._settings.ingress, self._retro.offer)
 
     async def _rescore(self, tenant: str, kind: Kind, events: Sequence[wire.EventRequest]) -> Sequence[wire.Verdict | EventError]:
@@ -169,7 +169,7 @@ class IngressApp:
     async def _coverage_of(self, kind: Kind) -> float:
         return await self._views.home.fan_out.coverage_of(kind)
 
-    async def _see(self, tenant: Tenant | None = None) -> SystemView:
+    async def _see(self, tenant: Tenant | None = None) -> EnsembleStatus:
         return await (await self._views.of(tenant or self._tenancy.generic)).fan_out.system()
 
     async def _answer_plain(self, scope: AsgiScope, body: bytes) -> bytes:

@@ -14,7 +14,7 @@ from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from deployments.web.api_keys import Scope
-from deployments.web.auth import GatedApp, allows
+from deployments.web.auth import AuthenticatedApp, allows
 from deployments.web.body import _JSON, read_json
 from deployments.web.errors import answer_to
 from ensemble.errors import EventError
@@ -22,7 +22,7 @@ from ensemble.errors import EventError
 __all__ = ["ShortcutApp"]
 
 
-class ShortcutApp(GatedApp):
+class ShortcutApp(AuthenticatedApp):
     """Starlette behind its gate, with a shortcut for POST to one path.
 
     Args:
@@ -30,7 +30,7 @@ class ShortcutApp(GatedApp):
         needs: the scope of the route; who has it not is answered by the route itself.
         answer: the body of the answer to a body; it hears of the request too, whose scope says who asks.
         limit: bytes that a body may have.
-        **options: those of `GatedApp`.
+        **options: those of `AuthenticatedApp`.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from deployments.config.settings import GuardSettings
-from deployments.observability.log import Pace, say
+from deployments.observability.log import LogThrottle, say
 from ensemble.errors import LayerCrashed, LayerError, LayerOpen, LayerOverloaded, LayerTimeout
 from ensemble.events import EventBatch
 from ensemble.guard import BreakerRules, BreakerState, Bulkhead, CircuitBreaker, RetryBudget, Ticket
@@ -29,7 +29,7 @@ from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.slot import ANY_RELEASE
 from ensemble.verdicts import LayerScores, LayerStatus
 
-__all__ = ["CallObserver", "GuardedLayer", "LayerCall", "Pending"]
+__all__ = ["CallObserver", "GuardedLayer", "InFlightCall", "LayerCall"]
 
 LayerCall = Callable[[EventBatch, str, bool], Awaitable[LayerScores]]
 Answer = TypeVar("Answer")
@@ -50,7 +50,7 @@ class CallObserver(Protocol):
 
 
 @dataclass(slots=True)
-class Pending:
+class InFlightCall:
     """A call that is out.
 
     Attributes:
@@ -102,11 +102,11 @@ class GuardedLayer:
         self.breaker = CircuitBreaker(rules, clock=clock, jitter=random.random, on_change=self._breaker_changed)
         self._bulkhead = Bulkhead(settings.calls_in_flight)
         self._retries = RetryBudget(settings.retry_share, settings.retries_saved)
-        self._pace = Pace(clock)
+        self._pace = LogThrottle(clock)
         self._was_open = False  # when it was said last how the breaker stands
         self._trials: set[asyncio.Task[None]] = set()  # the loop itself holds tasks weakly
 
-    def ask(self, batch: EventBatch, release: str, *, explain: bool) -> Pending | LayerScores:
+    def ask(self, batch: EventBatch, release: str, *, explain: bool) -> InFlightCall | LayerScores:
         """Let a call out, or abstain at once."""
         if not self._bulkhead.enter():
             return self._silent(LayerStatus.FALLBACK, LayerOverloaded.code, len(batch))
@@ -115,7 +115,7 @@ class GuardedLayer:
             self._bulkhead.leave()
             return self._silent(LayerStatus.OPEN, LayerOpen.code, len(batch))
         call = asyncio.create_task(self._answer(lambda: self._call(batch, release, explain)))
-        pending = Pending(call, ticket, len(batch), release, explain, self._clock())
+        pending = InFlightCall(call, ticket, len(batch), release, explain, self._clock())
         call.add_done_callback(partial(self._ended, pending))
         if ticket.is_trial:
             trial = asyncio.create_task(self._judge_trial(pending))
@@ -123,7 +123,7 @@ class GuardedLayer:
             trial.add_done_callback(self._trials.discard)
         return pending
 
-    def opinion(self, pending: Pending, *, excused_s: float) -> LayerScores:
+    def opinion(self, pending: InFlightCall, *, excused_s: float) -> LayerScores:
         """What came of a call that nobody waits for any longer: it is in, or it is given up.
 
         Args:
@@ -143,7 +143,7 @@ class GuardedLayer:
             self.breaker.tell(pending.ticket, is_good=not code and not self._is_slow(pending, excused_s))
         return self._silent(LayerStatus.FALLBACK, code, pending.size) if code else pending.call.result()
 
-    def give_up(self, pending: Pending, *, excused_s: float) -> None:
+    def give_up(self, pending: InFlightCall, *, excused_s: float) -> None:
         """Stop a call that is still out: it frees the layer's queue; what already computes runs on. A trial runs on to its own end."""
         if pending.ticket.is_trial or pending.call.done():
             return
@@ -197,11 +197,11 @@ class GuardedLayer:
             self._observer.retried(self._layer)
         return await ask()
 
-    def _ended(self, pending: Pending, _: asyncio.Task[LayerScores]) -> None:
+    def _ended(self, pending: InFlightCall, _: asyncio.Task[LayerScores]) -> None:
         pending.took_s = self._clock() - pending.began
         self._bulkhead.leave()
 
-    async def _judge_trial(self, pending: Pending) -> None:
+    async def _judge_trial(self, pending: InFlightCall) -> None:
         """A trial is nobody's wait: it has a deadline of its own, and only the breaker hears of it."""
         await asyncio.wait([pending.call], timeout=self._deadline_s)
         code, error_type = self._fault(pending) if pending.call.done() else (LayerTimeout.code, TimeoutError.__name__)
@@ -209,11 +209,11 @@ class GuardedLayer:
         self._tell_fault(code, error_type)
         self.breaker.tell(pending.ticket, is_good=not code and not self._is_slow(pending, 0.0))
 
-    def _is_slow(self, pending: Pending, excused_s: float) -> bool:
+    def _is_slow(self, pending: InFlightCall, excused_s: float) -> bool:
         """Whether an answer took too long; to explain takes long by nature."""
         return pending.took_s - excused_s > self._slow_s and not pending.explain
 
-    def _fault(self, pending: Pending) -> tuple[str, str]:
+    def _fault(self, pending: InFlightCall) -> tuple[str, str]:
         """Code and type of what was wrong with a call that ended; "" for a sound answer, also where it is an abstention."""
         error = asyncio.CancelledError() if pending.call.cancelled() else pending.call.exception()
         if error is not None:

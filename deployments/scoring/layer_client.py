@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from deployments.config.settings import GuardSettings
-from deployments.scoring.guarded_call import CallObserver, GuardedLayer, LayerCall, Pending
+from deployments.scoring.guarded_call import CallObserver, GuardedLayer, InFlightCall, LayerCall
 from ensemble.errors import LayerDisabled
 from ensemble.events import EventBatch
 from ensemble.guard import BreakerState, Deadline
@@ -22,7 +22,7 @@ from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.model_state import SlotState
 from ensemble.verdicts import LayerScores, LayerStatus
 
-__all__ = ["AskedLayers", "BreakerView", "StateCall"]
+__all__ = ["BreakerView", "LayerClient", "StateCall"]
 
 StateCall = Callable[[str], Awaitable[tuple[SlotState, str]]]
 Answer = TypeVar("Answer")
@@ -39,7 +39,7 @@ class BreakerView:
     since: float
 
 
-class AskedLayers:
+class LayerClient:
     """Asks every layer at once, each under its guard.
 
     Args:
@@ -94,7 +94,7 @@ class AskedLayers:
         """
         deadline = Deadline(since, self._deadline_s, LEAST_SHARE_OF_DEADLINE * self._deadline_s)
         asked = {layer: self._ask(layer, guarded, batch, release, explain=explain) for layer, guarded in self._guarded.items()}
-        out = {layer: one for layer, one in asked.items() if isinstance(one, Pending)}
+        out = {layer: one for layer, one in asked.items() if isinstance(one, InFlightCall)}
         waited_for = [pending.call for pending in out.values() if not pending.ticket.is_trial]
         try:
             if waited_for:
@@ -105,7 +105,7 @@ class AskedLayers:
             raise
         common_s = _common_delay_s(out.values())
         opinions = [
-            self._guarded[layer].opinion(one, excused_s=common_s) if isinstance(one, Pending) else one for layer, one in asked.items()
+            self._guarded[layer].opinion(one, excused_s=common_s) if isinstance(one, InFlightCall) else one for layer, one in asked.items()
         ]
         return opinions, {layer: pending.took_s for layer, pending in out.items() if pending.took_s}
 
@@ -125,7 +125,7 @@ class AskedLayers:
         deadline = Deadline(since, self._deadline_s, LEAST_SHARE_OF_DEADLINE * self._deadline_s)
         return await self._guarded[layer].ask_otherwise(question, within_s=deadline.left_s(self.clock()))
 
-    def _ask(self, layer: str, guarded: GuardedLayer, batch: EventBatch, release: str, *, explain: bool) -> Pending | LayerScores:
+    def _ask(self, layer: str, guarded: GuardedLayer, batch: EventBatch, release: str, *, explain: bool) -> InFlightCall | LayerScores:
         """A call that is out, or the abstention of a layer that is not asked."""
         if batch.kind not in LAYERS[layer].kinds:
             return LayerScores.silent(layer, LayerStatus.NOT_APPLICABLE, len(batch), NOT_OF_THIS_KIND)
@@ -145,7 +145,7 @@ class AskedLayers:
                 call.cancel()
 
 
-def _common_delay_s(out: Collection[Pending]) -> float:
+def _common_delay_s(out: Collection[InFlightCall]) -> float:
     """What even the fastest layer of a batch took: a busy ingress or machine, not a sick layer; 0 where there is nothing to compare.
 
     Or an ingress that is busy for half a deadline would find all its layers slow, and switch them all off.

@@ -14,7 +14,7 @@ from ensemble.errors import LoadTimeout
 from ensemble.runtime.controls import CONTROLS, Controls, change_controls, read_controls
 from ensemble.runtime.model_state import LoadFailure, failure_of
 
-__all__ = ["Switchable", "Switches"]
+__all__ = ["LayerSwitches", "Switchable"]
 
 LOOK_WITHIN_S = 1.0  # one small file; a start does not wait longer for a slow disk
 CHANGE_WITHIN_S = 5.0  # the same file, written through to the disk: somebody waits for it
@@ -33,7 +33,7 @@ class Switchable(Protocol):
         """Clear what is remembered of a layer's failures."""
 
 
-class Switches:
+class LayerSwitches:
     """The controls file, and what an operator's environment lays over it, applied to a fan-out.
 
     Args:

@@ -12,15 +12,15 @@ from typing import Any
 
 from deployments.observability.log import say
 from deployments.observability.metrics import Meter, set_state
-from deployments.scoring.layer_switches import Switches
-from deployments.scoring.status import SystemView, iso
+from deployments.scoring.layer_switches import LayerSwitches
+from deployments.scoring.status import EnsembleStatus, iso
 from ensemble.events import Kind
 from ensemble.guard import BreakerState
 from ensemble.layers.catalog import LAYERS
 from ensemble.rollout.canary import RolloutView
 from ensemble.verdicts import SPEAKING, LayerStatus, SystemStatus, Verdicts, VerdictWord
 
-__all__ = ["IngressTelemetry", "Watch"]
+__all__ = ["IngressTelemetry", "Monitor"]
 
 LEVELS = {SystemStatus.FALLBACK_MODE: 0, SystemStatus.PARTIALLY_OPERATIONAL: 1, SystemStatus.FULLY_OPERATIONAL: 2}
 
@@ -98,7 +98,7 @@ class IngressTelemetry:
         self._meter.level("axon_retro_waiting_bytes", counts.waiting_bytes)
         self._meter.level("axon_retro_oldest_age_seconds", counts.oldest_age_s)
 
-    def system_seen(self, view: SystemView) -> None:
+    def system_seen(self, view: EnsembleStatus) -> None:
         """Record how the ensemble stands, and say what changed."""
         set_state(self._meter, "axon_ml_status", view.status, SystemStatus)
         self._meter.level("axon_ml_status_level", LEVELS[view.status])
@@ -125,7 +125,7 @@ class IngressTelemetry:
         fields = {"layer": layer, "kind": str(kind), "status": str(status), "before": str(before[0]), "reason": reason, "since": iso(since)}
         say(logging.INFO if status in SPEAKING else logging.WARNING, "layer_status_changed", fields)
 
-    def _tell_status(self, view: SystemView) -> None:
+    def _tell_status(self, view: EnsembleStatus) -> None:
         if view.status is self._status:
             return
         self._status = view.status
@@ -148,7 +148,7 @@ class IngressTelemetry:
         say(level, "ml_models_status", {"status": str(view.status), "coverage": view.coverage, **fields})
 
 
-class Watch:
+class Monitor:
     """Looks, tells and looks again, until it is stopped.
 
     Args:
@@ -162,9 +162,9 @@ class Watch:
 
     def __init__(
         self,
-        switches: Switches,
+        switches: LayerSwitches,
         telemetry: IngressTelemetry,
-        see: Callable[[], Awaitable[SystemView]],
+        see: Callable[[], Awaitable[EnsembleStatus]],
         meter: Meter,
         *,
         every_s: float,

@@ -18,8 +18,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.observability.log import say
-from deployments.scoring.layer_switches import Switches
-from deployments.scoring.status import SystemView
+from deployments.scoring.layer_switches import LayerSwitches
+from deployments.scoring.status import EnsembleStatus
 from deployments.scoring.status_schema import KindTest, LayerList, LayerTest, Live, Ready, SwitchedLayer
 from deployments.web.api_keys import Scope
 from deployments.web.auth import ScopedRoute, caller_of
@@ -49,8 +49,8 @@ class OperatorRoutes:
 
     layers: Sequence[str]
     tests: Mapping[str, Callable[[], Awaitable[Mapping[Any, Any]]]]
-    see: Callable[[Tenant | None], Awaitable[SystemView]]
-    switches: Switches
+    see: Callable[[Tenant | None], Awaitable[EnsembleStatus]]
+    switches: LayerSwitches
     is_ready: Callable[[], bool]
     facts: Callable[[Tenant], Awaitable[Mapping[str, Any]]]
     test_within_s: float
@@ -167,7 +167,7 @@ class OperatorRoutes:
         return layer
 
 
-def _trial(trial: Any) -> KindTest:  # noqa: ANN401  # a `Trial` of ensemble.runtime.slot
+def _trial(trial: Any) -> KindTest:  # noqa: ANN401  # a `LoadCheck` of ensemble.runtime.slot
     """What a client hears of a trial: its code and what that means; the sentence itself is in the log."""
     meaning = "" if trial.ok else meaning_of(trial.code)
     return {"ok": trial.ok, "version": trial.version, "code": trial.code, "message": meaning, "elapsed_ms": round(trial.elapsed_ms, 3)}

@@ -16,13 +16,13 @@ from typing import Protocol
 from deployments.config.settings import FusionSettings, RolloutSettings
 from deployments.observability.log import say
 from deployments.scoring.guarded_call import CallObserver
-from deployments.scoring.layer_client import AskedLayers
-from deployments.scoring.status import SystemView, see_system
+from deployments.scoring.layer_client import LayerClient
+from deployments.scoring.status import EnsembleStatus, see_system
 from ensemble.events import EventBatch, Kind
 from ensemble.guard import BreakerState
 from ensemble.rollout.canary import RolloutState, RolloutView, compared
-from ensemble.rollout.controller import Succession
-from ensemble.rollout.shadow import Agreement, Shadow
+from ensemble.rollout.controller import ReleaseController
+from ensemble.rollout.shadow import Agreement, ShadowEvaluation
 from ensemble.runtime.model_state import SlotState
 from ensemble.runtime.release_fusion import ReleaseFusion
 from ensemble.verdicts import LayerScores, LayerStatus, Verdicts
@@ -80,7 +80,7 @@ class FanOut:
 
     def __init__(
         self,
-        asked: AskedLayers,
+        asked: LayerClient,
         *,
         tenant: str = "",
         fusion_settings: FusionSettings,
@@ -88,12 +88,12 @@ class FanOut:
         observer: FanOutObserver | None = None,
     ) -> None:
         self._shadow_share, self._shadows_in_flight = rollout.shadow_share, rollout.shadows_in_flight
-        self._challenger: tuple[ReleaseFusion, Shadow] | None = None
+        self._challenger: tuple[ReleaseFusion, ShadowEvaluation] | None = None
         self._shadowing: set[asyncio.Task[None]] = set()
         self.asked, self._tenant = asked, tenant
         self._rules = {"min_coverage": fusion_settings.min_coverage, "posture_bound": fusion_settings.posture_bound}
         self._observer = observer or Unobserved()
-        self._succession = Succession(rollout.rules(), clock=asked.clock, on_living=self._lives, on_rollout=self._rollout_changed)
+        self._succession = ReleaseController(rollout.rules(), clock=asked.clock, on_living=self._lives, on_rollout=self._rollout_changed)
         self._comparing: set[asyncio.Task[None]] = set()
         self._said: tuple[float, dict[str, tuple[SlotState, str]]] | None = None
         self._viewing = asyncio.Lock()
@@ -118,7 +118,7 @@ class FanOut:
         if challenger is None or challenger.name == self.release.name:
             self._challenger = None
         elif self.agreement is None or (self.agreement.challenger, self.agreement.champion) != (challenger.name, self.release.name):
-            self._challenger = challenger, Shadow(challenger.name, self.release.name, share=self._shadow_share)
+            self._challenger = challenger, ShadowEvaluation(challenger.name, self.release.name, share=self._shadow_share)
 
     def serve(self, release: ReleaseFusion, *, at_once: bool) -> None:
         """Go over to `release`: at once, or step by step beside the living one. Said again, it changes nothing."""
@@ -173,7 +173,7 @@ class FanOut:
         self._succession.learn(name, compared(new_groups, old_groups, new_s=new_s, old_s=max(old_s.values(), default=0.0)))
 
     def _cast_shadow(
-        self, batch: EventBatch, release: ReleaseFusion, challenger: ReleaseFusion, shadow: Shadow, groups: Sequence[Verdicts]
+        self, batch: EventBatch, release: ReleaseFusion, challenger: ReleaseFusion, shadow: ShadowEvaluation, groups: Sequence[Verdicts]
     ) -> None:
         """Have a batch scored by the challenger too, if it is its turn and not too many of them are out."""
         if release.name != shadow.champion or len(self._shadowing) >= self._shadows_in_flight or not shadow.takes(len(batch)):
@@ -182,7 +182,9 @@ class FanOut:
         self._shadowing.add(shadowing)
         shadowing.add_done_callback(self._shadowing.discard)
 
-    async def _learn_from_shadow(self, batch: EventBatch, challenger: ReleaseFusion, shadow: Shadow, groups: Sequence[Verdicts]) -> None:
+    async def _learn_from_shadow(
+        self, batch: EventBatch, challenger: ReleaseFusion, shadow: ShadowEvaluation, groups: Sequence[Verdicts]
+    ) -> None:
         said, _ = await self._judged(batch, challenger, explain=False, since=self.asked.clock())
         self._observer.shadowed(len(batch), shadow.learn(said, groups))
 
@@ -195,7 +197,7 @@ class FanOut:
         say(level, "rollout_changed", extra | {"compared": view.events, "flips": view.flips})
         self._observer.rollout_changed(view)
 
-    async def system(self) -> SystemView:
+    async def system(self) -> EnsembleStatus:
         """The whole ensemble's state, at most a second old."""
         async with self._viewing:  # a crowd of probes asks the layers once
             if self._said is None or time.monotonic() - self._said[0] >= VIEW_KEPT_S:

@@ -23,7 +23,7 @@ from deployments.scoring.batching import MicroBatcher
 from deployments.scoring.predict_wire import Features, Prediction, PredictionBatch, parse_flow, parse_flows
 from deployments.scoring.tenants import View
 from deployments.web.api_keys import Scope
-from deployments.web.auth import Gate, ScopedRoute, caller_of
+from deployments.web.auth import Authenticator, ScopedRoute, caller_of
 from deployments.web.body import read_json
 from deployments.web.errors import JSON, ErrorAnswer, ErrorBody, encode, request_id_of, sentence_of
 from ensemble.errors import EnsembleError, EventError, LayerCrashed, ModelNotLoaded, UnknownModel
@@ -136,7 +136,7 @@ class PredictRoutes:
         self,
         predictor: Predictor,
         view_of: Callable[[str], Awaitable[View]],
-        gate: Gate,
+        gate: Authenticator,
         settings: IngressSettings,
     ) -> None:
         self._predictor, self._view_of, self._gate, self._settings = predictor, view_of, gate, settings

@@ -20,9 +20,9 @@ from deployments.web.errors import meaning_of
 from ensemble.rollout.canary import RolloutState
 from ensemble.runtime.controls import Controls
 from ensemble.runtime.model_state import LoadFailure, SlotState, failure_of
-from ensemble.runtime.release_fusion import FusionLoader, Offer, ReleaseFusion, best_of, is_whole
+from ensemble.runtime.release_fusion import FusionChoices, FusionResolver, ReleaseFusion, best_of, is_whole
 
-__all__ = ["ReleaseFollower"]
+__all__ = ["ReleaseWatcher"]
 
 FIRST_LOOK_WITHIN_S = 1.0  # a start does not wait longer for a slow disk
 LOOK_EVERY_S = 2.0  # at the pointer: two small files
@@ -30,7 +30,7 @@ LAYERS_FOLLOW_WITHIN_S = 10.0  # RELIABILITY P7; the layers that have the new re
 ASK_AGAIN_AFTER_S = 0.2
 
 
-class Retreats(Protocol):
+class RollbackMarks(Protocol):
     """The part of the switches that says which releases were left again."""
 
     @property
@@ -43,7 +43,7 @@ class Retreats(Protocol):
         ...
 
 
-class ReleaseFollower:
+class ReleaseWatcher:
     """Keeps a fan-out on the best release that may serve.
 
     Args:
@@ -52,13 +52,13 @@ class ReleaseFollower:
         retreats: which pointers' releases were tried and left, by any ingress; such a one is not offered again until the pointer moves.
     """
 
-    def __init__(self, fan_out: FanOut, fusions: FusionLoader, retreats: Retreats) -> None:
+    def __init__(self, fan_out: FanOut, fusions: FusionResolver, retreats: RollbackMarks) -> None:
         self._fan_out, self._fusions, self._retreats = fan_out, fusions, retreats
         self._following: asyncio.Task[None] | None = None
         self._decided = ("", "")  # pointer and release that were decided last
         self._known: dict[str, dict[str, SlotState]] = {}  # layer -> tenant -> what its slot of that tenant said last
         self._has_told_unkept = False
-        self._offer: Offer | None = None
+        self._offer: FusionChoices | None = None
         self._trouble: LoadFailure | None = None
         self._has_looked = asyncio.Event()
 
@@ -137,7 +137,7 @@ class ReleaseFollower:
             say(logging.ERROR, "fusion_load_failed", {"code": trouble.code, "cause": trouble.cause, "error": trouble.message})
         self._trouble = trouble
 
-    async def _has_retreated(self, offer: Offer) -> bool:
+    async def _has_retreated(self, offer: FusionChoices) -> bool:
         """Whether the wanted release was tried and left, here or by another ingress; each believes the others."""
         if _id_of(offer) in self._retreats.controls.retreated:
             return True
@@ -153,7 +153,7 @@ class ReleaseFollower:
                 say(logging.ERROR, "retreat_not_kept", {"release": offer.wanted, "error_type": type(error).__name__})
         return True
 
-    async def _best(self, offer: Offer) -> tuple[ReleaseFusion, Mapping[str, SlotState]]:
+    async def _best(self, offer: FusionChoices) -> tuple[ReleaseFusion, Mapping[str, SlotState]]:
         """The release with which most of the ensemble speaks, once the layers had their time to load it; and how the layers stand."""
         first = offer.releases[0]
         if not self._fan_out.release.name:
@@ -191,6 +191,6 @@ class ReleaseFollower:
         return said.keys() == asked and all(release in state.holds for state in said.values())
 
 
-def _id_of(offer: Offer) -> str:
+def _id_of(offer: FusionChoices) -> str:
     """The promotion that an offer comes from: serials may begin again where a store was lost, so the release is part of it."""
     return f"{offer.pointer}>{offer.wanted.partition('/')[2]}"

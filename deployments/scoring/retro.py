@@ -33,7 +33,7 @@ from ensemble.errors import EventError
 from ensemble.events import Kind
 from ensemble.retro.findings import Finding, Findings
 from ensemble.retro.policy import WHOLE, is_hostile_now, millionths
-from ensemble.retro.segment import Reading, Spooled, Was
+from ensemble.retro.segment import FirstVerdict, Reading, SpooledEvent
 from ensemble.retro.spool import Spool
 from ensemble.verdicts import VerdictWord
 
@@ -97,7 +97,7 @@ class _Outcome:
     """What a second look came to."""
 
     found: list[Finding]
-    again: list[Spooled]
+    again: list[SpooledEvent]
     refused: int
     is_better: bool
 
@@ -224,7 +224,9 @@ class Retro:
         self._pace(kind, coverage[kind], is_better=is_better)
         return is_better
 
-    async def _rescored_of(self, kind: Kind, events: Sequence[tuple[Spooled, wire.EventRequest]]) -> Sequence[wire.Verdict | EventError]:
+    async def _rescored_of(
+        self, kind: Kind, events: Sequence[tuple[SpooledEvent, wire.EventRequest]]
+    ) -> Sequence[wire.Verdict | EventError]:
         """The answers of now, in order: each tenant's events by that tenant's models."""
         answers: dict[int, wire.Verdict | EventError] = {}
         for tenant in dict.fromkeys(waiting.tenant for waiting, _ in events):
@@ -315,9 +317,9 @@ class Retro:
             length_s = FIRST_PAUSE_S if last is None or last.coverage != coverage else min(2 * last.length_s, LONGEST_PAUSE_S)
             self._pauses[kind] = _Pause(coverage, self._clock() + length_s, length_s)
 
-    def _next(self, coverage: Mapping[str, float]) -> tuple[Reading | None, list[tuple[Spooled, wire.EventRequest]]]:
+    def _next(self, coverage: Mapping[str, float]) -> tuple[Reading | None, list[tuple[SpooledEvent, wire.EventRequest]]]:
         reading = self._spool.next_of(coverage, EVENTS_A_LOOK)
-        events: list[tuple[Spooled, wire.EventRequest]] = []
+        events: list[tuple[SpooledEvent, wire.EventRequest]] = []
         for waiting in reading.events if reading else ():
             with suppress(EventError):  # of another version of the wire; counted by whoever compares
                 event = wire.parse_event(bytes(waiting.event))
@@ -325,9 +327,9 @@ class Retro:
                     events.append((waiting, event))
         return reading, events
 
-    def _judged(self, events: Sequence[tuple[Spooled, wire.EventRequest]], answers: Sequence[wire.Verdict | EventError]) -> _Outcome:
+    def _judged(self, events: Sequence[tuple[SpooledEvent, wire.EventRequest]], answers: Sequence[wire.Verdict | EventError]) -> _Outcome:
         found: list[Finding] = []
-        again: list[Spooled] = []
+        again: list[SpooledEvent] = []
         refused, is_better = 0, False
         for (waiting, event), answer in zip(events, answers, strict=True):
             if isinstance(answer, EventError):
@@ -344,7 +346,7 @@ class Retro:
                 again.append(msgspec.structs.replace(waiting, was=_was(answer)))
         return _Outcome(found, again, refused, is_better)
 
-    def _finding(self, waiting: Spooled, event: wire.EventRequest, answer: wire.Verdict) -> Finding:
+    def _finding(self, waiting: SpooledEvent, event: wire.EventRequest, answer: wire.Verdict) -> Finding:
         return Finding(
             id=event.id,
             tenant=waiting.tenant,
@@ -377,14 +379,14 @@ def _size_of(event: wire.EventRequest) -> int:
     return _PROCESS_BYTES + len(event.name) + len(event.parent) + len(event.command_line) + len(event.user) + len(event.host)
 
 
-def _spooled(at: float, tenant: str, event: wire.EventRequest, answer: wire.Verdict) -> Spooled:
+def _spooled(at: float, tenant: str, event: wire.EventRequest, answer: wire.Verdict) -> SpooledEvent:
     text = _encode(event)
     digest = hashlib.sha256(text).hexdigest()
-    return Spooled(at=at, tenant=str(tenant), digest=digest, kind=wire.kind_of(event), was=_was(answer), event=msgspec.Raw(text))
+    return SpooledEvent(at=at, tenant=str(tenant), digest=digest, kind=wire.kind_of(event), was=_was(answer), event=msgspec.Raw(text))
 
 
-def _was(answer: wire.Verdict) -> Was:
-    return Was(answer.score, VerdictWord(answer.verdict), answer.coverage)
+def _was(answer: wire.Verdict) -> FirstVerdict:
+    return FirstVerdict(answer.score, VerdictWord(answer.verdict), answer.coverage)
 
 
 def _iso(at: float) -> str:

@@ -17,7 +17,7 @@ from ensemble.runtime.model_state import KindState, SlotState
 from ensemble.runtime.release_fusion import ReleaseFusion
 from ensemble.verdicts import SPEAKING, LayerStatus, SystemStatus, system_status
 
-__all__ = ["Breaker", "SystemView", "iso", "see_system"]
+__all__ = ["Breaker", "EnsembleStatus", "iso", "see_system"]
 
 UNREACHABLE = "the layer did not answer"
 DISABLED = "switched off by an operator"
@@ -39,7 +39,7 @@ class Breaker(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class SystemView:
+class EnsembleStatus:
     """What every slot said of itself, and what the ingress makes of it.
 
     Attributes:
@@ -138,7 +138,7 @@ def see_system(
     breakers: Mapping[str, Breaker] | None = None,
     rollout: Any = None,  # noqa: ANN401  # a dataclass that this page only shows
     now: Callable[[], float] = time.time,
-) -> SystemView:
+) -> EnsembleStatus:
     """The view made of what the layers said; a layer that said nothing is in `timeout`.
 
     Args:
@@ -158,7 +158,7 @@ def see_system(
         seen[layer] = {kind: _as_asked(state, guarded.get(layer), is_off=layer in off) for kind, state in own.items()}
     coverage = {kind: release.of(kind).coverage(_speaking(seen, kind)) for kind in Kind}
     flow_status = {layer: kinds.get(Kind.FLOW, KindState(LayerStatus.NOT_APPLICABLE)).status for layer, kinds in seen.items()}
-    return SystemView(
+    return EnsembleStatus(
         status=system_status(status for layer, status in flow_status.items() if LAYERS[layer].is_evidence)
         if release.name
         else SystemStatus.FALLBACK_MODE,  # models that nothing is fused with detect nothing

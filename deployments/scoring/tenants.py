@@ -15,11 +15,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from deployments.config.settings import IngressSettings
-from deployments.config.tenants import Tenancy
+from deployments.config.tenants import Tenants
 from deployments.scoring import wire
 from deployments.scoring.batching import MicroBatcher
 from deployments.scoring.pipeline import FanOut
-from deployments.scoring.release_watcher import ReleaseFollower
+from deployments.scoring.release_watcher import ReleaseWatcher
 from ensemble.errors import EventError
 from ensemble.events import Kind
 from ensemble.store.names import Tenant
@@ -45,7 +45,7 @@ class View:
         offer: is told of events, whose each is, and the answers, so that what few layers saw gets a second look.
     """
 
-    def __init__(self, tenant: Tenant, fan_out: FanOut, follower: ReleaseFollower, settings: IngressSettings, offer: Offered) -> None:
+    def __init__(self, tenant: Tenant, fan_out: FanOut, follower: ReleaseWatcher, settings: IngressSettings, offer: Offered) -> None:
         self.tenant, self.fan_out, self.follower = tenant, fan_out, follower
         self._offer = offer
         self._batchers = {
@@ -125,7 +125,7 @@ class Views:
         clock: seconds that only rise.
     """
 
-    def __init__(self, make: Callable[[Tenant], View], tenancy: Tenancy, *, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, make: Callable[[Tenant], View], tenancy: Tenants, *, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._make, self._tenancy, self._most, self._clock = make, tenancy, most, clock
         self._views: OrderedDict[Tenant, View] = OrderedDict()  # used last, last
         self._charges: OrderedDict[str, tuple[Tenant, float]] = OrderedDict()  # tenant -> whose models, and when that was asked

@@ -28,16 +28,16 @@ from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from deployments.config.settings import Settings
-from deployments.config.tenants import Tenancy
-from deployments.observability.log import Pace, say
+from deployments.config.tenants import Tenants
+from deployments.observability.log import LogThrottle, say
 from deployments.observability.metrics import Meter
 from deployments.web.api_keys import Key, KeyRing, Scope
 from deployments.web.errors import refuse
-from deployments.web.rate_limit import Stall, TokenBuckets
+from deployments.web.rate_limit import Tarpit, TokenBuckets
 from ensemble.errors import RateLimited
 from ensemble.store.names import Tenant
 
-__all__ = ["Caller", "Gate", "GateKeeper", "GatedApp", "Keys", "Limits", "ScopedRoute", "allows", "caller_of", "client_of"]
+__all__ = ["AuthenticatedApp", "Authenticator", "Caller", "GateKeeper", "Keys", "Limits", "ScopedRoute", "allows", "caller_of", "client_of"]
 
 LOOK_EVERY_S = 1.0  # at one small file: a key that is revoked opens nothing two seconds later
 STRANGERS_PER_S = 10.0  # requests without a good key that are refused at once: somebody at a terminal never waits
@@ -133,14 +133,14 @@ def _guarded(endpoint: Callable[[Request], Awaitable[Response]], needs: Scope | 
 
     async def guarded(request: Request) -> Response:
         if not allows(request.scope, needs):
-            gate: Gate = request.scope[_GATE]
+            gate: Authenticator = request.scope[_GATE]
             return gate.forbid(request.scope, needs)
         return await endpoint(request)
 
     return guarded
 
 
-class Gate:
+class Authenticator:
     """Finds the caller of a request, and says who may not come in.
 
     Args:
@@ -166,7 +166,7 @@ class Gate:
     ) -> None:
         self._keys, self._limits, self._strangers, self._stall, self._meter = keys, limits, strangers, stall, meter
         self._anybody = Caller(anonymous, frozenset(Scope), "")
-        self._pace = Pace(clock)
+        self._pace = LogThrottle(clock)
 
     async def admit(self, scope: AsgiScope) -> Response | None:
         """Put the caller into `scope`, or answer why there is none to let in. Reads nothing of the body; waits only to refuse."""
@@ -217,7 +217,7 @@ class Gate:
             say(logging.WARNING, "request_refused", {"code": code, "key": key_id, "tenant": str(tenant), "suppressed": suppressed})
 
 
-class GatedApp(Starlette):
+class AuthenticatedApp(Starlette):
     """Starlette behind a gate: every route but those that need no scope is for who has a key.
 
     Args:
@@ -226,7 +226,7 @@ class GatedApp(Starlette):
         **options: Starlette's own.
     """
 
-    def __init__(self, gate: Gate, routes: Sequence[ScopedRoute], **options: Any) -> None:  # noqa: ANN401  # Starlette's
+    def __init__(self, gate: Authenticator, routes: Sequence[ScopedRoute], **options: Any) -> None:  # noqa: ANN401  # Starlette's
         super().__init__(routes=routes, **options)
         self._gate = gate
         self._public = frozenset((method, route.path) for route in routes if route.needs is None for method in route.methods or ())
@@ -272,13 +272,13 @@ class GateKeeper:
         meter: where refusals are counted.
     """
 
-    def __init__(self, settings: Settings, tenancy: Tenancy, meter: Meter) -> None:
+    def __init__(self, settings: Settings, tenancy: Tenants, meter: Meter) -> None:
         auth = settings.auth
         self._ring = None if auth.mode == "off" else KeyRing(settings.keys)
         limits = TokenBuckets(auth.requests_per_s, auth.burst, of=tenancy.limit)
         strangers = TokenBuckets(STRANGERS_PER_S, STRANGERS_PER_S)
-        stall = Stall(auth.stall_s)
-        self.gate = Gate(self._ring, limits, strangers=strangers, stall=stall.wait, anonymous=tenancy.generic, meter=meter)
+        stall = Tarpit(auth.stall_s)
+        self.gate = Authenticator(self._ring, limits, strangers=strangers, stall=stall.wait, anonymous=tenancy.generic, meter=meter)
         self._looking: asyncio.Task[None] | None = None
 
     async def start(self) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable
 from deployments.config.tenants import Limit
 from ensemble.store.names import Tenant
 
-__all__ = ["Stall", "TokenBuckets"]
+__all__ = ["Tarpit", "TokenBuckets"]
 
 SPREAD = 0.5  # share by which a wait is stretched at most, so that those who were refused together do not come back together
 ROUNDING = 1e-6  # of a request: who waited as long as was said is not refused for the last bit of a float
@@ -106,7 +106,7 @@ class TokenBuckets:
         return self._level(tenant, now, rate, burst) >= burst
 
 
-class Stall:
+class Tarpit:
     """Lets those who asked too much wait for the refusal: one connection is then refused a few times a second, not hundreds.
 
     Args:

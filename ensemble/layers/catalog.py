@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from ensemble.events import Kind
 from ensemble.features import flow, process
 
-__all__ = ["FEATURE_SCHEMAS", "LAYERS", "LayerPlan"]
+__all__ = ["FEATURE_SCHEMAS", "LAYERS", "LayerSpec"]
 
 
 @dataclass(frozen=True, slots=True)
-class LayerPlan:
+class LayerSpec:
     """What a layer is made of.
 
     Attributes:
@@ -31,11 +31,11 @@ class LayerPlan:
 
 
 _POSTURE = ("posture-knowledge", "posture-inventory")
-LAYERS: Mapping[str, LayerPlan] = {
-    "anomaly": LayerPlan({Kind.FLOW: ("anomaly-flow",), Kind.PROCESS: ("anomaly-process",)}, fallback_score=0.0),
-    "behavior": LayerPlan({Kind.FLOW: ("behavior-flow",)}, fallback_score=0.1),
-    "classifier": LayerPlan({Kind.FLOW: ("classifier-flow",)}, fallback_score=0.0, is_optional=True),
-    "resilience": LayerPlan({Kind.FLOW: _POSTURE, Kind.PROCESS: _POSTURE}, fallback_score=0.5, is_evidence=False),
+LAYERS: Mapping[str, LayerSpec] = {
+    "anomaly": LayerSpec({Kind.FLOW: ("anomaly-flow",), Kind.PROCESS: ("anomaly-process",)}, fallback_score=0.0),
+    "behavior": LayerSpec({Kind.FLOW: ("behavior-flow",)}, fallback_score=0.1),
+    "classifier": LayerSpec({Kind.FLOW: ("classifier-flow",)}, fallback_score=0.0, is_optional=True),
+    "resilience": LayerSpec({Kind.FLOW: _POSTURE, Kind.PROCESS: _POSTURE}, fallback_score=0.5, is_evidence=False),
 }
 FEATURE_SCHEMAS: Mapping[str, Callable[[], str]] = {
     "anomaly-flow": flow.schema_sha256,

@@ -14,11 +14,11 @@ from ensemble.events import Kind
 from ensemble.fusion import RESILIENCE
 from ensemble.layers.resilience import NEUTRAL
 from ensemble.replay.diff import compare_fused, compare_layer
-from ensemble.replay.recorded_verdict import Conditions, LayerSaid, Recorded
+from ensemble.replay.recorded_verdict import RecordedOpinion, RecordedVerdict, ReplaySettings
 from ensemble.runtime.release_fusion import ReleaseFusion
 from ensemble.verdicts import LayerScores, Verdicts, VerdictWord
 
-__all__ = ["GPU_TOLERANCE", "Rule", "why_fused", "why_layer"]
+__all__ = ["GPU_TOLERANCE", "FusionRule", "why_fused", "why_layer"]
 
 GPU_TOLERANCE = 1e-5  # RELIABILITY P15; DESIGN, decision 12
 DAY_S = 86_400
@@ -29,12 +29,12 @@ ALTERED = "another version of Axon gave the verdict, or it was altered since"
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class FusionRule:
     """A release's fusion for one kind of event, under the settings of now unless others are tried."""
 
     release: ReleaseFusion
     kind: Kind
-    settings: Conditions
+    settings: ReplaySettings
 
     def fuse(self, opinions: Sequence[LayerScores], *, posture_bound: float | None = None) -> Verdicts:
         """The verdict on one event."""
@@ -43,7 +43,7 @@ class Rule:
         return verdicts
 
 
-def why_layer(said: LayerSaid, opinion: LayerScores, scored_at: float, libraries: Sequence[str], tolerance: float) -> list[str]:
+def why_layer(said: RecordedOpinion, opinion: LayerScores, scored_at: float, libraries: Sequence[str], tolerance: float) -> list[str]:
     """Why one layer says something else of the same event; nothing where it does not.
 
     Args:
@@ -69,7 +69,7 @@ def why_layer(said: LayerSaid, opinion: LayerScores, scored_at: float, libraries
     return [f"{said.layer}: {note}" for note in libraries] or [f"{said.layer}: the same model scores the same event otherwise: {ALTERED}"]
 
 
-def why_fused(recorded: Recorded, rule: Rule, tolerance: float) -> list[str]:
+def why_fused(recorded: RecordedVerdict, rule: FusionRule, tolerance: float) -> list[str]:
     """Why the layers' old words give another verdict now; nothing where they give the same."""
     heard = [said.again() for said in recorded.layers]
     wrong = _differing(recorded, rule.fuse(heard), tolerance)
@@ -92,11 +92,11 @@ def why_fused(recorded: Recorded, rule: Rule, tolerance: float) -> list[str]:
 _NUMBERS = frozenset({"score", "low", "high"})
 
 
-def _differing(recorded: Recorded, verdicts: Verdicts, tolerance: float) -> frozenset[str]:
+def _differing(recorded: RecordedVerdict, verdicts: Verdicts, tolerance: float) -> frozenset[str]:
     return frozenset(line.what for line in compare_fused(recorded, verdicts, tolerance) if not line.is_same)
 
 
-def _bound_then(recorded: Recorded, rule: Rule, heard: Sequence[LayerScores], tolerance: float) -> float | None:
+def _bound_then(recorded: RecordedVerdict, rule: FusionRule, heard: Sequence[LayerScores], tolerance: float) -> float | None:
     """The reach of the posture with which the layers give the old score, low and high; None where none does."""
     neutral = rule.fuse(heard, posture_bound=0.0)
     posture = next((float(one.scores[0]) for one in heard if one.layer == RESILIENCE and one.speaks), None)

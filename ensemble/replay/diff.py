@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ensemble.replay.recorded_verdict import LayerSaid, Recorded
+from ensemble.replay.recorded_verdict import RecordedOpinion, RecordedVerdict
 from ensemble.verdicts import LayerScores, Verdicts
 
-__all__ = ["Compared", "compare_fused", "compare_layer"]
+__all__ = ["Difference", "compare_fused", "compare_layer"]
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class Difference:
     """One thing that a verdict says.
 
     Attributes:
@@ -27,7 +27,7 @@ class Compared:
     is_same: bool
 
 
-def compare_layer(said: LayerSaid, opinion: LayerScores, tolerance: float) -> list[Compared]:
+def compare_layer(said: RecordedOpinion, opinion: LayerScores, tolerance: float) -> list[Difference]:
     """One layer's word on one event; one that was silent is as it was.
 
     Args:
@@ -36,17 +36,17 @@ def compare_layer(said: LayerSaid, opinion: LayerScores, tolerance: float) -> li
         tolerance: two scores this close are the same.
     """
     if not said.spoke:
-        return [Compared(said.layer, str(said.status), str(said.status), is_same=True)]
+        return [Difference(said.layer, str(said.status), str(said.status), is_same=True)]
     if not opinion.speaks:
-        return [Compared(said.layer, said.score, str(opinion.status), is_same=False)]
+        return [Difference(said.layer, said.score, str(opinion.status), is_same=False)]
     score = float(opinion.scores[0])
-    lines = [Compared(said.layer, said.score, score, is_same=abs(said.score - score) <= tolerance)]
+    lines = [Difference(said.layer, said.score, score, is_same=abs(said.score - score) <= tolerance)]
     if said.version != opinion.version:
-        lines.append(Compared(f"{said.layer} version", said.version, opinion.version, is_same=False))
+        lines.append(Difference(f"{said.layer} version", said.version, opinion.version, is_same=False))
     return lines
 
 
-def compare_fused(recorded: Recorded, verdicts: Verdicts, tolerance: float) -> list[Compared]:
+def compare_fused(recorded: RecordedVerdict, verdicts: Verdicts, tolerance: float) -> list[Difference]:
     """The fused verdict on one event; likewise."""
     numbers = {
         "score": (recorded.score, float(verdicts.score[0])),
@@ -61,6 +61,6 @@ def compare_fused(recorded: Recorded, verdicts: Verdicts, tolerance: float) -> l
         "status": (recorded.status, str(verdicts.status)),
     }
     return [
-        *(Compared(what, then, now, is_same=abs(then - now) <= tolerance) for what, (then, now) in numbers.items()),
-        *(Compared(what, then, now, is_same=then == now) for what, (then, now) in words.items()),
+        *(Difference(what, then, now, is_same=abs(then - now) <= tolerance) for what, (then, now) in numbers.items()),
+        *(Difference(what, then, now, is_same=then == now) for what, (then, now) in words.items()),
     ]

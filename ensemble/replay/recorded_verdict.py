@@ -15,11 +15,11 @@ from ensemble.errors import MalformedEvent, NotReplayable
 from ensemble.store.names import ReleaseRef, Tenant, parse_serial
 from ensemble.verdicts import SPEAKING, LayerScores, LayerStatus
 
-__all__ = ["Conditions", "LayerSaid", "Recorded"]
+__all__ = ["RecordedOpinion", "RecordedVerdict", "ReplaySettings"]
 
 
 @dataclass(frozen=True, slots=True)
-class Conditions:
+class ReplaySettings:
     """What an operator may set, as it is set now; each as configured."""
 
     min_coverage: float
@@ -29,7 +29,7 @@ class Conditions:
 
 
 @dataclass(frozen=True, slots=True)
-class LayerSaid:
+class RecordedOpinion:
     """What one layer said in a verdict.
 
     Attributes:
@@ -55,7 +55,7 @@ class LayerSaid:
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class RecordedVerdict:
     """A verdict as it was written down.
 
     Attributes:
@@ -80,7 +80,7 @@ class Recorded:
     coverage: float
     degraded: bool
     status: str
-    layers: tuple[LayerSaid, ...]
+    layers: tuple[RecordedOpinion, ...]
 
     def __post_init__(self) -> None:
         numbers = [self.score, self.low, self.high, self.coverage, *(said.score for said in self.layers)]

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from ensemble.errors import NotReplayable
 from ensemble.events import EventBatch
 from ensemble.features.digest import input_digests
-from ensemble.replay.diagnosis import Rule, why_fused, why_layer
-from ensemble.replay.diff import Compared, compare_fused, compare_layer
-from ensemble.replay.recorded_verdict import Conditions, LayerSaid, Recorded
-from ensemble.runtime.local_ensemble import Ensemble
+from ensemble.replay.diagnosis import FusionRule, why_fused, why_layer
+from ensemble.replay.diff import Difference, compare_fused, compare_layer
+from ensemble.replay.recorded_verdict import RecordedOpinion, RecordedVerdict, ReplaySettings
+from ensemble.runtime.local_ensemble import LocalEnsemble
 from ensemble.runtime.model_state import SlotEvent
-from ensemble.runtime.resolver import OneRelease
+from ensemble.runtime.resolver import PinnedRelease
 from ensemble.store.layout import Store
 from ensemble.verdicts import LayerScores
 
@@ -39,7 +39,7 @@ class Replay:
         why: what explains the differences, the likeliest first; empty where there is none.
     """
 
-    lines: tuple[Compared, ...]
+    lines: tuple[Difference, ...]
     why: tuple[str, ...]
 
     @property
@@ -48,7 +48,9 @@ class Replay:
         return all(line.is_same for line in self.lines)
 
 
-def replay(recorded: Recorded, event: EventBatch, open_store: Callable[[], Store], now: Conditions, *, tolerance: float) -> Replay:
+def replay(
+    recorded: RecordedVerdict, event: EventBatch, open_store: Callable[[], Store], now: ReplaySettings, *, tolerance: float
+) -> Replay:
     """Make a verdict once more.
 
     Args:
@@ -65,8 +67,8 @@ def replay(recorded: Recorded, event: EventBatch, open_store: Callable[[], Store
     if input_digests(event) != (recorded.input_sha256,):
         raise NotReplayable("the verdict is about another event")
     told: list[SlotEvent] = []
-    ensemble = Ensemble(
-        OneRelease(open_store, *recorded.made_by),
+    ensemble = LocalEnsemble(
+        PinnedRelease(open_store, *recorded.made_by),
         min_coverage=now.min_coverage,
         posture_bound=now.posture_bound,
         stale_after_days=now.stale_after_days,
@@ -75,7 +77,7 @@ def replay(recorded: Recorded, event: EventBatch, open_store: Callable[[], Store
         tell=told.append,
     )
     pairs = [(said, _said_again(said, ensemble, event)) for said in recorded.layers]
-    rule = Rule(ensemble.release, event.kind, now)
+    rule = FusionRule(ensemble.release, event.kind, now)
     lines = [line for said, opinion in pairs for line in compare_layer(said, opinion, tolerance)]
     lines += compare_fused(recorded, rule.fuse([opinion for _, opinion in pairs]), tolerance)
     if all(line.is_same for line in lines):
@@ -89,7 +91,7 @@ def replay(recorded: Recorded, event: EventBatch, open_store: Callable[[], Store
     return Replay(tuple(lines), tuple(why) or (ADDED_UP,))
 
 
-def _said_again(said: LayerSaid, ensemble: Ensemble, event: EventBatch) -> LayerScores:
+def _said_again(said: RecordedOpinion, ensemble: LocalEnsemble, event: EventBatch) -> LayerScores:
     """What a layer says now; one that was silent then is not asked."""
     if not said.spoke:
         return said.again()

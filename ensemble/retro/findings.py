@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 
 from ensemble.retro.private_folder import alone, append_whole, open_folder, open_to_read
-from ensemble.retro.segment import Was
+from ensemble.retro.segment import FirstVerdict
 
 __all__ = ["FINDINGS", "Finding", "Findings", "read_findings"]
 
@@ -49,7 +49,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     at: str
     found_at: str
-    was: Was
+    was: FirstVerdict
     verdict: msgspec.Raw
 
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from ensemble.retro.private_folder import alone, open_folder, open_subfolder
 from ensemble.retro.segment import Segment
 
-__all__ = ["OwnFolder"]
+__all__ = ["OwnedFolder"]
 
 _OWNER = re.compile(r"[0-9a-f]{32}")
 
 
-class OwnFolder:
+class OwnedFolder:
     """A locked folder; it is made when it is first needed.
 
     Args:

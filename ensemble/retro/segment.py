@@ -21,7 +21,7 @@ from msgspec import Meta
 from ensemble.retro.private_folder import open_to_read
 from ensemble.verdicts import VerdictWord
 
-__all__ = ["Reading", "Segment", "Spooled", "Was", "line_of"]
+__all__ = ["FirstVerdict", "Reading", "Segment", "SpooledEvent", "line_of"]
 
 _NAME = re.compile(r"([a-z]{1,16})-([0-9]{7})-([0-9]{1,15})-[0-9a-f]{32}\.jsonl")
 _BLOCK_BYTES = 1 << 20
@@ -29,7 +29,7 @@ _LATEST = 1e11  # seconds since 1970; the year 5138
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 
 
-class Was(msgspec.Struct, frozen=True):
+class FirstVerdict(msgspec.Struct, frozen=True):
     """What was said of an event when it came."""
 
     score: Share
@@ -37,7 +37,7 @@ class Was(msgspec.Struct, frozen=True):
     coverage: Share
 
 
-class Spooled(msgspec.Struct, frozen=True, kw_only=True):
+class SpooledEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One waiting event: a line of a segment.
 
     Attributes:
@@ -55,7 +55,7 @@ class Spooled(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str = ""
     digest: str
     kind: str
-    was: Was
+    was: FirstVerdict
     event: msgspec.Raw
 
 
@@ -119,7 +119,7 @@ class Segment:
         Raises:
             OSError: the file cannot be read.
         """
-        events: list[Spooled] = []
+        events: list[SpooledEvent] = []
         unreadable = size = 0
         with open_to_read(self.name, folder) as file:
             file.seek(self.read_bytes)
@@ -146,15 +146,15 @@ class Reading:
     """
 
     segment: Segment
-    events: Sequence[Spooled]
+    events: Sequence[SpooledEvent]
     unreadable: int
     size_bytes: int
 
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Spooled).decode
+_decode = msgspec.json.Decoder(SpooledEvent).decode
 
 
-def line_of(event: Spooled) -> bytes:
+def line_of(event: SpooledEvent) -> bytes:
     """The line of an event."""
     return _encode(event) + b"\n"

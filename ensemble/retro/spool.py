@@ -18,10 +18,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ensemble.retro.owned_folder import OwnFolder
+from ensemble.retro.owned_folder import OwnedFolder
 from ensemble.retro.policy import millionths
 from ensemble.retro.private_folder import append_whole
-from ensemble.retro.segment import Reading, Segment, Spooled, line_of
+from ensemble.retro.segment import Reading, Segment, SpooledEvent, line_of
 
 __all__ = ["DROP_REASONS", "Spool", "SpoolCounts"]
 
@@ -71,7 +71,7 @@ class Spool:
         self._limit_bytes, self._max_age_s, self._now = limit_bytes, max_age_s, now
         self._segment_bytes = min(_LARGEST_SEGMENT_BYTES, limit_bytes // _SEGMENTS)
         self._span_s = max(1, int(max_age_s / SPANS))
-        self._own = OwnFolder(root)
+        self._own = OwnedFolder(root)
         self._segments: list[Segment] = []  # oldest first
         self._open: dict[tuple[str, int, int], Segment] = {}  # (kind, coverage, since) -> the one that grows
         self._dropped: Counter[str] = Counter()
@@ -96,7 +96,7 @@ class Spool:
             since=self._segments[0].since if self._segments else None,
         )
 
-    def append(self, events: Iterable[Spooled]) -> None:
+    def append(self, events: Iterable[SpooledEvent]) -> None:
         """Write events, the oldest segments making room; what cannot be written is dropped and counted."""
         for key, lines in self._grouped(events):
             size = sum(map(len, lines))
@@ -142,7 +142,7 @@ class Spool:
                 self._troubled(error)
         return None
 
-    def settle(self, reading: Reading, *, again: Sequence[Spooled] = (), unreadable: int = 0) -> bool:
+    def settle(self, reading: Reading, *, again: Sequence[SpooledEvent] = (), unreadable: int = 0) -> bool:
         """Forget events that had their second look.
 
         Args:
@@ -177,7 +177,7 @@ class Spool:
         self._own.close()
         self._segments, self._open = [], {}
 
-    def _grouped(self, events: Iterable[Spooled]) -> Iterable[tuple[tuple[str, int, int], list[bytes]]]:
+    def _grouped(self, events: Iterable[SpooledEvent]) -> Iterable[tuple[tuple[str, int, int], list[bytes]]]:
         """Lines that belong into one segment, never more than fit into one unless a line alone does not."""
         groups: dict[tuple[str, int, int], list[bytes]] = {}
         sizes: Counter[tuple[str, int, int]] = Counter()

@@ -18,10 +18,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ensemble.rollout.sampler import Portion
+from ensemble.rollout.sampler import TrafficSampler
 from ensemble.verdicts import LayerStatus, Verdicts, VerdictWord, by_row
 
-__all__ = ["Comparison", "Rollout", "RolloutRules", "RolloutState", "RolloutView", "compared"]
+__all__ = ["CanaryRollout", "Comparison", "RolloutRules", "RolloutState", "RolloutView", "compared"]
 
 _UNASKED = (LayerStatus.NOT_APPLICABLE, LayerStatus.DISABLED, LayerStatus.OPEN)  # says nothing of a release
 FEWEST_BATCHES = 20  # before silence counts: silences of one incident come together, and one bad second is no bad release
@@ -109,7 +109,7 @@ class RolloutView:
     reason: str = ""
 
 
-class Rollout:
+class CanaryRollout:
     """One release's way from none of the traffic to all of it.
 
     Args:
@@ -124,7 +124,7 @@ class Rollout:
         self._state, self._reason = RolloutState.STEPPING, ""
         self._events = self._flips = self._asked = self._silent_new = self._silent_old = self._batches = self._slower = 0
         self._step, self._taken, self._seen_in_step = -1, 0, 0
-        self._portion = Portion(0.0)
+        self._portion = TrafficSampler(0.0)
         self._begin_step(clock())
 
     @property
@@ -206,7 +206,7 @@ class Rollout:
             return
         self._step += 1
         self._began_at = at
-        self._portion = Portion(self._rules.shares[self._step])
+        self._portion = TrafficSampler(self._rules.shares[self._step])
         self._taken, self._seen_in_step = 0, 0
 
     def _is_over_rate(self) -> bool:

@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from ensemble.rollout.canary import Comparison, Rollout, RolloutRules, RolloutState, RolloutView
+from ensemble.rollout.canary import CanaryRollout, Comparison, RolloutRules, RolloutState, RolloutView
 from ensemble.runtime.release_fusion import ReleaseFusion
 
-__all__ = ["Succession"]
+__all__ = ["ReleaseController"]
 
 LIVED_KEPT = 5  # RELIABILITY P8: the last five releases can be rolled back to
 
 
-class Succession:
+class ReleaseController:
     """The living release, and at most one on its way to replace it.
 
     Args:
@@ -39,7 +39,7 @@ class Succession:
         self._rules, self._clock, self._on_living, self._on_rollout = rules, clock, on_living, on_rollout
         self._living = ReleaseFusion()
         self._candidate: ReleaseFusion | None = None
-        self._rollout: Rollout | None = None  # the last one, also when it is over
+        self._rollout: CanaryRollout | None = None  # the last one, also when it is over
         self._told: tuple[str, int, RolloutState] | None = None
         self._lived: deque[ReleaseFusion] = deque(maxlen=LIVED_KEPT)  # before the living one, newest last
         self._retreated: set[str] = set()
@@ -88,7 +88,7 @@ class Succession:
         elif at_once or not self._living.name or any(old.name == release.name for old in self._lived):
             self._take_over(release)
         elif self.wants(release.name):
-            self._candidate, self._rollout = release, Rollout(release.name, self._rules, clock=self._clock)
+            self._candidate, self._rollout = release, CanaryRollout(release.name, self._rules, clock=self._clock)
             self._settle()
 
     def retreat(self, name: str, reason: str) -> None:
@@ -101,7 +101,7 @@ class Succession:
         elif self._living.name == name and self._lived:
             before = self._lived.pop()
             if self._rollout is None or self._rollout.release != name:
-                self._rollout = Rollout(name, self._rules, clock=self._clock)
+                self._rollout = CanaryRollout(name, self._rules, clock=self._clock)
             self._rollout.withdraw(reason)
             self._living = before
             self._on_living(before.name)

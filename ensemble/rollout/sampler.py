@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["Portion"]
+__all__ = ["TrafficSampler"]
 
 
-class Portion:
+class TrafficSampler:
     """Takes a stated share of what comes by.
 
     Args:

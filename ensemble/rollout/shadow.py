@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ensemble.rollout.canary import compared
-from ensemble.rollout.sampler import Portion
+from ensemble.rollout.sampler import TrafficSampler
 from ensemble.verdicts import Verdicts, by_row
 
-__all__ = ["Agreement", "Shadow"]
+__all__ = ["Agreement", "ShadowEvaluation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Agreement:
     silent_champion: int = 0
 
 
-class Shadow:
+class ShadowEvaluation:
     """One challenger beside one champion.
 
     Args:
@@ -60,7 +60,7 @@ class Shadow:
 
     def __init__(self, challenger: str, champion: str, *, share: float) -> None:
         self.challenger, self.champion = challenger, champion
-        self._portion = Portion(share)
+        self._portion = TrafficSampler(share)
         self._events = self._agree = self._asked = self._silent_challenger = self._silent_champion = 0
         self._flips: Counter[str] = Counter()
         self._differences, self._largest = 0.0, 0.0

@@ -22,10 +22,10 @@ from ensemble.layers.resilience import PostureInventory, PostureKnowledge, Resil
 from ensemble.layers.tabular import TabularDetector
 from ensemble.model import Model
 from ensemble.runtime.golden import GOLDEN_TOLERANCE, golden_batch
-from ensemble.runtime.model_state import HeldModel
+from ensemble.runtime.model_state import LoadedModel
 from ensemble.store.bundles.codecs import GOLDEN, Golden, decode_golden, decode_parts
 from ensemble.store.bundles.metadata import refuse_other_type
-from ensemble.store.bundles.open import ProvenBundle
+from ensemble.store.bundles.open import OpenedBundle
 from ensemble.store.names import BundleRef
 
 __all__ = ["ModelBuilder", "identity_of", "proven_detector"]
@@ -47,7 +47,7 @@ class ModelBuilder:
     expired_after_days: int
     now: Callable[[], float] = time.time
 
-    def build(self, kind: Kind, bundles: Sequence[ProvenBundle]) -> HeldModel:
+    def build(self, kind: Kind, bundles: Sequence[OpenedBundle]) -> LoadedModel:
         """The model of proven bundles, after it gave its golden answers.
 
         Args:
@@ -59,7 +59,7 @@ class ModelBuilder:
         """
         golden = decode_golden(bundles[-1].files[GOLDEN])
         model = self._model(bundles, golden)
-        return HeldModel(
+        return LoadedModel(
             model,
             version=".".join(str(bundle.ref.version) for bundle in bundles),
             bundles=tuple(identity_of(bundle.ref) for bundle in bundles),
@@ -68,7 +68,7 @@ class ModelBuilder:
             facts=_facts(model, self.device) | _other_libraries(bundles),
         )
 
-    def _model(self, bundles: Sequence[ProvenBundle], golden: Golden) -> Model:
+    def _model(self, bundles: Sequence[OpenedBundle], golden: Golden) -> Model:
         parts = [decode_parts(bundle.files) for bundle in bundles]
         what = str(bundles[-1].ref)
         match bundles[-1].ref.model:
@@ -114,7 +114,7 @@ def _facts(model: Model, device: str) -> dict[str, Any]:
     return {"device": device}
 
 
-def _other_libraries(bundles: Sequence[ProvenBundle]) -> dict[str, Any]:
+def _other_libraries(bundles: Sequence[OpenedBundle]) -> dict[str, Any]:
     """Libraries that have another version than at training: arrays do not change with them, but whoever looks into a bug wants to know."""
     notes = [note for bundle in bundles for note in bundle.notes]
     return {"libraries": notes} if notes else {}
@@ -131,7 +131,7 @@ def _proven(model: Model, kind: Kind, golden: Golden, tolerance: float, what: st
     return model
 
 
-def proven_detector(bundle: ProvenBundle) -> TabularDetector:
+def proven_detector(bundle: OpenedBundle) -> TabularDetector:
     """The detector of a bundle, after it gave its golden answers.
 
     Raises:

@@ -14,9 +14,9 @@ from ensemble.errors import ArtifactError, ArtifactIncompatible, ArtifactMissing
 from ensemble.events import Kind
 from ensemble.layers.catalog import FEATURE_SCHEMAS, LAYERS
 from ensemble.runtime.builder import ModelBuilder, identity_of
-from ensemble.runtime.model_state import HeldModel, HeldRelease, Loaded, LoadFailure, Trial, failure_of
-from ensemble.runtime.resolver import Candidate, Releases
-from ensemble.store.bundles.open import ProvenBundle, files_as_they_lie, open_bundle
+from ensemble.runtime.model_state import LoadCheck, LoadedModel, LoadedRelease, LoadFailure, LoadResult, failure_of
+from ensemble.runtime.resolver import ReleaseSource, ResolvedRelease
+from ensemble.store.bundles.open import OpenedBundle, files_as_they_lie, open_bundle
 from ensemble.store.layout import Store
 from ensemble.store.names import ModelName
 from ensemble.store.releases.release import Release
@@ -38,12 +38,12 @@ class ReleaseLoader:
         neighbours: models of other tenants in this process: one of equal bundles is taken from there, once its files are proven.
     """
 
-    lineage: Releases
+    lineage: ReleaseSource
     layer: str
     builder: ModelBuilder
     available_bytes: Callable[[], int] | None = None
     clock: Callable[[], float] = time.monotonic
-    neighbours: Callable[[], Iterable[HeldModel]] = tuple
+    neighbours: Callable[[], Iterable[LoadedModel]] = tuple
 
     def fingerprint(self) -> Hashable:
         """Pointer, releases, trust, and how this layer's files lie on the disk; no payload is read."""
@@ -57,7 +57,7 @@ class ReleaseLoader:
         files = tuple(files_as_they_lie(store, ref) for ref in sorted(refs, key=str))
         return found.wanted, found.pointer, tuple(one.name for one in candidates), str(found.trouble), _trusted(store), files
 
-    def load(self, held: Sequence[HeldRelease], requested: frozenset[str]) -> Loaded:
+    def load(self, held: Sequence[LoadedRelease], requested: frozenset[str]) -> LoadResult:
         """What serves now; models that are held are kept, and only their files proven again.
 
         Raises:
@@ -67,7 +67,7 @@ class ReleaseLoader:
         lent = {model.bundles: replace(model, status=LayerStatus.LAST_GOOD) for model in self.neighbours()}
         known = lent | {model.bundles: model for release in held for model in release.models.values()}
         keep = requested | {release.name for release in held}
-        releases: list[HeldRelease] = []
+        releases: list[LoadedRelease] = []
         trouble = {} if found.trouble is None else dict.fromkeys(LAYERS[self.layer].kinds, failure_of(found.trouble))
         for candidate in found.releases:
             if candidate.name not in keep and any(release.is_whole for release in releases):
@@ -78,9 +78,9 @@ class ReleaseLoader:
                 trouble |= wrong
         if found.challenger is not None and found.challenger.name in keep and found.challenger.name not in {one.name for one in releases}:
             releases.append(self._load_release(found.challenger, known)[0])
-        return Loaded(found.wanted, tuple(releases), trouble)
+        return LoadResult(found.wanted, tuple(releases), trouble)
 
-    def trial(self) -> Mapping[Kind, Trial]:
+    def trial(self) -> Mapping[Kind, LoadCheck]:
         """Load the wanted release from scratch, and keep nothing of it.
 
         Raises:
@@ -90,15 +90,15 @@ class ReleaseLoader:
         candidate = found.releases[0]
         if found.trouble is not None and not candidate.is_wanted:
             raise found.trouble  # what stands in the wanted release's place is not what was asked about
-        tried: dict[Kind, Trial] = {}
+        tried: dict[Kind, LoadCheck] = {}
         for kind in LAYERS[self.layer].kinds:
             began = self.clock()
             outcome = self._attempt(candidate.release, kind, None)
             elapsed_ms = round((self.clock() - began) * 1000.0, 1)
             if isinstance(outcome, LoadFailure):
-                tried[kind] = Trial(ok=False, version="", code=outcome.code, message=outcome.message, elapsed_ms=elapsed_ms)
+                tried[kind] = LoadCheck(ok=False, version="", code=outcome.code, message=outcome.message, elapsed_ms=elapsed_ms)
             else:
-                tried[kind] = Trial(ok=True, version=outcome.version, code="", message="", elapsed_ms=elapsed_ms)
+                tried[kind] = LoadCheck(ok=True, version=outcome.version, code="", message="", elapsed_ms=elapsed_ms)
         return tried
 
     @property
@@ -106,14 +106,14 @@ class ReleaseLoader:
         return {name for names in LAYERS[self.layer].kinds.values() for name in names}
 
     def _load_release(
-        self, candidate: Candidate, known: Mapping[tuple[str, ...], HeldModel]
-    ) -> tuple[HeldRelease, dict[Kind, LoadFailure]]:
+        self, candidate: ResolvedRelease, known: Mapping[tuple[str, ...], LoadedModel]
+    ) -> tuple[LoadedRelease, dict[Kind, LoadFailure]]:
         """What can be had of one release, and what is wrong with its files, also where a model in memory goes on without them."""
         plan = LAYERS[self.layer]
         unnamed = frozenset(kind for kind, names in plan.kinds.items() if not _identity(candidate.release, names))
-        models: dict[Kind, HeldModel] = {}
+        models: dict[Kind, LoadedModel] = {}
         wrong: dict[Kind, LoadFailure] = {}
-        built: dict[tuple[str, ...], HeldModel | LoadFailure] = {}
+        built: dict[tuple[str, ...], LoadedModel | LoadFailure] = {}
         for kind, names in plan.kinds.items():
             if plan.is_optional and kind in unnamed:
                 continue  # neither a model nor a failure: the release was meant to do without
@@ -124,14 +124,14 @@ class ReleaseLoader:
             if isinstance(outcome, LoadFailure):
                 wrong[kind] = outcome
                 outcome = before or outcome
-            if isinstance(outcome, HeldModel):
+            if isinstance(outcome, LoadedModel):
                 is_live = candidate.is_wanted or (before is not None and before.status is LayerStatus.LIVE)
                 models[kind] = replace(outcome, status=LayerStatus.LIVE if is_live else LayerStatus.LAST_GOOD)
         failures = {kind: failure for kind, failure in wrong.items() if kind not in models}
         lacks = {kind: failure for kind, failure in wrong.items() if kind not in unnamed}
-        return HeldRelease(candidate.name, models, failures, unnamed), lacks
+        return LoadedRelease(candidate.name, models, failures, unnamed), lacks
 
-    def _attempt(self, release: Release, kind: Kind, before: HeldModel | None) -> HeldModel | LoadFailure:
+    def _attempt(self, release: Release, kind: Kind, before: LoadedModel | None) -> LoadedModel | LoadFailure:
         """The model of `kind`: the one from before, once its files are proven again, or one that is built from them."""
         try:
             bundles = [self._open(release, name) for name in LAYERS[self.layer].kinds[kind]]
@@ -139,7 +139,7 @@ class ReleaseLoader:
         except Exception as error:  # noqa: BLE001  # a model that cannot be built is a failure of its kind, whatever went wrong
             return failure_of(error)
 
-    def _open(self, release: Release, name: str) -> ProvenBundle:
+    def _open(self, release: Release, name: str) -> OpenedBundle:
         ref = release.bundles.get(ModelName(name))
         if ref is None:
             raise ArtifactMissing(f"{name} of release {release.serial}")

@@ -13,15 +13,15 @@ from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.builder import ModelBuilder
 from ensemble.runtime.loader import ReleaseLoader
 from ensemble.runtime.model_state import SlotEvent
-from ensemble.runtime.release_fusion import FusionLoader, ReleaseFusion, best_of, is_whole
-from ensemble.runtime.resolver import Releases
+from ensemble.runtime.release_fusion import FusionResolver, ReleaseFusion, best_of, is_whole
+from ensemble.runtime.resolver import ReleaseSource
 from ensemble.runtime.slot import LayerSlot
 from ensemble.verdicts import Verdicts
 
-__all__ = ["Ensemble"]
+__all__ = ["LocalEnsemble"]
 
 
-class Ensemble:
+class LocalEnsemble:
     """The best release of a tenant that can be had now, ready to score.
 
     Args:
@@ -39,7 +39,7 @@ class Ensemble:
 
     def __init__(
         self,
-        lineage: Releases,
+        lineage: ReleaseSource,
         *,
         min_coverage: float,
         posture_bound: float,
@@ -54,9 +54,9 @@ class Ensemble:
             layer: LayerSlot(layer, [*plan.kinds], ReleaseLoader(lineage, layer, builder), fallback_score=plan.fallback_score, tell=tell)
             for layer, plan in LAYERS.items()
         }
-        self.release: ReleaseFusion = self._choose(FusionLoader(lineage))
+        self.release: ReleaseFusion = self._choose(FusionResolver(lineage))
 
-    def _choose(self, fusions: FusionLoader) -> ReleaseFusion:
+    def _choose(self, fusions: FusionResolver) -> ReleaseFusion:
         """Load what serves, and what stands in its place where it is not whole."""
         offer = fusions.look()
         said = {}

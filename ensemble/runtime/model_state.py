@@ -14,7 +14,7 @@ from ensemble.events import EventBatch, Kind
 from ensemble.model import Model
 from ensemble.verdicts import LayerStatus
 
-__all__ = ["HeldModel", "HeldRelease", "KindState", "LoadFailure", "Loaded", "SlotEvent", "SlotState", "Trial", "failure_of"]
+__all__ = ["KindState", "LoadCheck", "LoadFailure", "LoadResult", "LoadedModel", "LoadedRelease", "SlotEvent", "SlotState", "failure_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class LoadFailure:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldModel:
+class LoadedModel:
     """A proven model.
 
     Attributes:
@@ -59,7 +59,7 @@ class HeldModel:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldRelease:
+class LoadedRelease:
     """What a slot has of one release: for each kind of event a model, or why not.
 
     Attributes:
@@ -71,7 +71,7 @@ class HeldRelease:
     """
 
     name: str
-    models: Mapping[Kind, HeldModel] = field(default_factory=dict)
+    models: Mapping[Kind, LoadedModel] = field(default_factory=dict)
     failures: Mapping[Kind, LoadFailure] = field(default_factory=dict)
     unnamed: frozenset[Kind] = frozenset()
 
@@ -85,7 +85,7 @@ class HeldRelease:
         """Whether everything that the release names was had."""
         return self.failures.keys() <= self.unnamed
 
-    def kept_whole(self, before: Sequence[HeldRelease]) -> HeldRelease:
+    def kept_whole(self, before: Sequence[LoadedRelease]) -> LoadedRelease:
         """This release with what an earlier look had of it: releases never change, so a second look that finds less lost nothing."""
         known = next((old.models for old in before if old.name == self.name), {})
         models = {**known, **self.models}
@@ -93,7 +93,7 @@ class HeldRelease:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadResult:
     """What one look brought.
 
     Attributes:
@@ -103,7 +103,7 @@ class Loaded:
     """
 
     wanted: str
-    releases: tuple[HeldRelease, ...]
+    releases: tuple[LoadedRelease, ...]
     trouble: Mapping[Kind, LoadFailure] = field(default_factory=dict)
 
 
@@ -167,7 +167,7 @@ class SlotEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class LoadCheck:
     """How loading one kind's model from scratch went; nothing of it is kept.
 
     Attributes:

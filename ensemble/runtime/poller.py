@@ -9,13 +9,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-__all__ = ["Keeper"]
+__all__ = ["PollingThread"]
 
 LEAST_PAUSE_S = 0.2  # between two looks, however often somebody wakes the keeper
 MOST_HANGING = 3
 
 
-class Keeper:
+class PollingThread:
     """Keeps something looked after.
 
     Args:

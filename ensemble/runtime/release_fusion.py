@@ -14,10 +14,10 @@ from ensemble.events import Kind
 from ensemble.fusion import Fusion
 from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.model_state import LoadFailure, SlotState, failure_of
-from ensemble.runtime.resolver import Candidate, Releases
+from ensemble.runtime.resolver import ReleaseSource, ResolvedRelease
 from ensemble.verdicts import LayerScores, Verdicts
 
-__all__ = ["FusionLoader", "Offer", "ReleaseFusion", "best_of", "is_whole"]
+__all__ = ["FusionChoices", "FusionResolver", "ReleaseFusion", "best_of", "is_whole"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class ReleaseFusion:
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class FusionChoices:
     """The fusions of the releases that may serve.
 
     Attributes:
@@ -73,12 +73,12 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
-class FusionLoader:
+class FusionResolver:
     """Reads the fusions of the releases that may serve."""
 
-    lineage: Releases
+    lineage: ReleaseSource
 
-    def look(self) -> Offer:
+    def look(self) -> FusionChoices:
         """What may be fused with now; a release whose fusion cannot be is passed over, and named in `trouble`.
 
         Raises:
@@ -96,7 +96,7 @@ class FusionLoader:
             raise found.trouble or troubles[0]
         trouble = found.trouble or (troubles[0] if offered[0].name != found.wanted else None)
         failure = failure_of(trouble) if trouble else None
-        return Offer(found.wanted, found.pointer, found.at_once, tuple(offered), failure, _challenger_of(found.challenger))
+        return FusionChoices(found.wanted, found.pointer, found.at_once, tuple(offered), failure, _challenger_of(found.challenger))
 
     def load(self) -> ReleaseFusion:
         """The fusion of the release that the pointer names, and of no other in its place.
@@ -110,7 +110,7 @@ class FusionLoader:
         return offer.releases[0]
 
 
-def _fusion_of(candidate: Candidate) -> ReleaseFusion:
+def _fusion_of(candidate: ResolvedRelease) -> ReleaseFusion:
     """The fusion of a release that was read.
 
     Raises:
@@ -123,7 +123,7 @@ def _fusion_of(candidate: Candidate) -> ReleaseFusion:
     return ReleaseFusion(candidate.name, fusions, candidate.sha256)
 
 
-def _challenger_of(candidate: Candidate | None) -> ReleaseFusion | None:
+def _challenger_of(candidate: ResolvedRelease | None) -> ReleaseFusion | None:
     """The fusion of the challenger; one that has none is tried by nobody."""
     try:
         return _fusion_of(candidate) if candidate else None
@@ -136,7 +136,7 @@ def is_whole(release: str, said: Mapping[str, SlotState]) -> bool:
     return all(LAYERS[layer].kinds.keys() <= state.holds.get(release, frozenset()) for layer, state in said.items())
 
 
-def best_of(offer: Offer, said: Mapping[str, SlotState]) -> ReleaseFusion:
+def best_of(offer: FusionChoices, said: Mapping[str, SlotState]) -> ReleaseFusion:
     """The release with which most of the evidence speaks, on the kinds of event that the most wanted one knows; of equals that one.
 
     Args:

@@ -21,11 +21,11 @@ from ensemble.store.releases.pointer import Pointer, read_pointer
 from ensemble.store.releases.release import Release, read_release
 from ensemble.store.signing import Trust
 
-__all__ = ["Candidate", "Candidates", "Lineage", "OneRelease", "Releases"]
+__all__ = ["PinnedRelease", "ReleaseResolver", "ReleaseSource", "ResolvedRelease", "ResolvedReleases"]
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class ResolvedRelease:
     """A release that was read and proven.
 
     Attributes:
@@ -47,7 +47,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidates:
+class ResolvedReleases:
     """What one look at the pointers found.
 
     Attributes:
@@ -62,12 +62,12 @@ class Candidates:
     wanted: str
     pointer: str
     at_once: bool
-    releases: tuple[Candidate, ...]
+    releases: tuple[ResolvedRelease, ...]
     trouble: ArtifactError | None
-    challenger: Candidate | None = None
+    challenger: ResolvedRelease | None = None
 
 
-class Releases(Protocol):
+class ReleaseSource(Protocol):
     """Where the releases that may serve come from."""
 
     @property
@@ -75,7 +75,7 @@ class Releases(Protocol):
         """The store as it is trusted now."""
         ...
 
-    def look(self) -> Candidates:
+    def look(self) -> ResolvedReleases:
         """The releases that may serve now.
 
         Raises:
@@ -85,7 +85,7 @@ class Releases(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class OneRelease:
+class PinnedRelease:
     """This very release, whatever the pointers say: the one that an old verdict was made by.
 
     Attributes:
@@ -98,17 +98,17 @@ class OneRelease:
     tenant: Tenant
     ref: ReleaseRef
 
-    def look(self) -> Candidates:
+    def look(self) -> ResolvedReleases:
         """The release, and nothing in its place.
 
         Raises:
             ArtifactError: it is not there, has another digest, or nobody we trust signed it.
         """
-        candidate = Candidate(read_release(self.open_store(), self.tenant, self.ref), self.ref.sha256, is_wanted=True)
-        return Candidates(candidate.name, "", at_once=True, releases=(candidate,), trouble=None)
+        candidate = ResolvedRelease(read_release(self.open_store(), self.tenant, self.ref), self.ref.sha256, is_wanted=True)
+        return ResolvedReleases(candidate.name, "", at_once=True, releases=(candidate,), trouble=None)
 
 
-class Lineage:
+class ReleaseResolver:
     """A tenant and its parents, with the pointers this process has seen of them.
 
     Args:
@@ -121,7 +121,7 @@ class Lineage:
         self._seen: dict[Tenant, Pointer] = {}
         self._trust: Trust | None = None  # under which these were seen
 
-    def look(self) -> Candidates:
+    def look(self) -> ResolvedReleases:
         """The releases that may serve now.
 
         Raises:
@@ -131,7 +131,7 @@ class Lineage:
         if store.trust != self._trust:  # what a key that is gone signed is forgotten, its serial too
             self._trust, self._seen = store.trust, {}
         charge: _Found | None = None  # the first tenant that has a pointer, or should have one
-        found: dict[str, Candidate] = {}
+        found: dict[str, ResolvedRelease] = {}
         troubles: list[ArtifactError] = []
         for tenant in self._tenants:
             one = self._pointer(store, tenant)
@@ -139,7 +139,7 @@ class Lineage:
             troubles += [one.trouble] if one.trouble else []
             for ref in one.refs:
                 try:
-                    candidate = Candidate(read_release(store, tenant, ref), ref.sha256, is_wanted=one is charge and one.names(ref))
+                    candidate = ResolvedRelease(read_release(store, tenant, ref), ref.sha256, is_wanted=one is charge and one.names(ref))
                 except ArtifactError as error:
                     troubles.append(error)
                 else:
@@ -149,10 +149,10 @@ class Lineage:
         releases = tuple(found.values())
         trouble = charge.trouble or (None if releases[0].is_wanted else troubles[0])
         if charge.pointer is None or charge.is_stand_in:
-            return Candidates("", "", at_once=False, releases=releases, trouble=trouble)
+            return ResolvedReleases("", "", at_once=False, releases=releases, trouble=trouble)
         pointer, tenant = charge.pointer, charge.tenant
         challenger = _challenger(store, tenant)
-        return Candidates(f"{tenant}/{pointer.release}", f"{tenant}#{pointer.serial}", pointer.at_once, releases, trouble, challenger)
+        return ResolvedReleases(f"{tenant}/{pointer.release}", f"{tenant}#{pointer.serial}", pointer.at_once, releases, trouble, challenger)
 
     def _pointer(self, store: Store, tenant: Tenant) -> _Found:
         """The tenant's pointer, and what is wrong with it; a broken one is replaced by what was seen before, or by the shipped one."""
@@ -188,11 +188,11 @@ class _Found:
         return self.pointer is not None and not self.is_stand_in and ref == self.pointer.ref
 
 
-def _challenger(store: Store, tenant: Tenant) -> Candidate | None:
+def _challenger(store: Store, tenant: Tenant) -> ResolvedRelease | None:
     """The tenant's challenger. One that cannot be had is no trouble of what serves: whoever asks how it does finds it missing."""
     try:
         ref = read_challenger(store, tenant)
-        return Candidate(read_release(store, tenant, ref), ref.sha256, is_wanted=False, is_challenger=True) if ref else None
+        return ResolvedRelease(read_release(store, tenant, ref), ref.sha256, is_wanted=False, is_challenger=True) if ref else None
     except ArtifactError:
         return None
 

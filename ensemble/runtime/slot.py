@@ -19,7 +19,17 @@ from typing import Protocol
 from ensemble.errors import ArtifactMissing, LayerCrashed
 from ensemble.events import EventBatch, Kind
 from ensemble.runtime.bad_rows import score_around_poison
-from ensemble.runtime.model_state import HeldModel, HeldRelease, KindState, Loaded, LoadFailure, SlotEvent, SlotState, Trial, failure_of
+from ensemble.runtime.model_state import (
+    KindState,
+    LoadCheck,
+    LoadedModel,
+    LoadedRelease,
+    LoadFailure,
+    LoadResult,
+    SlotEvent,
+    SlotState,
+    failure_of,
+)
 from ensemble.verdicts import LayerScores, LayerStatus
 
 __all__ = ["ANY_RELEASE", "LayerSlot", "ModelSource"]
@@ -40,11 +50,11 @@ class ModelSource(Protocol):
         """Something that changes when a load would find anything new; cheap."""
         ...
 
-    def load(self, held: Sequence[HeldRelease], requested: frozenset[str]) -> Loaded:
+    def load(self, held: Sequence[LoadedRelease], requested: frozenset[str]) -> LoadResult:
         """What serves now: the wanted release, others in its place where it is not whole, and of `held` and `requested` what may serve."""
         ...
 
-    def trial(self) -> Mapping[Kind, Trial]:
+    def trial(self) -> Mapping[Kind, LoadCheck]:
         """Load the wanted release from scratch, and keep nothing of it."""
         ...
 
@@ -75,8 +85,8 @@ class LayerSlot:
     ) -> None:
         self._layer, self._kinds, self._source, self._fallback_score = layer, tuple(kinds), source, fallback_score
         self._tell, self._clock, self._now = tell, clock, now
-        self._held: tuple[HeldRelease, ...] = ()  # what serves, newest first; replaced whole, never changed
-        self._loaded = Loaded("", ())
+        self._held: tuple[LoadedRelease, ...] = ()  # what serves, newest first; replaced whole, never changed
+        self._loaded = LoadResult("", ())
         self._failed: LoadFailure | None = None  # nothing at all could be loaded
         self._requested: frozenset[str] = frozenset()  # releases that callers named and it does not hold
         self._tried: frozenset[str] = frozenset()  # of these, those that were looked for since the files changed last
@@ -96,7 +106,7 @@ class LayerSlot:
         return self._layer
 
     @property
-    def held(self) -> tuple[HeldRelease, ...]:
+    def held(self) -> tuple[LoadedRelease, ...]:
         """What serves, newest first."""
         return self._held
 
@@ -134,13 +144,13 @@ class LayerSlot:
             self._seen, self._try_at, self._retry_s, self._failures_in_a_row = None, 0.0, FIRST_RETRY_S, Counter()
         self.wake()
 
-    def trial(self) -> Mapping[Kind, Trial]:
+    def trial(self) -> Mapping[Kind, LoadCheck]:
         """Load the wanted release from scratch, beside what serves, and say how it went; changes nothing, and never raises."""
         try:
             return self._source.trial()
         except Exception as error:  # noqa: BLE001  # how it went is the answer
             why = failure_of(error)
-            return {kind: Trial(ok=False, version="", code=why.code, message=why.message, elapsed_ms=0.0) for kind in self._kinds}
+            return {kind: LoadCheck(ok=False, version="", code=why.code, message=why.message, elapsed_ms=0.0) for kind in self._kinds}
 
     def score(self, batch: EventBatch, release: str, *, explain: bool = False) -> LayerScores:
         """This layer's opinion, by the models of `release`; an abstention where it has none.
@@ -162,7 +172,7 @@ class LayerSlot:
             return self._silent(LayerStatus.FALLBACK, failure.code, batch)
         return self._ask(model, held.name, batch, explain=explain)
 
-    def find(self, release: str) -> HeldRelease | None:
+    def find(self, release: str) -> LoadedRelease | None:
         """What it holds of `release`, or the newest it has for `ANY_RELEASE`; None where it has none: it looks for it then."""
         held = next((held for held in self._held if release in (held.name, ANY_RELEASE)), None)
         if held is None:
@@ -179,7 +189,7 @@ class LayerSlot:
             logger.error("layer_scoring_failed", exc_info=error, extra={"event": "layer_scoring_failed", **about})
         self._tell(SlotEvent("scoring_failed", self._layer, batch.kind, {"events": len(batch), "error_type": type(error).__name__}))
 
-    def _ask(self, model: HeldModel, release: str, batch: EventBatch, *, explain: bool) -> LayerScores:
+    def _ask(self, model: LoadedModel, release: str, batch: EventBatch, *, explain: bool) -> LayerScores:
         try:
             said, abstained = score_around_poison(model.model, batch, explain=explain, shown=self._fallback_score)
         except Exception as error:  # noqa: BLE001  # here a layer becomes an abstention: its bug must not stop the others
@@ -229,18 +239,18 @@ class LayerSlot:
             self._requested |= {release}
         self.wake()
 
-    def _in_use(self) -> tuple[HeldRelease, ...]:
+    def _in_use(self) -> tuple[LoadedRelease, ...]:
         """What it holds that is worth keeping: the newest, and what calls named a moment ago."""
         since = self._clock() - ASKED_WITHIN_S
         return tuple(held for held in self._held if held is self._held[0] or self._asked_at.get(held.name, -math.inf) >= since)
 
-    def _end_of_look(self, ticket: int, outcome: Loaded | LoadFailure, seen: Hashable, requested: frozenset[str]) -> None:
+    def _end_of_look(self, ticket: int, outcome: LoadResult | LoadFailure, seen: Hashable, requested: frozenset[str]) -> None:
         with self._lock:
-            if ticket < (self._loads if isinstance(outcome, Loaded) else self._looked):
+            if ticket < (self._loads if isinstance(outcome, LoadResult) else self._looked):
                 return  # it was given up, and what came since is newer
             before, was_held = self._troubles(), self._held
             self._looked = max(ticket, self._looked)
-            if isinstance(outcome, Loaded):
+            if isinstance(outcome, LoadResult):
                 self._loads, self._held, self._loaded, self._failed = ticket, self._kept_with(outcome), outcome, None
             else:
                 self._failed = outcome
@@ -253,7 +263,7 @@ class LayerSlot:
             self._note_since()
         self._tell_outcome(before, was_held)
 
-    def _kept_with(self, loaded: Loaded) -> tuple[HeldRelease, ...]:
+    def _kept_with(self, loaded: LoadResult) -> tuple[LoadedRelease, ...]:
         """What was loaded, and what is in use of what was held before."""
         new = [release.kept_whole(self._held) for release in loaded.releases]
         return (*new, *(old for old in self._in_use() if all(old.name != one.name for one in new)))
@@ -261,7 +271,7 @@ class LayerSlot:
     def _troubles(self) -> Mapping[Kind, LoadFailure]:
         return self._loaded.trouble if self._failed is None else dict.fromkeys(self._kinds, self._failed)
 
-    def _kinds_of(self, held: HeldRelease | None) -> dict[Kind, KindState]:
+    def _kinds_of(self, held: LoadedRelease | None) -> dict[Kind, KindState]:
         if held is None:
             stands = dict.fromkeys(self._kinds, (self.emptiness[0], "", self.emptiness[1]))
         else:
@@ -283,10 +293,10 @@ class LayerSlot:
             if self._since.get(kind, ())[:2] != (state.status, state.version):
                 self._since[kind] = (state.status, state.version, self._now())
 
-    def _tell_outcome(self, before: Mapping[Kind, LoadFailure], was_held: Sequence[HeldRelease]) -> None:
+    def _tell_outcome(self, before: Mapping[Kind, LoadFailure], was_held: Sequence[LoadedRelease]) -> None:
         """Say what a look changed; what it only found again is told as no news, to be counted."""
         known = {id(model.model) for held in was_held for model in held.models.values()}
-        newest = self._held[0] if self._held else HeldRelease("")
+        newest = self._held[0] if self._held else LoadedRelease("")
         for kind, failure in self._troubles().items():
             is_news = before.get(kind) != failure
             fields = {"code": failure.code, "cause": failure.cause, "error": failure.message, "error_type": failure.error_type}

@@ -11,10 +11,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from typing import Protocol
 
-from ensemble.runtime.model_state import HeldModel
+from ensemble.runtime.model_state import LoadedModel
 from ensemble.runtime.slot import LayerSlot
 
-__all__ = ["KeptSlot", "SlotShelf"]
+__all__ = ["KeptSlot", "TenantSlots"]
 
 
 class KeptSlot(Protocol):
@@ -39,7 +39,7 @@ class KeptSlot(Protocol):
         ...
 
 
-class SlotShelf:
+class TenantSlots:
     """One layer's slots by tenant.
 
     Args:
@@ -77,7 +77,7 @@ class SlotShelf:
             one.stop()
         return kept
 
-    def models(self) -> tuple[HeldModel, ...]:
+    def models(self) -> tuple[LoadedModel, ...]:
         """Every model that a slot holds."""
         return tuple(model for kept in self for held in kept.slot.held for model in held.models.values())
 

@@ -27,7 +27,7 @@ from ensemble.store.files.safe_read import list_names, open_directory, read_boun
 from ensemble.store.layout import Store
 from ensemble.store.names import Tenant, parse_serial
 
-__all__ = ["LOG", "Act", "AuditEntry", "AuditReport", "Deed", "Outcome", "read_audit", "verify_audit"]
+__all__ = ["LOG", "Action", "AuditEntry", "AuditReport", "AuditedAction", "Outcome", "read_audit", "verify_audit"]
 
 LOG: Final = "audit.jsonl"
 FULL_BYTES = 1 << 20  # some three thousand lines; every act reads the file that is being written
@@ -37,7 +37,7 @@ _LOCK = ".audit.lock"
 _PREFIX, _SUFFIX = "audit-", ".jsonl"
 
 
-class Deed(StrEnum):
+class Action(StrEnum):
     """What is done to a store, and to who may ask."""
 
     PUBLISH = "publish"
@@ -107,7 +107,7 @@ class AuditReport:
     problems: tuple[str, ...]
 
 
-class Act:
+class AuditedAction:
     """One act on a store, from its first line to its last; a `with` block around all of it.
 
     Args:
@@ -118,7 +118,7 @@ class Act:
         digest: SHA-256 of that, where it is known already; likewise.
     """
 
-    def __init__(self, store: Store, tenant: Tenant, deed: Deed, what: str, digest: str = "") -> None:
+    def __init__(self, store: Store, tenant: Tenant, deed: Action, what: str, digest: str = "") -> None:
         self._store, self._tenant, self._deed = store, tenant, deed
         self._what, self._digest = what, digest
         self._number = 0

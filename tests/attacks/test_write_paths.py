@@ -22,7 +22,7 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown", "os.utime"}
 
 
-class Watch:
+class Monitor:
     """Everything in this process that is about to change a file, from Python's own audit events; there is one for good."""
 
     def __init__(self) -> None:
@@ -39,12 +39,12 @@ class Watch:
 
 
 @pytest.fixture(scope="module")
-def watch() -> Watch:
-    return Watch()
+def watch() -> Monitor:
+    return Monitor()
 
 
 @contextmanager
-def watched(watch: Watch) -> Iterator[list[tuple[str, str]]]:
+def watched(watch: Monitor) -> Iterator[list[tuple[str, str]]]:
     watch.seen = seen = []
     try:
         yield seen
@@ -58,7 +58,7 @@ def touches(seen: list[tuple[str, str]], *folders: Path) -> list[tuple[str, str]
 
 
 def test_the_scoring_application_writes_nothing_where_models_are(
-    watch: Watch, own_state: Path, tmp_path: Path, flow_events: list[Event], process_events: list[Event]
+    watch: Monitor, own_state: Path, tmp_path: Path, flow_events: list[Event], process_events: list[Event]
 ) -> None:
     shipped = tmp_path / "artifacts"
     shutil.copytree(ROOT / "artifacts", shipped)
@@ -80,7 +80,7 @@ def test_the_scoring_application_writes_nothing_where_models_are(
     assert not touches(seen, shipped, own_state / "tenants")
 
 
-def test_the_watch_sees_a_write(watch: Watch, tmp_path: Path) -> None:
+def test_the_watch_sees_a_write(watch: Monitor, tmp_path: Path) -> None:
     with watched(watch) as seen:
         (tmp_path / "model").write_bytes(b"x")
         folder = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)

@@ -24,9 +24,9 @@ from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.builder import ModelBuilder
 from ensemble.runtime.classify import Classification, classify
 from ensemble.runtime.loader import ReleaseLoader
-from ensemble.runtime.local_ensemble import Ensemble
-from ensemble.runtime.model_state import HeldRelease, Loaded, SlotState, Trial
-from ensemble.runtime.resolver import Lineage
+from ensemble.runtime.local_ensemble import LocalEnsemble
+from ensemble.runtime.model_state import LoadCheck, LoadedRelease, LoadResult, SlotState
+from ensemble.runtime.resolver import ReleaseResolver
 from ensemble.runtime.slot import LayerSlot
 from ensemble.store.layout import Store
 from ensemble.training.data.flow_table import FlowTable
@@ -220,9 +220,9 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture(scope="session")
-def ensemble(shipped: Store) -> Ensemble:
+def ensemble(shipped: Store) -> LocalEnsemble:
     """The same models in this process: the slow, plain way to the same verdicts."""
-    return Ensemble(lineage_of(shipped), min_coverage=0.5, posture_bound=0.5, stale_after_days=30, expired_after_days=730)
+    return LocalEnsemble(lineage_of(shipped), min_coverage=0.5, posture_bound=0.5, stale_after_days=30, expired_after_days=730)
 
 
 @pytest.fixture(scope="session")
@@ -242,17 +242,17 @@ class Empty:
     def fingerprint(self) -> Hashable:
         return "nothing"
 
-    def load(self, held: Sequence[HeldRelease], requested: str) -> Loaded:
+    def load(self, held: Sequence[LoadedRelease], requested: str) -> LoadResult:
         del held, requested
         raise ArtifactMissing("its release")
 
-    def trial(self) -> Mapping[Kind, Trial]:
+    def trial(self) -> Mapping[Kind, LoadCheck]:
         raise ArtifactMissing("its release")
 
 
-def lineage_of(store: Store) -> Lineage:
+def lineage_of(store: Store) -> ReleaseResolver:
     """The default tenant's releases in `store`."""
-    return Lineage(lambda: store, ["default"])
+    return ReleaseResolver(lambda: store, ["default"])
 
 
 def broken_slot(layer: str) -> LayerSlot:

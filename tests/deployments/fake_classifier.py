@@ -14,7 +14,7 @@ from ensemble.events import EventBatch, Kind
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.model import ModelScores
 from ensemble.runtime.classify import Classification
-from ensemble.runtime.model_state import HeldModel, HeldRelease, Loaded, LoadFailure, Trial
+from ensemble.runtime.model_state import LoadCheck, LoadedModel, LoadedRelease, LoadFailure, LoadResult
 from ensemble.runtime.slot import LayerSlot
 
 __all__ = ["NOT_INSTALLED", "FakeClassifier", "FakeReleases", "classifier_slot", "flow", "hang"]
@@ -60,14 +60,14 @@ class FakeReleases:
     def fingerprint(self) -> Hashable:
         return 1
 
-    def load(self, held: Sequence[HeldRelease], requested: frozenset[str]) -> Loaded:
+    def load(self, held: Sequence[LoadedRelease], requested: frozenset[str]) -> LoadResult:
         self.names |= requested | {one.name for one in held}
         failures = {Kind.FLOW: self.failure} if self.failure else {}
-        models: dict[Kind, Any] = {Kind.FLOW: HeldModel(self.model, "7")} if self.model and not self.failure else {}
-        releases = tuple(HeldRelease(name, models, failures) for name in sorted(self.names))
-        return Loaded(next(iter(sorted(self.names)), ""), releases)
+        models: dict[Kind, Any] = {Kind.FLOW: LoadedModel(self.model, "7")} if self.model and not self.failure else {}
+        releases = tuple(LoadedRelease(name, models, failures) for name in sorted(self.names))
+        return LoadResult(next(iter(sorted(self.names)), ""), releases)
 
-    def trial(self) -> Mapping[Kind, Trial]:
+    def trial(self) -> Mapping[Kind, LoadCheck]:
         return {}
 
 

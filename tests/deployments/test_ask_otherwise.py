@@ -11,7 +11,7 @@ from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import BackPressureError
 
 from deployments.config.settings import GuardSettings, read_settings
-from deployments.scoring.guarded_call import GuardedLayer, Pending
+from deployments.scoring.guarded_call import GuardedLayer, InFlightCall
 from ensemble.errors import LayerCrashed, LayerError, LayerOpen, LayerOverloaded, LayerTimeout
 from ensemble.guard import BreakerState
 from tests.deployments.test_guarding import FLOWS, Counting, Layer
@@ -108,14 +108,14 @@ async def test_failures_of_either_question_open_the_one_breaker() -> None:
     for _ in range(2):
         guarded.layer.errors = [RuntimeError()]
         pending = guarded.guard.ask(FLOWS, "", explain=False)
-        assert isinstance(pending, Pending)
+        assert isinstance(pending, InFlightCall)
         await asyncio.wait([pending.call])
         guarded.guard.opinion(pending, excused_s=0.0)
         assert await guarded.refused(raising(RuntimeError())) is LayerError
 
     assert guarded.guard.breaker.state is BreakerState.OPEN
     assert await guarded.refused(answer) is LayerOpen
-    assert not isinstance(guarded.guard.ask(FLOWS, "", explain=False), Pending)
+    assert not isinstance(guarded.guard.ask(FLOWS, "", explain=False), InFlightCall)
 
 
 @in_a_loop
@@ -172,7 +172,7 @@ async def test_the_bulkhead_is_one_for_both_questions() -> None:
     guarded = Guarded(calls_in_flight=1)
     guarded.layer.gate = asyncio.Event()
     pending = guarded.guard.ask(FLOWS, "", explain=False)
-    assert isinstance(pending, Pending)
+    assert isinstance(pending, InFlightCall)
 
     assert await guarded.refused(answer) is LayerOverloaded
     guarded.layer.gate.set()

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.web.api_keys import Key, Scope
-from deployments.web.auth import Caller, Gate, GatedApp, ScopedRoute, caller_of
+from deployments.web.auth import AuthenticatedApp, Authenticator, Caller, ScopedRoute, caller_of
 from deployments.web.errors import as_json
 from ensemble.errors import RateLimited
 from ensemble.store.names import Tenant
@@ -52,9 +52,9 @@ class World:
     def __init__(self, meter: RecordingMeter, *, is_off: bool = False) -> None:
         self.ring, self.limits, self.strangers, self.stalled = Ring(), Limits(), Limits(), 0
         ring = None if is_off else self.ring
-        self.gate = Gate(ring, self.limits, strangers=self.strangers, stall=self._stall, anonymous=DEFAULT, meter=meter)
+        self.gate = Authenticator(ring, self.limits, strangers=self.strangers, stall=self._stall, anonymous=DEFAULT, meter=meter)
         self.callers: list[Caller] = []
-        self.app = GatedApp(
+        self.app = AuthenticatedApp(
             self.gate,
             routes=[
                 ScopedRoute("/health", self._public, needs=None),

@@ -21,9 +21,9 @@ from deployments.cli import console
 from deployments.cli.local_store import own_store
 from deployments.config.settings import ROOT
 from ensemble.features.flow import FEATURE_NAMES
-from ensemble.runtime.local_ensemble import Ensemble
-from ensemble.runtime.release_fusion import FusionLoader
-from ensemble.runtime.resolver import Lineage
+from ensemble.runtime.local_ensemble import LocalEnsemble
+from ensemble.runtime.release_fusion import FusionResolver
+from ensemble.runtime.resolver import ReleaseResolver
 from ensemble.training.data.flow_table import FlowTable
 from tests.deployments.conftest import Event
 
@@ -177,7 +177,7 @@ def test_every_option_says_what_it_is_for(axon: Axon) -> None:
 # -- score
 
 
-def test_a_broken_csv_is_scored_around_its_broken_lines(axon: Axon, tmp_path: Path, flows: FlowTable, ensemble: Ensemble) -> None:
+def test_a_broken_csv_is_scored_around_its_broken_lines(axon: Axon, tmp_path: Path, flows: FlowTable, ensemble: LocalEnsemble) -> None:
     """Issue 2, "Bad input": names the line and the column, and goes on; exit code 1."""
     lines = csv_of(flows.take(slice(0, 8)))  # type: ignore[arg-type]  # a slice takes as an index does
     lines[2] = changed(lines[2], "Flow IAT Mean", "twelve")
@@ -350,7 +350,7 @@ def shipped_is_untouched() -> Iterator[None]:
 
 @pytest.mark.usefixtures("shipped_is_untouched", "own_key")
 def test_calibrating_publishes_a_new_release_of_the_same_models(
-    axon: Axon, own_state: Path, tmp_path: Path, make_flows: MakeFlows, ensemble: Ensemble
+    axon: Axon, own_state: Path, tmp_path: Path, make_flows: MakeFlows, ensemble: LocalEnsemble
 ) -> None:
     file = written(tmp_path / "benign.csv", csv_of(make_flows(benign=300, families={}, seed=5)))
     result = axon("calibrate", "--benign", file, "--fpr", "0.01")
@@ -367,12 +367,14 @@ def test_calibrating_publishes_a_new_release_of_the_same_models(
     listed = axon("models").stdout
     assert "own" in listed
     assert axon("models", "promote", ensemble.release.name.split("/")[1]).exit_code == 0
-    assert FusionLoader(Lineage(own_store, ["default"])).load().name == ensemble.release.name
+    assert FusionResolver(ReleaseResolver(own_store, ["default"])).load().name == ensemble.release.name
 
 
-def ensemble_now() -> Ensemble:
+def ensemble_now() -> LocalEnsemble:
     """The current release as this test's settings have it."""
-    return Ensemble(Lineage(own_store, ["default"]), min_coverage=0.5, posture_bound=0.5, stale_after_days=30, expired_after_days=730)
+    return LocalEnsemble(
+        ReleaseResolver(own_store, ["default"]), min_coverage=0.5, posture_bound=0.5, stale_after_days=30, expired_after_days=730
+    )
 
 
 @pytest.mark.usefixtures("shipped_is_untouched")

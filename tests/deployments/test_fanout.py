@@ -13,7 +13,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError
 from ray.serve.exceptions import BackPressureError
 
 from deployments.config.settings import FusionSettings, read_settings
-from deployments.scoring.layer_client import AskedLayers
+from deployments.scoring.layer_client import LayerClient
 from deployments.scoring.pipeline import FanOut, Unobserved
 from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch, ProcessEvent
 from ensemble.features.flow import FEATURE_NAMES
@@ -77,7 +77,7 @@ def fan_out(
 ) -> FanOut:
     """All layers speak, but for those that are `changed`; `release` is fused with, None for the built-in rule."""
     calls = {layer: speaks(layer) for layer in LAYERS} | dict(changed)
-    asked = AskedLayers(calls=calls, states=states or {}, deadline_s=deadline_s, guard=SETTINGS.guard, observer=Unobserved())
+    asked = LayerClient(calls=calls, states=states or {}, deadline_s=deadline_s, guard=SETTINGS.guard, observer=Unobserved())
     made = FanOut(asked, fusion_settings=FusionSettings(min_coverage=0.5, posture_bound=0.5), rollout=SETTINGS.rollout)
     if release is not None:
         made.serve(release, at_once=True)
@@ -411,7 +411,7 @@ def test_a_challenger_that_does_not_answer_holds_up_no_answer_and_piles_up_nothi
 
 def test_a_parents_release_stands_in_as_last_good() -> None:
     """N-05: whoever reads the verdict sees that it is not by the models that the tenant wants."""
-    asked = AskedLayers(
+    asked = LayerClient(
         calls={layer: speaks(layer) for layer in LAYERS}, states={}, deadline_s=20.0, guard=SETTINGS.guard, observer=Unobserved()
     )
     fan = FanOut(asked, tenant="acme", fusion_settings=SETTINGS.fusion, rollout=SETTINGS.rollout)

@@ -9,16 +9,16 @@ import pytest
 
 from deployments.config.settings import FusionSettings, read_settings
 from deployments.scoring import release_watcher
-from deployments.scoring.layer_client import AskedLayers
+from deployments.scoring.layer_client import LayerClient
 from deployments.scoring.pipeline import FanOut, Unobserved
-from deployments.scoring.release_watcher import ReleaseFollower
+from deployments.scoring.release_watcher import ReleaseWatcher
 from ensemble.errors import ArtifactMissing, LayerCrashed
 from ensemble.events import EventBatch, Kind
 from ensemble.fusion import Fusion
 from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.controls import Controls
 from ensemble.runtime.model_state import KindState, LoadFailure, SlotState
-from ensemble.runtime.release_fusion import Offer, ReleaseFusion
+from ensemble.runtime.release_fusion import FusionChoices, ReleaseFusion
 from ensemble.verdicts import LayerScores, LayerStatus
 
 
@@ -38,11 +38,11 @@ class Pointer:
     def moves_to(self, *found: str, wanted: str = "") -> None:
         self.serial, self.found, self.wanted, self.error = self.serial + 1, found, wanted or found[0], None
 
-    def look(self) -> Offer:
+    def look(self) -> FusionChoices:
         if self.error is not None:
             raise self.error
         trouble = None if self.found[0] == self.wanted else LoadFailure("ARTIFACT_CORRUPT", "sha256 differs")
-        return Offer(self.wanted, f"default#{self.serial}", self.at_once, tuple(fusions_of(name) for name in self.found), trouble)
+        return FusionChoices(self.wanted, f"default#{self.serial}", self.at_once, tuple(fusions_of(name) for name in self.found), trouble)
 
 
 class Layers:
@@ -77,7 +77,7 @@ async def _unasked(_batch: EventBatch, _release: str, _explain: bool) -> LayerSc
     raise AssertionError
 
 
-class Retreats:
+class RollbackMarks:
     """Switches that are kept in memory."""
 
     def __init__(self) -> None:
@@ -91,10 +91,10 @@ class Retreats:
         return self.controls
 
 
-def world(pointer: Pointer, retreats: Retreats | None = None) -> tuple[FanOut, Layers, ReleaseFollower]:
+def world(pointer: Pointer, retreats: RollbackMarks | None = None) -> tuple[FanOut, Layers, ReleaseWatcher]:
     layers = Layers()
     settings = read_settings()
-    asked = AskedLayers(
+    asked = LayerClient(
         calls=dict.fromkeys(LAYERS, _unasked),
         states={layer: layers.state_of(layer) for layer in LAYERS},
         deadline_s=20.0,
@@ -102,7 +102,7 @@ def world(pointer: Pointer, retreats: Retreats | None = None) -> tuple[FanOut, L
         observer=Unobserved(),
     )
     fan = FanOut(asked, fusion_settings=FusionSettings(min_coverage=0.5, posture_bound=0.5), rollout=settings.rollout)
-    return fan, layers, ReleaseFollower(fan, pointer, retreats or Retreats())  # type: ignore[arg-type]  # all it uses of a loader
+    return fan, layers, ReleaseWatcher(fan, pointer, retreats or RollbackMarks())  # type: ignore[arg-type]  # all it uses of a loader
 
 
 @pytest.fixture(autouse=True)
@@ -266,7 +266,7 @@ def test_an_ingress_that_starts_after_a_retreat_serves_the_release_before() -> N
     """Autoscaled or restarted: it must not be blind until the next promotion."""
 
     async def promise() -> None:
-        retreats = Retreats()
+        retreats = RollbackMarks()
         await retreats.change(lambda controls: controls.with_retreat("default#1>2", "too many flips"))
         fan, layers, follower = world(Pointer("default/2", "default/1"), retreats)
         layers.load("default/1", "default/2")
@@ -300,7 +300,7 @@ def test_a_retreat_that_cannot_be_kept_holds_here_and_is_said_once(caplog: pytes
 
     async def promise() -> None:
         pointer = Pointer("default/1")
-        retreats = Retreats()
+        retreats = RollbackMarks()
         retreats.error = OSError(28, "No space left on device")
         fan, layers, follower = world(pointer, retreats)
         await follower.start()
@@ -323,7 +323,7 @@ def test_a_rollout_that_a_bad_look_interrupts_begins_again_and_is_no_retreat() -
 
     async def promise() -> None:
         pointer = Pointer("default/1")
-        retreats = Retreats()
+        retreats = RollbackMarks()
         fan, layers, follower = world(pointer, retreats)
         await follower.start()
         layers.load("default/2")
@@ -383,7 +383,7 @@ def test_a_release_that_retreated_is_not_offered_again_until_the_pointer_moves()
 
     async def promise() -> None:
         pointer = Pointer("default/1")
-        retreats = Retreats()
+        retreats = RollbackMarks()
         fan, layers, follower = world(pointer, retreats)
         await follower.start()
         layers.load("default/2")
@@ -419,7 +419,7 @@ def test_a_pointer_that_cannot_be_read_leaves_the_release_in_use_and_is_looked_a
     asyncio.run(promise())
 
 
-async def _raises(follower: ReleaseFollower) -> None:
+async def _raises(follower: ReleaseWatcher) -> None:
     with pytest.raises(ArtifactMissing):
         await follower.look()
 

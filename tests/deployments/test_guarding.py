@@ -15,7 +15,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 from ray.serve.exceptions import BackPressureError
 
 from deployments.config.settings import read_settings
-from deployments.scoring.layer_client import AskedLayers
+from deployments.scoring.layer_client import LayerClient
 from deployments.scoring.pipeline import FanOut
 from ensemble.events import EventBatch, FlowBatch, Kind
 from ensemble.features.flow import FEATURE_NAMES
@@ -102,7 +102,7 @@ class World:
         self.clock, self.seen = Clock(), Counting()
         self.layers = {layer: Layer(layer, self.clock) for layer in LAYERS}
         settings = read_settings(overrides)
-        asked = AskedLayers(calls=self.layers, states={}, deadline_s=DEADLINE_S, guard=settings.guard, observer=self.seen, clock=self.clock)
+        asked = LayerClient(calls=self.layers, states={}, deadline_s=DEADLINE_S, guard=settings.guard, observer=self.seen, clock=self.clock)
         self.fan = FanOut(asked, fusion_settings=settings.fusion, rollout=settings.rollout, observer=self.seen)
         self.fan.serve(ONE, at_once=True)
 

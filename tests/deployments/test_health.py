@@ -34,7 +34,7 @@ class Breaker:
 
 
 @dataclass(frozen=True)
-class Rollout:
+class CanaryRollout:
     release: str
     share: float
 
@@ -117,7 +117,7 @@ def test_a_trouble_is_told_although_a_model_serves() -> None:
 
 def test_how_a_release_is_brought_in_is_shown() -> None:
     """S1-08, N-12."""
-    view = see_system(list(LAYERS), slots(), FUSIONS, rollout=Rollout("default/2", 0.1))
+    view = see_system(list(LAYERS), slots(), FUSIONS, rollout=CanaryRollout("default/2", 0.1))
 
     assert view.detail()["rollout"] == {"release": "default/2", "share": 0.1}
 

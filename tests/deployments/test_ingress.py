@@ -14,7 +14,7 @@ import pytest
 from deployments.scoring import wire
 from ensemble.events import Kind
 from ensemble.layers.catalog import LAYERS
-from ensemble.runtime.local_ensemble import Ensemble
+from ensemble.runtime.local_ensemble import LocalEnsemble
 from ensemble.runtime.model_state import SlotState
 from ensemble.verdicts import LayerScores
 from tests.deployments.conftest import PATIENT, Door, Event, FakeHandle, FakeMethod, OpenDoor, broken_slot
@@ -120,7 +120,7 @@ def test_a_benign_flow_scores_below_a_flood(door: Door) -> None:
 
 
 def test_every_verdict_is_that_of_the_ensemble_in_one_process(
-    door: Door, ensemble: Ensemble, flow_events: list[Event], process_events: list[Event]
+    door: Door, ensemble: LocalEnsemble, flow_events: list[Event], process_events: list[Event]
 ) -> None:
     """P15: alone, together with others, in a batch: the same score."""
     for kind, events in ((Kind.FLOW, flow_events), (Kind.PROCESS, process_events)):

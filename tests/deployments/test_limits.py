@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from deployments.config.tenants import Limit
-from deployments.web.rate_limit import FEW, Stall, TokenBuckets
+from deployments.web.rate_limit import FEW, Tarpit, TokenBuckets
 from ensemble.store.names import Tenant
 
 ACME, GLOBEX = Tenant("acme"), Tenant("globex")
@@ -206,7 +206,7 @@ class Sleepers:
 def test_the_refused_wait_each_a_time_of_its_own() -> None:
     async def promise() -> None:
         sleepers, luck = Sleepers(), iter([0.0, 0.5])
-        stall = Stall(0.5, sleep=sleepers, jitter=lambda: next(luck))
+        stall = Tarpit(0.5, sleep=sleepers, jitter=lambda: next(luck))
         waiting = [asyncio.create_task(stall.wait()) for _ in range(2)]
         await asyncio.sleep(0)
         assert sleepers.asked_s == [0.5, 0.625]
@@ -222,7 +222,7 @@ def test_only_so_many_wait_and_their_places_are_given_back_by_who_leaves_too() -
 
     async def promise() -> None:
         sleepers = Sleepers()
-        stall = Stall(0.5, most=2, sleep=sleepers, jitter=lambda: 0.0)
+        stall = Tarpit(0.5, most=2, sleep=sleepers, jitter=lambda: 0.0)
         first, second = [asyncio.create_task(stall.wait()) for _ in range(2)]
         await asyncio.sleep(0)
         await asyncio.wait_for(stall.wait(), 1.0)  # at once

@@ -17,7 +17,7 @@ from deployments.scoring import wire
 from deployments.scoring.app import IngressApp
 from ensemble.events import Kind
 from ensemble.layers.catalog import LAYERS
-from ensemble.runtime.local_ensemble import Ensemble
+from ensemble.runtime.local_ensemble import LocalEnsemble
 from ensemble.runtime.slot import ANY_RELEASE
 from ensemble.training.data.flow_table import FlowTable
 from ensemble.verdicts import LayerScores, LayerStatus
@@ -96,7 +96,7 @@ def test_every_layer_tells_its_state_and_device_through_its_handle(composed: Mad
 
 
 def test_the_composed_application_scores_as_the_ensemble_in_one_process(
-    local_door: Door, ensemble: Ensemble, flow_events: list[Event]
+    local_door: Door, ensemble: LocalEnsemble, flow_events: list[Event]
 ) -> None:
     """P15: wire, ingress, handles, layers and fusion together change no score."""
     parsed = [wire.parse_event(json.dumps(event).encode()) for event in flow_events[:20]]

@@ -11,7 +11,7 @@ import pytest
 
 from ensemble.features.flow import FEATURE_NAMES, OTHER_DIALECTS
 from ensemble.layers.catalog import LAYERS
-from ensemble.runtime.local_ensemble import Ensemble
+from ensemble.runtime.local_ensemble import LocalEnsemble
 from ensemble.store.layout import Store
 from ensemble.store.names import Tenant
 from ensemble.store.releases.pointer import read_pointer
@@ -50,7 +50,7 @@ def test_the_release_is_the_one_that_the_pointer_names_by_its_digest(door: Door,
     assert (answer["release"], answer["release_sha256"]) == (f"default/{pointer.release}", pointer.release_sha256)
 
 
-def test_the_same_ensemble_in_one_process_says_the_same_of_itself(ensemble: Ensemble, door: Door, flow_events: list[Event]) -> None:
+def test_the_same_ensemble_in_one_process_says_the_same_of_itself(ensemble: LocalEnsemble, door: Door, flow_events: list[Event]) -> None:
     answer = door.post("/v1/score", flow_events[0]).json()
 
     assert (ensemble.release.name, ensemble.release.sha256) == (answer["release"], answer["release_sha256"])

@@ -18,7 +18,7 @@ from deployments.cli.local_store import own_store
 from deployments.scoring import pipeline
 from ensemble.events import Kind
 from ensemble.layers.catalog import LAYERS
-from ensemble.runtime.model_state import Trial
+from ensemble.runtime.model_state import LoadCheck
 from ensemble.store.bundles.codecs import GOLDEN, Golden, decode_golden, decode_parts
 from ensemble.store.bundles.open import open_bundle
 from ensemble.store.names import ModelName, Tenant
@@ -145,7 +145,7 @@ def test_a_layer_makes_one_trial_at_a_time(world: ModelsOnDisk, monkeypatch: pyt
     layer = world._layers["behavior"]
     go_on, trials = threading.Event(), []
 
-    def slow() -> dict[Kind, Trial]:
+    def slow() -> dict[Kind, LoadCheck]:
         trials.append(1)
         go_on.wait(10)
         return {}

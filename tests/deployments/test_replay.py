@@ -25,8 +25,8 @@ from deployments.scoring import wire
 from ensemble.features.flow import FEATURE_NAMES, OTHER_DIALECTS
 from ensemble.layers.catalog import LAYERS
 from ensemble.retro.findings import Finding
-from ensemble.retro.segment import Was
-from ensemble.runtime.local_ensemble import Ensemble
+from ensemble.retro.segment import FirstVerdict
+from ensemble.runtime.local_ensemble import LocalEnsemble
 from ensemble.store.bundles.codecs import GOLDEN, decode_golden, decode_parts
 from ensemble.store.bundles.open import open_bundle
 from ensemble.store.layout import Store
@@ -192,7 +192,7 @@ def test_a_finding_replays(replay: Replay, case: Case) -> None:
         digest="0" * 64,
         at="2026-01-01T08:00:00.000000+00:00",
         found_at="2026-01-01T09:30:00.000000+00:00",
-        was=Was(0.02, VerdictWord.INDETERMINATE, 0.0),
+        was=FirstVerdict(0.02, VerdictWord.INDETERMINATE, 0.0),
         verdict=msgspec.Raw(json.dumps(case.answer).encode()),
     )
 
@@ -390,7 +390,7 @@ DAY_S = 86_400.0
 def by_the_posture_of(shipped: Store, event: Event, at: float) -> Answer:
     """The verdict that was given on that day."""
     rules = {"min_coverage": 0.5, "posture_bound": 0.5, "stale_after_days": 30, "expired_after_days": 730}
-    ensemble = Ensemble(lineage_of(shipped), **rules, now=lambda: at)  # type: ignore[arg-type]  # each of its own type
+    ensemble = LocalEnsemble(lineage_of(shipped), **rules, now=lambda: at)  # type: ignore[arg-type]  # each of its own type
     parsed = wire.parse_event(json.dumps(event).encode())
     batch, _, _ = wire.to_batch(wire.kind_of(parsed), [parsed])
     (answer,) = wire.answers(batch, ensemble.judge(batch), explain=False, elapsed_ms=1.0, scored_at=at)

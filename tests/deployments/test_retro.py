@@ -48,7 +48,7 @@ def verdict(event: wire.EventRequest, word: str = "benign", coverage: float = 0.
     return wire.Verdict(event.id, 0.5, 0.1, 0.9, word, "low", coverage, coverage < 1.0, "PARTIALLY_OPERATIONAL", [], elapsed_ms, *made_by)
 
 
-class Ensemble:
+class LocalEnsemble:
     """Layers that see as much as they are told to, clocks that move when they are told to, and a door that may be busy."""
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class World:
     """A second look at an ensemble, on real files."""
 
     def __init__(self, root: Path, settings: RetroSettings = LIMITS) -> None:
-        self.root, self.ensemble = root, Ensemble()
+        self.root, self.ensemble = root, LocalEnsemble()
         self.retro = self.another(settings)
 
     def another(self, settings: RetroSettings = LIMITS) -> Retro:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from deployments import cli
 from ensemble.retro.findings import FINDINGS, Finding, Findings
-from ensemble.retro.segment import Was
+from ensemble.retro.segment import FirstVerdict
 from ensemble.verdicts import VerdictWord
 
 
@@ -36,7 +36,7 @@ def finding(number: int, word: str = "malicious", event_id: str = "") -> Finding
         digest=f"{number:064x}",
         at="2026-01-01T08:00:00.000000+00:00",
         found_at="2026-01-01T09:30:00.000000+00:00",
-        was=Was(0.0213, VerdictWord.INDETERMINATE, 0.0),
+        was=FirstVerdict(0.0213, VerdictWord.INDETERMINATE, 0.0),
         verdict=msgspec.Raw(msgspec.json.encode(now)),
     )
 

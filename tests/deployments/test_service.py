@@ -24,7 +24,7 @@ from deployments.host.environment import free_port
 from deployments.scoring import wire
 from ensemble.events import Kind
 from ensemble.layers.catalog import LAYERS
-from ensemble.runtime.local_ensemble import Ensemble
+from ensemble.runtime.local_ensemble import LocalEnsemble
 from tests.deployments.conftest import Event
 from tests.timing import wait_until
 
@@ -220,7 +220,7 @@ def test_no_header_of_the_caller_moves_our_deadline(client: httpx.Client, proces
 
 
 def test_64_callers_at_once_get_the_scores_of_the_ensemble_in_one_process(
-    client: httpx.Client, ensemble: Ensemble, flow_events: list[Event], process_events: list[Event]
+    client: httpx.Client, ensemble: LocalEnsemble, flow_events: list[Event], process_events: list[Event]
 ) -> None:
     """P15: any batch, any replica, the same score within 1e-6."""
     events = [*flow_events[:58], *process_events, *process_events][:64]

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from deployments.config.settings import ROOT, Settings, read_settings
-from deployments.config.tenants import Limit, Tenancy, read_tenants
+from deployments.config.tenants import Limit, Tenants, read_tenants
 from ensemble.store.names import Tenant
 from tests.deployments.conftest import Told
 
@@ -35,7 +35,7 @@ def point(settings: Settings) -> Callable[[str], None]:
 
 
 def test_a_tenant_lives_on_its_own_models_then_its_groups_then_the_generic_ones(settings: Settings) -> None:
-    tenancy = Tenancy(settings)
+    tenancy = Tenants(settings)
 
     assert tenancy.lineage(ACME) == (ACME, RETAIL, DEFAULT)
     assert tenancy.lineage(Tenant("globex")) == (Tenant("globex"), DEFAULT)
@@ -45,13 +45,13 @@ def test_a_tenant_lives_on_its_own_models_then_its_groups_then_the_generic_ones(
 def test_the_generic_tenants_live_on_nobody_below_them(settings: Settings) -> None:
     generic = settings.model_copy(update={"store": settings.store.model_copy(update={"parents": ["shared"]})})
 
-    assert Tenancy(generic).lineage(DEFAULT) == (DEFAULT, Tenant("shared"))
-    assert Tenancy(generic).lineage(Tenant("shared")) == (Tenant("shared"),)
+    assert Tenants(generic).lineage(DEFAULT) == (DEFAULT, Tenant("shared"))
+    assert Tenants(generic).lineage(Tenant("shared")) == (Tenant("shared"),)
 
 
 def test_the_nearest_pointer_is_in_charge_even_if_it_is_broken(settings: Settings, point: Callable[[str], None]) -> None:
     """A broken pointer is that tenant's trouble; it does not make it somebody else's customer without a word."""
-    tenancy = Tenancy(settings)
+    tenancy = Tenants(settings)
     assert tenancy.charge(ACME) == DEFAULT
 
     point("retail")
@@ -63,7 +63,7 @@ def test_the_nearest_pointer_is_in_charge_even_if_it_is_broken(settings: Setting
 
 
 def test_a_change_of_the_file_counts_without_a_restart(settings: Settings) -> None:
-    tenancy = Tenancy(settings)
+    tenancy = Tenants(settings)
     assert tenancy.lineage(Tenant("globex")) == (Tenant("globex"), DEFAULT)
 
     settings.tenants.write_text("tenants:\n  globex: {group: retail}\n")
@@ -84,7 +84,7 @@ def test_a_change_of_the_file_counts_without_a_restart(settings: Settings) -> No
     ],
 )
 def test_a_wrong_file_is_refused_whole_and_what_was_read_before_goes_on(settings: Settings, told: Told, text: str) -> None:
-    tenancy = Tenancy(settings)
+    tenancy = Tenants(settings)
     assert tenancy.lineage(ACME) == (ACME, RETAIL, DEFAULT)
 
     settings.tenants.write_text(text)
@@ -106,7 +106,7 @@ def test_an_empty_file_names_nobody(tmp_path: Path, text: str) -> None:
 
 def test_a_tenant_may_have_limits_of_its_own_as_the_file_was_looked_at_last(settings: Settings, tmp_path: Path) -> None:
     """Asked in every request, so it does not look at the disk."""
-    tenancy = Tenancy(settings)
+    tenancy = Tenants(settings)
     (tmp_path / "tenants.yaml").write_text("tenants:\n  acme: {requests_per_s: 50.0}\n  globex: {}\n")
     assert tenancy.limit(ACME) is None
 

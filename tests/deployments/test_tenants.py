@@ -17,7 +17,7 @@ import yaml
 
 from deployments.cli.local_store import own_store
 from deployments.config.settings import read_settings
-from deployments.config.tenants import Tenancy
+from deployments.config.tenants import Tenants
 from deployments.layers.deployment import LayerDeployment
 from deployments.web.api_keys import Scope, create_key
 from ensemble.events import Kind
@@ -214,15 +214,15 @@ def test_one_tenants_hanging_disk_stalls_no_other(world: ModelsOnDisk, own_model
     own_models("acme")
     door = started(world)
     hangs, goes_on = threading.Event(), threading.Event()
-    charge = Tenancy.charge
+    charge = Tenants.charge
 
-    def hanging(self: Tenancy, tenant: Tenant) -> Tenant:
+    def hanging(self: Tenants, tenant: Tenant) -> Tenant:
         if tenant == "acme":
             hangs.set()
             goes_on.wait(20)
         return charge(self, tenant)
 
-    monkeypatch.setattr(Tenancy, "charge", hanging)
+    monkeypatch.setattr(Tenants, "charge", hanging)
     monkeypatch.setattr("deployments.scoring.tenants.CHARGE_WITHIN_S", 0.05)
 
     async def asked() -> list[str]:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deployments.scoring.layer_switches import Switches
-from deployments.scoring.monitor import IngressTelemetry, Watch
-from deployments.scoring.status import SystemView, see_system
+from deployments.scoring.layer_switches import LayerSwitches
+from deployments.scoring.monitor import IngressTelemetry, Monitor
+from deployments.scoring.status import EnsembleStatus, see_system
 from ensemble.errors import LoadTimeout
 from ensemble.events import Kind
 from ensemble.guard import BreakerState
@@ -53,7 +53,7 @@ def telemetry(meter: RecordingMeter) -> IngressTelemetry:
     return IngressTelemetry(meter)
 
 
-def view_of(**states: KindState) -> SystemView:
+def view_of(**states: KindState) -> EnsembleStatus:
     return see_system(list(LAYERS), slots(**states), FUSIONS)
 
 
@@ -235,8 +235,8 @@ def test_what_waits_for_a_second_look_is_counted_by_what_was_added(telemetry: In
 # -- the switches
 
 
-def switches(state: Path, meter: RecordingMeter, fan_out: FakeFanOut, *always: str) -> Switches:
-    return Switches(fan_out, state, frozenset(always), meter)
+def switches(state: Path, meter: RecordingMeter, fan_out: FakeFanOut, *always: str) -> LayerSwitches:
+    return LayerSwitches(fan_out, state, frozenset(always), meter)
 
 
 def test_the_switches_hold_before_the_first_event(tmp_path: Path, meter: RecordingMeter) -> None:
@@ -381,7 +381,7 @@ def test_a_look_that_fails_does_not_end_the_watching(tmp_path: Path, meter: Reco
     seen = asyncio.Event()
     looks: list[int] = []
 
-    async def see() -> SystemView:
+    async def see() -> EnsembleStatus:
         looks.append(1)
         if len(looks) == 1:
             raise RuntimeError("a mistake of ours")
@@ -389,7 +389,7 @@ def test_a_look_that_fails_does_not_end_the_watching(tmp_path: Path, meter: Reco
         return view_of()
 
     async def watched() -> None:
-        watch = Watch(switches(tmp_path, meter, FakeFanOut()), IngressTelemetry(meter), see, meter, every_s=0.001, retro=no_counts)
+        watch = Monitor(switches(tmp_path, meter, FakeFanOut()), IngressTelemetry(meter), see, meter, every_s=0.001, retro=no_counts)
         await watch.start()
         await asyncio.wait_for(seen.wait(), 10)
         await watch.stop()
@@ -407,9 +407,9 @@ def no_counts() -> RetroCounts:
 def test_every_look_says_the_gauges_again(tmp_path: Path, meter: RecordingMeter) -> None:
     """Ray forgets them after 20 s."""
 
-    async def see() -> SystemView:
+    async def see() -> EnsembleStatus:
         return view_of()
 
-    asyncio.run(Watch(switches(tmp_path, meter, FakeFanOut()), IngressTelemetry(meter), see, meter, every_s=1.0).look())
+    asyncio.run(Monitor(switches(tmp_path, meter, FakeFanOut()), IngressTelemetry(meter), see, meter, every_s=1.0).look())
 
     assert meter.refreshed == 1

@@ -16,7 +16,7 @@ from deployments.web.errors import encode
 from ensemble.errors import EventError, FeatureMismatch, MalformedEvent, TooManyEvents
 from ensemble.events import FlowBatch, Kind, ProcessBatch
 from ensemble.features.flow import FEATURE_NAMES
-from ensemble.runtime.local_ensemble import Ensemble
+from ensemble.runtime.local_ensemble import LocalEnsemble
 
 LIMIT = 1000
 NUMBERS = [float(position + 1) for position in range(len(FEATURE_NAMES))]
@@ -442,7 +442,7 @@ def test_long_names_and_command_lines_are_cut_and_flagged_at_the_door_and_not_re
     assert batch.flags == {0: ("command_line_cut", "name_cut")}
 
 
-def test_answers_stand_in_order_with_every_layer_and_bounds(ensemble: Ensemble, flow_events: list[dict[str, Any]]) -> None:
+def test_answers_stand_in_order_with_every_layer_and_bounds(ensemble: LocalEnsemble, flow_events: list[dict[str, Any]]) -> None:
     events = [wire.parse_event(json.dumps(event).encode()) for event in flow_events[:9]]
     batch, _, _ = wire.to_batch(Kind.FLOW, events)
 
@@ -456,7 +456,7 @@ def test_answers_stand_in_order_with_every_layer_and_bounds(ensemble: Ensemble, 
     assert json.loads(encode(answers[0]))["elapsed_ms"] == 1.5
 
 
-def test_an_explanation_is_absent_unless_it_was_asked_for(ensemble: Ensemble, flow_events: list[dict[str, Any]]) -> None:
+def test_an_explanation_is_absent_unless_it_was_asked_for(ensemble: LocalEnsemble, flow_events: list[dict[str, Any]]) -> None:
     batch, _, _ = wire.to_batch(Kind.FLOW, [wire.parse_event(json.dumps(flow_events[0]).encode())])
 
     answer = wire.answers(batch, ensemble.judge(batch), explain=False, elapsed_ms=0.0, scored_at=0.0)[0]

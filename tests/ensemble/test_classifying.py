@@ -15,7 +15,7 @@ from ensemble.errors import ArtifactMissing, LayerCrashed, LayerWarmingUp, Model
 from ensemble.events import EventBatch, FlowBatch, Kind
 from ensemble.model import ModelScores
 from ensemble.runtime.classify import KNOWN_MODELS, Classification, classify
-from ensemble.runtime.model_state import HeldModel, HeldRelease, Loaded, LoadFailure, SlotEvent, Trial
+from ensemble.runtime.model_state import LoadCheck, LoadedModel, LoadedRelease, LoadFailure, LoadResult, SlotEvent
 from ensemble.runtime.slot import ANY_RELEASE, LayerSlot
 
 POISON = 666.0
@@ -47,18 +47,18 @@ class Two:
 class Source:
     """Has these releases, or raises."""
 
-    found: Sequence[HeldRelease] | Exception
+    found: Sequence[LoadedRelease] | Exception
 
     def fingerprint(self) -> Hashable:
         return 1
 
-    def load(self, held: Sequence[HeldRelease], requested: frozenset[str]) -> Loaded:
+    def load(self, held: Sequence[LoadedRelease], requested: frozenset[str]) -> LoadResult:
         del held, requested
         if isinstance(self.found, Exception):
             raise self.found
-        return Loaded(self.found[0].name, tuple(self.found))
+        return LoadResult(self.found[0].name, tuple(self.found))
 
-    def trial(self) -> Mapping[Kind, Trial]:
+    def trial(self) -> Mapping[Kind, LoadCheck]:
         return {}
 
 
@@ -69,7 +69,7 @@ def slot_of(source: Source, told: list[SlotEvent] | None = None) -> LayerSlot:
 
 
 def holding(model: Any, *, release: str = "acme/3", told: list[SlotEvent] | None = None) -> LayerSlot:
-    return slot_of(Source([HeldRelease(release, {Kind.FLOW: HeldModel(model, "7")})]), told)
+    return slot_of(Source([LoadedRelease(release, {Kind.FLOW: LoadedModel(model, "7")})]), told)
 
 
 def flows(*values: float) -> FlowBatch:
@@ -100,8 +100,8 @@ def test_a_release_that_is_not_held_is_asked_for_and_is_warming_up() -> None:
     ("source", "reason"),
     [
         (Source(ArtifactMissing("acme's release")), "ARTIFACT_MISSING"),
-        (Source([HeldRelease("acme/3", {}, {Kind.FLOW: LoadFailure("ARTIFACT_CORRUPT", "/srv/x: torn")})]), "ARTIFACT_CORRUPT"),
-        (Source([HeldRelease("acme/3")]), "this release has no classifier"),
+        (Source([LoadedRelease("acme/3", {}, {Kind.FLOW: LoadFailure("ARTIFACT_CORRUPT", "/srv/x: torn")})]), "ARTIFACT_CORRUPT"),
+        (Source([LoadedRelease("acme/3")]), "this release has no classifier"),
     ],
     ids=["no release", "a torn bundle", "a release without one"],
 )

@@ -13,7 +13,7 @@ import pytest
 
 from ensemble.retro.findings import FINDINGS, Finding, Findings, read_findings
 from ensemble.retro.policy import WHOLE, is_hostile_now, millionths
-from ensemble.retro.segment import Was
+from ensemble.retro.segment import FirstVerdict
 from ensemble.verdicts import VerdictWord
 
 ORDER = [VerdictWord.BENIGN, VerdictWord.INDETERMINATE, VerdictWord.SUSPICIOUS, VerdictWord.MALICIOUS]
@@ -28,7 +28,7 @@ def finding(number: int, size: int = 10) -> Finding:
         digest=f"{number:064x}",
         at="2026-01-01T00:00:00.000000+00:00",
         found_at="2026-01-01T01:00:00.000000+00:00",
-        was=Was(0.1, VerdictWord.INDETERMINATE, 0.4),
+        was=FirstVerdict(0.1, VerdictWord.INDETERMINATE, 0.4),
         verdict=msgspec.Raw(msgspec.json.encode({"score": 0.9, "verdict": "malicious", "pad": "x" * size})),
     )
 

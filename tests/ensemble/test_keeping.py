@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ensemble.runtime.poller import MOST_HANGING, Keeper
+from ensemble.runtime.poller import MOST_HANGING, PollingThread
 
 WAIT_S = 10.0  # for a thread that has nothing to wait for
 
@@ -38,15 +38,15 @@ def disk() -> Iterator[Disk]:
     made.answers.set()
 
 
-Keep = Callable[..., Keeper]
+Keep = Callable[..., PollingThread]
 
 
 @pytest.fixture
 def keep(disk: Disk) -> Iterator[Keep]:
     made = []
 
-    def start(*, every_s: float, limit_s: float) -> Keeper:
-        keeper = Keeper("disk", disk.look, disk.give_up, every_s=every_s, limit_s=limit_s)
+    def start(*, every_s: float, limit_s: float) -> PollingThread:
+        keeper = PollingThread("disk", disk.look, disk.give_up, every_s=every_s, limit_s=limit_s)
         made.append(keeper)
         keeper.start()
         return keeper

@@ -20,9 +20,9 @@ from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.builder import ModelBuilder
 from ensemble.runtime.golden import golden_batch
 from ensemble.runtime.loader import ReleaseLoader
-from ensemble.runtime.local_ensemble import Ensemble
-from ensemble.runtime.release_fusion import FusionLoader
-from ensemble.runtime.resolver import Lineage
+from ensemble.runtime.local_ensemble import LocalEnsemble
+from ensemble.runtime.release_fusion import FusionResolver
+from ensemble.runtime.resolver import ReleaseResolver
 from ensemble.store.bundles.codecs import Golden
 from ensemble.store.bundles.publish import publish_bundle
 from ensemble.store.layout import Store
@@ -117,19 +117,19 @@ def renew(store: Store, trained: dict[str, Trained], published: Published, signe
     return one
 
 
-def lineage_of(store: Store, *tenants: str) -> Lineage:
-    return Lineage(lambda: store, tenants or ["acme"])
+def lineage_of(store: Store, *tenants: str) -> ReleaseResolver:
+    return ReleaseResolver(lambda: store, tenants or ["acme"])
 
 
 def loader_of(store: Store, layer: str, *tenants: str) -> ReleaseLoader:
     return ReleaseLoader(lineage_of(store, *tenants), layer, ModelBuilder("cpu", 30, 730, NOW.timestamp))
 
 
-def ensemble_of(store: Store, **changes: Any) -> Ensemble:
-    return Ensemble(lineage_of(store), **(RULES | changes), now=NOW.timestamp)
+def ensemble_of(store: Store, **changes: Any) -> LocalEnsemble:
+    return LocalEnsemble(lineage_of(store), **(RULES | changes), now=NOW.timestamp)
 
 
-def why_not(ensemble: Ensemble, layer: str) -> str:
+def why_not(ensemble: LocalEnsemble, layer: str) -> str:
     """Why the layer does not serve the flows of the newest release by the newest model; "" where it does."""
     return ensemble.slots[layer].state().kinds[Kind.FLOW].reason
 
@@ -162,7 +162,7 @@ def test_what_was_published_scores_as_what_was_trained(store: Store, layers: Flo
 
 @pytest.mark.usefixtures("published")
 def test_the_fitted_fusion_comes_with_the_release(store: Store, layers: FlowLayers) -> None:
-    release = FusionLoader(lineage_of(store)).load()
+    release = FusionResolver(lineage_of(store)).load()
 
     assert release.name == "acme/1"
     assert release.fusions[Kind.FLOW] == layers.fusion
@@ -235,7 +235,7 @@ def test_a_tenant_without_a_release_is_an_error_of_the_publisher(store: Store) -
 @pytest.mark.usefixtures("published")
 def test_no_tenant_is_served_by_anothers_models(store: Store) -> None:
     with pytest.raises(ArtifactMissing):
-        Ensemble(lineage_of(store, "acm"), **RULES)
+        LocalEnsemble(lineage_of(store, "acm"), **RULES)
 
 
 # what is broken falls back
@@ -371,7 +371,7 @@ def test_a_fusion_that_cannot_be_is_an_error_and_not_a_default(store: Store, pub
 
     assert ensemble_of(store).release.name == "acme/1", "the last good one serves"
     with pytest.raises(ArtifactError):
-        FusionLoader(lineage_of(store)).load()
+        FusionResolver(lineage_of(store)).load()
 
 
 def test_without_a_fusion_for_a_kind_every_verdict_of_it_is_indeterminate(

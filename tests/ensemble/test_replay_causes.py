@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from ensemble.events import Kind
 from ensemble.fusion import Fusion, Thresholds
-from ensemble.replay.diagnosis import Rule, why_fused, why_layer
-from ensemble.replay.recorded_verdict import Conditions, LayerSaid, Recorded
+from ensemble.replay.diagnosis import FusionRule, why_fused, why_layer
+from ensemble.replay.recorded_verdict import RecordedOpinion, RecordedVerdict, ReplaySettings
 from ensemble.runtime.release_fusion import ReleaseFusion
 from ensemble.verdicts import LayerScores, LayerStatus, VerdictWord
 
 TOLERANCE = 1e-6
 NOON = 43_200.0
-NOW = Conditions(min_coverage=0.5, posture_bound=0.35, stale_after_days=30, expired_after_days=730)
+NOW = ReplaySettings(min_coverage=0.5, posture_bound=0.35, stale_after_days=30, expired_after_days=730)
 WAYS = Thresholds(0.02, 0.6, 0.9)  # further apart than any bound that is tried
 FUSION = Fusion({"anomaly": 0.4, "behavior": 0.6}, 1.7, {"anomaly": WAYS, "behavior": WAYS, "anomaly+behavior": WAYS})
 RELEASE = ReleaseFusion("acme/1", {Kind.FLOW: FUSION}, "ab" * 32)
@@ -28,15 +28,15 @@ BOUNDS = st.floats(0.0, 2.0)
 
 
 @st.composite
-def layers(draw: st.DrawFn) -> tuple[LayerSaid, ...]:
+def layers(draw: st.DrawFn) -> tuple[RecordedOpinion, ...]:
     """What three layers may have said, spoken or not."""
-    return tuple(LayerSaid(name, draw(SCORES), draw(STATUSES), "1", "") for name in ("anomaly", "behavior", "resilience"))
+    return tuple(RecordedOpinion(name, draw(SCORES), draw(STATUSES), "1", "") for name in ("anomaly", "behavior", "resilience"))
 
 
-def given_by(said: tuple[LayerSaid, ...], conditions: Conditions) -> Recorded:
+def given_by(said: tuple[RecordedOpinion, ...], conditions: ReplaySettings) -> RecordedVerdict:
     """The verdict on these words, under these settings."""
-    verdicts = Rule(RELEASE, Kind.FLOW, conditions).fuse([one.again() for one in said])
-    return Recorded(
+    verdicts = FusionRule(RELEASE, Kind.FLOW, conditions).fuse([one.again() for one in said])
+    return RecordedVerdict(
         release="acme/1",
         release_sha256="ab" * 32,
         input_sha256="cd" * 32,
@@ -53,17 +53,17 @@ def given_by(said: tuple[LayerSaid, ...], conditions: Conditions) -> Recorded:
     )
 
 
-def why(recorded: Recorded, now: Conditions = NOW) -> list[str]:
-    return why_fused(recorded, Rule(RELEASE, Kind.FLOW, now), TOLERANCE)
+def why(recorded: RecordedVerdict, now: ReplaySettings = NOW) -> list[str]:
+    return why_fused(recorded, FusionRule(RELEASE, Kind.FLOW, now), TOLERANCE)
 
 
 @given(layers())
-def test_the_same_words_under_the_same_settings_need_no_reason(said: tuple[LayerSaid, ...]) -> None:
+def test_the_same_words_under_the_same_settings_need_no_reason(said: tuple[RecordedOpinion, ...]) -> None:
     assert why(given_by(said, NOW)) == []
 
 
 @given(layers(), BOUNDS)
-def test_another_posture_bound_is_always_found_out_where_it_shows(said: tuple[LayerSaid, ...], then: float) -> None:
+def test_another_posture_bound_is_always_found_out_where_it_shows(said: tuple[RecordedOpinion, ...], then: float) -> None:
     """Nothing else is blamed: with the bound that was found, everything comes out as it did."""
     recorded = given_by(said, replace(NOW, posture_bound=then))
     reach = min(then, float(np.log(0.6 / 0.4) - np.log(0.02 / 0.98)))
@@ -71,7 +71,7 @@ def test_another_posture_bound_is_always_found_out_where_it_shows(said: tuple[La
     reasons = why(recorded)
 
     if not reasons:
-        verdicts = Rule(RELEASE, Kind.FLOW, NOW).fuse([one.again() for one in said])
+        verdicts = FusionRule(RELEASE, Kind.FLOW, NOW).fuse([one.again() for one in said])
         assert abs(float(verdicts.low[0]) - recorded.low) <= TOLERANCE
         return
     (reason,) = reasons
@@ -82,7 +82,7 @@ def test_another_posture_bound_is_always_found_out_where_it_shows(said: tuple[La
 
 
 @given(layers(), st.floats(0.0, 1.0))
-def test_another_min_coverage_is_found_out_by_the_word_alone(said: tuple[LayerSaid, ...], then: float) -> None:
+def test_another_min_coverage_is_found_out_by_the_word_alone(said: tuple[RecordedOpinion, ...], then: float) -> None:
     recorded = given_by(said, replace(NOW, min_coverage=then))
 
     reasons = why(recorded)
@@ -98,9 +98,9 @@ def test_another_min_coverage_is_found_out_by_the_word_alone(said: tuple[LayerSa
 
 def test_two_settings_that_changed_are_both_named() -> None:
     said = (
-        LayerSaid("anomaly", 0.9, LayerStatus.LIVE, "1", ""),
-        LayerSaid("behavior", 0.1, LayerStatus.TIMEOUT, "", ""),
-        LayerSaid("resilience", 0.8, LayerStatus.LIVE, "1.1", ""),
+        RecordedOpinion("anomaly", 0.9, LayerStatus.LIVE, "1", ""),
+        RecordedOpinion("behavior", 0.1, LayerStatus.TIMEOUT, "", ""),
+        RecordedOpinion("resilience", 0.8, LayerStatus.LIVE, "1.1", ""),
     )
 
     reasons = why(given_by(said, replace(NOW, min_coverage=0.2, posture_bound=0.1)))
@@ -109,7 +109,7 @@ def test_two_settings_that_changed_are_both_named() -> None:
 
 
 @given(layers(), SCORES)
-def test_a_score_that_no_setting_gives_is_said_to_be_altered(said: tuple[LayerSaid, ...], score: float) -> None:
+def test_a_score_that_no_setting_gives_is_said_to_be_altered(said: tuple[RecordedOpinion, ...], score: float) -> None:
     true = given_by(said, NOW)
     recorded = replace(true, score=score)
 
@@ -122,7 +122,7 @@ def test_a_score_that_no_setting_gives_is_said_to_be_altered(said: tuple[LayerSa
 
 @pytest.mark.parametrize("changed", [{"severity": "low"}, {"degraded": True}, {"status": "FALLBACK_MODE"}, {"coverage": 0.9}])
 def test_what_follows_from_the_layers_alone_was_altered_where_it_does_not(changed: dict[str, object]) -> None:
-    said = tuple(LayerSaid(name, 0.9, LayerStatus.LIVE, "1", "") for name in ("anomaly", "behavior", "resilience"))
+    said = tuple(RecordedOpinion(name, 0.9, LayerStatus.LIVE, "1", "") for name in ("anomaly", "behavior", "resilience"))
 
     (reason,) = why(replace(given_by(said, NOW), **changed))  # type: ignore[arg-type]  # each of its own type
 
@@ -132,7 +132,7 @@ def test_what_follows_from_the_layers_alone_was_altered_where_it_does_not(change
 
 # one layer
 
-SPOKE = LayerSaid("behavior", 0.7, LayerStatus.LIVE, "2", "")
+SPOKE = RecordedOpinion("behavior", 0.7, LayerStatus.LIVE, "2", "")
 
 
 def opinion(score: float, **fields: object) -> LayerScores:
@@ -140,7 +140,7 @@ def opinion(score: float, **fields: object) -> LayerScores:
     return LayerScores(**{**whole, **fields})  # type: ignore[arg-type]
 
 
-def why_one(said: LayerSaid, now: LayerScores, *, at: float = NOON, libraries: tuple[str, ...] = ()) -> str:
+def why_one(said: RecordedOpinion, now: LayerScores, *, at: float = NOON, libraries: tuple[str, ...] = ()) -> str:
     """The one reason, "" for none."""
     return "".join(why_layer(said, now, at, libraries, TOLERANCE))
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble.rollout.canary import Comparison, Rollout, RolloutRules, RolloutState, RolloutView, compared
-from ensemble.rollout.controller import Succession
+from ensemble.rollout.canary import CanaryRollout, Comparison, RolloutRules, RolloutState, RolloutView, compared
+from ensemble.rollout.controller import ReleaseController
 from ensemble.runtime.release_fusion import ReleaseFusion
 from ensemble.verdicts import LayerScores, LayerStatus, Severity, SystemStatus, Verdicts, VerdictWord
 from tests.timing import Clock
@@ -36,15 +36,15 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def rollout(clock: Clock) -> Rollout:
-    return Rollout("default/2", RULES, clock=clock)
+def rollout(clock: Clock) -> CanaryRollout:
+    return CanaryRollout("default/2", RULES, clock=clock)
 
 
-def taken_of(rollout: Rollout, batches: int, *, events: int = 1) -> int:
+def taken_of(rollout: CanaryRollout, batches: int, *, events: int = 1) -> int:
     return sum(rollout.takes(events) for _ in range(batches))
 
 
-def serve(rollout: Rollout, clock: Clock, *, events_per_s: float, seconds: float, said: Comparison = SAME) -> None:
+def serve(rollout: CanaryRollout, clock: Clock, *, events_per_s: float, seconds: float, said: Comparison = SAME) -> None:
     """Traffic in batches of 16, each batch that the new release takes compared as `said`."""
     for _ in range(int(events_per_s * seconds / 16)):
         if rollout.takes(16):
@@ -55,7 +55,7 @@ def serve(rollout: Rollout, clock: Clock, *, events_per_s: float, seconds: float
 # -- the steps
 
 
-def test_a_new_release_answers_one_event_in_a_hundred_and_the_first_at_once(rollout: Rollout) -> None:
+def test_a_new_release_answers_one_event_in_a_hundred_and_the_first_at_once(rollout: CanaryRollout) -> None:
     """N-12: the first step begins with the first event, not after a hundred."""
     assert rollout.takes(1)
     assert taken_of(rollout, 1000) == 10
@@ -67,14 +67,14 @@ def test_the_share_holds_for_events_whatever_the_batches(sizes: list[int], share
     """Big batches neither starve nor flood the new release; the choice is the same every time."""
 
     def events_taken() -> int:
-        rollout = Rollout("default/2", replace(RULES, shares=[share, 1.0]), clock=Clock(0.0))
+        rollout = CanaryRollout("default/2", replace(RULES, shares=[share, 1.0]), clock=Clock(0.0))
         return sum(size for size in sizes if rollout.takes(size))
 
     assert events_taken() == events_taken()
     assert abs(events_taken() - share * sum(sizes)) <= max(sizes)
 
 
-def test_a_healthy_release_on_a_busy_service_has_all_traffic_within_five_seconds(rollout: Rollout, clock: Clock) -> None:
+def test_a_healthy_release_on_a_busy_service_has_all_traffic_within_five_seconds(rollout: CanaryRollout, clock: Clock) -> None:
     """P7 and N-12 together: 1 %, 10 %, all; with the look at the pointer before it, within ten."""
     shares = []
     while rollout.state is RolloutState.STEPPING and clock.now < 60.0:
@@ -88,7 +88,7 @@ def test_a_healthy_release_on_a_busy_service_has_all_traffic_within_five_seconds
     assert clock.now <= 5.0
 
 
-def test_an_idle_service_is_over_after_six_seconds_and_says_that_it_saw_nothing(rollout: Rollout, clock: Clock) -> None:
+def test_an_idle_service_is_over_after_six_seconds_and_says_that_it_saw_nothing(rollout: CanaryRollout, clock: Clock) -> None:
     clock.now += 3.0
     assert rollout.view.share == 0.1
     clock.now += 3.0
@@ -97,7 +97,7 @@ def test_an_idle_service_is_over_after_six_seconds_and_says_that_it_saw_nothing(
     assert rollout.view.reason == "there was nothing to compare on"
 
 
-def test_a_step_waits_for_its_events_and_not_for_ever(rollout: Rollout, clock: Clock) -> None:
+def test_a_step_waits_for_its_events_and_not_for_ever(rollout: CanaryRollout, clock: Clock) -> None:
     serve(rollout, clock, events_per_s=100, seconds=2.5)
     assert rollout.view.step == 0, "too few events were compared"
     clock.now = 3.0
@@ -108,7 +108,7 @@ def test_a_step_waits_for_its_events_and_not_for_ever(rollout: Rollout, clock: C
 def test_the_hand_procedure_of_old_is_a_setting(clock: Clock) -> None:
     """S1-08: one request a second, watched for five minutes, then ten a second if stable."""
     rules = replace(RULES, max_events_per_s=[1.0, 10.0], step_s=300.0, max_step_s=300.0)
-    rollout = Rollout("default/2", replace(rules, shares=[0.5, 0.9, 1.0]), clock=clock)
+    rollout = CanaryRollout("default/2", replace(rules, shares=[0.5, 0.9, 1.0]), clock=clock)
 
     def taken_in_a_minute() -> int:
         taken = 0
@@ -132,7 +132,7 @@ WORSE = [
 
 
 @pytest.mark.parametrize(("said", "reason"), WORSE)
-def test_a_release_that_is_worse_steps_back_and_says_why(rollout: Rollout, clock: Clock, said: Comparison, reason: str) -> None:
+def test_a_release_that_is_worse_steps_back_and_says_why(rollout: CanaryRollout, clock: Clock, said: Comparison, reason: str) -> None:
     """N-12: automatic retreat; the old release goes on."""
     serve(rollout, clock, events_per_s=20_000, seconds=5.0, said=said)
 
@@ -152,7 +152,7 @@ GOOD_ENOUGH = [
 
 
 @pytest.mark.parametrize("said", GOOD_ENOUGH)
-def test_a_release_that_is_as_good_as_the_old_one_goes_on(rollout: Rollout, clock: Clock, said: Comparison) -> None:
+def test_a_release_that_is_as_good_as_the_old_one_goes_on(rollout: CanaryRollout, clock: Clock, said: Comparison) -> None:
     serve(rollout, clock, events_per_s=20_000, seconds=6.0, said=said)
 
     assert rollout.state is RolloutState.DONE
@@ -166,7 +166,7 @@ HICCUPS = [
 
 
 @pytest.mark.parametrize("first", HICCUPS)
-def test_one_hiccup_is_no_reason_to_step_back(rollout: Rollout, clock: Clock, first: Comparison) -> None:
+def test_one_hiccup_is_no_reason_to_step_back(rollout: CanaryRollout, clock: Clock, first: Comparison) -> None:
     """A share read off a handful of events would throw every tenth healthy release back."""
     rollout.takes(16)
     rollout.learn(first)
@@ -176,7 +176,7 @@ def test_one_hiccup_is_no_reason_to_step_back(rollout: Rollout, clock: Clock, fi
     assert rollout.state is RolloutState.DONE
 
 
-def test_two_bad_batches_of_one_bad_second_are_no_bad_release(rollout: Rollout) -> None:
+def test_two_bad_batches_of_one_bad_second_are_no_bad_release(rollout: CanaryRollout) -> None:
     """Silences of one incident come together: a few of them say nothing of a release, and a retreat is for good."""
     for _ in range(4):
         rollout.takes(1)
@@ -185,7 +185,7 @@ def test_two_bad_batches_of_one_bad_second_are_no_bad_release(rollout: Rollout) 
     assert rollout.state is RolloutState.STEPPING
 
 
-def test_what_is_over_stays_over(rollout: Rollout, clock: Clock) -> None:
+def test_what_is_over_stays_over(rollout: CanaryRollout, clock: Clock) -> None:
     rollout.withdraw("another ingress saw it flip")
     serve(rollout, clock, events_per_s=20_000, seconds=20.0)
 
@@ -249,7 +249,7 @@ def test_rows_are_compared_with_themselves_however_they_are_grouped() -> None:
 # -- succession
 
 ONE, TWO, THREE = (ReleaseFusion(f"default/{serial}") for serial in (1, 2, 3))
-MakeSuccession = Callable[..., Succession]
+MakeSuccession = Callable[..., ReleaseController]
 
 
 @pytest.fixture
@@ -263,21 +263,21 @@ def lives() -> list[str]:
 
 
 @pytest.fixture
-def succession(clock: Clock, told: list[RolloutView], lives: list[str]) -> Succession:
+def succession(clock: Clock, told: list[RolloutView], lives: list[str]) -> ReleaseController:
     """Release 1 lives."""
-    made = Succession(RULES, clock=clock, on_living=lives.append, on_rollout=told.append)
+    made = ReleaseController(RULES, clock=clock, on_living=lives.append, on_rollout=told.append)
     made.serve(ONE, at_once=False)
     return made
 
 
-def test_the_first_release_takes_all_at_once(succession: Succession, lives: list[str]) -> None:
+def test_the_first_release_takes_all_at_once(succession: ReleaseController, lives: list[str]) -> None:
     assert succession.living == ONE
     assert not succession.is_stepping
     assert succession.view is None
     assert lives == ["default/1"]
 
 
-def test_a_new_release_steps_beside_the_living_one(succession: Succession, told: list[RolloutView]) -> None:
+def test_a_new_release_steps_beside_the_living_one(succession: ReleaseController, told: list[RolloutView]) -> None:
     succession.serve(TWO, at_once=False)
 
     assert succession.choose(1) == (TWO, ONE)
@@ -286,7 +286,7 @@ def test_a_new_release_steps_beside_the_living_one(succession: Succession, told:
     assert [(view.release, view.step, view.state) for view in told] == [("default/2", 0, "stepping")]
 
 
-def test_the_pointer_may_be_said_again_and_again(succession: Succession, clock: Clock, told: list[RolloutView]) -> None:
+def test_the_pointer_may_be_said_again_and_again(succession: ReleaseController, clock: Clock, told: list[RolloutView]) -> None:
     """The follower looks every two seconds; a rollout that began anew each time would never end."""
     for _ in range(4):
         succession.serve(TWO, at_once=False)
@@ -297,7 +297,7 @@ def test_the_pointer_may_be_said_again_and_again(succession: Succession, clock: 
     assert [view.state for view in told] == ["stepping", "stepping", "done"]
 
 
-def test_a_release_that_stepped_back_is_not_tried_again(succession: Succession, told: list[RolloutView]) -> None:
+def test_a_release_that_stepped_back_is_not_tried_again(succession: ReleaseController, told: list[RolloutView]) -> None:
     succession.serve(TWO, at_once=False)
     for _ in range(100):
         succession.learn("default/2", replace(SAME, flips=8))
@@ -309,7 +309,7 @@ def test_a_release_that_stepped_back_is_not_tried_again(succession: Succession, 
     assert [view.state for view in told] == ["stepping", "retreated"]
 
 
-def test_a_release_that_stepped_back_may_be_promoted_anew(succession: Succession) -> None:
+def test_a_release_that_stepped_back_may_be_promoted_anew(succession: ReleaseController) -> None:
     """The operator pointed elsewhere and back: that is a decision."""
     succession.serve(TWO, at_once=False)
     succession.retreat("default/2", "flips")
@@ -320,7 +320,7 @@ def test_a_release_that_stepped_back_may_be_promoted_anew(succession: Succession
     assert succession.is_stepping
 
 
-def test_a_roll_back_takes_all_at_once(succession: Succession, clock: Clock, lives: list[str]) -> None:
+def test_a_roll_back_takes_all_at_once(succession: ReleaseController, clock: Clock, lives: list[str]) -> None:
     """P8: within five seconds; what lived here before is proven."""
     succession.serve(TWO, at_once=False)
     clock.now += 6.0
@@ -332,7 +332,7 @@ def test_a_roll_back_takes_all_at_once(succession: Succession, clock: Clock, liv
     assert lives == ["default/1", "default/2", "default/1"]
 
 
-def test_an_operator_may_go_over_at_once(succession: Succession) -> None:
+def test_an_operator_may_go_over_at_once(succession: ReleaseController) -> None:
     succession.serve(TWO, at_once=True)
     assert succession.living == TWO
     succession.serve(THREE, at_once=False)
@@ -342,7 +342,7 @@ def test_an_operator_may_go_over_at_once(succession: Succession) -> None:
     assert not succession.is_stepping
 
 
-def test_a_pointer_that_moves_on_in_mid_step_ends_the_step(succession: Succession) -> None:
+def test_a_pointer_that_moves_on_in_mid_step_ends_the_step(succession: ReleaseController) -> None:
     succession.serve(TWO, at_once=False)
     succession.serve(THREE, at_once=False)
 
@@ -351,7 +351,7 @@ def test_a_pointer_that_moves_on_in_mid_step_ends_the_step(succession: Successio
     assert succession.choose(1) == (ONE, None)
 
 
-def test_a_pointer_that_moves_back_to_a_retreated_release_ends_the_step_too(succession: Succession) -> None:
+def test_a_pointer_that_moves_back_to_a_retreated_release_ends_the_step_too(succession: ReleaseController) -> None:
     succession.serve(THREE, at_once=False)
     succession.retreat("default/2", "flips at another ingress")
 
@@ -360,7 +360,7 @@ def test_a_pointer_that_moves_back_to_a_retreated_release_ends_the_step_too(succ
     assert succession.choose(1) == (ONE, None)
 
 
-def test_a_retreat_that_another_ingress_saw_is_followed(succession: Succession, clock: Clock) -> None:
+def test_a_retreat_that_another_ingress_saw_is_followed(succession: ReleaseController, clock: Clock) -> None:
     """Several ingress replicas decide alone; one bad word among them is enough, wherever the others stand."""
     succession.serve(TWO, at_once=False)
     clock.now += 6.0
@@ -375,7 +375,7 @@ def test_a_retreat_that_another_ingress_saw_is_followed(succession: Succession, 
     assert (succession.view.state, succession.view.reason) == (RolloutState.RETREATED, "flips at another ingress")
 
 
-def test_a_retreat_that_is_known_before_the_release_comes_keeps_it_out(succession: Succession) -> None:
+def test_a_retreat_that_is_known_before_the_release_comes_keeps_it_out(succession: ReleaseController) -> None:
     succession.retreat("default/2", "flips at another ingress")
 
     succession.serve(TWO, at_once=False)
@@ -383,14 +383,14 @@ def test_a_retreat_that_is_known_before_the_release_comes_keeps_it_out(successio
     assert (succession.living, succession.is_stepping) == (ONE, False)
 
 
-def test_the_only_release_is_never_given_up(succession: Succession) -> None:
+def test_the_only_release_is_never_given_up(succession: ReleaseController) -> None:
     """An answer by a release that somebody doubts is better than none."""
     succession.retreat("default/1", "doubted")
 
     assert succession.living == ONE
 
 
-def test_a_comparison_of_an_earlier_rollout_says_nothing_about_this_one(succession: Succession) -> None:
+def test_a_comparison_of_an_earlier_rollout_says_nothing_about_this_one(succession: ReleaseController) -> None:
     succession.serve(TWO, at_once=False)
     succession.serve(THREE, at_once=False)
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble.rollout.sampler import Portion
-from ensemble.rollout.shadow import Agreement, Shadow
+from ensemble.rollout.sampler import TrafficSampler
+from ensemble.rollout.shadow import Agreement, ShadowEvaluation
 from ensemble.verdicts import LayerScores, LayerStatus, Severity, SystemStatus, Verdicts, VerdictWord
 
 WORDS = {"b": VerdictWord.BENIGN, "s": VerdictWord.SUSPICIOUS, "m": VerdictWord.MALICIOUS, "i": VerdictWord.INDETERMINATE}
@@ -34,15 +34,15 @@ def said(words: str, scores: Sequence[float] = (), *, coverage: float = 1.0, sta
 
 
 @pytest.fixture
-def shadow() -> Shadow:
-    return Shadow("default/2", "default/1", share=1.0)
+def shadow() -> ShadowEvaluation:
+    return ShadowEvaluation("default/2", "default/1", share=1.0)
 
 
-def test_before_the_first_event_nothing_is_claimed(shadow: Shadow) -> None:
+def test_before_the_first_event_nothing_is_claimed(shadow: ShadowEvaluation) -> None:
     assert shadow.agreement == Agreement("default/2", "default/1")
 
 
-def test_words_that_became_others_are_counted_by_both(shadow: Shadow) -> None:
+def test_words_that_became_others_are_counted_by_both(shadow: ShadowEvaluation) -> None:
     flips = shadow.learn([said("bmmsb")], [said("bbbss")])
     shadow.learn([said("bb")], [said("bm")])
 
@@ -52,14 +52,14 @@ def test_words_that_became_others_are_counted_by_both(shadow: Shadow) -> None:
     assert shadow.agreement.flips == {"benign>malicious": 2, "suspicious>benign": 1, "malicious>benign": 1}
 
 
-def test_scores_are_compared_with_their_sign(shadow: Shadow) -> None:
+def test_scores_are_compared_with_their_sign(shadow: ShadowEvaluation) -> None:
     shadow.learn([said("bb", [0.9, 0.2])], [said("bb", [0.5, 0.3])])
 
     assert shadow.agreement.mean_difference == pytest.approx(0.15)
     assert shadow.agreement.largest_difference == pytest.approx(0.4)
 
 
-def test_what_fewer_layers_saw_is_no_flip_but_a_silence(shadow: Shadow) -> None:
+def test_what_fewer_layers_saw_is_no_flip_but_a_silence(shadow: ShadowEvaluation) -> None:
     """A layer of the challenger's that has not loaded yet must not make it look worse than it is, nor better."""
     shadow.learn([said("ii", coverage=0.3, status=LayerStatus.WARMING_UP)], [said("bm")])
 
@@ -70,7 +70,7 @@ def test_what_fewer_layers_saw_is_no_flip_but_a_silence(shadow: Shadow) -> None:
 
 @given(st.lists(st.integers(1, 300), min_size=20, max_size=200), st.sampled_from([0.0, 0.01, 0.1, 0.5, 1.0]))
 def test_a_share_is_a_share_of_the_events_whatever_the_batches(sizes: list[int], share: float) -> None:
-    portion = Portion(share)
+    portion = TrafficSampler(share)
     taken = 0
     for size in sizes:
         if portion.takes(size):

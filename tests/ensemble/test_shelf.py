@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensemble.events import Kind
-from ensemble.runtime.model_state import HeldModel, HeldRelease, Loaded
+from ensemble.runtime.model_state import LoadedModel, LoadedRelease, LoadResult
 from ensemble.runtime.slot import LayerSlot
-from ensemble.runtime.tenant_slots import SlotShelf
+from ensemble.runtime.tenant_slots import TenantSlots
 from tests.ensemble.test_slot import FakeSource
 
 TENANTS = ["acme", "a", "a_b", "globex", "initech"]
@@ -20,7 +20,7 @@ class Kept:
 
     def __init__(self, tenant: str) -> None:
         self.tenant, self.is_stopped = tenant, False
-        self.source = FakeSource([HeldRelease(f"{tenant}/1")])
+        self.source = FakeSource([LoadedRelease(f"{tenant}/1")])
         self.slot = LayerSlot("behavior", [Kind.FLOW], self.source, fallback_score=0.1)
 
     def look(self) -> None:
@@ -35,7 +35,7 @@ class Shelf:
 
     def __init__(self, *, most: int = 3, pinned: tuple[str, ...] = ()) -> None:
         self.made: list[Kept] = []
-        self.shelf = SlotShelf(self._make, home="default", pinned=pinned, most=most)
+        self.shelf = TenantSlots(self._make, home="default", pinned=pinned, most=most)
 
     def _make(self, tenant: str) -> Kept:
         self.made.append(Kept(tenant))
@@ -102,9 +102,9 @@ def test_a_tenants_slot_is_its_own_whatever_its_name_begins_with() -> None:
 
 def test_models_of_every_slot_can_be_had() -> None:
     world = Shelf()
-    model = HeldModel(object(), "1", bundles=("behavior-flow/1 00",))  # type: ignore[arg-type]  # nobody asks it to score
+    model = LoadedModel(object(), "1", bundles=("behavior-flow/1 00",))  # type: ignore[arg-type]  # nobody asks it to score
     kept = world.shelf.of("acme")
-    world.made[-1].source.found = Loaded("acme/1", (HeldRelease("acme/1", {Kind.FLOW: model}),)).releases
+    world.made[-1].source.found = LoadResult("acme/1", (LoadedRelease("acme/1", {Kind.FLOW: model}),)).releases
 
     kept.look()
 

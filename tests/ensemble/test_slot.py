@@ -12,7 +12,7 @@ import pytest
 from ensemble.errors import ArtifactCorrupt, ArtifactMissing, LoadTimeout
 from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch, ProcessEvent
 from ensemble.model import ModelScores, Parts
-from ensemble.runtime.model_state import HeldModel, HeldRelease, KindState, Loaded, LoadFailure, SlotEvent, Trial
+from ensemble.runtime.model_state import KindState, LoadCheck, LoadedModel, LoadedRelease, LoadFailure, LoadResult, SlotEvent
 from ensemble.runtime.slot import ANY_RELEASE, ASKED_WITHIN_S, FIRST_RETRY_S, LONGEST_RETRY_S, SUSPICIOUS_FAILURES, LayerSlot
 from ensemble.verdicts import LayerStatus
 
@@ -41,15 +41,15 @@ class FakeModel:
         raise NotImplementedError(parts)
 
 
-def release_of(serial: int, says: float = 0.7) -> HeldRelease:
-    return HeldRelease(f"acme/{serial}", {Kind.FLOW: HeldModel(FakeModel(says), f"v{serial}")})
+def release_of(serial: int, says: float = 0.7) -> LoadedRelease:
+    return LoadedRelease(f"acme/{serial}", {Kind.FLOW: LoadedModel(FakeModel(says), f"v{serial}")})
 
 
 @dataclass
 class FakeSource:
     """What could be loaded now: releases, the wanted one first, or an error. `touched` counts changes of the files."""
 
-    found: Sequence[HeldRelease] | Exception = ()
+    found: Sequence[LoadedRelease] | Exception = ()
     trouble: Mapping[Kind, LoadFailure] = field(default_factory=dict)
     touched: int = 0
     loads: int = 0
@@ -58,18 +58,18 @@ class FakeSource:
     def fingerprint(self) -> Hashable:
         return self.touched
 
-    def load(self, held: Sequence[HeldRelease], requested: frozenset[str]) -> Loaded:
+    def load(self, held: Sequence[LoadedRelease], requested: frozenset[str]) -> LoadResult:
         del held
         self.loads += 1
         self.requests.append(requested)
         if isinstance(self.found, Exception):
             raise self.found
-        return Loaded(self.found[0].name, tuple(self.found), self.trouble)
+        return LoadResult(self.found[0].name, tuple(self.found), self.trouble)
 
-    def trial(self) -> Mapping[Kind, Trial]:
-        return {Kind.FLOW: Trial(ok=True, version="v9", code="", message="", elapsed_ms=1.0)}
+    def trial(self) -> Mapping[Kind, LoadCheck]:
+        return {Kind.FLOW: LoadCheck(ok=True, version="v9", code="", message="", elapsed_ms=1.0)}
 
-    def put(self, *found: HeldRelease) -> None:
+    def put(self, *found: LoadedRelease) -> None:
         """Other files lie there now."""
         self.found, self.touched = found, self.touched + 1
 
@@ -146,7 +146,7 @@ def test_a_live_slot_says_what_its_model_says(live: World) -> None:
 def test_a_model_whose_knowledge_is_too_old_abstains_and_says_why(world: World) -> None:
     """P16: past `expired_after` the posture layer has no opinion; its score is for show."""
     old = FakeModel(instead=lambda batch: ModelScores(np.full(len(batch), 0.5), abstains="vulnerability data expired"))
-    world.source.put(HeldRelease("acme/1", {Kind.FLOW: HeldModel(old, "v1")}))
+    world.source.put(LoadedRelease("acme/1", {Kind.FLOW: LoadedModel(old, "v1")}))
     world.slot.look()
 
     opinion = world.slot.score(FLOWS, "acme/1")
@@ -206,7 +206,7 @@ def test_a_failed_reload_leaves_what_was_live_and_says_what_is_wrong(live: World
 
 def test_looking_again_at_a_release_never_loses_a_model_that_lives(live: World) -> None:
     """P5: a release never changes, so a second look that finds less, for a torn disk, has nothing to teach."""
-    live.source.put(HeldRelease("acme/1", {}, {Kind.FLOW: TORN}))
+    live.source.put(LoadedRelease("acme/1", {}, {Kind.FLOW: TORN}))
     live.source.trouble = {Kind.FLOW: TORN}
 
     live.slot.look()
@@ -217,7 +217,7 @@ def test_looking_again_at_a_release_never_loses_a_model_that_lives(live: World) 
 
 def test_a_kind_whose_bundle_failed_falls_back_while_the_other_kind_is_live(world: World) -> None:
     """A torn bundle costs one kind of event, not the layer."""
-    world.source.put(HeldRelease("acme/1", {Kind.FLOW: HeldModel(FakeModel(), "v1")}, {Kind.PROCESS: TORN}))
+    world.source.put(LoadedRelease("acme/1", {Kind.FLOW: LoadedModel(FakeModel(), "v1")}, {Kind.PROCESS: TORN}))
     world.slot.look()
 
     flows, processes = world.slot.score(FLOWS, "acme/1"), world.slot.score(PROCESSES, "acme/1")
@@ -288,7 +288,7 @@ def test_what_a_look_that_was_given_up_brings_late_is_used_unless_it_is_old_news
     """F13: a slow disk costs time and not the load; and old news must not undo what was loaded meanwhile."""
     honest = live.source.load
 
-    def slow(held: Sequence[HeldRelease], requested: frozenset[str]) -> Loaded:
+    def slow(held: Sequence[LoadedRelease], requested: frozenset[str]) -> LoadResult:
         live.source.load = honest  # type: ignore[method-assign]
         found = honest(held, requested)
         live.slot.give_up(LoadTimeout("models", 10.0))
@@ -419,8 +419,8 @@ def test_who_asks_for_any_release_gets_the_newest_and_is_told_which(live: World)
 
 def test_what_stands_in_the_place_of_the_wanted_release_says_so(world: World) -> None:
     """N-05: a real older model before a dummy, and the answer says that it is older."""
-    older = HeldRelease("acme/1", {Kind.FLOW: HeldModel(FakeModel(0.4), "v1", LayerStatus.LAST_GOOD)})
-    world.source.put(HeldRelease("acme/2", {}, {Kind.FLOW: TORN}), older)
+    older = LoadedRelease("acme/1", {Kind.FLOW: LoadedModel(FakeModel(0.4), "v1", LayerStatus.LAST_GOOD)})
+    world.source.put(LoadedRelease("acme/2", {}, {Kind.FLOW: TORN}), older)
     world.source.trouble = {Kind.FLOW: TORN}
     world.slot.look()
 
@@ -453,7 +453,7 @@ CRASHES = [
 def model(world: World) -> FakeModel:
     """The model that serves."""
     made = FakeModel()
-    world.source.put(HeldRelease("acme/1", {Kind.FLOW: HeldModel(made, "v1", probe=FLOWS)}))
+    world.source.put(LoadedRelease("acme/1", {Kind.FLOW: LoadedModel(made, "v1", probe=FLOWS)}))
     world.slot.look()
     return made
 
@@ -531,7 +531,7 @@ def test_a_missing_model_is_no_reason_to_restart(world: World) -> None:
 
 def test_it_tells_what_it_loaded_once(world: World) -> None:
     """S0-15, S0-19: once, with the facts of the model."""
-    world.source.put(HeldRelease("acme/1", {Kind.FLOW: HeldModel(FakeModel(), "v1", size_bytes=12, facts={"device": "cpu"})}))
+    world.source.put(LoadedRelease("acme/1", {Kind.FLOW: LoadedModel(FakeModel(), "v1", size_bytes=12, facts={"device": "cpu"})}))
     for _ in range(3):
         world.slot.look()
         world.source.touched += 1

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ensemble.retro.segment import Spooled, Was
+from ensemble.retro.segment import FirstVerdict, SpooledEvent
 from ensemble.retro.spool import Spool
 from ensemble.verdicts import VerdictWord
 from tests.timing import Clock
@@ -26,10 +26,10 @@ RECOVERED = {"flow": 1.0, "process": 1.0}
 T0 = 1_700_000_000.0
 
 
-def event(number: int, *, at: float = T0, kind: str = "flow", coverage: float = 0.4, size: int = 100) -> Spooled:
+def event(number: int, *, at: float = T0, kind: str = "flow", coverage: float = 0.4, size: int = 100) -> SpooledEvent:
     text = msgspec.json.encode({"kind": kind, "id": f"e{number}", "pad": "x" * size})
-    was = Was(0.1, VerdictWord.BENIGN, coverage)
-    return Spooled(at=at, digest=f"{number:064x}", kind=kind, was=was, event=msgspec.Raw(text))
+    was = FirstVerdict(0.1, VerdictWord.BENIGN, coverage)
+    return SpooledEvent(at=at, digest=f"{number:064x}", kind=kind, was=was, event=msgspec.Raw(text))
 
 
 def opened(root: Path, clock: Callable[[], float], *, limit_bytes: int = 1 << 20, max_age_s: float = 24 * HOUR_S) -> Spool:
@@ -118,7 +118,9 @@ def test_what_is_still_degraded_waits_on_behind_the_others(root: Path, clock: Cl
     reading = spool.next_of({"flow": 0.4}, 2)
     assert reading is not None
 
-    spool.settle(reading, again=[reading.events[0], msgspec.structs.replace(reading.events[1], was=Was(0.2, VerdictWord.BENIGN, 0.4))])
+    spool.settle(
+        reading, again=[reading.events[0], msgspec.structs.replace(reading.events[1], was=FirstVerdict(0.2, VerdictWord.BENIGN, 0.4))]
+    )
 
     assert spool.counts.waiting_events == 4
     assert numbers(spool, {"flow": 0.4}) == [2, 3, 0]

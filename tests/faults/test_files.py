@@ -22,7 +22,7 @@ import safetensors.numpy
 
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing, ArtifactUnreadable, ArtifactUntrusted
 from ensemble.store.bundles.manifest import PAYLOAD
-from ensemble.store.bundles.open import ProvenBundle, open_bundle
+from ensemble.store.bundles.open import OpenedBundle, open_bundle
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.releases.release import list_releases, promote, publish_release, read_pointer, read_release
@@ -47,7 +47,7 @@ class World:
     def home(self) -> Path:
         return self.store.state / "tenants" / "acme"
 
-    def load(self, tenant: str = "acme", model: ModelName = FLOW) -> ProvenBundle:
+    def load(self, tenant: str = "acme", model: ModelName = FLOW) -> OpenedBundle:
         """A model by the whole chain, as every reader reads it."""
         release = read_release(self.store, Tenant(tenant), read_pointer(self.store, Tenant(tenant)))
         return open_bundle(self.store, release.bundles[model])

@@ -25,8 +25,8 @@ from deployments.config.settings import Settings, read_settings
 from deployments.scoring import wire
 from ensemble.events import EventBatch
 from ensemble.features.flow import FEATURE_NAMES
-from ensemble.runtime.local_ensemble import Ensemble
-from ensemble.runtime.resolver import OneRelease
+from ensemble.runtime.local_ensemble import LocalEnsemble
+from ensemble.runtime.resolver import PinnedRelease
 from ensemble.store.names import ReleaseRef, Tenant
 from ensemble.verdicts import LayerScores, LayerStatus
 from tests.faults.callers import figures
@@ -55,7 +55,7 @@ class Golden:
 
     settings: Settings
     events: dict[str, EventBatch]
-    made: dict[tuple[str, str], Ensemble] = field(default_factory=dict)
+    made: dict[tuple[str, str], LocalEnsemble] = field(default_factory=dict)
     said: dict[tuple[str, str, str], Sequence[LayerScores]] = field(default_factory=dict)
 
     @classmethod
@@ -65,14 +65,14 @@ class Golden:
         batches = [wire.to_batch(wire.kind_of(event), [event])[0] for event in parsed]
         return cls(read_settings({"store": store}), {batch.ids[0]: batch for batch in batches})
 
-    def ensemble(self, release: str, sha256: str) -> Ensemble:
+    def ensemble(self, release: str, sha256: str) -> LocalEnsemble:
         """The release of that name; refused where its file has another digest."""
         if (release, sha256) not in self.made:
             fusion, posture = self.settings.fusion, self.settings.posture
             tenant, _, serial = release.partition("/")
             store = own_store(self.settings)
-            self.made[release, sha256] = Ensemble(
-                OneRelease(lambda: store, Tenant(tenant), ReleaseRef(int(serial), sha256)),
+            self.made[release, sha256] = LocalEnsemble(
+                PinnedRelease(lambda: store, Tenant(tenant), ReleaseRef(int(serial), sha256)),
                 min_coverage=fusion.min_coverage,
                 posture_bound=fusion.posture_bound,
                 stale_after_days=posture.stale_after_days,

@@ -18,8 +18,8 @@ from deployments.cli.local_store import own_store
 from deployments.config.settings import read_settings
 from ensemble.events import FlowBatch
 from ensemble.features import flow
-from ensemble.runtime.local_ensemble import Ensemble
-from ensemble.runtime.resolver import Lineage
+from ensemble.runtime.local_ensemble import LocalEnsemble
+from ensemble.runtime.resolver import ReleaseResolver
 
 __all__ = ["main", "plain_app"]
 
@@ -71,7 +71,7 @@ class Answers(BaseModel):
     results: list[Verdict]
 
 
-def plain_app(ensemble: Ensemble) -> FastAPI:
+def plain_app(ensemble: LocalEnsemble) -> FastAPI:
     """The application around a loaded ensemble."""
     app = FastAPI()
 
@@ -137,8 +137,8 @@ def main() -> None:
     port = parser.parse_args().port
     settings = read_settings()
     store = own_store(settings)
-    ensemble = Ensemble(
-        Lineage(lambda: store, [settings.store.tenant]),
+    ensemble = LocalEnsemble(
+        ReleaseResolver(lambda: store, [settings.store.tenant]),
         min_coverage=settings.fusion.min_coverage,
         posture_bound=settings.fusion.posture_bound,
         stale_after_days=settings.posture.stale_after_days,

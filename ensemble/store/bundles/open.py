@@ -20,7 +20,7 @@ from ensemble.store.layout import MANIFEST, Store, bundle_parts
 from ensemble.store.names import BundleRef
 from ensemble.store.signing import Document, Trust
 
-__all__ = ["MEMORY_FACTOR", "ProvenBundle", "files_as_they_lie", "open_bundle", "refuse_other_bundle", "refuse_without_memory"]
+__all__ = ["MEMORY_FACTOR", "OpenedBundle", "files_as_they_lie", "open_bundle", "refuse_other_bundle", "refuse_without_memory"]
 
 
 # Of the size of the files. The bytes that are proven, the arrays copied out of them and the model made of those are 3; tables of
@@ -29,7 +29,7 @@ MEMORY_FACTOR = 5
 
 
 @dataclass(frozen=True, slots=True)
-class ProvenBundle:
+class OpenedBundle:
     """The bytes that were published, all of them.
 
     Attributes:
@@ -46,7 +46,7 @@ class ProvenBundle:
     notes: tuple[str, ...] = ()
 
 
-def open_bundle(store: Store, ref: BundleRef, *, available_bytes: Callable[[], int] | None = None) -> ProvenBundle:
+def open_bundle(store: Store, ref: BundleRef, *, available_bytes: Callable[[], int] | None = None) -> OpenedBundle:
     """The bundle `ref`, proven, from the first root that has it whole.
 
     Args:
@@ -92,7 +92,7 @@ def _most_telling(refusals: list[ArtifactError], bundle: str) -> ArtifactError:
     return next((r for r in refusals if not (isinstance(r, ArtifactMissing) and r.what == bundle)), refusals[0])
 
 
-def _open_in(root: Path, ref: BundleRef, trust: Trust, available_bytes: Callable[[], int] | None) -> ProvenBundle:
+def _open_in(root: Path, ref: BundleRef, trust: Trust, available_bytes: Callable[[], int] | None) -> OpenedBundle:
     with open_directory(root, *bundle_parts(ref.tenant, ref.model), str(ref.version), what=_not_found(ref)) as directory:
         signed = _read_manifest(directory, ref)
         manifest = parse_manifest(trust.prove(signed, Document.MANIFEST, what=f"{ref}/{MANIFEST}"), what=f"{ref}/{MANIFEST}")
@@ -101,7 +101,7 @@ def _open_in(root: Path, ref: BundleRef, trust: Trust, available_bytes: Callable
         if available_bytes is not None:
             refuse_without_memory(manifest.size_bytes, available_bytes())
         files = {entry.name: _prove_file(directory, entry, f"{ref}/{entry.name}") for entry in manifest.files}
-    return ProvenBundle(ref, manifest, files, signed, _library_notes(manifest))
+    return OpenedBundle(ref, manifest, files, signed, _library_notes(manifest))
 
 
 def _prove_file(directory: int, entry: FileEntry, what: str) -> bytes:

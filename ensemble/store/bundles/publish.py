@@ -12,7 +12,7 @@ from typing import Any
 
 from ensemble.errors import ArtifactCorrupt
 from ensemble.model import Parts
-from ensemble.store.audit_log import Act, Deed
+from ensemble.store.audit_log import Action, AuditedAction
 from ensemble.store.bundles.codecs import GOLDEN, Golden, decode_golden, decode_parts, encode_golden, encode_parts
 from ensemble.store.bundles.manifest import (
     FORMAT,
@@ -114,7 +114,7 @@ def publish_files(
 
     `files` are all but the manifest, by name; `libraries` are those that made them. The rest, and the errors, are as in `publish_bundle`.
     """
-    with Act(store, tenant, Deed.PUBLISH, str(model)) as act:
+    with AuditedAction(store, tenant, Action.PUBLISH, str(model)) as act:
         if quota is not None:
             refuse_above(store, tenant, model, quota)  # before the payload is written: refusing must be cheap
         with atomic.staging(store.state) as staged:

@@ -15,10 +15,10 @@ from datetime import datetime
 from typing import Any
 
 from ensemble.errors import ArtifactCorrupt, ArtifactError
-from ensemble.store.audit_log import Act, Deed
+from ensemble.store.audit_log import Action, AuditedAction
 from ensemble.store.bundles.codecs import GOLDEN, decode_golden, decode_parts
 from ensemble.store.bundles.manifest import MANIFEST_LIMIT_BYTES, FileEntry, Manifest, parse_manifest
-from ensemble.store.bundles.open import ProvenBundle, open_bundle
+from ensemble.store.bundles.open import OpenedBundle, open_bundle
 from ensemble.store.bundles.publish import publish_files
 from ensemble.store.bundles.quota import Quota
 from ensemble.store.files.safe_read import sha256_of
@@ -102,7 +102,7 @@ def import_archive(
         QuotaExceeded: there are as many as may be; the bundles that still fitted are published.
         OSError: the disk is full or failing; likewise.
     """
-    with Act(store, tenant, Deed.IMPORT, _WHAT, sha256_of(data)) as act:
+    with AuditedAction(store, tenant, Action.IMPORT, _WHAT, sha256_of(data)) as act:
         release, bundles = _unpacked(data, store.trust, limit_bytes)
         for bundle in bundles:  # what could not be read back is not published; it is proven by now
             decode_parts(bundle.files)
@@ -130,7 +130,7 @@ def import_archive(
         return Imported(refs, publish_release(store, tenant, refs, release.fusion, notes=notes, now=now, signer=signer), origin)
 
 
-def _unpacked(data: bytes, trust: Trust, limit_bytes: int) -> tuple[Release | None, list[ProvenBundle]]:
+def _unpacked(data: bytes, trust: Trust, limit_bytes: int) -> tuple[Release | None, list[OpenedBundle]]:
     """All that the archive holds, each document proven before it is parsed, each file before it is decoded."""
     packed = Unpacker(data, what=_WHAT)
     name, document = packed.first(limit=max(RELEASE_LIMIT_BYTES, MANIFEST_LIMIT_BYTES))
@@ -163,13 +163,13 @@ class _Room:
             raise ArtifactCorrupt(_WHAT, f"holds more than {self._limit_bytes:,} bytes")
 
 
-def _bundle(packed: Unpacker, name: str, document: bytes, trust: Trust, room: _Room) -> ProvenBundle:
+def _bundle(packed: Unpacker, name: str, document: bytes, trust: Trust, room: _Room) -> OpenedBundle:
     manifest = parse_manifest(trust.prove(document, Document.MANIFEST, what=MANIFEST), what=MANIFEST)
     ref = BundleRef(manifest.tenant, manifest.model, manifest.serial, sha256_of(document))
     if name != _path(manifest, MANIFEST):
         raise ArtifactCorrupt(_WHAT, "names a bundle otherwise than its manifest does")
     room.take(manifest.size_bytes)
-    return ProvenBundle(ref, manifest, {entry.name: _proven(packed, manifest, entry) for entry in manifest.files}, document)
+    return OpenedBundle(ref, manifest, {entry.name: _proven(packed, manifest, entry) for entry in manifest.files}, document)
 
 
 def _proven(packed: Unpacker, manifest: Manifest, entry: FileEntry) -> bytes:
@@ -179,7 +179,7 @@ def _proven(packed: Unpacker, manifest: Manifest, entry: FileEntry) -> bytes:
     return data
 
 
-def _files_of(bundle: ProvenBundle) -> Iterator[tuple[str, bytes]]:
+def _files_of(bundle: OpenedBundle) -> Iterator[tuple[str, bytes]]:
     yield _path(bundle.manifest, MANIFEST), bundle.signed
     yield from ((_path(bundle.manifest, entry.name), bundle.files[entry.name]) for entry in bundle.manifest.files)
 
@@ -197,7 +197,7 @@ def _signed_release(store: Store, tenant: Tenant, which: ReleaseRef) -> bytes:
     raise ArtifactCorrupt(str(which), "changed while it was read")
 
 
-def _with_origin(bundle: ProvenBundle) -> Mapping[str, Any]:
+def _with_origin(bundle: OpenedBundle) -> Mapping[str, Any]:
     ref = bundle.ref
     origin = {
         "tenant": ref.tenant,

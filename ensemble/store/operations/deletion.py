@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ensemble.errors import ArtifactError, ArtifactInUse, ArtifactMissing
-from ensemble.store.audit_log import Act, Deed
+from ensemble.store.audit_log import Action, AuditedAction
 from ensemble.store.bundles.manifest import MANIFEST_LIMIT_BYTES
 from ensemble.store.bundles.quota import models_in_state
 from ensemble.store.files import atomic
@@ -27,7 +27,7 @@ from ensemble.store.layout import (
     tenant_parts,
 )
 from ensemble.store.names import ModelName, Tenant
-from ensemble.store.operations.references import Entry, bundles_of_releases, list_tenants, usage_of
+from ensemble.store.operations.references import StoredItem, bundles_of_releases, list_tenants, usage_of
 from ensemble.store.releases.release_file import RELEASE_LIMIT_BYTES
 
 __all__ = [
@@ -53,8 +53,8 @@ class Removed:
         releases: of the tenant.
     """
 
-    bundles: tuple[Entry, ...]
-    releases: tuple[Entry, ...]
+    bundles: tuple[StoredItem, ...]
+    releases: tuple[StoredItem, ...]
 
 
 def delete_bundle(store: Store, tenant: Tenant, model: ModelName, version: int) -> None:
@@ -66,12 +66,12 @@ def delete_bundle(store: Store, tenant: Tenant, model: ModelName, version: int) 
         ArtifactError: the tombstone or the audit log is broken.
         OSError: the disk fails; it is whole, or gone.
     """
-    _delete(store, Entry(tenant, model, version))
+    _delete(store, StoredItem(tenant, model, version))
 
 
 def delete_release(store: Store, tenant: Tenant, serial: int) -> None:
     """Remove one release, for good; its bundles stay. Errors as in `delete_bundle`."""
-    _delete(store, Entry(tenant, None, serial))
+    _delete(store, StoredItem(tenant, None, serial))
 
 
 def apply_retention(store: Store, tenant: Tenant, *, keep: int) -> Removed:
@@ -89,7 +89,7 @@ def apply_retention(store: Store, tenant: Tenant, *, keep: int) -> Removed:
         raise ValueError("retention that keeps nothing is deletion")
     if tenant not in list_tenants(Store(store.state, None, store.trust)):
         return Removed((), ())
-    with Act(store, tenant, Deed.RETENTION, f"keep {keep}") as act, removing(store, tenant):
+    with AuditedAction(store, tenant, Action.RETENTION, f"keep {keep}") as act, removing(store, tenant):
         usage = usage_of(store, what="anything")
         releases = [one for one in _beyond(store, tenant, None, keep) if not usage.why(one)]
         gone = frozenset(one.serial for one in releases)
@@ -99,7 +99,7 @@ def apply_retention(store: Store, tenant: Tenant, *, keep: int) -> Removed:
         if releases or bundles:
             act.begin(what=f"keep {keep}: {len(releases)} releases and {len(bundles)} bundles go")
         for entry in (*releases, *bundles):  # in this order: no release is left that names what is gone
-            with Act(store, tenant, Deed.DELETE, str(entry)) as part:
+            with AuditedAction(store, tenant, Action.DELETE, str(entry)) as part:
                 _take(store, entry, part)
     return Removed(tuple(bundles), tuple(releases))
 
@@ -112,7 +112,7 @@ def removing(store: Store, tenant: Tenant) -> Iterator[None]:
         yield
 
 
-def refuse_in_use(store: Store, entry: Entry) -> None:
+def refuse_in_use(store: Store, entry: StoredItem) -> None:
     """Refuse to take away what is needed. Call it under `removing`.
 
     Raises:
@@ -122,7 +122,7 @@ def refuse_in_use(store: Store, entry: Entry) -> None:
         raise ArtifactInUse(str(entry), why)
 
 
-def refuse_unless_ours(store: Store, entry: Entry) -> None:
+def refuse_unless_ours(store: Store, entry: StoredItem) -> None:
     """Refuse to take away what is not there, or not ours.
 
     Raises:
@@ -136,8 +136,8 @@ def refuse_unless_ours(store: Store, entry: Entry) -> None:
     raise ArtifactMissing(str(entry))
 
 
-def _delete(store: Store, entry: Entry) -> None:
-    with Act(store, entry.tenant, Deed.DELETE, str(entry)) as act:
+def _delete(store: Store, entry: StoredItem) -> None:
+    with AuditedAction(store, entry.tenant, Action.DELETE, str(entry)) as act:
         refuse_unless_ours(store, entry)  # before the locks: who asks for nothing makes no tenant's directory
         with removing(store, entry.tenant):
             refuse_unless_ours(store, entry)
@@ -145,20 +145,20 @@ def _delete(store: Store, entry: Entry) -> None:
             _take(store, entry, act)
 
 
-def _take(store: Store, entry: Entry, act: Act) -> None:
+def _take(store: Store, entry: StoredItem, act: AuditedAction) -> None:
     act.begin(what=str(entry), digest=digest_of(store, entry))
     with atomic.staging(store.state) as staged:
         leave_tombstone(store, entry)
         atomic.take_out(store.state.joinpath(*entry.parts, entry.name), staged / entry.name)
 
 
-def _beyond(store: Store, tenant: Tenant, model: ModelName | None, keep: int) -> list[Entry]:
+def _beyond(store: Store, tenant: Tenant, model: ModelName | None, keep: int) -> list[StoredItem]:
     """Those in the state root that are older than the newest `keep`, the oldest first."""
-    anything = Entry(tenant, model, 1)
-    return [Entry(tenant, model, serial) for serial in serials_in(store.state, anything.parts, suffix=anything.suffix)[:-keep]]
+    anything = StoredItem(tenant, model, 1)
+    return [StoredItem(tenant, model, serial) for serial in serials_in(store.state, anything.parts, suffix=anything.suffix)[:-keep]]
 
 
-def leave_tombstone(store: Store, entry: Entry) -> None:
+def leave_tombstone(store: Store, entry: StoredItem) -> None:
     """Write down the highest number there is, on the disk before `entry` goes: a number never means two things."""
     home = atomic.make_directory(store.state, *entry.parts)
     text = encode_tombstone(highest_serial(store, entry.parts, suffix=entry.suffix))
@@ -167,7 +167,7 @@ def leave_tombstone(store: Store, entry: Entry) -> None:
         atomic.replace(staged / TOMBSTONE, home / TOMBSTONE)
 
 
-def digest_of(store: Store, entry: Entry) -> str:
+def digest_of(store: Store, entry: StoredItem) -> str:
     """SHA-256 of the release or of the bundle's manifest as it lies in the state root, "" where it cannot be read."""
     inner, name = (entry.parts, entry.name) if entry.model is None else ((*entry.parts, entry.name), MANIFEST)
     try:

@@ -17,7 +17,7 @@ from ensemble.store.bundles.metadata import Metadata
 from ensemble.store.files.canonical_json import timestamp
 from ensemble.store.layout import Store, bundle_parts
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
-from ensemble.store.operations.references import Entry, Usage, list_tenants, usage_of
+from ensemble.store.operations.references import References, StoredItem, list_tenants, usage_of
 from ensemble.store.releases.aliases import Alias, read_challenger, read_model_alias
 from ensemble.store.releases.pointer import read_pointer
 from ensemble.store.releases.release_file import read_release
@@ -167,9 +167,9 @@ def as_told(info: BundleInfo) -> dict[str, Any]:
     }
 
 
-def _info(listing: BundleListing, usage: Usage | None, aliases: tuple[Alias, ...]) -> BundleInfo:
+def _info(listing: BundleListing, usage: References | None, aliases: tuple[Alias, ...]) -> BundleInfo:
     ref, manifest = listing.ref, listing.manifest
-    why = usage.why(Entry(ref.tenant, ref.model, ref.version)) if usage else "what serves cannot be told now"
+    why = usage.why(StoredItem(ref.tenant, ref.model, ref.version)) if usage else "what serves cannot be told now"
     training = manifest.training if manifest else {}
     return BundleInfo(
         model_name=ref.model,
@@ -194,7 +194,7 @@ def _info(listing: BundleListing, usage: Usage | None, aliases: tuple[Alias, ...
     )
 
 
-def _usage(store: Store) -> Usage | None:
+def _usage(store: Store) -> References | None:
     try:
         return usage_of(store, what="anything")
     except ArtifactInUse:

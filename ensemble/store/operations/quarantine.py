@@ -17,14 +17,14 @@ from typing import Annotated, Final
 from msgspec import Meta
 
 from ensemble.errors import ArtifactError, QuotaExceeded
-from ensemble.store.audit_log import Act, Deed
+from ensemble.store.audit_log import Action, AuditedAction
 from ensemble.store.files import atomic, canonical_json
 from ensemble.store.files.canonical_json import timestamp
 from ensemble.store.files.safe_read import list_names, open_directory, read_bounded, sha256_of
 from ensemble.store.layout import Store, quarantine_parts, serials_in
 from ensemble.store.names import ModelName, Tenant
 from ensemble.store.operations.deletion import digest_of, leave_tombstone, refuse_in_use, refuse_unless_ours, removing
-from ensemble.store.operations.references import Entry
+from ensemble.store.operations.references import StoredItem
 
 __all__ = ["Quarantined", "list_quarantine", "quarantine_bundle", "quarantine_file"]
 
@@ -73,8 +73,8 @@ def quarantine_bundle(store: Store, tenant: Tenant, model: ModelName, version: i
         QuotaExceeded: too much is set aside already.
         OSError: the disk fails; it lies where it lay, or aside.
     """
-    entry = Entry(tenant, model, version)
-    with Act(store, tenant, Deed.QUARANTINE, str(entry)) as act:
+    entry = StoredItem(tenant, model, version)
+    with AuditedAction(store, tenant, Action.QUARANTINE, str(entry)) as act:
         refuse_unless_ours(store, entry)
         with removing(store, tenant):
             refuse_unless_ours(store, entry)
@@ -97,7 +97,7 @@ def quarantine_file(store: Store, tenant: Tenant, data: bytes, reason: str, *, w
         OSError: the disk fails; nothing was set aside.
     """
     digest = sha256_of(data)
-    with Act(store, tenant, Deed.QUARANTINE, what, digest) as act, removing(store, tenant):
+    with AuditedAction(store, tenant, Action.QUARANTINE, what, digest) as act, removing(store, tenant):
         number = _next_number(store, tenant)
         act.begin()
         _set_aside(store, tenant, number, _about(store, what, digest, reason), {_FILE: data})

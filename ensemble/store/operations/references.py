@@ -19,14 +19,14 @@ from ensemble.store.releases.aliases import Alias, read_challenger, read_model_a
 from ensemble.store.releases.pointer import Pointer, read_pointer
 from ensemble.store.releases.release_file import parse_release, read_release_bytes
 
-__all__ = ["Entry", "Usage", "bundles_of_releases", "list_tenants", "usage_of"]
+__all__ = ["References", "StoredItem", "bundles_of_releases", "list_tenants", "usage_of"]
 
 UNKNOWN = "what serves cannot be told now; mend the pointer, the challenger or the alias that is broken first"
 Key = tuple[Tenant, ModelName | None, int]  # a version of a model; a release where there is no model
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class StoredItem:
     """One version of a model, or one release where `model` is None."""
 
     tenant: Tenant
@@ -58,7 +58,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class References:
     """What may not be removed.
 
     Attributes:
@@ -67,7 +67,7 @@ class Usage:
 
     reasons: Mapping[Key, str]
 
-    def why(self, entry: Entry) -> str:
+    def why(self, entry: StoredItem) -> str:
         """Why `entry` is needed, "" where it is not."""
         return self.reasons.get(entry.key, "")
 
@@ -78,15 +78,15 @@ def list_tenants(store: Store) -> tuple[Tenant, ...]:
     return tuple(sorted(Tenant(name) for name in names if Tenant.is_one(name)))
 
 
-def usage_of(store: Store, *, what: str) -> Usage:
-    """What is needed now. Who removes something by it holds `durable.IN_USE` alone, so that nobody points to it meanwhile.
+def usage_of(store: Store, *, what: str) -> References:
+    """What is needed now. Who removes something by it holds `atomic.IN_USE` alone, so that nobody points to it meanwhile.
 
     Raises:
         ArtifactInUse: it cannot be told, so `what` is not to be removed.
         ArtifactError: a directory cannot be read.
     """
     try:
-        return Usage(_reasons(store))
+        return References(_reasons(store))
     except _UnknownError:
         raise ArtifactInUse(what, UNKNOWN) from None
 

@@ -15,7 +15,7 @@ from typing import Annotated, Final
 from msgspec import Meta
 
 from ensemble.errors import ArtifactMissing, ArtifactUntrusted
-from ensemble.store.audit_log import Act, Deed
+from ensemble.store.audit_log import Action, AuditedAction
 from ensemble.store.bundles.open import open_bundle
 from ensemble.store.files import canonical_json
 from ensemble.store.files.canonical_json import Serial, refuse_other_format
@@ -23,12 +23,12 @@ from ensemble.store.layout import CHALLENGER, Store, alias_parts, tenant_parts
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.releases.pointer import Pointer
 from ensemble.store.releases.release import pointing, promote, prove_release
-from ensemble.store.releases.signed_ref import Signpost
+from ensemble.store.releases.signed_ref import SignedRef
 from ensemble.store.signing import Document, Signer
 
 __all__ = [
     "Alias",
-    "Named",
+    "AliasTarget",
     "clear_challenger",
     "clear_model_alias",
     "promote_challenger",
@@ -52,7 +52,7 @@ class Alias(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class AliasTarget:
     """What an alias names.
 
     Attributes:
@@ -66,7 +66,7 @@ class Named:
     serial: int
 
 
-_NEVER_SET = Named(0, "", 0)
+_NEVER_SET = AliasTarget(0, "", 0)
 
 
 def read_challenger(store: Store, tenant: Tenant) -> ReleaseRef | None:
@@ -79,12 +79,12 @@ def read_challenger(store: Store, tenant: Tenant) -> ReleaseRef | None:
     return ReleaseRef(found.number, found.sha256) if found.number else None
 
 
-def stand_of_challenger(store: Store, tenant: Tenant, *, not_below: int = 0) -> Named:
+def stand_of_challenger(store: Store, tenant: Tenant, *, not_below: int = 0) -> AliasTarget:
     """The same with the alias's own serial; `not_below` and errors as in `read_pointer`, but that a missing file is no error."""
     return _stand(store, _of_release(tenant), not_below)
 
 
-def set_challenger(store: Store, tenant: Tenant, release: ReleaseRef, expected_serial: int, *, signer: Signer) -> Named:
+def set_challenger(store: Store, tenant: Tenant, release: ReleaseRef, expected_serial: int, *, signer: Signer) -> AliasTarget:
     """Try `release` in shadow, after proving it and every bundle of it.
 
     Args:
@@ -99,15 +99,15 @@ def set_challenger(store: Store, tenant: Tenant, release: ReleaseRef, expected_s
         ArtifactError: the release is not one of this tenant, or would not load, or the store does not trust the signer.
         OSError: the disk is full or failing; the alias stays.
     """
-    with Act(store, tenant, Deed.SET_ALIAS, f"{Alias.CHALLENGER}: {release}") as act, pointing(store, tenant):
+    with AuditedAction(store, tenant, Action.SET_ALIAS, f"{Alias.CHALLENGER}: {release}") as act, pointing(store, tenant):
         prove_release(store, tenant, release)
-        named = Named(release.serial, release.sha256, 0)
+        named = AliasTarget(release.serial, release.sha256, 0)
         return _move(store, _of_release(tenant), named, expected_serial, signer, act, f"{Alias.CHALLENGER}: {release}")
 
 
-def clear_challenger(store: Store, tenant: Tenant, expected_serial: int, *, signer: Signer) -> Named:
+def clear_challenger(store: Store, tenant: Tenant, expected_serial: int, *, signer: Signer) -> AliasTarget:
     """Try no release any more; arguments and errors as in `set_challenger`."""
-    with Act(store, tenant, Deed.CLEAR_ALIAS, Alias.CHALLENGER) as act, pointing(store, tenant):
+    with AuditedAction(store, tenant, Action.CLEAR_ALIAS, Alias.CHALLENGER) as act, pointing(store, tenant):
         return _move(store, _of_release(tenant), _NEVER_SET, expected_serial, signer, act, Alias.CHALLENGER)
 
 
@@ -139,26 +139,26 @@ def read_model_alias(store: Store, tenant: Tenant, model: ModelName, alias: Alia
     return BundleRef(tenant, model, found.number, found.sha256) if found.number else None
 
 
-def stand_of_model_alias(store: Store, tenant: Tenant, model: ModelName, alias: Alias, *, not_below: int = 0) -> Named:
+def stand_of_model_alias(store: Store, tenant: Tenant, model: ModelName, alias: Alias, *, not_below: int = 0) -> AliasTarget:
     """The same with the alias's own serial."""
     return _stand(store, _of_model(tenant, model, alias), not_below)
 
 
 def set_model_alias(
     store: Store, tenant: Tenant, model: ModelName, alias: Alias, ref: BundleRef, expected_serial: int, *, signer: Signer
-) -> Named:
+) -> AliasTarget:
     """Give the word `alias` to one version of `model`, after proving it; the rest, and the errors, are as in `set_challenger`."""
-    with Act(store, tenant, Deed.SET_ALIAS, f"{alias}: {ref}") as act, pointing(store, tenant):
+    with AuditedAction(store, tenant, Action.SET_ALIAS, f"{alias}: {ref}") as act, pointing(store, tenant):
         if (ref.tenant, ref.model) != (tenant, model):
             raise ArtifactUntrusted(str(ref), "belongs to another tenant, or is another model")
         open_bundle(store, ref)
-        named = Named(ref.version, ref.manifest_sha256, 0)
+        named = AliasTarget(ref.version, ref.manifest_sha256, 0)
         return _move(store, _of_model(tenant, model, alias), named, expected_serial, signer, act, f"{alias}: {ref}")
 
 
-def clear_model_alias(store: Store, tenant: Tenant, model: ModelName, alias: Alias, expected_serial: int, *, signer: Signer) -> Named:
+def clear_model_alias(store: Store, tenant: Tenant, model: ModelName, alias: Alias, expected_serial: int, *, signer: Signer) -> AliasTarget:
     """Take the word from whichever version has it."""
-    with Act(store, tenant, Deed.CLEAR_ALIAS, f"{alias}: {model}") as act, pointing(store, tenant):
+    with AuditedAction(store, tenant, Action.CLEAR_ALIAS, f"{alias}: {model}") as act, pointing(store, tenant):
         return _move(store, _of_model(tenant, model, alias), _NEVER_SET, expected_serial, signer, act, f"{alias}: {model}")
 
 
@@ -171,12 +171,12 @@ class _Place:
     alias: Alias
 
     @property
-    def signpost(self) -> Signpost[Named]:
+    def signpost(self) -> SignedRef[AliasTarget]:
         parts = tenant_parts(self.tenant) if self.model is None else alias_parts(self.tenant, self.model)
         name = CHALLENGER if self.model is None else str(self.alias)
-        return Signpost(parts, name, f"{name}.copy", Document.ALIAS, ALIAS_LIMIT_BYTES, self._parse)
+        return SignedRef(parts, name, f"{name}.copy", Document.ALIAS, ALIAS_LIMIT_BYTES, self._parse)
 
-    def text_of(self, named: Named) -> bytes:
+    def text_of(self, named: AliasTarget) -> bytes:
         return canonical_json.encode(
             {
                 "format": FORMAT,
@@ -189,13 +189,13 @@ class _Place:
             }
         )
 
-    def _parse(self, text: bytes, what: str) -> Named:
+    def _parse(self, text: bytes, what: str) -> AliasTarget:
         value = canonical_json.decode(text, what=what)
         refuse_other_format(value, FORMAT, what=what)
         found = canonical_json.to_dataclass(value, _AliasFile, what=what)
         if (found.tenant, found.model, found.alias) != (self.tenant, self.model or "", self.alias):
             raise ArtifactUntrusted(what, "is another alias, or that of another tenant or model")
-        return Named(found.number, found.sha256, found.serial)
+        return AliasTarget(found.number, found.sha256, found.serial)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +217,7 @@ def _of_model(tenant: Tenant, model: ModelName, alias: Alias) -> _Place:
     return _Place(tenant, model, alias)
 
 
-def _stand(store: Store, place: _Place, not_below: int) -> Named:
+def _stand(store: Store, place: _Place, not_below: int) -> AliasTarget:
     try:
         return place.signpost.read(store, not_below=not_below)
     except ArtifactMissing:
@@ -226,7 +226,9 @@ def _stand(store: Store, place: _Place, not_below: int) -> Named:
         return _NEVER_SET
 
 
-def _move(store: Store, place: _Place, named: Named, expected_serial: int, signer: Signer, act: Act, what: str) -> Named:
+def _move(
+    store: Store, place: _Place, named: AliasTarget, expected_serial: int, signer: Signer, act: AuditedAction, what: str
+) -> AliasTarget:
     return place.signpost.move(
         store, expected_serial, lambda serial, _: place.text_of(replace(named, serial=serial)), signer=signer, act=act, what=what
     )

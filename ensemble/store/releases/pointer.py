@@ -14,12 +14,12 @@ from typing import Annotated, Final
 from msgspec import Meta
 
 from ensemble.errors import ArtifactCorrupt, ArtifactUntrusted
-from ensemble.store.audit_log import Act, Deed
+from ensemble.store.audit_log import Action, AuditedAction
 from ensemble.store.files import canonical_json
 from ensemble.store.files.canonical_json import Serial, Sha256, refuse_other_format
 from ensemble.store.layout import POINTER, POINTER_COPY, Store, tenant_parts
 from ensemble.store.names import ReleaseRef, Tenant
-from ensemble.store.releases.signed_ref import Signpost
+from ensemble.store.releases.signed_ref import SignedRef
 from ensemble.store.signing import Document, Signer
 
 __all__ = ["Pointer", "has_pointer", "move_pointer", "read_pointer"]
@@ -63,7 +63,7 @@ def read_pointer(store: Store, tenant: Tenant, *, not_below: int = 0) -> Pointer
         not_below: the highest pointer serial the reader has seen; 0 for a reader that has seen none.
 
     Raises:
-        ArtifactError: there is none, it is broken, nobody we trust signed it, or an old one came back; as `Signpost.read` says it.
+        ArtifactError: there is none, it is broken, nobody we trust signed it, or an old one came back; as `SignedRef.read` says it.
     """
     return _signpost(tenant).read(store, not_below=not_below)
 
@@ -81,7 +81,7 @@ def move_pointer(
     *,
     signer: Signer,
     at_once: bool = False,
-    act: Act | None = None,
+    act: AuditedAction | None = None,
 ) -> Pointer:
     """Point to `release`. Call it holding the tenant's lock; the release is proven by who calls.
 
@@ -103,12 +103,12 @@ def move_pointer(
     def text_of(serial: int, before: Pointer | None) -> bytes:
         return _encode(Pointer(release.serial, release.sha256, serial, _earlier(before, release), at_once), tenant)
 
-    with nullcontext(act) if act else Act(store, tenant, Deed.PROMOTE, str(release)) as part:
+    with nullcontext(act) if act else AuditedAction(store, tenant, Action.PROMOTE, str(release)) as part:
         return _signpost(tenant).move(store, expected_serial, text_of, signer=signer, act=part, what=str(release))
 
 
-def _signpost(tenant: Tenant) -> Signpost[Pointer]:
-    return Signpost(
+def _signpost(tenant: Tenant) -> SignedRef[Pointer]:
+    return SignedRef(
         tenant_parts(tenant), POINTER, POINTER_COPY, Document.POINTER, POINTER_LIMIT_BYTES, lambda text, what: _parse(text, tenant, what)
     )
 

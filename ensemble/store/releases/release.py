@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from ensemble.errors import ArtifactError, ArtifactMissing, ArtifactUntrusted, PointerMoved
-from ensemble.store.audit_log import Act, Deed
+from ensemble.store.audit_log import Action, AuditedAction
 from ensemble.store.bundles.list import BundleListing, list_bundles
 from ensemble.store.bundles.open import open_bundle
 from ensemble.store.files import atomic
@@ -74,7 +74,7 @@ def publish_release(
         OSError: the disk is full or failing; nothing was published, unless only the last fsync failed.
     """
     chosen = _one_a_model(bundles)
-    with Act(store, tenant, Deed.PUBLISH_RELEASE, "release") as act:
+    with AuditedAction(store, tenant, Action.PUBLISH_RELEASE, "release") as act:
         for ref in chosen.values():
             if ref.tenant != tenant and ref.tenant not in lenders:
                 raise ArtifactUntrusted(str(ref), "belongs to another tenant")
@@ -114,7 +114,7 @@ def promote(store: Store, tenant: Tenant, release: ReleaseRef, expected_serial: 
         OSError: the disk is full or failing; the pointer stays, unless only the last fsync failed: then it has moved, and a
             power cut may undo that.
     """
-    with Act(store, tenant, Deed.PROMOTE, str(release)) as act, pointing(store, tenant):
+    with AuditedAction(store, tenant, Action.PROMOTE, str(release)) as act, pointing(store, tenant):
         prove_release(store, tenant, release)
         return move_pointer(store, tenant, release, expected_serial, signer=signer, at_once=at_once, act=act)
 
@@ -137,7 +137,7 @@ def roll_back(store: Store, tenant: Tenant, expected_serial: int, *, signer: Sig
         PointerMoved: another promotion came first; look again.
         ArtifactError: none of them would load; the error is that of the last one in use, or of the one that was named.
     """
-    with Act(store, tenant, Deed.ROLL_BACK, "pointer" if to is None else f"release {to}") as act, pointing(store, tenant):
+    with AuditedAction(store, tenant, Action.ROLL_BACK, "pointer" if to is None else f"release {to}") as act, pointing(store, tenant):
         pointer = read_pointer(store, tenant)
         if pointer.serial != expected_serial:
             raise PointerMoved(expected_serial, pointer.serial)

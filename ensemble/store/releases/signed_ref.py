@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from ensemble.errors import ArtifactError, ArtifactIncompatible, ArtifactMissing, ArtifactUntrusted, PointerMoved
-from ensemble.store.audit_log import Act
+from ensemble.store.audit_log import AuditedAction
 from ensemble.store.files import atomic
 from ensemble.store.files.safe_read import open_directory, read_bounded, sha256_of
 from ensemble.store.layout import Store
 from ensemble.store.signing import Document, Signer, signed_for
 
-__all__ = ["Signpost"]
+__all__ = ["SignedRef"]
 
 
 class _Numbered(Protocol):
@@ -33,7 +33,7 @@ _T = TypeVar("_T", bound=_Numbered)
 
 
 @dataclass(frozen=True, slots=True)
-class Signpost(Generic[_T]):
+class SignedRef(Generic[_T]):
     """Where such a file lies, and how it is read.
 
     Attributes:
@@ -76,7 +76,7 @@ class Signpost(Generic[_T]):
         return found
 
     def move(
-        self, store: Store, expected_serial: int, make: Callable[[int, _T | None], bytes], *, signer: Signer, act: Act, what: str
+        self, store: Store, expected_serial: int, make: Callable[[int, _T | None], bytes], *, signer: Signer, act: AuditedAction, what: str
     ) -> _T:
         """Put up another one. Call it holding the tenant's lock; what it names is proven by who calls.
 

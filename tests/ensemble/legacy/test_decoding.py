@@ -120,7 +120,7 @@ def test_a_version_that_is_none_is_not_repeated(forest: IsolationForest) -> None
     data = pickled(forest)
 
     with pytest.raises(ArtifactIncompatible, match=r"incompatible sklearn version unknown"):
-        decode.decode(FOREST, data.replace(b"\x05" + TERMS.sklearn.encode(), b"\x05\x1b[31m"), TERMS)
+        page.decode(FOREST, data.replace(b"\x05" + TERMS.sklearn.encode(), b"\x05\x1b[31m"), TERMS)
 
 
 SPOILT_TREES: list[Any] = [
@@ -303,4 +303,4 @@ def test_a_scaler_that_would_divide_by_nothing_is_refused(benign: NDArray[np.flo
 
 def test_a_scaler_of_another_version_is_refused(scaler: StandardScaler) -> None:
     with pytest.raises(ArtifactIncompatible, match="incompatible sklearn version"):
-        decode.decode(SCALER, pickled(scaler), Terms(TERMS.limit_bytes, "0.0.1"))
+        page.decode(SCALER, pickled(scaler), Terms(TERMS.limit_bytes, "0.0.1"))

@@ -14,7 +14,7 @@ from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.releases.aliases import (
     Alias,
-    Named,
+    AliasTarget,
     clear_challenger,
     clear_model_alias,
     promote_challenger,
@@ -43,7 +43,7 @@ def alias_file(store: Store, alias: str = "champion", tenant: str = "acme") -> P
 
 def test_nobody_has_a_challenger_from_the_start(store: Store, acme: Tenant) -> None:
     assert read_challenger(store, acme) is None
-    assert stand_of_challenger(store, acme) == Named(0, "", 0)
+    assert stand_of_challenger(store, acme) == AliasTarget(0, "", 0)
 
 
 def test_a_challenger_is_set_replaced_and_cleared_with_a_rising_serial(
@@ -53,7 +53,7 @@ def test_a_challenger_is_set_replaced_and_cleared_with_a_rising_serial(
         set_challenger(store, acme, release, serial, signer=signer)
         assert read_challenger(store, acme) == release
 
-    assert clear_challenger(store, acme, 2, signer=signer) == Named(0, "", 3)
+    assert clear_challenger(store, acme, 2, signer=signer) == AliasTarget(0, "", 3)
     assert read_challenger(store, acme) is None
     assert set_challenger(store, acme, two_releases[0], 3, signer=signer).serial == 4
 

@@ -274,7 +274,7 @@ def test_the_log_is_verified_between_two_lines_never_in_one(store: Store, publis
     """A line that is just being written is no torn one."""
     publish(store)
     seen: list[audit_log.AuditReport] = []
-    verifier, append = threading.Thread(target=lambda: seen.append(verify_audit(store))), audit_log.durable.append
+    verifier, append = threading.Thread(target=lambda: seen.append(verify_audit(store))), audit_log.atomic.append
 
     def slowly(directory: Path, name: str, data: bytes, *, mode: int) -> None:
         if verifier.ident is None:
@@ -284,7 +284,7 @@ def test_the_log_is_verified_between_two_lines_never_in_one(store: Store, publis
             data = data[20:]
         append(directory, name, data, mode=mode)
 
-    monkeypatch.setattr(audit_log.durable, "append", slowly)
+    monkeypatch.setattr(audit_log.atomic, "append", slowly)
     publish(store)
     verifier.join()
 

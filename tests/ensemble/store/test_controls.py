@@ -131,7 +131,7 @@ def test_a_full_disk_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(page.durable, "write_new", full)
+    monkeypatch.setattr(page.atomic, "write_new", full)
     with pytest.raises(OSError, match="No space"):
         change_controls(tmp_path, lambda now: now.with_enabled("anomaly"))
 

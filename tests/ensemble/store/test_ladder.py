@@ -15,9 +15,9 @@ from ensemble.events import Kind
 from ensemble.fusion import Fusion
 from ensemble.layers.catalog import LAYERS
 from ensemble.runtime import resolver
-from ensemble.runtime.model_state import HeldRelease, LoadFailure, SlotState
-from ensemble.runtime.release_fusion import Offer, ReleaseFusion, best_of, is_whole
-from ensemble.runtime.resolver import Lineage
+from ensemble.runtime.model_state import LoadedRelease, LoadFailure, SlotState
+from ensemble.runtime.release_fusion import FusionChoices, ReleaseFusion, best_of, is_whole
+from ensemble.runtime.resolver import ReleaseResolver
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ReleaseRef, Tenant
 from ensemble.store.releases.pointer import Pointer, move_pointer, read_pointer
@@ -33,7 +33,7 @@ class Shop:
     def __init__(self, store: Store, signer: Signer, bundle: BundleRef, now: datetime) -> None:
         self.store, self._signer, self._bundle, self._now = store, signer, bundle, now
         self._serials: dict[Tenant, int] = {}
-        self.lineage = Lineage(lambda: self.store, [OWN, GROUP, GENERIC])
+        self.lineage = ReleaseResolver(lambda: self.store, [OWN, GROUP, GENERIC])
 
     def release(self, tenant: Tenant) -> ReleaseRef:
         """A new release of `tenant`, promoted."""
@@ -117,7 +117,7 @@ def test_a_pointer_that_was_never_seen_whole_is_passed_over_with_a_word(shop: Sh
     shop.release(GENERIC)
     shop.path(OWN, "CURRENT").write_bytes(b"torn")
 
-    found = Lineage(lambda: shop.store, [OWN, GENERIC]).look()
+    found = ReleaseResolver(lambda: shop.store, [OWN, GENERIC]).look()
 
     assert [(one.name, one.is_wanted) for one in found.releases] == [("generic/1", False)]
     assert (found.wanted, found.trouble is not None) == ("", True)
@@ -190,7 +190,7 @@ def test_a_key_that_was_taken_away_takes_its_releases_with_it(shop: Shop) -> Non
 
 FUSION = Fusion({"anomaly": 0.4, "behavior": 0.6}, 1.0, {})
 NEW, OLD = (ReleaseFusion(name, {Kind.FLOW: FUSION, Kind.PROCESS: Fusion({"anomaly": 1.0}, 1.0, {})}) for name in ("acme/2", "acme/1"))
-BOTH = Offer("acme/2", "acme#2", at_once=False, releases=(NEW, OLD), trouble=None)
+BOTH = FusionChoices("acme/2", "acme#2", at_once=False, releases=(NEW, OLD), trouble=None)
 EVERYTHING = {layer: frozenset(plan.kinds) for layer, plan in LAYERS.items()}
 
 
@@ -233,8 +233,8 @@ def test_half_of_the_wanted_release_is_better_than_less_of_another() -> None:
 
 def test_a_release_that_was_published_without_a_layers_model_lacks_nothing() -> None:
     """Whoever takes a model out of a release means it: it must not be passed over for the one before, for ever."""
-    without = HeldRelease("acme/2", {}, {Kind.FLOW: LoadFailure("ARTIFACT_MISSING", "")}, frozenset({Kind.FLOW}))
-    torn = HeldRelease("acme/2", {}, {Kind.FLOW: LoadFailure("ARTIFACT_MISSING", "")})
+    without = LoadedRelease("acme/2", {}, {Kind.FLOW: LoadFailure("ARTIFACT_MISSING", "")}, frozenset({Kind.FLOW}))
+    torn = LoadedRelease("acme/2", {}, {Kind.FLOW: LoadFailure("ARTIFACT_MISSING", "")})
 
     assert (without.is_whole, without.has) == (True, frozenset({Kind.FLOW}))
     assert (torn.is_whole, torn.has) == (False, frozenset())
@@ -253,4 +253,4 @@ def test_a_kind_that_the_wanted_release_was_published_without_does_not_speak_for
     states = all_hold("acme/2", "acme/1")
     states["anomaly"] = SlotState("anomaly", "", {}, holds={"acme/2": frozenset({Kind.FLOW}), "acme/1": frozenset(Kind)})
 
-    assert best_of(Offer("acme/2", "acme#2", at_once=False, releases=(flows_only, OLD), trouble=None), states) is flows_only
+    assert best_of(FusionChoices("acme/2", "acme#2", at_once=False, releases=(flows_only, OLD), trouble=None), states) is flows_only

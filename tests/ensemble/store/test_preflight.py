@@ -12,7 +12,7 @@ from ensemble.errors import InsufficientMemory
 from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.builder import ModelBuilder
 from ensemble.runtime.loader import ReleaseLoader
-from ensemble.runtime.resolver import Lineage
+from ensemble.runtime.resolver import ReleaseResolver
 from ensemble.store.bundles.open import MEMORY_FACTOR, refuse_without_memory
 from ensemble.store.layout import Store
 from ensemble.store.names import Tenant
@@ -36,7 +36,7 @@ def test_a_load_needs_a_multiple_of_its_files(left: int, *, fits: bool) -> None:
 def test_the_multiple_is_enough_for_every_shipped_layer(layer: str, names: list[str]) -> None:
     """The factor is measured: the peak of Python's and numpy's memory while the layer loads, libraries apart."""
     shipped = Store(ROOT / "artifacts", None, read_trust_file(ROOT / "configs" / "trust.yaml").trust())
-    loader = ReleaseLoader(Lineage(lambda: shipped, ["default"]), layer, ModelBuilder("cpu", 30, 730))
+    loader = ReleaseLoader(ReleaseResolver(lambda: shipped, ["default"]), layer, ModelBuilder("cpu", 30, 730))
     assert not loader.load([], frozenset()).trouble  # imports what it needs
     size = sum(line.size_bytes for line in list_bundles(shipped, Tenant("default")) if line.ref.model in names)
 

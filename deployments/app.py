@@ -38,10 +38,10 @@ def build(args: dict[str, Any]) -> Application:
         OpenDoor: keys are off, and Serve listens where others can ask.
     """
     settings = read_settings(args)
-    _refuse_an_open_door(settings)
+    _require_auth_or_loopback(settings)
     read_trust(settings)  # refused here, where an operator looks on, and not in a replica
     values = settings.model_dump(mode="json")
-    looked_after: dict[str, Any] = settings.replicas.model_dump(exclude={"routing_stats_period_s"})
+    replica_options: dict[str, Any] = settings.replicas.model_dump(exclude={"routing_stats_period_s"})
     chosen: dict[str, Any] = {
         "request_router_class": SpeakingFirst,
         "request_routing_stats_period_s": settings.replicas.routing_stats_period_s,
@@ -56,7 +56,7 @@ def build(args: dict[str, Any]) -> Application:
             max_ongoing_requests=layer.max_ongoing_requests,
             autoscaling_config=_autoscaling(layer),
             request_router_config=RequestRouterConfig(**chosen),
-            **looked_after,
+            **replica_options,
         )
         handles[name] = deploy_layer(LayerDeployment).bind(name, values, gpus)
     deploy_ingress = serve.deployment(
@@ -65,7 +65,7 @@ def build(args: dict[str, Any]) -> Application:
         max_ongoing_requests=settings.ingress.max_ongoing_requests,
         max_queued_requests=settings.ingress.max_queued_requests,
         autoscaling_config=_autoscaling(settings.ingress),
-        **looked_after,
+        **replica_options,
     )
     return deploy_ingress(Ingress).bind(values, handles)
 
@@ -76,11 +76,11 @@ def build_management(args: dict[str, Any]) -> Application:
     It has one replica of each: the jobs live in one process, and to rate a tenant's own rows is no matter of speed.
     """
     settings = read_settings(args)
-    _refuse_an_open_door(settings)
+    _require_auth_or_loopback(settings)
     read_trust(settings)
     values, own = settings.model_dump(mode="json"), settings.management
-    looked_after: dict[str, Any] = settings.replicas.model_dump(exclude={"routing_stats_period_s", "max_replicas_per_node"})
-    deploy: dict[str, Any] = {"ray_actor_options": {"num_cpus": own.num_cpus}, "num_replicas": 1, **looked_after}
+    replica_options: dict[str, Any] = settings.replicas.model_dump(exclude={"routing_stats_period_s", "max_replicas_per_node"})
+    deploy: dict[str, Any] = {"ray_actor_options": {"num_cpus": own.num_cpus}, "num_replicas": 1, **replica_options}
     detectors = serve.deployment(name="detectors", max_ongoing_requests=own.max_ongoing_requests, **deploy)
     manage = serve.deployment(
         name="manage", max_ongoing_requests=own.max_ongoing_requests, max_queued_requests=own.max_queued_requests, **deploy
@@ -92,7 +92,7 @@ class InsecureBinding(Exception):
     """Keys are off where anybody could ask."""
 
 
-def _refuse_an_open_door(settings: Settings) -> None:
+def _require_auth_or_loopback(settings: Settings) -> None:
     """Keys are off only where Serve is known to listen on loopback. Serve's own default is another address once HAProxy is on."""
     if settings.auth.mode != "off":
         return

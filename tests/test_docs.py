@@ -225,10 +225,10 @@ SOURCES = [*DEPLOYMENTS, *(path.read_text() for path in sorted((ROOT / "ensemble
 ROOTS = {"EnsembleError"}  # raised by nobody
 CODES = sorted({getattr(errors, name).code for name in errors.__all__ if name not in ROOTS})
 CODES_OF_THE_EDGE = sorted(
-    {code for text in DEPLOYMENTS for code in re.findall(r'(?:refuse\(request, |: \()(?:\w+, )?"([A-Z_]{5,})"', text)}
+    {code for text in DEPLOYMENTS for code in re.findall(r'(?:error_response\(request, |: \()(?:\w+, )?"([A-Z_]{5,})"', text)}
 )
 CAUSES = sorted({kind.cause for name in errors.__all__ if issubclass(kind := getattr(errors, name), errors.ArtifactError)})
-EVENTS = sorted({event for text in DEPLOYMENTS for event in re.findall(r'(?:say\(\s*[\w. ]+?, |"event": )"(\w+)"', text)})
+EVENTS = sorted({event for text in DEPLOYMENTS for event in re.findall(r'(?:log_event\(\s*[\w. ]+?, |"event": )"(\w+)"', text)})
 
 
 def rows() -> dict[str, list[str]]:
@@ -292,7 +292,7 @@ def test_every_log_event_is_in_the_runbook(event: str) -> None:
 
 
 def test_every_log_line_has_its_event_as_a_key() -> None:
-    """S0-23: `say` writes it; who writes past it, with a traceback, names it too."""
+    """S0-23: `log_event` writes it; who writes past it, with a traceback, names it too."""
     written = r"(?:logger|logging\.getLogger\(.*?\))\.(?:info|warning|error|exception|critical)\(.*"
     lines = [line for text in SOURCES for line in re.findall(written, text)]
 

@@ -15,7 +15,7 @@ import typer
 from deployments.cli.console import TenantOption as Tenant
 from deployments.cli.console import err, out
 from deployments.cli.console import fail as _fail
-from deployments.cli.errors import refusals
+from deployments.cli.errors import user_errors
 from deployments.cli.keys_verbs import keys
 from deployments.cli.models_verbs import models
 from deployments.cli.replay_verb import replay
@@ -82,7 +82,7 @@ def start_service(
     from deployments.cli.serve import ServeRefused, serve_forever
 
     try:
-        with refusals(err):
+        with user_errors(err):
             serve_forever(config, host=host, port=port, auth=auth, console=out)
     except ServeRefused as refusal:
         _fail(str(refusal))
@@ -101,7 +101,7 @@ def score_events(
     """Score a file of events. A bad line is named and passed over; the exit code is then 1."""
     from deployments.cli.score import score_file
 
-    with refusals(err):
+    with user_errors(err):
         done = score_file(file, url=None if local else url, explain=explain, as_jsonl=output is Output.JSONL, limit=limit, out=out, err=err)
         if done.bad:
             err.print(f"{done.bad} lines could not be scored; {done.events} could", highlight=False)
@@ -119,7 +119,7 @@ def evaluate_flows(
     """How well labelled flows are told apart: AUROC, AUPRC and true-positive rates, per layer, fused and by family."""
     from deployments.cli.evaluate import evaluate as run
 
-    with refusals(err):
+    with user_errors(err):
         run(data, url=url, tenant=tenant, last=last, console=out, err=err)
 
 
@@ -137,7 +137,7 @@ def calibrate(
     from deployments.cli.publish_target import PublishTarget
     from deployments.cli.train_flows import calibrate as run
 
-    with refusals(err):
+    with user_errors(err):
         run(benign, PublishTarget(tenant, store, publish=publish, promote=promote), rate=fpr, console=out, err=err)
 
 
@@ -148,7 +148,7 @@ def import_older(
     """Take over an older Axon Engine's model files, decoded in a process of their own; the exit code is 1 where a layer failed."""
     from deployments.cli.import_legacy import import_models
 
-    with refusals(err):
+    with user_errors(err):
         raise typer.Exit(0 if import_models(folder, benign, tenant, publish=publish, promote=promote, console=out, err=err) else 1)
 
 
@@ -157,7 +157,7 @@ def export_older(folder: Older, *, tenant: Tenant = None) -> None:
     """Write the current models as the four files of an older Axon Engine, and say what they cannot hold; nothing is replaced."""
     from deployments.cli.export_legacy import export_models
 
-    with refusals(err):
+    with user_errors(err):
         raise typer.Exit(0 if export_models(folder, tenant, console=out, err=err) else 1)
 
 
@@ -185,7 +185,7 @@ def train_flows(
     from deployments.cli.train_flows import train_benign_flows
     from deployments.cli.train_flows import train_flows as run
 
-    with refusals(err):
+    with user_errors(err):
         target = PublishTarget(tenant, store, publish=publish, promote=promote)
         if (data is None) == (benign is None):
             _fail("say either --data (labelled flows) or --benign (your own benign flows)")
@@ -212,7 +212,7 @@ def train_processes(
     from deployments.cli.publish_target import PublishTarget
     from deployments.cli.train_processes import train_benign_processes, train_shipped_processes
 
-    with refusals(err):
+    with user_errors(err):
         target = PublishTarget(tenant, store, publish=publish, promote=promote)
         if (data is None) == (benign is None):
             _fail("say either --data (the folder of process_masquerade) or --benign (your own processes)")
@@ -248,7 +248,7 @@ def train_posture(
     from deployments.cli.train_posture import train_posture as run
     from ensemble.training.recipes.host_inventory import TrivyHost
 
-    with refusals(err):
+    with user_errors(err):
         days = [None if day is None else day.date() for day in (epss_date, kev_date, cvss_date)]
         trivy = None if trivy_exposure is None else TrivyHost(trivy_exposure, trivy_criticality, host=trivy_host)
         run(inventory, Sources(epss, kev, cvss, *days), trivy, PublishTarget(tenant, store, publish=publish, promote=promote), out)
@@ -263,7 +263,7 @@ def trust_init(
     """Make a key to sign models with, and put its public half on the trust list. A key that is there is kept."""
     from deployments.cli.trust import init
 
-    with refusals(err):
+    with user_errors(err):
         init(key, out)
 
 
@@ -272,7 +272,7 @@ def trust_show() -> None:
     """The keys and the pinned files that this Axon believes."""
     from deployments.cli.trust import show
 
-    with refusals(err):
+    with user_errors(err):
         show(out)
 
 
@@ -281,7 +281,7 @@ def trust_pin() -> None:
     """For who ships Axon: pin every pointer, release and manifest of the shipped models as they lie there now."""
     from deployments.cli.trust import pin
 
-    with refusals(err):
+    with user_errors(err):
         pin(out)
 
 
@@ -292,7 +292,7 @@ def service_status(
     """How a running service stands. Exit code 0: all of it speaks; 1: degraded; 2: no answer."""
     from deployments.cli.status import show_status
 
-    with refusals(err):
+    with user_errors(err):
         if not show_status(url, as_json=as_json, console=out):
             raise typer.Exit(1)
 
@@ -303,7 +303,7 @@ def list_layers(context: typer.Context, url: Url = SERVICE) -> None:
     if context.invoked_subcommand is None:
         from deployments.cli.status import show_layers
 
-        with refusals(err):
+        with user_errors(err):
             show_layers(url, out)
 
 
@@ -330,7 +330,7 @@ def try_layer(layer: Layer, url: Url = SERVICE) -> None:
     """Load a layer's models beside those that serve, prove them and throw them away. Exit code 1: one would not serve."""
     from deployments.cli.status import try_layer as run
 
-    with refusals(err):
+    with user_errors(err):
         if not run(url, layer, out):
             raise typer.Exit(1)
 
@@ -338,7 +338,7 @@ def try_layer(layer: Layer, url: Url = SERVICE) -> None:
 def _switch(url: str, layer: str, switch: str) -> None:
     from deployments.cli.status import switch_layer
 
-    with refusals(err):
+    with user_errors(err):
         switch_layer(url, layer, switch, out)
 
 
@@ -356,7 +356,7 @@ def retro_findings(
     """What turned hostile when more of the ensemble looked, with the time it came."""
     from deployments.cli.retro import show_findings
 
-    with refusals(err):
+    with user_errors(err):
         show_findings(as_jsonl=output is Output.JSONL, limit=limit, out=out, err=err)
 
 

@@ -8,25 +8,25 @@ from contextlib import contextmanager
 import typer
 from rich.console import Console
 
-__all__ = ["MENDABLE_CODE", "refusals", "sentence_of"]
+__all__ = ["MENDABLE_CODE", "public_message", "user_errors"]
 
 MENDABLE_CODE = 2
 
 
 @contextmanager
-def refusals(err: Console) -> Iterator[None]:
+def user_errors(err: Console) -> Iterator[None]:
     """One sentence on `err` and an exit code for our own errors and for settings that are refused."""
     try:
         yield
     except Exception as error:
-        sentence = sentence_of(error)
+        sentence = public_message(error)
         if sentence is None:
             raise
         err.print(f"axon: {sentence}", highlight=False, markup=False)
         raise typer.Exit(MENDABLE_CODE) from None
 
 
-def sentence_of(error: BaseException | None) -> str | None:
+def public_message(error: BaseException | None) -> str | None:
     """The sentence for the user, or None where the error is none of theirs."""
     from pydantic import ValidationError
 

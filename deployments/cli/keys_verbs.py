@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from deployments.cli import console
-from deployments.cli.errors import refusals
+from deployments.cli.errors import user_errors
 
 __all__ = ["keys"]
 
@@ -38,7 +38,7 @@ def create_key(
     """
     from deployments.cli.keys import create
 
-    with refusals(console.err):
+    with user_errors(console.err):
         create(tenant, scope, name, expires_days, out=console.out, err=console.err)
 
 
@@ -47,7 +47,7 @@ def list_keys() -> None:
     """Every key: its id, whose it is, what for, and whether it is live, expired or revoked. Never the key or its hash."""
     from deployments.cli.keys import show
 
-    with refusals(console.err):
+    with user_errors(console.err):
         show(console.out)
 
 
@@ -58,5 +58,5 @@ def revoke_key(
     """Take a key back, for good. A running service refuses it within seconds."""
     from deployments.cli.keys import revoke
 
-    with refusals(console.err):
+    with user_errors(console.err):
         revoke(key, console.out)

@@ -9,7 +9,7 @@ import typer
 
 from deployments.cli import console
 from deployments.cli.console import TenantOption
-from deployments.cli.errors import refusals
+from deployments.cli.errors import user_errors
 
 __all__ = ["models"]
 
@@ -30,7 +30,7 @@ def list_models(context: typer.Context, *, tenant: TenantOption = None, as_json:
     if context.invoked_subcommand is None:
         from deployments.cli.models import show_models
 
-        with refusals(console.err):
+        with user_errors(console.err):
             show_models(tenant, console.out, as_json=as_json)
 
 
@@ -45,7 +45,7 @@ def model_info(
     """All that is known of one version: type, parameters, hashes, what it was trained on, what names it. Exit code 1: it is broken."""
     from deployments.cli.models import show_info
 
-    with refusals(console.err):
+    with user_errors(console.err):
         if not show_info(name, version, tenant, console.out, as_json=as_json):
             raise typer.Exit(1)
 
@@ -55,7 +55,7 @@ def model_versions(name: Name, *, tenant: TenantOption = None, as_json: Json = F
     """Every version of one model, the newest first."""
     from deployments.cli.models import show_versions
 
-    with refusals(console.err):
+    with user_errors(console.err):
         show_versions(name, tenant, console.out, as_json=as_json)
 
 
@@ -69,7 +69,7 @@ def promote_release(
     """Point a tenant to one of its releases, after proving it. A challenger that is promoted is none any more."""
     from deployments.cli.releases import promote_release as run
 
-    with refusals(console.err):
+    with user_errors(console.err):
         run(release, tenant, console.out, at_once=at_once)
 
 
@@ -82,7 +82,7 @@ def roll_back(
     """Point to the release before, all traffic at once. Doing it again goes back further; the last five are kept for it."""
     from deployments.cli.releases import roll_back_release
 
-    with refusals(console.err):
+    with user_errors(console.err):
         roll_back_release(to, tenant, console.out)
 
 
@@ -98,7 +98,7 @@ def challenger(
     """Try a release in shadow, beside the one that serves: it scores, and answers nobody."""
     from deployments.cli.releases import change_challenger
 
-    with refusals(console.err):
+    with user_errors(console.err):
         change_challenger(release, tenant, console.out, clear=clear)
 
 
@@ -114,7 +114,7 @@ def alias(
     """Say which version of a model that no release names is meant by `champion` or `challenger`."""
     from deployments.cli.releases import change_alias
 
-    with refusals(console.err):
+    with user_errors(console.err):
         change_alias(name, word, version, tenant, console.out, clear=clear)
 
 
@@ -123,7 +123,7 @@ def delete(name: Name, *, version: Version, tenant: TenantOption = None) -> None
     """Remove one version, for good. Refused where it serves, could be rolled back to, is tried in shadow, or came with Axon."""
     from deployments.cli.storage import delete_version
 
-    with refusals(console.err):
+    with user_errors(console.err):
         delete_version(name, version, tenant, console.out)
 
 
@@ -134,7 +134,7 @@ def delete_release(
     """Remove one release, for good; refused as in `delete`."""
     from deployments.cli.storage import delete_one_release
 
-    with refusals(console.err):
+    with user_errors(console.err):
         delete_one_release(release, tenant, console.out)
 
 
@@ -147,7 +147,7 @@ def retention(
     """Remove what nothing needs and is older than the newest so many."""
     from deployments.cli.storage import retain
 
-    with refusals(console.err):
+    with user_errors(console.err):
         retain(keep, tenant, console.out)
 
 
@@ -163,7 +163,7 @@ def export(
     """Write a release, or one model, into one file, signatures and all. A file that is there is not replaced."""
     from deployments.cli.storage import export_file
 
-    with refusals(console.err):
+    with user_errors(console.err):
         export_file(file, name, version, release, tenant, console.out)
 
 
@@ -179,7 +179,7 @@ def import_(
     """Publish what an exported file holds as new versions of your own; nothing is promoted. What nobody trusted signed is refused."""
     from deployments.cli.storage import import_file
 
-    with refusals(console.err):
+    with user_errors(console.err):
         import_file(file, tenant, console.out, console.err, quarantine=quarantine)
 
 
@@ -195,7 +195,7 @@ def quarantine(
     """Set a hostile version aside, where nothing looks it up. Axon releases nothing from there."""
     from deployments.cli.storage import set_aside
 
-    with refusals(console.err):
+    with user_errors(console.err):
         set_aside(name, version, reason, tenant, console.out, even_in_use=even_in_use)
 
 
@@ -211,7 +211,7 @@ def audit(
     """Who published, promoted, rolled back or deleted what, when, from where, and how it ended; the newest first."""
     from deployments.cli.storage import check_audit, show_audit
 
-    with refusals(console.err):
+    with user_errors(console.err):
         if verify or head:
             if not check_audit(head, console.out):
                 raise typer.Exit(1)

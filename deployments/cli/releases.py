@@ -17,11 +17,11 @@ from ensemble.store.releases.aliases import (
     Alias,
     clear_challenger,
     clear_model_alias,
+    get_alias,
+    get_challenger,
     promote_challenger,
     set_challenger,
     set_model_alias,
-    stand_of_challenger,
-    stand_of_model_alias,
 )
 from ensemble.store.releases.pointer import Pointer
 from ensemble.store.releases.release import list_releases, promote, read_pointer, roll_back
@@ -85,10 +85,10 @@ def change_challenger(release: int | None, tenant: str | None, console: Console,
     store, owner = own_store(), Tenant(tenant or read_settings().store.tenant)
     _refuse_both(release, clear=clear)
     if release is None and not clear:
-        number = stand_of_challenger(store, owner).number
+        number = get_challenger(store, owner).number
         console.print(f"tenant {owner} tries release {number} in shadow" if number else f"tenant {owner} tries no release", highlight=False)
         return
-    signer, serial = read_signer(store.trust), _serial_or_none(lambda: stand_of_challenger(store, owner).serial, console)
+    signer, serial = read_signer(store.trust), _serial_or_none(lambda: get_challenger(store, owner).serial, console)
     if release is None:
         clear_challenger(store, owner, serial, signer=signer)
         console.print(f"tenant {owner} tries no release any more", highlight=False)
@@ -109,11 +109,11 @@ def change_alias(name: str, word: str, version: int | None, tenant: str | None, 
     model, alias = ModelName(name), parse_alias(word)
     _refuse_both(version, clear=clear)
     if version is None and not clear:
-        number = stand_of_model_alias(store, owner, model, alias).number
+        number = get_alias(store, owner, model, alias).number
         console.print(f"the {alias} of {model} is version {number}" if number else f"{model} has no {alias} of its own", highlight=False)
         return
     signer = read_signer(store.trust)
-    serial = _serial_or_none(lambda: stand_of_model_alias(store, owner, model, alias).serial, console)
+    serial = _serial_or_none(lambda: get_alias(store, owner, model, alias).serial, console)
     if version is None:
         clear_model_alias(store, owner, model, alias, serial, signer=signer)
         console.print(f"{model} has no {alias} of its own any more", highlight=False)

@@ -27,14 +27,14 @@ def replay(
     as_json: Annotated[bool, typer.Option("--json", help="What came of it as one JSON object, for programs.")] = False,
 ) -> None:
     """Score the event of a verdict once more, by the release that made it. Exit code 0: the same; 1: something changed; 2: it cannot be."""
-    from deployments.cli.errors import sentence_of
+    from deployments.cli.errors import public_message
     from deployments.cli.replay import Asked, replay_verdict, tell_refusal
 
     out = console.out
     try:
         is_same = replay_verdict(Asked(verdict, event, event_id, tenant, config, tolerance), as_json=as_json, out=out)
     except Exception as error:
-        sentence = sentence_of(error)
+        sentence = public_message(error)
         if sentence is None:
             raise
         tell_refusal(sentence, getattr(error, "code", ""), as_json=as_json, out=out, err=console.err)

@@ -20,8 +20,8 @@ import httpx
 import yaml
 from rich.console import Console
 
-from deployments.config.settings import Settings, lay_over, read_settings
-from deployments.host.drain import close_door
+from deployments.config.settings import Settings, deep_merge, read_settings
+from deployments.host.drain import drain_proxy
 from deployments.host.environment import is_loopback, prepare_environment
 from deployments.web.api_keys import list_keys
 from ensemble.errors import ArtifactError
@@ -126,7 +126,7 @@ def serve_forever(config: Path, *, host: str | None, port: int | None, auth: str
         last_resort = threading.Timer(STOP_WITHIN_S, os._exit, (1,))  # Ray cannot shut down in order when its own processes died first
         last_resort.daemon = True
         last_resort.start()
-        close_door(FINISH_WITHIN_S)
+        drain_proxy(FINISH_WITHIN_S)
         serve.shutdown()  # type: ignore[no-untyped-call]  # Ray has no types for it
         ray.shutdown()
 
@@ -146,9 +146,9 @@ def _plan(config: Path, host: str | None, port: int | None, auth: str | None) ->
         http_options = {"host": "127.0.0.1", "port": 8000, **(file.get("http_options") or {})}
         http_options |= {key: value for key, value in (("host", host), ("port", port)) if value is not None}
         said = {"auth": {"mode": auth}} if auth else {}
-        args = lay_over(file["applications"][0].get("args") or {}, said)
+        args = deep_merge(file["applications"][0].get("args") or {}, said)
         applications = [
-            _Application(one["name"], one["route_prefix"], one["import_path"], lay_over(args, lay_over(one.get("args") or {}, said)))
+            _Application(one["name"], one["route_prefix"], one["import_path"], deep_merge(args, deep_merge(one.get("args") or {}, said)))
             for one in file["applications"]
         ]
         logging_config = dict(file.get("logging_config") or {})

@@ -30,7 +30,7 @@ __all__ = [
     "RolloutSettings",
     "Settings",
     "TenantName",
-    "lay_over",
+    "deep_merge",
     "read_settings",
 ]
 
@@ -332,20 +332,20 @@ def read_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
         pydantic.ValidationError: unknown keys, wrong types or numbers out of range; all of them in one message.
     """
     defaults = yaml.load((ROOT / "configs" / "default.yaml").read_text(), Loader=yaml.CSafeLoader)  # ten times as fast as `safe_load`
-    merged = lay_over(defaults, overrides or {})
+    merged = deep_merge(defaults, overrides or {})
     for variable, section, setting in PATH_VARIABLES:
         if named := os.environ.get(variable):
-            merged = lay_over(merged, {section: {setting: named}})
+            merged = deep_merge(merged, {section: {setting: named}})
     disabled = [name.strip() for name in os.environ.get(DISABLED_VARIABLE, "").split(",") if name.strip()]
     if disabled:
         configured = merged["controls"].get("disabled") if isinstance(merged.get("controls"), Mapping) else None
-        merged = lay_over(merged, {"controls": {"disabled": [*(configured or []), *disabled]}})
+        merged = deep_merge(merged, {"controls": {"disabled": [*(configured or []), *disabled]}})
     return Settings.model_validate(merged)
 
 
-def lay_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def deep_merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """`below`, with what `above` says in the place of what it says itself, at every depth."""
     both = dict(below)
     for key, value in above.items():
-        both[key] = lay_over(both[key], value) if isinstance(value, Mapping) and isinstance(both.get(key), Mapping) else value
+        both[key] = deep_merge(both[key], value) if isinstance(value, Mapping) and isinstance(both.get(key), Mapping) else value
     return both

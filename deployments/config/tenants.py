@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from deployments.config.settings import Settings, TenantName
-from deployments.observability.log import say
+from deployments.observability.log import log_event
 from ensemble.store.layout import Store
 from ensemble.store.names import Tenant
 from ensemble.store.releases.pointer import has_pointer
@@ -118,7 +118,7 @@ class Tenants:
         try:
             self._file = read_tenants(self._path)
         except ValidationError as refused:
-            say(logging.ERROR, "tenants_file_refused", {"mistakes": [error["msg"] for error in refused.errors()]})
+            log_event(logging.ERROR, "tenants_file_refused", {"mistakes": [error["msg"] for error in refused.errors()]})
 
     def _fingerprint(self) -> Hashable:
         try:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from deployments.config.settings import Settings
 from deployments.config.trust import read_trust
-from deployments.observability.log import say
+from deployments.observability.log import log_event
 from ensemble.store.layout import Store
 from ensemble.store.signing import Trust
 
@@ -35,7 +35,7 @@ class TrustedStore:
             try:
                 trust = read_trust(self._settings)
             except ValidationError as refused:
-                say(logging.ERROR, "trust_list_refused", {"mistakes": [error["msg"] for error in refused.errors()]})
+                log_event(logging.ERROR, "trust_list_refused", {"mistakes": [error["msg"] for error in refused.errors()]})
             self._known = seen, trust
         return Store(self._settings.state, self._settings.shipped, trust)
 

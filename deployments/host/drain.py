@@ -13,10 +13,10 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["close_door"]
+__all__ = ["drain_proxy"]
 
 
-def close_door(within_s: float) -> None:
+def drain_proxy(within_s: float) -> None:
     """Let the front proxy of this service take no new connections, and wait for the calls it holds, but no longer than `within_s`.
 
     Does nothing where Serve runs without HAProxy.

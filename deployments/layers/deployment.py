@@ -84,7 +84,7 @@ class LayerDeployment:
     async def check_health(self) -> None:
         """Raises where a restart would help, and only there; that it is answered at all shows that the loop turns."""
         for kept in self.shelf:
-            kept.slot.raise_if_broken()
+            kept.slot.check_health()
 
     async def record_routing_stats(self) -> dict[str, float]:
         """What the router wants to know of this replica; Serve asks every second or so."""

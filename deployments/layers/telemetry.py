@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deployments.observability.log import SUMMARY_EVERY_S, LogThrottle, _Trouble, say
+from deployments.observability.log import SUMMARY_EVERY_S, LogThrottle, _Trouble, log_event
 from deployments.observability.metrics import Meter
 from ensemble.errors import ArtifactMissing
 from ensemble.runtime.model_state import SlotEvent, SlotState
@@ -183,4 +183,4 @@ class LayerTelemetry:
         return self._loads[kind].incident
 
     def _say(self, level: int, event: str, kind: str, fields: Mapping[str, Any], phrase: str = "") -> None:
-        say(level, event, {"layer": self._layer, **self._whose, **({"kind": kind} if kind else {}), **fields}, phrase)
+        log_event(level, event, {"layer": self._layer, **self._whose, **({"kind": kind} if kind else {}), **fields}, phrase)

@@ -16,12 +16,12 @@ from deployments.management import job_responses as found
 from deployments.management import requests as asks
 from deployments.management.detectors import Detections, LoadReport
 from deployments.management.replicas import Replicas
-from deployments.management.request import LAYERS_MODELS, BodyReader, actor_of, model_of, no_query_but, tenant_of
+from deployments.management.request import LAYERS_MODELS, BodyReader, actor_of, model_of, reject_unknown_query, tenant_of
 from deployments.management.store_executor import StoreExecutor
 from deployments.management.visible_models import VisibleModel, find_model
 from deployments.web.api_keys import Scope
 from deployments.web.auth import Authenticator, ScopedRoute, caller_of
-from deployments.web.decode_errors import refusal_of
+from deployments.web.decode_errors import decode_error
 from deployments.web.errors import ErrorBody, as_json
 from ensemble.errors import ArtifactMissing, DeploymentUnavailable, EnsembleError, EventError, FeatureMismatch, MalformedEvent, NotServing
 from ensemble.layers.catalog import LAYERS
@@ -67,7 +67,7 @@ class DetectionRoutes:
 
     async def _detect(self, request: Request) -> Response:
         """S4-10; who has no detector of that name uses its group's, or the generic one."""
-        no_query_but(request)
+        reject_unknown_query(request)
         model = model_of(request)
         asked = await BodyReader(asks.RowsToRate, self.settings.management.max_body_bytes)(request)
         await self.gate.charge(caller_of(request.scope), len(asked.network_data))
@@ -88,7 +88,7 @@ class DetectionRoutes:
 
     async def _load(self, request: Request) -> Response:
         """S4-13 and C-26: the serving replicas load it, and each says how it stands."""
-        no_query_but(request)
+        reject_unknown_query(request)
         model = model_of(request)
         known = await self._known(request, model)
         if layers := LAYERS_MODELS.get(model):
@@ -115,7 +115,7 @@ def _rows_of(sent: Sequence[msgspec.Raw]) -> tuple[dict[int, Row], dict[int, Eve
         try:
             rows[place] = _decode_row(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            problem = refusal_of(error, bytes(raw))
+            problem = decode_error(error, bytes(raw))
             refused[place] = MalformedEvent(f"{ROWS}[{place}]", getattr(problem, "problem", str(problem)))
     return rows, refused
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from deployments.config.settings import Settings
 from deployments.config.trusted_store import TrustedStore
 from deployments.host.memory import available_bytes
-from deployments.observability.log import LogThrottle, say
+from deployments.observability.log import LogThrottle, log_event
 from ensemble.errors import ArtifactMissing, FeatureMismatch, LoadTimeout, TooManyRows
 from ensemble.features.tabular import Missing, admit_rows
 from ensemble.layers.tabular import TabularDetector
@@ -35,7 +35,7 @@ from ensemble.runtime.model_state import LoadFailure, failure_of
 from ensemble.store.bundles.open import open_bundle
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, Tenant
-from ensemble.store.releases.aliases import Alias, stand_of_model_alias
+from ensemble.store.releases.aliases import Alias, get_alias
 from ensemble.store.signing import Trust
 
 __all__ = ["Detections", "DetectorState", "Detectors", "LoadOutcome", "LoadReport"]
@@ -175,7 +175,7 @@ class Detectors:
             tenant: whose detector.
             name: of the detector.
             rows: feature -> value; of those, what the detector reads.
-            missing: `refuse` or `zero`, what a row means that lacks a feature.
+            missing: `error_response` or `zero`, what a row means that lacks a feature.
 
         Raises:
             TooManyRows: more than one request may have.
@@ -287,7 +287,7 @@ class Detectors:
             raise ArtifactMissing(f"a champion of model {key[1]}")
         if before is None or found.detector is not before.detector:
             about = {"tenant": key[0], "model": key[1], "version": found.ref.version, "digest": found.ref.manifest_sha256}
-            say(logging.INFO, "model_loaded", about, "Model loaded successfully")
+            log_event(logging.INFO, "model_loaded", about, "Model loaded successfully")
         self._pace.end(_spoken(key))
         self._held[key] = found
         if before is None:
@@ -301,7 +301,7 @@ class Detectors:
         store, (tenant, model) = self._open_store(), key
         is_believed = before is not None and before.trust == store.trust  # what a key that is gone signed is forgotten, its serial too
         seen = before.serial if before is not None and is_believed else 0
-        named = stand_of_model_alias(store, tenant, model, Alias.CHAMPION, not_below=seen)
+        named = get_alias(store, tenant, model, Alias.CHAMPION, not_below=seen)
         if not named.number:
             return None
         ref = BundleRef(tenant, model, named.number, named.sha256)
@@ -324,7 +324,7 @@ class Detectors:
         if suppressed is None:
             return
         about = {"tenant": key[0], "model": key[1], "code": failure.code, "cause": failure.cause, "suppressed": suppressed}
-        say(logging.ERROR, "model_load_failed", about, f"Failed to load model: {failure.message}")
+        log_event(logging.ERROR, "model_load_failed", about, f"Failed to load model: {failure.message}")
 
 
 def _spoken(key: Key) -> str:

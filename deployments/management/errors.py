@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import HTTPExceptionHandler
 
-from deployments.web.errors import COMES_AGAIN, REFUSALS, meaning_of, refuse, status_of
+from deployments.web.errors import EXCEPTION_HANDLERS, RETRYABLE_CODES, describe_code, error_response, status_of
 from ensemble.errors import (
     ArtifactError,
     ArtifactInUse,
@@ -42,20 +42,20 @@ def said_of(error: EnsembleError) -> str:
             return f"{error.limit:,} are there, which is as many as may be; delete some, or let retention do it"
         case PointerMoved() | TrainingError():
             return str(error)
-    return meaning_of(error.code)
+    return describe_code(error.code)
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
     if not isinstance(error, EnsembleError):
         raise error
-    response = refuse(request, status_of(error.code), error.code, said_of(error))
-    if error.code in COMES_AGAIN:
+    response = error_response(request, status_of(error.code), error.code, said_of(error))
+    if error.code in RETRYABLE_CODES:
         response.headers["Retry-After"] = str(RETRY_AFTER_S)
     return response
 
 
 MANAGE_REFUSALS: Mapping[Any, HTTPExceptionHandler] = {
-    **REFUSALS,
+    **EXCEPTION_HANDLERS,
     ArtifactError: _refuse,
     ServiceError: _refuse,
     TrainingError: _refuse,

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from deployments.observability.log import say
+from deployments.observability.log import log_event
 from ensemble.errors import ArtifactError, ArtifactMissing, JobLost
 from ensemble.store.files import atomic
 from ensemble.store.files.canonical_json import timestamp
@@ -184,7 +184,9 @@ class JobRecords:
                 try:
                     record = _decode(read_bounded(folder, name, limit=RECORD_LIMIT_BYTES, what="a job's record"))
                 except (ArtifactError, msgspec.MsgspecError, UnicodeDecodeError) as problem:
-                    say(logging.WARNING, "job_record_unreadable", {"job": job, "tenant": tenant, "error_type": type(problem).__name__})
+                    log_event(
+                        logging.WARNING, "job_record_unreadable", {"job": job, "tenant": tenant, "error_type": type(problem).__name__}
+                    )
                     continue
                 if (record.id, record.tenant) == (job, tenant):  # one that was copied here is no job of this tenant
                     found.append(record)

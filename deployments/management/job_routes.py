@@ -15,8 +15,8 @@ from deployments.management import job_responses as found
 from deployments.management import requests as asks
 from deployments.management.job_records import JobRecord
 from deployments.management.jobs import Jobs, TrainRequest
-from deployments.management.request import BodyReader, actor_of, no_query_but, own_name, own_tenant, tenant_of
-from deployments.management.store_executor import StoreExecutor, in_time
+from deployments.management.request import BodyReader, actor_of, new_model_name, reject_unknown_query, require_own_tenant, tenant_of
+from deployments.management.store_executor import StoreExecutor, with_timeout
 from deployments.web.api_keys import Scope
 from deployments.web.auth import ScopedRoute
 from deployments.web.errors import ErrorBody, as_json
@@ -58,9 +58,9 @@ class JobRoutes:
         ]
 
     async def _train(self, request: Request) -> Response:
-        no_query_but(request)
+        reject_unknown_query(request)
         asked = await BodyReader(asks.TrainRequest, self.settings.management.max_body_bytes)(request)
-        tenant, model, actor = own_tenant(request, asked.tenant_id), own_name(asked.name), actor_of(request)
+        tenant, model, actor = require_own_tenant(request, asked.tenant_id), new_model_name(asked.name), actor_of(request)
         wanted = TrainRequest(
             rows=asked.network_data,
             as_champion=asked.promote,
@@ -73,7 +73,7 @@ class JobRoutes:
         async with self._taking:  # or two requests with one label would both find it free
             await self._refuse_known_label(tenant, model, wanted.label, actor)
             try:
-                record = await in_time(self.jobs.submit(tenant, wanted, actor), self.settings.management.store_within_s)
+                record = await with_timeout(self.jobs.submit(tenant, wanted, actor), self.settings.management.store_within_s)
             except (FeatureMismatch, MalformedEvent) as refused:
                 raise _as_asked(refused) from None
         response = as_json(_told(record), 202)
@@ -81,19 +81,19 @@ class JobRoutes:
         return response
 
     async def _list(self, request: Request) -> Response:
-        no_query_but(request)
-        records = await in_time(self.jobs.list(tenant_of(request)), self.settings.management.store_within_s)
+        reject_unknown_query(request)
+        records = await with_timeout(self.jobs.list(tenant_of(request)), self.settings.management.store_within_s)
         return as_json(found.JobList([_told(record) for record in records]))
 
     async def _get(self, request: Request) -> Response:
-        no_query_but(request)
+        reject_unknown_query(request)
         job = self.jobs.get(tenant_of(request), request.path_params["id"])
-        return as_json(_told(await in_time(job, self.settings.management.store_within_s)))
+        return as_json(_told(await with_timeout(job, self.settings.management.store_within_s)))
 
     async def _cancel(self, request: Request) -> Response:
-        no_query_but(request)
+        reject_unknown_query(request)
         job = self.jobs.cancel(tenant_of(request), request.path_params["id"])
-        return as_json(_told(await in_time(job, self.settings.management.store_within_s)))
+        return as_json(_told(await with_timeout(job, self.settings.management.store_within_s)))
 
     async def _refuse_known_label(self, tenant: Tenant, model: ModelName, label: str, actor: Actor) -> None:
         """A label is used once: by a version, or by a job that may become one.
@@ -103,7 +103,7 @@ class JobRoutes:
         """
         if not label:
             return
-        waiting = await in_time(self.jobs.list(tenant), self.settings.management.store_within_s)
+        waiting = await with_timeout(self.jobs.list(tenant), self.settings.management.store_within_s)
         is_known = any((job.model, job.label) == (model, label) and not job.has_ended for job in waiting)
         if is_known or await self.desk.ask(actor, lambda store: label in _labels(store, tenant, model)):
             raise VersionExists(f"version {label} of {model}")

@@ -23,7 +23,7 @@ from deployments.config.settings import Settings
 from deployments.config.trust import SigningRefused, read_signer
 from deployments.management.job_records import JobRecord, JobRecords, JobStatus, new_id
 from deployments.management.training_actor import FitWork
-from deployments.observability.log import say
+from deployments.observability.log import log_event
 from ensemble.errors import (
     ArtifactError,
     EnsembleError,
@@ -242,7 +242,7 @@ class Jobs:
         await self._change(job, **{"stage": "", "ended_at": self._timestamp(), **ended})
         record = self._records[job]
         fields = {"job": job, "tenant": record.tenant, "model": record.model, "status": str(record.status), "code": record.code}
-        say(logging.INFO if record.status is JobStatus.DONE else logging.WARNING, "job_ended", fields | {"seconds": seconds})
+        log_event(logging.INFO if record.status is JobStatus.DONE else logging.WARNING, "job_ended", fields | {"seconds": seconds})
         for old in self._files.superfluous(self._records.values()):
             del self._records[old.id]
             self._disk.submit(self._files.forget, old)
@@ -276,17 +276,19 @@ class Jobs:
         except UNPUBLISHED as problem:
             code = _code_of(problem)
             fields = about | {"code": code, "error_type": type(problem).__name__}
-            say(logging.ERROR, "model_save_failed", fields, f"Failed to save model: {record.model}")
+            log_event(logging.ERROR, "model_save_failed", fields, f"Failed to save model: {record.model}")
             return {"status": JobStatus.FAILED, "code": code, "message": str(JobUnpublished())}
         version = {"status": JobStatus.DONE, "version": ref.version, "manifest_sha256": ref.manifest_sha256}
-        say(logging.INFO, "model_saved", about | {"version": ref.version, "digest": ref.manifest_sha256}, "Model saved successfully")
+        log_event(logging.INFO, "model_saved", about | {"version": ref.version, "digest": ref.manifest_sha256}, "Model saved successfully")
         if not record.as_champion:
             return version
         try:
             await self._apart(lambda: self._promoted(ref, actor))
         except UNPUBLISHED as problem:
             code = _code_of(problem)
-            say(logging.ERROR, "champion_not_set", about | {"version": ref.version, "code": code, "error_type": type(problem).__name__})
+            log_event(
+                logging.ERROR, "champion_not_set", about | {"version": ref.version, "code": code, "error_type": type(problem).__name__}
+            )
             return {**version, "code": code, "message": "it is published, and could not be made champion"}
         return {**version, "is_champion": True}
 
@@ -304,7 +306,7 @@ class Jobs:
         try:
             await self._write(record)
         except (ArtifactError, OSError) as problem:  # the job goes on; after a restart it is told as it was
-            say(logging.ERROR, "job_record_not_kept", {"job": job, "tenant": record.tenant, "error_type": type(problem).__name__})
+            log_event(logging.ERROR, "job_record_not_kept", {"job": job, "tenant": record.tenant, "error_type": type(problem).__name__})
 
     async def _write(self, record: JobRecord) -> None:
         await asyncio.wrap_future(self._disk.submit(self._files.save, record))

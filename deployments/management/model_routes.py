@@ -30,15 +30,15 @@ from deployments.management.request import (
     actor_of,
     limit_asked,
     model_of,
-    no_query_but,
-    number_in,
-    own_tenant,
+    parse_number,
+    reject_unknown_query,
+    require_own_tenant,
     tenant_of,
     version_asked,
 )
 from deployments.management.store_executor import StoreExecutor
 from deployments.management.visible_models import find_model, seen_models
-from deployments.observability.log import say
+from deployments.observability.log import log_event
 from deployments.web.api_keys import Scope
 from deployments.web.auth import ScopedRoute
 from deployments.web.body import read_body
@@ -51,7 +51,7 @@ from ensemble.store.names import BundleRef, ModelName, Tenant
 from ensemble.store.operations.archive import Imported, export_bundle, import_archive
 from ensemble.store.operations.deletion import apply_retention, delete_bundle
 from ensemble.store.operations.describe import resolve_bundle
-from ensemble.store.releases.aliases import Alias, AliasTarget, clear_model_alias, set_model_alias, stand_of_model_alias
+from ensemble.store.releases.aliases import Alias, AliasTarget, clear_model_alias, get_alias, set_model_alias
 
 __all__ = ["ARCHIVE", "ModelRoutes", "standing"]
 
@@ -98,20 +98,20 @@ class ModelRoutes:
         ]
 
     async def _list(self, request: Request) -> Response:
-        no_query_but(request, "tenant_id")
-        tenant = own_tenant(request, request.query_params.get("tenant_id"))
+        reject_unknown_query(request, "tenant_id")
+        tenant = require_own_tenant(request, request.query_params.get("tenant_id"))
         seen = await self._ask(request, lambda store: seen_models(store, self.tenancy.lineage(tenant)))
         limits = says.Limits(self.settings.ingress.max_events, self.settings.management.max_rows, self.settings.management.max_body_bytes)
         return as_json(says.ModelList(str(tenant), [says.summary_of(one.info, shared=one.is_lent) for one in seen], limits))
 
     async def _info(self, request: Request) -> Response:
-        no_query_but(request, "version")
+        reject_unknown_query(request, "version")
         tenant, model, which = tenant_of(request), model_of(request), version_asked(request)
         seen = await self._ask(request, lambda store: find_model(store, self.tenancy.lineage(tenant), model, which))
         return as_json(says.info_of(seen.info, shared=seen.is_lent))
 
     async def _versions(self, request: Request) -> Response:
-        no_query_but(request)
+        reject_unknown_query(request)
         tenant, model = tenant_of(request), model_of(request)
         seen = await self._ask(request, lambda store: seen_models(store, self.tenancy.lineage(tenant), model))
         if not seen:
@@ -119,15 +119,15 @@ class ModelRoutes:
         return as_json(says.ModelVersions(str(model), [says.summary_of(one.info, shared=one.is_lent) for one in seen]))
 
     async def _export(self, request: Request) -> Response:
-        no_query_but(request)
-        tenant, model, version = tenant_of(request), model_of(request), number_in(request.path_params["version"], "version")
+        reject_unknown_query(request)
+        tenant, model, version = tenant_of(request), model_of(request), parse_number(request.path_params["version"], "version")
         data = await self._ask(request, lambda store: export_bundle(store, resolve_bundle(store, tenant, model, version)))
         name = f"{model}-{version}.axon"  # a slug and a number: nothing to quote
         headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Content-Type-Options": "nosniff"}
         return Response(data, media_type=ARCHIVE, headers=headers)
 
     async def _import(self, request: Request) -> Response:
-        no_query_but(request)
+        reject_unknown_query(request)
         _refuse_other_media(request)
         tenant = tenant_of(request)
         data = await read_body(request.scope["headers"], request.receive, self.settings.management.max_import_bytes)
@@ -143,7 +143,7 @@ class ModelRoutes:
         return as_json(says.ImportedModels(entries, done.release.serial if done.release else None, done.origin), 201)
 
     async def _promote(self, request: Request) -> Response:
-        no_query_but(request)
+        reject_unknown_query(request)
         tenant, model = tenant_of(request), model_of(request)
         asked = await BodyReader(asks.VersionPromotion, self._limit)(request)
         if (asked.version is UNSET) == (asked.alias is UNSET):
@@ -155,7 +155,7 @@ class ModelRoutes:
             signer = read_signer(store.trust)
             serial = standing(store, tenant, model, Alias.CHAMPION)
             champion = set_model_alias(store, tenant, model, Alias.CHAMPION, ref, serial, signer=signer)
-            tried = stand_of_model_alias(store, tenant, model, Alias.CHALLENGER)
+            tried = get_alias(store, tenant, model, Alias.CHALLENGER)
             if tried.number == ref.version:  # nothing is tried beside itself
                 clear_model_alias(store, tenant, model, Alias.CHALLENGER, tried.serial, signer=signer)
             return ref, champion
@@ -164,7 +164,7 @@ class ModelRoutes:
         return as_json(says.AliasMoved(str(model), Alias.CHAMPION, ref.version, ref.manifest_sha256, named.serial))
 
     async def _try(self, request: Request) -> Response:
-        no_query_but(request)
+        reject_unknown_query(request)
         tenant, model = tenant_of(request), model_of(request)
         asked = await BodyReader(asks.TriedVersion, self._limit)(request)
 
@@ -177,7 +177,7 @@ class ModelRoutes:
         return as_json(says.AliasMoved(str(model), Alias.CHALLENGER, named.number, named.sha256, named.serial))
 
     async def _try_none(self, request: Request) -> Response:
-        no_query_but(request)
+        reject_unknown_query(request)
         tenant, model = tenant_of(request), model_of(request)
 
         def clear(store: Store) -> AliasTarget:
@@ -189,25 +189,25 @@ class ModelRoutes:
         return as_json(says.AliasMoved(str(model), Alias.CHALLENGER, None, "", named.serial))
 
     async def _delete(self, request: Request) -> Response:
-        no_query_but(request, "version")
+        reject_unknown_query(request, "version")
         tenant, model = tenant_of(request), model_of(request)
         named = request.query_params.get("version")
         if named is None:
             raise MalformedEvent("version", "say which version; the latest is not meant by saying nothing")
-        version = number_in(named, "version")
+        version = parse_number(named, "version")
         about = {"model": model, "tenant": tenant, "version": version}
         try:
             await self._ask(request, lambda store: delete_bundle(store, tenant, model, version))
         except ArtifactMissing:
             raise  # nobody's model: nothing was tried
         except EnsembleError as error:
-            say(logging.WARNING, "model_delete_failed", about | {"code": error.code}, f"Failed to delete model: {model}")
+            log_event(logging.WARNING, "model_delete_failed", about | {"code": error.code}, f"Failed to delete model: {model}")
             raise
-        say(logging.INFO, "model_deleted", about, "Model deleted successfully")
+        log_event(logging.INFO, "model_deleted", about, "Model deleted successfully")
         return as_json(says.Deleted(str(model), version))
 
     async def _retain(self, request: Request) -> Response:
-        no_query_but(request)
+        reject_unknown_query(request)
         tenant = tenant_of(request)
         keep = int((await BodyReader(asks.Retention, self._limit)(request)).keep)
         gone = await self._ask(request, lambda store: apply_retention(store, tenant, keep=keep))
@@ -215,7 +215,7 @@ class ModelRoutes:
         return as_json(says.Retained(keep, [entry.serial for entry in gone.releases], models))
 
     async def _audit(self, request: Request) -> Response:
-        no_query_but(request, "limit")
+        reject_unknown_query(request, "limit")
         tenant, limit = tenant_of(request), limit_asked(request)
         entries = await self._ask(request, lambda store: read_audit(store, tenant, limit=limit))
         return as_json(says.AuditLog([says.audited(entry) for entry in entries]))
@@ -246,7 +246,7 @@ def quota_of(settings: Settings) -> Quota:
 def standing(store: Store, tenant: Tenant, model: ModelName, alias: Alias) -> int:
     """The serial of an alias, to change it by; 0 for one that cannot be read, which is replaced."""
     try:
-        return stand_of_model_alias(store, tenant, model, alias).serial
+        return get_alias(store, tenant, model, alias).serial
     except ArtifactError:
         return 0
 

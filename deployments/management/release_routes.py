@@ -14,7 +14,7 @@ from deployments.config.tenants import Tenants
 from deployments.config.trust import read_signer
 from deployments.management import requests as asks
 from deployments.management import responses as says
-from deployments.management.request import BodyReader, actor_of, no_query_but, number_in, tenant_of
+from deployments.management.request import BodyReader, actor_of, parse_number, reject_unknown_query, tenant_of
 from deployments.management.store_executor import StoreExecutor
 from deployments.web.api_keys import Scope
 from deployments.web.auth import ScopedRoute
@@ -22,7 +22,7 @@ from deployments.web.errors import as_json
 from ensemble.errors import ArtifactError, ArtifactMissing
 from ensemble.store.layout import Store
 from ensemble.store.names import ReleaseRef, Tenant
-from ensemble.store.releases.aliases import AliasTarget, clear_challenger, promote_challenger, set_challenger, stand_of_challenger
+from ensemble.store.releases.aliases import AliasTarget, clear_challenger, get_challenger, promote_challenger, set_challenger
 from ensemble.store.releases.pointer import Pointer, has_pointer
 from ensemble.store.releases.release import list_releases, promote, read_pointer, roll_back
 
@@ -58,13 +58,13 @@ class ReleaseRoutes:
         ]
 
     async def _list(self, request: Request) -> Response:
-        no_query_but(request)
+        reject_unknown_query(request)
         tenant = tenant_of(request)
         return as_json(await self._ask(request, lambda store: _listed(store, tenant, self.tenancy)))
 
     async def _promote(self, request: Request) -> Response:
-        no_query_but(request)
-        tenant, number = tenant_of(request), number_in(request.path_params["serial"], "serial")
+        reject_unknown_query(request)
+        tenant, number = tenant_of(request), parse_number(request.path_params["serial"], "serial")
         asked = await BodyReader(asks.ReleasePromotion, self._limit, empty=asks.ReleasePromotion)(request)
 
         def point(store: Store) -> Pointer:
@@ -76,7 +76,7 @@ class ReleaseRoutes:
         return as_json(_moved(await self._ask(request, point)))
 
     async def _roll_back(self, request: Request) -> Response:
-        no_query_but(request)
+        reject_unknown_query(request)
         tenant = tenant_of(request)
         asked = await BodyReader(asks.Rollback, self._limit, empty=asks.Rollback)(request)
 
@@ -87,12 +87,12 @@ class ReleaseRoutes:
         return as_json(_moved(await self._ask(request, point)))
 
     async def _challenger(self, request: Request) -> Response:
-        no_query_but(request)
+        reject_unknown_query(request)
         tenant = tenant_of(request)
-        return as_json(_tried(await self._ask(request, lambda store: stand_of_challenger(store, tenant))))
+        return as_json(_tried(await self._ask(request, lambda store: get_challenger(store, tenant))))
 
     async def _try(self, request: Request) -> Response:
-        no_query_but(request)
+        reject_unknown_query(request)
         tenant = tenant_of(request)
         asked = await BodyReader(asks.TriedRelease, self._limit)(request)
 
@@ -103,7 +103,7 @@ class ReleaseRoutes:
         return as_json(_tried(await self._ask(request, point)))
 
     async def _try_none(self, request: Request) -> Response:
-        no_query_but(request)
+        reject_unknown_query(request)
         tenant = tenant_of(request)
 
         def clear(store: Store) -> AliasTarget:
@@ -122,7 +122,7 @@ class ReleaseRoutes:
 def _listed(store: Store, tenant: Tenant, tenancy: Tenants) -> says.ReleaseList:
     pointer, problem = _pointer(store, tenant)
     try:
-        challenger = stand_of_challenger(store, tenant).number
+        challenger = get_challenger(store, tenant).number
     except ArtifactError:
         challenger = 0
     releases = [
@@ -167,14 +167,14 @@ def _pointer_serial(store: Store, tenant: Tenant) -> int:
 def _challenger_serial(store: Store, tenant: Tenant) -> int:
     """Likewise of the challenger."""
     try:
-        return stand_of_challenger(store, tenant).serial
+        return get_challenger(store, tenant).serial
     except ArtifactError:
         return 0
 
 
 def _is_challenger(store: Store, tenant: Tenant, ref: ReleaseRef) -> bool:
     try:
-        named = stand_of_challenger(store, tenant)
+        named = get_challenger(store, tenant)
     except ArtifactError:
         return False
     return (named.number, named.sha256) == (ref.serial, ref.sha256)

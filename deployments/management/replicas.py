@@ -14,7 +14,7 @@ from typing import Any
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 
-from deployments.observability.log import say
+from deployments.observability.log import log_event
 from ensemble.errors import DeploymentUnavailable, EnsembleError
 
 __all__ = ["Replicas"]
@@ -79,5 +79,5 @@ class Replicas:
         cause = error.cause if isinstance(error, RayTaskError) else error
         if isinstance(cause, EnsembleError):
             return cause
-        say(logging.WARNING, "replica_call_failed", {"deployment": self.deployment, "error": type(cause).__name__})
+        log_event(logging.WARNING, "replica_call_failed", {"deployment": self.deployment, "error": type(cause).__name__})
         return DeploymentUnavailable()

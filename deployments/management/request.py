@@ -26,10 +26,10 @@ __all__ = [
     "actor_of",
     "limit_asked",
     "model_of",
-    "no_query_but",
-    "number_in",
-    "own_name",
-    "own_tenant",
+    "new_model_name",
+    "parse_number",
+    "reject_unknown_query",
+    "require_own_tenant",
     "tenant_of",
     "version_asked",
 ]
@@ -84,7 +84,7 @@ def actor_of(request: Request) -> Actor:
     return Actor(caller_of(request.scope).key_id or NOBODY, client_of(request))
 
 
-def own_tenant(request: Request, named: str | None) -> Tenant:
+def require_own_tenant(request: Request, named: str | None) -> Tenant:
     """The caller's tenant, which is also the one that the request names, if it names one.
 
     Raises:
@@ -109,7 +109,7 @@ def model_of(request: Request) -> ModelName:
     return name
 
 
-def own_name(name: str) -> ModelName:
+def new_model_name(name: str) -> ModelName:
     """The name of a model that a tenant trains itself.
 
     Raises:
@@ -122,7 +122,7 @@ def own_name(name: str) -> ModelName:
     return checked
 
 
-def number_in(text: str, field: str) -> int:
+def parse_number(text: str, field: str) -> int:
     """The number that `text` spells.
 
     Raises:
@@ -143,10 +143,10 @@ def version_asked(request: Request) -> int | Alias | None:
     text = request.query_params.get("version")
     if text is None or text in set(Alias):
         return Alias(text) if text else None
-    return number_in(text, "version")
+    return parse_number(text, "version")
 
 
-def no_query_but(request: Request, *known: str) -> None:
+def reject_unknown_query(request: Request, *known: str) -> None:
     """Refuse a query that asks for what this route does not know, or twice for the same: guessing what was meant deletes things.
 
     Raises:
@@ -168,7 +168,7 @@ def limit_asked(request: Request) -> int:
     text = request.query_params.get("limit")
     if text is None:
         return SOME_ENTRIES
-    number = number_in(text, "limit")
+    number = parse_number(text, "limit")
     if number > MOST_ENTRIES:
         raise MalformedEvent("limit", f"is above {MOST_ENTRIES:,}")
     return number

@@ -38,7 +38,7 @@ class TrainRequest(Struct, forbid_unknown_fields=True, frozen=True):
         network_data: the rows; what they hold beside the features is passed over.
         name: of the model, a version of which comes out.
         features: what it shall read, in order; those of the source system unless said otherwise.
-        missing: what a row means that does not have a feature: `refuse` it, or take it for `zero`.
+        missing: what a row means that does not have a feature: `error_response` it, or take it for `zero`.
         tenant_id: only the caller's own.
         version: a label for people, e.g. a date; used once. Versions are counted whatever they are called.
         user_metadata: whatever is to be remembered with it; JSON.
@@ -60,7 +60,7 @@ class DetectRequest(Struct, forbid_unknown_fields=True, frozen=True):
 
     Attributes:
         network_data: each with the features that the model was trained on.
-        missing: what a row means that does not have one: `refuse` it, or take it for `zero`.
+        missing: what a row means that does not have one: `error_response` it, or take it for `zero`.
     """
 
     network_data: Annotated[list[Row], Meta(min_length=1)]

@@ -18,11 +18,11 @@ from typing import TypeVar
 from deployments.config.settings import Settings
 from deployments.config.trust import SigningRefused
 from deployments.config.trusted_store import TrustedStore
-from deployments.observability.log import say
+from deployments.observability.log import log_event
 from ensemble.errors import ServiceError, SigningUnavailable, StoreFull, StoreUnavailable
 from ensemble.store.layout import Actor, Store
 
-__all__ = ["StoreExecutor", "in_time"]
+__all__ = ["StoreExecutor", "with_timeout"]
 
 Answer = TypeVar("Answer")
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -48,9 +48,9 @@ class StoreExecutor:
             work: called once, in a thread.
 
         Raises:
-            EnsembleError: as of `in_time`.
+            EnsembleError: as of `with_timeout`.
         """
-        return await in_time(asyncio.wrap_future(self._threads.submit(self._work, actor, work)), self._within_s)
+        return await with_timeout(asyncio.wrap_future(self._threads.submit(self._work, actor, work)), self._within_s)
 
     def close(self) -> None:
         """Begin nothing any more, and wait for nobody."""
@@ -60,7 +60,7 @@ class StoreExecutor:
         return work(replace(self._open(), actor=actor))
 
 
-async def in_time(work: Awaitable[Answer], within_s: float) -> Answer:
+async def with_timeout(work: Awaitable[Answer], within_s: float) -> Answer:
     """What `work` gives, where it asks the disk of the store; who calls does not wait for ever, and hears of it in our words.
 
     Raises:
@@ -79,5 +79,5 @@ async def in_time(work: Awaitable[Answer], within_s: float) -> Answer:
     except OSError as problem:
         refusal = StoreFull() if problem.errno in NO_ROOM else StoreUnavailable()
         said = errno.errorcode.get(problem.errno or 0, type(problem).__name__)
-    say(logging.ERROR, "store_call_failed", {"code": refusal.code, "problem": said})
+    log_event(logging.ERROR, "store_call_failed", {"code": refusal.code, "problem": said})
     raise refusal

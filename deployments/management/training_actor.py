@@ -18,7 +18,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from deployments.observability.log import say
+from deployments.observability.log import log_event
 from ensemble.errors import EnsembleError, JobCrashed
 from ensemble.store.bundles.metadata import Metadata
 from ensemble.training.data.tabular_rows import Step, TrainingTable
@@ -74,10 +74,10 @@ async def run_in_ray(work: FitWork, *, num_cpus: float) -> AsyncGenerator[Step |
         cause = error.cause
         if isinstance(cause, EnsembleError):
             raise cause from None
-        say(logging.ERROR, "training_failed", {"model": work.name, "error_type": type(cause).__name__, "error": str(cause)})
+        log_event(logging.ERROR, "training_failed", {"model": work.name, "error_type": type(cause).__name__, "error": str(cause)})
         raise JobCrashed from None
     except RayError as error:
-        say(logging.ERROR, "training_failed", {"model": work.name, "error_type": type(error).__name__, "error": str(error)})
+        log_event(logging.ERROR, "training_failed", {"model": work.name, "error_type": type(error).__name__, "error": str(error)})
         raise JobCrashed from None
     finally:
         ray.kill(actor)  # of one that has ended, nothing

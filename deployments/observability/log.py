@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["LONGEST_TEXT", "LogThrottle", "say"]
+__all__ = ["LONGEST_TEXT", "LogThrottle", "log_event"]
 
 SUMMARY_EVERY_S = 300.0  # while a trouble lasts, one line in five minutes says how often it came again
 
@@ -17,7 +17,7 @@ LONGEST_TEXT = 500  # characters of an error in a line
 _RESERVED = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "event"}
 
 
-def say(level: int, event: str, fields: Mapping[str, Any], phrase: str = "") -> None:
+def log_event(level: int, event: str, fields: Mapping[str, Any], phrase: str = "") -> None:
     """One log event: `event` and the fields as keys of the JSON record, and both event and phrase in its message.
 
     Text is cut, and made printable: Serve may be set to write plain lines, and a line break in a file's name is no new line.

@@ -44,7 +44,7 @@ from deployments.web.api_keys import Scope
 from deployments.web.auth import Caller, GateKeeper, ScopedRoute, caller_of
 from deployments.web.body import read_json
 from deployments.web.docs_page import docs_page
-from deployments.web.errors import JSON, REFUSALS, ErrorBody, as_json, encode
+from deployments.web.errors import EXCEPTION_HANDLERS, JSON, ErrorBody, as_json, encode
 from deployments.web.openapi import secured
 from ensemble.errors import EventError, MalformedEvent
 from ensemble.events import Kind
@@ -120,7 +120,7 @@ class IngressApp:
             gate=self._keeper.gate,
             routes=self._routes,
             lifespan=self._lifespan,
-            exception_handlers=REFUSALS,
+            exception_handlers=EXCEPTION_HANDLERS,
         )
 
     def _all_routes(self) -> list[ScopedRoute]:
@@ -164,7 +164,7 @@ class IngressApp:
         return View(tenant, fan_out, follower, self._settings.ingress, self._retro.offer)
 
     async def _rescore(self, tenant: str, kind: Kind, events: Sequence[wire.EventRequest]) -> Sequence[wire.Verdict | EventError]:
-        return await (await self._views.of(tenant or self._tenancy.generic)).second_look(kind, events)
+        return await (await self._views.of(tenant or self._tenancy.generic)).rescore(kind, events)
 
     async def _coverage_of(self, kind: Kind) -> float:
         return await self._views.home.fan_out.coverage_of(kind)

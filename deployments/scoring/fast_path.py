@@ -16,7 +16,7 @@ from starlette.types import Scope as AsgiScope
 from deployments.web.api_keys import Scope
 from deployments.web.auth import AuthenticatedApp, allows
 from deployments.web.body import _JSON, read_json
-from deployments.web.errors import answer_to
+from deployments.web.errors import exception_response
 from ensemble.errors import EventError
 
 __all__ = ["ShortcutApp"]
@@ -54,7 +54,7 @@ class ShortcutApp(AuthenticatedApp):
         try:
             body = await self._answer(scope, await read_json(scope["headers"], receive, self._limit))
         except Exception as error:
-            response = await answer_to(Request(scope, receive), error)
+            response = await exception_response(Request(scope, receive), error)
             await response(scope, receive, send)
             if not isinstance(error, EventError):
                 raise  # answered, as Starlette does: whoever runs the application counts it as an error

@@ -21,7 +21,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from deployments.config.settings import GuardSettings
-from deployments.observability.log import LogThrottle, say
+from deployments.observability.log import LogThrottle, log_event
 from ensemble.errors import LayerCrashed, LayerError, LayerOpen, LayerOverloaded, LayerTimeout
 from ensemble.events import EventBatch
 from ensemble.guard import BreakerRules, BreakerState, Bulkhead, CircuitBreaker, RetryBudget, Ticket
@@ -231,14 +231,14 @@ class GuardedLayer:
         suppressed = self._pace.again(("layer_call_failed", code))
         if suppressed is not None:
             fields = {"layer": self._layer, "code": code, "error_type": error_type, "suppressed": suppressed}
-            say(logging.WARNING, "layer_call_failed", fields)
+            log_event(logging.WARNING, "layer_call_failed", fields)
 
     def _breaker_changed(self, state: BreakerState, reason: str) -> None:
         """Every change is counted; a trial that is out, and one more that failed, are no news."""
         if state is not BreakerState.HALF_OPEN and self._was_open != (state is BreakerState.OPEN):
             self._was_open = state is BreakerState.OPEN
             level = logging.WARNING if self._was_open else logging.INFO
-            say(level, "breaker_changed", {"layer": self._layer, "state": state, "reason": reason})
+            log_event(level, "breaker_changed", {"layer": self._layer, "state": state, "reason": reason})
         self._observer.breaker_changed(self._layer, state, reason)
 
     def _silent(self, status: LayerStatus, reason: str, size: int) -> LayerScores:

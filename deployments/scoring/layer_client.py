@@ -133,7 +133,7 @@ class LayerClient:
             return LayerScores.silent(layer, LayerStatus.DISABLED, len(batch), SWITCHED_OFF, score=LAYERS[layer].fallback_score)
         return guarded.ask(batch, release, explain=explain)
 
-    async def ask_states(self, wanted: str) -> dict[str, tuple[SlotState, str]]:
+    async def states(self, wanted: str) -> dict[str, tuple[SlotState, str]]:
         """What the layers that answered in time say of themselves; each looks for release `wanted` if it has it not."""
         asked = {layer: asyncio.ensure_future(_awaited(call, wanted)) for layer, call in self._states.items()}
         try:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from deployments.observability.log import say
+from deployments.observability.log import log_event
 from deployments.observability.metrics import Meter
 from ensemble.errors import LoadTimeout
 from ensemble.runtime.controls import CONTROLS, Controls, change_controls, read_controls
@@ -112,7 +112,7 @@ class LayerSwitches:
         if why.code != self._trouble:
             self._trouble = why.code
             fields = {"code": why.code, "cause": why.cause, "error": why.message, "action": "keeping_switches_of_before"}
-            say(logging.ERROR, "controls_unreadable", fields)
+            log_event(logging.ERROR, "controls_unreadable", fields)
 
     def _apply(self, controls: Controls) -> None:
         """Make the fan-out as `controls` say."""
@@ -121,9 +121,9 @@ class LayerSwitches:
         if before is not None:
             for layer in sorted(controls.resets_since(before)):
                 self._fan_out.reset(layer)
-                say(logging.INFO, "layer_reset", {"layer": layer})
+                log_event(logging.INFO, "layer_reset", {"layer": layer})
         off = controls.disabled | self._always
         was = self._fan_out.disabled
         for layer in sorted(off ^ was):
-            say(logging.WARNING, "layer_disabled" if layer in off else "layer_enabled", {"layer": layer})
+            log_event(logging.WARNING, "layer_disabled" if layer in off else "layer_enabled", {"layer": layer})
         self._fan_out.disabled = off

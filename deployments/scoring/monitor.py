@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from deployments.observability.log import say
+from deployments.observability.log import log_event
 from deployments.observability.metrics import Meter, set_state
 from deployments.scoring.layer_switches import LayerSwitches
 from deployments.scoring.status import EnsembleStatus, iso
@@ -114,7 +114,7 @@ class IngressTelemetry:
                 self._tell_change(layer, kind, state.status, state.reason, state.since)
         self._tell_status(view)
         if view.release != self._release:
-            say(logging.INFO, "release_serves", {"release": view.release, "before": self._release})
+            log_event(logging.INFO, "release_serves", {"release": view.release, "before": self._release})
             self._release = view.release
 
     def _tell_change(self, layer: str, kind: Kind, status: LayerStatus, reason: str, since: float) -> None:
@@ -123,7 +123,7 @@ class IngressTelemetry:
         if before is None or before == (status, reason):
             return
         fields = {"layer": layer, "kind": str(kind), "status": str(status), "before": str(before[0]), "reason": reason, "since": iso(since)}
-        say(logging.INFO if status in SPEAKING else logging.WARNING, "layer_status_changed", fields)
+        log_event(logging.INFO if status in SPEAKING else logging.WARNING, "layer_status_changed", fields)
 
     def _tell_status(self, view: EnsembleStatus) -> None:
         if view.status is self._status:
@@ -145,7 +145,7 @@ class IngressTelemetry:
                     "service_status": "RESILIENCE_SCORING_ONLY",
                     "recommendation": "RETRAIN_ALL_MODELS",
                 }
-        say(level, "ml_models_status", {"status": str(view.status), "coverage": view.coverage, **fields})
+        log_event(level, "ml_models_status", {"status": str(view.status), "coverage": view.coverage, **fields})
 
 
 class Monitor:

@@ -17,13 +17,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deployments.observability.log import say
+from deployments.observability.log import log_event
 from deployments.scoring.layer_switches import LayerSwitches
 from deployments.scoring.status import EnsembleStatus
 from deployments.scoring.status_schema import KindTest, LayerList, LayerTest, Live, Ready, SwitchedLayer
 from deployments.web.api_keys import Scope
 from deployments.web.auth import ScopedRoute, caller_of
-from deployments.web.errors import as_json, meaning_of, refuse
+from deployments.web.errors import as_json, describe_code, error_response
 from ensemble.errors import ArtifactError, LayerCrashed, LayerTimeout, LoadTimeout, UnknownLayer
 from ensemble.runtime.controls import Controls
 from ensemble.store.names import Tenant
@@ -103,7 +103,7 @@ class OperatorRoutes:
     async def _test(self, request: Request) -> Response:
         layer = self._named(request)
         if layer in self._testing:  # a test loads beside the model that serves: two at once would need the memory twice
-            return refuse(request, 409, "TEST_RUNNING", "this layer is being tested now; ask again when that is done")
+            return error_response(request, 409, "TEST_RUNNING", "this layer is being tested now; ask again when that is done")
         self._testing.add(layer)
         try:
             return as_json(await self._tested(layer))
@@ -120,14 +120,14 @@ class OperatorRoutes:
             code = LayerTimeout.code
         except Exception as error:  # noqa: BLE001  # the layer's process died or raised: that is the outcome of the test
             code = LayerCrashed.code
-            say(logging.ERROR, "layer_test_failed", {"layer": layer, "error": str(error), "error_type": type(error).__name__})
+            log_event(logging.ERROR, "layer_test_failed", {"layer": layer, "error": str(error), "error_type": type(error).__name__})
         kinds = {str(kind): _trial(trial) for kind, trial in trials.items()}
         is_ok = bool(kinds) and all(kind["ok"] for kind in kinds.values())
         for kind, trial in trials.items():
             fields = {"layer": layer, "kind": str(kind), "ok": trial.ok, "code": trial.code, "error": trial.message}
-            say(logging.INFO if trial.ok else logging.WARNING, "layer_tested", fields)
+            log_event(logging.INFO if trial.ok else logging.WARNING, "layer_tested", fields)
         elapsed_ms = round((time.monotonic() - started) * 1000.0, 3)
-        return {"layer": layer, "ok": is_ok, "code": code, "message": meaning_of(code), "kinds": kinds, "elapsed_ms": elapsed_ms}
+        return {"layer": layer, "ok": is_ok, "code": code, "message": describe_code(code), "kinds": kinds, "elapsed_ms": elapsed_ms}
 
     async def _disable(self, request: Request) -> Response:
         layer = self._named(request)
@@ -145,10 +145,10 @@ class OperatorRoutes:
         try:
             controls = await self.switches.change(change)
         except (ArtifactError, OSError, ValueError) as error:
-            say(logging.ERROR, "controls_not_kept", {"layer": layer, "error": str(error), "error_type": type(error).__name__})
+            log_event(logging.ERROR, "controls_not_kept", {"layer": layer, "error": str(error), "error_type": type(error).__name__})
             unkept = "the switch could not be kept, so nothing was changed; the log says why"
             hangs = "the disk does not answer: the switch holds once it is kept; GET /v1/layers says whether"
-            return refuse(request, 503, "CONTROLS_NOT_KEPT", hangs if isinstance(error, LoadTimeout) else unkept)
+            return error_response(request, 503, "CONTROLS_NOT_KEPT", hangs if isinstance(error, LoadTimeout) else unkept)
         held = layer in self.switches.always_disabled
         enabled = layer not in controls.disabled and not held
         resets = controls.resets.get(layer, 0)
@@ -169,7 +169,7 @@ class OperatorRoutes:
 
 def _trial(trial: Any) -> KindTest:  # noqa: ANN401  # a `LoadCheck` of ensemble.runtime.slot
     """What a client hears of a trial: its code and what that means; the sentence itself is in the log."""
-    meaning = "" if trial.ok else meaning_of(trial.code)
+    meaning = "" if trial.ok else describe_code(trial.code)
     return {"ok": trial.ok, "version": trial.version, "code": trial.code, "message": meaning, "elapsed_ms": round(trial.elapsed_ms, 3)}
 
 

@@ -14,10 +14,10 @@ from dataclasses import replace
 from typing import Protocol
 
 from deployments.config.settings import FusionSettings, RolloutSettings
-from deployments.observability.log import say
+from deployments.observability.log import log_event
 from deployments.scoring.guarded_call import CallObserver
 from deployments.scoring.layer_client import LayerClient
-from deployments.scoring.status import EnsembleStatus, see_system
+from deployments.scoring.status import EnsembleStatus, build_status
 from ensemble.events import EventBatch, Kind
 from ensemble.guard import BreakerState
 from ensemble.rollout.canary import RolloutState, RolloutView, compared
@@ -101,7 +101,7 @@ class FanOut:
     @property
     def release(self) -> ReleaseFusion:
         """What is fused with now; a new release that is still on its way is not."""
-        return self._succession.living
+        return self._succession.active
 
     @property
     def rollout(self) -> RolloutView | None:
@@ -124,13 +124,13 @@ class FanOut:
         """Go over to `release`: at once, or step by step beside the living one. Said again, it changes nothing."""
         self._succession.serve(release, at_once=at_once)
 
-    def retreat(self, name: str, reason: str) -> None:
+    def roll_back(self, name: str, reason: str) -> None:
         """Give release `name` up, as another ingress or an operator says; said again, it changes nothing."""
-        self._succession.retreat(name, reason)
+        self._succession.roll_back(name, reason)
 
-    def forgive(self, name: str) -> None:
+    def clear_rollback(self, name: str) -> None:
         """Release `name` may be tried once more: a new pointer names it, so somebody means it."""
-        self._succession.forgive(name)
+        self._succession.clear_rollback(name)
 
     async def score(self, batch: EventBatch, *, explain: bool, since: float, is_second_look: bool = False) -> tuple[Verdicts, ...]:
         """The verdicts of a batch of one kind, in groups of rows of which the same layers spoke; usually one group.
@@ -142,8 +142,8 @@ class FanOut:
             is_second_look: at events that were counted before; no traffic, on which a new release could prove itself.
         """
         if is_second_look:
-            return (await self._judged(batch, self._succession.living, explain=explain, since=since))[0]
-        release, old = self._succession.choose(len(batch)) if self._succession.is_stepping else (self._succession.living, None)
+            return (await self._judged(batch, self._succession.active, explain=explain, since=since))[0]
+        release, old = self._succession.choose(len(batch)) if self._succession.is_rolling_out else (self._succession.active, None)
         groups, took_s = await self._judged(batch, release, explain=explain, since=since)
         self._observer.scored(batch.kind, groups, took_s)
         if old is not None:
@@ -194,18 +194,18 @@ class FanOut:
     def _rollout_changed(self, view: RolloutView) -> None:
         level = logging.ERROR if view.state is RolloutState.RETREATED else logging.INFO
         extra = {"release": view.release, "state": view.state, "step": view.step, "share": view.share, "reason": view.reason}
-        say(level, "rollout_changed", extra | {"compared": view.events, "flips": view.flips})
+        log_event(level, "rollout_changed", extra | {"compared": view.events, "flips": view.flips})
         self._observer.rollout_changed(view)
 
     async def system(self) -> EnsembleStatus:
         """The whole ensemble's state, at most a second old."""
         async with self._viewing:  # a crowd of probes asks the layers once
             if self._said is None or time.monotonic() - self._said[0] >= VIEW_KEPT_S:
-                self._said = (time.monotonic(), await self.asked.ask_states(self.release.name))
+                self._said = (time.monotonic(), await self.asked.states(self.release.name))
             said = self._said[1]
         # the switches and the breakers as they are now: what an operator does shows at once
         asked = self.asked
-        return see_system(list(asked.names), said, self.release, disabled=asked.disabled, breakers=asked.breakers, rollout=self.rollout)
+        return build_status(list(asked.names), said, self.release, disabled=asked.disabled, breakers=asked.breakers, rollout=self.rollout)
 
     async def coverage_of(self, kind: Kind) -> float:
         """The coverage that an event of `kind` would have now, in [0, 1]."""

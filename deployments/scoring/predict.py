@@ -25,7 +25,7 @@ from deployments.scoring.tenants import View
 from deployments.web.api_keys import Scope
 from deployments.web.auth import Authenticator, ScopedRoute, caller_of
 from deployments.web.body import read_json
-from deployments.web.errors import JSON, ErrorAnswer, ErrorBody, encode, request_id_of, sentence_of
+from deployments.web.errors import JSON, ErrorAnswer, ErrorBody, encode, public_message, request_id_of
 from ensemble.errors import EnsembleError, EventError, LayerCrashed, ModelNotLoaded, UnknownModel
 from ensemble.events import FlowBatch, Kind
 from ensemble.runtime.classify import KNOWN_MODELS, Classification
@@ -201,4 +201,4 @@ def _answered(request: Request, body: Prediction | PredictionBatch) -> Response:
 
 def _row_error(error: EnsembleError) -> ErrorAnswer:
     field = error.field if isinstance(error, EventError) else ""
-    return ErrorAnswer(ErrorBody(error.code, sentence_of(error), field))
+    return ErrorAnswer(ErrorBody(error.code, public_message(error), field))

@@ -13,7 +13,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from deployments.scoring import wire
 from deployments.web.body import decoded
-from deployments.web.decode_errors import check_values, pairs_in
+from deployments.web.decode_errors import check_size, count_pairs
 from ensemble.errors import EventError, MalformedJson
 
 __all__ = [
@@ -89,9 +89,9 @@ def parse_flow(body: bytes) -> tuple[Features, str]:
         MalformedJson: not JSON, or a name is given twice.
         MalformedEvent: JSON, but no flow; `field` says where.
     """
-    check_values(body, 1)
+    check_size(body, 1)
     request: PredictRequest = decoded(_decode_one, body)
-    if pairs_in(body) != (request.model_name is not UNSET) + _pairs_of(request.features):
+    if count_pairs(body) != (request.model_name is not UNSET) + _pairs_of(request.features):
         raise MalformedJson(_TWICE)
     return request.features, _model_of(request.model_name)
 
@@ -104,10 +104,10 @@ def parse_flows(body: bytes, *, limit: int) -> tuple[list[Features | EventError]
         MalformedEvent: no list of flows.
         TooManyEvents: more than `limit`.
     """
-    check_values(body, limit)
+    check_size(body, limit)
     try:
         batch: PredictBatchRequest = _decode_batch(body)  # the common case: all are well
-        is_well = pairs_in(body) == _pairs_around(batch.model_name) + sum(_pairs_of(flow.features) for flow in batch.flows)
+        is_well = count_pairs(body) == _pairs_around(batch.model_name) + sum(_pairs_of(flow.features) for flow in batch.flows)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         is_well = False
     if is_well:
@@ -115,7 +115,7 @@ def parse_flows(body: bytes, *, limit: int) -> tuple[list[Features | EventError]
         return [flow.features for flow in batch.flows], _model_of(batch.model_name)
     raw: _RawBatch = decoded(_decode_raw, body)
     flows = [bytes(flow) for flow in raw.flows]
-    if pairs_in(body) != _pairs_around(raw.model_name) + sum(map(pairs_in, flows)):
+    if count_pairs(body) != _pairs_around(raw.model_name) + sum(map(count_pairs, flows)):
         raise MalformedJson(_TWICE)
     wire.check_count(len(flows), limit, "flows")
     return [_flow_or_error(flow) for flow in flows], _model_of(raw.model_name)
@@ -126,7 +126,7 @@ def _flow_or_error(body: bytes) -> Features | EventError:
         flow: FlowToPredict = decoded(_decode_flow, body)
     except EventError as error:
         return error
-    return flow.features if pairs_in(body) == _pairs_of(flow.features) else MalformedJson(_TWICE)
+    return flow.features if count_pairs(body) == _pairs_of(flow.features) else MalformedJson(_TWICE)
 
 
 def _model_of(model_name: str | UnsetType) -> str:

@@ -14,13 +14,13 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
-from deployments.observability.log import say
+from deployments.observability.log import log_event
 from deployments.scoring.pipeline import FanOut
-from deployments.web.errors import meaning_of
+from deployments.web.errors import describe_code
 from ensemble.rollout.canary import RolloutState
 from ensemble.runtime.controls import Controls
 from ensemble.runtime.model_state import LoadFailure, SlotState, failure_of
-from ensemble.runtime.release_fusion import FusionChoices, FusionResolver, ReleaseFusion, best_of, is_whole
+from ensemble.runtime.release_fusion import FusionChoices, FusionResolver, ReleaseFusion, choose_release, is_whole
 
 __all__ = ["ReleaseWatcher"]
 
@@ -74,7 +74,7 @@ class ReleaseWatcher:
         return {
             "wanted": self._offer.wanted if self._offer else "",
             "pointer": self._offer.pointer if self._offer else "",
-            "trouble": {"code": trouble.code, "cause": trouble.cause, "meaning": meaning_of(trouble.code)} if trouble else None,
+            "trouble": {"code": trouble.code, "cause": trouble.cause, "meaning": describe_code(trouble.code)} if trouble else None,
         }
 
     async def start(self, *, waits: bool = True) -> None:
@@ -109,19 +109,19 @@ class ReleaseWatcher:
         self._offer = offer
         self._tell(offer.trouble)
         if await self._has_retreated(offer):
-            self._fan_out.retreat(offer.wanted, self._retreats.controls.retreated.get(_id_of(offer), "it stepped back here"))
+            self._fan_out.roll_back(offer.wanted, self._retreats.controls.retreated.get(_id_of(offer), "it stepped back here"))
             offer = replace(offer, releases=tuple(one for one in offer.releases if one.name != offer.wanted) or offer.releases)
         best, said = await self._best(offer)
         await self._follow_challenger(offer.challenger)
         if (_id_of(offer), best.name) == self._decided:
             return
         if _id_of(offer) != self._decided[0]:
-            self._fan_out.forgive(best.name)
+            self._fan_out.clear_rollback(best.name)
         self._decided = (_id_of(offer), best.name)
         is_stand_in = best.name != offer.wanted  # what stands in for another is known already
-        living = self._fan_out.release
-        has_gap = not is_whole(living.name, said)  # holding back what closes it would be chosen blindness
-        self._fan_out.serve(best, at_once=offer.at_once or is_stand_in or has_gap or living.tenant != best.tenant)
+        active = self._fan_out.release
+        has_gap = not is_whole(active.name, said)  # holding back what closes it would be chosen blindness
+        self._fan_out.serve(best, at_once=offer.at_once or is_stand_in or has_gap or active.tenant != best.tenant)
 
     async def _follow_challenger(self, challenger: ReleaseFusion | None) -> None:
         """Have the challenger tried in shadow once every layer has it; to ask for it makes them load it."""
@@ -134,7 +134,7 @@ class ReleaseWatcher:
     def _tell(self, trouble: LoadFailure | None) -> None:
         """Say what is wrong with pointer, release or fusion, once and on change."""
         if trouble is not None and trouble != self._trouble:
-            say(logging.ERROR, "fusion_load_failed", {"code": trouble.code, "cause": trouble.cause, "error": trouble.message})
+            log_event(logging.ERROR, "fusion_load_failed", {"code": trouble.code, "cause": trouble.cause, "error": trouble.message})
         self._trouble = trouble
 
     async def _has_retreated(self, offer: FusionChoices) -> bool:
@@ -150,7 +150,7 @@ class ReleaseWatcher:
         except Exception as error:  # noqa: BLE001  # it holds here, in memory; the others find out by themselves
             if not self._has_told_unkept:
                 self._has_told_unkept = True
-                say(logging.ERROR, "retreat_not_kept", {"release": offer.wanted, "error_type": type(error).__name__})
+                log_event(logging.ERROR, "retreat_not_kept", {"release": offer.wanted, "error_type": type(error).__name__})
         return True
 
     async def _best(self, offer: FusionChoices) -> tuple[ReleaseFusion, Mapping[str, SlotState]]:
@@ -167,7 +167,7 @@ class ReleaseWatcher:
                 said = await self._ask(release.name)
             if not self._have_tried(release.name, said) or is_whole(release.name, said):
                 break  # what is further down is loaded when this is known to be worse, one a look
-        return best_of(offer, said), said
+        return choose_release(offer, said), said
 
     async def _ask(self, release: str) -> dict[str, SlotState]:
         """How the layers that are asked at all stand; one that does not answer now stands as it did. Who has not `release` looks for it.
@@ -175,7 +175,7 @@ class ReleaseWatcher:
         A layer keeps each tenant's releases in a slot of their own: what it said of a parent's is added to what it says of this one's.
         """
         tenant = release.partition("/")[0]
-        for layer, (state, _) in (await self._fan_out.asked.ask_states(release)).items():
+        for layer, (state, _) in (await self._fan_out.asked.states(release)).items():
             self._known.setdefault(layer, {})[tenant] = state
         return {
             layer: replace(

@@ -26,7 +26,7 @@ from typing import TypeVar
 import msgspec
 
 from deployments.config.settings import RetroSettings
-from deployments.observability.log import say
+from deployments.observability.log import log_event
 from deployments.scoring import wire
 from deployments.web.errors import encode
 from ensemble.errors import EventError
@@ -244,7 +244,7 @@ class Retro:
                 await self.flush()
             except Exception as error:  # noqa: BLE001  # a mistake of ours costs the spool one round, never the door
                 if not is_failing:
-                    say(logging.ERROR, "retro_write_failed", {"error_type": type(error).__name__})  # no event in a traceback
+                    log_event(logging.ERROR, "retro_write_failed", {"error_type": type(error).__name__})  # no event in a traceback
                 is_failing = True
             else:
                 is_failing = False
@@ -261,11 +261,11 @@ class Retro:
             except Exception as error:  # noqa: BLE001  # the events wait on, whatever went wrong
                 is_better, fails = False, type(error).__name__
                 if fails != failed:
-                    say(logging.ERROR, "retro_look_failed", {"error_type": fails})  # no event in a traceback
+                    log_event(logging.ERROR, "retro_look_failed", {"error_type": fails})  # no event in a traceback
             failed = fails
             if not is_better and self._rescored > seen and not failed:
                 fields = {"events": self._rescored - seen, "findings": self._found - found, "waiting": self._counts.waiting_events}
-                say(logging.INFO, "retro_looked", fields)
+                log_event(logging.INFO, "retro_looked", fields)
                 seen, found = self._rescored, self._found
             await self._sleep(0.0 if is_better else LOOK_EVERY_S)
 
@@ -292,9 +292,9 @@ class Retro:
         if trouble != self._told:
             self._told = trouble
             if trouble:
-                say(logging.ERROR, "retro_disk_failed", {"code": trouble})
+                log_event(logging.ERROR, "retro_disk_failed", {"code": trouble})
             else:
-                say(logging.INFO, "retro_disk_recovered", {})
+                log_event(logging.INFO, "retro_disk_recovered", {})
         return result
 
     def _write(self, waiting: Sequence[tuple[float, str, wire.EventRequest, wire.Verdict]]) -> None:

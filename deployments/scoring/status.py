@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from deployments.scoring.status_schema import Health, KindStatus, LayerDetail, LayerLine, Provider, Trouble
-from deployments.web.errors import _CAUSES, _MEANINGS, meaning_of
+from deployments.web.errors import _CAUSES, _MEANINGS, describe_code
 from ensemble.events import Kind
 from ensemble.guard import BreakerState
 from ensemble.layers.catalog import LAYERS
@@ -17,7 +17,7 @@ from ensemble.runtime.model_state import KindState, SlotState
 from ensemble.runtime.release_fusion import ReleaseFusion
 from ensemble.verdicts import SPEAKING, LayerStatus, SystemStatus, system_status
 
-__all__ = ["Breaker", "EnsembleStatus", "iso", "see_system"]
+__all__ = ["Breaker", "EnsembleStatus", "build_status", "iso"]
 
 UNREACHABLE = "the layer did not answer"
 DISABLED = "switched off by an operator"
@@ -129,7 +129,7 @@ class EnsembleStatus:
         }
 
 
-def see_system(
+def build_status(
     layers: Sequence[str],
     said: Mapping[str, tuple[SlotState, str]],
     release: ReleaseFusion,
@@ -213,9 +213,9 @@ def _kind(state: KindState) -> KindStatus:
 def _trouble(state: KindState) -> Trouble | None:
     """What is wrong, by code. The trouble's own sentence stays in the log: it may hold what is no client's business."""
     if state.trouble is not None:
-        return {"code": state.trouble.code, "cause": state.trouble.cause, "meaning": meaning_of(state.trouble.code)}
+        return {"code": state.trouble.code, "cause": state.trouble.cause, "meaning": describe_code(state.trouble.code)}
     if state.reason in _MEANINGS:  # a reason that is a code
-        return {"code": state.reason, "cause": _CAUSES.get(state.reason, ""), "meaning": meaning_of(state.reason)}
+        return {"code": state.reason, "cause": _CAUSES.get(state.reason, ""), "meaning": describe_code(state.reason)}
     return None
 
 

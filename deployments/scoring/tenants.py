@@ -89,7 +89,7 @@ class View:
         self._offer(callers, events, answers)
         return answers
 
-    async def second_look(self, kind: Kind, events: Sequence[wire.EventRequest]) -> list[wire.Verdict | EventError]:
+    async def rescore(self, kind: Kind, events: Sequence[wire.EventRequest]) -> list[wire.Verdict | EventError]:
         """An answer for each of some events that were answered before."""
         return await self._scored(kind, events, explain=False, since=time.monotonic(), is_second_look=True)
 

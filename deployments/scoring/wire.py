@@ -17,7 +17,7 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from deployments.web.body import decoded
-from deployments.web.decode_errors import check_values
+from deployments.web.decode_errors import check_size
 from deployments.web.errors import ErrorBody
 from ensemble.errors import EventError, FeatureMismatch, MalformedEvent, TooManyEvents
 from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch, ProcessEvent
@@ -156,7 +156,7 @@ def parse_event(body: bytes) -> EventRequest:
         MalformedEvent: JSON, but not an event; `field` says where.
     """
     event: EventRequest
-    check_values(body, 1)
+    check_size(body, 1)
     try:
         event = _decode_event(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -172,7 +172,7 @@ def parse_batch(body: bytes, *, limit: int) -> list[EventRequest | tuple[str, Ev
         MalformedEvent: no list of events.
         TooManyEvents: more than `limit`.
     """
-    check_values(body, limit)
+    check_size(body, limit)
     try:
         events: Sequence[EventRequest] = _decode_whole_batch(body).events  # the common case: all are well
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

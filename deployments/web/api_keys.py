@@ -23,7 +23,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, TypeVar
 
-from deployments.observability.log import say
+from deployments.observability.log import log_event
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing, ArtifactUnreadable, ArtifactUntrusted
 from ensemble.store.files import atomic, canonical_json
 from ensemble.store.files.canonical_json import refuse_other_format
@@ -163,7 +163,7 @@ class KeyRing:
         is_news = data != self._data or bool(self._trouble)
         self._data, self._seen, self._read_at, self._trouble = data, seen, at, ""
         if is_news:
-            say(logging.INFO, "keys_read", {"keys": len(self._keys)})
+            log_event(logging.INFO, "keys_read", {"keys": len(self._keys)})
 
     def _tell_trouble(self, error: ArtifactError) -> None:
         if error.code == self._trouble:
@@ -171,7 +171,7 @@ class KeyRing:
         self._trouble = error.code
         action = "admitting_nobody" if self._data is None else "keeping_keys_of_before"
         sentence = "there is no key file" if isinstance(error, ArtifactMissing) else str(error)
-        say(logging.ERROR, "keys_unreadable", {"code": error.code, "cause": error.cause, "error": sentence, "action": action})
+        log_event(logging.ERROR, "keys_unreadable", {"code": error.code, "cause": error.cause, "error": sentence, "action": action})
 
     def _fingerprint(self) -> Hashable:
         try:

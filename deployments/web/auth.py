@@ -29,10 +29,10 @@ from starlette.types import Scope as AsgiScope
 
 from deployments.config.settings import Settings
 from deployments.config.tenants import Tenants
-from deployments.observability.log import LogThrottle, say
+from deployments.observability.log import LogThrottle, log_event
 from deployments.observability.metrics import Meter
 from deployments.web.api_keys import Key, KeyRing, Scope
-from deployments.web.errors import refuse
+from deployments.web.errors import error_response
 from deployments.web.rate_limit import Tarpit, TokenBuckets
 from ensemble.errors import RateLimited
 from ensemble.store.names import Tenant
@@ -189,7 +189,7 @@ class Authenticator:
         """The answer to a caller whose key lacks a scope."""
         caller = caller_of(scope)
         self._count(FORBIDDEN, caller.key_id, caller.tenant)
-        return refuse(Request(scope), 403, FORBIDDEN, f"this key may not do that: it needs the scope `{needs}`")
+        return error_response(Request(scope), 403, FORBIDDEN, f"this key may not do that: it needs the scope `{needs}`")
 
     async def charge(self, caller: Caller, events: int) -> None:
         """Count a batch of events, of which the gate has counted one as a request.
@@ -206,7 +206,7 @@ class Authenticator:
         self, scope: AsgiScope, status: int, code: str, message: str, headers: Mapping[str, str], key: Key | None = None
     ) -> Response:
         self._count(code, key.id if key else "", key.tenant if key else "")
-        response = refuse(Request(scope), status, code, message)
+        response = error_response(Request(scope), status, code, message)
         response.headers.update(headers)
         return response
 
@@ -214,7 +214,7 @@ class Authenticator:
         self._meter.count("axon_requests_refused_total", code=code)
         suppressed = self._pace.again(("request_refused", f"{code} {tenant}"))
         if suppressed is not None:
-            say(logging.WARNING, "request_refused", {"code": code, "key": key_id, "tenant": str(tenant), "suppressed": suppressed})
+            log_event(logging.WARNING, "request_refused", {"code": code, "key": key_id, "tenant": str(tenant), "suppressed": suppressed})
 
 
 class AuthenticatedApp(Starlette):

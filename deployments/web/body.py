@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from starlette.types import Receive
 
-from deployments.web.decode_errors import refusal_of
+from deployments.web.decode_errors import decode_error
 from deployments.web.errors import JSON
 from ensemble.errors import BodyTooLarge, MalformedJson, UnsupportedMediaType
 
@@ -28,7 +28,7 @@ def decoded(decode: Callable[[bytes], Any], body: bytes) -> Any:  # noqa: ANN401
     try:
         return decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise refusal_of(error, body) from None
+        raise decode_error(error, body) from None
 
 
 async def read_json(headers: Iterable[tuple[bytes, bytes]], receive: Receive, limit: int) -> bytes:

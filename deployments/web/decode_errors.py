@@ -9,7 +9,7 @@ import msgspec
 from ensemble.errors import EventError, MalformedEvent, MalformedJson
 from ensemble.features.flow import FEATURE_NAMES
 
-__all__ = ["check_values", "pairs_in", "refusal_of"]
+__all__ = ["check_size", "count_pairs", "decode_error"]
 
 MOST_VALUES = 256  # of each event of a batch: three times those that one can have
 FEWEST_VALUES = 1024  # that are read in any case: who sends a few too many is told what is wrong with them
@@ -21,7 +21,7 @@ _TEXT = re.compile(rb'"[^"\\]*+(?:\\.?+[^"\\]*+)*+(?:"|\Z)', re.DOTALL)  # one t
 _POSITION = re.compile(r"features\[(\d+)\]$")
 
 
-def refusal_of(error: Exception, body: bytes) -> EventError:
+def decode_error(error: Exception, body: bytes) -> EventError:
     """The error to answer with.
 
     Args:
@@ -34,7 +34,7 @@ def refusal_of(error: Exception, body: bytes) -> EventError:
     return MalformedJson(f"the body is not JSON: {problem}")
 
 
-def check_values(body: bytes, events: int) -> None:
+def check_size(body: bytes, events: int) -> None:
     """Refuse a body of far more values than so many events can have, before it is decoded: each would be an object of 32 bytes.
 
     Commas in strings are no values: a command line may have as many as it likes.
@@ -57,7 +57,7 @@ def _has_more_values(body: bytes, most: int) -> bool:
     return found + body.count(b",", end) > most
 
 
-def pairs_in(body: bytes) -> int:
+def count_pairs(body: bytes) -> int:
     """How many `"name": value` there are in a JSON text, in all its objects together.
 
     More than the names that a decoder found: one was given twice, and the last of them would win, here as with any decoder. Whoever

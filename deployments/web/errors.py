@@ -18,18 +18,18 @@ from ensemble import errors
 from ensemble.errors import EventError, LayerError, RateLimited
 
 __all__ = [
-    "COMES_AGAIN",
+    "EXCEPTION_HANDLERS",
     "JSON",
-    "REFUSALS",
+    "RETRYABLE_CODES",
     "ErrorAnswer",
     "ErrorBody",
-    "answer_to",
     "as_json",
+    "describe_code",
     "encode",
-    "meaning_of",
-    "refuse",
+    "error_response",
+    "exception_response",
+    "public_message",
     "request_id_of",
-    "sentence_of",
     "status_of",
 ]
 
@@ -54,7 +54,7 @@ _CONFLICTS = (  # it is known, and cannot be had, changed or taken away as it st
     "POINTER_MOVED", "SERVED_BY_RELEASE", "SIGNING_REFUSED", "VERSION_EXISTS",
 )  # fmt: skip
 _NOT_NOW = ("ARTIFACT_UNREADABLE", "DEPLOYMENT_UNAVAILABLE", "LOAD_TIMEOUT", "SERVICE_ERROR", "STORE_UNAVAILABLE")
-COMES_AGAIN = _LAYER_CODES | {"RATE_LIMITED", "JOB_QUOTA", "QUOTA_EXCEEDED", *_NOT_NOW}
+RETRYABLE_CODES = _LAYER_CODES | {"RATE_LIMITED", "JOB_QUOTA", "QUOTA_EXCEEDED", *_NOT_NOW}
 """Codes of errors that go away by themselves; they come with Retry-After."""
 _STATUS_OF_CODE = {  # everything else is a mistake in what was sent: 422
     "MALFORMED_JSON": 400,
@@ -91,7 +91,7 @@ def as_json(body: object, status: int = 200) -> Response:
     return Response(encode(body), status, media_type=JSON)
 
 
-def refuse(request: Request, status: int, code: str, message: str, field: str = "") -> Response:
+def error_response(request: Request, status: int, code: str, message: str, field: str = "") -> Response:
     """An error, under the request's own id where it is fit for a log."""
     request_id = request_id_of(request)
     body = ErrorAnswer(ErrorBody(code, message, field, request_id))
@@ -112,8 +112,8 @@ def request_id_of(request: Request) -> str:
 async def _refuse_event(request: Request, error: Exception) -> Response:
     if not isinstance(error, EventError):
         raise error
-    response = refuse(request, status_of(error.code), error.code, str(error), error.field)
-    if error.code in COMES_AGAIN:
+    response = error_response(request, status_of(error.code), error.code, str(error), error.field)
+    if error.code in RETRYABLE_CODES:
         response.headers["Retry-After"] = str(error.retry_after_s if isinstance(error, RateLimited) else RETRY_AFTER_S)
     return response
 
@@ -121,12 +121,12 @@ async def _refuse_event(request: Request, error: Exception) -> Response:
 async def _refuse_route(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     code, message = _OF_STATUS.get(status, ("HTTP_ERROR", "the request cannot be answered"))
-    response = refuse(request, status, code, message)
+    response = error_response(request, status, code, message)
     response.headers.update(getattr(error, "headers", None) or {})  # Allow, with 405
     return response
 
 
-def sentence_of(error: Exception) -> str:
+def public_message(error: Exception) -> str:
     """What a client reads of an error of ours: the sentence it built for the caller, or what its code means."""
     if isinstance(error, LayerError):
         return f"{error.layer} did not answer: {str(type(error).__doc__).splitlines()[0]}"
@@ -137,24 +137,24 @@ async def _refuse_layer(request: Request, error: Exception) -> Response:
     """The one layer that could answer does not: overload, a fault, an operator's wish."""
     if not isinstance(error, LayerError):
         raise error
-    response = refuse(request, UNAVAILABLE, error.code, sentence_of(error))
+    response = error_response(request, UNAVAILABLE, error.code, public_message(error))
     response.headers["Retry-After"] = str(RETRY_AFTER_S)
     return response
 
 
-async def answer_to(request: Request, error: Exception) -> Response:
+async def exception_response(request: Request, error: Exception) -> Response:
     """The answer to a request that raised `error`."""
     return await (_refuse_event if isinstance(error, EventError) else _fail)(request, error)
 
 
 async def _fail(request: Request, error: Exception) -> Response:
     """Whatever was not foreseen becomes a 500 with an id that the log knows."""
-    response = refuse(request, 500, "INTERNAL_ERROR", "something failed inside; the log has it under this request id")
+    response = error_response(request, 500, "INTERNAL_ERROR", "something failed inside; the log has it under this request id")
     logger.error("request_failed", exc_info=error, extra={"event": "request_failed", "request_id": response.headers["X-Request-ID"]})
     return response
 
 
-REFUSALS: Mapping[Any, HTTPExceptionHandler] = {
+EXCEPTION_HANDLERS: Mapping[Any, HTTPExceptionHandler] = {
     HTTPException: _refuse_route,
     EventError: _refuse_event,
     LayerError: _refuse_layer,
@@ -162,7 +162,7 @@ REFUSALS: Mapping[Any, HTTPExceptionHandler] = {
 }
 
 
-def meaning_of(code: str) -> str:
+def describe_code(code: str) -> str:
     """What a code of ours means, in one sentence that is fit for any reader; "" for another one."""
     return _MEANINGS.get(code, "")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from deployments.web.errors import COMES_AGAIN, ErrorAnswer, meaning_of, status_of
+from deployments.web.errors import RETRYABLE_CODES, ErrorAnswer, describe_code, status_of
 
 __all__ = ["ERROR_TYPES", "Json", "answer", "operation", "ref", "schemas_of", "secured", "written"]
 
@@ -147,9 +147,9 @@ def _name_of(method: str, path: str) -> str:
 def _guarded(one: Json, scope: str | None) -> Json:
     if scope is None:
         return one | {"security": []}
-    refusals = _refusals(["UNAUTHORIZED", "FORBIDDEN", "RATE_LIMITED"])
+    user_errors = _refusals(["UNAUTHORIZED", "FORBIDDEN", "RATE_LIMITED"])
     about = f"{one.get('description', '')}\n\nNeeds a key with the scope `{scope}`, unless keys are off.".strip()
-    return one | {"security": [{"key": []}], "description": about, "responses": one["responses"] | refusals}
+    return one | {"security": [{"key": []}], "description": about, "responses": one["responses"] | user_errors}
 
 
 def _refusals(codes: Iterable[str]) -> Json:
@@ -161,9 +161,9 @@ def _refusals(codes: Iterable[str]) -> Json:
 
 
 def _refusal(codes: Sequence[str]) -> Json:
-    lines = [f"`{code}`: {meaning_of(code) or _MEANINGS[code]}" for code in codes]
+    lines = [f"`{code}`: {describe_code(code) or _MEANINGS[code]}" for code in codes]
     known = {"properties": {"error": {"properties": {"code": {"enum": list(codes)}}}}}
-    headers = _REQUEST_ID | (_RETRY_AFTER if COMES_AGAIN.issuperset(codes) else {})
+    headers = _REQUEST_ID | (_RETRY_AFTER if RETRYABLE_CODES.issuperset(codes) else {})
     return answer("  \n".join(lines), {"allOf": [ref("ErrorAnswer"), known]}, headers=headers)
 
 

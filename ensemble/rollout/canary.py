@@ -164,7 +164,7 @@ class CanaryRollout:
         self._seen_in_step += comparison.events
         self._judge()
 
-    def withdraw(self, reason: str) -> None:
+    def abort(self, reason: str) -> None:
         """Give up, also afterwards: another ingress saw more, or an operator knows better."""
         self._end(RolloutState.RETREATED, reason)
 

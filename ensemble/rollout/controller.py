@@ -45,14 +45,14 @@ class ReleaseController:
         self._retreated: set[str] = set()
 
     @property
-    def living(self) -> ReleaseFusion:
+    def active(self) -> ReleaseFusion:
         """The release that answers what no rollout takes."""
         if self._candidate is not None:
             self._settle()
         return self._living
 
     @property
-    def is_stepping(self) -> bool:
+    def is_rolling_out(self) -> bool:
         """Whether a new release is on its way."""
         return self._candidate is not None
 
@@ -91,7 +91,7 @@ class ReleaseController:
             self._candidate, self._rollout = release, CanaryRollout(release.name, self._rules, clock=self._clock)
             self._settle()
 
-    def retreat(self, name: str, reason: str) -> None:
+    def roll_back(self, name: str, reason: str) -> None:
         """Give `name` up, as another ingress or an operator says: where it steps, where it lives, and where it is still to come."""
         self._settle()
         if name in self._retreated:
@@ -102,7 +102,7 @@ class ReleaseController:
             before = self._lived.pop()
             if self._rollout is None or self._rollout.release != name:
                 self._rollout = CanaryRollout(name, self._rules, clock=self._clock)
-            self._rollout.withdraw(reason)
+            self._rollout.abort(reason)
             self._living = before
             self._on_living(before.name)
             self._tell()
@@ -110,7 +110,7 @@ class ReleaseController:
             return  # nothing to go back to: an answer by it is better than none
         self._retreated.add(name)
 
-    def forgive(self, name: str) -> None:
+    def clear_rollback(self, name: str) -> None:
         """A new pointer names `name` again, though it stepped back: it may be tried once more."""
         self._retreated.discard(name)
 
@@ -129,7 +129,7 @@ class ReleaseController:
 
     def _end_rollout(self, reason: str) -> None:
         if self._rollout is not None:
-            self._rollout.withdraw(reason)
+            self._rollout.abort(reason)
         self._settle()
 
     def _settle(self) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from ensemble.events import EventBatch
 from ensemble.model import Model, ModelScores
 
-__all__ = ["answer_around_poison", "score_around_poison"]
+__all__ = ["call_isolating_bad_rows", "score_isolating_bad_rows"]
 
 Batch = TypeVar("Batch", bound=EventBatch)
 Answer = TypeVar("Answer")
@@ -25,7 +25,7 @@ MOST_TRIES = 256  # finds a dozen guilty rows of a thousand; each try costs a fr
 HOPELESS_TRIES = 24  # of which none succeeded
 
 
-def score_around_poison(model: Model, batch: EventBatch, *, explain: bool, shown: float) -> tuple[ModelScores, Sequence[int]]:
+def score_isolating_bad_rows(model: Model, batch: EventBatch, *, explain: bool, shown: float) -> tuple[ModelScores, Sequence[int]]:
     """The model's scores, and the rows it could not score.
 
     Args:
@@ -41,7 +41,7 @@ def score_around_poison(model: Model, batch: EventBatch, *, explain: bool, shown
     def ask(part: EventBatch) -> ModelScores:
         return _checked(model.score(part, explain=explain and len(part) == len(batch)), len(part))
 
-    answered, guilty = answer_around_poison(ask, batch)
+    answered, guilty = call_isolating_bad_rows(ask, batch)
     if len(answered) == 1 and not guilty:
         return answered[0][1], ()
     scores, abstains = np.full(len(batch), shown), ""
@@ -52,7 +52,7 @@ def score_around_poison(model: Model, batch: EventBatch, *, explain: bool, shown
     return ModelScores(scores, notes, {}, abstains), guilty
 
 
-def answer_around_poison(ask: Callable[[Batch], Answer], batch: Batch) -> tuple[list[tuple[int, Answer]], Sequence[int]]:
+def call_isolating_bad_rows(ask: Callable[[Batch], Answer], batch: Batch) -> tuple[list[tuple[int, Answer]], Sequence[int]]:
     """Answers about parts of a batch, each with the row it begins at, and the rows that have none.
 
     Args:

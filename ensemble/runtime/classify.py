@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ensemble.errors import EnsembleError, LayerCrashed, LayerWarmingUp, ModelNotLoaded
 from ensemble.events import FlowBatch, Kind
 from ensemble.layers.classifier import KNOWN_MODELS
-from ensemble.runtime.bad_rows import answer_around_poison
+from ensemble.runtime.bad_rows import call_isolating_bad_rows
 from ensemble.runtime.slot import LayerSlot
 from ensemble.verdicts import LayerStatus
 
@@ -93,7 +93,7 @@ def classify(slot: LayerSlot, batch: FlowBatch, release: str, name: str) -> Clas
     """
     held = slot.find(release)
     if held is None:
-        status, reason = slot.emptiness
+        status, reason = slot.absence
         is_loading = status is LayerStatus.WARMING_UP
         return Classification(absence=LayerWarmingUp(slot.layer) if is_loading else ModelNotLoaded(name, reason))
     model = held.models.get(Kind.FLOW)
@@ -104,7 +104,7 @@ def classify(slot: LayerSlot, batch: FlowBatch, release: str, name: str) -> Clas
     if name not in classifier.names:
         return Classification(absence=ModelNotLoaded(name, classifier.missing.get(name, "this release was trained without it")))
     try:
-        answered, guilty = answer_around_poison(lambda part: _checked(classifier, part, name), batch)
+        answered, guilty = call_isolating_bad_rows(lambda part: _checked(classifier, part, name), batch)
     except Exception as error:  # noqa: BLE001  # here a layer becomes an abstention
         slot.failed(batch, error)
         return Classification(absence=LayerCrashed(slot.layer))

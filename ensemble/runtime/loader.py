@@ -16,7 +16,7 @@ from ensemble.layers.catalog import FEATURE_SCHEMAS, LAYERS
 from ensemble.runtime.builder import ModelBuilder, identity_of
 from ensemble.runtime.model_state import LoadCheck, LoadedModel, LoadedRelease, LoadFailure, LoadResult, failure_of
 from ensemble.runtime.resolver import ReleaseSource, ResolvedRelease
-from ensemble.store.bundles.open import OpenedBundle, files_as_they_lie, open_bundle
+from ensemble.store.bundles.open import OpenedBundle, bundle_fingerprint, open_bundle
 from ensemble.store.layout import Store
 from ensemble.store.names import ModelName
 from ensemble.store.releases.release import Release
@@ -54,7 +54,7 @@ class ReleaseLoader:
             return error.code, str(error), _trusted(store)
         candidates = (*found.releases, *([found.challenger] if found.challenger else []))
         refs = {ref for candidate in candidates for ref in candidate.release.bundles.values() if ref.model in self._names}
-        files = tuple(files_as_they_lie(store, ref) for ref in sorted(refs, key=str))
+        files = tuple(bundle_fingerprint(store, ref) for ref in sorted(refs, key=str))
         return found.wanted, found.pointer, tuple(one.name for one in candidates), str(found.trouble), _trusted(store), files
 
     def load(self, held: Sequence[LoadedRelease], requested: frozenset[str]) -> LoadResult:

@@ -13,7 +13,7 @@ from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.builder import ModelBuilder
 from ensemble.runtime.loader import ReleaseLoader
 from ensemble.runtime.model_state import SlotEvent
-from ensemble.runtime.release_fusion import FusionResolver, ReleaseFusion, best_of, is_whole
+from ensemble.runtime.release_fusion import FusionResolver, ReleaseFusion, choose_release, is_whole
 from ensemble.runtime.resolver import ReleaseSource
 from ensemble.runtime.slot import LayerSlot
 from ensemble.verdicts import Verdicts
@@ -67,7 +67,7 @@ class LocalEnsemble:
                 said[layer] = slot.state()
             if is_whole(release.name, said):
                 break
-        return best_of(offer, said)
+        return choose_release(offer, said)
 
     def score(self, batch: EventBatch, *, explain: bool = False) -> Verdicts:
         """The verdicts of a batch of one kind of which no layer abstains from single rows.

@@ -85,7 +85,7 @@ class LoadedRelease:
         """Whether everything that the release names was had."""
         return self.failures.keys() <= self.unnamed
 
-    def kept_whole(self, before: Sequence[LoadedRelease]) -> LoadedRelease:
+    def merged_with(self, before: Sequence[LoadedRelease]) -> LoadedRelease:
         """This release with what an earlier look had of it: releases never change, so a second look that finds less lost nothing."""
         known = next((old.models for old in before if old.name == self.name), {})
         models = {**known, **self.models}

@@ -17,7 +17,7 @@ from ensemble.runtime.model_state import LoadFailure, SlotState, failure_of
 from ensemble.runtime.resolver import ReleaseSource, ResolvedRelease
 from ensemble.verdicts import LayerScores, Verdicts
 
-__all__ = ["FusionChoices", "FusionResolver", "ReleaseFusion", "best_of", "is_whole"]
+__all__ = ["FusionChoices", "FusionResolver", "ReleaseFusion", "choose_release", "is_whole"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ def is_whole(release: str, said: Mapping[str, SlotState]) -> bool:
     return all(LAYERS[layer].kinds.keys() <= state.holds.get(release, frozenset()) for layer, state in said.items())
 
 
-def best_of(offer: FusionChoices, said: Mapping[str, SlotState]) -> ReleaseFusion:
+def choose_release(offer: FusionChoices, said: Mapping[str, SlotState]) -> ReleaseFusion:
     """The release with which most of the evidence speaks, on the kinds of event that the most wanted one knows; of equals that one.
 
     Args:

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from ensemble.errors import ArtifactMissing, LayerCrashed
 from ensemble.events import EventBatch, Kind
-from ensemble.runtime.bad_rows import score_around_poison
+from ensemble.runtime.bad_rows import score_isolating_bad_rows
 from ensemble.runtime.model_state import (
     KindState,
     LoadCheck,
@@ -162,7 +162,7 @@ class LayerSlot:
         """
         held = self.find(release)
         if held is None:
-            return self._silent(*self.emptiness, batch)
+            return self._silent(*self.absence, batch)
         model = held.models.get(batch.kind)
         if model is None:
             failure = held.failures.get(batch.kind)
@@ -191,7 +191,7 @@ class LayerSlot:
 
     def _ask(self, model: LoadedModel, release: str, batch: EventBatch, *, explain: bool) -> LayerScores:
         try:
-            said, abstained = score_around_poison(model.model, batch, explain=explain, shown=self._fallback_score)
+            said, abstained = score_isolating_bad_rows(model.model, batch, explain=explain, shown=self._fallback_score)
         except Exception as error:  # noqa: BLE001  # here a layer becomes an abstention: its bug must not stop the others
             self.failed(batch, error)
             return self._silent(LayerStatus.FALLBACK, LayerCrashed.code, batch)
@@ -217,7 +217,7 @@ class LayerSlot:
             files_present=self._failed is None and not self._loaded.trouble,
         )
 
-    def raise_if_broken(self) -> None:
+    def check_health(self) -> None:
         """Raise if the process is beyond repair and a restart would help; a missing model is not that (P38).
 
         Many failures in a row may be the events' fault. So the model is given the golden events again that it scored when it was
@@ -265,7 +265,7 @@ class LayerSlot:
 
     def _kept_with(self, loaded: LoadResult) -> tuple[LoadedRelease, ...]:
         """What was loaded, and what is in use of what was held before."""
-        new = [release.kept_whole(self._held) for release in loaded.releases]
+        new = [release.merged_with(self._held) for release in loaded.releases]
         return (*new, *(old for old in self._in_use() if all(old.name != one.name for one in new)))
 
     def _troubles(self) -> Mapping[Kind, LoadFailure]:
@@ -273,7 +273,7 @@ class LayerSlot:
 
     def _kinds_of(self, held: LoadedRelease | None) -> dict[Kind, KindState]:
         if held is None:
-            stands = dict.fromkeys(self._kinds, (self.emptiness[0], "", self.emptiness[1]))
+            stands = dict.fromkeys(self._kinds, (self.absence[0], "", self.absence[1]))
         else:
             stands = {kind: (model.status, model.version, "") for kind, model in held.models.items()}
             stands |= {kind: (LayerStatus.FALLBACK, "", failure.code) for kind, failure in held.failures.items()}
@@ -311,7 +311,7 @@ class LayerSlot:
                 self._tell(SlotEvent("loaded", self._layer, kind, what | dict(model.facts)))
 
     @property
-    def emptiness(self) -> tuple[LayerStatus, str]:
+    def absence(self) -> tuple[LayerStatus, str]:
         """How it stands for a release of which it holds nothing, and why."""
         if self._failed is not None and not self._held:
             return LayerStatus.FALLBACK, self._failed.code

@@ -26,7 +26,7 @@ from ensemble.store.bundles.publish import publish_bundle
 from ensemble.store.bundles.quota import Quota
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
-from ensemble.store.releases.aliases import Alias, set_model_alias, stand_of_model_alias
+from ensemble.store.releases.aliases import Alias, get_alias, set_model_alias
 from ensemble.store.releases.release import Release, promote, publish_release, read_pointer, read_release
 from ensemble.store.signing import Signer
 
@@ -230,7 +230,7 @@ def make_champion(store: Store, ref: BundleRef, *, signer: Signer) -> None:
         OSError: the disk is full or failing; the champion of before stays.
     """
     try:
-        seen = stand_of_model_alias(store, ref.tenant, ref.model, Alias.CHAMPION).serial
+        seen = get_alias(store, ref.tenant, ref.model, Alias.CHAMPION).serial
     except ArtifactError:
         seen = 0  # what cannot be read is replaced, and its copy says where the serials stand
     set_model_alias(store, ref.tenant, ref.model, Alias.CHAMPION, ref, seen, signer=signer)

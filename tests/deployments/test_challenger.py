@@ -10,7 +10,7 @@ from deployments.cli.local_store import own_store
 from ensemble.events import Kind
 from ensemble.fusion import Fusion
 from ensemble.store.names import ReleaseRef, Tenant
-from ensemble.store.releases.aliases import clear_challenger, promote_challenger, read_challenger, set_challenger, stand_of_challenger
+from ensemble.store.releases.aliases import clear_challenger, get_challenger, promote_challenger, read_challenger, set_challenger
 from ensemble.store.releases.release import publish_release, read_pointer, read_release
 from ensemble.store.signing import Signer
 from tests.deployments.conftest import Door, Event
@@ -94,7 +94,7 @@ def test_a_challenger_that_is_cleared_is_tried_no_longer(world: ModelsOnDisk, ju
     world.look()
     assert challenger_of(door) is not None
 
-    clear_challenger(store, DEFAULT, stand_of_challenger(store, DEFAULT).serial, signer=signer)
+    clear_challenger(store, DEFAULT, get_challenger(store, DEFAULT).serial, signer=signer)
     world.look()
 
     assert challenger_of(door) is None

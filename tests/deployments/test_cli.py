@@ -332,7 +332,7 @@ def test_wrong_settings_are_told_by_their_place(axon: Axon, monkeypatch: pytest.
     """P36."""
     from deployments.config import settings  # noqa: PLC0415  # patched here only
 
-    monkeypatch.setattr(settings, "lay_over", lambda below, _above: dict(below) | {"stor": 1})
+    monkeypatch.setattr(settings, "deep_merge", lambda below, _above: dict(below) | {"stor": 1})
 
     assert "stor" in refused(axon("models"))
 

@@ -28,7 +28,7 @@ from ensemble.errors import (
 from ensemble.features.tabular import NETWORK_FEATURES
 from ensemble.store.layout import Store, bundle_parts
 from ensemble.store.names import BundleRef, ModelName, Tenant
-from ensemble.store.releases.aliases import Alias, clear_model_alias, stand_of_model_alias
+from ensemble.store.releases.aliases import Alias, clear_model_alias, get_alias
 from ensemble.store.signing import Signer, Trust
 from ensemble.training.publish import Trained, make_champion, publish_detector
 from ensemble.training.recipes import tabular
@@ -335,7 +335,7 @@ def test_a_detector_that_was_withdrawn_serves_no_more(replica: Replica, store: S
 
     async def promise() -> None:
         await replica.version()
-        seen = stand_of_model_alias(store, ACME, ModelName("d"), Alias.CHAMPION)
+        seen = get_alias(store, ACME, ModelName("d"), Alias.CHAMPION)
         clear_model_alias(store, ACME, ModelName("d"), Alias.CHAMPION, seen.serial, signer=signer)
         with pytest.raises(ArtifactMissing):
             await replica.version_after_a_look()

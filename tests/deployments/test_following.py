@@ -307,7 +307,7 @@ def test_a_retreat_that_cannot_be_kept_holds_here_and_is_said_once(caplog: pytes
         layers.load("default/2")
         pointer.moves_to("default/2", "default/1")
         await until(lambda: is_coming(fan, "default/2"))
-        fan.retreat("default/2", "too many flips")
+        fan.roll_back("default/2", "too many flips")
 
         for _ in range(5):
             await follower.look()

@@ -642,7 +642,7 @@ def test_a_retreat_that_another_ingress_saw_takes_the_new_release_away() -> None
         world.clock.now += 6.0
         assert world.fan.release == TWO
 
-        world.fan.retreat("default/2", "flips at another ingress")
+        world.fan.roll_back("default/2", "flips at another ingress")
         world.fan.serve(TWO, at_once=False)
 
         said = await world.score()

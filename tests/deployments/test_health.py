@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from deployments.scoring.status import iso, see_system
-from deployments.web.errors import meaning_of
+from deployments.scoring.status import build_status, iso
+from deployments.web.errors import describe_code
 from ensemble import errors
 from ensemble.events import Kind
 from ensemble.fusion import Fusion
@@ -48,7 +48,7 @@ def slots(**states: KindState) -> Mapping[str, tuple[SlotState, str]]:
 
 def test_everything_down_is_a_word_and_not_a_failure() -> None:
     """P38: FALLBACK_MODE, and the view is made all the same."""
-    view = see_system(list(LAYERS), slots(**dict.fromkeys(LAYERS, DOWN)), FUSIONS)
+    view = build_status(list(LAYERS), slots(**dict.fromkeys(LAYERS, DOWN)), FUSIONS)
 
     assert (view.status, view.coverage) == (SystemStatus.FALLBACK_MODE, 0.0)
     assert view.health()["status"] == "degraded"
@@ -58,7 +58,7 @@ def test_a_release_that_does_without_a_layer_is_whole() -> None:
     """It was published so: nothing is lost, and nobody is to look for what was never there."""
     absent = KindState(LayerStatus.NOT_APPLICABLE, reason="the release was published without this layer")
 
-    view = see_system(list(LAYERS), slots(classifier=absent), FUSIONS)
+    view = build_status(list(LAYERS), slots(classifier=absent), FUSIONS)
 
     assert (view.status, view.coverage) == (SystemStatus.FULLY_OPERATIONAL, 1.0)
     assert view.health()["status"] == "healthy"
@@ -69,7 +69,7 @@ def test_a_release_that_does_without_a_layer_is_whole() -> None:
 @pytest.mark.parametrize("state", ["open", "half_open"])
 def test_a_layer_behind_an_open_breaker_is_not_live(state: str) -> None:
     """Its slot is well, and nobody asks it: what a request finds is what counts."""
-    view = see_system(
+    view = build_status(
         list(LAYERS),
         slots(),
         FUSIONS,
@@ -87,7 +87,7 @@ def test_a_layer_behind_an_open_breaker_is_not_live(state: str) -> None:
 
 
 def test_a_layer_that_is_switched_off_is_disabled_whatever_its_slot_says() -> None:
-    view = see_system(list(LAYERS), slots(anomaly=DOWN), FUSIONS, disabled={"anomaly", "nobody"})
+    view = build_status(list(LAYERS), slots(anomaly=DOWN), FUSIONS, disabled={"anomaly", "nobody"})
 
     assert view.layers["anomaly"][Kind.PROCESS].status is LayerStatus.DISABLED
     assert view.disabled == {"anomaly"}
@@ -96,7 +96,7 @@ def test_a_layer_that_is_switched_off_is_disabled_whatever_its_slot_says() -> No
 
 def test_the_trouble_of_a_layer_is_told_without_its_own_sentence() -> None:
     """C-03: that may hold a path; it is in the log."""
-    view = see_system(list(LAYERS), slots(behavior=DOWN), FUSIONS, now=lambda: NOW)
+    view = build_status(list(LAYERS), slots(behavior=DOWN), FUSIONS, now=lambda: NOW)
 
     detail = view.detail()
     flow = next(layer for layer in detail["layers"] if layer["layer"] == "behavior")["kinds"]["flow"]
@@ -109,7 +109,7 @@ def test_a_trouble_is_told_although_a_model_serves() -> None:
     """An older proven model speaks, and the new one could not be had: both are news."""
     kept = KindState(LayerStatus.LAST_GOOD, "1", "ARTIFACT_CORRUPT", NOW, FAILURE)
 
-    view = see_system(list(LAYERS), slots(behavior=kept), FUSIONS)
+    view = build_status(list(LAYERS), slots(behavior=kept), FUSIONS)
 
     kinds = next(layer for layer in view.detail()["layers"] if layer["layer"] == "behavior")["kinds"]
     assert (view.status, kinds["flow"]["trouble"]["code"]) == (SystemStatus.FULLY_OPERATIONAL, "ARTIFACT_CORRUPT")
@@ -117,7 +117,7 @@ def test_a_trouble_is_told_although_a_model_serves() -> None:
 
 def test_how_a_release_is_brought_in_is_shown() -> None:
     """S1-08, N-12."""
-    view = see_system(list(LAYERS), slots(), FUSIONS, rollout=CanaryRollout("default/2", 0.1))
+    view = build_status(list(LAYERS), slots(), FUSIONS, rollout=CanaryRollout("default/2", 0.1))
 
     assert view.detail()["rollout"] == {"release": "default/2", "share": 0.1}
 
@@ -125,7 +125,7 @@ def test_how_a_release_is_brought_in_is_shown() -> None:
 def test_a_layer_that_says_nothing_has_no_models_that_anybody_knows_of() -> None:
     said = {layer: state for layer, state in slots().items() if layer != "behavior"}
 
-    view = see_system(list(LAYERS), said, FUSIONS)
+    view = build_status(list(LAYERS), said, FUSIONS)
 
     listed = {layer["layer"]: layer for layer in view.listing()}
     assert (listed["behavior"]["model_loaded"], listed["behavior"]["status"]) == (False, "timeout")
@@ -139,8 +139,8 @@ def test_a_time_is_in_utc_and_no_time_is_nothing() -> None:
 
 @pytest.mark.parametrize("name", [name for name in errors.__all__ if name != "EnsembleError"])
 def test_every_code_has_a_meaning_in_a_sentence(name: str) -> None:
-    assert meaning_of(getattr(errors, name).code)
+    assert describe_code(getattr(errors, name).code)
 
 
 def test_a_code_of_somebody_else_means_nothing_to_us() -> None:
-    assert meaning_of("E_WHATEVER") == ""
+    assert describe_code("E_WHATEVER") == ""

@@ -277,12 +277,12 @@ def test_revoking_what_is_not_there_changes_nothing_and_repeats_nothing(make: Ma
 
 
 def test_keys_dead_for_more_than_a_year_make_room(make: Make, file: Path) -> None:
-    expired, revoked, lately, living = (make(expires_at=at)[0] for at in (NOW + 1, None, NOW + 300 * 86400, None))
+    expired, revoked, lately, active = (make(expires_at=at)[0] for at in (NOW + 1, None, NOW + 300 * 86400, None))
     revoke_key(file, revoked.id, NOW + 1)
 
     later, _ = make(now=NOW + 401 * 86400)
 
-    assert {key.id for key in list_keys(file)} == {lately.id, living.id, later.id}
+    assert {key.id for key in list_keys(file)} == {lately.id, active.id, later.id}
     assert expired.id != revoked.id
 
 

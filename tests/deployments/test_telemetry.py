@@ -11,7 +11,7 @@ import pytest
 from ray._common.formatters import JSONFormatter
 
 from deployments.layers.telemetry import LayerTelemetry
-from deployments.observability.log import LONGEST_TEXT, SUMMARY_EVERY_S, say
+from deployments.observability.log import LONGEST_TEXT, SUMMARY_EVERY_S, log_event
 from deployments.observability.metrics import METRICS, RULES, SILENCE, Instrument, RayMeter, set_state
 from ensemble.events import Kind
 from ensemble.runtime.model_state import SlotEvent
@@ -317,7 +317,7 @@ AWKWARD = {
 
 def test_a_record_is_one_line_of_json_whatever_its_fields_hold(told: Told) -> None:
     """P27, fault I6: no field can begin a line of its own or take the place of another; Serve's own formatter writes it."""
-    say(logging.INFO, "layer_tested", AWKWARD, "a phrase\nof two lines")
+    log_event(logging.INFO, "layer_tested", AWKWARD, "a phrase\nof two lines")
 
     (record,) = [record for record in told._caplog.records if hasattr(record, "event")]
     line = JSONFormatter().format(record)

@@ -14,7 +14,7 @@ import pytest
 
 from deployments.scoring.layer_switches import LayerSwitches
 from deployments.scoring.monitor import IngressTelemetry, Monitor
-from deployments.scoring.status import EnsembleStatus, see_system
+from deployments.scoring.status import EnsembleStatus, build_status
 from ensemble.errors import LoadTimeout
 from ensemble.events import Kind
 from ensemble.guard import BreakerState
@@ -54,7 +54,7 @@ def telemetry(meter: RecordingMeter) -> IngressTelemetry:
 
 
 def view_of(**states: KindState) -> EnsembleStatus:
-    return see_system(list(LAYERS), slots(**states), FUSIONS)
+    return build_status(list(LAYERS), slots(**states), FUSIONS)
 
 
 # -- the status word

@@ -431,9 +431,9 @@ def test_stretches_are_contiguous_in_time_within_each_day_and_label(table: FlowT
     for day in set(table.days.tolist()):
         for family in set(table.families.tolist()):
             rows = np.flatnonzero((table.days == day) & (table.families == family))
-            in_time = stretch[rows[np.argsort(table.times[rows])]]
-            assert (np.diff(in_time) >= 0).all()
-            assert set(in_time.tolist()) == {0, 1, 2}
+            with_timeout = stretch[rows[np.argsort(table.times[rows])]]
+            assert (np.diff(with_timeout) >= 0).all()
+            assert set(with_timeout.tolist()) == {0, 1, 2}
 
 
 def test_rows_without_times_keep_the_order_they_came_in() -> None:

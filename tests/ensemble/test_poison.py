@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ensemble.events import EventBatch, FlowBatch, ProcessBatch, ProcessEvent
 from ensemble.model import ModelScores
-from ensemble.runtime.bad_rows import HOPELESS_TRIES, score_around_poison
+from ensemble.runtime.bad_rows import HOPELESS_TRIES, score_isolating_bad_rows
 
 
 @dataclass
@@ -45,7 +45,7 @@ def test_every_guilty_row_is_found_and_every_other_keeps_its_score(case: tuple[i
     if len(guilty) == count:
         return
 
-    said, found = score_around_poison(Choking(frozenset(guilty)), flows(count), explain=False, shown=0.25)
+    said, found = score_isolating_bad_rows(Choking(frozenset(guilty)), flows(count), explain=False, shown=0.25)
 
     assert set(found) == guilty
     assert said.scores.tolist() == [0.25 if row in guilty else row / 1e4 for row in range(count)]
@@ -55,14 +55,14 @@ def test_every_guilty_row_is_found_and_every_other_keeps_its_score(case: tuple[i
 def test_a_batch_without_poison_costs_one_call() -> None:
     model = Choking(frozenset())
 
-    score_around_poison(model, flows(1000), explain=False, shown=0.0)
+    score_isolating_bad_rows(model, flows(1000), explain=False, shown=0.0)
 
     assert model.calls == [1000]
 
 
 def test_a_batch_that_is_only_too_long_is_scored_in_parts() -> None:
     """R7: the memory of a GPU ends before the events do."""
-    said, found = score_around_poison(Choking(frozenset(), longest=300), flows(1000), explain=False, shown=0.0)
+    said, found = score_isolating_bad_rows(Choking(frozenset(), longest=300), flows(1000), explain=False, shown=0.0)
 
     assert (list(found), said.scores.tolist()) == ([], [row / 1e4 for row in range(1000)])
 
@@ -73,14 +73,14 @@ def test_a_model_that_fails_on_everything_is_broken_and_is_given_up_soon(count: 
     model = Choking(frozenset(map(float, range(count))))
 
     with pytest.raises((ZeroDivisionError, ValueError)):
-        score_around_poison(model, flows(count), explain=False, shown=0.0)
+        score_isolating_bad_rows(model, flows(count), explain=False, shown=0.0)
 
     assert len(model.calls) <= HOPELESS_TRIES + 2
 
 
 def test_where_the_tries_end_what_was_scored_stays_scored() -> None:
     """One caller's hundred bad events must not blind the others of the same batch."""
-    said, guilty = score_around_poison(Choking(frozenset(map(float, range(100)))), flows(1000), explain=False, shown=0.5)
+    said, guilty = score_isolating_bad_rows(Choking(frozenset(map(float, range(100)))), flows(1000), explain=False, shown=0.5)
 
     assert set(range(100)) <= set(guilty)
     assert len(guilty) < 200

@@ -186,7 +186,7 @@ def test_two_bad_batches_of_one_bad_second_are_no_bad_release(rollout: CanaryRol
 
 
 def test_what_is_over_stays_over(rollout: CanaryRollout, clock: Clock) -> None:
-    rollout.withdraw("another ingress saw it flip")
+    rollout.abort("another ingress saw it flip")
     serve(rollout, clock, events_per_s=20_000, seconds=20.0)
 
     assert rollout.view.reason == "another ingress saw it flip"
@@ -271,8 +271,8 @@ def succession(clock: Clock, told: list[RolloutView], lives: list[str]) -> Relea
 
 
 def test_the_first_release_takes_all_at_once(succession: ReleaseController, lives: list[str]) -> None:
-    assert succession.living == ONE
-    assert not succession.is_stepping
+    assert succession.active == ONE
+    assert not succession.is_rolling_out
     assert succession.view is None
     assert lives == ["default/1"]
 
@@ -282,7 +282,7 @@ def test_a_new_release_steps_beside_the_living_one(succession: ReleaseController
 
     assert succession.choose(1) == (TWO, ONE)
     assert succession.choose(1) == (ONE, None)
-    assert succession.living == ONE
+    assert succession.active == ONE
     assert [(view.release, view.step, view.state) for view in told] == [("default/2", 0, "stepping")]
 
 
@@ -293,7 +293,7 @@ def test_the_pointer_may_be_said_again_and_again(succession: ReleaseController, 
         assert not succession.wants("default/2")
         clock.now += 2.0
 
-    assert succession.living == TWO
+    assert succession.active == TWO
     assert [view.state for view in told] == ["stepping", "stepping", "done"]
 
 
@@ -305,26 +305,26 @@ def test_a_release_that_stepped_back_is_not_tried_again(succession: ReleaseContr
     succession.serve(TWO, at_once=False)
 
     assert not succession.wants("default/2")
-    assert (succession.living, succession.is_stepping) == (ONE, False)
+    assert (succession.active, succession.is_rolling_out) == (ONE, False)
     assert [view.state for view in told] == ["stepping", "retreated"]
 
 
 def test_a_release_that_stepped_back_may_be_promoted_anew(succession: ReleaseController) -> None:
     """The operator pointed elsewhere and back: that is a decision."""
     succession.serve(TWO, at_once=False)
-    succession.retreat("default/2", "flips")
+    succession.roll_back("default/2", "flips")
     succession.serve(ONE, at_once=False)
 
     succession.serve(TWO, at_once=False)
 
-    assert succession.is_stepping
+    assert succession.is_rolling_out
 
 
 def test_a_roll_back_takes_all_at_once(succession: ReleaseController, clock: Clock, lives: list[str]) -> None:
     """P8: within five seconds; what lived here before is proven."""
     succession.serve(TWO, at_once=False)
     clock.now += 6.0
-    assert succession.living == TWO
+    assert succession.active == TWO
 
     succession.serve(ONE, at_once=False)
 
@@ -334,12 +334,12 @@ def test_a_roll_back_takes_all_at_once(succession: ReleaseController, clock: Clo
 
 def test_an_operator_may_go_over_at_once(succession: ReleaseController) -> None:
     succession.serve(TWO, at_once=True)
-    assert succession.living == TWO
+    assert succession.active == TWO
     succession.serve(THREE, at_once=False)
     succession.serve(THREE, at_once=True)
 
-    assert succession.living == THREE
-    assert not succession.is_stepping
+    assert succession.active == THREE
+    assert not succession.is_rolling_out
 
 
 def test_a_pointer_that_moves_on_in_mid_step_ends_the_step(succession: ReleaseController) -> None:
@@ -353,7 +353,7 @@ def test_a_pointer_that_moves_on_in_mid_step_ends_the_step(succession: ReleaseCo
 
 def test_a_pointer_that_moves_back_to_a_retreated_release_ends_the_step_too(succession: ReleaseController) -> None:
     succession.serve(THREE, at_once=False)
-    succession.retreat("default/2", "flips at another ingress")
+    succession.roll_back("default/2", "flips at another ingress")
 
     succession.serve(TWO, at_once=False)
 
@@ -364,30 +364,30 @@ def test_a_retreat_that_another_ingress_saw_is_followed(succession: ReleaseContr
     """Several ingress replicas decide alone; one bad word among them is enough, wherever the others stand."""
     succession.serve(TWO, at_once=False)
     clock.now += 6.0
-    assert succession.living == TWO
+    assert succession.active == TWO
 
     for _ in range(2):
-        succession.retreat("default/2", "flips at another ingress")
+        succession.roll_back("default/2", "flips at another ingress")
         succession.serve(TWO, at_once=False)
 
-    assert succession.living == ONE
+    assert succession.active == ONE
     assert succession.view is not None
     assert (succession.view.state, succession.view.reason) == (RolloutState.RETREATED, "flips at another ingress")
 
 
 def test_a_retreat_that_is_known_before_the_release_comes_keeps_it_out(succession: ReleaseController) -> None:
-    succession.retreat("default/2", "flips at another ingress")
+    succession.roll_back("default/2", "flips at another ingress")
 
     succession.serve(TWO, at_once=False)
 
-    assert (succession.living, succession.is_stepping) == (ONE, False)
+    assert (succession.active, succession.is_rolling_out) == (ONE, False)
 
 
 def test_the_only_release_is_never_given_up(succession: ReleaseController) -> None:
     """An answer by a release that somebody doubts is better than none."""
-    succession.retreat("default/1", "doubted")
+    succession.roll_back("default/1", "doubted")
 
-    assert succession.living == ONE
+    assert succession.active == ONE
 
 
 def test_a_comparison_of_an_earlier_rollout_says_nothing_about_this_one(succession: ReleaseController) -> None:
@@ -397,4 +397,4 @@ def test_a_comparison_of_an_earlier_rollout_says_nothing_about_this_one(successi
     for _ in range(100):
         succession.learn("default/2", replace(SAME, flips=16))
 
-    assert succession.is_stepping
+    assert succession.is_rolling_out

@@ -511,9 +511,9 @@ def test_only_a_process_that_cannot_score_its_golden_events_any_more_asks_for_a_
 
     if has_probe_failed:
         with pytest.raises(ZeroDivisionError):
-            world.slot.raise_if_broken()
+            world.slot.check_health()
     else:
-        world.slot.raise_if_broken()
+        world.slot.check_health()
 
 
 def test_a_missing_model_is_no_reason_to_restart(world: World) -> None:
@@ -523,7 +523,7 @@ def test_a_missing_model_is_no_reason_to_restart(world: World) -> None:
     for _ in range(2 * SUSPICIOUS_FAILURES):
         world.slot.score(FLOWS, ANY_RELEASE)
 
-    world.slot.raise_if_broken()
+    world.slot.check_health()
 
 
 # what it tells

@@ -24,7 +24,7 @@ from ensemble.store.names import BundleRef, ReleaseRef, Tenant
 from ensemble.store.operations.archive import export_release, import_archive
 from ensemble.store.operations.deletion import apply_retention, delete_bundle, delete_release
 from ensemble.store.operations.quarantine import list_quarantine, quarantine_bundle
-from ensemble.store.releases.aliases import clear_challenger, set_challenger, stand_of_challenger
+from ensemble.store.releases.aliases import clear_challenger, get_challenger, set_challenger
 from ensemble.store.releases.release import list_bundles, list_releases, promote, read_pointer, read_release
 from ensemble.store.signing import Signer
 
@@ -404,7 +404,7 @@ def test_a_challenger_killed_at_any_step_is_the_old_one_or_the_new(
         shutil.copytree(store.state, copy.state)
         survived = die_at(k, lambda: set_challenger(copy, acme, two_releases[1], 1, signer=signer), power_cut=power_cut)  # noqa: B023
 
-        stands = stand_of_challenger(copy, acme)
+        stands = get_challenger(copy, acme)
         assert stands.sha256 == two_releases[stands.serial - 1].sha256
         assert clear_challenger(copy, acme, stands.serial, signer=signer).serial > stands.serial
         found.append(stands.serial)

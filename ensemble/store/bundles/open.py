@@ -20,7 +20,7 @@ from ensemble.store.layout import MANIFEST, Store, bundle_parts
 from ensemble.store.names import BundleRef
 from ensemble.store.signing import Document, Trust
 
-__all__ = ["MEMORY_FACTOR", "OpenedBundle", "files_as_they_lie", "open_bundle", "refuse_other_bundle", "refuse_without_memory"]
+__all__ = ["MEMORY_FACTOR", "OpenedBundle", "bundle_fingerprint", "check_memory", "open_bundle", "refuse_other_bundle"]
 
 
 # Of the size of the files. The bytes that are proven, the arrays copied out of them and the model made of those are 3; tables of
@@ -63,13 +63,13 @@ def open_bundle(store: Store, ref: BundleRef, *, available_bytes: Callable[[], i
         ArtifactIncompatible: made by an Axon of another format.
         InsufficientMemory: it would not fit.
     """
-    refusals: list[ArtifactError] = []
+    user_errors: list[ArtifactError] = []
     for root in store.roots:
         try:
             return _open_in(root, ref, store.trust, available_bytes)
         except ArtifactError as refusal:
-            refusals.append(refusal)
-    raise _most_telling(refusals, _not_found(ref))
+            user_errors.append(refusal)
+    raise _most_telling(user_errors, _not_found(ref))
 
 
 def refuse_other_bundle(manifest: Manifest, ref: BundleRef, what: str) -> None:
@@ -87,9 +87,9 @@ def _not_found(ref: BundleRef) -> str:
     return f"Model not found: {ref}"
 
 
-def _most_telling(refusals: list[ArtifactError], bundle: str) -> ArtifactError:
+def _most_telling(user_errors: list[ArtifactError], bundle: str) -> ArtifactError:
     """A root that does not have the bundle at all says less than one that has it broken."""
-    return next((r for r in refusals if not (isinstance(r, ArtifactMissing) and r.what == bundle)), refusals[0])
+    return next((r for r in user_errors if not (isinstance(r, ArtifactMissing) and r.what == bundle)), user_errors[0])
 
 
 def _open_in(root: Path, ref: BundleRef, trust: Trust, available_bytes: Callable[[], int] | None) -> OpenedBundle:
@@ -99,7 +99,7 @@ def _open_in(root: Path, ref: BundleRef, trust: Trust, available_bytes: Callable
         refuse_other_bundle(manifest, ref, f"{ref}/{MANIFEST}")
         _refuse_other_names(set(list_names(directory, what=str(ref))), manifest, ref)
         if available_bytes is not None:
-            refuse_without_memory(manifest.size_bytes, available_bytes())
+            check_memory(manifest.size_bytes, available_bytes())
         files = {entry.name: _prove_file(directory, entry, f"{ref}/{entry.name}") for entry in manifest.files}
     return OpenedBundle(ref, manifest, files, signed, _library_notes(manifest))
 
@@ -137,7 +137,7 @@ def _library_notes(manifest: Manifest) -> tuple[str, ...]:
     )
 
 
-def refuse_without_memory(size_bytes: int, available_bytes: int) -> None:
+def check_memory(size_bytes: int, available_bytes: int) -> None:
     """Refuse a load that would not fit.
 
     Args:
@@ -152,7 +152,7 @@ def refuse_without_memory(size_bytes: int, available_bytes: int) -> None:
         raise InsufficientMemory(needed_bytes, available_bytes)
 
 
-def files_as_they_lie(store: Store, ref: BundleRef) -> Hashable:
+def bundle_fingerprint(store: Store, ref: BundleRef) -> Hashable:
     """Names, sizes, inodes and times of the files of `ref` in each root; what cannot be looked at is told by its error number."""
     return tuple(_of(root.joinpath(*bundle_parts(ref.tenant, ref.model), str(ref.version))) for root in store.roots)
 

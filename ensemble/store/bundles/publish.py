@@ -24,7 +24,7 @@ from ensemble.store.bundles.manifest import (
     is_picture,
     parse_manifest,
 )
-from ensemble.store.bundles.quota import Quota, refuse_above
+from ensemble.store.bundles.quota import Quota, check_quota
 from ensemble.store.files import atomic
 from ensemble.store.files.canonical_json import timestamp
 from ensemble.store.layout import MANIFEST, Store, bundle_parts, next_serial, tenant_parts
@@ -116,13 +116,13 @@ def publish_files(
     """
     with AuditedAction(store, tenant, Action.PUBLISH, str(model)) as act:
         if quota is not None:
-            refuse_above(store, tenant, model, quota)  # before the payload is written: refusing must be cheap
+            check_quota(store, tenant, model, quota)  # before the payload is written: refusing must be cheap
         with atomic.staging(store.state) as staged:
             entries = tuple(FileEntry(name, len(data), atomic.write_new(staged, name, data)) for name, data in sorted(files.items()))
             home = atomic.make_directory(store.state, *tenant_parts(tenant))
             with atomic.exclusive(home):
                 if quota is not None:
-                    refuse_above(store, tenant, model, quota)  # again, now that nobody else publishes
+                    check_quota(store, tenant, model, quota)  # again, now that nobody else publishes
                 versions = atomic.make_directory(store.state, *bundle_parts(tenant, model))
                 serial = next_serial(store, bundle_parts(tenant, model))
                 manifest = Manifest(

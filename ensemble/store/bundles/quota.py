@@ -9,7 +9,7 @@ from ensemble.store.files.safe_read import list_names, open_directory
 from ensemble.store.layout import Store, bundle_parts, serials_in, tenant_parts
 from ensemble.store.names import ModelName, Tenant
 
-__all__ = ["Quota", "models_in_state", "refuse_above"]
+__all__ = ["Quota", "check_quota", "models_in_state"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Quota:
             raise ValueError("a quota of nothing lets nobody publish")
 
 
-def refuse_above(store: Store, tenant: Tenant, model: ModelName, quota: Quota) -> None:
+def check_quota(store: Store, tenant: Tenant, model: ModelName, quota: Quota) -> None:
     """Refuse one more version of `model` where it would be one too many.
 
     Raises:

@@ -27,7 +27,7 @@ from ensemble.store.layout import (
     tenant_parts,
 )
 from ensemble.store.names import ModelName, Tenant
-from ensemble.store.operations.references import StoredItem, bundles_of_releases, list_tenants, usage_of
+from ensemble.store.operations.references import StoredItem, bundles_of_releases, find_references, list_tenants
 from ensemble.store.releases.release_file import RELEASE_LIMIT_BYTES
 
 __all__ = [
@@ -35,10 +35,10 @@ __all__ = [
     "apply_retention",
     "delete_bundle",
     "delete_release",
+    "deletion_lock",
     "digest_of",
     "leave_tombstone",
-    "refuse_unless_ours",
-    "removing",
+    "require_own",
 ]
 
 SHIPPED = "it came with Axon"
@@ -89,8 +89,8 @@ def apply_retention(store: Store, tenant: Tenant, *, keep: int) -> Removed:
         raise ValueError("retention that keeps nothing is deletion")
     if tenant not in list_tenants(Store(store.state, None, store.trust)):
         return Removed((), ())
-    with AuditedAction(store, tenant, Action.RETENTION, f"keep {keep}") as act, removing(store, tenant):
-        usage = usage_of(store, what="anything")
+    with AuditedAction(store, tenant, Action.RETENTION, f"keep {keep}") as act, deletion_lock(store, tenant):
+        usage = find_references(store, what="anything")
         releases = [one for one in _beyond(store, tenant, None, keep) if not usage.why(one)]
         gone = frozenset(one.serial for one in releases)
         named = [bundles_of_releases(store, other, but=gone if other == tenant else frozenset()) for other in list_tenants(store)]
@@ -105,24 +105,24 @@ def apply_retention(store: Store, tenant: Tenant, *, keep: int) -> Removed:
 
 
 @contextmanager
-def removing(store: Store, tenant: Tenant) -> Iterator[None]:
+def deletion_lock(store: Store, tenant: Tenant) -> Iterator[None]:
     """Hold what a remover must hold: nobody points to anything meanwhile, and nobody else changes the tenant's things."""
     home = atomic.make_directory(store.state, *tenant_parts(tenant))
     with atomic.exclusive(store.state, atomic.IN_USE), atomic.exclusive(home):
         yield
 
 
-def refuse_in_use(store: Store, entry: StoredItem) -> None:
-    """Refuse to take away what is needed. Call it under `removing`.
+def require_unreferenced(store: Store, entry: StoredItem) -> None:
+    """Refuse to take away what is needed. Call it under `deletion_lock`.
 
     Raises:
         ArtifactInUse: it is needed, and why; or that cannot be told now.
     """
-    if why := usage_of(store, what=str(entry)).why(entry):
+    if why := find_references(store, what=str(entry)).why(entry):
         raise ArtifactInUse(str(entry), why)
 
 
-def refuse_unless_ours(store: Store, entry: StoredItem) -> None:
+def require_own(store: Store, entry: StoredItem) -> None:
     """Refuse to take away what is not there, or not ours.
 
     Raises:
@@ -138,10 +138,10 @@ def refuse_unless_ours(store: Store, entry: StoredItem) -> None:
 
 def _delete(store: Store, entry: StoredItem) -> None:
     with AuditedAction(store, entry.tenant, Action.DELETE, str(entry)) as act:
-        refuse_unless_ours(store, entry)  # before the locks: who asks for nothing makes no tenant's directory
-        with removing(store, entry.tenant):
-            refuse_unless_ours(store, entry)
-            refuse_in_use(store, entry)
+        require_own(store, entry)  # before the locks: who asks for nothing makes no tenant's directory
+        with deletion_lock(store, entry.tenant):
+            require_own(store, entry)
+            require_unreferenced(store, entry)
             _take(store, entry, act)
 
 

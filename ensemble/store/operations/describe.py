@@ -17,7 +17,7 @@ from ensemble.store.bundles.metadata import Metadata
 from ensemble.store.files.canonical_json import timestamp
 from ensemble.store.layout import Store, bundle_parts
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
-from ensemble.store.operations.references import References, StoredItem, list_tenants, usage_of
+from ensemble.store.operations.references import References, StoredItem, find_references, list_tenants
 from ensemble.store.releases.aliases import Alias, read_challenger, read_model_alias
 from ensemble.store.releases.pointer import read_pointer
 from ensemble.store.releases.release_file import read_release
@@ -196,7 +196,7 @@ def _info(listing: BundleListing, usage: References | None, aliases: tuple[Alias
 
 def _usage(store: Store) -> References | None:
     try:
-        return usage_of(store, what="anything")
+        return find_references(store, what="anything")
     except ArtifactInUse:
         return None
 

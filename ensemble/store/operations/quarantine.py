@@ -23,7 +23,7 @@ from ensemble.store.files.canonical_json import timestamp
 from ensemble.store.files.safe_read import list_names, open_directory, read_bounded, sha256_of
 from ensemble.store.layout import Store, quarantine_parts, serials_in
 from ensemble.store.names import ModelName, Tenant
-from ensemble.store.operations.deletion import digest_of, leave_tombstone, refuse_in_use, refuse_unless_ours, removing
+from ensemble.store.operations.deletion import deletion_lock, digest_of, leave_tombstone, require_own, require_unreferenced
 from ensemble.store.operations.references import StoredItem
 
 __all__ = ["Quarantined", "list_quarantine", "quarantine_bundle", "quarantine_file"]
@@ -75,11 +75,11 @@ def quarantine_bundle(store: Store, tenant: Tenant, model: ModelName, version: i
     """
     entry = StoredItem(tenant, model, version)
     with AuditedAction(store, tenant, Action.QUARANTINE, str(entry)) as act:
-        refuse_unless_ours(store, entry)
-        with removing(store, tenant):
-            refuse_unless_ours(store, entry)
+        require_own(store, entry)
+        with deletion_lock(store, tenant):
+            require_own(store, entry)
             if not even_in_use:
-                refuse_in_use(store, entry)
+                require_unreferenced(store, entry)
             number = _next_number(store, tenant)
             digest = digest_of(store, entry)
             act.begin(digest=digest)
@@ -97,7 +97,7 @@ def quarantine_file(store: Store, tenant: Tenant, data: bytes, reason: str, *, w
         OSError: the disk fails; nothing was set aside.
     """
     digest = sha256_of(data)
-    with AuditedAction(store, tenant, Action.QUARANTINE, what, digest) as act, removing(store, tenant):
+    with AuditedAction(store, tenant, Action.QUARANTINE, what, digest) as act, deletion_lock(store, tenant):
         number = _next_number(store, tenant)
         act.begin()
         _set_aside(store, tenant, number, _about(store, what, digest, reason), {_FILE: data})

@@ -19,7 +19,7 @@ from ensemble.store.releases.aliases import Alias, read_challenger, read_model_a
 from ensemble.store.releases.pointer import Pointer, read_pointer
 from ensemble.store.releases.release_file import parse_release, read_release_bytes
 
-__all__ = ["References", "StoredItem", "bundles_of_releases", "list_tenants", "usage_of"]
+__all__ = ["References", "StoredItem", "bundles_of_releases", "find_references", "list_tenants"]
 
 UNKNOWN = "what serves cannot be told now; mend the pointer, the challenger or the alias that is broken first"
 Key = tuple[Tenant, ModelName | None, int]  # a version of a model; a release where there is no model
@@ -78,7 +78,7 @@ def list_tenants(store: Store) -> tuple[Tenant, ...]:
     return tuple(sorted(Tenant(name) for name in names if Tenant.is_one(name)))
 
 
-def usage_of(store: Store, *, what: str) -> References:
+def find_references(store: Store, *, what: str) -> References:
     """What is needed now. Who removes something by it holds `atomic.IN_USE` alone, so that nobody points to it meanwhile.
 
     Raises:

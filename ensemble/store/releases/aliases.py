@@ -22,7 +22,7 @@ from ensemble.store.files.canonical_json import Serial, refuse_other_format
 from ensemble.store.layout import CHALLENGER, Store, alias_parts, tenant_parts
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.releases.pointer import Pointer
-from ensemble.store.releases.release import pointing, promote, prove_release
+from ensemble.store.releases.release import pointer_lock, promote, prove_release
 from ensemble.store.releases.signed_ref import SignedRef
 from ensemble.store.signing import Document, Signer
 
@@ -31,13 +31,13 @@ __all__ = [
     "AliasTarget",
     "clear_challenger",
     "clear_model_alias",
+    "get_alias",
+    "get_challenger",
     "promote_challenger",
     "read_challenger",
     "read_model_alias",
     "set_challenger",
     "set_model_alias",
-    "stand_of_challenger",
-    "stand_of_model_alias",
 ]
 
 FORMAT: Final = 1
@@ -75,11 +75,11 @@ def read_challenger(store: Store, tenant: Tenant) -> ReleaseRef | None:
     Raises:
         ArtifactError: the file is there, and broken, unreadable, or signed by nobody we trust.
     """
-    found = stand_of_challenger(store, tenant)
+    found = get_challenger(store, tenant)
     return ReleaseRef(found.number, found.sha256) if found.number else None
 
 
-def stand_of_challenger(store: Store, tenant: Tenant, *, not_below: int = 0) -> AliasTarget:
+def get_challenger(store: Store, tenant: Tenant, *, not_below: int = 0) -> AliasTarget:
     """The same with the alias's own serial; `not_below` and errors as in `read_pointer`, but that a missing file is no error."""
     return _stand(store, _of_release(tenant), not_below)
 
@@ -99,7 +99,7 @@ def set_challenger(store: Store, tenant: Tenant, release: ReleaseRef, expected_s
         ArtifactError: the release is not one of this tenant, or would not load, or the store does not trust the signer.
         OSError: the disk is full or failing; the alias stays.
     """
-    with AuditedAction(store, tenant, Action.SET_ALIAS, f"{Alias.CHALLENGER}: {release}") as act, pointing(store, tenant):
+    with AuditedAction(store, tenant, Action.SET_ALIAS, f"{Alias.CHALLENGER}: {release}") as act, pointer_lock(store, tenant):
         prove_release(store, tenant, release)
         named = AliasTarget(release.serial, release.sha256, 0)
         return _move(store, _of_release(tenant), named, expected_serial, signer, act, f"{Alias.CHALLENGER}: {release}")
@@ -107,7 +107,7 @@ def set_challenger(store: Store, tenant: Tenant, release: ReleaseRef, expected_s
 
 def clear_challenger(store: Store, tenant: Tenant, expected_serial: int, *, signer: Signer) -> AliasTarget:
     """Try no release any more; arguments and errors as in `set_challenger`."""
-    with AuditedAction(store, tenant, Action.CLEAR_ALIAS, Alias.CHALLENGER) as act, pointing(store, tenant):
+    with AuditedAction(store, tenant, Action.CLEAR_ALIAS, Alias.CHALLENGER) as act, pointer_lock(store, tenant):
         return _move(store, _of_release(tenant), _NEVER_SET, expected_serial, signer, act, Alias.CHALLENGER)
 
 
@@ -121,7 +121,7 @@ def promote_challenger(store: Store, tenant: Tenant, expected_serial: int, *, si
         ArtifactMissing: there is no challenger.
         PointerMoved: another promotion came first, or another challenger was set meanwhile: then this one is promoted, and that one stays.
     """
-    seen = stand_of_challenger(store, tenant)
+    seen = get_challenger(store, tenant)
     if not seen.number:
         raise ArtifactMissing(f"a challenger of tenant {tenant}")
     pointer = promote(store, tenant, ReleaseRef(seen.number, seen.sha256), expected_serial, signer=signer, at_once=at_once)
@@ -135,11 +135,11 @@ def read_model_alias(store: Store, tenant: Tenant, model: ModelName, alias: Alia
     Raises:
         ArtifactError: the file is there, and broken, unreadable, or signed by nobody we trust.
     """
-    found = stand_of_model_alias(store, tenant, model, alias)
+    found = get_alias(store, tenant, model, alias)
     return BundleRef(tenant, model, found.number, found.sha256) if found.number else None
 
 
-def stand_of_model_alias(store: Store, tenant: Tenant, model: ModelName, alias: Alias, *, not_below: int = 0) -> AliasTarget:
+def get_alias(store: Store, tenant: Tenant, model: ModelName, alias: Alias, *, not_below: int = 0) -> AliasTarget:
     """The same with the alias's own serial."""
     return _stand(store, _of_model(tenant, model, alias), not_below)
 
@@ -148,7 +148,7 @@ def set_model_alias(
     store: Store, tenant: Tenant, model: ModelName, alias: Alias, ref: BundleRef, expected_serial: int, *, signer: Signer
 ) -> AliasTarget:
     """Give the word `alias` to one version of `model`, after proving it; the rest, and the errors, are as in `set_challenger`."""
-    with AuditedAction(store, tenant, Action.SET_ALIAS, f"{alias}: {ref}") as act, pointing(store, tenant):
+    with AuditedAction(store, tenant, Action.SET_ALIAS, f"{alias}: {ref}") as act, pointer_lock(store, tenant):
         if (ref.tenant, ref.model) != (tenant, model):
             raise ArtifactUntrusted(str(ref), "belongs to another tenant, or is another model")
         open_bundle(store, ref)
@@ -158,7 +158,7 @@ def set_model_alias(
 
 def clear_model_alias(store: Store, tenant: Tenant, model: ModelName, alias: Alias, expected_serial: int, *, signer: Signer) -> AliasTarget:
     """Take the word from whichever version has it."""
-    with AuditedAction(store, tenant, Action.CLEAR_ALIAS, f"{alias}: {model}") as act, pointing(store, tenant):
+    with AuditedAction(store, tenant, Action.CLEAR_ALIAS, f"{alias}: {model}") as act, pointer_lock(store, tenant):
         return _move(store, _of_model(tenant, model, alias), _NEVER_SET, expected_serial, signer, act, f"{alias}: {model}")
 
 

@@ -32,7 +32,7 @@ __all__ = [
     "ReleaseRef",
     "list_bundles",
     "list_releases",
-    "pointing",
+    "pointer_lock",
     "promote",
     "prove_release",
     "publish_release",
@@ -79,7 +79,7 @@ def publish_release(
             if ref.tenant != tenant and ref.tenant not in lenders:
                 raise ArtifactUntrusted(str(ref), "belongs to another tenant")
         home = atomic.make_directory(store.state, *release_parts(tenant))
-        with atomic.staging(store.state) as staged, pointing(store, tenant):  # from here on nobody removes what it names
+        with atomic.staging(store.state) as staged, pointer_lock(store, tenant):  # from here on nobody removes what it names
             for ref in chosen.values():
                 open_bundle(store, ref)
             serial = next_serial(store, release_parts(tenant), suffix=RELEASE_SUFFIX)
@@ -114,7 +114,7 @@ def promote(store: Store, tenant: Tenant, release: ReleaseRef, expected_serial: 
         OSError: the disk is full or failing; the pointer stays, unless only the last fsync failed: then it has moved, and a
             power cut may undo that.
     """
-    with AuditedAction(store, tenant, Action.PROMOTE, str(release)) as act, pointing(store, tenant):
+    with AuditedAction(store, tenant, Action.PROMOTE, str(release)) as act, pointer_lock(store, tenant):
         prove_release(store, tenant, release)
         return move_pointer(store, tenant, release, expected_serial, signer=signer, at_once=at_once, act=act)
 
@@ -137,7 +137,7 @@ def roll_back(store: Store, tenant: Tenant, expected_serial: int, *, signer: Sig
         PointerMoved: another promotion came first; look again.
         ArtifactError: none of them would load; the error is that of the last one in use, or of the one that was named.
     """
-    with AuditedAction(store, tenant, Action.ROLL_BACK, "pointer" if to is None else f"release {to}") as act, pointing(store, tenant):
+    with AuditedAction(store, tenant, Action.ROLL_BACK, "pointer" if to is None else f"release {to}") as act, pointer_lock(store, tenant):
         pointer = read_pointer(store, tenant)
         if pointer.serial != expected_serial:
             raise PointerMoved(expected_serial, pointer.serial)
@@ -146,7 +146,7 @@ def roll_back(store: Store, tenant: Tenant, expected_serial: int, *, signer: Sig
 
 
 @contextmanager
-def pointing(store: Store, tenant: Tenant) -> Iterator[None]:
+def pointer_lock(store: Store, tenant: Tenant) -> Iterator[None]:
     """Hold what a mover of the tenant's pointer or aliases must hold: nobody moves them beside it, and nobody removes what they name."""
     home = atomic.make_directory(store.state, *tenant_parts(tenant))
     with atomic.shared(store.state, atomic.IN_USE), atomic.exclusive(home):
@@ -177,15 +177,15 @@ def _earlier_releases(store: Store, tenant: Tenant, pointer: Pointer, to: int | 
 
 
 def _loading(store: Store, tenant: Tenant, releases: Iterable[ReleaseRef]) -> ReleaseRef:
-    refusals: list[ArtifactError] = []
+    user_errors: list[ArtifactError] = []
     for ref in releases:
         try:
             prove_release(store, tenant, ref)
         except ArtifactError as refusal:
-            refusals.append(refusal)
+            user_errors.append(refusal)
         else:
             return ref
-    raise refusals[0]
+    raise user_errors[0]
 
 
 def _one_a_model(bundles: Iterable[BundleRef]) -> dict[ModelName, BundleRef]:

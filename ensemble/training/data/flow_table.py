@@ -104,8 +104,8 @@ class FlowTable:
         groups = np.char.add(np.char.add(self.days, "\x00"), self.families)
         for group in np.unique(groups):
             rows = np.flatnonzero(groups == group)
-            in_time = rows[np.argsort(self.times[rows], kind="stable")]
-            early[in_time[: round(first * len(rows))]] = True
+            with_timeout = rows[np.argsort(self.times[rows], kind="stable")]
+            early[with_timeout[: round(first * len(rows))]] = True
         return np.flatnonzero(early), np.flatnonzero(~early)
 
 

@@ -17,13 +17,13 @@ from ensemble.store.releases.aliases import (
     AliasTarget,
     clear_challenger,
     clear_model_alias,
+    get_alias,
+    get_challenger,
     promote_challenger,
     read_challenger,
     read_model_alias,
     set_challenger,
     set_model_alias,
-    stand_of_challenger,
-    stand_of_model_alias,
 )
 from ensemble.store.releases.release import promote, read_pointer
 from ensemble.store.signing import Signer
@@ -43,7 +43,7 @@ def alias_file(store: Store, alias: str = "champion", tenant: str = "acme") -> P
 
 def test_nobody_has_a_challenger_from_the_start(store: Store, acme: Tenant) -> None:
     assert read_challenger(store, acme) is None
-    assert stand_of_challenger(store, acme) == AliasTarget(0, "", 0)
+    assert get_challenger(store, acme) == AliasTarget(0, "", 0)
 
 
 def test_a_challenger_is_set_replaced_and_cleared_with_a_rising_serial(
@@ -116,7 +116,7 @@ def test_an_old_challenger_that_comes_back_is_refused_by_who_saw_a_newer(
     challenger_file(store).write_bytes(old)
 
     with pytest.raises(ArtifactUntrusted, match="older"):
-        stand_of_challenger(store, acme, not_below=seen.serial)
+        get_challenger(store, acme, not_below=seen.serial)
 
 
 def test_an_alias_that_was_seen_and_is_gone_is_no_clean_slate(store: Store, acme: Tenant, two_releases: Two, signer: Signer) -> None:
@@ -124,7 +124,7 @@ def test_an_alias_that_was_seen_and_is_gone_is_no_clean_slate(store: Store, acme
     challenger_file(store).unlink()
 
     with pytest.raises(ArtifactMissing):
-        stand_of_challenger(store, acme, not_below=seen.serial)
+        get_challenger(store, acme, not_below=seen.serial)
     assert set_challenger(store, acme, two_releases[0], 0, signer=signer).serial == 2
 
 
@@ -162,7 +162,7 @@ def test_a_model_has_a_champion_and_a_challenger_of_its_own(store: Store, acme: 
     assert read_model_alias(store, acme, MODEL, Alias.CHALLENGER) == second
     clear_model_alias(store, acme, MODEL, Alias.CHALLENGER, 1, signer=signer)
     assert read_model_alias(store, acme, MODEL, Alias.CHALLENGER) is None
-    assert stand_of_model_alias(store, acme, MODEL, Alias.CHALLENGER).serial == 2
+    assert get_alias(store, acme, MODEL, Alias.CHALLENGER).serial == 2
 
 
 def test_a_version_of_another_model_or_tenant_gets_no_word(store: Store, acme: Tenant, publish: Publish, signer: Signer) -> None:

@@ -16,7 +16,7 @@ from ensemble.fusion import Fusion
 from ensemble.layers.catalog import LAYERS
 from ensemble.runtime import resolver
 from ensemble.runtime.model_state import LoadedRelease, LoadFailure, SlotState
-from ensemble.runtime.release_fusion import FusionChoices, ReleaseFusion, best_of, is_whole
+from ensemble.runtime.release_fusion import FusionChoices, ReleaseFusion, choose_release, is_whole
 from ensemble.runtime.resolver import ReleaseResolver
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ReleaseRef, Tenant
@@ -209,7 +209,7 @@ def all_hold(*releases: str, without: str = "", of: str = "") -> dict[str, SlotS
 
 
 def test_a_whole_release_is_the_one_that_is_wanted() -> None:
-    assert best_of(BOTH, all_hold("acme/2", "acme/1")) is NEW
+    assert choose_release(BOTH, all_hold("acme/2", "acme/1")) is NEW
     assert is_whole("acme/2", all_hold("acme/2"))
 
 
@@ -219,7 +219,7 @@ def test_where_a_layer_cannot_have_the_wanted_release_the_one_before_serves_as_a
     states = all_hold("acme/2", "acme/1", without=layer, of="acme/2")
 
     assert not is_whole("acme/2", states)
-    assert best_of(BOTH, states) is OLD
+    assert choose_release(BOTH, states) is OLD
 
 
 def test_half_of_the_wanted_release_is_better_than_less_of_another() -> None:
@@ -228,7 +228,7 @@ def test_half_of_the_wanted_release_is_better_than_less_of_another() -> None:
         behavior={"acme/2": frozenset({Kind.FLOW}), "acme/1": frozenset({Kind.FLOW})},
     )
 
-    assert best_of(BOTH, states) is NEW
+    assert choose_release(BOTH, states) is NEW
 
 
 def test_a_release_that_was_published_without_a_layers_model_lacks_nothing() -> None:
@@ -244,7 +244,7 @@ def test_a_layer_that_did_not_answer_speaks_neither_for_nor_against_a_release() 
     for silent in itertools.chain(*(itertools.combinations(LAYERS, n) for n in range(1, 4))):
         states = {layer: state for layer, state in all_hold("acme/2", "acme/1").items() if layer not in silent}
 
-        assert best_of(BOTH, states) is NEW
+        assert choose_release(BOTH, states) is NEW
 
 
 def test_a_kind_that_the_wanted_release_was_published_without_does_not_speak_for_the_old_one() -> None:
@@ -253,4 +253,4 @@ def test_a_kind_that_the_wanted_release_was_published_without_does_not_speak_for
     states = all_hold("acme/2", "acme/1")
     states["anomaly"] = SlotState("anomaly", "", {}, holds={"acme/2": frozenset({Kind.FLOW}), "acme/1": frozenset(Kind)})
 
-    assert best_of(FusionChoices("acme/2", "acme#2", at_once=False, releases=(flows_only, OLD), trouble=None), states) is flows_only
+    assert choose_release(FusionChoices("acme/2", "acme#2", at_once=False, releases=(flows_only, OLD), trouble=None), states) is flows_only

@@ -32,13 +32,13 @@ from ensemble.store.operations.quarantine import quarantine_bundle
 from ensemble.store.releases.aliases import (
     Alias,
     clear_challenger,
+    get_alias,
+    get_challenger,
     promote_challenger,
     read_challenger,
     read_model_alias,
     set_challenger,
     set_model_alias,
-    stand_of_challenger,
-    stand_of_model_alias,
 )
 from ensemble.store.releases.list import list_releases
 from ensemble.store.releases.release import promote, publish_release, read_pointer, read_release, roll_back
@@ -147,13 +147,13 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.known_releases())
     @rule(pick=picks, death=deaths)
     def set_challenger(self, pick: int, death: int | None) -> None:
-        ref, serial = self.known_releases()[pick % len(self.known_releases())], stand_of_challenger(self.store, ACME).serial
+        ref, serial = self.known_releases()[pick % len(self.known_releases())], get_challenger(self.store, ACME).serial
         with contextlib.suppress(ArtifactMissing), dying_at(death):
             set_challenger(self.store, ACME, ref, serial, signer=self.signer)
 
     @rule(death=deaths)
     def clear_challenger(self, death: int | None) -> None:
-        serial = stand_of_challenger(self.store, ACME).serial
+        serial = get_challenger(self.store, ACME).serial
         with dying_at(death):
             clear_challenger(self.store, ACME, serial, signer=self.signer)
 
@@ -167,7 +167,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(pick=picks, death=deaths)
     def set_champion(self, pick: int, death: int | None) -> None:
         known = list_bundles(self.store, ACME, MODELS[0])
-        serial = stand_of_model_alias(self.store, ACME, MODELS[0], Alias.CHAMPION).serial
+        serial = get_alias(self.store, ACME, MODELS[0], Alias.CHAMPION).serial
         with dying_at(death):
             set_model_alias(self.store, ACME, MODELS[0], Alias.CHAMPION, known[pick % len(known)].ref, serial, signer=self.signer)
 

@@ -13,7 +13,7 @@ from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.builder import ModelBuilder
 from ensemble.runtime.loader import ReleaseLoader
 from ensemble.runtime.resolver import ReleaseResolver
-from ensemble.store.bundles.open import MEMORY_FACTOR, refuse_without_memory
+from ensemble.store.bundles.open import MEMORY_FACTOR, check_memory
 from ensemble.store.layout import Store
 from ensemble.store.names import Tenant
 from ensemble.store.releases.release import list_bundles
@@ -24,11 +24,11 @@ LOADED = [(layer, sorted({name for names in plan.kinds.values() for name in name
 @pytest.mark.parametrize(("left", "fits"), [(MEMORY_FACTOR * 100, True), (MEMORY_FACTOR * 100 - 1, False), (0, False)])
 def test_a_load_needs_a_multiple_of_its_files(left: int, *, fits: bool) -> None:
     if fits:
-        refuse_without_memory(100, left)
+        check_memory(100, left)
         return
 
     with pytest.raises(InsufficientMemory, match="Insufficient memory") as refused:
-        refuse_without_memory(100, left)
+        check_memory(100, left)
     assert (refused.value.needed_bytes, refused.value.available_bytes) == (MEMORY_FACTOR * 100, left)
 
 

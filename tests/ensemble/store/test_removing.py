@@ -259,13 +259,13 @@ def test_what_another_tenant_is_just_pointing_to_is_not_deleted_beside_it(
     """F22 over two tenants, whose own locks do not see each other: between the proof and the pointer nothing goes."""
     banks, ref = Tenant("banks"), publish(store)
     lent = publish_release(store, banks, [ref], {}, notes="", now=now, signer=signer, lenders=frozenset({acme}))
-    refusals: list[type[BaseException]] = []
+    user_errors: list[type[BaseException]] = []
 
     def delete() -> None:
         try:
             delete_bundle(store, acme, MODEL, 1)
         except ArtifactError as refusal:
-            refusals.append(type(refusal))
+            user_errors.append(type(refusal))
 
     deleter, prove = threading.Thread(target=delete), releasing.prove_release
 
@@ -278,7 +278,7 @@ def test_what_another_tenant_is_just_pointing_to_is_not_deleted_beside_it(
     promote(store, banks, lent, 0, signer=signer)
     deleter.join()
 
-    assert refusals == [ArtifactInUse]
+    assert user_errors == [ArtifactInUse]
     assert open_bundle(store, ref)
 
 

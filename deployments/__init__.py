@@ -1,1 +1,4 @@
-"""Axon's moving half: Ray Serve, HTTP and the terminal. Knows how bytes travel, knows no detection."""
+"""Axon's moving half.
+
+Ray Serve, HTTP and the terminal. Knows how bytes travel, knows no detection.
+"""

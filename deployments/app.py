@@ -1,6 +1,7 @@
 """The composition root: settings in, a Serve application out. Nothing else is wired anywhere else.
 
-There are two: `build` makes the one that scores, `build_management` the one under /models. `serve run serve_config.yaml` and
+There are two: `build` makes the one that scores, `build_management` the one under /models. `serve
+run serve_config.yaml` and
 `axon serve` call both, with the same arguments.
 """
 
@@ -27,21 +28,25 @@ from ensemble.layers.catalog import LAYERS
 __all__ = ["InsecureBinding", "build", "build_management"]
 
 AUTO_SHARE = 0.25  # of a GPU, for `gpus: auto`: four layers fit on one card
-AUTOSCALING_LOOK_BACK_S = 11.0  # the least that Serve allows beside its metrics interval of 10 s; its own 30 s reacts too late
+# the least that Serve allows beside its metrics interval of 10 s; its own 30 s reacts too late
+AUTOSCALING_LOOK_BACK_S = 11.0
 
 
 def build(args: dict[str, Any]) -> Application:
     """The application for `args`, which are laid over configs/default.yaml.
 
     Raises:
-        pydantic.ValidationError: a setting is unknown or impossible, or the trust list is wrong; every mistake is named.
+        pydantic.ValidationError: a setting is unknown or impossible, or the trust list is
+            wrong; every mistake is named.
         OpenDoor: keys are off, and Serve listens where others can ask.
     """
     settings = read_settings(args)
     _require_auth_or_loopback(settings)
     read_trust(settings)  # refused here, where an operator looks on, and not in a replica
     values = settings.model_dump(mode="json")
-    replica_options: dict[str, Any] = settings.replicas.model_dump(exclude={"routing_stats_period_s"})
+    replica_options: dict[str, Any] = settings.replicas.model_dump(
+        exclude={"routing_stats_period_s"}
+    )
     chosen: dict[str, Any] = {
         "request_router_class": SpeakingFirst,
         "request_routing_stats_period_s": settings.replicas.routing_stats_period_s,
@@ -73,17 +78,29 @@ def build(args: dict[str, Any]) -> Application:
 def build_management(args: dict[str, Any]) -> Application:
     """The management application for the same `args`; errors as in `build`.
 
-    It has one replica of each: the jobs live in one process, and to rate a tenant's own rows is no matter of speed.
+    It has one replica of each: the jobs live in one process, and to rate a tenant's own rows is no
+    matter of speed.
     """
     settings = read_settings(args)
     _require_auth_or_loopback(settings)
     read_trust(settings)
     values, own = settings.model_dump(mode="json"), settings.management
-    replica_options: dict[str, Any] = settings.replicas.model_dump(exclude={"routing_stats_period_s", "max_replicas_per_node"})
-    deploy: dict[str, Any] = {"ray_actor_options": {"num_cpus": own.num_cpus}, "num_replicas": 1, **replica_options}
-    detectors = serve.deployment(name="detectors", max_ongoing_requests=own.max_ongoing_requests, **deploy)
+    replica_options: dict[str, Any] = settings.replicas.model_dump(
+        exclude={"routing_stats_period_s", "max_replicas_per_node"}
+    )
+    deploy: dict[str, Any] = {
+        "ray_actor_options": {"num_cpus": own.num_cpus},
+        "num_replicas": 1,
+        **replica_options,
+    }
+    detectors = serve.deployment(
+        name="detectors", max_ongoing_requests=own.max_ongoing_requests, **deploy
+    )
     manage = serve.deployment(
-        name="manage", max_ongoing_requests=own.max_ongoing_requests, max_queued_requests=own.max_queued_requests, **deploy
+        name="manage",
+        max_ongoing_requests=own.max_ongoing_requests,
+        max_queued_requests=own.max_queued_requests,
+        **deploy,
     )
     return manage(Manage).bind(values, detectors(Detectors).bind(values))
 
@@ -93,14 +110,25 @@ class InsecureBinding(Exception):
 
 
 def _require_auth_or_loopback(settings: Settings) -> None:
-    """Keys are off only where Serve is known to listen on loopback. Serve's own default is another address once HAProxy is on."""
+    """Keys are off only where Serve is known to listen on loopback.
+
+    Serve's own default is another address once HAProxy is on.
+    """
     if settings.auth.mode != "off":
         return
-    client = _get_global_client(raise_if_no_controller_running=False) if ray.is_initialized() else None
+    client = (
+        _get_global_client(raise_if_no_controller_running=False) if ray.is_initialized() else None
+    )
     host = client.http_config.host if client else None
     if host is None or not is_loopback(host):
-        where = f"listens on {host}" if host else "does not run yet, so nobody knows where it will listen"
-        raise InsecureBinding(f"auth.mode is off and Serve {where}: start it with `axon serve --auth off`, or make keys: axon keys create")
+        where = (
+            f"listens on {host}"
+            if host
+            else "does not run yet, so nobody knows where it will listen"
+        )
+        raise InsecureBinding(
+            f"auth.mode is off and Serve {where}: start it with `axon serve --auth off`, or make keys: axon keys create"
+        )
 
 
 def _share(gpus: float | str) -> float:

@@ -1,1 +1,4 @@
-"""Axon's thinking half: events in, one honest threat score out. Pure Python, numpy, scikit-learn and torch; no Ray, no HTTP."""
+"""Axon's thinking half.
+
+Events in, one honest threat score out. Pure Python, numpy, scikit-learn and torch; no Ray, no HTTP.
+"""

@@ -1,7 +1,9 @@
 """Security events, one by one and as columns.
 
-A caller sends events; every layer reads columns. A batch holds the columns of one kind, in the order the events came, and
-is built once, at the door, from values that were already checked. Nothing after the door checks them again.
+A caller sends events; every layer reads columns. A batch holds the columns of one kind, in the
+order the events came, and
+is built once, at the door, from values that were already checked. Nothing after the door checks
+them again.
 """
 
 from __future__ import annotations
@@ -49,7 +51,8 @@ class FlowBatch:
     Attributes:
         ids: one a flow, as the caller named it, "" where it did not.
         hosts: the machine whose posture matters, "" where unknown.
-        features: float32 (n, 78), finite, read-only; order of `ensemble.features.flow.FEATURE_NAMES`.
+        features: float32 (n, 78), finite, read-only; order of
+            `ensemble.features.flow.FEATURE_NAMES`.
         flags: row -> what the door noticed, e.g. `rates_undefined`; rows without one are absent.
     """
 
@@ -65,7 +68,12 @@ class FlowBatch:
 
     def part(self, start: int, stop: int) -> FlowBatch:
         """The rows from `start` to before `stop`."""
-        return FlowBatch(self.ids[start:stop], self.hosts[start:stop], self.features[start:stop], _flags_of(self.flags, start, stop))
+        return FlowBatch(
+            self.ids[start:stop],
+            self.hosts[start:stop],
+            self.features[start:stop],
+            _flags_of(self.flags, start, stop),
+        )
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -104,13 +112,23 @@ class ProcessBatch:
         """The rows from `start` to before `stop`."""
         at = slice(start, stop)
         flags = _flags_of(self.flags, start, stop)
-        return ProcessBatch(self.ids[at], self.hosts[at], self.users[at], self.names[at], self.parents[at], self.command_lines[at], flags)
+        return ProcessBatch(
+            self.ids[at],
+            self.hosts[at],
+            self.users[at],
+            self.names[at],
+            self.parents[at],
+            self.command_lines[at],
+            flags,
+        )
 
     def __len__(self) -> int:
         return len(self.ids)
 
 
-def _flags_of(flags: Mapping[int, tuple[str, ...]], start: int, stop: int) -> dict[int, tuple[str, ...]]:
+def _flags_of(
+    flags: Mapping[int, tuple[str, ...]], start: int, stop: int
+) -> dict[int, tuple[str, ...]]:
     return {row - start: noticed for row, noticed in flags.items() if start <= row < stop}
 
 

@@ -1,19 +1,25 @@
 """Fusion: the opinions that came become one score, its bounds, and a verdict that says how much looked.
 
-Each layer's calibrated score is evidence, measured in log-odds against the reference prior. The layers that spoke are
+Each layer's calibrated score is evidence, measured in log-odds against the reference prior. The
+layers that spoke are
 averaged by validated shares and sharpened by one common factor:
 
     z = prior + sharpness * sum(share_i * evidence_i) / sum(share_i),  over the layers i that spoke
     score = logistic(z + shift of the host's posture)
 
-A silent layer is thus imagined to agree with those that spoke, which is neither innocence nor guilt; `low` and `high` say
-what the score could have been had it said the least or the most. Raising any layer's score never lowers the result.
+A silent layer is thus imagined to agree with those that spoke, which is neither innocence nor
+guilt; `low` and `high` say
+what the score could have been had it said the least or the most. Raising any layer's score never
+lowers the result.
 
-The posture of the host is no evidence about the event. It shifts the result by a bounded amount, never by more than the
+The posture of the host is no evidence about the event. It shifts the result by a bounded amount,
+never by more than the
 way from `malicious` down to `suspicious`: a strong host cannot turn clear hostile evidence benign.
 
-Source: logarithmic opinion pool: Genest, Zidek, "Combining probability distributions", Statistical Science 1(1), 1986;
-one sharpening factor for a pool of calibrated forecasts: Satopaa et al., "Combining multiple probability predictions using a simple
+Source: logarithmic opinion pool: Genest, Zidek, "Combining probability distributions", Statistical
+Science 1(1), 1986;
+one sharpening factor for a pool of calibrated forecasts: Satopaa et al., "Combining multiple
+probability predictions using a simple
 logit model", International Journal of Forecasting 30(2), 2014.
 """
 
@@ -28,7 +34,14 @@ from numpy.typing import NDArray
 
 from ensemble.errors import ArtifactIncompatible
 from ensemble.kernels.calibration import LOG_ODDS_LIMIT, PRIOR_LOG_ODDS, log_odds, probability
-from ensemble.verdicts import LayerScores, LayerStatus, Severity, Verdicts, VerdictWord, system_status
+from ensemble.verdicts import (
+    LayerScores,
+    LayerStatus,
+    Severity,
+    Verdicts,
+    VerdictWord,
+    system_status,
+)
 
 __all__ = ["RESILIENCE", "Fusion", "Thresholds", "layer_set"]
 
@@ -60,7 +73,9 @@ class Thresholds:
     def __post_init__(self) -> None:
         if not 0.0 < self.suspicious <= self.malicious <= self.critical < 1.0:
             raise ArtifactIncompatible(
-                "thresholds", "rising numbers inside (0, 1)", f"{self.suspicious}, {self.malicious}, {self.critical}"
+                "thresholds",
+                "rising numbers inside (0, 1)",
+                f"{self.suspicious}, {self.malicious}, {self.critical}",
             )
 
 
@@ -71,8 +86,10 @@ class Fusion:
     Attributes:
         shares: layer -> validated share of the evidence; each >= 0, together 1.
         sharpness: common factor on the average evidence, > 0.
-        thresholds: set of speaking layers (`layer_set`) -> thresholds that keep the promised false-positive rate.
-        source: where the shares come from: `fitted` or `builtin`; a builtin rule is always indeterminate.
+        thresholds: set of speaking layers (`layer_set`) -> thresholds that keep the promised
+            false-positive rate.
+        source: where the shares come from: `fitted` or `builtin`; a builtin rule is always
+            indeterminate.
     """
 
     shares: Mapping[str, float]
@@ -82,8 +99,14 @@ class Fusion:
 
     def __post_init__(self) -> None:
         shares = list(self.shares.values())
-        if not shares or not all(0.0 <= share <= 1.0 for share in shares) or not abs(sum(shares) - 1.0) <= 1e-6:  # noqa: PLR2004  # rounding of the file
-            raise ArtifactIncompatible("fusion", "shares >= 0 that sum to 1", f"{dict(self.shares)}")
+        if (
+            not shares
+            or not all(0.0 <= share <= 1.0 for share in shares)
+            or not abs(sum(shares) - 1.0) <= 1e-6  # noqa: PLR2004
+        ):  # rounding of the file
+            raise ArtifactIncompatible(
+                "fusion", "shares >= 0 that sum to 1", f"{dict(self.shares)}"
+            )
         if not 0.0 < self.sharpness < np.inf:
             raise ArtifactIncompatible("fusion", "a positive sharpness", f"{self.sharpness}")
 
@@ -93,42 +116,71 @@ class Fusion:
         return cls(dict.fromkeys(layers, 1.0 / len(layers)), 1.0, {}, "builtin")
 
     def coverage(self, speaking: Iterable[str]) -> float:
-        """Share of the validated evidence that `speaking` hold, in [0, 1]; nothing of a builtin rule is validated."""
-        return 0.0 if self.source == "builtin" else min(1.0, round(sum(self.shares.get(layer, 0.0) for layer in speaking), 9))
+        """Share of the validated evidence that `speaking` hold, in [0, 1].
+
+        Nothing of a builtin rule is validated.
+        """
+        return (
+            0.0
+            if self.source == "builtin"
+            else min(1.0, round(sum(self.shares.get(layer, 0.0) for layer in speaking), 9))
+        )
 
     def pooled(self, odds: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
         """Pooled log-odds float64 (n,) of the layers that spoke.
 
         Args:
-            odds: layer -> log-odds (n,) of its calibrated scores; at least one layer of a positive share.
+            odds: layer -> log-odds (n,) of its calibrated scores; at least one layer of a
+                positive share.
         """
-        layers = sorted(odds)  # sums run in one order always, or the last bit would follow who answered first
+        layers = sorted(
+            odds
+        )  # sums run in one order always, or the last bit would follow who answered first
         total = sum(self.shares[layer] for layer in layers)
-        evidence = sum(self.shares[layer] / total * (odds[layer] - PRIOR_LOG_ODDS) for layer in layers)
+        evidence = sum(
+            self.shares[layer] / total * (odds[layer] - PRIOR_LOG_ODDS) for layer in layers
+        )
         return np.asarray(PRIOR_LOG_ODDS + self.sharpness * evidence)
 
-    def fuse(self, opinions: Sequence[LayerScores], *, min_coverage: float, posture_bound: float) -> Verdicts:
+    def fuse(
+        self, opinions: Sequence[LayerScores], *, min_coverage: float, posture_bound: float
+    ) -> Verdicts:
         """One verdict for each event of a batch.
 
         Args:
-            opinions: one from every layer that was asked, each with n scores; a layer of `shares` that is not among them is silent.
-            min_coverage: share of the evidence under which the verdict is `indeterminate`, in [0, 1].
+            opinions: one from every layer that was asked, each with n scores; a layer of
+                `shares` that is not among them is silent.
+            min_coverage: share of the evidence under which the verdict is `indeterminate`, in
+                [0, 1].
             posture_bound: how far the host's posture may shift the score, in log-odds, >= 0.
 
         Returns:
             Verdicts with columns of n.
         """
-        speaking = {o.layer: log_odds(o.scores) for o in opinions if o.speaks and self.shares.get(o.layer, 0.0) > 0.0}
+        speaking = {
+            o.layer: log_odds(o.scores)
+            for o in opinions
+            if o.speaks and self.shares.get(o.layer, 0.0) > 0.0
+        }
         size = len(opinions[0].scores)
         coverage = self.coverage(speaking)
         thresholds = self.thresholds.get(layer_set(speaking))
-        shift, shift_low, shift_high = _posture_shift(opinions, size, _bound(posture_bound, self.thresholds.values()))
+        shift, shift_low, shift_high = _posture_shift(
+            opinions, size, _bound(posture_bound, self.thresholds.values())
+        )
 
         def fused(guess: float | None) -> NDArray[np.float64]:
-            """Pooled log-odds, the silent layers guessed; without a guess they agree with those that spoke."""
+            """Pooled log-odds, the silent layers guessed.
+
+            Without a guess they agree with those that spoke.
+            """
             heard = dict(speaking)
             if guess is not None:
-                heard |= {layer: np.full(size, guess) for layer, share in self.shares.items() if share and layer not in speaking}
+                heard |= {
+                    layer: np.full(size, guess)
+                    for layer, share in self.shares.items()
+                    if share and layer not in speaking
+                }
             return self.pooled(heard) if heard else np.full(size, PRIOR_LOG_ODDS)
 
         score = probability(fused(None) + shift)
@@ -146,7 +198,9 @@ class Fusion:
             layers=tuple(opinions),
         )
 
-    def fuse_each(self, opinions: Sequence[LayerScores], *, min_coverage: float, posture_bound: float) -> tuple[Verdicts, ...]:
+    def fuse_each(
+        self, opinions: Sequence[LayerScores], *, min_coverage: float, posture_bound: float
+    ) -> tuple[Verdicts, ...]:
         """The verdicts of a batch in which a layer may have no opinion of single events; usually one group, of all rows.
 
         Args:
@@ -155,19 +209,31 @@ class Fusion:
             posture_bound: likewise.
 
         Returns:
-            Groups of the rows of which the same layers spoke, each with its own coverage and status, together every row once.
+            Groups of the rows of which the same layers spoke, each with its own coverage and
+            status, together every row once.
         """
         groups = _rows_alike(opinions)
         if not groups:
             return (self.fuse(opinions, min_coverage=min_coverage, posture_bound=posture_bound),)
         fused = (
-            (rows, self.fuse(_heard(opinions, rows, abstained), min_coverage=min_coverage, posture_bound=posture_bound))
+            (
+                rows,
+                self.fuse(
+                    _heard(opinions, rows, abstained),
+                    min_coverage=min_coverage,
+                    posture_bound=posture_bound,
+                ),
+            )
             for abstained, rows in groups
         )
         return tuple(replace(verdicts, rows=rows) for rows, verdicts in fused)
 
     def _words(
-        self, score: NDArray[np.float64], coverage: float, min_coverage: float, thresholds: Thresholds | None
+        self,
+        score: NDArray[np.float64],
+        coverage: float,
+        min_coverage: float,
+        thresholds: Thresholds | None,
     ) -> tuple[VerdictWord, ...]:
         if thresholds is None or coverage < min_coverage or coverage == 0.0:
             return (VerdictWord.INDETERMINATE,) * len(score)
@@ -179,7 +245,11 @@ class Fusion:
             "shares": dict(self.shares),
             "sharpness": self.sharpness,
             "thresholds": {
-                layers: {"suspicious": t.suspicious, "malicious": t.malicious, "critical": t.critical}
+                layers: {
+                    "suspicious": t.suspicious,
+                    "malicious": t.malicious,
+                    "critical": t.critical,
+                }
                 for layers, t in self.thresholds.items()
             },
         }
@@ -188,10 +258,18 @@ class Fusion:
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """The fusion of a release; refused when a share or threshold cannot be."""
         try:
-            thresholds = {layers: Thresholds(**values) for layers, values in config["thresholds"].items()}
-            return cls({k: float(v) for k, v in config["shares"].items()}, float(config["sharpness"]), thresholds)
+            thresholds = {
+                layers: Thresholds(**values) for layers, values in config["thresholds"].items()
+            }
+            return cls(
+                {k: float(v) for k, v in config["shares"].items()},
+                float(config["sharpness"]),
+                thresholds,
+            )
         except (KeyError, TypeError, ValueError, AttributeError) as problem:
-            raise ArtifactIncompatible("fusion", "shares, sharpness and thresholds", type(problem).__name__) from None
+            raise ArtifactIncompatible(
+                "fusion", "shares, sharpness and thresholds", type(problem).__name__
+            ) from None
 
 
 Abstained = tuple[tuple[str, str], ...]  # layer and reason
@@ -212,12 +290,16 @@ def _rows_alike(opinions: Sequence[LayerScores]) -> Sequence[tuple[Abstained, ND
     return [(abstained, np.array(rows, dtype=np.intp)) for abstained, rows in groups.items()]
 
 
-def _heard(opinions: Sequence[LayerScores], rows: NDArray[np.intp], abstained: Abstained) -> Sequence[LayerScores]:
+def _heard(
+    opinions: Sequence[LayerScores], rows: NDArray[np.intp], abstained: Abstained
+) -> Sequence[LayerScores]:
     """The opinions of `rows` alone; a layer that abstained from them keeps its scores for show."""
     reasons = dict(abstained)
     taken = [opinion.take(rows) for opinion in opinions]
     return [
-        replace(one, status=LayerStatus.FALLBACK, version="", release="", reason=reasons[one.layer]) if one.layer in reasons else one
+        replace(one, status=LayerStatus.FALLBACK, version="", release="", reason=reasons[one.layer])
+        if one.layer in reasons
+        else one
         for one in taken
     ]
 
@@ -248,7 +330,9 @@ def _posture_shift(
 
 
 def _levels(score: NDArray[np.float64], thresholds: Thresholds) -> NDArray[np.intp]:
-    return np.searchsorted([thresholds.suspicious, thresholds.malicious, thresholds.critical], score, side="left")
+    return np.searchsorted(
+        [thresholds.suspicious, thresholds.malicious, thresholds.critical], score, side="left"
+    )
 
 
 def _severities(score: NDArray[np.float64], thresholds: Thresholds | None) -> tuple[Severity, ...]:

@@ -1,9 +1,11 @@
 """The guard around a layer: how long it may take, when it is not asked at all, how many calls it holds, how often one is repeated.
 
-Four small state machines on a clock that is given to them. They decide; whoever makes the calls does as they say, and tells them
+Four small state machines on a clock that is given to them. They decide; whoever makes the calls
+does as they say, and tells them
 how each call went. None of them waits, sleeps or knows what a call is.
 
-Source: circuit breaker and bulkhead: Nygard, "Release It!", 2nd edition, Pragmatic Bookshelf 2018, chapter 5;
+Source: circuit breaker and bulkhead: Nygard, "Release It!", 2nd edition, Pragmatic Bookshelf 2018,
+chapter 5;
 retry budget: Beyer et al., "Site Reliability Engineering", O'Reilly 2016, chapter 21.
 """
 
@@ -14,7 +16,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["BreakerRules", "BreakerState", "Bulkhead", "CircuitBreaker", "Deadline", "RetryBudget", "Ticket"]
+__all__ = [
+    "BreakerRules",
+    "BreakerState",
+    "Bulkhead",
+    "CircuitBreaker",
+    "Deadline",
+    "RetryBudget",
+    "Ticket",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +34,8 @@ class Deadline:
     Attributes:
         since: when the event came, seconds of a clock that only rises.
         budget_s: seconds it has from then on.
-        least_s: what is left at the least, however long the event waited: a batch that waited its whole budget is still asked.
+        least_s: what is left at the least, however long the event waited: a batch that waited
+            its whole budget is still asked.
     """
 
     since: float
@@ -54,7 +65,8 @@ class BreakerRules:
         bad_share: of a full window, opens it; in (0, 1].
         open_s: the first time it stays open; doubled by every failed trial.
         longest_open_s: the doubling ends here: the longest that a healed layer waits for its trial.
-        jitter: share of that time by which it may be shorter, in [0, 1], so that ingress replicas do not try at the same moment.
+        jitter: share of that time by which it may be shorter, in [0, 1], so that ingress
+            replicas do not try at the same moment.
         trial_s: a trial that has not returned by then has failed.
     """
 
@@ -69,7 +81,10 @@ class BreakerRules:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """Leave to make one call, shown again with its outcome: an outcome from before the last change counts for nothing."""
+    """Leave to make one call, shown again with its outcome.
+
+    An outcome from before the last change counts for nothing.
+    """
 
     epoch: int
     is_trial: bool
@@ -80,10 +95,12 @@ class CircuitBreaker:
 
     closed -> open after some failures in a row, or when half of the last calls were bad or slow
     open -> half open after a pause that doubles with every failed trial, up to a limit
-    half open -> closed by one good trial, at once for all traffic: holding a proven layer back would be chosen blindness
+    half open -> closed by one good trial, at once for all traffic: holding a proven layer back
+    would be chosen blindness
     half open -> open by a bad trial, or by one that does not return in time
 
-    The doubling is forgotten only after a whole window without opening, so that a layer that passes its trials and fails under
+    The doubling is forgotten only after a whole window without opening, so that a layer that passes
+    its trials and fails under
     load is tried less and less often.
 
     Args:
@@ -117,11 +134,17 @@ class CircuitBreaker:
 
     @property
     def since(self) -> float:
-        """When it left `closed`, or came back there, by its clock: a trial that fails begins nothing new."""
+        """When it left `closed`, or came back there, by its clock.
+
+        A trial that fails begins nothing new.
+        """
         return self._since
 
     def admit(self) -> Ticket | None:
-        """Leave for one call, or None: do not ask. A ticket with `is_trial` decides alone what comes next."""
+        """Leave for one call, or None.
+
+        Do not ask. A ticket with `is_trial` decides alone what comes next.
+        """
         if self._state is BreakerState.CLOSED:
             return self._ticket
         self._end_a_lost_trial()
@@ -149,7 +172,9 @@ class CircuitBreaker:
         if self._bad_in_a_row >= self._rules.failures_in_a_row:
             self._open(f"{self._bad_in_a_row} failures in a row")
         elif is_full and self._bad_in_window >= self._rules.bad_share * self._rules.window:
-            self._open(f"{self._bad_in_window} of the last {self._rules.window} calls were bad or slow")
+            self._open(
+                f"{self._bad_in_window} of the last {self._rules.window} calls were bad or slow"
+            )
         elif is_full:
             self._pause_s = self._rules.open_s
 
@@ -191,7 +216,10 @@ class Bulkhead:
         self._free = calls
 
     def enter(self) -> bool:
-        """Take a place; False where there is none, and the layer is not asked. Whoever entered must leave."""
+        """Take a place.
+
+        False where there is none, and the layer is not asked. Whoever entered must leave.
+        """
         if not self._free:
             return False
         self._free -= 1
@@ -205,7 +233,8 @@ class Bulkhead:
 class RetryBudget:
     """Bounds repeated calls to a share of the first ones, so that a dying layer is not buried under its own retries.
 
-    At any time: retries <= share * requests. Nothing is lent: a layer whose first call dies is not asked again.
+    At any time: retries <= share * requests. Nothing is lent: a layer whose first call dies is not
+    asked again.
 
     Args:
         share: of a retry that each request earns; 0.1 makes it one retry in ten requests.

@@ -1,6 +1,7 @@
 """What every layer's model is: events in as columns, calibrated scores out, and parts that go into a bundle.
 
-A model is one layer's knowledge of one kind of event. It is frozen once built: scoring never changes it.
+A model is one layer's knowledge of one kind of event. It is frozen once built: scoring never
+changes it.
 Its parts are plain arrays and plain JSON, so that a bundle cannot run code and loads anywhere.
 """
 
@@ -33,7 +34,11 @@ class Parts:
 
 def below(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """The arrays of one part of a model: those whose names begin with `prefix`, without it."""
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +47,12 @@ class ModelScores:
 
     Attributes:
         scores: float64 (n,), calibrated, finite, each in [0, 1]; higher is worse.
-        notes: row -> what a reader of that row's score should know, e.g. `host_unknown`; rows without one are absent.
-        details: column name -> n values for the explanation (family, sub-scores); empty unless asked for.
-        abstains: why the model has no opinion of anything now, because all it knows is too old; "" while it has.
+        notes: row -> what a reader of that row's score should know, e.g. `host_unknown`; rows
+            without one are absent.
+        details: column name -> n values for the explanation (family, sub-scores); empty unless
+            asked for.
+        abstains: why the model has no opinion of anything now, because all it knows is too old;
+            "" while it has.
     """
 
     scores: NDArray[np.float64]
@@ -54,7 +62,10 @@ class ModelScores:
 
 
 class Model(Protocol):
-    """One layer's knowledge of one kind of event; those that a bundle holds have `to_parts` and `from_parts` too."""
+    """One layer's knowledge of one kind of event.
+
+    Those that a bundle holds have `to_parts` and `from_parts` too.
+    """
 
     def score(self, batch: EventBatch, *, explain: bool = False) -> ModelScores:
         """Calibrated score of each event; the same event scores the same alone as in a batch."""

@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SPEAKING", "LayerScores", "LayerStatus", "Severity", "SystemStatus", "VerdictWord", "Verdicts", "by_row", "system_status"]
+__all__ = [
+    "SPEAKING",
+    "LayerScores",
+    "LayerStatus",
+    "Severity",
+    "SystemStatus",
+    "VerdictWord",
+    "Verdicts",
+    "by_row",
+    "system_status",
+]
 
 
 class LayerStatus(StrEnum):
@@ -25,7 +35,8 @@ class LayerStatus(StrEnum):
     DISABLED = "disabled"  # switched off by an operator
     WARMING_UP = "warming_up"  # loading or still learning
     STALE = "stale"  # its data is too old to speak
-    NOT_APPLICABLE = "not_applicable"  # no opinion on this kind of event, or a release that does without it; outside the coverage
+    # no opinion on this kind of event, or a release that does without it; outside the coverage
+    NOT_APPLICABLE = "not_applicable"
 
 
 SPEAKING = frozenset({LayerStatus.LIVE, LayerStatus.LAST_GOOD, LayerStatus.RULES})
@@ -47,7 +58,8 @@ class Severity(StrEnum):
     MEDIUM = "medium"
     HIGH = "high"
     CRITICAL = "critical"
-    UNKNOWN = "unknown"  # nothing to measure by: no fusion, or nobody spoke; `low` would be an innocent word for it
+    # nothing to measure by: no fusion, or nobody spoke; `low` would be an innocent word for it
+    UNKNOWN = "unknown"
 
 
 class SystemStatus(StrEnum):
@@ -62,7 +74,8 @@ def system_status(statuses: Iterable[LayerStatus]) -> SystemStatus:
     """The word for the slots that could speak of something: all of them do, some do, none does.
 
     Args:
-        statuses: of the slots that hold evidence; a slot that is not applicable says nothing about the system.
+        statuses: of the slots that hold evidence; a slot that is not applicable says nothing
+            about the system.
     """
     speaks = [status in SPEAKING for status in statuses if status is not LayerStatus.NOT_APPLICABLE]
     if not any(speaks):
@@ -82,8 +95,10 @@ class LayerScores:
         scores: float64 (n,), finite, each in [0, 1], read-only.
         reason: why the status is not `live`; "" when it is.
         notes: row -> what a reader of that row should know.
-        details: name -> n values: numbers are contributions of a feature, strings are facts; only where asked for.
-        abstained: row -> why this layer has no opinion of that one row; its score is for show and weighs nothing.
+        details: name -> n values: numbers are contributions of a feature, strings are facts;
+            only where asked for.
+        abstained: row -> why this layer has no opinion of that one row; its score is for show
+            and weighs nothing.
     """
 
     layer: str
@@ -98,7 +113,9 @@ class LayerScores:
 
     def __post_init__(self) -> None:
         scores = self.scores
-        if not (scores.ndim == 1 and ((scores >= 0.0) & (scores <= 1.0)).all()):  # NaN fails both comparisons
+        if not (
+            scores.ndim == 1 and ((scores >= 0.0) & (scores <= 1.0)).all()
+        ):  # NaN fails both comparisons
             raise ValueError(f"{self.layer}: a score is outside [0, 1]")
         scores.flags.writeable = False
 
@@ -123,7 +140,9 @@ class LayerScores:
         )
 
     @classmethod
-    def silent(cls, layer: str, status: LayerStatus, size: int, reason: str, *, score: float = 0.0) -> LayerScores:
+    def silent(
+        cls, layer: str, status: LayerStatus, size: int, reason: str, *, score: float = 0.0
+    ) -> LayerScores:
         """An abstention: `score` is for show and weighs nothing."""
         return cls(layer, status, "", "", np.full(size, score), reason)
 
@@ -138,7 +157,8 @@ class Verdicts:
         high: float64 (n,), the score had every silent layer said most; low <= score <= high.
         word: n verdicts.
         severity: n severities.
-        coverage: share of the validated weight, among the layers of this kind, that spoke; in [0, 1].
+        coverage: share of the validated weight, among the layers of this kind, that spoke; in
+            [0, 1].
         degraded: a layer that could have spoken did not.
         status: the word for the whole ensemble.
         layers: every layer's opinion, in a fixed order.
@@ -161,7 +181,9 @@ class Verdicts:
     release_sha256: str = ""
 
 
-def by_row(groups: Sequence[Verdicts], column: Callable[[Verdicts], Sequence[Any] | NDArray[Any] | float]) -> NDArray[Any]:
+def by_row(
+    groups: Sequence[Verdicts], column: Callable[[Verdicts], Sequence[Any] | NDArray[Any] | float]
+) -> NDArray[Any]:
     """A column of the verdicts of a whole batch, in the order of its events.
 
     Args:

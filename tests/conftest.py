@@ -1,4 +1,7 @@
-"""What every test may ask for: the real data where it is here, made-up flows, a small store with its key, and chance that repeats."""
+"""What every test may ask for.
+
+The real data where it is here, made-up flows, a small store with its key, and chance that repeats.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,9 @@ from ensemble.store.signing import Signer, Trust
 from ensemble.training.data.flow_table import BENIGN, FlowTable
 
 settings.register_profile("quick", deadline=None, derandomize=True, max_examples=100)
-settings.register_profile("verify", deadline=None, max_examples=10_000)  # RELIABILITY P11: ten thousand generated cases
+settings.register_profile(
+    "verify", deadline=None, max_examples=10_000
+)  # RELIABILITY P11: ten thousand generated cases
 settings.load_profile("verify" if os.environ.get("AXON_VERIFY") == "1" else "quick")
 
 MakeFlows = Callable[..., FlowTable]
@@ -36,18 +41,42 @@ TRAINING = {"recipe": "toy", "data_sha256": "0" * 64, "seed": 7, "rows": 3}
 Columns = Mapping[str, NDArray[np.float64]]
 
 FAMILIES = {"Beacon": 80, "Flood": 80, "Scan": 80}
-TIMES = tuple(f"{way} IAT {what}" for way in ("Flow", "Fwd", "Bwd") for what in ("Std", "Max", "Min"))
-PAUSES = ("Active Mean", "Active Std", "Active Max", "Active Min", "Idle Mean", "Idle Std", "Idle Max", "Idle Min")
-LENGTHS = ("Fwd Packet Length Min", "Bwd Packet Length Min", "Min Packet Length", "Packet Length Std", "Packet Length Variance")
-SCATTERED = dict.fromkeys((*TIMES, *PAUSES), "Flow Duration") | dict.fromkeys(LENGTHS, "Average Packet Size")
+TIMES = tuple(
+    f"{way} IAT {what}" for way in ("Flow", "Fwd", "Bwd") for what in ("Std", "Max", "Min")
+)
+PAUSES = (
+    "Active Mean",
+    "Active Std",
+    "Active Max",
+    "Active Min",
+    "Idle Mean",
+    "Idle Std",
+    "Idle Max",
+    "Idle Min",
+)
+LENGTHS = (
+    "Fwd Packet Length Min",
+    "Bwd Packet Length Min",
+    "Min Packet Length",
+    "Packet Length Std",
+    "Packet Length Variance",
+)
+SCATTERED = dict.fromkeys((*TIMES, *PAUSES), "Flow Duration") | dict.fromkeys(
+    LENGTHS, "Average Packet Size"
+)
 
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The folder of real labelled data: ../shared/data, or the one that AXON_DATA names."""
-    folder = Path(os.environ.get("AXON_DATA") or Path(__file__).resolve().parents[1].parent / "shared" / "data")
+    folder = Path(
+        os.environ.get("AXON_DATA")
+        or Path(__file__).resolve().parents[1].parent / "shared" / "data"
+    )
     if not folder.is_dir():
-        pytest.skip("the labelled data (../shared/data, or the folder that AXON_DATA names) is not here")
+        pytest.skip(
+            "the labelled data (../shared/data, or the folder that AXON_DATA names) is not here"
+        )
     return folder
 
 
@@ -71,7 +100,10 @@ def trust(signer: Signer) -> Trust:
 
 @pytest.fixture
 def patient_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real fsyncs cost 4 ms each here and prove nothing while the power is on; the crash tests model the power cut."""
+    """Real fsyncs cost 4 ms each here and prove nothing while the power is on.
+
+    The crash tests model the power cut.
+    """
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
@@ -97,12 +129,17 @@ def two_roots(tmp_path: Path, trust: Trust) -> Store:
 
 @pytest.fixture
 def parts_of() -> Callable[[float], Parts]:
-    return lambda value: Parts({"weights": np.full((2, 3), value, dtype=np.float32)}, {"value": value, "names": ["a", "b"]})
+    return lambda value: Parts(
+        {"weights": np.full((2, 3), value, dtype=np.float32)}, {"value": value, "names": ["a", "b"]}
+    )
 
 
 @pytest.fixture
 def publish(parts_of: Callable[[float], Parts], signer: Signer) -> Publish:
-    """`publish(store, value=..., tenant=..., model=...)`: a tiny bundle whose arrays hold `value`."""
+    """`publish(store, value=..., tenant=..., model=...)`.
+
+    A tiny bundle whose arrays hold `value`.
+    """
 
     def one(
         store: Store,
@@ -135,18 +172,24 @@ def publish(parts_of: Callable[[float], Parts], signer: Signer) -> Publish:
 
 @pytest.fixture
 def folder_of() -> Callable[[Store, BundleRef], Path]:
-    return lambda store, ref: store.state / "tenants" / ref.tenant / "bundles" / ref.model / str(ref.version)
+    return lambda store, ref: (
+        store.state / "tenants" / ref.tenant / "bundles" / ref.model / str(ref.version)
+    )
 
 
 @pytest.fixture
 def release_of(acme: Tenant, now: datetime, signer: Signer) -> Callable[..., ReleaseRef]:
     """`release_of(store, bundle, ...)`: a release of acme's."""
     fusion = {"weights": {"anomaly-flow": 1.0}, "prior": 0.01}
-    return lambda store, *bundles, **more: publish_release(store, acme, bundles, fusion, notes="toy", now=now, signer=signer, **more)
+    return lambda store, *bundles, **more: publish_release(
+        store, acme, bundles, fusion, notes="toy", now=now, signer=signer, **more
+    )
 
 
 @pytest.fixture
-def two_releases(store: Store, publish: Callable[..., BundleRef], release_of: Callable[..., ReleaseRef]) -> tuple[ReleaseRef, ReleaseRef]:
+def two_releases(
+    store: Store, publish: Callable[..., BundleRef], release_of: Callable[..., ReleaseRef]
+) -> tuple[ReleaseRef, ReleaseRef]:
     """Two published releases of acme, of which neither is promoted."""
     return release_of(store, publish(store, 1.0)), release_of(store, publish(store, 2.0))
 
@@ -155,18 +198,27 @@ def two_releases(store: Store, publish: Callable[..., BundleRef], release_of: Ca
 def make_flows() -> MakeFlows:
     """`make_flows(benign=420, families={...}, seed=0)`: flows of a small world, in order of time, over two days.
 
-    Benign are web sessions and name look-ups. A `Flood` is many empty packets in no time, a `Scan` one packet and one reset,
-    a `Beacon` a slow exchange of small packets of one size: the family that looks most like benign traffic.
+    Benign are web sessions and name look-ups. A `Flood` is many empty packets in no time, a `Scan`
+    one packet and one reset,
+    a `Beacon` a slow exchange of small packets of one size: the family that looks most like benign
+    traffic.
     """
 
     def make(benign: int = 420, families: Mapping[str, int] = FAMILIES, seed: int = 0) -> FlowTable:
         generator = np.random.default_rng(seed)
         labels = np.repeat([BENIGN, *families], [benign, *families.values()])
-        features = np.concatenate([_flows_of(BENIGN, benign, generator), *(_flows_of(name, n, generator) for name, n in families.items())])
+        features = np.concatenate(
+            [
+                _flows_of(BENIGN, benign, generator),
+                *(_flows_of(name, n, generator) for name, n in families.items()),
+            ]
+        )
         order = generator.permutation(len(labels))
         at = np.arange(len(labels))
         days = np.where(at < len(labels) // 2, "Monday", "Tuesday")
-        times = np.array([f"2017-07-0{3 + (i >= len(labels) // 2)} 09:{i // 60:02d}:{i % 60:02d}" for i in at])
+        times = np.array(
+            [f"2017-07-0{3 + (i >= len(labels) // 2)} 09:{i // 60:02d}:{i % 60:02d}" for i in at]
+        )
         blank = np.full(len(labels), "")
         return FlowTable(features[order], labels[order], days, times, blank, blank, at + 2)
 
@@ -179,30 +231,53 @@ def _flows_of(family: str, count: int, generator: np.random.Generator) -> NDArra
         case "Flood":
             ahead = generator.integers(100, 400, count)
             sent = generator.uniform(0, 8, count)
-            basics = _basics(ahead, ahead // 50, sent, np.zeros(count), generator.lognormal(10, 0.4, count))
+            basics = _basics(
+                ahead, ahead // 50, sent, np.zeros(count), generator.lognormal(10, 0.4, count)
+            )
         case "Scan":
             one = np.ones(count)
-            basics = _basics(one, one, np.zeros(count), np.zeros(count), generator.lognormal(4, 0.3, count))
+            basics = _basics(
+                one, one, np.zeros(count), np.zeros(count), generator.lognormal(4, 0.3, count)
+            )
         case "Beacon":
             ahead = generator.integers(18, 24, count)
             sent, got = generator.normal(44, 1, (2, count))
             basics = _basics(ahead, ahead, sent, got, generator.lognormal(18, 0.2, count))
         case _:
             is_web = generator.random(count) < 0.7
-            ahead = np.where(is_web, 3 + generator.poisson(10, count), generator.integers(1, 3, count))
+            ahead = np.where(
+                is_web, 3 + generator.poisson(10, count), generator.integers(1, 3, count)
+            )
             back = np.where(is_web, ahead + generator.poisson(4, count), ahead)
-            sent = np.where(is_web, generator.lognormal(4.4, 0.4, count), generator.normal(38, 5, count))
-            got = np.where(is_web, generator.lognormal(6.3, 0.4, count), generator.normal(90, 15, count))
-            lasts = np.where(is_web, generator.lognormal(13, 1.2, count), generator.lognormal(9.5, 0.6, count))
+            sent = np.where(
+                is_web, generator.lognormal(4.4, 0.4, count), generator.normal(38, 5, count)
+            )
+            got = np.where(
+                is_web, generator.lognormal(6.3, 0.4, count), generator.normal(90, 15, count)
+            )
+            lasts = np.where(
+                is_web, generator.lognormal(13, 1.2, count), generator.lognormal(9.5, 0.6, count)
+            )
             basics = _basics(ahead, back, sent, got, lasts)
     columns = {name: np.zeros(count) for name in FEATURE_NAMES} | basics
-    for name, of in SCATTERED.items():  # what a real network adds: no feature follows from the others to the last bit
-        columns[name] = columns[of] * generator.uniform(0.05, 0.5) * generator.lognormal(0, 0.3, count)
+    for (
+        name,
+        of,
+    ) in (
+        SCATTERED.items()
+    ):  # what a real network adds: no feature follows from the others to the last bit
+        columns[name] = (
+            columns[of] * generator.uniform(0.05, 0.5) * generator.lognormal(0, 0.3, count)
+        )
     return admit(np.stack([columns[name] for name in FEATURE_NAMES], axis=1)).features
 
 
 def _basics(
-    ahead: NDArray[np.generic], back: NDArray[np.generic], sent: NDArray[np.float64], got: NDArray[np.float64], us: NDArray[np.float64]
+    ahead: NDArray[np.generic],
+    back: NDArray[np.generic],
+    sent: NDArray[np.float64],
+    got: NDArray[np.float64],
+    us: NDArray[np.float64],
 ) -> Columns:
     """Features that agree with each other.
 

@@ -1,4 +1,7 @@
-"""The key with which the terminal asks a service: from the environment, for every process of a machine can read arguments."""
+"""The key with which the terminal asks a service.
+
+From the environment, for every process of a machine can read arguments.
+"""
 
 from __future__ import annotations
 
@@ -17,5 +20,8 @@ def key_header() -> dict[str, str]:
 
 
 def where_keys_come_from(status: int) -> str:
-    """What to add to the refusal of a service: where a key is looked for, if it was one that was missing."""
+    """What to add to the refusal of a service.
+
+    Where a key is looked for, if it was one that was missing.
+    """
     return f"; put one into {KEY_VARIABLE}" if status == HTTPStatus.UNAUTHORIZED else ""

@@ -10,7 +10,9 @@ from rich.console import Console
 __all__ = ["TenantOption", "err", "fail", "out"]
 
 out, err = Console(), Console(stderr=True)
-TenantOption = Annotated[str | None, typer.Option(help="Whose models; the configured tenant unless said otherwise.")]
+TenantOption = Annotated[
+    str | None, typer.Option(help="Whose models; the configured tenant unless said otherwise.")
+]
 
 
 def fail(sentence: str) -> NoReturn:

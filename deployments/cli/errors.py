@@ -1,4 +1,7 @@
-"""What a user of the terminal can mend, in one sentence and with exit code 2; everything else is ours and stays a traceback."""
+"""What a user of the terminal can mend, in one sentence and with exit code 2.
+
+Everything else is ours and stays a traceback.
+"""
 
 from __future__ import annotations
 
@@ -39,5 +42,7 @@ def public_message(error: BaseException | None) -> str | None:
     if isinstance(error, EnsembleError | KeyRefused | ScoreFailed | ServiceFailed | SigningRefused):
         return str(error)
     if isinstance(error, ValidationError):
-        return "the settings are refused:\n" + "\n".join(f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        return "the settings are refused:\n" + "\n".join(
+            f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()
+        )
     return None

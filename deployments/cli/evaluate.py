@@ -1,4 +1,8 @@
-"""`axon evaluate`: labelled flows through the current release, or through a running service; figures per layer, fused and by family."""
+"""`axon evaluate`.
+
+Labelled flows through the current release, or through a running service; figures per layer, fused
+and by family.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +33,15 @@ __all__ = ["evaluate"]
 FLOWS_AT_ONCE = 2000
 
 
-def evaluate(data: Path, *, url: str | None, tenant: str | None, last: float | None, console: Console, err: Console) -> None:
+def evaluate(
+    data: Path,
+    *,
+    url: str | None,
+    tenant: str | None,
+    last: float | None,
+    console: Console,
+    err: Console,
+) -> None:
     """Score every labelled flow and print how well each score separates.
 
     Args:
@@ -56,9 +68,15 @@ def evaluate(data: Path, *, url: str | None, tenant: str | None, last: float | N
 
 
 def labelled(data: Path, err: Console) -> FlowTable:
-    """The flows of a CSV file, or of the `flows.csv.gz` or `flows.csv` in a folder; bad lines are named."""
+    """The flows of a CSV file, or of the `flows.csv.gz` or `flows.csv` in a folder.
+
+    Bad lines are named.
+    """
     if data.is_dir():
-        data = next((data / name for name in ("flows.csv.gz", "flows.csv") if (data / name).is_file()), data / "flows.csv.gz")
+        data = next(
+            (data / name for name in ("flows.csv.gz", "flows.csv") if (data / name).is_file()),
+            data / "flows.csv.gz",
+        )
     if not data.is_file():
         raise ScoreFailed(f"there is no file {data}")
     flows = read_flow_table(data)
@@ -82,23 +100,34 @@ def _judged_here(flows: FlowTable, tenant: str | None) -> tuple[Judged, list[str
                 if opinion.layer in scores and all(group.layers[place].speaks for group in groups):
                     said = np.empty(len(part))
                     for group in groups:
-                        said[slice(None) if group.rows is None else group.rows] = group.layers[place].scores
+                        said[slice(None) if group.rows is None else group.rows] = group.layers[
+                            place
+                        ].scores
                     scores[opinion.layer].append(said)
             scores[FUSED].append(by_row(groups, lambda group: group.score).astype(np.float64))
             words += by_row(groups, lambda group: group.word).tolist()
             bars.update(task, completed=start + len(part))
-    return _judged(flows, {name: np.concatenate(parts) for name, parts in scores.items() if parts}, words)
+    return _judged(
+        flows, {name: np.concatenate(parts) for name, parts in scores.items() if parts}, words
+    )
 
 
 def _named(flows: FlowTable, tenant: str | None) -> dict[str, Labelling]:
-    """How well each model of the current classifier names the families; nothing where the release has none."""
+    """How well each model of the current classifier names the families.
+
+    Nothing where the release has none.
+    """
     settings = read_settings()
     try:
         lineage = Tenants(settings).lineage(Tenant(tenant or settings.store.tenant))
         held = current_models(own_store(settings), lineage, "classifier").models.get(Kind.FLOW)
     except ArtifactError:
         return {}
-    return named_by(held.model, flows) if held is not None and isinstance(held.model, FlowClassifier) else {}
+    return (
+        named_by(held.model, flows)
+        if held is not None and isinstance(held.model, FlowClassifier)
+        else {}
+    )
 
 
 def _judged_by_service(flows: FlowTable, url: str) -> tuple[Judged, list[str]]:
@@ -116,14 +145,24 @@ def _judged_by_service(flows: FlowTable, url: str) -> tuple[Judged, list[str]]:
                 words.append(verdict["verdict"])
                 for layer in verdict["layers"]:
                     if layer["layer"] in scores:
-                        scores[layer["layer"]].append(layer["score"] if layer["status"] == "live" else np.nan)
+                        scores[layer["layer"]].append(
+                            layer["score"] if layer["status"] == "live" else np.nan
+                        )
             bars.update(task, completed=start + len(part))
-    whole = {name: np.array(column) for name, column in scores.items() if not np.isnan(column).any()}
+    whole = {
+        name: np.array(column) for name, column in scores.items() if not np.isnan(column).any()
+    }
     return _judged(flows, whole, words)
 
 
-def _judged(flows: FlowTable, scores: dict[str, np.ndarray], words: list[str]) -> tuple[Judged, list[str]]:
-    return Judged({name: column for name, column in scores.items() if column.size == len(flows)}, flows.families, flows.is_hostile), words
+def _judged(
+    flows: FlowTable, scores: dict[str, np.ndarray], words: list[str]
+) -> tuple[Judged, list[str]]:
+    return Judged(
+        {name: column for name, column in scores.items() if column.size == len(flows)},
+        flows.families,
+        flows.is_hostile,
+    ), words
 
 
 def _print(judged: Judged, words: list[str], console: Console) -> None:
@@ -131,14 +170,38 @@ def _print(judged: Judged, words: list[str], console: Console) -> None:
         if layer not in judged.scores:
             without = "it has no column, and `fused` is degraded unless the release does without it"
             console.print(f"[yellow]{layer} did not speak on every flow: {without}[/yellow]")
-    overall = Table("score", "AUROC", "AUPRC", "TPR at 1 % FPR", "TPR at 0.1 % FPR", box=None, header_style="bold")
+    overall = Table(
+        "score",
+        "AUROC",
+        "AUPRC",
+        "TPR at 1 % FPR",
+        "TPR at 0.1 % FPR",
+        box=None,
+        header_style="bold",
+    )
     for name, figures in judged.overall().items():
-        overall.add_row(name, f"{figures.auroc:.5f}", f"{figures.auprc:.5f}", f"{figures.tpr_at_1_fpr:.4f}", f"{figures.tpr_at_01_fpr:.4f}")
+        overall.add_row(
+            name,
+            f"{figures.auroc:.5f}",
+            f"{figures.auprc:.5f}",
+            f"{figures.tpr_at_1_fpr:.4f}",
+            f"{figures.tpr_at_01_fpr:.4f}",
+        )
     console.print(overall)
-    families = Table("family", "flows", *judged.scores, box=None, header_style="bold", title="AUROC / TPR at 1 % FPR", title_justify="left")
+    families = Table(
+        "family",
+        "flows",
+        *judged.scores,
+        box=None,
+        header_style="bold",
+        title="AUROC / TPR at 1 % FPR",
+        title_justify="left",
+    )
     for family, by_score in judged.by_family().items():
         flows = next(iter(by_score.values())).hostile
-        families.add_row(plain(family), str(flows), *(_cell(figures) for figures in by_score.values()))
+        families.add_row(
+            plain(family), str(flows), *(_cell(figures) for figures in by_score.values())
+        )
     console.print(families)
     benign = ~judged.is_hostile
     called = np.array(words)
@@ -156,7 +219,10 @@ def _print(judged: Judged, words: list[str], console: Console) -> None:
         highlight=False,
     )
     if count < 1000:  # noqa: PLR2004  # of which 0.1 % is a single flow
-        console.print(f"{count} benign flows: 0.1 % of them is less than one flow, so the last column promises nothing", highlight=False)
+        console.print(
+            f"{count} benign flows: 0.1 % of them is less than one flow, so the last column promises nothing",
+            highlight=False,
+        )
 
 
 def _print_names(named: dict[str, Labelling], console: Console) -> None:
@@ -165,10 +231,22 @@ def _print_names(named: dict[str, Labelling], console: Console) -> None:
         return
     labels = list(next(iter(named.values())).by_label)
     names = Table(
-        "model", "macro-F1", "accuracy", *map(plain, labels), box=None, header_style="bold", title="F1 by label", title_justify="left"
+        "model",
+        "macro-F1",
+        "accuracy",
+        *map(plain, labels),
+        box=None,
+        header_style="bold",
+        title="F1 by label",
+        title_justify="left",
     )
     for name, one in named.items():
-        names.add_row(name, f"{one.macro_f1:.4f}", f"{one.accuracy:.4f}", *(f"{one.by_label[label]:.3f}" for label in labels))
+        names.add_row(
+            name,
+            f"{one.macro_f1:.4f}",
+            f"{one.accuracy:.4f}",
+            *(f"{one.by_label[label]:.3f}" for label in labels),
+        )
     console.print(names)
 
 

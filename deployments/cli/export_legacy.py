@@ -1,4 +1,8 @@
-"""`axon export`: the current release out as the four model files of the older Axon Engine, and a word on what they cannot hold."""
+"""`axon export`.
+
+The current release out as the four model files of the older Axon Engine, and a word on what they
+cannot hold.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +51,9 @@ def export_models(folder: Path, tenant: str | None, *, console: Console, err: Co
         try:
             exported = _exported(layer, current_models(target.store, target.lineage, layer))
         except ArtifactError as refusal:
-            err.print(f"the {layer} layer is not exported: {refusal}", highlight=False, markup=False)
+            err.print(
+                f"the {layer} layer is not exported: {refusal}", highlight=False, markup=False
+            )
             is_complete = False
             continue
         files |= exported.files
@@ -65,7 +71,11 @@ def export_models(folder: Path, tenant: str | None, *, console: Console, err: Co
 def _exported(layer: str, held: LoadedRelease) -> Exported:
     models = {kind: one.model for kind, one in held.models.items()}
     flows, processes = models.get(Kind.FLOW), models.get(Kind.PROCESS)
-    if layer == "anomaly" and isinstance(flows, FlowAnomaly) and isinstance(processes, ProcessAnomaly):
+    if (
+        layer == "anomaly"
+        and isinstance(flows, FlowAnomaly)
+        and isinstance(processes, ProcessAnomaly)
+    ):
         return export_anomaly(flows, processes)
     if layer == "behavior" and isinstance(flows, DeepBehavior):
         return export_behavior(flows)

@@ -1,4 +1,7 @@
-"""`axon import`: the model files of the older Axon Engine in, decoded apart; calibrated bundles and a release out."""
+"""`axon import`.
+
+The model files of the older Axon Engine in, decoded apart; calibrated bundles and a release out.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,13 @@ from ensemble.layers.behavior import DeepBehavior
 from ensemble.layers.flow_anomaly import FlowAnomaly
 from ensemble.layers.process_anomaly import ProcessAnomaly
 from ensemble.legacy.files import PAIRS
-from ensemble.legacy.import_models import OldLayer, behavior_model, flow_model, process_model, read_old_models
+from ensemble.legacy.import_models import (
+    OldLayer,
+    behavior_model,
+    flow_model,
+    process_model,
+    read_old_models,
+)
 from ensemble.legacy.sandbox import Limits
 from ensemble.runtime.release_fusion import FusionResolver
 from ensemble.runtime.resolver import ReleaseResolver
@@ -47,13 +56,21 @@ LIMITS = (
 
 
 def import_models(
-    folder: Path, benign: Path | None, tenant: str | None, *, publish: bool, promote: bool, console: Console, err: Console
+    folder: Path,
+    benign: Path | None,
+    tenant: str | None,
+    *,
+    publish: bool,
+    promote: bool,
+    console: Console,
+    err: Console,
 ) -> bool:
     """Read the older files of `folder`; calibrate, publish and promote what they hold where that was asked.
 
     Args:
         folder: holds some of the four files, and perhaps `checksums.txt`.
-        benign: CSV of benign flows that these models were not trained on; None only looks whether the files are sound.
+        benign: CSV of benign flows that these models were not trained on; None only looks
+            whether the files are sound.
         tenant: whose; None for the configured one.
         publish: False only looks and calibrates.
         promote: also point the tenant to the new release.
@@ -75,19 +92,42 @@ def import_models(
         )
     layers, is_complete = _read(folder, console, err)
     if benign is None:
-        console.print("to publish them, give benign flows that they were not trained on: --benign FILE --publish", highlight=False)
+        console.print(
+            "to publish them, give benign flows that they were not trained on: --benign FILE --publish",
+            highlight=False,
+        )
         return is_complete
     flows = benign_flows(benign, err).features
     models = _calibrated(layers, flows)
     files = {name: digest for layer in layers.values() for name, digest in layer.digests.items()}
-    training = {"recipe": "import", "data_sha256": digest_of(flows), "seed": 0, "rows": len(flows), "files": files}
+    training = {
+        "recipe": "import",
+        "data_sha256": digest_of(flows),
+        "seed": 0,
+        "rows": len(flows),
+        "files": files,
+    }
     fusions = {Kind.FLOW: _flow_fusion(models, flows, target, console)}
     events = golden_flows(flows, np.zeros(len(flows), np.bool_))
-    trained = [_bundle(FLOW_BUNDLES[layer], model, Kind.FLOW, events, training, fusions[Kind.FLOW]) for layer, model in models.items()]
+    trained = [
+        _bundle(FLOW_BUNDLES[layer], model, Kind.FLOW, events, training, fusions[Kind.FLOW])
+        for layer, model in models.items()
+    ]
     if "anomaly" in layers:
         processes, odds = process_model(layers["anomaly"], _rarity_in_use(target))
-        fusions[Kind.PROCESS] = with_thresholds(Fusion({"anomaly": 1.0}, 1.0, {}), {"anomaly": odds}, RATES)
-        trained.append(_bundle(PROCESS_BUNDLE, processes, Kind.PROCESS, _golden_programs(processes), training, fusions[Kind.PROCESS]))
+        fusions[Kind.PROCESS] = with_thresholds(
+            Fusion({"anomaly": 1.0}, 1.0, {}), {"anomaly": odds}, RATES
+        )
+        trained.append(
+            _bundle(
+                PROCESS_BUNDLE,
+                processes,
+                Kind.PROCESS,
+                _golden_programs(processes),
+                training,
+                fusions[Kind.PROCESS],
+            )
+        )
     for one in trained:
         console.print(one.card, highlight=False, markup=False, soft_wrap=True)
     target.publish(trained, fusions, f"axon import of {', '.join(sorted(files))}", console)
@@ -97,10 +137,16 @@ def import_models(
 def _read(folder: Path, console: Console, err: Console) -> tuple[dict[str, OldLayer], bool]:
     """The layers that can be had, each told of; and whether none failed."""
     own = read_settings().legacy
-    limits = Limits(own.max_file_bytes, own.decode_memory_bytes, own.decode_cpu_s, own.decode_wall_s)
+    limits = Limits(
+        own.max_file_bytes, own.decode_memory_bytes, own.decode_cpu_s, own.decode_wall_s
+    )
     old = read_old_models(folder, limits, available_bytes=available_bytes())
     for layer, refusal in old.failures.items():
-        err.print(f"the {layer} layer is not imported, neither of its files: {refusal}", highlight=False, markup=False)
+        err.print(
+            f"the {layer} layer is not imported, neither of its files: {refusal}",
+            highlight=False,
+            markup=False,
+        )
     for layer, found in old.layers.items():
         console.print(f"the {layer} layer is sound: {', '.join(PAIRS[layer])}", highlight=False)
         for warning in found.warnings:
@@ -112,7 +158,9 @@ def _read(folder: Path, console: Console, err: Console) -> tuple[dict[str, OldLa
     return dict(old.layers), not old.failures
 
 
-def _calibrated(layers: Mapping[str, OldLayer], benign: NDArray[np.float32]) -> dict[str, FlowModel]:
+def _calibrated(
+    layers: Mapping[str, OldLayer], benign: NDArray[np.float32]
+) -> dict[str, FlowModel]:
     models: dict[str, FlowModel] = {}
     if "anomaly" in layers:
         models["anomaly"] = flow_model(layers["anomaly"], benign)
@@ -121,16 +169,33 @@ def _calibrated(layers: Mapping[str, OldLayer], benign: NDArray[np.float32]) -> 
     return models
 
 
-def _flow_fusion(imported: Mapping[str, FlowModel], benign: NDArray[np.float32], target: PublishTarget, console: Console) -> Fusion:
-    """Thresholds for the imported layers beside those in use; shares of the fusion in use, or equal ones where there is none to keep."""
+def _flow_fusion(
+    imported: Mapping[str, FlowModel],
+    benign: NDArray[np.float32],
+    target: PublishTarget,
+    console: Console,
+) -> Fusion:
+    """Thresholds for the imported layers beside those in use.
+
+    Shares of the fusion in use, or equal ones where there is none to keep.
+    """
     models = _flow_models_in_use(target) | dict(imported)
-    odds = {layer: model.calibration.to_log_odds(model.raw(benign)) for layer, model in models.items()}
+    odds = {
+        layer: model.calibration.to_log_odds(model.raw(benign)) for layer, model in models.items()
+    }
     try:
-        base = FusionResolver(ReleaseResolver(lambda: target.store, target.lineage)).load().fusions.get(Kind.FLOW)
+        base = (
+            FusionResolver(ReleaseResolver(lambda: target.store, target.lineage))
+            .load()
+            .fusions.get(Kind.FLOW)
+        )
     except ArtifactError:
         base = None
     if base is None or set(base.shares) != set(models):
-        console.print("no fusion of these layers is in use: they share the evidence equally, which nothing has validated", highlight=False)
+        console.print(
+            "no fusion of these layers is in use: they share the evidence equally, which nothing has validated",
+            highlight=False,
+        )
         base = Fusion(dict.fromkeys(sorted(models), 1.0 / len(models)), 1.0, {})
     return with_thresholds(base, odds, RATES)
 
@@ -165,7 +230,10 @@ def _bundle(
     training: Mapping[str, Any],
     fusion: Fusion,
 ) -> Trained:
-    rows = [[layers, f"{t.suspicious:.4f}", f"{t.malicious:.4f}", f"{t.critical:.4f}"] for layers, t in fusion.thresholds.items()]
+    rows = [
+        [layers, f"{t.suspicious:.4f}", f"{t.malicious:.4f}", f"{t.critical:.4f}"]
+        for layers, t in fusion.thresholds.items()
+    ]
     card = "\n\n".join(
         [
             f"# {name}",

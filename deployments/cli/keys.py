@@ -1,4 +1,8 @@
-"""`axon keys`: who may ask, in whose name and for what. A key is shown once; who made or revoked it is in the audit log."""
+"""`axon keys`.
+
+Who may ask, in whose name and for what. A key is shown once; who made or revoked it is in the audit
+log.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,15 @@ from rich.table import Column, Table
 
 from deployments.cli.local_store import operator
 from deployments.config.settings import Settings, read_settings
-from deployments.web.api_keys import Key, KeyRefused, Scope, create_key, find_key, list_keys, revoke_key
+from deployments.web.api_keys import (
+    Key,
+    KeyRefused,
+    Scope,
+    create_key,
+    find_key,
+    list_keys,
+    revoke_key,
+)
 from ensemble.store.audit_log import Action, AuditedAction
 from ensemble.store.layout import Store
 from ensemble.store.names import Tenant
@@ -22,19 +34,36 @@ __all__ = ["create", "revoke", "show"]
 DAY_S = 86400.0
 
 
-def create(tenant: str, scopes: Sequence[str], name: str, expires_days: float | None, *, out: Console, err: Console) -> None:
+def create(
+    tenant: str,
+    scopes: Sequence[str],
+    name: str,
+    expires_days: float | None,
+    *,
+    out: Console,
+    err: Console,
+) -> None:
     """Make a key: it alone goes to standard output, what there is to know of it to standard error.
 
     Raises:
         MalformedEvent: `tenant` is no name of a tenant.
         KeyRefused: a scope or a name that is none, or the file cannot be written.
-        ArtifactError: the key file that is there is wrong, or others may read or write it; or the audit log is.
+        ArtifactError: the key file that is there is wrong, or others may read or write it; or
+            the audit log is.
     """
     settings, now = read_settings(), time.time()
     path, whose, wanted = settings.keys, Tenant(tenant), [_scope(word) for word in scopes]
     expires_at = None if expires_days is None else now + expires_days * DAY_S
     with AuditedAction(_log_of(settings), whose, Action.CREATE_KEY, "a key") as act:
-        made, token = create_key(path, whose, wanted, name, expires_at, now, before=lambda key: act.begin(what=_what(key)))
+        made, token = create_key(
+            path,
+            whose,
+            wanted,
+            name,
+            expires_at,
+            now,
+            before=lambda key: act.begin(what=_what(key)),
+        )
     out.file.write(f"{token}\n")  # past the console, which would break a long line
     out.file.flush()
     until = "does not expire" if made.expires_at is None else f"expires {_time(made.expires_at)}"
@@ -54,14 +83,26 @@ def show(out: Console) -> None:
     """
     keys, now = list_keys(read_settings().keys), time.time()
     if not keys:
-        out.print("no keys: `axon keys create --tenant NAME --scope score` makes one", highlight=False)
+        out.print(
+            "no keys: `axon keys create --tenant NAME --scope score` makes one", highlight=False
+        )
         return
     narrow = (Column("id", no_wrap=True, min_width=8), Column("state", no_wrap=True, min_width=7))
-    broad = [Column(name, overflow="fold") for name in ("tenant", "scopes", "since", "until", "name")]
+    broad = [
+        Column(name, overflow="fold") for name in ("tenant", "scopes", "since", "until", "name")
+    ]
     table = Table(*narrow, *broad, box=None, header_style="bold", padding=(0, 1, 0, 0))
     for key in keys:
         state, until = _state(key, now)
-        table.add_row(key.id, state, key.tenant, ",".join(sorted(key.scopes)), _time(key.created_at), until, key.name)
+        table.add_row(
+            key.id,
+            state,
+            key.tenant,
+            ",".join(sorted(key.scopes)),
+            _time(key.created_at),
+            until,
+            key.name,
+        )
     out.print(table)
 
 
@@ -82,7 +123,10 @@ def revoke(key_id: str, out: Console) -> None:
 
 
 def _log_of(settings: Settings) -> Store:
-    """Where the line goes; whom the store trusts does not matter, so that a broken trust list keeps nobody from revoking."""
+    """Where the line goes.
+
+    Whom the store trusts does not matter, so that a broken trust list keeps nobody from revoking.
+    """
     return Store(settings.state, None, Trust({}, frozenset()), operator())
 
 

@@ -1,4 +1,7 @@
-"""How `axon keys` is called; what it does is in `deployments.cli.keys`, which is imported when a verb runs."""
+"""How `axon keys` is called.
+
+What it does is in `deployments.cli.keys`, which is imported when a verb runs.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from deployments.cli.errors import user_errors
 __all__ = ["keys"]
 
 keys = typer.Typer(
-    help="Who may ask, in whose name and for what. A tenant is whoever a key says, never what a request says.", no_args_is_help=True
+    help="Who may ask, in whose name and for what. A tenant is whoever a key says, never what a request says.",
+    no_args_is_help=True,
 )
 
 
@@ -28,13 +32,20 @@ def create_key(
             "switches; say it again for more than one.",
         ),
     ],
-    name: Annotated[str, typer.Option(help="What it is for, e.g. `collector berlin`; for people.")] = "",
-    expires_days: Annotated[float | None, typer.Option(min=0.001, max=36500, help="Days until it is refused; never without this.")] = None,
+    name: Annotated[
+        str, typer.Option(help="What it is for, e.g. `collector berlin`; for people.")
+    ] = "",
+    expires_days: Annotated[
+        float | None,
+        typer.Option(min=0.001, max=36500, help="Days until it is refused; never without this."),
+    ] = None,
 ) -> None:
     """Make a key. It alone goes to standard output, once: `axon keys create --tenant acme --scope score > key.txt`.
 
-    Only its hash is kept. Give every program a key of its own with the least scopes it needs, so that one can be revoked alone.
-    To rotate a key, make a new one, hand it out, then revoke the old one. Send it as `Authorization: Bearer KEY`.
+    Only its hash is kept. Give every program a key of its own with the least scopes it needs, so
+    that one can be revoked alone.
+    To rotate a key, make a new one, hand it out, then revoke the old one. Send it as
+    `Authorization: Bearer KEY`.
     """
     from deployments.cli.keys import create
 
@@ -44,7 +55,11 @@ def create_key(
 
 @keys.command("list")
 def list_keys() -> None:
-    """Every key: its id, whose it is, what for, and whether it is live, expired or revoked. Never the key or its hash."""
+    """Every key.
+
+    Its id, whose it is, what for, and whether it is live, expired or revoked. Never the key or its
+    hash.
+    """
     from deployments.cli.keys import show
 
     with user_errors(console.err):
@@ -53,7 +68,13 @@ def list_keys() -> None:
 
 @keys.command("revoke")
 def revoke_key(
-    key: Annotated[str, typer.Argument(metavar="ID", help="The 8 digits between the two `_` of a key; `axon keys list` shows them.")],
+    key: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="The 8 digits between the two `_` of a key; `axon keys list` shows them.",
+        ),
+    ],
 ) -> None:
     """Take a key back, for good. A running service refuses it within seconds."""
     from deployments.cli.keys import revoke

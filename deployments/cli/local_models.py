@@ -1,4 +1,7 @@
-"""The models of a tenant's current release in this process: what the terminal scores with and trains on from."""
+"""The models of a tenant's current release in this process.
+
+What the terminal scores with and trains on from.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +34,13 @@ def local_ensemble(tenant: str | None = None) -> LocalEnsemble:
     """
     settings = read_settings()
     store = own_store(settings)
-    logging.getLogger("ray.serve").addHandler(logging.NullHandler())  # what fails is told below, in words
+    logging.getLogger("ray.serve").addHandler(
+        logging.NullHandler()
+    )  # what fails is told below, in words
     ensemble = LocalEnsemble(
-        ReleaseResolver(lambda: store, Tenants(settings).lineage(Tenant(tenant or settings.store.tenant))),
+        ReleaseResolver(
+            lambda: store, Tenants(settings).lineage(Tenant(tenant or settings.store.tenant))
+        ),
         min_coverage=settings.fusion.min_coverage,
         posture_bound=settings.fusion.posture_bound,
         stale_after_days=settings.posture.stale_after_days,
@@ -42,7 +49,9 @@ def local_ensemble(tenant: str | None = None) -> LocalEnsemble:
     for layer, slot in ensemble.slots.items():
         for kind, state in slot.state().kinds.items():
             if state.status not in SPEAKING:
-                Console(stderr=True).print(f"{layer} does not speak of {kind} events: {state.reason}", highlight=False)
+                Console(stderr=True).print(
+                    f"{layer} does not speak of {kind} events: {state.reason}", highlight=False
+                )
     return ensemble
 
 
@@ -56,7 +65,12 @@ def current_models(store: Store, lineage: Sequence[Tenant], layer: str) -> Loade
     """
     posture = read_settings().posture
     builder = ModelBuilder("cpu", posture.stale_after_days, posture.expired_after_days)
-    loaded = ReleaseLoader(ReleaseResolver(lambda: store, lineage), layer, builder).load([], frozenset())
+    loaded = ReleaseLoader(ReleaseResolver(lambda: store, lineage), layer, builder).load(
+        [], frozenset()
+    )
     if loaded.releases[0].name != loaded.wanted:
-        raise ArtifactCorrupt(f"release {loaded.wanted}", "cannot be had: " + "; ".join({why.message for why in loaded.trouble.values()}))
+        raise ArtifactCorrupt(
+            f"release {loaded.wanted}",
+            "cannot be had: " + "; ".join({why.message for why in loaded.trouble.values()}),
+        )
     return loaded.releases[0]

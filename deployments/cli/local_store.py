@@ -1,4 +1,8 @@
-"""What nearly every verb needs: the store of this machine, the clock, and a stranger's text made safe. It imports nothing that is slow."""
+"""What nearly every verb needs.
+
+The store of this machine, the clock, and a stranger's text made safe. It imports nothing that is
+slow.
+"""
 
 from __future__ import annotations
 

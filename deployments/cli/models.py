@@ -1,4 +1,7 @@
-"""`axon models`, `info` and `versions`: what the store holds, what serves, and all that is known of one version."""
+"""`axon models`, `info` and `versions`.
+
+What the store holds, what serves, and all that is known of one version.
+"""
 
 from __future__ import annotations
 
@@ -43,14 +46,28 @@ def show_models(tenant: str | None, console: Console, *, as_json: bool) -> None:
         console.print_json(json.dumps(told))
         return
     if not infos and not releases:
-        console.print(f"tenant {owner} has no release yet; `axon train` publishes one", highlight=False)
+        console.print(
+            f"tenant {owner} has no release yet; `axon train` publishes one", highlight=False
+        )
         return
     if infos:
         console.print(_table_of(infos))
     table = Table("", "release", "created", "from", "notes", box=None, header_style="bold")
     for one in releases:
-        mark = "[green]serves[/green]" if one.ref == serves else "[yellow]tried[/yellow]" if one.ref == tried else ""
-        table.add_row(mark, str(one.ref.serial), one.created_at, _from(is_shipped=one.is_shipped), plain(one.problem or one.notes))
+        mark = (
+            "[green]serves[/green]"
+            if one.ref == serves
+            else "[yellow]tried[/yellow]"
+            if one.ref == tried
+            else ""
+        )
+        table.add_row(
+            mark,
+            str(one.ref.serial),
+            one.created_at,
+            _from(is_shipped=one.is_shipped),
+            plain(one.problem or one.notes),
+        )
     console.print(table)
 
 
@@ -70,7 +87,9 @@ def show_versions(name: str, tenant: str | None, console: Console, *, as_json: b
         console.print(_table_of(infos))
 
 
-def show_info(name: str, which: str | None, tenant: str | None, console: Console, *, as_json: bool) -> bool:
+def show_info(
+    name: str, which: str | None, tenant: str | None, console: Console, *, as_json: bool
+) -> bool:
     """All that is known of one version.
 
     Args:
@@ -87,7 +106,13 @@ def show_info(name: str, which: str | None, tenant: str | None, console: Console
         ArtifactError: there is none, or an alias is broken.
     """
     store, owner = own_store(), Tenant(tenant or read_settings().store.tenant)
-    wanted = int(which) if which is not None and which.isdecimal() else parse_alias(which) if which is not None else None
+    wanted = (
+        int(which)
+        if which is not None and which.isdecimal()
+        else parse_alias(which)
+        if which is not None
+        else None
+    )
     info = describe_bundle(store, owner, ModelName(name), wanted)
     if as_json:
         console.print_json(json.dumps(as_told(info)))
@@ -100,12 +125,23 @@ def show_info(name: str, which: str | None, tenant: str | None, console: Console
 
 
 def _table_of(infos: Iterable[BundleInfo]) -> Table:
-    table = Table("", "model", "version", "MB", "created", "from", "type", "", box=None, header_style="bold")
+    table = Table(
+        "", "model", "version", "MB", "created", "from", "type", "", box=None, header_style="bold"
+    )
     for info in infos:
         mark = "[green]serves[/green]" if info.why_in_use == "it serves" else " ".join(info.aliases)
         created, source = info.created_at, _from(is_shipped=info.is_shipped)
         kind = plain(info.metadata.model_type)
-        table.add_row(mark, info.model_name, str(info.version), f"{info.size_mb:.2f}", created, source, kind, plain(info.problem))
+        table.add_row(
+            mark,
+            info.model_name,
+            str(info.version),
+            f"{info.size_mb:.2f}",
+            created,
+            source,
+            kind,
+            plain(info.problem),
+        )
     return table
 
 

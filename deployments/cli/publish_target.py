@@ -30,14 +30,18 @@ class PublishTarget:
         promote: also point the tenant to the new release.
 
     Attributes:
-        lineage: the tenant and its parents: whose current release a new one is built on, the nearest first.
-        signer: signs what is published; None where nothing is. It is read before training begins, which takes minutes.
+        lineage: the tenant and its parents: whose current release a new one is built on, the
+            nearest first.
+        signer: signs what is published; None where nothing is. It is read before training
+            begins, which takes minutes.
 
     Raises:
         SigningRefused: there is no key to publish with.
     """
 
-    def __init__(self, tenant: str | None, store: Path | None, *, publish: bool, promote: bool) -> None:
+    def __init__(
+        self, tenant: str | None, store: Path | None, *, publish: bool, promote: bool
+    ) -> None:
         settings = read_settings()
         self.tenant = tenant or settings.store.tenant
         self.lineage = Tenants(settings).lineage(Tenant(self.tenant))
@@ -46,7 +50,13 @@ class PublishTarget:
         self.signer = read_signer(own.trust) if publish else None
         self.promote = promote
 
-    def publish(self, trained: Sequence[Trained], fusions: Mapping[Kind, Fusion], notes: str, console: Console) -> None:
+    def publish(
+        self,
+        trained: Sequence[Trained],
+        fusions: Mapping[Kind, Fusion],
+        notes: str,
+        console: Console,
+    ) -> None:
         """Publish a release with what is new on top of the current one, and say what was done; nothing where nothing is to be published.
 
         Raises:
@@ -70,6 +80,11 @@ class PublishTarget:
         serial, pointer = published.release.serial, published.pointer_serial
         console.print(f"published release {serial} of tenant {self.tenant}", highlight=False)
         if pointer:
-            console.print(f"promoted: pointer {pointer} names it; a running service follows within seconds", highlight=False)
+            console.print(
+                f"promoted: pointer {pointer} names it; a running service follows within seconds",
+                highlight=False,
+            )
         else:
-            console.print(f"not promoted; `axon models promote {serial}` does that", highlight=False)
+            console.print(
+                f"not promoted; `axon models promote {serial}` does that", highlight=False
+            )

@@ -1,4 +1,7 @@
-"""`axon models promote | rollback | challenger | alias`: which release serves, which is tried, and which version a word means."""
+"""`axon models promote | rollback | challenger | alias`.
+
+Which release serves, which is tried, and which version a word means.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,14 @@ from ensemble.store.releases.aliases import (
 from ensemble.store.releases.pointer import Pointer
 from ensemble.store.releases.release import list_releases, promote, read_pointer, roll_back
 
-__all__ = ["change_alias", "change_challenger", "parse_alias", "promote_release", "release_numbered", "roll_back_release"]
+__all__ = [
+    "change_alias",
+    "change_challenger",
+    "parse_alias",
+    "promote_release",
+    "release_numbered",
+    "roll_back_release",
+]
 
 
 def promote_release(which: str, tenant: str | None, console: Console, *, at_once: bool) -> None:
@@ -53,7 +63,9 @@ def promote_release(which: str, tenant: str | None, console: Console, *, at_once
     except ArtifactMissing:
         before = 0
     except ArtifactError as broken:
-        console.print(f"the pointer is broken and is replaced: {broken}", highlight=False, markup=False)
+        console.print(
+            f"the pointer is broken and is replaced: {broken}", highlight=False, markup=False
+        )
         before = 0
     if ref is None:
         pointer = promote_challenger(store, owner, before, signer=signer, at_once=at_once)
@@ -67,14 +79,21 @@ def roll_back_release(to: int | None, tenant: str | None, console: Console) -> N
 
     Raises:
         SigningRefused: there is no key to sign the pointer with.
-        ArtifactError: there is none to go back to, it would not load, or another promotion came first.
+        ArtifactError: there is none to go back to, it would not load, or another promotion came
+            first.
     """
     store, owner = own_store(), Tenant(tenant or read_settings().store.tenant)
     signer = read_signer(store.trust)
-    _tell(owner, roll_back(store, owner, read_pointer(store, owner).serial, signer=signer, to=to), console)
+    _tell(
+        owner,
+        roll_back(store, owner, read_pointer(store, owner).serial, signer=signer, to=to),
+        console,
+    )
 
 
-def change_challenger(release: int | None, tenant: str | None, console: Console, *, clear: bool) -> None:
+def change_challenger(
+    release: int | None, tenant: str | None, console: Console, *, clear: bool
+) -> None:
     """Show which release is tried in shadow; try `release`; or, with `clear`, none.
 
     Raises:
@@ -86,18 +105,30 @@ def change_challenger(release: int | None, tenant: str | None, console: Console,
     _refuse_both(release, clear=clear)
     if release is None and not clear:
         number = get_challenger(store, owner).number
-        console.print(f"tenant {owner} tries release {number} in shadow" if number else f"tenant {owner} tries no release", highlight=False)
+        console.print(
+            f"tenant {owner} tries release {number} in shadow"
+            if number
+            else f"tenant {owner} tries no release",
+            highlight=False,
+        )
         return
-    signer, serial = read_signer(store.trust), _serial_or_none(lambda: get_challenger(store, owner).serial, console)
+    signer, serial = (
+        read_signer(store.trust),
+        _serial_or_none(lambda: get_challenger(store, owner).serial, console),
+    )
     if release is None:
         clear_challenger(store, owner, serial, signer=signer)
         console.print(f"tenant {owner} tries no release any more", highlight=False)
         return
     set_challenger(store, owner, release_numbered(store, owner, release), serial, signer=signer)
-    console.print(f"tenant {owner} tries release {release} in shadow; it answers nobody", highlight=False)
+    console.print(
+        f"tenant {owner} tries release {release} in shadow; it answers nobody", highlight=False
+    )
 
 
-def change_alias(name: str, word: str, version: int | None, tenant: str | None, console: Console, *, clear: bool) -> None:
+def change_alias(
+    name: str, word: str, version: int | None, tenant: str | None, console: Console, *, clear: bool
+) -> None:
     """Show which version of a model has the word; give it to `version`; or, with `clear`, take it away.
 
     Raises:
@@ -110,7 +141,12 @@ def change_alias(name: str, word: str, version: int | None, tenant: str | None, 
     _refuse_both(version, clear=clear)
     if version is None and not clear:
         number = get_alias(store, owner, model, alias).number
-        console.print(f"the {alias} of {model} is version {number}" if number else f"{model} has no {alias} of its own", highlight=False)
+        console.print(
+            f"the {alias} of {model} is version {number}"
+            if number
+            else f"{model} has no {alias} of its own",
+            highlight=False,
+        )
         return
     signer = read_signer(store.trust)
     serial = _serial_or_none(lambda: get_alias(store, owner, model, alias).serial, console)
@@ -118,7 +154,15 @@ def change_alias(name: str, word: str, version: int | None, tenant: str | None, 
         clear_model_alias(store, owner, model, alias, serial, signer=signer)
         console.print(f"{model} has no {alias} of its own any more", highlight=False)
         return
-    set_model_alias(store, owner, model, alias, resolve_bundle(store, owner, model, version), serial, signer=signer)
+    set_model_alias(
+        store,
+        owner,
+        model,
+        alias,
+        resolve_bundle(store, owner, model, version),
+        serial,
+        signer=signer,
+    )
     console.print(f"the {alias} of {model} is version {version}", highlight=False)
 
 
@@ -140,7 +184,9 @@ def release_numbered(store: Store, tenant: Tenant, number: int) -> ReleaseRef:
     Raises:
         ArtifactMissing: there is none.
     """
-    known = {one.ref.serial: one.ref for one in reversed(list_releases(store, tenant))}  # of twins the one in the state folder
+    known = {
+        one.ref.serial: one.ref for one in reversed(list_releases(store, tenant))
+    }  # of twins the one in the state folder
     if number not in known:
         raise ArtifactMissing(f"release {number} of tenant {tenant}")
     return known[number]
@@ -151,7 +197,9 @@ def _serial_or_none(look: Callable[[], int], console: Console) -> int:
     try:
         return look()
     except ArtifactError as broken:
-        console.print(f"the alias is broken and is replaced: {broken}", highlight=False, markup=False)
+        console.print(
+            f"the alias is broken and is replaced: {broken}", highlight=False, markup=False
+        )
         return 0
 
 

@@ -1,4 +1,7 @@
-"""`axon replay`: find a verdict and its event in files, make the verdict once more, and say what is the same."""
+"""`axon replay`.
+
+Find a verdict and its event in files, make the verdict once more, and say what is the same.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,8 @@ class Asked:
         event: file of events; the one that the verdict is about is found by its digest.
         event_id: which of the answers; None where there is one.
         tenant: whose release it must have been, or of its parents; None for anybody's.
-        config: Serve config file of the service, for its settings; None for configs/default.yaml alone.
+        config: Serve config file of the service, for its settings; None for
+            configs/default.yaml alone.
         tolerance: two numbers this close are the same.
     """
 
@@ -80,25 +84,45 @@ def replay_verdict(asked: Asked, *, as_json: bool, out: Console) -> bool:
         _refuse_anothers(recorded, Tenant(asked.tenant), settings)
     logging.getLogger("ray.serve").addHandler(logging.NullHandler())  # what fails is told in words
     fusion, posture = settings.fusion, settings.posture
-    now = ReplaySettings(fusion.min_coverage, fusion.posture_bound, posture.stale_after_days, posture.expired_after_days)
+    now = ReplaySettings(
+        fusion.min_coverage,
+        fusion.posture_bound,
+        posture.stale_after_days,
+        posture.expired_after_days,
+    )
     store = own_store(settings)
     replayed = replay(recorded, found, lambda: store, now, tolerance=tolerance)
     if as_json:
         lines = [msgspec.to_builtins(line) for line in replayed.lines]
         outcome = "same" if replayed.is_same else "changed"
-        _write({"outcome": outcome, **_made_by(recorded), "tolerance": tolerance, "lines": lines, "why": replayed.why}, out)
+        _write(
+            {
+                "outcome": outcome,
+                **_made_by(recorded),
+                "tolerance": tolerance,
+                "lines": lines,
+                "why": replayed.why,
+            },
+            out,
+        )
         return replayed.is_same
     out.print(_heading(recorded), highlight=False)
     out.print(_table(replayed.lines))
     changed = ", ".join(line.what for line in replayed.lines if not line.is_same)
-    out.print(f"changed: {plain(changed)}" if changed else f"the same, within {tolerance:g}", highlight=False)
+    out.print(
+        f"changed: {plain(changed)}" if changed else f"the same, within {tolerance:g}",
+        highlight=False,
+    )
     for reason in replayed.why:
         out.print(f"  why: {plain(reason)}", highlight=False)
     return replayed.is_same
 
 
 def tell_refusal(sentence: str, code: str, *, as_json: bool, out: Console, err: Console) -> None:
-    """Say why a verdict cannot be replayed; a program gets it as an object on standard output, like every other outcome."""
+    """Say why a verdict cannot be replayed.
+
+    A program gets it as an object on standard output, like every other outcome.
+    """
     if as_json:
         _write({"outcome": "impossible", "code": code, "problem": sentence}, out)
     err.print(f"axon: {plain(sentence)}", highlight=False)
@@ -115,17 +139,33 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as problem:
-        raise NotReplayable(f"{path.name} cannot be read: {(problem.strerror or type(problem).__name__).lower()}") from None
+        raise NotReplayable(
+            f"{path.name} cannot be read: {(problem.strerror or type(problem).__name__).lower()}"
+        ) from None
 
 
 def _answers(data: bytes) -> list[Any]:
-    """The answers in a file: one, those of a batch, or one a line; of a finding the verdict that is in it."""
+    """The answers in a file.
+
+    One, those of a batch, or one a line; of a finding the verdict that is in it.
+    """
     try:
         whole = msgspec.json.decode(data)
-        found = whole["results"] if isinstance(whole, dict) and isinstance(whole.get("results"), list) else [whole]
+        found = (
+            whole["results"]
+            if isinstance(whole, dict) and isinstance(whole.get("results"), list)
+            else [whole]
+        )
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        found = [_line(number, line) for number, line in enumerate(data.splitlines(), start=1) if line.strip()]
-    return [one["verdict"] if isinstance(one, dict) and isinstance(one.get("verdict"), dict) else one for one in found]
+        found = [
+            _line(number, line)
+            for number, line in enumerate(data.splitlines(), start=1)
+            if line.strip()
+        ]
+    return [
+        one["verdict"] if isinstance(one, dict) and isinstance(one.get("verdict"), dict) else one
+        for one in found
+    ]
 
 
 def _line(number: int, line: bytes) -> Any:  # noqa: ANN401  # whatever is in it
@@ -137,23 +177,36 @@ def _line(number: int, line: bytes) -> Any:  # noqa: ANN401  # whatever is in it
 
 def _chosen(answers: Sequence[Any], event_id: str | None) -> Any:  # noqa: ANN401  # of a file
     """The one answer that is meant."""
-    meant = [one for one in answers if event_id is None or (isinstance(one, dict) and one.get("id") == event_id)]
+    meant = [
+        one
+        for one in answers
+        if event_id is None or (isinstance(one, dict) and one.get("id") == event_id)
+    ]
     which = "" if event_id is None else f" with the id {event_id[:64]}"
     if len(meant) != 1:
         say_which = "; say which with --id" if meant and event_id is None else ""
-        raise NotReplayable(f"the file of verdicts holds {len(meant) or 'no'} answers{which}{say_which}")
+        raise NotReplayable(
+            f"the file of verdicts holds {len(meant) or 'no'} answers{which}{say_which}"
+        )
     return meant[0]
 
 
 def _recorded(answer: Any) -> RecordedVerdict:  # noqa: ANN401  # of a file
     """An answer as what is replayed, strictly: a verdict may have been through many hands."""
     if isinstance(answer, dict) and isinstance(refusal := answer.get("error"), dict):
-        raise NotReplayable(f"the event was refused and not scored: {str(refusal.get('code'))[:64]}")
+        raise NotReplayable(
+            f"the event was refused and not scored: {str(refusal.get('code'))[:64]}"
+        )
     if isinstance(answer, dict) and "verdict" in answer and "input_sha256" not in answer:
-        raise NotReplayable("the verdict does not say by what it was made: it is from an older Axon")
+        raise NotReplayable(
+            "the verdict does not say by what it was made: it is from an older Axon"
+        )
     try:
         verdict = msgspec.convert(answer, wire.Verdict)
-        layers = tuple(RecordedOpinion(one.layer, one.score, LayerStatus(one.status), one.version, one.reason) for one in verdict.layers)
+        layers = tuple(
+            RecordedOpinion(one.layer, one.score, LayerStatus(one.status), one.version, one.reason)
+            for one in verdict.layers
+        )
         return RecordedVerdict(
             release=verdict.release,
             release_sha256=verdict.release_sha256,
@@ -191,10 +244,16 @@ def _events(data: bytes) -> list[bytes]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return [line for line in data.splitlines() if line.strip()]
     is_batch = isinstance(whole, dict) and isinstance(whole.get("events"), list)
-    return [bytes(event) for event in msgspec.json.decode(data, type=_Sent).events] if is_batch else [data]
+    return (
+        [bytes(event) for event in msgspec.json.decode(data, type=_Sent).events]
+        if is_batch
+        else [data]
+    )
 
 
-def _event_of(recorded: RecordedVerdict, events: Sequence[bytes]) -> tuple[EventBatch | None, list[str]]:
+def _event_of(
+    recorded: RecordedVerdict, events: Sequence[bytes]
+) -> tuple[EventBatch | None, list[str]]:
     """The event with the verdict's digest, or None; and the digests of all that pass the door.
 
     Raises:
@@ -223,31 +282,53 @@ def _event_of(recorded: RecordedVerdict, events: Sequence[bytes]) -> tuple[Event
 def _refuse_anothers(recorded: RecordedVerdict, tenant: Tenant, settings: Settings) -> None:
     owner, _ = recorded.made_by
     if owner not in Tenants(settings).lineage(tenant):
-        raise NotReplayable(f"release {recorded.release} is neither tenant {tenant}'s nor its parents'")
+        raise NotReplayable(
+            f"release {recorded.release} is neither tenant {tenant}'s nor its parents'"
+        )
 
 
 def _made_by(recorded: RecordedVerdict) -> dict[str, Any]:
-    return {"release": recorded.release, "release_sha256": recorded.release_sha256, "input_sha256": recorded.input_sha256}
+    return {
+        "release": recorded.release,
+        "release_sha256": recorded.release_sha256,
+        "input_sha256": recorded.input_sha256,
+    }
 
 
-def _tell_another(recorded: RecordedVerdict, digests: Sequence[str], *, as_json: bool, out: Console) -> None:
+def _tell_another(
+    recorded: RecordedVerdict, digests: Sequence[str], *, as_json: bool, out: Console
+) -> None:
     if as_json:
         _write({"outcome": "another_event", **_made_by(recorded), "found_sha256": digests}, out)
         return
-    theirs = f"{len(digests)} events, none of them that one" if len(digests) > 1 else f"{digests[0][:SHOWN_OF_A_DIGEST]}..."
+    theirs = (
+        f"{len(digests)} events, none of them that one"
+        if len(digests) > 1
+        else f"{digests[0][:SHOWN_OF_A_DIGEST]}..."
+    )
     wanted = plain(recorded.input_sha256[:SHOWN_OF_A_DIGEST])
-    out.print(f"another event: the verdict is about {wanted}..., the file holds {theirs}", highlight=False)
+    out.print(
+        f"another event: the verdict is about {wanted}..., the file holds {theirs}", highlight=False
+    )
 
 
 def _heading(recorded: RecordedVerdict) -> str:
-    release, event = recorded.release_sha256[:SHOWN_OF_A_DIGEST], recorded.input_sha256[:SHOWN_OF_A_DIGEST]
+    release, event = (
+        recorded.release_sha256[:SHOWN_OF_A_DIGEST],
+        recorded.input_sha256[:SHOWN_OF_A_DIGEST],
+    )
     return f"release {plain(recorded.release)} ({plain(release)}...), event {plain(event)}..."
 
 
 def _table(lines: Sequence[Difference]) -> Table:
     table = Table("", "then", "now", "", box=None, header_style="bold", padding=(0, 2, 0, 0))
     for line in lines:
-        table.add_row(plain(line.what), _shown(line.then), _shown(line.now), "same" if line.is_same else "[bold red]changed[/]")
+        table.add_row(
+            plain(line.what),
+            _shown(line.then),
+            _shown(line.now),
+            "same" if line.is_same else "[bold red]changed[/]",
+        )
     return table
 
 

@@ -18,7 +18,10 @@ SECONDS = len("2026-01-01T00:00:00")  # of a time: what a person reads
 
 
 class _Now(msgspec.Struct):
-    """What is shown of the verdict in a finding; one that an older Axon wrote has less in it, and this much."""
+    """What is shown of the verdict in a finding.
+
+    One that an older Axon wrote has less in it, and this much.
+    """
 
     score: float
     verdict: str
@@ -49,14 +52,19 @@ def show_findings(*, as_jsonl: bool, limit: int | None, out: Console, err: Conso
         except msgspec.DecodeError:
             bad += 1
             continue
-        latest.pop((one.digest, one.at), None)  # a crash may repeat a finding, and a third look may know more than the second
+        latest.pop(
+            (one.digest, one.at), None
+        )  # a crash may repeat a finding, and a third look may know more than the second
         latest[one.digest, one.at] = (one, now)
     shown = list(latest.values())[-limit:] if limit else list(latest.values())
     if as_jsonl:
         out.file.writelines(msgspec.json.encode(one).decode() + "\n" for one, _ in shown)
     elif shown:
         out.print(_table(shown))
-        out.print(f"{len(latest)} events turned hostile" + (f"; the {len(shown)} newest are shown" if len(shown) < len(latest) else ""))
+        out.print(
+            f"{len(latest)} events turned hostile"
+            + (f"; the {len(shown)} newest are shown" if len(shown) < len(latest) else "")
+        )
     else:
         out.print("no event turned hostile", highlight=False)
     if bad:
@@ -65,7 +73,19 @@ def show_findings(*, as_jsonl: bool, limit: int | None, out: Console, err: Conso
 
 def _table(shown: list[tuple[Finding, _Now]]) -> Table:
     narrow = [
-        Column(name, no_wrap=True) for name in ("came", "found", "kind", "id", "host", "was", "score", "verdict", "severity", "coverage")
+        Column(name, no_wrap=True)
+        for name in (
+            "came",
+            "found",
+            "kind",
+            "id",
+            "host",
+            "was",
+            "score",
+            "verdict",
+            "severity",
+            "coverage",
+        )
     ]
     table = Table(*narrow, box=None, header_style="bold", padding=(0, 1, 0, 0))
     for one, now in shown:

@@ -1,4 +1,8 @@
-"""`axon score`: a file of events to verdicts, through the service or in this process; a bad line is named and passed over."""
+"""`axon score`.
+
+A file of events to verdicts, through the service or in this process; a bad line is named and passed
+over.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +35,12 @@ __all__ = ["ScoreFailed", "Scored", "events_as_json", "score_file", "service_sco
 LONGEST_ECHO = 300
 EVENTS_A_CALL = 1000  # the service's own limit, unless it was lowered
 TABLE_ROWS = 50  # what a person reads; all of them go to JSONL
-COLOURS = {"benign": "green", "suspicious": "yellow", "malicious": "bold red", "indeterminate": "magenta"}
+COLOURS = {
+    "benign": "green",
+    "suspicious": "yellow",
+    "malicious": "bold red",
+    "indeterminate": "magenta",
+}
 Scorer = Callable[[EventBatch], Sequence[dict[str, Any]]]
 
 
@@ -47,7 +56,16 @@ class Scored:
     bad: int
 
 
-def score_file(file: Path, *, url: str | None, explain: bool, as_jsonl: bool, limit: int | None, out: Console, err: Console) -> Scored:
+def score_file(
+    file: Path,
+    *,
+    url: str | None,
+    explain: bool,
+    as_jsonl: bool,
+    limit: int | None,
+    out: Console,
+    err: Console,
+) -> Scored:
     """Score every event of `file` and print the verdicts in its order.
 
     Args:
@@ -96,32 +114,57 @@ def score_file(file: Path, *, url: str | None, explain: bool, as_jsonl: bool, li
 
 
 def _verdicts(file: Path, scorer: Scorer) -> Iterator[tuple[int, dict[str, Any], str]]:
-    """For each line of the file its verdict, or what is wrong with it; bad lines of a block come first."""
+    """For each line of the file its verdict, or what is wrong with it.
+
+    Bad lines of a block come first.
+    """
     for batches, problems in _blocks(file):
         for problem in problems:
             yield 0, {}, problem
-        scored = [(line, verdict) for batch, lines in batches for line, verdict in zip(lines, scorer(batch), strict=True)]
-        for line, verdict in sorted(scored, key=lambda one: one[0]):  # kinds were scored apart; the file's order comes back
-            yield line, verdict, f"line {line}: {verdict['error']['message']}" if "error" in verdict else ""
+        scored = [
+            (line, verdict)
+            for batch, lines in batches
+            for line, verdict in zip(lines, scorer(batch), strict=True)
+        ]
+        for line, verdict in sorted(
+            scored, key=lambda one: one[0]
+        ):  # kinds were scored apart; the file's order comes back
+            yield (
+                line,
+                verdict,
+                f"line {line}: {verdict['error']['message']}" if "error" in verdict else "",
+            )
 
 
-def _blocks(file: Path) -> Iterator[tuple[Sequence[tuple[EventBatch, Sequence[int]]], Sequence[str]]]:
-    """Blocks of lines: batches of one kind with the lines they came from, and what was wrong with the lines left out."""
+def _blocks(
+    file: Path,
+) -> Iterator[tuple[Sequence[tuple[EventBatch, Sequence[int]]], Sequence[str]]]:
+    """Blocks of lines.
+
+    Batches of one kind with the lines they came from, and what was wrong with the lines left out.
+    """
     if file.suffix in {".jsonl", ".ndjson"} or file.name.endswith(".jsonl.gz"):
         yield from _jsonl_blocks(file)
         return
     for block in read_flow_blocks(file):
-        yield [(block.batch(), block.lines.tolist())] if len(block) else [], [str(bad) for bad in block.bad]
+        yield (
+            [(block.batch(), block.lines.tolist())] if len(block) else [],
+            [str(bad) for bad in block.bad],
+        )
 
 
-def _jsonl_blocks(file: Path) -> Iterator[tuple[Sequence[tuple[EventBatch, Sequence[int]]], Sequence[str]]]:
+def _jsonl_blocks(
+    file: Path,
+) -> Iterator[tuple[Sequence[tuple[EventBatch, Sequence[int]]], Sequence[str]]]:
     with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
         numbered = ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
         while block := list(islice(numbered, EVENTS_A_CALL)):
             yield _jsonl_block(block)
 
 
-def _jsonl_block(block: Sequence[tuple[int, bytes]]) -> tuple[Sequence[tuple[EventBatch, Sequence[int]]], Sequence[str]]:
+def _jsonl_block(
+    block: Sequence[tuple[int, bytes]],
+) -> tuple[Sequence[tuple[EventBatch, Sequence[int]]], Sequence[str]]:
     parsed: list[tuple[int, wire.EventRequest]] = []
     problems: list[str] = []
     for number, line in block:
@@ -134,7 +177,10 @@ def _jsonl_block(block: Sequence[tuple[int, bytes]]) -> tuple[Sequence[tuple[Eve
         some = [(number, event) for number, event in parsed if wire.kind_of(event) is kind]
         if some:
             batch, places, refused = wire.to_batch(kind, [event for _, event in some])
-            problems += [f"line {some[place][0]}, column {error.field or '-'}: {error}" for place, error in refused.items()]
+            problems += [
+                f"line {some[place][0]}, column {error.field or '-'}: {error}"
+                for place, error in refused.items()
+            ]
             batches += [(batch, [some[place][0] for place in places])] if len(batch) else []
     return batches, problems
 
@@ -147,7 +193,9 @@ def _local_scorer(*, explain: bool) -> Scorer:
         scored_at = time.time()
         groups = ensemble.judge(batch, explain=explain)
         elapsed_ms = round((time.monotonic() - started) * 1000.0, 3)
-        answers = wire.answers(batch, groups, explain=explain, elapsed_ms=elapsed_ms, scored_at=scored_at)
+        answers = wire.answers(
+            batch, groups, explain=explain, elapsed_ms=elapsed_ms, scored_at=scored_at
+        )
         return [msgspec.to_builtins(answer) for answer in answers]
 
     return score
@@ -163,7 +211,9 @@ def service_scorer(url: str, *, explain: bool) -> Scorer:
     try:
         client.get("/health").raise_for_status()
     except httpx.HTTPError:
-        raise ScoreFailed(f"no Axon answers at {url}; start one with `make serve`, or score in this process with --local") from None
+        raise ScoreFailed(
+            f"no Axon answers at {url}; start one with `make serve`, or score in this process with --local"
+        ) from None
 
     def score(batch: EventBatch) -> Sequence[dict[str, Any]]:
         results: list[dict[str, Any]] = []
@@ -171,12 +221,18 @@ def service_scorer(url: str, *, explain: bool) -> Scorer:
         for start in range(0, len(events), EVENTS_A_CALL):
             body = msgspec.json.encode({"events": events[start : start + EVENTS_A_CALL]})
             try:
-                answer = client.post("/v1/score/batch", content=body, params={"explain": str(explain).lower()}).raise_for_status()
+                answer = client.post(
+                    "/v1/score/batch", content=body, params={"explain": str(explain).lower()}
+                ).raise_for_status()
             except httpx.HTTPStatusError as error:
-                said = error.response.text[:LONGEST_ECHO] + where_keys_come_from(error.response.status_code)
+                said = error.response.text[:LONGEST_ECHO] + where_keys_come_from(
+                    error.response.status_code
+                )
                 raise ScoreFailed(f"the service at {url} refused a batch: {said}") from None
             except httpx.HTTPError as error:
-                raise ScoreFailed(f"the service at {url} stopped answering: {type(error).__name__}") from None
+                raise ScoreFailed(
+                    f"the service at {url} stopped answering: {type(error).__name__}"
+                ) from None
             results += answer.json()["results"]
         return results
 
@@ -188,20 +244,32 @@ def events_as_json(batch: EventBatch) -> list[dict[str, Any]]:
     if isinstance(batch, FlowBatch):
         return [
             {"kind": "flow", "id": event_id, "host": host, "features": features}
-            for event_id, host, features in zip(batch.ids, batch.hosts, batch.features.astype(float).tolist(), strict=True)
+            for event_id, host, features in zip(
+                batch.ids, batch.hosts, batch.features.astype(float).tolist(), strict=True
+            )
         ]
     columns = (batch.ids, batch.hosts, batch.users, batch.names, batch.parents, batch.command_lines)
     names = ("id", "host", "user", "name", "parent", "command_line")
-    return [{"kind": "process", **dict(zip(names, row, strict=True))} for row in zip(*columns, strict=True)]
+    return [
+        {"kind": "process", **dict(zip(names, row, strict=True))}
+        for row in zip(*columns, strict=True)
+    ]
 
 
 def _print_table(rows: Sequence[tuple[int, dict[str, Any]]], out: Console) -> None:
     worst = sorted(rows, key=lambda row: -row[1]["score"])[:TABLE_ROWS]
     layers = [layer["layer"] for layer in worst[0][1]["layers"]]
-    narrow = [Column(name, no_wrap=True) for name in ("line", "id", "score", "verdict", "severity", "coverage", *layers)]
+    narrow = [
+        Column(name, no_wrap=True)
+        for name in ("line", "id", "score", "verdict", "severity", "coverage", *layers)
+    ]
     table = Table(*narrow, "notes", box=None, header_style="bold", padding=(0, 1, 0, 0))
     for line, verdict in worst:
-        said = [part["contribution"] for part in verdict.get("explanation") or () if isinstance(part["contribution"], str)]
+        said = [
+            part["contribution"]
+            for part in verdict.get("explanation") or ()
+            if isinstance(part["contribution"], str)
+        ]
         colour = COLOURS.get(verdict["verdict"], "")
         table.add_row(
             str(line),
@@ -210,10 +278,22 @@ def _print_table(rows: Sequence[tuple[int, dict[str, Any]]], out: Console) -> No
             f"[{colour}]{verdict['verdict']}[/]",
             verdict["severity"],
             f"{verdict['coverage']:.2f}",
-            *(f"{layer['score']:.2f}" if layer["status"] in SPEAKING else layer["status"] for layer in verdict["layers"]),
+            *(
+                f"{layer['score']:.2f}" if layer["status"] in SPEAKING else layer["status"]
+                for layer in verdict["layers"]
+            ),
             plain(", ".join([*verdict.get("flags", ()), *said])),
         )
     out.print(table)
     counts = Counter(verdict["verdict"] for _, verdict in rows)
-    shown = f"; the {len(worst)} highest are shown, --output jsonl prints all" if len(rows) > len(worst) else ""
-    out.print(f"{len(rows)} events: " + ", ".join(f"{count} {word}" for word, count in sorted(counts.items())) + shown, highlight=False)
+    shown = (
+        f"; the {len(worst)} highest are shown, --output jsonl prints all"
+        if len(rows) > len(worst)
+        else ""
+    )
+    out.print(
+        f"{len(rows)} events: "
+        + ", ".join(f"{count} {word}" for word, count in sorted(counts.items()))
+        + shown,
+        highlight=False,
+    )

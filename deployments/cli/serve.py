@@ -1,6 +1,7 @@
 """`axon serve`: Ray and the applications of a Serve config file on this machine, until Ctrl-C.
 
-The first one scores; the service is it. The others come beside it: one that does not start is told, and stops nothing.
+The first one scores; the service is it. The others come beside it: one that does not start is told,
+and stops nothing.
 """
 
 from __future__ import annotations
@@ -32,9 +33,12 @@ logger = logging.getLogger(__name__)
 READY_WITHIN_S = 120.0
 STOP_WITHIN_S = 45.0
 LOOK_EVERY_S = 0.25
-FINISH_WITHIN_S = 4.0  # for the calls that were taken; Serve would start a new front proxy after three looks, 2 s apart
+# for the calls that were taken; Serve would start a new front proxy after three looks, 2 s apart
+FINISH_WITHIN_S = 4.0
 SERVE_LOGS = "/tmp/ray/session_latest/logs/serve"  # noqa: S108  # where Ray keeps them
-LEAST_CPUS = 2  # logical ones for Ray's scheduler: on one core the replicas still start, they only share it
+LEAST_CPUS = (
+    2  # logical ones for Ray's scheduler: on one core the replicas still start, they only share it
+)
 
 
 class ServeRefused(Exception):
@@ -56,7 +60,8 @@ class _Plan:
     """What a Serve config file asks for, after the options of the terminal were laid over it.
 
     Attributes:
-        applications: the one that scores first; its arguments lie under those of the others, so that all have one store and one trust.
+        applications: the one that scores first; its arguments lie under those of the others, so
+            that all have one store and one trust.
     """
 
     host: str
@@ -71,7 +76,9 @@ class _Plan:
         return self.applications[0].args
 
 
-def serve_forever(config: Path, *, host: str | None, port: int | None, auth: str | None, console: Console) -> None:
+def serve_forever(
+    config: Path, *, host: str | None, port: int | None, auth: str | None, console: Console
+) -> None:
     """Start the applications of `config` and keep them running until a signal comes.
 
     Raises:
@@ -89,29 +96,52 @@ def serve_forever(config: Path, *, host: str | None, port: int | None, auth: str
     from ray import serve
     from ray._common.utils import import_attr
 
-    console.print(f"axon: starting Ray and the layers, then http://{plan.host}:{plan.port} (about 15 s)")
+    console.print(
+        f"axon: starting Ray and the layers, then http://{plan.host}:{plan.port} (about 15 s)"
+    )
     started = time.monotonic()
     scoring, *others = plan.applications
-    ray.init(address="local", num_cpus=max(LEAST_CPUS, os.cpu_count() or 1), log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(
+        address="local",
+        num_cpus=max(LEAST_CPUS, os.cpu_count() or 1),
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
 
     def interrupt(number: int, _frame: object) -> None:
-        """A signal ends the service, also where Python loses the exception: one raised in a callback of Ray's goes no further."""
+        """A signal ends the service, also where Python loses the exception.
+
+        One raised in a callback of Ray's goes no further.
+        """
         asked_to_stop.append(number)
         raise KeyboardInterrupt
 
     def run(application: _Application, *, wait: bool) -> None:
         built = import_attr(application.import_path)(application.args)
-        target = serve.RunTarget(built, application.name, application.route_prefix, plan.logging_config)
-        serve.run_many([target], wait_for_ingress_deployment_creation=wait, wait_for_applications_running=wait)
+        target = serve.RunTarget(
+            built, application.name, application.route_prefix, plan.logging_config
+        )
+        serve.run_many(
+            [target], wait_for_ingress_deployment_creation=wait, wait_for_applications_running=wait
+        )
 
-    for number in (signal.SIGINT, signal.SIGTERM):  # after ray.init, which takes the second for itself
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # after ray.init, which takes the second for itself
         signal.signal(number, interrupt)
     try:
-        serve.start(proxy_location="EveryNode", http_options=plan.http_options, logging_config=plan.logging_config)
+        serve.start(
+            proxy_location="EveryNode",
+            http_options=plan.http_options,
+            logging_config=plan.logging_config,
+        )
         try:
             run(scoring, wait=True)
         except RuntimeError:
-            raise ServeRefused(f"Ray Serve could not start the application; its logs say why: {SERVE_LOGS}") from None
+            raise ServeRefused(
+                f"Ray Serve could not start the application; its logs say why: {SERVE_LOGS}"
+            ) from None
         failed = [application.name for application in others if not _has_begun(application, run)]
         _tell_state(plan, started, asked_to_stop, console)
         _tell_of_keys(read_settings(plan.args), console)
@@ -121,9 +151,14 @@ def serve_forever(config: Path, *, host: str | None, port: int | None, auth: str
     except KeyboardInterrupt:
         console.print("axon: stopping")
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):  # a second one must not leave half of Ray behind
+        for number in (
+            signal.SIGINT,
+            signal.SIGTERM,
+        ):  # a second one must not leave half of Ray behind
             signal.signal(number, signal.SIG_IGN)
-        last_resort = threading.Timer(STOP_WITHIN_S, os._exit, (1,))  # Ray cannot shut down in order when its own processes died first
+        last_resort = threading.Timer(
+            STOP_WITHIN_S, os._exit, (1,)
+        )  # Ray cannot shut down in order when its own processes died first
         last_resort.daemon = True
         last_resort.start()
         drain_proxy(FINISH_WITHIN_S)
@@ -144,25 +179,44 @@ def _plan(config: Path, host: str | None, port: int | None, auth: str | None) ->
     try:
         file = yaml.safe_load(config.read_text())
         http_options = {"host": "127.0.0.1", "port": 8000, **(file.get("http_options") or {})}
-        http_options |= {key: value for key, value in (("host", host), ("port", port)) if value is not None}
+        http_options |= {
+            key: value for key, value in (("host", host), ("port", port)) if value is not None
+        }
         said = {"auth": {"mode": auth}} if auth else {}
         args = deep_merge(file["applications"][0].get("args") or {}, said)
         applications = [
-            _Application(one["name"], one["route_prefix"], one["import_path"], deep_merge(args, deep_merge(one.get("args") or {}, said)))
+            _Application(
+                one["name"],
+                one["route_prefix"],
+                one["import_path"],
+                deep_merge(args, deep_merge(one.get("args") or {}, said)),
+            )
             for one in file["applications"]
         ]
         logging_config = dict(file.get("logging_config") or {})
-        return _Plan(str(http_options["host"]), int(http_options["port"]), http_options, logging_config, applications)
+        return _Plan(
+            str(http_options["host"]),
+            int(http_options["port"]),
+            http_options,
+            logging_config,
+            applications,
+        )
     except FileNotFoundError:
-        raise ServeRefused(f"there is no {config}; run this from the repository's root, or name a file with --config") from None
+        raise ServeRefused(
+            f"there is no {config}; run this from the repository's root, or name a file with --config"
+        ) from None
     except (yaml.YAMLError, AttributeError, LookupError, TypeError, ValueError):
-        raise ServeRefused(f"{config} is no Serve config file with applications; see serve_config.yaml") from None
+        raise ServeRefused(
+            f"{config} is no Serve config file with applications; see serve_config.yaml"
+        ) from None
 
 
 def _refuse_unless_safe(host: str, settings: Settings) -> None:
     """Without keys, nobody but this machine may ask."""
     if settings.auth.mode == "off" and not is_loopback(host):
-        raise ServeRefused(f"--auth off is refused on {host}: without keys anybody could ask. Leave it out and make keys: axon keys create")
+        raise ServeRefused(
+            f"--auth off is refused on {host}: without keys anybody could ask. Leave it out and make keys: axon keys create"
+        )
 
 
 def _refuse_unless_free(host: str, port: int) -> None:
@@ -171,20 +225,30 @@ def _refuse_unless_free(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError:
-            raise ServeRefused(f"port {port} of {host} is taken; choose another: axon serve --port {port + 1}") from None
+            raise ServeRefused(
+                f"port {port} of {host} is taken; choose another: axon serve --port {port + 1}"
+            ) from None
 
 
 def _has_begun(application: _Application, run: Callable[..., None]) -> bool:
-    """Start an application beside the one that scores; whatever is wrong with it is its own affair."""
+    """Start an application beside the one that scores.
+
+    Whatever is wrong with it is its own affair.
+    """
     try:
         run(application, wait=False)
     except Exception:
-        logger.exception("application_not_started", extra={"event": "application_not_started", "application": application.name})
+        logger.exception(
+            "application_not_started",
+            extra={"event": "application_not_started", "application": application.name},
+        )
         return False
     return True
 
 
-def _tell_state(plan: _Plan, started: float, asked_to_stop: Sequence[int], console: Console) -> None:
+def _tell_state(
+    plan: _Plan, started: float, asked_to_stop: Sequence[int], console: Console
+) -> None:
     """Wait until every layer has answered for itself, and say how the ensemble stands."""
     url = f"http://{plan.host}:{plan.port}"
     health: dict[str, Any] = {}
@@ -194,15 +258,23 @@ def _tell_state(plan: _Plan, started: float, asked_to_stop: Sequence[int], conso
         except (httpx.HTTPError, ValueError):
             time.sleep(LOOK_EVERY_S)
             continue
-        if not any(layer["status"] in {"warming_up", "timeout"} for layer in health["providers"].values()):
+        if not any(
+            layer["status"] in {"warming_up", "timeout"} for layer in health["providers"].values()
+        ):
             break
         time.sleep(LOOK_EVERY_S)
     if not health:
-        console.print(f"axon: no answer from {url} after {READY_WITHIN_S:.0f} s; its logs say why: {SERVE_LOGS}")
+        console.print(
+            f"axon: no answer from {url} after {READY_WITHIN_S:.0f} s; its logs say why: {SERVE_LOGS}"
+        )
         return
-    console.print(f"axon: {health['ml_status']}, coverage {health['coverage']:.2f}, after {time.monotonic() - started:.0f} s")
+    console.print(
+        f"axon: {health['ml_status']}, coverage {health['coverage']:.2f}, after {time.monotonic() - started:.0f} s"
+    )
     for name, layer in health["providers"].items():
-        console.print(f"  {name:<11} {layer['status']:<10} version {layer['version'] or '-'} {layer['reason']}")
+        console.print(
+            f"  {name:<11} {layer['status']:<10} version {layer['version'] or '-'} {layer['reason']}"
+        )
     console.print(f"axon: {url}  (contract: {url}/openapi.json; stop with Ctrl-C)")
 
 
@@ -220,7 +292,11 @@ def _tell_of_keys(settings: Settings, console: Console) -> None:
 
 
 def _tell_others(
-    plan: _Plan, others: Sequence[_Application], failed: Sequence[str], asked_to_stop: Sequence[int], console: Console
+    plan: _Plan,
+    others: Sequence[_Application],
+    failed: Sequence[str],
+    asked_to_stop: Sequence[int],
+    console: Console,
 ) -> None:
     """Wait until the applications beside the one that scores run, or will not, and say which it is."""
     from ray import serve
@@ -229,7 +305,11 @@ def _tell_others(
     since = time.monotonic()
     for application in others:
         status = ApplicationStatus.DEPLOYING
-        while application.name not in failed and not asked_to_stop and time.monotonic() - since < READY_WITHIN_S:
+        while (
+            application.name not in failed
+            and not asked_to_stop
+            and time.monotonic() - since < READY_WITHIN_S
+        ):
             found = serve.status().applications.get(application.name)
             status = found.status if found else status
             if status is not ApplicationStatus.DEPLOYING:
@@ -239,4 +319,6 @@ def _tell_others(
         if status is ApplicationStatus.RUNNING:
             console.print(f"axon: {url}  (contract: {url}/openapi.json)")
         else:
-            console.print(f"axon: {application.name} does not run, scoring does; the logs say why: {SERVE_LOGS}")
+            console.print(
+                f"axon: {application.name} does not run, scoring does; the logs say why: {SERVE_LOGS}"
+            )

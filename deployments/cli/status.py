@@ -1,4 +1,7 @@
-"""`axon status` and `axon layers`: how a running service stands, and the switches of its layers, in a terminal."""
+"""`axon status` and `axon layers`.
+
+How a running service stands, and the switches of its layers, in a terminal.
+"""
 
 from __future__ import annotations
 
@@ -43,10 +46,23 @@ def show_status(url: str, *, as_json: bool, console: Console) -> bool:
     """
     status = _asked("GET", url, "/v1/status")
     if as_json:
-        console.file.write(msgspec.json.format(msgspec.json.encode(status), indent=2).decode() + "\n")
+        console.file.write(
+            msgspec.json.format(msgspec.json.encode(status), indent=2).decode() + "\n"
+        )
         return bool(status["status"] == "healthy")
     _tell_whole(status, console)
-    layers = Table("layer", "kind", "status", "version", "since", "reason", "cause", "breaker", box=None, header_style="bold")
+    layers = Table(
+        "layer",
+        "kind",
+        "status",
+        "version",
+        "since",
+        "reason",
+        "cause",
+        "breaker",
+        box=None,
+        header_style="bold",
+    )
     for layer in status["layers"]:
         for kind, state in layer["kinds"].items():
             trouble = state["trouble"] or {}
@@ -62,19 +78,39 @@ def show_status(url: str, *, as_json: bool, console: Console) -> bool:
                 _coloured(layer["breaker"]["state"]),
             )
     console.print(layers)
-    meanings = {t["code"]: t["meaning"] for layer in status["layers"] for s in layer["kinds"].values() if (t := s["trouble"])}
+    meanings = {
+        t["code"]: t["meaning"]
+        for layer in status["layers"]
+        for s in layer["kinds"].values()
+        if (t := s["trouble"])
+    }
     for code, meaning in meanings.items():
-        console.print(f"{plain(code)}: {plain(meaning)} What to do: configs/RUNBOOK.md", highlight=False)
+        console.print(
+            f"{plain(code)}: {plain(meaning)} What to do: configs/RUNBOOK.md", highlight=False
+        )
     return bool(status["status"] == "healthy")
 
 
 def show_layers(url: str, console: Console) -> None:
     """Print each layer in a line."""
-    layers = Table("layer", "enabled", "model loaded", "status", "version", "reason", box=None, header_style="bold")
+    layers = Table(
+        "layer",
+        "enabled",
+        "model loaded",
+        "status",
+        "version",
+        "reason",
+        box=None,
+        header_style="bold",
+    )
     for layer in _asked("GET", url, "/v1/layers")["layers"]:
-        enabled, loaded = ("yes" if layer[name] else "[red]no[/red]" for name in ("enabled", "model_loaded"))
+        enabled, loaded = (
+            "yes" if layer[name] else "[red]no[/red]" for name in ("enabled", "model_loaded")
+        )
         version, reason = plain(layer["version"] or "-"), plain(layer["reason"] or "-")
-        layers.add_row(plain(layer["layer"]), enabled, loaded, _coloured(layer["status"]), version, reason)
+        layers.add_row(
+            plain(layer["layer"]), enabled, loaded, _coloured(layer["status"]), version, reason
+        )
     console.print(layers)
 
 
@@ -85,11 +121,17 @@ def switch_layer(url: str, layer: str, switch: str, console: Console) -> None:
         ServiceFailed: no answer, no such layer, or the switch could not be kept.
     """
     done = _asked("POST", url, f"/v1/layers/{_in_path(layer)}/{switch}")
-    console.print(f"{plain(layer)} is {'enabled' if done['enabled'] else 'disabled'}; kept over restarts", highlight=False)
+    console.print(
+        f"{plain(layer)} is {'enabled' if done['enabled'] else 'disabled'}; kept over restarts",
+        highlight=False,
+    )
     if switch == "reset":
         console.print("its breaker and its backoff begin anew", highlight=False)
     if done["disabled_by_environment"]:
-        console.print("AXON_DISABLED_LAYERS or a config file names it: it stays off until the service starts without that", highlight=False)
+        console.print(
+            "AXON_DISABLED_LAYERS or a config file names it: it stays off until the service starts without that",
+            highlight=False,
+        )
 
 
 def try_layer(url: str, layer: str, console: Console) -> bool:
@@ -106,15 +148,20 @@ def try_layer(url: str, layer: str, console: Console) -> bool:
             f"{plain(layer)} {plain(kind)}: {word} version {plain(trial['version'] or '-')} {trial['elapsed_ms']:.0f} ms {plain(rest)}"
         )
     if done["code"]:
-        console.print(f"{plain(layer)}: [red]failed[/red] {plain(done['code'])} {plain(done['message'])}")
+        console.print(
+            f"{plain(layer)}: [red]failed[/red] {plain(done['code'])} {plain(done['message'])}"
+        )
     return bool(done["ok"])
 
 
 def _tell_whole(status: Mapping[str, Any], console: Console) -> None:
-    coverage = ", ".join(f"{kind} {share:.0%}" for kind, share in status["coverage_by_kind"].items())
+    coverage = ", ".join(
+        f"{kind} {share:.0%}" for kind, share in status["coverage_by_kind"].items()
+    )
     console.print(f"{_coloured(status['ml_status'])}  coverage: {plain(coverage)}", highlight=False)
     console.print(
-        f"release {plain(status['release'] or 'none')}, tenant {plain(status['tenant'])}, up {status['uptime_s']:.0f} s", highlight=False
+        f"release {plain(status['release'] or 'none')}, tenant {plain(status['tenant'])}, up {status['uptime_s']:.0f} s",
+        highlight=False,
     )
     rollout = status["rollout"]
     if rollout:
@@ -122,20 +169,30 @@ def _tell_whole(status: Mapping[str, Any], console: Console) -> None:
         console.print(plain(sentence), highlight=False)
     controls = status["controls"]
     if controls["disabled"]:
-        console.print(f"[red]disabled[/red]: {plain(', '.join(controls['disabled']))}", highlight=False)
+        console.print(
+            f"[red]disabled[/red]: {plain(', '.join(controls['disabled']))}", highlight=False
+        )
     for pointer, reason in controls["retreated"].items():
-        console.print(f"[red]retreated[/red] from {plain(pointer)}: {plain(reason)}", highlight=False)
+        console.print(
+            f"[red]retreated[/red] from {plain(pointer)}: {plain(reason)}", highlight=False
+        )
 
 
-def _asked(method: str, url: str, path: str, *, within_s: float = ANSWER_WITHIN_S) -> dict[str, Any]:
+def _asked(
+    method: str, url: str, path: str, *, within_s: float = ANSWER_WITHIN_S
+) -> dict[str, Any]:
     try:
-        answer = httpx.request(method, url.rstrip("/") + path, timeout=within_s, headers=key_header())
+        answer = httpx.request(
+            method, url.rstrip("/") + path, timeout=within_s, headers=key_header()
+        )
         body: dict[str, Any] = answer.json()
         if answer.is_success:
             return body
         problem = f"{body['error']['code']}: {body['error']['message']}{where_keys_come_from(answer.status_code)}"
     except (httpx.HTTPError, httpx.InvalidURL):
-        raise ServiceFailed(f"no service answers at {url}; start one with `axon serve`, or name another with --url") from None
+        raise ServiceFailed(
+            f"no service answers at {url}; start one with `axon serve`, or name another with --url"
+        ) from None
     except (ValueError, LookupError, TypeError, AttributeError):
         raise ServiceFailed(f"what answers at {url} is no Axon") from None
     raise ServiceFailed(problem)

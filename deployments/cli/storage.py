@@ -1,4 +1,7 @@
-"""`axon models delete | retention | export | import | quarantine | audit`: what is kept, what goes, and who did it."""
+"""`axon models delete | retention | export | import | quarantine | audit`.
+
+What is kept, what goes, and who did it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,12 @@ from ensemble.errors import ArtifactCorrupt, ArtifactUnreadable, ArtifactUntrust
 from ensemble.store.audit_log import Outcome, read_audit, verify_audit
 from ensemble.store.files.atomic import write_new
 from ensemble.store.names import ModelName, Tenant
-from ensemble.store.operations.archive import ARCHIVE_LIMIT_BYTES, export_bundle, export_release, import_archive
+from ensemble.store.operations.archive import (
+    ARCHIVE_LIMIT_BYTES,
+    export_bundle,
+    export_release,
+    import_archive,
+)
 from ensemble.store.operations.deletion import apply_retention, delete_bundle, delete_release
 from ensemble.store.operations.describe import resolve_bundle
 from ensemble.store.operations.quarantine import list_quarantine, quarantine_bundle, quarantine_file
@@ -45,7 +53,9 @@ def delete_version(name: str, version: int, tenant: str | None, console: Console
     """
     owner = _tenant(tenant)
     delete_bundle(own_store(), owner, ModelName(name), version)
-    console.print(f"deleted {name}/{version} of tenant {owner}; its number is not used again", highlight=False)
+    console.print(
+        f"deleted {name}/{version} of tenant {owner}; its number is not used again", highlight=False
+    )
 
 
 def delete_one_release(release: int, tenant: str | None, console: Console) -> None:
@@ -56,7 +66,10 @@ def delete_one_release(release: int, tenant: str | None, console: Console) -> No
     """
     owner = _tenant(tenant)
     delete_release(own_store(), owner, release)
-    console.print(f"deleted release {release} of tenant {owner}; its number is not used again", highlight=False)
+    console.print(
+        f"deleted release {release} of tenant {owner}; its number is not used again",
+        highlight=False,
+    )
 
 
 def retain(keep: int, tenant: str | None, console: Console) -> None:
@@ -72,7 +85,14 @@ def retain(keep: int, tenant: str | None, console: Console) -> None:
         console.print("nothing to delete", highlight=False)
 
 
-def export_file(file: Path, name: str | None, version: int | None, release: int | None, tenant: str | None, console: Console) -> None:
+def export_file(
+    file: Path,
+    name: str | None,
+    version: int | None,
+    release: int | None,
+    tenant: str | None,
+    console: Console,
+) -> None:
     """Write a release, or one model, into one file.
 
     Args:
@@ -94,18 +114,28 @@ def export_file(file: Path, name: str | None, version: int | None, release: int 
         ref = resolve_bundle(store, owner, ModelName(name), version)
         data, what = export_bundle(store, ref), str(ref)
     else:
-        wanted = release_numbered(store, owner, release) if release is not None else read_pointer(store, owner).ref
+        wanted = (
+            release_numbered(store, owner, release)
+            if release is not None
+            else read_pointer(store, owner).ref
+        )
         data, what = export_release(store, owner, wanted), str(wanted)
     try:
         write_new(file.parent, file.name, data, mode=0o644)
     except FileExistsError:
-        raise ArtifactUnreadable("the file to export into", "is there already, and nothing is replaced") from None
+        raise ArtifactUnreadable(
+            "the file to export into", "is there already, and nothing is replaced"
+        ) from None
     except OSError as problem:
-        raise ArtifactUnreadable("the file to export into", f"cannot be written ({problem.strerror})") from None
+        raise ArtifactUnreadable(
+            "the file to export into", f"cannot be written ({problem.strerror})"
+        ) from None
     console.print(f"wrote {what} of tenant {owner}, {len(data):,} bytes", highlight=False)
 
 
-def import_file(file: Path, tenant: str | None, console: Console, err: Console, *, quarantine: bool) -> None:
+def import_file(
+    file: Path, tenant: str | None, console: Console, err: Console, *, quarantine: bool
+) -> None:
     """Publish what an exported file holds as the tenant's own; nothing is promoted.
 
     Args:
@@ -117,7 +147,8 @@ def import_file(file: Path, tenant: str | None, console: Console, err: Console, 
 
     Raises:
         SigningRefused: there is no key to sign it with.
-        ArtifactError: it cannot be read, nobody trusted signed it, or it is not what an export writes.
+        ArtifactError: it cannot be read, nobody trusted signed it, or it is not what an export
+            writes.
     """
     store, owner = own_store(), _tenant(tenant)
     signer, data = read_signer(store.trust), _read(file)
@@ -125,17 +156,34 @@ def import_file(file: Path, tenant: str | None, console: Console, err: Console, 
         imported = import_archive(store, owner, data, now=now(), signer=signer, quota=None)
     except (ArtifactCorrupt, ArtifactUntrusted) as refusal:
         if quarantine:
-            aside = quarantine_file(store, owner, data, str(refusal), what=f"an archive, {file.name}")
+            aside = quarantine_file(
+                store, owner, data, str(refusal), what=f"an archive, {file.name}"
+            )
             err.print(f"the file is kept in quarantine as number {aside.number}", highlight=False)
         raise
     for ref in imported.bundles:
-        console.print(f"published {ref.model} version {ref.version}, from {imported.origin}", highlight=False, markup=False)
+        console.print(
+            f"published {ref.model} version {ref.version}, from {imported.origin}",
+            highlight=False,
+            markup=False,
+        )
     if imported.release:
         serial = imported.release.serial
-        console.print(f"published release {serial} of tenant {owner}; `axon models promote {serial}` makes it serve", highlight=False)
+        console.print(
+            f"published release {serial} of tenant {owner}; `axon models promote {serial}` makes it serve",
+            highlight=False,
+        )
 
 
-def set_aside(name: str | None, version: int | None, reason: str, tenant: str | None, console: Console, *, even_in_use: bool) -> None:
+def set_aside(
+    name: str | None,
+    version: int | None,
+    reason: str,
+    tenant: str | None,
+    console: Console,
+    *,
+    even_in_use: bool,
+) -> None:
     """List what is set aside, or set one version of a model aside.
 
     Raises:
@@ -145,14 +193,30 @@ def set_aside(name: str | None, version: int | None, reason: str, tenant: str | 
     store, owner = own_store(), _tenant(tenant)
     if name is not None:
         if version is None:
-            raise MalformedEvent("--version", "say which version of it; nothing is set aside by guessing")
-        one = quarantine_bundle(store, owner, ModelName(name), version, reason, even_in_use=even_in_use)
-        console.print(f"set {one.what} of tenant {owner} aside as number {one.number}; nothing looks it up any more", highlight=False)
+            raise MalformedEvent(
+                "--version", "say which version of it; nothing is set aside by guessing"
+            )
+        one = quarantine_bundle(
+            store, owner, ModelName(name), version, reason, even_in_use=even_in_use
+        )
+        console.print(
+            f"set {one.what} of tenant {owner} aside as number {one.number}; nothing looks it up any more",
+            highlight=False,
+        )
         return
-    table = Table("number", "what", "since", "by", "sha256", "reason", box=None, header_style="bold")
+    table = Table(
+        "number", "what", "since", "by", "sha256", "reason", box=None, header_style="bold"
+    )
     for one in list_quarantine(store, owner):
         note = one.reason if one.is_there else f"{one.reason} (only this note is left)"
-        table.add_row(str(one.number), plain(one.what), one.at, plain(one.who), one.digest[:12], plain(one.problem or note))
+        table.add_row(
+            str(one.number),
+            plain(one.what),
+            one.at,
+            plain(one.who),
+            one.digest[:12],
+            plain(one.problem or note),
+        )
     console.print(table if table.row_count else f"nothing of tenant {owner} is set aside")
 
 
@@ -166,7 +230,18 @@ def show_audit(limit: int, tenant: str | None, console: Console, *, as_json: boo
     if as_json:
         console.print_json(json.dumps([asdict(entry) for entry in entries]))
         return
-    table = Table("line", "at", "who", "where", "act", "what", "sha256", "outcome", box=None, header_style="bold")
+    table = Table(
+        "line",
+        "at",
+        "who",
+        "where",
+        "act",
+        "what",
+        "sha256",
+        "outcome",
+        box=None,
+        header_style="bold",
+    )
     for one in entries:
         outcome = f"[{COLOURS[one.outcome]}]{one.outcome}[/] {one.code}".strip()
         texts = (plain(text) for text in (one.who, one.where, one.act, one.what))
@@ -187,11 +262,18 @@ def check_audit(head: str, console: Console) -> bool:
     for problem in report.problems:
         console.print(problem, highlight=False)
     if report.torn:
-        console.print(f"{report.torn} lines were cut short by a crash; no act is among them", highlight=False)
-    if not report.problems:
-        console.print(f"{report.lines} lines, {report.first} to {report.last}, are as they were written", highlight=False)
         console.print(
-            f"head {report.head or '(none)'}: keep it elsewhere, and give it to --head next time", highlight=False, soft_wrap=True
+            f"{report.torn} lines were cut short by a crash; no act is among them", highlight=False
+        )
+    if not report.problems:
+        console.print(
+            f"{report.lines} lines, {report.first} to {report.last}, are as they were written",
+            highlight=False,
+        )
+        console.print(
+            f"head {report.head or '(none)'}: keep it elsewhere, and give it to --head next time",
+            highlight=False,
+            soft_wrap=True,
         )
     return not report.problems
 
@@ -205,7 +287,9 @@ def _read(file: Path) -> bytes:
         with file.open("rb") as opened:
             data = opened.read(ARCHIVE_LIMIT_BYTES + 1)
     except OSError as problem:
-        raise ArtifactUnreadable("the file to import", f"cannot be read ({problem.strerror})") from None
+        raise ArtifactUnreadable(
+            "the file to import", f"cannot be read ({problem.strerror})"
+        ) from None
     if len(data) > ARCHIVE_LIMIT_BYTES:
         raise ArtifactCorrupt("the file to import", f"is longer than {ARCHIVE_LIMIT_BYTES:,} bytes")
     return data

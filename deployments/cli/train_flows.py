@@ -24,21 +24,42 @@ from ensemble.runtime.release_fusion import FusionResolver
 from ensemble.runtime.resolver import ReleaseResolver
 from ensemble.training.data.flow_table import FlowTable
 from ensemble.training.evaluation.charts import reliability_picture, roc_picture, score_picture
-from ensemble.training.evaluation.evaluate import FUSED, FamilyOut, Judged, judge, leave_families_out
+from ensemble.training.evaluation.evaluate import (
+    FUSED,
+    FamilyOut,
+    Judged,
+    judge,
+    leave_families_out,
+)
 from ensemble.training.evaluation.model_card import flow_card
 from ensemble.training.fit.calibration import event_weights
 from ensemble.training.fit.fusion import with_thresholds
 from ensemble.training.publish import Trained, digest_of, golden_flows, golden_of
-from ensemble.training.recipes.flow_ensemble import LAYER_NAMES, FlowLayers, Progress, fit_flows, fit_on_benign
+from ensemble.training.recipes.flow_ensemble import (
+    LAYER_NAMES,
+    FlowLayers,
+    Progress,
+    fit_flows,
+    fit_on_benign,
+)
 
 __all__ = ["benign_flows", "calibrate", "train_benign_flows", "train_flows"]
 
-DETECTORS = "an isolation forest, a principal subspace and a codebook, learnt from benign flows alone."
+DETECTORS = (
+    "an isolation forest, a principal subspace and a codebook, learnt from benign flows alone."
+)
 FIRST_SHARE = 0.7  # of each (day, label) by time: what the time split of the card fits on
 
 
 def train_flows(
-    data: Path, target: PublishTarget, *, seed: int, first: float | None, evaluate: bool, console: Console, err: Console
+    data: Path,
+    target: PublishTarget,
+    *,
+    seed: int,
+    first: float | None,
+    evaluate: bool,
+    console: Console,
+    err: Console,
 ) -> None:
     """Train the flow layers and their fusion on labelled flows.
 
@@ -46,8 +67,10 @@ def train_flows(
         data: labelled CSV, or a folder that holds `flows.csv.gz`.
         target: where they go.
         seed: of everything random.
-        first: train on this first share of each (day, label) by time only, so that the rest can judge.
-        evaluate: also measure the recipe for the card: by time, and with each attack family left out. Minutes.
+        first: train on this first share of each (day, label) by time only, so that the rest can
+            judge.
+        evaluate: also measure the recipe for the card: by time, and with each attack family
+            left out. Minutes.
         console: where the figures go.
         err: where progress goes.
 
@@ -56,9 +79,13 @@ def train_flows(
     """
     flows = labelled(data, err)
     if not flows.families.all():
-        raise TrainingError("some flows have no label: labelled training needs one on every line; for benign flows alone use --benign")
+        raise TrainingError(
+            "some flows have no label: labelled training needs one on every line; for benign flows alone use --benign"
+        )
     if (first is not None or evaluate) and not flows.times.all():
-        raise TrainingError("a split by time needs an ISO 8601 `timestamp` on every line; without one, use --no-evaluate and no --first")
+        raise TrainingError(
+            "a split by time needs an ISO 8601 `timestamp` on every line; without one, use --no-evaluate and no --first"
+        )
     if first is not None:
         flows = flows.take(flows.split_by_time(first)[0])
     jobs = os.cpu_count() or 1
@@ -73,7 +100,9 @@ def train_flows(
     target.publish(trained, _fusions(layers), f"axon train flows, {len(flows):,} flows", console)
 
 
-def train_benign_flows(file: Path, target: PublishTarget, *, seed: int, console: Console, err: Console) -> None:
+def train_benign_flows(
+    file: Path, target: PublishTarget, *, seed: int, console: Console, err: Console
+) -> None:
     """Train the anomaly layer on one's own benign flows, and set thresholds to match; no labels needed.
 
     Raises:
@@ -86,20 +115,39 @@ def train_benign_flows(file: Path, target: PublishTarget, *, seed: int, console:
         raise TrainingError("the current release has no fusion for flows")
     training = _training("flows-benign", flows, seed)
     about = f"What benign flows of this network look like: {DETECTORS}"
-    card = flow_card(name="anomaly-flow", about=about, training=training, fusion=layers.fusion, later=None, unseen=None, own_traffic=True)
+    card = flow_card(
+        name="anomaly-flow",
+        about=about,
+        training=training,
+        fusion=layers.fusion,
+        later=None,
+        unseen=None,
+        own_traffic=True,
+    )
     events = golden_flows(flows.features, np.zeros(len(flows), bool))
-    trained = Trained("anomaly-flow", layers.anomaly.to_parts(), golden_of(layers.anomaly, Kind.FLOW, events), training, card)
+    trained = Trained(
+        "anomaly-flow",
+        layers.anomaly.to_parts(),
+        golden_of(layers.anomaly, Kind.FLOW, events),
+        training,
+        card,
+    )
     console.print(card, highlight=False, markup=False, soft_wrap=True)
-    target.publish([trained], _fusions(layers), f"axon train flows --benign, {len(flows):,} flows", console)
+    target.publish(
+        [trained], _fusions(layers), f"axon train flows --benign, {len(flows):,} flows", console
+    )
 
 
-def calibrate(file: Path, target: PublishTarget, *, rate: float, console: Console, err: Console) -> None:
+def calibrate(
+    file: Path, target: PublishTarget, *, rate: float, console: Console, err: Console
+) -> None:
     """New thresholds for the flows of one's own network, as a new release; the models stay.
 
     Args:
         file: CSV of benign flows that no model was trained on.
         target: where the release goes.
-        rate: false positives at `malicious`; `suspicious` gets ten times as many, `critical` a tenth.
+        rate: false positives at `malicious`; `suspicious` gets ten times as many, `critical` a
+            tenth.
         console: where the figures go.
         err: where bad lines go.
 
@@ -107,7 +155,9 @@ def calibrate(file: Path, target: PublishTarget, *, rate: float, console: Consol
         TrainingError: too few flows, a rate that cannot be, or no fusion to set thresholds for.
     """
     if not 0.0 < rate < 0.1:  # noqa: PLR2004  # `suspicious` would be everything
-        raise TrainingError("--fpr is a share between 0 and 0.1, e.g. 0.001 for one benign flow in a thousand")
+        raise TrainingError(
+            "--fpr is a share between 0 and 0.1, e.g. 0.001 for one benign flow in a thousand"
+        )
     flows = benign_flows(file, err)
     layers = _current_layers(target)
     if layers.fusion is None:
@@ -119,13 +169,22 @@ def calibrate(file: Path, target: PublishTarget, *, rate: float, console: Consol
     fused = layers.fused(odds)
     if old is not None:
         share = float(np.mean(fused > np.log(old.malicious / (1 - old.malicious))))
-        console.print(f"with the old thresholds {share:.2%} of these benign flows are called malicious", highlight=False)
+        console.print(
+            f"with the old thresholds {share:.2%} of these benign flows are called malicious",
+            highlight=False,
+        )
     console.print(
-        f"suspicious above {new.suspicious:.4f}, malicious above {new.malicious:.4f}, critical above {new.critical:.4f}", highlight=False
+        f"suspicious above {new.suspicious:.4f}, malicious above {new.malicious:.4f}, critical above {new.critical:.4f}",
+        highlight=False,
     )
     if rate * len(flows) < 1:
-        console.print(f"{len(flows):,} flows cannot show a rate of {rate:g}: malicious is extrapolated along the tail", highlight=False)
-    target.publish([], {Kind.FLOW: fusion}, f"axon calibrate --fpr {rate:g}, {len(flows):,} flows", console)
+        console.print(
+            f"{len(flows):,} flows cannot show a rate of {rate:g}: malicious is extrapolated along the tail",
+            highlight=False,
+        )
+    target.publish(
+        [], {Kind.FLOW: fusion}, f"axon calibrate --fpr {rate:g}, {len(flows):,} flows", console
+    )
 
 
 def benign_flows(file: Path, err: Console) -> FlowTable:
@@ -133,7 +192,9 @@ def benign_flows(file: Path, err: Console) -> FlowTable:
     flows = labelled(file, err)
     attacks = int((flows.is_hostile & (flows.families != "")).sum())
     if attacks:
-        raise TrainingError(f"{attacks:,} of these {len(flows):,} flows are labelled as attacks; --benign wants benign flows only")
+        raise TrainingError(
+            f"{attacks:,} of these {len(flows):,} flows are labelled as attacks; --benign wants benign flows only"
+        )
     return flows
 
 
@@ -147,15 +208,31 @@ def _judge_later(flows: FlowTable, seed: int, report: Progress, jobs: int) -> Ju
 
 
 def _training(recipe: str, flows: FlowTable, seed: int) -> dict[str, Any]:
-    families = {str(name): int(count) for name, count in zip(*np.unique(flows.families, return_counts=True), strict=True)}
+    families = {
+        str(name): int(count)
+        for name, count in zip(*np.unique(flows.families, return_counts=True), strict=True)
+    }
     digest = digest_of(flows.features, flows.families)
-    return {"recipe": recipe, "data_sha256": digest, "seed": seed, "rows": len(flows), "families": families}
+    return {
+        "recipe": recipe,
+        "data_sha256": digest,
+        "seed": seed,
+        "rows": len(flows),
+        "families": families,
+    }
 
 
 def _flow_bundles(
-    layers: FlowLayers, flows: FlowTable, training: Mapping[str, Any], later: Judged | None, unseen: FamilyOut | None
+    layers: FlowLayers,
+    flows: FlowTable,
+    training: Mapping[str, Any],
+    later: Judged | None,
+    unseen: FamilyOut | None,
 ) -> list[Trained]:
-    """A bundle for each layer; each has the card of all, because they were fitted and judged together."""
+    """A bundle for each layer.
+
+    Each has the card of all, because they were fitted and judged together.
+    """
     if layers.fusion is None:
         raise TrainingError("these layers have no fusion")
     events = golden_flows(flows.features, flows.is_hostile)
@@ -173,7 +250,14 @@ def _flow_bundles(
             model.to_parts(),
             golden_of(model, Kind.FLOW, events),
             training,
-            flow_card(name=f"{layer}-flow", about=about[layer], training=training, fusion=layers.fusion, later=later, unseen=unseen),
+            flow_card(
+                name=f"{layer}-flow",
+                about=about[layer],
+                training=training,
+                fusion=layers.fusion,
+                later=later,
+                unseen=unseen,
+            ),
             pictures,
         )
         for layer, model in layers.models.items()
@@ -181,7 +265,10 @@ def _flow_bundles(
 
 
 def _about_classifier(classifier: FlowClassifier) -> str:
-    sizes = "; ".join(f"{name} {model.trees.roots.size} trees of {model.trees.leaves} leaves" for name, model in classifier.models.items())
+    sizes = "; ".join(
+        f"{name} {model.trees.roots.size} trees of {model.trees.leaves} leaves"
+        for name, model in classifier.models.items()
+    )
     return (
         f"Which attack family a flow looks like, if any. Models, all as plain arrays: {sizes}. Of these {FUSED_MODEL} has a say in the "
         f"verdict. Labels: {', '.join(classifier.labels)}; the last are made-up flows. "
@@ -196,7 +283,9 @@ def _pictures(later: Judged) -> dict[str, bytes]:
     weights = event_weights(later.families)
     return {
         "roc.png": roc_picture("Later flows of the same days", later.scores, later.is_hostile),
-        "reliability.png": reliability_picture("Is the score a probability?", fused, later.is_hostile, weights),
+        "reliability.png": reliability_picture(
+            "Is the score a probability?", fused, later.is_hostile, weights
+        ),
         "scores.png": score_picture("Fused score", fused, later.is_hostile, later.thresholds),
     }
 
@@ -213,12 +302,22 @@ def _current_layers(target: PublishTarget) -> FlowLayers:
         if Kind.FLOW in held.unnamed and layer not in ("anomaly", "behavior"):
             continue
         if Kind.FLOW not in held.models:
-            raise TrainingError(f"the {layer} layer of the current release cannot be loaded: {held.failures[Kind.FLOW].message}")
+            raise TrainingError(
+                f"the {layer} layer of the current release cannot be loaded: {held.failures[Kind.FLOW].message}"
+            )
         models[layer] = held.models[Kind.FLOW].model
     anomaly, behavior, classifier = (models.get(layer) for layer in LAYER_NAMES)
-    if not isinstance(anomaly, FlowAnomaly) or not isinstance(behavior, DeepBehavior) or not isinstance(classifier, FlowClassifier | None):
+    if (
+        not isinstance(anomaly, FlowAnomaly)
+        or not isinstance(behavior, DeepBehavior)
+        or not isinstance(classifier, FlowClassifier | None)
+    ):
         raise TrainingError("the current release has other layers than this Axon")
-    fusion = FusionResolver(ReleaseResolver(lambda: target.store, target.lineage)).load().fusions.get(Kind.FLOW)
+    fusion = (
+        FusionResolver(ReleaseResolver(lambda: target.store, target.lineage))
+        .load()
+        .fusions.get(Kind.FLOW)
+    )
     return FlowLayers(anomaly, behavior, classifier, fusion)
 
 

@@ -1,4 +1,7 @@
-"""`axon train posture`: vulnerability data and an inventory in; what the resilience layer knows of CVEs and of hosts out."""
+"""`axon train posture`.
+
+Vulnerability data and an inventory in; what the resilience layer knows of CVEs and of hosts out.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,13 @@ class Sources:
         return any((self.epss, self.kev, self.cvss))
 
 
-def train_posture(inventory: Path, sources: Sources, trivy: TrivyHost | None, target: PublishTarget, console: Console) -> None:
+def train_posture(
+    inventory: Path,
+    sources: Sources,
+    trivy: TrivyHost | None,
+    target: PublishTarget,
+    console: Console,
+) -> None:
     """Read the inventory and, where sources are given, new knowledge; publish them together with the knowledge they were proven with.
 
     Args:
@@ -64,12 +73,22 @@ def train_posture(inventory: Path, sources: Sources, trivy: TrivyHost | None, ta
     if knowledge is None:
         raise TrainingError("there is no knowledge of CVEs yet: give --epss, --kev and --cvss")
     hosts = read_inventory(inventory, trivy=trivy)
-    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0).timestamp()  # golden answers hold on one day
+    today = (
+        datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
+    )  # golden answers hold on one day
     posture = ResiliencePosture(knowledge, hosts.inventory, now=lambda: today)
     names = list(hosts.inventory.hosts)
-    golden = golden_of(posture, Kind.FLOW, [{"host": host, "at": today} for host in names[:GOLDEN_EVENTS]])
+    golden = golden_of(
+        posture, Kind.FLOW, [{"host": host, "at": today} for host in names[:GOLDEN_EVENTS]]
+    )
     shown = golden_of(posture, Kind.FLOW, [{"host": host} for host in names[:EXAMPLES]])
-    scores = table(["host", "score"], [[event["host"], f"{score:.3f}"] for event, score in zip(shown.events, shown.scores, strict=True)])
+    scores = table(
+        ["host", "score"],
+        [
+            [event["host"], f"{score:.3f}"]
+            for event, score in zip(shown.events, shown.scores, strict=True)
+        ],
+    )
     training: dict[str, Any] = {
         "recipe": "posture-inventory",
         "data_sha256": hosts.sha256,
@@ -86,7 +105,9 @@ def train_posture(inventory: Path, sources: Sources, trivy: TrivyHost | None, ta
     bundles = [Trained(INVENTORY, hosts.inventory.to_parts(), golden, training, card)]
     if trained:
         bundles.insert(0, _knowledge_bundle(trained))
-    console.print("\n".join(bundle.card for bundle in bundles), highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        "\n".join(bundle.card for bundle in bundles), highlight=False, markup=False, soft_wrap=True
+    )
     target.publish(bundles, {}, f"axon train posture, {len(names):,} hosts", console)
 
 
@@ -121,8 +142,12 @@ def _knowledge_bundle(trained: TrainedKnowledge) -> Trained:
         "counts": dict(trained.metrics),
     }
     text = "Sources: EPSS by FIRST.org, KEV by CISA (CC0), CVSS by NVD. Each carries its own date, and its weight falls with its age."
-    card = _card(KNOWLEDGE, "CVEs: chance of exploitation, known exploitation, severity.", training, text)
-    return Trained(KNOWLEDGE, trained.knowledge.to_parts(), Golden((), ()), training, card)  # its golden answers are the inventory's
+    card = _card(
+        KNOWLEDGE, "CVEs: chance of exploitation, known exploitation, severity.", training, text
+    )
+    return Trained(
+        KNOWLEDGE, trained.knowledge.to_parts(), Golden((), ()), training, card
+    )  # its golden answers are the inventory's
 
 
 def _card(name: str, about: str, training: dict[str, Any], text: str) -> str:
@@ -131,4 +156,9 @@ def _card(name: str, about: str, training: dict[str, Any], text: str) -> str:
         "Reach, controls, the KEV floor and the ordinary host are judgement, written in `ensemble/layers/resilience.py` with "
         "their reasons; nothing here was validated against incidents."
     )
-    return "\n\n".join([f"# {name}", about, "## Training", rows, "## What it says", text, "## Limits", limits]) + "\n"
+    return (
+        "\n\n".join(
+            [f"# {name}", about, "## Training", rows, "## What it says", text, "## Limits", limits]
+        )
+        + "\n"
+    )

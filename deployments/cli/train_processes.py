@@ -1,4 +1,7 @@
-"""`axon train processes`: process starts in; rarity, and on one's own processes the command-line forest too."""
+"""`axon train processes`.
+
+Process starts in; rarity, and on one's own processes the command-line forest too.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +23,20 @@ from ensemble.training.data.process_files import read_process_events
 from ensemble.training.fit.fusion import RATES, with_thresholds
 from ensemble.training.markdown import table
 from ensemble.training.publish import Trained, golden_of
-from ensemble.training.recipes.process_anomaly import TrainedProcesses, train_benign, train_masquerade
+from ensemble.training.recipes.process_anomaly import (
+    TrainedProcesses,
+    train_benign,
+    train_masquerade,
+)
 
 __all__ = ["train_benign_processes", "train_shipped_processes"]
 
 NAME = "anomaly-process"
 
 
-def train_shipped_processes(data: Path, target: PublishTarget, *, seed: int, console: Console, err: Console) -> None:
+def train_shipped_processes(
+    data: Path, target: PublishTarget, *, seed: int, console: Console, err: Console
+) -> None:
     """The model that is shipped: rarity of the users of `process_masquerade`.
 
     Raises:
@@ -43,7 +52,9 @@ def train_shipped_processes(data: Path, target: PublishTarget, *, seed: int, con
     _finish(trained, target, "processes-masquerade", limits, seed, console)
 
 
-def train_benign_processes(file: Path, target: PublishTarget, *, seed: int, console: Console, err: Console) -> None:
+def train_benign_processes(
+    file: Path, target: PublishTarget, *, seed: int, console: Console, err: Console
+) -> None:
     """A model of one's own processes, command lines included.
 
     Raises:
@@ -67,8 +78,17 @@ def _base(target: PublishTarget) -> ProcessAnomaly | None:
     return model if isinstance(model, ProcessAnomaly) else None
 
 
-def _finish(trained: TrainedProcesses, target: PublishTarget, recipe: str, limits: list[str], seed: int, console: Console) -> None:
-    fusion = with_thresholds(Fusion({"anomaly": 1.0}, 1.0, {}), {"anomaly": log_odds(trained.benign_scores)}, RATES)
+def _finish(
+    trained: TrainedProcesses,
+    target: PublishTarget,
+    recipe: str,
+    limits: list[str],
+    seed: int,
+    console: Console,
+) -> None:
+    fusion = with_thresholds(
+        Fusion({"anomaly": 1.0}, 1.0, {}), {"anomaly": log_odds(trained.benign_scores)}, RATES
+    )
     training: dict[str, Any] = {
         "recipe": recipe,
         "data_sha256": next(iter(trained.training_data.values())),
@@ -78,9 +98,18 @@ def _finish(trained: TrainedProcesses, target: PublishTarget, recipe: str, limit
     }
     card = _card(trained, training, fusion, limits)
     console.print(card, highlight=False, markup=False, soft_wrap=True)
-    golden = golden_of(trained.model, Kind.PROCESS, [{"kind": "process", **asdict(event)} for event in trained.golden_events])
+    golden = golden_of(
+        trained.model,
+        Kind.PROCESS,
+        [{"kind": "process", **asdict(event)} for event in trained.golden_events],
+    )
     bundle = Trained(NAME, trained.model.to_parts(), golden, training, card)
-    target.publish([bundle], {Kind.PROCESS: fusion}, f"axon train processes, {trained.sizes['events_learnt']:,} events", console)
+    target.publish(
+        [bundle],
+        {Kind.PROCESS: fusion},
+        f"axon train processes, {trained.sizes['events_learnt']:,} events",
+        console,
+    )
 
 
 def _ties(trained: TrainedProcesses, thresholds: Thresholds) -> list[str]:
@@ -95,7 +124,9 @@ def _ties(trained: TrainedProcesses, thresholds: Thresholds) -> list[str]:
     ]
 
 
-def _card(trained: TrainedProcesses, training: Mapping[str, Any], fusion: Fusion, limits: list[str]) -> str:
+def _card(
+    trained: TrainedProcesses, training: Mapping[str, Any], fusion: Fusion, limits: list[str]
+) -> str:
     thresholds = fusion.thresholds["anomaly"]
     parts = [
         f"# {NAME}",
@@ -103,7 +134,9 @@ def _card(trained: TrainedProcesses, training: Mapping[str, Any], fusion: Fusion
         "## Training",
         table(["what", "value"], [[key, value] for key, value in training.items()]),
         "## Figures, on events that the table had not counted",
-        table(["figure", "value"], [[name, f"{value:.4f}"] for name, value in trained.metrics.items()]),
+        table(
+            ["figure", "value"], [[name, f"{value:.4f}"] for name, value in trained.metrics.items()]
+        ),
         "## Thresholds",
         table(
             ["verdict", "above", "benign events above it"],

@@ -1,6 +1,7 @@
 """Settings: configs/default.yaml, and what a Serve config file lays over it. Refused whole, with every mistake named.
 
-No number has a default in the code; each stands in configs/default.yaml with its unit and its reason.
+No number has a default in the code; each stands in configs/default.yaml with its unit and its
+reason.
 """
 
 from __future__ import annotations
@@ -34,11 +35,17 @@ __all__ = [
     "read_settings",
 ]
 
-ROOT = Path(__file__).resolve().parents[2]  # the repository: relative folders are below it, wherever a Ray worker runs
+ROOT = (
+    Path(__file__).resolve().parents[2]
+)  # the repository: relative folders are below it, wherever a Ray worker runs
 STATE_VARIABLE = "AXON_STATE"
 TRUST_VARIABLE = "AXON_TRUST"
 KEYS_VARIABLE = "AXON_KEYS"
-PATH_VARIABLES = ((STATE_VARIABLE, "store", "state"), (TRUST_VARIABLE, "store", "trust"), (KEYS_VARIABLE, "auth", "keys"))
+PATH_VARIABLES = (
+    (STATE_VARIABLE, "store", "state"),
+    (TRUST_VARIABLE, "store", "trust"),
+    (KEYS_VARIABLE, "auth", "keys"),
+)
 DISABLED_VARIABLE = "AXON_DISABLED_LAYERS"
 
 Positive = Annotated[float, Field(gt=0)]
@@ -101,7 +108,9 @@ class ScalingSettings(_Strict):
     @model_validator(mode="after")
     def _least_is_not_above_most(self) -> Self:
         if self.min_replicas > self.max_replicas:
-            raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
+            raise ValueError(
+                f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}"
+            )
         return self
 
 
@@ -134,7 +143,10 @@ class FusionSettings(_Strict):
 
 
 class GuardSettings(_Strict):
-    """What a layer is held to, in each ingress replica; `ensemble.guard` says what each number does."""
+    """What a layer is held to, in each ingress replica.
+
+    `ensemble.guard` says what each number does.
+    """
 
     failures_in_a_row: Count
     window: Count
@@ -150,12 +162,17 @@ class GuardSettings(_Strict):
     @model_validator(mode="after")
     def _the_longest_is_not_shorter_than_the_first(self) -> Self:
         if self.open_s > self.longest_open_s:
-            raise ValueError(f"open_s {self.open_s:g} is above longest_open_s {self.longest_open_s:g}")
+            raise ValueError(
+                f"open_s {self.open_s:g} is above longest_open_s {self.longest_open_s:g}"
+            )
         return self
 
 
 class RolloutSettings(_Strict):
-    """How a new release takes over from the one that serves; `ensemble.rollout.canary` says what each number does."""
+    """How a new release takes over from the one that serves.
+
+    `ensemble.rollout.canary` says what each number does.
+    """
 
     shares: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
     max_events_per_s: list[Positive]
@@ -174,14 +191,18 @@ class RolloutSettings(_Strict):
         if self.shares[-1] != 1.0 or any(one >= other for one, other in pairwise(self.shares)):
             raise ValueError("shares must rise and end with 1.0")
         if self.max_events_per_s and len(self.max_events_per_s) != len(self.shares) - 1:
-            raise ValueError("max_events_per_s must be [] or have one number for each share below 1.0")
+            raise ValueError(
+                "max_events_per_s must be [] or have one number for each share below 1.0"
+            )
         if self.step_s > self.max_step_s:
             raise ValueError(f"step_s {self.step_s:g} is above max_step_s {self.max_step_s:g}")
         return self
 
     def rules(self) -> RolloutRules:
         """As the state machine takes them."""
-        numbers = self.model_dump(exclude={"slowdown_floor_ms", "shadow_share", "shadows_in_flight"})
+        numbers = self.model_dump(
+            exclude={"slowdown_floor_ms", "shadow_share", "shadows_in_flight"}
+        )
         return RolloutRules(**numbers, slowdown_floor_s=self.slowdown_floor_ms / 1000.0)
 
 
@@ -250,7 +271,9 @@ class ManagementSettings(_Strict):
     @model_validator(mode="after")
     def _who_may_run_may_wait(self) -> Self:
         if self.jobs_in_all < max(self.jobs_at_once, self.jobs_per_tenant):
-            raise ValueError(f"jobs_in_all {self.jobs_in_all} is below jobs_at_once or jobs_per_tenant")
+            raise ValueError(
+                f"jobs_in_all {self.jobs_in_all} is below jobs_at_once or jobs_per_tenant"
+            )
         return self
 
 
@@ -290,12 +313,15 @@ class Settings(_Strict):
     def _disabled_layers_exist(self) -> Self:
         unknown = sorted(set(self.controls.disabled) - LayersSettings.model_fields.keys())
         if unknown:
-            raise ValueError(f"controls.disabled names {', '.join(unknown)}; there are: {', '.join(LayersSettings.model_fields)}")
+            raise ValueError(
+                f"controls.disabled names {', '.join(unknown)}; there are: {', '.join(LayersSettings.model_fields)}"
+            )
         return self
 
     def layer(self, name: str) -> LayerSettings:
         """Settings of one layer by name."""
-        return getattr(self.layers, name)  # type: ignore[no-any-return]  # the model has exactly these fields
+        # the model has exactly these fields
+        return getattr(self.layers, name)  # type: ignore[no-any-return]
 
     @property
     def state(self) -> Path:
@@ -314,7 +340,10 @@ class Settings(_Strict):
 
     @property
     def keys(self) -> Path:
-        """Absolute place of the key file, which need not be there; a relative one is in the state folder."""
+        """Absolute place of the key file, which need not be there.
+
+        A relative one is in the state folder.
+        """
         return self.state / self.auth.keys
 
     @property
@@ -329,16 +358,25 @@ def read_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
     AXON_DISABLED_LAYERS, names between commas, adds to the layers that are switched off.
 
     Raises:
-        pydantic.ValidationError: unknown keys, wrong types or numbers out of range; all of them in one message.
+        pydantic.ValidationError: unknown keys, wrong types or numbers out of range; all of them
+            in one message.
     """
-    defaults = yaml.load((ROOT / "configs" / "default.yaml").read_text(), Loader=yaml.CSafeLoader)  # ten times as fast as `safe_load`
+    defaults = yaml.load(
+        (ROOT / "configs" / "default.yaml").read_text(), Loader=yaml.CSafeLoader
+    )  # ten times as fast as `safe_load`
     merged = deep_merge(defaults, overrides or {})
     for variable, section, setting in PATH_VARIABLES:
         if named := os.environ.get(variable):
             merged = deep_merge(merged, {section: {setting: named}})
-    disabled = [name.strip() for name in os.environ.get(DISABLED_VARIABLE, "").split(",") if name.strip()]
+    disabled = [
+        name.strip() for name in os.environ.get(DISABLED_VARIABLE, "").split(",") if name.strip()
+    ]
     if disabled:
-        configured = merged["controls"].get("disabled") if isinstance(merged.get("controls"), Mapping) else None
+        configured = (
+            merged["controls"].get("disabled")
+            if isinstance(merged.get("controls"), Mapping)
+            else None
+        )
         merged = deep_merge(merged, {"controls": {"disabled": [*(configured or []), *disabled]}})
     return Settings.model_validate(merged)
 
@@ -347,5 +385,9 @@ def deep_merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, 
     """`below`, with what `above` says in the place of what it says itself, at every depth."""
     both = dict(below)
     for key, value in above.items():
-        both[key] = deep_merge(both[key], value) if isinstance(value, Mapping) and isinstance(both.get(key), Mapping) else value
+        both[key] = (
+            deep_merge(both[key], value)
+            if isinstance(value, Mapping) and isinstance(both.get(key), Mapping)
+            else value
+        )
     return both

@@ -1,6 +1,7 @@
 """Who the tenants are: each one's group, and so on whose models it lives when it has none of its own; and how much it may ask.
 
-The file is optional. A tenant that it does not name has no group: it lives on its own models, or on the generic ones. The file is read
+The file is optional. A tenant that it does not name has no group: it lives on its own models, or on
+the generic ones. The file is read
 again when it changes; one that is wrong is refused whole, and what was read before goes on.
 """
 
@@ -38,7 +39,8 @@ class TenantEntry(BaseModel):
 
     Attributes:
         group: the tenant on whose models it lives before the generic ones; None for no group.
-        requests_per_s: what it may ask of one ingress replica; None for what everybody may (`auth.requests_per_s`).
+        requests_per_s: what it may ask of one ingress replica; None for what everybody may
+            (`auth.requests_per_s`).
         burst: what it may ask at once after a quiet time; None for what everybody may.
     """
 
@@ -54,19 +56,28 @@ class TenantsFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    tenants: Annotated[dict[TenantName, TenantEntry], BeforeValidator(_nothing_is_empty), Field(default_factory=dict)]
+    tenants: Annotated[
+        dict[TenantName, TenantEntry],
+        BeforeValidator(_nothing_is_empty),
+        Field(default_factory=dict),
+    ]
 
 
 def read_tenants(path: Path) -> TenantsFile:
     """The tenants in `path`, strictly; none where there is no such file.
 
     Raises:
-        pydantic.ValidationError: it cannot be read, is no YAML, or is wrong; every mistake is named.
+        pydantic.ValidationError: it cannot be read, is no YAML, or is wrong; every mistake is
+            named.
     """
     try:
         with path.open("rb") as file:
             data = file.read(LIMIT_BYTES + 1)
-        found = yaml.safe_load(data.decode()) if len(data) <= LIMIT_BYTES else f"{path.name} is longer than {LIMIT_BYTES:,} bytes"
+        found = (
+            yaml.safe_load(data.decode())
+            if len(data) <= LIMIT_BYTES
+            else f"{path.name} is longer than {LIMIT_BYTES:,} bytes"
+        )
     except FileNotFoundError:
         found = None
     except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError):
@@ -83,8 +94,12 @@ class Tenants:
 
     def __init__(self, settings: Settings) -> None:
         self._path = settings.tenants
-        self._store = Store(settings.state, settings.shipped, Trust({}, frozenset()))  # only looked at; nothing is believed
-        self._generic = tuple(Tenant(name) for name in (settings.store.tenant, *settings.store.parents))
+        self._store = Store(
+            settings.state, settings.shipped, Trust({}, frozenset())
+        )  # only looked at; nothing is believed
+        self._generic = tuple(
+            Tenant(name) for name in (settings.store.tenant, *settings.store.parents)
+        )
         self._file, self._seen = TenantsFile(tenants={}), object()
 
     @property
@@ -93,8 +108,13 @@ class Tenants:
         return self._generic[0]
 
     def lineage(self, tenant: Tenant) -> tuple[Tenant, ...]:
-        """Whose releases may serve a tenant, the nearest first: its own, its group's, the generic ones; each once."""
-        if tenant in self._generic:  # the generic tenants know no group, and none lives on its own children
+        """Whose releases may serve a tenant, the nearest first.
+
+        Its own, its group's, the generic ones; each once.
+        """
+        if (
+            tenant in self._generic
+        ):  # the generic tenants know no group, and none lives on its own children
             return self._generic[self._generic.index(tenant) :]
         self._look()
         entry = self._file.tenants.get(tenant)
@@ -102,11 +122,19 @@ class Tenants:
         return tuple(dict.fromkeys((tenant, *group, *self._generic)))
 
     def charge(self, tenant: Tenant) -> Tenant:
-        """The nearest of its lineage that has a pointer; the generic tenant where none has. Looks at the disk, so it may block."""
-        return next((one for one in self.lineage(tenant) if has_pointer(self._store, one)), self.generic)
+        """The nearest of its lineage that has a pointer.
+
+        The generic tenant where none has. Looks at the disk, so it may block.
+        """
+        return next(
+            (one for one in self.lineage(tenant) if has_pointer(self._store, one)), self.generic
+        )
 
     def limit(self, tenant: Tenant) -> Limit | None:
-        """What is said of how much a tenant may ask, as the file was looked at last; does not look at the disk."""
+        """What is said of how much a tenant may ask, as the file was looked at last.
+
+        Does not look at the disk.
+        """
         entry = self._file.tenants.get(tenant)
         return None if entry is None else Limit(entry.requests_per_s, entry.burst)
 
@@ -118,7 +146,11 @@ class Tenants:
         try:
             self._file = read_tenants(self._path)
         except ValidationError as refused:
-            log_event(logging.ERROR, "tenants_file_refused", {"mistakes": [error["msg"] for error in refused.errors()]})
+            log_event(
+                logging.ERROR,
+                "tenants_file_refused",
+                {"mistakes": [error["msg"] for error in refused.errors()]},
+            )
 
     def _fingerprint(self) -> Hashable:
         try:

@@ -38,7 +38,10 @@ PUBLIC_BYTES = 32
 
 
 class SigningRefused(Exception):
-    """There is no key to sign with, or the trust list cannot be changed; the sentence says what to do."""
+    """There is no key to sign with, or the trust list cannot be changed.
+
+    The sentence says what to do.
+    """
 
 
 def _public(text: str) -> str:
@@ -76,7 +79,8 @@ class TrustFile(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _read(cls, source: Any) -> Any:  # noqa: ANN401  # a path, the bytes in it, or what YAML makes of them
+    # a path, the bytes in it, or what YAML makes of them
+    def _read(cls, source: Any) -> Any:  # noqa: ANN401
         try:
             data = _bounded(source, TRUST_LIMIT_BYTES) if isinstance(source, Path) else source
             return yaml.safe_load(data.decode()) if isinstance(data, bytes) else data
@@ -94,7 +98,10 @@ class TrustFile(BaseModel):
 
     def trust(self) -> Trust:
         """The same, for the store."""
-        return Trust({key_id: base64.b64decode(public) for key_id, public in self.keys.items()}, frozenset(self.pinned.values()))
+        return Trust(
+            {key_id: base64.b64decode(public) for key_id, public in self.keys.items()},
+            frozenset(self.pinned.values()),
+        )
 
 
 class _Outer(BaseModel):
@@ -107,7 +114,8 @@ def read_trust_file(path: Path) -> TrustFile:
     """The trust list in `path`, strictly.
 
     Raises:
-        pydantic.ValidationError: not there, not readable, too long, no YAML, or wrong; all mistakes in one message.
+        pydantic.ValidationError: not there, not readable, too long, no YAML, or wrong; all
+            mistakes in one message.
     """
     return _Outer.model_validate({"trust": path}).trust
 
@@ -131,7 +139,10 @@ def read_trust(settings: Settings) -> Trust:
 
 
 def key_path() -> Path:
-    """Where the private key is: the file that AXON_SIGNING_KEY names, or ~/.config/axon/signing.key."""
+    """Where the private key is.
+
+    The file that AXON_SIGNING_KEY names, or ~/.config/axon/signing.key.
+    """
     named = os.environ.get(KEY_VARIABLE)
     return Path(named) if named else Path.home() / ".config" / "axon" / "signing.key"
 
@@ -146,9 +157,13 @@ def read_signer(trust: Trust) -> Signer:
     try:
         signer = read_key(path)
     except FileNotFoundError:
-        raise SigningRefused(f"there is no key to sign with at {path}: `axon trust init` makes one") from None
+        raise SigningRefused(
+            f"there is no key to sign with at {path}: `axon trust init` makes one"
+        ) from None
     if signer.key_id not in trust.keys:
-        raise SigningRefused(f"key {signer.key_id} in {path} is not on the trust list: `axon trust init` puts it there")
+        raise SigningRefused(
+            f"key {signer.key_id} in {path} is not on the trust list: `axon trust init` puts it there"
+        )
     return signer
 
 
@@ -204,4 +219,8 @@ def _private(path: Path) -> bytes:
 
 
 def _spoken(problem: Exception) -> str:
-    return (problem.strerror or "the system does not say why").lower() if isinstance(problem, OSError) else str(problem)
+    return (
+        (problem.strerror or "the system does not say why").lower()
+        if isinstance(problem, OSError)
+        else str(problem)
+    )

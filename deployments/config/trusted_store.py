@@ -1,7 +1,9 @@
 """The store of this machine as it is trusted now.
 
-The trust list is read again when its file changes: a key that is added heals what was refused for it, one that is taken away is gone, both
-without a restart. A list that cannot be read changes nothing, as with everything else that breaks while it serves.
+The trust list is read again when its file changes: a key that is added heals what was refused for
+it, one that is taken away is gone, both
+without a restart. A list that cannot be read changes nothing, as with everything else that breaks
+while it serves.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ class TrustedStore:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._known: tuple[Hashable, Trust] = (None, Trust({}, frozenset()))  # replaced whole: several threads look
+        self._known: tuple[Hashable, Trust] = (
+            None,
+            Trust({}, frozenset()),
+        )  # replaced whole: several threads look
 
     def __call__(self) -> Store:
         """The store, with the trust list as it lies on the disk now."""
@@ -35,7 +40,11 @@ class TrustedStore:
             try:
                 trust = read_trust(self._settings)
             except ValidationError as refused:
-                log_event(logging.ERROR, "trust_list_refused", {"mistakes": [error["msg"] for error in refused.errors()]})
+                log_event(
+                    logging.ERROR,
+                    "trust_list_refused",
+                    {"mistakes": [error["msg"] for error in refused.errors()]},
+                )
             self._known = seen, trust
         return Store(self._settings.state, self._settings.shipped, trust)
 

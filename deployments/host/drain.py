@@ -1,7 +1,9 @@
 """The end of a service, in order: the door closes, who is inside gets an answer, and only then everything else ends.
 
-Serve's own shutdown ends the front proxy with the calls that it holds. HAProxy's soft stop does what is wanted: it listens no longer,
-so that a new caller is refused at once and goes elsewhere, and it serves who is connected once more before it closes the connection.
+Serve's own shutdown ends the front proxy with the calls that it holds. HAProxy's soft stop does
+what is wanted: it listens no longer,
+so that a new caller is refused at once and goes elsewhere, and it serves who is connected once more
+before it closes the connection.
 """
 
 from __future__ import annotations
@@ -24,8 +26,11 @@ def drain_proxy(within_s: float) -> None:
     settings = os.environ.get("RAY_SERVE_HAPROXY_CONFIG_FILE_LOC")
     if not settings:
         return
-    folder = f"{Path(settings).parent}{os.sep}"  # of this service alone: no other HAProxy of the machine is meant
-    doors = [process for process in psutil.process_iter(["name", "cmdline"]) if _is_door(process, folder)]
+    # of this service alone: no other HAProxy of the machine is meant
+    folder = f"{Path(settings).parent}{os.sep}"
+    doors = [
+        process for process in psutil.process_iter(["name", "cmdline"]) if _is_door(process, folder)
+    ]
     for door in doors:
         with suppress(psutil.Error):
             door.send_signal(signal.SIGUSR1)
@@ -33,4 +38,6 @@ def drain_proxy(within_s: float) -> None:
 
 
 def _is_door(process: psutil.Process, folder: str) -> bool:
-    return process.info["name"] == "haproxy" and any(word.startswith(folder) for word in process.info["cmdline"] or ())
+    return process.info["name"] == "haproxy" and any(
+        word.startswith(folder) for word in process.info["cmdline"] or ()
+    )

@@ -1,8 +1,10 @@
 """How much memory this process may still take: what the machine has, and what its cgroup allows.
 
-A container is killed at its own limit, however much the machine has left, so the least of all of them counts. Pages of files
+A container is killed at its own limit, however much the machine has left, so the least of all of
+them counts. Pages of files
 that were read and are not in use count as available: the kernel drops them before it kills anybody.
-Sources: cgroups(7); the kernel's cgroup-v2 (memory.max, memory.current) and cgroup-v1 memory (memory.limit_in_bytes) documents.
+Sources: cgroups(7); the kernel's cgroup-v2 (memory.max, memory.current) and cgroup-v1 memory
+(memory.limit_in_bytes) documents.
 """
 
 from __future__ import annotations
@@ -14,13 +16,16 @@ import psutil
 
 __all__ = ["available_bytes"]
 
-_NAMES = {  # version -> limit, use, and the line of memory.stat that says how much of the use can be dropped
+# version -> limit, use, and the line of memory.stat that says how much of the use can be dropped
+_NAMES = {
     1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     2: ("memory.max", "memory.current", "inactive_file"),
 }
 
 
-def available_bytes(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
+def available_bytes(
+    cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
+) -> int:
     """Bytes that this process may still take before it, or the machine, runs out.
 
     Args:
@@ -31,12 +36,19 @@ def available_bytes(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/p
 
 
 def _left_in_cgroups(cgroups: Path, own: Path) -> list[int]:
-    """What each cgroup that holds this process leaves it: its own one and all above; none where none has a limit."""
+    """What each cgroup that holds this process leaves it.
+
+    Its own one and all above; none where none has a limit.
+    """
     left = []
     for version, mount, path in _memberships(cgroups, own):
-        inside = [part for part in path.split("/") if part not in ("", "..")]  # ".." in a container that sees less than all
+        inside = [
+            part for part in path.split("/") if part not in ("", "..")
+        ]  # ".." in a container that sees less than all
         for depth in range(len(inside) + 1):
-            with suppress(OSError, ValueError, KeyError):  # no such level here, no controller, or "max": no limit
+            with suppress(
+                OSError, ValueError, KeyError
+            ):  # no such level here, no controller, or "max": no limit
                 left.append(_left(mount.joinpath(*inside[:depth]), version))
     return left
 

@@ -36,7 +36,8 @@ class LayerDeployment:
     Args:
         layer: its name.
         settings: as JSON values, so that what travels between processes is data.
-        gpus: the share of a GPU this replica was scheduled with; enforced here, because Ray only schedules it.
+        gpus: the share of a GPU this replica was scheduled with; enforced here, because Ray
+            only schedules it.
     """
 
     def __init__(self, layer: str, settings: Mapping[str, Any], gpus: float) -> None:
@@ -44,37 +45,53 @@ class LayerDeployment:
         self._layer, self._device, self._meter = layer, _device(gpus), RayMeter()
         self._telemetry = LayerTelemetry(layer, self._meter)
         posture = self._settings.posture
-        self._builder = ModelBuilder(self._device, posture.stale_after_days, posture.expired_after_days)
+        self._builder = ModelBuilder(
+            self._device, posture.stale_after_days, posture.expired_after_days
+        )
         self._tenancy = Tenants(self._settings)
         self._trial: asyncio.Task[Mapping[Kind, LoadCheck]] | None = None
         generic = self._tenancy.generic
         self.shelf = TenantSlots(
             self._keep,
-            home=self._tenancy.charge(generic),  # a look for a name; what it is worth is found out beside
+            home=self._tenancy.charge(
+                generic
+            ),  # a look for a name; what it is worth is found out beside
             pinned=self._tenancy.lineage(generic),
             most=self._settings.store.tenants_at_once,
         )
-        self.shelf.of(self.shelf.home)  # loads beside: a constructor that raises or waits would take the whole application down
+        self.shelf.of(
+            self.shelf.home
+        )  # loads beside: a constructor that raises or waits would take the whole application down
 
-    async def score(self, batch: EventBatch, release: str, explain: bool) -> LayerScores:  # noqa: FBT001  # Serve passes arguments through
+    # Serve passes arguments through
+    async def score(self, batch: EventBatch, release: str, explain: bool) -> LayerScores:  # noqa: FBT001
         """This layer's opinion of a batch, by the models of `release`."""
         return self.shelf.of_release(release).score(batch, release, explain=explain)
 
     async def classify(self, batch: FlowBatch, release: str, model_name: str) -> Classification:
-        """What one named model of `release` says of a batch; the classifier's layer alone is asked this."""
+        """What one named model of `release` says of a batch.
+
+        The classifier's layer alone is asked this.
+        """
         return classify(self.shelf.of_release(release), batch, release, model_name)
 
     async def state(self, wanted: str) -> tuple[SlotState, str]:
-        """How the slot stands with release `wanted`, and the device it computes on; makes the slot look for a release it has not."""
+        """How the slot stands with release `wanted`, and the device it computes on.
+
+        Makes the slot look for a release it has not.
+        """
         return self.shelf.of_release(wanted).state(wanted), self._device
 
     async def test(self) -> Mapping[Kind, LoadCheck]:
         """Load the wanted release from scratch, beside what serves, and say how it went (S1-05); changes nothing.
 
-        One at a time, for it takes memory: who asks meanwhile, also through another ingress, hears how the same one went.
+        One at a time, for it takes memory: who asks meanwhile, also through another ingress, hears
+        how the same one went.
         """
         if self._trial is None or self._trial.done():
-            self._trial = asyncio.create_task(asyncio.to_thread(self.shelf.of(self.shelf.home).slot.trial))
+            self._trial = asyncio.create_task(
+                asyncio.to_thread(self.shelf.of(self.shelf.home).slot.trial)
+            )
         return await asyncio.shield(self._trial)
 
     async def load(self, tenant: str) -> SlotState:
@@ -82,7 +99,10 @@ class LayerDeployment:
         return await asyncio.to_thread(self._load, Tenant(tenant))
 
     async def check_health(self) -> None:
-        """Raises where a restart would help, and only there; that it is answered at all shows that the loop turns."""
+        """Raises where a restart would help, and only there.
+
+        That it is answered at all shows that the loop turns.
+        """
         for kept in self.shelf:
             kept.slot.check_health()
 
@@ -93,16 +113,31 @@ class LayerDeployment:
 
     def _keep(self, tenant: str) -> PolledSlot:
         plan = LAYERS[self._layer]
-        lineage = ReleaseResolver(TrustedStore(self._settings), [tenant])  # a parent's releases are in the parent's slot
-        loader = ReleaseLoader(lineage, self._layer, self._builder, available_bytes, neighbours=self.shelf.models)
+        lineage = ReleaseResolver(
+            TrustedStore(self._settings), [tenant]
+        )  # a parent's releases are in the parent's slot
+        loader = ReleaseLoader(
+            lineage, self._layer, self._builder, available_bytes, neighbours=self.shelf.models
+        )
         is_generic = tenant in self._tenancy.lineage(self._tenancy.generic)
-        telemetry = self._telemetry if is_generic else LayerTelemetry(self._layer, self._meter, tenant=tenant)
-        slot = LayerSlot(self._layer, [*plan.kinds], loader, fallback_score=plan.fallback_score, tell=telemetry)
+        telemetry = (
+            self._telemetry
+            if is_generic
+            else LayerTelemetry(self._layer, self._meter, tenant=tenant)
+        )
+        slot = LayerSlot(
+            self._layer, [*plan.kinds], loader, fallback_score=plan.fallback_score, tell=telemetry
+        )
         return PolledSlot(tenant, self._layer, slot, self._settings, self._looked)
 
     def _looked(self) -> None:
-        """The gauges: whether the generic tenant's files are there, and the size of everybody's models."""
-        home = next((kept.slot.state() for kept in self.shelf if kept.tenant == self.shelf.home), None)
+        """The gauges.
+
+        Whether the generic tenant's files are there, and the size of everybody's models.
+        """
+        home = next(
+            (kept.slot.state() for kept in self.shelf if kept.tenant == self.shelf.home), None
+        )
         if home is not None:
             sizes = {id(model.model): model.size_bytes for model in self.shelf.models()}
             self._telemetry.looked(replace(home, size_bytes=sum(sizes.values())))

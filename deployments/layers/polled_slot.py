@@ -27,11 +27,24 @@ class PolledSlot:
         looked: called after every look.
     """
 
-    def __init__(self, tenant: str, layer: str, slot: LayerSlot, settings: Settings, looked: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        tenant: str,
+        layer: str,
+        slot: LayerSlot,
+        settings: Settings,
+        looked: Callable[[], None],
+    ) -> None:
         self.tenant, self.slot = tenant, slot
         self._layer, self._settings, self._looked = layer, settings, looked
         self._controls: Controls | None = None
-        self._keeper = PollingThread(f"{layer}-{tenant}", self.look, self._give_up, every_s=LOOK_EVERY_S, limit_s=LOAD_WITHIN_S)
+        self._keeper = PollingThread(
+            f"{layer}-{tenant}",
+            self.look,
+            self._give_up,
+            every_s=LOOK_EVERY_S,
+            limit_s=LOAD_WITHIN_S,
+        )
         slot.wake = self._keeper.wake
         self._keeper.start()
 
@@ -44,7 +57,9 @@ class PolledSlot:
         if self._controls is not None and self._layer in controls.resets_since(self._controls):
             self.slot.reset()
         self._controls = controls
-        self.slot.is_disabled = self._layer in controls.disabled.union(self._settings.controls.disabled)
+        self.slot.is_disabled = self._layer in controls.disabled.union(
+            self._settings.controls.disabled
+        )
         self.slot.look()
         self._looked()
 

@@ -1,10 +1,15 @@
 """Which replica of a layer is asked: one that speaks of this kind of event, before one that does not.
 
-A replica in fallback answers fastest, so that the shortest queue, which Serve goes by, would lead most of the traffic to it and blind
-more than its share of the answers. Therefore every replica reports the kinds of event it speaks of, and those that speak are asked
-first. A replica that just started has reported nothing yet and waits its turn. Where none speaks, any is asked: an abstention is an answer.
-For a tenant with models of its own, a replica that has them in memory comes before one that would have to load them first.
-Source: Beyer et al., "Site Reliability Engineering", O'Reilly 2016, chapter 20, on the backend that fails fast and attracts more.
+A replica in fallback answers fastest, so that the shortest queue, which Serve goes by, would lead
+most of the traffic to it and blind
+more than its share of the answers. Therefore every replica reports the kinds of event it speaks of,
+and those that speak are asked
+first. A replica that just started has reported nothing yet and waits its turn. Where none speaks,
+any is asked: an abstention is an answer.
+For a tenant with models of its own, a replica that has them in memory comes before one that would
+have to load them first.
+Source: Beyer et al., "Site Reliability Engineering", O'Reilly 2016, chapter 20, on the backend that
+fails fast and attracts more.
 """
 
 from __future__ import annotations
@@ -25,7 +30,9 @@ __all__ = ["SpeakingFirst", "routing_stats"]
 class SpeakingFirst(PowerOfTwoChoicesRequestRouter):
     """Serve's own choice of two, among the replicas that speak of the kind of event that is asked about."""
 
-    def apply_locality_routing(self, pending_request: PendingRequest | None = None) -> set[ReplicaID]:
+    def apply_locality_routing(
+        self, pending_request: PendingRequest | None = None
+    ) -> set[ReplicaID]:
         """The replicas to choose from: Serve's own, less those that would only abstain."""
         near: set[ReplicaID] = super().apply_locality_routing(pending_request)
         arguments = pending_request.args if pending_request is not None else ()
@@ -37,12 +44,21 @@ class SpeakingFirst(PowerOfTwoChoicesRequestRouter):
         return (near & speaking) or speaking or near
 
     def _reporting(self, what: str) -> set[ReplicaID]:
-        return {replica.replica_id for replica in self._replicas_list if replica.routing_stats.get(what)}
+        return {
+            replica.replica_id for replica in self._replicas_list if replica.routing_stats.get(what)
+        }
 
-    def _fulfill_next_pending_request(self, replica: RunningReplica, request_metadata: RequestMetadata | None = None) -> None:
-        """Give a replica to the call it was chosen for; Serve's own order would give it to the one that waits longest, of whatever kind."""
+    def _fulfill_next_pending_request(
+        self, replica: RunningReplica, request_metadata: RequestMetadata | None = None
+    ) -> None:
+        """Give a replica to the call it was chosen for.
+
+        Serve's own order would give it to the one that waits longest, of whatever kind.
+        """
         waiting = self._pending_requests_to_fulfill
-        for place, call in enumerate(waiting):  # by identity: calls of one HTTP request share their request id
+        for place, call in enumerate(
+            waiting
+        ):  # by identity: calls of one HTTP request share their request id
             if call.metadata is request_metadata and not call.future.done():
                 del waiting[place]
                 waiting.appendleft(call)
@@ -58,5 +74,10 @@ def routing_stats(home: SlotState, slots: Mapping[str, SlotState]) -> dict[str, 
         slots: tenant -> state of its slot; the home slot's among them.
     """
     speaks = [str(kind) for kind, how in home.kinds.items() if how.status in SPEAKING]
-    speaks += [f"{tenant}/{kind}" for tenant, state in slots.items() for kind, how in state.kinds.items() if how.status in SPEAKING]
+    speaks += [
+        f"{tenant}/{kind}"
+        for tenant, state in slots.items()
+        for kind, how in state.kinds.items()
+        if how.status in SPEAKING
+    ]
     return dict.fromkeys(speaks, 1.0)

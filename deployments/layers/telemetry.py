@@ -1,7 +1,9 @@
 """What a layer's slot did, as log events and counters: once and on change, never once a call (C-13).
 
-The names and fields are those of the source documents (S0-14 to S0-26): the anomaly layer is its layer 1, the behavior layer its
-layer 2; a layer that it does not know says the same under general names. Everything about one trouble carries one incident id
+The names and fields are those of the source documents (S0-14 to S0-26): the anomaly layer is its
+layer 1, the behavior layer its
+layer 2; a layer that it does not know says the same under general names. Everything about one
+trouble carries one incident id
 (C-31), and the phrases that its operators search for stand in the message (S1-01).
 """
 
@@ -41,12 +43,24 @@ def _words_of(layer: str) -> _Words:
     match layer:
         case "anomaly":
             return _Words(
-                "layer1", "anomaly_detection", "layer1_dummy_active", "anomaly_detection_disabled", ("dummy_anomaly_model_active",)
+                "layer1",
+                "anomaly_detection",
+                "layer1_dummy_active",
+                "anomaly_detection_disabled",
+                ("dummy_anomaly_model_active",),
             )
         case "behavior":
             dummies = ("dummy_behavior_model_active", "dummy_scaler_active")
-            return _Words("layer2", "deep_neural_network", "layer2_dummy_active", "behavior_analysis_disabled", dummies)
-    return _Words("layer", layer, "layer_fallback_active", f"{layer}_disabled", ("fallback_score_active",))
+            return _Words(
+                "layer2",
+                "deep_neural_network",
+                "layer2_dummy_active",
+                "behavior_analysis_disabled",
+                dummies,
+            )
+    return _Words(
+        "layer", layer, "layer_fallback_active", f"{layer}_disabled", ("fallback_score_active",)
+    )
 
 
 class LayerTelemetry:
@@ -105,9 +119,16 @@ class LayerTelemetry:
                     self._say(logging.INFO, str(other), kind, fields)
 
     def looked(self, state: SlotState) -> None:
-        """Say how the slot stands as a whole, and every gauge again; to be called at least every 10 s."""
-        self._meter.level("axon_model_files_present", float(state.files_present), provider=self._layer)
-        self._meter.level("axon_model_size_bytes", float(state.size_bytes), provider=self._layer, state="loaded")
+        """Say how the slot stands as a whole, and every gauge again.
+
+        To be called at least every 10 s.
+        """
+        self._meter.level(
+            "axon_model_files_present", float(state.files_present), provider=self._layer
+        )
+        self._meter.level(
+            "axon_model_size_bytes", float(state.size_bytes), provider=self._layer, state="loaded"
+        )
         self._meter.refresh()
 
     def _attempting(self, kind: str, fields: dict[str, Any]) -> None:
@@ -122,15 +143,27 @@ class LayerTelemetry:
         if ended is None and self._serves.get(kind) == serves:
             return
         self._serves[kind] = serves
-        closing = {"resolves_incident": ended.incident, "suppressed": ended.suppressed} if ended else {}
-        self._say(logging.INFO, f"{self._words.prefix}_loaded", kind, {**fields, "model": self._words.model, **closing})
+        closing = (
+            {"resolves_incident": ended.incident, "suppressed": ended.suppressed} if ended else {}
+        )
+        self._say(
+            logging.INFO,
+            f"{self._words.prefix}_loaded",
+            kind,
+            {**fields, "model": self._words.model, **closing},
+        )
 
     def _files_missing(self, kind: str, fields: dict[str, Any]) -> None:
         key = ("files_missing", kind)
         files = sorted(str(name) for name in fields.pop("files", ()))
         if not self._others.is_news(key, ",".join(files)):
             return
-        said = {**fields, "files": files, "action": "using_dummy_model", "incident": self._incident(kind)}
+        said = {
+            **fields,
+            "files": files,
+            "action": "using_dummy_model",
+            "incident": self._incident(kind),
+        }
         self._say(logging.WARNING, f"{self._words.prefix}_files_missing", kind, said)
 
     def _load_failed(self, kind: str, fields: dict[str, Any]) -> None:
@@ -142,7 +175,9 @@ class LayerTelemetry:
         incident = self._incident(kind)
         trouble, error = self._loads[kind], str(fields.get("error", ""))
         if code == ArtifactMissing.code:
-            error = fields["error"] = f"[Errno {errno.ENOENT}] {error}"  # as S0's operators search for it
+            error = fields["error"] = (
+                f"[Errno {errno.ENOENT}] {error}"  # as S0's operators search for it
+            )
         self._serves.pop(kind, None)
         said = f"{code} {error}"
         event, level, more = f"{self._words.prefix}_load_failed", logging.ERROR, {}
@@ -150,16 +185,35 @@ class LayerTelemetry:
             trouble.suppressed += 1
             if self._clock() - trouble.said_at < SUMMARY_EVERY_S:
                 return
-            event, level, more = f"{self._words.prefix}_load_still_failing", logging.WARNING, {"suppressed": trouble.suppressed}
+            event, level, more = (
+                f"{self._words.prefix}_load_still_failing",
+                logging.WARNING,
+                {"suppressed": trouble.suppressed},
+            )
             trouble.suppressed = 0
         trouble.said, trouble.said_at = said, self._clock()
-        verdict = {"error_code": "MODEL_LOAD_ERROR", "severity": "Critical", "action": "initializing_dummy_model", "incident": incident}
-        self._say(level, event, kind, {"error_type": code, **fields, **verdict, **more}, f"Failed to load model: {error}")
+        verdict = {
+            "error_code": "MODEL_LOAD_ERROR",
+            "severity": "Critical",
+            "action": "initializing_dummy_model",
+            "incident": incident,
+        }
+        self._say(
+            level,
+            event,
+            kind,
+            {"error_type": code, **fields, **verdict, **more},
+            f"Failed to load model: {error}",
+        )
 
     def _fallback_active(self, kind: str, fields: dict[str, Any]) -> None:
         if not self._others.is_news(("fallback_active", kind), str(fields.get("code", ""))):
             return
-        said = {**fields, "impact": self._words.impact, "recommendation": "retrain_or_restore_models"}
+        said = {
+            **fields,
+            "impact": self._words.impact,
+            "recommendation": "retrain_or_restore_models",
+        }
         if kind in self._loads:
             said["incident"] = self._loads[kind].incident
         self._say(logging.WARNING, self._words.fallback, kind, said, "Model initialization failed")
@@ -169,18 +223,32 @@ class LayerTelemetry:
         if suppressed is None:
             return
         for name in self._words.dummies:
-            self._say(logging.WARNING, name, kind, {"reason": "using_fallback", "suppressed": suppressed, **fields})
+            self._say(
+                logging.WARNING,
+                name,
+                kind,
+                {"reason": "using_fallback", "suppressed": suppressed, **fields},
+            )
 
     def _scoring_failed(self, kind: str, fields: dict[str, Any]) -> None:
         self._meter.count("axon_errors_total", code="LAYER_CRASHED", layer=self._layer)
         suppressed = self._others.again(("scoring_failed", kind), str(fields.get("error_type", "")))
         if suppressed is not None:
-            self._say(logging.ERROR, "layer_scoring_failed", kind, {**fields, "suppressed": suppressed})
+            self._say(
+                logging.ERROR, "layer_scoring_failed", kind, {**fields, "suppressed": suppressed}
+            )
 
     def _incident(self, kind: str) -> str:
         if kind not in self._loads:
             self._loads[kind] = _Trouble(self._new_id(), "", self._clock())
         return self._loads[kind].incident
 
-    def _say(self, level: int, event: str, kind: str, fields: Mapping[str, Any], phrase: str = "") -> None:
-        log_event(level, event, {"layer": self._layer, **self._whose, **({"kind": kind} if kind else {}), **fields}, phrase)
+    def _say(
+        self, level: int, event: str, kind: str, fields: Mapping[str, Any], phrase: str = ""
+    ) -> None:
+        log_event(
+            level,
+            event,
+            {"layer": self._layer, **self._whose, **({"kind": kind} if kind else {}), **fields},
+            phrase,
+        )

@@ -1,6 +1,7 @@
 """The management application, under /models: models, releases, training jobs and detectors of the caller's tenant.
 
-It is an application of its own, so that training and promoting never share a process with scoring; it alone writes models over HTTP.
+It is an application of its own, so that training and promoting never share a process with scoring;
+it alone writes models over HTTP.
 The tenant comes from the key. What another tenant has is answered as what nobody has.
 """
 
@@ -44,7 +45,8 @@ __all__ = ["Manage", "ManageApp", "PrefixedApp"]
 SCORING = "axon"  # name of the application that scores, in the Serve config file
 
 
-def layer_of_scoring(layer: str) -> Any:  # noqa: ANN401  # Serve's handle builds its methods on the fly
+# Serve's handle builds its methods on the fly
+def layer_of_scoring(layer: str) -> Any:  # noqa: ANN401
     """The handle of a layer's deployment; blocks.
 
     Raises:
@@ -54,12 +56,17 @@ def layer_of_scoring(layer: str) -> Any:  # noqa: ANN401  # Serve's handle build
 
 
 class PrefixedApp(AuthenticatedApp):
-    """An application that is served under a prefix, and answers at the prefix itself too: `GET /models`."""
+    """An application that is served under a prefix, and answers at the prefix itself too.
+
+    `GET /models`.
+    """
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Serve one connection or request, as ASGI says."""
         prefix = scope.get("root_path", "")
-        if scope["type"] == "http" and prefix and scope["path"] == prefix:  # Starlette has no route for an empty path
+        if (
+            scope["type"] == "http" and prefix and scope["path"] == prefix
+        ):  # Starlette has no route for an empty path
             scope = {**scope, "path": f"{prefix}/"}
         await super().__call__(scope, receive, send)
 
@@ -70,7 +77,8 @@ class ManageApp:
     Args:
         settings: as JSON values.
         detectors: handle of the deployment that serves tabular detectors.
-        layer_handle: layer -> handle of its deployment in the scoring application; may block, and raises KeyError where there is none.
+        layer_handle: layer -> handle of its deployment in the scoring application; may block,
+            and raises KeyError where there is none.
         run: fits a job, step by step; in a process of Ray's unless said otherwise.
         meter: where metrics are recorded; None for Ray's.
     """
@@ -126,7 +134,9 @@ class ManageApp:
             lifespan=self._lifespan,
             exception_handlers=MANAGE_REFUSALS,
         )
-        app.router.redirect_slashes = False  # a redirect would name the address that the front proxy asked at
+        app.router.redirect_slashes = (
+            False  # a redirect would name the address that the front proxy asked at
+        )
         return app
 
     async def _document(self, _: Request) -> Response:
@@ -143,4 +153,6 @@ class ManageApp:
             await self._keeper.stop()
 
 
-Manage = serve.ingress()(ManageApp)  # the plain class stays, for whoever wants the routes without Ray
+Manage = serve.ingress()(
+    ManageApp
+)  # the plain class stays, for whoever wants the routes without Ray

@@ -16,14 +16,29 @@ from deployments.management import job_responses as found
 from deployments.management import requests as asks
 from deployments.management.detectors import Detections, LoadReport
 from deployments.management.replicas import Replicas
-from deployments.management.request import LAYERS_MODELS, BodyReader, actor_of, model_of, reject_unknown_query, tenant_of
+from deployments.management.request import (
+    LAYERS_MODELS,
+    BodyReader,
+    actor_of,
+    model_of,
+    reject_unknown_query,
+    tenant_of,
+)
 from deployments.management.store_executor import StoreExecutor
 from deployments.management.visible_models import VisibleModel, find_model
 from deployments.web.api_keys import Scope
 from deployments.web.auth import Authenticator, ScopedRoute, caller_of
 from deployments.web.decode_errors import decode_error
 from deployments.web.errors import ErrorBody, as_json
-from ensemble.errors import ArtifactMissing, DeploymentUnavailable, EnsembleError, EventError, FeatureMismatch, MalformedEvent, NotServing
+from ensemble.errors import (
+    ArtifactMissing,
+    DeploymentUnavailable,
+    EnsembleError,
+    EventError,
+    FeatureMismatch,
+    MalformedEvent,
+    NotServing,
+)
 from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.model_state import SlotState
 from ensemble.store.names import ModelName, Tenant
@@ -74,13 +89,21 @@ class DetectionRoutes:
         rows, refused = _rows_of(asked.network_data)
         said, owner = await self._rated(request, model, list(rows.values()), asked.missing)
         results = _in_order(asked.network_data, list(rows), said, refused)
-        return as_json(found.Detections(said.model, said.version, str(owner), said.is_last_good, results))
+        return as_json(
+            found.Detections(said.model, said.version, str(owner), said.is_last_good, results)
+        )
 
-    async def _rated(self, request: Request, model: ModelName, rows: Sequence[Row], missing: str) -> tuple[Detections, Tenant]:
+    async def _rated(
+        self, request: Request, model: ModelName, rows: Sequence[Row], missing: str
+    ) -> tuple[Detections, Tenant]:
         """What the nearest detector of that name says, and whose it is."""
-        for owner in await self.desk.ask(actor_of(request), lambda _: self.tenancy.lineage(tenant_of(request))):
+        for owner in await self.desk.ask(
+            actor_of(request), lambda _: self.tenancy.lineage(tenant_of(request))
+        ):
             try:
-                return await self.detectors.ask("detect", str(owner), str(model), rows, missing), owner
+                return await self.detectors.ask(
+                    "detect", str(owner), str(model), rows, missing
+                ), owner
             except ArtifactMissing:
                 continue
         await self._known(request, model)
@@ -92,7 +115,11 @@ class DetectionRoutes:
         model = model_of(request)
         known = await self._known(request, model)
         if layers := LAYERS_MODELS.get(model):
-            said = [line for layer in layers for line in await self._loaded_by(layer, model, tenant_of(request))]
+            said = [
+                line
+                for layer in layers
+                for line in await self._loaded_by(layer, model, tenant_of(request))
+            ]
         else:
             reports = await self.detectors.ask_all("load", str(known.info.tenant_id), str(model))
             said = [_of_detectors(report) for report in reports]
@@ -104,7 +131,9 @@ class DetectionRoutes:
 
     async def _known(self, request: Request, model: ModelName) -> VisibleModel:
         tenant = tenant_of(request)
-        return await self.desk.ask(actor_of(request), lambda store: find_model(store, self.tenancy.lineage(tenant), model))
+        return await self.desk.ask(
+            actor_of(request), lambda store: find_model(store, self.tenancy.lineage(tenant), model)
+        )
 
 
 def _rows_of(sent: Sequence[msgspec.Raw]) -> tuple[dict[int, Row], dict[int, EventError]]:
@@ -116,11 +145,18 @@ def _rows_of(sent: Sequence[msgspec.Raw]) -> tuple[dict[int, Row], dict[int, Eve
             rows[place] = _decode_row(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             problem = decode_error(error, bytes(raw))
-            refused[place] = MalformedEvent(f"{ROWS}[{place}]", getattr(problem, "problem", str(problem)))
+            refused[place] = MalformedEvent(
+                f"{ROWS}[{place}]", getattr(problem, "problem", str(problem))
+            )
     return rows, refused
 
 
-def _in_order(sent: Sequence[msgspec.Raw], places: Sequence[int], said: Detections, refused: Mapping[int, EventError]) -> list[Any]:
+def _in_order(
+    sent: Sequence[msgspec.Raw],
+    places: Sequence[int],
+    said: Detections,
+    refused: Mapping[int, EventError],
+) -> list[Any]:
     """A finding or an error for each row, in the order in which they came; a row comes back as it was sent, to the last digit.
 
     Args:
@@ -134,8 +170,15 @@ def _in_order(sent: Sequence[msgspec.Raw], places: Sequence[int], said: Detectio
         results[place] = found.RowRefused(place, _told(error))
     for row, error in said.refused.items():
         _, _, feature = error.field.partition("].")
-        results[places[row]] = found.RowRefused(places[row], _told(FeatureMismatch(f"{ROWS}[{places[row]}].{feature}", error.problem)))
-    columns = (said.rows.tolist(), said.is_anomaly.tolist(), said.anomaly_score.tolist(), said.threat_level.tolist())
+        results[places[row]] = found.RowRefused(
+            places[row], _told(FeatureMismatch(f"{ROWS}[{places[row]}].{feature}", error.problem))
+        )
+    columns = (
+        said.rows.tolist(),
+        said.is_anomaly.tolist(),
+        said.anomaly_score.tolist(),
+        said.threat_level.tolist(),
+    )
     for row, is_anomaly, score, level in zip(*columns, strict=True):
         place = places[row]
         results[place] = found.Finding(place, is_anomaly, score, level, sent[place])
@@ -159,8 +202,16 @@ def _of_slot(layer: str, model: ModelName, state: SlotState | EnsembleError) -> 
     """What one replica of a layer said: a line for each kind of event that the model rates."""
     if isinstance(state, EnsembleError):
         return [found.Replica(layer, "", _word_of(state), "", state.code)]
-    kinds = [kind for kind, models in LAYERS[layer].kinds.items() if model in models and kind in state.kinds]
-    return [found.Replica(layer, str(kind), str(one.status), one.version, one.reason) for kind in kinds for one in [state.kinds[kind]]]
+    kinds = [
+        kind
+        for kind, models in LAYERS[layer].kinds.items()
+        if model in models and kind in state.kinds
+    ]
+    return [
+        found.Replica(layer, str(kind), str(one.status), one.version, one.reason)
+        for kind in kinds
+        for one in [state.kinds[kind]]
+    ]
 
 
 def _word_of(error: EnsembleError) -> str:

@@ -1,8 +1,11 @@
 """The tabular detectors of all tenants, as a deployment: rows in, threat levels out. Reads the store, and writes nothing.
 
-A detector is loaded when it is asked for first: the champion of its name. While it is used, its alias is looked at every two seconds; a new
-champion is loaded beside the one that serves, proven, and takes its place in one step. What cannot be loaded changes nothing: the last good
-one goes on, and says so. Only so many are kept; the one used last longest ago makes room. Each is looked after by itself, in threads, so
+A detector is loaded when it is asked for first: the champion of its name. While it is used, its
+alias is looked at every two seconds; a new
+champion is loaded beside the one that serves, proven, and takes its place in one step. What cannot
+be loaded changes nothing: the last good
+one goes on, and says so. Only so many are kept; the one used last longest ago makes room. Each is
+looked after by itself, in threads, so
 that one tenant's load, or a file that hangs, never holds up another's rows.
 """
 
@@ -42,7 +45,9 @@ __all__ = ["Detections", "DetectorState", "Detectors", "LoadOutcome", "LoadRepor
 
 LOOK_EVERY_S = 2.0  # at the alias of a detector that is used: one small file
 LOAD_WITHIN_S = 10.0  # RELIABILITY F13: a hanging disk costs a load, not the replica
-LOADS_A_DETECTOR = 2  # threads for loads, for each detector that may be held: one that hangs, and one that goes on
+LOADS_A_DETECTOR = (
+    2  # threads for loads, for each detector that may be held: one that hangs, and one that goes on
+)
 SCORING_THREADS = 2
 
 Key = tuple[Tenant, ModelName]
@@ -54,7 +59,8 @@ class LoadOutcome(StrEnum):
     LOADED = "loaded"
     UNCHANGED = "unchanged"
     LAST_GOOD = "last_good"  # the champion cannot be had: an older one serves on
-    OTHER_VERSION = "other_version"  # the champion serves, and is not the version that was asked for: make it champion first
+    # the champion serves, and is not the version that was asked for: make it champion first
+    OTHER_VERSION = "other_version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +169,22 @@ class Detectors:
         self._limits, self._clock, self._now = own.management, clock, now
         self._open_store = open_store or TrustedStore(own)
         self._held: OrderedDict[Key, _Held] = OrderedDict()  # used last, last
-        self._looks: dict[Key, tuple[asyncio.Task[_Held], float]] = {}  # what is looked at now, and since when
-        self._loading = ThreadPoolExecutor(LOADS_A_DETECTOR * self._limits.detectors_at_once, "load-detector")
+        self._looks: dict[
+            Key, tuple[asyncio.Task[_Held], float]
+        ] = {}  # what is looked at now, and since when
+        self._loading = ThreadPoolExecutor(
+            LOADS_A_DETECTOR * self._limits.detectors_at_once, "load-detector"
+        )
         self._scoring = ThreadPoolExecutor(SCORING_THREADS, "score-rows")
         self._pace = LogThrottle(clock)
 
-    async def detect(self, tenant: str, name: str, rows: Sequence[Mapping[str, Any]], missing: str = Missing.REFUSE) -> Detections:
+    async def detect(
+        self,
+        tenant: str,
+        name: str,
+        rows: Sequence[Mapping[str, Any]],
+        missing: str = Missing.REFUSE,
+    ) -> Detections:
         """Rate rows.
 
         Args:
@@ -193,7 +209,8 @@ class Detectors:
         Args:
             tenant: whose.
             name: of the detector.
-            version: that is to serve. Which one does is said by the alias alone, for every replica, so this is only compared; None for any.
+            version: that is to serve. Which one does is said by the alias alone, for every
+                replica, so this is only compared; None for any.
 
         Raises:
             ArtifactError: as in `detect`.
@@ -208,7 +225,11 @@ class Detectors:
         elif version not in (None, held.ref.version):
             outcome = LoadOutcome.OTHER_VERSION
         else:
-            outcome = LoadOutcome.UNCHANGED if before is not None and before.detector is held.detector else LoadOutcome.LOADED
+            outcome = (
+                LoadOutcome.UNCHANGED
+                if before is not None and before.detector is held.detector
+                else LoadOutcome.LOADED
+            )
         return LoadReport(
             replica=f"{socket.gethostname()}:{os.getpid()}",
             tenant=str(key[0]),
@@ -254,7 +275,9 @@ class Detectors:
         if key not in self._looks:
             self._begin_look(key)
         task, since = self._looks[key]
-        done, _ = await asyncio.wait({task}, timeout=max(0.0, since + LOAD_WITHIN_S - self._clock()))
+        done, _ = await asyncio.wait(
+            {task}, timeout=max(0.0, since + LOAD_WITHIN_S - self._clock())
+        )
         if done:
             return task.result()
         late, held = LoadTimeout(f"detector {key[1]}", LOAD_WITHIN_S), self._held.get(key)
@@ -286,7 +309,12 @@ class Detectors:
             self._held.pop(key, None)  # it was withdrawn, or never was
             raise ArtifactMissing(f"a champion of model {key[1]}")
         if before is None or found.detector is not before.detector:
-            about = {"tenant": key[0], "model": key[1], "version": found.ref.version, "digest": found.ref.manifest_sha256}
+            about = {
+                "tenant": key[0],
+                "model": key[1],
+                "version": found.ref.version,
+                "digest": found.ref.manifest_sha256,
+            }
             log_event(logging.INFO, "model_loaded", about, "Model loaded successfully")
         self._pace.end(_spoken(key))
         self._held[key] = found
@@ -299,7 +327,9 @@ class Detectors:
     def _load(self, key: Key, before: _Held | None) -> _Held | None:
         """What a look at the files finds, in a thread; None where nothing is champion."""
         store, (tenant, model) = self._open_store(), key
-        is_believed = before is not None and before.trust == store.trust  # what a key that is gone signed is forgotten, its serial too
+        is_believed = (
+            before is not None and before.trust == store.trust
+        )  # what a key that is gone signed is forgotten, its serial too
         seen = before.serial if before is not None and is_believed else 0
         named = get_alias(store, tenant, model, Alias.CHAMPION, not_below=seen)
         if not named.number:
@@ -323,8 +353,16 @@ class Detectors:
         suppressed = self._pace.again(("load", _spoken(key)), f"{failure.code} {failure.message}")
         if suppressed is None:
             return
-        about = {"tenant": key[0], "model": key[1], "code": failure.code, "cause": failure.cause, "suppressed": suppressed}
-        log_event(logging.ERROR, "model_load_failed", about, f"Failed to load model: {failure.message}")
+        about = {
+            "tenant": key[0],
+            "model": key[1],
+            "code": failure.code,
+            "cause": failure.cause,
+            "suppressed": suppressed,
+        }
+        log_event(
+            logging.ERROR, "model_load_failed", about, f"Failed to load model: {failure.message}"
+        )
 
 
 def _spoken(key: Key) -> str:

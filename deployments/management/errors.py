@@ -1,6 +1,7 @@
 """What the management application answers with when the store, the replicas or the trainer refuse.
 
-What is not there and what is another tenant's are one answer. Where an error's own sentence names files of the store, what its code
+What is not there and what is another tenant's are one answer. Where an error's own sentence names
+files of the store, what its code
 means is said instead.
 """
 
@@ -13,7 +14,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import HTTPExceptionHandler
 
-from deployments.web.errors import EXCEPTION_HANDLERS, RETRYABLE_CODES, describe_code, error_response, status_of
+from deployments.web.errors import (
+    EXCEPTION_HANDLERS,
+    RETRYABLE_CODES,
+    describe_code,
+    error_response,
+    status_of,
+)
 from ensemble.errors import (
     ArtifactError,
     ArtifactInUse,
@@ -27,7 +34,9 @@ from ensemble.errors import (
 
 __all__ = ["MANAGE_REFUSALS", "RETRY_AFTER_S", "said_of"]
 
-RETRY_AFTER_S = 10  # a disk that hangs, or an application that is being started, is no matter of a second
+RETRY_AFTER_S = (
+    10  # a disk that hangs, or an application that is being started, is no matter of a second
+)
 NOT_THERE = "there is no such model, version or release"
 
 

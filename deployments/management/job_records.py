@@ -1,7 +1,9 @@
 """What is known of training jobs: a small file each, so that who asks after a restart hears how it ended.
 
-`<state>/jobs/<tenant>/<id>.json`. A file is replaced whole, so a reader and a crash see the old state or the new one. One process writes
-them: management. What it finds unfinished when it starts was left by one that is gone, and says `lost` from then on. Whatever else lies
+`<state>/jobs/<tenant>/<id>.json`. A file is replaced whole, so a reader and a crash see the old
+state or the new one. One process writes
+them: management. What it finds unfinished when it starts was left by one that is gone, and says
+`lost` from then on. Whatever else lies
 in the folder is passed over; ended jobs are forgotten by number and by age.
 """
 
@@ -48,7 +50,9 @@ class JobStatus(StrEnum):
     LOST = "lost"
 
 
-ENDED = frozenset({JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.TIMEOUT, JobStatus.LOST})
+ENDED = frozenset(
+    {JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.TIMEOUT, JobStatus.LOST}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +77,8 @@ class JobRecord:
         version: that was published, 0 where none was.
         manifest_sha256: of that version, "" where none was.
         is_champion: it serves from then on.
-        code: of the error that ended it, or that kept it from being champion; "" where there is none.
+        code: of the error that ended it, or that kept it from being champion; "" where there is
+            none.
         message: its sentence.
     """
 
@@ -122,7 +127,12 @@ class JobRecords:
     """
 
     def __init__(self, state: Path, *, kept: int, kept_days: int, now: Callable[[], float]) -> None:
-        self._state, self._kept, self._kept_s, self._now = state, kept, kept_days * SECONDS_A_DAY, now
+        self._state, self._kept, self._kept_s, self._now = (
+            state,
+            kept,
+            kept_days * SECONDS_A_DAY,
+            now,
+        )
 
     def take_over(self) -> list[JobRecord]:
         """All that is known, after what nobody works on any more was marked as lost and what is old was forgotten.
@@ -158,7 +168,11 @@ class JobRecords:
     def superfluous(self, records: Iterable[JobRecord]) -> list[JobRecord]:
         """The ended jobs that are too many for their tenants, or too old."""
         oldest = timestamp(datetime.fromtimestamp(max(0.0, self._now() - self._kept_s), UTC))
-        newest_first = sorted((record for record in records if record.has_ended), key=lambda one: (one.ended_at, one.id), reverse=True)
+        newest_first = sorted(
+            (record for record in records if record.has_ended),
+            key=lambda one: (one.ended_at, one.id),
+            reverse=True,
+        )
         seen: dict[str, int] = {}
         gone = []
         for record in newest_first:
@@ -170,7 +184,11 @@ class JobRecords:
     def _tenants(self) -> list[Tenant]:
         try:
             with open_directory(self._state, FOLDER, what=FOLDER) as folder:
-                return [Tenant(name) for name in sorted(list_names(folder, what=FOLDER)) if Tenant.is_one(name)]
+                return [
+                    Tenant(name)
+                    for name in sorted(list_names(folder, what=FOLDER))
+                    if Tenant.is_one(name)
+                ]
         except ArtifactMissing:
             return []
 
@@ -182,18 +200,32 @@ class JobRecords:
                 if job == name or not _ID.fullmatch(job):
                     continue
                 try:
-                    record = _decode(read_bounded(folder, name, limit=RECORD_LIMIT_BYTES, what="a job's record"))
+                    record = _decode(
+                        read_bounded(folder, name, limit=RECORD_LIMIT_BYTES, what="a job's record")
+                    )
                 except (ArtifactError, msgspec.MsgspecError, UnicodeDecodeError) as problem:
                     log_event(
-                        logging.WARNING, "job_record_unreadable", {"job": job, "tenant": tenant, "error_type": type(problem).__name__}
+                        logging.WARNING,
+                        "job_record_unreadable",
+                        {"job": job, "tenant": tenant, "error_type": type(problem).__name__},
                     )
                     continue
-                if (record.id, record.tenant) == (job, tenant):  # one that was copied here is no job of this tenant
+                if (record.id, record.tenant) == (
+                    job,
+                    tenant,
+                ):  # one that was copied here is no job of this tenant
                     found.append(record)
         return found
 
     def _lost(self, record: JobRecord) -> JobRecord:
         now = timestamp(datetime.fromtimestamp(self._now(), UTC))
-        lost = replace(record, status=JobStatus.LOST, stage="", ended_at=now, code=JobLost.code, message=str(JobLost()))
+        lost = replace(
+            record,
+            status=JobStatus.LOST,
+            stage="",
+            ended_at=now,
+            code=JobLost.code,
+            message=str(JobLost()),
+        )
         self.save(lost)
         return lost

@@ -1,4 +1,7 @@
-"""What the management application answers of work that was done for somebody: jobs, findings in rows, and how replicas stand."""
+"""What the management application answers of work that was done for somebody.
+
+Jobs, findings in rows, and how replicas stand.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,10 @@ class Detections(Struct):
     model_version: int
     tenant_id: str
     is_last_good: bool
-    results: Sequence[Any]  # Finding or RowRefused: msgspec keeps untagged unions out of types, so the document names them
+    results: Sequence[
+        Any
+        # Finding or RowRefused: msgspec keeps untagged unions out of types, so the document names them
+    ]
 
 
 class Replica(Struct):
@@ -66,7 +72,8 @@ class Replica(Struct):
     Attributes:
         deployment: whose replica: a layer, or `detectors`.
         kind: of event that the model rates there; left empty for rows.
-        status: of the model there, as of a layer: `live` where it serves; or `not_loaded`, or `unreachable` where nobody answered.
+        status: of the model there, as of a layer: `live` where it serves; or `not_loaded`, or
+            `unreachable` where nobody answered.
         version: that serves there.
         reason: why the status is not `live`.
     """
@@ -89,7 +96,8 @@ class Job(Struct):
     """A training job.
 
     Attributes:
-        status: queued, running, publishing; or, when it has ended, done, failed, cancelled, timeout or lost.
+        status: queued, running, publishing; or, when it has ended, done, failed, cancelled,
+            timeout or lost.
         stage: the same in words, while it runs.
         progress: share of the fit, in [0, 1].
         label: what the version will be called.

@@ -1,4 +1,7 @@
-"""The routes of training: a job is taken, looked up and cancelled; nobody waits for a fit in a request."""
+"""The routes of training.
+
+A job is taken, looked up and cancelled; nobody waits for a fit in a request.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,14 @@ from deployments.management import job_responses as found
 from deployments.management import requests as asks
 from deployments.management.job_records import JobRecord
 from deployments.management.jobs import Jobs, TrainRequest
-from deployments.management.request import BodyReader, actor_of, new_model_name, reject_unknown_query, require_own_tenant, tenant_of
+from deployments.management.request import (
+    BodyReader,
+    actor_of,
+    new_model_name,
+    reject_unknown_query,
+    require_own_tenant,
+    tenant_of,
+)
 from deployments.management.store_executor import StoreExecutor, with_timeout
 from deployments.web.api_keys import Scope
 from deployments.web.auth import ScopedRoute
@@ -30,7 +40,10 @@ from ensemble.store.names import ModelName, Tenant
 __all__ = ["JobRoutes"]
 
 WORDS_OF_A_MODEL = frozenset({"info", "versions", "promote", "challenger", "load", "detect"})
-_PLACES = {"rows": "network_data", "metadata": "user_metadata"}  # what the trainer calls things -> what the body does
+_PLACES = {
+    "rows": "network_data",
+    "metadata": "user_metadata",
+}  # what the trainer calls things -> what the body does
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +72,14 @@ class JobRoutes:
 
     async def _train(self, request: Request) -> Response:
         reject_unknown_query(request)
-        asked = await BodyReader(asks.TrainRequest, self.settings.management.max_body_bytes)(request)
-        tenant, model, actor = require_own_tenant(request, asked.tenant_id), new_model_name(asked.name), actor_of(request)
+        asked = await BodyReader(asks.TrainRequest, self.settings.management.max_body_bytes)(
+            request
+        )
+        tenant, model, actor = (
+            require_own_tenant(request, asked.tenant_id),
+            new_model_name(asked.name),
+            actor_of(request),
+        )
         wanted = TrainRequest(
             rows=asked.network_data,
             as_champion=asked.promote,
@@ -73,7 +92,9 @@ class JobRoutes:
         async with self._taking:  # or two requests with one label would both find it free
             await self._refuse_known_label(tenant, model, wanted.label, actor)
             try:
-                record = await with_timeout(self.jobs.submit(tenant, wanted, actor), self.settings.management.store_within_s)
+                record = await with_timeout(
+                    self.jobs.submit(tenant, wanted, actor), self.settings.management.store_within_s
+                )
             except (FeatureMismatch, MalformedEvent) as refused:
                 raise _as_asked(refused) from None
         response = as_json(_told(record), 202)
@@ -82,7 +103,9 @@ class JobRoutes:
 
     async def _list(self, request: Request) -> Response:
         reject_unknown_query(request)
-        records = await with_timeout(self.jobs.list(tenant_of(request)), self.settings.management.store_within_s)
+        records = await with_timeout(
+            self.jobs.list(tenant_of(request)), self.settings.management.store_within_s
+        )
         return as_json(found.JobList([_told(record) for record in records]))
 
     async def _get(self, request: Request) -> Response:
@@ -95,7 +118,9 @@ class JobRoutes:
         job = self.jobs.cancel(tenant_of(request), request.path_params["id"])
         return as_json(_told(await with_timeout(job, self.settings.management.store_within_s)))
 
-    async def _refuse_known_label(self, tenant: Tenant, model: ModelName, label: str, actor: Actor) -> None:
+    async def _refuse_known_label(
+        self, tenant: Tenant, model: ModelName, label: str, actor: Actor
+    ) -> None:
         """A label is used once: by a version, or by a job that may become one.
 
         Raises:
@@ -103,14 +128,23 @@ class JobRoutes:
         """
         if not label:
             return
-        waiting = await with_timeout(self.jobs.list(tenant), self.settings.management.store_within_s)
-        is_known = any((job.model, job.label) == (model, label) and not job.has_ended for job in waiting)
-        if is_known or await self.desk.ask(actor, lambda store: label in _labels(store, tenant, model)):
+        waiting = await with_timeout(
+            self.jobs.list(tenant), self.settings.management.store_within_s
+        )
+        is_known = any(
+            (job.model, job.label) == (model, label) and not job.has_ended for job in waiting
+        )
+        if is_known or await self.desk.ask(
+            actor, lambda store: label in _labels(store, tenant, model)
+        ):
             raise VersionExists(f"version {label} of {model}")
 
 
 class OneJobRoute(ScopedRoute):
-    """A route of one job; what would be a route of a model, were `jobs` a model's name, is refused there."""
+    """A route of one job.
+
+    What would be a route of a model, were `jobs` a model's name, is refused there.
+    """
 
     def matches(self, scope: AsgiScope) -> tuple[Match, AsgiScope]:
         """As Starlette's, but for the words behind a model's name."""

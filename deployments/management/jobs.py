@@ -1,8 +1,11 @@
 """Training jobs: a table is taken at the door, fitted beside serving, and published by management alone.
 
-Who submits gets a record at once and looks it up later. What cannot work is refused at the door: a bad row, too many rows, too many jobs,
-and also that there is no key to sign with, before anything is computed. The fit runs elsewhere (`training_task`); what comes back are
-arrays, and only this process, which has the key, makes a version of them. A fit can be cancelled and is killed when its time is over; once
+Who submits gets a record at once and looks it up later. What cannot work is refused at the door: a
+bad row, too many rows, too many jobs,
+and also that there is no key to sign with, before anything is computed. The fit runs elsewhere
+(`training_task`); what comes back are
+arrays, and only this process, which has the key, makes a version of them. A fit can be cancelled
+and is killed when its time is over; once
 it is being published it is too late for either.
 """
 
@@ -88,7 +91,8 @@ class Jobs:
 
     Args:
         settings: limits, and where records are kept.
-        store_for: the store as it is trusted now, on behalf of somebody; every act leaves a line with their name.
+        store_for: the store as it is trusted now, on behalf of somebody; every act leaves a
+            line with their name.
         run: fits, step by step; who stops listening stops it.
         quota: how many models and versions a tenant may have; None does not count.
         now: seconds since 1970.
@@ -105,13 +109,22 @@ class Jobs:
     ) -> None:
         self._limits = settings.management
         self._store_for, self._run, self._quota, self._now = store_for, run, quota, now
-        self._files = JobRecords(settings.state, kept=self._limits.jobs_kept, kept_days=self._limits.jobs_kept_days, now=now)
+        self._files = JobRecords(
+            settings.state,
+            kept=self._limits.jobs_kept,
+            kept_days=self._limits.jobs_kept_days,
+            now=now,
+        )
         self._threads = ThreadPoolExecutor(THREADS, "jobs")
-        self._disk = ThreadPoolExecutor(1, "job-records")  # one after the other: the last to be written is the last state
+        self._disk = ThreadPoolExecutor(
+            1, "job-records"
+        )  # one after the other: the last to be written is the last state
         self._records: dict[str, JobRecord] = {}  # by id, in the order they were submitted
         self._working: dict[str, asyncio.Task[None]] = {}
         self._places = asyncio.Semaphore(self._limits.jobs_at_once)
-        self._publishing = asyncio.Lock()  # one after the other: the last to end is the last version, and the champion
+        self._publishing = (
+            asyncio.Lock()
+        )  # one after the other: the last to end is the last version, and the champion
         self._is_stopping = False
         self._begun: asyncio.Task[None] | None = None
 
@@ -136,7 +149,9 @@ class Jobs:
             raise TooManyRows(len(request.rows), self._limits.max_rows)
         model, metadata = str(ModelName(request.model)), _metadata(request)
         await self._apart(lambda: read_signer(self._store_for(actor).trust))
-        table = await self._apart(lambda: training_table(request.rows, request.features, missing=request.missing))
+        table = await self._apart(
+            lambda: training_table(request.rows, request.features, missing=request.missing)
+        )
         self._refuse_above_quota(tenant)  # again, now that nothing is awaited until the job counts
         record = JobRecord(
             id=new_id(),
@@ -158,7 +173,9 @@ class Jobs:
             self._disk.submit(self._files.forget, record)
             raise
         work = FitWork(table, model, request.seed, metadata)
-        task = self._working[record.id] = asyncio.create_task(self._carry_out(record.id, tenant, work, actor))
+        task = self._working[record.id] = asyncio.create_task(
+            self._carry_out(record.id, tenant, work, actor)
+        )
         task.add_done_callback(lambda _: self._working.pop(record.id, None))
         return record
 
@@ -201,13 +218,18 @@ class Jobs:
 
     async def _begin(self) -> None:
         """Read what is known, once; a disk that fails now is asked again by the next call."""
-        if self._begun is None or (self._begun.done() and (self._begun.cancelled() or self._begun.exception())):
+        if self._begun is None or (
+            self._begun.done() and (self._begun.cancelled() or self._begun.exception())
+        ):
             self._begun = asyncio.create_task(self._take_over())
         await asyncio.shield(self._begun)
 
     async def _take_over(self) -> None:
         found = await asyncio.wrap_future(self._disk.submit(self._files.take_over))
-        self._records = {record.id: record for record in sorted(found, key=lambda one: (one.submitted_at, one.id))}
+        self._records = {
+            record.id: record
+            for record in sorted(found, key=lambda one: (one.submitted_at, one.id))
+        }
 
     def _refuse_above_quota(self, tenant: Tenant) -> None:
         active = [record.tenant for record in self._records.values() if not record.has_ended]
@@ -221,10 +243,17 @@ class Jobs:
         try:
             async with self._places:
                 began = self._now()
-                await self._change(job, status=JobStatus.RUNNING, stage="waits for a process", started_at=self._timestamp())
+                await self._change(
+                    job,
+                    status=JobStatus.RUNNING,
+                    stage="waits for a process",
+                    started_at=self._timestamp(),
+                )
                 trained = await self._fit(job, work)
             async with self._publishing:
-                await self._change(job, status=JobStatus.PUBLISHING, stage="is published", progress=1.0)
+                await self._change(
+                    job, status=JobStatus.PUBLISHING, stage="is published", progress=1.0
+                )
                 ended = await self._publish(self._records[job], tenant, trained, actor)
         except asyncio.CancelledError:
             ended = self._halted()
@@ -234,15 +263,31 @@ class Jobs:
         except EnsembleError as problem:
             ended = {"status": JobStatus.FAILED, "code": problem.code, "message": str(problem)}
         except Exception:  # a mistake of ours ends this job and no other
-            logging.getLogger("ray.serve").exception("job_failed", extra={"event": "job_failed", "job": job})
-            ended = {"status": JobStatus.FAILED, "code": JobCrashed.code, "message": str(JobCrashed())}
+            logging.getLogger("ray.serve").exception(
+                "job_failed", extra={"event": "job_failed", "job": job}
+            )
+            ended = {
+                "status": JobStatus.FAILED,
+                "code": JobCrashed.code,
+                "message": str(JobCrashed()),
+            }
         await self._end(job, ended, self._now() - began)
 
     async def _end(self, job: str, ended: Mapping[str, Any], seconds: float) -> None:
         await self._change(job, **{"stage": "", "ended_at": self._timestamp(), **ended})
         record = self._records[job]
-        fields = {"job": job, "tenant": record.tenant, "model": record.model, "status": str(record.status), "code": record.code}
-        log_event(logging.INFO if record.status is JobStatus.DONE else logging.WARNING, "job_ended", fields | {"seconds": seconds})
+        fields = {
+            "job": job,
+            "tenant": record.tenant,
+            "model": record.model,
+            "status": str(record.status),
+            "code": record.code,
+        }
+        log_event(
+            logging.INFO if record.status is JobStatus.DONE else logging.WARNING,
+            "job_ended",
+            fields | {"seconds": seconds},
+        )
         for old in self._files.superfluous(self._records.values()):
             del self._records[old.id]
             self._disk.submit(self._files.forget, old)
@@ -252,7 +297,9 @@ class Jobs:
         if task := self._working.get(job):
             task.cancel()
             await asyncio.wait({task})
-        if (record := self._records.get(job)) and not record.has_ended:  # it was stopped before its first step
+        if (
+            record := self._records.get(job)
+        ) and not record.has_ended:  # it was stopped before its first step
             await self._end(job, self._halted(), 0.0)
 
     def _halted(self) -> dict[str, Any]:
@@ -268,7 +315,9 @@ class Jobs:
                 await self._change(job, stage=step.what, progress=step.done)
         raise JobCrashed  # it ended, and without a model
 
-    async def _publish(self, record: JobRecord, tenant: Tenant, trained: Trained, actor: Actor) -> dict[str, Any]:
+    async def _publish(
+        self, record: JobRecord, tenant: Tenant, trained: Trained, actor: Actor
+    ) -> dict[str, Any]:
         """Publish, and make it champion if asked; what becomes of the record."""
         about = {"model": record.model, "tenant": tenant, "job": record.id}
         try:
@@ -276,10 +325,21 @@ class Jobs:
         except UNPUBLISHED as problem:
             code = _code_of(problem)
             fields = about | {"code": code, "error_type": type(problem).__name__}
-            log_event(logging.ERROR, "model_save_failed", fields, f"Failed to save model: {record.model}")
+            log_event(
+                logging.ERROR, "model_save_failed", fields, f"Failed to save model: {record.model}"
+            )
             return {"status": JobStatus.FAILED, "code": code, "message": str(JobUnpublished())}
-        version = {"status": JobStatus.DONE, "version": ref.version, "manifest_sha256": ref.manifest_sha256}
-        log_event(logging.INFO, "model_saved", about | {"version": ref.version, "digest": ref.manifest_sha256}, "Model saved successfully")
+        version = {
+            "status": JobStatus.DONE,
+            "version": ref.version,
+            "manifest_sha256": ref.manifest_sha256,
+        }
+        log_event(
+            logging.INFO,
+            "model_saved",
+            about | {"version": ref.version, "digest": ref.manifest_sha256},
+            "Model saved successfully",
+        )
         if not record.as_champion:
             return version
         try:
@@ -287,15 +347,24 @@ class Jobs:
         except UNPUBLISHED as problem:
             code = _code_of(problem)
             log_event(
-                logging.ERROR, "champion_not_set", about | {"version": ref.version, "code": code, "error_type": type(problem).__name__}
+                logging.ERROR,
+                "champion_not_set",
+                about
+                | {"version": ref.version, "code": code, "error_type": type(problem).__name__},
             )
-            return {**version, "code": code, "message": "it is published, and could not be made champion"}
+            return {
+                **version,
+                "code": code,
+                "message": "it is published, and could not be made champion",
+            }
         return {**version, "is_champion": True}
 
     def _published(self, tenant: Tenant, trained: Trained, actor: Actor) -> BundleRef:
         store = self._store_for(actor)
         now = datetime.fromtimestamp(self._now(), UTC)
-        return publish_detector(store, tenant, trained, now=now, signer=read_signer(store.trust), quota=self._quota)
+        return publish_detector(
+            store, tenant, trained, now=now, signer=read_signer(store.trust), quota=self._quota
+        )
 
     def _promoted(self, ref: BundleRef, actor: Actor) -> None:
         store = self._store_for(actor)
@@ -305,8 +374,15 @@ class Jobs:
         record = self._records[job] = replace(self._records[job], **fields)
         try:
             await self._write(record)
-        except (ArtifactError, OSError) as problem:  # the job goes on; after a restart it is told as it was
-            log_event(logging.ERROR, "job_record_not_kept", {"job": job, "tenant": record.tenant, "error_type": type(problem).__name__})
+        except (
+            ArtifactError,
+            OSError,
+        ) as problem:  # the job goes on; after a restart it is told as it was
+            log_event(
+                logging.ERROR,
+                "job_record_not_kept",
+                {"job": job, "tenant": record.tenant, "error_type": type(problem).__name__},
+            )
 
     async def _write(self, record: JobRecord) -> None:
         await asyncio.wrap_future(self._disk.submit(self._files.save, record))
@@ -326,11 +402,15 @@ def _code_of(problem: Exception) -> str:
 def _metadata(request: TrainRequest) -> Metadata:
     label = request.label
     if len(label) > LONGEST_LABEL or not label.isprintable():
-        raise MalformedEvent("version", f"must be printable, and {LONGEST_LABEL} characters or less")
+        raise MalformedEvent(
+            "version", f"must be printable, and {LONGEST_LABEL} characters or less"
+        )
     try:
         size = len(json.dumps(request.user_metadata, allow_nan=False).encode())
     except (TypeError, ValueError, RecursionError):
         raise MalformedEvent("metadata", "must be JSON with finite numbers") from None
     if size > USER_METADATA_BYTES:
-        raise MalformedEvent("metadata", f"is {size:,} bytes of JSON, allowed are {USER_METADATA_BYTES:,}")
+        raise MalformedEvent(
+            "metadata", f"is {size:,} bytes of JSON, allowed are {USER_METADATA_BYTES:,}"
+        )
     return Metadata(label=label, user_metadata=request.user_metadata)

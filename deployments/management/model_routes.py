@@ -1,6 +1,7 @@
 """The routes of models: what there is, which version serves, what comes in and what goes.
 
-A model of a layer serves as part of a release, so its versions are looked at here and promoted there. What a tenant is lent it may
+A model of a layer serves as part of a release, so its versions are looked at here and promoted
+there. What a tenant is lent it may
 look at; to change it, it is not there.
 """
 
@@ -43,7 +44,14 @@ from deployments.web.api_keys import Scope
 from deployments.web.auth import ScopedRoute
 from deployments.web.body import read_body
 from deployments.web.errors import as_json
-from ensemble.errors import ArtifactError, ArtifactMissing, EnsembleError, MalformedEvent, ServedByRelease, UnsupportedMediaType
+from ensemble.errors import (
+    ArtifactError,
+    ArtifactMissing,
+    EnsembleError,
+    MalformedEvent,
+    ServedByRelease,
+    UnsupportedMediaType,
+)
 from ensemble.store.audit_log import read_audit
 from ensemble.store.bundles.quota import Quota
 from ensemble.store.layout import Store
@@ -51,12 +59,20 @@ from ensemble.store.names import BundleRef, ModelName, Tenant
 from ensemble.store.operations.archive import Imported, export_bundle, import_archive
 from ensemble.store.operations.deletion import apply_retention, delete_bundle
 from ensemble.store.operations.describe import resolve_bundle
-from ensemble.store.releases.aliases import Alias, AliasTarget, clear_model_alias, get_alias, set_model_alias
+from ensemble.store.releases.aliases import (
+    Alias,
+    AliasTarget,
+    clear_model_alias,
+    get_alias,
+    set_model_alias,
+)
 
 __all__ = ["ARCHIVE", "ModelRoutes", "standing"]
 
 ARCHIVE = "application/octet-stream"
-UNPACKED = 8  # times its own length that an archive may hold; ours are arrays, which pack by a third
+UNPACKED = (
+    8  # times its own length that an archive may hold; ours are arrays, which pack by a third
+)
 Answer = TypeVar("Answer")
 
 
@@ -75,7 +91,10 @@ class ModelRoutes:
     settings: Settings
 
     def first_routes(self) -> list[ScopedRoute]:
-        """Those whose paths are words; they come before any with a model's name in the same place."""
+        """Those whose paths are words.
+
+        They come before any with a model's name in the same place.
+        """
         read, manage = Scope.READ, Scope.MANAGE
         return [
             ScopedRoute("/", self._list, needs=read),
@@ -100,47 +119,90 @@ class ModelRoutes:
     async def _list(self, request: Request) -> Response:
         reject_unknown_query(request, "tenant_id")
         tenant = require_own_tenant(request, request.query_params.get("tenant_id"))
-        seen = await self._ask(request, lambda store: seen_models(store, self.tenancy.lineage(tenant)))
-        limits = says.Limits(self.settings.ingress.max_events, self.settings.management.max_rows, self.settings.management.max_body_bytes)
-        return as_json(says.ModelList(str(tenant), [says.summary_of(one.info, shared=one.is_lent) for one in seen], limits))
+        seen = await self._ask(
+            request, lambda store: seen_models(store, self.tenancy.lineage(tenant))
+        )
+        limits = says.Limits(
+            self.settings.ingress.max_events,
+            self.settings.management.max_rows,
+            self.settings.management.max_body_bytes,
+        )
+        return as_json(
+            says.ModelList(
+                str(tenant), [says.summary_of(one.info, shared=one.is_lent) for one in seen], limits
+            )
+        )
 
     async def _info(self, request: Request) -> Response:
         reject_unknown_query(request, "version")
         tenant, model, which = tenant_of(request), model_of(request), version_asked(request)
-        seen = await self._ask(request, lambda store: find_model(store, self.tenancy.lineage(tenant), model, which))
+        seen = await self._ask(
+            request, lambda store: find_model(store, self.tenancy.lineage(tenant), model, which)
+        )
         return as_json(says.info_of(seen.info, shared=seen.is_lent))
 
     async def _versions(self, request: Request) -> Response:
         reject_unknown_query(request)
         tenant, model = tenant_of(request), model_of(request)
-        seen = await self._ask(request, lambda store: seen_models(store, self.tenancy.lineage(tenant), model))
+        seen = await self._ask(
+            request, lambda store: seen_models(store, self.tenancy.lineage(tenant), model)
+        )
         if not seen:
             raise ArtifactMissing(f"model {model}")
-        return as_json(says.ModelVersions(str(model), [says.summary_of(one.info, shared=one.is_lent) for one in seen]))
+        return as_json(
+            says.ModelVersions(
+                str(model), [says.summary_of(one.info, shared=one.is_lent) for one in seen]
+            )
+        )
 
     async def _export(self, request: Request) -> Response:
         reject_unknown_query(request)
-        tenant, model, version = tenant_of(request), model_of(request), parse_number(request.path_params["version"], "version")
-        data = await self._ask(request, lambda store: export_bundle(store, resolve_bundle(store, tenant, model, version)))
+        tenant, model, version = (
+            tenant_of(request),
+            model_of(request),
+            parse_number(request.path_params["version"], "version"),
+        )
+        data = await self._ask(
+            request,
+            lambda store: export_bundle(store, resolve_bundle(store, tenant, model, version)),
+        )
         name = f"{model}-{version}.axon"  # a slug and a number: nothing to quote
-        headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Content-Type-Options": "nosniff"}
+        headers = {
+            "Content-Disposition": f'attachment; filename="{name}"',
+            "X-Content-Type-Options": "nosniff",
+        }
         return Response(data, media_type=ARCHIVE, headers=headers)
 
     async def _import(self, request: Request) -> Response:
         reject_unknown_query(request)
         _refuse_other_media(request)
         tenant = tenant_of(request)
-        data = await read_body(request.scope["headers"], request.receive, self.settings.management.max_import_bytes)
+        data = await read_body(
+            request.scope["headers"], request.receive, self.settings.management.max_import_bytes
+        )
         quota = quota_of(self.settings)
         limit_bytes = UNPACKED * self.settings.management.max_import_bytes
 
         def bring_in(store: Store) -> Imported:
             signer = read_signer(store.trust)
-            return import_archive(store, tenant, data, now=datetime.now(UTC), signer=signer, quota=quota, limit_bytes=limit_bytes)
+            return import_archive(
+                store,
+                tenant,
+                data,
+                now=datetime.now(UTC),
+                signer=signer,
+                quota=quota,
+                limit_bytes=limit_bytes,
+            )
 
         done = await self._ask(request, bring_in)
         entries = [says.Entry(str(ref.model), ref.version) for ref in done.bundles]
-        return as_json(says.ImportedModels(entries, done.release.serial if done.release else None, done.origin), 201)
+        return as_json(
+            says.ImportedModels(
+                entries, done.release.serial if done.release else None, done.origin
+            ),
+            201,
+        )
 
     async def _promote(self, request: Request) -> Response:
         reject_unknown_query(request)
@@ -154,14 +216,22 @@ class ModelRoutes:
             ref = _own(store, tenant, model, which)
             signer = read_signer(store.trust)
             serial = standing(store, tenant, model, Alias.CHAMPION)
-            champion = set_model_alias(store, tenant, model, Alias.CHAMPION, ref, serial, signer=signer)
+            champion = set_model_alias(
+                store, tenant, model, Alias.CHAMPION, ref, serial, signer=signer
+            )
             tried = get_alias(store, tenant, model, Alias.CHALLENGER)
             if tried.number == ref.version:  # nothing is tried beside itself
-                clear_model_alias(store, tenant, model, Alias.CHALLENGER, tried.serial, signer=signer)
+                clear_model_alias(
+                    store, tenant, model, Alias.CHALLENGER, tried.serial, signer=signer
+                )
             return ref, champion
 
         ref, named = await self._ask(request, point)
-        return as_json(says.AliasMoved(str(model), Alias.CHAMPION, ref.version, ref.manifest_sha256, named.serial))
+        return as_json(
+            says.AliasMoved(
+                str(model), Alias.CHAMPION, ref.version, ref.manifest_sha256, named.serial
+            )
+        )
 
     async def _try(self, request: Request) -> Response:
         reject_unknown_query(request)
@@ -171,10 +241,14 @@ class ModelRoutes:
         def point(store: Store) -> AliasTarget:
             ref = _own(store, tenant, model, int(asked.version))
             serial = standing(store, tenant, model, Alias.CHALLENGER)
-            return set_model_alias(store, tenant, model, Alias.CHALLENGER, ref, serial, signer=read_signer(store.trust))
+            return set_model_alias(
+                store, tenant, model, Alias.CHALLENGER, ref, serial, signer=read_signer(store.trust)
+            )
 
         named = await self._ask(request, point)
-        return as_json(says.AliasMoved(str(model), Alias.CHALLENGER, named.number, named.sha256, named.serial))
+        return as_json(
+            says.AliasMoved(str(model), Alias.CHALLENGER, named.number, named.sha256, named.serial)
+        )
 
     async def _try_none(self, request: Request) -> Response:
         reject_unknown_query(request)
@@ -183,7 +257,9 @@ class ModelRoutes:
         def clear(store: Store) -> AliasTarget:
             _own(store, tenant, model, None)
             serial = standing(store, tenant, model, Alias.CHALLENGER)
-            return clear_model_alias(store, tenant, model, Alias.CHALLENGER, serial, signer=read_signer(store.trust))
+            return clear_model_alias(
+                store, tenant, model, Alias.CHALLENGER, serial, signer=read_signer(store.trust)
+            )
 
         named = await self._ask(request, clear)
         return as_json(says.AliasMoved(str(model), Alias.CHALLENGER, None, "", named.serial))
@@ -193,7 +269,9 @@ class ModelRoutes:
         tenant, model = tenant_of(request), model_of(request)
         named = request.query_params.get("version")
         if named is None:
-            raise MalformedEvent("version", "say which version; the latest is not meant by saying nothing")
+            raise MalformedEvent(
+                "version", "say which version; the latest is not meant by saying nothing"
+            )
         version = parse_number(named, "version")
         about = {"model": model, "tenant": tenant, "version": version}
         try:
@@ -201,7 +279,12 @@ class ModelRoutes:
         except ArtifactMissing:
             raise  # nobody's model: nothing was tried
         except EnsembleError as error:
-            log_event(logging.WARNING, "model_delete_failed", about | {"code": error.code}, f"Failed to delete model: {model}")
+            log_event(
+                logging.WARNING,
+                "model_delete_failed",
+                about | {"code": error.code},
+                f"Failed to delete model: {model}",
+            )
             raise
         log_event(logging.INFO, "model_deleted", about, "Model deleted successfully")
         return as_json(says.Deleted(str(model), version))
@@ -229,7 +312,10 @@ class ModelRoutes:
 
 
 class OneModelRoute(ScopedRoute):
-    """A route of which nothing but the name of a model is the path: a word of another route is none of its business."""
+    """A route of which nothing but the name of a model is the path.
+
+    A word of another route is none of its business.
+    """
 
     def matches(self, scope: AsgiScope) -> tuple[Match, AsgiScope]:
         """As Starlette's, but for those words."""

@@ -1,6 +1,7 @@
 """The contract of the management application: every route that exists, what it takes, whose key it needs, and every way it answers.
 
-Made from the types that the code parses and writes. Paths are the world's, with the prefix of the application; a test compares them with
+Made from the types that the code parses and writes. Paths are the world's, with the prefix of the
+application; a test compares them with
 the routes, both ways.
 """
 
@@ -18,7 +19,16 @@ from deployments.management.model_routes import ARCHIVE
 from deployments.management.request import RESERVED, SOME_ENTRIES
 from deployments.web.auth import ScopedRoute
 from deployments.web.docs_page import DOCS_FILES
-from deployments.web.openapi import ERROR_TYPES, Json, answer, operation, ref, schemas_of, secured, written
+from deployments.web.openapi import (
+    ERROR_TYPES,
+    Json,
+    answer,
+    operation,
+    ref,
+    schemas_of,
+    secured,
+    written,
+)
 from ensemble.features.tabular import LEAST_FEATURES, MOST_FEATURES, NETWORK_FEATURES
 from ensemble.store.releases.aliases import Alias
 from ensemble.training.data.tabular_rows import DEFAULT_NAME, LEAST_ROWS
@@ -41,7 +51,12 @@ letter or a digit, and none of the words: {reserved}.
 
 Every error is `{{"error": {{"code", "message", "field", "request_id"}}}}`: key on `code`. 503, 429 and 507 change nothing, but that a 503
 `STORE_UNAVAILABLE` may come of something that is still being done: look before you ask again."""
-ROW: Mapping[str, Any] = {"bytes_transferred": 5120.0, "packet_count": 12, "connection_duration": 1.5, "source_ip": "10.0.0.7"}
+ROW: Mapping[str, Any] = {
+    "bytes_transferred": 5120.0,
+    "packet_count": 12,
+    "connection_duration": 1.5,
+    "source_ip": "10.0.0.7",
+}
 _READING = ("MALFORMED_JSON", "BODY_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE", "MALFORMED_EVENT")
 _LOOKING = (
     "MALFORMED_EVENT",
@@ -64,9 +79,18 @@ def document(settings: Settings, routes: Sequence[ScopedRoute]) -> Json:
         settings: limits.
         routes: all of them; they say which scope is needed.
     """
-    needs = {(_world(route.path), method.lower()): route.needs for route in routes for method in route.methods or ()}
-    about = ABOUT.format(max_body_bytes=settings.management.max_body_bytes, reserved=", ".join(f"`{word}`" for word in sorted(RESERVED)))
-    return secured(written("Axon, models", about, version("axon"), paths(), schemas(settings)), needs)
+    needs = {
+        (_world(route.path), method.lower()): route.needs
+        for route in routes
+        for method in route.methods or ()
+    }
+    about = ABOUT.format(
+        max_body_bytes=settings.management.max_body_bytes,
+        reserved=", ".join(f"`{word}`" for word in sorted(RESERVED)),
+    )
+    return secured(
+        written("Axon, models", about, version("axon"), paths(), schemas(settings)), needs
+    )
 
 
 def paths() -> dict[str, dict[str, Json]]:
@@ -100,7 +124,9 @@ def schemas(settings: Settings) -> Json:
         "default": list(NETWORK_FEATURES),
     }
     known["DetectRequest"]["properties"]["network_data"] |= {"maxItems": own.max_rows}
-    known["Detections"]["properties"]["results"]["items"] = {"oneOf": [ref("Finding"), ref("RowRefused")]}
+    known["Detections"]["properties"]["results"]["items"] = {
+        "oneOf": [ref("Finding"), ref("RowRefused")]
+    }
     known["Finding"]["properties"]["original_data"] |= {"type": "object"}
     known["VersionPromotion"]["oneOf"] = [{"required": ["version"]}, {"required": ["alias"]}]
     known["ErrorAnswer"]["additionalProperties"] = False
@@ -108,23 +134,50 @@ def schemas(settings: Settings) -> Json:
 
 
 def _name_schema() -> Json:
-    return {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,62}$", "not": {"enum": sorted(RESERVED)}}
+    return {
+        "type": "string",
+        "pattern": "^[a-z0-9][a-z0-9._-]{0,62}$",
+        "not": {"enum": sorted(RESERVED)},
+    }
 
 
 def _in_path(name: str, schema: Json, about: str, example: str) -> Json:
-    return {"name": name, "in": "path", "required": True, "schema": schema, "description": about, "example": example}
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "schema": schema,
+        "description": about,
+        "example": example,
+    }
 
 
 def _in_query(name: str, schema: Json, about: str, *, required: bool = False) -> Json:
-    return {"name": name, "in": "query", "required": required, "schema": schema, "description": about}
+    return {
+        "name": name,
+        "in": "query",
+        "required": required,
+        "schema": schema,
+        "description": about,
+    }
 
 
-_NUMBER: Json = {"type": "string", "pattern": "^[1-9][0-9]{0,14}$"}  # as text: `2.0` is a number, and none in an address
+_NUMBER: Json = {
+    "type": "string",
+    "pattern": "^[1-9][0-9]{0,14}$",
+}  # as text: `2.0` is a number, and none in an address
 _UP_TO_1000: Json = {"type": "string", "pattern": "^([1-9][0-9]{0,2}|1000)$"}
 _NAME = _in_path("name", _name_schema(), "Of the model", DEFAULT_NAME)
 
 
-def _says(summary: str, schema: str, *, status: str = "200", about: str = "Done", **more: Any) -> Json:  # noqa: ANN401  # those of `operation`
+def _says(
+    summary: str,
+    schema: str,
+    *,
+    status: str = "200",
+    about: str = "Done",
+    **more: Any,  # noqa: ANN401
+) -> Json:  # those of `operation`
     """An operation that answers with one schema."""
     return operation(summary, {status: answer(about, ref(schema))}, **more)
 
@@ -135,9 +188,13 @@ def _optional(one: Json) -> Json:
 
 
 def _models() -> dict[str, dict[str, Json]]:
-    tenant = _in_query("tenant_id", {"type": "string"}, "Only the caller's own; another is answered with 404")
+    tenant = _in_query(
+        "tenant_id", {"type": "string"}, "Only the caller's own; another is answered with 404"
+    )
     limit = _in_query(
-        "limit", {"type": "string", "pattern": "^([1-9][0-9]{0,2}|1000)$", "default": str(SOME_ENTRIES)}, "How many, the newest first"
+        "limit",
+        {"type": "string", "pattern": "^([1-9][0-9]{0,2}|1000)$", "default": str(SOME_ENTRIES)},
+        "How many, the newest first",
     )
     brought = operation(
         "Import an archive as the next versions of the caller's tenant; nothing is promoted",
@@ -171,9 +228,19 @@ def _models() -> dict[str, dict[str, Json]]:
 def _one_model() -> dict[str, dict[str, Json]]:
     at = f"{PREFIX}/{{name}}"
     which = {"type": "string", "pattern": f"^([1-9][0-9]{{0,14}}|{'|'.join(Alias)})$"}
-    asked = _in_query("version", which, "A number, or a word that stands for one; without it the champion, or the newest")
+    asked = _in_query(
+        "version",
+        which,
+        "A number, or a word that stands for one; without it the champion, or the newest",
+    )
     version = _in_query("version", _NUMBER, "Its number; never guessed", required=True)
-    rated = ("TOO_MANY_ROWS", "DEPLOYMENT_UNAVAILABLE", "INSUFFICIENT_MEMORY", "LOAD_TIMEOUT", "NOT_SERVING")
+    rated = (
+        "TOO_MANY_ROWS",
+        "DEPLOYMENT_UNAVAILABLE",
+        "INSUFFICIENT_MEMORY",
+        "LOAD_TIMEOUT",
+        "NOT_SERVING",
+    )
     moves = (*_READING, *_SIGNING, *_NAMED, "SERVED_BY_RELEASE")
     exported = {"200": answer("The archive", {"type": "string", "format": "binary"}, media=ARCHIVE)}
     return {
@@ -231,14 +298,21 @@ def _releases() -> dict[str, dict[str, Json]]:
 
 
 def _jobs() -> dict[str, dict[str, Json]]:
-    job = _in_path("id", {"type": "string", "pattern": "^[0-9a-f]{32}$"}, "As `POST /models/train` gave it", "0" * 32)
+    job = _in_path(
+        "id",
+        {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+        "As `POST /models/train` gave it",
+        "0" * 32,
+    )
     known = ("UNKNOWN_JOB", "MALFORMED_EVENT", "STORE_UNAVAILABLE", "STORE_FULL")
     refused = ("FEATURE_MISMATCH", "TOO_MANY_ROWS", "TRAINING_ERROR", "RESERVED_NAME", "UNKNOWN_TENANT", "VERSION_EXISTS", "JOB_QUOTA",
                "SIGNING_REFUSED")  # fmt: skip
     taken = _says("Train a detector on rows of declared features", "Job", tag="jobs", status="202", about="Taken; look it up at Location",
                   body=ref("TrainRequest"), examples={"rows": {"network_data": [dict(ROW)] * LEAST_ROWS, "version": "2026-11"}},
                   errors=(*_READING, *_CHANGING, *refused))  # fmt: skip
-    taken["responses"]["202"]["headers"] = {"Location": {"description": "Of the job", "schema": {"type": "string"}}}
+    taken["responses"]["202"]["headers"] = {
+        "Location": {"description": "Of the job", "schema": {"type": "string"}}
+    }
     return {
         f"{PREFIX}/train": {"post": taken},
         f"{PREFIX}/jobs": {"get": _says("The training jobs of the tenant, the newest first", "JobList", tag="jobs",
@@ -255,12 +329,24 @@ def _contract() -> dict[str, dict[str, Json]]:
     page = answer("A page for people", {"type": "string"}, media="text/html")
     files = {
         f"{PREFIX}/docs/{name}": {
-            "get": operation("A part of that page", {"200": answer("The file", {"type": "string"}, media=media)}, tag="contract")
+            "get": operation(
+                "A part of that page",
+                {"200": answer("The file", {"type": "string"}, media=media)},
+                tag="contract",
+            )
         }
         for name, media in DOCS_FILES.items()
     }
     return {
-        f"{PREFIX}/openapi.json": {"get": operation("This document", {"200": answer("OpenAPI 3.1", own)}, tag="contract")},
-        f"{PREFIX}/docs": {"get": operation("A page to read this document with, without the internet", {"200": page}, tag="contract")},
+        f"{PREFIX}/openapi.json": {
+            "get": operation("This document", {"200": answer("OpenAPI 3.1", own)}, tag="contract")
+        },
+        f"{PREFIX}/docs": {
+            "get": operation(
+                "A page to read this document with, without the internet",
+                {"200": page},
+                tag="contract",
+            )
+        },
         **files,
     }

@@ -1,4 +1,7 @@
-"""The routes of releases: which one serves, which are there to roll back to, and which is tried in shadow."""
+"""The routes of releases.
+
+Which one serves, which are there to roll back to, and which is tried in shadow.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,13 @@ from deployments.config.tenants import Tenants
 from deployments.config.trust import read_signer
 from deployments.management import requests as asks
 from deployments.management import responses as says
-from deployments.management.request import BodyReader, actor_of, parse_number, reject_unknown_query, tenant_of
+from deployments.management.request import (
+    BodyReader,
+    actor_of,
+    parse_number,
+    reject_unknown_query,
+    tenant_of,
+)
 from deployments.management.store_executor import StoreExecutor
 from deployments.web.api_keys import Scope
 from deployments.web.auth import ScopedRoute
@@ -22,7 +31,13 @@ from deployments.web.errors import as_json
 from ensemble.errors import ArtifactError, ArtifactMissing
 from ensemble.store.layout import Store
 from ensemble.store.names import ReleaseRef, Tenant
-from ensemble.store.releases.aliases import AliasTarget, clear_challenger, get_challenger, promote_challenger, set_challenger
+from ensemble.store.releases.aliases import (
+    AliasTarget,
+    clear_challenger,
+    get_challenger,
+    promote_challenger,
+    set_challenger,
+)
 from ensemble.store.releases.pointer import Pointer, has_pointer
 from ensemble.store.releases.release import list_releases, promote, read_pointer, roll_back
 
@@ -50,7 +65,9 @@ class ReleaseRoutes:
         read, manage = Scope.READ, Scope.MANAGE
         return [
             ScopedRoute("/releases", self._list, needs=read),
-            ScopedRoute("/releases/{serial}/promote", self._promote, needs=manage, methods=["POST"]),
+            ScopedRoute(
+                "/releases/{serial}/promote", self._promote, needs=manage, methods=["POST"]
+            ),
             ScopedRoute("/rollback", self._roll_back, needs=manage, methods=["POST"]),
             ScopedRoute("/challenger", self._challenger, needs=read),
             ScopedRoute("/challenger", self._try, needs=manage, methods=["PUT"]),
@@ -65,12 +82,20 @@ class ReleaseRoutes:
     async def _promote(self, request: Request) -> Response:
         reject_unknown_query(request)
         tenant, number = tenant_of(request), parse_number(request.path_params["serial"], "serial")
-        asked = await BodyReader(asks.ReleasePromotion, self._limit, empty=asks.ReleasePromotion)(request)
+        asked = await BodyReader(asks.ReleasePromotion, self._limit, empty=asks.ReleasePromotion)(
+            request
+        )
 
         def point(store: Store) -> Pointer:
-            ref, serial, signer = _release(store, tenant, number), _pointer_serial(store, tenant), read_signer(store.trust)
+            ref, serial, signer = (
+                _release(store, tenant, number),
+                _pointer_serial(store, tenant),
+                read_signer(store.trust),
+            )
             if _is_challenger(store, tenant, ref):  # nothing is tried beside itself
-                return promote_challenger(store, tenant, serial, signer=signer, at_once=asked.at_once)
+                return promote_challenger(
+                    store, tenant, serial, signer=signer, at_once=asked.at_once
+                )
             return promote(store, tenant, ref, serial, signer=signer, at_once=asked.at_once)
 
         return as_json(_moved(await self._ask(request, point)))
@@ -82,14 +107,22 @@ class ReleaseRoutes:
 
         def point(store: Store) -> Pointer:
             to = None if asked.to is None else int(asked.to)
-            return roll_back(store, tenant, read_pointer(store, tenant).serial, signer=read_signer(store.trust), to=to)
+            return roll_back(
+                store,
+                tenant,
+                read_pointer(store, tenant).serial,
+                signer=read_signer(store.trust),
+                to=to,
+            )
 
         return as_json(_moved(await self._ask(request, point)))
 
     async def _challenger(self, request: Request) -> Response:
         reject_unknown_query(request)
         tenant = tenant_of(request)
-        return as_json(_tried(await self._ask(request, lambda store: get_challenger(store, tenant))))
+        return as_json(
+            _tried(await self._ask(request, lambda store: get_challenger(store, tenant)))
+        )
 
     async def _try(self, request: Request) -> Response:
         reject_unknown_query(request)
@@ -98,7 +131,13 @@ class ReleaseRoutes:
 
         def point(store: Store) -> AliasTarget:
             ref = _release(store, tenant, int(asked.release))
-            return set_challenger(store, tenant, ref, _challenger_serial(store, tenant), signer=read_signer(store.trust))
+            return set_challenger(
+                store,
+                tenant,
+                ref,
+                _challenger_serial(store, tenant),
+                signer=read_signer(store.trust),
+            )
 
         return as_json(_tried(await self._ask(request, point)))
 
@@ -107,7 +146,9 @@ class ReleaseRoutes:
         tenant = tenant_of(request)
 
         def clear(store: Store) -> AliasTarget:
-            return clear_challenger(store, tenant, _challenger_serial(store, tenant), signer=read_signer(store.trust))
+            return clear_challenger(
+                store, tenant, _challenger_serial(store, tenant), signer=read_signer(store.trust)
+            )
 
         return as_json(_tried(await self._ask(request, clear)))
 
@@ -151,7 +192,10 @@ def _listed(store: Store, tenant: Tenant, tenancy: Tenants) -> says.ReleaseList:
 
 
 def _pointer(store: Store, tenant: Tenant) -> tuple[Pointer | None, str]:
-    """The tenant's own pointer, and the code of what is wrong with it; to have none is nothing wrong."""
+    """The tenant's own pointer, and the code of what is wrong with it.
+
+    To have none is nothing wrong.
+    """
     try:
         return read_pointer(store, tenant), ""
     except ArtifactError as error:
@@ -186,7 +230,9 @@ def _release(store: Store, tenant: Tenant, number: int) -> ReleaseRef:
     Raises:
         ArtifactMissing: the tenant has none of that number.
     """
-    known = {one.ref.serial: one.ref for one in reversed(list_releases(store, tenant))}  # of twins that of the state root
+    known = {
+        one.ref.serial: one.ref for one in reversed(list_releases(store, tenant))
+    }  # of twins that of the state root
     if number not in known:
         raise ArtifactMissing(f"release {number}")
     return known[number]
@@ -194,7 +240,9 @@ def _release(store: Store, tenant: Tenant, number: int) -> ReleaseRef:
 
 def _moved(pointer: Pointer) -> says.PointerMovedTo:
     previous = [ref.serial for ref in pointer.previous]
-    return says.PointerMovedTo(pointer.release, pointer.release_sha256, pointer.serial, previous, pointer.at_once)
+    return says.PointerMovedTo(
+        pointer.release, pointer.release_sha256, pointer.serial, previous, pointer.at_once
+    )
 
 
 def _tried(named: AliasTarget) -> says.ChallengerRelease:

@@ -1,7 +1,9 @@
 """Calls to replicas of other deployments, from the management application: each within a time, each failure an error of ours.
 
-An application may not be running, a deployment may be between two processes, a replica may hang or die in the middle. To who asked
-over HTTP this is one and the same: not now, and when to come back. What the replica itself raised of ours is passed on as it was.
+An application may not be running, a deployment may be between two processes, a replica may hang or
+die in the middle. To who asked
+over HTTP this is one and the same: not now, and when to come back. What the replica itself raised
+of ours is passed on as it was.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ class Replicas:
         self.deployment, self._find, self._within_s = deployment, handle, within_s
         self._handle: Any = None
 
-    async def ask(self, method: str, *args: Any) -> Any:  # noqa: ANN401  # whatever the method takes and gives
+    # whatever the method takes and gives
+    async def ask(self, method: str, *args: Any) -> Any:  # noqa: ANN401
         """What one of them answers.
 
         Raises:
@@ -49,16 +52,23 @@ class Replicas:
         return await self._within(asked)
 
     async def ask_all(self, method: str, *args: Any) -> list[Any]:  # noqa: ANN401  # likewise
-        """What each of them answers, or the error in its place; errors as in `ask` where nobody is there."""
+        """What each of them answers, or the error in its place.
+
+        Errors as in `ask` where nobody is there.
+        """
 
         async def asked() -> list[Any]:
             response = (await self._found()).broadcast(method, *args)
-            return list(await response.results_async(timeout_s=self._within_s, return_exceptions=True))
+            return list(
+                await response.results_async(timeout_s=self._within_s, return_exceptions=True)
+            )
 
         answers: list[Any] = await self._within(asked)
         if not answers:
             raise DeploymentUnavailable
-        return [self._ours(answer) if isinstance(answer, Exception) else answer for answer in answers]
+        return [
+            self._ours(answer) if isinstance(answer, Exception) else answer for answer in answers
+        ]
 
     async def _found(self) -> Any:  # noqa: ANN401  # Serve's handle builds its methods on the fly
         if self._handle is None:
@@ -75,9 +85,16 @@ class Replicas:
             raise self._ours(error) from None
 
     def _ours(self, error: Exception) -> EnsembleError:
-        """What was raised there, without Ray's wrapping, which holds a traceback; whatever is none of ours is told to the log alone."""
+        """What was raised there, without Ray's wrapping, which holds a traceback.
+
+        Whatever is none of ours is told to the log alone.
+        """
         cause = error.cause if isinstance(error, RayTaskError) else error
         if isinstance(cause, EnsembleError):
             return cause
-        log_event(logging.WARNING, "replica_call_failed", {"deployment": self.deployment, "error": type(cause).__name__})
+        log_event(
+            logging.WARNING,
+            "replica_call_failed",
+            {"deployment": self.deployment, "error": type(cause).__name__},
+        )
         return DeploymentUnavailable()

@@ -1,6 +1,7 @@
 """From a request of the management application to what it names: who asks, which model, which number, which body.
 
-Everything is checked here, once and strictly, before anything is looked up: a name that is none is no question to the store.
+Everything is checked here, once and strictly, before anything is looked up: a name that is none is
+no question to the store.
 """
 
 from __future__ import annotations
@@ -35,10 +36,25 @@ __all__ = [
 ]
 
 RESERVED = frozenset(
-    {"jobs", "releases", "train", "import", "audit", "challenger", "rollback", "retention", "openapi.json", "docs"}
+    {
+        "jobs",
+        "releases",
+        "train",
+        "import",
+        "audit",
+        "challenger",
+        "rollback",
+        "retention",
+        "openapi.json",
+        "docs",
+    }
 )  # words of routes: a model of that name could not be asked for
 LAYERS_MODELS = {
-    model: tuple(layer for layer, plan in LAYERS.items() if any(model in models for models in plan.kinds.values()))
+    model: tuple(
+        layer
+        for layer, plan in LAYERS.items()
+        if any(model in models for models in plan.kinds.values())
+    )
     for plan in LAYERS.values()
     for models in plan.kinds.values()
     for model in models
@@ -57,7 +73,9 @@ class BodyReader(Generic[Body]):
         empty: what no body at all spells; None where there must be one.
     """
 
-    def __init__(self, kind: type[Body], limit: int, *, empty: Callable[[], Body] | None = None) -> None:
+    def __init__(
+        self, kind: type[Body], limit: int, *, empty: Callable[[], Body] | None = None
+    ) -> None:
         self._decode: Callable[[bytes], Body] = msgspec.json.Decoder(kind).decode
         self._limit, self._empty = limit, empty
 
@@ -130,7 +148,9 @@ def parse_number(text: str, field: str) -> int:
     """
     number = parse_serial(text)
     if number is None:
-        raise MalformedEvent(field, "must be a whole number from 1, below 10**15, without a sign or a leading zero")
+        raise MalformedEvent(
+            field, "must be a whole number from 1, below 10**15, without a sign or a leading zero"
+        )
     return number
 
 

@@ -26,7 +26,9 @@ __all__ = [
 ]
 
 HIGHEST = 10**15  # a serial is below it
-Number = Annotated[float, Meta(ge=1, lt=HIGHEST, multiple_of=1)]  # to JSON, 2 and 2.0 are one number; exact up to 2**53
+Number = Annotated[
+    float, Meta(ge=1, lt=HIGHEST, multiple_of=1)
+]  # to JSON, 2 and 2.0 are one number; exact up to 2**53
 Label = Annotated[str, Meta(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Row = dict[str, Any]
 
@@ -38,9 +40,11 @@ class TrainRequest(Struct, forbid_unknown_fields=True, frozen=True):
         network_data: the rows; what they hold beside the features is passed over.
         name: of the model, a version of which comes out.
         features: what it shall read, in order; those of the source system unless said otherwise.
-        missing: what a row means that does not have a feature: `error_response` it, or take it for `zero`.
+        missing: what a row means that does not have a feature: `error_response` it, or take it
+            for `zero`.
         tenant_id: only the caller's own.
-        version: a label for people, e.g. a date; used once. Versions are counted whatever they are called.
+        version: a label for people, e.g. a date; used once. Versions are counted whatever they
+            are called.
         user_metadata: whatever is to be remembered with it; JSON.
         promote: whether it shall serve when it is done.
     """
@@ -60,7 +64,8 @@ class DetectRequest(Struct, forbid_unknown_fields=True, frozen=True):
 
     Attributes:
         network_data: each with the features that the model was trained on.
-        missing: what a row means that does not have one: `error_response` it, or take it for `zero`.
+        missing: what a row means that does not have one: `error_response` it, or take it for
+            `zero`.
     """
 
     network_data: Annotated[list[Row], Meta(min_length=1)]
@@ -68,7 +73,10 @@ class DetectRequest(Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class RowsToRate(Struct, forbid_unknown_fields=True, frozen=True):
-    """`DetectRequest` with its rows as they came: each is read by itself, and given back as it was sent."""
+    """`DetectRequest` with its rows as they came.
+
+    Each is read by itself, and given back as it was sent.
+    """
 
     network_data: Annotated[list[msgspec.Raw], Meta(min_length=1)]
     missing: Literal["refuse", "zero"] = "refuse"
@@ -119,6 +127,9 @@ class Rollback(Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Retention(Struct, forbid_unknown_fields=True, frozen=True):
-    """How many releases, and versions of each model, are kept; what is needed is kept beside them."""
+    """How many releases, and versions of each model, are kept.
+
+    What is needed is kept beside them.
+    """
 
     keep: Annotated[float, Meta(ge=1, le=1_000_000, multiple_of=1)]

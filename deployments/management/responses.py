@@ -1,6 +1,7 @@
 """What the management application answers, as types: the encoder and the contract are made of them.
 
-Answers name every field that they have. Times are UTC, `2026-11-20T08:15:00Z`; sizes are of the files of a version, without its manifest.
+Answers name every field that they have. Times are UTC, `2026-11-20T08:15:00Z`; sizes are of the
+files of a version, without its manifest.
 """
 
 from __future__ import annotations
@@ -226,7 +227,8 @@ class ReleaseList(Struct):
         tenant_id: whose they are.
         lives_on: on whose release it lives: its own, its group's or the generic one.
         release: in use; null where it has none of its own.
-        pointer_serial: of the pointer to it; every promotion has a higher one. 0 where there is none, or none that can be read.
+        pointer_serial: of the pointer to it; every promotion has a higher one. 0 where there is
+            none, or none that can be read.
         previous: releases to fall back to, the last one first.
         problem: what is wrong with the pointer, as a code; left empty where nothing is.
     """
@@ -357,7 +359,17 @@ def info_of(info: BundleInfo, *, shared: bool) -> ModelInfo:
 
 def audited(entry: AuditEntry) -> AuditedAct:
     """One act, without the tenant, who is the caller's."""
-    return AuditedAct(entry.number, entry.at, entry.who, entry.where, entry.act, entry.what, entry.digest, entry.outcome, entry.code)
+    return AuditedAct(
+        entry.number,
+        entry.at,
+        entry.who,
+        entry.where,
+        entry.act,
+        entry.what,
+        entry.digest,
+        entry.outcome,
+        entry.code,
+    )
 
 
 def _words(info: BundleInfo) -> list[str]:

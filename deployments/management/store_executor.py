@@ -1,7 +1,9 @@
 """Work on the store on behalf of a caller: in a thread, within a time, under the caller's name.
 
-A disk can hang for ever, and a thread that hangs with it cannot be ended. So there are a few threads and no more, whoever asks waits
-only so long, and what has not begun by then is not begun any more. What was begun may still be done after its caller was told that
+A disk can hang for ever, and a thread that hangs with it cannot be ended. So there are a few
+threads and no more, whoever asks waits
+only so long, and what has not begun by then is not begun any more. What was begun may still be done
+after its caller was told that
 nobody knows.
 """
 
@@ -38,7 +40,9 @@ class StoreExecutor:
     def __init__(self, settings: Settings) -> None:
         self._within_s = settings.management.store_within_s
         self._open = TrustedStore(settings)
-        self._threads = ThreadPoolExecutor(settings.management.store_threads, thread_name_prefix="store")
+        self._threads = ThreadPoolExecutor(
+            settings.management.store_threads, thread_name_prefix="store"
+        )
 
     async def ask(self, actor: Actor, work: Callable[[Store], Answer]) -> Answer:
         """What `work` makes of the store.
@@ -50,7 +54,9 @@ class StoreExecutor:
         Raises:
             EnsembleError: as of `with_timeout`.
         """
-        return await with_timeout(asyncio.wrap_future(self._threads.submit(self._work, actor, work)), self._within_s)
+        return await with_timeout(
+            asyncio.wrap_future(self._threads.submit(self._work, actor, work)), self._within_s
+        )
 
     def close(self) -> None:
         """Begin nothing any more, and wait for nobody."""

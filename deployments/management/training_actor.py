@@ -1,10 +1,14 @@
 """A fit in Ray: beside serving, in a process of its own that ends with it, and that can be killed.
 
-The table goes there as arrays, progress comes back as it is made, and the last of all is what was trained. The process runs at low
-priority, so that scoring goes first where cores are few, and it is never used again: its priority would stay.
+The table goes there as arrays, progress comes back as it is made, and the last of all is what was
+trained. The process runs at low
+priority, so that scoring goes first where cores are few, and it is never used again: its priority
+would stay.
 
-It is an actor's process, because an actor can be killed at any moment. Ray 2.60 can end the caller where a task is cancelled just as it
-completes (its check "Tried to complete task that was not pending"), and every fit is stopped at about that moment.
+It is an actor's process, because an actor can be killed at any moment. Ray 2.60 can end the caller
+where a task is cancelled just as it
+completes (its check "Tried to complete task that was not pending"), and every fit is stopped at
+about that moment.
 """
 
 from __future__ import annotations
@@ -41,8 +45,11 @@ class FitWork:
 
 def fit(work: FitWork) -> Iterator[Step | Trained]:
     """The work itself, step by step, in a process of its own."""
-    os.setpriority(os.PRIO_PROCESS, 0, max(NICE, os.getpriority(os.PRIO_PROCESS, 0)))  # first: what follows takes seconds
-    from ensemble.training.recipes.tabular import fit_steps  # noqa: PLC0415  # scikit-learn: only the process that fits has it
+    os.setpriority(
+        os.PRIO_PROCESS, 0, max(NICE, os.getpriority(os.PRIO_PROCESS, 0))
+    )  # first: what follows takes seconds
+    # scikit-learn: only the process that fits has it
+    from ensemble.training.recipes.tabular import fit_steps  # noqa: PLC0415
 
     yield from fit_steps(work.table, name=work.name, seed=work.seed, metadata=work.metadata)
 
@@ -50,7 +57,9 @@ def fit(work: FitWork) -> Iterator[Step | Trained]:
 class Fit:
     """The process, by whose name Ray titles it."""
 
-    def steps(self, fit: Callable[[FitWork], Iterator[Step | Trained]], work: FitWork) -> Iterator[Step | Trained]:
+    def steps(
+        self, fit: Callable[[FitWork], Iterator[Step | Trained]], work: FitWork
+    ) -> Iterator[Step | Trained]:
         """What `fit` yields."""
         yield from fit(work)
 
@@ -74,10 +83,18 @@ async def run_in_ray(work: FitWork, *, num_cpus: float) -> AsyncGenerator[Step |
         cause = error.cause
         if isinstance(cause, EnsembleError):
             raise cause from None
-        log_event(logging.ERROR, "training_failed", {"model": work.name, "error_type": type(cause).__name__, "error": str(cause)})
+        log_event(
+            logging.ERROR,
+            "training_failed",
+            {"model": work.name, "error_type": type(cause).__name__, "error": str(cause)},
+        )
         raise JobCrashed from None
     except RayError as error:
-        log_event(logging.ERROR, "training_failed", {"model": work.name, "error_type": type(error).__name__, "error": str(error)})
+        log_event(
+            logging.ERROR,
+            "training_failed",
+            {"model": work.name, "error_type": type(error).__name__, "error": str(error)},
+        )
         raise JobCrashed from None
     finally:
         ray.kill(actor)  # of one that has ended, nothing

@@ -1,7 +1,9 @@
 """Which models a tenant sees: all of its own, and of those it lives on what serves there.
 
-A tenant without a model of some name uses its group's, or the generic one. So it is lent what has the word champion with them, and
-nothing else of theirs: not older versions, not what they try. What is lent is looked at and used; only its owner changes it.
+A tenant without a model of some name uses its group's, or the generic one. So it is lent what has
+the word champion with them, and
+nothing else of theirs: not older versions, not what they try. What is lent is looked at and used;
+only its owner changes it.
 """
 
 from __future__ import annotations
@@ -31,8 +33,13 @@ class VisibleModel:
     is_lent: bool
 
 
-def seen_models(store: Store, lineage: Sequence[Tenant], model: ModelName | None = None) -> list[VisibleModel]:
-    """Everything that the first of `lineage` sees, its own first; the versions of one model where `model` is given."""
+def seen_models(
+    store: Store, lineage: Sequence[Tenant], model: ModelName | None = None
+) -> list[VisibleModel]:
+    """Everything that the first of `lineage` sees, its own first.
+
+    The versions of one model where `model` is given.
+    """
     owner, *parents = lineage
     own = [VisibleModel(info, is_lent=False) for info in list_models(store, owner, model)]
     return own + [
@@ -43,7 +50,9 @@ def seen_models(store: Store, lineage: Sequence[Tenant], model: ModelName | None
     ]
 
 
-def find_model(store: Store, lineage: Sequence[Tenant], model: ModelName, which: int | Alias | None = None) -> VisibleModel:
+def find_model(
+    store: Store, lineage: Sequence[Tenant], model: ModelName, which: int | Alias | None = None
+) -> VisibleModel:
     """One version of a model: of the nearest of `lineage` that has the model at all, as `describe_bundle` finds it.
 
     Raises:

@@ -1,4 +1,7 @@
-"""One log event, with its fields: keys of the JSON record under Serve, and a plain line without Ray. This page imports neither."""
+"""One log event, with its fields.
+
+Keys of the JSON record under Serve, and a plain line without Ray. This page imports neither.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,14 @@ from typing import Any
 
 __all__ = ["LONGEST_TEXT", "LogThrottle", "log_event"]
 
-SUMMARY_EVERY_S = 300.0  # while a trouble lasts, one line in five minutes says how often it came again
+SUMMARY_EVERY_S = (
+    300.0  # while a trouble lasts, one line in five minutes says how often it came again
+)
 
 
-logger = logging.getLogger("ray.serve")  # Serve's logger carries our fields as JSON; without Ray it is a plain one
+logger = logging.getLogger(
+    "ray.serve"
+)  # Serve's logger carries our fields as JSON; without Ray it is a plain one
 LONGEST_TEXT = 500  # characters of an error in a line
 _RESERVED = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "event"}
 
@@ -20,10 +27,16 @@ _RESERVED = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 def log_event(level: int, event: str, fields: Mapping[str, Any], phrase: str = "") -> None:
     """One log event: `event` and the fields as keys of the JSON record, and both event and phrase in its message.
 
-    Text is cut, and made printable: Serve may be set to write plain lines, and a line break in a file's name is no new line.
+    Text is cut, and made printable: Serve may be set to write plain lines, and a line break in a
+    file's name is no new line.
     """
     extra = {f"{key}_" if key in _RESERVED else key: _fit(value) for key, value in fields.items()}
-    logger.log(level, "%s", _fit(f"{event}: {phrase}" if phrase else event), extra={"event": event, **extra})
+    logger.log(
+        level,
+        "%s",
+        _fit(f"{event}: {phrase}" if phrase else event),
+        extra={"event": event, **extra},
+    )
 
 
 def _fit(value: Any) -> Any:  # noqa: ANN401  # whatever a field holds
@@ -65,7 +78,10 @@ class LogThrottle:
         return True
 
     def again(self, key: tuple[str, str], what: str = "") -> int | None:
-        """How often it was not said since it was said last; None where it is not to be said now either."""
+        """How often it was not said since it was said last.
+
+        None where it is not to be said now either.
+        """
         if self.is_news(key, what):
             return 0
         lasts = self._lasting[key]
@@ -77,4 +93,6 @@ class LogThrottle:
 
     def end(self, of_which: str) -> None:
         """All that lasted of it, and of nothing in particular, is over."""
-        self._lasting = {key: lasts for key, lasts in self._lasting.items() if key[1] not in (of_which, "")}
+        self._lasting = {
+            key: lasts for key, lasts in self._lasting.items() if key[1] not in (of_which, "")
+        }

@@ -1,8 +1,11 @@
 """Every metric of Axon, in one table; and the meter that records them.
 
-Ray exports each under the prefix `ray_` with the labels `deployment`, `replica` and `application` beside ours (C-29: its exporter
-is the canonical one). A counter keeps its `_total`. Measured in Ray 2.60: one record costs 3 to 6 microseconds, so the hot path
-records by batch and never by event; and a gauge that is not set again vanishes after 20 s, which is what `refresh` is for.
+Ray exports each under the prefix `ray_` with the labels `deployment`, `replica` and `application`
+beside ours (C-29: its exporter
+is the canonical one). A counter keeps its `_total`. Measured in Ray 2.60: one record costs 3 to 6
+microseconds, so the hot path
+records by batch and never by event; and a gauge that is not set again vanishes after 20 s, which is
+what `refresh` is for.
 """
 
 from __future__ import annotations
@@ -17,7 +20,18 @@ from ray.serve import metrics as ray_metrics
 
 __all__ = ["METRICS", "RULES", "SILENCE", "Instrument", "Meter", "Metric", "RayMeter", "set_state"]
 
-LATENCY_BOUNDARIES_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)  # the deadline of 250 ms is one of them
+LATENCY_BOUNDARIES_S = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+)  # the deadline of 250 ms is one of them
 
 
 class Instrument(StrEnum):
@@ -25,7 +39,8 @@ class Instrument(StrEnum):
 
     COUNTER = "counter"  # only rises
     GAUGE = "gauge"  # stands at a value
-    STATE_SET = "state set"  # a gauge for every word of its last label: 1 for the word that holds, 0 for the others (C-10)
+    # a gauge for every word of its last label: 1 for the word that holds, 0 for the others (C-10)
+    STATE_SET = "state set"
     HISTOGRAM = "histogram"  # seconds, in buckets
 
 
@@ -55,10 +70,36 @@ METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
         # how it stands, told by the ingress
-        Metric("axon_ml_status", _S, ("status",), "0 or 1", "The status word of the whole ensemble.", "axon_ml_status"),
-        Metric("axon_ml_status_level", _G, (), "0, 1, 2", "The same as a number: 2 fully, 1 partially, 0 fallback.", "axon_ml_status"),
-        Metric("axon_layer_status", _S, ("layer", "kind", "status"), "0 or 1", "How a layer stands with a kind of event."),
-        Metric("axon_coverage", _G, ("kind",), "share", "Share of the validated evidence on a kind of event that speaks."),
+        Metric(
+            "axon_ml_status",
+            _S,
+            ("status",),
+            "0 or 1",
+            "The status word of the whole ensemble.",
+            "axon_ml_status",
+        ),
+        Metric(
+            "axon_ml_status_level",
+            _G,
+            (),
+            "0, 1, 2",
+            "The same as a number: 2 fully, 1 partially, 0 fallback.",
+            "axon_ml_status",
+        ),
+        Metric(
+            "axon_layer_status",
+            _S,
+            ("layer", "kind", "status"),
+            "0 or 1",
+            "How a layer stands with a kind of event.",
+        ),
+        Metric(
+            "axon_coverage",
+            _G,
+            ("kind",),
+            "share",
+            "Share of the validated evidence on a kind of event that speaks.",
+        ),
         Metric(
             "axon_provider_health_score",
             _G,
@@ -67,7 +108,13 @@ METRICS: Mapping[str, Metric] = {
             "Share of a layer's kinds of event that speak; 0 is an initialisation that failed.",
             "Provider Health Score",
         ),
-        Metric("axon_breaker_state", _S, ("layer", "state"), "0 or 1", "Whether a layer is asked: closed, half open or open."),
+        Metric(
+            "axon_breaker_state",
+            _S,
+            ("layer", "state"),
+            "0 or 1",
+            "Whether a layer is asked: closed, half open or open.",
+        ),
         Metric(
             "axon_rollout_share",
             _G,
@@ -75,9 +122,21 @@ METRICS: Mapping[str, Metric] = {
             "share",
             "Share of traffic of the release that was brought in step by step last: 1 once it is in, 0 once it was left.",
         ),
-        Metric("axon_controls_readable", _G, (), "0 or 1", "0 while controls.json is broken: the switches of before go on."),
+        Metric(
+            "axon_controls_readable",
+            _G,
+            (),
+            "0 or 1",
+            "0 while controls.json is broken: the switches of before go on.",
+        ),
         # what it did, told by the ingress
-        Metric("axon_events_scored_total", _C, ("kind", "verdict"), "events", "Events that got a verdict."),
+        Metric(
+            "axon_events_scored_total",
+            _C,
+            ("kind", "verdict"),
+            "events",
+            "Events that got a verdict.",
+        ),
         Metric(
             "axon_fallback_scores_total",
             _C,
@@ -86,7 +145,13 @@ METRICS: Mapping[str, Metric] = {
             "Events for which a layer that should have spoken abstained; its score was for show. Exact, where the log is not.",
             "warning on every call",
         ),
-        Metric("axon_layer_latency_seconds", _H, ("layer",), "seconds", "From asking a layer to its answer, for a batch."),
+        Metric(
+            "axon_layer_latency_seconds",
+            _H,
+            ("layer",),
+            "seconds",
+            "From asking a layer to its answer, for a batch.",
+        ),
         Metric(
             "predictions_total",
             _C,
@@ -103,12 +168,48 @@ METRICS: Mapping[str, Metric] = {
             "From asking that model to its answer, for a batch.",
             "inference_latency_seconds",
         ),
-        Metric("axon_layer_retries_total", _C, ("layer",), "calls", "Calls made again because a replica died."),
-        Metric("axon_layer_failed_calls_total", _C, ("layer", "code"), "calls", "Calls that failed or came too late, trials too. Exact."),
-        Metric("axon_breaker_changes_total", _C, ("layer", "state"), "changes", "Times a breaker went to a state."),
-        Metric("axon_rollout_changes_total", _C, ("state",), "changes", "Times the bringing-in of a release went to a state."),
-        Metric("axon_requests_refused_total", _C, ("code",), "requests", "Requests that the gate did not let in, by code."),
-        Metric("axon_challenger_events_total", _C, (), "events", "Events that a challenger scored in shadow."),
+        Metric(
+            "axon_layer_retries_total",
+            _C,
+            ("layer",),
+            "calls",
+            "Calls made again because a replica died.",
+        ),
+        Metric(
+            "axon_layer_failed_calls_total",
+            _C,
+            ("layer", "code"),
+            "calls",
+            "Calls that failed or came too late, trials too. Exact.",
+        ),
+        Metric(
+            "axon_breaker_changes_total",
+            _C,
+            ("layer", "state"),
+            "changes",
+            "Times a breaker went to a state.",
+        ),
+        Metric(
+            "axon_rollout_changes_total",
+            _C,
+            ("state",),
+            "changes",
+            "Times the bringing-in of a release went to a state.",
+        ),
+        Metric(
+            "axon_requests_refused_total",
+            _C,
+            ("code",),
+            "requests",
+            "Requests that the gate did not let in, by code.",
+        ),
+        Metric(
+            "axon_challenger_events_total",
+            _C,
+            (),
+            "events",
+            "Events that a challenger scored in shadow.",
+        ),
         Metric(
             "axon_challenger_flips_total",
             _C,
@@ -123,10 +224,22 @@ METRICS: Mapping[str, Metric] = {
             "events",
             "Events of degraded times: spooled, adopted from a dead replica, rescored, or hostile when rescored.",
         ),
-        Metric("axon_retro_dropped_total", _C, ("reason",), "events", "Events of degraded times that nobody will score again."),
+        Metric(
+            "axon_retro_dropped_total",
+            _C,
+            ("reason",),
+            "events",
+            "Events of degraded times that nobody will score again.",
+        ),
         Metric("axon_retro_waiting_events", _G, (), "events", "What waits to be scored again."),
         Metric("axon_retro_waiting_bytes", _G, (), "bytes", "The same in bytes on the disk."),
-        Metric("axon_retro_oldest_age_seconds", _G, (), "seconds", "Age of the oldest event that waits."),
+        Metric(
+            "axon_retro_oldest_age_seconds",
+            _G,
+            (),
+            "seconds",
+            "Age of the oldest event that waits.",
+        ),
         # models, told by the layers
         Metric(
             "axon_errors_total",
@@ -143,7 +256,13 @@ METRICS: Mapping[str, Metric] = {
             "loads",
             "Loads that failed, by our own code and by where to look first (S1-26).",
         ),
-        Metric("axon_model_loads_total", _C, ("provider", "outcome"), "loads", "Loads by outcome: loaded or failed."),
+        Metric(
+            "axon_model_loads_total",
+            _C,
+            ("provider", "outcome"),
+            "loads",
+            "Loads by outcome: loaded or failed.",
+        ),
         Metric(
             "axon_provider_initialization_failed_total",
             _C,
@@ -195,12 +314,17 @@ class Meter(Protocol):
 
 
 class RayMeter:
-    """Records through Ray, from any of its processes; outside of a cluster it records into nothing."""
+    """Records through Ray, from any of its processes.
+
+    Outside of a cluster it records into nothing.
+    """
 
     def __init__(self) -> None:
         self._instruments: dict[str, Any] = {}
         self._levels: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
-        self._lock = threading.Lock()  # a slot loads in a thread of its own and tells of it from there
+        self._lock = (
+            threading.Lock()
+        )  # a slot loads in a thread of its own and tells of it from there
 
     def count(self, name: str, by: float = 1.0, /, **labels: str) -> None:
         """Raise a counter."""
@@ -224,7 +348,8 @@ class RayMeter:
         for (name, labels), value in levels:
             self._instrument(name).set(value, dict(labels))
 
-    def _instrument(self, name: str) -> Any:  # noqa: ANN401  # one of Ray's three, which share no type
+    # one of Ray's three, which share no type
+    def _instrument(self, name: str) -> Any:  # noqa: ANN401
         found = self._instruments.get(name)
         if found is None:
             found = self._instruments[name] = _made(METRICS[name])
@@ -272,5 +397,7 @@ def _made(metric: Metric) -> Any:  # noqa: ANN401  # likewise
             return ray_metrics.Counter(metric.name, description=metric.meaning, tag_keys=keys)
         case Instrument.HISTOGRAM:
             boundaries = list(LATENCY_BOUNDARIES_S)
-            return ray_metrics.Histogram(metric.name, description=metric.meaning, boundaries=boundaries, tag_keys=keys)
+            return ray_metrics.Histogram(
+                metric.name, description=metric.meaning, boundaries=boundaries, tag_keys=keys
+            )
     return ray_metrics.Gauge(metric.name, description=metric.meaning, tag_keys=keys)

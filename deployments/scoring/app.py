@@ -1,6 +1,7 @@
 """The HTTP door: routes, one fan-out under one deadline, fusion.
 
-Every answer, an error too, is JSON with a stable code and never a path, a traceback or another error's text.
+Every answer, an error too, is JSON with a stable code and never a path, a traceback or another
+error's text.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ class IngressApp:
         meter: where metrics are recorded; None for Ray's.
     """
 
-    def __init__(self, settings: Mapping[str, Any], handles: Mapping[str, Any], meter: Meter | None = None) -> None:
+    def __init__(
+        self, settings: Mapping[str, Any], handles: Mapping[str, Any], meter: Meter | None = None
+    ) -> None:
         self._settings = Settings.model_validate(settings)
         text = TextMeter(_replica())
         meter = BothMeters(meter or RayMeter(), text)
@@ -81,8 +84,12 @@ class IngressApp:
         )
         self._tenancy = Tenants(self._settings)
         self._keeper = GateKeeper(self._settings, self._tenancy, meter)
-        self._switches = LayerSwitches(self._asked, self._settings.state, frozenset(self._settings.controls.disabled), meter)
-        self._views = Views(self._new_view, self._tenancy, most=self._settings.store.tenants_at_once)
+        self._switches = LayerSwitches(
+            self._asked, self._settings.state, frozenset(self._settings.controls.disabled), meter
+        )
+        self._views = Views(
+            self._new_view, self._tenancy, most=self._settings.store.tenants_at_once
+        )
         self._retro = Retro(
             self._settings.retro,
             self._settings.state / "retro",
@@ -92,10 +99,20 @@ class IngressApp:
         )
         self._started = time.monotonic()
         look_every_s = self._settings.controls.look_every_s
-        self._watch = Monitor(self._switches, self._telemetry, self._see, meter, every_s=look_every_s, retro=self._retro.counts)
+        self._watch = Monitor(
+            self._switches,
+            self._telemetry,
+            self._see,
+            meter,
+            every_s=look_every_s,
+            retro=self._retro.counts,
+        )
         self._operating = OperatorRoutes(
             layers=list(handles),
-            tests={layer: lambda handle=handle: handle.test.remote() for layer, handle in handles.items()},  # type: ignore[misc]  # mypy loses the default
+            tests={
+                layer: lambda handle=handle: handle.test.remote()  # type: ignore[misc]  # mypy loses the default
+                for layer, handle in handles.items()
+            },
             see=self._see,
             switches=self._switches,
             is_ready=lambda: self._views.home.follower.has_looked,
@@ -107,7 +124,11 @@ class IngressApp:
         self._predicting = PredictRoutes(predictor, self._views.of, self._keeper.gate, limits)
         self._text = text.text
         self._routes = self._all_routes()
-        needs = {(route.path, method.lower()): route.needs for route in self._routes for method in route.methods or ()}
+        needs = {
+            (route.path, method.lower()): route.needs
+            for route in self._routes
+            for method in route.methods or ()
+        }
         self._openapi = encode(secured(document(limits.max_events, limits.max_body_bytes), needs))
 
     def __serve_build_asgi_app__(self) -> Starlette:
@@ -138,7 +159,9 @@ class IngressApp:
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         await self._keeper.start()
-        await self._switches.look()  # first of the ensemble: what an operator switched off is not asked, not even once
+        await (
+            self._switches.look()
+        )  # first of the ensemble: what an operator switched off is not asked, not even once
         await self._views.start()
         await self._retro.start()
         await self._watch.start()  # last: Serve lets only warnings into the log while this runs
@@ -163,7 +186,9 @@ class IngressApp:
         follower = ReleaseWatcher(fan_out, FusionResolver(lineage), self._switches)
         return View(tenant, fan_out, follower, self._settings.ingress, self._retro.offer)
 
-    async def _rescore(self, tenant: str, kind: Kind, events: Sequence[wire.EventRequest]) -> Sequence[wire.Verdict | EventError]:
+    async def _rescore(
+        self, tenant: str, kind: Kind, events: Sequence[wire.EventRequest]
+    ) -> Sequence[wire.Verdict | EventError]:
         return await (await self._views.of(tenant or self._tenancy.generic)).rescore(kind, events)
 
     async def _coverage_of(self, kind: Kind) -> float:
@@ -183,31 +208,50 @@ class IngressApp:
 
     async def _score_one(self, request: Request) -> Response:
         body = await self._body(request)
-        return Response(await self._answer_one(caller_of(request.scope), body, explain=_asks_to_explain(request)), media_type=JSON)
+        return Response(
+            await self._answer_one(
+                caller_of(request.scope), body, explain=_asks_to_explain(request)
+            ),
+            media_type=JSON,
+        )
 
     async def _score_batch(self, request: Request) -> Response:
         since, explain = time.monotonic(), _asks_to_explain(request)
-        parsed = wire.parse_batch(await self._body(request), limit=self._settings.ingress.max_events)
+        parsed = wire.parse_batch(
+            await self._body(request), limit=self._settings.ingress.max_events
+        )
         caller = caller_of(request.scope)
         await self._keeper.gate.charge(caller, len(parsed))
         view = await self._views.of(caller.tenant)
-        results: list[Any] = [_row_error(*event) if isinstance(event, tuple) else None for event in parsed]
+        results: list[Any] = [
+            _row_error(*event) if isinstance(event, tuple) else None for event in parsed
+        ]
 
         async def answer_kind(kind: Kind) -> None:
-            places = [place for place, event in enumerate(parsed) if not isinstance(event, tuple) and wire.kind_of(event) is kind]
+            places = [
+                place
+                for place, event in enumerate(parsed)
+                if not isinstance(event, tuple) and wire.kind_of(event) is kind
+            ]
             if not places:
                 return
             events: list[Any] = [parsed[place] for place in places]
-            answers = await view.answers(kind, events, [caller.tenant] * len(events), explain=explain, since=since)
+            answers = await view.answers(
+                kind, events, [caller.tenant] * len(events), explain=explain, since=since
+            )
             for place, event, answer in zip(places, events, answers, strict=True):
-                results[place] = _row_error(event.id, answer) if isinstance(answer, EventError) else answer
+                results[place] = (
+                    _row_error(event.id, answer) if isinstance(answer, EventError) else answer
+                )
 
         await asyncio.gather(*(answer_kind(kind) for kind in Kind))
         return Response(encode(wire.BatchAnswer(results, *wire.least_of(results))), media_type=JSON)
 
     async def _body(self, request: Request) -> bytes:
         """Starlette's own limit answers in plain text, without a code."""
-        return await read_json(request.scope["headers"], request.receive, self._settings.ingress.max_body_bytes)
+        return await read_json(
+            request.scope["headers"], request.receive, self._settings.ingress.max_body_bytes
+        )
 
     async def _describe(self, request: Request) -> Response:
         limits, view = self._settings.ingress, await self._see(caller_of(request.scope).tenant)
@@ -217,8 +261,17 @@ class IngressApp:
             "about": "One threat score from several detectors, and an honest word on how many of them looked.",
             "model_version": view.release,
             "models": view.health()["available_models"],
-            "limits": {"max_events": limits.max_events, "max_body_bytes": limits.max_body_bytes, "deadline_ms": limits.deadline_ms},
-            "routes": [f"{method} {route.path}" for route in self._routes for method in sorted(route.methods or ()) if method != "HEAD"],
+            "limits": {
+                "max_events": limits.max_events,
+                "max_body_bytes": limits.max_body_bytes,
+                "deadline_ms": limits.deadline_ms,
+            },
+            "routes": [
+                f"{method} {route.path}"
+                for route in self._routes
+                for method in sorted(route.methods or ())
+                if method != "HEAD"
+            ],
         }
         return as_json(body)
 
@@ -240,10 +293,13 @@ class IngressApp:
         return Response(self._openapi, media_type=JSON)
 
 
-Ingress = serve.ingress()(IngressApp)  # the plain class stays, for whoever wants the routes without Ray
+Ingress = serve.ingress()(
+    IngressApp
+)  # the plain class stays, for whoever wants the routes without Ray
 
 
-def _call_of(handle: Any) -> LayerCall:  # noqa: ANN401  # Serve's handle builds its methods on the fly
+# Serve's handle builds its methods on the fly
+def _call_of(handle: Any) -> LayerCall:  # noqa: ANN401
     return handle.score.remote  # type: ignore[no-any-return]
 
 

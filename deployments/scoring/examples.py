@@ -37,7 +37,9 @@ VERDICT: Final[dict[str, Any]] = {
     "coverage": 1.0,
     "degraded": False,
     "status": "FULLY_OPERATIONAL",
-    "layers": [{"layer": "anomaly", "score": 0.226, "status": "live", "version": "1", "reason": ""}],
+    "layers": [
+        {"layer": "anomaly", "score": 0.226, "status": "live", "version": "1", "reason": ""}
+    ],
     "elapsed_ms": 5.2,
     "release": "default/3",
     "release_sha256": "fb4f4614c28c9db1dfa845f8a682c2e9f194760bfd384916fc69e2d8f2bf33fb",

@@ -1,6 +1,7 @@
 """A shortcut for one route: requests of it go past Starlette's middleware and router, which take a quarter of an ingress's time.
 
-Only the plain form of the request goes this way: the route's own method, no query. Everything else, errors too, is Starlette's,
+Only the plain form of the request goes this way: the route's own method, no query. Everything else,
+errors too, is Starlette's,
 so that an answer never depends on which way a request went.
 """
 
@@ -28,7 +29,8 @@ class ShortcutApp(AuthenticatedApp):
     Args:
         path: of the route; it has a `ScopedRoute` too, for requests with a query.
         needs: the scope of the route; who has it not is answered by the route itself.
-        answer: the body of the answer to a body; it hears of the request too, whose scope says who asks.
+        answer: the body of the answer to a body; it hears of the request too, whose scope says
+            who asks.
         limit: bytes that a body may have.
         **options: those of `AuthenticatedApp`.
     """
@@ -47,17 +49,25 @@ class ShortcutApp(AuthenticatedApp):
 
     async def inside(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Answer a plain request at once; everything else is the routes'."""
-        is_plain = scope["type"] == "http" and scope["path"] == self._path and scope["method"] == "POST" and not scope["query_string"]
+        is_plain = (
+            scope["type"] == "http"
+            and scope["path"] == self._path
+            and scope["method"] == "POST"
+            and not scope["query_string"]
+        )
         if not is_plain or not allows(scope, self._needs):
             await super().inside(scope, receive, send)
             return
         try:
-            body = await self._answer(scope, await read_json(scope["headers"], receive, self._limit))
+            body = await self._answer(
+                scope, await read_json(scope["headers"], receive, self._limit)
+            )
         except Exception as error:
             response = await exception_response(Request(scope, receive), error)
             await response(scope, receive, send)
             if not isinstance(error, EventError):
-                raise  # answered, as Starlette does: whoever runs the application counts it as an error
+                # answered, as Starlette does: whoever runs the application counts it as an error
+                raise
             return
         headers = [(b"content-length", b"%d" % len(body)), (b"content-type", _JSON)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})

@@ -1,8 +1,11 @@
 """A layer under its guard: one call at a time is asked for, and whatever becomes of it, an opinion or an abstention comes back.
 
-What Serve's handle raises, read in its source for 2.60 on the gRPC transport of the throughput mode: a replica that dies while it
-computes gives `ActorUnavailableError` (`ActorDiedError` on the other transport), one that is being drained may give a bare
-`AioRpcError`; one that died before it took the call gives nothing: Serve looks for another one and waits without end, which only
+What Serve's handle raises, read in its source for 2.60 on the gRPC transport of the throughput
+mode: a replica that dies while it
+computes gives `ActorUnavailableError` (`ActorDiedError` on the other transport), one that is being
+drained may give a bare
+`AioRpcError`; one that died before it took the call gives nothing: Serve looks for another one and
+waits without end, which only
 our deadline ends. A full queue is `BackPressureError`. A cancelled call is `CancelledError`.
 """
 
@@ -85,10 +88,20 @@ class GuardedLayer:
     """
 
     def __init__(
-        self, layer: str, call: LayerCall, settings: GuardSettings, *, deadline_s: float, clock: Callable[[], float], observer: CallObserver
+        self,
+        layer: str,
+        call: LayerCall,
+        settings: GuardSettings,
+        *,
+        deadline_s: float,
+        clock: Callable[[], float],
+        observer: CallObserver,
     ) -> None:
         self._layer, self._call, self._clock, self._observer = layer, call, clock, observer
-        self._fallback_score, self._is_stateless = LAYERS[layer].fallback_score, LAYERS[layer].is_stateless
+        self._fallback_score, self._is_stateless = (
+            LAYERS[layer].fallback_score,
+            LAYERS[layer].is_stateless,
+        )
         self._deadline_s, self._slow_s = deadline_s, settings.slow_share * deadline_s
         rules = BreakerRules(
             failures_in_a_row=settings.failures_in_a_row,
@@ -99,7 +112,9 @@ class GuardedLayer:
             jitter=settings.jitter,
             trial_s=deadline_s,
         )
-        self.breaker = CircuitBreaker(rules, clock=clock, jitter=random.random, on_change=self._breaker_changed)
+        self.breaker = CircuitBreaker(
+            rules, clock=clock, jitter=random.random, on_change=self._breaker_changed
+        )
         self._bulkhead = Bulkhead(settings.calls_in_flight)
         self._retries = RetryBudget(settings.retry_share, settings.retries_saved)
         self._pace = LogThrottle(clock)
@@ -140,22 +155,37 @@ class GuardedLayer:
         code, error_type = self._fault(pending)
         if not is_trial:  # which has its own judge
             self._tell_fault(code, error_type)
-            self.breaker.tell(pending.ticket, is_good=not code and not self._is_slow(pending, excused_s))
-        return self._silent(LayerStatus.FALLBACK, code, pending.size) if code else pending.call.result()
+            self.breaker.tell(
+                pending.ticket, is_good=not code and not self._is_slow(pending, excused_s)
+            )
+        return (
+            self._silent(LayerStatus.FALLBACK, code, pending.size)
+            if code
+            else pending.call.result()
+        )
 
     def give_up(self, pending: InFlightCall, *, excused_s: float) -> None:
-        """Stop a call that is still out: it frees the layer's queue; what already computes runs on. A trial runs on to its own end."""
+        """Stop a call that is still out.
+
+        It frees the layer's queue; what already computes runs on. A trial runs on to its own end.
+        """
         if pending.ticket.is_trial or pending.call.done():
             return
         had_s = self._clock() - pending.began - excused_s
-        if pending.call.cancel() and had_s >= self._slow_s:  # with less time than that it is not to blame
+        if (
+            pending.call.cancel() and had_s >= self._slow_s
+        ):  # with less time than that it is not to blame
             self.breaker.tell(pending.ticket, is_good=False)
 
-    async def ask_otherwise(self, question: Callable[[], Awaitable[Answer]], *, within_s: float) -> Answer:
+    async def ask_otherwise(
+        self, question: Callable[[], Awaitable[Answer]], *, within_s: float
+    ) -> Answer:
         """Another question than for its opinion: through the same bulkhead and breaker, told of as any call, and waited for by who asks.
 
-        There is no other layer to answer in its place, so what an opinion would say as an abstention is raised here. A slow answer
-        is not held against the layer, as little as an explanation: the question may be larger than any event.
+        There is no other layer to answer in its place, so what an opinion would say as an
+        abstention is raised here. A slow answer
+        is not held against the layer, as little as an explanation: the question may be larger than
+        any event.
 
         Raises:
             LayerError: it was not asked, did not answer in time, or failed; the code says which.
@@ -171,7 +201,9 @@ class GuardedLayer:
         call.add_done_callback(lambda _: self._bulkhead.leave())
         try:
             await asyncio.wait([call], timeout=within_s)
-        except asyncio.CancelledError:  # a client that left: nothing is known of the layer; a trial that is lost ends by itself
+        except (
+            asyncio.CancelledError
+        ):  # a client that left: nothing is known of the layer; a trial that is lost ends by itself
             call.cancel()
             raise
         error: BaseException | None = TimeoutError() if not call.done() else None
@@ -182,7 +214,9 @@ class GuardedLayer:
             return call.result()
         call.cancel()
         kind = LayerTimeout if isinstance(error, TimeoutError) else _kind_of(error)
-        if kind is not LayerTimeout or ticket.is_trial or self._clock() - began >= self._slow_s:  # with less time it is not to blame
+        if (
+            kind is not LayerTimeout or ticket.is_trial or self._clock() - began >= self._slow_s
+        ):  # with less time it is not to blame
             self.breaker.tell(ticket, is_good=False)
         self._tell_fault(kind.code, type(error).__name__)
         raise kind(self._layer) from error
@@ -192,8 +226,13 @@ class GuardedLayer:
         try:
             return await ask()
         except _DIED as error:
-            if isinstance(error, RayTaskError) or not self._is_stateless or not self._retries.spend():
-                raise  # an error of that kind inside the layer's own code is no death of its replica
+            if (
+                isinstance(error, RayTaskError)
+                or not self._is_stateless
+                or not self._retries.spend()
+            ):
+                # an error of that kind inside the layer's own code is no death of its replica
+                raise
             self._observer.retried(self._layer)
         return await ask()
 
@@ -202,9 +241,16 @@ class GuardedLayer:
         self._bulkhead.leave()
 
     async def _judge_trial(self, pending: InFlightCall) -> None:
-        """A trial is nobody's wait: it has a deadline of its own, and only the breaker hears of it."""
+        """A trial is nobody's wait.
+
+        It has a deadline of its own, and only the breaker hears of it.
+        """
         await asyncio.wait([pending.call], timeout=self._deadline_s)
-        code, error_type = self._fault(pending) if pending.call.done() else (LayerTimeout.code, TimeoutError.__name__)
+        code, error_type = (
+            self._fault(pending)
+            if pending.call.done()
+            else (LayerTimeout.code, TimeoutError.__name__)
+        )
         pending.call.cancel()
         self._tell_fault(code, error_type)
         self.breaker.tell(pending.ticket, is_good=not code and not self._is_slow(pending, 0.0))
@@ -214,14 +260,21 @@ class GuardedLayer:
         return pending.took_s - excused_s > self._slow_s and not pending.explain
 
     def _fault(self, pending: InFlightCall) -> tuple[str, str]:
-        """Code and type of what was wrong with a call that ended; "" for a sound answer, also where it is an abstention."""
+        """Code and type of what was wrong with a call that ended.
+
+        "" for a sound answer, also where it is an abstention.
+        """
         error = asyncio.CancelledError() if pending.call.cancelled() else pending.call.exception()
         if error is not None:
             return _kind_of(error).code, type(error).__name__
         said = pending.call.result()
         is_ours = said.layer == self._layer and len(said.scores) == pending.size
         is_of_release = not said.speaks or pending.release in (ANY_RELEASE, said.release)
-        return ("", "") if is_ours and is_of_release else (LayerCrashed.code, "an answer to another question")
+        return (
+            ("", "")
+            if is_ours and is_of_release
+            else (LayerCrashed.code, "an answer to another question")
+        )
 
     def _tell_fault(self, code: str, error_type: str) -> None:
         """Count a call that failed; say it at first, and then how often it came again."""
@@ -230,7 +283,12 @@ class GuardedLayer:
         self._observer.failed(self._layer, code)
         suppressed = self._pace.again(("layer_call_failed", code))
         if suppressed is not None:
-            fields = {"layer": self._layer, "code": code, "error_type": error_type, "suppressed": suppressed}
+            fields = {
+                "layer": self._layer,
+                "code": code,
+                "error_type": error_type,
+                "suppressed": suppressed,
+            }
             log_event(logging.WARNING, "layer_call_failed", fields)
 
     def _breaker_changed(self, state: BreakerState, reason: str) -> None:
@@ -238,7 +296,9 @@ class GuardedLayer:
         if state is not BreakerState.HALF_OPEN and self._was_open != (state is BreakerState.OPEN):
             self._was_open = state is BreakerState.OPEN
             level = logging.WARNING if self._was_open else logging.INFO
-            log_event(level, "breaker_changed", {"layer": self._layer, "state": state, "reason": reason})
+            log_event(
+                level, "breaker_changed", {"layer": self._layer, "state": state, "reason": reason}
+            )
         self._observer.breaker_changed(self._layer, state, reason)
 
     def _silent(self, status: LayerStatus, reason: str, size: int) -> LayerScores:

@@ -1,4 +1,7 @@
-"""What an operator switched, applied to the fan-out of an ingress: at once where it was asked for, within seconds everywhere else."""
+"""What an operator switched, applied to the fan-out of an ingress.
+
+At once where it was asked for, within seconds everywhere else.
+"""
 
 from __future__ import annotations
 
@@ -43,11 +46,22 @@ class LayerSwitches:
         meter: where it is told whether the file can be read.
     """
 
-    def __init__(self, fan_out: Switchable, state: Path, always_disabled: frozenset[str], meter: Meter) -> None:
-        self._fan_out, self._state, self._always, self._meter = fan_out, state, always_disabled, meter
-        self._controls: Controls | None = None  # before the first look, resets of the past are no news
+    def __init__(
+        self, fan_out: Switchable, state: Path, always_disabled: frozenset[str], meter: Meter
+    ) -> None:
+        self._fan_out, self._state, self._always, self._meter = (
+            fan_out,
+            state,
+            always_disabled,
+            meter,
+        )
+        self._controls: Controls | None = (
+            None  # before the first look, resets of the past are no news
+        )
         self._trouble = ""
-        self._reading: asyncio.Task[Controls] | None = None  # one at a time: a disk that hangs gets one thread, not one every look
+        self._reading: asyncio.Task[Controls] | None = (
+            None  # one at a time: a disk that hangs gets one thread, not one every look
+        )
         self._writing: asyncio.Task[Controls] | None = None  # likewise
         self._turn = asyncio.Lock()  # what was read before a change must not be applied after it
 
@@ -67,7 +81,9 @@ class LayerSwitches:
 
     async def look(self) -> None:
         """Read the file and apply it; what cannot be read changes nothing, and is said once."""
-        if self._turn.locked() and self._is_writing:  # a disk that hangs with a change must not stop whoever looks
+        if (
+            self._turn.locked() and self._is_writing
+        ):  # a disk that hangs with a change must not stop whoever looks
             return
         async with self._turn:
             if self._reading is None:
@@ -81,22 +97,28 @@ class LayerSwitches:
             if error is None:
                 self._apply(reading.result())
             else:
-                self._keep(failure_of(error))  # type: ignore[arg-type]  # a thread raises no BaseException that we would outlive
+                # a thread raises no BaseException that we would outlive
+                self._keep(failure_of(error))  # type: ignore[arg-type]
 
     async def change(self, change: Callable[[Controls], Controls]) -> Controls:
         """Switch something: on the disk, for everybody, and here at once.
 
         Raises:
             ArtifactError: the file of now is broken.
-            LoadTimeout: the disk hangs; whether the change is kept is known, and applied, when it answers again.
+            LoadTimeout: the disk hangs; whether the change is kept is known, and applied, when
+                it answers again.
             OSError: it cannot be written; nothing has changed.
         """
         async with self._turn:
             if self._is_writing:
                 raise LoadTimeout(CONTROLS, CHANGE_WITHIN_S)  # a thread hangs there already
             self._reading = None
-            self._writing = asyncio.create_task(asyncio.to_thread(change_controls, self._state, change))
-            self._writing.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody may be left to ask
+            self._writing = asyncio.create_task(
+                asyncio.to_thread(change_controls, self._state, change)
+            )
+            self._writing.add_done_callback(
+                lambda ended: ended.cancelled() or ended.exception()
+            )  # nobody may be left to ask
             await asyncio.wait({self._writing}, timeout=CHANGE_WITHIN_S)
             if not self._writing.done():
                 raise LoadTimeout(CONTROLS, CHANGE_WITHIN_S)
@@ -111,7 +133,12 @@ class LayerSwitches:
             self._fan_out.disabled = self._always
         if why.code != self._trouble:
             self._trouble = why.code
-            fields = {"code": why.code, "cause": why.cause, "error": why.message, "action": "keeping_switches_of_before"}
+            fields = {
+                "code": why.code,
+                "cause": why.cause,
+                "error": why.message,
+                "action": "keeping_switches_of_before",
+            }
             log_event(logging.ERROR, "controls_unreadable", fields)
 
     def _apply(self, controls: Controls) -> None:
@@ -125,5 +152,9 @@ class LayerSwitches:
         off = controls.disabled | self._always
         was = self._fan_out.disabled
         for layer in sorted(off ^ was):
-            log_event(logging.WARNING, "layer_disabled" if layer in off else "layer_enabled", {"layer": layer})
+            log_event(
+                logging.WARNING,
+                "layer_disabled" if layer in off else "layer_enabled",
+                {"layer": layer},
+            )
         self._fan_out.disabled = off

@@ -1,7 +1,9 @@
 """What one ingress replica counted, as Prometheus text: `GET /metrics`, for who has no Prometheus that reads Ray's exporter.
 
-Behind a balancer such a page shows one replica, another one each time (C-29). So every line names its replica, and the first one says
-where the whole is: at Ray's exporter, which also has what the layers count. The names are those of `METRICS`, without Ray's prefix.
+Behind a balancer such a page shows one replica, another one each time (C-29). So every line names
+its replica, and the first one says
+where the whole is: at Ray's exporter, which also has what the layers count. The names are those of
+`METRICS`, without Ray's prefix.
 Measured: recording here costs about a microsecond, beside Ray's three to six.
 """
 
@@ -43,7 +45,9 @@ class TextMeter:
         self._registry = CollectorRegistry(auto_describe=False)
         self._replica = replica
         self._families: dict[str, Any] = {}
-        self._children: dict[Key, Any] = {}  # finding a child by its labels takes longer than recording into it
+        self._children: dict[
+            Key, Any
+        ] = {}  # finding a child by its labels takes longer than recording into it
         self._lock = threading.Lock()
 
     def count(self, name: str, by: float = 1.0, /, **labels: str) -> None:
@@ -66,12 +70,15 @@ class TextMeter:
         """Everything, in the text format of Prometheus 0.0.4."""
         return HEADER.encode() + generate_latest(_OfReplica(self._registry, self._replica))
 
-    def _child(self, name: str, labels: dict[str, str]) -> Any:  # noqa: ANN401  # one of three, which share no type
+    # one of three, which share no type
+    def _child(self, name: str, labels: dict[str, str]) -> Any:  # noqa: ANN401
         key = name, tuple(labels.items())
         child = self._children.get(key)
         if child is None:
             with self._lock:
-                family = self._families.get(name) or self._families.setdefault(name, self._family(name))
+                family = self._families.get(name) or self._families.setdefault(
+                    name, self._family(name)
+                )
             child = self._children[key] = family.labels(**labels) if labels else family
         return child
 
@@ -81,7 +88,13 @@ class TextMeter:
             case Instrument.COUNTER:
                 return Counter(name, metric.meaning, metric.labels, registry=self._registry)
             case Instrument.HISTOGRAM:
-                return Histogram(name, metric.meaning, metric.labels, registry=self._registry, buckets=LATENCY_BOUNDARIES_S)
+                return Histogram(
+                    name,
+                    metric.meaning,
+                    metric.labels,
+                    registry=self._registry,
+                    buckets=LATENCY_BOUNDARIES_S,
+                )
         return Gauge(name, metric.meaning, metric.labels, registry=self._registry)
 
 
@@ -114,7 +127,10 @@ class BothMeters:
 
 
 class _OfReplica(Collector):
-    """A registry with one more label; and without the birth dates that the client writes of every counter, half of all lines."""
+    """A registry with one more label.
+
+    And without the birth dates that the client writes of every counter, half of all lines.
+    """
 
     def __init__(self, registry: CollectorRegistry, replica: str) -> None:
         self._registry, self._replica = registry, replica

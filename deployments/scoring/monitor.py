@@ -22,7 +22,11 @@ from ensemble.verdicts import SPEAKING, LayerStatus, SystemStatus, Verdicts, Ver
 
 __all__ = ["IngressTelemetry", "Monitor"]
 
-LEVELS = {SystemStatus.FALLBACK_MODE: 0, SystemStatus.PARTIALLY_OPERATIONAL: 1, SystemStatus.FULLY_OPERATIONAL: 2}
+LEVELS = {
+    SystemStatus.FALLBACK_MODE: 0,
+    SystemStatus.PARTIALLY_OPERATIONAL: 1,
+    SystemStatus.FULLY_OPERATIONAL: 2,
+}
 
 
 class IngressTelemetry:
@@ -37,7 +41,9 @@ class IngressTelemetry:
         self._status: SystemStatus | None = None
         self._release = ""
         self._standing: dict[tuple[str, Kind], tuple[LayerStatus, str]] = {}
-        self._retro: dict[tuple[str, str, str], int] = {}  # what was counted so far, of what is told as totals
+        self._retro: dict[
+            tuple[str, str, str], int
+        ] = {}  # what was counted so far, of what is told as totals
 
     def scored(self, kind: Kind, groups: Sequence[Verdicts], took_s: Mapping[str, float]) -> None:
         """Count a batch. On the hot path: some microseconds a batch, whatever its size.
@@ -48,11 +54,22 @@ class IngressTelemetry:
             took_s: layer -> seconds to its answer, of those that answered.
         """
         for word in VerdictWord:
-            self._meter.count("axon_events_scored_total", sum(group.word.count(word) for group in groups), kind=kind, verdict=word)
+            self._meter.count(
+                "axon_events_scored_total",
+                sum(group.word.count(word) for group in groups),
+                kind=kind,
+                verdict=word,
+            )
         for group in groups:
             for said in group.layers:
                 if not said.speaks and said.status is not LayerStatus.NOT_APPLICABLE:
-                    self._meter.count("axon_fallback_scores_total", len(group.word), layer=said.layer, kind=kind, status=said.status)
+                    self._meter.count(
+                        "axon_fallback_scores_total",
+                        len(group.word),
+                        layer=said.layer,
+                        kind=kind,
+                        status=said.status,
+                    )
         for layer, seconds in took_s.items():
             self._meter.observe("axon_layer_latency_seconds", seconds, layer=layer)
 
@@ -80,16 +97,22 @@ class IngressTelemetry:
         self._meter.count("axon_challenger_events_total", events)
         for words, count in flips.items():
             champion, _, challenger = words.partition(">")
-            self._meter.count("axon_challenger_flips_total", count, champion=champion, challenger=challenger)
+            self._meter.count(
+                "axon_challenger_flips_total", count, champion=champion, challenger=challenger
+            )
 
-    def retro_seen(self, counts: Any) -> None:  # noqa: ANN401  # the counts of the spool, as totals since this process began
+    # the counts of the spool, as totals since this process began
+    def retro_seen(self, counts: Any) -> None:  # noqa: ANN401
         """Record what became of the events of degraded times."""
         now = {
             ("axon_retro_events_total", "outcome", "spooled"): counts.spooled,
             ("axon_retro_events_total", "outcome", "adopted"): counts.adopted,
             ("axon_retro_events_total", "outcome", "rescored"): counts.rescored,
             ("axon_retro_events_total", "outcome", "hostile"): counts.findings,
-            **{("axon_retro_dropped_total", "reason", reason): events for reason, events in counts.dropped.items()},
+            **{
+                ("axon_retro_dropped_total", "reason", reason): events
+                for reason, events in counts.dropped.items()
+            },
         }
         for key, events in now.items():
             self._meter.count(key[0], events - self._retro.get(key, 0), **{key[1]: key[2]})
@@ -105,39 +128,84 @@ class IngressTelemetry:
         for kind, share in view.coverage_by_kind.items():
             self._meter.level("axon_coverage", share, kind=kind)
         for layer, kinds in view.layers.items():
-            speaks = [state.status in SPEAKING for state in kinds.values() if state.status is not LayerStatus.NOT_APPLICABLE]
-            self._meter.level("axon_provider_health_score", sum(speaks) / len(speaks) if speaks else 1.0, provider=layer)
+            speaks = [
+                state.status in SPEAKING
+                for state in kinds.values()
+                if state.status is not LayerStatus.NOT_APPLICABLE
+            ]
+            self._meter.level(
+                "axon_provider_health_score",
+                sum(speaks) / len(speaks) if speaks else 1.0,
+                provider=layer,
+            )
             breaker = view.breakers.get(layer)
-            set_state(self._meter, "axon_breaker_state", breaker.state if breaker else BreakerState.CLOSED, BreakerState, layer=layer)
+            set_state(
+                self._meter,
+                "axon_breaker_state",
+                breaker.state if breaker else BreakerState.CLOSED,
+                BreakerState,
+                layer=layer,
+            )
             for kind, state in kinds.items():
-                set_state(self._meter, "axon_layer_status", state.status, LayerStatus, layer=layer, kind=kind)
+                set_state(
+                    self._meter,
+                    "axon_layer_status",
+                    state.status,
+                    LayerStatus,
+                    layer=layer,
+                    kind=kind,
+                )
                 self._tell_change(layer, kind, state.status, state.reason, state.since)
         self._tell_status(view)
         if view.release != self._release:
-            log_event(logging.INFO, "release_serves", {"release": view.release, "before": self._release})
+            log_event(
+                logging.INFO, "release_serves", {"release": view.release, "before": self._release}
+            )
             self._release = view.release
 
-    def _tell_change(self, layer: str, kind: Kind, status: LayerStatus, reason: str, since: float) -> None:
+    def _tell_change(
+        self, layer: str, kind: Kind, status: LayerStatus, reason: str, since: float
+    ) -> None:
         before = self._standing.get((layer, kind))
         self._standing[layer, kind] = (status, reason)
         if before is None or before == (status, reason):
             return
-        fields = {"layer": layer, "kind": str(kind), "status": str(status), "before": str(before[0]), "reason": reason, "since": iso(since)}
-        log_event(logging.INFO if status in SPEAKING else logging.WARNING, "layer_status_changed", fields)
+        fields = {
+            "layer": layer,
+            "kind": str(kind),
+            "status": str(status),
+            "before": str(before[0]),
+            "reason": reason,
+            "since": iso(since),
+        }
+        log_event(
+            logging.INFO if status in SPEAKING else logging.WARNING, "layer_status_changed", fields
+        )
 
     def _tell_status(self, view: EnsembleStatus) -> None:
         if view.status is self._status:
             return
         self._status = view.status
-        flows = {layer: kinds[Kind.FLOW].status for layer, kinds in view.layers.items() if Kind.FLOW in kinds and LAYERS[layer].is_evidence}
-        speaks = {layer: status in SPEAKING for layer, status in flows.items() if status is not LayerStatus.NOT_APPLICABLE}
+        flows = {
+            layer: kinds[Kind.FLOW].status
+            for layer, kinds in view.layers.items()
+            if Kind.FLOW in kinds and LAYERS[layer].is_evidence
+        }
+        speaks = {
+            layer: status in SPEAKING
+            for layer, status in flows.items()
+            if status is not LayerStatus.NOT_APPLICABLE
+        }
         fields: dict[str, Any]
         match view.status:
             case SystemStatus.FULLY_OPERATIONAL:
                 level, fields = logging.INFO, {"layers_active": sum(speaks.values())}
             case SystemStatus.PARTIALLY_OPERATIONAL:
                 active = {f"{layer}_active": is_active for layer, is_active in speaks.items()}
-                level, fields = logging.WARNING, {**active, "recommendation": "restore_missing_models"}
+                level, fields = (
+                    logging.WARNING,
+                    {**active, "recommendation": "restore_missing_models"},
+                )
             case SystemStatus.FALLBACK_MODE:
                 level = logging.ERROR
                 fields = {
@@ -145,7 +213,11 @@ class IngressTelemetry:
                     "service_status": "RESILIENCE_SCORING_ONLY",
                     "recommendation": "RETRAIN_ALL_MODELS",
                 }
-        log_event(level, "ml_models_status", {"status": str(view.status), "coverage": view.coverage, **fields})
+        log_event(
+            level,
+            "ml_models_status",
+            {"status": str(view.status), "coverage": view.coverage, **fields},
+        )
 
 
 class Monitor:
@@ -170,7 +242,13 @@ class Monitor:
         every_s: float,
         retro: Callable[[], Any] | None = None,
     ) -> None:
-        self._switches, self._telemetry, self._see, self._meter, self._every_s = switches, telemetry, see, meter, every_s
+        self._switches, self._telemetry, self._see, self._meter, self._every_s = (
+            switches,
+            telemetry,
+            see,
+            meter,
+            every_s,
+        )
         self._retro = retro
         self._watching: asyncio.Task[None] | None = None
 
@@ -197,5 +275,7 @@ class Monitor:
             try:
                 await self.look()
             except Exception:  # watching goes on, whatever a look met
-                logging.getLogger("ray.serve").exception("watch_failed", extra={"event": "watch_failed"})
+                logging.getLogger("ray.serve").exception(
+                    "watch_failed", extra={"event": "watch_failed"}
+                )
             await asyncio.sleep(self._every_s)

@@ -1,6 +1,7 @@
 """The routes for operators: how the ensemble stands, and the switches of its layers.
 
-To look takes the scope `read`, to switch the scope `manage`; whether it lives and is ready may be asked by anybody.
+To look takes the scope `read`, to switch the scope `manage`; whether it lives and is ready may be
+asked by anybody.
 They can take layers away and give them back; they can neither bring a model nor make one trusted.
 """
 
@@ -20,7 +21,14 @@ from starlette.responses import Response
 from deployments.observability.log import log_event
 from deployments.scoring.layer_switches import LayerSwitches
 from deployments.scoring.status import EnsembleStatus
-from deployments.scoring.status_schema import KindTest, LayerList, LayerTest, Live, Ready, SwitchedLayer
+from deployments.scoring.status_schema import (
+    KindTest,
+    LayerList,
+    LayerTest,
+    Live,
+    Ready,
+    SwitchedLayer,
+)
 from deployments.web.api_keys import Scope
 from deployments.web.auth import ScopedRoute, caller_of
 from deployments.web.errors import as_json, describe_code, error_response
@@ -80,7 +88,10 @@ class OperatorRoutes:
         return as_json(body)
 
     async def _ready(self, _: Request) -> Response:
-        """Ready is not whole: with every layer down it still answers, and says what the answer is worth."""
+        """Ready is not whole.
+
+        With every layer down it still answers, and says what the answer is worth.
+        """
         body: Ready = {"ready": self.is_ready()}
         return as_json(body, 200 if body["ready"] else 503)
 
@@ -93,7 +104,10 @@ class OperatorRoutes:
             "resets": dict(controls.resets),
             "retreated": dict(controls.retreated),
         }
-        body = (await self.see(tenant)).detail() | {"controls": switched, "version": version("axon")}
+        body = (await self.see(tenant)).detail() | {
+            "controls": switched,
+            "version": version("axon"),
+        }
         return as_json(body | dict(await self.facts(tenant)))
 
     async def _list(self, request: Request) -> Response:
@@ -102,8 +116,15 @@ class OperatorRoutes:
 
     async def _test(self, request: Request) -> Response:
         layer = self._named(request)
-        if layer in self._testing:  # a test loads beside the model that serves: two at once would need the memory twice
-            return error_response(request, 409, "TEST_RUNNING", "this layer is being tested now; ask again when that is done")
+        if (
+            layer in self._testing
+        ):  # a test loads beside the model that serves: two at once would need the memory twice
+            return error_response(
+                request,
+                409,
+                "TEST_RUNNING",
+                "this layer is being tested now; ask again when that is done",
+            )
         self._testing.add(layer)
         try:
             return as_json(await self._tested(layer))
@@ -118,16 +139,34 @@ class OperatorRoutes:
             trials = await asyncio.wait_for(_awaited(self.tests[layer]), self.test_within_s)
         except TimeoutError:
             code = LayerTimeout.code
-        except Exception as error:  # noqa: BLE001  # the layer's process died or raised: that is the outcome of the test
+        # the layer's process died or raised: that is the outcome of the test
+        except Exception as error:  # noqa: BLE001
             code = LayerCrashed.code
-            log_event(logging.ERROR, "layer_test_failed", {"layer": layer, "error": str(error), "error_type": type(error).__name__})
+            log_event(
+                logging.ERROR,
+                "layer_test_failed",
+                {"layer": layer, "error": str(error), "error_type": type(error).__name__},
+            )
         kinds = {str(kind): _trial(trial) for kind, trial in trials.items()}
         is_ok = bool(kinds) and all(kind["ok"] for kind in kinds.values())
         for kind, trial in trials.items():
-            fields = {"layer": layer, "kind": str(kind), "ok": trial.ok, "code": trial.code, "error": trial.message}
+            fields = {
+                "layer": layer,
+                "kind": str(kind),
+                "ok": trial.ok,
+                "code": trial.code,
+                "error": trial.message,
+            }
             log_event(logging.INFO if trial.ok else logging.WARNING, "layer_tested", fields)
         elapsed_ms = round((time.monotonic() - started) * 1000.0, 3)
-        return {"layer": layer, "ok": is_ok, "code": code, "message": describe_code(code), "kinds": kinds, "elapsed_ms": elapsed_ms}
+        return {
+            "layer": layer,
+            "ok": is_ok,
+            "code": code,
+            "message": describe_code(code),
+            "kinds": kinds,
+            "elapsed_ms": elapsed_ms,
+        }
 
     async def _disable(self, request: Request) -> Response:
         layer = self._named(request)
@@ -141,18 +180,34 @@ class OperatorRoutes:
         layer = self._named(request)
         return await self._switched(request, layer, lambda now: now.with_reset(layer))
 
-    async def _switched(self, request: Request, layer: str, change: Callable[[Controls], Controls]) -> Response:
+    async def _switched(
+        self, request: Request, layer: str, change: Callable[[Controls], Controls]
+    ) -> Response:
         try:
             controls = await self.switches.change(change)
         except (ArtifactError, OSError, ValueError) as error:
-            log_event(logging.ERROR, "controls_not_kept", {"layer": layer, "error": str(error), "error_type": type(error).__name__})
+            log_event(
+                logging.ERROR,
+                "controls_not_kept",
+                {"layer": layer, "error": str(error), "error_type": type(error).__name__},
+            )
             unkept = "the switch could not be kept, so nothing was changed; the log says why"
             hangs = "the disk does not answer: the switch holds once it is kept; GET /v1/layers says whether"
-            return error_response(request, 503, "CONTROLS_NOT_KEPT", hangs if isinstance(error, LoadTimeout) else unkept)
+            return error_response(
+                request,
+                503,
+                "CONTROLS_NOT_KEPT",
+                hangs if isinstance(error, LoadTimeout) else unkept,
+            )
         held = layer in self.switches.always_disabled
         enabled = layer not in controls.disabled and not held
         resets = controls.resets.get(layer, 0)
-        body: SwitchedLayer = {"layer": layer, "enabled": enabled, "disabled_by_environment": held, "resets": resets}
+        body: SwitchedLayer = {
+            "layer": layer,
+            "enabled": enabled,
+            "disabled_by_environment": held,
+            "resets": resets,
+        }
         return as_json(body)
 
     def _named(self, request: Request) -> str:
@@ -168,9 +223,18 @@ class OperatorRoutes:
 
 
 def _trial(trial: Any) -> KindTest:  # noqa: ANN401  # a `LoadCheck` of ensemble.runtime.slot
-    """What a client hears of a trial: its code and what that means; the sentence itself is in the log."""
+    """What a client hears of a trial.
+
+    Its code and what that means; the sentence itself is in the log.
+    """
     meaning = "" if trial.ok else describe_code(trial.code)
-    return {"ok": trial.ok, "version": trial.version, "code": trial.code, "message": meaning, "elapsed_ms": round(trial.elapsed_ms, 3)}
+    return {
+        "ok": trial.ok,
+        "version": trial.version,
+        "code": trial.code,
+        "message": meaning,
+        "elapsed_ms": round(trial.elapsed_ms, 3),
+    }
 
 
 async def _awaited(call: Callable[[], Awaitable[Mapping[Any, Any]]]) -> Mapping[Any, Any]:

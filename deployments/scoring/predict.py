@@ -1,7 +1,9 @@
 """Predictions: which attack family does a flow look like, by the model that the caller names? The API of the CICIDS2017 service.
 
-The classifier is a layer as the others: asked under its guard and the same deadline, for the release that serves the caller. But no
-other layer can answer in its place, so where it does not, the answer is an error that says whether to ask again. Requests that
+The classifier is a layer as the others: asked under its guard and the same deadline, for the
+release that serves the caller. But no
+other layer can answer in its place, so where it does not, the answer is an error that says whether
+to ask again. Requests that
 arrive together leave as one call, as events do.
 """
 
@@ -20,12 +22,25 @@ from deployments.config.settings import IngressSettings
 from deployments.observability.metrics import Meter
 from deployments.scoring import wire
 from deployments.scoring.batching import MicroBatcher
-from deployments.scoring.predict_wire import Features, Prediction, PredictionBatch, parse_flow, parse_flows
+from deployments.scoring.predict_wire import (
+    Features,
+    Prediction,
+    PredictionBatch,
+    parse_flow,
+    parse_flows,
+)
 from deployments.scoring.tenants import View
 from deployments.web.api_keys import Scope
 from deployments.web.auth import Authenticator, ScopedRoute, caller_of
 from deployments.web.body import read_json
-from deployments.web.errors import JSON, ErrorAnswer, ErrorBody, encode, public_message, request_id_of
+from deployments.web.errors import (
+    JSON,
+    ErrorAnswer,
+    ErrorBody,
+    encode,
+    public_message,
+    request_id_of,
+)
 from ensemble.errors import EnsembleError, EventError, LayerCrashed, ModelNotLoaded, UnknownModel
 from ensemble.events import FlowBatch, Kind
 from ensemble.runtime.classify import KNOWN_MODELS, Classification
@@ -48,9 +63,18 @@ class Predictor:
         now: seconds since 1970.
     """
 
-    def __init__(self, call: ClassifyCall | None, settings: IngressSettings, meter: Meter, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        call: ClassifyCall | None,
+        settings: IngressSettings,
+        meter: Meter,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._call, self._settings, self._meter, self._now = call, settings, meter, now
-        self._batchers: WeakKeyDictionary[View, dict[str, MicroBatcher[Waiting, Answer]]] = WeakKeyDictionary()  # views come and go
+        self._batchers: WeakKeyDictionary[View, dict[str, MicroBatcher[Waiting, Answer]]] = (
+            WeakKeyDictionary()
+        )  # views come and go
 
     async def predict(self, view: View, flow: Features, model: str, *, since: float) -> Prediction:
         """What a model makes of one flow, from the batch it travelled in.
@@ -69,13 +93,17 @@ class Predictor:
         batchers = self._batchers.setdefault(view, {})
         if model not in batchers:
             size, in_flight = self._settings.events_per_flush, self._settings.flushes_in_flight
-            batchers[model] = MicroBatcher(self._flush(view, model), batch_size=size, in_flight=in_flight)
+            batchers[model] = MicroBatcher(
+                self._flush(view, model), batch_size=size, in_flight=in_flight
+            )
         answer = await batchers[model].submit((flow, since))
         if isinstance(answer, EnsembleError):
             raise answer
         return answer
 
-    async def predict_all(self, view: View, flows: Sequence[Features], model: str, *, since: float) -> list[Answer]:
+    async def predict_all(
+        self, view: View, flows: Sequence[Features], model: str, *, since: float
+    ) -> list[Answer]:
         """Likewise for several flows, in order; a bad one gets its error in its own place.
 
         Raises:
@@ -83,7 +111,9 @@ class Predictor:
             LayerError: the classifier does not answer.
         """
         _check_known(model)
-        batch, places, refused = wire.to_batch(Kind.FLOW, [wire.FlowRequest(features=flow) for flow in flows])
+        batch, places, refused = wire.to_batch(
+            Kind.FLOW, [wire.FlowRequest(features=flow) for flow in flows]
+        )
         answers: list[Any] = [refused.get(place) for place in range(len(flows))]
         if places:
             view.answering += 1  # second looks wait meanwhile
@@ -95,13 +125,18 @@ class Predictor:
                 answers[place] = answer
         return answers
 
-    def _flush(self, view: View, model: str) -> Callable[[Sequence[Waiting]], Awaitable[Sequence[Answer]]]:
+    def _flush(
+        self, view: View, model: str
+    ) -> Callable[[Sequence[Waiting]], Awaitable[Sequence[Answer]]]:
         async def predict(waiting: Sequence[Waiting]) -> Sequence[Answer]:
-            return await self.predict_all(view, [flow for flow, _ in waiting], model, since=waiting[0][1])
+            return await self.predict_all(
+                view, [flow for flow, _ in waiting], model, since=waiting[0][1]
+            )
 
         return predict
 
-    async def _ask(self, view: View, batch: Any, model: str, since: float) -> list[Answer]:  # noqa: ANN401  # a FlowBatch; wire does not say so
+    # a FlowBatch; wire does not say so
+    async def _ask(self, view: View, batch: Any, model: str, since: float) -> list[Answer]:  # noqa: ANN401
         call, release = self._call, view.fan_out.release.name
         if call is None:
             raise ModelNotLoaded(model, "this service runs without the classifier")
@@ -139,7 +174,12 @@ class PredictRoutes:
         gate: Authenticator,
         settings: IngressSettings,
     ) -> None:
-        self._predictor, self._view_of, self._gate, self._settings = predictor, view_of, gate, settings
+        self._predictor, self._view_of, self._gate, self._settings = (
+            predictor,
+            view_of,
+            gate,
+            settings,
+        )
 
     def routes(self) -> list[ScopedRoute]:
         """All of them."""
@@ -163,10 +203,17 @@ class PredictRoutes:
         flows = [flow for flow in parsed if not isinstance(flow, EventError)]
         answers = iter(await self._predictor.predict_all(view, flows, model, since=since))
         in_order = [flow if isinstance(flow, EventError) else next(answers) for flow in parsed]
-        return _answered(request, PredictionBatch([_row_error(one) if isinstance(one, EnsembleError) else one for one in in_order]))
+        return _answered(
+            request,
+            PredictionBatch(
+                [_row_error(one) if isinstance(one, EnsembleError) else one for one in in_order]
+            ),
+        )
 
     async def _body(self, request: Request) -> bytes:
-        return await read_json(request.scope["headers"], request.receive, self._settings.max_body_bytes)
+        return await read_json(
+            request.scope["headers"], request.receive, self._settings.max_body_bytes
+        )
 
 
 def _check_known(model: str) -> None:
@@ -178,7 +225,9 @@ def _predictions(said: Classification, model: str, *, took_s: float, at: float) 
     """One answer a row: the likeliest label, of several the first."""
     best = said.probabilities.argmax(axis=1).tolist()
     took_ms = round(took_s * 1000.0, 3)
-    timestamp = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    timestamp = (
+        datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    )
     return [
         LayerCrashed(CLASSIFIER)
         if row in said.abstained

@@ -1,6 +1,7 @@
 """Predictions on the wire: flows and the name of a model in, a label with its probabilities out; parsed as strictly as events are.
 
-A flow is the same 78 features as everywhere, and passes the same door. A name given twice in one object is refused: of two
+A flow is the same 78 features as everywhere, and passes the same door. A name given twice in one
+object is refused: of two
 readers of one body, each could believe another one.
 """
 
@@ -46,7 +47,10 @@ class FlowToPredict(Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class PredictBatchRequest(Struct, forbid_unknown_fields=True, frozen=True):
-    """Several flows, and which model is asked of all of them: `random_forest` where none is named."""
+    """Several flows, and which model is asked of all of them.
+
+    `random_forest` where none is named.
+    """
 
     flows: list[FlowToPredict]
     model_name: wire.Name | UnsetType = UNSET
@@ -72,7 +76,11 @@ class Prediction(Struct):
 class PredictionBatch(Struct):
     """The predictions in the order of the flows."""
 
-    predictions: list[Any]  # Prediction or ErrorAnswer: msgspec keeps untagged unions out of types, so the contract names them
+    predictions: list[
+        Any
+        # Prediction or ErrorAnswer: msgspec keeps untagged unions out of types, so the contract names
+        # them
+    ]
 
 
 _decode_one = msgspec.json.Decoder(PredictRequest).decode
@@ -107,7 +115,9 @@ def parse_flows(body: bytes, *, limit: int) -> tuple[list[Features | EventError]
     check_size(body, limit)
     try:
         batch: PredictBatchRequest = _decode_batch(body)  # the common case: all are well
-        is_well = count_pairs(body) == _pairs_around(batch.model_name) + sum(_pairs_of(flow.features) for flow in batch.flows)
+        is_well = count_pairs(body) == _pairs_around(batch.model_name) + sum(
+            _pairs_of(flow.features) for flow in batch.flows
+        )
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         is_well = False
     if is_well:

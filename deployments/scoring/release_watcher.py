@@ -1,7 +1,9 @@
 """The ingress follows its tenant's pointer: a promotion is served within seconds, without a restart, and no answer mixes two releases.
 
-The ingress goes first only in asking: it tells the layers which release the pointer names, and fuses with it once they have
-it. Where a layer cannot have it, the release in use goes on, or the best one that stands in its place. What cannot be read changes nothing.
+The ingress goes first only in asking: it tells the layers which release the pointer names, and
+fuses with it once they have
+it. Where a layer cannot have it, the release in use goes on, or the best one that stands in its
+place. What cannot be read changes nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +22,13 @@ from deployments.web.errors import describe_code
 from ensemble.rollout.canary import RolloutState
 from ensemble.runtime.controls import Controls
 from ensemble.runtime.model_state import LoadFailure, SlotState, failure_of
-from ensemble.runtime.release_fusion import FusionChoices, FusionResolver, ReleaseFusion, choose_release, is_whole
+from ensemble.runtime.release_fusion import (
+    FusionChoices,
+    FusionResolver,
+    ReleaseFusion,
+    choose_release,
+    is_whole,
+)
 
 __all__ = ["ReleaseWatcher"]
 
@@ -49,14 +57,17 @@ class ReleaseWatcher:
     Args:
         fan_out: what is kept.
         fusions: where pointer and releases are read.
-        retreats: which pointers' releases were tried and left, by any ingress; such a one is not offered again until the pointer moves.
+        retreats: which pointers' releases were tried and left, by any ingress; such a one is
+            not offered again until the pointer moves.
     """
 
     def __init__(self, fan_out: FanOut, fusions: FusionResolver, retreats: RollbackMarks) -> None:
         self._fan_out, self._fusions, self._retreats = fan_out, fusions, retreats
         self._following: asyncio.Task[None] | None = None
         self._decided = ("", "")  # pointer and release that were decided last
-        self._known: dict[str, dict[str, SlotState]] = {}  # layer -> tenant -> what its slot of that tenant said last
+        self._known: dict[
+            str, dict[str, SlotState]
+        ] = {}  # layer -> tenant -> what its slot of that tenant said last
         self._has_told_unkept = False
         self._offer: FusionChoices | None = None
         self._trouble: LoadFailure | None = None
@@ -64,7 +75,10 @@ class ReleaseWatcher:
 
     @property
     def has_looked(self) -> bool:
-        """Whether the first look has ended, well or not; before that nothing is known of what to fuse with."""
+        """Whether the first look has ended, well or not.
+
+        Before that nothing is known of what to fuse with.
+        """
         return self._has_looked.is_set()
 
     @property
@@ -74,11 +88,20 @@ class ReleaseWatcher:
         return {
             "wanted": self._offer.wanted if self._offer else "",
             "pointer": self._offer.pointer if self._offer else "",
-            "trouble": {"code": trouble.code, "cause": trouble.cause, "meaning": describe_code(trouble.code)} if trouble else None,
+            "trouble": {
+                "code": trouble.code,
+                "cause": trouble.cause,
+                "meaning": describe_code(trouble.code),
+            }
+            if trouble
+            else None,
         }
 
     async def start(self, *, waits: bool = True) -> None:
-        """Follow from now on; `waits` for the first look, so that the first request finds a fusion."""
+        """Follow from now on.
+
+        `waits` for the first look, so that the first request finds a fusion.
+        """
         self._following = asyncio.create_task(self._follow())
         if waits:
             with suppress(TimeoutError):
@@ -94,7 +117,8 @@ class ReleaseWatcher:
         while True:
             try:
                 await self.look()
-            except Exception as error:  # noqa: BLE001  # the release in use goes on; without one, every verdict is indeterminate
+            # the release in use goes on; without one, every verdict is indeterminate
+            except Exception as error:  # noqa: BLE001
                 self._tell(failure_of(error))
             self._has_looked.set()
             await asyncio.sleep(LOOK_EVERY_S)
@@ -109,8 +133,15 @@ class ReleaseWatcher:
         self._offer = offer
         self._tell(offer.trouble)
         if await self._has_retreated(offer):
-            self._fan_out.roll_back(offer.wanted, self._retreats.controls.retreated.get(_id_of(offer), "it stepped back here"))
-            offer = replace(offer, releases=tuple(one for one in offer.releases if one.name != offer.wanted) or offer.releases)
+            self._fan_out.roll_back(
+                offer.wanted,
+                self._retreats.controls.retreated.get(_id_of(offer), "it stepped back here"),
+            )
+            offer = replace(
+                offer,
+                releases=tuple(one for one in offer.releases if one.name != offer.wanted)
+                or offer.releases,
+            )
         best, said = await self._best(offer)
         await self._follow_challenger(offer.challenger)
         if (_id_of(offer), best.name) == self._decided:
@@ -120,11 +151,18 @@ class ReleaseWatcher:
         self._decided = (_id_of(offer), best.name)
         is_stand_in = best.name != offer.wanted  # what stands in for another is known already
         active = self._fan_out.release
-        has_gap = not is_whole(active.name, said)  # holding back what closes it would be chosen blindness
-        self._fan_out.serve(best, at_once=offer.at_once or is_stand_in or has_gap or active.tenant != best.tenant)
+        has_gap = not is_whole(
+            active.name, said
+        )  # holding back what closes it would be chosen blindness
+        self._fan_out.serve(
+            best, at_once=offer.at_once or is_stand_in or has_gap or active.tenant != best.tenant
+        )
 
     async def _follow_challenger(self, challenger: ReleaseFusion | None) -> None:
-        """Have the challenger tried in shadow once every layer has it; to ask for it makes them load it."""
+        """Have the challenger tried in shadow once every layer has it.
+
+        To ask for it makes them load it.
+        """
         if challenger is None:
             self._fan_out.challenge(None)
             return
@@ -134,23 +172,41 @@ class ReleaseWatcher:
     def _tell(self, trouble: LoadFailure | None) -> None:
         """Say what is wrong with pointer, release or fusion, once and on change."""
         if trouble is not None and trouble != self._trouble:
-            log_event(logging.ERROR, "fusion_load_failed", {"code": trouble.code, "cause": trouble.cause, "error": trouble.message})
+            log_event(
+                logging.ERROR,
+                "fusion_load_failed",
+                {"code": trouble.code, "cause": trouble.cause, "error": trouble.message},
+            )
         self._trouble = trouble
 
     async def _has_retreated(self, offer: FusionChoices) -> bool:
-        """Whether the wanted release was tried and left, here or by another ingress; each believes the others."""
+        """Whether the wanted release was tried and left, here or by another ingress.
+
+        Each believes the others.
+        """
         if _id_of(offer) in self._retreats.controls.retreated:
             return True
         view = self._fan_out.rollout
-        is_ours = self._decided == (_id_of(offer), offer.wanted) and view is not None and view.release == offer.wanted
+        is_ours = (
+            self._decided == (_id_of(offer), offer.wanted)
+            and view is not None
+            and view.release == offer.wanted
+        )
         if not is_ours or view is None or view.state is not RolloutState.RETREATED:
             return False
         try:
-            await self._retreats.change(lambda controls: controls.with_retreat(_id_of(offer), view.reason))
-        except Exception as error:  # noqa: BLE001  # it holds here, in memory; the others find out by themselves
+            await self._retreats.change(
+                lambda controls: controls.with_retreat(_id_of(offer), view.reason)
+            )
+        # it holds here, in memory; the others find out by themselves
+        except Exception as error:  # noqa: BLE001
             if not self._has_told_unkept:
                 self._has_told_unkept = True
-                log_event(logging.ERROR, "retreat_not_kept", {"release": offer.wanted, "error_type": type(error).__name__})
+                log_event(
+                    logging.ERROR,
+                    "retreat_not_kept",
+                    {"release": offer.wanted, "error_type": type(error).__name__},
+                )
         return True
 
     async def _best(self, offer: FusionChoices) -> tuple[ReleaseFusion, Mapping[str, SlotState]]:
@@ -172,14 +228,16 @@ class ReleaseWatcher:
     async def _ask(self, release: str) -> dict[str, SlotState]:
         """How the layers that are asked at all stand; one that does not answer now stands as it did. Who has not `release` looks for it.
 
-        A layer keeps each tenant's releases in a slot of their own: what it said of a parent's is added to what it says of this one's.
+        A layer keeps each tenant's releases in a slot of their own: what it said of a parent's is
+        added to what it says of this one's.
         """
         tenant = release.partition("/")[0]
         for layer, (state, _) in (await self._fan_out.asked.states(release)).items():
             self._known.setdefault(layer, {})[tenant] = state
         return {
             layer: replace(
-                next(reversed(slots.values())), holds={name: kinds for one in slots.values() for name, kinds in one.holds.items()}
+                next(reversed(slots.values())),
+                holds={name: kinds for one in slots.values() for name, kinds in one.holds.items()},
             )
             for layer, slots in self._known.items()
             if layer not in self._fan_out.asked.disabled
@@ -192,5 +250,8 @@ class ReleaseWatcher:
 
 
 def _id_of(offer: FusionChoices) -> str:
-    """The promotion that an offer comes from: serials may begin again where a store was lost, so the release is part of it."""
+    """The promotion that an offer comes from.
+
+    Serials may begin again where a store was lost, so the release is part of it.
+    """
     return f"{offer.pointer}>{offer.wanted.partition('/')[2]}"

@@ -1,10 +1,14 @@
 """The second look: what was scored while the ensemble was degraded is scored again once it is not. Fail-open becomes fail-late.
 
-The hot path only puts an event into a buffer. A thread of its own writes the buffer to the spool twice a second, so that the sudden
-death of this process costs half a second of degraded events. When more of the ensemble speaks than did, the spool is scored again,
-a few events at a time, while nobody else waits; what turns hostile becomes a finding with its original time.
+The hot path only puts an event into a buffer. A thread of its own writes the buffer to the spool
+twice a second, so that the sudden
+death of this process costs half a second of degraded events. When more of the ensemble speaks than
+did, the spool is scored again,
+a few events at a time, while nobody else waits; what turns hostile becomes a finding with its
+original time.
 
-An event leaves the spool once the whole ensemble saw it. One that only more of it saw waits on, with what was said of it now; one
+An event leaves the spool once the whole ensemble saw it. One that only more of it saw waits on,
+with what was said of it now; one
 that no more of it saw goes to the end of the line, and the next try comes later each time.
 """
 
@@ -39,23 +43,36 @@ from ensemble.verdicts import VerdictWord
 
 __all__ = ["Retro", "RetroCounts"]
 
-Rescore = Callable[[str, Kind, Sequence[wire.EventRequest]], Awaitable[Sequence[wire.Verdict | EventError]]]
+Rescore = Callable[
+    [str, Kind, Sequence[wire.EventRequest]], Awaitable[Sequence[wire.Verdict | EventError]]
+]
 T = TypeVar("T")
 
 FLUSH_EVERY_S = 0.5  # what a sudden death of the process may cost
 FLUSHES_AN_UPKEEP = 4  # dead owners and old events are looked for every two seconds
-LOOK_EVERY_S = 1.0  # whether more of the ensemble speaks now; the state of the layers is kept as long
-LONGEST_WAIT_S = 1.0  # a door that is never idle gets one small batch a second, or the spool would starve until its age limit
+LOOK_EVERY_S = (
+    1.0  # whether more of the ensemble speaks now; the state of the layers is kept as long
+)
+# a door that is never idle gets one small batch a second, or the spool would starve until its age
+# limit
+LONGEST_WAIT_S = 1.0
 ASK_AGAIN_AFTER_S = 0.02  # whether callers still wait
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 2.0, 60.0  # after a batch of which no more was seen than before; each pause is twice the last
+FIRST_PAUSE_S, LONGEST_PAUSE_S = (
+    2.0,
+    60.0,
+)  # after a batch of which no more was seen than before; each pause is twice the last
 STOP_WITHIN_S = 2.0  # a hanging disk holds up no replica that is to leave
 EVENTS_A_LOOK = 64
-EVENTS_A_WRITE = 32  # a write lets the event loop run: the thread never holds the interpreter for more than these take to encode
+# a write lets the event loop run: the thread never holds the interpreter for more than these take
+# to encode
+EVENTS_A_WRITE = 32
 BUFFER_BYTES = 64 << 20  # of what waits for the next flush; half a second of 30,000 flows a second
 _FLOW_BYTES = 4096  # 78 numbers and the verdict, as Python keeps them
 _PROCESS_BYTES = 1024  # the verdict, beside the event's own texts
 
-_encode = msgspec.json.Encoder(order="deterministic").encode  # one event, one text: what the digest is made of
+_encode = msgspec.json.Encoder(
+    order="deterministic"
+).encode  # one event, one text: what the digest is made of
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +102,10 @@ class RetroCounts:
 
 @dataclass(frozen=True, slots=True)
 class _Pause:
-    """No more of the ensemble saw a kind of event than before: the next try is at `until`, or once `coverage` is another."""
+    """No more of the ensemble saw a kind of event than before.
+
+    The next try is at `until`, or once `coverage` is another.
+    """
 
     coverage: float
     until: float
@@ -131,10 +151,20 @@ class Retro:
         self._is_enabled = settings.enabled
         self._rescore, self._coverage_of, self._is_busy = rescore, coverage_of, is_busy
         self._now, self._clock, self._sleep = now, clock, sleep
-        self._spool = Spool(root, limit_bytes=settings.max_mb << 20, max_age_s=settings.max_age_hours * 3600.0, now=now)
+        self._spool = Spool(
+            root,
+            limit_bytes=settings.max_mb << 20,
+            max_age_s=settings.max_age_hours * 3600.0,
+            now=now,
+        )
         self._journal = Findings(root, limit_bytes=settings.max_findings_mb << 20)
-        self._disk = ThreadPoolExecutor(1, "retro")  # one thread: the spool knows no other, and a hanging disk hangs only this one
-        self._counts, self._kinds = self._spool.counts, self._spool.kinds  # as of the last time the disk was touched
+        self._disk = ThreadPoolExecutor(
+            1, "retro"
+        )  # one thread: the spool knows no other, and a hanging disk hangs only this one
+        self._counts, self._kinds = (
+            self._spool.counts,
+            self._spool.kinds,
+        )  # as of the last time the disk was touched
         self._buffer: list[tuple[float, str, wire.EventRequest, wire.Verdict]] = []
         self._buffered_bytes = self._unbuffered = self._rescored = self._found = 0
         self._trouble = self._told = ""
@@ -144,7 +174,10 @@ class Retro:
     async def start(self) -> None:
         """Write and look from now on; nothing is waited for."""
         if self._is_enabled:
-            self._tasks = [asyncio.create_task(self._write_for_ever()), asyncio.create_task(self._look_for_ever())]
+            self._tasks = [
+                asyncio.create_task(self._write_for_ever()),
+                asyncio.create_task(self._look_for_ever()),
+            ]
 
     async def stop(self) -> None:
         """Write what is in the buffer, and leave the spool to whoever comes next."""
@@ -168,7 +201,12 @@ class Retro:
             oldest_age_s=0.0 if spool.since is None else max(0.0, self._now() - spool.since),
         )
 
-    def offer(self, tenants: Sequence[str], events: Sequence[wire.EventRequest], answers: Sequence[wire.Verdict | EventError]) -> None:
+    def offer(
+        self,
+        tenants: Sequence[str],
+        events: Sequence[wire.EventRequest],
+        answers: Sequence[wire.Verdict | EventError],
+    ) -> None:
         """Keep those events that only a part of the ensemble saw; costs the caller no disk and no wait.
 
         Args:
@@ -208,7 +246,8 @@ class Retro:
         """Score some waiting events again, if more of the ensemble speaks now than did.
 
         Returns:
-            Whether more of the ensemble saw one of them; False is a reason to wait before the next look.
+            Whether more of the ensemble saw one of them; False is a reason to wait before the next
+            look.
         """
         coverage = await self._coverages()
         reading, events = await self._on_disk(self._next, coverage) if coverage else (None, [])
@@ -230,8 +269,14 @@ class Retro:
         """The answers of now, in order: each tenant's events by that tenant's models."""
         answers: dict[int, wire.Verdict | EventError] = {}
         for tenant in dict.fromkeys(waiting.tenant for waiting, _ in events):
-            places = [place for place, (waiting, _) in enumerate(events) if waiting.tenant == tenant]
-            answers |= zip(places, await self._rescore(tenant, kind, [events[place][1] for place in places]), strict=True)
+            places = [
+                place for place, (waiting, _) in enumerate(events) if waiting.tenant == tenant
+            ]
+            answers |= zip(
+                places,
+                await self._rescore(tenant, kind, [events[place][1] for place in places]),
+                strict=True,
+            )
         return [answers[place] for place in range(len(events))]
 
     async def _write_for_ever(self) -> None:
@@ -242,9 +287,12 @@ class Retro:
                 if rounds % FLUSHES_AN_UPKEEP == 0:
                     await self.upkeep()
                 await self.flush()
-            except Exception as error:  # noqa: BLE001  # a mistake of ours costs the spool one round, never the door
+            # a mistake of ours costs the spool one round, never the door
+            except Exception as error:  # noqa: BLE001
                 if not is_failing:
-                    log_event(logging.ERROR, "retro_write_failed", {"error_type": type(error).__name__})  # no event in a traceback
+                    log_event(
+                        logging.ERROR, "retro_write_failed", {"error_type": type(error).__name__}
+                    )  # no event in a traceback
                 is_failing = True
             else:
                 is_failing = False
@@ -261,10 +309,16 @@ class Retro:
             except Exception as error:  # noqa: BLE001  # the events wait on, whatever went wrong
                 is_better, fails = False, type(error).__name__
                 if fails != failed:
-                    log_event(logging.ERROR, "retro_look_failed", {"error_type": fails})  # no event in a traceback
+                    log_event(
+                        logging.ERROR, "retro_look_failed", {"error_type": fails}
+                    )  # no event in a traceback
             failed = fails
             if not is_better and self._rescored > seen and not failed:
-                fields = {"events": self._rescored - seen, "findings": self._found - found, "waiting": self._counts.waiting_events}
+                fields = {
+                    "events": self._rescored - seen,
+                    "findings": self._found - found,
+                    "waiting": self._counts.waiting_events,
+                }
                 log_event(logging.INFO, "retro_looked", fields)
                 seen, found = self._rescored, self._found
             await self._sleep(0.0 if is_better else LOOK_EVERY_S)
@@ -280,7 +334,10 @@ class Retro:
         await self._on_disk(self._spool.close)
 
     async def _on_disk(self, work: Callable[..., T], *given: object) -> T:
-        """`work` in the thread of the disk; then what the spool says of itself, on change what troubles it."""
+        """`work` in the thread of the disk.
+
+        Then what the spool says of itself, on change what troubles it.
+        """
 
         def done() -> T:
             result = work(*given)
@@ -314,20 +371,32 @@ class Retro:
     def _pace(self, kind: Kind, coverage: float, *, is_better: bool) -> None:
         last = self._pauses.pop(kind, None)
         if not is_better:
-            length_s = FIRST_PAUSE_S if last is None or last.coverage != coverage else min(2 * last.length_s, LONGEST_PAUSE_S)
+            length_s = (
+                FIRST_PAUSE_S
+                if last is None or last.coverage != coverage
+                else min(2 * last.length_s, LONGEST_PAUSE_S)
+            )
             self._pauses[kind] = _Pause(coverage, self._clock() + length_s, length_s)
 
-    def _next(self, coverage: Mapping[str, float]) -> tuple[Reading | None, list[tuple[SpooledEvent, wire.EventRequest]]]:
+    def _next(
+        self, coverage: Mapping[str, float]
+    ) -> tuple[Reading | None, list[tuple[SpooledEvent, wire.EventRequest]]]:
         reading = self._spool.next_of(coverage, EVENTS_A_LOOK)
         events: list[tuple[SpooledEvent, wire.EventRequest]] = []
         for waiting in reading.events if reading else ():
-            with suppress(EventError):  # of another version of the wire; counted by whoever compares
+            with suppress(
+                EventError
+            ):  # of another version of the wire; counted by whoever compares
                 event = wire.parse_event(bytes(waiting.event))
                 if reading and wire.kind_of(event) == reading.segment.kind:
                     events.append((waiting, event))
         return reading, events
 
-    def _judged(self, events: Sequence[tuple[SpooledEvent, wire.EventRequest]], answers: Sequence[wire.Verdict | EventError]) -> _Outcome:
+    def _judged(
+        self,
+        events: Sequence[tuple[SpooledEvent, wire.EventRequest]],
+        answers: Sequence[wire.Verdict | EventError],
+    ) -> _Outcome:
         found: list[Finding] = []
         again: list[SpooledEvent] = []
         refused, is_better = 0, False
@@ -337,7 +406,9 @@ class Retro:
                 continue
             was, coverage = waiting.was, millionths(answer.coverage)
             if coverage <= millionths(was.coverage):
-                again.append(waiting)  # at the end of the line: one event that a layer cannot score holds up no other
+                again.append(
+                    waiting
+                )  # at the end of the line: one event that a layer cannot score holds up no other
                 continue
             is_better = True
             if is_hostile_now(was.verdict, VerdictWord(answer.verdict)):
@@ -346,7 +417,9 @@ class Retro:
                 again.append(msgspec.structs.replace(waiting, was=_was(answer)))
         return _Outcome(found, again, refused, is_better)
 
-    def _finding(self, waiting: SpooledEvent, event: wire.EventRequest, answer: wire.Verdict) -> Finding:
+    def _finding(
+        self, waiting: SpooledEvent, event: wire.EventRequest, answer: wire.Verdict
+    ) -> Finding:
         return Finding(
             id=event.id,
             tenant=waiting.tenant,
@@ -376,13 +449,29 @@ def _size_of(event: wire.EventRequest) -> int:
     """About what an event takes in memory, in bytes."""
     if isinstance(event, wire.FlowRequest):
         return _FLOW_BYTES
-    return _PROCESS_BYTES + len(event.name) + len(event.parent) + len(event.command_line) + len(event.user) + len(event.host)
+    return (
+        _PROCESS_BYTES
+        + len(event.name)
+        + len(event.parent)
+        + len(event.command_line)
+        + len(event.user)
+        + len(event.host)
+    )
 
 
-def _spooled(at: float, tenant: str, event: wire.EventRequest, answer: wire.Verdict) -> SpooledEvent:
+def _spooled(
+    at: float, tenant: str, event: wire.EventRequest, answer: wire.Verdict
+) -> SpooledEvent:
     text = _encode(event)
     digest = hashlib.sha256(text).hexdigest()
-    return SpooledEvent(at=at, tenant=str(tenant), digest=digest, kind=wire.kind_of(event), was=_was(answer), event=msgspec.Raw(text))
+    return SpooledEvent(
+        at=at,
+        tenant=str(tenant),
+        digest=digest,
+        kind=wire.kind_of(event),
+        was=_was(answer),
+        event=msgspec.Raw(text),
+    )
 
 
 def _was(answer: wire.Verdict) -> FirstVerdict:

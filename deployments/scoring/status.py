@@ -1,4 +1,7 @@
-"""The ensemble as its operators see it: one view, in a short form for probes and a long form for people."""
+"""The ensemble as its operators see it.
+
+One view, in a short form for probes and a long form for people.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,14 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from deployments.scoring.status_schema import Health, KindStatus, LayerDetail, LayerLine, Provider, Trouble
+from deployments.scoring.status_schema import (
+    Health,
+    KindStatus,
+    LayerDetail,
+    LayerLine,
+    Provider,
+    Trouble,
+)
 from deployments.web.errors import _CAUSES, _MEANINGS, describe_code
 from ensemble.events import Kind
 from ensemble.guard import BreakerState
@@ -47,7 +57,8 @@ class EnsembleStatus:
         coverage: share of the validated evidence on flows whose layers speak, in [0, 1].
         coverage_by_kind: the same for each kind of event.
         release: name of the release that is fused with, "" for none.
-        layers: layer -> kind -> how it stands, as a request would find it: a layer that is not asked is not live.
+        layers: layer -> kind -> how it stands, as a request would find it: a layer that is not
+            asked is not live.
         slots: layer -> what its slot said of itself, whether it is asked or not.
         devices: layer -> where it computes.
         breakers: layer -> how its breaker stands; closed where it is not named.
@@ -77,7 +88,9 @@ class EnsembleStatus:
             if state.status in SPEAKING
         ]
         providers = {layer: _provider(kinds) for layer, kinds in self.layers.items()}
-        is_whole = bool(self.release) and all(provider["status"] in _WELL for provider in providers.values())
+        is_whole = bool(self.release) and all(
+            provider["status"] in _WELL for provider in providers.values()
+        )
         return {
             "status": "healthy" if is_whole else "degraded",
             "ml_status": self.status,
@@ -105,7 +118,9 @@ class EnsembleStatus:
                 "layer": layer,
                 "model_loaded": any(state.version for state in self._own(layer).values()),
                 "enabled": layer not in self.disabled,
-                "models": {kind: state.version for kind, state in self._own(layer).items() if state.version},
+                "models": {
+                    kind: state.version for kind, state in self._own(layer).items() if state.version
+                },
                 **_provider(kinds),
             }
             for layer, kinds in self.layers.items()
@@ -153,13 +168,23 @@ def build_status(
     off, guarded, at = frozenset(disabled), dict(breakers or {}), now()
     seen: dict[str, Mapping[Kind, KindState]] = {}
     for layer in layers:
-        silent = dict.fromkeys(LAYERS[layer].kinds, KindState(LayerStatus.TIMEOUT, reason=UNREACHABLE))
+        silent = dict.fromkeys(
+            LAYERS[layer].kinds, KindState(LayerStatus.TIMEOUT, reason=UNREACHABLE)
+        )
         own = said[layer][0].kinds if layer in said else silent
-        seen[layer] = {kind: _as_asked(state, guarded.get(layer), is_off=layer in off) for kind, state in own.items()}
+        seen[layer] = {
+            kind: _as_asked(state, guarded.get(layer), is_off=layer in off)
+            for kind, state in own.items()
+        }
     coverage = {kind: release.of(kind).coverage(_speaking(seen, kind)) for kind in Kind}
-    flow_status = {layer: kinds.get(Kind.FLOW, KindState(LayerStatus.NOT_APPLICABLE)).status for layer, kinds in seen.items()}
+    flow_status = {
+        layer: kinds.get(Kind.FLOW, KindState(LayerStatus.NOT_APPLICABLE)).status
+        for layer, kinds in seen.items()
+    }
     return EnsembleStatus(
-        status=system_status(status for layer, status in flow_status.items() if LAYERS[layer].is_evidence)
+        status=system_status(
+            status for layer, status in flow_status.items() if LAYERS[layer].is_evidence
+        )
         if release.name
         else SystemStatus.FALLBACK_MODE,  # models that nothing is fused with detect nothing
         coverage=coverage[Kind.FLOW],
@@ -181,11 +206,17 @@ def iso(seconds: float) -> str:
     Args:
         seconds: since 1970.
     """
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z") if seconds else ""
+    return (
+        datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        if seconds
+        else ""
+    )
 
 
 def _speaking(seen: Mapping[str, Mapping[Kind, KindState]], kind: Kind) -> list[str]:
-    return [layer for layer, kinds in seen.items() if kind in kinds and kinds[kind].status in SPEAKING]
+    return [
+        layer for layer, kinds in seen.items() if kind in kinds and kinds[kind].status in SPEAKING
+    ]
 
 
 def _as_asked(state: KindState, breaker: Breaker | None, *, is_off: bool) -> KindState:
@@ -211,16 +242,34 @@ def _kind(state: KindState) -> KindStatus:
 
 
 def _trouble(state: KindState) -> Trouble | None:
-    """What is wrong, by code. The trouble's own sentence stays in the log: it may hold what is no client's business."""
+    """What is wrong, by code.
+
+    The trouble's own sentence stays in the log: it may hold what is no client's business.
+    """
     if state.trouble is not None:
-        return {"code": state.trouble.code, "cause": state.trouble.cause, "meaning": describe_code(state.trouble.code)}
+        return {
+            "code": state.trouble.code,
+            "cause": state.trouble.cause,
+            "meaning": describe_code(state.trouble.code),
+        }
     if state.reason in _MEANINGS:  # a reason that is a code
-        return {"code": state.reason, "cause": _CAUSES.get(state.reason, ""), "meaning": describe_code(state.reason)}
+        return {
+            "code": state.reason,
+            "cause": _CAUSES.get(state.reason, ""),
+            "meaning": describe_code(state.reason),
+        }
     return None
 
 
 def _provider(kinds: Mapping[Kind, KindState]) -> Provider:
-    """One line for a layer: its first kind that should speak and does not, or else its first kind."""
+    """One line for a layer.
+
+    Its first kind that should speak and does not, or else its first kind.
+    """
     ordered = [kinds[kind] for kind in Kind if kind in kinds]
     worst = next((state for state in ordered if state.status not in _WELL), ordered[0])
-    return {"status": worst.status, "version": worst.version or ordered[0].version, "reason": worst.reason}
+    return {
+        "status": worst.status,
+        "version": worst.version or ordered[0].version,
+        "reason": worst.reason,
+    }

@@ -1,6 +1,7 @@
 """The answers that are no verdict: what this service is, how the ensemble stands, what a switch did. Read by mypy and by the contract.
 
-The code that makes them makes plain dictionaries; these types say which, so that the OpenAPI document and the answers cannot part ways.
+The code that makes them makes plain dictionaries; these types say which, so that the OpenAPI
+document and the answers cannot part ways.
 """
 
 from __future__ import annotations
@@ -15,7 +16,17 @@ from ensemble.rollout.canary import RolloutView
 from ensemble.rollout.shadow import Agreement
 from ensemble.verdicts import LayerStatus, SystemStatus
 
-__all__ = ["Health", "LayerLine", "LayerList", "LayerTest", "Live", "Ready", "Service", "Status", "SwitchedLayer"]
+__all__ = [
+    "Health",
+    "LayerLine",
+    "LayerList",
+    "LayerTest",
+    "Live",
+    "Ready",
+    "Service",
+    "Status",
+    "SwitchedLayer",
+]
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Count = Annotated[int, Meta(ge=0)]
@@ -105,7 +116,8 @@ class Trouble(TypedDict):
 
     Attributes:
         code: stable; the runbook has it.
-        cause: where to look first: files, resources, dependencies or configuration; "" where it is none of these.
+        cause: where to look first: files, resources, dependencies or configuration; "" where it
+            is none of these.
         meaning: the same as a sentence.
     """
 
@@ -147,7 +159,8 @@ class LayerDetail(TypedDict):
         device: where it computes, "" where it did not say.
         release: name of the release it answers for, "" for none.
         size_bytes: of its models.
-        files_present: whether all that the release names was there at the last look; null where it did not say.
+        files_present: whether all that the release names was there at the last look; null where
+            it did not say.
         kinds: kind of event -> how it stands.
     """
 
@@ -165,7 +178,8 @@ class ControlsStatus(TypedDict):
 
     Attributes:
         disabled: layers that are off.
-        disabled_by_environment: of these, those that only a restart without the variable switches on.
+        disabled_by_environment: of these, those that only a restart without the variable
+            switches on.
         resets: layer -> how often its failures were forgotten by hand.
         retreated: promotion -> why its release was left again.
     """
@@ -188,7 +202,8 @@ class Status(Health):
         pointer: `tenant#serial`, "" likewise.
         trouble: what is wrong with pointer, release or fusion; null where nothing is.
         lives_on: tenant whose models answer: the caller's own, its group's, or the generic one.
-        challenger: how the release that scores in shadow compares with the one that answers; null where none does.
+        challenger: how the release that scores in shadow compares with the one that answers;
+            null where none does.
         retro: events that wait for a second look.
     """
 

@@ -1,7 +1,9 @@
 """The wire: JSON in, parsed once and strictly; JSON out; and the OpenAPI document, from the same types.
 
-Nothing is coerced: a string is no number, an unknown field is a mistake, NaN is no JSON. `null` is accepted where a feature
-has no value, because the two rates that the door recomputes have none in a flow without duration; every other null is refused by name.
+Nothing is coerced: a string is no number, an unknown field is a mistake, NaN is no JSON. `null` is
+accepted where a feature
+has no value, because the two rates that the door recomputes have none in a flow without duration;
+every other null is refused by name.
 """
 
 from __future__ import annotations
@@ -52,10 +54,14 @@ class FlowRequest(Struct, tag_field="kind", tag="flow", forbid_unknown_fields=Tr
     time: str | float | None = None
 
 
-class ProcessRequest(Struct, tag_field="kind", tag="process", forbid_unknown_fields=True, frozen=True):
+class ProcessRequest(
+    Struct, tag_field="kind", tag="process", forbid_unknown_fields=True, frozen=True
+):
     """A process start."""
 
-    name: Annotated[str, Meta(min_length=1)]  # too long a text is cut and flagged, never refused: refusing is an evasion
+    name: Annotated[
+        str, Meta(min_length=1)
+    ]  # too long a text is cut and flagged, never refused: refusing is an evasion
     parent: str = ""
     command_line: str = ""
     user: str = ""
@@ -109,10 +115,30 @@ class Verdict(Struct, omit_defaults=True):
     status: str
     layers: list[LayerAnswer]
     elapsed_ms: float
-    release: Annotated[str, Meta(description="Which release made it, `<tenant>/<serial>`; empty where none could be had")]
-    release_sha256: Annotated[str, Meta(description="SHA-256 of that release's file, which names every model by digest; empty for none")]
-    input_sha256: Annotated[str, Meta(description="SHA-256 of what the models saw of the event, whatever its id and dialect")]
-    scored_at: Annotated[str, Meta(description="When its batch was scored, ISO 8601 in UTC; what `axon replay` sets its clock to")]
+    release: Annotated[
+        str,
+        Meta(
+            description="Which release made it, `<tenant>/<serial>`; empty where none could be had"
+        ),
+    ]
+    release_sha256: Annotated[
+        str,
+        Meta(
+            description="SHA-256 of that release's file, which names every model by digest; empty for none"
+        ),
+    ]
+    input_sha256: Annotated[
+        str,
+        Meta(
+            description="SHA-256 of what the models saw of the event, whatever its id and dialect"
+        ),
+    ]
+    scored_at: Annotated[
+        str,
+        Meta(
+            description="When its batch was scored, ISO 8601 in UTC; what `axon replay` sets its clock to"
+        ),
+    ]
     flags: Sequence[str] = ()
     explanation: list[Explanation] | None = None
 
@@ -127,7 +153,9 @@ class RowError(Struct):
 class BatchAnswer(Struct):
     """The answers in the order of the events."""
 
-    results: list[Any]  # Verdict or RowError: msgspec keeps untagged unions out of types, so the document names them
+    results: list[
+        Any
+    ]  # Verdict or RowError: msgspec keeps untagged unions out of types, so the document names them
     status: str
     coverage: float
 
@@ -174,7 +202,9 @@ def parse_batch(body: bytes, *, limit: int) -> list[EventRequest | tuple[str, Ev
     """
     check_size(body, limit)
     try:
-        events: Sequence[EventRequest] = _decode_whole_batch(body).events  # the common case: all are well
+        events: Sequence[EventRequest] = _decode_whole_batch(
+            body
+        ).events  # the common case: all are well
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raw = decoded(_decode_batch, _without_half_pairs(body)).events
         check_count(len(raw), limit)
@@ -216,14 +246,18 @@ _PAIR_OR_HALF = re.compile(rb"(\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..)|\\u[dD][
 
 def _without_half_pairs(body: bytes) -> bytes:
     """Half a surrogate pair, which is how JSON writes a name that is not UTF-8, as the replacement character: refusing is an evasion."""
-    mended = bytearray(body)  # in place, for both are six bytes: a piece for each half would take sixteen times the body
+    mended = bytearray(
+        body
+    )  # in place, for both are six bytes: a piece for each half would take sixteen times the body
     for found in _PAIR_OR_HALF.finditer(body):
         if found[1] is None:
             mended[found.start() : found.end()] = b"\\ufffd"
     return bytes(mended)
 
 
-def to_batch(kind: Kind, events: Sequence[EventRequest]) -> tuple[EventBatch, Sequence[int], Mapping[int, EventError]]:
+def to_batch(
+    kind: Kind, events: Sequence[EventRequest]
+) -> tuple[EventBatch, Sequence[int], Mapping[int, EventError]]:
     """Columns of the events that pass the door, their positions, and why the others do not.
 
     Args:
@@ -235,7 +269,9 @@ def to_batch(kind: Kind, events: Sequence[EventRequest]) -> tuple[EventBatch, Se
     return _process_batch(events)  # type: ignore[arg-type]
 
 
-def _flow_batch(events: Sequence[FlowRequest]) -> tuple[FlowBatch, Sequence[int], Mapping[int, EventError]]:
+def _flow_batch(
+    events: Sequence[FlowRequest],
+) -> tuple[FlowBatch, Sequence[int], Mapping[int, EventError]]:
     refused: dict[int, EventError] = {}
     rows: list[Sequence[float | None]] = []
     places: list[int] = []
@@ -262,16 +298,30 @@ def _ordered(features: list[float | None] | dict[str, float | None]) -> Sequence
     if isinstance(features, dict):
         return flow.in_order(features)
     if len(features) != len(flow.FEATURE_NAMES):
-        raise FeatureMismatch("features", f"has {len(features)} numbers, needs {len(flow.FEATURE_NAMES)}")
+        raise FeatureMismatch(
+            "features", f"has {len(features)} numbers, needs {len(flow.FEATURE_NAMES)}"
+        )
     return features
 
 
-def _process_batch(events: Sequence[ProcessRequest]) -> tuple[ProcessBatch, Sequence[int], Mapping[int, EventError]]:
-    starts = [ProcessEvent(event.name, event.parent, event.command_line, event.user, event.host) for event in events]
+def _process_batch(
+    events: Sequence[ProcessRequest],
+) -> tuple[ProcessBatch, Sequence[int], Mapping[int, EventError]]:
+    starts = [
+        ProcessEvent(event.name, event.parent, event.command_line, event.user, event.host)
+        for event in events
+    ]
     return process.admit(starts, [event.id for event in events]), range(len(events)), {}
 
 
-def answers(batch: EventBatch, groups: Sequence[Verdicts], *, explain: bool, elapsed_ms: float, scored_at: float) -> list[Verdict]:
+def answers(
+    batch: EventBatch,
+    groups: Sequence[Verdicts],
+    *,
+    explain: bool,
+    elapsed_ms: float,
+    scored_at: float,
+) -> list[Verdict]:
     """The verdicts of a batch, one an event, in the order of the events, ready to be encoded.
 
     Args:
@@ -304,12 +354,16 @@ def _iso(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _answers_of(batch: EventBatch, verdicts: Verdicts, rows: Sequence[int], made: _Made, *, explain: bool) -> list[Verdict]:
+def _answers_of(
+    batch: EventBatch, verdicts: Verdicts, rows: Sequence[int], made: _Made, *, explain: bool
+) -> list[Verdict]:
     columns = [(opinion, opinion.scores.tolist()) for opinion in verdicts.layers]
     explained = [_explained(opinion) for opinion in verdicts.layers] if explain else []
     scores, lows, highs = verdicts.score.tolist(), verdicts.low.tolist(), verdicts.high.tolist()
     return [
-        Verdict(  # id, score, low and high by place: a call with more than fifteen names builds a dict, and takes five times as long
+        # id, score, low and high by place: a call with more than fifteen names builds a dict, and
+        # takes five times as long
+        Verdict(
             batch.ids[row],
             scores[place],
             lows[place],
@@ -320,7 +374,13 @@ def _answers_of(batch: EventBatch, verdicts: Verdicts, rows: Sequence[int], made
             degraded=verdicts.degraded,
             status=verdicts.status,
             layers=[
-                LayerAnswer(opinion.layer, column[place], opinion.status, opinion.version, opinion.reason or opinion.notes.get(place, ""))
+                LayerAnswer(
+                    opinion.layer,
+                    column[place],
+                    opinion.status,
+                    opinion.version,
+                    opinion.reason or opinion.notes.get(place, ""),
+                )
                 for opinion, column in columns
             ],
             elapsed_ms=made.elapsed_ms,
@@ -338,22 +398,50 @@ def _answers_of(batch: EventBatch, verdicts: Verdicts, rows: Sequence[int], made
 def _explained(opinion: LayerScores) -> list[list[Explanation]]:
     """For each event the facts, then the features that moved the layer most."""
     size = len(opinion.scores)
-    facts = {name: column.tolist() for name, column in opinion.details.items() if column.dtype.kind == "U"}
+    facts = {
+        name: column.tolist()
+        for name, column in opinion.details.items()
+        if column.dtype.kind == "U"
+    }
     names = [name for name, column in opinion.details.items() if column.dtype.kind in "fiu"]
-    parts = [[Explanation(opinion.layer, name, column[row]) for name, column in facts.items() if column[row]] for row in range(size)]
+    parts = [
+        [
+            Explanation(opinion.layer, name, column[row])
+            for name, column in facts.items()
+            if column[row]
+        ]
+        for row in range(size)
+    ]
     if names:
         numbers = np.stack([opinion.details[name] for name in names], axis=1)  # (n, features)
         strongest = np.argsort(-np.abs(numbers), axis=1, kind="stable")[:, :EXPLAINED_FEATURES]
         for row, (places, values) in enumerate(
-            zip(strongest.tolist(), np.take_along_axis(numbers, strongest, axis=1).tolist(), strict=True)
+            zip(
+                strongest.tolist(),
+                np.take_along_axis(numbers, strongest, axis=1).tolist(),
+                strict=True,
+            )
         ):
-            parts[row] += [Explanation(opinion.layer, names[place], value) for place, value in zip(places, values, strict=True) if value]
+            parts[row] += [
+                Explanation(opinion.layer, names[place], value)
+                for place, value in zip(places, values, strict=True)
+                if value
+            ]
     return parts
 
 
 def least_of(results: Sequence[Verdict | RowError]) -> tuple[str, float]:
-    """The worst status and the least coverage among the answers of a batch; nothing is claimed where no event was scored."""
+    """The worst status and the least coverage among the answers of a batch.
+
+    Nothing is claimed where no event was scored.
+    """
     verdicts = [result for result in results if isinstance(result, Verdict)]
-    worst_first = [SystemStatus.FALLBACK_MODE, SystemStatus.PARTIALLY_OPERATIONAL, SystemStatus.FULLY_OPERATIONAL]
+    worst_first = [
+        SystemStatus.FALLBACK_MODE,
+        SystemStatus.PARTIALLY_OPERATIONAL,
+        SystemStatus.FULLY_OPERATIONAL,
+    ]
     found = {verdict.status for verdict in verdicts} or {SystemStatus.FALLBACK_MODE}
-    return next(status for status in worst_first if status in found), min((verdict.coverage for verdict in verdicts), default=0.0)
+    return next(status for status in worst_first if status in found), min(
+        (verdict.coverage for verdict in verdicts), default=0.0
+    )

@@ -1,8 +1,11 @@
 """Keys: who may ask, in whose name and for what. One small file says it; `axon keys` writes it, and every ingress reads it.
 
-A key is `axon_<id>_<secret>`. The file keeps the SHA-256 of it, never the key: whoever reads the file, or a backup of it, can ask for
-nothing. A plain hash is right for 256 random bits, which nobody guesses however fast they hash; a password would need a slow one.
-The file is private, written whole in one step, and refused whole when it is wrong. It is read beside the requests, never in one.
+A key is `axon_<id>_<secret>`. The file keeps the SHA-256 of it, never the key: whoever reads the
+file, or a backup of it, can ask for
+nothing. A plain hash is right for 256 random bits, which nobody guesses however fast they hash; a
+password would need a slow one.
+The file is private, written whole in one step, and refused whole when it is wrong. It is read
+beside the requests, never in one.
 """
 
 from __future__ import annotations
@@ -24,20 +27,40 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from deployments.observability.log import log_event
-from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing, ArtifactUnreadable, ArtifactUntrusted
+from ensemble.errors import (
+    ArtifactCorrupt,
+    ArtifactError,
+    ArtifactMissing,
+    ArtifactUnreadable,
+    ArtifactUntrusted,
+)
 from ensemble.store.files import atomic, canonical_json
 from ensemble.store.files.canonical_json import refuse_other_format
 from ensemble.store.files.safe_read import open_directory, read_bounded
 from ensemble.store.names import Tenant
 
-__all__ = ["Key", "KeyRefused", "KeyRing", "Scope", "create_key", "find_key", "list_keys", "revoke_key"]
+__all__ = [
+    "Key",
+    "KeyRefused",
+    "KeyRing",
+    "Scope",
+    "create_key",
+    "find_key",
+    "list_keys",
+    "revoke_key",
+]
 
 WHAT: Final = "the key file"
 FORMAT: Final = 1
 LIMIT_BYTES = 1 << 20  # some three thousand keys
 SECRET_BYTES = 32  # 256 bits: out of reach of guessing, so a fast hash keeps it
-READ_AGAIN_S = 60.0  # also when the disk says that nothing changed: a network disk may say so for a while
-FORGET_AFTER_S = 400 * 86400.0  # a key that has been dead for more than a year is of no audit's interest, and the file is bounded
+READ_AGAIN_S = (
+    60.0  # also when the disk says that nothing changed: a network disk may say so for a while
+)
+FORGET_AFTER_S = (
+    400 * 86400.0
+    # a key that has been dead for more than a year is of no audit's interest, and the file is bounded
+)
 Answer = TypeVar("Answer")
 _ID = re.compile(r"[0-9a-f]{8}")
 _TOKEN = re.compile(r"axon_([0-9a-f]{8})_[A-Za-z0-9_-]{43}")
@@ -55,7 +78,10 @@ class Scope(StrEnum):
 
 
 class KeyRefused(Exception):
-    """What was asked of the key file cannot be done; the sentence says why, and never holds a key."""
+    """What was asked of the key file cannot be done.
+
+    The sentence says why, and never holds a key.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +112,9 @@ class Key:
         if not _ID.fullmatch(self.id) or not _SHA256.fullmatch(self.sha256):
             raise ValueError("an id is 8 and a sha256 64 hexadecimal digits")
         if not _NAME.fullmatch(self.name):
-            raise ValueError("a name is at most 63 letters, digits, blanks and . _ @ : -, beginning with a letter or a digit")
+            raise ValueError(
+                "a name is at most 63 letters, digits, blanks and . _ @ : -, beginning with a letter or a digit"
+            )
         if not self.scopes:
             raise ValueError("a key without a scope opens nothing")
         times = [at for at in (self.created_at, self.expires_at, self.revoked_at) if at is not None]
@@ -103,7 +131,8 @@ class Key:
         return now - min(ends) if ends else 0.0
 
 
-# What the hash of a key is compared with when no such key is known, so that this takes the same time. No key has this hash.
+# What the hash of a key is compared with when no such key is known, so that this takes the same
+# time. No key has this hash.
 _NOBODY = Key("00000000", "", Tenant("nobody"), frozenset({Scope.READ}), "0" * 64, 0.0, 0.0, 0.0)
 
 
@@ -118,25 +147,41 @@ class KeyRing:
         clock: a monotonic one, seconds; it decides when the file is read again.
     """
 
-    def __init__(self, path: Path, *, now: Callable[[], float] = time.time, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._path, self._now, self._clock = path, now, clock
-        self._keys: Mapping[str, Key] = {}  # by id, without those that were revoked; replaced whole, by whatever thread looks
-        self._seen: Hashable = None  # how the file lay there when it was read whole; None to read it at the next look
+        self._keys: Mapping[
+            str, Key
+        ] = {}  # by id, without those that were revoked; replaced whole, by whatever thread looks
+        self._seen: Hashable = (
+            None  # how the file lay there when it was read whole; None to read it at the next look
+        )
         self._read_at = -math.inf
         self._data: bytes | None = None  # what the keys were read from; None before the first time
         self._trouble = ""
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no key at all that was not revoked: somebody has to make the first one."""
+        """Whether there is no key at all that was not revoked.
+
+        Somebody has to make the first one.
+        """
         return not self._keys
 
     def find(self, token: str) -> Key | None:
         """The key that `token` is, or None: unknown, wrong, expired and revoked are not told apart.
 
-        Touches no disk, and costs the same whatever the token is: one hash of a short text, one comparison, one look at the clock.
+        Touches no disk, and costs the same whatever the token is: one hash of a short text, one
+        comparison, one look at the clock.
         """
-        formed = _TOKEN.fullmatch(token) if len(token) < 2 * SECRET_BYTES else None  # a key is 57 characters; a mebibyte is not looked at
+        formed = (
+            _TOKEN.fullmatch(token) if len(token) < 2 * SECRET_BYTES else None
+        )  # a key is 57 characters; a mebibyte is not looked at
         key = self._keys.get(formed[1], _NOBODY) if formed else _NOBODY
         is_it = hmac.compare_digest(_hash(token if formed else ""), key.sha256)
         is_over = key.is_expired(self._now())
@@ -145,7 +190,8 @@ class KeyRing:
     def look(self) -> None:
         """Read the file again if it changed. Blocks on the disk: call it in a thread, one at a time, every second.
 
-        What cannot be read leaves the keys of before, and is said once: a disk that stumbles must not lock everybody out, and a key
+        What cannot be read leaves the keys of before, and is said once: a disk that stumbles must
+        not lock everybody out, and a key
         that is to go is revoked, not removed with the file. It is tried again at every look.
         """
         try:
@@ -154,7 +200,11 @@ class KeyRing:
             if seen == self._seen and at - self._read_at < READ_AGAIN_S:
                 return
             data = _read_bytes(self._path)
-            if data != self._data:  # three thousand keys take half a second of the interpreter: not every minute for nothing
+            if (
+                data != self._data
+                # three thousand keys take half a second of the interpreter: not every minute for
+                # nothing
+            ):
                 self._keys = {key.id: key for key in _parse(data) if key.revoked_at is None}
         except ArtifactError as error:
             self._seen = None
@@ -171,14 +221,25 @@ class KeyRing:
         self._trouble = error.code
         action = "admitting_nobody" if self._data is None else "keeping_keys_of_before"
         sentence = "there is no key file" if isinstance(error, ArtifactMissing) else str(error)
-        log_event(logging.ERROR, "keys_unreadable", {"code": error.code, "cause": error.cause, "error": sentence, "action": action})
+        log_event(
+            logging.ERROR,
+            "keys_unreadable",
+            {"code": error.code, "cause": error.cause, "error": sentence, "action": action},
+        )
 
     def _fingerprint(self) -> Hashable:
         try:
             found = self._path.lstat()
         except OSError:
             return None  # reading it says what is wrong
-        return found.st_dev, found.st_ino, found.st_size, found.st_mode, found.st_mtime_ns, found.st_ctime_ns
+        return (
+            found.st_dev,
+            found.st_ino,
+            found.st_size,
+            found.st_mode,
+            found.st_mtime_ns,
+            found.st_ctime_ns,
+        )
 
 
 def create_key(
@@ -208,8 +269,10 @@ def create_key(
         The key as it is kept, and the key itself, which nobody can ever tell again.
 
     Raises:
-        KeyRefused: a bad name, no scope, a time that is over; too many keys; or the file cannot be written.
-        ArtifactError: the file that is there is wrong, or others may read or write it; nothing is changed.
+        KeyRefused: a bad name, no scope, a time that is over; too many keys; or the file cannot
+            be written.
+        ArtifactError: the file that is there is wrong, or others may read or write it; nothing
+            is changed.
     """
     if expires_at is not None and expires_at <= now:
         raise KeyRefused("a key that is expired from the beginning opens nothing")
@@ -217,14 +280,19 @@ def create_key(
 
     def with_it(keys: Sequence[Key]) -> tuple[list[Key], tuple[Key, str]]:
         taken = {key.id for key in keys} | {_NOBODY.id}
-        new_id = next(drawn for drawn in iter(lambda: secrets.token_hex(4), "") if drawn not in taken)
+        new_id = next(
+            drawn for drawn in iter(lambda: secrets.token_hex(4), "") if drawn not in taken
+        )
         token = f"axon_{new_id}_{secret}"
         try:
             made = Key(new_id, name, tenant, frozenset(scopes), _hash(token), now, expires_at, None)
         except ValueError as refused:
             raise KeyRefused(str(refused)) from None
         before(made)
-        return [*(key for key in keys if key.has_been_dead_for(now) <= FORGET_AFTER_S), made], (made, token)
+        return [*(key for key in keys if key.has_been_dead_for(now) <= FORGET_AFTER_S), made], (
+            made,
+            token,
+        )
 
     return _change(path, with_it)
 
@@ -239,7 +307,10 @@ def list_keys(path: Path) -> tuple[Key, ...]:
 
 
 def find_key(path: Path, key_id: str) -> Key:
-    """The key with an id, whether or not it still opens anything; arguments and errors as of `revoke_key`."""
+    """The key with an id, whether or not it still opens anything.
+
+    Arguments and errors as of `revoke_key`.
+    """
     return _known(_read_or_nothing(path), key_id)
 
 
@@ -253,7 +324,8 @@ def revoke_key(path: Path, key_id: str, now: float) -> Key:
 
     Raises:
         KeyRefused: there is no such key, or the file cannot be written.
-        ArtifactError: the file that is there is wrong, or others may read or write it; nothing is changed.
+        ArtifactError: the file that is there is wrong, or others may read or write it; nothing
+            is changed.
     """
 
     def without_it(keys: Sequence[Key]) -> tuple[list[Key], Key]:
@@ -280,12 +352,16 @@ def _change(path: Path, change: Callable[[Sequence[Key]], tuple[list[Key], Answe
             keys, answer = change(_read_or_nothing(path))
             data = _encode(keys)
             if len(data) > LIMIT_BYTES:
-                raise KeyRefused(f"the key file would be {len(data):,} bytes with one key more, readers take {LIMIT_BYTES:,}")
+                raise KeyRefused(
+                    f"the key file would be {len(data):,} bytes with one key more, readers take {LIMIT_BYTES:,}"
+                )
             with atomic.staging(path.parent) as staged:
                 atomic.write_new(staged, path.name, data, mode=0o600)
                 atomic.replace(staged / path.name, path)
     except OSError as problem:
-        raise KeyRefused(f"the key file cannot be written: {os.strerror(problem.errno or 0).lower()}") from None
+        raise KeyRefused(
+            f"the key file cannot be written: {os.strerror(problem.errno or 0).lower()}"
+        ) from None
     return answer
 
 
@@ -340,9 +416,15 @@ def _refuse_unless_private(directory: int, name: str) -> None:
     except FileNotFoundError:
         raise ArtifactMissing(WHAT) from None
     except OSError as error:
-        raise ArtifactUnreadable(WHAT, f"is there, but cannot be looked at ({type(error).__name__})") from None
-    if stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) & 0o077:  # what is no file is refused by who reads it
-        raise ArtifactUntrusted(WHAT, f"others may read or write it: `chmod 600 {name}`, and ask who has added a key")
+        raise ArtifactUnreadable(
+            WHAT, f"is there, but cannot be looked at ({type(error).__name__})"
+        ) from None
+    if (
+        stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) & 0o077
+    ):  # what is no file is refused by who reads it
+        raise ArtifactUntrusted(
+            WHAT, f"others may read or write it: `chmod 600 {name}`, and ask who has added a key"
+        )
 
 
 def _encode(keys: Iterable[Key]) -> bytes:
@@ -382,6 +464,15 @@ def _key(entry: _Entry) -> Key:
     if entry.scopes != sorted(scopes):
         raise ArtifactCorrupt(WHAT, "has a scope twice, or not in order")
     try:
-        return Key(entry.id, entry.name, entry.tenant, scopes, entry.sha256, entry.created_at, entry.expires_at, entry.revoked_at)
+        return Key(
+            entry.id,
+            entry.name,
+            entry.tenant,
+            scopes,
+            entry.sha256,
+            entry.created_at,
+            entry.expires_at,
+            entry.revoked_at,
+        )
     except ValueError as refused:
         raise ArtifactCorrupt(WHAT, str(refused)) from None

@@ -1,9 +1,12 @@
 """Who asks, and what they may: a gate before every route, and a scope on each.
 
-The gate is the outermost layer of an application. It finds the caller by the key of the request, holds the tenant to its rate, and
-only then lets the request in; nothing of the body has been read by then. Who asks too much, or knocks too often without a key, is
+The gate is the outermost layer of an application. It finds the caller by the key of the request,
+holds the tenant to its rate, and
+only then lets the request in; nothing of the body has been read by then. Who asks too much, or
+knocks too often without a key, is
 refused late, see `limits`. The tenant comes from the key, never from the request.
-Whatever is wrong with a key, the answer is one and the same, so that nobody can learn which keys exist.
+Whatever is wrong with a key, the answer is one and the same, so that nobody can learn which keys
+exist.
 What a route needs is written where the route is made, so that none can be without.
 
 Source: RFC 6750, bearer tokens; RFC 6585, 429.
@@ -37,10 +40,23 @@ from deployments.web.rate_limit import Tarpit, TokenBuckets
 from ensemble.errors import RateLimited
 from ensemble.store.names import Tenant
 
-__all__ = ["AuthenticatedApp", "Authenticator", "Caller", "GateKeeper", "Keys", "Limits", "ScopedRoute", "allows", "caller_of", "client_of"]
+__all__ = [
+    "AuthenticatedApp",
+    "Authenticator",
+    "Caller",
+    "GateKeeper",
+    "Keys",
+    "Limits",
+    "ScopedRoute",
+    "allows",
+    "caller_of",
+    "client_of",
+]
 
 LOOK_EVERY_S = 1.0  # at one small file: a key that is revoked opens nothing two seconds later
-STRANGERS_PER_S = 10.0  # requests without a good key that are refused at once: somebody at a terminal never waits
+STRANGERS_PER_S = (
+    10.0  # requests without a good key that are refused at once: somebody at a terminal never waits
+)
 LOOK_WITHIN_S = 1.0  # a start does not wait longer for a slow disk; until then nobody comes in
 
 
@@ -49,7 +65,9 @@ NO_KEY = "this needs a key: Authorization: Bearer axon_...; `axon keys create` m
 _CALLER, _GATE = "axon.caller", "axon.gate"
 _AUTHORIZATION, _BEARER = b"authorization", b"bearer "
 LONGEST_TOKEN = 256  # bytes; a key is 57
-EVENT_COST = 0.05  # requests that one more event of a batch costs: measured, 1,000 in one request take as long as 50 single ones
+# requests that one more event of a batch costs: measured, 1,000 in one request take as long as 50
+# single ones
+EVENT_COST = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +89,10 @@ class Keys(Protocol):
     """Where keys are found."""
 
     def find(self, token: str) -> Key | None:
-        """The key that `token` spells, None where it is none that may be used now; costs the same either way."""
+        """The key that `token` spells, None where it is none that may be used now.
+
+        Costs the same either way.
+        """
         ...
 
 
@@ -114,7 +135,12 @@ class ScopedRoute(Route):
     """
 
     def __init__(
-        self, path: str, endpoint: Callable[[Request], Awaitable[Response]], *, needs: Scope | None, methods: Sequence[str] = ("GET",)
+        self,
+        path: str,
+        endpoint: Callable[[Request], Awaitable[Response]],
+        *,
+        needs: Scope | None,
+        methods: Sequence[str] = ("GET",),
     ) -> None:
         super().__init__(path, _guarded(endpoint, needs), methods=list(methods))
         self.needs = needs
@@ -127,7 +153,9 @@ class ScopedRoute(Route):
         await super().handle(scope, receive, send)
 
 
-def _guarded(endpoint: Callable[[Request], Awaitable[Response]], needs: Scope | None) -> Callable[[Request], Awaitable[Response]]:
+def _guarded(
+    endpoint: Callable[[Request], Awaitable[Response]], needs: Scope | None
+) -> Callable[[Request], Awaitable[Response]]:
     if needs is None:
         return endpoint
 
@@ -144,7 +172,8 @@ class Authenticator:
     """Finds the caller of a request, and says who may not come in.
 
     Args:
-        keys: where keys are found; None where they are off, and everybody is `anonymous` with every scope and without a limit.
+        keys: where keys are found; None where they are off, and everybody is `anonymous` with
+            every scope and without a limit.
         limits: of each tenant's requests.
         strangers: of the requests without a key that are refused at once, all together.
         stall: lets a caller wait for a refusal.
@@ -164,12 +193,21 @@ class Authenticator:
         meter: Meter,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._keys, self._limits, self._strangers, self._stall, self._meter = keys, limits, strangers, stall, meter
+        self._keys, self._limits, self._strangers, self._stall, self._meter = (
+            keys,
+            limits,
+            strangers,
+            stall,
+            meter,
+        )
         self._anybody = Caller(anonymous, frozenset(Scope), "")
         self._pace = LogThrottle(clock)
 
     async def admit(self, scope: AsgiScope) -> Response | None:
-        """Put the caller into `scope`, or answer why there is none to let in. Reads nothing of the body; waits only to refuse."""
+        """Put the caller into `scope`, or answer why there is none to let in.
+
+        Reads nothing of the body; waits only to refuse.
+        """
         if self._keys is None:
             scope[_CALLER] = self._anybody
             return None
@@ -181,7 +219,14 @@ class Authenticator:
             return self._refused(scope, 401, UNAUTHORIZED, NO_KEY, {"WWW-Authenticate": "Bearer"})
         if wait_s := self._limits.take(key.tenant):
             await self._stall()
-            return self._refused(scope, 429, RateLimited.code, str(RateLimited(int(wait_s))), {"Retry-After": str(int(wait_s))}, key)
+            return self._refused(
+                scope,
+                429,
+                RateLimited.code,
+                str(RateLimited(int(wait_s))),
+                {"Retry-After": str(int(wait_s))},
+                key,
+            )
         scope[_CALLER] = Caller(key.tenant, key.scopes, key.id)
         return None
 
@@ -189,7 +234,12 @@ class Authenticator:
         """The answer to a caller whose key lacks a scope."""
         caller = caller_of(scope)
         self._count(FORBIDDEN, caller.key_id, caller.tenant)
-        return error_response(Request(scope), 403, FORBIDDEN, f"this key may not do that: it needs the scope `{needs}`")
+        return error_response(
+            Request(scope),
+            403,
+            FORBIDDEN,
+            f"this key may not do that: it needs the scope `{needs}`",
+        )
 
     async def charge(self, caller: Caller, events: int) -> None:
         """Count a batch of events, of which the gate has counted one as a request.
@@ -197,13 +247,23 @@ class Authenticator:
         Raises:
             RateLimited: the tenant has had enough for now.
         """
-        if self._keys is not None and events > 1 and (wait_s := self._limits.take(caller.tenant, EVENT_COST * (events - 1))):
+        if (
+            self._keys is not None
+            and events > 1
+            and (wait_s := self._limits.take(caller.tenant, EVENT_COST * (events - 1)))
+        ):
             self._count(RateLimited.code, caller.key_id, caller.tenant)
             await self._stall()
             raise RateLimited(int(wait_s))
 
     def _refused(
-        self, scope: AsgiScope, status: int, code: str, message: str, headers: Mapping[str, str], key: Key | None = None
+        self,
+        scope: AsgiScope,
+        status: int,
+        code: str,
+        message: str,
+        headers: Mapping[str, str],
+        key: Key | None = None,
     ) -> Response:
         self._count(code, key.id if key else "", key.tenant if key else "")
         response = error_response(Request(scope), status, code, message)
@@ -214,7 +274,11 @@ class Authenticator:
         self._meter.count("axon_requests_refused_total", code=code)
         suppressed = self._pace.again(("request_refused", f"{code} {tenant}"))
         if suppressed is not None:
-            log_event(logging.WARNING, "request_refused", {"code": code, "key": key_id, "tenant": str(tenant), "suppressed": suppressed})
+            log_event(
+                logging.WARNING,
+                "request_refused",
+                {"code": code, "key": key_id, "tenant": str(tenant), "suppressed": suppressed},
+            )
 
 
 class AuthenticatedApp(Starlette):
@@ -226,12 +290,23 @@ class AuthenticatedApp(Starlette):
         **options: Starlette's own.
     """
 
-    def __init__(self, gate: Authenticator, routes: Sequence[ScopedRoute], **options: Any) -> None:  # noqa: ANN401  # Starlette's
+    # Starlette's
+    def __init__(self, gate: Authenticator, routes: Sequence[ScopedRoute], **options: Any) -> None:  # noqa: ANN401
         super().__init__(routes=routes, **options)
         self._gate = gate
-        self._public = frozenset((method, route.path) for route in routes if route.needs is None for method in route.methods or ())
+        self._public = frozenset(
+            (method, route.path)
+            for route in routes
+            if route.needs is None
+            for method in route.methods or ()
+        )
         for route in routes:
-            route.allowed = frozenset(method for other in routes if other.path == route.path for method in other.methods or ())
+            route.allowed = frozenset(
+                method
+                for other in routes
+                if other.path == route.path
+                for method in other.methods or ()
+            )
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Serve one connection or request, as ASGI says."""
@@ -256,7 +331,10 @@ def _path_inside(scope: AsgiScope) -> str:
 
 
 def _token_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """The bearer token of a request; "" where there is none, more than one, or one that is none of ours by its length alone."""
+    """The bearer token of a request.
+
+    "" where there is none, more than one, or one that is none of ours by its length alone.
+    """
     found = [value for name, value in headers if name == _AUTHORIZATION]
     if len(found) != 1 or len(found[0]) > LONGEST_TOKEN or not found[0].lower().startswith(_BEARER):
         return ""
@@ -278,7 +356,14 @@ class GateKeeper:
         limits = TokenBuckets(auth.requests_per_s, auth.burst, of=tenancy.limit)
         strangers = TokenBuckets(STRANGERS_PER_S, STRANGERS_PER_S)
         stall = Tarpit(auth.stall_s)
-        self.gate = Authenticator(self._ring, limits, strangers=strangers, stall=stall.wait, anonymous=tenancy.generic, meter=meter)
+        self.gate = Authenticator(
+            self._ring,
+            limits,
+            strangers=strangers,
+            stall=stall.wait,
+            anonymous=tenancy.generic,
+            meter=meter,
+        )
         self._looking: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -297,6 +382,8 @@ class GateKeeper:
 
     async def _look_for_ever(self, ring: KeyRing, look: asyncio.Task[None]) -> None:
         while True:
-            await asyncio.wait({look})  # one at a time: a disk that hangs gets one thread, not one a second
+            await asyncio.wait(
+                {look}
+            )  # one at a time: a disk that hangs gets one thread, not one a second
             await asyncio.sleep(LOOK_EVERY_S)
             look = asyncio.create_task(asyncio.to_thread(ring.look))

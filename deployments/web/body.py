@@ -18,7 +18,8 @@ MOST_DIGITS = 18  # of a length; Python refuses to read a number of 5,000
 _JSON = JSON.encode()
 
 
-def decoded(decode: Callable[[bytes], Any], body: bytes) -> Any:  # noqa: ANN401  # what the decoder was made for
+# what the decoder was made for
+def decoded(decode: Callable[[bytes], Any], body: bytes) -> Any:  # noqa: ANN401
     """What `decode` makes of a body.
 
     Raises:
@@ -34,7 +35,8 @@ def decoded(decode: Callable[[bytes], Any], body: bytes) -> Any:  # noqa: ANN401
 async def read_json(headers: Iterable[tuple[bytes, bytes]], receive: Receive, limit: int) -> bytes:
     """The whole body of a route that reads JSON; a body that says of itself that it is something else, or packed, is not read.
 
-    One that says nothing is taken for JSON. Browsers send forms and text to other people's services unasked, but JSON only with their
+    One that says nothing is taken for JSON. Browsers send forms and text to other people's services
+    unasked, but JSON only with their
     leave; and a packed body could be of any size.
 
     Raises:
@@ -63,7 +65,11 @@ async def read_body(headers: Iterable[tuple[bytes, bytes]], receive: Receive, li
         MalformedJson: the client left in the middle of it; nobody reads the answer.
     """
     for name, value in headers:
-        if name == b"content-length" and value.isdigit() and (len(value) > MOST_DIGITS or int(value) > limit):
+        if (
+            name == b"content-length"
+            and value.isdigit()
+            and (len(value) > MOST_DIGITS or int(value) > limit)
+        ):
             raise BodyTooLarge(limit)
     body = bytearray()
     has_more = True

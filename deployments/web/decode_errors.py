@@ -1,4 +1,7 @@
-"""What msgspec says of a bad body, as errors of ours that carry the place: field, position, feature name."""
+"""What msgspec says of a bad body, as errors of ours that carry the place.
+
+Field, position, feature name.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,16 @@ from ensemble.features.flow import FEATURE_NAMES
 __all__ = ["check_size", "count_pairs", "decode_error"]
 
 MOST_VALUES = 256  # of each event of a batch: three times those that one can have
-FEWEST_VALUES = 1024  # that are read in any case: who sends a few too many is told what is wrong with them
+FEWEST_VALUES = (
+    1024  # that are read in any case: who sends a few too many is told what is wrong with them
+)
 LONGEST_ECHO = 200  # characters of what a caller sent that an error repeats
 _AT = re.compile(r"^(?P<problem>.*?)(?: - at `(?:key in )?\$\.?(?P<place>.*)`)?$", re.DOTALL)
 _NAMED = re.compile(r"(?:required|unknown) field `(?P<name>.*)`$", re.DOTALL)
 _SOMEWHERE = "[...]"  # how msgspec writes a key of an object
-_TEXT = re.compile(rb'"[^"\\]*+(?:\\.?+[^"\\]*+)*+(?:"|\Z)', re.DOTALL)  # one that never ends, too: or each quote would look again
+_TEXT = re.compile(
+    rb'"[^"\\]*+(?:\\.?+[^"\\]*+)*+(?:"|\Z)', re.DOTALL
+)  # one that never ends, too: or each quote would look again
 _POSITION = re.compile(r"features\[(\d+)\]$")
 
 
@@ -30,7 +37,11 @@ def decode_error(error: Exception, body: bytes) -> EventError:
     """
     if isinstance(error, msgspec.ValidationError):
         return _misfit(str(error), body)
-    problem = str(error) if isinstance(error, msgspec.DecodeError) else "it is not UTF-8 text of bounded depth"
+    problem = (
+        str(error)
+        if isinstance(error, msgspec.DecodeError)
+        else "it is not UTF-8 text of bounded depth"
+    )
     return MalformedJson(f"the body is not JSON: {problem}")
 
 
@@ -44,7 +55,9 @@ def check_size(body: bytes, events: int) -> None:
     """
     most = max(FEWEST_VALUES, MOST_VALUES * events)
     if body.count(b",") > most and _has_more_values(body, most):
-        raise MalformedEvent("", f"the body holds more than {most:,} values, more than any such request can need")
+        raise MalformedEvent(
+            "", f"the body holds more than {most:,} values, more than any such request can need"
+        )
 
 
 def _has_more_values(body: bytes, most: int) -> bool:
@@ -60,7 +73,8 @@ def _has_more_values(body: bytes, most: int) -> bool:
 def count_pairs(body: bytes) -> int:
     """How many `"name": value` there are in a JSON text, in all its objects together.
 
-    More than the names that a decoder found: one was given twice, and the last of them would win, here as with any decoder. Whoever
+    More than the names that a decoder found: one was given twice, and the last of them would win,
+    here as with any decoder. Whoever
     looked at the body before us may have believed the first.
     """
     return _TEXT.sub(b"", body).count(b":")
@@ -84,6 +98,10 @@ def _first_word(body: bytes) -> str:
     """Name of the first feature of an event that is no number; "" where it cannot be told."""
     try:
         features: dict[str, object] = msgspec.json.decode(body).get("features", {})
-        return next(name for name, value in features.items() if isinstance(value, bool) or not isinstance(value, int | float | None))
+        return next(
+            name
+            for name, value in features.items()
+            if isinstance(value, bool) or not isinstance(value, int | float | None)
+        )
     except (msgspec.DecodeError, AttributeError, StopIteration, RecursionError):
         return ""

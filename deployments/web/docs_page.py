@@ -1,6 +1,7 @@
 """A page to read an OpenAPI document with, that needs no internet: Swagger UI, from files that a Python package ships.
 
-Nothing on it comes from elsewhere, and its policy lets the browser fetch nothing from elsewhere; there is no script in the page itself.
+Nothing on it comes from elsewhere, and its policy lets the browser fetch nothing from elsewhere;
+there is no script in the page itself.
 The links are relative, so the same page serves an application below any prefix.
 """
 
@@ -33,7 +34,9 @@ DOCS_FILES = {
     "favicon.png": "image/png",
 }
 """Of the page, with their media types."""
-_PACKAGE = "fastapi-offline"  # of which nothing is imported: it keeps Swagger UI 5 in a wheel, up to date, and asks for nothing Ray has not
+# of which nothing is imported: it keeps Swagger UI 5 in a wheel, up to date, and asks for nothing
+# Ray has not
+_PACKAGE = "fastapi-offline"
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -77,12 +80,19 @@ def docs_page(openapi_url: str, title: str) -> list[ScopedRoute]:
     def file(name: str) -> Callable[[Request], Awaitable[Response]]:
         async def give(_: Request) -> Response:
             if name == START:
-                return Response(_START, media_type=DOCS_FILES[name], headers=POLICY | KEPT_BY_BROWSERS)
-            return FileResponse(_shipped(name), media_type=DOCS_FILES[name], headers=POLICY | KEPT_BY_BROWSERS)
+                return Response(
+                    _START, media_type=DOCS_FILES[name], headers=POLICY | KEPT_BY_BROWSERS
+                )
+            return FileResponse(
+                _shipped(name), media_type=DOCS_FILES[name], headers=POLICY | KEPT_BY_BROWSERS
+            )
 
         return give
 
-    return [ScopedRoute("/docs", show, needs=None), *(ScopedRoute(f"/docs/{name}", file(name), needs=None) for name in DOCS_FILES)]
+    return [
+        ScopedRoute("/docs", show, needs=None),
+        *(ScopedRoute(f"/docs/{name}", file(name), needs=None) for name in DOCS_FILES),
+    ]
 
 
 def _shipped(name: str) -> Path:

@@ -1,4 +1,8 @@
-"""The edge of HTTP: every answer is JSON, and an error carries a stable code, never a path, a traceback or another error's text."""
+"""The edge of HTTP.
+
+Every answer is JSON, and an error carries a stable code, never a path, a traceback or another
+error's text.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +49,9 @@ logger = logging.getLogger("ray.serve")
 JSON = "application/json"
 UNPROCESSABLE, UNAVAILABLE = 422, 503
 LONGEST_REQUEST_ID = 128
-RETRY_AFTER_S = 1  # a layer that was loading, or died, is often back by then; asking one whose breaker is open costs nothing
+# a layer that was loading, or died, is often back by then; asking one whose breaker is open costs
+# nothing
+RETRY_AFTER_S = 1
 _LAYER_ERRORS: tuple[type[LayerError], ...] = (LayerError, *LayerError.__subclasses__())
 _LAYER_CODES = frozenset(kind.code for kind in _LAYER_ERRORS)
 _CONFLICTS = (  # it is known, and cannot be had, changed or taken away as it stands
@@ -53,7 +59,13 @@ _CONFLICTS = (  # it is known, and cannot be had, changed or taken away as it st
     "NOT_SERVING",
     "POINTER_MOVED", "SERVED_BY_RELEASE", "SIGNING_REFUSED", "VERSION_EXISTS",
 )  # fmt: skip
-_NOT_NOW = ("ARTIFACT_UNREADABLE", "DEPLOYMENT_UNAVAILABLE", "LOAD_TIMEOUT", "SERVICE_ERROR", "STORE_UNAVAILABLE")
+_NOT_NOW = (
+    "ARTIFACT_UNREADABLE",
+    "DEPLOYMENT_UNAVAILABLE",
+    "LOAD_TIMEOUT",
+    "SERVICE_ERROR",
+    "STORE_UNAVAILABLE",
+)
 RETRYABLE_CODES = _LAYER_CODES | {"RATE_LIMITED", "JOB_QUOTA", "QUOTA_EXCEEDED", *_NOT_NOW}
 """Codes of errors that go away by themselves; they come with Retry-After."""
 _STATUS_OF_CODE = {  # everything else is a mistake in what was sent: 422
@@ -91,7 +103,9 @@ def as_json(body: object, status: int = 200) -> Response:
     return Response(encode(body), status, media_type=JSON)
 
 
-def error_response(request: Request, status: int, code: str, message: str, field: str = "") -> Response:
+def error_response(
+    request: Request, status: int, code: str, message: str, field: str = ""
+) -> Response:
     """An error, under the request's own id where it is fit for a log."""
     request_id = request_id_of(request)
     body = ErrorAnswer(ErrorBody(code, message, field, request_id))
@@ -106,7 +120,11 @@ def status_of(code: str) -> int:
 def request_id_of(request: Request) -> str:
     """The request's own id where it is fit for a log, or else a new one."""
     given = request.headers.get("x-request-id", "")
-    return given if given.isascii() and given.isprintable() and 0 < len(given) <= LONGEST_REQUEST_ID else uuid.uuid4().hex
+    return (
+        given
+        if given.isascii() and given.isprintable() and 0 < len(given) <= LONGEST_REQUEST_ID
+        else uuid.uuid4().hex
+    )
 
 
 async def _refuse_event(request: Request, error: Exception) -> Response:
@@ -114,7 +132,9 @@ async def _refuse_event(request: Request, error: Exception) -> Response:
         raise error
     response = error_response(request, status_of(error.code), error.code, str(error), error.field)
     if error.code in RETRYABLE_CODES:
-        response.headers["Retry-After"] = str(error.retry_after_s if isinstance(error, RateLimited) else RETRY_AFTER_S)
+        response.headers["Retry-After"] = str(
+            error.retry_after_s if isinstance(error, RateLimited) else RETRY_AFTER_S
+        )
     return response
 
 
@@ -127,7 +147,10 @@ async def _refuse_route(request: Request, error: Exception) -> Response:
 
 
 def public_message(error: Exception) -> str:
-    """What a client reads of an error of ours: the sentence it built for the caller, or what its code means."""
+    """What a client reads of an error of ours.
+
+    The sentence it built for the caller, or what its code means.
+    """
     if isinstance(error, LayerError):
         return f"{error.layer} did not answer: {str(type(error).__doc__).splitlines()[0]}"
     return str(error)
@@ -149,8 +172,17 @@ async def exception_response(request: Request, error: Exception) -> Response:
 
 async def _fail(request: Request, error: Exception) -> Response:
     """Whatever was not foreseen becomes a 500 with an id that the log knows."""
-    response = error_response(request, 500, "INTERNAL_ERROR", "something failed inside; the log has it under this request id")
-    logger.error("request_failed", exc_info=error, extra={"event": "request_failed", "request_id": response.headers["X-Request-ID"]})
+    response = error_response(
+        request,
+        500,
+        "INTERNAL_ERROR",
+        "something failed inside; the log has it under this request id",
+    )
+    logger.error(
+        "request_failed",
+        exc_info=error,
+        extra={"event": "request_failed", "request_id": response.headers["X-Request-ID"]},
+    )
     return response
 
 

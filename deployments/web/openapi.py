@@ -1,6 +1,7 @@
 """How an OpenAPI document of ours is written: operations, answers, errors and schemas, whatever routes they are of.
 
-Schemas come from the types that the code itself parses and writes; what their docstrings say of an attribute stands beside it. An error is
+Schemas come from the types that the code itself parses and writes; what their docstrings say of an
+attribute stands beside it. An error is
 documented by its code: the status follows from the code here as it does at the edge.
 """
 
@@ -31,12 +32,25 @@ _MEANINGS = {  # of codes that are no class of ours
     "FORBIDDEN": "The key may not do this.",
     "RATE_LIMITED": "Too many requests; Retry-After says when to come back.",
 }
-_REQUEST_ID = {"X-Request-ID": {"description": "As given, or made; the log has it", "schema": {"type": "string"}}}
+_REQUEST_ID = {
+    "X-Request-ID": {
+        "description": "As given, or made; the log has it",
+        "schema": {"type": "string"},
+    }
+}
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}}
 _ATTRIBUTE = re.compile(r"^ {4}(\w+): (.+)$", re.MULTILINE)
 
 
-def written(title: str, about: str, version: str, paths: Mapping[str, Mapping[str, Json]], schemas: Json, *, below: str = "/") -> Json:
+def written(
+    title: str,
+    about: str,
+    version: str,
+    paths: Mapping[str, Mapping[str, Json]],
+    schemas: Json,
+    *,
+    below: str = "/",
+) -> Json:
     """The document.
 
     Args:
@@ -49,10 +63,18 @@ def written(title: str, about: str, version: str, paths: Mapping[str, Mapping[st
     """
     return {
         "openapi": "3.1.0",
-        "info": {"title": title, "version": version, "description": about, "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"}},
+        "info": {
+            "title": title,
+            "version": version,
+            "description": about,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
         "servers": [{"url": below}],
         "paths": {
-            path: {method: {"operationId": _name_of(method, path), **one} for method, one in methods.items()}
+            path: {
+                method: {"operationId": _name_of(method, path), **one}
+                for method, one in methods.items()
+            }
             for path, methods in paths.items()
         },
         "components": {"schemas": schemas},
@@ -88,16 +110,29 @@ def operation(
     if parameters:
         found["parameters"] = list(parameters)
     if body is not None:
-        shown = {"examples": {name: {"value": value} for name, value in examples.items()}} if examples else {}
+        shown = (
+            {"examples": {name: {"value": value} for name, value in examples.items()}}
+            if examples
+            else {}
+        )
         found["requestBody"] = {"required": True, "content": {_JSON: {"schema": body, **shown}}}
     found["responses"] = {**answers, **_refusals([*errors, *_ALWAYS])}
     return found
 
 
-def answer(about: str, schema: Json, *, media: str = _JSON, example: Any = None, headers: Mapping[str, Json] | None = None) -> Json:  # noqa: ANN401  # JSON
+def answer(
+    about: str,
+    schema: Json,
+    *,
+    media: str = _JSON,
+    example: Any = None,  # noqa: ANN401
+    headers: Mapping[str, Json] | None = None,
+) -> Json:  # JSON
     """One answer that is no error."""
     shown = {} if example is None else {"example": example}
-    return {"description": about, "content": {media: {"schema": schema, **shown}}} | ({"headers": dict(headers)} if headers else {})
+    return {"description": about, "content": {media: {"schema": schema, **shown}}} | (
+        {"headers": dict(headers)} if headers else {}
+    )
 
 
 def ref(name: str) -> Json:
@@ -108,7 +143,8 @@ def ref(name: str) -> Json:
 def schemas_of(types: Iterable[Any]) -> Json:
     """JSON Schemas of types and of all that they hold, by name.
 
-    An object has the fields that it names and no others: requests are refused with more, and answers have no more.
+    An object has the fields that it names and no others: requests are refused with more, and
+    answers have no more.
     """
     of = list(types)
     _, schemas = msgspec.json.schema_components(of, ref_template="#/components/schemas/{name}")
@@ -130,14 +166,22 @@ def secured(document: Json, needs: Mapping[tuple[str, str], str | None]) -> Json
 
     Args:
         document: of `written`.
-        needs: (path, method in lower case) -> the scope that a key must have; None for who needs no key.
+        needs: (path, method in lower case) -> the scope that a key must have; None for who
+            needs no key.
     """
     paths = {
         path: {method: _guarded(one, needs.get((path, method))) for method, one in methods.items()}
         for path, methods in document["paths"].items()
     }
-    scheme = {"type": "http", "scheme": "bearer", "description": "A key of `axon keys create`; it says which tenant asks, and what it may."}
-    return document | {"paths": paths, "components": document["components"] | {"securitySchemes": {"key": scheme}}}
+    scheme = {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A key of `axon keys create`; it says which tenant asks, and what it may.",
+    }
+    return document | {
+        "paths": paths,
+        "components": document["components"] | {"securitySchemes": {"key": scheme}},
+    }
 
 
 def _name_of(method: str, path: str) -> str:
@@ -149,11 +193,18 @@ def _guarded(one: Json, scope: str | None) -> Json:
         return one | {"security": []}
     user_errors = _refusals(["UNAUTHORIZED", "FORBIDDEN", "RATE_LIMITED"])
     about = f"{one.get('description', '')}\n\nNeeds a key with the scope `{scope}`, unless keys are off.".strip()
-    return one | {"security": [{"key": []}], "description": about, "responses": one["responses"] | user_errors}
+    return one | {
+        "security": [{"key": []}],
+        "description": about,
+        "responses": one["responses"] | user_errors,
+    }
 
 
 def _refusals(codes: Iterable[str]) -> Json:
-    """Status -> the answer for all errors that have it; the codes are listed, and no other comes."""
+    """Status -> the answer for all errors that have it.
+
+    The codes are listed, and no other comes.
+    """
     by_status: dict[str, list[str]] = {}
     for code in dict.fromkeys(codes):
         by_status.setdefault(str(status_of(code)), []).append(code)

@@ -1,10 +1,13 @@
 """Rate limits: a tenant has its rate, and what it asks above that costs the others next to nothing (P21).
 
-A token bucket a tenant, in each ingress replica for itself: nothing is asked of another process in a request. So a tenant gets its
+A token bucket a tenant, in each ingress replica for itself: nothing is asked of another process in
+a request. So a tenant gets its
 rate once in every ingress replica, and a limit protects the replica, not a bill.
-Source: Turner, "New directions in communications", IEEE Communications 24(10), 1986: the leaky bucket as a meter, seen from below.
+Source: Turner, "New directions in communications", IEEE Communications 24(10), 1986: the leaky
+bucket as a meter, seen from below.
 
-A refusal alone stops no flood: it costs about as much as a small answer, and who asks again at once is refused thousands of times a
+A refusal alone stops no flood: it costs about as much as a small answer, and who asks again at once
+is refused thousands of times a
 second. So who is refused is told late.
 """
 
@@ -21,9 +24,14 @@ from ensemble.store.names import Tenant
 
 __all__ = ["Tarpit", "TokenBuckets"]
 
-SPREAD = 0.5  # share by which a wait is stretched at most, so that those who were refused together do not come back together
-ROUNDING = 1e-6  # of a request: who waited as long as was said is not refused for the last bit of a float
-STALLED_AT_ONCE = 256  # of the 1,000 requests that an ingress replica holds: those who are not refused keep their room
+# share by which a wait is stretched at most, so that those who were refused together do not come
+# back together
+SPREAD = 0.5
+ROUNDING = (
+    1e-6  # of a request: who waited as long as was said is not refused for the last bit of a float
+)
+# of the 1,000 requests that an ingress replica holds: those who are not refused keep their room
+STALLED_AT_ONCE = 256
 FEW = 1024  # buckets that are kept without a thought: a hundred kilobytes
 
 
@@ -37,7 +45,8 @@ class TokenBuckets:
     Args:
         requests_per_s: by which a bucket fills, > 0.
         burst: what a bucket holds at most, >= 1: what a tenant that was quiet may ask at once.
-        of: a tenant's own limit, or None; asked in every request, so it must touch no disk. A change holds from the next request on.
+        of: a tenant's own limit, or None; asked in every request, so it must touch no disk. A
+            change holds from the next request on.
         clock: a monotonic one, seconds.
         jitter: random numbers in [0, 1).
     """
@@ -52,24 +61,38 @@ class TokenBuckets:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         if not (requests_per_s > 0 and burst >= 1):
-            raise ValueError("a bucket that does not fill, or holds less than one request, admits nobody")
-        self._requests_per_s, self._burst, self._of, self._clock, self._jitter = requests_per_s, burst, of, clock, jitter
-        self._buckets: dict[Tenant, tuple[float, float]] = {}  # tenant -> level, and when it was that; who is not here has a full one
+            raise ValueError(
+                "a bucket that does not fill, or holds less than one request, admits nobody"
+            )
+        self._requests_per_s, self._burst, self._of, self._clock, self._jitter = (
+            requests_per_s,
+            burst,
+            of,
+            clock,
+            jitter,
+        )
+        self._buckets: dict[
+            Tenant, tuple[float, float]
+        ] = {}  # tenant -> level, and when it was that; who is not here has a full one
         self._sweep_above = FEW
 
     def take(self, tenant: Tenant, cost: float = 1) -> float:
         """Admit a request that costs so much, or say how long to wait.
 
-        A request is admitted when the bucket holds its cost. One that costs more than a whole burst would never be, and a batch must
-        be possible at all: it is admitted once the bucket is full, and leaves it in debt, down to minus `burst`. The debt is paid by
-        waiting, so the rate holds for costs of up to twice the burst; what is above that is forgiven. Who is refused pays nothing.
+        A request is admitted when the bucket holds its cost. One that costs more than a whole burst
+        would never be, and a batch must
+        be possible at all: it is admitted once the bucket is full, and leaves it in debt, down to
+        minus `burst`. The debt is paid by
+        waiting, so the rate holds for costs of up to twice the burst; what is above that is
+        forgiven. Who is refused pays nothing.
 
         Args:
             tenant: who asks.
             cost: in requests, > 0.
 
         Returns:
-            0.0 when admitted; else whole seconds, at least 1, after which it would be if nothing else is asked until then, with up to
+            0.0 when admitted; else whole seconds, at least 1, after which it would be if nothing
+            else is asked until then, with up to
             half of it more by chance.
         """
         if not cost > 0:
@@ -88,7 +111,10 @@ class TokenBuckets:
         own = self._of(tenant)
         if own is None:
             return self._requests_per_s, self._burst
-        return self._requests_per_s if own.requests_per_s is None else own.requests_per_s, self._burst if own.burst is None else own.burst
+        return (
+            self._requests_per_s if own.requests_per_s is None else own.requests_per_s,
+            self._burst if own.burst is None else own.burst,
+        )
 
     def _level(self, tenant: Tenant, now: float, rate: float, burst: float) -> float:
         level, at = self._buckets.get(tenant, (burst, now))
@@ -98,7 +124,9 @@ class TokenBuckets:
         """Forget the buckets that are full by now, whenever there are twice as many as were left the last time."""
         if len(self._buckets) <= self._sweep_above:
             return
-        self._buckets = {tenant: kept for tenant, kept in self._buckets.items() if not self._is_full(tenant, now)}
+        self._buckets = {
+            tenant: kept for tenant, kept in self._buckets.items() if not self._is_full(tenant, now)
+        }
         self._sweep_above = max(FEW, 2 * len(self._buckets))
 
     def _is_full(self, tenant: Tenant, now: float) -> bool:
@@ -110,8 +138,10 @@ class Tarpit:
     """Lets those who asked too much wait for the refusal: one connection is then refused a few times a second, not hundreds.
 
     Args:
-        seconds: of each wait, with up to half of it more by chance, so that they do not come back all at once; 0 refuses at once.
-        most: that wait at a time; whoever comes then is refused at once, for a wait takes room from those who are not refused.
+        seconds: of each wait, with up to half of it more by chance, so that they do not come
+            back all at once; 0 refuses at once.
+        most: that wait at a time; whoever comes then is refused at once, for a wait takes room
+            from those who are not refused.
         sleep: waits so many seconds.
         jitter: random numbers in [0, 1).
     """

@@ -20,7 +20,8 @@
     |- ArtifactError          the publisher's: the layer falls back
     |  |- ArtifactMissing       a pointer, manifest or file is not there
     |  |- ArtifactCorrupt       the bytes are not the bytes that were published
-    |  |- ArtifactUnreadable    it is there, but the system will not give it: permission, a failing disk
+    |  |- ArtifactUnreadable    it is there, but the system will not give it: permission, a
+      failing disk
     |  |- ArtifactUntrusted     whole, but nobody we trust vouches for it
     |  |- ArtifactIncompatible  whole, and made for another schema, library or format
     |  |- InsufficientMemory    it would not fit into this process
@@ -51,8 +52,10 @@
        |- LayerOverloaded       as many calls as it may have are out: it was not asked
        `- LayerCrashed          the layer's process died or raised
 
-An error carries its fields, builds its own sentence, and survives pickling: every field goes through `super().__init__`.
-`code` is stable: clients, logs and the runbook key on it. No message carries a path, a token or another error's text.
+An error carries its fields, builds its own sentence, and survives pickling: every field goes
+through `super().__init__`.
+`code` is stable: clients, logs and the runbook key on it. No message carries a path, a token or
+another error's text.
 """
 
 from __future__ import annotations
@@ -92,7 +95,13 @@ from ensemble.errors.callers import (
     UnsupportedMediaType,
 )
 from ensemble.errors.root import EnsembleError
-from ensemble.errors.service import DeploymentUnavailable, ServiceError, SigningUnavailable, StoreFull, StoreUnavailable
+from ensemble.errors.service import (
+    DeploymentUnavailable,
+    ServiceError,
+    SigningUnavailable,
+    StoreFull,
+    StoreUnavailable,
+)
 from ensemble.errors.work import (
     JobCrashed,
     JobError,

@@ -1,4 +1,7 @@
-"""Errors that the publisher must act on: a model file cannot be served, and its layer falls back."""
+"""Errors that the publisher must act on.
+
+A model file cannot be served, and its layer falls back.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ __all__ = [
 
 
 class ArtifactError(EnsembleError):
-    """A model file cannot be served; `cause` says where to look first: files, resources, dependencies or configuration (S1-26)."""
+    """A model file cannot be served.
+
+    `cause` says where to look first: files, resources, dependencies or configuration (S1-26).
+    """
 
     code = "MODEL_LOAD_ERROR"
     cause = "files"
@@ -179,14 +185,21 @@ class QuotaExceeded(ArtifactError):
 
 
 class ServedByRelease(ArtifactError):
-    """A model of a layer: which version serves is said by a release, with the fusion that was fitted to it; promote a release."""
+    """A model of a layer.
+
+    Which version serves is said by a release, with the fusion that was fitted to it; promote a
+    release.
+    """
 
     code = "SERVED_BY_RELEASE"
     cause = "configuration"
 
 
 class NotServing(ArtifactError):
-    """It is there and rates no rows: no version of it is promoted, or it is a model of a layer, which rates events at /v1/score."""
+    """It is there and rates no rows.
+
+    No version of it is promoted, or it is a model of a layer, which rates events at /v1/score.
+    """
 
     code = "NOT_SERVING"
     cause = "configuration"

@@ -97,7 +97,10 @@ class BodyTooLarge(EventError):
 
 
 class RateLimited(EventError):
-    """The tenant has asked for more than it may in a second; ask again after the time that the answer names."""
+    """The tenant has asked for more than it may in a second.
+
+    Ask again after the time that the answer names.
+    """
 
     code = "RATE_LIMITED"
 
@@ -198,7 +201,10 @@ class ModelNotLoaded(EventError):
 
 
 class ReservedName(EventError):
-    """A word that stands for something else: a route of the management application, or a model of a layer."""
+    """A word that stands for something else.
+
+    A route of the management application, or a model of a layer.
+    """
 
     code = "RESERVED_NAME"
 

@@ -1,4 +1,7 @@
-"""Errors of work that nobody sent wrong: training, jobs, replaying, and layers that do not answer."""
+"""Errors of work that nobody sent wrong.
+
+Training, jobs, replaying, and layers that do not answer.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,10 @@ class TrainingError(EnsembleError):
 
 
 class NotReplayable(EnsembleError):
-    """An old verdict cannot be made once more: it does not say by what it was made, or that is not here."""
+    """An old verdict cannot be made once more.
+
+    It does not say by what it was made, or that is not here.
+    """
 
     code = "NOT_REPLAYABLE"
 
@@ -77,7 +83,10 @@ class JobCrashed(JobError):
 
 
 class JobUnpublished(JobError):
-    """It was trained, and could not be published: the disk, or the signing key of management. Submit it again when that is mended."""
+    """It was trained, and could not be published.
+
+    The disk, or the signing key of management. Submit it again when that is mended.
+    """
 
     code = "JOB_UNPUBLISHED"
 

@@ -1,14 +1,20 @@
 """What exactly was scored: one digest for each event, over what the models see of it and nothing else.
 
-Events of one kind, host and admitted values have one digest, and no others have it. The caller's id, the dialect of names, the order
-of keys and what float32 rounds away leave no trace; -0.0 and 0.0 are one number. Where the door cut a text, the digest is of what it kept.
+Events of one kind, host and admitted values have one digest, and no others have it. The caller's
+id, the dialect of names, the order
+of keys and what float32 rounds away leave no trace; -0.0 and 0.0 are one number. Where the door cut
+a text, the digest is of what it kept.
 
 SHA-256 over 32 bytes that name the kind of event, then
-- of a flow: its 78 admitted features as little-endian float32 in the order of the schema, then its host in UTF-8;
-- of a process start: its admitted fields and its host as one JSON object, keys sorted, without blanks, in ASCII.
-The 32 bytes are the SHA-256 of `axon input 1 flow <schema>` and `axon input 1 process`: kinds and schemas never meet.
+- of a flow: its 78 admitted features as little-endian float32 in the order of the schema, then
+  its host in UTF-8;
+- of a process start: its admitted fields and its host as one JSON object, keys sorted, without
+  blanks, in ASCII.
+The 32 bytes are the SHA-256 of `axon input 1 flow <schema>` and `axon input 1 process`: kinds and
+schemas never meet.
 
-Fit for: showing that an event is the one that a verdict is about. Unfit for: hiding an event; whoever guesses it can check the guess.
+Fit for: showing that an event is the one that a verdict is about. Unfit for: hiding an event;
+whoever guesses it can check the guess.
 Cost: 0.8 us a flow of a batch of 1,000, 3 us a process start.
 """
 
@@ -36,10 +42,14 @@ def input_digests(batch: EventBatch) -> tuple[str, ...]:
 
 
 def _of_flows(batch: FlowBatch) -> tuple[str, ...]:
-    rows = (batch.features + np.float32(0.0)).astype("<f4", copy=False).tobytes()  # -0.0 + 0.0 is 0.0
+    rows = (
+        (batch.features + np.float32(0.0)).astype("<f4", copy=False).tobytes()
+    )  # -0.0 + 0.0 is 0.0
     starts = range(0, len(rows), _FLOW_BYTES)
     return tuple(
-        sha256(_FLOW + rows[start : start + _FLOW_BYTES] + host.encode("utf-8", "surrogatepass")).hexdigest()
+        sha256(
+            _FLOW + rows[start : start + _FLOW_BYTES] + host.encode("utf-8", "surrogatepass")
+        ).hexdigest()
         for start, host in zip(starts, batch.hosts, strict=True)
     )
 
@@ -47,6 +57,11 @@ def _of_flows(batch: FlowBatch) -> tuple[str, ...]:
 def _of_processes(batch: ProcessBatch) -> tuple[str, ...]:
     columns = (batch.names, batch.parents, batch.command_lines, batch.users, batch.hosts)
     return tuple(
-        sha256(_PROCESS + _as_json({"name": name, "parent": parent, "command_line": line, "user": user, "host": host}).encode()).hexdigest()
+        sha256(
+            _PROCESS
+            + _as_json(
+                {"name": name, "parent": parent, "command_line": line, "user": user, "host": host}
+            ).encode()
+        ).hexdigest()
         for name, parent, line, user, host in zip(*columns, strict=True)
     )

@@ -1,13 +1,19 @@
 """Network flows: the 78 CICFlowMeter features, by position or by name, finite or refused.
 
-Three dialects of the same extractor are in use; all are understood, whatever the blanks and the case:
-the 2017 release (` Total Fwd Packets`), version 4 (`Tot Fwd Pkts`) and today's master (`Total Fwd Packet`).
+Three dialects of the same extractor are in use; all are understood, whatever the blanks and the
+case:
+the 2017 release (` Total Fwd Packets`), version 4 (`Tot Fwd Pkts`) and today's master (`Total Fwd
+Packet`).
 
-Two rates are never believed. Extractors write Infinity or NaN where the duration is 0, so `Flow Bytes/s` and
-`Flow Packets/s` are always recomputed from the counts, and are 0 with the flag `rates_undefined` where there is no duration.
-Every other value that is not finite in float32 is refused by name: an isolation forest takes a row of NaN for the most normal of all.
+Two rates are never believed. Extractors write Infinity or NaN where the duration is 0, so `Flow
+Bytes/s` and
+`Flow Packets/s` are always recomputed from the counts, and are 0 with the flag `rates_undefined`
+where there is no duration.
+Every other value that is not finite in float32 is refused by name: an isolation forest takes a row
+of NaN for the most normal of all.
 
-Source: Lashkari et al., CICFlowMeter; Sharafaldin, Lashkari, Ghorbani, "Toward generating a new intrusion detection dataset", ICISSP 2018.
+Source: Lashkari et al., CICFlowMeter; Sharafaldin, Lashkari, Ghorbani, "Toward generating a new
+intrusion detection dataset", ICISSP 2018.
 """
 
 from __future__ import annotations
@@ -22,7 +28,17 @@ from numpy.typing import NDArray
 
 from ensemble.errors import FeatureMismatch
 
-__all__ = ["FEATURE_NAMES", "RECOMPUTED", "UNUSED", "Admitted", "admit", "feature_position", "in_order", "schema_sha256", "used_positions"]
+__all__ = [
+    "FEATURE_NAMES",
+    "RECOMPUTED",
+    "UNUSED",
+    "Admitted",
+    "admit",
+    "feature_position",
+    "in_order",
+    "schema_sha256",
+    "used_positions",
+]
 
 FEATURE_NAMES: tuple[str, ...] = (
     "Destination Port", "Flow Duration", "Total Fwd Packets", "Total Backward Packets", "Total Length of Fwd Packets",
@@ -41,7 +57,10 @@ FEATURE_NAMES: tuple[str, ...] = (
 )  # fmt: skip
 
 RECOMPUTED = ("Flow Bytes/s", "Flow Packets/s")  # never believed: extractors write Infinity and NaN
-UNUSED = ("Destination Port", "Fwd Header Length.1")  # a shortcut that gives the label away, and a repeated column
+UNUSED = (
+    "Destination Port",
+    "Fwd Header Length.1",
+)  # a shortcut that gives the label away, and a repeated column
 
 OTHER_DIALECTS: dict[str, tuple[str, ...]] = {
     "Destination Port": ("Dst Port",),
@@ -110,11 +129,18 @@ def _spoken(name: str) -> str:
     return name.strip().casefold()
 
 
-_BY_SPOKEN_NAME = {_spoken(spelling): _POSITION[name] for name in FEATURE_NAMES for spelling in (name, *OTHER_DIALECTS.get(name, ()))}
+_BY_SPOKEN_NAME = {
+    _spoken(spelling): _POSITION[name]
+    for name in FEATURE_NAMES
+    for spelling in (name, *OTHER_DIALECTS.get(name, ()))
+}
 
 
 def feature_position(name: str) -> int | None:
-    """Position of a feature in `FEATURE_NAMES`, by its name in any dialect; None when it is no feature."""
+    """Position of a feature in `FEATURE_NAMES`, by its name in any dialect.
+
+    None when it is no feature.
+    """
     return _BY_SPOKEN_NAME.get(_spoken(name))
 
 
@@ -125,14 +151,20 @@ def used_positions() -> NDArray[np.intp]:
 
 def schema_sha256() -> str:
     """Identity of this feature schema: names, order and what the door recomputes; 64 hex digits."""
-    schema = {"kind": "flow", "names": FEATURE_NAMES, "recomputed": [FEATURE_NAMES[i] for i in _RATES], "format": 1}
+    schema = {
+        "kind": "flow",
+        "names": FEATURE_NAMES,
+        "recomputed": [FEATURE_NAMES[i] for i in _RATES],
+        "format": 1,
+    }
     return hashlib.sha256(json.dumps(schema, sort_keys=True).encode()).hexdigest()
 
 
 def in_order(features: Mapping[str, float | None]) -> list[float | None]:
     """The 78 values of `features`, given by name in any dialect, in the order of `FEATURE_NAMES`.
 
-    `Fwd Header Length.1` may be left out: it repeats `Fwd Header Length`, and two of the dialects do not have it.
+    `Fwd Header Length.1` may be left out: it repeats `Fwd Header Length`, and two of the dialects
+    do not have it.
 
     Raises:
         FeatureMismatch: a feature is unknown, given twice or missing; the first one is named.
@@ -144,7 +176,9 @@ def in_order(features: Mapping[str, float | None]) -> list[float | None]:
         if position is None:
             position = feature_position(name)
         if position is None:
-            raise FeatureMismatch(f"features.{name[:64]}", "is not one of the 78 CICFlowMeter features")
+            raise FeatureMismatch(
+                f"features.{name[:64]}", "is not one of the 78 CICFlowMeter features"
+            )
         if given[position]:
             raise FeatureMismatch(f"features.{name[:64]}", "is given twice, in two spellings")
         values[position], given[position] = value, True
@@ -181,19 +215,25 @@ def admit(values: Sequence[Sequence[float | None]] | NDArray[np.float64]) -> Adm
     table = np.array(values, dtype=np.float64).reshape(-1, len(FEATURE_NAMES))  # None becomes NaN
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
         features = table.astype(np.float32)
-        # rates come from the float32 counts, as whoever reads the features sees them: a flow that passed the door passes it unchanged
+        # rates come from the float32 counts, as whoever reads the features sees them: a flow that
+        # passed the door passes it unchanged
         duration = features[:, _DURATION].astype(np.float64)
         has_duration = duration > 0
         seconds = np.where(has_duration, duration, 1.0) / _MICROSECONDS
         for rate, counts in zip(_RATES, (_BYTES, _PACKETS), strict=True):
-            table[:, rate] = np.where(has_duration, features[:, counts].astype(np.float64).sum(axis=1) / seconds, 0.0)
+            table[:, rate] = np.where(
+                has_duration, features[:, counts].astype(np.float64).sum(axis=1) / seconds, 0.0
+            )
             features[:, rate] = table[:, rate]
     is_finite = np.isfinite(features)
     if is_finite.all():
         rows, refused = np.arange(len(table)), {}
     else:
         rows = np.flatnonzero(is_finite.all(axis=1))
-        refused = {int(row): _refusal(table[row], is_finite[row]) for row in np.flatnonzero(~is_finite.all(axis=1))}
+        refused = {
+            int(row): _refusal(table[row], is_finite[row])
+            for row in np.flatnonzero(~is_finite.all(axis=1))
+        }
         features = features[rows]
     features.flags.writeable = False
     flags = {int(row): ("rates_undefined",) for row in np.flatnonzero(~has_duration[rows])}
@@ -203,4 +243,7 @@ def admit(values: Sequence[Sequence[float | None]] | NDArray[np.float64]) -> Adm
 def _refusal(values: NDArray[np.float64], is_finite: NDArray[np.bool_]) -> FeatureMismatch:
     lost = np.flatnonzero(~is_finite).tolist()
     wrong = [i for i in lost if i not in _RATES] or lost  # a rate is only ever wrong by its counts
-    return FeatureMismatch(f"features.{FEATURE_NAMES[wrong[0]]}", f"must be a finite float32 number, not {values[wrong[0]]:g}")
+    return FeatureMismatch(
+        f"features.{FEATURE_NAMES[wrong[0]]}",
+        f"must be a finite float32 number, not {values[wrong[0]]:g}",
+    )

@@ -1,7 +1,9 @@
 """Flow features on one scale: heavy tails tamed, benign traffic centred, outliers held in bounds.
 
-Byte counts and durations span nine decades. `sign(x) * log(1 + |x|)` keeps the order and the sign and makes decades steps; then
-each feature is centred and divided by its spread among benign flows; then it is cut, so that one absurd value is strange
+Byte counts and durations span nine decades. `sign(x) * log(1 + |x|)` keeps the order and the sign
+and makes decades steps; then
+each feature is centred and divided by its spread among benign flows; then it is cut, so that one
+absurd value is strange
 but cannot drown the other 75.
 """
 
@@ -39,11 +41,29 @@ class FlowScaler:
     def __post_init__(self) -> None:
         d = self.positions.size if self.positions.ndim == 1 else 0
         if self.centre.shape != (d,) or self.spread.shape != (d,) or not d:
-            raise ArtifactIncompatible("scaler", "one centre and spread a feature", f"{d}, {self.centre.shape}, {self.spread.shape}")
-        if self.positions.min() < 0 or self.positions.max() >= len(FEATURE_NAMES) or (np.diff(self.positions) <= 0).any():
-            raise ArtifactIncompatible("scaler", "rising positions of the 78 features", f"{self.positions.min()} to {self.positions.max()}")
-        if not np.isfinite(self.centre).all() or not ((self.spread > 0) & np.isfinite(self.spread)).all() or not 0 < self.limit < np.inf:
-            raise ArtifactIncompatible("scaler", "finite centres, positive spreads", "something else")
+            raise ArtifactIncompatible(
+                "scaler",
+                "one centre and spread a feature",
+                f"{d}, {self.centre.shape}, {self.spread.shape}",
+            )
+        if (
+            self.positions.min() < 0
+            or self.positions.max() >= len(FEATURE_NAMES)
+            or (np.diff(self.positions) <= 0).any()
+        ):
+            raise ArtifactIncompatible(
+                "scaler",
+                "rising positions of the 78 features",
+                f"{self.positions.min()} to {self.positions.max()}",
+            )
+        if (
+            not np.isfinite(self.centre).all()
+            or not ((self.spread > 0) & np.isfinite(self.spread)).all()
+            or not 0 < self.limit < np.inf
+        ):
+            raise ArtifactIncompatible(
+                "scaler", "finite centres, positive spreads", "something else"
+            )
 
     @classmethod
     def fit(cls, benign: NDArray[np.float32], *, limit: float, least_spread: float) -> Self:
@@ -52,13 +72,16 @@ class FlowScaler:
         Args:
             benign: float32 (n, 78).
             limit: where scaled values are cut.
-            least_spread: in tamed units; a feature that varies less in training counts as constant and keeps its own unit.
+            least_spread: in tamed units; a feature that varies less in training counts as
+                constant and keeps its own unit.
         """
         positions = used_positions()
         tamed = tame(benign[:, positions]).astype(np.float64)
         spread = tamed.std(axis=0)
         spread = np.where(spread < least_spread, 1.0, spread)
-        return cls(positions, tamed.mean(axis=0).astype(np.float32), spread.astype(np.float32), limit)
+        return cls(
+            positions, tamed.mean(axis=0).astype(np.float32), spread.astype(np.float32), limit
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -66,7 +89,10 @@ class FlowScaler:
         return tuple(FEATURE_NAMES[i] for i in self.positions)
 
     def scale(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scaled features, float32 (n, d), each in [-limit, limit]; `features` is float32 (n, 78), finite."""
+        """Scaled features, float32 (n, d), each in [-limit, limit].
+
+        `features` is float32 (n, 78), finite.
+        """
         scaled = tame(features.take(self.positions, axis=1))
         scaled -= self.centre
         scaled /= self.spread
@@ -74,7 +100,11 @@ class FlowScaler:
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Arrays for a bundle."""
-        return {"scaler.positions": self.positions.astype(np.int32), "scaler.centre": self.centre, "scaler.spread": self.spread}
+        return {
+            "scaler.positions": self.positions.astype(np.int32),
+            "scaler.centre": self.centre,
+            "scaler.spread": self.spread,
+        }
 
     def to_config(self) -> dict[str, Any]:
         """JSON values for a bundle."""
@@ -88,12 +118,21 @@ class FlowScaler:
             ArtifactIncompatible: an array is missing or cannot be.
         """
         try:
-            positions, centre, spread = (arrays[f"scaler.{name}"] for name in ("positions", "centre", "spread"))
+            positions, centre, spread = (
+                arrays[f"scaler.{name}"] for name in ("positions", "centre", "spread")
+            )
         except KeyError as missing:
-            raise ArtifactIncompatible("scaler", "positions, centre and spread", f"no {missing}") from None
+            raise ArtifactIncompatible(
+                "scaler", "positions, centre and spread", f"no {missing}"
+            ) from None
         if not isinstance(limit, int | float):
             raise ArtifactIncompatible("scaler", "a number as limit", type(limit).__name__)
-        return cls(positions.astype(np.intp), centre.astype(np.float32), spread.astype(np.float32), float(limit))
+        return cls(
+            positions.astype(np.intp),
+            centre.astype(np.float32),
+            spread.astype(np.float32),
+            float(limit),
+        )
 
 
 def tame(features: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,12 +1,17 @@
 r"""Process starts: one name for one program, and what a command line looks like as numbers.
 
-A program is called by its bare image name: `C:\Windows\System32\CMD.EXE`, `"cmd.exe"` and `cmd.exe ` are one process; Unix
-names keep their case. A command line is measured, never understood: length, mixture of characters, the longest word, the
+A program is called by its bare image name: `C:\Windows\System32\CMD.EXE`, `"cmd.exe"` and `cmd.exe
+` are one process; Unix
+names keep their case. A command line is measured, never understood: length, mixture of characters,
+the longest word, the
 longest stretch that looks like base64, and how surprising this child is under this parent.
 
-Nothing is refused here. A command line over 32 KiB and a name over 256 bytes are cut, flagged and scored: to refuse an event
-for its length would be a way not to be scored. Cost: a few array passes over the bytes of all command lines together.
-Source: length, entropy and character shares as in Hendler, Kels, Rubin, "Detecting malicious PowerShell commands using deep
+Nothing is refused here. A command line over 32 KiB and a name over 256 bytes are cut, flagged and
+scored: to refuse an event
+for its length would be a way not to be scored. Cost: a few array passes over the bytes of all
+command lines together.
+Source: length, entropy and character shares as in Hendler, Kels, Rubin, "Detecting malicious
+PowerShell commands using deep
 neural networks", ASIACCS 2018, and Bohannon, Holmes, "Revoke-Obfuscation", 2017.
 """
 
@@ -48,17 +53,41 @@ FEATURE_NAMES: tuple[str, ...] = (
     "non_ascii_share",
     "arguments",  # log(1 + words after the first)
     "longest_word",  # log(1 + bytes)
-    "longest_base64_run",  # log(1 + bytes) of the longest run of 24 or more with upper case, lower case and digits
-    "parent_surprisal",  # nats, -log P(child | parent) from a learnt table; 0 where no parent was given
+    # log(1 + bytes) of the longest run of 24 or more with upper case, lower case and digits
+    "longest_base64_run",
+    # nats, -log P(child | parent) from a learnt table; 0 where no parent was given
+    "parent_surprisal",
 )
 
-FEATURE_LIMITS: tuple[float, ...] = (10.4, 8.0, 1.0, 1.0, 1.0, 1.0, 1.0, 9.7, 10.4, 10.4, 12.0)  # each runs from 0 to about this
+FEATURE_LIMITS: tuple[float, ...] = (
+    10.4,
+    8.0,
+    1.0,
+    1.0,
+    1.0,
+    1.0,
+    1.0,
+    9.7,
+    10.4,
+    10.4,
+    12.0,
+)  # each runs from 0 to about this
 
 LEAST_BASE64_RUN = 24  # bytes; shorter mixtures are version numbers and names
-BYTES_AT_ONCE = 1 << 20  # of command lines measured together: bounds the memory of a batch of long ones
+BYTES_AT_ONCE = (
+    1 << 20
+)  # of command lines measured together: bounds the memory of a batch of long ones
 
-_WINDOWS_SUFFIXES = (".exe", ".com", ".scr", ".bat", ".cmd")  # names that only Windows gives, and Windows folds case
-_DIGIT, _UPPER, _LOWER, _SPECIAL, _ESCAPE, _BLANK, _NON_ASCII, _BASE64 = (1 << bit for bit in range(8))
+_WINDOWS_SUFFIXES = (
+    ".exe",
+    ".com",
+    ".scr",
+    ".bat",
+    ".cmd",
+)  # names that only Windows gives, and Windows folds case
+_DIGIT, _UPPER, _LOWER, _SPECIAL, _ESCAPE, _BLANK, _NON_ASCII, _BASE64 = (
+    1 << bit for bit in range(8)
+)
 
 
 def _byte_classes() -> NDArray[np.uint8]:
@@ -71,7 +100,8 @@ def _byte_classes() -> NDArray[np.uint8]:
         _ESCAPE: b"^`%$'\"",
         _BLANK: b" \t\r\n\v\f\0",
         _NON_ASCII: bytes(range(128, 256)),
-        _BASE64: bytes(c for c in range(128) if chr(c).isalnum()) + b"+=",  # without "/": a Unix path is no secret
+        _BASE64: bytes(c for c in range(128) if chr(c).isalnum())
+        + b"+=",  # without "/": a Unix path is no secret
     }
     classes = np.zeros(256, np.uint8)
     for bit, some in members.items():
@@ -81,7 +111,10 @@ def _byte_classes() -> NDArray[np.uint8]:
 
 
 _CLASS_OF_BYTE = _byte_classes()
-_IN_CLASS = {bit: ((_CLASS_OF_BYTE & bit) != 0).astype(np.int64) for bit in (_DIGIT, _UPPER, _SPECIAL, _ESCAPE, _NON_ASCII)}
+_IN_CLASS = {
+    bit: ((_CLASS_OF_BYTE & bit) != 0).astype(np.int64)
+    for bit in (_DIGIT, _UPPER, _SPECIAL, _ESCAPE, _NON_ASCII)
+}
 
 
 def schema_sha256() -> str:
@@ -122,10 +155,17 @@ def admit(events: Sequence[ProcessEvent], ids: Sequence[str] = ()) -> ProcessBat
         columns.append(short)
         if short != event:
             is_line_cut = short.command_line != event.command_line
-            is_name_cut = (short.name, short.parent, short.user, short.host) != (event.name, event.parent, event.user, event.host)
+            is_name_cut = (short.name, short.parent, short.user, short.host) != (
+                event.name,
+                event.parent,
+                event.user,
+                event.host,
+            )
             flags[row] = ("command_line_cut",) * is_line_cut + ("name_cut",) * is_name_cut
     batch = ProcessBatch.of(columns, ids)
-    return ProcessBatch(batch.ids, batch.hosts, batch.users, batch.names, batch.parents, batch.command_lines, flags)
+    return ProcessBatch(
+        batch.ids, batch.hosts, batch.users, batch.names, batch.parents, batch.command_lines, flags
+    )
 
 
 def image_name(path: str) -> str:
@@ -157,21 +197,31 @@ def has_command_line(batch: ProcessBatch) -> NDArray[np.bool_]:
     return np.array([bool(line.strip()) for line in batch.command_lines], np.bool_)
 
 
-def command_line_features(command_lines: Sequence[str], parent_surprisal: NDArray[np.float64]) -> NDArray[np.float32]:
+def command_line_features(
+    command_lines: Sequence[str], parent_surprisal: NDArray[np.float64]
+) -> NDArray[np.float32]:
     """Feature vector of each command line.
 
     Args:
         command_lines: n strings; what is beyond `MAX_COMMAND_LINE_BYTES` is not read.
-        parent_surprisal: float (n,), nats, finite; the table it comes from is learnt, so the caller brings it.
+        parent_surprisal: float (n,), nats, finite; the table it comes from is learnt, so the
+            caller brings it.
 
     Returns:
-        float32 (n, d), finite, in the order of `FEATURE_NAMES`; an empty line is a row of zeros but for the last column.
+        float32 (n, d), finite, in the order of `FEATURE_NAMES`; an empty line is a row of zeros but
+        for the last column.
     """
-    lines = [line.encode("utf-8", "surrogatepass")[:MAX_COMMAND_LINE_BYTES] for line in command_lines]
+    lines = [
+        line.encode("utf-8", "surrogatepass")[:MAX_COMMAND_LINE_BYTES] for line in command_lines
+    ]
     features = np.zeros((len(lines), len(FEATURE_NAMES)), np.float32)
     sizes = np.array([len(line) for line in lines], np.int64)
     portion = np.cumsum(sizes) // BYTES_AT_ONCE
-    starts = np.append(np.flatnonzero(np.diff(portion, prepend=-1)), len(lines)) if lines else np.array([0])
+    starts = (
+        np.append(np.flatnonzero(np.diff(portion, prepend=-1)), len(lines))
+        if lines
+        else np.array([0])
+    )
     for first, last in itertools.pairwise(starts.tolist()):
         features[first:last, :-1] = _measured(lines[first:last], sizes[first:last])
     features[:, -1] = parent_surprisal
@@ -181,14 +231,18 @@ def command_line_features(command_lines: Sequence[str], parent_surprisal: NDArra
 def _measured(lines: list[bytes], sizes: NDArray[np.int64]) -> NDArray[np.float64]:
     """All features but the last, float64 (n, d - 1)."""
     n = len(lines)
-    text = np.frombuffer(b" ".join(lines) + b" ", np.uint8)  # a blank ends every line, so that no run reaches into the next
+    text = np.frombuffer(
+        b" ".join(lines) + b" ", np.uint8
+    )  # a blank ends every line, so that no run reaches into the next
     row_of_byte = np.repeat(np.arange(n), sizes + 1)
     histogram = np.bincount(row_of_byte * 256 + text, minlength=n * 256).reshape(n, 256)
     histogram[:, ord(" ")] -= 1  # the blank that ended the line was ours
     size = np.maximum(sizes, 1)
     share = histogram / size[:, None]
     entropy = -(share * np.log2(np.where(share > 0, share, 1.0))).sum(axis=1)
-    shares = {bit: (histogram @ member) / size for bit, member in _IN_CLASS.items()}  # integers: exact, whatever the batch
+    shares = {
+        bit: (histogram @ member) / size for bit, member in _IN_CLASS.items()
+    }  # integers: exact, whatever the batch
     classes = _CLASS_OF_BYTE[text]
     words, word_lengths, _ = _runs((classes & _BLANK) == 0, row_of_byte)
     base64_rows, base64_lengths, spans = _runs((classes & _BASE64) != 0, row_of_byte)
@@ -214,8 +268,13 @@ def _measured(lines: list[bytes], sizes: NDArray[np.int64]) -> NDArray[np.float6
 def _runs(
     inside: NDArray[np.bool_], row_of_byte: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Callable[[NDArray[np.bool_]], NDArray[np.int64]]]:
-    """Unbroken stretches of `inside`: row of each, its length, and a function that counts members of a class in each."""
-    edges = np.diff(inside.astype(np.int8), prepend=0)  # the last byte is a blank of ours: every run ends
+    """Unbroken stretches of `inside`.
+
+    Row of each, its length, and a function that counts members of a class in each.
+    """
+    edges = np.diff(
+        inside.astype(np.int8), prepend=0
+    )  # the last byte is a blank of ours: every run ends
     begins, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
 
     def members(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -236,11 +295,19 @@ def _first_bytes(command_line: str) -> str:
     if len(command_line) * 4 <= MAX_COMMAND_LINE_BYTES:  # UTF-8 takes four bytes at most
         return command_line
     encoded = command_line.encode("utf-8", "surrogatepass")
-    return command_line if len(encoded) <= MAX_COMMAND_LINE_BYTES else encoded[:MAX_COMMAND_LINE_BYTES].decode("utf-8", "ignore")
+    return (
+        command_line
+        if len(encoded) <= MAX_COMMAND_LINE_BYTES
+        else encoded[:MAX_COMMAND_LINE_BYTES].decode("utf-8", "ignore")
+    )
 
 
 def _last_bytes(name: str) -> str:
     if len(name) * 4 <= MAX_NAME_BYTES:
         return name
     encoded = name.encode("utf-8", "surrogatepass")
-    return name if len(encoded) <= MAX_NAME_BYTES else encoded[-MAX_NAME_BYTES:].decode("utf-8", "ignore")
+    return (
+        name
+        if len(encoded) <= MAX_NAME_BYTES
+        else encoded[-MAX_NAME_BYTES:].decode("utf-8", "ignore")
+    )

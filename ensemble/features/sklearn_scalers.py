@@ -2,10 +2,13 @@
 
     scaled = (power(x) - centre) / spread,  cut at +-limit
 
-Standard, min-max and robust scaling are this without a power; a power transform is this with one (Yeo-Johnson's, which goes on through 0).
-`scaler_of` gives whichever scaler the arrays of a bundle hold. Cost: a few array passes, all in float64.
+Standard, min-max and robust scaling are this without a power; a power transform is this with one
+(Yeo-Johnson's, which goes on through 0).
+`scaler_of` gives whichever scaler the arrays of a bundle hold. Cost: a few array passes, all in
+float64.
 
-Source: Yeo, Johnson, "A new family of power transformations to improve normality or symmetry", Biometrika 87(4), 2000, equation 2.1.
+Source: Yeo, Johnson, "A new family of power transformations to improve normality or symmetry",
+Biometrika 87(4), 2000, equation 2.1.
 """
 
 from __future__ import annotations
@@ -32,7 +35,8 @@ class PlainScaler:
     """A scaler that was fitted elsewhere.
 
     Attributes:
-        positions: int (d,), which of the 78 features are read, each once, in the order of the model.
+        positions: int (d,), which of the 78 features are read, each once, in the order of the
+            model.
         centre: float64 (d,).
         spread: float64 (d,), > 0.
         powers: float64 (d,), lambda of Yeo and Johnson; 1 leaves a feature as it is.
@@ -48,10 +52,23 @@ class PlainScaler:
     def __post_init__(self) -> None:
         d = self.positions.size if self.positions.ndim == 1 else 0
         if not d or not self.centre.shape == self.spread.shape == self.powers.shape == (d,):
-            raise _wrong("one centre, spread and power a feature", f"{d}, {self.centre.shape}, {self.spread.shape}, {self.powers.shape}")
-        if self.positions.min() < 0 or self.positions.max() >= len(FEATURE_NAMES) or np.unique(self.positions).size != d:
-            raise _wrong("positions among the 78 features, each once", f"{self.positions.min()} to {self.positions.max()}")
-        if not np.isfinite([self.centre, self.powers]).all() or not ((self.spread > 0) & np.isfinite(self.spread)).all():
+            raise _wrong(
+                "one centre, spread and power a feature",
+                f"{d}, {self.centre.shape}, {self.spread.shape}, {self.powers.shape}",
+            )
+        if (
+            self.positions.min() < 0
+            or self.positions.max() >= len(FEATURE_NAMES)
+            or np.unique(self.positions).size != d
+        ):
+            raise _wrong(
+                "positions among the 78 features, each once",
+                f"{self.positions.min()} to {self.positions.max()}",
+            )
+        if (
+            not np.isfinite([self.centre, self.powers]).all()
+            or not ((self.spread > 0) & np.isfinite(self.spread)).all()
+        ):
             raise _wrong("finite centres and powers, positive spreads", "something else")
         if not 0 < self.limit <= float(np.finfo(np.float32).max):
             raise _wrong("a limit that float32 can hold", "another")
@@ -68,7 +85,10 @@ class PlainScaler:
         return tuple(FEATURE_NAMES[i] for i in self.positions)
 
     def scale(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scaled features, float32 (n, d), each in [-limit, limit]; `features` is float32 (n, 78), finite."""
+        """Scaled features, float32 (n, d), each in [-limit, limit].
+
+        `features` is float32 (n, 78), finite.
+        """
         wide = features.take(self.positions, axis=1).astype(np.float64)
         bent = np.flatnonzero(self.powers != 1.0)
         if bent.size:
@@ -120,14 +140,20 @@ def scaler_of(arrays: Mapping[str, NDArray[Any]], config: Mapping[str, Any]) -> 
 
 
 def yeo_johnson(values: NDArray[np.float64], powers: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Power transform of each column; `values` is (n, d), finite, `powers` is (d,). Infinite where float64 overflows."""
+    """Power transform of each column.
+
+    `values` is (n, d), finite, `powers` is (d,). Infinite where float64 overflows.
+    """
     steps = np.log1p(np.abs(values))
     with np.errstate(over="ignore"):
         return np.where(values >= 0, _grown(steps, powers), -_grown(steps, 2.0 - powers))
 
 
 def _grown(steps: NDArray[np.float64], powers: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`((1 + |x|) ** power - 1) / power` of log(1 + |x|); its limit, the logarithm, where the power is 0."""
+    """`((1 + |x|) ** power - 1) / power` of log(1 + |x|).
+
+    Its limit, the logarithm, where the power is 0.
+    """
     safe = np.where(powers == 0, 1.0, powers)
     return np.where(powers == 0, steps, np.expm1(steps * safe) / safe)
 

@@ -1,7 +1,9 @@
 """Rows of declared features at the door: numbers by name in, a matrix out. A bad row spoils only itself.
 
-Who trains a tabular detector declares what it reads, in order; nothing is guessed from what happens to come. A feature that a row does not
-have is refused by name, unless the caller says that missing means 0. What a row has beyond the declared features is passed over.
+Who trains a tabular detector declares what it reads, in order; nothing is guessed from what happens
+to come. A feature that a row does not
+have is refused by name, unless the caller says that missing means 0. What a row has beyond the
+declared features is passed over.
 """
 
 from __future__ import annotations
@@ -18,9 +20,21 @@ from numpy.typing import NDArray
 
 from ensemble.errors import FeatureMismatch
 
-__all__ = ["LEAST_FEATURES", "MOST_FEATURES", "NETWORK_FEATURES", "AdmittedRows", "Missing", "admit_rows", "declared", "schema_sha256"]
+__all__ = [
+    "LEAST_FEATURES",
+    "MOST_FEATURES",
+    "NETWORK_FEATURES",
+    "AdmittedRows",
+    "Missing",
+    "admit_rows",
+    "declared",
+    "schema_sha256",
+]
 
-LEAST_FEATURES, MOST_FEATURES = 3, 64  # fewer is a threshold, not a detector; more is a table that the isolation forest is blind in
+LEAST_FEATURES, MOST_FEATURES = (
+    3,
+    64,
+)  # fewer is a threshold, not a detector; more is a table that the isolation forest is blind in
 LONGEST_NAME = 64  # characters; the names are signed with the model, and its manifest is a page
 NETWORK_FEATURES = ("bytes_transferred", "packet_count", "connection_duration")  # S4-09
 
@@ -53,15 +67,27 @@ def declared(features: Sequence[str]) -> tuple[str, ...]:
     """`features`, once they are names that a detector may read.
 
     Raises:
-        FeatureMismatch: too few, too many, one twice, or one that is no printable name of 64 characters or less.
+        FeatureMismatch: too few, too many, one twice, or one that is no printable name of 64
+            characters or less.
     """
     names = tuple(features)
     if not LEAST_FEATURES <= len(names) <= MOST_FEATURES:
-        raise FeatureMismatch("features", f"{len(names)} are declared; a detector reads {LEAST_FEATURES} to {MOST_FEATURES}")
+        raise FeatureMismatch(
+            "features",
+            f"{len(names)} are declared; a detector reads {LEAST_FEATURES} to {MOST_FEATURES}",
+        )
     for position, name in enumerate(names):
-        is_name = isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and name.isprintable() and name == name.strip()
+        is_name = (
+            isinstance(name, str)
+            and 0 < len(name) <= LONGEST_NAME
+            and name.isprintable()
+            and name == name.strip()
+        )
         if not is_name:
-            raise FeatureMismatch(f"features[{position}]", f"must be a printable name of 1 to {LONGEST_NAME} characters")
+            raise FeatureMismatch(
+                f"features[{position}]",
+                f"must be a printable name of 1 to {LONGEST_NAME} characters",
+            )
         if name in names[:position]:
             raise FeatureMismatch(f"features[{position}]", "is declared twice")
     return names
@@ -69,10 +95,16 @@ def declared(features: Sequence[str]) -> tuple[str, ...]:
 
 def schema_sha256(features: Sequence[str]) -> str:
     """Identity of a declared schema: its names and their order; 64 hex digits."""
-    return hashlib.sha256(json.dumps({"kind": "tabular", "names": list(features), "format": 1}, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(
+            {"kind": "tabular", "names": list(features), "format": 1}, sort_keys=True
+        ).encode()
+    ).hexdigest()
 
 
-def admit_rows(rows: Sequence[Mapping[str, Any]], features: Sequence[str], missing: Missing) -> AdmittedRows:
+def admit_rows(
+    rows: Sequence[Mapping[str, Any]], features: Sequence[str], missing: Missing
+) -> AdmittedRows:
     """Check rows at the door, a column at a time.
 
     Args:
@@ -99,7 +131,11 @@ def admit_rows(rows: Sequence[Mapping[str, Any]], features: Sequence[str], missi
                     odd[row] = True
         for row in np.flatnonzero(odd).tolist():
             wrong.setdefault(row, _refusal(row, name, values[row]))
-    kept = np.array([row for row in range(len(rows)) if row not in wrong], np.intp) if wrong else np.arange(len(rows))
+    kept = (
+        np.array([row for row in range(len(rows)) if row not in wrong], np.intp)
+        if wrong
+        else np.arange(len(rows))
+    )
     admitted = table[kept] if wrong else table
     admitted.flags.writeable = False
     return AdmittedRows(kept, admitted, dict(sorted(wrong.items())), int(filled[kept].sum()))

@@ -1,15 +1,22 @@
 """Backed-off counts: how probable is a name here, when little has been seen here?
 
-A place with few observations borrows from the wider place around it, and the wider from everyone. How much it borrows it
-learns from itself: a place that has shown t different names in n observations gives the share t / (n + t) to its wider
-place. A place where every start was a new program expects new programs; one that ran the same three for years does not.
+A place with few observations borrows from the wider place around it, and the wider from everyone.
+How much it borrows it
+learns from itself: a place that has shown t different names in n observations gives the share t /
+(n + t) to its wider
+place. A place where every start was a new program expects new programs; one that ran the same three
+for years does not.
 
-    P(name | everyone) = (c + t / (V + 1)) / (n + t)          V names, and one slot for all that nobody ever ran
+    P(name | everyone) = (c + t / (V + 1)) / (n + t)          V names, and one slot for all that
+    nobody ever ran
     P(name | place)    = (c + t * P(name | wider place)) / (n + t)
 
-Fit for: categories with a long tail. Unfit for: order, or time. Cost: one binary search a level, over whole columns.
-Source: Witten, Bell, "The zero-frequency problem", IEEE Transactions on Information Theory 37(4), 1991, method C; as
-interpolation: Chen, Goodman, "An empirical study of smoothing techniques for language modeling", 1998, section 2.
+Fit for: categories with a long tail. Unfit for: order, or time. Cost: one binary search a level,
+over whole columns.
+Source: Witten, Bell, "The zero-frequency problem", IEEE Transactions on Information Theory 37(4),
+1991, method C; as
+interpolation: Chen, Goodman, "An empirical study of smoothing techniques for language modeling",
+1998, section 2.
 """
 
 from __future__ import annotations
@@ -53,18 +60,30 @@ class BackedOffCounts:
 
     def __post_init__(self) -> None:
         places, stride = self.wider.size, self.n_names + 1
-        if self.wider.ndim != 1 or not places or self.wider[EVERYONE] != EVERYONE or (self.wider < 0).any():
+        if (
+            self.wider.ndim != 1
+            or not places
+            or self.wider[EVERYONE] != EVERYONE
+            or (self.wider < 0).any()
+        ):
             raise _wrong("a place 0 around all places", "none")
         if (self.wider[1:] >= np.arange(1, places)).any() or self.wider[self.wider].any():
-            raise _wrong("at most one place between any place and everyone", "a longer or circular chain")
+            raise _wrong(
+                "at most one place between any place and everyone", "a longer or circular chain"
+            )
         if self.keys.ndim != 1 or self.keys.shape != self.counts.shape or not self.keys.size:
-            raise _wrong("one count for each key, one at least", f"shapes {self.keys.shape} and {self.counts.shape}")
+            raise _wrong(
+                "one count for each key, one at least",
+                f"shapes {self.keys.shape} and {self.counts.shape}",
+            )
         if self.keys[0] < 0 or (np.diff(self.keys) <= 0).any() or self.keys[-1] >= places * stride:
             raise _wrong(f"rising keys below {places * stride}", "others")
         if (self.keys % stride == self.n_names).any():
             raise _wrong("no count of the name never seen", "one")
         if self.counts.min() < 1 or self.counts.max() > MAX_COUNT:
-            raise _wrong(f"counts from 1 to {MAX_COUNT}", f"{self.counts.min()} to {self.counts.max()}")
+            raise _wrong(
+                f"counts from 1 to {MAX_COUNT}", f"{self.counts.min()} to {self.counts.max()}"
+            )
         place = self.keys // stride
         observations = np.bincount(place, weights=self.counts, minlength=places)
         different = np.bincount(place, minlength=places).astype(np.float64)
@@ -76,16 +95,25 @@ class BackedOffCounts:
             array.flags.writeable = False
 
     @classmethod
-    def of(cls, wider: NDArray[np.int64], places: NDArray[np.int64], names: NDArray[np.int64], n_names: int) -> Self:
+    def of(
+        cls,
+        wider: NDArray[np.int64],
+        places: NDArray[np.int64],
+        names: NDArray[np.int64],
+        n_names: int,
+    ) -> Self:
         """Counts of observations.
 
         Args:
             wider: as the attribute.
-            places: int (r,), place of each observation; one start is an observation in each of its places, so it comes once for each.
+            places: int (r,), place of each observation; one start is an observation in each of
+                its places, so it comes once for each.
             names: int (r,), name of each observation, below `n_names`.
             n_names: V.
         """
-        keys, counts = np.unique(places.astype(np.int64) * (n_names + 1) + names, return_counts=True)
+        keys, counts = np.unique(
+            places.astype(np.int64) * (n_names + 1) + names, return_counts=True
+        )
         return cls(wider, keys, counts.astype(np.int64), n_names)
 
     def count(self, places: NDArray[np.int64], names: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -94,7 +122,9 @@ class BackedOffCounts:
         at = np.minimum(np.searchsorted(self.keys, wanted), self.keys.size - 1)
         return np.where(self.keys[at] == wanted, self.counts[at], 0).astype(np.float64)
 
-    def probability(self, places: NDArray[np.int64], names: NDArray[np.int64]) -> NDArray[np.float64]:
+    def probability(
+        self, places: NDArray[np.int64], names: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
         """P(name | place) of each pair, float64 (n,), each in (0, 1); over all V + 1 names of a place they sum to 1.
 
         Args:
@@ -103,10 +133,16 @@ class BackedOffCounts:
         """
         everyone = np.zeros_like(places)
         uniform = self.different[EVERYONE] / (self.n_names + 1)
-        chance: NDArray[np.float64] = (self.count(everyone, names) + uniform) / (self.observations[EVERYONE] + self.different[EVERYONE])
+        chance: NDArray[np.float64] = (self.count(everyone, names) + uniform) / (
+            self.observations[EVERYONE] + self.different[EVERYONE]
+        )
         for level in (self.wider[places], places):
             lent, seen = self.different[level], self.count(level, names)
-            chance = np.where(level == EVERYONE, chance, (seen + lent * chance) / (self.observations[level] + lent))
+            chance = np.where(
+                level == EVERYONE,
+                chance,
+                (seen + lent * chance) / (self.observations[level] + lent),
+            )
         return chance
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
@@ -118,12 +154,15 @@ class BackedOffCounts:
         """The counts of a bundle.
 
         Raises:
-            ArtifactIncompatible: an array is missing or no integers, or its ids and counts cannot be.
+            ArtifactIncompatible: an array is missing or no integers, or its ids and counts
+                cannot be.
         """
         missing = {"wider", "keys", "counts"} - arrays.keys()
         if missing:
             raise _wrong("wider, keys and counts", f"no {min(missing)}")
-        wider, keys, counts = (np.ascontiguousarray(arrays[name]) for name in ("wider", "keys", "counts"))
+        wider, keys, counts = (
+            np.ascontiguousarray(arrays[name]) for name in ("wider", "keys", "counts")
+        )
         if not all(array.dtype == np.int64 for array in (wider, keys, counts)):
             raise _wrong("int64 arrays", f"{wider.dtype}, {keys.dtype} and {counts.dtype}")
         return cls(wider, keys, counts, n_names)

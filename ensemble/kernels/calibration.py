@@ -1,11 +1,16 @@
 """Calibration: from a layer's own raw score to log-odds of hostile, monotone, at one reference prior.
 
-Every layer measures in its own unit (isolation depth, reconstruction error, logit). A calibration turns that into
-evidence that can be pooled: log-odds of hostile, as if 1 % of all events were hostile, cut at +-6 so that no layer can
-shout another down. It is a monotone line through knots, straight beyond the last knots until it meets the cut.
+Every layer measures in its own unit (isolation depth, reconstruction error, logit). A calibration
+turns that into
+evidence that can be pooled: log-odds of hostile, as if 1 % of all events were hostile, cut at +-6
+so that no layer can
+shout another down. It is a monotone line through knots, straight beyond the last knots until it
+meets the cut.
 
-Fit for: scores with a few hundred out-of-sample benign events. Unfit for: learning a shape from ten rows.
-Source: Niculescu-Mizil, Caruana, "Predicting good probabilities with supervised learning", ICML 2005 (why to calibrate);
+Fit for: scores with a few hundred out-of-sample benign events. Unfit for: learning a shape from ten
+rows.
+Source: Niculescu-Mizil, Caruana, "Predicting good probabilities with supervised learning", ICML
+2005 (why to calibrate);
 Elkan, "The foundations of cost-sensitive learning", IJCAI 2001 (theorem 2: changing the prior).
 """
 
@@ -30,15 +35,22 @@ LOG_ODDS_LIMIT = 6.0  # DESIGN section 4: p in [0.0025, 0.9975]
 
 def probability(log_odds_of_hostile: NDArray[np.float64]) -> NDArray[np.float64]:
     """Log-odds to probability, elementwise; safe for any finite input."""
-    logistic: NDArray[np.float64] = 0.5 * (1.0 + np.tanh(0.5 * log_odds_of_hostile))  # without overflow
+    logistic: NDArray[np.float64] = 0.5 * (
+        1.0 + np.tanh(0.5 * log_odds_of_hostile)
+    )  # without overflow
     return logistic
 
 
 def log_odds(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probability to log-odds, elementwise, cut at +-6; the inverse of `probability` inside the cut."""
+    """Probability to log-odds, elementwise, cut at +-6.
+
+    The inverse of `probability` inside the cut.
+    """
     edge = probability(np.array([LOG_ODDS_LIMIT]))[0]
     inside = np.clip(scores, 1.0 - edge, edge)
-    odds: NDArray[np.float64] = np.clip(np.log(inside) - np.log1p(-inside), -LOG_ODDS_LIMIT, LOG_ODDS_LIMIT)
+    odds: NDArray[np.float64] = np.clip(
+        np.log(inside) - np.log1p(-inside), -LOG_ODDS_LIMIT, LOG_ODDS_LIMIT
+    )
     return odds
 
 
@@ -86,7 +98,8 @@ class Calibration:
 class Surprise:
     """How rare a raw score is among benign events: the negative log of the share that scores at least as high.
 
-    Different detectors of one layer speak on this common scale. Beyond the strangest benign event it goes on in a straight line.
+    Different detectors of one layer speak on this common scale. Beyond the strangest benign event
+    it goes on in a straight line.
 
     Attributes:
         raw: float64 (k,), strictly rising, k >= 2.
@@ -113,7 +126,9 @@ class Surprise:
         return cls(*_knots("surprise", config, "raw", "nats"))
 
 
-def _line(x: NDArray[np.float64], y: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
+def _line(
+    x: NDArray[np.float64], y: NDArray[np.float64], at: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """The line through the knots (x, y), going straight on beyond the first and the last."""
     below = np.minimum(at - x[0], 0.0) * ((y[1] - y[0]) / (x[1] - x[0]))
     above = np.maximum(at - x[-1], 0.0) * ((y[-1] - y[-2]) / (x[-1] - x[-2]))
@@ -131,7 +146,9 @@ def _refuse_unless_rising(what: str, x: NDArray[np.float64], y: NDArray[np.float
         raise ArtifactIncompatible(what, "knots apart", "knots on top of one another")
 
 
-def _knots(what: str, config: Mapping[str, Any], x: str, y: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _knots(
+    what: str, config: Mapping[str, Any], x: str, y: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     try:
         return np.array(config[x], np.float64), np.array(config[y], np.float64)
     except (KeyError, TypeError, ValueError):

@@ -1,11 +1,16 @@
 """Classification trees as plain arrays: which leaf of each tree does a row fall into, and what does that leaf say?
 
-Random forests, single trees and boosted trees of any library are the same thing once fitted: cuts and leaves. The cuts of all trees
-stand in one table, inner nodes first and leaves behind them, each pointing to its two children. In memory a leaf points to itself, so
-that all (row, tree) pairs walk together and one step is a handful of `take`s. No library is needed to score, and no file can run code.
+Random forests, single trees and boosted trees of any library are the same thing once fitted: cuts
+and leaves. The cuts of all trees
+stand in one table, inner nodes first and leaves behind them, each pointing to its two children. In
+memory a leaf points to itself, so
+that all (row, tree) pairs walk together and one step is a handful of `take`s. No library is needed
+to score, and no file can run code.
 
-Fit for: trees of any shape, up to `MAX_DEPTH` cuts deep. Cost: depth x trees look-ups a row, no Python loop over rows or trees.
-Source: Breiman, "Random forests", Machine Learning 45, 2001 (averaged leaves); Friedman, "Greedy function approximation: a gradient
+Fit for: trees of any shape, up to `MAX_DEPTH` cuts deep. Cost: depth x trees look-ups a row, no
+Python loop over rows or trees.
+Source: Breiman, "Random forests", Machine Learning 45, 2001 (averaged leaves); Friedman, "Greedy
+function approximation: a gradient
 boosting machine", Annals of Statistics 29(5), 2001 (summed leaves).
 """
 
@@ -22,8 +27,11 @@ from ensemble.errors import ArtifactIncompatible
 
 __all__ = ["MAX_DEPTH", "BoostedTrees", "ClassTrees", "Trees", "VotingTrees", "class_trees_of"]
 
-MAX_DEPTH = 64  # cuts on one way down; forests of ours have a third of it, and a longer way is made to waste time
-PAIRS_AT_ONCE = 1 << 16  # (row, tree) pairs walked together: the working set stays in the second-level cache
+# cuts on one way down; forests of ours have a third of it, and a longer way is made to waste time
+MAX_DEPTH = 64
+PAIRS_AT_ONCE = (
+    1 << 16
+)  # (row, tree) pairs walked together: the working set stays in the second-level cache
 STEPS_A_LOOK = 4  # cuts between two looks at which pairs have arrived at their leaf
 MANY_PAIRS = 4096  # with fewer it costs more to sort out who has arrived than to walk on
 _ARRAYS = ("feature", "threshold", "children", "roots")
@@ -36,7 +44,8 @@ class Trees:
 
     Attributes:
         feature: int32 (i,), column that a cut compares.
-        threshold: float32 (i,), a row goes to the first child when its value is <= this, else to the second.
+        threshold: float32 (i,), a row goes to the first child when its value is <= this, else
+            to the second.
         children: int32 (i, 2), node numbers; each is greater than its parent's.
         roots: int32 (t,), node numbers.
         n_features: columns of a row.
@@ -51,27 +60,52 @@ class Trees:
     depth: int = field(init=False)
     _column: NDArray[np.intp] = field(init=False, repr=False)  # of every node, leaves too: (i + l,)
     _cut: NDArray[np.float32] = field(init=False, repr=False)
-    _next: NDArray[np.intp] = field(init=False, repr=False)  # the two children of every node, a leaf's being itself: (2 * (i + l),)
+    _next: NDArray[np.intp] = field(
+        init=False, repr=False
+    )  # the two children of every node, a leaf's being itself: (2 * (i + l),)
 
     def __post_init__(self) -> None:
         cuts = self.feature.size
-        if not (self.feature.shape == self.threshold.shape == (cuts,) and self.children.shape == (cuts, 2)):
-            raise _wrong("one column, one threshold and two children a cut", f"shapes {self.feature.shape}, {self.children.shape}")
+        if not (
+            self.feature.shape == self.threshold.shape == (cuts,)
+            and self.children.shape == (cuts, 2)
+        ):
+            raise _wrong(
+                "one column, one threshold and two children a cut",
+                f"shapes {self.feature.shape}, {self.children.shape}",
+            )
         if self.roots.ndim != 1 or not self.roots.size:
             raise _wrong("one tree or more", f"roots {self.roots.shape}")
         if cuts and (self.feature.min() < 0 or self.feature.max() >= self.n_features):
-            raise _wrong(f"columns 0 to {self.n_features - 1}", f"columns {self.feature.min()} to {self.feature.max()}")
+            raise _wrong(
+                f"columns 0 to {self.n_features - 1}",
+                f"columns {self.feature.min()} to {self.feature.max()}",
+            )
         if not np.isfinite(self.threshold).all():
             raise _wrong("finite thresholds", "NaN or infinity")
         nodes = cuts + self.leaves
-        if not np.array_equal(np.sort(np.concatenate([self.children.ravel(), self.roots])), np.arange(nodes)):
+        if not np.array_equal(
+            np.sort(np.concatenate([self.children.ravel(), self.roots])), np.arange(nodes)
+        ):
             raise _wrong("every node once, as a root or as a child", "a node twice, or none")
         if (self.children <= np.arange(cuts)[:, None]).any():
-            raise _wrong("children behind their parent", "a child before it: the way down would be a circle")
+            raise _wrong(
+                "children behind their parent", "a child before it: the way down would be a circle"
+            )
         leaves = np.arange(cuts, nodes)
-        object.__setattr__(self, "_column", np.concatenate([self.feature.astype(np.intp), np.zeros(leaves.size, np.intp)]))
-        object.__setattr__(self, "_cut", np.concatenate([self.threshold, np.zeros(leaves.size, np.float32)]))
-        object.__setattr__(self, "_next", np.concatenate([self.children.astype(np.intp).ravel(), np.repeat(leaves, 2)]))
+        object.__setattr__(
+            self,
+            "_column",
+            np.concatenate([self.feature.astype(np.intp), np.zeros(leaves.size, np.intp)]),
+        )
+        object.__setattr__(
+            self, "_cut", np.concatenate([self.threshold, np.zeros(leaves.size, np.float32)])
+        )
+        object.__setattr__(
+            self,
+            "_next",
+            np.concatenate([self.children.astype(np.intp).ravel(), np.repeat(leaves, 2)]),
+        )
         object.__setattr__(self, "depth", self._longest_way())
 
     def _longest_way(self) -> int:
@@ -80,7 +114,9 @@ class Trees:
             depth += 1
             if depth > MAX_DEPTH:
                 raise _wrong(f"trees of depth {MAX_DEPTH} or less", "a deeper one")
-            level = self.children[level].ravel().astype(np.intp)  # every node is there once, so no level is larger than the trees
+            level = (
+                self.children[level].ravel().astype(np.intp)
+            )  # every node is there once, so no level is larger than the trees
         return depth
 
     @property
@@ -89,7 +125,10 @@ class Trees:
         return self.feature.size + self.roots.size
 
     def leaves_of(self, rows: NDArray[np.float32]) -> Leaves:
-        """The leaf that each row reaches in each tree, int (n, t), 0 to l - 1; `rows` is float32 (n, d), finite."""
+        """The leaf that each row reaches in each tree, int (n, t), 0 to l - 1.
+
+        `rows` is float32 (n, d), finite.
+        """
         node = np.tile(self.roots.astype(np.intp), len(rows))  # (n * t,)
         values = np.ascontiguousarray(rows).ravel()
         start = np.repeat(np.arange(len(rows)) * self.n_features, self.roots.size)
@@ -102,14 +141,25 @@ class Trees:
             node[on_the_way] = self._walk(values, start[on_the_way], node[on_the_way], steps)
         return (node - self.feature.size).reshape(len(rows), self.roots.size)
 
-    def _walk(self, values: NDArray[np.float32], start: NDArray[np.intp], node: NDArray[np.intp], steps: int) -> NDArray[np.intp]:
+    def _walk(
+        self,
+        values: NDArray[np.float32],
+        start: NDArray[np.intp],
+        node: NDArray[np.intp],
+        steps: int,
+    ) -> NDArray[np.intp]:
         for _ in range(steps):
             goes_second = values.take(start + self._column.take(node)) > self._cut.take(node)
             node = self._next.take(2 * node + goes_second)
         return node
 
-    def path(self, rows: NDArray[np.float32]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]]:
-        """Every step of all rows in all trees: node, column compared there and next node, each int (n, t); a leaf stays where it is."""
+    def path(
+        self, rows: NDArray[np.float32]
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]]:
+        """Every step of all rows in all trees.
+
+        Node, column compared there and next node, each int (n, t); a leaf stays where it is.
+        """
         node = np.tile(self.roots.astype(np.intp), (len(rows), 1))
         each = np.arange(len(rows))[:, None]
         for _ in range(self.depth):
@@ -120,21 +170,33 @@ class Trees:
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Arrays for a bundle."""
-        return {"feature": self.feature, "threshold": self.threshold, "children": self.children, "roots": self.roots}
+        return {
+            "feature": self.feature,
+            "threshold": self.threshold,
+            "children": self.children,
+            "roots": self.roots,
+        }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], n_features: int) -> Self:
         """The trees of a bundle.
 
         Raises:
-            ArtifactIncompatible: an array is missing, of another shape, or holds an index or number that cannot be.
+            ArtifactIncompatible: an array is missing, of another shape, or holds an index or
+                number that cannot be.
         """
         if missing := [name for name in _ARRAYS if name not in arrays]:
             raise _wrong(", ".join(_ARRAYS), f"no {missing[0]}")
         feature, threshold, children, roots = (arrays[name] for name in _ARRAYS)
         if not all(one.dtype.kind in "iu" for one in (feature, children, roots)):
             raise _wrong("whole numbers as columns and nodes", "others")
-        return cls(feature.astype(np.int32), threshold.astype(np.float32), children.astype(np.int32), roots.astype(np.int32), n_features)
+        return cls(
+            feature.astype(np.int32),
+            threshold.astype(np.float32),
+            children.astype(np.int32),
+            roots.astype(np.int32),
+            n_features,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +212,24 @@ class VotingTrees:
     trees: Trees
     votes: NDArray[np.float32]
     first_share: NDArray[np.float32]
-    _first: NDArray[np.float64] = field(init=False, repr=False)  # chance of the first class in each leaf: (l,)
+    _first: NDArray[np.float64] = field(
+        init=False, repr=False
+    )  # chance of the first class in each leaf: (l,)
 
     def __post_init__(self) -> None:
-        if self.votes.ndim != 2 or len(self.votes) != self.trees.leaves or self.first_share.shape != self.trees.feature.shape:  # noqa: PLR2004  # (l, k)
-            raise _wrong(f"votes of {self.trees.leaves} leaves", f"shapes {self.votes.shape}, {self.first_share.shape}")
-        if not ((self.votes >= 0.0) & (self.votes <= 1.0)).all() or not ((self.first_share >= 0.0) & (self.first_share <= 1.0)).all():
+        if (
+            self.votes.ndim != 2  # noqa: PLR2004
+            or len(self.votes) != self.trees.leaves
+            or self.first_share.shape != self.trees.feature.shape
+        ):  # (l, k)
+            raise _wrong(
+                f"votes of {self.trees.leaves} leaves",
+                f"shapes {self.votes.shape}, {self.first_share.shape}",
+            )
+        if (
+            not ((self.votes >= 0.0) & (self.votes <= 1.0)).all()
+            or not ((self.first_share >= 0.0) & (self.first_share <= 1.0)).all()
+        ):
             raise _wrong("chances in [0, 1]", "others")  # NaN fails too
         if not np.allclose(self.votes.sum(axis=1, dtype=np.float64), 1.0, atol=1e-5):
             raise _wrong("chances that sum to 1", "others")
@@ -167,26 +241,43 @@ class VotingTrees:
         return int(self.votes.shape[1])
 
     def probabilities(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Chances of the classes, float64 (n, k), rows sum to 1; `rows` is float32 (n, d), finite."""
+        """Chances of the classes, float64 (n, k), rows sum to 1.
+
+        `rows` is float32 (n, d), finite.
+        """
         mean = np.concatenate([self._mean(part) for part in _parts(rows, self.trees)])
-        chances: NDArray[np.float64] = mean / mean.sum(axis=1, keepdims=True)  # float32 leaves sum to 1 within their rounding only
+        chances: NDArray[np.float64] = mean / mean.sum(
+            axis=1, keepdims=True
+        )  # float32 leaves sum to 1 within their rounding only
         return chances
 
     def _mean(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-        mean: NDArray[np.float64] = self.votes.take(self.trees.leaves_of(rows), axis=0).mean(axis=1, dtype=np.float64)
+        mean: NDArray[np.float64] = self.votes.take(self.trees.leaves_of(rows), axis=0).mean(
+            axis=1, dtype=np.float64
+        )
         return mean
 
     def not_first(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Log-odds float64 (n,) that a row is not of the first class; infinite where all leaves of a row are sure."""
-        first = np.concatenate([self._first.take(self.trees.leaves_of(part)).mean(axis=1) for part in _parts(rows, self.trees)])
+        """Log-odds float64 (n,) that a row is not of the first class.
+
+        Infinite where all leaves of a row are sure.
+        """
+        first = np.concatenate(
+            [
+                self._first.take(self.trees.leaves_of(part)).mean(axis=1)
+                for part in _parts(rows, self.trees)
+            ]
+        )
         odds: NDArray[np.float64] = np.log1p(-first) - np.log(first)
         return odds
 
     def moved_by(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         """How much each column took a row away from the first class, float64 (n, d): the changes of its chance along the ways down.
 
-        A row's contributions and the roots' mean chance of another class sum to the row's own chance of another class.
-        Source: Palczewska et al., "Interpreting random forest classification models using a feature contribution method", 2014.
+        A row's contributions and the roots' mean chance of another class sum to the row's own
+        chance of another class.
+        Source: Palczewska et al., "Interpreting random forest classification models using a feature
+        contribution method", 2014.
         """
         chance = 1.0 - np.concatenate([self.first_share, self._first])
         moved = np.zeros((len(rows), self.trees.n_features))
@@ -207,7 +298,8 @@ class BoostedTrees:
     Attributes:
         trees: round after round, in each round one tree for each logit, in order.
         steps: float32 (l,), step of each leaf.
-        base: float64 (g,), logit of each class before the first round; g is 1 for two classes: the logit of the second.
+        base: float64 (g,), logit of each class before the first round; g is 1 for two classes:
+            the logit of the second.
     """
 
     trees: Trees
@@ -218,7 +310,10 @@ class BoostedTrees:
         if self.steps.shape != (self.trees.leaves,):
             raise _wrong(f"steps of {self.trees.leaves} leaves", f"shape {self.steps.shape}")
         if self.base.ndim != 1 or not self.base.size or self.trees.roots.size % self.base.size:
-            raise _wrong("a tree for each logit in each round", f"{self.trees.roots.size} trees, base {self.base.shape}")
+            raise _wrong(
+                "a tree for each logit in each round",
+                f"{self.trees.roots.size} trees, base {self.base.shape}",
+            )
         if not np.isfinite(self.steps).all() or not np.isfinite(self.base).all():
             raise _wrong("finite steps", "NaN or infinity")
 
@@ -228,7 +323,10 @@ class BoostedTrees:
         return max(2, int(self.base.size))
 
     def probabilities(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Chances of the classes, float64 (n, k), rows sum to 1; `rows` is float32 (n, d), finite."""
+        """Chances of the classes, float64 (n, k), rows sum to 1.
+
+        `rows` is float32 (n, d), finite.
+        """
         logits = np.concatenate([self._logits(part) for part in _parts(rows, self.trees)])
         if logits.shape[1] == 1:
             logits = np.hstack([np.zeros_like(logits), logits])
@@ -238,7 +336,9 @@ class BoostedTrees:
 
     def _logits(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         rounds = self.trees.roots.size // self.base.size
-        steps = self.steps.take(self.trees.leaves_of(rows)).reshape(len(rows), rounds, self.base.size)
+        steps = self.steps.take(self.trees.leaves_of(rows)).reshape(
+            len(rows), rounds, self.base.size
+        )
         logits: NDArray[np.float64] = self.base + steps.sum(axis=1, dtype=np.float64)
         return logits
 
@@ -259,14 +359,21 @@ def class_trees_of(arrays: Mapping[str, NDArray[Any]], n_features: int) -> Class
     trees = Trees.from_arrays(arrays, n_features)
     try:
         if "votes" in arrays:
-            return VotingTrees(trees, arrays["votes"].astype(np.float32), arrays["first_share"].astype(np.float32))
-        return BoostedTrees(trees, arrays["steps"].astype(np.float32), arrays["base"].astype(np.float64))
+            return VotingTrees(
+                trees, arrays["votes"].astype(np.float32), arrays["first_share"].astype(np.float32)
+            )
+        return BoostedTrees(
+            trees, arrays["steps"].astype(np.float32), arrays["base"].astype(np.float64)
+        )
     except KeyError as missing:
         raise _wrong("votes with shares, or steps with a base", f"no {missing}") from None
 
 
 def _parts(rows: NDArray[np.float32], trees: Trees) -> Iterator[NDArray[np.float32]]:
-    """The rows, a cache-full of (row, tree) pairs at a time; one part at least, perhaps of no row."""
+    """The rows, a cache-full of (row, tree) pairs at a time.
+
+    One part at least, perhaps of no row.
+    """
     step = max(1, PAIRS_AT_ONCE // trees.roots.size)
     for start in range(0, max(1, len(rows)), step):
         yield rows[start : start + step]

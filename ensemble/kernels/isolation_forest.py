@@ -1,10 +1,14 @@
 """Isolation forest as plain arrays: how few random cuts does it take to leave an event alone?
 
-Fit for: events far from the bulk in a few features. Unfit for: strange combinations of ordinary values.
-Score: in (0, 1], higher is stranger; about 0.5 is the average depth. Cost: depth x trees look-ups, no Python loop over events or trees.
+Fit for: events far from the bulk in a few features. Unfit for: strange combinations of ordinary
+values.
+Score: in (0, 1], higher is stranger; about 0.5 is the average depth. Cost: depth x trees look-ups,
+no Python loop over events or trees.
 
-Every tree is stored as a complete binary heap of the forest's depth: node k has the children 2k+1 and 2k+2. A branch that
-ends early goes on with cuts that always lead left, so all rows take the same number of steps and one step is a handful
+Every tree is stored as a complete binary heap of the forest's depth: node k has the children 2k+1
+and 2k+2. A branch that
+ends early goes on with cuts that always lead left, so all rows take the same number of steps and
+one step is a handful
 of `take`s over all (row, tree) pairs. No scikit-learn is needed to score, and no file can run code.
 
 Source: Liu, Ting, Zhou, "Isolation Forest", ICDM 2008, equation 2.
@@ -26,7 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ALWAYS_LEFT", "MAX_DEPTH", "FittedTree", "Forest", "expected_length"]
 
-PAIRS_AT_ONCE = 1 << 16  # (row, tree) pairs walked together: the working set stays in the second-level cache
+PAIRS_AT_ONCE = (
+    1 << 16
+)  # (row, tree) pairs walked together: the working set stays in the second-level cache
 ALWAYS_LEFT = np.finfo(np.float32).max  # no finite value is greater
 MAX_DEPTH = 12  # a complete heap doubles with each level; 256 samples need 8
 
@@ -71,9 +77,11 @@ class Forest:
 
     Attributes:
         feature: int32 (t, 2**D - 1), column compared at each node.
-        threshold: float32 (t, 2**D - 1), a row goes left when its value is <= this; the largest float32 where the branch has ended.
+        threshold: float32 (t, 2**D - 1), a row goes left when its value is <= this; the largest
+            float32 where the branch has ended.
         path_length: float64 (t, 2**D), expected cuts to isolate a row that reaches this leaf.
-        normaliser: expected cuts in an unsuccessful search among the training samples, times t; > 0.
+        normaliser: expected cuts in an unsuccessful search among the training samples, times t;
+            > 0.
         n_features: columns of a row.
     """
 
@@ -84,13 +92,26 @@ class Forest:
     n_features: int
 
     def __post_init__(self) -> None:
-        trees, leaves = self.path_length.shape if self.path_length.ndim == 2 else (0, 0)  # noqa: PLR2004  # (t, leaves)
+        # (t, leaves)  # noqa: ERA001
+        trees, leaves = self.path_length.shape if self.path_length.ndim == 2 else (0, 0)  # noqa: PLR2004
         is_heap = leaves > 1 and leaves & (leaves - 1) == 0 and leaves <= 1 << MAX_DEPTH
-        if not (trees and is_heap and self.feature.shape == self.threshold.shape == (trees, leaves - 1)):
-            raise ArtifactIncompatible("forest", "complete heaps of one depth", f"shapes {self.feature.shape}, {self.path_length.shape}")
+        if not (
+            trees and is_heap and self.feature.shape == self.threshold.shape == (trees, leaves - 1)
+        ):
+            raise ArtifactIncompatible(
+                "forest",
+                "complete heaps of one depth",
+                f"shapes {self.feature.shape}, {self.path_length.shape}",
+            )
         if self.feature.min() < 0 or self.feature.max() >= self.n_features:
-            raise ArtifactIncompatible("forest", f"columns 0 to {self.n_features - 1}", f"column {self.feature.max()}")
-        if not np.isfinite(self.threshold).all() or not np.isfinite(self.path_length).all() or not 0.0 < self.normaliser < np.inf:
+            raise ArtifactIncompatible(
+                "forest", f"columns 0 to {self.n_features - 1}", f"column {self.feature.max()}"
+            )
+        if (
+            not np.isfinite(self.threshold).all()
+            or not np.isfinite(self.path_length).all()
+            or not 0.0 < self.normaliser < np.inf
+        ):
             raise ArtifactIncompatible("forest", "finite cuts and lengths", "NaN or infinity")
 
     @property
@@ -105,11 +126,15 @@ class Forest:
             rows: float32 (n, d), finite; d is `n_features`.
 
         Returns:
-            float64 (n,), each in (0, 1]. scikit-learn's `score_samples` is this with the sign turned.
+            float64 (n,), each in (0, 1]. scikit-learn's `score_samples` is this with the sign
+            turned.
         """
         trees = self.path_length.shape[0]
         step = max(1, PAIRS_AT_ONCE // trees)
-        lengths = np.concatenate([self._total_length(rows[i : i + step]) for i in range(0, len(rows), step)] or [np.empty(0)])
+        lengths = np.concatenate(
+            [self._total_length(rows[i : i + step]) for i in range(0, len(rows), step)]
+            or [np.empty(0)]
+        )
         return np.exp2(-lengths / self.normaliser)
 
     def _total_length(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -120,7 +145,9 @@ class Forest:
         node = np.zeros((len(rows), trees), np.int64)  # position inside the heap, the root is 0
         for _ in range(self.depth):
             at = node + tree_start
-            goes_right = values.take(row_start + self.feature.ravel().take(at)) > self.threshold.ravel().take(at)
+            goes_right = values.take(
+                row_start + self.feature.ravel().take(at)
+            ) > self.threshold.ravel().take(at)
             node += node
             node += 1
             node += goes_right
@@ -132,10 +159,22 @@ class Forest:
     def from_sklearn(cls, fitted: IsolationForest) -> Self:
         """The same forest without scikit-learn: equal scores within float64 rounding."""
         trees = [estimator.tree_ for estimator in fitted.estimators_]
-        return cls.from_trees(trees, fitted.estimators_features_, max_samples=fitted.max_samples_, n_features=int(fitted.n_features_in_))
+        return cls.from_trees(
+            trees,
+            fitted.estimators_features_,
+            max_samples=fitted.max_samples_,
+            n_features=int(fitted.n_features_in_),
+        )
 
     @classmethod
-    def from_trees(cls, trees: Sequence[FittedTree], columns: Sequence[NDArray[np.int64]], *, max_samples: int, n_features: int) -> Self:
+    def from_trees(
+        cls,
+        trees: Sequence[FittedTree],
+        columns: Sequence[NDArray[np.int64]],
+        *,
+        max_samples: int,
+        n_features: int,
+    ) -> Self:
         """The forest of some trees.
 
         Args:
@@ -149,7 +188,9 @@ class Forest:
         """
         depth = max(1, *(tree.max_depth for tree in trees))
         if depth > MAX_DEPTH:
-            raise ArtifactIncompatible("forest", f"trees of depth {MAX_DEPTH} or less", f"depth {depth}")
+            raise ArtifactIncompatible(
+                "forest", f"trees of depth {MAX_DEPTH} or less", f"depth {depth}"
+            )
         nodes = (1 << depth) - 1
         feature = np.zeros((len(trees), nodes), np.int32)
         threshold = np.full((len(trees), nodes), ALWAYS_LEFT)
@@ -173,14 +214,27 @@ class Forest:
         """The forest of a bundle.
 
         Raises:
-            ArtifactIncompatible: an array is missing, of another shape, or holds an index or number that cannot be.
+            ArtifactIncompatible: an array is missing, of another shape, or holds an index or
+                number that cannot be.
         """
         try:
-            feature, threshold, path_length = arrays["feature"], arrays["threshold"], arrays["path_length"]
+            feature, threshold, path_length = (
+                arrays["feature"],
+                arrays["threshold"],
+                arrays["path_length"],
+            )
             normaliser = float(arrays["normaliser"][0])
         except (KeyError, IndexError) as missing:
-            raise ArtifactIncompatible("forest", "feature, threshold, path_length, normaliser", f"no {missing}") from None
-        return cls(feature.astype(np.int32), threshold.astype(np.float32), path_length.astype(np.float64), normaliser, n_features)
+            raise ArtifactIncompatible(
+                "forest", "feature, threshold, path_length, normaliser", f"no {missing}"
+            ) from None
+        return cls(
+            feature.astype(np.int32),
+            threshold.astype(np.float32),
+            path_length.astype(np.float64),
+            normaliser,
+            n_features,
+        )
 
 
 def _lay_out(
@@ -206,7 +260,10 @@ def _lay_out(
 
 
 def _round_down(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:
-    """float64 cuts as float32, rounded downwards: for a float32 value, `v <= cut` then means the same as before."""
+    """float64 cuts as float32, rounded downwards.
+
+    For a float32 value, `v <= cut` then means the same as before.
+    """
     nearest = thresholds.astype(np.float32)
     return np.where(nearest > thresholds, np.nextafter(nearest, np.float32(-np.inf)), nearest)
 
@@ -216,4 +273,10 @@ def expected_length(samples: NDArray[np.int64]) -> NDArray[np.float64]:
     n = samples.astype(np.float64)
     many = np.maximum(n, 3.0)
     is_pair = n == 2  # noqa: PLR2004  # one cut parts two points
-    return np.where(n <= 1, 0.0, np.where(is_pair, 1.0, 2.0 * (np.log(many - 1.0) + np.euler_gamma) - 2.0 * (many - 1.0) / many))
+    return np.where(
+        n <= 1,
+        0.0,
+        np.where(
+            is_pair, 1.0, 2.0 * (np.log(many - 1.0) + np.euler_gamma) - 2.0 * (many - 1.0) / many
+        ),
+    )

@@ -1,4 +1,7 @@
-"""The classes that a model of flows tells apart: benign first, the attack families it learnt, and perhaps `unknown`."""
+"""The classes that a model of flows tells apart.
+
+Benign first, the attack families it learnt, and perhaps `unknown`.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,9 @@ def read_classes(named: object, what: str) -> tuple[str, ...]:
         ArtifactIncompatible: benign is not first, it is alone, or a class stands twice.
     """
     classes = tuple(str(name) for name in named) if isinstance(named, list | tuple) else ()
-    if len(classes) < 2 or classes[0] != BENIGN_CLASS or len(set(classes)) != len(classes):  # noqa: PLR2004  # benign and one other
-        raise ArtifactIncompatible(what, "benign first and at least one other class, each once", f"{classes}")
+    # benign and one other
+    if len(classes) < 2 or classes[0] != BENIGN_CLASS or len(set(classes)) != len(classes):  # noqa: PLR2004
+        raise ArtifactIncompatible(
+            what, "benign first and at least one other class, each once", f"{classes}"
+        )
     return classes

@@ -1,15 +1,21 @@
 """Deep behavior: does this flow look like a known attack, or like nothing that benign traffic looks like?
 
-A small network learns benign traffic, each attack family, and `unknown`: made-up flows around and between the real ones.
-The third is what makes it honest. A classifier that saw only benign and attacks cuts the space in two and is sure of both halves;
+A small network learns benign traffic, each attack family, and `unknown`: made-up flows around and
+between the real ones.
+The third is what makes it honest. A classifier that saw only benign and attacks cuts the space in
+two and is sure of both halves;
 one that also had to tell real benign flows from made-up ones calls benign only what is near benign.
 
-Fit for: the families it was trained on, and flows unlike benign ones. Unfit for: an unseen attack that copies benign flows.
-Raw score: log-odds that the flow is not benign, averaged over a few heads that were started differently.
+Fit for: the families it was trained on, and flows unlike benign ones. Unfit for: an unseen attack
+that copies benign flows.
+Raw score: log-odds that the flow is not benign, averaged over a few heads that were started
+differently.
 Cost: three small matrix products a head. The same weights run on a CPU or on a share of a GPU.
 
-Source: outlier exposure: Hendrycks, Mazeika, Dietterich, "Deep anomaly detection with outlier exposure", ICLR 2019;
-made-up counterexamples: Hempstalk, Frank, Witten, "One-class classification by combining density and class probability
+Source: outlier exposure: Hendrycks, Mazeika, Dietterich, "Deep anomaly detection with outlier
+exposure", ICLR 2019;
+made-up counterexamples: Hempstalk, Frank, Witten, "One-class classification by combining density
+and class probability
 estimation", ECML 2008; averaged heads: Lakshminarayanan et al., "Deep ensembles", NeurIPS 2017.
 """
 
@@ -45,15 +51,21 @@ class DeepClassifier(nn.Module):
         n_heads: networks that differ by their start only.
     """
 
-    def __init__(self, n_features: int, hidden: Sequence[int], n_classes: int, n_heads: int) -> None:
+    def __init__(
+        self, n_features: int, hidden: Sequence[int], n_classes: int, n_heads: int
+    ) -> None:
         super().__init__()
         widths = [n_features, *hidden, n_classes]
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
         for fan_in, fan_out in pairwise(widths):
             bound = fan_in**-0.5
-            self.weights.append(nn.Parameter(torch.empty(n_heads, fan_in, fan_out).uniform_(-bound, bound)))
-            self.biases.append(nn.Parameter(torch.empty(n_heads, 1, fan_out).uniform_(-bound, bound)))
+            self.weights.append(
+                nn.Parameter(torch.empty(n_heads, fan_in, fan_out).uniform_(-bound, bound))
+            )
+            self.biases.append(
+                nn.Parameter(torch.empty(n_heads, 1, fan_out).uniform_(-bound, bound))
+            )
 
     def forward(self, rows: Tensor) -> Tensor:
         """Logits (heads, n, classes) of scaled rows (n, d)."""
@@ -66,7 +78,10 @@ class DeepClassifier(nn.Module):
 
 
 def margin(logits: Tensor) -> Tensor:
-    """Log-odds that a row is not benign, float64 (n,), averaged over the heads; `logits` is (heads, n, classes), benign first."""
+    """Log-odds that a row is not benign, float64 (n,), averaged over the heads.
+
+    `logits` is (heads, n, classes), benign first.
+    """
     wide = logits.double()
     return (torch.logsumexp(wide[..., 1:], dim=-1) - wide[..., 0]).mean(dim=0)
 
@@ -96,7 +111,10 @@ class DeepBehavior:
             return margin(self.network(rows)).cpu().numpy()
 
     def score(self, batch: EventBatch, *, explain: bool = False) -> ModelScores:
-        """Calibrated score of each flow; explained by the likeliest family and by the features that moved the margin."""
+        """Calibrated score of each flow.
+
+        Explained by the likeliest family and by the features that moved the margin.
+        """
         if not isinstance(batch, FlowBatch):
             raise TypeError(f"{batch.kind} events have no flow features")
         scores = self.calibration.apply(self.raw(batch.features))
@@ -117,12 +135,21 @@ class DeepBehavior:
 
     def to(self, device: str) -> Self:
         """The same model, computing on `device`."""
-        return type(self)(self.scaler, self.network.to(device), self.classes, self.calibration, device)
+        return type(self)(
+            self.scaler, self.network.to(device), self.classes, self.calibration, device
+        )
 
     def to_parts(self) -> Parts:
         """Arrays of the scaler and the network; the rest as JSON."""
-        state = {f"network.{name}": value.detach().cpu().numpy() for name, value in self.network.state_dict().items()}
-        config = {"classes": list(self.classes), "calibration": self.calibration.to_config(), **self.scaler.to_config()}
+        state = {
+            f"network.{name}": value.detach().cpu().numpy()
+            for name, value in self.network.state_dict().items()
+        }
+        config = {
+            "classes": list(self.classes),
+            "calibration": self.calibration.to_config(),
+            **self.scaler.to_config(),
+        }
         return Parts({**self.scaler.to_arrays(), **state}, config)
 
     @classmethod
@@ -137,12 +164,36 @@ class DeepBehavior:
         state = below("network.", parts.arrays)
         levels = sum(name.startswith("weights.") for name in state)
         shapes = [state.get(f"weights.{level}", np.empty(0)).shape for level in range(levels)]
-        if not levels or any(len(shape) != 3 for shape in shapes) or shapes[0][1] != scaler.positions.size or shapes[-1][2] != len(classes):  # noqa: PLR2004  # (heads, in, out)
-            raise ArtifactIncompatible("behavior network", f"{scaler.positions.size} features to {len(classes)} classes", f"{shapes}")
-        network = DeepClassifier(shapes[0][1], [shape[2] for shape in shapes[:-1]], len(classes), shapes[0][0])
+        if (
+            not levels
+            or any(len(shape) != 3 for shape in shapes)  # noqa: PLR2004
+            or shapes[0][1] != scaler.positions.size
+            or shapes[-1][2] != len(classes)
+        ):  # (heads, in, out)
+            raise ArtifactIncompatible(
+                "behavior network",
+                f"{scaler.positions.size} features to {len(classes)} classes",
+                f"{shapes}",
+            )
+        network = DeepClassifier(
+            shapes[0][1], [shape[2] for shape in shapes[:-1]], len(classes), shapes[0][0]
+        )
         try:
-            network.load_state_dict({name: torch.from_numpy(np.array(array, np.float32)) for name, array in state.items()}, strict=True)
+            network.load_state_dict(
+                {
+                    name: torch.from_numpy(np.array(array, np.float32))
+                    for name, array in state.items()
+                },
+                strict=True,
+            )
         except RuntimeError:
-            raise ArtifactIncompatible("behavior network", "weights and biases that chain", f"{shapes}") from None
+            raise ArtifactIncompatible(
+                "behavior network", "weights and biases that chain", f"{shapes}"
+            ) from None
         network.requires_grad_(requires_grad=False)
-        return cls(scaler, network.eval(), classes, Calibration.from_config(parts.config.get("calibration", {})))
+        return cls(
+            scaler,
+            network.eval(),
+            classes,
+            Calibration.from_config(parts.config.get("calibration", {})),
+        )

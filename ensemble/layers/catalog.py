@@ -17,10 +17,12 @@ class LayerSpec:
 
     Attributes:
         kinds: kind of event -> the bundles its model is built from.
-        fallback_score: shown while there is no model; weighs nothing. S0 names 0.0 for anomaly and 0.1 for behavior; it names no others.
+        fallback_score: shown while there is no model; weighs nothing. S0 names 0.0 for anomaly
+            and 0.1 for behavior; it names no others.
         is_evidence: False for the host's posture, which shifts a score and is none itself.
         is_stateless: the same call may be made twice, because nothing is learnt from it.
-        is_optional: a release may be published without it and lacks nothing then, e.g. one that is older than the layer.
+        is_optional: a release may be published without it and lacks nothing then, e.g. one that
+            is older than the layer.
     """
 
     kinds: Mapping[Kind, tuple[str, ...]]
@@ -32,10 +34,16 @@ class LayerSpec:
 
 _POSTURE = ("posture-knowledge", "posture-inventory")
 LAYERS: Mapping[str, LayerSpec] = {
-    "anomaly": LayerSpec({Kind.FLOW: ("anomaly-flow",), Kind.PROCESS: ("anomaly-process",)}, fallback_score=0.0),
+    "anomaly": LayerSpec(
+        {Kind.FLOW: ("anomaly-flow",), Kind.PROCESS: ("anomaly-process",)}, fallback_score=0.0
+    ),
     "behavior": LayerSpec({Kind.FLOW: ("behavior-flow",)}, fallback_score=0.1),
-    "classifier": LayerSpec({Kind.FLOW: ("classifier-flow",)}, fallback_score=0.0, is_optional=True),
-    "resilience": LayerSpec({Kind.FLOW: _POSTURE, Kind.PROCESS: _POSTURE}, fallback_score=0.5, is_evidence=False),
+    "classifier": LayerSpec(
+        {Kind.FLOW: ("classifier-flow",)}, fallback_score=0.0, is_optional=True
+    ),
+    "resilience": LayerSpec(
+        {Kind.FLOW: _POSTURE, Kind.PROCESS: _POSTURE}, fallback_score=0.5, is_evidence=False
+    ),
 }
 FEATURE_SCHEMAS: Mapping[str, Callable[[], str]] = {
     "anomaly-flow": flow.schema_sha256,

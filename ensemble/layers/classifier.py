@@ -1,11 +1,15 @@
 """Known attacks: which attack family, if any, does this flow look like? Several models answer, of which one has a say in the verdict.
 
-A random forest, boosted trees and a single tree learnt the same flows, under one scaler and one list of labels. Whoever asks by name
-gets any of them (`classify`); the layer's score is that of the random forest alone. The forest also learnt `unknown`: made-up flows
+A random forest, boosted trees and a single tree learnt the same flows, under one scaler and one
+list of labels. Whoever asks by name
+gets any of them (`classify`); the layer's score is that of the random forest alone. The forest also
+learnt `unknown`: made-up flows
 around and between real ones, so that only what is near benign flows is called benign.
 
-Fit for: the families it was trained on; the surest of all layers on those. Unfit for: an unseen attack that copies benign flows.
-Raw score: log-odds that the flow is not benign, by the averaged leaves of the forest. Leaves are smoothed, so that none is sure.
+Fit for: the families it was trained on; the surest of all layers on those. Unfit for: an unseen
+attack that copies benign flows.
+Raw score: log-odds that the flow is not benign, by the averaged leaves of the forest. Leaves are
+smoothed, so that none is sure.
 Cost: one look-up for each tree and cut, in numpy; the explanation walks once more.
 """
 
@@ -53,13 +57,25 @@ class FlowClassifier:
     def __post_init__(self) -> None:
         named = [*self.models, *self.missing]
         if sorted(named) != sorted(KNOWN_MODELS):
-            raise _wrong(f"each of {', '.join(KNOWN_MODELS)} once, there or missing", ", ".join(named))
-        shapes = {name: (model.trees.n_features, model.n_classes) for name, model in self.models.items()}
+            raise _wrong(
+                f"each of {', '.join(KNOWN_MODELS)} once, there or missing", ", ".join(named)
+            )
+        shapes = {
+            name: (model.trees.n_features, model.n_classes) for name, model in self.models.items()
+        }
         if set(shapes.values()) - {(self.scaler.positions.size, len(self.labels))}:
-            raise _wrong(f"models of {self.scaler.positions.size} features and {len(self.labels)} classes", f"{shapes}")
+            raise _wrong(
+                f"models of {self.scaler.positions.size} features and {len(self.labels)} classes",
+                f"{shapes}",
+            )
         forest = self.models.get(FUSED_MODEL)
-        if not isinstance(forest, VotingTrees) or not ((forest.votes[:, 0] > 0.0) & (forest.votes[:, 0] < 1.0)).all():
-            raise _wrong("a forest of which no leaf is sure", "none, or one whose log-odds would be infinite")
+        if (
+            not isinstance(forest, VotingTrees)
+            or not ((forest.votes[:, 0] > 0.0) & (forest.votes[:, 0] < 1.0)).all()
+        ):
+            raise _wrong(
+                "a forest of which no leaf is sure", "none, or one whose log-odds would be infinite"
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -86,7 +102,10 @@ class FlowClassifier:
         return self._forest.not_first(self.scaler.scale(features))
 
     def score(self, batch: EventBatch, *, explain: bool = False) -> ModelScores:
-        """Calibrated score of each flow; explained by the likeliest family and by the features that led the forest away from benign."""
+        """Calibrated score of each flow.
+
+        Explained by the likeliest family and by the features that led the forest away from benign.
+        """
         if not isinstance(batch, FlowBatch):
             raise TypeError(f"{batch.kind} events have no flow features")
         scores = self.calibration.apply(self.raw(batch.features))
@@ -106,10 +125,15 @@ class FlowClassifier:
         return facts | {name: moved[:, column] for column, name in enumerate(self.scaler.names)}
 
     def to_parts(self) -> Parts:
-        """Arrays of the scaler and of each model; labels, what is missing and the calibration as JSON."""
+        """Arrays of the scaler and of each model.
+
+        Labels, what is missing and the calibration as JSON.
+        """
         arrays: dict[str, NDArray[Any]] = dict(self.scaler.to_arrays())
         for name in self.names:
-            arrays |= {f"{name}.{array}": values for array, values in self.models[name].to_arrays().items()}
+            arrays |= {
+                f"{name}.{array}": values for array, values in self.models[name].to_arrays().items()
+            }
         config = {
             **self.scaler.to_config(),
             "labels": list(self.labels),
@@ -131,10 +155,22 @@ class FlowClassifier:
         labels = read_classes(config.get("labels"), "classifier")
         named, missing = config.get("models"), config.get("missing")
         if not isinstance(named, list | tuple) or not isinstance(missing, Mapping):
-            raise _wrong("names of models, and why others are missing", f"{type(named).__name__}, {type(missing).__name__}")
-        models = {str(name): class_trees_of(below(f"{name}.", arrays), scaler.positions.size) for name in named}
+            raise _wrong(
+                "names of models, and why others are missing",
+                f"{type(named).__name__}, {type(missing).__name__}",
+            )
+        models = {
+            str(name): class_trees_of(below(f"{name}.", arrays), scaler.positions.size)
+            for name in named
+        }
         calibration = Calibration.from_config(config.get("calibration", {}))
-        return cls(scaler, labels, models, {str(name): str(why) for name, why in missing.items()}, calibration)
+        return cls(
+            scaler,
+            labels,
+            models,
+            {str(name): str(why) for name, why in missing.items()},
+            calibration,
+        )
 
 
 def _wrong(expected: str, found: str) -> ArtifactIncompatible:

@@ -1,11 +1,15 @@
 """Command-line forest: is this command line unlike those that this fleet starts every day?
 
-An isolation forest over the eleven features of `ensemble.features.process`, one of which is learnt here: how surprising the
-child is under its parent. It knows only what ordinary command lines look like, so it is never shipped: it wakes when a user
+An isolation forest over the eleven features of `ensemble.features.process`, one of which is learnt
+here: how surprising the
+child is under its parent. It knows only what ordinary command lines look like, so it is never
+shipped: it wakes when a user
 trains it on processes of their own.
 
-Its weight is the share of its log-odds that counts. With weight 0, and for an event without a command line, it says nothing.
-Fit for: encoded and obfuscated commands, droppers under an odd parent. Unfit for: a hostile command that looks like the daily ones.
+Its weight is the share of its log-odds that counts. With weight 0, and for an event without a
+command line, it says nothing.
+Fit for: encoded and obfuscated commands, droppers under an odd parent. Unfit for: a hostile command
+that looks like the daily ones.
 """
 
 from __future__ import annotations
@@ -20,7 +24,13 @@ from numpy.typing import NDArray
 
 from ensemble.errors import ArtifactIncompatible
 from ensemble.events import ProcessBatch
-from ensemble.features.process import FEATURE_NAMES, command_line_features, has_command_line, image_names, schema_sha256
+from ensemble.features.process import (
+    FEATURE_NAMES,
+    command_line_features,
+    has_command_line,
+    image_names,
+    schema_sha256,
+)
 from ensemble.kernels.backoff_counts import EVERYONE, BackedOffCounts
 from ensemble.kernels.calibration import PRIOR_LOG_ODDS, Calibration
 from ensemble.kernels.isolation_forest import Forest
@@ -46,8 +56,15 @@ class ParentTable:
     _parent_id: Mapping[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.counts.n_names != len(self.children) or self.counts.wider.size != 1 + len(self.parents) or self.counts.wider.any():
-            raise _wrong(f"counts of {len(self.children)} children under {len(self.parents)} parents", "others")
+        if (
+            self.counts.n_names != len(self.children)
+            or self.counts.wider.size != 1 + len(self.parents)
+            or self.counts.wider.any()
+        ):
+            raise _wrong(
+                f"counts of {len(self.children)} children under {len(self.parents)} parents",
+                "others",
+            )
         object.__setattr__(self, "_child_id", {name: i for i, name in enumerate(self.children)})
         object.__setattr__(self, "_parent_id", {name: 1 + i for i, name in enumerate(self.parents)})
         if len(self._child_id) != len(self.children) or len(self._parent_id) != len(self.parents):
@@ -55,7 +72,10 @@ class ParentTable:
 
     @classmethod
     def fit(cls, batch: ProcessBatch) -> Self:
-        """The table of `batch`, one event at least; events without a parent count for everyone only."""
+        """The table of `batch`, one event at least.
+
+        Events without a parent count for everyone only.
+        """
         launched, started_by = image_names(batch.names), image_names(batch.parents)
         children, parents = tuple(sorted(set(launched))), tuple(sorted(set(started_by) - {""}))
         child_id = {name: i for i, name in enumerate(children)}
@@ -65,13 +85,20 @@ class ParentTable:
         has_parent = parent != EVERYONE
         places = np.concatenate([np.zeros_like(parent), parent[has_parent]])
         names = np.concatenate([child, child[has_parent]])
-        return cls(children, parents, BackedOffCounts.of(np.zeros(1 + len(parents), np.int64), places, names, len(children)))
+        return cls(
+            children,
+            parents,
+            BackedOffCounts.of(np.zeros(1 + len(parents), np.int64), places, names, len(children)),
+        )
 
     def surprisal(self, batch: ProcessBatch) -> NDArray[np.float64]:
         """Nats, -log P(child | parent) of each event, float64 (n,); 0 where no parent was given."""
         started_by = image_names(batch.parents)
         parent = np.array([self._parent_id.get(name, EVERYONE) for name in started_by], np.int64)
-        child = np.array([self._child_id.get(name, len(self.children)) for name in image_names(batch.names)], np.int64)
+        child = np.array(
+            [self._child_id.get(name, len(self.children)) for name in image_names(batch.names)],
+            np.int64,
+        )
         is_given = np.array([bool(name) for name in started_by], np.bool_)
         return np.where(is_given, -np.log(self.counts.probability(parent, child)), 0.0)
 
@@ -96,17 +123,24 @@ class CommandLineForest:
         if not (math.isfinite(self.weight) and 0.0 <= self.weight <= 1.0):
             raise _wrong("a weight from 0 to 1", repr(self.weight))
         if self.forest.n_features != len(FEATURE_NAMES):
-            raise _wrong(f"a forest over {len(FEATURE_NAMES)} features", f"{self.forest.n_features}")
+            raise _wrong(
+                f"a forest over {len(FEATURE_NAMES)} features", f"{self.forest.n_features}"
+            )
 
     def evidence(self, batch: ProcessBatch) -> NDArray[np.float64]:
-        """Log-odds of each event relative to the reference prior, before the weight; float64 (n,), 0 without a command line."""
+        """Log-odds of each event relative to the reference prior, before the weight.
+
+        Float64 (n,), 0 without a command line.
+        """
         rows = command_line_features(batch.command_lines, self.parents.surprisal(batch))
         log_odds_of_hostile = self.calibration.to_log_odds(self.forest.score_samples(rows))
         return np.where(has_command_line(batch), log_odds_of_hostile - PRIOR_LOG_ODDS, 0.0)
 
     def to_parts(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Arrays and JSON values for a bundle; `from_parts` builds an equal forest."""
-        arrays = {f"parents.{name}": array for name, array in self.parents.counts.to_arrays().items()}
+        arrays = {
+            f"parents.{name}": array for name, array in self.parents.counts.to_arrays().items()
+        }
         arrays |= {f"forest.{name}": array for name, array in self.forest.to_arrays().items()}
         return arrays, {
             "feature_schema": schema_sha256(),
@@ -121,12 +155,19 @@ class CommandLineForest:
         """The forest of a bundle.
 
         Raises:
-            ArtifactIncompatible: another feature schema, or an array or value that is missing or cannot be.
+            ArtifactIncompatible: another feature schema, or an array or value that is missing
+                or cannot be.
         """
         if config.get("feature_schema") != schema_sha256():
-            raise _wrong(f"feature schema {schema_sha256()[:12]}", str(config.get("feature_schema"))[:12])
+            raise _wrong(
+                f"feature schema {schema_sha256()[:12]}", str(config.get("feature_schema"))[:12]
+            )
         children, parents = config.get("children"), config.get("parents")
-        if not (isinstance(children, list) and isinstance(parents, list) and all(isinstance(name, str) for name in children + parents)):
+        if not (
+            isinstance(children, list)
+            and isinstance(parents, list)
+            and all(isinstance(name, str) for name in children + parents)
+        ):
             raise _wrong("lists of strings children and parents", "others")
         weight = config.get("weight")
         if not isinstance(weight, (int, float)):
@@ -137,7 +178,9 @@ class CommandLineForest:
             calibration = Calibration.from_config(config["calibration"])
         except (KeyError, TypeError):
             raise _wrong("a calibration", "none that can be read") from None
-        return cls(ParentTable(tuple(children), tuple(parents), counts), forest, calibration, float(weight))
+        return cls(
+            ParentTable(tuple(children), tuple(parents), counts), forest, calibration, float(weight)
+        )
 
 
 def _wrong(expected: str, found: str) -> ArtifactIncompatible:

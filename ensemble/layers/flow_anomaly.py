@@ -1,12 +1,17 @@
 """Anomaly of network flows: how unlike benign traffic is this flow? Learnt from benign flows alone.
 
-Three detectors look, because each is blind where another sees: an isolation forest (single values far out), a principal
-subspace (values that do not go together), and a codebook (shapes that benign traffic does not take). Each speaks as surprise,
-the negative log of the share of benign flows that look at least as strange; the weighted sum is the raw score, calibrated once.
+Three detectors look, because each is blind where another sees: an isolation forest (single values
+far out), a principal
+subspace (values that do not go together), and a codebook (shapes that benign traffic does not
+take). Each speaks as surprise,
+the negative log of the share of benign flows that look at least as strange; the weighted sum is the
+raw score, calibrated once.
 
-Fit for: attacks that no one has labelled yet. Unfit for: attacks that copy benign traffic, and benign traffic of a network
+Fit for: attacks that no one has labelled yet. Unfit for: attacks that copy benign traffic, and
+benign traffic of a network
 that training has not seen: train it on your own (`axon train flows --benign FILE`).
-Source: Fisher, "Statistical Methods for Research Workers", 1925, section 21.1 (sums of log tail probabilities); Shyu et al., "A novel
+Source: Fisher, "Statistical Methods for Research Workers", 1925, section 21.1 (sums of log tail
+probabilities); Shyu et al., "A novel
 anomaly detection scheme based on principal component classifier", ICDM 2003 (subspace residual).
 """
 
@@ -29,7 +34,8 @@ from ensemble.model import ModelScores, Parts, below
 
 __all__ = ["DETECTORS", "BenignDetectors", "FlowAnomaly", "Subspace"]
 
-NEAR = 0.03  # distances are read as logarithms, so that twice as far is one step; nearer than this is no nearer
+# distances are read as logarithms, so that twice as far is one step; nearer than this is no nearer
+NEAR = 0.03
 DETECTORS = ("isolation", "subspace", "codebook")
 
 
@@ -46,8 +52,16 @@ class Subspace:
     directions: NDArray[np.float64]
 
     def __post_init__(self) -> None:
-        if self.directions.ndim != 2 or self.directions.shape[1:] != self.centre.shape or not self.directions.size:  # noqa: PLR2004  # (k, d)
-            raise ArtifactIncompatible("subspace", "directions (k, d)", f"{self.directions.shape} around {self.centre.shape}")
+        if (
+            self.directions.ndim != 2  # noqa: PLR2004
+            or self.directions.shape[1:] != self.centre.shape
+            or not self.directions.size
+        ):  # (k, d)
+            raise ArtifactIncompatible(
+                "subspace",
+                "directions (k, d)",
+                f"{self.directions.shape} around {self.centre.shape}",
+            )
         if not np.isfinite(self.centre).all():
             raise ArtifactIncompatible("subspace", "a finite centre", "NaN or infinity")
         gram = self.directions @ self.directions.T
@@ -83,7 +97,10 @@ class BenignDetectors:
         return tuple(name for name, one in zip(DETECTORS, own, strict=True) if one is not None)
 
     def raw(self, features: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
-        """Detector -> raw score of each flow, float64 (n,), higher is stranger; `features` is float32 (n, 78)."""
+        """Detector -> raw score of each flow, float64 (n,), higher is stranger.
+
+        `features` is float32 (n, 78).
+        """
         rows = self.scaler.scale(features)
         raw = {"isolation": self.forest.score_samples(rows)}
         if self.subspace is not None:
@@ -109,7 +126,8 @@ class FlowAnomaly:
     Attributes:
         detectors: fitted on benign flows.
         surprises: detector -> its scale.
-        weights: detector -> its weight in the sum; each >= 0. A detector that is not there has neither scale nor weight.
+        weights: detector -> its weight in the sum; each >= 0. A detector that is not there has
+            neither scale nor weight.
         calibration: sum -> log-odds at the reference prior.
     """
 
@@ -120,21 +138,32 @@ class FlowAnomaly:
 
     def __post_init__(self) -> None:
         if not set(self.surprises) == set(self.weights) == set(self.detectors.names):
-            raise ArtifactIncompatible("anomaly", "a scale and a weight for each detector", f"{sorted(self.weights)}")
-        if not all(0.0 <= weight < np.inf for weight in self.weights.values()) or not sum(self.weights.values()):
-            raise ArtifactIncompatible("anomaly", "weights >= 0, not all 0", f"{dict(self.weights)}")
+            raise ArtifactIncompatible(
+                "anomaly", "a scale and a weight for each detector", f"{sorted(self.weights)}"
+            )
+        if not all(0.0 <= weight < np.inf for weight in self.weights.values()) or not sum(
+            self.weights.values()
+        ):
+            raise ArtifactIncompatible(
+                "anomaly", "weights >= 0, not all 0", f"{dict(self.weights)}"
+            )
 
     def raw(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Weighted surprise of each flow, float64 (n,); `features` is float32 (n, 78)."""
         return weighted_surprise(self.detectors.raw(features), self.surprises, self.weights)
 
     def score(self, batch: EventBatch, *, explain: bool = False) -> ModelScores:
-        """Calibrated score of each flow; explained by each detector's surprise and by the features that are off."""
+        """Calibrated score of each flow.
+
+        Explained by each detector's surprise and by the features that are off.
+        """
         if not isinstance(batch, FlowBatch):
             raise TypeError(f"{batch.kind} events have no flow features")
         raw = self.detectors.raw(batch.features)
         scores = self.calibration.apply(weighted_surprise(raw, self.surprises, self.weights))
-        return ModelScores(scores, details=self.detectors.strangeness(batch.features) if explain else {})
+        return ModelScores(
+            scores, details=self.detectors.strangeness(batch.features) if explain else {}
+        )
 
     def to_parts(self) -> Parts:
         """Arrays of the scaler and the detectors; scales, weights and calibration as JSON."""
@@ -144,7 +173,10 @@ class FlowAnomaly:
             **{f"forest.{name}": array for name, array in own.forest.to_arrays().items()},
         }
         if own.subspace is not None:
-            arrays |= {"subspace.centre": own.subspace.centre, "subspace.directions": own.subspace.directions}
+            arrays |= {
+                "subspace.centre": own.subspace.centre,
+                "subspace.directions": own.subspace.directions,
+            }
         if own.codebook is not None:
             arrays["codebook.centres"] = own.codebook.centres
         config = {
@@ -169,27 +201,40 @@ class FlowAnomaly:
                 scaler,
                 Forest.from_arrays(below("forest.", arrays), scaler.positions.size),
                 _subspace(arrays) if "subspace" in config["weights"] else None,
-                Codebook(arrays["codebook.centres"].astype(np.float64)) if "codebook" in config["weights"] else None,
+                Codebook(arrays["codebook.centres"].astype(np.float64))
+                if "codebook" in config["weights"]
+                else None,
             )
-            surprises = {name: Surprise.from_config(scale) for name, scale in config["surprises"].items()}
+            surprises = {
+                name: Surprise.from_config(scale) for name, scale in config["surprises"].items()
+            }
             weights = {name: float(weight) for name, weight in config["weights"].items()}
             calibration = Calibration.from_config(config["calibration"])
         except (KeyError, AttributeError, TypeError, ValueError) as problem:
-            raise ArtifactIncompatible("anomaly", "scaler, detectors, scales, weights", f"{type(problem).__name__}") from None
+            raise ArtifactIncompatible(
+                "anomaly", "scaler, detectors, scales, weights", f"{type(problem).__name__}"
+            ) from None
         d = {scaler.positions.size}
         d |= set() if detectors.subspace is None else {detectors.subspace.centre.size}
         d |= set() if detectors.codebook is None else {detectors.codebook.centres.shape[1]}
         if len(d) > 1:
-            raise ArtifactIncompatible("anomaly", f"detectors of {scaler.positions.size} features", f"{sorted(d)}")
+            raise ArtifactIncompatible(
+                "anomaly", f"detectors of {scaler.positions.size} features", f"{sorted(d)}"
+            )
         return cls(detectors, surprises, weights, calibration)
 
 
 def _subspace(arrays: Mapping[str, NDArray[Any]]) -> Subspace:
-    return Subspace(arrays["subspace.centre"].astype(np.float64), arrays["subspace.directions"].astype(np.float64))
+    return Subspace(
+        arrays["subspace.centre"].astype(np.float64),
+        arrays["subspace.directions"].astype(np.float64),
+    )
 
 
 def weighted_surprise(
-    raw: Mapping[str, NDArray[np.float64]], surprises: Mapping[str, Surprise], weights: Mapping[str, float]
+    raw: Mapping[str, NDArray[np.float64]],
+    surprises: Mapping[str, Surprise],
+    weights: Mapping[str, float],
 ) -> NDArray[np.float64]:
     """Sum of the detectors' surprises, float64 (n,), in one fixed order of summation."""
     first, *others = (name for name in DETECTORS if name in weights)

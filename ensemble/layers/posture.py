@@ -1,15 +1,22 @@
 """Posture tables: what is known of vulnerabilities, and what is known of our hosts.
 
-Two artifacts of two owners. *Knowledge* is public, the same for everybody and shipped: for each CVE its EPSS, whether it is
-in the KEV catalogue, its CVSS base score. *Inventory* is the user's own: for each host the CVEs that a scanner found, how
-exposed and how important the host is, which controls stand in front of it, and when it was scanned. Both are plain arrays.
-The formula that joins them is in `ensemble.layers.resilience`; what reads them from files, in `ensemble.training.recipes.vulnerabilities`.
+Two artifacts of two owners. *Knowledge* is public, the same for everybody and shipped: for each CVE
+its EPSS, whether it is
+in the KEV catalogue, its CVSS base score. *Inventory* is the user's own: for each host the CVEs
+that a scanner found, how
+exposed and how important the host is, which controls stand in front of it, and when it was scanned.
+Both are plain arrays.
+The formula that joins them is in `ensemble.layers.resilience`; what reads them from files, in
+`ensemble.training.recipes.vulnerabilities`.
 
-Every source carries its own date, as whole UTC days since 1970-01-01: age is part of what the layer says.
+Every source carries its own date, as whole UTC days since 1970-01-01: age is part of what the layer
+says.
 
-Fit for: some hundred thousand CVEs and hosts (knowledge of 360,000 CVEs is 1.8 MB). Unfit for: which package has the CVE, and
+Fit for: some hundred thousand CVEs and hosts (knowledge of 360,000 CVEs is 1.8 MB). Unfit for:
+which package has the CVE, and
 how to fix it: that stays in the scanner's report.
-Source: EPSS, Jacobs et al., "Exploit Prediction Scoring System (EPSS)", ACM DTRAP 2021; KEV, CISA BOD 22-01; CVSS, FIRST 3.1.
+Source: EPSS, Jacobs et al., "Exploit Prediction Scoring System (EPSS)", ACM DTRAP 2021; KEV, CISA
+BOD 22-01; CVSS, FIRST 3.1.
 """
 
 from __future__ import annotations
@@ -37,12 +44,22 @@ __all__ = [
     "is_host_key",
 ]
 
-# The words an inventory may use, each list from harmless to grave; a stored number is a place in its list.
+# The words an inventory may use, each list from harmless to grave; a stored number is a place in
+# its list.
 EXPOSURES = ("isolated", "internal", "internet")
 CRITICALITIES = ("low", "medium", "high", "critical")
-CONTROLS = ("allowlisting", "edr", "firewall", "mfa", "segmentation", "waf")  # a stored bit is a place in this list
+CONTROLS = (
+    "allowlisting",
+    "edr",
+    "firewall",
+    "mfa",
+    "segmentation",
+    "waf",
+)  # a stored bit is a place in this list
 
-EPSS_STEPS = 65_534  # EPSS is stored as steps of 1/65,534: finer than the five decimals that FIRST publishes
+EPSS_STEPS = (
+    65_534  # EPSS is stored as steps of 1/65,534: finer than the five decimals that FIRST publishes
+)
 NO_EPSS = 65_535
 NO_CVSS = 255  # CVSS is stored in tenths, 0..100
 
@@ -50,7 +67,10 @@ KNOWLEDGE_FORMAT = "posture-knowledge/1"
 INVENTORY_FORMAT = "posture-inventory/1"
 
 _CVE = re.compile(r"CVE-(\d{4})-(\d{4,8})", re.ASCII)
-_FIRST_YEAR, _LAST_YEAR = 1999, 1999 + 127  # the list of MITRE starts in 1999; 7 bits of a key are the year
+_FIRST_YEAR, _LAST_YEAR = (
+    1999,
+    1999 + 127,
+)  # the list of MITRE starts in 1999; 7 bits of a key are the year
 _NUMBER_BITS = 25  # 33 million CVEs a year; 2024 had 40,000
 _LONGEST_HOST = 256  # bytes, as every name (DESIGN section 4)
 _LAST_DAY = 200_000  # the year 2517: a later date is a broken file
@@ -84,7 +104,10 @@ def host_key(host: str) -> str:
 
 
 def is_host_key(host: object) -> bool:
-    """Whether `host` may stand in an inventory: a printable name of 1 to 256 bytes in the form of `host_key`."""
+    """Whether `host` may stand in an inventory.
+
+    A printable name of 1 to 256 bytes in the form of `host_key`.
+    """
     if not isinstance(host, str) or not host.isprintable() or host != host_key(host):
         return False
     return 0 < len(host.encode(errors="replace")) <= _LONGEST_HOST
@@ -96,7 +119,8 @@ class PostureKnowledge:
 
     Attributes:
         keys: uint32 (m,), strictly rising; `cve_key` of each CVE.
-        epss: uint16 (m,), chance of exploitation somewhere within 30 days, in steps of 1/65,534; 65,535 where EPSS has none.
+        epss: uint16 (m,), chance of exploitation somewhere within 30 days, in steps of
+            1/65,534; 65,535 where EPSS has none.
         cvss: uint8 (m,), CVSS base score in tenths, 0..100; 255 where it has none.
         kev: bool (m,), known to be exploited.
         epss_day: day of the EPSS snapshot; None where no EPSS was given.
@@ -118,8 +142,18 @@ class PostureKnowledge:
         _check_array("epss", self.epss, np.uint16, shape)
         _check_array("cvss", self.cvss, np.uint8, shape)
         _check_array("kev", self.kev, np.bool_, shape)
-        _check(bool((self.keys[1:] > self.keys[:-1]).all()), "keys", "strictly rising CVEs", "unsorted or repeated ones")
-        _check(bool(((self.cvss <= 100) | (self.cvss == NO_CVSS)).all()), "cvss", "0 to 100 or 255", "others")  # noqa: PLR2004 - tenths
+        _check(
+            bool((self.keys[1:] > self.keys[:-1]).all()),
+            "keys",
+            "strictly rising CVEs",
+            "unsorted or repeated ones",
+        )
+        _check(
+            bool(((self.cvss <= 100) | (self.cvss == NO_CVSS)).all()),  # noqa: PLR2004
+            "cvss",
+            "0 to 100 or 255",
+            "others",
+        )
         for name in ("epss_day", "kev_day", "cvss_day"):
             if (day := getattr(self, name)) is not None:
                 _check_day(name, day)
@@ -133,7 +167,10 @@ class PostureKnowledge:
         return np.where(self.keys[rows] == keys, rows, -1)
 
     def to_parts(self) -> Parts:
-        """Arrays and JSON for a bundle. Keys are split into their upper and lower 16 bits: 5 bytes a CVE instead of 8."""
+        """Arrays and JSON for a bundle.
+
+        Keys are split into their upper and lower 16 bits: 5 bytes a CVE instead of 8.
+        """
         blocks, block_sizes = np.unique(self.keys >> 16, return_counts=True)
         arrays = {
             "blocks": blocks.astype(np.uint16),
@@ -143,7 +180,12 @@ class PostureKnowledge:
             "cvss": self.cvss,
             "kev_rows": np.flatnonzero(self.kev).astype(np.uint32),
         }
-        config = {"format": KNOWLEDGE_FORMAT, "epss_day": self.epss_day, "kev_day": self.kev_day, "cvss_day": self.cvss_day}
+        config = {
+            "format": KNOWLEDGE_FORMAT,
+            "epss_day": self.epss_day,
+            "kev_day": self.kev_day,
+            "cvss_day": self.cvss_day,
+        }
         return Parts(arrays, config)
 
     @classmethod
@@ -151,7 +193,8 @@ class PostureKnowledge:
         """The knowledge again.
 
         Raises:
-            ArtifactIncompatible: another format, an array missing or of another shape or type, CVEs out of order, or a
+            ArtifactIncompatible: another format, an array missing or of another shape or type,
+                CVEs out of order, or a
                 score out of its range.
         """
         names = ("blocks", "block_sizes", "lower", "epss", "cvss", "kev_rows")
@@ -162,7 +205,9 @@ class PostureKnowledge:
         _check_array("blocks", blocks, np.uint16, (blocks.size,))
         _check_array("block_sizes", block_sizes, np.uint32, (blocks.size,))
         _check_array("kev_rows", kev_rows, np.uint32, (kev_rows.size,))
-        total = int(block_sizes.sum(dtype=np.uint64))  # proven before np.repeat: a lie here would ask for any amount of memory
+        total = int(
+            block_sizes.sum(dtype=np.uint64)
+        )  # proven before np.repeat: a lie here would ask for any amount of memory
         _check(total == m, "block_sizes", f"a sum of {m}", str(total))
         _check(bool((kev_rows < m).all()), "kev_rows", f"rows under {m}", "rows beyond")
         keys = np.repeat(blocks.astype(np.uint32), block_sizes) << np.uint32(16) | lower
@@ -205,18 +250,52 @@ class PostureInventory:
         _check_array("criticalities", self.criticalities, np.uint8, shape)
         _check_array("controls", self.controls, np.uint8, shape)
         _check_array("scan_days", self.scan_days, np.int32, shape)
-        runs = bool(self.starts[0] == 0 and self.starts[-1] == len(self.cves) and (self.starts[1:] >= self.starts[:-1]).all())
+        runs = bool(
+            self.starts[0] == 0
+            and self.starts[-1] == len(self.cves)
+            and (self.starts[1:] >= self.starts[:-1]).all()
+        )
         _check(runs, "starts", "runs from 0 to the last CVE", "others")
         first_of_host = np.zeros(len(self.cves) + 1, np.bool_)
         first_of_host[self.starts] = True
         rises = (self.cves[1:] > self.cves[:-1]) | first_of_host[1 : len(self.cves)]
-        _check(bool(rises.all()), "cves", "CVEs strictly rising within a host", "unsorted or repeated ones")
-        _check(bool((self.exposures < len(EXPOSURES)).all()), "exposures", f"values under {len(EXPOSURES)}", "others")
-        _check(bool((self.criticalities < len(CRITICALITIES)).all()), "criticalities", f"values under {len(CRITICALITIES)}", "others")
-        _check(bool((self.controls < 1 << len(CONTROLS)).all()), "controls", f"{len(CONTROLS)} bits", "more")
-        _check(bool(((self.scan_days >= 0) & (self.scan_days <= _LAST_DAY)).all()), "scan_days", f"days 0 to {_LAST_DAY}", "others")
+        _check(
+            bool(rises.all()),
+            "cves",
+            "CVEs strictly rising within a host",
+            "unsorted or repeated ones",
+        )
+        _check(
+            bool((self.exposures < len(EXPOSURES)).all()),
+            "exposures",
+            f"values under {len(EXPOSURES)}",
+            "others",
+        )
+        _check(
+            bool((self.criticalities < len(CRITICALITIES)).all()),
+            "criticalities",
+            f"values under {len(CRITICALITIES)}",
+            "others",
+        )
+        _check(
+            bool((self.controls < 1 << len(CONTROLS)).all()),
+            "controls",
+            f"{len(CONTROLS)} bits",
+            "more",
+        )
+        _check(
+            bool(((self.scan_days >= 0) & (self.scan_days <= _LAST_DAY)).all()),
+            "scan_days",
+            f"days 0 to {_LAST_DAY}",
+            "others",
+        )
         for host in self.hosts:
-            _check(is_host_key(host), "hosts", f"printable lower-case names of 1 to {_LONGEST_HOST} bytes", "another")
+            _check(
+                is_host_key(host),
+                "hosts",
+                f"printable lower-case names of 1 to {_LONGEST_HOST} bytes",
+                "another",
+            )
         object.__setattr__(self, "rows", {host: row for row, host in enumerate(self.hosts)})
         _check(len(self.rows) == h, "hosts", "each host once", "a host twice")
 
@@ -224,7 +303,10 @@ class PostureInventory:
         return len(self.hosts)
 
     def to_parts(self) -> Parts:
-        """Arrays and JSON for a bundle; the vocabularies go along, so that a reader with others refuses it."""
+        """Arrays and JSON for a bundle.
+
+        The vocabularies go along, so that a reader with others refuses it.
+        """
         names = ("starts", "cves", "exposures", "criticalities", "controls", "scan_days")
         config = {"format": INVENTORY_FORMAT, "hosts": list(self.hosts), **_vocabularies()}
         return Parts({name: getattr(self, name) for name in names}, config)
@@ -234,21 +316,33 @@ class PostureInventory:
         """The inventory again.
 
         Raises:
-            ArtifactIncompatible: another format or vocabulary, an array missing or of another shape or type, a value out of
+            ArtifactIncompatible: another format or vocabulary, an array missing or of another
+                shape or type, a value out of
                 its range, a host twice.
         """
-        arrays = _arrays(parts, ("starts", "cves", "exposures", "criticalities", "controls", "scan_days"))
+        arrays = _arrays(
+            parts, ("starts", "cves", "exposures", "criticalities", "controls", "scan_days")
+        )
         vocabularies = _vocabularies()
         config = _config(parts, INVENTORY_FORMAT, ("hosts", *vocabularies))
         for name, words in vocabularies.items():
             _check(config[name] == words, name, f"{words}", "another vocabulary")
         hosts = config["hosts"]
-        _check(isinstance(hosts, list) and all(isinstance(host, str) for host in hosts), "hosts", "a list of names", "something else")
+        _check(
+            isinstance(hosts, list) and all(isinstance(host, str) for host in hosts),
+            "hosts",
+            "a list of names",
+            "something else",
+        )
         return cls(tuple(hosts), *arrays)
 
 
 def _vocabularies() -> dict[str, list[str]]:
-    return {"exposure_words": list(EXPOSURES), "criticality_words": list(CRITICALITIES), "control_words": list(CONTROLS)}
+    return {
+        "exposure_words": list(EXPOSURES),
+        "criticality_words": list(CRITICALITIES),
+        "control_words": list(CONTROLS),
+    }
 
 
 def _check(condition: bool, what: str, expected: str, found: str) -> None:  # noqa: FBT001 - the claim itself, not a switch
@@ -256,10 +350,17 @@ def _check(condition: bool, what: str, expected: str, found: str) -> None:  # no
         raise ArtifactIncompatible(f"posture {what}", expected, found)
 
 
-def _check_array(name: str, array: NDArray[Any], dtype: type[np.generic], shape: tuple[int, ...]) -> None:
+def _check_array(
+    name: str, array: NDArray[Any], dtype: type[np.generic], shape: tuple[int, ...]
+) -> None:
     """Refuse an array of another type or shape; what passes is read-only from here on."""
     found = f"{array.dtype.name} {array.shape}"
-    _check(array.dtype == np.dtype(dtype) and array.shape == shape, name, f"{np.dtype(dtype).name} {shape}", found)
+    _check(
+        array.dtype == np.dtype(dtype) and array.shape == shape,
+        name,
+        f"{np.dtype(dtype).name} {shape}",
+        found,
+    )
     array.setflags(write=False)
 
 

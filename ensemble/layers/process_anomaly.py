@@ -1,6 +1,7 @@
 """The anomaly layer's model of process starts: a rare program, or a strange command line.
 
-Two opinions become one score. The rarity of the program for this user or host always speaks. The forest over the command
+Two opinions become one score. The rarity of the program for this user or host always speaks. The
+forest over the command
 line speaks once a user has trained it on processes of their own. They are pooled as evidence:
 
     log-odds = prior + (rarity - prior) + weight * (forest - prior),  cut at +-6
@@ -31,9 +32,16 @@ __all__ = ["ProcessAnomaly", "pooled"]
 FORMAT = 1
 
 
-def pooled(rarity_log_odds: NDArray[np.float64], weighted_evidence: NDArray[np.float64]) -> NDArray[np.float64]:
-    """One calibrated score from the rarity's log-odds and the forest's weighted evidence; float64 (n,) each."""
-    return probability(np.clip(rarity_log_odds + weighted_evidence, -LOG_ODDS_LIMIT, LOG_ODDS_LIMIT))
+def pooled(
+    rarity_log_odds: NDArray[np.float64], weighted_evidence: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """One calibrated score from the rarity's log-odds and the forest's weighted evidence.
+
+    Float64 (n,) each.
+    """
+    return probability(
+        np.clip(rarity_log_odds + weighted_evidence, -LOG_ODDS_LIMIT, LOG_ODDS_LIMIT)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +63,8 @@ class ProcessAnomaly:
 
         Args:
             batch: process starts.
-            explain: also give the two opinions, columns `rarity` and `command_line`, each a score in [0, 1] by itself;
+            explain: also give the two opinions, columns `rarity` and `command_line`, each a
+                score in [0, 1] by itself;
                 `command_line` is the prior where the forest has none.
 
         Returns:
@@ -68,17 +77,31 @@ class ProcessAnomaly:
             raise TypeError(f"a model of process starts was given events of kind {batch.kind}")
         rated = self.rarity.rate(batch)
         rarity = self.rarity_calibration.to_log_odds(rated.raw)
-        forest, weight = self.command_lines, 0.0 if self.command_lines is None else self.command_lines.weight
-        evidence = forest.evidence(batch) if forest is not None and (weight or explain) else np.zeros(len(batch))
+        forest, weight = (
+            self.command_lines,
+            0.0 if self.command_lines is None else self.command_lines.weight,
+        )
+        evidence = (
+            forest.evidence(batch)
+            if forest is not None and (weight or explain)
+            else np.zeros(len(batch))
+        )
         details: dict[str, NDArray[Any]] = {}
         if explain:
-            details = {"rarity": probability(rarity), "command_line": probability(PRIOR_LOG_ODDS + evidence)}
+            details = {
+                "rarity": probability(rarity),
+                "command_line": probability(PRIOR_LOG_ODDS + evidence),
+            }
         return ModelScores(pooled(rarity, weight * evidence), rated.notes, details)
 
     def to_parts(self) -> Parts:
         """Everything `from_parts` needs to build an equal model."""
         arrays, rarity = self.rarity.to_parts()
-        config: dict[str, Any] = {"format": FORMAT, "rarity": rarity, "rarity_calibration": self.rarity_calibration.to_config()}
+        config: dict[str, Any] = {
+            "format": FORMAT,
+            "rarity": rarity,
+            "rarity_calibration": self.rarity_calibration.to_config(),
+        }
         named = {f"rarity.{name}": array for name, array in arrays.items()}
         config["command_lines"] = None
         if self.command_lines is not None:
@@ -91,19 +114,28 @@ class ProcessAnomaly:
         """The model of a bundle.
 
         Raises:
-            ArtifactIncompatible: another format or schema, ids out of bounds, numbers that are not finite, arrays of another shape.
+            ArtifactIncompatible: another format or schema, ids out of bounds, numbers that are
+                not finite, arrays of another shape.
         """
         if parts.config.get("format") != FORMAT:
-            raise ArtifactIncompatible("process model", f"format {FORMAT}", str(parts.config.get("format"))[:32])
+            raise ArtifactIncompatible(
+                "process model", f"format {FORMAT}", str(parts.config.get("format"))[:32]
+            )
         rarity, lines = parts.config.get("rarity"), parts.config.get("command_lines")
         if not isinstance(rarity, Mapping) or not (lines is None or isinstance(lines, Mapping)):
-            raise ArtifactIncompatible("process model", "objects rarity and command_lines", "others")
+            raise ArtifactIncompatible(
+                "process model", "objects rarity and command_lines", "others"
+            )
         try:
             calibration = Calibration.from_config(parts.config["rarity_calibration"])
         except (KeyError, TypeError):
-            raise ArtifactIncompatible("process model", "a calibration of the rarity", "none that can be read") from None
+            raise ArtifactIncompatible(
+                "process model", "a calibration of the rarity", "none that can be read"
+            ) from None
         return cls(
             RarityTable.from_parts(below("rarity.", parts.arrays), rarity),
             calibration,
-            None if lines is None else CommandLineForest.from_parts(below("command_lines.", parts.arrays), lines),
+            None
+            if lines is None
+            else CommandLineForest.from_parts(below("command_lines.", parts.arrays), lines),
         )

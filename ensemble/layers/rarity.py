@@ -1,21 +1,30 @@
 """Process rarity: is this the sort of program that this user runs, or one from somewhere else?
 
-Three tables in one: the entity (the user if the table knows it, else the host), the entity's group, and everyone. What is
-little known is rated against the wider table and says so in a note. A host's group is the letters that its name begins with
-(`ws-17` -> `ws`, `WORKSTATION5.corp` -> `workstation`; of an IPv4 address its /24), because fleets name machines by what they
+Three tables in one: the entity (the user if the table knows it, else the host), the entity's group,
+and everyone. What is
+little known is rated against the wider table and says so in a note. A host's group is the letters
+that its name begins with
+(`ws-17` -> `ws`, `WORKSTATION5.corp` -> `workstation`; of an IPv4 address its /24), because fleets
+name machines by what they
 are for; a user's group is the group of the hosts it was mostly seen on.
 
-The raw rarity is a log likelihood ratio, divided by how much it scatters for this entity in ordinary times:
+The raw rarity is a log likelihood ratio, divided by how much it scatters for this entity in
+ordinary times:
 
-    ratio  = log( P(name | a stranger) / P(name | entity) )      P(stranger) = 0.995 P(everyone) + 0.005 / (V + 1)
+    ratio  = log( P(name | a stranger) / P(name | entity) )      P(stranger) = 0.995 P(everyone) +
+    0.005 / (V + 1)
     rarity = min(ratio / scatter of the entity, 4.5)
 
-So a program that is common elsewhere and new to this user is strange, one that nobody ever ran is stranger, and a user whose
-habits vary by nature needs more of it. For an unknown entity only rare names are evidence: it has no habits yet.
+So a program that is common elsewhere and new to this user is strange, one that nobody ever ran is
+stranger, and a user whose
+habits vary by nature needs more of it. For an unknown entity only rare names are evidence: it has
+no habits yet.
 
-Fit for: masqueraders, living-off-the-land tools, dropped binaries. Unfit for: a malicious act by a program that this user runs daily.
+Fit for: masqueraders, living-off-the-land tools, dropped binaries. Unfit for: a malicious act by a
+program that this user runs daily.
 Known limit: an account shared by many machines (SYSTEM) is one entity.
-Source: likelihood ratio of self against others: Maxion, Townsend, "Masquerade detection using truncated command lines", DSN 2002;
+Source: likelihood ratio of self against others: Maxion, Townsend, "Masquerade detection using
+truncated command lines", DSN 2002;
 the estimate of P: `ensemble.kernels.backoff_counts`.
 """
 
@@ -37,8 +46,10 @@ from ensemble.kernels.backoff_counts import EVERYONE, BackedOffCounts
 
 __all__ = ["CEILING", "Rarity", "RarityTable", "host_group"]
 
-NEVER_SEEN_SHARE = 0.005  # of what a stranger runs, the share spread over all names alike; chosen on process_masquerade
-CEILING = 4.5  # scatters; above it one event outshouts a whole block of events (chosen on process_masquerade)
+# of what a stranger runs, the share spread over all names alike; chosen on process_masquerade
+NEVER_SEEN_SHARE = 0.005
+# scatters; above it one event outshouts a whole block of events (chosen on process_masquerade)
+CEILING = 4.5
 LEAST_SCATTER = 0.5  # nats; an entity that only ever ran one program has no measurable scatter
 PAIRS_AT_ONCE = 1 << 20  # (place, name) pairs held together while scatters are computed
 
@@ -47,7 +58,10 @@ _IPV4 = re.compile(r"(\d{1,3}\.\d{1,3}\.\d{1,3})\.\d{1,3}")
 
 
 def host_group(host: str) -> str:
-    """Group of a host by its name: leading letters, or the /24 of an IPv4 address; "" where there is none."""
+    """Group of a host by its name.
+
+    Leading letters, or the /24 of an IPv4 address; "" where there is none.
+    """
     folded = host.casefold()
     address = _IPV4.fullmatch(folded)
     if address:
@@ -75,7 +89,8 @@ class Rarity:
 class RarityTable:
     """Launch counts by entity, group and everyone.
 
-    Places are numbered everyone, groups, hosts, users. All names are as `image_name` gives them; hosts and users case-folded.
+    Places are numbered everyone, groups, hosts, users. All names are as `image_name` gives them;
+    hosts and users case-folded.
 
     Attributes:
         names: the V process names seen in training, sorted.
@@ -83,7 +98,8 @@ class RarityTable:
         hosts: sorted.
         users: sorted.
         counts: launches of each name in each place.
-        scatter: float64 (k,), nats, standard deviation of the ratio over what each place itself runs, at least `LEAST_SCATTER`.
+        scatter: float64 (k,), nats, standard deviation of the ratio over what each place itself
+            runs, at least `LEAST_SCATTER`.
     """
 
     names: tuple[str, ...]
@@ -100,15 +116,27 @@ class RarityTable:
     def __post_init__(self) -> None:
         places = 1 + len(self.groups) + len(self.hosts) + len(self.users)
         if self.counts.n_names != len(self.names) or self.counts.wider.size != places:
-            raise _wrong(f"counts of {len(self.names)} names in {places} places", f"{self.counts.n_names} in {self.counts.wider.size}")
-        if self.scatter.shape != (places,) or not np.isfinite(self.scatter).all() or (self.scatter < LEAST_SCATTER).any():
-            raise _wrong(f"a scatter of {LEAST_SCATTER} or more for each place", f"shape {self.scatter.shape} or other values")
+            raise _wrong(
+                f"counts of {len(self.names)} names in {places} places",
+                f"{self.counts.n_names} in {self.counts.wider.size}",
+            )
+        if (
+            self.scatter.shape != (places,)
+            or not np.isfinite(self.scatter).all()
+            or (self.scatter < LEAST_SCATTER).any()
+        ):
+            raise _wrong(
+                f"a scatter of {LEAST_SCATTER} or more for each place",
+                f"shape {self.scatter.shape} or other values",
+            )
         first = 1 + len(self.groups)
         if self.counts.wider[:first].any() or (self.counts.wider >= first).any():
             raise _wrong("groups around entities, and everyone around groups", "another order")
         self.scatter.flags.writeable = False
         starts = (0, 1, first, first + len(self.hosts))
-        for attribute, known, start in zip(_LOOKUPS, (self.names, self.groups, self.hosts, self.users), starts, strict=True):
+        for attribute, known, start in zip(
+            _LOOKUPS, (self.names, self.groups, self.hosts, self.users), starts, strict=True
+        ):
             lookup = {name: start + i for i, name in enumerate(known)}
             if len(lookup) != len(known):
                 raise _wrong("every name once", "one twice")
@@ -127,7 +155,9 @@ class RarityTable:
         hosts, users = _folded(batch.hosts), _folded(batch.users)
         groups = [host_group(host) for host in hosts]
         names = tuple(sorted({*launched, *background}))
-        known_groups, known_hosts, known_users = (tuple(sorted(set(column) - {""})) for column in (groups, hosts, users))
+        known_groups, known_hosts, known_users = (
+            tuple(sorted(set(column) - {""})) for column in (groups, hosts, users)
+        )
         first_host = 1 + len(known_groups)
         group_id = {name: 1 + i for i, name in enumerate(known_groups)}
         host_id = {name: first_host + i for i, name in enumerate(known_hosts)}
@@ -140,9 +170,18 @@ class RarityTable:
         name_id = {name: i for i, name in enumerate(names)}
         name = _ids(launched, name_id, 0)
         everyone = np.zeros(len(batch), np.int64)
-        columns = [everyone, _ids(groups, group_id, EVERYONE), _ids(hosts, host_id, EVERYONE), _ids(users, user_id, EVERYONE)]
-        is_there = np.concatenate([everyone == EVERYONE, *(column != EVERYONE for column in columns[1:])])
-        elsewhere = np.repeat(_ids(list(background), name_id, 0), np.array(list(background.values()), np.int64))
+        columns = [
+            everyone,
+            _ids(groups, group_id, EVERYONE),
+            _ids(hosts, host_id, EVERYONE),
+            _ids(users, user_id, EVERYONE),
+        ]
+        is_there = np.concatenate(
+            [everyone == EVERYONE, *(column != EVERYONE for column in columns[1:])]
+        )
+        elsewhere = np.repeat(
+            _ids(list(background), name_id, 0), np.array(list(background.values()), np.int64)
+        )
         counts = BackedOffCounts.of(
             wider,
             np.concatenate([np.concatenate(columns)[is_there], np.zeros_like(elsewhere)]),
@@ -156,7 +195,8 @@ class RarityTable:
         """A table that knows no user, host or group.
 
         Args:
-            launches: name -> launches, each at least 1; names of one program in several spellings are added up.
+            launches: name -> launches, each at least 1; names of one program in several
+                spellings are added up.
         """
         together: Counter[str] = Counter()
         for name, program in zip(launches, image_names(launches), strict=True):
@@ -173,9 +213,16 @@ class RarityTable:
         host = _ids(hosts, self._host_id, EVERYONE)
         places = np.where(user != EVERYONE, user, host)
         is_unknown = np.flatnonzero(places == EVERYONE)
-        places[is_unknown] = _ids([host_group(hosts[row]) for row in is_unknown], self._group_id, EVERYONE)
+        places[is_unknown] = _ids(
+            [host_group(hosts[row]) for row in is_unknown], self._group_id, EVERYONE
+        )
         notes = {
-            row: _note(is_user=bool(users[row]), has_host=bool(hosts[row]), is_host_known=host[row] != EVERYONE, place=int(places[row]))
+            row: _note(
+                is_user=bool(users[row]),
+                has_host=bool(hosts[row]),
+                is_host_known=host[row] != EVERYONE,
+                place=int(places[row]),
+            )
             for row in np.flatnonzero(user == EVERYONE).tolist()
             if users[row] or host[row] == EVERYONE
         }
@@ -185,11 +232,22 @@ class RarityTable:
 
     def launches(self) -> dict[str, int]:
         """Launches of each name by everyone: the background of the next table."""
-        return dict(zip(self.names, self.counts.count(*_everyone_ran(self.names)).astype(int).tolist(), strict=True))
+        return dict(
+            zip(
+                self.names,
+                self.counts.count(*_everyone_ran(self.names)).astype(int).tolist(),
+                strict=True,
+            )
+        )
 
     def to_parts(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Arrays and JSON values for a bundle; `from_parts` builds an equal table."""
-        config = {"names": list(self.names), "groups": list(self.groups), "hosts": list(self.hosts), "users": list(self.users)}
+        config = {
+            "names": list(self.names),
+            "groups": list(self.groups),
+            "hosts": list(self.hosts),
+            "users": list(self.users),
+        }
         return {**self.counts.to_arrays(), "scatter": self.scatter}, config
 
     @classmethod
@@ -197,7 +255,8 @@ class RarityTable:
         """The table of a bundle.
 
         Raises:
-            ArtifactIncompatible: a list or array is missing, of another shape, or holds what cannot be.
+            ArtifactIncompatible: a list or array is missing, of another shape, or holds what
+                cannot be.
         """
         lists = []
         for key in ("names", "groups", "hosts", "users"):
@@ -208,13 +267,22 @@ class RarityTable:
         scatter = arrays.get("scatter")
         if scatter is None or scatter.dtype != np.float64:
             raise _wrong("float64 scatters", "none" if scatter is None else str(scatter.dtype))
-        return cls(lists[0], lists[1], lists[2], lists[3], BackedOffCounts.from_arrays(arrays, len(lists[0])), scatter)
+        return cls(
+            lists[0],
+            lists[1],
+            lists[2],
+            lists[3],
+            BackedOffCounts.from_arrays(arrays, len(lists[0])),
+            scatter,
+        )
 
 
 _LOOKUPS = ("_name_id", "_group_id", "_host_id", "_user_id")
 
 
-def _ratio(counts: BackedOffCounts, places: NDArray[np.int64], names: NDArray[np.int64]) -> NDArray[np.float64]:
+def _ratio(
+    counts: BackedOffCounts, places: NDArray[np.int64], names: NDArray[np.int64]
+) -> NDArray[np.float64]:
     """Log likelihood ratio of a stranger against the place itself, nats, float64 (n,)."""
     everyone = counts.probability(np.zeros_like(places), names)
     stranger = (1.0 - NEVER_SEEN_SHARE) * everyone + NEVER_SEEN_SHARE / (counts.n_names + 1)
@@ -239,7 +307,10 @@ def _scatter(counts: BackedOffCounts) -> NDArray[np.float64]:
 
 
 def _usual_groups(users: Sequence[str], groups: Sequence[str]) -> dict[str, str]:
-    """User -> the group of hosts it was seen on most often; the first in the alphabet where two tie."""
+    """User -> the group of hosts it was seen on most often.
+
+    The first in the alphabet where two tie.
+    """
     seen: dict[str, tuple[int, str]] = {}
     for (user, group), times in sorted(Counter(zip(users, groups, strict=True)).items()):
         if user and times > seen.get(user, (0, ""))[0]:

@@ -1,40 +1,60 @@
 """Resilience: how easily would this host be compromised, and how much would that cost?
 
-The layer looks at the host and never at the event: a flow to an unpatched, internet-facing server deserves less doubt than
-the same flow to a patched workstation. Score: 0 resilient .. 0.5 an ordinary host .. 1 an easy and costly target.
+The layer looks at the host and never at the event: a flow to an unpatched, internet-facing server
+deserves less doubt than
+the same flow to a patched workstation. Score: 0 resilient .. 0.5 an ordinary host .. 1 an easy and
+costly target.
 
 Of each CVE i on a host (constants below, each with its reason):
 
-    p_i     = epss_i, mixed with the average EPSS by the weight w_epss:  w_epss * epss_i + (1 - w_epss) * 0.03
+    p_i     = epss_i, mixed with the average EPSS by the weight w_epss:  w_epss * epss_i + (1 -
+    w_epss) * 0.03
               and at least  w_kev * 0.9  when i is in the KEV catalogue
     c_i     = p_i * reach(exposure) * product over the controls of what each lets through
     s_i     = CVSS base score / 10, mixed with 0.7 by the weight w_cvss
     chance  = 1 - product over k of (1 - c_(k)) ^ (1/k),             c_(1) >= c_(2) >= ...
     damage  = 1 - product over k of (1 - (c s)_(k)) ^ (1/k)
-    risk    = damage * criticality = chance * impact,   so that   impact = criticality * damage / chance
+    risk    = damage * criticality = chance * impact,   so that   impact = criticality * damage /
+    chance
     raw     = risk / (risk + risk of the ordinary host)
     score   = 0.5 + w_inventory * max(w_epss, w_kev) * (raw - 0.5)
 
-*Noisy-OR that does not saturate.* EPSS speaks of exploitation anywhere in the world and the CVEs of one host are far from
-independent (one attacker, one patch day), so that the plain product is 1 for every host with some hundred old CVEs. The
-k-th most likely CVE counts with exponent 1/k: n alike CVEs count as 1 + 1/2 + .. + 1/n independent ones, 500 as 6.8. More,
-and more likely, CVEs still always raise it. Every host also has one CVE that nobody has listed yet, of average EPSS and
+*Noisy-OR that does not saturate.* EPSS speaks of exploitation anywhere in the world and the CVEs of
+one host are far from
+independent (one attacker, one patch day), so that the plain product is 1 for every host with some
+hundred old CVEs. The
+k-th most likely CVE counts with exponent 1/k: n alike CVEs count as 1 + 1/2 + .. + 1/n independent
+ones, 500 as 6.8. More,
+and more likely, CVEs still always raise it. Every host also has one CVE that nobody has listed yet,
+of average EPSS and
 severity (the leak of the noisy-OR): a scan without findings is no proof of safety.
 
-*Why 0.5 is neutral.* `raw` is the logistic function of ln(risk / risk of the ordinary host). The ordinary host is internal,
-of medium criticality, without known controls, with ten listed CVEs of average EPSS and severity. Nothing known about a host means
-that it is taken for the ordinary one, which is 0.5 by construction: `host_unknown`, `host_not_given`. 0.5 shifts nothing.
+*Why 0.5 is neutral.* `raw` is the logistic function of ln(risk / risk of the ordinary host). The
+ordinary host is internal,
+of medium criticality, without known controls, with ten listed CVEs of average EPSS and severity.
+Nothing known about a host means
+that it is taken for the ordinary one, which is 0.5 by construction: `host_unknown`,
+`host_not_given`. 0.5 shifts nothing.
 
-*Age.* Each source has its date. Its weight is 1 up to `stale_after_days`, then falls on a straight line to 0 on the
-day after `expired_after_days`; from then on it is not used. What a source of weight 0 would have said is replaced by what one believes
-without it: average EPSS, no floor, CVSS 7.0; and without a usable scan, or with neither EPSS nor KEV (severity alone is no
-chance), the layer has no opinion of the host: 0.5 and `posture_expired`. A date in the future is age 0. All of it is in the notes.
+*Age.* Each source has its date. Its weight is 1 up to `stale_after_days`, then falls on a straight
+line to 0 on the
+day after `expired_after_days`; from then on it is not used. What a source of weight 0 would have
+said is replaced by what one believes
+without it: average EPSS, no floor, CVSS 7.0; and without a usable scan, or with neither EPSS nor
+KEV (severity alone is no
+chance), the layer has no opinion of the host: 0.5 and `posture_expired`. A date in the future is
+age 0. All of it is in the notes.
 
-Fit for: ranking hosts, and leaning a doubtful verdict. Unfit for: saying that an attack happens; a probability in the strict
-sense (reach and controls are judgement). Cost: a dict look-up an event; each host is computed once a day.
-Source: EPSS: Jacobs et al., "Exploit Prediction Scoring System (EPSS)", ACM DTRAP 2021, and "Enhancing Vulnerability
-Prioritization", WEIS 2023; KEV: CISA, BOD 22-01, 2021; severity and requirement weights: FIRST, CVSS 3.1 specification,
-section 7.4; noisy-OR: Pearl, "Probabilistic Reasoning in Intelligent Systems", 1988, section 4.3; leak: Henrion, UAI 1987.
+Fit for: ranking hosts, and leaning a doubtful verdict. Unfit for: saying that an attack happens; a
+probability in the strict
+sense (reach and controls are judgement). Cost: a dict look-up an event; each host is computed once
+a day.
+Source: EPSS: Jacobs et al., "Exploit Prediction Scoring System (EPSS)", ACM DTRAP 2021, and
+"Enhancing Vulnerability
+Prioritization", WEIS 2023; KEV: CISA, BOD 22-01, 2021; severity and requirement weights: FIRST,
+CVSS 3.1 specification,
+section 7.4; noisy-OR: Pearl, "Probabilistic Reasoning in Intelligent Systems", 1988, section 4.3;
+leak: Henrion, UAI 1987.
 """
 
 from __future__ import annotations
@@ -76,25 +96,45 @@ HOST_UNKNOWN = "host_unknown"
 HOST_NOT_GIVEN = "host_not_given"
 POSTURE_EXPIRED = "posture_expired"
 
-AVERAGE_EPSS = 0.03  # mean over 360,142 CVEs on 2026-08-16: 0.028; a CVE that EPSS does not list (new, mostly) counts as average
-AVERAGE_CVSS = 7.0  # NVD to 2015: mean 7.4 by version 3, 6.2 by version 2; a CVE without a base score counts so
-# KEV supersedes EPSS: that it was exploited is observed (FIRST, EPSS FAQ). NIST CSWP 41 (2025) takes 1.0;
+# mean over 360,142 CVEs on 2026-08-16: 0.028; a CVE that EPSS does not list (new, mostly) counts as
+# average
+AVERAGE_EPSS = 0.03
+# NVD to 2015: mean 7.4 by version 3, 6.2 by version 2; a CVE without a base score counts so
+AVERAGE_CVSS = 7.0
+# KEV supersedes EPSS: that it was exploited is observed (FIRST, EPSS FAQ). NIST CSWP 41 (2025)
+# takes 1.0;
 # 0.9 is ours: catalogues err, and hosts with one and with five such CVEs stay apart.
 KEV_FLOOR = 0.9
-# Ours, half a decade a step: the ladder "small, controlled, open" of CISA's SSVC, which gives it no numbers.
+# Ours, half a decade a step: the ladder "small, controlled, open" of CISA's SSVC, which gives it no
+# numbers.
 REACH = {"isolated": 0.05, "internal": 0.3, "internet": 1.0}
-# CVSS 3.1, table 16 (security requirements): 0.5, 1, 1.5; `critical` carries the line on by one step.
+# CVSS 3.1, table 16 (security requirements): 0.5, 1, 1.5; `critical` carries the line on by one
+# step.
 CRITICALITY = {"low": 0.5, "medium": 1.0, "high": 1.5, "critical": 2.0}
-# Share of attempts that a control lets through. Ours: no study gives one number for all attacks. None is taken to stop more than half.
-LETS_THROUGH = {"allowlisting": 0.5, "edr": 0.5, "firewall": 0.7, "mfa": 0.8, "segmentation": 0.6, "waf": 0.7}
-ORDINARY_CVES = 10  # listed CVEs of the ordinary host; ours, and the one knob that moves where 0.5 lies
+# Share of attempts that a control lets through. Ours: no study gives one number for all attacks.
+# None is taken to stop more than half.
+LETS_THROUGH = {
+    "allowlisting": 0.5,
+    "edr": 0.5,
+    "firewall": 0.7,
+    "mfa": 0.8,
+    "segmentation": 0.6,
+    "waf": 0.7,
+}
+ORDINARY_CVES = (
+    10  # listed CVEs of the ordinary host; ours, and the one knob that moves where 0.5 lies
+)
 MOST_CERTAIN = 0.999  # keeps log(1 - c) finite
 
 DAY_S = 86_400
 _ORDINARY_CHANCE = AVERAGE_EPSS * REACH["internal"]
 _ORDINARY_IMPACT = AVERAGE_CVSS / 10 * CRITICALITY["medium"]
-_HARMONIC = float((1.0 / np.arange(1, ORDINARY_CVES + 2)).sum())  # its ten CVEs and the unlisted one
-ORDINARY_RISK = float(-np.expm1(_HARMONIC * np.log1p(-_ORDINARY_CHANCE * _ORDINARY_IMPACT)))  # 0.0189
+_HARMONIC = float(
+    (1.0 / np.arange(1, ORDINARY_CVES + 2)).sum()
+)  # its ten CVEs and the unlisted one
+ORDINARY_RISK = float(
+    -np.expm1(_HARMONIC * np.log1p(-_ORDINARY_CHANCE * _ORDINARY_IMPACT))
+)  # 0.0189
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +184,10 @@ class _Day:
 class ResiliencePosture:
     """Posture of hosts to scores; reads `batch.hosts` only, whatever the kind of event.
 
-    Built from two artifacts, so that an inventory of every night need not carry the world's CVEs along. It keeps what it
-    computed for a day; apart from that, scoring changes nothing, and any number of threads may score.
+    Built from two artifacts, so that an inventory of every night need not carry the world's CVEs
+    along. It keeps what it
+    computed for a day; apart from that, scoring changes nothing, and any number of threads may
+    score.
     """
 
     def __init__(
@@ -182,11 +224,17 @@ class ResiliencePosture:
         self._epss = np.where(steps == NO_EPSS, AVERAGE_EPSS, steps / EPSS_STEPS)
         self._severity = np.where(tenths == NO_CVSS, AVERAGE_CVSS, tenths / 10.0) / 10.0
         owner = np.repeat(np.arange(len(inventory)), inventory.starts[1:] - inventory.starts[:-1])
-        self._unlisted = np.bincount(owner[steps == NO_EPSS], minlength=len(inventory))  # (h,) CVEs without EPSS
+        self._unlisted = np.bincount(
+            owner[steps == NO_EPSS], minlength=len(inventory)
+        )  # (h,) CVEs without EPSS
         self._reach = np.array([REACH[word] for word in EXPOSURES])[inventory.exposures]
         for bit, control in enumerate(CONTROLS):
-            self._reach = np.where(inventory.controls >> bit & 1, self._reach * LETS_THROUGH[control], self._reach)
-        self._criticality = np.array([CRITICALITY[word] for word in CRITICALITIES])[inventory.criticalities]
+            self._reach = np.where(
+                inventory.controls >> bit & 1, self._reach * LETS_THROUGH[control], self._reach
+            )
+        self._criticality = np.array([CRITICALITY[word] for word in CRITICALITIES])[
+            inventory.criticalities
+        ]
         self._today: _Day | None = None
 
     def score(self, batch: EventBatch, *, explain: bool = False) -> ModelScores:
@@ -194,16 +242,21 @@ class ResiliencePosture:
 
         Args:
             batch: n events of any kind.
-            explain: also give `chance` float64 (n,) in [0, 1], `impact` float64 (n,) in [0, 2] and `worst_cve` str (n,), ""
-                where there is none; as they are before age pulls the score to 0.5. Of a host that nobody knows: those of
+            explain: also give `chance` float64 (n,) in [0, 1], `impact` float64 (n,) in [0, 2]
+                and `worst_cve` str (n,), ""
+                where there is none; as they are before age pulls the score to 0.5. Of a host that
+                nobody knows: those of
                 the ordinary host.
 
         Returns:
-            scores float64 (n,), each in [0, 1]; exactly 0.5 with a note where the layer has no opinion.
+            scores float64 (n,), each in [0, 1]; exactly 0.5 with a note where the layer has no
+            opinion.
         """
         today = self._day()
         find = self.inventory.rows.get
-        hosts = np.fromiter((find(host_key(host), -1) for host in batch.hosts), np.intp, len(batch.hosts))  # (n,)
+        hosts = np.fromiter(
+            (find(host_key(host), -1) for host in batch.hosts), np.intp, len(batch.hosts)
+        )  # (n,)
         is_known = hosts >= 0
         known = hosts[is_known]
         if not today.is_done[known].all():
@@ -212,7 +265,13 @@ class ResiliencePosture:
         scores[is_known] = today.scores[known]
         notes: dict[int, str] = {}
         for row, host in enumerate(hosts.tolist()):
-            note = today.notes[host] if host >= 0 else HOST_UNKNOWN if host_key(batch.hosts[row]) else HOST_NOT_GIVEN
+            note = (
+                today.notes[host]
+                if host >= 0
+                else HOST_UNKNOWN
+                if host_key(batch.hosts[row])
+                else HOST_NOT_GIVEN
+            )
             if note:
                 notes[row] = note
         epss, kev, _ = today.sources
@@ -228,13 +287,26 @@ class ResiliencePosture:
         today = self._today
         if today is None or today.day != day:
             knowledge, h = self.knowledge, len(self.inventory)
-            dates = (("epss", knowledge.epss_day), ("kev", knowledge.kev_day), ("cvss", knowledge.cvss_day))
+            dates = (
+                ("epss", knowledge.epss_day),
+                ("kev", knowledge.kev_day),
+                ("cvss", knowledge.cvss_day),
+            )
             epss, kev, cvss = (self._age(source, date, day) for source, date in dates)
             zeros = np.zeros(h)
             today = _Day(
-                day, (epss, kev, cvss), np.zeros(h, np.bool_), zeros, zeros.copy(), zeros.copy(), np.full(h, -1, np.int64), [""] * h
+                day,
+                (epss, kev, cvss),
+                np.zeros(h, np.bool_),
+                zeros,
+                zeros.copy(),
+                zeros.copy(),
+                np.full(h, -1, np.int64),
+                [""] * h,
             )
-            self._today = today  # one reference: a thread that still holds yesterday finishes with yesterday
+            self._today = (
+                today  # one reference: a thread that still holds yesterday finishes with yesterday
+            )
         return today
 
     def _age(self, source: str, date: int | None, day: int) -> SourceAge:
@@ -247,7 +319,9 @@ class ResiliencePosture:
             return SourceAge(source, age, 1.0, "")
         if age > self.expired_after_days:
             return SourceAge(source, age, 0.0, f"{source} expired: {age} days")
-        left = self.expired_after_days + 1 - age  # days of use left, today included: at least 1 here
+        left = (
+            self.expired_after_days + 1 - age
+        )  # days of use left, today included: at least 1 here
         weight = left / (self.expired_after_days + 1 - self.stale_after_days)
         return SourceAge(source, age, weight, f"{source} stale: {age} days")
 
@@ -258,13 +332,17 @@ class ResiliencePosture:
         starts = self.inventory.starts.astype(np.intp)
         sizes = starts[hosts + 1] - starts[hosts]
         owner = np.repeat(np.arange(k), sizes)  # which of the k hosts has the CVE
-        places = np.arange(len(owner)) + np.repeat(starts[hosts] - (np.cumsum(sizes) - sizes), sizes)
+        places = np.arange(len(owner)) + np.repeat(
+            starts[hosts] - (np.cumsum(sizes) - sizes), sizes
+        )
         exploited = epss.weight * self._epss[places] + (1.0 - epss.weight) * AVERAGE_EPSS
         exploited = np.maximum(exploited, np.where(self._kev[places], kev.weight * KEV_FLOOR, 0.0))
         severity = cvss.weight * self._severity[places] + (1.0 - cvss.weight) * AVERAGE_CVSS / 10
         # the CVE that nobody has listed yet comes last: one more a host
         owner = np.append(owner, np.arange(k))
-        chances = np.minimum(np.append(exploited, np.full(k, AVERAGE_EPSS)) * self._reach[hosts][owner], MOST_CERTAIN)
+        chances = np.minimum(
+            np.append(exploited, np.full(k, AVERAGE_EPSS)) * self._reach[hosts][owner], MOST_CERTAIN
+        )
         damages = chances * np.append(severity, np.full(k, AVERAGE_CVSS / 10))
         chance, damage = _noisy_or(chances, owner, k), _noisy_or(damages, owner, k)
         risk = damage * self._criticality[hosts]
@@ -277,7 +355,9 @@ class ResiliencePosture:
             scan = self._age("inventory", int(self.inventory.scan_days[host]), today.day)
             weight = scan.weight * max(epss.weight, kev.weight)
             has_expired = not scan.is_used or not (epss.is_used or kev.is_used)
-            today.scores[host] = NEUTRAL if has_expired else NEUTRAL + weight * (raw[place] - NEUTRAL)
+            today.scores[host] = (
+                NEUTRAL if has_expired else NEUTRAL + weight * (raw[place] - NEUTRAL)
+            )
             unlisted = int(self._unlisted[host])
             said = (
                 POSTURE_EXPIRED if has_expired else "",
@@ -287,14 +367,25 @@ class ResiliencePosture:
             today.notes[host] = "; ".join(note for note in said if note)
         today.is_done[hosts] = True  # last: another thread that sees it done sees all of it
 
-    def _worst(self, damages: NDArray[np.float64], owner: NDArray[np.intp], places: NDArray[np.intp], k: int) -> NDArray[np.int64]:
-        """Key of the most damaging listed CVE of each of k hosts, int64 (k,); the lowest key of equals, -1 where none is listed."""
+    def _worst(
+        self,
+        damages: NDArray[np.float64],
+        owner: NDArray[np.intp],
+        places: NDArray[np.intp],
+        k: int,
+    ) -> NDArray[np.int64]:
+        """Key of the most damaging listed CVE of each of k hosts, int64 (k,).
+
+        The lowest key of equals, -1 where none is listed.
+        """
         worst = np.full(k, -1, np.int64)
         order = np.lexsort((-places, damages, owner))  # ascending: the last one written stays
         worst[owner[order]] = self.inventory.cves[places[order]]
         return worst
 
-    def _details(self, today: _Day, hosts: NDArray[np.intp]) -> dict[str, NDArray[np.float64] | NDArray[np.str_]]:
+    def _details(
+        self, today: _Day, hosts: NDArray[np.intp]
+    ) -> dict[str, NDArray[np.float64] | NDArray[np.str_]]:
         is_known = hosts >= 0
         known = hosts[is_known]
         chance = np.full(len(hosts), -np.expm1(_HARMONIC * np.log1p(-_ORDINARY_CHANCE)))
@@ -315,7 +406,8 @@ def _noisy_or(values: NDArray[np.float64], owner: NDArray[np.intp], k: int) -> N
         k: number of hosts.
 
     Returns:
-        float64 (k,). Sums run in order of rank for each host alone: a host gives the same bits in any batch.
+        float64 (k,). Sums run in order of rank for each host alone: a host gives the same bits in
+        any batch.
     """
     order = np.lexsort((-values, owner))
     sizes = np.bincount(owner, minlength=k)

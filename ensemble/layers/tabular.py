@@ -1,12 +1,17 @@
 """Anomalies in rows of a few declared numbers: how unlike the rows it learnt from is this one? The detector a tenant trains itself (S4-08).
 
-Standard scaler and isolation forest, as the source has them, and beside them the range: a forest cuts only inside of what it was grown on,
-so that a value a billion times too large scores like the largest it has seen (C-23 measured it). How far a row lies outside of the range of
+Standard scaler and isolation forest, as the source has them, and beside them the range: a forest
+cuts only inside of what it was grown on,
+so that a value a billion times too large scores like the largest it has seen (C-23 measured it).
+How far a row lies outside of the range of
 training, in widths of that range, is added to the forest's score.
 
-Fit for: rows with single values far out. Unfit for: combinations of ordinary values, and rows that come from elsewhere than its training.
-Score: the share of held-out rows that were less strange, in [0, 1]; beyond the strangest of them its surprise goes on in a straight line.
-Threat levels are that share read aloud: `medium` for the strangest tenth, `high` for a hundredth, `critical` for a thousandth.
+Fit for: rows with single values far out. Unfit for: combinations of ordinary values, and rows that
+come from elsewhere than its training.
+Score: the share of held-out rows that were less strange, in [0, 1]; beyond the strangest of them
+its surprise goes on in a straight line.
+Threat levels are that share read aloud: `medium` for the strangest tenth, `high` for a hundredth,
+`critical` for a thousandth.
 Cost: as the forest.
 
 Source: Liu, Ting, Zhou, "Isolation Forest", ICDM 2008.
@@ -28,9 +33,18 @@ from ensemble.kernels.calibration import Surprise
 from ensemble.kernels.isolation_forest import Forest
 from ensemble.model import Parts, below
 
-__all__ = ["RATES", "MeasuredRange", "TabularDetector", "TabularScores", "ThreatLevel", "raw_scores"]
+__all__ = [
+    "RATES",
+    "MeasuredRange",
+    "TabularDetector",
+    "TabularScores",
+    "ThreatLevel",
+    "raw_scores",
+]
 
-LIMIT = float(np.finfo(np.float32).max)  # scaled values are cut here, so that the forest's float32 stays finite
+LIMIT = float(
+    np.finfo(np.float32).max
+)  # scaled values are cut here, so that the forest's float32 stays finite
 
 
 class ThreatLevel(StrEnum):
@@ -42,7 +56,9 @@ class ThreatLevel(StrEnum):
     CRITICAL = "critical"
 
 
-RATES: Final[Mapping[ThreatLevel, float]] = {  # of the held-out rows; a tenth is the source's contamination of 0.1
+RATES: Final[
+    Mapping[ThreatLevel, float]
+] = {  # of the held-out rows; a tenth is the source's contamination of 0.1
     ThreatLevel.MEDIUM: 0.1,
     ThreatLevel.HIGH: 0.01,
     ThreatLevel.CRITICAL: 0.001,
@@ -70,8 +86,15 @@ class MeasuredRange:
     def __post_init__(self) -> None:
         d = self.centre.shape
         if len(d) != 1 or not d == self.spread.shape == self.low.shape == self.high.shape:
-            raise ArtifactIncompatible("range", "four numbers a feature", f"shapes {d}, {self.spread.shape}, {self.low.shape}")
-        if not np.isfinite([self.centre, self.spread, self.low, self.high]).all() or not (self.spread > 0).all():
+            raise ArtifactIncompatible(
+                "range",
+                "four numbers a feature",
+                f"shapes {d}, {self.spread.shape}, {self.low.shape}",
+            )
+        if (
+            not np.isfinite([self.centre, self.spread, self.low, self.high]).all()
+            or not (self.spread > 0).all()
+        ):
             raise ArtifactIncompatible("range", "finite numbers and positive spreads", "others")
         if (self.low > self.high).any():
             raise ArtifactIncompatible("range", "a least below the greatest", "one above it")
@@ -81,7 +104,9 @@ class MeasuredRange:
         """The range of rows (n, d); not finite where their sums are not."""
         centre = values.mean(axis=0)
         spread = values.std(axis=0)
-        is_flat = spread <= np.finfo(np.float64).eps * np.abs(centre) * 10  # rounding alone, as scikit-learn has it
+        is_flat = (
+            spread <= np.finfo(np.float64).eps * np.abs(centre) * 10
+        )  # rounding alone, as scikit-learn has it
         spread = np.where(is_flat, 1.0, spread)
         scaled = (values - centre) / spread
         return cls(centre, spread, scaled.min(axis=0), scaled.max(axis=0))
@@ -132,10 +157,15 @@ class TabularDetector:
     def __post_init__(self) -> None:
         d = {len(self.features), self.range.centre.size, self.forest.n_features}
         if len(d) > 1:
-            raise ArtifactIncompatible("tabular detector", f"{len(self.features)} features everywhere", f"{sorted(d)}")
+            raise ArtifactIncompatible(
+                "tabular detector", f"{len(self.features)} features everywhere", f"{sorted(d)}"
+            )
 
     def raw(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Raw score of each row, float64 (n,), higher is stranger: the forest's, and from the range of training on, the distance to it."""
+        """Raw score of each row, float64 (n,), higher is stranger.
+
+        The forest's, and from the range of training on, the distance to it.
+        """
         return raw_scores(self.range, self.forest, values)
 
     def score(self, values: NDArray[np.float64]) -> TabularScores:
@@ -162,7 +192,9 @@ class TabularDetector:
             "range.high": own.high,
             **{f"forest.{name}": array for name, array in self.forest.to_arrays().items()},
         }
-        return Parts(arrays, {"features": list(self.features), "surprise": self.surprise.to_config()})
+        return Parts(
+            arrays, {"features": list(self.features), "surprise": self.surprise.to_config()}
+        )
 
     @classmethod
     def from_parts(cls, parts: Parts) -> Self:
@@ -174,15 +206,24 @@ class TabularDetector:
         arrays, config = parts.arrays, parts.config
         try:
             features = declared(config["features"])
-            measured = MeasuredRange(*(arrays[f"range.{name}"].astype(np.float64) for name in ("centre", "spread", "low", "high")))
+            measured = MeasuredRange(
+                *(
+                    arrays[f"range.{name}"].astype(np.float64)
+                    for name in ("centre", "spread", "low", "high")
+                )
+            )
             forest = Forest.from_arrays(below("forest.", arrays), len(features))
             surprise = Surprise.from_config(config["surprise"])
         except (KeyError, AttributeError, TypeError, ValueError, FeatureMismatch) as problem:
-            raise ArtifactIncompatible("tabular detector", "features, range, forest, scale", type(problem).__name__) from None
+            raise ArtifactIncompatible(
+                "tabular detector", "features, range, forest, scale", type(problem).__name__
+            ) from None
         return cls(features, measured, forest, surprise)
 
 
-def raw_scores(measured: MeasuredRange, forest: Forest, values: NDArray[np.float64]) -> NDArray[np.float64]:
+def raw_scores(
+    measured: MeasuredRange, forest: Forest, values: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """As `TabularDetector.raw`, before there is a scale of surprise."""
     scaled = measured.scale(values)
     return forest.score_samples(scaled.astype(np.float32)) + np.log1p(measured.beyond(scaled))

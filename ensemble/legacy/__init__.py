@@ -1,1 +1,4 @@
-"""The four model files of the older Axon Engine: read behind a guard, converted to arrays, and written again."""
+"""The four model files of the older Axon Engine.
+
+Read behind a guard, converted to arrays, and written again.
+"""

@@ -1,6 +1,7 @@
 """One tree of a stranger's forest: is it a tree at all?
 
-scikit-learn walks a tree in C without looking: a child that points outside its array, or back up, crashes the process or never
+scikit-learn walks a tree in C without looking: a child that points outside its array, or back up,
+crashes the process or never
 ends (its own documentation warns of it). So every index is checked here before anything walks.
 """
 
@@ -42,7 +43,8 @@ class CheckedTree:
     max_depth: int
 
     @classmethod
-    def of(cls, nodes: Any, n_features: int, what: str) -> Self:  # noqa: ANN401  # a stranger's value
+    # a stranger's value
+    def of(cls, nodes: Any, n_features: int, what: str) -> Self:  # noqa: ANN401
         """The tree in scikit-learn's array of nodes.
 
         Args:
@@ -53,9 +55,17 @@ class CheckedTree:
         Raises:
             ArtifactIncompatible: no such array, or no tree.
         """
-        if not isinstance(nodes, np.ndarray) or nodes.ndim != 1 or not nodes.size or not set(_FIELDS) <= set(nodes.dtype.names or ()):
+        if (
+            not isinstance(nodes, np.ndarray)
+            or nodes.ndim != 1
+            or not nodes.size
+            or not set(_FIELDS) <= set(nodes.dtype.names or ())
+        ):
             raise ArtifactIncompatible(what, "trees as arrays of nodes", "another layout")
-        left, right, feature, samples = (_whole(nodes[name], what) for name in ("left_child", "right_child", "feature", "n_node_samples"))
+        left, right, feature, samples = (
+            _whole(nodes[name], what)
+            for name in ("left_child", "right_child", "feature", "n_node_samples")
+        )
         threshold = nodes["threshold"]
         if threshold.dtype.kind != "f":
             raise ArtifactIncompatible(what, "thresholds that are numbers", str(threshold.dtype))
@@ -63,11 +73,19 @@ class CheckedTree:
         if (cuts != (right != LEAF)).any():
             raise ArtifactIncompatible(what, "nodes with two children or none", "a node with one")
         if ((feature[cuts] < 0) | (feature[cuts] >= n_features)).any():
-            raise ArtifactIncompatible(what, f"cuts of features 0 to {n_features - 1}", "a cut of another feature")
+            raise ArtifactIncompatible(
+                what, f"cuts of features 0 to {n_features - 1}", "a cut of another feature"
+            )
         if not (np.abs(threshold[cuts]) < np.finfo(np.float32).max).all():  # NaN fails too
-            raise ArtifactIncompatible(what, "thresholds that are finite as float32", "NaN, infinity, or a number beyond it")
+            raise ArtifactIncompatible(
+                what,
+                "thresholds that are finite as float32",
+                "NaN, infinity, or a number beyond it",
+            )
         if (samples < 1).any():
-            raise ArtifactIncompatible(what, "a training row or more in every node", "a node without any")
+            raise ArtifactIncompatible(
+                what, "a training row or more in every node", "a node without any"
+            )
         threshold = np.where(cuts, threshold, 0.0)  # a leaf has none, whatever stands there
         return cls(left, right, feature, threshold, samples, _depth(left, right, cuts, what))
 
@@ -78,19 +96,35 @@ def _whole(column: NDArray[Any], what: str) -> NDArray[np.int64]:
     return column.astype(np.int64)
 
 
-def _depth(left: NDArray[np.int64], right: NDArray[np.int64], cuts: NDArray[np.bool_], what: str) -> int:
-    """Depth of the tree, level by level; a node that is met twice, or never, or out of bounds, makes it none."""
+def _depth(
+    left: NDArray[np.int64], right: NDArray[np.int64], cuts: NDArray[np.bool_], what: str
+) -> int:
+    """Depth of the tree, level by level.
+
+    A node that is met twice, or never, or out of bounds, makes it none.
+    """
     level, depth = np.zeros(1, np.int64), 0
     is_met = np.zeros(left.size, np.bool_)
     is_met[0] = True
     while (inner := level[cuts[level]]).size:
         level = np.concatenate([left[inner], right[inner]])
         depth += 1
-        if (level < 0).any() or (level >= left.size).any() or is_met[level].any() or np.bincount(level).max() > 1:
-            raise ArtifactIncompatible(what, "trees whose nodes are the child of one other", "a circle, or a child that is not there")
+        if (
+            (level < 0).any()
+            or (level >= left.size).any()
+            or is_met[level].any()
+            or np.bincount(level).max() > 1
+        ):
+            raise ArtifactIncompatible(
+                what,
+                "trees whose nodes are the child of one other",
+                "a circle, or a child that is not there",
+            )
         is_met[level] = True
         if depth > MAX_DEPTH:
             raise ArtifactIncompatible(what, f"trees of depth {MAX_DEPTH} or less", "a deeper one")
     if not is_met.all():
-        raise ArtifactIncompatible(what, "trees whose nodes are the child of one other", "a node without a parent")
+        raise ArtifactIncompatible(
+            what, "trees whose nodes are the child of one other", "a node without a parent"
+        )
     return depth

@@ -1,10 +1,14 @@
 """What a program written for the older engine holds in its hands: its four objects, or stand-ins for a layer that is absent.
 
-A whole layer stands in or none of it (S0-07). A stand-in keeps the older engine's numbers, so that such a program goes on: 0 for
-every flow, which is neither of scikit-learn's -1 and +1 (C-04), and a probability of 0.1, which lies below `MALICIOUS_FROM`. They
-are for show. Axon itself never fuses them: a layer without a model abstains, and its silence is no innocence.
+A whole layer stands in or none of it (S0-07). A stand-in keeps the older engine's numbers, so that
+such a program goes on: 0 for
+every flow, which is neither of scikit-learn's -1 and +1 (C-04), and a probability of 0.1, which
+lies below `MALICIOUS_FROM`. They
+are for show. Axon itself never fuses them: a layer without a model abstains, and its silence is no
+innocence.
 
-Each stand-in says that it is one, once and not on every call (C-13): `dummy_anomaly_model_active` and its like, `reason=using_fallback`.
+Each stand-in says that it is one, once and not on every call (C-13): `dummy_anomaly_model_active`
+and its like, `reason=using_fallback`.
 """
 
 from __future__ import annotations
@@ -122,7 +126,11 @@ class OlderObjects:
 
 
 def older_objects(
-    anomaly: tuple[FlowAnomaly, ProcessAnomaly] | None, behavior: DeepBehavior | None, *, device: str, tell: Tell
+    anomaly: tuple[FlowAnomaly, ProcessAnomaly] | None,
+    behavior: DeepBehavior | None,
+    *,
+    device: str,
+    tell: Tell,
 ) -> OlderObjects:
     """The older engine's four objects, of the models that serve.
 
@@ -136,21 +144,32 @@ def older_objects(
     frequencies: Mapping[str, int] = {}
     if anomaly is not None:
         flows, processes = anomaly
-        forest, frequencies = sklearn_forest(flows.detectors.forest, flows.detectors.scaler), processes.rarity.launches()
+        forest, frequencies = (
+            sklearn_forest(flows.detectors.forest, flows.detectors.scaler),
+            processes.rarity.launches(),
+        )
     if behavior is None:
-        return OlderObjects(forest, frequencies, DummyBehaviorModel(device, tell), DummyScaler(tell))
+        return OlderObjects(
+            forest, frequencies, DummyBehaviorModel(device, tell), DummyScaler(tell)
+        )
 
     import torch  # noqa: PLC0415  # for this layer alone
 
-    from ensemble.legacy.network_export import older_network, older_scaler  # noqa: PLC0415  # likewise
+    # likewise
+    from ensemble.legacy.network_export import older_network, older_scaler  # noqa: PLC0415
 
     arrays = {name: torch.from_numpy(array) for name, array in older_network(behavior)[0].items()}
     network = older_architecture(arrays)
-    network.load_state_dict({name.removeprefix("network."): array for name, array in arrays.items()}, strict=True)
-    return OlderObjects(forest, frequencies, network.eval().to(device), older_scaler(behavior.scaler))
+    network.load_state_dict(
+        {name.removeprefix("network."): array for name, array in arrays.items()}, strict=True
+    )
+    return OlderObjects(
+        forest, frequencies, network.eval().to(device), older_scaler(behavior.scaler)
+    )
 
 
-def older_architecture(state: Mapping[str, Tensor]) -> Any:  # noqa: ANN401  # a torch module; torch has no types
+# a torch module; torch has no types
+def older_architecture(state: Mapping[str, Tensor]) -> Any:  # noqa: ANN401
     """An untrained network into which a state dict of `older_network` fits, with a sigmoid at its end."""
     from torch import nn  # noqa: PLC0415  # whoever calls has tensors
 

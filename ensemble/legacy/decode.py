@@ -1,10 +1,13 @@
 """The bytes of one older file become plain arrays and JSON values, checked; runs in the child process of `ensemble.legacy.sandbox`.
 
-What is refused keeps the words of the older engine where it had words for it ("Loaded model is None (corrupted file)"). What the
-older engine let pass is refused too: a forest that was never fitted, trees that are none, weights that are not finite, a
+What is refused keeps the words of the older engine where it had words for it ("Loaded model is None
+(corrupted file)"). What the
+older engine let pass is refused too: a forest that was never fitted, trees that are none, weights
+that are not finite, a
 model of another version of scikit-learn, features in an order that nobody knows.
 
-Features are known by the names that the model was fitted with; a model without names must read all 78, in the order of
+Features are known by the names that the model was fitted with; a model without names must read all
+78, in the order of
 `FEATURE_NAMES`.
 """
 
@@ -26,7 +29,13 @@ from ensemble.kernels.isolation_forest import Forest
 from ensemble.legacy.checked_tree import CheckedTree
 from ensemble.legacy.files import CLASSIFIER, FOREST, FREQUENCIES, SCALER
 from ensemble.legacy.networks import network_parts
-from ensemble.legacy.safe_unpickle import FOREST_NAMES, FREQUENCY_NAMES, SCALER_NAMES, Record, unpickle
+from ensemble.legacy.safe_unpickle import (
+    FOREST_NAMES,
+    FREQUENCY_NAMES,
+    SCALER_NAMES,
+    Record,
+    unpickle,
+)
 from ensemble.model import Parts
 
 __all__ = ["DECODERS", "Terms", "decode"]
@@ -77,22 +86,36 @@ def _forest(data: bytes, terms: Terms) -> Parts:
         raise ArtifactCorrupt(FOREST, "Anomaly model missing 'predict' method")
     _refuse_other_version(model, FOREST, terms.sklearn)
     estimators, columns = model.get("estimators_"), model.get("estimators_features_")
-    if not isinstance(estimators, list) or not isinstance(columns, list) or not 0 < len(estimators) == len(columns) <= MOST_TREES:
+    if (
+        not isinstance(estimators, list)
+        or not isinstance(columns, list)
+        or not 0 < len(estimators) == len(columns) <= MOST_TREES
+    ):
         raise ArtifactIncompatible(FOREST, "a fitted forest", "one that was never fitted")
     d = _count(model, "n_features_in_", FOREST)
     trees = [_tree(estimator, own, d) for estimator, own in zip(estimators, columns, strict=True)]
     forest = Forest.from_trees(
-        [tree for tree, _ in trees], [own for _, own in trees], max_samples=_count(model, "max_samples_", FOREST, least=2), n_features=d
+        [tree for tree, _ in trees],
+        [own for _, own in trees],
+        max_samples=_count(model, "max_samples_", FOREST, least=2),
+        n_features=d,
     )
     arrays = {f"forest.{name}": array for name, array in forest.to_arrays().items()}
     return Parts(arrays | {"positions": _positions(model, d, FOREST)}, {})
 
 
 def _tree(estimator: object, columns: object, d: int) -> tuple[CheckedTree, NDArray[np.int64]]:
-    if not isinstance(columns, np.ndarray) or columns.ndim != 1 or columns.dtype.kind not in "iu" or not columns.size:
+    if (
+        not isinstance(columns, np.ndarray)
+        or columns.ndim != 1
+        or columns.dtype.kind not in "iu"
+        or not columns.size
+    ):
         raise ArtifactIncompatible(FOREST, "the columns of each tree", "something else")
     if columns.min() < 0 or columns.max() >= d:
-        raise ArtifactIncompatible(FOREST, f"trees over columns 0 to {d - 1}", "a tree over another column")
+        raise ArtifactIncompatible(
+            FOREST, f"trees over columns 0 to {d - 1}", "a tree over another column"
+        )
     tree = estimator.get("tree_") if isinstance(estimator, Record) else None
     nodes = tree.get("nodes") if isinstance(tree, Record) else None
     return CheckedTree.of(nodes, columns.size, FOREST), columns.astype(np.int64)
@@ -101,7 +124,8 @@ def _tree(estimator: object, columns: object, d: int) -> tuple[CheckedTree, NDAr
 def _frequencies(data: bytes, terms: Terms) -> Parts:
     """Program name -> launches, from a pickled dictionary of counts or of shares.
 
-    Shares (floating point, together 1 within 1 %) become counts in which the rarest program was launched once: a share of
+    Shares (floating point, together 1 within 1 %) become counts in which the rarest program was
+    launched once: a share of
     nothing but itself says no more.
     """
     found = unpickle(data, FREQUENCIES, FREQUENCY_NAMES, limit_bytes=terms.limit_bytes)
@@ -111,18 +135,29 @@ def _frequencies(data: bytes, terms: Terms) -> Parts:
         raise ArtifactIncompatible(FREQUENCIES, f"1 to {MOST_NAMES:,} programs", f"{len(found):,}")
     if not all(_is_name(name) for name in found):
         raise ArtifactIncompatible(FREQUENCIES, "names that are text", "a key that is none")
-    if not all(isinstance(times, int | float | np.integer | np.floating) and math.isfinite(times) for times in found.values()):
-        raise ArtifactIncompatible(FREQUENCIES, "a count or a share of each program", "something else")
+    if not all(
+        isinstance(times, int | float | np.integer | np.floating) and math.isfinite(times)
+        for times in found.values()
+    ):
+        raise ArtifactIncompatible(
+            FREQUENCIES, "a count or a share of each program", "something else"
+        )
     values = {name: float(times) for name, times in found.items() if times}
     if not values or min(values.values()) < 0:
         raise ArtifactIncompatible(FREQUENCIES, "counts or shares above 0", "others")
     if not all(value == round(value) for value in values.values()):
         total, least = sum(values.values()), min(values.values())
         if not abs(total - 1.0) <= 0.01:  # noqa: PLR2004  # rounding of a table that a person wrote
-            raise ArtifactIncompatible(FREQUENCIES, "whole counts, or shares that sum to 1", f"numbers that sum to {total:.4g}")
+            raise ArtifactIncompatible(
+                FREQUENCIES,
+                "whole counts, or shares that sum to 1",
+                f"numbers that sum to {total:.4g}",
+            )
         values = {name: value / least for name, value in values.items()}
     if sum(values.values()) > MOST_LAUNCHES:
-        raise ArtifactIncompatible(FREQUENCIES, f"at most {MOST_LAUNCHES:,} launches", f"{sum(values.values()):,.0f}")
+        raise ArtifactIncompatible(
+            FREQUENCIES, f"at most {MOST_LAUNCHES:,} launches", f"{sum(values.values()):,.0f}"
+        )
     return Parts({}, {"launches": {name: round(value) for name, value in values.items()}})
 
 
@@ -142,7 +177,9 @@ def _network(data: bytes, _terms: Terms) -> Parts:
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001  # a stranger's program fails in any way it likes
-        raise ArtifactCorrupt(CLASSIFIER, f"cannot be decoded as weights alone ({type(error).__name__})") from None
+        raise ArtifactCorrupt(
+            CLASSIFIER, f"cannot be decoded as weights alone ({type(error).__name__})"
+        ) from None
     return network_parts(state)
 
 
@@ -158,12 +195,19 @@ def _scaler(data: bytes, terms: Terms) -> Parts:
 
 
 def _standard(scaler: Record, d: int) -> dict[str, NDArray[Any]]:
-    mean, spread = _column(scaler, "mean_", d, default=0.0), _column(scaler, "scale_", d, default=1.0)
-    return _scale(mean if scaler.get("with_mean") else np.zeros(d), spread)  # the mean is kept even where it is not used
+    mean, spread = (
+        _column(scaler, "mean_", d, default=0.0),
+        _column(scaler, "scale_", d, default=1.0),
+    )
+    return _scale(
+        mean if scaler.get("with_mean") else np.zeros(d), spread
+    )  # the mean is kept even where it is not used
 
 
 def _robust(scaler: Record, d: int) -> dict[str, NDArray[Any]]:
-    return _scale(_column(scaler, "center_", d, default=0.0), _column(scaler, "scale_", d, default=1.0))
+    return _scale(
+        _column(scaler, "center_", d, default=0.0), _column(scaler, "scale_", d, default=1.0)
+    )
 
 
 def _min_max(scaler: Record, d: int) -> dict[str, NDArray[Any]]:
@@ -198,24 +242,44 @@ def _scale(centre: NDArray[np.float64], spread: NDArray[np.float64]) -> dict[str
     return {"centre": centre, "spread": spread, "powers": np.full(centre.size, _IDENTITY_POWER)}
 
 
-def _column(scaler: Record, name: str, d: int, *, default: float | None = None) -> NDArray[np.float64]:
-    """One fitted number a feature; `default` for what the scaler was told to leave out, which it keeps as None."""
+def _column(
+    scaler: Record, name: str, d: int, *, default: float | None = None
+) -> NDArray[np.float64]:
+    """One fitted number a feature.
+
+    `default` for what the scaler was told to leave out, which it keeps as None.
+    """
     found = scaler.get(name)
-    if found is None and default is not None and isinstance(scaler.state, dict) and name in scaler.state:
+    if (
+        found is None
+        and default is not None
+        and isinstance(scaler.state, dict)
+        and name in scaler.state
+    ):
         return np.full(d, default)
     if found is None:
         raise ArtifactIncompatible(SCALER, "a fitted scaler", "one that was never fitted")
-    if not isinstance(found, np.ndarray) or found.shape != (d,) or found.dtype.kind != "f" or not np.isfinite(found).all():
+    if (
+        not isinstance(found, np.ndarray)
+        or found.shape != (d,)
+        or found.dtype.kind != "f"
+        or not np.isfinite(found).all()
+    ):
         raise ArtifactIncompatible(SCALER, f"{d} finite numbers in {name}", "something else")
     return found.astype(np.float64)
 
 
 def _refuse_other_version(model: Record, what: str, ours: str) -> None:
-    """What scikit-learn only warns of (InconsistentVersionWarning) is an error here: such a model may score otherwise (C-09)."""
+    """What scikit-learn only warns of (InconsistentVersionWarning) is an error here.
+
+    Such a model may score otherwise (C-09).
+    """
     stamp = model.get("_sklearn_version")
     if stamp != ours:
         named = stamp if isinstance(stamp, str) and _VERSION.fullmatch(stamp) else "unknown"
-        raise ArtifactIncompatible(what, f"sklearn version {ours}", f"incompatible sklearn version {named}")
+        raise ArtifactIncompatible(
+            what, f"sklearn version {ours}", f"incompatible sklearn version {named}"
+        )
 
 
 def _count(model: Record, name: str, what: str, *, least: int = 1) -> int:
@@ -226,16 +290,29 @@ def _count(model: Record, name: str, what: str, *, least: int = 1) -> int:
 
 
 def _positions(model: Record, d: int, what: str) -> NDArray[np.int32]:
-    """Which of the 78 features each column is, int32 (d,): by the names it was fitted with, else all 78 in order."""
+    """Which of the 78 features each column is, int32 (d,).
+
+    By the names it was fitted with, else all 78 in order.
+    """
     names = model.get("feature_names_in_")
     if names is None:
         if d != len(FEATURE_NAMES):
-            raise ArtifactIncompatible(what, f"{len(FEATURE_NAMES)} features, or their names", f"{d} features without names")
+            raise ArtifactIncompatible(
+                what,
+                f"{len(FEATURE_NAMES)} features, or their names",
+                f"{d} features without names",
+            )
         return np.arange(d, dtype=np.int32)
-    if not isinstance(names, np.ndarray) or names.shape != (d,) or not all(isinstance(name, str) for name in names.tolist()):
+    if (
+        not isinstance(names, np.ndarray)
+        or names.shape != (d,)
+        or not all(isinstance(name, str) for name in names.tolist())
+    ):
         raise ArtifactIncompatible(what, f"{d} names of features", "something else")
     found = [feature_position(name) for name in names.tolist()]
-    unknown = [name for name, position in zip(names.tolist(), found, strict=True) if position is None]
+    unknown = [
+        name for name, position in zip(names.tolist(), found, strict=True) if position is None
+    ]
     if unknown:
         raise ArtifactIncompatible(what, "features of CICFlowMeter", ascii(unknown[0])[:63])
     if len(set(found)) != d:

@@ -1,6 +1,7 @@
 """Models that serve become the four files of the older engine: pickles and a state dict, written and never read back here.
 
-The older form holds less. What it cannot hold is left out by name, so that whoever exports can say so.
+The older form holds less. What it cannot hold is left out by name, so that whoever exports can say
+so.
 """
 
 from __future__ import annotations
@@ -51,13 +52,20 @@ def export_anomaly(flows: FlowAnomaly, processes: ProcessAnomaly) -> Exported:
     others = [name for name in own.names if name != "isolation"]
     if others:
         share = sum(flows.weights[name] for name in others) / sum(flows.weights.values())
-        left_out.append(f"the detectors {' and '.join(others)}, which hold {share:.0%} of this layer's score; the forest alone is weak")
+        left_out.append(
+            f"the detectors {' and '.join(others)}, which hold {share:.0%} of this layer's score; the forest alone is weak"
+        )
     rarity = processes.rarity
     if rarity.users or rarity.hosts:
-        left_out.append(f"what {len(rarity.users)} users and {len(rarity.hosts)} hosts run: only the launches of all together are kept")
+        left_out.append(
+            f"what {len(rarity.users)} users and {len(rarity.hosts)} hosts run: only the launches of all together are kept"
+        )
     if processes.command_lines is not None:
         left_out.append("the forest over command lines")
-    files = {FOREST: _pickled(sklearn_forest(own.forest, own.scaler)), FREQUENCIES: _pickled(rarity.launches())}
+    files = {
+        FOREST: _pickled(sklearn_forest(own.forest, own.scaler)),
+        FREQUENCIES: _pickled(rarity.launches()),
+    }
     return Exported(files, tuple(left_out))
 
 
@@ -65,7 +73,8 @@ def export_behavior(model: DeepBehavior) -> Exported:
     """Layer 2: a network with one logit, and the scaler in front of it."""
     import torch  # noqa: PLC0415  # for this layer alone
 
-    from ensemble.legacy.network_export import older_network, older_scaler  # noqa: PLC0415  # likewise
+    # likewise
+    from ensemble.legacy.network_export import older_network, older_scaler  # noqa: PLC0415
 
     arrays, error = older_network(model)
     saved = io.BytesIO()
@@ -76,12 +85,17 @@ def export_behavior(model: DeepBehavior) -> Exported:
         left_out.append(
             f"which of {len(families)} families it is: the older network says hostile or not, within {error:.4f} log-odds of ours"
         )
-    return Exported({CLASSIFIER: saved.getvalue(), SCALER: _pickled(older_scaler(model.scaler))}, tuple(left_out))
+    return Exported(
+        {CLASSIFIER: saved.getvalue(), SCALER: _pickled(older_scaler(model.scaler))},
+        tuple(left_out),
+    )
 
 
 def checksums(files: Mapping[str, bytes]) -> bytes:
     """`checksums.txt` of some files, as sha256sum writes it."""
-    return "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items())).encode()
+    return "".join(
+        f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items())
+    ).encode()
 
 
 def _pickled(model: object) -> bytes:

@@ -5,8 +5,10 @@
     layer 2  deep_classifier.pth    the weights of a network
              deep_scaler.joblib     the scaler in front of it
 
-A layer needs both of its files: a forest of one day beside the counts of another is a third model that nobody tested.
-A `checksums.txt` beside them, as sha256sum writes it, proves them. MD5 is accepted with a warning: it shows an accident, no forgery.
+A layer needs both of its files: a forest of one day beside the counts of another is a third model
+that nobody tested.
+A `checksums.txt` beside them, as sha256sum writes it, proves them. MD5 is accepted with a warning:
+it shows an accident, no forgery.
 """
 
 from __future__ import annotations
@@ -37,7 +39,10 @@ FREQUENCIES = "process_frequencies.joblib"
 CLASSIFIER = "deep_classifier.pth"
 SCALER = "deep_scaler.joblib"
 CHECKSUMS = "checksums.txt"
-PAIRS: Mapping[str, tuple[str, str]] = {"anomaly": (FOREST, FREQUENCIES), "behavior": (CLASSIFIER, SCALER)}
+PAIRS: Mapping[str, tuple[str, str]] = {
+    "anomaly": (FOREST, FREQUENCIES),
+    "behavior": (CLASSIFIER, SCALER),
+}
 CHECKSUMS_LIMIT_BYTES = 64 << 10
 _LINE = re.compile(r"([0-9a-fA-F]{32}|[0-9a-fA-F]{64})[ \t]+\*?(?:\./)?(\S+)")
 _MD5_DIGITS = 32
@@ -76,12 +81,24 @@ def read_pair(folder: Path, layer: str, *, limit_bytes: int) -> OldFiles:
         ArtifactUnreadable: the system will not give it.
     """
     with open_directory(folder, what="the folder of model files") as directory:
-        data = {name: read_bounded(directory, name, limit=limit_bytes, what=name) for name in PAIRS[layer]}
+        data = {
+            name: read_bounded(directory, name, limit=limit_bytes, what=name)
+            for name in PAIRS[layer]
+        }
         if CHECKSUMS not in list_names(directory, what="the folder of model files"):
-            return OldFiles(data, (f"there is no {CHECKSUMS}: nothing shows that these are the bytes that were saved",))
-        listed = _listed(read_bounded(directory, CHECKSUMS, limit=CHECKSUMS_LIMIT_BYTES, what=CHECKSUMS))
+            return OldFiles(
+                data,
+                (
+                    f"there is no {CHECKSUMS}: nothing shows that these are the bytes that were saved",
+                ),
+            )
+        listed = _listed(
+            read_bounded(directory, CHECKSUMS, limit=CHECKSUMS_LIMIT_BYTES, what=CHECKSUMS)
+        )
     is_md5 = [_prove(name, content, listed) for name, content in data.items()]
-    weak = f"{CHECKSUMS} holds MD5 digests: they show an accident, but no forgery; SHA-256 shows both"
+    weak = (
+        f"{CHECKSUMS} holds MD5 digests: they show an accident, but no forgery; SHA-256 shows both"
+    )
     return OldFiles(data, (weak,) if any(is_md5) else ())
 
 
@@ -93,7 +110,9 @@ def _listed(text: bytes) -> dict[str, str]:
             continue
         found = _LINE.fullmatch(line.strip())
         if found is None:
-            raise ArtifactCorrupt(CHECKSUMS, f"line {number} is no digest (MD5 or SHA-256) and file name")
+            raise ArtifactCorrupt(
+                CHECKSUMS, f"line {number} is no digest (MD5 or SHA-256) and file name"
+            )
         digest, name = found.groups()
         if listed.setdefault(name, digest.lower()) != digest.lower():
             raise ArtifactCorrupt(CHECKSUMS, f"line {number} names a file for the second time")
@@ -106,7 +125,12 @@ def _prove(name: str, content: bytes, listed: Mapping[str, str]) -> bool:
     if expected is None:
         raise ArtifactMissing(f"{name} in {CHECKSUMS}")
     is_md5 = len(expected) == _MD5_DIGITS
-    found = (hashlib.md5(content, usedforsecurity=False) if is_md5 else hashlib.sha256(content)).hexdigest()
+    found = (
+        hashlib.md5(content, usedforsecurity=False) if is_md5 else hashlib.sha256(content)
+    ).hexdigest()
     if found != expected:
-        raise ArtifactCorrupt(name, f"Model file corrupted: its digest is {found[:12]}, {CHECKSUMS} says {expected[:12]}")
+        raise ArtifactCorrupt(
+            name,
+            f"Model file corrupted: its digest is {found[:12]}, {CHECKSUMS} says {expected[:12]}",
+        )
     return is_md5

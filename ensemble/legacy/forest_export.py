@@ -1,8 +1,11 @@
 """Our isolation forest as a real one of scikit-learn that reads the raw 78 features: same cuts, same depths, same scores.
 
-Ours reads scaled features; the older engine had no scaler before its forest. Scaling never falls, so each cut of a scaled feature
-is a cut of the raw one: the greatest float32 that is still scaled to or below it, found by halving the float32 numbers.
-The trees are written into a forest that scikit-learn itself fitted on noise, by the same `__setstate__` that unpickling uses.
+Ours reads scaled features; the older engine had no scaler before its forest. Scaling never falls,
+so each cut of a scaled feature
+is a cut of the raw one: the greatest float32 that is still scaled to or below it, found by halving
+the float32 numbers.
+The trees are written into a forest that scikit-learn itself fitted on noise, by the same
+`__setstate__` that unpickling uses.
 """
 
 from __future__ import annotations
@@ -43,26 +46,50 @@ def sklearn_forest(forest: Forest, scaler: Scaler) -> IsolationForest:
     cuts = raw_cuts(forest, scaler)
     features = scaler.positions[forest.feature]
     for number, estimator in enumerate(fitted.estimators_):
-        nodes = _nodes(forest, number, features[number], cuts[number], estimator.tree_.__getstate__()["nodes"].dtype)
+        nodes = _nodes(
+            forest,
+            number,
+            features[number],
+            cuts[number],
+            estimator.tree_.__getstate__()["nodes"].dtype,
+        )
         tree = Tree(d, np.ones(1, np.intp), 1)
-        state = {"max_depth": forest.depth, "node_count": len(nodes), "nodes": nodes, "values": np.zeros((len(nodes), 1, 1))}
+        state = {
+            "max_depth": forest.depth,
+            "node_count": len(nodes),
+            "nodes": nodes,
+            "values": np.zeros((len(nodes), 1, 1)),
+        }
         tree.__setstate__(state)
         estimator.tree_ = tree
     # What scikit-learn computes from the trees at the end of `fit`, computed again for ours.
-    fitted._average_path_length_per_tree, fitted._decision_path_lengths = zip(  # noqa: SLF001  # it has no other way in
-        *[(_average_path_length(one.tree_.n_node_samples), one.tree_.compute_node_depths()) for one in fitted.estimators_], strict=True
+    # it has no other way in
+    fitted._average_path_length_per_tree, fitted._decision_path_lengths = zip(  # noqa: SLF001
+        *[
+            (_average_path_length(one.tree_.n_node_samples), one.tree_.compute_node_depths())
+            for one in fitted.estimators_
+        ],
+        strict=True,
     )
     return fitted
 
 
 def raw_cuts(forest: Forest, scaler: Scaler) -> NDArray[np.float32]:
-    """For each cut the greatest raw float32 that still goes left, float32 as `forest.threshold`; nothing for ended branches."""
+    """For each cut the greatest raw float32 that still goes left, float32 as `forest.threshold`.
+
+    Nothing for ended branches.
+    """
     is_cut = forest.threshold != ALWAYS_LEFT
     column, threshold = forest.feature[is_cut], forest.threshold[is_cut]
     rows = np.zeros((len(column), len(FEATURE_NAMES)), np.float32)
     at, positions = np.arange(len(column)), scaler.positions[column]
-    most = _key(np.array([np.finfo(np.float32).max], np.float32))[0] - 1  # the greatest marks ended branches
-    low, high = np.full(len(column), -most), np.full(len(column), most)  # `low` goes left or is the least there is
+    most = (
+        _key(np.array([np.finfo(np.float32).max], np.float32))[0] - 1
+    )  # the greatest marks ended branches
+    low, high = (
+        np.full(len(column), -most),
+        np.full(len(column), most),
+    )  # `low` goes left or is the least there is
     while (low < high).any():
         middle = -((-low - high) // 2)  # rounded up, so that `low` moves
         rows[at, positions] = _float(middle)
@@ -84,18 +111,29 @@ def _float(keys: NDArray[np.int64]) -> NDArray[np.float32]:
     return np.where(keys < 0, -keys | _SIGN, keys).astype(np.uint32).view(np.float32)
 
 
-def _nodes(forest: Forest, number: int, features: NDArray[np.intp], cuts: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
+def _nodes(
+    forest: Forest,
+    number: int,
+    features: NDArray[np.intp],
+    cuts: NDArray[np.float32],
+    dtype: np.dtype[Any],
+) -> NDArray[Any]:
     """One tree as scikit-learn's array of nodes, root first, a parent before its children."""
     depth, lengths = forest.depth, forest.path_length[number]
     is_cut = forest.threshold[number] != ALWAYS_LEFT
     rows: list[list[float]] = []
-    todo: list[tuple[int, int, int, int]] = [(0, 0, -1, 0)]  # place in the heap, level, parent's row, 0 left or 1 right
+    todo: list[tuple[int, int, int, int]] = [
+        (0, 0, -1, 0)
+    ]  # place in the heap, level, parent's row, 0 left or 1 right
     while todo:
         place, level, parent, side = todo.pop()
         if parent >= 0:
             rows[parent][side] = len(rows)
         if level < depth and is_cut[place]:
-            todo += [(2 * place + 2, level + 1, len(rows), 1), (2 * place + 1, level + 1, len(rows), 0)]
+            todo += [
+                (2 * place + 2, level + 1, len(rows), 1),
+                (2 * place + 1, level + 1, len(rows), 0),
+            ]
             rows.append([LEAF, LEAF, features[place], float(cuts[place]), 0.0])
         else:
             end = ((place + 1) << (depth - level)) - (1 << depth)

@@ -1,12 +1,17 @@
 """From the four older files to models that serve: each layer by itself, each pair whole or not at all.
 
-What the older models say is kept to the last bit that float32 has: the forest's depth, the network's logit, the scaler in front
-of it. What they never said is added: a calibration, so that their scores can be pooled with others. It is read off benign flows
-that they were not trained on, as the negative log of the share that looks at least as hostile; without such flows nothing that
+What the older models say is kept to the last bit that float32 has: the forest's depth, the
+network's logit, the scaler in front
+of it. What they never said is added: a calibration, so that their scores can be pooled with others.
+It is read off benign flows
+that they were not trained on, as the negative log of the share that looks at least as hostile;
+without such flows nothing that
 these models say could be called likely or unlikely, and nothing is published.
 
-The process counts need no flows: they are launches of benign programs themselves. A program that was launched once is rated as
-one never seen, for so it looked before (Good, "The population frequencies of species", Biometrika 40, 1953).
+The process counts need no flows: they are launches of benign programs themselves. A program that
+was launched once is rated as
+one never seen, for so it looked before (Good, "The population frequencies of species", Biometrika
+40, 1953).
 """
 
 from __future__ import annotations
@@ -39,7 +44,14 @@ from ensemble.training.recipes.process_anomaly import tail_calibration
 if TYPE_CHECKING:
     from ensemble.layers.behavior import DeepBehavior
 
-__all__ = ["OldLayer", "OldModels", "behavior_model", "flow_model", "process_model", "read_old_models"]
+__all__ = [
+    "OldLayer",
+    "OldModels",
+    "behavior_model",
+    "flow_model",
+    "process_model",
+    "read_old_models",
+]
 
 HOSTILE_CLASS = "hostile"  # the older network knows no families
 WIDEST = 1e6  # spreads; farther off nothing is told apart, and float32 stays finite behind it
@@ -104,8 +116,14 @@ def read_old_models(folder: Path, limits: Limits, *, available_bytes: int) -> Ol
 def _read_layer(folder: Path, layer: str, limits: Limits) -> OldLayer:
     files = read_pair(folder, layer, limit_bytes=limits.file_bytes)
     parts = {name: decode_apart(name, files.data[name], limits) for name in PAIRS[layer]}
-    own = OldLayer(parts, {name: hashlib.sha256(data).hexdigest() for name, data in files.data.items()}, files.warnings)
-    _MEMBERS[layer](own)  # members that do not fit each other are found now, not after minutes of calibrating
+    own = OldLayer(
+        parts,
+        {name: hashlib.sha256(data).hexdigest() for name, data in files.data.items()},
+        files.warnings,
+    )
+    _MEMBERS[layer](
+        own
+    )  # members that do not fit each other are found now, not after minutes of calibrating
     return own
 
 
@@ -125,12 +143,15 @@ def flow_model(old: OldLayer, benign: NDArray[np.float32]) -> FlowAnomaly:
     return FlowAnomaly(detectors, {"isolation": scale}, {"isolation": 1.0}, odds)
 
 
-def process_model(old: OldLayer, base: Calibration | None) -> tuple[ProcessAnomaly, NDArray[np.float64]]:
+def process_model(
+    old: OldLayer, base: Calibration | None
+) -> tuple[ProcessAnomaly, NDArray[np.float64]]:
     """The older counts as a rarity table that knows no user and no host.
 
     Args:
         old: layer 1.
-        base: calibration of the rarity in use, which carries over because rarity is a likelihood ratio; None reads one off the counts.
+        base: calibration of the rarity in use, which carries over because rarity is a
+            likelihood ratio; None reads one off the counts.
 
     Returns:
         The model, and log-odds float64 (m,) of launches as benign as the counts, for thresholds.
@@ -142,7 +163,9 @@ def process_model(old: OldLayer, base: Calibration | None) -> tuple[ProcessAnoma
     table = RarityTable.of_everyone(launches)
     known = table.launches()
     shares = np.array(list(known.values()), np.float64) / sum(known.values())
-    times = np.maximum(1, np.round(shares * min(LAUNCHES_SHOWN, sum(known.values())))).astype(np.int64)
+    times = np.maximum(1, np.round(shares * min(LAUNCHES_SHOWN, sum(known.values())))).astype(
+        np.int64
+    )
     unseen = "\x00"  # no program: names have no such letter
     shown = [unseen if count == 1 else name for name, count in known.items()]
     raw = np.repeat(table.rate(ProcessBatch.of([ProcessEvent(name) for name in shown])).raw, times)
@@ -153,13 +176,18 @@ def process_model(old: OldLayer, base: Calibration | None) -> tuple[ProcessAnoma
 
 def behavior_model(old: OldLayer, benign: NDArray[np.float32]) -> DeepBehavior:
     """The older network as a behavior layer, calibrated; arguments and errors as `flow_model`."""
-    from ensemble.layers.behavior import DeepBehavior  # noqa: PLC0415  # torch, for this layer alone
+    # torch, for this layer alone
+    from ensemble.layers.behavior import DeepBehavior  # noqa: PLC0415
 
     scaler = _network_scaler(old)
     network = our_network(old.parts[CLASSIFIER].arrays, scaler.positions.size)
     arrays = {f"network.{name}": array for name, array in network.items()} | scaler.to_arrays()
     unit = Calibration(np.array([0.0, 1.0]), np.array([0.0, 1.0]))
-    config = {"classes": [BENIGN_CLASS, HOSTILE_CLASS], "calibration": unit.to_config(), **scaler.to_config()}
+    config = {
+        "classes": [BENIGN_CLASS, HOSTILE_CLASS],
+        "calibration": unit.to_config(),
+        **scaler.to_config(),
+    }
     logits = DeepBehavior.from_parts(Parts(arrays, config))
     calibration = tail_calibration(logits.raw(benign))
     return DeepBehavior(scaler, logits.network, logits.classes, calibration)
@@ -168,7 +196,10 @@ def behavior_model(old: OldLayer, benign: NDArray[np.float32]) -> DeepBehavior:
 def _detectors(old: OldLayer) -> BenignDetectors:
     arrays = old.parts[FOREST].arrays
     positions = arrays["positions"].astype(np.intp)
-    return BenignDetectors(PlainScaler.identity(positions), Forest.from_arrays(below("forest.", arrays), positions.size))
+    return BenignDetectors(
+        PlainScaler.identity(positions),
+        Forest.from_arrays(below("forest.", arrays), positions.size),
+    )
 
 
 def _network_scaler(old: OldLayer) -> PlainScaler:

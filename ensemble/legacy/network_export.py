@@ -2,17 +2,22 @@
 
 Ours is richer in four ways. Three can be said in the older form exactly, one nearly:
 
-- scaled values are cut at a limit, and negative ones are tamed otherwise than scikit-learn's power transform does it: a line with
+- scaled values are cut at a limit, and negative ones are tamed otherwise than scikit-learn's
+  power transform does it: a line with
   three bends for each feature, one layer more in front. Exact for values of -1 and above;
 - several heads, averaged: the heads side by side, in blocks;
 - a class for benign, the average of margins: linear;
-- the margin itself is the logarithm of a sum of exponentials over the hostile classes. Two at a time, by a line with many bends
-  in place of log(1 + exp(x)): a few layers more, and an error that is counted here and said to whoever exports.
+- the margin itself is the logarithm of a sum of exponentials over the hostile classes. Two at a
+  time, by a line with many bends
+  in place of log(1 + exp(x)): a few layers more, and an error that is counted here and said to
+  whoever exports.
 
 A network that came from the older engine has none of these and goes back as it came.
 
-Source: piecewise linear functions as sums of rectifiers: Arora et al., "Understanding deep neural networks with rectified linear units",
-ICLR 2018, theorem 2.2; bends where the curvature is: de Boor, "A Practical Guide to Splines", 1978, chapter XII.
+Source: piecewise linear functions as sums of rectifiers: Arora et al., "Understanding deep neural
+networks with rectified linear units",
+ICLR 2018, theorem 2.2; bends where the curvature is: de Boor, "A Practical Guide to Splines", 1978,
+chapter XII.
 """
 
 from __future__ import annotations
@@ -74,7 +79,8 @@ class Chain:
 def older_scaler(scaler: Scaler) -> StandardScaler | PowerTransformer:
     """A fitted scaler over the 78 features; columns that are not read stay as they are.
 
-    A `FlowScaler` becomes a power transform, which differs below 0 and does not cut: `older_network` makes up for both.
+    A `FlowScaler` becomes a power transform, which differs below 0 and does not cut:
+    `older_network` makes up for both.
     """
     d, at = len(FEATURE_NAMES), scaler.positions
     noise = np.random.default_rng(0).normal(size=(4, d))
@@ -96,7 +102,10 @@ def _scaled(fitted: StandardScaler, centre: Matrix, spread: Matrix) -> StandardS
 
 def older_network(model: DeepBehavior) -> tuple[dict[str, NDArray[np.float32]], float]:
     """State dict of a network that reads what `older_scaler` gives, and how far its logit may be from our margin, in nats."""
-    arrays = {name: value.detach().cpu().double().numpy() for name, value in model.network.state_dict().items()}
+    arrays = {
+        name: value.detach().cpu().double().numpy()
+        for name, value in model.network.state_dict().items()
+    }
     chain = _front(model.scaler)
     heads, _, classes = arrays[f"weights.{len(arrays) // 2 - 1}"].shape
     for level in range(len(arrays) // 2):
@@ -116,16 +125,27 @@ def _front(scaler: Scaler) -> Chain:
 
 
 def _bent(chain: Chain, scaler: FlowScaler) -> Chain:
-    """Cut at the limit, and bent at 0 so that -1 is what it is to us: -log 2 before scaling, and not the power transform's -1.5."""
-    centre, spread, limit = scaler.centre.astype(np.float64), scaler.spread.astype(np.float64), scaler.limit
+    """Cut at the limit, and bent at 0 so that -1 is what it is to us.
+
+    -log 2 before scaling, and not the power transform's -1.5.
+    """
+    centre, spread, limit = (
+        scaler.centre.astype(np.float64),
+        scaler.spread.astype(np.float64),
+        scaler.limit,
+    )
     zero, slope = -centre / spread, np.log(2.0) / 1.5
-    low = np.where(zero > -limit, zero + (-limit - zero) / slope, -limit)  # where the line leaves the lower limit
+    low = np.where(
+        zero > -limit, zero + (-limit - zero) / slope, -limit
+    )  # where the line leaves the lower limit
     high = np.where(zero < limit, limit, zero + (limit - zero) / slope)
     bend = np.clip(zero, low, high)
     below, above = np.where(low < zero, slope, 1.0), np.where(zero < high, 1.0, slope)
     d = len(centre)
     chain = chain.rectified(np.vstack([np.eye(d)] * 3), -np.r_[low, bend, high])
-    return chain.linear(np.hstack([np.diag(below), np.diag(above - below), np.diag(-above)]), np.full(d, -limit))
+    return chain.linear(
+        np.hstack([np.diag(below), np.diag(above - below), np.diag(-above)]), np.full(d, -limit)
+    )
 
 
 def _side_by_side(arrays: Mapping[str, Matrix], level: int) -> tuple[Matrix, Matrix]:
@@ -136,16 +156,22 @@ def _side_by_side(arrays: Mapping[str, Matrix], level: int) -> tuple[Matrix, Mat
         return weights.transpose(0, 2, 1).reshape(heads * fan_out, fan_in), biases.ravel()
     blocks = np.zeros((heads * fan_out, heads * fan_in))
     for head in range(heads):
-        blocks[head * fan_out : (head + 1) * fan_out, head * fan_in : (head + 1) * fan_in] = weights[head].T
+        blocks[head * fan_out : (head + 1) * fan_out, head * fan_in : (head + 1) * fan_in] = (
+            weights[head].T
+        )
     return blocks, biases.ravel()
 
 
 def _margin(chain: Chain, heads: int, classes: int) -> tuple[dict[str, NDArray[np.float32]], float]:
     """Mean over the heads of log-sum-exp over the hostile classes less benign, from all logits, and the error of it."""
     hostile = classes - 1
-    steps = np.zeros((heads * hostile + 1, heads * classes))  # each head's hostile logits, then the mean of the benign ones
+    steps = np.zeros(
+        (heads * hostile + 1, heads * classes)
+    )  # each head's hostile logits, then the mean of the benign ones
     for head in range(heads):
-        steps[head * hostile : (head + 1) * hostile, head * classes + 1 : (head + 1) * classes] = np.eye(hostile)
+        steps[head * hostile : (head + 1) * hostile, head * classes + 1 : (head + 1) * classes] = (
+            np.eye(hostile)
+        )
         steps[-1, head * classes] = 1.0 / heads
     chain = chain.linear(steps, np.zeros(len(steps)))
     bends, slopes, start, error_each = softplus_bends(BENDS)
@@ -157,8 +183,13 @@ def _margin(chain: Chain, heads: int, classes: int) -> tuple[dict[str, NDArray[n
     return chain.linear(np.r_[np.full(heads, 1.0 / heads), -1.0][None], np.zeros(1)).state(), error
 
 
-def _paired(chain: Chain, heads: int, hostile: int, bends: Matrix, slopes: Matrix, start: float) -> Chain:
-    """In every head log(exp a + exp b) = b + softplus(a - b) of the hostile logits two by two; an odd one and benign go on unchanged."""
+def _paired(
+    chain: Chain, heads: int, hostile: int, bends: Matrix, slopes: Matrix, start: float
+) -> Chain:
+    """In every head log(exp a + exp b) = b + softplus(a - b) of the hostile logits two by two.
+
+    An odd one and benign go on unchanged.
+    """
     count, kept = len(bends), heads * hostile + 1
     inner: list[Matrix] = []
     shift: list[float] = []
@@ -170,7 +201,11 @@ def _paired(chain: Chain, heads: int, hostile: int, bends: Matrix, slopes: Matri
         shift.append(bias)
         return len(inner) - 1
 
-    def passed(index: int) -> list[tuple[int, float]]:  # a linear quantity through a rectifier: its positive part less its negative
+    def passed(
+        index: int,
+    ) -> list[
+        tuple[int, float]
+    ]:  # a linear quantity through a rectifier: its positive part less its negative
         row = np.eye(kept)[index]
         return [(unit(row, 0.0), 1.0), (unit(-row, 0.0), -1.0)]
 
@@ -178,7 +213,9 @@ def _paired(chain: Chain, heads: int, hostile: int, bends: Matrix, slopes: Matri
         own = list(range(head * hostile, (head + 1) * hostile))
         for a, b in zip(own[::2], own[1::2], strict=False):
             difference = np.eye(kept)[a] - np.eye(kept)[b]
-            outer.append(passed(b) + [(unit(difference, -bends[k]), slopes[k]) for k in range(count)])
+            outer.append(
+                passed(b) + [(unit(difference, -bends[k]), slopes[k]) for k in range(count)]
+            )
             start_of.append(start)
         if hostile % 2:
             outer.append(passed(own[-1]))

@@ -1,8 +1,11 @@
 """The state dict of an older network: which one is accepted, and what it becomes.
 
-Accepted is a chain of linear layers with a rectifier between any two, as `nn.Sequential` or named attributes give it: keys
-`<anything>.weight` (out, in) and `<anything>.bias` (out,) in pairs and in order, float32, finite, the last layer of width 1: the
-logit of hostile, before its sigmoid. The older engine's 78-256-128-64-1 is one of these. Anything else in it (batch
+Accepted is a chain of linear layers with a rectifier between any two, as `nn.Sequential` or named
+attributes give it: keys
+`<anything>.weight` (out, in) and `<anything>.bias` (out,) in pairs and in order, float32, finite,
+the last layer of width 1: the
+logit of hostile, before its sigmoid. The older engine's 78-256-128-64-1 is one of these. Anything
+else in it (batch
 normalisation, attention) is refused by the names of its keys.
 
 In our network the logit z becomes the logits (0, z) of benign and hostile; their margin is z again.
@@ -45,13 +48,25 @@ def network_parts(state: object) -> Parts:
     if not state:
         raise ArtifactCorrupt(CLASSIFIER, "State dict is empty (corrupted file)")
     keys = list(state)
-    if len(keys) % 2 or not all(_is_pair(weight, bias) for weight, bias in zip(keys[::2], keys[1::2], strict=True)):
-        odd = [str(key) for key in keys if not str(key).endswith((".weight", ".bias"))] or [str(key) for key in keys]
+    if len(keys) % 2 or not all(
+        _is_pair(weight, bias) for weight, bias in zip(keys[::2], keys[1::2], strict=True)
+    ):
+        odd = [str(key) for key in keys if not str(key).endswith((".weight", ".bias"))] or [
+            str(key) for key in keys
+        ]
         named = ", ".join(ascii(key)[:40] for key in odd[:NAMED_KEYS])
-        raise ArtifactIncompatible(CLASSIFIER, "keys NAME.weight and NAME.bias in pairs", f"keys {named}")
+        raise ArtifactIncompatible(
+            CLASSIFIER, "keys NAME.weight and NAME.bias in pairs", f"keys {named}"
+        )
     for key, tensor in state.items():
-        if not isinstance(tensor, torch.Tensor) or tensor.layout is not torch.strided or tensor.dtype is not torch.float32:
-            raise ArtifactIncompatible(CLASSIFIER, "tensors of float32", f"another value at {ascii(key)[:40]}")
+        if (
+            not isinstance(tensor, torch.Tensor)
+            or tensor.layout is not torch.strided
+            or tensor.dtype is not torch.float32
+        ):
+            raise ArtifactIncompatible(
+                CLASSIFIER, "tensors of float32", f"another value at {ascii(key)[:40]}"
+            )
     _refuse_other_shapes(list(state.values()))
     arrays: dict[str, NDArray[Any]] = {}
     for level in range(len(keys) // 2):
@@ -62,7 +77,9 @@ def network_parts(state: object) -> Parts:
     return Parts(arrays, {})
 
 
-def our_network(arrays: Mapping[str, NDArray[Any]], n_features: int) -> dict[str, NDArray[np.float32]]:
+def our_network(
+    arrays: Mapping[str, NDArray[Any]], n_features: int
+) -> dict[str, NDArray[np.float32]]:
     """Arrays of `DeepClassifier` with one head and the classes benign and hostile, from those of `network_parts`.
 
     Raises:
@@ -71,10 +88,15 @@ def our_network(arrays: Mapping[str, NDArray[Any]], n_features: int) -> dict[str
     levels = sum(name.startswith("weight.") for name in arrays)
     if not levels or arrays["weight.0"].shape[1] != n_features:
         found = arrays["weight.0"].shape[1] if levels else 0
-        raise ArtifactIncompatible(CLASSIFIER, f"a network of {n_features} features, as its scaler", f"one of {found}")
+        raise ArtifactIncompatible(
+            CLASSIFIER, f"a network of {n_features} features, as its scaler", f"one of {found}"
+        )
     ours: dict[str, NDArray[np.float32]] = {}
     for level in range(levels):
-        weight, bias = arrays[f"weight.{level}"].astype(np.float32), arrays[f"bias.{level}"].astype(np.float32)
+        weight, bias = (
+            arrays[f"weight.{level}"].astype(np.float32),
+            arrays[f"bias.{level}"].astype(np.float32),
+        )
         if level == levels - 1:
             weight, bias = np.vstack([np.zeros_like(weight), weight]), np.r_[np.float32(0), bias]
         ours[f"weights.{level}"] = np.ascontiguousarray(weight.T[None])  # (1, in, out)
@@ -91,8 +113,22 @@ def _is_pair(weight: object, bias: object) -> bool:
 def _refuse_other_shapes(tensors: list[Tensor]) -> None:
     weights, biases = tensors[::2], tensors[1::2]
     shapes = [tuple(weight.shape) for weight in weights]
-    if len(weights) > MOST_LEVELS or sum(tensor.numel() for tensor in tensors) > MOST_NUMBERS:  # a stride of 0 makes much of little
-        raise ArtifactIncompatible(CLASSIFIER, f"at most {MOST_LEVELS} layers and {MOST_NUMBERS:,} numbers", "more")
-    is_linear = all(len(shape) == 2 and tuple(bias.shape) == shape[:1] for shape, bias in zip(shapes, biases, strict=True))  # noqa: PLR2004  # (out, in)
-    if not is_linear or any(below[0] != above[1] for below, above in pairwise(shapes)) or shapes[-1][0] != 1 or 0 in shapes[0]:
-        raise ArtifactIncompatible(CLASSIFIER, "linear layers that chain, down to width 1", f"shapes {shapes[:NAMED_KEYS]}")
+    if (
+        len(weights) > MOST_LEVELS or sum(tensor.numel() for tensor in tensors) > MOST_NUMBERS
+    ):  # a stride of 0 makes much of little
+        raise ArtifactIncompatible(
+            CLASSIFIER, f"at most {MOST_LEVELS} layers and {MOST_NUMBERS:,} numbers", "more"
+        )
+    is_linear = all(
+        len(shape) == 2 and tuple(bias.shape) == shape[:1]  # noqa: PLR2004
+        for shape, bias in zip(shapes, biases, strict=True)
+    )  # (out, in)
+    if (
+        not is_linear
+        or any(below[0] != above[1] for below, above in pairwise(shapes))
+        or shapes[-1][0] != 1
+        or 0 in shapes[0]
+    ):
+        raise ArtifactIncompatible(
+            CLASSIFIER, "linear layers that chain, down to width 1", f"shapes {shapes[:NAMED_KEYS]}"
+        )

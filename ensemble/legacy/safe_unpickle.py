@@ -1,12 +1,18 @@
 """The only reader of pickles: a joblib file becomes plain values and inert records, and no code of anybody's runs.
 
-A pickle is a program. This reader lets it name only what one of the four files needs, by an exact list, and what it names is
-not what it gets: for every class of scikit-learn it gets a `Record` that remembers what it was given and can do nothing.
-So neither a constructor nor a `__setstate__` of a library meets a stranger's bytes. Only numpy's own array readers do, and they can
-be made to crash or to loop (RELIABILITY, fact 1): call this in the child process of `ensemble.legacy.sandbox` and nowhere else.
+A pickle is a program. This reader lets it name only what one of the four files needs, by an exact
+list, and what it names is
+not what it gets: for every class of scikit-learn it gets a `Record` that remembers what it was
+given and can do nothing.
+So neither a constructor nor a `__setstate__` of a library meets a stranger's bytes. Only numpy's
+own array readers do, and they can
+be made to crash or to loop (RELIABILITY, fact 1): call this in the child process of
+`ensemble.legacy.sandbox` and nowhere else.
 
-An array may not be longer than the bytes that are left, so a few bytes cannot ask for a hundred gigabytes; a compressed
-file is unpacked up to a limit. Source: the format of joblib 1.6 (`NumpyUnpickler`, an inner class: pinned, and watched by a test).
+An array may not be longer than the bytes that are left, so a few bytes cannot ask for a hundred
+gigabytes; a compressed
+file is unpacked up to a limit. Source: the format of joblib 1.6 (`NumpyUnpickler`, an inner class:
+pinned, and watched by a test).
 """
 
 from __future__ import annotations
@@ -28,7 +34,10 @@ __all__ = ["FOREST_NAMES", "FREQUENCY_NAMES", "SCALER_NAMES", "Record", "unpickl
 
 Name = tuple[str, str]  # module and name apart: "a.b" + "c" is not "a" + "b.c"
 
-_MULTIARRAY = ("numpy._core.multiarray", "numpy.core.multiarray")  # the second is what numpy 1 called it
+_MULTIARRAY = (
+    "numpy._core.multiarray",
+    "numpy.core.multiarray",
+)  # the second is what numpy 1 called it
 _ARRAYS: frozenset[Name] = frozenset(
     {("joblib.numpy_pickle", "NumpyArrayWrapper"), ("numpy", "ndarray"), ("numpy", "dtype")}
     | {(module, name) for module in _MULTIARRAY for name in ("_reconstruct", "scalar")}
@@ -50,16 +59,21 @@ FOREST_NAMES: frozenset[Name] = (
     }
 )
 SCALER_NAMES: frozenset[Name] = _ARRAYS | {
-    ("sklearn.preprocessing._data", name) for name in ("StandardScaler", "MinMaxScaler", "RobustScaler", "PowerTransformer")
+    ("sklearn.preprocessing._data", name)
+    for name in ("StandardScaler", "MinMaxScaler", "RobustScaler", "PowerTransformer")
 }
 FREQUENCY_NAMES: frozenset[Name] = (
-    _ARRAYS | {("collections", name) for name in ("Counter", "OrderedDict", "defaultdict")} | {("builtins", "int"), ("builtins", "float")}
+    _ARRAYS
+    | {("collections", name) for name in ("Counter", "OrderedDict", "defaultdict")}
+    | {("builtins", "int"), ("builtins", "float")}
 )
 _REAL: Mapping[Name, Any] = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
-    **{(module, "_reconstruct"): np._core.multiarray._reconstruct for module in _MULTIARRAY},  # type: ignore[attr-defined]  # noqa: SLF001  # what every pickled array names
-    **{(module, "scalar"): np._core.multiarray.scalar for module in _MULTIARRAY},  # type: ignore[attr-defined]  # noqa: SLF001  # what every pickled number of numpy names
+    # what every pickled array names
+    **{(module, "_reconstruct"): np._core.multiarray._reconstruct for module in _MULTIARRAY},  # type: ignore[attr-defined]  # noqa: SLF001
+    # what every pickled number of numpy names
+    **{(module, "scalar"): np._core.multiarray.scalar for module in _MULTIARRAY},  # type: ignore[attr-defined]  # noqa: SLF001
     ("collections", "Counter"): collections.Counter,
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("collections", "defaultdict"): collections.defaultdict,
@@ -69,7 +83,10 @@ _REAL: Mapping[Name, Any] = {
 
 
 class Record:
-    """What stands where a library's object was: its name, what it was made of, and the state it was given."""
+    """What stands where a library's object was.
+
+    Its name, what it was made of, and the state it was given.
+    """
 
     name: str = ""
 
@@ -92,7 +109,8 @@ class Record:
         return self.state.get(key) if isinstance(self.state, dict) else None
 
 
-def unpickle(data: bytes, what: str, allowed: frozenset[Name], *, limit_bytes: int) -> Any:  # noqa: ANN401  # whatever the file holds
+# whatever the file holds
+def unpickle(data: bytes, what: str, allowed: frozenset[Name], *, limit_bytes: int) -> Any:  # noqa: ANN401
     """The object of a joblib file, with `Record`s for the objects of libraries.
 
     Args:
@@ -129,10 +147,15 @@ class _Reader(NumpyUnpickler):  # type: ignore[misc]  # joblib has no types
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401  # as the base class has it
         asked = (module, name)
         if asked not in self._allowed:
-            raise ArtifactUntrusted(self._what, f"asks for {ascii(module)[:63]} {ascii(name)[:63]}, which such a file does not need")
+            raise ArtifactUntrusted(
+                self._what,
+                f"asks for {ascii(module)[:63]} {ascii(name)[:63]}, which such a file does not need",
+            )
         if name == NumpyArrayWrapper.__name__:
             return _BoundedArray
-        return _REAL.get(asked) or self._records.setdefault(asked, type(name, (Record,), {"name": name}))
+        return _REAL.get(asked) or self._records.setdefault(
+            asked, type(name, (Record,), {"name": name})
+        )
 
     @property
     def left_bytes(self) -> int:
@@ -143,15 +166,19 @@ class _Reader(NumpyUnpickler):  # type: ignore[misc]  # joblib has no types
 class _BoundedArray(NumpyArrayWrapper):  # type: ignore[misc]  # joblib has no types
     """An array in the file, no longer than what is left of the file."""
 
-    def read(self, unpickler: _Reader, ensure_native_byte_order: bool) -> Any:  # noqa: ANN401, FBT001  # as the base class has it
+    # as the base class has it
+    def read(self, unpickler: _Reader, ensure_native_byte_order: bool) -> Any:  # noqa: ANN401, FBT001
         shape, dtype = tuple(self.shape), self.dtype
-        if not isinstance(dtype, np.dtype) or not all(type(side) is int and side >= 0 for side in shape):
+        if not isinstance(dtype, np.dtype) or not all(
+            type(side) is int and side >= 0 for side in shape
+        ):
             raise TypeError("an array without a shape and a type")
         size = 1
         for side in shape:
             size *= side  # Python's own integers: no product overflows into something small
         if not dtype.hasobject and size * dtype.itemsize > unpickler.left_bytes:
-            raise ArtifactCorrupt(unpickler._what, "holds an array that is longer than the file")  # noqa: SLF001  # its reader
+            # its reader
+            raise ArtifactCorrupt(unpickler._what, "holds an array that is longer than the file")  # noqa: SLF001
         return self.read_array(unpickler, ensure_native_byte_order)
 
 
@@ -193,6 +220,8 @@ def _unpacked(data: bytes, what: str, limit_bytes: int) -> bytes:
         raise ArtifactCorrupt(what, f"cannot be unpacked ({type(error).__name__})") from None
     if len(plain) > limit_bytes:
         raise ArtifactCorrupt(what, f"unpacks to more than {limit_bytes:,} bytes")
-    if not unpacker.eof or unpacker.unused_data:  # cut by its last byte, it would still decode (RELIABILITY, fact 2)
+    if (
+        not unpacker.eof or unpacker.unused_data
+    ):  # cut by its last byte, it would still decode (RELIABILITY, fact 2)
         raise ArtifactCorrupt(what, "does not end where its compressed bytes end")
     return plain

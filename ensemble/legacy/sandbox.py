@@ -1,10 +1,13 @@
 """Decode a stranger's file in a process of its own, and read the answer as a stranger's too.
 
-One flipped bit in a joblib file has crashed, hung, or quietly changed the process that decoded it (RELIABILITY, fact 1), and no
-`except` helps against the first two. The usual way is to try in a child and then decode again at home; here nothing is ever unpickled
+One flipped bit in a joblib file has crashed, hung, or quietly changed the process that decoded it
+(RELIABILITY, fact 1), and no
+`except` helps against the first two. The usual way is to try in a child and then decode again at
+home; here nothing is ever unpickled
 at home. The child sends back arrays and JSON, and those are all that the parent decodes.
 
-The child is a fresh interpreter, not a fork: a fork of a threaded process may hang by itself. It has no environment, so no
+The child is a fresh interpreter, not a fork: a fork of a threaded process may hang by itself. It
+has no environment, so no
 secret of ours is in it. Source: setrlimit(2); DESIGN, decision 3.
 """
 
@@ -21,7 +24,13 @@ from pathlib import Path
 from threading import Event, Thread, Timer
 from typing import IO, NoReturn
 
-from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactIncompatible, ArtifactUntrusted, LoadTimeout
+from ensemble.errors import (
+    ArtifactCorrupt,
+    ArtifactError,
+    ArtifactIncompatible,
+    ArtifactUntrusted,
+    LoadTimeout,
+)
 from ensemble.legacy.sandbox_child import OUT_OF_MEMORY
 from ensemble.model import Parts
 from ensemble.store.bundles.codecs import ARRAYS, CONFIG, decode_parts
@@ -33,8 +42,14 @@ BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from ensemble.l
 CHUNK_BYTES = 1 << 20
 FIELD_LIMIT = 512  # characters of an error's field; ours are shorter
 HEADER_LIMIT_BYTES = 8192
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # each thread's stack is memory
-_REFUSALS: dict[str, type[ArtifactError]] = {one.__name__: one for one in (ArtifactCorrupt, ArtifactIncompatible, ArtifactUntrusted)}
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}  # each thread's stack is memory
+_REFUSALS: dict[str, type[ArtifactError]] = {
+    one.__name__: one for one in (ArtifactCorrupt, ArtifactIncompatible, ArtifactUntrusted)
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +58,8 @@ class Limits:
 
     Attributes:
         file_bytes: longest file.
-        memory_bytes: what the child may use beside its libraries; also the most that a file may unpack to, and the longest answer.
+        memory_bytes: what the child may use beside its libraries; also the most that a file may
+            unpack to, and the longest answer.
         cpu_s: whole seconds of CPU.
         wall_s: seconds from the start of the child to its answer.
     """
@@ -64,13 +80,23 @@ def decode_apart(name: str, data: bytes, limits: Limits) -> Parts:
 
     Raises:
         ArtifactUntrusted: it asks for code that such a file does not need.
-        ArtifactCorrupt: it cannot be decoded, is not what its name says, wants too much memory, or crashes whoever decodes it.
+        ArtifactCorrupt: it cannot be decoded, is not what its name says, wants too much memory,
+            or crashes whoever decodes it.
         ArtifactIncompatible: it is of another version, or cannot be served.
         LoadTimeout: it did not end in time.
     """
-    sklearn = installed_libraries()["scikit-learn"]  # the child could not look it up: it opens no file
-    request = {"name": name, "memory_bytes": limits.memory_bytes, "cpu_s": limits.cpu_s, "sklearn": sklearn}
-    here = [str(Path(place).absolute()) for place in sys.path]  # "" is the folder that we were started in
+    sklearn = installed_libraries()[
+        "scikit-learn"
+    ]  # the child could not look it up: it opens no file
+    request = {
+        "name": name,
+        "memory_bytes": limits.memory_bytes,
+        "cpu_s": limits.cpu_s,
+        "sklearn": sklearn,
+    }
+    here = [
+        str(Path(place).absolute()) for place in sys.path
+    ]  # "" is the folder that we were started in
     child = subprocess.Popen(  # noqa: S603  # our own interpreter and our own words
         [sys.executable, "-I", "-B", "-c", BOOT, json.dumps(here)],
         stdin=subprocess.PIPE,
@@ -81,7 +107,9 @@ def decode_apart(name: str, data: bytes, limits: Limits) -> Parts:
     )
     is_late = Event()
     timer = Timer(limits.wall_s, _give_up, (child, is_late))
-    feeder = Thread(target=_feed, args=(child.stdin, json.dumps(request).encode() + b"\n" + data), daemon=True)
+    feeder = Thread(
+        target=_feed, args=(child.stdin, json.dumps(request).encode() + b"\n" + data), daemon=True
+    )
     timer.start()
     feeder.start()
     try:
@@ -94,7 +122,9 @@ def decode_apart(name: str, data: bytes, limits: Limits) -> Parts:
     if is_late.is_set():
         raise LoadTimeout(name, limits.wall_s)
     if is_endless:
-        raise ArtifactCorrupt(name, f"led to an answer that cannot be read: longer than {limits.memory_bytes:,} bytes")
+        raise ArtifactCorrupt(
+            name, f"led to an answer that cannot be read: longer than {limits.memory_bytes:,} bytes"
+        )
     if child.returncode:
         _say_how_it_died(name, child.returncode, limits)
     return read_answer(name, answer, limits)
@@ -104,7 +134,8 @@ def read_answer(name: str, answer: bytes, limits: Limits) -> Parts:
     """The parts in a child's answer.
 
     Raises:
-        ArtifactError: what the child refused the file for; ArtifactCorrupt where the answer itself is none.
+        ArtifactError: what the child refused the file for; ArtifactCorrupt where the answer
+            itself is none.
     """
     line, _, rest = answer.partition(b"\n")
     try:
@@ -114,16 +145,26 @@ def read_answer(name: str, answer: bytes, limits: Limits) -> Parts:
     match header:
         case {"error": str(error), "fields": list(fields)}:
             raise _refusal(name, error, fields, limits)
-        case {"arrays": int(arrays), "config": int(config)} if arrays >= 0 and arrays + config == len(rest):
+        case {"arrays": int(arrays), "config": int(config)} if (
+            arrays >= 0 and arrays + config == len(rest)
+        ):
             return decode_parts({ARRAYS: rest[:arrays], CONFIG: rest[arrays:]})
     raise ArtifactCorrupt(name, "led to an answer that cannot be read")
 
 
 def _refusal(name: str, error: str, fields: list[object], limits: Limits) -> ArtifactError:
-    """The error that the child named; its words are cut and cleaned, for it had read a stranger's file."""
+    """The error that the child named.
+
+    Its words are cut and cleaned, for it had read a stranger's file.
+    """
     if error == OUT_OF_MEMORY:
-        return ArtifactCorrupt(name, f"wants more than the {limits.memory_bytes:,} bytes of memory it may have")
-    words = ["".join(letter if letter.isprintable() else "?" for letter in str(field)[:FIELD_LIMIT]) for field in fields]
+        return ArtifactCorrupt(
+            name, f"wants more than the {limits.memory_bytes:,} bytes of memory it may have"
+        )
+    words = [
+        "".join(letter if letter.isprintable() else "?" for letter in str(field)[:FIELD_LIMIT])
+        for field in fields
+    ]
     try:
         return _REFUSALS[error](*words)
     except (KeyError, TypeError):

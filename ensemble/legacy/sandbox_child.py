@@ -1,7 +1,9 @@
 """The child process in which a stranger's file is decoded: little memory, little time, no files, and one answer.
 
-It reads one request from its input, shuts every door it can, decodes, and writes arrays and JSON: never a pickle. What
-crashes or loops in here ends this process and no other. Started by `ensemble.legacy.sandbox`, which believes nothing of the answer unread.
+It reads one request from its input, shuts every door it can, decodes, and writes arrays and JSON:
+never a pickle. What
+crashes or loops in here ends this process and no other. Started by `ensemble.legacy.sandbox`, which
+believes nothing of the answer unread.
 
     request   one line of JSON (name, limits), then the bytes of the file
     answer    one line of JSON (sizes, or an error's name and fields), then safetensors and JSON
@@ -32,7 +34,9 @@ def main() -> None:
     if request["name"] == CLASSIFIER:
         _warm_up()
     _shut(memory_bytes=request["memory_bytes"], cpu_s=request["cpu_s"])
-    sys.stdout.buffer.write(answer(request["name"], data, Terms(request["memory_bytes"], request["sklearn"])))
+    sys.stdout.buffer.write(
+        answer(request["name"], data, Terms(request["memory_bytes"], request["sklearn"]))
+    )
     sys.stdout.buffer.flush()
 
 
@@ -44,11 +48,17 @@ def answer(name: str, data: bytes, terms: Terms) -> bytes:
     except MemoryError:
         return _line({"error": OUT_OF_MEMORY, "fields": []})
     except ArtifactError as error:
-        return _line({"error": type(error).__name__, "fields": [str(field) for field in error.args]})
+        return _line(
+            {"error": type(error).__name__, "fields": [str(field) for field in error.args]}
+        )
     except (ValueError, TypeError):  # what cannot be written as JSON
         wrong = ArtifactCorrupt(name, "holds what cannot be written as plain values")
         return _line({"error": type(wrong).__name__, "fields": list(wrong.args)})
-    return _line({"arrays": len(files[ARRAYS]), "config": len(files[CONFIG])}) + files[ARRAYS] + files[CONFIG]
+    return (
+        _line({"arrays": len(files[ARRAYS]), "config": len(files[CONFIG])})
+        + files[ARRAYS]
+        + files[CONFIG]
+    )
 
 
 def _request(source: BinaryIO) -> tuple[dict[str, Any], bytes]:
@@ -73,13 +83,21 @@ def _warm_up() -> None:
 def _shut(*, memory_bytes: int, cpu_s: int) -> None:
     """No more memory than what we have and `memory_bytes`, no more CPU seconds than `cpu_s`, no file, no process, no core dump.
 
-    What we have counts apart because torch alone maps gigabytes. Without a free descriptor nothing can be opened, not even
+    What we have counts apart because torch alone maps gigabytes. Without a free descriptor nothing
+    can be opened, not even
     the libraries of a program that a successful attack would start.
     """
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     most = pages * resource.getpagesize() + memory_bytes
     used_s = int(resource.getrusage(resource.RUSAGE_SELF).ru_utime + 1)
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    resource.setrlimit(resource.RLIMIT_CPU, (used_s + cpu_s, used_s + cpu_s + 1))  # a signal that says why, and a second later the end
-    for what in (resource.RLIMIT_FSIZE, resource.RLIMIT_CORE, resource.RLIMIT_NPROC, resource.RLIMIT_NOFILE):
+    resource.setrlimit(
+        resource.RLIMIT_CPU, (used_s + cpu_s, used_s + cpu_s + 1)
+    )  # a signal that says why, and a second later the end
+    for what in (
+        resource.RLIMIT_FSIZE,
+        resource.RLIMIT_CORE,
+        resource.RLIMIT_NPROC,
+        resource.RLIMIT_NOFILE,
+    ):
         resource.setrlimit(what, (0, 0))

@@ -1,1 +1,4 @@
-"""A verdict made once more: the same event, release, layers and day, and what comes out otherwise (N-09)."""
+"""A verdict made once more.
+
+The same event, release, layers and day, and what comes out otherwise (N-09).
+"""

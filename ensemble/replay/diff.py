@@ -27,7 +27,9 @@ class Difference:
     is_same: bool
 
 
-def compare_layer(said: RecordedOpinion, opinion: LayerScores, tolerance: float) -> list[Difference]:
+def compare_layer(
+    said: RecordedOpinion, opinion: LayerScores, tolerance: float
+) -> list[Difference]:
     """One layer's word on one event; one that was silent is as it was.
 
     Args:
@@ -40,13 +42,19 @@ def compare_layer(said: RecordedOpinion, opinion: LayerScores, tolerance: float)
     if not opinion.speaks:
         return [Difference(said.layer, said.score, str(opinion.status), is_same=False)]
     score = float(opinion.scores[0])
-    lines = [Difference(said.layer, said.score, score, is_same=abs(said.score - score) <= tolerance)]
+    lines = [
+        Difference(said.layer, said.score, score, is_same=abs(said.score - score) <= tolerance)
+    ]
     if said.version != opinion.version:
-        lines.append(Difference(f"{said.layer} version", said.version, opinion.version, is_same=False))
+        lines.append(
+            Difference(f"{said.layer} version", said.version, opinion.version, is_same=False)
+        )
     return lines
 
 
-def compare_fused(recorded: RecordedVerdict, verdicts: Verdicts, tolerance: float) -> list[Difference]:
+def compare_fused(
+    recorded: RecordedVerdict, verdicts: Verdicts, tolerance: float
+) -> list[Difference]:
     """The fused verdict on one event; likewise."""
     numbers = {
         "score": (recorded.score, float(verdicts.score[0])),
@@ -61,6 +69,9 @@ def compare_fused(recorded: RecordedVerdict, verdicts: Verdicts, tolerance: floa
         "status": (recorded.status, str(verdicts.status)),
     }
     return [
-        *(Difference(what, then, now, is_same=abs(then - now) <= tolerance) for what, (then, now) in numbers.items()),
+        *(
+            Difference(what, then, now, is_same=abs(then - now) <= tolerance)
+            for what, (then, now) in numbers.items()
+        ),
         *(Difference(what, then, now, is_same=then == now) for what, (then, now) in words.items()),
     ]

@@ -1,7 +1,9 @@
 """A verdict as it was written down, and what it says of how it was made.
 
-It names the digest of its release, and the release the digests of all its models; so what made it can be had again, whatever was promoted
-since. It names the digest of its event, every layer that spoke or was silent, and when it was scored. It does not carry what an operator
+It names the digest of its release, and the release the digests of all its models; so what made it
+can be had again, whatever was promoted
+since. It names the digest of its event, every layer that spoke or was silent, and when it was
+scored. It does not carry what an operator
 may set: those are the conditions of a replay.
 """
 
@@ -51,7 +53,9 @@ class RecordedOpinion:
 
     def again(self) -> LayerScores:
         """The same, as the fusion was given it."""
-        return LayerScores(self.layer, self.status, self.version, "", np.array([self.score]), self.reason)
+        return LayerScores(
+            self.layer, self.status, self.version, "", np.array([self.score]), self.reason
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,13 @@ class RecordedVerdict:
     layers: tuple[RecordedOpinion, ...]
 
     def __post_init__(self) -> None:
-        numbers = [self.score, self.low, self.high, self.coverage, *(said.score for said in self.layers)]
+        numbers = [
+            self.score,
+            self.low,
+            self.high,
+            self.coverage,
+            *(said.score for said in self.layers),
+        ]
         if not all(0.0 <= number <= 1.0 for number in numbers):
             raise ValueError("a score is outside [0, 1]")
         if not self.layers or len({said.layer for said in self.layers}) < len(self.layers):
@@ -97,7 +107,9 @@ class RecordedVerdict:
             NotReplayable: it names none: there was none then, or the name is no name.
         """
         if not self.release:
-            raise NotReplayable("the verdict was given without a release, by the built-in rule alone: there is nothing to load")
+            raise NotReplayable(
+                "the verdict was given without a release, by the built-in rule alone: there is nothing to load"
+            )
         owner, _, number = self.release.partition("/")
         serial = parse_serial(number)
         try:

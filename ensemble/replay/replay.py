@@ -1,9 +1,11 @@
 """Replaying: the event of a verdict is scored once more, by the same release, the same layers and on the same day.
 
-The layers that spoke then are asked again; those that were silent stay silent, for whatever reason they were. The clock that ages
+The layers that spoke then are asked again; those that were silent stay silent, for whatever reason
+they were. The clock that ages
 vulnerability data stands at when it was scored. The settings are those of now.
 
-Fit for: showing to somebody else that a verdict was no accident; finding out what changed. Unfit for: proving who gave a verdict: it is
+Fit for: showing to somebody else that a verdict was no accident; finding out what changed. Unfit
+for: proving who gave a verdict: it is
 not signed. Cost: loading a release, a second or less.
 """
 
@@ -49,7 +51,12 @@ class Replay:
 
 
 def replay(
-    recorded: RecordedVerdict, event: EventBatch, open_store: Callable[[], Store], now: ReplaySettings, *, tolerance: float
+    recorded: RecordedVerdict,
+    event: EventBatch,
+    open_store: Callable[[], Store],
+    now: ReplaySettings,
+    *,
+    tolerance: float,
 ) -> Replay:
     """Make a verdict once more.
 
@@ -61,8 +68,10 @@ def replay(
         tolerance: two numbers this close are the same.
 
     Raises:
-        NotReplayable: it is about another event, names no release, or a layer spoke that cannot be asked any more.
-        ArtifactError: its release is not there, is another than its digest says, or is trusted no more.
+        NotReplayable: it is about another event, names no release, or a layer spoke that cannot
+            be asked any more.
+        ArtifactError: its release is not there, is another than its digest says, or is trusted
+            no more.
     """
     if input_digests(event) != (recorded.input_sha256,):
         raise NotReplayable("the verdict is about another event")
@@ -85,7 +94,9 @@ def replay(
     why = [
         reason
         for said, opinion in pairs
-        for reason in why_layer(said, opinion, recorded.scored_at, _libraries(said.layer, told), tolerance)
+        for reason in why_layer(
+            said, opinion, recorded.scored_at, _libraries(said.layer, told), tolerance
+        )
     ]
     why += why_fused(recorded, rule, tolerance)
     return Replay(tuple(lines), tuple(why) or (ADDED_UP,))
@@ -101,11 +112,18 @@ def _said_again(said: RecordedOpinion, ensemble: LocalEnsemble, event: EventBatc
     opinion = slot.score(event, ensemble.release.name)
     state = slot.state(ensemble.release.name).kinds.get(event.kind)
     if not opinion.speaks and state is not None and state.trouble is not None:
-        raise NotReplayable(f"{said.layer} spoke then, and its model cannot be had now: {state.trouble.message}")
+        raise NotReplayable(
+            f"{said.layer} spoke then, and its model cannot be had now: {state.trouble.message}"
+        )
     return opinion
 
 
 def _libraries(layer: str, told: Sequence[SlotEvent]) -> list[str]:
     """What the loads said of libraries that have another version than when the layer's models were made."""
-    notes = [note for event in told if event.layer == layer and event.what == "loaded" for note in event.fields.get("libraries", ())]
+    notes = [
+        note
+        for event in told
+        if event.layer == layer and event.what == "loaded"
+        for note in event.fields.get("libraries", ())
+    ]
     return list(dict.fromkeys(notes))

@@ -1,1 +1,4 @@
-"""The second look: events that only a part of the ensemble saw wait on disk until more of it is there."""
+"""The second look.
+
+Events that only a part of the ensemble saw wait on disk until more of it is there.
+"""

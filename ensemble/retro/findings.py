@@ -3,8 +3,10 @@
     <root>/findings.jsonl     grows to half of the limit
     <root>/findings.1.jsonl   what it was before
 
-A finding is written at least once: a crash between a finding and the removal of its event may repeat it, with the same digest and
-the same time, and the same two mean the same event. Several processes append to one file; a lock on the folder orders them.
+A finding is written at least once: a crash between a finding and the removal of its event may
+repeat it, with the same digest and
+the same time, and the same two mean the same event. Several processes append to one file; a lock on
+the folder orders them.
 """
 
 from __future__ import annotations
@@ -82,7 +84,9 @@ class Findings:
                 if size and size + len(data) > self._limit_bytes // 2:
                     os.replace(FINDINGS, _BEFORE, src_dir_fd=folder, dst_dir_fd=folder)
                     size = 0
-                gap = b"" if _ends_in_newline(FINDINGS, size, folder) else _NEWLINE  # a writer that died left half a line
+                gap = (
+                    b"" if _ends_in_newline(FINDINGS, size, folder) else _NEWLINE
+                )  # a writer that died left half a line
                 append_whole(FINDINGS, gap + data, folder, at=size, sync=True)
                 os.fsync(folder)
         finally:

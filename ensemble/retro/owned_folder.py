@@ -1,7 +1,9 @@
 """A process's own folder below a shared one, and how what a dead process left comes to a living one, exactly one.
 
-An owner holds a lock on its folder for as long as it lives. Whoever finds a lock free takes it, moves the segments into its own
-folder, one rename each, and removes what is empty then; one that dies meanwhile leaves every segment in one folder or the other.
+An owner holds a lock on its folder for as long as it lives. Whoever finds a lock free takes it,
+moves the segments into its own
+folder, one rename each, and removes what is empty then; one that dies meanwhile leaves every
+segment in one folder or the other.
 """
 
 from __future__ import annotations
@@ -58,7 +60,8 @@ class OwnedFolder:
         root, own = self._opened()
         adopted: list[Segment] = []
         with alone(root):
-            for name in sorted(os.listdir(root)):  # noqa: PTH208  # by descriptor, which pathlib has no word for
+            # by descriptor, which pathlib has no word for
+            for name in sorted(os.listdir(root)):  # noqa: PTH208
                 if name == self._name or not _OWNER.fullmatch(name):
                     continue
                 with suppress(OSError):  # it lives, or is no folder

@@ -17,7 +17,9 @@ from typing import BinaryIO
 __all__ = ["alone", "append_whole", "open_folder", "open_subfolder", "open_to_read"]
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_APPEND = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # non-blocking: a pipe must not hang us
+_APPEND = (
+    os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+)  # non-blocking: a pipe must not hang us
 _FOR_OWNER = 0o700
 
 

@@ -1,6 +1,7 @@
 """A segment: one file of events that are worth a second look at the same time.
 
-All events of a segment are of one kind, had one coverage and came within one span of time. Its name says so, and is enough to
+All events of a segment are of one kind, had one coverage and came within one span of time. Its name
+says so, and is enough to
 decide what is worth a look and what is too old:
 
     <kind>-<coverage in millionths>-<since, seconds since 1970>-<random>.jsonl

@@ -2,9 +2,12 @@
 
     <root>/<owner>/<segment>
 
-An owner is a process, and every owner has a spool of its own; what a dead owner left is taken over by one that lives.
-Nothing here raises for a failing disk: it costs the spool what could not be written, counts it, and says so in `trouble`. Segments
-are not fsynced: the death of the process loses nothing that was written, the loss of power may. Not safe for two threads at once.
+An owner is a process, and every owner has a spool of its own; what a dead owner left is taken over
+by one that lives.
+Nothing here raises for a failing disk: it costs the spool what could not be written, counts it, and
+says so in `trouble`. Segments
+are not fsynced: the death of the process loses nothing that was written, the loss of power may. Not
+safe for two threads at once.
 """
 
 from __future__ import annotations
@@ -26,8 +29,12 @@ from ensemble.retro.segment import Reading, Segment, SpooledEvent, line_of
 __all__ = ["DROP_REASONS", "Spool", "SpoolCounts"]
 
 DROP_REASONS = ("size", "age", "unreadable", "disk")
-SPANS = 96  # of the age limit: a quarter of an hour of a day; so much earlier than the limit an event may go, never later
-_SEGMENTS = 16  # of the size limit at least: what is dropped to make room is at most so small a part
+# of the age limit: a quarter of an hour of a day; so much earlier than the limit an event may go,
+# never later
+SPANS = 96
+_SEGMENTS = (
+    16  # of the size limit at least: what is dropped to make room is at most so small a part
+)
 _LARGEST_SEGMENT_BYTES = 4 << 20
 
 
@@ -35,7 +42,8 @@ _LARGEST_SEGMENT_BYTES = 4 << 20
 class SpoolCounts:
     """What became of the events.
 
-    `spooled + adopted` is what waits, what was settled and what was dropped after it was written; an event that was never written
+    `spooled + adopted` is what waits, what was settled and what was dropped after it was written;
+    an event that was never written
     is in `dropped` alone.
 
     Attributes:
@@ -67,13 +75,17 @@ class Spool:
         now: seconds since 1970.
     """
 
-    def __init__(self, root: Path, *, limit_bytes: int, max_age_s: float, now: Callable[[], float]) -> None:
+    def __init__(
+        self, root: Path, *, limit_bytes: int, max_age_s: float, now: Callable[[], float]
+    ) -> None:
         self._limit_bytes, self._max_age_s, self._now = limit_bytes, max_age_s, now
         self._segment_bytes = min(_LARGEST_SEGMENT_BYTES, limit_bytes // _SEGMENTS)
         self._span_s = max(1, int(max_age_s / SPANS))
         self._own = OwnedFolder(root)
         self._segments: list[Segment] = []  # oldest first
-        self._open: dict[tuple[str, int, int], Segment] = {}  # (kind, coverage, since) -> the one that grows
+        self._open: dict[
+            tuple[str, int, int], Segment
+        ] = {}  # (kind, coverage, since) -> the one that grows
         self._dropped: Counter[str] = Counter()
         self._spooled = self._adopted = self._settled = 0
         self.trouble = ""
@@ -97,7 +109,10 @@ class Spool:
         )
 
     def append(self, events: Iterable[SpooledEvent]) -> None:
-        """Write events, the oldest segments making room; what cannot be written is dropped and counted."""
+        """Write events, the oldest segments making room.
+
+        What cannot be written is dropped and counted.
+        """
         for key, lines in self._grouped(events):
             size = sum(map(len, lines))
             if size > self._limit_bytes:
@@ -119,8 +134,12 @@ class Spool:
         for segment in self._segments:
             segment.is_skipped = False  # a disk that failed for a moment is tried again
         for segment in list(self._segments):
-            is_old = abs(self._now() - segment.since) > self._max_age_s  # by distance: a clock that ran ahead must not keep it for ever
-            if is_old and segment in self._segments:  # one failure may have been the loss of them all
+            is_old = (
+                abs(self._now() - segment.since) > self._max_age_s
+            )  # by distance: a clock that ran ahead must not keep it for ever
+            if (
+                is_old and segment in self._segments
+            ):  # one failure may have been the loss of them all
                 self._try(self._drop, segment, "age")
         self._try(self._make_room, 0)
 
@@ -128,7 +147,8 @@ class Spool:
         """The oldest events that more of the ensemble could see now.
 
         Args:
-            coverage: kind -> the coverage an event of it would have now; a kind that is not among them is not read.
+            coverage: kind -> the coverage an event of it would have now; a kind that is not
+                among them is not read.
             most: events.
         """
         now = {kind: millionths(share) for kind, share in coverage.items()}
@@ -142,7 +162,9 @@ class Spool:
                 self._troubled(error)
         return None
 
-    def settle(self, reading: Reading, *, again: Sequence[SpooledEvent] = (), unreadable: int = 0) -> bool:
+    def settle(
+        self, reading: Reading, *, again: Sequence[SpooledEvent] = (), unreadable: int = 0
+    ) -> bool:
         """Forget events that had their second look.
 
         Args:
@@ -154,11 +176,15 @@ class Spool:
             Whether it was done; where the disk failed they wait as before.
         """
         segment = reading.segment
-        if segment not in self._segments:  # it made room meanwhile, and its events were counted then
+        if (
+            segment not in self._segments
+        ):  # it made room meanwhile, and its events were counted then
             return True
         try:
             for key, lines in self._grouped(again):
-                self._write(key, lines)  # before they are forgotten: a crash repeats an event, it does not lose one
+                self._write(
+                    key, lines
+                )  # before they are forgotten: a crash repeats an event, it does not lose one
             segment.read_bytes += reading.size_bytes
             segment.done += len(reading.events) + reading.unreadable
             self._settled += len(reading.events) - unreadable - len(again)
@@ -177,13 +203,19 @@ class Spool:
         self._own.close()
         self._segments, self._open = [], {}
 
-    def _grouped(self, events: Iterable[SpooledEvent]) -> Iterable[tuple[tuple[str, int, int], list[bytes]]]:
+    def _grouped(
+        self, events: Iterable[SpooledEvent]
+    ) -> Iterable[tuple[tuple[str, int, int], list[bytes]]]:
         """Lines that belong into one segment, never more than fit into one unless a line alone does not."""
         groups: dict[tuple[str, int, int], list[bytes]] = {}
         sizes: Counter[tuple[str, int, int]] = Counter()
         for event in events:
             line = line_of(event)
-            key = (event.kind, millionths(event.was.coverage), max(0, int(event.at // self._span_s) * self._span_s))
+            key = (
+                event.kind,
+                millionths(event.was.coverage),
+                max(0, int(event.at // self._span_s) * self._span_s),
+            )
             if sizes[key] and sizes[key] + len(line) > self._segment_bytes:
                 yield key, groups.pop(key)
                 sizes[key] = 0
@@ -194,7 +226,11 @@ class Spool:
     def _write(self, key: tuple[str, int, int], lines: Sequence[bytes]) -> None:
         data = b"".join(lines)
         segment = self._open.get(key)
-        is_new = segment is None or segment.is_skipped or bool(segment.size_bytes and segment.size_bytes + len(data) > self._segment_bytes)
+        is_new = (
+            segment is None
+            or segment.is_skipped
+            or bool(segment.size_bytes and segment.size_bytes + len(data) > self._segment_bytes)
+        )
         if segment is None or is_new:
             segment = Segment.new(*key)
         append_whole(segment.name, data, self._own.fd, at=segment.size_bytes, sync=False)

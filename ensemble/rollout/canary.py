@@ -1,13 +1,18 @@
 """The gradual release: a new release takes over in measured steps from the one that serves, and steps back by itself.
 
-In a step the new release answers a stated share of the events. Each batch it answers is scored by the old release too, beside the
-answer, and the two are compared: did layers fall silent, did verdicts flip, did it take longer? What is worse beyond a limit ends
+In a step the new release answers a stated share of the events. Each batch it answers is scored by
+the old release too, beside the
+answer, and the two are compared: did layers fall silent, did verdicts flip, did it take longer?
+What is worse beyond a limit ends
 the rollout; a step in which nothing was worse leads to the next one, the last one to all traffic.
 
-"Worse" is never read off a handful of events: a share counts as above its limit when even the lower end of its confidence interval
-is. So few events decide only where they are clear, and a service without traffic goes on after a stated time, having seen nothing.
+"Worse" is never read off a handful of events: a share counts as above its limit when even the lower
+end of its confidence interval
+is. So few events decide only where they are clear, and a service without traffic goes on after a
+stated time, having seen nothing.
 
-Source: score interval: Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22(158), 1927;
+Source: score interval: Wilson, "Probable inference, the law of succession, and statistical
+inference", JASA 22(158), 1927;
 canary steps: Beyer et al., "The Site Reliability Workbook", O'Reilly 2018, chapter 16.
 """
 
@@ -23,9 +28,16 @@ from ensemble.verdicts import LayerStatus, Verdicts, VerdictWord, by_row
 
 __all__ = ["CanaryRollout", "Comparison", "RolloutRules", "RolloutState", "RolloutView", "compared"]
 
-_UNASKED = (LayerStatus.NOT_APPLICABLE, LayerStatus.DISABLED, LayerStatus.OPEN)  # says nothing of a release
-FEWEST_BATCHES = 20  # before silence counts: silences of one incident come together, and one bad second is no bad release
-SURE = 3.0  # standard errors: one healthy release in about a thousand looks worse than its limit by chance
+_UNASKED = (
+    LayerStatus.NOT_APPLICABLE,
+    LayerStatus.DISABLED,
+    LayerStatus.OPEN,
+)  # says nothing of a release
+# before silence counts: silences of one incident come together, and one bad second is no bad
+# release
+FEWEST_BATCHES = 20
+# standard errors: one healthy release in about a thousand looks worse than its limit by chance
+SURE = 3.0
 
 
 class RolloutState(StrEnum):
@@ -41,7 +53,8 @@ class RolloutRules:
     """The steps, and what ends them.
 
     Attributes:
-        shares: of the events that the new release answers, step by step, rising; the last is 1 and needs no step.
+        shares: of the events that the new release answers, step by step, rising; the last is 1
+            and needs no step.
         max_events_per_s: the most that it answers, step by step; () for no such limit.
         step_s: the least time of a step.
         max_step_s: the most; then the next one begins although few events were seen.
@@ -68,7 +81,8 @@ class Comparison:
     """One batch, scored by both releases.
 
     Attributes:
-        events: whose verdicts can be compared: those of which the new release saw as much as the old one.
+        events: whose verdicts can be compared: those of which the new release saw as much as
+            the old one.
         flips: of these, verdict words that differ.
         asked: opinions that each release could have given.
         silent_new: of these, how many the new release did not give.
@@ -122,7 +136,9 @@ class CanaryRollout:
         self.release = release
         self._rules, self._clock = rules, clock
         self._state, self._reason = RolloutState.STEPPING, ""
-        self._events = self._flips = self._asked = self._silent_new = self._silent_old = self._batches = self._slower = 0
+        self._events = self._flips = self._asked = self._silent_new = self._silent_old = (
+            self._batches
+        ) = self._slower = 0
         self._step, self._taken, self._seen_in_step = -1, 0, 0
         self._portion = TrafficSampler(0.0)
         self._begin_step(clock())
@@ -136,11 +152,18 @@ class CanaryRollout:
     @property
     def view(self) -> RolloutView:
         """For operators."""
-        share = {RolloutState.DONE: 1.0, RolloutState.RETREATED: 0.0}.get(self.state, self._rules.shares[self._step])
-        return RolloutView(self.release, self._step, share, self._events, self._flips, self._state, self._reason)
+        share = {RolloutState.DONE: 1.0, RolloutState.RETREATED: 0.0}.get(
+            self.state, self._rules.shares[self._step]
+        )
+        return RolloutView(
+            self.release, self._step, share, self._events, self._flips, self._state, self._reason
+        )
 
     def takes(self, events: int) -> bool:
-        """Whether the new release answers the next batch, of `events`. The choice follows the share, without chance."""
+        """Whether the new release answers the next batch, of `events`.
+
+        The choice follows the share, without chance.
+        """
         if self.state is not RolloutState.STEPPING:
             return self._state is RolloutState.DONE
         if not self._portion.takes(events) or self._is_over_rate():
@@ -159,7 +182,10 @@ class CanaryRollout:
         self._silent_new += comparison.silent_new
         self._silent_old += comparison.silent_old
         self._batches += 1
-        limit_s = max(self._rules.max_slowdown * comparison.old_s, comparison.old_s + self._rules.slowdown_floor_s)
+        limit_s = max(
+            self._rules.max_slowdown * comparison.old_s,
+            comparison.old_s + self._rules.slowdown_floor_s,
+        )
         self._slower += comparison.new_s > limit_s
         self._seen_in_step += comparison.events
         self._judge()
@@ -181,8 +207,12 @@ class CanaryRollout:
                 RolloutState.RETREATED,
                 f"layers were silent {self._silent_new} times of {self._asked}, those of the old release {self._silent_old} times",
             )
-        elif _surely(self._slower, self._batches) > 0.5:  # noqa: PLR2004  # most batches: a few slow ones have other causes
-            self._end(RolloutState.RETREATED, f"{self._slower} of {self._batches} batches took longer than allowed")
+        # most batches: a few slow ones have other causes
+        elif _surely(self._slower, self._batches) > 0.5:  # noqa: PLR2004
+            self._end(
+                RolloutState.RETREATED,
+                f"{self._slower} of {self._batches} batches took longer than allowed",
+            )
         else:
             self._move_on()
 
@@ -192,16 +222,27 @@ class CanaryRollout:
         return _surely(self._silent_new, self._asked) > limit
 
     def _move_on(self) -> None:
-        """Begin the steps whose time has come, also those that nobody looked at: a quiet service is not held up by its quiet."""
+        """Begin the steps whose time has come, also those that nobody looked at.
+
+        A quiet service is not held up by its quiet.
+        """
         rules, now = self._rules, self._clock()
         while self._state is RolloutState.STEPPING and now - self._began_at >= rules.max_step_s:
             self._begin_step(self._began_at + rules.max_step_s)
-        if self._state is RolloutState.STEPPING and self._seen_in_step >= rules.min_events and now - self._began_at >= rules.step_s:
+        if (
+            self._state is RolloutState.STEPPING
+            and self._seen_in_step >= rules.min_events
+            and now - self._began_at >= rules.step_s
+        ):
             self._begin_step(now)
 
     def _begin_step(self, at: float) -> None:
         if self._rules.shares[self._step + 1] >= 1.0:
-            seen = f"nothing was worse in {self._events} events" if self._events else "there was nothing to compare on"
+            seen = (
+                f"nothing was worse in {self._events} events"
+                if self._events
+                else "there was nothing to compare on"
+            )
             self._end(RolloutState.DONE, seen)
             return
         self._step += 1
@@ -217,7 +258,9 @@ class CanaryRollout:
         self._state, self._reason = state, reason
 
 
-def compared(new: Sequence[Verdicts], old: Sequence[Verdicts], *, new_s: float, old_s: float) -> Comparison:
+def compared(
+    new: Sequence[Verdicts], old: Sequence[Verdicts], *, new_s: float, old_s: float
+) -> Comparison:
     """What one batch says about two releases.
 
     Args:
@@ -226,21 +269,36 @@ def compared(new: Sequence[Verdicts], old: Sequence[Verdicts], *, new_s: float, 
         new_s: seconds the layers took for the new one.
         old_s: likewise.
 
-    A row of which the new release saw less is not compared by its word: the silence is counted instead, or one late layer would
+    A row of which the new release saw less is not compared by its word: the silence is counted
+    instead, or one late layer would
     flip a whole batch.
     """
-    new_words, old_words = by_row(new, lambda group: group.word), by_row(old, lambda group: group.word)
-    is_comparable = by_row(new, lambda group: group.coverage) >= by_row(old, lambda group: group.coverage)
+    new_words, old_words = (
+        by_row(new, lambda group: group.word),
+        by_row(old, lambda group: group.word),
+    )
+    is_comparable = by_row(new, lambda group: group.coverage) >= by_row(
+        old, lambda group: group.coverage
+    )
     differs = (new_words != old_words) & (old_words != VerdictWord.INDETERMINATE)
     asked, silent_new = _silent(new)
     _, silent_old = _silent(old)
     return Comparison(
-        int(is_comparable.sum()), int((differs & is_comparable).sum()), asked, silent_new, silent_old, new_s=new_s, old_s=old_s
+        int(is_comparable.sum()),
+        int((differs & is_comparable).sum()),
+        asked,
+        silent_new,
+        silent_old,
+        new_s=new_s,
+        old_s=old_s,
     )
 
 
 def _silent(groups: Sequence[Verdicts]) -> tuple[int, int]:
-    """Opinions that were asked for in a batch, and how many of them were not given; a layer counts once for each group of rows."""
+    """Opinions that were asked for in a batch, and how many of them were not given.
+
+    A layer counts once for each group of rows.
+    """
     opinions = [one for group in groups for one in group.layers if one.status not in _UNASKED]
     return len(opinions), sum(not one.speaks for one in opinions)
 

@@ -1,7 +1,9 @@
 """Succession: which release answers, and how one follows another.
 
-One release lives. A new one takes over at once where nothing lives yet, where it has lived here before (a roll-back), or where the
-operator says so; otherwise it goes the way of `ensemble.rollout.canary` beside the living one. One that stepped back is remembered and not
+One release lives. A new one takes over at once where nothing lives yet, where it has lived here
+before (a roll-back), or where the
+operator says so; otherwise it goes the way of `ensemble.rollout.canary` beside the living one. One
+that stepped back is remembered and not
 tried again until the pointer has named another.
 """
 
@@ -10,7 +12,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from ensemble.rollout.canary import CanaryRollout, Comparison, RolloutRules, RolloutState, RolloutView
+from ensemble.rollout.canary import (
+    CanaryRollout,
+    Comparison,
+    RolloutRules,
+    RolloutState,
+    RolloutView,
+)
 from ensemble.runtime.release_fusion import ReleaseFusion
 
 __all__ = ["ReleaseController"]
@@ -36,12 +44,19 @@ class ReleaseController:
         on_living: Callable[[str], None],
         on_rollout: Callable[[RolloutView], None],
     ) -> None:
-        self._rules, self._clock, self._on_living, self._on_rollout = rules, clock, on_living, on_rollout
+        self._rules, self._clock, self._on_living, self._on_rollout = (
+            rules,
+            clock,
+            on_living,
+            on_rollout,
+        )
         self._living = ReleaseFusion()
         self._candidate: ReleaseFusion | None = None
         self._rollout: CanaryRollout | None = None  # the last one, also when it is over
         self._told: tuple[str, int, RolloutState] | None = None
-        self._lived: deque[ReleaseFusion] = deque(maxlen=LIVED_KEPT)  # before the living one, newest last
+        self._lived: deque[ReleaseFusion] = deque(
+            maxlen=LIVED_KEPT
+        )  # before the living one, newest last
         self._retreated: set[str] = set()
 
     @property
@@ -65,14 +80,19 @@ class ReleaseController:
     def wants(self, name: str) -> bool:
         """Whether `serve` of this release would begin something, so that the layers should have it first."""
         self._settle()
-        return name not in {self._living.name, self._candidate.name if self._candidate else None, *self._retreated}
+        return name not in {
+            self._living.name,
+            self._candidate.name if self._candidate else None,
+            *self._retreated,
+        }
 
     def serve(self, release: ReleaseFusion, *, at_once: bool) -> None:
         """The pointer names `release`; said again and again, it changes nothing.
 
         Args:
             release: what to go over to.
-            at_once: with all traffic; otherwise step by step, unless nothing lives or it lived here before.
+            at_once: with all traffic; otherwise step by step, unless nothing lives or it lived
+                here before.
         """
         self._settle()
         if at_once:
@@ -81,18 +101,29 @@ class ReleaseController:
             self._retreated.clear()  # the pointer has moved on
         is_candidate = self._candidate is not None and self._candidate.name == release.name
         if self._candidate is not None and not is_candidate:
-            self._candidate, self._rollout = None, None  # interrupted, which says nothing about it: it may come again
+            self._candidate, self._rollout = (
+                None,
+                None,
+            )  # interrupted, which says nothing about it: it may come again
         if is_candidate and at_once and self._rollout is not None:
             self._rollout.complete("at once, as the operator says")
             self._settle()
-        elif at_once or not self._living.name or any(old.name == release.name for old in self._lived):
+        elif (
+            at_once or not self._living.name or any(old.name == release.name for old in self._lived)
+        ):
             self._take_over(release)
         elif self.wants(release.name):
-            self._candidate, self._rollout = release, CanaryRollout(release.name, self._rules, clock=self._clock)
+            self._candidate, self._rollout = (
+                release,
+                CanaryRollout(release.name, self._rules, clock=self._clock),
+            )
             self._settle()
 
     def roll_back(self, name: str, reason: str) -> None:
-        """Give `name` up, as another ingress or an operator says: where it steps, where it lives, and where it is still to come."""
+        """Give `name` up, as another ingress or an operator says.
+
+        Where it steps, where it lives, and where it is still to come.
+        """
         self._settle()
         if name in self._retreated:
             return

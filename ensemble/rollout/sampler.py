@@ -1,4 +1,7 @@
-"""A share of the events, batch by batch and without chance: the same batches are taken every time, and big ones starve no small ones."""
+"""A share of the events, batch by batch and without chance.
+
+The same batches are taken every time, and big ones starve no small ones.
+"""
 
 from __future__ import annotations
 

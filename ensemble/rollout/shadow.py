@@ -1,7 +1,9 @@
 """Shadow: what would the challenger have said? It scores a share of what the champion answered, beside the answer and for nobody's wait.
 
-Nothing that it says reaches a caller. What is counted is what a team needs before it promotes it: on how many events both releases
-give the same verdict, which words turn into which, how far the scores lie apart, and how often each one's layers were silent.
+Nothing that it says reaches a caller. What is counted is what a team needs before it promotes it:
+on how many events both releases
+give the same verdict, which words turn into which, how far the scores lie apart, and how often each
+one's layers were silent.
 Counting begins anew when either of the two releases becomes another one.
 """
 
@@ -29,8 +31,10 @@ class Agreement:
         champion: name of the release that answers.
         events: scored by both, and seen by as much of the ensemble with both.
         agree: of these, those with the same verdict word.
-        flips: `benign>malicious` and the like -> how often the champion's word (first) was another one than the challenger's.
-        mean_difference: of the two scores, challenger less champion, in [-1, 1]; 0.0 where nothing was compared.
+        flips: `benign>malicious` and the like -> how often the champion's word (first) was
+            another one than the challenger's.
+        mean_difference: of the two scores, challenger less champion, in [-1, 1]; 0.0 where
+            nothing was compared.
         largest_difference: of the two scores, in [0, 1].
         asked: opinions that each release could have given.
         silent_challenger: of these, how many the challenger's layers did not give.
@@ -61,7 +65,9 @@ class ShadowEvaluation:
     def __init__(self, challenger: str, champion: str, *, share: float) -> None:
         self.challenger, self.champion = challenger, champion
         self._portion = TrafficSampler(share)
-        self._events = self._agree = self._asked = self._silent_challenger = self._silent_champion = 0
+        self._events = self._agree = self._asked = self._silent_challenger = (
+            self._silent_champion
+        ) = 0
         self._flips: Counter[str] = Counter()
         self._differences, self._largest = 0.0, 0.0
 
@@ -88,15 +94,23 @@ class ShadowEvaluation:
         self._portion.took(events)
         return True
 
-    def learn(self, challenger: Sequence[Verdicts], champion: Sequence[Verdicts]) -> Mapping[str, int]:
+    def learn(
+        self, challenger: Sequence[Verdicts], champion: Sequence[Verdicts]
+    ) -> Mapping[str, int]:
         """A batch that both scored; returns the flips in it, named as in `Agreement`."""
         both = compared(challenger, champion, new_s=0.0, old_s=0.0)
         is_comparable = (by_row(challenger, _coverage) >= by_row(champion, _coverage)).astype(bool)
         said = by_row(challenger, lambda group: group.word)[is_comparable]
         was = by_row(champion, lambda group: group.word)[is_comparable]
-        scores, before = (by_row(groups, lambda group: group.score).astype(np.float64) for groups in (challenger, champion))
+        scores, before = (
+            by_row(groups, lambda group: group.score).astype(np.float64)
+            for groups in (challenger, champion)
+        )
         difference = (scores - before)[is_comparable]
-        flips = Counter(f"{old}>{new}" for old, new in zip(was[said != was].tolist(), said[said != was].tolist(), strict=True))
+        flips = Counter(
+            f"{old}>{new}"
+            for old, new in zip(was[said != was].tolist(), said[said != was].tolist(), strict=True)
+        )
         self._events += said.size
         self._agree += int((said == was).sum())
         self._flips += flips

@@ -1,1 +1,4 @@
-"""A published release becomes answers in this process: resolve, load, prove, hot-swap, fall back."""
+"""A published release becomes answers in this process.
+
+Resolve, load, prove, hot-swap, fall back.
+"""

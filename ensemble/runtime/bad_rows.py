@@ -1,7 +1,9 @@
 """One bad row spoils only its own line: a batch on which a model raises is halved until the guilty rows stand alone (N-13).
 
-The other rows keep the scores they would have had without the guilty ones. Halving also mends a batch that is only too large, e.g. for
-the memory of a GPU. The largest parts come first, so that a model that fails on everything is given up soon: it is broken, not the
+The other rows keep the scores they would have had without the guilty ones. Halving also mends a
+batch that is only too large, e.g. for
+the memory of a GPU. The largest parts come first, so that a model that fails on everything is given
+up soon: it is broken, not the
 events. Where the tries end, what was scored stays scored, and only the rest has no opinion.
 """
 
@@ -21,11 +23,15 @@ __all__ = ["call_isolating_bad_rows", "score_isolating_bad_rows"]
 Batch = TypeVar("Batch", bound=EventBatch)
 Answer = TypeVar("Answer")
 
-MOST_TRIES = 256  # finds a dozen guilty rows of a thousand; each try costs a fraction of a millisecond
+MOST_TRIES = (
+    256  # finds a dozen guilty rows of a thousand; each try costs a fraction of a millisecond
+)
 HOPELESS_TRIES = 24  # of which none succeeded
 
 
-def score_isolating_bad_rows(model: Model, batch: EventBatch, *, explain: bool, shown: float) -> tuple[ModelScores, Sequence[int]]:
+def score_isolating_bad_rows(
+    model: Model, batch: EventBatch, *, explain: bool, shown: float
+) -> tuple[ModelScores, Sequence[int]]:
     """The model's scores, and the rows it could not score.
 
     Args:
@@ -52,7 +58,9 @@ def score_isolating_bad_rows(model: Model, batch: EventBatch, *, explain: bool, 
     return ModelScores(scores, notes, {}, abstains), guilty
 
 
-def call_isolating_bad_rows(ask: Callable[[Batch], Answer], batch: Batch) -> tuple[list[tuple[int, Answer]], Sequence[int]]:
+def call_isolating_bad_rows(
+    ask: Callable[[Batch], Answer], batch: Batch
+) -> tuple[list[tuple[int, Answer]], Sequence[int]]:
     """Answers about parts of a batch, each with the row it begins at, and the rows that have none.
 
     Args:
@@ -75,7 +83,8 @@ def call_isolating_bad_rows(ask: Callable[[Batch], Answer], batch: Batch) -> tup
         start, stop = todo.popleft()
         tries += 1
         try:
-            said = ask(batch.part(start, stop))  # type: ignore[arg-type]  # a part of a batch is of the batch's own type
+            # a part of a batch is of the batch's own type
+            said = ask(batch.part(start, stop))  # type: ignore[arg-type]
         except Exception:
             if tries >= HOPELESS_TRIES and not answered:
                 raise
@@ -93,7 +102,10 @@ def call_isolating_bad_rows(ask: Callable[[Batch], Answer], batch: Batch) -> tup
 
 
 def _checked(said: ModelScores, size: int) -> ModelScores:
-    """What a model said, once it has the right shape and range: a model that says nonsense has failed as one that raises."""
+    """What a model said, once it has the right shape and range.
+
+    A model that says nonsense has failed as one that raises.
+    """
     scores = said.scores
     if scores.shape != (size,):
         raise ValueError(f"{scores.shape} scores for {size} events")

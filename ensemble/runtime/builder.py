@@ -55,7 +55,8 @@ class ModelBuilder:
             bundles: all that it is made of, in the order of its plan.
 
         Raises:
-            ArtifactError: the bytes spell no model of this Axon, or one that does not answer as it was trained to.
+            ArtifactError: the bytes spell no model of this Axon, or one that does not answer as
+                it was trained to.
         """
         golden = decode_golden(bundles[-1].files[GOLDEN])
         model = self._model(bundles, golden)
@@ -73,24 +74,56 @@ class ModelBuilder:
         what = str(bundles[-1].ref)
         match bundles[-1].ref.model:
             case "anomaly-flow":
-                return _proven(FlowAnomaly.from_parts(parts[0]), Kind.FLOW, golden, GOLDEN_TOLERANCE["cpu"], what)
+                return _proven(
+                    FlowAnomaly.from_parts(parts[0]),
+                    Kind.FLOW,
+                    golden,
+                    GOLDEN_TOLERANCE["cpu"],
+                    what,
+                )
             case "anomaly-process":
-                return _proven(ProcessAnomaly.from_parts(parts[0]), Kind.PROCESS, golden, GOLDEN_TOLERANCE["cpu"], what)
+                return _proven(
+                    ProcessAnomaly.from_parts(parts[0]),
+                    Kind.PROCESS,
+                    golden,
+                    GOLDEN_TOLERANCE["cpu"],
+                    what,
+                )
             case "classifier-flow":
-                return _proven(FlowClassifier.from_parts(parts[0]), Kind.FLOW, golden, GOLDEN_TOLERANCE["cpu"], what)
+                return _proven(
+                    FlowClassifier.from_parts(parts[0]),
+                    Kind.FLOW,
+                    golden,
+                    GOLDEN_TOLERANCE["cpu"],
+                    what,
+                )
             case "behavior-flow":
-                from ensemble.layers.behavior import DeepBehavior  # noqa: PLC0415  # torch: 160 MB that the other layers do without
+                # torch: 160 MB that the other layers do without
+                from ensemble.layers.behavior import DeepBehavior  # noqa: PLC0415
 
                 deep = DeepBehavior.from_parts(parts[0]).to(self.device)
                 return _proven(deep, Kind.FLOW, golden, GOLDEN_TOLERANCE[self.device], what)
             case "posture-inventory":
-                return self._posture(PostureKnowledge.from_parts(parts[0]), PostureInventory.from_parts(parts[1]), golden, what)
+                return self._posture(
+                    PostureKnowledge.from_parts(parts[0]),
+                    PostureInventory.from_parts(parts[1]),
+                    golden,
+                    what,
+                )
             case other:
                 raise ArtifactIncompatible(what, "a model this Axon knows", str(other))
 
-    def _posture(self, knowledge: PostureKnowledge, inventory: PostureInventory, golden: Golden, what: str) -> Model:
+    def _posture(
+        self, knowledge: PostureKnowledge, inventory: PostureInventory, golden: Golden, what: str
+    ) -> Model:
         then = float(golden.events[0]["at"]) if golden.events else 0.0
-        _proven(ResiliencePosture(knowledge, inventory, now=lambda: then), Kind.FLOW, golden, GOLDEN_TOLERANCE["cpu"], what)
+        _proven(
+            ResiliencePosture(knowledge, inventory, now=lambda: then),
+            Kind.FLOW,
+            golden,
+            GOLDEN_TOLERANCE["cpu"],
+            what,
+        )
         return ResiliencePosture(
             knowledge,
             inventory,
@@ -115,7 +148,10 @@ def _facts(model: Model, device: str) -> dict[str, Any]:
 
 
 def _other_libraries(bundles: Sequence[OpenedBundle]) -> dict[str, Any]:
-    """Libraries that have another version than at training: arrays do not change with them, but whoever looks into a bug wants to know."""
+    """Libraries that have another version than at training.
+
+    Arrays do not change with them, but whoever looks into a bug wants to know.
+    """
     notes = [note for bundle in bundles for note in bundle.notes]
     return {"libraries": notes} if notes else {}
 
@@ -123,11 +159,17 @@ def _other_libraries(bundles: Sequence[OpenedBundle]) -> dict[str, Any]:
 def _proven(model: Model, kind: Kind, golden: Golden, tolerance: float, what: str) -> Model:
     """`model`, once it has scored the golden events as its trainer's model did."""
     if not golden.events:
-        raise ArtifactCorrupt(what, "has no golden events: nothing shows that it is the model that was trained")
+        raise ArtifactCorrupt(
+            what, "has no golden events: nothing shows that it is the model that was trained"
+        )
     found = model.score(golden_batch(kind, golden.events)).scores
     worst = float(np.abs(found - np.asarray(golden.scores)).max())
     if not worst <= tolerance:  # NaN fails too
-        raise ArtifactIncompatible(f"{what}: golden scores", f"agreement within {tolerance:g}", f"a difference of {worst:.3g}")
+        raise ArtifactIncompatible(
+            f"{what}: golden scores",
+            f"agreement within {tolerance:g}",
+            f"a difference of {worst:.3g}",
+        )
     return model
 
 
@@ -135,20 +177,31 @@ def proven_detector(bundle: OpenedBundle) -> TabularDetector:
     """The detector of a bundle, after it gave its golden answers.
 
     Raises:
-        ArtifactIncompatible: a model of another type (S4-07), or one that does not answer as it was trained to.
+        ArtifactIncompatible: a model of another type (S4-07), or one that does not answer as it
+            was trained to.
         ArtifactError: the bytes spell no detector of this Axon.
     """
     what = str(bundle.ref)
-    refuse_other_type(bundle.manifest.training, TabularDetector.__name__, what=f"Model type mismatch: {what}")
+    refuse_other_type(
+        bundle.manifest.training, TabularDetector.__name__, what=f"Model type mismatch: {what}"
+    )
     detector = TabularDetector.from_parts(decode_parts(bundle.files))
     golden = decode_golden(bundle.files[GOLDEN])
-    rows = [row if isinstance(row := event.get("features"), dict) else {} for event in golden.events]
+    rows = [
+        row if isinstance(row := event.get("features"), dict) else {} for event in golden.events
+    ]
     admitted = admit_rows(rows, detector.features, Missing.REFUSE)
     if not rows or admitted.refused:
-        raise ArtifactCorrupt(what, "has no golden rows: nothing shows that it is the detector that was trained")
-    worst = float(np.abs(detector.score(admitted.values).anomaly_score - np.asarray(golden.scores)).max())
+        raise ArtifactCorrupt(
+            what, "has no golden rows: nothing shows that it is the detector that was trained"
+        )
+    worst = float(
+        np.abs(detector.score(admitted.values).anomaly_score - np.asarray(golden.scores)).max()
+    )
     if not worst <= GOLDEN_TOLERANCE["cpu"]:  # NaN fails too
         raise ArtifactIncompatible(
-            f"{what}: golden scores", f"agreement within {GOLDEN_TOLERANCE['cpu']:g}", f"a difference of {worst:.3g}"
+            f"{what}: golden scores",
+            f"agreement within {GOLDEN_TOLERANCE['cpu']:g}",
+            f"a difference of {worst:.3g}",
         )
     return detector

@@ -1,7 +1,9 @@
 """What one named model of the classifier says of flows, or why it says nothing: a value, as a layer's opinion is one.
 
-The layer's score is one number of the model that has a say in the verdict. A classification is the other question: what family does
-this flow look like, by the model that the caller names? It is asked of the same slot, for a release by name, and fuses with nothing.
+The layer's score is one number of the model that has a say in the verdict. A classification is the
+other question: what family does
+this flow look like, by the model that the caller names? It is asked of the same slot, for a release
+by name, and fuses with nothing.
 """
 
 from __future__ import annotations
@@ -60,7 +62,8 @@ class Classification:
         release: name of the release that the model was loaded for, "" where none was.
         version: serial version of the classifier's bundle, "" where none was.
         labels: the classes, in order.
-        probabilities: float64 (n, classes), finite, each in [0, 1], rows sum to 1, read-only; (0, 0) where there is an `absence`.
+        probabilities: float64 (n, classes), finite, each in [0, 1], rows sum to 1, read-only;
+            (0, 0) where there is an `absence`.
         abstained: rows that the model could not answer; what stands there is no answer.
         absence: why there is no answer at all; None where there is one.
     """
@@ -76,10 +79,16 @@ class Classification:
         self.probabilities.flags.writeable = False
 
     def answers(self, release: str, size: int) -> bool:
-        """Whether it is an answer, or an absence, to the question of `size` flows by `release`; "" is any release."""
+        """Whether it is an answer, or an absence, to the question of `size` flows by `release`.
+
+        "" is any release.
+        """
         if self.absence is not None:
             return True
-        return release in ("", self.release) and self.probabilities.shape == (size, len(self.labels))
+        return release in ("", self.release) and self.probabilities.shape == (
+            size,
+            len(self.labels),
+        )
 
 
 def classify(slot: LayerSlot, batch: FlowBatch, release: str, name: str) -> Classification:
@@ -95,30 +104,50 @@ def classify(slot: LayerSlot, batch: FlowBatch, release: str, name: str) -> Clas
     if held is None:
         status, reason = slot.absence
         is_loading = status is LayerStatus.WARMING_UP
-        return Classification(absence=LayerWarmingUp(slot.layer) if is_loading else ModelNotLoaded(name, reason))
+        return Classification(
+            absence=LayerWarmingUp(slot.layer) if is_loading else ModelNotLoaded(name, reason)
+        )
     model = held.models.get(Kind.FLOW)
     if model is None:
         failure = held.failures.get(Kind.FLOW)
-        return Classification(absence=ModelNotLoaded(name, failure.code if failure else "this release has no classifier"))
-    classifier: Classifier = model.model  # type: ignore[assignment]  # the classifier's slot holds nothing else
+        return Classification(
+            absence=ModelNotLoaded(
+                name, failure.code if failure else "this release has no classifier"
+            )
+        )
+    # the classifier's slot holds nothing else
+    classifier: Classifier = model.model  # type: ignore[assignment]
     if name not in classifier.names:
-        return Classification(absence=ModelNotLoaded(name, classifier.missing.get(name, "this release was trained without it")))
+        return Classification(
+            absence=ModelNotLoaded(
+                name, classifier.missing.get(name, "this release was trained without it")
+            )
+        )
     try:
-        answered, guilty = call_isolating_bad_rows(lambda part: _checked(classifier, part, name), batch)
+        answered, guilty = call_isolating_bad_rows(
+            lambda part: _checked(classifier, part, name), batch
+        )
     except Exception as error:  # noqa: BLE001  # here a layer becomes an abstention
         slot.failed(batch, error)
         return Classification(absence=LayerCrashed(slot.layer))
     probabilities = np.zeros((len(batch), len(classifier.labels)))
     for start, rows in answered:
         probabilities[start : start + len(rows)] = rows
-    return Classification(held.name, model.version, classifier.labels, probabilities, frozenset(guilty))
+    return Classification(
+        held.name, model.version, classifier.labels, probabilities, frozenset(guilty)
+    )
 
 
 def _checked(classifier: Classifier, batch: FlowBatch, name: str) -> NDArray[np.float64]:
-    """What a model said, once it has the right shape and range: a model that says nonsense has failed as one that raises."""
+    """What a model said, once it has the right shape and range.
+
+    A model that says nonsense has failed as one that raises.
+    """
     found = classifier.classify(batch.features, name)
     if found.shape != (len(batch), len(classifier.labels)):
-        raise ValueError(f"probabilities {found.shape} for {len(batch)} flows and {len(classifier.labels)} classes")
+        raise ValueError(
+            f"probabilities {found.shape} for {len(batch)} flows and {len(classifier.labels)} classes"
+        )
     if not ((found >= 0.0) & (found <= 1.0)).all():  # NaN fails both comparisons
         raise ValueError("a probability is outside [0, 1]")
     if not (np.abs(found.sum(axis=1) - 1.0) <= SUM_TOLERANCE).all():

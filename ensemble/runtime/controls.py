@@ -1,9 +1,13 @@
 """What an operator, or a retreat, has switched: one small file that every replica reads again every few seconds.
 
-It is not signed, and that is a choice: it holds no model and can make none trusted, and whoever operates Axon changes it without
-a publisher's key. Whoever may write into the state folder gains from it what deleting the models there would give them too: layers
-that do not speak, which every verdict says (`coverage`, `disabled`), or an older proven release in the place of a newer one. They
-cannot make an event benign: too little coverage is `indeterminate`. So the folder is worth the same guard as before, and no more.
+It is not signed, and that is a choice: it holds no model and can make none trusted, and whoever
+operates Axon changes it without
+a publisher's key. Whoever may write into the state folder gains from it what deleting the models
+there would give them too: layers
+that do not speak, which every verdict says (`coverage`, `disabled`), or an older proven release in
+the place of a newer one. They
+cannot make an event benign: too little coverage is `indeterminate`. So the folder is worth the same
+guard as before, and no more.
 """
 
 from __future__ import annotations
@@ -25,7 +29,9 @@ __all__ = ["CONTROLS", "Controls", "change_controls", "read_controls"]
 
 CONTROLS: Final = "controls.json"
 FORMAT: Final = 1
-LIMIT_BYTES = 1 << 16  # hundreds of entries; a reader every two seconds must never have much to read
+LIMIT_BYTES = (
+    1 << 16
+)  # hundreds of entries; a reader every two seconds must never have much to read
 LONGEST_REASON = 200  # characters of why a release was retreated from
 _LAYER = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
@@ -36,8 +42,10 @@ class Controls:
 
     Attributes:
         disabled: layers that an operator switched off; they are not asked.
-        resets: layer -> how often its error state was cleared; a reader that sees the number rise clears its own.
-        retreated: promotion, `<tenant>#<pointer serial>><release>` -> why its release was left again; it is not gone to a second time.
+        resets: layer -> how often its error state was cleared; a reader that sees the number
+            rise clears its own.
+        retreated: promotion, `<tenant>#<pointer serial>><release>` -> why its release was left
+            again; it is not gone to a second time.
     """
 
     disabled: frozenset[str] = frozenset()
@@ -57,9 +65,14 @@ class Controls:
         return replace(self, resets={**self.resets, layer: self.resets.get(layer, 0) + 1})
 
     def with_retreat(self, promotion: str, reason: str) -> Self:
-        """The same, and `promotion` is not followed again; the tenant's older pointers can never come back."""
+        """The same, and `promotion` is not followed again.
+
+        The tenant's older pointers can never come back.
+        """
         tenant = promotion.partition("#")[0]
-        others = {one: why for one, why in self.retreated.items() if one.partition("#")[0] != tenant}
+        others = {
+            one: why for one, why in self.retreated.items() if one.partition("#")[0] != tenant
+        }
         return replace(self, retreated={**others, promotion: reason[:LONGEST_REASON]})
 
     def resets_since(self, before: Controls) -> frozenset[str]:
@@ -67,7 +80,9 @@ class Controls:
 
         By difference, not by order: a file that was removed and begun anew counts from one again.
         """
-        return frozenset(layer for layer, count in self.resets.items() if count != before.resets.get(layer, 0))
+        return frozenset(
+            layer for layer, count in self.resets.items() if count != before.resets.get(layer, 0)
+        )
 
 
 def read_controls(state: Path) -> Controls:
@@ -77,7 +92,8 @@ def read_controls(state: Path) -> Controls:
         state: folder that a running Axon writes; need not exist.
 
     Raises:
-        ArtifactCorrupt: it is not what `change_controls` writes. The caller goes on with what it had.
+        ArtifactCorrupt: it is not what `change_controls` writes. The caller goes on with what
+            it had.
         ArtifactUnreadable: it is there, and the system will not give it. Likewise.
     """
     try:
@@ -99,9 +115,11 @@ def change_controls(state: Path, change: Callable[[Controls], Controls]) -> Cont
         The switches as they are now.
 
     Raises:
-        ArtifactCorrupt: the file of now is broken; it is not replaced, because that would enable what somebody disabled.
+        ArtifactCorrupt: the file of now is broken; it is not replaced, because that would
+            enable what somebody disabled.
         ValueError: more switches than a reader would read.
-        OSError: the disk is full, read-only or failing; nothing has changed, unless only the last fsync failed.
+        OSError: the disk is full, read-only or failing; nothing has changed, unless only the
+            last fsync failed.
     """
     atomic.make_directory(state)
     with atomic.exclusive(state):
@@ -111,7 +129,9 @@ def change_controls(state: Path, change: Callable[[Controls], Controls]) -> Cont
             return before
         data = _encode(after)
         if len(data) > LIMIT_BYTES:
-            raise ValueError(f"{CONTROLS} would be {len(data):,} bytes, readers take {LIMIT_BYTES:,}")
+            raise ValueError(
+                f"{CONTROLS} would be {len(data):,} bytes, readers take {LIMIT_BYTES:,}"
+            )
         with atomic.staging(state) as staged:
             atomic.write_new(staged, CONTROLS, data, mode=0o644)
             atomic.replace(staged / CONTROLS, state / CONTROLS)
@@ -142,7 +162,9 @@ def _parse(data: bytes) -> Controls:
     refuse_other_format(value, FORMAT, what=CONTROLS)
     found = canonical_json.to_dataclass(value, _ControlsFile, what=CONTROLS)
     names = [*found.disabled, *found.resets]
-    if not all(_LAYER.fullmatch(name) for name in names) or found.disabled != sorted(set(found.disabled)):
+    if not all(_LAYER.fullmatch(name) for name in names) or found.disabled != sorted(
+        set(found.disabled)
+    ):
         raise ArtifactCorrupt(CONTROLS, "names something that is no layer, or one twice")
     if not all(count > 0 for count in found.resets.values()):
         raise ArtifactCorrupt(CONTROLS, "counts a reset less than once")

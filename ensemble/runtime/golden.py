@@ -19,10 +19,16 @@ def golden_batch(kind: Kind, events: Sequence[Mapping[str, Any]]) -> EventBatch:
     """Golden events, wire-like, as columns; hosts alone become flows of nothing."""
     if kind is Kind.PROCESS:
         names = ("name", "parent", "command_line", "user", "host")
-        return process.admit([ProcessEvent(**{name: str(event.get(name, "")) for name in names}) for event in events])
+        return process.admit(
+            [ProcessEvent(**{name: str(event.get(name, "")) for name in names}) for event in events]
+        )
     blank = [0.0] * len(flow.FEATURE_NAMES)
     admitted = flow.admit([event.get("features", blank) for event in events])
     if admitted.refused:
         raise ArtifactCorrupt("golden events", "hold a flow that the door refuses")
-    batch = FlowBatch(("",) * len(events), tuple(str(event.get("host", "")) for event in events), admitted.features)
+    batch = FlowBatch(
+        ("",) * len(events),
+        tuple(str(event.get("host", "")) for event in events),
+        admitted.features,
+    )
     return replace(batch, flags=admitted.flags)

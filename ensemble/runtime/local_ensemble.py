@@ -34,7 +34,8 @@ class LocalEnsemble:
         tell: is told what happened to the layers; must not raise.
 
     Raises:
-        ArtifactError: the tenant has no release that can be read. A model of it that cannot be had is a silent layer, not an error.
+        ArtifactError: the tenant has no release that can be read. A model of it that cannot be
+            had is a silent layer, not an error.
     """
 
     def __init__(
@@ -51,7 +52,13 @@ class LocalEnsemble:
         self._min_coverage, self._posture_bound = min_coverage, posture_bound
         builder = ModelBuilder("cpu", stale_after_days, expired_after_days, now)
         self.slots = {
-            layer: LayerSlot(layer, [*plan.kinds], ReleaseLoader(lineage, layer, builder), fallback_score=plan.fallback_score, tell=tell)
+            layer: LayerSlot(
+                layer,
+                [*plan.kinds],
+                ReleaseLoader(lineage, layer, builder),
+                fallback_score=plan.fallback_score,
+                tell=tell,
+            )
             for layer, plan in LAYERS.items()
         }
         self.release: ReleaseFusion = self._choose(FusionResolver(lineage))
@@ -79,6 +86,13 @@ class LocalEnsemble:
         return verdicts
 
     def judge(self, batch: EventBatch, *, explain: bool = False) -> tuple[Verdicts, ...]:
-        """The verdicts of a batch of one kind, in groups of rows of which the same layers spoke; usually one group."""
-        opinions = [slot.score(batch, self.release.name, explain=explain) for slot in self.slots.values()]
-        return self.release.fuse(batch.kind, opinions, min_coverage=self._min_coverage, posture_bound=self._posture_bound)
+        """The verdicts of a batch of one kind, in groups of rows of which the same layers spoke.
+
+        Usually one group.
+        """
+        opinions = [
+            slot.score(batch, self.release.name, explain=explain) for slot in self.slots.values()
+        ]
+        return self.release.fuse(
+            batch.kind, opinions, min_coverage=self._min_coverage, posture_bound=self._posture_bound
+        )

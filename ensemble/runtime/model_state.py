@@ -14,7 +14,17 @@ from ensemble.events import EventBatch, Kind
 from ensemble.model import Model
 from ensemble.verdicts import LayerStatus
 
-__all__ = ["KindState", "LoadCheck", "LoadFailure", "LoadResult", "LoadedModel", "LoadedRelease", "SlotEvent", "SlotState", "failure_of"]
+__all__ = [
+    "KindState",
+    "LoadCheck",
+    "LoadFailure",
+    "LoadResult",
+    "LoadedModel",
+    "LoadedRelease",
+    "SlotEvent",
+    "SlotState",
+    "failure_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +52,8 @@ class LoadedModel:
 
     Attributes:
         version: it was published as.
-        status: `live`, or `last_good` when it was loaded in the place of a newer one that could not be had.
+        status: `live`, or `last_good` when it was loaded in the place of a newer one that could
+            not be had.
         bundles: what it was built from, by name and digest: equal bundles are the same model.
         size_bytes: of its files.
         probe: events it has scored when it was loaded; None where it rates none.
@@ -66,7 +77,8 @@ class LoadedRelease:
         name: of the release, `<tenant>/<serial>`, "" for none.
         models: kind -> proven model.
         failures: kind -> why there is none; a kind in neither is none of this layer's business.
-        unnamed: kinds for which the release names no model: it was published so, and lacks nothing. One that is not in `failures`
+        unnamed: kinds for which the release names no model: it was published so, and lacks
+            nothing. One that is not in `failures`
             either belongs to a layer that a release may do without.
     """
 
@@ -86,10 +98,17 @@ class LoadedRelease:
         return self.failures.keys() <= self.unnamed
 
     def merged_with(self, before: Sequence[LoadedRelease]) -> LoadedRelease:
-        """This release with what an earlier look had of it: releases never change, so a second look that finds less lost nothing."""
+        """This release with what an earlier look had of it.
+
+        Releases never change, so a second look that finds less lost nothing.
+        """
         known = next((old.models for old in before if old.name == self.name), {})
         models = {**known, **self.models}
-        return replace(self, models=models, failures={kind: why for kind, why in self.failures.items() if kind not in models})
+        return replace(
+            self,
+            models=models,
+            failures={kind: why for kind, why in self.failures.items() if kind not in models},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +117,10 @@ class LoadResult:
 
     Attributes:
         wanted: name of the release that the pointer names, "" where nobody knows.
-        releases: the wanted one first if anything of it could be had, then those that stand in its place.
-        trouble: kind -> what is wrong with the wanted release, also while a model in memory goes on.
+        releases: the wanted one first if anything of it could be had, then those that stand in
+            its place.
+        trouble: kind -> what is wrong with the wanted release, also while a model in memory
+            goes on.
     """
 
     wanted: str
@@ -116,7 +137,8 @@ class KindState:
         version: of the model that serves, "" where none does.
         reason: why the status is not `live`; "" when it is.
         since: when this status began, seconds since 1970; 0.0 where nobody knows.
-        trouble: what went wrong with the last load of it, also while a model serves; None where nothing did.
+        trouble: what went wrong with the last load of it, also while a model serves; None where
+            nothing did.
     """
 
     status: LayerStatus
@@ -137,7 +159,8 @@ class SlotState:
         wanted: name of the release that the pointer names, as far as this slot knows.
         holds: release it tried to load -> kinds of which it lacks nothing.
         size_bytes: of the models it holds.
-        files_present: whether everything the wanted release names was there, and whole, at the last look.
+        files_present: whether everything the wanted release names was there, and whole, at the
+            last look.
     """
 
     layer: str
@@ -154,10 +177,12 @@ class SlotEvent:
     """Something a slot did that its operators want to hear of.
 
     Attributes:
-        what: `attempting_load`, `loaded`, `files_missing`, `load_failed`, `fallback_active`, `scoring_failed`, `fallback_used`.
+        what: `attempting_load`, `loaded`, `files_missing`, `load_failed`, `fallback_active`,
+            `scoring_failed`, `fallback_used`.
         layer: whose slot.
         kind: of event, None where it is about all of them.
-        fields: what the log line carries beside these. `is_news` is False for what was told before: to be counted, not logged.
+        fields: what the log line carries beside these. `is_news` is False for what was told
+            before: to be counted, not logged.
     """
 
     what: str
@@ -190,4 +215,10 @@ def failure_of(error: Exception) -> LoadFailure:
     kind = error if isinstance(error, ArtifactError) else ArtifactError
     name = type(error).__name__
     what = str(getattr(error, "what", "") or getattr(error, "file", ""))
-    return LoadFailure(kind.code, str(error) or name, "resources" if isinstance(error, MemoryError) else kind.cause, name, what)
+    return LoadFailure(
+        kind.code,
+        str(error) or name,
+        "resources" if isinstance(error, MemoryError) else kind.cause,
+        name,
+        what,
+    )

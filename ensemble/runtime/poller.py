@@ -1,6 +1,7 @@
 """A keeper calls `look` again and again, in threads of their own, and goes on without one that hangs.
 
-A thread that reads from a hanging disk cannot be stopped. It is left to itself, the look counts as failed, and a few of them at most may
+A thread that reads from a hanging disk cannot be stopped. It is left to itself, the look counts as
+failed, and a few of them at most may
 hang at a time: when the disk comes back they end by themselves.
 """
 
@@ -26,7 +27,15 @@ class PollingThread:
         limit_s: seconds that a look may take.
     """
 
-    def __init__(self, name: str, look: Callable[[], None], give_up: Callable[[], None], *, every_s: float, limit_s: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        look: Callable[[], None],
+        give_up: Callable[[], None],
+        *,
+        every_s: float,
+        limit_s: float,
+    ) -> None:
         self._name, self._look, self._give_up = name, look, give_up
         self._every_s, self._limit_s = every_s, limit_s
         self._woken, self._stopped = threading.Event(), threading.Event()

@@ -1,6 +1,7 @@
 """Which release is fused with: the wanted one, unless more of the ensemble speaks with one that stands in its place.
 
-One release makes an answer: its models, its fusion, its thresholds. So where a layer cannot have the wanted release, the whole
+One release makes an answer: its models, its fusion, its thresholds. So where a layer cannot have
+the wanted release, the whole
 ensemble stays with, or goes back to, the last good one, rather than answer with half of each.
 """
 
@@ -40,15 +41,32 @@ class ReleaseFusion:
         return self.name.partition("/")[0]
 
     def of(self, kind: Kind) -> Fusion:
-        """How the layers of `kind` are pooled: as fitted, or by equal shares where nothing fitted can be had."""
+        """How the layers of `kind` are pooled.
+
+        As fitted, or by equal shares where nothing fitted can be had.
+        """
         return self.fusions.get(kind) or Fusion.builtin(
             [layer for layer, plan in LAYERS.items() if plan.is_evidence and kind in plan.kinds]
         )
 
-    def fuse(self, kind: Kind, opinions: Sequence[LayerScores], *, min_coverage: float, posture_bound: float) -> tuple[Verdicts, ...]:
-        """The verdicts of a batch of `kind`, as of `Fusion.fuse_each`; each says which release made it."""
-        groups = self.of(kind).fuse_each(opinions, min_coverage=min_coverage, posture_bound=posture_bound)
-        return tuple(replace(group, release=self.name, release_sha256=self.sha256) for group in groups)
+    def fuse(
+        self,
+        kind: Kind,
+        opinions: Sequence[LayerScores],
+        *,
+        min_coverage: float,
+        posture_bound: float,
+    ) -> tuple[Verdicts, ...]:
+        """The verdicts of a batch of `kind`, as of `Fusion.fuse_each`.
+
+        Each says which release made it.
+        """
+        groups = self.of(kind).fuse_each(
+            opinions, min_coverage=min_coverage, posture_bound=posture_bound
+        )
+        return tuple(
+            replace(group, release=self.name, release_sha256=self.sha256) for group in groups
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +114,14 @@ class FusionResolver:
             raise found.trouble or troubles[0]
         trouble = found.trouble or (troubles[0] if offered[0].name != found.wanted else None)
         failure = failure_of(trouble) if trouble else None
-        return FusionChoices(found.wanted, found.pointer, found.at_once, tuple(offered), failure, _challenger_of(found.challenger))
+        return FusionChoices(
+            found.wanted,
+            found.pointer,
+            found.at_once,
+            tuple(offered),
+            failure,
+            _challenger_of(found.challenger),
+        )
 
     def load(self) -> ReleaseFusion:
         """The fusion of the release that the pointer names, and of no other in its place.
@@ -106,7 +131,10 @@ class FusionResolver:
         """
         offer = self.look()
         if offer.releases[0].name != offer.wanted:
-            raise ArtifactCorrupt(f"release {offer.wanted}", offer.trouble.message if offer.trouble else "is not the one that serves")
+            raise ArtifactCorrupt(
+                f"release {offer.wanted}",
+                offer.trouble.message if offer.trouble else "is not the one that serves",
+            )
         return offer.releases[0]
 
 
@@ -117,7 +145,10 @@ def _fusion_of(candidate: ResolvedRelease) -> ReleaseFusion:
         ArtifactIncompatible: it is none of this Axon's.
     """
     try:
-        fusions = {Kind(kind): Fusion.from_config(config) for kind, config in candidate.release.fusion.items()}
+        fusions = {
+            Kind(kind): Fusion.from_config(config)
+            for kind, config in candidate.release.fusion.items()
+        }
     except ValueError:
         raise ArtifactIncompatible("fusion", "a kind of event", "another") from None
     return ReleaseFusion(candidate.name, fusions, candidate.sha256)
@@ -133,7 +164,10 @@ def _challenger_of(candidate: ResolvedRelease | None) -> ReleaseFusion | None:
 
 def is_whole(release: str, said: Mapping[str, SlotState]) -> bool:
     """Whether every layer has all of `release` that the release names."""
-    return all(LAYERS[layer].kinds.keys() <= state.holds.get(release, frozenset()) for layer, state in said.items())
+    return all(
+        LAYERS[layer].kinds.keys() <= state.holds.get(release, frozenset())
+        for layer, state in said.items()
+    )
 
 
 def choose_release(offer: FusionChoices, said: Mapping[str, SlotState]) -> ReleaseFusion:
@@ -141,13 +175,19 @@ def choose_release(offer: FusionChoices, said: Mapping[str, SlotState]) -> Relea
 
     Args:
         offer: the releases that may serve.
-        said: layer -> its state; a layer that did not answer in time speaks neither for nor against a release.
+        said: layer -> its state; a layer that did not answer in time speaks neither for nor
+            against a release.
     """
     kinds = offer.releases[0].fusions.keys()
 
     def worth(release: ReleaseFusion) -> tuple[float, int]:
-        having = {layer: state.holds.get(release.name, frozenset()) for layer, state in said.items()}
-        covered = sum(release.of(kind).coverage(layer for layer, held in having.items() if kind in held) for kind in kinds)
+        having = {
+            layer: state.holds.get(release.name, frozenset()) for layer, state in said.items()
+        }
+        covered = sum(
+            release.of(kind).coverage(layer for layer, held in having.items() if kind in held)
+            for kind in kinds
+        )
         return round(covered, 6), sum(len(held & kinds) for held in having.values())
 
     return max(offer.releases, key=worth)  # the first of equals

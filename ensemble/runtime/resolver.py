@@ -1,9 +1,13 @@
 """Which releases may serve: the one that the pointer names, and what stands in its place when that one cannot be had (N-05).
 
-The rungs, from the top: the tenant's release; the releases that were in use before it; the same of its parents, e.g. of its group and
-of the generic tenant. The pointer carries the digests of the earlier releases, so every rung is proven by a pointer.
-Beside them stands the challenger of the tenant in charge, if it has one: it serves in nobody's place and is only to be tried in shadow.
-A pointer that was seen once is remembered, for as long as the same keys are trusted: one that is torn later changes nothing, and an
+The rungs, from the top: the tenant's release; the releases that were in use before it; the same of
+its parents, e.g. of its group and
+of the generic tenant. The pointer carries the digests of the earlier releases, so every rung is
+proven by a pointer.
+Beside them stands the challenger of the tenant in charge, if it has one: it serves in nobody's
+place and is only to be tried in shadow.
+A pointer that was seen once is remembered, for as long as the same keys are trusted: one that is
+torn later changes nothing, and an
 older one that comes back is refused; both are told.
 """
 
@@ -21,7 +25,13 @@ from ensemble.store.releases.pointer import Pointer, read_pointer
 from ensemble.store.releases.release import Release, read_release
 from ensemble.store.signing import Trust
 
-__all__ = ["PinnedRelease", "ReleaseResolver", "ReleaseSource", "ResolvedRelease", "ResolvedReleases"]
+__all__ = [
+    "PinnedRelease",
+    "ReleaseResolver",
+    "ReleaseSource",
+    "ResolvedRelease",
+    "ResolvedReleases",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +61,15 @@ class ResolvedReleases:
     """What one look at the pointers found.
 
     Attributes:
-        wanted: name of the release that the pointer in charge names, "" where no pointer could be read.
+        wanted: name of the release that the pointer in charge names, "" where no pointer could
+            be read.
         pointer: which pointer that is, `<tenant>#<serial>`, "" where none.
         at_once: the promoter wants the release to take all traffic at once.
         releases: those that could be read, the most wanted first.
-        challenger: the release that is to be tried in shadow; None where there is none, or none that could be read.
-        trouble: what is wrong with the pointer, also where a remembered one stands in, or why the wanted release is not among them.
+        challenger: the release that is to be tried in shadow; None where there is none, or none
+            that could be read.
+        trouble: what is wrong with the pointer, also where a remembered one stands in, or why
+            the wanted release is not among them.
     """
 
     wanted: str
@@ -104,15 +117,20 @@ class PinnedRelease:
         Raises:
             ArtifactError: it is not there, has another digest, or nobody we trust signed it.
         """
-        candidate = ResolvedRelease(read_release(self.open_store(), self.tenant, self.ref), self.ref.sha256, is_wanted=True)
-        return ResolvedReleases(candidate.name, "", at_once=True, releases=(candidate,), trouble=None)
+        candidate = ResolvedRelease(
+            read_release(self.open_store(), self.tenant, self.ref), self.ref.sha256, is_wanted=True
+        )
+        return ResolvedReleases(
+            candidate.name, "", at_once=True, releases=(candidate,), trouble=None
+        )
 
 
 class ReleaseResolver:
     """A tenant and its parents, with the pointers this process has seen of them.
 
     Args:
-        open_store: the store as it is trusted now; called at every look, so that a key taken away is gone.
+        open_store: the store as it is trusted now; called at every look, so that a key taken
+            away is gone.
         tenants: the tenant, then its parents, the nearest first.
     """
 
@@ -128,7 +146,9 @@ class ReleaseResolver:
             ArtifactError: no release at all can be had; the error is that of the tenant itself.
         """
         store = self.open_store()
-        if store.trust != self._trust:  # what a key that is gone signed is forgotten, its serial too
+        if (
+            store.trust != self._trust
+        ):  # what a key that is gone signed is forgotten, its serial too
             self._trust, self._seen = store.trust, {}
         charge: _Found | None = None  # the first tenant that has a pointer, or should have one
         found: dict[str, ResolvedRelease] = {}
@@ -139,7 +159,11 @@ class ReleaseResolver:
             troubles += [one.trouble] if one.trouble else []
             for ref in one.refs:
                 try:
-                    candidate = ResolvedRelease(read_release(store, tenant, ref), ref.sha256, is_wanted=one is charge and one.names(ref))
+                    candidate = ResolvedRelease(
+                        read_release(store, tenant, ref),
+                        ref.sha256,
+                        is_wanted=one is charge and one.names(ref),
+                    )
                 except ArtifactError as error:
                     troubles.append(error)
                 else:
@@ -152,26 +176,45 @@ class ReleaseResolver:
             return ResolvedReleases("", "", at_once=False, releases=releases, trouble=trouble)
         pointer, tenant = charge.pointer, charge.tenant
         challenger = _challenger(store, tenant)
-        return ResolvedReleases(f"{tenant}/{pointer.release}", f"{tenant}#{pointer.serial}", pointer.at_once, releases, trouble, challenger)
+        return ResolvedReleases(
+            f"{tenant}/{pointer.release}",
+            f"{tenant}#{pointer.serial}",
+            pointer.at_once,
+            releases,
+            trouble,
+            challenger,
+        )
 
     def _pointer(self, store: Store, tenant: Tenant) -> _Found:
-        """The tenant's pointer, and what is wrong with it; a broken one is replaced by what was seen before, or by the shipped one."""
+        """The tenant's pointer, and what is wrong with it.
+
+        A broken one is replaced by what was seen before, or by the shipped one.
+        """
         seen = self._seen.get(tenant)
         try:
             pointer = read_pointer(store, tenant, not_below=seen.serial if seen else 0)
         except ArtifactMissing as error:
-            return _Found(tenant, seen, error if seen else None)  # a tenant without a pointer of its own simply lives on its parents'
+            return _Found(
+                tenant, seen, error if seen else None
+            )  # a tenant without a pointer of its own simply lives on its parents'
         except ArtifactError as error:
-            return _Found(tenant, seen or _shipped_pointer(store, tenant), error, is_stand_in=seen is None)
+            return _Found(
+                tenant, seen or _shipped_pointer(store, tenant), error, is_stand_in=seen is None
+            )
         known = self._seen.get(tenant)
-        if known is None or known.serial <= pointer.serial:  # a look that was given up may end after a later one
+        if (
+            known is None or known.serial <= pointer.serial
+        ):  # a look that was given up may end after a later one
             self._seen[tenant] = pointer
         return _Found(tenant, pointer, None)
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A tenant's pointer: as it lies there, as it was seen before, or the shipped one in its place."""
+    """A tenant's pointer.
+
+    As it lies there, as it was seen before, or the shipped one in its place.
+    """
 
     tenant: Tenant
     pointer: Pointer | None
@@ -189,10 +232,19 @@ class _Found:
 
 
 def _challenger(store: Store, tenant: Tenant) -> ResolvedRelease | None:
-    """The tenant's challenger. One that cannot be had is no trouble of what serves: whoever asks how it does finds it missing."""
+    """The tenant's challenger.
+
+    One that cannot be had is no trouble of what serves: whoever asks how it does finds it missing.
+    """
     try:
         ref = read_challenger(store, tenant)
-        return ResolvedRelease(read_release(store, tenant, ref), ref.sha256, is_wanted=False, is_challenger=True) if ref else None
+        return (
+            ResolvedRelease(
+                read_release(store, tenant, ref), ref.sha256, is_wanted=False, is_challenger=True
+            )
+            if ref
+            else None
+        )
     except ArtifactError:
         return None
 

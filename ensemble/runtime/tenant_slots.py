@@ -1,7 +1,9 @@
 """A shelf of slots: one layer's models of several tenants in one process. Those that were asked last stay; the others make room.
 
-Every tenant's slot looks after its files in threads of its own, so a load that takes long, or hangs, is that tenant's alone.
-A model that two tenants use is in memory once: who needs it takes it from the neighbour, after proving its own files.
+Every tenant's slot looks after its files in threads of its own, so a load that takes long, or
+hangs, is that tenant's alone.
+A model that two tenants use is in memory once: who needs it takes it from the neighbour, after
+proving its own files.
 """
 
 from __future__ import annotations
@@ -43,13 +45,16 @@ class TenantSlots:
     """One layer's slots by tenant.
 
     Args:
-        make: a slot for a tenant, looked after from then on; must not block. None is made before it is asked for.
+        make: a slot for a tenant, looked after from then on; must not block. None is made
+            before it is asked for.
         home: the tenant whose slot answers who names no release.
         pinned: tenants whose slots never go; `home` is one of them anyway.
         most: slots at once, the pinned ones among them, unless these are more.
     """
 
-    def __init__(self, make: Callable[[str], KeptSlot], *, home: str, pinned: Collection[str], most: int) -> None:
+    def __init__(
+        self, make: Callable[[str], KeptSlot], *, home: str, pinned: Collection[str], most: int
+    ) -> None:
         self._make, self._pinned, self._most = make, frozenset({home, *pinned}), most
         self._kept: OrderedDict[str, KeptSlot] = OrderedDict()  # used last, last
         self._lock = threading.Lock()
@@ -60,7 +65,10 @@ class TenantSlots:
         return iter(tuple(self._kept.values()))
 
     def of_release(self, release: str) -> LayerSlot:
-        """The slot that answers for `release`, `<tenant>/<serial>`; the home slot where it is none."""
+        """The slot that answers for `release`, `<tenant>/<serial>`.
+
+        The home slot where it is none.
+        """
         return self.of(release.partition("/")[0] or self.home).slot
 
     def of(self, tenant: str) -> KeptSlot:
@@ -79,8 +87,12 @@ class TenantSlots:
 
     def models(self) -> tuple[LoadedModel, ...]:
         """Every model that a slot holds."""
-        return tuple(model for kept in self for held in kept.slot.held for model in held.models.values())
+        return tuple(
+            model for kept in self for held in kept.slot.held for model in held.models.values()
+        )
 
     def _make_room(self, *, but: str) -> list[KeptSlot]:
         movable = [tenant for tenant in self._kept if tenant != but and tenant not in self._pinned]
-        return [self._kept.pop(tenant) for tenant in movable[: max(0, len(self._kept) - self._most)]]
+        return [
+            self._kept.pop(tenant) for tenant in movable[: max(0, len(self._kept) - self._most)]
+        ]

@@ -1,11 +1,17 @@
 """The audit log: who did what to the store, with which digest, when and from where; nothing is done without its line.
 
-`<state>/audit.jsonl`, one line of canonical JSON a step. The line that an act is begun is on the disk before the act can be seen;
-a second one says how it ended. A begun act without an end is one whose process died in between: look at what it was about.
-Each line carries the SHA-256 of the line before it, so one that was changed or taken out of the middle is found. Who can write the
-file can cut off its end, or write all of it anew: only a digest that is remembered elsewhere shows that (`verify_audit`).
-A line that a crash cut short is ended by the next writer and passed over: it was of an act that had not begun.
-The log is bounded: a full file is set aside under the number of its last line, and the oldest of these are removed.
+`<state>/audit.jsonl`, one line of canonical JSON a step. The line that an act is begun is on the
+disk before the act can be seen;
+a second one says how it ended. A begun act without an end is one whose process died in between:
+look at what it was about.
+Each line carries the SHA-256 of the line before it, so one that was changed or taken out of the
+middle is found. Who can write the
+file can cut off its end, or write all of it anew: only a digest that is remembered elsewhere shows
+that (`verify_audit`).
+A line that a crash cut short is ended by the next writer and passed over: it was of an act that had
+not begun.
+The log is bounded: a full file is set aside under the number of its last line, and the oldest of
+these are removed.
 """
 
 from __future__ import annotations
@@ -27,11 +33,22 @@ from ensemble.store.files.safe_read import list_names, open_directory, read_boun
 from ensemble.store.layout import Store
 from ensemble.store.names import Tenant, parse_serial
 
-__all__ = ["LOG", "Action", "AuditEntry", "AuditReport", "AuditedAction", "Outcome", "read_audit", "verify_audit"]
+__all__ = [
+    "LOG",
+    "Action",
+    "AuditEntry",
+    "AuditReport",
+    "AuditedAction",
+    "Outcome",
+    "read_audit",
+    "verify_audit",
+]
 
 LOG: Final = "audit.jsonl"
 FULL_BYTES = 1 << 20  # some three thousand lines; every act reads the file that is being written
-KEPT_FILES = 32  # full ones: a hundred thousand lines. Whoever may manage one tenant can fill them in time: keep a copy elsewhere
+# full ones: a hundred thousand lines. Whoever may manage one tenant can fill them in time: keep a
+# copy elsewhere
+KEPT_FILES = 32
 LONGEST_TEXT = 200  # characters of who, where and what
 _LOCK = ".audit.lock"
 _PREFIX, _SUFFIX = "audit-", ".jsonl"
@@ -68,7 +85,8 @@ class AuditEntry:
 
     Attributes:
         number: of its first line, rising; what failed before it was begun has one line.
-        at: UTC, `2026-11-20T08:15:00Z`, by the clock of who acted; for people, the order is the number's.
+        at: UTC, `2026-11-20T08:15:00Z`, by the clock of who acted; for people, the order is the
+            number's.
         what: e.g. `anomaly-flow/3`, `release 7`.
         digest: SHA-256 of what it is about, "" where there is none.
         code: of the error that ended it, "" where there was none.
@@ -118,7 +136,9 @@ class AuditedAction:
         digest: SHA-256 of that, where it is known already; likewise.
     """
 
-    def __init__(self, store: Store, tenant: Tenant, deed: Action, what: str, digest: str = "") -> None:
+    def __init__(
+        self, store: Store, tenant: Tenant, deed: Action, what: str, digest: str = ""
+    ) -> None:
         self._store, self._tenant, self._deed = store, tenant, deed
         self._what, self._digest = what, digest
         self._number = 0
@@ -136,11 +156,21 @@ class AuditedAction:
         self._what, self._digest = what or self._what, digest or self._digest
         self._number = self._say(Outcome.BEGUN, "")
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if error is None and not self._number:
             return  # there was nothing to do
-        with suppress(OSError, ArtifactError):  # the act is done or not done already; the first line stands
-            self._say(Outcome.DONE if error is None else Outcome.FAILED, "" if error is None else _code_of(error))
+        with suppress(
+            OSError, ArtifactError
+        ):  # the act is done or not done already; the first line stands
+            self._say(
+                Outcome.DONE if error is None else Outcome.FAILED,
+                "" if error is None else _code_of(error),
+            )
 
     def _say(self, outcome: Outcome, code: str) -> int:
         state, actor = self._store.state, self._store.actor
@@ -183,12 +213,18 @@ def read_audit(store: Store, tenant: Tenant | None, *, limit: int) -> tuple[Audi
     while True:
         names = _files(store.state)
         found = _newest(store.state, names, tenant, limit)
-        if names == _files(store.state):  # else a full file was set aside meanwhile, and may have been passed over
+        if names == _files(
+            store.state
+        ):  # else a full file was set aside meanwhile, and may have been passed over
             return found
 
 
-def _newest(state: Path, names: Sequence[str], tenant: Tenant | None, limit: int) -> tuple[AuditEntry, ...]:
-    mark = b'"tenant":' + canonical_json.encode(tenant).rstrip(b"\n") if tenant is not None else b""  # as every line spells it
+def _newest(
+    state: Path, names: Sequence[str], tenant: Tenant | None, limit: int
+) -> tuple[AuditEntry, ...]:
+    mark = (
+        b'"tenant":' + canonical_json.encode(tenant).rstrip(b"\n") if tenant is not None else b""
+    )  # as every line spells it
     ends: dict[int, _Line] = {}
     entries: list[AuditEntry] = []
     for name in reversed(names):
@@ -210,7 +246,8 @@ def verify_audit(store: Store, *, remembered: str = "") -> AuditReport:
 
     Args:
         store: whose log.
-        remembered: `head` of an earlier look: that line must still be there, so nothing up to it was cut off or written anew. One that is
+        remembered: `head` of an earlier look: that line must still be there, so nothing up to
+            it was cut off or written anew. One that is
             older than the oldest file that is kept is not found either.
 
     Raises:
@@ -218,7 +255,9 @@ def verify_audit(store: Store, *, remembered: str = "") -> AuditReport:
     """
     if not store.state.is_dir():
         return _followed(store.state, remembered)
-    with atomic.exclusive(store.state, _LOCK):  # a line that is being written is no torn one, and no file is set aside meanwhile
+    with atomic.exclusive(
+        store.state, _LOCK
+    ):  # a line that is being written is no torn one, and no file is set aside meanwhile
         return _followed(store.state, remembered)
 
 
@@ -239,11 +278,15 @@ def _followed(state: Path, remembered: str) -> AuditReport:
             first = line.number
             problems += _problems_of_the_first(line, sum(name != LOG for name in names))
         elif line.number != before.number + 1 or line.before != head:
-            problems.append(f"between line {before.number} and line {line.number} something was changed or taken out")
+            problems.append(
+                f"between line {before.number} and line {line.number} something was changed or taken out"
+            )
         before, head, lines = line, sha256_of(text + b"\n"), lines + 1
         is_found = is_found or head == remembered
     if not is_found:
-        problems.append("the line that was remembered is not there any more: the end was cut off, or the log was written anew")
+        problems.append(
+            "the line that was remembered is not there any more: the end was cut off, or the log was written anew"
+        )
     return AuditReport(lines, first, before.number if before else 0, head, torn, tuple(problems))
 
 
@@ -259,7 +302,8 @@ class _Line:
     digest: str
     outcome: Outcome
     code: str
-    of: int  # the line that began what this one ends; 0 for one that begins, or failed before it was begun
+    # the line that began what this one ends; 0 for one that begins, or failed before it was begun
+    of: int
     before: str  # SHA-256 of the line before, with its newline; "" of the first
 
 
@@ -296,7 +340,11 @@ def _files(state: Path) -> list[str]:
             names = list_names(directory, what=LOG)
     except ArtifactMissing:
         return []
-    numbered = [(parse_serial(name.removeprefix(_PREFIX).removesuffix(_SUFFIX)), name) for name in names if name.startswith(_PREFIX)]
+    numbered = [
+        (parse_serial(name.removeprefix(_PREFIX).removesuffix(_SUFFIX)), name)
+        for name in names
+        if name.startswith(_PREFIX)
+    ]
     aside = sorted((number, name) for number, name in numbered if number is not None)
     return [name for _, name in aside] + ([LOG] if LOG in names else [])
 
@@ -312,7 +360,9 @@ def _read(state: Path, name: str) -> bytes:
 def _parse(text: bytes) -> _Line | None:
     """The line that `text` spells; None where it is a piece of one."""
     try:
-        return canonical_json.to_dataclass(canonical_json.decode(text + b"\n", what=LOG), _Line, what=LOG)
+        return canonical_json.to_dataclass(
+            canonical_json.decode(text + b"\n", what=LOG), _Line, what=LOG
+        )
     except ArtifactError:
         return None
 
@@ -324,7 +374,18 @@ def _problems_of_the_first(line: _Line, aside: int) -> list[str]:
 
 
 def _entry(line: _Line, end: _Line) -> AuditEntry:
-    return AuditEntry(line.number, line.at, line.who, line.where, line.tenant, line.act, line.what, line.digest, end.outcome, end.code)
+    return AuditEntry(
+        line.number,
+        line.at,
+        line.who,
+        line.where,
+        line.tenant,
+        line.act,
+        line.what,
+        line.digest,
+        end.outcome,
+        end.code,
+    )
 
 
 def _code_of(error: BaseException) -> str:

@@ -3,16 +3,21 @@
     <root>/tenants/<tenant>/bundles/<model>/<serial>/   manifest.json and the files it names
     <root>/tenants/<tenant>/releases/<serial>.json
     <root>/tenants/<tenant>/CURRENT                     the pointer: what readers read
-    <root>/tenants/<tenant>/PROMOTED                    its copy, for the promoter of the day that CURRENT is broken
+    <root>/tenants/<tenant>/PROMOTED                    its copy, for the promoter of the day that
+    CURRENT is broken
     <root>/tenants/<tenant>/CHALLENGER                  the release that is tried in shadow
-    <root>/tenants/<tenant>/aliases/<model>/<alias>     champion and challenger of a model that no release names
-    <root>/tenants/<tenant>/bundles/<model>/GONE        tombstone: the highest serial there was when something was removed;
+    <root>/tenants/<tenant>/aliases/<model>/<alias>     champion and challenger of a model that no
+    release names
+    <root>/tenants/<tenant>/bundles/<model>/GONE        tombstone: the highest serial there was when
+    something was removed;
     <root>/tenants/<tenant>/releases/GONE               so for releases
     <root>/.quarantine/<tenant>/<number>/               set aside as hostile; never looked up
     <root>/.staging/<uuid>/                             unfinished work, swept after an hour
-    <root>/audit.jsonl                                  who did what; the older of it in audit-<last line>.jsonl
+    <root>/audit.jsonl                                  who did what; the older of it in audit-<last
+    line>.jsonl
 
-There are two roots: `state` is written by a running Axon, `shipped` comes with it and is only read. Both are looked
+There are two roots: `state` is written by a running Axon, `shipped` comes with it and is only read.
+Both are looked
 through in that order, and serials rise over both together, so that a number never means two things.
 """
 
@@ -85,8 +90,10 @@ class Store:
     Attributes:
         state: written by publishing and promoting; need not exist yet.
         shipped: read-only defaults, looked up second; None where there are none.
-        trust: whose signature, or which digest, makes a file of either root trusted; nothing in a root can add to it.
-        actor: who acts through this value; every act leaves a line of it in the audit log of `state`.
+        trust: whose signature, or which digest, makes a file of either root trusted; nothing in
+            a root can add to it.
+        actor: who acts through this value; every act leaves a line of it in the audit log of
+            `state`.
         clock: seconds since 1970, for the audit log alone.
     """
 
@@ -149,14 +156,21 @@ def next_serial(store: Store, parts: tuple[str, ...], *, suffix: str = "") -> in
     Call it holding the tenant's lock, or another publisher gets the same.
 
     Raises:
-        ArtifactError: a directory cannot be read, or the tombstone is broken: better no new version than an old number twice.
+        ArtifactError: a directory cannot be read, or the tombstone is broken: better no new
+            version than an old number twice.
     """
     return 1 + highest_serial(store, parts, suffix=suffix)
 
 
 def highest_serial(store: Store, parts: tuple[str, ...], *, suffix: str = "") -> int:
-    """The highest number that ever was, 0 where there was none; arguments and errors as for `next_serial`."""
-    there = max((serial for root in store.roots for serial in serials_in(root, parts, suffix=suffix)), default=0)
+    """The highest number that ever was, 0 where there was none.
+
+    Arguments and errors as for `next_serial`.
+    """
+    there = max(
+        (serial for root in store.roots for serial in serials_in(root, parts, suffix=suffix)),
+        default=0,
+    )
     return max(there, _removed_up_to(store.state, parts))
 
 
@@ -178,4 +192,6 @@ def _removed_up_to(root: Path, parts: tuple[str, ...]) -> int:
             data = read_bounded(directory, TOMBSTONE, limit=TOMBSTONE_LIMIT_BYTES, what=what)
     except ArtifactMissing:
         return 0
-    return canonical_json.to_dataclass(canonical_json.decode(data, what=what), _Tombstone, what=what).highest
+    return canonical_json.to_dataclass(
+        canonical_json.decode(data, what=what), _Tombstone, what=what
+    ).highest

@@ -1,8 +1,11 @@
 """What things in the store are called, and why a name can never become another place.
 
-A name is lower-case ASCII, so two names that look alike are the same name. A tenant, a model and a version are a
-directory each: nothing is ever found by joining names with "_" or by a pattern, so tenant `a` cannot see tenant `a_b`.
-Versions are whole numbers that rise; the order of two versions is the order of their numbers, never of text or of time.
+A name is lower-case ASCII, so two names that look alike are the same name. A tenant, a model and a
+version are a
+directory each: nothing is ever found by joining names with "_" or by a pattern, so tenant `a`
+cannot see tenant `a_b`.
+Versions are whole numbers that rise; the order of two versions is the order of their numbers, never
+of text or of time.
 """
 
 from __future__ import annotations
@@ -18,8 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = ["BundleRef", "ModelName", "ReleaseRef", "Tenant", "beneath", "parse_serial"]
 
-_SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")  # the first character keeps out ".", ".." and every hidden file
-_SERIAL = re.compile(r"[1-9][0-9]{0,14}")  # one spelling a number: no sign, no leading zero; below 2**53, so JSON readers agree
+_SLUG = re.compile(
+    r"[a-z0-9][a-z0-9._-]{0,62}"
+)  # the first character keeps out ".", ".." and every hidden file
+_SERIAL = re.compile(
+    r"[1-9][0-9]{0,14}"
+)  # one spelling a number: no sign, no leading zero; below 2**53, so JSON readers agree
 
 
 class _Slug(str):
@@ -35,7 +42,10 @@ class _Slug(str):
             MalformedEvent: not `[a-z0-9][a-z0-9._-]{0,62}`; the text itself is not repeated.
         """
         if not isinstance(text, str) or not cls.is_one(text):
-            raise MalformedEvent(cls.what, "1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or a digit")
+            raise MalformedEvent(
+                cls.what,
+                "1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or a digit",
+            )
         return super().__new__(cls, text)
 
     @classmethod
@@ -64,7 +74,8 @@ class BundleRef:
 
     Attributes:
         version: the serial of the bundle among all of its tenant and model, from 1.
-        manifest_sha256: digest of the manifest's bytes, 64 hexadecimal digits; the manifest holds the digests of the files.
+        manifest_sha256: digest of the manifest's bytes, 64 hexadecimal digits; the manifest
+            holds the digests of the files.
     """
 
     tenant: Tenant
@@ -96,7 +107,8 @@ def beneath(root: Path, *parts: str) -> Path:
     """The place `parts` below `root`, of which some or all may not exist yet.
 
     Raises:
-        ArtifactUntrusted: the place is elsewhere: a part climbs, is absolute, or is a symbolic link.
+        ArtifactUntrusted: the place is elsewhere: a part climbs, is absolute, or is a symbolic
+            link.
     """
     home = root.resolve()
     place = home.joinpath(*parts)

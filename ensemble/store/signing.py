@@ -1,10 +1,14 @@
 """Who may say what serves: Ed25519 signatures of manifests, releases and pointers, and pinned digests of what was shipped.
 
-A signed document is two lines: its canonical JSON, and the signature of it. One file and not a `.sig` beside it, so that a
-pointer is still replaced in one step: two files would have a moment in which neither fits the other. Digests that others quote
-(of a manifest in a release, of a release in a pointer) are over the whole file as it lies on the disk.
+A signed document is two lines: its canonical JSON, and the signature of it. One file and not a
+`.sig` beside it, so that a
+pointer is still replaced in one step: two files would have a moment in which neither fits the
+other. Digests that others quote
+(of a manifest in a release, of a release in a pointer) are over the whole file as it lies on the
+disk.
 
-The signature covers what the document is: a release cannot be passed off as a pointer. Trust comes from outside the store
+The signature covers what the document is: a release cannot be passed off as a pointer. Trust comes
+from outside the store
 and there is no way to switch it off; an empty `Trust` trusts nothing.
 Source: RFC 8032 (Ed25519), by the library `cryptography`.
 """
@@ -45,7 +49,10 @@ class Document(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """Signs as one key. The private half stays in here: it is not printed, compared or written by the store."""
+    """Signs as one key.
+
+    The private half stays in here: it is not printed, compared or written by the store.
+    """
 
     _private: Ed25519PrivateKey = field(repr=False, compare=False)
 
@@ -66,13 +73,16 @@ class Signer:
         except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it is encrypted
             raise ValueError("is no unencrypted private key in PEM") from None
         if not isinstance(private, Ed25519PrivateKey):
-            raise ValueError("is not an Ed25519 key")  # noqa: TRY004  # the file is wrong, not our caller
+            # the file is wrong, not our caller
+            raise ValueError("is not an Ed25519 key")  # noqa: TRY004
         return cls(private)
 
     def to_pem(self) -> bytes:
         """PKCS #8 PEM, unencrypted: it belongs into a file that only its owner can read."""
         plain = serialization.NoEncryption()
-        return self._private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+        return self._private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain
+        )
 
     @property
     def public(self) -> bytes:
@@ -89,7 +99,9 @@ class Signer:
         if text.count(b"\n") != 1 or not text.endswith(b"\n"):
             raise ValueError("only a text of one line can be signed")
         signature = self._private.sign(_signed(text, document))
-        return text + b"ed25519 " + self.key_id.encode() + b" " + base64.b64encode(signature) + b"\n"
+        return (
+            text + b"ed25519 " + self.key_id.encode() + b" " + base64.b64encode(signature) + b"\n"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +133,8 @@ class Trust:
 
         Raises:
             ArtifactCorrupt: empty, or its last line is cut: no publisher ever wrote this.
-            ArtifactUntrusted: no signature and no pin, a key that is not trusted, or a signature that does not fit.
+            ArtifactUntrusted: no signature and no pin, a key that is not trusted, or a
+                signature that does not fit.
         """
         if not data.endswith(b"\n"):
             raise ArtifactCorrupt(what, "is cut short")
@@ -139,17 +152,24 @@ class Trust:
         if public is None:
             raise ArtifactUntrusted(what, f"is signed by key {key_id}, which is not trusted here")
         try:
-            Ed25519PublicKey.from_public_bytes(public).verify(_decoded(signed["signature"]), _signed(text, document))
+            Ed25519PublicKey.from_public_bytes(public).verify(
+                _decoded(signed["signature"]), _signed(text, document)
+            )
         except InvalidSignature:
-            raise ArtifactUntrusted(what, "its signature does not fit: it was changed, or signed as something else") from None
+            raise ArtifactUntrusted(
+                what, "its signature does not fit: it was changed, or signed as something else"
+            ) from None
         return text
 
 
-def signed_for(trust: Trust, signer: Signer, text: bytes, document: Document, *, limit: int, what: str) -> bytes:
+def signed_for(
+    trust: Trust, signer: Signer, text: bytes, document: Document, *, limit: int, what: str
+) -> bytes:
     """The whole file of `text` as `signer` signs it, once it is sure that readers who have `trust` will take it.
 
     Raises:
-        ArtifactUntrusted: the key is not on the trust list; nothing that nobody here would load is published.
+        ArtifactUntrusted: the key is not on the trust list; nothing that nobody here would load
+            is published.
         ArtifactCorrupt: longer than `limit`.
     """
     data = signer.sign(text, document)
@@ -160,7 +180,10 @@ def signed_for(trust: Trust, signer: Signer, text: bytes, document: Document, *,
 
 
 def signed_by(data: bytes) -> str:
-    """Id of the key that a document says it was signed with, "" where it has no signature; prove it before believing it."""
+    """Id of the key that a document says it was signed with, "" where it has no signature.
+
+    Prove it before believing it.
+    """
     line = _LINE.fullmatch(data.partition(b"\n")[2])
     return line["key"].decode() if line else ""
 
@@ -176,7 +199,10 @@ def _signed(text: bytes, document: Document) -> bytes:
 
 
 def _decoded(signature: bytes) -> bytes:
-    """The one spelling of a signature in base64; another that decodes to the same bytes is none of ours."""
+    """The one spelling of a signature in base64.
+
+    Another that decodes to the same bytes is none of ours.
+    """
     try:
         raw = base64.b64decode(signature, validate=True)
     except binascii.Error:

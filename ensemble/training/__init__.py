@@ -1,1 +1,4 @@
-"""Recipes: labelled rows in, a fitted and calibrated layer with its metrics and golden vectors out."""
+"""Recipes.
+
+Labelled rows in, a fitted and calibrated layer with its metrics and golden vectors out.
+"""

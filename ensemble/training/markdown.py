@@ -14,4 +14,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def _cell(value: object) -> str:
-    return ", ".join(f"{name} {count}" for name, count in value.items()) if isinstance(value, Mapping) else str(value)
+    return (
+        ", ".join(f"{name} {count}" for name, count in value.items())
+        if isinstance(value, Mapping)
+        else str(value)
+    )

@@ -1,7 +1,9 @@
 """How well scores separate hostile from benign events, with honest uncertainty.
 
-The share of attacks in labelled data is artificial, so nothing here depends on it: areas, and true-positive rates at a stated
-false-positive rate. Accuracy and F1 are left out on purpose: `labelling` has them, for the names of families.
+The share of attacks in labelled data is artificial, so nothing here depends on it: areas, and
+true-positive rates at a stated
+false-positive rate. Accuracy and F1 are left out on purpose: `labelling` has them, for the names of
+families.
 """
 
 from __future__ import annotations
@@ -13,7 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-__all__ = ["Labelling", "Separation", "false_positive_interval", "labelling", "paired_bootstrap", "separation", "tpr_at_fpr"]
+__all__ = [
+    "Labelling",
+    "Separation",
+    "false_positive_interval",
+    "labelling",
+    "paired_bootstrap",
+    "separation",
+    "tpr_at_fpr",
+]
 
 
 Scores = NDArray[np.float64]
@@ -61,7 +71,9 @@ def separation(benign: Scores, hostile: Scores) -> Separation:
     )
 
 
-def false_positive_interval(false_positives: int, benign: int, *, level: float = 0.95) -> tuple[float, float]:
+def false_positive_interval(
+    false_positives: int, benign: int, *, level: float = 0.95
+) -> tuple[float, float]:
     """Wilson interval of a false-positive rate: what a count of a few flows is worth.
 
     Source: Wilson, "Probable inference", JASA 22, 1927.
@@ -76,21 +88,28 @@ def false_positive_interval(false_positives: int, benign: int, *, level: float =
 
 
 def paired_bootstrap(
-    benign: Mapping[str, tuple[Scores, Scores]], hostile: Mapping[str, tuple[Scores, Scores]], *, rounds: int, seed: int
+    benign: Mapping[str, tuple[Scores, Scores]],
+    hostile: Mapping[str, tuple[Scores, Scores]],
+    *,
+    rounds: int,
+    seed: int,
 ) -> dict[str, tuple[float, float, float]]:
     """Mean difference over families between two scores on the same events, with a 95 % interval.
 
-    Each round draws events again, with replacement: the benign ones once for all families, which share them, and each family's own;
+    Each round draws events again, with replacement: the benign ones once for all families, which
+    share them, and each family's own;
     the same draw for both scores.
 
     Args:
-        benign: family -> (first score, second score) of the benign events it is judged against, the same events for every family.
+        benign: family -> (first score, second score) of the benign events it is judged against,
+            the same events for every family.
         hostile: family -> (first score, second score) of its own events.
         rounds: of the bootstrap.
         seed: of the draws.
 
     Returns:
-        `auroc` and `tpr_at_1_fpr` -> mean difference first - second, its 2.5 % and its 97.5 % quantile.
+        `auroc` and `tpr_at_1_fpr` -> mean difference first - second, its 2.5 % and its 97.5 %
+        quantile.
 
     Source: Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
     """
@@ -104,16 +123,26 @@ def paired_bootstrap(
             b, h = np.array(benign[family]), np.array(scores)  # (2, n), (2, m)
             if number:  # round 0 is the data as they are
                 b, h = b[:, calm], h[:, generator.integers(0, h.shape[1], h.shape[1])]
-            per_family.append([_auroc(b[0], h[0]) - _auroc(b[1], h[1]), tpr_at_fpr(b[0], h[0], 0.01) - tpr_at_fpr(b[1], h[1], 0.01)])
+            per_family.append(
+                [
+                    _auroc(b[0], h[0]) - _auroc(b[1], h[1]),
+                    tpr_at_fpr(b[0], h[0], 0.01) - tpr_at_fpr(b[1], h[1], 0.01),
+                ]
+            )
         differences[number] = np.mean(per_family, axis=0)
     low, high = np.quantile(differences[1:], [0.025, 0.975], axis=0)
-    return {name: (float(differences[0, i]), float(low[i]), float(high[i])) for i, name in enumerate(("auroc", "tpr_at_1_fpr"))}
+    return {
+        name: (float(differences[0, i]), float(low[i]), float(high[i]))
+        for i, name in enumerate(("auroc", "tpr_at_1_fpr"))
+    }
 
 
 def _auroc(benign: Scores, hostile: Scores) -> float:
     """Area under the ROC curve by ranks: ties count half. Mann, Whitney 1947."""
     ordered = np.sort(benign)
-    below = np.searchsorted(ordered, hostile, side="left") + np.searchsorted(ordered, hostile, side="right")
+    below = np.searchsorted(ordered, hostile, side="left") + np.searchsorted(
+        ordered, hostile, side="right"
+    )
     return float(below.mean() / (2.0 * benign.size))
 
 
@@ -132,7 +161,9 @@ class Labelling:
     by_label: dict[str, float]
 
 
-def labelling(truth: NDArray[np.str_], chances: NDArray[np.float64], labels: Sequence[str]) -> Labelling:
+def labelling(
+    truth: NDArray[np.str_], chances: NDArray[np.float64], labels: Sequence[str]
+) -> Labelling:
     """Figures of the likeliest labels.
 
     Args:
@@ -143,4 +174,8 @@ def labelling(truth: NDArray[np.str_], chances: NDArray[np.float64], labels: Seq
     said = np.array(labels)[chances.argmax(axis=1)]
     occurring = sorted(set(truth.tolist()))
     f1 = f1_score(truth, said, labels=occurring, average=None, zero_division=0.0)
-    return Labelling(float(np.mean(f1)), float(np.mean(truth == said)), dict(zip(occurring, f1.tolist(), strict=True)))
+    return Labelling(
+        float(np.mean(f1)),
+        float(np.mean(truth == said)),
+        dict(zip(occurring, f1.tolist(), strict=True)),
+    )

@@ -1,6 +1,7 @@
 """From a fitted model to a release that serves: golden answers, bundle, then the current release with what is new in it.
 
-A release names every bundle it serves with, so a new one starts from the current one and replaces only what was trained.
+A release names every bundle it serves with, so a new one starts from the current one and replaces
+only what was trained.
 """
 
 from __future__ import annotations
@@ -27,7 +28,13 @@ from ensemble.store.bundles.quota import Quota
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.releases.aliases import Alias, get_alias, set_model_alias
-from ensemble.store.releases.release import Release, promote, publish_release, read_pointer, read_release
+from ensemble.store.releases.release import (
+    Release,
+    promote,
+    publish_release,
+    read_pointer,
+    read_release,
+)
 from ensemble.store.signing import Signer
 
 __all__ = [
@@ -55,7 +62,8 @@ class Trained:
         name: of the bundle, e.g. `anomaly-flow`.
         parts: of the model.
         golden: events and the scores this model gives them.
-        training: `recipe`, `data_sha256`, `seed`, `rows`, and what else is worth keeping; JSON values.
+        training: `recipe`, `data_sha256`, `seed`, `rows`, and what else is worth keeping; JSON
+            values.
         card: the model card, Markdown.
         pictures: file name -> PNG.
     """
@@ -100,10 +108,12 @@ def publish(
         now: when, with its time zone.
         signer: signs all of it; the store must trust its key.
         and_promote: also make it the one that serves.
-        parents: on whose release a first one is built, the nearest first: what is not new in it is lent.
+        parents: on whose release a first one is built, the nearest first: what is not new in it
+            is lent.
 
     Raises:
-        ArtifactError: something would not load again, the signer is not trusted, or another promotion came first.
+        ArtifactError: something would not load again, the signer is not trusted, or another
+            promotion came first.
     """
     owner = Tenant(tenant)
     refs = [
@@ -122,7 +132,17 @@ def publish(
         )
         for one in trained
     ]
-    return renew_release(store, tenant, refs, fusions, notes=notes, now=now, signer=signer, and_promote=and_promote, parents=parents)
+    return renew_release(
+        store,
+        tenant,
+        refs,
+        fusions,
+        notes=notes,
+        now=now,
+        signer=signer,
+        and_promote=and_promote,
+        parents=parents,
+    )
 
 
 def renew_release(
@@ -137,21 +157,31 @@ def renew_release(
     and_promote: bool,
     parents: Sequence[Tenant] = (),
 ) -> Published:
-    """A release like the current one with `new` bundles and `fusions` in it; arguments as in `publish`."""
+    """A release like the current one with `new` bundles and `fusions` in it.
+
+    Arguments as in `publish`.
+    """
     owner, refs = Tenant(tenant), tuple(new)
     serial, current = current_release(store, (owner, *parents))
     bundles = dict(current.bundles) if current else {}
     fusion = dict(current.fusion) if current else {}
     bundles |= {ref.model: ref for ref in refs}
     fusion |= {str(kind): one.to_config() for kind, one in fusions.items()}
-    lenders = frozenset(ref.tenant for ref in current.bundles.values()) if current else frozenset()  # what was lent is carried on
-    release = publish_release(store, owner, bundles.values(), fusion, notes=notes, now=now, signer=signer, lenders=lenders)
+    lenders = (
+        frozenset(ref.tenant for ref in current.bundles.values()) if current else frozenset()
+    )  # what was lent is carried on
+    release = publish_release(
+        store, owner, bundles.values(), fusion, notes=notes, now=now, signer=signer, lenders=lenders
+    )
     moved = promote(store, owner, release, serial, signer=signer).serial if and_promote else 0
     return Published(refs, release, moved)
 
 
 def current_release(store: Store, lineage: Sequence[Tenant]) -> tuple[int, Release | None]:
-    """Serial of the first tenant's pointer, 0 where it has none; and the release of the first of `lineage` that has one."""
+    """Serial of the first tenant's pointer, 0 where it has none.
+
+    And the release of the first of `lineage` that has one.
+    """
     for tenant in lineage:
         try:
             pointer = read_pointer(store, tenant)
@@ -166,16 +196,22 @@ def golden_of(model: Model, kind: Kind, events: Sequence[Mapping[str, Any]]) -> 
     return Golden(tuple(events), tuple(model.score(golden_batch(kind, events)).scores.tolist()))
 
 
-def golden_flows(features: NDArray[np.float32], is_hostile: NDArray[np.bool_]) -> list[dict[str, Any]]:
+def golden_flows(
+    features: NDArray[np.float32], is_hostile: NDArray[np.bool_]
+) -> list[dict[str, Any]]:
     """A few flows spread over a training table as golden events, made up: no flow of the data leaves it.
 
-    Each is the mean of two flows far apart in the table, half of them benign pairs and half hostile ones, rounded to float32.
+    Each is the mean of two flows far apart in the table, half of them benign pairs and half hostile
+    ones, rounded to float32.
     """
     events = []
     for rows in (np.flatnonzero(~is_hostile), np.flatnonzero(is_hostile)):
         if rows.size:
             picks = rows[np.linspace(0, rows.size - 1, GOLDEN_EVENTS).astype(int)]
-            means = (features[picks[: GOLDEN_EVENTS // 2]].astype(np.float64) + features[picks[GOLDEN_EVENTS // 2 :]]) / 2
+            means = (
+                features[picks[: GOLDEN_EVENTS // 2]].astype(np.float64)
+                + features[picks[GOLDEN_EVENTS // 2 :]]
+            ) / 2
             events += [{"features": row} for row in means.astype(np.float32).astype(float).tolist()]
     return events
 
@@ -184,12 +220,22 @@ def digest_of(*arrays: NDArray[Any]) -> str:
     """SHA-256 of arrays, by their bytes: the identity of the rows a model was trained on."""
     digest = hashlib.sha256()
     for array in arrays:
-        digest.update(str(array.dtype).encode() + str(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+        digest.update(
+            str(array.dtype).encode()
+            + str(array.shape).encode()
+            + np.ascontiguousarray(array).tobytes()
+        )
     return digest.hexdigest()
 
 
 def publish_detector(
-    store: Store, tenant: Tenant, trained: Trained, *, now: datetime, signer: Signer, quota: Quota | None = None
+    store: Store,
+    tenant: Tenant,
+    trained: Trained,
+    *,
+    now: datetime,
+    signer: Signer,
+    quota: Quota | None = None,
 ) -> BundleRef:
     """Publish a detector as the next version of its name; it serves once `make_champion` was called.
 
@@ -202,7 +248,8 @@ def publish_detector(
         quota: how many versions and models there may be.
 
     Raises:
-        ArtifactError: it could not be read back, the store does not trust the signer, or the quota is full.
+        ArtifactError: it could not be read back, the store does not trust the signer, or the
+            quota is full.
         OSError: the disk is full or failing.
     """
     return publish_bundle(

@@ -1,6 +1,7 @@
 """The matrix of the gate (P30): every route of both applications, with every kind of key that does not open it, and with one that does.
 
-The routes and what they need are read from the applications themselves: one that is added is in the matrix.
+The routes and what they need are read from the applications themselves: one that is added is in the
+matrix.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from tests.deployments.conftest import PATIENT, Door, OpenDoor, RecordingMeter
 from tests.deployments.management import Managed
 
 ACME = Tenant("acme")
-WITH_KEYS = PATIENT | {"auth": {"mode": "keys", "requests_per_s": 1e6, "burst": 1e6, "stall_s": 0.0}}
+WITH_KEYS = PATIENT | {
+    "auth": {"mode": "keys", "requests_per_s": 1e6, "burst": 1e6, "stall_s": 0.0}
+}
 SAME_ID = {"X-Request-ID": "the-same"}
 
 
@@ -46,7 +49,8 @@ def keys(own_state: Any) -> Keys:
         return key.id, token
 
     tokens = {frozenset({scope}): made(scope)[1] for scope in Scope} | {
-        frozenset(Scope) - {scope}: made(*(other for other in Scope if other is not scope))[1] for scope in Scope
+        frozenset(Scope) - {scope}: made(*(other for other in Scope if other is not scope))[1]
+        for scope in Scope
     }
     good = tokens[frozenset({Scope.SCORE})]
     _, expired = made(*Scope, expires_at=now - 10.0, at=now - 100.0)
@@ -63,7 +67,11 @@ def keys(own_state: Any) -> Keys:
         "very long": "axon_" + "x" * 60_000,
     }
     refused = {name: {"Authorization": f"Bearer {token}"} for name, token in bearer.items()}
-    refused |= {"none": {}, "of another scheme": {"Authorization": f"Basic {good}"}, "in no header of its own": {"X-Api-Key": good}}
+    refused |= {
+        "none": {},
+        "of another scheme": {"Authorization": f"Basic {good}"},
+        "in no header of its own": {"X-Api-Key": good},
+    }
     return Keys(refused, lambda *scopes: {"Authorization": f"Bearer {tokens[frozenset(scopes)]}"})
 
 
@@ -93,8 +101,14 @@ def application(request: pytest.FixtureRequest) -> tuple[Any, Ask]:
 
 def routes(app: Any) -> list[tuple[str, str, Scope | None]]:
     """Method, a path of it, and the scope that it needs."""
-    assert all(isinstance(route, ScopedRoute) for route in app.routes), "a route that the gate does not know"
-    found = [(method, _path(route.path), route.needs) for route in app.routes for method in sorted(route.methods or ())]
+    assert all(isinstance(route, ScopedRoute) for route in app.routes), (
+        "a route that the gate does not know"
+    )
+    found = [
+        (method, _path(route.path), route.needs)
+        for route in app.routes
+        for method in sorted(route.methods or ())
+    ]
     assert len(found) > 20
     return found
 
@@ -103,8 +117,13 @@ def _path(pattern: str) -> str:
     return re.sub(r"{[^}]*}", "1", pattern)
 
 
-def test_without_a_living_key_every_route_that_needs_one_answers_the_same(application: tuple[Any, Ask], keys: Keys) -> None:
-    """401, to the byte, and nothing of why: whether a key exists, is over or is withdrawn is nobody's business."""
+def test_without_a_living_key_every_route_that_needs_one_answers_the_same(
+    application: tuple[Any, Ask], keys: Keys
+) -> None:
+    """401, to the byte, and nothing of why.
+
+    Whether a key exists, is over or is withdrawn is nobody's business.
+    """
     app, ask = application
     answers: set[tuple[bytes, str]] = set()
 
@@ -115,27 +134,42 @@ def test_without_a_living_key_every_route_that_needs_one_answers_the_same(applic
                 assert answer.status_code in {200, 503}, (method, path, kind)
             else:
                 assert answer.status_code == 401, (method, path, kind)
-                answers.add((answer.content if method != "HEAD" else b"", answer.headers["WWW-Authenticate"]))
+                answers.add(
+                    (
+                        answer.content if method != "HEAD" else b"",
+                        answer.headers["WWW-Authenticate"],
+                    )
+                )
 
     assert len({content for content, _ in answers if content}) == 1
     assert len({challenge for _, challenge in answers}) == 1
 
 
-def test_a_key_opens_what_its_scope_says_and_nothing_else(application: tuple[Any, Ask], keys: Keys) -> None:
-    """With every scope but the one that is needed: 403. With that one alone: whatever the route itself says."""
+def test_a_key_opens_what_its_scope_says_and_nothing_else(
+    application: tuple[Any, Ask], keys: Keys
+) -> None:
+    """With every scope but the one that is needed.
+
+    403. With that one alone: whatever the route itself says.
+    """
     app, ask = application
 
     for method, path, needs in routes(app):
         if needs is None:
             continue
         without = keys.with_scopes(*(scope for scope in Scope if scope is not needs))
-        refused, let_in = ask(method, path, headers=without), ask(method, path, headers=keys.with_scopes(needs))
+        refused, let_in = (
+            ask(method, path, headers=without),
+            ask(method, path, headers=keys.with_scopes(needs)),
+        )
         assert refused.status_code == 403, (method, path)
         assert let_in.status_code not in {401, 403, 500}, (method, path, let_in.text)
 
 
 @pytest.mark.parametrize("method", ["PATCH", "TRACE", "PROPFIND", "GET", "POST"])
-def test_what_is_no_route_tells_a_stranger_nothing(application: tuple[Any, Ask], method: str) -> None:
+def test_what_is_no_route_tells_a_stranger_nothing(
+    application: tuple[Any, Ask], method: str
+) -> None:
     """A path is not found out by asking: without a key, absent and present are the same."""
     _, ask = application
 

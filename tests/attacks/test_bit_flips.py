@@ -1,8 +1,11 @@
 """Bit flips (P3): one flipped bit anywhere in a model, its manifest, its release, its pointer or a signature is refused, undecoded.
 
-The shipped models are the ground: a random bit of every byte of each small file, and of many positions of each large one. The
-refusal comes from a digest or a signature, so no decoder ever sees a flipped byte (P2): a flipped bit that is decoded kills
-one process in seven and changes the scores of another one in nine without a word (RELIABILITY, fact 1).
+The shipped models are the ground: a random bit of every byte of each small file, and of many
+positions of each large one. The
+refusal comes from a digest or a signature, so no decoder ever sees a flipped byte (P2): a flipped
+bit that is decoded kills
+one process in seven and changes the scores of another one in nine without a word (RELIABILITY, fact
+1).
 """
 
 from __future__ import annotations
@@ -58,17 +61,26 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """Tripwires before both decoders: what they were given, in order."""
     seen: list[bytes] = []
     loads, arrays = json.loads, safetensors.numpy.load
-    monkeypatch.setattr(json, "loads", lambda text, **options: seen.append(text.encode()) or loads(text, **options))
+    monkeypatch.setattr(
+        json, "loads", lambda text, **options: seen.append(text.encode()) or loads(text, **options)
+    )
     monkeypatch.setattr(safetensors.numpy, "load", lambda data: seen.append(data) or arrays(data))
     return seen
 
 
 def flips(path: Path) -> Iterator[int]:
-    """Flips one bit after the other in `path`, and puts each back; yields the byte that is wrong now."""
+    """Flips one bit after the other in `path`, and puts each back.
+
+    Yields the byte that is wrong now.
+    """
     chance = random.Random(SEED)  # noqa: S311  # repeatable, not secret
     whole = path.read_bytes()
     is_small = len(whole) <= SMALL_BYTES
-    positions = range(len(whole)) if is_small else sorted({0, len(whole) - 1, *chance.sample(range(len(whole)), POSITIONS)})
+    positions = (
+        range(len(whole))
+        if is_small
+        else sorted({0, len(whole) - 1, *chance.sample(range(len(whole)), POSITIONS)})
+    )
     fd = os.open(path, os.O_WRONLY)
     try:
         for position in positions:
@@ -93,7 +105,9 @@ def accepted(path: Path, read: Callable[[], object]) -> tuple[int, list[int]]:
 
 
 @pytest.mark.parametrize(("ref", "name"), BUNDLE_FILES)
-def test_every_flipped_bit_of_a_bundle_is_refused_undecoded(copy: Store, ref: BundleRef, name: str, decoded: list[bytes]) -> None:
+def test_every_flipped_bit_of_a_bundle_is_refused_undecoded(
+    copy: Store, ref: BundleRef, name: str, decoded: list[bytes]
+) -> None:
     """P2, P3: at most the proven manifest is parsed."""
     folder = copy.state / "tenants" / ref.tenant / "bundles" / ref.model / str(ref.version)
     manifest = (folder / "manifest.json").read_bytes().partition(b"\n")[0] + b"\n"
@@ -106,21 +120,29 @@ def test_every_flipped_bit_of_a_bundle_is_refused_undecoded(copy: Store, ref: Bu
     assert open_bundle(copy, ref)  # and every bit was put back
 
 
-def test_every_flipped_bit_of_the_shipped_release_is_refused_unparsed(copy: Store, decoded: list[bytes]) -> None:
-    """P2, P3: read by the pointer's digest, and read by its number alone, where only the pin proves it."""
+def test_every_flipped_bit_of_the_shipped_release_is_refused_unparsed(
+    copy: Store, decoded: list[bytes]
+) -> None:
+    """P2, P3.
+
+    Read by the pointer's digest, and read by its number alone, where only the pin proves it.
+    """
     ref = read_pointer(copy, DEFAULT).ref
     path = copy.state / "tenants" / "default" / "releases" / f"{ref.serial}.json"
     decoded.clear()
 
     for which in (ref, ref.serial):
-        tried, taken = accepted(path, lambda: read_release(copy, DEFAULT, which))  # noqa: B023  # called before the next one
+        # called before the next one
+        tried, taken = accepted(path, lambda: read_release(copy, DEFAULT, which))  # noqa: B023
         assert tried == path.stat().st_size
         assert taken == []
 
     assert decoded == []
 
 
-def test_every_flipped_bit_of_the_shipped_pointer_is_refused_unparsed(copy: Store, decoded: list[bytes]) -> None:
+def test_every_flipped_bit_of_the_shipped_pointer_is_refused_unparsed(
+    copy: Store, decoded: list[bytes]
+) -> None:
     """P2, P3: its own serial too, which no digest elsewhere covers."""
     path = copy.state / "tenants" / "default" / "CURRENT"
 
@@ -131,7 +153,11 @@ def test_every_flipped_bit_of_the_shipped_pointer_is_refused_unparsed(copy: Stor
     assert decoded == []
 
 
-SIGNED = {"CURRENT": "CURRENT", "release": "releases/1.json", "manifest": "bundles/anomaly-flow/1/manifest.json"}
+SIGNED = {
+    "CURRENT": "CURRENT",
+    "release": "releases/1.json",
+    "manifest": "bundles/anomaly-flow/1/manifest.json",
+}
 
 
 @pytest.mark.parametrize("file", SIGNED.values(), ids=SIGNED.keys())
@@ -145,7 +171,11 @@ def test_every_byte_of_a_signed_file_and_every_bit_of_its_signature_counts(
     decoded: list[bytes],
     file: str,
 ) -> None:
-    """P3: by the signature alone, where no digest is known. All eight bits of its line: base64 has some that decode to nothing."""
+    """P3.
+
+    By the signature alone, where no digest is known. All eight bits of its line: base64 has some
+    that decode to nothing.
+    """
     bundle = publish(store)
     release = release_of(store, bundle)
     promote(store, acme, release, 0, signer=signer)
@@ -163,7 +193,9 @@ def test_every_byte_of_a_signed_file_and_every_bit_of_its_signature_counts(
     taken = []
     for position in range(len(whole)):
         for bit in range(8) if position > whole.index(b"\n") else (position % 8,):
-            path.write_bytes(whole[:position] + bytes([whole[position] ^ 1 << bit]) + whole[position + 1 :])
+            path.write_bytes(
+                whole[:position] + bytes([whole[position] ^ 1 << bit]) + whole[position + 1 :]
+            )
             try:
                 read[file]()
             except ArtifactError:

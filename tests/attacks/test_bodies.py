@@ -1,4 +1,7 @@
-"""Hostile bodies at every route that reads one: refused by code, never a 5xx, never at many times their size (I1 to I5, P27, P28)."""
+"""Hostile bodies at every route that reads one.
+
+Refused by code, never a 5xx, never at many times their size (I1 to I5, P27, P28).
+"""
 
 from __future__ import annotations
 
@@ -43,11 +46,16 @@ TARGETS = [
     ),
     Target("/predict", lambda features: {"features": features}, parse_flow),
     Target(
-        "/predict/batch", lambda features: {"flows": [{"features": features}]}, lambda body: parse_flows(body, limit=1000), is_batch=True
+        "/predict/batch",
+        lambda features: {"flows": [{"features": features}]},
+        lambda body: parse_flows(body, limit=1000),
+        is_batch=True,
     ),
 ]
 EACH = pytest.mark.parametrize("target", [pytest.param(one, id=one.path) for one in TARGETS])
-PREDICTIONS = pytest.mark.parametrize("target", [pytest.param(one, id=one.path) for one in TARGETS if "predict" in one.path])
+PREDICTIONS = pytest.mark.parametrize(
+    "target", [pytest.param(one, id=one.path) for one in TARGETS if "predict" in one.path]
+)
 
 
 @pytest.fixture
@@ -60,7 +68,10 @@ def refusal(answer: httpx.Response) -> tuple[int, str]:
     assert answer.headers["content-type"] == "application/json"
     error = answer.json()["error"]
     assert error["request_id"] == answer.headers["X-Request-ID"]
-    assert not any(inside in answer.text for inside in ("Traceback", "/home", ".py", "site-packages", "msgspec"))
+    assert not any(
+        inside in answer.text
+        for inside in ("Traceback", "/home", ".py", "site-packages", "msgspec")
+    )
     assert len(answer.text) < 1000
     return answer.status_code, error["code"]
 
@@ -119,14 +130,21 @@ def test_a_name_that_is_given_twice_is_refused(attacked: Door, target: Target) -
         f'{{"features": {{{", ".join(f"{json.dumps(name)}: 0" for name in wire.flow.FEATURE_NAMES)}, "Flow Duration": 1}}}}',
     ]
     for flow in flows:
-        assert refused_as(attacked, target, (f'{{"flows": [{flow}]}}' if target.is_batch else flow).encode()) == "MALFORMED_JSON"
+        assert (
+            refused_as(
+                attacked, target, (f'{{"flows": [{flow}]}}' if target.is_batch else flow).encode()
+            )
+            == "MALFORMED_JSON"
+        )
     whole = json.dumps(target.put(BENIGN))[:-1]
     names = f'{whole}, "model_name": "decision_tree", "model_name": "random_forest"}}'
     assert refusal(attacked.post(target.path, names.encode())) == (400, "MALFORMED_JSON")
 
 
 @PREDICTIONS
-def test_colons_and_quotes_in_names_are_no_names_given_twice(attacked: Door, target: Target) -> None:
+def test_colons_and_quotes_in_names_are_no_names_given_twice(
+    attacked: Door, target: Target
+) -> None:
     names = ['a:b":"c', "\\", '"', ":", "\\\\\\u0022:"]
     features = dict.fromkeys(names, 1.0)
 
@@ -134,11 +152,19 @@ def test_colons_and_quotes_in_names_are_no_names_given_twice(attacked: Door, tar
 
 
 @EACH
-@pytest.mark.parametrize(("header", "value"), [("Content-Encoding", "gzip"), ("Content-Encoding", "br"), ("Content-Type", "text/plain")])
-def test_a_packed_body_is_not_unpacked_and_a_foreign_one_not_read(attacked: Door, target: Target, header: str, value: str) -> None:
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [("Content-Encoding", "gzip"), ("Content-Encoding", "br"), ("Content-Type", "text/plain")],
+)
+def test_a_packed_body_is_not_unpacked_and_a_foreign_one_not_read(
+    attacked: Door, target: Target, header: str, value: str
+) -> None:
     bomb = gzip.compress(b" " * (64 * MIB))
 
-    assert refusal(attacked.post(target.path, bomb, headers={header: value})) == (415, "UNSUPPORTED_MEDIA_TYPE")
+    assert refusal(attacked.post(target.path, bomb, headers={header: value})) == (
+        415,
+        "UNSUPPORTED_MEDIA_TYPE",
+    )
 
 
 # -- I2: large
@@ -165,7 +191,9 @@ def test_a_body_is_refused_as_soon_as_it_passes_the_bound(attacked: Door, target
 
     assert refusal(announced) == (413, "BODY_TOO_LARGE")
     assert refusal(attacked.ask("POST", target.path, content=endless)) == (413, "BODY_TOO_LARGE")
-    assert refusal(attacked.ask("POST", target.path, content=lying, headers={"Content-Length": "10"})) == (413, "BODY_TOO_LARGE")
+    assert refusal(
+        attacked.ask("POST", target.path, content=lying, headers={"Content-Length": "10"})
+    ) == (413, "BODY_TOO_LARGE")
     assert max(endless.sent, lying.sent) <= LIMIT + 2 * 65_536
 
 
@@ -182,7 +210,10 @@ FULL = [
     pytest.param(full(b'{"flows": [{"features": [', b"[],", b"[]]}]}"), id="lists for numbers"),
     pytest.param(full(b'{"features": "', b"a", b'"}'), id="one word"),
     pytest.param(full(b"", b'"\\', b""), id="quotes that never end"),
-    pytest.param(b",,,," * 100_000 + full(b"", b'"\\', b"")[: LIMIT - 400_000], id="quotes that never end, behind commas"),
+    pytest.param(
+        b",,,," * 100_000 + full(b"", b'"\\', b"")[: LIMIT - 400_000],
+        id="quotes that never end, behind commas",
+    ),
     pytest.param(full(b"", b"[", b""), id="brackets"),
     pytest.param(full(b"", b'{"a":', b""), id="objects"),
     pytest.param(full(b'{"model_name": "', b"\\ud800", b'"}', MIB), id="half pairs"),
@@ -213,8 +244,12 @@ def test_a_full_body_costs_less_than_four_times_its_size(target: Target, body: b
 
 @EACH
 @pytest.mark.parametrize("depth", [17, 500, 5_000, 200_000])
-@pytest.mark.parametrize(("opens", "closes"), [(b"[", b"]"), (b'{"a":', b"}")], ids=["lists", "objects"])
-def test_no_depth_is_too_deep_to_be_refused(attacked: Door, target: Target, depth: int, opens: bytes, closes: bytes) -> None:
+@pytest.mark.parametrize(
+    ("opens", "closes"), [(b"[", b"]"), (b'{"a":', b"}")], ids=["lists", "objects"]
+)
+def test_no_depth_is_too_deep_to_be_refused(
+    attacked: Door, target: Target, depth: int, opens: bytes, closes: bytes
+) -> None:
     for nested in (opens * depth, opens * depth + b"1" + closes * depth):
         body = json.dumps(target.put("HERE")).encode().replace(b'"HERE"', nested)
         assert refused_as(attacked, target, nested) in {"MALFORMED_JSON", "MALFORMED_EVENT"}
@@ -222,8 +257,19 @@ def test_no_depth_is_too_deep_to_be_refused(attacked: Door, target: Target, dept
 
 
 @EACH
-@pytest.mark.parametrize("number", ["9" * 5_000, "-" + "9" * 5_000, "0." + "9" * 5_000 + "e99999", "1e" + "9" * 5_000, "1e-" + "9" * 50])
-def test_a_number_of_any_length_is_refused_or_read(attacked: Door, target: Target, number: str) -> None:
+@pytest.mark.parametrize(
+    "number",
+    [
+        "9" * 5_000,
+        "-" + "9" * 5_000,
+        "0." + "9" * 5_000 + "e99999",
+        "1e" + "9" * 5_000,
+        "1e-" + "9" * 50,
+    ],
+)
+def test_a_number_of_any_length_is_refused_or_read(
+    attacked: Door, target: Target, number: str
+) -> None:
     """Python's own reader raises ValueError at 5,000 digits."""
     body = json.dumps(target.put(["HERE", *BENIGN[1:]])).replace('"HERE"', number).encode()
 
@@ -250,7 +296,9 @@ NO_NUMBERS = [
 @EACH
 @pytest.mark.parametrize(("number", "code"), NO_NUMBERS)
 @pytest.mark.parametrize("place", [0, 39, 77])
-def test_what_is_no_finite_number_is_refused_by_its_place(attacked: Door, target: Target, place: int, number: str, code: str) -> None:
+def test_what_is_no_finite_number_is_refused_by_its_place(
+    attacked: Door, target: Target, place: int, number: str, code: str
+) -> None:
     features: list[Any] = [*BENIGN]
     features[place] = "HERE"
     body = json.dumps(target.put(features)).replace('"HERE"', number).encode()
@@ -258,7 +306,9 @@ def test_what_is_no_finite_number_is_refused_by_its_place(attacked: Door, target
     answer = attacked.post(target.path, body)
 
     error = (
-        answer.json()["error"] if answer.status_code != 200 else (answer.json().get("results") or answer.json()["predictions"])[0]["error"]
+        answer.json()["error"]
+        if answer.status_code != 200
+        else (answer.json().get("results") or answer.json()["predictions"])[0]["error"]
     )
     name = wire.flow.FEATURE_NAMES[place]
     assert error["code"] == code
@@ -287,9 +337,15 @@ def test_anything_but_78_features_is_refused(attacked: Door, target: Target, cou
     assert refused_as(attacked, target, target.put((BENIGN * 2)[:count])) == "FEATURE_MISMATCH"
 
 
-@pytest.mark.parametrize(("count", "status"), [(0, 422), (1, 200), (1000, 200), (1001, 422), (100_000, 422)])
-def test_a_batch_has_one_flow_at_least_and_a_thousand_at_most(attacked: Door, count: int, status: int) -> None:
-    answer = attacked.post("/predict/batch", {"flows": [{"features": BENIGN if count <= 1001 else []}] * count})
+@pytest.mark.parametrize(
+    ("count", "status"), [(0, 422), (1, 200), (1000, 200), (1001, 422), (100_000, 422)]
+)
+def test_a_batch_has_one_flow_at_least_and_a_thousand_at_most(
+    attacked: Door, count: int, status: int
+) -> None:
+    answer = attacked.post(
+        "/predict/batch", {"flows": [{"features": BENIGN if count <= 1001 else []}] * count}
+    )
 
     assert answer.status_code == status
     if status == 200:

@@ -1,6 +1,7 @@
 """Requests made from both contracts, true and false: no answer is a mistake of ours, and each is one that the contract has.
 
-`make verify` asks some 12,000 of both; the short form some hundreds. That every documented status can be had of every route is shown by
+`make verify` asks some 12,000 of both; the short form some hundreds. That every documented status
+can be had of every route is shown by
 tests/deployments/test_openapi.py and test_manage_statuses.py.
 """
 
@@ -47,25 +48,37 @@ def asked() -> Iterator[Statuses]:
     for (_, status), count in counts.items():
         by_status[status] += count
     done = {route for route, status in counts if status < 300}
-    print(f"{sum(counts.values())} requests of {len({route for route, _ in counts})} routes, by status: {dict(sorted(by_status.items()))}")
+    print(
+        f"{sum(counts.values())} requests of {len({route for route, _ in counts})} routes, by status: {dict(sorted(by_status.items()))}"
+    )
     print(f"never done what they are for: {sorted({route for route, _ in counts} - done)}")
 
 
-def fuzz(ask: Callable[..., httpx.Response], contract: str, counts: Statuses, known: Mapping[str, Sequence[str]] = {}) -> None:
+def fuzz(
+    ask: Callable[..., httpx.Response],
+    contract: str,
+    counts: Statuses,
+    known: Mapping[str, Sequence[str]] = {},
+) -> None:
     """Ask every route.
 
     Args:
         ask: takes a method and a path, in the one loop of the application's life.
         contract: path of the document.
         counts: gets every answer.
-        known: parameter of a path -> what there is: every other request names one of these, or most would be answered with 404.
+        known: parameter of a path -> what there is: every other request names one of these, or
+            most would be answered with 404.
     """
     schema = schemathesis.openapi.from_dict(ask("GET", contract).json())
-    there = st.none() | st.fixed_dictionaries({parameter: st.sampled_from(values) for parameter, values in known.items()})
+    there = st.none() | st.fixed_dictionaries(
+        {parameter: st.sampled_from(values) for parameter, values in known.items()}
+    )
     for found in schema.get_all_operations():
 
         def one(case: Any, named: dict[str, str] | None) -> None:
-            case.path_parameters.update({key: value for key, value in (named or {}).items() if key in case.path_parameters})
+            case.path_parameters.update(
+                {key: value for key, value in (named or {}).items() if key in case.path_parameters}
+            )
             request = case.as_transport_kwargs(base_url="http://axon")
             url = httpx.URL(request.pop("url"), params=request.pop("params", None) or None)
             if "data" in request:
@@ -76,17 +89,25 @@ def fuzz(ask: Callable[..., httpx.Response], contract: str, counts: Statuses, kn
                 headers=dict(request.pop("headers")),
                 **{k: request[k] for k in ("json", "content") if k in request},
             )
-            counts[f"{case.operation.method.upper()} {case.operation.path}", answer.status_code] += 1
+            counts[
+                f"{case.operation.method.upper()} {case.operation.path}", answer.status_code
+            ] += 1
             checks = CHECKS[1:] if answer.status_code in UNAVAILABLE else CHECKS
             case.validate_response(Response.from_httpx(answer, verify=True), checks=checks)
 
         often = settings(
-            max_examples=REQUESTS_OF_A_ROUTE, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+            max_examples=REQUESTS_OF_A_ROUTE,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
         )
         for mode in GenerationMode:
             with suppress(Unsatisfiable):  # nothing is false of a route that takes nothing
                 often(given(found.ok().as_strategy(generation_mode=mode), there)(one))()
-    routes = {f"{found.ok().method.upper()} {found.ok().path}" for found in schema.get_all_operations()}
+    routes = {
+        f"{found.ok().method.upper()} {found.ok().path}" for found in schema.get_all_operations()
+    }
     assert {route for route, _ in counts} == routes
 
 
@@ -113,8 +134,15 @@ def test_the_management_application_keeps_its_contract(
     """Of a tenant that has one of everything, with a key that may do everything."""
     del patient_disk
     trust_the_key(own_trust, tmp_path / "home" / "signing.key", signer)
-    furnished = furnish(tmp_path, Store(own_state, None, trust), release_of, publish, signer, meter, auth=UNLIMITED)
-    known = {"name": [MODEL, "other"], "version": ["1", "2"], "serial": ["1", "2"], "id": [furnished.job]}
+    furnished = furnish(
+        tmp_path, Store(own_state, None, trust), release_of, publish, signer, meter, auth=UNLIMITED
+    )
+    known = {
+        "name": [MODEL, "other"],
+        "version": ["1", "2"],
+        "serial": ["1", "2"],
+        "id": [furnished.job],
+    }
 
     fuzz(furnished.ask, f"{PREFIX}/openapi.json", asked, known)
 

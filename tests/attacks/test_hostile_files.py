@@ -1,7 +1,9 @@
 """Model files that mean harm: programs in pickles, in arrays, in zip files, and a few bytes that ask for all the memory there is.
 
-Every maker here writes a file that does its harm when it is opened the usual way; a test at the top shows that it does. None of
-them does it to Axon: the reader builds nothing that a file may choose, and the child that reads can open nothing and start nothing.
+Every maker here writes a file that does its harm when it is opened the usual way; a test at the top
+shows that it does. None of
+them does it to Axon: the reader builds nothing that a file may choose, and the child that reads can
+open nothing and start nothing.
 """
 
 from __future__ import annotations
@@ -79,20 +81,28 @@ def by_instance(canary: Path) -> bytes:
 
 
 def by_import_chain(canary: Path) -> bytes:
-    """`builtins.getattr(importlib.import_module('os'), 'system')(...)`: names that look like nothing."""
+    """`builtins.getattr(importlib.import_module('os'), 'system')(...)`.
+
+    Names that look like nothing.
+    """
     text = touches(canary).encode()
     system = b"cbuiltins\ngetattr\n(cimportlib\nimport_module\n(S'os'\ntRS'system'\ntR"
     return system + b"(S'" + text + b"'\ntR."
 
 
 def by_stack_global(module: str, name: str) -> Maker:
-    """STACK_GLOBAL with names from the stack; the parts of a name can be cut elsewhere, or reach through an allowed module."""
+    """STACK_GLOBAL with names from the stack.
+
+    The parts of a name can be cut elsewhere, or reach through an allowed module.
+    """
 
     def make(canary: Path) -> bytes:
         def short(text: str) -> bytes:
             return b"\x8c" + bytes([len(text)]) + text.encode()
 
-        return b"\x80\x04" + short(module) + short(name) + b"\x93" + short(touches(canary)) + b"\x85R."
+        return (
+            b"\x80\x04" + short(module) + short(name) + b"\x93" + short(touches(canary)) + b"\x85R."
+        )
 
     return make
 
@@ -123,7 +133,9 @@ def in_torch_zip(canary: Path) -> bytes:
 
 def in_old_torch_file(canary: Path) -> bytes:
     file = io.BytesIO()
-    torch.save({"0.weight": _Calls(os.system, touches(canary))}, file, _use_new_zipfile_serialization=False)
+    torch.save(
+        {"0.weight": _Calls(os.system, touches(canary))}, file, _use_new_zipfile_serialization=False
+    )
     return file.getvalue()
 
 
@@ -145,7 +157,9 @@ PICKLES: dict[str, Maker] = {
     "compressed by bz2": packed(by_system, bz2.compress),
     "compressed by xz": packed(by_system, lzma.compress),
 }
-TRICKS: dict[str, Maker] = {  # these do no harm by themselves, and would if names were compared carelessly
+TRICKS: dict[
+    str, Maker
+] = {  # these do no harm by themselves, and would if names were compared carelessly
     "a name cut elsewhere": by_stack_global("sklearn", "tree._tree.Tree"),
     "a module as a name": by_stack_global("sklearn.tree._tree.Tree", ""),
     "through an allowed module": by_stack_global("numpy", "f2py.os.system"),
@@ -153,7 +167,11 @@ TRICKS: dict[str, Maker] = {  # these do no harm by themselves, and would if nam
     "a name with a dot": by_stack_global("numpy", "dtype.__subclasses__"),
     "an extension code": by_extension,
 }
-INSIDE_OTHERS: dict[str, Maker] = {"npz": in_npz, "torch zip": in_torch_zip, "old torch file": in_old_torch_file}
+INSIDE_OTHERS: dict[str, Maker] = {
+    "npz": in_npz,
+    "torch zip": in_torch_zip,
+    "old torch file": in_old_torch_file,
+}
 EVERY = PICKLES | TRICKS | INSIDE_OTHERS
 
 
@@ -168,8 +186,13 @@ def canary(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("make", cases([name for name in PICKLES if name != "compressed by xz"]))
-def test_these_files_do_harm_when_they_are_opened_the_usual_way(make: Maker, canary: Path, tmp_path: Path) -> None:
-    """Fact 5: the code has run before any check of the object; a corpus that is harmless proves nothing."""
+def test_these_files_do_harm_when_they_are_opened_the_usual_way(
+    make: Maker, canary: Path, tmp_path: Path
+) -> None:
+    """Fact 5.
+
+    The code has run before any check of the object; a corpus that is harmless proves nothing.
+    """
     file = tmp_path / "model.joblib"
     file.write_bytes(make(canary))
 
@@ -181,7 +204,11 @@ def test_these_files_do_harm_when_they_are_opened_the_usual_way(make: Maker, can
 @pytest.mark.parametrize("name", JOBLIB_FILES)
 @pytest.mark.parametrize("make", cases(EVERY))
 def test_no_code_of_a_hostile_file_runs(make: Maker, name: str, canary: Path) -> None:
-    """F17: in any of the three places where a pickle is expected; format follows from the place, not from what the file says."""
+    """F17.
+
+    In any of the three places where a pickle is expected; format follows from the place, not from
+    what the file says.
+    """
     with pytest.raises((ArtifactUntrusted, ArtifactCorrupt)):
         read_answer(name, answer(name, make(canary), TERMS), LIMITS)
 
@@ -189,7 +216,9 @@ def test_no_code_of_a_hostile_file_runs(make: Maker, name: str, canary: Path) ->
 
 
 @pytest.mark.parametrize("make", cases(EVERY))
-def test_no_code_of_a_hostile_file_runs_where_weights_are_expected(make: Maker, canary: Path) -> None:
+def test_no_code_of_a_hostile_file_runs_where_weights_are_expected(
+    make: Maker, canary: Path
+) -> None:
     """F17: `weights_only`."""
     with pytest.raises(ArtifactCorrupt, match="cannot be decoded as weights alone"):
         read_answer(CLASSIFIER, answer(CLASSIFIER, make(canary), TERMS), LIMITS)
@@ -205,7 +234,9 @@ def test_the_same_through_the_real_child(make: Maker, canary: Path) -> None:
     assert not canary.exists()
 
 
-def test_if_the_allow_list_failed_the_child_could_still_do_nothing(canary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_the_allow_list_failed_the_child_could_still_do_nothing(
+    canary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two locks: here the first one is left open on purpose."""
     boot = (
         "import json, sys; sys.path[:] = json.loads(sys.argv[1]); import ensemble.legacy.sandbox_child as child; import pickle, os; "
@@ -227,19 +258,28 @@ def test_a_name_is_allowed_whole_or_not_at_all(make: Maker, canary: Path) -> Non
 
 
 def test_a_pickle_that_calls_itself_json_is_no_json(canary: Path, tmp_path: Path) -> None:
-    """CVE-2026-96775: a guard that goes by the ending. The place says the format; a bundle's JSON is never unpickled."""
-    from ensemble.store.files import canonical_json  # noqa: PLC0415  # what reads every JSON file of the store
+    """CVE-2026-96775.
+
+    A guard that goes by the ending. The place says the format; a bundle's JSON is never unpickled.
+    """
+    # what reads every JSON file of the store
+    from ensemble.store.files import canonical_json  # noqa: PLC0415
 
     for make in EVERY.values():
         with pytest.raises(ArtifactCorrupt):
             canonical_json.decode(make(canary), what="config.json")
 
     assert not canary.exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["trust.yaml"]  # of the fixtures, and nothing else
+    assert [path.name for path in tmp_path.iterdir()] == [
+        "trust.yaml"
+    ]  # of the fixtures, and nothing else
 
 
 def test_joblib_still_reads_through_the_class_that_we_restrain() -> None:
-    """`NumpyUnpickler` and `NumpyArrayWrapper` are inner classes of joblib: a release that goes another way must be noticed here."""
+    """`NumpyUnpickler` and `NumpyArrayWrapper` are inner classes of joblib.
+
+    A release that goes another way must be noticed here.
+    """
     assert issubclass(safe_unpickle._Reader, joblib.numpy_pickle.NumpyUnpickler)
     seen = []
 
@@ -271,7 +311,9 @@ def test_a_fake_with_a_predict_method_is_no_model(canary: Path) -> None:
 
 def an_array_of(shape: tuple[int, ...]) -> bytes:
     """A joblib file that declares an array and holds none of it."""
-    return pickle.dumps(joblib.numpy_pickle.NumpyArrayWrapper(np.ndarray, shape, "C", np.dtype("<f8")))
+    return pickle.dumps(
+        joblib.numpy_pickle.NumpyArrayWrapper(np.ndarray, shape, "C", np.dtype("<f8"))
+    )
 
 
 @pytest.mark.parametrize(
@@ -284,7 +326,9 @@ def an_array_of(shape: tuple[int, ...]) -> bytes:
         pytest.param((2.0,), "cannot be decoded", id="a side that is no whole number"),
     ],
 )
-def test_a_few_bytes_that_declare_an_endless_array_are_refused(shape: tuple[Any, ...], words: str) -> None:
+def test_a_few_bytes_that_declare_an_endless_array_are_refused(
+    shape: tuple[Any, ...], words: str
+) -> None:
     """F16: an array is never longer than the bytes that are left; nothing is allocated first."""
     with pytest.raises(ArtifactCorrupt, match=words):
         read_answer(FREQUENCIES, answer(FREQUENCIES, an_array_of(shape), TERMS), LIMITS)
@@ -299,7 +343,9 @@ def test_a_few_bytes_that_declare_an_endless_array_are_refused(shape: tuple[Any,
         pytest.param(lzma.compress, id="xz"),
     ],
 )
-def test_a_small_file_that_unpacks_to_a_large_one_is_refused_at_the_limit(pack: Callable[[bytes], bytes]) -> None:
+def test_a_small_file_that_unpacks_to_a_large_one_is_refused_at_the_limit(
+    pack: Callable[[bytes], bytes],
+) -> None:
     """F16."""
     bomb = pack(bytes(65 * MIB))
     assert len(bomb) < MIB
@@ -310,7 +356,10 @@ def test_a_small_file_that_unpacks_to_a_large_one_is_refused_at_the_limit(pack: 
 
 @pytest.mark.parametrize("name", [FOREST, CLASSIFIER])
 def test_an_array_made_by_a_call_dies_with_the_child_and_not_with_us(name: str) -> None:
-    """F16: `numpy.ndarray((2**40,))` is on every allow-list that can read arrays; torch has its own ways."""
+    """F16.
+
+    `numpy.ndarray((2**40,))` is on every allow-list that can read arrays; torch has its own ways.
+    """
     if name == FOREST:
         bomb = b"\x80\x02cnumpy\nndarray\n(\x8a\x06" + (1 << 40).to_bytes(6, "little") + b"\x85tR."
     else:
@@ -324,14 +373,25 @@ def test_an_array_made_by_a_call_dies_with_the_child_and_not_with_us(name: str) 
         decode_apart(name, bomb, LIMITS)
 
 
-@pytest.mark.parametrize("cut", [pytest.param(0, id="0 bytes"), 1, 0.5, pytest.param(-1, id="last byte off")])
+@pytest.mark.parametrize(
+    "cut", [pytest.param(0, id="0 bytes"), 1, 0.5, pytest.param(-1, id="last byte off")]
+)
 @pytest.mark.parametrize("compress", [0, 3, ("gzip", 3), ("bz2", 3), ("xz", 3)], ids=str)
 def test_a_file_that_was_cut_is_refused(cut: float, compress: object) -> None:
-    """F3, F4 and fact 2: cut by its last byte, a compressed file decodes all the same under joblib."""
+    """F3, F4 and fact 2.
+
+    Cut by its last byte, a compressed file decodes all the same under joblib.
+    """
     file = io.BytesIO()
     joblib.dump({"cmd.exe": 3}, file, compress=compress)
     whole = file.getvalue()
-    length = cut if isinstance(cut, int) and cut >= 0 else len(whole) - 1 if cut == -1 else len(whole) // 2
+    length = (
+        cut
+        if isinstance(cut, int) and cut >= 0
+        else len(whole) - 1
+        if cut == -1
+        else len(whole) // 2
+    )
 
     with pytest.raises(ArtifactCorrupt):
         read_answer(FREQUENCIES, answer(FREQUENCIES, whole[: int(length)], TERMS), LIMITS)
@@ -339,7 +399,9 @@ def test_a_file_that_was_cut_is_refused(cut: float, compress: object) -> None:
 
 def test_bytes_after_the_end_are_refused() -> None:
     with pytest.raises(ArtifactCorrupt, match="after its end"):
-        read_answer(FREQUENCIES, answer(FREQUENCIES, pickle.dumps({"cmd.exe": 3}) + b"more", TERMS), LIMITS)
+        read_answer(
+            FREQUENCIES, answer(FREQUENCIES, pickle.dumps({"cmd.exe": 3}) + b"more", TERMS), LIMITS
+        )
 
 
 def test_a_refusal_names_what_was_asked_for_and_repeats_no_control_character(canary: Path) -> None:

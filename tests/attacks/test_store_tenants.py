@@ -1,4 +1,7 @@
-"""Tenants in one store (P10, N-14): whatever two names look like, no file of the one is read, listed or removed for the other."""
+"""Tenants in one store (P10, N-14).
+
+Whatever two names look like, no file of the one is read, listed or removed for the other.
+"""
 
 from __future__ import annotations
 
@@ -25,17 +28,33 @@ from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.operations.deletion import apply_retention, delete_bundle, delete_release
 from ensemble.store.operations.describe import describe_bundle, list_models
 from ensemble.store.operations.quarantine import list_quarantine, quarantine_bundle, quarantine_file
-from ensemble.store.releases.aliases import Alias, read_challenger, read_model_alias, set_challenger, set_model_alias
-from ensemble.store.releases.release import list_releases, promote, publish_release, read_pointer, read_release
+from ensemble.store.releases.aliases import (
+    Alias,
+    read_challenger,
+    read_model_alias,
+    set_challenger,
+    set_model_alias,
+)
+from ensemble.store.releases.release import (
+    list_releases,
+    promote,
+    publish_release,
+    read_pointer,
+    read_release,
+)
 from ensemble.store.signing import Signer, Trust
 from tests.conftest import NOW, TRAINING
 
 pytestmark = pytest.mark.usefixtures("patient_disk")
 
-PAIRS = max(300, settings.default.max_examples if settings.default else 0)  # issue 4: ten thousand in the long form
+PAIRS = max(
+    300, settings.default.max_examples if settings.default else 0
+)  # issue 4: ten thousand in the long form
 SIGNER = Signer.new()
 TRUST = Trust({SIGNER.key_id: SIGNER.public}, frozenset())
-TWINS = str.maketrans("aeopcx", "\u0430\u0435\u043e\u0440\u0441\u0445")  # Cyrillic letters that look like Latin ones
+TWINS = str.maketrans(
+    "aeopcx", "\u0430\u0435\u043e\u0440\u0441\u0445"
+)  # Cyrillic letters that look like Latin ones
 
 names = st.text("ab1._-", min_size=1, max_size=4) | st.from_regex(r"\A[a-z0-9][a-z0-9._-]{0,62}\Z")
 ODD = ("*", ".staging", ".quarantine", "CON", "")
@@ -60,9 +79,9 @@ LOOKS_LIKE: tuple[Callable[[str], str], ...] = (
     lambda name: (name * 64)[:64],
     lambda name: (name * 63)[:63],
 )
-pairs = st.tuples(names, st.sampled_from(LOOKS_LIKE)).map(lambda drawn: (drawn[0], drawn[1](drawn[0]))) | st.tuples(
-    names, names | st.sampled_from(ODD)
-)
+pairs = st.tuples(names, st.sampled_from(LOOKS_LIKE)).map(
+    lambda drawn: (drawn[0], drawn[1](drawn[0]))
+) | st.tuples(names, names | st.sampled_from(ODD))
 
 
 @contextmanager
@@ -142,17 +161,21 @@ def test_nothing_of_one_tenant_is_seen_or_touched_for_another(pair: tuple[str, s
                 lambda: delete_release(store, guest, release.serial),
                 lambda: promote(store, guest, release, 0, signer=SIGNER),
                 lambda: set_challenger(store, guest, release, 0, signer=SIGNER),
-                lambda: set_model_alias(store, guest, model, Alias.CHAMPION, theirs, 0, signer=SIGNER),
+                lambda: set_model_alias(
+                    store, guest, model, Alias.CHAMPION, theirs, 0, signer=SIGNER
+                ),
                 lambda: quarantine_bundle(store, guest, model, ref.version, "", even_in_use=True),
             ):
                 with pytest.raises(ArtifactMissing):
                     act()
-        assert not [path for path in seen if path.is_relative_to(home) or path.is_relative_to(aside)]
+        assert not [
+            path for path in seen if path.is_relative_to(home) or path.is_relative_to(aside)
+        ]
         assert apply_retention(store, guest, keep=1).bundles == ()
         quarantine_file(store, guest, b"x", "", what="a file")
-        assert sorted(path for root in (home, aside) for path in root.rglob("*") if path.name != ".lock") == [
-            path for path in before if path.name != ".lock"
-        ]
+        assert sorted(
+            path for root in (home, aside) for path in root.rglob("*") if path.name != ".lock"
+        ) == [path for path in before if path.name != ".lock"]
         assert open_bundle(store, ref)
 
 
@@ -161,11 +184,21 @@ CLIMBING = ["..", ".", "", "../a", "a/../a", "a/bundles", "/", "a\0", "../../etc
 
 @pytest.mark.parametrize("name", CLIMBING, ids=ascii)
 def test_a_name_that_was_never_checked_leads_nowhere(name: str) -> None:
-    """N-14: impossible by construction, also for code that forgot to make a `Tenant` of the text it was given."""
+    """N-14.
+
+    Impossible by construction, also for code that forgot to make a `Tenant` of the text it was
+    given.
+    """
     with furnished(Tenant("a"), ModelName("a")) as (store, _, _), touched() as seen:
-        with pytest.raises(ArtifactCorrupt), open_directory(store.state, *bundle_parts(name, "a"), what=""):  # type: ignore[arg-type]
+        with (
+            pytest.raises(ArtifactCorrupt),
+            open_directory(store.state, *bundle_parts(name, "a"), what=""),
+        ):  # type: ignore[arg-type]
             pytest.fail("it led somewhere")
-        with open_directory(store.state, "tenants", what="") as tenants, pytest.raises(ArtifactCorrupt):
+        with (
+            open_directory(store.state, "tenants", what="") as tenants,
+            pytest.raises(ArtifactCorrupt),
+        ):
             read_bounded(tenants, name, limit=1 << 20, what="")
 
     assert seen == {store.state, store.state / "tenants"}

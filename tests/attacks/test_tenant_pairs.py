@@ -1,6 +1,7 @@
 """Two tenants of any names in one service (P10, N-14): over HTTP the one gets no answer of the other's, whatever their names look like.
 
-The same pairs as on the store itself, in test_store_tenants.py: `make verify` takes ten thousand of them.
+The same pairs as on the store itself, in test_store_tenants.py: `make verify` takes ten thousand of
+them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,12 @@ from tests.deployments.conftest import RecordingMeter
 from tests.deployments.management import Managed
 
 PAIRS = 10_000 if settings.default and settings.default.max_examples >= 10_000 else 40
-LISTS = {"": "models", "/releases": "releases", "/audit": "entries", "/jobs": "jobs"}  # of what is one's own
+LISTS = {
+    "": "models",
+    "/releases": "releases",
+    "/audit": "entries",
+    "/jobs": "jobs",
+}  # of what is one's own
 pytestmark = pytest.mark.usefixtures("patient_disk")
 
 
@@ -33,7 +39,9 @@ pytestmark = pytest.mark.usefixtures("patient_disk")
 def trust_list(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Trusts the key that the furnished store is signed with."""
     path = tmp_path_factory.mktemp("trust") / "trust.yaml"
-    path.write_text(f"keys:\n  {SIGNER.key_id}: {base64.b64encode(SIGNER.public).decode()}\npinned: {{}}\n")
+    path.write_text(
+        f"keys:\n  {SIGNER.key_id}: {base64.b64encode(SIGNER.public).decode()}\npinned: {{}}\n"
+    )
     return path
 
 
@@ -41,7 +49,9 @@ def trust_list(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @example(("a", "a_b"))
 @example(("a_b", "a"))
 @given(pairs)
-def test_no_answer_is_shared_between_two_tenants_of_any_names(trust_list: Path, pair: tuple[str, str]) -> None:
+def test_no_answer_is_shared_between_two_tenants_of_any_names(
+    trust_list: Path, pair: tuple[str, str]
+) -> None:
     try:
         owner, guest = Tenant(pair[0]), Tenant(pair[1])
         model = ModelName(owner)
@@ -56,7 +66,10 @@ def test_no_answer_is_shared_between_two_tenants_of_any_names(trust_list: Path, 
         before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
         known = read_settings({"store": {"shipped": str(store.state / "none")}})
         theirs, own = (
-            {"Authorization": f"Bearer {create_key(known.keys, who, Scope, '', None, time.time())[1]}"} for who in (owner, guest)
+            {
+                "Authorization": f"Bearer {create_key(known.keys, who, Scope, '', None, time.time())[1]}"
+            }
+            for who in (owner, guest)
         )
         managed = Managed(known, RecordingMeter())
         managed.open()
@@ -65,17 +78,25 @@ def test_no_answer_is_shared_between_two_tenants_of_any_names(trust_list: Path, 
                 assert managed("GET", PREFIX + path, headers=own).json()[field] == [], path
             for method, path in routes_of(managed):
                 foreign, absent = (
-                    asked(managed, method, path, own, name, number) for name, number in ((model, ref.version), ("no-such-model", 999))
+                    asked(managed, method, path, own, name, number)
+                    for name, number in ((model, ref.version), ("no-such-model", 999))
                 )
-                assert (foreign.status_code, foreign.content) == (absent.status_code, absent.content), (method, path)
+                assert (foreign.status_code, foreign.content) == (
+                    absent.status_code,
+                    absent.content,
+                ), (method, path)
                 assert foreign.status_code == 404, (method, path)
-            assert [one["name"] for one in managed("GET", PREFIX, headers=theirs).json()["models"]] == [model]  # the owner's own eyes
+            assert [
+                one["name"] for one in managed("GET", PREFIX, headers=theirs).json()["models"]
+            ] == [model]  # the owner's own eyes
         finally:
             managed.close()
         assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before
 
 
-def asked(managed: Managed, method: str, path: str, headers: dict[str, str], name: str, number: int) -> httpx.Response:
+def asked(
+    managed: Managed, method: str, path: str, headers: dict[str, str], name: str, number: int
+) -> httpx.Response:
     key = f"{method} {path}"
     at = path.format(name=escaped(name), id=escaped(name), serial=number, version=number)
     body: dict[str, Any] = {"json": BODIES[key]} if key in BODIES else {}

@@ -33,10 +33,14 @@ MINE, THEIRS, NOBODYS = "mine", "theirs", "nobodys"
 BODIES: Mapping[str, Any] = {
     "POST /{name}/promote": {"version": 1},
     "PUT /{name}/challenger": {"version": 1},
-    "POST /{name}/detect": {"network_data": [{"bytes_transferred": 1, "packet_count": 1, "connection_duration": 1}]},
+    "POST /{name}/detect": {
+        "network_data": [{"bytes_transferred": 1, "packet_count": 1, "connection_duration": 1}]
+    },
 }
 QUERIES = {"DELETE /{name}": {"version": "1"}}
-TWINS = str.maketrans("aeopcx", "\u0430\u0435\u043e\u0440\u0441\u0445")  # Cyrillic letters that look like Latin ones
+TWINS = str.maketrans(
+    "aeopcx", "\u0430\u0435\u043e\u0440\u0441\u0445"
+)  # Cyrillic letters that look like Latin ones
 SAME_ID = {"X-Request-ID": "the-same"}
 
 HOSTILE = [
@@ -47,7 +51,14 @@ HOSTILE = [
     "\u202esriehT",
     "theirs;rm -rf", "theirs'--", "{name}", "{{7*7}}", "null", "tenants/banks/bundles/theirs",
 ]  # fmt: skip
-ALIKE = ["their", "theirs_b", "theirs-1", "theirs.", "theirs1", "mine_b"]  # names that may be, of what is not there
+ALIKE = [
+    "their",
+    "theirs_b",
+    "theirs-1",
+    "theirs.",
+    "theirs1",
+    "mine_b",
+]  # names that may be, of what is not there
 
 
 @dataclass(frozen=True)
@@ -64,8 +75,16 @@ class World:
     def seen_by_banks(self) -> dict[str, bytes]:
         """Every file of theirs; their part of the audit log too."""
         home = self.store.state / "tenants" / "banks"
-        files = {str(path.relative_to(home)): path.read_bytes() for path in sorted(home.rglob("*")) if path.is_file()}
-        lines = [line for line in (self.store.state / "audit.jsonl").read_bytes().splitlines() if b'"tenant":"banks"' in line]
+        files = {
+            str(path.relative_to(home)): path.read_bytes()
+            for path in sorted(home.rglob("*"))
+            if path.is_file()
+        }
+        lines = [
+            line
+            for line in (self.store.state / "audit.jsonl").read_bytes().splitlines()
+            if b'"tenant":"banks"' in line
+        ]
         return files | {"audit": b"\n".join(lines)}
 
 
@@ -82,33 +101,57 @@ def world(
     list_of_trust = tmp_path / "trust.yaml"
     shipped = (ROOT / "configs" / "trust.yaml").read_text()
     list_of_trust.write_text(re.sub(r"(?m)^keys:.*\n(?:[ \t]+\S.*\n)*", "keys: {}\n", shipped))
-    for variable, value in (("STATE", tmp_path / "state"), ("TRUST", list_of_trust), ("SIGNING_KEY", tmp_path / "home" / "signing.key")):
+    for variable, value in (
+        ("STATE", tmp_path / "state"),
+        ("TRUST", list_of_trust),
+        ("SIGNING_KEY", tmp_path / "home" / "signing.key"),
+    ):
         monkeypatch.setenv(f"AXON_{variable}", str(value))
     trust_the_key(list_of_trust, tmp_path / "home" / "signing.key", signer)
     store = Store(tmp_path / "state", None, trust)
     _fill(store, publish, signer, tenant="acme", model=MINE)
     _fill(store, publish, signer, tenant="banks", model=THEIRS)
-    managed = Managed(read_settings({"store": {"shipped": str(tmp_path / "artifacts")}}), RecordingMeter())
+    managed = Managed(
+        read_settings({"store": {"shipped": str(tmp_path / "artifacts")}}), RecordingMeter()
+    )
     managed.key_of("acme")
     managed.open()
     yield World(managed, store)
     managed.close()
 
 
-def _fill(store: Store, publish: Callable[..., BundleRef], signer: Signer, *, tenant: str, model: str) -> None:
+def _fill(
+    store: Store, publish: Callable[..., BundleRef], signer: Signer, *, tenant: str, model: str
+) -> None:
     """A model of two versions, of which the first serves; and, for banks, two releases."""
     first, _ = [publish(store, value, tenant=tenant, model=model) for value in (1.0, 2.0)]
-    set_model_alias(store, Tenant(tenant), ModelName(model), Alias.CHAMPION, first, 0, signer=signer)
+    set_model_alias(
+        store, Tenant(tenant), ModelName(model), Alias.CHAMPION, first, 0, signer=signer
+    )
     if tenant == "banks":
         releases: list[ReleaseRef] = [
-            publish_release(store, Tenant(tenant), [first], {"weights": {}}, notes="secret", now=NOW, signer=signer) for _ in range(2)
+            publish_release(
+                store,
+                Tenant(tenant),
+                [first],
+                {"weights": {}},
+                notes="secret",
+                now=NOW,
+                signer=signer,
+            )
+            for _ in range(2)
         ]
         promote(store, Tenant(tenant), releases[0], 0, signer=signer)
 
 
 def routes_of(managed: Managed) -> list[tuple[str, str]]:
     """Method and path of every route that names something in its path."""
-    found = [(method, route.path) for route in managed.app.routes if isinstance(route, Route) for method in sorted(route.methods or ())]
+    found = [
+        (method, route.path)
+        for route in managed.app.routes
+        if isinstance(route, Route)
+        for method in sorted(route.methods or ())
+    ]
     return [(method, path) for method, path in found if "{" in path and method != "HEAD"]
 
 
@@ -120,20 +163,29 @@ def escaped(text: str) -> str:
 def ask(world: World, method: str, path: str, name: str, *, number: str = "1") -> httpx.Response:
     """Ask a route with `name` in the place of whatever it names."""
     key = f"{method} {path}"
-    filled = path.replace("{name}", escaped(name)).replace("{id}", escaped(name)).replace("{serial}", number)
+    filled = (
+        path.replace("{name}", escaped(name))
+        .replace("{id}", escaped(name))
+        .replace("{serial}", number)
+    )
     filled = filled.replace("{version}", number)
     body = {"json": BODIES[key]} if key in BODIES else {}
     return world.ask(method, PREFIX + filled, params=QUERIES.get(key), **body)
 
 
-def test_every_route_answers_the_same_of_what_another_has_as_of_what_nobody_has(world: World) -> None:
+def test_every_route_answers_the_same_of_what_another_has_as_of_what_nobody_has(
+    world: World,
+) -> None:
     """To the byte, but for the request's id."""
     before = world.seen_by_banks()
     routes = routes_of(world.managed)
 
     for method, path in routes:
         foreign, absent = (ask(world, method, path, name) for name in (THEIRS, NOBODYS))
-        assert (foreign.status_code, foreign.content) == (absent.status_code, absent.content), (method, path)
+        assert (foreign.status_code, foreign.content) == (absent.status_code, absent.content), (
+            method,
+            path,
+        )
         assert foreign.status_code == 404, (method, path)
         assert "banks" not in foreign.text
     assert len(routes) >= 11
@@ -162,16 +214,25 @@ def test_what_is_ones_own_is_found_by_the_same_routes(world: World) -> None:
     }
     deleted = world.ask("DELETE", f"/models/{MINE}", params={"version": "2"})
 
-    assert {status for (method, path), status in own.items() if (method, path) != ("DELETE", "/{name}")} == {200}
+    assert {
+        status for (method, path), status in own.items() if (method, path) != ("DELETE", "/{name}")
+    } == {200}
     assert deleted.status_code in (200, 409)  # by then it has been promoted, or not
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, id=ascii(name)[:40]) for name in [*HOSTILE, *ALIKE]])
-def test_a_hostile_name_is_refused_or_found_nowhere_and_opens_no_file_of_others(world: World, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, id=ascii(name)[:40]) for name in [*HOSTILE, *ALIKE]]
+)
+def test_a_hostile_name_is_refused_or_found_nowhere_and_opens_no_file_of_others(
+    world: World, name: str
+) -> None:
     before = world.seen_by_banks()
 
     with opened_files() as opened:
-        answers = {(method, path): ask(world, method, path, name) for method, path in routes_of(world.managed)}
+        answers = {
+            (method, path): ask(world, method, path, name)
+            for method, path in routes_of(world.managed)
+        }
 
     for (method, path), answer in answers.items():
         assert answer.status_code in (404, 422), (method, path, answer.status_code)
@@ -184,11 +245,16 @@ def test_a_hostile_name_is_refused_or_found_nowhere_and_opens_no_file_of_others(
     assert world.seen_by_banks() == before
 
 
-@pytest.mark.parametrize("number", ["0", "-1", "01", "1e3", "1.0", "x", "9" * 30, "1 ", "\u0661", "1\0", "..", "null"])
+@pytest.mark.parametrize(
+    "number", ["0", "-1", "01", "1e3", "1.0", "x", "9" * 30, "1 ", "\u0661", "1\0", "..", "null"]
+)
 def test_a_number_that_is_none_is_refused(world: World, number: str) -> None:
     sent = escaped(number)
 
-    for method, path in [("POST", f"releases/{sent}/promote"), ("GET", f"{MINE}/versions/{sent}/export")]:
+    for method, path in [
+        ("POST", f"releases/{sent}/promote"),
+        ("GET", f"{MINE}/versions/{sent}/export"),
+    ]:
         assert world.ask(method, f"/models/{path}").status_code == 422
     assert world.ask("DELETE", f"/models/{MINE}", params={"version": number}).status_code == 422
     assert world.ask("GET", f"/models/{MINE}/info", params={"version": number}).status_code == 422
@@ -196,20 +262,28 @@ def test_a_number_that_is_none_is_refused(world: World, number: str) -> None:
 
 NAMING_OTHERS = [
     pytest.param("GET", "/models?tenant_id=banks", None, id="in the query"),
-    pytest.param("POST", "/models/train", {"network_data": [{}], "tenant_id": "banks"}, id="in the body"),
+    pytest.param(
+        "POST", "/models/train", {"network_data": [{}], "tenant_id": "banks"}, id="in the body"
+    ),
 ]
 
 
 @pytest.mark.parametrize(("method", "path", "body"), NAMING_OTHERS)
-def test_who_names_another_tenant_hears_what_who_names_none_hears(world: World, method: str, path: str, body: Any) -> None:
+def test_who_names_another_tenant_hears_what_who_names_none_hears(
+    world: World, method: str, path: str, body: Any
+) -> None:
     foreign = world.ask(method, path, json=body)
-    absent = world.ask(method, path.replace("banks", "nobodys"), json=body and {**body, "tenant_id": "nobodys"})
+    absent = world.ask(
+        method, path.replace("banks", "nobodys"), json=body and {**body, "tenant_id": "nobodys"}
+    )
 
     assert (foreign.status_code, foreign.content) == (absent.status_code, absent.content)
     assert foreign.status_code == 404
 
 
-@pytest.mark.parametrize("header", ["X-Tenant", "X-Tenant-Id", "X-Axon-Tenant", "X-Forwarded-User", "Tenant"])
+@pytest.mark.parametrize(
+    "header", ["X-Tenant", "X-Tenant-Id", "X-Axon-Tenant", "X-Forwarded-User", "Tenant"]
+)
 def test_no_header_makes_somebody_of_another_tenant(world: World, header: str) -> None:
     headers = world.managed.key_of("acme") | {header: "banks"}
 

@@ -1,6 +1,7 @@
 """The attacks that The Update Framework names, each against a store whose every file the attacker can write (P9).
 
-The attacker has the folders of the store and not the key, nor the trust list; where an attack needs a key, it says so.
+The attacker has the folders of the store and not the key, nor the trust list; where an attack needs
+a key, it says so.
 Source: TUF specification, section 1.5.2, "Goals to protect against specific attacks".
 """
 
@@ -23,14 +24,23 @@ from ensemble.store.files import canonical_json
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.releases.aliases import set_challenger
-from ensemble.store.releases.release import list_bundles, list_releases, promote, publish_release, read_pointer, read_release
+from ensemble.store.releases.release import (
+    list_bundles,
+    list_releases,
+    promote,
+    publish_release,
+    read_pointer,
+    read_release,
+)
 from ensemble.store.signing import Document, Signer, Trust
 
 pytestmark = pytest.mark.usefixtures("patient_disk")
 
 
 @pytest.fixture
-def serving(store: Store, acme: Tenant, two_releases: tuple[ReleaseRef, ReleaseRef], signer: Signer) -> Store:
+def serving(
+    store: Store, acme: Tenant, two_releases: tuple[ReleaseRef, ReleaseRef], signer: Signer
+) -> Store:
     """Release 1 of acme in use; release 2 is published."""
     promote(store, acme, two_releases[0], 0, signer=signer)
     return store
@@ -41,7 +51,9 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Everything that is parsed."""
     seen: list[str] = []
     loads = json.loads
-    monkeypatch.setattr(json, "loads", lambda text, **options: seen.append(text) or loads(text, **options))
+    monkeypatch.setattr(
+        json, "loads", lambda text, **options: seen.append(text) or loads(text, **options)
+    )
     return seen
 
 
@@ -57,27 +69,55 @@ def put(path: Path, data: bytes) -> None:
 
 
 def load(store: Store, tenant: Tenant, *, not_below: int = 0) -> dict[str, float]:
-    """Pointer, release and bundles, as every reader reads them: model -> the value its toy holds."""
+    """Pointer, release and bundles, as every reader reads them.
+
+    Model -> the value its toy holds.
+    """
     release = read_release(store, tenant, read_pointer(store, tenant, not_below=not_below))
     return {
-        ref.model: canonical_json.decode(open_bundle(store, ref).files["config.json"], what="")["value"] for ref in release.bundles.values()
+        ref.model: canonical_json.decode(open_bundle(store, ref).files["config.json"], what="")[
+            "value"
+        ]
+        for ref in release.bundles.values()
     }
 
 
-def forged(store: Store, acme: Tenant, publish: Callable[..., BundleRef], now: datetime, key: Signer, tmp_path: Path) -> Store:
+def forged(
+    store: Store,
+    acme: Tenant,
+    publish: Callable[..., BundleRef],
+    now: datetime,
+    key: Signer,
+    tmp_path: Path,
+) -> Store:
     """A whole store of the attacker's own making, right in every digest, signed with `key`."""
     theirs = Store(tmp_path / "theirs", None, Trust({key.key_id: key.public}, frozenset()))
     evil = publish(theirs, 666.0, signer=key)
-    promote(theirs, acme, publish_release(theirs, acme, [evil], {}, notes="", now=now, signer=key), 0, signer=key)
+    promote(
+        theirs,
+        acme,
+        publish_release(theirs, acme, [evil], {}, notes="", now=now, signer=key),
+        0,
+        signer=key,
+    )
     shutil.rmtree(store.state)
     shutil.copytree(theirs.state, store.state)
     return theirs
 
 
 def test_arbitrary_installation_is_refused(
-    serving: Store, acme: Tenant, publish: Callable[..., BundleRef], now: datetime, stranger: Signer, tmp_path: Path, parsed: list[str]
+    serving: Store,
+    acme: Tenant,
+    publish: Callable[..., BundleRef],
+    now: datetime,
+    stranger: Signer,
+    tmp_path: Path,
+    parsed: list[str],
 ) -> None:
-    """A model of the attacker's own, whole and consistent: nobody we trust signed it, so not a byte of it is parsed."""
+    """A model of the attacker's own, whole and consistent.
+
+    Nobody we trust signed it, so not a byte of it is parsed.
+    """
     theirs = forged(serving, acme, publish, now, stranger, tmp_path)
     assert load(theirs, acme) == {"anomaly-flow": 666.0}  # right in everything but the key
     release, bundle = list_releases(theirs, acme)[0].ref, list_bundles(theirs, acme)[0].ref
@@ -92,8 +132,12 @@ def test_arbitrary_installation_is_refused(
     assert parsed == []
 
 
-@pytest.mark.parametrize("file", ["CURRENT", "releases/1.json", "bundles/anomaly-flow/1/manifest.json"])
-def test_a_stripped_signature_is_an_arbitrary_installation(serving: Store, acme: Tenant, file: str) -> None:
+@pytest.mark.parametrize(
+    "file", ["CURRENT", "releases/1.json", "bundles/anomaly-flow/1/manifest.json"]
+)
+def test_a_stripped_signature_is_an_arbitrary_installation(
+    serving: Store, acme: Tenant, file: str
+) -> None:
     """The same bytes without a signature: unsigned is not a mode that anything falls back to."""
     put(home(serving) / file, (home(serving) / file).read_bytes().partition(b"\n")[0] + b"\n")
 
@@ -103,8 +147,13 @@ def test_a_stripped_signature_is_an_arbitrary_installation(serving: Store, acme:
         serving.trust.prove((home(serving) / file).read_bytes(), Document.POINTER, what=file)
 
 
-def test_nothing_in_the_store_adds_to_the_trust(serving: Store, acme: Tenant, stranger: Signer) -> None:
-    """DESIGN, decision 11: a trust list, a key or a pin laid into the folders is just a file that nobody reads."""
+def test_nothing_in_the_store_adds_to_the_trust(
+    serving: Store, acme: Tenant, stranger: Signer
+) -> None:
+    """DESIGN, decision 11.
+
+    A trust list, a key or a pin laid into the folders is just a file that nobody reads.
+    """
     for place in (serving.state, home(serving), home(serving) / "releases"):
         put(place / "trust.yaml", f'keys: {{"{stranger.key_id}": "x"}}\n'.encode())
         put(place / "signing.key", stranger.to_pem())
@@ -115,8 +164,18 @@ def test_nothing_in_the_store_adds_to_the_trust(serving: Store, acme: Tenant, st
         load(serving, acme)
 
 
-@pytest.mark.parametrize("file", ["CURRENT", "releases/1.json", "bundles/anomaly-flow/1/manifest.json", "bundles/anomaly-flow/1/CARD.md"])
-def test_endless_data_is_not_read(serving: Store, acme: Tenant, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "file",
+    [
+        "CURRENT",
+        "releases/1.json",
+        "bundles/anomaly-flow/1/manifest.json",
+        "bundles/anomaly-flow/1/CARD.md",
+    ],
+)
+def test_endless_data_is_not_read(
+    serving: Store, acme: Tenant, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A terabyte in the place of a page: refused by its size, before a byte of it is read."""
     path = home(serving) / file
     path.chmod(0o644)
@@ -138,8 +197,13 @@ def test_endless_data_is_not_read(serving: Store, acme: Tenant, file: str, monke
     assert taken == 0
 
 
-def test_fast_forward_needs_the_key(serving: Store, acme: Tenant, two_releases: tuple[ReleaseRef, ReleaseRef], signer: Signer) -> None:
-    """A serial so high that no honest promotion would ever be newer: it is signed, so it cannot be raised."""
+def test_fast_forward_needs_the_key(
+    serving: Store, acme: Tenant, two_releases: tuple[ReleaseRef, ReleaseRef], signer: Signer
+) -> None:
+    """A serial so high that no honest promotion would ever be newer.
+
+    It is signed, so it cannot be raised.
+    """
     path = home(serving) / "CURRENT"
     put(path, path.read_bytes().replace(b'"serial":1', b'"serial":999999999999999'))
 
@@ -151,9 +215,14 @@ def test_fast_forward_needs_the_key(serving: Store, acme: Tenant, two_releases: 
 def test_fast_forward_by_another_tenants_pointer_is_refused(
     serving: Store, acme: Tenant, publish: Callable[..., BundleRef], now: datetime, signer: Signer
 ) -> None:
-    """A pointer with a higher serial and a good signature, of a tenant who promotes often: it names whose it is."""
+    """A pointer with a higher serial and a good signature, of a tenant who promotes often.
+
+    It names whose it is.
+    """
     busy = Tenant("busy")
-    release = publish_release(serving, busy, [publish(serving, tenant="busy")], {}, notes="", now=now, signer=signer)
+    release = publish_release(
+        serving, busy, [publish(serving, tenant="busy")], {}, notes="", now=now, signer=signer
+    )
     for serial in range(5):
         promote(serving, busy, release, serial, signer=signer)
     put(home(serving) / "CURRENT", (home(serving, "busy") / "CURRENT").read_bytes())
@@ -179,7 +248,8 @@ def test_a_freeze_ends_at_the_next_promotion(
 ) -> None:
     """An attacker who keeps putting the old pointer back holds readers only until they have seen a newer one.
 
-    A reader that never saw it cannot know: a file that nobody may change has no expiry (README says so). The promoter notices:
+    A reader that never saw it cannot know: a file that nobody may change has no expiry (README says
+    so). The promoter notices:
     the pointer does not stand where the promotion left it.
     """
     old = (home(serving) / "CURRENT").read_bytes()
@@ -188,14 +258,21 @@ def test_a_freeze_ends_at_the_next_promotion(
 
     with pytest.raises(PointerMoved):
         promote(serving, acme, two_releases[1], promoted.serial, signer=signer)
-    again = promote(serving, acme, two_releases[1], read_pointer(serving, acme).serial, signer=signer)
+    again = promote(
+        serving, acme, two_releases[1], read_pointer(serving, acme).serial, signer=signer
+    )
 
-    assert again.serial > promoted.serial  # by the copy: whoever saw the frozen-out pointer takes this one
+    assert (
+        again.serial > promoted.serial
+    )  # by the copy: whoever saw the frozen-out pointer takes this one
     assert load(serving, acme, not_below=promoted.serial) == {"anomaly-flow": 2.0}
 
 
 def test_mix_and_match_of_files_is_refused(serving: Store, acme: Tenant) -> None:
-    """F19: the arrays of one version with the configuration of another, each of them signed for once."""
+    """F19.
+
+    The arrays of one version with the configuration of another, each of them signed for once.
+    """
     bundles = home(serving) / "bundles" / "anomaly-flow"
     put(bundles / "1" / "config.json", (bundles / "2" / "config.json").read_bytes())
 
@@ -204,7 +281,9 @@ def test_mix_and_match_of_files_is_refused(serving: Store, acme: Tenant) -> None
 
 
 @pytest.mark.parametrize("what", ["releases/{}.json", "bundles/anomaly-flow/{}/manifest.json"])
-def test_mix_and_match_of_signed_documents_is_refused(serving: Store, acme: Tenant, what: str) -> None:
+def test_mix_and_match_of_signed_documents_is_refused(
+    serving: Store, acme: Tenant, what: str
+) -> None:
     """F19: an older or a newer one of the same kind, under the name of the one that is in use."""
     put(home(serving) / what.format(1), (home(serving) / what.format(2)).read_bytes())
 
@@ -213,14 +292,19 @@ def test_mix_and_match_of_signed_documents_is_refused(serving: Store, acme: Tena
     digest = sha256((home(serving) / what.format(1)).read_bytes()).hexdigest()
     read = {
         "releases/{}.json": lambda: read_release(serving, acme, ReleaseRef(1, digest)),
-        "bundles/anomaly-flow/{}/manifest.json": lambda: open_bundle(serving, BundleRef(acme, ModelName("anomaly-flow"), 1, digest)),
+        "bundles/anomaly-flow/{}/manifest.json": lambda: open_bundle(
+            serving, BundleRef(acme, ModelName("anomaly-flow"), 1, digest)
+        ),
     }
     with pytest.raises(ArtifactUntrusted, match="another"):  # also where the digest is made to fit
         read[what]()
 
 
 def test_the_manifest_of_another_tenant_is_refused(
-    serving: Store, acme: Tenant, publish: Callable[..., BundleRef], folder_of: Callable[[Store, BundleRef], Path]
+    serving: Store,
+    acme: Tenant,
+    publish: Callable[..., BundleRef],
+    folder_of: Callable[[Store, BundleRef], Path],
 ) -> None:
     """P10, F18: a model of tenant `other`, whole and signed, in acme's folder under acme's name."""
     theirs = publish(serving, 666.0, tenant="other")
@@ -234,16 +318,28 @@ def test_the_manifest_of_another_tenant_is_refused(
         open_bundle(serving, replace(theirs, tenant=acme))
 
 
-SERVED = {Document.POINTER: "CURRENT", Document.RELEASE: "releases/1.json", Document.MANIFEST: "bundles/anomaly-flow/1/manifest.json"}
+SERVED = {
+    Document.POINTER: "CURRENT",
+    Document.RELEASE: "releases/1.json",
+    Document.MANIFEST: "bundles/anomaly-flow/1/manifest.json",
+}
 DOCUMENTS = SERVED | {Document.ALIAS: "CHALLENGER"}
 
 
 @pytest.mark.parametrize("signed_as", Document)
 @pytest.mark.parametrize("passed_as", Document)
 def test_a_document_is_not_passed_off_as_another_kind(
-    serving: Store, acme: Tenant, two_releases: tuple[ReleaseRef, ReleaseRef], signer: Signer, signed_as: Document, passed_as: Document
+    serving: Store,
+    acme: Tenant,
+    two_releases: tuple[ReleaseRef, ReleaseRef],
+    signer: Signer,
+    signed_as: Document,
+    passed_as: Document,
 ) -> None:
-    """The signature covers the kind: what was signed as a release proves nothing as a pointer, whatever its fields say."""
+    """The signature covers the kind.
+
+    What was signed as a release proves nothing as a pointer, whatever its fields say.
+    """
     set_challenger(serving, acme, two_releases[1], 0, signer=signer)
     data = (home(serving) / DOCUMENTS[signed_as]).read_bytes()
 
@@ -254,7 +350,9 @@ def test_a_document_is_not_passed_off_as_another_kind(
             serving.trust.prove(data, passed_as, what="it")
 
 
-def test_a_pointer_that_was_signed_as_a_release_is_refused(serving: Store, acme: Tenant, signer: Signer) -> None:
+def test_a_pointer_that_was_signed_as_a_release_is_refused(
+    serving: Store, acme: Tenant, signer: Signer
+) -> None:
     path = home(serving) / "CURRENT"
     put(path, signer.sign(path.read_bytes().partition(b"\n")[0] + b"\n", Document.RELEASE))
 
@@ -263,9 +361,17 @@ def test_a_pointer_that_was_signed_as_a_release_is_refused(serving: Store, acme:
 
 
 def test_a_compromised_key_that_is_taken_out_has_signed_nothing(
-    serving: Store, acme: Tenant, two_releases: tuple[ReleaseRef, ReleaseRef], signer: Signer, stranger: Signer
+    serving: Store,
+    acme: Tenant,
+    two_releases: tuple[ReleaseRef, ReleaseRef],
+    signer: Signer,
+    stranger: Signer,
 ) -> None:
-    """Key compromise: one line less in the trust list refuses all that it ever signed, and another key can repair it at once."""
+    """Key compromise.
+
+    One line less in the trust list refuses all that it ever signed, and another key can repair it
+    at once.
+    """
     without = replace(serving, trust=Trust({stranger.key_id: stranger.public}, frozenset()))
     assert load(serving, acme)
 
@@ -276,13 +382,18 @@ def test_a_compromised_key_that_is_taken_out_has_signed_nothing(
     ):
         with pytest.raises(ArtifactUntrusted, match=signer.key_id):
             read()
-    assert all(signer.key_id in line.problem for line in (*list_bundles(without, acme), *list_releases(without, acme)))
+    assert all(
+        signer.key_id in line.problem
+        for line in (*list_bundles(without, acme), *list_releases(without, acme))
+    )
 
 
 def test_a_compromised_key_does_not_unpin_what_was_shipped(serving: Store, acme: Tenant) -> None:
     """Pins are of bytes: they outlive every key, and vouch for nothing but these bytes."""
     files = [home(serving) / file for file in SERVED.values()]
-    pinned = replace(serving, trust=Trust({}, frozenset(sha256(path.read_bytes()).hexdigest() for path in files)))
+    pinned = replace(
+        serving, trust=Trust({}, frozenset(sha256(path.read_bytes()).hexdigest() for path in files))
+    )
 
     assert load(pinned, acme) == {"anomaly-flow": 1.0}
     for path in files:

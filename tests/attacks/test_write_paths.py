@@ -1,4 +1,8 @@
-"""P32: what scores cannot write a model: with every route asked, nothing below artifacts/ or the tenants' folders is opened for writing."""
+"""P32.
+
+What scores cannot write a model: with every route asked, nothing below artifacts/ or the tenants'
+folders is opened for writing.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +23,25 @@ from tests.deployments.test_local_mode import WITHIN_S, is_live, run_locally
 from tests.timing import wait_until
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown", "os.utime"}
+CHANGES = {
+    "os.mkdir",
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.link",
+    "os.symlink",
+    "os.truncate",
+    "os.chmod",
+    "os.chown",
+    "os.utime",
+}
 
 
 class Monitor:
-    """Everything in this process that is about to change a file, from Python's own audit events; there is one for good."""
+    """Everything in this process that is about to change a file, from Python's own audit events.
+
+    There is one for good.
+    """
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, str]] | None = None
@@ -32,10 +50,19 @@ class Monitor:
     def _hear(self, event: str, args: tuple[object, ...]) -> None:
         if self.seen is None:
             return
-        if event == "open" and isinstance(args[2], int) and args[2] & WRITING and isinstance(args[0], str | bytes | os.PathLike):
+        if (
+            event == "open"
+            and isinstance(args[2], int)
+            and args[2] & WRITING
+            and isinstance(args[0], str | bytes | os.PathLike)
+        ):
             self.seen.append((event, os.fsdecode(args[0])))
         elif event in CHANGES:
-            self.seen.extend((event, os.fsdecode(name)) for name in args if isinstance(name, str | bytes | os.PathLike))
+            self.seen.extend(
+                (event, os.fsdecode(name))
+                for name in args
+                if isinstance(name, str | bytes | os.PathLike)
+            )
 
 
 @pytest.fixture(scope="module")
@@ -53,17 +80,30 @@ def watched(watch: Monitor) -> Iterator[list[tuple[str, str]]]:
 
 
 def touches(seen: list[tuple[str, str]], *folders: Path) -> list[tuple[str, str]]:
-    """What of it may have been in one of the folders: a name without a folder is opened below one that is open already."""
-    return [(event, name) for event, name in seen if not Path(name).is_absolute() or any(Path(name).is_relative_to(f) for f in folders)]
+    """What of it may have been in one of the folders.
+
+    A name without a folder is opened below one that is open already.
+    """
+    return [
+        (event, name)
+        for event, name in seen
+        if not Path(name).is_absolute() or any(Path(name).is_relative_to(f) for f in folders)
+    ]
 
 
 def test_the_scoring_application_writes_nothing_where_models_are(
-    watch: Monitor, own_state: Path, tmp_path: Path, flow_events: list[Event], process_events: list[Event]
+    watch: Monitor,
+    own_state: Path,
+    tmp_path: Path,
+    flow_events: list[Event],
+    process_events: list[Event],
 ) -> None:
     shipped = tmp_path / "artifacts"
     shutil.copytree(ROOT / "artifacts", shipped)
     with watched(watch) as seen:
-        settings, handles = run_locally("axon-watched", {**PATIENT, "store": {"state": str(own_state), "shipped": str(shipped)}})
+        settings, handles = run_locally(
+            "axon-watched", {**PATIENT, "store": {"state": str(own_state), "shipped": str(shipped)}}
+        )
         assert wait_until(lambda: all(is_live(handle) for handle in handles.values()), WITHIN_S)
         door = Door(IngressApp(settings, handles))
         routes = [route for route in door.app.router.routes if isinstance(route, Route)]
@@ -71,11 +111,16 @@ def test_the_scoring_application_writes_nothing_where_models_are(
             for method in route.methods or ():
                 door.ask(method, route.path.replace("{layer}", "behavior"), json=flow_events[0])
         door.post("/v1/layers/behavior/enable", {})
-        scored = [door.post("/v1/score", event).json()["status"] for event in (flow_events[0], process_events[0])]
+        scored = [
+            door.post("/v1/score", event).json()["status"]
+            for event in (flow_events[0], process_events[0])
+        ]
         door.post("/v1/score/batch", {"events": flow_events[:3]})
         door.close()
 
-    assert scored == ["FULLY_OPERATIONAL"] * 2, "or the models were never loaded, and there was nothing to see"
+    assert scored == ["FULLY_OPERATIONAL"] * 2, (
+        "or the models were never loaded, and there was nothing to see"
+    )
     assert touches(seen, own_state), "the switches of layers are written, and were seen to be"
     assert not touches(seen, shipped, own_state / "tenants")
 

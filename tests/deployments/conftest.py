@@ -1,4 +1,7 @@
-"""What the tests of the moving half share: events of the made-up world, real slots behind fake handles, and a door to ask at."""
+"""What the tests of the moving half share.
+
+Events of the made-up world, real slots behind fake handles, and a door to ask at.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +68,8 @@ class RecordingMeter:
         self.refreshed = 0
 
     def count(self, name: str, by: float = 1.0, /, **labels: str) -> None:
-        self.counted[self._key(name, (Instrument.COUNTER,), labels)] += by  # type: ignore[assignment]  # whole numbers here
+        # whole numbers here
+        self.counted[self._key(name, (Instrument.COUNTER,), labels)] += by  # type: ignore[assignment]
 
     def level(self, name: str, value: float, /, **labels: str) -> None:
         self.levels[self._key(name, (Instrument.GAUGE, Instrument.STATE_SET), labels)] = value
@@ -79,7 +83,11 @@ class RecordingMeter:
 
     def total(self, name: str, **labels: str) -> float:
         """All that was counted under these labels, whatever the others are."""
-        return sum(n for (found, having), n in self.counted.items() if found == name and labels.items() <= dict(having).items())
+        return sum(
+            n
+            for (found, having), n in self.counted.items()
+            if found == name and labels.items() <= dict(having).items()
+        )
 
     def value(self, name: str, **labels: str) -> float:
         return self.levels[name, frozenset(labels.items())]
@@ -87,13 +95,19 @@ class RecordingMeter:
     def word(self, name: str, **labels: str) -> str:
         """The word of a state set that holds now; the others are said not to."""
         key = METRICS[name].labels[-1]
-        having = {dict(h)[key]: v for (found, h), v in self.levels.items() if found == name and labels.items() <= dict(h).items()}
+        having = {
+            dict(h)[key]: v
+            for (found, h), v in self.levels.items()
+            if found == name and labels.items() <= dict(h).items()
+        }
         assert set(having.values()) == {0.0, 1.0}
         (one,) = [word for word, value in having.items() if value == 1.0]
         return one
 
     @staticmethod
-    def _key(name: str, instruments: tuple[Instrument, ...], labels: dict[str, str]) -> tuple[str, frozenset[tuple[str, str]]]:
+    def _key(
+        name: str, instruments: tuple[Instrument, ...], labels: dict[str, str]
+    ) -> tuple[str, frozenset[tuple[str, str]]]:
         assert METRICS[name].instrument in instruments
         assert labels.keys() == set(METRICS[name].labels), name
         assert all(isinstance(value, str) for value in labels.values())
@@ -118,11 +132,13 @@ class Told:
 class FakeHandle:
     """A deployment's handle without Ray, around a real slot."""
 
-    def __init__(self, slot: LayerSlot, trials: Mapping[Kind, Any] = {}) -> None:  # type: ignore[assignment]  # only read
+    # only read
+    def __init__(self, slot: LayerSlot, trials: Mapping[Kind, Any] = {}) -> None:  # type: ignore[assignment]
         async def test() -> Mapping[Kind, Any]:
             return trials
 
-        async def score(batch: EventBatch, release: str, explain: bool) -> LayerScores:  # noqa: FBT001  # as the deployment
+        # as the deployment
+        async def score(batch: EventBatch, release: str, explain: bool) -> LayerScores:  # noqa: FBT001
             return slot.score(batch, release, explain=explain)
 
         async def classify_flows(batch: FlowBatch, release: str, model_name: str) -> Classification:
@@ -142,11 +158,17 @@ class Asked:
         self.app = app
         self.loop = asyncio.Runner()
 
-    def __call__(self, method: str, path: str, *, root_path: str = "", **request: Any) -> httpx.Response:
+    def __call__(
+        self, method: str, path: str, *, root_path: str = "", **request: Any
+    ) -> httpx.Response:
         return self.loop.run(self.send(method, path, root_path=root_path, **request))
 
-    async def send(self, method: str, path: str, *, root_path: str = "", **request: Any) -> httpx.Response:
-        transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=False, root_path=root_path)
+    async def send(
+        self, method: str, path: str, *, root_path: str = "", **request: Any
+    ) -> httpx.Response:
+        transport = httpx.ASGITransport(
+            app=self.app, raise_app_exceptions=False, root_path=root_path
+        )
         async with httpx.AsyncClient(transport=transport, base_url="http://axon") as client:
             return await client.request(method, path, **request)
 
@@ -170,7 +192,9 @@ class Door:
         """Every body at once."""
 
         async def gathered() -> list[httpx.Response]:
-            return await asyncio.gather(*(self.ask.send("POST", path, json=body) for body in bodies))
+            return await asyncio.gather(
+                *(self.ask.send("POST", path, json=body) for body in bodies)
+            )
 
         return self._loop.run(gathered())
 
@@ -178,7 +202,12 @@ class Door:
         return self.ask("GET", path, **request)
 
     def post(self, path: str, body: object, **request: Any) -> httpx.Response:
-        return self.ask("POST", path, **({"content": body} if isinstance(body, bytes) else {"json": body}), **request)
+        return self.ask(
+            "POST",
+            path,
+            **({"content": body} if isinstance(body, bytes) else {"json": body}),
+            **request,
+        )
 
     def close(self) -> None:
         """As a replica that leaves; once is enough."""
@@ -195,7 +224,10 @@ OpenClassifier = Callable[..., Door]
 
 @pytest.fixture(autouse=True)
 def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """AXON_STATE of this test alone, and so its keys: nothing here writes into var/, and what lies there changes no test."""
+    """AXON_STATE of this test alone, and so its keys.
+
+    Nothing here writes into var/, and what lies there changes no test.
+    """
     state = tmp_path / "state"
     monkeypatch.setenv("AXON_STATE", str(state))
     monkeypatch.delenv("AXON_KEYS", raising=False)
@@ -204,7 +236,11 @@ def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(autouse=True)
 def own_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """AXON_TRUST of this test alone: the shipped list, without keys of who works here. AXON_SIGNING_KEY names a key that is not there."""
+    """AXON_TRUST of this test alone.
+
+    The shipped list, without keys of who works here. AXON_SIGNING_KEY names a key that is not
+    there.
+    """
     copy = tmp_path / "trust.yaml"
     shipped = (ROOT / "configs" / "trust.yaml").read_text()
     copy.write_text(re.sub(r"(?m)^keys:.*\n(?:[ \t]+\S.*\n)*", "keys: {}\n", shipped))
@@ -216,13 +252,23 @@ def own_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The shipped models, trusted as they are shipped, and an empty state folder before them."""
-    return Store(tmp_path_factory.mktemp("no-state"), ROOT / "artifacts", read_trust_file(ROOT / "configs" / "trust.yaml").trust())
+    return Store(
+        tmp_path_factory.mktemp("no-state"),
+        ROOT / "artifacts",
+        read_trust_file(ROOT / "configs" / "trust.yaml").trust(),
+    )
 
 
 @pytest.fixture(scope="session")
 def ensemble(shipped: Store) -> LocalEnsemble:
     """The same models in this process: the slow, plain way to the same verdicts."""
-    return LocalEnsemble(lineage_of(shipped), min_coverage=0.5, posture_bound=0.5, stale_after_days=30, expired_after_days=730)
+    return LocalEnsemble(
+        lineage_of(shipped),
+        min_coverage=0.5,
+        posture_bound=0.5,
+        stale_after_days=30,
+        expired_after_days=730,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -257,7 +303,9 @@ def lineage_of(store: Store) -> ReleaseResolver:
 
 def broken_slot(layer: str) -> LayerSlot:
     """A slot whose models are not there."""
-    slot = LayerSlot(layer, [*LAYERS[layer].kinds], Empty(), fallback_score=LAYERS[layer].fallback_score)
+    slot = LayerSlot(
+        layer, [*LAYERS[layer].kinds], Empty(), fallback_score=LAYERS[layer].fallback_score
+    )
     slot.look()
     return slot
 
@@ -280,13 +328,26 @@ def told(caplog: pytest.LogCaptureFixture) -> Iterator[Told]:
 
 
 @pytest.fixture
-def open_door(slots: Mapping[str, LayerSlot], own_state: Path, meter: RecordingMeter) -> Iterator[OpenDoor]:
-    """`open_door(down={"behavior"}, overrides={...})`: the ingress over real slots; those of `down` have no models."""
+def open_door(
+    slots: Mapping[str, LayerSlot], own_state: Path, meter: RecordingMeter
+) -> Iterator[OpenDoor]:
+    """`open_door(down={"behavior"}, overrides={...})`.
+
+    The ingress over real slots; those of `down` have no models.
+    """
     del own_state  # asked for by its effect
     opened: list[Door] = []
 
-    def make(*, down: set[str] = frozenset(), overrides: Mapping[str, Any] = PATIENT, handles: Mapping[str, Any] = {}) -> Door:  # type: ignore[assignment]  # only read
-        fakes = {layer: FakeHandle(broken_slot(layer) if layer in down else slot) for layer, slot in slots.items()}
+    def make(
+        *,
+        down: set[str] = frozenset(),
+        overrides: Mapping[str, Any] = PATIENT,
+        handles: Mapping[str, Any] = {},
+    ) -> Door:  # type: ignore[assignment]  # only read
+        fakes = {
+            layer: FakeHandle(broken_slot(layer) if layer in down else slot)
+            for layer, slot in slots.items()
+        }
         door = Door(IngressApp(values_of(read_settings(overrides)), fakes | dict(handles), meter))
         opened.append(door)
         return door
@@ -309,15 +370,25 @@ def classifier() -> FakeClassifier:
 
 @pytest.fixture
 def open_classifier(open_door: OpenDoor, classifier: FakeClassifier) -> OpenClassifier:
-    """`open_classifier(source=..., call=...)`: the ingress with a classifier, loaded unless said otherwise."""
+    """`open_classifier(source=..., call=...)`.
 
-    def make(*, source: FakeReleases | None = None, call: Callable[..., Awaitable[Any]] | None = None, overrides: Any = PATIENT) -> Door:
+    The ingress with a classifier, loaded unless said otherwise.
+    """
+
+    def make(
+        *,
+        source: FakeReleases | None = None,
+        call: Callable[..., Awaitable[Any]] | None = None,
+        overrides: Any = PATIENT,
+    ) -> Door:
         slot = classifier_slot(source or FakeReleases(classifier))
         handle = FakeHandle(slot)
         if call is not None:
             handle.classify = FakeMethod(call)
         door = open_door(handles={"classifier": handle}, overrides=overrides)
-        slot.find(door.get("/v1/status").json()["release"])  # as the follower asks the layers for it
+        slot.find(
+            door.get("/v1/status").json()["release"]
+        )  # as the follower asks the layers for it
         return door
 
     return make
@@ -332,7 +403,10 @@ def flows(make_flows: Callable[..., FlowTable]) -> FlowTable:
 @pytest.fixture(scope="session")
 def flow_events(flows: FlowTable) -> list[Event]:
     """The flows as the wire has them."""
-    return [{"kind": "flow", "id": f"f{row}", "features": values} for row, values in enumerate(flows.features.astype(float).tolist())]
+    return [
+        {"kind": "flow", "id": f"f{row}", "features": values}
+        for row, values in enumerate(flows.features.astype(float).tolist())
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -344,6 +418,14 @@ def process_events() -> list[Event]:
         ("powershell.exe", "winword.exe", "powershell -enc QQBB", "amy"),
     ]
     return [
-        {"kind": "process", "id": f"p{row}", "name": name, "parent": parent, "command_line": line, "user": user, "host": "ws-17"}
+        {
+            "kind": "process",
+            "id": f"p{row}",
+            "name": name,
+            "parent": parent,
+            "command_line": line,
+            "user": user,
+            "host": "ws-17",
+        }
         for row, (name, parent, line, user) in enumerate(starts)
     ]

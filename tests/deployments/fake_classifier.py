@@ -1,4 +1,7 @@
-"""A classifier that says what the test wants to hear, in a real slot: it knows three classes by the destination port."""
+"""A classifier that says what the test wants to hear, in a real slot.
+
+It knows three classes by the destination port.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,13 @@ from ensemble.events import EventBatch, Kind
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.model import ModelScores
 from ensemble.runtime.classify import Classification
-from ensemble.runtime.model_state import LoadCheck, LoadedModel, LoadedRelease, LoadFailure, LoadResult
+from ensemble.runtime.model_state import (
+    LoadCheck,
+    LoadedModel,
+    LoadedRelease,
+    LoadFailure,
+    LoadResult,
+)
 from ensemble.runtime.slot import LayerSlot
 
 __all__ = ["NOT_INSTALLED", "FakeClassifier", "FakeReleases", "classifier_slot", "flow", "hang"]
@@ -25,7 +34,10 @@ PORT = 0  # position of the feature by which it decides
 
 @dataclass
 class FakeClassifier:
-    """Port 0 is benign, 1 a flood, 2 a scan, and so on; 666 makes it raise. The tree is sure, the forest is not."""
+    """Port 0 is benign, 1 a flood, 2 a scan, and so on.
+
+    666 makes it raise. The tree is sure, the forest is not.
+    """
 
     labels: tuple[str, ...] = ("BENIGN", "Flood", "Scan")
     names: tuple[str, ...] = ("random_forest", "decision_tree", "hist_gradient_boosting")
@@ -51,7 +63,10 @@ class FakeClassifier:
 
 @dataclass
 class FakeReleases:
-    """A source that has `model` for every release that is asked for; or fails as `failure` says; or has nothing yet."""
+    """A source that has `model` for every release that is asked for.
+
+    Or fails as `failure` says; or has nothing yet.
+    """
 
     model: FakeClassifier | None
     failure: LoadFailure | None = None
@@ -63,7 +78,9 @@ class FakeReleases:
     def load(self, held: Sequence[LoadedRelease], requested: frozenset[str]) -> LoadResult:
         self.names |= requested | {one.name for one in held}
         failures = {Kind.FLOW: self.failure} if self.failure else {}
-        models: dict[Kind, Any] = {Kind.FLOW: LoadedModel(self.model, "7")} if self.model and not self.failure else {}
+        models: dict[Kind, Any] = (
+            {Kind.FLOW: LoadedModel(self.model, "7")} if self.model and not self.failure else {}
+        )
         releases = tuple(LoadedRelease(name, models, failures) for name in sorted(self.names))
         return LoadResult(next(iter(sorted(self.names)), ""), releases)
 

@@ -1,4 +1,7 @@
-"""The management application of a tenant that has one of everything: a detector of three versions, two releases, a job that ran."""
+"""The management application of a tenant that has one of everything.
+
+A detector of three versions, two releases, a job that ran.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,8 @@ class Furnished:
     """What acme has.
 
     Attributes:
-        managed: the application; acme has keys of every scope, of each alone and of all but each; banks has one, and nothing else.
+        managed: the application; acme has keys of every scope, of each alone and of all but
+            each; banks has one, and nothing else.
         store: where all is kept.
         job: id of one that has ended.
         archive: a version, exported.
@@ -49,7 +53,15 @@ class Furnished:
     job: str
     archive: bytes
 
-    def ask(self, method: str, path: str, *, tenant: str = "acme", without: Scope | None = None, **request: Any) -> httpx.Response:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        tenant: str = "acme",
+        without: Scope | None = None,
+        **request: Any,
+    ) -> httpx.Response:
         """With a key of all scopes, or of all but one."""
         key = self.managed.key_of(tenant, [scope for scope in Scope if scope is not without])
         return self.managed(method, path, headers=request.pop("headers", {}) | key, **request)
@@ -73,7 +85,9 @@ def furnish(
 ) -> Furnished:
     """Open it; who calls closes `managed`."""
     trained = fit_tabular(rows(), name=MODEL)
-    versions = [publish_detector(store, ACME, trained, now=NOW, signer=signer) for _ in range(VERSIONS)]
+    versions = [
+        publish_detector(store, ACME, trained, now=NOW, signer=signer) for _ in range(VERSIONS)
+    ]
     make_champion(store, versions[0], signer=signer)
     releases = [release_of(store, publish(store, value)) for value in (1.0, 2.0)]
     for serial, release in enumerate(releases):
@@ -88,6 +102,8 @@ def furnish(
         managed.key_of("acme", [other for other in Scope if other is not scope])
     managed.open()
     key = managed.key_of("acme")
-    taken = managed("POST", "/models/train", headers=key, json={"network_data": rows(), "name": "other"})
+    taken = managed(
+        "POST", "/models/train", headers=key, json={"network_data": rows(), "name": "other"}
+    )
     archive = managed("GET", f"/models/{MODEL}/versions/1/export", headers=key).content
     return Furnished(managed, store, ended(managed, taken.headers["location"])["id"], archive)

@@ -30,7 +30,9 @@ def trust_the_key(trust: Path, key: Path, signer: Signer) -> None:
     key.touch(mode=0o600)
     key.write_bytes(signer.to_pem())
     public = base64.b64encode(signer.public).decode()
-    trust.write_text(trust.read_text().replace("keys: {}\n", f"keys:\n  {signer.key_id}: {public}\n"))
+    trust.write_text(
+        trust.read_text().replace("keys: {}\n", f"keys:\n  {signer.key_id}: {public}\n")
+    )
 
 
 class Broadcast:
@@ -40,7 +42,9 @@ class Broadcast:
         self._answers = answers
 
     async def results_async(self, *, timeout_s: float, return_exceptions: bool) -> list[Any]:
-        return await asyncio.wait_for(asyncio.gather(*self._answers, return_exceptions=return_exceptions), timeout_s)
+        return await asyncio.wait_for(
+            asyncio.gather(*self._answers, return_exceptions=return_exceptions), timeout_s
+        )
 
 
 class Handle:
@@ -73,7 +77,8 @@ class Managed:
         self.app = self.manage.__serve_build_asgi_app__()
         self.loop = asyncio.Runner()
         self._tokens: dict[tuple[str, frozenset[Scope]], str] = {}
-        self._lifespan: Any = self.app.router.lifespan_context(self.app)  # type: ignore[attr-defined]  # Starlette's
+        # Starlette's
+        self._lifespan: Any = self.app.router.lifespan_context(self.app)  # type: ignore[attr-defined]
         self._is_open = False
 
     def open(self) -> None:
@@ -82,11 +87,16 @@ class Managed:
         self.loop.run(self._lifespan.__aenter__())
 
     def key_of(self, tenant: str, scopes: Iterable[Scope] = Scope) -> dict[str, str]:
-        """The header of a key of `tenant`; made before the application is opened, for it looks once a second."""
+        """The header of a key of `tenant`.
+
+        Made before the application is opened, for it looks once a second.
+        """
         wanted = (tenant, frozenset(scopes))
         if wanted not in self._tokens:
             assert not self._is_open
-            _, self._tokens[wanted] = create_key(self.settings.keys, Tenant(tenant), wanted[1], "", None, time.time())
+            _, self._tokens[wanted] = create_key(
+                self.settings.keys, Tenant(tenant), wanted[1], "", None, time.time()
+            )
         return {"Authorization": f"Bearer {self._tokens[wanted]}"}
 
     def __call__(self, method: str, path: str, **request: Any) -> httpx.Response:

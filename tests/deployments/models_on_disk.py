@@ -41,7 +41,11 @@ class ModelsOnDisk:
 
     def start(self, overrides: Mapping[str, Any] = PATIENT) -> Door:
         """New processes, as it were: nothing of an earlier start is remembered."""
-        settings = values_of(read_settings({**overrides, "store": {**overrides.get("store", {}), "shipped": str(self.shipped)}}))
+        settings = values_of(
+            read_settings(
+                {**overrides, "store": {**overrides.get("store", {}), "shipped": str(self.shipped)}}
+            )
+        )
         self._is_looking = False  # the door before belongs to layers that are gone
         for layer in LAYERS:
             if layer in self._layers:
@@ -69,7 +73,9 @@ class ModelsOnDisk:
         for door in self._doors:
             door.close()
         for deployment in self._layers.values():
-            for kept in deployment.shelf:  # a tenant's slot is made when it is asked for, and looks after itself from then on
+            for kept in (
+                deployment.shelf
+            ):  # a tenant's slot is made when it is asked for, and looks after itself from then on
                 kept.stop()
 
 

@@ -1,4 +1,7 @@
-"""One event that a layer cannot score spoils its own line only, over HTTP too: order, count and the other verdicts stay."""
+"""One event that a layer cannot score spoils its own line only, over HTTP too.
+
+Order, count and the other verdicts stay.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,15 @@ class PoisonedHandle(FakeHandle):
         super().__init__(slot)
         score = self.score.remote
 
-        async def poisoned(batch: EventBatch, release: str, explain: bool) -> LayerScores:  # noqa: FBT001  # as the deployment
+        # as the deployment
+        async def poisoned(batch: EventBatch, release: str, explain: bool) -> LayerScores:  # noqa: FBT001
             said: LayerScores = await score(batch, release, explain)
-            return replace(said, abstained={row: "LAYER_CRASHED" for row, event in enumerate(batch.ids) if event == POISON})
+            return replace(
+                said,
+                abstained={
+                    row: "LAYER_CRASHED" for row, event in enumerate(batch.ids) if event == POISON
+                },
+            )
 
         self.score.remote = poisoned
 
@@ -37,7 +46,9 @@ def poisoned_door(open_door: OpenDoor, slots: Mapping[str, LayerSlot]) -> Door:
 
 
 def without_time(result: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in result.items() if name not in {"elapsed_ms", "scored_at"}}
+    return {
+        name: value for name, value in result.items() if name not in {"elapsed_ms", "scored_at"}
+    }
 
 
 @pytest.mark.parametrize("explain", ["true", "false"])
@@ -45,7 +56,10 @@ def without_time(result: dict[str, Any]) -> dict[str, Any]:
 def test_the_other_lines_are_those_of_the_batch_without_the_poison(
     door: Door, poisoned_door: Door, flow_events: list[Event], place: int, explain: str
 ) -> None:
-    """P29, R6, N-13: nobody else's answer moves by a bit, and the poisoned line is a verdict too."""
+    """P29, R6, N-13.
+
+    Nobody else's answer moves by a bit, and the poisoned line is a verdict too.
+    """
     events = flow_events[:9]
     mixed = [*events]
     mixed[place] = {**events[place], "id": POISON}
@@ -59,16 +73,26 @@ def test_the_other_lines_are_those_of_the_batch_without_the_poison(
     assert [result["id"] for result in found] == [event["id"] for event in mixed]
     assert found[:place] + found[place + 1 :] == expected[:place] + expected[place + 1 :]
     poisoned = {layer["layer"]: layer for layer in found[place]["layers"]}
-    assert (poisoned["behavior"]["status"], poisoned["behavior"]["reason"]) == ("fallback", "LAYER_CRASHED")
+    assert (poisoned["behavior"]["status"], poisoned["behavior"]["reason"]) == (
+        "fallback",
+        "LAYER_CRASHED",
+    )
     assert poisoned["anomaly"]["status"] == "live"
     assert found[place]["degraded"]
     assert 0.0 < found[place]["coverage"] < 1.0
     assert found[place]["status"] == "PARTIALLY_OPERATIONAL"
 
 
-def test_single_events_that_travel_with_a_poisoned_one_do_not_notice(poisoned_door: Door, flow_events: list[Event]) -> None:
-    events = [{**event, "id": POISON} if number == 5 else event for number, event in enumerate(flow_events[:40])]
+def test_single_events_that_travel_with_a_poisoned_one_do_not_notice(
+    poisoned_door: Door, flow_events: list[Event]
+) -> None:
+    events = [
+        {**event, "id": POISON} if number == 5 else event
+        for number, event in enumerate(flow_events[:40])
+    ]
 
     answers = [answer.json() for answer in poisoned_door.ask_all(events)]
 
-    assert [answer["coverage"] == 1.0 for answer in answers] == [event["id"] != POISON for event in events]
+    assert [answer["coverage"] == 1.0 for answer in answers] == [
+        event["id"] != POISON for event in events
+    ]

@@ -1,4 +1,7 @@
-"""Another question than for an opinion goes through the same guard: what one of the two finds out holds for the other."""
+"""Another question than for an opinion goes through the same guard.
+
+What one of the two finds out holds for the other.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,14 @@ class Guarded:
         self.clock, self.seen = Clock(), Counting()
         self.layer = Layer("behavior", self.clock)
         self.rules: GuardSettings = read_settings({"guard": numbers}).guard
-        self.guard = GuardedLayer("behavior", self.layer, self.rules, deadline_s=DEADLINE_S, clock=self.clock, observer=self.seen)
+        self.guard = GuardedLayer(
+            "behavior",
+            self.layer,
+            self.rules,
+            deadline_s=DEADLINE_S,
+            clock=self.clock,
+            observer=self.seen,
+        )
 
     async def ask(self, question: Callable[[], Awaitable[str]]) -> str:
         return await self.guard.ask_otherwise(question, within_s=DEADLINE_S)
@@ -78,16 +88,24 @@ async def test_an_answer_comes_back_and_frees_its_place() -> None:
 
 FAULTS = [
     pytest.param(raising(RuntimeError("/srv/secret")), LayerError, id="raises"),
-    pytest.param(raising(BackPressureError(num_queued_requests=1, max_queued_requests=1)), LayerOverloaded, id="its queue is full"),
+    pytest.param(
+        raising(BackPressureError(num_queued_requests=1, max_queued_requests=1)),
+        LayerOverloaded,
+        id="its queue is full",
+    ),
     pytest.param(raising(*[ActorDiedError()] * 9), LayerCrashed, id="its replica died"),
-    pytest.param(raising(LayerCrashed("behavior")), LayerCrashed, id="another question was answered"),
+    pytest.param(
+        raising(LayerCrashed("behavior")), LayerCrashed, id="another question was answered"
+    ),
     pytest.param(hang, LayerTimeout, id="hangs"),
 ]
 
 
 @pytest.mark.parametrize(("question", "kind"), FAULTS)
 @in_a_loop
-async def test_what_is_wrong_is_raised_by_its_code_and_counted(question: Callable[[], Awaitable[str]], kind: type[LayerError]) -> None:
+async def test_what_is_wrong_is_raised_by_its_code_and_counted(
+    question: Callable[[], Awaitable[str]], kind: type[LayerError]
+) -> None:
     guarded = Guarded(retries_saved=1)
 
     assert await guarded.refused(question) is kind
@@ -140,7 +158,9 @@ async def test_a_trial_that_fails_opens_it_again_for_longer() -> None:
 
 
 @in_a_loop
-async def test_a_timeout_is_held_against_a_layer_that_had_its_time_and_not_against_one_that_had_not() -> None:
+async def test_a_timeout_is_held_against_a_layer_that_had_its_time_and_not_against_one_that_had_not() -> (
+    None
+):
     had_little, had_all = Guarded(failures_in_a_row=1), Guarded(failures_in_a_row=1)
 
     async def slow() -> str:

@@ -1,4 +1,8 @@
-"""The gate: no key, no answer; a key opens what its scopes say, for its own tenant; and nobody learns which keys exist (P30)."""
+"""The gate.
+
+No key, no answer; a key opens what its scopes say, for its own tenant; and nobody learns which keys
+exist (P30).
+"""
 
 from __future__ import annotations
 
@@ -32,7 +36,11 @@ class Ring:
 
     def find(self, token: str) -> Key | None:
         self.looked_for.append(token)
-        return Key("0badcafe", "", ACME, self.scopes, "0" * 64, 0.0, None, None) if token == GOOD else None
+        return (
+            Key("0badcafe", "", ACME, self.scopes, "0" * 64, 0.0, None, None)
+            if token == GOOD
+            else None
+        )
 
 
 class Limits:
@@ -52,7 +60,14 @@ class World:
     def __init__(self, meter: RecordingMeter, *, is_off: bool = False) -> None:
         self.ring, self.limits, self.strangers, self.stalled = Ring(), Limits(), Limits(), 0
         ring = None if is_off else self.ring
-        self.gate = Authenticator(ring, self.limits, strangers=self.strangers, stall=self._stall, anonymous=DEFAULT, meter=meter)
+        self.gate = Authenticator(
+            ring,
+            self.limits,
+            strangers=self.strangers,
+            stall=self._stall,
+            anonymous=DEFAULT,
+            meter=meter,
+        )
         self.callers: list[Caller] = []
         self.app = AuthenticatedApp(
             self.gate,
@@ -99,14 +114,18 @@ WRONG = [
     pytest.param({"Authorization": "Bearer"}, id="no token"),
     pytest.param({"Authorization": "Bearer " + "A" * (1 << 20)}, id="a token of 1 MiB"),
     pytest.param({"Authorization": "Bearer \xe4\xf6"}, id="a token that is no ASCII"),
-    pytest.param([("Authorization", f"Bearer {GOOD}"), ("Authorization", f"Bearer {GOOD}")], id="two headers"),
+    pytest.param(
+        [("Authorization", f"Bearer {GOOD}"), ("Authorization", f"Bearer {GOOD}")], id="two headers"
+    ),
     pytest.param({"X-Api-Key": GOOD}, id="in another header"),
 ]
 
 
 @pytest.mark.parametrize("headers", WRONG)
 @pytest.mark.parametrize("path", ["/score", "/switch", "/no/such/path", "/health/"])
-def test_whatever_is_wrong_with_a_key_the_answer_is_one_and_the_same(world: World, headers: Any, path: str) -> None:
+def test_whatever_is_wrong_with_a_key_the_answer_is_one_and_the_same(
+    world: World, headers: Any, path: str
+) -> None:
     """P30, I8: nobody learns which keys exist, nor which paths."""
     pairs = headers.items() if isinstance(headers, dict) else headers
 
@@ -126,7 +145,9 @@ def test_a_key_in_the_query_is_no_key(world: World) -> None:
     assert world.post(f"/score?access_token={GOOD}&key={GOOD}").status_code == 401
 
 
-def test_a_scope_that_is_lacking_is_named_and_a_missing_path_is_told_to_who_has_a_key(world: World, meter: RecordingMeter) -> None:
+def test_a_scope_that_is_lacking_is_named_and_a_missing_path_is_told_to_who_has_a_key(
+    world: World, meter: RecordingMeter
+) -> None:
     answer = world.post("/switch", BEARER)
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "FORBIDDEN")
@@ -147,7 +168,11 @@ def test_over_the_rate_nothing_of_the_body_is_read_and_the_time_is_told(world: W
 
     answer = world.post("/score", BEARER)
 
-    assert (answer.status_code, answer.json()["error"]["code"], answer.headers["retry-after"]) == (429, "RATE_LIMITED", "3")
+    assert (answer.status_code, answer.json()["error"]["code"], answer.headers["retry-after"]) == (
+        429,
+        "RATE_LIMITED",
+        "3",
+    )
     assert world.limits.taken == [(ACME, 1.0)]
     assert world.callers == []
     assert world.stalled == 1
@@ -161,7 +186,9 @@ def test_nobody_within_the_rate_waits(world: World) -> None:
     assert world.stalled == 0
 
 
-def test_who_knocks_too_often_without_a_key_is_refused_late_and_no_tenant_pays(world: World) -> None:
+def test_who_knocks_too_often_without_a_key_is_refused_late_and_no_tenant_pays(
+    world: World,
+) -> None:
     world.strangers.wait_s = 1.0
 
     assert world.post("/score").status_code == 401
@@ -182,17 +209,23 @@ def test_a_batch_is_charged_for_the_rest_of_its_events(world: World) -> None:
     assert world.stalled == 1
 
 
-def test_with_keys_off_everybody_is_the_generic_tenant_with_every_scope_and_no_limit(meter: RecordingMeter) -> None:
+def test_with_keys_off_everybody_is_the_generic_tenant_with_every_scope_and_no_limit(
+    meter: RecordingMeter,
+) -> None:
     world = World(meter, is_off=True)
     world.limits.wait_s = 9.0
 
     assert [world.post(path).status_code for path in ("/score", "/switch")] == [200, 200]
-    assert {(caller.tenant, caller.scopes) for caller in world.callers} == {(DEFAULT, frozenset(Scope))}
+    assert {(caller.tenant, caller.scopes) for caller in world.callers} == {
+        (DEFAULT, frozenset(Scope))
+    }
     asyncio.run(world.gate.charge(world.callers[0], 1000))
     world.asked.close()
 
 
-def test_refusals_are_counted_and_told_without_a_key(world: World, meter: RecordingMeter, told: Told) -> None:
+def test_refusals_are_counted_and_told_without_a_key(
+    world: World, meter: RecordingMeter, told: Told
+) -> None:
     world.post("/score", {"Authorization": "Bearer axon_0badcafe_secret"})
     world.post("/score")
     world.limits.wait_s = 1.0
@@ -201,7 +234,10 @@ def test_refusals_are_counted_and_told_without_a_key(world: World, meter: Record
     assert meter.total("axon_requests_refused_total", code="UNAUTHORIZED") == 2
     assert meter.total("axon_requests_refused_total", code="RATE_LIMITED") == 1
     said = told("request_refused")
-    assert [(one["code"], one["tenant"]) for one in said] == [("UNAUTHORIZED", ""), ("RATE_LIMITED", "acme")]
+    assert [(one["code"], one["tenant"]) for one in said] == [
+        ("UNAUTHORIZED", ""),
+        ("RATE_LIMITED", "acme"),
+    ]
     assert "secret" not in str(said)
     assert GOOD not in str(said)
 

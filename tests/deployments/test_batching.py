@@ -1,4 +1,8 @@
-"""The micro-batcher: everybody is answered, in their own place, whatever happens to the others. Driven by events; no clock, no sleep."""
+"""The micro-batcher.
+
+Everybody is answered, in their own place, whatever happens to the others. Driven by events; no
+clock, no sleep.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,10 @@ from deployments.scoring.batching import MicroBatcher
 
 
 class Counter:
-    """Scores an item as ten times itself; keeps what it was given, and holds each batch until it is let go."""
+    """Scores an item as ten times itself.
+
+    Keeps what it was given, and holds each batch until it is let go.
+    """
 
     def __init__(self, *, is_open: bool = True, bad: frozenset[int] = frozenset()) -> None:
         self.batches: list[list[int]] = []
@@ -36,7 +43,10 @@ class Counter:
 
 
 def run(promise: Coroutine[Any, Any, None]) -> None:
-    """Run to its end; a caller that nobody answers would hang, so five seconds are the end of patience."""
+    """Run to its end.
+
+    A caller that nobody answers would hang, so five seconds are the end of patience.
+    """
     asyncio.run(asyncio.wait_for(promise, 5.0))
 
 
@@ -108,7 +118,11 @@ def test_while_a_batch_is_out_the_next_one_gathers() -> None:
 
 
 def test_a_lone_caller_does_not_wait_for_company() -> None:
-    """No timer: the batch leaves in the next turn of the loop, and the loop's clock is never asked for a wake-up."""
+    """No timer.
+
+    The batch leaves in the next turn of the loop, and the loop's clock is never asked for a
+    wake-up.
+    """
 
     async def promise() -> None:
         counter = Counter()
@@ -152,7 +166,9 @@ def test_a_batch_that_answers_too_little_fails_its_callers_and_not_the_batcher()
 
         batcher = MicroBatcher(forgetful, batch_size=4, in_flight=1)
 
-        answers = await asyncio.gather(*(batcher.submit(item) for item in range(4)), return_exceptions=True)
+        answers = await asyncio.gather(
+            *(batcher.submit(item) for item in range(4)), return_exceptions=True
+        )
 
         assert any(isinstance(answer, Exception) for answer in answers)
         assert await batcher.submit(3) == 30
@@ -179,7 +195,10 @@ def test_a_caller_that_leaves_disturbs_nobody(is_out: bool) -> None:  # noqa: FB
 
 
 def test_a_cancelled_call_of_the_layers_fails_its_batch_and_the_next_goes_on() -> None:
-    """Ray cancels a call with CancelledError, which is no Exception: its callers must still be told."""
+    """Ray cancels a call with CancelledError, which is no Exception.
+
+    Its callers must still be told.
+    """
 
     async def promise() -> None:
         calls = 0
@@ -193,7 +212,10 @@ def test_a_cancelled_call_of_the_layers_fails_its_batch_and_the_next_goes_on() -
 
         batcher = MicroBatcher(score, batch_size=2, in_flight=1)
 
-        answers = await asyncio.wait_for(asyncio.gather(*(batcher.submit(item) for item in range(4)), return_exceptions=True), 3.0)
+        answers = await asyncio.wait_for(
+            asyncio.gather(*(batcher.submit(item) for item in range(4)), return_exceptions=True),
+            3.0,
+        )
 
         assert all(isinstance(answer, BaseException) for answer in answers[:2])
         assert answers[2:] == [20, 30]

@@ -1,4 +1,7 @@
-"""Champion and challenger on real models: set by an alias, loaded beside, measured on live events, promoted by one call."""
+"""Champion and challenger on real models.
+
+Set by an alias, loaded beside, measured on live events, promoted by one call.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,13 @@ from deployments.cli.local_store import own_store
 from ensemble.events import Kind
 from ensemble.fusion import Fusion
 from ensemble.store.names import ReleaseRef, Tenant
-from ensemble.store.releases.aliases import clear_challenger, get_challenger, promote_challenger, read_challenger, set_challenger
+from ensemble.store.releases.aliases import (
+    clear_challenger,
+    get_challenger,
+    promote_challenger,
+    read_challenger,
+    set_challenger,
+)
 from ensemble.store.releases.release import publish_release, read_pointer, read_release
 from ensemble.store.signing import Signer
 from tests.deployments.conftest import Door, Event
@@ -24,14 +33,28 @@ DEFAULT = Tenant("default")
 
 @pytest.fixture
 def jumpy(world: ModelsOnDisk, signer: Signer) -> ReleaseRef:
-    """A release of the same models whose thresholds call nearly everything malicious; nothing points to it."""
+    """A release of the same models whose thresholds call nearly everything malicious.
+
+    Nothing points to it.
+    """
     del world  # asked for by its effect
     store = own_store()
     current = read_release(store, DEFAULT, read_pointer(store, DEFAULT))
     fusion = Fusion.from_config(current.fusion["flow"])
-    low = {layers: replace(one, suspicious=1e-6, malicious=1e-5, critical=0.9) for layers, one in fusion.thresholds.items()}
+    low = {
+        layers: replace(one, suspicious=1e-6, malicious=1e-5, critical=0.9)
+        for layers, one in fusion.thresholds.items()
+    }
     flows = {str(Kind.FLOW): replace(fusion, thresholds=low).to_config()}
-    return publish_release(store, DEFAULT, current.bundles.values(), {**current.fusion, **flows}, notes="", now=NOW, signer=signer)
+    return publish_release(
+        store,
+        DEFAULT,
+        current.bundles.values(),
+        {**current.fusion, **flows},
+        notes="",
+        now=NOW,
+        signer=signer,
+    )
 
 
 def challenger_of(door: Door) -> dict[str, object] | None:
@@ -67,18 +90,23 @@ def test_a_challenger_is_measured_on_live_events_and_changes_no_answer(
     assert said is not None
     assert (said["challenger"], said["champion"]) == (f"default/{jumpy.serial}", "default/4")
     assert said["events"] == pytest.approx(0.1 * len(during), abs=2)
-    assert said["flips"].keys() <= {"benign>malicious", "suspicious>malicious"}  # type: ignore[attr-defined]  # a mapping in JSON
+    # a mapping in JSON
+    assert said["flips"].keys() <= {"benign>malicious", "suspicious>malicious"}  # type: ignore[attr-defined]
     assert sum(said["flips"].values()) + said["agree"] == said["events"]  # type: ignore[attr-defined]
     assert during == before * 10
 
 
-def test_promotion_of_the_challenger_is_one_call(world: ModelsOnDisk, jumpy: ReleaseRef, signer: Signer, flow_events: list[Event]) -> None:
+def test_promotion_of_the_challenger_is_one_call(
+    world: ModelsOnDisk, jumpy: ReleaseRef, signer: Signer, flow_events: list[Event]
+) -> None:
     door = world.start()
     store = own_store()
     set_challenger(store, DEFAULT, jumpy, 0, signer=signer)
     world.look()
 
-    promote_challenger(store, DEFAULT, read_pointer(store, DEFAULT).serial, signer=signer, at_once=True)
+    promote_challenger(
+        store, DEFAULT, read_pointer(store, DEFAULT).serial, signer=signer, at_once=True
+    )
     world.look()
 
     assert door.get("/v1/status").json()["release"] == f"default/{jumpy.serial}"
@@ -87,7 +115,9 @@ def test_promotion_of_the_challenger_is_one_call(world: ModelsOnDisk, jumpy: Rel
     assert read_challenger(store, DEFAULT) is None
 
 
-def test_a_challenger_that_is_cleared_is_tried_no_longer(world: ModelsOnDisk, jumpy: ReleaseRef, signer: Signer) -> None:
+def test_a_challenger_that_is_cleared_is_tried_no_longer(
+    world: ModelsOnDisk, jumpy: ReleaseRef, signer: Signer
+) -> None:
     door = world.start()
     store = own_store()
     set_challenger(store, DEFAULT, jumpy, 0, signer=signer)

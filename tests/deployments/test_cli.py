@@ -1,4 +1,8 @@
-"""The terminal: every verb teaches, names what is wrong in a file and goes on, and refuses in one sentence with a stable exit code."""
+"""The terminal.
+
+Every verb teaches, names what is wrong in a file and goes on, and refuses in one sentence with a
+stable exit code.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +95,10 @@ def axon(monkeypatch: pytest.MonkeyPatch) -> Axon:
 
 @pytest.fixture(autouse=True)
 def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is refused here is refused before Ray starts; should it not be, the test fails at once and starts nothing."""
+    """What is refused here is refused before Ray starts.
+
+    Should it not be, the test fails at once and starts nothing.
+    """
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("Ray was started")
@@ -115,10 +122,15 @@ def refused(result: Result) -> str:
 def csv_of(flows: FlowTable, *, labelled: bool = False) -> list[str]:
     """Header and lines as CICFlowMeter writes them."""
     header = ",".join([*FEATURE_NAMES, "Timestamp", "Day", "Label"] if labelled else FEATURE_NAMES)
-    lines = [",".join(f"{value:.9g}" for value in row) for row in flows.features.astype(float).tolist()]
+    lines = [
+        ",".join(f"{value:.9g}" for value in row) for row in flows.features.astype(float).tolist()
+    ]
     if labelled:
         meta = zip(flows.times.tolist(), flows.days.tolist(), flows.families.tolist(), strict=True)
-        lines = [f"{line},{time},{day},{label}" for line, (time, day, label) in zip(lines, meta, strict=True)]
+        lines = [
+            f"{line},{time},{day},{label}"
+            for line, (time, day, label) in zip(lines, meta, strict=True)
+        ]
     return [header, *lines]
 
 
@@ -137,7 +149,9 @@ def digest_of(folder: Path) -> str:
     """Names and bytes of everything below a folder."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        digest.update(str(path.relative_to(folder)).encode() + (path.read_bytes() if path.is_file() else b""))
+        digest.update(
+            str(path.relative_to(folder)).encode() + (path.read_bytes() if path.is_file() else b"")
+        )
     return digest.hexdigest()
 
 
@@ -154,22 +168,34 @@ def test_every_verb_teaches(axon: Axon, verb: list[str]) -> None:
 
 
 def test_the_list_of_verbs_above_is_complete() -> None:
-    groups: dict[str, Sequence[object]] = {"": cli.app.registered_commands, "train": cli.train.registered_commands}
+    groups: dict[str, Sequence[object]] = {
+        "": cli.app.registered_commands,
+        "train": cli.train.registered_commands,
+    }
     groups["models"] = cli.models.registered_commands
     groups["trust"] = cli.trust.registered_commands
-    groups["retro"], groups["layers"] = cli.retro.registered_commands, cli.layers.registered_commands
+    groups["retro"], groups["layers"] = (
+        cli.retro.registered_commands,
+        cli.layers.registered_commands,
+    )
     named = {
         " ".join(filter(None, (group, command.name or command.callback.__name__.replace("_", "-"))))  # type: ignore[attr-defined]
         for group, commands in groups.items()
         for command in commands
     }
 
-    assert named | {"", "train", "models", "trust", "retro", "layers"} == {" ".join(verb) for verb in VERBS}
+    assert named | {"", "train", "models", "trust", "retro", "layers"} == {
+        " ".join(verb) for verb in VERBS
+    }
 
 
 def test_every_option_says_what_it_is_for(axon: Axon) -> None:
     for verb in VERBS:
-        lines = [line for line in axon(*verb, "--help").output.splitlines() if line.strip(" │|").startswith("--")]
+        lines = [
+            line
+            for line in axon(*verb, "--help").output.splitlines()
+            if line.strip(" │|").startswith("--")
+        ]
         for line in lines:
             assert len(line.split()) > 4, line
 
@@ -177,13 +203,18 @@ def test_every_option_says_what_it_is_for(axon: Axon) -> None:
 # -- score
 
 
-def test_a_broken_csv_is_scored_around_its_broken_lines(axon: Axon, tmp_path: Path, flows: FlowTable, ensemble: LocalEnsemble) -> None:
+def test_a_broken_csv_is_scored_around_its_broken_lines(
+    axon: Axon, tmp_path: Path, flows: FlowTable, ensemble: LocalEnsemble
+) -> None:
     """Issue 2, "Bad input": names the line and the column, and goes on; exit code 1."""
-    lines = csv_of(flows.take(slice(0, 8)))  # type: ignore[arg-type]  # a slice takes as an index does
+    # a slice takes as an index does
+    lines = csv_of(flows.take(slice(0, 8)))  # type: ignore[arg-type]
     lines[2] = changed(lines[2], "Flow IAT Mean", "twelve")
     lines[4] = ",".join(lines[4].split(",")[:-3])
     lines[6] = changed(lines[6], "Idle Max", "NaN")
-    lines[7] = changed(changed(lines[7], "Flow Bytes/s", "Infinity"), "Flow Packets/s", "NaN")  # the two rates are recomputed
+    lines[7] = changed(
+        changed(lines[7], "Flow Bytes/s", "Infinity"), "Flow Packets/s", "NaN"
+    )  # the two rates are recomputed
     file = written(tmp_path / "flows.csv", lines)
 
     result = axon("score", file, "--local", "--output", "jsonl")
@@ -200,11 +231,17 @@ def test_a_broken_csv_is_scored_around_its_broken_lines(axon: Axon, tmp_path: Pa
     assert "3 lines could not be scored; 5 could" in result.stderr
 
 
-def test_a_whole_csv_is_a_table_with_the_worst_first(axon: Axon, tmp_path: Path, flows: FlowTable) -> None:
+def test_a_whole_csv_is_a_table_with_the_worst_first(
+    axon: Axon, tmp_path: Path, flows: FlowTable
+) -> None:
     result = axon("score", written(tmp_path / "flows.csv", csv_of(flows)), "--local")
 
     assert result.exit_code == 0, result.output
-    rows = [line.split() for line in result.stdout.splitlines() if line.strip()[:1].isdigit() and "events:" not in line]
+    rows = [
+        line.split()
+        for line in result.stdout.splitlines()
+        if line.strip()[:1].isdigit() and "events:" not in line
+    ]
     scores = [float(next(cell for cell in row[1:] if "." in cell)) for row in rows]
     assert scores == sorted(scores, reverse=True)
     assert f"{len(flows)} events: " in result.stdout
@@ -225,23 +262,47 @@ def test_events_of_both_kinds_are_read_from_lines_of_json(
 ) -> None:
     events = [flow_events[0], process_events[0], flow_events[1]]
     lines = [json.dumps(event) for event in events]
-    lines[1:1] = ["{", "", '{"kind": "flow", "id": "short", "features": [1, 2]}', '{"kind": "process", "name": 7}']
+    lines[1:1] = [
+        "{",
+        "",
+        '{"kind": "flow", "id": "short", "features": [1, 2]}',
+        '{"kind": "process", "name": 7}',
+    ]
 
-    result = axon("score", written(tmp_path / "events.jsonl", lines), "--local", "--output", "jsonl", "--explain")
+    result = axon(
+        "score",
+        written(tmp_path / "events.jsonl", lines),
+        "--local",
+        "--output",
+        "jsonl",
+        "--explain",
+    )
 
     assert result.exit_code == 1, result.output
     verdicts = {verdict["line"]: verdict for verdict in map(json.loads, result.stdout.splitlines())}
-    assert {line: verdict["id"] for line, verdict in verdicts.items()} == {1: "f0", 6: "p0", 7: "f1"}
+    assert {line: verdict["id"] for line, verdict in verdicts.items()} == {
+        1: "f0",
+        6: "p0",
+        7: "f1",
+    }
     assert all(verdict["explanation"] for verdict in verdicts.values())
     for said in ("line 2", "line 4, column features", "line 5, column name"):
         assert said in result.stderr
     assert "3 lines could not be scored; 3 could" in result.stderr
 
 
-def test_verdicts_come_in_the_order_of_the_file(axon: Axon, tmp_path: Path, flow_events: list[Event], process_events: list[Event]) -> None:
+def test_verdicts_come_in_the_order_of_the_file(
+    axon: Axon, tmp_path: Path, flow_events: list[Event], process_events: list[Event]
+) -> None:
     events = [flow_events[0], process_events[0], flow_events[1], process_events[1], flow_events[2]]
 
-    result = axon("score", written(tmp_path / "e.jsonl", [json.dumps(event) for event in events]), "--local", "--output", "jsonl")
+    result = axon(
+        "score",
+        written(tmp_path / "e.jsonl", [json.dumps(event) for event in events]),
+        "--local",
+        "--output",
+        "jsonl",
+    )
 
     assert [json.loads(line)["line"] for line in result.stdout.splitlines()] == [1, 2, 3, 4, 5]
 
@@ -250,7 +311,9 @@ def test_markup_in_a_file_is_printed_and_not_obeyed(axon: Axon, tmp_path: Path) 
     """What an attacker writes into an event must not break the terminal that shows it."""
     event = {"kind": "process", "id": "[/red] [bold]", "name": "sh"}
 
-    result = axon("score", written(tmp_path / "e.jsonl", [json.dumps(event), '{"kind": "[/red]"}']), "--local")
+    result = axon(
+        "score", written(tmp_path / "e.jsonl", [json.dumps(event), '{"kind": "[/red]"}']), "--local"
+    )
 
     assert result.exit_code == 1, result.output
     assert "[/red] [bold]" in result.stdout
@@ -260,12 +323,16 @@ def test_markup_in_a_file_is_printed_and_not_obeyed(axon: Axon, tmp_path: Path) 
 NO_FLOWS = [
     pytest.param("", "empty", id="an empty file"),
     pytest.param("a,b,c\n1,2,3\n", "Destination Port", id="another header"),
-    pytest.param(",".join([*FEATURE_NAMES, "Flow Duration"]) + "\n", "Flow Duration", id="a column twice"),
+    pytest.param(
+        ",".join([*FEATURE_NAMES, "Flow Duration"]) + "\n", "Flow Duration", id="a column twice"
+    ),
 ]
 
 
 @pytest.mark.parametrize(("text", "said"), NO_FLOWS)
-def test_a_file_of_something_else_is_refused_by_what_it_lacks(axon: Axon, tmp_path: Path, text: str, said: str) -> None:
+def test_a_file_of_something_else_is_refused_by_what_it_lacks(
+    axon: Axon, tmp_path: Path, text: str, said: str
+) -> None:
     file = tmp_path / "other.csv"
     file.write_text(text)
 
@@ -276,7 +343,9 @@ def test_a_file_that_is_not_there_is_said_so(axon: Axon, tmp_path: Path) -> None
     assert "there is no file" in refused(axon("score", tmp_path / "none.csv", "--local"))
 
 
-def test_a_service_that_is_not_there_is_said_so_with_what_to_do(axon: Axon, tmp_path: Path, flows: FlowTable) -> None:
+def test_a_service_that_is_not_there_is_said_so_with_what_to_do(
+    axon: Axon, tmp_path: Path, flows: FlowTable
+) -> None:
     said = refused(axon("score", written(tmp_path / "f.csv", csv_of(flows)), "--url", NOWHERE))
 
     assert "make serve" in said
@@ -297,7 +366,13 @@ def test_models_shows_what_serves(axon: Axon) -> None:
     result = axon("models")
 
     assert result.exit_code == 0
-    for model in ("anomaly-flow", "behavior-flow", "anomaly-process", "posture-knowledge", "posture-inventory"):
+    for model in (
+        "anomaly-flow",
+        "behavior-flow",
+        "anomaly-process",
+        "posture-knowledge",
+        "posture-inventory",
+    ):
         assert model in result.stdout
     assert "serves" in result.stdout
     assert "shipped" in result.stdout
@@ -328,7 +403,9 @@ def test_a_tenant_that_is_no_name_is_refused(axon: Axon, tenant: str) -> None:
         refused(axon("models", "--tenant", tenant))
 
 
-def test_wrong_settings_are_told_by_their_place(axon: Axon, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_settings_are_told_by_their_place(
+    axon: Axon, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """P36."""
     from deployments.config import settings  # noqa: PLC0415  # patched here only
 
@@ -367,18 +444,26 @@ def test_calibrating_publishes_a_new_release_of_the_same_models(
     listed = axon("models").stdout
     assert "own" in listed
     assert axon("models", "promote", ensemble.release.name.split("/")[1]).exit_code == 0
-    assert FusionResolver(ReleaseResolver(own_store, ["default"])).load().name == ensemble.release.name
+    assert (
+        FusionResolver(ReleaseResolver(own_store, ["default"])).load().name == ensemble.release.name
+    )
 
 
 def ensemble_now() -> LocalEnsemble:
     """The current release as this test's settings have it."""
     return LocalEnsemble(
-        ReleaseResolver(own_store, ["default"]), min_coverage=0.5, posture_bound=0.5, stale_after_days=30, expired_after_days=730
+        ReleaseResolver(own_store, ["default"]),
+        min_coverage=0.5,
+        posture_bound=0.5,
+        stale_after_days=30,
+        expired_after_days=730,
     )
 
 
 @pytest.mark.usefixtures("shipped_is_untouched")
-def test_calibrating_without_publishing_only_reports(axon: Axon, own_state: Path, tmp_path: Path, make_flows: MakeFlows) -> None:
+def test_calibrating_without_publishing_only_reports(
+    axon: Axon, own_state: Path, tmp_path: Path, make_flows: MakeFlows
+) -> None:
     file = written(tmp_path / "benign.csv", csv_of(make_flows(benign=100, families={}, seed=5)))
 
     result = axon("calibrate", "--benign", file, "--no-publish")
@@ -390,33 +475,57 @@ def test_calibrating_without_publishing_only_reports(axon: Axon, own_state: Path
 
 @pytest.mark.usefixtures("own_key")
 @pytest.mark.parametrize("rate", ["0", "-1", "0.5", "nan"])
-def test_a_rate_that_cannot_be_is_refused(axon: Axon, tmp_path: Path, make_flows: MakeFlows, rate: str) -> None:
+def test_a_rate_that_cannot_be_is_refused(
+    axon: Axon, tmp_path: Path, make_flows: MakeFlows, rate: str
+) -> None:
     file = written(tmp_path / "benign.csv", csv_of(make_flows(benign=100, families={}, seed=5)))
 
     assert "--fpr" in refused(axon("calibrate", "--benign", file, "--fpr", rate))
 
 
 @pytest.mark.usefixtures("own_key")
-def test_too_few_flows_set_no_thresholds(axon: Axon, own_state: Path, tmp_path: Path, make_flows: MakeFlows) -> None:
+def test_too_few_flows_set_no_thresholds(
+    axon: Axon, own_state: Path, tmp_path: Path, make_flows: MakeFlows
+) -> None:
     file = written(tmp_path / "benign.csv", csv_of(make_flows(benign=5, families={}, seed=5)))
 
     assert "5 benign events" in refused(axon("calibrate", "--benign", file))
     assert not own_state.exists()
 
 
-def test_evaluating_prints_every_score_and_family(axon: Axon, tmp_path: Path, make_flows: MakeFlows) -> None:
-    file = written(tmp_path / "labelled.csv", csv_of(make_flows(benign=120, families={"Flood": 30, "Scan": 30}, seed=4), labelled=True))
+def test_evaluating_prints_every_score_and_family(
+    axon: Axon, tmp_path: Path, make_flows: MakeFlows
+) -> None:
+    file = written(
+        tmp_path / "labelled.csv",
+        csv_of(make_flows(benign=120, families={"Flood": 30, "Scan": 30}, seed=4), labelled=True),
+    )
 
     result = axon("evaluate", "--data", file)
 
     assert result.exit_code == 0, result.output
-    for word in ("AUROC", "AUPRC", "TPR at 1 % FPR", "TPR at 0.1 % FPR", "anomaly", "behavior", "fused", "Flood", "Scan"):
+    for word in (
+        "AUROC",
+        "AUPRC",
+        "TPR at 1 % FPR",
+        "TPR at 0.1 % FPR",
+        "anomaly",
+        "behavior",
+        "fused",
+        "Flood",
+        "Scan",
+    ):
         assert word in result.stdout
     assert "of 120" in result.stdout
 
 
-def test_evaluating_the_last_share_by_time_judges_fewer(axon: Axon, tmp_path: Path, make_flows: MakeFlows) -> None:
-    file = written(tmp_path / "labelled.csv", csv_of(make_flows(benign=120, families={"Flood": 40}, seed=4), labelled=True))
+def test_evaluating_the_last_share_by_time_judges_fewer(
+    axon: Axon, tmp_path: Path, make_flows: MakeFlows
+) -> None:
+    file = written(
+        tmp_path / "labelled.csv",
+        csv_of(make_flows(benign=120, families={"Flood": 40}, seed=4), labelled=True),
+    )
 
     result = axon("evaluate", "--data", file, "--last", "0.3")
 
@@ -424,7 +533,11 @@ def test_evaluating_the_last_share_by_time_judges_fewer(axon: Axon, tmp_path: Pa
     assert "of 36" in result.stdout
 
 
-@pytest.mark.parametrize(("families", "labelled"), [({}, True), ({"Flood": 20}, False)], ids=["benign flows alone", "no label column"])
+@pytest.mark.parametrize(
+    ("families", "labelled"),
+    [({}, True), ({"Flood": 20}, False)],
+    ids=["benign flows alone", "no label column"],
+)
 def test_evaluating_needs_labels_of_both_sorts(
     axon: Axon,
     tmp_path: Path,
@@ -432,15 +545,26 @@ def test_evaluating_needs_labels_of_both_sorts(
     families: dict[str, int],
     labelled: bool,  # noqa: FBT001  # a case
 ) -> None:
-    file = written(tmp_path / "f.csv", csv_of(make_flows(benign=50, families=families, seed=4), labelled=labelled))
+    file = written(
+        tmp_path / "f.csv",
+        csv_of(make_flows(benign=50, families=families, seed=4), labelled=labelled),
+    )
 
     assert "label" in refused(axon("evaluate", "--data", file))
 
 
 @pytest.mark.parametrize(
-    "verb", [["evaluate", "--data"], ["calibrate", "--benign"], ["train", "flows", "--data"], ["train", "flows", "--benign"]]
+    "verb",
+    [
+        ["evaluate", "--data"],
+        ["calibrate", "--benign"],
+        ["train", "flows", "--data"],
+        ["train", "flows", "--benign"],
+    ],
 )
-def test_every_verb_that_reads_a_file_says_when_it_is_not_there(axon: Axon, tmp_path: Path, verb: list[str]) -> None:
+def test_every_verb_that_reads_a_file_says_when_it_is_not_there(
+    axon: Axon, tmp_path: Path, verb: list[str]
+) -> None:
     assert "there is no" in refused(axon(*verb, tmp_path / "none.csv"))
 
 
@@ -452,12 +576,15 @@ def test_training_needs_one_source(axon: Axon, tmp_path: Path, verb: str) -> Non
 
 # -- serve
 
-REFUSED_HOSTS = ["0.0.0.0", "::", "192.0.2.1", "example.org", ""]  # noqa: S104  # refused is the point
+# refused is the point
+REFUSED_HOSTS = ["0.0.0.0", "::", "192.0.2.1", "example.org", ""]  # noqa: S104
 
 
 @pytest.mark.parametrize("host", REFUSED_HOSTS)
 def test_without_keys_nobody_but_this_machine_may_ask(axon: Axon, host: str) -> None:
-    said = refused(axon("serve", "--config", ROOT / "serve_config.yaml", "--host", host, "--auth", "off"))
+    said = refused(
+        axon("serve", "--config", ROOT / "serve_config.yaml", "--host", host, "--auth", "off")
+    )
 
     assert "--auth off is refused" in said
 
@@ -480,8 +607,20 @@ def test_a_missing_config_is_said_so_with_where_to_stand(axon: Axon, tmp_path: P
     assert "repository's root" in said
 
 
-NO_CONFIGS = ["", "[]", "applications: []", "applications: 5", "a: [", "http_options: {port: 8000}", "applications: [{name: x, args: 5}]"]
-NO_CONFIGS += ["applications: [{}]\nhttp_options: 7", "applications: [{}]\nhttp_options: {port: many}", "applications: [7]"]
+NO_CONFIGS = [
+    "",
+    "[]",
+    "applications: []",
+    "applications: 5",
+    "a: [",
+    "http_options: {port: 8000}",
+    "applications: [{name: x, args: 5}]",
+]
+NO_CONFIGS += [
+    "applications: [{}]\nhttp_options: 7",
+    "applications: [{}]\nhttp_options: {port: many}",
+    "applications: [7]",
+]
 
 
 @pytest.mark.parametrize("text", NO_CONFIGS)
@@ -492,7 +631,9 @@ def test_a_file_that_is_no_serve_config_is_refused(axon: Axon, tmp_path: Path, t
     refused(axon("serve", "--config", config))
 
 
-def test_wrong_settings_of_a_config_are_refused_before_ray_starts(axon: Axon, tmp_path: Path) -> None:
+def test_wrong_settings_of_a_config_are_refused_before_ray_starts(
+    axon: Axon, tmp_path: Path
+) -> None:
     """P36: every mistake in one message, and nothing was started for it."""
     config = written(
         tmp_path / "c.yaml",

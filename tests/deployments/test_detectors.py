@@ -1,4 +1,7 @@
-"""The detectors' deployment (S4-10, S4-13, C-26): champions on demand, a swap without a gap, and no tenant that waits for another."""
+"""The detectors' deployment (S4-10, S4-13, C-26).
+
+Champions on demand, a swap without a gap, and no tenant that waits for another.
+"""
 
 from __future__ import annotations
 
@@ -57,11 +60,23 @@ def trained() -> tuple[Trained, ...]:
 
 
 @pytest.fixture
-def publish_champion(store: Store, trained: tuple[Trained, ...], signer: Signer, now: datetime, patient_disk: None) -> Publish:  # noqa: ARG001
+def publish_champion(
+    store: Store,
+    trained: tuple[Trained, ...],
+    signer: Signer,
+    now: datetime,
+    patient_disk: None,  # noqa: ARG001
+) -> Publish:
     """`publish_champion(tenant, which=0, name="d")`: a new version, which serves."""
 
     def one(tenant: Tenant = ACME, *, which: int = 0, name: str = "d") -> BundleRef:
-        fitted = Trained(name, trained[which].parts, trained[which].golden, trained[which].training, trained[which].card)
+        fitted = Trained(
+            name,
+            trained[which].parts,
+            trained[which].golden,
+            trained[which].training,
+            trained[which].card,
+        )
         ref = publish_detector(store, tenant, fitted, now=now, signer=signer)
         make_champion(store, ref, signer=signer)
         return ref
@@ -75,11 +90,22 @@ class Replica:
     def __init__(self, store: Store, **limits: Any) -> None:
         self.store, self.clock = store, Clock()
         self.detectors = Detectors(
-            values_of(read_settings({"management": limits})), open_store=lambda: self.store, clock=self.clock, now=lambda: 1_700_000_000.0
+            values_of(read_settings({"management": limits})),
+            open_store=lambda: self.store,
+            clock=self.clock,
+            now=lambda: 1_700_000_000.0,
         )
 
-    async def detect(self, tenant: str = "acme", name: str = "d", given: Rows | None = None, missing: str = "refuse") -> page.Detections:
-        return await self.detectors.detect(tenant, name, rows(3, seed=9) if given is None else given, missing)
+    async def detect(
+        self,
+        tenant: str = "acme",
+        name: str = "d",
+        given: Rows | None = None,
+        missing: str = "refuse",
+    ) -> page.Detections:
+        return await self.detectors.detect(
+            tenant, name, rows(3, seed=9) if given is None else given, missing
+        )
 
     async def version(self, tenant: str = "acme", name: str = "d") -> int:
         return (await self.detect(tenant, name)).version
@@ -92,7 +118,9 @@ class Replica:
         return await self.version()
 
     async def looks(self) -> None:
-        await asyncio.gather(*(task for task, _ in self.detectors._looks.values()), return_exceptions=True)
+        await asyncio.gather(
+            *(task for task, _ in self.detectors._looks.values()), return_exceptions=True
+        )
         await asyncio.sleep(0)
 
 
@@ -138,14 +166,21 @@ def hung_loads(monkeypatch: pytest.MonkeyPatch, of: Tenant) -> Iterator[HungLoad
 # -- what it answers
 
 
-def test_rows_are_rated_in_columns_by_the_champion(replica: Replica, publish_champion: Publish) -> None:
+def test_rows_are_rated_in_columns_by_the_champion(
+    replica: Replica, publish_champion: Publish
+) -> None:
     """S4-10."""
     ref = publish_champion()
     strange = rows(1)[0] | {"bytes_transferred": 1e9}
 
     async def promise() -> None:
         said = await replica.detect(given=[*rows(1), strange])
-        assert (said.model, said.version, said.manifest_sha256, said.is_last_good) == ("d", 1, ref.manifest_sha256, False)
+        assert (said.model, said.version, said.manifest_sha256, said.is_last_good) == (
+            "d",
+            1,
+            ref.manifest_sha256,
+            False,
+        )
         assert said.rows.tolist() == [0, 1]
         assert said.threat_level.tolist()[1] == "critical"
         assert said.is_anomaly.tolist()[1]
@@ -154,7 +189,9 @@ def test_rows_are_rated_in_columns_by_the_champion(replica: Replica, publish_cha
     during(promise())
 
 
-def test_a_bad_row_is_named_in_its_place_and_the_others_are_rated(replica: Replica, publish_champion: Publish) -> None:
+def test_a_bad_row_is_named_in_its_place_and_the_others_are_rated(
+    replica: Replica, publish_champion: Publish
+) -> None:
     publish_champion()
     given: Rows = rows(3)
     given[1] = {**given[1], "packet_count": "many"}
@@ -162,13 +199,17 @@ def test_a_bad_row_is_named_in_its_place_and_the_others_are_rated(replica: Repli
     async def promise() -> None:
         said = await replica.detect(given=given)
         assert said.rows.tolist() == [0, 2]
-        assert {row: str(problem) for row, problem in said.refused.items()} == {1: "rows[1].packet_count: must be a number, not text"}
+        assert {row: str(problem) for row, problem in said.refused.items()} == {
+            1: "rows[1].packet_count: must be a number, not text"
+        }
         assert all(isinstance(problem, FeatureMismatch) for problem in said.refused.values())
 
     during(promise())
 
 
-def test_a_missing_value_counts_as_zero_only_where_that_is_asked_for(replica: Replica, publish_champion: Publish) -> None:
+def test_a_missing_value_counts_as_zero_only_where_that_is_asked_for(
+    replica: Replica, publish_champion: Publish
+) -> None:
     publish_champion()
     given: Rows = [{"bytes_transferred": 1.0, "packet_count": 1.0}]
 
@@ -200,7 +241,12 @@ def test_no_rows_are_no_answers(replica: Replica, publish_champion: Publish) -> 
     ],
 )
 def test_what_cannot_be_rated_is_refused_by_its_type(
-    store: Store, publish_champion: Publish, tenant: str, name: str, count: int, error: type[Exception]
+    store: Store,
+    publish_champion: Publish,
+    tenant: str,
+    name: str,
+    count: int,
+    error: type[Exception],
 ) -> None:
     publish_champion()
 
@@ -226,7 +272,9 @@ def test_a_version_that_nobody_made_champion_does_not_serve(
 # -- how it follows
 
 
-def test_a_new_champion_serves_within_two_seconds_of_use(replica: Replica, publish_champion: Publish, told: Told) -> None:
+def test_a_new_champion_serves_within_two_seconds_of_use(
+    replica: Replica, publish_champion: Publish, told: Told
+) -> None:
     publish_champion()
 
     async def promise() -> None:
@@ -237,11 +285,16 @@ def test_a_new_champion_serves_within_two_seconds_of_use(replica: Replica, publi
 
     during(promise())
 
-    assert [(line["tenant"], line["model"], line["version"]) for line in told("model_loaded")] == [("acme", "d", 1), ("acme", "d", 2)]
+    assert [(line["tenant"], line["model"], line["version"]) for line in told("model_loaded")] == [
+        ("acme", "d", 1),
+        ("acme", "d", 2),
+    ]
     assert told("model_loaded")[0]["message"] == "model_loaded: Model loaded successfully"
 
 
-def test_nobody_waits_for_a_new_champion_to_load(replica: Replica, publish_champion: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_waits_for_a_new_champion_to_load(
+    replica: Replica, publish_champion: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
     publish_champion()
 
     async def promise() -> None:
@@ -249,7 +302,11 @@ def test_nobody_waits_for_a_new_champion_to_load(replica: Replica, publish_champ
         publish_champion(which=1)
         with hung_loads(monkeypatch, ACME) as loads:
             replica.clock.now += page.LOOK_EVERY_S
-            assert [await asyncio.wait_for(replica.version(), AT_ONCE_S) for _ in range(3)] == [1, 1, 1]
+            assert [await asyncio.wait_for(replica.version(), AT_ONCE_S) for _ in range(3)] == [
+                1,
+                1,
+                1,
+            ]
             loads.go_on()
             await replica.looks()
         assert await replica.version() == 2
@@ -266,7 +323,9 @@ def test_a_champion_that_is_broken_changes_nothing_and_is_told_once(
     async def promise() -> None:
         await replica.version()
         ref = publish_champion(which=1)
-        torn = store.state.joinpath(*bundle_parts(ACME, ref.model), str(ref.version), "model.safetensors")
+        torn = store.state.joinpath(
+            *bundle_parts(ACME, ref.model), str(ref.version), "model.safetensors"
+        )
         torn.chmod(0o644)
         torn.write_bytes(b"torn")
         for _ in range(3):
@@ -274,7 +333,11 @@ def test_a_champion_that_is_broken_changes_nothing_and_is_told_once(
         assert (await replica.detect()).is_last_good
         assert [state.code for state in await replica.detectors.state()] == ["ARTIFACT_CORRUPT"]
         report = await replica.detectors.load("acme", "d")
-        assert (report.outcome, report.version, report.code) == (LoadOutcome.LAST_GOOD, 1, "ARTIFACT_CORRUPT")
+        assert (report.outcome, report.version, report.code) == (
+            LoadOutcome.LAST_GOOD,
+            1,
+            "ARTIFACT_CORRUPT",
+        )
 
         publish_champion(which=1)  # mended
         assert await replica.version_after_a_look() == 3
@@ -287,7 +350,9 @@ def test_a_champion_that_is_broken_changes_nothing_and_is_told_once(
     assert "Failed to load model" in line["message"]
 
 
-def test_a_first_load_that_fails_is_its_own_error_and_the_next_one_heals(replica: Replica, store: Store, publish_champion: Publish) -> None:
+def test_a_first_load_that_fails_is_its_own_error_and_the_next_one_heals(
+    replica: Replica, store: Store, publish_champion: Publish
+) -> None:
     ref = publish_champion()
     torn = store.state.joinpath(*bundle_parts(ACME, ref.model), "1", "model.safetensors")
     whole = torn.read_bytes()
@@ -303,7 +368,9 @@ def test_a_first_load_that_fails_is_its_own_error_and_the_next_one_heals(replica
     during(promise())
 
 
-def test_an_alias_of_before_that_comes_back_is_not_believed(replica: Replica, store: Store, publish_champion: Publish) -> None:
+def test_an_alias_of_before_that_comes_back_is_not_believed(
+    replica: Replica, store: Store, publish_champion: Publish
+) -> None:
     """TUF's roll-back: whoever can write the folder puts the old signed file back."""
     publish_champion()
     alias = next((store.state / "tenants" / "acme" / "aliases").rglob("champion"))
@@ -319,7 +386,9 @@ def test_an_alias_of_before_that_comes_back_is_not_believed(replica: Replica, st
     during(promise())
 
 
-def test_a_champion_of_a_key_that_is_gone_is_not_loaded(store: Store, publish_champion: Publish, stranger: Signer) -> None:
+def test_a_champion_of_a_key_that_is_gone_is_not_loaded(
+    store: Store, publish_champion: Publish, stranger: Signer
+) -> None:
     publish_champion()
     other = Store(store.state, None, Trust({stranger.key_id: stranger.public}, frozenset()))
 
@@ -330,7 +399,9 @@ def test_a_champion_of_a_key_that_is_gone_is_not_loaded(store: Store, publish_ch
     during(promise())
 
 
-def test_a_detector_that_was_withdrawn_serves_no_more(replica: Replica, store: Store, publish_champion: Publish, signer: Signer) -> None:
+def test_a_detector_that_was_withdrawn_serves_no_more(
+    replica: Replica, store: Store, publish_champion: Publish, signer: Signer
+) -> None:
     publish_champion()
 
     async def promise() -> None:
@@ -347,7 +418,9 @@ def test_a_detector_that_was_withdrawn_serves_no_more(replica: Replica, store: S
 # -- whose detectors
 
 
-def test_a_load_that_hangs_holds_up_nobody_else(replica: Replica, publish_champion: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_load_that_hangs_holds_up_nobody_else(
+    replica: Replica, publish_champion: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Issue 4, item 6: one tenant's reload never stalls another."""
     publish_champion(ACME)
     publish_champion(GLOBEX)
@@ -407,7 +480,9 @@ def test_a_new_champion_whose_file_hangs_is_said_of_the_one_that_goes_on(
     assert [line["code"] for line in told("model_load_failed")] == ["LOAD_TIMEOUT"]
 
 
-def test_many_who_ask_first_share_one_load(replica: Replica, publish_champion: Publish, told: Told) -> None:
+def test_many_who_ask_first_share_one_load(
+    replica: Replica, publish_champion: Publish, told: Told
+) -> None:
     publish_champion()
 
     async def promise() -> None:
@@ -418,7 +493,9 @@ def test_many_who_ask_first_share_one_load(replica: Replica, publish_champion: P
     assert told.events.count("model_loaded") == 1
 
 
-def test_only_so_many_are_kept_and_the_one_used_last_longest_ago_goes(store: Store, publish_champion: Publish) -> None:
+def test_only_so_many_are_kept_and_the_one_used_last_longest_ago_goes(
+    store: Store, publish_champion: Publish
+) -> None:
     for name in ("a", "b", "c"):
         publish_champion(name=name)
 
@@ -430,7 +507,10 @@ def test_only_so_many_are_kept_and_the_one_used_last_longest_ago_goes(store: Sto
         assert await replica.detectors.state("globex") == []
         with pytest.raises(ArtifactMissing):
             await replica.version(name="nobody-has-it")
-        assert [state.model for state in await replica.detectors.state()] == ["a", "c"]  # a name that is none takes nobody's place
+        assert [state.model for state in await replica.detectors.state()] == [
+            "a",
+            "c",
+        ]  # a name that is none takes nobody's place
 
     during(promise())
 
@@ -438,13 +518,19 @@ def test_only_so_many_are_kept_and_the_one_used_last_longest_ago_goes(store: Sto
 # -- a load that is asked for
 
 
-def test_a_load_says_what_serves_in_this_replica(replica: Replica, publish_champion: Publish) -> None:
+def test_a_load_says_what_serves_in_this_replica(
+    replica: Replica, publish_champion: Publish
+) -> None:
     """C-26: the source built a detector, loaded it, and threw it away."""
     first = publish_champion()
 
     async def promise() -> None:
         report = await replica.detectors.load("acme", "d")
-        assert (report.outcome, report.version, report.manifest_sha256) == (LoadOutcome.LOADED, 1, first.manifest_sha256)
+        assert (report.outcome, report.version, report.manifest_sha256) == (
+            LoadOutcome.LOADED,
+            1,
+            first.manifest_sha256,
+        )
         assert (await replica.detectors.load("acme", "d")).outcome is LoadOutcome.UNCHANGED
         publish_champion(which=1)
         report = await replica.detectors.load("acme", "d", 2)  # at once, whenever it looked last
@@ -483,7 +569,9 @@ def test_a_load_of_nothing_is_missing(replica: Replica) -> None:
     during(promise())
 
 
-def test_a_replica_writes_nothing_into_the_store(replica: Replica, store: Store, publish_champion: Publish) -> None:
+def test_a_replica_writes_nothing_into_the_store(
+    replica: Replica, store: Store, publish_champion: Publish
+) -> None:
     """In production the scoring replicas mount the store read-only."""
     publish_champion()
     before = everything(store.state)
@@ -498,4 +586,8 @@ def test_a_replica_writes_nothing_into_the_store(replica: Replica, store: Store,
 
 
 def everything(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }

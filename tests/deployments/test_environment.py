@@ -18,18 +18,25 @@ FIRST_EPHEMERAL = 32_768  # Linux gives out ports from here on
 
 @pytest.fixture(autouse=True)
 def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "environ", {"PATH": os.environ["PATH"], "RAY_SERVE_ENABLE_HA_PROXY": "0"})
+    monkeypatch.setattr(
+        os, "environ", {"PATH": os.environ["PATH"], "RAY_SERVE_ENABLE_HA_PROXY": "0"}
+    )
 
 
 @pytest.mark.parametrize("block", [0, 1, PORT_BLOCKS - 1])
-def test_services_of_one_machine_take_ports_of_their_own(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+def test_services_of_one_machine_take_ports_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
     """A proxy that still knows a dead replica's port must not reach another service's replica there."""
     monkeypatch.setattr(environment.secrets, "randbelow", lambda _: block)
 
     prepare_environment()
 
     first, last = int(os.environ[LOWEST]), int(os.environ[HIGHEST])
-    assert (first, last) == (PORTS_FROM + block * PORTS_EACH, PORTS_FROM + (block + 1) * PORTS_EACH - 1)
+    assert (first, last) == (
+        PORTS_FROM + block * PORTS_EACH,
+        PORTS_FROM + (block + 1) * PORTS_EACH - 1,
+    )
     assert last < FIRST_EPHEMERAL
 
 
@@ -42,9 +49,14 @@ def test_what_an_operator_has_set_is_kept() -> None:
 
 
 def test_nothing_that_axon_serve_imports_reads_the_environment_before_it_is_prepared() -> None:
-    """Serve reads it once, when it is imported: half of the throughput, and HAProxy, hang on that order."""
+    """Serve reads it once, when it is imported.
+
+    Half of the throughput, and HAProxy, hang on that order.
+    """
     found = "import sys, deployments.cli, deployments.cli.serve; print('ray.serve' in sys.modules)"
 
-    done = subprocess.run([sys.executable, "-c", found], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", found], cwd=ROOT, capture_output=True, text=True, check=True
+    )
 
     assert done.stdout.strip() == "False"

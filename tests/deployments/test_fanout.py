@@ -1,4 +1,8 @@
-"""The fan-out: whatever a layer does, every event gets its verdict in time, and a layer that did not speak is named with its reason."""
+"""The fan-out.
+
+Whatever a layer does, every event gets its verdict in time, and a layer that did not speak is named
+with its reason.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +36,11 @@ _RISING = Thresholds(0.1, 0.5, 0.9)
 FUSIONS = ReleaseFusion(
     RELEASE,
     {
-        Kind.FLOW: Fusion({"anomaly": 0.6, "behavior": 0.4}, 1.0, {"anomaly+behavior": _RISING, "anomaly": _RISING, "behavior": _RISING}),
+        Kind.FLOW: Fusion(
+            {"anomaly": 0.6, "behavior": 0.4},
+            1.0,
+            {"anomaly+behavior": _RISING, "anomaly": _RISING, "behavior": _RISING},
+        ),
         Kind.PROCESS: Fusion({"anomaly": 1.0}, 1.0, {"anomaly": _RISING}),
     },
 )
@@ -40,7 +48,8 @@ Call = Callable[[EventBatch, int, bool], Awaitable[LayerScores]]
 
 
 def speaks(layer: str, score: float = 0.7, *, release: str = RELEASE) -> Call:
-    async def call(batch: EventBatch, _release: str, _explain: bool) -> LayerScores:  # noqa: FBT001  # as Serve passes it
+    # as Serve passes it
+    async def call(batch: EventBatch, _release: str, _explain: bool) -> LayerScores:  # noqa: FBT001
         return LayerScores(layer, LayerStatus.LIVE, "1", release, np.full(len(batch), score))
 
     return call
@@ -75,10 +84,23 @@ def fan_out(
     deadline_s: float = 20.0,
     states: Mapping[str, Any] | None = None,
 ) -> FanOut:
-    """All layers speak, but for those that are `changed`; `release` is fused with, None for the built-in rule."""
+    """All layers speak, but for those that are `changed`.
+
+    `release` is fused with, None for the built-in rule.
+    """
     calls = {layer: speaks(layer) for layer in LAYERS} | dict(changed)
-    asked = LayerClient(calls=calls, states=states or {}, deadline_s=deadline_s, guard=SETTINGS.guard, observer=Unobserved())
-    made = FanOut(asked, fusion_settings=FusionSettings(min_coverage=0.5, posture_bound=0.5), rollout=SETTINGS.rollout)
+    asked = LayerClient(
+        calls=calls,
+        states=states or {},
+        deadline_s=deadline_s,
+        guard=SETTINGS.guard,
+        observer=Unobserved(),
+    )
+    made = FanOut(
+        asked,
+        fusion_settings=FusionSettings(min_coverage=0.5, posture_bound=0.5),
+        rollout=SETTINGS.rollout,
+    )
     if release is not None:
         made.serve(release, at_once=True)
     return made
@@ -100,11 +122,15 @@ def opinion(verdicts: Verdicts, layer: str) -> LayerScores:
 
 @pytest.fixture
 def budgets(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that layers were waited for; waiting itself is cut short, so that no test depends on how busy the machine is."""
+    """The seconds that layers were waited for.
+
+    Waiting itself is cut short, so that no test depends on how busy the machine is.
+    """
     asked: list[float] = []
     wait = asyncio.wait
 
-    async def recorded(calls: Any, *, timeout: float) -> Any:  # noqa: ASYNC109  # as asyncio.wait has it
+    # as asyncio.wait has it
+    async def recorded(calls: Any, *, timeout: float) -> Any:  # noqa: ASYNC109
         asked.append(timeout)
         return await wait(calls, timeout=0.01)
 
@@ -122,9 +148,17 @@ def test_every_layer_speaks_and_is_named_in_one_order() -> None:
     assert verdicts.status is SystemStatus.FULLY_OPERATIONAL
 
 
-@pytest.mark.parametrize("hung", [["anomaly"], ["behavior"], ["resilience"], ["anomaly", "behavior"], list(LAYERS)])
-def test_a_hung_layer_is_a_missing_layer_within_the_deadline(hung: list[str], budgets: list[float]) -> None:
-    """P18: also with layers hung, every request is answered by its deadline; the call is cancelled, so that no queue grows."""
+@pytest.mark.parametrize(
+    "hung", [["anomaly"], ["behavior"], ["resilience"], ["anomaly", "behavior"], list(LAYERS)]
+)
+def test_a_hung_layer_is_a_missing_layer_within_the_deadline(
+    hung: list[str], budgets: list[float]
+) -> None:
+    """P18.
+
+    Also with layers hung, every request is answered by its deadline; the call is cancelled, so that
+    no queue grows.
+    """
     layers = {layer: HungLayer() for layer in hung}
 
     verdicts = verdicts_of(fan_out(layers, deadline_s=DEADLINE_S))
@@ -144,12 +178,19 @@ def test_a_hung_layer_costs_about_its_deadline_in_real_time() -> None:
 
     verdicts_of(fan_out({"behavior": HungLayer()}, deadline_s=DEADLINE_S))
 
-    assert time.monotonic() - started < 5.0  # twenty times the deadline: a busy machine passes, waiting for ever does not
+    assert (
+        time.monotonic() - started < 5.0
+    )  # twenty times the deadline: a busy machine passes, waiting for ever does not
 
 
 @pytest.mark.parametrize("waited_s", [0.0, 0.1, 0.25, 3.0])
-def test_time_spent_waiting_is_taken_off_the_deadline(waited_s: float, budgets: list[float]) -> None:
-    """P18, deadline + 10 %: the budget is spent from the moment the event came; a tenth of it stays for the layers."""
+def test_time_spent_waiting_is_taken_off_the_deadline(
+    waited_s: float, budgets: list[float]
+) -> None:
+    """P18, deadline + 10 %.
+
+    The budget is spent from the moment the event came; a tenth of it stays for the layers.
+    """
     verdicts_of(fan_out({"anomaly": HungLayer()}, deadline_s=DEADLINE_S), waited_s=waited_s)
 
     assert 0.1 * DEADLINE_S <= budgets[0] <= max(DEADLINE_S - waited_s, 0.1 * DEADLINE_S)
@@ -160,15 +201,23 @@ FAILURES = [
     pytest.param(ValueError("/srv/secret.py line 3"), "LAYER_ERROR", id="raises"),
     pytest.param(RayActorError(), "LAYER_CRASHED", id="its process died"),
     pytest.param(ActorDiedError(), "LAYER_CRASHED", id="its actor died"),
-    pytest.param(ActorUnavailableError("gone", None), "LAYER_CRASHED", id="its actor is unreachable"),
-    pytest.param(BackPressureError(num_queued_requests=9, max_queued_requests=8), "LAYER_OVERLOADED", id="its queue is full"),
+    pytest.param(
+        ActorUnavailableError("gone", None), "LAYER_CRASHED", id="its actor is unreachable"
+    ),
+    pytest.param(
+        BackPressureError(num_queued_requests=9, max_queued_requests=8),
+        "LAYER_OVERLOADED",
+        id="its queue is full",
+    ),
     pytest.param(asyncio.CancelledError(), "LAYER_CRASHED", id="cancelled by Ray"),
 ]
 
 
 @pytest.mark.parametrize(("error", "code"), FAILURES)
 @pytest.mark.parametrize("layer", list(LAYERS))
-def test_a_failing_layer_abstains_under_a_stable_code(layer: str, error: BaseException, code: str) -> None:
+def test_a_failing_layer_abstains_under_a_stable_code(
+    layer: str, error: BaseException, code: str
+) -> None:
     """The others go on, and the error's own text stays inside."""
     verdicts = verdicts_of(fan_out({layer: raises(error)}))
 
@@ -190,8 +239,12 @@ def test_a_call_that_fails_before_it_is_awaited_is_a_failing_layer_too() -> None
 
 def test_a_silent_layer_counts_for_nothing() -> None:
     """P12: the shown score of an abstention moves neither score nor coverage."""
-    whole = verdicts_of(fan_out({"behavior": speaks("behavior", 0.01), "anomaly": speaks("anomaly", 0.9)}))
-    half = verdicts_of(fan_out({"behavior": raises(ValueError()), "anomaly": speaks("anomaly", 0.9)}))
+    whole = verdicts_of(
+        fan_out({"behavior": speaks("behavior", 0.01), "anomaly": speaks("anomaly", 0.9)})
+    )
+    half = verdicts_of(
+        fan_out({"behavior": raises(ValueError()), "anomaly": speaks("anomaly", 0.9)})
+    )
 
     assert half.coverage == pytest.approx(0.6)
     assert (half.score > whole.score).all()
@@ -200,7 +253,10 @@ def test_a_silent_layer_counts_for_nothing() -> None:
 
 
 def test_without_a_fusion_every_verdict_is_indeterminate() -> None:
-    """DESIGN section 4: the built-in rule still gives a score, and does not pretend that it was fitted."""
+    """DESIGN section 4.
+
+    The built-in rule still gives a score, and does not pretend that it was fitted.
+    """
     verdicts = verdicts_of(fan_out({}, release=None))
 
     assert set(verdicts.word) == {VerdictWord.INDETERMINATE}
@@ -233,7 +289,10 @@ def test_every_layer_is_asked_for_the_release_that_is_fused_with() -> None:
 
 @pytest.mark.parametrize("other", ["default/6", "other/7", ""])
 def test_an_answer_of_another_release_is_never_used(other: str) -> None:
-    """DESIGN section 4: an answer is made by one release only. Its calibration was fitted to another fusion."""
+    """DESIGN section 4.
+
+    An answer is made by one release only. Its calibration was fitted to another fusion.
+    """
     verdicts = verdicts_of(fan_out({"behavior": speaks("behavior", 0.99, release=other)}))
 
     assert not opinion(verdicts, "behavior").speaks
@@ -260,12 +319,16 @@ class States:
         self.asked = 0
         self.calls = {layer: self._call(layer, error) for layer, error in answers.items()}
 
-    def _call(self, layer: str, error: BaseException | None) -> Callable[[int], Awaitable[tuple[SlotState, str]]]:
+    def _call(
+        self, layer: str, error: BaseException | None
+    ) -> Callable[[int], Awaitable[tuple[SlotState, str]]]:
         async def call(_wanted: int) -> tuple[SlotState, str]:
             self.asked += 1
             if error is not None:
                 raise error
-            return SlotState(layer, RELEASE, dict.fromkeys(LAYERS[layer].kinds, KindState(LayerStatus.LIVE, "1"))), "cpu"
+            return SlotState(
+                layer, RELEASE, dict.fromkeys(LAYERS[layer].kinds, KindState(LayerStatus.LIVE, "1"))
+            ), "cpu"
 
         return call
 
@@ -324,7 +387,9 @@ def by_release(layer: str, scores: Mapping[str, float]) -> Call:
     """A layer whose opinion depends on the release that asks."""
 
     async def call(batch: EventBatch, release: str, _explain: bool) -> LayerScores:  # noqa: FBT001
-        return LayerScores(layer, LayerStatus.LIVE, "1", release, np.full(len(batch), scores[release]))
+        return LayerScores(
+            layer, LayerStatus.LIVE, "1", release, np.full(len(batch), scores[release])
+        )
 
     return call
 
@@ -342,7 +407,10 @@ def shadowed(fan: FanOut, batches: int = 10) -> list[Verdicts]:
 
 def quiet_and_loud() -> dict[str, Call]:
     """Layers that call every flow benign for the champion, and malicious for the challenger."""
-    return {layer: by_release(layer, {RELEASE: 0.01, "default/8": 0.99}) for layer in ("anomaly", "behavior")}
+    return {
+        layer: by_release(layer, {RELEASE: 0.01, "default/8": 0.99})
+        for layer in ("anomaly", "behavior")
+    }
 
 
 def test_a_challenger_scores_in_shadow_and_reaches_nobody() -> None:
@@ -395,7 +463,11 @@ def test_a_challenger_that_does_not_answer_holds_up_no_answer_and_piles_up_nothi
     hung = HungLayer()
 
     async def call(batch: EventBatch, release: str, explain: bool) -> LayerScores:  # noqa: FBT001
-        return await (hung(batch, release, explain) if release == "default/8" else speaks("anomaly", 0.01)(batch, release, explain))
+        return await (
+            hung(batch, release, explain)
+            if release == "default/8"
+            else speaks("anomaly", 0.01)(batch, release, explain)
+        )
 
     async def promise() -> None:
         fan = fan_out({"anomaly": call}, deadline_s=0.2)
@@ -412,7 +484,11 @@ def test_a_challenger_that_does_not_answer_holds_up_no_answer_and_piles_up_nothi
 def test_a_parents_release_stands_in_as_last_good() -> None:
     """N-05: whoever reads the verdict sees that it is not by the models that the tenant wants."""
     asked = LayerClient(
-        calls={layer: speaks(layer) for layer in LAYERS}, states={}, deadline_s=20.0, guard=SETTINGS.guard, observer=Unobserved()
+        calls={layer: speaks(layer) for layer in LAYERS},
+        states={},
+        deadline_s=20.0,
+        guard=SETTINGS.guard,
+        observer=Unobserved(),
     )
     fan = FanOut(asked, tenant="acme", fusion_settings=SETTINGS.fusion, rollout=SETTINGS.rollout)
     fan.serve(FUSIONS, at_once=True)

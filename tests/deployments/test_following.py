@@ -1,4 +1,8 @@
-"""Following the pointer: a promotion is served without a restart, once the layers have it; what cannot be read changes nothing."""
+"""Following the pointer.
+
+A promotion is served without a restart, once the layers have it; what cannot be read changes
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -36,13 +40,28 @@ class Pointer:
         self.error: Exception | None = None if found else ArtifactMissing("CURRENT")
 
     def moves_to(self, *found: str, wanted: str = "") -> None:
-        self.serial, self.found, self.wanted, self.error = self.serial + 1, found, wanted or found[0], None
+        self.serial, self.found, self.wanted, self.error = (
+            self.serial + 1,
+            found,
+            wanted or found[0],
+            None,
+        )
 
     def look(self) -> FusionChoices:
         if self.error is not None:
             raise self.error
-        trouble = None if self.found[0] == self.wanted else LoadFailure("ARTIFACT_CORRUPT", "sha256 differs")
-        return FusionChoices(self.wanted, f"default#{self.serial}", self.at_once, tuple(fusions_of(name) for name in self.found), trouble)
+        trouble = (
+            None
+            if self.found[0] == self.wanted
+            else LoadFailure("ARTIFACT_CORRUPT", "sha256 differs")
+        )
+        return FusionChoices(
+            self.wanted,
+            f"default#{self.serial}",
+            self.at_once,
+            tuple(fusions_of(name) for name in self.found),
+            trouble,
+        )
 
 
 class Layers:
@@ -73,7 +92,8 @@ class Layers:
         return state
 
 
-async def _unasked(_batch: EventBatch, _release: str, _explain: bool) -> LayerScores:  # noqa: FBT001  # as Serve passes it
+# as Serve passes it
+async def _unasked(_batch: EventBatch, _release: str, _explain: bool) -> LayerScores:  # noqa: FBT001
     raise AssertionError
 
 
@@ -91,7 +111,9 @@ class RollbackMarks:
         return self.controls
 
 
-def world(pointer: Pointer, retreats: RollbackMarks | None = None) -> tuple[FanOut, Layers, ReleaseWatcher]:
+def world(
+    pointer: Pointer, retreats: RollbackMarks | None = None
+) -> tuple[FanOut, Layers, ReleaseWatcher]:
     layers = Layers()
     settings = read_settings()
     asked = LayerClient(
@@ -101,8 +123,13 @@ def world(pointer: Pointer, retreats: RollbackMarks | None = None) -> tuple[FanO
         guard=settings.guard,
         observer=Unobserved(),
     )
-    fan = FanOut(asked, fusion_settings=FusionSettings(min_coverage=0.5, posture_bound=0.5), rollout=settings.rollout)
-    return fan, layers, ReleaseWatcher(fan, pointer, retreats or RollbackMarks())  # type: ignore[arg-type]  # all it uses of a loader
+    fan = FanOut(
+        asked,
+        fusion_settings=FusionSettings(min_coverage=0.5, posture_bound=0.5),
+        rollout=settings.rollout,
+    )
+    # all it uses of a loader
+    return fan, layers, ReleaseWatcher(fan, pointer, retreats or RollbackMarks())  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)
@@ -192,7 +219,10 @@ def test_a_new_release_that_replaces_a_living_one_is_stepped_in() -> None:
 
 
 def test_a_release_that_a_layer_cannot_have_changes_nothing() -> None:
-    """P5: the whole ensemble stays with the release in use, rather than answer with half of each."""
+    """P5.
+
+    The whole ensemble stays with the release in use, rather than answer with half of each.
+    """
 
     async def promise() -> None:
         pointer = Pointer("default/1")
@@ -212,7 +242,11 @@ def test_a_release_that_a_layer_cannot_have_changes_nothing() -> None:
 
 
 def test_a_start_with_a_torn_release_goes_back_to_the_last_good_one() -> None:
-    """N-05: a real older model before a dummy. Until the layers have it, what there is of the wanted one serves."""
+    """N-05.
+
+    A real older model before a dummy. Until the layers have it, what there is of the wanted one
+    serves.
+    """
 
     async def promise() -> None:
         pointer = Pointer("default/2", "default/1")
@@ -230,7 +264,9 @@ def test_a_start_with_a_torn_release_goes_back_to_the_last_good_one() -> None:
     asyncio.run(promise())
 
 
-def test_a_release_that_cannot_be_read_is_replaced_by_the_one_before_and_the_trouble_is_kept() -> None:
+def test_a_release_that_cannot_be_read_is_replaced_by_the_one_before_and_the_trouble_is_kept() -> (
+    None
+):
     """The fusion can be missing too: last good."""
 
     async def promise() -> None:
@@ -267,7 +303,9 @@ def test_an_ingress_that_starts_after_a_retreat_serves_the_release_before() -> N
 
     async def promise() -> None:
         retreats = RollbackMarks()
-        await retreats.change(lambda controls: controls.with_retreat("default#1>2", "too many flips"))
+        await retreats.change(
+            lambda controls: controls.with_retreat("default#1>2", "too many flips")
+        )
         fan, layers, follower = world(Pointer("default/2", "default/1"), retreats)
         layers.load("default/1", "default/2")
 
@@ -279,7 +317,11 @@ def test_an_ingress_that_starts_after_a_retreat_serves_the_release_before() -> N
 
 
 def test_a_release_that_closes_a_gap_of_the_living_one_takes_all_at_once() -> None:
-    """DESIGN, N-12: only what replaces a living one is held back; holding back what was missing would be chosen blindness."""
+    """DESIGN, N-12.
+
+    Only what replaces a living one is held back; holding back what was missing would be chosen
+    blindness.
+    """
 
     async def promise() -> None:
         pointer = Pointer("default/1")
@@ -295,7 +337,9 @@ def test_a_release_that_closes_a_gap_of_the_living_one_takes_all_at_once() -> No
     asyncio.run(promise())
 
 
-def test_a_retreat_that_cannot_be_kept_holds_here_and_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_retreat_that_cannot_be_kept_holds_here_and_is_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """A full disk must not fill the log as well."""
 
     async def promise() -> None:
@@ -319,7 +363,11 @@ def test_a_retreat_that_cannot_be_kept_holds_here_and_is_said_once(caplog: pytes
 
 
 def test_a_rollout_that_a_bad_look_interrupts_begins_again_and_is_no_retreat() -> None:
-    """P7: a file that could not be read for one look must not leave the promoted release for ever, at every ingress."""
+    """P7.
+
+    A file that could not be read for one look must not leave the promoted release for ever, at
+    every ingress.
+    """
 
     async def promise() -> None:
         pointer = Pointer("default/1")
@@ -360,7 +408,10 @@ def test_a_layer_that_an_operator_switched_off_has_no_vote_on_a_promotion() -> N
 
 
 def test_lower_rungs_are_asked_for_one_after_another_and_only_until_one_is_whole() -> None:
-    """A rung that is asked for is loaded: five of them at every look would be a load without end."""
+    """A rung that is asked for is loaded.
+
+    Five of them at every look would be a load without end.
+    """
 
     async def promise() -> None:
         pointer = Pointer("default/1")
@@ -387,7 +438,9 @@ def test_a_release_that_retreated_is_not_offered_again_until_the_pointer_moves()
         fan, layers, follower = world(pointer, retreats)
         await follower.start()
         layers.load("default/2")
-        await retreats.change(lambda controls: controls.with_retreat("default#2>2", "too many flips"))
+        await retreats.change(
+            lambda controls: controls.with_retreat("default#2>2", "too many flips")
+        )
 
         pointer.moves_to("default/2", "default/1")
         for _ in range(3):

@@ -1,4 +1,7 @@
-"""The fan-out under its guards: a sick layer soon costs nothing, is tried beside the traffic, and is back once it is well."""
+"""The fan-out under its guards.
+
+A sick layer soon costs nothing, is tried beside the traffic, and is back once it is well.
+"""
 
 from __future__ import annotations
 
@@ -28,15 +31,27 @@ from ensemble.verdicts import LayerScores, LayerStatus, Verdicts, VerdictWord
 from tests.deployments.conftest import Told
 from tests.timing import Clock
 
-DEADLINE_S = 0.02  # a hung layer is really waited for; the guard's own clock moves only when it is told to
+DEADLINE_S = (
+    0.02  # a hung layer is really waited for; the guard's own clock moves only when it is told to
+)
 FLOWS = FlowBatch(("a", "b"), ("", ""), np.zeros((2, len(FEATURE_NAMES)), np.float32))
 _RISING = Thresholds(0.1, 0.5, 0.9)
-_FLOW_FUSION = Fusion({"anomaly": 0.6, "behavior": 0.4}, 1.0, dict.fromkeys(("anomaly+behavior", "anomaly", "behavior"), _RISING))
-ONE, TWO = ReleaseFusion("default/1", {Kind.FLOW: _FLOW_FUSION}), ReleaseFusion("default/2", {Kind.FLOW: _FLOW_FUSION})
+_FLOW_FUSION = Fusion(
+    {"anomaly": 0.6, "behavior": 0.4},
+    1.0,
+    dict.fromkeys(("anomaly+behavior", "anomaly", "behavior"), _RISING),
+)
+ONE, TWO = (
+    ReleaseFusion("default/1", {Kind.FLOW: _FLOW_FUSION}),
+    ReleaseFusion("default/2", {Kind.FLOW: _FLOW_FUSION}),
+)
 
 
 class Layer:
-    """A layer that does as it is told: speaks, hangs, raises, waits at a gate; remembers for which release it was asked."""
+    """A layer that does as it is told.
+
+    Speaks, hangs, raises, waits at a gate; remembers for which release it was asked.
+    """
 
     def __init__(self, name: str, clock: Clock) -> None:
         self.name, self._clock = name, clock
@@ -49,7 +64,8 @@ class Layer:
         self.gate: asyncio.Event | None = None
         self.was_cancelled = False
 
-    async def __call__(self, batch: EventBatch, release: str, _explain: bool) -> LayerScores:  # noqa: FBT001  # as Serve passes it
+    # as Serve passes it
+    async def __call__(self, batch: EventBatch, release: str, _explain: bool) -> LayerScores:  # noqa: FBT001
         self.asked.append(release)
         try:
             if self.takes_s or self.is_hung:
@@ -65,7 +81,13 @@ class Layer:
             raise
         if self.errors:
             raise self.errors.pop(0)
-        return LayerScores(self.name, self.status, "1", release, np.full(len(batch), self.scores_of.get(release, self.score)))
+        return LayerScores(
+            self.name,
+            self.status,
+            "1",
+            release,
+            np.full(len(batch), self.scores_of.get(release, self.score)),
+        )
 
 
 class Counting:
@@ -102,11 +124,22 @@ class World:
         self.clock, self.seen = Clock(), Counting()
         self.layers = {layer: Layer(layer, self.clock) for layer in LAYERS}
         settings = read_settings(overrides)
-        asked = LayerClient(calls=self.layers, states={}, deadline_s=DEADLINE_S, guard=settings.guard, observer=self.seen, clock=self.clock)
-        self.fan = FanOut(asked, fusion_settings=settings.fusion, rollout=settings.rollout, observer=self.seen)
+        asked = LayerClient(
+            calls=self.layers,
+            states={},
+            deadline_s=DEADLINE_S,
+            guard=settings.guard,
+            observer=self.seen,
+            clock=self.clock,
+        )
+        self.fan = FanOut(
+            asked, fusion_settings=settings.fusion, rollout=settings.rollout, observer=self.seen
+        )
         self.fan.serve(ONE, at_once=True)
 
-    async def score(self, *, waited_s: float = 0.0, explain: bool = False) -> dict[str, LayerScores]:
+    async def score(
+        self, *, waited_s: float = 0.0, explain: bool = False
+    ) -> dict[str, LayerScores]:
         """One batch; each layer's opinion of it."""
         (verdicts,) = await self.fan.score(FLOWS, explain=explain, since=self.clock.now - waited_s)
         return {one.layer: one for one in verdicts.layers}
@@ -156,12 +189,16 @@ def test_a_hung_layer_costs_its_deadline_five_times_and_then_nothing() -> None:
 
 def test_nobody_waits_for_a_trial() -> None:
     async def promise(world: World) -> None:
-        """While a layer stays hung, its trials are beside the traffic: the batch that carries one goes on without the layer."""
+        """While a layer stays hung, its trials are beside the traffic.
+
+        The batch that carries one goes on without the layer.
+        """
         await world.open_behavior()
         waits: list[int] = []
         wait = asyncio.wait
 
-        async def counted(calls: Any, *, timeout: float) -> Any:  # noqa: ASYNC109  # as asyncio.wait has it
+        # as asyncio.wait has it
+        async def counted(calls: Any, *, timeout: float) -> Any:  # noqa: ASYNC109
             waits.append(len(list(calls)))
             return await wait(calls, timeout=timeout)
 
@@ -188,7 +225,11 @@ def test_a_trial_that_hangs_fails_by_its_own_deadline() -> None:
         await until(lambda: hung.was_cancelled)
 
         await until(lambda: world.seen.breakers[-1] == ("behavior", BreakerState.OPEN))
-        assert [state for _, state in world.seen.breakers] == [BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.OPEN]
+        assert [state for _, state in world.seen.breakers] == [
+            BreakerState.OPEN,
+            BreakerState.HALF_OPEN,
+            BreakerState.OPEN,
+        ]
 
     kept(promise)
 
@@ -226,7 +267,10 @@ def test_an_operator_closes_a_breaker_and_the_layer_is_asked_again() -> None:
 
 def test_an_honest_abstention_opens_nothing() -> None:
     async def promise(world: World) -> None:
-        """A layer without a model answers at once: asking it is cheap, and it will say when it has one."""
+        """A layer without a model answers at once.
+
+        Asking it is cheap, and it will say when it has one.
+        """
         world.layers["behavior"].status = LayerStatus.FALLBACK
 
         for _ in range(50):
@@ -237,7 +281,9 @@ def test_an_honest_abstention_opens_nothing() -> None:
     kept(promise)
 
 
-@pytest.mark.parametrize("error", [ValueError("inside"), BackPressureError(num_queued_requests=9, max_queued_requests=8)])
+@pytest.mark.parametrize(
+    "error", [ValueError("inside"), BackPressureError(num_queued_requests=9, max_queued_requests=8)]
+)
 def test_a_layer_that_keeps_failing_is_not_asked_any_more(error: BaseException) -> None:
     async def promise(world: World) -> None:
         world.layers["behavior"].errors = [error] * 99
@@ -263,7 +309,10 @@ def test_answers_that_take_more_than_half_the_deadline_are_used_and_open_the_bre
 
 def test_a_delay_that_all_layers_share_is_none_of_theirs() -> None:
     async def promise(world: World) -> None:
-        """A busy ingress finds every layer slow; switching them all off would blind it when it is needed most."""
+        """A busy ingress finds every layer slow.
+
+        Switching them all off would blind it when it is needed most.
+        """
         for layer in world.layers.values():
             layer.takes_s = 0.6 * DEADLINE_S
 
@@ -335,7 +384,10 @@ def test_a_layer_is_not_blamed_for_time_that_the_events_spent_waiting() -> None:
 
 def test_calls_that_fail_are_counted_each_and_said_once_a_code(told: Told) -> None:
     async def promise(world: World) -> None:
-        """C-13: four calls of ten fail, which opens no breaker; a summary in five minutes has the rest."""
+        """C-13.
+
+        Four calls of ten fail, which opens no breaker; a summary in five minutes has the rest.
+        """
         behavior = world.layers["behavior"]
         for number in range(100):
             behavior.errors = [ValueError("inside")] if number % 5 < 2 else []
@@ -371,13 +423,17 @@ def test_a_breaker_is_said_to_open_and_to_close_and_its_trials_are_only_counted(
         for trials in range(1, 4):
             world.clock.now += 8.0
             await world.score()
-            await until(lambda trials=trials: len(world.seen.breakers) == 1 + 2 * trials)  # type: ignore[misc]  # mypy loses the default
+            # mypy loses the default
+            await until(lambda trials=trials: len(world.seen.breakers) == 1 + 2 * trials)  # type: ignore[misc]
 
         world.clock.now += 8.0
         await world.score()
         await until(lambda: world.fan.asked.breakers["behavior"].state is BreakerState.CLOSED)
 
-        assert [(record["layer"], record["state"]) for record in told("breaker_changed")] == [("behavior", "open"), ("behavior", "closed")]
+        assert [(record["layer"], record["state"]) for record in told("breaker_changed")] == [
+            ("behavior", "open"),
+            ("behavior", "closed"),
+        ]
         assert world.seen.failures == {("behavior", "LAYER_ERROR"): 8}, "a failed trial counts once"
         assert len(world.seen.breakers) == 9
 
@@ -398,16 +454,24 @@ def test_a_layer_that_is_full_is_not_asked_and_nobody_queues() -> None:
         behavior.gate.set()
         first, second = await asyncio.gather(*out)
 
-        assert (third["behavior"].status, third["behavior"].reason) == (LayerStatus.FALLBACK, "LAYER_OVERLOADED")
+        assert (third["behavior"].status, third["behavior"].reason) == (
+            LayerStatus.FALLBACK,
+            "LAYER_OVERLOADED",
+        )
         assert third["anomaly"].speaks
         assert len(behavior.asked) == 2
-        assert {first["behavior"].status, second["behavior"].status} <= {LayerStatus.LIVE, LayerStatus.TIMEOUT}
+        assert {first["behavior"].status, second["behavior"].status} <= {
+            LayerStatus.LIVE,
+            LayerStatus.TIMEOUT,
+        }
         assert (await world.score())["behavior"].speaks, "a place was not given back"
 
     kept(promise, guard={"calls_in_flight": 2})
 
 
-@pytest.mark.parametrize("leaves_after", [0, 1, 5], ids=["before it began", "at once", "in the middle"])
+@pytest.mark.parametrize(
+    "leaves_after", [0, 1, 5], ids=["before it began", "at once", "in the middle"]
+)
 def test_a_client_that_leaves_takes_its_calls_with_it(leaves_after: int) -> None:
     async def promise(world: World) -> None:
         """I10: the places are free again, however early it left."""
@@ -436,7 +500,9 @@ def test_a_client_that_leaves_takes_its_calls_with_it(leaves_after: int) -> None
 DEATHS = [
     pytest.param(ActorDiedError(), id="its actor died"),
     pytest.param(ActorUnavailableError("gone", None), id="its actor is unreachable"),
-    pytest.param(AioRpcError(StatusCode.CANCELLED, Metadata(), Metadata()), id="its server was drained"),
+    pytest.param(
+        AioRpcError(StatusCode.CANCELLED, Metadata(), Metadata()), id="its server was drained"
+    ),
 ]
 
 
@@ -488,8 +554,13 @@ def test_attempts_stay_within_eleven_tenths_of_the_requests() -> None:
 
 NO_DEATHS = [
     pytest.param(ValueError("inside"), id="its code raised"),
-    pytest.param(RayTaskError("score", "", ActorDiedError()).as_instanceof_cause(), id="its code met a dead actor"),
-    pytest.param(BackPressureError(num_queued_requests=9, max_queued_requests=8), id="its queue is full"),
+    pytest.param(
+        RayTaskError("score", "", ActorDiedError()).as_instanceof_cause(),
+        id="its code met a dead actor",
+    ),
+    pytest.param(
+        BackPressureError(num_queued_requests=9, max_queued_requests=8), id="its queue is full"
+    ),
     pytest.param(asyncio.CancelledError(), id="cancelled by Ray"),
 ]
 
@@ -517,7 +588,10 @@ def test_a_layer_that_is_switched_off_is_not_asked_and_weighs_nothing() -> None:
         (verdicts,) = await world.fan.score(FLOWS, explain=False, since=world.clock.now)
 
         behavior = next(one for one in verdicts.layers if one.layer == "behavior")
-        assert (behavior.status, behavior.reason) == (LayerStatus.DISABLED, "an operator switched it off")
+        assert (behavior.status, behavior.reason) == (
+            LayerStatus.DISABLED,
+            "an operator switched it off",
+        )
         assert world.layers["behavior"].asked == []
         assert (verdicts.coverage, verdicts.degraded) == (pytest.approx(0.6), True)
 
@@ -559,7 +633,10 @@ def test_a_new_release_answers_its_share_and_each_of_its_batches_is_compared() -
 
         asked = world.layers["anomaly"].asked
         assert asked[:2] == ["default/2", "default/1"]
-        assert (asked.count("default/2"), asked.count("default/1")) == (3, 200)  # 1 % of 200, and the first at once
+        assert (asked.count("default/2"), asked.count("default/1")) == (
+            3,
+            200,
+        )  # 1 % of 200, and the first at once
         assert world.fan.release == ONE
         assert world.fan.rollout is not None
         assert (world.fan.rollout.events, world.fan.rollout.flips) == (6, 0)
@@ -668,7 +745,14 @@ def test_a_row_that_a_layer_cannot_score_is_judged_apart() -> None:
         """R6: the other row's verdict is the one it has without its neighbour."""
 
         async def call(batch: EventBatch, release: str, _explain: bool) -> LayerScores:  # noqa: FBT001
-            return LayerScores("anomaly", LayerStatus.LIVE, "1", release, np.full(len(batch), 0.7), abstained={0: "LAYER_CRASHED"})
+            return LayerScores(
+                "anomaly",
+                LayerStatus.LIVE,
+                "1",
+                release,
+                np.full(len(batch), 0.7),
+                abstained={0: "LAYER_CRASHED"},
+            )
 
         (whole,) = await world.fan.score(FLOWS, explain=False, since=world.clock.now)
         world.fan.asked._guarded["anomaly"]._call = call

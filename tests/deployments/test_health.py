@@ -21,7 +21,10 @@ NOW = 1_795_000_000.0
 FAILURE = LoadFailure("ARTIFACT_CORRUPT", "/srv/models/model.safetensors: torn", "files")
 FUSIONS = ReleaseFusion(
     "default/1",
-    {Kind.FLOW: Fusion({"anomaly": 0.6, "behavior": 0.4}, 1.0, {}), Kind.PROCESS: Fusion({"anomaly": 1.0}, 1.0, {})},
+    {
+        Kind.FLOW: Fusion({"anomaly": 0.6, "behavior": 0.4}, 1.0, {}),
+        Kind.PROCESS: Fusion({"anomaly": 1.0}, 1.0, {}),
+    },
 )
 LIVE = KindState(LayerStatus.LIVE, "1", since=NOW - 60)
 DOWN = KindState(LayerStatus.FALLBACK, reason="ARTIFACT_CORRUPT", since=NOW - 60, trouble=FAILURE)
@@ -41,7 +44,15 @@ class CanaryRollout:
 
 def slots(**states: KindState) -> Mapping[str, tuple[SlotState, str]]:
     return {
-        layer: (SlotState(layer, "default/1", dict.fromkeys(LAYERS[layer].kinds, states.get(layer, LIVE)), size_bytes=100), "cpu")
+        layer: (
+            SlotState(
+                layer,
+                "default/1",
+                dict.fromkeys(LAYERS[layer].kinds, states.get(layer, LIVE)),
+                size_bytes=100,
+            ),
+            "cpu",
+        )
         for layer in LAYERS
     }
 
@@ -56,7 +67,9 @@ def test_everything_down_is_a_word_and_not_a_failure() -> None:
 
 def test_a_release_that_does_without_a_layer_is_whole() -> None:
     """It was published so: nothing is lost, and nobody is to look for what was never there."""
-    absent = KindState(LayerStatus.NOT_APPLICABLE, reason="the release was published without this layer")
+    absent = KindState(
+        LayerStatus.NOT_APPLICABLE, reason="the release was published without this layer"
+    )
 
     view = build_status(list(LAYERS), slots(classifier=absent), FUSIONS)
 
@@ -99,8 +112,14 @@ def test_the_trouble_of_a_layer_is_told_without_its_own_sentence() -> None:
     view = build_status(list(LAYERS), slots(behavior=DOWN), FUSIONS, now=lambda: NOW)
 
     detail = view.detail()
-    flow = next(layer for layer in detail["layers"] if layer["layer"] == "behavior")["kinds"]["flow"]
-    assert flow["trouble"] == {"code": "ARTIFACT_CORRUPT", "cause": "files", "meaning": "The bytes are not the bytes that were published."}
+    flow = next(layer for layer in detail["layers"] if layer["layer"] == "behavior")["kinds"][
+        "flow"
+    ]
+    assert flow["trouble"] == {
+        "code": "ARTIFACT_CORRUPT",
+        "cause": "files",
+        "meaning": "The bytes are not the bytes that were published.",
+    }
     assert flow["since"] == iso(NOW - 60)
     assert "/srv" not in str(detail)
 
@@ -111,8 +130,13 @@ def test_a_trouble_is_told_although_a_model_serves() -> None:
 
     view = build_status(list(LAYERS), slots(behavior=kept), FUSIONS)
 
-    kinds = next(layer for layer in view.detail()["layers"] if layer["layer"] == "behavior")["kinds"]
-    assert (view.status, kinds["flow"]["trouble"]["code"]) == (SystemStatus.FULLY_OPERATIONAL, "ARTIFACT_CORRUPT")
+    kinds = next(layer for layer in view.detail()["layers"] if layer["layer"] == "behavior")[
+        "kinds"
+    ]
+    assert (view.status, kinds["flow"]["trouble"]["code"]) == (
+        SystemStatus.FULLY_OPERATIONAL,
+        "ARTIFACT_CORRUPT",
+    )
 
 
 def test_how_a_release_is_brought_in_is_shown() -> None:
@@ -129,7 +153,12 @@ def test_a_layer_that_says_nothing_has_no_models_that_anybody_knows_of() -> None
 
     listed = {layer["layer"]: layer for layer in view.listing()}
     assert (listed["behavior"]["model_loaded"], listed["behavior"]["status"]) == (False, "timeout")
-    assert next(layer for layer in view.detail()["layers"] if layer["layer"] == "behavior")["files_present"] is None
+    assert (
+        next(layer for layer in view.detail()["layers"] if layer["layer"] == "behavior")[
+            "files_present"
+        ]
+        is None
+    )
 
 
 def test_a_time_is_in_utc_and_no_time_is_nothing() -> None:

@@ -1,4 +1,7 @@
-"""The HTTP door over real slots and shipped models, without Ray: every route, every refusal, and every way of being degraded."""
+"""The HTTP door over real slots and shipped models, without Ray.
+
+Every route, every refusal, and every way of being degraded.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,37 @@ from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.local_ensemble import LocalEnsemble
 from ensemble.runtime.model_state import SlotState
 from ensemble.verdicts import LayerScores
-from tests.deployments.conftest import PATIENT, Door, Event, FakeHandle, FakeMethod, OpenDoor, broken_slot
+from tests.deployments.conftest import (
+    PATIENT,
+    Door,
+    Event,
+    FakeHandle,
+    FakeMethod,
+    OpenDoor,
+    broken_slot,
+)
 
 TOLERANCE = 1e-6  # P15, DESIGN decision 12
 HEALTH_KEYS = {"status", "ml_status", "coverage", "models_loaded", "available_models", "providers"}
-VERDICT_KEYS = {"id", "score", "low", "high", "verdict", "severity", "coverage", "degraded", "status", "layers", "elapsed_ms"}
-MADE_BY_KEYS = {"release", "release_sha256", "input_sha256", "scored_at"}  # N-09: what a replay goes by
+VERDICT_KEYS = {
+    "id",
+    "score",
+    "low",
+    "high",
+    "verdict",
+    "severity",
+    "coverage",
+    "degraded",
+    "status",
+    "layers",
+    "elapsed_ms",
+}
+MADE_BY_KEYS = {
+    "release",
+    "release_sha256",
+    "input_sha256",
+    "scored_at",
+}  # N-09: what a replay goes by
 TWENTY_MB = 20 * 1000 * 1000
 ROUTES = [
     ("GET", "/"),
@@ -51,20 +79,34 @@ ROUTES = [
 ML = {"anomaly", "behavior", "classifier"}
 
 
-def error_of(answer: httpx.Response, status: int, code: str, field: str | None = None) -> dict[str, Any]:
+def error_of(
+    answer: httpx.Response, status: int, code: str, field: str | None = None
+) -> dict[str, Any]:
     """The error of an answer, after what every error promises: DESIGN section 4, P27."""
     assert answer.status_code == status, answer.text[:300]
     assert answer.headers["content-type"] == "application/json"
     body = answer.json()
     assert body.keys() == {"error"}
     error: dict[str, Any] = body["error"]
-    assert {"code", "message", "request_id"} <= error.keys() <= {"code", "message", "field", "request_id"}
+    assert (
+        {"code", "message", "request_id"}
+        <= error.keys()
+        <= {"code", "message", "field", "request_id"}
+    )
     assert error["code"] == code
     assert error["message"]
     assert error["request_id"] == answer.headers["X-Request-ID"]
     if field is not None:
         assert error.get("field", "") == field
-    for inside in ("Traceback", "/work", "/home", ".py", "site-packages", "msgspec", "deployments."):
+    for inside in (
+        "Traceback",
+        "/work",
+        "/home",
+        ".py",
+        "site-packages",
+        "msgspec",
+        "deployments.",
+    ):
         assert inside not in answer.text
     return error
 
@@ -92,12 +134,16 @@ def test_a_flow_gets_one_score_of_all_live_layers(door: Door, flow_events: list[
     assert body.keys() >= VERDICT_KEYS | MADE_BY_KEYS
     assert body["id"] == "f0"
     assert 0.0 <= body["low"] <= body["score"] <= body["high"] <= 1.0
-    assert [(layer["layer"], layer["status"]) for layer in body["layers"]] == [(layer, "live") for layer in LAYERS]
+    assert [(layer["layer"], layer["status"]) for layer in body["layers"]] == [
+        (layer, "live") for layer in LAYERS
+    ]
     assert (body["coverage"], body["degraded"], body["status"]) == (1.0, False, "FULLY_OPERATIONAL")
     assert body["verdict"] in {"benign", "suspicious", "malicious"}
 
 
-def test_a_process_start_is_scored_by_the_layers_that_know_processes(door: Door, process_events: list[Event]) -> None:
+def test_a_process_start_is_scored_by_the_layers_that_know_processes(
+    door: Door, process_events: list[Event]
+) -> None:
     body = scored(door, process_events[0])
 
     assert {layer["layer"]: layer["status"] for layer in body["layers"]} == {
@@ -110,11 +156,20 @@ def test_a_process_start_is_scored_by_the_layers_that_know_processes(door: Door,
 
 
 def test_a_benign_flow_scores_below_a_flood(door: Door) -> None:
-    """Golden events of the shipped behavior model: the first half are means of benign flows, the second of attacks."""
-    goldens = sorted((door.ingress._settings.shipped / "tenants/default/bundles/behavior-flow").glob("*/golden.json"))
+    """Golden events of the shipped behavior model.
+
+    The first half are means of benign flows, the second of attacks.
+    """
+    goldens = sorted(
+        (door.ingress._settings.shipped / "tenants/default/bundles/behavior-flow").glob(
+            "*/golden.json"
+        )
+    )
     golden = json.loads(goldens[-1].read_text())
     rows = [event["features"] for event in golden["events"]]
-    scores = [scored(door, {"kind": "flow", "features": row})["score"] for row in (*rows[:4], *rows[-4:])]
+    scores = [
+        scored(door, {"kind": "flow", "features": row})["score"] for row in (*rows[:4], *rows[-4:])
+    ]
 
     assert sum(scores[:4]) < sum(scores[4:])
 
@@ -136,7 +191,9 @@ def test_every_verdict_is_that_of_the_ensemble_in_one_process(
 
 
 @pytest.mark.parametrize("asked", ["true", "1", "TRUE"])
-def test_an_explanation_names_what_moved_each_layer(door: Door, flow_events: list[Event], asked: str) -> None:
+def test_an_explanation_names_what_moved_each_layer(
+    door: Door, flow_events: list[Event], asked: str
+) -> None:
     explanation = scored(door, flow_events[-1], params={"explain": asked})["explanation"]
 
     assert {part["layer"] for part in explanation} >= ML
@@ -144,25 +201,36 @@ def test_an_explanation_names_what_moved_each_layer(door: Door, flow_events: lis
 
 
 @pytest.mark.parametrize("asked", [None, "false", "0", "False"])
-def test_without_being_asked_nothing_is_explained(door: Door, flow_events: list[Event], asked: str | None) -> None:
-    assert "explanation" not in scored(door, flow_events[0], params={} if asked is None else {"explain": asked})
+def test_without_being_asked_nothing_is_explained(
+    door: Door, flow_events: list[Event], asked: str | None
+) -> None:
+    assert "explanation" not in scored(
+        door, flow_events[0], params={} if asked is None else {"explain": asked}
+    )
 
 
 @pytest.mark.parametrize("asked", ["maybe", "", "yes", "2", "truetrue"])
 @pytest.mark.parametrize("path", ["/v1/score", "/v1/score/batch"])
-def test_who_misspells_the_wish_for_an_explanation_is_told(door: Door, flow_events: list[Event], path: str, asked: str) -> None:
+def test_who_misspells_the_wish_for_an_explanation_is_told(
+    door: Door, flow_events: list[Event], path: str, asked: str
+) -> None:
     body = flow_events[0] if path == "/v1/score" else {"events": flow_events[:1]}
 
     error_of(door.post(path, body, params={"explain": asked}), 422, "MALFORMED_EVENT", "explain")
 
 
 def test_an_explanation_changes_no_score(door: Door, flow_events: list[Event]) -> None:
-    plain, explained = scored(door, flow_events[0]), scored(door, flow_events[0], params={"explain": "true"})
+    plain, explained = (
+        scored(door, flow_events[0]),
+        scored(door, flow_events[0], params={"explain": "true"}),
+    )
 
     assert explained["score"] == pytest.approx(plain["score"], abs=TOLERANCE)
 
 
-def test_a_flow_without_duration_is_scored_and_flagged(door: Door, flow_events: list[Event]) -> None:
+def test_a_flow_without_duration_is_scored_and_flagged(
+    door: Door, flow_events: list[Event]
+) -> None:
     features = list(flow_events[0]["features"])
     features[1], features[14], features[15] = 0, None, None
 
@@ -172,8 +240,12 @@ def test_a_flow_without_duration_is_scored_and_flagged(door: Door, flow_events: 
 # -- batches
 
 
-def test_a_batch_of_mixed_kinds_keeps_its_order(door: Door, flow_events: list[Event], process_events: list[Event]) -> None:
-    events = [event for pair in zip(flow_events, process_events * 40, strict=False) for event in pair]
+def test_a_batch_of_mixed_kinds_keeps_its_order(
+    door: Door, flow_events: list[Event], process_events: list[Event]
+) -> None:
+    events = [
+        event for pair in zip(flow_events, process_events * 40, strict=False) for event in pair
+    ]
 
     body = batch_of(door, events)
 
@@ -181,7 +253,9 @@ def test_a_batch_of_mixed_kinds_keeps_its_order(door: Door, flow_events: list[Ev
     assert (body["status"], body["coverage"]) == ("FULLY_OPERATIONAL", 1.0)
 
 
-def test_one_bad_event_spoils_only_its_own_line(door: Door, flow_events: list[Event], process_events: list[Event]) -> None:
+def test_one_bad_event_spoils_only_its_own_line(
+    door: Door, flow_events: list[Event], process_events: list[Event]
+) -> None:
     """P29, S2-16; a bad event that parses, and one that does not, among both kinds."""
     bad: list[Any] = [
         {"kind": "flow", "id": "short", "features": [1.0] * 77},
@@ -189,18 +263,49 @@ def test_one_bad_event_spoils_only_its_own_line(door: Door, flow_events: list[Ev
         {"kind": "smoke", "id": "unknown"},
         17,
     ]
-    events = [flow_events[0], bad[0], process_events[0], bad[1], bad[2], flow_events[1], bad[3], process_events[1]]
+    events = [
+        flow_events[0],
+        bad[0],
+        process_events[0],
+        bad[1],
+        bad[2],
+        flow_events[1],
+        bad[3],
+        process_events[1],
+    ]
 
     results = batch_of(door, events)["results"]
 
-    assert [result["id"] for result in results] == ["f0", "short", "p0", "huge", "unknown", "f1", "", "p1"]
+    assert [result["id"] for result in results] == [
+        "f0",
+        "short",
+        "p0",
+        "huge",
+        "unknown",
+        "f1",
+        "",
+        "p1",
+    ]
     codes = [result.get("error", {}).get("code") for result in results]
-    assert codes == [None, "FEATURE_MISMATCH", None, "FEATURE_MISMATCH", "MALFORMED_EVENT", None, "MALFORMED_EVENT", None]
+    assert codes == [
+        None,
+        "FEATURE_MISMATCH",
+        None,
+        "FEATURE_MISMATCH",
+        "MALFORMED_EVENT",
+        None,
+        "MALFORMED_EVENT",
+        None,
+    ]
     assert results[1]["error"]["field"] == "features"
     assert results[3]["error"]["field"] == "features.Destination Port"
     assert results[4]["error"]["field"] == "kind"
-    clean = batch_of(door, [event for event, code in zip(events, codes, strict=True) if code is None])["results"]
-    assert [r["score"] for r in results if "score" in r] == pytest.approx([r["score"] for r in clean], abs=TOLERANCE)
+    clean = batch_of(
+        door, [event for event, code in zip(events, codes, strict=True) if code is None]
+    )["results"]
+    assert [r["score"] for r in results if "score" in r] == pytest.approx(
+        [r["score"] for r in clean], abs=TOLERANCE
+    )
 
 
 def test_a_batch_of_nothing_but_bad_events_is_still_answered(door: Door) -> None:
@@ -221,37 +326,97 @@ SINGLE = [
     pytest.param(b"\xff\xfe{}", 400, "MALFORMED_JSON", "", id="not UTF-8"),
     pytest.param(b'{"kind": "flow", "features": [NaN]}', 400, "MALFORMED_JSON", "", id="NaN"),
     pytest.param(b'{"a":' * 50_000, 400, "MALFORMED_JSON", None, id="nested 50,000 deep"),
-    pytest.param({"kind": "flow", "features": [1.0] * 77}, 422, "FEATURE_MISMATCH", "features", id="77 features"),
-    pytest.param({"kind": "flow", "features": [1.0] * 79}, 422, "FEATURE_MISMATCH", "features", id="79 features"),
-    pytest.param({"kind": "flow", "features": ["1"] * 78}, 422, "MALFORMED_EVENT", "features[0]", id="strings for numbers"),
-    pytest.param({"kind": "flow", "features": [None] * 78}, 422, "FEATURE_MISMATCH", "features.Destination Port", id="nulls"),
-    pytest.param({"kind": "flow", "features": [1e39] * 78}, 422, "FEATURE_MISMATCH", "features.Destination Port", id="1e39"),
+    pytest.param(
+        {"kind": "flow", "features": [1.0] * 77},
+        422,
+        "FEATURE_MISMATCH",
+        "features",
+        id="77 features",
+    ),
+    pytest.param(
+        {"kind": "flow", "features": [1.0] * 79},
+        422,
+        "FEATURE_MISMATCH",
+        "features",
+        id="79 features",
+    ),
+    pytest.param(
+        {"kind": "flow", "features": ["1"] * 78},
+        422,
+        "MALFORMED_EVENT",
+        "features[0]",
+        id="strings for numbers",
+    ),
+    pytest.param(
+        {"kind": "flow", "features": [None] * 78},
+        422,
+        "FEATURE_MISMATCH",
+        "features.Destination Port",
+        id="nulls",
+    ),
+    pytest.param(
+        {"kind": "flow", "features": [1e39] * 78},
+        422,
+        "FEATURE_MISMATCH",
+        "features.Destination Port",
+        id="1e39",
+    ),
     pytest.param({"kind": "smoke"}, 422, "MALFORMED_EVENT", "kind", id="unknown kind"),
     pytest.param({"name": "sh"}, 422, "MALFORMED_EVENT", "kind", id="no kind"),
-    pytest.param({"kind": "process", "name": "sh", "tenant": "x"}, 422, "MALFORMED_EVENT", "tenant", id="unknown field"),
-    pytest.param({"kind": "process", "name": "sh", "id": "i" * 300}, 422, "MALFORMED_EVENT", "id", id="huge id"),
+    pytest.param(
+        {"kind": "process", "name": "sh", "tenant": "x"},
+        422,
+        "MALFORMED_EVENT",
+        "tenant",
+        id="unknown field",
+    ),
+    pytest.param(
+        {"kind": "process", "name": "sh", "id": "i" * 300},
+        422,
+        "MALFORMED_EVENT",
+        "id",
+        id="huge id",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("body", "status", "code", "field"), SINGLE)
-def test_a_bad_event_is_refused_with_code_and_field(door: Door, body: object, status: int, code: str, field: str | None) -> None:
+def test_a_bad_event_is_refused_with_code_and_field(
+    door: Door, body: object, status: int, code: str, field: str | None
+) -> None:
     error_of(door.post("/v1/score", body), status, code, field)
 
 
 BATCHES = [
     pytest.param(b"", 400, "MALFORMED_JSON", "", id="empty"),
-    pytest.param(b'{"events": [' + b'{"a":' * 50_000, 400, "MALFORMED_JSON", None, id="nested and cut"),
-    pytest.param(b'{"events": [' + b'{"a":' * 50_000 + b"1" + b"}" * 50_000 + b"]}", 400, "MALFORMED_JSON", None, id="nested 50,000 deep"),
+    pytest.param(
+        b'{"events": [' + b'{"a":' * 50_000, 400, "MALFORMED_JSON", None, id="nested and cut"
+    ),
+    pytest.param(
+        b'{"events": [' + b'{"a":' * 50_000 + b"1" + b"}" * 50_000 + b"]}",
+        400,
+        "MALFORMED_JSON",
+        None,
+        id="nested 50,000 deep",
+    ),
     pytest.param({"events": []}, 422, "MALFORMED_EVENT", "events", id="no events"),
     pytest.param({"events": [{}] * 1001}, 422, "TOO_MANY_EVENTS", "events", id="1,001 bad events"),
-    pytest.param({"events": [{"kind": "process", "name": "a"}] * 1001}, 422, "TOO_MANY_EVENTS", "events", id="1,001 good events"),
+    pytest.param(
+        {"events": [{"kind": "process", "name": "a"}] * 1001},
+        422,
+        "TOO_MANY_EVENTS",
+        "events",
+        id="1,001 good events",
+    ),
     pytest.param([], 422, "MALFORMED_EVENT", "", id="a bare list"),
     pytest.param({"event": {}}, 422, "MALFORMED_EVENT", None, id="another name"),
 ]
 
 
 @pytest.mark.parametrize(("body", "status", "code", "field"), BATCHES)
-def test_a_bad_batch_is_refused_as_a_whole(door: Door, body: object, status: int, code: str, field: str | None) -> None:
+def test_a_bad_batch_is_refused_as_a_whole(
+    door: Door, body: object, status: int, code: str, field: str | None
+) -> None:
     """S2-17 among them."""
     error_of(door.post("/v1/score/batch", body), status, code, field)
 
@@ -275,7 +440,9 @@ class Pieces:
 
 
 @pytest.mark.parametrize("path", ["/v1/score", "/v1/score/batch"])
-def test_a_chunked_body_without_length_is_refused_as_soon_as_the_bound_is_passed(door: Door, path: str) -> None:
+def test_a_chunked_body_without_length_is_refused_as_soon_as_the_bound_is_passed(
+    door: Door, path: str
+) -> None:
     pieces = Pieces(TWENTY_MB // 65_536)
 
     error_of(door.ask("POST", path, content=pieces), 413, "BODY_TOO_LARGE")
@@ -284,11 +451,19 @@ def test_a_chunked_body_without_length_is_refused_as_soon_as_the_bound_is_passed
 
 
 def test_a_length_that_lies_is_no_way_around_the_bound(door: Door) -> None:
-    error_of(door.ask("POST", "/v1/score", content=Pieces(320), headers={"Content-Length": "10"}), 413, "BODY_TOO_LARGE")
+    error_of(
+        door.ask("POST", "/v1/score", content=Pieces(320), headers={"Content-Length": "10"}),
+        413,
+        "BODY_TOO_LARGE",
+    )
 
 
-@pytest.mark.parametrize("length", ["9" * 5000, "-1", "x", ""], ids=["5,000 digits", "negative", "a word", "empty"])
-def test_a_length_that_is_none_breaks_nothing(door: Door, process_events: list[Event], length: str) -> None:
+@pytest.mark.parametrize(
+    "length", ["9" * 5000, "-1", "x", ""], ids=["5,000 digits", "negative", "a word", "empty"]
+)
+def test_a_length_that_is_none_breaks_nothing(
+    door: Door, process_events: list[Event], length: str
+) -> None:
     """Fault I3: Python refuses to read an integer of 5,000 digits."""
     answer = door.post("/v1/score", process_events[0], headers={"Content-Length": length})
 
@@ -296,18 +471,28 @@ def test_a_length_that_is_none_breaks_nothing(door: Door, process_events: list[E
 
 
 def test_a_large_body_within_the_bound_is_read(door: Door) -> None:
-    """A command line of 4 MB is cut, flagged and scored: refusing it would be a way not to be scored."""
-    body = scored(door, {"kind": "process", "name": "powershell.exe", "command_line": "A" * 4_000_000})
+    """A command line of 4 MB is cut, flagged and scored.
+
+    Refusing it would be a way not to be scored.
+    """
+    body = scored(
+        door, {"kind": "process", "name": "powershell.exe", "command_line": "A" * 4_000_000}
+    )
 
     assert body["flags"] == ["command_line_cut"]
 
 
-@pytest.mark.parametrize("path", ["/v1", "/v1/scores", "/v2/models", "/etc/passwd", "/../../etc/passwd", "/%2e%2e/x", "/doc"])
+@pytest.mark.parametrize(
+    "path",
+    ["/v1", "/v1/scores", "/v2/models", "/etc/passwd", "/../../etc/passwd", "/%2e%2e/x", "/doc"],
+)
 def test_an_unknown_route_is_an_error_as_any_other(door: Door, path: str) -> None:
     error_of(door.get(path), 404, "NOT_FOUND")
 
 
-@pytest.mark.parametrize(("method", "path"), [("POST" if method == "GET" else "GET", path) for method, path in ROUTES])
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST" if method == "GET" else "GET", path) for method, path in ROUTES]
+)
 def test_another_method_is_an_error_as_any_other(door: Door, method: str, path: str) -> None:
     error_of(door.ask(method, path), 405, "METHOD_NOT_ALLOWED")
 
@@ -321,21 +506,39 @@ def test_no_route_can_be_written_or_deleted(door: Door, method: str, path: str, 
 
 
 @pytest.mark.parametrize(
-    ("given", "is_kept"), [("abc-123", True), ("x" * 128, True), ("x" * 129, False), ("", False), ("a\tb", False), ("ü", False)]
+    ("given", "is_kept"),
+    [
+        ("abc-123", True),
+        ("x" * 128, True),
+        ("x" * 129, False),
+        ("", False),
+        ("a\tb", False),
+        ("ü", False),
+    ],
 )
-def test_a_request_keeps_its_id_where_it_is_fit_for_a_log(door: Door, given: str, is_kept: bool) -> None:  # noqa: FBT001  # a case
-    answer = door.get("/nowhere", headers={"X-Request-ID": given.encode("latin-1")})  # type: ignore[dict-item]  # httpx takes bytes
+def test_a_request_keeps_its_id_where_it_is_fit_for_a_log(
+    door: Door,
+    given: str,
+    is_kept: bool,  # noqa: FBT001
+) -> None:  # a case
+    # httpx takes bytes
+    answer = door.get("/nowhere", headers={"X-Request-ID": given.encode("latin-1")})  # type: ignore[dict-item]
 
     error = error_of(answer, 404, "NOT_FOUND")
     assert (error["request_id"] == given) is is_kept
     assert re.fullmatch(r"[\x20-\x7e]{1,128}", error["request_id"])
 
 
-@pytest.mark.parametrize("path", ["/v1/score", "/v1/score?explain=true"], ids=["by the shortcut", "by the router"])
+@pytest.mark.parametrize(
+    "path", ["/v1/score", "/v1/score?explain=true"], ids=["by the shortcut", "by the router"]
+)
 def test_what_was_not_foreseen_is_raised_once_it_is_answered(
     door: Door, process_events: list[Event], monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    """Serve counts as an error what the application raises, whichever way the request went; a mistake of the caller is none."""
+    """Serve counts as an error what the application raises, whichever way the request went.
+
+    A mistake of the caller is none.
+    """
 
     async def broken(*_: object, **__: object) -> None:
         raise RuntimeError
@@ -353,7 +556,10 @@ def test_what_was_not_foreseen_is_raised_once_it_is_answered(
 
 
 def test_what_was_not_foreseen_is_a_500_that_tells_nothing(
-    door: Door, process_events: list[Event], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    door: Door,
+    process_events: list[Event],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Everything is in the log, under the id that the caller got."""
 
@@ -362,11 +568,16 @@ def test_what_was_not_foreseen_is_a_500_that_tells_nothing(
 
     monkeypatch.setattr(door.ingress._views.home.fan_out, "score", broken)
 
-    for path, body in (("/v1/score", process_events[0]), ("/v1/score/batch", {"events": process_events})):
+    for path, body in (
+        ("/v1/score", process_events[0]),
+        ("/v1/score/batch", {"events": process_events}),
+    ):
         answer = door.post(path, body)
         error = error_of(answer, 500, "INTERNAL_ERROR")
         assert "hunter2" not in answer.text
-        assert error["request_id"] in {getattr(record, "request_id", "") for record in caplog.records}
+        assert error["request_id"] in {
+            getattr(record, "request_id", "") for record in caplog.records
+        }
 
 
 # -- health and status
@@ -378,7 +589,11 @@ def test_health_says_the_whole_in_exactly_the_agreed_keys(door: Door) -> None:
     body = answer.json()
     assert answer.status_code == 200
     assert body.keys() == HEALTH_KEYS
-    assert (body["status"], body["ml_status"], body["coverage"]) == ("healthy", "FULLY_OPERATIONAL", 1.0)
+    assert (body["status"], body["ml_status"], body["coverage"]) == (
+        "healthy",
+        "FULLY_OPERATIONAL",
+        1.0,
+    )
     assert body["models_loaded"] == len(body["available_models"]) > 0
     assert body["providers"].keys() == LAYERS.keys()
     for provider in body["providers"].values():
@@ -417,33 +632,54 @@ DOWN = [
 
 
 @pytest.mark.parametrize(("down", "word"), DOWN)
-def test_the_status_word_counts_the_learning_layers(open_door: OpenDoor, flow_events: list[Event], down: set[str], word: str) -> None:
+def test_the_status_word_counts_the_learning_layers(
+    open_door: OpenDoor, flow_events: list[Event], down: set[str], word: str
+) -> None:
     """S0-12, and the known-attack classifier counts with them: all speak, some do, none does.
 
     P38: degraded is an answer with 200, never a reason to be restarted.
     """
     door = open_door(down=down)
 
-    health, verdict, batch = door.get("/health"), scored(door, flow_events[0]), batch_of(door, flow_events[:2])
+    health, verdict, batch = (
+        door.get("/health"),
+        scored(door, flow_events[0]),
+        batch_of(door, flow_events[:2]),
+    )
 
     assert health.status_code == 200
     body = health.json()
     assert body["ml_status"] == verdict["status"] == batch["status"] == word
     assert body["status"] == ("degraded" if down else "healthy")
     assert verdict["degraded"] is bool(down)
-    assert body["coverage"] == pytest.approx(verdict["coverage"]) == pytest.approx(batch["coverage"])
+    assert (
+        body["coverage"] == pytest.approx(verdict["coverage"]) == pytest.approx(batch["coverage"])
+    )
     for layer in down:
-        assert body["providers"][layer] == {"status": "fallback", "version": "", "reason": "ARTIFACT_MISSING"}
+        assert body["providers"][layer] == {
+            "status": "fallback",
+            "version": "",
+            "reason": "ARTIFACT_MISSING",
+        }
 
 
-def test_with_all_learning_layers_down_the_posture_is_still_scored(open_door: OpenDoor, flow_events: list[Event]) -> None:
-    """S0-13, RESILIENCE_SCORING_ONLY: the prior shifted by posture, and the verdict does not pretend to know more."""
+def test_with_all_learning_layers_down_the_posture_is_still_scored(
+    open_door: OpenDoor, flow_events: list[Event]
+) -> None:
+    """S0-13, RESILIENCE_SCORING_ONLY.
+
+    The prior shifted by posture, and the verdict does not pretend to know more.
+    """
     door = open_door(down=ML)
 
     weak, strong = (scored(door, flow_events[0] | {"host": host}) for host in ("web-1", "ws-17"))
 
     for body in (weak, strong):
-        assert (body["verdict"], body["coverage"], body["status"]) == ("indeterminate", 0.0, "FALLBACK_MODE")
+        assert (body["verdict"], body["coverage"], body["status"]) == (
+            "indeterminate",
+            0.0,
+            "FALLBACK_MODE",
+        )
         assert {layer["layer"]: layer["status"] for layer in body["layers"]} == {
             "anomaly": "fallback",
             "behavior": "fallback",
@@ -454,21 +690,27 @@ def test_with_all_learning_layers_down_the_posture_is_still_scored(open_door: Op
     assert weak["score"] > strong["score"]
 
 
-def test_the_fallback_scores_of_the_source_are_shown_and_weigh_nothing(open_door: OpenDoor, flow_events: list[Event]) -> None:
+def test_the_fallback_scores_of_the_source_are_shown_and_weigh_nothing(
+    open_door: OpenDoor, flow_events: list[Event]
+) -> None:
     """S0-11: anomaly 0.0 and behavior 0.1."""
     body = scored(open_door(down=ML), flow_events[0])
 
     assert [layer["score"] for layer in body["layers"][:2]] == [0.0, 0.1]
 
 
-def test_with_every_layer_down_every_event_still_gets_an_honest_answer(open_door: OpenDoor, flow_events: list[Event]) -> None:
+def test_with_every_layer_down_every_event_still_gets_an_honest_answer(
+    open_door: OpenDoor, flow_events: list[Event]
+) -> None:
     body = scored(open_door(down=set(LAYERS)), flow_events[0])
 
     assert (body["verdict"], body["coverage"], body["degraded"]) == ("indeterminate", 0.0, True)
     assert body["low"] < body["score"] < body["high"]
 
 
-def test_a_layer_that_hangs_costs_the_deadline_and_not_the_answer(open_door: OpenDoor, flow_events: list[Event]) -> None:
+def test_a_layer_that_hangs_costs_the_deadline_and_not_the_answer(
+    open_door: OpenDoor, flow_events: list[Event]
+) -> None:
     """P18, and fault I12: no header of the caller's moves the deadline."""
 
     async def hang(*_: object) -> LayerScores:
@@ -481,7 +723,9 @@ def test_a_layer_that_hangs_costs_the_deadline_and_not_the_answer(open_door: Ope
 
     handle = FakeHandle(broken_slot("behavior"))
     handle.score, handle.state = FakeMethod(hang), FakeMethod(state_hangs)
-    door = open_door(handles={"behavior": handle}, overrides={**PATIENT, "ingress": {"deadline_ms": 500}})
+    door = open_door(
+        handles={"behavior": handle}, overrides={**PATIENT, "ingress": {"deadline_ms": 500}}
+    )
 
     body = scored(door, flow_events[0], headers={"x-request-timeout-seconds": "0"})
 
@@ -490,9 +734,23 @@ def test_a_layer_that_hangs_costs_the_deadline_and_not_the_answer(open_door: Ope
     assert door.get("/health").json()["providers"]["behavior"]["status"] == "timeout"
 
 
-def test_the_limits_are_those_of_the_settings(open_door: OpenDoor, process_events: list[Event]) -> None:
-    door = open_door(overrides={**PATIENT, "ingress": {**PATIENT["ingress"], "max_events": 2, "max_body_bytes": 1000}})
+def test_the_limits_are_those_of_the_settings(
+    open_door: OpenDoor, process_events: list[Event]
+) -> None:
+    door = open_door(
+        overrides={
+            **PATIENT,
+            "ingress": {**PATIENT["ingress"], "max_events": 2, "max_body_bytes": 1000},
+        }
+    )
 
-    error_of(door.post("/v1/score/batch", {"events": process_events}), 422, "TOO_MANY_EVENTS", "events")
+    error_of(
+        door.post("/v1/score/batch", {"events": process_events}), 422, "TOO_MANY_EVENTS", "events"
+    )
     error_of(door.post("/v1/score", b" " * 1001), 413, "BODY_TOO_LARGE")
-    assert door.get("/openapi.json").json()["components"]["schemas"]["BatchRequest"]["properties"]["events"]["maxItems"] == 2
+    assert (
+        door.get("/openapi.json").json()["components"]["schemas"]["BatchRequest"]["properties"][
+            "events"
+        ]["maxItems"]
+        == 2
+    )

@@ -1,4 +1,7 @@
-"""Training jobs (S4-13, C-25, I13): taken at the door within limits, fitted elsewhere, published here, and told to their tenant alone."""
+"""Training jobs (S4-13, C-25, I13).
+
+Taken at the door within limits, fitted elsewhere, published here, and told to their tenant alone.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,15 @@ from deployments.config.trust import SigningRefused
 from deployments.management.job_records import ENDED, JobRecord, JobRecords, JobStatus
 from deployments.management.jobs import Jobs, TrainRequest
 from deployments.management.training_actor import FitWork
-from ensemble.errors import FeatureMismatch, JobCrashed, JobQuota, MalformedEvent, TooManyRows, TrainingError, UnknownJob
+from ensemble.errors import (
+    FeatureMismatch,
+    JobCrashed,
+    JobQuota,
+    MalformedEvent,
+    TooManyRows,
+    TrainingError,
+    UnknownJob,
+)
 from ensemble.features.tabular import NETWORK_FEATURES
 from ensemble.runtime.builder import proven_detector
 from ensemble.store.audit_log import read_audit
@@ -99,7 +110,9 @@ class Desk:
 
     def jobs(self, run: Run = fit_here, *, quota: Quota | None = None, **limits: Any) -> Jobs:
         """Management, started anew."""
-        own = self.settings.model_copy(update={"management": self.settings.management.model_copy(update=limits)})
+        own = self.settings.model_copy(
+            update={"management": self.settings.management.model_copy(update=limits)}
+        )
         self.made.append(Jobs(own, self.store, run, quota=quota, now=self.clock))
         return self.made[-1]
 
@@ -124,7 +137,8 @@ def key(signer: Signer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 @pytest.fixture
-def desk(own_state: Path, key: Path, trust: Trust, patient_disk: None) -> Desk:  # noqa: ARG001  # asked for by their effect
+# asked for by their effect
+def desk(own_state: Path, key: Path, trust: Trust, patient_disk: None) -> Desk:  # noqa: ARG001
     return Desk(read_settings({}), trust)
 
 
@@ -134,7 +148,8 @@ def during(promise: Coroutine[Any, Any, None]) -> None:
 
 async def once(jobs: Jobs, record: JobRecord, is_so: Callable[[JobRecord], bool]) -> JobRecord:
     """The record as soon as `is_so`."""
-    while not is_so(found := await jobs.get(Tenant(record.tenant), record.id)):  # noqa: ASYNC110  # who asks over HTTP has no event either
+    # who asks over HTTP has no event either
+    while not is_so(found := await jobs.get(Tenant(record.tenant), record.id)):  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     return found
 
@@ -145,14 +160,25 @@ async def ended(jobs: Jobs, record: JobRecord) -> JobRecord:
 
 
 def test_a_job_ends_as_a_signed_version_that_serves(desk: Desk, told: Told) -> None:
-    """S4-08, S4-14: published under the tenant, champion if asked, with the submitter in the audit log."""
+    """S4-08, S4-14.
+
+    Published under the tenant, champion if asked, with the submitter in the audit log.
+    """
 
     async def promise() -> None:
         jobs = desk.jobs()
-        record = await jobs.submit(ACME, wanted(label="20261120_081500", user_metadata={"ticket": "SEC-7"}), AMY)
+        record = await jobs.submit(
+            ACME, wanted(label="20261120_081500", user_metadata={"ticket": "SEC-7"}), AMY
+        )
         assert (record.status, record.rows, record.submitted_by) == (JobStatus.QUEUED, 120, "key-1")
         done = await ended(jobs, record)
-        assert (done.status, done.version, done.is_champion, done.progress, done.code) == (JobStatus.DONE, 1, True, 1.0, "")
+        assert (done.status, done.version, done.is_champion, done.progress, done.code) == (
+            JobStatus.DONE,
+            1,
+            True,
+            1.0,
+            "",
+        )
 
     during(promise())
 
@@ -160,8 +186,13 @@ def test_a_job_ends_as_a_signed_version_that_serves(desk: Desk, told: Told) -> N
     assert ref is not None
     bundle = open_bundle(desk.store(AMY), ref)
     assert proven_detector(bundle).features == NETWORK_FEATURES
-    assert (bundle.manifest.training["label"], bundle.manifest.training["user_metadata"]) == ("20261120_081500", {"ticket": "SEC-7"})
-    assert {(entry.who, entry.where) for entry in read_audit(desk.store(AMY), ACME, limit=100)} == {("key-1", "203.0.113.7")}
+    assert (bundle.manifest.training["label"], bundle.manifest.training["user_metadata"]) == (
+        "20261120_081500",
+        {"ticket": "SEC-7"},
+    )
+    assert {(entry.who, entry.where) for entry in read_audit(desk.store(AMY), ACME, limit=100)} == {
+        ("key-1", "203.0.113.7")
+    }
     assert told("model_saved")[0]["message"] == "model_saved: Model saved successfully"
 
 
@@ -183,7 +214,11 @@ def test_a_running_job_shows_how_far_it_is(desk: Desk) -> None:
         record = await jobs.submit(ACME, wanted(), AMY)
         await fit.began.wait()
         found = await once(jobs, record, lambda found: found.progress > 0.0)
-        assert (found.status, found.stage, found.progress) == (JobStatus.RUNNING, "forest 1 of 6", pytest.approx(1 / 6))
+        assert (found.status, found.stage, found.progress) == (
+            JobStatus.RUNNING,
+            "forest 1 of 6",
+            pytest.approx(1 / 6),
+        )
         fit.goes_on.set()
         assert (await ended(jobs, record)).status is JobStatus.DONE
 
@@ -204,18 +239,38 @@ async def never(work: FitWork) -> AsyncGenerator[Step | Trained, None]:
     [
         pytest.param(lambda: wanted(rows=rows(99)), TrainingError, id="too few rows"),
         pytest.param(lambda: wanted(rows=rows(1001)), TooManyRows, id="too many rows"),
-        pytest.param(lambda: wanted(rows=[{"other": 1.0}] * 200), FeatureMismatch, id="none of the features"),
-        pytest.param(lambda: wanted(rows=[*rows(), {**rows(1)[0], "packet_count": float("nan")}]), FeatureMismatch, id="NaN"),
+        pytest.param(
+            lambda: wanted(rows=[{"other": 1.0}] * 200), FeatureMismatch, id="none of the features"
+        ),
+        pytest.param(
+            lambda: wanted(rows=[*rows(), {**rows(1)[0], "packet_count": float("nan")}]),
+            FeatureMismatch,
+            id="NaN",
+        ),
         pytest.param(lambda: wanted(features=("a", "b")), FeatureMismatch, id="two features"),
         pytest.param(lambda: wanted(model="../x"), MalformedEvent, id="a model name that climbs"),
         pytest.param(lambda: wanted(label="x" * 65), MalformedEvent, id="a long label"),
         pytest.param(lambda: wanted(label="a\nb"), MalformedEvent, id="a label of two lines"),
-        pytest.param(lambda: wanted(user_metadata={"x": "y" * 9000}), MalformedEvent, id="metadata without end"),
-        pytest.param(lambda: wanted(user_metadata={"x": object()}), MalformedEvent, id="metadata that is no JSON"),
-        pytest.param(lambda: wanted(user_metadata={"x": float("inf")}), MalformedEvent, id="metadata that is not finite"),
+        pytest.param(
+            lambda: wanted(user_metadata={"x": "y" * 9000}),
+            MalformedEvent,
+            id="metadata without end",
+        ),
+        pytest.param(
+            lambda: wanted(user_metadata={"x": object()}),
+            MalformedEvent,
+            id="metadata that is no JSON",
+        ),
+        pytest.param(
+            lambda: wanted(user_metadata={"x": float("inf")}),
+            MalformedEvent,
+            id="metadata that is not finite",
+        ),
     ],
 )
-def test_what_cannot_be_trained_is_refused_at_the_door(desk: Desk, request_: Callable[[], TrainRequest], error: type[Exception]) -> None:
+def test_what_cannot_be_trained_is_refused_at_the_door(
+    desk: Desk, request_: Callable[[], TrainRequest], error: type[Exception]
+) -> None:
     async def promise() -> None:
         jobs = desk.jobs(never, max_rows=1000)
         with pytest.raises(error):
@@ -271,7 +326,9 @@ def test_all_tenants_together_have_only_so_many_jobs(desk: Desk) -> None:
 def test_jobs_that_are_submitted_at_the_same_moment_do_not_slip_past_the_limit(desk: Desk) -> None:
     async def promise() -> None:
         jobs = desk.jobs(HeldFit(), jobs_per_tenant=2)
-        given = await asyncio.gather(*(jobs.submit(ACME, wanted(), AMY) for _ in range(6)), return_exceptions=True)
+        given = await asyncio.gather(
+            *(jobs.submit(ACME, wanted(), AMY) for _ in range(6)), return_exceptions=True
+        )
         assert sum(isinstance(one, JobQuota) for one in given) == 4
         await jobs.stop()
 
@@ -306,7 +363,9 @@ def test_jobs_are_listed_with_the_newest_first(desk: Desk) -> None:
             made.append((await ended(jobs, await jobs.submit(ACME, wanted(), AMY))).id)
             desk.clock.now += 60
         assert [record.id for record in await jobs.list(ACME)] == made[::-1]
-        assert [record.id for record in await desk.jobs().list(ACME)] == made[::-1]  # after a restart too
+        assert [record.id for record in await desk.jobs().list(ACME)] == made[
+            ::-1
+        ]  # after a restart too
 
     during(promise())
 
@@ -322,7 +381,9 @@ def test_a_running_job_is_cancelled_and_its_fit_is_stopped(desk: Desk) -> None:
         await fit.began.wait()
         assert (await jobs.cancel(ACME, record.id)).status is JobStatus.CANCELLED
         assert fit.was_stopped
-        assert (await jobs.cancel(ACME, record.id)).status is JobStatus.CANCELLED  # once more changes nothing
+        assert (
+            await jobs.cancel(ACME, record.id)
+        ).status is JobStatus.CANCELLED  # once more changes nothing
 
     during(promise())
 
@@ -348,7 +409,11 @@ def test_a_job_that_takes_too_long_is_stopped_and_says_so(desk: Desk) -> None:
         fit = HeldFit()
         jobs = desk.jobs(fit, job_seconds=0.05)
         found = await ended(jobs, await jobs.submit(ACME, wanted(), AMY))
-        assert (found.status, found.code, found.message) == (JobStatus.TIMEOUT, "JOB_TIMEOUT", "not trained within 0.05 s")
+        assert (found.status, found.code, found.message) == (
+            JobStatus.TIMEOUT,
+            "JOB_TIMEOUT",
+            "not trained within 0.05 s",
+        )
         assert fit.was_stopped
 
     during(promise())
@@ -358,16 +423,34 @@ def test_a_job_that_takes_too_long_is_stopped_and_says_so(desk: Desk) -> None:
     ("problem", "code", "message"),
     [
         pytest.param(
-            TrainingError("nearly all rows are alike"), "TRAINING_ERROR", "nearly all rows are alike", id="rows that cannot teach"
+            TrainingError("nearly all rows are alike"),
+            "TRAINING_ERROR",
+            "nearly all rows are alike",
+            id="rows that cannot teach",
         ),
-        pytest.param(JobCrashed(), "JOB_CRASHED", "the training ended without a model; the log knows more", id="a process that died"),
         pytest.param(
-            RuntimeError("/root/secret"), "JOB_CRASHED", "the training ended without a model; the log knows more", id="a mistake of ours"
+            JobCrashed(),
+            "JOB_CRASHED",
+            "the training ended without a model; the log knows more",
+            id="a process that died",
         ),
-        pytest.param(None, "JOB_CRASHED", "the training ended without a model; the log knows more", id="an end without a model"),
+        pytest.param(
+            RuntimeError("/root/secret"),
+            "JOB_CRASHED",
+            "the training ended without a model; the log knows more",
+            id="a mistake of ours",
+        ),
+        pytest.param(
+            None,
+            "JOB_CRASHED",
+            "the training ended without a model; the log knows more",
+            id="an end without a model",
+        ),
     ],
 )
-def test_a_fit_that_fails_ends_its_job_alone(desk: Desk, problem: Exception | None, code: str, message: str) -> None:
+def test_a_fit_that_fails_ends_its_job_alone(
+    desk: Desk, problem: Exception | None, code: str, message: str
+) -> None:
     """R14; no other error's text and no path is told."""
 
     async def broken(work: FitWork) -> AsyncGenerator[Step | Trained, None]:
@@ -378,14 +461,21 @@ def test_a_fit_that_fails_ends_its_job_alone(desk: Desk, problem: Exception | No
     async def promise() -> None:
         jobs = desk.jobs(broken)
         found = await ended(jobs, await jobs.submit(ACME, wanted(), AMY))
-        assert (found.status, found.code, found.message, found.version) == (JobStatus.FAILED, code, message, 0)
+        assert (found.status, found.code, found.message, found.version) == (
+            JobStatus.FAILED,
+            code,
+            message,
+            0,
+        )
         jobs._run = fit_here
         assert (await ended(jobs, await jobs.submit(ACME, wanted(), AMY))).status is JobStatus.DONE
 
     during(promise())
 
 
-def test_a_full_disk_publishes_nothing_and_the_champion_of_before_stays(desk: Desk, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_publishes_nothing_and_the_champion_of_before_stays(
+    desk: Desk, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """F20."""
     written = atomic.write_new
 
@@ -406,7 +496,9 @@ def test_a_full_disk_publishes_nothing_and_the_champion_of_before_stays(desk: De
 
     during(promise())
 
-    assert told("model_save_failed")[0]["message"].startswith("model_save_failed: Failed to save model")
+    assert told("model_save_failed")[0]["message"].startswith(
+        "model_save_failed: Failed to save model"
+    )
     assert list((desk.settings.state / ".staging").iterdir()) == []
 
 
@@ -422,7 +514,9 @@ def test_a_full_quota_of_versions_fails_the_job_with_its_code(desk: Desk) -> Non
     during(promise())
 
 
-def test_a_key_that_is_gone_by_the_end_fails_the_job_and_publishes_nothing(desk: Desk, key: Path) -> None:
+def test_a_key_that_is_gone_by_the_end_fails_the_job_and_publishes_nothing(
+    desk: Desk, key: Path
+) -> None:
     async def promise() -> None:
         fit = HeldFit()
         jobs = desk.jobs(fit)
@@ -453,7 +547,9 @@ def test_after_a_restart_an_ended_job_is_known_and_a_running_one_is_lost(desk: D
         assert await after.get(ACME, done.id) == done
         lost = await after.get(ACME, running.id)
         assert (lost.status, lost.code) == (JobStatus.LOST, "JOB_LOST")
-        assert (await desk.jobs().get(ACME, running.id)).status is JobStatus.LOST  # it was written down
+        assert (
+            await desk.jobs().get(ACME, running.id)
+        ).status is JobStatus.LOST  # it was written down
         await jobs.stop()
 
     during(promise())
@@ -472,7 +568,9 @@ def test_management_that_stops_in_order_leaves_no_job_that_seems_to_run(desk: De
     during(promise())
 
 
-def test_a_job_that_cannot_be_written_down_is_not_taken(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_cannot_be_written_down_is_not_taken(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fails(self: JobRecords, record: JobRecord) -> None:
         del self, record
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -491,11 +589,14 @@ def test_a_job_that_cannot_be_written_down_is_not_taken(desk: Desk, monkeypatch:
 
 
 @pytest.fixture
-def records(own_state: Path, patient_disk: None) -> JobRecords:  # noqa: ARG001  # asked for by its effect
+# asked for by its effect
+def records(own_state: Path, patient_disk: None) -> JobRecords:  # noqa: ARG001
     return JobRecords(own_state, kept=3, kept_days=30, now=Clock(1_700_000_000.0))
 
 
-def record_of(number: int, tenant: str = "acme", ended_at: str = "2023-11-14T00:00:00Z") -> JobRecord:
+def record_of(
+    number: int, tenant: str = "acme", ended_at: str = "2023-11-14T00:00:00Z"
+) -> JobRecord:
     return JobRecord(
         id=f"{number:032x}",
         tenant=tenant,
@@ -518,7 +619,10 @@ def test_a_record_is_read_as_it_was_written(records: JobRecords) -> None:
 
 
 def test_old_jobs_and_too_many_jobs_are_forgotten(records: JobRecords) -> None:
-    """The folder is bounded: of each tenant the newest three, and none of them older than 30 days."""
+    """The folder is bounded.
+
+    Of each tenant the newest three, and none of them older than 30 days.
+    """
     for number in range(5):
         records.save(record_of(number, ended_at=f"2023-11-14T00:00:0{number}Z"))
     records.save(record_of(9, tenant="globex", ended_at="2023-09-01T00:00:00Z"))
@@ -545,18 +649,26 @@ def test_jobs_are_forgotten_while_management_runs_too(desk: Desk) -> None:
         pytest.param("f" * 32 + ".json", b"{", id="torn"),
         pytest.param("f" * 32 + ".json", b"x" * 70_000, id="too long"),
         pytest.param("f" * 32 + ".json", msgspec.json.encode(record_of(1)), id="another job's"),
-        pytest.param("f" * 32 + ".json", msgspec.json.encode(replace(record_of(0xF), tenant="globex", id="f" * 32)), id="another tenant's"),
+        pytest.param(
+            "f" * 32 + ".json",
+            msgspec.json.encode(replace(record_of(0xF), tenant="globex", id="f" * 32)),
+            id="another tenant's",
+        ),
         pytest.param("notes.txt", b"hello", id="something else"),
     ],
 )
-def test_whatever_else_lies_in_the_folder_is_passed_over(records: JobRecords, own_state: Path, name: str, data: bytes) -> None:
+def test_whatever_else_lies_in_the_folder_is_passed_over(
+    records: JobRecords, own_state: Path, name: str, data: bytes
+) -> None:
     records.save(record_of(1))
     (own_state / "jobs" / "acme" / name).write_bytes(data)
 
     assert records.take_over() == [record_of(1)]
 
 
-def test_a_link_in_the_place_of_a_record_is_not_followed(records: JobRecords, own_state: Path, tmp_path: Path) -> None:
+def test_a_link_in_the_place_of_a_record_is_not_followed(
+    records: JobRecords, own_state: Path, tmp_path: Path
+) -> None:
     records.save(record_of(1))
     stranger = tmp_path / "elsewhere.json"
     stranger.write_bytes(msgspec.json.encode(record_of(2)))
@@ -565,7 +677,9 @@ def test_a_link_in_the_place_of_a_record_is_not_followed(records: JobRecords, ow
     assert records.take_over() == [record_of(1)]
 
 
-def test_who_stops_waiting_for_a_submission_leaves_no_job(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_stops_waiting_for_a_submission_leaves_no_job(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A client that hangs up was told of no job."""
     saved = JobRecords.save
     begun, goes_on = threading.Event(), threading.Event()

@@ -1,4 +1,7 @@
-"""The key file and the ring of keys: what is kept, who is admitted, and what a broken file changes. P30, I8, C-25."""
+"""The key file and the ring of keys.
+
+What is kept, who is admitted, and what a broken file changes. P30, I8, C-25.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,15 @@ from typing import Any
 import pytest
 
 from deployments.web import api_keys
-from deployments.web.api_keys import Key, KeyRefused, KeyRing, Scope, create_key, list_keys, revoke_key
+from deployments.web.api_keys import (
+    Key,
+    KeyRefused,
+    KeyRing,
+    Scope,
+    create_key,
+    list_keys,
+    revoke_key,
+)
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactIncompatible, ArtifactUntrusted
 from ensemble.store.files import atomic
 from ensemble.store.names import Tenant
@@ -53,7 +64,9 @@ def ring(file: Path, clocks: Clocks) -> KeyRing:
 def make(file: Path) -> Callable[..., tuple[Key, str]]:
     """`make("acme", expires_at=...)`: a key for scoring."""
 
-    def one(tenant: str = "acme", expires_at: float | None = None, now: float = NOW) -> tuple[Key, str]:
+    def one(
+        tenant: str = "acme", expires_at: float | None = None, now: float = NOW
+    ) -> tuple[Key, str]:
         return create_key(file, Tenant(tenant), [Scope.SCORE], "", expires_at, now)
 
     return one
@@ -72,7 +85,16 @@ def test_a_key_says_whose_it_is_and_what_for(file: Path, ring: KeyRing) -> None:
     found = ring.find(token)
 
     assert found == made
-    assert found == Key(made.id, "collector", ACME, frozenset({Scope.SCORE, Scope.READ}), made.sha256, NOW, NOW + 60, None)
+    assert found == Key(
+        made.id,
+        "collector",
+        ACME,
+        frozenset({Scope.SCORE, Scope.READ}),
+        made.sha256,
+        NOW,
+        NOW + 60,
+        None,
+    )
     assert not ring.is_empty
 
 
@@ -83,7 +105,9 @@ def test_nobody_is_admitted_before_the_first_look(make: Make, ring: KeyRing) -> 
     assert ring.is_empty
 
 
-def test_a_wrong_secret_opens_nothing_also_under_an_id_that_exists(make: Make, ring: KeyRing) -> None:
+def test_a_wrong_secret_opens_nothing_also_under_an_id_that_exists(
+    make: Make, ring: KeyRing
+) -> None:
     (_, one), (_, other) = make(), make("globex")
     ring.look()
 
@@ -92,7 +116,10 @@ def test_a_wrong_secret_opens_nothing_also_under_an_id_that_exists(make: Make, r
 
 
 def test_the_secret_of_a_key_does_not_open_in_another_spelling(make: Make, ring: KeyRing) -> None:
-    """The last of 43 characters has two bits that decode to nothing: the text is hashed, so each secret has one spelling."""
+    """The last of 43 characters has two bits that decode to nothing.
+
+    The text is hashed, so each secret has one spelling.
+    """
     _, token = make()
     ring.look()
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -117,14 +144,18 @@ MISSHAPEN = [
 
 
 @pytest.mark.parametrize("spoil", MISSHAPEN)
-def test_what_is_no_key_is_refused_without_an_error(make: Make, ring: KeyRing, spoil: Callable[[str], str]) -> None:
+def test_what_is_no_key_is_refused_without_an_error(
+    make: Make, ring: KeyRing, spoil: Callable[[str], str]
+) -> None:
     _, token = make()
     ring.look()
 
     assert ring.find(spoil(token)) is None
 
 
-def test_a_key_is_refused_from_the_moment_it_expires(make: Make, ring: KeyRing, clocks: Clocks) -> None:
+def test_a_key_is_refused_from_the_moment_it_expires(
+    make: Make, ring: KeyRing, clocks: Clocks
+) -> None:
     """Without a look: the ring knows the time itself."""
     _, token = make(expires_at=NOW + 60)
     ring.look()
@@ -149,8 +180,14 @@ def test_a_revoked_key_is_refused_from_the_next_look_on_whatever_the_clock_says(
     assert ring.is_empty
 
 
-def test_every_token_costs_the_same_whatever_is_wrong_with_it(make: Make, ring: KeyRing, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P30: no difference in time tells which ids exist. One hash, one comparison of 64 characters, one look at the clock, always."""
+def test_every_token_costs_the_same_whatever_is_wrong_with_it(
+    make: Make, ring: KeyRing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P30.
+
+    No difference in time tells which ids exist. One hash, one comparison of 64 characters, one look
+    at the clock, always.
+    """
     made, token = make(expires_at=NOW + 60)
     ring.look()
     compared: list[tuple[int, int]] = []
@@ -172,7 +209,9 @@ def test_every_token_costs_the_same_whatever_is_wrong_with_it(make: Make, ring: 
     assert len(asked_time) == 5
 
 
-def test_finding_a_key_touches_no_disk(make: Make, ring: KeyRing, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finding_a_key_touches_no_disk(
+    make: Make, ring: KeyRing, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An event loop asks, in every request."""
     _, token = make()
     ring.look()
@@ -227,7 +266,10 @@ def test_without_a_file_there_are_no_keys(file: Path) -> None:
 
 def test_two_who_make_keys_at_once_lose_none(make: Make, file: Path) -> None:
     made: list[str] = []
-    threads = [threading.Thread(target=lambda: made.extend(make()[0].id for _ in range(5))) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: made.extend(make()[0].id for _ in range(5)))
+        for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -237,7 +279,9 @@ def test_two_who_make_keys_at_once_lose_none(make: Make, file: Path) -> None:
     assert len(set(made)) == 20
 
 
-def test_a_full_disk_leaves_the_file_of_before(make: Make, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_file_of_before(
+    make: Make, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make()
     before = file.read_bytes()
 
@@ -262,7 +306,11 @@ def test_a_revoked_key_stays_in_the_list_with_the_time_of_the_first(make: Make, 
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["another key is there", "no file is there"])
-def test_revoking_what_is_not_there_changes_nothing_and_repeats_nothing(make: Make, file: Path, there: bool) -> None:  # noqa: FBT001
+def test_revoking_what_is_not_there_changes_nothing_and_repeats_nothing(
+    make: Make,
+    file: Path,
+    there: bool,  # noqa: FBT001
+) -> None:
     """People paste whole keys, and a sentence may end in a log."""
     if there:
         make()
@@ -277,7 +325,9 @@ def test_revoking_what_is_not_there_changes_nothing_and_repeats_nothing(make: Ma
 
 
 def test_keys_dead_for_more_than_a_year_make_room(make: Make, file: Path) -> None:
-    expired, revoked, lately, active = (make(expires_at=at)[0] for at in (NOW + 1, None, NOW + 300 * 86400, None))
+    expired, revoked, lately, active = (
+        make(expires_at=at)[0] for at in (NOW + 1, None, NOW + 300 * 86400, None)
+    )
     revoke_key(file, revoked.id, NOW + 1)
 
     later, _ = make(now=NOW + 401 * 86400)
@@ -298,7 +348,14 @@ REFUSED = [
 
 @pytest.mark.parametrize(("wrong", "sentence"), REFUSED)
 def test_a_wrong_key_is_not_made(file: Path, wrong: dict[str, Any], sentence: str) -> None:
-    asked: dict[str, Any] = {"tenant": ACME, "scopes": [Scope.READ], "name": "", "expires_at": None, "now": NOW, **wrong}
+    asked: dict[str, Any] = {
+        "tenant": ACME,
+        "scopes": [Scope.READ],
+        "name": "",
+        "expires_at": None,
+        "now": NOW,
+        **wrong,
+    }
 
     with pytest.raises(KeyRefused, match=sentence):
         create_key(file, **asked)
@@ -306,7 +363,9 @@ def test_a_wrong_key_is_not_made(file: Path, wrong: dict[str, Any], sentence: st
     assert not file.exists()
 
 
-def test_there_are_never_more_keys_than_a_reader_takes(make: Make, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_are_never_more_keys_than_a_reader_takes(
+    make: Make, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(api_keys, "LIMIT_BYTES", 1000)
     made = [make()[0] for _ in range(4)]
 
@@ -342,7 +401,10 @@ def written(file: Path, value: object, mode: int = 0o600) -> None:
 WRONG = [
     pytest.param({"format": 1, "keys": [entry(rights="all")]}, id="unknown field of a key"),
     pytest.param({"format": 1, "keys": [], "admin": True}, id="unknown field of the file"),
-    pytest.param({"format": 1, "keys": [{k: v for k, v in entry().items() if k != "revoked_at"}]}, id="field missing"),
+    pytest.param(
+        {"format": 1, "keys": [{k: v for k, v in entry().items() if k != "revoked_at"}]},
+        id="field missing",
+    ),
     pytest.param({"format": 1, "keys": [entry(), entry(tenant="globex")]}, id="an id twice"),
     pytest.param({"format": 1, "keys": [entry(id="0000000b"), entry()]}, id="ids out of order"),
     pytest.param({"format": 1, "keys": [entry(id="A")]}, id="no id"),
@@ -386,7 +448,9 @@ def test_a_file_of_a_later_axon_is_said_to_be_one(file: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o644, 0o666], ids=oct)
-def test_a_file_that_others_may_read_or_write_is_refused_and_the_sentence_says_chmod(file: Path, mode: int) -> None:
+def test_a_file_that_others_may_read_or_write_is_refused_and_the_sentence_says_chmod(
+    file: Path, mode: int
+) -> None:
     written(file, {"format": 1, "keys": [entry()]}, mode)
 
     with pytest.raises(ArtifactUntrusted, match=r"chmod 600 keys\.json"):
@@ -428,7 +492,9 @@ SPOILT = [link, second_name, pipe, too_long, torn, opened_to_all]
 
 
 @pytest.mark.parametrize("spoil", SPOILT)
-def test_what_is_not_plainly_the_file_is_not_read(make: Make, file: Path, spoil: Callable[[Path], None]) -> None:
+def test_what_is_not_plainly_the_file_is_not_read(
+    make: Make, file: Path, spoil: Callable[[Path], None]
+) -> None:
     make()
     spoil(file)
 
@@ -486,7 +552,9 @@ def test_a_file_that_is_mended_is_read_at_the_next_look_also_if_it_looks_the_sam
     assert told.events == ["keys_unreadable", "keys_read"]
 
 
-def test_a_disk_that_went_away_and_came_back_as_it_was_is_said_to_be_back(make: Make, file: Path, ring: KeyRing, told: Told) -> None:
+def test_a_disk_that_went_away_and_came_back_as_it_was_is_said_to_be_back(
+    make: Make, file: Path, ring: KeyRing, told: Told
+) -> None:
     make()
     ring.look()
 
@@ -514,7 +582,10 @@ class Failing:
 def test_the_file_is_read_when_it_changed_and_every_minute(
     make: Make, ring: KeyRing, clocks: Clocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A look each second costs one call to the disk; a network disk that hides a change hides it for a minute."""
+    """A look each second costs one call to the disk.
+
+    A network disk that hides a change hides it for a minute.
+    """
     make()
     monkeypatch.setattr(api_keys, "_read_bytes", reading := Failing())
     reading.is_well = True
@@ -534,7 +605,9 @@ def test_the_file_is_read_when_it_changed_and_every_minute(
     assert reading.calls == before + 2
 
 
-def test_a_file_that_did_not_change_is_not_parsed_again(make: Make, ring: KeyRing, clocks: Clocks, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_did_not_change_is_not_parsed_again(
+    make: Make, ring: KeyRing, clocks: Clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Three thousand keys take half a second of the interpreter that answers requests."""
     _, token = make()
     ring.look()
@@ -546,7 +619,9 @@ def test_a_file_that_did_not_change_is_not_parsed_again(make: Make, ring: KeyRin
     assert ring.find(token) is not None
 
 
-def test_a_new_key_is_news_and_the_same_file_is_none(make: Make, ring: KeyRing, clocks: Clocks, told: Told) -> None:
+def test_a_new_key_is_news_and_the_same_file_is_none(
+    make: Make, ring: KeyRing, clocks: Clocks, told: Told
+) -> None:
     make()
     ring.look()
     clocks.pass_s(61)

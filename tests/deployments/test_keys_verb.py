@@ -1,4 +1,8 @@
-"""`axon keys`: made once, listed without a secret, revoked; what a user can mend is one sentence and exit code 2. P30."""
+"""`axon keys`.
+
+Made once, listed without a secret, revoked; what a user can mend is one sentence and exit code 2.
+P30.
+"""
 
 from __future__ import annotations
 
@@ -38,13 +42,22 @@ def axon_keys(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
 Axon = Callable[..., Result]
 
 
-def test_the_key_alone_is_on_standard_output_and_the_advice_beside_it(axon_keys: Axon, own_state: Path) -> None:
+def test_the_key_alone_is_on_standard_output_and_the_advice_beside_it(
+    axon_keys: Axon, own_state: Path
+) -> None:
     made = axon_keys(*CREATE, "--scope", "read", "--name", "collector", "--expires-days", "30")
 
     assert made.exit_code == 0, made.output
     found = KEY.fullmatch(made.stdout)
     assert found
-    for said in (found[1], "acme", "read, score", "expires", "only time", f"axon keys revoke {found[1]}"):
+    for said in (
+        found[1],
+        "acme",
+        "read, score",
+        "expires",
+        "only time",
+        f"axon keys revoke {found[1]}",
+    ):
         assert said in made.stderr
     assert made.stdout.strip() not in made.stderr
     (kept,) = list_keys(own_state / "keys.json")
@@ -66,16 +79,26 @@ def test_a_key_that_was_made_opens_until_it_is_revoked(axon_keys: Axon, own_stat
     assert ring.find(token) is None
 
 
-def test_the_list_says_what_a_key_is_for_and_never_the_key_or_its_hash(axon_keys: Axon, own_state: Path) -> None:
-    live, gone = (axon_keys(*CREATE, "--name", name).stdout.strip() for name in ("collector", "laptop"))
+def test_the_list_says_what_a_key_is_for_and_never_the_key_or_its_hash(
+    axon_keys: Axon, own_state: Path
+) -> None:
+    live, gone = (
+        axon_keys(*CREATE, "--name", name).stdout.strip() for name in ("collector", "laptop")
+    )
     axon_keys("revoke", gone[5:13])
 
     listed = axon_keys("list", width=200)
 
     lines = {line.split()[0]: line for line in listed.stdout.splitlines()}
-    assert all(said in lines[live[5:13]] for said in ("live", "acme", "score", "for ever", "collector"))
+    assert all(
+        said in lines[live[5:13]] for said in ("live", "acme", "score", "for ever", "collector")
+    )
     assert all(said in lines[gone[5:13]] for said in ("revoked", "laptop"))
-    for secret in (live[14:], gone[14:], *(key.sha256 for key in list_keys(own_state / "keys.json"))):
+    for secret in (
+        live[14:],
+        gone[14:],
+        *(key.sha256 for key in list_keys(own_state / "keys.json")),
+    ):
         assert secret not in listed.output
 
 
@@ -91,15 +114,23 @@ def test_without_keys_the_list_says_how_to_make_one(axon_keys: Axon, own_state: 
 
 
 MENDABLE = [
-    pytest.param(("create", "--tenant", "Acme", "--scope", "score"), "tenant: 1 to 63 of", id="wrong tenant"),
-    pytest.param(("create", "--tenant", "acme", "--scope", "scores"), "a scope is one of score, train, manage, read", id="wrong scope"),
+    pytest.param(
+        ("create", "--tenant", "Acme", "--scope", "score"), "tenant: 1 to 63 of", id="wrong tenant"
+    ),
+    pytest.param(
+        ("create", "--tenant", "acme", "--scope", "scores"),
+        "a scope is one of score, train, manage, read",
+        id="wrong scope",
+    ),
     pytest.param((*CREATE, "--name", "[red]"), "a name is", id="wrong name"),
     pytest.param(("revoke", "0badcafe"), "there is no key with that id", id="unknown id"),
 ]
 
 
 @pytest.mark.parametrize(("words", "sentence"), MENDABLE)
-def test_what_a_user_can_mend_is_one_sentence(axon_keys: Axon, own_state: Path, words: tuple[str, ...], sentence: str) -> None:
+def test_what_a_user_can_mend_is_one_sentence(
+    axon_keys: Axon, own_state: Path, words: tuple[str, ...], sentence: str
+) -> None:
     refused = axon_keys(*words, width=200)
 
     assert refused.exit_code == 2
@@ -109,8 +140,12 @@ def test_what_a_user_can_mend_is_one_sentence(axon_keys: Axon, own_state: Path, 
     assert not (own_state / "keys.json").exists()
 
 
-@pytest.mark.parametrize("words", [CREATE, ("list",), ("revoke", "0badcafe")], ids=lambda words: words[0])
-def test_every_verb_refuses_a_file_that_others_may_read(axon_keys: Axon, own_state: Path, words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "words", [CREATE, ("list",), ("revoke", "0badcafe")], ids=lambda words: words[0]
+)
+def test_every_verb_refuses_a_file_that_others_may_read(
+    axon_keys: Axon, own_state: Path, words: tuple[str, ...]
+) -> None:
     axon_keys(*CREATE)
     (own_state / "keys.json").chmod(0o644)
 
@@ -120,7 +155,9 @@ def test_every_verb_refuses_a_file_that_others_may_read(axon_keys: Axon, own_sta
     assert "chmod 600" in refused.stderr
 
 
-def test_the_file_of_the_environment_is_the_one_that_is_written(axon_keys: Axon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_of_the_environment_is_the_one_that_is_written(
+    axon_keys: Axon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AXON_KEYS", str(tmp_path / "secrets" / "axon.json"))
 
     axon_keys(*CREATE)
@@ -136,7 +173,9 @@ def test_the_help_teaches(axon_keys: Axon, verb: str) -> None:
     assert "key" in told.stdout.lower()
 
 
-def test_who_made_and_revoked_a_key_is_in_the_audit_log_and_the_key_is_not(axon_keys: Axon, own_state: Path) -> None:
+def test_who_made_and_revoked_a_key_is_in_the_audit_log_and_the_key_is_not(
+    axon_keys: Axon, own_state: Path
+) -> None:
     """P31."""
     token = axon_keys(*CREATE).stdout.strip()
     key_id, secret = token[5:13], token[14:]
@@ -145,7 +184,10 @@ def test_who_made_and_revoked_a_key_is_in_the_audit_log_and_the_key_is_not(axon_
 
     acts = read_audit(Store(own_state, None, Trust({}, frozenset())), None, limit=10)
     said = [(one.act, one.what, one.tenant, one.where, one.outcome) for one in acts]
-    assert said == [(act, f"key {key_id} for score", "acme", "terminal", Outcome.DONE) for act in ("revoke_key", "create_key")]
+    assert said == [
+        (act, f"key {key_id} for score", "acme", "terminal", Outcome.DONE)
+        for act in ("revoke_key", "create_key")
+    ]
     assert all(one.who for one in acts)
     assert secret not in (own_state / LOG).read_text()
 

@@ -1,4 +1,7 @@
-"""The bucket of requests of each tenant, held against a slow one that fills tick by tick; and the wait of who is refused. P21."""
+"""The bucket of requests of each tenant, held against a slow one that fills tick by tick.
+
+And the wait of who is refused. P21.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,9 @@ from deployments.web.rate_limit import FEW, Tarpit, TokenBuckets
 from ensemble.store.names import Tenant
 
 ACME, GLOBEX = Tenant("acme"), Tenant("globex")
-TICK_S = 0.125  # times, rates and costs are whole eighths here: floats hold them exactly, so the oracle may be held to the letter
+# times, rates and costs are whole eighths here: floats hold them exactly, so the oracle may be held
+# to the letter
+TICK_S = 0.125
 
 
 class Clock:
@@ -45,11 +50,15 @@ class SlowBucket:
 
 eighths = some.integers(1, 400).map(lambda n: n / 8)
 bursts = some.integers(8, 400).map(lambda n: n / 8)
-asked = some.lists(some.tuples(some.integers(0, 40), eighths), max_size=40)  # ticks since the one before, and cost
+asked = some.lists(
+    some.tuples(some.integers(0, 40), eighths), max_size=40
+)  # ticks since the one before, and cost
 
 
 @given(rate=eighths, burst=bursts, requests=asked)
-def test_who_is_admitted_is_who_the_slow_bucket_admits(rate: float, burst: float, requests: list[tuple[int, float]]) -> None:
+def test_who_is_admitted_is_who_the_slow_bucket_admits(
+    rate: float, burst: float, requests: list[tuple[int, float]]
+) -> None:
     clock, slow = Clock(), SlowBucket(rate, burst)
     buckets = TokenBuckets(rate, burst, clock=clock)
 
@@ -61,7 +70,9 @@ def test_who_is_admitted_is_who_the_slow_bucket_admits(rate: float, burst: float
 
 
 @given(rate=eighths, burst=bursts, requests=asked, luck=some.floats(0, 1, exclude_max=True))
-def test_who_waits_as_long_as_was_said_is_admitted(rate: float, burst: float, requests: list[tuple[int, float]], luck: float) -> None:
+def test_who_waits_as_long_as_was_said_is_admitted(
+    rate: float, burst: float, requests: list[tuple[int, float]], luck: float
+) -> None:
     clock = Clock()
     buckets = TokenBuckets(rate, burst, clock=clock, jitter=lambda: luck)
 
@@ -91,7 +102,10 @@ def test_the_rate_holds_over_any_time_for_costs_of_up_to_twice_the_burst(
 @given(requests=asked)
 def test_what_one_tenant_asks_is_nothing_to_another(requests: list[tuple[int, float]]) -> None:
     clock = Clock()
-    alone, beside = TokenBuckets(2, 4, clock=clock, jitter=lambda: 0.0), TokenBuckets(2, 4, clock=clock, jitter=lambda: 0.0)
+    alone, beside = (
+        TokenBuckets(2, 4, clock=clock, jitter=lambda: 0.0),
+        TokenBuckets(2, 4, clock=clock, jitter=lambda: 0.0),
+    )
 
     for ticks, cost in requests:
         clock.now += ticks * TICK_S
@@ -109,7 +123,10 @@ def test_a_wait_is_whole_seconds_and_at_least_one() -> None:
 
 
 def test_those_who_are_refused_together_do_not_all_come_back_together() -> None:
-    """The wait is stretched by up to half, never cut: who came early would only be refused again."""
+    """The wait is stretched by up to half, never cut.
+
+    Who came early would only be refused again.
+    """
     luck = iter([0.0, 0.5, 0.999])
     buckets = TokenBuckets(0.01, 1, clock=Clock(), jitter=lambda: next(luck))
     buckets.take(ACME)
@@ -160,7 +177,10 @@ def test_a_limit_of_its_own_holds_for_what_it_says_and_a_change_from_the_next_re
 
 
 def test_tenants_that_went_quiet_are_forgotten_and_a_debtor_is_not() -> None:
-    """Bounded memory: what is kept are those who asked within the time that their bucket takes to fill."""
+    """Bounded memory.
+
+    What is kept are those who asked within the time that their bucket takes to fill.
+    """
     clock = Clock()
     buckets = TokenBuckets(10, 10, clock=clock)
     debtor = Tenant("debtor")
@@ -176,7 +196,9 @@ def test_tenants_that_went_quiet_are_forgotten_and_a_debtor_is_not() -> None:
     assert buckets.take(debtor, 20) > 0.0
 
 
-@pytest.mark.parametrize(("requests_per_s", "burst"), [(0, 1), (-1, 1), (1, 0.5), (float("nan"), 1), (1, float("nan"))])
+@pytest.mark.parametrize(
+    ("requests_per_s", "burst"), [(0, 1), (-1, 1), (1, 0.5), (float("nan"), 1), (1, float("nan"))]
+)
 def test_a_bucket_that_would_admit_nobody_is_not_made(requests_per_s: float, burst: float) -> None:
     with pytest.raises(ValueError, match="admits nobody"):
         TokenBuckets(requests_per_s, burst)

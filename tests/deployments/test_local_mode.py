@@ -1,4 +1,7 @@
-"""The whole application composed by Serve in this process: handles resolve, layers answer through them. No cluster, no network."""
+"""The whole application composed by Serve in this process.
+
+Handles resolve, layers answer through them. No cluster, no network.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,8 @@ Made = tuple[dict[str, Any], dict[str, Any]]
 def run_locally(name: str, args: Mapping[str, Any]) -> Made:
     """Run the application in this process; gives what its ingress was made with: settings, and handles in the place of the bound layers.
 
-    The ingress that Serve makes gets no life of its own: it would watch on until the last test. A door makes another.
+    The ingress that Serve makes gets no life of its own: it would watch on until the last test. A
+    door makes another.
     """
     caught: list[Made] = []
     made = IngressApp.__init__
@@ -54,9 +58,15 @@ def run_locally(name: str, args: Mapping[str, Any]) -> Made:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(IngressApp, "__init__", watched)
         patch.setattr(IngressApp, "_lifespan", lifeless)
-        serve.run(build({key: value for key, value in args.items() if key != "auth"}), name=name, _local_testing_mode=True)
+        serve.run(
+            build({key: value for key, value in args.items() if key != "auth"}),
+            name=name,
+            _local_testing_mode=True,
+        )
     ((settings, handles),) = caught
-    return settings | {"auth": {**settings["auth"], **args.get("auth", {})}}, handles  # keys are off behind a door without a network
+    return settings | {
+        "auth": {**settings["auth"], **args.get("auth", {})}
+    }, handles  # keys are off behind a door without a network
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +75,9 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AXON_STATE", str(tmp_path_factory.mktemp("local") / "state"))
         settings, handles = run_locally("axon-local", PATIENT)
-        assert wait_until(lambda: all(is_live(handle) for handle in handles.values()), WITHIN_S)  # the slots load beside
+        assert wait_until(
+            lambda: all(is_live(handle) for handle in handles.values()), WITHIN_S
+        )  # the slots load beside
         yield settings, handles
 
 
@@ -82,7 +94,8 @@ def test_every_layer_answers_through_its_handle(composed: Made, flows: FlowTable
 
     assert handles.keys() == LAYERS.keys()
     for layer, handle in handles.items():
-        said = handle.score.remote(batch, ANY_RELEASE, False).result(timeout_s=WITHIN_S)  # noqa: FBT003  # as the ingress passes it
+        # as the ingress passes it
+        said = handle.score.remote(batch, ANY_RELEASE, False).result(timeout_s=WITHIN_S)  # noqa: FBT003
 
         assert isinstance(said, LayerScores)
         assert (said.layer, said.status, said.scores.shape) == (layer, LayerStatus.LIVE, (5,))
@@ -108,10 +121,23 @@ def test_the_composed_application_scores_as_the_ensemble_in_one_process(
     assert {answer["status"] for answer in answers} == {"FULLY_OPERATIONAL"}
 
 
-def test_the_composed_application_starts_although_no_model_is_there(tmp_path: Path, flow_events: list[Event]) -> None:
-    """DESIGN decision 1: constructors cannot fail, and a layer without a model serves its fallback."""
-    door = Door(IngressApp(*run_locally("axon-empty", {**PATIENT, "store": {"shipped": str(tmp_path / "none")}})))
+def test_the_composed_application_starts_although_no_model_is_there(
+    tmp_path: Path, flow_events: list[Event]
+) -> None:
+    """DESIGN decision 1.
+
+    Constructors cannot fail, and a layer without a model serves its fallback.
+    """
+    door = Door(
+        IngressApp(
+            *run_locally("axon-empty", {**PATIENT, "store": {"shipped": str(tmp_path / "none")}})
+        )
+    )
     body = door.post("/v1/score", flow_events[0]).json()
     door.close()
 
-    assert (body["verdict"], body["coverage"], body["status"]) == ("indeterminate", 0.0, "FALLBACK_MODE")
+    assert (body["verdict"], body["coverage"], body["status"]) == (
+        "indeterminate",
+        0.0,
+        "FALLBACK_MODE",
+    )

@@ -1,4 +1,7 @@
-"""What every answer says of how it was made: release, input, time; computed, never repeated from what the caller wrote (N-09)."""
+"""What every answer says of how it was made.
+
+Release, input, time; computed, never repeated from what the caller wrote (N-09).
+"""
 
 from __future__ import annotations
 
@@ -41,23 +44,37 @@ def batch(door: Door, events: list[Event]) -> list[dict[str, Any]]:
     return answer.json()["results"]  # type: ignore[no-any-return]
 
 
-def test_the_release_is_the_one_that_the_pointer_names_by_its_digest(door: Door, flow_events: list[Event], shipped: Store) -> None:
+def test_the_release_is_the_one_that_the_pointer_names_by_its_digest(
+    door: Door, flow_events: list[Event], shipped: Store
+) -> None:
     """The release holds the digests of all models: this one digest says what scored."""
     pointer = read_pointer(shipped, Tenant("default"))
 
     answer = door.post("/v1/score", flow_events[0]).json()
 
-    assert (answer["release"], answer["release_sha256"]) == (f"default/{pointer.release}", pointer.release_sha256)
+    assert (answer["release"], answer["release_sha256"]) == (
+        f"default/{pointer.release}",
+        pointer.release_sha256,
+    )
 
 
-def test_the_same_ensemble_in_one_process_says_the_same_of_itself(ensemble: LocalEnsemble, door: Door, flow_events: list[Event]) -> None:
+def test_the_same_ensemble_in_one_process_says_the_same_of_itself(
+    ensemble: LocalEnsemble, door: Door, flow_events: list[Event]
+) -> None:
     answer = door.post("/v1/score", flow_events[0]).json()
 
-    assert (ensemble.release.name, ensemble.release.sha256) == (answer["release"], answer["release_sha256"])
+    assert (ensemble.release.name, ensemble.release.sha256) == (
+        answer["release"],
+        answer["release_sha256"],
+    )
 
 
-def test_without_a_release_an_answer_names_none_and_is_still_one(open_door: OpenDoor, flow_events: list[Event], tmp_path: Path) -> None:
-    door = open_door(down=set(LAYERS), overrides={**PATIENT, "store": {"shipped": str(tmp_path / "none")}})
+def test_without_a_release_an_answer_names_none_and_is_still_one(
+    open_door: OpenDoor, flow_events: list[Event], tmp_path: Path
+) -> None:
+    door = open_door(
+        down=set(LAYERS), overrides={**PATIENT, "store": {"shipped": str(tmp_path / "none")}}
+    )
 
     answer = door.post("/v1/score", flow_events[0]).json()
 
@@ -66,7 +83,9 @@ def test_without_a_release_an_answer_names_none_and_is_still_one(open_door: Open
     assert answer["verdict"] == "indeterminate"
 
 
-def test_a_batch_is_scored_at_one_time_which_is_now(door: Door, flow_events: list[Event], process_events: list[Event]) -> None:
+def test_a_batch_is_scored_at_one_time_which_is_now(
+    door: Door, flow_events: list[Event], process_events: list[Event]
+) -> None:
     """One a kind: they leave as two calls."""
     before = datetime.now(UTC)
 
@@ -77,10 +96,22 @@ def test_a_batch_is_scored_at_one_time_which_is_now(door: Door, flow_events: lis
     assert all(before - timedelta(milliseconds=1) <= at <= datetime.now(UTC) for at in times)
 
 
-def test_a_flow_has_one_digest_in_every_dialect_and_each_flow_its_own(door: Door, flow_events: list[Event]) -> None:
+def test_a_flow_has_one_digest_in_every_dialect_and_each_flow_its_own(
+    door: Door, flow_events: list[Event]
+) -> None:
     event = flow_events[0]
-    dialects = [[([name, *OTHER_DIALECTS.get(name, ())] * 3)[one] for name in FEATURE_NAMES] for one in range(3)]
-    named = [{"features": dict(zip(names, event["features"], strict=True)), "kind": "flow", "id": "other"} for names in dialects]
+    dialects = [
+        [([name, *OTHER_DIALECTS.get(name, ())] * 3)[one] for name in FEATURE_NAMES]
+        for one in range(3)
+    ]
+    named = [
+        {
+            "features": dict(zip(names, event["features"], strict=True)),
+            "kind": "flow",
+            "id": "other",
+        }
+        for names in dialects
+    ]
 
     digests = [answer["input_sha256"] for answer in batch(door, [event, *named, *flow_events[1:5]])]
 
@@ -92,10 +123,23 @@ def test_a_flow_has_one_digest_in_every_dialect_and_each_flow_its_own(door: Door
 def test_nothing_that_a_caller_wrote_stands_in_what_an_answer_says_of_itself(
     door: Door, flow_events: list[Event], process_events: list[Event], text: str
 ) -> None:
-    """They go into logs, shells and tickets: whatever the caller writes, they are digests, a name of ours and a time."""
-    process = {**process_events[0], "id": text, "host": text, "name": text, "user": text, "parent": text, "command_line": text}
+    """They go into logs, shells and tickets.
 
-    for answer in batch(door, [{**flow_events[0], "id": text, "host": text, "time": text}, process]):
+    Whatever the caller writes, they are digests, a name of ours and a time.
+    """
+    process = {
+        **process_events[0],
+        "id": text,
+        "host": text,
+        "name": text,
+        "user": text,
+        "parent": text,
+        "command_line": text,
+    }
+
+    for answer in batch(
+        door, [{**flow_events[0], "id": text, "host": text, "time": text}, process]
+    ):
         assert answer["id"] == text  # that one is the caller's own
         for field, form in FORMS.items():
             assert re.fullmatch(form, answer[field], re.ASCII), field

@@ -67,14 +67,28 @@ def contract(managed: Managed) -> dict[str, Any]:
 
 
 def operations(contract: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    return ((method, path, one) for path, methods in contract["paths"].items() for method, one in methods.items())
+    return (
+        (method, path, one)
+        for path, methods in contract["paths"].items()
+        for method, one in methods.items()
+    )
 
 
-def test_the_contract_names_exactly_the_routes_that_exist(managed: Managed, contract: dict[str, Any]) -> None:
+def test_the_contract_names_exactly_the_routes_that_exist(
+    managed: Managed, contract: dict[str, Any]
+) -> None:
     routes = [route for route in managed.app.routes if isinstance(route, Route)]
-    exist = {(method.lower(), PREFIX + route.path.removesuffix("/")) for route in routes for method in route.methods or ()}
+    exist = {
+        (method.lower(), PREFIX + route.path.removesuffix("/"))
+        for route in routes
+        for method in route.methods or ()
+    }
 
-    assert {(method, path) for method, path, _ in operations(contract)} == {one for one in exist if one[0] != "head"} == set(SCOPES)
+    assert (
+        {(method, path) for method, path, _ in operations(contract)}
+        == {one for one in exist if one[0] != "head"}
+        == set(SCOPES)
+    )
 
 
 def test_the_contract_says_of_every_route_which_scope_it_needs(contract: dict[str, Any]) -> None:
@@ -92,7 +106,11 @@ def test_every_schema_is_one_is_used_and_is_closed(contract: dict[str, Any]) -> 
     for schema in schemas.values():
         jsonschema.Draft202012Validator.check_schema(schema)
     assert schemas.keys() == used
-    assert [name for name, schema in schemas.items() if "properties" in schema and schema.get("additionalProperties") is not False] == []
+    assert [
+        name
+        for name, schema in schemas.items()
+        if "properties" in schema and schema.get("additionalProperties") is not False
+    ] == []
 
 
 def test_every_error_code_stands_where_its_status_is(contract: dict[str, Any]) -> None:
@@ -104,7 +122,9 @@ def test_every_error_code_stands_where_its_status_is(contract: dict[str, Any]) -
                 assert {str(status_of(code)) for code in codes} == {status}, path
 
 
-def test_every_operation_has_a_name_of_its_own_a_summary_and_a_group(contract: dict[str, Any]) -> None:
+def test_every_operation_has_a_name_of_its_own_a_summary_and_a_group(
+    contract: dict[str, Any],
+) -> None:
     found = [one for _, _, one in operations(contract)]
 
     assert len({one["operationId"] for one in found}) == len(found)
@@ -119,10 +139,15 @@ def test_every_example_of_a_body_is_allowed_by_its_schema(contract: dict[str, An
             shown += 1
             schema = content["schema"] | {"components": contract["components"]}
             jsonschema.validate(example["value"], schema, cls=jsonschema.Draft202012Validator)
-    assert shown == sum("application/json" in one.get("requestBody", {}).get("content", {}) for _, _, one in operations(contract))
+    assert shown == sum(
+        "application/json" in one.get("requestBody", {}).get("content", {})
+        for _, _, one in operations(contract)
+    )
 
 
-def test_the_page_to_read_it_with_is_public_and_needs_nothing_from_elsewhere(managed: Managed) -> None:
+def test_the_page_to_read_it_with_is_public_and_needs_nothing_from_elsewhere(
+    managed: Managed,
+) -> None:
     page = managed("GET", "/models/docs")
 
     assert page.status_code == 200
@@ -137,14 +162,18 @@ def test_a_path_that_is_public_is_so_for_its_own_method_alone(managed: Managed) 
 
 
 OTHERS = [
-    pytest.param("PATCH", "/models/challenger", "DELETE, GET, HEAD, PUT", id="three routes of one path"),
+    pytest.param(
+        "PATCH", "/models/challenger", "DELETE, GET, HEAD, PUT", id="three routes of one path"
+    ),
     pytest.param("POST", f"/models/jobs/{'0' * 32}", "DELETE, GET, HEAD", id="two"),
     pytest.param("DELETE", "/models/train", "POST", id="a word, and no model"),
 ]
 
 
 @pytest.mark.parametrize(("method", "path", "allowed"), OTHERS)
-def test_another_method_is_405_and_every_one_that_is_taken_is_named(managed: Managed, method: str, path: str, allowed: str) -> None:
+def test_another_method_is_405_and_every_one_that_is_taken_is_named(
+    managed: Managed, method: str, path: str, allowed: str
+) -> None:
     answer = managed(method, path, headers=managed.key_of("acme"))
 
     assert (answer.status_code, answer.headers["allow"]) == (405, allowed)

@@ -1,4 +1,7 @@
-"""Rows are rated by the tenant's own detector, or one that it is lent; and a load is one in the replicas that serve (C-26)."""
+"""Rows are rated by the tenant's own detector, or one that it is lent.
+
+And a load is one in the replicas that serve (C-26).
+"""
 
 from __future__ import annotations
 
@@ -46,8 +49,13 @@ def store(own_state: Path, trust: Trust) -> Store:
 
 
 @pytest.fixture
-def publish_for(store: Store, trained: Any, signer: Signer, patient_disk: None) -> Callable[..., BundleRef]:
-    """`publish_for(tenant)`: the detector, as the next version of that tenant, and as its champion unless said otherwise."""
+def publish_for(
+    store: Store, trained: Any, signer: Signer, patient_disk: None
+) -> Callable[..., BundleRef]:
+    """`publish_for(tenant)`.
+
+    The detector, as the next version of that tenant, and as its champion unless said otherwise.
+    """
     del patient_disk
 
     def one(tenant: str, *, serves: bool = True) -> BundleRef:
@@ -60,12 +68,18 @@ def publish_for(store: Store, trained: Any, signer: Signer, patient_disk: None) 
 
 
 @pytest.fixture
-def open_managed(own_trust: Path, tmp_path: Path, signer: Signer, meter: RecordingMeter) -> Iterator[Open]:
+def open_managed(
+    own_trust: Path, tmp_path: Path, signer: Signer, meter: RecordingMeter
+) -> Iterator[Open]:
     trust_the_key(own_trust, tmp_path / "home" / "signing.key", signer)
     opened: list[Managed] = []
 
-    def make(management: Mapping[str, Any] = {}, **parts: Any) -> Managed:  # type: ignore[assignment]  # only read
-        overrides = {"store": {"shipped": str(tmp_path / "artifacts")}, "management": dict(management)}
+    # only read
+    def make(management: Mapping[str, Any] = {}, **parts: Any) -> Managed:  # type: ignore[assignment]
+        overrides = {
+            "store": {"shipped": str(tmp_path / "artifacts")},
+            "management": dict(management),
+        }
         made = Managed(read_settings(overrides), meter, **parts)
         made.key_of("acme")
         made.open()
@@ -78,7 +92,9 @@ def open_managed(own_trust: Path, tmp_path: Path, signer: Signer, meter: Recordi
 
 
 def as_acme(managed: Managed) -> Ask:
-    return lambda method, path, **more: managed(method, path, headers=managed.key_of("acme"), **more)
+    return lambda method, path, **more: managed(
+        method, path, headers=managed.key_of("acme"), **more
+    )
 
 
 def detect(managed: Managed, body: Any, model: str = MODEL) -> httpx.Response:
@@ -88,53 +104,94 @@ def detect(managed: Managed, body: Any, model: str = MODEL) -> httpx.Response:
 # -- detect
 
 
-def test_rows_are_rated_in_order_and_come_back_as_they_were_sent(open_managed: Open, publish_for: Callable[..., BundleRef]) -> None:
+def test_rows_are_rated_in_order_and_come_back_as_they_were_sent(
+    open_managed: Open, publish_for: Callable[..., BundleRef]
+) -> None:
     """S4-10."""
     publish_for("acme")
 
-    body = detect(open_managed(), {"network_data": [ORDINARY | {"source_ip": "10.0.0.7"}, WILD]}).json()
+    body = detect(
+        open_managed(), {"network_data": [ORDINARY | {"source_ip": "10.0.0.7"}, WILD]}
+    ).json()
 
-    assert (body["model_name"], body["model_version"], body["tenant_id"], body["is_last_good"]) == (MODEL, 1, "acme", False)
+    assert (body["model_name"], body["model_version"], body["tenant_id"], body["is_last_good"]) == (
+        MODEL,
+        1,
+        "acme",
+        False,
+    )
     ordinary, wild = body["results"]
-    assert ordinary.keys() == {"index", "is_anomaly", "anomaly_score", "threat_level", "original_data"}
-    assert (ordinary["index"], ordinary["original_data"]) == (0, ORDINARY | {"source_ip": "10.0.0.7"})
-    assert (wild["index"], wild["is_anomaly"], wild["threat_level"], wild["original_data"]) == (1, True, "critical", WILD)
+    assert ordinary.keys() == {
+        "index",
+        "is_anomaly",
+        "anomaly_score",
+        "threat_level",
+        "original_data",
+    }
+    assert (ordinary["index"], ordinary["original_data"]) == (
+        0,
+        ORDINARY | {"source_ip": "10.0.0.7"},
+    )
+    assert (wild["index"], wild["is_anomaly"], wild["threat_level"], wild["original_data"]) == (
+        1,
+        True,
+        "critical",
+        WILD,
+    )
     assert 0 <= ordinary["anomaly_score"] < wild["anomaly_score"] <= 1
 
 
-def test_a_bad_row_spoils_only_itself_and_is_named_by_its_own_place(open_managed: Open, publish_for: Callable[..., BundleRef]) -> None:
+def test_a_bad_row_spoils_only_itself_and_is_named_by_its_own_place(
+    open_managed: Open, publish_for: Callable[..., BundleRef]
+) -> None:
     publish_for("acme")
     sent = [7, ORDINARY, {"packet_count": 1}, ORDINARY | {"packet_count": "x"}, WILD]
 
     results = detect(open_managed(), {"network_data": sent}).json()["results"]
 
     assert [one["index"] for one in results] == [0, 1, 2, 3, 4]
-    said = [(one["error"]["code"], one["error"]["field"]) if "error" in one else one["is_anomaly"] for one in results]
+    said = [
+        (one["error"]["code"], one["error"]["field"]) if "error" in one else one["is_anomaly"]
+        for one in results
+    ]
     assert said[0] == ("MALFORMED_EVENT", "network_data[0]")
-    assert said[2:4] == [("FEATURE_MISMATCH", "network_data[2].bytes_transferred"), ("FEATURE_MISMATCH", "network_data[3].packet_count")]
+    assert said[2:4] == [
+        ("FEATURE_MISMATCH", "network_data[2].bytes_transferred"),
+        ("FEATURE_MISMATCH", "network_data[3].packet_count"),
+    ]
     assert said[4] is True
 
 
-def test_what_is_missing_is_nought_only_where_the_caller_says_so(open_managed: Open, publish_for: Callable[..., BundleRef]) -> None:
+def test_what_is_missing_is_nought_only_where_the_caller_says_so(
+    open_managed: Open, publish_for: Callable[..., BundleRef]
+) -> None:
     """S4-09's fillna, asked for."""
     publish_for("acme")
 
-    (result,) = detect(open_managed(), {"network_data": [{"packet_count": 1}], "missing": "zero"}).json()["results"]
+    (result,) = detect(
+        open_managed(), {"network_data": [{"packet_count": 1}], "missing": "zero"}
+    ).json()["results"]
 
     assert "anomaly_score" in result
 
 
-def test_a_number_comes_back_to_its_last_digit(open_managed: Open, publish_for: Callable[..., BundleRef]) -> None:
+def test_a_number_comes_back_to_its_last_digit(
+    open_managed: Open, publish_for: Callable[..., BundleRef]
+) -> None:
     """As text: a decoder would round it, or have no type for it."""
     publish_for("acme")
     row = b'{"bytes_transferred": 1.10, "packet_count": 3, "connection_duration": 2, "flow_id": 123456789012345678901234567890}'
 
-    answer = as_acme(open_managed())("POST", f"/models/{MODEL}/detect", content=b'{"network_data": [' + row + b"]}")
+    answer = as_acme(open_managed())(
+        "POST", f"/models/{MODEL}/detect", content=b'{"network_data": [' + row + b"]}"
+    )
 
     assert row in answer.content
 
 
-def test_who_has_no_detector_of_that_name_uses_the_generic_one(open_managed: Open, publish_for: Callable[..., BundleRef]) -> None:
+def test_who_has_no_detector_of_that_name_uses_the_generic_one(
+    open_managed: Open, publish_for: Callable[..., BundleRef]
+) -> None:
     publish_for("default")
 
     body = detect(open_managed(), {"network_data": [ORDINARY]}).json()
@@ -142,7 +199,9 @@ def test_who_has_no_detector_of_that_name_uses_the_generic_one(open_managed: Ope
     assert (body["tenant_id"], len(body["results"])) == ("default", 1)
 
 
-def test_a_detector_of_another_tenant_is_as_none(open_managed: Open, publish_for: Callable[..., BundleRef]) -> None:
+def test_a_detector_of_another_tenant_is_as_none(
+    open_managed: Open, publish_for: Callable[..., BundleRef]
+) -> None:
     publish_for("banks")
     managed = open_managed()
 
@@ -160,7 +219,9 @@ def test_a_detector_of_another_tenant_is_as_none(open_managed: Open, publish_for
         assert code_of(foreign) == (404, "ARTIFACT_MISSING")
 
 
-def test_a_model_that_is_known_and_not_promoted_is_409(open_managed: Open, publish_for: Callable[..., BundleRef]) -> None:
+def test_a_model_that_is_known_and_not_promoted_is_409(
+    open_managed: Open, publish_for: Callable[..., BundleRef]
+) -> None:
     """C-16."""
     publish_for("acme", serves=False)
     managed = open_managed()
@@ -172,15 +233,28 @@ def test_a_model_that_is_known_and_not_promoted_is_409(open_managed: Open, publi
 BODIES = [
     pytest.param({}, (422, "MALFORMED_EVENT"), id="no rows"),
     pytest.param({"network_data": []}, (422, "MALFORMED_EVENT"), id="an empty list"),
-    pytest.param({"network_data": [ORDINARY], "explain": True}, (422, "MALFORMED_EVENT"), id="an unknown field"),
-    pytest.param({"network_data": [ORDINARY], "missing": "mean"}, (422, "MALFORMED_EVENT"), id="a guess"),
-    pytest.param({"network_data": [ORDINARY] * 3}, (422, "TOO_MANY_ROWS"), id="more rows than a request may have"),
+    pytest.param(
+        {"network_data": [ORDINARY], "explain": True},
+        (422, "MALFORMED_EVENT"),
+        id="an unknown field",
+    ),
+    pytest.param(
+        {"network_data": [ORDINARY], "missing": "mean"}, (422, "MALFORMED_EVENT"), id="a guess"
+    ),
+    pytest.param(
+        {"network_data": [ORDINARY] * 3},
+        (422, "TOO_MANY_ROWS"),
+        id="more rows than a request may have",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("body", "refusal"), BODIES)
 def test_a_bad_body_is_refused_whole(
-    open_managed: Open, publish_for: Callable[..., BundleRef], body: dict[str, Any], refusal: tuple[int, str]
+    open_managed: Open,
+    publish_for: Callable[..., BundleRef],
+    body: dict[str, Any],
+    refusal: tuple[int, str],
 ) -> None:
     publish_for("acme")
 
@@ -209,7 +283,10 @@ class Hanging:
 GONE = [
     pytest.param(DeploymentUnavailableError("detectors"), id="no replica"),
     pytest.param(RayServeException("of any kind"), id="Serve's own"),
-    pytest.param(RayTaskError("detect", "a traceback with /a/path", ValueError("/a/path")), id="a mistake in the replica"),
+    pytest.param(
+        RayTaskError("detect", "a traceback with /a/path", ValueError("/a/path")),
+        id="a mistake in the replica",
+    ),
     pytest.param(ConnectionError("/a/path"), id="a line that is cut"),
 ]
 
@@ -228,7 +305,9 @@ def test_where_no_detector_answers_it_is_503_and_when_to_come_back(
     assert "/a/path" not in answer.text
 
 
-def test_a_detector_that_hangs_costs_its_time_and_not_more(open_managed: Open, publish_for: Callable[..., BundleRef]) -> None:
+def test_a_detector_that_hangs_costs_its_time_and_not_more(
+    open_managed: Open, publish_for: Callable[..., BundleRef]
+) -> None:
     """Serve waits without end while no replica runs."""
     publish_for("acme")
     managed = open_managed({"replicas_within_s": 0.05}, detectors=Handle(Hanging()))
@@ -239,21 +318,32 @@ def test_a_detector_that_hangs_costs_its_time_and_not_more(open_managed: Open, p
 TRACEBACK = "a traceback with /a/path"
 OURS = [
     pytest.param(
-        lambda: RayTaskError("detect", TRACEBACK, ArtifactCorrupt("model.safetensors", "sha256 is another")).as_instanceof_cause(),
+        lambda: RayTaskError(
+            "detect", TRACEBACK, ArtifactCorrupt("model.safetensors", "sha256 is another")
+        ).as_instanceof_cause(),
         (409, "ARTIFACT_CORRUPT"),
         id="the publisher's",
     ),
-    pytest.param(lambda: RayTaskError("detect", TRACEBACK, TooManyRows(2, 1)), (422, "TOO_MANY_ROWS"), id="the caller's"),
+    pytest.param(
+        lambda: RayTaskError("detect", TRACEBACK, TooManyRows(2, 1)),
+        (422, "TOO_MANY_ROWS"),
+        id="the caller's",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("wrapped", "refusal"), OURS)
 def test_an_error_of_ours_comes_through_ray_without_its_traceback(
-    open_managed: Open, publish_for: Callable[..., BundleRef], wrapped: Callable[[], Exception], refusal: tuple[int, str]
+    open_managed: Open,
+    publish_for: Callable[..., BundleRef],
+    wrapped: Callable[[], Exception],
+    refusal: tuple[int, str],
 ) -> None:
     publish_for("acme")
 
-    answer = detect(open_managed(detectors=Handle(Failing(wrapped()))), {"network_data": [ORDINARY]})
+    answer = detect(
+        open_managed(detectors=Handle(Failing(wrapped()))), {"network_data": [ORDINARY]}
+    )
 
     assert code_of(answer) == refusal
     assert "safetensors" not in answer.text
@@ -263,7 +353,9 @@ def test_an_error_of_ours_comes_through_ray_without_its_traceback(
 # -- load
 
 
-def test_a_load_is_one_in_every_replica_and_each_says_how_it_stands(open_managed: Open, publish_for: Callable[..., BundleRef]) -> None:
+def test_a_load_is_one_in_every_replica_and_each_says_how_it_stands(
+    open_managed: Open, publish_for: Callable[..., BundleRef]
+) -> None:
     """S4-13, C-26: not in a detector that is thrown away."""
     publish_for("acme")
     managed = open_managed()
@@ -286,7 +378,10 @@ class Layer:
 
     async def load(self, tenant: str) -> SlotState:
         self.asked.append(tenant)
-        kinds = {Kind.FLOW: KindState(LayerStatus.LIVE, "3"), Kind.PROCESS: KindState(LayerStatus.FALLBACK, "", "ARTIFACT_MISSING")}
+        kinds = {
+            Kind.FLOW: KindState(LayerStatus.LIVE, "3"),
+            Kind.PROCESS: KindState(LayerStatus.FALLBACK, "", "ARTIFACT_MISSING"),
+        }
         return SlotState("anomaly", f"{tenant}/1", kinds)
 
 
@@ -301,7 +396,13 @@ def test_a_model_of_a_layer_is_loaded_by_that_layer_in_the_application_that_scor
 
     assert body["replicas"] == [
         {"deployment": "anomaly", "kind": "flow", "status": "live", "version": "3", "reason": ""},
-        {"deployment": "anomaly", "kind": "", "status": "unreachable", "version": "", "reason": "DEPLOYMENT_UNAVAILABLE"},
+        {
+            "deployment": "anomaly",
+            "kind": "",
+            "status": "unreachable",
+            "version": "",
+            "reason": "DEPLOYMENT_UNAVAILABLE",
+        },
     ]
 
 
@@ -311,7 +412,9 @@ def test_while_nothing_scores_a_layers_model_cannot_be_loaded_now(
     publish(store, model="anomaly-flow")
     nothing: dict[str, Handle] = {}
 
-    answer = as_acme(open_managed(layer_handle=nothing.__getitem__))("POST", "/models/anomaly-flow/load")
+    answer = as_acme(open_managed(layer_handle=nothing.__getitem__))(
+        "POST", "/models/anomaly-flow/load"
+    )
 
     assert code_of(answer) == (503, "DEPLOYMENT_UNAVAILABLE")
 

@@ -1,4 +1,7 @@
-"""Training over HTTP: a job is taken at once, looked up by its own tenant alone, and ends in a version that serves."""
+"""Training over HTTP.
+
+A job is taken at once, looked up by its own tenant alone, and ends in a version that serves.
+"""
 
 from __future__ import annotations
 
@@ -42,9 +45,21 @@ async def never_ends(work: FitWork) -> AsyncGenerator[Step | Trained, None]:
 def rows(count: int = 120) -> list[dict[str, Any]]:
     """Rows as the source system has them, with more in them than the features."""
     generator = np.random.default_rng(3)
-    table = np.stack([generator.lognormal(8, 1, count), generator.integers(1, 90, count), generator.exponential(3, count)], axis=1)
+    table = np.stack(
+        [
+            generator.lognormal(8, 1, count),
+            generator.integers(1, 90, count),
+            generator.exponential(3, count),
+        ],
+        axis=1,
+    )
     return [
-        {"bytes_transferred": b, "packet_count": p, "connection_duration": d, "source_ip": "10.0.0.7"}
+        {
+            "bytes_transferred": b,
+            "packet_count": p,
+            "connection_duration": d,
+            "source_ip": "10.0.0.7",
+        }
         for b, p, d in table.astype(float).tolist()
     ]
 
@@ -81,7 +96,9 @@ def open_managed(
 
 
 def as_acme(managed: Managed) -> Ask:
-    return lambda method, path, **more: managed(method, path, headers=managed.key_of("acme"), **more)
+    return lambda method, path, **more: managed(
+        method, path, headers=managed.key_of("acme"), **more
+    )
 
 
 def ended(managed: Managed, path: str) -> dict[str, Any]:
@@ -98,36 +115,66 @@ def ended(managed: Managed, path: str) -> dict[str, Any]:
     return managed.loop.run(poll())
 
 
-def test_a_job_is_taken_at_once_and_ends_in_a_version_that_serves(open_managed: Callable[..., Managed]) -> None:
-    """S4-13, C-25: 202 and a place to look; then the model is in the list, with what its user said of it."""
+def test_a_job_is_taken_at_once_and_ends_in_a_version_that_serves(
+    open_managed: Callable[..., Managed],
+) -> None:
+    """S4-13, C-25.
+
+    202 and a place to look; then the model is in the list, with what its user said of it.
+    """
     managed = open_managed(fit_here)
     ask = as_acme(managed)
 
-    taken = ask("POST", "/models/train", json=BODY | {"version": "2026-11", "user_metadata": {"ticket": "A-17"}, "tenant_id": "acme"})
+    taken = ask(
+        "POST",
+        "/models/train",
+        json=BODY
+        | {"version": "2026-11", "user_metadata": {"ticket": "A-17"}, "tenant_id": "acme"},
+    )
     job = ended(managed, taken.headers["location"])
 
     assert taken.status_code == 202
     assert taken.headers["location"] == f"/models/jobs/{taken.json()['id']}"
-    assert (taken.json()["status"], taken.json()["rows"], taken.json()["label"]) == ("queued", 120, "2026-11")
-    assert (job["status"], job["model_version"], job["is_champion"], job["error"]) == ("done", 1, True, None)
+    assert (taken.json()["status"], taken.json()["rows"], taken.json()["label"]) == (
+        "queued",
+        120,
+        "2026-11",
+    )
+    assert (job["status"], job["model_version"], job["is_champion"], job["error"]) == (
+        "done",
+        1,
+        True,
+        None,
+    )
     info = ask("GET", f"/models/{NAME}/info").json()
-    assert (info["version"], info["label"], info["aliases"], info["user_metadata"]) == (1, "2026-11", ["champion"], {"ticket": "A-17"})
+    assert (info["version"], info["label"], info["aliases"], info["user_metadata"]) == (
+        1,
+        "2026-11",
+        ["champion"],
+        {"ticket": "A-17"},
+    )
     assert info["feature_names"] == ["bytes_transferred", "packet_count", "connection_duration"]
     assert info["model_type"]
     assert info["training_data_hash"]
 
 
-def test_a_job_that_shall_not_promote_leaves_the_champion_alone(open_managed: Callable[..., Managed]) -> None:
+def test_a_job_that_shall_not_promote_leaves_the_champion_alone(
+    open_managed: Callable[..., Managed],
+) -> None:
     managed = open_managed(fit_here)
 
-    taken = as_acme(managed)("POST", "/models/train", json=BODY | {"promote": False, "name": "quiet"})
+    taken = as_acme(managed)(
+        "POST", "/models/train", json=BODY | {"promote": False, "name": "quiet"}
+    )
     job = ended(managed, taken.headers["location"])
 
     assert (job["status"], job["is_champion"]) == ("done", False)
     assert as_acme(managed)("GET", "/models/quiet/info").json()["aliases"] == []
 
 
-def test_a_job_is_seen_and_cancelled_by_its_own_tenant_alone(open_managed: Callable[..., Managed]) -> None:
+def test_a_job_is_seen_and_cancelled_by_its_own_tenant_alone(
+    open_managed: Callable[..., Managed],
+) -> None:
     """P10: the id of a foreign job is as good as none."""
     managed = open_managed()
     ask = as_acme(managed)
@@ -145,7 +192,9 @@ def test_a_job_is_seen_and_cancelled_by_its_own_tenant_alone(open_managed: Calla
     assert ask("GET", path).json()["status"] == "cancelled"
 
 
-def test_a_label_is_used_once_also_by_a_job_that_still_runs(open_managed: Callable[..., Managed]) -> None:
+def test_a_label_is_used_once_also_by_a_job_that_still_runs(
+    open_managed: Callable[..., Managed],
+) -> None:
     managed = open_managed(fit_here)
     ask = as_acme(managed)
 
@@ -155,10 +204,15 @@ def test_a_label_is_used_once_also_by_a_job_that_still_runs(open_managed: Callab
     afterwards = ask("POST", "/models/train", json=BODY | {"version": "v1"})
 
     assert code_of(while_it_runs) == code_of(afterwards) == (409, "VERSION_EXISTS")
-    assert ask("POST", "/models/train", json=BODY | {"version": "v1", "name": "other"}).status_code == 202
+    assert (
+        ask("POST", "/models/train", json=BODY | {"version": "v1", "name": "other"}).status_code
+        == 202
+    )
 
 
-def test_the_label_of_a_job_that_came_to_nothing_is_free_again(open_managed: Callable[..., Managed]) -> None:
+def test_the_label_of_a_job_that_came_to_nothing_is_free_again(
+    open_managed: Callable[..., Managed],
+) -> None:
     ask = as_acme(open_managed())
     path = ask("POST", "/models/train", json=BODY | {"version": "v1"}).headers["location"]
 
@@ -167,18 +221,24 @@ def test_the_label_of_a_job_that_came_to_nothing_is_free_again(open_managed: Cal
     assert ask("POST", "/models/train", json=BODY | {"version": "v1"}).status_code == 202
 
 
-def test_two_requests_with_one_label_at_once_make_one_job(open_managed: Callable[..., Managed]) -> None:
+def test_two_requests_with_one_label_at_once_make_one_job(
+    open_managed: Callable[..., Managed],
+) -> None:
     managed = open_managed()
     mine = managed.key_of("acme")
 
     async def both() -> list[httpx.Response]:
         body = BODY | {"version": "v1"}
-        return await asyncio.gather(*(managed.send("POST", "/models/train", headers=mine, json=body) for _ in range(2)))
+        return await asyncio.gather(
+            *(managed.send("POST", "/models/train", headers=mine, json=body) for _ in range(2))
+        )
 
     assert sorted(answer.status_code for answer in managed.loop.run(both())) == [202, 409]
 
 
-def test_more_jobs_than_a_tenant_may_have_are_429_and_come_again(open_managed: Callable[..., Managed]) -> None:
+def test_more_jobs_than_a_tenant_may_have_are_429_and_come_again(
+    open_managed: Callable[..., Managed],
+) -> None:
     managed = open_managed(jobs_per_tenant=1)
     as_acme(managed)("POST", "/models/train", json=BODY)
 
@@ -186,16 +246,25 @@ def test_more_jobs_than_a_tenant_may_have_are_429_and_come_again(open_managed: C
 
     assert code_of(answer) == (429, "JOB_QUOTA")
     assert int(answer.headers["retry-after"]) > 0
-    assert managed("POST", "/models/train", headers=managed.key_of("banks"), json=BODY).status_code == 202
+    assert (
+        managed("POST", "/models/train", headers=managed.key_of("banks"), json=BODY).status_code
+        == 202
+    )
 
 
 BAD = [
     pytest.param({}, (422, "MALFORMED_EVENT", "network_data"), id="no rows"),
-    pytest.param({"network_data": []}, (422, "MALFORMED_EVENT", "network_data"), id="an empty list"),
+    pytest.param(
+        {"network_data": []}, (422, "MALFORMED_EVENT", "network_data"), id="an empty list"
+    ),
     pytest.param({"network_data": {}}, (422, "MALFORMED_EVENT", "network_data"), id="an object"),
-    pytest.param({"network_data": [7]}, (422, "MALFORMED_EVENT", "network_data[0]"), id="a number for a row"),
+    pytest.param(
+        {"network_data": [7]}, (422, "MALFORMED_EVENT", "network_data[0]"), id="a number for a row"
+    ),
     pytest.param({"network_data": rows(3)}, (422, "TRAINING_ERROR", None), id="three rows"),
-    pytest.param({"network_data": [rows(1)[0]] * 120}, (422, "TRAINING_ERROR", None), id="all alike"),
+    pytest.param(
+        {"network_data": [rows(1)[0]] * 120}, (422, "TRAINING_ERROR", None), id="all alike"
+    ),
     pytest.param(
         {"network_data": [*rows(110), {"packet_count": 1}]},
         (422, "FEATURE_MISMATCH", "network_data[110].bytes_transferred"),
@@ -206,23 +275,52 @@ BAD = [
         (422, "FEATURE_MISMATCH", "network_data[110].packet_count"),
         id="text for a number",
     ),
-    pytest.param(BODY | {"features": ["packet_count"]}, (422, "FEATURE_MISMATCH", "features"), id="one feature"),
-    pytest.param(BODY | {"features": ["a", "a", "b"]}, (422, "FEATURE_MISMATCH", "features[1]"), id="one twice"),
-    pytest.param(BODY | {"tenant_id": "banks"}, (404, "UNKNOWN_TENANT", "tenant_id"), id="another tenant"),
-    pytest.param(BODY | {"tenant_id": "nobody"}, (404, "UNKNOWN_TENANT", "tenant_id"), id="no tenant"),
-    pytest.param(BODY | {"name": "../x"}, (422, "MALFORMED_EVENT", "model"), id="a name that climbs"),
+    pytest.param(
+        BODY | {"features": ["packet_count"]},
+        (422, "FEATURE_MISMATCH", "features"),
+        id="one feature",
+    ),
+    pytest.param(
+        BODY | {"features": ["a", "a", "b"]},
+        (422, "FEATURE_MISMATCH", "features[1]"),
+        id="one twice",
+    ),
+    pytest.param(
+        BODY | {"tenant_id": "banks"}, (404, "UNKNOWN_TENANT", "tenant_id"), id="another tenant"
+    ),
+    pytest.param(
+        BODY | {"tenant_id": "nobody"}, (404, "UNKNOWN_TENANT", "tenant_id"), id="no tenant"
+    ),
+    pytest.param(
+        BODY | {"name": "../x"}, (422, "MALFORMED_EVENT", "model"), id="a name that climbs"
+    ),
     pytest.param(BODY | {"name": "jobs"}, (422, "RESERVED_NAME", "name"), id="a word of a route"),
-    pytest.param(BODY | {"name": "anomaly-flow"}, (422, "RESERVED_NAME", "name"), id="a layer's model"),
-    pytest.param(BODY | {"version": "../x"}, (422, "MALFORMED_EVENT", "version"), id="a label that climbs"),
-    pytest.param(BODY | {"user_metadata": {"x": "y" * 9000}}, (422, "MALFORMED_EVENT", "user_metadata"), id="a novel to remember"),
+    pytest.param(
+        BODY | {"name": "anomaly-flow"}, (422, "RESERVED_NAME", "name"), id="a layer's model"
+    ),
+    pytest.param(
+        BODY | {"version": "../x"}, (422, "MALFORMED_EVENT", "version"), id="a label that climbs"
+    ),
+    pytest.param(
+        BODY | {"user_metadata": {"x": "y" * 9000}},
+        (422, "MALFORMED_EVENT", "user_metadata"),
+        id="a novel to remember",
+    ),
     pytest.param(BODY | {"missing": "guess"}, (422, "MALFORMED_EVENT", "missing"), id="a guess"),
-    pytest.param(BODY | {"contamination": 0.1}, (422, "MALFORMED_EVENT", "contamination"), id="an unknown field"),
+    pytest.param(
+        BODY | {"contamination": 0.1},
+        (422, "MALFORMED_EVENT", "contamination"),
+        id="an unknown field",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("body", "refusal"), BAD)
 def test_what_cannot_be_trained_is_refused_at_the_door_with_its_place(
-    open_managed: Callable[..., Managed], own_state: Path, body: dict[str, Any], refusal: tuple[int, str, str | None]
+    open_managed: Callable[..., Managed],
+    own_state: Path,
+    body: dict[str, Any],
+    refusal: tuple[int, str, str | None],
 ) -> None:
     answer = as_acme(open_managed())("POST", "/models/train", json=body)
 
@@ -231,7 +329,9 @@ def test_what_cannot_be_trained_is_refused_at_the_door_with_its_place(
     assert not (own_state / "jobs").exists()
 
 
-def test_a_number_that_is_none_is_refused_before_anything_is_computed(open_managed: Callable[..., Managed]) -> None:
+def test_a_number_that_is_none_is_refused_before_anything_is_computed(
+    open_managed: Callable[..., Managed],
+) -> None:
     ask = as_acme(open_managed())
 
     nan = ask("POST", "/models/train", content=b'{"network_data": [{"packet_count": NaN}]}')
@@ -245,7 +345,10 @@ def test_a_body_of_nine_mebibytes_is_413(open_managed: Callable[..., Managed]) -
     """I13; one that is announced is not even read."""
     ask = as_acme(open_managed())
 
-    assert code_of(ask("POST", "/models/train", content=b" " * (9 << 20))) == (413, "BODY_TOO_LARGE")
+    assert code_of(ask("POST", "/models/train", content=b" " * (9 << 20))) == (
+        413,
+        "BODY_TOO_LARGE",
+    )
 
 
 def test_more_rows_than_a_job_may_have_are_refused(open_managed: Callable[..., Managed]) -> None:
@@ -254,7 +357,9 @@ def test_more_rows_than_a_job_may_have_are_refused(open_managed: Callable[..., M
     assert code_of(answer) == (422, "TOO_MANY_ROWS")
 
 
-def test_without_a_signing_key_no_job_is_taken(open_managed: Callable[..., Managed], tmp_path: Path) -> None:
+def test_without_a_signing_key_no_job_is_taken(
+    open_managed: Callable[..., Managed], tmp_path: Path
+) -> None:
     ask = as_acme(open_managed())
     (tmp_path / "home" / "signing.key").unlink()
 

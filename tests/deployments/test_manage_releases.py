@@ -25,7 +25,9 @@ def store(own_state: Path, trust: Trust) -> Store:
 
 
 @pytest.fixture
-def managed(own_trust: Path, tmp_path: Path, signer: Signer, patient_disk: None, meter: RecordingMeter) -> Iterator[Managed]:
+def managed(
+    own_trust: Path, tmp_path: Path, signer: Signer, patient_disk: None, meter: RecordingMeter
+) -> Iterator[Managed]:
     del patient_disk
     trust_the_key(own_trust, tmp_path / "home" / "signing.key", signer)
     made = Managed(read_settings({"store": {"shipped": str(tmp_path / "artifacts")}}), meter)
@@ -38,7 +40,9 @@ def managed(own_trust: Path, tmp_path: Path, signer: Signer, patient_disk: None,
 @pytest.fixture
 def ask(managed: Managed) -> Callable[..., httpx.Response]:
     """Acme asks."""
-    return lambda method, path, **more: managed(method, path, headers=managed.key_of("acme"), **more)
+    return lambda method, path, **more: managed(
+        method, path, headers=managed.key_of("acme"), **more
+    )
 
 
 Ask = Callable[..., httpx.Response]
@@ -60,19 +64,36 @@ def test_a_tenant_without_a_release_lives_on_the_generic_one(ask: Ask) -> None:
     }
 
 
-def test_promoting_and_rolling_back_move_the_pointer_forward(ask: Ask, two_releases: Two, store: Store) -> None:
+def test_promoting_and_rolling_back_move_the_pointer_forward(
+    ask: Ask, two_releases: Two, store: Store
+) -> None:
     """P8: a roll-back is one call, and a newer pointer."""
     first = ask("POST", "/models/releases/1/promote")
     second = ask("POST", "/models/releases/2/promote", json={"at_once": True})
     back = ask("POST", "/models/rollback")
 
     assert [answer.status_code for answer in (first, second, back)] == [200, 200, 200]
-    assert second.json() == {"release": 2, "sha256": two_releases[1].sha256, "pointer_serial": 2, "previous": [1], "at_once": True}
-    assert back.json() == {"release": 1, "sha256": two_releases[0].sha256, "pointer_serial": 3, "previous": [], "at_once": True}
+    assert second.json() == {
+        "release": 2,
+        "sha256": two_releases[1].sha256,
+        "pointer_serial": 2,
+        "previous": [1],
+        "at_once": True,
+    }
+    assert back.json() == {
+        "release": 1,
+        "sha256": two_releases[0].sha256,
+        "pointer_serial": 3,
+        "previous": [],
+        "at_once": True,
+    }
     assert read_pointer(store, ACME).ref == two_releases[0]
     listed = ask("GET", "/models/releases").json()
     assert (listed["release"], listed["pointer_serial"], listed["lives_on"]) == (1, 3, "acme")
-    assert [(one["release"], one["in_use"], one["notes"]) for one in listed["releases"]] == [(2, False, "toy"), (1, True, "toy")]
+    assert [(one["release"], one["in_use"], one["notes"]) for one in listed["releases"]] == [
+        (2, False, "toy"),
+        (1, True, "toy"),
+    ]
 
 
 @pytest.mark.usefixtures("two_releases")
@@ -121,7 +142,9 @@ def test_a_release_whose_bundle_is_broken_is_known_and_not_promoted(ask: Ask, st
 
 
 @pytest.mark.usefixtures("two_releases")
-def test_a_broken_pointer_is_told_and_replaced_by_the_next_promotion(ask: Ask, store: Store) -> None:
+def test_a_broken_pointer_is_told_and_replaced_by_the_next_promotion(
+    ask: Ask, store: Store
+) -> None:
     ask("POST", "/models/releases/1/promote")
     (store.state / "tenants/acme/CURRENT").write_bytes(b"{")
 
@@ -138,21 +161,45 @@ def test_what_is_no_number_is_no_release(ask: Ask, serial: str) -> None:
 
 
 BODIES = [
-    pytest.param("POST", "releases/1/promote", b'{"at_once": 1}', (422, "MALFORMED_EVENT"), id="a number for a claim"),
-    pytest.param("POST", "releases/1/promote", b'{"atonce": true}', (422, "MALFORMED_EVENT"), id="an unknown field"),
+    pytest.param(
+        "POST",
+        "releases/1/promote",
+        b'{"at_once": 1}',
+        (422, "MALFORMED_EVENT"),
+        id="a number for a claim",
+    ),
+    pytest.param(
+        "POST",
+        "releases/1/promote",
+        b'{"atonce": true}',
+        (422, "MALFORMED_EVENT"),
+        id="an unknown field",
+    ),
     pytest.param("POST", "releases/1/promote", b"[]", (422, "MALFORMED_EVENT"), id="a list"),
     pytest.param("POST", "rollback", b'{"to": 0}', (422, "MALFORMED_EVENT"), id="release nought"),
-    pytest.param("POST", "rollback", b'{"to": 1.5}', (422, "MALFORMED_EVENT"), id="a release and a half"),
-    pytest.param("PUT", "challenger", b"", (400, "MALFORMED_JSON"), id="no body where there must be one"),
+    pytest.param(
+        "POST", "rollback", b'{"to": 1.5}', (422, "MALFORMED_EVENT"), id="a release and a half"
+    ),
+    pytest.param(
+        "PUT", "challenger", b"", (400, "MALFORMED_JSON"), id="no body where there must be one"
+    ),
     pytest.param("PUT", "challenger", b"{}", (422, "MALFORMED_EVENT"), id="no release"),
-    pytest.param("PUT", "challenger", b"{" * 100_000, (400, "MALFORMED_JSON"), id="a hundred thousand braces"),
-    pytest.param("PUT", "challenger", b'{"release": 1}\xff', (400, "MALFORMED_JSON"), id="no UTF-8"),
-    pytest.param("PUT", "challenger", b" " * (9 << 20), (413, "BODY_TOO_LARGE"), id="nine mebibytes"),
+    pytest.param(
+        "PUT", "challenger", b"{" * 100_000, (400, "MALFORMED_JSON"), id="a hundred thousand braces"
+    ),
+    pytest.param(
+        "PUT", "challenger", b'{"release": 1}\xff', (400, "MALFORMED_JSON"), id="no UTF-8"
+    ),
+    pytest.param(
+        "PUT", "challenger", b" " * (9 << 20), (413, "BODY_TOO_LARGE"), id="nine mebibytes"
+    ),
 ]
 
 
 @pytest.mark.parametrize(("method", "path", "body", "refusal"), BODIES)
-def test_a_bad_body_is_refused_by_code(ask: Ask, method: str, path: str, body: bytes, refusal: tuple[int, str]) -> None:
+def test_a_bad_body_is_refused_by_code(
+    ask: Ask, method: str, path: str, body: bytes, refusal: tuple[int, str]
+) -> None:
     assert code_of(ask(method, f"/models/{path}", content=body)) == refusal
 
 

@@ -86,7 +86,10 @@ def contract(furnished: Furnished) -> dict[str, Any]:
 
 def documented(contract: dict[str, Any]) -> Iterator[tuple[Route, str]]:
     return (
-        ((method, path), status) for path, one in contract["paths"].items() for method, said in one.items() for status in said["responses"]
+        ((method, path), status)
+        for path, one in contract["paths"].items()
+        for method, said in one.items()
+        for status in said["responses"]
     )
 
 
@@ -103,10 +106,15 @@ def check(answer: httpx.Response, route: Route, status: str, contract: dict[str,
     if media == "application/json":
         schema = said["content"][media]["schema"] | {"components": contract["components"]}
         jsonschema.validate(answer.json(), schema, cls=jsonschema.Draft202012Validator)
-    assert {name for name in said.get("headers", ()) if name not in answer.headers} == set(), (route, status)
+    assert {name for name in said.get("headers", ()) if name not in answer.headers} == set(), (
+        route,
+        status,
+    )
 
 
-def test_every_route_answers_what_is_right_as_the_contract_says(furnished: Furnished, contract: dict[str, Any]) -> None:
+def test_every_route_answers_what_is_right_as_the_contract_says(
+    furnished: Furnished, contract: dict[str, Any]
+) -> None:
     found = {(route, status) for route, status in documented(contract) if status < "300"}
     public = {route for route, _ in found} - GOOD.keys()
 
@@ -115,8 +123,17 @@ def test_every_route_answers_what_is_right_as_the_contract_says(furnished: Furni
     for route, request in GOOD.items():
         (status,) = (status for one, status in found if one == route)
         content = {"content": furnished.archive} if route[1].endswith("/import") else {}
-        check(furnished.ask(route[0], filled(route[1], furnished.job), **request, **content), route, status, contract)
-    assert {path for _, path in public} <= {path for path in contract["paths"] if path.startswith((f"{PREFIX}/docs", f"{PREFIX}/openapi"))}
+        check(
+            furnished.ask(route[0], filled(route[1], furnished.job), **request, **content),
+            route,
+            status,
+            contract,
+        )
+    assert {path for _, path in public} <= {
+        path
+        for path in contract["paths"]
+        if path.startswith((f"{PREFIX}/docs", f"{PREFIX}/openapi"))
+    }
 
 
 Provoke = Callable[[Furnished, Route, dict[str, Any]], httpx.Response]
@@ -146,7 +163,10 @@ def too_large(furnished: Furnished, route: Route, good: dict[str, Any]) -> httpx
 
 
 def of_what_is_absent(furnished: Furnished, route: Route, good: dict[str, Any]) -> httpx.Response:
-    """Where the path names something, something that nobody has; else of a tenant who has nothing, or by naming another one."""
+    """Where the path names something, something that nobody has.
+
+    Else of a tenant who has nothing, or by naming another one.
+    """
     method, path = route
     if "{" in path:
         return furnished.ask(method, filled(path, "0" * 32, name="nobodys", number="99"), **good)
@@ -181,8 +201,12 @@ PROVOKED: Mapping[str, Provoke] = {
     "405": lambda furnished, route, good: furnished.ask(route[0], f"{PREFIX}/train", **good),
     "409": while_the_store(ArtifactCorrupt("CURRENT", "its digest is another")),
     "413": too_large,
-    "415": lambda furnished, route, _: furnished.ask(*at(furnished, route), content=b"a=b", headers={"Content-Type": "text/plain"}),
-    "422": lambda furnished, route, good: furnished.ask(*at(furnished, route), **good | {"params": {"nonsense": "1"}}),
+    "415": lambda furnished, route, _: furnished.ask(
+        *at(furnished, route), content=b"a=b", headers={"Content-Type": "text/plain"}
+    ),
+    "422": lambda furnished, route, good: furnished.ask(
+        *at(furnished, route), **good | {"params": {"nonsense": "1"}}
+    ),
     "429": too_often,
     "500": while_the_store(RuntimeError("hunter2")),
     "503": while_the_store(OSError(errno.EIO, "the disk fails")),
@@ -191,16 +215,31 @@ PROVOKED: Mapping[str, Provoke] = {
 
 
 @pytest.mark.parametrize("status", PROVOKED)
-def test_every_documented_refusal_can_be_had_of_every_route(status: str, furnished: Furnished, contract: dict[str, Any]) -> None:
+def test_every_documented_refusal_can_be_had_of_every_route(
+    status: str, furnished: Furnished, contract: dict[str, Any]
+) -> None:
     routes = [route for route, said in documented(contract) if said == status and route in GOOD]
 
     assert routes
     for route in routes:
         content = {"content": furnished.archive} if route[1].endswith("/import") else {}
-        check(PROVOKED[status](furnished, route, {**GOOD[route], **content}), route, status, contract)
+        check(
+            PROVOKED[status](furnished, route, {**GOOD[route], **content}), route, status, contract
+        )
 
 
 def test_no_documented_refusal_is_forgotten_above(contract: dict[str, Any]) -> None:
-    """The contract and its page are in memory: nothing breaks them that would not break the application."""
-    assert {status for route, status in documented(contract) if route in GOOD} - {"200", "201", "202"} == PROVOKED.keys()
-    assert {route for route, status in documented(contract) if route not in GOOD and status not in {"200", "500"}} == set()
+    """The contract and its page are in memory.
+
+    Nothing breaks them that would not break the application.
+    """
+    assert {status for route, status in documented(contract) if route in GOOD} - {
+        "200",
+        "201",
+        "202",
+    } == PROVOKED.keys()
+    assert {
+        route
+        for route, status in documented(contract)
+        if route not in GOOD and status not in {"200", "500"}
+    } == set()

@@ -1,4 +1,7 @@
-"""Memory that is left: the least of what the machine has and what every cgroup above this process allows."""
+"""Memory that is left.
+
+The least of what the machine has and what every cgroup above this process allows.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,10 @@ def test_without_cgroups_the_machine_decides(cgroups: Path, own: Path) -> None:
 
 
 def test_a_limit_of_the_container_counts_with_what_can_be_dropped(cgroups: Path, own: Path) -> None:
-    """S1-11: 512 MiB allowed, 400 in use, 100 of these are pages of files that the kernel drops first."""
+    """S1-11.
+
+    512 MiB allowed, 400 in use, 100 of these are pages of files that the kernel drops first.
+    """
     own.write_text("0::/\n")
     cgroup_2(cgroups, str(512 * MIB), 400 * MIB, 100 * MIB)
 
@@ -75,9 +81,14 @@ def test_no_limit_is_none(cgroups: Path, own: Path) -> None:
     assert available_bytes(cgroups, own) == 8000 * MIB
 
 
-@pytest.mark.parametrize(("limit", "left"), [(600 * MIB, 350 * MIB), (NO_LIMIT_1, 8000 * MIB)], ids=["a limit", "none"])
+@pytest.mark.parametrize(
+    ("limit", "left"), [(600 * MIB, 350 * MIB), (NO_LIMIT_1, 8000 * MIB)], ids=["a limit", "none"]
+)
 def test_the_first_version_counts_too(cgroups: Path, own: Path, limit: int, left: int) -> None:
-    """In a container its path is the host's, which is not there; its own limit stands at the top of the mount."""
+    """In a container its path is the host's, which is not there.
+
+    Its own limit stands at the top of the mount.
+    """
     own.write_text("9:name=systemd:/\n4:cpu,memory:/docker/0f3a\n0::/\n")
     cgroup_1(cgroups / "memory", limit, 300 * MIB, 50 * MIB)
 

@@ -12,7 +12,12 @@ from deployments.scoring.metrics_page import BothMeters, TextMeter
 from tests.deployments.conftest import Door, Event, OpenClassifier, RecordingMeter
 from tests.deployments.fake_classifier import flow
 
-KINDS = {Instrument.COUNTER: "counter", Instrument.GAUGE: "gauge", Instrument.STATE_SET: "gauge", Instrument.HISTOGRAM: "histogram"}
+KINDS = {
+    Instrument.COUNTER: "counter",
+    Instrument.GAUGE: "gauge",
+    Instrument.STATE_SET: "gauge",
+    Instrument.HISTOGRAM: "histogram",
+}
 
 
 def record(meter: TextMeter, name: str) -> None:
@@ -28,14 +33,19 @@ def record(meter: TextMeter, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(METRICS))
-def test_every_metric_of_the_table_is_written_under_its_own_name_with_its_help_and_its_labels(name: str) -> None:
+def test_every_metric_of_the_table_is_written_under_its_own_name_with_its_help_and_its_labels(
+    name: str,
+) -> None:
     meter = TextMeter("r1")
     record(meter, name)
 
     text = meter.text().decode()
     (family,) = text_string_to_metric_families(text)
 
-    assert (family.type, family.documentation) == (KINDS[METRICS[name].instrument], METRICS[name].meaning)
+    assert (family.type, family.documentation) == (
+        KINDS[METRICS[name].instrument],
+        METRICS[name].meaning,
+    )
     assert f"# HELP {name} " in text
     expected = {label: f"a {label}" for label in METRICS[name].labels} | {"replica": "r1"}
     for sample in family.samples:
@@ -62,7 +72,9 @@ def test_a_state_set_has_one_word_that_holds() -> None:
     meter = TextMeter("r1")
     set_state(meter, "axon_breaker_state", "open", ["closed", "half_open", "open"], layer="anomaly")
 
-    assert 'axon_breaker_state{layer="anomaly",replica="r1",state="open"} 1.0' in meter.text().decode()
+    assert (
+        'axon_breaker_state{layer="anomaly",replica="r1",state="open"} 1.0' in meter.text().decode()
+    )
     assert meter.text().decode().count("} 0.0") == 2
 
 
@@ -87,7 +99,12 @@ def test_threads_that_record_at_once_lose_nothing() -> None:
     """A slot tells of its loads from a thread of its own."""
     meter = TextMeter("r1")
     threads = [
-        threading.Thread(target=lambda: [meter.count("axon_layer_retries_total", layer="anomaly") for _ in range(1000)]) for _ in range(8)
+        threading.Thread(
+            target=lambda: [
+                meter.count("axon_layer_retries_total", layer="anomaly") for _ in range(1000)
+            ]
+        )
+        for _ in range(8)
     ]
     for thread in threads:
         thread.start()
@@ -125,13 +142,17 @@ def test_the_page_has_what_this_replica_scored(door: Door, flow_events: list[Eve
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     families = {family.name: family for family in text_string_to_metric_families(answer.text)}
     assert sum(sample.value for sample in families["axon_events_scored"].samples) == 1
-    assert {sample.labels["replica"] for family in families.values() for sample in family.samples} == {"local"}
+    assert {
+        sample.labels["replica"] for family in families.values() for sample in family.samples
+    } == {"local"}
 
 
 def test_the_page_has_the_metrics_of_the_older_service(open_classifier: OpenClassifier) -> None:
     """S2-06: predictions_total{model}, inference_latency_seconds."""
     door = open_classifier()
-    door.post("/predict/batch", {"flows": [{"features": flow()}] * 3, "model_name": "decision_tree"})
+    door.post(
+        "/predict/batch", {"flows": [{"features": flow()}] * 3, "model_name": "decision_tree"}
+    )
 
     text = door.get("/metrics").text
 

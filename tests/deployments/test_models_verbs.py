@@ -1,4 +1,7 @@
-"""`axon models`: the store at the terminal, from the first look to the last line of its audit log."""
+"""`axon models`.
+
+The store at the terminal, from the first look to the last line of its audit log.
+"""
 
 from __future__ import annotations
 
@@ -42,13 +45,22 @@ def axon(monkeypatch: pytest.MonkeyPatch) -> Axon:
 
 @pytest.fixture
 def own(axon: Axon, publish: Publish, patient_disk: None) -> Callable[..., BundleRef]:
-    """`own(value)`: a model of this machine's own, signed with its own key, beside the shipped ones."""
+    """`own(value)`.
+
+    A model of this machine's own, signed with its own key, beside the shipped ones.
+    """
     del patient_disk
     assert axon("trust", "init").exit_code == 0
 
     def one(value: float = 1.0, **more: Any) -> BundleRef:
         store = own_store()
-        return publish(store, value, **({"tenant": "default", "model": "tabular", "signer": read_signer(store.trust)} | more))
+        return publish(
+            store,
+            value,
+            **(
+                {"tenant": "default", "model": "tabular", "signer": read_signer(store.trust)} | more
+            ),
+        )
 
     return one
 
@@ -59,7 +71,9 @@ def release(own: Callable[..., BundleRef]) -> Callable[[], ReleaseRef]:
 
     def one() -> ReleaseRef:
         store, ref = own_store(), own()
-        return publish_release(store, DEFAULT, [ref], {}, notes="[red]mine", now=NOW, signer=read_signer(store.trust))
+        return publish_release(
+            store, DEFAULT, [ref], {}, notes="[red]mine", now=NOW, signer=read_signer(store.trust)
+        )
 
     return one
 
@@ -79,7 +93,9 @@ def serves() -> int:
     return read_pointer(own_store(), DEFAULT).release
 
 
-def test_the_list_marks_what_serves_and_what_is_tried(axon: Axon, release: Callable[[], ReleaseRef]) -> None:
+def test_the_list_marks_what_serves_and_what_is_tried(
+    axon: Axon, release: Callable[[], ReleaseRef]
+) -> None:
     number = release().serial
     done(axon("models", "challenger", number))
 
@@ -91,7 +107,10 @@ def test_the_list_marks_what_serves_and_what_is_tried(axon: Axon, release: Calla
     told = json.loads(done(axon("models", "--json")))
     assert (told["serves"], told["challenger"]) == (serves(), number)
     assert {model["model_name"] for model in told["models"]} >= {"tabular", "anomaly-flow"}
-    assert told["releases"][0] | {"release": number, "notes": "[red]mine", "problem": ""} == told["releases"][0]
+    assert (
+        told["releases"][0] | {"release": number, "notes": "[red]mine", "problem": ""}
+        == told["releases"][0]
+    )
 
 
 def test_a_shipped_model_is_described(axon: Axon) -> None:
@@ -104,7 +123,12 @@ def test_a_shipped_model_is_described(axon: Axon) -> None:
 
 
 def test_what_the_publisher_said_is_shown(axon: Axon, own: Callable[..., BundleRef]) -> None:
-    own(training=TRAINING | Metadata(label="[b]x\x1b[31m", model_type="IsolationForest", user_metadata={"ticket": "SEC-12"}).in_training())
+    own(
+        training=TRAINING
+        | Metadata(
+            label="[b]x\x1b[31m", model_type="IsolationForest", user_metadata={"ticket": "SEC-12"}
+        ).in_training()
+    )
 
     shown = done(axon("models", "info", "tabular", "--version", "1"))
 
@@ -112,10 +136,14 @@ def test_what_the_publisher_said_is_shown(axon: Axon, own: Callable[..., BundleR
     assert "ticket: SEC-12" in shown
     assert "[b]x?[31m" in shown
     assert "IsolationForest" in done(axon("models", "versions", "tabular"))
-    assert json.loads(done(axon("models", "versions", "tabular", "--json")))[0]["user_metadata"] == {"ticket": "SEC-12"}
+    assert json.loads(done(axon("models", "versions", "tabular", "--json")))[0][
+        "user_metadata"
+    ] == {"ticket": "SEC-12"}
 
 
-def test_a_broken_model_is_shown_with_exit_code_one(axon: Axon, own: Callable[..., BundleRef], folder_of: Callable[..., Path]) -> None:
+def test_a_broken_model_is_shown_with_exit_code_one(
+    axon: Axon, own: Callable[..., BundleRef], folder_of: Callable[..., Path]
+) -> None:
     (folder_of(own_store(), own()) / "manifest.json").unlink()
 
     result = axon("models", "info", "tabular", "--version", "1")
@@ -125,14 +153,18 @@ def test_a_broken_model_is_shown_with_exit_code_one(axon: Axon, own: Callable[..
     assert "not in the store" in done(axon("models", "versions", "tabular"))
 
 
-def test_promote_roll_back_and_promote_the_challenger(axon: Axon, release: Callable[[], ReleaseRef]) -> None:
+def test_promote_roll_back_and_promote_the_challenger(
+    axon: Axon, release: Callable[[], ReleaseRef]
+) -> None:
     """P8, issue 4: each is one call."""
     before, number = serves(), release().serial
     done(axon("models", "promote", number))
     assert serves() == number
     done(axon("models", "rollback"))
     assert serves() == before
-    assert "not in the store" in refused(axon("models", "rollback", "--to", number)), "what was left is gone to by promoting it"
+    assert "not in the store" in refused(axon("models", "rollback", "--to", number)), (
+        "what was left is gone to by promoting it"
+    )
 
     assert "tries no release" in done(axon("models", "challenger"))
     assert "challenger" in refused(axon("models", "promote", "challenger"))
@@ -146,7 +178,9 @@ def test_promote_roll_back_and_promote_the_challenger(axon: Axon, release: Calla
     assert "tries no release" in done(axon("models", "challenger"))
 
 
-def test_a_model_that_no_release_names_gets_its_words(axon: Axon, own: Callable[..., BundleRef]) -> None:
+def test_a_model_that_no_release_names_gets_its_words(
+    axon: Axon, own: Callable[..., BundleRef]
+) -> None:
     own(1.0)
     own(2.0)
     assert "no champion" in done(axon("models", "alias", "tabular", "champion"))
@@ -177,7 +211,10 @@ def test_retention_says_what_went(axon: Axon, own: Callable[..., BundleRef]) -> 
     for value in range(4):
         own(float(value))
 
-    assert done(axon("models", "retention", "--keep", 2)).split("\n")[:2] == ["deleted tabular/1", "deleted tabular/2"]
+    assert done(axon("models", "retention", "--keep", 2)).split("\n")[:2] == [
+        "deleted tabular/1",
+        "deleted tabular/2",
+    ]
     assert "nothing to delete" in done(axon("models", "retention", "--keep", 2))
     refused(axon("models", "retention", "--keep", 0))
 
@@ -199,7 +236,10 @@ def test_what_was_exported_can_be_imported_by_another_tenant(
     assert "promote 1" in told
     done(axon("models", "import", one, "--tenant", "banks"))
     assert (
-        json.loads(done(axon("models", "info", "tabular", "--version", 2, "--tenant", "banks", "--json")))["origin"]["tenant"] == "default"
+        json.loads(
+            done(axon("models", "info", "tabular", "--version", 2, "--tenant", "banks", "--json"))
+        )["origin"]["tenant"]
+        == "default"
     )
     done(axon("models", "import", tmp_path / "shipped.tar.gz", "--tenant", "banks"))
 
@@ -221,14 +261,29 @@ def test_a_file_from_outside_is_refused_and_kept_only_where_that_was_asked(
 def test_a_hostile_version_is_set_aside(axon: Axon, release: Callable[[], ReleaseRef]) -> None:
     done(axon("models", "promote", release().serial))
 
-    assert "it serves" in refused(axon("models", "quarantine", "tabular", "--version", 1, "--reason", "poisoned"))
-    done(axon("models", "quarantine", "tabular", "--version", 1, "--reason", "poisoned", "--even-in-use"))
+    assert "it serves" in refused(
+        axon("models", "quarantine", "tabular", "--version", 1, "--reason", "poisoned")
+    )
+    done(
+        axon(
+            "models",
+            "quarantine",
+            "tabular",
+            "--version",
+            1,
+            "--reason",
+            "poisoned",
+            "--even-in-use",
+        )
+    )
 
     assert "poisoned" in done(axon("models", "quarantine"))
     assert "--version" in refused(axon("models", "quarantine", "tabular"))
 
 
-def test_the_log_says_who_did_it_and_where_it_was_touched(axon: Axon, own: Callable[..., BundleRef], own_state: Path) -> None:
+def test_the_log_says_who_did_it_and_where_it_was_touched(
+    axon: Axon, own: Callable[..., BundleRef], own_state: Path
+) -> None:
     """P31; the user is the system's word, not the environment's."""
     own()
     refused(axon("models", "delete", "tabular", "--version", 7))
@@ -251,7 +306,9 @@ def test_the_log_says_who_did_it_and_where_it_was_touched(axon: Axon, own: Calla
     assert (touched.exit_code, "changed or taken out" in touched.stdout) == (1, True)
 
 
-def test_the_user_cannot_be_made_up(axon: Axon, own: Callable[..., BundleRef], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_user_cannot_be_made_up(
+    axon: Axon, own: Callable[..., BundleRef], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LOGNAME", "somebody-else")
     assert getpass.getuser() == "somebody-else"
     own()

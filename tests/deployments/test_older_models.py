@@ -1,4 +1,7 @@
-"""`axon export` and `axon import`: the four files of an older engine, at the terminal, into a store of its own and out of it."""
+"""`axon export` and `axon import`.
+
+The four files of an older engine, at the terminal, into a store of its own and out of it.
+"""
 
 from __future__ import annotations
 
@@ -50,11 +53,18 @@ def own_key(axon: Axon) -> None:
 def benign(tmp_path: Path, make_flows: Callable[..., FlowTable]) -> Path:
     rows = make_flows(benign=300, families={}, seed=21).features.astype(float).tolist()
     path = tmp_path / "benign.csv"
-    path.write_text("\n".join([",".join(FEATURE_NAMES), *(",".join(f"{value:.9g}" for value in row) for row in rows)]) + "\n")
+    path.write_text(
+        "\n".join(
+            [",".join(FEATURE_NAMES), *(",".join(f"{value:.9g}" for value in row) for row in rows)]
+        )
+        + "\n"
+    )
     return path
 
 
-def test_export_writes_the_four_files_and_says_what_they_cannot_hold(axon: Axon, tmp_path: Path) -> None:
+def test_export_writes_the_four_files_and_says_what_they_cannot_hold(
+    axon: Axon, tmp_path: Path
+) -> None:
     done = axon("export", tmp_path / "out")
 
     assert done.exit_code == 0, done.output
@@ -75,7 +85,9 @@ def test_export_replaces_nothing(axon: Axon, tmp_path: Path) -> None:
     assert [(path.name, path.read_bytes()) for path in folder.iterdir()] == [(FOREST, b"mine")]
 
 
-def test_import_looks_at_the_files_and_publishes_nothing_by_itself(axon: Axon, older: Path, own_state: Path) -> None:
+def test_import_looks_at_the_files_and_publishes_nothing_by_itself(
+    axon: Axon, older: Path, own_state: Path
+) -> None:
     done = axon("import", older)
 
     assert done.exit_code == 0, done.output
@@ -93,7 +105,9 @@ def test_publishing_without_benign_flows_is_refused_and_says_why(axon: Axon, old
 
 
 @pytest.mark.usefixtures("own_key")
-def test_what_was_exported_can_be_imported_and_serves(axon: Axon, older: Path, benign: Path) -> None:
+def test_what_was_exported_can_be_imported_and_serves(
+    axon: Axon, older: Path, benign: Path
+) -> None:
     """Out and in again: four files, three bundles, one release that scores."""
     done = axon("import", older, "--benign", benign, "--publish")
 
@@ -107,7 +121,9 @@ def test_what_was_exported_can_be_imported_and_serves(axon: Axon, older: Path, b
 
 
 @pytest.mark.usefixtures("own_key")
-def test_a_layer_that_fails_is_named_and_the_other_one_is_taken(axon: Axon, older: Path, benign: Path, tmp_path: Path) -> None:
+def test_a_layer_that_fails_is_named_and_the_other_one_is_taken(
+    axon: Axon, older: Path, benign: Path, tmp_path: Path
+) -> None:
     """S0-01, S0-07."""
     broken = tmp_path / "broken"
     broken.mkdir()
@@ -118,7 +134,10 @@ def test_a_layer_that_fails_is_named_and_the_other_one_is_taken(axon: Axon, olde
     done = axon("import", broken, "--benign", benign, "--publish")
 
     assert done.exit_code == 1, done.output
-    assert "the anomaly layer is not imported, neither of its files: anomaly_model.joblib" in done.stderr
+    assert (
+        "the anomaly layer is not imported, neither of its files: anomaly_model.joblib"
+        in done.stderr
+    )
     assert "published behavior-flow version" in done.output
     assert "published anomaly" not in done.output
 

@@ -1,4 +1,7 @@
-"""The contract is complete and true: it names every route that exists, and what comes back is what it says, errors too."""
+"""The contract is complete and true.
+
+It names every route that exists, and what comes back is what it says, errors too.
+"""
 
 from __future__ import annotations
 
@@ -43,18 +46,33 @@ def contract(asked: Door) -> dict[str, Any]:
 
 
 def operations(contract: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    return ((method, path, one) for path, methods in contract["paths"].items() for method, one in methods.items())
+    return (
+        (method, path, one)
+        for path, methods in contract["paths"].items()
+        for method, one in methods.items()
+    )
 
 
 def valid(instance: object, schema: dict[str, Any], contract: dict[str, Any]) -> None:
-    jsonschema.validate(instance, schema | {"components": contract["components"]}, cls=jsonschema.Draft202012Validator)
+    jsonschema.validate(
+        instance,
+        schema | {"components": contract["components"]},
+        cls=jsonschema.Draft202012Validator,
+    )
 
 
 # -- complete
 
 
-def test_the_contract_names_exactly_the_routes_that_exist(asked: Door, contract: dict[str, Any]) -> None:
-    exist = {(route.path, method.lower()) for route in asked.app.routes if isinstance(route, Route) for method in route.methods or ()}
+def test_the_contract_names_exactly_the_routes_that_exist(
+    asked: Door, contract: dict[str, Any]
+) -> None:
+    exist = {
+        (route.path, method.lower())
+        for route in asked.app.routes
+        if isinstance(route, Route)
+        for method in route.methods or ()
+    }
 
     written = {(path, method) for method, path, _ in operations(contract)}
 
@@ -62,7 +80,9 @@ def test_the_contract_names_exactly_the_routes_that_exist(asked: Door, contract:
     assert written == {(path, method.lower()) for method, path in ROUTES}
 
 
-def test_every_schema_of_the_contract_is_one_and_every_reference_leads_somewhere(contract: dict[str, Any]) -> None:
+def test_every_schema_of_the_contract_is_one_and_every_reference_leads_somewhere(
+    contract: dict[str, Any],
+) -> None:
     assert contract["openapi"].startswith("3.1")
     for schema in contract["components"]["schemas"].values():
         jsonschema.Draft202012Validator.check_schema(schema)
@@ -76,7 +96,9 @@ def test_every_schema_is_used(contract: dict[str, Any]) -> None:
     assert contract["components"]["schemas"].keys() - used == set()
 
 
-def test_every_operation_has_a_name_of_its_own_a_summary_and_a_group(contract: dict[str, Any]) -> None:
+def test_every_operation_has_a_name_of_its_own_a_summary_and_a_group(
+    contract: dict[str, Any],
+) -> None:
     found = [one for _, _, one in operations(contract)]
 
     assert len({one["operationId"] for one in found}) == len(found)
@@ -88,8 +110,14 @@ def test_every_answer_has_a_schema_and_no_object_is_left_open(contract: dict[str
         for status, answer in one["responses"].items():
             for media, content in answer["content"].items():
                 assert content["schema"], (path, status, media)
-    closed = [name for name, schema in contract["components"]["schemas"].items() if "properties" in schema]
-    open_ones = [name for name in closed if contract["components"]["schemas"][name].get("additionalProperties") is not False]
+    closed = [
+        name for name, schema in contract["components"]["schemas"].items() if "properties" in schema
+    ]
+    open_ones = [
+        name
+        for name in closed
+        if contract["components"]["schemas"][name].get("additionalProperties") is not False
+    ]
     assert open_ones == []
 
 
@@ -108,16 +136,27 @@ def test_every_error_code_is_listed_where_its_status_is(contract: dict[str, Any]
 def test_every_error_of_a_caller_is_an_answer_of_some_route(contract: dict[str, Any]) -> None:
     """Of one of the two applications."""
     said = json.dumps(contract) + json.dumps(openapi.paths())
-    kinds = [kind for name in errors.__all__ if issubclass(kind := getattr(errors, name), errors.EventError | errors.LayerError)]
+    kinds = [
+        kind
+        for name in errors.__all__
+        if issubclass(kind := getattr(errors, name), errors.EventError | errors.LayerError)
+    ]
 
-    assert [kind.code for kind in kinds if kind is not errors.EventError and f'"{kind.code}"' not in said] == []
+    assert [
+        kind.code
+        for kind in kinds
+        if kind is not errors.EventError and f'"{kind.code}"' not in said
+    ] == []
 
 
 def test_what_a_docstring_says_of_a_field_stands_beside_it(contract: dict[str, Any]) -> None:
     health = contract["components"]["schemas"]["Health"]
 
     assert health["description"] == "Whether the ensemble is whole."
-    assert health["properties"]["coverage"]["description"] == "share of the validated evidence on flows that speaks."
+    assert (
+        health["properties"]["coverage"]["description"]
+        == "share of the validated evidence on flows that speaks."
+    )
 
 
 # -- true: requests
@@ -155,8 +194,14 @@ ALLOWED = [
 
 
 @pytest.mark.parametrize(("path", "body"), ALLOWED)
-def test_what_the_contract_allows_is_accepted(asked: Door, contract: dict[str, Any], path: str, body: object) -> None:
-    valid(body, contract["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"], contract)
+def test_what_the_contract_allows_is_accepted(
+    asked: Door, contract: dict[str, Any], path: str, body: object
+) -> None:
+    valid(
+        body,
+        contract["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"],
+        contract,
+    )
 
     assert asked.post(path, body).status_code == 200
 
@@ -168,22 +213,34 @@ FORBIDDEN = [
     pytest.param("/predict", {"features": [*BENIGN[:77], "1"]}, id="a string"),
     pytest.param("/predict", {"features": [*BENIGN[:77], True]}, id="a boolean"),
     pytest.param("/predict", {"features": {"Flow Duration": 1}}, id="one by name"),
-    pytest.param("/predict", {"features": dict(zip(FEATURE_NAMES, BENIGN, strict=True)) | {"Colour": 1}}, id="an unknown feature"),
+    pytest.param(
+        "/predict",
+        {"features": dict(zip(FEATURE_NAMES, BENIGN, strict=True)) | {"Colour": 1}},
+        id="an unknown feature",
+    ),
     pytest.param("/predict", {"features": BENIGN, "model_name": "svm"}, id="an unknown model"),
     pytest.param("/predict", {"features": BENIGN, "tenant": "x"}, id="an unknown field"),
     pytest.param("/predict", {}, id="nothing"),
     pytest.param("/predict/batch", {"flows": []}, id="no flows"),
     pytest.param("/predict/batch", {"flows": [{}] * 1001}, id="1,001 flows"),
     pytest.param("/v1/score", {"kind": "process", "name": ""}, id="a process without a name"),
-    pytest.param("/v1/score", {"kind": "flow", "features": BENIGN, "id": "i" * 257}, id="a long id"),
+    pytest.param(
+        "/v1/score", {"kind": "flow", "features": BENIGN, "id": "i" * 257}, id="a long id"
+    ),
     pytest.param("/v1/score/batch", {"events": [], "more": 1}, id="an unknown field of a batch"),
 ]
 
 
 @pytest.mark.parametrize(("path", "body"), FORBIDDEN)
-def test_what_the_contract_forbids_is_refused(asked: Door, contract: dict[str, Any], path: str, body: object) -> None:
+def test_what_the_contract_forbids_is_refused(
+    asked: Door, contract: dict[str, Any], path: str, body: object
+) -> None:
     with pytest.raises(jsonschema.ValidationError):
-        valid(body, contract["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"], contract)
+        valid(
+            body,
+            contract["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"],
+            contract,
+        )
 
     assert asked.post(path, body).status_code in {404, 422}
 
@@ -191,7 +248,9 @@ def test_what_the_contract_forbids_is_refused(asked: Door, contract: dict[str, A
 # -- true: answers
 
 
-def test_every_route_without_a_body_answers_as_the_contract_says(asked: Door, contract: dict[str, Any]) -> None:
+def test_every_route_without_a_body_answers_as_the_contract_says(
+    asked: Door, contract: dict[str, Any]
+) -> None:
     names = {"{layer}": "behavior", "{file}": "start.js"}
     for method, path, one in operations(contract):
         if "requestBody" in one:
@@ -251,7 +310,9 @@ PROVOKED: dict[tuple[str, str], dict[str, Provoke]] = {
     ("post", "/v1/score"): {
         "400": lambda door: door.post("/v1/score", b"{"),
         "413": lambda door: door.post("/v1/score", TWENTY_MB),
-        "415": lambda door: door.post("/v1/score", b"a=b", headers={"Content-Type": "application/x-www-form-urlencoded"}),
+        "415": lambda door: door.post(
+            "/v1/score", b"a=b", headers={"Content-Type": "application/x-www-form-urlencoded"}
+        ),
         "422": lambda door: door.post("/v1/score", {"kind": "smoke"}),
         "500": breaking_inside("/v1/score", FLOW),
     },
@@ -275,9 +336,13 @@ PROVOKED: dict[tuple[str, str], dict[str, Provoke]] = {
     ("post", "/predict/batch"): {
         "400": lambda door: door.post("/predict/batch", b"{"),
         "404": lambda door: door.post("/predict/batch", {"flows": [{}], "model_name": "svm"}),
-        "409": lambda door: door.post("/predict/batch", {"flows": [{"features": flow()}], "model_name": "xgboost"}),
+        "409": lambda door: door.post(
+            "/predict/batch", {"flows": [{"features": flow()}], "model_name": "xgboost"}
+        ),
         "413": lambda door: door.post("/predict/batch", TWENTY_MB),
-        "415": lambda door: door.post("/predict/batch", b"", headers={"Content-Type": "text/plain"}),
+        "415": lambda door: door.post(
+            "/predict/batch", b"", headers={"Content-Type": "text/plain"}
+        ),
         "422": lambda door: door.post("/predict/batch", {"flows": []}),
         "500": breaking_inside("/predict/batch", {"flows": [{}]}),
         "503": lambda door: door.post("/predict/batch", {"flows": [{"features": flow(666)}]}),
@@ -318,25 +383,37 @@ GATE = {"401", "403", "429"}
 
 
 def test_no_documented_refusal_is_forgotten_above(contract: dict[str, Any]) -> None:
-    """A mistake of ours (500) is provoked where it could be, `/ready` has its own test; those of the gate are in tests/attacks."""
+    """A mistake of ours (500) is provoked where it could be, `/ready` has its own test.
+
+    Those of the gate are in tests/attacks.
+    """
     documented = {
         (method, path, status)
         for method, path, one in operations(contract)
         for status in one["responses"]
-        if status not in {"200", "500", *GATE} and (path, status) not in {("/ready", "503"), ("/v2/health/ready", "503")}
+        if status not in {"200", "500", *GATE}
+        and (path, status) not in {("/ready", "503"), ("/v2/health/ready", "503")}
     }
 
-    assert documented <= {(*route, status) for route, by_status in PROVOKED.items() for status in by_status}
+    assert documented <= {
+        (*route, status) for route, by_status in PROVOKED.items() for status in by_status
+    }
 
 
 @pytest.mark.parametrize("path", ["/ready", "/v2/health/ready"])
-def test_not_ready_answers_as_the_contract_says(asked: Door, contract: dict[str, Any], path: str) -> None:
+def test_not_ready_answers_as_the_contract_says(
+    asked: Door, contract: dict[str, Any], path: str
+) -> None:
     asked.ingress._operating.is_ready = lambda: False
 
     answer = asked.get(path)
 
     assert answer.status_code == 503
-    valid(answer.json(), contract["paths"][path]["get"]["responses"]["503"]["content"]["application/json"]["schema"], contract)
+    valid(
+        answer.json(),
+        contract["paths"][path]["get"]["responses"]["503"]["content"]["application/json"]["schema"],
+        contract,
+    )
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
@@ -351,7 +428,9 @@ def test_another_method_says_which_ones_there_are(asked: Door, method: str, path
 # -- content types
 
 
-@pytest.mark.parametrize("path", ["/v1/score", "/v1/score?explain=true", "/v1/score/batch", "/predict", "/predict/batch"])
+@pytest.mark.parametrize(
+    "path", ["/v1/score", "/v1/score?explain=true", "/v1/score/batch", "/predict", "/predict/batch"]
+)
 @pytest.mark.parametrize(
     ("header", "value"),
     [
@@ -364,7 +443,9 @@ def test_another_method_says_which_ones_there_are(asked: Door, method: str, path
         ("Content-Encoding", "identity, br"),
     ],
 )
-def test_a_body_that_says_it_is_no_json_is_not_read(asked: Door, path: str, header: str, value: str) -> None:
+def test_a_body_that_says_it_is_no_json_is_not_read(
+    asked: Door, path: str, header: str, value: str
+) -> None:
     answer = asked.post(path, b"{}", headers={header: value})
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
@@ -372,12 +453,27 @@ def test_a_body_that_says_it_is_no_json_is_not_read(asked: Door, path: str, head
 
 
 @pytest.mark.parametrize(
-    "value", ["application/json", "application/json; charset=utf-8", "Application/JSON", "application/vnd.axon+json", "", None]
+    "value",
+    [
+        "application/json",
+        "application/json; charset=utf-8",
+        "Application/JSON",
+        "application/vnd.axon+json",
+        "",
+        None,
+    ],
 )
-def test_a_body_that_says_it_is_json_or_says_nothing_is_read(asked: Door, value: str | None) -> None:
+def test_a_body_that_says_it_is_json_or_says_nothing_is_read(
+    asked: Door, value: str | None
+) -> None:
     headers = {} if value is None else {"Content-Type": value}
 
-    assert asked.post("/predict", json.dumps({"features": flow()}).encode(), headers=headers).status_code == 200
+    assert (
+        asked.post(
+            "/predict", json.dumps({"features": flow()}).encode(), headers=headers
+        ).status_code
+        == 200
+    )
 
 
 # -- keys
@@ -395,11 +491,22 @@ def test_a_service_with_keys_says_which_scope_each_route_needs() -> None:
     assert health["security"] == []
     assert health["responses"].keys() == plain["paths"]["/health"]["get"]["responses"].keys()
     assert found["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
-    assert set(LAYERS) <= set(plain["paths"]["/v1/layers/{layer}/test"]["post"]["parameters"][0]["schema"]["enum"])
+    assert set(LAYERS) <= set(
+        plain["paths"]["/v1/layers/{layer}/test"]["post"]["parameters"][0]["schema"]["enum"]
+    )
 
 
-def test_the_largest_number_that_is_allowed_is_the_largest_that_is_accepted(asked: Door, contract: dict[str, Any]) -> None:
-    largest = contract["components"]["schemas"]["FeaturesByName"]["properties"]["Idle Min"]["maximum"]
+def test_the_largest_number_that_is_allowed_is_the_largest_that_is_accepted(
+    asked: Door, contract: dict[str, Any]
+) -> None:
+    largest = contract["components"]["schemas"]["FeaturesByName"]["properties"]["Idle Min"][
+        "maximum"
+    ]
 
     assert asked.post("/predict", {"features": [*BENIGN[:77], largest]}).status_code == 200
-    assert asked.post("/predict", {"features": [*BENIGN[:77], math.nextafter(largest, math.inf)]}).status_code == 422
+    assert (
+        asked.post(
+            "/predict", {"features": [*BENIGN[:77], math.nextafter(largest, math.inf)]}
+        ).status_code
+        == 422
+    )

@@ -1,4 +1,7 @@
-"""The routes for operators: how the ensemble stands, and switches that need no restart and outlive one."""
+"""The routes for operators.
+
+How the ensemble stands, and switches that need no restart and outlive one.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,16 @@ import pytest
 from ensemble.events import Kind
 from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.controls import CONTROLS, change_controls, read_controls
-from tests.deployments.conftest import PATIENT, Door, Event, FakeHandle, FakeMethod, OpenDoor, RecordingMeter, broken_slot
+from tests.deployments.conftest import (
+    PATIENT,
+    Door,
+    Event,
+    FakeHandle,
+    FakeMethod,
+    OpenDoor,
+    RecordingMeter,
+    broken_slot,
+)
 from tests.deployments.test_ingress import error_of, scored
 
 ML = {"anomaly", "behavior"}
@@ -45,15 +57,22 @@ def look(door: Door) -> None:
 
 
 @pytest.mark.parametrize("path", ["/ready", "/v2/health/ready"])
-@pytest.mark.parametrize("down", [set(), ML, set(LAYERS)], ids=["none down", "the learning ones down", "all down"])
+@pytest.mark.parametrize(
+    "down", [set(), ML, set(LAYERS)], ids=["none down", "the learning ones down", "all down"]
+)
 def test_a_degraded_ensemble_is_ready(open_door: OpenDoor, path: str, down: set[str]) -> None:
-    """P38: live, ready and degraded are three answers; fallback alone never makes anybody restart anything."""
+    """P38.
+
+    Live, ready and degraded are three answers; fallback alone never makes anybody restart anything.
+    """
     answer = open_door(down=down).get(path)
 
     assert (answer.status_code, answer.json()) == (200, {"ready": True})
 
 
-def test_before_its_first_look_it_is_not_ready_and_still_answers(door: Door, flow_events: list[Event]) -> None:
+def test_before_its_first_look_it_is_not_ready_and_still_answers(
+    door: Door, flow_events: list[Event]
+) -> None:
     """C-15: a probe of readiness waits for the start; liveness and scoring do not."""
     door.ingress._views.home.follower._has_looked.clear()
 
@@ -67,7 +86,9 @@ def test_before_its_first_look_it_is_not_ready_and_still_answers(door: Door, flo
 # -- status
 
 
-def test_the_uptime_does_not_jump_with_the_clock(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_uptime_does_not_jump_with_the_clock(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """T1."""
     monkeypatch.setattr("time.time", lambda: 0.0)
 
@@ -75,19 +96,31 @@ def test_the_uptime_does_not_jump_with_the_clock(door: Door, monkeypatch: pytest
 
 
 def test_the_status_tells_since_when_and_why_for_each_layer_and_kind(open_door: OpenDoor) -> None:
-    """S1-26: a code, where to look first, and what it means, without a word that could hold a path."""
+    """S1-26.
+
+    A code, where to look first, and what it means, without a word that could hold a path.
+    """
     body = open_door(down={"behavior"}).get("/v1/status").json()
 
     layers = {layer["layer"]: layer for layer in body["layers"]}
     flow = layers["behavior"]["kinds"]["flow"]
     assert (flow["status"], flow["reason"], flow["version"]) == ("fallback", "ARTIFACT_MISSING", "")
     assert flow.keys() == {"status", "version", "reason", "since", "trouble"}
-    assert flow["trouble"] == {"code": "ARTIFACT_MISSING", "cause": "files", "meaning": "Something the store should hold is not there."}
+    assert flow["trouble"] == {
+        "code": "ARTIFACT_MISSING",
+        "cause": "files",
+        "meaning": "Something the store should hold is not there.",
+    }
     assert layers["anomaly"]["kinds"]["flow"]["trouble"] is None
     assert layers["anomaly"]["release"] == body["release"]
     assert layers["anomaly"]["breaker"].keys() == {"state", "since"}
     assert body["coverage_by_kind"] == {"flow": body["coverage"], "process": 1.0}
-    assert body["controls"] == {"disabled": [], "disabled_by_environment": [], "resets": {}, "retreated": {}}
+    assert body["controls"] == {
+        "disabled": [],
+        "disabled_by_environment": [],
+        "resets": {},
+        "retreated": {},
+    }
     assert {"deadline_ms", "tenant", "uptime_s", "version", "time", "rollout"} <= body.keys()
 
 
@@ -107,13 +140,20 @@ def test_the_layers_are_listed_with_whether_a_model_is_loaded(open_door: OpenDoo
 # -- switches
 
 
-def test_a_disabled_layer_is_not_asked_from_the_next_event_on(door: Door, flow_events: list[Event]) -> None:
+def test_a_disabled_layer_is_not_asked_from_the_next_event_on(
+    door: Door, flow_events: list[Event]
+) -> None:
     """S1-06: without a restart, and honest in every answer."""
     before = scored(door, flow_events[0])
 
     answer = door.post("/v1/layers/behavior/disable", {})
 
-    assert answer.json() == {"layer": "behavior", "enabled": False, "disabled_by_environment": False, "resets": 0}
+    assert answer.json() == {
+        "layer": "behavior",
+        "enabled": False,
+        "disabled_by_environment": False,
+        "resets": 0,
+    }
     after = scored(door, flow_events[0])
     assert before["coverage"] == 1.0
     assert 0.0 < after["coverage"] < 1.0
@@ -141,7 +181,9 @@ def test_a_switch_outlives_a_restart(open_door: OpenDoor, flow_events: list[Even
     assert statuses(scored(open_door(), flow_events[0]))["behavior"] == "disabled"
 
 
-def test_a_switch_of_another_replica_is_followed(open_door: OpenDoor, own_state: Path, flow_events: list[Event]) -> None:
+def test_a_switch_of_another_replica_is_followed(
+    open_door: OpenDoor, own_state: Path, flow_events: list[Event]
+) -> None:
     one, other = open_door(), open_door()
     one.post("/v1/layers/anomaly/disable", {})
 
@@ -167,7 +209,9 @@ def test_what_the_environment_disables_no_route_enables(
     assert door.get("/v1/status").json()["controls"]["disabled_by_environment"] == ["behavior"]
 
 
-def test_a_reset_is_done_here_at_once_and_told_to_everybody(door: Door, own_state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reset_is_done_here_at_once_and_told_to_everybody(
+    door: Door, own_state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """S1-09."""
     done: list[str] = []
     monkeypatch.setattr(door.ingress._asked, "reset", done.append)
@@ -182,7 +226,11 @@ def test_a_reset_is_done_here_at_once_and_told_to_everybody(door: Door, own_stat
 
 
 def test_a_broken_controls_file_changes_nothing_and_is_said_once(
-    door: Door, own_state: Path, flow_events: list[Event], meter: RecordingMeter, caplog: pytest.LogCaptureFixture
+    door: Door,
+    own_state: Path,
+    flow_events: list[Event],
+    meter: RecordingMeter,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Taken for an empty one, it would enable what somebody disabled."""
     door.post("/v1/layers/behavior/disable", {})
@@ -193,7 +241,16 @@ def test_a_broken_controls_file_changes_nothing_and_is_said_once(
 
     assert statuses(scored(door, flow_events[0]))["behavior"] == "disabled"
     assert meter.value("axon_controls_readable") == 0.0
-    assert len([record for record in caplog.records if getattr(record, "event", "") == "controls_unreadable"]) == 1
+    assert (
+        len(
+            [
+                record
+                for record in caplog.records
+                if getattr(record, "event", "") == "controls_unreadable"
+            ]
+        )
+        == 1
+    )
     error_of(door.post("/v1/layers/behavior/enable", {}), 503, "CONTROLS_NOT_KEPT")
 
     (own_state / CONTROLS).unlink()
@@ -202,10 +259,14 @@ def test_a_broken_controls_file_changes_nothing_and_is_said_once(
     assert meter.value("axon_controls_readable") == 1.0
 
 
-def test_a_switch_on_a_disk_that_hangs_is_answered_with_an_error_of_ours(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_switch_on_a_disk_that_hangs_is_answered_with_an_error_of_ours(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fault F14."""
     come_back = threading.Event()
-    monkeypatch.setattr("deployments.scoring.layer_switches.change_controls", lambda *_: come_back.wait(10))
+    monkeypatch.setattr(
+        "deployments.scoring.layer_switches.change_controls", lambda *_: come_back.wait(10)
+    )
     monkeypatch.setattr("deployments.scoring.layer_switches.CHANGE_WITHIN_S", 0.01)
 
     answer = door.post("/v1/layers/behavior/disable", {})
@@ -234,7 +295,9 @@ def test_a_switch_that_cannot_be_kept_is_refused_and_changes_nothing(
 
 @pytest.mark.parametrize("switch", SWITCHES)
 @pytest.mark.parametrize("layer", ["nobody", "Anomaly", "..", "anomaly%2f..", "*", "%00"])
-def test_a_layer_that_is_not_there_is_said_so(door: Door, own_state: Path, layer: str, switch: str) -> None:
+def test_a_layer_that_is_not_there_is_said_so(
+    door: Door, own_state: Path, layer: str, switch: str
+) -> None:
     answer = door.post(f"/v1/layers/{layer}/{switch}", {})
 
     assert answer.status_code == 404
@@ -251,7 +314,9 @@ def test_an_unknown_layer_is_told_the_known_ones(door: Door) -> None:
 # -- what is counted
 
 
-def test_what_the_door_does_and_sees_is_counted(open_door: OpenDoor, flow_events: list[Event], meter: RecordingMeter) -> None:
+def test_what_the_door_does_and_sees_is_counted(
+    open_door: OpenDoor, flow_events: list[Event], meter: RecordingMeter
+) -> None:
     """S0-31, C-13, C-29: by batch, from the ingress itself."""
     door = open_door(down={"behavior"})
 
@@ -259,7 +324,10 @@ def test_what_the_door_does_and_sees_is_counted(open_door: OpenDoor, flow_events
     look(door)
 
     assert meter.total("axon_events_scored_total", kind="flow") == 1
-    assert meter.total("axon_fallback_scores_total", layer="behavior", kind="flow", status="fallback") == 1
+    assert (
+        meter.total("axon_fallback_scores_total", layer="behavior", kind="flow", status="fallback")
+        == 1
+    )
     assert {labels["layer"] for _, _, labels in meter.observed} >= {"anomaly", "resilience"}
     assert meter.word("axon_ml_status") == "PARTIALLY_OPERATIONAL"
     assert meter.word("axon_layer_status", layer="behavior", kind="flow") == "fallback"
@@ -269,10 +337,16 @@ def test_what_the_door_does_and_sees_is_counted(open_door: OpenDoor, flow_events
 
 
 def test_a_test_says_for_each_kind_whether_its_model_would_serve(open_door: OpenDoor) -> None:
-    """S1-05: initialisation only. The sentence of a failure is the log's; a client gets its code and what that means."""
+    """S1-05.
+
+    Initialisation only. The sentence of a failure is the log's; a client gets its code and what
+    that means.
+    """
     trials = {
         Kind.FLOW: FakeTrial(ok=True, version="2"),
-        Kind.PROCESS: FakeTrial(ok=False, code="ARTIFACT_CORRUPT", message="/srv/models/x.bin: sha256 is 12"),
+        Kind.PROCESS: FakeTrial(
+            ok=False, code="ARTIFACT_CORRUPT", message="/srv/models/x.bin: sha256 is 12"
+        ),
     }
     door = open_door(handles={"behavior": FakeHandle(broken_slot("behavior"), trials)})
     before = door.get("/health").json()
@@ -280,9 +354,23 @@ def test_a_test_says_for_each_kind_whether_its_model_would_serve(open_door: Open
     answer = door.post("/v1/layers/behavior/test", {})
 
     body = answer.json()
-    assert (answer.status_code, body["layer"], body["ok"], body["code"]) == (200, "behavior", False, "")
-    assert body["kinds"]["flow"] == {"ok": True, "version": "2", "code": "", "message": "", "elapsed_ms": 12.346}
-    assert (body["kinds"]["process"]["ok"], body["kinds"]["process"]["code"]) == (False, "ARTIFACT_CORRUPT")
+    assert (answer.status_code, body["layer"], body["ok"], body["code"]) == (
+        200,
+        "behavior",
+        False,
+        "",
+    )
+    assert body["kinds"]["flow"] == {
+        "ok": True,
+        "version": "2",
+        "code": "",
+        "message": "",
+        "elapsed_ms": 12.346,
+    }
+    assert (body["kinds"]["process"]["ok"], body["kinds"]["process"]["code"]) == (
+        False,
+        "ARTIFACT_CORRUPT",
+    )
     assert body["kinds"]["process"]["message"] == "The bytes are not the bytes that were published."
     assert "/srv" not in answer.text
     assert door.get("/health").json() == before
@@ -291,7 +379,10 @@ def test_a_test_says_for_each_kind_whether_its_model_would_serve(open_door: Open
 def test_a_test_in_which_all_kinds_pass_is_passed(open_door: OpenDoor) -> None:
     handle = FakeHandle(broken_slot("behavior"), {Kind.FLOW: FakeTrial(ok=True, version="2")})
 
-    assert open_door(handles={"behavior": handle}).post("/v1/layers/behavior/test", {}).json()["ok"] is True
+    assert (
+        open_door(handles={"behavior": handle}).post("/v1/layers/behavior/test", {}).json()["ok"]
+        is True
+    )
 
 
 async def _hangs() -> None:
@@ -303,7 +394,9 @@ async def _dies() -> None:
 
 
 @pytest.mark.parametrize(("call", "code"), [(_hangs, "LAYER_TIMEOUT"), (_dies, "LAYER_CRASHED")])
-def test_a_layer_that_does_not_answer_has_failed_its_test(open_door: OpenDoor, call: Any, code: str) -> None:
+def test_a_layer_that_does_not_answer_has_failed_its_test(
+    open_door: OpenDoor, call: Any, code: str
+) -> None:
     handle = FakeHandle(broken_slot("behavior"))
     handle.test = FakeMethod(call)
     controls = {"disabled": [], "look_every_s": 2, "test_within_s": 0.05}
@@ -350,7 +443,9 @@ def test_a_layer_is_tested_once_at_a_time(open_door: OpenDoor) -> None:
 
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_the_contract_says_which_scope_a_switch_needs(door: Door, switch: str) -> None:
-    operation = json.loads(door.get("/openapi.json").text)["paths"][f"/v1/layers/{{layer}}/{switch}"]["post"]
+    operation = json.loads(door.get("/openapi.json").text)["paths"][
+        f"/v1/layers/{{layer}}/{switch}"
+    ]["post"]
 
     assert "scope `manage`" in operation["description"]
     assert operation["security"] == [{"key": []}]

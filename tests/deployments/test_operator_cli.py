@@ -1,4 +1,7 @@
-"""`axon status` and `axon layers`: the routes for operators in a terminal, with exit codes that a script can use."""
+"""`axon status` and `axon layers`.
+
+The routes for operators in a terminal, with exit codes that a script can use.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,9 @@ def axon_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[Door], Axon]:
     monkeypatch.setenv("TERM", "dumb")
 
     def at(door: Door) -> Axon:
-        def request(method: str, url: str, *, headers: Mapping[str, str], **_: Any) -> httpx.Response:
+        def request(
+            method: str, url: str, *, headers: Mapping[str, str], **_: Any
+        ) -> httpx.Response:
             return door.ask(method, httpx.URL(url).path, headers=dict(headers))
 
         monkeypatch.setattr("deployments.cli.status.httpx.request", request)
@@ -44,15 +49,27 @@ def axon_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[Door], Axon]:
     return at
 
 
-def test_a_whole_ensemble_is_shown_with_exit_code_zero(axon_at: Callable[[Door], Axon], door: Door) -> None:
+def test_a_whole_ensemble_is_shown_with_exit_code_zero(
+    axon_at: Callable[[Door], Axon], door: Door
+) -> None:
     result = axon_at(door)("status")
 
     assert result.exit_code == 0, result.output
-    for shown in ("FULLY_OPERATIONAL", "coverage", "flow 100%", "release default/", *LAYERS, "live", "closed"):
+    for shown in (
+        "FULLY_OPERATIONAL",
+        "coverage",
+        "flow 100%",
+        "release default/",
+        *LAYERS,
+        "live",
+        "closed",
+    ):
         assert shown in result.stdout
 
 
-def test_a_degraded_ensemble_is_shown_with_its_reasons_and_exit_code_one(axon_at: Callable[[Door], Axon], open_door: OpenDoor) -> None:
+def test_a_degraded_ensemble_is_shown_with_its_reasons_and_exit_code_one(
+    axon_at: Callable[[Door], Axon], open_door: OpenDoor
+) -> None:
     """S1-26: the code, the cause, what it means, and where to read on."""
     door = open_door(down={"behavior"})
     door.post("/v1/layers/resilience/disable", {})
@@ -60,11 +77,21 @@ def test_a_degraded_ensemble_is_shown_with_its_reasons_and_exit_code_one(axon_at
     result = axon_at(door)("status")
 
     assert result.exit_code == 1, result.output
-    for shown in ("PARTIALLY_OPERATIONAL", "fallback", "ARTIFACT_MISSING", "files", "disabled", "resilience", "RUNBOOK.md"):
+    for shown in (
+        "PARTIALLY_OPERATIONAL",
+        "fallback",
+        "ARTIFACT_MISSING",
+        "files",
+        "disabled",
+        "resilience",
+        "RUNBOOK.md",
+    ):
         assert shown in result.stdout
 
 
-def test_the_status_for_programs_is_that_of_the_service(axon_at: Callable[[Door], Axon], open_door: OpenDoor) -> None:
+def test_the_status_for_programs_is_that_of_the_service(
+    axon_at: Callable[[Door], Axon], open_door: OpenDoor
+) -> None:
     door = open_door(down={"behavior"})
 
     result = axon_at(door)("status", "--json")
@@ -73,7 +100,10 @@ def test_the_status_for_programs_is_that_of_the_service(axon_at: Callable[[Door]
     assert json.loads(result.stdout)["ml_status"] == "PARTIALLY_OPERATIONAL"
 
 
-@pytest.mark.parametrize("verb", [["status"], ["layers"], ["layers", "disable", "behavior"], ["layers", "test", "behavior"]])
+@pytest.mark.parametrize(
+    "verb",
+    [["status"], ["layers"], ["layers", "disable", "behavior"], ["layers", "test", "behavior"]],
+)
 def test_without_a_service_there_is_a_sentence_and_exit_code_two(verb: list[str]) -> None:
     result = CliRunner().invoke(cli.app, [*verb, "--url", NOWHERE])
 
@@ -87,7 +117,9 @@ NO_AXON = [b"<html>", b"[]", b"{}", b'{"error": 5}']
 
 @pytest.mark.parametrize("body", NO_AXON)
 def test_what_is_no_axon_is_said_so(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
-    monkeypatch.setattr("deployments.cli.status.httpx.request", lambda *_, **__: httpx.Response(500, content=body))
+    monkeypatch.setattr(
+        "deployments.cli.status.httpx.request", lambda *_, **__: httpx.Response(500, content=body)
+    )
 
     result = CliRunner().invoke(cli.app, ["status"])
 
@@ -96,7 +128,10 @@ def test_what_is_no_axon_is_said_so(monkeypatch: pytest.MonkeyPatch, body: bytes
 
 
 def test_a_service_with_keys_is_asked_with_that_of_the_environment(
-    axon_at: Callable[[Door], Axon], open_door: OpenDoor, own_state: Path, monkeypatch: pytest.MonkeyPatch
+    axon_at: Callable[[Door], Axon],
+    open_door: OpenDoor,
+    own_state: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     del own_state
     _, token = create_key(read_settings().keys, Tenant("acme"), [Scope.READ], "", None, time.time())
@@ -115,7 +150,11 @@ def test_the_layers_are_listed(axon_at: Callable[[Door], Axon], open_door: OpenD
     result = axon_at(open_door(down={"behavior"}))("layers")
 
     assert result.exit_code == 0
-    rows = {line.split()[0]: line.split() for line in result.stdout.splitlines() if line.split()[:1] and line.split()[0] in LAYERS}
+    rows = {
+        line.split()[0]: line.split()
+        for line in result.stdout.splitlines()
+        if line.split()[:1] and line.split()[0] in LAYERS
+    }
     assert rows["anomaly"][1:4] == ["yes", "yes", "live"]
     assert rows["behavior"][1:4] == ["yes", "no", "fallback"]
 
@@ -143,7 +182,9 @@ def test_a_layer_that_the_environment_disables_is_said_to_stay_off(
 
 
 @pytest.mark.parametrize("layer", ["nobody", "../../health", "a b"])
-def test_a_layer_that_is_not_there_is_refused_by_the_service(axon_at: Callable[[Door], Axon], door: Door, layer: str) -> None:
+def test_a_layer_that_is_not_there_is_refused_by_the_service(
+    axon_at: Callable[[Door], Axon], door: Door, layer: str
+) -> None:
     result = axon_at(door)("layers", "disable", layer)
 
     assert result.exit_code == 2
@@ -151,15 +192,29 @@ def test_a_layer_that_is_not_there_is_refused_by_the_service(axon_at: Callable[[
 
 
 TRIALS = [
-    pytest.param({Kind.FLOW: FakeTrial(ok=True, version="2")}, 0, ["behavior flow: ok version 2"], id="passes"),
-    pytest.param({Kind.FLOW: FakeTrial(ok=False, code="LOAD_TIMEOUT")}, 1, ["failed", "LOAD_TIMEOUT"], id="fails"),
+    pytest.param(
+        {Kind.FLOW: FakeTrial(ok=True, version="2")},
+        0,
+        ["behavior flow: ok version 2"],
+        id="passes",
+    ),
+    pytest.param(
+        {Kind.FLOW: FakeTrial(ok=False, code="LOAD_TIMEOUT")},
+        1,
+        ["failed", "LOAD_TIMEOUT"],
+        id="fails",
+    ),
     pytest.param({}, 1, [], id="says nothing"),
 ]
 
 
 @pytest.mark.parametrize(("trials", "code", "shown"), TRIALS)
 def test_a_test_of_a_layer_ends_with_its_outcome(
-    axon_at: Callable[[Door], Axon], open_door: OpenDoor, trials: Mapping[Kind, FakeTrial], code: int, shown: list[str]
+    axon_at: Callable[[Door], Axon],
+    open_door: OpenDoor,
+    trials: Mapping[Kind, FakeTrial],
+    code: int,
+    shown: list[str],
 ) -> None:
     """S1-05."""
     door = open_door(handles={"behavior": FakeHandle(broken_slot("behavior"), trials)})

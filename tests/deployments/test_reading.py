@@ -26,7 +26,9 @@ class Links(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
-        self.found += [value for name in ("src", "href", "data-openapi") if (value := given.get(name))]
+        self.found += [
+            value for name in ("src", "href", "data-openapi") if (value := given.get(name))
+        ]
         self.inline += [tag for name in given if name.startswith("on") or name == "style"]
         if tag in {"script", "style"} and "src" not in given:
             self.inline.append(tag)
@@ -67,7 +69,10 @@ def test_the_document_is_sent_to_nobody(door: Door) -> None:
     assert "validatorUrl: null" in door.get("/docs/start.js").text
 
 
-@pytest.mark.parametrize("name", ["", "secrets", "redoc.standalone.js", "..%2fcore.py", "%2e%2e/core.py", "../__init__.py"])
+@pytest.mark.parametrize(
+    "name",
+    ["", "secrets", "redoc.standalone.js", "..%2fcore.py", "%2e%2e/core.py", "../__init__.py"],
+)
 def test_nothing_else_is_handed_out(door: Door, name: str) -> None:
     assert door.get(f"/docs/{name}").status_code in {307, 404}
 
@@ -76,7 +81,9 @@ def test_the_same_page_serves_an_application_below_a_prefix() -> None:
     app = Starlette(routes=[Mount("/models", routes=docs_page("openapi.json", "Axon's <models>"))])
 
     async def statuses() -> dict[str, int]:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://axon") as client:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app=app), base_url="http://axon"
+        ) as client:
             page = await client.get("/models/docs")
             assert "<title>Axon&#x27;s &lt;models&gt;</title>" in page.text
             links = [urljoin("/models/docs", link) for link in links_of(page.text).found]

@@ -1,4 +1,7 @@
-"""A reload that fails changes nothing; one that succeeds loses nothing; and what is wrong is told (P5, P7, N-05)."""
+"""A reload that fails changes nothing.
+
+One that succeeds loses nothing; and what is wrong is told (P5, P7, N-05).
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,9 @@ NOW = datetime(2026, 11, 20, 8, 15, tzinfo=UTC)
 
 
 @pytest.fixture
-def world(tmp_path: Path, meter: RecordingMeter, own_trust: Path, signer: Signer) -> Iterator[ModelsOnDisk]:
+def world(
+    tmp_path: Path, meter: RecordingMeter, own_trust: Path, signer: Signer
+) -> Iterator[ModelsOnDisk]:
     """The shipped models; the key of the tests may publish beside them."""
     trust = yaml.safe_load(own_trust.read_text())
     trust["keys"] = {signer.key_id: base64.b64encode(signer.public).decode()}
@@ -49,7 +54,10 @@ Release = Callable[..., int]
 
 @pytest.fixture
 def release(signer: Signer) -> Release:
-    """`release("anomaly-flow", shift=...)`: the model again, its golden answers shifted, in a new release that is promoted."""
+    """`release("anomaly-flow", shift=...)`.
+
+    The model again, its golden answers shifted, in a new release that is promoted.
+    """
 
     def one(model: str, *, shift: float = 0.0, at_once: bool = True) -> int:
         store = own_store()
@@ -59,7 +67,9 @@ def release(signer: Signer) -> Release:
         shifted = Golden(golden.events, [abs(score - shift) for score in golden.scores])
         training = {"recipe": "the same again", "data_sha256": "0" * 64, "seed": 0, "rows": 1}
         trained = Trained(model, decode_parts(bundle.files), shifted, training, "# Card\n")
-        made = publish(store, "default", [trained], {}, notes="", now=NOW, signer=signer, and_promote=False)
+        made = publish(
+            store, "default", [trained], {}, notes="", now=NOW, signer=signer, and_promote=False
+        )
         promote(store, DEFAULT, made.release, pointer.serial, signer=signer, at_once=at_once)
         return made.release.serial
 
@@ -77,7 +87,10 @@ def ask(door: Door, event: Event) -> bytes:
 def test_a_reload_that_fails_leaves_every_answer_equal_to_the_byte(
     world: ModelsOnDisk, release: Release, flow_events: list[Event], told: Told, model: str
 ) -> None:
-    """P5: same version, same bytes, and the trouble is in the status, in the log and in the counters."""
+    """P5.
+
+    Same version, same bytes, and the trouble is in the status, in the log and in the counters.
+    """
     door = world.start()
     before = ask(door, flow_events[0])
 
@@ -89,10 +102,14 @@ def test_a_reload_that_fails_leaves_every_answer_equal_to_the_byte(
     assert after == before
     assert status["release"] == "default/4"
     layer = model.split("-", maxsplit=1)[0]
-    assert any(layer in record["layer"] for record in told() if record["event"].endswith("_load_failed"))
+    assert any(
+        layer in record["layer"] for record in told() if record["event"].endswith("_load_failed")
+    )
 
 
-def test_the_wanted_release_is_gone_over_to_when_it_is_mended(world: ModelsOnDisk, release: Release, flow_events: list[Event]) -> None:
+def test_the_wanted_release_is_gone_over_to_when_it_is_mended(
+    world: ModelsOnDisk, release: Release, flow_events: list[Event]
+) -> None:
     """P7: here by the next release; nobody restarts anything."""
     door = world.start()
     release("anomaly-flow", shift=0.25)
@@ -102,14 +119,21 @@ def test_the_wanted_release_is_gone_over_to_when_it_is_mended(world: ModelsOnDis
     world.look()
 
     assert door.get("/v1/status").json()["release"] == f"default/{number}"
-    versions = {layer["layer"]: layer["version"] for layer in json.loads(ask(door, flow_events[0]))["layers"]}
+    versions = {
+        layer["layer"]: layer["version"]
+        for layer in json.loads(ask(door, flow_events[0]))["layers"]
+    }
     assert versions["anomaly"] == "4"
 
 
 def test_a_start_on_a_release_that_does_not_load_serves_the_last_good_one_and_says_so(
     world: ModelsOnDisk, release: Release, flow_events: list[Event]
 ) -> None:
-    """N-05: a real older model before a dummy. Only the layer whose model is older is `last_good`: the others have what they want."""
+    """N-05.
+
+    A real older model before a dummy. Only the layer whose model is older is `last_good`: the
+    others have what they want.
+    """
     expected = said(json.loads(ask(world.start(), flow_events[0])))
     release("anomaly-flow", shift=0.25)
 
@@ -118,7 +142,11 @@ def test_a_start_on_a_release_that_does_not_load_serves_the_last_good_one_and_sa
     answer = json.loads(ask(door, flow_events[0]))
 
     assert said(answer) == {**expected, "anomaly": "last_good"}
-    assert (answer["coverage"], answer["degraded"], answer["status"]) == (1.0, False, "FULLY_OPERATIONAL")
+    assert (answer["coverage"], answer["degraded"], answer["status"]) == (
+        1.0,
+        False,
+        "FULLY_OPERATIONAL",
+    )
     assert door.get("/v1/status").json()["release"] == "default/4"
 
 
@@ -134,13 +162,21 @@ def test_damage_on_the_disk_is_told_while_the_model_in_memory_goes_on(
     world.look()
 
     assert ask(door, flow_events[0]) == before
-    (behavior,) = [layer for layer in door.get("/v1/status").json()["layers"] if layer["layer"] == "behavior"]
+    (behavior,) = [
+        layer for layer in door.get("/v1/status").json()["layers"] if layer["layer"] == "behavior"
+    ]
     assert behavior["files_present"] is False
     assert behavior["kinds"]["flow"]["status"] == "live"
 
 
-def test_a_layer_makes_one_trial_at_a_time(world: ModelsOnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S1-05: each loads the models once more, so a crowd of ingresses and of callers that gave up must not add up."""
+def test_a_layer_makes_one_trial_at_a_time(
+    world: ModelsOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S1-05.
+
+    Each loads the models once more, so a crowd of ingresses and of callers that gave up must not
+    add up.
+    """
     world.start()
     layer = world._layers["behavior"]
     go_on, trials = threading.Event(), []
@@ -189,18 +225,26 @@ def test_the_gauges_of_a_layer_with_two_kinds_are_of_both(
 def test_a_reload_keeps_what_did_not_change(world: ModelsOnDisk, release: Release) -> None:
     """Loading only what is missing: a new release of one model must not cost the others a load."""
     world.start()
-    held = {layer: deployment.shelf.of("default").slot.held[0].models for layer, deployment in world._layers.items()}
+    held = {
+        layer: deployment.shelf.of("default").slot.held[0].models
+        for layer, deployment in world._layers.items()
+    }
 
     release("anomaly-process")
     world.look()
 
     for layer, deployment in world._layers.items():
         for kind in LAYERS[layer].kinds:
-            is_same = deployment.shelf.of("default").slot.held[0].models[kind].model is held[layer][kind].model
+            is_same = (
+                deployment.shelf.of("default").slot.held[0].models[kind].model
+                is held[layer][kind].model
+            )
             assert is_same != (layer == "anomaly" and kind is Kind.PROCESS)
 
 
-def test_a_rolled_back_release_is_served_at_once(world: ModelsOnDisk, release: Release, signer: Signer) -> None:
+def test_a_rolled_back_release_is_served_at_once(
+    world: ModelsOnDisk, release: Release, signer: Signer
+) -> None:
     """P8: one call, by a new pointer with a higher serial."""
     door = world.start()
     release("anomaly-flow")

@@ -1,4 +1,8 @@
-"""The second look: what was scored blind is scored again once the ensemble sees, and what turns hostile is told, late but told (N-02)."""
+"""The second look.
+
+What was scored blind is scored again once the ensemble sees, and what turns hostile is told, late
+but told (N-02).
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,14 @@ from ensemble.retro.findings import FINDINGS, Finding, read_findings
 from ensemble.runtime.model_state import SlotState
 from ensemble.runtime.slot import LayerSlot
 from ensemble.verdicts import LayerScores
-from tests.deployments.conftest import PATIENT, Event, FakeMethod, OpenDoor, RecordingMeter, broken_slot
+from tests.deployments.conftest import (
+    PATIENT,
+    Event,
+    FakeMethod,
+    OpenDoor,
+    RecordingMeter,
+    broken_slot,
+)
 
 HOUR_S = 3600.0
 T0 = 1_767_225_600.0  # 2026-01-01
@@ -43,9 +54,28 @@ def process(number: int, line: str = "ls") -> wire.ProcessRequest:
     return wire.ProcessRequest(name="sh", command_line=line, id=f"p{number}", host="ws-17")
 
 
-def verdict(event: wire.EventRequest, word: str = "benign", coverage: float = 0.4, *, elapsed_ms: float = 0.0) -> wire.Verdict:
+def verdict(
+    event: wire.EventRequest,
+    word: str = "benign",
+    coverage: float = 0.4,
+    *,
+    elapsed_ms: float = 0.0,
+) -> wire.Verdict:
     made_by = ("default/1", "0" * 64, "1" * 64, "2026-01-01T08:00:00.000Z")
-    return wire.Verdict(event.id, 0.5, 0.1, 0.9, word, "low", coverage, coverage < 1.0, "PARTIALLY_OPERATIONAL", [], elapsed_ms, *made_by)
+    return wire.Verdict(
+        event.id,
+        0.5,
+        0.1,
+        0.9,
+        word,
+        "low",
+        coverage,
+        coverage < 1.0,
+        "PARTIALLY_OPERATIONAL",
+        [],
+        elapsed_ms,
+        *made_by,
+    )
 
 
 class LocalEnsemble:
@@ -56,12 +86,16 @@ class LocalEnsemble:
         self.coverage: dict[Kind, float] = dict.fromkeys(Kind, 0.4)
         self.seen: list[list[str]] = []
         self.asked_for: list[str] = []
-        self.answer: Callable[[wire.EventRequest], Any] = lambda event: verdict(event, "malicious", self.coverage[wire.kind_of(event)])
+        self.answer: Callable[[wire.EventRequest], Any] = lambda event: verdict(
+            event, "malicious", self.coverage[wire.kind_of(event)]
+        )
         self.is_busy = False
         self.slept: list[float] = []
         self.on_sleep: Callable[[], None] = lambda: None
 
-    async def rescore(self, tenant: str, _kind: Kind, events: Sequence[wire.EventRequest]) -> list[Any]:
+    async def rescore(
+        self, tenant: str, _kind: Kind, events: Sequence[wire.EventRequest]
+    ) -> list[Any]:
         self.seen.append([event.id for event in events])
         self.asked_for.append(tenant)
         return [self.answer(event) for event in events]
@@ -99,9 +133,13 @@ class World:
             sleep=made.sleep,
         )
 
-    async def degraded(self, *events: wire.EventRequest, word: str = "benign", coverage: float = 0.4) -> None:
+    async def degraded(
+        self, *events: wire.EventRequest, word: str = "benign", coverage: float = 0.4
+    ) -> None:
         """Events that were scored by a part of the ensemble, on the disk."""
-        self.retro.offer(["default"] * len(events), events, [verdict(event, word, coverage) for event in events])
+        self.retro.offer(
+            ["default"] * len(events), events, [verdict(event, word, coverage) for event in events]
+        )
         await self.retro.flush()
 
     async def looks(self) -> None:
@@ -120,7 +158,11 @@ class World:
         return [one.id for one in self.findings]
 
     def files(self) -> list[Path]:
-        return [path for path in self.root.rglob("*") if path.is_file() and not path.name.startswith("findings")]
+        return [
+            path
+            for path in self.root.rglob("*")
+            if path.is_file() and not path.name.startswith("findings")
+        ]
 
 
 Promise = Callable[[World], Awaitable[None]]
@@ -142,7 +184,10 @@ def kept(promise: Awaitable[None]) -> None:
 
 
 def test_only_what_a_part_of_the_ensemble_saw_is_kept(world: World) -> None:
-    """A silent posture leaves the coverage whole: it is no evidence about the event, so nothing was missed for want of it."""
+    """A silent posture leaves the coverage whole.
+
+    It is no evidence about the event, so nothing was missed for want of it.
+    """
 
     async def promise() -> None:
         events = [flow(number) for number in range(5)]
@@ -165,14 +210,29 @@ def test_only_what_a_part_of_the_ensemble_saw_is_kept(world: World) -> None:
     kept(promise())
 
 
-def test_what_is_kept_is_the_event_as_it_came_when_it_came_and_what_was_said_of_it(world: World) -> None:
+def test_what_is_kept_is_the_event_as_it_came_when_it_came_and_what_was_said_of_it(
+    world: World,
+) -> None:
     async def promise() -> None:
-        events = [wire.FlowRequest(features={"Flow Duration": 3.0, "Destination Port": None}, id="f1", time="now"), process(2, "é \u2028")]
+        events = [
+            wire.FlowRequest(
+                features={"Flow Duration": 3.0, "Destination Port": None}, id="f1", time="now"
+            ),
+            process(2, "é \u2028"),
+        ]
 
-        world.retro.offer(["default"] * len(events), events, [verdict(event, "suspicious", 0.25, elapsed_ms=1500.0) for event in events])
+        world.retro.offer(
+            ["default"] * len(events),
+            events,
+            [verdict(event, "suspicious", 0.25, elapsed_ms=1500.0) for event in events],
+        )
         await world.retro.flush()
 
-        lines = [msgspec.json.decode(line) for file in sorted(world.files()) for line in file.read_bytes().splitlines()]
+        lines = [
+            msgspec.json.decode(line)
+            for file in sorted(world.files())
+            for line in file.read_bytes().splitlines()
+        ]
         assert [wire.parse_event(msgspec.json.encode(line["event"])) for line in lines] == events
         assert {line["at"] for line in lines} == {T0 - 1.5}
         assert lines[0]["was"] == {"score": 0.5, "verdict": "suspicious", "coverage": 0.25}
@@ -182,8 +242,12 @@ def test_what_is_kept_is_the_event_as_it_came_when_it_came_and_what_was_said_of_
 
 def test_an_event_has_one_digest_however_its_sender_ordered_it(world: World) -> None:
     async def promise() -> None:
-        one = wire.parse_event(b'{"kind":"flow","features":{"Flow Duration":3,"Destination Port":80},"id":"a"}')
-        other = wire.parse_event(b'{"id":"a","features":{"Destination Port":80.0,"Flow Duration":3.0},"kind":"flow"}')
+        one = wire.parse_event(
+            b'{"kind":"flow","features":{"Flow Duration":3,"Destination Port":80},"id":"a"}'
+        )
+        other = wire.parse_event(
+            b'{"id":"a","features":{"Destination Port":80.0,"Flow Duration":3.0},"kind":"flow"}'
+        )
         await world.degraded(one, other, flow(3))
 
         world.ensemble.recover()
@@ -204,7 +268,11 @@ def test_an_offer_touches_no_disk(world: World) -> None:
         written_by: list[int] = []
         write = os.write
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(os, "write", lambda fd, data: (written_by.append(threading.get_ident()), write(fd, data))[1])
+            patched.setattr(
+                os,
+                "write",
+                lambda fd, data: (written_by.append(threading.get_ident()), write(fd, data))[1],
+            )
             await world.retro.flush()
 
         assert threading.get_ident() not in written_by
@@ -213,7 +281,9 @@ def test_an_offer_touches_no_disk(world: World) -> None:
     kept(promise())
 
 
-def test_the_buffer_is_bounded_and_what_it_cannot_take_is_counted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_buffer_is_bounded_and_what_it_cannot_take_is_counted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def promise() -> None:
         monkeypatch.setattr(page, "BUFFER_BYTES", 10 * 4096)
         events = [flow(number) for number in range(25)]
@@ -224,16 +294,25 @@ def test_the_buffer_is_bounded_and_what_it_cannot_take_is_counted(world: World, 
         world.retro.offer(["default"] * 5, events[:5], [verdict(event) for event in events[:5]])
         await world.retro.flush()
 
-        assert (world.retro.counts().spooled, world.retro.counts().dropped["buffer_full"]) == (15, 15)
+        assert (world.retro.counts().spooled, world.retro.counts().dropped["buffer_full"]) == (
+            15,
+            15,
+        )
 
     kept(promise())
 
 
-def test_a_long_command_line_weighs_what_it_weighs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_command_line_weighs_what_it_weighs(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def promise() -> None:
         monkeypatch.setattr(page, "BUFFER_BYTES", 1 << 20)
 
-        world.retro.offer(["default"] * 2, [process(1, "A" * (2 << 20)), process(2)], [verdict(process(1)), verdict(process(2))])
+        world.retro.offer(
+            ["default"] * 2,
+            [process(1, "A" * (2 << 20)), process(2)],
+            [verdict(process(1)), verdict(process(2))],
+        )
 
         assert world.retro.counts().dropped["buffer_full"] == 1
 
@@ -283,15 +362,26 @@ def test_what_turns_hostile_is_a_finding_with_its_original_time(world: World) ->
         await world.degraded(flow(1), flow(2))
         world.ensemble.now += 90 * 60.0
         world.ensemble.recover()
-        world.ensemble.answer = lambda event: verdict(event, "malicious" if event.id == "f2" else "benign", 1.0)
+        world.ensemble.answer = lambda event: verdict(
+            event, "malicious" if event.id == "f2" else "benign", 1.0
+        )
 
         await world.looks()
 
         (found,) = world.findings
         assert (found.retro, found.id, found.kind, found.host) == (True, "f2", "flow", "web-1")
-        assert (found.at, found.found_at) == ("2026-01-01T00:00:00.000000+00:00", "2026-01-01T01:30:00.000000+00:00")
-        assert msgspec.to_builtins(found.was) == {"score": 0.5, "verdict": "benign", "coverage": 0.4}
-        assert msgspec.json.decode(found.verdict, type=wire.Verdict) == verdict(flow(2), "malicious", 1.0)
+        assert (found.at, found.found_at) == (
+            "2026-01-01T00:00:00.000000+00:00",
+            "2026-01-01T01:30:00.000000+00:00",
+        )
+        assert msgspec.to_builtins(found.was) == {
+            "score": 0.5,
+            "verdict": "benign",
+            "coverage": 0.4,
+        }
+        assert msgspec.json.decode(found.verdict, type=wire.Verdict) == verdict(
+            flow(2), "malicious", 1.0
+        )
         counts = world.retro.counts()
         assert (counts.rescored, counts.findings, counts.waiting_events) == (2, 1, 0)
         assert world.files() == []
@@ -299,12 +389,25 @@ def test_what_turns_hostile_is_a_finding_with_its_original_time(world: World) ->
     kept(promise())
 
 
-NEWS = [("benign", "suspicious", True), ("indeterminate", "suspicious", True), ("suspicious", "malicious", True)]
-NO_NEWS = [("benign", "indeterminate", False), ("suspicious", "suspicious", False), ("malicious", "suspicious", False)]
+NEWS = [
+    ("benign", "suspicious", True),
+    ("indeterminate", "suspicious", True),
+    ("suspicious", "malicious", True),
+]
+NO_NEWS = [
+    ("benign", "indeterminate", False),
+    ("suspicious", "suspicious", False),
+    ("malicious", "suspicious", False),
+]
 
 
 @pytest.mark.parametrize(("was", "now", "is_news"), [*NEWS, *NO_NEWS])
-def test_a_finding_is_what_alarms_more_than_it_did(world: World, was: str, now: str, is_news: bool) -> None:  # noqa: FBT001  # a case
+def test_a_finding_is_what_alarms_more_than_it_did(
+    world: World,
+    was: str,
+    now: str,
+    is_news: bool,  # noqa: FBT001
+) -> None:  # a case
     async def promise() -> None:
         await world.degraded(flow(1), word=was)
         world.ensemble.recover()
@@ -345,7 +448,10 @@ def test_a_batch_of_the_second_look_is_small(world: World) -> None:
 
 
 def test_a_second_look_that_sees_no_more_stops_and_keeps_everything(world: World) -> None:
-    """The state said it was over and it was not: each try comes later than the last, until the ensemble sees again."""
+    """The state said it was over and it was not.
+
+    Each try comes later than the last, until the ensemble sees again.
+    """
 
     async def promise() -> None:
         await world.degraded(*(flow(number) for number in range(100)))
@@ -358,7 +464,14 @@ def test_a_second_look_that_sees_no_more_stops_and_keeps_everything(world: World
             assert not await world.retro.look()
             tried_at += [world.ensemble.now] * (len(world.ensemble.seen) - before)
             world.ensemble.now += 1.0
-        assert [later - sooner for sooner, later in pairwise(tried_at)] == [2.0, 4.0, 8.0, 16.0, 32.0, 60.0]
+        assert [later - sooner for sooner, later in pairwise(tried_at)] == [
+            2.0,
+            4.0,
+            8.0,
+            16.0,
+            32.0,
+            60.0,
+        ]
         assert (world.retro.counts().waiting_events, world.found) == (100, [])
         world.ensemble.now += 60.0
         world.ensemble.answer = lambda event: verdict(event, "malicious", 1.0)
@@ -386,11 +499,15 @@ def test_after_a_relapse_the_next_recovery_is_not_waited_out(world: World) -> No
     kept(promise())
 
 
-def test_one_event_that_no_layer_can_score_holds_up_no_other_and_goes_round_in_no_loop(world: World) -> None:
+def test_one_event_that_no_layer_can_score_holds_up_no_other_and_goes_round_in_no_loop(
+    world: World,
+) -> None:
     async def promise() -> None:
         await world.degraded(*(flow(number) for number in range(130)))
         world.ensemble.recover()
-        world.ensemble.answer = lambda event: verdict(event, "malicious", 0.4 if event.id == "f0" else 1.0)
+        world.ensemble.answer = lambda event: verdict(
+            event, "malicious", 0.4 if event.id == "f0" else 1.0
+        )
 
         await world.looks()
 
@@ -403,14 +520,18 @@ def test_one_event_that_no_layer_can_score_holds_up_no_other_and_goes_round_in_n
     kept(promise())
 
 
-def test_what_more_but_not_all_of_the_ensemble_saw_is_told_and_looked_at_once_more(world: World) -> None:
+def test_what_more_but_not_all_of_the_ensemble_saw_is_told_and_looked_at_once_more(
+    world: World,
+) -> None:
     """Each look sees more than the last, so there is an end to them; nothing is told twice."""
 
     async def promise() -> None:
         await world.degraded(flow(1), flow(2), word="indeterminate", coverage=0.0)
         world.ensemble.coverage[Kind.FLOW] = 0.4
         words = {"f1": "suspicious", "f2": "benign"}
-        world.ensemble.answer = lambda event: verdict(event, words[event.id], world.ensemble.coverage[Kind.FLOW])
+        world.ensemble.answer = lambda event: verdict(
+            event, words[event.id], world.ensemble.coverage[Kind.FLOW]
+        )
         await world.looks()
         assert world.found == ["f1"]
         assert world.retro.counts().waiting_events == 2
@@ -430,15 +551,22 @@ def test_an_event_that_the_door_of_today_refuses_is_counted_and_passed_over(worl
     async def promise() -> None:
         await world.degraded(*(flow(number) for number in range(3)))
         (segment,) = world.files()
-        segment.write_bytes(segment.read_bytes().replace(b'"id":"f1"', b'"di":"f1"'))  # a field this wire does not know
+        segment.write_bytes(
+            segment.read_bytes().replace(b'"id":"f1"', b'"di":"f1"')
+        )  # a field this wire does not know
         world.ensemble.recover()
         refused = MalformedEvent("features", "is not what it was")
-        world.ensemble.answer = lambda event: refused if event.id == "f0" else verdict(event, "malicious", 1.0)
+        world.ensemble.answer = lambda event: (
+            refused if event.id == "f0" else verdict(event, "malicious", 1.0)
+        )
 
         await world.looks()
 
         assert world.found == ["f2"]
-        assert (world.retro.counts().dropped["unreadable"], world.retro.counts().waiting_events) == (2, 0)
+        assert (
+            world.retro.counts().dropped["unreadable"],
+            world.retro.counts().waiting_events,
+        ) == (2, 0)
 
     kept(promise())
 
@@ -446,7 +574,9 @@ def test_an_event_that_the_door_of_today_refuses_is_counted_and_passed_over(worl
 # -- order, crashes and disks
 
 
-def test_an_event_is_forgotten_only_after_its_finding_is_on_the_disk(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_event_is_forgotten_only_after_its_finding_is_on_the_disk(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def promise() -> None:
         await world.degraded(flow(1), flow(2))
         world.ensemble.recover()
@@ -583,7 +713,9 @@ def test_a_door_that_is_never_idle_lets_one_small_batch_through_a_second(world: 
     kept(promise())
 
 
-def test_a_second_look_that_fails_is_said_and_tried_again(world: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_second_look_that_fails_is_said_and_tried_again(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     async def promise() -> None:
         await world.degraded(flow(1))
         world.ensemble.recover()
@@ -619,7 +751,8 @@ class SwitchedHandle:
         self.slot = broken_slot(layer)
         self.whole = whole
 
-        async def score(batch: EventBatch, release: str, explain: bool) -> LayerScores:  # noqa: FBT001  # as the deployment
+        # as the deployment
+        async def score(batch: EventBatch, release: str, explain: bool) -> LayerScores:  # noqa: FBT001
             return self.slot.score(batch, release, explain=explain)
 
         async def state(wanted: str) -> tuple[SlotState, str]:
@@ -649,11 +782,19 @@ def test_a_hostile_flow_that_came_while_the_layers_were_down_is_found_when_they_
     meter: RecordingMeter,
     path: str,
 ) -> None:
-    """N-02 through the door: fail-open becomes fail-late. And the second look itself is neither spooled nor counted as an event."""
+    """N-02 through the door.
+
+    Fail-open becomes fail-late. And the second look itself is neither spooled nor counted as an
+    event.
+    """
     monkeypatch.setattr(page, "FLUSH_EVERY_S", 0.01)
     monkeypatch.setattr(page, "LOOK_EVERY_S", 0.01)
     whole = open_door()
-    hostile = [one for one in flow_events if whole.post("/v1/score", one).json()["verdict"] in {"suspicious", "malicious"}]
+    hostile = [
+        one
+        for one in flow_events
+        if whole.post("/v1/score", one).json()["verdict"] in {"suspicious", "malicious"}
+    ]
     assert hostile
     down = {layer: SwitchedHandle(layer, slots[layer]) for layer in ("anomaly", "behavior")}
     door = open_door(handles=down)
@@ -662,22 +803,34 @@ def test_a_hostile_flow_that_came_while_the_layers_were_down_is_found_when_they_
         door.ask_all(hostile)
     else:
         door.post(path, {"events": hostile})
-    until(lambda: door.ingress._retro.counts().waiting_events == len(hostile), lambda: door.get("/health"))
+    until(
+        lambda: door.ingress._retro.counts().waiting_events == len(hostile),
+        lambda: door.get("/health"),
+    )
     assert not (own_state / "retro" / FINDINGS).exists()
     for handle in down.values():
         handle.mend()
-    until(lambda: door.ingress._retro.counts().findings == len(hostile), lambda: door.get("/health"))
+    until(
+        lambda: door.ingress._retro.counts().findings == len(hostile), lambda: door.get("/health")
+    )
 
     found, _ = read_findings(own_state / "retro")
     assert sorted(one.id for one in found) == sorted(one["id"] for one in hostile)
     assert {one.was.verdict for one in found} == {"indeterminate"}
     counts = door.ingress._retro.counts()
-    assert (counts.spooled, counts.rescored, counts.waiting_events) == (len(hostile), len(hostile), 0)
+    assert (counts.spooled, counts.rescored, counts.waiting_events) == (
+        len(hostile),
+        len(hostile),
+        0,
+    )
     assert meter.total("axon_events_scored_total") == len(flow_events) + len(hostile)
 
 
 def test_what_is_scored_again_in_vain_is_not_spooled_a_second_time(
-    open_door: OpenDoor, slots: Mapping[str, LayerSlot], flow_events: list[Event], monkeypatch: pytest.MonkeyPatch
+    open_door: OpenDoor,
+    slots: Mapping[str, LayerSlot],
+    flow_events: list[Event],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(page, "FLUSH_EVERY_S", 0.01)
     monkeypatch.setattr(page, "LOOK_EVERY_S", 0.01)
@@ -693,7 +846,9 @@ def test_what_is_scored_again_in_vain_is_not_spooled_a_second_time(
     assert (counts.spooled, counts.waiting_events, counts.findings) == (10, 10, 0)
 
 
-def test_a_silent_posture_alone_spools_nothing(open_door: OpenDoor, flow_events: list[Event], own_state: Path) -> None:
+def test_a_silent_posture_alone_spools_nothing(
+    open_door: OpenDoor, flow_events: list[Event], own_state: Path
+) -> None:
     door = open_door(down={"resilience"})
 
     assert door.post("/v1/score", flow_events[0]).json()["degraded"]
@@ -702,7 +857,9 @@ def test_a_silent_posture_alone_spools_nothing(open_door: OpenDoor, flow_events:
     assert [path for path in own_state.rglob("*") if path.is_file()] == []
 
 
-def test_a_door_with_the_second_look_switched_off_writes_nothing(open_door: OpenDoor, flow_events: list[Event], own_state: Path) -> None:
+def test_a_door_with_the_second_look_switched_off_writes_nothing(
+    open_door: OpenDoor, flow_events: list[Event], own_state: Path
+) -> None:
     door = open_door(down=set(LAYERS), overrides={**PATIENT, "retro": {"enabled": False}})
 
     door.post("/v1/score", flow_events[0])
@@ -711,7 +868,9 @@ def test_a_door_with_the_second_look_switched_off_writes_nothing(open_door: Open
     assert not (own_state / "retro").exists()
 
 
-def test_a_door_that_closes_leaves_its_degraded_events_to_the_next(open_door: OpenDoor, flow_events: list[Event], own_state: Path) -> None:
+def test_a_door_that_closes_leaves_its_degraded_events_to_the_next(
+    open_door: OpenDoor, flow_events: list[Event], own_state: Path
+) -> None:
     door = open_door(down={"behavior"})
     door.post("/v1/score/batch", {"events": flow_events[:7]})
     door.close()

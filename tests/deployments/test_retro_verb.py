@@ -1,4 +1,7 @@
-"""`axon retro findings`: what turned hostile at a second look, each event once, for a person or for a program."""
+"""`axon retro findings`.
+
+What turned hostile at a second look, each event once, for a person or for a program.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,16 @@ def shown(*options: str) -> Result:
 
 
 def finding(number: int, word: str = "malicious", event_id: str = "") -> Finding:
-    now = {"id": "", "score": 0.97, "low": 0.9, "high": 0.99, "verdict": word, "severity": "high", "coverage": 1.0, "degraded": False}
+    now = {
+        "id": "",
+        "score": 0.97,
+        "low": 0.9,
+        "high": 0.99,
+        "verdict": word,
+        "severity": "high",
+        "coverage": 1.0,
+        "degraded": False,
+    }
     return Finding(
         id=event_id or f"e{number}",
         kind="flow",
@@ -50,7 +62,15 @@ def test_the_table_says_when_it_came_what_it_was_and_what_it_is(own_state: Path)
 
     said = shown().output
 
-    for part in ("2026-01-01T08:00:00", "2026-01-01T09:30:00", "e1", "web-1", "indeterminate 0.0213", "0.9700", "malicious"):
+    for part in (
+        "2026-01-01T08:00:00",
+        "2026-01-01T09:30:00",
+        "e1",
+        "web-1",
+        "indeterminate 0.0213",
+        "0.9700",
+        "malicious",
+    ):
         assert part in said
 
 
@@ -60,7 +80,10 @@ def test_an_event_is_shown_once_with_the_last_word_on_it(own_state: Path) -> Non
 
     lines = [json.loads(line) for line in shown("--output", "jsonl").output.splitlines()]
 
-    assert [(line["id"], line["verdict"]["verdict"]) for line in lines] == [("e2", "malicious"), ("e1", "malicious")]
+    assert [(line["id"], line["verdict"]["verdict"]) for line in lines] == [
+        ("e2", "malicious"),
+        ("e1", "malicious"),
+    ]
     assert "2 events turned hostile" in shown().output
 
 
@@ -75,7 +98,13 @@ def test_a_limit_keeps_the_newest(own_state: Path) -> None:
 def test_a_line_that_is_no_finding_is_counted_and_passed_over(own_state: Path) -> None:
     written(own_state, finding(1))
     with (own_state / "retro" / FINDINGS).open("a") as file:
-        file.write('{"retro":\n' + msgspec.json.encode(msgspec.structs.replace(finding(2), verdict=msgspec.Raw(b"{}"))).decode() + "\n")
+        file.write(
+            '{"retro":\n'
+            + msgspec.json.encode(
+                msgspec.structs.replace(finding(2), verdict=msgspec.Raw(b"{}"))
+            ).decode()
+            + "\n"
+        )
 
     result = shown()
 

@@ -1,4 +1,7 @@
-"""Whom the router asks: Serve's own router around replicas that only say what they would report (C-34, N-06)."""
+"""Whom the router asks.
+
+Serve's own router around replicas that only say what they would report (C-34, N-06).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ray.serve._private.common import DeploymentHandleSource, DeploymentID, ReplicaID, RequestMetadata
+from ray.serve._private.common import (
+    DeploymentHandleSource,
+    DeploymentID,
+    ReplicaID,
+    RequestMetadata,
+)
 from ray.serve._private.request_router.common import PendingRequest
 
 from deployments.layers.router import SpeakingFirst, routing_stats
@@ -18,7 +26,8 @@ from ensemble.runtime.model_state import KindState, SlotState
 from ensemble.verdicts import LayerStatus
 
 Report = Mapping[str, float]
-ASKED_TIMES = 64  # a choice of two among three that leaves one out by chance every time is as likely as 10^-11
+# a choice of two among three that leaves one out by chance every time is as likely as 10^-11
+ASKED_TIMES = 64
 LAYER = DeploymentID(name="anomaly", app_name="axon")
 SPEAKS, ABSTAINS, IS_NEW = {"flow": 1.0}, {"process": 1.0}, {}
 
@@ -57,11 +66,18 @@ def router_around(replicas: Sequence[FakeReplica], *, prefers_its_node: bool = F
 
 
 def request_of(asked: object) -> PendingRequest:
-    """A call with `asked` as its first argument; calls of one HTTP request share the internal id."""
-    return PendingRequest(args=[asked], kwargs={}, metadata=RequestMetadata(request_id="r", internal_request_id="i"))
+    """A call with `asked` as its first argument.
+
+    Calls of one HTTP request share the internal id.
+    """
+    return PendingRequest(
+        args=[asked], kwargs={}, metadata=RequestMetadata(request_id="r", internal_request_id="i")
+    )
 
 
-def chosen(replicas: Sequence[FakeReplica], *, asked: object, prefers_its_node: bool = False) -> set[str]:
+def chosen(
+    replicas: Sequence[FakeReplica], *, asked: object, prefers_its_node: bool = False
+) -> set[str]:
     """Names of the replicas that such a call may go to."""
 
     async def choose() -> set[str]:
@@ -95,16 +111,30 @@ CASES: Sequence[Any] = [
 def test_the_replicas_that_speak_of_this_kind_are_asked(
     reports: Sequence[Mapping[str, float]], expected: set[str], flow: FlowBatch
 ) -> None:
-    """C-34: a replica that only abstains attracts nothing while another one speaks; where none does, all are asked."""
-    assert chosen([FakeReplica(str(number), report) for number, report in enumerate(reports)], asked=flow) == expected
+    """C-34.
+
+    A replica that only abstains attracts nothing while another one speaks; where none does, all are
+    asked.
+    """
+    assert (
+        chosen(
+            [FakeReplica(str(number), report) for number, report in enumerate(reports)], asked=flow
+        )
+        == expected
+    )
 
 
 def test_a_question_for_the_state_goes_to_any_replica() -> None:
     """What is broken is not hidden: the one in fallback answers for itself too."""
-    assert chosen([FakeReplica("0", SPEAKS), FakeReplica("1", ABSTAINS)], asked="default/3") == {"0", "1"}
+    assert chosen([FakeReplica("0", SPEAKS), FakeReplica("1", ABSTAINS)], asked="default/3") == {
+        "0",
+        "1",
+    }
 
 
-def test_a_replica_of_another_node_that_speaks_comes_before_one_of_this_node_that_does_not(flow: FlowBatch) -> None:
+def test_a_replica_of_another_node_that_speaks_comes_before_one_of_this_node_that_does_not(
+    flow: FlowBatch,
+) -> None:
     near, far = FakeReplica("near", ABSTAINS), FakeReplica("far", SPEAKS, node_id="there")
 
     assert chosen([near, far], asked=flow, prefers_its_node=True) == {"far"}
@@ -118,7 +148,10 @@ def test_of_two_that_speak_the_one_on_this_node_is_asked(flow: FlowBatch) -> Non
 
 
 def test_a_replica_reports_the_kinds_it_speaks_of() -> None:
-    kinds = {Kind.FLOW: KindState(LayerStatus.FALLBACK, reason="ARTIFACT_CORRUPT"), Kind.PROCESS: KindState(LayerStatus.LAST_GOOD, "3")}
+    kinds = {
+        Kind.FLOW: KindState(LayerStatus.FALLBACK, reason="ARTIFACT_CORRUPT"),
+        Kind.PROCESS: KindState(LayerStatus.LAST_GOOD, "3"),
+    }
 
     home = SlotState("anomaly", "default/3", kinds)
 
@@ -126,7 +159,10 @@ def test_a_replica_reports_the_kinds_it_speaks_of() -> None:
 
 
 def test_a_replica_serves_the_call_it_was_chosen_for(flow: FlowBatch) -> None:
-    """Serve's own router would give it to the call that waits longest: a question for the state would hand its replica to a batch."""
+    """Serve's own router would give it to the call that waits longest.
+
+    A question for the state would hand its replica to a batch.
+    """
 
     async def served() -> list[str]:
         speaking, other = FakeReplica("speaks", SPEAKS), FakeReplica("abstains", ABSTAINS)

@@ -1,4 +1,7 @@
-"""The four acceptance cases of S0, on the layers' own deployments and a copy of the shipped models: real files, really broken."""
+"""The four acceptance cases of S0, on the layers' own deployments and a copy of the shipped models.
+
+Real files, really broken.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,10 @@ def world(tmp_path: Path, meter: RecordingMeter, told: Told) -> Iterator[ModelsO
 def test_s0_27_a_corrupt_anomaly_file_costs_the_anomaly_layer_and_nothing_else(
     world: ModelsOnDisk, told: Told, flow_events: list[Event]
 ) -> None:
-    """S0-27: starts, layer1_load_failed, layer1_dummy_active, PARTIALLY_OPERATIONAL, resilience works."""
+    """S0-27.
+
+    Starts, layer1_load_failed, layer1_dummy_active, PARTIALLY_OPERATIONAL, resilience works.
+    """
     for name in ("anomaly-flow", "anomaly-process"):
         for file in world.files(f"{name}/*/model.safetensors"):
             file.write_bytes(file.read_bytes()[:-1000])
@@ -34,15 +40,30 @@ def test_s0_27_a_corrupt_anomaly_file_costs_the_anomaly_layer_and_nothing_else(
     answer = world.start().post("/v1/score", flow_events[0]).json()
 
     assert {"layer1_load_failed", "layer1_dummy_active", "layer2_loaded"} <= set(told.events)
-    assert said(answer) == {"anomaly": "fallback", "behavior": "live", "classifier": "live", "resilience": "live"}
+    assert said(answer) == {
+        "anomaly": "fallback",
+        "behavior": "live",
+        "classifier": "live",
+        "resilience": "live",
+    }
     assert answer["status"] == "PARTIALLY_OPERATIONAL"
     (failed, *_) = told("layer1_load_failed")
-    assert (failed["error_code"], failed["code"], failed["cause"]) == ("MODEL_LOAD_ERROR", "ARTIFACT_CORRUPT", "files")
+    assert (failed["error_code"], failed["code"], failed["cause"]) == (
+        "MODEL_LOAD_ERROR",
+        "ARTIFACT_CORRUPT",
+        "files",
+    )
     assert failed["action"] == "initializing_dummy_model"
 
 
-def test_s0_28_without_any_file_every_event_is_still_processed(world: ModelsOnDisk, told: Told, flow_events: list[Event]) -> None:
-    """S0-28: layer1_files_missing + layer2_files_missing, FALLBACK_MODE, events still processed; unseen by all is no verdict."""
+def test_s0_28_without_any_file_every_event_is_still_processed(
+    world: ModelsOnDisk, told: Told, flow_events: list[Event]
+) -> None:
+    """S0-28.
+
+    Layer1_files_missing + layer2_files_missing, FALLBACK_MODE, events still processed; unseen by
+    all is no verdict.
+    """
     for file in world.files("model.safetensors"):
         file.unlink()
 
@@ -50,12 +71,28 @@ def test_s0_28_without_any_file_every_event_is_still_processed(world: ModelsOnDi
     answer = door.post("/v1/score", flow_events[0]).json()
     door._loop.run(door.ingress._watch.look())  # what the door does by itself, once it is started
 
-    assert {"layer1_files_missing", "layer1_load_failed", "layer2_files_missing", "layer2_load_failed"} <= set(told.events)
-    assert (answer["status"], answer["verdict"], answer["coverage"]) == ("FALLBACK_MODE", "indeterminate", 0.0)
-    incidents = {record["incident"] for record in told() if record["event"].startswith("layer2_") and "incident" in record}
+    assert {
+        "layer1_files_missing",
+        "layer1_load_failed",
+        "layer2_files_missing",
+        "layer2_load_failed",
+    } <= set(told.events)
+    assert (answer["status"], answer["verdict"], answer["coverage"]) == (
+        "FALLBACK_MODE",
+        "indeterminate",
+        0.0,
+    )
+    incidents = {
+        record["incident"]
+        for record in told()
+        if record["event"].startswith("layer2_") and "incident" in record
+    }
     assert len(incidents) == 1, "both events of one missing file are one incident (C-31)"
     (status,) = told("ml_models_status")[-1:]
-    assert (status["status"], status["service_status"]) == ("FALLBACK_MODE", "RESILIENCE_SCORING_ONLY")
+    assert (status["status"], status["service_status"]) == (
+        "FALLBACK_MODE",
+        "RESILIENCE_SCORING_ONLY",
+    )
 
 
 def test_s0_29_a_model_of_another_version_is_named_and_the_service_goes_on(
@@ -63,7 +100,8 @@ def test_s0_29_a_model_of_another_version_is_named_and_the_service_goes_on(
 ) -> None:
     """S0-29, C-09: whole, and made for another version, is told apart from corrupt, before anything is decoded.
 
-    Our models are arrays, which no library's version changes; a forest of another scikit-learn is met, and named, at `axon import`.
+    Our models are arrays, which no library's version changes; a forest of another scikit-learn is
+    met, and named, at `axon import`.
     """
     monkeypatch.setattr(manifest, "FORMAT", 2)
 

@@ -1,4 +1,7 @@
-"""What `axon serve` makes of a Serve config file: every application of it, with one set of settings."""
+"""What `axon serve` makes of a Serve config file.
+
+Every application of it, with one set of settings.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +31,16 @@ def plan_of(folder: Path, **change: Any) -> Any:
 
 def test_the_settings_of_the_first_application_hold_for_the_others_too(tmp_path: Path) -> None:
     """Two stores, or two trust lists, would be two services."""
-    plan = plan_of(tmp_path, scoring={"args": {"store": {"state": "/s", "trust": "/t"}}}, management={"args": {"store": {"trust": "/u"}}})
+    plan = plan_of(
+        tmp_path,
+        scoring={"args": {"store": {"state": "/s", "trust": "/t"}}},
+        management={"args": {"store": {"trust": "/u"}}},
+    )
 
-    assert [(one.name, one.route_prefix) for one in plan.applications] == [("axon", "/"), ("axon-models", "/models")]
+    assert [(one.name, one.route_prefix) for one in plan.applications] == [
+        ("axon", "/"),
+        ("axon-models", "/models"),
+    ]
     assert plan.applications[0].args == {"store": {"state": "/s", "trust": "/t"}}
     assert plan.applications[1].args == {"store": {"state": "/s", "trust": "/u"}}
 
@@ -50,7 +60,9 @@ def test_a_file_without_applications_is_refused(tmp_path: Path, applications: ob
         _plan(file, None, None, None)
 
 
-def test_an_application_that_cannot_be_started_is_told_and_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_application_that_cannot_be_started_is_told_and_stops_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     def run(application: _Application, *, wait: bool) -> None:
         assert not wait
         raise ImportError(application.import_path)
@@ -69,7 +81,10 @@ def told_of_keys(settings: Settings) -> str:
 
 def test_a_service_that_nobody_can_ask_says_how_a_key_is_made(own_state: Path) -> None:
     settings = read_settings({"store": {"state": str(own_state)}})
-    expired, revoked = (create_key(settings.keys, Tenant("acme"), [Scope.READ], "", at, 1.0)[0] for at in (2.0, None))
+    expired, revoked = (
+        create_key(settings.keys, Tenant("acme"), [Scope.READ], "", at, 1.0)[0]
+        for at in (2.0, None)
+    )
     revoke_key(settings.keys, revoked.id, 2.0)
 
     assert expired.expires_at == 2.0

@@ -1,4 +1,8 @@
-"""The real thing: `axon serve` as a process of its own, asked over HTTP, looked at from outside, and ended by a signal. Twice in a row."""
+"""The real thing.
+
+`axon serve` as a process of its own, asked over HTTP, looked at from outside, and ended by a
+signal. Twice in a row.
+"""
 
 from __future__ import annotations
 
@@ -47,11 +51,17 @@ class Service:
     log: Path
 
     def processes(self) -> list[psutil.Process]:
-        """Everything of its session that is alive; Ray's processes form groups of their own, but stay in the session."""
+        """Everything of its session that is alive.
+
+        Ray's processes form groups of their own, but stay in the session.
+        """
         alive = []
         for process in psutil.process_iter():
             with suppress(psutil.Error, ProcessLookupError):
-                if os.getsid(process.pid) == self.head.pid and process.status() != psutil.STATUS_ZOMBIE:
+                if (
+                    os.getsid(process.pid) == self.head.pid
+                    and process.status() != psutil.STATUS_ZOMBIE
+                ):
                     alive.append(process)
         return alive
 
@@ -61,11 +71,22 @@ class Service:
 
 def start(port: int, folder: Path) -> Service:
     log = folder / "serve.log"
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AXON_"))}
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AXON_"))
+    }
     environment = inherited | {"AXON_STATE": str(folder / "state"), "RAY_USAGE_STATS_ENABLED": "0"}
     with log.open("wb") as output:
         head = subprocess.Popen(
-            [sys.executable, "-m", "deployments.cli", "serve", "--port", str(port), "--auth", "off"],
+            [
+                sys.executable,
+                "-m",
+                "deployments.cli",
+                "serve",
+                "--port",
+                str(port),
+                "--auth",
+                "off",
+            ],
             cwd=ROOT,
             env=environment,
             stdout=output,
@@ -80,7 +101,9 @@ def await_all_layers(service: Service) -> None:
         if service.head.poll() is not None:
             return True
         with suppress(httpx.HTTPError, ValueError, KeyError):
-            providers = httpx.get(f"{service.url}/health", timeout=5.0, trust_env=False).json()["providers"]
+            providers = httpx.get(f"{service.url}/health", timeout=5.0, trust_env=False).json()[
+                "providers"
+            ]
             return {provider["status"] for provider in providers.values()} == {"live"}
         return False
 
@@ -89,7 +112,10 @@ def await_all_layers(service: Service) -> None:
 
 
 def end(service: Service) -> None:
-    """Whatever is left of the session, by process id; a test that failed must leave nothing either."""
+    """Whatever is left of the session, by process id.
+
+    A test that failed must leave nothing either.
+    """
     if service.head.poll() is None:
         service.head.terminate()
     with suppress(subprocess.TimeoutExpired):
@@ -108,7 +134,8 @@ def ray_ports_taken() -> Iterator[None]:
         one = socket.socket()
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with suppress(OSError):
-            one.bind(("0.0.0.0", port))  # noqa: S104  # every address of it: so is a Redis that listens there
+            # every address of it: so is a Redis that listens there
+            one.bind(("0.0.0.0", port))  # noqa: S104
             one.listen()
         held.append(one)
     yield
@@ -122,7 +149,9 @@ def port() -> int:
 
 
 @pytest.fixture(scope="module")
-def service(ray_ports_taken: None, port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(
+    ray_ports_taken: None, port: int, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
     """Axon with the shipped models, started although Ray's two ports are taken."""
     del ray_ports_taken
     running = start(port, tmp_path_factory.mktemp("service"))
@@ -160,7 +189,9 @@ def test_a_flow_and_a_process_are_scored_by_live_layers(
         assert answer.json()["status"] == "FULLY_OPERATIONAL"
 
 
-def test_a_batch_of_both_kinds_keeps_its_order(client: httpx.Client, flow_events: list[Event], process_events: list[Event]) -> None:
+def test_a_batch_of_both_kinds_keeps_its_order(
+    client: httpx.Client, flow_events: list[Event], process_events: list[Event]
+) -> None:
     events = [flow_events[0], process_events[0], {"kind": "smoke", "id": "bad"}, flow_events[1]]
 
     body = client.post("/v1/score/batch", json={"events": events}).json()
@@ -171,11 +202,32 @@ def test_a_batch_of_both_kinds_keeps_its_order(client: httpx.Client, flow_events
 
 BAD = [
     pytest.param("POST", "/v1/score", b"{", 400, "MALFORMED_JSON", id="malformed"),
-    pytest.param("POST", "/v1/score", b'{"kind":"flow","features":[1,2]}', 422, "FEATURE_MISMATCH", id="2 features"),
-    pytest.param("POST", "/v1/score", b'{"kind":"smoke"}', 422, "MALFORMED_EVENT", id="unknown kind"),
-    pytest.param("POST", "/v1/score/batch", b'{"events":[' + b"1," * 1000 + b"1]}", 422, "TOO_MANY_EVENTS", id="1,001 events"),
     pytest.param(
-        "POST", "/v1/score/batch", b'{"events":[' + b'{"a":' * 9999 + b"1" + b"}" * 9999 + b"]}", 400, "MALFORMED_JSON", id="deep"
+        "POST",
+        "/v1/score",
+        b'{"kind":"flow","features":[1,2]}',
+        422,
+        "FEATURE_MISMATCH",
+        id="2 features",
+    ),
+    pytest.param(
+        "POST", "/v1/score", b'{"kind":"smoke"}', 422, "MALFORMED_EVENT", id="unknown kind"
+    ),
+    pytest.param(
+        "POST",
+        "/v1/score/batch",
+        b'{"events":[' + b"1," * 1000 + b"1]}",
+        422,
+        "TOO_MANY_EVENTS",
+        id="1,001 events",
+    ),
+    pytest.param(
+        "POST",
+        "/v1/score/batch",
+        b'{"events":[' + b'{"a":' * 9999 + b"1" + b"}" * 9999 + b"]}",
+        400,
+        "MALFORMED_JSON",
+        id="deep",
     ),
     pytest.param("GET", "/etc/passwd", b"", 404, "NOT_FOUND", id="no such route"),
     pytest.param("DELETE", "/v1/score", b"", 405, "METHOD_NOT_ALLOWED", id="wrong method"),
@@ -194,8 +246,13 @@ def test_bad_input_is_refused_through_the_whole_way(
 
 
 @pytest.mark.parametrize("is_chunked", [False, True], ids=["with its length", "chunked"])
-def test_a_body_of_twenty_megabytes_is_too_large(client: httpx.Client, is_chunked: bool) -> None:  # noqa: FBT001  # a case
-    """P28. A server may answer and close before it was sent everything; the client then sees its answer or a closed connection."""
+# a case
+def test_a_body_of_twenty_megabytes_is_too_large(client: httpx.Client, is_chunked: bool) -> None:  # noqa: FBT001
+    """P28.
+
+    A server may answer and close before it was sent everything; the client then sees its answer or
+    a closed connection.
+    """
     body = (b" " * 1_000_000 for _ in range(20)) if is_chunked else b" " * TWENTY_MB
 
     try:
@@ -211,7 +268,9 @@ def test_a_body_of_twenty_megabytes_is_too_large(client: httpx.Client, is_chunke
 
 @pytest.mark.parametrize("header", ["x-request-timeout-seconds", "x-request-disconnect-disabled"])
 @pytest.mark.parametrize("value", ["0", "1e9", "-1", "nan", "?1", "x"])
-def test_no_header_of_the_caller_moves_our_deadline(client: httpx.Client, process_events: list[Event], header: str, value: str) -> None:
+def test_no_header_of_the_caller_moves_our_deadline(
+    client: httpx.Client, process_events: list[Event], header: str, value: str
+) -> None:
     """RELIABILITY fact 8, fault I12."""
     answer = client.post("/v1/score", json=process_events[0], headers={header: value})
 
@@ -220,14 +279,19 @@ def test_no_header_of_the_caller_moves_our_deadline(client: httpx.Client, proces
 
 
 def test_64_callers_at_once_get_the_scores_of_the_ensemble_in_one_process(
-    client: httpx.Client, ensemble: LocalEnsemble, flow_events: list[Event], process_events: list[Event]
+    client: httpx.Client,
+    ensemble: LocalEnsemble,
+    flow_events: list[Event],
+    process_events: list[Event],
 ) -> None:
     """P15: any batch, any replica, the same score within 1e-6."""
     events = [*flow_events[:58], *process_events, *process_events][:64]
     parsed = {kind: [event for event in events if event["kind"] == kind] for kind in Kind}
     expected: dict[str, float] = {}
     for kind, some in parsed.items():
-        batch = wire.to_batch(kind, [wire.parse_event(json.dumps(event).encode()) for event in some])[0]
+        batch = wire.to_batch(
+            kind, [wire.parse_event(json.dumps(event).encode()) for event in some]
+        )[0]
         expected |= dict(zip(batch.ids, ensemble.score(batch).score.tolist(), strict=True))
     client.post("/v1/score/batch", json={"events": events})  # every layer is warm
 
@@ -236,7 +300,9 @@ def test_64_callers_at_once_get_the_scores_of_the_ensemble_in_one_process(
 
     assert {answer.status_code for answer in answers} == {200}
     whole = [answer.json() for answer in answers if not answer.json()["degraded"]]
-    assert len(whole) >= len(answers) // 2  # on a busy machine a layer may miss the deadline of 250 ms: it then says so
+    assert (
+        len(whole) >= len(answers) // 2
+    )  # on a busy machine a layer may miss the deadline of 250 ms: it then says so
     for answer in whole:
         assert answer["score"] == pytest.approx(expected[answer["id"]], abs=1e-6)
 
@@ -246,14 +312,22 @@ def listening(service: Service) -> dict[str, set[tuple[str, int]]]:
     found: dict[str, set[tuple[str, int]]] = {"haproxy": set(), "ray": set()}
     for process in service.processes():
         with suppress(psutil.Error):
-            addresses = {(c.laddr.ip, c.laddr.port) for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+            addresses = {
+                (c.laddr.ip, c.laddr.port)
+                for c in process.net_connections("inet")
+                if c.status == psutil.CONN_LISTEN
+            }
             found["haproxy" if "haproxy" in process.name() else "ray"] |= addresses
     return found
 
 
-def test_only_ray_itself_listens_on_other_addresses_than_loopback(service: Service, port: int) -> None:
+def test_only_ray_itself_listens_on_other_addresses_than_loopback(
+    service: Service, port: int
+) -> None:
     """The service, HAProxy's statistics, metrics and admin socket, and the replicas' own HTTP ports."""
-    assert wait_until(lambda: port in {one for _, one in listening(service)["haproxy"]}, 10.0), "no HAProxy, or it is long in reloading"
+    assert wait_until(lambda: port in {one for _, one in listening(service)["haproxy"]}, 10.0), (
+        "no HAProxy, or it is long in reloading"
+    )
     found = listening(service)
 
     assert {ip for ip, _ in found["haproxy"]} <= LOOPBACK
@@ -263,9 +337,15 @@ def test_only_ray_itself_listens_on_other_addresses_than_loopback(service: Servi
 
 
 def speaks_http_of_ours(port: int) -> bool:
-    """Whether an open port of Ray's answers as Axon does; its exporter of metrics has our words, and is no door to score at."""
+    """Whether an open port of Ray's answers as Axon does.
+
+    Its exporter of metrics has our words, and is no door to score at.
+    """
     with suppress(httpx.HTTPError, ValueError):
-        return "ml_status" in httpx.get(f"http://127.0.0.1:{port}/health", timeout=1.0, trust_env=False).json()
+        return (
+            "ml_status"
+            in httpx.get(f"http://127.0.0.1:{port}/health", timeout=1.0, trust_env=False).json()
+        )
     return False
 
 
@@ -275,7 +355,9 @@ def test_the_settings_of_haproxy_are_readable_by_their_owner_only(service: Servi
             command = process.cmdline()
             if "haproxy" in process.name() and "-f" in command:
                 config = Path(command[command.index("-f") + 1])
-                private = next(parent for parent in config.parents if parent.name.startswith("axon-haproxy-"))
+                private = next(
+                    parent for parent in config.parents if parent.name.startswith("axon-haproxy-")
+                )
                 assert private.stat().st_mode & 0o077 == 0
                 return
     raise AssertionError("no HAProxy")
@@ -293,23 +375,35 @@ def test_a_signal_ends_everything_and_a_second_start_on_the_same_port_works(
 ) -> None:
     """Last in the file: it ends the service of all tests above. `make serve`, Ctrl-C, `make serve`.
 
-    The first is ended as `kill` and a container's runtime do it, by SIGTERM to its head; the second as a terminal does it, by SIGINT to
+    The first is ended as `kill` and a container's runtime do it, by SIGTERM to its head; the second
+    as a terminal does it, by SIGINT to
     its group.
     """
     service.head.send_signal(signal.SIGTERM)
 
     service.head.wait(ENDED_WITHIN_S)
     assert service.head.returncode == 0, service.said()[-2000:]
-    assert wait_until(lambda: not service.processes(), 15.0), [process.name() for process in service.processes()]
-    assert "SIGTERM received" not in service.said()  # Ray's own handler: a stack trace, and processes left behind
+    assert wait_until(lambda: not service.processes(), 15.0), [
+        process.name() for process in service.processes()
+    ]
+    assert (
+        "SIGTERM received" not in service.said()
+    )  # Ray's own handler: a stack trace, and processes left behind
     assert "failed" not in service.said().partition("axon: stopping")[2]
 
     again = start(port, tmp_path)
     try:
         await_all_layers(again)
-        assert httpx.post(f"{again.url}/v1/score", json=process_events[0], timeout=30.0, trust_env=False).status_code == 200
+        assert (
+            httpx.post(
+                f"{again.url}/v1/score", json=process_events[0], timeout=30.0, trust_env=False
+            ).status_code
+            == 200
+        )
         os.killpg(again.head.pid, signal.SIGINT)
         again.head.wait(ENDED_WITHIN_S)
-        assert wait_until(lambda: not again.processes(), 15.0), [process.name() for process in again.processes()]
+        assert wait_until(lambda: not again.processes(), 15.0), [
+            process.name() for process in again.processes()
+        ]
     finally:
         end(again)

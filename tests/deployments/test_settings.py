@@ -1,4 +1,7 @@
-"""Settings and composition: one documented file, refused whole with every mistake named, and one application out of it."""
+"""Settings and composition.
+
+One documented file, refused whole with every mistake named, and one application out of it.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ from deployments.scoring.app import IngressApp
 from ensemble.layers.catalog import LAYERS
 
 DEFAULTS = ROOT / "configs" / "default.yaml"
-CONFIGS = [pytest.param(ROOT / "serve_config.yaml", id="serve_config"), pytest.param(ROOT / "configs" / "gpu.yaml", id="gpu")]
+CONFIGS = [
+    pytest.param(ROOT / "serve_config.yaml", id="serve_config"),
+    pytest.param(ROOT / "configs" / "gpu.yaml", id="gpu"),
+]
 
 
 def leaves(tree: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -53,7 +59,10 @@ def test_the_default_file_has_every_setting_and_no_other() -> None:
 
 
 def test_every_setting_says_its_unit_or_its_reason() -> None:
-    """STYLE section 10. A setting that stands in several layers is explained at the first of them."""
+    """STYLE section 10.
+
+    A setting that stands in several layers is explained at the first of them.
+    """
     explained: set[str] = set()
     silent: list[str] = []
     for line in DEFAULTS.read_text().splitlines():
@@ -78,14 +87,18 @@ def test_no_setting_has_a_default_in_the_code() -> None:
             if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
                 yield from models(field.annotation)
 
-    assert all(field.is_required() for model in models(Settings) for field in model.model_fields.values())
+    assert all(
+        field.is_required() for model in models(Settings) for field in model.model_fields.values()
+    )
 
 
 # -- reading it
 
 
 def test_overrides_are_laid_over_the_file_and_leave_the_rest() -> None:
-    changed = read_settings({"ingress": {"deadline_ms": 99}, "layers": {"behavior": {"gpus": "auto"}}})
+    changed = read_settings(
+        {"ingress": {"deadline_ms": 99}, "layers": {"behavior": {"gpus": "auto"}}}
+    )
 
     assert changed.ingress.deadline_ms == 99
     assert changed.layers.behavior.gpus == "auto"
@@ -94,23 +107,31 @@ def test_overrides_are_laid_over_the_file_and_leave_the_rest() -> None:
     assert changed.layers.anomaly == before.layers.anomaly
 
 
-def test_the_state_folder_of_the_environment_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_state_folder_of_the_environment_wins(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("AXON_STATE", str(tmp_path / "elsewhere"))
 
     assert read_settings({"store": {"state": "somewhere"}}).state == tmp_path / "elsewhere"
 
 
 @pytest.mark.parametrize("value", [None, ""])
-def test_without_it_the_state_folder_lies_in_the_repository(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+def test_without_it_the_state_folder_lies_in_the_repository(
+    monkeypatch: pytest.MonkeyPatch, value: str | None
+) -> None:
     monkeypatch.delenv("AXON_STATE") if value is None else monkeypatch.setenv("AXON_STATE", value)
 
     assert read_settings().state == ROOT / "var"
     assert read_settings().shipped == ROOT / "artifacts"
 
 
-def test_the_keys_lie_in_the_state_folder_unless_a_place_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own_state: Path) -> None:
+def test_the_keys_lie_in_the_state_folder_unless_a_place_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own_state: Path
+) -> None:
     assert read_settings().keys == own_state / "keys.json"
-    assert read_settings({"auth": {"keys": "/etc/axon/keys.json"}}).keys == Path("/etc/axon/keys.json")
+    assert read_settings({"auth": {"keys": "/etc/axon/keys.json"}}).keys == Path(
+        "/etc/axon/keys.json"
+    )
 
     monkeypatch.setenv("AXON_KEYS", str(tmp_path / "mine.json"))
     assert read_settings({"auth": {"keys": "/etc/axon/keys.json"}}).keys == tmp_path / "mine.json"
@@ -124,7 +145,10 @@ def test_off_without_quotes_is_the_word_off() -> None:
 
 
 def test_all_mistakes_stand_in_one_message() -> None:
-    """P36: an unknown key, a wrong type, a number out of range and a misspelt section, all at once."""
+    """P36.
+
+    An unknown key, a wrong type, a number out of range and a misspelt section, all at once.
+    """
     wrong = {
         "ingress": {"deadline_ms": -1, "deadline": 5, "max_events": "many"},
         "fusion": {"min_coverage": 1.5},
@@ -134,7 +158,14 @@ def test_all_mistakes_stand_in_one_message() -> None:
 
     found = mistakes(wrong)
 
-    for place in ("ingress.deadline_ms", "ingress.deadline", "ingress.max_events", "fusion.min_coverage", "layers.logs", "posturr"):
+    for place in (
+        "ingress.deadline_ms",
+        "ingress.deadline",
+        "ingress.max_events",
+        "fusion.min_coverage",
+        "layers.logs",
+        "posturr",
+    ):
         assert place in found
     assert any(place.startswith("layers.behavior.gpus") for place in found)
 
@@ -170,7 +201,9 @@ IMPOSSIBLE = [
 
 
 @pytest.mark.parametrize(("overrides", "place"), IMPOSSIBLE)
-def test_an_impossible_setting_is_refused_by_its_place(overrides: Mapping[str, Any], place: str) -> None:
+def test_an_impossible_setting_is_refused_by_its_place(
+    overrides: Mapping[str, Any], place: str
+) -> None:
     assert place in mistakes(overrides)
 
 
@@ -185,16 +218,27 @@ def test_settings_survive_the_way_to_a_replica() -> None:
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_a_shipped_config_file_is_both_applications_on_loopback_with_the_same_settings_which_hold(config: Path) -> None:
-    """Serve's own default for config files is 0.0.0.0; and two stores, or two trust lists, would be two services."""
+def test_a_shipped_config_file_is_both_applications_on_loopback_with_the_same_settings_which_hold(
+    config: Path,
+) -> None:
+    """Serve's own default for config files is 0.0.0.0.
+
+    And two stores, or two trust lists, would be two services.
+    """
     file = yaml.safe_load(config.read_text())
 
     application, management = file["applications"]
-    assert [one["import_path"] for one in file["applications"]] == ["deployments.app:build", "deployments.app:build_management"]
+    assert [one["import_path"] for one in file["applications"]] == [
+        "deployments.app:build",
+        "deployments.app:build_management",
+    ]
     assert [one["route_prefix"] for one in file["applications"]] == ["/", "/models"]
     assert application["args"] == management["args"]
     assert file["http_options"]["host"] == "127.0.0.1"
-    assert file["http_options"]["request_timeout_s"] * 1000 > read_settings(application["args"]).ingress.deadline_ms
+    assert (
+        file["http_options"]["request_timeout_s"] * 1000
+        > read_settings(application["args"]).ingress.deadline_ms
+    )
 
 
 def test_the_gpu_file_gives_the_torch_layer_a_share_where_there_is_one() -> None:
@@ -228,7 +272,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> 
     """A cluster with so many GPUs; None for no cluster at all."""
     gpus: float | None = request.param
     monkeypatch.setattr(composition.ray, "is_initialized", lambda: gpus is not None)
-    monkeypatch.setattr(composition.ray, "cluster_resources", lambda: {"CPU": 2.0} | ({"GPU": gpus} if gpus else {}))
+    monkeypatch.setattr(
+        composition.ray, "cluster_resources", lambda: {"CPU": 2.0} | ({"GPU": gpus} if gpus else {})
+    )
 
 
 def test_the_application_is_an_ingress_and_one_deployment_a_layer() -> None:
@@ -251,7 +297,10 @@ def test_every_deployment_scales_on_its_own() -> None:
     for name, deployment in {**layers_of(application), "ingress": bound(application)}.items():
         wanted = settings.ingress if name == "ingress" else settings.layer(name)
         scaling = deployment._deployment_config.autoscaling_config
-        assert (scaling.min_replicas, scaling.max_replicas) == (wanted.min_replicas, wanted.max_replicas)
+        assert (scaling.min_replicas, scaling.max_replicas) == (
+            wanted.min_replicas,
+            wanted.max_replicas,
+        )
         assert scaling.target_ongoing_requests == wanted.target_ongoing_requests
         assert scaling.upscale_delay_s == wanted.upscale_delay_s
         assert deployment._deployment_config.max_ongoing_requests == wanted.max_ongoing_requests
@@ -259,10 +308,14 @@ def test_every_deployment_scales_on_its_own() -> None:
 
 
 def test_arguments_reach_every_deployment() -> None:
-    application = composition.build({"store": {"tenant": "acme"}, "layers": {"anomaly": {"max_replicas": 7}}})
+    application = composition.build(
+        {"store": {"tenant": "acme"}, "layers": {"anomaly": {"max_replicas": 7}}}
+    )
 
     assert bound(application).init_args[0]["store"]["tenant"] == "acme"
-    assert {layer.init_args[1]["store"]["tenant"] for layer in layers_of(application).values()} == {"acme"}
+    assert {layer.init_args[1]["store"]["tenant"] for layer in layers_of(application).values()} == {
+        "acme"
+    }
     assert layers_of(application)["anomaly"]._deployment_config.autoscaling_config.max_replicas == 7
 
 
@@ -287,8 +340,13 @@ SHARES = [
 
 
 @pytest.mark.parametrize(("cluster", "asked", "given"), SHARES, indirect=["cluster"])
-def test_a_layer_gets_the_gpu_share_that_the_cluster_can_give(cluster: None, asked: float | str, given: float) -> None:
-    """DESIGN decision 7, fault R8: asking for what the cluster has not would wait for ever; the layer starts on what there is."""
+def test_a_layer_gets_the_gpu_share_that_the_cluster_can_give(
+    cluster: None, asked: float | str, given: float
+) -> None:
+    """DESIGN decision 7, fault R8.
+
+    Asking for what the cluster has not would wait for ever; the layer starts on what there is.
+    """
     del cluster
     application = composition.build({"layers": {"behavior": {"gpus": asked}}})
 
@@ -298,5 +356,11 @@ def test_a_layer_gets_the_gpu_share_that_the_cluster_can_give(cluster: None, ask
 
 @pytest.mark.parametrize("asked", [1.5, 2, 8, -0.25, float("nan"), "half"])
 def test_a_share_that_no_layer_can_use_is_refused(asked: float | str) -> None:
-    """A layer computes on one device. Ray would wait for ever for two GPUs where there is one, and cannot schedule one and a half."""
-    assert any(place.startswith("layers.behavior.gpus") for place in mistakes({"layers": {"behavior": {"gpus": asked}}}))
+    """A layer computes on one device.
+
+    Ray would wait for ever for two GPUs where there is one, and cannot schedule one and a half.
+    """
+    assert any(
+        place.startswith("layers.behavior.gpus")
+        for place in mistakes({"layers": {"behavior": {"gpus": asked}}})
+    )

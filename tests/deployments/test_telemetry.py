@@ -1,4 +1,8 @@
-"""Saying so: every metric from one table, every event of the sources with its fields, once and on change, never once a call."""
+"""Saying so.
+
+Every metric from one table, every event of the sources with its fields, once and on change, never
+once a call.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,14 @@ from ray._common.formatters import JSONFormatter
 
 from deployments.layers.telemetry import LayerTelemetry
 from deployments.observability.log import LONGEST_TEXT, SUMMARY_EVERY_S, log_event
-from deployments.observability.metrics import METRICS, RULES, SILENCE, Instrument, RayMeter, set_state
+from deployments.observability.metrics import (
+    METRICS,
+    RULES,
+    SILENCE,
+    Instrument,
+    RayMeter,
+    set_state,
+)
 from ensemble.events import Kind
 from ensemble.runtime.model_state import SlotEvent
 from tests.deployments.conftest import RecordingMeter, Told
@@ -40,7 +51,13 @@ def tell(meter: RecordingMeter, clock: Clock) -> Callable[..., None]:
     return one
 
 
-def fails(tell: Callable[..., None], layer: str, *, code: str = "ARTIFACT_CORRUPT", error: str = "model.safetensors: torn") -> None:
+def fails(
+    tell: Callable[..., None],
+    layer: str,
+    *,
+    code: str = "ARTIFACT_CORRUPT",
+    error: str = "model.safetensors: torn",
+) -> None:
     tell(layer, "attempting_load")
     tell(layer, "load_failed", code=code, cause="files", error=error, error_type="ArtifactCorrupt")
     tell(layer, "fallback_active", code=code)
@@ -74,15 +91,23 @@ def test_a_layer_is_called_layer_and_where_the_source_says_provider_provider() -
         "axon_model_files_present",
         "axon_model_loads_total",
     }
-    assert all(name in rule for rule, name in zip(RULES.values(), ["axon_model_loads_total"], strict=True))
+    assert all(
+        name in rule for rule, name in zip(RULES.values(), ["axon_model_loads_total"], strict=True)
+    )
 
 
 def test_a_state_set_says_of_every_word_whether_it_holds(meter: RecordingMeter) -> None:
-    """C-10: `axon_ml_status == "FALLBACK_MODE"` is no PromQL; `axon_ml_status{status="FALLBACK_MODE"} == 1` is."""
+    """C-10.
+
+    `axon_ml_status == "FALLBACK_MODE"` is no PromQL; `axon_ml_status{status="FALLBACK_MODE"} == 1`
+    is.
+    """
     set_state(meter, "axon_breaker_state", "open", ("closed", "half_open", "open"), layer="anomaly")
     assert meter.word("axon_breaker_state", layer="anomaly") == "open"
 
-    set_state(meter, "axon_breaker_state", "closed", ("closed", "half_open", "open"), layer="anomaly")
+    set_state(
+        meter, "axon_breaker_state", "closed", ("closed", "half_open", "open"), layer="anomaly"
+    )
     assert meter.word("axon_breaker_state", layer="anomaly") == "closed"
 
 
@@ -91,7 +116,10 @@ def test_a_state_set_says_of_every_word_whether_it_holds(meter: RecordingMeter) 
 
 @pytest.mark.parametrize("name", list(METRICS))
 def test_every_metric_can_be_recorded_without_a_cluster(name: str) -> None:
-    """`axon score --local` and the tests have none. Serve and Ray must take every name and label of the table."""
+    """`axon score --local` and the tests have none.
+
+    Serve and Ray must take every name and label of the table.
+    """
     metric, meter = METRICS[name], RayMeter()
     labels = dict.fromkeys(metric.labels, "x")
 
@@ -108,13 +136,20 @@ def test_every_metric_can_be_recorded_without_a_cluster(name: str) -> None:
 
 
 def test_every_gauge_is_said_again_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray forgets a gauge that is not set again within 20 s: it would look as if the layer were gone."""
+    """Ray forgets a gauge that is not set again within 20 s.
+
+    It would look as if the layer were gone.
+    """
     meter, said = RayMeter(), []
     meter.level("axon_coverage", 0.4, kind="flow")
     meter.level("axon_coverage", 0.6, kind="flow")
     meter.level("axon_coverage", 1.0, kind="process")
     meter.count("axon_layer_retries_total", 1, layer="anomaly")
-    monkeypatch.setattr(meter._instrument("axon_coverage"), "set", lambda value, labels: said.append((value, labels)))
+    monkeypatch.setattr(
+        meter._instrument("axon_coverage"),
+        "set",
+        lambda value, labels: said.append((value, labels)),
+    )
 
     meter.refresh()
 
@@ -131,15 +166,27 @@ def test_silence_takes_everything() -> None:
 # -- loading, in the words of the sources
 
 LOADED = [
-    pytest.param("anomaly", "layer1_loaded", "anomaly_detection", {"processes_tracked": 62}, id="S0-15"),
-    pytest.param("behavior", "layer2_loaded", "deep_neural_network", {"device": "cuda:0"}, id="S0-19"),
-    pytest.param("resilience", "layer_loaded", "resilience", {}, id="a layer that the source does not know"),
+    pytest.param(
+        "anomaly", "layer1_loaded", "anomaly_detection", {"processes_tracked": 62}, id="S0-15"
+    ),
+    pytest.param(
+        "behavior", "layer2_loaded", "deep_neural_network", {"device": "cuda:0"}, id="S0-19"
+    ),
+    pytest.param(
+        "resilience", "layer_loaded", "resilience", {}, id="a layer that the source does not know"
+    ),
 ]
 
 
 @pytest.mark.parametrize(("layer", "event", "model", "fields"), LOADED)
 def test_a_loaded_layer_says_so(
-    tell: Callable[..., None], told: Told, meter: RecordingMeter, layer: str, event: str, model: str, fields: dict[str, Any]
+    tell: Callable[..., None],
+    told: Told,
+    meter: RecordingMeter,
+    layer: str,
+    event: str,
+    model: str,
+    fields: dict[str, Any],
 ) -> None:
     """S0-14, S0-15, S0-19."""
     tell(layer, "attempting_load")
@@ -148,22 +195,42 @@ def test_a_loaded_layer_says_so(
     assert told.events == ["attempting_load", event]
     attempt, loaded = told()
     assert (attempt["model"], attempt["levelname"]) == (model, "INFO")
-    assert loaded.items() >= ({"model": model, "version": "3", "release": "default/1", "levelname": "INFO"} | fields).items()
+    assert (
+        loaded.items()
+        >= (
+            {"model": model, "version": "3", "release": "default/1", "levelname": "INFO"} | fields
+        ).items()
+    )
     assert meter.total("axon_model_loads_total", provider=layer, outcome="loaded") == 1
 
 
 FAILED = [
-    pytest.param("anomaly", "layer1", "layer1_dummy_active", "anomaly_detection_disabled", id="layer 1"),
-    pytest.param("behavior", "layer2", "layer2_dummy_active", "behavior_analysis_disabled", id="layer 2"),
-    pytest.param("resilience", "layer", "layer_fallback_active", "resilience_disabled", id="another"),
+    pytest.param(
+        "anomaly", "layer1", "layer1_dummy_active", "anomaly_detection_disabled", id="layer 1"
+    ),
+    pytest.param(
+        "behavior", "layer2", "layer2_dummy_active", "behavior_analysis_disabled", id="layer 2"
+    ),
+    pytest.param(
+        "resilience", "layer", "layer_fallback_active", "resilience_disabled", id="another"
+    ),
 ]
 
 
 @pytest.mark.parametrize(("layer", "prefix", "active", "impact"), FAILED)
 def test_a_failed_load_says_what_and_what_to_do(
-    tell: Callable[..., None], told: Told, meter: RecordingMeter, layer: str, prefix: str, active: str, impact: str
+    tell: Callable[..., None],
+    told: Told,
+    meter: RecordingMeter,
+    layer: str,
+    prefix: str,
+    active: str,
+    impact: str,
 ) -> None:
-    """S0-17, S0-18, S0-21, S0-22, S1-01: with both codes, the cause, and the phrases that operators search for."""
+    """S0-17, S0-18, S0-21, S0-22, S1-01.
+
+    With both codes, the cause, and the phrases that operators search for.
+    """
     fails(tell, layer)
 
     assert told.events == ["attempting_load", f"{prefix}_load_failed", active]
@@ -182,20 +249,39 @@ def test_a_failed_load_says_what_and_what_to_do(
         }.items()
     )
     assert "Failed to load model" in failed["message"]
-    assert fallback.items() >= {"impact": impact, "recommendation": "retrain_or_restore_models", "levelname": "WARNING"}.items()
+    assert (
+        fallback.items()
+        >= {
+            "impact": impact,
+            "recommendation": "retrain_or_restore_models",
+            "levelname": "WARNING",
+        }.items()
+    )
     assert "Model initialization failed" in fallback["message"]
     assert fallback["incident"] == failed["incident"]
     assert meter.total("axon_errors_total", code="MODEL_LOAD_ERROR", layer=layer) == 1
-    assert meter.total("axon_load_failures_total", layer=layer, code="ARTIFACT_CORRUPT", cause="files") == 1
+    assert (
+        meter.total("axon_load_failures_total", layer=layer, code="ARTIFACT_CORRUPT", cause="files")
+        == 1
+    )
     assert meter.total("axon_provider_initialization_failed_total", provider=layer) == 1
     assert meter.total("axon_model_loads_total", provider=layer, outcome="failed") == 1
 
 
 @pytest.mark.parametrize(("layer", "prefix"), [("anomaly", "layer1"), ("behavior", "layer2")])
-def test_a_missing_file_is_one_incident_told_in_two_events(tell: Callable[..., None], told: Told, layer: str, prefix: str) -> None:
+def test_a_missing_file_is_one_incident_told_in_two_events(
+    tell: Callable[..., None], told: Told, layer: str, prefix: str
+) -> None:
     """S0-16, S0-20, C-31: both fire, under one id."""
     tell(layer, "files_missing", files=["model.safetensors"])
-    tell(layer, "load_failed", code="ARTIFACT_MISSING", cause="files", error="it is not in the store", error_type="ArtifactMissing")
+    tell(
+        layer,
+        "load_failed",
+        code="ARTIFACT_MISSING",
+        cause="files",
+        error="it is not in the store",
+        error_type="ArtifactMissing",
+    )
 
     assert told.events == [f"{prefix}_files_missing", f"{prefix}_load_failed"]
     missing, failed = told()
@@ -226,7 +312,10 @@ def test_another_reason_for_the_same_trouble_is_news(tell: Callable[..., None], 
     fails(tell, "anomaly", code="ARTIFACT_MISSING", error="it is not in the store")
     fails(tell, "anomaly", code="ARTIFACT_CORRUPT", error="it is torn")
 
-    assert [record["code"] for record in told("layer1_load_failed")] == ["ARTIFACT_MISSING", "ARTIFACT_CORRUPT"]
+    assert [record["code"] for record in told("layer1_load_failed")] == [
+        "ARTIFACT_MISSING",
+        "ARTIFACT_CORRUPT",
+    ]
     assert len({record["incident"] for record in told("layer1_load_failed")}) == 1
 
 
@@ -253,7 +342,15 @@ def test_the_same_model_loaded_again_is_no_news(tell: Callable[..., None], told:
 
 def test_the_troubles_of_two_kinds_of_event_are_two(tell: Callable[..., None], told: Told) -> None:
     for kind in (Kind.FLOW, Kind.PROCESS):
-        tell("anomaly", "load_failed", kind, code="ARTIFACT_CORRUPT", cause="files", error="torn", error_type="ArtifactCorrupt")
+        tell(
+            "anomaly",
+            "load_failed",
+            kind,
+            code="ARTIFACT_CORRUPT",
+            cause="files",
+            error="torn",
+            error_type="ArtifactCorrupt",
+        )
 
     assert [record["kind"] for record in told("layer1_load_failed")] == ["flow", "process"]
 
@@ -262,7 +359,9 @@ def test_the_troubles_of_two_kinds_of_event_are_two(tell: Callable[..., None], t
 
 DUMMIES = [
     pytest.param("anomaly", ["dummy_anomaly_model_active"], id="S0-24"),
-    pytest.param("behavior", ["dummy_behavior_model_active", "dummy_scaler_active"], id="S0-25, S0-26"),
+    pytest.param(
+        "behavior", ["dummy_behavior_model_active", "dummy_scaler_active"], id="S0-25, S0-26"
+    ),
     pytest.param("resilience", ["fallback_score_active"], id="another"),
 ]
 
@@ -284,17 +383,30 @@ def test_a_fallback_score_warns_on_the_first_call_and_then_in_a_summary(
     assert [record["suppressed"] for record in told()] == [0] * len(events) + [49] * len(events)
 
 
-def test_a_layer_that_raises_is_said_once_and_counted_every_time(tell: Callable[..., None], told: Told, meter: RecordingMeter) -> None:
+def test_a_layer_that_raises_is_said_once_and_counted_every_time(
+    tell: Callable[..., None], told: Told, meter: RecordingMeter
+) -> None:
     """Fault R6."""
     for _ in range(10):
-        tell("anomaly", "scoring_failed", events=3, error_type="IndexError", error="list index out of range")
+        tell(
+            "anomaly",
+            "scoring_failed",
+            events=3,
+            error_type="IndexError",
+            error="list index out of range",
+        )
     tell("anomaly", "scoring_failed", events=3, error_type="MemoryError", error="")
 
-    assert [record["error_type"] for record in told("layer_scoring_failed")] == ["IndexError", "MemoryError"]
+    assert [record["error_type"] for record in told("layer_scoring_failed")] == [
+        "IndexError",
+        "MemoryError",
+    ]
     assert meter.total("axon_errors_total", code="LAYER_CRASHED", layer="anomaly") == 11
 
 
-def test_an_event_that_this_page_does_not_know_is_still_told(tell: Callable[..., None], told: Told) -> None:
+def test_an_event_that_this_page_does_not_know_is_still_told(
+    tell: Callable[..., None], told: Told
+) -> None:
     tell("anomaly", "something_new", detail=1)
 
     assert told("something_new")[0]["detail"] == 1
@@ -316,7 +428,11 @@ AWKWARD = {
 
 
 def test_a_record_is_one_line_of_json_whatever_its_fields_hold(told: Told) -> None:
-    """P27, fault I6: no field can begin a line of its own or take the place of another; Serve's own formatter writes it."""
+    """P27, fault I6.
+
+    No field can begin a line of its own or take the place of another; Serve's own formatter writes
+    it.
+    """
     log_event(logging.INFO, "layer_tested", AWKWARD, "a phrase\nof two lines")
 
     (record,) = [record for record in told._caplog.records if hasattr(record, "event")]
@@ -325,7 +441,12 @@ def test_a_record_is_one_line_of_json_whatever_its_fields_hold(told: Told) -> No
     written = json.loads(line)
     assert written["event"] == "layer_tested"
     assert written["message"].startswith("layer_tested: a phrase\\n")
-    assert (written["name_"], written["message_"], written["process_"], written["event_"]) == ("n", "m", "p", "e")
+    assert (written["name_"], written["message_"], written["process_"], written["event_"]) == (
+        "n",
+        "m",
+        "p",
+        "e",
+    )
     assert written["text"].isprintable()
     assert (written["list"], written["number"], written["none"]) == (["a\\nb"], 3, None)
     assert len(written["long"]) == LONGEST_TEXT

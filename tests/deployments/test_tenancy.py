@@ -1,4 +1,7 @@
-"""Who the tenants are: groups from a file that need not be there, and whose pointer is in charge of whom."""
+"""Who the tenants are.
+
+Groups from a file that need not be there, and whose pointer is in charge of whom.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ ACME, RETAIL, DEFAULT = Tenant("acme"), Tenant("retail"), Tenant("default")
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     (tmp_path / "tenants.yaml").write_text("tenants:\n  acme: {group: retail}\n  globex: {}\n")
-    return read_settings({"store": {"tenants": str(tmp_path / "tenants.yaml"), "shipped": str(tmp_path / "shipped")}})
+    return read_settings(
+        {"store": {"tenants": str(tmp_path / "tenants.yaml"), "shipped": str(tmp_path / "shipped")}}
+    )
 
 
 @pytest.fixture
@@ -34,7 +39,9 @@ def point(settings: Settings) -> Callable[[str], None]:
     return one
 
 
-def test_a_tenant_lives_on_its_own_models_then_its_groups_then_the_generic_ones(settings: Settings) -> None:
+def test_a_tenant_lives_on_its_own_models_then_its_groups_then_the_generic_ones(
+    settings: Settings,
+) -> None:
     tenancy = Tenants(settings)
 
     assert tenancy.lineage(ACME) == (ACME, RETAIL, DEFAULT)
@@ -43,14 +50,21 @@ def test_a_tenant_lives_on_its_own_models_then_its_groups_then_the_generic_ones(
 
 
 def test_the_generic_tenants_live_on_nobody_below_them(settings: Settings) -> None:
-    generic = settings.model_copy(update={"store": settings.store.model_copy(update={"parents": ["shared"]})})
+    generic = settings.model_copy(
+        update={"store": settings.store.model_copy(update={"parents": ["shared"]})}
+    )
 
     assert Tenants(generic).lineage(DEFAULT) == (DEFAULT, Tenant("shared"))
     assert Tenants(generic).lineage(Tenant("shared")) == (Tenant("shared"),)
 
 
-def test_the_nearest_pointer_is_in_charge_even_if_it_is_broken(settings: Settings, point: Callable[[str], None]) -> None:
-    """A broken pointer is that tenant's trouble; it does not make it somebody else's customer without a word."""
+def test_the_nearest_pointer_is_in_charge_even_if_it_is_broken(
+    settings: Settings, point: Callable[[str], None]
+) -> None:
+    """A broken pointer is that tenant's trouble.
+
+    It does not make it somebody else's customer without a word.
+    """
     tenancy = Tenants(settings)
     assert tenancy.charge(ACME) == DEFAULT
 
@@ -83,7 +97,9 @@ def test_a_change_of_the_file_counts_without_a_restart(settings: Settings) -> No
         pytest.param("just text", id="text"),
     ],
 )
-def test_a_wrong_file_is_refused_whole_and_what_was_read_before_goes_on(settings: Settings, told: Told, text: str) -> None:
+def test_a_wrong_file_is_refused_whole_and_what_was_read_before_goes_on(
+    settings: Settings, told: Told, text: str
+) -> None:
     tenancy = Tenants(settings)
     assert tenancy.lineage(ACME) == (ACME, RETAIL, DEFAULT)
 
@@ -104,10 +120,14 @@ def test_an_empty_file_names_nobody(tmp_path: Path, text: str) -> None:
     assert read_tenants(tmp_path / "none.yaml").tenants == {}
 
 
-def test_a_tenant_may_have_limits_of_its_own_as_the_file_was_looked_at_last(settings: Settings, tmp_path: Path) -> None:
+def test_a_tenant_may_have_limits_of_its_own_as_the_file_was_looked_at_last(
+    settings: Settings, tmp_path: Path
+) -> None:
     """Asked in every request, so it does not look at the disk."""
     tenancy = Tenants(settings)
-    (tmp_path / "tenants.yaml").write_text("tenants:\n  acme: {requests_per_s: 50.0}\n  globex: {}\n")
+    (tmp_path / "tenants.yaml").write_text(
+        "tenants:\n  acme: {requests_per_s: 50.0}\n  globex: {}\n"
+    )
     assert tenancy.limit(ACME) is None
 
     tenancy.lineage(ACME)
@@ -117,7 +137,10 @@ def test_a_tenant_may_have_limits_of_its_own_as_the_file_was_looked_at_last(sett
     assert tenancy.limit(Tenant("nobody-knows")) is None
 
 
-@pytest.mark.parametrize("limit", ["requests_per_s: 0", "requests_per_s: .inf", "burst: 0.5", "burst: .nan", "burst: many"])
+@pytest.mark.parametrize(
+    "limit",
+    ["requests_per_s: 0", "requests_per_s: .inf", "burst: 0.5", "burst: .nan", "burst: many"],
+)
 def test_a_limit_that_would_admit_nobody_is_refused(tmp_path: Path, limit: str) -> None:
     (tmp_path / "tenants.yaml").write_text(f"tenants:\n  acme: {{{limit}}}\n")
 

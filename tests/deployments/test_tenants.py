@@ -1,4 +1,7 @@
-"""Many tenants, one service: each is answered by its own models or by those it lives on, and no one's trouble is another's."""
+"""Many tenants, one service.
+
+Each is answered by its own models or by those it lives on, and no one's trouble is another's.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,11 @@ Publish = Callable[..., str]
 
 @pytest.fixture
 def world(
-    tmp_path: Path, meter: RecordingMeter, own_trust: Path, signer: Signer, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    meter: RecordingMeter,
+    own_trust: Path,
+    signer: Signer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[ModelsOnDisk]:
     """The shipped models; the key of the tests may publish beside them."""
     trust = yaml.safe_load(own_trust.read_text())
@@ -52,7 +59,10 @@ def world(
 
 @pytest.fixture
 def own_models(world: ModelsOnDisk, signer: Signer) -> Publish:
-    """`own_models("acme")`: the generic anomaly model as a version of acme's own, in a first release of acme's; its name."""
+    """`own_models("acme")`.
+
+    The generic anomaly model as a version of acme's own, in a first release of acme's; its name.
+    """
     del world  # asked for by its effect
 
     def one(tenant: str) -> str:
@@ -60,8 +70,24 @@ def own_models(world: ModelsOnDisk, signer: Signer) -> Publish:
         generic = read_release(store, DEFAULT, read_pointer(store, DEFAULT))
         bundle = open_bundle(store, generic.bundles[ModelName("anomaly-flow")])
         training = {"recipe": f"of {tenant}", "data_sha256": "0" * 64, "seed": 0, "rows": 1}
-        trained = Trained("anomaly-flow", decode_parts(bundle.files), decode_golden(bundle.files[GOLDEN]), training, "# Card\n")
-        made = publish(store, tenant, [trained], {}, notes="", now=NOW, signer=signer, and_promote=True, parents=[DEFAULT])
+        trained = Trained(
+            "anomaly-flow",
+            decode_parts(bundle.files),
+            decode_golden(bundle.files[GOLDEN]),
+            training,
+            "# Card\n",
+        )
+        made = publish(
+            store,
+            tenant,
+            [trained],
+            {},
+            notes="",
+            now=NOW,
+            signer=signer,
+            and_promote=True,
+            parents=[DEFAULT],
+        )
         return f"{tenant}/{made.release.serial}"
 
     return one
@@ -74,7 +100,9 @@ def started(world: ModelsOnDisk, **overrides: Any) -> Door:
 
 def ask(door: Door, tenant: str, event: Event) -> dict[str, Any]:
     """What a key of `tenant`, made for this one question, is answered."""
-    _, token = create_key(read_settings().keys, Tenant(tenant), [Scope.SCORE], "", None, NOW.timestamp())
+    _, token = create_key(
+        read_settings().keys, Tenant(tenant), [Scope.SCORE], "", None, NOW.timestamp()
+    )
     ring = door.ingress._keeper._ring
     assert ring is not None
     ring.look()
@@ -104,7 +132,9 @@ def release_serving(door: Door, tenant: str) -> str:
     return door._loop.run(door.ingress._views.of(tenant)).fan_out.release.name
 
 
-def test_a_tenant_without_models_lives_on_the_generic_ones_and_shares_their_view(world: ModelsOnDisk, flow_events: list[Event]) -> None:
+def test_a_tenant_without_models_lives_on_the_generic_ones_and_shares_their_view(
+    world: ModelsOnDisk, flow_events: list[Event]
+) -> None:
     door = started(world)
 
     assert judged(ask(door, "acme", flow_events[0])) == judged(ask(door, "default", flow_events[0]))
@@ -143,7 +173,9 @@ def test_until_its_models_are_loaded_a_tenant_is_answered_by_its_parents_and_tol
     assert {layer["status"] for layer in ask(door, "acme", flow_events[0])["layers"]} == {"live"}
 
 
-def test_a_tenant_lives_on_its_groups_models(world: ModelsOnDisk, own_models: Publish, flow_events: list[Event], tmp_path: Path) -> None:
+def test_a_tenant_lives_on_its_groups_models(
+    world: ModelsOnDisk, own_models: Publish, flow_events: list[Event], tmp_path: Path
+) -> None:
     (tmp_path / "tenants.yaml").write_text("tenants:\n  acme: {group: retail}\n")
     name = own_models("retail")
     door = started(world, store={"tenants": str(tmp_path / "tenants.yaml")})
@@ -155,13 +187,18 @@ def test_a_tenant_lives_on_its_groups_models(world: ModelsOnDisk, own_models: Pu
     assert release_serving(door, "globex").startswith("default/")
 
 
-def test_a_model_that_several_tenants_use_is_in_memory_once(world: ModelsOnDisk, own_models: Publish) -> None:
+def test_a_model_that_several_tenants_use_is_in_memory_once(
+    world: ModelsOnDisk, own_models: Publish
+) -> None:
     own_models("acme")
     door = started(world)
     settle(world, door, "acme")
 
     behavior = world._layers["behavior"]
-    held = {tenant: behavior.shelf.of(tenant).slot.held[0].models[Kind.FLOW] for tenant in ("default", "acme")}
+    held = {
+        tenant: behavior.shelf.of(tenant).slot.held[0].models[Kind.FLOW]
+        for tenant in ("default", "acme")
+    }
 
     assert held["acme"].model is held["default"].model
     assert held["acme"].status is LayerStatus.LIVE
@@ -186,7 +223,10 @@ def test_a_tenant_whose_release_is_broken_goes_on_with_its_parents_and_no_one_el
     assert own["score"] == generic["score"]
     assert {layer["status"] for layer in own["layers"]} == {"last_good"}
     assert {layer["status"] for layer in generic["layers"]} == {"live"}
-    assert door._loop.run(door.ingress._views.of("acme")).follower.facts["trouble"] is not None or file == "bundles"
+    assert (
+        door._loop.run(door.ingress._views.of("acme")).follower.facts["trouble"] is not None
+        or file == "bundles"
+    )
 
 
 def test_the_tenant_asked_last_longest_ago_makes_room_and_comes_back(
@@ -204,13 +244,19 @@ def test_the_tenant_asked_last_longest_ago_makes_room_and_comes_back(
     settle(world, door, "initech")
 
     assert set(door.ingress._views._views) == {"default", "globex", "initech"}
-    assert {kept.tenant for kept in world._layers["anomaly"].shelf} == {"default", "globex", "initech"}
+    assert {kept.tenant for kept in world._layers["anomaly"].shelf} == {
+        "default",
+        "globex",
+        "initech",
+    }
     assert versions(ask(door, "acme", flow_events[0]))["anomaly"] == "2"
     settle(world, door, "acme")
     assert release_serving(door, "acme") == "acme/1"
 
 
-def test_one_tenants_hanging_disk_stalls_no_other(world: ModelsOnDisk, own_models: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_tenants_hanging_disk_stalls_no_other(
+    world: ModelsOnDisk, own_models: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own_models("acme")
     door = started(world)
     hangs, goes_on = threading.Event(), threading.Event()
@@ -229,7 +275,11 @@ def test_one_tenants_hanging_disk_stalls_no_other(world: ModelsOnDisk, own_model
         views = door.ingress._views
         slow = asyncio.create_task(views.of("acme"))
         await asyncio.to_thread(hangs.wait, 20)
-        return [(await views.of("globex")).tenant, (await views.of("default")).tenant, (await slow).tenant]
+        return [
+            (await views.of("globex")).tenant,
+            (await views.of("default")).tenant,
+            (await slow).tenant,
+        ]
 
     try:
         assert door._loop.run(asked()) == ["default", "default", "default"]
@@ -237,7 +287,9 @@ def test_one_tenants_hanging_disk_stalls_no_other(world: ModelsOnDisk, own_model
         goes_on.set()
 
 
-def test_a_second_look_at_an_event_is_by_its_tenants_models(world: ModelsOnDisk, own_models: Publish, flow_events: list[Event]) -> None:
+def test_a_second_look_at_an_event_is_by_its_tenants_models(
+    world: ModelsOnDisk, own_models: Publish, flow_events: list[Event]
+) -> None:
     """P10: what waits in the spool of all tenants goes back to whose it is."""
     own_models("acme")
     door = started(world)
@@ -247,7 +299,9 @@ def test_a_second_look_at_an_event_is_by_its_tenants_models(world: ModelsOnDisk,
         view = door._loop.run(door.ingress._views.of(tenant))
         score = view.fan_out.score
 
-        async def spied(batch: Any, *, _whose: str = tenant, _score: Any = score, **how: Any) -> Any:
+        async def spied(
+            batch: Any, *, _whose: str = tenant, _score: Any = score, **how: Any
+        ) -> Any:
             seen.append(_whose)
             return await _score(batch, **how)
 
@@ -265,7 +319,9 @@ def test_a_second_look_at_an_event_is_by_its_tenants_models(world: ModelsOnDisk,
     assert sorted(seen) == ["acme", "default"]
 
 
-def test_loading_a_tenant_says_how_it_stands(world: ModelsOnDisk, own_models: Publish, own_state: Path) -> None:
+def test_loading_a_tenant_says_how_it_stands(
+    world: ModelsOnDisk, own_models: Publish, own_state: Path
+) -> None:
     """S4-13, C-26: a load activates in the serving replicas, and says what came of it."""
     started(world)
     layer: LayerDeployment = world._layers["anomaly"]

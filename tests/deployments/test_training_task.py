@@ -1,4 +1,7 @@
-"""A fit in a real Ray: progress comes back as it is made, and who stops listening ends the process (R14)."""
+"""A fit in a real Ray.
+
+Progress comes back as it is made, and who stops listening ends the process (R14).
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,13 @@ def cluster() -> Iterator[None]:
     """Ray on this machine, for this page."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
-        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+        )
         yield
         ray.shutdown()
 
@@ -88,7 +97,9 @@ def failing_fit(work: FitWork) -> Iterator[Step | Trained]:
     raise RuntimeError("a mistake")
 
 
-def by_value(fit: Callable[[FitWork], Iterator[Step | Trained]]) -> Callable[[FitWork], Iterator[Step | Trained]]:
+def by_value(
+    fit: Callable[[FitWork], Iterator[Step | Trained]],
+) -> Callable[[FitWork], Iterator[Step | Trained]]:
     """`fit` as it travels without this page, which Ray's processes cannot import."""
     fit.__module__ = "__main__"
     return fit
@@ -98,18 +109,25 @@ def during(promise: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(promise, 120.0))
 
 
-def test_a_fit_tells_how_far_it_is_and_gives_back_arrays(cluster: None) -> None:  # noqa: ARG001  # asked for by its effect
+# asked for by its effect
+def test_a_fit_tells_how_far_it_is_and_gives_back_arrays(cluster: None) -> None:  # noqa: ARG001
     async def promise() -> None:
         *steps, trained = [step async for step in RUN(work())]
         assert isinstance(trained, Trained)
-        assert [step.done for step in steps if isinstance(step, Step)] == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6])
+        assert [step.done for step in steps if isinstance(step, Step)] == pytest.approx(
+            [1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6]
+        )
         assert trained.training["rows"] == 300
 
     during(promise())
 
 
-def test_a_fit_lets_scoring_go_first(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001  # asked for by its effect
-    """R14: Ray's workers run at the priority of scoring, as `axon serve` starts them; a fit does not."""
+# asked for by its effect
+def test_a_fit_lets_scoring_go_first(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+    """R14.
+
+    Ray's workers run at the priority of scoring, as `axon serve` starts them; a fit does not.
+    """
     fit = training_actor.fit
 
     def watched(work: FitWork) -> Iterator[Step | Trained]:
@@ -138,14 +156,20 @@ def test_a_job_trains_in_ray_and_another_is_cancelled_and_a_third_times_out(
     key.write_bytes(signer.to_pem())
     key.chmod(0o600)
     monkeypatch.setenv("AXON_SIGNING_KEY", str(key))
-    request = TrainRequest(rows=[dict(zip(NETWORK_FEATURES, row, strict=True)) for row in work().table.values.tolist()], as_champion=True)
+    request = TrainRequest(
+        rows=[
+            dict(zip(NETWORK_FEATURES, row, strict=True)) for row in work().table.values.tolist()
+        ],
+        as_champion=True,
+    )
 
     def management(job_seconds: float) -> Jobs:
         settings = read_settings({"management": {"job_seconds": job_seconds}})
         return Jobs(settings, lambda actor: Store(own_state, None, trust, actor), RUN)
 
     async def once(jobs: Jobs, record: JobRecord, is_so: Callable[[JobRecord], bool]) -> JobRecord:
-        while not is_so(found := await jobs.get(ACME, record.id)):  # noqa: ASYNC110  # who asks over HTTP has no event either
+        # who asks over HTTP has no event either
+        while not is_so(found := await jobs.get(ACME, record.id)):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         return found
 
@@ -153,7 +177,9 @@ def test_a_job_trains_in_ray_and_another_is_cancelled_and_a_third_times_out(
         jobs = management(60.0)
         seen: list[float] = []
         record = await jobs.submit(ACME, request, AMY)
-        done = await once(jobs, record, lambda found: seen.append(found.progress) or found.has_ended)
+        done = await once(
+            jobs, record, lambda found: seen.append(found.progress) or found.has_ended
+        )
         assert len({share for share in seen if 0.0 < share < 1.0}) > 1
         assert (done.status, done.version, done.is_champion) == (JobStatus.DONE, 1, True)
 
@@ -176,22 +202,29 @@ def test_a_job_trains_in_ray_and_another_is_cancelled_and_a_third_times_out(
     during(promise())
 
 
-def test_a_fit_may_be_stopped_at_any_moment_around_its_end(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+def test_a_fit_may_be_stopped_at_any_moment_around_its_end(
+    cluster: None,  # noqa: ARG001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Its last step reaches the caller, who then stops it, while Ray is still completing it.
 
-    Where it is a task, and is cancelled, Ray 2.60 ends this process: once in some 240 such fits, once in 40 real ones.
+    Where it is a task, and is cancelled, Ray 2.60 ends this process: once in some 240 such fits,
+    once in 40 real ones.
     """
 
     def short_fit(work: FitWork) -> Iterator[Step | Trained]:
         yield Step(work.name, 1.0)
 
     monkeypatch.setattr(training_actor, "fit", by_value(short_fit))
-    moments = np.random.default_rng(0).uniform(0.0, 0.004, 240 if os.environ.get("AXON_VERIFY") == "1" else 12)
+    moments = np.random.default_rng(0).uniform(
+        0.0, 0.004, 240 if os.environ.get("AXON_VERIFY") == "1" else 12
+    )
 
     async def stop(after_s: float) -> None:
         async with aclosing(RUN(work())) as steps:
             async for _ in steps:
-                time.sleep(after_s)  # noqa: ASYNC251  # a timer of the event loop is not fine enough
+                # a timer of the event loop is not fine enough
+                time.sleep(after_s)  # noqa: ASYNC251
                 return
 
     async def promise() -> None:
@@ -202,7 +235,10 @@ def test_a_fit_may_be_stopped_at_any_moment_around_its_end(cluster: None, monkey
     during(promise())
 
 
-def test_a_fit_that_waits_for_a_process_can_be_stopped(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+def test_a_fit_that_waits_for_a_process_can_be_stopped(
+    cluster: None,  # noqa: ARG001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     everything = partial(run_in_ray, num_cpus=2.0)
     monkeypatch.setattr(training_actor, "fit", by_value(slow_fit))
 
@@ -214,13 +250,17 @@ def test_a_fit_that_waits_for_a_process_can_be_stopped(cluster: None, monkeypatc
             waits.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waits
-        async with aclosing(everything(work())) as third:  # nothing is left of the two that had, and wanted, all processors
+        async with aclosing(
+            everything(work())
+        ) as third:  # nothing is left of the two that had, and wanted, all processors
             assert isinstance(await anext(third), Step)
 
     during(promise())
 
 
-@pytest.mark.parametrize("fit", [pytest.param(dying_fit, id="killed"), pytest.param(failing_fit, id="raises")])
+@pytest.mark.parametrize(
+    "fit", [pytest.param(dying_fit, id="killed"), pytest.param(failing_fit, id="raises")]
+)
 def test_a_fit_that_dies_is_one_error_of_ours(
     cluster: None,  # noqa: ARG001  # asked for by its effect
     fit: Callable[[FitWork], Iterator[Step | Trained]],
@@ -238,7 +278,8 @@ def test_a_fit_that_dies_is_one_error_of_ours(
     assert told.events == ["training_failed"]
 
 
-def test_rows_that_cannot_teach_are_said_to_be_that(cluster: None) -> None:  # noqa: ARG001  # asked for by its effect
+# asked for by its effect
+def test_rows_that_cannot_teach_are_said_to_be_that(cluster: None) -> None:  # noqa: ARG001
     """Not a crash, and without Ray's traceback around it."""
 
     async def promise() -> None:

@@ -1,4 +1,7 @@
-"""Trust at the terminal and at the edge: who may publish, where the key lies, and a trust list that is read strictly."""
+"""Trust at the terminal and at the edge.
+
+Who may publish, where the key lies, and a trust list that is read strictly.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,13 @@ from deployments.app import build
 from deployments.cli import publish_target
 from deployments.cli.local_store import own_store
 from deployments.config.settings import ROOT, read_settings
-from deployments.config.trust import SigningRefused, parse_trust_file, read_signer, read_trust, read_trust_file
+from deployments.config.trust import (
+    SigningRefused,
+    parse_trust_file,
+    read_signer,
+    read_trust,
+    read_trust_file,
+)
 from deployments.config.trusted_store import TrustedStore
 from ensemble.errors import ArtifactUntrusted
 from ensemble.store.names import Tenant
@@ -57,10 +66,19 @@ def refused(result: Result) -> str:
 
 
 def test_the_shipped_list_pins_the_shipped_models() -> None:
-    """DESIGN, decision 11: every shipped pointer, release and manifest, as it lies there, and nothing else."""
+    """DESIGN, decision 11.
+
+    Every shipped pointer, release and manifest, as it lies there, and nothing else.
+    """
     shipped = read_trust_file(ROOT / "configs" / "trust.yaml")
-    files = {path.relative_to(ROOT / "artifacts").as_posix() for path in (ROOT / "artifacts").rglob("*") if path.suffix in {"", ".json"}}
-    documents = {file for file in files if re.search(r"/(CURRENT|manifest\.json|releases/\d+\.json)$", file)}
+    files = {
+        path.relative_to(ROOT / "artifacts").as_posix()
+        for path in (ROOT / "artifacts").rglob("*")
+        if path.suffix in {"", ".json"}
+    }
+    documents = {
+        file for file in files if re.search(r"/(CURRENT|manifest\.json|releases/\d+\.json)$", file)
+    }
 
     assert set(shipped.pinned) == documents
     assert read_pointer(own_store(), DEFAULT).release
@@ -103,16 +121,25 @@ def test_every_mistake_of_a_trust_list_is_named_at_once(axon: Axon, own_trust: P
     assert all(place in said for place in ("trust.keys.abc", "trust.pinned.CURRENT", "trust.more"))
 
 
-@pytest.mark.parametrize("break_it", [Path.unlink, lambda path: path.write_text("keys: [")], ids=["gone", "no YAML"])
-def test_a_service_is_not_built_on_a_wrong_trust_list(own_trust: Path, break_it: Callable[[Path], object]) -> None:
+@pytest.mark.parametrize(
+    "break_it", [Path.unlink, lambda path: path.write_text("keys: [")], ids=["gone", "no YAML"]
+)
+def test_a_service_is_not_built_on_a_wrong_trust_list(
+    own_trust: Path, break_it: Callable[[Path], object]
+) -> None:
     break_it(own_trust)
 
     with pytest.raises(ValidationError, match="trust"):
         build({})
 
 
-def test_a_replica_with_a_trust_list_that_broke_since_trusts_nothing_and_starts(own_trust: Path) -> None:
-    """P1: a constructor cannot fail; without a list everything is refused, by name, and nothing is let in."""
+def test_a_replica_with_a_trust_list_that_broke_since_trusts_nothing_and_starts(
+    own_trust: Path,
+) -> None:
+    """P1.
+
+    A constructor cannot fail; without a list everything is refused, by name, and nothing is let in.
+    """
     own_trust.unlink()
 
     store = TrustedStore(read_settings())()
@@ -122,8 +149,14 @@ def test_a_replica_with_a_trust_list_that_broke_since_trusts_nothing_and_starts(
         read_pointer(store, DEFAULT)
 
 
-def test_a_list_that_changes_is_read_again_and_a_broken_one_changes_nothing(own_trust: Path) -> None:
-    """P7: a key that was forgotten heals what was refused for it, without a restart. P5: what breaks while it serves changes nothing."""
+def test_a_list_that_changes_is_read_again_and_a_broken_one_changes_nothing(
+    own_trust: Path,
+) -> None:
+    """P7.
+
+    A key that was forgotten heals what was refused for it, without a restart. P5: what breaks while
+    it serves changes nothing.
+    """
     whole = own_trust.read_text()
     own_trust.write_text("keys: {}\npinned: {}\n")
     store_now = TrustedStore(read_settings())
@@ -145,7 +178,9 @@ def test_axon_trust_names_another_list(own_trust: Path) -> None:
 # -- init
 
 
-def test_init_makes_a_key_that_only_its_owner_can_read_and_trusts_it(axon: Axon, key: Path, own_trust: Path) -> None:
+def test_init_makes_a_key_that_only_its_owner_can_read_and_trusts_it(
+    axon: Axon, key: Path, own_trust: Path
+) -> None:
     before = own_trust.read_text()
 
     result = axon("trust", "init")
@@ -190,7 +225,9 @@ def test_two_keys_stand_beside_each_other(axon: Axon, tmp_path: Path, own_trust:
 def test_a_private_key_is_not_made_in_the_repository(axon: Axon, own_trust: Path) -> None:
     before = own_trust.read_text()
 
-    assert "inside the repository" in refused(axon("trust", "init", "--key", ROOT / "configs" / "signing.key"))
+    assert "inside the repository" in refused(
+        axon("trust", "init", "--key", ROOT / "configs" / "signing.key")
+    )
     assert not (ROOT / "configs" / "signing.key").exists()
     assert own_trust.read_text() == before
 
@@ -212,10 +249,14 @@ def test_init_adds_to_a_list_however_it_is_laid_out(axon: Axon, own_trust: Path,
     after = read_trust_file(own_trust)
     assert len(after.keys) == 1
     assert after.pinned == parse_trust_file(text.encode()).pinned
-    assert [comment for comment in re.findall(r"#.*", text) if comment not in own_trust.read_text()] == []
+    assert [
+        comment for comment in re.findall(r"#.*", text) if comment not in own_trust.read_text()
+    ] == []
 
 
-def test_a_list_that_cannot_be_changed_line_by_line_is_left_alone(axon: Axon, own_trust: Path) -> None:
+def test_a_list_that_cannot_be_changed_line_by_line_is_left_alone(
+    axon: Axon, own_trust: Path
+) -> None:
     text = "{keys: {}, pinned: {}}\n"
     own_trust.write_text(text)
 
@@ -259,7 +300,9 @@ def test_a_pipe_in_the_place_of_a_key_does_not_hang(key: Path) -> None:
         read_signer(Trust({}, frozenset()))
 
 
-def test_a_key_that_is_not_on_the_list_is_refused_before_it_signs(axon: Axon, own_trust: Path) -> None:
+def test_a_key_that_is_not_on_the_list_is_refused_before_it_signs(
+    axon: Axon, own_trust: Path
+) -> None:
     shipped = own_trust.read_text()
     axon("trust", "init")
     own_trust.write_text(shipped)
@@ -281,8 +324,13 @@ PUBLISHING = [
 
 
 @pytest.mark.parametrize("verb", PUBLISHING, ids=" ".join)
-def test_without_a_key_publishing_is_refused_before_any_work(axon: Axon, own_state: Path, verb: list[str]) -> None:
-    """The files named here are not even looked for: nobody trains for an hour to learn that there is no key."""
+def test_without_a_key_publishing_is_refused_before_any_work(
+    axon: Axon, own_state: Path, verb: list[str]
+) -> None:
+    """The files named here are not even looked for.
+
+    Nobody trains for an hour to learn that there is no key.
+    """
     said = refused(axon(*verb))
 
     assert "axon trust init" in said
@@ -290,7 +338,9 @@ def test_without_a_key_publishing_is_refused_before_any_work(axon: Axon, own_sta
     assert not own_state.exists()
 
 
-def test_without_a_key_training_still_reports(axon: Axon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_key_training_still_reports(
+    axon: Axon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Only publishing needs one."""
     monkeypatch.setattr(publish_target, "publish", None)
     (tmp_path / "hosts.csv").write_text((ROOT / "configs" / "inventory.demo.csv").read_text())
@@ -336,11 +386,15 @@ def own_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     copy = tmp_path / "artifacts"
     shutil.copytree(ROOT / "artifacts", copy)
     honest = read_settings
-    monkeypatch.setattr("deployments.cli.trust.read_settings", lambda: honest({"store": {"shipped": str(copy)}}))
+    monkeypatch.setattr(
+        "deployments.cli.trust.read_settings", lambda: honest({"store": {"shipped": str(copy)}})
+    )
     return copy
 
 
-def test_pin_trusts_the_shipped_models_as_they_lie_there(axon: Axon, own_trust: Path, own_shipped: Path) -> None:
+def test_pin_trusts_the_shipped_models_as_they_lie_there(
+    axon: Axon, own_trust: Path, own_shipped: Path
+) -> None:
     """What the shipped list says was made this way; doing it again changes nothing."""
     del own_shipped
     shipped = own_trust.read_text()
@@ -351,7 +405,9 @@ def test_pin_trusts_the_shipped_models_as_they_lie_there(axon: Axon, own_trust: 
     assert own_trust.read_text() == shipped
 
 
-def test_pin_does_not_trust_what_would_not_load(axon: Axon, own_trust: Path, own_shipped: Path) -> None:
+def test_pin_does_not_trust_what_would_not_load(
+    axon: Axon, own_trust: Path, own_shipped: Path
+) -> None:
     before = own_trust.read_text()
     (broken,) = own_shipped.glob("tenants/default/bundles/posture-inventory/*/config.json")
     broken.chmod(0o644)

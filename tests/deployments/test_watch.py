@@ -22,7 +22,14 @@ from ensemble.layers.catalog import LAYERS
 from ensemble.rollout.canary import RolloutState, RolloutView
 from ensemble.runtime.controls import Controls, change_controls
 from ensemble.runtime.model_state import KindState
-from ensemble.verdicts import LayerScores, LayerStatus, Severity, SystemStatus, Verdicts, VerdictWord
+from ensemble.verdicts import (
+    LayerScores,
+    LayerStatus,
+    Severity,
+    SystemStatus,
+    Verdicts,
+    VerdictWord,
+)
 from tests.deployments.conftest import RecordingMeter, Told
 from tests.deployments.test_health import DOWN, FUSIONS, LIVE, Breaker, slots
 
@@ -59,16 +66,30 @@ def view_of(**states: KindState) -> EnsembleStatus:
 
 # -- the status word
 
-ABSENT = KindState(LayerStatus.NOT_APPLICABLE, reason="the release was published without this layer")
+ABSENT = KindState(
+    LayerStatus.NOT_APPLICABLE, reason="the release was published without this layer"
+)
 
 MODELS_STATUS = [
     pytest.param({}, "FULLY_OPERATIONAL", "INFO", {"layers_active": 3}, 2, id="all"),
-    pytest.param({"classifier": ABSENT}, "FULLY_OPERATIONAL", "INFO", {"layers_active": 2}, 2, id="both of a release that has two"),
+    pytest.param(
+        {"classifier": ABSENT},
+        "FULLY_OPERATIONAL",
+        "INFO",
+        {"layers_active": 2},
+        2,
+        id="both of a release that has two",
+    ),
     pytest.param(
         {"behavior": DOWN},
         "PARTIALLY_OPERATIONAL",
         "WARNING",
-        {"anomaly_active": True, "behavior_active": False, "classifier_active": True, "recommendation": "restore_missing_models"},
+        {
+            "anomaly_active": True,
+            "behavior_active": False,
+            "classifier_active": True,
+            "recommendation": "restore_missing_models",
+        },
         1,
         id="some",
     ),
@@ -76,7 +97,11 @@ MODELS_STATUS = [
         {"anomaly": DOWN, "behavior": DOWN, "classifier": DOWN},
         "FALLBACK_MODE",
         "ERROR",
-        {"impact": "ML_DETECTION_DISABLED", "service_status": "RESILIENCE_SCORING_ONLY", "recommendation": "RETRAIN_ALL_MODELS"},
+        {
+            "impact": "ML_DETECTION_DISABLED",
+            "service_status": "RESILIENCE_SCORING_ONLY",
+            "recommendation": "RETRAIN_ALL_MODELS",
+        },
         0,
         id="none",
     ),
@@ -104,7 +129,9 @@ def test_the_status_of_the_models_is_told_with_its_fields_and_its_level(
     assert meter.value("axon_ml_status_level") == number
 
 
-def test_every_change_of_the_status_is_told_and_nothing_between(telemetry: IngressTelemetry, told: Told) -> None:
+def test_every_change_of_the_status_is_told_and_nothing_between(
+    telemetry: IngressTelemetry, told: Told
+) -> None:
     """C-13."""
     none = {"anomaly": DOWN, "behavior": DOWN, "classifier": DOWN}
 
@@ -112,10 +139,17 @@ def test_every_change_of_the_status_is_told_and_nothing_between(telemetry: Ingre
         telemetry.system_seen(view_of(**down))
 
     words = [record["status"] for record in told("ml_models_status")]
-    assert words == ["FULLY_OPERATIONAL", "PARTIALLY_OPERATIONAL", "FALLBACK_MODE", "FULLY_OPERATIONAL"]
+    assert words == [
+        "FULLY_OPERATIONAL",
+        "PARTIALLY_OPERATIONAL",
+        "FALLBACK_MODE",
+        "FULLY_OPERATIONAL",
+    ]
 
 
-def test_the_release_that_serves_is_told_at_the_first_look_and_on_change(telemetry: IngressTelemetry, told: Told) -> None:
+def test_the_release_that_serves_is_told_at_the_first_look_and_on_change(
+    telemetry: IngressTelemetry, told: Told
+) -> None:
     """S0-23: by the watch, because Serve lets no INFO into the log while a replica starts."""
     for release in ("", "default/1", "default/1", "default/2", "default/1"):
         telemetry.system_seen(replace(view_of(), release=release))
@@ -124,9 +158,15 @@ def test_the_release_that_serves_is_told_at_the_first_look_and_on_change(telemet
     assert said == [("", "default/1"), ("default/1", "default/2"), ("default/2", "default/1")]
 
 
-def test_how_each_layer_stands_is_a_state_set_and_a_share(telemetry: IngressTelemetry, meter: RecordingMeter) -> None:
+def test_how_each_layer_stands_is_a_state_set_and_a_share(
+    telemetry: IngressTelemetry, meter: RecordingMeter
+) -> None:
     """S1-02: a health score of 0 is an initialisation that failed."""
-    telemetry.system_seen(view_of(behavior=DOWN, anomaly=replace(LIVE, status=LayerStatus.LAST_GOOD), classifier=ABSENT))
+    telemetry.system_seen(
+        view_of(
+            behavior=DOWN, anomaly=replace(LIVE, status=LayerStatus.LAST_GOOD), classifier=ABSENT
+        )
+    )
 
     assert meter.word("axon_layer_status", layer="behavior", kind="flow") == "fallback"
     assert meter.word("axon_layer_status", layer="anomaly", kind="process") == "last_good"
@@ -138,7 +178,9 @@ def test_how_each_layer_stands_is_a_state_set_and_a_share(telemetry: IngressTele
     assert meter.word("axon_breaker_state", layer="anomaly") == "closed"
 
 
-def test_a_layer_that_changes_is_told_with_what_it_was(telemetry: IngressTelemetry, told: Told) -> None:
+def test_a_layer_that_changes_is_told_with_what_it_was(
+    telemetry: IngressTelemetry, told: Told
+) -> None:
     telemetry.system_seen(view_of())
     telemetry.system_seen(view_of(behavior=DOWN))
     telemetry.system_seen(view_of(behavior=DOWN))
@@ -165,11 +207,21 @@ def verdicts(words: list[VerdictWord], **statuses: LayerStatus) -> Verdicts:
     )
     blank = np.zeros(n)
     return Verdicts(
-        blank, blank, blank, tuple(words), (Severity.LOW,) * n, 1.0, degraded=False, status=SystemStatus.FULLY_OPERATIONAL, layers=layers
+        blank,
+        blank,
+        blank,
+        tuple(words),
+        (Severity.LOW,) * n,
+        1.0,
+        degraded=False,
+        status=SystemStatus.FULLY_OPERATIONAL,
+        layers=layers,
     )
 
 
-def test_a_batch_is_counted_by_verdict_and_what_did_not_look_by_layer(telemetry: IngressTelemetry, meter: RecordingMeter) -> None:
+def test_a_batch_is_counted_by_verdict_and_what_did_not_look_by_layer(
+    telemetry: IngressTelemetry, meter: RecordingMeter
+) -> None:
     """C-13: exact, where the log is not. A layer that is not applicable was not missed."""
     first = verdicts(
         [VerdictWord.BENIGN] * 5 + [VerdictWord.MALICIOUS] * 2,
@@ -177,20 +229,33 @@ def test_a_batch_is_counted_by_verdict_and_what_did_not_look_by_layer(telemetry:
         behavior=LayerStatus.TIMEOUT,
         resilience=LayerStatus.NOT_APPLICABLE,
     )
-    second = verdicts([VerdictWord.BENIGN], anomaly=LayerStatus.FALLBACK, behavior=LayerStatus.TIMEOUT, resilience=LayerStatus.LIVE)
+    second = verdicts(
+        [VerdictWord.BENIGN],
+        anomaly=LayerStatus.FALLBACK,
+        behavior=LayerStatus.TIMEOUT,
+        resilience=LayerStatus.LIVE,
+    )
 
     telemetry.scored(Kind.FLOW, (first, second), {"anomaly": 0.002})
 
     assert meter.total("axon_events_scored_total", kind="flow", verdict="benign") == 6
     assert meter.total("axon_events_scored_total", kind="flow", verdict="malicious") == 2
     assert meter.total("axon_events_scored_total") == 8
-    assert meter.total("axon_fallback_scores_total", layer="behavior", kind="flow", status="timeout") == 8
-    assert meter.total("axon_fallback_scores_total", layer="anomaly", kind="flow", status="fallback") == 1
+    assert (
+        meter.total("axon_fallback_scores_total", layer="behavior", kind="flow", status="timeout")
+        == 8
+    )
+    assert (
+        meter.total("axon_fallback_scores_total", layer="anomaly", kind="flow", status="fallback")
+        == 1
+    )
     assert meter.total("axon_fallback_scores_total") == 9
     assert meter.observed == [("axon_layer_latency_seconds", 0.002, {"layer": "anomaly"})]
 
 
-def test_a_breaker_that_changes_is_counted(telemetry: IngressTelemetry, meter: RecordingMeter) -> None:
+def test_a_breaker_that_changes_is_counted(
+    telemetry: IngressTelemetry, meter: RecordingMeter
+) -> None:
     """P19."""
     telemetry.breaker_changed("behavior", BreakerState.OPEN, "5 failures in a row")
     telemetry.retried("anomaly")
@@ -200,28 +265,43 @@ def test_a_breaker_that_changes_is_counted(telemetry: IngressTelemetry, meter: R
     assert meter.total("axon_layer_retries_total", layer="anomaly") == 1
 
 
-def test_an_open_breaker_is_seen_at_every_look(telemetry: IngressTelemetry, meter: RecordingMeter) -> None:
+def test_an_open_breaker_is_seen_at_every_look(
+    telemetry: IngressTelemetry, meter: RecordingMeter
+) -> None:
     telemetry.system_seen(replace(view_of(), breakers={"anomaly": Breaker("half_open")}))
 
     assert meter.word("axon_breaker_state", layer="anomaly") == "half_open"
 
 
-def test_the_bringing_in_of_a_release_is_counted(telemetry: IngressTelemetry, meter: RecordingMeter) -> None:
+def test_the_bringing_in_of_a_release_is_counted(
+    telemetry: IngressTelemetry, meter: RecordingMeter
+) -> None:
     """N-12."""
     telemetry.rollout_changed(RolloutView("default/2", 1, 0.1, 0, 0, RolloutState.STEPPING))
-    telemetry.rollout_changed(RolloutView("default/2", 1, 0.0, 500, 40, RolloutState.RETREATED, "flips"))
+    telemetry.rollout_changed(
+        RolloutView("default/2", 1, 0.0, 500, 40, RolloutState.RETREATED, "flips")
+    )
 
     assert meter.value("axon_rollout_share") == 0.0
     assert meter.total("axon_rollout_changes_total", state="retreated") == 1
 
 
-def test_what_waits_for_a_second_look_is_counted_by_what_was_added(telemetry: IngressTelemetry, meter: RecordingMeter) -> None:
+def test_what_waits_for_a_second_look_is_counted_by_what_was_added(
+    telemetry: IngressTelemetry, meter: RecordingMeter
+) -> None:
     """N-02: the spool tells totals; a counter takes what came since."""
-    telemetry.retro_seen(RetroCounts(spooled=10, dropped={"size": 1}, waiting_events=9, waiting_bytes=900, oldest_age_s=5.0))
-    telemetry.retro_seen(RetroCounts(spooled=12, dropped={"size": 1, "age": 2}, rescored=12, findings=3))
+    telemetry.retro_seen(
+        RetroCounts(
+            spooled=10, dropped={"size": 1}, waiting_events=9, waiting_bytes=900, oldest_age_s=5.0
+        )
+    )
+    telemetry.retro_seen(
+        RetroCounts(spooled=12, dropped={"size": 1, "age": 2}, rescored=12, findings=3)
+    )
 
     assert {
-        outcome: meter.total("axon_retro_events_total", outcome=outcome) for outcome in ("spooled", "adopted", "rescored", "hostile")
+        outcome: meter.total("axon_retro_events_total", outcome=outcome)
+        for outcome in ("spooled", "adopted", "rescored", "hostile")
     } == {
         "spooled": 12,
         "adopted": 0,
@@ -235,7 +315,9 @@ def test_what_waits_for_a_second_look_is_counted_by_what_was_added(telemetry: In
 # -- the switches
 
 
-def switches(state: Path, meter: RecordingMeter, fan_out: FakeFanOut, *always: str) -> LayerSwitches:
+def switches(
+    state: Path, meter: RecordingMeter, fan_out: FakeFanOut, *always: str
+) -> LayerSwitches:
     return LayerSwitches(fan_out, state, frozenset(always), meter)
 
 
@@ -253,7 +335,10 @@ def test_the_switches_hold_before_the_first_event(tmp_path: Path, meter: Recordi
 def test_a_disk_that_hangs_holds_up_nobody_and_gets_one_thread(
     tmp_path: Path, meter: RecordingMeter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fault F13: what the environment says holds all the same; when the disk comes back, its answer is used."""
+    """Fault F13.
+
+    What the environment says holds all the same; when the disk comes back, its answer is used.
+    """
     come_back, reads = threading.Event(), []
 
     def hanging(_: Path) -> Controls:
@@ -307,8 +392,14 @@ def test_what_was_read_before_a_change_is_not_applied_after_it(
     assert fan_out.disabled == {"anomaly"}
 
 
-def test_a_change_that_hangs_is_refused_and_the_looks_go_on(tmp_path: Path, meter: RecordingMeter, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fault F14: one switch on a hanging disk must not take the gauges away; further ones get no thread of their own."""
+def test_a_change_that_hangs_is_refused_and_the_looks_go_on(
+    tmp_path: Path, meter: RecordingMeter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault F14.
+
+    One switch on a hanging disk must not take the gauges away; further ones get no thread of their
+    own.
+    """
     come_back, writes = threading.Event(), []
 
     def hanging(state: Path, change: Callable[[Controls], Controls]) -> Controls:
@@ -345,9 +436,14 @@ def test_a_change_that_hangs_is_refused_and_the_looks_go_on(tmp_path: Path, mete
     asyncio.run(history())
 
 
-def test_a_write_that_takes_too_long_is_a_timeout(tmp_path: Path, meter: RecordingMeter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_takes_too_long_is_a_timeout(
+    tmp_path: Path, meter: RecordingMeter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     come_back = threading.Event()
-    monkeypatch.setattr("deployments.scoring.layer_switches.change_controls", lambda *_: come_back.wait(10) and Controls())
+    monkeypatch.setattr(
+        "deployments.scoring.layer_switches.change_controls",
+        lambda *_: come_back.wait(10) and Controls(),
+    )
     monkeypatch.setattr("deployments.scoring.layer_switches.CHANGE_WITHIN_S", 0.01)
 
     async def change() -> None:
@@ -371,13 +467,19 @@ def test_each_switch_is_told_once(tmp_path: Path, meter: RecordingMeter, told: T
 
     asyncio.run(history())
 
-    assert [len(told(event)) for event in ("layer_disabled", "layer_enabled", "layer_reset")] == [1, 1, 1]
+    assert [len(told(event)) for event in ("layer_disabled", "layer_enabled", "layer_reset")] == [
+        1,
+        1,
+        1,
+    ]
 
 
 # -- the watch itself
 
 
-def test_a_look_that_fails_does_not_end_the_watching(tmp_path: Path, meter: RecordingMeter, told: Told) -> None:
+def test_a_look_that_fails_does_not_end_the_watching(
+    tmp_path: Path, meter: RecordingMeter, told: Told
+) -> None:
     seen = asyncio.Event()
     looks: list[int] = []
 
@@ -389,7 +491,14 @@ def test_a_look_that_fails_does_not_end_the_watching(tmp_path: Path, meter: Reco
         return view_of()
 
     async def watched() -> None:
-        watch = Monitor(switches(tmp_path, meter, FakeFanOut()), IngressTelemetry(meter), see, meter, every_s=0.001, retro=no_counts)
+        watch = Monitor(
+            switches(tmp_path, meter, FakeFanOut()),
+            IngressTelemetry(meter),
+            see,
+            meter,
+            every_s=0.001,
+            retro=no_counts,
+        )
         await watch.start()
         await asyncio.wait_for(seen.wait(), 10)
         await watch.stop()
@@ -410,6 +519,14 @@ def test_every_look_says_the_gauges_again(tmp_path: Path, meter: RecordingMeter)
     async def see() -> EnsembleStatus:
         return view_of()
 
-    asyncio.run(Monitor(switches(tmp_path, meter, FakeFanOut()), IngressTelemetry(meter), see, meter, every_s=1.0).look())
+    asyncio.run(
+        Monitor(
+            switches(tmp_path, meter, FakeFanOut()),
+            IngressTelemetry(meter),
+            see,
+            meter,
+            every_s=1.0,
+        ).look()
+    )
 
     assert meter.refreshed == 1

@@ -1,4 +1,8 @@
-"""The wire: parsed once and strictly. Whatever comes in is an event, or an error of the caller's with a stable code and the place."""
+"""The wire.
+
+Parsed once and strictly. Whatever comes in is an event, or an error of the caller's with a stable
+code and the place.
+"""
 
 from __future__ import annotations
 
@@ -144,7 +148,11 @@ NUMBERS_THAT_ARE_NONE = [
 @pytest.mark.parametrize("literal", NUMBERS_THAT_ARE_NONE)
 @pytest.mark.parametrize("position", [0, IAT, 77])
 def test_a_feature_that_is_no_finite_number_is_refused_by_name(position: int, literal: str) -> None:
-    """P14; fault I4: 1e39 overflows to infinity in float32, and a row of NaN would look more normal than any real one."""
+    """P14.
+
+    Fault I4: 1e39 overflows to infinity in float32, and a row of NaN would look more normal than
+    any real one.
+    """
     error = refusal(but(position, literal))
 
     assert error.code in {"MALFORMED_EVENT", "FEATURE_MISMATCH"}
@@ -154,7 +162,11 @@ def test_a_feature_that_is_no_finite_number_is_refused_by_name(position: int, li
 
 @pytest.mark.parametrize("literal", ['"1.5"', "true", "null", "1e39"])
 def test_a_feature_given_by_name_is_refused_by_that_name(literal: str) -> None:
-    body = json.dumps(flow(BY_NAME)).replace('"Flow IAT Mean": 17.0', f'"Flow IAT Mean": {literal}').encode()
+    body = (
+        json.dumps(flow(BY_NAME))
+        .replace('"Flow IAT Mean": 17.0', f'"Flow IAT Mean": {literal}')
+        .encode()
+    )
     assert literal.encode() in body
 
     assert "Flow IAT Mean" in str(refusal(body))
@@ -173,7 +185,11 @@ def test_a_number_that_a_float32_can_hold_is_accepted(literal: str) -> None:
 
 @pytest.mark.parametrize("position", RATES)
 def test_only_the_two_rates_may_be_null(position: int) -> None:
-    """DESIGN section 4: extractors have no value for them in a flow without duration, and the door recomputes them anyway."""
+    """DESIGN section 4.
+
+    Extractors have no value for them in a flow without duration, and the door recomputes them
+    anyway.
+    """
     event = wire.parse_event(but(position, "null"))
 
     assert not wire.to_batch(Kind.FLOW, [event])[2]
@@ -191,16 +207,26 @@ def test_another_number_of_features_than_78_is_refused_with_the_count(count: int
 
 
 NAMES = [
-    pytest.param({name: 1.0 for name in FEATURE_NAMES if name != "Idle Max"}, "features.Idle Max", id="one is missing"),
+    pytest.param(
+        {name: 1.0 for name in FEATURE_NAMES if name != "Idle Max"},
+        "features.Idle Max",
+        id="one is missing",
+    ),
     pytest.param({**BY_NAME, "Src Port": 5.0}, "features.Src Port", id="one too many"),
-    pytest.param({**BY_NAME, "flow duration ": 5.0}, "features.flow duration ", id="twice in two spellings"),
-    pytest.param({**BY_NAME, "Tot Fwd Pkts": 5.0}, "features.Tot Fwd Pkts", id="twice in two dialects"),
+    pytest.param(
+        {**BY_NAME, "flow duration ": 5.0}, "features.flow duration ", id="twice in two spellings"
+    ),
+    pytest.param(
+        {**BY_NAME, "Tot Fwd Pkts": 5.0}, "features.Tot Fwd Pkts", id="twice in two dialects"
+    ),
     pytest.param({}, "features.Destination Port", id="none at all"),
 ]
 
 
 @pytest.mark.parametrize(("features", "field"), NAMES)
-def test_features_by_name_are_complete_known_and_given_once(features: dict[str, float], field: str) -> None:
+def test_features_by_name_are_complete_known_and_given_once(
+    features: dict[str, float], field: str
+) -> None:
     error = refusal(json.dumps(flow(features)).encode())
 
     assert isinstance(error, FeatureMismatch)
@@ -268,20 +294,30 @@ def test_deep_nesting_is_refused_wherever_it_stands(deep: bytes) -> None:
 @pytest.mark.parametrize("deep", DEEP)
 def test_deep_nesting_in_a_batch_is_refused_wherever_it_stands(deep: bytes) -> None:
     event = json.dumps(process(id="good")).encode()
-    places = [deep, b'{"events": ' + deep + b"}", b'{"events": [' + deep + b"]}", b'{"events": [' + event + b', {"id": ' + deep + b"}]}"]
-    places.append(b'{"events": [' + event + b', {"kind": "process", "name": "sh", "x": ' + deep + b"}]}")
+    places = [
+        deep,
+        b'{"events": ' + deep + b"}",
+        b'{"events": [' + deep + b"]}",
+        b'{"events": [' + event + b', {"id": ' + deep + b"}]}",
+    ]
+    places.append(
+        b'{"events": [' + event + b', {"kind": "process", "name": "sh", "x": ' + deep + b"}]}"
+    )
     for body in places:
         try:
             parsed = wire.parse_batch(body, limit=LIMIT)
         except EventError as error:
-            assert error.code in {"MALFORMED_JSON", "MALFORMED_EVENT"}  # noqa: PT017  # either way of refusing is right
+            # either way of refusing is right
+            assert error.code in {"MALFORMED_JSON", "MALFORMED_EVENT"}  # noqa: PT017
         else:
             assert isinstance(parsed[-1], tuple)
 
 
 BAD_EVENTS = [
     pytest.param(json.dumps(flow([1.0] * 77, id="bad")), "FEATURE_MISMATCH", id="77 features"),
-    pytest.param(json.dumps(flow(["1"] * 78, id="bad")), "MALFORMED_EVENT", id="strings for numbers"),
+    pytest.param(
+        json.dumps(flow(["1"] * 78, id="bad")), "MALFORMED_EVENT", id="strings for numbers"
+    ),
     pytest.param(json.dumps(flow([1e39] * 78, id="bad")), "FEATURE_MISMATCH", id="1e39"),
     pytest.param(json.dumps({"kind": "log4", "id": "bad"}), "MALFORMED_EVENT", id="unknown kind"),
     pytest.param(json.dumps({"id": "bad"}), "MALFORMED_EVENT", id="no kind"),
@@ -293,7 +329,9 @@ BAD_EVENTS = [
 @pytest.mark.parametrize("place", [0, 3, 6])
 def test_one_bad_event_spoils_only_its_own_line(place: int, bad: str, code: str) -> None:
     """P29, S2-16: order, count and ids stay."""
-    good = [json.dumps(flow(id=f"e{row}") if row % 2 else process(id=f"e{row}")) for row in range(6)]
+    good = [
+        json.dumps(flow(id=f"e{row}") if row % 2 else process(id=f"e{row}")) for row in range(6)
+    ]
     body = '{"events": [' + ", ".join([*good[:place], bad, *good[place:]]) + "]}"
 
     parsed = wire.parse_batch(body.encode(), limit=LIMIT)
@@ -312,10 +350,19 @@ def _id_and_code(event: wire.EventRequest | tuple[str, EventError]) -> tuple[str
 
 @pytest.mark.parametrize("half", ["\\ud800", "\\udcff", "\\udcff\\ud83d"])
 def test_half_a_surrogate_pair_spoils_its_own_line_at_most(half: str) -> None:
-    r"""P29, fault I6. Python's json writes file names that are no UTF-8 as `\udcff`: an attacker chooses such a name for a process."""
-    good = json.dumps(process(id="good", name="\U0001f600 \\ud800"))  # a whole pair, and a backslash followed by `ud800`
+    r"""P29, fault I6.
 
-    parsed = wire.parse_batch(f'{{"events": [{good}, {{"kind": "process", "name": "a{half}"}}, {good}]}}'.encode(), limit=LIMIT)
+    Python's json writes file names that are no UTF-8 as `\udcff`: an attacker chooses such a name
+    for a process.
+    """
+    good = json.dumps(
+        process(id="good", name="\U0001f600 \\ud800")
+    )  # a whole pair, and a backslash followed by `ud800`
+
+    parsed = wire.parse_batch(
+        f'{{"events": [{good}, {{"kind": "process", "name": "a{half}"}}, {good}]}}'.encode(),
+        limit=LIMIT,
+    )
 
     assert len(parsed) == 3
     for event in (parsed[0], parsed[2]):
@@ -323,9 +370,13 @@ def test_half_a_surrogate_pair_spoils_its_own_line_at_most(half: str) -> None:
         assert event.name == "\U0001f600 \\ud800"
 
 
-@pytest.mark.parametrize("bad", ["1", "null", '"x"', "[]", '{"id": 5}', '{"id": null}', '{"id": "' + "i" * 300 + '"}'])
+@pytest.mark.parametrize(
+    "bad", ["1", "null", '"x"', "[]", '{"id": 5}', '{"id": null}', '{"id": "' + "i" * 300 + '"}']
+)
 def test_a_bad_event_without_a_usable_id_still_stands_in_its_place(bad: str) -> None:
-    parsed = wire.parse_batch(f'{{"events": [{bad}, {json.dumps(process(id="good"))}]}}'.encode(), limit=LIMIT)
+    parsed = wire.parse_batch(
+        f'{{"events": [{bad}, {json.dumps(process(id="good"))}]}}'.encode(), limit=LIMIT
+    )
 
     assert isinstance(parsed[0], tuple)
     assert len(parsed[0][0]) <= 256
@@ -335,12 +386,17 @@ def test_a_bad_event_without_a_usable_id_still_stands_in_its_place(bad: str) -> 
 
 @pytest.mark.parametrize("count", [1, 999, 1000])
 def test_up_to_a_thousand_events_are_a_batch(count: int) -> None:
-    assert len(wire.parse_batch(json.dumps({"events": [process()] * count}).encode(), limit=LIMIT)) == count
+    assert (
+        len(wire.parse_batch(json.dumps({"events": [process()] * count}).encode(), limit=LIMIT))
+        == count
+    )
 
 
 @pytest.mark.parametrize("event", [process(), {"kind": "?"}], ids=["all well", "all bad"])
 @pytest.mark.parametrize("count", [1001, 5000])
-def test_more_than_a_thousand_events_are_refused_as_a_whole(count: int, event: dict[str, Any]) -> None:
+def test_more_than_a_thousand_events_are_refused_as_a_whole(
+    count: int, event: dict[str, Any]
+) -> None:
     """S2-17."""
     with pytest.raises(TooManyEvents, match=f"{count:,}") as caught:
         wire.parse_batch(json.dumps({"events": [event] * count}).encode(), limit=LIMIT)
@@ -381,14 +437,18 @@ def _survives(body: bytes) -> None:
         event = wire.parse_event(body)
         wire.to_batch(wire.kind_of(event), [event])
     except EventError as error:
-        assert len(str(error)) <= LONGEST_MESSAGE  # noqa: PT017  # the promise is about every error that may come
+        # the promise is about every error that may come
+        assert len(str(error)) <= LONGEST_MESSAGE  # noqa: PT017
     try:
         parsed = wire.parse_batch(body, limit=LIMIT)
     except EventError as error:
         assert len(str(error)) <= LONGEST_MESSAGE  # noqa: PT017
         return
     for kind in Kind:
-        wire.to_batch(kind, [one for one in parsed if not isinstance(one, tuple) and wire.kind_of(one) is kind])
+        wire.to_batch(
+            kind,
+            [one for one in parsed if not isinstance(one, tuple) and wire.kind_of(one) is kind],
+        )
 
 
 @given(st.binary(max_size=400))
@@ -401,37 +461,63 @@ def test_no_bytes_make_anything_but_an_error_of_the_caller(body: bytes) -> None:
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 JSONS = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4), max_leaves=12
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4)
+    ),
+    max_leaves=12,
 )
-FEATURES = st.lists(SCALARS, max_size=3) | st.just(NUMBERS) | st.dictionaries(st.sampled_from(FEATURE_NAMES) | st.text(max_size=6), SCALARS)
+FEATURES = (
+    st.lists(SCALARS, max_size=3)
+    | st.just(NUMBERS)
+    | st.dictionaries(st.sampled_from(FEATURE_NAMES) | st.text(max_size=6), SCALARS)
+)
 EVENTISH = st.fixed_dictionaries(
     {},
     optional={
         "kind": st.sampled_from(["flow", "process", "log"]) | JSONS,
         "features": FEATURES | JSONS,
-        **dict.fromkeys(("id", "host", "name", "parent", "command_line", "user", "time"), st.text(max_size=8) | JSONS),
+        **dict.fromkeys(
+            ("id", "host", "name", "parent", "command_line", "user", "time"),
+            st.text(max_size=8) | JSONS,
+        ),
     },
 )
 
 
-@given(JSONS | EVENTISH | st.fixed_dictionaries({"events": st.lists(EVENTISH | JSONS, max_size=4) | JSONS}))
+@given(
+    JSONS
+    | EVENTISH
+    | st.fixed_dictionaries({"events": st.lists(EVENTISH | JSONS, max_size=4) | JSONS})
+)
 def test_no_json_makes_anything_but_an_error_of_the_caller(body: object) -> None:
     """P27; NaN, Infinity and half surrogates among them, as Python's own writer puts them."""
     _survives(json.dumps(body).encode())
 
 
-@given(st.lists(st.sampled_from([flow(), process(), flow([1.0]), {"kind": "x"}]), min_size=1, max_size=30))
+@given(
+    st.lists(
+        st.sampled_from([flow(), process(), flow([1.0]), {"kind": "x"}]), min_size=1, max_size=30
+    )
+)
 def test_a_batch_keeps_count_order_and_ids(events: Sequence[dict[str, Any]]) -> None:
     """P29."""
     named = [event | {"id": f"e{row}"} for row, event in enumerate(events)]
 
     parsed = wire.parse_batch(json.dumps({"events": named}).encode(), limit=LIMIT)
 
-    assert [event[0] if isinstance(event, tuple) else event.id for event in parsed] == [event["id"] for event in named]
+    assert [event[0] if isinstance(event, tuple) else event.id for event in parsed] == [
+        event["id"] for event in named
+    ]
 
 
-@pytest.mark.parametrize("long", [{"name": "n" * 1_048_576}, {"parent": "é" * 200}, {"user": "u" * 257}, {"host": "h" * 257}])
-def test_long_names_and_command_lines_are_cut_and_flagged_at_the_door_and_not_refused(long: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "long",
+    [{"name": "n" * 1_048_576}, {"parent": "é" * 200}, {"user": "u" * 257}, {"host": "h" * 257}],
+)
+def test_long_names_and_command_lines_are_cut_and_flagged_at_the_door_and_not_refused(
+    long: dict[str, str],
+) -> None:
     """P28: refusing an event for its length would be a way not to be scored."""
     event = wire.parse_event(json.dumps(process(command_line="x" * 100_000, **long)).encode())
 
@@ -442,23 +528,36 @@ def test_long_names_and_command_lines_are_cut_and_flagged_at_the_door_and_not_re
     assert batch.flags == {0: ("command_line_cut", "name_cut")}
 
 
-def test_answers_stand_in_order_with_every_layer_and_bounds(ensemble: LocalEnsemble, flow_events: list[dict[str, Any]]) -> None:
+def test_answers_stand_in_order_with_every_layer_and_bounds(
+    ensemble: LocalEnsemble, flow_events: list[dict[str, Any]]
+) -> None:
     events = [wire.parse_event(json.dumps(event).encode()) for event in flow_events[:9]]
     batch, _, _ = wire.to_batch(Kind.FLOW, events)
 
-    answers = wire.answers(batch, ensemble.judge(batch, explain=True), explain=True, elapsed_ms=1.5, scored_at=0.0)
+    answers = wire.answers(
+        batch, ensemble.judge(batch, explain=True), explain=True, elapsed_ms=1.5, scored_at=0.0
+    )
 
     assert [answer.id for answer in answers] == [event["id"] for event in flow_events[:9]]
     for answer in answers:
-        assert [layer.layer for layer in answer.layers] == ["anomaly", "behavior", "classifier", "resilience"]
+        assert [layer.layer for layer in answer.layers] == [
+            "anomaly",
+            "behavior",
+            "classifier",
+            "resilience",
+        ]
         assert 0.0 <= answer.low <= answer.score <= answer.high <= 1.0
         assert answer.explanation
     assert json.loads(encode(answers[0]))["elapsed_ms"] == 1.5
 
 
-def test_an_explanation_is_absent_unless_it_was_asked_for(ensemble: LocalEnsemble, flow_events: list[dict[str, Any]]) -> None:
+def test_an_explanation_is_absent_unless_it_was_asked_for(
+    ensemble: LocalEnsemble, flow_events: list[dict[str, Any]]
+) -> None:
     batch, _, _ = wire.to_batch(Kind.FLOW, [wire.parse_event(json.dumps(flow_events[0]).encode())])
 
-    answer = wire.answers(batch, ensemble.judge(batch), explain=False, elapsed_ms=0.0, scored_at=0.0)[0]
+    answer = wire.answers(
+        batch, ensemble.judge(batch), explain=False, elapsed_ms=0.0, scored_at=0.0
+    )[0]
 
     assert "explanation" not in json.loads(encode(answer))

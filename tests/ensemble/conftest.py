@@ -1,4 +1,7 @@
-"""What the tests of the core share: the spellings of an extractor, and one small ensemble, trained once for all."""
+"""What the tests of the core share.
+
+The spellings of an extractor, and one small ensemble, trained once for all.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +79,8 @@ def table(make_flows: Callable[..., FlowTable]) -> FlowTable:
 
 
 @pytest.fixture(scope="session")
-def layers(table: FlowTable, quick_training: None) -> FlowLayers:  # noqa: ARG001  # asked for by its effect
+# asked for by its effect
+def layers(table: FlowTable, quick_training: None) -> FlowLayers:  # noqa: ARG001
     """The flow layers with their fusion, fitted on `table`."""
     return fit_flows(table, seed=3)
 

@@ -1,4 +1,7 @@
-"""A layer that has no opinion of one event is silent about that event alone; all others are judged as if it had never been there."""
+"""A layer that has no opinion of one event is silent about that event alone.
+
+All others are judged as if it had never been there.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,22 @@ from ensemble.fusion import Fusion, Thresholds
 from ensemble.verdicts import LayerScores, LayerStatus, SystemStatus, Verdicts, VerdictWord, by_row
 
 RISING = Thresholds(0.1, 0.5, 0.9)
-FUSION = Fusion({"anomaly": 0.6, "behavior": 0.4}, 1.0, {"anomaly+behavior": RISING, "anomaly": RISING, "behavior": RISING})
+FUSION = Fusion(
+    {"anomaly": 0.6, "behavior": 0.4},
+    1.0,
+    {"anomaly+behavior": RISING, "anomaly": RISING, "behavior": RISING},
+)
 POISONED = "LAYER_CRASHED"
 SCORES = np.array([0.01, 0.2, 0.7, 0.95, 0.5])
 
 
-def opinions(*, abstained: dict[int, str], size: int = 5, other: dict[int, str] | None = None) -> list[LayerScores]:
-    """Anomaly abstains from some rows, behavior from `other`; anomaly explains and notes every row."""
+def opinions(
+    *, abstained: dict[int, str], size: int = 5, other: dict[int, str] | None = None
+) -> list[LayerScores]:
+    """Anomaly abstains from some rows, behavior from `other`.
+
+    Anomaly explains and notes every row.
+    """
     scores = np.resize(SCORES, size)
     return [
         LayerScores(
@@ -32,7 +44,14 @@ def opinions(*, abstained: dict[int, str], size: int = 5, other: dict[int, str] 
             details={"Flow Duration": np.arange(size, dtype=float)},
             abstained=abstained,
         ),
-        LayerScores("behavior", LayerStatus.LIVE, "4", "default/1", scores[::-1].copy(), abstained=other or {}),
+        LayerScores(
+            "behavior",
+            LayerStatus.LIVE,
+            "4",
+            "default/1",
+            scores[::-1].copy(),
+            abstained=other or {},
+        ),
         LayerScores("resilience", LayerStatus.LIVE, "5", "default/1", np.full(size, 0.6)),
     ]
 
@@ -50,7 +69,9 @@ def test_without_abstentions_there_is_one_group_of_all_rows() -> None:
 
 
 @given(guilty=st.sets(st.integers(0, 39), max_size=6), size=st.integers(1, 40))
-def test_the_other_rows_are_byte_equal_to_a_batch_without_the_poisoned_ones(guilty: set[int], size: int) -> None:
+def test_the_other_rows_are_byte_equal_to_a_batch_without_the_poisoned_ones(
+    guilty: set[int], size: int
+) -> None:
     """R6, N-13: one event must not change the verdict of another by a bit."""
     rows = sorted(row for row in guilty if row < size)
     kept = np.array([row for row in range(size) if row not in rows], dtype=np.intp)
@@ -58,31 +79,56 @@ def test_the_other_rows_are_byte_equal_to_a_batch_without_the_poisoned_ones(guil
 
     groups = judged(said)
 
-    assert sorted(row for group in groups for row in (range(size) if group.rows is None else group.rows.tolist())) == list(range(size))
+    assert sorted(
+        row
+        for group in groups
+        for row in (range(size) if group.rows is None else group.rows.tolist())
+    ) == list(range(size))
     if not kept.size:
         return
     (alone,) = judged([replace(one, abstained={}).take(kept) for one in said])
     whole = next(group for group in groups if group.coverage == 1.0)
     for column in ("score", "low", "high"):
         assert getattr(whole, column).tobytes() == getattr(alone, column).tobytes()
-    assert (whole.word, whole.severity, whole.degraded, whole.status) == (alone.word, alone.severity, alone.degraded, alone.status)
+    assert (whole.word, whole.severity, whole.degraded, whole.status) == (
+        alone.word,
+        alone.severity,
+        alone.degraded,
+        alone.status,
+    )
 
 
 def test_a_poisoned_row_is_judged_by_the_layers_that_could_and_says_so() -> None:
-    """P12: coverage, bounds and reason are those of a silent layer; the shown score weighs nothing."""
+    """P12.
+
+    Coverage, bounds and reason are those of a silent layer; the shown score weighs nothing.
+    """
     healthy, poisoned = judged(opinions(abstained={2: POISONED}))
 
     assert healthy.rows is not None
     assert healthy.rows.tolist() == [0, 1, 3, 4]
     assert poisoned.rows is not None
     assert poisoned.rows.tolist() == [2]
-    assert (poisoned.coverage, poisoned.degraded, poisoned.status) == (pytest.approx(0.4), True, SystemStatus.PARTIALLY_OPERATIONAL)
+    assert (poisoned.coverage, poisoned.degraded, poisoned.status) == (
+        pytest.approx(0.4),
+        True,
+        SystemStatus.PARTIALLY_OPERATIONAL,
+    )
     assert poisoned.word == (VerdictWord.INDETERMINATE,)
     assert poisoned.low[0] < poisoned.score[0] < poisoned.high[0]
     silent = poisoned.layers[0]
-    assert (silent.layer, silent.status, silent.reason, silent.version) == ("anomaly", LayerStatus.FALLBACK, POISONED, "")
+    assert (silent.layer, silent.status, silent.reason, silent.version) == (
+        "anomaly",
+        LayerStatus.FALLBACK,
+        POISONED,
+        "",
+    )
     assert silent.scores.tolist() == [0.7]
-    assert (healthy.coverage, healthy.degraded, healthy.status) == (1.0, False, SystemStatus.FULLY_OPERATIONAL)
+    assert (healthy.coverage, healthy.degraded, healthy.status) == (
+        1.0,
+        False,
+        SystemStatus.FULLY_OPERATIONAL,
+    )
 
 
 def test_the_score_of_a_poisoned_row_is_the_one_without_that_layer() -> None:
@@ -90,7 +136,10 @@ def test_the_score_of_a_poisoned_row_is_the_one_without_that_layer() -> None:
     _, poisoned = judged(said)
 
     row = np.array([2])
-    without = [LayerScores.silent("anomaly", LayerStatus.FALLBACK, 1, POISONED), *(one.take(row) for one in said[1:])]
+    without = [
+        LayerScores.silent("anomaly", LayerStatus.FALLBACK, 1, POISONED),
+        *(one.take(row) for one in said[1:]),
+    ]
 
     assert poisoned.score == FUSION.fuse(without, min_coverage=0.5, posture_bound=0.5).score
 
@@ -104,9 +153,13 @@ def test_notes_and_explanations_stay_with_their_rows() -> None:
 
 
 def test_rows_are_grouped_by_who_abstained_and_why() -> None:
-    groups = judged(opinions(abstained={0: POISONED, 1: POISONED, 2: "other"}, other={1: POISONED, 3: POISONED}))
+    groups = judged(
+        opinions(abstained={0: POISONED, 1: POISONED, 2: "other"}, other={1: POISONED, 3: POISONED})
+    )
 
-    assert [(group.rows.tolist(), group.coverage) for group in groups if group.rows is not None] == [
+    assert [
+        (group.rows.tolist(), group.coverage) for group in groups if group.rows is not None
+    ] == [
         ([0], pytest.approx(0.4)),
         ([1], 0.0),
         ([2], pytest.approx(0.4)),
@@ -117,7 +170,10 @@ def test_rows_are_grouped_by_who_abstained_and_why() -> None:
 
 def test_a_layer_that_is_silent_anyway_abstains_from_no_single_row() -> None:
     said = opinions(abstained={})
-    silent = replace(LayerScores.silent("anomaly", LayerStatus.TIMEOUT, 5, "LAYER_TIMEOUT"), abstained={2: POISONED})
+    silent = replace(
+        LayerScores.silent("anomaly", LayerStatus.TIMEOUT, 5, "LAYER_TIMEOUT"),
+        abstained={2: POISONED},
+    )
 
     (verdicts,) = judged([silent, *said[1:]])
 
@@ -129,5 +185,7 @@ def test_a_column_of_all_groups_is_in_the_order_of_the_events() -> None:
     said = opinions(abstained={0: POISONED, 3: POISONED})
     groups = judged(said)
 
-    assert by_row(groups, lambda group: group.coverage).tolist() == pytest.approx([0.4, 1.0, 1.0, 0.4, 1.0])
+    assert by_row(groups, lambda group: group.coverage).tolist() == pytest.approx(
+        [0.4, 1.0, 1.0, 0.4, 1.0]
+    )
     assert by_row(groups, lambda group: group.layers[0].scores).tolist() == SCORES.tolist()

@@ -1,4 +1,7 @@
-"""Fitting a calibration: what it recovers where the truth is known, and what it refuses to learn from."""
+"""Fitting a calibration.
+
+What it recovers where the truth is known, and what it refuses to learn from.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +14,49 @@ from hypothesis.extra.numpy import arrays
 from ensemble.errors import TrainingError
 from ensemble.kernels.calibration import PRIOR_LOG_ODDS
 from ensemble.training.data.flow_table import BENIGN
-from ensemble.training.fit.calibration import event_weights, family_weights, fit_calibration, fit_surprise, weighted_log_loss
+from ensemble.training.fit.calibration import (
+    event_weights,
+    family_weights,
+    fit_calibration,
+    fit_surprise,
+    weighted_log_loss,
+)
 
-RATE = 0.25  # of the hostile exponential; benign has 1, so the true log-odds are prior + log(RATE) + (1 - RATE) * raw
+# of the hostile exponential; benign has 1, so the true log-odds are prior + log(RATE) + (1 - RATE)
+# * raw
+RATE = 0.25
 
 
 def drawn(benign: int, hostile: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Raw scores of a layer whose calibration is known by formula: exponential, benign with mean 1, hostile with mean 4."""
+    """Raw scores of a layer whose calibration is known by formula.
+
+    Exponential, benign with mean 1, hostile with mean 4.
+    """
     generator = np.random.default_rng(seed)
     return generator.exponential(1.0, benign), generator.exponential(1.0 / RATE, hostile)
 
 
-@pytest.mark.parametrize("hostile", [pytest.param(13_500, id="87 % hostile"), pytest.param(2_000, id="half"), pytest.param(400, id="17 %")])
-def test_the_reference_prior_is_recovered_whatever_the_share_of_attacks_in_the_data(hostile: int) -> None:
-    """DESIGN: 1 % hostile is the reference; the training data is 87 %. The truth here is a straight line."""
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        pytest.param(13_500, id="87 % hostile"),
+        pytest.param(2_000, id="half"),
+        pytest.param(400, id="17 %"),
+    ],
+)
+def test_the_reference_prior_is_recovered_whatever_the_share_of_attacks_in_the_data(
+    hostile: int,
+) -> None:
+    """DESIGN.
+
+    1 % hostile is the reference; the training data is 87 %. The truth here is a straight line.
+    """
     calibration = fit_calibration(*drawn(2_000, hostile))
 
     raw = np.array([0.5, 1.0, 2.0, 3.0, 5.0])
-    assert calibration.to_log_odds(raw) == pytest.approx(PRIOR_LOG_ODDS + np.log(RATE) + (1 - RATE) * raw, abs=0.35)
+    assert calibration.to_log_odds(raw) == pytest.approx(
+        PRIOR_LOG_ODDS + np.log(RATE) + (1 - RATE) * raw, abs=0.35
+    )
 
 
 def test_counting_every_attack_ten_times_changes_nothing() -> None:
@@ -45,19 +73,28 @@ def test_a_layer_that_sees_nothing_says_the_prior() -> None:
 
     calibration = fit_calibration(generator.normal(size=2000), generator.normal(size=2000))
 
-    assert calibration.to_log_odds(np.array([-1.0, 0.0, 1.0])) == pytest.approx(PRIOR_LOG_ODDS, abs=0.3)
+    assert calibration.to_log_odds(np.array([-1.0, 0.0, 1.0])) == pytest.approx(
+        PRIOR_LOG_ODDS, abs=0.3
+    )
 
 
 def test_a_layer_that_points_the_wrong_way_is_not_turned_around() -> None:
-    """Monotone by contract: such a layer says next to nothing, instead of calling its strangest events benign."""
-    calibration = fit_calibration(np.random.default_rng(2).normal(3, 1, 500), np.random.default_rng(3).normal(0, 1, 500))
+    """Monotone by contract.
+
+    Such a layer says next to nothing, instead of calling its strangest events benign.
+    """
+    calibration = fit_calibration(
+        np.random.default_rng(2).normal(3, 1, 500), np.random.default_rng(3).normal(0, 1, 500)
+    )
 
     assert (np.diff(calibration.log_odds) >= 0).all()
     assert np.ptp(calibration.to_log_odds(np.array([0.0, 5.0]))) < 1.0
 
 
 def test_a_perfect_layer_stays_finite() -> None:
-    calibration = fit_calibration(np.random.default_rng(4).normal(0, 1, 200), np.random.default_rng(5).normal(100, 1, 200))
+    calibration = fit_calibration(
+        np.random.default_rng(4).normal(0, 1, 200), np.random.default_rng(5).normal(100, 1, 200)
+    )
 
     assert np.isfinite(calibration.log_odds).all()
     assert calibration.to_log_odds(np.array([100.0]))[0] == 6.0
@@ -69,10 +106,19 @@ def test_surprise_is_the_log_of_the_share_that_scores_as_high() -> None:
 
     raw = np.array([0.1, 0.5, 1.0, 2.0, 4.0])
     assert surprise.of(raw) == pytest.approx(raw, abs=0.1)
-    assert surprise.of(np.array([20.0]))[0] == pytest.approx(20.0, rel=0.25), "beyond the data the tail goes straight on"
+    assert surprise.of(np.array([20.0]))[0] == pytest.approx(20.0, rel=0.25), (
+        "beyond the data the tail goes straight on"
+    )
 
 
-@given(arrays(np.float64, st.integers(20, 200), elements=st.integers(-(10**9), 10**9).map(lambda i: i / 1000), unique=True))
+@given(
+    arrays(
+        np.float64,
+        st.integers(20, 200),
+        elements=st.integers(-(10**9), 10**9).map(lambda i: i / 1000),
+        unique=True,
+    )
+)
 def test_whatever_the_benign_scores_the_scale_rises_and_is_finite(benign: np.ndarray) -> None:
     surprise = fit_surprise(benign)
 
@@ -81,21 +127,34 @@ def test_whatever_the_benign_scores_the_scale_rises_and_is_finite(benign: np.nda
 
 
 def test_rounding_of_the_raw_score_is_no_surprise() -> None:
-    """P15: alone or in a batch, raw scores differ by 1e-13; that must not become a difference anyone can see."""
+    """P15.
+
+    Alone or in a batch, raw scores differ by 1e-13; that must not become a difference anyone can
+    see.
+    """
     generator = np.random.default_rng(6)
-    benign = np.where(generator.random(300) < 0.7, -3.5 + generator.normal(0, 1e-14, 300), generator.normal(-3, 0.2, 300))
+    benign = np.where(
+        generator.random(300) < 0.7,
+        -3.5 + generator.normal(0, 1e-14, 300),
+        generator.normal(-3, 0.2, 300),
+    )
     surprise = fit_surprise(benign)
 
     assert surprise.of(benign + 1e-13) == pytest.approx(surprise.of(benign), abs=1e-6)
 
 
 def test_one_lucky_flow_does_not_set_the_scale() -> None:
-    """The strangest benign event is an accident of the sample: it lies in the straight tail, beyond the last knot of the data."""
+    """The strangest benign event is an accident of the sample.
+
+    It lies in the straight tail, beyond the last knot of the data.
+    """
     benign = drawn(400, 1)[0]
     extreme = benign.copy()
     extreme[benign.argmax()] = 1e6
 
-    assert fit_surprise(extreme).of(np.array([1.0, 3.0])) == pytest.approx(fit_surprise(benign).of(np.array([1.0, 3.0])))
+    assert fit_surprise(extreme).of(np.array([1.0, 3.0])) == pytest.approx(
+        fit_surprise(benign).of(np.array([1.0, 3.0]))
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,7 +165,9 @@ def test_one_lucky_flow_does_not_set_the_scale() -> None:
         pytest.param(np.ones(100), np.ones(5), "same raw score", id="all alike"),
     ],
 )
-def test_what_cannot_teach_a_calibration_is_refused(benign: np.ndarray, hostile: np.ndarray, says: str) -> None:
+def test_what_cannot_teach_a_calibration_is_refused(
+    benign: np.ndarray, hostile: np.ndarray, says: str
+) -> None:
     with pytest.raises(TrainingError, match=says):
         fit_calibration(benign, hostile)
 
@@ -119,7 +180,11 @@ def test_every_family_counts_alike() -> None:
     assert weights[98:].sum() == pytest.approx(0.5)
 
 
-@given(st.lists(st.sampled_from([BENIGN, "Flood", "Scan"]), min_size=2).filter(lambda f: BENIGN in f and set(f) != {BENIGN}))
+@given(
+    st.lists(st.sampled_from([BENIGN, "Flood", "Scan"]), min_size=2).filter(
+        lambda f: BENIGN in f and set(f) != {BENIGN}
+    )
+)
 def test_benign_events_weigh_99_percent_together(families: list[str]) -> None:
     labels = np.array(families)
     weights = event_weights(labels)
@@ -136,7 +201,9 @@ KNOWN = [
 
 
 @pytest.mark.parametrize(("is_known", "share"), KNOWN)
-def test_known_families_have_their_stated_share_of_the_hostile_weight(is_known: list[bool], share: float) -> None:
+def test_known_families_have_their_stated_share_of_the_hostile_weight(
+    is_known: list[bool], share: float
+) -> None:
     weights = event_weights(np.array([BENIGN, "Flood", "Scan", "Scan"]), np.array(is_known), 0.25)
 
     assert weights[np.array(is_known)].sum() == pytest.approx(0.01 * share)
@@ -149,4 +216,6 @@ def test_the_loss_is_the_logarithmic_one(events: list[tuple[float, bool]]) -> No
     chance = 1 / (1 + np.exp(-odds))
     weights = np.full(odds.size, 1 / odds.size)
 
-    assert weighted_log_loss(odds, truth.astype(bool), weights) == pytest.approx(-np.log(np.where(truth, chance, 1 - chance)).mean())
+    assert weighted_log_loss(odds, truth.astype(bool), weights) == pytest.approx(
+        -np.log(np.where(truth, chance, 1 - chance)).mean()
+    )

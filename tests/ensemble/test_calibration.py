@@ -1,4 +1,7 @@
-"""Calibration: from a layer's own unit to log-odds, monotone and bounded whatever the raw score is (promise 11)."""
+"""Calibration.
+
+From a layer's own unit to log-odds, monotone and bounded whatever the raw score is (promise 11).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensemble.errors import ArtifactIncompatible
-from ensemble.kernels.calibration import LOG_ODDS_LIMIT, PRIOR_LOG_ODDS, Calibration, Surprise, log_odds, probability
+from ensemble.kernels.calibration import (
+    LOG_ODDS_LIMIT,
+    PRIOR_LOG_ODDS,
+    Calibration,
+    Surprise,
+    log_odds,
+    probability,
+)
 
 RAW = st.floats(-1e12, 1e12)
 
@@ -29,7 +39,9 @@ SURPRISES = knots().map(lambda k: Surprise(*k))
 
 
 @given(CALIBRATIONS, st.lists(RAW, min_size=2, max_size=20))
-def test_a_calibrated_score_never_falls_when_the_raw_score_rises(calibration: Calibration, raw: list[float]) -> None:
+def test_a_calibrated_score_never_falls_when_the_raw_score_rises(
+    calibration: Calibration, raw: list[float]
+) -> None:
     """P11."""
     scores = calibration.apply(np.sort(raw))
 
@@ -37,7 +49,9 @@ def test_a_calibrated_score_never_falls_when_the_raw_score_rises(calibration: Ca
 
 
 @given(CALIBRATIONS, st.lists(RAW, min_size=1, max_size=20))
-def test_a_calibrated_score_is_finite_and_no_layer_can_shout_another_down(calibration: Calibration, raw: list[float]) -> None:
+def test_a_calibrated_score_is_finite_and_no_layer_can_shout_another_down(
+    calibration: Calibration, raw: list[float]
+) -> None:
     """P11; DESIGN: log-odds cut at +-6, so p is in [0.0025, 0.9975]."""
     odds, scores = calibration.to_log_odds(np.array(raw)), calibration.apply(np.array(raw))
 
@@ -49,18 +63,25 @@ def test_a_calibrated_score_is_finite_and_no_layer_can_shout_another_down(calibr
 def test_the_line_goes_through_its_knots(calibration: Calibration) -> None:
     inside = np.abs(calibration.log_odds) <= LOG_ODDS_LIMIT
 
-    assert calibration.to_log_odds(calibration.raw)[inside] == pytest.approx(calibration.log_odds[inside], abs=1e-9)
+    assert calibration.to_log_odds(calibration.raw)[inside] == pytest.approx(
+        calibration.log_odds[inside], abs=1e-9
+    )
 
 
 def test_beyond_the_last_knots_the_line_goes_straight_on() -> None:
-    """Stranger than anything in training stays stranger; a flat end would make the strangest events all alike."""
+    """Stranger than anything in training stays stranger.
+
+    A flat end would make the strangest events all alike.
+    """
     calibration = Calibration(np.array([0.0, 1.0, 2.0]), np.array([-4.0, -3.5, -2.5]))
 
     assert calibration.to_log_odds(np.array([-1.0, 4.0])).tolist() == pytest.approx([-4.5, -0.5])
 
 
 @given(CALIBRATIONS, st.lists(RAW, min_size=1, max_size=20))
-def test_a_score_does_not_depend_on_what_it_is_scored_with(calibration: Calibration, raw: list[float]) -> None:
+def test_a_score_does_not_depend_on_what_it_is_scored_with(
+    calibration: Calibration, raw: list[float]
+) -> None:
     """P15: bit-equal here, because nothing is summed."""
     together = calibration.apply(np.array(raw))
 
@@ -68,7 +89,9 @@ def test_a_score_does_not_depend_on_what_it_is_scored_with(calibration: Calibrat
 
 
 @given(CALIBRATIONS, SURPRISES)
-def test_calibration_and_surprise_come_back_from_json_equal(calibration: Calibration, surprise: Surprise) -> None:
+def test_calibration_and_surprise_come_back_from_json_equal(
+    calibration: Calibration, surprise: Surprise
+) -> None:
     again = Calibration.from_config(json.loads(json.dumps(calibration.to_config())))
     scale = Surprise.from_config(json.loads(json.dumps(surprise.to_config())))
 
@@ -138,6 +161,9 @@ def test_a_calibration_without_its_knots_is_refused() -> None:
 
 
 def test_knots_too_close_for_a_finite_slope_are_refused() -> None:
-    """A slope of infinity times a distance of 0 is NaN: every score of the layer would be lost, one knot being hostile."""
+    """A slope of infinity times a distance of 0 is NaN.
+
+    Every score of the layer would be lost, one knot being hostile.
+    """
     with np.errstate(all="ignore"), pytest.raises(ArtifactIncompatible):
         Calibration.from_config({"raw": [0.0, 5e-324, 1.0], "log_odds": [0.0, 1.0, 2.0]})

@@ -1,4 +1,7 @@
-"""Model cards and their pictures: every figure a reader needs, the weak spots by name, the same bytes each time."""
+"""Model cards and their pictures.
+
+Every figure a reader needs, the weak spots by name, the same bytes each time.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,20 @@ from ensemble.training.metrics import Separation
 
 SCORES = ("anomaly", "behavior", "fused")
 LIMITS = Thresholds(0.2, 0.6, 0.9)
-FUSION = Fusion({"anomaly": 0.4, "behavior": 0.6}, 1.5, {"anomaly": Thresholds(0.123, 0.5, 0.9), "anomaly+behavior": LIMITS})
+FUSION = Fusion(
+    {"anomaly": 0.4, "behavior": 0.6},
+    1.5,
+    {"anomaly": Thresholds(0.123, 0.5, 0.9), "anomaly+behavior": LIMITS},
+)
 
 
 def cells_of(markdown: str) -> list[list[str]]:
     """The lines of a Markdown table, ruler included."""
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown.splitlines() if line.startswith("|")]
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in markdown.splitlines()
+        if line.startswith("|")
+    ]
 
 
 @pytest.fixture
@@ -33,8 +44,13 @@ def judged() -> Judged:
     """1,000 benign flows of which exactly 12 lie above the threshold, and two families."""
     generator = np.random.default_rng(0)
     families = np.repeat([BENIGN, "Flood", "Scan"], [1000, 40, 40])
-    calm, loud = np.r_[generator.uniform(0.01, 0.19, 988), np.full(12, 0.5)], generator.uniform(0.4, 0.99, 80)
-    return Judged(dict.fromkeys(SCORES, np.r_[calm, loud]), families, families != BENIGN, thresholds=LIMITS)
+    calm, loud = (
+        np.r_[generator.uniform(0.01, 0.19, 988), np.full(12, 0.5)],
+        generator.uniform(0.4, 0.99, 80),
+    )
+    return Judged(
+        dict.fromkeys(SCORES, np.r_[calm, loud]), families, families != BENIGN, thresholds=LIMITS
+    )
 
 
 def figures(tpr: float, hostile: int = 40) -> dict[str, Separation]:
@@ -45,7 +61,11 @@ def figures(tpr: float, hostile: int = 40) -> dict[str, Separation]:
 def unseen() -> FamilyOut:
     """A family that is found, one that is not, and one of six flows."""
     versus = {"auroc": (0.0123, -0.001, 0.02), "tpr_at_1_fpr": (0.05, 0.01, 0.09)}
-    families = {"Flood": figures(1.0), "Botnet": figures(0.2), "Heartbleed": figures(0.6, hostile=6)}
+    families = {
+        "Flood": figures(1.0),
+        "Botnet": figures(0.2),
+        "Heartbleed": figures(0.6, hostile=6),
+    }
     return FamilyOut(families, {"auroc": "anomaly", "tpr_at_1_fpr": "behavior"}, versus)
 
 
@@ -60,7 +80,12 @@ def card_of(**changes: Any) -> str:
 
 
 def test_a_table_is_a_table() -> None:
-    assert cells_of(table(["a", "b"], [[1, "x"], [2, "y"]])) == [["a", "b"], ["---", "---"], ["1", "x"], ["2", "y"]]
+    assert cells_of(table(["a", "b"], [[1, "x"], [2, "y"]])) == [
+        ["a", "b"],
+        ["---", "---"],
+        ["1", "x"],
+        ["2", "y"],
+    ]
 
 
 def test_the_card_says_what_the_model_was_trained_on_and_how_it_is_fused() -> None:
@@ -81,7 +106,15 @@ def test_the_card_claims_nothing_that_was_not_measured() -> None:
 def test_the_card_gives_every_figure_of_every_score(judged: Judged) -> None:
     lines = cells_of(separation_table(judged.overall()))
 
-    assert lines[0] == ["score", "AUROC", "AUPRC", "TPR at 1 % FPR", "TPR at 0.1 % FPR", "benign", "hostile"]
+    assert lines[0] == [
+        "score",
+        "AUROC",
+        "AUPRC",
+        "TPR at 1 % FPR",
+        "TPR at 0.1 % FPR",
+        "benign",
+        "hostile",
+    ]
     assert [line[0] for line in lines[2:]] == list(SCORES)
     assert lines[2][5:] == ["1000", "80"]
 
@@ -99,14 +132,19 @@ def test_the_card_has_a_line_for_each_family_and_means_over_them(unseen: FamilyO
 
     assert ["Botnet", "40", *["0.900 / 0.200"] * 3] in lines
     assert ["**mean**", "", *["**0.900 / 0.600**"] * 3] in lines
-    assert ["**mean without Heartbleed**", "", *["**0.900 / 0.600**"] * 3] in lines, "six flows are no rate: a mean without them beside it"
+    assert ["**mean without Heartbleed**", "", *["**0.900 / 0.600**"] * 3] in lines, (
+        "six flows are no rate: a mean without them beside it"
+    )
 
 
 def test_the_card_names_the_families_that_it_does_not_find(unseen: FamilyOut) -> None:
     """The reader who relies on it must know what it is blind to."""
     card = card_of(unseen=unseen)
 
-    assert "**Weak when unseen** (less than half is found at 1 % false positives): Botnet (0.20)." in card
+    assert (
+        "**Weak when unseen** (less than half is found at 1 % false positives): Botnet (0.20)."
+        in card
+    )
     assert "auroc: +0.0123 over anomaly (95 % interval -0.0010 to +0.0200)" in card
 
 
@@ -122,14 +160,21 @@ def test_a_table_of_families_without_means_has_none(unseen: FamilyOut) -> None:
 PICTURES = [
     pytest.param(lambda j: roc_picture("ROC", j.scores, j.is_hostile), id="roc"),
     pytest.param(
-        lambda j: reliability_picture("Reliability", j.scores["fused"], j.is_hostile, event_weights(j.families)), id="reliability"
+        lambda j: reliability_picture(
+            "Reliability", j.scores["fused"], j.is_hostile, event_weights(j.families)
+        ),
+        id="reliability",
     ),
-    pytest.param(lambda j: score_picture("Scores", j.scores["fused"], j.is_hostile, LIMITS), id="scores"),
+    pytest.param(
+        lambda j: score_picture("Scores", j.scores["fused"], j.is_hostile, LIMITS), id="scores"
+    ),
 ]
 
 
 @pytest.mark.parametrize("draw", PICTURES)
-def test_a_picture_is_a_png_and_the_same_bytes_each_time(judged: Judged, draw: Callable[[Judged], bytes]) -> None:
+def test_a_picture_is_a_png_and_the_same_bytes_each_time(
+    judged: Judged, draw: Callable[[Judged], bytes]
+) -> None:
     """Pictures are files of a bundle: the same training gives the same digests."""
     one, other = draw(judged), draw(judged)
 
@@ -139,6 +184,10 @@ def test_a_picture_is_a_png_and_the_same_bytes_each_time(judged: Judged, draw: C
 
 
 def test_another_score_gives_another_picture(judged: Judged) -> None:
-    worse = Judged({name: column[::-1].copy() for name, column in judged.scores.items()}, judged.families, judged.is_hostile)
+    worse = Judged(
+        {name: column[::-1].copy() for name, column in judged.scores.items()},
+        judged.families,
+        judged.is_hostile,
+    )
 
     assert all(param.values[0](judged) != param.values[0](worse) for param in PICTURES)

@@ -1,4 +1,7 @@
-"""The classifier's models learn the same lessons, and each of them must have learnt them: any may be asked by name."""
+"""The classifier's models learn the same lessons, and each of them must have learnt them.
+
+Any may be asked by name.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,15 @@ def taught(make_flows: Callable[..., FlowTable]) -> FlowClassifier:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_family_of_four_flows_upsets_no_model(model: str, taught: FlowClassifier, make_flows: Callable[..., FlowTable]) -> None:
+def test_a_family_of_four_flows_upsets_no_model(
+    model: str, taught: FlowClassifier, make_flows: Callable[..., FlowTable]
+) -> None:
     """Boosting without a penalty on large steps is thrown off by a class of which a round sees next to nothing."""
     later = make_flows(benign=300, families=dict.fromkeys(COMMON, 100), seed=4)
 
     named = np.array(taught.labels)[taught.classify(later.features, model).argmax(axis=1)]
 
     recall = {name: float(np.mean(named[later.families == name] == name)) for name in COMMON}
-    assert min(recall.values()) >= 0.8, recall  # it was 0 of two families; the last hundredths depend on the order of sums
+    assert min(recall.values()) >= 0.8, (
+        recall
+    )  # it was 0 of two families; the last hundredths depend on the order of sums

@@ -1,4 +1,7 @@
-"""A classification is a value: the model that was named, of the release that was named, or why there is none."""
+"""A classification is a value.
+
+The model that was named, of the release that was named, or why there is none.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,14 @@ from ensemble.errors import ArtifactMissing, LayerCrashed, LayerWarmingUp, Model
 from ensemble.events import EventBatch, FlowBatch, Kind
 from ensemble.model import ModelScores
 from ensemble.runtime.classify import KNOWN_MODELS, Classification, classify
-from ensemble.runtime.model_state import LoadCheck, LoadedModel, LoadedRelease, LoadFailure, LoadResult, SlotEvent
+from ensemble.runtime.model_state import (
+    LoadCheck,
+    LoadedModel,
+    LoadedRelease,
+    LoadFailure,
+    LoadResult,
+    SlotEvent,
+)
 from ensemble.runtime.slot import ANY_RELEASE, LayerSlot
 
 POISON = 666.0
@@ -36,7 +46,9 @@ class Two:
             raise ZeroDivisionError
         if self.says is not None:
             return np.tile(self.says, (len(features), 1))
-        hostile = features[:, 0].astype(float) if name == "decision_tree" else np.full(len(features), 0.5)
+        hostile = (
+            features[:, 0].astype(float) if name == "decision_tree" else np.full(len(features), 0.5)
+        )
         return np.stack([1.0 - hostile, hostile], axis=1)
 
     def score(self, batch: EventBatch, *, explain: bool = False) -> ModelScores:
@@ -63,12 +75,20 @@ class Source:
 
 
 def slot_of(source: Source, told: list[SlotEvent] | None = None) -> LayerSlot:
-    slot = LayerSlot("classifier", [Kind.FLOW], source, fallback_score=0.0, tell=(told if told is not None else []).append)
+    slot = LayerSlot(
+        "classifier",
+        [Kind.FLOW],
+        source,
+        fallback_score=0.0,
+        tell=(told if told is not None else []).append,
+    )
     slot.look()
     return slot
 
 
-def holding(model: Any, *, release: str = "acme/3", told: list[SlotEvent] | None = None) -> LayerSlot:
+def holding(
+    model: Any, *, release: str = "acme/3", told: list[SlotEvent] | None = None
+) -> LayerSlot:
     return slot_of(Source([LoadedRelease(release, {Kind.FLOW: LoadedModel(model, "7")})]), told)
 
 
@@ -82,7 +102,12 @@ def flows(*values: float) -> FlowBatch:
 def test_the_model_that_is_named_answers_for_the_release_that_is_named(release: str) -> None:
     said = classify(holding(Two()), flows(0, 1, 1), release, "decision_tree")
 
-    assert (said.release, said.version, said.labels, said.absence) == ("acme/3", "7", ("BENIGN", "Flood"), None)
+    assert (said.release, said.version, said.labels, said.absence) == (
+        "acme/3",
+        "7",
+        ("BENIGN", "Flood"),
+        None,
+    )
     assert said.probabilities.tolist() == [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
     assert said.answers(release, 3)
     with pytest.raises(ValueError, match="read-only"):
@@ -100,7 +125,16 @@ def test_a_release_that_is_not_held_is_asked_for_and_is_warming_up() -> None:
     ("source", "reason"),
     [
         (Source(ArtifactMissing("acme's release")), "ARTIFACT_MISSING"),
-        (Source([LoadedRelease("acme/3", {}, {Kind.FLOW: LoadFailure("ARTIFACT_CORRUPT", "/srv/x: torn")})]), "ARTIFACT_CORRUPT"),
+        (
+            Source(
+                [
+                    LoadedRelease(
+                        "acme/3", {}, {Kind.FLOW: LoadFailure("ARTIFACT_CORRUPT", "/srv/x: torn")}
+                    )
+                ]
+            ),
+            "ARTIFACT_CORRUPT",
+        ),
         (Source([LoadedRelease("acme/3")]), "this release has no classifier"),
     ],
     ids=["no release", "a torn bundle", "a release without one"],
@@ -112,7 +146,10 @@ def test_a_classifier_without_a_model_says_why_by_code(source: Source, reason: s
     assert absence.reason == reason
 
 
-@pytest.mark.parametrize(("name", "reason"), [("xgboost", WHY), ("hist_gradient_boosting", "this release was trained without it")])
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("xgboost", WHY), ("hist_gradient_boosting", "this release was trained without it")],
+)
 def test_a_known_model_that_is_not_in_the_bundle_says_why(name: str, reason: str) -> None:
     absence = classify(holding(Two()), flows(0), "acme/3", name).absence
 
@@ -141,14 +178,22 @@ def test_a_model_that_can_answer_nothing_is_told_of_and_counted_against_the_proc
 
 @pytest.mark.parametrize("says", [[0.5, 0.6], [np.nan, 1.0], [1.5, -0.5], [1.0], [0.2, 0.3, 0.5]])
 def test_a_model_that_says_nonsense_has_failed(says: list[float]) -> None:
-    assert isinstance(classify(holding(Two(says=np.array(says))), flows(0), "acme/3", "random_forest").absence, LayerCrashed)
+    assert isinstance(
+        classify(holding(Two(says=np.array(says))), flows(0), "acme/3", "random_forest").absence,
+        LayerCrashed,
+    )
 
 
 @pytest.mark.parametrize(
-    ("release", "size", "is_one"), [("acme/3", 2, True), (ANY_RELEASE, 2, True), ("acme/4", 2, False), ("acme/3", 1, False)]
+    ("release", "size", "is_one"),
+    [("acme/3", 2, True), (ANY_RELEASE, 2, True), ("acme/4", 2, False), ("acme/3", 1, False)],
 )
-def test_an_answer_knows_which_question_it_answers(release: str, size: int, is_one: bool) -> None:  # noqa: FBT001  # a case
-    assert classify(holding(Two()), flows(0, 1), "acme/3", "decision_tree").answers(release, size) is is_one
+# a case
+def test_an_answer_knows_which_question_it_answers(release: str, size: int, is_one: bool) -> None:  # noqa: FBT001
+    assert (
+        classify(holding(Two()), flows(0, 1), "acme/3", "decision_tree").answers(release, size)
+        is is_one
+    )
 
 
 def test_a_classification_travels_between_processes() -> None:

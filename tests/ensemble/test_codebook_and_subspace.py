@@ -1,4 +1,7 @@
-"""The two detectors beside the forest: distance to the nearest benign shape, and what benign directions cannot explain."""
+"""The two detectors beside the forest.
+
+Distance to the nearest benign shape, and what benign directions cannot explain.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,9 @@ def test_a_row_is_as_far_alone_as_in_a_batch(rows: np.ndarray, centres: np.ndarr
     codebook = Codebook(centres)
     together, _ = codebook.nearest(rows)
 
-    assert [codebook.nearest(row[None])[0][0] for row in rows] == pytest.approx(together.tolist(), abs=1e-6)
+    assert [codebook.nearest(row[None])[0][0] for row in rows] == pytest.approx(
+        together.tolist(), abs=1e-6
+    )
 
 
 def test_a_centre_itself_is_at_distance_0() -> None:
@@ -64,23 +69,36 @@ def test_a_codebook_that_cannot_be_is_refused(centres: np.ndarray) -> None:
 def subspaces(draw: st.DrawFn) -> Subspace:
     """One to three orthonormal directions of four."""
     wide = np.random.default_rng(draw(st.integers(0, 10_000))).normal(size=(4, 4))
-    return Subspace(draw(arrays(np.float64, 4, elements=st.floats(-2, 2))), np.linalg.qr(wide)[0][: draw(st.integers(1, 3))])
+    return Subspace(
+        draw(arrays(np.float64, 4, elements=st.floats(-2, 2))),
+        np.linalg.qr(wide)[0][: draw(st.integers(1, 3))],
+    )
 
 
 @given(subspaces(), ROWS)
-def test_the_residual_is_what_no_benign_direction_reaches(subspace: Subspace, rows: np.ndarray) -> None:
+def test_the_residual_is_what_no_benign_direction_reaches(
+    subspace: Subspace, rows: np.ndarray
+) -> None:
     """It stands at right angles to every direction, and is never longer than the way from the centre."""
     residual = subspace.residual(rows)
 
-    assert residual @ subspace.directions.T == pytest.approx(np.zeros((len(rows), len(subspace.directions))), abs=1e-6)
-    assert (np.linalg.norm(residual, axis=1) <= np.linalg.norm(rows - subspace.centre, axis=1) + 1e-6).all()
+    assert residual @ subspace.directions.T == pytest.approx(
+        np.zeros((len(rows), len(subspace.directions))), abs=1e-6
+    )
+    assert (
+        np.linalg.norm(residual, axis=1) <= np.linalg.norm(rows - subspace.centre, axis=1) + 1e-6
+    ).all()
 
 
 @given(subspaces(), arrays(np.float64, 4, elements=st.floats(-3, 3)))
-def test_a_row_within_the_benign_directions_has_no_residual(subspace: Subspace, steps: np.ndarray) -> None:
+def test_a_row_within_the_benign_directions_has_no_residual(
+    subspace: Subspace, steps: np.ndarray
+) -> None:
     row = subspace.centre + steps[: len(subspace.directions)] @ subspace.directions
 
-    assert subspace.residual(row[None].astype(np.float32)) == pytest.approx(np.zeros((1, 4)), abs=1e-5)
+    assert subspace.residual(row[None].astype(np.float32)) == pytest.approx(
+        np.zeros((1, 4)), abs=1e-5
+    )
 
 
 def test_the_residual_points_away_from_the_benign_plane() -> None:
@@ -97,7 +115,9 @@ def test_the_residual_points_away_from_the_benign_plane() -> None:
         pytest.param(np.zeros(4), np.eye(4)[0], id="one dimension"),
         pytest.param(np.zeros(4), np.empty((0, 4)), id="no direction"),
         pytest.param(np.zeros(4), np.array([[2.0, 0, 0, 0]]), id="a direction of length 2"),
-        pytest.param(np.zeros(4), np.array([[1.0, 0, 0, 0], [1.0, 0, 0, 0]]), id="one direction twice"),
+        pytest.param(
+            np.zeros(4), np.array([[1.0, 0, 0, 0], [1.0, 0, 0, 0]]), id="one direction twice"
+        ),
         pytest.param(np.zeros(4), np.full((1, 4), np.nan), id="a direction of NaN"),
         pytest.param(np.array([np.nan, 0, 0, 0]), np.eye(4)[:2], id="a centre of NaN"),
         pytest.param(np.array([np.inf, 0, 0, 0]), np.eye(4)[:2], id="a centre of infinity"),

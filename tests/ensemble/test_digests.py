@@ -1,4 +1,7 @@
-"""The digest of an input: one for what the models see, whatever it came as, and another for everything else (N-09)."""
+"""The digest of an input.
+
+One for what the models see, whatever it came as, and another for everything else (N-09).
+"""
 
 from __future__ import annotations
 
@@ -19,17 +22,28 @@ from ensemble.features.digest import input_digests
 from ensemble.features.flow import FEATURE_NAMES, OTHER_DIALECTS, admit
 
 HOSTS = st.text(max_size=40) | st.sampled_from(["", "ws-17", "10.0.0.7"])
-NUMBERS = st.just(0.0) | st.floats(2.0**-10, 1e9, width=32)  # a shorter duration than this makes a rate that is refused
+NUMBERS = st.just(0.0) | st.floats(
+    2.0**-10, 1e9, width=32
+)  # a shorter duration than this makes a rate that is refused
 FLOWS = arrays(np.float64, (3, 78), elements=NUMBERS)
 TEXTS = st.text(max_size=60)
 PROCESSES = st.builds(ProcessEvent, TEXTS, TEXTS, TEXTS, TEXTS, HOSTS)
-REPEATED, REPEATS = FEATURE_NAMES.index("Fwd Header Length.1"), FEATURE_NAMES.index("Fwd Header Length")
+REPEATED, REPEATS = (
+    FEATURE_NAMES.index("Fwd Header Length.1"),
+    FEATURE_NAMES.index("Fwd Header Length"),
+)
 
 
-def flows_of(values: Sequence[Sequence[float | None]] | np.ndarray, hosts: Sequence[str] = (), ids: Sequence[str] = ()) -> FlowBatch:
+def flows_of(
+    values: Sequence[Sequence[float | None]] | np.ndarray,
+    hosts: Sequence[str] = (),
+    ids: Sequence[str] = (),
+) -> FlowBatch:
     admitted = admit(values)
     size = len(admitted.features)
-    return FlowBatch(tuple(ids) or ("",) * size, tuple(hosts) or ("",) * size, admitted.features, admitted.flags)
+    return FlowBatch(
+        tuple(ids) or ("",) * size, tuple(hosts) or ("",) * size, admitted.features, admitted.flags
+    )
 
 
 def digest_of(values: Sequence[float | None], host: str = "", event_id: str = "") -> str:
@@ -48,32 +62,45 @@ def a_flow(**changed: float) -> list[float | None]:
 
 
 @given(FLOWS, st.randoms(use_true_random=False), st.sampled_from([0, 1, 2]))
-def test_a_flow_by_name_in_any_dialect_and_order_is_the_flow_by_position(values: np.ndarray, chance: object, spelling: int) -> None:
+def test_a_flow_by_name_in_any_dialect_and_order_is_the_flow_by_position(
+    values: np.ndarray, chance: object, spelling: int
+) -> None:
     values[:, REPEATED] = values[:, REPEATS]
     names = [([name, *OTHER_DIALECTS.get(name, ())] * 3)[spelling] for name in FEATURE_NAMES]
     named = [list(zip(names, row, strict=True)) for row in values.tolist()]
     for row in named:
         chance.shuffle(row)  # type: ignore[attr-defined]  # hypothesis' own random.Random
 
-    assert input_digests(flows_of([flow.in_order(dict(row)) for row in named])) == input_digests(flows_of(values))
+    assert input_digests(flows_of([flow.in_order(dict(row)) for row in named])) == input_digests(
+        flows_of(values)
+    )
 
 
 @given(FLOWS)
 def test_minus_zero_is_zero(values: np.ndarray) -> None:
     """JSON knows both, and no model tells them apart."""
-    assert input_digests(flows_of(np.where(values == 0.0, -0.0, values))) == input_digests(flows_of(values))
+    assert input_digests(flows_of(np.where(values == 0.0, -0.0, values))) == input_digests(
+        flows_of(values)
+    )
 
 
 @given(FLOWS, HOSTS, TEXTS)
-def test_a_flow_alone_is_the_flow_in_a_batch_under_any_id(values: np.ndarray, host: str, event_id: str) -> None:
+def test_a_flow_alone_is_the_flow_in_a_batch_under_any_id(
+    values: np.ndarray, host: str, event_id: str
+) -> None:
     together = input_digests(flows_of(values, ["a", host, "b"]))
 
     assert digest_of(values[1].tolist(), host, event_id) == together[1]
 
 
 def test_what_the_door_recomputes_and_notes_leaves_no_trace_of_what_was_claimed() -> None:
-    """The two rates are never believed; without a duration they are 0 and the flow is flagged, and the flag is no input."""
-    claimed = [a_flow(f1=0.0, f14=rate, f15=rate) for rate in (0.0, 1e9, float("inf"), float("nan"))]
+    """The two rates are never believed.
+
+    Without a duration they are 0 and the flow is flagged, and the flag is no input.
+    """
+    claimed = [
+        a_flow(f1=0.0, f14=rate, f15=rate) for rate in (0.0, 1e9, float("inf"), float("nan"))
+    ]
     batch = flows_of([*claimed, [*a_flow(f1=0.0)[:14], None, None, *a_flow()[16:]]])
 
     assert batch.flags
@@ -88,7 +115,9 @@ def test_a_number_that_is_not_finite_gets_no_digest_because_it_gets_no_verdict()
 
 
 @given(st.lists(PROCESSES, min_size=1, max_size=4))
-def test_a_process_start_alone_is_the_one_in_a_batch_under_any_id(events: list[ProcessEvent]) -> None:
+def test_a_process_start_alone_is_the_one_in_a_batch_under_any_id(
+    events: list[ProcessEvent],
+) -> None:
     together = input_digests(process.admit(events, [f"e{row}" for row in range(len(events))]))
 
     assert together == tuple(input_digests(process.admit([event]))[0] for event in events)
@@ -96,7 +125,10 @@ def test_a_process_start_alone_is_the_one_in_a_batch_under_any_id(events: list[P
 
 def test_a_command_line_that_was_cut_is_what_is_left_of_it() -> None:
     """The models saw no more; the answer says by a flag that it was cut."""
-    whole, cut = (process.admit([ProcessEvent("cmd.exe", command_line="x" * size)]) for size in (40_000, 32 * 1024))
+    whole, cut = (
+        process.admit([ProcessEvent("cmd.exe", command_line="x" * size)])
+        for size in (40_000, 32 * 1024)
+    )
 
     assert whole.flags
     assert input_digests(whole) == input_digests(cut)
@@ -106,23 +138,32 @@ def test_a_command_line_that_was_cut_is_what_is_left_of_it() -> None:
 
 
 @given(FLOWS, st.integers(0, 77), NUMBERS)
-def test_flows_have_one_digest_only_if_every_admitted_feature_agrees(values: np.ndarray, place: int, value: float) -> None:
+def test_flows_have_one_digest_only_if_every_admitted_feature_agrees(
+    values: np.ndarray, place: int, value: float
+) -> None:
     other = values.copy()
     other[0, place] = value
     one, two = flows_of(values), flows_of(other)
 
-    assert (input_digests(one)[0] == input_digests(two)[0]) == bool((one.features[0] == two.features[0]).all())
+    assert (input_digests(one)[0] == input_digests(two)[0]) == bool(
+        (one.features[0] == two.features[0]).all()
+    )
     assert input_digests(one)[1:] == input_digests(two)[1:]
 
 
 @given(HOSTS, HOSTS)
 def test_the_host_is_part_of_it_because_its_posture_is_rated(one: str, two: str) -> None:
-    """Also a host whose bytes could be taken for something else: it comes last, and nothing before it has another length."""
+    """Also a host whose bytes could be taken for something else.
+
+    It comes last, and nothing before it has another length.
+    """
     assert (digest_of(a_flow(), one) == digest_of(a_flow(), two)) == (one == two)
 
 
 @given(PROCESSES, PROCESSES)
-def test_process_starts_have_one_digest_only_if_every_field_agrees(one: ProcessEvent, two: ProcessEvent) -> None:
+def test_process_starts_have_one_digest_only_if_every_field_agrees(
+    one: ProcessEvent, two: ProcessEvent
+) -> None:
     """No field can run into the next: they are JSON, not text in a row."""
     digests = input_digests(process.admit([one, two]))
 
@@ -130,13 +171,21 @@ def test_process_starts_have_one_digest_only_if_every_field_agrees(one: ProcessE
 
 
 def test_a_field_cannot_pretend_to_be_two() -> None:
-    runs = [ProcessEvent("a", "b"), ProcessEvent("ab"), ProcessEvent('a","parent":"b'), ProcessEvent("", "ab"), ProcessEvent("b", "a")]
+    runs = [
+        ProcessEvent("a", "b"),
+        ProcessEvent("ab"),
+        ProcessEvent('a","parent":"b'),
+        ProcessEvent("", "ab"),
+        ProcessEvent("b", "a"),
+    ]
 
     assert len(set(input_digests(process.admit(runs)))) == len(runs)
 
 
 @given(FLOWS, st.lists(PROCESSES, min_size=3, max_size=3))
-def test_events_of_different_kinds_never_have_one_digest(values: np.ndarray, events: list[ProcessEvent]) -> None:
+def test_events_of_different_kinds_never_have_one_digest(
+    values: np.ndarray, events: list[ProcessEvent]
+) -> None:
     assert not set(input_digests(flows_of(values))) & set(input_digests(process.admit(events)))
 
 
@@ -156,14 +205,18 @@ def test_a_flow_is_hashed_as_the_page_says() -> None:
     values = flows_of([a_flow()]).features[0].tolist()
     kind = hashlib.sha256(f"axon input 1 flow {flow.schema_sha256()}".encode()).digest()
 
-    expected = hashlib.sha256(kind + np.array(values, "<f4").tobytes() + "wëb-1".encode()).hexdigest()
+    expected = hashlib.sha256(
+        kind + np.array(values, "<f4").tobytes() + "wëb-1".encode()
+    ).hexdigest()
 
     assert digest_of(a_flow(), "wëb-1") == expected
 
 
 def test_a_process_start_is_hashed_as_the_page_says() -> None:
     kind = hashlib.sha256(b"axon input 1 process").digest()
-    text = '{"command_line":"ls -l \\u00e9","host":"ws-17","name":"ls","parent":"bash","user":"amy"}'
+    text = (
+        '{"command_line":"ls -l \\u00e9","host":"ws-17","name":"ls","parent":"bash","user":"amy"}'
+    )
     assert json.loads(text)["command_line"] == "ls -l é"
 
     batch = process.admit([ProcessEvent("ls", "bash", "ls -l é", "amy", "ws-17")], ["p1"])
@@ -174,7 +227,11 @@ def test_a_process_start_is_hashed_as_the_page_says() -> None:
 @pytest.mark.parametrize(
     ("batch", "digest"),
     [
-        pytest.param(flows_of([a_flow()], ["ws-17"]), "e1d6e32dbb1ecf17bc4515d5b6fedd5e37f2e7abcb89f2b9daebe5133cd61739", id="flow"),
+        pytest.param(
+            flows_of([a_flow()], ["ws-17"]),
+            "e1d6e32dbb1ecf17bc4515d5b6fedd5e37f2e7abcb89f2b9daebe5133cd61739",
+            id="flow",
+        ),
         pytest.param(
             process.admit([ProcessEvent("ls", "bash", "ls -l", "amy", "ws-17")]),
             "ab6dc1643a860754f91d91bcad61554bad2945c161ea6c091feabbabb030cf24",
@@ -182,8 +239,13 @@ def test_a_process_start_is_hashed_as_the_page_says() -> None:
         ),
     ],
 )
-def test_the_digest_of_today_is_the_digest_of_tomorrow(batch: FlowBatch | ProcessBatch, digest: str) -> None:
-    """A verdict of last year must still know its event; another way of hashing is another format number."""
+def test_the_digest_of_today_is_the_digest_of_tomorrow(
+    batch: FlowBatch | ProcessBatch, digest: str
+) -> None:
+    """A verdict of last year must still know its event.
+
+    Another way of hashing is another format number.
+    """
     assert input_digests(batch) == (digest,)
 
 

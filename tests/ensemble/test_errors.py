@@ -1,4 +1,7 @@
-"""The error tree: every error carries its fields, says its sentence, and survives the way between two processes."""
+"""The error tree.
+
+Every error carries its fields, says its sentence, and survives the way between two processes.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,16 @@ import pickle
 import pytest
 
 from ensemble import errors
-from ensemble.errors import ArtifactError, EnsembleError, EventError, JobError, LayerError, NotReplayable, ServiceError, TrainingError
+from ensemble.errors import (
+    ArtifactError,
+    EnsembleError,
+    EventError,
+    JobError,
+    LayerError,
+    NotReplayable,
+    ServiceError,
+    TrainingError,
+)
 
 EXAMPLES = {"str": "some {name}", "int": 12345, "float": 12345.0}
 
@@ -19,24 +31,44 @@ def family_of(error: type[EnsembleError]) -> list[type[EnsembleError]]:
 
 
 def arguments_of(error: type[EnsembleError]) -> dict[str, str | float]:
-    """An argument of its own for each field that the error is made of; none where it has no constructor of its own."""
-    if "self" not in inspect.signature(error.__init__).parameters or error.__init__ is Exception.__init__:
+    """An argument of its own for each field that the error is made of.
+
+    None where it has no constructor of its own.
+    """
+    if (
+        "self" not in inspect.signature(error.__init__).parameters
+        or error.__init__ is Exception.__init__
+    ):
         return {}
-    parameters = [p for p in inspect.signature(error).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    parameters = [
+        p for p in inspect.signature(error).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD
+    ]
     values = {}
     for number, parameter in enumerate(parameters):
         example = EXAMPLES[str(parameter.annotation)]
-        values[parameter.name] = example.format(name=parameter.name) if isinstance(example, str) else example + number
+        values[parameter.name] = (
+            example.format(name=parameter.name) if isinstance(example, str) else example + number
+        )
     return values
 
 
-EVERY_ERROR = [pytest.param(error, id=error.__name__) for error in dict.fromkeys(family_of(EnsembleError))]
+EVERY_ERROR = [
+    pytest.param(error, id=error.__name__) for error in dict.fromkeys(family_of(EnsembleError))
+]
 WITH_FIELDS = [param for param in EVERY_ERROR if arguments_of(param.values[0])]
 
 
 @pytest.mark.parametrize("error", EVERY_ERROR)
-@pytest.mark.parametrize("carry", [pytest.param(lambda e: pickle.loads(pickle.dumps(e)), id="pickle"), pytest.param(copy.copy, id="copy")])  # noqa: S301  # our own bytes
-def test_an_error_survives_the_way_between_two_processes(error: type[EnsembleError], carry: object) -> None:
+@pytest.mark.parametrize(
+    "carry",
+    [
+        pytest.param(lambda e: pickle.loads(pickle.dumps(e)), id="pickle"),  # noqa: S301
+        pytest.param(copy.copy, id="copy"),
+    ],
+)  # our own bytes
+def test_an_error_survives_the_way_between_two_processes(
+    error: type[EnsembleError], carry: object
+) -> None:
     """Ray pickles errors; one that loses a field, or cannot be made again, hides what happened."""
     raised = error(*arguments_of(error).values())
 
@@ -48,14 +80,18 @@ def test_an_error_survives_the_way_between_two_processes(error: type[EnsembleErr
 
 
 @pytest.mark.parametrize("error", WITH_FIELDS)
-def test_an_error_keeps_every_field_and_says_each_in_its_sentence(error: type[EnsembleError]) -> None:
+def test_an_error_keeps_every_field_and_says_each_in_its_sentence(
+    error: type[EnsembleError],
+) -> None:
     """A sentence without its fields sends the reader back to the code."""
     given = arguments_of(error)
 
     raised = error(**given)
 
     assert {name: getattr(raised, name) for name in given} == given
-    assert all(str(value) in str(raised).replace(",", "") for value in given.values())  # 12,345 is 12345
+    assert all(
+        str(value) in str(raised).replace(",", "") for value in given.values()
+    )  # 12,345 is 12345
 
 
 def test_every_kind_of_error_has_a_code_of_its_own() -> None:
@@ -68,10 +104,21 @@ def test_every_kind_of_error_has_a_code_of_its_own() -> None:
 
 def test_every_error_belongs_to_the_one_who_must_act() -> None:
     """Seven branches: the HTTP edge and the slot decide by branch what happens next."""
-    branches = (EventError, ArtifactError, LayerError, ServiceError, TrainingError, NotReplayable, JobError)
+    branches = (
+        EventError,
+        ArtifactError,
+        LayerError,
+        ServiceError,
+        TrainingError,
+        NotReplayable,
+        JobError,
+    )
 
     assert set(EnsembleError.__subclasses__()) == set(branches)
-    assert all(len([b for b in branches if issubclass(param.values[0], b)]) == 1 for param in EVERY_ERROR[1:])
+    assert all(
+        len([b for b in branches if issubclass(param.values[0], b)]) == 1
+        for param in EVERY_ERROR[1:]
+    )
 
 
 def test_the_tree_at_the_top_of_the_page_shows_every_error() -> None:
@@ -86,4 +133,6 @@ def test_every_error_of_the_caller_says_where() -> None:
     raised = [error(*arguments_of(error).values()) for error in family_of(EventError)]
 
     assert all(isinstance(error.field, str) for error in raised)
-    assert [error.field for error in raised if "field" in arguments_of(type(error))] == ["some field"] * 4
+    assert [error.field for error in raised if "field" in arguments_of(type(error))] == [
+        "some field"
+    ] * 4

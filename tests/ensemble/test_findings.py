@@ -1,4 +1,7 @@
-"""Findings: on the disk before anything is forgotten, bounded, and never torn into one another (N-02)."""
+"""Findings.
+
+On the disk before anything is forgotten, bounded, and never torn into one another (N-02).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,12 @@ from ensemble.retro.policy import WHOLE, is_hostile_now, millionths
 from ensemble.retro.segment import FirstVerdict
 from ensemble.verdicts import VerdictWord
 
-ORDER = [VerdictWord.BENIGN, VerdictWord.INDETERMINATE, VerdictWord.SUSPICIOUS, VerdictWord.MALICIOUS]
+ORDER = [
+    VerdictWord.BENIGN,
+    VerdictWord.INDETERMINATE,
+    VerdictWord.SUSPICIOUS,
+    VerdictWord.MALICIOUS,
+]
 
 
 def finding(number: int, size: int = 10) -> Finding:
@@ -29,7 +37,9 @@ def finding(number: int, size: int = 10) -> Finding:
         at="2026-01-01T00:00:00.000000+00:00",
         found_at="2026-01-01T01:00:00.000000+00:00",
         was=FirstVerdict(0.1, VerdictWord.INDETERMINATE, 0.4),
-        verdict=msgspec.Raw(msgspec.json.encode({"score": 0.9, "verdict": "malicious", "pad": "x" * size})),
+        verdict=msgspec.Raw(
+            msgspec.json.encode({"score": 0.9, "verdict": "malicious", "pad": "x" * size})
+        ),
     )
 
 
@@ -39,16 +49,24 @@ def ids(root: Path) -> list[str]:
 
 @pytest.mark.parametrize(("was", "now"), list(product(ORDER, ORDER)))
 def test_news_is_what_alarms_and_is_worse_than_it_was(was: VerdictWord, now: VerdictWord) -> None:
-    """`indeterminate` alarms nobody, so it is no news; what was indeterminate and is suspicious now is."""
+    """`indeterminate` alarms nobody, so it is no news.
+
+    What was indeterminate and is suspicious now is.
+    """
     worse = ORDER.index(now) > ORDER.index(was)
 
-    assert is_hostile_now(was, now) is (worse and now in {VerdictWord.SUSPICIOUS, VerdictWord.MALICIOUS})
+    assert is_hostile_now(was, now) is (
+        worse and now in {VerdictWord.SUSPICIOUS, VerdictWord.MALICIOUS}
+    )
 
 
 def test_only_the_whole_of_the_evidence_is_whole() -> None:
     assert millionths(1.0) == WHOLE
     assert millionths(0.1 + 0.2 + 0.7) == WHOLE
-    assert all(millionths(low) < millionths(high) for low, high in pairwise([0.0, 0.4, 0.400001, 0.999999, 1.0]))
+    assert all(
+        millionths(low) < millionths(high)
+        for low, high in pairwise([0.0, 0.4, 0.400001, 0.999999, 1.0])
+    )
 
 
 def test_a_finding_is_a_line_of_json_with_the_original_time(tmp_path: Path) -> None:
@@ -69,7 +87,9 @@ def test_a_finding_is_a_line_of_json_with_the_original_time(tmp_path: Path) -> N
     }
 
 
-def test_findings_are_on_the_disk_when_append_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_findings_are_on_the_disk_when_append_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     synced: list[int] = []
     fsync = os.fsync
 
@@ -106,7 +126,9 @@ def test_a_line_that_a_dead_writer_left_half_tears_no_other(tmp_path: Path) -> N
     assert read_findings(tmp_path)[1] == 1
 
 
-def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_file_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     findings = Findings(tmp_path, limit_bytes=1 << 20)
     findings.append([finding(1)])
     before = (tmp_path / FINDINGS).read_bytes()

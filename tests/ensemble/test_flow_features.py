@@ -16,7 +16,15 @@ from hypothesis.extra.numpy import arrays
 from sklearn.ensemble import IsolationForest
 
 from ensemble.errors import FeatureMismatch
-from ensemble.features.flow import FEATURE_NAMES, UNUSED, admit, feature_position, in_order, schema_sha256, used_positions
+from ensemble.features.flow import (
+    FEATURE_NAMES,
+    UNUSED,
+    admit,
+    feature_position,
+    in_order,
+    schema_sha256,
+    used_positions,
+)
 from ensemble.training.data.flow_table import FlowTable
 
 DURATION, RATES = FEATURE_NAMES.index("Flow Duration"), (14, 15)
@@ -32,9 +40,14 @@ NOT_FINITE = [
 
 
 def a_flow(**features: float | None) -> list[float | None]:
-    """A flow of 10 packets and 1,000 bytes in half a second; `features` by position, e.g. `f1=0` for no duration."""
+    """A flow of 10 packets and 1,000 bytes in half a second.
+
+    `features` by position, e.g. `f1=0` for no duration.
+    """
     flow: list[float | None] = [0.0] * 78
-    for name, value in ({"f1": 500_000.0, "f2": 6.0, "f3": 4.0, "f4": 700.0, "f5": 300.0} | features).items():
+    for name, value in (
+        {"f1": 500_000.0, "f2": 6.0, "f3": 4.0, "f4": 700.0, "f5": 300.0} | features
+    ).items():
         flow[int(name[1:])] = value
     return flow
 
@@ -44,7 +57,9 @@ def a_flow(**features: float | None) -> list[float | None]:
 
 def test_the_names_are_those_of_the_published_data(data_root: Path) -> None:
     """Position is meaning: a model reads column 17, not a name."""
-    published = json.loads((data_root / "flows_cicids2017" / "features78.json").read_text())["names"]
+    published = json.loads((data_root / "flows_cicids2017" / "features78.json").read_text())[
+        "names"
+    ]
 
     assert list(FEATURE_NAMES) == published
 
@@ -61,7 +76,11 @@ def test_shipped_models_do_not_read_the_column_that_gives_the_label_away() -> No
     """`Destination Port` is a shortcut, `Fwd Header Length.1` a repetition."""
     unread = set(range(78)) - set(used_positions().tolist())
 
-    assert {FEATURE_NAMES[i] for i in unread} == set(UNUSED) == {"Destination Port", "Fwd Header Length.1"}
+    assert (
+        {FEATURE_NAMES[i] for i in unread}
+        == set(UNUSED)
+        == {"Destination Port", "Fwd Header Length.1"}
+    )
 
 
 def test_the_schema_has_one_identity(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,9 +94,14 @@ def test_the_schema_has_one_identity(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_dialect_is_put_in_order(dialect: tuple[str, ...]) -> None:
-    """Extractors of three generations are in use; each writes its names in the order of the 2017 release."""
+    """Extractors of three generations are in use.
+
+    Each writes its names in the order of the 2017 release.
+    """
     expected = [float(i) for i in range(78)]
-    written = [i for i in range(78) if len(dialect) == 78 or FEATURE_NAMES[i] != "Fwd Header Length.1"]
+    written = [
+        i for i in range(78) if len(dialect) == 78 or FEATURE_NAMES[i] != "Fwd Header Length.1"
+    ]
     if len(dialect) < 78:
         expected[55] = expected[34]  # what two of the dialects do not repeat
 
@@ -85,7 +109,9 @@ def test_every_dialect_is_put_in_order(dialect: tuple[str, ...]) -> None:
 
 
 def test_blanks_and_case_do_not_matter(dialect: tuple[str, ...]) -> None:
-    assert [feature_position(f"  {name.upper()} ") for name in dialect] == [feature_position(name) for name in dialect]
+    assert [feature_position(f"  {name.upper()} ") for name in dialect] == [
+        feature_position(name) for name in dialect
+    ]
 
 
 def test_names_in_any_order_give_one_row(dialect: tuple[str, ...]) -> None:
@@ -94,7 +120,9 @@ def test_names_in_any_order_give_one_row(dialect: tuple[str, ...]) -> None:
     assert in_order(dict(reversed(features.items()))) == in_order(features)
 
 
-@pytest.mark.parametrize("missing", [name for name in FEATURE_NAMES if name != "Fwd Header Length.1"])
+@pytest.mark.parametrize(
+    "missing", [name for name in FEATURE_NAMES if name != "Fwd Header Length.1"]
+)
 def test_a_missing_feature_is_named(missing: str) -> None:
     """P14."""
     with pytest.raises(FeatureMismatch, match="is missing") as refusal:
@@ -146,9 +174,18 @@ def test_without_a_duration_the_rates_are_0_and_the_flow_is_flagged() -> None:
     assert admitted.flags == {1: ("rates_undefined",), 2: ("rates_undefined",)}
 
 
-@given(arrays(np.float64, (4, 78), elements=st.floats(0, 1e15) | st.sampled_from([0.0, 1e-50, 119_999_999.0, 1e300])))
+@given(
+    arrays(
+        np.float64,
+        (4, 78),
+        elements=st.floats(0, 1e15) | st.sampled_from([0.0, 1e-50, 119_999_999.0, 1e300]),
+    )
+)
 def test_what_passed_the_door_passes_it_again_unchanged(values: np.ndarray) -> None:
-    """The terminal sends on what it read itself; a long flow is the same flow then, to the last bit of its rates."""
+    """The terminal sends on what it read itself.
+
+    A long flow is the same flow then, to the last bit of its rates.
+    """
     once = admit(values)
 
     again = admit(once.features.astype(np.float64))
@@ -171,8 +208,17 @@ def test_real_flows_with_infinite_rates_are_admitted(data_root: Path) -> None:
     """14 rows of the original release, as it wrote them."""
     with gzip.open(data_root / "flows_cicids2017" / "real_infinity_rows.csv.gz", "rt") as text:
         rows = list(csv.DictReader(text))
-    numbers = [{name: float(cell or "nan") for name, cell in row.items() if feature_position(name) is not None} for row in rows]
-    flows = [in_order({"Destination Port": 0.0} | row) for row in numbers]  # the file lacks that one
+    numbers = [
+        {
+            name: float(cell or "nan")
+            for name, cell in row.items()
+            if feature_position(name) is not None
+        }
+        for row in rows
+    ]
+    flows = [
+        in_order({"Destination Port": 0.0} | row) for row in numbers
+    ]  # the file lacks that one
 
     admitted = admit(flows)
 
@@ -192,7 +238,9 @@ def test_counts_too_large_for_a_rate_are_refused_by_name() -> None:
 
 @pytest.mark.parametrize("value", NOT_FINITE)
 @pytest.mark.parametrize("position", COUNTED, ids=[FEATURE_NAMES[i] for i in COUNTED])
-def test_what_is_not_a_finite_float32_is_refused_by_name(value: float | None, position: int) -> None:
+def test_what_is_not_a_finite_float32_is_refused_by_name(
+    value: float | None, position: int
+) -> None:
     """P14: no model ever sees it, and the caller is told which of the 78 it was."""
     admitted = admit([a_flow(**{f"f{position}": value})])
 
@@ -204,7 +252,9 @@ def test_what_is_not_a_finite_float32_is_refused_by_name(value: float | None, po
     arrays(np.float64, (6, 78), elements=st.floats(width=64) | st.sampled_from([0.0, 1.0, np.nan])),
     st.sets(st.integers(0, 5)),
 )
-def test_whatever_comes_only_finite_rows_pass_and_each_flow_gets_one_answer(values: np.ndarray, calm: set[int]) -> None:
+def test_whatever_comes_only_finite_rows_pass_and_each_flow_gets_one_answer(
+    values: np.ndarray, calm: set[int]
+) -> None:
     """P14, by generated tables; the rows in `calm` are sound."""
     values[list(calm)] = a_flow()
 
@@ -248,8 +298,13 @@ def test_no_flow_at_all_is_no_error() -> None:
     assert (len(admitted.rows), admitted.refused) == (0, {})
 
 
-def test_a_row_of_nan_would_look_normal_to_a_forest_and_therefore_never_reaches_one(make_flows: Callable[..., FlowTable]) -> None:
-    """RELIABILITY, fact 4, as a regression: should sklearn begin to refuse NaN here, this test says so."""
+def test_a_row_of_nan_would_look_normal_to_a_forest_and_therefore_never_reaches_one(
+    make_flows: Callable[..., FlowTable],
+) -> None:
+    """RELIABILITY, fact 4, as a regression.
+
+    Should sklearn begin to refuse NaN here, this test says so.
+    """
     benign = make_flows(benign=300, families={}, seed=5).features
     attacks = make_flows(benign=0, families={"Flood": 50}, seed=6).features
     forest = IsolationForest(n_estimators=30, random_state=0).fit(benign)

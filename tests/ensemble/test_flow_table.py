@@ -1,4 +1,7 @@
-"""Labelled flows from CSV files as they are found: every dialect, packed or not, and bad lines named instead of fatal."""
+"""Labelled flows from CSV files as they are found.
+
+Every dialect, packed or not, and bad lines named instead of fatal.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,18 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """`write(header, lines)`: a CSV file; `name` ending in .gz packs it, `before` comes first in it."""
+    """`write(header, lines)`.
 
-    def one(header: Sequence[str], lines: Iterable[Sequence[object]], *, name: str = "flows.csv", before: str = "") -> Path:
+    A CSV file; `name` ending in .gz packs it, `before` comes first in it.
+    """
+
+    def one(
+        header: Sequence[str],
+        lines: Iterable[Sequence[object]],
+        *,
+        name: str = "flows.csv",
+        before: str = "",
+    ) -> Path:
         path = tmp_path / name
         text = io.StringIO(newline="")
         text.write(before)
@@ -61,7 +73,9 @@ def test_columns_may_stand_in_any_order_with_any_others_between(write: Write) ->
 
     table = read_flow_table(write(header, [["10.0.0.1", *reversed(a_line(5)), "DDoS", "red"]]))
 
-    assert table.features == pytest.approx(read_flow_table(write(FEATURE_NAMES, [a_line(5)])).features)
+    assert table.features == pytest.approx(
+        read_flow_table(write(FEATURE_NAMES, [a_line(5)])).features
+    )
     assert table.families.tolist() == ["DDoS"]
 
 
@@ -103,7 +117,10 @@ def test_a_byte_order_mark_is_no_part_of_a_name(write: Write) -> None:
 def test_a_packed_file_reads_like_a_plain_one(write: Write) -> None:
     lines = [a_line(seed) for seed in range(4)]
 
-    packed, plain = (read_flow_table(write(FEATURE_NAMES, lines, name=name)) for name in ("flows.csv.gz", "flows.csv"))
+    packed, plain = (
+        read_flow_table(write(FEATURE_NAMES, lines, name=name))
+        for name in ("flows.csv.gz", "flows.csv")
+    )
 
     assert np.array_equal(packed.features, plain.features)
 
@@ -111,16 +128,33 @@ def test_a_packed_file_reads_like_a_plain_one(write: Write) -> None:
 BAD = [
     pytest.param(a_line(c6="many"), "Fwd Packet Length Max", "'many' is not a number", id="a word"),
     pytest.param(a_line(c6=""), "Fwd Packet Length Max", "'' is not a number", id="an empty cell"),
-    pytest.param(a_line(c6="NaN"), "Fwd Packet Length Max", "must be a finite float32 number, not nan", id="NaN"),
-    pytest.param(a_line(c6="Infinity"), "Fwd Packet Length Max", "must be a finite float32 number, not inf", id="Infinity"),
-    pytest.param(a_line(c6="1e39"), "Fwd Packet Length Max", "must be a finite float32 number, not 1e+39", id="too large"),
+    pytest.param(
+        a_line(c6="NaN"),
+        "Fwd Packet Length Max",
+        "must be a finite float32 number, not nan",
+        id="NaN",
+    ),
+    pytest.param(
+        a_line(c6="Infinity"),
+        "Fwd Packet Length Max",
+        "must be a finite float32 number, not inf",
+        id="Infinity",
+    ),
+    pytest.param(
+        a_line(c6="1e39"),
+        "Fwd Packet Length Max",
+        "must be a finite float32 number, not 1e+39",
+        id="too large",
+    ),
     pytest.param(a_line()[:-1], "-", "has 77 cells, the header has 78", id="a cell short"),
     pytest.param([*a_line(), 1], "-", "has 79 cells, the header has 78", id="a cell too many"),
 ]
 
 
 @pytest.mark.parametrize(("line", "column", "problem"), BAD)
-def test_a_bad_line_is_passed_over_and_named(write: Write, line: list[object], column: str, problem: str) -> None:
+def test_a_bad_line_is_passed_over_and_named(
+    write: Write, line: list[object], column: str, problem: str
+) -> None:
     """P14: one broken line of a million is a line of a report, not the end of the training."""
     table = read_flow_table(write(FEATURE_NAMES, [a_line(1), line, a_line(2)]))
 
@@ -137,7 +171,9 @@ def test_a_long_cell_is_not_repeated_whole(write: Write) -> None:
 
 def test_rates_that_the_extractor_could_not_write_cost_no_line(write: Write) -> None:
     """Flows without duration, as the 2017 release writes them."""
-    table = read_flow_table(write(FEATURE_NAMES, [a_line(), a_line(c1=0, c14="Infinity", c15="NaN")]))
+    table = read_flow_table(
+        write(FEATURE_NAMES, [a_line(), a_line(c1=0, c14="Infinity", c15="NaN")])
+    )
 
     assert (table.bad, table.flags) == ((), {1: ("rates_undefined",)})
     assert table.features[1, [14, 15]].tolist() == [0.0, 0.0]
@@ -150,9 +186,14 @@ def test_rates_that_pandas_left_empty_cost_no_line(write: Write) -> None:
     assert (len(table), table.bad) == (1, ())
 
 
-def test_flags_and_line_numbers_go_on_from_block_to_block(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flags_and_line_numbers_go_on_from_block_to_block(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file is read some lines at a time; the seams must not show."""
-    lines = [a_line(seed, c1=0 if seed in {1, 5} else 100, c6="?" if seed == 3 else 1) for seed in range(7)]
+    lines = [
+        a_line(seed, c1=0 if seed in {1, 5} else 100, c6="?" if seed == 3 else 1)
+        for seed in range(7)
+    ]
     whole = read_flow_table(write(FEATURE_NAMES, lines))
     monkeypatch.setattr(flow_table, "LINES_A_BLOCK", 2)
 
@@ -167,11 +208,17 @@ def test_flags_and_line_numbers_go_on_from_block_to_block(write: Write, monkeypa
 
 
 def test_blank_lines_are_nothing(write: Write) -> None:
-    assert read_flow_table(write(FEATURE_NAMES, [[], a_line(), [], a_line()])).lines.tolist() == [3, 5]
+    assert read_flow_table(write(FEATURE_NAMES, [[], a_line(), [], a_line()])).lines.tolist() == [
+        3,
+        5,
+    ]
 
 
 def test_a_file_without_a_readable_line_is_an_error_that_names_the_first(write: Write) -> None:
-    with pytest.raises(TrainingError, match=r"flows.csv holds no flow that can be read; line 2, column Fwd Packet Length Max: 'x'"):
+    with pytest.raises(
+        TrainingError,
+        match=r"flows.csv holds no flow that can be read; line 2, column Fwd Packet Length Max: 'x'",
+    ):
         read_flow_table(write(FEATURE_NAMES, [a_line(c6="x")]))
 
 
@@ -197,29 +244,49 @@ def test_benign_is_understood_in_every_spelling(write: Write, written: str, fami
 def test_what_a_file_does_not_say_is_empty(write: Write) -> None:
     table = read_flow_table(write(FEATURE_NAMES, [a_line()]))
 
-    assert [column.tolist() for column in (table.families, table.days, table.times, table.hosts, table.ids)] == [[""]] * 5
+    assert [
+        column.tolist()
+        for column in (table.families, table.days, table.times, table.hosts, table.ids)
+    ] == [[""]] * 5
 
 
 def test_day_time_host_and_id_are_read_by_name(write: Write) -> None:
     header = [" Timestamp", "Day", "HOST", "id", *FEATURE_NAMES]
 
-    table = read_flow_table(write(header, [["2017-07-05 08:55:00", "Wednesday", "ws-1", "e7", *a_line()]]))
+    table = read_flow_table(
+        write(header, [["2017-07-05 08:55:00", "Wednesday", "ws-1", "e7", *a_line()]])
+    )
 
-    assert (table.times.tolist(), table.days.tolist()) == (["2017-07-05T08:55:00.000000"], ["Wednesday"])
+    assert (table.times.tolist(), table.days.tolist()) == (
+        ["2017-07-05T08:55:00.000000"],
+        ["Wednesday"],
+    )
     assert (table.batch().ids, table.batch().hosts) == (("e7",), ("ws-1",))
 
 
 TIMES = [
-    pytest.param(["2017-07-05 08:55:00", "2017-07-05 08:55:00.5", "2017-07-05T08:55:01"], True, id="ISO 8601 in three spellings"),
-    pytest.param(["5/7/2017 8:55", "5/7/2017 8:56", "5/7/2017 8:57"], False, id="who knows which month"),
-    pytest.param(["2017-07-05 08:55:00", "noon", "2017-07-05 08:55:01"], False, id="a word among them"),
+    pytest.param(
+        ["2017-07-05 08:55:00", "2017-07-05 08:55:00.5", "2017-07-05T08:55:01"],
+        True,
+        id="ISO 8601 in three spellings",
+    ),
+    pytest.param(
+        ["5/7/2017 8:55", "5/7/2017 8:56", "5/7/2017 8:57"], False, id="who knows which month"
+    ),
+    pytest.param(
+        ["2017-07-05 08:55:00", "noon", "2017-07-05 08:55:01"], False, id="a word among them"
+    ),
 ]
 
 
 @pytest.mark.parametrize(("written", "is_sortable"), TIMES)
-def test_times_sort_by_time_or_are_not_taken_for_times(write: Write, written: list[str], *, is_sortable: bool) -> None:
+def test_times_sort_by_time_or_are_not_taken_for_times(
+    write: Write, written: list[str], *, is_sortable: bool
+) -> None:
     """As text, 8:55 comes after 13:05, and a split by such a time would leak the future."""
-    table = read_flow_table(write(["Timestamp", *FEATURE_NAMES], [[time, *a_line()] for time in written]))
+    table = read_flow_table(
+        write(["Timestamp", *FEATURE_NAMES], [[time, *a_line()] for time in written])
+    )
 
     assert bool(table.times.all()) == is_sortable
     if is_sortable:
@@ -229,8 +296,13 @@ def test_times_sort_by_time_or_are_not_taken_for_times(write: Write, written: li
             table.split_by_time(0.5)
 
 
-def test_the_first_share_of_each_day_and_label_comes_first(make_flows: Callable[..., FlowTable]) -> None:
-    """Days hold different attacks: a split over the whole week would put a family on one side only."""
+def test_the_first_share_of_each_day_and_label_comes_first(
+    make_flows: Callable[..., FlowTable],
+) -> None:
+    """Days hold different attacks.
+
+    A split over the whole week would put a family on one side only.
+    """
     table = make_flows(benign=200, families={"Flood": 41, "Scan": 30}, seed=2)
 
     early, late = table.split_by_time(0.7)

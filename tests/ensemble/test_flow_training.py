@@ -1,4 +1,7 @@
-"""The recipe of the flow ensemble, on a small made-up world: deterministic, honest about what it has seen, and three sound models."""
+"""The recipe of the flow ensemble, on a small made-up world.
+
+Deterministic, honest about what it has seen, and three sound models.
+"""
 
 from __future__ import annotations
 
@@ -65,13 +68,18 @@ def test_a_flow_scores_the_same_alone_as_in_a_batch(model: FlowModel, fresh: Flo
     """P15: within 1e-6 on a CPU."""
     together = model.score(fresh.batch()).scores
 
-    alone = [model.score(fresh.take(np.array([row])).batch()).scores[0] for row in range(0, len(fresh), 5)]
+    alone = [
+        model.score(fresh.take(np.array([row])).batch()).scores[0]
+        for row in range(0, len(fresh), 5)
+    ]
 
     assert alone == pytest.approx(together[::5].tolist(), abs=1e-6)
 
 
 @each_model
-def test_the_same_batch_scores_bit_by_bit_the_same_again(model: FlowModel, fresh_batch: FlowBatch) -> None:
+def test_the_same_batch_scores_bit_by_bit_the_same_again(
+    model: FlowModel, fresh_batch: FlowBatch
+) -> None:
     """P15."""
     assert np.array_equal(model.score(fresh_batch).scores, model.score(fresh_batch).scores)
 
@@ -96,7 +104,9 @@ def test_attacks_score_higher_than_benign_flows(model: FlowModel, fresh: FlowTab
 
 
 @each_model
-def test_explaining_changes_no_score_and_says_something_of_every_flow(model: FlowModel, fresh_batch: FlowBatch) -> None:
+def test_explaining_changes_no_score_and_says_something_of_every_flow(
+    model: FlowModel, fresh_batch: FlowBatch
+) -> None:
     plain, explained = model.score(fresh_batch), model.score(fresh_batch, explain=True)
 
     assert plain.details == {}
@@ -107,7 +117,9 @@ def test_explaining_changes_no_score_and_says_something_of_every_flow(model: Flo
 
 
 @each_model
-def test_a_model_comes_back_from_the_bytes_of_its_parts_equal(model: FlowModel, fresh_batch: FlowBatch) -> None:
+def test_a_model_comes_back_from_the_bytes_of_its_parts_equal(
+    model: FlowModel, fresh_batch: FlowBatch
+) -> None:
     """Arrays and JSON: no pickle, and nothing lost on the way through a bundle."""
     again = type(model).from_parts(decode_parts(encode_parts(model.to_parts())))
 
@@ -121,7 +133,9 @@ def _drop(name: str) -> Callable[[dict[str, Any], dict[str, Any]], object]:
     return lambda arrays, config: (arrays if name in arrays else config).pop(name)
 
 
-def _array(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[dict[str, Any], dict[str, Any]], object]:
+def _array(
+    name: str, change: Callable[[np.ndarray], np.ndarray]
+) -> Callable[[dict[str, Any], dict[str, Any]], object]:
     return lambda arrays, _: arrays.update({name: change(arrays[name].copy())})
 
 
@@ -151,7 +165,9 @@ HOSTILE_ANOMALY = [
     pytest.param(_array("codebook.centres", lambda a: a[:, :-1]), id="a codebook of 75 features"),
     pytest.param(_array("codebook.centres", lambda a: a.ravel()), id="a codebook of one dimension"),
     pytest.param(_array("subspace.directions", lambda a: 2 * a), id="directions of length 2"),
-    pytest.param(_array("subspace.directions", lambda a: a[:, :-1]), id="directions of 75 features"),
+    pytest.param(
+        _array("subspace.directions", lambda a: a[:, :-1]), id="directions of 75 features"
+    ),
     pytest.param(_config(weights={"codebook": 1.0}), id="a weight short"),
     pytest.param(_config(weights=dict.fromkeys(DETECTORS, 0.0)), id="weights all 0"),
     pytest.param(_config(weights=dict.fromkeys(DETECTORS, -1.0)), id="weights below 0"),
@@ -175,11 +191,18 @@ HOSTILE_CLASSIFIER = [
     pytest.param(_config(missing={}), id="a model that is neither there nor missing"),
     pytest.param(_config(missing=["xgboost"]), id="missing without a reason"),
     pytest.param(_config(labels=["BENIGN", "Flood"]), id="labels short"),
-    pytest.param(_config(labels=["Flood", "BENIGN", "Beacon", "Scan", "unknown"]), id="benign is not first"),
-    pytest.param(_config(labels=["BENIGN", "Scan", "Beacon", "Scan", "unknown"]), id="a label twice"),
+    pytest.param(
+        _config(labels=["Flood", "BENIGN", "Beacon", "Scan", "unknown"]), id="benign is not first"
+    ),
+    pytest.param(
+        _config(labels=["BENIGN", "Scan", "Beacon", "Scan", "unknown"]), id="a label twice"
+    ),
     pytest.param(_config(calibration=FALLING), id="a calibration that falls"),
     pytest.param(_array("random_forest.votes", _filled(np.nan)), id="a vote of NaN"),
-    pytest.param(_array("random_forest.votes", lambda a: np.eye(a.shape[1], dtype=a.dtype)[[0] * len(a)]), id="a leaf that is sure"),
+    pytest.param(
+        _array("random_forest.votes", lambda a: np.eye(a.shape[1], dtype=a.dtype)[[0] * len(a)]),
+        id="a leaf that is sure",
+    ),
 ]
 HOSTILE_BEHAVIOR = [
     pytest.param(_drop("network.weights.0"), id="no first level"),
@@ -188,7 +211,9 @@ HOSTILE_BEHAVIOR = [
     pytest.param(_drop("calibration"), id="no calibration"),
     pytest.param(_drop("classes"), id="no classes"),
     pytest.param(_config(classes=["BENIGN"]), id="classes short"),
-    pytest.param(_config(classes=["Flood", "BENIGN", "Beacon", "Scan", "unknown"]), id="benign is not first"),
+    pytest.param(
+        _config(classes=["Flood", "BENIGN", "Beacon", "Scan", "unknown"]), id="benign is not first"
+    ),
     pytest.param(_config(classes=7), id="a number of classes"),
     pytest.param(_config(classes=None), id="classes of nothing"),
     pytest.param(_config(calibration=FALLING), id="a calibration that falls"),
@@ -197,20 +222,35 @@ HOSTILE_BEHAVIOR = [
     pytest.param(_array("network.weights.1", lambda a: a[:, :-1]), id="levels that do not chain"),
     pytest.param(_array("network.weights.2", lambda a: a[..., :-1]), id="a class short"),
     pytest.param(_array("network.biases.0", lambda a: a[..., :-1]), id="a bias short"),
-    pytest.param(lambda arrays, _: arrays.update({"network.extra": np.zeros(1)}), id="an array that nobody knows"),
+    pytest.param(
+        lambda arrays, _: arrays.update({"network.extra": np.zeros(1)}),
+        id="an array that nobody knows",
+    ),
 ]
 
 
 @pytest.mark.parametrize(
     ("layer", "spoil"),
-    [pytest.param("anomaly", *p.values, id=f"anomaly-{p.id}", marks=p.marks) for p in HOSTILE_ANOMALY]
-    + [pytest.param("behavior", *p.values, id=f"behavior-{p.id}", marks=p.marks) for p in HOSTILE_BEHAVIOR]
-    + [pytest.param("classifier", *p.values, id=f"classifier-{p.id}", marks=p.marks) for p in HOSTILE_CLASSIFIER],
+    [
+        pytest.param("anomaly", *p.values, id=f"anomaly-{p.id}", marks=p.marks)
+        for p in HOSTILE_ANOMALY
+    ]
+    + [
+        pytest.param("behavior", *p.values, id=f"behavior-{p.id}", marks=p.marks)
+        for p in HOSTILE_BEHAVIOR
+    ]
+    + [
+        pytest.param("classifier", *p.values, id=f"classifier-{p.id}", marks=p.marks)
+        for p in HOSTILE_CLASSIFIER
+    ],
 )
 def test_parts_that_cannot_be_are_refused(
     layers: FlowLayers, layer: str, spoil: Callable[[dict[str, Any], dict[str, Any]], object]
 ) -> None:
-    """The contract of `from_parts`: a refusal that names the publisher's fault, never an error from deep inside."""
+    """The contract of `from_parts`.
+
+    A refusal that names the publisher's fault, never an error from deep inside.
+    """
     whole = layers.models[layer]
     parts = whole.to_parts()
     arrays, config = dict(parts.arrays), json.loads(json.dumps(parts.config))
@@ -223,17 +263,26 @@ def test_parts_that_cannot_be_are_refused(
 # what each model is
 
 
-def test_the_raw_score_of_anomaly_is_the_weighted_sum_of_its_detectors_surprise(layers: FlowLayers, fresh: FlowTable) -> None:
+def test_the_raw_score_of_anomaly_is_the_weighted_sum_of_its_detectors_surprise(
+    layers: FlowLayers, fresh: FlowTable
+) -> None:
     flow_anomaly = layers.anomaly
     raw = flow_anomaly.detectors.raw(fresh.features)
 
-    expected = sum(flow_anomaly.weights[name] * flow_anomaly.surprises[name].of(raw[name]) for name in DETECTORS)
+    expected = sum(
+        flow_anomaly.weights[name] * flow_anomaly.surprises[name].of(raw[name])
+        for name in DETECTORS
+    )
 
     assert flow_anomaly.raw(fresh.features) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("weights", [{"isolation": -1.0, "subspace": 1.0, "codebook": 1.0}, {"isolation": 1.0}])
-def test_an_anomaly_model_has_one_weight_for_each_detector_and_none_below_0(layers: FlowLayers, weights: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    "weights", [{"isolation": -1.0, "subspace": 1.0, "codebook": 1.0}, {"isolation": 1.0}]
+)
+def test_an_anomaly_model_has_one_weight_for_each_detector_and_none_below_0(
+    layers: FlowLayers, weights: dict[str, float]
+) -> None:
     """P11: a negative weight would make a stranger flow score lower."""
     with pytest.raises(ArtifactIncompatible):
         replace(layers.anomaly, weights=weights)
@@ -244,14 +293,21 @@ def test_the_network_knows_benign_each_family_and_unknown(layers: FlowLayers) ->
 
 
 def test_the_margin_is_the_log_odds_of_not_benign_averaged_over_the_heads() -> None:
-    logits = torch.tensor([[[1.0, 0.0, 2.0]], [[0.0, 0.0, 0.0]]])  # two heads, one row, three classes
+    logits = torch.tensor(
+        [[[1.0, 0.0, 2.0]], [[0.0, 0.0, 0.0]]]
+    )  # two heads, one row, three classes
     chances = torch.softmax(logits, dim=-1)[..., 0]
 
-    assert margin(logits).item() == pytest.approx(torch.log((1 - chances) / chances).mean().item(), abs=1e-6)
+    assert margin(logits).item() == pytest.approx(
+        torch.log((1 - chances) / chances).mean().item(), abs=1e-6
+    )
 
 
 def test_made_up_flows_stay_on_the_scale_and_repeat_for_a_seed() -> None:
-    benign, hostile = (torch.randn(50, 76, generator=torch.Generator().manual_seed(seed)).clamp(-LIMIT, LIMIT) for seed in (1, 2))
+    benign, hostile = (
+        torch.randn(50, 76, generator=torch.Generator().manual_seed(seed)).clamp(-LIMIT, LIMIT)
+        for seed in (1, 2)
+    )
 
     one, other = (made_up(benign, hostile, 256, torch.Generator().manual_seed(3)) for _ in range(2))
 
@@ -272,8 +328,12 @@ def test_training_the_network_leaves_the_chance_of_others_alone(table: FlowTable
     assert torch.equal(torch.rand(1), expected)
 
 
-@pytest.mark.parametrize("families", [pytest.param({}, id="no attack"), pytest.param({"Flood": 20}, id="no benign flow")])
-def test_the_network_needs_both_sides(make_flows: Callable[..., FlowTable], families: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "families", [pytest.param({}, id="no attack"), pytest.param({"Flood": 20}, id="no benign flow")]
+)
+def test_the_network_needs_both_sides(
+    make_flows: Callable[..., FlowTable], families: dict[str, int]
+) -> None:
     table = make_flows(benign=0 if families else 50, families=families)
 
     with pytest.raises(TrainingError, match="one of the two is missing"):
@@ -284,15 +344,22 @@ def test_the_network_needs_both_sides(make_flows: Callable[..., FlowTable], fami
 
 
 @pytest.mark.usefixtures("quick_training")
-def test_the_same_flows_and_the_same_seed_give_the_same_ensemble(table: FlowTable, layers: FlowLayers, fresh: FlowTable) -> None:
+def test_the_same_flows_and_the_same_seed_give_the_same_ensemble(
+    table: FlowTable, layers: FlowLayers, fresh: FlowTable
+) -> None:
     """A model that cannot be made again cannot be audited."""
     again = fit_flows(table, seed=3)
 
     assert again.fusion == layers.fusion
-    assert all(np.array_equal(again.raw(fresh.features)[layer], raw) for layer, raw in layers.raw(fresh.features).items())
+    assert all(
+        np.array_equal(again.raw(fresh.features)[layer], raw)
+        for layer, raw in layers.raw(fresh.features).items()
+    )
 
 
-def test_the_fused_score_finds_the_attacks_of_the_made_up_world(layers: FlowLayers, fresh: FlowTable) -> None:
+def test_the_fused_score_finds_the_attacks_of_the_made_up_world(
+    layers: FlowLayers, fresh: FlowTable
+) -> None:
     """A sanity check with few steps; tests/quality judges on real flows."""
     figures = judge(layers, fresh).overall()
 
@@ -301,7 +368,10 @@ def test_the_fused_score_finds_the_attacks_of_the_made_up_world(layers: FlowLaye
 
 
 class FakeLayers:
-    """Layers that remember what they were fitted on; attacks get higher raw scores than benign flows."""
+    """Layers that remember what they were fitted on.
+
+    Attacks get higher raw scores than benign flows.
+    """
 
     def __init__(self, seen: set[int]) -> None:
         self.seen = seen
@@ -311,13 +381,19 @@ class FakeLayers:
         numbers = features[:, 1].astype(int)  # the recorder writes the number of the flow there
         self.scored |= set(numbers.tolist())
         noise = np.random.default_rng(numbers.size).normal(size=(3, numbers.size))
-        return {"anomaly": features[:, 0] * 2 + noise[0], "behavior": features[:, 0] + noise[1], "classifier": features[:, 0] + noise[2]}
+        return {
+            "anomaly": features[:, 0] * 2 + noise[0],
+            "behavior": features[:, 0] + noise[1],
+            "classifier": features[:, 0] + noise[2],
+        }
 
 
 @pytest.fixture
 def numbered(make_flows: Callable[..., FlowTable]) -> FlowTable:
     """Four families; column 0 says hostile, column 1 the number of the flow."""
-    table = make_flows(benign=400, families={"Beacon": 30, "Flood": 30, "Scan": 30, "Worm": 30}, seed=4)
+    table = make_flows(
+        benign=400, families={"Beacon": 30, "Flood": 30, "Scan": 30, "Worm": 30}, seed=4
+    )
     features = np.zeros((len(table), 78), np.float32)
     features[:, 0], features[:, 1] = table.is_hostile, np.arange(len(table))
     return replace(table, features=features)
@@ -325,7 +401,10 @@ def numbered(make_flows: Callable[..., FlowTable]) -> FlowTable:
 
 @pytest.fixture
 def fitted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[InnerFit, FakeLayers]]:
-    """Every inner fit that a recipe makes, recorded instead of computed: what it left out, what it saw, what it scored."""
+    """Every inner fit that a recipe makes, recorded instead of computed.
+
+    What it left out, what it saw, what it scored.
+    """
     made: list[tuple[InnerFit, FakeLayers]] = []
 
     def record(table: FlowTable, fit: InnerFit, _: int, **__: Any) -> FlowLayers:
@@ -338,17 +417,29 @@ def fitted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[InnerFit, FakeLayers]]
     return made
 
 
-def test_a_fit_learns_only_from_what_it_does_not_leave_out(table: FlowTable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fit_learns_only_from_what_it_does_not_leave_out(
+    table: FlowTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What `fit_layers` hands to the three recipes, and nothing else."""
     told: dict[str, Any] = {}
     monkeypatch.setattr(
-        flow_ensemble, "uncalibrated", lambda features, times, days, seed: told.update(benign=features, times=times, days=days, seed=seed)
+        flow_ensemble,
+        "uncalibrated",
+        lambda features, times, days, seed: told.update(
+            benign=features, times=times, days=days, seed=seed
+        ),
     )
     monkeypatch.setattr(
-        flow_ensemble, "fit_behavior", lambda features, families, seed: told.update(kept=features, families=families, seed=seed)
+        flow_ensemble,
+        "fit_behavior",
+        lambda features, families, seed: told.update(kept=features, families=families, seed=seed),
     )
     monkeypatch.setattr(
-        flow_ensemble, "fit_classifier", lambda features, families, seed, **_: told.update(rows=features, names=families, third=seed)
+        flow_ensemble,
+        "fit_classifier",
+        lambda features, families, seed, **_: told.update(
+            rows=features, names=families, third=seed
+        ),
     )
     held = np.arange(len(table)) % 5 == 0
 
@@ -366,7 +457,10 @@ def test_a_fit_learns_only_from_what_it_does_not_leave_out(table: FlowTable, mon
 def test_calibration_and_fusion_are_fitted_on_scores_of_flows_that_the_layers_had_not_seen(
     numbered: FlowTable, fitted: list[tuple[InnerFit, FakeLayers]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each family is out of one fit, whole; each benign flow is scored once, by a fit that never saw it."""
+    """Each family is out of one fit, whole.
+
+    Each benign flow is scored once, by a fit that never saw it.
+    """
 
     class EnoughError(Exception):
         """All fits are made; what is learnt from their scores is another test's business."""
@@ -387,25 +481,39 @@ def test_calibration_and_fusion_are_fitted_on_scores_of_flows_that_the_layers_ha
         assert not np.isin(numbered.families[list(fake.seen)], fit.without).any()
         assert set(np.flatnonzero(numbered.families == fit.without[0])) <= fake.scored
     benign = np.flatnonzero(~numbered.is_hostile)
-    assert sorted(n for _, fake in inner for n in fake.scored if n in set(benign)) == benign.tolist()
+    assert (
+        sorted(n for _, fake in inner for n in fake.scored if n in set(benign)) == benign.tolist()
+    )
     assert whole[1].seen == set(range(len(numbered)))
 
 
 def test_leaving_a_family_out_keeps_it_out_of_the_layers_the_calibration_and_the_fusion(
     numbered: FlowTable, fitted: list[tuple[InnerFit, FakeLayers]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nested: what judges a family was learnt by fits without it, from scores without it, on none of the judging flows."""
+    """Nested.
+
+    What judges a family was learnt by fits without it, from scores without it, on none of the
+    judging flows.
+    """
     tops = []
     honest = flow_ensemble.fit_top
-    monkeypatch.setattr(evaluate, "fit_top", lambda scores: (tops.append(set(scores.families.tolist())), honest(scores))[1])
+    monkeypatch.setattr(
+        evaluate,
+        "fit_top",
+        lambda scores: (tops.append(set(scores.families.tolist())), honest(scores))[1],
+    )
 
     told = leave_families_out(numbered, 0, lambda *_: None, jobs=1)
 
     families = ["Beacon", "Flood", "Scan", "Worm"]
     benign = np.flatnonzero(~numbered.is_hostile)
     judging = set(benign[numbered.take(benign).split_by_time(0.7)[1]].tolist())
-    assert sorted(fit.without for fit, _ in fitted) == sorted([*combinations(families, 2), *((f,) for f in families)])
-    assert all(not np.isin(numbered.families[list(fake.seen)], fit.without).any() for fit, fake in fitted)
+    assert sorted(fit.without for fit, _ in fitted) == sorted(
+        [*combinations(families, 2), *((f,) for f in families)]
+    )
+    assert all(
+        not np.isin(numbered.families[list(fake.seen)], fit.without).any() for fit, fake in fitted
+    )
     assert all(not fake.seen & judging and not fake.seen & fake.scored for _, fake in fitted)
     assert [set(families) - seen for seen in tops] == [{family} for family in families]
     assert set(told.families) == set(families)
@@ -414,11 +522,16 @@ def test_leaving_a_family_out_keeps_it_out_of_the_layers_the_calibration_and_the
 
 @pytest.mark.parametrize("teams", range(2, 12))
 def test_the_pairs_of_one_family_leave_out_stretches_that_are_all_different(teams: int) -> None:
-    """A round-robin tournament: so the calibration for a family sees every benign flow once, and none twice."""
+    """A round-robin tournament.
+
+    So the calibration for a family sees every benign flow once, and none twice.
+    """
     colour, rounds = evaluate._rounds(teams)
 
     for team in range(teams):
-        met = [colour[min(team, other), max(team, other)] for other in range(teams) if other != team]
+        met = [
+            colour[min(team, other), max(team, other)] for other in range(teams) if other != team
+        ]
         assert len(set(met)) == teams - 1
         assert set(met) <= set(range(rounds))
     assert rounds in {teams - 1, teams}
@@ -441,19 +554,26 @@ def test_rows_without_times_keep_the_order_they_came_in() -> None:
 
 
 @pytest.mark.usefixtures("quick_training")
-def test_the_scales_of_surprise_come_from_detectors_that_had_not_seen_the_flow(table: FlowTable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_scales_of_surprise_come_from_detectors_that_had_not_seen_the_flow(
+    table: FlowTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fitted on themselves, detectors find every benign flow ordinary, and the scale would cry wolf."""
-    from ensemble.training.recipes import flow_anomaly  # noqa: PLC0415  # the page under test, for its names
+    # the page under test, for its names
+    from ensemble.training.recipes import flow_anomaly  # noqa: PLC0415
 
     benign = table.take(~table.is_hostile)
     seen: list[np.ndarray] = []
     honest = flow_anomaly.fit_detectors
-    monkeypatch.setattr(flow_anomaly, "fit_detectors", lambda rows, seed: (seen.append(rows), honest(rows, seed))[1])
+    monkeypatch.setattr(
+        flow_anomaly, "fit_detectors", lambda rows, seed: (seen.append(rows), honest(rows, seed))[1]
+    )
     folds = np.arange(len(benign)) % 2
 
     fit_surprises(benign.features, folds, seed=0)
 
-    assert [np.array_equal(rows, benign.features[folds != fold]) for fold, rows in enumerate(seen)] == [True, True]
+    assert [
+        np.array_equal(rows, benign.features[folds != fold]) for fold, rows in enumerate(seen)
+    ] == [True, True]
 
 
 @pytest.mark.parametrize(
@@ -484,33 +604,50 @@ def own(make_flows: Callable[..., FlowTable]) -> FlowTable:
 
 @pytest.fixture(scope="module")
 def base(layers: FlowLayers) -> FlowLayers:
-    """The ensemble in use, with a fusion that leaves room above: 300 flows set the rarest threshold far beyond the last of them."""
+    """The ensemble in use, with a fusion that leaves room above.
+
+    300 flows set the rarest threshold far beyond the last of them.
+    """
     assert layers.fusion is not None
     return replace(layers, fusion=replace(layers.fusion, sharpness=0.5))
 
 
 @pytest.fixture(scope="module")
-def adapted(own: FlowTable, base: FlowLayers, quick_training: None) -> FlowLayers:  # noqa: ARG001  # asked for by its effect
+# asked for by its effect
+def adapted(own: FlowTable, base: FlowLayers, quick_training: None) -> FlowLayers:  # noqa: ARG001
     return fit_on_benign(own, base, seed=5)
 
 
-def test_training_on_ones_own_benign_flows_carries_over_what_labels_taught(adapted: FlowLayers, base: FlowLayers) -> None:
+def test_training_on_ones_own_benign_flows_carries_over_what_labels_taught(
+    adapted: FlowLayers, base: FlowLayers
+) -> None:
     """Calibration, shares and the other layers stay; the detectors and the thresholds are new."""
     assert adapted.behavior is base.behavior
     assert adapted.classifier is base.classifier
     assert adapted.anomaly.calibration is base.anomaly.calibration
     assert adapted.fusion is not None
     assert base.fusion is not None
-    assert (adapted.fusion.shares, adapted.fusion.sharpness) == (base.fusion.shares, base.fusion.sharpness)
+    assert (adapted.fusion.shares, adapted.fusion.sharpness) == (
+        base.fusion.shares,
+        base.fusion.sharpness,
+    )
     assert adapted.fusion.thresholds != base.fusion.thresholds
     assert set(adapted.fusion.thresholds) == set(base.fusion.thresholds)
 
 
-def test_ones_own_flows_are_less_strange_to_ones_own_model(adapted: FlowLayers, layers: FlowLayers, own: FlowTable) -> None:
-    assert np.median(adapted.anomaly.raw(own.features)) < np.median(layers.anomaly.raw(own.features))
+def test_ones_own_flows_are_less_strange_to_ones_own_model(
+    adapted: FlowLayers, layers: FlowLayers, own: FlowTable
+) -> None:
+    assert np.median(adapted.anomaly.raw(own.features)) < np.median(
+        layers.anomaly.raw(own.features)
+    )
 
 
-def test_a_release_without_a_classifier_is_adapted_without_one(own: FlowTable, base: FlowLayers, quick_training: None) -> None:  # noqa: ARG001  # asked for by its effect
+def test_a_release_without_a_classifier_is_adapted_without_one(
+    own: FlowTable,
+    base: FlowLayers,
+    quick_training: None,  # noqa: ARG001
+) -> None:  # asked for by its effect
     """Older releases, and those imported from older files, have two layers and go on with two."""
     assert base.fusion is not None
     two = Fusion({"anomaly": 0.4, "behavior": 0.6}, base.fusion.sharpness, {})
@@ -522,6 +659,8 @@ def test_a_release_without_a_classifier_is_adapted_without_one(own: FlowTable, b
     assert set(adapted.fusion.thresholds) == {"anomaly", "behavior", "anomaly+behavior"}
 
 
-def test_without_a_fusion_there_is_nothing_to_carry_over(own: FlowTable, layers: FlowLayers) -> None:
+def test_without_a_fusion_there_is_nothing_to_carry_over(
+    own: FlowTable, layers: FlowLayers
+) -> None:
     with pytest.raises(TrainingError, match="no fusion"):
         fit_on_benign(own, replace(layers, fusion=None), seed=5)

@@ -1,4 +1,7 @@
-"""The isolation forest as arrays: the same scores as scikit-learn's, and arrays that cannot be are refused."""
+"""The isolation forest as arrays.
+
+The same scores as scikit-learn's, and arrays that cannot be are refused.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ def rows_of(count: int, seed: int, columns: int = 6) -> np.ndarray:
 
 
 def sklearn_forest(**settings: Any) -> IsolationForest:
-    return IsolationForest(**({"n_estimators": 15, "random_state": 7} | settings)).fit(rows_of(400, seed=1))
+    return IsolationForest(**({"n_estimators": 15, "random_state": 7} | settings)).fit(
+        rows_of(400, seed=1)
+    )
 
 
 def obvious_scores(fitted: IsolationForest, rows: np.ndarray) -> np.ndarray:
@@ -77,17 +82,31 @@ def test_scores_are_those_of_the_slow_obvious_walk() -> None:
     """The oracle: should scikit-learn change its mind, this one does not."""
     fitted, rows = sklearn_forest(), rows_of(40, seed=3)
 
-    assert Forest.from_sklearn(fitted).score_samples(rows) == pytest.approx(obvious_scores(fitted, rows), abs=1e-9)
+    assert Forest.from_sklearn(fitted).score_samples(rows) == pytest.approx(
+        obvious_scores(fitted, rows), abs=1e-9
+    )
 
 
 def test_a_value_exactly_on_a_cut_goes_the_same_way() -> None:
-    """Cuts are float64 in scikit-learn and float32 here: rounded up, a value just above one would go left."""
+    """Cuts are float64 in scikit-learn and float32 here.
+
+    Rounded up, a value just above one would go left.
+    """
     fitted = sklearn_forest()
     rows = rows_of(1, seed=4).repeat(600, axis=0)
-    cuts = [(c[t.feature[n]], t.threshold[n]) for t, c in _trees(fitted) for n in range(t.node_count) if t.children_left[n] != -1][:200]
+    cuts = [
+        (c[t.feature[n]], t.threshold[n])
+        for t, c in _trees(fitted)
+        for n in range(t.node_count)
+        if t.children_left[n] != -1
+    ][:200]
     for number, (column, cut) in enumerate(cuts):
         nearest = np.float32(cut)
-        around = (nearest, np.nextafter(nearest, np.float32(np.inf)), np.nextafter(nearest, np.float32(-np.inf)))
+        around = (
+            nearest,
+            np.nextafter(nearest, np.float32(np.inf)),
+            np.nextafter(nearest, np.float32(-np.inf)),
+        )
         rows[3 * number : 3 * number + 3, column] = around
 
     found = Forest.from_sklearn(fitted).score_samples(rows)
@@ -105,7 +124,9 @@ def test_trees_of_a_single_node_score_every_row_alike() -> None:
 
 
 def test_no_row_is_no_error() -> None:
-    assert Forest.from_sklearn(sklearn_forest()).score_samples(np.empty((0, 6), np.float32)).shape == (0,)
+    assert Forest.from_sklearn(sklearn_forest()).score_samples(
+        np.empty((0, 6), np.float32)
+    ).shape == (0,)
 
 
 @given(st.integers(1, 40))
@@ -123,7 +144,9 @@ def test_a_row_scores_the_same_alone_and_from_a_strided_array() -> None:
     forest, rows = Forest.from_sklearn(sklearn_forest()), rows_of(30, seed=7)
     together = forest.score_samples(rows)
 
-    assert [forest.score_samples(row[None])[0] for row in rows] == pytest.approx(together.tolist(), abs=1e-12)
+    assert [forest.score_samples(row[None])[0] for row in rows] == pytest.approx(
+        together.tolist(), abs=1e-12
+    )
     assert np.array_equal(forest.score_samples(np.asfortranarray(rows)), together)
 
 
@@ -144,7 +167,11 @@ def test_a_forest_comes_back_from_its_arrays_equal() -> None:
 def test_a_forest_deeper_than_a_heap_may_be_is_refused() -> None:
     """A complete heap doubles with every level: a degenerate tree would need terabytes."""
     with pytest.raises(ArtifactIncompatible, match="depth"):
-        Forest.from_sklearn(IsolationForest(n_estimators=1, max_samples=1.0, random_state=0).fit(rows_of(9000, seed=10)))
+        Forest.from_sklearn(
+            IsolationForest(n_estimators=1, max_samples=1.0, random_state=0).fit(
+                rows_of(9000, seed=10)
+            )
+        )
 
 
 def _put(name: str, value: float) -> Callable[[dict[str, Any]], object]:
@@ -172,14 +199,23 @@ HOSTILE = [
     pytest.param(lambda a: a.update(feature=a["feature"][:-1]), id="a tree short"),
     pytest.param(lambda a: a.update(path_length=a["path_length"][:, :-1]), id="no complete heap"),
     pytest.param(lambda a: a.update(path_length=a["path_length"].ravel()), id="one dimension"),
-    pytest.param(lambda a: a.update({k: a[k][:0] for k in ("feature", "threshold", "path_length")}), id="no tree"),
     pytest.param(
-        lambda a: a.update(feature=np.zeros((1, 0), np.int32), threshold=np.zeros((1, 0), np.float32), path_length=np.zeros((1, 1))),
+        lambda a: a.update({k: a[k][:0] for k in ("feature", "threshold", "path_length")}),
+        id="no tree",
+    ),
+    pytest.param(
+        lambda a: a.update(
+            feature=np.zeros((1, 0), np.int32),
+            threshold=np.zeros((1, 0), np.float32),
+            path_length=np.zeros((1, 1)),
+        ),
         id="trees without a cut",
     ),
     pytest.param(
         lambda a: a.update(
-            feature=np.zeros((1, 8191), np.int32), threshold=np.zeros((1, 8191), np.float32), path_length=np.zeros((1, 8192))
+            feature=np.zeros((1, 8191), np.int32),
+            threshold=np.zeros((1, 8191), np.float32),
+            path_length=np.zeros((1, 8192)),
         ),
         id="deeper than allowed",
     ),
@@ -188,7 +224,10 @@ HOSTILE = [
 
 @pytest.mark.parametrize("spoil", HOSTILE)
 def test_a_forest_that_cannot_be_is_refused(spoil: Callable[[dict[str, Any]], object]) -> None:
-    """The walk indexes by what the arrays say: an index is checked once, here, or it reads another row's memory."""
+    """The walk indexes by what the arrays say.
+
+    An index is checked once, here, or it reads another row's memory.
+    """
     arrays = dict(Forest.from_sklearn(sklearn_forest()).to_arrays())
     spoil(arrays)
 
@@ -197,4 +236,7 @@ def test_a_forest_that_cannot_be_is_refused(spoil: Callable[[dict[str, Any]], ob
 
 
 def _trees(fitted: IsolationForest) -> list[tuple[Any, np.ndarray]]:
-    return [(estimator.tree_, columns) for estimator, columns in zip(fitted.estimators_, fitted.estimators_features_, strict=True)]
+    return [
+        (estimator.tree_, columns)
+        for estimator, columns in zip(fitted.estimators_, fitted.estimators_features_, strict=True)
+    ]

@@ -1,4 +1,7 @@
-"""Fitting the fusion and its thresholds: no layer is fused away, and the false-positive rates are kept on events never seen."""
+"""Fitting the fusion and its thresholds.
+
+No layer is fused away, and the false-positive rates are kept on events never seen.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,16 @@ from ensemble.errors import TrainingError
 from ensemble.fusion import Fusion, layer_set
 from ensemble.kernels.calibration import PRIOR_LOG_ODDS, log_odds
 from ensemble.training.data.flow_table import BENIGN
-from ensemble.training.fit.fusion import LEAST_SHARE, RATES, fit_fusion, fit_thresholds, with_thresholds
+from ensemble.training.fit.fusion import (
+    LEAST_SHARE,
+    RATES,
+    fit_fusion,
+    fit_thresholds,
+    with_thresholds,
+)
 
-ONE_IN_A_MILLION = 1e-6  # chance that an honest threshold fails its test; the seeds are fixed, so it does so never or always
+# chance that an honest threshold fails its test; the seeds are fixed, so it does so never or always
+ONE_IN_A_MILLION = 1e-6
 
 DISTRIBUTIONS = [
     pytest.param(lambda g, n: g.normal(-5, 1, n), id="normal"),
@@ -24,14 +34,19 @@ DISTRIBUTIONS = [
 ]
 
 
-def unseen(seed: int = 0, benign: int = 600, hostile: int = 100) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+def unseen(
+    seed: int = 0, benign: int = 600, hostile: int = 100
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Log-odds of a layer that sees, one that hardly does and one that does not, on benign events and two families."""
     generator = np.random.default_rng(seed)
     families = np.repeat([BENIGN, "Flood", "Scan"], [benign, hostile, hostile])
     is_hostile = families != BENIGN
     sees = {"anomaly": 4.0, "behavior": 1.5, "logs": 0.0}
     odds = {
-        layer: np.clip(PRIOR_LOG_ODDS + generator.normal(0, 1, families.size) + gain * is_hostile, -6, 6) for layer, gain in sees.items()
+        layer: np.clip(
+            PRIOR_LOG_ODDS + generator.normal(0, 1, families.size) + gain * is_hostile, -6, 6
+        )
+        for layer, gain in sees.items()
     }
     return odds, families, np.zeros(families.size, bool)
 
@@ -52,7 +67,9 @@ def test_the_layer_that_sees_most_has_the_largest_share(fitted: Fusion) -> None:
     assert fitted.shares["anomaly"] > fitted.shares["behavior"] >= fitted.shares["logs"]
 
 
-def test_there_are_thresholds_for_every_set_of_layers_that_may_be_left_speaking(fitted: Fusion) -> None:
+def test_there_are_thresholds_for_every_set_of_layers_that_may_be_left_speaking(
+    fitted: Fusion,
+) -> None:
     """P12: a set without thresholds could only answer `indeterminate`."""
     subsets = chain.from_iterable(combinations(fitted.shares, k) for k in (1, 2, 3))
 
@@ -72,35 +89,49 @@ def test_one_layer_alone_has_all_of_it() -> None:
     assert set(fusion.thresholds) == {"anomaly"}
 
 
-def test_the_fitted_fusion_finds_most_attacks_and_few_others_on_fresh_events(fitted: Fusion) -> None:
+def test_the_fitted_fusion_finds_most_attacks_and_few_others_on_fresh_events(
+    fitted: Fusion,
+) -> None:
     odds, families, _ = unseen(seed=9)
-    above = fitted.pooled(odds) > log_odds(np.array([fitted.thresholds[layer_set(odds)].suspicious]))[0]
+    above = (
+        fitted.pooled(odds) > log_odds(np.array([fitted.thresholds[layer_set(odds)].suspicious]))[0]
+    )
 
     assert above[families != BENIGN].mean() > 0.5
     assert above[families == BENIGN].mean() < 0.05
 
 
 @pytest.mark.parametrize("draw", DISTRIBUTIONS)
-def test_thresholds_keep_their_rates_on_events_that_they_have_not_seen(draw: Callable[[np.random.Generator, int], np.ndarray]) -> None:
+def test_thresholds_keep_their_rates_on_events_that_they_have_not_seen(
+    draw: Callable[[np.random.Generator, int], np.ndarray],
+) -> None:
     """1 % and 0.1 % of fresh benign events, within what chance allows both the sample that set them and the one that judges."""
     size, judged = 4000, 200_000
     limits = fit_thresholds(draw(np.random.default_rng(1), size), RATES)
     fresh = 1 / (1 + np.exp(-draw(np.random.default_rng(2), judged)))
 
     for threshold, rate in zip((limits.suspicious, limits.malicious), RATES, strict=False):
-        highest = binom.isf(ONE_IN_A_MILLION, size, rate) / size  # the rate that the small sample may have mistaken for `rate`
+        highest = (
+            binom.isf(ONE_IN_A_MILLION, size, rate) / size
+        )  # the rate that the small sample may have mistaken for `rate`
         lowest = binom.ppf(ONE_IN_A_MILLION, size, rate) / size
         assert lowest <= np.mean(fresh > threshold) <= highest + 1e-3 * rate
 
 
 @pytest.mark.parametrize("size", [100, 101, 999, 1000, 1001, 12_345])
 def test_at_most_the_stated_share_of_the_validation_events_exceeds_a_threshold(size: int) -> None:
-    """Ranks, exactly: the threshold is itself an event, the k-th largest of n, where k / (n + 1) is still within the rate."""
+    """Ranks, exactly.
+
+    The threshold is itself an event, the k-th largest of n, where k / (n + 1) is still within the
+    rate.
+    """
     benign = np.random.default_rng(size).normal(size=size) - 5
     limits = fit_thresholds(benign, RATES)
     scores = 1 / (1 + np.exp(-benign))
 
-    for threshold, rate in zip((limits.suspicious, limits.malicious, limits.critical), RATES, strict=True):
+    for threshold, rate in zip(
+        (limits.suspicious, limits.malicious, limits.critical), RATES, strict=True
+    ):
         above = np.sum(scores > threshold * (1 + 1e-12))
         assert above <= rate * size
         assert above == max(0, int(rate * (size + 1)) - 1)
@@ -111,14 +142,19 @@ def test_a_new_benign_event_exceeds_a_threshold_no_more_often_than_promised() ->
     generator = np.random.default_rng(4)
     exceeded = []
     for _ in range(400):
-        chances = generator.uniform(size=200)  # scores that are uniform: a threshold t is exceeded by 1 - t
+        chances = generator.uniform(
+            size=200
+        )  # scores that are uniform: a threshold t is exceeded by 1 - t
         exceeded.append(1 - fit_thresholds(np.log(chances) - np.log1p(-chances), RATES).suspicious)
 
     assert np.mean(exceeded) == pytest.approx(2 / 201, abs=0.0015)
 
 
 def test_a_rate_that_the_events_cannot_show_lies_beyond_all_of_them() -> None:
-    """One in ten thousand of 500 flows: read off the tail, above the highest flow, and farther out for a smaller rate."""
+    """One in ten thousand of 500 flows.
+
+    Read off the tail, above the highest flow, and farther out for a smaller rate.
+    """
     benign = np.random.default_rng(3).normal(size=500) - 5
     limits = fit_thresholds(benign, RATES)
     highest = 1 / (1 + np.exp(-benign.max()))
@@ -133,10 +169,17 @@ def test_many_equal_scores_make_equal_thresholds_and_no_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "loudest", [pytest.param(37.8, id="sharpness 4, both layers at the top"), pytest.param(35.0, id="tail beyond the top")]
+    "loudest",
+    [
+        pytest.param(37.8, id="sharpness 4, both layers at the top"),
+        pytest.param(35.0, id="tail beyond the top"),
+    ],
 )
 def test_benign_events_at_the_very_top_set_thresholds_below_1(loudest: float) -> None:
-    """One's own network may hold a few flows that every layer calls hostile; training on it must not end in an error."""
+    """One's own network may hold a few flows that every layer calls hostile.
+
+    Training on it must not end in an error.
+    """
     limits = fit_thresholds(np.r_[np.full(290, -6.0), np.full(10, loudest)], RATES)
 
     assert limits.suspicious <= limits.malicious <= limits.critical < 1.0
@@ -155,5 +198,12 @@ def test_new_thresholds_leave_the_rest_of_the_fusion(fitted: Fusion) -> None:
 
     moved = with_thresholds(fitted, louder, RATES)
 
-    assert (moved.shares, moved.sharpness, moved.source) == (fitted.shares, fitted.sharpness, fitted.source)
-    assert all(moved.thresholds[key].suspicious > fitted.thresholds[key].suspicious for key in fitted.thresholds)
+    assert (moved.shares, moved.sharpness, moved.source) == (
+        fitted.shares,
+        fitted.sharpness,
+        fitted.source,
+    )
+    assert all(
+        moved.thresholds[key].suspicious > fitted.thresholds[key].suspicious
+        for key in fitted.thresholds
+    )

@@ -1,6 +1,7 @@
 """Fusion: promises 11 and 12. Every score is one; raising a layer never lowers it; and silence is never innocence.
 
-The promises hold for any shares, any sharpness and any thresholds, so they are generated; how the evidence is pooled is not their business.
+The promises hold for any shares, any sharpness and any thresholds, so they are generated; how the
+evidence is pooled is not their business.
 """
 
 from __future__ import annotations
@@ -19,12 +20,24 @@ from numpy.typing import NDArray
 
 from ensemble.errors import ArtifactIncompatible
 from ensemble.fusion import RESILIENCE, Fusion, Thresholds, layer_set
-from ensemble.verdicts import LayerScores, LayerStatus, Severity, SystemStatus, Verdicts, VerdictWord
+from ensemble.verdicts import (
+    LayerScores,
+    LayerStatus,
+    Severity,
+    SystemStatus,
+    Verdicts,
+    VerdictWord,
+)
 
 LAYERS = ("anomaly", "behavior", "logs")
 SUBSETS = list(chain.from_iterable(combinations(LAYERS, k) for k in range(4)))
 EVERY_SUBSET = [pytest.param(subset, id="+".join(subset) or "none") for subset in SUBSETS]
-SILENT = [s for s in LayerStatus if s not in {LayerStatus.LIVE, LayerStatus.LAST_GOOD, LayerStatus.RULES, LayerStatus.NOT_APPLICABLE}]
+SILENT = [
+    s
+    for s in LayerStatus
+    if s
+    not in {LayerStatus.LIVE, LayerStatus.LAST_GOOD, LayerStatus.RULES, LayerStatus.NOT_APPLICABLE}
+]
 POSTURE_BOUND = 1.0
 MILD = Thresholds(0.2, 0.6, 0.9)
 
@@ -42,7 +55,9 @@ def fusions(draw: st.DrawFn) -> Fusion:
     """Three layers of any shares, with thresholds for every set of them that may be left speaking."""
     parts = np.array(draw(st.tuples(*[st.floats(0.05, 1.0)] * 3)))
     shares = dict(zip(LAYERS, (parts / parts.sum()).tolist(), strict=True))
-    return Fusion(shares, draw(st.floats(0.25, 4.0)), {layer_set(s): draw(thresholds()) for s in SUBSETS if s})
+    return Fusion(
+        shares, draw(st.floats(0.25, 4.0)), {layer_set(s): draw(thresholds()) for s in SUBSETS if s}
+    )
 
 
 @st.composite
@@ -50,7 +65,12 @@ def worlds(draw: st.DrawFn) -> World:
     """A fusion, what each layer would say of three events, which of them speak, and the host."""
     columns = {layer: draw(COLUMN) for layer in LAYERS}
     return World(
-        draw(fusions()), columns, draw(st.sampled_from(SUBSETS)), draw(st.none() | COLUMN), draw(st.floats(0, 1)), draw(st.floats(0, 2))
+        draw(fusions()),
+        columns,
+        draw(st.sampled_from(SUBSETS)),
+        draw(st.none() | COLUMN),
+        draw(st.floats(0, 1)),
+        draw(st.floats(0, 2)),
     )
 
 
@@ -76,7 +96,9 @@ class World:
         said = [
             live(layer, column)
             if layer in self.speaking
-            else LayerScores.silent(layer, LayerStatus.FALLBACK, size, "ARTIFACT_MISSING", score=0.1)
+            else LayerScores.silent(
+                layer, LayerStatus.FALLBACK, size, "ARTIFACT_MISSING", score=0.1
+            )
             for layer, column in self.columns.items()
         ]
         host = (
@@ -87,10 +109,16 @@ class World:
         return [*said, host]
 
     def verdicts(self, opinions: list[LayerScores] | None = None) -> Verdicts:
-        return self.fusion.fuse(opinions or self.opinions(), min_coverage=self.min_coverage, posture_bound=self.posture_bound)
+        return self.fusion.fuse(
+            opinions or self.opinions(),
+            min_coverage=self.min_coverage,
+            posture_bound=self.posture_bound,
+        )
 
 
-def live(layer: str, scores: NDArray[np.float64], status: LayerStatus = LayerStatus.LIVE) -> LayerScores:
+def live(
+    layer: str, scores: NDArray[np.float64], status: LayerStatus = LayerStatus.LIVE
+) -> LayerScores:
     return LayerScores(layer, status, "1", "default/1", scores.copy())
 
 
@@ -104,7 +132,11 @@ def same(one: Verdicts, other: Verdicts) -> bool:
 
 @pytest.fixture
 def fusion() -> Fusion:
-    return Fusion({"anomaly": 0.5, "behavior": 0.3, "logs": 0.2}, 1.0, {layer_set(s): MILD for s in SUBSETS if s})
+    return Fusion(
+        {"anomaly": 0.5, "behavior": 0.3, "logs": 0.2},
+        1.0,
+        {layer_set(s): MILD for s in SUBSETS if s},
+    )
 
 
 @pytest.fixture
@@ -131,12 +163,20 @@ def test_every_score_is_finite_and_lies_between_its_bounds(world: World) -> None
 @given(worlds(), st.data())
 def test_the_score_never_falls_when_a_layers_score_rises(world: World, data: st.DataObject) -> None:
     """P11: also where the host's posture rises."""
-    layer = data.draw(st.sampled_from([*world.speaking, *([RESILIENCE] if world.posture is not None else [])] or [None]))
+    layer = data.draw(
+        st.sampled_from(
+            [*world.speaking, *([RESILIENCE] if world.posture is not None else [])] or [None]
+        )
+    )
     if layer is None:
         return
     before = world.posture if layer == RESILIENCE else world.columns[layer]
     risen = np.maximum(before, data.draw(COLUMN))
-    louder = replace(world, posture=risen) if layer == RESILIENCE else replace(world, columns={**world.columns, layer: risen})
+    louder = (
+        replace(world, posture=risen)
+        if layer == RESILIENCE
+        else replace(world, columns={**world.columns, layer: risen})
+    )
 
     quiet, loud = world.verdicts(), louder.verdicts()
 
@@ -155,15 +195,26 @@ def test_the_order_of_the_opinions_changes_nothing(world: World, order: list[int
     assert shuffled.score == pytest.approx(told.score, abs=1e-12)
     assert shuffled.low == pytest.approx(told.low, abs=1e-12)
     assert shuffled.high == pytest.approx(told.high, abs=1e-12)
-    assert (shuffled.coverage, shuffled.degraded, shuffled.status) == (told.coverage, told.degraded, told.status)
+    assert (shuffled.coverage, shuffled.degraded, shuffled.status) == (
+        told.coverage,
+        told.degraded,
+        told.status,
+    )
 
 
 def test_the_order_of_the_opinions_changes_not_even_the_last_bit() -> None:
     """A score that lies on a threshold must not cross it by the order in which replicas answer."""
     fusion = Fusion({"anomaly": 4 / 9, "behavior": 3 / 9, "logs": 2 / 9}, 1.0, {})
-    world = World(fusion, {"anomaly": np.zeros(1), "behavior": np.ones(1), "logs": np.zeros(1)}, LAYERS)
+    world = World(
+        fusion, {"anomaly": np.zeros(1), "behavior": np.ones(1), "logs": np.zeros(1)}, LAYERS
+    )
 
-    assert len({world.verdicts(list(opinions)).score[0] for opinions in permutations(world.opinions())}) == 1
+    assert (
+        len(
+            {world.verdicts(list(opinions)).score[0] for opinions in permutations(world.opinions())}
+        )
+        == 1
+    )
 
 
 @given(worlds())
@@ -174,10 +225,16 @@ def test_an_event_gets_the_same_answer_alone_as_in_a_batch(world: World) -> None
     for row in range(3):
         posture = None if world.posture is None else world.posture[row : row + 1]
         alone = replace(
-            world, columns={layer: column[row : row + 1] for layer, column in world.columns.items()}, posture=posture
+            world,
+            columns={layer: column[row : row + 1] for layer, column in world.columns.items()},
+            posture=posture,
         ).verdicts()
         assert alone.score[0] == pytest.approx(together.score[row], abs=1e-12)
-        assert (alone.word[0], alone.severity[0], alone.coverage) == (together.word[row], together.severity[row], together.coverage)
+        assert (alone.word[0], alone.severity[0], alone.coverage) == (
+            together.word[row],
+            together.severity[row],
+            together.coverage,
+        )
 
 
 # promise 12
@@ -187,12 +244,19 @@ def test_an_event_gets_the_same_answer_alone_as_in_a_batch(world: World) -> None
 def test_whatever_the_silent_layers_would_have_said_the_score_lies_between_the_bounds(
     world: World, guesses: list[tuple[float, ...]]
 ) -> None:
-    """P12: `low` and `high` are a promise about every possible answer, so many are filled in; the extremes are among them."""
+    """P12.
+
+    `low` and `high` are a promise about every possible answer, so many are filled in; the extremes
+    are among them.
+    """
     verdicts = world.verdicts()
 
     for guess in [*guesses, *product((0.0, 1.0), repeat=4)]:
         said = zip(world.columns.items(), guess, strict=False)
-        filled = {layer: column if layer in world.speaking else np.full(3, value) for (layer, column), value in said}
+        filled = {
+            layer: column if layer in world.speaking else np.full(3, value)
+            for (layer, column), value in said
+        }
         posture = np.full(3, guess[3]) if world.posture is None else world.posture
         complete = replace(world, columns=filled, speaking=LAYERS, posture=posture).verdicts()
         assert (complete.score >= verdicts.low - 1e-9).all()
@@ -202,7 +266,10 @@ def test_whatever_the_silent_layers_would_have_said_the_score_lies_between_the_b
 @given(worlds(), COLUMN)
 def test_what_a_silent_layer_shows_weighs_nothing(world: World, shown: NDArray[np.float64]) -> None:
     """P12: the 0.0 that a broken layer shows is no evidence of innocence."""
-    told = [LayerScores(o.layer, o.status, "", "", shown.copy()) if not o.speaks else o for o in world.opinions()]
+    told = [
+        LayerScores(o.layer, o.status, "", "", shown.copy()) if not o.speaks else o
+        for o in world.opinions()
+    ]
 
     assert same(world.verdicts(told), world.verdicts())
 
@@ -210,10 +277,16 @@ def test_what_a_silent_layer_shows_weighs_nothing(world: World, shown: NDArray[n
 @pytest.mark.parametrize("status", SILENT)
 @pytest.mark.parametrize("speaking", EVERY_SUBSET)
 def test_coverage_says_how_much_of_the_ensemble_saw_the_event(
-    fusion: Fusion, calm: Mapping[str, NDArray[np.float64]], speaking: tuple[str, ...], status: LayerStatus
+    fusion: Fusion,
+    calm: Mapping[str, NDArray[np.float64]],
+    speaking: tuple[str, ...],
+    status: LayerStatus,
 ) -> None:
     """P12: all subsets of layers, silent for every reason there is."""
-    opinions = [live(layer, column) if layer in speaking else LayerScores.silent(layer, status, 3, "why") for layer, column in calm.items()]
+    opinions = [
+        live(layer, column) if layer in speaking else LayerScores.silent(layer, status, 3, "why")
+        for layer, column in calm.items()
+    ]
 
     verdicts = fusion.fuse(opinions, min_coverage=0.5, posture_bound=POSTURE_BOUND)
 
@@ -231,7 +304,11 @@ def test_a_layer_that_did_not_answer_at_all_is_as_silent_as_one_that_says_so(
     told = World(fusion, calm, speaking)
     lost = told.verdicts([o for o in told.opinions() if o.speaks or o.layer == RESILIENCE])
 
-    assert (lost.coverage, lost.degraded, lost.word) == (told.verdicts().coverage, told.verdicts().degraded, told.verdicts().word)
+    assert (lost.coverage, lost.degraded, lost.word) == (
+        told.verdicts().coverage,
+        told.verdicts().degraded,
+        told.verdicts().word,
+    )
     assert np.array_equal(lost.low, told.verdicts().low)
     assert np.array_equal(lost.high, told.verdicts().high)
 
@@ -247,20 +324,36 @@ def test_under_the_least_coverage_nothing_is_called_benign(world: World) -> None
         assert VerdictWord.BENIGN not in verdicts.word
 
 
-def test_an_ensemble_that_speaks_whole_is_never_under_the_least_coverage(calm: Mapping[str, NDArray[np.float64]]) -> None:
-    """P11, P12: shares are rounded numbers; all of them must reach a `min_coverage` of 1, in whatever order they came."""
-    fusion = Fusion({"anomaly": 4 / 9, "behavior": 3 / 9, "logs": 2 / 9}, 1.0, {layer_set(LAYERS): MILD})
+def test_an_ensemble_that_speaks_whole_is_never_under_the_least_coverage(
+    calm: Mapping[str, NDArray[np.float64]],
+) -> None:
+    """P11, P12.
+
+    Shares are rounded numbers; all of them must reach a `min_coverage` of 1, in whatever order they
+    came.
+    """
+    fusion = Fusion(
+        {"anomaly": 4 / 9, "behavior": 3 / 9, "logs": 2 / 9}, 1.0, {layer_set(LAYERS): MILD}
+    )
 
     every = [
-        fusion.fuse([live(layer, calm[layer]) for layer in order], min_coverage=1.0, posture_bound=POSTURE_BOUND)
+        fusion.fuse(
+            [live(layer, calm[layer]) for layer in order],
+            min_coverage=1.0,
+            posture_bound=POSTURE_BOUND,
+        )
         for order in permutations(LAYERS)
     ]
 
-    assert {(verdicts.coverage, *verdicts.word) for verdicts in every} == {(1.0, *[VerdictWord.BENIGN] * 3)}
+    assert {(verdicts.coverage, *verdicts.word) for verdicts in every} == {
+        (1.0, *[VerdictWord.BENIGN] * 3)
+    }
 
 
 @given(fusions(), COLUMN, st.floats(0, 2))
-def test_when_nothing_spoke_the_score_is_the_prior_moved_by_the_host(fusion: Fusion, posture: NDArray[np.float64], bound: float) -> None:
+def test_when_nothing_spoke_the_score_is_the_prior_moved_by_the_host(
+    fusion: Fusion, posture: NDArray[np.float64], bound: float
+) -> None:
     """RESILIENCE_SCORING_ONLY: an answer, and no verdict."""
     silent = {layer: np.zeros(3) for layer in LAYERS}
     only_host = World(fusion, silent, (), posture, 0.0, bound).verdicts()
@@ -272,7 +365,9 @@ def test_when_nothing_spoke_the_score_is_the_prior_moved_by_the_host(fusion: Fus
     assert (np.sign(np.round(only_host.score - no_host.score, 12)) * (posture - 0.5) >= 0).all()
 
 
-def test_when_nothing_spoke_the_severity_is_unknown_and_not_low(fusion: Fusion, calm: Mapping[str, NDArray[np.float64]]) -> None:
+def test_when_nothing_spoke_the_severity_is_unknown_and_not_low(
+    fusion: Fusion, calm: Mapping[str, NDArray[np.float64]]
+) -> None:
     """P12: `low` would be an innocent word for it."""
     assert set(World(fusion, calm, ()).verdicts().severity) == {Severity.UNKNOWN}
 
@@ -281,8 +376,13 @@ def test_when_nothing_spoke_the_severity_is_unknown_and_not_low(fusion: Fusion, 
 
 
 @given(worlds().filter(lambda world: world.speaking), COLUMN, st.floats(0.5, 0.999))
-def test_the_host_can_never_turn_malicious_into_benign(world: World, posture: NDArray[np.float64], narrow: float) -> None:
-    """DESIGN section 4: a strong host is no alibi, however wide the bound was set and however near the thresholds lie."""
+def test_the_host_can_never_turn_malicious_into_benign(
+    world: World, posture: NDArray[np.float64], narrow: float
+) -> None:
+    """DESIGN section 4.
+
+    A strong host is no alibi, however wide the bound was set and however near the thresholds lie.
+    """
     neutral = replace(world, posture=np.full(3, 0.5), min_coverage=0.0, posture_bound=2.0)
     malicious = neutral.verdicts().score.min() * 0.999  # all three events lie just above
     limits = {layer_set(world.speaking): Thresholds(malicious * narrow, malicious, malicious)}
@@ -295,13 +395,17 @@ def test_the_host_can_never_turn_malicious_into_benign(world: World, posture: ND
 
 
 @given(worlds(), COLUMN)
-def test_the_host_moves_the_score_by_no_more_than_the_bound(world: World, posture: NDArray[np.float64]) -> None:
+def test_the_host_moves_the_score_by_no_more_than_the_bound(
+    world: World, posture: NDArray[np.float64]
+) -> None:
     def odds(world: World) -> NDArray[np.float64]:
         score = np.clip(world.verdicts().score, 1e-9, 1 - 1e-9)
         return np.log(score) - np.log1p(-score)
 
     neutral = odds(replace(world, posture=np.full(3, 0.5)))
-    inside = np.abs(neutral) < 15  # farther out a float64 probability has no room for the difference
+    inside = (
+        np.abs(neutral) < 15
+    )  # farther out a float64 probability has no room for the difference
 
     moved = np.abs(odds(replace(world, posture=posture)) - neutral)[inside]
 
@@ -310,68 +414,116 @@ def test_the_host_moves_the_score_by_no_more_than_the_bound(world: World, postur
 
 @given(worlds())
 def test_an_unknown_host_changes_nothing(world: World) -> None:
-    unknown, silent = replace(world, posture=np.full(3, 0.5)).verdicts(), replace(world, posture=None).verdicts()
+    unknown, silent = (
+        replace(world, posture=np.full(3, 0.5)).verdicts(),
+        replace(world, posture=None).verdicts(),
+    )
 
     assert unknown.score == pytest.approx(silent.score, abs=1e-12)
     assert (unknown.coverage, unknown.status) == (silent.coverage, silent.status)
 
 
 @given(worlds(), COLUMN)
-def test_a_silent_posture_layer_is_inside_the_bounds(world: World, posture: NDArray[np.float64]) -> None:
+def test_a_silent_posture_layer_is_inside_the_bounds(
+    world: World, posture: NDArray[np.float64]
+) -> None:
     """`low` and `high` count the host too."""
-    silent, told = replace(world, posture=None).verdicts(), replace(world, posture=posture).verdicts()
+    silent, told = (
+        replace(world, posture=None).verdicts(),
+        replace(world, posture=posture).verdicts(),
+    )
 
     assert (told.score >= silent.low - 1e-12).all()
     assert (told.score <= silent.high + 1e-12).all()
 
 
-def test_a_silent_posture_layer_is_degraded_and_costs_no_coverage(fusion: Fusion, calm: Mapping[str, NDArray[np.float64]]) -> None:
+def test_a_silent_posture_layer_is_degraded_and_costs_no_coverage(
+    fusion: Fusion, calm: Mapping[str, NDArray[np.float64]]
+) -> None:
     verdicts = World(fusion, calm, LAYERS, None).verdicts()
 
-    assert (verdicts.coverage, verdicts.degraded, verdicts.status) == (1.0, True, SystemStatus.FULLY_OPERATIONAL)
+    assert (verdicts.coverage, verdicts.degraded, verdicts.status) == (
+        1.0,
+        True,
+        SystemStatus.FULLY_OPERATIONAL,
+    )
 
 
-def test_a_layer_of_another_kind_of_event_is_not_missed(calm: Mapping[str, NDArray[np.float64]]) -> None:
+def test_a_layer_of_another_kind_of_event_is_not_missed(
+    calm: Mapping[str, NDArray[np.float64]],
+) -> None:
     """`not_applicable` is outside the denominator."""
     fusion = Fusion({"anomaly": 1.0}, 1.0, {"anomaly": MILD})
-    other = LayerScores.silent("behavior", LayerStatus.NOT_APPLICABLE, 3, "has no opinion on process events")
+    other = LayerScores.silent(
+        "behavior", LayerStatus.NOT_APPLICABLE, 3, "has no opinion on process events"
+    )
 
-    verdicts = fusion.fuse([live("anomaly", calm["anomaly"]), other], min_coverage=0.5, posture_bound=POSTURE_BOUND)
+    verdicts = fusion.fuse(
+        [live("anomaly", calm["anomaly"]), other], min_coverage=0.5, posture_bound=POSTURE_BOUND
+    )
 
-    assert (verdicts.coverage, verdicts.degraded, verdicts.status) == (1.0, False, SystemStatus.FULLY_OPERATIONAL)
+    assert (verdicts.coverage, verdicts.degraded, verdicts.status) == (
+        1.0,
+        False,
+        SystemStatus.FULLY_OPERATIONAL,
+    )
 
 
 # verdict and severity
 
 
 @given(COLUMN)
-def test_without_a_fitted_fusion_every_verdict_is_indeterminate(column: NDArray[np.float64]) -> None:
-    """The built-in rule has been validated by nobody: no share of it counts as coverage, and the answer is degraded."""
+def test_without_a_fitted_fusion_every_verdict_is_indeterminate(
+    column: NDArray[np.float64],
+) -> None:
+    """The built-in rule has been validated by nobody.
+
+    No share of it counts as coverage, and the answer is degraded.
+    """
     builtin = Fusion.builtin(LAYERS)
 
-    verdicts = builtin.fuse([live(layer, column) for layer in LAYERS], min_coverage=0.0, posture_bound=POSTURE_BOUND)
+    verdicts = builtin.fuse(
+        [live(layer, column) for layer in LAYERS], min_coverage=0.0, posture_bound=POSTURE_BOUND
+    )
 
     assert set(verdicts.word) == {VerdictWord.INDETERMINATE}
     assert (verdicts.coverage, verdicts.degraded) == (0.0, True)
     assert ((verdicts.score >= 0) & (verdicts.score <= 1)).all()
 
 
-def test_a_builtin_rule_with_thresholds_is_indeterminate_still(fusion: Fusion, calm: Mapping[str, NDArray[np.float64]]) -> None:
-    assert set(World(replace(fusion, source="builtin"), calm, LAYERS).verdicts().word) == {VerdictWord.INDETERMINATE}
+def test_a_builtin_rule_with_thresholds_is_indeterminate_still(
+    fusion: Fusion, calm: Mapping[str, NDArray[np.float64]]
+) -> None:
+    assert set(World(replace(fusion, source="builtin"), calm, LAYERS).verdicts().word) == {
+        VerdictWord.INDETERMINATE
+    }
 
 
 @pytest.mark.parametrize("speaking", [p for p in EVERY_SUBSET if p.values[0]])
 def test_each_set_of_speaking_layers_has_thresholds_of_its_own(
     fusion: Fusion, calm: Mapping[str, NDArray[np.float64]], speaking: tuple[str, ...]
 ) -> None:
-    """One layer alone is noisier than three: with the thresholds of all, its false positives would flood."""
-    strict = replace(fusion, thresholds=dict(fusion.thresholds) | {layer_set(speaking): Thresholds(1e-6, 2e-6, 3e-6)})
-    loud = [subset for subset in SUBSETS if set(World(strict, calm, subset, min_coverage=0.0).verdicts().word) == {VerdictWord.MALICIOUS}]
+    """One layer alone is noisier than three.
+
+    With the thresholds of all, its false positives would flood.
+    """
+    strict = replace(
+        fusion,
+        thresholds=dict(fusion.thresholds) | {layer_set(speaking): Thresholds(1e-6, 2e-6, 3e-6)},
+    )
+    loud = [
+        subset
+        for subset in SUBSETS
+        if set(World(strict, calm, subset, min_coverage=0.0).verdicts().word)
+        == {VerdictWord.MALICIOUS}
+    ]
 
     assert loud == [speaking]
 
 
-def test_without_thresholds_for_who_speaks_there_is_no_verdict(fusion: Fusion, calm: Mapping[str, NDArray[np.float64]]) -> None:
+def test_without_thresholds_for_who_speaks_there_is_no_verdict(
+    fusion: Fusion, calm: Mapping[str, NDArray[np.float64]]
+) -> None:
     unfitted = replace(fusion, thresholds={"anomaly": MILD})
 
     assert set(World(unfitted, calm, LAYERS).verdicts().word) == {VerdictWord.INDETERMINATE}
@@ -385,34 +537,58 @@ def test_words_and_severities_rise_with_the_score_and_agree(world: World) -> Non
     if limits is None:
         return
 
-    levels = [sum(score > t for t in (limits.suspicious, limits.malicious, limits.critical)) for score in verdicts.score]
+    levels = [
+        sum(score > t for t in (limits.suspicious, limits.malicious, limits.critical))
+        for score in verdicts.score
+    ]
 
     assert [list(Severity).index(s) for s in verdicts.severity] == levels
-    assert [(VerdictWord.BENIGN, VerdictWord.SUSPICIOUS, VerdictWord.MALICIOUS, VerdictWord.MALICIOUS)[n] for n in levels] == list(
-        verdicts.word
-    )
+    assert [
+        (VerdictWord.BENIGN, VerdictWord.SUSPICIOUS, VerdictWord.MALICIOUS, VerdictWord.MALICIOUS)[
+            n
+        ]
+        for n in levels
+    ] == list(verdicts.word)
 
 
 @pytest.mark.parametrize("status", [LayerStatus.LAST_GOOD, LayerStatus.RULES])
 def test_an_older_proven_model_and_written_rules_count_like_a_live_one(
     fusion: Fusion, calm: Mapping[str, NDArray[np.float64]], status: LayerStatus
 ) -> None:
-    spoken = fusion.fuse([live(layer, column, status) for layer, column in calm.items()], min_coverage=0.5, posture_bound=POSTURE_BOUND)
+    spoken = fusion.fuse(
+        [live(layer, column, status) for layer, column in calm.items()],
+        min_coverage=0.5,
+        posture_bound=POSTURE_BOUND,
+    )
 
-    assert same(spoken, fusion.fuse([live(layer, column) for layer, column in calm.items()], min_coverage=0.5, posture_bound=POSTURE_BOUND))
+    assert same(
+        spoken,
+        fusion.fuse(
+            [live(layer, column) for layer, column in calm.items()],
+            min_coverage=0.5,
+            posture_bound=POSTURE_BOUND,
+        ),
+    )
 
 
-def test_every_opinion_is_in_the_answer(fusion: Fusion, calm: Mapping[str, NDArray[np.float64]]) -> None:
+def test_every_opinion_is_in_the_answer(
+    fusion: Fusion, calm: Mapping[str, NDArray[np.float64]]
+) -> None:
     opinions = World(fusion, calm, ("anomaly",)).opinions()
 
-    assert fusion.fuse(opinions, min_coverage=0.5, posture_bound=POSTURE_BOUND).layers == tuple(opinions)
+    assert fusion.fuse(opinions, min_coverage=0.5, posture_bound=POSTURE_BOUND).layers == tuple(
+        opinions
+    )
 
 
 # what the evidence means
 
 
 def test_layers_that_agree_and_are_loud_make_a_loud_score(fusion: Fusion) -> None:
-    """Direction: all at the top is malicious, all at the bottom benign, and nobody's opinion is needed to say so."""
+    """Direction.
+
+    All at the top is malicious, all at the bottom benign, and nobody's opinion is needed to say so.
+    """
     loud, quiet = ({layer: np.full(3, value) for layer in LAYERS} for value in (0.9975, 0.0025))
 
     assert set(World(fusion, loud, LAYERS).verdicts().word) == {VerdictWord.MALICIOUS}
@@ -483,7 +659,10 @@ REFUSED = [
 
 @pytest.mark.parametrize("spoil", REFUSED)
 def test_a_fusion_that_cannot_be_is_refused(spoil: Callable[[dict[str, Any]], object]) -> None:
-    """A release is written by people and by programs: a negative share would make the loudest layer an alibi."""
+    """A release is written by people and by programs.
+
+    A negative share would make the loudest layer an alibi.
+    """
     config = json.loads(json.dumps(GOOD))
     spoil(config)
 
@@ -499,9 +678,16 @@ def test_the_name_of_a_set_of_layers_does_not_depend_on_their_order() -> None:
     assert layer_set(["logs", "anomaly"]) == layer_set(("anomaly", "logs")) == "anomaly+logs"
 
 
-def test_the_fallback_score_of_behavior_lies_below_the_threshold_of_the_compatibility_view() -> None:
-    """S0-11: 0.1 is shown and must never look malicious there; 0.95 is that view's threshold and nobody else's."""
-    from ensemble.layers.catalog import LAYERS as PLANS  # noqa: PLC0415  # the one test here that needs it
+def test_the_fallback_score_of_behavior_lies_below_the_threshold_of_the_compatibility_view() -> (
+    None
+):
+    """S0-11.
+
+    0.1 is shown and must never look malicious there; 0.95 is that view's threshold and nobody
+    else's.
+    """
+    # the one test here that needs it
+    from ensemble.layers.catalog import LAYERS as PLANS  # noqa: PLC0415
 
     compatibility_threshold = 0.95
 

@@ -1,4 +1,8 @@
-"""The guard: a layer that fails is soon not asked any more, is tried by one call at a time, and comes back once it is well."""
+"""The guard.
+
+A layer that fails is soon not asked any more, is tried by one call at a time, and comes back once
+it is well.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from ensemble.guard import BreakerRules, BreakerState, Bulkhead, CircuitBreaker, Deadline, RetryBudget, Ticket
+from ensemble.guard import (
+    BreakerRules,
+    BreakerState,
+    Bulkhead,
+    CircuitBreaker,
+    Deadline,
+    RetryBudget,
+    Ticket,
+)
 from tests.timing import Clock
 
-RULES = BreakerRules(failures_in_a_row=5, window=20, bad_share=0.5, open_s=2.0, longest_open_s=8.0, jitter=0.2, trial_s=0.25)
+RULES = BreakerRules(
+    failures_in_a_row=5,
+    window=20,
+    bad_share=0.5,
+    open_s=2.0,
+    longest_open_s=8.0,
+    jitter=0.2,
+    trial_s=0.25,
+)
 BACK_WITHIN_S = 10.0  # RELIABILITY P19
 
 
@@ -28,7 +48,12 @@ def changes() -> list[tuple[BreakerState, str]]:
 
 @pytest.fixture
 def breaker(clock: Clock, changes: list[tuple[BreakerState, str]]) -> CircuitBreaker:
-    return CircuitBreaker(RULES, clock=clock, jitter=lambda: 0.0, on_change=lambda state, reason: changes.append((state, reason)))
+    return CircuitBreaker(
+        RULES,
+        clock=clock,
+        jitter=lambda: 0.0,
+        on_change=lambda state, reason: changes.append((state, reason)),
+    )
 
 
 def call(breaker: CircuitBreaker, *, is_good: bool) -> None:
@@ -54,7 +79,9 @@ def trial_of(breaker: CircuitBreaker) -> Ticket:
 # -- the breaker
 
 
-def test_five_failures_in_a_row_open_it_and_nobody_asks(breaker: CircuitBreaker, changes: list[tuple[BreakerState, str]]) -> None:
+def test_five_failures_in_a_row_open_it_and_nobody_asks(
+    breaker: CircuitBreaker, changes: list[tuple[BreakerState, str]]
+) -> None:
     """P19: a failing layer costs its deadline only a few times."""
     for _ in range(4):
         call(breaker, is_good=False)
@@ -75,7 +102,9 @@ def test_a_good_call_between_failures_starts_the_count_again(breaker: CircuitBre
     assert breaker.state is BreakerState.CLOSED
 
 
-def test_half_of_the_last_twenty_calls_open_it(breaker: CircuitBreaker, changes: list[tuple[BreakerState, str]]) -> None:
+def test_half_of_the_last_twenty_calls_open_it(
+    breaker: CircuitBreaker, changes: list[tuple[BreakerState, str]]
+) -> None:
     """R4: a layer of which only some replicas are slow never fails five times in a row."""
     for number in range(19):
         call(breaker, is_good=number % 2 == 0)
@@ -94,7 +123,9 @@ def test_only_the_last_twenty_calls_count(breaker: CircuitBreaker) -> None:
     assert breaker.state is BreakerState.CLOSED
 
 
-def test_after_its_pause_one_trial_goes_out_and_no_other(breaker: CircuitBreaker, clock: Clock) -> None:
+def test_after_its_pause_one_trial_goes_out_and_no_other(
+    breaker: CircuitBreaker, clock: Clock
+) -> None:
     """P19: one trial call at a time."""
     opened(breaker)
     clock.now += RULES.open_s
@@ -106,7 +137,10 @@ def test_after_its_pause_one_trial_goes_out_and_no_other(breaker: CircuitBreaker
 
 
 def test_a_good_trial_gives_back_all_traffic_at_once(breaker: CircuitBreaker, clock: Clock) -> None:
-    """RELIABILITY section 4: a layer that was down takes all its traffic when proven; the steps are for new releases."""
+    """RELIABILITY section 4.
+
+    A layer that was down takes all its traffic when proven; the steps are for new releases.
+    """
     opened(breaker)
     clock.now += RULES.open_s
 
@@ -116,7 +150,9 @@ def test_a_good_trial_gives_back_all_traffic_at_once(breaker: CircuitBreaker, cl
     assert breaker.state is BreakerState.CLOSED
 
 
-def test_a_layer_is_open_since_its_first_failure_however_many_trials_fail(breaker: CircuitBreaker, clock: Clock) -> None:
+def test_a_layer_is_open_since_its_first_failure_however_many_trials_fail(
+    breaker: CircuitBreaker, clock: Clock
+) -> None:
     """S0-23: an operator asks since when it is gone, not when it was tried last."""
     opened(breaker)
     began = clock.now
@@ -133,7 +169,9 @@ def test_a_layer_is_open_since_its_first_failure_however_many_trials_fail(breake
     assert breaker.since == clock.now
 
 
-def test_each_failed_trial_doubles_the_pause_up_to_a_limit(breaker: CircuitBreaker, clock: Clock) -> None:
+def test_each_failed_trial_doubles_the_pause_up_to_a_limit(
+    breaker: CircuitBreaker, clock: Clock
+) -> None:
     pauses = []
     opened(breaker)
     for _ in range(5):
@@ -155,7 +193,9 @@ def test_the_jitter_makes_a_pause_shorter_and_never_longer(clock: Clock) -> None
     assert trial_of(breaker)
 
 
-def test_a_trial_that_never_returns_has_failed(breaker: CircuitBreaker, clock: Clock, changes: list[tuple[BreakerState, str]]) -> None:
+def test_a_trial_that_never_returns_has_failed(
+    breaker: CircuitBreaker, clock: Clock, changes: list[tuple[BreakerState, str]]
+) -> None:
     """The half-open state of resilience4j sticks where a trial call hangs (its issue 903)."""
     opened(breaker)
     clock.now += RULES.open_s
@@ -169,7 +209,9 @@ def test_a_trial_that_never_returns_has_failed(breaker: CircuitBreaker, clock: C
     assert changes[-1] == (BreakerState.OPEN, "the trial did not return")
 
 
-def test_an_answer_from_before_the_last_change_counts_for_nothing(breaker: CircuitBreaker, clock: Clock) -> None:
+def test_an_answer_from_before_the_last_change_counts_for_nothing(
+    breaker: CircuitBreaker, clock: Clock
+) -> None:
     """A good answer that was long under way does not prove a layer that has failed since."""
     early = breaker.admit()
     assert early is not None
@@ -185,7 +227,9 @@ def test_an_answer_from_before_the_last_change_counts_for_nothing(breaker: Circu
     assert breaker.state is BreakerState.CLOSED
 
 
-def test_a_layer_that_passes_its_trials_and_fails_under_load_is_tried_less_and_less_often(breaker: CircuitBreaker, clock: Clock) -> None:
+def test_a_layer_that_passes_its_trials_and_fails_under_load_is_tried_less_and_less_often(
+    breaker: CircuitBreaker, clock: Clock
+) -> None:
     pauses = []
     for _ in range(4):
         opened(breaker)
@@ -198,7 +242,9 @@ def test_a_layer_that_passes_its_trials_and_fails_under_load_is_tried_less_and_l
     assert pauses == [2.0, 4.0, 8.0, 8.0]
 
 
-def test_a_whole_window_of_good_calls_forgets_the_doubling(breaker: CircuitBreaker, clock: Clock) -> None:
+def test_a_whole_window_of_good_calls_forgets_the_doubling(
+    breaker: CircuitBreaker, clock: Clock
+) -> None:
     opened(breaker)
     clock.now += RULES.open_s
     breaker.tell(trial_of(breaker), is_good=True)
@@ -246,7 +292,8 @@ class BreakerHistories(RuleBasedStateMachine):
 
     @precondition(lambda self: self.out)
     @rule(data=st.data(), is_good=st.booleans())
-    def answer(self, data: st.DataObject, is_good: bool) -> None:  # noqa: FBT001  # as hypothesis passes it
+    # as hypothesis passes it
+    def answer(self, data: st.DataObject, is_good: bool) -> None:  # noqa: FBT001
         ticket = self.out.pop(data.draw(st.integers(0, len(self.out) - 1)))
         if ticket.is_trial:
             self.trial_ends = 0.0
@@ -269,7 +316,10 @@ class BreakerHistories(RuleBasedStateMachine):
 
     @rule()
     def the_layer_heals(self) -> None:
-        """Never open for ever: with traffic, every answer good, it is closed within the time that is promised."""
+        """Never open for ever.
+
+        With traffic, every answer good, it is closed within the time that is promised.
+        """
         healed_at = self.clock.now
         self.out.clear()
         while self.breaker.state is not BreakerState.CLOSED:
@@ -287,7 +337,9 @@ class BreakerHistories(RuleBasedStateMachine):
             assert self.breaker.since <= self.clock.now
 
 
-BreakerHistories.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+BreakerHistories.TestCase.settings = settings(
+    max_examples=100, stateful_step_count=40, deadline=None
+)
 TestBreakerHistories = BreakerHistories.TestCase
 
 
@@ -296,7 +348,10 @@ TestBreakerHistories = BreakerHistories.TestCase
 
 @given(waited_s=st.floats(0.0, 10.0))
 def test_a_deadline_is_spent_and_never_renewed(waited_s: float) -> None:
-    """P18, T1: the same budget on one clock, whoever looks and however often; deadline + 10 % at the most."""
+    """P18, T1.
+
+    The same budget on one clock, whoever looks and however often; deadline + 10 % at the most.
+    """
     deadline = Deadline(since=50.0, budget_s=0.25, least_s=0.025)
 
     left = deadline.left_s(50.0 + waited_s)

@@ -71,7 +71,9 @@ def test_who_wakes_it_need_not_wait_until_it_is_time(disk: Disk, keep: Keep) -> 
     assert disk.looked.acquire(timeout=WAIT_S)
 
 
-def test_a_look_that_hangs_is_given_up_and_the_next_one_begins_beside_it(disk: Disk, keep: Keep) -> None:
+def test_a_look_that_hangs_is_given_up_and_the_next_one_begins_beside_it(
+    disk: Disk, keep: Keep
+) -> None:
     disk.answers.clear()
 
     keep(every_s=0.0, limit_s=0.01)
@@ -80,7 +82,9 @@ def test_a_look_that_hangs_is_given_up_and_the_next_one_begins_beside_it(disk: D
     assert all(disk.looked.acquire(timeout=WAIT_S) for _ in range(2))
 
 
-def test_threads_that_hang_do_not_pile_up_and_looking_goes_on_when_the_disk_comes_back(disk: Disk, keep: Keep) -> None:
+def test_threads_that_hang_do_not_pile_up_and_looking_goes_on_when_the_disk_comes_back(
+    disk: Disk, keep: Keep
+) -> None:
     disk.answers.clear()
     keep(every_s=0.0, limit_s=0.01)
     assert all(disk.given_up.acquire(timeout=WAIT_S) for _ in range(MOST_HANGING))

@@ -1,4 +1,7 @@
-"""From a release to models that may serve, and the whole ensemble in one process: what is broken falls back, the rest goes on."""
+"""From a release to models that may serve, and the whole ensemble in one process.
+
+What is broken falls back, the rest goes on.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +33,26 @@ from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.releases.release import promote, publish_release
 from ensemble.store.signing import Signer, Trust
 from ensemble.training.data.flow_table import FlowTable
-from ensemble.training.publish import Published, Trained, digest_of, golden_flows, golden_of, publish, renew_release
+from ensemble.training.publish import (
+    Published,
+    Trained,
+    digest_of,
+    golden_flows,
+    golden_of,
+    publish,
+    renew_release,
+)
 from ensemble.training.recipes.flow_ensemble import FlowLayers
 from ensemble.training.recipes.process_anomaly import TrainedProcesses, train_benign
 from ensemble.verdicts import LayerStatus, SystemStatus, Verdicts, VerdictWord
 
 NOW = datetime(2026, 11, 20, 8, 15, tzinfo=UTC)
-RULES: dict[str, Any] = {"min_coverage": 0.5, "posture_bound": 1.0, "stale_after_days": 30, "expired_after_days": 730}
+RULES: dict[str, Any] = {
+    "min_coverage": 0.5,
+    "posture_bound": 1.0,
+    "stale_after_days": 30,
+    "expired_after_days": 730,
+}
 PROCESSES = ProcessBatch.of([ProcessEvent("cmd.exe"), ProcessEvent("excel.exe")])
 
 
@@ -54,23 +70,43 @@ def processes() -> TrainedProcesses:
     names = ["excel.exe", "outlook.exe", "chrome.exe", "cmd.exe", "teams.exe"]
     generator = np.random.default_rng(0)
     picks = np.minimum(generator.geometric(0.4, 300) - 1, 4)
-    events = [ProcessEvent(names[pick], "explorer.exe", "", f"user{i % 3}", f"ws-{i % 3}") for i, pick in enumerate(picks)]
+    events = [
+        ProcessEvent(names[pick], "explorer.exe", "", f"user{i % 3}", f"ws-{i % 3}")
+        for i, pick in enumerate(picks)
+    ]
     return train_benign(events, None, seed=1)
 
 
 @pytest.fixture(scope="module")
-def trained(layers: FlowLayers, table: FlowTable, processes: TrainedProcesses) -> dict[str, Trained]:
+def trained(
+    layers: FlowLayers, table: FlowTable, processes: TrainedProcesses
+) -> dict[str, Trained]:
     """A bundle of each model but the posture's, ready to publish."""
     events = golden_flows(table.features, table.is_hostile)
-    record = {"recipe": "test", "data_sha256": digest_of(table.features), "seed": 3, "rows": len(table)}
+    record = {
+        "recipe": "test",
+        "data_sha256": digest_of(table.features),
+        "seed": 3,
+        "rows": len(table),
+    }
     golden_processes = [{"name": "cmd.exe", "user": "user0", "host": "ws-0"}, {"name": "evil.exe"}]
     return {
         **{
-            f"{layer}-flow": Trained(f"{layer}-flow", model.to_parts(), golden_of(model, Kind.FLOW, events), record, "# Card\n")
+            f"{layer}-flow": Trained(
+                f"{layer}-flow",
+                model.to_parts(),
+                golden_of(model, Kind.FLOW, events),
+                record,
+                "# Card\n",
+            )
             for layer, model in layers.models.items()
         },
         "anomaly-process": Trained(
-            "anomaly-process", processes.model.to_parts(), golden_of(processes.model, Kind.PROCESS, golden_processes), record, "# Card\n"
+            "anomaly-process",
+            processes.model.to_parts(),
+            golden_of(processes.model, Kind.PROCESS, golden_processes),
+            record,
+            "# Card\n",
         ),
     }
 
@@ -83,22 +119,43 @@ def store(tmp_path: Path, trust: Trust) -> Store:
 @pytest.fixture
 def fusions(layers: FlowLayers) -> dict[Kind, Fusion]:
     assert layers.fusion is not None
-    return {Kind.FLOW: layers.fusion, Kind.PROCESS: Fusion({"anomaly": 1.0}, 1.0, {"anomaly": Thresholds(0.1, 0.5, 0.9)})}
+    return {
+        Kind.FLOW: layers.fusion,
+        Kind.PROCESS: Fusion({"anomaly": 1.0}, 1.0, {"anomaly": Thresholds(0.1, 0.5, 0.9)}),
+    }
 
 
 @pytest.fixture
-def published(store: Store, trained: dict[str, Trained], fusions: dict[Kind, Fusion], signer: Signer) -> Published:
+def published(
+    store: Store, trained: dict[str, Trained], fusions: dict[Kind, Fusion], signer: Signer
+) -> Published:
     """The four models as release 1 of tenant `acme`, promoted."""
-    return publish(store, "acme", list(trained.values()), fusions, notes="first", now=NOW, signer=signer, and_promote=True)
+    return publish(
+        store,
+        "acme",
+        list(trained.values()),
+        fusions,
+        notes="first",
+        now=NOW,
+        signer=signer,
+        and_promote=True,
+    )
 
 
 @pytest.fixture
-def renew(store: Store, trained: dict[str, Trained], published: Published, signer: Signer) -> Callable[..., Published]:  # noqa: ARG001  # renewed is what was published
+def renew(
+    store: Store,
+    trained: dict[str, Trained],  # noqa: ARG001
+    published: Published,  # noqa: ARG001
+    signer: Signer,
+) -> Callable[..., Published]:  # renewed is what was published
     """`renew(replace(...))`: one model in place of the published one of its name, promoted."""
 
     def one(model: Trained, *, feature_schema: str | None = None) -> Published:
         if feature_schema is None:
-            return publish(store, "acme", [model], {}, notes="next", now=NOW, signer=signer, and_promote=True)
+            return publish(
+                store, "acme", [model], {}, notes="next", now=NOW, signer=signer, and_promote=True
+            )
         ref = publish_bundle(
             store,
             Tenant("acme"),
@@ -112,7 +169,9 @@ def renew(store: Store, trained: dict[str, Trained], published: Published, signe
             now=NOW,
             signer=signer,
         )
-        return renew_release(store, "acme", [ref], {}, notes="next", now=NOW, signer=signer, and_promote=True)
+        return renew_release(
+            store, "acme", [ref], {}, notes="next", now=NOW, signer=signer, and_promote=True
+        )
 
     return one
 
@@ -122,7 +181,9 @@ def lineage_of(store: Store, *tenants: str) -> ReleaseResolver:
 
 
 def loader_of(store: Store, layer: str, *tenants: str) -> ReleaseLoader:
-    return ReleaseLoader(lineage_of(store, *tenants), layer, ModelBuilder("cpu", 30, 730, NOW.timestamp))
+    return ReleaseLoader(
+        lineage_of(store, *tenants), layer, ModelBuilder("cpu", 30, 730, NOW.timestamp)
+    )
 
 
 def ensemble_of(store: Store, **changes: Any) -> LocalEnsemble:
@@ -130,7 +191,10 @@ def ensemble_of(store: Store, **changes: Any) -> LocalEnsemble:
 
 
 def why_not(ensemble: LocalEnsemble, layer: str) -> str:
-    """Why the layer does not serve the flows of the newest release by the newest model; "" where it does."""
+    """Why the layer does not serve the flows of the newest release by the newest model.
+
+    "" where it does.
+    """
     return ensemble.slots[layer].state().kinds[Kind.FLOW].reason
 
 
@@ -149,13 +213,17 @@ def file_of(store: Store, ref: BundleRef, name: str) -> Path:
 
 
 @pytest.mark.usefixtures("published")
-def test_what_was_published_scores_as_what_was_trained(store: Store, layers: FlowLayers, fresh: FlowTable) -> None:
+def test_what_was_published_scores_as_what_was_trained(
+    store: Store, layers: FlowLayers, fresh: FlowTable
+) -> None:
     """P15: the same event, the same version, another process."""
     verdicts = ensemble_of(store).score(fresh.batch())
 
     scores = {opinion.layer: opinion.scores for opinion in verdicts.layers}
     assert scores["anomaly"] == pytest.approx(layers.anomaly.score(fresh.batch()).scores, abs=1e-6)
-    assert scores["behavior"] == pytest.approx(layers.behavior.score(fresh.batch()).scores, abs=1e-6)
+    assert scores["behavior"] == pytest.approx(
+        layers.behavior.score(fresh.batch()).scores, abs=1e-6
+    )
     assert (verdicts.coverage, verdicts.status) == (1.0, SystemStatus.FULLY_OPERATIONAL)
     assert VerdictWord.INDETERMINATE not in verdicts.word
 
@@ -172,13 +240,17 @@ def test_the_fitted_fusion_comes_with_the_release(store: Store, layers: FlowLaye
 def test_attacks_are_found_by_the_ensemble_as_it_serves(store: Store, fresh: FlowTable) -> None:
     verdicts = ensemble_of(store).score(fresh.batch())
 
-    loud = np.array([word in {VerdictWord.SUSPICIOUS, VerdictWord.MALICIOUS} for word in verdicts.word])
+    loud = np.array(
+        [word in {VerdictWord.SUSPICIOUS, VerdictWord.MALICIOUS} for word in verdicts.word]
+    )
     assert loud[fresh.is_hostile].mean() > 0.8
     assert loud[~fresh.is_hostile].mean() < 0.1
 
 
 @pytest.mark.usefixtures("published")
-def test_a_model_that_is_not_in_the_release_is_a_layer_that_says_so(store: Store, fresh_batch: FlowBatch) -> None:
+def test_a_model_that_is_not_in_the_release_is_a_layer_that_says_so(
+    store: Store, fresh_batch: FlowBatch
+) -> None:
     """No posture was published: the host moves nothing, and everybody is told."""
     verdicts = ensemble_of(store).score(fresh_batch)
 
@@ -187,11 +259,21 @@ def test_a_model_that_is_not_in_the_release_is_a_layer_that_says_so(store: Store
 
 
 def test_a_release_that_was_published_without_a_classifier_lacks_nothing(
-    store: Store, trained: dict[str, Trained], fusions: dict[Kind, Fusion], signer: Signer, fresh_batch: FlowBatch
+    store: Store,
+    trained: dict[str, Trained],
+    fusions: dict[Kind, Fusion],
+    signer: Signer,
+    fresh_batch: FlowBatch,
 ) -> None:
-    """Older releases, and a tenant's own: their thresholds are of the layers they have, and nobody is told of a loss."""
+    """Older releases, and a tenant's own.
+
+    Their thresholds are of the layers they have, and nobody is told of a loss.
+    """
     shares = {"anomaly": 0.4, "behavior": 0.6}
-    two = {Kind.FLOW: Fusion(shares, 1.0, {"anomaly+behavior": Thresholds(0.1, 0.5, 0.9)}), Kind.PROCESS: fusions[Kind.PROCESS]}
+    two = {
+        Kind.FLOW: Fusion(shares, 1.0, {"anomaly+behavior": Thresholds(0.1, 0.5, 0.9)}),
+        Kind.PROCESS: fusions[Kind.PROCESS],
+    }
     models = [model for name, model in trained.items() if name != "classifier-flow"]
     publish(store, "acme", models, two, notes="older", now=NOW, signer=signer, and_promote=True)
 
@@ -199,19 +281,38 @@ def test_a_release_that_was_published_without_a_classifier_lacks_nothing(
     verdicts = ensemble.score(fresh_batch)
     state = ensemble.slots["classifier"].state()
 
-    assert said(verdicts)["classifier"] == (LayerStatus.NOT_APPLICABLE, "the release was published without this layer")
+    assert said(verdicts)["classifier"] == (
+        LayerStatus.NOT_APPLICABLE,
+        "the release was published without this layer",
+    )
     assert (verdicts.coverage, verdicts.status) == (1.0, SystemStatus.FULLY_OPERATIONAL)
     assert VerdictWord.INDETERMINATE not in verdicts.word
-    assert (state.kinds[Kind.FLOW].status, state.kinds[Kind.FLOW].trouble) == (LayerStatus.NOT_APPLICABLE, None)
+    assert (state.kinds[Kind.FLOW].status, state.kinds[Kind.FLOW].trouble) == (
+        LayerStatus.NOT_APPLICABLE,
+        None,
+    )
     assert state.holds == {"acme/1": frozenset({Kind.FLOW})}
 
 
 def test_a_release_whose_fusion_counts_on_a_layer_that_it_does_not_name_is_degraded(
-    store: Store, trained: dict[str, Trained], fusions: dict[Kind, Fusion], signer: Signer, fresh_batch: FlowBatch
+    store: Store,
+    trained: dict[str, Trained],
+    fusions: dict[Kind, Fusion],
+    signer: Signer,
+    fresh_batch: FlowBatch,
 ) -> None:
     """Not innocence, whatever the slot says: a share of the evidence was not heard."""
     models = [model for name, model in trained.items() if name != "classifier-flow"]
-    publish(store, "acme", models, fusions, notes="a bundle short", now=NOW, signer=signer, and_promote=True)
+    publish(
+        store,
+        "acme",
+        models,
+        fusions,
+        notes="a bundle short",
+        now=NOW,
+        signer=signer,
+        and_promote=True,
+    )
 
     verdicts = ensemble_of(store).score(fresh_batch)
 
@@ -244,9 +345,13 @@ def test_no_tenant_is_served_by_anothers_models(store: Store) -> None:
 @pytest.mark.parametrize(
     ("spoil", "code"),
     [
-        pytest.param(lambda path: path.write_bytes(path.read_bytes()[:-100]), "ARTIFACT_CORRUPT", id="torn"),
         pytest.param(
-            lambda path: path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1])),
+            lambda path: path.write_bytes(path.read_bytes()[:-100]), "ARTIFACT_CORRUPT", id="torn"
+        ),
+        pytest.param(
+            lambda path: path.write_bytes(
+                path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1])
+            ),
             "ARTIFACT_CORRUPT",
             id="one byte flipped",
         ),
@@ -254,7 +359,11 @@ def test_no_tenant_is_served_by_anothers_models(store: Store) -> None:
     ],
 )
 def test_a_torn_bundle_costs_its_kind_of_event_and_nothing_else(
-    store: Store, published: Published, fresh_batch: FlowBatch, spoil: Callable[[Path], object], code: str
+    store: Store,
+    published: Published,
+    fresh_batch: FlowBatch,
+    spoil: Callable[[Path], object],
+    code: str,
 ) -> None:
     """P12: a part of the ensemble looked, and the answer says which part."""
     spoil(file_of(store, published.bundles[0], "model.safetensors"))
@@ -265,12 +374,18 @@ def test_a_torn_bundle_costs_its_kind_of_event_and_nothing_else(
     assert said(flows)["anomaly"] == (LayerStatus.FALLBACK, code)
     assert said(flows)["behavior"][0] is LayerStatus.LIVE
     assert flows.status is SystemStatus.PARTIALLY_OPERATIONAL
-    assert flows.coverage == pytest.approx(1.0 - ensemble.release.fusions[Kind.FLOW].shares["anomaly"])
+    assert flows.coverage == pytest.approx(
+        1.0 - ensemble.release.fusions[Kind.FLOW].shares["anomaly"]
+    )
     assert said(others)["anomaly"][0] is LayerStatus.LIVE
-    assert (others.coverage, others.degraded) == (1.0, True), "the posture is missing, the anomaly layer is not"
+    assert (others.coverage, others.degraded) == (1.0, True), (
+        "the posture is missing, the anomaly layer is not"
+    )
 
 
-def test_with_every_model_gone_there_is_an_answer_and_no_verdict(store: Store, published: Published, fresh_batch: FlowBatch) -> None:
+def test_with_every_model_gone_there_is_an_answer_and_no_verdict(
+    store: Store, published: Published, fresh_batch: FlowBatch
+) -> None:
     for ref in published.bundles:
         file_of(store, ref, "model.safetensors").unlink()
 
@@ -283,11 +398,21 @@ def test_with_every_model_gone_there_is_an_answer_and_no_verdict(store: Store, p
 
 
 def test_a_model_that_scores_otherwise_than_its_trainers_is_refused(
-    store: Store, trained: dict[str, Trained], renew: Callable[..., Published], fresh_batch: FlowBatch
+    store: Store,
+    trained: dict[str, Trained],
+    renew: Callable[..., Published],
+    fresh_batch: FlowBatch,
 ) -> None:
     """It loads, it is whole, and it is another model: only the golden answers show it."""
     good = trained["anomaly-flow"]
-    renew(replace(good, golden=Golden(good.golden.events, [min(1.0, score + 1e-4) for score in good.golden.scores])))
+    renew(
+        replace(
+            good,
+            golden=Golden(
+                good.golden.events, [min(1.0, score + 1e-4) for score in good.golden.scores]
+            ),
+        )
+    )
 
     ensemble = ensemble_of(store)
 
@@ -297,16 +422,25 @@ def test_a_model_that_scores_otherwise_than_its_trainers_is_refused(
 
 
 def test_golden_answers_may_differ_by_what_another_cpu_rounds(
-    store: Store, trained: dict[str, Trained], renew: Callable[..., Published], fresh_batch: FlowBatch
+    store: Store,
+    trained: dict[str, Trained],
+    renew: Callable[..., Published],
+    fresh_batch: FlowBatch,
 ) -> None:
     """DESIGN, decision 12: 1e-6 on a CPU."""
     good = trained["anomaly-flow"]
-    renew(replace(good, golden=Golden(good.golden.events, [score - 5e-7 for score in good.golden.scores])))
+    renew(
+        replace(
+            good, golden=Golden(good.golden.events, [score - 5e-7 for score in good.golden.scores])
+        )
+    )
 
     assert said(ensemble_of(store).score(fresh_batch))["anomaly"][0] is LayerStatus.LIVE
 
 
-def test_a_model_without_golden_answers_is_refused(store: Store, trained: dict[str, Trained], renew: Callable[..., Published]) -> None:
+def test_a_model_without_golden_answers_is_refused(
+    store: Store, trained: dict[str, Trained], renew: Callable[..., Published]
+) -> None:
     """Nothing shows that it is the model that was trained."""
     renew(replace(trained["behavior-flow"], golden=Golden([], [])))
 
@@ -323,14 +457,26 @@ def test_a_model_of_other_features_is_refused(
     assert why_not(ensemble_of(store), "anomaly") == "ARTIFACT_INCOMPATIBLE"
 
 
-def test_parts_that_make_no_model_are_refused(store: Store, trained: dict[str, Trained], renew: Callable[..., Published]) -> None:
+def test_parts_that_make_no_model_are_refused(
+    store: Store, trained: dict[str, Trained], renew: Callable[..., Published]
+) -> None:
     good = trained["anomaly-flow"]
-    renew(replace(good, parts=replace(good.parts, arrays={k: v for k, v in good.parts.arrays.items() if k != "codebook.centres"})))
+    renew(
+        replace(
+            good,
+            parts=replace(
+                good.parts,
+                arrays={k: v for k, v in good.parts.arrays.items() if k != "codebook.centres"},
+            ),
+        )
+    )
 
     assert why_not(ensemble_of(store), "anomaly") == "ARTIFACT_INCOMPATIBLE"
 
 
-def test_a_model_under_the_name_of_another_is_refused(store: Store, trained: dict[str, Trained], renew: Callable[..., Published]) -> None:
+def test_a_model_under_the_name_of_another_is_refused(
+    store: Store, trained: dict[str, Trained], renew: Callable[..., Published]
+) -> None:
     renew(replace(trained["behavior-flow"], name="anomaly-flow"))
 
     assert why_not(ensemble_of(store), "anomaly")
@@ -342,12 +488,20 @@ def test_a_model_under_the_name_of_another_is_refused(store: Store, trained: dic
 def test_a_loader_hands_out_the_release_that_the_pointer_names(
     store: Store, trained: dict[str, Trained], renew: Callable[..., Published], signer: Signer
 ) -> None:
-    """Only the pointer holds the digest that proves a release; roll back is a new pointer to an old one."""
+    """Only the pointer holds the digest that proves a release.
+
+    Roll back is a new pointer to an old one.
+    """
     loader = loader_of(store, "anomaly")
     old = loader.load([], frozenset()).releases[0]
     second = renew(trained["anomaly-flow"])
     new = loader.load([old], frozenset()).releases[0]
-    first = ReleaseRef(1, hashlib.sha256((store.state / "tenants" / "acme" / "releases" / "1.json").read_bytes()).hexdigest())
+    first = ReleaseRef(
+        1,
+        hashlib.sha256(
+            (store.state / "tenants" / "acme" / "releases" / "1.json").read_bytes()
+        ).hexdigest(),
+    )
     promote(store, Tenant("acme"), first, second.pointer_serial, signer=signer)
 
     rolled_back = loader.load([new, old], frozenset()).releases[0]
@@ -363,9 +517,17 @@ def test_a_release_that_is_not_there_is_an_error(store: Store, published: Publis
         loader_of(store, "anomaly").load([], frozenset())
 
 
-def test_a_fusion_that_cannot_be_is_an_error_and_not_a_default(store: Store, published: Published, signer: Signer) -> None:
+def test_a_fusion_that_cannot_be_is_an_error_and_not_a_default(
+    store: Store, published: Published, signer: Signer
+) -> None:
     ref = publish_release(
-        store, Tenant("acme"), published.bundles, {"flow": {"shares": {"anomaly": 2.0}}}, notes="", now=NOW, signer=signer
+        store,
+        Tenant("acme"),
+        published.bundles,
+        {"flow": {"shares": {"anomaly": 2.0}}},
+        notes="",
+        now=NOW,
+        signer=signer,
     )
     promote(store, Tenant("acme"), ref, 1, signer=signer)
 
@@ -378,16 +540,33 @@ def test_without_a_fusion_for_a_kind_every_verdict_of_it_is_indeterminate(
     store: Store, trained: dict[str, Trained], fresh_batch: FlowBatch, signer: Signer
 ) -> None:
     """The built-in rule: all layers look, and nobody has validated their shares."""
-    publish(store, "acme", list(trained.values()), {}, notes="", now=NOW, signer=signer, and_promote=True)
+    publish(
+        store,
+        "acme",
+        list(trained.values()),
+        {},
+        notes="",
+        now=NOW,
+        signer=signer,
+        and_promote=True,
+    )
 
     verdicts = ensemble_of(store).score(fresh_batch)
 
     assert set(verdicts.word) == {VerdictWord.INDETERMINATE}
-    assert (verdicts.coverage, verdicts.degraded, verdicts.status) == (0.0, True, SystemStatus.FULLY_OPERATIONAL)
+    assert (verdicts.coverage, verdicts.degraded, verdicts.status) == (
+        0.0,
+        True,
+        SystemStatus.FULLY_OPERATIONAL,
+    )
 
 
 def test_every_layer_has_the_fallback_score_of_the_source() -> None:
-    """S0: anomaly 0.0, behavior 0.1; an attack that nobody recognised is none; an unknown host is neither weak nor strong."""
+    """S0.
+
+    Anomaly 0.0, behavior 0.1; an attack that nobody recognised is none; an unknown host is neither
+    weak nor strong.
+    """
     shown = {"anomaly": 0.0, "behavior": 0.1, "classifier": 0.0, "resilience": 0.5}
 
     assert {name: plan.fallback_score for name, plan in LAYERS.items()} == shown

@@ -1,4 +1,7 @@
-"""A scaler that was fitted elsewhere: it says what scikit-learn's says, and one that cannot be is refused."""
+"""A scaler that was fitted elsewhere.
+
+It says what scikit-learn's says, and one that cannot be is refused.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,13 @@ from ensemble.features.sklearn_scalers import PlainScaler, scaler_of, yeo_johnso
 
 @pytest.fixture
 def scaler() -> PlainScaler:
-    return PlainScaler(np.array([5, 1, 77]), np.array([1.0, -2.0, 0.0]), np.array([2.0, 0.5, 1e-9]), np.array([1.0, 0.0, 1.5]), 1e6)
+    return PlainScaler(
+        np.array([5, 1, 77]),
+        np.array([1.0, -2.0, 0.0]),
+        np.array([2.0, 0.5, 1e-9]),
+        np.array([1.0, 0.0, 1.5]),
+        1e6,
+    )
 
 
 @pytest.mark.parametrize("power", [-1.0, 0.0, 1e-7, 0.5, 1.0, 2.0, 2.0 - 1e-7, 3.0])
@@ -67,7 +76,9 @@ SPOILT: list[Any] = [
 
 
 @pytest.mark.parametrize(("name", "value"), SPOILT)
-def test_a_scaler_that_cannot_be_is_refused(scaler: PlainScaler, name: str, value: np.ndarray) -> None:
+def test_a_scaler_that_cannot_be_is_refused(
+    scaler: PlainScaler, name: str, value: np.ndarray
+) -> None:
     arrays = scaler.to_arrays() | {f"scaler.{name}": value}
 
     with pytest.raises(ArtifactIncompatible):
@@ -77,7 +88,9 @@ def test_a_scaler_that_cannot_be_is_refused(scaler: PlainScaler, name: str, valu
 def test_a_scaler_without_one_of_its_arrays_is_refused(scaler: PlainScaler) -> None:
     for name in scaler.to_arrays():
         with pytest.raises(ArtifactIncompatible):
-            PlainScaler.from_arrays({key: value for key, value in scaler.to_arrays().items() if key != name}, 1e6)
+            PlainScaler.from_arrays(
+                {key: value for key, value in scaler.to_arrays().items() if key != name}, 1e6
+            )
 
 
 @pytest.mark.parametrize("limit", [None, "1", 0.0, -1.0, float("inf"), float("nan"), 1e39])

@@ -29,23 +29,38 @@ class Choking:
         values = batch.features[:, 0].astype(float)
         if self.poison.intersection(values.tolist()) or len(batch) > self.longest:
             raise ZeroDivisionError
-        return ModelScores(values / 1e4, {row: f"note {value:g}" for row, value in enumerate(values) if value == 7})
+        return ModelScores(
+            values / 1e4, {row: f"note {value:g}" for row, value in enumerate(values) if value == 7}
+        )
 
 
 def flows(count: int) -> FlowBatch:
     """Each flow's first feature is its place."""
     features = np.zeros((count, 78), np.float32)
     features[:, 0] = np.arange(count)
-    return FlowBatch(tuple(str(row) for row in range(count)), ("",) * count, features, {7: ("rates_undefined",)} if count > 7 else {})
+    return FlowBatch(
+        tuple(str(row) for row in range(count)),
+        ("",) * count,
+        features,
+        {7: ("rates_undefined",)} if count > 7 else {},
+    )
 
 
-@given(st.integers(2, 300).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1), max_size=8))))
-def test_every_guilty_row_is_found_and_every_other_keeps_its_score(case: tuple[int, set[int]]) -> None:
+@given(
+    st.integers(2, 300).flatmap(
+        lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1), max_size=8))
+    )
+)
+def test_every_guilty_row_is_found_and_every_other_keeps_its_score(
+    case: tuple[int, set[int]],
+) -> None:
     count, guilty = case
     if len(guilty) == count:
         return
 
-    said, found = score_isolating_bad_rows(Choking(frozenset(guilty)), flows(count), explain=False, shown=0.25)
+    said, found = score_isolating_bad_rows(
+        Choking(frozenset(guilty)), flows(count), explain=False, shown=0.25
+    )
 
     assert set(found) == guilty
     assert said.scores.tolist() == [0.25 if row in guilty else row / 1e4 for row in range(count)]
@@ -62,7 +77,9 @@ def test_a_batch_without_poison_costs_one_call() -> None:
 
 def test_a_batch_that_is_only_too_long_is_scored_in_parts() -> None:
     """R7: the memory of a GPU ends before the events do."""
-    said, found = score_isolating_bad_rows(Choking(frozenset(), longest=300), flows(1000), explain=False, shown=0.0)
+    said, found = score_isolating_bad_rows(
+        Choking(frozenset(), longest=300), flows(1000), explain=False, shown=0.0
+    )
 
     assert (list(found), said.scores.tolist()) == ([], [row / 1e4 for row in range(1000)])
 
@@ -80,7 +97,9 @@ def test_a_model_that_fails_on_everything_is_broken_and_is_given_up_soon(count: 
 
 def test_where_the_tries_end_what_was_scored_stays_scored() -> None:
     """One caller's hundred bad events must not blind the others of the same batch."""
-    said, guilty = score_isolating_bad_rows(Choking(frozenset(map(float, range(100)))), flows(1000), explain=False, shown=0.5)
+    said, guilty = score_isolating_bad_rows(
+        Choking(frozenset(map(float, range(100)))), flows(1000), explain=False, shown=0.5
+    )
 
     assert set(range(100)) <= set(guilty)
     assert len(guilty) < 200
@@ -91,5 +110,9 @@ def test_a_part_of_a_batch_is_the_batch_of_those_rows() -> None:
     part = flows(10).part(6, 9)
     processes = ProcessBatch.of([ProcessEvent(f"p{n}", host=f"h{n}") for n in range(4)]).part(1, 3)
 
-    assert (part.ids, part.features[:, 0].tolist(), part.flags) == (("6", "7", "8"), [6.0, 7.0, 8.0], {1: ("rates_undefined",)})
+    assert (part.ids, part.features[:, 0].tolist(), part.flags) == (
+        ("6", "7", "8"),
+        [6.0, 7.0, 8.0],
+        {1: ("rates_undefined",)},
+    )
     assert (processes.names, processes.hosts, len(processes)) == (("p1", "p2"), ("h1", "h2"), 2)

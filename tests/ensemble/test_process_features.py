@@ -1,4 +1,7 @@
-"""What a process start looks like as numbers: names made one, long lines cut, command lines measured."""
+"""What a process start looks like as numbers.
+
+Names made one, long lines cut, command lines measured.
+"""
 
 from __future__ import annotations
 
@@ -50,14 +53,20 @@ def test_a_program_has_one_name(path: str, name: str) -> None:
 def test_a_name_is_made_one_only_once(path: str) -> None:
     name = image_name(path)
 
-    assert len(name.encode("utf-8", "surrogatepass")) <= 3 * len(path.encode("utf-8", "surrogatepass"))
+    assert len(name.encode("utf-8", "surrogatepass")) <= 3 * len(
+        path.encode("utf-8", "surrogatepass")
+    )
     assert "\\" not in name
     assert "/" not in name
 
 
 def test_what_is_too_long_is_cut_flagged_and_never_refused() -> None:
     path = "/" + "d" * MAX_NAME_BYTES + "/sh"
-    events = [ProcessEvent("sh"), ProcessEvent("sh", command_line="é" * MAX_COMMAND_LINE_BYTES), ProcessEvent(path, command_line="x")]
+    events = [
+        ProcessEvent("sh"),
+        ProcessEvent("sh", command_line="é" * MAX_COMMAND_LINE_BYTES),
+        ProcessEvent(path, command_line="x"),
+    ]
 
     batch = admit(events, ["a", "b", "c"])
 
@@ -68,7 +77,9 @@ def test_what_is_too_long_is_cut_flagged_and_never_refused() -> None:
 
 
 def test_a_line_of_exactly_the_limit_is_whole() -> None:
-    batch = admit([ProcessEvent("sh", command_line="x" * MAX_COMMAND_LINE_BYTES, user="u" * MAX_NAME_BYTES)])
+    batch = admit(
+        [ProcessEvent("sh", command_line="x" * MAX_COMMAND_LINE_BYTES, user="u" * MAX_NAME_BYTES)]
+    )
 
     assert not batch.flags
     assert len(batch.command_lines[0]) == MAX_COMMAND_LINE_BYTES
@@ -107,7 +118,9 @@ def slow_features(line: str, surprisal: float) -> list[float]:
 LINES = st.one_of(
     st.text(max_size=80),
     st.text(alphabet="ab AB12+=/\\^$\t\0é", max_size=120),
-    st.sampled_from(["", " ", "powershell -enc SQBFAFgAIAAoAE4AZQB3AC0ATwBiAGoAZQBjAHQA", "x" * 400]),
+    st.sampled_from(
+        ["", " ", "powershell -enc SQBFAFgAIAAoAE4AZQB3AC0ATwBiAGoAZQBjAHQA", "x" * 400]
+    ),
 )
 
 
@@ -139,12 +152,20 @@ def test_a_line_measures_the_same_alone_as_among_long_ones(monkeypatch: pytest.M
 
 
 def test_only_a_line_with_something_in_it_is_a_command_line() -> None:
-    batch = ProcessBatch.of([ProcessEvent("a"), ProcessEvent("a", command_line=" \t"), ProcessEvent("a", command_line="a -l")])
+    batch = ProcessBatch.of(
+        [
+            ProcessEvent("a"),
+            ProcessEvent("a", command_line=" \t"),
+            ProcessEvent("a", command_line="a -l"),
+        ]
+    )
 
     assert has_command_line(batch).tolist() == [False, False, True]
 
 
-def test_the_schema_has_an_identity_that_changes_with_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_schema_has_an_identity_that_changes_with_its_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     before = schema_sha256()
     monkeypatch.setattr(process, "FEATURE_NAMES", FEATURE_NAMES[::-1])
 

@@ -1,4 +1,7 @@
-"""The model of process starts: rarity and command line as one calibrated score, and the recipe for a user's own processes."""
+"""The model of process starts.
+
+Rarity and command line as one calibrated score, and the recipe for a user's own processes.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,12 @@ from ensemble.kernels.calibration import PRIOR_LOG_ODDS, Calibration, log_odds
 from ensemble.layers.process_anomaly import ProcessAnomaly
 from ensemble.layers.rarity import RarityTable
 from ensemble.model import Parts
-from ensemble.training.recipes.process_anomaly import TrainedProcesses, read_process_events, tail_calibration, train_benign
+from ensemble.training.recipes.process_anomaly import (
+    TrainedProcesses,
+    read_process_events,
+    tail_calibration,
+    train_benign,
+)
 
 ENCODED = "powershell.exe -nop -w hidden -enc SQBFAFgAIAAoAE4AZQB3AC0ATwBiAGoAZQBjAHQAIABOAGUAdAAuAFcAZQBiAEMAbABpAGUAbgB0ACkA"
 
@@ -28,7 +36,16 @@ ENCODED = "powershell.exe -nop -w hidden -enc SQBFAFgAIAAoAE4AZQB3AC0ATwBiAGoAZQ
 def ordinary_events(n: int, seed: int = 0) -> list[ProcessEvent]:
     """A small office: three users, each with habits, and short command lines under explorer.exe."""
     generator = np.random.default_rng(seed)
-    programs = ["excel.exe", "outlook.exe", "chrome.exe", "notepad.exe", "teams.exe", "cmd.exe", "ping.exe", "calc.exe"]
+    programs = [
+        "excel.exe",
+        "outlook.exe",
+        "chrome.exe",
+        "notepad.exe",
+        "teams.exe",
+        "cmd.exe",
+        "ping.exe",
+        "calc.exe",
+    ]
     events = []
     for _ in range(n):
         user = int(generator.integers(3))
@@ -88,7 +105,9 @@ def test_flows_are_not_processes(model: ProcessAnomaly) -> None:
         model.score(FlowBatch(("",), ("",), np.zeros((1, 78), np.float32)))
 
 
-def test_an_encoded_command_under_a_document_is_stranger_than_the_daily_work(model: ProcessAnomaly) -> None:
+def test_an_encoded_command_under_a_document_is_stranger_than_the_daily_work(
+    model: ProcessAnomaly,
+) -> None:
     """Nobody in this office ever ran anything encoded: a plain isolation forest does not see it."""
     daily = ProcessEvent("cmd.exe", "explorer.exe", "cmd.exe /open file77.txt", "user1", "ws-1")
     hostile = replace(daily, parent="winword.exe", command_line=ENCODED)
@@ -112,7 +131,9 @@ def test_a_forest_of_weight_zero_changes_nothing(model: ProcessAnomaly) -> None:
     assert not np.array_equal(model.score(batch).scores, without)
 
 
-def test_an_event_without_a_command_line_gives_the_forest_nothing_to_say(model: ProcessAnomaly) -> None:
+def test_an_event_without_a_command_line_gives_the_forest_nothing_to_say(
+    model: ProcessAnomaly,
+) -> None:
     batch = ProcessBatch.of([ProcessEvent("excel.exe", "winword.exe", "", "user0", "ws-0")])
 
     explained = model.score(batch, explain=True)
@@ -122,20 +143,32 @@ def test_an_event_without_a_command_line_gives_the_forest_nothing_to_say(model: 
 
 
 def test_an_unknown_host_is_rated_against_its_group_and_says_so(model: ProcessAnomaly) -> None:
-    said = model.score(ProcessBatch.of([ProcessEvent("excel.exe", user="user0"), ProcessEvent("excel.exe", host="ws-99")]))
+    said = model.score(
+        ProcessBatch.of(
+            [ProcessEvent("excel.exe", user="user0"), ProcessEvent("excel.exe", host="ws-99")]
+        )
+    )
 
     assert said.notes == {1: "host_unknown: rated against its group"}
 
 
-@pytest.mark.parametrize("has_forest", [pytest.param(True, id="with forest"), pytest.param(False, id="rarity only")])
-def test_a_model_comes_back_from_arrays_and_json_equal(model: ProcessAnomaly, *, has_forest: bool) -> None:
+@pytest.mark.parametrize(
+    "has_forest", [pytest.param(True, id="with forest"), pytest.param(False, id="rarity only")]
+)
+def test_a_model_comes_back_from_arrays_and_json_equal(
+    model: ProcessAnomaly, *, has_forest: bool
+) -> None:
     whole = model if has_forest else replace(model, command_lines=None)
-    batch = ProcessBatch.of([*ordinary_events(40, seed=3), ProcessEvent("new", "odd", ENCODED, "eve", "ws-9")])
+    batch = ProcessBatch.of(
+        [*ordinary_events(40, seed=3), ProcessEvent("new", "odd", ENCODED, "eve", "ws-9")]
+    )
     parts = whole.to_parts()
 
     again = ProcessAnomaly.from_parts(Parts(parts.arrays, json.loads(json.dumps(parts.config))))
 
-    assert all(array.dtype.kind in "iuf" and array.flags.c_contiguous for array in parts.arrays.values())
+    assert all(
+        array.dtype.kind in "iuf" and array.flags.c_contiguous for array in parts.arrays.values()
+    )
     assert np.array_equal(again.score(batch).scores, whole.score(batch).scores)
 
 
@@ -143,7 +176,9 @@ def _without(name: str) -> Callable[[dict[str, Any], dict[str, Any]], None]:
     return lambda arrays, _: arrays.pop(name)
 
 
-def _array(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[dict[str, Any], dict[str, Any]], None]:
+def _array(
+    name: str, change: Callable[[np.ndarray], np.ndarray]
+) -> Callable[[dict[str, Any], dict[str, Any]], None]:
     return lambda arrays, _: arrays.update({name: change(arrays[name].copy())})
 
 
@@ -161,8 +196,14 @@ HOSTILE_PARTS = [
     pytest.param(_config(None, "rarity"), id="no rarity"),
     pytest.param(_config("x", "command_lines"), id="command lines of text"),
     pytest.param(_config(None, "rarity_calibration"), id="no calibration"),
-    pytest.param(_config({"raw": [0, float("nan")], "log_odds": [0, 1]}, "rarity_calibration"), id="NaN in the calibration"),
-    pytest.param(_config({"raw": [0, 1], "log_odds": [1, 0]}, "rarity_calibration"), id="a falling calibration"),
+    pytest.param(
+        _config({"raw": [0, float("nan")], "log_odds": [0, 1]}, "rarity_calibration"),
+        id="NaN in the calibration",
+    ),
+    pytest.param(
+        _config({"raw": [0, 1], "log_odds": [1, 0]}, "rarity_calibration"),
+        id="a falling calibration",
+    ),
     pytest.param(_config(["a", "b"], "rarity", "names"), id="fewer names"),
     pytest.param(_config("abc", "rarity", "users"), id="users are no list"),
     pytest.param(_config([1, 2, 3], "rarity", "users"), id="users are numbers"),
@@ -170,7 +211,9 @@ HOSTILE_PARTS = [
     pytest.param(_without("rarity.keys"), id="no keys"),
     pytest.param(_without("rarity.scatter"), id="no scatter"),
     pytest.param(_array("rarity.keys", lambda keys: keys + (1 << 40)), id="ids out of bounds"),
-    pytest.param(_array("rarity.keys", lambda keys: keys.astype(np.float64)), id="ids that are no integers"),
+    pytest.param(
+        _array("rarity.keys", lambda keys: keys.astype(np.float64)), id="ids that are no integers"
+    ),
     pytest.param(_array("rarity.counts", lambda counts: -counts), id="negative counts"),
     pytest.param(_array("rarity.wider", lambda wider: wider[::-1].copy()), id="places upside down"),
     pytest.param(_array("rarity.scatter", lambda scatter: scatter * np.nan), id="NaN scatter"),
@@ -183,14 +226,22 @@ HOSTILE_PARTS = [
     pytest.param(_config({}, "command_lines", "calibration"), id="empty calibration"),
     pytest.param(_config(["x"], "command_lines", "children"), id="fewer children"),
     pytest.param(_config(None, "command_lines", "parents"), id="no parents"),
-    pytest.param(_array("command_lines.forest.feature", lambda feature: feature + 99), id="a feature that is not there"),
-    pytest.param(_array("command_lines.parents.keys", lambda keys: keys[::-1].copy()), id="parents out of order"),
+    pytest.param(
+        _array("command_lines.forest.feature", lambda feature: feature + 99),
+        id="a feature that is not there",
+    ),
+    pytest.param(
+        _array("command_lines.parents.keys", lambda keys: keys[::-1].copy()),
+        id="parents out of order",
+    ),
     pytest.param(_without("command_lines.forest.threshold"), id="no thresholds"),
 ]
 
 
 @pytest.mark.parametrize("spoil", HOSTILE_PARTS)
-def test_parts_that_cannot_be_a_model_are_refused(model: ProcessAnomaly, spoil: Callable[[dict[str, Any], dict[str, Any]], None]) -> None:
+def test_parts_that_cannot_be_a_model_are_refused(
+    model: ProcessAnomaly, spoil: Callable[[dict[str, Any], dict[str, Any]], None]
+) -> None:
     parts = model.to_parts()
     arrays, config = dict(parts.arrays), json.loads(json.dumps(parts.config))
     spoil(arrays, config)
@@ -216,8 +267,13 @@ def test_training_twice_gives_the_same_model(trained: TrainedProcesses) -> None:
     assert again.training_data == trained.training_data
 
 
-def test_about_one_in_a_hundred_new_ordinary_events_passes_the_threshold_at_one_percent(trained: TrainedProcesses) -> None:
-    """Promise of the benign scores: out of sample, so that a threshold read off them holds on events of another day."""
+def test_about_one_in_a_hundred_new_ordinary_events_passes_the_threshold_at_one_percent(
+    trained: TrainedProcesses,
+) -> None:
+    """Promise of the benign scores.
+
+    Out of sample, so that a threshold read off them holds on events of another day.
+    """
     threshold = np.quantile(trained.benign_scores, 0.99)
 
     assert np.mean(scores_of(trained.model, *ordinary_events(2000, seed=9)) > threshold) < 0.03
@@ -265,8 +321,20 @@ def test_calibration_by_the_benign_tail_is_worth_no_more_than_chance_on_benign_e
 
 def test_events_are_read_from_json_lines_and_csv_alike(tmp_path: Path) -> None:
     wanted = [ProcessEvent("sh", "cron", "sh -c 'a,b'", "amy", "web-1"), ProcessEvent("ls")]
-    rows = [{"kind": "process", "id": "1", "name": "sh", "parent": "cron", "command_line": "sh -c 'a,b'", "user": "amy", "host": "web-1"}]
-    (tmp_path / "events.jsonl").write_text("\n".join(json.dumps(row) for row in [*rows, {"name": "ls"}]) + "\n\n")
+    rows = [
+        {
+            "kind": "process",
+            "id": "1",
+            "name": "sh",
+            "parent": "cron",
+            "command_line": "sh -c 'a,b'",
+            "user": "amy",
+            "host": "web-1",
+        }
+    ]
+    (tmp_path / "events.jsonl").write_text(
+        "\n".join(json.dumps(row) for row in [*rows, {"name": "ls"}]) + "\n\n"
+    )
     text = "time,host,process,parent,command_line,user\r\n1,web-1,sh,cron,\"sh -c 'a,b'\",amy\r\n2,,ls,,,\r\n"
     (tmp_path / "events.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
     (tmp_path / "events.csv.gz").write_bytes(gzip.compress(text.encode()))
@@ -282,17 +350,31 @@ def test_a_long_command_line_is_read_and_cut(tmp_path: Path) -> None:
 
 
 UNREADABLE = [
-    pytest.param(b'{"name": "a"}\n{"name": 3}', r"line 2, column name: must be a string, not int", id="a number for a name"),
-    pytest.param(b'{"name": "a"}\n\n{"name": "a", "usr": "b"}', r"line 3, column usr: is no field", id="an unknown field"),
+    pytest.param(
+        b'{"name": "a"}\n{"name": 3}',
+        r"line 2, column name: must be a string, not int",
+        id="a number for a name",
+    ),
+    pytest.param(
+        b'{"name": "a"}\n\n{"name": "a", "usr": "b"}',
+        r"line 3, column usr: is no field",
+        id="an unknown field",
+    ),
     pytest.param(b'{"name": "a"}\n[1]', r"line 2: is not a JSON object", id="a list"),
     pytest.param(b'{"name": "a"', r"line 1, column \d+: is not JSON", id="no JSON"),
     pytest.param(b"{" + b'"a":{' * 100_000, r"line 1", id="a deep nest"),
     pytest.param(b'{"kind": "flow", "name": "a"}', r"line 1, column kind", id="another kind"),
     pytest.param(b'{"parent": "a"}', r"line 1, column name: is empty", id="no name"),
-    pytest.param(b'{"name": "\\ud800"}', r"line 1, column name: half a surrogate", id="half a surrogate pair"),
+    pytest.param(
+        b'{"name": "\\ud800"}', r"line 1, column name: half a surrogate", id="half a surrogate pair"
+    ),
     pytest.param(b"parent,user\na,b\n", r"line 1, column name: is missing", id="CSV without names"),
-    pytest.param(b"name,user,user\na,b,c\n", r"line 1, column user: stands there twice", id="a column twice"),
-    pytest.param(b"name,user\na,b\nc\n", r"line 3, column 2: 1 values under 2 columns", id="a short row"),
+    pytest.param(
+        b"name,user,user\na,b,c\n", r"line 1, column user: stands there twice", id="a column twice"
+    ),
+    pytest.param(
+        b"name,user\na,b\nc\n", r"line 3, column 2: 1 values under 2 columns", id="a short row"
+    ),
     pytest.param(b"name,user\na,b\n ,c\n", r"line 3, column name: is empty", id="an empty name"),
     pytest.param(b'name,user\na,"b\n', r"line \d: is not CSV", id="an open quote"),
     pytest.param(b"name\n" + b"a" * 200_000, r"line 2: a value is longer", id="an endless value"),
@@ -303,7 +385,9 @@ UNREADABLE = [
 
 
 @pytest.mark.parametrize(("content", "said"), UNREADABLE)
-def test_a_file_that_cannot_be_read_is_refused_by_line_and_column(tmp_path: Path, content: bytes, said: str) -> None:
+def test_a_file_that_cannot_be_read_is_refused_by_line_and_column(
+    tmp_path: Path, content: bytes, said: str
+) -> None:
     (tmp_path / "events").write_bytes(content)
 
     with pytest.raises(TrainingError, match=said) as refused:

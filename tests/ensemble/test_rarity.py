@@ -1,4 +1,7 @@
-"""The rarity of a program: a table that knows users, hosts, groups and everyone, and says which of them it asked."""
+"""The rarity of a program.
+
+A table that knows users, hosts, groups and everyone, and says which of them it asked.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,12 @@ from ensemble.features.process import image_name
 from ensemble.kernels.backoff_counts import BackedOffCounts
 from ensemble.layers.rarity import CEILING, LEAST_SCATTER, NEVER_SEEN_SHARE, RarityTable, host_group
 
-AMY = [ProcessEvent("excel.exe", user="amy", host="ws-1")] * 30 + [ProcessEvent("outlook.exe", user="Amy", host="ws-1")] * 10
-BOB = [ProcessEvent("psexec.exe", user="bob", host="ws-2")] * 20 + [ProcessEvent("excel.exe", user="bob", host="ws-2")] * 5
+AMY = [ProcessEvent("excel.exe", user="amy", host="ws-1")] * 30 + [
+    ProcessEvent("outlook.exe", user="Amy", host="ws-1")
+] * 10
+BOB = [ProcessEvent("psexec.exe", user="bob", host="ws-2")] * 20 + [
+    ProcessEvent("excel.exe", user="bob", host="ws-2")
+] * 5
 DB = [ProcessEvent("sqlservr.exe", host="db-1")] * 25
 FLEET = AMY + BOB + DB
 
@@ -46,11 +53,17 @@ def seen_in(events: list[ProcessEvent], kind: str, value: str) -> Counter[str]:
 def slow_chain(events: list[ProcessEvent], wanted: ProcessEvent) -> list[Counter[str]]:
     """What was seen in each place around `wanted`, from everyone inwards."""
     user, host = wanted.user.casefold(), wanted.host.casefold()
-    everyone, of_host, of_user = seen_in(events, "everyone", ""), seen_in(events, "host", host), seen_in(events, "user", user)
+    everyone, of_host, of_user = (
+        seen_in(events, "everyone", ""),
+        seen_in(events, "host", host),
+        seen_in(events, "user", user),
+    )
     entity, group = [], host_group(host)
     if user and of_user:
         entity = [of_user]
-        groups = Counter(host_group(event.host) for event in events if event.user.casefold() == user)
+        groups = Counter(
+            host_group(event.host) for event in events if event.user.casefold() == user
+        )
         group = min(groups, key=lambda some: (-groups[some], some))
     elif host and of_host:
         entity = [of_host]
@@ -70,7 +83,9 @@ def slow_rarity(events: list[ProcessEvent], wanted: ProcessEvent) -> float:
         return (here[name] + len(here) * chance(name, levels[:-1])) / (here.total() + len(here))
 
     def ratio(name: str) -> float:
-        stranger = (1 - NEVER_SEEN_SHARE) * chance(name, chain[:1]) + NEVER_SEEN_SHARE / (len(names) + 1)
+        stranger = (1 - NEVER_SEEN_SHARE) * chance(name, chain[:1]) + NEVER_SEEN_SHARE / (
+            len(names) + 1
+        )
         return math.log(stranger / chance(name, chain))
 
     all_names = [*names, "never seen by anyone"]
@@ -88,13 +103,22 @@ SMALL_EVENTS = st.builds(
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(SMALL_EVENTS, min_size=1, max_size=30), st.lists(SMALL_EVENTS, min_size=1, max_size=4))
-def test_the_columnar_table_agrees_with_the_slow_obvious_one(learnt: list[ProcessEvent], wanted: list[ProcessEvent]) -> None:
-    strangers = [ProcessEvent("never", user="eve", host="ws-9"), ProcessEvent("a", user="eve", host="zz")]
+@given(
+    st.lists(SMALL_EVENTS, min_size=1, max_size=30), st.lists(SMALL_EVENTS, min_size=1, max_size=4)
+)
+def test_the_columnar_table_agrees_with_the_slow_obvious_one(
+    learnt: list[ProcessEvent], wanted: list[ProcessEvent]
+) -> None:
+    strangers = [
+        ProcessEvent("never", user="eve", host="ws-9"),
+        ProcessEvent("a", user="eve", host="zz"),
+    ]
 
     found = raw_of(RarityTable.fit(ProcessBatch.of(learnt)), *wanted, *strangers)
 
-    assert found == pytest.approx([slow_rarity(learnt, event) for event in [*wanted, *strangers]], abs=1e-9)
+    assert found == pytest.approx(
+        [slow_rarity(learnt, event) for event in [*wanted, *strangers]], abs=1e-9
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -107,18 +131,30 @@ def test_the_probabilities_of_every_place_sum_to_one(learnt: list[ProcessEvent])
         assert counts.probability(np.full(names.size, place), names).sum() == pytest.approx(1.0)
 
 
-def test_what_others_run_is_strange_for_one_who_never_did_and_what_nobody_runs_is_stranger() -> None:
-    of_many_habits = [ProcessEvent(f"tool{i}", user="amy") for i in range(12) for _ in range(12 - i)]
+def test_what_others_run_is_strange_for_one_who_never_did_and_what_nobody_runs_is_stranger() -> (
+    None
+):
+    of_many_habits = [
+        ProcessEvent(f"tool{i}", user="amy") for i in range(12) for _ in range(12 - i)
+    ]
     others = [ProcessEvent(f"tool{i}" if i % 2 else "psexec.exe", user="bob") for i in range(60)]
     table = RarityTable.fit(ProcessBatch.of(of_many_habits + others))
 
-    daily, of_others, of_nobody = raw_of(table, *(ProcessEvent(name, user="amy") for name in ("tool0", "psexec.exe", "mimikatz.exe")))
+    daily, of_others, of_nobody = raw_of(
+        table, *(ProcessEvent(name, user="amy") for name in ("tool0", "psexec.exe", "mimikatz.exe"))
+    )
 
     assert daily < 0 < of_others < of_nobody < CEILING
 
 
 def test_a_name_is_the_same_however_windows_spells_it(table: RarityTable) -> None:
-    spellings = ("excel.exe", "EXCEL.EXE", r"C:\Program Files\Office\Excel.exe", '"excel.exe"', "excel.exe ")
+    spellings = (
+        "excel.exe",
+        "EXCEL.EXE",
+        r"C:\Program Files\Office\Excel.exe",
+        '"excel.exe"',
+        "excel.exe ",
+    )
 
     assert len(set(raw_of(table, *(ProcessEvent(name, user="AMY") for name in spellings)))) == 1
 
@@ -128,7 +164,9 @@ KNOWN_AND_UNKNOWN = [
     pytest.param("amy", "new-7", None, id="known user elsewhere"),
     pytest.param("", "db-1", None, id="known host"),
     pytest.param("eve", "db-1", "user_unknown: rated against its host", id="unknown user"),
-    pytest.param("", "ws-99", "host_unknown: rated against its group", id="unknown host of a known group"),
+    pytest.param(
+        "", "ws-99", "host_unknown: rated against its group", id="unknown host of a known group"
+    ),
     pytest.param("eve", "zz-1", "host_unknown: rated against everyone", id="unknown host"),
     pytest.param("eve", "", "user_unknown: rated against everyone", id="unknown user, no host"),
     pytest.param("", "", "entity_missing: rated against everyone", id="nobody"),
@@ -136,14 +174,18 @@ KNOWN_AND_UNKNOWN = [
 
 
 @pytest.mark.parametrize(("user", "host", "note"), KNOWN_AND_UNKNOWN)
-def test_an_unknown_entity_falls_back_to_a_wider_table_and_says_so(table: RarityTable, user: str, host: str, note: str | None) -> None:
+def test_an_unknown_entity_falls_back_to_a_wider_table_and_says_so(
+    table: RarityTable, user: str, host: str, note: str | None
+) -> None:
     rated = table.rate(ProcessBatch.of([ProcessEvent("excel.exe", user=user, host=host)]))
 
     assert rated.notes.get(0) == note
 
 
 def test_a_new_host_is_rated_by_what_its_group_does(table: RarityTable) -> None:
-    on_a_workstation, on_a_database = raw_of(table, *(ProcessEvent("sqlservr.exe", host=host) for host in ("ws-99", "db-99")))
+    on_a_workstation, on_a_database = raw_of(
+        table, *(ProcessEvent("sqlservr.exe", host=host) for host in ("ws-99", "db-99"))
+    )
 
     assert on_a_database < on_a_workstation
 
@@ -165,7 +207,9 @@ def test_the_group_of_a_host_is_read_from_its_name(host: str, group: str) -> Non
 def test_background_makes_a_name_known_and_belongs_to_no_entity(table: RarityTable) -> None:
     informed = RarityTable.fit(ProcessBatch.of(FLEET), background={"cron": 50})
 
-    alone, with_background = (raw_of(some, ProcessEvent("cron", user="eve"))[0] for some in (table, informed))
+    alone, with_background = (
+        raw_of(some, ProcessEvent("cron", user="eve"))[0] for some in (table, informed)
+    )
 
     assert with_background < alone
     assert informed.launches()["cron"] == 50
@@ -173,7 +217,9 @@ def test_background_makes_a_name_known_and_belongs_to_no_entity(table: RarityTab
     assert informed.users == table.users
 
 
-def test_the_table_comes_back_from_its_parts_equal_and_its_arrays_are_read_only(table: RarityTable) -> None:
+def test_the_table_comes_back_from_its_parts_equal_and_its_arrays_are_read_only(
+    table: RarityTable,
+) -> None:
     again = RarityTable.from_parts(*table.to_parts())
 
     assert raw_of(again, *FLEET) == raw_of(table, *FLEET)
@@ -181,7 +227,12 @@ def test_the_table_comes_back_from_its_parts_equal_and_its_arrays_are_read_only(
 
 
 def _counts(**changed: object) -> BackedOffCounts:
-    good = {"wider": np.array([0, 0, 1]), "keys": np.array([0, 3, 7]), "counts": np.array([2, 1, 1]), "n_names": 2}
+    good = {
+        "wider": np.array([0, 0, 1]),
+        "keys": np.array([0, 3, 7]),
+        "counts": np.array([2, 1, 1]),
+        "n_names": 2,
+    }
     return BackedOffCounts(**(good | changed))
 
 

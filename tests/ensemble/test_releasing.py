@@ -20,7 +20,16 @@ from ensemble.store.names import Tenant
 from ensemble.store.releases.release import read_pointer, read_release
 from ensemble.store.signing import Signer, Trust
 from ensemble.training.data.flow_table import FlowTable
-from ensemble.training.publish import GOLDEN_EVENTS, Published, Trained, digest_of, golden_flows, golden_of, publish, renew_release
+from ensemble.training.publish import (
+    GOLDEN_EVENTS,
+    Published,
+    Trained,
+    digest_of,
+    golden_flows,
+    golden_of,
+    publish,
+    renew_release,
+)
 from ensemble.training.recipes.flow_ensemble import FlowLayers
 
 PublishOne = Callable[..., Published]
@@ -48,7 +57,12 @@ def toy() -> Callable[..., Trained]:
     def one(name: str, value: float = 1.0) -> Trained:
         record = {"recipe": "toy", "data_sha256": "0" * 64, "seed": 7, "rows": 3}
         return Trained(
-            name, Parts({"w": np.full(2, value)}, {}), Golden([{"features": []}], [0.25]), record, "# Toy\n", {"roc.png": b"\x89PNG"}
+            name,
+            Parts({"w": np.full(2, value)}, {}),
+            Golden([{"features": []}], [0.25]),
+            record,
+            "# Toy\n",
+            {"roc.png": b"\x89PNG"},
         )
 
     return one
@@ -56,16 +70,37 @@ def toy() -> Callable[..., Trained]:
 
 @pytest.fixture
 def publish_one(signer: Signer) -> PublishOne:
-    """`publish_one(store, toy("anomaly-flow"), fusions={...}, and_promote=False)`: a release of acme's."""
+    """`publish_one(store, toy("anomaly-flow"), fusions={...}, and_promote=False)`.
 
-    def one(store: Store, *trained: Trained, fusions: dict[Kind, Fusion] | None = None, and_promote: bool = True) -> Published:
-        return publish(store, "acme", trained, fusions or {}, notes="why", now=NOW, signer=signer, and_promote=and_promote)
+    A release of acme's.
+    """
+
+    def one(
+        store: Store,
+        *trained: Trained,
+        fusions: dict[Kind, Fusion] | None = None,
+        and_promote: bool = True,
+    ) -> Published:
+        return publish(
+            store,
+            "acme",
+            trained,
+            fusions or {},
+            notes="why",
+            now=NOW,
+            signer=signer,
+            and_promote=and_promote,
+        )
 
     return one
 
 
-def test_the_first_release_names_what_was_published(store: Store, toy: Callable[..., Trained], publish_one: PublishOne) -> None:
-    done = publish_one(store, toy("anomaly-flow"), toy("behavior-flow"), fusions={Kind.FLOW: TWO_LAYERS})
+def test_the_first_release_names_what_was_published(
+    store: Store, toy: Callable[..., Trained], publish_one: PublishOne
+) -> None:
+    done = publish_one(
+        store, toy("anomaly-flow"), toy("behavior-flow"), fusions={Kind.FLOW: TWO_LAYERS}
+    )
 
     release = read_release(store, ACME, read_pointer(store, ACME))
     assert (done.release.serial, done.pointer_serial) == (1, 1)
@@ -80,14 +115,22 @@ def test_a_new_release_replaces_what_was_trained_and_keeps_the_rest(
     """Training processes must not cost a tenant its flow models."""
     publish_one(store, toy("anomaly-flow"), toy("behavior-flow"), fusions={Kind.FLOW: TWO_LAYERS})
 
-    publish_one(store, toy("anomaly-process"), toy("anomaly-flow", 2.0), fusions={Kind.PROCESS: ONE_LAYER})
+    publish_one(
+        store, toy("anomaly-process"), toy("anomaly-flow", 2.0), fusions={Kind.PROCESS: ONE_LAYER}
+    )
 
     release = read_release(store, ACME, read_pointer(store, ACME))
-    assert {name: ref.version for name, ref in release.bundles.items()} == {"anomaly-flow": 2, "behavior-flow": 1, "anomaly-process": 1}
+    assert {name: ref.version for name, ref in release.bundles.items()} == {
+        "anomaly-flow": 2,
+        "behavior-flow": 1,
+        "anomaly-process": 1,
+    }
     assert release.fusion == {"flow": TWO_LAYERS.to_config(), "process": ONE_LAYER.to_config()}
 
 
-def test_publishing_is_not_promoting(store: Store, toy: Callable[..., Trained], publish_one: PublishOne) -> None:
+def test_publishing_is_not_promoting(
+    store: Store, toy: Callable[..., Trained], publish_one: PublishOne
+) -> None:
     """DESIGN, decision 2: two acts."""
     publish_one(store, toy("anomaly-flow"))
 
@@ -103,7 +146,16 @@ def test_new_thresholds_alone_are_a_release_of_the_same_bundles(
     """`axon calibrate`."""
     first = publish_one(store, toy("anomaly-flow"), fusions={Kind.FLOW: TWO_LAYERS})
 
-    renew_release(store, "acme", [], {Kind.FLOW: ONE_LAYER}, notes="calibrated", now=NOW, signer=signer, and_promote=True)
+    renew_release(
+        store,
+        "acme",
+        [],
+        {Kind.FLOW: ONE_LAYER},
+        notes="calibrated",
+        now=NOW,
+        signer=signer,
+        and_promote=True,
+    )
 
     release = read_release(store, ACME, read_pointer(store, ACME))
     assert tuple(release.bundles.values()) == first.bundles
@@ -115,13 +167,24 @@ def test_a_tenant_starts_from_nothing_and_not_from_anothers_release(
 ) -> None:
     publish_one(store, toy("anomaly-flow"))
 
-    publish(store, "other", [toy("behavior-flow")], {}, notes="", now=NOW, signer=signer, and_promote=True)
+    publish(
+        store,
+        "other",
+        [toy("behavior-flow")],
+        {},
+        notes="",
+        now=NOW,
+        signer=signer,
+        and_promote=True,
+    )
 
     assert set(read_release(store, Tenant("other"), 1).bundles) == {"behavior-flow"}
     assert set(read_release(store, ACME, 1).bundles) == {"anomaly-flow"}
 
 
-def test_nothing_points_anywhere_before_the_first_promotion(store: Store, toy: Callable[..., Trained], publish_one: PublishOne) -> None:
+def test_nothing_points_anywhere_before_the_first_promotion(
+    store: Store, toy: Callable[..., Trained], publish_one: PublishOne
+) -> None:
     publish_one(store, toy("anomaly-flow"), and_promote=False)
 
     with pytest.raises(ArtifactMissing):
@@ -156,10 +219,13 @@ def test_golden_scores_are_those_of_the_model_through_the_door() -> None:
     class Echo:
         """Says the flow's second feature, which the door leaves alone."""
 
-        def score(self, batch: FlowBatch, *, explain: bool = False) -> ModelScores:  # noqa: ARG002  # the protocol's word
+        # the protocol's word
+        def score(self, batch: FlowBatch, *, explain: bool = False) -> ModelScores:  # noqa: ARG002
             return ModelScores(batch.features[:, 1].astype(np.float64))
 
-    golden = golden_of(Echo(), Kind.FLOW, [{"features": [0.0, value] + [0.0] * 76} for value in (0.25, 0.75)])  # type: ignore[arg-type]
+    golden = golden_of(
+        Echo(), Kind.FLOW, [{"features": [0.0, value] + [0.0] * 76} for value in (0.25, 0.75)]
+    )  # type: ignore[arg-type]
 
     assert list(golden.scores) == [0.25, 0.75]
 
@@ -173,6 +239,8 @@ def test_the_digest_tells_rows_apart_by_value_shape_and_type() -> None:
     others = [rows.reshape(2, 3), rows.astype(np.float64), rows[::-1], rows.astype(">f4")]
 
     assert digest_of(rows) == digest_of(rows.copy())
-    assert digest_of(np.arange(12, dtype=np.float32)[::2]) == digest_of(np.arange(0, 12, 2).astype(np.float32))
+    assert digest_of(np.arange(12, dtype=np.float32)[::2]) == digest_of(
+        np.arange(0, 12, 2).astype(np.float32)
+    )
     assert len({digest_of(one) for one in [rows, *others]}) == 5
     assert digest_of(rows, rows) != digest_of(rows)

@@ -1,4 +1,7 @@
-"""Why a verdict comes out otherwise: shown by fusing the layers' old words anew, or said to be unexplained (N-09)."""
+"""Why a verdict comes out otherwise.
+
+Shown by fusing the layers' old words anew, or said to be unexplained (N-09).
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,19 @@ from ensemble.verdicts import LayerScores, LayerStatus, VerdictWord
 
 TOLERANCE = 1e-6
 NOON = 43_200.0
-NOW = ReplaySettings(min_coverage=0.5, posture_bound=0.35, stale_after_days=30, expired_after_days=730)
+NOW = ReplaySettings(
+    min_coverage=0.5, posture_bound=0.35, stale_after_days=30, expired_after_days=730
+)
 WAYS = Thresholds(0.02, 0.6, 0.9)  # further apart than any bound that is tried
-FUSION = Fusion({"anomaly": 0.4, "behavior": 0.6}, 1.7, {"anomaly": WAYS, "behavior": WAYS, "anomaly+behavior": WAYS})
+FUSION = Fusion(
+    {"anomaly": 0.4, "behavior": 0.6},
+    1.7,
+    {"anomaly": WAYS, "behavior": WAYS, "anomaly+behavior": WAYS},
+)
 RELEASE = ReleaseFusion("acme/1", {Kind.FLOW: FUSION}, "ab" * 32)
-STATUSES = st.sampled_from([LayerStatus.LIVE, LayerStatus.LAST_GOOD, LayerStatus.TIMEOUT, LayerStatus.FALLBACK])
+STATUSES = st.sampled_from(
+    [LayerStatus.LIVE, LayerStatus.LAST_GOOD, LayerStatus.TIMEOUT, LayerStatus.FALLBACK]
+)
 SCORES = st.floats(0.01, 0.99)
 BOUNDS = st.floats(0.0, 2.0)
 
@@ -30,7 +41,10 @@ BOUNDS = st.floats(0.0, 2.0)
 @st.composite
 def layers(draw: st.DrawFn) -> tuple[RecordedOpinion, ...]:
     """What three layers may have said, spoken or not."""
-    return tuple(RecordedOpinion(name, draw(SCORES), draw(STATUSES), "1", "") for name in ("anomaly", "behavior", "resilience"))
+    return tuple(
+        RecordedOpinion(name, draw(SCORES), draw(STATUSES), "1", "")
+        for name in ("anomaly", "behavior", "resilience")
+    )
 
 
 def given_by(said: tuple[RecordedOpinion, ...], conditions: ReplaySettings) -> RecordedVerdict:
@@ -58,12 +72,16 @@ def why(recorded: RecordedVerdict, now: ReplaySettings = NOW) -> list[str]:
 
 
 @given(layers())
-def test_the_same_words_under_the_same_settings_need_no_reason(said: tuple[RecordedOpinion, ...]) -> None:
+def test_the_same_words_under_the_same_settings_need_no_reason(
+    said: tuple[RecordedOpinion, ...],
+) -> None:
     assert why(given_by(said, NOW)) == []
 
 
 @given(layers(), BOUNDS)
-def test_another_posture_bound_is_always_found_out_where_it_shows(said: tuple[RecordedOpinion, ...], then: float) -> None:
+def test_another_posture_bound_is_always_found_out_where_it_shows(
+    said: tuple[RecordedOpinion, ...], then: float
+) -> None:
     """Nothing else is blamed: with the bound that was found, everything comes out as it did."""
     recorded = given_by(said, replace(NOW, posture_bound=then))
     reach = min(then, float(np.log(0.6 / 0.4) - np.log(0.02 / 0.98)))
@@ -78,11 +96,15 @@ def test_another_posture_bound_is_always_found_out_where_it_shows(said: tuple[Re
     assert reason.startswith("fusion.posture_bound is 0.35 now; with ")
     found = float(reason.split("with ")[1].split()[0])
     again = given_by(said, replace(NOW, posture_bound=found))
-    assert found == pytest.approx(reach, abs=0.01) or abs(again.score - recorded.score) <= 1e-3  # a posture near 0.5 shifts next to nothing
+    assert (
+        found == pytest.approx(reach, abs=0.01) or abs(again.score - recorded.score) <= 1e-3
+    )  # a posture near 0.5 shifts next to nothing
 
 
 @given(layers(), st.floats(0.0, 1.0))
-def test_another_min_coverage_is_found_out_by_the_word_alone(said: tuple[RecordedOpinion, ...], then: float) -> None:
+def test_another_min_coverage_is_found_out_by_the_word_alone(
+    said: tuple[RecordedOpinion, ...], then: float
+) -> None:
     recorded = given_by(said, replace(NOW, min_coverage=then))
 
     reasons = why(recorded)
@@ -105,11 +127,16 @@ def test_two_settings_that_changed_are_both_named() -> None:
 
     reasons = why(given_by(said, replace(NOW, min_coverage=0.2, posture_bound=0.1)))
 
-    assert [reason.split()[0] for reason in reasons] == ["fusion.posture_bound", "fusion.min_coverage"]
+    assert [reason.split()[0] for reason in reasons] == [
+        "fusion.posture_bound",
+        "fusion.min_coverage",
+    ]
 
 
 @given(layers(), SCORES)
-def test_a_score_that_no_setting_gives_is_said_to_be_altered(said: tuple[RecordedOpinion, ...], score: float) -> None:
+def test_a_score_that_no_setting_gives_is_said_to_be_altered(
+    said: tuple[RecordedOpinion, ...], score: float
+) -> None:
     true = given_by(said, NOW)
     recorded = replace(true, score=score)
 
@@ -120,11 +147,20 @@ def test_a_score_that_no_setting_gives_is_said_to_be_altered(said: tuple[Recorde
     assert not any("posture_bound" in reason for reason in reasons)
 
 
-@pytest.mark.parametrize("changed", [{"severity": "low"}, {"degraded": True}, {"status": "FALLBACK_MODE"}, {"coverage": 0.9}])
-def test_what_follows_from_the_layers_alone_was_altered_where_it_does_not(changed: dict[str, object]) -> None:
-    said = tuple(RecordedOpinion(name, 0.9, LayerStatus.LIVE, "1", "") for name in ("anomaly", "behavior", "resilience"))
+@pytest.mark.parametrize(
+    "changed",
+    [{"severity": "low"}, {"degraded": True}, {"status": "FALLBACK_MODE"}, {"coverage": 0.9}],
+)
+def test_what_follows_from_the_layers_alone_was_altered_where_it_does_not(
+    changed: dict[str, object],
+) -> None:
+    said = tuple(
+        RecordedOpinion(name, 0.9, LayerStatus.LIVE, "1", "")
+        for name in ("anomaly", "behavior", "resilience")
+    )
 
-    (reason,) = why(replace(given_by(said, NOW), **changed))  # type: ignore[arg-type]  # each of its own type
+    # each of its own type
+    (reason,) = why(replace(given_by(said, NOW), **changed))  # type: ignore[arg-type]
 
     assert next(iter(changed)) in reason
     assert "altered" in reason
@@ -136,17 +172,27 @@ SPOKE = RecordedOpinion("behavior", 0.7, LayerStatus.LIVE, "2", "")
 
 
 def opinion(score: float, **fields: object) -> LayerScores:
-    whole = {"layer": "behavior", "status": LayerStatus.LIVE, "version": "2", "release": "acme/1", "scores": np.array([score])}
+    whole = {
+        "layer": "behavior",
+        "status": LayerStatus.LIVE,
+        "version": "2",
+        "release": "acme/1",
+        "scores": np.array([score]),
+    }
     return LayerScores(**{**whole, **fields})  # type: ignore[arg-type]
 
 
-def why_one(said: RecordedOpinion, now: LayerScores, *, at: float = NOON, libraries: tuple[str, ...] = ()) -> str:
+def why_one(
+    said: RecordedOpinion, now: LayerScores, *, at: float = NOON, libraries: tuple[str, ...] = ()
+) -> str:
     """The one reason, "" for none."""
     return "".join(why_layer(said, now, at, libraries, TOLERANCE))
 
 
 def test_a_layer_that_says_the_same_needs_no_reason() -> None:
-    assert why_one(SPOKE, opinion(0.7 + 9e-7), libraries=("made with torch 2.0, running 2.1",)) == ""
+    assert (
+        why_one(SPOKE, opinion(0.7 + 9e-7), libraries=("made with torch 2.0, running 2.1",)) == ""
+    )
     assert why_one(replace(SPOKE, status=LayerStatus.TIMEOUT), opinion(0.1)) == ""
 
 
@@ -157,12 +203,17 @@ def test_a_difference_that_two_devices_make_is_blamed_on_the_device() -> None:
 
 
 def test_a_library_of_another_version_is_the_likeliest_reason_where_nothing_else_differs() -> None:
-    assert why_one(SPOKE, opinion(0.8), libraries=("made with torch 2.0, running 2.1",)) == "behavior: made with torch 2.0, running 2.1"
+    assert (
+        why_one(SPOKE, opinion(0.8), libraries=("made with torch 2.0, running 2.1",))
+        == "behavior: made with torch 2.0, running 2.1"
+    )
     assert "altered" in why_one(SPOKE, opinion(0.8))
 
 
 def test_a_version_that_differs_says_enough() -> None:
-    assert "says version 2, the release that it names holds 3" in why_one(SPOKE, opinion(0.8, version="3"), libraries=("x",))
+    assert "says version 2, the release that it names holds 3" in why_one(
+        SPOKE, opinion(0.8, version="3"), libraries=("x",)
+    )
 
 
 def test_a_layer_that_falls_silent_says_why() -> None:
@@ -172,12 +223,22 @@ def test_a_layer_that_falls_silent_says_why() -> None:
 
 
 @pytest.mark.parametrize(
-    ("at", "is_told"), [(NOON, False), (86_400.0 * 9 - 0.2, True), (86_400.0 * 9 + 0.2, True), (86_400.0 * 9 + 2, False)]
+    ("at", "is_told"),
+    [
+        (NOON, False),
+        (86_400.0 * 9 - 0.2, True),
+        (86_400.0 * 9 + 0.2, True),
+        (86_400.0 * 9 + 2, False),
+    ],
 )
-def test_a_posture_that_aged_is_blamed_on_the_settings_and_near_midnight_on_the_day(at: float, *, is_told: bool) -> None:
+def test_a_posture_that_aged_is_blamed_on_the_settings_and_near_midnight_on_the_day(
+    at: float, *, is_told: bool
+) -> None:
     said = replace(SPOKE, layer="resilience", reason="epss stale: 40 days")
 
-    reason = why_one(said, opinion(0.6, layer="resilience", notes={0: "epss stale: 41 days"}), at=at)
+    reason = why_one(
+        said, opinion(0.6, layer="resilience", notes={0: "epss stale: 41 days"}), at=at
+    )
 
     assert "remarked epss stale: 40 days then, epss stale: 41 days now" in reason
     assert "posture.stale_after_days" in reason

@@ -1,4 +1,7 @@
-"""The resilience layer: posture of a host to a score, honest about what it does not know and about how old it is."""
+"""The resilience layer.
+
+Posture of a host to a score, honest about what it does not know and about how old it is.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,9 @@ from ensemble.training.recipes.host_inventory import HostPosture, build_inventor
 
 TODAY = 20_000  # days since 1970-01-01
 STALE, EXPIRED = 30, 730
-CVES = [f"CVE-20{year}-{number:04d}" for year in range(10, 25) for number in (1, 1234, 54321)]  # 45 of them
+CVES = [
+    f"CVE-20{year}-{number:04d}" for year in range(10, 25) for number in (1, 1234, 54321)
+]  # 45 of them
 UNLISTED = "CVE-2099-0001"
 
 
@@ -73,7 +78,10 @@ def knowledge(
     chances = epss if isinstance(epss, dict) else dict.fromkeys(names, epss)
     return PostureKnowledge(
         np.array([cve_key(name) for name in names], np.uint32),
-        np.array([round(chances[name] * EPSS_STEPS) if name in chances else NO_EPSS for name in names], np.uint16),
+        np.array(
+            [round(chances[name] * EPSS_STEPS) if name in chances else NO_EPSS for name in names],
+            np.uint16,
+        ),
         np.full(len(names), cvss, np.uint8),
         np.isin(names, list(kev)),
         epss_day,
@@ -94,12 +102,20 @@ def host(
     """An ordinary host without findings, unless said otherwise."""
     bits = sum(1 << CONTROLS.index(control) for control in controls)
     keys = frozenset(cve_key(cve) for cve in cves)
-    return HostPosture(name, keys, EXPOSURES.index(exposure), CRITICALITIES.index(criticality), bits, scan_day)
+    return HostPosture(
+        name, keys, EXPOSURES.index(exposure), CRITICALITIES.index(criticality), bits, scan_day
+    )
 
 
-def layer(hosts: list[HostPosture], known: PostureKnowledge | None = None, clock: FakeClock | None = None) -> ResiliencePosture:
+def layer(
+    hosts: list[HostPosture], known: PostureKnowledge | None = None, clock: FakeClock | None = None
+) -> ResiliencePosture:
     return ResiliencePosture(
-        known or knowledge(), build_inventory(hosts), now=clock or FakeClock(), stale_after_days=STALE, expired_after_days=EXPIRED
+        known or knowledge(),
+        build_inventory(hosts),
+        now=clock or FakeClock(),
+        stale_after_days=STALE,
+        expired_after_days=EXPIRED,
     )
 
 
@@ -107,18 +123,30 @@ def events_on(*hosts: str) -> ProcessBatch:
     return ProcessBatch.of([ProcessEvent("any", host=name) for name in hosts])
 
 
-def score_of(posture: HostPosture, known: PostureKnowledge | None = None, clock: FakeClock | None = None) -> float:
+def score_of(
+    posture: HostPosture, known: PostureKnowledge | None = None, clock: FakeClock | None = None
+) -> float:
     return float(layer([posture], known, clock).score(events_on(posture.host)).scores[0])
 
 
-def obvious_score(posture: HostPosture, epss: dict[str, float], kev: set[str], cvss: float = 0.7) -> float:
+def obvious_score(
+    posture: HostPosture, epss: dict[str, float], kev: set[str], cvss: float = 0.7
+) -> float:
     """The formula read aloud, one host, all sources fresh: the oracle of the vectorised one."""
-    through = math.prod((LETS_THROUGH[c] for bit, c in enumerate(CONTROLS) if posture.controls >> bit & 1), start=1.0)
+    through = math.prod(
+        (LETS_THROUGH[c] for bit, c in enumerate(CONTROLS) if posture.controls >> bit & 1),
+        start=1.0,
+    )
     reach = REACH[EXPOSURES[posture.exposure]] * through
     damages = [AVERAGE_EPSS * reach * AVERAGE_CVSS / 10]
     for key in posture.cves:
-        chance = max(epss.get(cve_name(key), AVERAGE_EPSS), KEV_FLOOR if cve_name(key) in kev else 0.0)
-        damages.append(min(chance * reach, MOST_CERTAIN) * (cvss if cve_name(key) in CVES else AVERAGE_CVSS / 10))
+        chance = max(
+            epss.get(cve_name(key), AVERAGE_EPSS), KEV_FLOOR if cve_name(key) in kev else 0.0
+        )
+        damages.append(
+            min(chance * reach, MOST_CERTAIN)
+            * (cvss if cve_name(key) in CVES else AVERAGE_CVSS / 10)
+        )
     survival = 1.0
     for rank, damage in enumerate(sorted(damages, reverse=True), start=1):
         survival *= (1.0 - damage) ** (1.0 / rank)
@@ -129,7 +157,10 @@ def obvious_score(posture: HostPosture, epss: dict[str, float], kev: set[str], c
 # --- the neutral point
 
 
-@pytest.mark.parametrize(("name", "note"), [("never-seen", "host_unknown"), ("", "host_not_given"), ("  ", "host_not_given")])
+@pytest.mark.parametrize(
+    ("name", "note"),
+    [("never-seen", "host_unknown"), ("", "host_not_given"), ("  ", "host_not_given")],
+)
 def test_a_host_that_nobody_knows_is_neutral_and_says_so(name: str, note: str | None) -> None:
     """Absence of knowledge is neither innocence nor guilt."""
     answer = layer([host("h")]).score(events_on(name, "h"))
@@ -142,14 +173,20 @@ def test_the_ordinary_host_is_the_neutral_point() -> None:
     """0.5 is not a convention: a host as ordinary as the unknown one is taken to be scores 0.5."""
     ordinary = host(cves=CVES[:10])
 
-    assert score_of(ordinary, knowledge(epss=AVERAGE_EPSS)) == pytest.approx(0.5, abs=1e-4)  # EPSS is stored in steps
+    assert score_of(ordinary, knowledge(epss=AVERAGE_EPSS)) == pytest.approx(
+        0.5, abs=1e-4
+    )  # EPSS is stored in steps
 
 
-def test_a_clean_controlled_host_is_well_below_neutral_and_an_exposed_exploited_one_well_above() -> None:
+def test_a_clean_controlled_host_is_well_below_neutral_and_an_exposed_exploited_one_well_above() -> (
+    None
+):
     clean = host("clean", controls=("edr", "allowlisting"))
     exploited = host("exploited", cves=CVES[:1], exposure="internet")
 
-    answer = layer([clean, exploited], knowledge(kev=CVES[:1])).score(events_on("clean", "exploited"))
+    answer = layer([clean, exploited], knowledge(kev=CVES[:1])).score(
+        events_on("clean", "exploited")
+    )
 
     assert answer.scores[0] < 0.2
     assert answer.scores[1] > 0.9
@@ -169,14 +206,20 @@ POSTURES = st.builds(
     criticality=st.sampled_from(CRITICALITIES),
     controls=st.lists(st.sampled_from(CONTROLS), unique=True),
 )
-CHANCES = st.dictionaries(st.sampled_from(CVES), st.integers(0, EPSS_STEPS).map(lambda steps: steps / EPSS_STEPS))
+CHANCES = st.dictionaries(
+    st.sampled_from(CVES), st.integers(0, EPSS_STEPS).map(lambda steps: steps / EPSS_STEPS)
+)
 EXPLOITED = st.sets(st.sampled_from(CVES), max_size=5)
 
 
 @settings(max_examples=150, deadline=None)
 @given(posture=POSTURES, epss=CHANCES, kev=EXPLOITED)
-def test_the_arrays_say_what_the_formula_says(posture: HostPosture, epss: dict[str, float], kev: set[str]) -> None:
-    assert score_of(posture, knowledge(epss=epss, kev=kev)) == pytest.approx(obvious_score(posture, epss, kev), abs=1e-9)
+def test_the_arrays_say_what_the_formula_says(
+    posture: HostPosture, epss: dict[str, float], kev: set[str]
+) -> None:
+    assert score_of(posture, knowledge(epss=epss, kev=kev)) == pytest.approx(
+        obvious_score(posture, epss, kev), abs=1e-9
+    )
 
 
 @settings(max_examples=150, deadline=None)
@@ -189,12 +232,26 @@ def test_the_arrays_say_what_the_formula_says(posture: HostPosture, epss: dict[s
     ages=st.tuples(*[st.integers(-10, 800)] * 4),
 )
 def test_a_worse_posture_never_lowers_the_score(
-    posture: HostPosture, worse: str, more: HostPosture, epss: dict[str, float], kev: set[str], ages: tuple[int, int, int, int]
+    posture: HostPosture,
+    worse: str,
+    more: HostPosture,
+    epss: dict[str, float],
+    kev: set[str],
+    ages: tuple[int, int, int, int],
 ) -> None:
-    """More CVEs, wider exposure, higher criticality, fewer controls: each alone, at any age of any source."""
+    """More CVEs, wider exposure, higher criticality, fewer controls.
+
+    Each alone, at any age of any source.
+    """
     joined = dataclasses.replace(posture.merge(more), scan_day=posture.scan_day)
     graver = dataclasses.replace(posture, **{worse: getattr(joined, worse)})
-    known = knowledge(epss=epss, kev=kev, epss_day=TODAY - ages[0], kev_day=TODAY - ages[1], cvss_day=TODAY - ages[2])
+    known = knowledge(
+        epss=epss,
+        kev=kev,
+        epss_day=TODAY - ages[0],
+        kev_day=TODAY - ages[1],
+        cvss_day=TODAY - ages[2],
+    )
     scan_day = TODAY - ages[3]
 
     before = score_of(dataclasses.replace(posture, scan_day=scan_day), known)
@@ -213,7 +270,12 @@ def test_a_worse_posture_never_lowers_the_score(
     cvss=st.tuples(*[st.integers(0, 100)] * 2),
 )
 def test_a_graver_cve_never_lowers_the_score(
-    posture: HostPosture, epss: dict[str, float], kev: set[str], cve: str, rise: float, cvss: tuple[int, int]
+    posture: HostPosture,
+    epss: dict[str, float],
+    kev: set[str],
+    cve: str,
+    rise: float,
+    cvss: tuple[int, int],
 ) -> None:
     """Higher EPSS, an entry in KEV, higher CVSS."""
     low, high = sorted(cvss)
@@ -228,11 +290,18 @@ def test_a_graver_cve_never_lowers_the_score(
 
 
 def test_hundreds_of_cves_do_not_saturate() -> None:
-    """A plain noisy-OR calls every host with a few hundred old CVEs lost; then the score says nothing any more."""
+    """A plain noisy-OR calls every host with a few hundred old CVEs lost.
+
+    Then the score says nothing any more.
+    """
     keys = np.arange(cve_key("CVE-2020-1000"), cve_key("CVE-2020-1000") + 800, dtype=np.uint32)
     chances = np.full(800, round(0.007 * EPSS_STEPS), np.uint16)  # the median EPSS
-    known = PostureKnowledge(keys, chances, np.full(800, 70, np.uint8), np.zeros(800, np.bool_), TODAY, TODAY, TODAY)
-    few, many = (dataclasses.replace(host(str(n)), cves=frozenset(keys[:n].tolist())) for n in (400, 800))
+    known = PostureKnowledge(
+        keys, chances, np.full(800, 70, np.uint8), np.zeros(800, np.bool_), TODAY, TODAY, TODAY
+    )
+    few, many = (
+        dataclasses.replace(host(str(n)), cves=frozenset(keys[:n].tolist())) for n in (400, 800)
+    )
 
     answer = layer([few, many], known).score(events_on("400", "800"), explain=True)
 
@@ -251,19 +320,27 @@ def test_a_cve_that_no_source_knows_counts_as_an_average_one_and_is_reported() -
 
 
 def test_a_cve_without_a_cvss_score_counts_as_an_average_one() -> None:
-    assert score_of(host(cves=CVES[:3]), knowledge(cvss=NO_CVSS)) == score_of(host(cves=CVES[:3]), knowledge(cvss=70))
+    assert score_of(host(cves=CVES[:3]), knowledge(cvss=NO_CVSS)) == score_of(
+        host(cves=CVES[:3]), knowledge(cvss=70)
+    )
 
 
 def test_the_explanation_names_the_worst_cve_and_what_it_is_worth() -> None:
     known = knowledge(epss=dict.fromkeys(CVES, 0.01) | {CVES[7]: 0.6})
     bad = host("bad", cves=CVES[5:9], criticality="high")
 
-    details = layer([bad, host("clean")], known).score(events_on("bad", "clean", "unknown"), explain=True).details
+    details = (
+        layer([bad, host("clean")], known)
+        .score(events_on("bad", "clean", "unknown"), explain=True)
+        .details
+    )
 
     assert details["worst_cve"].tolist() == [CVES[7], "", ""]
     assert 0.18 < details["chance"][0] < 0.2  # 0.6 * 0.3, and a little from the others
     assert details["impact"][0] == pytest.approx(0.7 * 1.5, rel=0.01)
-    assert details["chance"][2] * details["impact"][2] == pytest.approx(ORDINARY_RISK)  # an unknown host is taken for the ordinary one
+    assert details["chance"][2] * details["impact"][2] == pytest.approx(
+        ORDINARY_RISK
+    )  # an unknown host is taken for the ordinary one
 
 
 # --- age, P16
@@ -287,7 +364,11 @@ def test_an_old_scan_says_its_age(age: int, note: str | None) -> None:
     assert layer([host("h")], fresh, clock).score(events_on("h")).notes.get(0) == note
 
 
-@pytest.mark.parametrize("posture", [host("h"), host("h", cves=CVES[:5], exposure="internet")], ids=["resilient", "exposed"])
+@pytest.mark.parametrize(
+    "posture",
+    [host("h"), host("h", cves=CVES[:5], exposure="internet")],
+    ids=["resilient", "exposed"],
+)
 def test_an_old_scan_weighs_less_every_day_until_the_layer_abstains(posture: HostPosture) -> None:
     """P16: past `stale_after` the weight falls, past `expired_after` there is no opinion."""
     clock = FakeClock()
@@ -314,7 +395,9 @@ def test_old_knowledge_is_replaced_by_what_one_believes_without_it() -> None:
     assert kev_gone == score_of(exploited, knowledge(epss=0.001))
 
     likely = knowledge(epss=0.9, epss_day=TODAY - 731)
-    assert score_of(exploited, likely) == pytest.approx(score_of(exploited, knowledge(epss=AVERAGE_EPSS)), abs=1e-4)
+    assert score_of(exploited, likely) == pytest.approx(
+        score_of(exploited, knowledge(epss=AVERAGE_EPSS)), abs=1e-4
+    )
 
     grave = knowledge(cvss=100, cvss_day=TODAY - 731)
     assert score_of(exploited, grave) == pytest.approx(score_of(exploited, knowledge(cvss=70)))
@@ -340,10 +423,14 @@ def test_the_score_meets_neutral_without_a_jump_as_the_last_source_expires() -> 
 
 def test_a_source_from_the_future_is_fresh_and_flagged() -> None:
     """T3: a clock or a file is wrong; which, we cannot know, so neither is trusted beyond today."""
-    future = layer([host("h", cves=CVES[:3], scan_day=TODAY + 9)], knowledge(epss_day=TODAY + 400)).score(events_on("h"))
+    future = layer(
+        [host("h", cves=CVES[:3], scan_day=TODAY + 9)], knowledge(epss_day=TODAY + 400)
+    ).score(events_on("h"))
 
     assert future.scores[0] == score_of(host(cves=CVES[:3]))
-    assert future.notes == {0: "inventory dated 9 days in the future; epss dated 400 days in the future"}
+    assert future.notes == {
+        0: "inventory dated 9 days in the future; epss dated 400 days in the future"
+    }
 
 
 def test_a_running_layer_ages_with_its_clock() -> None:
@@ -363,7 +450,13 @@ def test_a_running_layer_ages_with_its_clock() -> None:
 
 def test_a_host_scores_the_same_alone_as_in_a_batch_and_again() -> None:
     hosts = [
-        host(f"h{i}", cves=CVES[i : i + i % 9], exposure=EXPOSURES[i % 3], criticality=CRITICALITIES[i % 4], controls=CONTROLS[: i % 5])
+        host(
+            f"h{i}",
+            cves=CVES[i : i + i % 9],
+            exposure=EXPOSURES[i % 3],
+            criticality=CRITICALITIES[i % 4],
+            controls=CONTROLS[: i % 5],
+        )
         for i in range(40)
     ]
     known = knowledge(epss={cve: place / 50 for place, cve in enumerate(CVES)}, kev=CVES[::7])
@@ -389,7 +482,13 @@ def test_any_kind_of_event_and_an_empty_batch_are_scored() -> None:
 
 def test_thresholds_that_cross_are_refused() -> None:
     with pytest.raises(ValueError, match="stale before it expires"):
-        ResiliencePosture(knowledge(), build_inventory([host()]), now=FakeClock(), stale_after_days=30, expired_after_days=30)
+        ResiliencePosture(
+            knowledge(),
+            build_inventory([host()]),
+            now=FakeClock(),
+            stale_after_days=30,
+            expired_after_days=30,
+        )
 
 
 # --- parts
@@ -397,14 +496,18 @@ def test_thresholds_that_cross_are_refused() -> None:
 
 def test_both_artifacts_come_back_from_their_parts() -> None:
     known = knowledge(epss={CVES[3]: 0.3}, kev=CVES[:2], cvss_day=None)
-    hosts = build_inventory([host("b", cves=CVES[:4], controls=("edr", "waf")), host("a"), host("c", cves=CVES[8:9])])
+    hosts = build_inventory(
+        [host("b", cves=CVES[:4], controls=("edr", "waf")), host("a"), host("c", cves=CVES[8:9])]
+    )
 
     known_again = PostureKnowledge.from_parts(known.to_parts())
     hosts_again = PostureInventory.from_parts(hosts.to_parts())
 
     for before, after in ((known, known_again), (hosts, hosts_again)):
         for field in dataclasses.fields(before):
-            assert np.array_equal(getattr(before, field.name), getattr(after, field.name)), field.name
+            assert np.array_equal(getattr(before, field.name), getattr(after, field.name)), (
+                field.name
+            )
     assert not known_again.keys.flags.writeable
     assert hosts_again.rows == {"a": 0, "b": 1, "c": 2}
 
@@ -419,7 +522,9 @@ def test_parts_do_not_share_memory_with_the_model() -> None:
     assert (model.epss > 0).all()
 
 
-def spoilt(parts: Parts, *, array: dict[str, Any] | None = None, config: dict[str, Any] | None = None) -> Parts:
+def spoilt(
+    parts: Parts, *, array: dict[str, Any] | None = None, config: dict[str, Any] | None = None
+) -> Parts:
     return Parts(dict(parts.arrays) | (array or {}), dict(parts.config) | (config or {}))
 
 
@@ -435,13 +540,23 @@ HOSTILE_KNOWLEDGE = [
     pytest.param({"array": {"lower": np.zeros_like(LOWER)}}, id="CVEs twice"),
     pytest.param({"array": {"lower": LOWER.astype(np.float32)}}, id="keys as floats"),
     pytest.param({"array": {"lower": LOWER[:-1]}}, id="a key short"),
-    pytest.param({"array": {"block_sizes": np.full_like(SIZES, 2**32 - 1)}}, id="a block of four thousand million"),
-    pytest.param({"array": {"blocks": KNOWLEDGE_PARTS.arrays["blocks"][::-1].copy()}}, id="blocks out of order"),
+    pytest.param(
+        {"array": {"block_sizes": np.full_like(SIZES, 2**32 - 1)}},
+        id="a block of four thousand million",
+    ),
+    pytest.param(
+        {"array": {"blocks": KNOWLEDGE_PARTS.arrays["blocks"][::-1].copy()}},
+        id="blocks out of order",
+    ),
     pytest.param({"array": {"epss": np.zeros(3, np.uint16)}}, id="too few EPSS"),
-    pytest.param({"array": {"epss": np.full(len(LOWER), np.nan, np.float32)}}, id="EPSS not finite"),
+    pytest.param(
+        {"array": {"epss": np.full(len(LOWER), np.nan, np.float32)}}, id="EPSS not finite"
+    ),
     pytest.param({"array": {"epss": np.array(7, np.uint16)}}, id="EPSS without dimension"),
     pytest.param({"array": {"cvss": np.full(len(LOWER), 101, np.uint8)}}, id="CVSS 10.1"),
-    pytest.param({"array": {"kev_rows": np.array([len(LOWER)], np.uint32)}}, id="KEV row beyond the end"),
+    pytest.param(
+        {"array": {"kev_rows": np.array([len(LOWER)], np.uint32)}}, id="KEV row beyond the end"
+    ),
 ]
 
 
@@ -466,11 +581,17 @@ HOSTILE_INVENTORY = [
     pytest.param({"array": {"starts": np.array([0, 3, 4], np.uint32)}}, id="runs that end early"),
     pytest.param({"array": {"starts": np.array([0, 3, 999], np.uint32)}}, id="runs beyond the end"),
     pytest.param({"array": {"starts": np.array([], np.uint32)}}, id="no runs"),
-    pytest.param({"array": {"cves": INVENTORY_PARTS.arrays["cves"][::-1].copy()}}, id="CVEs out of order"),
+    pytest.param(
+        {"array": {"cves": INVENTORY_PARTS.arrays["cves"][::-1].copy()}}, id="CVEs out of order"
+    ),
     pytest.param({"array": {"exposures": np.array([0, 3], np.uint8)}}, id="a fourth exposure"),
-    pytest.param({"array": {"criticalities": np.array([0, 4], np.uint8)}}, id="a fifth criticality"),
+    pytest.param(
+        {"array": {"criticalities": np.array([0, 4], np.uint8)}}, id="a fifth criticality"
+    ),
     pytest.param({"array": {"controls": np.array([0, 64], np.uint8)}}, id="a seventh control"),
-    pytest.param({"array": {"scan_days": np.array([0, -1], np.int32)}}, id="a scan before the epoch"),
+    pytest.param(
+        {"array": {"scan_days": np.array([0, -1], np.int32)}}, id="a scan before the epoch"
+    ),
     pytest.param({"array": {"scan_days": np.array([0, 1], np.int64)}}, id="days of another type"),
 ]
 
@@ -481,25 +602,45 @@ def test_a_hostile_inventory_is_refused(change: dict[str, Any]) -> None:
         PostureInventory.from_parts(spoilt(INVENTORY_PARTS, **change))
 
 
-@pytest.mark.parametrize(("cls", "parts"), [(PostureKnowledge, KNOWLEDGE_PARTS), (PostureInventory, INVENTORY_PARTS)], ids=["k", "i"])
-def test_parts_that_lack_anything_are_refused(cls: type[PostureKnowledge | PostureInventory], parts: Parts) -> None:
+@pytest.mark.parametrize(
+    ("cls", "parts"),
+    [(PostureKnowledge, KNOWLEDGE_PARTS), (PostureInventory, INVENTORY_PARTS)],
+    ids=["k", "i"],
+)
+def test_parts_that_lack_anything_are_refused(
+    cls: type[PostureKnowledge | PostureInventory], parts: Parts
+) -> None:
     for name in parts.arrays:
         with pytest.raises(ArtifactIncompatible, match=name):
-            cls.from_parts(Parts({n: a for n, a in parts.arrays.items() if n != name}, parts.config))
+            cls.from_parts(
+                Parts({n: a for n, a in parts.arrays.items() if n != name}, parts.config)
+            )
     for name in parts.config:
         with pytest.raises(ArtifactIncompatible):
-            cls.from_parts(Parts(parts.arrays, {n: v for n, v in parts.config.items() if n != name}))
+            cls.from_parts(
+                Parts(parts.arrays, {n: v for n, v in parts.config.items() if n != name})
+            )
 
 
 def test_knowledge_of_nothing_and_an_inventory_of_nobody_still_answer() -> None:
     nothing = PostureKnowledge(
-        np.zeros(0, np.uint32), np.zeros(0, np.uint16), np.zeros(0, np.uint8), np.zeros(0, np.bool_), TODAY, TODAY, TODAY
+        np.zeros(0, np.uint32),
+        np.zeros(0, np.uint16),
+        np.zeros(0, np.uint8),
+        np.zeros(0, np.bool_),
+        TODAY,
+        TODAY,
+        TODAY,
     )
     again = PostureKnowledge.from_parts(nothing.to_parts())
 
-    assert layer([host("h", cves=CVES[:1])], again).score(events_on("h")).notes == {0: "CVEs without EPSS: 1"}
+    assert layer([host("h", cves=CVES[:1])], again).score(events_on("h")).notes == {
+        0: "CVEs without EPSS: 1"
+    }
     nobody = PostureInventory.from_parts(build_inventory([]).to_parts())
-    assert ResiliencePosture(again, nobody, now=FakeClock()).score(events_on("h")).notes == {0: "host_unknown"}
+    assert ResiliencePosture(again, nobody, now=FakeClock()).score(events_on("h")).notes == {
+        0: "host_unknown"
+    }
 
 
 # --- names

@@ -39,7 +39,9 @@ def test_taming_keeps_order_and_sign(one: float, other: float) -> None:
     assert np.sign(tamed).tolist() == np.sign([low, high]).tolist()
 
 
-def test_benign_traffic_is_centred_and_of_unit_spread(scaler: FlowScaler, benign: np.ndarray) -> None:
+def test_benign_traffic_is_centred_and_of_unit_spread(
+    scaler: FlowScaler, benign: np.ndarray
+) -> None:
     """Without the cut, every feature that varies has mean 0 and spread 1 among the flows it was fitted on."""
     scaled = replace(scaler, limit=1e6).scale(benign).astype(np.float64)
     varies = tame(benign[:, scaler.positions]).std(axis=0) >= 1e-3
@@ -48,7 +50,9 @@ def test_benign_traffic_is_centred_and_of_unit_spread(scaler: FlowScaler, benign
     assert scaled.std(axis=0)[varies] == pytest.approx(1.0, abs=1e-3)
 
 
-def test_a_feature_that_never_varied_keeps_its_own_unit(scaler: FlowScaler, benign: np.ndarray) -> None:
+def test_a_feature_that_never_varied_keeps_its_own_unit(
+    scaler: FlowScaler, benign: np.ndarray
+) -> None:
     """Divided by a spread of nothing, the first flow that differs would be infinitely strange."""
     constant = tame(benign[:, scaler.positions]).std(axis=0) < 1e-3
 
@@ -65,7 +69,9 @@ def test_one_absurd_value_cannot_leave_the_bounds(scaler: FlowScaler, values: li
     assert (np.abs(scaled) <= 5.0).all()
 
 
-def test_what_shipped_models_must_not_read_changes_nothing(scaler: FlowScaler, benign: np.ndarray) -> None:
+def test_what_shipped_models_must_not_read_changes_nothing(
+    scaler: FlowScaler, benign: np.ndarray
+) -> None:
     moved = benign.copy()
     moved[:, [0, 55]] = 31337.0
 
@@ -104,12 +110,26 @@ def _first(name: str, value: float) -> Callable[[dict[str, Any]], object]:
 
 HOSTILE = [
     pytest.param(lambda a: a.pop("scaler.centre"), 5.0, id="no centre"),
-    pytest.param(lambda a: a.update({"scaler.centre": a["scaler.centre"][:-1]}), 5.0, id="a centre short"),
-    pytest.param(lambda a: a.update({"scaler.spread": a["scaler.spread"][:, None]}), 5.0, id="spread of another shape"),
-    pytest.param(lambda a: a.update({name: a[name][:0] for name in list(a)}), 5.0, id="no feature at all"),
+    pytest.param(
+        lambda a: a.update({"scaler.centre": a["scaler.centre"][:-1]}), 5.0, id="a centre short"
+    ),
+    pytest.param(
+        lambda a: a.update({"scaler.spread": a["scaler.spread"][:, None]}),
+        5.0,
+        id="spread of another shape",
+    ),
+    pytest.param(
+        lambda a: a.update({name: a[name][:0] for name in list(a)}), 5.0, id="no feature at all"
+    ),
     pytest.param(_first("scaler.positions", -1), 5.0, id="position below 0"),
-    pytest.param(lambda a: a.update({"scaler.positions": a["scaler.positions"] + 2}), 5.0, id="position 79"),
-    pytest.param(lambda a: a.update({"scaler.positions": a["scaler.positions"][::-1]}), 5.0, id="positions that fall"),
+    pytest.param(
+        lambda a: a.update({"scaler.positions": a["scaler.positions"] + 2}), 5.0, id="position 79"
+    ),
+    pytest.param(
+        lambda a: a.update({"scaler.positions": a["scaler.positions"][::-1]}),
+        5.0,
+        id="positions that fall",
+    ),
     pytest.param(_first("scaler.spread", 0.0), 5.0, id="spread 0"),
     pytest.param(_first("scaler.spread", np.nan), 5.0, id="spread NaN"),
     pytest.param(_first("scaler.spread", np.inf), 5.0, id="spread infinite"),
@@ -123,7 +143,9 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize(("spoil", "limit"), HOSTILE)
-def test_a_scaler_that_cannot_be_is_refused(scaler: FlowScaler, spoil: Callable[[dict[str, Any]], object], limit: object) -> None:
+def test_a_scaler_that_cannot_be_is_refused(
+    scaler: FlowScaler, spoil: Callable[[dict[str, Any]], object], limit: object
+) -> None:
     """What a hostile file holds must not become an index or a divisor."""
     arrays = dict(scaler.to_arrays())
     spoil(arrays)

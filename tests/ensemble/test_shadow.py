@@ -1,4 +1,7 @@
-"""Shadow: what a challenger would have said is measured on the champion's own traffic, and reaches nobody."""
+"""Shadow.
+
+What a challenger would have said is measured on the champion's own traffic, and reaches nobody.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,30 @@ from hypothesis import strategies as st
 
 from ensemble.rollout.sampler import TrafficSampler
 from ensemble.rollout.shadow import Agreement, ShadowEvaluation
-from ensemble.verdicts import LayerScores, LayerStatus, Severity, SystemStatus, Verdicts, VerdictWord
+from ensemble.verdicts import (
+    LayerScores,
+    LayerStatus,
+    Severity,
+    SystemStatus,
+    Verdicts,
+    VerdictWord,
+)
 
-WORDS = {"b": VerdictWord.BENIGN, "s": VerdictWord.SUSPICIOUS, "m": VerdictWord.MALICIOUS, "i": VerdictWord.INDETERMINATE}
+WORDS = {
+    "b": VerdictWord.BENIGN,
+    "s": VerdictWord.SUSPICIOUS,
+    "m": VerdictWord.MALICIOUS,
+    "i": VerdictWord.INDETERMINATE,
+}
 
 
-def said(words: str, scores: Sequence[float] = (), *, coverage: float = 1.0, status: LayerStatus = LayerStatus.LIVE) -> Verdicts:
+def said(
+    words: str,
+    scores: Sequence[float] = (),
+    *,
+    coverage: float = 1.0,
+    status: LayerStatus = LayerStatus.LIVE,
+) -> Verdicts:
     """A batch's verdicts, one letter an event, by one layer."""
     column = np.array(scores or [0.5] * len(words))
     layer = LayerScores("anomaly", status, "1", "default/2", np.full(len(words), 0.5))
@@ -49,7 +70,11 @@ def test_words_that_became_others_are_counted_by_both(shadow: ShadowEvaluation) 
     assert flips == {"benign>malicious": 2, "suspicious>benign": 1}
     assert shadow.agreement.events == 7
     assert shadow.agreement.agree == 3
-    assert shadow.agreement.flips == {"benign>malicious": 2, "suspicious>benign": 1, "malicious>benign": 1}
+    assert shadow.agreement.flips == {
+        "benign>malicious": 2,
+        "suspicious>benign": 1,
+        "malicious>benign": 1,
+    }
 
 
 def test_scores_are_compared_with_their_sign(shadow: ShadowEvaluation) -> None:
@@ -65,11 +90,20 @@ def test_what_fewer_layers_saw_is_no_flip_but_a_silence(shadow: ShadowEvaluation
 
     assert shadow.agreement.events == 0
     assert shadow.agreement.flips == {}
-    assert (shadow.agreement.silent_challenger, shadow.agreement.silent_champion, shadow.agreement.asked) == (1, 0, 1)
+    assert (
+        shadow.agreement.silent_challenger,
+        shadow.agreement.silent_champion,
+        shadow.agreement.asked,
+    ) == (1, 0, 1)
 
 
-@given(st.lists(st.integers(1, 300), min_size=20, max_size=200), st.sampled_from([0.0, 0.01, 0.1, 0.5, 1.0]))
-def test_a_share_is_a_share_of_the_events_whatever_the_batches(sizes: list[int], share: float) -> None:
+@given(
+    st.lists(st.integers(1, 300), min_size=20, max_size=200),
+    st.sampled_from([0.0, 0.01, 0.1, 0.5, 1.0]),
+)
+def test_a_share_is_a_share_of_the_events_whatever_the_batches(
+    sizes: list[int], share: float
+) -> None:
     portion = TrafficSampler(share)
     taken = 0
     for size in sizes:

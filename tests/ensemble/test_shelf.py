@@ -1,4 +1,8 @@
-"""The shelf: models of several tenants in one process, those that were asked last; one tenant's load is no other's business."""
+"""The shelf.
+
+Models of several tenants in one process, those that were asked last; one tenant's load is no
+other's business.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +83,9 @@ def test_the_generic_slots_never_go() -> None:
 
 
 @given(st.lists(st.sampled_from(["default", *TENANTS]), max_size=40), st.integers(2, 4))
-def test_never_more_than_allowed_and_never_without_whoever_was_asked_last(asked: list[str], most: int) -> None:
+def test_never_more_than_allowed_and_never_without_whoever_was_asked_last(
+    asked: list[str], most: int
+) -> None:
     """The slow, obvious way beside it: the last `most - 1` different tenants, and home."""
     world = Shelf(most=most)
     world.shelf.of("default")
@@ -102,9 +108,12 @@ def test_a_tenants_slot_is_its_own_whatever_its_name_begins_with() -> None:
 
 def test_models_of_every_slot_can_be_had() -> None:
     world = Shelf()
-    model = LoadedModel(object(), "1", bundles=("behavior-flow/1 00",))  # type: ignore[arg-type]  # nobody asks it to score
+    # nobody asks it to score
+    model = LoadedModel(object(), "1", bundles=("behavior-flow/1 00",))  # type: ignore[arg-type]
     kept = world.shelf.of("acme")
-    world.made[-1].source.found = LoadResult("acme/1", (LoadedRelease("acme/1", {Kind.FLOW: model}),)).releases
+    world.made[-1].source.found = LoadResult(
+        "acme/1", (LoadedRelease("acme/1", {Kind.FLOW: model}),)
+    ).releases
 
     kept.look()
 
@@ -123,4 +132,6 @@ def test_a_tenant_whose_files_hang_hangs_alone(hangs: str) -> None:
         if kept is not broken:
             kept.look()
 
-    assert {kept.tenant for kept in world.made if kept.slot.state().release} == set(TENANTS) - {hangs}
+    assert {kept.tenant for kept in world.made if kept.slot.state().release} == set(TENANTS) - {
+        hangs
+    }

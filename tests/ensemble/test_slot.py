@@ -1,4 +1,7 @@
-"""A slot keeps one layer answering, whatever happens to its models; what it cannot answer it says."""
+"""A slot keeps one layer answering, whatever happens to its models.
+
+What it cannot answer it says.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,23 @@ import pytest
 from ensemble.errors import ArtifactCorrupt, ArtifactMissing, LoadTimeout
 from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch, ProcessEvent
 from ensemble.model import ModelScores, Parts
-from ensemble.runtime.model_state import KindState, LoadCheck, LoadedModel, LoadedRelease, LoadFailure, LoadResult, SlotEvent
-from ensemble.runtime.slot import ANY_RELEASE, ASKED_WITHIN_S, FIRST_RETRY_S, LONGEST_RETRY_S, SUSPICIOUS_FAILURES, LayerSlot
+from ensemble.runtime.model_state import (
+    KindState,
+    LoadCheck,
+    LoadedModel,
+    LoadedRelease,
+    LoadFailure,
+    LoadResult,
+    SlotEvent,
+)
+from ensemble.runtime.slot import (
+    ANY_RELEASE,
+    ASKED_WITHIN_S,
+    FIRST_RETRY_S,
+    LONGEST_RETRY_S,
+    SUSPICIOUS_FAILURES,
+    LayerSlot,
+)
 from ensemble.verdicts import LayerStatus
 
 FLOWS = FlowBatch(("", "", ""), ("", "", ""), np.zeros((3, 78), np.float32))
@@ -31,7 +49,11 @@ class FakeModel:
     def score(self, batch: EventBatch, *, explain: bool = False) -> ModelScores:
         if self.instead is not None:
             return self.instead(batch)
-        return ModelScores(np.full(len(batch), self.says), {0: "a note"}, {"why": np.ones(len(batch))} if explain else {})
+        return ModelScores(
+            np.full(len(batch), self.says),
+            {0: "a note"},
+            {"why": np.ones(len(batch))} if explain else {},
+        )
 
     def to_parts(self) -> Parts:
         return Parts({}, {})
@@ -47,7 +69,10 @@ def release_of(serial: int, says: float = 0.7) -> LoadedRelease:
 
 @dataclass
 class FakeSource:
-    """What could be loaded now: releases, the wanted one first, or an error. `touched` counts changes of the files."""
+    """What could be loaded now.
+
+    Releases, the wanted one first, or an error. `touched` counts changes of the files.
+    """
 
     found: Sequence[LoadedRelease] | Exception = ()
     trouble: Mapping[Kind, LoadFailure] = field(default_factory=dict)
@@ -123,9 +148,16 @@ def test_a_new_slot_is_warming_up_and_shows_its_fallback_score(world: World) -> 
     opinion = world.slot.score(FLOWS, ANY_RELEASE)
 
     assert world.source.loads == 0, "neither making a slot nor asking it may call what could fail"
-    assert (opinion.status, opinion.speaks, opinion.version, opinion.release) == (LayerStatus.WARMING_UP, False, "", "")
+    assert (opinion.status, opinion.speaks, opinion.version, opinion.release) == (
+        LayerStatus.WARMING_UP,
+        False,
+        "",
+        "",
+    )
     assert opinion.scores.tolist() == [0.1, 0.1, 0.1]
-    assert {kind: state.status for kind, state in world.slot.state().kinds.items()} == {Kind.FLOW: LayerStatus.WARMING_UP}
+    assert {kind: state.status for kind, state in world.slot.state().kinds.items()} == {
+        Kind.FLOW: LayerStatus.WARMING_UP
+    }
 
 
 # live
@@ -140,18 +172,28 @@ def test_a_live_slot_says_what_its_model_says(live: World) -> None:
     assert opinion.notes == {0: "a note"}
     assert opinion.details["why"].tolist() == [1.0, 1.0, 1.0]
     assert live.slot.score(FLOWS, "acme/1").details == {}
-    assert live.slot.state().kinds == {Kind.FLOW: KindState(LayerStatus.LIVE, "v1", since=live.date)}
+    assert live.slot.state().kinds == {
+        Kind.FLOW: KindState(LayerStatus.LIVE, "v1", since=live.date)
+    }
 
 
 def test_a_model_whose_knowledge_is_too_old_abstains_and_says_why(world: World) -> None:
     """P16: past `expired_after` the posture layer has no opinion; its score is for show."""
-    old = FakeModel(instead=lambda batch: ModelScores(np.full(len(batch), 0.5), abstains="vulnerability data expired"))
+    old = FakeModel(
+        instead=lambda batch: ModelScores(
+            np.full(len(batch), 0.5), abstains="vulnerability data expired"
+        )
+    )
     world.source.put(LoadedRelease("acme/1", {Kind.FLOW: LoadedModel(old, "v1")}))
     world.slot.look()
 
     opinion = world.slot.score(FLOWS, "acme/1")
 
-    assert (opinion.status, opinion.speaks, opinion.reason) == (LayerStatus.STALE, False, "vulnerability data expired")
+    assert (opinion.status, opinion.speaks, opinion.reason) == (
+        LayerStatus.STALE,
+        False,
+        "vulnerability data expired",
+    )
 
 
 def test_a_kind_that_is_none_of_the_layers_business_is_not_applicable(live: World) -> None:
@@ -166,15 +208,31 @@ def test_a_kind_that_is_none_of_the_layers_business_is_not_applicable(live: Worl
 
 
 FAILURES = [
-    pytest.param(ArtifactCorrupt("model.safetensors", "sha256 differs"), "ARTIFACT_CORRUPT", "files", id="an error of the publisher"),
-    pytest.param(RuntimeError("CUDA error at /home/amy/model"), "MODEL_LOAD_ERROR", "files", id="anything else"),
+    pytest.param(
+        ArtifactCorrupt("model.safetensors", "sha256 differs"),
+        "ARTIFACT_CORRUPT",
+        "files",
+        id="an error of the publisher",
+    ),
+    pytest.param(
+        RuntimeError("CUDA error at /home/amy/model"),
+        "MODEL_LOAD_ERROR",
+        "files",
+        id="anything else",
+    ),
     pytest.param(MemoryError(), "MODEL_LOAD_ERROR", "resources", id="no memory"),
 ]
 
 
 @pytest.mark.parametrize(("error", "code", "cause"), FAILURES)
-def test_a_load_that_fails_makes_a_fallback_with_a_code_and_a_cause(world: World, error: Exception, code: str, cause: str) -> None:
-    """P12, S1-26: the score is for show and weighs nothing; the code is for the operator, the error's text is not for the client."""
+def test_a_load_that_fails_makes_a_fallback_with_a_code_and_a_cause(
+    world: World, error: Exception, code: str, cause: str
+) -> None:
+    """P12, S1-26.
+
+    The score is for show and weighs nothing; the code is for the operator, the error's text is not
+    for the client.
+    """
     world.source.found = error
     world.slot.look()
 
@@ -196,7 +254,11 @@ def test_a_failed_reload_leaves_what_was_live_and_says_what_is_wrong(live: World
     live.slot.look()
     after, state = live.slot.score(FLOWS, "acme/1"), live.slot.state()
 
-    assert (after.status, after.version, after.scores.tobytes()) == (before.status, before.version, before.scores.tobytes())
+    assert (after.status, after.version, after.scores.tobytes()) == (
+        before.status,
+        before.version,
+        before.scores.tobytes(),
+    )
     assert state.kinds[Kind.FLOW].status is LayerStatus.LIVE
     assert state.kinds[Kind.FLOW].trouble == LoadFailure(
         "ARTIFACT_MISSING", "CURRENT is not in the store", "files", "ArtifactMissing", "CURRENT"
@@ -205,7 +267,11 @@ def test_a_failed_reload_leaves_what_was_live_and_says_what_is_wrong(live: World
 
 
 def test_looking_again_at_a_release_never_loses_a_model_that_lives(live: World) -> None:
-    """P5: a release never changes, so a second look that finds less, for a torn disk, has nothing to teach."""
+    """P5.
+
+    A release never changes, so a second look that finds less, for a torn disk, has nothing to
+    teach.
+    """
     live.source.put(LoadedRelease("acme/1", {}, {Kind.FLOW: TORN}))
     live.source.trouble = {Kind.FLOW: TORN}
 
@@ -217,7 +283,9 @@ def test_looking_again_at_a_release_never_loses_a_model_that_lives(live: World) 
 
 def test_a_kind_whose_bundle_failed_falls_back_while_the_other_kind_is_live(world: World) -> None:
     """A torn bundle costs one kind of event, not the layer."""
-    world.source.put(LoadedRelease("acme/1", {Kind.FLOW: LoadedModel(FakeModel(), "v1")}, {Kind.PROCESS: TORN}))
+    world.source.put(
+        LoadedRelease("acme/1", {Kind.FLOW: LoadedModel(FakeModel(), "v1")}, {Kind.PROCESS: TORN})
+    )
     world.slot.look()
 
     flows, processes = world.slot.score(FLOWS, "acme/1"), world.slot.score(PROCESSES, "acme/1")
@@ -238,7 +306,10 @@ def test_files_that_do_not_change_are_not_loaded_again(live: World) -> None:
 
 
 def test_files_that_were_repaired_are_live_at_the_next_look(world: World) -> None:
-    """P7: the operator mends the file and touches nothing else; no restart, and no waiting for a retry."""
+    """P7.
+
+    The operator mends the file and touches nothing else; no restart, and no waiting for a retry.
+    """
     world.source.found = ArtifactCorrupt("model.safetensors", "sha256 differs")
     for _ in range(3):
         world.slot.look()
@@ -249,7 +320,9 @@ def test_files_that_were_repaired_are_live_at_the_next_look(world: World) -> Non
     assert world.slot.score(FLOWS, "acme/1").status is LayerStatus.LIVE
 
 
-def test_a_failed_load_is_tried_again_ever_more_seldom_though_nothing_seems_to_change(world: World) -> None:
+def test_a_failed_load_is_tried_again_ever_more_seldom_though_nothing_seems_to_change(
+    world: World,
+) -> None:
     """F1: after 1, 2, 4 .. 30 s. A disk that fails now and then leaves no trace in its files."""
     world.source.found = ArtifactCorrupt("model.safetensors", "cannot be read")
     world.slot.look()
@@ -261,7 +334,16 @@ def test_a_failed_load_is_tried_again_ever_more_seldom_though_nothing_seems_to_c
             world.slot.look()
         waits.append(world.uptime_s - start)
 
-    assert waits == [FIRST_RETRY_S, 2.0, 4.0, 8.0, 16.0, LONGEST_RETRY_S, LONGEST_RETRY_S, LONGEST_RETRY_S]
+    assert waits == [
+        FIRST_RETRY_S,
+        2.0,
+        4.0,
+        8.0,
+        16.0,
+        LONGEST_RETRY_S,
+        LONGEST_RETRY_S,
+        LONGEST_RETRY_S,
+    ]
 
 
 def test_a_change_of_the_files_begins_the_retries_anew(world: World) -> None:
@@ -280,12 +362,17 @@ def test_a_change_of_the_files_begins_the_retries_anew(world: World) -> None:
     assert world.source.loads == loads + 1
 
 
-@pytest.mark.parametrize("is_overtaken", [True, False], ids=["something newer was loaded", "nothing newer was loaded"])
+@pytest.mark.parametrize(
+    "is_overtaken", [True, False], ids=["something newer was loaded", "nothing newer was loaded"]
+)
 def test_what_a_look_that_was_given_up_brings_late_is_used_unless_it_is_old_news(
     live: World,
     is_overtaken: bool,  # noqa: FBT001  # a case
 ) -> None:
-    """F13: a slow disk costs time and not the load; and old news must not undo what was loaded meanwhile."""
+    """F13.
+
+    A slow disk costs time and not the load; and old news must not undo what was loaded meanwhile.
+    """
     honest = live.source.load
 
     def slow(held: Sequence[LoadedRelease], requested: frozenset[str]) -> LoadResult:
@@ -317,7 +404,10 @@ def test_a_look_that_was_given_up_is_a_trouble_of_its_own(live: World) -> None:
 
 
 def test_reset_forgets_what_failed(world: World) -> None:
-    """S1-09: an operator who mended what no file shows, e.g. a permission of the mount, waits for no retry."""
+    """S1-09.
+
+    An operator who mended what no file shows, e.g. a permission of the mount, waits for no retry.
+    """
     world.source.found = ArtifactCorrupt("model.safetensors", "permission")
     for _ in range(3):
         world.uptime_s += LONGEST_RETRY_S
@@ -350,7 +440,10 @@ def test_a_trial_tells_how_a_load_would_go_and_changes_nothing(live: World) -> N
 
 
 def test_it_never_answers_for_another_release_than_it_was_asked_for(live: World) -> None:
-    """DESIGN: an answer is made by one release only; scores of one with thresholds of another mean nothing."""
+    """DESIGN.
+
+    An answer is made by one release only; scores of one with thresholds of another mean nothing.
+    """
     opinion = live.slot.score(FLOWS, "acme/2")
 
     assert (opinion.status, opinion.release) == (LayerStatus.WARMING_UP, "")
@@ -358,7 +451,10 @@ def test_it_never_answers_for_another_release_than_it_was_asked_for(live: World)
 
 
 def test_asked_for_a_release_it_has_not_it_looks_for_it_soon(live: World) -> None:
-    """The keeper is woken, the source is told which one is asked for, and it is asked once: a load proves every byte."""
+    """The keeper is woken, the source is told which one is asked for, and it is asked once.
+
+    A load proves every byte.
+    """
     for _ in range(50):
         live.slot.score(FLOWS, "acme/9")
     live.slot.look()
@@ -391,7 +487,10 @@ def test_while_one_release_replaces_another_both_answer(live: World) -> None:
 
 
 def test_the_release_that_callers_still_name_outlives_newer_ones(live: World) -> None:
-    """A release that retreats, twice, must find the one it retreats to; and what nobody names any more is let go."""
+    """A release that retreats, twice, must find the one it retreats to.
+
+    And what nobody names any more is let go.
+    """
     for serial in (2, 3, 4):
         live.slot.score(FLOWS, "acme/1")
         live.source.put(release_of(serial))
@@ -419,7 +518,9 @@ def test_who_asks_for_any_release_gets_the_newest_and_is_told_which(live: World)
 
 def test_what_stands_in_the_place_of_the_wanted_release_says_so(world: World) -> None:
     """N-05: a real older model before a dummy, and the answer says that it is older."""
-    older = LoadedRelease("acme/1", {Kind.FLOW: LoadedModel(FakeModel(0.4), "v1", LayerStatus.LAST_GOOD)})
+    older = LoadedRelease(
+        "acme/1", {Kind.FLOW: LoadedModel(FakeModel(0.4), "v1", LayerStatus.LAST_GOOD)}
+    )
     world.source.put(LoadedRelease("acme/2", {}, {Kind.FLOW: TORN}), older)
     world.source.trouble = {Kind.FLOW: TORN}
     world.slot.look()
@@ -427,7 +528,11 @@ def test_what_stands_in_the_place_of_the_wanted_release_says_so(world: World) ->
     wanted, standing_in = world.slot.score(FLOWS, "acme/2"), world.slot.score(FLOWS, "acme/1")
 
     assert (wanted.status, wanted.speaks) == (LayerStatus.FALLBACK, False)
-    assert (standing_in.status, standing_in.speaks, standing_in.scores[0]) == (LayerStatus.LAST_GOOD, True, 0.4)
+    assert (standing_in.status, standing_in.speaks, standing_in.scores[0]) == (
+        LayerStatus.LAST_GOOD,
+        True,
+        0.4,
+    )
     assert world.slot.state().holds == {"acme/2": frozenset(), "acme/1": frozenset({Kind.FLOW})}
     assert world.slot.state().wanted == "acme/2"
 
@@ -445,7 +550,9 @@ CRASHES = [
     pytest.param(lambda batch: ModelScores(np.full(len(batch), 1.5)), id="says 1.5"),
     pytest.param(lambda batch: ModelScores(np.full((len(batch), 2), 0.5)), id="says a matrix"),
     pytest.param(lambda _: None, id="says nothing"),
-    pytest.param(lambda batch: ModelScores(np.full(len(batch) - 1, 0.5)), id="says a score too few"),
+    pytest.param(
+        lambda batch: ModelScores(np.full(len(batch) - 1, 0.5)), id="says a score too few"
+    ),
 ]
 
 
@@ -459,13 +566,19 @@ def model(world: World) -> FakeModel:
 
 
 @pytest.mark.parametrize("instead", CRASHES)
-def test_a_model_that_breaks_becomes_an_abstention(world: World, model: FakeModel, instead: Callable[[EventBatch], ModelScores]) -> None:
+def test_a_model_that_breaks_becomes_an_abstention(
+    world: World, model: FakeModel, instead: Callable[[EventBatch], ModelScores]
+) -> None:
     """P11, P12: one layer's bug must not stop the others, and must not look like innocence."""
     model.instead = instead
 
     opinion = world.slot.score(FLOWS, "acme/1")
 
-    assert (opinion.status, opinion.speaks, opinion.reason) == (LayerStatus.FALLBACK, False, "LAYER_CRASHED")
+    assert (opinion.status, opinion.speaks, opinion.reason) == (
+        LayerStatus.FALLBACK,
+        False,
+        "LAYER_CRASHED",
+    )
     assert opinion.scores.tolist() == [0.1, 0.1, 0.1]
 
 
@@ -480,7 +593,9 @@ def test_a_crash_on_one_batch_is_not_a_crash_on_the_next(world: World, model: Fa
 
 def test_a_row_that_the_model_raises_on_spoils_only_itself(world: World, model: FakeModel) -> None:
     """N-13, R6: the guilty row gets no opinion, the others keep theirs."""
-    flows = FlowBatch(("a", "b", "c"), ("", "", ""), np.array([[0.0] * 78, [666.0] * 78, [0.0] * 78], np.float32))
+    flows = FlowBatch(
+        ("a", "b", "c"), ("", "", ""), np.array([[0.0] * 78, [666.0] * 78, [0.0] * 78], np.float32)
+    )
 
     def choke(batch: EventBatch) -> ModelScores:
         assert isinstance(batch, FlowBatch)
@@ -502,7 +617,10 @@ def test_only_a_process_that_cannot_score_its_golden_events_any_more_asks_for_a_
     model: FakeModel,
     has_probe_failed: bool,  # noqa: FBT001  # a case
 ) -> None:
-    """P38, C-35: events that a model chokes on are no reason to restart; a context of the GPU that died is one."""
+    """P38, C-35.
+
+    Events that a model chokes on are no reason to restart; a context of the GPU that died is one.
+    """
     model.instead = _raise
     for _ in range(SUSPICIOUS_FAILURES):
         world.slot.score(FLOWS, "acme/1")
@@ -531,7 +649,12 @@ def test_a_missing_model_is_no_reason_to_restart(world: World) -> None:
 
 def test_it_tells_what_it_loaded_once(world: World) -> None:
     """S0-15, S0-19: once, with the facts of the model."""
-    world.source.put(LoadedRelease("acme/1", {Kind.FLOW: LoadedModel(FakeModel(), "v1", size_bytes=12, facts={"device": "cpu"})}))
+    world.source.put(
+        LoadedRelease(
+            "acme/1",
+            {Kind.FLOW: LoadedModel(FakeModel(), "v1", size_bytes=12, facts={"device": "cpu"})},
+        )
+    )
     for _ in range(3):
         world.slot.look()
         world.source.touched += 1
@@ -539,7 +662,13 @@ def test_it_tells_what_it_loaded_once(world: World) -> None:
     (event,) = world.told_of("loaded")
 
     assert event.kind is Kind.FLOW
-    assert event.fields == {"version": "v1", "release": "acme/1", "status": "live", "size_bytes": 12, "device": "cpu"}
+    assert event.fields == {
+        "version": "v1",
+        "release": "acme/1",
+        "status": "live",
+        "size_bytes": 12,
+        "device": "cpu",
+    }
 
 
 def test_it_tells_of_a_failure_once_and_counts_it_every_time(world: World) -> None:
@@ -549,13 +678,21 @@ def test_it_tells_of_a_failure_once_and_counts_it_every_time(world: World) -> No
         world.slot.look()
         world.uptime_s += LONGEST_RETRY_S
 
-    assert [event.fields["is_news"] for event in world.told_of("load_failed")] == [True, False, False, False]
+    assert [event.fields["is_news"] for event in world.told_of("load_failed")] == [
+        True,
+        False,
+        False,
+        False,
+    ]
     assert [len(world.told_of(what)) for what in ("files_missing", "fallback_active")] == [1, 1]
     assert world.told_of("load_failed")[0].fields["cause"] == "files"
 
 
 def test_it_counts_the_scores_that_were_no_opinion(world: World) -> None:
-    """S0-38: a dummy is a false negative waiting to happen; how many there were must be known exactly."""
+    """S0-38.
+
+    A dummy is a false negative waiting to happen; how many there were must be known exactly.
+    """
     world.source.found = ArtifactMissing("manifest.json")
     world.slot.look()
 

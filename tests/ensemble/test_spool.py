@@ -1,4 +1,8 @@
-"""The spool: bounded in bytes and age, every loss counted, one owner a segment, and no disk, file or death that stops it (N-02)."""
+"""The spool.
+
+Bounded in bytes and age, every loss counted, one owner a segment, and no disk, file or death that
+stops it (N-02).
+"""
 
 from __future__ import annotations
 
@@ -26,13 +30,21 @@ RECOVERED = {"flow": 1.0, "process": 1.0}
 T0 = 1_700_000_000.0
 
 
-def event(number: int, *, at: float = T0, kind: str = "flow", coverage: float = 0.4, size: int = 100) -> SpooledEvent:
+def event(
+    number: int, *, at: float = T0, kind: str = "flow", coverage: float = 0.4, size: int = 100
+) -> SpooledEvent:
     text = msgspec.json.encode({"kind": kind, "id": f"e{number}", "pad": "x" * size})
     was = FirstVerdict(0.1, VerdictWord.BENIGN, coverage)
     return SpooledEvent(at=at, digest=f"{number:064x}", kind=kind, was=was, event=msgspec.Raw(text))
 
 
-def opened(root: Path, clock: Callable[[], float], *, limit_bytes: int = 1 << 20, max_age_s: float = 24 * HOUR_S) -> Spool:
+def opened(
+    root: Path,
+    clock: Callable[[], float],
+    *,
+    limit_bytes: int = 1 << 20,
+    max_age_s: float = 24 * HOUR_S,
+) -> Spool:
     return Spool(root, limit_bytes=limit_bytes, max_age_s=max_age_s, now=clock)
 
 
@@ -80,7 +92,9 @@ def test_what_was_spooled_comes_back_as_it_was_and_once(root: Path, clock: Clock
     assert files_of(root) == []
 
 
-def test_an_event_waits_until_more_of_the_ensemble_speaks_than_did(root: Path, clock: Clock) -> None:
+def test_an_event_waits_until_more_of_the_ensemble_speaks_than_did(
+    root: Path, clock: Clock
+) -> None:
     spool = opened(root, clock)
     spool.append([event(1, coverage=0.0), event(2, coverage=0.4), event(3, coverage=0.6)])
 
@@ -99,7 +113,9 @@ def test_the_oldest_are_looked_at_first(root: Path, clock: Clock) -> None:
     assert numbers(spool) == [5, 3, 1]
 
 
-def test_a_reading_takes_no_more_than_was_asked_for_and_goes_on_where_it_ended(root: Path, clock: Clock) -> None:
+def test_a_reading_takes_no_more_than_was_asked_for_and_goes_on_where_it_ended(
+    root: Path, clock: Clock
+) -> None:
     spool = opened(root, clock)
     spool.append(event(number) for number in range(10))
 
@@ -119,7 +135,13 @@ def test_what_is_still_degraded_waits_on_behind_the_others(root: Path, clock: Cl
     assert reading is not None
 
     spool.settle(
-        reading, again=[reading.events[0], msgspec.structs.replace(reading.events[1], was=FirstVerdict(0.2, VerdictWord.BENIGN, 0.4))]
+        reading,
+        again=[
+            reading.events[0],
+            msgspec.structs.replace(
+                reading.events[1], was=FirstVerdict(0.2, VerdictWord.BENIGN, 0.4)
+            ),
+        ],
     )
 
     assert spool.counts.waiting_events == 4
@@ -135,7 +157,11 @@ STEPS = st.lists(
     st.one_of(
         st.tuples(
             st.just("offer"),
-            st.lists(st.tuples(st.sampled_from([0.0, 0.4, 0.6]), st.integers(0, 9000)), min_size=1, max_size=20),
+            st.lists(
+                st.tuples(st.sampled_from([0.0, 0.4, 0.6]), st.integers(0, 9000)),
+                min_size=1,
+                max_size=20,
+            ),
         ),
         st.tuples(st.just("wait"), st.floats(-2 * HOUR_S, 9 * HOUR_S)),
         st.tuples(st.just("look"), st.sampled_from([0.4, 1.0])),
@@ -151,7 +177,10 @@ STEPS = st.lists(
 def test_the_limits_hold_and_nothing_is_lost_uncounted_whatever_happens(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, object]]
 ) -> None:
-    """The slow, obvious book beside it: offered and adopted is what waits, what was settled and what was dropped."""
+    """The slow, obvious book beside it.
+
+    Offered and adopted is what waits, what was settled and what was dropped.
+    """
     root, clock = tmp_path_factory.mktemp("spool"), Clock(T0)
     limit, age = 64 << 10, 24 * HOUR_S
     spool = opened(root, clock, limit_bytes=limit, max_age_s=age)
@@ -159,7 +188,10 @@ def test_the_limits_hold_and_nothing_is_lost_uncounted_whatever_happens(
     for what, value in steps:
         match what, value:
             case "offer", list(sizes):
-                events = [event(number + i, at=clock.now, coverage=share, size=size) for i, (share, size) in enumerate(sizes)]
+                events = [
+                    event(number + i, at=clock.now, coverage=share, size=size)
+                    for i, (share, size) in enumerate(sizes)
+                ]
                 spool.append(events)
                 offered, number = offered + len(events), number + len(events)
             case "wait", float(seconds):
@@ -173,7 +205,9 @@ def test_the_limits_hold_and_nothing_is_lost_uncounted_whatever_happens(
             case _:
                 waiting = spool.counts.waiting_bytes
                 spool.close()
-                assert sum(path.stat().st_size for path in files_of(root)) == waiting, "what waits is for whoever comes next"
+                assert sum(path.stat().st_size for path in files_of(root)) == waiting, (
+                    "what waits is for whoever comes next"
+                )
                 spool, offered = opened(root, clock, limit_bytes=limit, max_age_s=age), 0
         spool.upkeep()
         counts = spool.counts
@@ -218,7 +252,9 @@ def test_nothing_older_than_the_age_limit_stays_on_the_disk(root: Path, clock: C
     assert numbers(spool) == [2]
 
 
-def test_an_event_of_a_clock_that_ran_ahead_does_not_wait_for_ever(root: Path, clock: Clock) -> None:
+def test_an_event_of_a_clock_that_ran_ahead_does_not_wait_for_ever(
+    root: Path, clock: Clock
+) -> None:
     spool = opened(root, clock, max_age_s=24 * HOUR_S)
     spool.append([event(1, at=T0 + 1000 * HOUR_S)])
 
@@ -275,10 +311,14 @@ time.sleep(600)
 """
 
 
-def test_the_events_of_a_killed_process_are_adopted_while_it_lives_they_are_not(root: Path, clock: Clock) -> None:
+def test_the_events_of_a_killed_process_are_adopted_while_it_lives_they_are_not(
+    root: Path, clock: Clock
+) -> None:
     """`kill -9`: the system lets go of its lock, and nothing that was written is lost."""
     repository = Path(__file__).resolve().parents[2]
-    with subprocess.Popen([sys.executable, "-c", DYING, str(root), str(repository)], stdout=subprocess.PIPE, text=True) as dying:
+    with subprocess.Popen(
+        [sys.executable, "-c", DYING, str(root), str(repository)], stdout=subprocess.PIPE, text=True
+    ) as dying:
         assert dying.stdout is not None
         assert dying.stdout.readline() == "written\n"
         heirs = [opened(root, clock) for _ in range(3)]
@@ -292,10 +332,14 @@ def test_the_events_of_a_killed_process_are_adopted_while_it_lives_they_are_not(
     for heir in heirs:
         heir.upkeep()
     assert [heir.counts.adopted for heir in heirs] == [200, 0, 0]
-    assert sorted(numbers(heirs[0])) == list(range(200))  # segments of one span of time have no order among them
+    assert sorted(numbers(heirs[0])) == list(
+        range(200)
+    )  # segments of one span of time have no order among them
 
 
-def test_an_adoption_that_dies_half_way_is_finished_by_the_next(root: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_adoption_that_dies_half_way_is_finished_by_the_next(
+    root: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gone, first, second = (opened(root, clock) for _ in range(3))
     gone.append([event(1, coverage=0.0), event(2, coverage=0.4)])
     gone.close()
@@ -320,7 +364,12 @@ def test_an_adoption_that_dies_half_way_is_finished_by_the_next(root: Path, cloc
 # -- files that are not as they were
 
 
-def adopted_from(root: Path, clock: Clock, lines: bytes, name: str = "flow-0400000-1700000000-" + "a" * 32 + ".jsonl") -> Spool:
+def adopted_from(
+    root: Path,
+    clock: Clock,
+    lines: bytes,
+    name: str = "flow-0400000-1700000000-" + "a" * 32 + ".jsonl",
+) -> Spool:
     """A spool that took over a dead owner's file."""
     folder = root / ("0" * 32)
     folder.mkdir(parents=True)
@@ -372,7 +421,9 @@ def test_a_file_that_somebody_cut_is_counted_for_what_it_lacks(root: Path, clock
     assert spool.counts.dropped["unreadable"] == 7
 
 
-def test_a_segment_that_the_system_will_not_give_keeps_the_others_not_back(root: Path, clock: Clock) -> None:
+def test_a_segment_that_the_system_will_not_give_keeps_the_others_not_back(
+    root: Path, clock: Clock
+) -> None:
     """It still counts as waiting, until its age limit."""
     spool = opened(root, clock)
     spool.append([event(1, at=T0 - HOUR_S), event(2)])
@@ -387,7 +438,9 @@ def test_a_segment_that_the_system_will_not_give_keeps_the_others_not_back(root:
 # -- a disk that fails
 
 
-def test_a_full_disk_costs_what_it_cannot_take_and_nothing_else(root: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_costs_what_it_cannot_take_and_nothing_else(
+    root: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spool = opened(root, clock)
     spool.append([event(1)])
     write = os.write
@@ -420,7 +473,9 @@ def test_a_disk_that_cannot_even_cut_what_failed_tears_no_line_of_another(
     write = os.write
     with monkeypatch.context() as failing:
         failing.setattr(os, "ftruncate", fail)
-        failing.setattr(os, "write", lambda fd, data: write(fd, data[:50]) if len(data) > 200 else fail())
+        failing.setattr(
+            os, "write", lambda fd, data: write(fd, data[:50]) if len(data) > 200 else fail()
+        )
         spool.append([event(2)])
     spool.append([event(3)])
 
@@ -442,7 +497,9 @@ def test_a_place_that_cannot_be_a_folder_costs_only_the_spool(root: Path, clock:
     assert numbers(spool) == [2]
 
 
-def test_a_folder_that_somebody_removed_is_made_again_and_its_loss_is_counted(root: Path, clock: Clock) -> None:
+def test_a_folder_that_somebody_removed_is_made_again_and_its_loss_is_counted(
+    root: Path, clock: Clock
+) -> None:
     spool = opened(root, clock)
     spool.append([event(1), event(2)])
     for path in sorted(root.rglob("*"), reverse=True):
@@ -484,7 +541,9 @@ def test_what_customers_sent_is_for_this_user_alone(root: Path, clock: Clock) ->
     finally:
         os.umask(before)
 
-    modes = {stat.S_IMODE(path.stat().st_mode) for path in [root, *root.rglob("*")] if path.is_dir()}
+    modes = {
+        stat.S_IMODE(path.stat().st_mode) for path in [root, *root.rglob("*")] if path.is_dir()
+    }
     assert modes == {0o700}
     assert {stat.S_IMODE(path.stat().st_mode) for path in files_of(root)} == {0o600}
 

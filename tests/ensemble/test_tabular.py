@@ -1,4 +1,7 @@
-"""The tabular detector (S4-08 to S4-11, C-23, C-27): what it learns from, what it refuses, and what its words mean."""
+"""The tabular detector (S4-08 to S4-11, C-23, C-27).
+
+What it learns from, what it refuses, and what its words mean.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,9 @@ def transfers(count: int, seed: int = 0) -> Rows:
     chance = np.random.default_rng(seed)
     sent = chance.lognormal(8, 1.2, count)
     columns = (sent, np.ceil(sent / 900), chance.lognormal(1, 0.8, count))
-    return [dict(zip(NETWORK_FEATURES, row, strict=True)) for row in np.stack(columns, axis=1).tolist()]
+    return [
+        dict(zip(NETWORK_FEATURES, row, strict=True)) for row in np.stack(columns, axis=1).tolist()
+    ]
 
 
 def matrix(rows: Rows, features: tuple[str, ...] = NETWORK_FEATURES) -> NDArray[np.float64]:
@@ -59,10 +64,17 @@ def detector(trained: Trained) -> TabularDetector:
 
 
 def test_a_level_fires_for_its_share_of_held_out_rows() -> None:
-    """A tenth is medium or worse, a hundredth high or worse, a thousandth critical: each to the row."""
+    """A tenth is medium or worse, a hundredth high or worse, a thousandth critical.
+
+    Each to the row.
+    """
     said = fit_tabular(transfers(4000)).training["held_out_rates"]
 
-    assert said == {"medium": pytest.approx(0.1, abs=1 / 4000), "high": pytest.approx(0.01, abs=1 / 4000), "critical": 4 / 4000}
+    assert said == {
+        "medium": pytest.approx(0.1, abs=1 / 4000),
+        "high": pytest.approx(0.01, abs=1 / 4000),
+        "critical": 4 / 4000,
+    }
 
 
 def test_a_level_fires_for_about_its_share_of_new_rows() -> None:
@@ -72,16 +84,23 @@ def test_a_level_fires_for_about_its_share_of_new_rows() -> None:
     said = detector.score(matrix(transfers(40_000, seed=1)))
 
     for (level, rate), factor in zip(RATES.items(), (1.3, 2, 4), strict=True):
-        share = np.isin(said.threat_level, list(ThreatLevel)[list(ThreatLevel).index(level) :]).mean()
+        share = np.isin(
+            said.threat_level, list(ThreatLevel)[list(ThreatLevel).index(level) :]
+        ).mean()
         assert rate / factor < share < rate * factor
 
 
 def test_the_scale_is_that_of_rows_the_forest_has_not_seen() -> None:
-    """With many features and few rows nearly every new row lies outside somewhere; rated by forests that know them, none would."""
+    """With many features and few rows nearly every new row lies outside somewhere.
+
+    Rated by forests that know them, none would.
+    """
     names = tuple(f"f{column}" for column in range(64))
     chance = np.random.default_rng(0)
     taught, new = chance.normal(size=(200, 64)), chance.normal(size=(2000, 64))
-    detector = TabularDetector.from_parts(fit_tabular([dict(zip(names, row, strict=True)) for row in taught.tolist()], names).parts)
+    detector = TabularDetector.from_parts(
+        fit_tabular([dict(zip(names, row, strict=True)) for row in taught.tolist()], names).parts
+    )
 
     assert (detector.score(new).anomaly_score >= 0.99).mean() < 0.05
 
@@ -89,7 +108,11 @@ def test_the_scale_is_that_of_rows_the_forest_has_not_seen() -> None:
 @pytest.mark.parametrize("rows", [100, 1000])
 @pytest.mark.parametrize("feature", NETWORK_FEATURES)
 def test_one_value_far_beyond_training_is_critical(feature: str, rows: int) -> None:
-    """C-23: in the source a point at 1e9 in every feature was only "high", and nothing could ever be "critical"."""
+    """C-23.
+
+    In the source a point at 1e9 in every feature was only "high", and nothing could ever be
+    "critical".
+    """
     detector = TabularDetector.from_parts(fit_tabular(transfers(rows)).parts)
     strange = transfers(1, seed=5)[0] | {feature: 1e9}
 
@@ -100,10 +123,15 @@ def test_one_value_far_beyond_training_is_critical(feature: str, rows: int) -> N
 
 
 def test_the_source_s_threshold_of_critical_is_one_that_nothing_reaches() -> None:
-    """C-23, measured again: `decision_function` of the source's own model never falls below -0.5."""
+    """C-23, measured again.
+
+    `decision_function` of the source's own model never falls below -0.5.
+    """
     rows = matrix(transfers(1000))
     scaler = StandardScaler().fit(rows)
-    forest = IsolationForest(n_estimators=100, contamination=0.1, random_state=42).fit(scaler.transform(rows))
+    forest = IsolationForest(n_estimators=100, contamination=0.1, random_state=42).fit(
+        scaler.transform(rows)
+    )
 
     worst = forest.decision_function(np.full((1, 3), 1e9)).min()
 
@@ -111,17 +139,27 @@ def test_the_source_s_threshold_of_critical_is_one_that_nothing_reaches() -> Non
 
 
 def test_it_is_the_source_s_model_inside_the_range_of_training() -> None:
-    """S4-08: standard scaler and isolation forest of 100 trees, seed 42; the arrays say what scikit-learn says."""
+    """S4-08.
+
+    Standard scaler and isolation forest of 100 trees, seed 42; the arrays say what scikit-learn
+    says.
+    """
     rows = matrix(transfers(500))
     detector = TabularDetector.from_parts(fit_tabular(transfers(500)).parts)
     scaled = StandardScaler().fit(rows).transform(rows)
-    forest = IsolationForest(n_estimators=100, max_samples="auto", contamination=0.1, random_state=42).fit(scaled.astype(np.float32))
+    forest = IsolationForest(
+        n_estimators=100, max_samples="auto", contamination=0.1, random_state=42
+    ).fit(scaled.astype(np.float32))
 
-    np.testing.assert_allclose(detector.raw(rows), -forest.score_samples(scaled.astype(np.float32)), atol=1e-6)
+    np.testing.assert_allclose(
+        detector.raw(rows), -forest.score_samples(scaled.astype(np.float32)), atol=1e-6
+    )
 
 
 def test_a_farther_row_is_never_less_strange(detector: TabularDetector) -> None:
-    far = matrix([transfers(1)[0] | {"bytes_transferred": 10.0**power} for power in range(5, 300, 5)])
+    far = matrix(
+        [transfers(1)[0] | {"bytes_transferred": 10.0**power} for power in range(5, 300, 5)]
+    )
 
     said = detector.score(far).anomaly_score
 
@@ -165,7 +203,9 @@ def test_a_constant_feature_is_no_matter_until_it_changes() -> None:
     detector = TabularDetector.from_parts(fit_tabular(rows, (*NETWORK_FEATURES, "flag")).parts)
     names = (*NETWORK_FEATURES, "flag")
 
-    same, rounded, changed = detector.score(matrix([rows[0] | {"flag": flag} for flag in (7.0, 7.0 + 1e-12, 70.0)], names)).threat_level
+    same, rounded, changed = detector.score(
+        matrix([rows[0] | {"flag": flag} for flag in (7.0, 7.0 + 1e-12, 70.0)], names)
+    ).threat_level
 
     assert same == rounded != "critical"
     assert changed == "critical"
@@ -192,7 +232,9 @@ def test_a_bad_value_spoils_its_row_alone_and_is_named(value: object, problem: s
 
     admitted = admit_rows(rows, NETWORK_FEATURES, Missing.REFUSE)
 
-    assert {row: str(error) for row, error in admitted.refused.items()} == {1: f"rows[1].packet_count: {problem}"}
+    assert {row: str(error) for row, error in admitted.refused.items()} == {
+        1: f"rows[1].packet_count: {problem}"
+    }
     assert admitted.rows.tolist() == [0, 2]
     assert admitted.values.shape == (2, 3)
 
@@ -245,11 +287,23 @@ def test_rows_that_have_none_of_the_features_teach_nothing() -> None:
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
-        pytest.param(lambda: transfers(LEAST_ROWS - 1), "99 rows cannot teach what is normal; 100 are the least", id="too few"),
+        pytest.param(
+            lambda: transfers(LEAST_ROWS - 1),
+            "99 rows cannot teach what is normal; 100 are the least",
+            id="too few",
+        ),
         pytest.param(list, "0 rows cannot teach", id="none"),
         pytest.param(lambda: transfers(1) * 200, "all rows are alike", id="one row many times"),
-        pytest.param(lambda: transfers(1) * 199 + transfers(1, seed=9), "nearly all rows are alike", id="one other row"),
-        pytest.param(lambda: [row | {"packet_count": 1.7e308} for row in transfers(200)], "packet_count are too large", id="too large"),
+        pytest.param(
+            lambda: transfers(1) * 199 + transfers(1, seed=9),
+            "nearly all rows are alike",
+            id="one other row",
+        ),
+        pytest.param(
+            lambda: [row | {"packet_count": 1.7e308} for row in transfers(200)],
+            "packet_count are too large",
+            id="too large",
+        ),
     ],
 )
 def test_a_table_that_cannot_teach_is_refused_in_words(rows: Callable[[], Rows], says: str) -> None:
@@ -277,8 +331,16 @@ def test_the_model_remembers_what_the_source_s_metadata_had() -> None:
     assert said["feature_count"] == 3
     assert len(said["data_sha256"]) == 64
     assert said["feature_names"] == list(NETWORK_FEATURES)
-    assert (said["model_type"], said["model_module"]) == ("TabularDetector", "ensemble.layers.tabular")
-    assert said["model_params"] == {"n_estimators": 100, "max_samples": "auto", "contamination": 0.1, "random_state": 7}
+    assert (said["model_type"], said["model_module"]) == (
+        "TabularDetector",
+        "ensemble.layers.tabular",
+    )
+    assert said["model_params"] == {
+        "n_estimators": 100,
+        "max_samples": "auto",
+        "contamination": 0.1,
+        "random_state": 7,
+    }
     assert (said["label"], said["user_metadata"]) == ("20261120_081500", {"ticket": "SEC-7"})
     json.dumps(said)
 
@@ -312,12 +374,21 @@ def test_a_fit_tells_how_far_it_is_and_ends_with_the_model() -> None:
 
 
 @pytest.fixture
-def publish_it(store: Store, signer: Signer, now: datetime, acme: Tenant, patient_disk: None) -> Callable[[Trained], BundleRef]:  # noqa: ARG001
+def publish_it(
+    store: Store,
+    signer: Signer,
+    now: datetime,
+    acme: Tenant,
+    patient_disk: None,  # noqa: ARG001
+) -> Callable[[Trained], BundleRef]:
     return lambda trained: publish_detector(store, acme, trained, now=now, signer=signer)
 
 
 def test_a_published_detector_is_the_one_that_was_trained(
-    store: Store, publish_it: Callable[[Trained], BundleRef], trained: Trained, detector: TabularDetector
+    store: Store,
+    publish_it: Callable[[Trained], BundleRef],
+    trained: Trained,
+    detector: TabularDetector,
 ) -> None:
     loaded = proven_detector(open_bundle(store, publish_it(trained)))
 
@@ -336,7 +407,9 @@ def test_a_detector_that_answers_otherwise_than_it_was_trained_to_does_not_serve
         proven_detector(open_bundle(store, ref))
 
 
-def test_a_model_of_another_type_does_not_serve(store: Store, publish_it: Callable[[Trained], BundleRef], trained: Trained) -> None:
+def test_a_model_of_another_type_does_not_serve(
+    store: Store, publish_it: Callable[[Trained], BundleRef], trained: Trained
+) -> None:
     """S4-07 warned; C-21."""
     ref = publish_it(replace(trained, training={**trained.training, "model_type": "FlowAnomaly"}))
 
@@ -348,15 +421,24 @@ def test_a_model_of_another_type_does_not_serve(store: Store, publish_it: Callab
     "spoil",
     [
         pytest.param(lambda arrays, _: arrays.pop("range.low"), id="an array is gone"),
-        pytest.param(lambda arrays, _: arrays.update({"range.spread": np.zeros(3)}), id="a spread of 0"),
-        pytest.param(lambda arrays, _: arrays.update({"range.centre": np.zeros(4)}), id="another shape"),
-        pytest.param(lambda arrays, _: arrays.update({"range.low": arrays["range.high"] + 1}), id="least above greatest"),
+        pytest.param(
+            lambda arrays, _: arrays.update({"range.spread": np.zeros(3)}), id="a spread of 0"
+        ),
+        pytest.param(
+            lambda arrays, _: arrays.update({"range.centre": np.zeros(4)}), id="another shape"
+        ),
+        pytest.param(
+            lambda arrays, _: arrays.update({"range.low": arrays["range.high"] + 1}),
+            id="least above greatest",
+        ),
         pytest.param(lambda _, config: config.update(features=["a", "b"]), id="other features"),
         pytest.param(lambda _, config: config.update(features=7), id="no features"),
         pytest.param(lambda _, config: config.pop("surprise"), id="no scale"),
     ],
 )
-def test_parts_that_cannot_be_are_refused(trained: Trained, spoil: Callable[[Any, Any], object]) -> None:
+def test_parts_that_cannot_be_are_refused(
+    trained: Trained, spoil: Callable[[Any, Any], object]
+) -> None:
     parts = decode_parts(encode_parts(trained.parts))
     arrays, config = dict(parts.arrays), dict(parts.config)
     spoil(arrays, config)
@@ -366,7 +448,11 @@ def test_parts_that_cannot_be_are_refused(trained: Trained, spoil: Callable[[Any
 
 
 def test_the_last_one_made_champion_is_the_champion(
-    store: Store, publish_it: Callable[[Trained], BundleRef], trained: Trained, signer: Signer, acme: Tenant
+    store: Store,
+    publish_it: Callable[[Trained], BundleRef],
+    trained: Trained,
+    signer: Signer,
+    acme: Tenant,
 ) -> None:
     first, second = publish_it(trained), publish_it(trained)
 

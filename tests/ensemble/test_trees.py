@@ -12,8 +12,20 @@ from sklearn.tree import DecisionTreeClassifier
 
 from ensemble.errors import ArtifactIncompatible, TrainingError
 from ensemble.kernels import decision_trees as pages
-from ensemble.kernels.decision_trees import MAX_DEPTH, BoostedTrees, ClassTrees, Trees, VotingTrees, class_trees_of
-from ensemble.training.fit.tree_arrays import from_forest, from_hist_boosting, from_tree, from_xgboost
+from ensemble.kernels.decision_trees import (
+    MAX_DEPTH,
+    BoostedTrees,
+    ClassTrees,
+    Trees,
+    VotingTrees,
+    class_trees_of,
+)
+from ensemble.training.fit.tree_arrays import (
+    from_forest,
+    from_hist_boosting,
+    from_tree,
+    from_xgboost,
+)
 
 D = 6
 CLASSES = [pytest.param(2, id="two classes"), pytest.param(5, id="five classes")]
@@ -30,7 +42,12 @@ def lessons(classes: int, size: int = 600, seed: int = 0) -> tuple[np.ndarray, n
 def questions() -> np.ndarray:
     """Rows never seen, rows seen, and rows far out."""
     return np.concatenate(
-        [lessons(2, seed=9)[0], lessons(2)[0][:100], np.full((1, D), 1e30, np.float32), np.full((1, D), -1e30, np.float32)]
+        [
+            lessons(2, seed=9)[0],
+            lessons(2)[0][:100],
+            np.full((1, D), 1e30, np.float32),
+            np.full((1, D), -1e30, np.float32),
+        ]
     )
 
 
@@ -45,7 +62,9 @@ def voting() -> VotingTrees:
 
 @pytest.fixture(scope="module")
 def boosted() -> BoostedTrees:
-    return from_hist_boosting(HistGradientBoostingClassifier(max_iter=5, random_state=1).fit(*lessons(3)))
+    return from_hist_boosting(
+        HistGradientBoostingClassifier(max_iter=5, random_state=1).fit(*lessons(3))
+    )
 
 
 # the same probabilities as the library
@@ -55,14 +74,18 @@ def boosted() -> BoostedTrees:
 def test_a_forest_of_scikit_learn_gives_the_same_probabilities(classes: int) -> None:
     fitted = forest(classes)
 
-    assert from_forest(fitted).probabilities(questions()) == pytest.approx(fitted.predict_proba(questions()), abs=1e-6)
+    assert from_forest(fitted).probabilities(questions()) == pytest.approx(
+        fitted.predict_proba(questions()), abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("classes", CLASSES)
 def test_a_decision_tree_of_scikit_learn_gives_the_same_probabilities(classes: int) -> None:
     fitted = DecisionTreeClassifier(min_samples_leaf=4, random_state=1).fit(*lessons(classes))
 
-    assert from_tree(fitted).probabilities(questions()) == pytest.approx(fitted.predict_proba(questions()), abs=1e-6)
+    assert from_tree(fitted).probabilities(questions()) == pytest.approx(
+        fitted.predict_proba(questions()), abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("classes", CLASSES)
@@ -70,7 +93,9 @@ def test_histogram_boosting_of_scikit_learn_gives_the_same_probabilities(classes
     """Its cuts lie between bins, in float64; below two classes it has one tree a round."""
     fitted = HistGradientBoostingClassifier(max_iter=20, random_state=1).fit(*lessons(classes))
 
-    assert from_hist_boosting(fitted).probabilities(questions()) == pytest.approx(fitted.predict_proba(questions()), abs=1e-6)
+    assert from_hist_boosting(fitted).probabilities(questions()) == pytest.approx(
+        fitted.predict_proba(questions()), abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("classes", CLASSES)
@@ -81,13 +106,17 @@ def test_a_booster_of_xgboost_gives_the_same_probabilities(classes: int) -> None
     rules = {"objective": "multi:softprob", "num_class": classes, "nthread": 1, "verbosity": 0}
     fitted = xgboost.train(rules, xgboost.DMatrix(rows, label=said), 20)
 
-    assert from_xgboost(fitted).probabilities(questions()) == pytest.approx(fitted.predict(xgboost.DMatrix(questions())), abs=1e-6)
+    assert from_xgboost(fitted).probabilities(questions()) == pytest.approx(
+        fitted.predict(xgboost.DMatrix(questions())), abs=1e-6
+    )
 
 
 def test_a_booster_of_another_kind_is_refused() -> None:
     xgboost = pytest.importorskip("xgboost", reason="the extra `xgboost` is not installed")
     rows, said = lessons(2)
-    fitted = xgboost.train({"objective": "binary:logistic", "verbosity": 0}, xgboost.DMatrix(rows, label=said), 2)
+    fitted = xgboost.train(
+        {"objective": "binary:logistic", "verbosity": 0}, xgboost.DMatrix(rows, label=said), 2
+    )
 
     with pytest.raises(TrainingError, match="multi:softprob"):
         from_xgboost(fitted)
@@ -97,7 +126,9 @@ def test_trees_that_ask_for_categories_are_refused() -> None:
     """Flow features are numbers; a way down that asks for a category would be another way here."""
     rows, said = lessons(2)
     rows[:, 0] = np.abs(rows[:, 0]).round() % 5
-    fitted = HistGradientBoostingClassifier(max_iter=3, categorical_features=[0], random_state=1).fit(rows, said)
+    fitted = HistGradientBoostingClassifier(
+        max_iter=3, categorical_features=[0], random_state=1
+    ).fit(rows, said)
 
     with pytest.raises(TrainingError, match="categories"):
         from_hist_boosting(fitted)
@@ -109,9 +140,14 @@ def test_a_row_at_the_edge_of_a_cut_goes_the_same_way_in_float32(cut: float) -> 
     tree = DecisionTreeClassifier(max_depth=1).fit(np.array([[0.0], [1.0]]), [0, 1])
     tree.tree_.threshold[0] = cut
     nearest = np.float32(np.clip(cut, -3e38, 3e38))
-    edge = np.array([[np.nextafter(nearest, np.float32(side))] for side in (-np.inf, np.inf)] + [[nearest]], np.float32)
+    edge = np.array(
+        [[np.nextafter(nearest, np.float32(side))] for side in (-np.inf, np.inf)] + [[nearest]],
+        np.float32,
+    )
 
-    assert np.array_equal(from_tree(tree).probabilities(edge)[:, 0] == 1.0, edge[:, 0].astype(np.float64) <= cut)
+    assert np.array_equal(
+        from_tree(tree).probabilities(edge)[:, 0] == 1.0, edge[:, 0].astype(np.float64) <= cut
+    )
 
 
 def test_smoothing_leaves_no_leaf_sure_and_trusts_a_large_one_more() -> None:
@@ -150,11 +186,16 @@ def test_a_row_gets_the_same_probabilities_alone_as_in_a_batch(model: ClassTrees
     """P15."""
     together = model.probabilities(questions())
 
-    assert all(np.array_equal(model.probabilities(questions()[row : row + 1])[0], together[row]) for row in range(0, len(questions()), 7))
+    assert all(
+        np.array_equal(model.probabilities(questions()[row : row + 1])[0], together[row])
+        for row in range(0, len(questions()), 7)
+    )
 
 
 @each
-def test_a_batch_that_is_cut_up_gives_what_a_whole_one_gives(model: ClassTrees, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_is_cut_up_gives_what_a_whole_one_gives(
+    model: ClassTrees, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Large batches are walked in parts, and those that have arrived are left out of the next steps: neither may show."""
     whole = model.probabilities(questions())
 
@@ -199,7 +240,9 @@ def test_what_moved_a_row_sums_to_the_way_it_went(voting: VotingTrees) -> None:
     moved = voting.moved_by(questions())
 
     assert moved.shape == (len(questions()), D)
-    assert at_roots + moved.sum(axis=1) == pytest.approx(1.0 - voting.probabilities(questions())[:, 0], abs=1e-6)
+    assert at_roots + moved.sum(axis=1) == pytest.approx(
+        1.0 - voting.probabilities(questions())[:, 0], abs=1e-6
+    )
 
 
 # hostile arrays
@@ -208,7 +251,11 @@ def test_what_moved_a_row_sums_to_the_way_it_went(voting: VotingTrees) -> None:
 def one_tree(depth: int) -> dict[str, np.ndarray]:
     """A tree that is a chain: each cut has a leaf and the next cut; two classes."""
     cuts = np.arange(depth)
-    children = np.stack([np.r_[cuts[1:], depth], depth + 1 + cuts], axis=1) if depth else np.empty((0, 2), np.int64)
+    children = (
+        np.stack([np.r_[cuts[1:], depth], depth + 1 + cuts], axis=1)
+        if depth
+        else np.empty((0, 2), np.int64)
+    )
     votes = np.tile(np.array([[0.25, 0.75]], np.float32), (depth + 1, 1))
     return {
         "feature": np.zeros(depth, np.int32),
@@ -228,7 +275,9 @@ def _set(name: str, place: Any, value: float) -> Callable[[dict[str, np.ndarray]
     return spoil
 
 
-def _made(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[dict[str, np.ndarray]], None]:
+def _made(
+    name: str, change: Callable[[np.ndarray], np.ndarray]
+) -> Callable[[dict[str, np.ndarray]], None]:
     return lambda arrays: arrays.update({name: change(arrays[name])})
 
 
@@ -256,7 +305,9 @@ HOSTILE = [
     pytest.param(_set("first_share", 1, np.nan), id="a share of NaN"),
     pytest.param(_made("children", lambda a: a.ravel()), id="children in one row"),
     pytest.param(_made("children", lambda a: a[:-1]), id="a cut without children"),
-    pytest.param(_made("children", lambda a: a.astype(np.float32)), id="children that are no whole numbers"),
+    pytest.param(
+        _made("children", lambda a: a.astype(np.float32)), id="children that are no whole numbers"
+    ),
     pytest.param(_made("threshold", lambda a: a[:-1]), id="a threshold short"),
     pytest.param(_made("votes", lambda a: a[:-1]), id="a leaf short"),
     pytest.param(_made("votes", lambda a: a.ravel()), id="votes in one row"),
@@ -267,8 +318,14 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("spoil", HOSTILE)
-def test_arrays_that_are_no_trees_are_refused(spoil: Callable[[dict[str, np.ndarray]], object]) -> None:
-    """P19: a way down that does not end would hang the layer; an index past the end would read what is none of its business."""
+def test_arrays_that_are_no_trees_are_refused(
+    spoil: Callable[[dict[str, np.ndarray]], object],
+) -> None:
+    """P19.
+
+    A way down that does not end would hang the layer; an index past the end would read what is none
+    of its business.
+    """
     arrays = one_tree(4)
     class_trees_of(arrays, D)
     spoil(arrays)
@@ -288,7 +345,9 @@ def test_arrays_that_are_no_trees_are_refused(spoil: Callable[[dict[str, np.ndar
         pytest.param(lambda arrays: arrays.pop("base"), id="base missing"),
     ],
 )
-def test_arrays_that_are_no_boosted_trees_are_refused(boosted: BoostedTrees, spoil: Callable[[dict[str, np.ndarray]], object]) -> None:
+def test_arrays_that_are_no_boosted_trees_are_refused(
+    boosted: BoostedTrees, spoil: Callable[[dict[str, np.ndarray]], object]
+) -> None:
     arrays = boosted.to_arrays()
     spoil(arrays)
 

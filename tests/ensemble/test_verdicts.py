@@ -18,7 +18,9 @@ WORDS = [
     pytest.param([LIVE, FALLBACK], SystemStatus.PARTIALLY_OPERATIONAL, id="behavior is silent"),
     pytest.param([FALLBACK, LIVE], SystemStatus.PARTIALLY_OPERATIONAL, id="anomaly is silent"),
     pytest.param([FALLBACK, FALLBACK], SystemStatus.FALLBACK_MODE, id="none speaks"),
-    pytest.param([LIVE, ABSENT], SystemStatus.FULLY_OPERATIONAL, id="the other has no business here"),
+    pytest.param(
+        [LIVE, ABSENT], SystemStatus.FULLY_OPERATIONAL, id="the other has no business here"
+    ),
     pytest.param([FALLBACK, ABSENT], SystemStatus.FALLBACK_MODE, id="the only one is silent"),
     pytest.param([], SystemStatus.FALLBACK_MODE, id="no layer at all"),
     pytest.param([ABSENT, ABSENT], SystemStatus.FALLBACK_MODE, id="nobody's business"),
@@ -26,20 +28,26 @@ WORDS = [
 
 
 @pytest.mark.parametrize(("statuses", "word"), WORDS)
-def test_the_word_says_how_much_of_the_evidence_is_alive(statuses: list[LayerStatus], word: SystemStatus) -> None:
+def test_the_word_says_how_much_of_the_evidence_is_alive(
+    statuses: list[LayerStatus], word: SystemStatus
+) -> None:
     """S0-12."""
     assert system_status(statuses) is word
 
 
 @pytest.mark.parametrize(("one", "other"), list(product(LayerStatus, repeat=2)))
-def test_the_word_does_not_depend_on_the_order_of_the_slots(one: LayerStatus, other: LayerStatus) -> None:
+def test_the_word_does_not_depend_on_the_order_of_the_slots(
+    one: LayerStatus, other: LayerStatus
+) -> None:
     assert system_status([one, other]) is system_status([other, one])
 
 
 def test_only_a_live_model_an_older_proven_one_and_written_rules_speak() -> None:
     """P12: every other status weighs nothing; a new one must be put here on purpose."""
     assert {LayerStatus.LIVE, LayerStatus.LAST_GOOD, LayerStatus.RULES} == SPEAKING
-    assert [LayerScores.silent("anomaly", status, 1, "").speaks for status in LayerStatus] == [status in SPEAKING for status in LayerStatus]
+    assert [LayerScores.silent("anomaly", status, 1, "").speaks for status in LayerStatus] == [
+        status in SPEAKING for status in LayerStatus
+    ]
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, 1.0000001, -1e-9, 2.0])
@@ -71,4 +79,9 @@ def test_an_abstention_shows_a_score_and_names_no_model() -> None:
     silent = LayerScores.silent("behavior", FALLBACK, 3, "ARTIFACT_MISSING", score=0.1)
 
     assert silent.scores.tolist() == [0.1, 0.1, 0.1]
-    assert (silent.version, silent.release, silent.reason, silent.speaks) == ("", "", "ARTIFACT_MISSING", False)
+    assert (silent.version, silent.release, silent.reason, silent.speaks) == (
+        "",
+        "",
+        "ARTIFACT_MISSING",
+        False,
+    )

@@ -1,6 +1,7 @@
 """The callers: n connections that ask again and again while something is broken, and keep every request with what came of it.
 
-Nothing is averaged away: a test looks at the requests sent before, during and after its fault, and counts them.
+Nothing is averaged away: a test looks at the requests sent before, during and after its fault, and
+counts them.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ class Asked:
     def was_cut_off(self) -> bool:
         """Whether it was lost with the ingress that had it, which is no error of ours.
 
-        HAProxy closes the caller's connection, or answers 502 or 503, which Serve words as a plain 500. What Axon answers is JSON.
+        HAProxy closes the caller's connection, or answers 502 or 503, which Serve words as a plain
+        500. What Axon answers is JSON.
         """
         return self.status == 0 or (self.status, self.problem) == (500, "Internal Server Error")
 
@@ -97,13 +99,24 @@ class Callers:
         port: of loopback, where the service listens.
         bodies: of POST /v1/score, in turns.
         connections: requests in flight.
-        pause_s: a caller rests so long between an answer and its next request; 0 keeps a small machine fully busy with asking.
+        pause_s: a caller rests so long between an answer and its next request; 0 keeps a small
+            machine fully busy with asking.
         keeps_answers: keep each answer as it came, some 2 kB.
     """
 
-    def __init__(self, port: int, bodies: Sequence[bytes], *, connections: int, pause_s: float, keeps_answers: bool = False) -> None:
+    def __init__(
+        self,
+        port: int,
+        bodies: Sequence[bytes],
+        *,
+        connections: int,
+        pause_s: float,
+        keeps_answers: bool = False,
+    ) -> None:
         head = f"POST /v1/score HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
-        self._requests = [f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in bodies]
+        self._requests = [
+            f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in bodies
+        ]
         self._port, self._connections, self._pause_s = port, connections, pause_s
         self._keeps_answers = keeps_answers
         self._is_over = False
@@ -125,11 +138,16 @@ class Callers:
 
     def warm(self) -> None:
         """Wait until every caller has had an answer that every layer spoke in, and the first, slow ones are over."""
-        self.wait_for(lambda one: one.is_answered and not one.is_degraded, since=0.0, within_s=SILENCE_S)
+        self.wait_for(
+            lambda one: one.is_answered and not one.is_degraded, since=0.0, within_s=SILENCE_S
+        )
         self.go_on(WARM_UP_S)
 
     def go_on(self, seconds: float) -> tuple[float, float]:
-        """Let them ask for so long; when that began and ended, in seconds of the monotonic clock."""
+        """Let them ask for so long.
+
+        When that began and ended, in seconds of the monotonic clock.
+        """
         since = time.monotonic()
         time.sleep(seconds)
         return since, time.monotonic()
@@ -150,7 +168,9 @@ class Callers:
             seen = len(now)
             return bool(found)
 
-        assert wait_until(looks, within_s), f"no such answer within {within_s} s: {figures(self.between(since))}"
+        assert wait_until(looks, within_s), (
+            f"no such answer within {within_s} s: {figures(self.between(since))}"
+        )
         return found[0]
 
     async def _ask(self) -> None:
@@ -163,7 +183,9 @@ class Callers:
             at = time.monotonic()
             try:
                 async with asyncio.timeout(SILENCE_S):
-                    if connection is None or connection[0].at_eof():  # closed while it was idle: every client opens a new one then
+                    if (
+                        connection is None or connection[0].at_eof()
+                    ):  # closed while it was idle: every client opens a new one then
                         connection = _closed(connection)
                         at = time.monotonic()
                         connection = await asyncio.open_connection("127.0.0.1", self._port)
@@ -174,12 +196,29 @@ class Callers:
                 one = _asked(at, status, body)
                 self.asked.append(replace(one, answer=body) if self._keeps_answers else one)
                 await asyncio.sleep(self._pause_s)
-            except (OSError, EOFError, asyncio.LimitOverrunError) as error:  # TimeoutError is an OSError
+            except (
+                OSError,
+                EOFError,
+                asyncio.LimitOverrunError,
+            ) as error:  # TimeoutError is an OSError
                 took_s = time.monotonic() - at
-                got = f" after {len(error.partial)} bytes" if isinstance(error, asyncio.IncompleteReadError) else ""
-                self.asked.append(Asked(at, took_s, 0, f"{'asking' if connection else 'connecting'}: {type(error).__name__}{got}"))
+                got = (
+                    f" after {len(error.partial)} bytes"
+                    if isinstance(error, asyncio.IncompleteReadError)
+                    else ""
+                )
+                self.asked.append(
+                    Asked(
+                        at,
+                        took_s,
+                        0,
+                        f"{'asking' if connection else 'connecting'}: {type(error).__name__}{got}",
+                    )
+                )
                 connection = _closed(connection)
-                await asyncio.sleep(PAUSE_AFTER_LOSS_S)  # a service that refuses connections is not to be hammered
+                await asyncio.sleep(
+                    PAUSE_AFTER_LOSS_S
+                )  # a service that refuses connections is not to be hammered
         _closed(connection)
 
 
@@ -193,7 +232,11 @@ async def _read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes, bool]:
     """Status, body, and whether the other side closes the connection after it."""
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
     length = head.partition(b"content-length:")[2].partition(b"\r\n")[0]
-    return int(head[9:12]), await reader.readexactly(int(length or b"0")), b"connection: close" in head
+    return (
+        int(head[9:12]),
+        await reader.readexactly(int(length or b"0")),
+        b"connection: close" in head,
+    )
 
 
 def _asked(at: float, status: int, body: bytes) -> Asked:
@@ -205,7 +248,18 @@ def _asked(at: float, status: int, body: bytes) -> Asked:
     except msgspec.DecodeError as error:
         return Asked(at, took_s, status, f"no verdict: {error}")
     layers = {layer.layer: (layer.status, layer.reason) for layer in said.layers}
-    return Asked(at, took_s, status, "", said.verdict, said.status, said.degraded, said.coverage, layers, said.release)
+    return Asked(
+        at,
+        took_s,
+        status,
+        "",
+        said.verdict,
+        said.status,
+        said.degraded,
+        said.coverage,
+        layers,
+        said.release,
+    )
 
 
 def median_ms(asked: Sequence[Asked]) -> float:
@@ -225,7 +279,9 @@ def figures(asked: Sequence[Asked]) -> str:
     for one in asked:
         for layer, (status, reason) in one.layers.items():
             if status not in {"live", "last_good", "not_applicable"}:
-                layers[f"{layer} {status} {reason}"] = layers.get(f"{layer} {status} {reason}", 0) + 1
+                layers[f"{layer} {status} {reason}"] = (
+                    layers.get(f"{layer} {status} {reason}", 0) + 1
+                )
     return (
         f"{len(asked)} requests, {sum(not one.is_answered for one in asked)} without an answer {problems or ''}, "
         f"{sum(one.is_degraded for one in asked)} degraded {layers or ''}, "

@@ -1,4 +1,7 @@
-"""Real services to break. Starting one takes ten seconds and more, so that tests share one, and each test finds it whole."""
+"""Real services to break.
+
+Starting one takes ten seconds and more, so that tests share one, and each test finds it whole.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ DISTINCT_FLOWS = 64
 
 
 class Services:
-    """The one service that runs now. The other kind, or one that a test has ended, is a new start."""
+    """The one service that runs now.
+
+    The other kind, or one that a test has ended, is a new start.
+    """
 
     def __init__(self, folders: pytest.TempPathFactory, bodies: Sequence[bytes]) -> None:
         self._folders, self._bodies = folders, bodies
@@ -28,7 +34,9 @@ class Services:
                 service.await_whole()
                 return service
             self.end()
-        service = start_service(self._folders.mktemp("service"), self._bodies, on_three_nodes=on_three_nodes)
+        service = start_service(
+            self._folders.mktemp("service"), self._bodies, on_three_nodes=on_three_nodes
+        )
         self._running = (on_three_nodes, service)
         service.await_whole(STARTED_WITHIN_S)
         return service
@@ -46,7 +54,9 @@ def flow_bodies() -> Sequence[bytes]:
 
 
 @pytest.fixture(scope="session")
-def services(tmp_path_factory: pytest.TempPathFactory, flow_bodies: Sequence[bytes]) -> Iterator[Services]:
+def services(
+    tmp_path_factory: pytest.TempPathFactory, flow_bodies: Sequence[bytes]
+) -> Iterator[Services]:
     running = Services(tmp_path_factory, flow_bodies)
     yield running
     running.end()
@@ -65,7 +75,10 @@ def cluster(services: Services) -> Service:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one service run together, those that end it last: any order is right, this one starts two services and no more."""
+    """Tests of one service run together, those that end it last.
+
+    Any order is right, this one starts two services and no more.
+    """
     here = Path(__file__).parent
     places = [number for number, item in enumerate(items) if item.path.parent == here]
     ours = sorted((items[number] for number in places), key=_place)
@@ -74,4 +87,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _place(item: pytest.Item) -> tuple[bool, bool]:
-    return "cluster" in getattr(item, "fixturenames", ()), item.get_closest_marker("ends_service") is not None
+    return "cluster" in getattr(item, "fixturenames", ()), item.get_closest_marker(
+        "ends_service"
+    ) is not None

@@ -1,4 +1,8 @@
-"""A real Axon to break: `axon serve` in a session of its own, with its own state folder and its own copy of the shipped models."""
+"""A real Axon to break.
+
+`axon serve` in a session of its own, with its own state folder and its own copy of the shipped
+models.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +27,28 @@ from deployments.host.environment import free_port
 from tests.faults.callers import Callers
 from tests.timing import wait_until
 
-__all__ = ["BUSY", "CONNECTIONS", "ENDED_WITHIN_S", "LAYERS_OF_FLOWS", "NOISE_S", "Service", "kill", "start_service"]
+__all__ = [
+    "BUSY",
+    "CONNECTIONS",
+    "ENDED_WITHIN_S",
+    "LAYERS_OF_FLOWS",
+    "NOISE_S",
+    "Service",
+    "kill",
+    "start_service",
+]
 
 STARTED_WITHIN_S = 120.0
 ENDED_WITHIN_S = 60.0
 WHOLE_WITHIN_S = 60.0  # after a test: the next one finds every replica and every model back
 LAYERS_OF_FLOWS = ("anomaly", "behavior", "classifier", "resilience")
 CONNECTIONS = 16
-BUSY = 1.5  # times a promised number of seconds: a small machine may do other things too; the figures are printed
-NOISE_S = 0.5  # that a small machine may add to one answer of thousands while it also starts processes; the figures are printed
+# times a promised number of seconds: a small machine may do other things too; the figures are
+# printed
+BUSY = 1.5
+# that a small machine may add to one answer of thousands while it also starts processes; the
+# figures are printed
+NOISE_S = 0.5
 PAUSE_S = 0.01  # 16 callers then leave a small machine room for the processes that come back
 
 
@@ -57,20 +74,41 @@ class Service:
     replicas_each: int
     bodies: Sequence[bytes]
 
-    def callers(self, connections: int = CONNECTIONS, pause_s: float = PAUSE_S, *, keeps_answers: bool = False) -> Callers:
+    def callers(
+        self,
+        connections: int = CONNECTIONS,
+        pause_s: float = PAUSE_S,
+        *,
+        keeps_answers: bool = False,
+    ) -> Callers:
         """Load on it, for the length of a `with` block."""
-        return Callers(self.port, self.bodies, connections=connections, pause_s=pause_s, keeps_answers=keeps_answers)
+        return Callers(
+            self.port,
+            self.bodies,
+            connections=connections,
+            pause_s=pause_s,
+            keeps_answers=keeps_answers,
+        )
 
     def get(self, path: str) -> dict[str, Any]:
-        return dict(httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=5.0, trust_env=False).raise_for_status().json())
+        return dict(
+            httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=5.0, trust_env=False)
+            .raise_for_status()
+            .json()
+        )
 
     def score(self, body: bytes) -> dict[str, Any]:
         """The answer to one event."""
-        answer = httpx.post(f"http://127.0.0.1:{self.port}/v1/score", content=body, timeout=30.0, trust_env=False)
+        answer = httpx.post(
+            f"http://127.0.0.1:{self.port}/v1/score", content=body, timeout=30.0, trust_env=False
+        )
         return dict(answer.raise_for_status().json())
 
     def processes(self) -> list[psutil.Process]:
-        """Everything of its session that is alive; Ray's processes form groups of their own, but stay in the session."""
+        """Everything of its session that is alive.
+
+        Ray's processes form groups of their own, but stay in the session.
+        """
         return _session(self.head.pid)
 
     def replicas(self, deployment: str) -> list[psutil.Process]:
@@ -98,11 +136,15 @@ class Service:
 
     def is_whole(self) -> bool:
         """Every replica runs, and every layer is live."""
-        if any(len(self.replicas(name)) != self.replicas_each for name in (*LAYERS_OF_FLOWS, "ingress")):
+        if any(
+            len(self.replicas(name)) != self.replicas_each for name in (*LAYERS_OF_FLOWS, "ingress")
+        ):
             return False
         with suppress(httpx.HTTPError, ValueError, KeyError):
             health = self.get("/health")
-            return health["status"] == "healthy" and {each["status"] for each in health["providers"].values()} == {"live"}
+            return health["status"] == "healthy" and {
+                each["status"] for each in health["providers"].values()
+            } == {"live"}
         return False
 
     def await_whole(self, within_s: float = WHOLE_WITHIN_S) -> None:
@@ -113,11 +155,20 @@ class Service:
         assert self.head.poll() is None, self.said()[-3000:]
 
     def axon(self, *words: str) -> str:
-        """What `axon ...` prints, as an operator of this service runs it: a process of its own, with its state, trust list and key."""
+        """What `axon ...` prints, as an operator of this service runs it.
+
+        A process of its own, with its state, trust list and key.
+        """
         folder = self.state.parent
-        own = {"AXON_STATE": str(self.state), "AXON_TRUST": str(folder / "trust.yaml"), "AXON_SIGNING_KEY": str(folder / "signing.key")}
+        own = {
+            "AXON_STATE": str(self.state),
+            "AXON_TRUST": str(folder / "trust.yaml"),
+            "AXON_SIGNING_KEY": str(folder / "signing.key"),
+        }
         command = [sys.executable, "-m", "deployments.cli", *words]
-        done = subprocess.run(command, cwd=ROOT, env=_environment() | own, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=ROOT, env=_environment() | own, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -125,7 +176,10 @@ class Service:
         return self.log.read_text(errors="replace")
 
     def end(self) -> None:
-        """Whatever is left of the session, by process id; a test that failed leaves nothing either."""
+        """Whatever is left of the session, by process id.
+
+        A test that failed leaves nothing either.
+        """
         for process in self.processes():  # what a test had stopped could not end by itself
             with suppress(psutil.Error):
                 process.send_signal(signal.SIGCONT)
@@ -134,9 +188,13 @@ class Service:
         try:
             self.head.wait(ENDED_WITHIN_S)
         except subprocess.TimeoutExpired:
-            self.head.send_signal(signal.SIGABRT)  # its faulthandler then writes where every thread stands
+            self.head.send_signal(
+                signal.SIGABRT
+            )  # its faulthandler then writes where every thread stands
             self.head.wait(10.0)
-            print(f"\nit did not end by itself within {ENDED_WITHIN_S:.0f} s:\n{self.said()[-4000:]}")
+            print(
+                f"\nit did not end by itself within {ENDED_WITHIN_S:.0f} s:\n{self.said()[-4000:]}"
+            )
         for process in self.processes():
             with suppress(psutil.Error):
                 process.kill()
@@ -144,13 +202,20 @@ class Service:
 
     def models(self, *bundles: str) -> list[Path]:
         """Every file with the arrays of a model, of bundles whose names start so."""
-        found = [path for path in self.shipped.rglob("*.safetensors") if path.parts[-3].startswith(bundles or ("",))]
+        found = [
+            path
+            for path in self.shipped.rglob("*.safetensors")
+            if path.parts[-3].startswith(bundles or ("",))
+        ]
         assert found
         return sorted(found)
 
     @contextmanager
     def torn(self, *bundles: str) -> Iterator[None]:
-        """Every model file of these bundles ends in its middle, as after a copy that was cut off; whole again after the block."""
+        """Every model file of these bundles ends in its middle, as after a copy that was cut off.
+
+        Whole again after the block.
+        """
         kept = {path: path.read_bytes() for path in self.models(*bundles)}
         try:
             for path, content in kept.items():
@@ -163,15 +228,27 @@ class Service:
 
 
 def start_service(folder: Path, bodies: Sequence[bytes], *, on_three_nodes: bool) -> Service:
-    """Start one replica of everything, or two on three nodes, and return at once; `await_whole` waits."""
-    shipped, state, log, file = folder / "artifacts", folder / "state", folder / "serve.log", folder / "serve_config.yaml"
+    """Start one replica of everything, or two on three nodes, and return at once.
+
+    `await_whole` waits.
+    """
+    shipped, state, log, file = (
+        folder / "artifacts",
+        folder / "state",
+        folder / "serve.log",
+        folder / "serve_config.yaml",
+    )
     shutil.copytree(ROOT / "artifacts", shipped)
     shutil.copy(ROOT / "configs" / "trust.yaml", folder)
     replicas = 2 if on_three_nodes else 1
     each = {"min_replicas": replicas, "max_replicas": replicas}
     config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
     config["applications"][0]["args"] = {
-        "store": {"state": str(state), "shipped": str(shipped), "trust": str(folder / "trust.yaml")},
+        "store": {
+            "state": str(state),
+            "shipped": str(shipped),
+            "trust": str(folder / "trust.yaml"),
+        },
         "replicas": {"max_replicas_per_node": 1 if on_three_nodes else None},
         "ingress": each,
         "layers": dict.fromkeys(LAYERS_OF_FLOWS, each),
@@ -179,12 +256,19 @@ def start_service(folder: Path, bodies: Sequence[bytes], *, on_three_nodes: bool
     }
     file.write_text(yaml.safe_dump(config))
     port = free_port()
-    environment = _environment() | {"AXON_SIGNING_KEY": str(folder / "signing.key")}  # `axon trust init` makes it, if a test wants one
+    environment = _environment() | {
+        "AXON_SIGNING_KEY": str(folder / "signing.key")
+    }  # `axon trust init` makes it, if a test wants one
     serve = ["deployments.cli", "serve", "--config", str(file), "--port", str(port)]
     command = ["tests.faults.three_nodes", str(file), str(port)] if on_three_nodes else serve
     with log.open("wb") as output:
         head = subprocess.Popen(
-            [sys.executable, "-m", *command], cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            [sys.executable, "-m", *command],
+            cwd=ROOT,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     return Service(head, port, state, shipped, log, replicas, bodies)
 
@@ -197,7 +281,9 @@ def kill(process: psutil.Process) -> float:
 
 
 def _environment() -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AXON_"))}
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AXON_"))
+    }
     return inherited | {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONFAULTHANDLER": "1"}
 
 

@@ -1,4 +1,7 @@
-"""Crash points (P4): whoever is killed before any of their changes to the disk leaves the old or the new, never a mix."""
+"""Crash points (P4).
+
+Whoever is killed before any of their changes to the disk leaves the old or the new, never a mix.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,13 @@ from ensemble.store.operations.archive import export_release, import_archive
 from ensemble.store.operations.deletion import apply_retention, delete_bundle, delete_release
 from ensemble.store.operations.quarantine import list_quarantine, quarantine_bundle
 from ensemble.store.releases.aliases import clear_challenger, get_challenger, set_challenger
-from ensemble.store.releases.release import list_bundles, list_releases, promote, read_pointer, read_release
+from ensemble.store.releases.release import (
+    list_bundles,
+    list_releases,
+    promote,
+    read_pointer,
+    read_release,
+)
 from ensemble.store.signing import Signer
 
 pytestmark = pytest.mark.usefixtures("patient_disk")
@@ -36,17 +45,32 @@ BROKEN = {"empty": b"", "cut": b'{"at_once":false,"format":2,', "of nobody": b"{
 class DieAt:
     """Runs an act in a child that is killed before its k-th change to the disk.
 
-    The store changes the disk through `os` and `fcntl` only (`ensemble/store/files/atomic.py`), so wrapping these sees every step.
+    The store changes the disk through `os` and `fcntl` only (`ensemble/store/files/atomic.py`), so
+    wrapping these sees every step.
     A fork, not a new process: a step costs milliseconds, so that every one of them can be tried.
     """
 
-    CHANGES = ("open", "write", "fsync", "fchmod", "mkdir", "chmod", "rename", "replace", "unlink", "rmdir")
+    CHANGES = (
+        "open",
+        "write",
+        "fsync",
+        "fchmod",
+        "mkdir",
+        "chmod",
+        "rename",
+        "replace",
+        "unlink",
+        "rmdir",
+    )
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._monkeypatch = monkeypatch
 
     def __call__(self, k: int, act: Callable[[], object], *, power_cut: bool = False) -> bool:
-        """Whether `act` was done before step k came. A power cut takes what was written and not yet fsynced."""
+        """Whether `act` was done before step k came.
+
+        A power cut takes what was written and not yet fsynced.
+        """
         child = os.fork()
         if child == 0:
             self._die(k, act, power_cut=power_cut)
@@ -64,7 +88,9 @@ class DieAt:
 
     def _die(self, k: int, act: Callable[[], object], *, power_cut: bool) -> None:
         steps = 0
-        unsafe: dict[int, tuple[int, int]] = {}  # inode -> a descriptor of our own, and the bytes that are on the disk already
+        unsafe: dict[
+            int, tuple[int, int]
+        ] = {}  # inode -> a descriptor of our own, and the bytes that are on the disk already
 
         def before(step: str, fd: int | None) -> None:
             nonlocal steps
@@ -85,19 +111,29 @@ class DieAt:
             os._exit(1)
         os._exit(0)
 
-    def _watch(self, before: Callable[[str, int | None], None], patch: Callable[[Any, str, Any], None]) -> None:
+    def _watch(
+        self, before: Callable[[str, int | None], None], patch: Callable[[Any, str, Any], None]
+    ) -> None:
         for name in self.CHANGES:
             patch(os, name, self._wrapped(name, getattr(os, name), before))
         lock = fcntl.flock
         patch(fcntl, "flock", lambda *args: (before("flock", None), lock(*args))[1])
 
     @staticmethod
-    def _wrapped(name: str, honest: Callable[..., Any], before: Callable[[str, int | None], None]) -> Callable[..., Any]:
+    def _wrapped(
+        name: str, honest: Callable[..., Any], before: Callable[[str, int | None], None]
+    ) -> Callable[..., Any]:
         def watched(target: Any, *args: Any, **kwargs: Any) -> Any:
             if name == "open" and not args[0] & os.O_CREAT:
                 return honest(target, *args, **kwargs)  # reading changes nothing
             fd = target if isinstance(target, int) else None
-            path = Path(Path(f"/proc/self/fd/{fd}").readlink() if fd is not None else args[0] if name in {"rename", "replace"} else target)
+            path = Path(
+                Path(f"/proc/self/fd/{fd}").readlink()
+                if fd is not None
+                else args[0]
+                if name in {"rename", "replace"}
+                else target
+            )
             before(f"{name} {'staged' if path.parent.name == '.staging' else path.name}", fd)
             return honest(target, *args, **kwargs)
 
@@ -115,9 +151,14 @@ def steps_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]]
 
 
 def test_every_byte_is_on_the_disk_before_its_name_is(
-    store: Store, publish: Callable[..., BundleRef], steps_of: Callable[[Callable[[], object]], list[str]]
+    store: Store,
+    publish: Callable[..., BundleRef],
+    steps_of: Callable[[Callable[[], object]], list[str]],
 ) -> None:
-    """P4: fsync of every file and of the directory come before the rename, fsync of the parent after it."""
+    """P4.
+
+    Fsync of every file and of the directory come before the rename, fsync of the parent after it.
+    """
     steps = steps_of(lambda: publish(store))
 
     written = [step for step in steps if step.startswith(("write", "fsync", "rename"))]
@@ -125,17 +166,35 @@ def test_every_byte_is_on_the_disk_before_its_name_is(
     files = ["CARD.md", "config.json", "golden.json", "model.safetensors", "manifest.json"]
     for name in files:
         assert written.index(f"write {name}") < written.index(f"fsync {name}") < renamed
-    assert written.index("write manifest.json") > max(written.index(f"fsync {name}") for name in files[:-1])
+    assert written.index("write manifest.json") > max(
+        written.index(f"fsync {name}") for name in files[:-1]
+    )
     assert written[renamed - 1] == "fsync staged"
-    assert written[renamed + 1 :] == ["fsync anomaly-flow", "write audit.jsonl", "fsync audit.jsonl", "fsync var"]
-    assert written.index("fsync audit.jsonl") < renamed, "P31: the line that it is begun comes before anything that a reader could see"
+    assert written[renamed + 1 :] == [
+        "fsync anomaly-flow",
+        "write audit.jsonl",
+        "fsync audit.jsonl",
+        "fsync var",
+    ]
+    assert written.index("fsync audit.jsonl") < renamed, (
+        "P31: the line that it is begun comes before anything that a reader could see"
+    )
 
 
 @pytest.mark.parametrize("power_cut", [False, True], ids=["killed", "power cut"])
 def test_a_publisher_killed_at_any_step_leaves_the_old_or_the_new(
-    store: Store, publish: Callable[..., BundleRef], now: datetime, die_at: Callable[..., bool], *, power_cut: bool, tmp_path: Path
+    store: Store,
+    publish: Callable[..., BundleRef],
+    now: datetime,
+    die_at: Callable[..., bool],
+    *,
+    power_cut: bool,
+    tmp_path: Path,
 ) -> None:
-    """P4, F21: SIGKILL before the k-th step for every k; in a power cut, what was not fsynced is lost as well."""
+    """P4, F21.
+
+    SIGKILL before the k-th step for every k; in a power cut, what was not fsynced is lost as well.
+    """
     first = publish(store, 1.0)
     versions_after = []
     for k in range(200):
@@ -145,7 +204,9 @@ def test_a_publisher_killed_at_any_step_leaves_the_old_or_the_new(
 
         listed = list_bundles(copy, first.tenant)
         assert [listing.problem for listing in listed] == [""] * len(listed)
-        assert [decode_parts(open_bundle(copy, listing.ref).files).config["value"] for listing in listed] in ([1.0], [2.0, 1.0])
+        assert [
+            decode_parts(open_bundle(copy, listing.ref).files).config["value"] for listing in listed
+        ] in ([1.0], [2.0, 1.0])
         versions_after.append(len(listed))
         if survived:
             break
@@ -177,18 +238,27 @@ def test_a_promotion_killed_at_any_step_leaves_the_old_pointer_or_the_new(
     for k in range(100):
         copy = Store(tmp_path / f"copy{k}", None, store.trust)
         shutil.copytree(store.state, copy.state)
-        survived = die_at(k, lambda: promote(copy, acme, two_releases[1], 1, signer=signer), power_cut=power_cut)  # noqa: B023
+        survived = die_at(
+            k,
+            lambda: promote(copy, acme, two_releases[1], 1, signer=signer),  # noqa: B023
+            power_cut=power_cut,
+        )
 
         pointer = read_pointer(copy, acme)
         unpromoted = Store(tmp_path / f"spoilt{k}", None, store.trust)
         shutil.copytree(copy.state, unpromoted.state)
-        (unpromoted.state / "tenants" / "acme" / "CURRENT").write_bytes(b"")  # before anybody promotes again
+        (unpromoted.state / "tenants" / "acme" / "CURRENT").write_bytes(
+            b""
+        )  # before anybody promotes again
         assert promote(unpromoted, acme, two_releases[0], 0, signer=signer).serial > pointer.serial
         for bundle in read_release(copy, acme, pointer).bundles.values():
             open_bundle(copy, bundle)
         serials.append(pointer.serial)
         assert pointer.ref == two_releases[pointer.serial - 1]
-        assert promote(copy, acme, two_releases[0], pointer.serial, signer=signer).serial > pointer.serial
+        assert (
+            promote(copy, acme, two_releases[0], pointer.serial, signer=signer).serial
+            > pointer.serial
+        )
         sweep_staging(copy, now=now + timedelta(days=36_500))
         assert list((copy.state / ".staging").iterdir()) == []
         if survived:
@@ -238,7 +308,9 @@ def test_the_pointer_is_on_the_disk_before_its_name_and_the_name_before_the_answ
     steps = steps_of(lambda: promote(store, acme, two_releases[0], 0, signer=signer))
 
     moved = steps.index("replace CURRENT")
-    assert steps.index("flock") < steps.index("write CURRENT") < steps.index("fsync CURRENT") < moved
+    assert (
+        steps.index("flock") < steps.index("write CURRENT") < steps.index("fsync CURRENT") < moved
+    )
     assert steps[moved + 1] == "fsync acme"
 
 
@@ -253,7 +325,11 @@ def test_the_repair_of_a_broken_pointer_killed_at_any_step_can_be_done_again(
     broken: bytes,
     tmp_path: Path,
 ) -> None:
-    """P4, P7: the broken pointer stays broken or is whole, and the next serial is above every one that a reader may have seen."""
+    """P4, P7.
+
+    The broken pointer stays broken or is whole, and the next serial is above every one that a
+    reader may have seen.
+    """
     promote(store, acme, two_releases[0], 0, signer=signer)
     seen = promote(store, acme, two_releases[1], 1, signer=signer)
     pointer_file = Path("tenants") / "acme" / "CURRENT"
@@ -262,7 +338,11 @@ def test_the_repair_of_a_broken_pointer_killed_at_any_step_can_be_done_again(
     for k in range(100):
         copy = Store(tmp_path / f"copy{k}", None, store.trust)
         shutil.copytree(store.state, copy.state)
-        survived = die_at(k, lambda: promote(copy, acme, two_releases[1], 0, signer=signer), power_cut=True)  # noqa: B023
+        survived = die_at(
+            k,
+            lambda: promote(copy, acme, two_releases[1], 0, signer=signer),  # noqa: B023
+            power_cut=True,
+        )
 
         try:
             now_there = read_pointer(copy, acme, not_below=seen.serial)
@@ -283,7 +363,11 @@ def test_the_repair_of_a_broken_pointer_killed_at_any_step_can_be_done_again(
 
 @pytest.mark.parametrize(
     ("act", "power_cut", "stride"),
-    [("delete", True, 1), ("delete release", False, 1), ("retention", True, 3)],  # retention is the other two, one after the other
+    [
+        ("delete", True, 1),
+        ("delete release", False, 1),
+        ("retention", True, 3),
+    ],  # retention is the other two, one after the other
     ids=["delete, power cut", "delete release, killed", "retention, power cut"],
 )
 def test_a_remover_killed_at_any_step_leaves_each_thing_whole_or_gone(
@@ -331,7 +415,10 @@ def test_a_remover_killed_at_any_step_leaves_each_thing_whole_or_gone(
 
     assert survived
     assert found == sorted(found, reverse=True)
-    assert (found[0], found[-1]) == ((3, 2), {"delete": (2, 2), "delete release": (3, 1), "retention": (2, 1)}[act])
+    assert (found[0], found[-1]) == (
+        (3, 2),
+        {"delete": (2, 2), "delete release": (3, 1), "retention": (2, 1)}[act],
+    )
 
 
 def test_an_import_killed_at_any_step_leaves_whole_models_or_none(
@@ -344,17 +431,28 @@ def test_an_import_killed_at_any_step_leaves_whole_models_or_none(
     tmp_path: Path,
 ) -> None:
     """P4: a release comes last, so there is none that names what is not there."""
-    data = export_release(store, Tenant("acme"), release_of(store, publish(store, 1.0), publish(store, 2.0, model="behavior-flow")))
+    data = export_release(
+        store,
+        Tenant("acme"),
+        release_of(store, publish(store, 1.0), publish(store, 2.0, model="behavior-flow")),
+    )
     banks = Tenant("banks")
     found = []
     for k in range(0, 300, 2):  # every other step: each is tried alone in the tests of publishing
         copy = Store(tmp_path / f"copy{k}", None, store.trust)
-        survived = die_at(k, lambda: import_archive(copy, banks, data, now=now, signer=signer, quota=None), power_cut=True)  # noqa: B023
+        survived = die_at(
+            k,
+            lambda: import_archive(copy, banks, data, now=now, signer=signer, quota=None),  # noqa: B023
+            power_cut=True,
+        )
 
         bundles, releases = list_bundles(copy, banks), list_releases(copy, banks)
         assert not [one.problem for one in (*bundles, *releases) if one.problem]
         for one in releases:
-            assert all(open_bundle(copy, ref) for ref in read_release(copy, banks, one.ref).bundles.values())
+            assert all(
+                open_bundle(copy, ref)
+                for ref in read_release(copy, banks, one.ref).bundles.values()
+            )
         found.append((len(bundles), len(releases)))
         if survived:
             break
@@ -365,7 +463,11 @@ def test_an_import_killed_at_any_step_leaves_whole_models_or_none(
 
 
 def test_a_quarantine_killed_at_any_step_leaves_the_bundle_in_one_of_the_two_places(
-    store: Store, acme: Tenant, publish: Callable[..., BundleRef], die_at: Callable[..., bool], tmp_path: Path
+    store: Store,
+    acme: Tenant,
+    publish: Callable[..., BundleRef],
+    die_at: Callable[..., bool],
+    tmp_path: Path,
 ) -> None:
     """P4: never lost with its evidence, and never in both."""
     ref = publish(store)
@@ -373,7 +475,11 @@ def test_a_quarantine_killed_at_any_step_leaves_the_bundle_in_one_of_the_two_pla
     for k in range(200):
         copy = Store(tmp_path / f"copy{k}", None, store.trust)
         shutil.copytree(store.state, copy.state)
-        survived = die_at(k, lambda: quarantine_bundle(copy, acme, ref.model, 1, "why", even_in_use=False), power_cut=True)  # noqa: B023
+        survived = die_at(
+            k,
+            lambda: quarantine_bundle(copy, acme, ref.model, 1, "why", even_in_use=False),  # noqa: B023
+            power_cut=True,
+        )
 
         aside = [one.is_there for one in list_quarantine(copy, acme)]
         found.append((len(list_bundles(copy, acme)), any(aside)))
@@ -402,7 +508,11 @@ def test_a_challenger_killed_at_any_step_is_the_old_one_or_the_new(
     for k in range(100):
         copy = Store(tmp_path / f"copy{k}", None, store.trust)
         shutil.copytree(store.state, copy.state)
-        survived = die_at(k, lambda: set_challenger(copy, acme, two_releases[1], 1, signer=signer), power_cut=power_cut)  # noqa: B023
+        survived = die_at(
+            k,
+            lambda: set_challenger(copy, acme, two_releases[1], 1, signer=signer),  # noqa: B023
+            power_cut=power_cut,
+        )
 
         stands = get_challenger(copy, acme)
         assert stands.sha256 == two_releases[stands.serial - 1].sha256
@@ -417,7 +527,11 @@ def test_a_challenger_killed_at_any_step_is_the_old_one_or_the_new(
 
 
 def test_what_a_crash_left_visible_has_its_line(
-    store: Store, acme: Tenant, publish: Callable[..., BundleRef], die_at: Callable[..., bool], tmp_path: Path
+    store: Store,
+    acme: Tenant,
+    publish: Callable[..., BundleRef],
+    die_at: Callable[..., bool],
+    tmp_path: Path,
 ) -> None:
     """P31: an act without its line is impossible, whenever its process dies."""
     publish(store, 1.0)
@@ -442,7 +556,9 @@ def test_what_a_crash_left_visible_has_its_line(
 
 
 def test_a_crash_at_any_step_leaves_the_old_switches_or_the_new(
-    tmp_path: Path, die_at: Callable[..., bool], steps_of: Callable[[Callable[[], object]], list[str]]
+    tmp_path: Path,
+    die_at: Callable[..., bool],
+    steps_of: Callable[[Callable[[], object]], list[str]],
 ) -> None:
     """P4, fault F21: killed before each change to the disk, also with the power."""
     old = change_controls(tmp_path, lambda now: now.with_disabled("anomaly"))
@@ -456,7 +572,9 @@ def test_a_crash_at_any_step_leaves_the_old_switches_or_the_new(
         k, is_done = 0, False
         while not is_done:
             back_to_old()
-            is_done = die_at(k, lambda: change_controls(tmp_path, lambda _: new), power_cut=power_cut)
+            is_done = die_at(
+                k, lambda: change_controls(tmp_path, lambda _: new), power_cut=power_cut
+            )
             found = read_controls(tmp_path)
             assert found in (old, new), (k, power_cut)
             outcomes.add(found.disabled)

@@ -1,8 +1,11 @@
 """The fault list of files, on every file that a reader opens: each is a named error with its cause, and nothing else notices.
 
-Here is the store's part: pointer, release, manifest and payloads, read in that order. What a slot and a service make of the
-error is in the other files of this folder. F5 in full is in attacks/test_bit_flips.py, F18 and F19 in attacks/test_tuf_names.py,
-F21 in test_crash_points.py; F6 and F23 are in ensemble/store/test_load.py, F22 in test_publish.py and test_release.py, and
+Here is the store's part: pointer, release, manifest and payloads, read in that order. What a slot
+and a service make of the
+error is in the other files of this folder. F5 in full is in attacks/test_bit_flips.py, F18 and F19
+in attacks/test_tuf_names.py,
+F21 in test_crash_points.py; F6 and F23 are in ensemble/store/test_load.py, F22 in test_publish.py
+and test_release.py, and
 the names of F24 in test_names.py.
 """
 
@@ -20,19 +23,36 @@ from typing import Any
 import pytest
 import safetensors.numpy
 
-from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing, ArtifactUnreadable, ArtifactUntrusted
+from ensemble.errors import (
+    ArtifactCorrupt,
+    ArtifactError,
+    ArtifactMissing,
+    ArtifactUnreadable,
+    ArtifactUntrusted,
+)
 from ensemble.store.bundles.manifest import PAYLOAD
 from ensemble.store.bundles.open import OpenedBundle, open_bundle
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
-from ensemble.store.releases.release import list_releases, promote, publish_release, read_pointer, read_release
+from ensemble.store.releases.release import (
+    list_releases,
+    promote,
+    publish_release,
+    read_pointer,
+    read_release,
+)
 from ensemble.store.signing import Signer
 
 pytestmark = pytest.mark.usefixtures("patient_disk")
 
 FLOW, PROCESS = ModelName("anomaly-flow"), ModelName("anomaly-process")
 BUNDLE = "bundles/anomaly-flow/1"
-CHAIN = ["CURRENT", "releases/1.json", f"{BUNDLE}/manifest.json", *(f"{BUNDLE}/{name}" for name in PAYLOAD)]
+CHAIN = [
+    "CURRENT",
+    "releases/1.json",
+    f"{BUNDLE}/manifest.json",
+    *(f"{BUNDLE}/{name}" for name in PAYLOAD),
+]
 FOLDERS = ["", "releases", "bundles", "bundles/anomaly-flow", BUNDLE]
 
 
@@ -55,10 +75,17 @@ class World:
 
 @pytest.fixture
 def world(
-    store: Store, acme: Tenant, publish: Callable[..., BundleRef], release_of: Callable[..., ReleaseRef], now: datetime, signer: Signer
+    store: Store,
+    acme: Tenant,
+    publish: Callable[..., BundleRef],
+    release_of: Callable[..., ReleaseRef],
+    now: datetime,
+    signer: Signer,
 ) -> World:
     other = Tenant("other")
-    theirs = publish_release(store, other, [publish(store, tenant="other")], {}, notes="", now=now, signer=signer)
+    theirs = publish_release(
+        store, other, [publish(store, tenant="other")], {}, notes="", now=now, signer=signer
+    )
     promote(store, other, theirs, 0, signer=signer)
     bundles = {FLOW: publish(store), PROCESS: publish(store, model=PROCESS)}
     promote(store, acme, release_of(store, *bundles.values()), 0, signer=signer)
@@ -84,26 +111,51 @@ FAULTS: dict[str, tuple[Callable[[Path], object], tuple[type[ArtifactError], ...
     "F1 F2 missing": (Path.unlink, (ArtifactMissing,)),
     "F3 cut to nothing": (lambda path: put(path, b""), (ArtifactCorrupt,)),
     "F3 cut to one byte": (lambda path: put(path, path.read_bytes()[:1]), (ArtifactCorrupt,)),
-    "F3 cut in half": (lambda path: put(path, path.read_bytes()[: path.stat().st_size // 2]), (ArtifactCorrupt, ArtifactUntrusted)),
+    "F3 cut in half": (
+        lambda path: put(path, path.read_bytes()[: path.stat().st_size // 2]),
+        (ArtifactCorrupt, ArtifactUntrusted),
+    ),
     "F3 cut by one byte": (lambda path: put(path, path.read_bytes()[:-1]), (ArtifactCorrupt,)),
-    "F3 longer by one byte": (lambda path: put(path, path.read_bytes() + b"\n"), (ArtifactCorrupt, ArtifactUntrusted)),
+    "F3 longer by one byte": (
+        lambda path: put(path, path.read_bytes() + b"\n"),
+        (ArtifactCorrupt, ArtifactUntrusted),
+    ),
     "F4 all zeros": (lambda path: put(path, bytes(path.stat().st_size)), (ArtifactCorrupt,)),
-    "F5 one bit": (lambda path: put(path, bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:]), (ArtifactCorrupt, ArtifactUntrusted)),
+    "F5 one bit": (
+        lambda path: put(path, bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:]),
+        (ArtifactCorrupt, ArtifactUntrusted),
+    ),
     "F13 a pipe": (swap_for(os.mkfifo), (ArtifactCorrupt,)),
     "F15 a directory": (swap_for(Path.mkdir), (ArtifactCorrupt,)),
-    "F15 a link": (swap_for(lambda path: path.symlink_to(path.parent.parent / "moved")), (ArtifactCorrupt,)),
-    "F15 a link to nowhere": (swap_for(lambda path: path.symlink_to("/nowhere")), (ArtifactCorrupt,)),
+    "F15 a link": (
+        swap_for(lambda path: path.symlink_to(path.parent.parent / "moved")),
+        (ArtifactCorrupt,),
+    ),
+    "F15 a link to nowhere": (
+        swap_for(lambda path: path.symlink_to("/nowhere")),
+        (ArtifactCorrupt,),
+    ),
     "F15 a device": (swap_for(lambda path: path.symlink_to("/dev/zero")), (ArtifactCorrupt,)),
-    "F15 a hard link": (lambda path: os.link(path, path.parent.parent / "second"), (ArtifactCorrupt,)),
+    "F15 a hard link": (
+        lambda path: os.link(path, path.parent.parent / "second"),
+        (ArtifactCorrupt,),
+    ),
 }
 
 
 @pytest.mark.parametrize(("spoil", "expected"), FAULTS.values(), ids=FAULTS.keys())
 @pytest.mark.parametrize("file", CHAIN)
 def test_every_fault_of_every_file_is_named_and_nothing_else_notices(
-    world: World, file: str, spoil: Callable[[Path], object], expected: tuple[type[ArtifactError], ...], monkeypatch: pytest.MonkeyPatch
+    world: World,
+    file: str,
+    spoil: Callable[[Path], object],
+    expected: tuple[type[ArtifactError], ...],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """P1, P2: the error says what and why, no array is decoded, other models and tenants open as before."""
+    """P1, P2.
+
+    The error says what and why, no array is decoded, other models and tenants open as before.
+    """
     monkeypatch.setattr(safetensors.numpy, "load", lambda _: pytest.fail("decoded"))
     untouched = {name: open_bundle(world.store, ref).files for name, ref in world.bundles.items()}
     spoil(world.home / file)
@@ -118,8 +170,13 @@ def test_every_fault_of_every_file_is_named_and_nothing_else_notices(
 
 
 @pytest.mark.parametrize("place", [*CHAIN, *FOLDERS])
-def test_a_denied_permission_is_said_and_not_called_missing(world: World, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """F12: for every file and every folder on the way. An injected opener, for root is denied nothing."""
+def test_a_denied_permission_is_said_and_not_called_missing(
+    world: World, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F12.
+
+    For every file and every folder on the way. An injected opener, for root is denied nothing.
+    """
     denied = (world.home / place).name
     honest = os.open
 
@@ -143,14 +200,20 @@ def test_a_denied_permission_is_said_and_not_called_missing(world: World, place:
 def test_a_disk_that_stumbles_is_asked_once_more_and_then_named(
     world: World, file: str, step: str, fault: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """F14: once is forgiven, twice is an error of its own; the next look, on a disk that is well again, loads."""
+    """F14.
+
+    Once is forgiven, twice is an error of its own; the next look, on a disk that is well again,
+    loads.
+    """
     name = Path(file).name
     honest = getattr(os, step)
     left = 1
 
     def stumbling(target: str | int, *args: Any, **kwargs: Any) -> Any:
         nonlocal left
-        reached = target if isinstance(target, str) else Path(f"/proc/self/fd/{target}").readlink().name
+        reached = (
+            target if isinstance(target, str) else Path(f"/proc/self/fd/{target}").readlink().name
+        )
         if reached == name and left:
             left -= 1
             raise OSError(fault, "failing")
@@ -166,7 +229,11 @@ def test_a_disk_that_stumbles_is_asked_once_more_and_then_named(
 
 
 def test_what_a_slow_writer_has_not_finished_is_refused_until_it_has(world: World) -> None:
-    """F4: nobody of ours writes into a final name; somebody's copy tool may, and a reader comes by at any moment of it."""
+    """F4.
+
+    Nobody of ours writes into a final name; somebody's copy tool may, and a reader comes by at any
+    moment of it.
+    """
     path = world.home / BUNDLE / "model.safetensors"
     whole = path.read_bytes()
     half_is_written, go_on = threading.Event(), threading.Event()
@@ -194,7 +261,11 @@ def test_what_a_slow_writer_has_not_finished_is_refused_until_it_has(world: Worl
 
 
 def everything(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted((root / "tenants").rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted((root / "tenants").rglob("*"))
+        if path.is_file()
+    }
 
 
 @pytest.mark.parametrize("step", ["write", "fsync", "open", "mkdir", "rename", "replace"])
@@ -209,12 +280,18 @@ def test_a_full_disk_publishes_nothing_and_leaves_what_serves_alone(
     step: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """F20: ENOSPC at the k-th step of its kind, for every k until none is left: what is read is whole, staging is clean."""
+    """F20.
+
+    ENOSPC at the k-th step of its kind, for every k until none is left: what is read is whole,
+    staging is clean.
+    """
     second = release_of(world.store, *world.bundles.values())
     acts = {
         "bundle": lambda: publish(world.store, 2.0),
         "release": lambda: release_of(world.store, *world.bundles.values()),
-        "promotion": lambda: promote(world.store, acme, second, read_pointer(world.store, acme).serial, signer=signer),
+        "promotion": lambda: promote(
+            world.store, acme, second, read_pointer(world.store, acme).serial, signer=signer
+        ),
     }
     before = read_pointer(world.store, acme), list_releases(world.store, acme)
     honest = getattr(os, step)
@@ -234,9 +311,18 @@ def test_a_full_disk_publishes_nothing_and_leaves_what_serves_alone(
             try:
                 acts[act]()
             except OSError:
-                if step != "fsync":  # the last one comes after the name: what it does not reach is there, if not yet for good
-                    assert (read_pointer(world.store, acme), list_releases(world.store, acme)) == before
-                assert [line.problem for line in list_releases(world.store, acme) if line.problem] == []
+                if (
+                    step != "fsync"
+                    # the last one comes after the name: what it does not reach is there, if not yet for
+                    # good
+                ):
+                    assert (
+                        read_pointer(world.store, acme),
+                        list_releases(world.store, acme),
+                    ) == before
+                assert [
+                    line.problem for line in list_releases(world.store, acme) if line.problem
+                ] == []
                 assert world.load()
                 assert list((world.store.state / ".staging").glob("*")) == []
             else:
@@ -250,8 +336,18 @@ def test_the_writers_clock_decides_nothing(
     world: World, acme: Tenant, publish: Callable[..., BundleRef], signer: Signer, now: datetime
 ) -> None:
     """F24, T4: a release of the year 2126 is followed by one of today; the order is the serial."""
-    later = publish_release(world.store, acme, [publish(world.store)], {}, notes="", now=now + timedelta(days=36_525), signer=signer)
-    sooner = publish_release(world.store, acme, [publish(world.store)], {}, notes="", now=now, signer=signer)
+    later = publish_release(
+        world.store,
+        acme,
+        [publish(world.store)],
+        {},
+        notes="",
+        now=now + timedelta(days=36_525),
+        signer=signer,
+    )
+    sooner = publish_release(
+        world.store, acme, [publish(world.store)], {}, notes="", now=now, signer=signer
+    )
 
     assert (later.serial, sooner.serial) == (2, 3)
     assert list_releases(world.store, acme)[0].ref == sooner
@@ -259,8 +355,14 @@ def test_the_writers_clock_decides_nothing(
     assert list_releases(world.store, acme)[0].ref == sooner
 
 
-def test_a_dead_publishers_staging_is_swept_by_the_next_one(world: World, publish: Callable[..., BundleRef]) -> None:
-    """F21: nobody has to call the sweeper. How old it is, is asked of the disk that dated it, not of any clock of ours."""
+def test_a_dead_publishers_staging_is_swept_by_the_next_one(
+    world: World, publish: Callable[..., BundleRef]
+) -> None:
+    """F21.
+
+    Nobody has to call the sweeper. How old it is, is asked of the disk that dated it, not of any
+    clock of ours.
+    """
     staging = world.store.state / ".staging"
     for name, age_s in {"dead": 3700, "alive": 60}.items():
         place = staging / name

@@ -1,4 +1,7 @@
-"""A layer that neither answers nor dies: its process is stopped, and with it its loop, its threads and the GIL (P18, P19, R5)."""
+"""A layer that neither answers nor dies.
+
+Its process is stopped, and with it its loop, its threads and the GIL (P18, P19, R5).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ pytestmark = pytest.mark.cluster
 
 IS_LONG = os.environ.get("AXON_VERIFY") == "1"
 ANSWERED_WITHIN_S = 0.250 * 1.1 + NOISE_S  # P18
-OPENS_WITHIN_S = 8.0  # five late answers in a row, two calls in flight, a quarter of a second each, and room for a busy machine
+# five late answers in a row, two calls in flight, a quarter of a second each, and room for a busy
+# machine
+OPENS_WITHIN_S = 8.0
 MEASURED_S = 3.0
 SLOWER_BY_MS = 5.0  # than the healthy median of the same run
 RESTARTED_WITHIN_S = 25.0  # R5: three looks that each wait 5 s, 2 s apart
@@ -25,12 +30,20 @@ BACK_WITHIN_S = 15.0
 
 HUNG = [pytest.param(["anomaly"], id="one layer")]
 if IS_LONG:
-    HUNG += [pytest.param(["anomaly", "behavior"], id="two layers"), pytest.param(LAYERS_OF_FLOWS, id="every layer")]
+    HUNG += [
+        pytest.param(["anomaly", "behavior"], id="two layers"),
+        pytest.param(LAYERS_OF_FLOWS, id="every layer"),
+    ]
 
 
 @pytest.mark.parametrize("hung", HUNG)
-def test_a_hung_layer_costs_its_deadline_a_few_times_and_is_then_restarted(service: Service, hung: Sequence[str]) -> None:
-    """P18, P19, R5: every answer in time; behind an open breaker as fast as ever; a new process; live again."""
+def test_a_hung_layer_costs_its_deadline_a_few_times_and_is_then_restarted(
+    service: Service, hung: Sequence[str]
+) -> None:
+    """P18, P19, R5.
+
+    Every answer in time; behind an open breaker as fast as ever; a new process; live again.
+    """
     stopped = {layer: service.only_replica(layer) for layer in hung}
     with service.callers() as callers:
         callers.warm()
@@ -38,17 +51,29 @@ def test_a_hung_layer_costs_its_deadline_a_few_times_and_is_then_restarted(servi
         for process in stopped.values():
             process.send_signal(signal.SIGSTOP)
         try:
-            opened = callers.wait_for(lambda one: all(one.status_of(layer) == "open" for layer in hung), since=at, within_s=OPENS_WITHIN_S)
+            opened = callers.wait_for(
+                lambda one: all(one.status_of(layer) == "open" for layer in hung),
+                since=at,
+                within_s=OPENS_WITHIN_S,
+            )
             open_since, open_until = callers.go_on(MEASURED_S)
-            assert wait_until(lambda: all(is_another(service, layer, old) for layer, old in stopped.items()), 2 * RESTARTED_WITHIN_S)
+            assert wait_until(
+                lambda: all(is_another(service, layer, old) for layer, old in stopped.items()),
+                2 * RESTARTED_WITHIN_S,
+            )
             _, restarted = callers.go_on(0.0)
             back = callers.wait_for(
-                lambda one: all(one.status_of(layer) == "live" for layer in hung), since=at + 1.0, within_s=4 * BACK_WITHIN_S
+                lambda one: all(one.status_of(layer) == "live" for layer in hung),
+                since=at + 1.0,
+                within_s=4 * BACK_WITHIN_S,
             )
         finally:
             for process in stopped.values():
                 process.send_signal(signal.SIGCONT)
-    healthy, behind_breaker = callers.between(healthy_since, at), callers.between(open_since, open_until)
+    healthy, behind_breaker = (
+        callers.between(healthy_since, at),
+        callers.between(open_since, open_until),
+    )
     asked = callers.between(at - 0.5)
     print(
         f"\n{', '.join(hung)} hung: breaker open after {opened.at - at:.2f} s, new process after {restarted - at:.1f} s, live after "
@@ -61,14 +86,18 @@ def test_a_hung_layer_costs_its_deadline_a_few_times_and_is_then_restarted(servi
     assert median_ms(behind_breaker) <= median_ms(healthy) + SLOWER_BY_MS
     assert restarted - at <= BUSY * RESTARTED_WITHIN_S
     assert back.at - restarted <= BUSY * BACK_WITHIN_S
-    assert psutil.wait_procs(list(stopped.values()), timeout=30.0)[1] == []  # Serve had told it to end; awake, it does
+    assert (
+        psutil.wait_procs(list(stopped.values()), timeout=30.0)[1] == []
+    )  # Serve had told it to end; awake, it does
 
 
 def is_another(service: Service, layer: str, old: psutil.Process) -> bool:
     return any(one.pid != old.pid for one in service.replicas(layer))
 
 
-def test_a_layer_that_wakes_before_anybody_restarts_it_is_live_again_in_its_old_process(service: Service) -> None:
+def test_a_layer_that_wakes_before_anybody_restarts_it_is_live_again_in_its_old_process(
+    service: Service,
+) -> None:
     """P19: back within 10 s of healing; a hiccup is no reason to start anything anew."""
     process = service.only_replica("behavior")
     with service.callers() as callers:
@@ -76,13 +105,19 @@ def test_a_layer_that_wakes_before_anybody_restarts_it_is_live_again_in_its_old_
         at, _ = callers.go_on(0.0)
         process.send_signal(signal.SIGSTOP)
         try:
-            callers.wait_for(lambda one: one.status_of("behavior") != "live", since=at, within_s=OPENS_WITHIN_S)
+            callers.wait_for(
+                lambda one: one.status_of("behavior") != "live", since=at, within_s=OPENS_WITHIN_S
+            )
             _, woken = callers.go_on(1.0)
         finally:
             process.send_signal(signal.SIGCONT)
-        back = callers.wait_for(lambda one: one.status_of("behavior") == "live", since=woken, within_s=20.0)
+        back = callers.wait_for(
+            lambda one: one.status_of("behavior") == "live", since=woken, within_s=20.0
+        )
     asked = callers.between(at)
-    print(f"\nbehavior hung for a second: live {back.at - woken:.2f} s after it woke; {figures(asked)}")
+    print(
+        f"\nbehavior hung for a second: live {back.at - woken:.2f} s after it woke; {figures(asked)}"
+    )
 
     assert [one for one in asked if not one.is_answered] == []
     assert back.at - woken <= BUSY * 10.0

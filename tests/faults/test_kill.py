@@ -19,9 +19,15 @@ KILLED = LAYERS_OF_FLOWS if IS_LONG else ("anomaly", "classifier")
 CALM_S = 1.0  # after the new process is there
 BACK_WITHIN_S = 15.0  # RELIABILITY P23
 ANSWERED_WITHIN_S = 0.250 * 1.1 + NOISE_S  # RELIABILITY P18
-SENT_AGAIN_S = 1.0  # the front proxy waits so long before it sends a request that a dead ingress did not take to another one
-OTHERS_SPEAK = 0.9  # while two cores also start a process, another layer may miss the deadline now and then, and says so
-IN_FLIGHT_S = 0.5  # a request that was in flight at the kill was sent at most so long before, or took its place so long after
+# the front proxy waits so long before it sends a request that a dead ingress did not take to
+# another one
+SENT_AGAIN_S = 1.0
+# while two cores also start a process, another layer may miss the deadline now and then, and says
+# so
+OTHERS_SPEAK = 0.9
+# a request that was in flight at the kill was sent at most so long before, or took its place so
+# long after
+IN_FLIGHT_S = 0.5
 
 
 def all_were_answered(asked: Sequence[Asked]) -> None:
@@ -30,15 +36,23 @@ def all_were_answered(asked: Sequence[Asked]) -> None:
 
 
 @pytest.mark.parametrize("layer", KILLED)
-def test_a_killed_only_replica_silences_its_layer_alone_until_it_is_back(service: Service, layer: str) -> None:
+def test_a_killed_only_replica_silences_its_layer_alone_until_it_is_back(
+    service: Service, layer: str
+) -> None:
     """P23: no 5xx and no hang; the layer abstains and says why; it comes back by itself."""
     for _ in range(KILLS):
         service.await_whole()
         with service.callers() as callers:
             callers.warm()
             at = kill(service.only_replica(layer))
-            silent = callers.wait_for(lambda one: one.status_of(layer) != "live", since=at - IN_FLIGHT_S, within_s=5.0)
-            back = callers.wait_for(lambda one: one.status_of(layer) == "live", since=silent.at + IN_FLIGHT_S, within_s=4 * BACK_WITHIN_S)
+            silent = callers.wait_for(
+                lambda one: one.status_of(layer) != "live", since=at - IN_FLIGHT_S, within_s=5.0
+            )
+            back = callers.wait_for(
+                lambda one: one.status_of(layer) == "live",
+                since=silent.at + IN_FLIGHT_S,
+                within_s=4 * BACK_WITHIN_S,
+            )
         asked = callers.between(at - IN_FLIGHT_S)
         print(f"\n{layer} killed, one replica: back after {back.at - at:.1f} s; {figures(asked)}")
 
@@ -49,7 +63,9 @@ def test_a_killed_only_replica_silences_its_layer_alone_until_it_is_back(service
         assert back.at - at <= BUSY * BACK_WITHIN_S
 
 
-def test_a_killed_replica_of_two_costs_no_opinion_beyond_the_requests_in_flight(cluster: Service) -> None:
+def test_a_killed_replica_of_two_costs_no_opinion_beyond_the_requests_in_flight(
+    cluster: Service,
+) -> None:
     """P23: the other one answers for both. One layer after the other."""
     for layer in KILLED * KILLS:
         cluster.await_whole()
@@ -57,17 +73,24 @@ def test_a_killed_replica_of_two_costs_no_opinion_beyond_the_requests_in_flight(
             callers.warm()
             killed = cluster.replicas(layer)[0]
             at = kill(killed)
-            assert wait_until(lambda layer=layer, killed=killed: cluster.has_replaced(layer, killed), BUSY * BACK_WITHIN_S)  # type: ignore[misc]
+            assert wait_until(
+                lambda layer=layer, killed=killed: cluster.has_replaced(layer, killed),
+                BUSY * BACK_WITHIN_S,
+            )  # type: ignore[misc]
             callers.go_on(CALM_S)
         asked = callers.between(at - IN_FLIGHT_S)
         silenced = [one for one in asked if one.status_of(layer) not in {"", "live"}]
-        print(f"\n{layer} killed, one of two: {len(silenced)} without its opinion; {figures(asked)}")
+        print(
+            f"\n{layer} killed, one of two: {len(silenced)} without its opinion; {figures(asked)}"
+        )
 
         all_were_answered(asked)
         assert len(silenced) <= CONNECTIONS
 
 
-def test_a_killed_ingress_of_two_costs_at_most_the_requests_in_flight_on_it(cluster: Service) -> None:
+def test_a_killed_ingress_of_two_costs_at_most_the_requests_in_flight_on_it(
+    cluster: Service,
+) -> None:
     """P23, R2: the front proxy sends the rest to the other one."""
     for _ in range(KILLS):
         cluster.await_whole()
@@ -75,7 +98,9 @@ def test_a_killed_ingress_of_two_costs_at_most_the_requests_in_flight_on_it(clus
             callers.warm()
             killed = cluster.replicas("ingress")[0]
             at = kill(killed)
-            assert wait_until(lambda killed=killed: cluster.has_replaced("ingress", killed), BUSY * BACK_WITHIN_S)  # type: ignore[misc]
+            assert wait_until(
+                lambda killed=killed: cluster.has_replaced("ingress", killed), BUSY * BACK_WITHIN_S
+            )  # type: ignore[misc]
             callers.go_on(CALM_S)
         asked = callers.between(at - IN_FLIGHT_S)
         lost = [one for one in asked if not one.is_answered]
@@ -93,7 +118,10 @@ def test_scoring_goes_on_while_the_controller_is_dead(service: Service) -> None:
     with service.callers() as callers:
         callers.warm()
         at = kill(controller)
-        assert wait_until(lambda: any(one.pid != controller.pid for one in service.titled("ServeController")), BACK_WITHIN_S)
+        assert wait_until(
+            lambda: any(one.pid != controller.pid for one in service.titled("ServeController")),
+            BACK_WITHIN_S,
+        )
         callers.go_on(2.0)
     asked = callers.between(at - IN_FLIGHT_S)
     print(f"\ncontroller killed: {figures(asked)}")

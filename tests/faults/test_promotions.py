@@ -1,6 +1,7 @@
 """Releases come and go under load: no request is lost, and every answer is one release's, whole (P6, P15).
 
-What each release says of each event is made here as well, in one process and from the same files. An answer that names a release must
+What each release says of each event is made here as well, in one process and from the same files.
+An answer that names a release must
 say just that; where a layer did not speak in time, what the release says without it.
 """
 
@@ -36,7 +37,9 @@ from tests.timing import wait_until
 
 pytestmark = pytest.mark.cluster
 
-ROUNDS = 12 if os.environ.get("AXON_VERIFY") == "1" else 1  # of two promotions and two roll-backs; with the first and the last move fifty
+ROUNDS = (
+    12 if os.environ.get("AXON_VERIFY") == "1" else 1
+)  # of two promotions and two roll-backs; with the first and the last move fifty
 FEW = 4  # callers: the replicas that load a release want a core too
 FOLLOWED_WITHIN_S = 10.0  # P7
 TOLERANCE = 1e-6  # P15, DESIGN decision 12
@@ -60,7 +63,11 @@ class Golden:
 
     @classmethod
     def of(cls, service: Service) -> Golden:
-        store = {"state": str(service.state), "shipped": str(service.shipped), "trust": str(service.state.parent / "trust.yaml")}
+        store = {
+            "state": str(service.state),
+            "shipped": str(service.shipped),
+            "trust": str(service.state.parent / "trust.yaml"),
+        }
         parsed = [wire.parse_event(body) for body in service.bodies]
         batches = [wire.to_batch(wire.kind_of(event), [event])[0] for event in parsed]
         return cls(read_settings({"store": store}), {batch.ids[0]: batch for batch in batches})
@@ -85,16 +92,32 @@ class Golden:
         key = (answer.release, answer.release_sha256, answer.id)
         if key not in self.said:
             ensemble = self.ensemble(answer.release, answer.release_sha256)
-            self.said[key] = [slot.score(self.events[answer.id], ensemble.release.name) for slot in ensemble.slots.values()]
+            self.said[key] = [
+                slot.score(self.events[answer.id], ensemble.release.name)
+                for slot in ensemble.slots.values()
+            ]
         return self.said[key]
 
     def contradictions(self, answer: wire.Verdict) -> list[str]:
-        """What an answer says otherwise than the release that it names; empty where it says the same."""
-        ensemble, event = self.ensemble(answer.release, answer.release_sha256), self.events[answer.id]
+        """What an answer says otherwise than the release that it names.
+
+        Empty where it says the same.
+        """
+        ensemble, event = (
+            self.ensemble(answer.release, answer.release_sha256),
+            self.events[answer.id],
+        )
         heard = {layer.layer: layer for layer in answer.layers}
-        opinions = [_unless_silent(opinion, heard[opinion.layer]) for opinion in self.opinions(answer)]
+        opinions = [
+            _unless_silent(opinion, heard[opinion.layer]) for opinion in self.opinions(answer)
+        ]
         fusion = self.settings.fusion
-        (verdicts,) = ensemble.release.fuse(event.kind, opinions, min_coverage=fusion.min_coverage, posture_bound=fusion.posture_bound)
+        (verdicts,) = ensemble.release.fuse(
+            event.kind,
+            opinions,
+            min_coverage=fusion.min_coverage,
+            posture_bound=fusion.posture_bound,
+        )
         numbers = {
             "score": (answer.score, verdicts.score[0]),
             "low": (answer.low, verdicts.low[0]),
@@ -105,23 +128,47 @@ class Golden:
             "verdict": (answer.verdict, str(verdicts.word[0])),
             "severity": (answer.severity, str(verdicts.severity[0])),
             "status": (answer.status, str(verdicts.status)),
-        } | {f"version of {one.layer}": (heard[one.layer].version, one.version) for one in opinions if one.speaks}
-        wrong = [f"{what} {said} for {golden}" for what, (said, golden) in numbers.items() if abs(said - golden) > TOLERANCE]
-        return wrong + [f"{what} {said} for {golden}" for what, (said, golden) in words.items() if said != golden]
+        } | {
+            f"version of {one.layer}": (heard[one.layer].version, one.version)
+            for one in opinions
+            if one.speaks
+        }
+        wrong = [
+            f"{what} {said} for {golden}"
+            for what, (said, golden) in numbers.items()
+            if abs(said - golden) > TOLERANCE
+        ]
+        return wrong + [
+            f"{what} {said} for {golden}"
+            for what, (said, golden) in words.items()
+            if said != golden
+        ]
 
 
 def _unless_silent(opinion: LayerScores, heard: wire.LayerAnswer) -> LayerScores:
     """What a layer says, or its silence where it was silent in the answer."""
     if heard.status in {"live", "last_good"} or not opinion.speaks:
         return opinion
-    return LayerScores(heard.layer, LayerStatus(heard.status), heard.version, "", np.array([heard.score]), heard.reason)
+    return LayerScores(
+        heard.layer,
+        LayerStatus(heard.status),
+        heard.version,
+        "",
+        np.array([heard.score]),
+        heard.reason,
+    )
 
 
 @pytest.fixture
 def releases(service: Service, tmp_path: Path) -> Sequence[str]:
-    """Numbers of three releases that rate flows differently, in order: without a classifier, as shipped, and with an own anomaly layer."""
+    """Numbers of three releases that rate flows differently, in order.
+
+    Without a classifier, as shipped, and with an own anomaly layer.
+    """
     file = tmp_path / "benign.csv"
-    pd.DataFrame(made_up_flows(BENIGN_FLOWS, seed=8), columns=list(FEATURE_NAMES)).to_csv(file, index=False)
+    pd.DataFrame(made_up_flows(BENIGN_FLOWS, seed=8), columns=list(FEATURE_NAMES)).to_csv(
+        file, index=False
+    )
     service.axon("trust", "init")
     said = service.axon("train", "flows", "--benign", str(file), "--publish", "--no-promote")
     found = re.search(r"published release (\d+)", said)
@@ -132,13 +179,22 @@ def releases(service: Service, tmp_path: Path) -> Sequence[str]:
 def move(service: Service, to: str | None) -> None:
     """Promote a release, with all traffic at once, because it changes verdicts and measured steps would rightly retreat; or roll back."""
     path, body = ("rollback", {}) if to is None else (f"releases/{to}/promote", {"at_once": True})
-    answer = httpx.post(f"http://127.0.0.1:{service.port}/models/{path}", json=body, timeout=30.0, trust_env=False)
+    answer = httpx.post(
+        f"http://127.0.0.1:{service.port}/models/{path}", json=body, timeout=30.0, trust_env=False
+    )
     assert answer.status_code == 200, answer.text
 
 
-def test_promotions_and_roll_backs_under_load_lose_no_request_and_mix_no_releases(service: Service, releases: Sequence[str]) -> None:
+def test_promotions_and_roll_backs_under_load_lose_no_request_and_mix_no_releases(
+    service: Service, releases: Sequence[str]
+) -> None:
     first, second, third = releases
-    around = [(second, second), (third, third), (None, second), (None, first)]  # (what is asked for, what is in use then)
+    around = [
+        (second, second),
+        (third, third),
+        (None, second),
+        (None, first),
+    ]  # (what is asked for, what is in use then)
     moves = [(first, first), *around * ROUNDS, (second, second)]
     with service.callers(connections=FEW, keeps_answers=True) as callers:
         callers.warm()
@@ -147,11 +203,19 @@ def test_promotions_and_roll_backs_under_load_lose_no_request_and_mix_no_release
             at, _ = callers.go_on(0.0)
             move(service, to)
             assert wait_until(partial(is_in_use, service, number), BUSY * FOLLOWED_WITHIN_S), number
-            callers.wait_for(lambda one, number=number: one.release == f"default/{number}", since=at, within_s=FOLLOWED_WITHIN_S)  # type: ignore[misc]
+            callers.wait_for(
+                lambda one, number=number: one.release == f"default/{number}",
+                since=at,
+                within_s=FOLLOWED_WITHIN_S,
+            )  # type: ignore[misc]
     asked = callers.between(since)
-    answers = [msgspec.json.decode(one.answer, type=wire.Verdict) for one in asked if one.is_answered]
+    answers = [
+        msgspec.json.decode(one.answer, type=wire.Verdict) for one in asked if one.is_answered
+    ]
     named = Counter(answer.release for answer in answers)
-    print(f"\n{len(moves)} promotions and roll-backs: {figures(asked)}; answers by release {dict(named)}")
+    print(
+        f"\n{len(moves)} promotions and roll-backs: {figures(asked)}; answers by release {dict(named)}"
+    )
     golden = Golden.of(service)
 
     assert [one for one in asked if not one.is_answered] == []

@@ -1,4 +1,7 @@
-"""Files break under a running service, and are mended: nobody restarts anything (P5, P7, P38, C-35)."""
+"""Files break under a running service, and are mended.
+
+Nobody restarts anything (P5, P7, P38, C-35).
+"""
 
 from __future__ import annotations
 
@@ -36,11 +39,17 @@ def test_models_torn_under_load_change_nothing_for_who_holds_them(service: Servi
     print(f"\nevery model file torn: {figures(asked)}")
 
     assert [one for one in asked if not one.is_answered] == []
-    assert all({status for status, _ in one.layers.values()} <= SPEAKS | {"timeout"} for one in asked)
-    assert sum(one.is_degraded for one in asked) <= 0.02 * len(asked)  # a busy machine misses a deadline now and then
+    assert all(
+        {status for status, _ in one.layers.values()} <= SPEAKS | {"timeout"} for one in asked
+    )
+    assert sum(one.is_degraded for one in asked) <= 0.02 * len(
+        asked
+    )  # a busy machine misses a deadline now and then
 
 
-def test_a_start_on_torn_models_scores_posture_only_and_heals_when_they_are_put_back(service: Service) -> None:
+def test_a_start_on_torn_models_scores_posture_only_and_heals_when_they_are_put_back(
+    service: Service,
+) -> None:
     """P7, P38, C-35: FALLBACK_MODE, never a 5xx, never a restart, and FULLY_OPERATIONAL within ten seconds of the repair.
 
     N-02: and an attack that came while nobody could see it is found afterwards, with its own time.
@@ -54,35 +63,58 @@ def test_a_start_on_torn_models_scores_posture_only_and_heals_when_they_are_put_
             replicas = {layer: service.only_replica(layer).pid for layer in LAYERS_OF_FLOWS}
             unseen = service.score(an_attack())
             since, until = callers.go_on(HEALTH_CHECKED_S)
-        healed = callers.wait_for(lambda one: one.system == "FULLY_OPERATIONAL", since=until, within_s=4 * HEALED_WITHIN_S)
+        healed = callers.wait_for(
+            lambda one: one.system == "FULLY_OPERATIONAL", since=until, within_s=4 * HEALED_WITHIN_S
+        )
     asked, while_blind = callers.between(at - 0.5), callers.between(since, until)
-    print(f"\nstarted on torn models: in fallback after {blind.at - at:.1f} s, whole {healed.at - until:.1f} s after the repair")
+    print(
+        f"\nstarted on torn models: in fallback after {blind.at - at:.1f} s, whole {healed.at - until:.1f} s after the repair"
+    )
     print(figures(asked))
 
     assert [one for one in asked if not one.is_answered] == []
     assert {one.system for one in while_blind} == {"FALLBACK_MODE"}
     assert {one.verdict for one in while_blind} == {"indeterminate"}
-    assert {one.layers["anomaly"][1] for one in while_blind if one.status_of("anomaly") == "fallback"} == {"ARTIFACT_CORRUPT"}
-    assert sum(one.status_of("resilience") == "live" for one in while_blind) >= 0.98 * len(while_blind)
+    assert {
+        one.layers["anomaly"][1] for one in while_blind if one.status_of("anomaly") == "fallback"
+    } == {"ARTIFACT_CORRUPT"}
+    assert sum(one.status_of("resilience") == "live" for one in while_blind) >= 0.98 * len(
+        while_blind
+    )
     assert healed.at - until <= BUSY * HEALED_WITHIN_S
-    assert {layer: service.only_replica(layer).pid for layer in LAYERS_OF_FLOWS} == replicas  # a missing model restarts nobody
+    assert {
+        layer: service.only_replica(layer).pid for layer in LAYERS_OF_FLOWS
+    } == replicas  # a missing model restarts nobody
     assert (unseen["id"], unseen["verdict"]) == ("ddos", "indeterminate")
     assert wait_until(lambda: "ddos" in findings(service), SECOND_LOOK_WITHIN_S)
     found = findings(service)["ddos"]
-    print(f"an attack that nobody saw: {found['was']} then, {found['verdict']['verdict']} at a second look")
+    print(
+        f"an attack that nobody saw: {found['was']} then, {found['verdict']['verdict']} at a second look"
+    )
     assert found["verdict"]["verdict"] == "malicious"
     assert found["at"] < found["found_at"]
 
 
 def is_blind(one: Asked) -> bool:
-    """Nothing but the posture speaks; a release from before the classifier, in the place of a torn one, has no such layer."""
+    """Nothing but the posture speaks.
+
+    A release from before the classifier, in the place of a torn one, has no such layer.
+    """
     learnt = [one.status_of(layer) for layer in ("anomaly", "behavior", "classifier")]
-    return learnt[:2] == ["fallback"] * 2 and learnt[2] in {"fallback", "not_applicable"} and one.status_of("resilience") == "live"
+    return (
+        learnt[:2] == ["fallback"] * 2
+        and learnt[2] in {"fallback", "not_applicable"}
+        and one.status_of("resilience") == "live"
+    )
 
 
 def an_attack() -> bytes:
     """The DDoS flow of the README."""
-    found = re.search(r"-d '(\{\"kind\": \"flow\", \"id\": \"ddos\".*?\})'", (ROOT / "README.md").read_text(), re.DOTALL)
+    found = re.search(
+        r"-d '(\{\"kind\": \"flow\", \"id\": \"ddos\".*?\})'",
+        (ROOT / "README.md").read_text(),
+        re.DOTALL,
+    )
     assert found
     return found[1].encode()
 
@@ -91,20 +123,31 @@ def findings(service: Service) -> dict[str, dict[str, Any]]:
     """What turned hostile at a second look, by the event's id."""
     texts = [file.read_text() for file in service.state.glob("retro/findings*.jsonl")]
     return {
-        one["id"]: one for text in texts for one in map(json.loads, text.splitlines()[: text.count("\n")])
+        one["id"]: one
+        for text in texts
+        for one in map(json.loads, text.splitlines()[: text.count("\n")])
     }  # the last may be half written
 
 
-def test_a_new_release_is_live_within_ten_seconds_and_costs_no_request(service: Service, tmp_path: Path) -> None:
-    """P6, P7: published and promoted by another process; the replicas follow the pointer by themselves."""
+def test_a_new_release_is_live_within_ten_seconds_and_costs_no_request(
+    service: Service, tmp_path: Path
+) -> None:
+    """P6, P7.
+
+    Published and promoted by another process; the replicas follow the pointer by themselves.
+    """
     inventory = tmp_path / "inventory.csv"
-    inventory.write_text("host,cves,exposure,criticality,controls,scan_time\nweb-9,CVE-2021-44228,internet,high,,2026-11-20\n")
+    inventory.write_text(
+        "host,cves,exposure,criticality,controls,scan_time\nweb-9,CVE-2021-44228,internet,high,,2026-11-20\n"
+    )
     number = published(service, inventory)
     with service.callers(connections=FEW) as callers:
         callers.warm()
         since, _ = callers.go_on(0.0)
         service.axon("models", "promote", number)
-        assert wait_until(lambda: service.get("/v1/status")["release"] == f"default/{number}", 4 * HEALED_WITHIN_S)
+        assert wait_until(
+            lambda: service.get("/v1/status")["release"] == f"default/{number}", 4 * HEALED_WITHIN_S
+        )
         followed = time.time()
         callers.go_on(1.0)
     asked = callers.between(since)
@@ -119,7 +162,9 @@ def test_a_new_release_is_live_within_ten_seconds_and_costs_no_request(service: 
 def published(service: Service, inventory: Path) -> str:
     """Number of a new release with this inventory, to which nothing points yet."""
     service.axon("trust", "init")
-    said = service.axon("train", "posture", "--inventory", str(inventory), "--publish", "--no-promote")
+    said = service.axon(
+        "train", "posture", "--inventory", str(inventory), "--publish", "--no-promote"
+    )
     found = re.search(r"published release (\d+)", said)
     assert found, said
     return found[1]

@@ -28,7 +28,9 @@ STARTED_WITHIN_S = 60.0  # a process of its own, and scikit-learn in it
 def table() -> bytes:
     """A body of POST /models/train."""
     rows = np.random.default_rng(0).lognormal(3, 1, (ROWS, 3)).round(3).tolist()
-    return json.dumps({"network_data": [dict(zip(NETWORK_FEATURES, row, strict=True)) for row in rows]}).encode()
+    return json.dumps(
+        {"network_data": [dict(zip(NETWORK_FEATURES, row, strict=True)) for row in rows]}
+    ).encode()
 
 
 @pytest.fixture
@@ -42,7 +44,13 @@ JSON = {"Content-Type": "application/json"}
 
 
 def submit(service: Service, table: bytes) -> str:
-    answer = httpx.post(f"http://127.0.0.1:{service.port}/models/train", content=table, headers=JSON, timeout=30.0, trust_env=False)
+    answer = httpx.post(
+        f"http://127.0.0.1:{service.port}/models/train",
+        content=table,
+        headers=JSON,
+        timeout=30.0,
+        trust_env=False,
+    )
     assert answer.status_code == 202, answer.text
     return str(answer.json()["id"])
 
@@ -70,14 +78,18 @@ def test_scoring_goes_first_while_two_jobs_train(trainer: Service, table: bytes)
         assert wait_until(lambda: all(has_ended(trainer, one) for one in jobs), ENDED_WITHIN_S)
         _, until = callers.go_on(0.0)
     busy = callers.between(at, until)
-    print(f"\nbefore: {figures(calm)}\nwhile two jobs of {ROWS:,} rows train, {until - at:.1f} s: {figures(busy)}")
+    print(
+        f"\nbefore: {figures(calm)}\nwhile two jobs of {ROWS:,} rows train, {until - at:.1f} s: {figures(busy)}"
+    )
 
     assert [job(trainer, one)["status"] for one in jobs] == ["done", "done"]
     assert [one for one in busy if not one.is_answered] == []
     assert sum(one.took_s > ANSWERED_WITHIN_S for one in busy) <= CONNECTIONS
 
 
-def test_a_job_whose_process_is_killed_fails_alone_and_leaves_nothing(trainer: Service, table: bytes) -> None:
+def test_a_job_whose_process_is_killed_fails_alone_and_leaves_nothing(
+    trainer: Service, table: bytes
+) -> None:
     """R14, F21: no version, nothing in staging, and no caller who noticed."""
     with trainer.callers() as callers:
         callers.warm()
@@ -93,5 +105,7 @@ def test_a_job_whose_process_is_killed_fails_alone_and_leaves_nothing(trainer: S
 
     assert (found["status"], found["error"]["code"]) == ("failed", "JOB_CRASHED")
     assert found.get("model_version") is None
-    assert wait_until(lambda: not list((trainer.state / ".staging").iterdir()), CALM_S)  # the job's own record is still being written
+    assert wait_until(
+        lambda: not list((trainer.state / ".staging").iterdir()), CALM_S
+    )  # the job's own record is still being written
     assert [one for one in asked if not one.is_answered] == []

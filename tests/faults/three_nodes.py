@@ -19,7 +19,10 @@ CPUS_OF_A_NODE = 2
 
 
 def main(config: Path, port: int) -> None:
-    """Start the nodes and the application; the head node alone has a front proxy, because all of them have one address."""
+    """Start the nodes and the application.
+
+    The head node alone has a front proxy, because all of them have one address.
+    """
     prepare_environment()
     from ray import init, serve  # noqa: PLC0415  # reads the environment that was just prepared
     from ray.cluster_utils import Cluster  # noqa: PLC0415
@@ -32,9 +35,16 @@ def main(config: Path, port: int) -> None:
     init(address=cluster.address, log_to_driver=False)
     settings = yaml.safe_load(config.read_text())
     serve.start(
-        proxy_location="HeadOnly", http_options=settings["http_options"] | {"port": port}, logging_config=settings["logging_config"]
+        proxy_location="HeadOnly",
+        http_options=settings["http_options"] | {"port": port},
+        logging_config=settings["logging_config"],
     )
-    serve.run(build(settings["applications"][0]["args"]), name="axon", route_prefix="/", logging_config=settings["logging_config"])
+    serve.run(
+        build(settings["applications"][0]["args"]),
+        name="axon",
+        route_prefix="/",
+        logging_config=settings["logging_config"],
+    )
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     ended.wait()

@@ -1,7 +1,9 @@
 """`make bench`: Axon, the obvious composition and plain FastAPI, side by side in one run.
 
-Every round starts each system alone, measures it, ends it, and goes on to the next, so that what else the machine does falls on all of
-them. It prints the median of the rounds with the least and the most, and asserts no time: it fails only where a system failed to answer.
+Every round starts each system alone, measures it, ends it, and goes on to the next, so that what
+else the machine does falls on all of
+them. It prints the median of the rounds with the least and the most, and asserts no time: it fails
+only where a system failed to answer.
 """
 
 from __future__ import annotations
@@ -51,21 +53,47 @@ class _Plan:
 
 def bench(
     *,
-    rounds: Annotated[int, typer.Option(min=1, help="Times each system is started and measured, in turns.")] = 3,
-    seconds: Annotated[float, typer.Option(min=0.5, help="Counted seconds of each measurement, after a warm-up.")] = 8.0,
-    warm_up: Annotated[float, typer.Option(min=0.0, help="Seconds of load before each measurement that are not counted.")] = 4.0,
-    quick: Annotated[bool, typer.Option("--quick", help="One round of three seconds: a look, not a figure.")] = False,
-    only: Annotated[list[str] | None, typer.Option(help="Only systems whose name contains this; may be repeated.")] = None,
-    state: Annotated[Path | None, typer.Option(help="Serve the models of this folder instead of the shipped ones (artifacts/).")] = None,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Times each system is started and measured, in turns.")
+    ] = 3,
+    seconds: Annotated[
+        float, typer.Option(min=0.5, help="Counted seconds of each measurement, after a warm-up.")
+    ] = 8.0,
+    warm_up: Annotated[
+        float,
+        typer.Option(min=0.0, help="Seconds of load before each measurement that are not counted."),
+    ] = 4.0,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="One round of three seconds: a look, not a figure.")
+    ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Only systems whose name contains this; may be repeated."),
+    ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            help="Serve the models of this folder instead of the shipped ones (artifacts/)."
+        ),
+    ] = None,
 ) -> None:
     """Throughput of Axon against the obvious composition and plain FastAPI, side by side.
 
-    Single events at 1, 16 and 64 connections, and batches of 1,000. About eleven minutes as it stands, two with --quick. It needs
+    Single events at 1, 16 and 64 connections, and batches of 1,000. About eleven minutes as it
+    stands, two with --quick. It needs
     nothing but this repository, listens on loopback only, and ends everything it starts.
     """
     console = Console(width=None if Console().is_terminal else 140)
-    chosen = [system for system in SYSTEMS if not only or any(word.lower() in system.name.lower() for word in only)]
-    plan = _Plan(QUICK_SECONDS, QUICK_WARM_UP_S, 1, chosen) if quick else _Plan(seconds, warm_up, rounds, chosen)
+    chosen = [
+        system
+        for system in SYSTEMS
+        if not only or any(word.lower() in system.name.lower() for word in only)
+    ]
+    plan = (
+        _Plan(QUICK_SECONDS, QUICK_WARM_UP_S, 1, chosen)
+        if quick
+        else _Plan(seconds, warm_up, rounds, chosen)
+    )
     _tell_machine(console)
     with tempfile.TemporaryDirectory(prefix="axon-bench-") as folder:
         empty = Path(folder) / "state"
@@ -73,14 +101,20 @@ def bench(
         measured, failures = _measure(plan, (state or empty).absolute(), Path(folder), console)
     console.print(_table(measured, plan))
     _tell_ratios(measured, console)
-    failures += [f"{system}, {load}: {_worst(windows)}" for (system, load), windows in measured.items() if not _all_answered(windows)]
+    failures += [
+        f"{system}, {load}: {_worst(windows)}"
+        for (system, load), windows in measured.items()
+        if not _all_answered(windows)
+    ]
     for failure in failures:
         console.print(f"FAILED {failure}", style="red", highlight=False)
     if failures:
         raise typer.Exit(1)
 
 
-def _measure(plan: _Plan, state: Path, folder: Path, console: Console) -> tuple[dict[Case, list[Window]], list[str]]:
+def _measure(
+    plan: _Plan, state: Path, folder: Path, console: Console
+) -> tuple[dict[Case, list[Window]], list[str]]:
     singles, batch = _bodies()
     measured: dict[Case, list[Window]] = {}
     failures: list[str] = []
@@ -92,7 +126,9 @@ def _measure(plan: _Plan, state: Path, folder: Path, console: Console) -> tuple[
                     with running(system, state, singles[0], log) as port:
                         for name, load in _loads(plan, system, singles, batch).items():
                             busy = os.getloadavg()[0]
-                            window = other_process.submit(drive, port, load).result(load.warm_up_s + load.window_s + 60.0)
+                            window = other_process.submit(drive, port, load).result(
+                                load.warm_up_s + load.window_s + 60.0
+                            )
                             measured.setdefault((system.name, name), []).append(window)
                             console.print(
                                 f"round {number + 1}  {system.name:<20} {name:<17} {window.answers_per_s:>8,.0f} requests/s"
@@ -105,13 +141,19 @@ def _measure(plan: _Plan, state: Path, folder: Path, console: Console) -> tuple[
 
 
 def _bodies() -> tuple[list[bytes], bytes]:
-    return single_bodies(made_up_flows(DISTINCT_EVENTS, seed=7)), batch_body(made_up_flows(EVENTS_IN_A_BATCH, seed=8))
+    return single_bodies(made_up_flows(DISTINCT_EVENTS, seed=7)), batch_body(
+        made_up_flows(EVENTS_IN_A_BATCH, seed=8)
+    )
 
 
 def _loads(plan: _Plan, system: System, singles: Sequence[bytes], batch: bytes) -> dict[str, Load]:
-    loads = {_single(n): Load("/v1/score", singles, n, plan.warm_up_s, plan.seconds) for n in CONNECTIONS}
+    loads = {
+        _single(n): Load("/v1/score", singles, n, plan.warm_up_s, plan.seconds) for n in CONNECTIONS
+    }
     if system.takes_batches:
-        loads[_batches()] = Load("/v1/score/batch", [batch], BATCHES_IN_FLIGHT, plan.warm_up_s, plan.seconds)
+        loads[_batches()] = Load(
+            "/v1/score/batch", [batch], BATCHES_IN_FLIGHT, plan.warm_up_s, plan.seconds
+        )
     return loads
 
 
@@ -141,7 +183,8 @@ def _table(measured: Measured, plan: _Plan) -> Table:
             f"{sum(window.failures for window in windows):,}",
             f"{sum(window.degraded for window in windows):,}",
             f"{statistics.fmean(window.coverage for window in windows):.3f}",
-            end_section=load == _batches() or (load == _single(CONNECTIONS[-1]) and (system, _batches()) not in measured),
+            end_section=load == _batches()
+            or (load == _single(CONNECTIONS[-1]) and (system, _batches()) not in measured),
         )
     return table
 
@@ -156,15 +199,29 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _tell_ratios(measured: Measured, console: Console) -> None:
-    """Axon over each other system, at each load; the ratio of a round compares what ran in the same minutes."""
+    """Axon over each other system, at each load.
+
+    The ratio of a round compares what ran in the same minutes.
+    """
     ours = SYSTEMS[0].name
     for other in SYSTEMS[1:]:
         for load in (*map(_single, CONNECTIONS), _batches()):
-            pairs = list(zip(measured.get((ours, load), ()), measured.get((other.name, load), ()), strict=False))
-            ratios = [mine.events_per_s / theirs.events_per_s for mine, theirs in pairs if theirs.events]
+            pairs = list(
+                zip(
+                    measured.get((ours, load), ()),
+                    measured.get((other.name, load), ()),
+                    strict=False,
+                )
+            )
+            ratios = [
+                mine.events_per_s / theirs.events_per_s for mine, theirs in pairs if theirs.events
+            ]
             if ratios:
                 median, least, most = statistics.median(ratios), min(ratios), max(ratios)
-                console.print(f"{ours} / {other.name}, {load}: {median:.1f} times ({least:.1f} to {most:.1f})", highlight=False)
+                console.print(
+                    f"{ours} / {other.name}, {load}: {median:.1f} times ({least:.1f} to {most:.1f})",
+                    highlight=False,
+                )
 
 
 def _tell_machine(console: Console) -> None:
@@ -182,7 +239,10 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )
 
 
 def _all_answered(windows: Sequence[Window]) -> bool:

@@ -1,7 +1,9 @@
 """What one tenant feels of another one's flood (RELIABILITY P21): `python -m tests.load.neighbours`.
 
-A quiet tenant asks at a steady pace, alone and beside somebody who sends as fast as he is answered: another tenant, or a stranger without
-a key; in turns and in one run. The flood comes from the same machine, so that on few cores its sender, too, takes time from the service.
+A quiet tenant asks at a steady pace, alone and beside somebody who sends as fast as he is answered:
+another tenant, or a stranger without
+a key; in turns and in one run. The flood comes from the same machine, so that on few cores its
+sender, too, takes time from the service.
 """
 
 from __future__ import annotations
@@ -36,7 +38,10 @@ FLOODING_S = 1.0  # before anything is counted: the flooder's saved-up burst is 
 
 @dataclass(frozen=True, slots=True)
 class Felt:
-    """What the quiet tenant had: milliseconds of its median and of its 99th percentile, and requests without a verdict."""
+    """What the quiet tenant had.
+
+    Milliseconds of its median and of its 99th percentile, and requests without a verdict.
+    """
 
     p50_ms: float
     p99_ms: float
@@ -45,7 +50,9 @@ class Felt:
 
 def main() -> None:
     """Print it, for each rate that a tenant may have."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "--rates",
         type=float,
@@ -58,19 +65,39 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6.0, help="of each")
     options = parser.parse_args()
     bodies = single_bodies(made_up_flows(64, seed=3))
-    table = Table("requests/s a tenant may ask", "beside", "p50", "p99", "p99 moved by", "unanswered", box=None)
+    table = Table(
+        "requests/s a tenant may ask",
+        "beside",
+        "p50",
+        "p99",
+        "p99 moved by",
+        "unanswered",
+        box=None,
+    )
     for rate in options.rates:
         with tempfile.TemporaryDirectory() as folder:
             felt = measure(Path(folder), bodies, rate, options)
         calm_ms = statistics.median(one.p99_ms for one in felt[ALONE])
         for beside, rounds in felt.items():
-            p50_ms, p99_ms = (statistics.median(getattr(one, name) for one in rounds) for name in ("p50_ms", "p99_ms"))
+            p50_ms, p99_ms = (
+                statistics.median(getattr(one, name) for one in rounds)
+                for name in ("p50_ms", "p99_ms")
+            )
             unanswered = sum(one.unanswered for one in rounds)
-            table.add_row(f"{rate:,.0f}", beside, f"{p50_ms:.1f} ms", f"{p99_ms:.1f} ms", f"{p99_ms / calm_ms - 1.0:+.0%}", str(unanswered))
+            table.add_row(
+                f"{rate:,.0f}",
+                beside,
+                f"{p50_ms:.1f} ms",
+                f"{p99_ms:.1f} ms",
+                f"{p99_ms / calm_ms - 1.0:+.0%}",
+                str(unanswered),
+            )
     Console().print(table)
 
 
-def measure(folder: Path, bodies: Sequence[bytes], rate: float, options: argparse.Namespace) -> dict[str, list[Felt]]:
+def measure(
+    folder: Path, bodies: Sequence[bytes], rate: float, options: argparse.Namespace
+) -> dict[str, list[Felt]]:
     """Beside whom -> what was felt, one a round."""
     state, config = folder / "state", folder / "serve_config.yaml"
     keys = {tenant: key_of(tenant, state) for tenant in (QUIET, FLOODER)}
@@ -85,17 +112,33 @@ def measure(folder: Path, bodies: Sequence[bytes], rate: float, options: argpars
         feel(port, bodies, keys[QUIET], options.seconds)  # warms it up
         for number in range(options.rounds):
             for beside, key in floods.items():
-                load = None if key is None else Load("/v1/score", bodies, options.connections, FLOODING_S, options.seconds, key)
+                load = (
+                    None
+                    if key is None
+                    else Load(
+                        "/v1/score", bodies, options.connections, FLOODING_S, options.seconds, key
+                    )
+                )
                 with flooding(port, load):
                     felt[beside].append(feel(port, bodies, keys[QUIET], options.seconds))
-                print(f"{rate:,.0f}/s, round {number + 1}, beside {beside}: {felt[beside][-1]}", flush=True)
+                print(
+                    f"{rate:,.0f}/s, round {number + 1}, beside {beside}: {felt[beside][-1]}",
+                    flush=True,
+                )
     return felt
 
 
 def key_of(tenant: str, state: Path) -> str:
     """A new key of a tenant."""
     command = [*AXON, "keys", "create", "--tenant", tenant, "--scope", "score", "--scope", "read"]
-    made = subprocess.run(command, cwd=ROOT, env=os.environ | {"AXON_STATE": str(state)}, capture_output=True, text=True, check=True)
+    made = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"AXON_STATE": str(state)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return made.stdout.strip()
 
 
@@ -105,7 +148,9 @@ def flooding(port: int, load: Load | None) -> Iterator[None]:
     if load is None:
         yield
         return
-    flood = multiprocessing.get_context("spawn").Process(target=drive, args=(port, load), daemon=True)
+    flood = multiprocessing.get_context("spawn").Process(
+        target=drive, args=(port, load), daemon=True
+    )
     flood.start()
     time.sleep(FLOODING_S)
     try:

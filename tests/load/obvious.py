@@ -1,10 +1,13 @@
 """The composition most people would write first: FastAPI in front, three handles awaited one after the other, a library call in each layer.
 
-It does the work that Axon's layers do on a flow (a forest of 100 trees, a principal subspace, a network 76-64-32-12, the posture of a host,
-one fused score), in Serve's default environment and with its default options but one: see `REQUESTS_HELD`.
+It does the work that Axon's layers do on a flow (a forest of 100 trees, a principal subspace, a
+network 76-64-32-12, the posture of a host,
+one fused score), in Serve's default environment and with its default options but one: see
+`REQUESTS_HELD`.
 `python -m tests.load.obvious --port 8001` runs it alone.
 
-Annotations are not postponed here: Serve pickles the application, and FastAPI could not look their names up again.
+Annotations are not postponed here: Serve pickles the application, and FastAPI could not look their
+names up again.
 """
 
 import argparse
@@ -32,9 +35,12 @@ from tests.load.flows import made_up_flows
 __all__ = ["main"]
 
 FITTING_ROWS = 2000
-CPUS_FOR_DEFAULT_OPTIONS = 5  # four deployments of one CPU each and one to spare: with less, Serve's defaults wait for ever
-# Serve's own default is 5. With 64 connections its router then waits and asks again while the cores idle: measured 4 to 7 requests
-# a second, against 90 with this (two cores, 2026-11-20). A comparison with the former would flatter us.
+# four deployments of one CPU each and one to spare: with less, Serve's defaults wait for ever
+CPUS_FOR_DEFAULT_OPTIONS = 5
+# Serve's own default is 5. With 64 connections its router then waits and asks again while the cores
+# idle: measured 4 to 7 requests
+# a second, against 90 with this (two cores, 2026-11-20). A comparison with the former would flatter
+# us.
 REQUESTS_HELD = 100
 WEIGHTS = {"anomaly": 0.33, "behavior": 0.67}
 PRIOR = float(np.log(0.01 / 0.99))
@@ -63,8 +69,12 @@ class Anomaly:
     def score(self, features: list[float]) -> float:
         """Score of one event, in [0, 1]."""
         row = self.scaler.transform(np.array([features])[:, used_positions()])
-        isolation = -self.forest.score_samples(row)[0]  # scikit-learn: lower is stranger; ours: higher is stranger
-        residual = np.linalg.norm(row - self.subspace.inverse_transform(self.subspace.transform(row)))
+        isolation = -self.forest.score_samples(row)[
+            0
+        ]  # scikit-learn: lower is stranger; ours: higher is stranger
+        residual = np.linalg.norm(
+            row - self.subspace.inverse_transform(self.subspace.transform(row))
+        )
         return float(0.5 * isolation + 0.5 * residual / (1.0 + residual))
 
 
@@ -76,13 +86,17 @@ class Behavior:
         torch.manual_seed(0)
         rows = made_up_flows(FITTING_ROWS, seed=1)[:, used_positions()]
         self.scaler = StandardScaler().fit(rows)
-        self.network = nn.Sequential(nn.Linear(76, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 12)).eval()
+        self.network = nn.Sequential(
+            nn.Linear(76, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 12)
+        ).eval()
 
     def score(self, features: list[float]) -> float:
         """Probability that one event is not benign."""
         row = self.scaler.transform(np.array([features])[:, used_positions()])
         with torch.no_grad():
-            return float(1.0 - torch.softmax(self.network(torch.from_numpy(row).float()), dim=1)[0, 0])
+            return float(
+                1.0 - torch.softmax(self.network(torch.from_numpy(row).float()), dim=1)[0, 0]
+            )
 
 
 @serve.deployment(max_ongoing_requests=REQUESTS_HELD)
@@ -109,7 +123,9 @@ app = FastAPI()
 class Ingress:
     """Awaits the layers and fuses what they say."""
 
-    def __init__(self, anomaly: DeploymentHandle, behavior: DeploymentHandle, resilience: DeploymentHandle) -> None:
+    def __init__(
+        self, anomaly: DeploymentHandle, behavior: DeploymentHandle, resilience: DeploymentHandle
+    ) -> None:
         self.anomaly, self.behavior, self.resilience = anomaly, behavior, resilience
 
     @app.post("/v1/score")
@@ -121,14 +137,28 @@ class Ingress:
             "behavior": await self.behavior.score.remote(flow.features),
             "resilience": await self.resilience.score.remote(flow.host),
         }
-        odds = {layer: np.log(np.clip(layers[layer], 0.0025, 0.9975) / (1 - np.clip(layers[layer], 0.0025, 0.9975))) for layer in WEIGHTS}
-        z = PRIOR + sum(weight * (odds[layer] - PRIOR) for layer, weight in WEIGHTS.items()) + layers["resilience"] - 0.5
+        odds = {
+            layer: np.log(
+                np.clip(layers[layer], 0.0025, 0.9975)
+                / (1 - np.clip(layers[layer], 0.0025, 0.9975))
+            )
+            for layer in WEIGHTS
+        }
+        z = (
+            PRIOR
+            + sum(weight * (odds[layer] - PRIOR) for layer, weight in WEIGHTS.items())
+            + layers["resilience"]
+            - 0.5
+        )
         return {
             "id": flow.id,
             "score": float(1.0 / (1.0 + np.exp(-z))),
             "coverage": 1.0,
             "degraded": False,
-            "layers": [{"layer": layer, "score": score, "status": "live"} for layer, score in layers.items()],
+            "layers": [
+                {"layer": layer, "score": score, "status": "live"}
+                for layer, score in layers.items()
+            ],
             "elapsed_ms": (time.monotonic() - since) * 1000.0,
         }
 
@@ -139,12 +169,21 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8001)
     port = parser.parse_args().port
     stopped = threading.Event()
-    ray.init(address="local", num_cpus=max(CPUS_FOR_DEFAULT_OPTIONS, os.cpu_count() or 1), log_to_driver=False, logging_level="ERROR")
+    ray.init(
+        address="local",
+        num_cpus=max(CPUS_FOR_DEFAULT_OPTIONS, os.cpu_count() or 1),
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": port})
-        serve.run(Ingress.bind(Anomaly.bind(), Behavior.bind(), Resilience.bind()), name="obvious", route_prefix="/")
+        serve.run(
+            Ingress.bind(Anomaly.bind(), Behavior.bind(), Resilience.bind()),
+            name="obvious",
+            route_prefix="/",
+        )
         stopped.wait()
     finally:
         serve.shutdown()

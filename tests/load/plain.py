@@ -1,6 +1,7 @@
 """Plain FastAPI with Axon's own models and kernels in one process: the fastest simple thing, and the one that isolates nothing.
 
-A layer that hangs stops all of it, and a layer that crashes takes it down; there is no deadline, no second release and no replica.
+A layer that hangs stops all of it, and a layer that crashes takes it down; there is no deadline, no
+second release and no replica.
 `python -m tests.load.plain --port 8002` runs it alone.
 """
 
@@ -144,7 +145,9 @@ def main() -> None:
         stale_after_days=settings.posture.stale_after_days,
         expired_after_days=settings.posture.expired_after_days,
     )
-    uvicorn.run(plain_app(ensemble), host="127.0.0.1", port=port, log_level="warning", access_log=False)
+    uvicorn.run(
+        plain_app(ensemble), host="127.0.0.1", port=port, log_level="warning", access_log=False
+    )
 
 
 if __name__ == "__main__":

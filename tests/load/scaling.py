@@ -1,7 +1,9 @@
 """Autoscaling under load, shown: replicas of every deployment, second by second, before, under and after a load.
 
-`python -m tests.load.scaling` starts the real application with an eager autoscaler, sends 64 connections for a while, then nothing,
-and prints how many replicas run. It asserts no times; it fails when nothing ever scaled up, or nothing came back down.
+`python -m tests.load.scaling` starts the real application with an eager autoscaler, sends 64
+connections for a while, then nothing,
+and prints how many replicas run. It asserts no times; it fails when nothing ever scaled up, or
+nothing came back down.
 """
 
 from __future__ import annotations
@@ -20,15 +22,24 @@ from tests.load.traffic import Load, drive
 
 CALM_S, LOAD_S, AFTER_S = 3.0, 30.0, 60.0
 EAGER: dict[str, Any] = {
-    "ingress": {"target_ongoing_requests": 8, "upscale_delay_s": 2, "downscale_delay_s": 5, "max_replicas": 3},
+    "ingress": {
+        "target_ongoing_requests": 8,
+        "upscale_delay_s": 2,
+        "downscale_delay_s": 5,
+        "max_replicas": 3,
+    },
     "layers": {
-        name: {"target_ongoing_requests": 1, "upscale_delay_s": 2, "downscale_delay_s": 5} for name in ("anomaly", "behavior", "resilience")
+        name: {"target_ongoing_requests": 1, "upscale_delay_s": 2, "downscale_delay_s": 5}
+        for name in ("anomaly", "behavior", "resilience")
     },
 }
 
 
 def main() -> int:
-    """Run it; 0 when every deployment that scaled up came down again and at least the ingress did."""
+    """Run it.
+
+    0 when every deployment that scaled up came down again and at least the ingress did.
+    """
     prepare_environment()
     import ray  # noqa: PLC0415  # reads the environment that was just prepared
     from ray import serve  # noqa: PLC0415
@@ -42,14 +53,18 @@ def main() -> int:
         serve.run(build(EAGER), name="axon", route_prefix="/")
         bodies = single_bodies(made_up_flows(64, seed=0))
         load = Load("/v1/score", bodies, connections=64, warm_up_s=0.0, window_s=LOAD_S)
-        traffic = multiprocessing.get_context("spawn").Process(target=drive, args=(port, load), daemon=True)
+        traffic = multiprocessing.get_context("spawn").Process(
+            target=drive, args=(port, load), daemon=True
+        )
         started = time.monotonic()
         while (elapsed := time.monotonic() - started) < CALM_S + LOAD_S + AFTER_S:
             if elapsed >= CALM_S and traffic.pid is None:
                 traffic.start()
             phase = "calm" if elapsed < CALM_S else "load" if traffic.is_alive() else "after"
             running = serve.status().applications["axon"].deployments
-            counts = {name: int(one.replica_states.get("RUNNING", 0)) for name, one in running.items()}
+            counts = {
+                name: int(one.replica_states.get("RUNNING", 0)) for name, one in running.items()
+            }
             if not seen or seen[-1][1:] != (phase, counts):
                 seen.append((round(elapsed, 1), phase, counts))
             if phase == "after" and elapsed > CALM_S + LOAD_S + 5 and set(counts.values()) == {1}:
@@ -63,7 +78,9 @@ def main() -> int:
 
 def _tell(seen: list[tuple[float, str, dict[str, int]]], console: Console) -> int:
     names = list(seen[0][2])
-    table = Table("second", "phase", *names, box=None, header_style="bold", title="running replicas")
+    table = Table(
+        "second", "phase", *names, box=None, header_style="bold", title="running replicas"
+    )
     for second, phase, counts in seen:
         table.add_row(f"{second:.1f}", phase, *(str(counts.get(name, 0)) for name in names))
     console.print(table)

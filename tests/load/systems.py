@@ -41,7 +41,8 @@ class System:
         environment: laid over this process's, from which every setting of Serve is taken out first.
         takes_batches: it has the route /v1/score/batch.
         tells_health: it has GET /health with `providers`, so that one can wait for its models.
-        up_at: a path that is answered with 200 once all of it is up: an application that comes later reloads the front proxy, which then
+        up_at: a path that is answered with 200 once all of it is up: an application that comes
+            later reloads the front proxy, which then
             closes connections.
         key: that it takes, "" where keys are off.
         root: of the checkout it runs from.
@@ -57,19 +58,32 @@ class System:
     root: Path = ROOT
 
 
-AXON = (sys.executable, "-c", "import sys; from deployments.cli import main; sys.exit(main())")  # `axon`, from whichever checkout
+AXON = (
+    sys.executable,
+    "-c",
+    "import sys; from deployments.cli import main; sys.exit(main())",
+)  # `axon`, from whichever checkout
 SYSTEMS: Sequence[System] = (
-    System("Axon", (*AXON, "serve", "--auth", "off", "--port", "{port}"), tells_health=True, up_at="/models/openapi.json"),
+    System(
+        "Axon",
+        (*AXON, "serve", "--auth", "off", "--port", "{port}"),
+        tells_health=True,
+        up_at="/models/openapi.json",
+    ),
     System(
         "obvious composition",
         (sys.executable, "-m", "tests.load.obvious", "--port", "{port}"),
-        {"RAY_worker_niceness": "0"},  # as Axon sets for itself: Ray's 15 would make it yield to the load
+        {
+            "RAY_worker_niceness": "0"
+        },  # as Axon sets for itself: Ray's 15 would make it yield to the load
         takes_batches=False,
     ),
     System(
         "plain FastAPI",
         (sys.executable, "-m", "tests.load.plain", "--port", "{port}"),
-        {"OMP_NUM_THREADS": "1"},  # as Ray sets for its workers; more threads make single rows slower
+        {
+            "OMP_NUM_THREADS": "1"
+        },  # as Ray sets for its workers; more threads make single rows slower
     ),
 )
 
@@ -88,7 +102,11 @@ def running(system: System, state: Path, probe: bytes, log: Path) -> Iterator[in
         StartFailed: it ended, or did not answer in time.
     """
     port = free_port()
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_SERVE_", "RAY_worker_"))}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("RAY_SERVE_", "RAY_worker_"))
+    }
     environment = {
         **inherited,
         "PYTHONPATH": str(system.root),
@@ -103,7 +121,8 @@ def running(system: System, state: Path, probe: bytes, log: Path) -> Iterator[in
             env=environment,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # a Ctrl-C in the terminal is the benchmark's; it then ends them in order
+            # a Ctrl-C in the terminal is the benchmark's; it then ends them in order
+            start_new_session=True,
         )
         try:
             _await_answer(system, process, port, probe, log)
@@ -112,15 +131,25 @@ def running(system: System, state: Path, probe: bytes, log: Path) -> Iterator[in
             _end(process)
 
 
-def _await_answer(system: System, process: subprocess.Popen[bytes], port: int, probe: bytes, log: Path) -> None:
+def _await_answer(
+    system: System, process: subprocess.Popen[bytes], port: int, probe: bytes, log: Path
+) -> None:
     since, problem = time.monotonic(), "no answer"
     headers = {"Authorization": f"Bearer {system.key}"} if system.key else {}
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=5.0, trust_env=False) as client:
+    with httpx.Client(
+        base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=5.0, trust_env=False
+    ) as client:
         while time.monotonic() - since < READY_WITHIN_S and process.poll() is None:
             time.sleep(0.25)
             try:
-                answer = client.post("/v1/score", content=probe, headers={"Content-Type": "application/json"})
-                if answer.status_code == httpx.codes.OK and "score" in answer.json() and not _is_starting(system, client):
+                answer = client.post(
+                    "/v1/score", content=probe, headers={"Content-Type": "application/json"}
+                )
+                if (
+                    answer.status_code == httpx.codes.OK
+                    and "score" in answer.json()
+                    and not _is_starting(system, client)
+                ):
                     return
                 problem = f"status {answer.status_code}"
             except (httpx.HTTPError, ValueError) as error:
@@ -146,7 +175,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         family = {*family, *_family(process.pid)}
     _, alive = psutil.wait_procs([member for member in family if member.is_running()], timeout=5.0)
     for member in alive:
-        member.kill()  # psutil compares the start time: an id that was given to another process is left alone
+        # psutil compares the start time: an id that was given to another process is left alone
+        member.kill()
     psutil.wait_procs(alive, timeout=5.0)
     process.wait()
 

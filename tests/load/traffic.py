@@ -1,6 +1,7 @@
 """The load: n connections, each sending its next request as soon as the last one was answered, for a bounded time.
 
-One thread, one epoll, bare sockets that are kept alive: a request costs this side some 30 microseconds, a tenth of what `httpx`
+One thread, one epoll, bare sockets that are kept alive: a request costs this side some 30
+microseconds, a tenth of what `httpx`
 takes, so that on two cores the load leaves the service its cores. Runs in a process of its own.
 """
 
@@ -134,7 +135,9 @@ class Traffic:
     def __init__(self, port: int, load: Load) -> None:
         head = f"POST {load.path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
         head += f"Authorization: Bearer {load.key}\r\n" if load.key else ""
-        self._requests = [f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in load.bodies]
+        self._requests = [
+            f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in load.bodies
+        ]
         self._port, self._load = port, load
         self._next = 0
         self._selector = selectors.EpollSelector()
@@ -154,7 +157,15 @@ class Traffic:
         p50, p99 = np.percentile(tally.took_s, [50, 99]) * 1000.0 if tally.took_s else (0.0, 0.0)
         coverage = tally.coverage / tally.events if tally.events else 0.0
         return Window(
-            seconds, len(tally.took_s), tally.events, tally.failures, tally.degraded, coverage, float(p50), float(p99), tally.problem
+            seconds,
+            len(tally.took_s),
+            tally.events,
+            tally.failures,
+            tally.degraded,
+            coverage,
+            float(p50),
+            float(p99),
+            tally.problem,
         )
 
     def _until(self, ends: float, connections: Sequence[_Connection]) -> None:
@@ -182,7 +193,11 @@ class Traffic:
 
     def watch(self, connection: _Connection, opened: socket.socket, *, also_writable: bool) -> None:
         """Wake `connection` for answers, and where its request did not fit the socket's buffer, for room in it."""
-        self._selector.modify(opened, selectors.EVENT_READ | (selectors.EVENT_WRITE if also_writable else 0), connection)
+        self._selector.modify(
+            opened,
+            selectors.EVENT_READ | (selectors.EVENT_WRITE if also_writable else 0),
+            connection,
+        )
 
     def forget(self, opened: socket.socket) -> None:
         """Watch a connection no longer, and close it."""
@@ -247,7 +262,9 @@ class _Connection:
             self._needed = self._body_at + _content_length(self._answer[:end])
         if len(self._answer) >= self._needed:
             took_s = time.perf_counter() - self._sent
-            self._traffic.tally.answered(self._answer[9:12], self._answer[self._body_at : self._needed], took_s)
+            self._traffic.tally.answered(
+                self._answer[9:12], self._answer[self._body_at : self._needed], took_s
+            )
             self._send()
 
     def _lose(self, problem: str) -> None:

@@ -1,6 +1,7 @@
 """Detection on real flows (CICIDS2017), in a minute: later flows of known families, and two families that nothing had seen.
 
-The network gets a seventh of its steps here. The full evaluation, nested over all ten families, is `axon train flows`.
+The network gets a seventh of its steps here. The full evaluation, nested over all ten families, is
+`axon train flows`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from ensemble.training.recipes import behavior, flow_ensemble
 from ensemble.training.recipes.flow_ensemble import fit_flows
 
 STEPS = 200
-BENIGN_KEPT, ATTACKS_KEPT = 1200, 120  # of each: a hundred flows of a flood teach what four thousand do
+BENIGN_KEPT, ATTACKS_KEPT = (
+    1200,
+    120,
+)  # of each: a hundred flows of a flood teach what four thousand do
 UNSEEN = ("DDoS", "Portscan")
 SEEN = ("Botnet", "FTP-Patator", "DoS GoldenEye")
 
@@ -29,7 +33,10 @@ def real(data_root: Path) -> FlowTable:
 
 @pytest.fixture(scope="module")
 def judged(real: FlowTable) -> Judged:
-    """Fitted on the first 70 % of each (day, label), the unseen families apart; judged on the rest and on those families."""
+    """Fitted on the first 70 % of each (day, label), the unseen families apart.
+
+    Judged on the rest and on those families.
+    """
     early, late = real.split_by_time(0.7)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(flow_ensemble, "fit_behavior", partial(behavior.fit_behavior, steps=STEPS))
@@ -49,14 +56,27 @@ def _thinned(table: FlowTable, families: tuple[str, ...]) -> FlowTable:
 
 def _auroc(judged: Judged, family: str) -> float:
     figures = judged.by_family()[family]
-    print(f"\n{family}: " + ", ".join(f"{name} {figure.auroc:.4f} / {figure.tpr_at_1_fpr:.3f}" for name, figure in figures.items()))
+    print(
+        f"\n{family}: "
+        + ", ".join(
+            f"{name} {figure.auroc:.4f} / {figure.tpr_at_1_fpr:.3f}"
+            for name, figure in figures.items()
+        )
+    )
     return figures[FUSED].auroc
 
 
 def test_later_flows_of_known_families_stand_out(judged: Judged) -> None:
-    """Needs ../shared/data. Split by time within each day and label: a random split would flatter."""
+    """Needs ../shared/data.
+
+    Split by time within each day and label: a random split would flatter.
+    """
     known = ~np.isin(judged.families, UNSEEN)
-    later = Judged({name: column[known] for name, column in judged.scores.items()}, judged.families[known], judged.is_hostile[known])
+    later = Judged(
+        {name: column[known] for name, column in judged.scores.items()},
+        judged.families[known],
+        judged.is_hostile[known],
+    )
 
     fused = later.overall()[FUSED]
     print(f"\nlater flows: {fused}")

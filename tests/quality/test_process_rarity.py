@@ -1,4 +1,7 @@
-"""Detection of masqueraders on real commands: 30 users, learnt on their first 50 blocks, judged on the next 100."""
+"""Detection of masqueraders on real commands.
+
+30 users, learnt on their first 50 blocks, judged on the next 100.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +27,14 @@ from ensemble.training.recipes.process_anomaly import (
 @pytest.fixture(scope="module")
 def data_dir() -> Path:
     """Needs ../shared/data, or the folder that AXON_DATA names."""
-    folder = Path(os.environ.get("AXON_DATA") or Path(__file__).resolve().parents[2].parent / "shared" / "data")
+    folder = Path(
+        os.environ.get("AXON_DATA")
+        or Path(__file__).resolve().parents[2].parent / "shared" / "data"
+    )
     if not (folder / "process_masquerade").is_dir():
-        pytest.skip("the labelled data (../shared/data/process_masquerade, or AXON_DATA) is not here")
+        pytest.skip(
+            "the labelled data (../shared/data/process_masquerade, or AXON_DATA) is not here"
+        )
     return folder
 
 
@@ -42,26 +50,40 @@ def trained(data_dir: Path) -> TrainedProcesses:
 
 
 def plain_surprisal(clean: MasqueradeBlocks, later: MasqueradeBlocks) -> np.ndarray:
-    """Surprisal under a table of each user's own commands, add-one smoothing: what any analyst would try first."""
+    """Surprisal under a table of each user's own commands, add-one smoothing.
+
+    What any analyst would try first.
+    """
     launches: dict[str, Counter[str]] = defaultdict(Counter)
     for user, name in zip(clean.events.users, clean.events.names, strict=True):
         launches[user][name] += 1
     slots = len(set(clean.events.names)) + 1
     totals = {user: table.total() + slots for user, table in launches.items()}
-    chances = [(launches[user][name] + 1) / totals[user] for user, name in zip(later.events.users, later.events.names, strict=True)]
+    chances = [
+        (launches[user][name] + 1) / totals[user]
+        for user, name in zip(later.events.users, later.events.names, strict=True)
+    ]
     return -np.log(chances)
 
 
 def test_masqueraders_stand_out_and_more_than_in_a_plain_frequency_table(
     trained: TrainedProcesses, masquerade: tuple[MasqueradeBlocks, MasqueradeBlocks]
 ) -> None:
-    """A block is the mean of its events' calibrated scores; each user's calibration had not seen that user's labels."""
+    """A block is the mean of its events' calibrated scores.
+
+    Each user's calibration had not seen that user's labels.
+    """
     clean, later = masquerade
-    by_block, is_stranger = later.mean_by_block(plain_surprisal(clean, later)), later.is_masquerade_block
+    by_block, is_stranger = (
+        later.mean_by_block(plain_surprisal(clean, later)),
+        later.is_masquerade_block,
+    )
     plain = separation(by_block[~is_stranger], by_block[is_stranger])
     shipped_by_block = later.mean_by_block(trained.model.score(later.events).scores)
     shipped = separation(shipped_by_block[~is_stranger], shipped_by_block[is_stranger])
-    print(f"\nblocks, each user held out in turn: {trained.metrics}\nblocks, shipped calibration: {shipped}\nblocks, plain table: {plain}")
+    print(
+        f"\nblocks, each user held out in turn: {trained.metrics}\nblocks, shipped calibration: {shipped}\nblocks, plain table: {plain}"
+    )
 
     assert trained.metrics["block_auroc"] >= 0.915
     assert trained.metrics["block_auroc"] >= plain.auroc
@@ -78,8 +100,13 @@ def test_the_shipped_model_scores_rarity_alone_and_its_benign_scores_are_those_o
     assert trained.sizes["users"] == 30
 
 
-def test_real_windows_processes_train_a_model_of_ones_own(data_dir: Path, trained: TrainedProcesses) -> None:
-    """The recordings have no benign label; here they only show that the whole road works on real command lines."""
+def test_real_windows_processes_train_a_model_of_ones_own(
+    data_dir: Path, trained: TrainedProcesses
+) -> None:
+    """The recordings have no benign label.
+
+    Here they only show that the whole road works on real command lines.
+    """
     events = read_process_events(data_dir / "process_windows" / "process_creations.csv.gz")
 
     own = train_benign(events, trained.model, seed=0)

@@ -1,7 +1,9 @@
 """A model's parts as bytes and back: arrays as safetensors, everything else as JSON, golden scores beside them.
 
-Neither format can run code, and both are decoded from bytes that were proven before, never from a path.
-Source: the safetensors format, https://huggingface.co/docs/safetensors; it checks shapes and offsets, not values.
+Neither format can run code, and both are decoded from bytes that were proven before, never from a
+path.
+Source: the safetensors format, https://huggingface.co/docs/safetensors; it checks shapes and
+offsets, not values.
 """
 
 from __future__ import annotations
@@ -19,13 +21,25 @@ from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible, ArtifactMissi
 from ensemble.model import Parts
 from ensemble.store.files import canonical_json
 
-__all__ = ["ARRAYS", "CONFIG", "GOLDEN", "Golden", "decode_golden", "decode_parts", "encode_golden", "encode_parts"]
+__all__ = [
+    "ARRAYS",
+    "CONFIG",
+    "GOLDEN",
+    "Golden",
+    "decode_golden",
+    "decode_parts",
+    "encode_golden",
+    "encode_parts",
+]
 
 ARRAYS = "model.safetensors"
 CONFIG = "config.json"
 GOLDEN = "golden.json"
 
-_DTYPES = frozenset(np.dtype(name) for name in ("bool", "f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"))
+_DTYPES = frozenset(
+    np.dtype(name)
+    for name in ("bool", "f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +47,8 @@ class Golden:
     """Events with the scores that the trainer's model gave them: a bundle that loads but scores otherwise is not that model.
 
     Attributes:
-        events: as a caller would send them (wire form), JSON values only; empty where a model rates no events.
+        events: as a caller would send them (wire form), JSON values only; empty where a model
+            rates no events.
         scores: calibrated, one an event, each in [0, 1].
     """
 
@@ -51,11 +66,15 @@ def encode_parts(parts: Parts) -> dict[str, bytes]:
     """The two files of `parts`, by name; equal parts give equal bytes.
 
     Raises:
-        ArtifactIncompatible: an array of objects, text or complex numbers, or one that is not finite.
+        ArtifactIncompatible: an array of objects, text or complex numbers, or one that is not
+            finite.
         ValueError, TypeError: the configuration is not plain JSON.
     """
     arrays = {name: _plain(name, array) for name, array in parts.arrays.items()}
-    return {ARRAYS: safetensors.numpy.save(arrays), CONFIG: canonical_json.encode(dict(parts.config))}
+    return {
+        ARRAYS: safetensors.numpy.save(arrays),
+        CONFIG: canonical_json.encode(dict(parts.config)),
+    }
 
 
 def decode_parts(files: Mapping[str, bytes]) -> Parts:
@@ -68,7 +87,12 @@ def decode_parts(files: Mapping[str, bytes]) -> Parts:
     """
     try:
         arrays = safetensors.numpy.load(_file(files, ARRAYS))
-    except (SafetensorError, KeyError, TypeError, ValueError):  # the last three: a dtype that numpy has no word for
+    except (
+        SafetensorError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ):  # the last three: a dtype that numpy has no word for
         raise ArtifactCorrupt(ARRAYS, "is not safetensors of numpy arrays") from None
     for name, array in arrays.items():
         _refuse_unless_plain(name, array)
@@ -81,7 +105,12 @@ def decode_parts(files: Mapping[str, bytes]) -> Parts:
 
 def encode_golden(golden: Golden) -> bytes:
     """The file of `golden`."""
-    return canonical_json.encode({"events": [dict(event) for event in golden.events], "scores": [float(score) for score in golden.scores]})
+    return canonical_json.encode(
+        {
+            "events": [dict(event) for event in golden.events],
+            "scores": [float(score) for score in golden.scores],
+        }
+    )
 
 
 def decode_golden(data: bytes) -> Golden:
@@ -90,7 +119,9 @@ def decode_golden(data: bytes) -> Golden:
     Raises:
         ArtifactCorrupt: anything that `encode_golden` would not have written.
     """
-    found = canonical_json.to_dataclass(canonical_json.decode(data, what=GOLDEN), _GoldenFile, what=GOLDEN)
+    found = canonical_json.to_dataclass(
+        canonical_json.decode(data, what=GOLDEN), _GoldenFile, what=GOLDEN
+    )
     try:
         return Golden(found.events, found.scores)
     except ValueError as error:
@@ -110,7 +141,10 @@ def _file(files: Mapping[str, bytes], name: str) -> bytes:
 
 
 def _plain(name: str, array: NDArray[Any]) -> NDArray[Any]:
-    """`array` in C order: safetensors writes a transposed or strided array scrambled, without a word (0.8.0, measured)."""
+    """`array` in C order.
+
+    Safetensors writes a transposed or strided array scrambled, without a word (0.8.0, measured).
+    """
     _refuse_unless_plain(name, array)
     return np.array(array, dtype=array.dtype.newbyteorder("="), order="C", copy=None)
 

@@ -1,6 +1,7 @@
 """What lies in the store, for people; a version that is broken, or that nobody trusted signed, is shown with what is wrong.
 
-Newest first, by serial. A model that has been listed is not a model that loads; `load.open_bundle` proves that.
+Newest first, by serial. A model that has been listed is not a model that loads; `load.open_bundle`
+proves that.
 """
 
 from __future__ import annotations
@@ -11,7 +12,13 @@ from pathlib import Path
 from ensemble.errors import ArtifactError, ArtifactMissing
 from ensemble.store.bundles.manifest import MANIFEST_LIMIT_BYTES, Manifest, parse_manifest
 from ensemble.store.bundles.open import refuse_other_bundle
-from ensemble.store.files.safe_read import list_names, modified_at, open_directory, read_bounded, sha256_of
+from ensemble.store.files.safe_read import (
+    list_names,
+    modified_at,
+    open_directory,
+    read_bounded,
+    sha256_of,
+)
 from ensemble.store.layout import MANIFEST, Store, bundle_parts, serials_in, tenant_parts
 from ensemble.store.names import BundleRef, ModelName, Tenant
 from ensemble.store.signing import Document, Trust
@@ -30,7 +37,8 @@ class BundleListing:
         is_shipped: came with Axon; not ours to delete.
         problem: what is wrong with the manifest, "" where nothing is known.
         manifest: as it was proven; None where there is a problem.
-        modified_s: when the manifest was last changed, by the disk, in seconds since 1970; 0.0 where nobody can say.
+        modified_s: when the manifest was last changed, by the disk, in seconds since 1970; 0.0
+            where nobody can say.
     """
 
     ref: BundleRef
@@ -42,21 +50,39 @@ class BundleListing:
     modified_s: float
 
 
-def list_bundles(store: Store, tenant: Tenant, model: ModelName | None = None) -> tuple[BundleListing, ...]:
-    """The bundles of `tenant` in both roots: models by name, versions newest first; one model's where `model` is given."""
+def list_bundles(
+    store: Store, tenant: Tenant, model: ModelName | None = None
+) -> tuple[BundleListing, ...]:
+    """The bundles of `tenant` in both roots.
+
+    Models by name, versions newest first; one model's where `model` is given.
+    """
     found = [
-        _bundle(store.trust, root, BundleRef(tenant, name, version, ""), is_shipped=root is store.shipped)
+        _bundle(
+            store.trust,
+            root,
+            BundleRef(tenant, name, version, ""),
+            is_shipped=root is store.shipped,
+        )
         for root in store.roots
         for name in (_models(root, tenant) if model is None else (model,))
         for version in serials_in(root, bundle_parts(tenant, name))
     ]
-    return tuple(sorted(found, key=lambda listing: (listing.ref.model, -listing.ref.version, listing.is_shipped)))
+    return tuple(
+        sorted(
+            found, key=lambda listing: (listing.ref.model, -listing.ref.version, listing.is_shipped)
+        )
+    )
 
 
 def _models(root: Path, tenant: Tenant) -> list[ModelName]:
     try:
         with open_directory(root, *tenant_parts(tenant), "bundles", what="bundles") as directory:
-            return [ModelName(name) for name in list_names(directory, what="bundles") if ModelName.is_one(name)]
+            return [
+                ModelName(name)
+                for name in list_names(directory, what="bundles")
+                if ModelName.is_one(name)
+            ]
     except ArtifactMissing:
         return []
 
@@ -65,7 +91,9 @@ def _bundle(trust: Trust, root: Path, ref: BundleRef, *, is_shipped: bool) -> Bu
     what = f"{ref}/{MANIFEST}"
     digest, modified_s = "", 0.0
     try:
-        with open_directory(root, *bundle_parts(ref.tenant, ref.model), str(ref.version), what=str(ref)) as directory:
+        with open_directory(
+            root, *bundle_parts(ref.tenant, ref.model), str(ref.version), what=str(ref)
+        ) as directory:
             data = read_bounded(directory, MANIFEST, limit=MANIFEST_LIMIT_BYTES, what=what)
             modified_s = modified_at(directory, MANIFEST)
         digest = sha256_of(data)
@@ -75,4 +103,6 @@ def _bundle(trust: Trust, root: Path, ref: BundleRef, *, is_shipped: bool) -> Bu
         as_it_lies = BundleRef(ref.tenant, ref.model, ref.version, digest)
         return BundleListing(as_it_lies, "", 0, is_shipped, str(error), None, modified_s)
     as_it_lies = BundleRef(ref.tenant, ref.model, ref.version, digest)
-    return BundleListing(as_it_lies, manifest.created_at, manifest.size_bytes, is_shipped, "", manifest, modified_s)
+    return BundleListing(
+        as_it_lies, manifest.created_at, manifest.size_bytes, is_shipped, "", manifest, modified_s
+    )

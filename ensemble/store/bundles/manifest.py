@@ -1,6 +1,7 @@
 """A bundle's manifest: what the bundle is, which files it has, what made it.
 
-The manifest is the one thing that has to be trusted: its digest stands in the release, its entries prove every file.
+The manifest is the one thing that has to be trusted: its digest stands in the release, its entries
+prove every file.
 It is written last, so a directory with a manifest is a whole bundle.
 """
 
@@ -35,7 +36,9 @@ __all__ = [
 
 FORMAT: Final = 1
 MANIFEST_LIMIT_BYTES = 64 << 10  # RELIABILITY section 4: a manifest is a page, not a payload
-FILE_LIMIT_BYTES = 1 << 30  # a replica holds two releases, and a proven bundle is held whole in memory
+FILE_LIMIT_BYTES = (
+    1 << 30
+)  # a replica holds two releases, and a proven bundle is held whole in memory
 PAYLOAD = ("CARD.md", "config.json", "golden.json", "model.safetensors")
 LIBRARIES = ("numpy", "safetensors", "scikit-learn", "torch")
 
@@ -59,9 +62,11 @@ class Manifest:
     Attributes:
         created_at: when it was published, UTC, `2026-11-20T08:15:00Z`; for people, never for order.
         files: every file but the manifest, by name.
-        libraries: library -> version that was installed when the bundle was made, "" where it was not.
+        libraries: library -> version that was installed when the bundle was made, "" where it
+            was not.
         feature_schema: hash of the features it reads, "" where it reads none.
-        training: at least `recipe`, `data_sha256`, `seed` and `rows`; more as the recipe likes, all JSON.
+        training: at least `recipe`, `data_sha256`, `seed` and `rows`; more as the recipe likes,
+            all JSON.
     """
 
     format: int
@@ -124,8 +129,13 @@ def _version_of(library: str) -> str:
 
 
 def installed_libraries() -> dict[str, str]:
-    """Library -> version in this process, "" where it is not installed; nothing is imported to find out."""
-    return {"python": platform.python_version()} | {library: _version_of(library) for library in LIBRARIES}
+    """Library -> version in this process, "" where it is not installed.
+
+    Nothing is imported to find out.
+    """
+    return {"python": platform.python_version()} | {
+        library: _version_of(library) for library in LIBRARIES
+    }
 
 
 def _refuse_bad_files(manifest: Manifest, what: str) -> None:

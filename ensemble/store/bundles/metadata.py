@@ -1,6 +1,7 @@
 """What a publisher may say of a model beyond the recipe: its kind, its parameters, and what its users want to remember.
 
-It lies in the manifest's `training`, which is signed with it. The keys are named here and nowhere else; a bundle that has none of
+It lies in the manifest's `training`, which is signed with it. The keys are named here and nowhere
+else; a bundle that has none of
 them, as those of older Axons, is as good.
 """
 
@@ -20,13 +21,15 @@ class Metadata:
     """S4-06.
 
     Attributes:
-        label: what its publisher calls this version, e.g. `20261120_081500`; for people, never for order.
+        label: what its publisher calls this version, e.g. `20261120_081500`; for people, never
+            for order.
         model_type: class or kind of the model, e.g. `IsolationForest`.
         model_module: where that is defined, e.g. `ensemble.layers.flow_anomaly`.
         model_params: what it was made with; JSON.
         user_metadata: whatever its user wants to remember; JSON.
         feature_names: what it reads, in order; () where its feature schema says it.
-        origin: where it was imported from: tenant, model, version, manifest_sha256, created_at, signed_by; {} where it was made here.
+        origin: where it was imported from: tenant, model, version, manifest_sha256, created_at,
+            signed_by; {} where it was made here.
     """
 
     label: str = ""
@@ -52,7 +55,10 @@ class Metadata:
 
     @classmethod
     def of(cls, training: Mapping[str, Any]) -> Self:
-        """What `training` says; a key of another type says nothing. The recipe stands in for a type that is not told."""
+        """What `training` says.
+
+        A key of another type says nothing. The recipe stands in for a type that is not told.
+        """
         names = training.get("feature_names")
         return cls(
             label=_text(training, "label"),
@@ -60,7 +66,9 @@ class Metadata:
             model_module=_text(training, "model_module"),
             model_params=_mapping(training, "model_params"),
             user_metadata=_mapping(training, "user_metadata"),
-            feature_names=tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else (),
+            feature_names=tuple(names)
+            if isinstance(names, list) and all(isinstance(name, str) for name in names)
+            else (),
             origin=_mapping(training, "origin"),
         )
 
@@ -73,7 +81,9 @@ def refuse_other_type(training: Mapping[str, Any], expected: str, *, what: str) 
     """
     found = _text(training, "model_type")
     if found != expected:
-        raise ArtifactIncompatible(what, f"a model of type {expected}", found or "one that does not say its type")
+        raise ArtifactIncompatible(
+            what, f"a model of type {expected}", found or "one that does not say its type"
+        )
 
 
 def _text(training: Mapping[str, Any], key: str) -> str:

@@ -1,8 +1,10 @@
 """Open a published bundle: prove every byte, then hand over the bytes.
 
-Nothing here decodes a model. A flipped bit can kill the process that decodes it, where no `except` helps (RELIABILITY,
+Nothing here decodes a model. A flipped bit can kill the process that decodes it, where no `except`
+helps (RELIABILITY,
 fact 1), so the proof comes first and what follows decodes the very bytes that were proven.
-The chain: signed pointer -> digest and signature of the release -> digest and signature of the manifest -> size and digest
+The chain: signed pointer -> digest and signature of the release -> digest and signature of the
+manifest -> size and digest
 of each file.
 """
 
@@ -13,18 +15,45 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing, ArtifactUntrusted, InsufficientMemory
-from ensemble.store.bundles.manifest import MANIFEST_LIMIT_BYTES, FileEntry, Manifest, installed_libraries, parse_manifest
-from ensemble.store.files.safe_read import list_names, open_directory, read_bounded, read_proven, sha256_of
+from ensemble.errors import (
+    ArtifactCorrupt,
+    ArtifactError,
+    ArtifactMissing,
+    ArtifactUntrusted,
+    InsufficientMemory,
+)
+from ensemble.store.bundles.manifest import (
+    MANIFEST_LIMIT_BYTES,
+    FileEntry,
+    Manifest,
+    installed_libraries,
+    parse_manifest,
+)
+from ensemble.store.files.safe_read import (
+    list_names,
+    open_directory,
+    read_bounded,
+    read_proven,
+    sha256_of,
+)
 from ensemble.store.layout import MANIFEST, Store, bundle_parts
 from ensemble.store.names import BundleRef
 from ensemble.store.signing import Document, Trust
 
-__all__ = ["MEMORY_FACTOR", "OpenedBundle", "bundle_fingerprint", "check_memory", "open_bundle", "refuse_other_bundle"]
+__all__ = [
+    "MEMORY_FACTOR",
+    "OpenedBundle",
+    "bundle_fingerprint",
+    "check_memory",
+    "open_bundle",
+    "refuse_other_bundle",
+]
 
 
-# Of the size of the files. The bytes that are proven, the arrays copied out of them and the model made of those are 3; tables of
-# text become Python objects and take more. Measured peaks of the shipped models: 2.8 to 4.4, the most by posture-knowledge.
+# Of the size of the files. The bytes that are proven, the arrays copied out of them and the model
+# made of those are 3; tables of
+# text become Python objects and take more. Measured peaks of the shipped models: 2.8 to 4.4, the
+# most by posture-knowledge.
 MEMORY_FACTOR = 5
 
 
@@ -35,7 +64,8 @@ class OpenedBundle:
     Attributes:
         files: file name -> bytes, without the manifest; decode these, never the path again.
         signed: the manifest with its signature, as it lies there.
-        notes: what a reader of the status should know, e.g. a library that has another version now. Arrays and JSON
+        notes: what a reader of the status should know, e.g. a library that has another version
+            now. Arrays and JSON
             do not change with a library, so this is no error.
     """
 
@@ -46,7 +76,9 @@ class OpenedBundle:
     notes: tuple[str, ...] = ()
 
 
-def open_bundle(store: Store, ref: BundleRef, *, available_bytes: Callable[[], int] | None = None) -> OpenedBundle:
+def open_bundle(
+    store: Store, ref: BundleRef, *, available_bytes: Callable[[], int] | None = None
+) -> OpenedBundle:
     """The bundle `ref`, proven, from the first root that has it whole.
 
     Args:
@@ -56,7 +88,8 @@ def open_bundle(store: Store, ref: BundleRef, *, available_bytes: Callable[[], i
 
     Raises:
         ArtifactMissing: no root has it ("Model not found"), or a file of it is not there; named.
-        ArtifactCorrupt: bytes, size, or kind of a file are not what was published ("Model file corrupted"), or a file is
+        ArtifactCorrupt: bytes, size, or kind of a file are not what was published ("Model file
+            corrupted"), or a file is
             there that nobody published.
         ArtifactUnreadable: it is there, but permission or the disk fails; the message says which.
         ArtifactUntrusted: nobody we trust signed the manifest, or it is that of another bundle.
@@ -89,26 +122,43 @@ def _not_found(ref: BundleRef) -> str:
 
 def _most_telling(user_errors: list[ArtifactError], bundle: str) -> ArtifactError:
     """A root that does not have the bundle at all says less than one that has it broken."""
-    return next((r for r in user_errors if not (isinstance(r, ArtifactMissing) and r.what == bundle)), user_errors[0])
+    return next(
+        (r for r in user_errors if not (isinstance(r, ArtifactMissing) and r.what == bundle)),
+        user_errors[0],
+    )
 
 
-def _open_in(root: Path, ref: BundleRef, trust: Trust, available_bytes: Callable[[], int] | None) -> OpenedBundle:
-    with open_directory(root, *bundle_parts(ref.tenant, ref.model), str(ref.version), what=_not_found(ref)) as directory:
+def _open_in(
+    root: Path, ref: BundleRef, trust: Trust, available_bytes: Callable[[], int] | None
+) -> OpenedBundle:
+    with open_directory(
+        root, *bundle_parts(ref.tenant, ref.model), str(ref.version), what=_not_found(ref)
+    ) as directory:
         signed = _read_manifest(directory, ref)
-        manifest = parse_manifest(trust.prove(signed, Document.MANIFEST, what=f"{ref}/{MANIFEST}"), what=f"{ref}/{MANIFEST}")
+        manifest = parse_manifest(
+            trust.prove(signed, Document.MANIFEST, what=f"{ref}/{MANIFEST}"),
+            what=f"{ref}/{MANIFEST}",
+        )
         refuse_other_bundle(manifest, ref, f"{ref}/{MANIFEST}")
         _refuse_other_names(set(list_names(directory, what=str(ref))), manifest, ref)
         if available_bytes is not None:
             check_memory(manifest.size_bytes, available_bytes())
-        files = {entry.name: _prove_file(directory, entry, f"{ref}/{entry.name}") for entry in manifest.files}
+        files = {
+            entry.name: _prove_file(directory, entry, f"{ref}/{entry.name}")
+            for entry in manifest.files
+        }
     return OpenedBundle(ref, manifest, files, signed, _library_notes(manifest))
 
 
 def _prove_file(directory: int, entry: FileEntry, what: str) -> bytes:
     try:
-        return read_proven(directory, entry.name, size_bytes=entry.size_bytes, sha256=entry.sha256, what=what)
+        return read_proven(
+            directory, entry.name, size_bytes=entry.size_bytes, sha256=entry.sha256, what=what
+        )
     except ArtifactCorrupt as found:
-        raise ArtifactCorrupt(what, f"Model file corrupted: {found.problem}") from None  # S1-11's words
+        raise ArtifactCorrupt(
+            what, f"Model file corrupted: {found.problem}"
+        ) from None  # S1-11's words
 
 
 def _read_manifest(directory: int, ref: BundleRef) -> bytes:
@@ -116,7 +166,9 @@ def _read_manifest(directory: int, ref: BundleRef) -> bytes:
     data = read_bounded(directory, MANIFEST, limit=MANIFEST_LIMIT_BYTES, what=what)
     found = sha256_of(data)
     if found != ref.manifest_sha256:
-        raise ArtifactCorrupt(what, f"sha256 is {found[:12]}, the release says {ref.manifest_sha256[:12]}")
+        raise ArtifactCorrupt(
+            what, f"sha256 is {found[:12]}, the release says {ref.manifest_sha256[:12]}"
+        )
     return data
 
 
@@ -153,8 +205,14 @@ def check_memory(size_bytes: int, available_bytes: int) -> None:
 
 
 def bundle_fingerprint(store: Store, ref: BundleRef) -> Hashable:
-    """Names, sizes, inodes and times of the files of `ref` in each root; what cannot be looked at is told by its error number."""
-    return tuple(_of(root.joinpath(*bundle_parts(ref.tenant, ref.model), str(ref.version))) for root in store.roots)
+    """Names, sizes, inodes and times of the files of `ref` in each root.
+
+    What cannot be looked at is told by its error number.
+    """
+    return tuple(
+        _of(root.joinpath(*bundle_parts(ref.tenant, ref.model), str(ref.version)))
+        for root in store.roots
+    )
 
 
 def _of(directory: Path) -> Hashable:
@@ -163,4 +221,9 @@ def _of(directory: Path) -> Hashable:
             found = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
     except OSError as error:
         return error.errno
-    return tuple(sorted((name, s.st_size, s.st_ino, s.st_mtime_ns, s.st_ctime_ns, s.st_mode) for name, s in found))
+    return tuple(
+        sorted(
+            (name, s.st_size, s.st_ino, s.st_mtime_ns, s.st_ctime_ns, s.st_mode)
+            for name, s in found
+        )
+    )

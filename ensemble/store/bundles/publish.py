@@ -1,6 +1,7 @@
 """Publish a bundle: stage, fsync, prove, signed manifest last, rename. Publishing points nothing at it; `release.promote` does.
 
-A bundle is complete before it has a name that a reader would look at, and it never changes afterwards. A publisher that
+A bundle is complete before it has a name that a reader would look at, and it never changes
+afterwards. A publisher that
 dies at any step leaves the old versions as they were, or the new one whole.
 """
 
@@ -13,7 +14,14 @@ from typing import Any
 from ensemble.errors import ArtifactCorrupt
 from ensemble.model import Parts
 from ensemble.store.audit_log import Action, AuditedAction
-from ensemble.store.bundles.codecs import GOLDEN, Golden, decode_golden, decode_parts, encode_golden, encode_parts
+from ensemble.store.bundles.codecs import (
+    GOLDEN,
+    Golden,
+    decode_golden,
+    decode_parts,
+    encode_golden,
+    encode_parts,
+)
 from ensemble.store.bundles.manifest import (
     FORMAT,
     MANIFEST_LIMIT_BYTES,
@@ -53,7 +61,8 @@ def publish_bundle(
 ) -> BundleRef:
     """Write the next version of a model into `store.state`.
 
-    Two publishers of one model get two versions. The payload is written before the tenant's lock is taken, so a large
+    Two publishers of one model get two versions. The payload is written before the tenant's lock is
+    taken, so a large
     model does not hold up another publisher.
 
     Args:
@@ -65,7 +74,8 @@ def publish_bundle(
         card: the model card, Markdown.
         pictures: file name ending in `.png` -> bytes, for the card.
         feature_schema: hash of the features the model reads, "" where it reads none.
-        training: `recipe`, `data_sha256`, `seed`, `rows`, and what else the recipe wants to remember; JSON.
+        training: `recipe`, `data_sha256`, `seed`, `rows`, and what else the recipe wants to
+            remember; JSON.
         now: when, with its time zone.
         signer: signs the manifest; its key must be one that the store trusts.
         quota: how many there may be; None does not count.
@@ -75,14 +85,19 @@ def publish_bundle(
         ArtifactUntrusted: the store does not trust the signer, so no reader would.
         VersionExists: somebody whom our lock does not reach published the same version first.
         ArtifactIncompatible: an array that cannot be stored, or is not finite.
-        ArtifactCorrupt: something that a reader would refuse, e.g. a training record without its seed.
-        OSError: the disk is full or failing; nothing was published, unless only the last fsync failed, and staging is clean.
+        ArtifactCorrupt: something that a reader would refuse, e.g. a training record without
+            its seed.
+        OSError: the disk is full or failing; nothing was published, unless only the last fsync
+            failed, and staging is clean.
     """
     files = encode_parts(parts) | {GOLDEN: encode_golden(golden), CARD: card.encode()}
     decode_parts(files)  # what could not be read back is not published; nothing is on the disk yet
     decode_golden(files[GOLDEN])
     if odd := [name for name in pictures if not is_picture(name)]:
-        raise ArtifactCorrupt(ascii(odd[0][:63]), "is no name for a picture: lower-case letters, digits, '.', '_', '-', ending in .png")
+        raise ArtifactCorrupt(
+            ascii(odd[0][:63]),
+            "is no name for a picture: lower-case letters, digits, '.', '_', '-', ending in .png",
+        )
     return publish_files(
         store,
         tenant,
@@ -112,17 +127,25 @@ def publish_files(
 ) -> BundleRef:
     """Write the next version of a model from the files of a bundle, which who calls has proven to be readable.
 
-    `files` are all but the manifest, by name; `libraries` are those that made them. The rest, and the errors, are as in `publish_bundle`.
+    `files` are all but the manifest, by name; `libraries` are those that made them. The rest, and
+    the errors, are as in `publish_bundle`.
     """
     with AuditedAction(store, tenant, Action.PUBLISH, str(model)) as act:
         if quota is not None:
-            check_quota(store, tenant, model, quota)  # before the payload is written: refusing must be cheap
+            check_quota(
+                store, tenant, model, quota
+            )  # before the payload is written: refusing must be cheap
         with atomic.staging(store.state) as staged:
-            entries = tuple(FileEntry(name, len(data), atomic.write_new(staged, name, data)) for name, data in sorted(files.items()))
+            entries = tuple(
+                FileEntry(name, len(data), atomic.write_new(staged, name, data))
+                for name, data in sorted(files.items())
+            )
             home = atomic.make_directory(store.state, *tenant_parts(tenant))
             with atomic.exclusive(home):
                 if quota is not None:
-                    check_quota(store, tenant, model, quota)  # again, now that nobody else publishes
+                    check_quota(
+                        store, tenant, model, quota
+                    )  # again, now that nobody else publishes
                 versions = atomic.make_directory(store.state, *bundle_parts(tenant, model))
                 serial = next_serial(store, bundle_parts(tenant, model))
                 manifest = Manifest(
@@ -138,7 +161,14 @@ def publish_files(
                 )
                 text = encode_manifest(manifest)
                 parse_manifest(text, what=MANIFEST)
-                signed = signed_for(store.trust, signer, text, Document.MANIFEST, limit=MANIFEST_LIMIT_BYTES, what=MANIFEST)
+                signed = signed_for(
+                    store.trust,
+                    signer,
+                    text,
+                    Document.MANIFEST,
+                    limit=MANIFEST_LIMIT_BYTES,
+                    what=MANIFEST,
+                )
                 digest = atomic.write_new(staged, MANIFEST, signed)
                 act.begin(what=f"{model}/{serial}", digest=digest)
                 atomic.seal(staged)
@@ -147,5 +177,8 @@ def publish_files(
 
 
 def sweep_staging(store: Store, *, now: datetime) -> int:
-    """Remove what publishers left behind that died more than an hour ago; returns how many leftovers."""
+    """Remove what publishers left behind that died more than an hour ago.
+
+    Returns how many leftovers.
+    """
     return atomic.sweep_staging(store.state, now_s=now.timestamp())

@@ -1,4 +1,7 @@
-"""How much one tenant may keep: without a limit, whoever may train can fill the disk for everybody."""
+"""How much one tenant may keep.
+
+Without a limit, whoever may train can fill the disk for everybody.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +48,14 @@ def check_quota(store: Store, tenant: Tenant, model: ModelName, quota: Quota) ->
 def models_in_state(store: Store, tenant: Tenant) -> tuple[ModelName, ...]:
     """The models of `tenant` that have a version in the state root, by name."""
     try:
-        with open_directory(store.state, *tenant_parts(tenant), "bundles", what="bundles") as directory:
-            names = sorted(ModelName(name) for name in list_names(directory, what="bundles") if ModelName.is_one(name))
+        with open_directory(
+            store.state, *tenant_parts(tenant), "bundles", what="bundles"
+        ) as directory:
+            names = sorted(
+                ModelName(name)
+                for name in list_names(directory, what="bundles")
+                if ModelName.is_one(name)
+            )
     except ArtifactMissing:
         return ()
     return tuple(name for name in names if serials_in(store.state, bundle_parts(tenant, name)))

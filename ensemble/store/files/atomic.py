@@ -1,8 +1,11 @@
 """The only module that changes the store on the disk: every write is complete and on the disk before it has its name.
 
-A reader, and a crash, see the old state or the new one. The order that makes it so: bytes, fsync, name, fsync of the
-directory that holds the name. It is promised for a local disk; NFS and object stores are not promised.
-Sources: Pillai and others, "All File Systems Are Not Created Equal", OSDI 2014; rename(2), fsync(2), flock(2).
+A reader, and a crash, see the old state or the new one. The order that makes it so: bytes, fsync,
+name, fsync of the
+directory that holds the name. It is promised for a local disk; NFS and object stores are not
+promised.
+Sources: Pillai and others, "All File Systems Are Not Created Equal", OSDI 2014; rename(2),
+fsync(2), flock(2).
 """
 
 from __future__ import annotations
@@ -39,7 +42,8 @@ __all__ = [
     "write_new",
 ]
 
-_STAGING = ".staging"  # no tenant's tree: its name is no slug, and one sweep of one folder finds every leftover
+# no tenant's tree: its name is no slug, and one sweep of one folder finds every leftover
+_STAGING = ".staging"
 IN_USE = ".in-use.lock"  # held shared by who points to something, alone by who removes something
 _CHUNK_BYTES = 1 << 20  # hashed and written a mebibyte at a time: no copy of the whole file
 STALE_STAGING_S = 3600.0  # RELIABILITY F21: no publish takes an hour
@@ -77,7 +81,9 @@ def write_new(directory: Path, name: str, data: bytes, *, mode: int = 0o444) -> 
         OSError: the disk is full or failing.
     """
     digest = hashlib.sha256()
-    fd = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    fd = os.open(
+        directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+    )
     try:
         rest = memoryview(data)
         while rest:
@@ -95,7 +101,8 @@ def write_new(directory: Path, name: str, data: bytes, *, mode: int = 0o444) -> 
 def staging(root: Path) -> Iterator[Path]:
     """A private directory of this publisher alone; what is not moved out of it by the end is removed, failure or not.
 
-    What dead publishers left there is swept first. How old that is, is asked of the disk that dated it: our own clock may
+    What dead publishers left there is swept first. How old that is, is asked of the disk that dated
+    it: our own clock may
     be another, and would take a living publisher for a dead one.
     """
     staged = make_directory(root, _STAGING) / uuid.uuid4().hex
@@ -109,7 +116,8 @@ def staging(root: Path) -> Iterator[Path]:
 
 def seal(directory: Path, mode: int = 0o755) -> None:
     """Let readers in, and put the names in `directory` on the disk."""
-    # Readers may be another user; and not 0555: moving a directory rewrites its "..", which needs leave to write.
+    # Readers may be another user; and not 0555: moving a directory rewrites its "..", which needs
+    # leave to write.
     directory.chmod(mode)
     _sync(directory)
 
@@ -142,10 +150,13 @@ def take_out(place: Path, into: Path) -> None:
 
     Args:
         place: where readers see it.
-        into: a new name on the same disk, where nobody looks: in staging, whatever becomes of us is swept.
+        into: a new name on the same disk, where nobody looks: in staging, whatever becomes of
+            us is swept.
     """
     place.rename(into)
-    _sync(into.parent)  # first: a power cut in between may leave it in both places, never in neither
+    _sync(
+        into.parent
+    )  # first: a power cut in between may leave it in both places, never in neither
     _sync(place.parent)
 
 
@@ -161,7 +172,11 @@ def append(directory: Path, name: str, data: bytes, *, mode: int) -> None:
     Raises:
         OSError: the disk is full or failing; a part of `data` may have been added.
     """
-    fd = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    fd = os.open(
+        directory / name,
+        os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC,
+        mode,
+    )
     try:
         rest = memoryview(data)
         while rest:
@@ -206,7 +221,9 @@ def sweep_staging(root: Path, *, now_s: float) -> int:
             found = leftover.lstat()
         except FileNotFoundError:
             continue  # its publisher finished just now
-        if abs(now_s - found.st_mtime) <= STALE_STAGING_S:  # by distance: a clock that ran ahead must not keep it for ever
+        if (
+            abs(now_s - found.st_mtime) <= STALE_STAGING_S
+        ):  # by distance: a clock that ran ahead must not keep it for ever
             continue
         if stat.S_ISDIR(found.st_mode):
             shutil.rmtree(leftover, ignore_errors=True)

@@ -1,7 +1,9 @@
 """One value, one text: the JSON of manifests, releases, pointers, configurations and golden scores.
 
-Keys sorted, no spaces, ASCII, one newline at the end. Reading demands exactly what writing would have written, so that a
-repeated key, a field we do not know, `1.0` for `1` or a NaN cannot hide in a file that someone signs.
+Keys sorted, no spaces, ASCII, one newline at the end. Reading demands exactly what writing would
+have written, so that a
+repeated key, a field we do not know, `1.0` for `1` or a NaN cannot hide in a file that someone
+signs.
 """
 
 from __future__ import annotations
@@ -18,7 +20,16 @@ from msgspec import Meta
 
 from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible, EnsembleError
 
-__all__ = ["Serial", "Sha256", "decode", "encode", "is_timestamp", "refuse_other_format", "timestamp", "to_dataclass"]
+__all__ = [
+    "Serial",
+    "Sha256",
+    "decode",
+    "encode",
+    "is_timestamp",
+    "refuse_other_format",
+    "timestamp",
+    "to_dataclass",
+]
 
 _TIMESTAMP = "%Y-%m-%dT%H:%M:%SZ"
 Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
@@ -32,28 +43,38 @@ def encode(value: object) -> bytes:
     """The one text of `value`.
 
     Args:
-        value: mappings with text keys, lists, tuples, text, booleans, None, whole and finite numbers.
+        value: mappings with text keys, lists, tuples, text, booleans, None, whole and finite
+            numbers.
 
     Raises:
-        ValueError: a NaN, an infinity, or a key that is no text (JSON would turn the key 1 into "1").
+        ValueError: a NaN, an infinity, or a key that is no text (JSON would turn the key 1 into
+            "1").
         TypeError: something JSON has no word for.
     """
     _refuse_odd_keys(value)
-    return (json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n").encode("ascii")
+    return (
+        json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n"
+    ).encode("ascii")
 
 
 def decode(data: bytes, *, what: str) -> object:
     """The value of `data`; `what` names the file in errors.
 
     Raises:
-        ArtifactCorrupt: not JSON, a repeated key, a number that is not finite, nested too deep, or not the canonical text.
+        ArtifactCorrupt: not JSON, a repeated key, a number that is not finite, nested too deep,
+            or not the canonical text.
     """
     try:
-        value = json.loads(data.decode("ascii"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        value = json.loads(
+            data.decode("ascii"), object_pairs_hook=_unique, parse_constant=_refuse_constant
+        )
         is_canonical = encode(value) == data
     except _OddValueError as refused:
         raise ArtifactCorrupt(what, str(refused)) from None
-    except (ValueError, RecursionError):  # JSON, text, NaN by overflow such as 1e400, and integers of thousands of digits
+    except (
+        ValueError,
+        RecursionError,
+    ):  # JSON, text, NaN by overflow such as 1e400, and integers of thousands of digits
         raise ArtifactCorrupt(what, "is not JSON that Axon writes") from None
     if not is_canonical:
         raise ArtifactCorrupt(what, "is not in canonical form")
@@ -70,7 +91,8 @@ def to_dataclass(value: object, kind: type[_T], *, what: str) -> _T:
         made = msgspec.convert(value, kind, dec_hook=_checked_text)
     except msgspec.ValidationError as error:
         raise ArtifactCorrupt(what, _first_line(error)) from None
-    if encode(asdict(made)) != encode(value):  # type: ignore[call-overload]  # msgspec passes over fields it does not know
+    # msgspec passes over fields it does not know
+    if encode(asdict(made)) != encode(value):  # type: ignore[call-overload]
         raise ArtifactCorrupt(what, "has a field that this format does not have")
     return made
 
@@ -112,7 +134,9 @@ def _checked_text(kind: type, value: object) -> object:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:200]  # msgspec speaks of types and field names; 200 is enough for both
+    return str(error).splitlines()[0][
+        :200
+    ]  # msgspec speaks of types and field names; 200 is enough for both
 
 
 def refuse_other_format(value: object, known: int, *, what: str) -> None:

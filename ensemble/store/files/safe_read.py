@@ -1,8 +1,11 @@
 """Reading files that someone may have tampered with: once, bounded, and only what is plainly a file of this directory.
 
-Every file is opened by its bare name under an open directory, so no link and no ".." leads elsewhere. Its size is known
-before a byte is read, and what is read is kept: whoever checks the bytes decodes these bytes, not the file again (C-30).
-A disk that fails once is asked once more; then it is for the slot, which knows the time, to try again.
+Every file is opened by its bare name under an open directory, so no link and no ".." leads
+elsewhere. Its size is known
+before a byte is read, and what is read is kept: whoever checks the bytes decodes these bytes, not
+the file again (C-30).
+A disk that fails once is asked once more; then it is for the slot, which knows the time, to try
+again.
 """
 
 from __future__ import annotations
@@ -20,11 +23,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["list_names", "modified_at", "open_directory", "read_bounded", "read_proven", "sha256_of"]
+__all__ = [
+    "list_names",
+    "modified_at",
+    "open_directory",
+    "read_bounded",
+    "read_proven",
+    "sha256_of",
+]
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PASSING = frozenset({errno.EIO, errno.ESTALE})
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe without a writer would block the open for ever
+_FILE = (
+    os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+)  # a pipe without a writer would block the open for ever
 
 _T = TypeVar("_T")
 
@@ -38,7 +50,9 @@ def open_directory(root: Path, *parts: str, what: str) -> Iterator[int]:
         ArtifactCorrupt: a part is a link or a file.
         ArtifactUnreadable: a part may not be read.
     """
-    fd = _open(str(root), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, None, what)  # the root itself may be a link: the operator's
+    fd = _open(
+        str(root), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, None, what
+    )  # the root itself may be a link: the operator's
     try:
         for part in parts:
             _refuse_climbing(part, what)
@@ -109,7 +123,10 @@ def _read(directory: int, name: str, *, at_least: int, at_most: int, what: str) 
 
 
 def _refuse_climbing(name: str, what: str) -> None:
-    """Names are checked where they are made; here is the last place where one that climbs can be stopped (N-14)."""
+    """Names are checked where they are made.
+
+    Here is the last place where one that climbs can be stopped (N-14).
+    """
     if name in {"", ".", ".."} or "/" in name or "\0" in name:
         raise ArtifactCorrupt(what, "is asked for by what is no name")
 
@@ -119,7 +136,10 @@ def _read_once(directory: int, name: str, at_least: int, at_most: int, what: str
     fd = os.open(name, _FILE, dir_fd=directory)
     try:
         _refuse_unless_plain(os.fstat(fd), at_least, at_most, what)
-        chunks, room = [], at_most + 1  # one byte more than allowed: a file that grows meanwhile is noticed, not followed
+        chunks, room = (
+            [],
+            at_most + 1,
+        )  # one byte more than allowed: a file that grows meanwhile is noticed, not followed
         while room and (chunk := os.read(fd, room)):
             chunks.append(chunk)
             room -= len(chunk)
@@ -167,5 +187,10 @@ def _explained(error: OSError, what: str) -> ArtifactError:
         case errno.EACCES | errno.EPERM:
             return ArtifactUnreadable(what, "is there, but permission to read it is denied")
         case errno.ELOOP | errno.ENOTDIR | errno.ENXIO:
-            return ArtifactCorrupt(what, "is a link or another kind of file, not the one that was published")
-    return ArtifactUnreadable(what, f"is there, but cannot be read ([Errno {error.errno}] {errno.errorcode.get(error.errno or 0, '?')})")
+            return ArtifactCorrupt(
+                what, "is a link or another kind of file, not the one that was published"
+            )
+    return ArtifactUnreadable(
+        what,
+        f"is there, but cannot be read ([Errno {error.errno}] {errno.errorcode.get(error.errno or 0, '?')})",
+    )

@@ -1,9 +1,12 @@
 """One file out of several: a tar, compressed, of which only the one form is read that is written here.
 
-The names and sizes are known to the reader before it reads them, from what was proven; a header must be, byte for byte, the one
-that the writer would have written for them. So there is no link, no second name, no path that climbs and nothing behind the end, and
+The names and sizes are known to the reader before it reads them, from what was proven; a header
+must be, byte for byte, the one
+that the writer would have written for them. So there is no link, no second name, no path that
+climbs and nothing behind the end, and
 nothing is decompressed beyond what was asked for. People can look into one with any tar.
-Sources: POSIX.1-1988 ustar; RFC 1952 (gzip). The same files give the same bytes as long as zlib stays the same.
+Sources: POSIX.1-1988 ustar; RFC 1952 (gzip). The same files give the same bytes as long as zlib
+stays the same.
 """
 
 from __future__ import annotations
@@ -28,7 +31,10 @@ _FOREIGN = "holds something that no export writes"
 def pack(files: Iterable[tuple[str, bytes]]) -> bytes:
     """One file of `files`, in their order."""
     squeeze = zlib.compressobj(level=6, wbits=_GZIP)
-    pieces = [squeeze.compress(_header(name, len(data)) + data + _padding(len(data))) for name, data in files]
+    pieces = [
+        squeeze.compress(_header(name, len(data)) + data + _padding(len(data)))
+        for name, data in files
+    ]
     return b"".join([*pieces, squeeze.compress(bytes(2 * _BLOCK)), squeeze.flush()])
 
 
@@ -56,7 +62,9 @@ class Unpacker:
             raise ArtifactCorrupt(self._what, _FOREIGN)
         size_bytes = int(size[0][:11], 8)
         if size_bytes > limit:
-            raise ArtifactCorrupt(self._what, f"{name} is {size_bytes:,} bytes, allowed are {limit:,}")
+            raise ArtifactCorrupt(
+                self._what, f"{name} is {size_bytes:,} bytes, allowed are {limit:,}"
+            )
         return name, self._content(size_bytes)
 
     def next(self, name: str, size_bytes: int) -> bytes:
@@ -78,7 +86,9 @@ class Unpacker:
         if any(self._take(2 * _BLOCK)):
             raise ArtifactCorrupt(self._what, _FOREIGN)
         is_going_on = True
-        while is_going_on and not self._squeezed.eof:  # the checksum is still to be read, perhaps from another piece
+        while (
+            is_going_on and not self._squeezed.eof
+        ):  # the checksum is still to be read, perhaps from another piece
             before = self._at, len(self._squeezed.unconsumed_tail)
             if self._more(1):
                 raise ArtifactCorrupt(self._what, _FOREIGN)
@@ -104,7 +114,10 @@ class Unpacker:
         return b"".join(pieces)
 
     def _more(self, most: int) -> bytes:
-        """Some of what comes next, at most `most` bytes; nothing where it needs another piece of the file."""
+        """Some of what comes next, at most `most` bytes.
+
+        Nothing where it needs another piece of the file.
+        """
         rest = self._squeezed.unconsumed_tail
         if not rest:
             rest = bytes(self._data[self._at : self._at + _PIECE_BYTES])
@@ -112,7 +125,9 @@ class Unpacker:
         try:
             return self._squeezed.decompress(rest, most)
         except zlib.error:
-            raise ArtifactCorrupt(self._what, "is not compressed as an export is, or was damaged on the way") from None
+            raise ArtifactCorrupt(
+                self._what, "is not compressed as an export is, or was damaged on the way"
+            ) from None
 
 
 def _header(name: str, size_bytes: int) -> bytes:
@@ -122,7 +137,10 @@ def _header(name: str, size_bytes: int) -> bytes:
 
 
 def _name_in(header: bytes) -> str | None:
-    """The name in a header, where it is one that an export could have; the rest of the header is compared with what it should be."""
+    """The name in a header, where it is one that an export could have.
+
+    The rest of the header is compared with what it should be.
+    """
     name, before = header[:100].rstrip(b"\0"), header[345:500].rstrip(b"\0")
     whole = before + b"/" + name if before else name
     return whole.decode() if _NAME.fullmatch(whole) else None

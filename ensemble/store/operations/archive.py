@@ -1,8 +1,11 @@
 """A bundle, or a release with all its bundles, as one file, and back.
 
-An export holds what lies in the store, signatures and all. An import believes none of it before it is proven as everything else
-is: signed by a key, or pinned by a digest, that is trusted here; sizes are taken from the proven manifest before anything is
-decompressed, and nothing is decoded before its digest fits. What is imported becomes the importing tenant's own: its next version,
+An export holds what lies in the store, signatures and all. An import believes none of it before it
+is proven as everything else
+is: signed by a key, or pinned by a digest, that is trusted here; sizes are taken from the proven
+manifest before anything is
+decompressed, and nothing is decoded before its digest fits. What is imported becomes the importing
+tenant's own: its next version,
 signed by the importer, and it remembers where it came from.
 """
 
@@ -17,7 +20,12 @@ from typing import Any
 from ensemble.errors import ArtifactCorrupt, ArtifactError
 from ensemble.store.audit_log import Action, AuditedAction
 from ensemble.store.bundles.codecs import GOLDEN, decode_golden, decode_parts
-from ensemble.store.bundles.manifest import MANIFEST_LIMIT_BYTES, FileEntry, Manifest, parse_manifest
+from ensemble.store.bundles.manifest import (
+    MANIFEST_LIMIT_BYTES,
+    FileEntry,
+    Manifest,
+    parse_manifest,
+)
 from ensemble.store.bundles.open import OpenedBundle, open_bundle
 from ensemble.store.bundles.publish import publish_files
 from ensemble.store.bundles.quota import Quota
@@ -26,12 +34,20 @@ from ensemble.store.files.tar import Unpacker, pack
 from ensemble.store.layout import MANIFEST, Store
 from ensemble.store.names import BundleRef, ReleaseRef, Tenant
 from ensemble.store.releases.release import publish_release
-from ensemble.store.releases.release_file import RELEASE_LIMIT_BYTES, Release, parse_any_release, read_release, read_release_bytes
+from ensemble.store.releases.release_file import (
+    RELEASE_LIMIT_BYTES,
+    Release,
+    parse_any_release,
+    read_release,
+    read_release_bytes,
+)
 from ensemble.store.signing import Document, Signer, Trust, signed_by
 
 __all__ = ["ARCHIVE_LIMIT_BYTES", "Imported", "export_bundle", "export_release", "import_archive"]
 
-ARCHIVE_LIMIT_BYTES = 1 << 30  # of all files in one, unpacked: as much as one file of a bundle may have
+ARCHIVE_LIMIT_BYTES = (
+    1 << 30
+)  # of all files in one, unpacked: as much as one file of a bundle may have
 _RELEASE = "release.json"
 _WHAT = "the archive"
 
@@ -68,7 +84,12 @@ def export_release(store: Store, tenant: Tenant, which: ReleaseRef) -> bytes:
     """
     release = read_release(store, tenant, which)
     bundles = [open_bundle(store, ref) for _, ref in sorted(release.bundles.items())]
-    return pack([(_RELEASE, _signed_release(store, tenant, which)), *(file for bundle in bundles for file in _files_of(bundle))])
+    return pack(
+        [
+            (_RELEASE, _signed_release(store, tenant, which)),
+            *(file for bundle in bundles for file in _files_of(bundle)),
+        ]
+    )
 
 
 def import_archive(
@@ -83,7 +104,8 @@ def import_archive(
 ) -> Imported:
     """Publish what an archive holds, as the next versions of `tenant`; nothing is promoted.
 
-    All of the archive is proven before the first bundle of it is published. Who dies in between leaves bundles that no release
+    All of the archive is proven before the first bundle of it is published. Who dies in between
+    leaves bundles that no release
     names, which retention takes.
 
     Args:
@@ -107,7 +129,11 @@ def import_archive(
         for bundle in bundles:  # what could not be read back is not published; it is proven by now
             decode_parts(bundle.files)
             decode_golden(bundle.files[GOLDEN])
-        origin = f"{release.tenant}: release {release.serial}" if release else f"{bundles[0].ref.tenant}: {bundles[0].ref}"
+        origin = (
+            f"{release.tenant}: release {release.serial}"
+            if release
+            else f"{bundles[0].ref.tenant}: {bundles[0].ref}"
+        )
         act.begin(what=f"from {origin}")
         refs = tuple(
             publish_files(
@@ -127,10 +153,18 @@ def import_archive(
         if release is None:
             return Imported(refs, None, origin)
         notes = f"imported from {origin}" + (f"; {release.notes}" if release.notes else "")
-        return Imported(refs, publish_release(store, tenant, refs, release.fusion, notes=notes, now=now, signer=signer), origin)
+        return Imported(
+            refs,
+            publish_release(
+                store, tenant, refs, release.fusion, notes=notes, now=now, signer=signer
+            ),
+            origin,
+        )
 
 
-def _unpacked(data: bytes, trust: Trust, limit_bytes: int) -> tuple[Release | None, list[OpenedBundle]]:
+def _unpacked(
+    data: bytes, trust: Trust, limit_bytes: int
+) -> tuple[Release | None, list[OpenedBundle]]:
     """All that the archive holds, each document proven before it is parsed, each file before it is decoded."""
     packed = Unpacker(data, what=_WHAT)
     name, document = packed.first(limit=max(RELEASE_LIMIT_BYTES, MANIFEST_LIMIT_BYTES))
@@ -139,7 +173,9 @@ def _unpacked(data: bytes, trust: Trust, limit_bytes: int) -> tuple[Release | No
         bundles = [_bundle(packed, name, document, trust, room)]
         packed.end()
         return None, bundles
-    release = parse_any_release(trust.prove(document, Document.RELEASE, what=_RELEASE), what=_RELEASE)
+    release = parse_any_release(
+        trust.prove(document, Document.RELEASE, what=_RELEASE), what=_RELEASE
+    )
     bundles = []
     for model, ref in sorted(release.bundles.items()):
         name, document = packed.first(limit=MANIFEST_LIMIT_BYTES)
@@ -163,25 +199,40 @@ class _Room:
             raise ArtifactCorrupt(_WHAT, f"holds more than {self._limit_bytes:,} bytes")
 
 
-def _bundle(packed: Unpacker, name: str, document: bytes, trust: Trust, room: _Room) -> OpenedBundle:
-    manifest = parse_manifest(trust.prove(document, Document.MANIFEST, what=MANIFEST), what=MANIFEST)
+def _bundle(
+    packed: Unpacker, name: str, document: bytes, trust: Trust, room: _Room
+) -> OpenedBundle:
+    manifest = parse_manifest(
+        trust.prove(document, Document.MANIFEST, what=MANIFEST), what=MANIFEST
+    )
     ref = BundleRef(manifest.tenant, manifest.model, manifest.serial, sha256_of(document))
     if name != _path(manifest, MANIFEST):
         raise ArtifactCorrupt(_WHAT, "names a bundle otherwise than its manifest does")
     room.take(manifest.size_bytes)
-    return OpenedBundle(ref, manifest, {entry.name: _proven(packed, manifest, entry) for entry in manifest.files}, document)
+    return OpenedBundle(
+        ref,
+        manifest,
+        {entry.name: _proven(packed, manifest, entry) for entry in manifest.files},
+        document,
+    )
 
 
 def _proven(packed: Unpacker, manifest: Manifest, entry: FileEntry) -> bytes:
     data = packed.next(_path(manifest, entry.name), entry.size_bytes)
     if (found := sha256_of(data)) != entry.sha256:
-        raise ArtifactCorrupt(_path(manifest, entry.name), f"sha256 is {found[:12]}, published was {entry.sha256[:12]}")
+        raise ArtifactCorrupt(
+            _path(manifest, entry.name),
+            f"sha256 is {found[:12]}, published was {entry.sha256[:12]}",
+        )
     return data
 
 
 def _files_of(bundle: OpenedBundle) -> Iterator[tuple[str, bytes]]:
     yield _path(bundle.manifest, MANIFEST), bundle.signed
-    yield from ((_path(bundle.manifest, entry.name), bundle.files[entry.name]) for entry in bundle.manifest.files)
+    yield from (
+        (_path(bundle.manifest, entry.name), bundle.files[entry.name])
+        for entry in bundle.manifest.files
+    )
 
 
 def _path(manifest: Manifest, name: str) -> str:

@@ -1,7 +1,9 @@
 """Removing what nothing needs: one version, one release, or by retention all but the newest.
 
-Only by its number, and never what serves, could be fallen back to, is tried in shadow, or came with Axon. A tombstone comes first,
-so that the number never means anything else; then the thing is taken out of sight in one step, into staging, where it is removed
+Only by its number, and never what serves, could be fallen back to, is tried in shadow, or came with
+Axon. A tombstone comes first,
+so that the number never means anything else; then the thing is taken out of sight in one step, into
+staging, where it is removed
 by us or, if we die, by the sweeper. A crash leaves it whole or gone.
 """
 
@@ -27,7 +29,12 @@ from ensemble.store.layout import (
     tenant_parts,
 )
 from ensemble.store.names import ModelName, Tenant
-from ensemble.store.operations.references import StoredItem, bundles_of_releases, find_references, list_tenants
+from ensemble.store.operations.references import (
+    StoredItem,
+    bundles_of_releases,
+    find_references,
+    list_tenants,
+)
 from ensemble.store.releases.release_file import RELEASE_LIMIT_BYTES
 
 __all__ = [
@@ -62,7 +69,8 @@ def delete_bundle(store: Store, tenant: Tenant, model: ModelName, version: int) 
 
     Raises:
         ArtifactMissing: there is none of that number.
-        ArtifactInUse: a pointer, challenger or alias of any tenant needs it, that cannot be told now, or it came with Axon.
+        ArtifactInUse: a pointer, challenger or alias of any tenant needs it, that cannot be
+            told now, or it came with Axon.
         ArtifactError: the tombstone or the audit log is broken.
         OSError: the disk fails; it is whole, or gone.
     """
@@ -89,16 +97,31 @@ def apply_retention(store: Store, tenant: Tenant, *, keep: int) -> Removed:
         raise ValueError("retention that keeps nothing is deletion")
     if tenant not in list_tenants(Store(store.state, None, store.trust)):
         return Removed((), ())
-    with AuditedAction(store, tenant, Action.RETENTION, f"keep {keep}") as act, deletion_lock(store, tenant):
+    with (
+        AuditedAction(store, tenant, Action.RETENTION, f"keep {keep}") as act,
+        deletion_lock(store, tenant),
+    ):
         usage = find_references(store, what="anything")
         releases = [one for one in _beyond(store, tenant, None, keep) if not usage.why(one)]
         gone = frozenset(one.serial for one in releases)
-        named = [bundles_of_releases(store, other, but=gone if other == tenant else frozenset()) for other in list_tenants(store)]
-        old = [one for model in models_in_state(store, tenant) for one in _beyond(store, tenant, model, keep)]
-        bundles = [one for one in old if not usage.why(one) and not any(one.key in keys for keys in named)]
+        named = [
+            bundles_of_releases(store, other, but=gone if other == tenant else frozenset())
+            for other in list_tenants(store)
+        ]
+        old = [
+            one
+            for model in models_in_state(store, tenant)
+            for one in _beyond(store, tenant, model, keep)
+        ]
+        bundles = [
+            one for one in old if not usage.why(one) and not any(one.key in keys for keys in named)
+        ]
         if releases or bundles:
             act.begin(what=f"keep {keep}: {len(releases)} releases and {len(bundles)} bundles go")
-        for entry in (*releases, *bundles):  # in this order: no release is left that names what is gone
+        for entry in (
+            *releases,
+            *bundles,
+        ):  # in this order: no release is left that names what is gone
             with AuditedAction(store, tenant, Action.DELETE, str(entry)) as part:
                 _take(store, entry, part)
     return Removed(tuple(bundles), tuple(releases))
@@ -106,7 +129,10 @@ def apply_retention(store: Store, tenant: Tenant, *, keep: int) -> Removed:
 
 @contextmanager
 def deletion_lock(store: Store, tenant: Tenant) -> Iterator[None]:
-    """Hold what a remover must hold: nobody points to anything meanwhile, and nobody else changes the tenant's things."""
+    """Hold what a remover must hold.
+
+    Nobody points to anything meanwhile, and nobody else changes the tenant's things.
+    """
     home = atomic.make_directory(store.state, *tenant_parts(tenant))
     with atomic.exclusive(store.state, atomic.IN_USE), atomic.exclusive(home):
         yield
@@ -131,14 +157,18 @@ def require_own(store: Store, entry: StoredItem) -> None:
     """
     if entry.serial in serials_in(store.state, entry.parts, suffix=entry.suffix):
         return
-    if store.shipped and entry.serial in serials_in(store.shipped, entry.parts, suffix=entry.suffix):
+    if store.shipped and entry.serial in serials_in(
+        store.shipped, entry.parts, suffix=entry.suffix
+    ):
         raise ArtifactInUse(str(entry), SHIPPED)
     raise ArtifactMissing(str(entry))
 
 
 def _delete(store: Store, entry: StoredItem) -> None:
     with AuditedAction(store, entry.tenant, Action.DELETE, str(entry)) as act:
-        require_own(store, entry)  # before the locks: who asks for nothing makes no tenant's directory
+        require_own(
+            store, entry
+        )  # before the locks: who asks for nothing makes no tenant's directory
         with deletion_lock(store, entry.tenant):
             require_own(store, entry)
             require_unreferenced(store, entry)
@@ -155,11 +185,17 @@ def _take(store: Store, entry: StoredItem, act: AuditedAction) -> None:
 def _beyond(store: Store, tenant: Tenant, model: ModelName | None, keep: int) -> list[StoredItem]:
     """Those in the state root that are older than the newest `keep`, the oldest first."""
     anything = StoredItem(tenant, model, 1)
-    return [StoredItem(tenant, model, serial) for serial in serials_in(store.state, anything.parts, suffix=anything.suffix)[:-keep]]
+    return [
+        StoredItem(tenant, model, serial)
+        for serial in serials_in(store.state, anything.parts, suffix=anything.suffix)[:-keep]
+    ]
 
 
 def leave_tombstone(store: Store, entry: StoredItem) -> None:
-    """Write down the highest number there is, on the disk before `entry` goes: a number never means two things."""
+    """Write down the highest number there is, on the disk before `entry` goes.
+
+    A number never means two things.
+    """
     home = atomic.make_directory(store.state, *entry.parts)
     text = encode_tombstone(highest_serial(store, entry.parts, suffix=entry.suffix))
     with atomic.staging(store.state) as staged:
@@ -169,9 +205,18 @@ def leave_tombstone(store: Store, entry: StoredItem) -> None:
 
 def digest_of(store: Store, entry: StoredItem) -> str:
     """SHA-256 of the release or of the bundle's manifest as it lies in the state root, "" where it cannot be read."""
-    inner, name = (entry.parts, entry.name) if entry.model is None else ((*entry.parts, entry.name), MANIFEST)
+    inner, name = (
+        (entry.parts, entry.name) if entry.model is None else ((*entry.parts, entry.name), MANIFEST)
+    )
     try:
         with open_directory(store.state, *inner, what=str(entry)) as directory:
-            return sha256_of(read_bounded(directory, name, limit=max(RELEASE_LIMIT_BYTES, MANIFEST_LIMIT_BYTES), what=str(entry)))
+            return sha256_of(
+                read_bounded(
+                    directory,
+                    name,
+                    limit=max(RELEASE_LIMIT_BYTES, MANIFEST_LIMIT_BYTES),
+                    what=str(entry),
+                )
+            )
     except ArtifactError:
         return ""

@@ -1,6 +1,7 @@
 """What is known of a model, for people and for the management routes: its manifest, its files, and what names it.
 
-Nothing here decodes a model, and no path of this machine is told. What is broken is shown with what is wrong.
+Nothing here decodes a model, and no path of this machine is told. What is broken is shown with what
+is wrong.
 """
 
 from __future__ import annotations
@@ -17,12 +18,24 @@ from ensemble.store.bundles.metadata import Metadata
 from ensemble.store.files.canonical_json import timestamp
 from ensemble.store.layout import Store, bundle_parts
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
-from ensemble.store.operations.references import References, StoredItem, find_references, list_tenants
+from ensemble.store.operations.references import (
+    References,
+    StoredItem,
+    find_references,
+    list_tenants,
+)
 from ensemble.store.releases.aliases import Alias, read_challenger, read_model_alias
 from ensemble.store.releases.pointer import read_pointer
 from ensemble.store.releases.release_file import read_release
 
-__all__ = ["BundleInfo", "as_told", "describe_bundle", "list_models", "list_tenants", "resolve_bundle"]
+__all__ = [
+    "BundleInfo",
+    "as_told",
+    "describe_bundle",
+    "list_models",
+    "list_tenants",
+    "resolve_bundle",
+]
 
 MEGABYTE = 1e6
 
@@ -32,7 +45,8 @@ class BundleInfo:
     """S4-05 and S4-06, of one version of a model.
 
     Attributes:
-        created_at: UTC, "" where the manifest cannot be trusted; so with everything that the manifest says.
+        created_at: UTC, "" where the manifest cannot be trusted; so with everything that the
+            manifest says.
         file_hash: SHA-256 of the manifest, which holds those of the files.
         files: all but the manifest.
         libraries: library -> version that made it.
@@ -45,7 +59,8 @@ class BundleInfo:
         aliases: words that stand for this version: champion, challenger.
         in_use: it may not be deleted.
         why_in_use: in words, "" where it is not.
-        problem: what is wrong with it, "" where nothing is known. A model that has been described is not a model that loads.
+        problem: what is wrong with it, "" where nothing is known. A model that has been
+            described is not a model that loads.
     """
 
     model_name: ModelName
@@ -79,7 +94,9 @@ class BundleInfo:
         return BundleRef(self.tenant_id, self.model_name, self.version, self.file_hash)
 
 
-def describe_bundle(store: Store, tenant: Tenant, model: ModelName, which: int | Alias | None = None) -> BundleInfo:
+def describe_bundle(
+    store: Store, tenant: Tenant, model: ModelName, which: int | Alias | None = None
+) -> BundleInfo:
     """One version of a model of `tenant`: of that number, the one that an alias names, or as in `resolve_bundle`.
 
     Raises:
@@ -93,17 +110,22 @@ def describe_bundle(store: Store, tenant: Tenant, model: ModelName, which: int |
     raise ArtifactMissing(str(ref))  # an alias or a release names what somebody took away by hand
 
 
-def resolve_bundle(store: Store, tenant: Tenant, model: ModelName, which: int | Alias | None = None) -> BundleRef:
+def resolve_bundle(
+    store: Store, tenant: Tenant, model: ModelName, which: int | Alias | None = None
+) -> BundleRef:
     """Which version is meant, with the digest of the manifest that lies there; it is not opened.
 
-    The champion of a model is the one in the release that serves; where that names none, the one that was given the word. Without
+    The champion of a model is the one in the release that serves; where that names none, the one
+    that was given the word. Without
     `which` it is the champion; where there is none, the highest version that is not visibly broken.
 
     Raises:
         ArtifactMissing: there is no such model or version, or nothing has that alias.
         ArtifactError: an alias, or the release that serves, is broken.
     """
-    known = {listing.ref.version: listing for listing in reversed(list_bundles(store, tenant, model))}  # of twins that of the state root
+    known = {
+        listing.ref.version: listing for listing in reversed(list_bundles(store, tenant, model))
+    }  # of twins that of the state root
     if not known:
         raise ArtifactMissing(f"model {model}")
     if isinstance(which, int):
@@ -117,7 +139,9 @@ def resolve_bundle(store: Store, tenant: Tenant, model: ModelName, which: int | 
     return max(known.values(), key=lambda listing: (not listing.problem, listing.ref.version)).ref
 
 
-def list_models(store: Store, tenant: Tenant, model: ModelName | None = None) -> tuple[BundleInfo, ...]:
+def list_models(
+    store: Store, tenant: Tenant, model: ModelName | None = None
+) -> tuple[BundleInfo, ...]:
     """S4-03: every version that `tenant` has, or those of one model; the model first whose newest version is newest.
 
     Within a model the order is that of the numbers, whatever the clocks of their publishers said.
@@ -126,8 +150,12 @@ def list_models(store: Store, tenant: Tenant, model: ModelName | None = None) ->
     if not listings:
         return ()
     usage = _usage(store)
-    words = {name: _words(store, tenant, name) for name in {listing.ref.model for listing in listings}}
-    infos = [_info(listing, usage, words[listing.ref.model].get(listing.ref, ())) for listing in listings]
+    words = {
+        name: _words(store, tenant, name) for name in {listing.ref.model for listing in listings}
+    }
+    infos = [
+        _info(listing, usage, words[listing.ref.model].get(listing.ref, ())) for listing in listings
+    ]
     newest: dict[ModelName, str] = {}
     for info in infos:  # the first of each model has the highest number
         newest.setdefault(info.model_name, info.created_at)
@@ -167,9 +195,15 @@ def as_told(info: BundleInfo) -> dict[str, Any]:
     }
 
 
-def _info(listing: BundleListing, usage: References | None, aliases: tuple[Alias, ...]) -> BundleInfo:
+def _info(
+    listing: BundleListing, usage: References | None, aliases: tuple[Alias, ...]
+) -> BundleInfo:
     ref, manifest = listing.ref, listing.manifest
-    why = usage.why(StoredItem(ref.tenant, ref.model, ref.version)) if usage else "what serves cannot be told now"
+    why = (
+        usage.why(StoredItem(ref.tenant, ref.model, ref.version))
+        if usage
+        else "what serves cannot be told now"
+    )
     training = manifest.training if manifest else {}
     return BundleInfo(
         model_name=ref.model,
@@ -184,7 +218,9 @@ def _info(listing: BundleListing, usage: References | None, aliases: tuple[Alias
         training=training,
         metadata=Metadata.of(training),
         size_bytes=listing.size_bytes,
-        last_modified=timestamp(datetime.fromtimestamp(listing.modified_s, UTC)) if listing.modified_s else "",
+        last_modified=timestamp(datetime.fromtimestamp(listing.modified_s, UTC))
+        if listing.modified_s
+        else "",
         path="/".join((*bundle_parts(ref.tenant, ref.model), str(ref.version))),
         is_shipped=listing.is_shipped,
         aliases=aliases,
@@ -202,7 +238,10 @@ def _usage(store: Store) -> References | None:
 
 
 def _words(store: Store, tenant: Tenant, model: ModelName) -> dict[BundleRef, tuple[Alias, ...]]:
-    """Version -> its aliases; one that is broken names nothing here, and says so where it is asked for by name."""
+    """Version -> its aliases.
+
+    One that is broken names nothing here, and says so where it is asked for by name.
+    """
     found: dict[BundleRef, tuple[Alias, ...]] = {}
     for alias in Alias:
         try:

@@ -1,9 +1,11 @@
 """Quarantine: a bundle, or a file that was handed in, set aside as hostile, with the reason, where nothing ever looks it up.
 
     <state>/.quarantine/<tenant>/<number>/about.json    what, why, when, by whom
-    <state>/.quarantine/<tenant>/<number>/bundle/       the version as it lay in the store; or `file`, the bytes that were handed in
+    <state>/.quarantine/<tenant>/<number>/bundle/       the version as it lay in the store; or
+    `file`, the bytes that were handed in
 
-Nothing is released from here by Axon: whoever has looked at it publishes it again, or removes the folder.
+Nothing is released from here by Axon: whoever has looked at it publishes it again, or removes the
+folder.
 """
 
 from __future__ import annotations
@@ -23,14 +25,21 @@ from ensemble.store.files.canonical_json import timestamp
 from ensemble.store.files.safe_read import list_names, open_directory, read_bounded, sha256_of
 from ensemble.store.layout import Store, quarantine_parts, serials_in
 from ensemble.store.names import ModelName, Tenant
-from ensemble.store.operations.deletion import deletion_lock, digest_of, leave_tombstone, require_own, require_unreferenced
+from ensemble.store.operations.deletion import (
+    deletion_lock,
+    digest_of,
+    leave_tombstone,
+    require_own,
+    require_unreferenced,
+)
 from ensemble.store.operations.references import StoredItem
 
 __all__ = ["Quarantined", "list_quarantine", "quarantine_bundle", "quarantine_file"]
 
 FORMAT: Final = 1
 LONGEST_TEXT = 200  # characters of what and who
-MOST = 100  # a tenant: what is set aside is kept until somebody has looked at it, and must not fill the disk
+# a tenant: what is set aside is kept until somebody has looked at it, and must not fill the disk
+MOST = 100
 LONGEST_REASON = 500  # characters
 ABOUT_LIMIT_BYTES = 8 << 10  # with every character of the texts written in six
 _ABOUT, _BUNDLE, _FILE = "about.json", "bundle", "file"
@@ -48,7 +57,8 @@ class Quarantined:
         who: set it aside.
         at: when, UTC.
         is_there: False where a crash, or somebody by hand, left only the note.
-        problem: what is wrong with the note, "" where nothing is known; the other fields then say nothing.
+        problem: what is wrong with the note, "" where nothing is known; the other fields then
+            say nothing.
     """
 
     number: int
@@ -61,10 +71,13 @@ class Quarantined:
     problem: str = ""
 
 
-def quarantine_bundle(store: Store, tenant: Tenant, model: ModelName, version: int, reason: str, *, even_in_use: bool) -> Quarantined:
+def quarantine_bundle(
+    store: Store, tenant: Tenant, model: ModelName, version: int, reason: str, *, even_in_use: bool
+) -> Quarantined:
     """Set one version of a model aside; its number never comes back.
 
-    `reason` is for whoever looks at it later. `even_in_use`: also where it serves, and replicas then fall back to what they can
+    `reason` is for whoever looks at it later. `even_in_use`: also where it serves, and replicas
+    then fall back to what they can
     prove; otherwise roll back first.
 
     Raises:
@@ -89,7 +102,9 @@ def quarantine_bundle(store: Store, tenant: Tenant, model: ModelName, version: i
     return _read(store, tenant, number)
 
 
-def quarantine_file(store: Store, tenant: Tenant, data: bytes, reason: str, *, what: str) -> Quarantined:
+def quarantine_file(
+    store: Store, tenant: Tenant, data: bytes, reason: str, *, what: str
+) -> Quarantined:
     """Set aside a file that was handed in, as it came; `what` says what it claimed to be.
 
     Raises:
@@ -97,7 +112,10 @@ def quarantine_file(store: Store, tenant: Tenant, data: bytes, reason: str, *, w
         OSError: the disk fails; nothing was set aside.
     """
     digest = sha256_of(data)
-    with AuditedAction(store, tenant, Action.QUARANTINE, what, digest) as act, deletion_lock(store, tenant):
+    with (
+        AuditedAction(store, tenant, Action.QUARANTINE, what, digest) as act,
+        deletion_lock(store, tenant),
+    ):
         number = _next_number(store, tenant)
         act.begin()
         _set_aside(store, tenant, number, _about(store, what, digest, reason), {_FILE: data})
@@ -106,7 +124,10 @@ def quarantine_file(store: Store, tenant: Tenant, data: bytes, reason: str, *, w
 
 def list_quarantine(store: Store, tenant: Tenant) -> tuple[Quarantined, ...]:
     """What was set aside of this tenant's, the newest first."""
-    return tuple(_read(store, tenant, number) for number in reversed(serials_in(store.state, quarantine_parts(tenant))))
+    return tuple(
+        _read(store, tenant, number)
+        for number in reversed(serials_in(store.state, quarantine_parts(tenant)))
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +142,14 @@ class _About:
 
 def _about(store: Store, what: str, digest: str, reason: str) -> _About:
     at = timestamp(datetime.fromtimestamp(store.clock(), UTC))
-    return _About(FORMAT, what[:LONGEST_TEXT], digest, reason[:LONGEST_REASON], store.actor.who[:LONGEST_TEXT], at)
+    return _About(
+        FORMAT,
+        what[:LONGEST_TEXT],
+        digest,
+        reason[:LONGEST_REASON],
+        store.actor.who[:LONGEST_TEXT],
+        at,
+    )
 
 
 def _next_number(store: Store, tenant: Tenant) -> int:
@@ -131,8 +159,13 @@ def _next_number(store: Store, tenant: Tenant) -> int:
     return 1 + max(numbers, default=0)
 
 
-def _set_aside(store: Store, tenant: Tenant, number: int, about: _About, files: Mapping[str, bytes]) -> Path:
-    """A place of its own, which nobody but us may enter; the note is there before what it is about."""
+def _set_aside(
+    store: Store, tenant: Tenant, number: int, about: _About, files: Mapping[str, bytes]
+) -> Path:
+    """A place of its own, which nobody but us may enter.
+
+    The note is there before what it is about.
+    """
     home = atomic.make_directory(store.state, *quarantine_parts(tenant))
     with atomic.staging(store.state) as staged:
         for name, data in ({_ABOUT: canonical_json.encode(asdict(about))} | dict(files)).items():
@@ -146,10 +179,16 @@ def _read(store: Store, tenant: Tenant, number: int) -> Quarantined:
     what = f"quarantine {number}"
     is_there = False
     try:
-        with open_directory(store.state, *quarantine_parts(tenant), str(number), what=what) as directory:
+        with open_directory(
+            store.state, *quarantine_parts(tenant), str(number), what=what
+        ) as directory:
             is_there = bool({_BUNDLE, _FILE} & set(list_names(directory, what=what)))
             data = read_bounded(directory, _ABOUT, limit=ABOUT_LIMIT_BYTES, what=what)
-        about = canonical_json.to_dataclass(canonical_json.decode(data, what=what), _About, what=what)
+        about = canonical_json.to_dataclass(
+            canonical_json.decode(data, what=what), _About, what=what
+        )
     except ArtifactError as error:
         return Quarantined(number, "", "", "", "", "", is_there, str(error))
-    return Quarantined(number, about.what, about.digest, about.reason, about.who, about.at, is_there)
+    return Quarantined(
+        number, about.what, about.digest, about.reason, about.who, about.at, is_there
+    )

@@ -1,7 +1,9 @@
 """What is needed: every release and bundle that a pointer, a challenger or an alias of any tenant names.
 
-Asked before something is removed, so in doubt a thing is needed: what a release names is taken from its file without asking who signed
-it; and where the pointer, challenger or alias of any tenant cannot be proven, or the release in use is gone or says nothing that can be
+Asked before something is removed, so in doubt a thing is needed: what a release names is taken from
+its file without asking who signed
+it; and where the pointer, challenger or alias of any tenant cannot be proven, or the release in use
+is gone or says nothing that can be
 read, nobody knows, and nothing is removed.
 """
 
@@ -13,7 +15,16 @@ from pathlib import Path
 
 from ensemble.errors import ArtifactError, ArtifactInUse, ArtifactMissing, ArtifactUnreadable
 from ensemble.store.files.safe_read import list_names, open_directory
-from ensemble.store.layout import POINTER, POINTER_COPY, RELEASE_SUFFIX, Store, bundle_parts, release_parts, serials_in, tenant_parts
+from ensemble.store.layout import (
+    POINTER,
+    POINTER_COPY,
+    RELEASE_SUFFIX,
+    Store,
+    bundle_parts,
+    release_parts,
+    serials_in,
+    tenant_parts,
+)
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.releases.aliases import Alias, read_challenger, read_model_alias
 from ensemble.store.releases.pointer import Pointer, read_pointer
@@ -22,7 +33,9 @@ from ensemble.store.releases.release_file import parse_release, read_release_byt
 __all__ = ["References", "StoredItem", "bundles_of_releases", "find_references", "list_tenants"]
 
 UNKNOWN = "what serves cannot be told now; mend the pointer, the challenger or the alias that is broken first"
-Key = tuple[Tenant, ModelName | None, int]  # a version of a model; a release where there is no model
+Key = tuple[
+    Tenant, ModelName | None, int
+]  # a version of a model; a release where there is no model
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +52,11 @@ class StoredItem:
     @property
     def parts(self) -> tuple[str, ...]:
         """From a root to the directory it lies in."""
-        return release_parts(self.tenant) if self.model is None else bundle_parts(self.tenant, self.model)
+        return (
+            release_parts(self.tenant)
+            if self.model is None
+            else bundle_parts(self.tenant, self.model)
+        )
 
     @property
     def suffix(self) -> str:
@@ -97,9 +114,17 @@ def bundles_of_releases(store: Store, tenant: Tenant, *, but: frozenset[int]) ->
     Raises:
         ArtifactInUse: a release is there, and the system will not give it.
     """
-    numbers = {serial for root in store.roots for serial in serials_in(root, release_parts(tenant), suffix=RELEASE_SUFFIX)}
+    numbers = {
+        serial
+        for root in store.roots
+        for serial in serials_in(root, release_parts(tenant), suffix=RELEASE_SUFFIX)
+    }
     try:
-        named = [ref for number in numbers - but for ref in _bundles_of(store, tenant, number, is_live=False)]
+        named = [
+            ref
+            for number in numbers - but
+            for ref in _bundles_of(store, tenant, number, is_live=False)
+        ]
     except _UnknownError:
         raise ArtifactInUse("anything", UNKNOWN) from None
     return frozenset((ref.tenant, ref.model, ref.version) for ref in named)
@@ -117,7 +142,9 @@ def _reasons(store: Store) -> dict[Key, str]:
             for bundle in _bundles_of(store, tenant, ref.serial, is_live=why == _SERVES):
                 reasons.setdefault((bundle.tenant, bundle.model, bundle.version), why)
         for bundle, alias in _models_named(store, tenant):
-            reasons.setdefault((bundle.tenant, bundle.model, bundle.version), f"it is the {alias} of its model")
+            reasons.setdefault(
+                (bundle.tenant, bundle.model, bundle.version), f"it is the {alias} of its model"
+            )
     return reasons
 
 
@@ -140,7 +167,9 @@ def _releases_named(store: Store, tenant: Tenant) -> Iterator[tuple[ReleaseRef, 
 
 def _pointer(store: Store, tenant: Tenant) -> Pointer | None:
     names = _names_in(store.state, *tenant_parts(tenant))
-    if POINTER_COPY in names and POINTER not in names:  # it was lost, and replicas go on with what they remember of it
+    if (
+        POINTER_COPY in names and POINTER not in names
+    ):  # it was lost, and replicas go on with what they remember of it
         raise _UnknownError
     try:
         return read_pointer(store, tenant)
@@ -179,7 +208,9 @@ def _models_named(store: Store, tenant: Tenant) -> Iterator[tuple[BundleRef, Ali
 
 
 def _models_with_aliases(store: Store, tenant: Tenant) -> list[ModelName]:
-    names = {name for root in store.roots for name in _names_in(root, *tenant_parts(tenant), "aliases")}
+    names = {
+        name for root in store.roots for name in _names_in(root, *tenant_parts(tenant), "aliases")
+    }
     return sorted(ModelName(name) for name in names if ModelName.is_one(name))
 
 

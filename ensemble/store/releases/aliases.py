@@ -1,8 +1,11 @@
 """Aliases: which release is tried beside the one in use, and which version of a model is meant by a word.
 
-The champion is what serves: of a tenant the release that its pointer names, of a model the bundle in that release. A challenger is
-tried in shadow; it answers nobody. A model that no release names, e.g. a tenant's own tabular detector, has its champion and
-challenger in files of their own. Each file is a signpost: signed, with a serial that rises, so that an old one that comes back is
+The champion is what serves: of a tenant the release that its pointer names, of a model the bundle
+in that release. A challenger is
+tried in shadow; it answers nobody. A model that no release names, e.g. a tenant's own tabular
+detector, has its champion and
+challenger in files of their own. Each file is a signpost: signed, with a serial that rises, so that
+an old one that comes back is
 noticed. Clearing an alias is a newer file that names nothing.
 """
 
@@ -58,7 +61,8 @@ class AliasTarget:
     Attributes:
         number: of the release, or version of the bundle; 0 where it names nothing.
         sha256: of the release's bytes or of the bundle's manifest, "" where it names nothing.
-        serial: of the alias itself, 0 where it was never set; who changes it says which one they saw.
+        serial: of the alias itself, 0 where it was never set; who changes it says which one
+            they saw.
     """
 
     number: int
@@ -80,56 +84,94 @@ def read_challenger(store: Store, tenant: Tenant) -> ReleaseRef | None:
 
 
 def get_challenger(store: Store, tenant: Tenant, *, not_below: int = 0) -> AliasTarget:
-    """The same with the alias's own serial; `not_below` and errors as in `read_pointer`, but that a missing file is no error."""
+    """The same with the alias's own serial.
+
+    `not_below` and errors as in `read_pointer`, but that a missing file is no error.
+    """
     return _stand(store, _of_release(tenant), not_below)
 
 
-def set_challenger(store: Store, tenant: Tenant, release: ReleaseRef, expected_serial: int, *, signer: Signer) -> AliasTarget:
+def set_challenger(
+    store: Store, tenant: Tenant, release: ReleaseRef, expected_serial: int, *, signer: Signer
+) -> AliasTarget:
     """Try `release` in shadow, after proving it and every bundle of it.
 
     Args:
         store: its `state` gets the alias.
         tenant: whose.
         release: of this tenant.
-        expected_serial: of the alias the caller saw; 0 where there was none, or none that could be read and proven.
+        expected_serial: of the alias the caller saw; 0 where there was none, or none that could
+            be read and proven.
         signer: signs it; its key must be one that the store trusts.
 
     Raises:
         PointerMoved: the alias stands elsewhere than the caller saw it.
-        ArtifactError: the release is not one of this tenant, or would not load, or the store does not trust the signer.
+        ArtifactError: the release is not one of this tenant, or would not load, or the store
+            does not trust the signer.
         OSError: the disk is full or failing; the alias stays.
     """
-    with AuditedAction(store, tenant, Action.SET_ALIAS, f"{Alias.CHALLENGER}: {release}") as act, pointer_lock(store, tenant):
+    with (
+        AuditedAction(store, tenant, Action.SET_ALIAS, f"{Alias.CHALLENGER}: {release}") as act,
+        pointer_lock(store, tenant),
+    ):
         prove_release(store, tenant, release)
         named = AliasTarget(release.serial, release.sha256, 0)
-        return _move(store, _of_release(tenant), named, expected_serial, signer, act, f"{Alias.CHALLENGER}: {release}")
+        return _move(
+            store,
+            _of_release(tenant),
+            named,
+            expected_serial,
+            signer,
+            act,
+            f"{Alias.CHALLENGER}: {release}",
+        )
 
 
-def clear_challenger(store: Store, tenant: Tenant, expected_serial: int, *, signer: Signer) -> AliasTarget:
+def clear_challenger(
+    store: Store, tenant: Tenant, expected_serial: int, *, signer: Signer
+) -> AliasTarget:
     """Try no release any more; arguments and errors as in `set_challenger`."""
-    with AuditedAction(store, tenant, Action.CLEAR_ALIAS, Alias.CHALLENGER) as act, pointer_lock(store, tenant):
-        return _move(store, _of_release(tenant), _NEVER_SET, expected_serial, signer, act, Alias.CHALLENGER)
+    with (
+        AuditedAction(store, tenant, Action.CLEAR_ALIAS, Alias.CHALLENGER) as act,
+        pointer_lock(store, tenant),
+    ):
+        return _move(
+            store, _of_release(tenant), _NEVER_SET, expected_serial, signer, act, Alias.CHALLENGER
+        )
 
 
-def promote_challenger(store: Store, tenant: Tenant, expected_serial: int, *, signer: Signer, at_once: bool = False) -> Pointer:
+def promote_challenger(
+    store: Store, tenant: Tenant, expected_serial: int, *, signer: Signer, at_once: bool = False
+) -> Pointer:
     """Make the challenger the release in use, and clear the alias: nothing is tried beside itself.
 
-    Who dies in between leaves a challenger that is in use already; to clear it is all that is left to do. `expected_serial` is
+    Who dies in between leaves a challenger that is in use already; to clear it is all that is left
+    to do. `expected_serial` is
     that of the pointer; the rest is as in `promote`.
 
     Raises:
         ArtifactMissing: there is no challenger.
-        PointerMoved: another promotion came first, or another challenger was set meanwhile: then this one is promoted, and that one stays.
+        PointerMoved: another promotion came first, or another challenger was set meanwhile:
+            then this one is promoted, and that one stays.
     """
     seen = get_challenger(store, tenant)
     if not seen.number:
         raise ArtifactMissing(f"a challenger of tenant {tenant}")
-    pointer = promote(store, tenant, ReleaseRef(seen.number, seen.sha256), expected_serial, signer=signer, at_once=at_once)
+    pointer = promote(
+        store,
+        tenant,
+        ReleaseRef(seen.number, seen.sha256),
+        expected_serial,
+        signer=signer,
+        at_once=at_once,
+    )
     clear_challenger(store, tenant, seen.serial, signer=signer)
     return pointer
 
 
-def read_model_alias(store: Store, tenant: Tenant, model: ModelName, alias: Alias) -> BundleRef | None:
+def read_model_alias(
+    store: Store, tenant: Tenant, model: ModelName, alias: Alias
+) -> BundleRef | None:
     """The version of `model` that was given the word `alias`; None where none was.
 
     Raises:
@@ -139,32 +181,77 @@ def read_model_alias(store: Store, tenant: Tenant, model: ModelName, alias: Alia
     return BundleRef(tenant, model, found.number, found.sha256) if found.number else None
 
 
-def get_alias(store: Store, tenant: Tenant, model: ModelName, alias: Alias, *, not_below: int = 0) -> AliasTarget:
+def get_alias(
+    store: Store, tenant: Tenant, model: ModelName, alias: Alias, *, not_below: int = 0
+) -> AliasTarget:
     """The same with the alias's own serial."""
     return _stand(store, _of_model(tenant, model, alias), not_below)
 
 
 def set_model_alias(
-    store: Store, tenant: Tenant, model: ModelName, alias: Alias, ref: BundleRef, expected_serial: int, *, signer: Signer
+    store: Store,
+    tenant: Tenant,
+    model: ModelName,
+    alias: Alias,
+    ref: BundleRef,
+    expected_serial: int,
+    *,
+    signer: Signer,
 ) -> AliasTarget:
-    """Give the word `alias` to one version of `model`, after proving it; the rest, and the errors, are as in `set_challenger`."""
-    with AuditedAction(store, tenant, Action.SET_ALIAS, f"{alias}: {ref}") as act, pointer_lock(store, tenant):
+    """Give the word `alias` to one version of `model`, after proving it.
+
+    The rest, and the errors, are as in `set_challenger`.
+    """
+    with (
+        AuditedAction(store, tenant, Action.SET_ALIAS, f"{alias}: {ref}") as act,
+        pointer_lock(store, tenant),
+    ):
         if (ref.tenant, ref.model) != (tenant, model):
             raise ArtifactUntrusted(str(ref), "belongs to another tenant, or is another model")
         open_bundle(store, ref)
         named = AliasTarget(ref.version, ref.manifest_sha256, 0)
-        return _move(store, _of_model(tenant, model, alias), named, expected_serial, signer, act, f"{alias}: {ref}")
+        return _move(
+            store,
+            _of_model(tenant, model, alias),
+            named,
+            expected_serial,
+            signer,
+            act,
+            f"{alias}: {ref}",
+        )
 
 
-def clear_model_alias(store: Store, tenant: Tenant, model: ModelName, alias: Alias, expected_serial: int, *, signer: Signer) -> AliasTarget:
+def clear_model_alias(
+    store: Store,
+    tenant: Tenant,
+    model: ModelName,
+    alias: Alias,
+    expected_serial: int,
+    *,
+    signer: Signer,
+) -> AliasTarget:
     """Take the word from whichever version has it."""
-    with AuditedAction(store, tenant, Action.CLEAR_ALIAS, f"{alias}: {model}") as act, pointer_lock(store, tenant):
-        return _move(store, _of_model(tenant, model, alias), _NEVER_SET, expected_serial, signer, act, f"{alias}: {model}")
+    with (
+        AuditedAction(store, tenant, Action.CLEAR_ALIAS, f"{alias}: {model}") as act,
+        pointer_lock(store, tenant),
+    ):
+        return _move(
+            store,
+            _of_model(tenant, model, alias),
+            _NEVER_SET,
+            expected_serial,
+            signer,
+            act,
+            f"{alias}: {model}",
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Whose alias, of what, which word; all of it stands in the signed text, so that no file can be passed off as another."""
+    """Whose alias, of what, which word.
+
+    All of it stands in the signed text, so that no file can be passed off as another.
+    """
 
     tenant: Tenant
     model: ModelName | None
@@ -172,9 +259,15 @@ class _Place:
 
     @property
     def signpost(self) -> SignedRef[AliasTarget]:
-        parts = tenant_parts(self.tenant) if self.model is None else alias_parts(self.tenant, self.model)
+        parts = (
+            tenant_parts(self.tenant)
+            if self.model is None
+            else alias_parts(self.tenant, self.model)
+        )
         name = CHALLENGER if self.model is None else str(self.alias)
-        return SignedRef(parts, name, f"{name}.copy", Document.ALIAS, ALIAS_LIMIT_BYTES, self._parse)
+        return SignedRef(
+            parts, name, f"{name}.copy", Document.ALIAS, ALIAS_LIMIT_BYTES, self._parse
+        )
 
     def text_of(self, named: AliasTarget) -> bytes:
         return canonical_json.encode(
@@ -227,8 +320,19 @@ def _stand(store: Store, place: _Place, not_below: int) -> AliasTarget:
 
 
 def _move(
-    store: Store, place: _Place, named: AliasTarget, expected_serial: int, signer: Signer, act: AuditedAction, what: str
+    store: Store,
+    place: _Place,
+    named: AliasTarget,
+    expected_serial: int,
+    signer: Signer,
+    act: AuditedAction,
+    what: str,
 ) -> AliasTarget:
     return place.signpost.move(
-        store, expected_serial, lambda serial, _: place.text_of(replace(named, serial=serial)), signer=signer, act=act, what=what
+        store,
+        expected_serial,
+        lambda serial, _: place.text_of(replace(named, serial=serial)),
+        signer=signer,
+        act=act,
+        what=what,
     )

@@ -17,7 +17,10 @@ __all__ = ["ReleaseListing", "list_releases"]
 
 @dataclass(frozen=True, slots=True)
 class ReleaseListing:
-    """A release as it lies in the store; attributes as in `BundleListing`, and the publisher's `notes`."""
+    """A release as it lies in the store.
+
+    Attributes as in `BundleListing`, and the publisher's `notes`.
+    """
 
     ref: ReleaseRef
     created_at: str
@@ -36,12 +39,18 @@ def list_releases(store: Store, tenant: Tenant) -> tuple[ReleaseListing, ...]:
     return tuple(sorted(found, key=lambda listing: (-listing.ref.serial, listing.is_shipped)))
 
 
-def _release(trust: Trust, root: Path, tenant: Tenant, serial: int, *, is_shipped: bool) -> ReleaseListing:
+def _release(
+    trust: Trust, root: Path, tenant: Tenant, serial: int, *, is_shipped: bool
+) -> ReleaseListing:
     digest = ""
     try:
         data = read_release_bytes(root, tenant, serial)
         digest = sha256_of(data)
-        release = parse_release(trust.prove(data, Document.RELEASE, what=f"release {serial}"), tenant, serial)
+        release = parse_release(
+            trust.prove(data, Document.RELEASE, what=f"release {serial}"), tenant, serial
+        )
     except ArtifactError as error:
         return ReleaseListing(ReleaseRef(serial, digest), "", "", is_shipped, str(error))
-    return ReleaseListing(ReleaseRef(serial, digest), release.created_at, release.notes, is_shipped, "")
+    return ReleaseListing(
+        ReleaseRef(serial, digest), release.created_at, release.notes, is_shipped, ""
+    )

@@ -1,6 +1,7 @@
 """A tenant's pointer: the one small signed file that says which release is in use, and which were before.
 
-It is a signpost: its serial rises with every promotion, so that rolling back to an older release is a newer pointer. Its copy,
+It is a signpost: its serial rises with every promotion, so that rolling back to an older release is
+a newer pointer. Its copy,
 PROMOTED, also keeps the earlier releases for the promoter who finds CURRENT broken or gone.
 """
 
@@ -25,7 +26,9 @@ from ensemble.store.signing import Document, Signer
 __all__ = ["Pointer", "has_pointer", "move_pointer", "read_pointer"]
 
 FORMAT: Final = 2
-POINTER_LIMIT_BYTES = 1 << 10  # with four earlier releases and the longest numbers and names it is some 850
+POINTER_LIMIT_BYTES = (
+    1 << 10
+)  # with four earlier releases and the longest numbers and names it is some 850
 EARLIER_RELEASES = 4  # RELIABILITY P8: with the one in use, the last five
 
 
@@ -37,8 +40,10 @@ class Pointer:
         release: serial of the release.
         release_sha256: digest of the release's bytes.
         serial: of the pointer itself; every promotion's is above all before it.
-        previous: what to fall back to where `release` does not load: older releases that were in use before it, the last one
-            first, at most four. After a roll-back the newer release is not among them: it was left for a reason.
+        previous: what to fall back to where `release` does not load: older releases that were
+            in use before it, the last one
+            first, at most four. After a roll-back the newer release is not among them: it was left
+            for a reason.
         at_once: the promoter wants the release to take all traffic at once, not in measured steps.
     """
 
@@ -60,17 +65,24 @@ def read_pointer(store: Store, tenant: Tenant, *, not_below: int = 0) -> Pointer
     Args:
         store: looked through in order.
         tenant: whose pointer.
-        not_below: the highest pointer serial the reader has seen; 0 for a reader that has seen none.
+        not_below: the highest pointer serial the reader has seen; 0 for a reader that has seen
+            none.
 
     Raises:
-        ArtifactError: there is none, it is broken, nobody we trust signed it, or an old one came back; as `SignedRef.read` says it.
+        ArtifactError: there is none, it is broken, nobody we trust signed it, or an old one
+            came back; as `SignedRef.read` says it.
     """
     return _signpost(tenant).read(store, not_below=not_below)
 
 
 def has_pointer(store: Store, tenant: Tenant) -> bool:
-    """Whether there is a pointer, whatever it is worth: a tenant whose pointer is broken does not live on somebody else's by that."""
-    return any(os.path.lexists(root.joinpath(*tenant_parts(tenant), POINTER)) for root in store.roots)
+    """Whether there is a pointer, whatever it is worth.
+
+    A tenant whose pointer is broken does not live on somebody else's by that.
+    """
+    return any(
+        os.path.lexists(root.joinpath(*tenant_parts(tenant), POINTER)) for root in store.roots
+    )
 
 
 def move_pointer(
@@ -89,7 +101,8 @@ def move_pointer(
         store: its `state` gets the pointer.
         tenant: whose.
         release: of this tenant.
-        expected_serial: of the pointer the caller saw; 0 where there was none, or none that could be read and proven.
+        expected_serial: of the pointer the caller saw; 0 where there was none, or none that
+            could be read and proven.
         signer: signs it; its key must be one that the store trusts.
         at_once: as in `Pointer`.
         act: what this is a part of; a promotion of its own unless said otherwise.
@@ -101,15 +114,29 @@ def move_pointer(
     """
 
     def text_of(serial: int, before: Pointer | None) -> bytes:
-        return _encode(Pointer(release.serial, release.sha256, serial, _earlier(before, release), at_once), tenant)
+        return _encode(
+            Pointer(release.serial, release.sha256, serial, _earlier(before, release), at_once),
+            tenant,
+        )
 
-    with nullcontext(act) if act else AuditedAction(store, tenant, Action.PROMOTE, str(release)) as part:
-        return _signpost(tenant).move(store, expected_serial, text_of, signer=signer, act=part, what=str(release))
+    with (
+        nullcontext(act)
+        if act
+        else AuditedAction(store, tenant, Action.PROMOTE, str(release)) as part
+    ):
+        return _signpost(tenant).move(
+            store, expected_serial, text_of, signer=signer, act=part, what=str(release)
+        )
 
 
 def _signpost(tenant: Tenant) -> SignedRef[Pointer]:
     return SignedRef(
-        tenant_parts(tenant), POINTER, POINTER_COPY, Document.POINTER, POINTER_LIMIT_BYTES, lambda text, what: _parse(text, tenant, what)
+        tenant_parts(tenant),
+        POINTER,
+        POINTER_COPY,
+        Document.POINTER,
+        POINTER_LIMIT_BYTES,
+        lambda text, what: _parse(text, tenant, what),
     )
 
 
@@ -140,7 +167,10 @@ class _PointerFile:
 
 @dataclass(frozen=True, slots=True)
 class _PointerFile1:
-    """Format 1, of Axon 0.1: unsigned, so it is read only where it is pinned; its release says whose it is."""
+    """Format 1, of Axon 0.1.
+
+    Unsigned, so it is read only where it is pinned; its release says whose it is.
+    """
 
     format: int
     release: Serial
@@ -169,7 +199,10 @@ def _parse(text: bytes, tenant: Tenant, what: str) -> Pointer:
         return Pointer(old.release, old.release_sha256, old.serial)
     refuse_other_format(value, FORMAT, what=what)
     found = canonical_json.to_dataclass(value, _PointerFile, what=what)
-    if found.tenant != tenant:  # another tenant's higher serial would make readers refuse this tenant's own (TUF: fast-forward)
+    if (
+        found.tenant != tenant
+        # another tenant's higher serial would make readers refuse this tenant's own (TUF: fast-forward)
+    ):
         raise ArtifactUntrusted(what, "is the pointer of another tenant")
     earlier = tuple(ReleaseRef(line.release, line.sha256) for line in found.previous)
     if len({found.release, *(ref.serial for ref in earlier)}) != 1 + len(earlier):

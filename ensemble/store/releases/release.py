@@ -1,7 +1,9 @@
 """Releases: which bundles serve together, with the fusion that was fitted to exactly these.
 
-Publishing a release and promoting it are two acts (DESIGN, decision 2). A release never changes; promoting moves the
-tenant's pointer, under a lock, if it stands where the caller saw it. Rolling back is promoting an older release, at once.
+Publishing a release and promoting it are two acts (DESIGN, decision 2). A release never changes;
+promoting moves the
+tenant's pointer, under a lock, if it stands where the caller saw it. Rolling back is promoting an
+older release, at once.
 """
 
 from __future__ import annotations
@@ -21,7 +23,13 @@ from ensemble.store.layout import RELEASE_SUFFIX, Store, next_serial, release_pa
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.releases.list import ReleaseListing, list_releases
 from ensemble.store.releases.pointer import Pointer, move_pointer, read_pointer
-from ensemble.store.releases.release_file import RELEASE_LIMIT_BYTES, Release, encode_release, parse_release, read_release
+from ensemble.store.releases.release_file import (
+    RELEASE_LIMIT_BYTES,
+    Release,
+    encode_release,
+    parse_release,
+    read_release,
+)
 from ensemble.store.signing import Document, Signer, signed_for
 
 __all__ = [
@@ -67,11 +75,13 @@ def publish_release(
 
     Raises:
         ArtifactError: a bundle is missing or broken, as `open_bundle` says it.
-        ArtifactUntrusted: a bundle of a tenant who is no lender, or a signer whom the store does not trust.
+        ArtifactUntrusted: a bundle of a tenant who is no lender, or a signer whom the store
+            does not trust.
         ArtifactCorrupt: the release would be too long to be read.
         ValueError: no bundle at all, two of one model, or a fusion that is not plain JSON.
         VersionExists: somebody whom our lock does not reach was first.
-        OSError: the disk is full or failing; nothing was published, unless only the last fsync failed.
+        OSError: the disk is full or failing; nothing was published, unless only the last fsync
+            failed.
     """
     chosen = _one_a_model(bundles)
     with AuditedAction(store, tenant, Action.PUBLISH_RELEASE, "release") as act:
@@ -79,13 +89,23 @@ def publish_release(
             if ref.tenant != tenant and ref.tenant not in lenders:
                 raise ArtifactUntrusted(str(ref), "belongs to another tenant")
         home = atomic.make_directory(store.state, *release_parts(tenant))
-        with atomic.staging(store.state) as staged, pointer_lock(store, tenant):  # from here on nobody removes what it names
+        with (
+            atomic.staging(store.state) as staged,
+            pointer_lock(store, tenant),
+        ):  # from here on nobody removes what it names
             for ref in chosen.values():
                 open_bundle(store, ref)
             serial = next_serial(store, release_parts(tenant), suffix=RELEASE_SUFFIX)
             text = encode_release(Release(tenant, serial, timestamp(now), chosen, fusion, notes))
             parse_release(text, tenant, serial)  # what could not be read back is not published
-            data = signed_for(store.trust, signer, text, Document.RELEASE, limit=RELEASE_LIMIT_BYTES, what=f"release {serial}")
+            data = signed_for(
+                store.trust,
+                signer,
+                text,
+                Document.RELEASE,
+                limit=RELEASE_LIMIT_BYTES,
+                what=f"release {serial}",
+            )
             name = f"{serial}{RELEASE_SUFFIX}"
             digest = atomic.write_new(staged, name, data)
             act.begin(what=f"release {serial}", digest=digest)
@@ -93,14 +113,23 @@ def publish_release(
     return ReleaseRef(serial, digest)
 
 
-def promote(store: Store, tenant: Tenant, release: ReleaseRef, expected_serial: int, *, signer: Signer, at_once: bool = False) -> Pointer:
+def promote(
+    store: Store,
+    tenant: Tenant,
+    release: ReleaseRef,
+    expected_serial: int,
+    *,
+    signer: Signer,
+    at_once: bool = False,
+) -> Pointer:
     """Make `release` the one in use, after proving it and every bundle of it.
 
     Args:
         store: its `state` gets the pointer, wherever the release lies.
         tenant: whose pointer moves.
         release: of this tenant.
-        expected_serial: of the pointer the caller saw; 0 where there was none, or none that could be read and proven: a
+        expected_serial: of the pointer the caller saw; 0 where there was none, or none that
+            could be read and proven: a
             broken pointer is replaced, and holds nobody up.
         signer: signs the pointer; its key must be one that the store trusts.
         at_once: the release is to take all traffic at once, not in measured steps.
@@ -110,16 +139,25 @@ def promote(store: Store, tenant: Tenant, release: ReleaseRef, expected_serial: 
 
     Raises:
         PointerMoved: another promotion came first; look again.
-        ArtifactError: the release or a bundle of it would not load, or the store does not trust the signer; the pointer stays.
-        OSError: the disk is full or failing; the pointer stays, unless only the last fsync failed: then it has moved, and a
+        ArtifactError: the release or a bundle of it would not load, or the store does not trust
+            the signer; the pointer stays.
+        OSError: the disk is full or failing; the pointer stays, unless only the last fsync
+            failed: then it has moved, and a
             power cut may undo that.
     """
-    with AuditedAction(store, tenant, Action.PROMOTE, str(release)) as act, pointer_lock(store, tenant):
+    with (
+        AuditedAction(store, tenant, Action.PROMOTE, str(release)) as act,
+        pointer_lock(store, tenant),
+    ):
         prove_release(store, tenant, release)
-        return move_pointer(store, tenant, release, expected_serial, signer=signer, at_once=at_once, act=act)
+        return move_pointer(
+            store, tenant, release, expected_serial, signer=signer, at_once=at_once, act=act
+        )
 
 
-def roll_back(store: Store, tenant: Tenant, expected_serial: int, *, signer: Signer, to: int | None = None) -> Pointer:
+def roll_back(
+    store: Store, tenant: Tenant, expected_serial: int, *, signer: Signer, to: int | None = None
+) -> Pointer:
     """Point to an earlier release again, at once and by a newer pointer: the last one that loads, or the one that is named.
 
     Args:
@@ -130,24 +168,36 @@ def roll_back(store: Store, tenant: Tenant, expected_serial: int, *, signer: Sig
         to: number of an earlier release; None for the last of those in use before that would load.
 
     Returns:
-        The new pointer, whose serial is above every one before. It names the releases before it, so that one can go further back.
+        The new pointer, whose serial is above every one before. It names the releases before it, so
+        that one can go further back.
 
     Raises:
         ArtifactMissing: there is no earlier release, or none of that number.
         PointerMoved: another promotion came first; look again.
-        ArtifactError: none of them would load; the error is that of the last one in use, or of the one that was named.
+        ArtifactError: none of them would load; the error is that of the last one in use, or of
+            the one that was named.
     """
-    with AuditedAction(store, tenant, Action.ROLL_BACK, "pointer" if to is None else f"release {to}") as act, pointer_lock(store, tenant):
+    with (
+        AuditedAction(
+            store, tenant, Action.ROLL_BACK, "pointer" if to is None else f"release {to}"
+        ) as act,
+        pointer_lock(store, tenant),
+    ):
         pointer = read_pointer(store, tenant)
         if pointer.serial != expected_serial:
             raise PointerMoved(expected_serial, pointer.serial)
         chosen = _loading(store, tenant, _earlier_releases(store, tenant, pointer, to))
-        return move_pointer(store, tenant, chosen, expected_serial, signer=signer, at_once=True, act=act)
+        return move_pointer(
+            store, tenant, chosen, expected_serial, signer=signer, at_once=True, act=act
+        )
 
 
 @contextmanager
 def pointer_lock(store: Store, tenant: Tenant) -> Iterator[None]:
-    """Hold what a mover of the tenant's pointer or aliases must hold: nobody moves them beside it, and nobody removes what they name."""
+    """Hold what a mover of the tenant's pointer or aliases must hold.
+
+    Nobody moves them beside it, and nobody removes what they name.
+    """
     home = atomic.make_directory(store.state, *tenant_parts(tenant))
     with atomic.shared(store.state, atomic.IN_USE), atomic.exclusive(home):
         yield
@@ -163,16 +213,24 @@ def prove_release(store: Store, tenant: Tenant, release: ReleaseRef) -> None:
         open_bundle(store, ref)
 
 
-def _earlier_releases(store: Store, tenant: Tenant, pointer: Pointer, to: int | None) -> list[ReleaseRef]:
+def _earlier_releases(
+    store: Store, tenant: Tenant, pointer: Pointer, to: int | None
+) -> list[ReleaseRef]:
     """What may be rolled back to, the first that loads."""
     if to is None:
         found = list(pointer.previous)
     else:
-        by_number = {one.ref.serial: one.ref for one in reversed(list_releases(store, tenant))}  # the state root's before the shipped one
-        by_number |= {ref.serial: ref for ref in pointer.previous}  # these digests a pointer has proven
+        by_number = {
+            one.ref.serial: one.ref for one in reversed(list_releases(store, tenant))
+        }  # the state root's before the shipped one
+        by_number |= {
+            ref.serial: ref for ref in pointer.previous
+        }  # these digests a pointer has proven
         found = [by_number[to]] if to in by_number and to < pointer.release else []
     if not found:
-        raise ArtifactMissing("a release before this one" if to is None else f"release {to}, from before this one,")
+        raise ArtifactMissing(
+            "a release before this one" if to is None else f"release {to}, from before this one,"
+        )
     return found
 
 

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing, ArtifactUntrusted, MalformedEvent
+from ensemble.errors import (
+    ArtifactCorrupt,
+    ArtifactError,
+    ArtifactMissing,
+    ArtifactUntrusted,
+    MalformedEvent,
+)
 from ensemble.store.files import canonical_json
 from ensemble.store.files.canonical_json import Serial, Sha256, is_timestamp, refuse_other_format
 from ensemble.store.files.safe_read import open_directory, read_bounded, sha256_of
@@ -16,7 +22,15 @@ from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.releases.pointer import Pointer
 from ensemble.store.signing import Document
 
-__all__ = ["RELEASE_LIMIT_BYTES", "Release", "encode_release", "parse_any_release", "parse_release", "read_release", "read_release_bytes"]
+__all__ = [
+    "RELEASE_LIMIT_BYTES",
+    "Release",
+    "encode_release",
+    "parse_any_release",
+    "parse_release",
+    "read_release",
+    "read_release_bytes",
+]
 
 FORMAT: Final = 1
 RELEASE_LIMIT_BYTES = 64 << 10  # names, weights and thresholds: as much a page as a manifest
@@ -50,7 +64,8 @@ def read_release(store: Store, tenant: Tenant, which: Pointer | ReleaseRef | int
         ArtifactMissing: no root has it.
         ArtifactCorrupt: other bytes than were published, or too long.
         ArtifactUnreadable: it is there, but permission or the disk fails.
-        ArtifactUntrusted: nobody we trust signed it, or it is the release of another tenant or of another number.
+        ArtifactUntrusted: nobody we trust signed it, or it is the release of another tenant or
+            of another number.
         ArtifactIncompatible: another format.
     """
     ref = which.ref if isinstance(which, Pointer) else which
@@ -61,7 +76,9 @@ def read_release(store: Store, tenant: Tenant, which: Pointer | ReleaseRef | int
             data = read_release_bytes(root, tenant, serial)
             if isinstance(ref, ReleaseRef):
                 _refuse_other_digest(data, ref)
-            return parse_release(store.trust.prove(data, Document.RELEASE, what=f"release {serial}"), tenant, serial)
+            return parse_release(
+                store.trust.prove(data, Document.RELEASE, what=f"release {serial}"), tenant, serial
+            )
         except ArtifactMissing:
             continue
         except ArtifactError as error:
@@ -75,13 +92,19 @@ def read_release_bytes(root: Path, tenant: Tenant, serial: int) -> bytes:
     """The file of a release in one root, unproven."""
     what = f"release {serial}"
     with open_directory(root, *release_parts(tenant), what=what) as directory:
-        return read_bounded(directory, f"{serial}{RELEASE_SUFFIX}", limit=RELEASE_LIMIT_BYTES, what=what)
+        return read_bounded(
+            directory, f"{serial}{RELEASE_SUFFIX}", limit=RELEASE_LIMIT_BYTES, what=what
+        )
 
 
 def encode_release(release: Release) -> bytes:
     """The one text of `release`."""
     bundles = {
-        model: {"tenant": ref.tenant, "version": ref.version, "manifest_sha256": ref.manifest_sha256}
+        model: {
+            "tenant": ref.tenant,
+            "version": ref.version,
+            "manifest_sha256": ref.manifest_sha256,
+        }
         for model, ref in release.bundles.items()
     }
     return canonical_json.encode(
@@ -113,7 +136,10 @@ def parse_release(data: bytes, tenant: Tenant, serial: int) -> Release:
 
 
 def parse_any_release(data: bytes, *, what: str) -> Release:
-    """The release that `data`, proven and without its signature, spells, whosever it is; errors as in `parse_release`."""
+    """The release that `data`, proven and without its signature, spells, whosever it is.
+
+    Errors as in `parse_release`.
+    """
     if len(data) > RELEASE_LIMIT_BYTES:
         raise ArtifactCorrupt(what, f"is {len(data):,} bytes, allowed are {RELEASE_LIMIT_BYTES:,}")
     value = canonical_json.decode(data, what=what)
@@ -124,7 +150,9 @@ def parse_any_release(data: bytes, *, what: str) -> Release:
     if not found.bundles:
         raise ArtifactCorrupt(what, "names no bundle")
     try:
-        bundles = {ModelName(name): _ref(ModelName(name), line) for name, line in found.bundles.items()}
+        bundles = {
+            ModelName(name): _ref(ModelName(name), line) for name, line in found.bundles.items()
+        }
     except MalformedEvent:
         raise ArtifactCorrupt(what, "names a model by what is no name") from None
     return Release(found.tenant, found.serial, found.created_at, bundles, found.fusion, found.notes)

@@ -1,10 +1,13 @@
 """A small signed file that says which version is meant, and how it is moved: the pointer and the aliases.
 
-It has a serial of its own, which rises with every move. Naming an older version again is therefore a newer file, and an older
+It has a serial of its own, which rises with every move. Naming an older version again is therefore
+a newer file, and an older
 file that comes back is a replay: a fault, or an attack.
 
-Every move writes the file twice: first the copy, which no reader looks at, then the file itself. A mover who finds the file broken
-or gone takes the serial from the copy, so that serials go on rising. With both gone it counts from what the shipped root has, and
+Every move writes the file twice: first the copy, which no reader looks at, then the file itself. A
+mover who finds the file broken
+or gone takes the serial from the copy, so that serials go on rising. With both gone it counts from
+what the shipped root has, and
 readers who saw a higher serial refuse it until they are restarted.
 """
 
@@ -14,7 +17,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from ensemble.errors import ArtifactError, ArtifactIncompatible, ArtifactMissing, ArtifactUntrusted, PointerMoved
+from ensemble.errors import (
+    ArtifactError,
+    ArtifactIncompatible,
+    ArtifactMissing,
+    ArtifactUntrusted,
+    PointerMoved,
+)
 from ensemble.store.audit_log import AuditedAction
 from ensemble.store.files import atomic
 from ensemble.store.files.safe_read import open_directory, read_bounded, sha256_of
@@ -55,7 +64,8 @@ class SignedRef(Generic[_T]):
     def read(self, store: Store, *, not_below: int = 0) -> _T:
         """What it says: that of `state`, or where it has none, the shipped one.
 
-        One in `state` that is broken is an error and not a reason to look further: falling back to the shipped one without
+        One in `state` that is broken is an error and not a reason to look further: falling back to
+        the shipped one without
         a word would be a roll back that nobody asked for.
 
         Args:
@@ -67,22 +77,33 @@ class SignedRef(Generic[_T]):
             ArtifactCorrupt: it is not what `move` writes.
             ArtifactUnreadable: it is there, but permission or the disk fails.
             ArtifactIncompatible: another format.
-            ArtifactUntrusted: nobody we trust signed it, it is another tenant's, or its serial is below `not_below`: an old
+            ArtifactUntrusted: nobody we trust signed it, it is another tenant's, or its serial
+                is below `not_below`: an old
                 one came back.
         """
         found = self._read(store, self.name)
         if found.serial < not_below:
-            raise ArtifactUntrusted(self.name, f"serial {found.serial} is older than {not_below}, which was seen before")
+            raise ArtifactUntrusted(
+                self.name, f"serial {found.serial} is older than {not_below}, which was seen before"
+            )
         return found
 
     def move(
-        self, store: Store, expected_serial: int, make: Callable[[int, _T | None], bytes], *, signer: Signer, act: AuditedAction, what: str
+        self,
+        store: Store,
+        expected_serial: int,
+        make: Callable[[int, _T | None], bytes],
+        *,
+        signer: Signer,
+        act: AuditedAction,
+        what: str,
     ) -> _T:
         """Put up another one. Call it holding the tenant's lock; what it names is proven by who calls.
 
         Args:
             store: its `state` gets it.
-            expected_serial: of the one the caller saw; 0 where there was none, or none that could be read and proven.
+            expected_serial: of the one the caller saw; 0 where there was none, or none that
+                could be read and proven.
             make: the text from the new serial and the one before.
             signer: signs it; its key must be one that the store trusts.
             act: begun before anything is written.
@@ -98,18 +119,26 @@ class SignedRef(Generic[_T]):
         if actual_serial != expected_serial:
             raise PointerMoved(expected_serial, actual_serial)
         text = make(1 + max(actual_serial, copy.serial if copy else 0), current or copy)
-        data = signed_for(store.trust, signer, text, self.document, limit=self.limit_bytes, what=self.name)
+        data = signed_for(
+            store.trust, signer, text, self.document, limit=self.limit_bytes, what=self.name
+        )
         moved = self.parse(text, self.name)  # what could not be read back does not replace what can
         act.begin(what=what, digest=sha256_of(data))
         home = atomic.make_directory(store.state, *self.parts)
         with atomic.staging(store.state) as staged:
-            for name in (self.copy, self.name):  # the copy first: whoever dies in between has used up a serial, no more
+            for name in (
+                self.copy,
+                self.name,
+            ):  # the copy first: whoever dies in between has used up a serial, no more
                 atomic.write_new(staged, name, data, mode=0o644)
                 atomic.replace(staged / name, home / name)
         return moved
 
     def _usable(self, store: Store, name: str) -> _T | None:
-        """What lies under `name`, or None where a move should replace it: gone, broken, or signed by nobody we trust."""
+        """What lies under `name`, or None where a move should replace it.
+
+        Gone, broken, or signed by nobody we trust.
+        """
         try:
             return self._read(store, name)
         except ArtifactIncompatible:

@@ -1,7 +1,9 @@
 """Labelled or plain flows from a CSV file, a block of lines at a time; a bad line spoils only itself and is named.
 
-Understood are all dialects of CICFlowMeter, plain or gzipped, with any other columns beside the 78 features. Of those, `label`, `day`,
-`timestamp`, `host` and `id` mean something; the others are left alone, addresses and source port above all: they give the label away.
+Understood are all dialects of CICFlowMeter, plain or gzipped, with any other columns beside the 78
+features. Of those, `label`, `day`,
+`timestamp`, `host` and `id` mean something; the others are left alone, addresses and source port
+above all: they give the label away.
 """
 
 from __future__ import annotations
@@ -28,9 +30,19 @@ __all__ = ["BENIGN", "BadLine", "FlowTable", "read_flow_blocks", "read_flow_tabl
 BENIGN = "BENIGN"
 BENIGN_SPELLINGS = frozenset({"benign", "normal", "normal traffic"})
 LINES_A_BLOCK = 4096
-_REPEATED = "Fwd Header Length"  # the 2017 release writes this column twice; pandas calls the second one `.1`
-_BLANK = tuple("nan" if name in RECOMPUTED else "" for name in FEATURE_NAMES)  # pandas writes NaN as nothing; only rates may have none
-_META = {"label": "label", "day": "day", "timestamp": "time", "time": "time", "host": "host", "id": "id"}
+# the 2017 release writes this column twice; pandas calls the second one `.1`
+_REPEATED = "Fwd Header Length"
+_BLANK = tuple(
+    "nan" if name in RECOMPUTED else "" for name in FEATURE_NAMES
+)  # pandas writes NaN as nothing; only rates may have none
+_META = {
+    "label": "label",
+    "day": "day",
+    "timestamp": "time",
+    "time": "time",
+    "host": "host",
+    "id": "id",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +65,8 @@ class FlowTable:
         features: float32 (n, 78), finite.
         families: n labels; `BENIGN` for benign flows, "" where the file has no label.
         days: n strings, "" where the file has none.
-        times: n strings that sort by time, ISO 8601; "" where the file has none, or one whose order cannot be known.
+        times: n strings that sort by time, ISO 8601; "" where the file has none, or one whose
+            order cannot be known.
         hosts: n strings, "" where the file has none.
         ids: n strings, "" where the file has none.
         lines: int (n,), line in the file, the header being line 1.
@@ -82,12 +95,20 @@ class FlowTable:
     def take(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> FlowTable:
         """The flows at `rows`, in that order; flags and bad lines stay behind."""
         return FlowTable(
-            self.features[rows], self.families[rows], self.days[rows], self.times[rows], self.hosts[rows], self.ids[rows], self.lines[rows]
+            self.features[rows],
+            self.families[rows],
+            self.days[rows],
+            self.times[rows],
+            self.hosts[rows],
+            self.ids[rows],
+            self.lines[rows],
         )
 
     def batch(self) -> FlowBatch:
         """The flows as every layer reads them."""
-        return FlowBatch(tuple(self.ids.tolist()), tuple(self.hosts.tolist()), self.features, self.flags)
+        return FlowBatch(
+            tuple(self.ids.tolist()), tuple(self.hosts.tolist()), self.features, self.flags
+        )
 
     def split_by_time(self, first: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Rows of the first share of each (day, label) by time, and rows of the rest, each in the order of the file.
@@ -99,7 +120,9 @@ class FlowTable:
             TrainingError: the file has no time column.
         """
         if not self.times.all():
-            raise TrainingError("a split by time needs an ISO 8601 `timestamp` on every line, e.g. 2017-07-05 08:55:00")
+            raise TrainingError(
+                "a split by time needs an ISO 8601 `timestamp` on every line, e.g. 2017-07-05 08:55:00"
+            )
         early = np.zeros(len(self), bool)
         groups = np.char.add(np.char.add(self.days, "\x00"), self.families)
         for group in np.unique(groups):
@@ -143,7 +166,8 @@ def read_flow_blocks(path: Path) -> Iterator[FlowTable]:
 
     Raises:
         FeatureMismatch: the header lacks a feature.
-        TrainingError: the file breaks off or is no CSV from some line on; what came before was given.
+        TrainingError: the file breaks off or is no CSV from some line on; what came before was
+            given.
     """
     with _opened(path) as text:
         lines = csv.reader(text)
@@ -228,25 +252,40 @@ def _table(columns: _Columns, block: Sequence[tuple[int, list[str]]]) -> FlowTab
         if len(cells) == len(columns.names):
             whole.append((line, cells))
         else:
-            bad.append(BadLine(line, "-", f"has {len(cells)} cells, the header has {len(columns.names)}"))
+            bad.append(
+                BadLine(line, "-", f"has {len(cells)} cells, the header has {len(columns.names)}")
+            )
     numbers: list[list[float]] = []
     kept = []
     for line, cells in whole:
         try:
-            numbers.append([float(cells[cell] or blank) for cell, blank in zip(columns.features, _BLANK, strict=True)])
+            numbers.append(
+                [
+                    float(cells[cell] or blank)
+                    for cell, blank in zip(columns.features, _BLANK, strict=True)
+                ]
+            )
         except ValueError:
             bad.append(_first_word(columns, line, cells))
         else:
             kept.append((line, cells))
     admitted = admit(np.array(numbers, np.float64).reshape(-1, len(FEATURE_NAMES)))
-    bad += [BadLine(kept[row][0], error.field.removeprefix("features."), error.problem) for row, error in admitted.refused.items()]
+    bad += [
+        BadLine(kept[row][0], error.field.removeprefix("features."), error.problem)
+        for row, error in admitted.refused.items()
+    ]
     rows = [kept[row] for row in admitted.rows]
 
     def meta(meaning: str) -> NDArray[np.str_]:
         cell = columns.meta.get(meaning)
-        return _strings(() if cell is None else (cells[cell].strip() for _, cells in rows), len(rows))
+        return _strings(
+            () if cell is None else (cells[cell].strip() for _, cells in rows), len(rows)
+        )
 
-    labels = [BENIGN if label.casefold() in BENIGN_SPELLINGS else label for label in meta("label").tolist()]
+    labels = [
+        BENIGN if label.casefold() in BENIGN_SPELLINGS else label
+        for label in meta("label").tolist()
+    ]
     return FlowTable(
         features=admitted.features,
         families=_strings(labels, len(rows)),
@@ -261,7 +300,10 @@ def _table(columns: _Columns, block: Sequence[tuple[int, list[str]]]) -> FlowTab
 
 
 def _sortable(time: str) -> str:
-    """An ISO 8601 time in one spelling; "" for any other, because `5/7/2017 8:55` does not even say which month it is."""
+    """An ISO 8601 time in one spelling.
+
+    "" for any other, because `5/7/2017 8:55` does not even say which month it is.
+    """
     try:
         return datetime.fromisoformat(time).isoformat(timespec="microseconds")
     except ValueError:
@@ -279,5 +321,7 @@ def _first_word(columns: _Columns, line: int, cells: Sequence[str]) -> BadLine:
         try:
             float(cells[cell] or blank)
         except ValueError:
-            return BadLine(line, columns.names[cell].strip(), f"{cells[cell][:40]!r} is not a number")
+            return BadLine(
+                line, columns.names[cell].strip(), f"{cells[cell][:40]!r} is not a number"
+            )
     raise AssertionError(line)  # called only for a line that has one

@@ -1,10 +1,14 @@
 """Process starts from a file: one JSON object a line as on the wire, or CSV with a header.
 
-JSON lines: the fields of a process event (`name`, `parent`, `command_line`, `user`, `host`) and, read over, `kind`, `id`, `time`.
-CSV: columns of the same names; `process` stands for `name` where there is no `name`; other columns are read over, because exports
-have many. Only the name must be there. A file ending in `.gz` is unpacked. The first character that is no blank tells JSON from CSV.
+JSON lines: the fields of a process event (`name`, `parent`, `command_line`, `user`, `host`) and,
+read over, `kind`, `id`, `time`.
+CSV: columns of the same names; `process` stands for `name` where there is no `name`; other columns
+are read over, because exports
+have many. Only the name must be there. A file ending in `.gz` is unpacked. The first character that
+is no blank tells JSON from CSV.
 
-What is too long is cut, as at the door. Anything else that is wrong is refused with the line and the column it stands in,
+What is too long is cut, as at the door. Anything else that is wrong is refused with the line and
+the column it stands in,
 and never with what stands there or where the file lies.
 """
 
@@ -38,9 +42,13 @@ def read_process_events(path: Path) -> list[ProcessEvent]:
         packed = path.read_bytes()
         text = (gzip.decompress(packed) if path.suffix == ".gz" else packed).decode("utf-8-sig")
     except UnicodeDecodeError as wrong:
-        raise TrainingError(f"line {wrong.object[: wrong.start].count(10) + 1}: is not UTF-8") from None
+        raise TrainingError(
+            f"line {wrong.object[: wrong.start].count(10) + 1}: is not UTF-8"
+        ) from None
     except (OSError, EOFError) as wrong:
-        raise TrainingError(f"the file of process events cannot be read: {type(wrong).__name__}") from None
+        raise TrainingError(
+            f"the file of process events cannot be read: {type(wrong).__name__}"
+        ) from None
     lines = text.split("\n")  # not splitlines: U+2028 inside a JSON string is no end of line
     rows = _json_rows(lines) if text.lstrip()[:1] == "{" else _csv_rows(lines)
     events = list(rows)
@@ -66,10 +74,14 @@ def _json_rows(lines: Sequence[str]) -> Iterator[ProcessEvent]:
             raise TrainingError(f"line {number}, column kind: is not 'process'")
         unknown = sorted(row.keys() - set(_FIELDS) - _READ_OVER)
         if unknown:
-            raise TrainingError(f"line {number}, column {unknown[0][:64]}: is no field of a process event")
+            raise TrainingError(
+                f"line {number}, column {unknown[0][:64]}: is no field of a process event"
+            )
         for name in _FIELDS:
             if not isinstance(row.get(name, ""), str):
-                raise TrainingError(f"line {number}, column {name}: must be a string, not {type(row[name]).__name__}")
+                raise TrainingError(
+                    f"line {number}, column {name}: must be a string, not {type(row[name]).__name__}"
+                )
         yield _event(number, {name: row.get(name, "") for name in _FIELDS})
 
 
@@ -85,24 +97,37 @@ def _csv_rows(lines: Iterable[str]) -> Iterator[ProcessEvent]:
                 position, width = _header(row), len(row)
                 continue
             if len(row) != width:
-                raise TrainingError(f"line {reader.line_num}, column {min(len(row), width) + 1}: {len(row)} values under {width} columns")
+                raise TrainingError(
+                    f"line {reader.line_num}, column {min(len(row), width) + 1}: {len(row)} values under {width} columns"
+                )
             yield _event(reader.line_num, {name: row[at] for name, at in position.items()})
     except csv.Error as wrong:
-        what = "a value is longer than 131,072 characters" if "limit" in str(wrong) else "is not CSV"
+        what = (
+            "a value is longer than 131,072 characters" if "limit" in str(wrong) else "is not CSV"
+        )
         raise TrainingError(f"line {reader.line_num}: {what}") from None
 
 
 def _header(row: Sequence[str]) -> dict[str, int]:
     """Position of each field in the rows of a CSV file."""
     columns = [column.strip().casefold() for column in row]
-    repeated = next((column for column in columns if column in {*_FIELDS, _NAME_ELSEWHERE} and columns.count(column) > 1), None)
+    repeated = next(
+        (
+            column
+            for column in columns
+            if column in {*_FIELDS, _NAME_ELSEWHERE} and columns.count(column) > 1
+        ),
+        None,
+    )
     if repeated:
         raise TrainingError(f"line 1, column {repeated}: stands there twice")
     position = {name: columns.index(name) for name in _FIELDS if name in columns}
     if "name" not in position and _NAME_ELSEWHERE in columns:
         position["name"] = columns.index(_NAME_ELSEWHERE)
     if "name" not in position:
-        raise TrainingError("line 1, column name: is missing; the columns are name, parent, command_line, user, host")
+        raise TrainingError(
+            "line 1, column name: is missing; the columns are name, parent, command_line, user, host"
+        )
     return position
 
 

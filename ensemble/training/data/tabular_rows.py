@@ -1,4 +1,7 @@
-"""What a tabular detector is taught with, and how far its teaching is: arrays, so that who asks for a fit needs no scikit-learn."""
+"""What a tabular detector is taught with, and how far its teaching is.
+
+Arrays, so that who asks for a fit needs no scikit-learn.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,14 @@ from numpy.typing import NDArray
 from ensemble.errors import TrainingError
 from ensemble.features.tabular import NETWORK_FEATURES, Missing, admit_rows, declared
 
-__all__ = ["DEFAULT_NAME", "LEAST_ROWS", "Step", "TrainingTable", "refuse_unteachable", "training_table"]
+__all__ = [
+    "DEFAULT_NAME",
+    "LEAST_ROWS",
+    "Step",
+    "TrainingTable",
+    "refuse_unteachable",
+    "training_table",
+]
 
 DEFAULT_NAME: Final = "isolation_forest_anomaly_detector"  # S4-08
 LEAST_ROWS: Final = 100  # of which a hundredth is one row; below it a rate of 1 % is a guess
@@ -47,7 +57,10 @@ class Step:
 
 
 def training_table(
-    rows: Sequence[Mapping[str, Any]], features: Sequence[str] = NETWORK_FEATURES, *, missing: Missing = Missing.REFUSE
+    rows: Sequence[Mapping[str, Any]],
+    features: Sequence[str] = NETWORK_FEATURES,
+    *,
+    missing: Missing = Missing.REFUSE,
 ) -> TrainingTable:
     """`rows` as a table that can teach a detector.
 
@@ -57,7 +70,8 @@ def training_table(
         missing: what a missing value means; `zero` is noted in the model (S4-09's fillna).
 
     Raises:
-        FeatureMismatch: a name that cannot be, or the first value that is missing, not finite or no number, with its row.
+        FeatureMismatch: a name that cannot be, or the first value that is missing, not finite
+            or no number, with its row.
         TrainingError: too few rows, or all alike.
     """
     names = declared(features)
@@ -85,4 +99,6 @@ def refuse_unteachable(rows: TrainingTable) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
         spread = rows.values.std(axis=0)
     if not np.isfinite(spread).all():
-        raise TrainingError(f"the values of {rows.features[int(np.argmin(np.isfinite(spread)))]} are too large to be averaged")
+        raise TrainingError(
+            f"the values of {rows.features[int(np.argmin(np.isfinite(spread)))]} are too large to be averaged"
+        )

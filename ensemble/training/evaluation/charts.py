@@ -1,4 +1,7 @@
-"""The pictures of a model card: ROC, reliability, and how the scores fall. Each is a PNG in memory."""
+"""The pictures of a model card.
+
+ROC, reliability, and how the scores fall. Each is a PNG in memory.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +22,40 @@ BENIGN_COLOUR, HOSTILE_COLOUR = "#4c7a4c", "#b0272f"
 LEAST_RATE = 1e-4
 
 
-def roc_picture(title: str, scores: Mapping[str, NDArray[np.float64]], is_hostile: NDArray[np.bool_]) -> bytes:
+def roc_picture(
+    title: str, scores: Mapping[str, NDArray[np.float64]], is_hostile: NDArray[np.bool_]
+) -> bytes:
     """ROC of every score on a logarithmic axis of false positives, where an analyst's day is decided."""
     figure = Figure(figsize=(5.6, 4.2), layout="constrained")
     axes = figure.add_subplot()
     for name, column in scores.items():
         false_positives, true_positives, _ = roc_curve(is_hostile, column)
-        axes.step(np.maximum(false_positives, LEAST_RATE), true_positives, where="post", label=name, color=COLOURS.get(name))
+        axes.step(
+            np.maximum(false_positives, LEAST_RATE),
+            true_positives,
+            where="post",
+            label=name,
+            color=COLOURS.get(name),
+        )
     axes.axvline(0.01, color="0.7", linewidth=0.8)
-    axes.set(xscale="log", xlim=(LEAST_RATE, 1), ylim=(0, 1.01), xlabel="false-positive rate", ylabel="true-positive rate", title=title)
+    axes.set(
+        xscale="log",
+        xlim=(LEAST_RATE, 1),
+        ylim=(0, 1.01),
+        xlabel="false-positive rate",
+        ylabel="true-positive rate",
+        title=title,
+    )
     axes.legend(loc="lower right", frameon=False)
     return _png(figure)
 
 
-def reliability_picture(title: str, score: NDArray[np.float64], is_hostile: NDArray[np.bool_], weights: NDArray[np.float64]) -> bytes:
+def reliability_picture(
+    title: str,
+    score: NDArray[np.float64],
+    is_hostile: NDArray[np.bool_],
+    weights: NDArray[np.float64],
+) -> bytes:
     """Share of hostile events among those of about the same score, at the reference prior; larger dots stand for more events.
 
     Args:
@@ -50,26 +73,65 @@ def reliability_picture(title: str, score: NDArray[np.float64], is_hostile: NDAr
     found = [np.average(is_hostile[bins == b], weights=weights[bins == b]) for b in used]
     low, high = LEAST_RATE, 1 - LEAST_RATE
     axes.plot([low, high], [low, high], color="0.7", linewidth=0.8)
-    axes.plot(np.clip(np.array(said), low, high), np.clip(np.array(found), low, high), color=COLOURS["fused"])
-    axes.scatter(np.clip(np.array(said), low, high), np.clip(np.array(found), low, high), s=12 * np.log1p(counts), color=COLOURS["fused"])
-    axes.set(xscale="logit", yscale="logit", xlabel="score", ylabel="share hostile, at a prior of 1 %", title=title)
+    axes.plot(
+        np.clip(np.array(said), low, high),
+        np.clip(np.array(found), low, high),
+        color=COLOURS["fused"],
+    )
+    axes.scatter(
+        np.clip(np.array(said), low, high),
+        np.clip(np.array(found), low, high),
+        s=12 * np.log1p(counts),
+        color=COLOURS["fused"],
+    )
+    axes.set(
+        xscale="logit",
+        yscale="logit",
+        xlabel="score",
+        ylabel="share hostile, at a prior of 1 %",
+        title=title,
+    )
     axes.minorticks_off()
     return _png(figure)
 
 
-def score_picture(title: str, score: NDArray[np.float64], is_hostile: NDArray[np.bool_], thresholds: Thresholds) -> bytes:
+def score_picture(
+    title: str, score: NDArray[np.float64], is_hostile: NDArray[np.bool_], thresholds: Thresholds
+) -> bytes:
     """How the scores of benign and hostile events fall, with the thresholds."""
     figure = Figure(figsize=(5.6, 4.2), layout="constrained")
     axes = figure.add_subplot()
     odds = np.log(score) - np.log1p(-score)
     bins = np.linspace(odds.min(), odds.max(), 60).tolist()
-    for name, rows, colour in (("benign", ~is_hostile, BENIGN_COLOUR), ("hostile", is_hostile, HOSTILE_COLOUR)):
+    for name, rows, colour in (
+        ("benign", ~is_hostile, BENIGN_COLOUR),
+        ("hostile", is_hostile, HOSTILE_COLOUR),
+    ):
         if rows.any():
-            axes.hist(odds[rows], bins=bins, weights=np.full(rows.sum(), 1 / rows.sum()), alpha=0.6, label=name, color=colour)
-    for name, threshold in (("suspicious", thresholds.suspicious), ("malicious", thresholds.malicious)):
+            axes.hist(
+                odds[rows],
+                bins=bins,
+                weights=np.full(rows.sum(), 1 / rows.sum()),
+                alpha=0.6,
+                label=name,
+                color=colour,
+            )
+    for name, threshold in (
+        ("suspicious", thresholds.suspicious),
+        ("malicious", thresholds.malicious),
+    ):
         at = float(np.log(threshold) - np.log1p(-threshold))
         axes.axvline(at, color="0.3", linewidth=0.8)
-        axes.annotate(name, (at, 0.97), xycoords=("data", "axes fraction"), rotation=90, va="top", ha="right", fontsize=8, color="0.3")
+        axes.annotate(
+            name,
+            (at, 0.97),
+            xycoords=("data", "axes fraction"),
+            rotation=90,
+            va="top",
+            ha="right",
+            fontsize=8,
+            color="0.3",
+        )
     axes.set(yscale="log", xlabel="log-odds of the score", ylabel="share of events", title=title)
     axes.legend(loc="upper center", frameon=False)
     return _png(figure)
@@ -77,5 +139,7 @@ def score_picture(title: str, score: NDArray[np.float64], is_hostile: NDArray[np
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80, metadata={"Software": None})  # the same picture gives the same bytes
+    figure.savefig(
+        buffer, format="png", dpi=80, metadata={"Software": None}
+    )  # the same picture gives the same bytes
     return buffer.getvalue()

@@ -1,7 +1,9 @@
 """How good is the recipe, judged honestly: by later flows of the same days, and by attack families that nothing had seen.
 
-Leaving a family out is *nested*: the family is kept out of the layers, the calibration, the fusion and every choice among them.
-For ten families that takes fits without each one and without each pair; a fit without {A, B} serves A and B alike.
+Leaving a family out is *nested*: the family is kept out of the layers, the calibration, the fusion
+and every choice among them.
+For ten families that takes fits without each one and without each pair; a fit without {A, B} serves
+A and B alike.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ class Judged:
         families: n labels.
         is_hostile: bool (n,).
         thresholds: of the fused score, where they were fitted apart from these flows.
-        named: model of the classifier -> how well it names the families; empty where it was not asked.
+        named: model of the classifier -> how well it names the families; empty where it was not
+            asked.
     """
 
     scores: Mapping[str, NDArray[np.float64]]
@@ -56,12 +59,18 @@ class Judged:
 
     def overall(self) -> dict[str, Separation]:
         """Figures of each score over all families."""
-        return {name: separation(column[~self.is_hostile], column[self.is_hostile]) for name, column in self.scores.items()}
+        return {
+            name: separation(column[~self.is_hostile], column[self.is_hostile])
+            for name, column in self.scores.items()
+        }
 
     def by_family(self) -> dict[str, dict[str, Separation]]:
         """Family -> figures of each score on its flows against all benign ones."""
         return {
-            family: {name: separation(column[~self.is_hostile], column[self.families == family]) for name, column in self.scores.items()}
+            family: {
+                name: separation(column[~self.is_hostile], column[self.families == family])
+                for name, column in self.scores.items()
+            }
             for family in sorted(set(self.families[self.is_hostile].tolist()))
         }
 
@@ -72,14 +81,24 @@ def judge(layers: FlowLayers, table: FlowTable) -> Judged:
     columns = {name: probability(column) for name, column in odds.items()}
     scores = columns | {FUSED: probability(layers.fused(odds))}
     thresholds = layers.fusion.thresholds[layer_set(odds)] if layers.fusion else None
-    return Judged(scores, table.families, table.is_hostile, thresholds, named_by(layers.classifier, table))
+    return Judged(
+        scores, table.families, table.is_hostile, thresholds, named_by(layers.classifier, table)
+    )
 
 
 def named_by(classifier: FlowClassifier | None, table: FlowTable) -> dict[str, Labelling]:
-    """How well each model of a classifier names the families of labelled flows; nothing without one."""
+    """How well each model of a classifier names the families of labelled flows.
+
+    Nothing without one.
+    """
     if classifier is None:
         return {}
-    return {name: labelling(table.families, classifier.classify(table.features, name), classifier.labels) for name in classifier.names}
+    return {
+        name: labelling(
+            table.families, classifier.classify(table.features, name), classifier.labels
+        )
+        for name in classifier.names
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +108,8 @@ class FamilyOut:
     Attributes:
         families: family -> figures of each score.
         best_layer: measure -> the layer with the best mean.
-        versus_best: measure -> fused minus the best layer: mean, low and high end of a 95 % interval.
+        versus_best: measure -> fused minus the best layer: mean, low and high end of a 95 %
+            interval.
     """
 
     families: Mapping[str, Mapping[str, Separation]]
@@ -98,7 +118,15 @@ class FamilyOut:
 
     def mean(self, name: str, measure: str, *, without: tuple[str, ...] = ()) -> float:
         """Mean of a measure over the families, each counting alike."""
-        return float(np.mean([getattr(figures[name], measure) for family, figures in self.families.items() if family not in without]))
+        return float(
+            np.mean(
+                [
+                    getattr(figures[name], measure)
+                    for family, figures in self.families.items()
+                    if family not in without
+                ]
+            )
+        )
 
 
 def leave_families_out(table: FlowTable, seed: int, progress: Progress, *, jobs: int) -> FamilyOut:
@@ -115,9 +143,21 @@ def leave_families_out(table: FlowTable, seed: int, progress: Progress, *, jobs:
     pairs = list(combinations(families, 2))
     colour, rounds = _rounds(len(families))
     stretch = np.r_[stretches(own, rounds), np.full(len(judging), -1)]
-    pair_fits = [InnerFit(pair, is_judge | (stretch == colour[families.index(pair[0]), families.index(pair[1])])) for pair in pairs]
+    pair_fits = [
+        InnerFit(
+            pair, is_judge | (stretch == colour[families.index(pair[0]), families.index(pair[1])])
+        )
+        for pair in pairs
+    ]
     single_fits = [InnerFit((family,), is_judge) for family in families]
-    scores = inner_scores(everything, pair_fits + single_fits, seed, progress, "families left out, in pairs and alone", jobs=jobs)
+    scores = inner_scores(
+        everything,
+        pair_fits + single_fits,
+        seed,
+        progress,
+        "families left out, in pairs and alone",
+        jobs=jobs,
+    )
 
     judged: dict[str, Judged] = {}
     for number, family in enumerate(families):
@@ -134,7 +174,8 @@ def leave_families_out(table: FlowTable, seed: int, progress: Progress, *, jobs:
 def _rounds(teams: int) -> tuple[NDArray[np.intp], int]:
     """A round-robin tournament: colour[a, b] such that no team meets two others in one round; and the number of rounds.
 
-    Families are teams and stretches of time are rounds: the pairs of one family then leave out stretches that are all different.
+    Families are teams and stretches of time are rounds: the pairs of one family then leave out
+    stretches that are all different.
     """
     even = teams + teams % 2
     colour = np.zeros((even, even), np.intp)
@@ -150,16 +191,28 @@ def _judge_raw(unseen: UnseenScores, test: UnseenScores) -> Judged:
     calibrations, fusion = fit_top(unseen)
     odds = {layer: calibrations[layer].to_log_odds(raw) for layer, raw in test.raw.items()}
     columns = {layer: probability(column) for layer, column in odds.items()}
-    return Judged(columns | {FUSED: probability(fusion.pooled(odds))}, test.families, test.families != BENIGN)
+    return Judged(
+        columns | {FUSED: probability(fusion.pooled(odds))}, test.families, test.families != BENIGN
+    )
 
 
-def _compare(figures: Mapping[str, Mapping[str, Separation]], judged: Mapping[str, Judged], seed: int) -> FamilyOut:
+def _compare(
+    figures: Mapping[str, Mapping[str, Separation]], judged: Mapping[str, Judged], seed: int
+) -> FamilyOut:
     out = FamilyOut(figures, {}, {})
     best_layer, versus_best = {}, {}
     for measure in ("auroc", "tpr_at_1_fpr"):
         best = max(LAYER_NAMES, key=lambda layer: out.mean(layer, measure))
-        benign = {f: (j.scores[FUSED][~j.is_hostile], j.scores[best][~j.is_hostile]) for f, j in judged.items()}
-        hostile = {f: (j.scores[FUSED][j.is_hostile], j.scores[best][j.is_hostile]) for f, j in judged.items()}
+        benign = {
+            f: (j.scores[FUSED][~j.is_hostile], j.scores[best][~j.is_hostile])
+            for f, j in judged.items()
+        }
+        hostile = {
+            f: (j.scores[FUSED][j.is_hostile], j.scores[best][j.is_hostile])
+            for f, j in judged.items()
+        }
         best_layer[measure] = best
-        versus_best[measure] = paired_bootstrap(benign, hostile, rounds=BOOTSTRAP_ROUNDS, seed=seed)[measure]
+        versus_best[measure] = paired_bootstrap(
+            benign, hostile, rounds=BOOTSTRAP_ROUNDS, seed=seed
+        )[measure]
     return FamilyOut(figures, best_layer, versus_best)

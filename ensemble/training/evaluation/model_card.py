@@ -15,7 +15,9 @@ from ensemble.training.metrics import Labelling, Separation, false_positive_inte
 
 __all__ = ["family_table", "flow_card", "label_table", "separation_table"]
 
-WEAK_TPR = 0.5  # a family of which less is found at 1 % false positives, when unseen, is called weak
+WEAK_TPR = (
+    0.5  # a family of which less is found at 1 % false positives, when unseen, is called weak
+)
 
 
 def separation_table(figures: Mapping[str, Separation]) -> str:
@@ -24,23 +26,38 @@ def separation_table(figures: Mapping[str, Separation]) -> str:
     return table(
         head,
         [
-            [n, f"{s.auroc:.4f}", f"{s.auprc:.4f}", f"{s.tpr_at_1_fpr:.3f}", f"{s.tpr_at_01_fpr:.3f}", s.benign, s.hostile]
+            [
+                n,
+                f"{s.auroc:.4f}",
+                f"{s.auprc:.4f}",
+                f"{s.tpr_at_1_fpr:.3f}",
+                f"{s.tpr_at_01_fpr:.3f}",
+                s.benign,
+                s.hostile,
+            ]
             for n, s in figures.items()
         ],
     )
 
 
 def family_table(
-    families: Mapping[str, Mapping[str, Separation]], means: Mapping[str, Mapping[str, tuple[float, float]]] | None = None
+    families: Mapping[str, Mapping[str, Separation]],
+    means: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
 ) -> str:
     """AUROC / TPR at 1 % FPR of each score, one family a line, and means below."""
     names = list(next(iter(families.values())))
     rows: list[list[object]] = [
-        [family, next(iter(figures.values())).hostile, *(f"{figures[n].auroc:.3f} / {figures[n].tpr_at_1_fpr:.3f}" for n in names)]
+        [
+            family,
+            next(iter(figures.values())).hostile,
+            *(f"{figures[n].auroc:.3f} / {figures[n].tpr_at_1_fpr:.3f}" for n in names),
+        ]
         for family, figures in families.items()
     ]
     for title, mean in (means or {}).items():
-        rows.append([f"**{title}**", "", *(f"**{mean[n][0]:.3f} / {mean[n][1]:.3f}**" for n in names)])
+        rows.append(
+            [f"**{title}**", "", *(f"**{mean[n][0]:.3f} / {mean[n][1]:.3f}**" for n in names)]
+        )
     return table(["family", "flows", *names], rows)
 
 
@@ -48,7 +65,12 @@ def label_table(named: Mapping[str, Labelling]) -> str:
     """Macro-F1, accuracy and the F1 of each label, one model of the classifier a line."""
     labels = list(next(iter(named.values())).by_label)
     rows = [
-        [name, f"{one.macro_f1:.3f}", f"{one.accuracy:.4f}", *(f"{one.by_label[label]:.3f}" for label in labels)]
+        [
+            name,
+            f"{one.macro_f1:.3f}",
+            f"{one.accuracy:.4f}",
+            *(f"{one.by_label[label]:.3f}" for label in labels),
+        ]
         for name, one in named.items()
     ]
     return table(["model", "macro-F1", "accuracy", *labels], rows)
@@ -71,7 +93,8 @@ def flow_card(
         about: what the model is, in a sentence or two.
         training: what the manifest records.
         fusion: that was fitted to it.
-        later: judged on the later part of each day, by a fit on the earlier part; None where it was not measured.
+        later: judged on the later part of each day, by a fit on the earlier part; None where it
+            was not measured.
         unseen: families left out; None where it was not measured.
         own_traffic: trained on benign flows of one network.
     """
@@ -93,7 +116,10 @@ def flow_card(
 
 def _fusion_text(fusion: Fusion) -> str:
     shares = ", ".join(f"{layer} {share:.2f}" for layer, share in fusion.shares.items())
-    rows = [[layers, f"{t.suspicious:.4f}", f"{t.malicious:.4f}", f"{t.critical:.4f}"] for layers, t in fusion.thresholds.items()]
+    rows = [
+        [layers, f"{t.suspicious:.4f}", f"{t.malicious:.4f}", f"{t.critical:.4f}"]
+        for layers, t in fusion.thresholds.items()
+    ]
     return (
         f"Shares of the evidence: {shares}; sharpness {fusion.sharpness:.2f}. Thresholds by the layers that speak:\n\n"
         + table(["speaking", "suspicious", "malicious", "critical"], rows)
@@ -127,19 +153,25 @@ def _later_text(later: Judged) -> str:
 def _label_text(named: Mapping[str, Labelling]) -> str:
     if not named:
         return ""
-    return "\n\nHow well each model of the classifier names the family (F1 by label; `unknown` is never right here):\n\n" + label_table(
-        named
+    return (
+        "\n\nHow well each model of the classifier names the family (F1 by label; `unknown` is never right here):\n\n"
+        + label_table(named)
     )
 
 
 def _unseen_text(unseen: FamilyOut) -> str:
     names = list(next(iter(unseen.families.values())))
     measures = ("auroc", "tpr_at_1_fpr")
-    small = tuple(f for f, figures in unseen.families.items() if figures[FUSED].hostile < 20)  # noqa: PLR2004  # one flow is more than 5 %
+    # one flow is more than 5 %
+    small = tuple(f for f, figures in unseen.families.items() if figures[FUSED].hostile < 20)  # noqa: PLR2004
     means = {"mean": {n: (unseen.mean(n, measures[0]), unseen.mean(n, measures[1])) for n in names}}
     if small and len(small) < len(unseen.families):
         means[f"mean without {', '.join(small)}"] = {
-            n: (unseen.mean(n, measures[0], without=small), unseen.mean(n, measures[1], without=small)) for n in names
+            n: (
+                unseen.mean(n, measures[0], without=small),
+                unseen.mean(n, measures[1], without=small),
+            )
+            for n in names
         }
     weak = [
         f"{family} ({figures[FUSED].tpr_at_1_fpr:.2f})"

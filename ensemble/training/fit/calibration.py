@@ -1,14 +1,20 @@
 """Fit a layer's calibration on events that the layer had not seen.
 
-Two steps, each with few parameters, because benign validation events are few (hundreds, not millions):
+Two steps, each with few parameters, because benign validation events are few (hundreds, not
+millions):
 
-1. raw score -> surprise, the negative log of the share of benign events that score at least as high. Read off the benign
-   quantiles; beyond the last of them the tail goes on as a straight line, so that stranger stays stranger.
-2. surprise -> log-odds of hostile by logistic regression with a non-negative slope, at the reference prior: benign events
+1. raw score -> surprise, the negative log of the share of benign events that score at least as
+high. Read off the benign
+   quantiles; beyond the last of them the tail goes on as a straight line, so that stranger stays
+   stranger.
+2. surprise -> log-odds of hostile by logistic regression with a non-negative slope, at the
+reference prior: benign events
    weigh 99 % together, hostile ones 1 %, every attack family alike.
 
-Source: surprise of a benign tail as common scale: Rubin-Delanchy, Heard, Lawson, "Meta-analysis of mid-p-values", 2019;
-the prior by weights: King, Zeng, "Logistic regression in rare events data", Political Analysis 2001, section 4.2.
+Source: surprise of a benign tail as common scale: Rubin-Delanchy, Heard, Lawson, "Meta-analysis of
+mid-p-values", 2019;
+the prior by weights: King, Zeng, "Logistic regression in rare events data", Political Analysis
+2001, section 4.2.
 """
 
 from __future__ import annotations
@@ -23,10 +29,18 @@ from ensemble.errors import TrainingError
 from ensemble.kernels.calibration import PRIOR_LOG_ODDS, REFERENCE_PRIOR, Calibration, Surprise
 from ensemble.training.data.flow_table import BENIGN
 
-__all__ = ["event_weights", "family_weights", "fit_calibration", "fit_surprise", "weighted_log_loss"]
+__all__ = [
+    "event_weights",
+    "family_weights",
+    "fit_calibration",
+    "fit_surprise",
+    "weighted_log_loss",
+]
 
 LEAST_BENIGN = 20  # below this a quantile is an anecdote
-BODY = np.r_[0.0, np.linspace(0.02, 0.9, 23), 0.925, 0.95, 0.97, 0.98, 0.99]  # benign quantiles at the knots
+BODY = np.r_[
+    0.0, np.linspace(0.02, 0.9, 23), 0.925, 0.95, 0.97, 0.98, 0.99
+]  # benign quantiles at the knots
 LAST_KNOT_LEAVES = 2.5  # benign events beyond the last knot: one lucky flow does not set the scale
 LEAST_GAP = 1e-6
 TAIL_FROM = 0.95  # the straight tail takes its slope from here to the last knot
@@ -38,27 +52,37 @@ def fit_surprise(benign: NDArray[np.float64], tail: Sequence[float] = ()) -> Sur
     """The common scale of rarity, read off benign events.
 
     Args:
-        benign: float (n,), raw scores of benign events that the detector was not fitted on; n >= 20.
-        tail: rising quantiles above 0.99 at which there are knots too, where there are events enough.
+        benign: float (n,), raw scores of benign events that the detector was not fitted on; n
+            >= 20.
+        tail: rising quantiles above 0.99 at which there are knots too, where there are events
+            enough.
 
     Raises:
         TrainingError: too few events, or too many with the same score.
     """
     if benign.size < LEAST_BENIGN:
-        raise TrainingError(f"{benign.size} benign events cannot calibrate a layer; {LEAST_BENIGN} are the least")
+        raise TrainingError(
+            f"{benign.size} benign events cannot calibrate a layer; {LEAST_BENIGN} are the least"
+        )
     share = np.unique(np.minimum(np.r_[BODY, tail, 1.0], 1.0 - LAST_KNOT_LEAVES / benign.size))
     quantiles = np.quantile(benign.astype(np.float64), share)
-    apart = LEAST_GAP * max(np.abs(quantiles).max(), quantiles[-1] - quantiles[0])  # knots that rounding alone tells apart are one knot
+    apart = LEAST_GAP * max(
+        np.abs(quantiles).max(), quantiles[-1] - quantiles[0]
+    )  # knots that rounding alone tells apart are one knot
     first = [0]
     for knot in range(1, quantiles.size):
         if quantiles[knot] - quantiles[first[-1]] > apart:
             first.append(knot)
     raw, nats = quantiles[first], -np.log1p(-share[first])
     if raw.size < 3:  # noqa: PLR2004  # a body and a tail
-        raise TrainingError("nearly all benign events have the same raw score: nothing to calibrate against")
+        raise TrainingError(
+            "nearly all benign events have the same raw score: nothing to calibrate against"
+        )
     body = min(int(np.searchsorted(nats, -np.log1p(-TAIL_FROM))), raw.size - 2)
     slope = (nats[-1] - nats[body]) / (raw[-1] - raw[body])
-    return Surprise(np.append(raw, raw[-1] + 1.0 / slope), np.append(nats, nats[-1] + 1.0))  # one nat farther, and straight on
+    return Surprise(
+        np.append(raw, raw[-1] + 1.0 / slope), np.append(nats, nats[-1] + 1.0)
+    )  # one nat farther, and straight on
 
 
 def family_weights(families: NDArray[np.str_]) -> NDArray[np.float64]:
@@ -67,12 +91,15 @@ def family_weights(families: NDArray[np.str_]) -> NDArray[np.float64]:
     return 1.0 / (counts[of_row] * counts.size)
 
 
-def event_weights(families: NDArray[np.str_], is_known: NDArray[np.bool_] | None = None, known_weight: float = 0.0) -> NDArray[np.float64]:
+def event_weights(
+    families: NDArray[np.str_], is_known: NDArray[np.bool_] | None = None, known_weight: float = 0.0
+) -> NDArray[np.float64]:
     """Weights float64 (n,) of the reference prior: benign 99 % together, hostile 1 %, families alike.
 
     Args:
         families: n labels, `BENIGN` for benign.
-        is_known: bool (n,), hostile events that share `known_weight` of the hostile weight; None for no such split.
+        is_known: bool (n,), hostile events that share `known_weight` of the hostile weight;
+            None for no such split.
         known_weight: in [0, 1]; without any known event the others have it all.
     """
     is_benign = families == BENIGN
@@ -85,13 +112,17 @@ def event_weights(families: NDArray[np.str_], is_known: NDArray[np.bool_] | None
     return weights
 
 
-def weighted_log_loss(log_odds: NDArray[np.float64], is_hostile: NDArray[np.bool_], weights: NDArray[np.float64]) -> float:
+def weighted_log_loss(
+    log_odds: NDArray[np.float64], is_hostile: NDArray[np.bool_], weights: NDArray[np.float64]
+) -> float:
     """Mean logarithmic loss of log-odds (n,), in nats."""
     return float(weights @ (np.logaddexp(0.0, log_odds) - is_hostile * log_odds))
 
 
 def fit_calibration(
-    benign: NDArray[np.float64], hostile: NDArray[np.float64], hostile_weights: NDArray[np.float64] | None = None
+    benign: NDArray[np.float64],
+    hostile: NDArray[np.float64],
+    hostile_weights: NDArray[np.float64] | None = None,
 ) -> Calibration:
     """Calibration of a layer from raw scores of events it was not fitted on.
 
@@ -112,15 +143,25 @@ def fit_calibration(
     nats = np.minimum(surprise.of(np.r_[benign, hostile]), TEACHING_LIMIT)
     is_hostile = np.r_[np.zeros(benign.size, bool), np.ones(hostile.size, bool)]
     shares = np.ones(hostile.size) if hostile_weights is None else hostile_weights
-    weights = np.r_[np.full(benign.size, (1.0 - REFERENCE_PRIOR) / benign.size), REFERENCE_PRIOR * shares / shares.sum()]
+    weights = np.r_[
+        np.full(benign.size, (1.0 - REFERENCE_PRIOR) / benign.size),
+        REFERENCE_PRIOR * shares / shares.sum(),
+    ]
 
     def loss(parameters: NDArray[np.float64]) -> float:
         intercept, slope = parameters.tolist()
-        return weighted_log_loss(intercept + slope * nats, is_hostile, weights) + 1e-6 * float(slope) ** 2  # keeps a perfect layer finite
+        return (
+            weighted_log_loss(intercept + slope * nats, is_hostile, weights)
+            + 1e-6 * float(slope) ** 2
+        )  # keeps a perfect layer finite
 
     start = np.array([PRIOR_LOG_ODDS, 1.0])
     fitted = minimize(
-        loss, start, method="Nelder-Mead", bounds=[(None, None), (LEAST_SLOPE, None)], options={"xatol": 1e-6, "fatol": 1e-12}
+        loss,
+        start,
+        method="Nelder-Mead",
+        bounds=[(None, None), (LEAST_SLOPE, None)],
+        options={"xatol": 1e-6, "fatol": 1e-12},
     )
     intercept, slope = fitted.x
     return Calibration(surprise.raw, intercept + slope * surprise.nats)

@@ -1,14 +1,21 @@
 """Fit the fusion and its thresholds on scores of events that no layer had seen: unseen families above all, and benign events.
 
-A fusion fitted on the flows that the layers were trained on learns to trust whoever memorised most. One fitted on unseen families
-alone gives away what the layers do know: on later flows of known attacks it fell behind its best layer. Both will come, so a
-quarter of the hostile weight is that of known families, by flows of theirs that the layers had not seen either.
+A fusion fitted on the flows that the layers were trained on learns to trust whoever memorised most.
+One fitted on unseen families
+alone gives away what the layers do know: on later flows of known attacks it fell behind its best
+layer. Both will come, so a
+quarter of the hostile weight is that of known families, by flows of theirs that the layers had not
+seen either.
 
-Ten families are few, and shares that follow each of them closely follow chance. Two rules hold them back. They are drawn towards equal
-shares, which are hard to beat where little is known. And a layer that recognises known attacks may not have more than a fifth: on
-flows of those it is the surest of all, and where an attack is new it mistakes it for benign more often than the others do.
+Ten families are few, and shares that follow each of them closely follow chance. Two rules hold them
+back. They are drawn towards equal
+shares, which are hard to beat where little is known. And a layer that recognises known attacks may
+not have more than a fifth: on
+flows of those it is the surest of all, and where an attack is new it mistakes it for benign more
+often than the others do.
 
-Source: equal weights: Smith, Wallis, "A simple explanation of the forecast combination puzzle", Oxford Bulletin of Economics and
+Source: equal weights: Smith, Wallis, "A simple explanation of the forecast combination puzzle",
+Oxford Bulletin of Economics and
 Statistics 71(3), 2009.
 """
 
@@ -29,17 +36,30 @@ from ensemble.training.fit.calibration import event_weights, weighted_log_loss
 
 __all__ = ["RATES", "fit_fusion", "fit_thresholds", "with_thresholds"]
 
-KNOWN_WEIGHT = 0.25  # of the hostile weight; chosen on the tables of the card, where 0 and 0.5 each lose one of them
+# of the hostile weight; chosen on the tables of the card, where 0 and 0.5 each lose one of them
+KNOWN_WEIGHT = 0.25
 LEAST_SHARE = 0.10  # no layer is fused away: a layer of share 0 could break and nobody would notice
-MOST_SHARE: Mapping[str, float] = {"classifier": 0.20}  # of the others 1; left alone it took half, and unseen families suffered
-EVENNESS = 0.10  # weight of the squared distance to equal shares beside the relative loss; from 0.02 to 0.5 the mean AUROC stays
+MOST_SHARE: Mapping[str, float] = {
+    "classifier": 0.20
+}  # of the others 1; left alone it took half, and unseen families suffered
+# weight of the squared distance to equal shares beside the relative loss; from 0.02 to 0.5 the mean
+# AUROC stays
+EVENNESS = 0.10
 SHARPNESS_RANGE = (0.25, 4.0)
-RATES = (0.01, 0.001, 0.0001)  # false positives at `suspicious`, `malicious`, `critical`; DESIGN section 4
-HIGHEST_ODDS = 30.0  # beyond it a probability is 1 in float64, and a threshold must stay inside (0, 1)
+RATES = (
+    0.01,
+    0.001,
+    0.0001,
+)  # false positives at `suspicious`, `malicious`, `critical`; DESIGN section 4
+HIGHEST_ODDS = (
+    30.0  # beyond it a probability is 1 in float64, and a threshold must stay inside (0, 1)
+)
 LEAST_BENIGN = 100  # of which 1 % is a single event
 
 
-def fit_fusion(odds: Mapping[str, NDArray[np.float64]], families: NDArray[np.str_], is_known: NDArray[np.bool_]) -> Fusion:
+def fit_fusion(
+    odds: Mapping[str, NDArray[np.float64]], families: NDArray[np.str_], is_known: NDArray[np.bool_]
+) -> Fusion:
     """Shares and sharpness with the least log loss at the reference prior, every family alike; thresholds at the default rates.
 
     Args:
@@ -61,25 +81,43 @@ def fit_fusion(odds: Mapping[str, NDArray[np.float64]], families: NDArray[np.str
     def loss(parameters: NDArray[np.float64]) -> float:
         shares, sharpness = parameters[:-1], np.exp(parameters[-1])
         unevenness = float(((shares - 1.0 / len(layers)) ** 2).sum())
-        return weighted_log_loss(PRIOR_LOG_ODDS + sharpness * (evidence @ shares), is_hostile, weights) / base + EVENNESS * unevenness
+        return (
+            weighted_log_loss(PRIOR_LOG_ODDS + sharpness * (evidence @ shares), is_hostile, weights)
+            / base
+            + EVENNESS * unevenness
+        )
 
-    base = weighted_log_loss(np.full(len(evidence), PRIOR_LOG_ODDS), is_hostile, weights)  # the loss of knowing nothing scales the search
+    base = weighted_log_loss(
+        np.full(len(evidence), PRIOR_LOG_ODDS), is_hostile, weights
+    )  # the loss of knowing nothing scales the search
     if len(layers) == 1:
-        return with_thresholds(Fusion({layers[0]: 1.0}, 1.0, {}), {layers[0]: odds[layers[0]][~is_hostile]}, RATES)
+        return with_thresholds(
+            Fusion({layers[0]: 1.0}, 1.0, {}), {layers[0]: odds[layers[0]][~is_hostile]}, RATES
+        )
     starts = [np.full(len(layers), 1.0 / len(layers))]
-    starts += [np.where(np.arange(len(layers)) == i, 1.0 - LEAST_SHARE * (len(layers) - 1), LEAST_SHARE) for i in range(len(layers))]
+    starts += [
+        np.where(np.arange(len(layers)) == i, 1.0 - LEAST_SHARE * (len(layers) - 1), LEAST_SHARE)
+        for i in range(len(layers))
+    ]
     most = np.array([MOST_SHARE.get(layer, 1.0) for layer in layers])
     bounds = [(LEAST_SHARE, float(share)) for share in most] + [tuple(np.log(SHARPNESS_RANGE))]
     together = {"type": "eq", "fun": lambda p: p[:-1].sum() - 1.0}
-    found = [minimize(loss, np.r_[start, 0.0], method="SLSQP", bounds=bounds, constraints=together) for start in starts]
+    found = [
+        minimize(loss, np.r_[start, 0.0], method="SLSQP", bounds=bounds, constraints=together)
+        for start in starts
+    ]
     best = min(found, key=lambda one: float(one.fun))
     shares = np.clip(best.x[:-1], LEAST_SHARE, most)
     shares = dict(zip(layers, (shares / shares.sum()).tolist(), strict=True))
     fusion = Fusion(shares, float(np.exp(best.x[-1])), {})
-    return with_thresholds(fusion, {layer: column[~is_hostile] for layer, column in odds.items()}, RATES)
+    return with_thresholds(
+        fusion, {layer: column[~is_hostile] for layer, column in odds.items()}, RATES
+    )
 
 
-def with_thresholds(fusion: Fusion, benign: Mapping[str, NDArray[np.float64]], rates: tuple[float, float, float]) -> Fusion:
+def with_thresholds(
+    fusion: Fusion, benign: Mapping[str, NDArray[np.float64]], rates: tuple[float, float, float]
+) -> Fusion:
     """`fusion` with thresholds for every set of its layers that may be left speaking.
 
     Args:
@@ -90,14 +128,17 @@ def with_thresholds(fusion: Fusion, benign: Mapping[str, NDArray[np.float64]], r
     thresholds = {}
     for count in range(1, len(fusion.shares) + 1):
         for layers in combinations(sorted(fusion.shares), count):
-            thresholds[layer_set(layers)] = fit_thresholds(fusion.pooled({layer: benign[layer] for layer in layers}), rates)
+            thresholds[layer_set(layers)] = fit_thresholds(
+                fusion.pooled({layer: benign[layer] for layer in layers}), rates
+            )
     return Fusion(fusion.shares, fusion.sharpness, thresholds, fusion.source)
 
 
 def fit_thresholds(benign: NDArray[np.float64], rates: tuple[float, float, float]) -> Thresholds:
     """Scores that at most the stated shares of benign events exceed.
 
-    A rate that the events can show is read off their ranks; a smaller one goes on along the tail, in log-odds, as
+    A rate that the events can show is read off their ranks; a smaller one goes on along the tail,
+    in log-odds, as
     steeply as the last tenth of the events falls.
 
     Args:
@@ -108,13 +149,17 @@ def fit_thresholds(benign: NDArray[np.float64], rates: tuple[float, float, float
         TrainingError: too few events.
     """
     if benign.size < LEAST_BENIGN:
-        raise TrainingError(f"{benign.size} benign events cannot set a threshold at 1 %; {LEAST_BENIGN} are the least")
+        raise TrainingError(
+            f"{benign.size} benign events cannot set a threshold at 1 %; {LEAST_BENIGN} are the least"
+        )
     falling = np.sort(benign)[::-1]
     start = falling[benign.size // 10]
     mean_excess = max(1e-3, float(np.mean(falling[: benign.size // 10] - start)))
 
     def threshold(rate: float) -> float:
-        rank = int(rate * (benign.size + 1)) - 1  # a new event exceeds the k-th largest of n with probability k / (n + 1)
+        rank = (
+            int(rate * (benign.size + 1)) - 1
+        )  # a new event exceeds the k-th largest of n with probability k / (n + 1)
         if rank >= 0:
             return float(falling[rank])
         return float(falling[0] + mean_excess * np.log(1.0 / (rate * (benign.size + 1))))

@@ -1,7 +1,9 @@
 """Fitted trees of scikit-learn and xgboost as plain arrays: the same probabilities, without the library that fitted them.
 
-Cuts are kept in float32, the type of the rows. Where a library compares with `<=` a float64 cut is rounded down, where it compares
-with `<` the cut becomes the next lower float32: for every float32 row the way down is then the same. What our rows cannot be (missing,
+Cuts are kept in float32, the type of the rows. Where a library compares with `<=` a float64 cut is
+rounded down, where it compares
+with `<` the cut becomes the next lower float32: for every float32 row the way down is then the
+same. What our rows cannot be (missing,
 or a category) has no way down here, and a model that was fitted for it is refused.
 
 Every library is read through its own interface: no pickle is opened.
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["from_forest", "from_hist_boosting", "from_tree", "from_xgboost"]
 
-LARGEST = np.finfo(np.float32).max  # no finite value is greater: a cut there sends every row to the first child
+LARGEST = np.finfo(
+    np.float32
+).max  # no finite value is greater: a cut there sends every row to the first child
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +58,14 @@ def from_forest(fitted: RandomForestClassifier, *, smoothing: float = 0.0) -> Vo
 
     Args:
         fitted: of scikit-learn; the classes in its order.
-        smoothing: flows that every leaf is thought to have beside its own, spread evenly over the classes: a small leaf is then less
+        smoothing: flows that every leaf is thought to have beside its own, spread evenly over
+            the classes: a small leaf is then less
             sure than a large one. 0 gives the library's own probabilities.
     """
-    return _voting([_of_sklearn(estimator.tree_, smoothing) for estimator in fitted.estimators_], int(fitted.n_features_in_))
+    return _voting(
+        [_of_sklearn(estimator.tree_, smoothing) for estimator in fitted.estimators_],
+        int(fitted.n_features_in_),
+    )
 
 
 def from_tree(fitted: DecisionTreeClassifier, *, smoothing: float = 0.0) -> VotingTrees:
@@ -72,15 +80,26 @@ def from_hist_boosting(fitted: HistGradientBoostingClassifier) -> BoostedTrees:
         TrainingError: a tree asks for categories.
     """
     trees = []
-    for predictor in (one for rounds in fitted._predictors for one in rounds):  # noqa: SLF001  # the library offers no other way to its trees
+    # the library offers no other way to its trees
+    for predictor in (one for rounds in fitted._predictors for one in rounds):  # noqa: SLF001
         nodes = predictor.nodes
         if nodes["is_categorical"].any():
-            raise TrainingError("boosted trees that ask for categories cannot be converted: flow features are numbers")
+            raise TrainingError(
+                "boosted trees that ask for categories cannot be converted: flow features are numbers"
+            )
         is_leaf = nodes["is_leaf"].astype(bool)
         own = np.arange(nodes.size)
-        first, second = (np.where(is_leaf, own, nodes[side].astype(np.int64)) for side in ("left", "right"))
+        first, second = (
+            np.where(is_leaf, own, nodes[side].astype(np.int64)) for side in ("left", "right")
+        )
         trees.append(
-            _Tree(first, second, nodes["feature_idx"].astype(np.int64), _round_down(nodes["num_threshold"]), nodes["value"][:, None])
+            _Tree(
+                first,
+                second,
+                nodes["feature_idx"].astype(np.int64),
+                _round_down(nodes["num_threshold"]),
+                nodes["value"][:, None],
+            )
         )
     base = np.asarray(fitted._baseline_prediction, np.float64).ravel()  # noqa: SLF001
     return _boosted(trees, base, int(fitted.n_features_in_))
@@ -95,39 +114,67 @@ def from_xgboost(fitted: Booster) -> BoostedTrees:
     learner = json.loads(bytes(fitted.save_raw("json")))["learner"]
     objective, booster = learner["objective"]["name"], learner["gradient_booster"]["name"]
     if objective != "multi:softprob" or booster != "gbtree":
-        raise TrainingError(f"only gbtree with multi:softprob can be converted, not {booster} with {objective}")
+        raise TrainingError(
+            f"only gbtree with multi:softprob can be converted, not {booster} with {objective}"
+        )
     model, shape = learner["gradient_booster"]["model"], learner["learner_model_param"]
     classes = int(shape["num_class"])
-    if [int(one) for one in model["tree_info"]] != [number % classes for number in range(len(model["trees"]))]:
+    if [int(one) for one in model["tree_info"]] != [
+        number % classes for number in range(len(model["trees"]))
+    ]:
         raise TrainingError("the booster has not one tree for each class in each round")
     starts = json.loads(shape["base_score"])  # a number, or from release 3.1 on one for each class
     base = np.broadcast_to(np.asarray(starts, np.float64).ravel(), classes)
-    return _boosted([_of_xgboost(tree) for tree in model["trees"]], base.copy(), int(shape["num_feature"]))
+    return _boosted(
+        [_of_xgboost(tree) for tree in model["trees"]], base.copy(), int(shape["num_feature"])
+    )
 
 
 def _of_xgboost(tree: dict[str, Any]) -> _Tree:
     if tree["categories"]:
-        raise TrainingError("boosted trees that ask for categories cannot be converted: flow features are numbers")
-    left, right = np.array(tree["left_children"], np.int64), np.array(tree["right_children"], np.int64)
+        raise TrainingError(
+            "boosted trees that ask for categories cannot be converted: flow features are numbers"
+        )
+    left, right = (
+        np.array(tree["left_children"], np.int64),
+        np.array(tree["right_children"], np.int64),
+    )
     is_leaf = left < 0
-    own, numbers = np.arange(left.size), np.array(tree["split_conditions"], np.float32)  # a leaf's step stands where others have the cut
+    own, numbers = (
+        np.arange(left.size),
+        np.array(tree["split_conditions"], np.float32),
+    )  # a leaf's step stands where others have the cut
     below = np.nextafter(numbers, np.float32(-np.inf))
     said = np.where(is_leaf, numbers, np.float32(0.0)).astype(np.float64)[:, None]
-    return _Tree(np.where(is_leaf, own, left), np.where(is_leaf, own, right), np.array(tree["split_indices"], np.int64), below, said)
+    return _Tree(
+        np.where(is_leaf, own, left),
+        np.where(is_leaf, own, right),
+        np.array(tree["split_indices"], np.int64),
+        below,
+        said,
+    )
 
 
-def _of_sklearn(tree: Any, smoothing: float) -> _Tree:  # noqa: ANN401  # sklearn.tree._tree.Tree, which has no types
+# sklearn.tree._tree.Tree, which has no types
+def _of_sklearn(tree: Any, smoothing: float) -> _Tree:  # noqa: ANN401
     own = np.arange(tree.node_count)
     is_leaf = tree.children_left == tree.children_right
-    first, second = (np.where(is_leaf, own, side) for side in (tree.children_left, tree.children_right))
+    first, second = (
+        np.where(is_leaf, own, side) for side in (tree.children_left, tree.children_right)
+    )
     chances = tree.value[:, 0, :] / tree.value[:, 0, :].sum(axis=1, keepdims=True)
     flows = tree.weighted_n_node_samples[:, None]
     said = (chances * flows + smoothing / chances.shape[1]) / (flows + smoothing)
-    return _Tree(first, second, np.where(is_leaf, 0, tree.feature), _round_down(tree.threshold), said)
+    return _Tree(
+        first, second, np.where(is_leaf, 0, tree.feature), _round_down(tree.threshold), said
+    )
 
 
 def _round_down(cuts: NDArray[np.float64]) -> NDArray[np.float32]:
-    """float64 cuts as finite float32, rounded downwards: for a float32 value, `v <= cut` then means the same as before."""
+    """float64 cuts as finite float32, rounded downwards.
+
+    For a float32 value, `v <= cut` then means the same as before.
+    """
     nearest = np.clip(cuts, -LARGEST, LARGEST).astype(np.float32)
     return np.where(nearest > cuts, np.nextafter(nearest, np.float32(-np.inf)), nearest)
 
@@ -142,18 +189,27 @@ def _boosted(trees: Sequence[_Tree], base: NDArray[np.float64], n_features: int)
     return BoostedTrees(shape, leaves[:, 0].astype(np.float32), base)
 
 
-def _laid_out(trees: Sequence[_Tree], n_features: int) -> tuple[Trees, NDArray[np.float64], NDArray[np.float64]]:
-    """All trees in one table, cuts first; with what the leaves (l, w) and what the cuts (i, w) say."""
+def _laid_out(
+    trees: Sequence[_Tree], n_features: int
+) -> tuple[Trees, NDArray[np.float64], NDArray[np.float64]]:
+    """All trees in one table, cuts first.
+
+    With what the leaves (l, w) and what the cuts (i, w) say.
+    """
     are_leaves = [tree.first == tree.second for tree in trees]
     cuts = sum(int((~is_leaf).sum()) for is_leaf in are_leaves)
     next_cut, next_leaf = 0, cuts
     features, thresholds, children, roots, leaves_say, cuts_say = [], [], [], [], [], []
     for tree, is_leaf in zip(trees, are_leaves, strict=True):
-        number = np.where(is_leaf, next_leaf + np.cumsum(is_leaf) - 1, next_cut + np.cumsum(~is_leaf) - 1)
+        number = np.where(
+            is_leaf, next_leaf + np.cumsum(is_leaf) - 1, next_cut + np.cumsum(~is_leaf) - 1
+        )
         roots.append(number[0])
         features.append(tree.feature[~is_leaf])
         thresholds.append(tree.cut[~is_leaf])
-        children.append(np.stack([number[tree.first[~is_leaf]], number[tree.second[~is_leaf]]], axis=1))
+        children.append(
+            np.stack([number[tree.first[~is_leaf]], number[tree.second[~is_leaf]]], axis=1)
+        )
         leaves_say.append(tree.said[is_leaf])
         cuts_say.append(tree.said[~is_leaf])
         next_cut, next_leaf = next_cut + int((~is_leaf).sum()), next_leaf + int(is_leaf.sum())

@@ -1,8 +1,11 @@
 """Recipe of the deep behavior layer: labelled flows in, a network that knows benign, each family, and `unknown`.
 
-Each step shows the network benign flows, attacks with every family alike, and made-up flows. Those are made around benign flows:
-some features taken from other benign flows, noise, a step along the difference of two benign flows, a way towards an attack.
-They keep the network from calling benign what merely is no attack it knows. Measured with each family left out: AUROC .78 without
+Each step shows the network benign flows, attacks with every family alike, and made-up flows. Those
+are made around benign flows:
+some features taken from other benign flows, noise, a step along the difference of two benign flows,
+a way towards an attack.
+They keep the network from calling benign what merely is no attack it knows. Measured with each
+family left out: AUROC .78 without
 them, .98 with them.
 """
 
@@ -24,14 +27,24 @@ from ensemble.training.recipes.flow_anomaly import LEAST_SPREAD, LIMIT
 __all__ = ["fit_behavior", "made_up"]
 
 HIDDEN = (64, 32)
-HEADS = 8  # averaged: single ones differ by 15 points of true-positive rate at 1 % false positives, four by 7
+# averaged: single ones differ by 15 points of true-positive rate at 1 % false positives, four by 7
+HEADS = 8
 STEPS = 1500
 BENIGN_A_STEP, HOSTILE_A_STEP, MADE_UP_A_STEP = 96, 96, 384
 LEARNING_RATE, WEIGHT_DECAY = 2e-3, 1e-4
-SHARES = {"marginal": 1, "crossed": 1, "uniform": 1, "noise": 2, "towards": 1, "stepped": 2}  # of the made-up flows, in eighths
+SHARES = {
+    "marginal": 1,
+    "crossed": 1,
+    "uniform": 1,
+    "noise": 2,
+    "towards": 1,
+    "stepped": 2,
+}  # of the made-up flows, in eighths
 
 
-def fit_behavior(features: NDArray[np.float32], families: NDArray[np.str_], seed: int, *, steps: int = STEPS) -> DeepBehavior:
+def fit_behavior(
+    features: NDArray[np.float32], families: NDArray[np.str_], seed: int, *, steps: int = STEPS
+) -> DeepBehavior:
     """The network, its calibration still to come: it stands for raw log-odds.
 
     Args:
@@ -45,7 +58,9 @@ def fit_behavior(features: NDArray[np.float32], families: NDArray[np.str_], seed
     """
     is_benign = families == BENIGN_CLASS
     if not is_benign.any() or is_benign.all():
-        raise TrainingError("the behavior layer learns from benign flows and attacks: one of the two is missing")
+        raise TrainingError(
+            "the behavior layer learns from benign flows and attacks: one of the two is missing"
+        )
     scaler = FlowScaler.fit(features[is_benign], limit=LIMIT, least_spread=LEAST_SPREAD)
     classes = (BENIGN_CLASS, *sorted(set(families[~is_benign].tolist())), UNKNOWN_CLASS)
     rows = torch.from_numpy(scaler.scale(features))
@@ -53,25 +68,44 @@ def fit_behavior(features: NDArray[np.float32], families: NDArray[np.str_], seed
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = DeepClassifier(rows.shape[1], HIDDEN, len(classes), HEADS)
-    _train(network, rows[torch.from_numpy(is_benign)], rows[torch.from_numpy(~is_benign)], targets, seed, steps)
+    _train(
+        network,
+        rows[torch.from_numpy(is_benign)],
+        rows[torch.from_numpy(~is_benign)],
+        targets,
+        seed,
+        steps,
+    )
     network.requires_grad_(requires_grad=False)
     unit = Calibration(np.array([0.0, 1.0]), np.array([0.0, 1.0]))
     return DeepBehavior(scaler, network.eval(), classes, unit)
 
 
-def _train(network: DeepClassifier, benign: Tensor, hostile: Tensor, targets: Tensor, seed: int, steps: int) -> None:
+def _train(
+    network: DeepClassifier, benign: Tensor, hostile: Tensor, targets: Tensor, seed: int, steps: int
+) -> None:
     """Fit `network` in place; benign (b, d), hostile (h, d) with targets (h,)."""
     generator = torch.Generator().manual_seed(seed)
     unknown = network.weights[-1].shape[2] - 1
     alike = 1.0 / torch.bincount(targets)[targets].float()  # every family as often as another
-    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, foreach=True)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, foreach=True
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
-    attacks = torch.multinomial(alike, steps * HOSTILE_A_STEP, replacement=True, generator=generator).view(steps, -1)
+    attacks = torch.multinomial(
+        alike, steps * HOSTILE_A_STEP, replacement=True, generator=generator
+    ).view(steps, -1)
     calm = torch.randint(len(benign), (steps, BENIGN_A_STEP), generator=generator)
     for step in range(steps):
         odd = made_up(benign, hostile, MADE_UP_A_STEP, generator)
         rows = torch.cat([benign[calm[step]], hostile[attacks[step]], odd])
-        truth = torch.cat([torch.zeros(BENIGN_A_STEP, dtype=torch.long), targets[attacks[step]], torch.full((len(odd),), unknown)])
+        truth = torch.cat(
+            [
+                torch.zeros(BENIGN_A_STEP, dtype=torch.long),
+                targets[attacks[step]],
+                torch.full((len(odd),), unknown),
+            ]
+        )
         logits = network(rows)  # (heads, n, classes)
         loss = functional.cross_entropy(logits.flatten(0, 1), truth.repeat(HEADS)) * HEADS
         optimizer.zero_grad()
@@ -100,7 +134,9 @@ def made_up(benign: Tensor, hostile: Tensor, count: int, generator: torch.Genera
     for way, share in SHARES.items():
         k = round(count * share / sum(SHARES.values()))
         start = some(benign, k)
-        touched = uniform(k, d) < uniform(k, 1) * 0.9 + 0.05  # a share of the features, another one for each flow
+        touched = (
+            uniform(k, d) < uniform(k, 1) * 0.9 + 0.05
+        )  # a share of the features, another one for each flow
         match way:
             case "marginal":  # each touched feature from a benign flow of its own
                 own = benign.gather(0, torch.randint(len(benign), (k, d), generator=generator))
@@ -110,11 +146,14 @@ def made_up(benign: Tensor, hostile: Tensor, count: int, generator: torch.Genera
             case "uniform":
                 flows = torch.where(touched, uniform(k, d) * 2 * LIMIT - LIMIT, start)
             case "noise":  # of a strength between 0.05 and 2.7 spreads
-                flows = start + touched * torch.exp(uniform(k, 1) * 4 - 3) * torch.randn(k, d, generator=generator)
+                flows = start + touched * torch.exp(uniform(k, 1) * 4 - 3) * torch.randn(
+                    k, d, generator=generator
+                )
             case "towards":  # part of the way from a benign flow to an attack
                 part = uniform(k, 1) * 0.7 + 0.15
                 flows = part * start + (1 - part) * some(hostile, k)
-            case _:  # stepped along the difference of two benign flows, which keeps what belongs together
+            # stepped along the difference of two benign flows, which keeps what belongs together
+            case _:
                 flows = start + uniform(k, 1) * 1.5 * (some(benign, k) - some(benign, k))
         made.append(flows.clamp(-LIMIT, LIMIT))
     return torch.cat(made)

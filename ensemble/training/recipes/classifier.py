@@ -1,10 +1,13 @@
 """Recipe of the classifier layer: labelled flows in; a random forest, boosted trees and a single tree out, all as plain arrays.
 
-All models learn the same rows: benign flows, at most `MOST_OF_A_FAMILY` flows of each attack family, evenly over time (thousands of
-flows of one flood are near copies of one another), and made-up flows around the benign ones under the label `unknown`. Without the
+All models learn the same rows: benign flows, at most `MOST_OF_A_FAMILY` flows of each attack
+family, evenly over time (thousands of
+flows of one flood are near copies of one another), and made-up flows around the benign ones under
+the label `unknown`. Without the
 last a forest gives an unseen attack to whatever class is nearest, and that is often benign.
 
-The forest is fitted for every inner fit, because it has a say in the verdict; the others only for the layer that serves.
+The forest is fitted for every inner fit, because it has a say in the verdict; the others only for
+the layer that serves.
 """
 
 from __future__ import annotations
@@ -24,7 +27,12 @@ from ensemble.kernels.calibration import Calibration
 from ensemble.kernels.decision_trees import ClassTrees
 from ensemble.layers.attack_classes import BENIGN_CLASS, UNKNOWN_CLASS
 from ensemble.layers.classifier import FUSED_MODEL, KNOWN_MODELS, FlowClassifier
-from ensemble.training.fit.tree_arrays import from_forest, from_hist_boosting, from_tree, from_xgboost
+from ensemble.training.fit.tree_arrays import (
+    from_forest,
+    from_hist_boosting,
+    from_tree,
+    from_xgboost,
+)
 from ensemble.training.recipes.behavior import made_up
 from ensemble.training.recipes.flow_anomaly import LEAST_SPREAD, LIMIT
 
@@ -37,7 +45,9 @@ MADE_UP_A_BENIGN = 3  # made-up flows for each benign one
 SMOOTHING = 1.0
 TREE_LEAST_OF_A_LEAF = 5
 ROUNDS, LEAVES, STEP = 40, 15, 0.2
-SHRINKAGE = 1.0  # L2 on the steps of a leaf; without it a class of a few flows gets steps so large that every class is lost
+# L2 on the steps of a leaf; without it a class of a few flows gets steps so large that every class
+# is lost
+SHRINKAGE = 1.0
 NEEDS_XGBOOST = (
     "the package xgboost was not there when this model was trained: pip install 'axon[xgboost]', then train again; "
     "hist_gradient_boosting is the boosted model meanwhile"
@@ -63,7 +73,11 @@ class _Lessons:
 
 
 def fit_classifier(
-    features: NDArray[np.float32], families: NDArray[np.str_], seed: int, *, models: Collection[str] = (FUSED_MODEL,)
+    features: NDArray[np.float32],
+    families: NDArray[np.str_],
+    seed: int,
+    *,
+    models: Collection[str] = (FUSED_MODEL,),
 ) -> FlowClassifier:
     """The classifier, its calibration still to come: it stands for raw log-odds.
 
@@ -71,14 +85,17 @@ def fit_classifier(
         features: float32 (n, 78), finite, in the order of time.
         families: n labels, `BENIGN` for benign.
         seed: of the made-up flows and the models.
-        models: names of those to fit, `FUSED_MODEL` among them; xgboost is left out where the package is not installed.
+        models: names of those to fit, `FUSED_MODEL` among them; xgboost is left out where the
+            package is not installed.
 
     Raises:
         TrainingError: no benign flow, or no hostile one.
     """
     is_benign = families == BENIGN_CLASS
     if not is_benign.any() or is_benign.all():
-        raise TrainingError("the classifier learns from benign flows and attacks: one of the two is missing")
+        raise TrainingError(
+            "the classifier learns from benign flows and attacks: one of the two is missing"
+        )
     scaler = FlowScaler.fit(features[is_benign], limit=LIMIT, least_spread=LEAST_SPREAD)
     labels = (BENIGN_CLASS, *sorted(set(families[~is_benign].tolist())), UNKNOWN_CLASS)
     lessons = _lessons(scaler.scale(features), families, labels, seed)
@@ -94,15 +111,21 @@ def fit_classifier(
     return FlowClassifier(scaler, labels, fitted, missing, unit)
 
 
-def _lessons(rows: NDArray[np.float32], families: NDArray[np.str_], labels: tuple[str, ...], seed: int) -> _Lessons:
+def _lessons(
+    rows: NDArray[np.float32], families: NDArray[np.str_], labels: tuple[str, ...], seed: int
+) -> _Lessons:
     kept = [_some(np.flatnonzero(families == label), label) for label in labels[:-1]]
     classes = np.repeat(np.arange(len(kept)), [one.size for one in kept])
     real = rows[np.concatenate(kept)]
     is_benign = classes == 0
     generator = torch.Generator().manual_seed(seed)
     count = MADE_UP_A_BENIGN * int(is_benign.sum())
-    odd = made_up(torch.from_numpy(real[is_benign]), torch.from_numpy(real[~is_benign]), count, generator).numpy()
-    return _Lessons(np.r_[real, odd], np.r_[classes, np.full(len(odd), len(kept))], len(labels), seed)
+    odd = made_up(
+        torch.from_numpy(real[is_benign]), torch.from_numpy(real[~is_benign]), count, generator
+    ).numpy()
+    return _Lessons(
+        np.r_[real, odd], np.r_[classes, np.full(len(odd), len(kept))], len(labels), seed
+    )
 
 
 def _some(rows: NDArray[np.intp], label: str) -> NDArray[np.intp]:
@@ -114,13 +137,19 @@ def _some(rows: NDArray[np.intp], label: str) -> NDArray[np.intp]:
 
 def _forest(lessons: _Lessons) -> ClassTrees:
     forest = RandomForestClassifier(
-        TREES, max_depth=DEPTH, min_samples_leaf=LEAST_OF_A_LEAF, max_features=FEATURES_A_CUT, random_state=lessons.seed
+        TREES,
+        max_depth=DEPTH,
+        min_samples_leaf=LEAST_OF_A_LEAF,
+        max_features=FEATURES_A_CUT,
+        random_state=lessons.seed,
     )
     return from_forest(forest.fit(lessons.rows, lessons.classes), smoothing=SMOOTHING)
 
 
 def _tree(lessons: _Lessons) -> ClassTrees:
-    tree = DecisionTreeClassifier(max_depth=DEPTH, min_samples_leaf=TREE_LEAST_OF_A_LEAF, random_state=lessons.seed)
+    tree = DecisionTreeClassifier(
+        max_depth=DEPTH, min_samples_leaf=TREE_LEAST_OF_A_LEAF, random_state=lessons.seed
+    )
     return from_tree(tree.fit(lessons.rows, lessons.classes))
 
 
@@ -137,7 +166,10 @@ def _hist_boosting(lessons: _Lessons) -> ClassTrees:
 
 
 def _xgboost(lessons: _Lessons) -> ClassTrees | None:
-    """None where the package is not installed: it is an extra, and its GPU build weighs gigabytes."""
+    """None where the package is not installed.
+
+    It is an extra, and its GPU build weighs gigabytes.
+    """
     try:
         import xgboost  # noqa: PLC0415  # an extra
     except ImportError:
@@ -154,7 +186,9 @@ def _xgboost(lessons: _Lessons) -> ClassTrees | None:
         "seed": lessons.seed,
         "verbosity": 0,
     }
-    return from_xgboost(xgboost.train(rules, xgboost.DMatrix(lessons.rows, label=lessons.classes), ROUNDS))
+    return from_xgboost(
+        xgboost.train(rules, xgboost.DMatrix(lessons.rows, label=lessons.classes), ROUNDS)
+    )
 
 
 _FITS: Mapping[str, Callable[[_Lessons], ClassTrees | None]] = {

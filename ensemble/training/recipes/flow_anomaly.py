@@ -1,6 +1,7 @@
 """Recipe of the anomaly layer for flows: benign flows in, three detectors and their scales out.
 
-The scales of surprise need benign flows that the detectors have not seen. They come from folds that are contiguous in time
+The scales of surprise need benign flows that the detectors have not seen. They come from folds that
+are contiguous in time
 within each day: neighbours in time are alike, and a random fold would flatter.
 """
 
@@ -27,16 +28,25 @@ TREES, SAMPLES = 100, 256  # Liu et al., section 5: more of either changes littl
 CENTRES, FLOWS_A_CENTRE = 500, 5
 FLOWS_OF_A_CENTRE, DRAWN = 3, 1 / 3  # no flow of the training data is published: see `_centres`
 DIRECTIONS = 30
-WEIGHTS = {"codebook": 0.75, "subspace": 0.20, "isolation": 0.05}  # chosen with families and days left out; the forest alone is weak
+WEIGHTS = {
+    "codebook": 0.75,
+    "subspace": 0.20,
+    "isolation": 0.05,
+}  # chosen with families and days left out; the forest alone is weak
 FOLDS = 4
 
 
 def time_folds(times: NDArray[np.str_], groups: NDArray[np.str_], folds: int) -> NDArray[np.intp]:
-    """Fold of each row, int (n,): contiguous in time within each group. Rows without times keep the order they came in."""
+    """Fold of each row, int (n,).
+
+    Contiguous in time within each group. Rows without times keep the order they came in.
+    """
     fold = np.zeros(times.size, np.intp)
     for group in np.unique(groups):
         rows = np.flatnonzero(groups == group)
-        fold[rows[np.argsort(times[rows], kind="stable")]] = np.arange(rows.size) * folds // rows.size
+        fold[rows[np.argsort(times[rows], kind="stable")]] = (
+            np.arange(rows.size) * folds // rows.size
+        )
     return fold
 
 
@@ -51,20 +61,30 @@ def fit_detectors(benign: NDArray[np.float32], seed: int) -> BenignDetectors:
         TrainingError: too few flows.
     """
     if len(benign) < LEAST_BENIGN * FLOWS_A_CENTRE:
-        raise TrainingError(f"{len(benign)} benign flows cannot teach what is normal; {LEAST_BENIGN * FLOWS_A_CENTRE} are the least")
+        raise TrainingError(
+            f"{len(benign)} benign flows cannot teach what is normal; {LEAST_BENIGN * FLOWS_A_CENTRE} are the least"
+        )
     scaler = FlowScaler.fit(benign, limit=LIMIT, least_spread=LEAST_SPREAD)
     rows = scaler.scale(benign)
     wide = rows.astype(np.float64)
-    forest = IsolationForest(n_estimators=TREES, max_samples=min(SAMPLES, len(rows)), random_state=seed).fit(rows)
+    forest = IsolationForest(
+        n_estimators=TREES, max_samples=min(SAMPLES, len(rows)), random_state=seed
+    ).fit(rows)
     centre = wide.mean(axis=0)
     directions = np.linalg.svd(wide - centre, full_matrices=False)[2][:DIRECTIONS]
-    return BenignDetectors(scaler, Forest.from_sklearn(forest), Subspace(centre, directions), Codebook(_centres(wide, seed)))
+    return BenignDetectors(
+        scaler,
+        Forest.from_sklearn(forest),
+        Subspace(centre, directions),
+        Codebook(_centres(wide, seed)),
+    )
 
 
 def _centres(rows: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
     """Centres of k-means over rows (n, d), float64 (k, d); none of them is a row.
 
-    Rare shapes matter: without them an unseen benign flow of a rare shape looks as strange as an attack. But a centre of one or
+    Rare shapes matter: without them an unseen benign flow of a rare shape looks as strange as an
+    attack. But a centre of one or
     two flows would be those flows, so it is drawn a third of the way to its nearest neighbours.
     """
     count = max(1, min(CENTRES, len(rows) // FLOWS_A_CENTRE))
@@ -78,7 +98,9 @@ def _centres(rows: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
     return centres
 
 
-def fit_surprises(benign: NDArray[np.float32], folds: NDArray[np.intp], seed: int) -> tuple[dict[str, Surprise], NDArray[np.float64]]:
+def fit_surprises(
+    benign: NDArray[np.float32], folds: NDArray[np.intp], seed: int
+) -> tuple[dict[str, Surprise], NDArray[np.float64]]:
     """Scale of each detector, from flows it was not fitted on.
 
     Args:
@@ -87,7 +109,8 @@ def fit_surprises(benign: NDArray[np.float32], folds: NDArray[np.intp], seed: in
         seed: of the detectors.
 
     Returns:
-        detector -> scale, and the weighted surprise float64 (n,) of each flow by detectors that had not seen it.
+        detector -> scale, and the weighted surprise float64 (n,) of each flow by detectors that had
+        not seen it.
     """
     unseen = {name: np.zeros(len(benign)) for name in DETECTORS}
     for fold in np.unique(folds):
@@ -95,11 +118,18 @@ def fit_surprises(benign: NDArray[np.float32], folds: NDArray[np.intp], seed: in
         for name, scores in fit_detectors(benign[~out], seed).raw(benign[out]).items():
             unseen[name][out] = scores
     scales = {name: fit_surprise(scores) for name, scores in unseen.items()}
-    return scales, sum((WEIGHTS[name] * scales[name].of(unseen[name]) for name in DETECTORS), np.zeros(len(benign)))
+    return scales, sum(
+        (WEIGHTS[name] * scales[name].of(unseen[name]) for name in DETECTORS), np.zeros(len(benign))
+    )
 
 
-def uncalibrated(benign: NDArray[np.float32], times: NDArray[np.str_], days: NDArray[np.str_], seed: int) -> FlowAnomaly:
-    """The anomaly model of some benign flows, its calibration still to come: it stands for one nat, one unit of log-odds."""
+def uncalibrated(
+    benign: NDArray[np.float32], times: NDArray[np.str_], days: NDArray[np.str_], seed: int
+) -> FlowAnomaly:
+    """The anomaly model of some benign flows, its calibration still to come.
+
+    It stands for one nat, one unit of log-odds.
+    """
     scales, _ = fit_surprises(benign, time_folds(times, days, FOLDS), seed)
     unit = Calibration(np.array([0.0, 1.0]), np.array([0.0, 1.0]))
     return FlowAnomaly(fit_detectors(benign, seed), scales, WEIGHTS, unit)

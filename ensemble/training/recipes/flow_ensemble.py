@@ -1,8 +1,11 @@
 """Recipe of the flow ensemble: labelled flows in; three layers, their calibrations, the fusion and its thresholds out.
 
-Everything that is fitted on scores (calibration, fusion, thresholds) needs scores of events that the layers had not seen.
-For each attack family one *inner* set of layers is fitted without that family, and without one stretch of time of everything else; its
-scores on just those are what the rest is fitted on. The layers that serve are then fitted on everything.
+Everything that is fitted on scores (calibration, fusion, thresholds) needs scores of events that
+the layers had not seen.
+For each attack family one *inner* set of layers is fitted without that family, and without one
+stretch of time of everything else; its
+scores on just those are what the rest is fitted on. The layers that serve are then fitted on
+everything.
 """
 
 from __future__ import annotations
@@ -25,7 +28,14 @@ from ensemble.training.fit.calibration import family_weights, fit_calibration
 from ensemble.training.fit.fusion import RATES, fit_fusion, with_thresholds
 from ensemble.training.recipes.behavior import fit_behavior
 from ensemble.training.recipes.classifier import fit_classifier
-from ensemble.training.recipes.flow_anomaly import FOLDS, WEIGHTS, fit_detectors, fit_surprises, time_folds, uncalibrated
+from ensemble.training.recipes.flow_anomaly import (
+    FOLDS,
+    WEIGHTS,
+    fit_detectors,
+    fit_surprises,
+    time_folds,
+    uncalibrated,
+)
 
 __all__ = [
     "LAYER_NAMES",
@@ -58,7 +68,8 @@ class FlowLayers:
     Attributes:
         anomaly: always there.
         behavior: always there.
-        classifier: None in a release that was made before there was one, or imported from older files.
+        classifier: None in a release that was made before there was one, or imported from older
+            files.
         fusion: None until it is fitted.
     """
 
@@ -79,7 +90,10 @@ class FlowLayers:
 
     def odds(self, features: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
         """Layer -> calibrated log-odds (n,)."""
-        return {layer: model.calibration.to_log_odds(model.raw(features)) for layer, model in self.models.items()}
+        return {
+            layer: model.calibration.to_log_odds(model.raw(features))
+            for layer, model in self.models.items()
+        }
 
     def fused(self, odds: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
         """Pooled log-odds (n,)."""
@@ -106,11 +120,19 @@ class UnseenScores:
     def gather(cls, some: Sequence[UnseenScores]) -> UnseenScores:
         """All of them, one after the other."""
         raw = {layer: np.concatenate([one.raw[layer] for one in some]) for layer in some[0].raw}
-        return cls(raw, np.concatenate([one.families for one in some]), np.concatenate([one.is_known for one in some]))
+        return cls(
+            raw,
+            np.concatenate([one.families for one in some]),
+            np.concatenate([one.is_known for one in some]),
+        )
 
     def take(self, rows: NDArray[np.bool_]) -> UnseenScores:
         """Some of them."""
-        return UnseenScores({layer: column[rows] for layer, column in self.raw.items()}, self.families[rows], self.is_known[rows])
+        return UnseenScores(
+            {layer: column[rows] for layer, column in self.raw.items()},
+            self.families[rows],
+            self.is_known[rows],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +148,17 @@ class InnerFit:
     held: NDArray[np.bool_]
 
 
-def fit_layers(table: FlowTable, fit: InnerFit, seed: int, *, classifiers: Collection[str] = (FUSED_MODEL,)) -> FlowLayers:
+def fit_layers(
+    table: FlowTable, fit: InnerFit, seed: int, *, classifiers: Collection[str] = (FUSED_MODEL,)
+) -> FlowLayers:
     """The layers on what `fit` leaves, not calibrated.
 
     Args:
         table: labelled flows.
         fit: what is left out.
         seed: of everything that is random.
-        classifiers: models that the classifier is to hold; only one of them has a say in the verdict.
+        classifiers: models that the classifier is to hold; only one of them has a say in the
+            verdict.
     """
     kept = table.take(~np.isin(table.families, fit.without) & ~fit.held)
     benign = kept.take(~kept.is_hostile)
@@ -144,9 +169,19 @@ def fit_layers(table: FlowTable, fit: InnerFit, seed: int, *, classifiers: Colle
     )
 
 
-def inner_scores(table: FlowTable, fits: Sequence[InnerFit], seed: int, progress: Progress, what: str, *, jobs: int) -> list[UnseenScores]:
+def inner_scores(
+    table: FlowTable,
+    fits: Sequence[InnerFit],
+    seed: int,
+    progress: Progress,
+    what: str,
+    *,
+    jobs: int,
+) -> list[UnseenScores]:
     """For each inner fit the scores of what it left out; `jobs` processes at a time."""
-    work: Iterable[UnseenScores] = Parallel(n_jobs=jobs, return_as="generator")(delayed(_score_left_out)(table, fit, seed) for fit in fits)
+    work: Iterable[UnseenScores] = Parallel(n_jobs=jobs, return_as="generator")(
+        delayed(_score_left_out)(table, fit, seed) for fit in fits
+    )
     done = []
     progress(what, 0, len(fits))
     for scores in work:
@@ -167,17 +202,23 @@ def _score_left_out(table: FlowTable, fit: InnerFit, seed: int) -> UnseenScores:
 def fit_top(unseen: UnseenScores) -> tuple[dict[str, Calibration], Fusion]:
     """Calibration of each layer, and the fusion with its thresholds, by scores of unseen events.
 
-    The calibration is that of unseen families: a layer must not be surer than it may be of what it does not know.
+    The calibration is that of unseen families: a layer must not be surer than it may be of what it
+    does not know.
     """
     is_hostile = unseen.families != BENIGN
     is_new = is_hostile & ~unseen.is_known
     weights = family_weights(unseen.families[is_new])
-    fitted = {layer: fit_calibration(raw[~is_hostile], raw[is_new], weights) for layer, raw in unseen.raw.items()}
+    fitted = {
+        layer: fit_calibration(raw[~is_hostile], raw[is_new], weights)
+        for layer, raw in unseen.raw.items()
+    }
     odds = {layer: fitted[layer].to_log_odds(raw) for layer, raw in unseen.raw.items()}
     return fitted, fit_fusion(odds, unseen.families, unseen.is_known)
 
 
-def fit_flows(table: FlowTable, seed: int, progress: Progress = _silent, *, jobs: int = 1) -> FlowLayers:
+def fit_flows(
+    table: FlowTable, seed: int, progress: Progress = _silent, *, jobs: int = 1
+) -> FlowLayers:
     """The flow ensemble of some labelled flows.
 
     Args:
@@ -196,9 +237,13 @@ def fit_flows(table: FlowTable, seed: int, progress: Progress = _silent, *, jobs
         )
     fold = stretches(table, len(families))
     fits = [InnerFit((family,), fold == number) for number, family in enumerate(families)]
-    unseen = UnseenScores.gather(inner_scores(table, fits, seed, progress, "families left out", jobs=jobs))
+    unseen = UnseenScores.gather(
+        inner_scores(table, fits, seed, progress, "families left out", jobs=jobs)
+    )
     progress("layers on all flows", 0, 1)
-    layers = fit_layers(table, InnerFit((), np.zeros(len(table), bool)), seed, classifiers=KNOWN_MODELS)
+    layers = fit_layers(
+        table, InnerFit((), np.zeros(len(table), bool)), seed, classifiers=KNOWN_MODELS
+    )
     progress("layers on all flows", 1, 1)
     calibrations, fusion = fit_top(unseen)
     return FlowLayers(
@@ -210,7 +255,10 @@ def fit_flows(table: FlowTable, seed: int, progress: Progress = _silent, *, jobs
 
 
 def stretches(table: FlowTable, count: int) -> NDArray[np.intp]:
-    """Stretch of time of each flow, int (n,), 0 to count - 1: contiguous within each (day, label)."""
+    """Stretch of time of each flow, int (n,), 0 to count - 1.
+
+    Contiguous within each (day, label).
+    """
     groups = np.char.add(np.char.add(table.days, "\x00"), table.families)
     return time_folds(table.times, groups, count)
 
@@ -218,8 +266,10 @@ def stretches(table: FlowTable, count: int) -> NDArray[np.intp]:
 def fit_on_benign(table: FlowTable, base: FlowLayers, seed: int) -> FlowLayers:
     """A new anomaly layer for one's own traffic, with thresholds to match; the other layers, calibration and shares stay.
 
-    The detectors' sum of surprise means the same on any network (rarity among its own benign flows), so the calibration
-    that labelled attacks taught carries over. The thresholds do not, and are set anew on scores of unseen flows.
+    The detectors' sum of surprise means the same on any network (rarity among its own benign
+    flows), so the calibration
+    that labelled attacks taught carries over. The thresholds do not, and are set anew on scores of
+    unseen flows.
 
     Args:
         table: benign flows of one's own network; labels are not read.

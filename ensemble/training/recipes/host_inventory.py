@@ -1,16 +1,21 @@
 """Inventory of hosts: from a CSV, a JSON or a Trivy report to the arrays of the resilience layer.
 
-CSV, one host a row or one finding a row; lists within a cell are separated by blanks, semicolons or (quoted) commas:
+CSV, one host a row or one finding a row; lists within a cell are separated by blanks, semicolons or
+(quoted) commas:
 
     host,cves,exposure,criticality,controls,scan_time,comment
     web-1,CVE-2021-44228 CVE-2014-0160,internet,high,waf;edr,2026-11-15,
 
-JSON: `{"hosts": [{"host", "cves": [..], "exposure", "criticality", "controls": [..], "scan_time", "comment"?}, ..]}`.
-Trivy: the report of one host or image (`trivy rootfs --format json /`); it cannot know exposure, criticality and controls,
+JSON: `{"hosts": [{"host", "cves": [..], "exposure", "criticality", "controls": [..], "scan_time",
+"comment"?}, ..]}`.
+Trivy: the report of one host or image (`trivy rootfs --format json /`); it cannot know exposure,
+criticality and controls,
 so these are given beside it.
 
-A host that comes twice is merged, towards the worse: all CVEs of both, the wider exposure, the higher criticality, only the
-controls that both have, the older scan. Everything else that is odd is refused, with its line and column or its field.
+A host that comes twice is merged, towards the worse: all CVEs of both, the wider exposure, the
+higher criticality, only the
+controls that both have, the older scan. Everything else that is odd is refused, with its line and
+column or its field.
 Source of the Trivy format: github.com/aquasecurity/trivy, pkg/types/report.go, schema version 2.
 """
 
@@ -27,8 +32,23 @@ from typing import Any
 import numpy as np
 
 from ensemble.errors import TrainingError
-from ensemble.layers.posture import CONTROLS, CRITICALITIES, EXPOSURES, PostureInventory, host_key, is_host_key
-from ensemble.training.data.vulnerability_files import SourceText, csv_rows, day_of, json_value, key_of, read_source, wrong
+from ensemble.layers.posture import (
+    CONTROLS,
+    CRITICALITIES,
+    EXPOSURES,
+    PostureInventory,
+    host_key,
+    is_host_key,
+)
+from ensemble.training.data.vulnerability_files import (
+    SourceText,
+    csv_rows,
+    day_of,
+    json_value,
+    key_of,
+    read_source,
+    wrong,
+)
 
 __all__ = ["HostPosture", "ReadInventory", "TrivyHost", "build_inventory", "read_inventory"]
 
@@ -95,7 +115,8 @@ class ReadInventory:
 
     Attributes:
         inventory: the arrays.
-        counts: `inventory_rows`, `inventory_hosts`, `inventory_cves`, `inventory_merged`, and of a Trivy report
+        counts: `inventory_rows`, `inventory_hosts`, `inventory_cves`, `inventory_merged`, and
+            of a Trivy report
             `trivy_not_cve`, `trivy_not_affected`: findings left out.
         sha256: of the file as it lies.
     """
@@ -113,7 +134,8 @@ def read_inventory(path: Path, *, trivy: TrivyHost | None = None) -> ReadInvento
         trivy: needed for a Trivy report, and only for one.
 
     Raises:
-        TrainingError: unreadable, empty, or a field that is not understood; names line and column, or the field.
+        TrainingError: unreadable, empty, or a field that is not understood; names line and
+            column, or the field.
     """
     file = read_source(_SOURCE, path)
     left_out: dict[str, int] = {}
@@ -124,7 +146,9 @@ def read_inventory(path: Path, *, trivy: TrivyHost | None = None) -> ReadInvento
         value = json_value(file)
         if isinstance(value, dict) and "SchemaVersion" in value:
             if trivy is None:
-                raise TrainingError("inventory: a Trivy report does not say exposure, criticality and controls: give them beside it")
+                raise TrainingError(
+                    "inventory: a Trivy report does not say exposure, criticality and controls: give them beside it"
+                )
             host, left_out = _trivy_host(value, trivy)
             found = [host]
         else:
@@ -163,8 +187,13 @@ def build_inventory(found: Iterable[HostPosture]) -> PostureInventory:
 def _csv_hosts(file: SourceText) -> list[HostPosture]:
     hosts = []
     for row in csv_rows(file, _FIELDS, _OPTIONAL):
-        fields = dict(row.cells) | {name: re.split(r"[\s,;]+", row.cells[name]) for name in ("cves", "controls")}
-        fields = {name: [word for word in cell if word] if isinstance(cell, list) else cell.strip() for name, cell in fields.items()}
+        fields = dict(row.cells) | {
+            name: re.split(r"[\s,;]+", row.cells[name]) for name in ("cves", "controls")
+        }
+        fields = {
+            name: [word for word in cell if word] if isinstance(cell, list) else cell.strip()
+            for name, cell in fields.items()
+        }
         hosts.append(_host(fields, f"line {row.line}, column "))
     return hosts
 
@@ -187,9 +216,15 @@ def _json_hosts(value: object) -> list[HostPosture]:
     return hosts
 
 
-def _trivy_host(report: Mapping[str, Any], context: TrivyHost) -> tuple[HostPosture, dict[str, int]]:
+def _trivy_host(
+    report: Mapping[str, Any], context: TrivyHost
+) -> tuple[HostPosture, dict[str, int]]:
     if report["SchemaVersion"] != TRIVY_SCHEMA:
-        raise wrong(_SOURCE, "field SchemaVersion", f"must be {TRIVY_SCHEMA}, the schema that is understood here")
+        raise wrong(
+            _SOURCE,
+            "field SchemaVersion",
+            f"must be {TRIVY_SCHEMA}, the schema that is understood here",
+        )
     cves: list[str] = []
     left_out = {"trivy_not_cve": 0, "trivy_not_affected": 0}
     for place, target in enumerate(_list_of_objects(report.get("Results"), "Results")):
@@ -197,7 +232,9 @@ def _trivy_host(report: Mapping[str, Any], context: TrivyHost) -> tuple[HostPost
         for row, finding in enumerate(_list_of_objects(target.get("Vulnerabilities"), where)):
             name = finding.get("VulnerabilityID")
             if not isinstance(name, str):
-                raise wrong(_SOURCE, f"field {where}[{row}].VulnerabilityID", "is missing, or no text")
+                raise wrong(
+                    _SOURCE, f"field {where}[{row}].VulnerabilityID", "is missing, or no text"
+                )
             if finding.get("Status") == "not_affected":
                 left_out["trivy_not_affected"] += 1
             elif not name.startswith("CVE-"):
@@ -225,7 +262,10 @@ def _list_of_objects(value: object, where: str) -> list[dict[str, Any]]:
 
 
 def _host(fields: Mapping[str, Any], where: str) -> HostPosture:
-    """One host from its fields; `where` is the place they stand at, to which the field's name is added."""
+    """One host from its fields.
+
+    `where` is the place they stand at, to which the field's name is added.
+    """
     for name in ("host", "scan_time"):
         if not isinstance(fields[name], str):
             raise wrong(_SOURCE, f"{where}{name}", "must be text")
@@ -237,7 +277,14 @@ def _host(fields: Mapping[str, Any], where: str) -> HostPosture:
         frozenset(key_of(_SOURCE, f"{where}cves", cve) for cve in _list(fields, "cves", where)),
         _place(fields["exposure"], EXPOSURES, f"{where}exposure"),
         _place(fields["criticality"], CRITICALITIES, f"{where}criticality"),
-        reduce(or_, (1 << _place(word, CONTROLS, f"{where}controls") for word in _list(fields, "controls", where)), 0),
+        reduce(
+            or_,
+            (
+                1 << _place(word, CONTROLS, f"{where}controls")
+                for word in _list(fields, "controls", where)
+            ),
+            0,
+        ),
         day_of(_SOURCE, f"{where}scan_time", fields["scan_time"]),
     )
 
@@ -257,4 +304,6 @@ def _place(word: object, words: tuple[str, ...], where: str) -> int:
 
 def _refuse_context(trivy: TrivyHost | None) -> None:
     if trivy is not None:
-        raise TrainingError("inventory: no Trivy report, and exposure, criticality and controls were given beside it")
+        raise TrainingError(
+            "inventory: no Trivy report, and exposure, criticality and controls were given beside it"
+        )

@@ -1,8 +1,11 @@
 """Recipe of a tenant's own tabular detector: rows of declared numbers in, a calibrated isolation forest out (S4-08).
 
-The scale needs rows that the forest has not seen, so five forests are grown first, each without a fifth of the rows, and rate that fifth;
-the forest that serves is grown on all of them. Rows are dealt to the fifths by chance: they come without a time, and a table that is
-sorted would otherwise be rated by forests that never saw its end. So the rates hold for new rows that are like those of the table.
+The scale needs rows that the forest has not seen, so five forests are grown first, each without a
+fifth of the rows, and rate that fifth;
+the forest that serves is grown on all of them. Rows are dealt to the fifths by chance: they come
+without a time, and a table that is
+sorted would otherwise be rated by forests that never saw its end. So the rates hold for new rows
+that are like those of the table.
 """
 
 from __future__ import annotations
@@ -21,7 +24,13 @@ from ensemble.kernels.isolation_forest import Forest
 from ensemble.layers.tabular import RATES, MeasuredRange, TabularDetector, ThreatLevel, raw_scores
 from ensemble.store.bundles.codecs import Golden
 from ensemble.store.bundles.metadata import Metadata
-from ensemble.training.data.tabular_rows import DEFAULT_NAME, Step, TrainingTable, refuse_unteachable, training_table
+from ensemble.training.data.tabular_rows import (
+    DEFAULT_NAME,
+    Step,
+    TrainingTable,
+    refuse_unteachable,
+    training_table,
+)
 from ensemble.training.fit.calibration import fit_surprise
 from ensemble.training.markdown import table
 from ensemble.training.publish import Trained, digest_of
@@ -32,13 +41,22 @@ RECIPE: Final = "tabular-detector"
 CONTAMINATION: Final = RATES[ThreatLevel.MEDIUM]
 TREES: Final = 100
 FOLDS = 5
-TAIL = (0.995, 0.998, 0.999, 0.9995)  # the level of a thousandth is read off the rows where there are enough, not off a line
+TAIL = (
+    0.995,
+    0.998,
+    0.999,
+    0.9995,
+)  # the level of a thousandth is read off the rows where there are enough, not off a line
 GOLDEN_ROWS = 16
 FARTHEST = 10.0  # widths of the range that one golden row lies outside
 
 
 def fit_steps(
-    rows: TrainingTable, *, name: str = DEFAULT_NAME, seed: int = 42, metadata: Metadata | None = None
+    rows: TrainingTable,
+    *,
+    name: str = DEFAULT_NAME,
+    seed: int = 42,
+    metadata: Metadata | None = None,
 ) -> Iterator[Step | Trained]:
     """Fit a detector, telling after each part how far it is; the last of all is the detector, ready to be published.
 
@@ -46,7 +64,8 @@ def fit_steps(
         rows: from `training_table`.
         name: of the model.
         seed: of the forests and of the dealing.
-        metadata: what its user wants remembered: label and user_metadata; the rest is told by the recipe.
+        metadata: what its user wants remembered: label and user_metadata; the rest is told by
+            the recipe.
 
     Raises:
         TrainingError: the rows cannot teach a detector.
@@ -63,7 +82,9 @@ def fit_steps(
     try:
         surprise = fit_surprise(unseen, TAIL)
     except TrainingError:
-        raise TrainingError("nearly all rows are alike: nothing can be called strange beside them") from None
+        raise TrainingError(
+            "nearly all rows are alike: nothing can be called strange beside them"
+        ) from None
     detector = TabularDetector(rows.features, measured, forest, surprise)
     held_out = np.array([(surprise.of(unseen) >= -np.log(rate)).mean() for rate in RATES.values()])
     yield _trained(detector, rows, held_out, name, seed, metadata or Metadata())
@@ -79,7 +100,9 @@ def fit_tabular(
     metadata: Metadata | None = None,
 ) -> Trained:
     """All of it at once; arguments and errors as in `training_table` and `fit_steps`."""
-    *_, last = fit_steps(training_table(rows, features, missing=missing), name=name, seed=seed, metadata=metadata)
+    *_, last = fit_steps(
+        training_table(rows, features, missing=missing), name=name, seed=seed, metadata=metadata
+    )
     if not isinstance(last, Trained):
         raise TypeError("a fit ends with what was trained")
     return last
@@ -87,21 +110,35 @@ def fit_tabular(
 
 def _grow(values: NDArray[np.float64], seed: int) -> tuple[MeasuredRange, Forest]:
     measured = MeasuredRange.of(values)
-    grown = IsolationForest(n_estimators=TREES, max_samples="auto", contamination=CONTAMINATION, random_state=seed)
+    grown = IsolationForest(
+        n_estimators=TREES, max_samples="auto", contamination=CONTAMINATION, random_state=seed
+    )
     return measured, Forest.from_sklearn(grown.fit(measured.scale(values).astype(np.float32)))
 
 
 def _trained(
-    detector: TabularDetector, rows: TrainingTable, held_out: NDArray[np.float64], name: str, seed: int, metadata: Metadata
+    detector: TabularDetector,
+    rows: TrainingTable,
+    held_out: NDArray[np.float64],
+    name: str,
+    seed: int,
+    metadata: Metadata,
 ) -> Trained:
     golden = _golden_rows(rows.values)
     said = detector.score(golden).anomaly_score.tolist()
-    events = [{"features": dict(zip(detector.features, row, strict=True))} for row in golden.tolist()]
+    events = [
+        {"features": dict(zip(detector.features, row, strict=True))} for row in golden.tolist()
+    ]
     told = replace(
         metadata,
         model_type=TabularDetector.__name__,
         model_module=TabularDetector.__module__,
-        model_params={"n_estimators": TREES, "max_samples": "auto", "contamination": CONTAMINATION, "random_state": seed},
+        model_params={
+            "n_estimators": TREES,
+            "max_samples": "auto",
+            "contamination": CONTAMINATION,
+            "random_state": seed,
+        },
         feature_names=detector.features,
     )
     training = {
@@ -115,17 +152,28 @@ def _trained(
         "held_out_rates": dict(zip(map(str, RATES), held_out.tolist(), strict=True)),
         **told.in_training(),
     }
-    return Trained(name, detector.to_parts(), Golden(tuple(events), tuple(said)), training, _card(name, detector, training))
+    return Trained(
+        name,
+        detector.to_parts(),
+        Golden(tuple(events), tuple(said)),
+        training,
+        _card(name, detector, training),
+    )
 
 
 def _golden_rows(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows to prove a detector by, float64 (k, d), made up: means of two rows far apart in the table, and one far outside of it."""
+    """Rows to prove a detector by, float64 (k, d), made up.
+
+    Means of two rows far apart in the table, and one far outside of it.
+    """
     picks = np.linspace(0, len(values) - 1, GOLDEN_ROWS).astype(int)
     half = GOLDEN_ROWS // 2
     means = values[picks[:half]] / 2 + values[picks[half:]] / 2
     low, high = values.min(axis=0) / 2, values.max(axis=0) / 2
     with np.errstate(over="ignore"):
-        far = np.clip(high + (high - low) * 2 * FARTHEST, -np.finfo(np.float64).max, np.finfo(np.float64).max)
+        far = np.clip(
+            high + (high - low) * 2 * FARTHEST, -np.finfo(np.float64).max, np.finfo(np.float64).max
+        )
     return np.vstack([means, far])
 
 
@@ -135,10 +183,21 @@ def _card(name: str, detector: TabularDetector, training: Mapping[str, Any]) -> 
         "a row is; it knows no attack. Trained on rows that hold attacks, it takes those for normal."
     )
     own = zip(detector.features, detector.range.centre, detector.range.spread, strict=True)
-    features = [[one.replace("|", "/"), f"{centre:.6g}", f"{spread:.6g}"] for one, centre, spread in own]
-    rates = [[level, f"{rate:.1%}", f"{training['held_out_rates'][level]:.2%}"] for level, rate in RATES.items()]
+    features = [
+        [one.replace("|", "/"), f"{centre:.6g}", f"{spread:.6g}"] for one, centre, spread in own
+    ]
+    rates = [
+        [level, f"{rate:.1%}", f"{training['held_out_rates'][level]:.2%}"]
+        for level, rate in RATES.items()
+    ]
     filled = training["missing_filled_with_zero"]
-    notes = [f"{filled:,} values were missing and count as 0: a row without a feature is scored as one in which it is 0."] if filled else []
+    notes = (
+        [
+            f"{filled:,} values were missing and count as 0: a row without a feature is scored as one in which it is 0."
+        ]
+        if filled
+        else []
+    )
     tables = [
         table(["feature", "mean", "deviation"], features),
         table(["threat level", "meant share of rows", "share of held-out rows"], rates),

@@ -1,16 +1,21 @@
 """Recipe of what the resilience layer knows of CVEs: EPSS, KEV and CVSS to one table. Hosts: `ensemble.training.recipes.host_inventory`.
 
-Nothing is fitted: the formula is fixed, and this page reads public files strictly, keeps what the formula needs (of 360,142 CVEs
+Nothing is fitted: the formula is fixed, and this page reads public files strictly, keeps what the
+formula needs (of 360,142 CVEs
 a number, a chance, a score and a flag) and counts what it left out.
 
 Date of each source, which decides when it is stale:
-    epss: `score_date` of the official first line (`#model_version:..,score_date:..`); a file without one needs `date`
-    kev: `dateReleased` of the JSON; of the CSV, `date`, or the newest `dateAdded` (a lower bound: it makes it older, never newer)
+    epss: `score_date` of the official first line (`#model_version:..,score_date:..`); a file
+        without one needs `date`
+    kev: `dateReleased` of the JSON; of the CSV, `date`, or the newest `dateAdded` (a lower
+        bound: it makes it older, never newer)
     cvss: `date`, or the newest `modified`
 A `date` that contradicts a date stated in the file is refused.
 
-CVSS: version 3 where a CVE has it, else version 2. Scores are computed from the vectors by the library `cvss` and must agree
-with the score beside them to a tenth; a few hundred vectors make up all 84,000 rows, so each is computed once.
+CVSS: version 3 where a CVE has it, else version 2. Scores are computed from the vectors by the
+library `cvss` and must agree
+with the score beside them to a tenth; a few hundred vectors make up all 84,000 rows, so each is
+computed once.
 Sources: FIRST (EPSS, CVSS), CISA (KEV, JSON schema of the catalogue), NVD.
 """
 
@@ -30,9 +35,26 @@ from numpy.typing import NDArray
 
 from ensemble.errors import TrainingError
 from ensemble.layers.posture import EPSS_STEPS, NO_CVSS, NO_EPSS, PostureKnowledge
-from ensemble.training.data.vulnerability_files import Row, SourceText, csv_rows, day_of, json_value, key_of, read_source, wrong
+from ensemble.training.data.vulnerability_files import (
+    Row,
+    SourceText,
+    csv_rows,
+    day_of,
+    json_value,
+    key_of,
+    read_source,
+    wrong,
+)
 
-__all__ = ["SourceTable", "TrainedKnowledge", "build_knowledge", "read_cvss", "read_epss", "read_kev", "train_knowledge"]
+__all__ = [
+    "SourceTable",
+    "TrainedKnowledge",
+    "build_knowledge",
+    "read_cvss",
+    "read_epss",
+    "read_kev",
+    "train_knowledge",
+]
 
 _SCORE_DATE = re.compile(r"score_date:\s*([0-9T:.+\-Z]+)")
 _SCORE_TOLERANCE = 0.051  # a tenth is the grain of CVSS; half of it and the rounding of floats
@@ -44,7 +66,8 @@ class SourceTable:
 
     Attributes:
         keys: uint32 (m,), strictly rising.
-        values: (m,), as `PostureKnowledge` keeps them: uint16 EPSS steps, bool KEV, or uint8 tenths of CVSS.
+        values: (m,), as `PostureKnowledge` keeps them: uint16 EPSS steps, bool KEV, or uint8
+            tenths of CVSS.
         day: whole UTC days since 1970-01-01.
         counts: rows read and left out, by reason.
         sha256: of the file as it lies.
@@ -86,7 +109,8 @@ def train_knowledge(
 
     Args:
         base: knowledge to renew; None starts from nothing.
-        epss: CSV of EPSS, plain or gzip; at least one of `epss` and `kev` is needed, here or in `base`.
+        epss: CSV of EPSS, plain or gzip; at least one of `epss` and `kev` is needed, here or in
+            `base`.
         kev: CSV or JSON of KEV, plain or gzip.
         cvss: CSV of NVD vectors and scores, plain or gzip.
         epss_date: day of the snapshot, where the file does not say it.
@@ -103,35 +127,52 @@ def train_knowledge(
         "cvss": read_cvss(cvss, date=cvss_date) if cvss else kept.get("cvss"),
     }
     if tables["epss"] is None and tables["kev"] is None:
-        raise TrainingError("neither EPSS nor KEV was given: severity alone is no chance of exploitation")
+        raise TrainingError(
+            "neither EPSS nor KEV was given: severity alone is no chance of exploitation"
+        )
     knowledge = build_knowledge(**tables)
     metrics: dict[str, int] = {"knowledge_cves": len(knowledge.keys)}
     for source, table in tables.items():
         if table is not None:
             metrics |= {**table.counts, f"{source}_day": table.day}
-    return TrainedKnowledge(knowledge, metrics, {source: table.sha256 for source, table in tables.items() if table is not None})
+    return TrainedKnowledge(
+        knowledge,
+        metrics,
+        {source: table.sha256 for source, table in tables.items() if table is not None},
+    )
 
 
 def _tables_of(knowledge: PostureKnowledge) -> dict[str, SourceTable]:
-    """The sources that `knowledge` was built from, as far as it still has them; their files' digests stay with their bundle."""
+    """The sources that `knowledge` was built from, as far as it still has them.
+
+    Their files' digests stay with their bundle.
+    """
     columns = {
         "epss": (knowledge.epss_day, knowledge.epss, knowledge.epss != NO_EPSS),
         "kev": (knowledge.kev_day, knowledge.kev, knowledge.kev),
         "cvss": (knowledge.cvss_day, knowledge.cvss, knowledge.cvss != NO_CVSS),
     }
     return {
-        source: SourceTable(knowledge.keys[has], values[has], day, {f"{source}_rows": int(has.sum())}, "kept")
+        source: SourceTable(
+            knowledge.keys[has], values[has], day, {f"{source}_rows": int(has.sum())}, "kept"
+        )
         for source, (day, values, has) in columns.items()
         if day is not None
     }
 
 
-def build_knowledge(epss: SourceTable | None, kev: SourceTable | None, cvss: SourceTable | None) -> PostureKnowledge:
+def build_knowledge(
+    epss: SourceTable | None, kev: SourceTable | None, cvss: SourceTable | None
+) -> PostureKnowledge:
     """One table of every CVE that any of the sources names."""
     tables = [table for table in (epss, kev, cvss) if table is not None]
     keys = np.unique(np.concatenate([np.zeros(0, np.uint32), *(table.keys for table in tables)]))
     columns = []
-    for table, absent in ((epss, np.uint16(NO_EPSS)), (cvss, np.uint8(NO_CVSS)), (kev, np.bool_(0))):
+    for table, absent in (
+        (epss, np.uint16(NO_EPSS)),
+        (cvss, np.uint8(NO_CVSS)),
+        (kev, np.bool_(0)),
+    ):
         column = np.full(len(keys), absent)
         if table is not None:
             column[np.searchsorted(keys, table.keys)] = table.values
@@ -144,7 +185,8 @@ def read_epss(path: Path, *, date: dt.date | None = None) -> SourceTable:
     """EPSS from the CSV of FIRST: columns `cve`, `epss`; others, as `percentile`, are left out.
 
     Raises:
-        TrainingError: a row that is not understood, by line and column; a CVE twice; no date, or two that differ.
+        TrainingError: a row that is not understood, by line and column; a CVE twice; no date,
+            or two that differ.
     """
     file = read_source("epss", path)
     stated = _SCORE_DATE.search(file.text.partition("\n")[0]) if file.text.startswith("#") else None
@@ -163,7 +205,8 @@ def read_kev(path: Path, *, date: dt.date | None = None) -> SourceTable:
     """KEV from the CSV or JSON of CISA: `cveID` and `dateAdded`; all texts are left out.
 
     Raises:
-        TrainingError: an entry that is not understood, by line and column or field; a CVE twice; two dates that differ; a
+        TrainingError: an entry that is not understood, by line and column or field; a CVE
+            twice; two dates that differ; a
             JSON whose `count` is not the number of its entries (cut short).
     """
     file = read_source("kev", path)
@@ -176,8 +219,16 @@ def read_kev(path: Path, *, date: dt.date | None = None) -> SourceTable:
         if not isinstance(entries, list):
             raise wrong("kev", "field vulnerabilities", "must be a list in an object")
         if catalogue.get("count", len(entries)) != len(entries):
-            raise wrong("kev", "field count", f"does not say {len(entries)}, the number of entries: cut short?")
-        stated_day = day_of("kev", "field dateReleased", catalogue["dateReleased"]) if "dateReleased" in catalogue else None
+            raise wrong(
+                "kev",
+                "field count",
+                f"does not say {len(entries)}, the number of entries: cut short?",
+            )
+        stated_day = (
+            day_of("kev", "field dateReleased", catalogue["dateReleased"])
+            if "dateReleased" in catalogue
+            else None
+        )
         for place, entry in enumerate(entries):
             where = f"field vulnerabilities[{place}]"
             if not isinstance(entry, dict):
@@ -191,7 +242,9 @@ def read_kev(path: Path, *, date: dt.date | None = None) -> SourceTable:
 
         def added(row: Row) -> int:
             nonlocal newest
-            newest = max(newest, day_of("kev", f"line {row.line}, column dateAdded", row.cells["dateAdded"]))
+            newest = max(
+                newest, day_of("kev", f"line {row.line}, column dateAdded", row.cells["dateAdded"])
+            )
             return 1
 
         found, _ = _by_cve(file, ("cveID", "dateAdded"), added)
@@ -203,7 +256,8 @@ def read_cvss(path: Path, *, date: dt.date | None = None) -> SourceTable:
     """CVSS base scores from NVD as CSV: `cve`, `modified`, and vector and score of versions 3 and 2, each pair possibly empty.
 
     Raises:
-        TrainingError: a row that is not understood, by line and column; a score that its vector does not give; a CVE twice.
+        TrainingError: a row that is not understood, by line and column; a score that its vector
+            does not give; a CVE twice.
     """
     file = read_source("cvss", path)
     computed: dict[tuple[str, str], int] = {}  # (version, vector) -> tenths
@@ -224,9 +278,15 @@ def read_cvss(path: Path, *, date: dt.date | None = None) -> SourceTable:
             if (version, vector) not in computed:
                 computed[version, vector] = _tenths(row, version, vector)
             score = row.cells[f"cvss{version}_score"].strip()
-            if score and abs(_number(row, f"cvss{version}_score", 10.0) - computed[version, vector] / 10) > _SCORE_TOLERANCE:
+            if (
+                score
+                and abs(_number(row, f"cvss{version}_score", 10.0) - computed[version, vector] / 10)
+                > _SCORE_TOLERANCE
+            ):
                 given = computed[version, vector] / 10
-                raise row.wrong(f"cvss{version}_score", f"{score!r:.40} is not what its vector gives: {given}")
+                raise row.wrong(
+                    f"cvss{version}_score", f"{score!r:.40} is not what its vector gives: {given}"
+                )
             counts[f"cvss_v{version}"] += 1
             return computed[version, vector]
         counts["cvss_without_vector"] += 1
@@ -235,7 +295,9 @@ def read_cvss(path: Path, *, date: dt.date | None = None) -> SourceTable:
     columns = ("cve", "modified", "cvss3_vector", "cvss3_score", "cvss2_vector", "cvss2_score")
     found, rows = _by_cve(file, columns, tenths)
     day = _day(file, None, date, newest if newest >= 0 else None)
-    return _table(file, found, np.uint8, day, {"cvss_rows": rows, "cvss_vectors": len(computed), **counts})
+    return _table(
+        file, found, np.uint8, day, {"cvss_rows": rows, "cvss_vectors": len(computed), **counts}
+    )
 
 
 def _tenths(row: Row, version: str, vector: str) -> int:
@@ -243,12 +305,21 @@ def _tenths(row: Row, version: str, vector: str) -> int:
     try:
         scores = (CVSS3 if version == "3" else CVSS2)(vector).scores()
     except CVSSError as error:
-        raise row.wrong(f"cvss{version}_vector", f"{vector!r:.60} is no CVSS {version} vector") from error
-    return abs(round(float(scores[0]) * 10))  # abs: the library gives -0.0 for version 2 vectors without impact
+        raise row.wrong(
+            f"cvss{version}_vector", f"{vector!r:.60} is no CVSS {version} vector"
+        ) from error
+    return abs(
+        round(float(scores[0]) * 10)
+    )  # abs: the library gives -0.0 for version 2 vectors without impact
 
 
-def _by_cve(file: SourceText, columns: tuple[str, ...], value: Callable[[Row], int | None]) -> tuple[dict[int, int], int]:
-    """CVE key -> value of each row that has one, and the number of all rows; the first column is the CVE."""
+def _by_cve(
+    file: SourceText, columns: tuple[str, ...], value: Callable[[Row], int | None]
+) -> tuple[dict[int, int], int]:
+    """CVE key -> value of each row that has one, and the number of all rows.
+
+    The first column is the CVE.
+    """
     found: dict[int, int] = {}
     seen: set[int] = set()
     for row in csv_rows(file, columns):
@@ -280,10 +351,18 @@ def _day(file: SourceText, stated: int | None, given: dt.date | None, derived: i
     for day in (stated, given_day, derived):
         if day is not None:
             return day
-    raise TrainingError(f"{file.source}: no date in the file: give one, because age decides what it weighs")
+    raise TrainingError(
+        f"{file.source}: no date in the file: give one, because age decides what it weighs"
+    )
 
 
-def _table(file: SourceText, found: Mapping[int, int], dtype: type[np.generic], day: int, counts: Mapping[str, int]) -> SourceTable:
+def _table(
+    file: SourceText,
+    found: Mapping[int, int],
+    dtype: type[np.generic],
+    day: int,
+    counts: Mapping[str, int],
+) -> SourceTable:
     if not found:
         raise TrainingError(f"{file.source}: no CVEs in it")
     keys = np.fromiter(found.keys(), np.uint32, len(found))

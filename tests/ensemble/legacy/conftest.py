@@ -1,4 +1,7 @@
-"""The four files of a small older engine, made once: a forest, counts, a network and its scaler over made-up flows."""
+"""The four files of a small older engine, made once.
+
+A forest, counts, a network and its scaler over made-up flows.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,15 @@ from ensemble.training.data.flow_table import FlowTable
 
 TERMS = Terms(64 << 20, installed_libraries()["scikit-learn"])
 LIMITS = Limits(file_bytes=64 << 20, memory_bytes=256 << 20, cpu_s=20, wall_s=60.0)
-LAUNCHES = {"svchost.exe": 900, "chrome.exe": 400, "cmd.exe": 40, "winword.exe": 160, "psexec.exe": 1, "python": 12, "rare.exe": 1}
+LAUNCHES = {
+    "svchost.exe": 900,
+    "chrome.exe": 400,
+    "cmd.exe": 40,
+    "winword.exe": 160,
+    "psexec.exe": 1,
+    "python": 12,
+    "rare.exe": 1,
+}
 
 
 def pickled(model: object, compress: object = 0) -> bytes:
@@ -82,7 +93,9 @@ def network() -> nn.Sequential:
 
 
 @pytest.fixture(scope="session")
-def four(forest: IsolationForest, scaler: StandardScaler, network: nn.Sequential) -> Mapping[str, bytes]:
+def four(
+    forest: IsolationForest, scaler: StandardScaler, network: nn.Sequential
+) -> Mapping[str, bytes]:
     """File name -> bytes, sound."""
     return {
         FOREST: pickled(forest, 3),
@@ -104,6 +117,8 @@ def folder(tmp_path: Path, four: Mapping[str, bytes]) -> Path:
 def old(four: Mapping[str, bytes]) -> dict[str, OldLayer]:
     """Both layers, decoded as the child does it, in this process: these files are our own."""
     return {
-        layer: OldLayer({name: read_answer(name, answer(name, four[name], TERMS), LIMITS) for name in pair}, {})
+        layer: OldLayer(
+            {name: read_answer(name, answer(name, four[name], TERMS), LIMITS) for name in pair}, {}
+        )
         for layer, pair in PAIRS.items()
     }

@@ -1,4 +1,8 @@
-"""The child: what it answers, how it dies, and that its parent lives on and believes nothing unread. A handful of real processes."""
+"""The child.
+
+What it answers, how it dies, and that its parent lives on and believes nothing unread. A handful of
+real processes.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,13 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest
 
-from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactIncompatible, ArtifactUntrusted, LoadTimeout
+from ensemble.errors import (
+    ArtifactCorrupt,
+    ArtifactError,
+    ArtifactIncompatible,
+    ArtifactUntrusted,
+    LoadTimeout,
+)
 from ensemble.kernels.isolation_forest import Forest
 from ensemble.legacy import sandbox
 from ensemble.legacy.files import CLASSIFIER, FOREST, FREQUENCIES, SCALER
@@ -24,7 +34,9 @@ from ensemble.model import below
 from tests.ensemble.legacy.conftest import LAUNCHES, LIMITS, TERMS, pickled
 
 
-def test_a_forest_comes_back_as_arrays(four: Mapping[str, bytes], forest: IsolationForest, later: NDArray[np.float32]) -> None:
+def test_a_forest_comes_back_as_arrays(
+    four: Mapping[str, bytes], forest: IsolationForest, later: NDArray[np.float32]
+) -> None:
     parts = decode_apart(FOREST, four[FOREST], LIMITS)
 
     ours = Forest.from_arrays(below("forest.", parts.arrays), 78)
@@ -45,7 +57,10 @@ def test_a_refusal_of_the_child_is_the_same_refusal_here() -> None:
     with pytest.raises(ArtifactCorrupt) as refused:
         decode_apart(FREQUENCIES, pickled([1]), LIMITS)
 
-    assert (refused.value.file, refused.value.problem) == (FREQUENCIES, "Process frequencies is not a dictionary")
+    assert (refused.value.file, refused.value.problem) == (
+        FREQUENCIES,
+        "Process frequencies is not a dictionary",
+    )
 
 
 def in_child(monkeypatch: pytest.MonkeyPatch, code: str, before: str = "") -> None:
@@ -61,11 +76,17 @@ def in_child(monkeypatch: pytest.MonkeyPatch, code: str, before: str = "") -> No
         pytest.param("os.kill(os.getpid(), 11)", "SIGSEGV", id="segmentation fault"),
         pytest.param("os.abort()", "SIGABRT", id="abort"),
         pytest.param("raise SystemExit(3)", "status 3", id="exit"),
-        pytest.param("while True: sys.stdout.buffer.write(bytes(1 << 20))", "longer than", id="endless answer"),
+        pytest.param(
+            "while True: sys.stdout.buffer.write(bytes(1 << 20))",
+            "longer than",
+            id="endless answer",
+        ),
         pytest.param("return b'lies'", "cannot be read", id="nonsense"),
     ],
 )
-def test_whatever_the_child_does_is_a_refusal_here(monkeypatch: pytest.MonkeyPatch, code: str, words: str) -> None:
+def test_whatever_the_child_does_is_a_refusal_here(
+    monkeypatch: pytest.MonkeyPatch, code: str, words: str
+) -> None:
     """Fact 1: 13 % of single flipped bits were a SIGSEGV, where no `except` helps."""
     in_child(monkeypatch, code, before="import os, sys")
 
@@ -113,9 +134,18 @@ CANNOT = [
 
 
 @pytest.mark.parametrize("act", CANNOT)
-def test_behind_the_shut_door_nothing_can_be_opened_or_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, act: str) -> None:
-    """If an attack on the reader should succeed, there is nothing for it to do. Whoever got through would answer, and end well."""
-    in_child(monkeypatch, f"{act}; return b'done'", before=f"import os, socket, subprocess\nCANARY = {str(tmp_path / 'canary')!r}")
+def test_behind_the_shut_door_nothing_can_be_opened_or_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, act: str
+) -> None:
+    """If an attack on the reader should succeed, there is nothing for it to do.
+
+    Whoever got through would answer, and end well.
+    """
+    in_child(
+        monkeypatch,
+        f"{act}; return b'done'",
+        before=f"import os, socket, subprocess\nCANARY = {str(tmp_path / 'canary')!r}",
+    )
 
     with pytest.raises(ArtifactCorrupt, match="status 1"):
         decode_apart(FREQUENCIES, b"", LIMITS)
@@ -126,7 +156,9 @@ def test_behind_the_shut_door_nothing_can_be_opened_or_started(monkeypatch: pyte
 def test_the_child_has_nothing_of_our_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A secret that is not there cannot be told."""
     monkeypatch.setenv("AXON_SECRET", "s3cret")
-    in_child(monkeypatch, "raise SystemExit(7 if 'AXON_SECRET' in os.environ else 5)", before="import os")
+    in_child(
+        monkeypatch, "raise SystemExit(7 if 'AXON_SECRET' in os.environ else 5)", before="import os"
+    )
 
     with pytest.raises(ArtifactCorrupt, match="status 5"):
         decode_apart(FREQUENCIES, b"", LIMITS)
@@ -147,8 +179,12 @@ def framed(header: object, rest: bytes = b"") -> bytes:
         pytest.param(framed([1]), id="a list"),
         pytest.param(framed({"arrays": 5, "config": 5}, b"12345"), id="sizes that are not true"),
         pytest.param(framed({"arrays": -3, "config": 8}, b"12345"), id="a negative size"),
-        pytest.param(framed({"error": "SystemExit", "fields": ["1"]}), id="an error that is none of ours"),
-        pytest.param(framed({"error": "ArtifactCorrupt", "fields": ["1"]}), id="an error without its fields"),
+        pytest.param(
+            framed({"error": "SystemExit", "fields": ["1"]}), id="an error that is none of ours"
+        ),
+        pytest.param(
+            framed({"error": "ArtifactCorrupt", "fields": ["1"]}), id="an error without its fields"
+        ),
         pytest.param(b"[" * 5000, id="an endless header"),
     ],
 )
@@ -162,7 +198,9 @@ def test_arrays_that_are_not_finite_are_refused_here_too() -> None:
     arrays, config = safetensors.numpy.save({"centre": np.array([np.nan])}), b"{}\n"
 
     with pytest.raises(ArtifactIncompatible):
-        read_answer(SCALER, framed({"arrays": len(arrays), "config": len(config)}, arrays + config), LIMITS)
+        read_answer(
+            SCALER, framed({"arrays": len(arrays), "config": len(config)}, arrays + config), LIMITS
+        )
 
 
 def test_a_strangers_words_in_a_refusal_are_cut_and_cleaned() -> None:
@@ -178,13 +216,17 @@ def test_a_strangers_words_in_a_refusal_are_cut_and_cleaned() -> None:
 def test_flipped_bits_harm_nobody(benign: NDArray[np.float32], later: NDArray[np.float32]) -> None:
     """F5 where there are no checksums, and fact 1: of 400 single flips 52 crashed whoever loaded the forest with joblib, 4 looped.
 
-    Here no library meets the bytes but numpy's reader, so hundreds of flips can be tried in this very process, which lives on.
-    About one flip in twenty scores otherwise and cannot be noticed: that is what `checksums.txt` is for.
+    Here no library meets the bytes but numpy's reader, so hundreds of flips can be tried in this
+    very process, which lives on.
+    About one flip in twenty scores otherwise and cannot be noticed: that is what `checksums.txt` is
+    for.
     """
     sound = pickled(IsolationForest(n_estimators=5, max_samples=64, random_state=5).fit(benign))
     generator = np.random.default_rng(1)
     outcomes = Counter[str]()
-    for place, bit in zip(generator.integers(len(sound), size=300), generator.integers(8, size=300), strict=True):
+    for place, bit in zip(
+        generator.integers(len(sound), size=300), generator.integers(8, size=300), strict=True
+    ):
         flipped = bytearray(sound)
         flipped[place] ^= 1 << bit
         try:
@@ -192,7 +234,9 @@ def test_flipped_bits_harm_nobody(benign: NDArray[np.float32], later: NDArray[np
         except ArtifactError:
             outcomes["refused"] += 1
         else:
-            scores = Forest.from_arrays(below("forest.", parts.arrays), 78).score_samples(later[:50])
+            scores = Forest.from_arrays(below("forest.", parts.arrays), 78).score_samples(
+                later[:50]
+            )
             outcomes["finite"] += bool(np.isfinite(scores).all())
 
     assert outcomes.total() == 300

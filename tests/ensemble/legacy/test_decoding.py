@@ -1,4 +1,7 @@
-"""What the child makes of each of the four files, and in which words it refuses one; here without the child, so that it is quick."""
+"""What the child makes of each of the four files, and in which words it refuses one.
+
+Here without the child, so that it is quick.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ from ensemble.legacy.import_models import WIDEST
 from ensemble.model import Parts, below
 from tests.ensemble.legacy.conftest import TERMS, older_network, pickled, saved
 
-COMPRESSIONS = [pytest.param(how, id=str(how)) for how in (0, 3, ("gzip", 3), ("bz2", 3), ("xz", 3), ("lzma", 3))]
+COMPRESSIONS = [
+    pytest.param(how, id=str(how))
+    for how in (0, 3, ("gzip", 3), ("bz2", 3), ("xz", 3), ("lzma", 3))
+]
 
 
 def decode(name: str, data: bytes) -> Parts:
@@ -44,7 +50,9 @@ def refusal(name: str, data: bytes) -> str:
 
 
 @pytest.mark.parametrize("compress", COMPRESSIONS)
-def test_a_forest_scores_as_it_did(forest: IsolationForest, later: NDArray[np.float32], compress: object) -> None:
+def test_a_forest_scores_as_it_did(
+    forest: IsolationForest, later: NDArray[np.float32], compress: object
+) -> None:
     """S0-02: what was trained is what serves; joblib's own compressions are read."""
     parts = decode(FOREST, pickled(forest, compress))
 
@@ -53,8 +61,12 @@ def test_a_forest_scores_as_it_did(forest: IsolationForest, later: NDArray[np.fl
     assert parts.arrays["positions"].tolist() == list(range(78))
 
 
-def test_a_forest_over_fewer_columns_a_tree_scores_as_it_did(benign: NDArray[np.float32], later: NDArray[np.float32]) -> None:
-    fitted = IsolationForest(n_estimators=8, max_features=0.4, max_samples=64, random_state=np.random.RandomState(3)).fit(benign)
+def test_a_forest_over_fewer_columns_a_tree_scores_as_it_did(
+    benign: NDArray[np.float32], later: NDArray[np.float32]
+) -> None:
+    fitted = IsolationForest(
+        n_estimators=8, max_features=0.4, max_samples=64, random_state=np.random.RandomState(3)
+    ).fit(benign)
 
     parts = decode(FOREST, pickled(fitted))
 
@@ -63,7 +75,10 @@ def test_a_forest_over_fewer_columns_a_tree_scores_as_it_did(benign: NDArray[np.
 
 
 def test_a_forest_that_knows_its_features_by_name_finds_them(benign: NDArray[np.float32]) -> None:
-    """A subset in an order of its own is fine as long as it has names; `feature_names_in_` is an array of objects in the file."""
+    """A subset in an order of its own is fine as long as it has names.
+
+    `feature_names_in_` is an array of objects in the file.
+    """
     names = ["Flow IAT Mean", "Flow Duration", "Total Fwd Packets"]
     table = pd.DataFrame(benign, columns=list(FEATURE_NAMES))[names]
 
@@ -80,10 +95,14 @@ def test_a_forest_of_features_without_names_must_read_all_78(benign: NDArray[np.
     )
 
 
-def test_a_forest_of_features_that_are_none_of_ours_is_refused_by_name(benign: NDArray[np.float32]) -> None:
+def test_a_forest_of_features_that_are_none_of_ours_is_refused_by_name(
+    benign: NDArray[np.float32],
+) -> None:
     table = pd.DataFrame(benign[:, :2], columns=["bytes_transferred", "packet_count"])
 
-    assert "'bytes_transferred'" in refusal(FOREST, pickled(IsolationForest(n_estimators=4, random_state=0).fit(table)))
+    assert "'bytes_transferred'" in refusal(
+        FOREST, pickled(IsolationForest(n_estimators=4, random_state=0).fit(table))
+    )
 
 
 @pytest.mark.parametrize(
@@ -94,7 +113,9 @@ def test_a_forest_of_features_that_are_none_of_ours_is_refused_by_name(benign: N
         pytest.param([1, 2], "Anomaly model missing 'predict' method", id="a list"),
     ],
 )
-def test_what_is_no_model_is_refused_in_the_older_engines_words(content: object, words: str) -> None:
+def test_what_is_no_model_is_refused_in_the_older_engines_words(
+    content: object, words: str
+) -> None:
     """S0-04, to the letter."""
     with pytest.raises(ArtifactCorrupt) as refused:
         decode(FOREST, pickled(content))
@@ -107,7 +128,9 @@ def test_a_forest_that_was_never_fitted_is_refused() -> None:
     assert "never fitted" in refusal(FOREST, pickled(IsolationForest()))
 
 
-def test_a_forest_of_another_version_is_refused_and_both_versions_are_named(forest: IsolationForest) -> None:
+def test_a_forest_of_another_version_is_refused_and_both_versions_are_named(
+    forest: IsolationForest,
+) -> None:
     """F6, S0-29, C-09: scikit-learn itself loads it and warns."""
     older = pickled(forest).replace(b"\x05" + TERMS.sklearn.encode(), b"\x051.3.0")
 
@@ -124,21 +147,33 @@ def test_a_version_that_is_none_is_not_repeated(forest: IsolationForest) -> None
 
 
 SPOILT_TREES: list[Any] = [
-    pytest.param({"left_child": (0, 1 << 40)}, "a child that is not there", id="a child far outside"),
-    pytest.param({"left_child": (0, -7)}, "a child that is not there", id="a child before the beginning"),
+    pytest.param(
+        {"left_child": (0, 1 << 40)}, "a child that is not there", id="a child far outside"
+    ),
+    pytest.param(
+        {"left_child": (0, -7)}, "a child that is not there", id="a child before the beginning"
+    ),
     pytest.param({"left_child": (0, 0)}, "a circle", id="the root below itself"),
     pytest.param({"right_child": (0, 1)}, "a circle", id="one child twice"),
     pytest.param({"left_child": (0, -1)}, "a node with one", id="one child"),
     pytest.param({"feature": (0, 78)}, "a cut of another feature", id="a feature too many"),
     pytest.param({"feature": (0, -1)}, "a cut of another feature", id="a feature before the first"),
     pytest.param({"threshold": (0, np.nan)}, "NaN", id="a threshold that is no number"),
-    pytest.param({"threshold": (0, 1e300)}, "NaN, infinity, or a number beyond it", id="a threshold beyond float32"),
-    pytest.param({"n_node_samples": (1, 0)}, "a node without any", id="a node that nothing reached"),
+    pytest.param(
+        {"threshold": (0, 1e300)},
+        "NaN, infinity, or a number beyond it",
+        id="a threshold beyond float32",
+    ),
+    pytest.param(
+        {"n_node_samples": (1, 0)}, "a node without any", id="a node that nothing reached"
+    ),
 ]
 
 
 @pytest.mark.parametrize(("spoil", "words"), SPOILT_TREES)
-def test_a_tree_that_is_none_is_refused(benign: NDArray[np.float32], spoil: dict[str, tuple[int, float]], words: str) -> None:
+def test_a_tree_that_is_none_is_refused(
+    benign: NDArray[np.float32], spoil: dict[str, tuple[int, float]], words: str
+) -> None:
     """N-04: scikit-learn walks it in C without looking, and crashes or never ends."""
     fitted = IsolationForest(n_estimators=2, max_samples=32, random_state=0).fit(benign)
     tree = fitted.estimators_[0].tree_
@@ -158,8 +193,17 @@ def test_a_tree_deeper_than_any_heap_is_refused(benign: NDArray[np.float32]) -> 
     nodes["left_child"], nodes["right_child"], nodes["n_node_samples"] = -1, -1, 1
     nodes["left_child"][: 2 * depth : 2] = np.arange(1, 2 * depth, 2)
     nodes["right_child"][: 2 * depth : 2] = np.arange(2, 2 * depth + 1, 2)
-    tree = fitted.estimators_[0].tree_ = Tree(78, np.ones(1, np.intp), 1)  # a fresh one: `__setstate__` does not make room in an old one
-    tree.__setstate__({"max_depth": 1, "node_count": len(nodes), "nodes": nodes, "values": np.zeros((len(nodes), 1, 1))})
+    tree = fitted.estimators_[0].tree_ = Tree(
+        78, np.ones(1, np.intp), 1
+    )  # a fresh one: `__setstate__` does not make room in an old one
+    tree.__setstate__(
+        {
+            "max_depth": 1,
+            "node_count": len(nodes),
+            "nodes": nodes,
+            "values": np.zeros((len(nodes), 1, 1)),
+        }
+    )
 
     assert "depth 12 or less" in refusal(FOREST, pickled(fitted))
 
@@ -192,7 +236,9 @@ def test_counts_and_shares_become_launches(counts: object) -> None:
         pytest.param({"cmd.exe": -1, "sh": 2}, "above 0", id="negative"),
         pytest.param({"cmd.exe": float("nan")}, "a count or a share", id="NaN"),
         pytest.param({"cmd.exe": "many"}, "a count or a share", id="text"),
-        pytest.param({"cmd.exe": 0.5, "sh": 0.9}, "shares that sum to 1", id="shares of more than all"),
+        pytest.param(
+            {"cmd.exe": 0.5, "sh": 0.9}, "shares that sum to 1", id="shares of more than all"
+        ),
         pytest.param({7: 3}, "names that are text", id="a number as name"),
         pytest.param({"\ud800": 3}, "names that are text", id="half a character"),
         pytest.param({"cmd.exe": 1 << 50}, "launches", id="more launches than can be added up"),
@@ -208,7 +254,10 @@ def test_counts_that_cannot_be_are_refused(content: object, words: str) -> None:
 
 def test_a_network_keeps_its_layers_in_order(network: nn.Sequential) -> None:
     """S0-05: keys of any name, as long as they are pairs in order."""
-    renamed = {f"module.layer{i // 2}.{'weight' if i % 2 == 0 else 'bias'}": t for i, t in enumerate(network.state_dict().values())}
+    renamed = {
+        f"module.layer{i // 2}.{'weight' if i % 2 == 0 else 'bias'}": t
+        for i, t in enumerate(network.state_dict().values())
+    }
 
     parts = decode(CLASSIFIER, saved(renamed))
 
@@ -227,16 +276,44 @@ STATES: list[Any] = [
     pytest.param(None, "State dict is not a dictionary (corrupted file)", id="nothing"),
     pytest.param([torch.zeros(1)], "State dict is not a dictionary (corrupted file)", id="a list"),
     pytest.param({}, "State dict is empty (corrupted file)", id="empty"),
-    pytest.param(spoilt(lambda s: s.pop("2.bias")), "keys NAME.weight and NAME.bias in pairs", id="a key missing"),
-    pytest.param(spoilt(lambda s: s.update({"norm.running_mean": torch.zeros(8)})), "'norm.running_mean'", id="a key too many"),
-    pytest.param(spoilt(lambda s: s.update({"2.bias": torch.zeros(2)})), "linear layers that chain", id="another shape"),
-    pytest.param(spoilt(lambda s: s.update({"2.weight": torch.zeros(1, 9)})), "linear layers that chain", id="layers that do not chain"),
-    pytest.param(spoilt(lambda s: s.update({"0.weight": torch.zeros(8, 78).double()})), "tensors of float32", id="another type"),
+    pytest.param(
+        spoilt(lambda s: s.pop("2.bias")),
+        "keys NAME.weight and NAME.bias in pairs",
+        id="a key missing",
+    ),
+    pytest.param(
+        spoilt(lambda s: s.update({"norm.running_mean": torch.zeros(8)})),
+        "'norm.running_mean'",
+        id="a key too many",
+    ),
+    pytest.param(
+        spoilt(lambda s: s.update({"2.bias": torch.zeros(2)})),
+        "linear layers that chain",
+        id="another shape",
+    ),
+    pytest.param(
+        spoilt(lambda s: s.update({"2.weight": torch.zeros(1, 9)})),
+        "linear layers that chain",
+        id="layers that do not chain",
+    ),
+    pytest.param(
+        spoilt(lambda s: s.update({"0.weight": torch.zeros(8, 78).double()})),
+        "tensors of float32",
+        id="another type",
+    ),
     pytest.param(spoilt(lambda s: s.update({"0.bias": 3})), "tensors of float32", id="no tensor"),
-    pytest.param(spoilt(lambda s: s["0.weight"].fill_(float("nan"))), "finite weights", id="NaN weights"),
-    pytest.param(spoilt(lambda s: s["2.bias"].fill_(float("inf"))), "finite weights", id="an infinite bias"),
+    pytest.param(
+        spoilt(lambda s: s["0.weight"].fill_(float("nan"))), "finite weights", id="NaN weights"
+    ),
+    pytest.param(
+        spoilt(lambda s: s["2.bias"].fill_(float("inf"))), "finite weights", id="an infinite bias"
+    ),
     pytest.param(older_network(78, 8, 2).state_dict(), "down to width 1", id="two outputs"),
-    pytest.param({"0.weight": torch.zeros(1, 1).expand(1, 1 << 40), "0.bias": torch.zeros(1)}, "67,108,864 numbers", id="a stride of 0"),
+    pytest.param(
+        {"0.weight": torch.zeros(1, 1).expand(1, 1 << 40), "0.bias": torch.zeros(1)},
+        "67,108,864 numbers",
+        id="a stride of 0",
+    ),
 ]
 
 
@@ -267,14 +344,23 @@ def test_a_whole_pickled_network_is_refused(network: nn.Sequential) -> None:
         pytest.param(PowerTransformer(standardize=False), id="power alone"),
     ],
 )
-def test_a_scaler_scales_as_it_did(make: Any, benign: NDArray[np.float32], later: NDArray[np.float32]) -> None:
+def test_a_scaler_scales_as_it_did(
+    make: Any, benign: NDArray[np.float32], later: NDArray[np.float32]
+) -> None:
     """S0-03."""
     fitted = make.fit(benign.astype(np.float64))
 
-    arrays = {f"scaler.{name}": array for name, array in decode(SCALER, pickled(fitted)).arrays.items()}
+    arrays = {
+        f"scaler.{name}": array for name, array in decode(SCALER, pickled(fitted)).arrays.items()
+    }
 
     ours = PlainScaler.from_arrays(arrays, WIDEST).scale(later)
-    assert np.allclose(ours, np.clip(fitted.transform(later.astype(np.float64)), -WIDEST, WIDEST), rtol=1e-6, atol=1e-6)
+    assert np.allclose(
+        ours,
+        np.clip(fitted.transform(later.astype(np.float64)), -WIDEST, WIDEST),
+        rtol=1e-6,
+        atol=1e-6,
+    )
 
 
 @pytest.mark.parametrize(
@@ -283,8 +369,14 @@ def test_a_scaler_scales_as_it_did(make: Any, benign: NDArray[np.float32], later
         pytest.param(None, "Scaler missing 'transform' method", id="nothing"),
         pytest.param({"mean": 0}, "Scaler missing 'transform' method", id="a dictionary"),
         pytest.param(StandardScaler(), "this Axon needs a fitted", id="never fitted"),
-        pytest.param(MinMaxScaler(clip=True).fit(np.eye(78)), "MinMaxScaler(clip=True)", id="clipping"),
-        pytest.param(PowerTransformer(method="box-cox").fit(np.eye(78) + 1), "Yeo and Johnson", id="Box and Cox"),
+        pytest.param(
+            MinMaxScaler(clip=True).fit(np.eye(78)), "MinMaxScaler(clip=True)", id="clipping"
+        ),
+        pytest.param(
+            PowerTransformer(method="box-cox").fit(np.eye(78) + 1),
+            "Yeo and Johnson",
+            id="Box and Cox",
+        ),
     ],
 )
 def test_a_scaler_that_cannot_be_kept_is_refused(content: object, words: str) -> None:
@@ -292,8 +384,13 @@ def test_a_scaler_that_cannot_be_kept_is_refused(content: object, words: str) ->
     assert words in refusal(SCALER, pickled(content))
 
 
-@pytest.mark.parametrize("value", [pytest.param(0.0, id="0"), pytest.param(np.nan, id="NaN"), pytest.param(-1.0, id="negative")])
-def test_a_scaler_that_would_divide_by_nothing_is_refused(benign: NDArray[np.float32], value: float) -> None:
+@pytest.mark.parametrize(
+    "value",
+    [pytest.param(0.0, id="0"), pytest.param(np.nan, id="NaN"), pytest.param(-1.0, id="negative")],
+)
+def test_a_scaler_that_would_divide_by_nothing_is_refused(
+    benign: NDArray[np.float32], value: float
+) -> None:
     fitted = StandardScaler().fit(benign.astype(np.float64))
     fitted.scale_[3] = value
 

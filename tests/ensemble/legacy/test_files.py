@@ -1,4 +1,7 @@
-"""The four files on the disk: read once, both of a layer or neither, proven where there are checksums."""
+"""The four files on the disk.
+
+Read once, both of a layer or neither, proven where there are checksums.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,16 @@ from pathlib import Path
 import pytest
 
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing
-from ensemble.legacy.files import CHECKSUMS, CLASSIFIER, FOREST, FREQUENCIES, PAIRS, SCALER, present, read_pair
+from ensemble.legacy.files import (
+    CHECKSUMS,
+    CLASSIFIER,
+    FOREST,
+    FREQUENCIES,
+    PAIRS,
+    SCALER,
+    present,
+    read_pair,
+)
 
 MIB = 1 << 20
 EVERY_FILE = [pytest.param(layer, name, id=name) for layer, pair in PAIRS.items() for name in pair]
@@ -18,7 +30,10 @@ EVERY_FILE = [pytest.param(layer, name, id=name) for layer, pair in PAIRS.items(
 
 def sums(folder: Path, algorithm: str, *, mark: str = " ") -> None:
     names = [name for pair in PAIRS.values() for name in pair]
-    lines = [f"{hashlib.new(algorithm, (folder / name).read_bytes()).hexdigest()} {mark}{name}" for name in names]
+    lines = [
+        f"{hashlib.new(algorithm, (folder / name).read_bytes()).hexdigest()} {mark}{name}"
+        for name in names
+    ]
     (folder / CHECKSUMS).write_text("# made by hand\n\n" + "\n".join(lines) + "\n")
 
 
@@ -43,7 +58,14 @@ def test_what_lies_there_is_told_by_layer(folder: Path) -> None:
     assert present(folder) == {"anomaly": (FOREST,), "behavior": ()}
 
 
-@pytest.mark.parametrize("mark", [pytest.param(" ", id="text"), pytest.param("*", id="binary"), pytest.param(" ./", id="with a dot")])
+@pytest.mark.parametrize(
+    "mark",
+    [
+        pytest.param(" ", id="text"),
+        pytest.param("*", id="binary"),
+        pytest.param(" ./", id="with a dot"),
+    ],
+)
 def test_sha256_proves_the_files(folder: Path, mark: str) -> None:
     """S1-12."""
     sums(folder, "sha256", mark=mark)
@@ -64,7 +86,9 @@ def test_files_without_checksums_are_read_with_a_warning(folder: Path) -> None:
 
 @pytest.mark.parametrize("algorithm", ["md5", "sha256"])
 @pytest.mark.parametrize(("layer", "name"), EVERY_FILE)
-def test_one_flipped_bit_is_refused_before_anything_is_decoded(folder: Path, algorithm: str, layer: str, name: str) -> None:
+def test_one_flipped_bit_is_refused_before_anything_is_decoded(
+    folder: Path, algorithm: str, layer: str, name: str
+) -> None:
     """F5, S1-11."""
     sums(folder, algorithm)
     data = bytearray((folder / name).read_bytes())
@@ -84,7 +108,9 @@ def test_a_file_that_is_not_in_the_checksums_is_not_proven(folder: Path) -> None
         read(folder)
 
 
-@pytest.mark.parametrize("text", ["nonsense\n", f"{'0' * 32} a\n{'1' * 32} a\n", f"{'0' * 40} {FOREST}\n", "\xff\xfe"])
+@pytest.mark.parametrize(
+    "text", ["nonsense\n", f"{'0' * 32} a\n{'1' * 32} a\n", f"{'0' * 40} {FOREST}\n", "\xff\xfe"]
+)
 def test_checksums_that_cannot_be_read_prove_nothing(folder: Path, text: str) -> None:
     (folder / CHECKSUMS).write_text(text)
 

@@ -20,7 +20,14 @@ from sklearn.ensemble import IsolationForest
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible, ArtifactMissing, ArtifactUnreadable, InsufficientMemory, TrainingError
+from ensemble.errors import (
+    ArtifactCorrupt,
+    ArtifactIncompatible,
+    ArtifactMissing,
+    ArtifactUnreadable,
+    InsufficientMemory,
+    TrainingError,
+)
 from ensemble.events import FlowBatch, Kind, ProcessBatch, ProcessEvent
 from ensemble.layers.behavior import DeepBehavior
 from ensemble.layers.flow_anomaly import FlowAnomaly
@@ -30,7 +37,13 @@ from ensemble.legacy.compat_objects import DUMMY_PROBABILITY, MALICIOUS_FROM, ol
 from ensemble.legacy.export_models import Exported, checksums, export_anomaly, export_behavior
 from ensemble.legacy.files import CHECKSUMS, CLASSIFIER, FOREST, FREQUENCIES, SCALER, read_pair
 from ensemble.legacy.forest_export import sklearn_forest
-from ensemble.legacy.import_models import OldLayer, behavior_model, flow_model, process_model, read_old_models
+from ensemble.legacy.import_models import (
+    OldLayer,
+    behavior_model,
+    flow_model,
+    process_model,
+    read_old_models,
+)
 from ensemble.legacy.network_export import older_network, softplus_bends
 from ensemble.legacy.sandbox import read_answer
 from ensemble.legacy.sandbox_child import answer
@@ -58,7 +71,13 @@ def logits(state: Mapping[str, torch.Tensor], rows: NDArray[Any]) -> NDArray[np.
 
 def reread(exported: Exported) -> OldLayer:
     """What an import makes of exported files; they are our own, so the child is left out."""
-    return OldLayer({name: read_answer(name, answer(name, data, TERMS), LIMITS) for name, data in exported.files.items()}, {})
+    return OldLayer(
+        {
+            name: read_answer(name, answer(name, data, TERMS), LIMITS)
+            for name, data in exported.files.items()
+        },
+        {},
+    )
 
 
 def opened(data: bytes) -> Any:
@@ -78,7 +97,9 @@ def test_a_sound_folder_gives_both_layers(folder: Path) -> None:
 
     assert set(old.layers) == {"anomaly", "behavior"}
     assert (old.failures, old.absent) == ({}, ())
-    assert old.layers["anomaly"].digests[FOREST] == safe_read.sha256_of((folder / FOREST).read_bytes())
+    assert old.layers["anomaly"].digests[FOREST] == safe_read.sha256_of(
+        (folder / FOREST).read_bytes()
+    )
 
 
 def test_a_corrupt_forest_takes_its_whole_layer_and_no_other(folder: Path) -> None:
@@ -98,7 +119,9 @@ def test_an_empty_folder_has_two_absent_layers_and_no_failure(tmp_path: Path) ->
     assert (old.layers, old.failures, set(old.absent)) == ({}, {}, {"anomaly", "behavior"})
 
 
-def test_a_model_of_another_version_names_the_version(folder: Path, forest: IsolationForest) -> None:
+def test_a_model_of_another_version_names_the_version(
+    folder: Path, forest: IsolationForest
+) -> None:
     """S0-29."""
     stamped = pickled(forest).replace(b"\x05" + TERMS.sklearn.encode(), b"\x051.3.0")
     (folder / FOREST).write_bytes(stamped)
@@ -109,7 +132,9 @@ def test_a_model_of_another_version_names_the_version(folder: Path, forest: Isol
     assert old.failures["anomaly"].cause == "dependencies"
 
 
-def test_a_failing_disk_fails_both_layers_and_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_disk_fails_both_layers_and_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """S0-30, F14."""
     real = os.open
 
@@ -136,7 +161,9 @@ def test_one_file_of_a_pair_is_not_enough(folder: Path, name: str) -> None:
     assert name in str(old.failures["anomaly"])
 
 
-def test_members_that_do_not_fit_each_other_fail_together(folder: Path, benign: NDArray[np.float32]) -> None:
+def test_members_that_do_not_fit_each_other_fail_together(
+    folder: Path, benign: NDArray[np.float32]
+) -> None:
     """F10, F19: the scaler of one model in front of the network of another."""
     names = ["Flow Duration", "Flow IAT Mean"]
     scaler = StandardScaler().fit(benign[:, :2].astype(np.float64))
@@ -158,24 +185,41 @@ def test_nothing_is_started_without_the_memory_for_it(folder: Path) -> None:
 # -- in: what the models say
 
 
-def test_an_imported_forest_says_what_it_said(old: Mapping[str, OldLayer], forest: IsolationForest, later: NDArray[np.float32]) -> None:
+def test_an_imported_forest_says_what_it_said(
+    old: Mapping[str, OldLayer], forest: IsolationForest, later: NDArray[np.float32]
+) -> None:
     model = flow_model(old["anomaly"], later)
 
-    assert np.abs(model.detectors.raw(later)["isolation"] + forest.score_samples(later)).max() <= AGREE
+    assert (
+        np.abs(model.detectors.raw(later)["isolation"] + forest.score_samples(later)).max() <= AGREE
+    )
     order = np.argsort(-forest.score_samples(later), kind="stable")
-    assert (np.diff(model.score(batch(later)).scores[order]) >= -AGREE).all()  # stranger is never less hostile
+    assert (
+        np.diff(model.score(batch(later)).scores[order]) >= -AGREE
+    ).all()  # stranger is never less hostile
 
 
 def test_an_imported_network_says_what_it_said(
-    old: Mapping[str, OldLayer], network: nn.Sequential, scaler: StandardScaler, later: NDArray[np.float32]
+    old: Mapping[str, OldLayer],
+    network: nn.Sequential,
+    scaler: StandardScaler,
+    later: NDArray[np.float32],
 ) -> None:
     """78-256-128-64-1: its logit is our margin."""
     model = behavior_model(old["behavior"], later)
 
-    assert np.abs(model.raw(later) - logits(network.state_dict(), scaler.transform(later.astype(np.float64)))).max() <= AGREE
+    assert (
+        np.abs(
+            model.raw(later)
+            - logits(network.state_dict(), scaler.transform(later.astype(np.float64)))
+        ).max()
+        <= AGREE
+    )
 
 
-def test_imported_layers_are_calibrated_on_benign_flows(old: Mapping[str, OldLayer], later: NDArray[np.float32]) -> None:
+def test_imported_layers_are_calibrated_on_benign_flows(
+    old: Mapping[str, OldLayer], later: NDArray[np.float32]
+) -> None:
     """DESIGN, section 4: benign flows hover around the prior of 1 %."""
     for model in (flow_model(old["anomaly"], later), behavior_model(old["behavior"], later)):
         scores = model.score(batch(later)).scores
@@ -183,7 +227,9 @@ def test_imported_layers_are_calibrated_on_benign_flows(old: Mapping[str, OldLay
         assert (scores > 0.5).mean() < 0.01
 
 
-def test_too_few_benign_flows_calibrate_nothing(old: Mapping[str, OldLayer], later: NDArray[np.float32]) -> None:
+def test_too_few_benign_flows_calibrate_nothing(
+    old: Mapping[str, OldLayer], later: NDArray[np.float32]
+) -> None:
     for make in (flow_model, behavior_model):
         with pytest.raises(TrainingError, match="5 benign events cannot calibrate"):
             make(old["anomaly" if make is flow_model else "behavior"], later[:5])
@@ -205,7 +251,9 @@ def test_spellings_of_one_program_are_added_up() -> None:
     assert table.launches() == {"cmd.exe": 5, "sh": 1}
 
 
-def test_imported_models_come_back_from_their_bundles_equal(old: Mapping[str, OldLayer], later: NDArray[np.float32]) -> None:
+def test_imported_models_come_back_from_their_bundles_equal(
+    old: Mapping[str, OldLayer], later: NDArray[np.float32]
+) -> None:
     """A forest alone is a whole anomaly model; goldens and all."""
     flows, deep, (processes, _) = (
         flow_model(old["anomaly"], later),
@@ -216,14 +264,21 @@ def test_imported_models_come_back_from_their_bundles_equal(old: Mapping[str, Ol
 
     again = FlowAnomaly.from_parts(decode_parts(encode_parts(flows.to_parts())))
     assert again.detectors.names == ("isolation",)
-    for model, loaded in ((flows, again), (deep, DeepBehavior.from_parts(decode_parts(encode_parts(deep.to_parts()))))):
+    for model, loaded in (
+        (flows, again),
+        (deep, DeepBehavior.from_parts(decode_parts(encode_parts(deep.to_parts())))),
+    ):
         assert golden_of(model, Kind.FLOW, events) == golden_of(loaded, Kind.FLOW, events)
     known = [{"name": "cmd.exe"}, {"name": "unheard"}]
     loaded_processes = ProcessAnomaly.from_parts(decode_parts(encode_parts(processes.to_parts())))
-    assert golden_of(processes, Kind.PROCESS, known) == golden_of(loaded_processes, Kind.PROCESS, known)
+    assert golden_of(processes, Kind.PROCESS, known) == golden_of(
+        loaded_processes, Kind.PROCESS, known
+    )
 
 
-def test_an_imported_forest_is_explained_by_nothing_that_it_does_not_know(old: Mapping[str, OldLayer], later: NDArray[np.float32]) -> None:
+def test_an_imported_forest_is_explained_by_nothing_that_it_does_not_know(
+    old: Mapping[str, OldLayer], later: NDArray[np.float32]
+) -> None:
     model: Model = flow_model(old["anomaly"], later)
 
     assert model.score(batch(later[:3]), explain=True).details == {}
@@ -239,7 +294,10 @@ def test_an_exported_forest_scores_as_ours(layers: FlowLayers, fresh: FlowTable)
     fitted = sklearn_forest(own.forest, own.scaler)
 
     assert type(fitted) is IsolationForest
-    assert np.abs(fitted.score_samples(fresh.features) + own.raw(fresh.features)["isolation"]).max() <= AGREE
+    assert (
+        np.abs(fitted.score_samples(fresh.features) + own.raw(fresh.features)["isolation"]).max()
+        <= AGREE
+    )
     assert set(fitted.predict(fresh.features)) <= {-1, 1}
 
 
@@ -248,20 +306,27 @@ def processes_of(counts: Mapping[str, int]) -> ProcessAnomaly:
     return process_model(OldLayer({FREQUENCIES: parts}, {}), None)[0]
 
 
-def test_what_is_exported_and_imported_again_scores_the_same(layers: FlowLayers, fresh: FlowTable, later: NDArray[np.float32]) -> None:
+def test_what_is_exported_and_imported_again_scores_the_same(
+    layers: FlowLayers, fresh: FlowTable, later: NDArray[np.float32]
+) -> None:
     """Layer 1: the forest and the counts, within 1e-6."""
     processes = processes_of(LAUNCHES)
 
     back = reread(export_anomaly(layers.anomaly, processes))
 
     ours = layers.anomaly.detectors.raw(fresh.features)["isolation"]
-    assert np.abs(flow_model(back, later).detectors.raw(fresh.features)["isolation"] - ours).max() <= AGREE
+    assert (
+        np.abs(flow_model(back, later).detectors.raw(fresh.features)["isolation"] - ours).max()
+        <= AGREE
+    )
     events = ProcessBatch.of([ProcessEvent(name) for name in (*LAUNCHES, "unheard")])
     again, _ = process_model(back, processes.rarity_calibration)
     assert np.abs(again.score(events).scores - processes.score(events).scores).max() <= AGREE
 
 
-def test_an_imported_layer_goes_back_as_it_came(old: Mapping[str, OldLayer], later: NDArray[np.float32]) -> None:
+def test_an_imported_layer_goes_back_as_it_came(
+    old: Mapping[str, OldLayer], later: NDArray[np.float32]
+) -> None:
     """Round trip of what the older form can hold whole."""
     flows, deep = flow_model(old["anomaly"], later), behavior_model(old["behavior"], later)
 
@@ -269,11 +334,19 @@ def test_an_imported_layer_goes_back_as_it_came(old: Mapping[str, OldLayer], lat
 
     assert np.abs(behavior_model(back, later).raw(later) - deep.raw(later)).max() <= AGREE
     forest_back = flow_model(reread(export_anomaly(flows, processes_of(LAUNCHES))), later)
-    assert np.abs(forest_back.score(batch(later)).scores - flows.score(batch(later)).scores).max() <= AGREE
+    assert (
+        np.abs(forest_back.score(batch(later)).scores - flows.score(batch(later)).scores).max()
+        <= AGREE
+    )
 
 
-def test_an_exported_network_is_within_its_stated_error_of_ours(layers: FlowLayers, fresh: FlowTable) -> None:
-    """Several heads, families, taming and cuts: all in linear layers and rectifiers, but for the error that is said."""
+def test_an_exported_network_is_within_its_stated_error_of_ours(
+    layers: FlowLayers, fresh: FlowTable
+) -> None:
+    """Several heads, families, taming and cuts.
+
+    All in linear layers and rectifiers, but for the error that is said.
+    """
     exported = export_behavior(layers.behavior)
     state = torch.load(io.BytesIO(exported.files[CLASSIFIER]), weights_only=True)
     scaled = opened(exported.files[SCALER]).transform(fresh.features.astype(np.float64))
@@ -286,7 +359,9 @@ def test_an_exported_network_is_within_its_stated_error_of_ours(layers: FlowLaye
     assert f"within {error:.4f} log-odds" in exported.left_out[1]
 
 
-def test_an_exported_network_imported_again_says_the_same(layers: FlowLayers, fresh: FlowTable, later: NDArray[np.float32]) -> None:
+def test_an_exported_network_imported_again_says_the_same(
+    layers: FlowLayers, fresh: FlowTable, later: NDArray[np.float32]
+) -> None:
     exported = export_behavior(layers.behavior)
     state = torch.load(io.BytesIO(exported.files[CLASSIFIER]), weights_only=True)
     scaled = opened(exported.files[SCALER]).transform(fresh.features.astype(np.float64))
@@ -296,14 +371,22 @@ def test_an_exported_network_imported_again_says_the_same(layers: FlowLayers, fr
     assert np.abs(expit(again.raw(fresh.features)) - expit(logits(state, scaled))).max() <= AGREE
 
 
-def test_values_below_zero_are_read_as_ours_reads_them(layers: FlowLayers, fresh: FlowTable) -> None:
-    """A window of -1 bytes is how CICFlowMeter says "none"; a power transform alone would read it otherwise."""
+def test_values_below_zero_are_read_as_ours_reads_them(
+    layers: FlowLayers, fresh: FlowTable
+) -> None:
+    """A window of -1 bytes is how CICFlowMeter says "none".
+
+    A power transform alone would read it otherwise.
+    """
     features = fresh.features.copy()
     features[:, 66:68] = -1.0
     exported = export_behavior(layers.behavior)
     state = torch.load(io.BytesIO(exported.files[CLASSIFIER]), weights_only=True)
 
-    off = np.abs(logits(state, opened(exported.files[SCALER]).transform(features.astype(np.float64))) - layers.behavior.raw(features))
+    off = np.abs(
+        logits(state, opened(exported.files[SCALER]).transform(features.astype(np.float64)))
+        - layers.behavior.raw(features)
+    )
 
     assert off.max() <= older_network(layers.behavior)[1] + 1e-4
 
@@ -314,7 +397,9 @@ def test_the_line_in_place_of_softplus_keeps_its_error_everywhere() -> None:
 
     line = start + np.maximum(at[:, None] - bends, 0.0) @ slopes
 
-    assert np.abs(line - np.logaddexp(0.0, at)).max() <= error + 1e-6 < 0.002  # which was found on a grid
+    assert (
+        np.abs(line - np.logaddexp(0.0, at)).max() <= error + 1e-6 < 0.002
+    )  # which was found on a grid
 
 
 def test_what_the_older_form_cannot_hold_is_said(layers: FlowLayers) -> None:
@@ -376,7 +461,11 @@ def test_a_stand_in_says_that_it_is_one_once_and_not_on_every_call() -> None:
 
 
 def test_a_living_layer_is_handed_out_as_the_older_engine_had_it(
-    old: Mapping[str, OldLayer], network: nn.Sequential, scaler: StandardScaler, forest: IsolationForest, later: NDArray[np.float32]
+    old: Mapping[str, OldLayer],
+    network: nn.Sequential,
+    scaler: StandardScaler,
+    forest: IsolationForest,
+    later: NDArray[np.float32],
 ) -> None:
     told = Told()
     flows, deep = flow_model(old["anomaly"], later), behavior_model(old["behavior"], later)
@@ -384,7 +473,9 @@ def test_a_living_layer_is_handed_out_as_the_older_engine_had_it(
 
     objects = older_objects((flows, processes), deep, device="cpu", tell=told)
     with torch.inference_mode():
-        chance = objects.behavior_model(torch.from_numpy(objects.scaler.transform(later.astype(np.float64)).astype(np.float32)))
+        chance = objects.behavior_model(
+            torch.from_numpy(objects.scaler.transform(later.astype(np.float64)).astype(np.float32))
+        )
 
     expected = expit(logits(network.state_dict(), scaler.transform(later.astype(np.float64))))
     assert np.abs(chance.numpy()[:, 0] - expected).max() <= AGREE
@@ -393,7 +484,9 @@ def test_a_living_layer_is_handed_out_as_the_older_engine_had_it(
     assert told == []
 
 
-def test_one_absent_layer_leaves_the_other_alive(old: Mapping[str, OldLayer], later: NDArray[np.float32]) -> None:
+def test_one_absent_layer_leaves_the_other_alive(
+    old: Mapping[str, OldLayer], later: NDArray[np.float32]
+) -> None:
     """S0-01."""
     told = Told()
 

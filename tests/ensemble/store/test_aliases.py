@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing, ArtifactUntrusted, PointerMoved
+from ensemble.errors import (
+    ArtifactCorrupt,
+    ArtifactError,
+    ArtifactMissing,
+    ArtifactUntrusted,
+    PointerMoved,
+)
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.releases.aliases import (
@@ -58,7 +64,9 @@ def test_a_challenger_is_set_replaced_and_cleared_with_a_rising_serial(
     assert set_challenger(store, acme, two_releases[0], 3, signer=signer).serial == 4
 
 
-def test_a_challenger_changes_nothing_that_serves(store: Store, acme: Tenant, two_releases: Two, signer: Signer) -> None:
+def test_a_challenger_changes_nothing_that_serves(
+    store: Store, acme: Tenant, two_releases: Two, signer: Signer
+) -> None:
     promote(store, acme, two_releases[0], 0, signer=signer)
     before = read_pointer(store, acme)
 
@@ -67,7 +75,9 @@ def test_a_challenger_changes_nothing_that_serves(store: Store, acme: Tenant, tw
     assert read_pointer(store, acme) == before
 
 
-def test_who_saw_another_challenger_sets_none(store: Store, acme: Tenant, two_releases: Two, signer: Signer) -> None:
+def test_who_saw_another_challenger_sets_none(
+    store: Store, acme: Tenant, two_releases: Two, signer: Signer
+) -> None:
     """F22."""
     set_challenger(store, acme, two_releases[0], 0, signer=signer)
 
@@ -82,7 +92,12 @@ def test_who_saw_another_challenger_sets_none(store: Store, acme: Tenant, two_re
 
 
 def test_a_challenger_that_would_not_load_is_refused(
-    store: Store, acme: Tenant, two_releases: Two, signer: Signer, publish: Publish, folder_of: Callable[[Store, BundleRef], Path]
+    store: Store,
+    acme: Tenant,
+    two_releases: Two,
+    signer: Signer,
+    publish: Publish,
+    folder_of: Callable[[Store, BundleRef], Path],
 ) -> None:
     shutil.rmtree(folder_of(store, replace(publish(store), version=2)))
 
@@ -93,13 +108,17 @@ def test_a_challenger_that_would_not_load_is_refused(
     assert read_challenger(store, acme) is None
 
 
-def test_a_release_of_another_tenant_is_no_challenger(store: Store, two_releases: Two, signer: Signer) -> None:
+def test_a_release_of_another_tenant_is_no_challenger(
+    store: Store, two_releases: Two, signer: Signer
+) -> None:
     """P10."""
     with pytest.raises(ArtifactMissing):
         set_challenger(store, Tenant("evil"), two_releases[0], 0, signer=signer)
 
 
-def test_a_stranger_sets_nothing(store: Store, acme: Tenant, two_releases: Two, stranger: Signer) -> None:
+def test_a_stranger_sets_nothing(
+    store: Store, acme: Tenant, two_releases: Two, stranger: Signer
+) -> None:
     with pytest.raises(ArtifactUntrusted):
         set_challenger(store, acme, two_releases[0], 0, signer=stranger)
 
@@ -119,7 +138,9 @@ def test_an_old_challenger_that_comes_back_is_refused_by_who_saw_a_newer(
         get_challenger(store, acme, not_below=seen.serial)
 
 
-def test_an_alias_that_was_seen_and_is_gone_is_no_clean_slate(store: Store, acme: Tenant, two_releases: Two, signer: Signer) -> None:
+def test_an_alias_that_was_seen_and_is_gone_is_no_clean_slate(
+    store: Store, acme: Tenant, two_releases: Two, signer: Signer
+) -> None:
     seen = set_challenger(store, acme, two_releases[0], 0, signer=signer)
     challenger_file(store).unlink()
 
@@ -139,7 +160,9 @@ def test_a_broken_challenger_is_told_and_replaced_with_a_higher_serial(
     assert set_challenger(store, acme, two_releases[1], 0, signer=signer).serial == 2
 
 
-def test_a_challenger_is_promoted_and_is_no_challenger_any_more(store: Store, acme: Tenant, two_releases: Two, signer: Signer) -> None:
+def test_a_challenger_is_promoted_and_is_no_challenger_any_more(
+    store: Store, acme: Tenant, two_releases: Two, signer: Signer
+) -> None:
     """Issue: promotion is one call."""
     promote(store, acme, two_releases[0], 0, signer=signer)
     set_challenger(store, acme, two_releases[1], 0, signer=signer)
@@ -153,7 +176,9 @@ def test_a_challenger_is_promoted_and_is_no_challenger_any_more(store: Store, ac
         promote_challenger(store, acme, 2, signer=signer)
 
 
-def test_a_model_has_a_champion_and_a_challenger_of_its_own(store: Store, acme: Tenant, publish: Publish, signer: Signer) -> None:
+def test_a_model_has_a_champion_and_a_challenger_of_its_own(
+    store: Store, acme: Tenant, publish: Publish, signer: Signer
+) -> None:
     first, second = publish(store), publish(store)
     set_model_alias(store, acme, MODEL, Alias.CHAMPION, first, 0, signer=signer)
     set_model_alias(store, acme, MODEL, Alias.CHALLENGER, second, 0, signer=signer)
@@ -165,7 +190,9 @@ def test_a_model_has_a_champion_and_a_challenger_of_its_own(store: Store, acme: 
     assert get_alias(store, acme, MODEL, Alias.CHALLENGER).serial == 2
 
 
-def test_a_version_of_another_model_or_tenant_gets_no_word(store: Store, acme: Tenant, publish: Publish, signer: Signer) -> None:
+def test_a_version_of_another_model_or_tenant_gets_no_word(
+    store: Store, acme: Tenant, publish: Publish, signer: Signer
+) -> None:
     """P10."""
     for foreign in (publish(store, tenant="evil"), publish(store, model="other")):
         with pytest.raises(ArtifactUntrusted):
@@ -175,7 +202,11 @@ def test_a_version_of_another_model_or_tenant_gets_no_word(store: Store, acme: T
 
 
 def test_a_version_that_does_not_open_gets_no_word(
-    store: Store, acme: Tenant, publish: Publish, signer: Signer, folder_of: Callable[[Store, BundleRef], Path]
+    store: Store,
+    acme: Tenant,
+    publish: Publish,
+    signer: Signer,
+    folder_of: Callable[[Store, BundleRef], Path],
 ) -> None:
     ref = publish(store)
     file = folder_of(store, ref) / "config.json"
@@ -186,13 +217,20 @@ def test_a_version_that_does_not_open_gets_no_word(
         set_model_alias(store, acme, MODEL, Alias.CHAMPION, ref, 0, signer=signer)
 
 
-@pytest.mark.parametrize("elsewhere", ["challenger", "another tenant", "challenger of the tenant", "pointer"])
-def test_a_signed_alias_is_good_in_its_own_place_only(store: Store, acme: Tenant, publish: Publish, signer: Signer, elsewhere: str) -> None:
+@pytest.mark.parametrize(
+    "elsewhere", ["challenger", "another tenant", "challenger of the tenant", "pointer"]
+)
+def test_a_signed_alias_is_good_in_its_own_place_only(
+    store: Store, acme: Tenant, publish: Publish, signer: Signer, elsewhere: str
+) -> None:
     """P10: what is signed for one place says nothing in another."""
     set_model_alias(store, acme, MODEL, Alias.CHAMPION, publish(store), 0, signer=signer)
     publish(store, tenant="evil")
     place, read = {
-        "challenger": (alias_file(store, "challenger"), lambda: read_model_alias(store, acme, MODEL, Alias.CHALLENGER)),
+        "challenger": (
+            alias_file(store, "challenger"),
+            lambda: read_model_alias(store, acme, MODEL, Alias.CHALLENGER),
+        ),
         "another tenant": (
             alias_file(store, tenant="evil"),
             lambda: read_model_alias(store, Tenant("evil"), MODEL, Alias.CHAMPION),

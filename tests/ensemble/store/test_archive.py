@@ -26,7 +26,12 @@ from ensemble.store.files.tar import Unpacker, pack
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.operations import archive
-from ensemble.store.operations.archive import Imported, export_bundle, export_release, import_archive
+from ensemble.store.operations.archive import (
+    Imported,
+    export_bundle,
+    export_release,
+    import_archive,
+)
 from ensemble.store.operations.describe import describe_bundle
 from ensemble.store.releases.release import promote, read_release
 from ensemble.store.signing import Signer, Trust
@@ -39,7 +44,9 @@ MODEL, BANKS = ModelName("anomaly-flow"), Tenant("banks")
 @pytest.fixture
 def bring(now: datetime, signer: Signer) -> Import:
     """`bring(store, tenant, data)`: import with the key of the tests."""
-    return lambda store, tenant, data, **more: import_archive(store, tenant, data, **({"now": now, "signer": signer, "quota": None} | more))
+    return lambda store, tenant, data, **more: import_archive(
+        store, tenant, data, **({"now": now, "signer": signer, "quota": None} | more)
+    )
 
 
 @pytest.fixture
@@ -54,14 +61,21 @@ def members(data: bytes) -> dict[str, bytes]:
         return {member.name: tar.extractfile(member).read() for member in tar.getmembers()}  # type: ignore[union-attr]
 
 
-def test_a_bundle_goes_and_comes_back_as_the_importers_own(store: Store, other: Store, publish: Publish, bring: Import) -> None:
+def test_a_bundle_goes_and_comes_back_as_the_importers_own(
+    store: Store, other: Store, publish: Publish, bring: Import
+) -> None:
     ref = publish(store, pictures={"roc.png": b"\x89PNG"})
     publish(other, tenant="banks")
 
     imported = bring(other, BANKS, export_bundle(store, ref))
 
     (new,) = imported.bundles
-    assert (new.tenant, new.model, new.version, imported.release) == ("banks", "anomaly-flow", 2, None)
+    assert (new.tenant, new.model, new.version, imported.release) == (
+        "banks",
+        "anomaly-flow",
+        2,
+        None,
+    )
     assert open_bundle(other, new).files == open_bundle(store, ref).files
     assert describe_bundle(other, BANKS, MODEL, 2).metadata.origin == {
         "tenant": "acme",
@@ -74,9 +88,19 @@ def test_a_bundle_goes_and_comes_back_as_the_importers_own(store: Store, other: 
 
 
 def test_a_release_goes_and_comes_back_with_all_its_bundles(
-    store: Store, other: Store, publish: Publish, release_of: Callable[..., ReleaseRef], bring: Import, signer: Signer
+    store: Store,
+    other: Store,
+    publish: Publish,
+    release_of: Callable[..., ReleaseRef],
+    bring: Import,
+    signer: Signer,
 ) -> None:
-    release = release_of(store, publish(store), publish(store, model="behavior-flow"), publish(store, model="b-process"))
+    release = release_of(
+        store,
+        publish(store),
+        publish(store, model="behavior-flow"),
+        publish(store, model="b-process"),
+    )
 
     imported = bring(other, BANKS, export_release(store, Tenant("acme"), release))
 
@@ -99,7 +123,9 @@ def test_any_tar_can_look_into_it(store: Store, publish: Publish, tmp_path: Path
     ref = publish(store, model="m" * 63, pictures={"p" * 59 + ".png": b"\x89PNG"})
     (tmp_path / "a.tar.gz").write_bytes(export_bundle(store, ref))
 
-    listed = subprocess.run(["tar", "tzf", tmp_path / "a.tar.gz"], capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["tar", "tzf", tmp_path / "a.tar.gz"], capture_output=True, text=True, check=True
+    )
 
     assert listed.stderr == ""
     assert listed.stdout.split() == [
@@ -108,7 +134,9 @@ def test_any_tar_can_look_into_it(store: Store, publish: Publish, tmp_path: Path
     ]
 
 
-def test_a_shipped_bundle_is_trusted_by_its_pin(store: Store, other: Store, publish: Publish, bring: Import, stranger: Signer) -> None:
+def test_a_shipped_bundle_is_trusted_by_its_pin(
+    store: Store, other: Store, publish: Publish, bring: Import, stranger: Signer
+) -> None:
     theirs = replace(store, trust=Trust({stranger.key_id: stranger.public}, frozenset()))
     ref = publish(theirs, signer=stranger)
     pinned = replace(other, trust=replace(other.trust, pinned=frozenset({ref.manifest_sha256})))
@@ -117,7 +145,12 @@ def test_a_shipped_bundle_is_trusted_by_its_pin(store: Store, other: Store, publ
 
 
 def test_what_nobody_trusted_signed_is_refused_before_it_is_decoded(
-    store: Store, other: Store, publish: Publish, bring: Import, stranger: Signer, monkeypatch: pytest.MonkeyPatch
+    store: Store,
+    other: Store,
+    publish: Publish,
+    bring: Import,
+    stranger: Signer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Issue: a model file handed in from outside."""
     theirs = replace(store, trust=Trust({stranger.key_id: stranger.public}, frozenset()))
@@ -129,7 +162,12 @@ def test_what_nobody_trusted_signed_is_refused_before_it_is_decoded(
 
     assert list_bundles(other, BANKS) == ()
     (entry,) = read_audit(other, BANKS, limit=9)
-    assert (entry.act, entry.outcome, entry.code, entry.digest) == ("import", "failed", "ARTIFACT_UNTRUSTED", sha256(data).hexdigest())
+    assert (entry.act, entry.outcome, entry.code, entry.digest) == (
+        "import",
+        "failed",
+        "ARTIFACT_UNTRUSTED",
+        sha256(data).hexdigest(),
+    )
 
 
 def test_an_importer_whom_nobody_trusts_publishes_nothing(
@@ -141,11 +179,15 @@ def test_an_importer_whom_nobody_trusts_publishes_nothing(
     assert list_bundles(other, BANKS) == ()
 
 
-def repacked(change: Callable[[dict[str, bytes]], list[tuple[str, bytes]]]) -> Callable[[bytes], bytes]:
+def repacked(
+    change: Callable[[dict[str, bytes]], list[tuple[str, bytes]]],
+) -> Callable[[bytes], bytes]:
     return lambda data: pack(change(members(data)))
 
 
-def foreign(change: Callable[[tarfile.TarInfo], object], content: bytes = b"") -> Callable[[bytes], bytes]:
+def foreign(
+    change: Callable[[tarfile.TarInfo], object], content: bytes = b""
+) -> Callable[[bytes], bytes]:
     """The files of the archive with one entry of another kind in front, as the standard tar writes it."""
 
     def make(data: bytes) -> bytes:
@@ -165,7 +207,10 @@ def foreign(change: Callable[[tarfile.TarInfo], object], content: bytes = b"") -
 
 
 def owned(data: bytes) -> bytes:
-    """The same files, whose first belongs to somebody: a header that no export writes before a content that is signed."""
+    """The same files, whose first belongs to somebody.
+
+    A header that no export writes before a content that is signed.
+    """
     plain = bytearray(gzip.decompress(data))
     entry = tarfile.TarInfo.frombuf(bytes(plain[:512]), "ascii", "strict")
     entry.uid = 1000
@@ -189,19 +234,46 @@ HOSTILE = {
     "a file more": repacked(lambda files: [*files.items(), ("anomaly-flow/extra.png", b"x")]),
     "a file less": repacked(lambda files: list(files.items())[:-1]),
     "a file twice": repacked(lambda files: [*list(files.items())[:2], *list(files.items())[1:]]),
-    "another order": repacked(lambda files: [next(iter(files.items())), *reversed(list(files.items())[1:])]),
-    "a changed manifest": repacked(
-        lambda files: [(name, data.replace(b'"recipe":"toy"', b'"recipe":"fox"')) for name, data in files.items()]
+    "another order": repacked(
+        lambda files: [next(iter(files.items())), *reversed(list(files.items())[1:])]
     ),
-    "a changed file": repacked(lambda files: [(name, data.replace(b"# A toy", b"# A fox")) for name, data in files.items()]),
-    "a longer file": repacked(lambda files: [(name, data + b" " * name.endswith("CARD.md")) for name, data in files.items()]),
-    "a path that climbs": repacked(lambda files: [(name.replace("anomaly-flow/", "../x/"), data) for name, data in files.items()]),
-    "an absolute path": repacked(lambda files: [("/" + name, data) for name, data in files.items()]),
-    "another model's name": repacked(lambda files: [(name.replace("anomaly-flow", "other"), data) for name, data in files.items()]),
-    "another file in a file's place": repacked(lambda files: [(name.replace("CARD", "FARD"), data) for name, data in files.items()]),
-    "a link": foreign(lambda entry: (_set("type", tarfile.SYMTYPE)(entry), _set("linkname", "/etc/passwd")(entry))),
+    "a changed manifest": repacked(
+        lambda files: [
+            (name, data.replace(b'"recipe":"toy"', b'"recipe":"fox"'))
+            for name, data in files.items()
+        ]
+    ),
+    "a changed file": repacked(
+        lambda files: [(name, data.replace(b"# A toy", b"# A fox")) for name, data in files.items()]
+    ),
+    "a longer file": repacked(
+        lambda files: [
+            (name, data + b" " * name.endswith("CARD.md")) for name, data in files.items()
+        ]
+    ),
+    "a path that climbs": repacked(
+        lambda files: [
+            (name.replace("anomaly-flow/", "../x/"), data) for name, data in files.items()
+        ]
+    ),
+    "an absolute path": repacked(
+        lambda files: [("/" + name, data) for name, data in files.items()]
+    ),
+    "another model's name": repacked(
+        lambda files: [
+            (name.replace("anomaly-flow", "other"), data) for name, data in files.items()
+        ]
+    ),
+    "another file in a file's place": repacked(
+        lambda files: [(name.replace("CARD", "FARD"), data) for name, data in files.items()]
+    ),
+    "a link": foreign(
+        lambda entry: (_set("type", tarfile.SYMTYPE)(entry), _set("linkname", "/etc/passwd")(entry))
+    ),
     "a device": foreign(_set("type", tarfile.CHRTYPE)),
-    "a manifest of gigabytes": foreign(_set("name", "anomaly-flow/manifest.json"), b" " * (1 << 20)),
+    "a manifest of gigabytes": foreign(
+        _set("name", "anomaly-flow/manifest.json"), b" " * (1 << 20)
+    ),
     "a manifest of nobody": foreign(_set("name", "anomaly-flow/manifest.json"), b"{}\n"),
     "a release in front": foreign(_set("name", "release.json"), b"{}\n"),
     "another owner": foreign(_set("uid", 1000)),
@@ -223,7 +295,9 @@ def test_a_file_that_no_export_wrote_is_refused_whole(
     assert not (other.state / ".staging").exists()
 
 
-def test_a_bomb_is_not_blown_up(store: Store, other: Store, publish: Publish, bring: Import, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bomb_is_not_blown_up(
+    store: Store, other: Store, publish: Publish, bring: Import, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """F16: a gigabyte of zeros in a megabyte; no more is decompressed than the proven sizes say."""
     honest = export_bundle(store, publish(store))
     (name, manifest), *_ = members(honest).items()
@@ -248,7 +322,9 @@ def test_a_bomb_is_not_blown_up(store: Store, other: Store, publish: Publish, br
     assert given_out < 1 << 16
 
 
-def test_what_would_not_fit_is_refused_by_the_proven_sizes(store: Store, other: Store, publish: Publish, bring: Import) -> None:
+def test_what_would_not_fit_is_refused_by_the_proven_sizes(
+    store: Store, other: Store, publish: Publish, bring: Import
+) -> None:
     ref = publish(store)
     size = open_bundle(store, ref).manifest.size_bytes
 
@@ -258,19 +334,34 @@ def test_what_would_not_fit_is_refused_by_the_proven_sizes(store: Store, other: 
 
 
 def test_a_release_whose_bundle_was_exchanged_for_another_signed_one_is_refused(
-    store: Store, other: Store, publish: Publish, release_of: Callable[..., ReleaseRef], bring: Import
+    store: Store,
+    other: Store,
+    publish: Publish,
+    release_of: Callable[..., ReleaseRef],
+    bring: Import,
 ) -> None:
     """F19: mix and match; every part of it is signed."""
     first, second = publish(store, 1.0), publish(store, 2.0)
     files = members(export_release(store, first.tenant, release_of(store, first)))
 
     with pytest.raises(ArtifactCorrupt, match="not the one that the release names"):
-        bring(other, BANKS, pack([("release.json", files["release.json"]), *members(export_bundle(store, second)).items()]))
+        bring(
+            other,
+            BANKS,
+            pack(
+                [
+                    ("release.json", files["release.json"]),
+                    *members(export_bundle(store, second)).items(),
+                ]
+            ),
+        )
 
     assert list_bundles(other, BANKS) == ()
 
 
-def test_a_quota_holds_for_what_is_imported(store: Store, other: Store, publish: Publish, bring: Import) -> None:
+def test_a_quota_holds_for_what_is_imported(
+    store: Store, other: Store, publish: Publish, bring: Import
+) -> None:
     """I13."""
     data = export_bundle(store, publish(store))
     bring(other, BANKS, data, quota=Quota(1, 1))
@@ -280,7 +371,10 @@ def test_a_quota_holds_for_what_is_imported(store: Store, other: Store, publish:
 
 
 def test_an_export_of_what_does_not_open_is_none(
-    store: Store, publish: Publish, release_of: Callable[..., ReleaseRef], folder_of: Callable[[Store, BundleRef], Path]
+    store: Store,
+    publish: Publish,
+    release_of: Callable[..., ReleaseRef],
+    folder_of: Callable[[Store, BundleRef], Path],
 ) -> None:
     ref = publish(store)
     release = release_of(store, ref)
@@ -295,7 +389,11 @@ def test_an_export_of_what_does_not_open_is_none(
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["a/b", "release.json", "m/CARD.md", "m" * 63 + "/" + "p" * 63]), st.binary(max_size=2000)), max_size=6
+        st.tuples(
+            st.sampled_from(["a/b", "release.json", "m/CARD.md", "m" * 63 + "/" + "p" * 63]),
+            st.binary(max_size=2000),
+        ),
+        max_size=6,
     )
 )
 def test_what_was_packed_is_unpacked(files: list[tuple[str, bytes]]) -> None:
@@ -307,7 +405,10 @@ def test_what_was_packed_is_unpacked(files: list[tuple[str, bytes]]) -> None:
 
 @given(st.data())
 def test_a_flipped_bit_is_found_or_changes_nothing(data: st.DataObject) -> None:
-    """A compressed text has more than one spelling; whichever it is, the content is the one that was packed."""
+    """A compressed text has more than one spelling.
+
+    Whichever it is, the content is the one that was packed.
+    """
     files = [("m/a", bytes(range(100)) + bytes(70_000)), ("m/b", b"x" * 300)]
     packed = bytearray(pack(files))
     packed[data.draw(st.integers(0, len(packed) - 1))] ^= 1 << data.draw(st.integers(0, 7))

@@ -1,4 +1,7 @@
-"""The audit log (P31): nothing is done to the store without its line, and what was done to the lines is found."""
+"""The audit log (P31).
+
+Nothing is done to the store without its line, and what was done to the lines is found.
+"""
 
 from __future__ import annotations
 
@@ -46,19 +49,34 @@ def told(entry: AuditEntry) -> tuple[str, str, Outcome]:
     return entry.act, entry.what, entry.outcome
 
 
-def test_an_act_says_who_did_what_with_which_digest_when_and_from_where(amys: Store, acme: Tenant, publish: Publish) -> None:
+def test_an_act_says_who_did_what_with_which_digest_when_and_from_where(
+    amys: Store, acme: Tenant, publish: Publish
+) -> None:
     """P31."""
     ref = publish(amys)
 
     (entry,) = read_audit(amys, acme, limit=10)
 
     assert entry == AuditEntry(
-        1, "2026-11-18T11:06:40Z", "amy", "terminal", "acme", "publish", "anomaly-flow/1", ref.manifest_sha256, Outcome.DONE, ""
+        1,
+        "2026-11-18T11:06:40Z",
+        "amy",
+        "terminal",
+        "acme",
+        "publish",
+        "anomaly-flow/1",
+        ref.manifest_sha256,
+        Outcome.DONE,
+        "",
     )
 
 
 def test_every_act_leaves_its_line(
-    amys: Store, acme: Tenant, publish: Publish, release_of: Callable[..., ReleaseRef], signer: Signer
+    amys: Store,
+    acme: Tenant,
+    publish: Publish,
+    release_of: Callable[..., ReleaseRef],
+    signer: Signer,
 ) -> None:
     """P31: publish, promote, roll back, alias, delete; the newest first."""
     first, second, third = publish(amys, 1.0), publish(amys, 2.0), publish(amys, 3.0)
@@ -109,7 +127,9 @@ def test_what_is_refused_is_told_with_its_code(
     ]
 
 
-def test_an_act_that_fails_on_the_way_says_so(amys: Store, acme: Tenant, publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_act_that_fails_on_the_way_says_so(
+    amys: Store, acme: Tenant, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
     publish(amys)
 
     def full(*_: object) -> None:
@@ -133,7 +153,10 @@ def test_without_a_line_nothing_is_done(store: Store, publish: Publish, tmp_path
     with pytest.raises((OSError, ArtifactCorrupt)):
         publish(store)
 
-    assert sorted(path.name for path in (store.state / "tenants" / "acme" / "bundles" / "anomaly-flow").iterdir()) == ["1"]
+    assert sorted(
+        path.name
+        for path in (store.state / "tenants" / "acme" / "bundles" / "anomaly-flow").iterdir()
+    ) == ["1"]
 
 
 def test_an_act_whose_process_died_stays_begun(amys: Store, acme: Tenant, publish: Publish) -> None:
@@ -154,7 +177,9 @@ def test_a_tenant_reads_its_own_lines_only(store: Store, publish: Publish) -> No
     assert [entry.tenant for entry in read_audit(store, None, limit=2)] == ["b", "a_b"]
 
 
-def test_text_of_a_stranger_stays_one_short_line(store: Store, acme: Tenant, publish: Publish) -> None:
+def test_text_of_a_stranger_stays_one_short_line(
+    store: Store, acme: Tenant, publish: Publish
+) -> None:
     hostile = 'x\n{"number":1}\u2028' + "y" * 5000
     publish(replace(store, actor=Actor(hostile, hostile)))
 
@@ -172,7 +197,9 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT.keys())
-def test_a_line_that_was_touched_is_found(store: Store, publish: Publish, spoil: Callable[[list[bytes]], list[bytes]]) -> None:
+def test_a_line_that_was_touched_is_found(
+    store: Store, publish: Publish, spoil: Callable[[list[bytes]], list[bytes]]
+) -> None:
     for _ in range(3):
         publish(store)
     assert verify_audit(store).problems == ()
@@ -182,7 +209,9 @@ def test_a_line_that_was_touched_is_found(store: Store, publish: Publish, spoil:
     assert verify_audit(store).problems
 
 
-def test_an_end_that_was_cut_off_is_found_by_who_remembers_it(store: Store, publish: Publish) -> None:
+def test_an_end_that_was_cut_off_is_found_by_who_remembers_it(
+    store: Store, publish: Publish
+) -> None:
     """The chain alone cannot show it; the page says so."""
     publish(store)
     remembered = verify_audit(store).head
@@ -196,7 +225,9 @@ def test_an_end_that_was_cut_off_is_found_by_who_remembers_it(store: Store, publ
 
 
 @pytest.mark.parametrize("cut", [1, 40, 300])
-def test_a_line_that_a_crash_cut_short_is_told_and_survived(store: Store, acme: Tenant, publish: Publish, cut: int) -> None:
+def test_a_line_that_a_crash_cut_short_is_told_and_survived(
+    store: Store, acme: Tenant, publish: Publish, cut: int
+) -> None:
     publish(store)
     log_of(store).write_bytes(log_of(store).read_bytes() + b"{" * cut)
     assert verify_audit(store).torn == 1
@@ -205,7 +236,10 @@ def test_a_line_that_a_crash_cut_short_is_told_and_survived(store: Store, acme: 
 
     report = verify_audit(store)
     assert (report.torn, report.lines, report.problems) == (1, 4, ())
-    assert [entry.what for entry in read_audit(store, acme, limit=9)] == ["anomaly-flow/2", "anomaly-flow/1"]
+    assert [entry.what for entry in read_audit(store, acme, limit=9)] == [
+        "anomaly-flow/2",
+        "anomaly-flow/1",
+    ]
 
 
 def test_a_log_that_is_only_a_piece_of_a_line_is_begun_anew(store: Store, publish: Publish) -> None:
@@ -232,20 +266,26 @@ def test_the_log_is_bounded_and_its_chain_goes_on_over_its_files(
     assert all(path.stat().st_size < 2 * 1500 for path in files)
     assert (report.problems, report.last) == ((), 40)
     assert report.first > 1
-    assert [entry.what for entry in read_audit(store, acme, limit=5)] == [f"anomaly-flow/{n}" for n in (20, 19, 18, 17, 16)]
+    assert [entry.what for entry in read_audit(store, acme, limit=5)] == [
+        f"anomaly-flow/{n}" for n in (20, 19, 18, 17, 16)
+    ]
     assert len(read_audit(store, acme, limit=1000)) == (40 - report.first + 1) // 2
 
     files[1].unlink()
     assert verify_audit(store).problems
 
 
-def test_the_oldest_file_of_the_log_is_missed_before_it_may_go(store: Store, publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_oldest_file_of_the_log_is_missed_before_it_may_go(
+    store: Store, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(audit_log, "FULL_BYTES", 1500)
     for _ in range(8):
         publish(store)
     assert verify_audit(store).problems == ()
 
-    next(iter(sorted(store.state.glob("audit-*"), key=lambda path: int(path.stem.split("-")[1])))).unlink()
+    next(
+        iter(sorted(store.state.glob("audit-*"), key=lambda path: int(path.stem.split("-")[1])))
+    ).unlink()
 
     assert verify_audit(store).problems
 
@@ -267,14 +307,21 @@ def test_what_is_set_aside_while_one_reads_is_not_passed_over(
         assert len(read_audit(store, acme, limit=10)) == 3
 
     report = verify_audit(store)
-    assert (report.problems, report.last) == ((), 6), "who died between setting a file aside and the next line took nothing"
+    assert (report.problems, report.last) == ((), 6), (
+        "who died between setting a file aside and the next line took nothing"
+    )
 
 
-def test_the_log_is_verified_between_two_lines_never_in_one(store: Store, publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_is_verified_between_two_lines_never_in_one(
+    store: Store, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A line that is just being written is no torn one."""
     publish(store)
     seen: list[audit_log.AuditReport] = []
-    verifier, append = threading.Thread(target=lambda: seen.append(verify_audit(store))), audit_log.atomic.append
+    verifier, append = (
+        threading.Thread(target=lambda: seen.append(verify_audit(store))),
+        audit_log.atomic.append,
+    )
 
     def slowly(directory: Path, name: str, data: bytes, *, mode: int) -> None:
         if verifier.ident is None:

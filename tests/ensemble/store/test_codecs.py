@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible, ArtifactMissing
 from ensemble.model import Parts
-from ensemble.store.bundles.codecs import ARRAYS, CONFIG, Golden, decode_golden, decode_parts, encode_golden, encode_parts
+from ensemble.store.bundles.codecs import (
+    ARRAYS,
+    CONFIG,
+    Golden,
+    decode_golden,
+    decode_parts,
+    encode_golden,
+    encode_parts,
+)
 
 GRID = np.arange(12, dtype=np.float64).reshape(3, 4)
 LAYOUTS = {
@@ -41,7 +49,13 @@ def test_an_array_comes_back_whatever_its_layout_was(array: NDArray[Any]) -> Non
     np.testing.assert_array_equal(back, array)
 
 
-@given(hnp.arrays(st.sampled_from(["f4", "f8", "i8", "u1"]), hnp.array_shapes(min_dims=0, max_side=4), elements=st.integers(0, 200)))
+@given(
+    hnp.arrays(
+        st.sampled_from(["f4", "f8", "i8", "u1"]),
+        hnp.array_shapes(min_dims=0, max_side=4),
+        elements=st.integers(0, 200),
+    )
+)
 def test_every_small_array_comes_back(array: NDArray[Any]) -> None:
     back = decode_parts(encode_parts(Parts({"a": array}, {}))).arrays["a"]
 
@@ -49,7 +63,11 @@ def test_every_small_array_comes_back(array: NDArray[Any]) -> None:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
@@ -92,7 +110,11 @@ def test_a_name_that_the_format_keeps_for_itself_does_not_come_back() -> None:
         decode_parts(encode_parts(Parts({"__metadata__": GRID}, {})))
 
 
-@pytest.mark.parametrize("array", [np.array(["text"]), np.array([object()]), np.array([1j])], ids=["text", "objects", "complex"])
+@pytest.mark.parametrize(
+    "array",
+    [np.array(["text"]), np.array([object()]), np.array([1j])],
+    ids=["text", "objects", "complex"],
+)
 def test_an_array_of_anything_but_plain_numbers_is_refused(array: NDArray[Any]) -> None:
     with pytest.raises(ArtifactIncompatible):
         encode_parts(Parts({"a": array}, {}))
@@ -104,7 +126,9 @@ DAMAGED = {
     "arrays cut": {ARRAYS: WHOLE[ARRAYS][:-1]},
     "arrays claim 16 EiB": {ARRAYS: b"\xff" * 8 + WHOLE[ARRAYS][8:]},
     "a pickle": {ARRAYS: b"cos\nsystem\n(S'true'\ntR."},
-    "a type that numpy has not": {ARRAYS: WHOLE[ARRAYS].replace(b'"F64"', b'"U64"').replace(b'"U64"', b'"C64"')},
+    "a type that numpy has not": {
+        ARRAYS: WHOLE[ARRAYS].replace(b'"F64"', b'"U64"').replace(b'"U64"', b'"C64"')
+    },
     "configuration is a list": {CONFIG: b"[]\n"},
     "configuration repeats a key": {CONFIG: b'{"k":1,"k":1}\n'},
     "configuration has NaN": {CONFIG: b'{"k":NaN}\n'},
@@ -137,7 +161,12 @@ def test_golden_scores_are_one_an_event_and_scores(scores: list[float]) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"{}\n", b'{"events":[],"scores":[0.5]}\n', b'{"events":[{}],"scores":[2.0]}\n', b'{"events":[],"extra":1,"scores":[]}\n'],
+    [
+        b"{}\n",
+        b'{"events":[],"scores":[0.5]}\n',
+        b'{"events":[{}],"scores":[2.0]}\n',
+        b'{"events":[],"extra":1,"scores":[]}\n',
+    ],
     ids=["empty", "no event", "no score", "extra field"],
 )
 def test_a_golden_file_that_we_would_not_write_is_refused(data: bytes) -> None:

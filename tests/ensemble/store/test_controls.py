@@ -1,4 +1,7 @@
-"""The switches of an operator: kept over restarts, read by everybody, never torn, and never a reason to stop."""
+"""The switches of an operator.
+
+Kept over restarts, read by everybody, never torn, and never a reason to stop.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,13 @@ from hypothesis import strategies as st
 
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactIncompatible
 from ensemble.runtime import controls as page
-from ensemble.runtime.controls import CONTROLS, LIMIT_BYTES, Controls, change_controls, read_controls
+from ensemble.runtime.controls import (
+    CONTROLS,
+    LIMIT_BYTES,
+    Controls,
+    change_controls,
+    read_controls,
+)
 
 LAYERS = st.sampled_from(["anomaly", "behavior", "resilience", "logs"])
 STEPS = st.sampled_from([Controls.with_disabled, Controls.with_enabled, Controls.with_reset])
@@ -28,7 +37,12 @@ def test_what_was_switched_is_read_by_whoever_comes_later(tmp_path: Path) -> Non
     """S1-06: kept over restarts. The state folder need not exist before."""
     state = tmp_path / "state"
 
-    changed = change_controls(state, lambda now: now.with_disabled("behavior").with_reset("anomaly").with_retreat("acme/7", "flips 3 %"))
+    changed = change_controls(
+        state,
+        lambda now: (
+            now.with_disabled("behavior").with_reset("anomaly").with_retreat("acme/7", "flips 3 %")
+        ),
+    )
 
     assert read_controls(state) == changed
     assert changed.disabled == {"behavior"}
@@ -46,12 +60,14 @@ def test_what_was_disabled_is_enabled_again(tmp_path: Path) -> None:
 
 @given(steps=st.lists(st.tuples(STEPS, LAYERS), max_size=12))
 def test_any_history_reads_back_as_it_was_written(
-    steps: list[tuple[Callable[[Controls, str], Controls], str]], tmp_path_factory: pytest.TempPathFactory
+    steps: list[tuple[Callable[[Controls, str], Controls], str]],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     state, expected = tmp_path_factory.mktemp("state"), Controls()
     for step, layer in steps:
         expected = step(expected, layer)
-        change_controls(state, lambda now, step=step, layer=layer: step(now, layer))  # type: ignore[misc]  # mypy loses the defaults
+        # mypy loses the defaults
+        change_controls(state, lambda now, step=step, layer=layer: step(now, layer))  # type: ignore[misc]
 
     assert read_controls(state) == expected
 
@@ -69,7 +85,10 @@ def test_a_reader_clears_what_was_reset_since_it_looked() -> None:
 def test_two_who_switch_at_once_lose_nothing(tmp_path: Path) -> None:
     """Each change is made on what the other left, under one lock."""
     threads = [
-        threading.Thread(target=change_controls, args=(tmp_path, lambda now: now.with_reset("anomaly").with_reset("behavior")))
+        threading.Thread(
+            target=change_controls,
+            args=(tmp_path, lambda now: now.with_reset("anomaly").with_reset("behavior")),
+        )
         for _ in range(16)
     ]
     for thread in threads:
@@ -84,14 +103,25 @@ BROKEN = [
     pytest.param(b"", id="empty"),
     pytest.param(b"{", id="cut"),
     pytest.param(b"\xff\xfe", id="no text"),
-    pytest.param(b'{"disabled":["anomaly"],"format":1,"resets":{},"retreated":{}}', id="no newline: not as written"),
-    pytest.param(b'{"disabled":[],"format":1,"more":1,"resets":{},"retreated":{}}\n', id="a field too many"),
+    pytest.param(
+        b'{"disabled":["anomaly"],"format":1,"resets":{},"retreated":{}}',
+        id="no newline: not as written",
+    ),
+    pytest.param(
+        b'{"disabled":[],"format":1,"more":1,"resets":{},"retreated":{}}\n', id="a field too many"
+    ),
     pytest.param(b'{"disabled":[],"format":1,"resets":{}}\n', id="a field too few"),
     pytest.param(b'{"disabled":["../x"],"format":1,"resets":{},"retreated":{}}\n', id="no layer"),
-    pytest.param(b'{"disabled":["b","a"],"format":1,"resets":{},"retreated":{}}\n', id="not in order"),
+    pytest.param(
+        b'{"disabled":["b","a"],"format":1,"resets":{},"retreated":{}}\n', id="not in order"
+    ),
     pytest.param(b'{"disabled":["a","a"],"format":1,"resets":{},"retreated":{}}\n', id="one twice"),
-    pytest.param(b'{"disabled":[],"format":1,"resets":{"a":0},"retreated":{}}\n', id="reset no time"),
-    pytest.param(b'{"disabled":[],"format":1,"resets":{"a":true},"retreated":{}}\n', id="reset true times"),
+    pytest.param(
+        b'{"disabled":[],"format":1,"resets":{"a":0},"retreated":{}}\n', id="reset no time"
+    ),
+    pytest.param(
+        b'{"disabled":[],"format":1,"resets":{"a":true},"retreated":{}}\n', id="reset true times"
+    ),
     pytest.param(b" " * (LIMIT_BYTES + 1), id="too long"),
 ]
 
@@ -108,7 +138,9 @@ def test_a_broken_file_is_named_and_not_taken_for_no_file(tmp_path: Path, data: 
     assert (tmp_path / CONTROLS).read_bytes() == data
 
 
-@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("/etc/hostname")], ids=["a folder", "a link"])
+@pytest.mark.parametrize(
+    "make", [Path.mkdir, lambda path: path.symlink_to("/etc/hostname")], ids=["a folder", "a link"]
+)
 def test_what_is_no_plain_file_is_refused(tmp_path: Path, make: Callable[[Path], object]) -> None:
     """Fault F15."""
     make(tmp_path / CONTROLS)
@@ -118,7 +150,9 @@ def test_what_is_no_plain_file_is_refused(tmp_path: Path, make: Callable[[Path],
 
 
 def test_a_file_of_a_later_axon_is_told_from_a_broken_one(tmp_path: Path) -> None:
-    (tmp_path / CONTROLS).write_bytes(json.dumps({"format": 2}, separators=(",", ":")).encode() + b"\n")
+    (tmp_path / CONTROLS).write_bytes(
+        json.dumps({"format": 2}, separators=(",", ":")).encode() + b"\n"
+    )
 
     with pytest.raises(ArtifactIncompatible):
         read_controls(tmp_path)

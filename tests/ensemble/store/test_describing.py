@@ -1,4 +1,7 @@
-"""What is told of a model (S4-03, S4-05, S4-06): all that its publisher said, what names it, and no path of this machine."""
+"""What is told of a model (S4-03, S4-05, S4-06).
+
+All that its publisher said, what names it, and no path of this machine.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,12 @@ from ensemble.store.bundles.open import open_bundle
 from ensemble.store.bundles.publish import publish_bundle
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
-from ensemble.store.operations.describe import describe_bundle, list_models, list_tenants, resolve_bundle
+from ensemble.store.operations.describe import (
+    describe_bundle,
+    list_models,
+    list_tenants,
+    resolve_bundle,
+)
 from ensemble.store.releases.aliases import Alias, set_challenger, set_model_alias
 from ensemble.store.releases.release import promote
 from ensemble.store.signing import Signer
@@ -55,9 +63,13 @@ def test_all_that_the_publisher_said_comes_back(
     assert info.training_data_hash == "d" * 64
     assert info.file_hash == sha256((folder / "manifest.json").read_bytes()).hexdigest()
     assert {file.name: file.sha256 for file in info.files} == {
-        path.name: sha256(path.read_bytes()).hexdigest() for path in folder.iterdir() if path.name != "manifest.json"
+        path.name: sha256(path.read_bytes()).hexdigest()
+        for path in folder.iterdir()
+        if path.name != "manifest.json"
     }
-    assert info.size_bytes == sum(path.stat().st_size for path in folder.iterdir() if path.name != "manifest.json")
+    assert info.size_bytes == sum(
+        path.stat().st_size for path in folder.iterdir() if path.name != "manifest.json"
+    )
     assert info.size_mb == info.size_bytes / 1e6
     assert {"numpy", "safetensors", "python"} <= info.libraries.keys()
     assert info.path == "tenants/acme/bundles/anomaly-flow/1"
@@ -77,7 +89,9 @@ def test_no_path_of_this_machine_is_told(
     assert str(store.state) not in told
 
 
-def test_the_words_of_s4_are_kept_in_the_manifest_and_nothing_else_is_lost(store: Store, acme: Tenant, publish: Publish) -> None:
+def test_the_words_of_s4_are_kept_in_the_manifest_and_nothing_else_is_lost(
+    store: Store, acme: Tenant, publish: Publish
+) -> None:
     publish(store, training=TRAINING | {"mine": [1, 2]} | SAID.in_training())
 
     info = describe_bundle(store, acme, MODEL)
@@ -85,14 +99,23 @@ def test_the_words_of_s4_are_kept_in_the_manifest_and_nothing_else_is_lost(store
     assert info.training == TRAINING | {"mine": [1, 2]} | SAID.in_training()
 
 
-def test_a_bundle_that_says_nothing_of_itself_is_known_by_its_recipe(store: Store, acme: Tenant, publish: Publish) -> None:
+def test_a_bundle_that_says_nothing_of_itself_is_known_by_its_recipe(
+    store: Store, acme: Tenant, publish: Publish
+) -> None:
     publish(store)
 
     assert describe_bundle(store, acme, MODEL).metadata == Metadata(model_type="toy")
 
 
 def test_a_word_of_another_type_says_nothing() -> None:
-    odd = {"label": 3, "model_type": None, "model_params": [], "user_metadata": "x", "feature_names": ["a", 1], "recipe": "r"}
+    odd = {
+        "label": 3,
+        "model_type": None,
+        "model_params": [],
+        "user_metadata": "x",
+        "feature_names": ["a", 1],
+        "recipe": "r",
+    }
 
     assert Metadata.of(odd) == Metadata(model_type="r")
 
@@ -109,7 +132,11 @@ def test_a_model_of_another_type_is_refused(store: Store, publish: Publish) -> N
 
 
 def test_without_a_word_the_champion_is_meant_and_else_the_highest_that_is_whole(
-    store: Store, acme: Tenant, publish: Publish, signer: Signer, folder_of: Callable[[Store, BundleRef], Path]
+    store: Store,
+    acme: Tenant,
+    publish: Publish,
+    signer: Signer,
+    folder_of: Callable[[Store, BundleRef], Path],
 ) -> None:
     refs = [publish(store, float(number)) for number in range(3)]
     (folder_of(store, refs[2]) / "manifest.json").unlink()
@@ -118,13 +145,20 @@ def test_without_a_word_the_champion_is_meant_and_else_the_highest_that_is_whole
     set_model_alias(store, acme, MODEL, Alias.CHAMPION, refs[0], 0, signer=signer)
     set_model_alias(store, acme, MODEL, Alias.CHALLENGER, refs[1], 0, signer=signer)
 
-    assert [resolve_bundle(store, acme, MODEL, which) for which in (None, Alias.CHAMPION, Alias.CHALLENGER, 2)] == [
+    assert [
+        resolve_bundle(store, acme, MODEL, which)
+        for which in (None, Alias.CHAMPION, Alias.CHALLENGER, 2)
+    ] == [
         refs[0],
         refs[0],
         refs[1],
         refs[1],
     ]
-    assert [info.aliases for info in list_models(store, acme)] == [(), (Alias.CHALLENGER,), (Alias.CHAMPION,)]
+    assert [info.aliases for info in list_models(store, acme)] == [
+        (),
+        (Alias.CHALLENGER,),
+        (Alias.CHAMPION,),
+    ]
     assert [(info.in_use, info.why_in_use) for info in list_models(store, acme)] == [
         (False, ""),
         (True, "it is the challenger of its model"),
@@ -133,7 +167,11 @@ def test_without_a_word_the_champion_is_meant_and_else_the_highest_that_is_whole
 
 
 def test_of_a_model_in_a_release_the_champion_is_what_serves(
-    store: Store, acme: Tenant, publish: Publish, release_of: Callable[..., ReleaseRef], signer: Signer
+    store: Store,
+    acme: Tenant,
+    publish: Publish,
+    release_of: Callable[..., ReleaseRef],
+    signer: Signer,
 ) -> None:
     """Two truths about what serves would be one too many."""
     refs = [publish(store, float(number)) for number in range(3)]
@@ -147,11 +185,21 @@ def test_of_a_model_in_a_release_the_champion_is_what_serves(
 
 
 def test_a_bundle_that_is_lent_is_its_owners_and_nobody_elses(
-    store: Store, acme: Tenant, publish: Publish, release_of: Callable[..., ReleaseRef], signer: Signer
+    store: Store,
+    acme: Tenant,
+    publish: Publish,
+    release_of: Callable[..., ReleaseRef],
+    signer: Signer,
 ) -> None:
-    """P10: the release of acme names a bundle of banks; the champion of acme's own model of that name is acme's."""
+    """P10.
+
+    The release of acme names a bundle of banks; the champion of acme's own model of that name is
+    acme's.
+    """
     own, lent = publish(store), publish(store, tenant="banks")
-    promote(store, acme, release_of(store, lent, lenders=frozenset({lent.tenant})), 0, signer=signer)
+    promote(
+        store, acme, release_of(store, lent, lenders=frozenset({lent.tenant})), 0, signer=signer
+    )
 
     assert resolve_bundle(store, acme, MODEL) == own
     with pytest.raises(ArtifactMissing):
@@ -160,7 +208,9 @@ def test_a_bundle_that_is_lent_is_its_owners_and_nobody_elses(
 
 
 @pytest.mark.parametrize("which", [9, Alias.CHAMPION, Alias.CHALLENGER])
-def test_what_is_not_there_is_not_described(store: Store, acme: Tenant, publish: Publish, which: int | Alias) -> None:
+def test_what_is_not_there_is_not_described(
+    store: Store, acme: Tenant, publish: Publish, which: int | Alias
+) -> None:
     publish(store)
 
     with pytest.raises(ArtifactMissing):
@@ -172,7 +222,11 @@ def test_what_is_not_there_is_not_described(store: Store, acme: Tenant, publish:
 
 
 def test_an_alias_of_what_was_taken_away_by_hand_is_missing(
-    store: Store, acme: Tenant, publish: Publish, signer: Signer, folder_of: Callable[[Store, BundleRef], Path]
+    store: Store,
+    acme: Tenant,
+    publish: Publish,
+    signer: Signer,
+    folder_of: Callable[[Store, BundleRef], Path],
 ) -> None:
     ref = publish(store)
     publish(store)
@@ -197,27 +251,46 @@ def publish_at(store: Store, acme: Tenant, signer: Signer) -> Callable[[str, dat
 def test_the_newest_model_comes_first_and_within_a_model_the_highest_version(
     store: Store, acme: Tenant, now: datetime, publish_at: Callable[[str, datetime], BundleRef]
 ) -> None:
-    """S4-03; F24: a publisher whose clock is in the future does not become the newest version for ever."""
+    """S4-03.
+
+    F24: a publisher whose clock is in the future does not become the newest version for ever.
+    """
     day = timedelta(days=1)
     publish_at("a", now + 9000 * day)
     publish_at("a", now)
     publish_at("b", now - day)
     publish_at("c", now + day)
 
-    assert [(info.model_name, info.version) for info in list_models(store, acme)] == [("c", 1), ("a", 2), ("a", 1), ("b", 1)]
+    assert [(info.model_name, info.version) for info in list_models(store, acme)] == [
+        ("c", 1),
+        ("a", 2),
+        ("a", 1),
+        ("b", 1),
+    ]
     assert [info.version for info in list_models(store, acme, ModelName("a"))] == [2, 1]
 
 
 def test_what_is_broken_is_shown_with_what_is_wrong(
-    store: Store, acme: Tenant, publish: Publish, stranger: Signer, trust: object, folder_of: Callable[[Store, BundleRef], Path]
+    store: Store,
+    acme: Tenant,
+    publish: Publish,
+    stranger: Signer,
+    trust: object,
+    folder_of: Callable[[Store, BundleRef], Path],
 ) -> None:
-    """C-22: a model without its metadata was shown as everybody's; one copied from another tenant is not this tenant's."""
+    """C-22.
+
+    A model without its metadata was shown as everybody's; one copied from another tenant is not
+    this tenant's.
+    """
     del trust
     publish(store)
     theirs = Store(store.state, None, replace(store.trust, keys={stranger.key_id: stranger.public}))
     publish(theirs, signer=stranger)
     foreign = publish(store, tenant="evil")
-    shutil.copytree(folder_of(store, foreign), folder_of(store, replace(foreign, tenant=acme, version=3)))
+    shutil.copytree(
+        folder_of(store, foreign), folder_of(store, replace(foreign, tenant=acme, version=3))
+    )
 
     infos = list_models(store, acme)
 

@@ -1,4 +1,8 @@
-"""A disk that fills (F20): whichever write it stops, in the middle of the bytes, nothing that was is lost and nothing half is seen."""
+"""A disk that fills (F20).
+
+Whichever write it stops, in the middle of the bytes, nothing that was is lost and nothing half is
+seen.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +22,21 @@ from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.operations.archive import export_release, import_archive
 from ensemble.store.operations.deletion import apply_retention, delete_release
 from ensemble.store.operations.quarantine import list_quarantine, quarantine_bundle
-from ensemble.store.releases.aliases import Alias, promote_challenger, read_challenger, set_challenger, set_model_alias
+from ensemble.store.releases.aliases import (
+    Alias,
+    promote_challenger,
+    read_challenger,
+    set_challenger,
+    set_model_alias,
+)
 from ensemble.store.releases.list import list_releases
-from ensemble.store.releases.release import promote, publish_release, read_pointer, read_release, roll_back
+from ensemble.store.releases.release import (
+    promote,
+    publish_release,
+    read_pointer,
+    read_release,
+    roll_back,
+)
 from ensemble.store.signing import Signer
 
 MODEL, BANKS = ModelName("anomaly-flow"), Tenant("banks")
@@ -60,7 +76,8 @@ class Filling:
             try:
                 act()
             except OSError as problem:
-                assert problem.errno == errno.ENOSPC  # noqa: PT017  # whether it raises depends on k
+                # whether it raises depends on k
+                assert problem.errno == errno.ENOSPC  # noqa: PT017
                 return True
         return False
 
@@ -85,24 +102,40 @@ def acts(
     set_challenger(store, acme, one, 0, signer=signer)
     data = export_release(store, acme, one)
     return {
-        "publish a release": lambda: publish_release(store, acme, [spare], {}, notes="", now=now, signer=signer),
+        "publish a release": lambda: publish_release(
+            store, acme, [spare], {}, notes="", now=now, signer=signer
+        ),
         "promote": lambda: promote(store, acme, third, 2, signer=signer),
         "roll back": lambda: roll_back(store, acme, 2, signer=signer),
         "set a challenger": lambda: set_challenger(store, acme, third, 1, signer=signer),
-        "promote the challenger": lambda: promote_challenger(store, acme, read_pointer(store, acme).serial, signer=signer),
-        "set a champion": lambda: set_model_alias(store, acme, MODEL, Alias.CHAMPION, spare, 0, signer=signer),
+        "promote the challenger": lambda: promote_challenger(
+            store, acme, read_pointer(store, acme).serial, signer=signer
+        ),
+        "set a champion": lambda: set_model_alias(
+            store, acme, MODEL, Alias.CHAMPION, spare, 0, signer=signer
+        ),
         "delete a release": lambda: delete_release(store, acme, third.serial),
         "retention": lambda: apply_retention(store, acme, keep=1),
-        "quarantine": lambda: quarantine_bundle(store, acme, MODEL, spare.version, "", even_in_use=False),
+        "quarantine": lambda: quarantine_bundle(
+            store, acme, MODEL, spare.version, "", even_in_use=False
+        ),
         "import": lambda: import_archive(store, BANKS, data, now=now, signer=signer, quota=None),
     }
 
 
 @pytest.mark.parametrize("act", ACTS)
 def test_a_disk_that_fills_at_any_write_loses_nothing(
-    store: Store, acme: Tenant, acts: dict[str, Callable[[], object]], monkeypatch: pytest.MonkeyPatch, act: str
+    store: Store,
+    acme: Tenant,
+    acts: dict[str, Callable[[], object]],
+    monkeypatch: pytest.MonkeyPatch,
+    act: str,
 ) -> None:
-    """F20: what serves and what is tried loads, what is listed is whole, staging is empty; and once there is room the act is done."""
+    """F20.
+
+    What serves and what is tried loads, what is listed is whole, staging is empty; and once there
+    is room the act is done.
+    """
     disk = Filling(monkeypatch)
     stopped = 0
     while disk.stops(stopped, acts[act]):
@@ -110,7 +143,11 @@ def test_a_disk_that_fills_at_any_write_loses_nothing(
         for ref in (read_pointer(store, acme).ref, read_challenger(store, acme)):
             for bundle in read_release(store, acme, ref).bundles.values() if ref else ():
                 open_bundle(store, bundle)
-        listed = [one for tenant in (acme, BANKS) for one in (*list_bundles(store, tenant), *list_releases(store, tenant))]
+        listed = [
+            one
+            for tenant in (acme, BANKS)
+            for one in (*list_bundles(store, tenant), *list_releases(store, tenant))
+        ]
         assert [one.problem for one in listed] == [""] * len(listed)
         assert [one for one in list_quarantine(store, acme) if one.problem] == []
         assert _leftovers(store.state) == []

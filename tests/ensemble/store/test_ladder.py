@@ -1,4 +1,7 @@
-"""The ladder of fallbacks (N-05): the wanted release, those before it, those of the parents; proven at every rung, chosen as a whole."""
+"""The ladder of fallbacks (N-05).
+
+The wanted release, those before it, those of the parents; proven at every rung, chosen as a whole.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,10 @@ OWN, GROUP, GENERIC = Tenant("acme"), Tenant("banks"), Tenant("generic")
 
 
 class Shop:
-    """A store in which releases are published and promoted; a bundle is lent where a tenant has none of its own."""
+    """A store in which releases are published and promoted.
+
+    A bundle is lent where a tenant has none of its own.
+    """
 
     def __init__(self, store: Store, signer: Signer, bundle: BundleRef, now: datetime) -> None:
         self.store, self._signer, self._bundle, self._now = store, signer, bundle, now
@@ -38,12 +44,23 @@ class Shop:
     def release(self, tenant: Tenant) -> ReleaseRef:
         """A new release of `tenant`, promoted."""
         lenders = frozenset({self._bundle.tenant})
-        ref = publish_release(self.store, tenant, [self._bundle], {}, notes="", now=self._now, signer=self._signer, lenders=lenders)
+        ref = publish_release(
+            self.store,
+            tenant,
+            [self._bundle],
+            {},
+            notes="",
+            now=self._now,
+            signer=self._signer,
+            lenders=lenders,
+        )
         self.point(tenant, ref)
         return ref
 
     def point(self, tenant: Tenant, ref: ReleaseRef) -> None:
-        pointer = promote(self.store, tenant, ref, self._serials.get(tenant, 0), signer=self._signer)
+        pointer = promote(
+            self.store, tenant, ref, self._serials.get(tenant, 0), signer=self._signer
+        )
         self._serials[tenant] = pointer.serial
 
     def path(self, tenant: Tenant, *parts: str) -> Path:
@@ -93,7 +110,10 @@ def test_a_torn_release_leaves_the_ones_below_it(shop: Shop) -> None:
 
     found = shop.lineage.look()
 
-    assert (found.wanted, [one.name for one in found.releases]) == ("acme/2", ["acme/1", "generic/1"])
+    assert (found.wanted, [one.name for one in found.releases]) == (
+        "acme/2",
+        ["acme/1", "generic/1"],
+    )
     assert not any(one.is_wanted for one in found.releases)
     assert found.trouble is not None
 
@@ -108,7 +128,9 @@ def test_a_pointer_that_was_seen_is_remembered_when_it_is_torn(shop: Shop) -> No
     found = shop.lineage.look()
     assert [one.name for one in found.releases] == ["acme/1", "generic/1"]
     assert (found.wanted, found.releases[0].is_wanted) == ("acme/1", True)
-    assert isinstance(found.trouble, ArtifactUntrusted | ArtifactCorrupt), "it changes nothing, and it is told"
+    assert isinstance(found.trouble, ArtifactUntrusted | ArtifactCorrupt), (
+        "it changes nothing, and it is told"
+    )
 
 
 def test_a_pointer_that_was_never_seen_whole_is_passed_over_with_a_word(shop: Shop) -> None:
@@ -136,8 +158,13 @@ def test_an_older_pointer_that_comes_back_changes_nothing(shop: Shop) -> None:
     assert isinstance(found.trouble, ArtifactUntrusted), "P9: refused, and alarmed"
 
 
-def test_a_pointer_of_a_key_that_was_taken_away_steers_nobody(shop: Shop, stranger: Signer, signer: Signer) -> None:
-    """Fast-forward and key compromise together: once the key is gone its serial is no longer the highest seen; no restart."""
+def test_a_pointer_of_a_key_that_was_taken_away_steers_nobody(
+    shop: Shop, stranger: Signer, signer: Signer
+) -> None:
+    """Fast-forward and key compromise together.
+
+    Once the key is gone its serial is no longer the highest seen; no restart.
+    """
     ref = shop.release(OWN)
     both = Trust({signer.key_id: signer.public, stranger.key_id: stranger.public}, frozenset())
     honest, shop.store = shop.store, Store(shop.store.state, None, both)
@@ -152,7 +179,9 @@ def test_a_pointer_of_a_key_that_was_taken_away_steers_nobody(shop: Shop, strang
     assert shop.lineage.look().pointer == "acme#1"
 
 
-def test_a_look_that_was_given_up_and_ends_late_does_not_turn_back_the_serial(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_look_that_was_given_up_and_ends_late_does_not_turn_back_the_serial(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shop.release(OWN)
     honest = resolver.read_pointer
 
@@ -177,7 +206,10 @@ def test_nothing_at_all_is_an_error_of_the_tenant_itself(shop: Shop) -> None:
 
 
 def test_a_key_that_was_taken_away_takes_its_releases_with_it(shop: Shop) -> None:
-    """The store is opened anew at every look: what a stolen key signed is gone without a restart."""
+    """The store is opened anew at every look.
+
+    What a stolen key signed is gone without a restart.
+    """
     shop.release(OWN)
     shop.lineage.look()
     shop.store = Store(shop.store.state, shop.store.shipped, Trust({}, frozenset()))
@@ -189,7 +221,10 @@ def test_a_key_that_was_taken_away_takes_its_releases_with_it(shop: Shop) -> Non
 # the choice
 
 FUSION = Fusion({"anomaly": 0.4, "behavior": 0.6}, 1.0, {})
-NEW, OLD = (ReleaseFusion(name, {Kind.FLOW: FUSION, Kind.PROCESS: Fusion({"anomaly": 1.0}, 1.0, {})}) for name in ("acme/2", "acme/1"))
+NEW, OLD = (
+    ReleaseFusion(name, {Kind.FLOW: FUSION, Kind.PROCESS: Fusion({"anomaly": 1.0}, 1.0, {})})
+    for name in ("acme/2", "acme/1")
+)
 BOTH = FusionChoices("acme/2", "acme#2", at_once=False, releases=(NEW, OLD), trouble=None)
 EVERYTHING = {layer: frozenset(plan.kinds) for layer, plan in LAYERS.items()}
 
@@ -202,7 +237,9 @@ def all_hold(*releases: str, without: str = "", of: str = "") -> dict[str, SlotS
     """Every layer has all of `releases`, but for layer `without`, which has nothing of release `of`."""
     return said(
         **{
-            layer: {name: frozenset() if (layer, name) == (without, of) else kinds for name in releases}
+            layer: {
+                name: frozenset() if (layer, name) == (without, of) else kinds for name in releases
+            }
             for layer, kinds in EVERYTHING.items()
         }
     )
@@ -214,8 +251,14 @@ def test_a_whole_release_is_the_one_that_is_wanted() -> None:
 
 
 @pytest.mark.parametrize("layer", list(LAYERS))
-def test_where_a_layer_cannot_have_the_wanted_release_the_one_before_serves_as_a_whole(layer: str) -> None:
-    """P5, and DESIGN: an answer is made by one release only. The posture counts too: a shift that is missing is seen in every score."""
+def test_where_a_layer_cannot_have_the_wanted_release_the_one_before_serves_as_a_whole(
+    layer: str,
+) -> None:
+    """P5, and DESIGN.
+
+    An answer is made by one release only. The posture counts too: a shift that is missing is seen
+    in every score.
+    """
     states = all_hold("acme/2", "acme/1", without=layer, of="acme/2")
 
     assert not is_whole("acme/2", states)
@@ -232,8 +275,13 @@ def test_half_of_the_wanted_release_is_better_than_less_of_another() -> None:
 
 
 def test_a_release_that_was_published_without_a_layers_model_lacks_nothing() -> None:
-    """Whoever takes a model out of a release means it: it must not be passed over for the one before, for ever."""
-    without = LoadedRelease("acme/2", {}, {Kind.FLOW: LoadFailure("ARTIFACT_MISSING", "")}, frozenset({Kind.FLOW}))
+    """Whoever takes a model out of a release means it.
+
+    It must not be passed over for the one before, for ever.
+    """
+    without = LoadedRelease(
+        "acme/2", {}, {Kind.FLOW: LoadFailure("ARTIFACT_MISSING", "")}, frozenset({Kind.FLOW})
+    )
     torn = LoadedRelease("acme/2", {}, {Kind.FLOW: LoadFailure("ARTIFACT_MISSING", "")})
 
     assert (without.is_whole, without.has) == (True, frozenset({Kind.FLOW}))
@@ -242,15 +290,31 @@ def test_a_release_that_was_published_without_a_layers_model_lacks_nothing() -> 
 
 def test_a_layer_that_did_not_answer_speaks_neither_for_nor_against_a_release() -> None:
     for silent in itertools.chain(*(itertools.combinations(LAYERS, n) for n in range(1, 4))):
-        states = {layer: state for layer, state in all_hold("acme/2", "acme/1").items() if layer not in silent}
+        states = {
+            layer: state
+            for layer, state in all_hold("acme/2", "acme/1").items()
+            if layer not in silent
+        }
 
         assert choose_release(BOTH, states) is NEW
 
 
-def test_a_kind_that_the_wanted_release_was_published_without_does_not_speak_for_the_old_one() -> None:
+def test_a_kind_that_the_wanted_release_was_published_without_does_not_speak_for_the_old_one() -> (
+    None
+):
     """Whoever takes a model out of a release means it."""
     flows_only = ReleaseFusion("acme/2", {Kind.FLOW: FUSION})
     states = all_hold("acme/2", "acme/1")
-    states["anomaly"] = SlotState("anomaly", "", {}, holds={"acme/2": frozenset({Kind.FLOW}), "acme/1": frozenset(Kind)})
+    states["anomaly"] = SlotState(
+        "anomaly", "", {}, holds={"acme/2": frozenset({Kind.FLOW}), "acme/1": frozenset(Kind)}
+    )
 
-    assert choose_release(FusionChoices("acme/2", "acme#2", at_once=False, releases=(flows_only, OLD), trouble=None), states) is flows_only
+    assert (
+        choose_release(
+            FusionChoices(
+                "acme/2", "acme#2", at_once=False, releases=(flows_only, OLD), trouble=None
+            ),
+            states,
+        )
+        is flows_only
+    )

@@ -38,14 +38,21 @@ ALL_FILES = [*PAYLOAD, "manifest.json"]
 
 
 @pytest.fixture
-def bundle(store: Store, publish: Callable[..., BundleRef], folder_of: Callable[[Store, BundleRef], Path]) -> tuple[BundleRef, Path]:
+def bundle(
+    store: Store, publish: Callable[..., BundleRef], folder_of: Callable[[Store, BundleRef], Path]
+) -> tuple[BundleRef, Path]:
     """A published bundle: its reference and its directory."""
     ref = publish(store, 1.0)
     return ref, folder_of(store, ref)
 
 
-def fail(monkeypatch: pytest.MonkeyPatch, step: str, name: str, fault: int, *, times: int) -> list[str]:
-    """Make `os.open` or `os.read` of the file `name` fail so many times; what has failed is in the list."""
+def fail(
+    monkeypatch: pytest.MonkeyPatch, step: str, name: str, fault: int, *, times: int
+) -> list[str]:
+    """Make `os.open` or `os.read` of the file `name` fail so many times.
+
+    What has failed is in the list.
+    """
     honest = getattr(os, step)
     failed: list[str] = []
 
@@ -68,7 +75,9 @@ def overwrite(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def resign(folder: Path, ref: BundleRef, signer: Signer, change: Callable[[dict[str, Any]], object]) -> BundleRef:
+def resign(
+    folder: Path, ref: BundleRef, signer: Signer, change: Callable[[dict[str, Any]], object]
+) -> BundleRef:
     """Change the manifest as somebody who may publish could, and point to the result."""
     value = json.loads((folder / "manifest.json").read_bytes().splitlines()[0])
     change(value)
@@ -77,7 +86,9 @@ def resign(folder: Path, ref: BundleRef, signer: Signer, change: Callable[[dict[
     return replace(ref, manifest_sha256=sha256(data).hexdigest())
 
 
-def test_a_bundle_opens_as_it_was_published(store: Store, bundle: tuple[BundleRef, Path], parts_of: Callable[[float], Parts]) -> None:
+def test_a_bundle_opens_as_it_was_published(
+    store: Store, bundle: tuple[BundleRef, Path], parts_of: Callable[[float], Parts]
+) -> None:
     ref, _ = bundle
 
     proven = open_bundle(store, ref)
@@ -100,7 +111,9 @@ def test_a_bundle_of_either_root_opens(two_roots: Store, publish: Callable[..., 
     assert open_bundle(two_roots, own).manifest.serial == 2
 
 
-def test_the_digest_decides_where_both_roots_have_the_version(two_roots: Store, publish: Callable[..., BundleRef]) -> None:
+def test_the_digest_decides_where_both_roots_have_the_version(
+    two_roots: Store, publish: Callable[..., BundleRef]
+) -> None:
     """An upgrade may ship a version number that this host has used itself."""
     own = publish(Store(two_roots.state, None, two_roots.trust), 1.0)
     shipped = publish(Store(two_roots.shipped, None, two_roots.trust), 2.0)
@@ -111,7 +124,9 @@ def test_the_digest_decides_where_both_roots_have_the_version(two_roots: Store, 
 
 
 def test_a_broken_copy_is_told_where_the_other_root_has_none(
-    two_roots: Store, publish: Callable[..., BundleRef], folder_of: Callable[[Store, BundleRef], Path]
+    two_roots: Store,
+    publish: Callable[..., BundleRef],
+    folder_of: Callable[[Store, BundleRef], Path],
 ) -> None:
     ref = publish(two_roots)
     (folder_of(two_roots, ref) / "config.json").unlink()
@@ -120,14 +135,22 @@ def test_a_broken_copy_is_told_where_the_other_root_has_none(
         open_bundle(two_roots, ref)
 
 
-@pytest.mark.parametrize("field", [{"version": 9}, {"tenant": Tenant("other")}, {"model": ModelName("behavior-flow")}], ids=str)
-def test_a_bundle_that_is_not_there_is_missing(store: Store, bundle: tuple[BundleRef, Path], field: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "field",
+    [{"version": 9}, {"tenant": Tenant("other")}, {"model": ModelName("behavior-flow")}],
+    ids=str,
+)
+def test_a_bundle_that_is_not_there_is_missing(
+    store: Store, bundle: tuple[BundleRef, Path], field: dict[str, Any]
+) -> None:
     """F1."""
     with pytest.raises(ArtifactMissing):
         open_bundle(store, replace(bundle[0], **field))
 
 
-def test_a_store_that_is_not_there_is_empty(tmp_path: Path, trust: Trust, bundle: tuple[BundleRef, Path]) -> None:
+def test_a_store_that_is_not_there_is_empty(
+    tmp_path: Path, trust: Trust, bundle: tuple[BundleRef, Path]
+) -> None:
     with pytest.raises(ArtifactMissing):
         open_bundle(Store(tmp_path / "nowhere", tmp_path / "nowhere-else", trust), bundle[0])
 
@@ -142,7 +165,11 @@ def test_a_missing_file_is_named(store: Store, bundle: tuple[BundleRef, Path], n
         open_bundle(store, ref)
 
 
-CUTS = {"to nothing": lambda _: b"", "to one byte": lambda data: data[:1], "to half": lambda data: data[: len(data) // 2]}
+CUTS = {
+    "to nothing": lambda _: b"",
+    "to one byte": lambda data: data[:1],
+    "to half": lambda data: data[: len(data) // 2],
+}
 CUTS |= {"by one byte": lambda data: data[:-1], "longer by one": lambda data: data + b"\n"}
 
 
@@ -156,7 +183,9 @@ def test_a_file_of_another_length_is_corrupt(
     overwrite(folder / name, cut((folder / name).read_bytes()))
 
     reason = (
-        "Model file corrupted: is .* bytes, (published were|allowed are)" if name in PAYLOAD else "sha256"
+        "Model file corrupted: is .* bytes, (published were|allowed are)"
+        if name in PAYLOAD
+        else "sha256"
     )  # of a manifest only the digest is known
     with pytest.raises(ArtifactCorrupt, match=f"anomaly-flow/1/{name}: {reason}"):
         open_bundle(store, ref)
@@ -179,7 +208,9 @@ def test_the_length_is_compared_before_a_byte_is_read(
 
 
 @pytest.mark.parametrize("name", ALL_FILES)
-def test_every_flipped_byte_is_caught(store: Store, bundle: tuple[BundleRef, Path], name: str) -> None:
+def test_every_flipped_byte_is_caught(
+    store: Store, bundle: tuple[BundleRef, Path], name: str
+) -> None:
     """F5, P3: one bit in every byte of every file; no position is left out."""
     ref, folder = bundle
     whole = (folder / name).read_bytes()
@@ -227,7 +258,9 @@ def unix_socket(path: Path) -> None:
         os.chdir(here)
 
 
-@pytest.mark.parametrize("make", [link, hard_link, pipe, directory, unix_socket], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make", [link, hard_link, pipe, directory, unix_socket], ids=lambda make: make.__name__
+)
 @pytest.mark.parametrize("name", ["model.safetensors", "manifest.json"])
 def test_what_is_not_a_plain_file_of_its_own_is_refused(
     store: Store, bundle: tuple[BundleRef, Path], name: str, make: Callable[[Path], None]
@@ -251,7 +284,9 @@ def test_a_version_that_is_a_link_is_refused(store: Store, bundle: tuple[BundleR
 
 
 @pytest.mark.parametrize("name", ["extra.pkl", ".hidden", "model.safetensors.bak", "manifest.sig"])
-def test_a_file_that_nobody_published_is_refused(store: Store, bundle: tuple[BundleRef, Path], name: str) -> None:
+def test_a_file_that_nobody_published_is_refused(
+    store: Store, bundle: tuple[BundleRef, Path], name: str
+) -> None:
     ref, folder = bundle
     (folder / name).write_bytes(b"")
 
@@ -262,9 +297,17 @@ def test_a_file_that_nobody_published_is_refused(store: Store, bundle: tuple[Bun
 @pytest.mark.parametrize("fault", [errno.EACCES, errno.EPERM], ids=errno.errorcode.get)
 @pytest.mark.parametrize("name", ["1", *ALL_FILES])
 def test_a_denied_permission_is_not_called_missing(
-    store: Store, bundle: tuple[BundleRef, Path], name: str, fault: int, monkeypatch: pytest.MonkeyPatch
+    store: Store,
+    bundle: tuple[BundleRef, Path],
+    name: str,
+    fault: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """F12: the operator who reads "missing" looks in the wrong place. An injected opener, for root is denied nothing."""
+    """F12.
+
+    The operator who reads "missing" looks in the wrong place. An injected opener, for root is
+    denied nothing.
+    """
     honest = os.open
 
     def denying(path: str, *args: Any, **kwargs: Any) -> int:
@@ -284,7 +327,11 @@ def test_a_denied_permission_is_not_called_missing(
 @pytest.mark.parametrize("fault", [errno.EIO, errno.ESTALE], ids=errno.errorcode.get)
 @pytest.mark.parametrize("step", ["open", "read"])
 def test_a_disk_that_stumbles_once_is_asked_once_more(
-    store: Store, bundle: tuple[BundleRef, Path], fault: int, step: str, monkeypatch: pytest.MonkeyPatch
+    store: Store,
+    bundle: tuple[BundleRef, Path],
+    fault: int,
+    step: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """F14."""
     failed = fail(monkeypatch, step, "golden.json", fault, times=1)
@@ -296,7 +343,11 @@ def test_a_disk_that_stumbles_once_is_asked_once_more(
 @pytest.mark.parametrize("fault", [errno.EIO, errno.ESTALE], ids=errno.errorcode.get)
 @pytest.mark.parametrize("step", ["open", "read"])
 def test_a_disk_that_fails_twice_is_told(
-    store: Store, bundle: tuple[BundleRef, Path], fault: int, step: str, monkeypatch: pytest.MonkeyPatch
+    store: Store,
+    bundle: tuple[BundleRef, Path],
+    fault: int,
+    step: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """F14; trying again later is for the slot, which knows the time."""
     failed = fail(monkeypatch, step, "golden.json", fault, times=100)
@@ -319,7 +370,9 @@ def test_a_fault_that_does_not_pass_is_not_tried_again(
     assert len(failed) == 1
 
 
-def test_a_failing_read_leaves_no_descriptor_open(store: Store, bundle: tuple[BundleRef, Path]) -> None:
+def test_a_failing_read_leaves_no_descriptor_open(
+    store: Store, bundle: tuple[BundleRef, Path]
+) -> None:
     ref, folder = bundle
     directory(folder / "model.safetensors")
     before = len(list(Path("/proc/self/fd").iterdir()))
@@ -330,7 +383,9 @@ def test_a_failing_read_leaves_no_descriptor_open(store: Store, bundle: tuple[Bu
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_an_error_names_no_path(store: Store, bundle: tuple[BundleRef, Path], tmp_path: Path) -> None:
+def test_an_error_names_no_path(
+    store: Store, bundle: tuple[BundleRef, Path], tmp_path: Path
+) -> None:
     ref, folder = bundle
     (folder / "config.json").unlink()
 
@@ -341,7 +396,9 @@ def test_an_error_names_no_path(store: Store, bundle: tuple[BundleRef, Path], tm
     assert refused.value.__suppress_context__ or refused.value.__context__ is None
 
 
-def test_the_manifest_of_another_version_is_untrusted(store: Store, bundle: tuple[BundleRef, Path]) -> None:
+def test_the_manifest_of_another_version_is_untrusted(
+    store: Store, bundle: tuple[BundleRef, Path]
+) -> None:
     """F19: version 1 copied over as version 3, with a digest that fits."""
     ref, folder = bundle
     shutil.copytree(folder, folder.parent / "3")
@@ -350,7 +407,9 @@ def test_the_manifest_of_another_version_is_untrusted(store: Store, bundle: tupl
         open_bundle(store, replace(ref, version=3))
 
 
-def test_the_bundle_of_another_tenant_is_untrusted(store: Store, bundle: tuple[BundleRef, Path]) -> None:
+def test_the_bundle_of_another_tenant_is_untrusted(
+    store: Store, bundle: tuple[BundleRef, Path]
+) -> None:
     """F18."""
     ref, folder = bundle
     shutil.copytree(folder, store.state / "tenants" / "evil" / "bundles" / ref.model / "1")
@@ -359,7 +418,9 @@ def test_the_bundle_of_another_tenant_is_untrusted(store: Store, bundle: tuple[B
         open_bundle(store, replace(ref, tenant=Tenant("evil")))
 
 
-def test_another_format_is_incompatible(store: Store, bundle: tuple[BundleRef, Path], signer: Signer) -> None:
+def test_another_format_is_incompatible(
+    store: Store, bundle: tuple[BundleRef, Path], signer: Signer
+) -> None:
     ref, folder = bundle
     ref = resign(folder, ref, signer, lambda value: value.update(format=2))
 
@@ -370,9 +431,17 @@ def test_another_format_is_incompatible(store: Store, bundle: tuple[BundleRef, P
 def test_another_library_version_is_a_note_for_arrays_do_not_change_with_it(
     store: Store, bundle: tuple[BundleRef, Path], signer: Signer
 ) -> None:
-    """F6, C-21: said, not refused; a format that a library reads into objects will have to refuse."""
+    """F6, C-21.
+
+    Said, not refused; a format that a library reads into objects will have to refuse.
+    """
     ref, folder = bundle
-    ref = resign(folder, ref, signer, lambda value: value["libraries"].update({"scikit-learn": "1.3.0", "ancient": "0.1"}))
+    ref = resign(
+        folder,
+        ref,
+        signer,
+        lambda value: value["libraries"].update({"scikit-learn": "1.3.0", "ancient": "0.1"}),
+    )
 
     proven = open_bundle(store, ref)
 
@@ -381,7 +450,9 @@ def test_another_library_version_is_a_note_for_arrays_do_not_change_with_it(
 
 
 @pytest.mark.parametrize("in_place", [True, False], ids=["overwritten", "replaced"])
-def test_a_file_swapped_after_the_proof_changes_nothing(store: Store, bundle: tuple[BundleRef, Path], *, in_place: bool) -> None:
+def test_a_file_swapped_after_the_proof_changes_nothing(
+    store: Store, bundle: tuple[BundleRef, Path], *, in_place: bool
+) -> None:
     """F23, C-30: the proven bytes are decoded, not the file."""
     ref, folder = bundle
     proven = open_bundle(store, ref)
@@ -396,7 +467,10 @@ def test_a_file_swapped_after_the_proof_changes_nothing(store: Store, bundle: tu
 def test_a_file_swapped_between_check_and_read_is_the_old_one_or_refused(
     store: Store, bundle: tuple[BundleRef, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """F23: the swap happens after fstat, which is where a check of names would already have passed."""
+    """F23.
+
+    The swap happens after fstat, which is where a check of names would already have passed.
+    """
     ref, folder = bundle
     target = folder / "config.json"
     whole = target.read_bytes()
@@ -439,13 +513,17 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
     """Tripwires: everything that any decoder was given."""
     seen: list[bytes] = []
     loads, arrays = json.loads, safetensors.numpy.load
-    monkeypatch.setattr(json, "loads", lambda text, **kwargs: seen.append(text.encode()) or loads(text, **kwargs))
+    monkeypatch.setattr(
+        json, "loads", lambda text, **kwargs: seen.append(text.encode()) or loads(text, **kwargs)
+    )
     monkeypatch.setattr(safetensors.numpy, "load", lambda data: seen.append(data) or arrays(data))
     return seen
 
 
 @pytest.mark.parametrize("name", ALL_FILES)
-def test_nothing_is_decoded_before_it_is_proven(store: Store, bundle: tuple[BundleRef, Path], name: str, decoded: list[bytes]) -> None:
+def test_nothing_is_decoded_before_it_is_proven(
+    store: Store, bundle: tuple[BundleRef, Path], name: str, decoded: list[bytes]
+) -> None:
     """P2: the manifest is decoded once it is proven; the payload never, here."""
     ref, folder = bundle
     flipped = bytearray((folder / name).read_bytes())
@@ -455,7 +533,11 @@ def test_nothing_is_decoded_before_it_is_proven(store: Store, bundle: tuple[Bund
     with pytest.raises(ArtifactCorrupt):
         open_bundle(store, ref)
 
-    manifest = b"" if name == "manifest.json" else (folder / "manifest.json").read_bytes().partition(b"\n")[0] + b"\n"
+    manifest = (
+        b""
+        if name == "manifest.json"
+        else (folder / "manifest.json").read_bytes().partition(b"\n")[0] + b"\n"
+    )
     assert decoded == ([manifest] if manifest else [])
 
 
@@ -473,13 +555,19 @@ def test_a_bundle_that_would_not_fit_is_refused_before_a_payload_is_read(
     if spare < 0:
         with pytest.raises(InsufficientMemory, match="Insufficient memory") as refused:
             open_bundle(store, ref, available_bytes=lambda: needed - 1)
-        assert (refused.value.needed_bytes, refused.value.available_bytes, refused.value.cause) == (needed, needed - 1, "resources")
+        assert (refused.value.needed_bytes, refused.value.available_bytes, refused.value.cause) == (
+            needed,
+            needed - 1,
+            "resources",
+        )
         assert set(read) == {"manifest.json"}
     else:
         assert open_bundle(store, ref, available_bytes=lambda: needed)
 
 
-def test_memory_is_asked_for_when_there_is_a_bundle_to_load(store: Store, bundle: tuple[BundleRef, Path]) -> None:
+def test_memory_is_asked_for_when_there_is_a_bundle_to_load(
+    store: Store, bundle: tuple[BundleRef, Path]
+) -> None:
     """The other causes of S1-11 come first: what is not there needs no memory."""
     with pytest.raises(ArtifactMissing, match="Model not found: anomaly-flow/9"):
         open_bundle(store, replace(bundle[0], version=9), available_bytes=lambda: 0)

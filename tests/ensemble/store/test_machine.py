@@ -1,4 +1,7 @@
-"""The store as a machine of random acts and random deaths: what serves always loads, and no number ever means two things."""
+"""The store as a machine of random acts and random deaths.
+
+What serves always loads, and no number ever means two things.
+"""
 
 from __future__ import annotations
 
@@ -41,18 +44,38 @@ from ensemble.store.releases.aliases import (
     set_model_alias,
 )
 from ensemble.store.releases.list import list_releases
-from ensemble.store.releases.release import promote, publish_release, read_pointer, read_release, roll_back
+from ensemble.store.releases.release import (
+    promote,
+    publish_release,
+    read_pointer,
+    read_release,
+    roll_back,
+)
 from ensemble.store.signing import Signer, Trust
 from tests.conftest import NOW, TRAINING
 
 ACME, LENDER = Tenant("a"), Tenant("a_b")
 MODELS = (ModelName("m"), ModelName("m_1"))
-CHANGES = ("open", "write", "fsync", "fchmod", "mkdir", "chmod", "rename", "replace", "unlink", "rmdir")
+CHANGES = (
+    "open",
+    "write",
+    "fsync",
+    "fchmod",
+    "mkdir",
+    "chmod",
+    "rename",
+    "replace",
+    "unlink",
+    "rmdir",
+)
 LONG = settings.default is not None and settings.default.max_examples > 1000
 
 
 class Death(BaseException):
-    """Of the process, before its next change to the disk; whatever it would still do for tidiness, it does not."""
+    """Of the process, before its next change to the disk.
+
+    Whatever it would still do for tidiness, it does not.
+    """
 
 
 @contextlib.contextmanager
@@ -94,7 +117,9 @@ class StoreMachine(RuleBasedStateMachine):
         super().__init__()
         self.signer = Signer.new()
         self.store = Store(
-            Path(tempfile.mkdtemp(prefix="axon-machine")), None, Trust({self.signer.key_id: self.signer.public}, frozenset())
+            Path(tempfile.mkdtemp(prefix="axon-machine")),
+            None,
+            Trust({self.signer.key_id: self.signer.public}, frozenset()),
         )
         self.digests: dict[tuple[str, str, int], str] = {}  # whatever was ever seen under a number
         self.highest = 0
@@ -129,12 +154,24 @@ class StoreMachine(RuleBasedStateMachine):
     def publish_release(self, pick: int, death: int | None) -> None:
         ref = self.known_bundles()[pick % len(self.known_bundles())]
         with dying_at(death):
-            publish_release(self.store, ACME, [ref], {}, notes="", now=NOW, signer=self.signer, lenders=frozenset({LENDER}))
+            publish_release(
+                self.store,
+                ACME,
+                [ref],
+                {},
+                notes="",
+                now=NOW,
+                signer=self.signer,
+                lenders=frozenset({LENDER}),
+            )
 
     @precondition(lambda self: self.known_releases())
     @rule(pick=picks, death=deaths)
     def promote(self, pick: int, death: int | None) -> None:
-        ref, serial = self.known_releases()[pick % len(self.known_releases())], self.pointer_serial()
+        ref, serial = (
+            self.known_releases()[pick % len(self.known_releases())],
+            self.pointer_serial(),
+        )
         with contextlib.suppress(ArtifactMissing), dying_at(death):  # a bundle of it may be deleted
             promote(self.store, ACME, ref, serial, signer=self.signer)
 
@@ -147,7 +184,10 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.known_releases())
     @rule(pick=picks, death=deaths)
     def set_challenger(self, pick: int, death: int | None) -> None:
-        ref, serial = self.known_releases()[pick % len(self.known_releases())], get_challenger(self.store, ACME).serial
+        ref, serial = (
+            self.known_releases()[pick % len(self.known_releases())],
+            get_challenger(self.store, ACME).serial,
+        )
         with contextlib.suppress(ArtifactMissing), dying_at(death):
             set_challenger(self.store, ACME, ref, serial, signer=self.signer)
 
@@ -169,7 +209,15 @@ class StoreMachine(RuleBasedStateMachine):
         known = list_bundles(self.store, ACME, MODELS[0])
         serial = get_alias(self.store, ACME, MODELS[0], Alias.CHAMPION).serial
         with dying_at(death):
-            set_model_alias(self.store, ACME, MODELS[0], Alias.CHAMPION, known[pick % len(known)].ref, serial, signer=self.signer)
+            set_model_alias(
+                self.store,
+                ACME,
+                MODELS[0],
+                Alias.CHAMPION,
+                known[pick % len(known)].ref,
+                serial,
+                signer=self.signer,
+            )
 
     @precondition(lambda self: self.known_bundles())
     @rule(pick=picks, death=deaths, hostile=st.booleans())
@@ -177,7 +225,9 @@ class StoreMachine(RuleBasedStateMachine):
         ref = self.known_bundles()[pick % len(self.known_bundles())]
         with contextlib.suppress(ArtifactInUse), dying_at(death):
             if hostile:
-                quarantine_bundle(self.store, ref.tenant, ref.model, ref.version, "", even_in_use=False)
+                quarantine_bundle(
+                    self.store, ref.tenant, ref.model, ref.version, "", even_in_use=False
+                )
             else:
                 delete_bundle(self.store, ref.tenant, ref.model, ref.version)
 
@@ -215,17 +265,29 @@ class StoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def a_number_means_one_thing_for_ever(self) -> None:
-        seen = {(ref.tenant, ref.model, ref.version): ref.manifest_sha256 for ref in self.known_bundles()}
+        seen = {
+            (ref.tenant, ref.model, ref.version): ref.manifest_sha256
+            for ref in self.known_bundles()
+        }
         seen |= {(ACME, "", ref.serial): ref.sha256 for ref in self.known_releases()}
-        assert {key: self.digests[key] for key in seen if key in self.digests}.items() <= seen.items()
+        assert {
+            key: self.digests[key] for key in seen if key in self.digests
+        }.items() <= seen.items()
         self.digests |= seen
 
     @invariant()
     def what_is_listed_is_whole_and_has_its_line(self) -> None:
-        listed = [*list_bundles(self.store, ACME), *list_bundles(self.store, LENDER), *list_releases(self.store, ACME)]
+        listed = [
+            *list_bundles(self.store, ACME),
+            *list_bundles(self.store, LENDER),
+            *list_releases(self.store, ACME),
+        ]
         assert not [one.problem for one in listed if one.problem]
         digests = {entry.digest for entry in read_audit(self.store, None, limit=10_000)}
-        assert {one.ref.sha256 if isinstance(one.ref, ReleaseRef) else one.ref.manifest_sha256 for one in listed} <= digests
+        assert {
+            one.ref.sha256 if isinstance(one.ref, ReleaseRef) else one.ref.manifest_sha256
+            for one in listed
+        } <= digests
         assert verify_audit(self.store).problems == ()
 
     @invariant()

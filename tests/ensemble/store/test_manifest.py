@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible
-from ensemble.store.bundles.manifest import PAYLOAD, FileEntry, Manifest, encode_manifest, installed_libraries, parse_manifest
+from ensemble.store.bundles.manifest import (
+    PAYLOAD,
+    FileEntry,
+    Manifest,
+    encode_manifest,
+    installed_libraries,
+    parse_manifest,
+)
 from ensemble.store.files import canonical_json
 from ensemble.store.files.canonical_json import timestamp
 from ensemble.store.names import ModelName, Tenant
@@ -24,7 +31,13 @@ MANIFEST = Manifest(
     files=tuple(FileEntry(name, 5, "ab" * 32) for name in PAYLOAD),
     libraries={"python": "3.11.9", "numpy": "2.4.6"},
     feature_schema="",
-    training={"recipe": "toy", "data_sha256": "0" * 64, "seed": 7, "rows": 3, "note": {"deep": [1, 2.5, None]}},
+    training={
+        "recipe": "toy",
+        "data_sha256": "0" * 64,
+        "seed": 7,
+        "rows": 3,
+        "note": {"deep": [1, 2.5, None]},
+    },
 )
 
 
@@ -45,7 +58,9 @@ def first_file(**fields: object) -> bytes:
 
 def one_more_file(name: str) -> bytes:
     files = [asdict(entry) for entry in MANIFEST.files]
-    return changed(files=sorted([*files, files[0] | {"name": name}], key=lambda entry: str(entry["name"])))
+    return changed(
+        files=sorted([*files, files[0] | {"name": name}], key=lambda entry: str(entry["name"]))
+    )
 
 
 def test_a_manifest_is_read_back_as_it_was_written() -> None:
@@ -59,7 +74,9 @@ def test_the_names_in_it_are_checked_names() -> None:
 def test_its_text_is_sorted_without_spaces_and_ends_in_one_newline() -> None:
     text = encode_manifest(MANIFEST).decode("ascii")
 
-    assert text.startswith('{"created_at":"2026-11-20T08:15:00Z","feature_schema":"","files":[{"name":"CARD.md","sha256":')
+    assert text.startswith(
+        '{"created_at":"2026-11-20T08:15:00Z","feature_schema":"","files":[{"name":"CARD.md","sha256":'
+    )
     assert text.endswith("}\n")
     assert text.count("\n") == 1
 
@@ -113,7 +130,9 @@ NOT_OURS = {
     "a pickle": one_more_file("model.pkl"),
     "the manifest itself": one_more_file("manifest.json"),
     "a payload not named": changed(files=[asdict(entry) for entry in MANIFEST.files[1:]]),
-    "a file named twice": changed(files=[asdict(MANIFEST.files[0])] * 2 + [asdict(entry) for entry in MANIFEST.files[1:]]),
+    "a file named twice": changed(
+        files=[asdict(MANIFEST.files[0])] * 2 + [asdict(entry) for entry in MANIFEST.files[1:]]
+    ),
     "files out of order": changed(files=[asdict(entry) for entry in reversed(MANIFEST.files)]),
 }
 
@@ -131,7 +150,11 @@ def test_a_repeated_key_is_called_by_its_name() -> None:
         parse(NOT_OURS["repeated key"])
 
 
-@pytest.mark.parametrize("data", [changed(format=2), changed(format=2, signature="x", serial=...)], ids=["number", "number and fields"])
+@pytest.mark.parametrize(
+    "data",
+    [changed(format=2), changed(format=2, signature="x", serial=...)],
+    ids=["number", "number and fields"],
+)
 def test_another_format_is_incompatible_and_not_corrupt(data: bytes) -> None:
     """A manifest of a newer Axon is whole; only we are too old to read it."""
     with pytest.raises(ArtifactIncompatible) as refused:
@@ -141,7 +164,9 @@ def test_another_format_is_incompatible_and_not_corrupt(data: bytes) -> None:
 
 
 def test_a_picture_may_be_named() -> None:
-    files = tuple(sorted((*MANIFEST.files, FileEntry("roc.png", 1, "cd" * 32)), key=lambda entry: entry.name))
+    files = tuple(
+        sorted((*MANIFEST.files, FileEntry("roc.png", 1, "cd" * 32)), key=lambda entry: entry.name)
+    )
 
     assert parse(encode_manifest(replace(MANIFEST, files=files))).files == files
 

@@ -63,8 +63,14 @@ def test_whatever_is_accepted_is_one_plain_directory_below_the_root(text: str) -
 
 
 @given(slugs, slugs, slugs, slugs)
-def test_two_owners_never_share_a_directory(tenant: str, model: str, other_tenant: str, other_model: str) -> None:
-    """C-22: the source joined names with "_", so ("threat", "acme_eu") and ("threat_acme", "eu") were one file."""
+def test_two_owners_never_share_a_directory(
+    tenant: str, model: str, other_tenant: str, other_model: str
+) -> None:
+    """C-22.
+
+    The source joined names with "_", so ("threat", "acme_eu") and ("threat_acme", "eu") were one
+    file.
+    """
     one = bundle_parts(Tenant(tenant), ModelName(model))
     other = bundle_parts(Tenant(other_tenant), ModelName(other_model))
 
@@ -91,7 +97,9 @@ def test_a_name_survives_the_way_to_another_process() -> None:
     assert name == "acme"
 
 
-@pytest.mark.parametrize("parts", [("..", "x"), ("/etc",), ("a", "..", "..", "x"), ("a", "..")], ids="/".join)
+@pytest.mark.parametrize(
+    "parts", [("..", "x"), ("/etc",), ("a", "..", "..", "x"), ("a", "..")], ids="/".join
+)
 def test_a_path_that_climbs_is_refused(parts: tuple[str, ...]) -> None:
     with pytest.raises(ArtifactUntrusted):
         beneath(ROOT, *parts)
@@ -106,7 +114,11 @@ def test_a_link_inside_the_store_is_refused(tmp_path: Path) -> None:
         beneath(tmp_path, "link", "x")
 
 
-@pytest.mark.parametrize("text", ["0", "01", "-1", "+1", "1.9", "1e3", "", " 1", "1\n", "\u0661", "1_0", "9" * 16], ids=ascii)
+@pytest.mark.parametrize(
+    "text",
+    ["0", "01", "-1", "+1", "1.9", "1e3", "", " 1", "1\n", "\u0661", "1_0", "9" * 16],
+    ids=ascii,
+)
 def test_a_serial_has_one_spelling(text: str) -> None:
     """F24: versions "1.10" and "1.9" do not exist."""
     assert parse_serial(text) is None

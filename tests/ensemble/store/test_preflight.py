@@ -18,10 +18,15 @@ from ensemble.store.layout import Store
 from ensemble.store.names import Tenant
 from ensemble.store.releases.release import list_bundles
 
-LOADED = [(layer, sorted({name for names in plan.kinds.values() for name in names})) for layer, plan in LAYERS.items()]
+LOADED = [
+    (layer, sorted({name for names in plan.kinds.values() for name in names}))
+    for layer, plan in LAYERS.items()
+]
 
 
-@pytest.mark.parametrize(("left", "fits"), [(MEMORY_FACTOR * 100, True), (MEMORY_FACTOR * 100 - 1, False), (0, False)])
+@pytest.mark.parametrize(
+    ("left", "fits"), [(MEMORY_FACTOR * 100, True), (MEMORY_FACTOR * 100 - 1, False), (0, False)]
+)
 def test_a_load_needs_a_multiple_of_its_files(left: int, *, fits: bool) -> None:
     if fits:
         check_memory(100, left)
@@ -29,16 +34,30 @@ def test_a_load_needs_a_multiple_of_its_files(left: int, *, fits: bool) -> None:
 
     with pytest.raises(InsufficientMemory, match="Insufficient memory") as refused:
         check_memory(100, left)
-    assert (refused.value.needed_bytes, refused.value.available_bytes) == (MEMORY_FACTOR * 100, left)
+    assert (refused.value.needed_bytes, refused.value.available_bytes) == (
+        MEMORY_FACTOR * 100,
+        left,
+    )
 
 
 @pytest.mark.parametrize(("layer", "names"), LOADED, ids=[layer for layer, _ in LOADED])
 def test_the_multiple_is_enough_for_every_shipped_layer(layer: str, names: list[str]) -> None:
-    """The factor is measured: the peak of Python's and numpy's memory while the layer loads, libraries apart."""
-    shipped = Store(ROOT / "artifacts", None, read_trust_file(ROOT / "configs" / "trust.yaml").trust())
-    loader = ReleaseLoader(ReleaseResolver(lambda: shipped, ["default"]), layer, ModelBuilder("cpu", 30, 730))
+    """The factor is measured.
+
+    The peak of Python's and numpy's memory while the layer loads, libraries apart.
+    """
+    shipped = Store(
+        ROOT / "artifacts", None, read_trust_file(ROOT / "configs" / "trust.yaml").trust()
+    )
+    loader = ReleaseLoader(
+        ReleaseResolver(lambda: shipped, ["default"]), layer, ModelBuilder("cpu", 30, 730)
+    )
     assert not loader.load([], frozenset()).trouble  # imports what it needs
-    size = sum(line.size_bytes for line in list_bundles(shipped, Tenant("default")) if line.ref.model in names)
+    size = sum(
+        line.size_bytes
+        for line in list_bundles(shipped, Tenant("default"))
+        if line.ref.model in names
+    )
 
     tracemalloc.start()
     try:

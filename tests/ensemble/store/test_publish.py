@@ -15,7 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible, ArtifactUntrusted, QuotaExceeded, VersionExists
+from ensemble.errors import (
+    ArtifactCorrupt,
+    ArtifactIncompatible,
+    ArtifactUntrusted,
+    QuotaExceeded,
+    VersionExists,
+)
 from ensemble.model import Parts
 from ensemble.store.bundles import publish as publishing
 from ensemble.store.bundles.codecs import decode_parts, encode_parts
@@ -35,19 +41,30 @@ def leftovers(store: Store) -> list[Path]:
 
 def everything(root: Path) -> dict[str, bytes]:
     """Every published file below `root`, by path."""
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted((root / "tenants").rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted((root / "tenants").rglob("*"))
+        if path.is_file()
+    }
 
 
 def test_versions_count_up_from_one(store: Store, publish: Callable[..., BundleRef]) -> None:
     assert [publish(store).version for _ in range(3)] == [1, 2, 3]
 
 
-def test_the_tenth_version_comes_after_the_ninth(store: Store, publish: Callable[..., BundleRef]) -> None:
+def test_the_tenth_version_comes_after_the_ninth(
+    store: Store, publish: Callable[..., BundleRef]
+) -> None:
     """F24: order is the number, not the text; "10" < "9" as text."""
     versions = [publish(store).version for _ in range(11)]
 
     assert versions[-1] == 11
-    assert [listing.ref.version for listing in list_bundles(store, publish(store).tenant)][:4] == [12, 11, 10, 9]
+    assert [listing.ref.version for listing in list_bundles(store, publish(store).tenant)][:4] == [
+        12,
+        11,
+        10,
+        9,
+    ]
 
 
 def test_times_of_files_do_not_decide_the_order(
@@ -67,10 +84,14 @@ def test_versions_rise_over_both_roots(two_roots: Store, publish: Callable[..., 
 
     assert publish(two_roots).version == 3
     assert publish(two_roots).version == 4
-    assert publish(shipped).version == 3  # the shipped store knows nothing of a host's own; the digest tells the two apart
+    assert (
+        publish(shipped).version == 3
+    )  # the shipped store knows nothing of a host's own; the digest tells the two apart
 
 
-def test_publishing_writes_nothing_into_the_shipped_root(two_roots: Store, publish: Callable[..., BundleRef]) -> None:
+def test_publishing_writes_nothing_into_the_shipped_root(
+    two_roots: Store, publish: Callable[..., BundleRef]
+) -> None:
     publish(Store(two_roots.shipped, None, two_roots.trust))
     before = everything(two_roots.shipped)
 
@@ -92,23 +113,36 @@ def test_published_files_are_read_only_and_nothing_is_left_in_staging(
     folder = folder_of(store, publish(store, pictures={"roc.png": b"\x89PNG"}))
 
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
-    assert modes == dict.fromkeys(["CARD.md", "config.json", "golden.json", "manifest.json", "model.safetensors", "roc.png"], 0o444)
+    assert modes == dict.fromkeys(
+        ["CARD.md", "config.json", "golden.json", "manifest.json", "model.safetensors", "roc.png"],
+        0o444,
+    )
     assert leftovers(store) == []
 
 
 def test_a_picture_comes_back(store: Store, publish: Callable[..., BundleRef]) -> None:
-    assert open_bundle(store, publish(store, pictures={"roc.png": b"\x89PNG"})).files["roc.png"] == b"\x89PNG"
+    assert (
+        open_bundle(store, publish(store, pictures={"roc.png": b"\x89PNG"})).files["roc.png"]
+        == b"\x89PNG"
+    )
 
 
-@pytest.mark.parametrize("name", ["../roc.png", "roc.svg", "CARD.md", "model.safetensors", "manifest.json", "ROC.PNG", ".png"])
-def test_a_picture_cannot_take_another_place(store: Store, publish: Callable[..., BundleRef], name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    ["../roc.png", "roc.svg", "CARD.md", "model.safetensors", "manifest.json", "ROC.PNG", ".png"],
+)
+def test_a_picture_cannot_take_another_place(
+    store: Store, publish: Callable[..., BundleRef], name: str
+) -> None:
     with pytest.raises(ArtifactCorrupt):
         publish(store, pictures={name: b"x"})
 
     assert not store.state.exists()
 
 
-def test_a_model_that_could_not_be_loaded_is_not_published(store: Store, publish: Callable[..., BundleRef]) -> None:
+def test_a_model_that_could_not_be_loaded_is_not_published(
+    store: Store, publish: Callable[..., BundleRef]
+) -> None:
     """F9: a NaN weight is found by the publisher, not by the replica."""
     with pytest.raises(ArtifactIncompatible, match="array weights"):
         publish(store, float("nan"))
@@ -116,7 +150,9 @@ def test_a_model_that_could_not_be_loaded_is_not_published(store: Store, publish
     assert not store.state.exists()
 
 
-def test_a_training_record_without_its_seed_is_not_published(store: Store, publish: Callable[..., BundleRef]) -> None:
+def test_a_training_record_without_its_seed_is_not_published(
+    store: Store, publish: Callable[..., BundleRef]
+) -> None:
     with pytest.raises(ArtifactCorrupt, match=r"training\.seed"):
         publish(store, training={"recipe": "toy", "data_sha256": "", "rows": 1})
 
@@ -124,7 +160,9 @@ def test_a_training_record_without_its_seed_is_not_published(store: Store, publi
     assert list_bundles(store, publish(store).tenant)[0].ref.version == 1
 
 
-def test_a_link_in_the_store_does_not_lead_a_publisher_out(store: Store, publish: Callable[..., BundleRef], tmp_path: Path) -> None:
+def test_a_link_in_the_store_does_not_lead_a_publisher_out(
+    store: Store, publish: Callable[..., BundleRef], tmp_path: Path
+) -> None:
     """F15."""
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -138,7 +176,9 @@ def test_a_link_in_the_store_does_not_lead_a_publisher_out(store: Store, publish
     assert list(outside.iterdir()) == []
 
 
-def test_publishers_at_the_same_moment_get_a_version_each(store: Store, publish: Callable[..., BundleRef]) -> None:
+def test_publishers_at_the_same_moment_get_a_version_each(
+    store: Store, publish: Callable[..., BundleRef]
+) -> None:
     """F22: nobody's model is lost, and no version is two models."""
     start = threading.Barrier(6)
 
@@ -150,14 +190,21 @@ def test_publishers_at_the_same_moment_get_a_version_each(store: Store, publish:
         published = list(pool.map(one, range(6)))
 
     assert sorted(ref.version for _, ref in published) == [1, 2, 3, 4, 5, 6]
-    assert all(decode_parts(open_bundle(store, ref).files).config["value"] == value for value, ref in published)
+    assert all(
+        decode_parts(open_bundle(store, ref).files).config["value"] == value
+        for value, ref in published
+    )
 
 
 @pytest.mark.parametrize("empty", [False, True], ids=["published", "empty directory"])
 def test_a_version_that_exists_is_never_replaced(
     store: Store, publish: Callable[..., BundleRef], monkeypatch: pytest.MonkeyPatch, *, empty: bool
 ) -> None:
-    """F22: where the lock does not reach (NFS), the rename decides; one wins. An empty directory would be replaced silently."""
+    """F22.
+
+    Where the lock does not reach (NFS), the rename decides; one wins. An empty directory would be
+    replaced silently.
+    """
     first = publish(store, 1.0)
     if empty:
         (store.state / "tenants" / "acme" / "bundles" / "anomaly-flow" / "2").mkdir()
@@ -170,7 +217,9 @@ def test_a_version_that_exists_is_never_replaced(
     assert leftovers(store) == []
 
 
-def test_a_rename_that_loses_the_race_says_so(store: Store, publish: Callable[..., BundleRef], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rename_that_loses_the_race_says_so(
+    store: Store, publish: Callable[..., BundleRef], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """F22: the version appears after we looked, before we rename."""
     publish(store, 1.0)
     taken = store.state / "tenants" / "acme" / "bundles" / "anomaly-flow" / "2"
@@ -216,11 +265,15 @@ def test_a_full_disk_publishes_nothing_and_leaves_nothing(
         assert everything(store.state) == before
         assert leftovers(store) == []
 
-    assert failures == 6  # four files, the manifest, and the line of the audit log without which nothing is done
+    assert (
+        failures == 6
+    )  # four files, the manifest, and the line of the audit log without which nothing is done
     assert open_bundle(store, ref)
 
 
-def test_a_short_write_is_finished(store: Store, publish: Callable[..., BundleRef], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_write_is_finished(
+    store: Store, publish: Callable[..., BundleRef], monkeypatch: pytest.MonkeyPatch
+) -> None:
     honest = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: honest(fd, data[:7]))
 
@@ -294,7 +347,9 @@ def test_a_tenant_publishes_as_many_versions_and_models_as_it_may(
     assert publish(store, model="c", tenant="other", quota=quota).version == 1
 
 
-def test_what_was_deleted_or_shipped_takes_no_room(two_roots: Store, publish: Callable[..., BundleRef]) -> None:
+def test_what_was_deleted_or_shipped_takes_no_room(
+    two_roots: Store, publish: Callable[..., BundleRef]
+) -> None:
     shipped = Store(two_roots.shipped, None, two_roots.trust)
     publish(shipped, model="a")
     quota = Quota(versions_per_model=1, models_per_tenant=1)
@@ -305,7 +360,9 @@ def test_what_was_deleted_or_shipped_takes_no_room(two_roots: Store, publish: Ca
     assert publish(two_roots, model="a", quota=quota).version == 2
 
 
-def test_publishers_at_once_do_not_publish_beyond_the_quota(store: Store, publish: Callable[..., BundleRef]) -> None:
+def test_publishers_at_once_do_not_publish_beyond_the_quota(
+    store: Store, publish: Callable[..., BundleRef]
+) -> None:
     start = threading.Barrier(6)
 
     def one(value: float) -> bool:

@@ -1,4 +1,7 @@
-"""Quarantine: what is hostile is kept for who looks at it, and is nowhere that anything else looks."""
+"""Quarantine.
+
+What is hostile is kept for who looks at it, and is nowhere that anything else looks.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,12 @@ from ensemble.store.layout import Actor, Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.operations import quarantine
 from ensemble.store.operations.describe import list_models, list_tenants
-from ensemble.store.operations.quarantine import Quarantined, list_quarantine, quarantine_bundle, quarantine_file
+from ensemble.store.operations.quarantine import (
+    Quarantined,
+    list_quarantine,
+    quarantine_bundle,
+    quarantine_file,
+)
 from ensemble.store.releases.release import promote
 from ensemble.store.signing import Signer
 
@@ -28,15 +36,25 @@ def place(store: Store, number: int = 1) -> Path:
     return store.state / ".quarantine" / "acme" / str(number)
 
 
-def test_a_version_is_set_aside_with_its_reason_and_its_number_never_comes_back(store: Store, acme: Tenant, publish: Publish) -> None:
+def test_a_version_is_set_aside_with_its_reason_and_its_number_never_comes_back(
+    store: Store, acme: Tenant, publish: Publish
+) -> None:
     own = replace(store, actor=Actor("amy", "terminal"), clock=lambda: 1_795_000_000.0)
     publish(own)
     ref = publish(own)
 
-    one = quarantine_bundle(own, acme, MODEL, 2, "its card names another data set", even_in_use=False)
+    one = quarantine_bundle(
+        own, acme, MODEL, 2, "its card names another data set", even_in_use=False
+    )
 
     assert one == Quarantined(
-        1, "anomaly-flow/2", ref.manifest_sha256, "its card names another data set", "amy", "2026-11-18T11:06:40Z", is_there=True
+        1,
+        "anomaly-flow/2",
+        ref.manifest_sha256,
+        "its card names another data set",
+        "amy",
+        "2026-11-18T11:06:40Z",
+        is_there=True,
     )
     assert list_quarantine(own, acme) == (one,)
     assert [info.version for info in list_models(own, acme)] == [1]
@@ -46,7 +64,9 @@ def test_a_version_is_set_aside_with_its_reason_and_its_number_never_comes_back(
     assert (place(own) / "bundle" / "manifest.json").exists()
 
 
-def test_nobody_but_who_set_it_aside_can_enter(store: Store, acme: Tenant, publish: Publish) -> None:
+def test_nobody_but_who_set_it_aside_can_enter(
+    store: Store, acme: Tenant, publish: Publish
+) -> None:
     publish(store)
     quarantine_bundle(store, acme, MODEL, 1, "", even_in_use=False)
 
@@ -54,7 +74,11 @@ def test_nobody_but_who_set_it_aside_can_enter(store: Store, acme: Tenant, publi
 
 
 def test_what_serves_is_set_aside_only_by_who_says_so(
-    store: Store, acme: Tenant, publish: Publish, release_of: Callable[..., ReleaseRef], signer: Signer
+    store: Store,
+    acme: Tenant,
+    publish: Publish,
+    release_of: Callable[..., ReleaseRef],
+    signer: Signer,
 ) -> None:
     """An attack that serves is the one case in which no model is better than this one."""
     promote(store, acme, release_of(store, publish(store)), 0, signer=signer)
@@ -72,7 +96,11 @@ def test_what_serves_is_set_aside_only_by_who_says_so(
 def test_a_file_that_was_handed_in_is_kept_as_it_came(store: Store, acme: Tenant) -> None:
     one = quarantine_file(store, acme, b"\x80evil", "nobody signed it", what="an archive")
 
-    assert (one.what, one.is_there, (place(store) / "file").read_bytes()) == ("an archive", True, b"\x80evil")
+    assert (one.what, one.is_there, (place(store) / "file").read_bytes()) == (
+        "an archive",
+        True,
+        b"\x80evil",
+    )
 
 
 def test_the_newest_comes_first_and_a_broken_note_is_told(store: Store, acme: Tenant) -> None:
@@ -83,7 +111,9 @@ def test_the_newest_comes_first_and_a_broken_note_is_told(store: Store, acme: Te
     note.write_bytes(b"{}")
     (place(store, 1) / "file").unlink()
 
-    assert [(one.number, one.is_there, bool(one.problem)) for one in list_quarantine(store, acme)] == [
+    assert [
+        (one.number, one.is_there, bool(one.problem)) for one in list_quarantine(store, acme)
+    ] == [
         (3, True, False),
         (2, True, True),
         (1, False, False),
@@ -98,7 +128,9 @@ def test_no_tenant_sees_what_was_set_aside_of_another(store: Store, acme: Tenant
     assert "acme" in list_tenants(store)
 
 
-def test_what_is_set_aside_does_not_fill_the_disk(store: Store, acme: Tenant, publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_set_aside_does_not_fill_the_disk(
+    store: Store, acme: Tenant, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(quarantine, "MOST", 2)
     publish(store)
     for _ in range(2):

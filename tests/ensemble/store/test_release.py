@@ -30,7 +30,15 @@ from ensemble.store.files import canonical_json
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.releases import release as releasing
-from ensemble.store.releases.release import Pointer, list_bundles, list_releases, promote, publish_release, read_pointer, read_release
+from ensemble.store.releases.release import (
+    Pointer,
+    list_bundles,
+    list_releases,
+    promote,
+    publish_release,
+    read_pointer,
+    read_release,
+)
 from ensemble.store.signing import Document, Signer, Trust
 
 FUSION = {"weights": {"anomaly-flow": 1.0}, "prior": 0.01}
@@ -57,18 +65,31 @@ def overwrite(path: Path, data: bytes) -> None:
 
 
 def test_a_release_is_read_back_as_it_was_published(
-    store: Store, acme: Tenant, publish: Callable[..., BundleRef], release_of: Callable[..., ReleaseRef]
+    store: Store,
+    acme: Tenant,
+    publish: Callable[..., BundleRef],
+    release_of: Callable[..., ReleaseRef],
 ) -> None:
     flow, process = publish(store), publish(store, model="anomaly-process")
 
     release = read_release(store, acme, release_of(store, flow, process))
 
-    assert release.bundles == {ModelName("anomaly-flow"): flow, ModelName("anomaly-process"): process}
-    assert (release.tenant, release.serial, release.fusion, release.notes) == (acme, 1, FUSION, "toy")
+    assert release.bundles == {
+        ModelName("anomaly-flow"): flow,
+        ModelName("anomaly-process"): process,
+    }
+    assert (release.tenant, release.serial, release.fusion, release.notes) == (
+        acme,
+        1,
+        FUSION,
+        "toy",
+    )
     assert release.created_at == "2026-11-20T08:15:00Z"
 
 
-def test_the_files_are_as_the_design_says(store: Store, acme: Tenant, two_releases: tuple[ReleaseRef, ReleaseRef], signer: Signer) -> None:
+def test_the_files_are_as_the_design_says(
+    store: Store, acme: Tenant, two_releases: tuple[ReleaseRef, ReleaseRef], signer: Signer
+) -> None:
     promote(store, acme, two_releases[0], 0, signer=signer)
     promote(store, acme, two_releases[1], 1, signer=signer, at_once=True)
 
@@ -82,7 +103,15 @@ def test_the_files_are_as_the_design_says(store: Store, acme: Tenant, two_releas
         "at_once": True,
     }
     release = text_of(release_file(store))
-    assert set(release) == {"format", "tenant", "serial", "created_at", "bundles", "fusion", "notes"}
+    assert set(release) == {
+        "format",
+        "tenant",
+        "serial",
+        "created_at",
+        "bundles",
+        "fusion",
+        "notes",
+    }
     assert set(release["bundles"]["anomaly-flow"]) == {"tenant", "version", "manifest_sha256"}
 
 
@@ -93,7 +122,9 @@ def test_publishing_points_nothing_at_what_is_published(store: Store, acme: Tena
         read_pointer(store, acme)
 
 
-def test_releases_count_over_both_roots(two_roots: Store, publish: Callable[..., BundleRef], release_of: Callable[..., ReleaseRef]) -> None:
+def test_releases_count_over_both_roots(
+    two_roots: Store, publish: Callable[..., BundleRef], release_of: Callable[..., ReleaseRef]
+) -> None:
     shipped = Store(two_roots.shipped, None, two_roots.trust)
     bundle = publish(shipped)
     assert release_of(shipped, bundle).serial == 1
@@ -125,7 +156,10 @@ def test_a_release_of_a_bundle_that_does_not_open_is_not_published(
 
 
 def test_a_release_of_a_broken_bundle_is_not_published(
-    store: Store, publish: Callable[..., BundleRef], release_of: Callable[..., ReleaseRef], folder_of: Callable[[Store, BundleRef], Path]
+    store: Store,
+    publish: Callable[..., BundleRef],
+    release_of: Callable[..., ReleaseRef],
+    folder_of: Callable[[Store, BundleRef], Path],
 ) -> None:
     bundle = publish(store)
     overwrite(folder_of(store, bundle) / "CARD.md", b"# A toi\n")
@@ -135,7 +169,10 @@ def test_a_release_of_a_broken_bundle_is_not_published(
 
 
 def test_the_bundle_of_another_tenant_needs_a_lender(
-    store: Store, acme: Tenant, publish: Callable[..., BundleRef], release_of: Callable[..., ReleaseRef]
+    store: Store,
+    acme: Tenant,
+    publish: Callable[..., BundleRef],
+    release_of: Callable[..., ReleaseRef],
 ) -> None:
     """P10: a release is the one place where tenants could reach each other's models."""
     lent = publish(store, tenant="shared")
@@ -162,13 +199,24 @@ def test_a_release_too_long_to_be_read_is_not_published(
     store: Store, acme: Tenant, publish: Callable[..., BundleRef], now: datetime, signer: Signer
 ) -> None:
     with pytest.raises(ArtifactCorrupt, match="allowed"):
-        publish_release(store, acme, [publish(store)], {"weights": ["x" * (64 << 10)]}, notes="", now=now, signer=signer)
+        publish_release(
+            store,
+            acme,
+            [publish(store)],
+            {"weights": ["x" * (64 << 10)]},
+            notes="",
+            now=now,
+            signer=signer,
+        )
 
     assert list_releases(store, acme) == ()
 
 
 def test_a_release_that_exists_is_never_replaced(
-    store: Store, publish: Callable[..., BundleRef], release_of: Callable[..., ReleaseRef], monkeypatch: pytest.MonkeyPatch
+    store: Store,
+    publish: Callable[..., BundleRef],
+    release_of: Callable[..., ReleaseRef],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """F22."""
     release_of(store, publish(store))
@@ -207,7 +255,11 @@ def test_rolling_back_is_a_newer_pointer_to_an_older_release(
 
 @pytest.mark.parametrize("expected", [0, 2, -1, 99])
 def test_a_promotion_that_saw_another_pointer_is_refused(
-    store: Store, acme: Tenant, two_releases: tuple[ReleaseRef, ReleaseRef], expected: int, signer: Signer
+    store: Store,
+    acme: Tenant,
+    two_releases: tuple[ReleaseRef, ReleaseRef],
+    expected: int,
+    signer: Signer,
 ) -> None:
     promote(store, acme, two_releases[0], 0, signer=signer)
 
@@ -263,7 +315,11 @@ def test_a_reader_during_promotions_always_sees_a_whole_pointer_and_a_rising_ser
 
 
 def test_a_pointer_of_the_state_wins_over_the_shipped_one(
-    two_roots: Store, acme: Tenant, publish: Callable[..., BundleRef], release_of: Callable[..., ReleaseRef], signer: Signer
+    two_roots: Store,
+    acme: Tenant,
+    publish: Callable[..., BundleRef],
+    release_of: Callable[..., ReleaseRef],
+    signer: Signer,
 ) -> None:
     shipped = Store(two_roots.shipped, None, two_roots.trust)
     ref = release_of(shipped, publish(shipped, 1.0))
@@ -278,7 +334,11 @@ def test_a_pointer_of_the_state_wins_over_the_shipped_one(
 
 
 def test_a_broken_pointer_is_not_replaced_by_the_shipped_one(
-    two_roots: Store, acme: Tenant, publish: Callable[..., BundleRef], release_of: Callable[..., ReleaseRef], signer: Signer
+    two_roots: Store,
+    acme: Tenant,
+    publish: Callable[..., BundleRef],
+    release_of: Callable[..., ReleaseRef],
+    signer: Signer,
 ) -> None:
     """F19: breaking one file would be a roll back that nobody asked for."""
     shipped = Store(two_roots.shipped, None, two_roots.trust)
@@ -366,16 +426,23 @@ POINTER_EDITS: dict[str, Callable[[bytes], bytes]] = {
     "release 0": lambda text: text.replace(b'"release":1', b'"release":0'),
     "climbing": lambda text: text.replace(b'"release":1', b'"release":"../1"'),
     "at_once is a number": lambda text: text.replace(b'"at_once":false', b'"at_once":0'),
-    "names itself as earlier": lambda text: text.replace(b"[]", b'[{"release":1,"sha256":"%s"}]' % text.split(b'sha256":"')[1][:64]),
+    "names itself as earlier": lambda text: text.replace(
+        b"[]", b'[{"release":1,"sha256":"%s"}]' % text.split(b'sha256":"')[1][:64]
+    ),
     "five earlier ones": lambda text: text.replace(
-        b"[]", b"[%s]" % b",".join(b'{"release":%d,"sha256":"%s"}' % (n, b"0" * 64) for n in range(2, 7))
+        b"[]",
+        b"[%s]" % b",".join(b'{"release":%d,"sha256":"%s"}' % (n, b"0" * 64) for n in range(2, 7)),
     ),
 }
 
 
 @pytest.mark.parametrize("edit", POINTER_EDITS.values(), ids=POINTER_EDITS.keys())
 def test_a_pointer_that_we_would_not_write_is_refused_whoever_signed_it(
-    store: Store, acme: Tenant, two_releases: tuple[ReleaseRef, ReleaseRef], edit: Callable[[bytes], bytes], signer: Signer
+    store: Store,
+    acme: Tenant,
+    two_releases: tuple[ReleaseRef, ReleaseRef],
+    edit: Callable[[bytes], bytes],
+    signer: Signer,
 ) -> None:
     """F18."""
     promote(store, acme, two_releases[0], 0, signer=signer)
@@ -387,9 +454,15 @@ def test_a_pointer_that_we_would_not_write_is_refused_whoever_signed_it(
         read_pointer(store, acme)
 
 
-@pytest.mark.parametrize("data", [b"", b"x", b"\n" * 3, b" " * 1025], ids=["empty", "no line", "empty lines", "too long"])
+@pytest.mark.parametrize(
+    "data", [b"", b"x", b"\n" * 3, b" " * 1025], ids=["empty", "no line", "empty lines", "too long"]
+)
 def test_a_pointer_that_is_none_is_refused(
-    store: Store, acme: Tenant, two_releases: tuple[ReleaseRef, ReleaseRef], data: bytes, signer: Signer
+    store: Store,
+    acme: Tenant,
+    two_releases: tuple[ReleaseRef, ReleaseRef],
+    data: bytes,
+    signer: Signer,
 ) -> None:
     """F3, F18."""
     promote(store, acme, two_releases[0], 0, signer=signer)
@@ -414,8 +487,13 @@ def test_a_pointer_of_another_format_is_incompatible_and_is_not_promoted_over(
     assert pointer_file(store).read_bytes() == newer
 
 
-def test_the_pointer_of_format_1_that_was_shipped_is_still_read(store: Store, acme: Tenant, trust: Trust) -> None:
-    """A format has a number, and an old number keeps its reader: unsigned, so only where it is pinned."""
+def test_the_pointer_of_format_1_that_was_shipped_is_still_read(
+    store: Store, acme: Tenant, trust: Trust
+) -> None:
+    """A format has a number, and an old number keeps its reader.
+
+    Unsigned, so only where it is pinned.
+    """
     golden = b'{"format":1,"release":3,"release_sha256":"' + b"5a" * 32 + b'","serial":2}\n'
     pointer_file(store).parent.mkdir(parents=True)
     pointer_file(store).write_bytes(golden)
@@ -427,7 +505,11 @@ def test_the_pointer_of_format_1_that_was_shipped_is_still_read(store: Store, ac
 
 
 def test_a_pointer_remembers_the_last_four_releases_before_it(
-    store: Store, acme: Tenant, publish: Callable[..., BundleRef], release_of: Callable[..., ReleaseRef], signer: Signer
+    store: Store,
+    acme: Tenant,
+    publish: Callable[..., BundleRef],
+    release_of: Callable[..., ReleaseRef],
+    signer: Signer,
 ) -> None:
     """P8: with the one in use, the last five."""
     releases = [release_of(store, publish(store, float(n))) for n in range(6)]
@@ -439,7 +521,11 @@ def test_a_pointer_remembers_the_last_four_releases_before_it(
 
 
 def test_nobody_falls_back_to_the_release_that_was_rolled_back_from(
-    store: Store, acme: Tenant, publish: Callable[..., BundleRef], release_of: Callable[..., ReleaseRef], signer: Signer
+    store: Store,
+    acme: Tenant,
+    publish: Callable[..., BundleRef],
+    release_of: Callable[..., ReleaseRef],
+    signer: Signer,
 ) -> None:
     """P8: it was left for a reason; going forward again makes it count again."""
     first, second, third = (release_of(store, publish(store, float(n))) for n in range(3))
@@ -453,19 +539,27 @@ def test_nobody_falls_back_to_the_release_that_was_rolled_back_from(
 
 
 def test_a_first_own_promotion_remembers_the_shipped_release(
-    two_roots: Store, acme: Tenant, publish: Callable[..., BundleRef], release_of: Callable[..., ReleaseRef], signer: Signer
+    two_roots: Store,
+    acme: Tenant,
+    publish: Callable[..., BundleRef],
+    release_of: Callable[..., ReleaseRef],
+    signer: Signer,
 ) -> None:
     shipped = Store(two_roots.shipped, None, two_roots.trust)
     ref = release_of(shipped, publish(shipped))
     promote(shipped, acme, ref, 0, signer=signer)
 
-    assert promote(two_roots, acme, release_of(two_roots, publish(two_roots)), 1, signer=signer).previous == (ref,)
+    assert promote(
+        two_roots, acme, release_of(two_roots, publish(two_roots)), 1, signer=signer
+    ).previous == (ref,)
 
 
 BREAK = {
     "empty": lambda path: overwrite(path, b""),
     "half": lambda path: overwrite(path, path.read_bytes()[:90]),
-    "one bit": lambda path: overwrite(path, path.read_bytes().replace(b'"serial":2', b'"serial":3')),
+    "one bit": lambda path: overwrite(
+        path, path.read_bytes().replace(b'"serial":2', b'"serial":3')
+    ),
     "gone": lambda path: path.unlink(),
     "a link": lambda path: (path.rename(path.parent / "elsewhere"), path.symlink_to("elsewhere")),
     "unsigned": lambda path: overwrite(path, path.read_bytes().partition(b"\n")[0] + b"\n"),
@@ -474,7 +568,11 @@ BREAK = {
 
 @pytest.mark.parametrize("spoil", BREAK.values(), ids=BREAK.keys())
 def test_a_broken_pointer_is_promoted_over_and_serials_go_on_rising(
-    store: Store, acme: Tenant, two_releases: tuple[ReleaseRef, ReleaseRef], spoil: Callable[[Path], object], signer: Signer
+    store: Store,
+    acme: Tenant,
+    two_releases: tuple[ReleaseRef, ReleaseRef],
+    spoil: Callable[[Path], object],
+    signer: Signer,
 ) -> None:
     """P7: a reader who has seen serial 2 takes the repair; what was in use is still known."""
     promote(store, acme, two_releases[0], 0, signer=signer)
@@ -508,7 +606,11 @@ def test_a_key_that_the_store_does_not_trust_publishes_and_promotes_nothing(
     stranger: Signer,
     now: datetime,
 ) -> None:
-    """P9: what nobody here would load is not written; a typo in the trust list does not take the service down."""
+    """P9.
+
+    What nobody here would load is not written; a typo in the trust list does not take the service
+    down.
+    """
     promote(store, acme, two_releases[0], 0, signer=signer)
     bundle = publish(store)
 
@@ -523,9 +625,13 @@ def test_a_key_that_the_store_does_not_trust_publishes_and_promotes_nothing(
     assert read_pointer(store, acme).ref == two_releases[0]
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/etc/passwd")], ids=["pipe", "link"])
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, lambda path: path.symlink_to("/etc/passwd")], ids=["pipe", "link"]
+)
 @pytest.mark.usefixtures("two_releases")
-def test_a_pointer_that_is_no_file_is_refused(store: Store, acme: Tenant, make: Callable[[Path], None]) -> None:
+def test_a_pointer_that_is_no_file_is_refused(
+    store: Store, acme: Tenant, make: Callable[[Path], None]
+) -> None:
     """F13, F15."""
     make(pointer_file(store))
 
@@ -550,8 +656,12 @@ def test_the_release_of_another_tenant_is_untrusted(
 RELEASE_EDITS = {
     "extra field": lambda value: value.update(extra=1),
     "extra field of a bundle": lambda value: value["bundles"]["anomaly-flow"].update(path="/tmp/x"),  # noqa: S108
-    "tenant of a bundle climbs": lambda value: value["bundles"]["anomaly-flow"].update(tenant="../.."),
-    "model climbs": lambda value: value["bundles"].update({"../x": value["bundles"]["anomaly-flow"]}),
+    "tenant of a bundle climbs": lambda value: value["bundles"]["anomaly-flow"].update(
+        tenant="../.."
+    ),
+    "model climbs": lambda value: value["bundles"].update(
+        {"../x": value["bundles"]["anomaly-flow"]}
+    ),
     "version is text": lambda value: value["bundles"]["anomaly-flow"].update(version="1"),
     "no bundles": lambda value: value.update(bundles={}),
     "time": lambda value: value.update(created_at="yesterday"),
@@ -592,13 +702,22 @@ def test_lists_show_the_newest_first_and_say_what_is_broken(
 
     bundles, releases = list_bundles(two_roots, acme), list_releases(two_roots, acme)
 
-    assert [(b.ref.version, b.is_shipped, bool(b.problem)) for b in bundles] == [(3, False, True), (2, False, False), (1, True, False)]
-    assert [(r.ref.serial, r.is_shipped, bool(r.problem)) for r in releases] == [(2, False, True), (1, True, False)]
+    assert [(b.ref.version, b.is_shipped, bool(b.problem)) for b in bundles] == [
+        (3, False, True),
+        (2, False, False),
+        (1, True, False),
+    ]
+    assert [(r.ref.serial, r.is_shipped, bool(r.problem)) for r in releases] == [
+        (2, False, True),
+        (1, True, False),
+    ]
     assert bundles[1].size_bytes > 0
     assert open_bundle(two_roots, bundles[1].ref)
 
 
-def test_a_tenant_without_models_has_empty_lists(store: Store, publish: Callable[..., BundleRef]) -> None:
+def test_a_tenant_without_models_has_empty_lists(
+    store: Store, publish: Callable[..., BundleRef]
+) -> None:
     publish(store, tenant="a_b")
 
     assert list_bundles(store, Tenant("a")) == ()

@@ -37,7 +37,9 @@ def releases(store: Store, tenant: str = "acme") -> list[int]:
     return [one.ref.serial for one in list_releases(store, Tenant(tenant))]
 
 
-def test_a_version_is_deleted_and_its_number_never_comes_back(store: Store, acme: Tenant, publish: Publish) -> None:
+def test_a_version_is_deleted_and_its_number_never_comes_back(
+    store: Store, acme: Tenant, publish: Publish
+) -> None:
     """Tombstone: "version 2" in a ticket means one model for ever."""
     publish(store)
     publish(store)
@@ -52,7 +54,11 @@ def test_a_version_is_deleted_and_its_number_never_comes_back(store: Store, acme
 
 
 def test_a_release_is_deleted_and_its_number_never_comes_back(
-    store: Store, acme: Tenant, two_releases: Two, publish: Publish, release_of: Callable[..., ReleaseRef]
+    store: Store,
+    acme: Tenant,
+    two_releases: Two,
+    publish: Publish,
+    release_of: Callable[..., ReleaseRef],
 ) -> None:
     delete_release(store, acme, two_releases[1].serial)
 
@@ -61,7 +67,9 @@ def test_a_release_is_deleted_and_its_number_never_comes_back(
     assert open_bundle(store, list_bundles(store, acme)[0].ref), "its bundles stay"
 
 
-def test_a_broken_tombstone_stops_the_publisher_before_a_number_is_used_twice(store: Store, acme: Tenant, publish: Publish) -> None:
+def test_a_broken_tombstone_stops_the_publisher_before_a_number_is_used_twice(
+    store: Store, acme: Tenant, publish: Publish
+) -> None:
     publish(store)
     publish(store)
     delete_bundle(store, acme, MODEL, 2)
@@ -71,11 +79,22 @@ def test_a_broken_tombstone_stops_the_publisher_before_a_number_is_used_twice(st
         publish(store)
 
 
-@pytest.mark.parametrize("role", ["serves", "before", "challenger", "champion of its model", "lent to another tenant"])
+@pytest.mark.parametrize(
+    "role", ["serves", "before", "challenger", "champion of its model", "lent to another tenant"]
+)
 def test_what_is_needed_is_not_deleted(
-    store: Store, acme: Tenant, publish: Publish, release_of: Callable[..., ReleaseRef], signer: Signer, now: datetime, role: str
+    store: Store,
+    acme: Tenant,
+    publish: Publish,
+    release_of: Callable[..., ReleaseRef],
+    signer: Signer,
+    now: datetime,
+    role: str,
 ) -> None:
-    """F22: the live version is not deletable (409); neither is what one could fall back to or is trying."""
+    """F22.
+
+    The live version is not deletable (409); neither is what one could fall back to or is trying.
+    """
     ref = publish(store)
     spare = release_of(store, publish(store))
     release = release_of(store, ref)
@@ -92,7 +111,16 @@ def test_what_is_needed_is_not_deleted(
             set_model_alias(store, acme, MODEL, Alias.CHAMPION, ref, 0, signer=signer)
         case "lent to another tenant":
             theirs = Tenant("banks")
-            lent = publish_release(store, theirs, [ref], {}, notes="", now=now, signer=signer, lenders=frozenset({acme}))
+            lent = publish_release(
+                store,
+                theirs,
+                [ref],
+                {},
+                notes="",
+                now=now,
+                signer=signer,
+                lenders=frozenset({acme}),
+            )
             promote(store, theirs, lent, 0, signer=signer)
 
     with pytest.raises(ArtifactInUse) as refusal:
@@ -107,7 +135,9 @@ def test_what_is_needed_is_not_deleted(
     assert spare.serial not in releases(store)
 
 
-def test_what_is_not_there_is_not_deleted_and_leaves_nothing(store: Store, publish: Publish) -> None:
+def test_what_is_not_there_is_not_deleted_and_leaves_nothing(
+    store: Store, publish: Publish
+) -> None:
     publish(store)
 
     for tenant, version in (("acme", 2), ("nobody", 1)):
@@ -158,7 +188,12 @@ SPOILS = {
 
 @pytest.mark.parametrize("spoil", SPOILS.values(), ids=SPOILS.keys())
 def test_while_nobody_can_tell_what_serves_nothing_is_removed(
-    store: Store, acme: Tenant, two_releases: Two, publish: Publish, signer: Signer, spoil: Callable[[Path], object]
+    store: Store,
+    acme: Tenant,
+    two_releases: Two,
+    publish: Publish,
+    signer: Signer,
+    spoil: Callable[[Path], object],
 ) -> None:
     """The live is never gone, also on the day that its pointer is broken."""
     promote(store, acme, two_releases[0], 0, signer=signer)
@@ -190,7 +225,11 @@ def test_a_release_whose_key_is_trusted_no_more_still_protects_its_bundles(
 
 
 def test_retention_keeps_the_newest_of_each_model_and_what_remains_is_whole(
-    store: Store, acme: Tenant, publish: Publish, release_of: Callable[..., ReleaseRef], signer: Signer
+    store: Store,
+    acme: Tenant,
+    publish: Publish,
+    release_of: Callable[..., ReleaseRef],
+    signer: Signer,
 ) -> None:
     made = [release_of(store, publish(store, float(number))) for number in range(8)]
     publish(store, model="other")
@@ -207,7 +246,9 @@ def test_retention_keeps_the_newest_of_each_model_and_what_remains_is_whole(
         *(f"anomaly-flow/{n}" for n in (2, 3, 4, 5)),
     ]
     for release in releases(store):
-        assert all(open_bundle(store, ref) for ref in read_release(store, acme, release).bundles.values())
+        assert all(
+            open_bundle(store, ref) for ref in read_release(store, acme, release).bundles.values()
+        )
     assert versions(store, "a") == [1]
     assert apply_retention(store, acme, keep=3).bundles == ()
 
@@ -218,7 +259,11 @@ def test_retention_that_keeps_nothing_is_refused(store: Store, acme: Tenant) -> 
 
 
 def test_deleting_beside_promoting_never_takes_what_serves(
-    store: Store, acme: Tenant, publish: Publish, release_of: Callable[..., ReleaseRef], signer: Signer
+    store: Store,
+    acme: Tenant,
+    publish: Publish,
+    release_of: Callable[..., ReleaseRef],
+    signer: Signer,
 ) -> None:
     """F22: one of the two wins; whoever does, the pointer's bundles are there."""
     for round_ in range(10):
@@ -254,11 +299,21 @@ def test_deleting_beside_promoting_never_takes_what_serves(
 
 
 def test_what_another_tenant_is_just_pointing_to_is_not_deleted_beside_it(
-    store: Store, acme: Tenant, publish: Publish, signer: Signer, now: datetime, monkeypatch: pytest.MonkeyPatch
+    store: Store,
+    acme: Tenant,
+    publish: Publish,
+    signer: Signer,
+    now: datetime,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """F22 over two tenants, whose own locks do not see each other: between the proof and the pointer nothing goes."""
+    """F22 over two tenants, whose own locks do not see each other.
+
+    Between the proof and the pointer nothing goes.
+    """
     banks, ref = Tenant("banks"), publish(store)
-    lent = publish_release(store, banks, [ref], {}, notes="", now=now, signer=signer, lenders=frozenset({acme}))
+    lent = publish_release(
+        store, banks, [ref], {}, notes="", now=now, signer=signer, lenders=frozenset({acme})
+    )
     user_errors: list[type[BaseException]] = []
 
     def delete() -> None:
@@ -283,12 +338,20 @@ def test_what_another_tenant_is_just_pointing_to_is_not_deleted_beside_it(
 
 
 def test_what_a_release_is_just_being_made_of_is_not_deleted_beside_it(
-    store: Store, acme: Tenant, publish: Publish, signer: Signer, now: datetime, monkeypatch: pytest.MonkeyPatch
+    store: Store,
+    acme: Tenant,
+    publish: Publish,
+    signer: Signer,
+    now: datetime,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Between the proof of its bundles and its place nothing goes, or it would be dead from the beginning; also of a lender's."""
     banks, ref = Tenant("banks"), publish(store)
     kept = publish(store)
-    deleter, prove = threading.Thread(target=apply_retention, args=(store, acme), kwargs={"keep": 1}), releasing.open_bundle
+    deleter, prove = (
+        threading.Thread(target=apply_retention, args=(store, acme), kwargs={"keep": 1}),
+        releasing.open_bundle,
+    )
 
     def proven(*args: object) -> object:
         bundle = prove(*args)  # type: ignore[arg-type]
@@ -298,14 +361,18 @@ def test_what_a_release_is_just_being_made_of_is_not_deleted_beside_it(
 
     with monkeypatch.context() as patch:
         patch.setattr(releasing, "open_bundle", proven)
-        release = publish_release(store, banks, [ref], {}, notes="", now=now, signer=signer, lenders=frozenset({acme}))
+        release = publish_release(
+            store, banks, [ref], {}, notes="", now=now, signer=signer, lenders=frozenset({acme})
+        )
     deleter.join()
 
     releasing.prove_release(store, banks, release)
     assert open_bundle(store, kept)
 
 
-def test_a_full_disk_deletes_nothing(store: Store, acme: Tenant, publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_deletes_nothing(
+    store: Store, acme: Tenant, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """F20: the tombstone and the audit line need room; without it the version stays whole."""
     publish(store)
     ref = publish(store)

@@ -16,7 +16,11 @@ from ensemble.store.signing import Signer
 
 @pytest.fixture
 def six(
-    store: Store, acme: Tenant, publish: Callable[..., BundleRef], release_of: Callable[..., ReleaseRef], signer: Signer
+    store: Store,
+    acme: Tenant,
+    publish: Callable[..., BundleRef],
+    release_of: Callable[..., ReleaseRef],
+    signer: Signer,
 ) -> list[ReleaseRef]:
     """Six releases of acme, promoted one after the other."""
     releases = [release_of(store, publish(store, float(number))) for number in range(6)]
@@ -25,7 +29,9 @@ def six(
     return releases
 
 
-def test_the_release_before_is_one_call_away(store: Store, acme: Tenant, six: list[ReleaseRef], signer: Signer) -> None:
+def test_the_release_before_is_one_call_away(
+    store: Store, acme: Tenant, six: list[ReleaseRef], signer: Signer
+) -> None:
     """P8: and all traffic goes there at once."""
     pointer = roll_back(store, acme, 6, signer=signer)
 
@@ -33,7 +39,9 @@ def test_the_release_before_is_one_call_away(store: Store, acme: Tenant, six: li
     assert (pointer.ref, pointer.serial, pointer.at_once) == (six[4], 7, True)
 
 
-def test_one_can_go_back_further_and_never_forth_again(store: Store, acme: Tenant, six: list[ReleaseRef], signer: Signer) -> None:
+def test_one_can_go_back_further_and_never_forth_again(
+    store: Store, acme: Tenant, six: list[ReleaseRef], signer: Signer
+) -> None:
     """P8: the last five are kept; what was rolled back from is not gone to by a roll-back."""
     found = [roll_back(store, acme, serial, signer=signer).ref for serial in (6, 7, 8, 9)]
 
@@ -43,13 +51,17 @@ def test_one_can_go_back_further_and_never_forth_again(store: Store, acme: Tenan
 
 
 @pytest.mark.parametrize("to", [1, 3])
-def test_an_earlier_release_can_be_named(store: Store, acme: Tenant, six: list[ReleaseRef], signer: Signer, to: int) -> None:
+def test_an_earlier_release_can_be_named(
+    store: Store, acme: Tenant, six: list[ReleaseRef], signer: Signer, to: int
+) -> None:
     assert roll_back(store, acme, 6, signer=signer, to=to).ref == six[to - 1]
 
 
 @pytest.mark.parametrize("to", [6, 7])
 @pytest.mark.usefixtures("six")
-def test_what_is_not_earlier_is_no_roll_back(store: Store, acme: Tenant, signer: Signer, to: int) -> None:
+def test_what_is_not_earlier_is_no_roll_back(
+    store: Store, acme: Tenant, signer: Signer, to: int
+) -> None:
     with pytest.raises(ArtifactMissing, match=f"release {to}"):
         roll_back(store, acme, 6, signer=signer, to=to)
 
@@ -57,7 +69,9 @@ def test_what_is_not_earlier_is_no_roll_back(store: Store, acme: Tenant, signer:
 
 
 @pytest.mark.usefixtures("six")
-def test_who_saw_another_pointer_rolls_nothing_back(store: Store, acme: Tenant, signer: Signer) -> None:
+def test_who_saw_another_pointer_rolls_nothing_back(
+    store: Store, acme: Tenant, signer: Signer
+) -> None:
     """F22: two operators at once go back one step, not two."""
     roll_back(store, acme, 6, signer=signer)
 
@@ -71,7 +85,11 @@ def release_file(store: Store) -> Callable[[int], Path]:
 
 
 def test_a_release_that_does_not_load_is_passed_over(
-    store: Store, acme: Tenant, six: list[ReleaseRef], signer: Signer, release_file: Callable[[int], Path]
+    store: Store,
+    acme: Tenant,
+    six: list[ReleaseRef],
+    signer: Signer,
+    release_file: Callable[[int], Path],
 ) -> None:
     """P8: always to a proven release."""
     release_file(5).unlink()
@@ -94,6 +112,8 @@ def test_a_named_release_that_does_not_load_is_refused(
     assert read_pointer(store, acme).serial == 6
 
 
-def test_a_tenant_that_never_had_a_release_has_none_before(store: Store, acme: Tenant, signer: Signer) -> None:
+def test_a_tenant_that_never_had_a_release_has_none_before(
+    store: Store, acme: Tenant, signer: Signer
+) -> None:
     with pytest.raises(ArtifactMissing):
         roll_back(store, acme, 0, signer=signer)

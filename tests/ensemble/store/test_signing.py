@@ -1,4 +1,8 @@
-"""Signatures: one line after the text, over the kind of document and the text; trust that nothing in a store can widen."""
+"""Signatures.
+
+One line after the text, over the kind of document and the text; trust that nothing in a store can
+widen.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +33,9 @@ def test_anyone_with_a_library_can_check_a_signature(signer: Signer) -> None:
     """RFC 8032, and nothing of ours but the line before the text."""
     signature = base64.b64decode(signer.sign(TEXT, Document.POINTER).split()[-1])
 
-    ed25519.Ed25519PublicKey.from_public_bytes(signer.public).verify(signature, b"axon pointer v1\n" + TEXT)
+    ed25519.Ed25519PublicKey.from_public_bytes(signer.public).verify(
+        signature, b"axon pointer v1\n" + TEXT
+    )
 
 
 def test_a_key_is_named_by_the_digest_of_its_public_half(signer: Signer) -> None:
@@ -42,18 +48,26 @@ NO_SIGNATURES = {
     "a text alone": (TEXT, ArtifactUntrusted),
     "an empty second line": (TEXT + b"\n", ArtifactUntrusted),
     "another word": (TEXT + b"none\n", ArtifactUntrusted),
-    "another algorithm": (TEXT + b"none " + b"0" * 16 + b" " + b"A" * 86 + b"==\n", ArtifactUntrusted),
+    "another algorithm": (
+        TEXT + b"none " + b"0" * 16 + b" " + b"A" * 86 + b"==\n",
+        ArtifactUntrusted,
+    ),
 }
 
 
 @pytest.mark.parametrize(("data", "refusal"), NO_SIGNATURES.values(), ids=NO_SIGNATURES.keys())
-def test_what_is_not_signed_is_not_trusted(trust: Trust, data: bytes, refusal: type[Exception]) -> None:
+def test_what_is_not_signed_is_not_trusted(
+    trust: Trust, data: bytes, refusal: type[Exception]
+) -> None:
     with pytest.raises(refusal):
         trust.prove(data, Document.RELEASE, what="it")
 
 
 def test_a_third_line_is_no_way_in(signer: Signer, trust: Trust) -> None:
-    for data in (signer.sign(TEXT, Document.RELEASE) + b"more\n", TEXT + signer.sign(TEXT, Document.RELEASE)):
+    for data in (
+        signer.sign(TEXT, Document.RELEASE) + b"more\n",
+        TEXT + signer.sign(TEXT, Document.RELEASE),
+    ):
         with pytest.raises(ArtifactUntrusted):
             trust.prove(data, Document.RELEASE, what="it")
 
@@ -61,7 +75,9 @@ def test_a_third_line_is_no_way_in(signer: Signer, trust: Trust) -> None:
 def test_an_empty_trust_trusts_nothing(signer: Signer) -> None:
     """There is no switch that trusts all; the least that can be said is nothing."""
     with pytest.raises(ArtifactUntrusted, match=signer.key_id):
-        Trust({}, frozenset()).prove(signer.sign(TEXT, Document.RELEASE), Document.RELEASE, what="it")
+        Trust({}, frozenset()).prove(
+            signer.sign(TEXT, Document.RELEASE), Document.RELEASE, what="it"
+        )
 
 
 def test_a_pinned_file_needs_no_signature_and_may_have_one(signer: Signer) -> None:
@@ -83,7 +99,9 @@ def test_a_trust_list_that_lies_about_a_key_is_refused(signer: Signer, stranger:
         Trust({}, frozenset({"*"}))
 
 
-def test_nothing_is_signed_that_readers_would_refuse(signer: Signer, stranger: Signer, trust: Trust) -> None:
+def test_nothing_is_signed_that_readers_would_refuse(
+    signer: Signer, stranger: Signer, trust: Trust
+) -> None:
     with pytest.raises(ArtifactUntrusted, match=stranger.key_id):
         signed_for(trust, stranger, TEXT, Document.RELEASE, limit=1000, what="it")
     with pytest.raises(ArtifactCorrupt, match="allowed are 100"):
@@ -108,19 +126,28 @@ def test_a_private_key_does_not_travel_between_processes(signer: Signer) -> None
         pickle.dumps(signer)
 
 
-def pem_of(key: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey, how: serialization.KeySerializationEncryption) -> bytes:
+def pem_of(
+    key: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey,
+    how: serialization.KeySerializationEncryption,
+) -> bytes:
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, how)
 
 
 NO_KEYS = {
     "nothing": b"",
     "text": b"hello",
-    "another kind of key": pem_of(ec.generate_private_key(ec.SECP256R1()), serialization.NoEncryption()),
-    "under a password": pem_of(ed25519.Ed25519PrivateKey.generate(), serialization.BestAvailableEncryption(b"x")),
+    "another kind of key": pem_of(
+        ec.generate_private_key(ec.SECP256R1()), serialization.NoEncryption()
+    ),
+    "under a password": pem_of(
+        ed25519.Ed25519PrivateKey.generate(), serialization.BestAvailableEncryption(b"x")
+    ),
 }
 
 
 @pytest.mark.parametrize("data", NO_KEYS.values(), ids=NO_KEYS.keys())
 def test_what_is_no_key_is_refused_without_repeating_it(data: bytes) -> None:
-    with pytest.raises(ValueError, match=r"^is (no unencrypted private key in PEM|not an Ed25519 key)$"):
+    with pytest.raises(
+        ValueError, match=r"^is (no unencrypted private key in PEM|not an Ed25519 key)$"
+    ):
         Signer.from_pem(data)

@@ -21,7 +21,7 @@ from deployments.web.api_keys import Scope, create_key, revoke_key
 from deployments.web.auth import ScopedRoute
 from ensemble.store.names import Tenant
 from tests.deployments.conftest import PATIENT, Door, OpenDoor, RecordingMeter
-from tests.deployments.management import Managed
+from tests.support.management import Managed
 
 ACME = Tenant("acme")
 WITH_KEYS = PATIENT | {

@@ -2,7 +2,7 @@
 
 `make verify` asks some 12,000 of both; the short form some hundreds. That every documented status
 can be had of every route is shown by
-tests/deployments/test_openapi.py and test_manage_statuses.py.
+tests/deployments/scoring/test_openapi.py and test_manage_statuses.py.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ReleaseRef
 from ensemble.store.signing import Signer, Trust
 from tests.deployments.conftest import PATIENT, OpenDoor, RecordingMeter
-from tests.deployments.furnished import MODEL, furnish
-from tests.deployments.management import trust_the_key
+from tests.support.furnished_management import MODEL, furnish
+from tests.support.management import trust_the_key
 
 REQUESTS_OF_A_ROUTE = 150 if os.environ.get("AXON_VERIFY") else 6  # of each sort, true and false
 UNLIMITED = {"requests_per_s": 1e6, "burst": 1e6, "stall_s": 0.0}

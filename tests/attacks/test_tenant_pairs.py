@@ -23,7 +23,7 @@ from ensemble.store.names import ModelName, Tenant
 from tests.attacks.test_store_tenants import SIGNER, furnished, pairs
 from tests.attacks.test_tenants import BODIES, QUERIES, SAME_ID, escaped, routes_of
 from tests.deployments.conftest import RecordingMeter
-from tests.deployments.management import Managed
+from tests.support.management import Managed
 
 PAIRS = 10_000 if settings.default and settings.default.max_examples >= 10_000 else 40
 LISTS = {

@@ -27,7 +27,7 @@ from ensemble.store.releases.release import promote, publish_release
 from ensemble.store.signing import Signer, Trust
 from tests.conftest import NOW
 from tests.deployments.conftest import RecordingMeter
-from tests.deployments.management import Managed, trust_the_key
+from tests.support.management import Managed, trust_the_key
 
 MINE, THEIRS, NOBODYS = "mine", "theirs", "nobodys"
 BODIES: Mapping[str, Any] = {

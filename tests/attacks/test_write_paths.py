@@ -20,7 +20,7 @@ from deployments.config.settings import ROOT
 from deployments.scoring.app import IngressApp
 from tests.deployments.conftest import PATIENT, Door, Event
 from tests.deployments.test_local_mode import WITHIN_S, is_live, run_locally
-from tests.timing import wait_until
+from tests.support.timing import wait_until
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = {

@@ -34,7 +34,7 @@ from ensemble.runtime.slot import LayerSlot
 from ensemble.store.layout import Store
 from ensemble.training.data.flow_table import FlowTable
 from ensemble.verdicts import LayerScores
-from tests.deployments.fake_classifier import FakeClassifier, FakeReleases, classifier_slot
+from tests.support.fake_classifier import FakeClassifier, FakeReleases, classifier_slot
 
 Event = dict[str, Any]
 PATIENT = {

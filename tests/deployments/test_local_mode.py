@@ -25,7 +25,7 @@ from ensemble.runtime.slot import ANY_RELEASE
 from ensemble.training.data.flow_table import FlowTable
 from ensemble.verdicts import LayerScores, LayerStatus
 from tests.deployments.conftest import PATIENT, Door, Event
-from tests.timing import wait_until
+from tests.support.timing import wait_until
 
 WITHIN_S = 30.0
 

@@ -22,7 +22,7 @@ from ensemble.guard import (
     RetryBudget,
     Ticket,
 )
-from tests.timing import Clock
+from tests.support.timing import Clock
 
 RULES = BreakerRules(
     failures_in_a_row=5,

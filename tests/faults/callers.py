@@ -17,7 +17,7 @@ from typing import Self
 
 import msgspec
 
-from tests.timing import wait_until
+from tests.support.timing import wait_until
 
 __all__ = ["Asked", "Callers", "figures", "median_ms"]
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.faults.callers import figures, median_ms
 from tests.faults.service import BUSY, LAYERS_OF_FLOWS, NOISE_S, Service
-from tests.timing import wait_until
+from tests.support.timing import wait_until
 
 pytestmark = pytest.mark.cluster
 

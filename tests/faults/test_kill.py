@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.callers import Asked, figures
 from tests.faults.service import BUSY, CONNECTIONS, LAYERS_OF_FLOWS, NOISE_S, Service, kill
-from tests.timing import wait_until
+from tests.support.timing import wait_until
 
 pytestmark = pytest.mark.cluster
 

@@ -33,7 +33,7 @@ from ensemble.verdicts import LayerScores, LayerStatus
 from tests.faults.callers import figures
 from tests.faults.service import BUSY, Service
 from tests.load.flows import made_up_flows
-from tests.timing import wait_until
+from tests.support.timing import wait_until
 
 pytestmark = pytest.mark.cluster
 

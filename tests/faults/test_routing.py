@@ -6,7 +6,7 @@ import pytest
 
 from tests.faults.callers import figures
 from tests.faults.service import BUSY, Service, kill
-from tests.timing import wait_until
+from tests.support.timing import wait_until
 
 pytestmark = pytest.mark.cluster
 

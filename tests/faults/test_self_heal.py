@@ -16,7 +16,7 @@ import pytest
 from deployments.config.settings import ROOT
 from tests.faults.callers import Asked, figures
 from tests.faults.service import BUSY, LAYERS_OF_FLOWS, Service, kill
-from tests.timing import wait_until
+from tests.support.timing import wait_until
 
 pytestmark = pytest.mark.cluster
 

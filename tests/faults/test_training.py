@@ -13,7 +13,7 @@ import pytest
 from ensemble.features.tabular import NETWORK_FEATURES
 from tests.faults.callers import figures
 from tests.faults.service import CONNECTIONS, NOISE_S, Service
-from tests.timing import wait_until
+from tests.support.timing import wait_until
 
 pytestmark = pytest.mark.cluster
 

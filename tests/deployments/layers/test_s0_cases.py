@@ -1,0 +1,164 @@
+"""The four acceptance cases of S0, on the layers' own deployments and a copy of the shipped models.
+
+Real files, really broken.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ensemble.store.bundles import manifest
+from ensemble.store.files import safe_read
+from tests.deployments.conftest import Event, RecordingMeter, Told
+from tests.support.models_on_disk import ModelsOnDisk, said
+
+
+@pytest.fixture
+def world(tmp_path: Path, meter: RecordingMeter, told: Told) -> Iterator[ModelsOnDisk]:
+    del told  # listens from the start
+    made = ModelsOnDisk(tmp_path / "shipped", meter)
+    yield made
+    made.close()
+
+
+def test_s0_27_a_corrupt_anomaly_file_costs_the_anomaly_layer_and_nothing_else(
+    world: ModelsOnDisk, told: Told, flow_events: list[Event]
+) -> None:
+    """S0-27.
+
+    Starts, layer1_load_failed, layer1_dummy_active, PARTIALLY_OPERATIONAL, resilience works.
+    """
+    for name in ("anomaly-flow", "anomaly-process"):
+        for file in world.files(f"{name}/*/model.safetensors"):
+            file.write_bytes(file.read_bytes()[:-1000])
+
+    answer = world.start().post("/v1/score", flow_events[0]).json()
+
+    assert {"layer1_load_failed", "layer1_dummy_active", "layer2_loaded"} <= set(told.events)
+    assert said(answer) == {
+        "anomaly": "fallback",
+        "behavior": "live",
+        "classifier": "live",
+        "resilience": "live",
+    }
+    assert answer["status"] == "PARTIALLY_OPERATIONAL"
+    (failed, *_) = told("layer1_load_failed")
+    assert (failed["error_code"], failed["code"], failed["cause"]) == (
+        "MODEL_LOAD_ERROR",
+        "ARTIFACT_CORRUPT",
+        "files",
+    )
+    assert failed["action"] == "initializing_dummy_model"
+
+
+def test_s0_28_without_any_file_every_event_is_still_processed(
+    world: ModelsOnDisk, told: Told, flow_events: list[Event]
+) -> None:
+    """S0-28.
+
+    Layer1_files_missing + layer2_files_missing, FALLBACK_MODE, events still processed; unseen by
+    all is no verdict.
+    """
+    for file in world.files("model.safetensors"):
+        file.unlink()
+
+    door = world.start()
+    answer = door.post("/v1/score", flow_events[0]).json()
+    door._loop.run(door.ingress._watch.look())  # what the door does by itself, once it is started
+
+    assert {
+        "layer1_files_missing",
+        "layer1_load_failed",
+        "layer2_files_missing",
+        "layer2_load_failed",
+    } <= set(told.events)
+    assert (answer["status"], answer["verdict"], answer["coverage"]) == (
+        "FALLBACK_MODE",
+        "indeterminate",
+        0.0,
+    )
+    incidents = {
+        record["incident"]
+        for record in told()
+        if record["event"].startswith("layer2_") and "incident" in record
+    }
+    assert len(incidents) == 1, "both events of one missing file are one incident (C-31)"
+    (status,) = told("ml_models_status")[-1:]
+    assert (status["status"], status["service_status"]) == (
+        "FALLBACK_MODE",
+        "RESILIENCE_SCORING_ONLY",
+    )
+
+
+def test_s0_29_a_model_of_another_version_is_named_and_the_service_goes_on(
+    world: ModelsOnDisk, told: Told, flow_events: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S0-29, C-09: whole, and made for another version, is told apart from corrupt, before anything is decoded.
+
+    Our models are arrays, which no library's version changes; a forest of another scikit-learn is
+    met, and named, at `axon import`.
+    """
+    monkeypatch.setattr(manifest, "FORMAT", 2)
+
+    answer = world.start().post("/v1/score", flow_events[0]).json()
+
+    assert (answer["status"], said(answer)["anomaly"]) == ("FALLBACK_MODE", "fallback")
+    failed = told("layer1_load_failed")[0]
+    assert (failed["code"], failed["cause"]) == ("ARTIFACT_INCOMPATIBLE", "dependencies")
+    assert "format 2" in failed["error"]
+
+
+def test_s0_30_a_disk_that_fails_costs_every_model_and_no_answer(
+    world: ModelsOnDisk, told: Told, flow_events: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S0-30: layer1 + layer2 load_failed with the system's own number, FALLBACK_MODE."""
+    honest = os.read
+
+    def failing(fd: int, size: int) -> bytes:
+        if Path(f"/proc/self/fd/{fd}").readlink().suffix == ".safetensors":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return honest(fd, size)
+
+    monkeypatch.setattr(safe_read.os, "read", failing)
+
+    answer = world.start().post("/v1/score", flow_events[0]).json()
+
+    assert answer["status"] == "FALLBACK_MODE"
+    for event in ("layer1_load_failed", "layer2_load_failed"):
+        failed = told(event)[0]
+        assert (failed["code"], "[Errno 5]" in failed["error"]) == ("ARTIFACT_UNREADABLE", True)
+
+
+def test_a_missing_file_carries_the_systems_number_too(world: ModelsOnDisk, told: Told) -> None:
+    """S0-30 greps for "[Errno 2]"."""
+    world.files("behavior-flow/2/model.safetensors")[0].unlink()
+
+    world.start()
+
+    assert told("layer2_load_failed")[0]["error"].startswith("[Errno 2] ")
+
+
+def test_what_is_put_back_is_fully_operational_at_the_next_look(
+    world: ModelsOnDisk, told: Told, flow_events: list[Event], tmp_path: Path
+) -> None:
+    """P7: no restart; the incident ends with the line that says what was loaded."""
+    torn = world.files("model.safetensors")
+    kept = {file: file.read_bytes() for file in torn}
+    for file in torn:
+        file.write_bytes(b"")
+    door = world.start()
+    assert door.post("/v1/score", flow_events[0]).json()["status"] == "FALLBACK_MODE"
+
+    for file, data in kept.items():
+        file.write_bytes(data)
+    world.look()
+    answer = door.post("/v1/score", flow_events[0]).json()
+
+    assert (answer["status"], answer["coverage"]) == ("FULLY_OPERATIONAL", 1.0)
+    assert {"resolves_incident"} <= set(told("layer2_loaded")[-1])
+    assert not list((tmp_path / "state").glob("tenants/*")), "healing writes nothing into the store"

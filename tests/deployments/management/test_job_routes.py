@@ -1,0 +1,373 @@
+"""Training over HTTP.
+
+A job is taken at once, looked up by its own tenant alone, and ends in a version that serves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from deployments.config.settings import read_settings
+from deployments.management.training_actor import FitWork
+from ensemble.store.layout import Store
+from ensemble.store.signing import Signer, Trust
+from ensemble.training.data.tabular_rows import Step
+from ensemble.training.publish import Trained
+from ensemble.training.recipes.tabular import fit_steps
+from tests.deployments.conftest import RecordingMeter
+from tests.support.management import Managed, trust_the_key
+
+NAME = "isolation_forest_anomaly_detector"
+Ask = Callable[..., httpx.Response]
+
+
+async def fit_here(work: FitWork) -> AsyncGenerator[Step | Trained, None]:
+    """The fit without Ray."""
+    for step in fit_steps(work.table, name=work.name, seed=work.seed, metadata=work.metadata):
+        yield step
+        await asyncio.sleep(0)
+
+
+async def never_ends(work: FitWork) -> AsyncGenerator[Step | Trained, None]:
+    """A fit that hangs after its first step."""
+    del work
+    yield Step("forest 1 of 6", 0.25)
+    await asyncio.Event().wait()
+
+
+def rows(count: int = 120) -> list[dict[str, Any]]:
+    """Rows as the source system has them, with more in them than the features."""
+    generator = np.random.default_rng(3)
+    table = np.stack(
+        [
+            generator.lognormal(8, 1, count),
+            generator.integers(1, 90, count),
+            generator.exponential(3, count),
+        ],
+        axis=1,
+    )
+    return [
+        {
+            "bytes_transferred": b,
+            "packet_count": p,
+            "connection_duration": d,
+            "source_ip": "10.0.0.7",
+        }
+        for b, p, d in table.astype(float).tolist()
+    ]
+
+
+BODY = {"network_data": rows()}
+
+
+@pytest.fixture
+def store(own_state: Path, trust: Trust) -> Store:
+    return Store(own_state, None, trust)
+
+
+@pytest.fixture
+def open_managed(
+    own_trust: Path, tmp_path: Path, signer: Signer, patient_disk: None, meter: RecordingMeter
+) -> Iterator[Callable[..., Managed]]:
+    """`open_managed(run)`: the application, whose fits are `run`."""
+    del patient_disk
+    trust_the_key(own_trust, tmp_path / "home" / "signing.key", signer)
+    opened: list[Managed] = []
+
+    def make(run: Callable[..., Any] = never_ends, **management: Any) -> Managed:
+        overrides = {"store": {"shipped": str(tmp_path / "artifacts")}, "management": management}
+        made = Managed(read_settings(overrides), meter, run=run)
+        for tenant in ("acme", "banks"):
+            made.key_of(tenant)
+        made.open()
+        opened.append(made)
+        return made
+
+    yield make
+    for made in opened:
+        made.close()
+
+
+def as_acme(managed: Managed) -> Ask:
+    return lambda method, path, **more: managed(
+        method, path, headers=managed.key_of("acme"), **more
+    )
+
+
+def ended(managed: Managed, path: str) -> dict[str, Any]:
+    """The job when it has ended; the loop turns only while somebody asks."""
+
+    async def poll() -> dict[str, Any]:
+        async with asyncio.timeout(60):
+            while True:
+                job = (await managed.send("GET", path, headers=managed.key_of("acme"))).json()
+                if job["ended_at"]:
+                    return dict(job)
+                await asyncio.sleep(0)
+
+    return managed.loop.run(poll())
+
+
+def test_a_job_is_taken_at_once_and_ends_in_a_version_that_serves(
+    open_managed: Callable[..., Managed],
+) -> None:
+    """S4-13, C-25.
+
+    202 and a place to look; then the model is in the list, with what its user said of it.
+    """
+    managed = open_managed(fit_here)
+    ask = as_acme(managed)
+
+    taken = ask(
+        "POST",
+        "/models/train",
+        json=BODY
+        | {"version": "2026-11", "user_metadata": {"ticket": "A-17"}, "tenant_id": "acme"},
+    )
+    job = ended(managed, taken.headers["location"])
+
+    assert taken.status_code == 202
+    assert taken.headers["location"] == f"/models/jobs/{taken.json()['id']}"
+    assert (taken.json()["status"], taken.json()["rows"], taken.json()["label"]) == (
+        "queued",
+        120,
+        "2026-11",
+    )
+    assert (job["status"], job["model_version"], job["is_champion"], job["error"]) == (
+        "done",
+        1,
+        True,
+        None,
+    )
+    info = ask("GET", f"/models/{NAME}/info").json()
+    assert (info["version"], info["label"], info["aliases"], info["user_metadata"]) == (
+        1,
+        "2026-11",
+        ["champion"],
+        {"ticket": "A-17"},
+    )
+    assert info["feature_names"] == ["bytes_transferred", "packet_count", "connection_duration"]
+    assert info["model_type"]
+    assert info["training_data_hash"]
+
+
+def test_a_job_that_shall_not_promote_leaves_the_champion_alone(
+    open_managed: Callable[..., Managed],
+) -> None:
+    managed = open_managed(fit_here)
+
+    taken = as_acme(managed)(
+        "POST", "/models/train", json=BODY | {"promote": False, "name": "quiet"}
+    )
+    job = ended(managed, taken.headers["location"])
+
+    assert (job["status"], job["is_champion"]) == ("done", False)
+    assert as_acme(managed)("GET", "/models/quiet/info").json()["aliases"] == []
+
+
+def test_a_job_is_seen_and_cancelled_by_its_own_tenant_alone(
+    open_managed: Callable[..., Managed],
+) -> None:
+    """P10: the id of a foreign job is as good as none."""
+    managed = open_managed()
+    ask = as_acme(managed)
+    path = ask("POST", "/models/train", json=BODY).headers["location"]
+    theirs = managed.key_of("banks")
+
+    for method in ("GET", "DELETE"):
+        foreign = managed(method, path, headers=theirs | {"X-Request-ID": "r"})
+        absent = managed(method, f"/models/jobs/{'0' * 32}", headers=theirs | {"X-Request-ID": "r"})
+        assert (foreign.status_code, foreign.content) == (absent.status_code, absent.content)
+        assert code_of(foreign) == (404, "UNKNOWN_JOB")
+    assert managed("GET", "/models/jobs", headers=theirs).json() == {"jobs": []}
+    assert len(ask("GET", "/models/jobs").json()["jobs"]) == 1
+    assert ask("DELETE", path).json()["status"] == "cancelled"
+    assert ask("GET", path).json()["status"] == "cancelled"
+
+
+def test_a_label_is_used_once_also_by_a_job_that_still_runs(
+    open_managed: Callable[..., Managed],
+) -> None:
+    managed = open_managed(fit_here)
+    ask = as_acme(managed)
+
+    first = ask("POST", "/models/train", json=BODY | {"version": "v1"})
+    while_it_runs = ask("POST", "/models/train", json=BODY | {"version": "v1"})
+    ended(managed, first.headers["location"])
+    afterwards = ask("POST", "/models/train", json=BODY | {"version": "v1"})
+
+    assert code_of(while_it_runs) == code_of(afterwards) == (409, "VERSION_EXISTS")
+    assert (
+        ask("POST", "/models/train", json=BODY | {"version": "v1", "name": "other"}).status_code
+        == 202
+    )
+
+
+def test_the_label_of_a_job_that_came_to_nothing_is_free_again(
+    open_managed: Callable[..., Managed],
+) -> None:
+    ask = as_acme(open_managed())
+    path = ask("POST", "/models/train", json=BODY | {"version": "v1"}).headers["location"]
+
+    ask("DELETE", path)
+
+    assert ask("POST", "/models/train", json=BODY | {"version": "v1"}).status_code == 202
+
+
+def test_two_requests_with_one_label_at_once_make_one_job(
+    open_managed: Callable[..., Managed],
+) -> None:
+    managed = open_managed()
+    mine = managed.key_of("acme")
+
+    async def both() -> list[httpx.Response]:
+        body = BODY | {"version": "v1"}
+        return await asyncio.gather(
+            *(managed.send("POST", "/models/train", headers=mine, json=body) for _ in range(2))
+        )
+
+    assert sorted(answer.status_code for answer in managed.loop.run(both())) == [202, 409]
+
+
+def test_more_jobs_than_a_tenant_may_have_are_429_and_come_again(
+    open_managed: Callable[..., Managed],
+) -> None:
+    managed = open_managed(jobs_per_tenant=1)
+    as_acme(managed)("POST", "/models/train", json=BODY)
+
+    answer = as_acme(managed)("POST", "/models/train", json=BODY)
+
+    assert code_of(answer) == (429, "JOB_QUOTA")
+    assert int(answer.headers["retry-after"]) > 0
+    assert (
+        managed("POST", "/models/train", headers=managed.key_of("banks"), json=BODY).status_code
+        == 202
+    )
+
+
+BAD = [
+    pytest.param({}, (422, "MALFORMED_EVENT", "network_data"), id="no rows"),
+    pytest.param(
+        {"network_data": []}, (422, "MALFORMED_EVENT", "network_data"), id="an empty list"
+    ),
+    pytest.param({"network_data": {}}, (422, "MALFORMED_EVENT", "network_data"), id="an object"),
+    pytest.param(
+        {"network_data": [7]}, (422, "MALFORMED_EVENT", "network_data[0]"), id="a number for a row"
+    ),
+    pytest.param({"network_data": rows(3)}, (422, "TRAINING_ERROR", None), id="three rows"),
+    pytest.param(
+        {"network_data": [rows(1)[0]] * 120}, (422, "TRAINING_ERROR", None), id="all alike"
+    ),
+    pytest.param(
+        {"network_data": [*rows(110), {"packet_count": 1}]},
+        (422, "FEATURE_MISMATCH", "network_data[110].bytes_transferred"),
+        id="a row without a feature",
+    ),
+    pytest.param(
+        {"network_data": [*rows(110), rows(1)[0] | {"packet_count": "7"}]},
+        (422, "FEATURE_MISMATCH", "network_data[110].packet_count"),
+        id="text for a number",
+    ),
+    pytest.param(
+        BODY | {"features": ["packet_count"]},
+        (422, "FEATURE_MISMATCH", "features"),
+        id="one feature",
+    ),
+    pytest.param(
+        BODY | {"features": ["a", "a", "b"]},
+        (422, "FEATURE_MISMATCH", "features[1]"),
+        id="one twice",
+    ),
+    pytest.param(
+        BODY | {"tenant_id": "banks"}, (404, "UNKNOWN_TENANT", "tenant_id"), id="another tenant"
+    ),
+    pytest.param(
+        BODY | {"tenant_id": "nobody"}, (404, "UNKNOWN_TENANT", "tenant_id"), id="no tenant"
+    ),
+    pytest.param(
+        BODY | {"name": "../x"}, (422, "MALFORMED_EVENT", "model"), id="a name that climbs"
+    ),
+    pytest.param(BODY | {"name": "jobs"}, (422, "RESERVED_NAME", "name"), id="a word of a route"),
+    pytest.param(
+        BODY | {"name": "anomaly-flow"}, (422, "RESERVED_NAME", "name"), id="a layer's model"
+    ),
+    pytest.param(
+        BODY | {"version": "../x"}, (422, "MALFORMED_EVENT", "version"), id="a label that climbs"
+    ),
+    pytest.param(
+        BODY | {"user_metadata": {"x": "y" * 9000}},
+        (422, "MALFORMED_EVENT", "user_metadata"),
+        id="a novel to remember",
+    ),
+    pytest.param(BODY | {"missing": "guess"}, (422, "MALFORMED_EVENT", "missing"), id="a guess"),
+    pytest.param(
+        BODY | {"contamination": 0.1},
+        (422, "MALFORMED_EVENT", "contamination"),
+        id="an unknown field",
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "refusal"), BAD)
+def test_what_cannot_be_trained_is_refused_at_the_door_with_its_place(
+    open_managed: Callable[..., Managed],
+    own_state: Path,
+    body: dict[str, Any],
+    refusal: tuple[int, str, str | None],
+) -> None:
+    answer = as_acme(open_managed())("POST", "/models/train", json=body)
+
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error.get("field")) == refusal
+    assert not (own_state / "jobs").exists()
+
+
+def test_a_number_that_is_none_is_refused_before_anything_is_computed(
+    open_managed: Callable[..., Managed],
+) -> None:
+    ask = as_acme(open_managed())
+
+    nan = ask("POST", "/models/train", content=b'{"network_data": [{"packet_count": NaN}]}')
+    huge = ask("POST", "/models/train", content=b'{"network_data": [{"packet_count": 1e999}]}')
+
+    assert code_of(nan) == (400, "MALFORMED_JSON")
+    assert code_of(huge) == (422, "MALFORMED_EVENT")
+
+
+def test_a_body_of_nine_mebibytes_is_413(open_managed: Callable[..., Managed]) -> None:
+    """I13; one that is announced is not even read."""
+    ask = as_acme(open_managed())
+
+    assert code_of(ask("POST", "/models/train", content=b" " * (9 << 20))) == (
+        413,
+        "BODY_TOO_LARGE",
+    )
+
+
+def test_more_rows_than_a_job_may_have_are_refused(open_managed: Callable[..., Managed]) -> None:
+    answer = as_acme(open_managed(max_rows=100))("POST", "/models/train", json=BODY)
+
+    assert code_of(answer) == (422, "TOO_MANY_ROWS")
+
+
+def test_without_a_signing_key_no_job_is_taken(
+    open_managed: Callable[..., Managed], tmp_path: Path
+) -> None:
+    ask = as_acme(open_managed())
+    (tmp_path / "home" / "signing.key").unlink()
+
+    answer = ask("POST", "/models/train", json=BODY)
+
+    assert code_of(answer) == (409, "SIGNING_REFUSED")
+    assert str(tmp_path) not in answer.text
+
+
+def code_of(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["error"]["code"]

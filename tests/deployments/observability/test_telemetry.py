@@ -1,0 +1,453 @@
+"""Saying so.
+
+Every metric from one table, every event of the sources with its fields, once and on change, never
+once a call.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from ray._common.formatters import JSONFormatter
+
+from deployments.layers.telemetry import LayerTelemetry
+from deployments.observability.log import LONGEST_TEXT, SUMMARY_EVERY_S, log_event
+from deployments.observability.metrics import (
+    METRICS,
+    RULES,
+    SILENCE,
+    Instrument,
+    RayMeter,
+    set_state,
+)
+from ensemble.events import Kind
+from ensemble.runtime.model_state import SlotEvent
+from tests.deployments.conftest import RecordingMeter, Told
+from tests.support.timing import Clock
+
+S0_SAYS = {"layer", "kind", "event"}  # what every record has, beside the fields of its event
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def tell(meter: RecordingMeter, clock: Clock) -> Callable[..., None]:
+    """`tell("behavior", "load_failed", code=...)`: as the slot of a layer does."""
+    ids = iter(f"incident-{number}" for number in range(100))
+    made: dict[str, LayerTelemetry] = {}
+
+    def one(layer: str, what: str, kind: Kind | None = Kind.FLOW, **fields: Any) -> None:
+        if layer not in made:
+            made[layer] = LayerTelemetry(layer, meter, clock=clock, new_id=lambda: next(ids))
+        made[layer].on_slot_event(SlotEvent(what, layer, kind, fields))
+
+    return one
+
+
+def fails(
+    tell: Callable[..., None],
+    layer: str,
+    *,
+    code: str = "ARTIFACT_CORRUPT",
+    error: str = "model.safetensors: torn",
+) -> None:
+    tell(layer, "attempting_load")
+    tell(layer, "load_failed", code=code, cause="files", error=error, error_type="ArtifactCorrupt")
+    tell(layer, "fallback_active", code=code)
+
+
+# -- the table
+
+
+def test_every_metric_is_named_as_prometheus_has_it() -> None:
+    """C-10, C-29; a counter ends in `_total`, a time in seconds, and nothing carries Ray's prefix or one of its labels twice.
+
+    What the documents of the predict interface name themselves is named so.
+    """
+    for name, metric in METRICS.items():
+        assert name == metric.name
+        assert name.startswith("axon_") or name == metric.runbook_name.partition("{")[0]
+        assert name.endswith("_total") is (metric.instrument is Instrument.COUNTER)
+        assert not {"deployment", "replica", "application", "route"} & set(metric.labels)
+        assert metric.meaning.endswith(".")
+        assert metric.unit
+
+
+def test_a_layer_is_called_layer_and_where_the_source_says_provider_provider() -> None:
+    """S1-02."""
+    named = {metric.name for metric in METRICS.values() if "provider" in metric.labels}
+
+    assert named == {
+        "axon_provider_initialization_failed_total",
+        "axon_provider_health_score",
+        "axon_model_size_bytes",
+        "axon_model_files_present",
+        "axon_model_loads_total",
+    }
+    assert all(
+        name in rule for rule, name in zip(RULES.values(), ["axon_model_loads_total"], strict=True)
+    )
+
+
+def test_a_state_set_says_of_every_word_whether_it_holds(meter: RecordingMeter) -> None:
+    """C-10.
+
+    `axon_ml_status == "FALLBACK_MODE"` is no PromQL; `axon_ml_status{status="FALLBACK_MODE"} == 1`
+    is.
+    """
+    set_state(meter, "axon_breaker_state", "open", ("closed", "half_open", "open"), layer="anomaly")
+    assert meter.word("axon_breaker_state", layer="anomaly") == "open"
+
+    set_state(
+        meter, "axon_breaker_state", "closed", ("closed", "half_open", "open"), layer="anomaly"
+    )
+    assert meter.word("axon_breaker_state", layer="anomaly") == "closed"
+
+
+# -- the meter
+
+
+@pytest.mark.parametrize("name", list(METRICS))
+def test_every_metric_can_be_recorded_without_a_cluster(name: str) -> None:
+    """`axon score --local` and the tests have none.
+
+    Serve and Ray must take every name and label of the table.
+    """
+    metric, meter = METRICS[name], RayMeter()
+    labels = dict.fromkeys(metric.labels, "x")
+
+    match metric.instrument:
+        case Instrument.COUNTER:
+            meter.count(name, 2, **labels)
+            meter.count(name, 0, **labels)
+        case Instrument.HISTOGRAM:
+            meter.observe(name, 0.1, **labels)
+        case _:
+            meter.level(name, 1.0, **labels)
+
+    assert meter._instrument(name).info["tag_keys"] == metric.labels
+
+
+def test_every_gauge_is_said_again_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray forgets a gauge that is not set again within 20 s.
+
+    It would look as if the layer were gone.
+    """
+    meter, said = RayMeter(), []
+    meter.level("axon_coverage", 0.4, kind="flow")
+    meter.level("axon_coverage", 0.6, kind="flow")
+    meter.level("axon_coverage", 1.0, kind="process")
+    meter.count("axon_layer_retries_total", 1, layer="anomaly")
+    monkeypatch.setattr(
+        meter._instrument("axon_coverage"),
+        "set",
+        lambda value, labels: said.append((value, labels)),
+    )
+
+    meter.refresh()
+
+    assert said == [(0.6, {"kind": "flow"}), (1.0, {"kind": "process"})]
+
+
+def test_silence_takes_everything() -> None:
+    SILENCE.count("axon_layer_retries_total", layer="anomaly")
+    SILENCE.level("axon_coverage", 1.0, kind="flow")
+    SILENCE.observe("axon_layer_latency_seconds", 1.0, layer="anomaly")
+    SILENCE.refresh()
+
+
+# -- loading, in the words of the sources
+
+LOADED = [
+    pytest.param(
+        "anomaly", "layer1_loaded", "anomaly_detection", {"processes_tracked": 62}, id="S0-15"
+    ),
+    pytest.param(
+        "behavior", "layer2_loaded", "deep_neural_network", {"device": "cuda:0"}, id="S0-19"
+    ),
+    pytest.param(
+        "resilience", "layer_loaded", "resilience", {}, id="a layer that the source does not know"
+    ),
+]
+
+
+@pytest.mark.parametrize(("layer", "event", "model", "fields"), LOADED)
+def test_a_loaded_layer_says_so(
+    tell: Callable[..., None],
+    told: Told,
+    meter: RecordingMeter,
+    layer: str,
+    event: str,
+    model: str,
+    fields: dict[str, Any],
+) -> None:
+    """S0-14, S0-15, S0-19."""
+    tell(layer, "attempting_load")
+    tell(layer, "loaded", version="3", release="default/1", size_bytes=2_300_000, **fields)
+
+    assert told.events == ["attempting_load", event]
+    attempt, loaded = told()
+    assert (attempt["model"], attempt["levelname"]) == (model, "INFO")
+    assert (
+        loaded.items()
+        >= (
+            {"model": model, "version": "3", "release": "default/1", "levelname": "INFO"} | fields
+        ).items()
+    )
+    assert meter.total("axon_model_loads_total", provider=layer, outcome="loaded") == 1
+
+
+FAILED = [
+    pytest.param(
+        "anomaly", "layer1", "layer1_dummy_active", "anomaly_detection_disabled", id="layer 1"
+    ),
+    pytest.param(
+        "behavior", "layer2", "layer2_dummy_active", "behavior_analysis_disabled", id="layer 2"
+    ),
+    pytest.param(
+        "resilience", "layer", "layer_fallback_active", "resilience_disabled", id="another"
+    ),
+]
+
+
+@pytest.mark.parametrize(("layer", "prefix", "active", "impact"), FAILED)
+def test_a_failed_load_says_what_and_what_to_do(
+    tell: Callable[..., None],
+    told: Told,
+    meter: RecordingMeter,
+    layer: str,
+    prefix: str,
+    active: str,
+    impact: str,
+) -> None:
+    """S0-17, S0-18, S0-21, S0-22, S1-01.
+
+    With both codes, the cause, and the phrases that operators search for.
+    """
+    fails(tell, layer)
+
+    assert told.events == ["attempting_load", f"{prefix}_load_failed", active]
+    _, failed, fallback = told()
+    assert failed["levelname"] == "ERROR"
+    assert (
+        failed.items()
+        >= {
+            "error": "model.safetensors: torn",
+            "error_type": "ArtifactCorrupt",
+            "action": "initializing_dummy_model",
+            "error_code": "MODEL_LOAD_ERROR",
+            "code": "ARTIFACT_CORRUPT",
+            "cause": "files",
+            "severity": "Critical",
+        }.items()
+    )
+    assert "Failed to load model" in failed["message"]
+    assert (
+        fallback.items()
+        >= {
+            "impact": impact,
+            "recommendation": "retrain_or_restore_models",
+            "levelname": "WARNING",
+        }.items()
+    )
+    assert "Model initialization failed" in fallback["message"]
+    assert fallback["incident"] == failed["incident"]
+    assert meter.total("axon_errors_total", code="MODEL_LOAD_ERROR", layer=layer) == 1
+    assert (
+        meter.total("axon_load_failures_total", layer=layer, code="ARTIFACT_CORRUPT", cause="files")
+        == 1
+    )
+    assert meter.total("axon_provider_initialization_failed_total", provider=layer) == 1
+    assert meter.total("axon_model_loads_total", provider=layer, outcome="failed") == 1
+
+
+@pytest.mark.parametrize(("layer", "prefix"), [("anomaly", "layer1"), ("behavior", "layer2")])
+def test_a_missing_file_is_one_incident_told_in_two_events(
+    tell: Callable[..., None], told: Told, layer: str, prefix: str
+) -> None:
+    """S0-16, S0-20, C-31: both fire, under one id."""
+    tell(layer, "files_missing", files=["model.safetensors"])
+    tell(
+        layer,
+        "load_failed",
+        code="ARTIFACT_MISSING",
+        cause="files",
+        error="it is not in the store",
+        error_type="ArtifactMissing",
+    )
+
+    assert told.events == [f"{prefix}_files_missing", f"{prefix}_load_failed"]
+    missing, failed = told()
+    assert (missing["files"], missing["action"]) == (["model.safetensors"], "using_dummy_model")
+    assert missing["incident"] == failed["incident"] == "incident-0"
+
+
+def test_a_load_that_fails_again_and_again_is_said_once_and_counted_every_time(
+    tell: Callable[..., None], told: Told, meter: RecordingMeter, clock: Clock
+) -> None:
+    """C-13: the slot tries every few seconds; a log of nothing else helps nobody."""
+    for _ in range(100):
+        fails(tell, "anomaly")
+        clock.now += 2.0
+
+    assert told.events == ["attempting_load", "layer1_load_failed", "layer1_dummy_active"]
+    assert meter.total("axon_load_failures_total", layer="anomaly") == 100
+
+    clock.now += SUMMARY_EVERY_S
+    fails(tell, "anomaly")
+
+    (summary,) = told("layer1_load_still_failing")
+    assert summary["suppressed"] == 100
+    assert summary["incident"] == told("layer1_load_failed")[0]["incident"]
+
+
+def test_another_reason_for_the_same_trouble_is_news(tell: Callable[..., None], told: Told) -> None:
+    fails(tell, "anomaly", code="ARTIFACT_MISSING", error="it is not in the store")
+    fails(tell, "anomaly", code="ARTIFACT_CORRUPT", error="it is torn")
+
+    assert [record["code"] for record in told("layer1_load_failed")] == [
+        "ARTIFACT_MISSING",
+        "ARTIFACT_CORRUPT",
+    ]
+    assert len({record["incident"] for record in told("layer1_load_failed")}) == 1
+
+
+def test_the_end_of_a_trouble_names_its_incident(tell: Callable[..., None], told: Told) -> None:
+    """P7: it mends itself, and says so; the next trouble is another incident."""
+    fails(tell, "behavior")
+    fails(tell, "behavior")
+    tell("behavior", "loaded", version="1", release="default/1")
+    fails(tell, "behavior")
+
+    (loaded,) = told("layer2_loaded")
+    first, second = told("layer2_load_failed")
+    assert (loaded["resolves_incident"], loaded["suppressed"]) == (first["incident"], 1)
+    assert second["incident"] != first["incident"]
+    assert len(told("layer2_dummy_active")) == 2
+
+
+def test_the_same_model_loaded_again_is_no_news(tell: Callable[..., None], told: Told) -> None:
+    for release in ("default/1", "default/1", "default/2"):
+        tell("anomaly", "loaded", version="1", release=release)
+
+    assert [record["release"] for record in told("layer1_loaded")] == ["default/1", "default/2"]
+
+
+def test_the_troubles_of_two_kinds_of_event_are_two(tell: Callable[..., None], told: Told) -> None:
+    for kind in (Kind.FLOW, Kind.PROCESS):
+        tell(
+            "anomaly",
+            "load_failed",
+            kind,
+            code="ARTIFACT_CORRUPT",
+            cause="files",
+            error="torn",
+            error_type="ArtifactCorrupt",
+        )
+
+    assert [record["kind"] for record in told("layer1_load_failed")] == ["flow", "process"]
+
+
+# -- fallback scores and failures of scoring
+
+DUMMIES = [
+    pytest.param("anomaly", ["dummy_anomaly_model_active"], id="S0-24"),
+    pytest.param(
+        "behavior", ["dummy_behavior_model_active", "dummy_scaler_active"], id="S0-25, S0-26"
+    ),
+    pytest.param("resilience", ["fallback_score_active"], id="another"),
+]
+
+
+@pytest.mark.parametrize(("layer", "events"), DUMMIES)
+def test_a_fallback_score_warns_on_the_first_call_and_then_in_a_summary(
+    tell: Callable[..., None], told: Told, clock: Clock, layer: str, events: list[str]
+) -> None:
+    """C-13: S0 warned on every call; the counters are exact instead."""
+    for _ in range(50):
+        tell(layer, "fallback_used", events=7)
+    assert told.events == events
+    assert all(record["reason"] == "using_fallback" for record in told())
+
+    clock.now += SUMMARY_EVERY_S
+    tell(layer, "fallback_used", events=7)
+
+    assert told.events == events * 2
+    assert [record["suppressed"] for record in told()] == [0] * len(events) + [49] * len(events)
+
+
+def test_a_layer_that_raises_is_said_once_and_counted_every_time(
+    tell: Callable[..., None], told: Told, meter: RecordingMeter
+) -> None:
+    """Fault R6."""
+    for _ in range(10):
+        tell(
+            "anomaly",
+            "scoring_failed",
+            events=3,
+            error_type="IndexError",
+            error="list index out of range",
+        )
+    tell("anomaly", "scoring_failed", events=3, error_type="MemoryError", error="")
+
+    assert [record["error_type"] for record in told("layer_scoring_failed")] == [
+        "IndexError",
+        "MemoryError",
+    ]
+    assert meter.total("axon_errors_total", code="LAYER_CRASHED", layer="anomaly") == 11
+
+
+def test_an_event_that_this_page_does_not_know_is_still_told(
+    tell: Callable[..., None], told: Told
+) -> None:
+    tell("anomaly", "something_new", detail=1)
+
+    assert told("something_new")[0]["detail"] == 1
+
+
+# -- the record itself
+
+AWKWARD = {
+    "name": "n",
+    "message": "m",
+    "process": "p",
+    "event": "e",
+    "text": 'a "quoted"\nnew line\x1b[31m',
+    "long": "x" * 5000,
+    "list": ["a\nb"],
+    "number": 3,
+    "none": None,
+}
+
+
+def test_a_record_is_one_line_of_json_whatever_its_fields_hold(told: Told) -> None:
+    """P27, fault I6.
+
+    No field can begin a line of its own or take the place of another; Serve's own formatter writes
+    it.
+    """
+    log_event(logging.INFO, "layer_tested", AWKWARD, "a phrase\nof two lines")
+
+    (record,) = [record for record in told._caplog.records if hasattr(record, "event")]
+    line = JSONFormatter().format(record)
+    assert "\n" not in line
+    written = json.loads(line)
+    assert written["event"] == "layer_tested"
+    assert written["message"].startswith("layer_tested: a phrase\\n")
+    assert (written["name_"], written["message_"], written["process_"], written["event_"]) == (
+        "n",
+        "m",
+        "p",
+        "e",
+    )
+    assert written["text"].isprintable()
+    assert (written["list"], written["number"], written["none"]) == (["a\\nb"], 3, None)
+    assert len(written["long"]) == LONGEST_TEXT
+    assert "\n" not in record.getMessage()  # plain lines too

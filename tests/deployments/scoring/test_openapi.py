@@ -1,0 +1,512 @@
+"""The contract is complete and true.
+
+It names every route that exists, and what comes back is what it says, errors too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import jsonschema
+import pytest
+from starlette.routing import Route
+
+from deployments.management import openapi
+from deployments.scoring.examples import ATTACK, BENIGN, SHELL
+from deployments.scoring.openapi import document
+from deployments.web.errors import status_of
+from deployments.web.openapi import secured
+from ensemble import errors
+from ensemble.features.flow import FEATURE_NAMES
+from ensemble.layers.catalog import LAYERS
+from tests.deployments.conftest import Door, OpenClassifier
+from tests.deployments.scoring.test_app import ROUTES
+from tests.support.fake_classifier import flow
+
+TWENTY_MB = b" " * 20_000_000
+FLOW = {"kind": "flow", "features": BENIGN}
+Provoke = Callable[[Door], httpx.Response]
+
+
+@pytest.fixture
+def asked(open_classifier: OpenClassifier) -> Door:
+    return open_classifier()
+
+
+@pytest.fixture
+def contract(asked: Door) -> dict[str, Any]:
+    found: dict[str, Any] = asked.get("/openapi.json").json()
+    return found
+
+
+def operations(contract: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    return (
+        (method, path, one)
+        for path, methods in contract["paths"].items()
+        for method, one in methods.items()
+    )
+
+
+def valid(instance: object, schema: dict[str, Any], contract: dict[str, Any]) -> None:
+    jsonschema.validate(
+        instance,
+        schema | {"components": contract["components"]},
+        cls=jsonschema.Draft202012Validator,
+    )
+
+
+# -- complete
+
+
+def test_the_contract_names_exactly_the_routes_that_exist(
+    asked: Door, contract: dict[str, Any]
+) -> None:
+    exist = {
+        (route.path, method.lower())
+        for route in asked.app.routes
+        if isinstance(route, Route)
+        for method in route.methods or ()
+    }
+
+    written = {(path, method) for method, path, _ in operations(contract)}
+
+    assert written == {(path, method) for path, method in exist if method != "head"}
+    assert written == {(path, method.lower()) for method, path in ROUTES}
+
+
+def test_every_schema_of_the_contract_is_one_and_every_reference_leads_somewhere(
+    contract: dict[str, Any],
+) -> None:
+    assert contract["openapi"].startswith("3.1")
+    for schema in contract["components"]["schemas"].values():
+        jsonschema.Draft202012Validator.check_schema(schema)
+    for name in re.findall(r'"#/components/schemas/(\w+)"', json.dumps(contract)):
+        assert name in contract["components"]["schemas"]
+
+
+def test_every_schema_is_used(contract: dict[str, Any]) -> None:
+    used = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(contract)))
+
+    assert contract["components"]["schemas"].keys() - used == set()
+
+
+def test_every_operation_has_a_name_of_its_own_a_summary_and_a_group(
+    contract: dict[str, Any],
+) -> None:
+    found = [one for _, _, one in operations(contract)]
+
+    assert len({one["operationId"] for one in found}) == len(found)
+    assert all(one["summary"] and one["tags"] for one in found)
+
+
+def test_every_answer_has_a_schema_and_no_object_is_left_open(contract: dict[str, Any]) -> None:
+    for _, path, one in operations(contract):
+        for status, answer in one["responses"].items():
+            for media, content in answer["content"].items():
+                assert content["schema"], (path, status, media)
+    closed = [
+        name for name, schema in contract["components"]["schemas"].items() if "properties" in schema
+    ]
+    open_ones = [
+        name
+        for name in closed
+        if contract["components"]["schemas"][name].get("additionalProperties") is not False
+    ]
+    assert open_ones == []
+
+
+def test_every_error_code_is_listed_where_its_status_is(contract: dict[str, Any]) -> None:
+    """A client keys on codes, so each answer says which can come."""
+    for _, path, one in operations(contract):
+        for status, answer in one["responses"].items():
+            schema = answer["content"].get("application/json", {}).get("schema", {})
+            if {"$ref": "#/components/schemas/ErrorAnswer"} not in schema.get("allOf", ()):
+                continue
+            codes = schema["allOf"][1]["properties"]["error"]["properties"]["code"]["enum"]
+            assert {str(status_of(code)) for code in codes} == {status}, path
+            assert all(f"`{code}`: " in answer["description"] for code in codes)
+
+
+def test_every_error_of_a_caller_is_an_answer_of_some_route(contract: dict[str, Any]) -> None:
+    """Of one of the two applications."""
+    said = json.dumps(contract) + json.dumps(openapi.paths())
+    kinds = [
+        kind
+        for name in errors.__all__
+        if issubclass(kind := getattr(errors, name), errors.EventError | errors.LayerError)
+    ]
+
+    assert [
+        kind.code
+        for kind in kinds
+        if kind is not errors.EventError and f'"{kind.code}"' not in said
+    ] == []
+
+
+def test_what_a_docstring_says_of_a_field_stands_beside_it(contract: dict[str, Any]) -> None:
+    health = contract["components"]["schemas"]["Health"]
+
+    assert health["description"] == "Whether the ensemble is whole."
+    assert (
+        health["properties"]["coverage"]["description"]
+        == "share of the validated evidence on flows that speaks."
+    )
+
+
+# -- true: requests
+
+
+def test_the_examples_are_allowed_and_accepted(asked: Door, contract: dict[str, Any]) -> None:
+    shown = 0
+    for method, path, one in operations(contract):
+        content = one.get("requestBody", {}).get("content", {}).get("application/json", {})
+        for example in content.get("examples", {}).values():
+            shown += 1
+            valid(example["value"], content["schema"], contract)
+            if method == "post" and "score" not in path:  # the made-up classifier is in no fusion
+                assert asked.post(path, example["value"]).status_code == 200
+        for answer in one["responses"].values():
+            for media in answer["content"].values():
+                if "example" in media:
+                    valid(media["example"], media["schema"], contract)
+    assert shown >= 5
+
+
+def test_the_examples_of_events_are_accepted(door: Door) -> None:
+    for event in (FLOW, {"kind": "flow", "features": ATTACK}, SHELL):
+        assert door.post("/v1/score", event).status_code == 200
+
+
+ALLOWED = [
+    pytest.param("/predict", {"features": dict(zip(FEATURE_NAMES, BENIGN, strict=True))}, id="by name"),
+    pytest.param("/predict", {"features": {name: 0 for name in FEATURE_NAMES if name != "Fwd Header Length.1"}}, id="77 by name"),
+    pytest.param("/predict", {"features": dict.fromkeys(FEATURE_NAMES, 0) | {"Flow Bytes/s": None, "Flow Packets/s": 1e300}}, id="rates"),
+    pytest.param("/predict", {"features": BENIGN, "model_name": "decision_tree"}, id="another model"),
+    pytest.param("/predict/batch", {"flows": [{"features": BENIGN}, 17, None, {}]}, id="bad flows"),
+    pytest.param("/v1/score/batch", {"events": [17, None, {}]}, id="bad events"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "body"), ALLOWED)
+def test_what_the_contract_allows_is_accepted(
+    asked: Door, contract: dict[str, Any], path: str, body: object
+) -> None:
+    valid(
+        body,
+        contract["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"],
+        contract,
+    )
+
+    assert asked.post(path, body).status_code == 200
+
+
+FORBIDDEN = [
+    pytest.param("/predict", {"features": BENIGN[:77]}, id="77"),
+    pytest.param("/predict", {"features": [*BENIGN, 1]}, id="79"),
+    pytest.param("/predict", {"features": [*BENIGN[:77], 1e39]}, id="1e39"),
+    pytest.param("/predict", {"features": [*BENIGN[:77], "1"]}, id="a string"),
+    pytest.param("/predict", {"features": [*BENIGN[:77], True]}, id="a boolean"),
+    pytest.param("/predict", {"features": {"Flow Duration": 1}}, id="one by name"),
+    pytest.param(
+        "/predict",
+        {"features": dict(zip(FEATURE_NAMES, BENIGN, strict=True)) | {"Colour": 1}},
+        id="an unknown feature",
+    ),
+    pytest.param("/predict", {"features": BENIGN, "model_name": "svm"}, id="an unknown model"),
+    pytest.param("/predict", {"features": BENIGN, "tenant": "x"}, id="an unknown field"),
+    pytest.param("/predict", {}, id="nothing"),
+    pytest.param("/predict/batch", {"flows": []}, id="no flows"),
+    pytest.param("/predict/batch", {"flows": [{}] * 1001}, id="1,001 flows"),
+    pytest.param("/v1/score", {"kind": "process", "name": ""}, id="a process without a name"),
+    pytest.param(
+        "/v1/score", {"kind": "flow", "features": BENIGN, "id": "i" * 257}, id="a long id"
+    ),
+    pytest.param("/v1/score/batch", {"events": [], "more": 1}, id="an unknown field of a batch"),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), FORBIDDEN)
+def test_what_the_contract_forbids_is_refused(
+    asked: Door, contract: dict[str, Any], path: str, body: object
+) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        valid(
+            body,
+            contract["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"],
+            contract,
+        )
+
+    assert asked.post(path, body).status_code in {404, 422}
+
+
+# -- true: answers
+
+
+def test_every_route_without_a_body_answers_as_the_contract_says(
+    asked: Door, contract: dict[str, Any]
+) -> None:
+    names = {"{layer}": "behavior", "{file}": "start.js"}
+    for method, path, one in operations(contract):
+        if "requestBody" in one:
+            continue
+        answer = asked.ask(method.upper(), re.sub(r"\{\w+\}", lambda found: names[found[0]], path))
+        assert answer.status_code == 200, path
+        media = answer.headers["content-type"].partition(";")[0]
+        schema = one["responses"]["200"]["content"][media]["schema"]
+        valid(answer.json() if media == "application/json" else answer.text, schema, contract)
+
+
+def breaking_inside(path: str, body: object) -> Provoke:
+    def ask(door: Door) -> httpx.Response:
+        def broken(*_: object, **__: object) -> None:
+            raise RuntimeError("hunter2")
+
+        door.ingress._views.of = door.ingress._predicting._view_of = broken  # type: ignore[method-assign,assignment]
+        return door.post(path, body)
+
+    return ask
+
+
+def twice_at_once(door: Door) -> httpx.Response:
+    """Two tests of one layer; the first ends once the second was refused."""
+
+    async def both() -> httpx.Response:
+        began, may_end = asyncio.Event(), asyncio.Event()
+
+        async def test() -> dict[str, Any]:
+            began.set()
+            await may_end.wait()
+            return {}
+
+        door.ingress._operating.tests["behavior"] = test  # type: ignore[index]
+        first = asyncio.create_task(door.ask.send("POST", "/v1/layers/behavior/test"))
+        await asyncio.wait_for(began.wait(), 10)
+        second = await door.ask.send("POST", "/v1/layers/behavior/test")
+        may_end.set()
+        await first
+        return second
+
+    return door._loop.run(both())
+
+
+def without_a_state_folder(verb: str) -> Provoke:
+    def ask(door: Door) -> httpx.Response:
+        state = door.ingress._settings.state
+        if state.exists():
+            state.rename(state.with_name("away"))
+        state.write_text("a file where the folder should be")
+        return door.post(f"/v1/layers/behavior/{verb}", b"")
+
+    return ask
+
+
+PROVOKED: dict[tuple[str, str], dict[str, Provoke]] = {
+    ("post", "/v1/score"): {
+        "400": lambda door: door.post("/v1/score", b"{"),
+        "413": lambda door: door.post("/v1/score", TWENTY_MB),
+        "415": lambda door: door.post(
+            "/v1/score", b"a=b", headers={"Content-Type": "application/x-www-form-urlencoded"}
+        ),
+        "422": lambda door: door.post("/v1/score", {"kind": "smoke"}),
+        "500": breaking_inside("/v1/score", FLOW),
+    },
+    ("post", "/v1/score/batch"): {
+        "400": lambda door: door.post("/v1/score/batch", b"{"),
+        "413": lambda door: door.post("/v1/score/batch", TWENTY_MB),
+        "415": lambda door: door.post("/v1/score/batch", b"", headers={"Content-Encoding": "gzip"}),
+        "422": lambda door: door.post("/v1/score/batch", {"events": []}),
+        "500": breaking_inside("/v1/score/batch", {"events": [FLOW]}),
+    },
+    ("post", "/predict"): {
+        "400": lambda door: door.post("/predict", b"{"),
+        "404": lambda door: door.post("/predict", {"features": flow(), "model_name": "svm"}),
+        "409": lambda door: door.post("/predict", {"features": flow(), "model_name": "xgboost"}),
+        "413": lambda door: door.post("/predict", TWENTY_MB),
+        "415": lambda door: door.post("/predict", b"", headers={"Content-Type": "text/plain"}),
+        "422": lambda door: door.post("/predict", {"features": []}),
+        "500": breaking_inside("/predict", {"features": flow()}),
+        "503": lambda door: door.post("/predict", {"features": flow(666)}),
+    },
+    ("post", "/predict/batch"): {
+        "400": lambda door: door.post("/predict/batch", b"{"),
+        "404": lambda door: door.post("/predict/batch", {"flows": [{}], "model_name": "svm"}),
+        "409": lambda door: door.post(
+            "/predict/batch", {"flows": [{"features": flow()}], "model_name": "xgboost"}
+        ),
+        "413": lambda door: door.post("/predict/batch", TWENTY_MB),
+        "415": lambda door: door.post(
+            "/predict/batch", b"", headers={"Content-Type": "text/plain"}
+        ),
+        "422": lambda door: door.post("/predict/batch", {"flows": []}),
+        "500": breaking_inside("/predict/batch", {"flows": [{}]}),
+        "503": lambda door: door.post("/predict/batch", {"flows": [{"features": flow(666)}]}),
+    },
+    ("post", "/v1/layers/{layer}/test"): {
+        "404": lambda door: door.post("/v1/layers/nowhere/test", b""),
+        "409": twice_at_once,
+    },
+    **{
+        ("post", f"/v1/layers/{{layer}}/{verb}"): {
+            "404": lambda door, verb=verb: door.post(f"/v1/layers/nowhere/{verb}", b""),  # type: ignore[misc]
+            "503": without_a_state_folder(verb),
+        }
+        for verb in ("disable", "enable", "reset")
+    },
+}
+CASES = [
+    pytest.param(*route, status, provoke, id=f"{route[0]} {route[1]} {status}")
+    for route, by_status in PROVOKED.items()
+    for status, provoke in by_status.items()
+]
+
+
+@pytest.mark.parametrize(("method", "path", "status", "provoke"), CASES)
+def test_every_documented_refusal_can_be_had_and_is_what_the_contract_says(
+    asked: Door, contract: dict[str, Any], method: str, path: str, status: str, provoke: Provoke
+) -> None:
+    documented = contract["paths"][path][method]["responses"][status]
+
+    answer = provoke(asked)
+
+    assert answer.status_code == int(status), answer.text
+    valid(answer.json(), documented["content"]["application/json"]["schema"], contract)
+    assert {name for name in documented["headers"] if name not in answer.headers} == set()
+
+
+GATE = {"401", "403", "429"}
+
+
+def test_no_documented_refusal_is_forgotten_above(contract: dict[str, Any]) -> None:
+    """A mistake of ours (500) is provoked where it could be, `/ready` has its own test.
+
+    Those of the gate are in tests/attacks.
+    """
+    documented = {
+        (method, path, status)
+        for method, path, one in operations(contract)
+        for status in one["responses"]
+        if status not in {"200", "500", *GATE}
+        and (path, status) not in {("/ready", "503"), ("/v2/health/ready", "503")}
+    }
+
+    assert documented <= {
+        (*route, status) for route, by_status in PROVOKED.items() for status in by_status
+    }
+
+
+@pytest.mark.parametrize("path", ["/ready", "/v2/health/ready"])
+def test_not_ready_answers_as_the_contract_says(
+    asked: Door, contract: dict[str, Any], path: str
+) -> None:
+    asked.ingress._operating.is_ready = lambda: False
+
+    answer = asked.get(path)
+
+    assert answer.status_code == 503
+    valid(
+        answer.json(),
+        contract["paths"][path]["get"]["responses"]["503"]["content"]["application/json"]["schema"],
+        contract,
+    )
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_another_method_says_which_ones_there_are(asked: Door, method: str, path: str) -> None:
+    """RFC 9110, section 15.5.6: 405 comes with Allow."""
+    answer = asked.ask("DELETE", path)
+
+    assert answer.status_code == 405
+    assert method in answer.headers["Allow"]
+
+
+# -- content types
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/score", "/v1/score?explain=true", "/v1/score/batch", "/predict", "/predict/batch"]
+)
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("Content-Type", "text/plain"),
+        ("Content-Type", "application/x-www-form-urlencoded"),
+        ("Content-Type", "multipart/form-data; boundary=x"),
+        ("Content-Type", "text/json"),
+        ("Content-Type", "application/xml+jsonx"),
+        ("Content-Encoding", "gzip"),
+        ("Content-Encoding", "identity, br"),
+    ],
+)
+def test_a_body_that_says_it_is_no_json_is_not_read(
+    asked: Door, path: str, header: str, value: str
+) -> None:
+    answer = asked.post(path, b"{}", headers={header: value})
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
+    assert header in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "application/json",
+        "application/json; charset=utf-8",
+        "Application/JSON",
+        "application/vnd.axon+json",
+        "",
+        None,
+    ],
+)
+def test_a_body_that_says_it_is_json_or_says_nothing_is_read(
+    asked: Door, value: str | None
+) -> None:
+    headers = {} if value is None else {"Content-Type": value}
+
+    assert (
+        asked.post(
+            "/predict", json.dumps({"features": flow()}).encode(), headers=headers
+        ).status_code
+        == 200
+    )
+
+
+# -- keys
+
+
+def test_a_service_with_keys_says_which_scope_each_route_needs() -> None:
+    plain = document(1000, 1 << 20)
+
+    found = secured(plain, {("/v1/score", "post"): "score", ("/health", "get"): None})
+
+    scored, health = found["paths"]["/v1/score"]["post"], found["paths"]["/health"]["get"]
+    assert scored["security"] == [{"key": []}]
+    assert {"401", "403", "429"} <= scored["responses"].keys()
+    assert "`score`" in scored["description"]
+    assert health["security"] == []
+    assert health["responses"].keys() == plain["paths"]["/health"]["get"]["responses"].keys()
+    assert found["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+    assert set(LAYERS) <= set(
+        plain["paths"]["/v1/layers/{layer}/test"]["post"]["parameters"][0]["schema"]["enum"]
+    )
+
+
+def test_the_largest_number_that_is_allowed_is_the_largest_that_is_accepted(
+    asked: Door, contract: dict[str, Any]
+) -> None:
+    largest = contract["components"]["schemas"]["FeaturesByName"]["properties"]["Idle Min"][
+        "maximum"
+    ]
+
+    assert asked.post("/predict", {"features": [*BENIGN[:77], largest]}).status_code == 200
+    assert (
+        asked.post(
+            "/predict", {"features": [*BENIGN[:77], math.nextafter(largest, math.inf)]}
+        ).status_code
+        == 422
+    )

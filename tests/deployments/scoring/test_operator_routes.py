@@ -1,0 +1,452 @@
+"""The routes for operators.
+
+How the ensemble stands, and switches that need no restart and outlive one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ensemble.events import Kind
+from ensemble.layers.catalog import LAYERS
+from ensemble.runtime.controls import CONTROLS, change_controls, read_controls
+from tests.deployments.conftest import (
+    PATIENT,
+    Door,
+    Event,
+    FakeHandle,
+    FakeMethod,
+    OpenDoor,
+    RecordingMeter,
+    broken_slot,
+)
+from tests.deployments.scoring.test_app import error_of, scored
+
+ML = {"anomaly", "behavior"}
+SWITCHES = ["disable", "enable", "reset", "test"]
+
+
+@dataclass(frozen=True)
+class FakeTrial:
+    """What `LayerSlot.test` says of a kind of event."""
+
+    ok: bool
+    version: str = ""
+    code: str = ""
+    message: str = ""
+    elapsed_ms: float = 12.3456
+
+
+def statuses(body: dict[str, Any]) -> dict[str, str]:
+    return {layer["layer"]: layer["status"] for layer in body["layers"]}
+
+
+def look(door: Door) -> None:
+    """What the door does by itself every two seconds."""
+    door._loop.run(door.ingress._watch.look())
+
+
+# -- ready
+
+
+@pytest.mark.parametrize("path", ["/ready", "/v2/health/ready"])
+@pytest.mark.parametrize(
+    "down", [set(), ML, set(LAYERS)], ids=["none down", "the learning ones down", "all down"]
+)
+def test_a_degraded_ensemble_is_ready(open_door: OpenDoor, path: str, down: set[str]) -> None:
+    """P38.
+
+    Live, ready and degraded are three answers; fallback alone never makes anybody restart anything.
+    """
+    answer = open_door(down=down).get(path)
+
+    assert (answer.status_code, answer.json()) == (200, {"ready": True})
+
+
+def test_before_its_first_look_it_is_not_ready_and_still_answers(
+    door: Door, flow_events: list[Event]
+) -> None:
+    """C-15: a probe of readiness waits for the start; liveness and scoring do not."""
+    door.ingress._views.home.follower._has_looked.clear()
+
+    assert door.get("/ready").status_code == 503
+    assert door.get("/ready").json() == {"ready": False}
+    assert door.get("/v2/health/live").json() == {"live": True}
+    assert door.get("/health").status_code == 200
+    assert scored(door, flow_events[0])["score"] >= 0.0
+
+
+# -- status
+
+
+def test_the_uptime_does_not_jump_with_the_clock(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T1."""
+    monkeypatch.setattr("time.time", lambda: 0.0)
+
+    assert 0.0 <= door.get("/v1/status").json()["uptime_s"] < 3600.0
+
+
+def test_the_status_tells_since_when_and_why_for_each_layer_and_kind(open_door: OpenDoor) -> None:
+    """S1-26.
+
+    A code, where to look first, and what it means, without a word that could hold a path.
+    """
+    body = open_door(down={"behavior"}).get("/v1/status").json()
+
+    layers = {layer["layer"]: layer for layer in body["layers"]}
+    flow = layers["behavior"]["kinds"]["flow"]
+    assert (flow["status"], flow["reason"], flow["version"]) == ("fallback", "ARTIFACT_MISSING", "")
+    assert flow.keys() == {"status", "version", "reason", "since", "trouble"}
+    assert flow["trouble"] == {
+        "code": "ARTIFACT_MISSING",
+        "cause": "files",
+        "meaning": "Something the store should hold is not there.",
+    }
+    assert layers["anomaly"]["kinds"]["flow"]["trouble"] is None
+    assert layers["anomaly"]["release"] == body["release"]
+    assert layers["anomaly"]["breaker"].keys() == {"state", "since"}
+    assert body["coverage_by_kind"] == {"flow": body["coverage"], "process": 1.0}
+    assert body["controls"] == {
+        "disabled": [],
+        "disabled_by_environment": [],
+        "resets": {},
+        "retreated": {},
+    }
+    assert {"deadline_ms", "tenant", "uptime_s", "version", "time", "rollout"} <= body.keys()
+
+
+def test_the_layers_are_listed_with_whether_a_model_is_loaded(open_door: OpenDoor) -> None:
+    """S1-04; a layer that is switched off keeps its model."""
+    door = open_door(down={"behavior"})
+    door.post("/v1/layers/anomaly/disable", {})
+
+    listed = {layer["layer"]: layer for layer in door.get("/v1/layers").json()["layers"]}
+
+    assert [name for name, layer in listed.items() if not layer["model_loaded"]] == ["behavior"]
+    assert [name for name, layer in listed.items() if not layer["enabled"]] == ["anomaly"]
+    assert listed.keys() == LAYERS.keys()
+    assert listed["anomaly"]["models"].keys() == {"flow", "process"}
+
+
+# -- switches
+
+
+def test_a_disabled_layer_is_not_asked_from_the_next_event_on(
+    door: Door, flow_events: list[Event]
+) -> None:
+    """S1-06: without a restart, and honest in every answer."""
+    before = scored(door, flow_events[0])
+
+    answer = door.post("/v1/layers/behavior/disable", {})
+
+    assert answer.json() == {
+        "layer": "behavior",
+        "enabled": False,
+        "disabled_by_environment": False,
+        "resets": 0,
+    }
+    after = scored(door, flow_events[0])
+    assert before["coverage"] == 1.0
+    assert 0.0 < after["coverage"] < 1.0
+    assert (after["degraded"], after["status"]) == (True, "PARTIALLY_OPERATIONAL")
+    assert statuses(after)["behavior"] == "disabled"
+    health = door.get("/health").json()
+    assert (health["status"], health["ml_status"]) == ("degraded", "PARTIALLY_OPERATIONAL")
+    assert health["providers"]["behavior"]["status"] == "disabled"
+    assert door.get("/v1/status").json()["controls"]["disabled"] == ["behavior"]
+
+
+def test_an_enabled_layer_is_asked_again_at_once(door: Door, flow_events: list[Event]) -> None:
+    """S1-07."""
+    door.post("/v1/layers/behavior/disable", {})
+
+    assert door.post("/v1/layers/behavior/enable", {}).json()["enabled"] is True
+
+    assert scored(door, flow_events[0])["coverage"] == 1.0
+
+
+def test_a_switch_outlives_a_restart(open_door: OpenDoor, flow_events: list[Event]) -> None:
+    """S1-06: not even the first event after the start meets the layer."""
+    open_door().post("/v1/layers/behavior/disable", {})
+
+    assert statuses(scored(open_door(), flow_events[0]))["behavior"] == "disabled"
+
+
+def test_a_switch_of_another_replica_is_followed(
+    open_door: OpenDoor, own_state: Path, flow_events: list[Event]
+) -> None:
+    one, other = open_door(), open_door()
+    one.post("/v1/layers/anomaly/disable", {})
+
+    look(other)
+    assert statuses(scored(other, flow_events[0]))["anomaly"] == "disabled"
+
+    change_controls(own_state, lambda now: now.with_enabled("anomaly"))
+    look(one)
+    assert statuses(scored(one, flow_events[0]))["anomaly"] == "live"
+
+
+def test_what_the_environment_disables_no_route_enables(
+    open_door: OpenDoor, monkeypatch: pytest.MonkeyPatch, flow_events: list[Event]
+) -> None:
+    """S1-06, S1-07: both must go."""
+    monkeypatch.setenv("AXON_DISABLED_LAYERS", " behavior, ")
+    door = open_door()
+
+    answer = door.post("/v1/layers/behavior/enable", {}).json()
+
+    assert (answer["enabled"], answer["disabled_by_environment"]) == (False, True)
+    assert statuses(scored(door, flow_events[0]))["behavior"] == "disabled"
+    assert door.get("/v1/status").json()["controls"]["disabled_by_environment"] == ["behavior"]
+
+
+def test_a_reset_is_done_here_at_once_and_told_to_everybody(
+    door: Door, own_state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S1-09."""
+    done: list[str] = []
+    monkeypatch.setattr(door.ingress._asked, "reset", done.append)
+
+    answer = door.post("/v1/layers/behavior/reset", {})
+
+    assert (answer.status_code, answer.json()["resets"]) == (200, 1)
+    assert done == ["behavior"]
+    assert read_controls(own_state).resets == {"behavior": 1}
+    look(door)
+    assert done == ["behavior"]  # once
+
+
+def test_a_broken_controls_file_changes_nothing_and_is_said_once(
+    door: Door,
+    own_state: Path,
+    flow_events: list[Event],
+    meter: RecordingMeter,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Taken for an empty one, it would enable what somebody disabled."""
+    door.post("/v1/layers/behavior/disable", {})
+    (own_state / CONTROLS).write_text("{torn")
+
+    look(door)
+    look(door)
+
+    assert statuses(scored(door, flow_events[0]))["behavior"] == "disabled"
+    assert meter.value("axon_controls_readable") == 0.0
+    assert (
+        len(
+            [
+                record
+                for record in caplog.records
+                if getattr(record, "event", "") == "controls_unreadable"
+            ]
+        )
+        == 1
+    )
+    error_of(door.post("/v1/layers/behavior/enable", {}), 503, "CONTROLS_NOT_KEPT")
+
+    (own_state / CONTROLS).unlink()
+    look(door)
+    assert statuses(scored(door, flow_events[0]))["behavior"] == "live"
+    assert meter.value("axon_controls_readable") == 1.0
+
+
+def test_a_switch_on_a_disk_that_hangs_is_answered_with_an_error_of_ours(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault F14."""
+    come_back = threading.Event()
+    monkeypatch.setattr(
+        "deployments.scoring.layer_switches.change_controls", lambda *_: come_back.wait(10)
+    )
+    monkeypatch.setattr("deployments.scoring.layer_switches.CHANGE_WITHIN_S", 0.01)
+
+    answer = door.post("/v1/layers/behavior/disable", {})
+    come_back.set()
+
+    error_of(answer, 503, "CONTROLS_NOT_KEPT")
+    assert "nothing was changed" not in answer.json()["error"]["message"]
+
+
+def test_a_switch_that_cannot_be_kept_is_refused_and_changes_nothing(
+    door: Door, flow_events: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault F20: half a switch would be gone after the next restart."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "/srv/state/controls.json")
+
+    monkeypatch.setattr("ensemble.runtime.controls.atomic.write_new", full)
+
+    answer = door.post("/v1/layers/behavior/disable", {})
+
+    error_of(answer, 503, "CONTROLS_NOT_KEPT")
+    assert "/srv" not in answer.text
+    assert statuses(scored(door, flow_events[0]))["behavior"] == "live"
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+@pytest.mark.parametrize("layer", ["nobody", "Anomaly", "..", "anomaly%2f..", "*", "%00"])
+def test_a_layer_that_is_not_there_is_said_so(
+    door: Door, own_state: Path, layer: str, switch: str
+) -> None:
+    answer = door.post(f"/v1/layers/{layer}/{switch}", {})
+
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] in {"UNKNOWN_LAYER", "NOT_FOUND"}
+    assert not (own_state / CONTROLS).exists()
+
+
+def test_an_unknown_layer_is_told_the_known_ones(door: Door) -> None:
+    error = error_of(door.post("/v1/layers/nobody/disable", {}), 404, "UNKNOWN_LAYER")
+
+    assert all(layer in error["message"] for layer in LAYERS)
+
+
+# -- what is counted
+
+
+def test_what_the_door_does_and_sees_is_counted(
+    open_door: OpenDoor, flow_events: list[Event], meter: RecordingMeter
+) -> None:
+    """S0-31, C-13, C-29: by batch, from the ingress itself."""
+    door = open_door(down={"behavior"})
+
+    scored(door, flow_events[0])
+    look(door)
+
+    assert meter.total("axon_events_scored_total", kind="flow") == 1
+    assert (
+        meter.total("axon_fallback_scores_total", layer="behavior", kind="flow", status="fallback")
+        == 1
+    )
+    assert {labels["layer"] for _, _, labels in meter.observed} >= {"anomaly", "resilience"}
+    assert meter.word("axon_ml_status") == "PARTIALLY_OPERATIONAL"
+    assert meter.word("axon_layer_status", layer="behavior", kind="flow") == "fallback"
+
+
+# -- testing a layer
+
+
+def test_a_test_says_for_each_kind_whether_its_model_would_serve(open_door: OpenDoor) -> None:
+    """S1-05.
+
+    Initialisation only. The sentence of a failure is the log's; a client gets its code and what
+    that means.
+    """
+    trials = {
+        Kind.FLOW: FakeTrial(ok=True, version="2"),
+        Kind.PROCESS: FakeTrial(
+            ok=False, code="ARTIFACT_CORRUPT", message="/srv/models/x.bin: sha256 is 12"
+        ),
+    }
+    door = open_door(handles={"behavior": FakeHandle(broken_slot("behavior"), trials)})
+    before = door.get("/health").json()
+
+    answer = door.post("/v1/layers/behavior/test", {})
+
+    body = answer.json()
+    assert (answer.status_code, body["layer"], body["ok"], body["code"]) == (
+        200,
+        "behavior",
+        False,
+        "",
+    )
+    assert body["kinds"]["flow"] == {
+        "ok": True,
+        "version": "2",
+        "code": "",
+        "message": "",
+        "elapsed_ms": 12.346,
+    }
+    assert (body["kinds"]["process"]["ok"], body["kinds"]["process"]["code"]) == (
+        False,
+        "ARTIFACT_CORRUPT",
+    )
+    assert body["kinds"]["process"]["message"] == "The bytes are not the bytes that were published."
+    assert "/srv" not in answer.text
+    assert door.get("/health").json() == before
+
+
+def test_a_test_in_which_all_kinds_pass_is_passed(open_door: OpenDoor) -> None:
+    handle = FakeHandle(broken_slot("behavior"), {Kind.FLOW: FakeTrial(ok=True, version="2")})
+
+    assert (
+        open_door(handles={"behavior": handle}).post("/v1/layers/behavior/test", {}).json()["ok"]
+        is True
+    )
+
+
+async def _hangs() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+async def _dies() -> None:
+    raise RuntimeError("/srv/secret went down")
+
+
+@pytest.mark.parametrize(("call", "code"), [(_hangs, "LAYER_TIMEOUT"), (_dies, "LAYER_CRASHED")])
+def test_a_layer_that_does_not_answer_has_failed_its_test(
+    open_door: OpenDoor, call: Any, code: str
+) -> None:
+    handle = FakeHandle(broken_slot("behavior"))
+    handle.test = FakeMethod(call)
+    controls = {"disabled": [], "look_every_s": 2, "test_within_s": 0.05}
+    door = open_door(handles={"behavior": handle}, overrides={**PATIENT, "controls": controls})
+
+    answer = door.post("/v1/layers/behavior/test", {})
+
+    body = answer.json()
+    assert (answer.status_code, body["ok"], body["code"], body["kinds"]) == (200, False, code, {})
+    assert body["message"]
+    assert "/srv" not in answer.text
+
+
+def test_a_layer_is_tested_once_at_a_time(open_door: OpenDoor) -> None:
+    """A test loads beside the model that serves; two at once would need the memory twice."""
+    go = asyncio.Event()
+    started = asyncio.Event()
+
+    async def slow() -> dict[Kind, FakeTrial]:
+        started.set()
+        await go.wait()
+        return {Kind.FLOW: FakeTrial(ok=True)}
+
+    handle = FakeHandle(broken_slot("behavior"))
+    handle.test = FakeMethod(slow)
+    door = open_door(handles={"behavior": handle})
+
+    async def twice() -> list[Any]:
+        first = asyncio.create_task(door.ask.send("POST", "/v1/layers/behavior/test"))
+        await started.wait()
+        second = await door.ask.send("POST", "/v1/layers/behavior/test")
+        go.set()
+        return [await first, second]
+
+    first, second = door._loop.run(twice())
+
+    assert (first.status_code, first.json()["ok"]) == (200, True)
+    error_of(second, 409, "TEST_RUNNING")
+    assert door.post("/v1/layers/behavior/test", {}).status_code == 200
+
+
+# -- the contract
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_the_contract_says_which_scope_a_switch_needs(door: Door, switch: str) -> None:
+    operation = json.loads(door.get("/openapi.json").text)["paths"][
+        f"/v1/layers/{{layer}}/{switch}"
+    ]["post"]
+
+    assert "scope `manage`" in operation["description"]
+    assert operation["security"] == [{"key": []}]
+    assert "404" in operation["responses"]

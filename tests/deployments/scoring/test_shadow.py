@@ -1,0 +1,147 @@
+"""Champion and challenger on real models.
+
+Set by an alias, loaded beside, measured on live events, promoted by one call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from deployments.cli.local_store import own_store
+from ensemble.events import Kind
+from ensemble.fusion import Fusion
+from ensemble.store.names import ReleaseRef, Tenant
+from ensemble.store.releases.aliases import (
+    clear_challenger,
+    get_challenger,
+    promote_challenger,
+    read_challenger,
+    set_challenger,
+)
+from ensemble.store.releases.release import publish_release, read_pointer, read_release
+from ensemble.store.signing import Signer
+from tests.deployments.conftest import Door, Event
+from tests.deployments.layers.test_hot_reload import NOW, world
+from tests.support.models_on_disk import ModelsOnDisk
+
+__all__ = ["world"]
+
+DEFAULT = Tenant("default")
+
+
+@pytest.fixture
+def jumpy(world: ModelsOnDisk, signer: Signer) -> ReleaseRef:
+    """A release of the same models whose thresholds call nearly everything malicious.
+
+    Nothing points to it.
+    """
+    del world  # asked for by its effect
+    store = own_store()
+    current = read_release(store, DEFAULT, read_pointer(store, DEFAULT))
+    fusion = Fusion.from_config(current.fusion["flow"])
+    low = {
+        layers: replace(one, suspicious=1e-6, malicious=1e-5, critical=0.9)
+        for layers, one in fusion.thresholds.items()
+    }
+    flows = {str(Kind.FLOW): replace(fusion, thresholds=low).to_config()}
+    return publish_release(
+        store,
+        DEFAULT,
+        current.bundles.values(),
+        {**current.fusion, **flows},
+        notes="",
+        now=NOW,
+        signer=signer,
+    )
+
+
+def challenger_of(door: Door) -> dict[str, object] | None:
+    return door.get("/v1/status").json()["challenger"]  # type: ignore[no-any-return]
+
+
+def score_all(door: Door, events: list[Event]) -> list[str]:
+    """Their verdicts; and whatever is scored in shadow beside them is done."""
+    words = [door.post("/v1/score", event).json()["verdict"] for event in events]
+    fan_out = door.ingress._views.home.fan_out
+
+    async def settled() -> None:
+        while fan_out._shadowing:
+            await next(iter(fan_out._shadowing))
+
+    door._loop.run(settled())
+    return words
+
+
+def test_a_challenger_is_measured_on_live_events_and_changes_no_answer(
+    world: ModelsOnDisk, jumpy: ReleaseRef, signer: Signer, flow_events: list[Event]
+) -> None:
+    """Section 7: its agreement and its verdict flips, per pair of words."""
+    door = world.start()
+    before = score_all(door, flow_events)
+    assert challenger_of(door) is None
+
+    set_challenger(own_store(), DEFAULT, jumpy, 0, signer=signer)
+    world.look()
+    during = [word for _ in range(10) for word in score_all(door, flow_events)]
+
+    said = challenger_of(door)
+    assert said is not None
+    assert (said["challenger"], said["champion"]) == (f"default/{jumpy.serial}", "default/4")
+    assert said["events"] == pytest.approx(0.1 * len(during), abs=2)
+    # a mapping in JSON
+    assert said["flips"].keys() <= {"benign>malicious", "suspicious>malicious"}  # type: ignore[attr-defined]
+    assert sum(said["flips"].values()) + said["agree"] == said["events"]  # type: ignore[attr-defined]
+    assert during == before * 10
+
+
+def test_promotion_of_the_challenger_is_one_call(
+    world: ModelsOnDisk, jumpy: ReleaseRef, signer: Signer, flow_events: list[Event]
+) -> None:
+    door = world.start()
+    store = own_store()
+    set_challenger(store, DEFAULT, jumpy, 0, signer=signer)
+    world.look()
+
+    promote_challenger(
+        store, DEFAULT, read_pointer(store, DEFAULT).serial, signer=signer, at_once=True
+    )
+    world.look()
+
+    assert door.get("/v1/status").json()["release"] == f"default/{jumpy.serial}"
+    assert challenger_of(door) is None
+    assert set(score_all(door, flow_events)) == {"malicious"}
+    assert read_challenger(store, DEFAULT) is None
+
+
+def test_a_challenger_that_is_cleared_is_tried_no_longer(
+    world: ModelsOnDisk, jumpy: ReleaseRef, signer: Signer
+) -> None:
+    door = world.start()
+    store = own_store()
+    set_challenger(store, DEFAULT, jumpy, 0, signer=signer)
+    world.look()
+    assert challenger_of(door) is not None
+
+    clear_challenger(store, DEFAULT, get_challenger(store, DEFAULT).serial, signer=signer)
+    world.look()
+
+    assert challenger_of(door) is None
+
+
+def test_a_challenger_never_answers_even_where_the_champion_cannot_be_had(
+    world: ModelsOnDisk, jumpy: ReleaseRef, signer: Signer, flow_events: list[Event]
+) -> None:
+    """It is no rung of the ladder: what is tried has not earned it."""
+    set_challenger(own_store(), DEFAULT, jumpy, 0, signer=signer)
+    for torn in world.files("behavior-flow/*/model.safetensors"):
+        torn.chmod(0o644)
+        torn.write_bytes(b"")
+    door = world.start()
+    world.look()
+
+    answer = door.post("/v1/score", flow_events[0]).json()
+
+    assert door.get("/v1/status").json()["release"] == "default/4"
+    assert {layer["layer"]: layer["status"] for layer in answer["layers"]}["behavior"] == "fallback"

@@ -1,0 +1,339 @@
+"""Many tenants, one service.
+
+Each is answered by its own models or by those it lives on, and no one's trouble is another's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deployments.cli.local_store import own_store
+from deployments.config.settings import read_settings
+from deployments.config.tenants import Tenants
+from deployments.layers.deployment import LayerDeployment
+from deployments.web.api_keys import Scope, create_key
+from ensemble.events import Kind
+from ensemble.store.bundles.codecs import GOLDEN, decode_golden, decode_parts
+from ensemble.store.bundles.open import open_bundle
+from ensemble.store.names import ModelName, Tenant
+from ensemble.store.releases.release import read_pointer, read_release
+from ensemble.store.signing import Signer
+from ensemble.training.publish import Trained, publish
+from ensemble.verdicts import LayerStatus
+from tests.deployments.conftest import Door, Event, RecordingMeter
+from tests.support.models_on_disk import ModelsOnDisk
+
+DEFAULT, ACME = Tenant("default"), Tenant("acme")
+NOW = datetime(2026, 11, 25, 8, 15, tzinfo=UTC)
+Publish = Callable[..., str]
+
+
+@pytest.fixture
+def world(
+    tmp_path: Path,
+    meter: RecordingMeter,
+    own_trust: Path,
+    signer: Signer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[ModelsOnDisk]:
+    """The shipped models; the key of the tests may publish beside them."""
+    trust = yaml.safe_load(own_trust.read_text())
+    trust["keys"] = {signer.key_id: base64.b64encode(signer.public).decode()}
+    own_trust.write_text(yaml.safe_dump(trust))
+    monkeypatch.setattr("deployments.scoring.tenants.CHARGE_KEPT_S", 0.0)
+    made = ModelsOnDisk(tmp_path / "shipped", meter)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def own_models(world: ModelsOnDisk, signer: Signer) -> Publish:
+    """`own_models("acme")`.
+
+    The generic anomaly model as a version of acme's own, in a first release of acme's; its name.
+    """
+    del world  # asked for by its effect
+
+    def one(tenant: str) -> str:
+        store = own_store()
+        generic = read_release(store, DEFAULT, read_pointer(store, DEFAULT))
+        bundle = open_bundle(store, generic.bundles[ModelName("anomaly-flow")])
+        training = {"recipe": f"of {tenant}", "data_sha256": "0" * 64, "seed": 0, "rows": 1}
+        trained = Trained(
+            "anomaly-flow",
+            decode_parts(bundle.files),
+            decode_golden(bundle.files[GOLDEN]),
+            training,
+            "# Card\n",
+        )
+        made = publish(
+            store,
+            tenant,
+            [trained],
+            {},
+            notes="",
+            now=NOW,
+            signer=signer,
+            and_promote=True,
+            parents=[DEFAULT],
+        )
+        return f"{tenant}/{made.release.serial}"
+
+    return one
+
+
+def started(world: ModelsOnDisk, **overrides: Any) -> Door:
+    """Whoever asks needs a key."""
+    return world.start({"ingress": {"deadline_ms": 30_000}, **overrides})
+
+
+def ask(door: Door, tenant: str, event: Event) -> dict[str, Any]:
+    """What a key of `tenant`, made for this one question, is answered."""
+    _, token = create_key(
+        read_settings().keys, Tenant(tenant), [Scope.SCORE], "", None, NOW.timestamp()
+    )
+    ring = door.ingress._keeper._ring
+    assert ring is not None
+    ring.look()
+    answer = door.post("/v1/score", event, headers={"Authorization": f"Bearer {token}"})
+    assert answer.status_code == 200
+    return answer.json()  # type: ignore[no-any-return]
+
+
+def judged(answer: dict[str, Any]) -> str:
+    return re.sub(r'"(elapsed_ms|scored_at|version|status)": [^,}]*', "", json.dumps(answer))
+
+
+def versions(answer: dict[str, Any]) -> dict[str, str]:
+    return {layer["layer"]: layer["version"] for layer in answer["layers"]}
+
+
+def settle(world: ModelsOnDisk, door: Door, *tenants: str) -> None:
+    """Until every tenant's pointer was followed, and every layer has looked."""
+    for _ in range(4):
+        for tenant in tenants:
+            view = door._loop.run(door.ingress._views.of(tenant))
+            door._loop.run(view.follower.look())
+        world.look()
+
+
+def release_serving(door: Door, tenant: str) -> str:
+    return door._loop.run(door.ingress._views.of(tenant)).fan_out.release.name
+
+
+def test_a_tenant_without_models_lives_on_the_generic_ones_and_shares_their_view(
+    world: ModelsOnDisk, flow_events: list[Event]
+) -> None:
+    door = started(world)
+
+    assert judged(ask(door, "acme", flow_events[0])) == judged(ask(door, "default", flow_events[0]))
+    assert door._loop.run(door.ingress._views.of("acme")) is door.ingress._views.home
+
+
+def test_a_tenants_first_release_is_built_on_its_parents_and_answers_that_tenant_alone(
+    world: ModelsOnDisk, own_models: Publish, flow_events: list[Event]
+) -> None:
+    """The rest of the ensemble is lent: acme's release is whole from its first model on."""
+    door = started(world)
+    before = ask(door, "default", flow_events[0])
+
+    name = own_models("acme")
+    settle(world, door, "acme")
+    own, generic = ask(door, "acme", flow_events[0]), ask(door, "default", flow_events[0])
+
+    assert release_serving(door, "acme") == name
+    assert release_serving(door, "default") == release_serving(door, "globex") != name
+    assert judged(generic) == judged(before)
+    assert own["coverage"] == 1.0
+    assert {layer["status"] for layer in own["layers"]} == {"live"}
+
+
+def test_until_its_models_are_loaded_a_tenant_is_answered_by_its_parents_and_told_so(
+    world: ModelsOnDisk, own_models: Publish, flow_events: list[Event]
+) -> None:
+    own_models("acme")
+    door = started(world)
+
+    first = ask(door, "acme", flow_events[0])  # no layer has looked for acme's models yet
+
+    assert first["coverage"] == 1.0
+    assert {layer["status"] for layer in first["layers"]} == {"last_good"}
+    settle(world, door, "acme")
+    assert {layer["status"] for layer in ask(door, "acme", flow_events[0])["layers"]} == {"live"}
+
+
+def test_a_tenant_lives_on_its_groups_models(
+    world: ModelsOnDisk, own_models: Publish, flow_events: list[Event], tmp_path: Path
+) -> None:
+    (tmp_path / "tenants.yaml").write_text("tenants:\n  acme: {group: retail}\n")
+    name = own_models("retail")
+    door = started(world, store={"tenants": str(tmp_path / "tenants.yaml")})
+    settle(world, door, "acme", "globex")
+
+    ask(door, "acme", flow_events[0])
+
+    assert release_serving(door, "acme") == name
+    assert release_serving(door, "globex").startswith("default/")
+
+
+def test_a_model_that_several_tenants_use_is_in_memory_once(
+    world: ModelsOnDisk, own_models: Publish
+) -> None:
+    own_models("acme")
+    door = started(world)
+    settle(world, door, "acme")
+
+    behavior = world._layers["behavior"]
+    held = {
+        tenant: behavior.shelf.of(tenant).slot.held[0].models[Kind.FLOW]
+        for tenant in ("default", "acme")
+    }
+
+    assert held["acme"].model is held["default"].model
+    assert held["acme"].status is LayerStatus.LIVE
+
+
+@pytest.mark.parametrize("file", ["CURRENT", "releases", "bundles"])
+def test_a_tenant_whose_release_is_broken_goes_on_with_its_parents_and_no_one_else_notices(
+    world: ModelsOnDisk, own_models: Publish, flow_events: list[Event], own_state: Path, file: str
+) -> None:
+    """N-05: tenant, group, generic, one rung after the other."""
+    own_models("acme")
+    for torn in sorted((own_state / "tenants" / "acme").rglob("*")):
+        if torn.is_file() and file in str(torn.relative_to(own_state)):
+            torn.chmod(0o644)
+            torn.write_bytes(torn.read_bytes()[:-9])
+    door = started(world)
+    settle(world, door, "acme")
+
+    own, generic = ask(door, "acme", flow_events[0]), ask(door, "default", flow_events[0])
+
+    assert own["coverage"] == generic["coverage"] == 1.0
+    assert own["score"] == generic["score"]
+    assert {layer["status"] for layer in own["layers"]} == {"last_good"}
+    assert {layer["status"] for layer in generic["layers"]} == {"live"}
+    assert (
+        door._loop.run(door.ingress._views.of("acme")).follower.facts["trouble"] is not None
+        or file == "bundles"
+    )
+
+
+def test_the_tenant_asked_last_longest_ago_makes_room_and_comes_back(
+    world: ModelsOnDisk, own_models: Publish, flow_events: list[Event]
+) -> None:
+    """Section 6: at most so many at once, evicted by use."""
+    for tenant in ("acme", "globex", "initech"):
+        own_models(tenant)
+    door = started(world)
+    door.ingress._views._most = 3
+    for deployment in world._layers.values():
+        deployment.shelf._most = 3
+
+    settle(world, door, "acme", "globex")
+    settle(world, door, "initech")
+
+    assert set(door.ingress._views._views) == {"default", "globex", "initech"}
+    assert {kept.tenant for kept in world._layers["anomaly"].shelf} == {
+        "default",
+        "globex",
+        "initech",
+    }
+    assert versions(ask(door, "acme", flow_events[0]))["anomaly"] == "2"
+    settle(world, door, "acme")
+    assert release_serving(door, "acme") == "acme/1"
+
+
+def test_one_tenants_hanging_disk_stalls_no_other(
+    world: ModelsOnDisk, own_models: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_models("acme")
+    door = started(world)
+    hangs, goes_on = threading.Event(), threading.Event()
+    charge = Tenants.charge
+
+    def hanging(self: Tenants, tenant: Tenant) -> Tenant:
+        if tenant == "acme":
+            hangs.set()
+            goes_on.wait(20)
+        return charge(self, tenant)
+
+    monkeypatch.setattr(Tenants, "charge", hanging)
+    monkeypatch.setattr("deployments.scoring.tenants.CHARGE_WITHIN_S", 0.05)
+
+    async def asked() -> list[str]:
+        views = door.ingress._views
+        slow = asyncio.create_task(views.of("acme"))
+        await asyncio.to_thread(hangs.wait, 20)
+        return [
+            (await views.of("globex")).tenant,
+            (await views.of("default")).tenant,
+            (await slow).tenant,
+        ]
+
+    try:
+        assert door._loop.run(asked()) == ["default", "default", "default"]
+    finally:
+        goes_on.set()
+
+
+def test_a_second_look_at_an_event_is_by_its_tenants_models(
+    world: ModelsOnDisk, own_models: Publish, flow_events: list[Event]
+) -> None:
+    """P10: what waits in the spool of all tenants goes back to whose it is."""
+    own_models("acme")
+    door = started(world)
+    settle(world, door, "acme")
+    seen: list[str] = []
+    for tenant in ("acme", "default"):
+        view = door._loop.run(door.ingress._views.of(tenant))
+        score = view.fan_out.score
+
+        async def spied(
+            batch: Any, *, _whose: str = tenant, _score: Any = score, **how: Any
+        ) -> Any:
+            seen.append(_whose)
+            return await _score(batch, **how)
+
+        view.fan_out.score = spied  # type: ignore[method-assign]
+    door.ingress._switches._apply(door.ingress._switches.controls.with_disabled("behavior"))
+    for tenant in ("acme", "default"):
+        ask(door, tenant, flow_events[0])
+    door.ingress._switches._apply(door.ingress._switches.controls.with_enabled("behavior"))
+    seen.clear()
+
+    door._loop.run(door.ingress._retro.flush())
+    while door._loop.run(door.ingress._retro.look()):
+        pass
+
+    assert sorted(seen) == ["acme", "default"]
+
+
+def test_loading_a_tenant_says_how_it_stands(
+    world: ModelsOnDisk, own_models: Publish, own_state: Path
+) -> None:
+    """S4-13, C-26: a load activates in the serving replicas, and says what came of it."""
+    started(world)
+    layer: LayerDeployment = world._layers["anomaly"]
+    own_models("acme")
+
+    state = asyncio.run(layer.load("acme"))
+
+    assert state.release == "acme/1"
+    assert state.kinds[Kind.FLOW].status is LayerStatus.LIVE
+    (own_state / "tenants" / "acme" / "CURRENT").write_bytes(b"torn")
+    state = asyncio.run(layer.load("acme"))
+    assert state.kinds[Kind.FLOW].status is LayerStatus.LIVE  # what is in memory goes on
+    trouble = state.kinds[Kind.FLOW].trouble
+    assert trouble is not None
+    assert trouble.code == "ARTIFACT_CORRUPT"

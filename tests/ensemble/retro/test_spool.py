@@ -1,0 +1,579 @@
+"""The spool.
+
+Bounded in bytes and age, every loss counted, one owner a segment, and no disk, file or death that
+stops it (N-02).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ensemble.retro.segment import FirstVerdict, SpooledEvent
+from ensemble.retro.spool import Spool
+from ensemble.verdicts import VerdictWord
+from tests.support.timing import Clock
+
+HOUR_S = 3600.0
+RECOVERED = {"flow": 1.0, "process": 1.0}
+T0 = 1_700_000_000.0
+
+
+def event(
+    number: int, *, at: float = T0, kind: str = "flow", coverage: float = 0.4, size: int = 100
+) -> SpooledEvent:
+    text = msgspec.json.encode({"kind": kind, "id": f"e{number}", "pad": "x" * size})
+    was = FirstVerdict(0.1, VerdictWord.BENIGN, coverage)
+    return SpooledEvent(at=at, digest=f"{number:064x}", kind=kind, was=was, event=msgspec.Raw(text))
+
+
+def opened(
+    root: Path,
+    clock: Callable[[], float],
+    *,
+    limit_bytes: int = 1 << 20,
+    max_age_s: float = 24 * HOUR_S,
+) -> Spool:
+    return Spool(root, limit_bytes=limit_bytes, max_age_s=max_age_s, now=clock)
+
+
+def numbers(spool: Spool, coverage: Mapping[str, float] = RECOVERED, most: int = 64) -> list[int]:
+    """Everything that waits for these layers, read and settled as the second look does."""
+    seen: list[int] = []
+    while (reading := spool.next_of(coverage, most)) is not None:
+        seen += [int(one.digest, 16) for one in reading.events]
+        spool.settle(reading)
+    return seen
+
+
+def files_of(root: Path) -> list[Path]:
+    return [path for path in root.rglob("*") if path.is_file()]
+
+
+def lost(spool: Spool) -> int:
+    return sum(spool.counts.dropped.values())
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(T0)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "var" / "retro"
+
+
+# -- what goes in comes out
+
+
+def test_what_was_spooled_comes_back_as_it_was_and_once(root: Path, clock: Clock) -> None:
+    spool = opened(root, clock)
+    kept = [event(number) for number in range(5)]
+    spool.append(kept)
+
+    reading = spool.next_of(RECOVERED, 64)
+
+    assert reading is not None
+    assert reading.events == kept
+    assert spool.settle(reading)
+    assert spool.next_of(RECOVERED, 64) is None
+    assert files_of(root) == []
+
+
+def test_an_event_waits_until_more_of_the_ensemble_speaks_than_did(
+    root: Path, clock: Clock
+) -> None:
+    spool = opened(root, clock)
+    spool.append([event(1, coverage=0.0), event(2, coverage=0.4), event(3, coverage=0.6)])
+
+    assert numbers(spool, {"flow": 0.0}) == []
+    assert numbers(spool, {"flow": 0.4}) == [1]
+    assert numbers(spool, {"flow": 0.4}) == []
+    assert numbers(spool, {"process": 1.0}) == []
+    assert numbers(spool, {"flow": 1.0}) == [2, 3]
+
+
+def test_the_oldest_are_looked_at_first(root: Path, clock: Clock) -> None:
+    """They are the next to be dropped."""
+    spool = opened(root, clock)
+    spool.append([event(hours, at=T0 - hours * HOUR_S) for hours in (1, 5, 3)])
+
+    assert numbers(spool) == [5, 3, 1]
+
+
+def test_a_reading_takes_no_more_than_was_asked_for_and_goes_on_where_it_ended(
+    root: Path, clock: Clock
+) -> None:
+    spool = opened(root, clock)
+    spool.append(event(number) for number in range(10))
+
+    first = spool.next_of(RECOVERED, 4)
+    assert first is not None
+    spool.settle(first)
+
+    assert [one.digest for one in first.events] == [f"{number:064x}" for number in range(4)]
+    assert spool.counts.waiting_events == 6
+    assert numbers(spool) == [4, 5, 6, 7, 8, 9]
+
+
+def test_what_is_still_degraded_waits_on_behind_the_others(root: Path, clock: Clock) -> None:
+    spool = opened(root, clock)
+    spool.append(event(number, coverage=0.0) for number in range(4))
+    reading = spool.next_of({"flow": 0.4}, 2)
+    assert reading is not None
+
+    spool.settle(
+        reading,
+        again=[
+            reading.events[0],
+            msgspec.structs.replace(
+                reading.events[1], was=FirstVerdict(0.2, VerdictWord.BENIGN, 0.4)
+            ),
+        ],
+    )
+
+    assert spool.counts.waiting_events == 4
+    assert numbers(spool, {"flow": 0.4}) == [2, 3, 0]
+    assert numbers(spool, {"flow": 1.0}) == [1]
+    assert spool.counts.settled == spool.counts.spooled == 4
+
+
+# -- limits
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just("offer"),
+            st.lists(
+                st.tuples(st.sampled_from([0.0, 0.4, 0.6]), st.integers(0, 9000)),
+                min_size=1,
+                max_size=20,
+            ),
+        ),
+        st.tuples(st.just("wait"), st.floats(-2 * HOUR_S, 9 * HOUR_S)),
+        st.tuples(st.just("look"), st.sampled_from([0.4, 1.0])),
+        st.tuples(st.just("half"), st.sampled_from([0.4, 1.0])),
+        st.tuples(st.just("restart"), st.none()),
+    ),
+    max_size=25,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS)
+def test_the_limits_hold_and_nothing_is_lost_uncounted_whatever_happens(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, object]]
+) -> None:
+    """The slow, obvious book beside it.
+
+    Offered and adopted is what waits, what was settled and what was dropped.
+    """
+    root, clock = tmp_path_factory.mktemp("spool"), Clock(T0)
+    limit, age = 64 << 10, 24 * HOUR_S
+    spool = opened(root, clock, limit_bytes=limit, max_age_s=age)
+    offered = number = 0
+    for what, value in steps:
+        match what, value:
+            case "offer", list(sizes):
+                events = [
+                    event(number + i, at=clock.now, coverage=share, size=size)
+                    for i, (share, size) in enumerate(sizes)
+                ]
+                spool.append(events)
+                offered, number = offered + len(events), number + len(events)
+            case "wait", float(seconds):
+                clock.now += seconds
+            case "look", float(share):
+                numbers(spool, {"flow": share})
+            case "half", float(share):
+                reading = spool.next_of({"flow": share}, 3)
+                if reading is not None:
+                    spool.settle(reading, again=reading.events[1:])
+            case _:
+                waiting = spool.counts.waiting_bytes
+                spool.close()
+                assert sum(path.stat().st_size for path in files_of(root)) == waiting, (
+                    "what waits is for whoever comes next"
+                )
+                spool, offered = opened(root, clock, limit_bytes=limit, max_age_s=age), 0
+        spool.upkeep()
+        counts = spool.counts
+        assert sum(path.stat().st_size for path in files_of(root)) == counts.waiting_bytes <= limit
+        assert counts.since is None or abs(clock.now - counts.since) <= age
+        assert offered + counts.adopted == counts.settled + counts.waiting_events + lost(spool)
+    spool.close()
+
+
+def test_the_oldest_make_room_for_the_newest(root: Path, clock: Clock) -> None:
+    spool = opened(root, clock, limit_bytes=16 << 10)
+    for number in range(100):
+        clock.now += 60.0
+        spool.append([event(number, at=clock.now, size=400)])
+
+    left = numbers(spool)
+
+    assert left == list(range(100 - len(left), 100))
+    assert spool.counts.dropped["size"] == 100 - len(left) > 0
+    assert len(left) > 10
+
+
+def test_an_event_larger_than_the_whole_spool_drops_nobody_else(root: Path, clock: Clock) -> None:
+    spool = opened(root, clock, limit_bytes=16 << 10)
+    spool.append([event(1), event(2, size=20_000), event(3)])
+
+    assert spool.counts.dropped["size"] == 1
+    assert numbers(spool) == [1, 3]
+
+
+def test_nothing_older_than_the_age_limit_stays_on_the_disk(root: Path, clock: Clock) -> None:
+    """It is a customer's data."""
+    spool = opened(root, clock, max_age_s=24 * HOUR_S)
+    spool.append([event(1)])
+    clock.now += 12 * HOUR_S
+    spool.append([event(2, at=clock.now)])
+
+    clock.now = T0 + 24 * HOUR_S
+    spool.upkeep()
+
+    assert spool.counts.dropped["age"] == 1
+    assert numbers(spool) == [2]
+
+
+def test_an_event_of_a_clock_that_ran_ahead_does_not_wait_for_ever(
+    root: Path, clock: Clock
+) -> None:
+    spool = opened(root, clock, max_age_s=24 * HOUR_S)
+    spool.append([event(1, at=T0 + 1000 * HOUR_S)])
+
+    spool.upkeep()
+
+    assert spool.counts.dropped["age"] == 1
+
+
+def test_an_event_is_not_given_up_before_it_is_old(root: Path, clock: Clock) -> None:
+    spool = opened(root, clock, max_age_s=24 * HOUR_S)
+    spool.append([event(1)])
+
+    clock.now += 23.5 * HOUR_S
+    spool.upkeep()
+
+    assert numbers(spool) == [1]
+
+
+# -- owners
+
+
+def test_a_living_owner_keeps_what_is_its_own(root: Path, clock: Clock) -> None:
+    one, other = opened(root, clock), opened(root, clock)
+    one.append([event(1)])
+    other.append([event(2)])
+
+    one.upkeep()
+    other.upkeep()
+
+    assert (numbers(one), numbers(other)) == ([1], [2])
+
+
+def test_what_an_owner_left_is_taken_over_by_exactly_one(root: Path, clock: Clock) -> None:
+    gone, one, other = (opened(root, clock) for _ in range(3))
+    gone.append(event(number) for number in range(3))
+    gone.close()
+
+    one.upkeep()
+    other.upkeep()
+
+    assert (one.counts.adopted, other.counts.adopted) == (3, 0)
+    assert (numbers(one), numbers(other)) == ([0, 1, 2], [])
+
+
+DYING = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from tests.ensemble.retro.test_spool import T0, event, opened
+spool = opened(Path(sys.argv[1]), lambda: T0)
+spool.append(event(number) for number in range(200))
+print("written", flush=True)
+time.sleep(600)
+"""
+
+
+def test_the_events_of_a_killed_process_are_adopted_while_it_lives_they_are_not(
+    root: Path, clock: Clock
+) -> None:
+    """`kill -9`: the system lets go of its lock, and nothing that was written is lost."""
+    repository = Path(__file__).resolve().parents[3]
+    with subprocess.Popen(
+        [sys.executable, "-c", DYING, str(root), str(repository)], stdout=subprocess.PIPE, text=True
+    ) as dying:
+        assert dying.stdout is not None
+        assert dying.stdout.readline() == "written\n"
+        heirs = [opened(root, clock) for _ in range(3)]
+        for heir in heirs:
+            heir.upkeep()
+        assert [heir.counts.adopted for heir in heirs] == [0, 0, 0]
+
+        os.kill(dying.pid, signal.SIGKILL)
+        dying.wait()
+
+    for heir in heirs:
+        heir.upkeep()
+    assert [heir.counts.adopted for heir in heirs] == [200, 0, 0]
+    assert sorted(numbers(heirs[0])) == list(
+        range(200)
+    )  # segments of one span of time have no order among them
+
+
+def test_an_adoption_that_dies_half_way_is_finished_by_the_next(
+    root: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, first, second = (opened(root, clock) for _ in range(3))
+    gone.append([event(1, coverage=0.0), event(2, coverage=0.4)])
+    gone.close()
+    moved: list[str] = []
+    rename = os.rename
+
+    def once(source: str, *rest: str, **folders: int) -> None:
+        if moved:
+            raise OSError(errno.EIO, "the disk is gone")
+        moved.append(source)
+        rename(source, *rest, **folders)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", once)
+        first.upkeep()
+    first.close()
+    second.upkeep()
+
+    assert sorted(numbers(second)) == [1, 2]
+
+
+# -- files that are not as they were
+
+
+def adopted_from(
+    root: Path,
+    clock: Clock,
+    lines: bytes,
+    name: str = "flow-0400000-1700000000-" + "a" * 32 + ".jsonl",
+) -> Spool:
+    """A spool that took over a dead owner's file."""
+    folder = root / ("0" * 32)
+    folder.mkdir(parents=True)
+    (folder / name).write_bytes(lines)
+    spool = opened(root, clock)
+    spool.upkeep()
+    return spool
+
+
+def line(number: int) -> bytes:
+    return msgspec.json.encode(event(number)) + b"\n"
+
+
+def test_a_torn_last_line_is_counted_and_passed_over(root: Path, clock: Clock) -> None:
+    spool = adopted_from(root, clock, line(1) + line(2) + line(3)[:-40])
+
+    assert numbers(spool) == [1, 2]
+    assert spool.counts.dropped["unreadable"] == 1
+    assert spool.counts.waiting_events == 0
+
+
+BAD = [
+    pytest.param(b"\n", id="empty"),
+    pytest.param(b"\x00" * 50 + b"\n", id="zeros"),
+    pytest.param(b"\xff\xfe\n", id="no text"),
+    pytest.param(b"[" * 100_000 + b"\n", id="nested"),
+    pytest.param(line(9).replace(b'"format":1', b'"format":2'), id="a later format"),
+    pytest.param(line(9).replace(b'"coverage":0.4', b'"coverage":4'), id="a coverage that is none"),
+    pytest.param(line(9).replace(b'"benign"', b'"fine"'), id="a verdict that is none"),
+    pytest.param(line(9).replace(b'"at":1700000000.0', b'"at":1e300'), id="a time that is none"),
+]
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_line_that_cannot_be_read_stops_no_other(root: Path, clock: Clock, bad: bytes) -> None:
+    spool = adopted_from(root, clock, line(1) + bad + line(2))
+
+    assert numbers(spool, most=2) == [1, 2]
+    assert spool.counts.dropped["unreadable"] == 1
+
+
+def test_a_file_that_somebody_cut_is_counted_for_what_it_lacks(root: Path, clock: Clock) -> None:
+    spool = opened(root, clock)
+    spool.append(event(number) for number in range(10))
+    (segment,) = files_of(root)
+    os.truncate(segment, 3 * len(line(0)))
+
+    assert numbers(spool, most=3) == [0, 1, 2]
+    assert spool.counts.dropped["unreadable"] == 7
+
+
+def test_a_segment_that_the_system_will_not_give_keeps_the_others_not_back(
+    root: Path, clock: Clock
+) -> None:
+    """It still counts as waiting, until its age limit."""
+    spool = opened(root, clock)
+    spool.append([event(1, at=T0 - HOUR_S), event(2)])
+    oldest = min(files_of(root), key=lambda path: path.name)
+    oldest.unlink()
+    oldest.mkdir()
+
+    assert numbers(spool) == [2]
+    assert spool.counts.waiting_events == 1
+
+
+# -- a disk that fails
+
+
+def test_a_full_disk_costs_what_it_cannot_take_and_nothing_else(
+    root: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = opened(root, clock)
+    spool.append([event(1)])
+    write = os.write
+
+    def half(fd: int, data: memoryview) -> int:
+        if len(data) > 50:
+            return write(fd, data[:50])
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", half)
+        spool.append([event(2), event(3)])
+    assert (spool.trouble, spool.counts.dropped["disk"]) == ("ENOSPC", 2)
+    spool.append([event(4)])
+
+    assert spool.trouble == ""
+    assert numbers(spool) == [1, 4]
+    assert spool.counts.dropped["unreadable"] == 0
+
+
+def test_a_disk_that_cannot_even_cut_what_failed_tears_no_line_of_another(
+    root: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = opened(root, clock)
+    spool.append([event(1)])
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "input/output error")
+
+    write = os.write
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "ftruncate", fail)
+        failing.setattr(
+            os, "write", lambda fd, data: write(fd, data[:50]) if len(data) > 200 else fail()
+        )
+        spool.append([event(2)])
+    spool.append([event(3)])
+
+    assert numbers(spool) == [1, 3]
+    assert spool.counts.dropped == {"size": 0, "age": 0, "unreadable": 0, "disk": 1}
+
+
+def test_a_place_that_cannot_be_a_folder_costs_only_the_spool(root: Path, clock: Clock) -> None:
+    root.parent.mkdir(parents=True)
+    root.write_text("a file")
+    spool = opened(root, clock)
+
+    spool.upkeep()
+    spool.append([event(1)])
+
+    assert spool.counts.dropped["disk"] == 1
+    root.unlink()
+    spool.append([event(2)])
+    assert numbers(spool) == [2]
+
+
+def test_a_folder_that_somebody_removed_is_made_again_and_its_loss_is_counted(
+    root: Path, clock: Clock
+) -> None:
+    spool = opened(root, clock)
+    spool.append([event(1), event(2)])
+    for path in sorted(root.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+
+    spool.append([event(3)])
+    spool.append([event(4)])
+
+    assert numbers(spool) == [4]
+    assert spool.counts.dropped["disk"] == 3
+
+
+def test_what_could_not_be_kept_for_a_third_look_still_waits_for_the_second(
+    root: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = opened(root, clock)
+    spool.append([event(1), event(2)])
+    reading = spool.next_of(RECOVERED, 64)
+    assert reading is not None
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "write", full)
+        assert not spool.settle(reading, again=reading.events)
+
+    assert numbers(spool) == [1, 2]
+
+
+# -- who may read it
+
+
+def test_what_customers_sent_is_for_this_user_alone(root: Path, clock: Clock) -> None:
+    before = os.umask(0)
+    try:
+        opened_spool = opened(root, clock)
+        opened_spool.append([event(1)])
+    finally:
+        os.umask(before)
+
+    modes = {
+        stat.S_IMODE(path.stat().st_mode) for path in [root, *root.rglob("*")] if path.is_dir()
+    }
+    assert modes == {0o700}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files_of(root)} == {0o600}
+
+
+def test_a_folder_that_stood_open_is_closed(root: Path, clock: Clock) -> None:
+    root.mkdir(parents=True, mode=0o755)
+
+    opened(root, clock).append([event(1)])
+
+    assert stat.S_IMODE(root.stat().st_mode) == 0o700
+
+
+def test_no_link_is_followed(root: Path, clock: Clock, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "secret").write_bytes(line(7))
+    root.parent.mkdir(parents=True)
+    root.symlink_to(elsewhere)
+    spool = opened(root, clock)
+
+    spool.append([event(1)])
+    assert spool.counts.dropped["disk"] == 1
+    assert [path.name for path in elsewhere.iterdir()] == ["secret"]
+
+    root.unlink()
+    folder = root / ("0" * 32)
+    folder.mkdir(parents=True)
+    (folder / ("flow-0400000-1700000000-" + "a" * 32 + ".jsonl")).symlink_to(elsewhere / "secret")
+    (root / ("1" * 32)).symlink_to(elsewhere)
+    spool.upkeep()
+
+    assert spool.counts.adopted == 0
+    assert (elsewhere / "secret").read_bytes() == line(7)

@@ -1,0 +1,109 @@
+"""The management application of a tenant that has one of everything.
+
+A detector of three versions, two releases, a job that ran.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from deployments.config.settings import read_settings
+from deployments.management.training_actor import FitWork
+from deployments.web.api_keys import Scope
+from ensemble.store.layout import Store
+from ensemble.store.names import BundleRef, ReleaseRef, Tenant
+from ensemble.store.releases.aliases import set_challenger
+from ensemble.store.releases.release import promote
+from ensemble.store.signing import Signer
+from ensemble.training.data.tabular_rows import Step
+from ensemble.training.publish import Trained, make_champion, publish_detector
+from ensemble.training.recipes.tabular import fit_steps, fit_tabular
+from tests.conftest import NOW
+from tests.deployments.conftest import RecordingMeter
+from tests.deployments.management.test_job_routes import ended, rows
+from tests.support.management import Handle, Managed
+
+__all__ = ["ACME", "MODEL", "Furnished", "furnish"]
+
+ACME = Tenant("acme")
+MODEL = "flows-of-acme"
+VERSIONS = 3  # the first serves
+
+
+@dataclass(frozen=True)
+class Furnished:
+    """What acme has.
+
+    Attributes:
+        managed: the application; acme has keys of every scope, of each alone and of all but
+            each; banks has one, and nothing else.
+        store: where all is kept.
+        job: id of one that has ended.
+        archive: a version, exported.
+    """
+
+    managed: Managed
+    store: Store
+    job: str
+    archive: bytes
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        tenant: str = "acme",
+        without: Scope | None = None,
+        **request: Any,
+    ) -> httpx.Response:
+        """With a key of all scopes, or of all but one."""
+        key = self.managed.key_of(tenant, [scope for scope in Scope if scope is not without])
+        return self.managed(method, path, headers=request.pop("headers", {}) | key, **request)
+
+
+async def _fit_here(work: FitWork) -> AsyncGenerator[Step | Trained, None]:
+    for step in fit_steps(work.table, name=work.name, seed=work.seed, metadata=work.metadata):
+        yield step
+        await asyncio.sleep(0)
+
+
+def furnish(
+    root: Path,
+    store: Store,
+    release_of: Callable[..., ReleaseRef],
+    publish: Callable[..., BundleRef],
+    signer: Signer,
+    meter: RecordingMeter,
+    *,
+    auth: Mapping[str, Any] = {},
+) -> Furnished:
+    """Open it; who calls closes `managed`."""
+    trained = fit_tabular(rows(), name=MODEL)
+    versions = [
+        publish_detector(store, ACME, trained, now=NOW, signer=signer) for _ in range(VERSIONS)
+    ]
+    make_champion(store, versions[0], signer=signer)
+    releases = [release_of(store, publish(store, value)) for value in (1.0, 2.0)]
+    for serial, release in enumerate(releases):
+        promote(store, ACME, release, serial, signer=signer)
+    set_challenger(store, ACME, releases[0], 0, signer=signer)
+    settings = read_settings({"store": {"shipped": str(root / "artifacts")}, "auth": dict(auth)})
+    layers = {"anomaly": Handle()}
+    managed = Managed(settings, meter, run=_fit_here, layer_handle=layers.__getitem__)
+    for tenant in ("acme", "banks"):
+        managed.key_of(tenant)
+    for scope in Scope:
+        managed.key_of("acme", [other for other in Scope if other is not scope])
+    managed.open()
+    key = managed.key_of("acme")
+    taken = managed(
+        "POST", "/models/train", headers=key, json={"network_data": rows(), "name": "other"}
+    )
+    archive = managed("GET", f"/models/{MODEL}/versions/1/export", headers=key).content
+    return Furnished(managed, store, ended(managed, taken.headers["location"])["id"], archive)

@@ -36,7 +36,7 @@ def public_message(error: BaseException | None) -> str | None:
     from deployments.cli.score import ScoreFailed
     from deployments.cli.status import ServiceFailed
     from deployments.config.trust import SigningRefused
-    from deployments.web.api_keys import KeyRefused
+    from deployments.web import KeyRefused
     from ensemble.errors import EnsembleError
 
     if isinstance(error, EnsembleError | KeyRefused | ScoreFailed | ServiceFailed | SigningRefused):

@@ -24,7 +24,7 @@ from rich.console import Console
 from deployments.config.settings import Settings, deep_merge, read_settings
 from deployments.host.drain import drain_proxy
 from deployments.host.environment import is_loopback, prepare_environment
-from deployments.web.api_keys import list_keys
+from deployments.web import list_keys
 from ensemble.errors import ArtifactError
 
 __all__ = ["ServeRefused", "arguments_in", "serve_forever"]

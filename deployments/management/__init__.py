@@ -1,1 +1,5 @@
-"""The application `axon-models`: train, publish, promote and delete models over HTTP."""
+"""The application under /models: models, releases, training jobs and detectors of a tenant.
+
+No face: its two deployments, `app.Manage` and `detectors.Detectors`, load Ray, so that
+`deployments.app` imports them by file.
+"""

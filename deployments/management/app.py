@@ -34,9 +34,7 @@ from deployments.management.replicas import Replicas
 from deployments.management.store_executor import StoreExecutor
 from deployments.management.training_actor import run_in_ray
 from deployments.observability.metrics import Meter, RayMeter
-from deployments.web.auth import AuthenticatedApp, GateKeeper, ScopedRoute
-from deployments.web.docs_page import docs_page
-from deployments.web.errors import JSON, encode
+from deployments.web import JSON, AuthenticatedApp, GateKeeper, ScopedRoute, docs_routes, encode
 from ensemble.layers.catalog import LAYERS
 
 __all__ = ["Manage", "ManageApp", "PrefixedApp"]
@@ -120,7 +118,7 @@ class ManageApp:
         """The ASGI application, made inside the replica: msgspec's decoders do not pickle."""
         routes = [
             ScopedRoute("/openapi.json", self._document, needs=None),
-            *docs_page("openapi.json", "Axon, models"),
+            *docs_routes("openapi.json", "Axon, models"),
             *self._models.first_routes(),
             *self._releases.routes(),
             *self._training.routes(),

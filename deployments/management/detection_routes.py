@@ -26,10 +26,15 @@ from deployments.management.request import (
 )
 from deployments.management.store_executor import StoreExecutor
 from deployments.management.visible_models import VisibleModel, find_model
-from deployments.web.api_keys import Scope
-from deployments.web.auth import Authenticator, ScopedRoute, caller_of
-from deployments.web.decode_errors import decode_error
-from deployments.web.errors import ErrorBody, as_json
+from deployments.web import (
+    Authenticator,
+    ErrorBody,
+    Scope,
+    ScopedRoute,
+    as_json,
+    caller_of,
+    decode_error,
+)
 from ensemble.errors import (
     ArtifactMissing,
     DeploymentUnavailable,

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import HTTPExceptionHandler
 
-from deployments.web.errors import (
+from deployments.web import (
     EXCEPTION_HANDLERS,
     RETRYABLE_CODES,
     describe_code,

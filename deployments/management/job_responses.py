@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from deployments.web.errors import ErrorBody
+from deployments.web import ErrorBody
 
 __all__ = [
     "Detections",

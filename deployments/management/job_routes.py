@@ -27,9 +27,7 @@ from deployments.management.request import (
     tenant_of,
 )
 from deployments.management.store_executor import StoreExecutor, with_timeout
-from deployments.web.api_keys import Scope
-from deployments.web.auth import ScopedRoute
-from deployments.web.errors import ErrorBody, as_json
+from deployments.web import ErrorBody, Scope, ScopedRoute, as_json
 from ensemble.errors import FeatureMismatch, MalformedEvent, VersionExists
 from ensemble.features.tabular import NETWORK_FEATURES, Missing
 from ensemble.store.bundles.list import list_bundles

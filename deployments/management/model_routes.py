@@ -40,10 +40,7 @@ from deployments.management.request import (
 from deployments.management.store_executor import StoreExecutor
 from deployments.management.visible_models import find_model, seen_models
 from deployments.observability.log import log_event
-from deployments.web.api_keys import Scope
-from deployments.web.auth import ScopedRoute
-from deployments.web.body import read_body
-from deployments.web.errors import as_json
+from deployments.web import Scope, ScopedRoute, as_json, read_body
 from ensemble.errors import (
     ArtifactError,
     ArtifactMissing,

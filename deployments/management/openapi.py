@@ -17,8 +17,7 @@ from deployments.management import requests as asks
 from deployments.management import responses as says
 from deployments.management.model_routes import ARCHIVE
 from deployments.management.request import RESERVED, SOME_ENTRIES
-from deployments.web.auth import ScopedRoute
-from deployments.web.docs_page import DOCS_FILES
+from deployments.web import DOCS_FILES, ScopedRoute
 from deployments.web.openapi import (
     ERROR_TYPES,
     Json,

@@ -25,9 +25,7 @@ from deployments.management.request import (
     tenant_of,
 )
 from deployments.management.store_executor import StoreExecutor
-from deployments.web.api_keys import Scope
-from deployments.web.auth import ScopedRoute
-from deployments.web.errors import as_json
+from deployments.web import Scope, ScopedRoute, as_json
 from ensemble.errors import ArtifactError, ArtifactMissing
 from ensemble.store.layout import Store
 from ensemble.store.names import ReleaseRef, Tenant

@@ -12,8 +12,7 @@ from typing import Generic, TypeVar
 import msgspec
 from starlette.requests import Request
 
-from deployments.web.auth import caller_of, client_of
-from deployments.web.body import decoded, read_json
+from deployments.web import caller_of, client_of, decode_body, read_json
 from ensemble.errors import MalformedEvent, ReservedName, UnknownTenant
 from ensemble.layers.catalog import LAYERS
 from ensemble.store.layout import Actor
@@ -88,7 +87,7 @@ class BodyReader(Generic[Body]):
         body = await read_json(request.scope["headers"], request.receive, self._limit)
         if not body and self._empty is not None:
             return self._empty()
-        read: Body = decoded(self._decode, body)
+        read: Body = decode_body(self._decode, body)
         return read
 
 

@@ -41,11 +41,20 @@ from deployments.scoring.retro import Retro
 from deployments.scoring.status import EnsembleStatus
 from deployments.scoring.status_schema import Service
 from deployments.scoring.tenants import View, Views
-from deployments.web.api_keys import Scope
-from deployments.web.auth import Caller, GateKeeper, ScopedRoute, caller_of
-from deployments.web.body import read_json
-from deployments.web.docs_page import docs_page
-from deployments.web.errors import EXCEPTION_HANDLERS, JSON, ErrorBody, as_json, encode
+from deployments.web import (
+    EXCEPTION_HANDLERS,
+    JSON,
+    Caller,
+    ErrorBody,
+    GateKeeper,
+    Scope,
+    ScopedRoute,
+    as_json,
+    caller_of,
+    docs_routes,
+    encode,
+    read_json,
+)
 from deployments.web.openapi import secured
 from ensemble.errors import EventError, MalformedEvent
 from ensemble.events import Kind
@@ -148,7 +157,7 @@ class IngressApp:
         return [
             ScopedRoute("/", self._describe, needs=Scope.READ),
             ScopedRoute("/openapi.json", self._document, needs=None),
-            *docs_page("openapi.json", "Axon"),
+            *docs_routes("openapi.json", "Axon"),
             *metrics_routes(self._text),
             *self._operating.routes(),
             ScopedRoute(SCORE, self._score_one, needs=Scope.SCORE, methods=["POST"]),

@@ -14,10 +14,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from deployments.web.api_keys import Scope
-from deployments.web.auth import AuthenticatedApp, allows
-from deployments.web.body import _JSON, read_json
-from deployments.web.errors import exception_response
+from deployments.web import JSON, AuthenticatedApp, Scope, allows, exception_response, read_json
 from ensemble.errors import EventError
 
 __all__ = ["ShortcutApp"]
@@ -69,6 +66,6 @@ class ShortcutApp(AuthenticatedApp):
                 # answered, as Starlette does: whoever runs the application counts it as an error
                 raise
             return
-        headers = [(b"content-length", b"%d" % len(body)), (b"content-type", _JSON)]
+        headers = [(b"content-length", b"%d" % len(body)), (b"content-type", JSON.encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})

@@ -21,8 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.observability.metrics import LATENCY_BOUNDARIES_S, METRICS, Instrument, Meter
-from deployments.web.api_keys import Scope
-from deployments.web.auth import ScopedRoute
+from deployments.web import Scope, ScopedRoute
 
 __all__ = ["CONTENT_TYPE", "BothMeters", "TextMeter", "metrics_routes"]
 

@@ -30,7 +30,7 @@ from deployments.scoring.status_schema import (
     Status,
     SwitchedLayer,
 )
-from deployments.web.docs_page import DOCS_FILES
+from deployments.web import DOCS_FILES
 from deployments.web.openapi import ERROR_TYPES, Json, answer, operation, ref, schemas_of, written
 from ensemble.features.flow import FEATURE_NAMES, RECOMPUTED
 from ensemble.layers.catalog import LAYERS

@@ -29,9 +29,7 @@ from deployments.scoring.status_schema import (
     Ready,
     SwitchedLayer,
 )
-from deployments.web.api_keys import Scope
-from deployments.web.auth import ScopedRoute, caller_of
-from deployments.web.errors import as_json, describe_code, error_response
+from deployments.web import Scope, ScopedRoute, as_json, caller_of, describe_code, error_response
 from ensemble.errors import ArtifactError, LayerCrashed, LayerTimeout, LoadTimeout, UnknownLayer
 from ensemble.runtime.controls import Controls
 from ensemble.store.names import Tenant

@@ -30,15 +30,17 @@ from deployments.scoring.predict_wire import (
     parse_flows,
 )
 from deployments.scoring.tenants import View
-from deployments.web.api_keys import Scope
-from deployments.web.auth import Authenticator, ScopedRoute, caller_of
-from deployments.web.body import read_json
-from deployments.web.errors import (
+from deployments.web import (
     JSON,
+    Authenticator,
     ErrorAnswer,
     ErrorBody,
+    Scope,
+    ScopedRoute,
+    caller_of,
     encode,
     public_message,
+    read_json,
     request_id_of,
 )
 from ensemble.errors import EnsembleError, EventError, LayerCrashed, ModelNotLoaded, UnknownModel

@@ -13,8 +13,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from deployments.scoring import wire
-from deployments.web.body import decoded
-from deployments.web.decode_errors import check_size, count_pairs
+from deployments.web import check_size, count_pairs, decode_body
 from ensemble.errors import EventError, MalformedJson
 
 __all__ = [
@@ -98,7 +97,7 @@ def parse_flow(body: bytes) -> tuple[Features, str]:
         MalformedEvent: JSON, but no flow; `field` says where.
     """
     check_size(body, 1)
-    request: PredictRequest = decoded(_decode_one, body)
+    request: PredictRequest = decode_body(_decode_one, body)
     if count_pairs(body) != (request.model_name is not UNSET) + _pairs_of(request.features):
         raise MalformedJson(_TWICE)
     return request.features, _model_of(request.model_name)
@@ -123,7 +122,7 @@ def parse_flows(body: bytes, *, limit: int) -> tuple[list[Features | EventError]
     if is_well:
         wire.check_count(len(batch.flows), limit, "flows")
         return [flow.features for flow in batch.flows], _model_of(batch.model_name)
-    raw: _RawBatch = decoded(_decode_raw, body)
+    raw: _RawBatch = decode_body(_decode_raw, body)
     flows = [bytes(flow) for flow in raw.flows]
     if count_pairs(body) != _pairs_around(raw.model_name) + sum(map(count_pairs, flows)):
         raise MalformedJson(_TWICE)
@@ -133,7 +132,7 @@ def parse_flows(body: bytes, *, limit: int) -> tuple[list[Features | EventError]
 
 def _flow_or_error(body: bytes) -> Features | EventError:
     try:
-        flow: FlowToPredict = decoded(_decode_flow, body)
+        flow: FlowToPredict = decode_body(_decode_flow, body)
     except EventError as error:
         return error
     return flow.features if count_pairs(body) == _pairs_of(flow.features) else MalformedJson(_TWICE)

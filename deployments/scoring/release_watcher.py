@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from deployments.observability.log import log_event
 from deployments.scoring.pipeline import FanOut
-from deployments.web.errors import describe_code
+from deployments.web import describe_code
 from ensemble.rollout.canary import RolloutState
 from ensemble.runtime.controls import Controls
 from ensemble.runtime.model_state import LoadFailure, SlotState, failure_of

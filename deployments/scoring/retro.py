@@ -32,7 +32,7 @@ import msgspec
 from deployments.config.settings import RetroSettings
 from deployments.observability.log import log_event
 from deployments.scoring import wire
-from deployments.web.errors import encode
+from deployments.web import encode
 from ensemble.errors import EventError
 from ensemble.events import Kind
 from ensemble.retro.findings import Finding, Findings

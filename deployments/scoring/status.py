@@ -19,7 +19,7 @@ from deployments.scoring.status_schema import (
     Provider,
     Trouble,
 )
-from deployments.web.errors import _CAUSES, _MEANINGS, describe_code
+from deployments.web import cause_of, describe_code
 from ensemble.events import Kind
 from ensemble.guard import BreakerState
 from ensemble.layers.catalog import LAYERS
@@ -252,10 +252,10 @@ def _trouble(state: KindState) -> Trouble | None:
             "cause": state.trouble.cause,
             "meaning": describe_code(state.trouble.code),
         }
-    if state.reason in _MEANINGS:  # a reason that is a code
+    if describe_code(state.reason):  # a reason that is a code
         return {
             "code": state.reason,
-            "cause": _CAUSES.get(state.reason, ""),
+            "cause": cause_of(state.reason),
             "meaning": describe_code(state.reason),
         }
     return None

@@ -18,9 +18,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from deployments.web.body import decoded
-from deployments.web.decode_errors import check_size
-from deployments.web.errors import ErrorBody
+from deployments.web import ErrorBody, check_size, decode_body
 from ensemble.errors import EventError, FeatureMismatch, MalformedEvent, TooManyEvents
 from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch, ProcessEvent
 from ensemble.features import flow, process
@@ -188,7 +186,7 @@ def parse_event(body: bytes) -> EventRequest:
     try:
         event = _decode_event(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        event = decoded(_decode_event, _without_half_pairs(body))
+        event = decode_body(_decode_event, _without_half_pairs(body))
     return event
 
 
@@ -206,7 +204,7 @@ def parse_batch(body: bytes, *, limit: int) -> list[EventRequest | tuple[str, Ev
             body
         ).events  # the common case: all are well
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raw = decoded(_decode_batch, _without_half_pairs(body)).events
+        raw = decode_body(_decode_batch, _without_half_pairs(body)).events
         check_count(len(raw), limit)
         return [_event_or_error(bytes(event)) for event in raw]
     check_count(len(events), limit)

@@ -20,7 +20,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -33,12 +33,14 @@ from starlette.types import Scope as AsgiScope
 from deployments.config.settings import Settings
 from deployments.config.tenants import Tenants
 from deployments.observability.log import LogThrottle, log_event
-from deployments.observability.metrics import Meter
 from deployments.web.api_keys import Key, KeyRing, Scope
 from deployments.web.errors import error_response
 from deployments.web.rate_limit import Tarpit, TokenBuckets
 from ensemble.errors import RateLimited
 from ensemble.store.names import Tenant
+
+if TYPE_CHECKING:  # its module loads Ray, which a face must not
+    from deployments.observability.metrics import Meter
 
 __all__ = [
     "AuthenticatedApp",

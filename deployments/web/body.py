@@ -12,14 +12,14 @@ from deployments.web.decode_errors import decode_error
 from deployments.web.errors import JSON
 from ensemble.errors import BodyTooLarge, MalformedJson, UnsupportedMediaType
 
-__all__ = ["decoded", "read_body", "read_json"]
+__all__ = ["decode_body", "read_body", "read_json"]
 
 MOST_DIGITS = 18  # of a length; Python refuses to read a number of 5,000
 _JSON = JSON.encode()
 
 
 # what the decoder was made for
-def decoded(decode: Callable[[bytes], Any], body: bytes) -> Any:  # noqa: ANN401
+def decode_body(decode: Callable[[bytes], Any], body: bytes) -> Any:  # noqa: ANN401
     """What `decode` makes of a body.
 
     Raises:

@@ -17,7 +17,7 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 
 from deployments.web.auth import ScopedRoute
 
-__all__ = ["DOCS_FILES", "docs_page"]
+__all__ = ["DOCS_FILES", "docs_routes"]
 
 POLICY = {
     # `data:` is for the arrows and the logo, which are written into the style sheet itself
@@ -65,7 +65,7 @@ _START = """SwaggerUIBundle({
 """
 
 
-def docs_page(openapi_url: str, title: str) -> list[ScopedRoute]:
+def docs_routes(openapi_url: str, title: str) -> list[ScopedRoute]:
     """`GET /docs`, and the files it needs; open to everybody, as the document is that they show.
 
     Args:

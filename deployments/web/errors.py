@@ -28,6 +28,7 @@ __all__ = [
     "ErrorAnswer",
     "ErrorBody",
     "as_json",
+    "cause_of",
     "describe_code",
     "encode",
     "error_response",
@@ -42,7 +43,9 @@ encode = msgspec.json.Encoder().encode
 
 _KINDS = [getattr(errors, name) for name in errors.__all__]
 _MEANINGS = {kind.code: str(kind.__doc__).split("\n")[0] for kind in _KINDS}
-_CAUSES = {kind.code: kind.cause for kind in _KINDS if issubclass(kind, errors.ArtifactError)}
+_CAUSES: dict[str, str] = {
+    kind.code: kind.cause for kind in _KINDS if issubclass(kind, errors.ArtifactError)
+}
 
 
 logger = logging.getLogger("ray.serve")
@@ -195,8 +198,13 @@ EXCEPTION_HANDLERS: Mapping[Any, HTTPExceptionHandler] = {
 
 
 def describe_code(code: str) -> str:
-    """What a code of ours means, in one sentence that is fit for any reader; "" for another one."""
+    """Describe an error code of Axon in one sentence fit for any reader; "" for an unknown code."""
     return _MEANINGS.get(code, "")
+
+
+def cause_of(code: str) -> str:
+    """Name the cause that a code of an artifact error stands for; "" for any other code."""
+    return _CAUSES.get(code, "")
 
 
 class ErrorBody(Struct, omit_defaults=True):

@@ -12,7 +12,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from deployments.web.docs_page import DOCS_FILES, docs_page
+from deployments.web.docs_page import DOCS_FILES, docs_routes
 from tests.deployments.conftest import Door
 
 
@@ -78,7 +78,9 @@ def test_nothing_else_is_handed_out(door: Door, name: str) -> None:
 
 
 def test_the_same_page_serves_an_application_below_a_prefix() -> None:
-    app = Starlette(routes=[Mount("/models", routes=docs_page("openapi.json", "Axon's <models>"))])
+    app = Starlette(
+        routes=[Mount("/models", routes=docs_routes("openapi.json", "Axon's <models>"))]
+    )
 
     async def statuses() -> dict[str, int]:
         async with httpx.AsyncClient(

@@ -18,8 +18,14 @@ from ensemble.events import Kind
 from ensemble.layers.behavior import DeepBehavior
 from ensemble.layers.flow_anomaly import FlowAnomaly
 from ensemble.layers.process_anomaly import ProcessAnomaly
-from ensemble.legacy.export_models import Exported, checksums, export_anomaly, export_behavior
-from ensemble.legacy.files import CHECKSUMS, PAIRS
+from ensemble.legacy import (
+    CHECKSUMS,
+    PAIRS,
+    Exported,
+    checksums,
+    export_anomaly,
+    export_behavior,
+)
 from ensemble.runtime.model_state import LoadedRelease
 from ensemble.store.files.atomic import write_new
 

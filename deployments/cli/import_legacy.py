@@ -26,15 +26,15 @@ from ensemble.kernels.calibration import Calibration
 from ensemble.layers.behavior import DeepBehavior
 from ensemble.layers.flow_anomaly import FlowAnomaly
 from ensemble.layers.process_anomaly import ProcessAnomaly
-from ensemble.legacy.files import PAIRS
-from ensemble.legacy.import_models import (
+from ensemble.legacy import (
+    PAIRS,
+    Limits,
     OldLayer,
     behavior_model,
     flow_model,
     process_model,
     read_old_models,
 )
-from ensemble.legacy.sandbox import Limits
 from ensemble.runtime.release_fusion import FusionResolver
 from ensemble.runtime.resolver import ReleaseResolver
 from ensemble.training.fit.fusion import RATES, with_thresholds

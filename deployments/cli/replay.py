@@ -24,9 +24,13 @@ from deployments.scoring import wire
 from ensemble.errors import EventError, NotReplayable
 from ensemble.events import EventBatch
 from ensemble.features.digest import input_digests
-from ensemble.replay.diff import Difference
-from ensemble.replay.recorded_verdict import RecordedOpinion, RecordedVerdict, ReplaySettings
-from ensemble.replay.replay import replay
+from ensemble.replay import (
+    Difference,
+    RecordedOpinion,
+    RecordedVerdict,
+    ReplaySettings,
+    replay,
+)
 from ensemble.store.names import Tenant
 from ensemble.verdicts import LayerStatus
 

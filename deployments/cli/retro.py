@@ -10,7 +10,7 @@ from deployments.cli.local_store import plain
 from deployments.cli.score import COLOURS
 from deployments.config.settings import read_settings
 from ensemble.errors import ArtifactUnreadable
-from ensemble.retro.findings import FINDINGS, Finding, read_findings
+from ensemble.retro import FINDINGS, Finding, read_findings
 
 __all__ = ["show_findings"]
 

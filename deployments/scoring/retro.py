@@ -35,10 +35,17 @@ from deployments.scoring import wire
 from deployments.web import encode
 from ensemble.errors import EventError
 from ensemble.events import Kind
-from ensemble.retro.findings import Finding, Findings
-from ensemble.retro.policy import WHOLE, is_hostile_now, millionths
-from ensemble.retro.segment import FirstVerdict, Reading, SpooledEvent
-from ensemble.retro.spool import Spool
+from ensemble.retro import (
+    WHOLE,
+    Finding,
+    Findings,
+    FirstVerdict,
+    Reading,
+    Spool,
+    SpooledEvent,
+    is_hostile_now,
+    millionths,
+)
 from ensemble.verdicts import VerdictWord
 
 __all__ = ["Retro", "RetroCounts"]

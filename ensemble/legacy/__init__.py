@@ -1,4 +1,64 @@
-"""The four model files of the older Axon Engine.
+"""Model files of the older Axon Engine: import behind a guard, export, and its objects for old programs.
 
-Read behind a guard, converted to arrays, and written again.
+The names are imported at first use. Importing this package costs nothing, and the sandbox's child
+process loads only what it decodes with.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ensemble.legacy.export_models import (
+        Exported,
+        checksums,
+        export_anomaly,
+        export_behavior,
+    )
+    from ensemble.legacy.files import CHECKSUMS, PAIRS
+    from ensemble.legacy.import_models import (
+        OldLayer,
+        OldModels,
+        behavior_model,
+        flow_model,
+        process_model,
+        read_old_models,
+    )
+    from ensemble.legacy.sandbox import Limits
+
+__all__ = [
+    "CHECKSUMS",
+    "PAIRS",
+    "Exported",
+    "Limits",
+    "OldLayer",
+    "OldModels",
+    "behavior_model",
+    "checksums",
+    "export_anomaly",
+    "export_behavior",
+    "flow_model",
+    "process_model",
+    "read_old_models",
+]
+
+_FILES = {
+    "export_models": ("Exported", "checksums", "export_anomaly", "export_behavior"),
+    "files": ("CHECKSUMS", "PAIRS"),
+    "import_models": (
+        "OldLayer",
+        "OldModels",
+        "behavior_model",
+        "flow_model",
+        "process_model",
+        "read_old_models",
+    ),
+    "sandbox": ("Limits",),
+}
+_FILE_OF = {name: file for file, names in _FILES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    """Import the file that defines `name`."""
+    if name not in _FILE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_FILE_OF[name]}"), name)

@@ -1,4 +1,15 @@
-"""A verdict made once more.
+"""Replay: score the event of a recorded verdict again and compare (requirement N-09)."""
 
-The same event, release, layers and day, and what comes out otherwise (N-09).
-"""
+from ensemble.replay.diff import Difference
+from ensemble.replay.recorded_verdict import RecordedOpinion, RecordedVerdict, ReplaySettings
+from ensemble.replay.runner import CPU_TOLERANCE, Replay, replay
+
+__all__ = [
+    "CPU_TOLERANCE",
+    "Difference",
+    "RecordedOpinion",
+    "RecordedVerdict",
+    "Replay",
+    "ReplaySettings",
+    "replay",
+]

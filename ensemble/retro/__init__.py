@@ -1,4 +1,21 @@
-"""The second look.
+"""Retrospective rescoring: a spool of events scored while degraded, and the findings made of them."""
 
-Events that only a part of the ensemble saw wait on disk until more of it is there.
-"""
+from ensemble.retro.findings import FINDINGS, Finding, Findings, read_findings
+from ensemble.retro.policy import WHOLE, is_hostile_now, millionths
+from ensemble.retro.segment import FirstVerdict, Reading, SpooledEvent
+from ensemble.retro.spool import Spool, SpoolCounts
+
+__all__ = [
+    "FINDINGS",
+    "WHOLE",
+    "Finding",
+    "Findings",
+    "FirstVerdict",
+    "Reading",
+    "Spool",
+    "SpoolCounts",
+    "SpooledEvent",
+    "is_hostile_now",
+    "millionths",
+    "read_findings",
+]

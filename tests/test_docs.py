@@ -1,178 +1,255 @@
-"""README and runbook keep their word.
+"""README, runbook and docs: what they show can be pasted, and what they name exists.
 
-What they show can be pasted, what they name exists, and what exists is explained.
+Each test reads every page and names all offenders.
 """
 
 from __future__ import annotations
 
-import ast
-import itertools
 import json
 import re
-import shlex
 import subprocess
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jsonschema
-import pytest
+import typer
 
-from deployments.cli import app, keys, layers, models, train
+from deployments.cli import app
 from deployments.config.settings import read_settings
 from deployments.management import openapi
-from deployments.observability.metrics import METRICS, RULES
 from deployments.scoring import wire
 from deployments.scoring.openapi import document
-from ensemble import errors
 from ensemble.errors import EventError
-from ensemble.verdicts import SPEAKING, LayerStatus, SystemStatus
+from tests.support.pages import (
+    PAGES,
+    README,
+    ROOT,
+    RUNBOOK,
+    address_of,
+    anchors,
+    blocks,
+    body_of,
+    commands,
+    curls,
+    links,
+    method_of,
+    shell_words,
+)
 
-ROOT = Path(__file__).resolve().parents[1]
-README, RUNBOOK = ROOT / "README.md", ROOT / "configs" / "RUNBOOK.md"
-BOTH = [pytest.param(README, id="README"), pytest.param(RUNBOOK, id="RUNBOOK")]
 MAX_EVENTS, MAX_BODY_BYTES = 1000, 8 << 20
-OPTIONS_WITH_A_VALUE = {
-    "-X",
-    "--request",
-    "-H",
-    "--header",
-    "-d",
-    "--data",
-    "--data-raw",
-    "--data-binary",
-    "--json",
-    "-m",
-    "-o",
-}
-BODY_OPTIONS = {"-d", "--data", "--data-raw", "--data-binary", "--json"}
+LONGEST_README = 130  # lines
+EXAMPLES = sorted((ROOT / "examples").glob("*.json"))
+MADE_BY_OPERATORS = {"configs/tenants.yaml"}
+LEAST_CHECKED = 40  # links, commands: a pattern that no longer matches must not pass
 
 
-def blocks(*languages: str, page: Path = README) -> list[str]:
-    found = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
-    return [text for language, text in found if language in languages]
+def test_the_readme_is_short_and_begins_with_the_two_commands() -> None:
+    """Two commands do everything on a fresh machine."""
+    assert len(README.read_text().splitlines()) <= LONGEST_README
+    first = [shell_words(command) for command in commands(README)][:2]
+    assert first == [["make", "serve"], ["make", "test"]]
 
 
-def commands(block: str) -> list[str]:
-    """Commands of a shell block.
-
-    One goes on while a quote is open or a line ends in a backslash.
-    """
-    whole: list[str] = []
-    open_one = ""
-    for line in block.splitlines():
-        open_one += line + "\n"
-        try:
-            words = shlex.split(open_one, comments=True)
-        except ValueError:
-            continue
-        if not line.endswith("\\"):
-            if words:
-                whole.append(open_one)
-            open_one = ""
-    assert not open_one.strip(), f"a quote is never closed: {open_one[:80]}"
-    return whole
-
-
-def curls(page: Path = README) -> list[list[str]]:
-    shell = blocks("sh", "bash", "shell", "console", page=page)
-    said = [shlex.split(command, comments=True) for block in shell for command in commands(block)]
-    return [words for words in said if words[0] == "curl"]
-
-
-def body_of(curl: list[str]) -> str | None:
-    return next(
-        (value for option, value in itertools.pairwise(curl) if option in BODY_OPTIONS), None
-    )
-
-
-def address_of(curl: list[str]) -> str:
-    return next(word for word in curl if "/v1/" in word or re.search(r":\d+", word))
-
-
-def verbs() -> list[str]:
-    groups = {"": app, "train ": train, "models ": models, "layers ": layers, "keys ": keys}
-    named = []
-    for group, typed in groups.items():
-        for command in typed.registered_commands:
-            assert command.callback is not None
-            named.append(group + (command.name or command.callback.__name__.replace("_", "-")))
-    return [*named, "models", "layers"]
-
-
-def test_the_two_commands_come_first() -> None:
-    first = blocks("sh", "bash", "shell")[0]
-
-    assert [shlex.split(command, comments=True) for command in commands(first)][:2] == [
-        ["make", "serve"],
-        ["make", "test"],
-    ]
-
-
-@pytest.mark.parametrize("page", BOTH)
-def test_every_shell_block_is_valid_shell(page: Path) -> None:
-    for block in blocks("sh", "bash", "shell", page=page):
-        checked = subprocess.run(
-            ["bash", "-n"], input=block, text=True, capture_output=True, check=False
-        )
-        assert checked.returncode == 0, checked.stderr
-
-
-def test_there_are_three_curl_examples_that_score() -> None:
-    assert sum("/v1/score" in address_of(curl) for curl in curls()) >= 3
-
-
-def test_the_body_of_every_curl_example_passes_the_door() -> None:
-    for curl in curls():
-        body = body_of(curl)
-        if body is None or body.startswith("@"):  # a file
-            continue
-        if "/v1/score" not in address_of(curl):
-            jsonschema.validate(
-                json.loads(body), schema_of(address_of(curl)), cls=jsonschema.Draft202012Validator
+def test_every_shell_block_is_valid_shell() -> None:
+    wrong = []
+    for page in PAGES:
+        for block in blocks(page, "sh", "bash", "shell"):
+            checked = subprocess.run(
+                ["bash", "-n"], input=block, text=True, capture_output=True, check=False
             )
-            continue
-        if "/v1/score/batch" in address_of(curl):
-            parsed = wire.parse_batch(body.encode(), limit=MAX_EVENTS)
-            assert not [one for one in parsed if isinstance(one, tuple)]
-            continue
-        event = wire.parse_event(body.encode())
-        _, _, refused = wire.to_batch(wire.kind_of(event), [event])
-        assert not refused
+            wrong += [f"{page.name}: {checked.stderr}"] if checked.returncode else []
+    assert wrong == []
 
 
-@pytest.mark.parametrize("page", BOTH)
-def test_every_curl_example_asks_a_route_that_exists_on_the_default_port(page: Path) -> None:
-    assert curls(page)
-    for curl in curls(page):
-        found = re.fullmatch(
-            r"(?:http://)?(?:127\.0\.0\.1|localhost):8000(/[^?]*)?(\?.*)?", address_of(curl)
+def test_every_command_is_a_verb_with_options_that_exist() -> None:
+    wrong, checked = [], 0
+    for page in PAGES:
+        for command in commands(page):
+            words = shell_words(command)
+            if not words[0].endswith("/axon"):
+                continue
+            checked += 1
+            verb, rest = _verb_of(words[1:])
+            options = {
+                option
+                for parameter in verb.params
+                for option in (*parameter.opts, *parameter.secondary_opts)
+            }
+            unknown = {word for word in rest if word.startswith("--")} - options - {"--help"}
+            is_group = hasattr(verb, "list_commands")
+            if unknown or (is_group and not verb.invoke_without_command and "--help" not in rest):
+                wrong.append(f"{page.name}: {command.strip()}")
+    assert wrong == []
+    assert checked > LEAST_CHECKED
+
+
+def test_every_verb_of_the_terminal_is_on_a_page() -> None:
+    texts = [page.read_text() for page in PAGES]
+    verbs = [" ".join(path) for path, _ in _verbs(_terminal(), ())]
+
+    assert len(verbs) > LEAST_CHECKED // 2
+    assert [verb for verb in verbs if not _is_named(f"axon {verb}", texts)] == []
+
+
+def test_every_curl_example_requests_a_route_that_exists_on_the_default_port() -> None:
+    wrong = []
+    for page in PAGES:
+        for curl in curls(page):
+            local = r"(?:http://)?(?:127\.0\.0\.1|localhost):8000(/[^?]*)?(\?.*)?"
+            found = re.fullmatch(local, address_of(curl))
+            if not found or not is_route(method_of(curl), found[1] or "/"):
+                wrong.append(f"{page.name}: {' '.join(curl)}")
+    assert wrong == []
+    assert curls(RUNBOOK)
+    assert sum("/v1/score" in address_of(curl) for curl in curls(README)) >= len("abc")
+
+
+def test_the_body_of_every_curl_example_passes_validation() -> None:
+    checked = 0
+    for page in PAGES:
+        for curl in curls(page):
+            body = body_of(curl)
+            if body is not None:
+                _check_body(address_of(curl), body)
+                checked += 1
+    assert checked > len(EXAMPLES)
+
+
+def test_every_example_is_shown_on_a_page() -> None:
+    texts = [page.read_text() for page in PAGES]
+    files = [file for file in (ROOT / "examples").iterdir() if file.is_file()]
+
+    assert EXAMPLES
+    assert [file.name for file in files if not _is_named(f"examples/{file.name}", texts)] == []
+
+
+def test_every_json_block_is_json_and_its_events_are_events() -> None:
+    for page in PAGES:
+        for block in blocks(page, "json"):
+            shown = json.loads(block)
+            if "kind" in shown:
+                _check_body("/v1/score", block)
+
+
+def test_the_shown_answers_have_fields_of_an_answer() -> None:
+    shown = [json.loads(block) for page in PAGES for block in blocks(page, "json")]
+    verdicts = [one for one in shown if "verdict" in one]
+
+    assert len(verdicts) > 1
+    assert set().union(*verdicts) <= set(wire.Verdict.__struct_fields__)
+
+
+def test_every_field_of_an_answer_is_explained_and_every_explained_field_exists() -> None:
+    fields = set(wire.Verdict.__struct_fields__)
+    concepts = _explained(ROOT / "docs" / "concepts.md")
+
+    assert concepts | {"id"} == fields
+    assert _explained(README) <= fields
+    assert _explained(README)
+
+
+def test_every_link_leads_somewhere() -> None:
+    wrong, checked = [], 0
+    for page in (*PAGES, ROOT / "CHANGELOG.md"):
+        for path, anchor in links(page):
+            checked += 1
+            target = (page.parent / path).resolve() if path else page
+            if not target.exists() or (anchor and anchor not in anchors(target)):
+                wrong.append(f"{page.name}: {path}#{anchor}")
+    assert wrong == []
+    assert checked > LEAST_CHECKED
+
+
+def test_every_page_is_in_the_index() -> None:
+    listed = {path for path, _ in links(ROOT / "docs" / "index.md")}
+
+    assert {page.name for page in (ROOT / "docs").glob("*.md")} - listed == {"index.md"}
+
+
+def test_every_path_in_code_style_exists() -> None:
+    """A file that is named and not linked moves unnoticed."""
+    roots = "ensemble|deployments|tests|examples|configs|docs"
+    missing = {
+        f"{page.name}: {path}"
+        for page in PAGES
+        for path in re.findall(rf"`((?:{roots})/[\w./-]+)`", page.read_text())
+        if not (ROOT / path).exists() and path not in MADE_BY_OPERATORS
+    }
+    assert missing == set()
+
+
+def test_nothing_is_left_to_be_filled_in() -> None:
+    left = [
+        page.name for page in PAGES if re.search(r"@@\w+@@|TODO|TBD|XXX|FIXME", page.read_text())
+    ]
+    assert left == []
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {
+        inline or alone
+        for page in PAGES
+        for inline, alone in re.findall(
+            r"`make ([a-z]+)|^make ([a-z]+)", page.read_text(), re.MULTILINE
         )
-        assert found, address_of(curl)
-        method = next(
-            (word.lower() for word in curl if word in {"POST", "PUT", "DELETE"}),
-            "post" if body_of(curl) else "get",
-        )
-        assert is_route(method, found[1] or "/"), curl
+    }
+
+    assert {"serve", "test"} <= named <= targets
+
+
+def test_every_route_that_a_page_names_exists() -> None:
+    """Those of the older runbooks begin with /api."""
+    wrong, checked = [], 0
+    for page in PAGES:
+        for method, path in re.findall(r"`(GET|POST) (/[^` ?]*)", page.read_text()):
+            checked += 1
+            if not path.startswith("/api/") and not is_route(method.lower(), path):
+                wrong.append(f"{page.name}: {method} {path}")
+    assert wrong == []
+    assert checked > LEAST_CHECKED // 2
 
 
 def is_route(method: str, path: str) -> bool:
-    """Whether one of the contracts has it; a name in braces is any name."""
+    """Whether one of the two applications has the route; a name in braces is any name."""
     return any(method in operations for operations in operations_at(path))
 
 
 def operations_at(path: str) -> list[dict[str, Any]]:
     """The operations of the routes that a path may be of."""
-    paths = document(MAX_EVENTS, MAX_BODY_BYTES)["paths"] | openapi.paths()
     return [
         operations
-        for known, operations in paths.items()
+        for known, operations in _paths().items()
         if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", known), path)
     ]
 
 
-def schema_of(address: str) -> dict[str, Any]:
-    """The schema of the body that a route reads."""
+@cache
+def _paths() -> dict[str, Any]:
+    return document(MAX_EVENTS, MAX_BODY_BYTES)["paths"] | openapi.paths()
+
+
+def _check_body(address: str, body: str) -> None:
+    """Fail unless the route at `address` accepts `body`."""
     path = re.sub(r"^.*?:\d+|\?.*$", "", address)
+    if path == "/v1/score/batch":
+        parsed = wire.parse_batch(body.encode(), limit=MAX_EVENTS)
+        assert [one for one in parsed if isinstance(one, tuple)] == []
+    elif path == "/v1/score":
+        try:
+            event = wire.parse_event(body.encode())
+        except EventError as error:
+            raise AssertionError(body) from error
+        _, _, refused = wire.to_batch(wire.kind_of(event), [event])
+        assert not refused
+    else:
+        jsonschema.validate(json.loads(body), _schema_of(path), cls=jsonschema.Draft202012Validator)
+
+
+def _schema_of(path: str) -> dict[str, Any]:
+    """The schema of the body that a route reads."""
     (body,) = [
         one["requestBody"]
         for operations in operations_at(path)
@@ -182,227 +259,43 @@ def schema_of(address: str) -> dict[str, Any]:
     schemas = document(MAX_EVENTS, MAX_BODY_BYTES)["components"]["schemas"] | openapi.schemas(
         read_settings()
     )
-    return body["content"]["application/json"]["schema"] | {"components": {"schemas": schemas}}
+    schema: dict[str, Any] = body["content"]["application/json"]["schema"]
+    return schema | {"components": {"schemas": schemas}}
 
 
-def test_every_json_block_is_json() -> None:
-    for block in blocks("json"):
-        json.loads(block)
+def _terminal() -> Any:
+    return app if hasattr(app, "list_commands") else typer.main.get_command(app)
 
 
-def test_the_shown_answer_has_fields_of_an_answer() -> None:
-    fields = set(wire.Verdict.__struct_fields__)
-    for block in blocks("json"):
-        shown = json.loads(block)
-        if "verdict" in shown:
-            assert shown.keys() <= fields
-            return
-    raise AssertionError("no answer is shown")
+def _verbs(group: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every verb below a group with its words, and every group that is a verb itself."""
+    context = typer.Context(group)
+    for name in group.list_commands(context):
+        verb = group.get_command(context, name)
+        if hasattr(verb, "list_commands"):
+            yield from [((*path, name), verb)] if verb.invoke_without_command else []
+            yield from _verbs(verb, (*path, name))
+        else:
+            yield (*path, name), verb
 
 
-def test_every_field_that_is_explained_exists() -> None:
-    names = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", README.read_text(), re.MULTILINE)
-    explained = {name for row in names for name in re.findall(r"`(\w+)`", row)}
-
-    assert explained
-    assert explained <= set(wire.Verdict.__struct_fields__)
-
-
-def test_every_relative_link_leads_somewhere() -> None:
-    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", README.read_text())
-
-    assert links
-    missing = [
-        link for link in links if not re.match(r"[a-z]+:", link) and not (ROOT / link).exists()
-    ]
-    assert not missing
+def _verb_of(words: list[str]) -> tuple[Any, list[str]]:
+    """The verb that the words name, and what follows it."""
+    verb = _terminal()
+    while words and hasattr(verb, "list_commands"):
+        below = verb.get_command(typer.Context(verb), words[0])
+        if below is None:
+            break
+        verb, words = below, words[1:]
+    return verb, words
 
 
-@pytest.mark.parametrize("page", BOTH)
-def test_nothing_is_left_to_be_filled_in(page: Path) -> None:
-    assert not re.findall(r"@@\w+@@|TODO|TBD|XXX|FIXME", page.read_text())
+def _explained(page: Path) -> set[str]:
+    """Names in the first column of the page's table of an answer's fields."""
+    table = page.read_text().partition("| field | meaning |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", table, re.MULTILINE)
+    return {name for row in rows for name in re.findall(r"`(\w+)`", row)}
 
 
-@pytest.mark.parametrize("verb", verbs())
-def test_every_verb_of_the_terminal_is_in_the_readme_or_in_the_runbook(verb: str) -> None:
-    assert any(re.search(rf"\baxon {verb}\b", page.read_text()) for page in (README, RUNBOOK))
-
-
-@pytest.mark.parametrize("page", BOTH)
-def test_every_command_is_a_verb_with_options_that_exist(page: Path) -> None:
-    import typer  # noqa: PLC0415
-
-    root = typer.main.get_command(app)
-    for block in blocks("sh", "bash", "shell", page=page):
-        for command in commands(block):
-            words = shlex.split(command, comments=True)
-            if not words[0].endswith("axon"):
-                continue
-            found, rest = root, words[1:]
-            while rest and rest[0] in getattr(found, "commands", {}):
-                found, rest = found.commands[rest[0]], rest[1:]  # type: ignore[attr-defined]
-            known = {
-                option
-                for parameter in found.params
-                for option in (*parameter.opts, *parameter.secondary_opts)
-            } | {"--help"}
-            assert {word for word in rest if word.startswith("--")} <= known, command
-
-
-def test_every_make_target_of_the_readme_exists() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-
-    assert (
-        set(re.findall(r"`make ([a-z]+)`|^make ([a-z]+)", README.read_text(), re.MULTILINE))
-        != set()
-    )
-    named = {
-        one or other
-        for one, other in re.findall(
-            r"`make ([a-z]+)`|^make ([a-z]+)", README.read_text(), re.MULTILINE
-        )
-    }
-    assert named <= targets
-
-
-def test_the_readme_makes_no_event_that_the_wire_refuses() -> None:
-    """Also outside curl: every JSON object of a block that has a `kind` is an event."""
-    for block in blocks("json", "jsonl"):
-        for line in block.splitlines():
-            if line.strip().startswith('{"kind"') and "..." not in line:
-                try:
-                    wire.parse_event(line.strip().rstrip(",").encode())
-                except EventError as error:
-                    raise AssertionError(line) from error
-
-
-# -- the runbook: P37, whatever Axon says of itself has its place there
-
-DEPLOYMENTS = [path.read_text() for path in sorted((ROOT / "deployments").rglob("*.py"))]
-SOURCES = [*DEPLOYMENTS, *(path.read_text() for path in sorted((ROOT / "ensemble").rglob("*.py")))]
-ROOTS = {"EnsembleError"}  # raised by nobody
-CODES = sorted({getattr(errors, name).code for name in errors.__all__ if name not in ROOTS})
-CODES_OF_THE_EDGE = sorted(
-    {
-        code
-        for text in DEPLOYMENTS
-        for code in re.findall(r'(?:error_response\(request, |: \()(?:\w+, )?"([A-Z_]{5,})"', text)
-    }
-)
-CAUSES = sorted(
-    {
-        kind.cause
-        for name in errors.__all__
-        if issubclass(kind := getattr(errors, name), errors.ArtifactError)
-    }
-)
-EVENTS = sorted(
-    {
-        event
-        for text in DEPLOYMENTS
-        for event in re.findall(r'(?:log_event\(\s*[\w. ]+?, |"event": )"(\w+)"', text)
-    }
-)
-
-
-def rows() -> dict[str, list[str]]:
-    """First cell of every row of a table of the runbook -> its other cells."""
-    cells = [
-        [cell.strip() for cell in line.strip("|").split(" | ")]
-        for line in RUNBOOK.read_text().splitlines()
-        if line.startswith("|")
-    ]
-    return {first.strip("`"): others for first, *others in cells}
-
-
-@pytest.mark.parametrize("word", [*LayerStatus, *SystemStatus])
-def test_every_status_word_says_what_to_do(word: str) -> None:
-    assert len(rows()[word]) == 3
-    assert all(rows()[word])
-
-
-@pytest.mark.parametrize("status", list(LayerStatus))
-def test_the_runbook_knows_which_status_words_speak(status: LayerStatus) -> None:
-    assert rows()[status][0] == (
-        "-" if status is LayerStatus.NOT_APPLICABLE else "yes" if status in SPEAKING else "no"
-    )
-
-
-@pytest.mark.parametrize("code", [*CODES, *CODES_OF_THE_EDGE])
-def test_every_code_is_in_the_runbook(code: str) -> None:
-    assert re.search(rf"\b{code}\b", RUNBOOK.read_text())
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        kind
-        for name in errors.__all__
-        if issubclass(kind := getattr(errors, name), errors.ArtifactError)
-    ],
-    ids=lambda kind: kind.code,
-)
-def test_the_runbook_gives_every_load_failure_its_own_cause_and_a_cure(
-    kind: type[errors.ArtifactError],
-) -> None:
-    """S1-26."""
-    cause, means, cure = rows()[kind.code]
-
-    assert cause == kind.cause
-    assert means
-    assert cure
-
-
-@pytest.mark.parametrize("cause", CAUSES)
-def test_every_cause_says_where_to_look(cause: str) -> None:
-    assert rows()[cause][0]
-
-
-@pytest.mark.parametrize("name", list(METRICS))
-def test_every_metric_stands_in_the_runbook_as_it_is(name: str) -> None:
-    metric = METRICS[name]
-
-    labels = ", ".join(f"`{label}`" for label in metric.labels) or "-"
-    assert rows()[name] == [metric.instrument, labels, metric.unit, metric.meaning]
-
-
-def test_every_metric_that_the_runbook_names_exists() -> None:
-    """An alert on a metric that nobody records never fires."""
-    named = set(re.findall(r"\b(?:ray_)?(axon_[a-z_]+)", RUNBOOK.read_text()))
-
-    assert named <= METRICS.keys() | RULES.keys()
-    assert all(rule in RUNBOOK.read_text() for rule in RULES.values())
-
-
-@pytest.mark.parametrize("event", EVENTS)
-def test_every_log_event_is_in_the_runbook(event: str) -> None:
-    assert f"`{event}`" in RUNBOOK.read_text()
-
-
-def test_every_log_line_has_its_event_as_a_key() -> None:
-    """S0-23: `log_event` writes it; a call past it, with a traceback, names it too."""
-    levels = {"info", "warning", "error", "exception", "critical"}
-    calls = [
-        node
-        for text in SOURCES
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr in levels
-        and "logg" in ast.unparse(node.func.value).casefold()
-    ]
-
-    assert calls
-    assert [ast.unparse(call) for call in calls if "'event': " not in ast.unparse(call)] == []
-
-
-def test_every_route_that_the_runbook_names_exists() -> None:
-    """Those of the older runbooks begin with /api."""
-    named = re.findall(r"`(GET|POST) (/[^` ]*)", RUNBOOK.read_text())
-
-    assert len(named) > 5
-    assert [
-        route
-        for route in named
-        if not route[1].startswith("/api/") and not is_route(route[0].lower(), route[1])
-    ] == []
+def _is_named(words: str, texts: list[str]) -> bool:
+    return any(re.search(rf"{re.escape(words)}\b", text) for text in texts)

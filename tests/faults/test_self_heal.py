@@ -109,14 +109,8 @@ def is_blind(one: Asked) -> bool:
 
 
 def an_attack() -> bytes:
-    """The DDoS flow of the README."""
-    found = re.search(
-        r"-d '(\{\"kind\": \"flow\", \"id\": \"ddos\".*?\})'",
-        (ROOT / "README.md").read_text(),
-        re.DOTALL,
-    )
-    assert found
-    return found[1].encode()
+    """The DDoS flow of the quick start."""
+    return (ROOT / "examples" / "ddos_flow.json").read_bytes()
 
 
 def findings(service: Service) -> dict[str, dict[str, Any]]:

@@ -30,13 +30,13 @@ __all__ = [
     "EventRequest",
     "RowError",
     "Verdict",
-    "admit",
+    "answers",
     "check_count",
     "kind_of",
+    "least_of",
     "parse_batch",
     "parse_event",
-    "worst_of",
-    "write_verdicts",
+    "to_batch",
 ]
 
 Name = Annotated[str, Meta(max_length=256)]
@@ -253,7 +253,7 @@ def _without_half_pairs(body: bytes) -> bytes:
     return bytes(mended)
 
 
-def admit(
+def to_batch(
     kind: Kind, events: Sequence[EventRequest]
 ) -> tuple[EventBatch, Sequence[int], Mapping[int, EventError]]:
     """Columns of the events that pass the door, their positions, and why the others do not.
@@ -312,7 +312,7 @@ def _process_batch(
     return process.admit(starts, [event.id for event in events]), range(len(events)), {}
 
 
-def write_verdicts(
+def answers(
     batch: EventBatch,
     groups: Sequence[Verdicts],
     *,
@@ -428,7 +428,7 @@ def _explained(opinion: LayerScores) -> list[list[Explanation]]:
     return parts
 
 
-def worst_of(results: Sequence[Verdict | RowError]) -> tuple[str, float]:
+def least_of(results: Sequence[Verdict | RowError]) -> tuple[str, float]:
     """The worst status and the least coverage among the answers of a batch.
 
     Nothing is claimed where no event was scored.

@@ -1,4 +1,4 @@
-"""Model files of the older Axon Engine: import behind a guard, export, and its objects for old programs.
+"""Model files of the older Axon Engine: import in a sandbox, export, and its model objects.
 
 The names are imported at first use. Importing this package costs nothing, and the sandbox's child
 process loads only what it decodes with.
@@ -8,6 +8,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ensemble.legacy.compat_objects import (
+        DUMMY_PROBABILITY,
+        MALICIOUS_FROM,
+        DummyAnomalyModel,
+        DummyBehaviorModel,
+        DummyScaler,
+        LegacyObjects,
+        legacy_objects,
+    )
     from ensemble.legacy.export_models import (
         Exported,
         checksums,
@@ -27,8 +36,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHECKSUMS",
+    "DUMMY_PROBABILITY",
+    "MALICIOUS_FROM",
     "PAIRS",
+    "DummyAnomalyModel",
+    "DummyBehaviorModel",
+    "DummyScaler",
     "Exported",
+    "LegacyObjects",
     "Limits",
     "OldLayer",
     "OldModels",
@@ -37,11 +52,21 @@ __all__ = [
     "export_anomaly",
     "export_behavior",
     "flow_model",
+    "legacy_objects",
     "process_model",
     "read_old_models",
 ]
 
 _FILES = {
+    "compat_objects": (
+        "DUMMY_PROBABILITY",
+        "MALICIOUS_FROM",
+        "DummyAnomalyModel",
+        "DummyBehaviorModel",
+        "DummyScaler",
+        "LegacyObjects",
+        "legacy_objects",
+    ),
     "export_models": ("Exported", "checksums", "export_anomaly", "export_behavior"),
     "files": ("CHECKSUMS", "PAIRS"),
     "import_models": (

@@ -1,19 +1,22 @@
-"""What a program written for the older engine holds in its hands: its four objects, or stand-ins for a layer that is absent.
+"""The model objects of the older Axon Engine (S0), for programs that were written for it.
 
-A whole layer stands in or none of it (S0-07). A stand-in keeps the older engine's numbers, so that
-such a program goes on: 0 for
-every flow, which is neither of scikit-learn's -1 and +1 (C-04), and a probability of 0.1, which
-lies below `MALICIOUS_FROM`. They
-are for show. Axon itself never fuses them: a layer without a model abstains, and its silence is no
-innocence.
+`legacy_objects` makes the four objects that S0 holds after loading its files, from the models that
+Axon serves now. A layer that is absent is replaced by dummies, both of its objects or none (S0-07).
+A dummy returns the numbers of S0, so that an old program goes on: 0 for every flow, which is
+neither of scikit-learn's -1 and +1 (C-04), and a probability of 0.1, below `MALICIOUS_FROM`.
+The numbers are for show. Axon never fuses them: a layer without a model abstains, and its absence
+is not evidence of innocence.
 
-Each stand-in says that it is one, once and not on every call (C-13): `dummy_anomaly_model_active`
-and its like, `reason=using_fallback`.
+Each dummy logs at its first call, and only then, that it is in use (C-13):
+`dummy_anomaly_model_active` and its like, with `reason=using_fallback`.
+
+Example: examples/legacy_objects.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,7 +25,7 @@ from numpy.typing import NDArray
 
 from ensemble.layers.flow_anomaly import FlowAnomaly
 from ensemble.layers.process_anomaly import ProcessAnomaly
-from ensemble.legacy.forest_export import sklearn_forest
+from ensemble.runtime.model_state import LoadedRelease
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,86 +38,88 @@ __all__ = [
     "DummyAnomalyModel",
     "DummyBehaviorModel",
     "DummyScaler",
-    "OlderObjects",
-    "Tell",
-    "older_architecture",
-    "older_objects",
+    "LegacyObjects",
+    "legacy_network",
+    "legacy_objects",
 ]
 
-MALICIOUS_FROM = 0.95  # probability; the older engine's threshold, of this view alone (S0-11)
+MALICIOUS_FROM = 0.95  # probability; the threshold of S0, for these objects alone (S0-11)
 DUMMY_PROBABILITY = 0.1  # S0-09
-Tell = Callable[[str, Mapping[str, str]], None]  # name of a log event, and its fields
+logger = logging.getLogger(__name__)
 
 
-class _SaysSoOnce:
-    """Tells at its first use that it stands in for a model."""
+class _Dummy:
+    """Logs at its first use that it replaces a model."""
 
     event = ""
+    _is_logged = False
 
-    def __init__(self, tell: Tell) -> None:
-        self._tell, self._has_told = tell, False
+    def _log_first_use(self) -> None:
+        if not self._is_logged:
+            self._is_logged = True
+            logger.warning(
+                "%s reason=using_fallback", self.event, extra={"reason": "using_fallback"}
+            )
 
-    def _say_so(self) -> None:
-        if not self._has_told:
-            self._has_told = True
-            self._tell(self.event, {"reason": "using_fallback"})
 
-
-class DummyAnomalyModel(_SaysSoOnce):
-    """Stands in for the isolation forest."""
+class DummyAnomalyModel(_Dummy):
+    """Replacement of the isolation forest (S0-08)."""
 
     event = "dummy_anomaly_model_active"
 
     def predict(self, rows: NDArray[Any]) -> NDArray[np.float64]:
-        """0 for each of n rows, float64 (n,)."""
-        self._say_so()
+        """Return 0 for each of n rows, float64 (n,)."""
+        self._log_first_use()
         return np.zeros(len(rows))
 
 
-class DummyBehaviorModel(_SaysSoOnce):
-    """Stands in for the network; `device` is where its answers lie unless `to` says otherwise."""
+class DummyBehaviorModel(_Dummy):
+    """Replacement of the network (S0-09).
+
+    Attributes:
+        device: where its results are, e.g. `cpu`.
+    """
 
     event = "dummy_behavior_model_active"
 
-    def __init__(self, device: str, tell: Tell) -> None:
-        super().__init__(tell)
+    def __init__(self, device: str) -> None:
         self.device = device
 
     def eval(self) -> Self:
-        """Itself."""
+        """Return the model itself, as torch does."""
         return self
 
     def to(self, device: str) -> Self:
-        """Itself, answering on `device`."""
+        """Move the results to `device` and return the model itself, as torch does."""
         self.device = device
         return self
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """The probability 0.1 for each of n rows, (n, 1), of the rows' type (C-05)."""
-        import torch  # noqa: PLC0415  # whoever calls has tensors
+        """Return the probability 0.1 for each of n rows, (n, 1), of the rows' dtype (C-05)."""
+        import torch  # noqa: PLC0415  # a caller with tensors has loaded it already
 
-        self._say_so()
+        self._log_first_use()
         return torch.full((len(rows), 1), DUMMY_PROBABILITY, dtype=rows.dtype, device=self.device)
 
 
-class DummyScaler(_SaysSoOnce):
-    """Stands in for the scaler."""
+class DummyScaler(_Dummy):
+    """Replacement of the scaler (S0-10)."""
 
     event = "dummy_scaler_active"
 
     def transform(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """The rows, unchanged."""
-        self._say_so()
+        """Return the rows unchanged."""
+        self._log_first_use()
         return rows
 
 
 @dataclass(frozen=True, slots=True)
-class OlderObjects:
-    """What the four files hold, as the older engine has them after loading.
+class LegacyObjects:
+    """The contents of the four files, as S0 holds them after loading.
 
     Attributes:
         anomaly_model: has `predict` over the 78 raw features.
-        process_frequencies: program -> launches; empty where the layer is absent.
+        process_frequencies: program -> launches; empty if the layer is absent.
         behavior_model: torch rows (n, 78), scaled, to the probability of hostile (n, 1).
         scaler: has `transform` over the 78 raw features.
     """
@@ -125,53 +130,54 @@ class OlderObjects:
     scaler: Any
 
 
-def older_objects(
-    anomaly: tuple[FlowAnomaly, ProcessAnomaly] | None,
-    behavior: DeepBehavior | None,
-    *,
-    device: str,
-    tell: Tell,
-) -> OlderObjects:
-    """The older engine's four objects, of the models that serve.
+def legacy_objects(releases: Iterable[LoadedRelease], *, device: str) -> LegacyObjects:
+    """Make the four objects of S0 from loaded models.
 
     Args:
-        anomaly: models of flows and of processes; None where the layer is absent.
-        behavior: None where the layer is absent.
+        releases: the loaded models of the layers `anomaly` and `behavior`. A layer that is not
+            among them, or lacks a model, is replaced by dummies.
         device: where the network computes, e.g. `cpu`.
-        tell: told once by each stand-in that it is used.
     """
-    forest: Any = DummyAnomalyModel(tell)
-    frequencies: Mapping[str, int] = {}
-    if anomaly is not None:
-        flows, processes = anomaly
-        forest, frequencies = (
-            sklearn_forest(flows.detectors.forest, flows.detectors.scaler),
-            processes.rarity.launches(),
-        )
+    from ensemble.layers.behavior import DeepBehavior  # noqa: PLC0415  # it imports torch
+
+    models = [loaded.model for release in releases for loaded in release.models.values()]
+    flows = next((model for model in models if isinstance(model, FlowAnomaly)), None)
+    processes = next((model for model in models if isinstance(model, ProcessAnomaly)), None)
+    behavior = next((model for model in models if isinstance(model, DeepBehavior)), None)
+    return LegacyObjects(*_anomaly_pair(flows, processes), *_behavior_pair(behavior, device))
+
+
+def _anomaly_pair(
+    flows: FlowAnomaly | None, processes: ProcessAnomaly | None
+) -> tuple[Any, Mapping[str, int]]:
+    from ensemble.legacy.forest_export import sklearn_forest  # noqa: PLC0415  # scikit-learn
+
+    if flows is None or processes is None:
+        return DummyAnomalyModel(), {}
+    own = flows.detectors
+    return sklearn_forest(own.forest, own.scaler), processes.rarity.launches()
+
+
+def _behavior_pair(behavior: DeepBehavior | None, device: str) -> tuple[Any, Any]:
     if behavior is None:
-        return OlderObjects(
-            forest, frequencies, DummyBehaviorModel(device, tell), DummyScaler(tell)
-        )
+        return DummyBehaviorModel(device), DummyScaler()
 
-    import torch  # noqa: PLC0415  # for this layer alone
+    import torch  # noqa: PLC0415  # loaded for this layer alone
 
-    # likewise
-    from ensemble.legacy.network_export import older_network, older_scaler  # noqa: PLC0415
+    from ensemble.legacy.network_export import older_network, older_scaler  # noqa: PLC0415  # torch
 
     arrays = {name: torch.from_numpy(array) for name, array in older_network(behavior)[0].items()}
-    network = older_architecture(arrays)
+    network = legacy_network(arrays)
     network.load_state_dict(
         {name.removeprefix("network."): array for name, array in arrays.items()}, strict=True
     )
-    return OlderObjects(
-        forest, frequencies, network.eval().to(device), older_scaler(behavior.scaler)
-    )
+    return network.eval().to(device), older_scaler(behavior.scaler)
 
 
 # a torch module; torch has no types
-def older_architecture(state: Mapping[str, Tensor]) -> Any:  # noqa: ANN401
-    """An untrained network into which a state dict of `older_network` fits, with a sigmoid at its end."""
-    from torch import nn  # noqa: PLC0415  # whoever calls has tensors
+def legacy_network(state: Mapping[str, Tensor]) -> Any:  # noqa: ANN401
+    """Make an untrained network, ending in a sigmoid, that fits a state dict of `older_network`."""
+    from torch import nn  # noqa: PLC0415  # a caller with tensors has loaded it already
 
     weights = [array for name, array in state.items() if name.endswith(".weight")]
     levels: list[nn.Module] = []

@@ -20,13 +20,12 @@ from starlette.routing import Route
 from deployments.management import openapi
 from deployments.scoring.examples import ATTACK, BENIGN, SHELL
 from deployments.scoring.openapi import document
-from deployments.scoring.tenants import TenantPipelines
 from deployments.web.errors import status_of
 from deployments.web.openapi import secured
 from ensemble import errors
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.layers.catalog import LAYERS
-from tests.deployments.conftest import Door, FakeMethod, OpenClassifier
+from tests.deployments.conftest import Door, OpenClassifier
 from tests.deployments.scoring.test_app import ROUTES
 from tests.support.fake_classifier import flow
 
@@ -268,7 +267,7 @@ def breaking_inside(path: str, body: object) -> Provoke:
         def broken(*_: object, **__: object) -> None:
             raise RuntimeError("hunter2")
 
-        door.ingress._pipelines.for_tenant = broken  # type: ignore[assignment]
+        door.ingress._views.of = door.ingress._predicting._view_of = broken  # type: ignore[method-assign,assignment]
         return door.post(path, body)
 
     return ask
@@ -285,8 +284,7 @@ def twice_at_once(door: Door) -> httpx.Response:
             await may_end.wait()
             return {}
 
-        handles = door.ingress._operator_routes._handles
-        handles["behavior"].test = FakeMethod(test)
+        door.ingress._operating.tests["behavior"] = test  # type: ignore[index]
         first = asyncio.create_task(door.ask.send("POST", "/v1/layers/behavior/test"))
         await asyncio.wait_for(began.wait(), 10)
         second = await door.ask.send("POST", "/v1/layers/behavior/test")
@@ -404,9 +402,9 @@ def test_no_documented_refusal_is_forgotten_above(contract: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("path", ["/ready", "/v2/health/ready"])
 def test_not_ready_answers_as_the_contract_says(
-    asked: Door, contract: dict[str, Any], path: str, monkeypatch: pytest.MonkeyPatch
+    asked: Door, contract: dict[str, Any], path: str
 ) -> None:
-    monkeypatch.setattr(TenantPipelines, "is_ready", False)
+    asked.ingress._operating.is_ready = lambda: False
 
     answer = asked.get(path)
 

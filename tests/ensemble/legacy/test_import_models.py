@@ -33,7 +33,6 @@ from ensemble.layers.behavior import DeepBehavior
 from ensemble.layers.flow_anomaly import FlowAnomaly
 from ensemble.layers.process_anomaly import ProcessAnomaly
 from ensemble.layers.rarity import RarityTable
-from ensemble.legacy.compat_objects import DUMMY_PROBABILITY, MALICIOUS_FROM, older_objects
 from ensemble.legacy.export_models import Exported, checksums, export_anomaly, export_behavior
 from ensemble.legacy.files import CHECKSUMS, CLASSIFIER, FOREST, FREQUENCIES, SCALER, read_pair
 from ensemble.legacy.forest_export import sklearn_forest
@@ -416,86 +415,6 @@ def test_exported_files_prove_themselves(layers: FlowLayers, tmp_path: Path) -> 
         (tmp_path / name).write_bytes(data)
 
     assert read_pair(tmp_path, "anomaly", limit_bytes=1 << 26).warnings == ()
-
-
-# -- the older engine's own objects
-
-
-class Told(list[tuple[str, Mapping[str, str]]]):
-    def __call__(self, event: str, fields: Mapping[str, str]) -> None:
-        self.append((event, fields))
-
-
-def test_absent_layers_have_stand_ins_with_the_older_numbers() -> None:
-    """S0-07 to S0-11, C-04, C-05."""
-    told = Told()
-    objects = older_objects(None, None, device="cpu", tell=told)
-    rows = np.ones((5, 78), np.float32)
-
-    labels = objects.anomaly_model.predict(rows)
-    scaled = objects.scaler.transform(rows)
-    chance = objects.behavior_model.eval().to("cpu")(torch.from_numpy(scaled))
-
-    assert labels.tolist() == [0.0] * 5
-    assert scaled is rows
-    assert chance.shape == (5, 1)
-    assert chance.dtype == torch.float32
-    assert (chance == DUMMY_PROBABILITY).all()
-    assert DUMMY_PROBABILITY < MALICIOUS_FROM
-    assert objects.process_frequencies == {}
-
-
-def test_a_stand_in_says_that_it_is_one_once_and_not_on_every_call() -> None:
-    """S0-24, S0-25, S0-26, C-13."""
-    told = Told()
-    objects = older_objects(None, None, device="cpu", tell=told)
-    rows = np.ones((2, 78), np.float32)
-    assert told == []
-
-    for _ in range(3):
-        objects.anomaly_model.predict(rows)
-        objects.behavior_model(torch.from_numpy(objects.scaler.transform(rows)))
-
-    names = ["dummy_anomaly_model_active", "dummy_scaler_active", "dummy_behavior_model_active"]
-    assert told == [(name, {"reason": "using_fallback"}) for name in names]
-
-
-def test_a_living_layer_is_handed_out_as_the_older_engine_had_it(
-    old: Mapping[str, OldLayer],
-    network: nn.Sequential,
-    scaler: StandardScaler,
-    forest: IsolationForest,
-    later: NDArray[np.float32],
-) -> None:
-    told = Told()
-    flows, deep = flow_model(old["anomaly"], later), behavior_model(old["behavior"], later)
-    processes, _ = process_model(old["anomaly"], None)
-
-    objects = older_objects((flows, processes), deep, device="cpu", tell=told)
-    with torch.inference_mode():
-        chance = objects.behavior_model(
-            torch.from_numpy(objects.scaler.transform(later.astype(np.float64)).astype(np.float32))
-        )
-
-    expected = expit(logits(network.state_dict(), scaler.transform(later.astype(np.float64))))
-    assert np.abs(chance.numpy()[:, 0] - expected).max() <= AGREE
-    assert (objects.anomaly_model.predict(later) == forest.predict(later)).all()
-    assert objects.process_frequencies == LAUNCHES
-    assert told == []
-
-
-def test_one_absent_layer_leaves_the_other_alive(
-    old: Mapping[str, OldLayer], later: NDArray[np.float32]
-) -> None:
-    """S0-01."""
-    told = Told()
-
-    objects = older_objects(None, behavior_model(old["behavior"], later), device="cpu", tell=told)
-
-    assert objects.process_frequencies == {}
-    objects.anomaly_model.predict(later)
-    objects.scaler.transform(later)
-    assert [event for event, _ in told] == ["dummy_anomaly_model_active"]
 
 
 def test_a_model_with_an_odd_length_cannot_be_written_as_a_forest(layers: FlowLayers) -> None:

@@ -22,11 +22,11 @@ NOT_YET_SHORT = {
     "deployments.cli",
     "deployments.management.jobs",
     "deployments.observability.metrics",
+    "deployments.scoring.retro",
     "deployments.scoring.wire",
     "deployments.web.api_keys",
     "ensemble.layers.resilience",
     "ensemble.runtime.slot",
-    "ensemble.training.recipes.process_anomaly",
 }
 
 LADDER: tuple[tuple[str, ...], ...] = (
@@ -62,19 +62,6 @@ INNER_LADDERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("fit",),
         ("recipes",),
         ("evaluation",),
-    ),
-    "deployments.scoring": (
-        ("wire", "batching", "metrics_page", "examples"),
-        ("predict_wire", "retro_spool"),
-        ("scoring_metrics", "status_schema"),
-        ("guarded_call",),
-        ("layer_client", "openapi"),
-        ("layer_switches", "status"),
-        ("pipeline",),
-        ("release_watcher",),
-        ("tenants",),
-        ("predict", "retro_rescorer", "monitor", "operator_routes", "fast_path"),
-        ("app",),
     ),
 }
 """The rungs inside a large package, by the name of the module or package in it."""

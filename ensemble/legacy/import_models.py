@@ -38,8 +38,7 @@ from ensemble.legacy.files import CLASSIFIER, FOREST, FREQUENCIES, PAIRS, SCALER
 from ensemble.legacy.networks import our_network
 from ensemble.legacy.sandbox import Limits, decode_apart
 from ensemble.model import Parts, below
-from ensemble.training.fit.calibration import fit_surprise
-from ensemble.training.recipes.process_anomaly import tail_calibration
+from ensemble.training.fit.calibration import fit_surprise, tail_calibration
 
 if TYPE_CHECKING:
     from ensemble.layers.behavior import DeepBehavior

@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 
 from ensemble.kernels.calibration import Calibration
+from ensemble.training.data.masquerade import MasqueradeBlocks, read_masquerade
+from ensemble.training.data.process_files import read_process_events
 from ensemble.training.metrics import separation
 from ensemble.training.recipes.process_anomaly import (
-    MasqueradeBlocks,
     TrainedProcesses,
-    read_masquerade,
-    read_process_events,
     train_benign,
     train_masquerade,
 )

@@ -1,25 +1,17 @@
-"""Recipes of the process model: `train_masquerade` makes the one we ship, `train_benign` one of a user's own processes.
+"""Training recipes of the process model: the shipped one, and one of a user's own processes.
 
-`train_masquerade` learns what 30 users run from their first 5,000 commands, and calibrates on the
-next 10,000, where blocks of
-100 commands by strangers are marked. Every figure we print, and every benign score, comes from a
-calibration that had not seen the
-labels of that user. All commands of a marked block count as hostile, though most of them are
-innocent by themselves: the calibrated
-rarity of one event is modest.
+`train_masquerade` makes the shipped model. It learns what 30 users run from their first 5,000
+commands and calibrates on the next 10,000, in which blocks of 100 commands by another user are
+marked. Every reported figure, and every benign score, comes from a calibration that had not seen
+the labels of that user. All commands of a marked block count as hostile, though most of them are
+innocent by themselves: the calibrated rarity of one event is modest.
 
 `train_benign` has no hostile events. It counts, fits the forest over command lines on the earlier
-two thirds, and calibrates on
-the later third by the benign tail alone: an event as strange as the strangest share p of them gets
-the likelihood ratio
-0.5 / sqrt(p). Under benign events this is 1 on average whatever the truth, so it can mislead only
-so far; one event in a thousand
-earns 16 : 1. The rarity keeps the calibration of `base`, whose unit (scatters of the entity) means
-the same on every fleet.
+two thirds, and calibrates on the later third by the benign tail alone (`tail_calibration`). The
+rarity uses the calibration of `base`, whose unit (scatters of the entity) means the same on every
+fleet.
 
-Source: p to e calibrator: Vovk, Wang, "E-values: calibration, combination and applications", Annals
-of Statistics 49(3), 2021,
-section 2; the data: Schonlau et al., "Computer intrusion: detecting masquerades", Statistical
+Source of the data: Schonlau et al., "Computer intrusion: detecting masquerades", Statistical
 Science 16(1), 2001.
 """
 
@@ -33,7 +25,6 @@ from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from sklearn.ensemble import IsolationForest
@@ -46,47 +37,40 @@ from ensemble.kernels.isolation_forest import Forest
 from ensemble.layers.command_lines import CommandLineForest, ParentTable
 from ensemble.layers.process_anomaly import ProcessAnomaly, pooled
 from ensemble.layers.rarity import CEILING, RarityTable
-from ensemble.training.data.process_files import read_process_events
-from ensemble.training.fit.calibration import fit_surprise
+from ensemble.training.data.masquerade import read_masquerade
+from ensemble.training.fit.calibration import tail_calibration
 from ensemble.training.metrics import separation
 
 __all__ = [
-    "MasqueradeBlocks",
     "TrainedProcesses",
-    "read_masquerade",
-    "read_process_events",
-    "tail_calibration",
     "train_benign",
     "train_masquerade",
 ]
 
 GOLDEN_EVENTS = 16
-CLEAN_BLOCKS = 50  # of each user of process_masquerade; its SOURCE.txt
 LEAST_EVENTS = 100  # fewer leave too little to read a benign tail from
-LEAST_LINES = 20  # on either side; what `fit_surprise` needs
+LEAST_LINES = 20  # on either side; `tail_calibration` needs as many
 LEARNING_SHARE = 2 / 3  # of a user's own events; the later rest calibrates
 TREES = 100
 SAMPLES_A_TREE = 256  # Liu, Ting, Zhou, section 4: more samples swamp the anomalies
-IMAGINED_SHARE = (
-    0.05  # of the rows of the forest; chosen on made-up and on recorded Windows command lines
-)
+# of the rows of the forest; chosen on made-up and on recorded Windows command lines
+IMAGINED_SHARE = 0.05
 CHANGED_SHARE = 0.3  # of the features of an imagined row
-FOREST_WEIGHT = 0.5  # no hostile command line has tested the user's forest: half of what it says
-E_VALUE_POWER = 0.5  # of p; Vovk and Wang's calibrator is power * p ** (power - 1)
+FOREST_WEIGHT = 0.5  # halved: no hostile command line has tested the user's forest
 LEAST_SLOPE = 1e-3  # a calibration never falls
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedProcesses:
-    """A model, and all that its model card, its proof and the fusion need.
+    """A trained model, with what its model card, its golden answers and the fusion need.
 
     Attributes:
         model: ready to be published.
         metrics: name -> figure, finite, of events that the model's table had not counted.
         golden_events: 16 events, some of them of unknown users.
-        golden_scores: float64 (16,), what `model` says of them.
-        training_data: name -> sha256 of what was learnt from.
-        sizes: name -> how many.
+        golden_scores: float64 (16,), the scores that `model` gives them.
+        training_data: name -> sha256 of the training data.
+        sizes: name -> count, for the model card.
         benign_scores: float64 (m,), layer scores of benign events that the model's table had
             not counted.
     """
@@ -100,80 +84,29 @@ class TrainedProcesses:
     benign_scores: NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class MasqueradeBlocks:
-    """Process starts in blocks of 100, each block by one user or by a stranger in that user's name.
-
-    Attributes:
-        events: as columns, in the order of the file.
-        block: int64 (n,), number of the block that each event belongs to, counted over all
-            users from 0.
-        is_masquerade: bool (n,), the same for all events of a block.
-    """
-
-    events: ProcessBatch
-    block: NDArray[np.int64]
-    is_masquerade: NDArray[np.bool_]
-
-    def mean_by_block(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Mean of each block, float64 (blocks,)."""
-        sizes = np.bincount(self.block)
-        return np.asarray(np.bincount(self.block, weights=values) / sizes, np.float64)
-
-    @property
-    def is_masquerade_block(self) -> NDArray[np.bool_]:
-        """Which blocks are a stranger's, bool (blocks,)."""
-        _, first = np.unique(self.block, return_index=True)
-        return self.is_masquerade[first]
-
-
 def _silent(_: str) -> None:
-    """Progress that nobody reads."""
-
-
-def read_masquerade(data_dir: Path) -> tuple[MasqueradeBlocks, MasqueradeBlocks, str]:
-    """The clean blocks to learn from, the blocks to calibrate on, and the sha256 of the file.
-
-    Raises:
-        TrainingError: the file is missing or is not the one that SOURCE.txt describes.
-    """
-    file = data_dir / "process_masquerade" / "commands.csv.gz"
-    try:
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        rows = pd.read_csv(
-            file,
-            keep_default_na=False,
-            dtype={"user": str, "command": str, "block": np.int64, "label": np.int64},
-        )
-    except (OSError, ValueError) as wrong:
-        raise TrainingError(
-            f"process_masquerade/commands.csv.gz cannot be read: {type(wrong).__name__}"
-        ) from None
-    missing = [name for name in ("user", "block", "command", "label") if name not in rows.columns]
-    if missing:
-        raise TrainingError(f"process_masquerade/commands.csv.gz: column {missing[0]} is missing")
-    is_clean = rows["block"] < CLEAN_BLOCKS
-    return _blocks(rows[is_clean]), _blocks(rows[~is_clean]), digest
+    """Discard progress."""
 
 
 def train_masquerade(
     data_dir: Path, seed: int, progress: Callable[[str], None] = _silent
 ) -> TrainedProcesses:
-    """The model that we ship: rarity only, of the 30 users of process_masquerade.
+    """Train the shipped model: rarity only, of the 30 users of process_masquerade.
 
     Args:
         data_dir: holds the folder `process_masquerade`.
-        seed: of the golden events; nothing else is drawn.
-        progress: told what happens, a line at a time.
+        seed: of the golden events; nothing else is random.
+        progress: called with one line of text at each step.
 
     Raises:
-        TrainingError: the data is missing or is not what it should be.
+        TrainingError: the data is missing or malformed.
     """
     progress("reading process_masquerade")
     clean, later, digest = read_masquerade(data_dir)
     table = RarityTable.fit(clean.events)
     progress(
-        f"learnt {len(table.names)} programs of {len(table.users)} users from {len(clean.events):,} starts"
+        f"learnt {len(table.names)} programs of {len(table.users)} users"
+        f" from {len(clean.events):,} starts"
     )
     rated = table.rate(later.events)
     users, of_user = np.unique(np.array(later.events.users), return_inverse=True)
@@ -184,8 +117,8 @@ def train_masquerade(
             rated.raw[~is_held_out], later.is_masquerade[~is_held_out]
         )
         scores[is_held_out] = calibration.apply(rated.raw[is_held_out])
-    is_stranger, block_scores = later.is_masquerade_block, later.mean_by_block(scores)
-    by_block = separation(block_scores[~is_stranger], block_scores[is_stranger])
+    is_masquerade, block_scores = later.is_masquerade_block, later.mean_by_block(scores)
+    by_block = separation(block_scores[~is_masquerade], block_scores[is_masquerade])
     by_event = separation(scores[~later.is_masquerade], scores[later.is_masquerade])
     metrics = {
         "block_auroc": by_block.auroc,
@@ -198,15 +131,14 @@ def train_masquerade(
         + ", ".join(f"{name} {figure:.4f}" for name, figure in metrics.items())
     )
     calibration = _labelled_calibration(rated.raw, later.is_masquerade)
-    benign_scores = calibration.apply(
-        rated.raw[~later.is_masquerade]
-    )  # thresholds are those of the model that serves
+    # by the calibration of the model that serves: the thresholds are made of these
+    benign_scores = calibration.apply(rated.raw[~later.is_masquerade])
     model = ProcessAnomaly(table, calibration)
     golden = _golden(clean.events, seed)
     sizes = {
         "events_learnt": len(clean.events),
         "events_calibrated": len(later.events),
-        "blocks": is_stranger.size,
+        "blocks": is_masquerade.size,
     } | _table_sizes(table)
     data = {"process_masquerade/commands.csv.gz": digest}
     return TrainedProcesses(
@@ -220,24 +152,25 @@ def train_benign(
     seed: int,
     progress: Callable[[str], None] = _silent,
 ) -> TrainedProcesses:
-    """A model of the user's own processes: rarity, and the forest over command lines where there are any.
+    """Train a model of the user's own processes: rarity, and a forest over any command lines.
 
-    What `base` counted over everyone stays as background, never heavier than the user's own
-    launches, so that a program which is
-    common elsewhere is told from one that nobody ever ran. Its users and hosts are forgotten.
+    The launches that `base` counted over everyone become a background, never heavier than the
+    user's own launches, so that a program that is common elsewhere is rated apart from one that
+    was never run. The users and hosts of `base` are dropped.
 
     Args:
-        events: benign as far as anybody knows, in the order they happened.
+        events: believed benign, in the order they happened.
         base: gives the rarity's calibration and the background; None calibrates by the benign tail.
         seed: of the forest and the golden events.
-        progress: told what happens, a line at a time.
+        progress: called with one line of text at each step.
 
     Raises:
         TrainingError: fewer than 100 events, or all alike.
     """
     if len(events) < LEAST_EVENTS:
         raise TrainingError(
-            f"{len(events)} process events cannot teach what is usual; {LEAST_EVENTS} are the least"
+            f"{len(events)} process events are too few to train on;"
+            f" at least {LEAST_EVENTS} are needed"
         )
     first = round(len(events) * LEARNING_SHARE)
     batch, earlier, later = (
@@ -249,7 +182,7 @@ def train_benign(
     progress(f"learning from {first:,} earlier events, calibrating on {len(later):,} later ones")
     raw_rarity = RarityTable.fit(earlier, background).rate(later).raw
     calibration = tail_calibration(raw_rarity) if base is None else base.rarity_calibration
-    lines = _learnt_lines(earlier, later, seed)
+    lines = _fit_command_lines(earlier, later, seed)
     progress(
         "learnt command lines" if lines else "too few command lines to learn from: rarity alone"
     )
@@ -279,35 +212,17 @@ def train_benign(
     )
 
 
-def tail_calibration(benign: NDArray[np.float64]) -> Calibration:
-    """Calibration by benign events alone: likelihood ratio 0.5 / sqrt(p) at tail share p, as the page says.
-
-    Args:
-        benign: float (n,), raw scores of events that the layer was not fitted on; n >= 20.
-
-    Raises:
-        TrainingError: too few events, or all with the same score.
-    """
-    surprise = fit_surprise(benign)
-    return Calibration(
-        surprise.raw,
-        PRIOR_LOG_ODDS + math.log(E_VALUE_POWER) + (1.0 - E_VALUE_POWER) * surprise.nats,
-    )
-
-
 def _labelled_calibration(raw: NDArray[np.float64], is_hostile: NDArray[np.bool_]) -> Calibration:
-    """Logistic regression on the raw rarity, both classes counting alike, moved to the reference prior.
+    """Fit a logistic regression of the raw rarity, classes balanced, at the reference prior.
 
     The raw rarity is a log likelihood ratio already, so a straight line is its natural calibration.
-    `fit_calibration` would
-    bend it along the benign tail, which lets the rarest event of a block outweigh the rest (block
-    AUROC .898 against .924).
+    `fit_calibration` would bend it along the benign tail, which lets the rarest event of a block
+    outweigh the rest (block AUROC .898 against .924).
     """
     if is_hostile.all() or not is_hostile.any():
         raise TrainingError("calibration needs benign and hostile events")
-    values, which = np.unique(
-        raw, return_inverse=True
-    )  # a few thousand (entity, program) pairs stand for all events
+    # a few thousand (entity, program) pairs represent all events
+    values, which = np.unique(raw, return_inverse=True)
     hostile, benign = (
         np.bincount(which[side], minlength=values.size) / (2.0 * side.sum())
         for side in (is_hostile, ~is_hostile)
@@ -332,14 +247,12 @@ def _labelled_calibration(raw: NDArray[np.float64], is_hostile: NDArray[np.bool_
 
 
 def _fit_forest(batch: ProcessBatch, seed: int) -> tuple[ParentTable, Forest]:
-    """Parents of all events, and a forest over those that have a command line.
+    """Fit a table of parents on all events, and a forest on those that have a command line.
 
     An isolation forest never cuts where no training row lies: on a fleet without any base64 it
-    would not see the first. So a few
-    imagined rows are mixed in, ordinary ones with some features moved anywhere within their limits:
-    in an office of plain
-    commands the share of ordinary events that look stranger than an encoded one falls from 15 % to
-    none.
+    would miss the first encoded command. So a few imagined rows are mixed in: ordinary ones with
+    some features moved anywhere within their limits. In an office of plain commands this lowers
+    the share of ordinary events that score above an encoded one from 15 % to none.
     """
     parents = ParentTable.fit(batch)
     ordinary = command_line_features(batch.command_lines, parents.surprisal(batch))[
@@ -360,15 +273,14 @@ def _fit_forest(batch: ProcessBatch, seed: int) -> tuple[ParentTable, Forest]:
     return parents, Forest.from_sklearn(fitted)
 
 
-def _learnt_lines(
+def _fit_command_lines(
     earlier: ProcessBatch, later: ProcessBatch, seed: int
 ) -> CommandLineForest | None:
-    """The forest over the command lines of `earlier`, calibrated on those of `later`; None where there are too few.
+    """Fit a forest on the command lines of `earlier`, calibrated on `later`; None for too few.
 
-    It is this very forest that is shipped. Two forests of the same events differ by an offset as
-    wide as the benign tail: with a
-    calibration read off others (cross-fit), 0.7 to 4 % of new ordinary events, by the seed, passed
-    a threshold made for 1 %.
+    The forest that is calibrated is the one that is shipped. Two forests of the same events differ
+    by an offset as wide as the benign tail: with the calibration of other forests (cross-fit),
+    0.7 to 4 % of new ordinary events, by the seed, passed a threshold made for 1 %.
     """
     has_line = has_command_line(later)
     if min(has_line.sum(), has_command_line(earlier).sum()) < LEAST_LINES:
@@ -379,20 +291,14 @@ def _learnt_lines(
 
 
 def _background(table: RarityTable, own_events: int) -> dict[str, int]:
-    """Launches by everyone in another table, scaled down to `own_events` where they are more.
-
-    Each at least 1.
-    """
+    """Scale the launches of another table down to at most `own_events`, each at least 1."""
     launches = table.launches()
     share = min(1.0, own_events / sum(launches.values()))
     return {name: math.ceil(times * share) for name, times in launches.items()}
 
 
 def _golden(batch: ProcessBatch, seed: int) -> tuple[ProcessEvent, ...]:
-    """16 events of the training rows.
-
-    Of every four, one by an unknown user and one that starts an unknown program.
-    """
+    """Draw 16 golden events: of every four, one by an unknown user and one unknown program."""
     rows = (
         np.random.default_rng(seed)
         .choice(len(batch), GOLDEN_EVENTS, replace=len(batch) < GOLDEN_EVENTS)
@@ -427,18 +333,3 @@ def _table_sizes(table: RarityTable) -> dict[str, int]:
         "hosts": len(table.hosts),
         "groups": len(table.groups),
     }
-
-
-def _blocks(rows: pd.DataFrame) -> MasqueradeBlocks:
-    users, commands = (tuple(rows[column].tolist()) for column in ("user", "command"))
-    nothing = ("",) * len(rows)
-    events = ProcessBatch(
-        ids=nothing,
-        hosts=nothing,
-        users=users,
-        names=commands,
-        parents=nothing,
-        command_lines=nothing,
-    )
-    block = rows.groupby(["user", "block"], sort=False).ngroup().to_numpy().astype(np.int64)
-    return MasqueradeBlocks(events, block, rows["label"].to_numpy() != 0)

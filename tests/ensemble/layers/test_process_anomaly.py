@@ -23,12 +23,9 @@ from ensemble.kernels.calibration import PRIOR_LOG_ODDS, Calibration, log_odds
 from ensemble.layers.process_anomaly import ProcessAnomaly
 from ensemble.layers.rarity import RarityTable
 from ensemble.model import Parts
-from ensemble.training.recipes.process_anomaly import (
-    TrainedProcesses,
-    read_process_events,
-    tail_calibration,
-    train_benign,
-)
+from ensemble.training.data.process_files import read_process_events
+from ensemble.training.fit.calibration import tail_calibration
+from ensemble.training.recipes.process_anomaly import TrainedProcesses, train_benign
 
 ENCODED = "powershell.exe -nop -w hidden -enc SQBFAFgAIAAoAE4AZQB3AC0ATwBiAGoAZQBjAHQAIABOAGUAdAAuAFcAZQBiAEMAbABpAGUAbgB0ACkA"
 

@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine with Python 3.11 or later and make: `make serve` and `make test`.
-.PHONY: help serve test lint bench verify clean
+.PHONY: help serve test fast cluster lint bench verify clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 SERVE_FLAGS ?=
 INPUTS := pyproject.toml constraints.txt
 
-help:  ## what can be made
+help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
 $(BIN)/python:
@@ -26,15 +26,20 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 serve: $(VENV)/.installed  ## install, start Ray and the service on 127.0.0.1:8000 with the shipped models
 	$(BIN)/axon serve --auth off $(SERVE_FLAGS)
 
-# --capture=sys: Ray can end a process from its native code, and what it says then must not be lost with the capture of the test.
-test: lint  ## what CI runs: lint, then every test in its short form; those with a real cluster have the machine for themselves
+test: lint fast cluster  ## lint, then every test in its short form, as CI runs them
+
+fast: $(VENV)/.installed-dev  ## the tests that start no Ray cluster, on every core
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not cluster"
+
+# --capture=sys: Ray can end a process from its native code; its last output must not be lost with the capture of the test.
+cluster: $(VENV)/.installed-dev  ## the tests that start a Ray cluster, one after the other
 	$(BIN)/python -m pytest -m cluster --capture=sys
 
-lint: $(VENV)/.installed-dev  ## ruff and mypy --strict
+lint: $(VENV)/.installed-dev  ## ruff, mypy --strict and codespell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 
 bench: $(VENV)/.installed-dev  ## throughput against the obvious composition and plain FastAPI, side by side
 	$(BIN)/python -m tests.load.bench

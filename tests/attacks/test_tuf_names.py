@@ -248,7 +248,7 @@ def test_a_freeze_ends_at_the_next_promotion(
 ) -> None:
     """An attacker who keeps putting the old pointer back holds readers only until they have seen a newer one.
 
-    A reader that never saw it cannot know: a file that nobody may change has no expiry (README says
+    A reader that never saw it cannot know: a file that nobody may change has no expiry (docs/security.md says
     so). The promoter notices:
     the pointer does not stand where the promotion left it.
     """

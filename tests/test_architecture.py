@@ -22,7 +22,6 @@ NOT_YET_SHORT = {
     "deployments.cli",
     "deployments.management.jobs",
     "deployments.observability.metrics",
-    "deployments.scoring.retro",
     "deployments.scoring.wire",
     "deployments.web.api_keys",
     "ensemble.layers.resilience",
@@ -62,6 +61,19 @@ INNER_LADDERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("fit",),
         ("recipes",),
         ("evaluation",),
+    ),
+    "deployments.scoring": (
+        ("wire", "batching", "metrics_page", "examples"),
+        ("predict_wire", "retro_spool"),
+        ("scoring_metrics", "status_schema"),
+        ("guarded_call",),
+        ("layer_client", "openapi"),
+        ("layer_switches", "status"),
+        ("pipeline",),
+        ("release_watcher",),
+        ("tenants",),
+        ("predict", "retro_rescorer", "monitor", "operator_routes", "fast_path"),
+        ("app",),
     ),
 }
 """The rungs inside a large package, by the name of the module or package in it."""

@@ -242,7 +242,7 @@ def _check_body(address: str, body: str) -> None:
             event = wire.parse_event(body.encode())
         except EventError as error:
             raise AssertionError(body) from error
-        _, _, refused = wire.to_batch(wire.kind_of(event), [event])
+        _, _, refused = wire.admit(wire.kind_of(event), [event])
         assert not refused
     else:
         jsonschema.validate(json.loads(body), _schema_of(path), cls=jsonschema.Draft202012Validator)

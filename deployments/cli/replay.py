@@ -268,7 +268,7 @@ def _event_of(
     for raw in events:
         try:
             event = wire.parse_event(raw)
-            batch, _, refused = wire.to_batch(wire.kind_of(event), [event])
+            batch, _, refused = wire.admit(wire.kind_of(event), [event])
         except EventError as error:
             problem = str(error)
             continue

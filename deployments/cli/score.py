@@ -176,7 +176,7 @@ def _jsonl_block(
     for kind in Kind:
         some = [(number, event) for number, event in parsed if wire.kind_of(event) is kind]
         if some:
-            batch, places, refused = wire.to_batch(kind, [event for _, event in some])
+            batch, places, refused = wire.admit(kind, [event for _, event in some])
             problems += [
                 f"line {some[place][0]}, column {error.field or '-'}: {error}"
                 for place, error in refused.items()
@@ -193,7 +193,7 @@ def _local_scorer(*, explain: bool) -> Scorer:
         scored_at = time.time()
         groups = ensemble.judge(batch, explain=explain)
         elapsed_ms = round((time.monotonic() - started) * 1000.0, 3)
-        answers = wire.answers(
+        answers = wire.write_verdicts(
             batch, groups, explain=explain, elapsed_ms=elapsed_ms, scored_at=scored_at
         )
         return [msgspec.to_builtins(answer) for answer in answers]

@@ -1,12 +1,12 @@
-"""A layer under its guard: one call at a time is asked for, and whatever becomes of it, an opinion or an abstention comes back.
+"""One layer under its guard: circuit breaker, bulkhead and retry budget around every call.
+
+Whatever becomes of a call, layer scores come back: those of the layer, or an abstention.
 
 What Serve's handle raises, read in its source for 2.60 on the gRPC transport of the throughput
-mode: a replica that dies while it
-computes gives `ActorUnavailableError` (`ActorDiedError` on the other transport), one that is being
-drained may give a bare
-`AioRpcError`; one that died before it took the call gives nothing: Serve looks for another one and
-waits without end, which only
-our deadline ends. A full queue is `BackPressureError`. A cancelled call is `CancelledError`.
+mode: a replica that dies while it computes gives `ActorUnavailableError` (`ActorDiedError` on the
+other transport). One that is being drained may give a bare `AioRpcError`. One that died before it
+accepted the call gives nothing: Serve searches for another one without end, and only our deadline
+ends that. A full queue is `BackPressureError`. A cancelled call is `CancelledError`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar
 
 from grpc.aio import AioRpcError  # type: ignore[import-untyped]  # grpc has no types of its own
 from ray.exceptions import RayActorError, RayTaskError
@@ -25,6 +25,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from deployments.config.settings import GuardSettings
 from deployments.observability.log import LogThrottle, log_event
+from deployments.scoring.scoring_metrics import ScoringMetrics
 from ensemble.errors import LayerCrashed, LayerError, LayerOpen, LayerOverloaded, LayerTimeout
 from ensemble.events import EventBatch
 from ensemble.guard import BreakerRules, BreakerState, Bulkhead, CircuitBreaker, RetryBudget, Ticket
@@ -32,38 +33,24 @@ from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.slot import ANY_RELEASE
 from ensemble.verdicts import LayerScores, LayerStatus
 
-__all__ = ["CallObserver", "GuardedLayer", "InFlightCall", "LayerCall"]
+__all__ = ["GuardedLayer", "InFlightCall"]
 
-LayerCall = Callable[[EventBatch, str, bool], Awaitable[LayerScores]]
-Answer = TypeVar("Answer")
+Response = TypeVar("Response")
 _DIED = (RayActorError, AioRpcError)
-
-
-class CallObserver(Protocol):
-    """Who counts what a guard does; each call must be cheap and never raise."""
-
-    def retried(self, layer: str) -> None:
-        """A call is repeated because its replica died."""
-
-    def failed(self, layer: str, code: str) -> None:
-        """A call failed, or was not answered in time."""
-
-    def breaker_changed(self, layer: str, state: BreakerState, reason: str) -> None:
-        """A layer's breaker opened, closed, or tries."""
 
 
 @dataclass(slots=True)
 class InFlightCall:
-    """A call that is out.
+    """A scoring call that was started.
 
     Attributes:
         call: the call itself.
-        ticket: of the breaker that let it out; the answer of a trial is not waited for.
-        size: events it was asked about.
-        release: it was asked for.
-        explain: whether it was asked to explain.
-        began: when it was asked, by the guard's clock.
-        took_s: seconds until it ended, 0.0 while it has not.
+        ticket: of the breaker that admitted it; a batch does not wait for the call of a trial.
+        size: events of its batch.
+        release: that it was requested for.
+        explain: whether an explanation was requested.
+        began: when it was started, by the guard's clock.
+        elapsed_s: seconds until it ended, 0.0 before.
     """
 
     call: asyncio.Task[LayerScores]
@@ -72,36 +59,35 @@ class InFlightCall:
     release: str
     explain: bool
     began: float
-    took_s: float = 0.0
+    elapsed_s: float = 0.0
 
 
 class GuardedLayer:
-    """Asks one layer, as its breaker, its bulkhead and its retry budget allow.
+    """Call one layer, as its breaker, its bulkhead and its retry budget allow.
 
     Args:
         layer: its name.
-        call: its scoring call.
+        handle: of its deployment.
         settings: of the guard.
         deadline_s: of a request; a trial has as long.
         clock: seconds that only rise.
-        observer: who counts.
+        metrics: counts.
     """
 
     def __init__(
         self,
         layer: str,
-        call: LayerCall,
+        handle: Any,  # noqa: ANN401  # Serve's handle makes its methods on the fly
         settings: GuardSettings,
         *,
         deadline_s: float,
         clock: Callable[[], float],
-        observer: CallObserver,
+        metrics: ScoringMetrics,
     ) -> None:
-        self._layer, self._call, self._clock, self._observer = layer, call, clock, observer
-        self._fallback_score, self._is_stateless = (
-            LAYERS[layer].fallback_score,
-            LAYERS[layer].is_stateless,
-        )
+        self._layer, self._clock, self._metrics = layer, clock, metrics
+        self._score = handle.score.remote  # once: Serve makes a new handle at every access
+        self._fallback_score = LAYERS[layer].fallback_score
+        self._is_stateless = LAYERS[layer].is_stateless
         self._deadline_s, self._slow_s = deadline_s, settings.slow_share * deadline_s
         rules = BreakerRules(
             failures_in_a_row=settings.failures_in_a_row,
@@ -117,19 +103,21 @@ class GuardedLayer:
         )
         self._bulkhead = Bulkhead(settings.calls_in_flight)
         self._retries = RetryBudget(settings.retry_share, settings.retries_saved)
-        self._pace = LogThrottle(clock)
-        self._was_open = False  # when it was said last how the breaker stands
-        self._trials: set[asyncio.Task[None]] = set()  # the loop itself holds tasks weakly
+        self._throttle = LogThrottle(clock)
+        self._was_open = False  # at the last log line about the breaker
+        self._trials: set[asyncio.Task[None]] = set()  # the loop itself references tasks weakly
 
-    def ask(self, batch: EventBatch, release: str, *, explain: bool) -> InFlightCall | LayerScores:
-        """Let a call out, or abstain at once."""
+    def start(
+        self, batch: EventBatch, release: str, *, explain: bool
+    ) -> InFlightCall | LayerScores:
+        """Start a scoring call, or abstain at once."""
         if not self._bulkhead.enter():
-            return self._silent(LayerStatus.FALLBACK, LayerOverloaded.code, len(batch))
+            return self._abstain(LayerStatus.FALLBACK, LayerOverloaded.code, len(batch))
         ticket = self.breaker.admit()
         if ticket is None:
             self._bulkhead.leave()
-            return self._silent(LayerStatus.OPEN, LayerOpen.code, len(batch))
-        call = asyncio.create_task(self._answer(lambda: self._call(batch, release, explain)))
+            return self._abstain(LayerStatus.OPEN, LayerOpen.code, len(batch))
+        call = asyncio.create_task(self._retried(lambda: self._score(batch, release, explain)))
         pending = InFlightCall(call, ticket, len(batch), release, explain, self._clock())
         call.add_done_callback(partial(self._ended, pending))
         if ticket.is_trial:
@@ -138,57 +126,52 @@ class GuardedLayer:
             trial.add_done_callback(self._trials.discard)
         return pending
 
-    def opinion(self, pending: InFlightCall, *, excused_s: float) -> LayerScores:
-        """What came of a call that nobody waits for any longer: it is in, or it is given up.
+    def result(self, pending: InFlightCall, *, excused_s: float) -> LayerScores:
+        """The scores of a call at the deadline; a call that has not ended is cancelled.
 
         Args:
             pending: the call.
-            excused_s: of the time it took, what was not the layer's doing.
+            excused_s: of its duration, the part that the layer did not cause.
         """
         is_trial = pending.ticket.is_trial
         if not pending.call.done():
-            self.give_up(pending, excused_s=excused_s)
+            self.cancel(pending, excused_s=excused_s)
             if is_trial:
-                return self._silent(LayerStatus.OPEN, LayerOpen.code, pending.size)
-            self._observer.failed(self._layer, LayerTimeout.code)
-            return self._silent(LayerStatus.TIMEOUT, LayerTimeout.code, pending.size)
+                return self._abstain(LayerStatus.OPEN, LayerOpen.code, pending.size)
+            self._metrics.failed(self._layer, LayerTimeout.code)
+            return self._abstain(LayerStatus.TIMEOUT, LayerTimeout.code, pending.size)
         code, error_type = self._fault(pending)
-        if not is_trial:  # which has its own judge
-            self._tell_fault(code, error_type)
+        if not is_trial:  # `_judge_trial` rates a trial
+            self._report_fault(code, error_type)
             self.breaker.tell(
                 pending.ticket, is_good=not code and not self._is_slow(pending, excused_s)
             )
-        return (
-            self._silent(LayerStatus.FALLBACK, code, pending.size)
-            if code
-            else pending.call.result()
-        )
+        if code:
+            return self._abstain(LayerStatus.FALLBACK, code, pending.size)
+        return pending.call.result()
 
-    def give_up(self, pending: InFlightCall, *, excused_s: float) -> None:
-        """Stop a call that is still out.
+    def cancel(self, pending: InFlightCall, *, excused_s: float) -> None:
+        """Cancel a call that has not ended, which frees the layer's queue.
 
-        It frees the layer's queue; what already computes runs on. A trial runs on to its own end.
+        What a replica computes already runs on. A trial runs on until its own deadline.
         """
         if pending.ticket.is_trial or pending.call.done():
             return
         had_s = self._clock() - pending.began - excused_s
-        if (
-            pending.call.cancel() and had_s >= self._slow_s
-        ):  # with less time than that it is not to blame
+        # a layer that had less time than that is not rated
+        if pending.call.cancel() and had_s >= self._slow_s:
             self.breaker.tell(pending.ticket, is_good=False)
 
-    async def ask_otherwise(
-        self, question: Callable[[], Awaitable[Answer]], *, within_s: float
-    ) -> Answer:
-        """Another question than for its opinion: through the same bulkhead and breaker, told of as any call, and waited for by who asks.
+    async def call(
+        self, request: Callable[[], Awaitable[Response]], *, within_s: float
+    ) -> Response:
+        """Call a method other than `score` under the same guard. The caller waits; failures raise.
 
-        There is no other layer to answer in its place, so what an opinion would say as an
-        abstention is raised here. A slow answer
-        is not held against the layer, as little as an explanation: the question may be larger than
-        any event.
+        A slow response is not counted against the layer, as with explanations: the request may be
+        larger than any event.
 
         Raises:
-            LayerError: it was not asked, did not answer in time, or failed; the code says which.
+            LayerError: it was not called, did not respond in time, or failed; the code says which.
         """
         if not self._bulkhead.enter():
             raise LayerOverloaded(self._layer)
@@ -197,13 +180,12 @@ class GuardedLayer:
             self._bulkhead.leave()
             raise LayerOpen(self._layer)
         began = self._clock()
-        call = asyncio.create_task(self._answer(question))
+        call = asyncio.create_task(self._retried(request))
         call.add_done_callback(lambda _: self._bulkhead.leave())
         try:
             await asyncio.wait([call], timeout=within_s)
-        except (
-            asyncio.CancelledError
-        ):  # a client that left: nothing is known of the layer; a trial that is lost ends by itself
+        except asyncio.CancelledError:
+            # the client left, which says nothing about the layer; a trial that is lost so expires
             call.cancel()
             raise
         error: BaseException | None = TimeoutError() if not call.done() else None
@@ -214,37 +196,32 @@ class GuardedLayer:
             return call.result()
         call.cancel()
         kind = LayerTimeout if isinstance(error, TimeoutError) else _kind_of(error)
-        if (
-            kind is not LayerTimeout or ticket.is_trial or self._clock() - began >= self._slow_s
-        ):  # with less time it is not to blame
+        # a layer that had less time than `_slow_s` is not rated
+        had_time = self._clock() - began >= self._slow_s
+        if kind is not LayerTimeout or ticket.is_trial or had_time:
             self.breaker.tell(ticket, is_good=False)
-        self._tell_fault(kind.code, type(error).__name__)
+        self._report_fault(kind.code, type(error).__name__)
         raise kind(self._layer) from error
 
-    async def _answer(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def _retried(self, request: Callable[[], Awaitable[Response]]) -> Response:
+        """Send a request, and once more if the replica died and the retry budget allows it."""
         self._retries.request()
         try:
-            return await ask()
+            return await request()
         except _DIED as error:
-            if (
-                isinstance(error, RayTaskError)
-                or not self._is_stateless
-                or not self._retries.spend()
-            ):
-                # an error of that kind inside the layer's own code is no death of its replica
+            # a `RayTaskError` is such an error inside the layer's own code: its replica lives
+            is_own = isinstance(error, RayTaskError)
+            if is_own or not self._is_stateless or not self._retries.spend():
                 raise
-            self._observer.retried(self._layer)
-        return await ask()
+            self._metrics.retried(self._layer)
+        return await request()
 
     def _ended(self, pending: InFlightCall, _: asyncio.Task[LayerScores]) -> None:
-        pending.took_s = self._clock() - pending.began
+        pending.elapsed_s = self._clock() - pending.began
         self._bulkhead.leave()
 
     async def _judge_trial(self, pending: InFlightCall) -> None:
-        """A trial is nobody's wait.
-
-        It has a deadline of its own, and only the breaker hears of it.
-        """
+        """Rate the call of a trial, for which no batch waits, at a deadline of its own."""
         await asyncio.wait([pending.call], timeout=self._deadline_s)
         code, error_type = (
             self._fault(pending)
@@ -252,36 +229,34 @@ class GuardedLayer:
             else (LayerTimeout.code, TimeoutError.__name__)
         )
         pending.call.cancel()
-        self._tell_fault(code, error_type)
+        self._report_fault(code, error_type)
         self.breaker.tell(pending.ticket, is_good=not code and not self._is_slow(pending, 0.0))
 
     def _is_slow(self, pending: InFlightCall, excused_s: float) -> bool:
-        """Whether an answer took too long; to explain takes long by nature."""
-        return pending.took_s - excused_s > self._slow_s and not pending.explain
+        """Whether a call was slow; an explanation is slow by nature."""
+        return pending.elapsed_s - excused_s > self._slow_s and not pending.explain
 
     def _fault(self, pending: InFlightCall) -> tuple[str, str]:
         """Code and type of what was wrong with a call that ended.
 
-        "" for a sound answer, also where it is an abstention.
+        "" for a valid response, also if it is an abstention.
         """
         error = asyncio.CancelledError() if pending.call.cancelled() else pending.call.exception()
         if error is not None:
             return _kind_of(error).code, type(error).__name__
-        said = pending.call.result()
-        is_ours = said.layer == self._layer and len(said.scores) == pending.size
-        is_of_release = not said.speaks or pending.release in (ANY_RELEASE, said.release)
-        return (
-            ("", "")
-            if is_ours and is_of_release
-            else (LayerCrashed.code, "an answer to another question")
-        )
+        scores = pending.call.result()
+        is_own = scores.layer == self._layer and len(scores.scores) == pending.size
+        is_of_release = not scores.speaks or pending.release in (ANY_RELEASE, scores.release)
+        if is_own and is_of_release:
+            return "", ""
+        return LayerCrashed.code, "a response to another request"
 
-    def _tell_fault(self, code: str, error_type: str) -> None:
-        """Count a call that failed; say it at first, and then how often it came again."""
+    def _report_fault(self, code: str, error_type: str) -> None:
+        """Count a call that failed; log the first one, and then how often it came again."""
         if not code:
             return
-        self._observer.failed(self._layer, code)
-        suppressed = self._pace.again(("layer_call_failed", code))
+        self._metrics.failed(self._layer, code)
+        suppressed = self._throttle.again(("layer_call_failed", code))
         if suppressed is not None:
             fields = {
                 "layer": self._layer,
@@ -292,16 +267,15 @@ class GuardedLayer:
             log_event(logging.WARNING, "layer_call_failed", fields)
 
     def _breaker_changed(self, state: BreakerState, reason: str) -> None:
-        """Every change is counted; a trial that is out, and one more that failed, are no news."""
-        if state is not BreakerState.HALF_OPEN and self._was_open != (state is BreakerState.OPEN):
-            self._was_open = state is BreakerState.OPEN
-            level = logging.WARNING if self._was_open else logging.INFO
-            log_event(
-                level, "breaker_changed", {"layer": self._layer, "state": state, "reason": reason}
-            )
-        self._observer.breaker_changed(self._layer, state, reason)
+        """Count every change; log that it opened or closed, but no trial and no failed trial."""
+        is_open = state is BreakerState.OPEN
+        if state is not BreakerState.HALF_OPEN and self._was_open != is_open:
+            self._was_open = is_open
+            fields = {"layer": self._layer, "state": state, "reason": reason}
+            log_event(logging.WARNING if is_open else logging.INFO, "breaker_changed", fields)
+        self._metrics.breaker_changed(self._layer, state)
 
-    def _silent(self, status: LayerStatus, reason: str, size: int) -> LayerScores:
+    def _abstain(self, status: LayerStatus, reason: str, size: int) -> LayerScores:
         return LayerScores.silent(self._layer, status, size, reason, score=self._fallback_score)
 
 

@@ -10,8 +10,7 @@ Measured: recording here costs about a microsecond, beside Ray's three to six.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -23,7 +22,7 @@ from starlette.responses import Response
 from deployments.observability.metrics import LATENCY_BOUNDARIES_S, METRICS, Instrument, Meter
 from deployments.web import Scope, ScopedRoute
 
-__all__ = ["CONTENT_TYPE", "BothMeters", "TextMeter", "metrics_routes"]
+__all__ = ["CONTENT_TYPE", "TextMeter", "metrics_routes"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 HEADER = (
@@ -34,13 +33,15 @@ Key = tuple[str, tuple[tuple[str, str], ...]]
 
 
 class TextMeter:
-    """Records into a registry of its own, which nothing else of the process shares.
+    """Record into a registry of its own, and into the meter beside it.
 
     Args:
         replica: name of this replica, the label `replica` of every line.
+        beside: also records everything; Ray's meter.
     """
 
-    def __init__(self, replica: str) -> None:
+    def __init__(self, replica: str, beside: Meter) -> None:
+        self._beside = beside
         self._registry = CollectorRegistry(auto_describe=False)
         self._replica = replica
         self._families: dict[str, Any] = {}
@@ -53,17 +54,21 @@ class TextMeter:
         """Raise a counter."""
         if by > 0:
             self._child(name, labels).inc(by)
+        self._beside.count(name, by, **labels)
 
     def level(self, name: str, value: float, /, **labels: str) -> None:
         """Set a gauge."""
         self._child(name, labels).set(value)
+        self._beside.level(name, value, **labels)
 
     def observe(self, name: str, value: float, /, **labels: str) -> None:
         """Add a value to a histogram."""
         self._child(name, labels).observe(value)
+        self._beside.observe(name, value, **labels)
 
     def refresh(self) -> None:
-        """Nothing: a gauge stays as it was set."""
+        """Set every gauge of the meter beside again; a gauge of this one stays as it was set."""
+        self._beside.refresh()
 
     def text(self) -> bytes:
         """Everything, in the text format of Prometheus 0.0.4."""
@@ -97,34 +102,6 @@ class TextMeter:
         return Gauge(name, metric.meaning, metric.labels, registry=self._registry)
 
 
-@dataclass(frozen=True, slots=True)
-class BothMeters:
-    """Records into two meters."""
-
-    first: Meter
-    second: Meter
-
-    def count(self, name: str, by: float = 1.0, /, **labels: str) -> None:
-        """Raise a counter."""
-        self.first.count(name, by, **labels)
-        self.second.count(name, by, **labels)
-
-    def level(self, name: str, value: float, /, **labels: str) -> None:
-        """Set a gauge."""
-        self.first.level(name, value, **labels)
-        self.second.level(name, value, **labels)
-
-    def observe(self, name: str, value: float, /, **labels: str) -> None:
-        """Add a value to a histogram."""
-        self.first.observe(name, value, **labels)
-        self.second.observe(name, value, **labels)
-
-    def refresh(self) -> None:
-        """Say every gauge again."""
-        self.first.refresh()
-        self.second.refresh()
-
-
 class _OfReplica(Collector):
     """A registry with one more label.
 
@@ -143,10 +120,10 @@ class _OfReplica(Collector):
             yield found
 
 
-def metrics_routes(text: Callable[[], bytes]) -> list[ScopedRoute]:
+def metrics_routes(meter: TextMeter) -> list[ScopedRoute]:
     """The route of the page."""
 
     async def metrics(_: Request) -> Response:
-        return Response(text(), headers={"Content-Type": CONTENT_TYPE})
+        return Response(meter.text(), headers={"Content-Type": CONTENT_TYPE})
 
     return [ScopedRoute("/metrics", metrics, needs=Scope.READ)]

@@ -10,17 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from deployments.config.settings import Settings
 from deployments.observability.log import log_event
 from deployments.scoring.layer_switches import LayerSwitches
-from deployments.scoring.status import EnsembleStatus
+from deployments.scoring.retro_spool import RetroSpool
 from deployments.scoring.status_schema import (
     KindTest,
     LayerList,
@@ -28,10 +29,13 @@ from deployments.scoring.status_schema import (
     Live,
     Ready,
     SwitchedLayer,
+    Trouble,
 )
+from deployments.scoring.tenants import TenantPipelines
 from deployments.web import Scope, ScopedRoute, as_json, caller_of, describe_code, error_response
 from ensemble.errors import ArtifactError, LayerCrashed, LayerTimeout, LoadTimeout, UnknownLayer
 from ensemble.runtime.controls import Controls
+from ensemble.runtime.model_state import LoadFailure
 from ensemble.store.names import Tenant
 
 __all__ = ["OperatorRoutes"]
@@ -39,28 +43,29 @@ __all__ = ["OperatorRoutes"]
 POST = ["POST"]
 
 
-@dataclass(slots=True)
 class OperatorRoutes:
-    """Answers what operators ask.
+    """The status of the ensemble, and the switches of its layers.
 
-    Attributes:
-        layers: names of all layers, in order.
-        tests: layer -> starts a test of its initialisation, which changes nothing that serves.
-        see: how the ensemble stands for a tenant; for the generic one where it is None.
+    Args:
+        handles: layer -> handle of its deployment, whose `test` changes nothing that serves.
+        pipelines: report the status, by tenant.
         switches: what an operator may switch.
-        is_ready: whether it can score at all.
-        facts: what GET /v1/status also says to a tenant, asked for at every request.
-        test_within_s: seconds that a test of a layer may take.
+        spool: reports what became of degraded events.
+        settings: limits.
     """
 
-    layers: Sequence[str]
-    tests: Mapping[str, Callable[[], Awaitable[Mapping[Any, Any]]]]
-    see: Callable[[Tenant | None], Awaitable[EnsembleStatus]]
-    switches: LayerSwitches
-    is_ready: Callable[[], bool]
-    facts: Callable[[Tenant], Awaitable[Mapping[str, Any]]]
-    test_within_s: float
-    _testing: set[str] = field(default_factory=set)
+    def __init__(
+        self,
+        handles: Mapping[str, Any],  # Serve's handles make their methods on the fly
+        pipelines: TenantPipelines,
+        switches: LayerSwitches,
+        spool: RetroSpool,
+        settings: Settings,
+    ) -> None:
+        self._handles, self._pipelines, self._switches = handles, pipelines, switches
+        self._spool, self._settings = spool, settings
+        self._testing: set[str] = set()
+        self._started = time.monotonic()
 
     def routes(self) -> list[ScopedRoute]:
         """All of them."""
@@ -79,7 +84,7 @@ class OperatorRoutes:
         ]
 
     async def _health(self, _: Request) -> Response:
-        return as_json((await self.see(None)).health())
+        return as_json((await (await self._pipelines.for_tenant()).status()).health())
 
     async def _live(self, _: Request) -> Response:
         body: Live = {"live": True}
@@ -90,26 +95,40 @@ class OperatorRoutes:
 
         With every layer down it still answers, and says what the answer is worth.
         """
-        body: Ready = {"ready": self.is_ready()}
+        body: Ready = {"ready": self._pipelines.is_ready}
         return as_json(body, 200 if body["ready"] else 503)
 
     async def _status(self, request: Request) -> Response:
         tenant = caller_of(request.scope).tenant
-        controls = self.switches.controls
+        controls = self._switches.controls
         switched = {
-            "disabled": sorted(controls.disabled | self.switches.always_disabled),
-            "disabled_by_environment": sorted(self.switches.always_disabled),
+            "disabled": sorted(controls.disabled | self._switches.always_disabled),
+            "disabled_by_environment": sorted(self._switches.always_disabled),
             "resets": dict(controls.resets),
             "retreated": dict(controls.retreated),
         }
-        body = (await self.see(tenant)).detail() | {
+        pipeline = await self._pipelines.for_tenant(tenant)
+        pointer = self._pipelines.watchers[Tenant(pipeline.tenant)].state
+        agreement = pipeline.agreement
+        body = (await pipeline.status()).detail() | {
             "controls": switched,
             "version": version("axon"),
+            "tenant": str(tenant),
+            "lives_on": str(pipeline.tenant),
+            "wanted": pointer.wanted,
+            "pointer": pointer.pointer,
+            "trouble": _problem(pointer.problem),
+            "challenger": None if agreement is None else asdict(agreement),
+            "retro": asdict(self._spool.counts()),
+            "uptime_s": round(time.monotonic() - self._started, 1),
+            "deadline_ms": self._settings.ingress.deadline_ms,
+            "max_events": self._settings.ingress.max_events,
         }
-        return as_json(body | dict(await self.facts(tenant)))
+        return as_json(body)
 
     async def _list(self, request: Request) -> Response:
-        body: LayerList = {"layers": (await self.see(caller_of(request.scope).tenant)).listing()}
+        pipeline = await self._pipelines.for_tenant(caller_of(request.scope).tenant)
+        body: LayerList = {"layers": (await pipeline.status()).summary()}
         return as_json(body)
 
     async def _test(self, request: Request) -> Response:
@@ -134,7 +153,9 @@ class OperatorRoutes:
         code = ""
         trials: Mapping[Any, Any] = {}
         try:
-            trials = await asyncio.wait_for(_awaited(self.tests[layer]), self.test_within_s)
+            trials = await asyncio.wait_for(
+                _awaited(self._handles[layer].test.remote), self._settings.controls.test_within_s
+            )
         except TimeoutError:
             code = LayerTimeout.code
         # the layer's process died or raised: that is the outcome of the test
@@ -182,7 +203,7 @@ class OperatorRoutes:
         self, request: Request, layer: str, change: Callable[[Controls], Controls]
     ) -> Response:
         try:
-            controls = await self.switches.change(change)
+            controls = await self._switches.update(change)
         except (ArtifactError, OSError, ValueError) as error:
             log_event(
                 logging.ERROR,
@@ -197,13 +218,13 @@ class OperatorRoutes:
                 "CONTROLS_NOT_KEPT",
                 hangs if isinstance(error, LoadTimeout) else unkept,
             )
-        held = layer in self.switches.always_disabled
-        enabled = layer not in controls.disabled and not held
+        is_fixed = layer in self._switches.always_disabled
+        enabled = layer not in controls.disabled and not is_fixed
         resets = controls.resets.get(layer, 0)
         body: SwitchedLayer = {
             "layer": layer,
             "enabled": enabled,
-            "disabled_by_environment": held,
+            "disabled_by_environment": is_fixed,
             "resets": resets,
         }
         return as_json(body)
@@ -215,9 +236,16 @@ class OperatorRoutes:
             UnknownLayer: there is none of that name.
         """
         layer: str = request.path_params["layer"]
-        if layer not in self.layers:
-            raise UnknownLayer(", ".join(self.layers))
+        if layer not in self._handles:
+            raise UnknownLayer(", ".join(self._handles))
         return layer
+
+
+def _problem(problem: LoadFailure | None) -> Trouble | None:
+    if problem is None:
+        return None
+    meaning = describe_code(problem.code)
+    return {"code": problem.code, "cause": problem.cause, "meaning": meaning}
 
 
 def _trial(trial: Any) -> KindTest:  # noqa: ANN401  # a `LoadCheck` of ensemble.runtime.slot

@@ -1,8 +1,8 @@
-"""One batch, every layer, one deadline: the opinions that came are fused, the others are named as silent.
+"""The pipeline of one tenant: a batch of events becomes layer scores, and these become verdicts.
 
-A fan-out is one tenant's, or that of all who live on the same models: its release, that release's
-way in, and its thresholds. The
-layers behind it are everybody's (`deployments.scoring.layer_client`).
+A pipeline belongs to one tenant and to all tenants that its models serve: its release, the rollout
+of the next release, its challenger and its thresholds. The layers are shared by all pipelines
+(`deployments.scoring.layer_client`). Layers that did not respond in time are named as missing.
 """
 
 from __future__ import annotations
@@ -10,17 +10,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any
 
-from deployments.config.settings import FusionSettings, RolloutSettings
+from deployments.config.settings import Settings
 from deployments.observability.log import log_event
-from deployments.scoring.guarded_call import CallObserver
+from deployments.scoring import wire
+from deployments.scoring.batching import MicroBatcher
 from deployments.scoring.layer_client import LayerClient
+from deployments.scoring.retro_spool import RetroSpool
+from deployments.scoring.scoring_metrics import ScoringMetrics
 from deployments.scoring.status import EnsembleStatus, build_status
+from ensemble.errors import EventError
 from ensemble.events import EventBatch, Kind
-from ensemble.guard import BreakerState
 from ensemble.rollout.canary import RolloutState, RolloutView, compared
 from ensemble.rollout.controller import ReleaseController
 from ensemble.rollout.shadow import Agreement, ShadowEvaluation
@@ -28,121 +31,74 @@ from ensemble.runtime.model_state import SlotState
 from ensemble.runtime.release_fusion import ReleaseFusion
 from ensemble.verdicts import LayerScores, LayerStatus, Verdicts
 
-__all__ = ["FanOut", "FanOutObserver", "Unobserved"]
+__all__ = ["TenantPipeline"]
 
-VIEW_KEPT_S = (
-    1.0  # /health is asked by every probe of every node: layers are asked once a second at most
-)
+STATES_CACHED_S = 1.0  # every probe of every node requests /health; layers are called once a second
 
-
-class FanOutObserver(CallObserver, Protocol):
-    """Who counts what the fan-out does, without the fan-out knowing metrics.
-
-    Called once a batch, never once an event.
-    """
-
-    def scored(self, kind: Kind, groups: Sequence[Verdicts], took_s: Mapping[str, float]) -> None:
-        """A batch was answered.
-
-        `took_s` has the layers that ended, with the seconds since they were asked.
-        """
-
-    def rollout_changed(self, view: RolloutView) -> None:
-        """A new release begins, goes a step on, is done or steps back."""
-
-    def shadowed(self, events: int, flips: Mapping[str, int]) -> None:
-        """A batch was scored by a challenger too.
-
-        `flips` has the words that became others, as in `ensemble.rollout.shadow.Agreement`.
-        """
+Waiting = tuple[wire.EventRequest, str, float]  # an event, its tenant, and when it came
 
 
-class Unobserved:
-    """Nobody counts."""
-
-    def scored(self, kind: Kind, groups: Sequence[Verdicts], took_s: Mapping[str, float]) -> None:
-        """Nothing."""
-
-    def retried(self, layer: str) -> None:
-        """Nothing."""
-
-    def failed(self, layer: str, code: str) -> None:
-        """Nothing."""
-
-    def breaker_changed(self, layer: str, state: BreakerState, reason: str) -> None:
-        """Nothing."""
-
-    def rollout_changed(self, view: RolloutView) -> None:
-        """Nothing."""
-
-    def shadowed(self, events: int, flips: Mapping[str, int]) -> None:
-        """Nothing."""
-
-
-class FanOut:
-    """Asks the layers, and fuses what came by one tenant's release.
+class TenantPipeline:
+    """Score the events of a tenant, and of the tenants that its models serve.
 
     Args:
-        asked: the layers, under their guards.
-        tenant: whose pointer it follows; "" where it does not matter.
-        fusion_settings: what the operator set of the fusion.
-        rollout: of a new release's way, and of a challenger's shadow.
-        observer: who counts.
+        tenant: the one whose pointer is followed.
+        layers: all layers, under their guards.
+        spool: is offered every scored event, and keeps those that some layers missed.
+        metrics: counts.
+        settings: of batches, fusion and rollout.
+
+    Attributes:
+        controller: which release scores, and the rollout of the next one.
+        in_flight: batches of callers that are being scored now.
     """
 
     def __init__(
         self,
-        asked: LayerClient,
-        *,
-        tenant: str = "",
-        fusion_settings: FusionSettings,
-        rollout: RolloutSettings,
-        observer: FanOutObserver | None = None,
+        tenant: str,
+        layers: LayerClient,
+        spool: RetroSpool,
+        metrics: ScoringMetrics,
+        settings: Settings,
     ) -> None:
-        self._shadow_share, self._shadows_in_flight = (
-            rollout.shadow_share,
-            rollout.shadows_in_flight,
-        )
-        self._challenger: tuple[ReleaseFusion, ShadowEvaluation] | None = None
-        self._shadowing: set[asyncio.Task[None]] = set()
-        self.asked, self._tenant = asked, tenant
-        self._rules = {
-            "min_coverage": fusion_settings.min_coverage,
-            "posture_bound": fusion_settings.posture_bound,
-        }
-        self._observer = observer or Unobserved()
-        self._succession = ReleaseController(
-            rollout.rules(),
-            clock=asked.clock,
-            on_living=self._lives,
+        self.tenant, self.layers, self._spool, self._metrics = tenant, layers, spool, metrics
+        self._fusion, self._rollout = settings.fusion, settings.rollout
+        self.controller = ReleaseController(
+            settings.rollout.rules(),
+            clock=layers.clock,
+            on_living=self._release_changed,
             on_rollout=self._rollout_changed,
         )
-        self._comparing: set[asyncio.Task[None]] = set()
-        self._said: tuple[float, dict[str, tuple[SlotState, str]]] | None = None
-        self._viewing = asyncio.Lock()
+        self._batchers = {
+            (kind, explain): MicroBatcher(
+                self._flush(kind, explain=explain),
+                batch_size=settings.ingress.events_per_flush,
+                in_flight=settings.ingress.flushes_in_flight,
+            )
+            for kind in Kind
+            for explain in (False, True)
+        }
+        self.in_flight = 0
+        self._challenger: tuple[ReleaseFusion, ShadowEvaluation] | None = None
+        self._shadow_tasks: set[asyncio.Task[None]] = set()
+        self._canary_tasks: set[asyncio.Task[None]] = set()
+        self._states: tuple[float, dict[str, tuple[SlotState, str]]] | None = None
+        self._status_lock = asyncio.Lock()
 
     @property
     def release(self) -> ReleaseFusion:
-        """What is fused with now; a new release that is still on its way is not."""
-        return self._succession.active
-
-    @property
-    def rollout(self) -> RolloutView | None:
-        """The last new release's way, None before the first."""
-        return self._succession.view
+        """The release that scores now, not one that is still being rolled out."""
+        return self.controller.active
 
     @property
     def agreement(self) -> Agreement | None:
-        """How the challenger compares with the release that answers.
-
-        None where none scores in shadow.
-        """
+        """How the challenger compares with the release that scores; None without a challenger."""
         return self._challenger[1].agreement if self._challenger else None
 
-    def challenge(self, challenger: ReleaseFusion | None) -> None:
-        """Let `challenger` score in shadow, or none.
+    def set_challenger(self, challenger: ReleaseFusion | None) -> None:
+        """Set the shadow challenger, or clear it with None.
 
-        Said again, it changes nothing; beside another champion, counting begins anew.
+        Idempotent; counters reset when either release changes.
         """
         if challenger is None or challenger.name == self.release.name:
             self._challenger = None
@@ -150,76 +106,156 @@ class FanOut:
             challenger.name,
             self.release.name,
         ):
-            self._challenger = (
-                challenger,
-                ShadowEvaluation(challenger.name, self.release.name, share=self._shadow_share),
-            )
+            share = self._rollout.shadow_share
+            shadow = ShadowEvaluation(challenger.name, self.release.name, share=share)
+            self._challenger = challenger, shadow
 
-    def serve(self, release: ReleaseFusion, *, at_once: bool) -> None:
-        """Go over to `release`.
+    async def submit(
+        self, event: wire.EventRequest, tenant: str, *, explain: bool, since: float
+    ) -> wire.Verdict:
+        """Score one event of `tenant` in the next batch.
 
-        At once, or step by step beside the living one. Said again, it changes nothing.
+        Raises:
+            EventError: the event is not admitted.
         """
-        self._succession.serve(release, at_once=at_once)
+        verdict = await self._batchers[wire.kind_of(event), explain].submit((event, tenant, since))
+        if isinstance(verdict, EventError):
+            raise verdict
+        return verdict
 
-    def roll_back(self, name: str, reason: str) -> None:
-        """Give release `name` up, as another ingress or an operator says.
+    async def score_events(
+        self,
+        kind: Kind,
+        events: Sequence[wire.EventRequest],
+        tenants: Sequence[str],
+        *,
+        explain: bool,
+        since: float,
+    ) -> list[wire.Verdict | EventError]:
+        """Score events of one kind; verdicts in order, an error in the place of a rejected event.
 
-        Said again, it changes nothing.
+        Args:
+            kind: of every event.
+            events: n of them.
+            tenants: the tenant of each.
+            explain: also return what moved the layers.
+            since: when the oldest of them came (monotonic seconds).
         """
-        self._succession.roll_back(name, reason)
+        self.in_flight += 1
+        try:
+            verdicts = await self._score_events(kind, events, explain=explain, since=since)
+        finally:
+            self.in_flight -= 1
+        self._spool.offer(tenants, events, verdicts)
+        return verdicts
 
-    def clear_rollback(self, name: str) -> None:
-        """Release `name` may be tried once more: a new pointer names it, so somebody means it."""
-        self._succession.clear_rollback(name)
+    async def rescore(
+        self, kind: Kind, events: Sequence[wire.EventRequest]
+    ) -> list[wire.Verdict | EventError]:
+        """Score events again that were scored and counted before."""
+        return await self._score_events(
+            kind, events, explain=False, since=time.monotonic(), is_rescore=True
+        )
 
     async def score(
-        self, batch: EventBatch, *, explain: bool, since: float, is_second_look: bool = False
+        self, batch: EventBatch, *, explain: bool, since: float, is_rescore: bool = False
     ) -> tuple[Verdicts, ...]:
-        """The verdicts of a batch of one kind, in groups of rows of which the same layers spoke; usually one group.
+        """Score a batch of one kind; one group of verdicts for all rows that the same layers scored.
+
+        Usually that is one group.
 
         Args:
             batch: n events.
-            explain: also say what moved each layer.
-            since: when the oldest of them came, in seconds of the monotonic clock.
-            is_second_look: at events that were counted before; no traffic, on which a new
-                release could prove itself.
+            explain: also return what moved each layer.
+            since: when the oldest of them came (monotonic seconds).
+            is_rescore: the events were counted before; they are no traffic by which a new release
+                is rated.
         """
-        if is_second_look:
-            return (
-                await self._judged(batch, self._succession.active, explain=explain, since=since)
-            )[0]
+        if is_rescore:
+            release = self.controller.active
+            return (await self._score_with(batch, release, explain=explain, since=since))[0]
         release, old = (
-            self._succession.choose(len(batch))
-            if self._succession.is_rolling_out
-            else (self._succession.active, None)
+            self.controller.choose(len(batch))
+            if self.controller.is_rolling_out
+            else (self.controller.active, None)
         )
-        groups, took_s = await self._judged(batch, release, explain=explain, since=since)
-        self._observer.scored(batch.kind, groups, took_s)
+        groups, took_s = await self._score_with(batch, release, explain=explain, since=since)
+        self._metrics.scored(batch.kind, groups, took_s)
         if old is not None:
-            comparing = asyncio.create_task(
-                self._compare(batch, release.name, old, groups, max(took_s.values(), default=0.0))
+            slowest_s = max(took_s.values(), default=0.0)
+            self._run_beside(
+                self._canary_tasks, self._compare(batch, release.name, old, groups, slowest_s)
             )
-            self._comparing.add(comparing)
-            comparing.add_done_callback(self._comparing.discard)
         elif self._challenger is not None:
-            self._cast_shadow(batch, release, *self._challenger, groups)
+            self._start_shadow(batch, release, *self._challenger, groups)
         return groups
 
-    async def _judged(
+    async def status(self) -> EnsembleStatus:
+        """The status of the ensemble; what the layers report is at most a second old."""
+        layers = self.layers
+        async with self._status_lock:  # concurrent probes call the layers once
+            if self._states is None or time.monotonic() - self._states[0] >= STATES_CACHED_S:
+                self._states = time.monotonic(), await layers.states(self.release.name)
+            states = self._states[1]
+        # switches and breakers are never cached: what an operator does shows at once
+        return build_status(
+            list(layers.names),
+            states,
+            self.release,
+            disabled=layers.disabled,
+            breakers=layers.breakers,
+            rollout=self.controller.view,
+        )
+
+    def _flush(
+        self, kind: Kind, *, explain: bool
+    ) -> Callable[[Sequence[Waiting]], Awaitable[Sequence[wire.Verdict | EventError]]]:
+        async def score(waiting: Sequence[Waiting]) -> Sequence[wire.Verdict | EventError]:
+            events, tenants, came = zip(*waiting, strict=True)
+            return await self.score_events(kind, events, tenants, explain=explain, since=came[0])
+
+        return score
+
+    async def _score_events(
+        self,
+        kind: Kind,
+        events: Sequence[wire.EventRequest],
+        *,
+        explain: bool,
+        since: float,
+        is_rescore: bool = False,
+    ) -> list[wire.Verdict | EventError]:
+        batch, places, rejected = wire.admit(kind, events)
+        results: list[Any] = [rejected.get(place) for place in range(len(events))]
+        if places:
+            scored_at = time.time()  # the date that ages vulnerability data in the layers
+            groups = await self.score(batch, explain=explain, since=since, is_rescore=is_rescore)
+            elapsed_ms = round((time.monotonic() - since) * 1000.0, 3)
+            verdicts = wire.write_verdicts(
+                batch, groups, explain=explain, elapsed_ms=elapsed_ms, scored_at=scored_at
+            )
+            for place, verdict in zip(places, verdicts, strict=True):
+                results[place] = verdict
+        return results
+
+    async def _score_with(
         self, batch: EventBatch, release: ReleaseFusion, *, explain: bool, since: float
     ) -> tuple[tuple[Verdicts, ...], Mapping[str, float]]:
-        """Verdicts by one release, and how long each layer took."""
-        opinions, took_s = await self.asked.opinions(
-            batch, release.name, explain=explain, since=since
+        """Verdicts by one release, and the seconds that each layer took."""
+        scores, took_s = await self.layers.score(batch, release.name, explain=explain, since=since)
+        if self._is_inherited(release):
+            scores = [_as_last_good(one) for one in scores]
+        verdicts = release.fuse(
+            batch.kind,
+            scores,
+            min_coverage=self._fusion.min_coverage,
+            posture_bound=self._fusion.posture_bound,
         )
-        if self._stands_in(release):
-            opinions = [_as_last_good(opinion) for opinion in opinions]
-        return release.fuse(batch.kind, opinions, **self._rules), took_s
+        return verdicts, took_s
 
-    def _stands_in(self, release: ReleaseFusion) -> bool:
-        """Whether it is a parent's, in the place of the tenant's own."""
-        return bool(self._tenant and release.name) and release.tenant != self._tenant
+    def _is_inherited(self, release: ReleaseFusion) -> bool:
+        """Whether it is a parent's release that stands in for the tenant's own."""
+        return bool(self.tenant and release.name) and release.tenant != self.tenant
 
     async def _compare(
         self,
@@ -229,17 +265,14 @@ class FanOut:
         new_groups: Sequence[Verdicts],
         new_s: float,
     ) -> None:
-        """Score a batch, that a new release has answered, by the old one too.
-
-        Beside the answer, and for nobody's wait.
-        """
-        old_groups, old_s = await self._judged(batch, old, explain=False, since=self.asked.clock())
-        self._succession.learn(
-            name,
-            compared(new_groups, old_groups, new_s=new_s, old_s=max(old_s.values(), default=0.0)),
+        """Score a batch that a canary release scored with the old release too, and rate the canary."""
+        old_groups, old_s = await self._score_with(
+            batch, old, explain=False, since=self.layers.clock()
         )
+        slowest_s = max(old_s.values(), default=0.0)
+        self.controller.learn(name, compared(new_groups, old_groups, new_s=new_s, old_s=slowest_s))
 
-    def _cast_shadow(
+    def _start_shadow(
         self,
         batch: EventBatch,
         release: ReleaseFusion,
@@ -247,68 +280,55 @@ class FanOut:
         shadow: ShadowEvaluation,
         groups: Sequence[Verdicts],
     ) -> None:
-        """Have a batch scored by the challenger too, if it is its turn and not too many of them are out."""
+        """Let the challenger score a batch too, if it is sampled and not too many are in flight."""
         if (
-            release.name != shadow.champion
-            or len(self._shadowing) >= self._shadows_in_flight
-            or not shadow.takes(len(batch))
+            release.name == shadow.champion
+            and len(self._shadow_tasks) < self._rollout.shadows_in_flight
+            and shadow.takes(len(batch))
         ):
-            return
-        shadowing = asyncio.create_task(self._learn_from_shadow(batch, challenger, shadow, groups))
-        self._shadowing.add(shadowing)
-        shadowing.add_done_callback(self._shadowing.discard)
+            self._run_beside(
+                self._shadow_tasks, self._score_shadow(batch, challenger, shadow, groups)
+            )
 
-    async def _learn_from_shadow(
+    async def _score_shadow(
         self,
         batch: EventBatch,
         challenger: ReleaseFusion,
         shadow: ShadowEvaluation,
         groups: Sequence[Verdicts],
     ) -> None:
-        said, _ = await self._judged(batch, challenger, explain=False, since=self.asked.clock())
-        self._observer.shadowed(len(batch), shadow.learn(said, groups))
+        verdicts, _ = await self._score_with(
+            batch, challenger, explain=False, since=self.layers.clock()
+        )
+        self._metrics.shadowed(len(batch), shadow.learn(verdicts, groups))
 
-    def _lives(self, _: str) -> None:
-        self._said = None  # the watch asks again, and says it
+    @staticmethod
+    def _run_beside(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` beside the answer; the event loop itself references tasks only weakly."""
+        task = asyncio.create_task(work)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    def _release_changed(self, _: str) -> None:
+        self._states = None  # the monitor calls the layers again, and logs the new release
 
     def _rollout_changed(self, view: RolloutView) -> None:
         level = logging.ERROR if view.state is RolloutState.RETREATED else logging.INFO
-        extra = {
+        fields = {
             "release": view.release,
             "state": view.state,
             "step": view.step,
             "share": view.share,
             "reason": view.reason,
+            "compared": view.events,
+            "flips": view.flips,
         }
-        log_event(level, "rollout_changed", extra | {"compared": view.events, "flips": view.flips})
-        self._observer.rollout_changed(view)
-
-    async def system(self) -> EnsembleStatus:
-        """The whole ensemble's state, at most a second old."""
-        async with self._viewing:  # a crowd of probes asks the layers once
-            if self._said is None or time.monotonic() - self._said[0] >= VIEW_KEPT_S:
-                self._said = (time.monotonic(), await self.asked.states(self.release.name))
-            said = self._said[1]
-        # the switches and the breakers as they are now: what an operator does shows at once
-        asked = self.asked
-        return build_status(
-            list(asked.names),
-            said,
-            self.release,
-            disabled=asked.disabled,
-            breakers=asked.breakers,
-            rollout=self.rollout,
-        )
-
-    async def coverage_of(self, kind: Kind) -> float:
-        """The coverage that an event of `kind` would have now, in [0, 1]."""
-        return (await self.system()).coverage_by_kind[kind]
+        log_event(level, "rollout_changed", fields)
+        self._metrics.rollout_changed(view)
 
 
-def _as_last_good(opinion: LayerScores) -> LayerScores:
-    """An opinion by the models of a parent: proven, and not those that the tenant wants."""
-    return (
-        replace(opinion, status=LayerStatus.LAST_GOOD)
-        if opinion.status is LayerStatus.LIVE
-        else opinion
-    )
+def _as_last_good(scores: LayerScores) -> LayerScores:
+    """Scores by the models of a parent: proven, but not those that the tenant promoted."""
+    if scores.status is LayerStatus.LIVE:
+        return replace(scores, status=LayerStatus.LAST_GOOD)
+    return scores

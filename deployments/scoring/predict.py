@@ -22,6 +22,7 @@ from deployments.config.settings import IngressSettings
 from deployments.observability.metrics import Meter
 from deployments.scoring import wire
 from deployments.scoring.batching import MicroBatcher
+from deployments.scoring.pipeline import TenantPipeline
 from deployments.scoring.predict_wire import (
     Features,
     Prediction,
@@ -29,7 +30,7 @@ from deployments.scoring.predict_wire import (
     parse_flow,
     parse_flows,
 )
-from deployments.scoring.tenants import View
+from deployments.scoring.tenants import TenantPipelines
 from deployments.web import (
     JSON,
     Authenticator,
@@ -44,13 +45,12 @@ from deployments.web import (
     request_id_of,
 )
 from ensemble.errors import EnsembleError, EventError, LayerCrashed, ModelNotLoaded, UnknownModel
-from ensemble.events import FlowBatch, Kind
+from ensemble.events import EventBatch, Kind
 from ensemble.runtime.classify import KNOWN_MODELS, Classification
 
-__all__ = ["CLASSIFIER", "ClassifyCall", "PredictRoutes", "Predictor"]
+__all__ = ["CLASSIFIER", "PredictRoutes", "Predictor"]
 
 CLASSIFIER = "classifier"
-ClassifyCall = Callable[[FlowBatch, str, str], Awaitable[Classification]]
 Answer = Prediction | EnsembleError
 Waiting = tuple[Features, float]  # a flow, and when it came (monotonic seconds)
 
@@ -59,7 +59,7 @@ class Predictor:
     """Asks the classifier about flows.
 
     Args:
-        call: the classifier's call; None where the service runs without that layer.
+        handle: of the classifier's deployment; None if the service runs without that layer.
         settings: of batches.
         meter: where it is counted.
         now: seconds since 1970.
@@ -67,22 +67,25 @@ class Predictor:
 
     def __init__(
         self,
-        call: ClassifyCall | None,
+        handle: Any,  # noqa: ANN401  # Serve's handle makes its methods on the fly
         settings: IngressSettings,
         meter: Meter,
         *,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._call, self._settings, self._meter, self._now = call, settings, meter, now
-        self._batchers: WeakKeyDictionary[View, dict[str, MicroBatcher[Waiting, Answer]]] = (
-            WeakKeyDictionary()
-        )  # views come and go
+        self._classify = None if handle is None else handle.classify.remote
+        self._settings, self._meter, self._now = settings, meter, now
+        self._batchers: WeakKeyDictionary[
+            TenantPipeline, dict[str, MicroBatcher[Waiting, Answer]]
+        ] = WeakKeyDictionary()  # views come and go
 
-    async def predict(self, view: View, flow: Features, model: str, *, since: float) -> Prediction:
+    async def predict(
+        self, pipeline: TenantPipeline, flow: Features, model: str, *, since: float
+    ) -> Prediction:
         """What a model makes of one flow, from the batch it travelled in.
 
         Args:
-            view: of the tenant who asks.
+            pipeline: of the caller's tenant.
             flow: as it was parsed.
             model: its name.
             since: when the flow came (monotonic seconds).
@@ -92,11 +95,11 @@ class Predictor:
             LayerError: the classifier does not answer.
         """
         _check_known(model)
-        batchers = self._batchers.setdefault(view, {})
+        batchers = self._batchers.setdefault(pipeline, {})
         if model not in batchers:
             size, in_flight = self._settings.events_per_flush, self._settings.flushes_in_flight
             batchers[model] = MicroBatcher(
-                self._flush(view, model), batch_size=size, in_flight=in_flight
+                self._flush(pipeline, model), batch_size=size, in_flight=in_flight
             )
         answer = await batchers[model].submit((flow, since))
         if isinstance(answer, EnsembleError):
@@ -104,7 +107,7 @@ class Predictor:
         return answer
 
     async def predict_all(
-        self, view: View, flows: Sequence[Features], model: str, *, since: float
+        self, pipeline: TenantPipeline, flows: Sequence[Features], model: str, *, since: float
     ) -> list[Answer]:
         """Likewise for several flows, in order; a bad one gets its error in its own place.
 
@@ -113,44 +116,45 @@ class Predictor:
             LayerError: the classifier does not answer.
         """
         _check_known(model)
-        batch, places, refused = wire.to_batch(
+        batch, places, refused = wire.admit(
             Kind.FLOW, [wire.FlowRequest(features=flow) for flow in flows]
         )
         answers: list[Any] = [refused.get(place) for place in range(len(flows))]
         if places:
-            view.answering += 1  # second looks wait meanwhile
+            pipeline.in_flight += 1  # second looks wait meanwhile
             try:
-                predicted = await self._ask(view, batch, model, since)
+                predicted = await self._predict(pipeline, batch, model, since)
             finally:
-                view.answering -= 1
+                pipeline.in_flight -= 1
             for place, answer in zip(places, predicted, strict=True):
                 answers[place] = answer
         return answers
 
     def _flush(
-        self, view: View, model: str
+        self, pipeline: TenantPipeline, model: str
     ) -> Callable[[Sequence[Waiting]], Awaitable[Sequence[Answer]]]:
         async def predict(waiting: Sequence[Waiting]) -> Sequence[Answer]:
             return await self.predict_all(
-                view, [flow for flow, _ in waiting], model, since=waiting[0][1]
+                pipeline, [flow for flow, _ in waiting], model, since=waiting[0][1]
             )
 
         return predict
 
-    # a FlowBatch; wire does not say so
-    async def _ask(self, view: View, batch: Any, model: str, since: float) -> list[Answer]:  # noqa: ANN401
-        call, release = self._call, view.fan_out.release.name
-        if call is None:
+    async def _predict(
+        self, pipeline: TenantPipeline, batch: EventBatch, model: str, since: float
+    ) -> list[Answer]:
+        classify, release = self._classify, pipeline.release.name
+        if classify is None:
             raise ModelNotLoaded(model, "this service runs without the classifier")
 
-        async def question() -> Classification:
-            said = await call(batch, release, model)
+        async def request() -> Classification:
+            said: Classification = await classify(batch, release, model)
             if not said.answers(release, len(batch)):
                 raise LayerCrashed(CLASSIFIER)  # an answer to another question
             return said
 
         began = time.monotonic()
-        said = await view.fan_out.asked.ask_one(CLASSIFIER, question, since=since)
+        said = await pipeline.layers.call(CLASSIFIER, request, since=since)
         took_s = time.monotonic() - began
         if said.absence is not None:
             raise said.absence
@@ -164,7 +168,7 @@ class PredictRoutes:
 
     Args:
         predictor: who answers.
-        view_of: the view of a tenant.
+        pipelines: by tenant.
         gate: charges a batch for its flows.
         settings: limits.
     """
@@ -172,16 +176,12 @@ class PredictRoutes:
     def __init__(
         self,
         predictor: Predictor,
-        view_of: Callable[[str], Awaitable[View]],
+        pipelines: TenantPipelines,
         gate: Authenticator,
         settings: IngressSettings,
     ) -> None:
-        self._predictor, self._view_of, self._gate, self._settings = (
-            predictor,
-            view_of,
-            gate,
-            settings,
-        )
+        self._predictor, self._pipelines = predictor, pipelines
+        self._gate, self._settings = gate, settings
 
     def routes(self) -> list[ScopedRoute]:
         """All of them."""
@@ -193,17 +193,17 @@ class PredictRoutes:
     async def _predict(self, request: Request) -> Response:
         since = time.monotonic()
         flow, model = parse_flow(await self._body(request))
-        view = await self._view_of(caller_of(request.scope).tenant)
-        return _answered(request, await self._predictor.predict(view, flow, model, since=since))
+        pipeline = await self._pipelines.for_tenant(caller_of(request.scope).tenant)
+        return _answered(request, await self._predictor.predict(pipeline, flow, model, since=since))
 
     async def _predict_batch(self, request: Request) -> Response:
         since = time.monotonic()
         parsed, model = parse_flows(await self._body(request), limit=self._settings.max_events)
         caller = caller_of(request.scope)
         await self._gate.charge(caller, len(parsed))
-        view = await self._view_of(caller.tenant)
+        pipeline = await self._pipelines.for_tenant(caller.tenant)
         flows = [flow for flow in parsed if not isinstance(flow, EventError)]
-        answers = iter(await self._predictor.predict_all(view, flows, model, since=since))
+        answers = iter(await self._predictor.predict_all(pipeline, flows, model, since=since))
         in_order = [flow if isinstance(flow, EventError) else next(answers) for flow in parsed]
         return _answered(
             request,

@@ -1,9 +1,8 @@
-"""The ingress follows its tenant's pointer: a promotion is served within seconds, without a restart, and no answer mixes two releases.
+"""The watcher of a tenant's pointer: a promotion serves within seconds, without a restart.
 
-The ingress goes first only in asking: it tells the layers which release the pointer names, and
-fuses with it once they have
-it. Where a layer cannot have it, the release in use goes on, or the best one that stands in its
-place. What cannot be read changes nothing.
+No verdict mixes two releases. The ingress requests the release that the pointer names from the
+layers, and fuses with it once they have loaded it. If a layer cannot load it, the active release
+goes on, or the best one that can stand in. A pointer or release that cannot be read changes nothing.
 """
 
 from __future__ import annotations
@@ -11,16 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import replace
-from typing import Any, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
+from deployments.host.poller import Poller
 from deployments.observability.log import log_event
-from deployments.scoring.pipeline import FanOut
-from deployments.web import describe_code
+from deployments.scoring.layer_switches import LayerSwitches
+from deployments.scoring.pipeline import TenantPipeline
 from ensemble.rollout.canary import RolloutState
-from ensemble.runtime.controls import Controls
 from ensemble.runtime.model_state import LoadFailure, SlotState, failure_of
 from ensemble.runtime.release_fusion import (
     FusionChoices,
@@ -30,228 +27,204 @@ from ensemble.runtime.release_fusion import (
     is_whole,
 )
 
-__all__ = ["ReleaseWatcher"]
+__all__ = ["PointerState", "ReleaseWatcher"]
 
-FIRST_LOOK_WITHIN_S = 1.0  # a start does not wait longer for a slow disk
-LOOK_EVERY_S = 2.0  # at the pointer: two small files
-LAYERS_FOLLOW_WITHIN_S = 10.0  # RELIABILITY P7; the layers that have the new release by then decide
-ASK_AGAIN_AFTER_S = 0.2
+FIRST_POLL_WITHIN_S = 1.0  # a start does not wait longer for a slow disk
+POLL_EVERY_S = 2.0  # two small files
+LAYERS_LOAD_WITHIN_S = 10.0  # RELIABILITY P7; the layers that have loaded it by then decide
+STATES_EVERY_S = 0.2  # while the layers load
 
 
-class RollbackMarks(Protocol):
-    """The part of the switches that says which releases were left again."""
+@dataclass(frozen=True, slots=True)
+class PointerState:
+    """What the pointer names, and what is wrong with it.
 
-    @property
-    def controls(self) -> Controls:
-        """As they were read last."""
-        ...
+    Attributes:
+        wanted: release that the pointer names, "" if it cannot be read.
+        pointer: `tenant#serial`, likewise.
+        problem: with pointer, release or fusion; None if there is none.
+    """
 
-    async def change(self, change: Callable[[Controls], Controls]) -> Controls:
-        """Switch something, for every ingress."""
-        ...
+    wanted: str
+    pointer: str
+    problem: LoadFailure | None
 
 
 class ReleaseWatcher:
-    """Keeps a fan-out on the best release that may serve.
+    """Keep a pipeline on the best release that may serve its tenant.
 
     Args:
-        fan_out: what is kept.
-        fusions: where pointer and releases are read.
-        retreats: which pointers' releases were tried and left, by any ingress; such a one is
-            not offered again until the pointer moves.
+        pipeline: is switched to that release.
+        fusions: reads the pointer and its releases.
+        switches: the rollback marks of all ingress replicas; a marked promotion is not tried again
+            until the pointer moves.
     """
 
-    def __init__(self, fan_out: FanOut, fusions: FusionResolver, retreats: RollbackMarks) -> None:
-        self._fan_out, self._fusions, self._retreats = fan_out, fusions, retreats
-        self._following: asyncio.Task[None] | None = None
-        self._decided = ("", "")  # pointer and release that were decided last
-        self._known: dict[
-            str, dict[str, SlotState]
-        ] = {}  # layer -> tenant -> what its slot of that tenant said last
-        self._has_told_unkept = False
-        self._offer: FusionChoices | None = None
-        self._trouble: LoadFailure | None = None
-        self._has_looked = asyncio.Event()
+    def __init__(
+        self, pipeline: TenantPipeline, fusions: FusionResolver, switches: LayerSwitches
+    ) -> None:
+        self._pipeline, self._fusions, self._switches = pipeline, fusions, switches
+        self._poller = Poller(
+            self.poll,
+            every_s=POLL_EVERY_S,
+            on_error=lambda error: self._set_problem(failure_of(error)),
+        )
+        self._decided = ("", "")  # the last promotion that was decided on, and its release
+        # layer -> tenant -> the last state of its slot of that tenant
+        self._states: dict[str, dict[str, SlotState]] = {}
+        self._has_logged_lost_mark = False
+        self._choices: FusionChoices | None = None
+        self._problem: LoadFailure | None = None
 
     @property
-    def has_looked(self) -> bool:
-        """Whether the first look has ended, well or not.
-
-        Before that nothing is known of what to fuse with.
-        """
-        return self._has_looked.is_set()
+    def has_polled(self) -> bool:
+        """Whether the first poll has ended, successfully or not; until then no release is known."""
+        return self._poller.has_polled
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """What the pointer wants, and what is wrong with it, for people."""
-        trouble = self._trouble
-        return {
-            "wanted": self._offer.wanted if self._offer else "",
-            "pointer": self._offer.pointer if self._offer else "",
-            "trouble": {
-                "code": trouble.code,
-                "cause": trouble.cause,
-                "meaning": describe_code(trouble.code),
-            }
-            if trouble
-            else None,
-        }
+    def state(self) -> PointerState:
+        """What the pointer names, and what is wrong with it."""
+        if self._choices is None:
+            return PointerState("", "", self._problem)
+        return PointerState(self._choices.wanted, self._choices.pointer, self._problem)
 
     async def start(self, *, waits: bool = True) -> None:
-        """Follow from now on.
+        """Start polling.
 
-        `waits` for the first look, so that the first request finds a fusion.
+        `waits` for the first poll, so that the first request finds a release.
         """
-        self._following = asyncio.create_task(self._follow())
-        if waits:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._has_looked.wait(), FIRST_LOOK_WITHIN_S)
+        await self._poller.start(within_s=FIRST_POLL_WITHIN_S if waits else 0.0)
 
     async def stop(self) -> None:
-        """Follow no longer."""
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.gather(self._following, return_exceptions=True)
+        """Stop polling."""
+        await self._poller.stop()
 
-    async def _follow(self) -> None:
-        while True:
-            try:
-                await self.look()
-            # the release in use goes on; without one, every verdict is indeterminate
-            except Exception as error:  # noqa: BLE001
-                self._tell(failure_of(error))
-            self._has_looked.set()
-            await asyncio.sleep(LOOK_EVERY_S)
-
-    async def look(self) -> None:
-        """Go over to the best release that may serve, if it is another one.
+    async def poll(self) -> None:
+        """Switch to the best release that may serve, if it is another one.
 
         Raises:
-            ArtifactError: no release at all can be had.
+            ArtifactError: no release at all can be read. The active one goes on; without one,
+                every verdict is indeterminate.
         """
-        offer = await asyncio.to_thread(self._fusions.look)
-        self._offer = offer
-        self._tell(offer.trouble)
-        if await self._has_retreated(offer):
-            self._fan_out.roll_back(
-                offer.wanted,
-                self._retreats.controls.retreated.get(_id_of(offer), "it stepped back here"),
+        choices = await asyncio.to_thread(self._fusions.look)
+        self._choices = choices
+        self._set_problem(choices.trouble)
+        controller = self._pipeline.controller
+        if await self._is_rolled_back(choices):
+            marks = self._switches.controls.retreated
+            controller.roll_back(
+                choices.wanted, marks.get(_promotion(choices), "it was rolled back here")
             )
-            offer = replace(
-                offer,
-                releases=tuple(one for one in offer.releases if one.name != offer.wanted)
-                or offer.releases,
-            )
-        best, said = await self._best(offer)
-        await self._follow_challenger(offer.challenger)
-        if (_id_of(offer), best.name) == self._decided:
+            others = tuple(one for one in choices.releases if one.name != choices.wanted)
+            choices = replace(choices, releases=others or choices.releases)
+        best, states = await self._choose(choices)
+        await self._follow_challenger(choices.challenger)
+        promotion = _promotion(choices)
+        if (promotion, best.name) == self._decided:
             return
-        if _id_of(offer) != self._decided[0]:
-            self._fan_out.clear_rollback(best.name)
-        self._decided = (_id_of(offer), best.name)
-        is_stand_in = best.name != offer.wanted  # what stands in for another is known already
-        active = self._fan_out.release
-        has_gap = not is_whole(
-            active.name, said
-        )  # holding back what closes it would be chosen blindness
-        self._fan_out.serve(
-            best, at_once=offer.at_once or is_stand_in or has_gap or active.tenant != best.tenant
-        )
+        if promotion != self._decided[0]:
+            controller.clear_rollback(best.name)
+        self._decided = promotion, best.name
+        is_stand_in = best.name != choices.wanted  # it has served before
+        active = self._pipeline.release
+        has_gap = not is_whole(active.name, states)  # a canary would prolong the missing coverage
+        at_once = choices.at_once or is_stand_in or has_gap or active.tenant != best.tenant
+        controller.serve(best, at_once=at_once)
 
     async def _follow_challenger(self, challenger: ReleaseFusion | None) -> None:
-        """Have the challenger tried in shadow once every layer has it.
+        """Start the shadow evaluation of the challenger once every layer has loaded it.
 
-        To ask for it makes them load it.
+        Requesting its states makes the layers load it.
         """
-        if challenger is None:
-            self._fan_out.challenge(None)
-            return
-        said = await self._ask(challenger.name)
-        self._fan_out.challenge(challenger if self._have_tried(challenger.name, said) else None)
-
-    def _tell(self, trouble: LoadFailure | None) -> None:
-        """Say what is wrong with pointer, release or fusion, once and on change."""
-        if trouble is not None and trouble != self._trouble:
-            log_event(
-                logging.ERROR,
-                "fusion_load_failed",
-                {"code": trouble.code, "cause": trouble.cause, "error": trouble.message},
-            )
-        self._trouble = trouble
-
-    async def _has_retreated(self, offer: FusionChoices) -> bool:
-        """Whether the wanted release was tried and left, here or by another ingress.
-
-        Each believes the others.
-        """
-        if _id_of(offer) in self._retreats.controls.retreated:
-            return True
-        view = self._fan_out.rollout
-        is_ours = (
-            self._decided == (_id_of(offer), offer.wanted)
-            and view is not None
-            and view.release == offer.wanted
+        is_loaded = challenger is not None and self._have_tried(
+            challenger.name, await self._request_states(challenger.name)
         )
-        if not is_ours or view is None or view.state is not RolloutState.RETREATED:
+        self._pipeline.set_challenger(challenger if is_loaded else None)
+
+    def _set_problem(self, problem: LoadFailure | None) -> None:
+        """Log what is wrong with pointer, release or fusion, once and on change."""
+        if problem is not None and problem != self._problem:
+            fields = {"code": problem.code, "cause": problem.cause, "error": problem.message}
+            log_event(logging.ERROR, "fusion_load_failed", fields)
+        self._problem = problem
+
+    async def _is_rolled_back(self, choices: FusionChoices) -> bool:
+        """Whether the wanted release was rolled back, here or by another ingress replica.
+
+        What one replica decides holds for all.
+        """
+        promotion = _promotion(choices)
+        if promotion in self._switches.controls.retreated:
+            return True
+        view = self._pipeline.controller.view
+        if (
+            view is None
+            or self._decided != (promotion, choices.wanted)
+            or view.release != choices.wanted
+            or view.state is not RolloutState.RETREATED
+        ):
             return False
         try:
-            await self._retreats.change(
-                lambda controls: controls.with_retreat(_id_of(offer), view.reason)
+            await self._switches.update(
+                lambda controls: controls.with_retreat(promotion, view.reason)
             )
-        # it holds here, in memory; the others find out by themselves
+        # the mark holds here, in memory; the other replicas find out by themselves
         except Exception as error:  # noqa: BLE001
-            if not self._has_told_unkept:
-                self._has_told_unkept = True
-                log_event(
-                    logging.ERROR,
-                    "retreat_not_kept",
-                    {"release": offer.wanted, "error_type": type(error).__name__},
-                )
+            if not self._has_logged_lost_mark:
+                self._has_logged_lost_mark = True
+                fields = {"release": choices.wanted, "error_type": type(error).__name__}
+                log_event(logging.ERROR, "retreat_not_kept", fields)
         return True
 
-    async def _best(self, offer: FusionChoices) -> tuple[ReleaseFusion, Mapping[str, SlotState]]:
-        """The release with which most of the ensemble speaks, once the layers had their time to load it; and how the layers stand."""
-        first = offer.releases[0]
-        if not self._fan_out.release.name:
-            return first, {}  # a start waits for nobody; the next look knows more
-        is_new = first.name != self._fan_out.release.name
-        until = time.monotonic() + (LAYERS_FOLLOW_WITHIN_S if is_new else 0.0)
-        for release in offer.releases:
-            said = await self._ask(release.name)
-            while not self._have_tried(release.name, said) and time.monotonic() < until:
-                await asyncio.sleep(ASK_AGAIN_AFTER_S)
-                said = await self._ask(release.name)
-            if not self._have_tried(release.name, said) or is_whole(release.name, said):
-                break  # what is further down is loaded when this is known to be worse, one a look
-        return choose_release(offer, said), said
+    async def _choose(
+        self, choices: FusionChoices
+    ) -> tuple[ReleaseFusion, Mapping[str, SlotState]]:
+        """The release with which most of the ensemble is available, and the states of the layers.
 
-    async def _ask(self, release: str) -> dict[str, SlotState]:
-        """How the layers that are asked at all stand; one that does not answer now stands as it did. Who has not `release` looks for it.
+        Waits for the layers to load a new release, but no longer than `LAYERS_LOAD_WITHIN_S`.
+        """
+        first, active = choices.releases[0], self._pipeline.release
+        if not active.name:
+            return first, {}  # a start waits for no layer; the next poll knows more
+        is_new = first.name != active.name
+        until = time.monotonic() + (LAYERS_LOAD_WITHIN_S if is_new else 0.0)
+        for release in choices.releases:
+            states = await self._request_states(release.name)
+            while not self._have_tried(release.name, states) and time.monotonic() < until:
+                await asyncio.sleep(STATES_EVERY_S)
+                states = await self._request_states(release.name)
+            if not self._have_tried(release.name, states) or is_whole(release.name, states):
+                break  # the next one is loaded once this one is known to be worse, one a poll
+        return choose_release(choices, states), states
 
-        A layer keeps each tenant's releases in a slot of their own: what it said of a parent's is
-        added to what it says of this one's.
+    async def _request_states(self, release: str) -> dict[str, SlotState]:
+        """The states of all enabled layers; a layer that has not loaded `release` begins to.
+
+        A layer that does not respond has the state that it reported last. A layer has one slot a
+        tenant: the releases that its slots of other tenants loaded are added.
         """
         tenant = release.partition("/")[0]
-        for layer, (state, _) in (await self._fan_out.asked.states(release)).items():
-            self._known.setdefault(layer, {})[tenant] = state
+        layers = self._pipeline.layers
+        for layer, (state, _) in (await layers.states(release)).items():
+            self._states.setdefault(layer, {})[tenant] = state
         return {
             layer: replace(
                 next(reversed(slots.values())),
                 holds={name: kinds for one in slots.values() for name, kinds in one.holds.items()},
             )
-            for layer, slots in self._known.items()
-            if layer not in self._fan_out.asked.disabled
+            for layer, slots in self._states.items()
+            if layer not in layers.disabled
         }
 
-    def _have_tried(self, release: str, said: Mapping[str, SlotState]) -> bool:
-        """Whether every layer that is asked has loaded what it could of `release`."""
-        asked = set(self._fan_out.asked.names) - self._fan_out.asked.disabled
-        return said.keys() == asked and all(release in state.holds for state in said.values())
+    def _have_tried(self, release: str, states: Mapping[str, SlotState]) -> bool:
+        """Whether every enabled layer has loaded what it could of `release`."""
+        enabled = set(self._pipeline.layers.names) - self._pipeline.layers.disabled
+        return states.keys() == enabled and all(release in state.holds for state in states.values())
 
 
-def _id_of(offer: FusionChoices) -> str:
-    """The promotion that an offer comes from.
+def _promotion(choices: FusionChoices) -> str:
+    """The promotion that the pointer stands for.
 
-    Serials may begin again where a store was lost, so the release is part of it.
+    Serials begin again if a store is lost, so the release is part of it.
     """
-    return f"{offer.pointer}>{offer.wanted.partition('/')[2]}"
+    return f"{choices.pointer}>{choices.wanted.partition('/')[2]}"

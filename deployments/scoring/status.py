@@ -111,7 +111,7 @@ class EnsembleStatus:
             "layers": [self._layer(layer) for layer in self.layers],
         }
 
-    def listing(self) -> list[LayerLine]:
+    def summary(self) -> list[LayerLine]:
         """Each layer in a line, for GET /v1/layers."""
         return [
             {

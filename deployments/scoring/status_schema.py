@@ -10,7 +10,7 @@ from typing import Annotated, TypedDict
 
 from msgspec import Meta
 
-from deployments.scoring.retro import RetroCounts
+from deployments.scoring.retro_spool import RetroCounts
 from ensemble.guard import BreakerState
 from ensemble.rollout.canary import RolloutView
 from ensemble.rollout.shadow import Agreement
@@ -26,6 +26,7 @@ __all__ = [
     "Service",
     "Status",
     "SwitchedLayer",
+    "Trouble",
 ]
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]

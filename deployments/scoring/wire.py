@@ -30,13 +30,13 @@ __all__ = [
     "EventRequest",
     "RowError",
     "Verdict",
-    "answers",
+    "admit",
     "check_count",
     "kind_of",
-    "least_of",
     "parse_batch",
     "parse_event",
-    "to_batch",
+    "worst_of",
+    "write_verdicts",
 ]
 
 Name = Annotated[str, Meta(max_length=256)]
@@ -253,7 +253,7 @@ def _without_half_pairs(body: bytes) -> bytes:
     return bytes(mended)
 
 
-def to_batch(
+def admit(
     kind: Kind, events: Sequence[EventRequest]
 ) -> tuple[EventBatch, Sequence[int], Mapping[int, EventError]]:
     """Columns of the events that pass the door, their positions, and why the others do not.
@@ -312,7 +312,7 @@ def _process_batch(
     return process.admit(starts, [event.id for event in events]), range(len(events)), {}
 
 
-def answers(
+def write_verdicts(
     batch: EventBatch,
     groups: Sequence[Verdicts],
     *,
@@ -428,7 +428,7 @@ def _explained(opinion: LayerScores) -> list[list[Explanation]]:
     return parts
 
 
-def least_of(results: Sequence[Verdict | RowError]) -> tuple[str, float]:
+def worst_of(results: Sequence[Verdict | RowError]) -> tuple[str, float]:
     """The worst status and the least coverage among the answers of a batch.
 
     Nothing is claimed where no event was scored.

@@ -113,7 +113,7 @@ def test_the_composed_application_scores_as_the_ensemble_in_one_process(
 ) -> None:
     """P15: wire, ingress, handles, layers and fusion together change no score."""
     parsed = [wire.parse_event(json.dumps(event).encode()) for event in flow_events[:20]]
-    expected = ensemble.score(wire.to_batch(Kind.FLOW, parsed)[0]).score.tolist()
+    expected = ensemble.score(wire.admit(Kind.FLOW, parsed)[0]).score.tolist()
 
     answers = [answer.json() for answer in local_door.ask_all(flow_events[:20])]
 

@@ -69,7 +69,7 @@ class Golden:
             "trust": str(service.state.parent / "trust.yaml"),
         }
         parsed = [wire.parse_event(body) for body in service.bodies]
-        batches = [wire.to_batch(wire.kind_of(event), [event])[0] for event in parsed]
+        batches = [wire.admit(wire.kind_of(event), [event])[0] for event in parsed]
         return cls(read_settings({"store": store}), {batch.ids[0]: batch for batch in batches})
 
     def ensemble(self, release: str, sha256: str) -> LocalEnsemble:

@@ -11,6 +11,7 @@ from deployments.config.settings import ROOT, read_settings
 from deployments.layers.deployment import LayerDeployment
 from deployments.scoring.app import IngressApp
 from ensemble.layers.catalog import LAYERS
+from ensemble.store.names import Tenant
 from tests.deployments.conftest import PATIENT, Door, FakeMethod, RecordingMeter, values_of
 
 __all__ = ["ModelsOnDisk", "said"]
@@ -67,7 +68,9 @@ class ModelsOnDisk:
                 for kept in deployment.shelf:
                     kept.look()
             if self._is_looking:
-                self._doors[-1]._loop.run(self._doors[-1].ingress._views.home.follower.look())
+                door = self._doors[-1]
+                watcher = door.ingress._pipelines.watchers[Tenant("default")]
+                door._loop.run(watcher.poll())
 
     def close(self) -> None:
         for door in self._doors:

@@ -521,8 +521,8 @@ def by_the_posture_of(shipped: Store, event: Event, at: float) -> Answer:
     # each of its own type
     ensemble = LocalEnsemble(lineage_of(shipped), **rules, now=lambda: at)  # type: ignore[arg-type]
     parsed = wire.parse_event(json.dumps(event).encode())
-    batch, _, _ = wire.to_batch(wire.kind_of(parsed), [parsed])
-    (answer,) = wire.answers(
+    batch, _, _ = wire.admit(wire.kind_of(parsed), [parsed])
+    (answer,) = wire.write_verdicts(
         batch, ensemble.judge(batch), explain=False, elapsed_ms=1.0, scored_at=at
     )
     return msgspec.to_builtins(answer)  # type: ignore[no-any-return]

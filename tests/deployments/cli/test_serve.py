@@ -289,9 +289,9 @@ def test_64_callers_at_once_get_the_scores_of_the_ensemble_in_one_process(
     parsed = {kind: [event for event in events if event["kind"] == kind] for kind in Kind}
     expected: dict[str, float] = {}
     for kind, some in parsed.items():
-        batch = wire.to_batch(
-            kind, [wire.parse_event(json.dumps(event).encode()) for event in some]
-        )[0]
+        batch = wire.admit(kind, [wire.parse_event(json.dumps(event).encode()) for event in some])[
+            0
+        ]
         expected |= dict(zip(batch.ids, ensemble.score(batch).score.tolist(), strict=True))
     client.post("/v1/score/batch", json={"events": events})  # every layer is warm
 

@@ -154,7 +154,7 @@ def test_damage_on_the_disk_is_told_while_the_model_in_memory_goes_on(
     world: ModelsOnDisk, flow_events: list[Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A restart would lose it: that must be known before the restart."""
-    monkeypatch.setattr(pipeline, "VIEW_KEPT_S", 0.0)
+    monkeypatch.setattr(pipeline, "STATES_CACHED_S", 0.0)
     door = world.start()
     before = ask(door, flow_events[0])
     world.files("behavior-flow/2/model.safetensors")[0].write_bytes(b"")

@@ -69,7 +69,7 @@ def test_s0_28_without_any_file_every_event_is_still_processed(
 
     door = world.start()
     answer = door.post("/v1/score", flow_events[0]).json()
-    door._loop.run(door.ingress._watch.look())  # what the door does by itself, once it is started
+    door._loop.run(door.ingress._monitor.poll())  # what the door does by itself, once it is started
 
     assert {
         "layer1_files_missing",

@@ -180,7 +180,7 @@ def test_every_verdict_is_that_of_the_ensemble_in_one_process(
     """P15: alone, together with others, in a batch: the same score."""
     for kind, events in ((Kind.FLOW, flow_events), (Kind.PROCESS, process_events)):
         parsed = [wire.parse_event(json.dumps(event).encode()) for event in events]
-        expected = ensemble.score(wire.to_batch(kind, parsed)[0]).score.tolist()
+        expected = ensemble.score(wire.admit(kind, parsed)[0]).score.tolist()
 
         alone = [scored(door, event)["score"] for event in events]
         together = [answer.json()["score"] for answer in door.ask_all(events)]
@@ -543,7 +543,7 @@ def test_what_was_not_foreseen_is_raised_once_it_is_answered(
     async def broken(*_: object, **__: object) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr(door.ingress._views.home.fan_out, "score", broken)
+    monkeypatch.setattr(door.ingress._pipelines.default, "score", broken)
 
     async def ask(body: object) -> httpx.Response:
         transport = httpx.ASGITransport(app=door.app, raise_app_exceptions=True)
@@ -566,7 +566,7 @@ def test_what_was_not_foreseen_is_a_500_that_tells_nothing(
     async def broken(*_: object, **__: object) -> None:
         raise RuntimeError("/srv/secret/models.py says hunter2")
 
-    monkeypatch.setattr(door.ingress._views.home.fan_out, "score", broken)
+    monkeypatch.setattr(door.ingress._pipelines.default, "score", broken)
 
     for path, body in (
         ("/v1/score", process_events[0]),

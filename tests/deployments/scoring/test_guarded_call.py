@@ -1,4 +1,4 @@
-"""The fan-out under its guards.
+"""The pipeline-out under its guards.
 
 A sick layer soon costs nothing, is tried beside the traffic, and is back once it is well.
 """
@@ -18,8 +18,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 from ray.serve.exceptions import BackPressureError
 
 from deployments.config.settings import read_settings
-from deployments.scoring.layer_client import LayerClient
-from deployments.scoring.pipeline import FanOut
+from deployments.scoring.scoring_metrics import ScoringMetrics
 from ensemble.events import EventBatch, FlowBatch, Kind
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.fusion import Fusion, Thresholds
@@ -28,7 +27,8 @@ from ensemble.layers.catalog import LAYERS
 from ensemble.rollout.canary import RolloutState, RolloutView
 from ensemble.runtime.release_fusion import ReleaseFusion
 from ensemble.verdicts import LayerScores, LayerStatus, Verdicts, VerdictWord
-from tests.deployments.conftest import Told
+from tests.deployments.conftest import RecordingMeter, Told
+from tests.support.pipelines import layer_client, tenant_pipeline
 from tests.support.timing import Clock
 
 DEADLINE_S = (
@@ -90,10 +90,11 @@ class Layer:
         )
 
 
-class Counting:
-    """An observer that remembers."""
+class Counting(ScoringMetrics):
+    """Metrics that remember."""
 
     def __init__(self) -> None:
+        super().__init__(RecordingMeter())
         self.batches: list[tuple[Kind, Sequence[Verdicts], Mapping[str, float]]] = []
         self.retries: list[str] = []
         self.failures: Counter[tuple[str, str]] = Counter()
@@ -109,8 +110,7 @@ class Counting:
     def failed(self, layer: str, code: str) -> None:
         self.failures[layer, code] += 1
 
-    def breaker_changed(self, layer: str, state: BreakerState, reason: str) -> None:
-        assert reason
+    def breaker_changed(self, layer: str, state: BreakerState) -> None:
         self.breakers.append((layer, state))
 
     def rollout_changed(self, view: RolloutView) -> None:
@@ -118,37 +118,36 @@ class Counting:
 
 
 class World:
-    """A fan-out over such layers; release 1 lives."""
+    """A pipeline-out over such layers; release 1 lives."""
 
     def __init__(self, overrides: Mapping[str, Any] | None = None) -> None:
         self.clock, self.seen = Clock(), Counting()
         self.layers = {layer: Layer(layer, self.clock) for layer in LAYERS}
         settings = read_settings(overrides)
-        asked = LayerClient(
-            calls=self.layers,
-            states={},
+        layers = layer_client(
+            self.layers,
             deadline_s=DEADLINE_S,
-            guard=settings.guard,
-            observer=self.seen,
+            settings=settings,
+            metrics=self.seen,
             clock=self.clock,
         )
-        self.fan = FanOut(
-            asked, fusion_settings=settings.fusion, rollout=settings.rollout, observer=self.seen
-        )
-        self.fan.serve(ONE, at_once=True)
+        self.pipeline = tenant_pipeline(layers, settings=settings, metrics=self.seen)
+        self.pipeline.controller.serve(ONE, at_once=True)
 
     async def score(
         self, *, waited_s: float = 0.0, explain: bool = False
     ) -> dict[str, LayerScores]:
         """One batch; each layer's opinion of it."""
-        (verdicts,) = await self.fan.score(FLOWS, explain=explain, since=self.clock.now - waited_s)
+        (verdicts,) = await self.pipeline.score(
+            FLOWS, explain=explain, since=self.clock.now - waited_s
+        )
         return {one.layer: one for one in verdicts.layers}
 
     async def open_behavior(self) -> None:
         self.layers["behavior"].is_hung = True
         for _ in range(5):
             await self.score()
-        assert self.fan.asked.breakers["behavior"].state is BreakerState.OPEN
+        assert self.pipeline.layers.breakers["behavior"].state is BreakerState.OPEN
 
 
 Promise = Callable[[World], Awaitable[None]]
@@ -181,7 +180,7 @@ def test_a_hung_layer_costs_its_deadline_five_times_and_then_nothing() -> None:
         assert said[-1].reason == "LAYER_OPEN"
         assert len(hung.asked) == 5
         assert len(world.layers["anomaly"].asked) == 30
-        assert world.fan.asked.breakers["anomaly"].state is BreakerState.CLOSED
+        assert world.pipeline.layers.breakers["anomaly"].state is BreakerState.CLOSED
         assert world.seen.breakers == [("behavior", BreakerState.OPEN)]
 
     kept(promise)
@@ -241,12 +240,14 @@ def test_a_healed_layer_is_back_with_all_traffic_after_one_trial() -> None:
         for _ in range(4):  # trials fail, the pause grows
             world.clock.now += 8.0
             await world.score()
-            await until(lambda: world.fan.asked.breakers["behavior"].state is BreakerState.OPEN)
+            await until(
+                lambda: world.pipeline.layers.breakers["behavior"].state is BreakerState.OPEN
+            )
         world.layers["behavior"].is_hung = False
 
         world.clock.now += 8.0
         await world.score()
-        await until(lambda: world.fan.asked.breakers["behavior"].state is BreakerState.CLOSED)
+        await until(lambda: world.pipeline.layers.breakers["behavior"].state is BreakerState.CLOSED)
 
         assert {(await world.score())["behavior"].status for _ in range(10)} == {LayerStatus.LIVE}
 
@@ -258,7 +259,7 @@ def test_an_operator_closes_a_breaker_and_the_layer_is_asked_again() -> None:
         await world.open_behavior()
         world.layers["behavior"].is_hung = False
 
-        world.fan.asked.reset("behavior")
+        world.pipeline.layers.reset("behavior")
 
         assert (await world.score())["behavior"].status is LayerStatus.LIVE
 
@@ -428,7 +429,7 @@ def test_a_breaker_is_said_to_open_and_to_close_and_its_trials_are_only_counted(
 
         world.clock.now += 8.0
         await world.score()
-        await until(lambda: world.fan.asked.breakers["behavior"].state is BreakerState.CLOSED)
+        await until(lambda: world.pipeline.layers.breakers["behavior"].state is BreakerState.CLOSED)
 
         assert [(record["layer"], record["state"]) for record in told("breaker_changed")] == [
             ("behavior", "open"),
@@ -583,9 +584,9 @@ def test_what_is_no_death_is_not_repeated(error: BaseException) -> None:
 
 def test_a_layer_that_is_switched_off_is_not_asked_and_weighs_nothing() -> None:
     async def promise(world: World) -> None:
-        world.fan.asked.disabled = frozenset({"behavior"})
+        world.pipeline.layers.disabled = frozenset({"behavior"})
 
-        (verdicts,) = await world.fan.score(FLOWS, explain=False, since=world.clock.now)
+        (verdicts,) = await world.pipeline.score(FLOWS, explain=False, since=world.clock.now)
 
         behavior = next(one for one in verdicts.layers if one.layer == "behavior")
         assert (behavior.status, behavior.reason) == (
@@ -627,7 +628,7 @@ async def _stepped(world: World, batches: int) -> None:
 def test_a_new_release_answers_its_share_and_each_of_its_batches_is_compared() -> None:
     async def promise(world: World) -> None:
         """N-12: the answer is the new one's, the old one scores the same batch beside it."""
-        world.fan.serve(TWO, at_once=False)
+        world.pipeline.controller.serve(TWO, at_once=False)
 
         await _stepped(world, 200)
 
@@ -637,9 +638,12 @@ def test_a_new_release_answers_its_share_and_each_of_its_batches_is_compared() -
             3,
             200,
         )  # 1 % of 200, and the first at once
-        assert world.fan.release == ONE
-        assert world.fan.rollout is not None
-        assert (world.fan.rollout.events, world.fan.rollout.flips) == (6, 0)
+        assert world.pipeline.release == ONE
+        assert world.pipeline.controller.view is not None
+        assert (world.pipeline.controller.view.events, world.pipeline.controller.view.flips) == (
+            6,
+            0,
+        )
         assert len(world.seen.batches) == 200, "a comparison is no answer"
 
     kept(promise)
@@ -648,14 +652,14 @@ def test_a_new_release_answers_its_share_and_each_of_its_batches_is_compared() -
 def test_a_second_look_is_no_traffic() -> None:
     async def promise(world: World) -> None:
         """N-02, N-12: it is neither counted again, nor may a new release prove itself on it."""
-        world.fan.serve(TWO, at_once=False)
+        world.pipeline.controller.serve(TWO, at_once=False)
 
         for _ in range(200):
-            await world.fan.score(FLOWS, explain=False, since=world.clock.now, is_second_look=True)
+            await world.pipeline.score(FLOWS, explain=False, since=world.clock.now, is_rescore=True)
 
         assert world.layers["anomaly"].asked == ["default/1"] * 200
-        assert world.fan.rollout is not None
-        assert world.fan.rollout.events == 0
+        assert world.pipeline.controller.view is not None
+        assert world.pipeline.controller.view.events == 0
         assert world.seen.batches == []
 
     kept(promise)
@@ -663,7 +667,7 @@ def test_a_second_look_is_no_traffic() -> None:
 
 def test_an_answer_does_not_wait_for_its_comparison() -> None:
     async def promise(world: World) -> None:
-        world.fan.serve(TWO, at_once=False)
+        world.pipeline.controller.serve(TWO, at_once=False)
         waits: list[Any] = []
 
         said = await world.score()
@@ -681,15 +685,18 @@ def test_a_new_release_that_flips_verdicts_steps_back_and_the_old_one_goes_on() 
     async def promise(world: World) -> None:
         for layer in ("anomaly", "behavior"):
             world.layers[layer].scores_of["default/2"] = 0.0
-        world.fan.serve(TWO, at_once=False)
+        world.pipeline.controller.serve(TWO, at_once=False)
 
         await _stepped(world, 400)
 
-        assert world.fan.rollout is not None
-        assert (world.fan.rollout.state, world.fan.release) == (RolloutState.RETREATED, ONE)
-        assert "flipped" in world.fan.rollout.reason
+        assert world.pipeline.controller.view is not None
+        assert (world.pipeline.controller.view.state, world.pipeline.release) == (
+            RolloutState.RETREATED,
+            ONE,
+        )
+        assert "flipped" in world.pipeline.controller.view.reason
         assert [view.state for view in world.seen.rollouts] == ["stepping", "retreated"]
-        world.fan.serve(TWO, at_once=False)
+        world.pipeline.controller.serve(TWO, at_once=False)
         before = world.layers["anomaly"].asked.count("default/2")
         await _stepped(world, 200)
         assert world.layers["anomaly"].asked.count("default/2") == before
@@ -699,7 +706,7 @@ def test_a_new_release_that_flips_verdicts_steps_back_and_the_old_one_goes_on() 
 
 def test_a_healthy_new_release_takes_all_traffic_and_no_batch_is_scored_twice_any_more() -> None:
     async def promise(world: World) -> None:
-        world.fan.serve(TWO, at_once=False)
+        world.pipeline.controller.serve(TWO, at_once=False)
         await _stepped(world, 1)
         world.clock.now += 6.0
         world.layers["anomaly"].asked.clear()
@@ -707,7 +714,7 @@ def test_a_healthy_new_release_takes_all_traffic_and_no_batch_is_scored_twice_an
         await _stepped(world, 20)
 
         assert world.layers["anomaly"].asked == ["default/2"] * 20
-        assert world.fan.release == TWO
+        assert world.pipeline.release == TWO
         assert world.seen.rollouts[-1].state is RolloutState.DONE
 
     kept(promise)
@@ -715,12 +722,12 @@ def test_a_healthy_new_release_takes_all_traffic_and_no_batch_is_scored_twice_an
 
 def test_a_retreat_that_another_ingress_saw_takes_the_new_release_away() -> None:
     async def promise(world: World) -> None:
-        world.fan.serve(TWO, at_once=False)
+        world.pipeline.controller.serve(TWO, at_once=False)
         world.clock.now += 6.0
-        assert world.fan.release == TWO
+        assert world.pipeline.release == TWO
 
-        world.fan.roll_back("default/2", "flips at another ingress")
-        world.fan.serve(TWO, at_once=False)
+        world.pipeline.controller.roll_back("default/2", "flips at another ingress")
+        world.pipeline.controller.serve(TWO, at_once=False)
 
         said = await world.score()
         assert said["anomaly"].release == "default/1"
@@ -731,7 +738,7 @@ def test_a_retreat_that_another_ingress_saw_takes_the_new_release_away() -> None
 def test_one_answer_is_made_by_one_release_also_while_two_are_at_work() -> None:
     async def promise(world: World) -> None:
         """DESIGN section 4."""
-        world.fan.serve(TWO, at_once=False)
+        world.pipeline.controller.serve(TWO, at_once=False)
 
         for _ in range(300):
             said = await world.score()
@@ -754,10 +761,10 @@ def test_a_row_that_a_layer_cannot_score_is_judged_apart() -> None:
                 abstained={0: "LAYER_CRASHED"},
             )
 
-        (whole,) = await world.fan.score(FLOWS, explain=False, since=world.clock.now)
-        world.fan.asked._guarded["anomaly"]._call = call
+        (whole,) = await world.pipeline.score(FLOWS, explain=False, since=world.clock.now)
+        world.pipeline.layers._guarded["anomaly"]._score = call
 
-        groups = await world.fan.score(FLOWS, explain=False, since=world.clock.now)
+        groups = await world.pipeline.score(FLOWS, explain=False, since=world.clock.now)
 
         by_row = {int(group.rows[0]): group for group in groups if group.rows is not None}
         assert by_row[1].score.tobytes() == whole.score[1:].tobytes()

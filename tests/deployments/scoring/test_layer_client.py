@@ -18,6 +18,7 @@ from deployments.scoring.guarded_call import GuardedLayer, InFlightCall
 from ensemble.errors import LayerCrashed, LayerError, LayerOpen, LayerOverloaded, LayerTimeout
 from ensemble.guard import BreakerState
 from tests.deployments.scoring.test_guarded_call import FLOWS, Counting, Layer
+from tests.support.pipelines import layer_handle
 from tests.support.timing import Clock
 
 DEADLINE_S = 0.02
@@ -43,15 +44,15 @@ class Guarded:
         self.rules: GuardSettings = read_settings({"guard": numbers}).guard
         self.guard = GuardedLayer(
             "behavior",
-            self.layer,
+            layer_handle(self.layer),
             self.rules,
             deadline_s=DEADLINE_S,
             clock=self.clock,
-            observer=self.seen,
+            metrics=self.seen,
         )
 
     async def ask(self, question: Callable[[], Awaitable[str]]) -> str:
-        return await self.guard.ask_otherwise(question, within_s=DEADLINE_S)
+        return await self.guard.call(question, within_s=DEADLINE_S)
 
     async def refused(self, question: Callable[[], Awaitable[str]]) -> type[LayerError]:
         with pytest.raises(LayerError) as refusal:
@@ -125,15 +126,15 @@ async def test_failures_of_either_question_open_the_one_breaker() -> None:
     guarded = Guarded(failures_in_a_row=4)
     for _ in range(2):
         guarded.layer.errors = [RuntimeError()]
-        pending = guarded.guard.ask(FLOWS, "", explain=False)
+        pending = guarded.guard.start(FLOWS, "", explain=False)
         assert isinstance(pending, InFlightCall)
         await asyncio.wait([pending.call])
-        guarded.guard.opinion(pending, excused_s=0.0)
+        guarded.guard.result(pending, excused_s=0.0)
         assert await guarded.refused(raising(RuntimeError())) is LayerError
 
     assert guarded.guard.breaker.state is BreakerState.OPEN
     assert await guarded.refused(answer) is LayerOpen
-    assert not isinstance(guarded.guard.ask(FLOWS, "", explain=False), InFlightCall)
+    assert not isinstance(guarded.guard.start(FLOWS, "", explain=False), InFlightCall)
 
 
 @in_a_loop
@@ -191,7 +192,7 @@ async def test_a_slow_answer_is_an_answer() -> None:
 async def test_the_bulkhead_is_one_for_both_questions() -> None:
     guarded = Guarded(calls_in_flight=1)
     guarded.layer.gate = asyncio.Event()
-    pending = guarded.guard.ask(FLOWS, "", explain=False)
+    pending = guarded.guard.start(FLOWS, "", explain=False)
     assert isinstance(pending, InFlightCall)
 
     assert await guarded.refused(answer) is LayerOverloaded

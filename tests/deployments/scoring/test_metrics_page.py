@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from deployments.observability.metrics import LATENCY_BOUNDARIES_S, METRICS, Instrument, set_state
-from deployments.scoring.metrics_page import BothMeters, TextMeter
+from deployments.scoring.metrics_page import TextMeter
 from tests.deployments.conftest import Door, Event, OpenClassifier, RecordingMeter
 from tests.support.fake_classifier import flow
 
@@ -36,7 +36,7 @@ def record(meter: TextMeter, name: str) -> None:
 def test_every_metric_of_the_table_is_written_under_its_own_name_with_its_help_and_its_labels(
     name: str,
 ) -> None:
-    meter = TextMeter("r1")
+    meter = TextMeter("r1", RecordingMeter())
     record(meter, name)
 
     text = meter.text().decode()
@@ -55,21 +55,21 @@ def test_every_metric_of_the_table_is_written_under_its_own_name_with_its_help_a
 
 def test_the_page_says_what_it_is_not() -> None:
     """C-29: the canonical exporter is Ray's."""
-    first, second, *_ = TextMeter("r1").text().decode().splitlines()
+    first, second, *_ = TextMeter("r1", RecordingMeter()).text().decode().splitlines()
 
     assert "replica" in first
     assert "Ray's metrics exporter" in second
 
 
 def test_two_meters_of_one_process_know_nothing_of_each_other() -> None:
-    one, other = TextMeter("r1"), TextMeter("r2")
+    one, other = TextMeter("r1", RecordingMeter()), TextMeter("r2", RecordingMeter())
     one.count("axon_layer_retries_total", layer="anomaly")
 
     assert "axon_layer_retries_total" not in other.text().decode()
 
 
 def test_a_state_set_has_one_word_that_holds() -> None:
-    meter = TextMeter("r1")
+    meter = TextMeter("r1", RecordingMeter())
     set_state(meter, "axon_breaker_state", "open", ["closed", "half_open", "open"], layer="anomaly")
 
     assert (
@@ -79,7 +79,7 @@ def test_a_state_set_has_one_word_that_holds() -> None:
 
 
 def test_a_histogram_has_the_buckets_of_the_table() -> None:
-    meter = TextMeter("r1")
+    meter = TextMeter("r1", RecordingMeter())
     meter.observe("axon_layer_latency_seconds", 0.003, layer="anomaly")
 
     (family,) = text_string_to_metric_families(meter.text().decode())
@@ -89,7 +89,7 @@ def test_a_histogram_has_the_buckets_of_the_table() -> None:
 
 
 def test_counting_nothing_writes_nothing() -> None:
-    meter = TextMeter("r1")
+    meter = TextMeter("r1", RecordingMeter())
     meter.count("axon_layer_retries_total", 0, layer="anomaly")
 
     assert "axon_layer_retries_total" not in meter.text().decode()
@@ -97,7 +97,7 @@ def test_counting_nothing_writes_nothing() -> None:
 
 def test_threads_that_record_at_once_lose_nothing() -> None:
     """A slot tells of its loads from a thread of its own."""
-    meter = TextMeter("r1")
+    meter = TextMeter("r1", RecordingMeter())
     threads = [
         threading.Thread(
             target=lambda: [
@@ -115,12 +115,12 @@ def test_threads_that_record_at_once_lose_nothing() -> None:
 
 
 def test_what_one_meter_hears_the_other_hears_too() -> None:
-    ray, text = RecordingMeter(), TextMeter("r1")
-    both = BothMeters(ray, text)
-    both.count("axon_layer_retries_total", 3, layer="anomaly")
-    both.level("axon_coverage", 0.5, kind="flow")
-    both.observe("axon_layer_latency_seconds", 0.003, layer="anomaly")
-    both.refresh()
+    ray = RecordingMeter()
+    text = TextMeter("r1", ray)
+    text.count("axon_layer_retries_total", 3, layer="anomaly")
+    text.level("axon_coverage", 0.5, kind="flow")
+    text.observe("axon_layer_latency_seconds", 0.003, layer="anomaly")
+    text.refresh()
 
     assert ray.total("axon_layer_retries_total") == 3
     assert ray.value("axon_coverage", kind="flow") == 0.5

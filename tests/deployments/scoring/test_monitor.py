@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from deployments.scoring.layer_switches import LayerSwitches
-from deployments.scoring.monitor import IngressTelemetry, Monitor
+from deployments.scoring.monitor import Monitor
+from deployments.scoring.retro_spool import RetroCounts
+from deployments.scoring.scoring_metrics import ScoringMetrics
 from deployments.scoring.status import EnsembleStatus, build_status
 from ensemble.errors import LoadTimeout
 from ensemble.events import Kind
@@ -32,9 +34,10 @@ from ensemble.verdicts import (
 )
 from tests.deployments.conftest import RecordingMeter, Told
 from tests.deployments.scoring.test_status import DOWN, FUSIONS, LIVE, Breaker, slots
+from tests.support.pipelines import no_spool
 
 
-class FakeFanOut:
+class FakeLayers:
     def __init__(self) -> None:
         self.disabled: frozenset[str] = frozenset()
         self.resets: list[str] = []
@@ -43,21 +46,45 @@ class FakeFanOut:
         self.resets.append(layer)
 
 
-@dataclass(frozen=True)
-class RetroCounts:
-    spooled: int = 0
-    adopted: int = 0
-    dropped: Any = None
-    rescored: int = 0
-    findings: int = 0
-    waiting_events: int = 0
-    waiting_bytes: int = 0
-    oldest_age_s: float = 0.0
+class FakePipelines:
+    """The pipelines of a monitor: they report a status, or raise the errors first, one each."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors, self.reported = list(errors), asyncio.Event()
+
+    async def for_tenant(self) -> FakePipelines:
+        return self
+
+    async def status(self) -> EnsembleStatus:
+        if self.errors:
+            raise self.errors.pop(0)
+        self.reported.set()
+        return view_of()
+
+
+def monitor_of(
+    switches: LayerSwitches,
+    pipelines: FakePipelines,
+    metrics: ScoringMetrics | None = None,
+    *,
+    every_s: float = 1.0,
+) -> Monitor:
+    counts = metrics or ScoringMetrics(RecordingMeter())
+    # all that it uses of the pipelines
+    return Monitor(switches, pipelines, no_spool(), counts, every_s=every_s)  # type: ignore[arg-type]
+
+
+NO_COUNTS = RetroCounts(0, 0, {}, 0, 0, 0, 0, 0.0)
 
 
 @pytest.fixture
-def telemetry(meter: RecordingMeter) -> IngressTelemetry:
-    return IngressTelemetry(meter)
+def metrics(meter: RecordingMeter) -> ScoringMetrics:
+    return ScoringMetrics(meter)
+
+
+@pytest.fixture
+def monitor(metrics: ScoringMetrics, tmp_path: Path, meter: RecordingMeter) -> Monitor:
+    return monitor_of(switches(tmp_path, meter, FakeLayers()), FakePipelines(), metrics)
 
 
 def view_of(**states: KindState) -> EnsembleStatus:
@@ -110,7 +137,7 @@ MODELS_STATUS = [
 
 @pytest.mark.parametrize(("down", "word", "level", "fields", "number"), MODELS_STATUS)
 def test_the_status_of_the_models_is_told_with_its_fields_and_its_level(
-    telemetry: IngressTelemetry,
+    monitor: Monitor,
     meter: RecordingMeter,
     told: Told,
     down: dict[str, KindState],
@@ -121,7 +148,7 @@ def test_the_status_of_the_models_is_told_with_its_fields_and_its_level(
 ) -> None:
     """S0-12, S0-23, S0-31, C-10."""
     for _ in range(3):
-        telemetry.system_seen(view_of(**down))
+        monitor.record(view_of(**down))
 
     (record,) = told("ml_models_status")
     assert record.items() >= ({"status": word, "levelname": level} | fields).items()
@@ -130,13 +157,13 @@ def test_the_status_of_the_models_is_told_with_its_fields_and_its_level(
 
 
 def test_every_change_of_the_status_is_told_and_nothing_between(
-    telemetry: IngressTelemetry, told: Told
+    monitor: Monitor, told: Told
 ) -> None:
     """C-13."""
     none = {"anomaly": DOWN, "behavior": DOWN, "classifier": DOWN}
 
     for down in ({}, {}, {"behavior": DOWN}, {"behavior": DOWN}, none, {}):
-        telemetry.system_seen(view_of(**down))
+        monitor.record(view_of(**down))
 
     words = [record["status"] for record in told("ml_models_status")]
     assert words == [
@@ -148,21 +175,21 @@ def test_every_change_of_the_status_is_told_and_nothing_between(
 
 
 def test_the_release_that_serves_is_told_at_the_first_look_and_on_change(
-    telemetry: IngressTelemetry, told: Told
+    monitor: Monitor, told: Told
 ) -> None:
     """S0-23: by the watch, because Serve lets no INFO into the log while a replica starts."""
     for release in ("", "default/1", "default/1", "default/2", "default/1"):
-        telemetry.system_seen(replace(view_of(), release=release))
+        monitor.record(replace(view_of(), release=release))
 
     said = [(record["before"], record["release"]) for record in told("release_serves")]
     assert said == [("", "default/1"), ("default/1", "default/2"), ("default/2", "default/1")]
 
 
 def test_how_each_layer_stands_is_a_state_set_and_a_share(
-    telemetry: IngressTelemetry, meter: RecordingMeter
+    monitor: Monitor, meter: RecordingMeter
 ) -> None:
     """S1-02: a health score of 0 is an initialisation that failed."""
-    telemetry.system_seen(
+    monitor.record(
         view_of(
             behavior=DOWN, anomaly=replace(LIVE, status=LayerStatus.LAST_GOOD), classifier=ABSENT
         )
@@ -178,13 +205,11 @@ def test_how_each_layer_stands_is_a_state_set_and_a_share(
     assert meter.word("axon_breaker_state", layer="anomaly") == "closed"
 
 
-def test_a_layer_that_changes_is_told_with_what_it_was(
-    telemetry: IngressTelemetry, told: Told
-) -> None:
-    telemetry.system_seen(view_of())
-    telemetry.system_seen(view_of(behavior=DOWN))
-    telemetry.system_seen(view_of(behavior=DOWN))
-    telemetry.system_seen(view_of())
+def test_a_layer_that_changes_is_told_with_what_it_was(monitor: Monitor, told: Told) -> None:
+    monitor.record(view_of())
+    monitor.record(view_of(behavior=DOWN))
+    monitor.record(view_of(behavior=DOWN))
+    monitor.record(view_of())
 
     changes = told("layer_status_changed")
     assert [(c["layer"], c["before"], c["status"], c["levelname"]) for c in changes] == [
@@ -220,7 +245,7 @@ def verdicts(words: list[VerdictWord], **statuses: LayerStatus) -> Verdicts:
 
 
 def test_a_batch_is_counted_by_verdict_and_what_did_not_look_by_layer(
-    telemetry: IngressTelemetry, meter: RecordingMeter
+    metrics: ScoringMetrics, meter: RecordingMeter
 ) -> None:
     """C-13: exact, where the log is not. A layer that is not applicable was not missed."""
     first = verdicts(
@@ -236,7 +261,7 @@ def test_a_batch_is_counted_by_verdict_and_what_did_not_look_by_layer(
         resilience=LayerStatus.LIVE,
     )
 
-    telemetry.scored(Kind.FLOW, (first, second), {"anomaly": 0.002})
+    metrics.scored(Kind.FLOW, (first, second), {"anomaly": 0.002})
 
     assert meter.total("axon_events_scored_total", kind="flow", verdict="benign") == 6
     assert meter.total("axon_events_scored_total", kind="flow", verdict="malicious") == 2
@@ -253,32 +278,28 @@ def test_a_batch_is_counted_by_verdict_and_what_did_not_look_by_layer(
     assert meter.observed == [("axon_layer_latency_seconds", 0.002, {"layer": "anomaly"})]
 
 
-def test_a_breaker_that_changes_is_counted(
-    telemetry: IngressTelemetry, meter: RecordingMeter
-) -> None:
+def test_a_breaker_that_changes_is_counted(metrics: ScoringMetrics, meter: RecordingMeter) -> None:
     """P19."""
-    telemetry.breaker_changed("behavior", BreakerState.OPEN, "5 failures in a row")
-    telemetry.retried("anomaly")
+    metrics.breaker_changed("behavior", BreakerState.OPEN)
+    metrics.retried("anomaly")
 
     assert meter.word("axon_breaker_state", layer="behavior") == "open"
     assert meter.total("axon_breaker_changes_total", layer="behavior", state="open") == 1
     assert meter.total("axon_layer_retries_total", layer="anomaly") == 1
 
 
-def test_an_open_breaker_is_seen_at_every_look(
-    telemetry: IngressTelemetry, meter: RecordingMeter
-) -> None:
-    telemetry.system_seen(replace(view_of(), breakers={"anomaly": Breaker("half_open")}))
+def test_an_open_breaker_is_seen_at_every_look(monitor: Monitor, meter: RecordingMeter) -> None:
+    monitor.record(replace(view_of(), breakers={"anomaly": Breaker("half_open")}))
 
     assert meter.word("axon_breaker_state", layer="anomaly") == "half_open"
 
 
 def test_the_bringing_in_of_a_release_is_counted(
-    telemetry: IngressTelemetry, meter: RecordingMeter
+    metrics: ScoringMetrics, meter: RecordingMeter
 ) -> None:
     """N-12."""
-    telemetry.rollout_changed(RolloutView("default/2", 1, 0.1, 0, 0, RolloutState.STEPPING))
-    telemetry.rollout_changed(
+    metrics.rollout_changed(RolloutView("default/2", 1, 0.1, 0, 0, RolloutState.STEPPING))
+    metrics.rollout_changed(
         RolloutView("default/2", 1, 0.0, 500, 40, RolloutState.RETREATED, "flips")
     )
 
@@ -287,16 +308,21 @@ def test_the_bringing_in_of_a_release_is_counted(
 
 
 def test_what_waits_for_a_second_look_is_counted_by_what_was_added(
-    telemetry: IngressTelemetry, meter: RecordingMeter
+    metrics: ScoringMetrics, meter: RecordingMeter
 ) -> None:
     """N-02: the spool tells totals; a counter takes what came since."""
-    telemetry.retro_seen(
-        RetroCounts(
-            spooled=10, dropped={"size": 1}, waiting_events=9, waiting_bytes=900, oldest_age_s=5.0
+    metrics.retro_counted(
+        replace(
+            NO_COUNTS,
+            spooled=10,
+            dropped={"size": 1},
+            waiting_events=9,
+            waiting_bytes=900,
+            oldest_age_s=5.0,
         )
     )
-    telemetry.retro_seen(
-        RetroCounts(spooled=12, dropped={"size": 1, "age": 2}, rescored=12, findings=3)
+    metrics.retro_counted(
+        replace(NO_COUNTS, spooled=12, dropped={"size": 1, "age": 2}, rescored=12, findings=3)
     )
 
     assert {
@@ -315,21 +341,20 @@ def test_what_waits_for_a_second_look_is_counted_by_what_was_added(
 # -- the switches
 
 
-def switches(
-    state: Path, meter: RecordingMeter, fan_out: FakeFanOut, *always: str
-) -> LayerSwitches:
-    return LayerSwitches(fan_out, state, frozenset(always), meter)
+def switches(state: Path, meter: RecordingMeter, layers: FakeLayers, *always: str) -> LayerSwitches:
+    # all that it uses of the client
+    return LayerSwitches(layers, state, frozenset(always), meter)  # type: ignore[arg-type]
 
 
 def test_the_switches_hold_before_the_first_event(tmp_path: Path, meter: RecordingMeter) -> None:
     """And a reset of the past is none of a process that began after it."""
     change_controls(tmp_path, lambda now: now.with_disabled("anomaly").with_reset("behavior"))
-    fan_out = FakeFanOut()
+    layers = FakeLayers()
 
-    asyncio.run(switches(tmp_path, meter, fan_out, "behavior").look())
+    asyncio.run(switches(tmp_path, meter, layers, "behavior").reload())
 
-    assert fan_out.disabled == {"anomaly", "behavior"}
-    assert fan_out.resets == []
+    assert layers.disabled == {"anomaly", "behavior"}
+    assert layers.resets == []
 
 
 def test_a_disk_that_hangs_holds_up_nobody_and_gets_one_thread(
@@ -347,22 +372,22 @@ def test_a_disk_that_hangs_holds_up_nobody_and_gets_one_thread(
         return Controls(frozenset({"anomaly"}))
 
     monkeypatch.setattr("deployments.scoring.layer_switches.read_controls", hanging)
-    monkeypatch.setattr("deployments.scoring.layer_switches.LOOK_WITHIN_S", 0.01)
-    fan_out = FakeFanOut()
+    monkeypatch.setattr("deployments.scoring.layer_switches.RELOAD_WITHIN_S", 0.01)
+    layers = FakeLayers()
 
     async def looks() -> None:
-        looking = switches(tmp_path, meter, fan_out, "behavior")
+        looking = switches(tmp_path, meter, layers, "behavior")
         for _ in range(5):
-            await looking.look()
-        assert (fan_out.disabled, len(reads)) == ({"behavior"}, 1)
+            await looking.reload()
+        assert (layers.disabled, len(reads)) == ({"behavior"}, 1)
         assert meter.value("axon_controls_readable") == 0.0
         come_back.set()
-        monkeypatch.setattr("deployments.scoring.layer_switches.LOOK_WITHIN_S", 10.0)
-        await looking.look()
+        monkeypatch.setattr("deployments.scoring.layer_switches.RELOAD_WITHIN_S", 10.0)
+        await looking.reload()
 
     asyncio.run(looks())
 
-    assert fan_out.disabled == {"anomaly", "behavior"}
+    assert layers.disabled == {"anomaly", "behavior"}
 
 
 def test_what_was_read_before_a_change_is_not_applied_after_it(
@@ -375,21 +400,21 @@ def test_what_was_read_before_a_change_is_not_applied_after_it(
         come_back.wait(10)
         return Controls()
 
-    fan_out = FakeFanOut()
-    looking = switches(tmp_path, meter, fan_out)
+    layers = FakeLayers()
+    looking = switches(tmp_path, meter, layers)
 
     async def change_meanwhile() -> None:
         with monkeypatch.context() as patch:
             patch.setattr("deployments.scoring.layer_switches.read_controls", slow)
-            patch.setattr("deployments.scoring.layer_switches.LOOK_WITHIN_S", 0.01)
-            await looking.look()
-        await looking.change(lambda now: now.with_disabled("anomaly"))
+            patch.setattr("deployments.scoring.layer_switches.RELOAD_WITHIN_S", 0.01)
+            await looking.reload()
+        await looking.update(lambda now: now.with_disabled("anomaly"))
         come_back.set()
-        await looking.look()
+        await looking.reload()
 
     asyncio.run(change_meanwhile())
 
-    assert fan_out.disabled == {"anomaly"}
+    assert layers.disabled == {"anomaly"}
 
 
 def test_a_change_that_hangs_is_refused_and_the_looks_go_on(
@@ -408,30 +433,30 @@ def test_a_change_that_hangs_is_refused_and_the_looks_go_on(
         return change_controls(state, change)
 
     monkeypatch.setattr("deployments.scoring.layer_switches.change_controls", hanging)
-    fan_out = FakeFanOut()
-    looking = switches(tmp_path, meter, fan_out)
+    layers = FakeLayers()
+    looking = switches(tmp_path, meter, layers)
 
     async def history() -> None:
-        await looking.look()
-        changing = asyncio.create_task(looking.change(lambda now: now.with_disabled("anomaly")))
+        await looking.reload()
+        changing = asyncio.create_task(looking.update(lambda now: now.with_disabled("anomaly")))
         while not writes:  # noqa: ASYNC110  # what is waited for is a thread
             await asyncio.sleep(0.001)
-        await asyncio.wait_for(looking.look(), 5.0)
+        await asyncio.wait_for(looking.reload(), 5.0)
         assert not changing.done()
         changing.cancel()
         await asyncio.wait([changing])
 
-        monkeypatch.setattr("deployments.scoring.layer_switches.CHANGE_WITHIN_S", 0.01)
+        monkeypatch.setattr("deployments.scoring.layer_switches.UPDATE_WITHIN_S", 0.01)
         with pytest.raises(LoadTimeout):
-            await looking.change(lambda now: now.with_disabled("behavior"))
-        await asyncio.wait_for(looking.look(), 5.0)
-        assert (fan_out.disabled, len(writes)) == (frozenset(), 1)
+            await looking.update(lambda now: now.with_disabled("behavior"))
+        await asyncio.wait_for(looking.reload(), 5.0)
+        assert (layers.disabled, len(writes)) == (frozenset(), 1)
 
         come_back.set()
         assert looking._writing is not None
         await looking._writing
-        await looking.look()
-        assert fan_out.disabled == {"anomaly"}, "what the disk kept at last holds"
+        await looking.reload()
+        assert layers.disabled == {"anomaly"}, "what the disk kept at last holds"
 
     asyncio.run(history())
 
@@ -444,11 +469,11 @@ def test_a_write_that_takes_too_long_is_a_timeout(
         "deployments.scoring.layer_switches.change_controls",
         lambda *_: come_back.wait(10) and Controls(),
     )
-    monkeypatch.setattr("deployments.scoring.layer_switches.CHANGE_WITHIN_S", 0.01)
+    monkeypatch.setattr("deployments.scoring.layer_switches.UPDATE_WITHIN_S", 0.01)
 
     async def change() -> None:
         try:
-            await switches(tmp_path, meter, FakeFanOut()).change(lambda now: now)
+            await switches(tmp_path, meter, FakeLayers()).update(lambda now: now)
         finally:
             come_back.set()
 
@@ -457,13 +482,13 @@ def test_a_write_that_takes_too_long_is_a_timeout(
 
 
 def test_each_switch_is_told_once(tmp_path: Path, meter: RecordingMeter, told: Told) -> None:
-    looking = switches(tmp_path, meter, FakeFanOut())
+    looking = switches(tmp_path, meter, FakeLayers())
 
     async def history() -> None:
-        await looking.look()
-        await looking.change(lambda now: now.with_disabled("anomaly").with_reset("behavior"))
-        await looking.look()
-        await looking.change(lambda now: now.with_enabled("anomaly"))
+        await looking.reload()
+        await looking.update(lambda now: now.with_disabled("anomaly").with_reset("behavior"))
+        await looking.reload()
+        await looking.update(lambda now: now.with_enabled("anomaly"))
 
     asyncio.run(history())
 
@@ -477,31 +502,16 @@ def test_each_switch_is_told_once(tmp_path: Path, meter: RecordingMeter, told: T
 # -- the watch itself
 
 
-def test_a_look_that_fails_does_not_end_the_watching(
+def test_a_poll_that_fails_does_not_end_the_monitor(
     tmp_path: Path, meter: RecordingMeter, told: Told
 ) -> None:
-    seen = asyncio.Event()
-    looks: list[int] = []
-
-    async def see() -> EnsembleStatus:
-        looks.append(1)
-        if len(looks) == 1:
-            raise RuntimeError("a mistake of ours")
-        seen.set()
-        return view_of()
+    pipelines = FakePipelines(RuntimeError("a mistake of ours"))
 
     async def watched() -> None:
-        watch = Monitor(
-            switches(tmp_path, meter, FakeFanOut()),
-            IngressTelemetry(meter),
-            see,
-            meter,
-            every_s=0.001,
-            retro=no_counts,
-        )
-        await watch.start()
-        await asyncio.wait_for(seen.wait(), 10)
-        await watch.stop()
+        monitor = monitor_of(switches(tmp_path, meter, FakeLayers()), pipelines, every_s=0.001)
+        await monitor.start()
+        await asyncio.wait_for(pipelines.reported.wait(), 10)
+        await monitor.stop()
 
     asyncio.run(watched())
 
@@ -509,24 +519,10 @@ def test_a_look_that_fails_does_not_end_the_watching(
     assert len(told("ml_models_status")) == 1
 
 
-def no_counts() -> RetroCounts:
-    return RetroCounts(dropped={})
-
-
-def test_every_look_says_the_gauges_again(tmp_path: Path, meter: RecordingMeter) -> None:
+def test_every_poll_sets_the_gauges_again(tmp_path: Path, meter: RecordingMeter) -> None:
     """Ray forgets them after 20 s."""
+    made = switches(tmp_path, meter, FakeLayers())
 
-    async def see() -> EnsembleStatus:
-        return view_of()
-
-    asyncio.run(
-        Monitor(
-            switches(tmp_path, meter, FakeFanOut()),
-            IngressTelemetry(meter),
-            see,
-            meter,
-            every_s=1.0,
-        ).look()
-    )
+    asyncio.run(monitor_of(made, FakePipelines(), ScoringMetrics(meter)).poll())
 
     assert meter.refreshed == 1

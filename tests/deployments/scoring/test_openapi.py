@@ -20,12 +20,13 @@ from starlette.routing import Route
 from deployments.management import openapi
 from deployments.scoring.examples import ATTACK, BENIGN, SHELL
 from deployments.scoring.openapi import document
+from deployments.scoring.tenants import TenantPipelines
 from deployments.web.errors import status_of
 from deployments.web.openapi import secured
 from ensemble import errors
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.layers.catalog import LAYERS
-from tests.deployments.conftest import Door, OpenClassifier
+from tests.deployments.conftest import Door, FakeMethod, OpenClassifier
 from tests.deployments.scoring.test_app import ROUTES
 from tests.support.fake_classifier import flow
 
@@ -267,7 +268,7 @@ def breaking_inside(path: str, body: object) -> Provoke:
         def broken(*_: object, **__: object) -> None:
             raise RuntimeError("hunter2")
 
-        door.ingress._views.of = door.ingress._predicting._view_of = broken  # type: ignore[method-assign,assignment]
+        door.ingress._pipelines.for_tenant = broken  # type: ignore[assignment]
         return door.post(path, body)
 
     return ask
@@ -284,7 +285,8 @@ def twice_at_once(door: Door) -> httpx.Response:
             await may_end.wait()
             return {}
 
-        door.ingress._operating.tests["behavior"] = test  # type: ignore[index]
+        handles = door.ingress._operator_routes._handles
+        handles["behavior"].test = FakeMethod(test)
         first = asyncio.create_task(door.ask.send("POST", "/v1/layers/behavior/test"))
         await asyncio.wait_for(began.wait(), 10)
         second = await door.ask.send("POST", "/v1/layers/behavior/test")
@@ -402,9 +404,9 @@ def test_no_documented_refusal_is_forgotten_above(contract: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("path", ["/ready", "/v2/health/ready"])
 def test_not_ready_answers_as_the_contract_says(
-    asked: Door, contract: dict[str, Any], path: str
+    asked: Door, contract: dict[str, Any], path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked.ingress._operating.is_ready = lambda: False
+    monkeypatch.setattr(TenantPipelines, "is_ready", False)
 
     answer = asked.get(path)
 

@@ -17,6 +17,7 @@ import pytest
 from ensemble.events import Kind
 from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.controls import CONTROLS, change_controls, read_controls
+from ensemble.store.names import Tenant
 from tests.deployments.conftest import (
     PATIENT,
     Door,
@@ -50,7 +51,7 @@ def statuses(body: dict[str, Any]) -> dict[str, str]:
 
 def look(door: Door) -> None:
     """What the door does by itself every two seconds."""
-    door._loop.run(door.ingress._watch.look())
+    door._loop.run(door.ingress._monitor.poll())
 
 
 # -- ready
@@ -74,7 +75,7 @@ def test_before_its_first_look_it_is_not_ready_and_still_answers(
     door: Door, flow_events: list[Event]
 ) -> None:
     """C-15: a probe of readiness waits for the start; liveness and scoring do not."""
-    door.ingress._views.home.follower._has_looked.clear()
+    door.ingress._pipelines.watchers[Tenant("default")]._poller._first.clear()
 
     assert door.get("/ready").status_code == 503
     assert door.get("/ready").json() == {"ready": False}
@@ -140,7 +141,7 @@ def test_the_layers_are_listed_with_whether_a_model_is_loaded(open_door: OpenDoo
 # -- switches
 
 
-def test_a_disabled_layer_is_not_asked_from_the_next_event_on(
+def test_a_disabled_layer_is_not_layers_from_the_next_event_on(
     door: Door, flow_events: list[Event]
 ) -> None:
     """S1-06: without a restart, and honest in every answer."""
@@ -165,7 +166,7 @@ def test_a_disabled_layer_is_not_asked_from_the_next_event_on(
     assert door.get("/v1/status").json()["controls"]["disabled"] == ["behavior"]
 
 
-def test_an_enabled_layer_is_asked_again_at_once(door: Door, flow_events: list[Event]) -> None:
+def test_an_enabled_layer_is_layers_again_at_once(door: Door, flow_events: list[Event]) -> None:
     """S1-07."""
     door.post("/v1/layers/behavior/disable", {})
 
@@ -214,7 +215,7 @@ def test_a_reset_is_done_here_at_once_and_told_to_everybody(
 ) -> None:
     """S1-09."""
     done: list[str] = []
-    monkeypatch.setattr(door.ingress._asked, "reset", done.append)
+    monkeypatch.setattr(door.ingress._layers, "reset", done.append)
 
     answer = door.post("/v1/layers/behavior/reset", {})
 
@@ -267,7 +268,7 @@ def test_a_switch_on_a_disk_that_hangs_is_answered_with_an_error_of_ours(
     monkeypatch.setattr(
         "deployments.scoring.layer_switches.change_controls", lambda *_: come_back.wait(10)
     )
-    monkeypatch.setattr("deployments.scoring.layer_switches.CHANGE_WITHIN_S", 0.01)
+    monkeypatch.setattr("deployments.scoring.layer_switches.UPDATE_WITHIN_S", 0.01)
 
     answer = door.post("/v1/layers/behavior/disable", {})
     come_back.set()

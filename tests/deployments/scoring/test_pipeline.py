@@ -1,4 +1,4 @@
-"""The fan-out.
+"""The pipeline-out.
 
 Whatever a layer does, every event gets its verdict in time, and a layer that did not speak is named
 with its reason.
@@ -16,9 +16,8 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError
 from ray.serve.exceptions import BackPressureError
 
-from deployments.config.settings import FusionSettings, read_settings
-from deployments.scoring.layer_client import LayerClient
-from deployments.scoring.pipeline import FanOut, Unobserved
+from deployments.config.settings import read_settings
+from deployments.scoring.pipeline import TenantPipeline
 from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch, ProcessEvent
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.fusion import Fusion, Thresholds
@@ -26,10 +25,11 @@ from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.model_state import KindState, SlotState
 from ensemble.runtime.release_fusion import ReleaseFusion
 from ensemble.verdicts import LayerScores, LayerStatus, SystemStatus, Verdicts, VerdictWord
+from tests.support.pipelines import layer_client, tenant_pipeline
 
 RELEASE = "default/7"
 DEADLINE_S = 0.25
-SETTINGS = read_settings()
+SETTINGS = read_settings({"fusion": {"min_coverage": 0.5, "posture_bound": 0.5}})
 FLOWS = FlowBatch(("a", "b"), ("", ""), np.zeros((2, len(FEATURE_NAMES)), np.float32))
 PROCESSES = ProcessBatch.of([ProcessEvent("sh"), ProcessEvent("ls")])
 _RISING = Thresholds(0.1, 0.5, 0.9)
@@ -77,38 +77,30 @@ class HungLayer:
         raise AssertionError
 
 
-def fan_out(
+def pipeline_of(
     changed: Mapping[str, Call],
     *,
     release: ReleaseFusion | None = FUSIONS,
     deadline_s: float = 20.0,
     states: Mapping[str, Any] | None = None,
-) -> FanOut:
+) -> TenantPipeline:
     """All layers speak, but for those that are `changed`.
 
     `release` is fused with, None for the built-in rule.
     """
     calls = {layer: speaks(layer) for layer in LAYERS} | dict(changed)
-    asked = LayerClient(
-        calls=calls,
-        states=states or {},
-        deadline_s=deadline_s,
-        guard=SETTINGS.guard,
-        observer=Unobserved(),
-    )
-    made = FanOut(
-        asked,
-        fusion_settings=FusionSettings(min_coverage=0.5, posture_bound=0.5),
-        rollout=SETTINGS.rollout,
-    )
+    layers = layer_client(calls, states, deadline_s=deadline_s)
+    made = tenant_pipeline(layers, settings=SETTINGS)
     if release is not None:
-        made.serve(release, at_once=True)
+        made.controller.serve(release, at_once=True)
     return made
 
 
-def verdicts_of(fan: FanOut, batch: EventBatch = FLOWS, *, waited_s: float = 0.0) -> Verdicts:
+def verdicts_of(
+    pipeline: TenantPipeline, batch: EventBatch = FLOWS, *, waited_s: float = 0.0
+) -> Verdicts:
     async def scored() -> Verdicts:
-        (verdicts,) = await fan.score(batch, explain=False, since=time.monotonic() - waited_s)
+        (verdicts,) = await pipeline.score(batch, explain=False, since=time.monotonic() - waited_s)
         await asyncio.sleep(0)  # a cancelled call ends in the next turn of the loop
         assert asyncio.all_tasks() == {asyncio.current_task()}, "a call of a layer is left running"
         return verdicts
@@ -139,7 +131,7 @@ def budgets(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_every_layer_speaks_and_is_named_in_one_order() -> None:
-    verdicts = verdicts_of(fan_out({}))
+    verdicts = verdicts_of(pipeline_of({}))
 
     assert [one.layer for one in verdicts.layers] == list(LAYERS)
     assert {one.status for one in verdicts.layers} == {LayerStatus.LIVE}
@@ -161,7 +153,7 @@ def test_a_hung_layer_is_a_missing_layer_within_the_deadline(
     """
     layers = {layer: HungLayer() for layer in hung}
 
-    verdicts = verdicts_of(fan_out(layers, deadline_s=DEADLINE_S))
+    verdicts = verdicts_of(pipeline_of(layers, deadline_s=DEADLINE_S))
 
     assert len(budgets) == 1
     assert budgets[0] <= DEADLINE_S
@@ -176,7 +168,7 @@ def test_a_hung_layer_is_a_missing_layer_within_the_deadline(
 def test_a_hung_layer_costs_about_its_deadline_in_real_time() -> None:
     started = time.monotonic()
 
-    verdicts_of(fan_out({"behavior": HungLayer()}, deadline_s=DEADLINE_S))
+    verdicts_of(pipeline_of({"behavior": HungLayer()}, deadline_s=DEADLINE_S))
 
     assert (
         time.monotonic() - started < 5.0
@@ -191,7 +183,7 @@ def test_time_spent_waiting_is_taken_off_the_deadline(
 
     The budget is spent from the moment the event came; a tenth of it stays for the layers.
     """
-    verdicts_of(fan_out({"anomaly": HungLayer()}, deadline_s=DEADLINE_S), waited_s=waited_s)
+    verdicts_of(pipeline_of({"anomaly": HungLayer()}, deadline_s=DEADLINE_S), waited_s=waited_s)
 
     assert 0.1 * DEADLINE_S <= budgets[0] <= max(DEADLINE_S - waited_s, 0.1 * DEADLINE_S)
     assert waited_s >= DEADLINE_S or budgets[0] + waited_s <= 1.1 * DEADLINE_S
@@ -219,7 +211,7 @@ def test_a_failing_layer_abstains_under_a_stable_code(
     layer: str, error: BaseException, code: str
 ) -> None:
     """The others go on, and the error's own text stays inside."""
-    verdicts = verdicts_of(fan_out({layer: raises(error)}))
+    verdicts = verdicts_of(pipeline_of({layer: raises(error)}))
 
     failed = opinion(verdicts, layer)
     assert (failed.status, failed.reason) == (LayerStatus.FALLBACK, code)
@@ -232,7 +224,7 @@ def test_a_call_that_fails_before_it_is_awaited_is_a_failing_layer_too() -> None
     def call(_batch: EventBatch, _release: str, _explain: bool) -> Awaitable[LayerScores]:  # noqa: FBT001
         raise RuntimeError("no replicas")
 
-    verdicts = verdicts_of(fan_out({"behavior": call}))
+    verdicts = verdicts_of(pipeline_of({"behavior": call}))
 
     assert opinion(verdicts, "behavior").reason == "LAYER_ERROR"
 
@@ -240,10 +232,10 @@ def test_a_call_that_fails_before_it_is_awaited_is_a_failing_layer_too() -> None
 def test_a_silent_layer_counts_for_nothing() -> None:
     """P12: the shown score of an abstention moves neither score nor coverage."""
     whole = verdicts_of(
-        fan_out({"behavior": speaks("behavior", 0.01), "anomaly": speaks("anomaly", 0.9)})
+        pipeline_of({"behavior": speaks("behavior", 0.01), "anomaly": speaks("anomaly", 0.9)})
     )
     half = verdicts_of(
-        fan_out({"behavior": raises(ValueError()), "anomaly": speaks("anomaly", 0.9)})
+        pipeline_of({"behavior": raises(ValueError()), "anomaly": speaks("anomaly", 0.9)})
     )
 
     assert half.coverage == pytest.approx(0.6)
@@ -257,7 +249,7 @@ def test_without_a_fusion_every_verdict_is_indeterminate() -> None:
 
     The built-in rule still gives a score, and does not pretend that it was fitted.
     """
-    verdicts = verdicts_of(fan_out({}, release=None))
+    verdicts = verdicts_of(pipeline_of({}, release=None))
 
     assert set(verdicts.word) == {VerdictWord.INDETERMINATE}
     assert np.isfinite(verdicts.score).all()
@@ -268,7 +260,7 @@ def test_a_layer_that_has_no_opinion_on_processes_is_not_asked_and_not_missed() 
     async def unasked(_batch: EventBatch, _release: str, _explain: bool) -> LayerScores:  # noqa: FBT001
         raise AssertionError
 
-    verdicts = verdicts_of(fan_out({"behavior": unasked}), PROCESSES)
+    verdicts = verdicts_of(pipeline_of({"behavior": unasked}), PROCESSES)
 
     assert opinion(verdicts, "behavior").status is LayerStatus.NOT_APPLICABLE
     assert verdicts.coverage == 1.0
@@ -282,7 +274,7 @@ def test_every_layer_is_asked_for_the_release_that_is_fused_with() -> None:
         asked.append((release, explain))
         return LayerScores("behavior", LayerStatus.LIVE, "1", release, np.full(len(batch), 0.5))
 
-    verdicts_of(fan_out({"behavior": call}))
+    verdicts_of(pipeline_of({"behavior": call}))
 
     assert asked == [(RELEASE, False)]
 
@@ -293,7 +285,7 @@ def test_an_answer_of_another_release_is_never_used(other: str) -> None:
 
     An answer is made by one release only. Its calibration was fitted to another fusion.
     """
-    verdicts = verdicts_of(fan_out({"behavior": speaks("behavior", 0.99, release=other)}))
+    verdicts = verdicts_of(pipeline_of({"behavior": speaks("behavior", 0.99, release=other)}))
 
     assert not opinion(verdicts, "behavior").speaks
     assert verdicts.coverage == pytest.approx(0.6)
@@ -306,7 +298,7 @@ def test_an_answer_for_another_number_of_events_is_never_used(size: int) -> None
     async def call(_batch: EventBatch, release: str, _explain: bool) -> LayerScores:  # noqa: FBT001
         return LayerScores("behavior", LayerStatus.LIVE, "1", release, np.full(size, 0.99))
 
-    verdicts = verdicts_of(fan_out({"behavior": call}))
+    verdicts = verdicts_of(pipeline_of({"behavior": call}))
 
     assert not opinion(verdicts, "behavior").speaks
     assert verdicts.score.shape == (2,)
@@ -338,7 +330,7 @@ def test_health_is_told_although_a_layer_cannot_tell_its_own(error: BaseExceptio
     """P38: a layer that does not answer is a status, not a failure of the health route."""
     states = States({"anomaly": None, "behavior": error, "resilience": None})
 
-    view = asyncio.run(fan_out({}, states=states.calls).system())
+    view = asyncio.run(pipeline_of({}, states=states.calls).status())
 
     assert view.status is SystemStatus.PARTIALLY_OPERATIONAL
     assert view.health()["providers"]["behavior"]["status"] == "timeout"
@@ -348,10 +340,10 @@ def test_health_is_told_although_a_layer_cannot_tell_its_own(error: BaseExceptio
 
 def test_probes_ask_the_layers_once_a_second_at_most() -> None:
     states = States(dict.fromkeys(LAYERS))
-    fan = fan_out({}, states=states.calls)
+    pipeline = pipeline_of({}, states=states.calls)
 
     async def probed() -> None:
-        await asyncio.gather(*(fan.system() for _ in range(50)))
+        await asyncio.gather(*(pipeline.status() for _ in range(50)))
 
     asyncio.run(probed())
 
@@ -365,9 +357,9 @@ def test_a_probe_that_leaves_takes_its_calls_with_it() -> None:
         await asyncio.get_running_loop().create_future()
 
     async def probed() -> None:
-        fan = fan_out({}, states={"anomaly": hung})
+        pipeline = pipeline_of({}, states={"anomaly": hung})
         for _ in range(5):
-            probe = asyncio.create_task(fan.system())
+            probe = asyncio.create_task(pipeline.status())
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             probe.cancel()
@@ -394,12 +386,12 @@ def by_release(layer: str, scores: Mapping[str, float]) -> Call:
     return call
 
 
-def shadowed(fan: FanOut, batches: int = 10) -> list[Verdicts]:
+def shadowed(pipeline: TenantPipeline, batches: int = 10) -> list[Verdicts]:
     async def scored() -> list[Verdicts]:
         answers = []
         for _ in range(batches):
-            answers += await fan.score(FLOWS, explain=False, since=time.monotonic())
-            await asyncio.gather(*fan._shadowing)
+            answers += await pipeline.score(FLOWS, explain=False, since=time.monotonic())
+            await asyncio.gather(*pipeline._shadow_tasks)
         return answers
 
     return asyncio.run(scored())
@@ -415,48 +407,48 @@ def quiet_and_loud() -> dict[str, Call]:
 
 def test_a_challenger_scores_in_shadow_and_reaches_nobody() -> None:
     """Section 7: its verdicts are counted, the answers are the champion's."""
-    fan = fan_out(quiet_and_loud())
-    fan.challenge(CHALLENGER)
+    pipeline = pipeline_of(quiet_and_loud())
+    pipeline.set_challenger(CHALLENGER)
 
-    answers = shadowed(fan, batches=20)
+    answers = shadowed(pipeline, batches=20)
 
     assert {word for answer in answers for word in answer.word} == {VerdictWord.BENIGN}
-    assert fan.agreement is not None
-    assert fan.agreement.flips == {"benign>malicious": fan.agreement.events}
-    assert fan.agreement.events == pytest.approx(SETTINGS.rollout.shadow_share * 40, abs=2)
+    assert pipeline.agreement is not None
+    assert pipeline.agreement.flips == {"benign>malicious": pipeline.agreement.events}
+    assert pipeline.agreement.events == pytest.approx(SETTINGS.rollout.shadow_share * 40, abs=2)
 
 
 def test_without_a_challenger_nothing_is_scored_twice() -> None:
-    fan = fan_out(quiet_and_loud())
-    fan.challenge(CHALLENGER)
-    fan.challenge(None)
+    pipeline = pipeline_of(quiet_and_loud())
+    pipeline.set_challenger(CHALLENGER)
+    pipeline.set_challenger(None)
 
-    shadowed(fan)
+    shadowed(pipeline)
 
-    assert fan.agreement is None
+    assert pipeline.agreement is None
 
 
 def test_the_champion_is_no_challenger_of_its_own() -> None:
-    fan = fan_out({})
+    pipeline = pipeline_of({})
 
-    fan.challenge(FUSIONS)
+    pipeline.set_challenger(FUSIONS)
 
-    assert fan.agreement is None
+    assert pipeline.agreement is None
 
 
 def test_beside_another_champion_counting_begins_anew_and_said_again_it_goes_on() -> None:
-    fan = fan_out(quiet_and_loud())
-    fan.challenge(CHALLENGER)
-    shadowed(fan)
-    counted = fan.agreement
+    pipeline = pipeline_of(quiet_and_loud())
+    pipeline.set_challenger(CHALLENGER)
+    shadowed(pipeline)
+    counted = pipeline.agreement
 
-    fan.challenge(CHALLENGER)
-    assert fan.agreement == counted
+    pipeline.set_challenger(CHALLENGER)
+    assert pipeline.agreement == counted
 
-    fan.serve(ReleaseFusion("default/9", dict(FUSIONS.fusions)), at_once=True)
-    fan.challenge(CHALLENGER)
-    assert fan.agreement is not None
-    assert (fan.agreement.champion, fan.agreement.events) == ("default/9", 0)
+    pipeline.controller.serve(ReleaseFusion("default/9", dict(FUSIONS.fusions)), at_once=True)
+    pipeline.set_challenger(CHALLENGER)
+    assert pipeline.agreement is not None
+    assert (pipeline.agreement.champion, pipeline.agreement.events) == ("default/9", 0)
 
 
 def test_a_challenger_that_does_not_answer_holds_up_no_answer_and_piles_up_nothing() -> None:
@@ -470,28 +462,22 @@ def test_a_challenger_that_does_not_answer_holds_up_no_answer_and_piles_up_nothi
         )
 
     async def promise() -> None:
-        fan = fan_out({"anomaly": call}, deadline_s=0.2)
-        fan.challenge(CHALLENGER)
+        pipeline = pipeline_of({"anomaly": call}, deadline_s=0.2)
+        pipeline.set_challenger(CHALLENGER)
         for _ in range(200):
-            (answer,) = await fan.score(FLOWS, explain=False, since=time.monotonic())
+            (answer,) = await pipeline.score(FLOWS, explain=False, since=time.monotonic())
             assert opinion(answer, "anomaly").status is LayerStatus.LIVE
-        assert len(fan._shadowing) <= SETTINGS.rollout.shadows_in_flight
-        await asyncio.gather(*fan._shadowing)
+        assert len(pipeline._shadow_tasks) <= SETTINGS.rollout.shadows_in_flight
+        await asyncio.gather(*pipeline._shadow_tasks)
 
     asyncio.run(promise())
 
 
 def test_a_parents_release_stands_in_as_last_good() -> None:
     """N-05: whoever reads the verdict sees that it is not by the models that the tenant wants."""
-    asked = LayerClient(
-        calls={layer: speaks(layer) for layer in LAYERS},
-        states={},
-        deadline_s=20.0,
-        guard=SETTINGS.guard,
-        observer=Unobserved(),
-    )
-    fan = FanOut(asked, tenant="acme", fusion_settings=SETTINGS.fusion, rollout=SETTINGS.rollout)
-    fan.serve(FUSIONS, at_once=True)
+    layers = layer_client({layer: speaks(layer) for layer in LAYERS}, deadline_s=20.0)
+    pipeline = tenant_pipeline(layers, "acme", settings=SETTINGS)
+    pipeline.controller.serve(FUSIONS, at_once=True)
 
-    assert {one.status for one in verdicts_of(fan).layers} == {LayerStatus.LAST_GOOD}
-    assert verdicts_of(fan).coverage == 1.0
+    assert {one.status for one in verdicts_of(pipeline).layers} == {LayerStatus.LAST_GOOD}
+    assert verdicts_of(pipeline).coverage == 1.0

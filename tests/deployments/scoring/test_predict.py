@@ -365,7 +365,7 @@ def test_a_classifier_that_loads_says_when_to_come_back(open_classifier: OpenCla
 
 def test_a_service_without_the_classifier_says_so(open_door: OpenDoor) -> None:
     door = open_door()
-    door.ingress._predicting._predictor._call = None
+    door.ingress._predictor._classify = None
 
     error_of(door.post("/predict", {"features": flow()}), 409, "MODEL_NOT_LOADED", "model_name")
 
@@ -514,7 +514,7 @@ def test_a_caller_that_leaves_takes_its_call_along(open_classifier: OpenClassifi
     door._loop.run(leave())
 
     assert was_cancelled
-    assert door.ingress._asked._guarded["classifier"]._bulkhead._free == 1
+    assert door.ingress._layers._guarded["classifier"]._bulkhead._free == 1
 
 
 # -- what is told of it

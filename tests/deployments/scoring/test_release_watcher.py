@@ -11,10 +11,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from deployments.config.settings import FusionSettings, read_settings
+from deployments.config.settings import read_settings
 from deployments.scoring import release_watcher
-from deployments.scoring.layer_client import LayerClient
-from deployments.scoring.pipeline import FanOut, Unobserved
+from deployments.scoring.pipeline import TenantPipeline
 from deployments.scoring.release_watcher import ReleaseWatcher
 from ensemble.errors import ArtifactMissing, LayerCrashed
 from ensemble.events import EventBatch, Kind
@@ -24,6 +23,7 @@ from ensemble.runtime.controls import Controls
 from ensemble.runtime.model_state import KindState, LoadFailure, SlotState
 from ensemble.runtime.release_fusion import FusionChoices, ReleaseFusion
 from ensemble.verdicts import LayerScores, LayerStatus
+from tests.support.pipelines import layer_client, tenant_pipeline
 
 
 def fusions_of(name: str) -> ReleaseFusion:
@@ -104,7 +104,7 @@ class RollbackMarks:
         self.controls = Controls()
         self.error: Exception | None = None
 
-    async def change(self, change: Callable[[Controls], Controls]) -> Controls:
+    async def update(self, change: Callable[[Controls], Controls]) -> Controls:
         if self.error is not None:
             raise self.error
         self.controls = change(self.controls)
@@ -113,30 +113,21 @@ class RollbackMarks:
 
 def world(
     pointer: Pointer, retreats: RollbackMarks | None = None
-) -> tuple[FanOut, Layers, ReleaseWatcher]:
+) -> tuple[TenantPipeline, Layers, ReleaseWatcher]:
     layers = Layers()
-    settings = read_settings()
-    asked = LayerClient(
-        calls=dict.fromkeys(LAYERS, _unasked),
-        states={layer: layers.state_of(layer) for layer in LAYERS},
-        deadline_s=20.0,
-        guard=settings.guard,
-        observer=Unobserved(),
-    )
-    fan = FanOut(
-        asked,
-        fusion_settings=FusionSettings(min_coverage=0.5, posture_bound=0.5),
-        rollout=settings.rollout,
-    )
-    # all it uses of a loader
-    return fan, layers, ReleaseWatcher(fan, pointer, retreats or RollbackMarks())  # type: ignore[arg-type]
+    states = {layer: layers.state_of(layer) for layer in LAYERS}
+    client = layer_client(dict.fromkeys(LAYERS, _unasked), states, deadline_s=20.0)
+    settings = read_settings({"fusion": {"min_coverage": 0.5, "posture_bound": 0.5}})
+    pipeline = tenant_pipeline(client, settings=settings)
+    # all it uses of a resolver and of the switches
+    return pipeline, layers, ReleaseWatcher(pipeline, pointer, retreats or RollbackMarks())  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)
 def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(release_watcher, "LOOK_EVERY_S", 0.001)
-    monkeypatch.setattr(release_watcher, "ASK_AGAIN_AFTER_S", 0.001)
-    monkeypatch.setattr(release_watcher, "LAYERS_FOLLOW_WITHIN_S", 0.3)
+    monkeypatch.setattr(release_watcher, "POLL_EVERY_S", 0.001)
+    monkeypatch.setattr(release_watcher, "STATES_EVERY_S", 0.001)
+    monkeypatch.setattr(release_watcher, "LAYERS_LOAD_WITHIN_S", 0.3)
 
 
 async def until(is_so: Callable[[], bool]) -> None:
@@ -147,18 +138,21 @@ async def until(is_so: Callable[[], bool]) -> None:
     await asyncio.wait_for(looking(), 20.0)
 
 
-def is_coming(fan: FanOut, name: str) -> bool:
+def is_coming(pipeline: TenantPipeline, name: str) -> bool:
     """Whether the release serves, or takes its first steps."""
-    return name in {fan.release.name, fan.rollout.release if fan.rollout else ""}
+    return name in {
+        pipeline.release.name,
+        pipeline.controller.view.release if pipeline.controller.view else "",
+    }
 
 
 def test_the_first_request_finds_the_release_of_the_pointer() -> None:
     async def promise() -> None:
-        fan, _, follower = world(Pointer("default/1"))
+        pipeline, _, watcher = world(Pointer("default/1"))
 
-        await follower.start()
+        await watcher.start()
 
-        assert fan.release.name == "default/1"
+        assert pipeline.release.name == "default/1"
 
     asyncio.run(promise())
 
@@ -169,15 +163,15 @@ def test_a_promotion_is_fused_with_once_every_layer_has_it(to: str) -> None:
 
     async def promise() -> None:
         pointer = Pointer("default/1")
-        fan, layers, follower = world(pointer)
-        await follower.start()
+        pipeline, layers, watcher = world(pointer)
+        await watcher.start()
 
         pointer.moves_to(to, "default/1")
         await until(lambda: to in layers.told)
-        assert fan.release.name == "default/1"
+        assert pipeline.release.name == "default/1"
         layers.load(to)
 
-        await until(lambda: is_coming(fan, to))
+        await until(lambda: is_coming(pipeline, to))
 
     asyncio.run(promise())
 
@@ -187,16 +181,16 @@ def test_a_roll_back_takes_all_traffic_at_once() -> None:
 
     async def promise() -> None:
         pointer = Pointer("default/5")
-        fan, layers, follower = world(pointer)
+        pipeline, layers, watcher = world(pointer)
         layers.load("default/4", "default/5")
-        await follower.start()
+        await watcher.start()
         pointer.at_once = True
         pointer.moves_to("default/4")
-        await until(lambda: fan.release.name == "default/4")
+        await until(lambda: pipeline.release.name == "default/4")
         pointer.at_once = False
 
         pointer.moves_to("default/5")
-        await until(lambda: fan.release.name == "default/5")
+        await until(lambda: pipeline.release.name == "default/5")
 
     asyncio.run(promise())
 
@@ -206,14 +200,14 @@ def test_a_new_release_that_replaces_a_living_one_is_stepped_in() -> None:
 
     async def promise() -> None:
         pointer = Pointer("default/1")
-        fan, layers, follower = world(pointer)
-        await follower.start()
+        pipeline, layers, watcher = world(pointer)
+        await watcher.start()
         layers.load("default/2")
 
         pointer.moves_to("default/2", "default/1")
-        await until(lambda: is_coming(fan, "default/2"))
+        await until(lambda: is_coming(pipeline, "default/2"))
 
-        assert fan.release.name == "default/1"
+        assert pipeline.release.name == "default/1"
 
     asyncio.run(promise())
 
@@ -226,17 +220,17 @@ def test_a_release_that_a_layer_cannot_have_changes_nothing() -> None:
 
     async def promise() -> None:
         pointer = Pointer("default/1")
-        fan, layers, follower = world(pointer)
-        await follower.start()
+        pipeline, layers, watcher = world(pointer)
+        await watcher.start()
         layers.load("default/1", "default/2", torn="behavior")
 
         pointer.moves_to("default/2", "default/1")
         for _ in range(3):
-            await follower.look()
-        assert fan.release.name == "default/1"
+            await watcher.poll()
+        assert pipeline.release.name == "default/1"
         layers.load("default/2")
 
-        await until(lambda: is_coming(fan, "default/2"))
+        await until(lambda: is_coming(pipeline, "default/2"))
 
     asyncio.run(promise())
 
@@ -250,16 +244,16 @@ def test_a_start_with_a_torn_release_goes_back_to_the_last_good_one() -> None:
 
     async def promise() -> None:
         pointer = Pointer("default/2", "default/1")
-        fan, layers, follower = world(pointer)
+        pipeline, layers, watcher = world(pointer)
         layers.have = {}
         layers.load("default/2", torn="anomaly")
-        await follower.start()
-        assert fan.release.name == "default/2"
+        await watcher.start()
+        assert pipeline.release.name == "default/2"
 
         await until(lambda: "default/1" in layers.told)
         layers.load("default/1")
 
-        await until(lambda: fan.release.name == "default/1")
+        await until(lambda: pipeline.release.name == "default/1")
 
     asyncio.run(promise())
 
@@ -272,13 +266,14 @@ def test_a_release_that_cannot_be_read_is_replaced_by_the_one_before_and_the_tro
     async def promise() -> None:
         pointer = Pointer("default/1")
         pointer.wanted = "default/2"
-        fan, _, follower = world(pointer)
+        pipeline, _, watcher = world(pointer)
 
-        await follower.start()
+        await watcher.start()
 
-        assert fan.release.name == "default/1"
-        assert follower.facts["wanted"] == "default/2"
-        assert follower.facts["trouble"]["code"] == "ARTIFACT_CORRUPT"
+        assert pipeline.release.name == "default/1"
+        assert watcher.state.wanted == "default/2"
+        assert watcher.state.problem is not None
+        assert watcher.state.problem.code == "ARTIFACT_CORRUPT"
 
     asyncio.run(promise())
 
@@ -286,14 +281,14 @@ def test_a_release_that_cannot_be_read_is_replaced_by_the_one_before_and_the_tro
 def test_a_layer_that_never_answers_does_not_hold_a_promotion_up_for_ever() -> None:
     async def promise() -> None:
         pointer = Pointer("default/1")
-        fan, layers, follower = world(pointer)
-        await follower.start()
+        pipeline, layers, watcher = world(pointer)
+        await watcher.start()
         layers.load("default/2")
         layers.silent.add("resilience")
 
         pointer.moves_to("default/2", "default/1")
 
-        await until(lambda: is_coming(fan, "default/2"))
+        await until(lambda: is_coming(pipeline, "default/2"))
 
     asyncio.run(promise())
 
@@ -303,15 +298,15 @@ def test_an_ingress_that_starts_after_a_retreat_serves_the_release_before() -> N
 
     async def promise() -> None:
         retreats = RollbackMarks()
-        await retreats.change(
+        await retreats.update(
             lambda controls: controls.with_retreat("default#1>2", "too many flips")
         )
-        fan, layers, follower = world(Pointer("default/2", "default/1"), retreats)
+        pipeline, layers, watcher = world(Pointer("default/2", "default/1"), retreats)
         layers.load("default/1", "default/2")
 
-        await follower.start()
+        await watcher.start()
 
-        assert fan.release.name == "default/1"
+        assert pipeline.release.name == "default/1"
 
     asyncio.run(promise())
 
@@ -325,14 +320,14 @@ def test_a_release_that_closes_a_gap_of_the_living_one_takes_all_at_once() -> No
 
     async def promise() -> None:
         pointer = Pointer("default/1")
-        fan, layers, follower = world(pointer)
+        pipeline, layers, watcher = world(pointer)
         layers.load("default/1", torn="behavior")
-        await follower.start()
+        await watcher.start()
         layers.load("default/2")
 
         pointer.moves_to("default/2", "default/1")
 
-        await until(lambda: fan.release.name == "default/2")
+        await until(lambda: pipeline.release.name == "default/2")
 
     asyncio.run(promise())
 
@@ -346,17 +341,17 @@ def test_a_retreat_that_cannot_be_kept_holds_here_and_is_said_once(
         pointer = Pointer("default/1")
         retreats = RollbackMarks()
         retreats.error = OSError(28, "No space left on device")
-        fan, layers, follower = world(pointer, retreats)
-        await follower.start()
+        pipeline, layers, watcher = world(pointer, retreats)
+        await watcher.start()
         layers.load("default/2")
         pointer.moves_to("default/2", "default/1")
-        await until(lambda: is_coming(fan, "default/2"))
-        fan.roll_back("default/2", "too many flips")
+        await until(lambda: is_coming(pipeline, "default/2"))
+        pipeline.controller.roll_back("default/2", "too many flips")
 
         for _ in range(5):
-            await follower.look()
+            await watcher.poll()
 
-        assert fan.release.name == "default/1"
+        assert pipeline.release.name == "default/1"
         assert sum(record.message == "retreat_not_kept" for record in caplog.records) == 1
 
     asyncio.run(promise())
@@ -372,18 +367,18 @@ def test_a_rollout_that_a_bad_look_interrupts_begins_again_and_is_no_retreat() -
     async def promise() -> None:
         pointer = Pointer("default/1")
         retreats = RollbackMarks()
-        fan, layers, follower = world(pointer, retreats)
-        await follower.start()
+        pipeline, layers, watcher = world(pointer, retreats)
+        await watcher.start()
         layers.load("default/2")
         pointer.moves_to("default/2", "default/1")
-        await until(lambda: is_coming(fan, "default/2"))
+        await until(lambda: is_coming(pipeline, "default/2"))
 
         pointer.found = ("default/1",)
-        await follower.look()
-        assert not is_coming(fan, "default/2")
+        await watcher.poll()
+        assert not is_coming(pipeline, "default/2")
         pointer.found = ("default/2", "default/1")
 
-        await until(lambda: is_coming(fan, "default/2"))
+        await until(lambda: is_coming(pipeline, "default/2"))
         assert retreats.controls.retreated == {}
 
     asyncio.run(promise())
@@ -394,15 +389,15 @@ def test_a_layer_that_an_operator_switched_off_has_no_vote_on_a_promotion() -> N
 
     async def promise() -> None:
         pointer = Pointer("default/1")
-        fan, layers, follower = world(pointer)
-        await follower.start()
-        fan.asked.disabled = frozenset({"behavior"})
+        pipeline, layers, watcher = world(pointer)
+        await watcher.start()
+        pipeline.layers.disabled = frozenset({"behavior"})
         layers.load("default/2")
         del layers.have["behavior"]["default/2"]
 
         pointer.moves_to("default/2", "default/1")
 
-        await until(lambda: is_coming(fan, "default/2"))
+        await until(lambda: is_coming(pipeline, "default/2"))
 
     asyncio.run(promise())
 
@@ -415,14 +410,14 @@ def test_lower_rungs_are_asked_for_one_after_another_and_only_until_one_is_whole
 
     async def promise() -> None:
         pointer = Pointer("default/1")
-        _, layers, follower = world(pointer)
-        await follower.look()
+        _, layers, watcher = world(pointer)
+        await watcher.poll()
         layers.load("default/1", "default/5", torn="behavior")
         layers.load("default/4")
 
         pointer.moves_to("default/5", "default/4", "default/3", "default/2", "default/1")
         for _ in range(3):
-            await follower.look()
+            await watcher.poll()
 
         assert layers.told == {"default/5", "default/4"}
 
@@ -435,20 +430,20 @@ def test_a_release_that_retreated_is_not_offered_again_until_the_pointer_moves()
     async def promise() -> None:
         pointer = Pointer("default/1")
         retreats = RollbackMarks()
-        fan, layers, follower = world(pointer, retreats)
-        await follower.start()
+        pipeline, layers, watcher = world(pointer, retreats)
+        await watcher.start()
         layers.load("default/2")
-        await retreats.change(
+        await retreats.update(
             lambda controls: controls.with_retreat("default#2>2", "too many flips")
         )
 
         pointer.moves_to("default/2", "default/1")
         for _ in range(3):
-            await follower.look()
-        assert not is_coming(fan, "default/2")
+            await watcher.poll()
+        assert not is_coming(pipeline, "default/2")
         pointer.moves_to("default/2", "default/1")
 
-        await until(lambda: is_coming(fan, "default/2"))
+        await until(lambda: is_coming(pipeline, "default/2"))
 
     asyncio.run(promise())
 
@@ -458,23 +453,23 @@ def test_a_pointer_that_cannot_be_read_leaves_the_release_in_use_and_is_looked_a
 
     async def promise() -> None:
         pointer = Pointer("default/1")
-        fan, layers, follower = world(pointer)
-        await follower.start()
+        pipeline, layers, watcher = world(pointer)
+        await watcher.start()
 
         pointer.error = ArtifactMissing("release 2")
-        await asyncio.gather(*(_raises(follower) for _ in range(3)))
-        assert fan.release.name == "default/1"
+        await asyncio.gather(*(_raises(watcher) for _ in range(3)))
+        assert pipeline.release.name == "default/1"
         layers.load("default/2")
         pointer.moves_to("default/2", "default/1")
 
-        await until(lambda: is_coming(fan, "default/2"))
+        await until(lambda: is_coming(pipeline, "default/2"))
 
     asyncio.run(promise())
 
 
-async def _raises(follower: ReleaseWatcher) -> None:
+async def _raises(watcher: ReleaseWatcher) -> None:
     with pytest.raises(ArtifactMissing):
-        await follower.look()
+        await watcher.poll()
 
 
 def test_a_start_without_any_release_is_a_start() -> None:
@@ -482,13 +477,13 @@ def test_a_start_without_any_release_is_a_start() -> None:
 
     async def promise() -> None:
         pointer = Pointer()
-        fan, layers, follower = world(pointer)
+        pipeline, layers, watcher = world(pointer)
 
-        await follower.start()
-        assert fan.release.name == ""
+        await watcher.start()
+        assert pipeline.release.name == ""
         layers.load("default/3")
         pointer.moves_to("default/3")
 
-        await until(lambda: fan.release.name == "default/3")
+        await until(lambda: pipeline.release.name == "default/3")
 
     asyncio.run(promise())

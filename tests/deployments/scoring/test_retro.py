@@ -15,15 +15,16 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 
 from deployments.config.settings import RetroSettings
-from deployments.scoring import retro as page
-from deployments.scoring import wire
-from deployments.scoring.retro import Retro
+from deployments.scoring import retro_rescorer, retro_spool, wire
+from deployments.scoring.retro_rescorer import RetroRescorer
+from deployments.scoring.retro_spool import RetroSpool
 from ensemble.errors import FeatureMismatch, MalformedEvent
 from ensemble.events import EventBatch, Kind
 from ensemble.layers.catalog import LAYERS
@@ -93,15 +94,20 @@ class LocalEnsemble:
         self.slept: list[float] = []
         self.on_sleep: Callable[[], None] = lambda: None
 
-    async def rescore(
-        self, tenant: str, _kind: Kind, events: Sequence[wire.EventRequest]
-    ) -> list[Any]:
-        self.seen.append([event.id for event in events])
+    @property
+    def default(self) -> LocalEnsemble:
+        return self
+
+    async def for_tenant(self, tenant: str) -> LocalEnsemble:
         self.asked_for.append(tenant)
+        return self
+
+    async def rescore(self, _kind: Kind, events: Sequence[wire.EventRequest]) -> list[Any]:
+        self.seen.append([event.id for event in events])
         return [self.answer(event) for event in events]
 
-    async def coverage_of(self, kind: Kind) -> float:
-        return self.coverage[kind]
+    async def status(self) -> SimpleNamespace:
+        return SimpleNamespace(coverage_by_kind=self.coverage)
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -118,33 +124,27 @@ class World:
 
     def __init__(self, root: Path, settings: RetroSettings = LIMITS) -> None:
         self.root, self.ensemble = root, LocalEnsemble()
-        self.retro = self.another(settings)
+        self.spool, self.rescorer = self.another(settings)
 
-    def another(self, settings: RetroSettings = LIMITS) -> Retro:
+    def another(self, settings: RetroSettings = LIMITS) -> tuple[RetroSpool, RetroRescorer]:
         made = self.ensemble
-        return Retro(
-            settings,
-            self.root,
-            rescore=made.rescore,
-            coverage_of=made.coverage_of,
-            is_busy=lambda: made.is_busy,
-            now=lambda: made.now,
-            clock=lambda: made.now,
-            sleep=made.sleep,
-        )
+        now: Callable[[], float] = lambda: made.now  # noqa: E731  # moves with the ensemble
+        spool = RetroSpool(settings, self.root, now=now, sleep=made.sleep)
+        # all that it uses of the pipelines
+        return spool, RetroRescorer(spool, made, now=now, clock=now, sleep=made.sleep)  # type: ignore[arg-type]
 
     async def degraded(
         self, *events: wire.EventRequest, word: str = "benign", coverage: float = 0.4
     ) -> None:
         """Events that were scored by a part of the ensemble, on the disk."""
-        self.retro.offer(
+        self.spool.offer(
             ["default"] * len(events), events, [verdict(event, word, coverage) for event in events]
         )
-        await self.retro.flush()
+        await self.spool.flush()
 
     async def looks(self) -> None:
         """Look until there is nothing more to see."""
-        while await self.retro.look():
+        while await self.rescorer.rescore():
             pass
 
     @property
@@ -199,10 +199,10 @@ def test_only_what_a_part_of_the_ensemble_saw_is_kept(world: World) -> None:
             msgspec.structs.replace(verdict(events[4], coverage=1.0), degraded=True),
         ]
 
-        world.retro.offer(["default"] * len(events), events, answers)
-        await world.retro.flush()
+        world.spool.offer(["default"] * len(events), events, answers)
+        await world.spool.flush()
 
-        assert world.retro.counts().spooled == 2
+        assert world.spool.counts().spooled == 2
         world.ensemble.recover()
         await world.looks()
         assert sorted(event for batch in world.ensemble.seen for event in batch) == ["f1", "f3"]
@@ -221,12 +221,12 @@ def test_what_is_kept_is_the_event_as_it_came_when_it_came_and_what_was_said_of_
             process(2, "é \u2028"),
         ]
 
-        world.retro.offer(
+        world.spool.offer(
             ["default"] * len(events),
             events,
             [verdict(event, "suspicious", 0.25, elapsed_ms=1500.0) for event in events],
         )
-        await world.retro.flush()
+        await world.spool.flush()
 
         lines = [
             msgspec.json.decode(line)
@@ -262,7 +262,7 @@ def test_an_offer_touches_no_disk(world: World) -> None:
     """The hot path: what is written is written by another thread, later."""
 
     async def promise() -> None:
-        world.retro.offer(["default"], [flow(1)], [verdict(flow(1))])
+        world.spool.offer(["default"], [flow(1)], [verdict(flow(1))])
         assert not world.root.exists()
 
         written_by: list[int] = []
@@ -273,7 +273,7 @@ def test_an_offer_touches_no_disk(world: World) -> None:
                 "write",
                 lambda fd, data: (written_by.append(threading.get_ident()), write(fd, data))[1],
             )
-            await world.retro.flush()
+            await world.spool.flush()
 
         assert threading.get_ident() not in written_by
         assert len(world.files()) == 1
@@ -285,16 +285,16 @@ def test_the_buffer_is_bounded_and_what_it_cannot_take_is_counted(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def promise() -> None:
-        monkeypatch.setattr(page, "BUFFER_BYTES", 10 * 4096)
+        monkeypatch.setattr(retro_spool, "BUFFER_BYTES", 10 * 4096)
         events = [flow(number) for number in range(25)]
 
-        world.retro.offer(["default"] * len(events), events, [verdict(event) for event in events])
-        assert world.retro.counts().dropped["buffer_full"] == 15
-        await world.retro.flush()
-        world.retro.offer(["default"] * 5, events[:5], [verdict(event) for event in events[:5]])
-        await world.retro.flush()
+        world.spool.offer(["default"] * len(events), events, [verdict(event) for event in events])
+        assert world.spool.counts().dropped["buffer_full"] == 15
+        await world.spool.flush()
+        world.spool.offer(["default"] * 5, events[:5], [verdict(event) for event in events[:5]])
+        await world.spool.flush()
 
-        assert (world.retro.counts().spooled, world.retro.counts().dropped["buffer_full"]) == (
+        assert (world.spool.counts().spooled, world.spool.counts().dropped["buffer_full"]) == (
             15,
             15,
         )
@@ -306,15 +306,15 @@ def test_a_long_command_line_weighs_what_it_weighs(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def promise() -> None:
-        monkeypatch.setattr(page, "BUFFER_BYTES", 1 << 20)
+        monkeypatch.setattr(retro_spool, "BUFFER_BYTES", 1 << 20)
 
-        world.retro.offer(
+        world.spool.offer(
             ["default"] * 2,
             [process(1, "A" * (2 << 20)), process(2)],
             [verdict(process(1)), verdict(process(2))],
         )
 
-        assert world.retro.counts().dropped["buffer_full"] == 1
+        assert world.spool.counts().dropped["buffer_full"] == 1
 
     kept(promise())
 
@@ -323,13 +323,13 @@ def test_switched_off_nothing_is_written_and_nothing_runs(tmp_path: Path) -> Non
     async def promise() -> None:
         world = World(tmp_path / "retro", LIMITS.model_copy(update={"enabled": False}))
 
-        await world.retro.start()
+        await world.spool.start()
         await world.degraded(flow(1))
-        await world.retro.stop()
+        await world.spool.stop()
 
         assert len(asyncio.all_tasks()) <= 2  # this one and its time limit
         assert not world.root.exists()
-        assert world.retro.counts().spooled == 0
+        assert world.spool.counts().spooled == 0
 
     kept(promise())
 
@@ -340,14 +340,14 @@ def test_the_limits_of_the_settings_hold(world: World) -> None:
             world.ensemble.now += 60.0
             await world.degraded(*(flow(number) for number in range(start, start + 500)))
 
-        counts = world.retro.counts()
+        counts = world.spool.counts()
         assert counts.waiting_bytes <= 4 << 20
         assert counts.waiting_events + counts.dropped["size"] == 8000
         assert counts.dropped["size"] > 0
         world.ensemble.now += 25 * HOUR_S
-        await world.retro.upkeep()
+        await world.spool.upkeep()
 
-        counts = world.retro.counts()
+        counts = world.spool.counts()
         assert (counts.waiting_events, counts.waiting_bytes, counts.oldest_age_s) == (0, 0, 0.0)
         assert counts.dropped["age"] + counts.dropped["size"] == 8000
 
@@ -382,7 +382,7 @@ def test_what_turns_hostile_is_a_finding_with_its_original_time(world: World) ->
         assert msgspec.json.decode(found.verdict, type=wire.Verdict) == verdict(
             flow(2), "malicious", 1.0
         )
-        counts = world.retro.counts()
+        counts = world.spool.counts()
         assert (counts.rescored, counts.findings, counts.waiting_events) == (2, 1, 0)
         assert world.files() == []
 
@@ -461,7 +461,7 @@ def test_a_second_look_that_sees_no_more_stops_and_keeps_everything(world: World
         tried_at: list[float] = []
         for _ in range(130):
             before = len(world.ensemble.seen)
-            assert not await world.retro.look()
+            assert not await world.rescorer.rescore()
             tried_at += [world.ensemble.now] * (len(world.ensemble.seen) - before)
             world.ensemble.now += 1.0
         assert [later - sooner for sooner, later in pairwise(tried_at)] == [
@@ -472,13 +472,13 @@ def test_a_second_look_that_sees_no_more_stops_and_keeps_everything(world: World
             32.0,
             60.0,
         ]
-        assert (world.retro.counts().waiting_events, world.found) == (100, [])
+        assert (world.spool.counts().waiting_events, world.found) == (100, [])
         world.ensemble.now += 60.0
         world.ensemble.answer = lambda event: verdict(event, "malicious", 1.0)
         await world.looks()
 
         assert sorted(world.found) == sorted(f"f{number}" for number in range(100))
-        assert world.retro.counts().waiting_events == 0
+        assert world.spool.counts().waiting_events == 0
 
     kept(promise())
 
@@ -512,7 +512,7 @@ def test_one_event_that_no_layer_can_score_holds_up_no_other_and_goes_round_in_n
         await world.looks()
 
         assert len(world.found) == 129
-        assert world.retro.counts().waiting_events == 1
+        assert world.spool.counts().waiting_events == 1
         tries = len(world.ensemble.seen)
         await world.looks()
         assert len(world.ensemble.seen) == tries
@@ -534,7 +534,7 @@ def test_what_more_but_not_all_of_the_ensemble_saw_is_told_and_looked_at_once_mo
         )
         await world.looks()
         assert world.found == ["f1"]
-        assert world.retro.counts().waiting_events == 2
+        assert world.spool.counts().waiting_events == 2
 
         world.ensemble.recover()
         words["f2"] = "malicious"
@@ -542,7 +542,7 @@ def test_what_more_but_not_all_of_the_ensemble_saw_is_told_and_looked_at_once_mo
 
         assert world.found == ["f1", "f2"]
         assert [finding.was.coverage for finding in world.findings] == [0.0, 0.4]
-        assert world.retro.counts().waiting_events == 0
+        assert world.spool.counts().waiting_events == 0
 
     kept(promise())
 
@@ -564,8 +564,8 @@ def test_an_event_that_the_door_of_today_refuses_is_counted_and_passed_over(worl
 
         assert world.found == ["f2"]
         assert (
-            world.retro.counts().dropped["unreadable"],
-            world.retro.counts().waiting_events,
+            world.spool.counts().dropped["unreadable"],
+            world.spool.counts().waiting_events,
         ) == (2, 0)
 
     kept(promise())
@@ -587,7 +587,7 @@ def test_an_event_is_forgotten_only_after_its_finding_is_on_the_disk(
         with monkeypatch.context() as failing:
             failing.setattr(os, "fsync", full)
             await world.looks()
-        assert (world.retro.counts().findings, world.retro.counts().waiting_events) == (0, 2)
+        assert (world.spool.counts().findings, world.spool.counts().waiting_events) == (0, 2)
         assert world.found == []
         world.ensemble.now += 60.0
         await world.looks()
@@ -613,17 +613,17 @@ def test_a_crash_between_finding_and_forgetting_repeats_the_finding_under_the_sa
             raise Crash
 
         with monkeypatch.context() as crashing:
-            crashing.setattr(world.retro._spool, "settle", dies)
+            crashing.setattr(world.spool._spool, "settle", dies)
             with pytest.raises(Crash):
-                await world.retro.look()
-        world.retro._spool.close()  # as the system does for the dead
+                await world.rescorer.rescore()
+        world.spool._spool.close()  # as the system does for the dead
         world.retro = world.another()
-        await world.retro.upkeep()
+        await world.spool.upkeep()
         await world.looks()
 
         first, second = world.findings
         assert (first.digest, first.at) == (second.digest, second.at)
-        assert world.retro.counts().adopted == 1
+        assert world.spool.counts().adopted == 1
 
     kept(promise())
 
@@ -641,23 +641,23 @@ def test_a_failing_disk_costs_the_spool_and_is_said_once_on_change(
             failing.setattr(os, "write", full)
             for number in range(5):
                 await world.degraded(flow(number))
-        assert world.retro.counts().dropped["disk"] == 5
+        assert world.spool.counts().dropped["disk"] == 5
         await world.degraded(flow(6))
 
         said = [(record.message, getattr(record, "code", "")) for record in caplog.records]
         assert said == [("retro_disk_failed", "ENOSPC"), ("retro_disk_recovered", "")]
-        assert world.retro.counts().spooled == 1
+        assert world.spool.counts().spooled == 1
 
     kept(promise())
 
 
 def test_what_is_in_the_buffer_at_the_end_is_for_the_next_one(world: World) -> None:
     async def promise() -> None:
-        await world.retro.start()
-        world.retro.offer(["default"], [flow(1)], [verdict(flow(1))])
-        await world.retro.stop()
+        await world.spool.start()
+        world.spool.offer(["default"], [flow(1)], [verdict(flow(1))])
+        await world.spool.stop()
 
-        heir = world.another()
+        heir, _ = world.another()
         await heir.upkeep()
 
         assert heir.counts().waiting_events == 1
@@ -684,9 +684,9 @@ def test_the_second_look_waits_while_callers_wait(world: World) -> None:
                 done.set()
 
         world.ensemble.on_sleep = slept
-        looking = asyncio.create_task(world.retro._look_for_ever())
+        await world.rescorer.start()
         await done.wait()
-        looking.cancel()
+        await world.rescorer.stop()
 
         assert looks_at_a_sleep[:20] == [0] * 20
         assert len(world.found) == 100
@@ -704,9 +704,9 @@ def test_a_door_that_is_never_idle_lets_one_small_batch_through_a_second(world: 
         began, done = world.ensemble.now, asyncio.Event()
         world.ensemble.on_sleep = lambda: done.set() if len(world.ensemble.seen) == 10 else None
 
-        looking = asyncio.create_task(world.retro._look_for_ever())
+        await world.rescorer.start()
         await done.wait()
-        looking.cancel()
+        await world.rescorer.stop()
 
         assert 10.0 <= world.ensemble.now - began <= 12.0
 
@@ -726,13 +726,13 @@ def test_a_second_look_that_fails_is_said_and_tried_again(
 
         def mended() -> None:
             world.ensemble.answer = lambda event: verdict(event, "malicious", 1.0)
-            if world.retro.counts().findings:
+            if world.spool.counts().findings:
                 done.set()
 
         world.ensemble.answer, world.ensemble.on_sleep = broken, mended
-        looking = asyncio.create_task(world.retro._look_for_ever())
+        await world.rescorer.start()
         await done.wait()
-        looking.cancel()
+        await world.rescorer.stop()
 
         assert world.found == ["f1"]
         assert "retro_look_failed" in caplog.messages
@@ -787,8 +787,8 @@ def test_a_hostile_flow_that_came_while_the_layers_were_down_is_found_when_they_
     Fail-open becomes fail-late. And the second look itself is neither spooled nor counted as an
     event.
     """
-    monkeypatch.setattr(page, "FLUSH_EVERY_S", 0.01)
-    monkeypatch.setattr(page, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(retro_spool, "FLUSH_EVERY_S", 0.01)
+    monkeypatch.setattr(retro_rescorer, "RESCORE_EVERY_S", 0.01)
     whole = open_door()
     hostile = [
         one
@@ -804,20 +804,20 @@ def test_a_hostile_flow_that_came_while_the_layers_were_down_is_found_when_they_
     else:
         door.post(path, {"events": hostile})
     until(
-        lambda: door.ingress._retro.counts().waiting_events == len(hostile),
+        lambda: door.ingress._spool.counts().waiting_events == len(hostile),
         lambda: door.get("/health"),
     )
     assert not (own_state / "retro" / FINDINGS).exists()
     for handle in down.values():
         handle.mend()
     until(
-        lambda: door.ingress._retro.counts().findings == len(hostile), lambda: door.get("/health")
+        lambda: door.ingress._spool.counts().findings == len(hostile), lambda: door.get("/health")
     )
 
     found, _ = read_findings(own_state / "retro")
     assert sorted(one.id for one in found) == sorted(one["id"] for one in hostile)
     assert {one.was.verdict for one in found} == {"indeterminate"}
-    counts = door.ingress._retro.counts()
+    counts = door.ingress._spool.counts()
     assert (counts.spooled, counts.rescored, counts.waiting_events) == (
         len(hostile),
         len(hostile),
@@ -832,17 +832,17 @@ def test_what_is_scored_again_in_vain_is_not_spooled_a_second_time(
     flow_events: list[Event],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(page, "FLUSH_EVERY_S", 0.01)
-    monkeypatch.setattr(page, "LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr(page, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(retro_spool, "FLUSH_EVERY_S", 0.01)
+    monkeypatch.setattr(retro_rescorer, "RESCORE_EVERY_S", 0.01)
+    monkeypatch.setattr(retro_rescorer, "FIRST_PAUSE_S", 0.01)
     behavior = SwitchedHandle("behavior", slots["behavior"])
     behavior.is_boasting = True
     door = open_door(handles={"behavior": behavior})
 
     door.post("/v1/score/batch", {"events": flow_events[:10]})
-    until(lambda: door.ingress._retro.counts().rescored >= 50, lambda: door.get("/health"))
+    until(lambda: door.ingress._spool.counts().rescored >= 50, lambda: door.get("/health"))
 
-    counts = door.ingress._retro.counts()
+    counts = door.ingress._spool.counts()
     assert (counts.spooled, counts.waiting_events, counts.findings) == (10, 10, 0)
 
 
@@ -876,6 +876,6 @@ def test_a_door_that_closes_leaves_its_degraded_events_to_the_next(
     door.close()
 
     heir = open_door(down={"behavior"})
-    until(lambda: heir.ingress._retro.counts().adopted == 7, lambda: heir.get("/health"))
+    until(lambda: heir.ingress._spool.counts().adopted == 7, lambda: heir.get("/health"))
 
     assert len(list((own_state / "retro").glob("*/*.jsonl"))) == 1

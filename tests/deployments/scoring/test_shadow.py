@@ -64,11 +64,11 @@ def challenger_of(door: Door) -> dict[str, object] | None:
 def score_all(door: Door, events: list[Event]) -> list[str]:
     """Their verdicts; and whatever is scored in shadow beside them is done."""
     words = [door.post("/v1/score", event).json()["verdict"] for event in events]
-    fan_out = door.ingress._views.home.fan_out
+    pipeline = door.ingress._pipelines.default
 
     async def settled() -> None:
-        while fan_out._shadowing:
-            await next(iter(fan_out._shadowing))
+        while pipeline._shadow_tasks:
+            await next(iter(pipeline._shadow_tasks))
 
     door._loop.run(settled())
     return words

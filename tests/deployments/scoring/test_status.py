@@ -151,7 +151,7 @@ def test_a_layer_that_says_nothing_has_no_models_that_anybody_knows_of() -> None
 
     view = build_status(list(LAYERS), said, FUSIONS)
 
-    listed = {layer["layer"]: layer for layer in view.listing()}
+    listed = {layer["layer"]: layer for layer in view.summary()}
     assert (listed["behavior"]["model_loaded"], listed["behavior"]["status"]) == (False, "timeout")
     assert (
         next(layer for layer in view.detail()["layers"] if layer["layer"] == "behavior")[

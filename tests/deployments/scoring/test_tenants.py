@@ -51,7 +51,7 @@ def world(
     trust = yaml.safe_load(own_trust.read_text())
     trust["keys"] = {signer.key_id: base64.b64encode(signer.public).decode()}
     own_trust.write_text(yaml.safe_dump(trust))
-    monkeypatch.setattr("deployments.scoring.tenants.CHARGE_KEPT_S", 0.0)
+    monkeypatch.setattr("deployments.scoring.tenants.SERVING_CACHED_S", 0.0)
     made = ModelsOnDisk(tmp_path / "shipped", meter)
     yield made
     made.close()
@@ -123,13 +123,13 @@ def settle(world: ModelsOnDisk, door: Door, *tenants: str) -> None:
     """Until every tenant's pointer was followed, and every layer has looked."""
     for _ in range(4):
         for tenant in tenants:
-            view = door._loop.run(door.ingress._views.of(tenant))
-            door._loop.run(view.follower.look())
+            pipeline = door._loop.run(door.ingress._pipelines.for_tenant(tenant))
+            door._loop.run(door.ingress._pipelines.watchers[Tenant(pipeline.tenant)].poll())
         world.look()
 
 
 def release_serving(door: Door, tenant: str) -> str:
-    return door._loop.run(door.ingress._views.of(tenant)).fan_out.release.name
+    return door._loop.run(door.ingress._pipelines.for_tenant(tenant)).release.name
 
 
 def test_a_tenant_without_models_lives_on_the_generic_ones_and_shares_their_view(
@@ -138,7 +138,10 @@ def test_a_tenant_without_models_lives_on_the_generic_ones_and_shares_their_view
     door = started(world)
 
     assert judged(ask(door, "acme", flow_events[0])) == judged(ask(door, "default", flow_events[0]))
-    assert door._loop.run(door.ingress._views.of("acme")) is door.ingress._views.home
+    assert (
+        door._loop.run(door.ingress._pipelines.for_tenant("acme"))
+        is door.ingress._pipelines.default
+    )
 
 
 def test_a_tenants_first_release_is_built_on_its_parents_and_answers_that_tenant_alone(
@@ -223,10 +226,7 @@ def test_a_tenant_whose_release_is_broken_goes_on_with_its_parents_and_no_one_el
     assert own["score"] == generic["score"]
     assert {layer["status"] for layer in own["layers"]} == {"last_good"}
     assert {layer["status"] for layer in generic["layers"]} == {"live"}
-    assert (
-        door._loop.run(door.ingress._views.of("acme")).follower.facts["trouble"] is not None
-        or file == "bundles"
-    )
+    assert door.ingress._pipelines.watchers[ACME].state.problem is not None or file == "bundles"
 
 
 def test_the_tenant_asked_last_longest_ago_makes_room_and_comes_back(
@@ -235,15 +235,12 @@ def test_the_tenant_asked_last_longest_ago_makes_room_and_comes_back(
     """Section 6: at most so many at once, evicted by use."""
     for tenant in ("acme", "globex", "initech"):
         own_models(tenant)
-    door = started(world)
-    door.ingress._views._most = 3
-    for deployment in world._layers.values():
-        deployment.shelf._most = 3
+    door = started(world, store={"tenants_at_once": 3})
 
     settle(world, door, "acme", "globex")
     settle(world, door, "initech")
 
-    assert set(door.ingress._views._views) == {"default", "globex", "initech"}
+    assert set(door.ingress._pipelines._pipelines) == {"default", "globex", "initech"}
     assert {kept.tenant for kept in world._layers["anomaly"].shelf} == {
         "default",
         "globex",
@@ -269,15 +266,15 @@ def test_one_tenants_hanging_disk_stalls_no_other(
         return charge(self, tenant)
 
     monkeypatch.setattr(Tenants, "charge", hanging)
-    monkeypatch.setattr("deployments.scoring.tenants.CHARGE_WITHIN_S", 0.05)
+    monkeypatch.setattr("deployments.scoring.tenants.RESOLVE_WITHIN_S", 0.05)
 
     async def asked() -> list[str]:
-        views = door.ingress._views
-        slow = asyncio.create_task(views.of("acme"))
+        pipelines = door.ingress._pipelines
+        slow = asyncio.create_task(pipelines.for_tenant("acme"))
         await asyncio.to_thread(hangs.wait, 20)
         return [
-            (await views.of("globex")).tenant,
-            (await views.of("default")).tenant,
+            (await pipelines.for_tenant("globex")).tenant,
+            (await pipelines.for_tenant("default")).tenant,
             (await slow).tenant,
         ]
 
@@ -296,8 +293,8 @@ def test_a_second_look_at_an_event_is_by_its_tenants_models(
     settle(world, door, "acme")
     seen: list[str] = []
     for tenant in ("acme", "default"):
-        view = door._loop.run(door.ingress._views.of(tenant))
-        score = view.fan_out.score
+        view = door._loop.run(door.ingress._pipelines.for_tenant(tenant))
+        score = view.score
 
         async def spied(
             batch: Any, *, _whose: str = tenant, _score: Any = score, **how: Any
@@ -305,15 +302,15 @@ def test_a_second_look_at_an_event_is_by_its_tenants_models(
             seen.append(_whose)
             return await _score(batch, **how)
 
-        view.fan_out.score = spied  # type: ignore[method-assign]
+        view.score = spied  # type: ignore[method-assign]
     door.ingress._switches._apply(door.ingress._switches.controls.with_disabled("behavior"))
     for tenant in ("acme", "default"):
         ask(door, tenant, flow_events[0])
     door.ingress._switches._apply(door.ingress._switches.controls.with_enabled("behavior"))
     seen.clear()
 
-    door._loop.run(door.ingress._retro.flush())
-    while door._loop.run(door.ingress._retro.look()):
+    door._loop.run(door.ingress._spool.flush())
+    while door._loop.run(door.ingress._rescorer.rescore()):
         pass
 
     assert sorted(seen) == ["acme", "default"]

@@ -48,7 +48,7 @@ def refusal(body: bytes) -> EventError:
     """Why this body is no event: at parsing, or at the door behind it."""
     try:
         event = wire.parse_event(body)
-        _, _, refused = wire.to_batch(wire.kind_of(event), [event])
+        _, _, refused = wire.admit(wire.kind_of(event), [event])
     except EventError as error:
         return error
     assert refused, f"{body[:80]!r} was accepted"
@@ -176,7 +176,7 @@ def test_a_feature_given_by_name_is_refused_by_that_name(literal: str) -> None:
 def test_a_number_that_a_float32_can_hold_is_accepted(literal: str) -> None:
     event = wire.parse_event(but(IAT, literal))
 
-    batch, _, refused = wire.to_batch(Kind.FLOW, [event])
+    batch, _, refused = wire.admit(Kind.FLOW, [event])
 
     assert not refused
     assert isinstance(batch, FlowBatch)
@@ -192,7 +192,7 @@ def test_only_the_two_rates_may_be_null(position: int) -> None:
     """
     event = wire.parse_event(but(position, "null"))
 
-    assert not wire.to_batch(Kind.FLOW, [event])[2]
+    assert not wire.admit(Kind.FLOW, [event])[2]
 
 
 @pytest.mark.parametrize("count", [0, 1, 77, 79, 780])
@@ -237,7 +237,7 @@ def test_a_flow_by_name_is_the_flow_by_position() -> None:
     by_name = wire.parse_event(json.dumps(flow(dict(reversed(BY_NAME.items())))).encode())
     by_position = wire.parse_event(json.dumps(flow()).encode())
 
-    batch, _, _ = wire.to_batch(Kind.FLOW, [by_name, by_position])
+    batch, _, _ = wire.admit(Kind.FLOW, [by_name, by_position])
 
     assert isinstance(batch, FlowBatch)
     np.testing.assert_array_equal(batch.features[0], batch.features[1])
@@ -344,7 +344,7 @@ def test_one_bad_event_spoils_only_its_own_line(place: int, bad: str, code: str)
 def _id_and_code(event: wire.EventRequest | tuple[str, EventError]) -> tuple[str, str]:
     if isinstance(event, tuple):
         return event[0], event[1].code
-    _, _, refused = wire.to_batch(wire.kind_of(event), [event])
+    _, _, refused = wire.admit(wire.kind_of(event), [event])
     return event.id, refused[0].code if refused else ""
 
 
@@ -435,7 +435,7 @@ def _survives(body: bytes) -> None:
     """Only errors of the caller's may be raised, and their sentences are bounded."""
     try:
         event = wire.parse_event(body)
-        wire.to_batch(wire.kind_of(event), [event])
+        wire.admit(wire.kind_of(event), [event])
     except EventError as error:
         # the promise is about every error that may come
         assert len(str(error)) <= LONGEST_MESSAGE  # noqa: PT017
@@ -445,7 +445,7 @@ def _survives(body: bytes) -> None:
         assert len(str(error)) <= LONGEST_MESSAGE  # noqa: PT017
         return
     for kind in Kind:
-        wire.to_batch(
+        wire.admit(
             kind,
             [one for one in parsed if not isinstance(one, tuple) and wire.kind_of(one) is kind],
         )
@@ -521,7 +521,7 @@ def test_long_names_and_command_lines_are_cut_and_flagged_at_the_door_and_not_re
     """P28: refusing an event for its length would be a way not to be scored."""
     event = wire.parse_event(json.dumps(process(command_line="x" * 100_000, **long)).encode())
 
-    batch, _, refused = wire.to_batch(Kind.PROCESS, [event])
+    batch, _, refused = wire.admit(Kind.PROCESS, [event])
 
     assert not refused
     assert isinstance(batch, ProcessBatch)
@@ -532,9 +532,9 @@ def test_answers_stand_in_order_with_every_layer_and_bounds(
     ensemble: LocalEnsemble, flow_events: list[dict[str, Any]]
 ) -> None:
     events = [wire.parse_event(json.dumps(event).encode()) for event in flow_events[:9]]
-    batch, _, _ = wire.to_batch(Kind.FLOW, events)
+    batch, _, _ = wire.admit(Kind.FLOW, events)
 
-    answers = wire.answers(
+    answers = wire.write_verdicts(
         batch, ensemble.judge(batch, explain=True), explain=True, elapsed_ms=1.5, scored_at=0.0
     )
 
@@ -554,9 +554,9 @@ def test_answers_stand_in_order_with_every_layer_and_bounds(
 def test_an_explanation_is_absent_unless_it_was_asked_for(
     ensemble: LocalEnsemble, flow_events: list[dict[str, Any]]
 ) -> None:
-    batch, _, _ = wire.to_batch(Kind.FLOW, [wire.parse_event(json.dumps(flow_events[0]).encode())])
+    batch, _, _ = wire.admit(Kind.FLOW, [wire.parse_event(json.dumps(flow_events[0]).encode())])
 
-    answer = wire.answers(
+    answer = wire.write_verdicts(
         batch, ensemble.judge(batch), explain=False, elapsed_ms=0.0, scored_at=0.0
     )[0]
 

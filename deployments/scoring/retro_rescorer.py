@@ -1,0 +1,225 @@
+"""The rescore of degraded events: what was scored while layers were missing is scored again.
+
+Fail-open becomes fail-late. When more of the ensemble is available than was, the spool is scored
+again, a few events at a time, while no caller waits. An event that turns hostile becomes a finding
+with its original time.
+
+An event leaves the spool once the complete ensemble scored it. One that only more of it scored
+waits on, with its new verdict. One that no more of it scored goes to the end of the line, and the
+next try comes later each time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import msgspec
+
+from deployments.host.poller import Poller
+from deployments.observability.log import log_event
+from deployments.scoring import wire
+from deployments.scoring.retro_spool import RetroBatch, RetroSpool, first_verdict
+from deployments.scoring.tenants import TenantPipelines
+from deployments.web import encode
+from ensemble.errors import EventError
+from ensemble.events import Kind
+from ensemble.retro import WHOLE, Finding, SpooledEvent, is_hostile_now, millionths
+from ensemble.verdicts import VerdictWord
+
+__all__ = ["RetroRescorer"]
+
+RESCORE_EVERY_S = 1.0  # how often coverage is compared; the status of the layers is cached as long
+# a service that is never idle rescores one small batch a second, or the spool would starve until
+# its age limit
+MAX_WAIT_S = 1.0
+BUSY_POLL_S = 0.02  # whether callers still wait
+# after a batch of which no more was scored than before; each pause is twice the last
+FIRST_PAUSE_S, MAX_PAUSE_S = 2.0, 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Pause:
+    """A kind of event of which no more was scored than before.
+
+    The next try is at `until`, or once `coverage` changes.
+    """
+
+    coverage: float
+    until: float
+    length_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What a rescore came to."""
+
+    findings: list[Finding]
+    again: list[SpooledEvent]
+    rejected: int
+    is_better: bool
+
+
+class RetroRescorer:
+    """Scores the events of the spool again, once more of the ensemble is available.
+
+    Args:
+        spool: the events.
+        pipelines: score each tenant's events with that tenant's models.
+        now: seconds since 1970.
+        clock: seconds that only rise.
+        sleep: waits for so many seconds.
+    """
+
+    def __init__(
+        self,
+        spool: RetroSpool,
+        pipelines: TenantPipelines,
+        *,
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._spool, self._pipelines = spool, pipelines
+        self._now, self._clock, self._sleep = now, clock, sleep
+        self._pauses: dict[Kind, _Pause] = {}
+        self._logged = (0, 0)  # events rescored and findings at the last log line
+        self._poller = Poller(
+            self._poll, every_s=RESCORE_EVERY_S, on_error=self._failed, sleep=sleep
+        )
+
+    async def start(self) -> None:
+        """Start rescoring; waits for nothing."""
+        if self._spool.is_enabled:
+            await self._poller.start()
+
+    async def stop(self) -> None:
+        """Stop rescoring."""
+        await self._poller.stop()
+
+    async def rescore(self) -> bool:
+        """Score some waiting events again, if more of the ensemble is available than was.
+
+        Returns:
+            Whether more of the ensemble scored one of them; False is a reason to pause.
+        """
+        coverage = await self._coverage_to_try()
+        batch = await self._spool.next_batch(coverage) if coverage else None
+        if batch is None:
+            return False
+        verdicts = await self._score(batch)
+        self._spool.rescored(len(verdicts))
+        outcome = self._compare(batch, verdicts)
+        unreadable = len(batch.reading.events) - len(batch.events) + outcome.rejected
+        is_settled = await self._spool.settle(
+            batch, findings=outcome.findings, again=outcome.again, unreadable=unreadable
+        )
+        is_better = is_settled and (outcome.is_better or unreadable + batch.reading.unreadable > 0)
+        self._set_pause(batch.kind, coverage[batch.kind], is_better=is_better)
+        return is_better
+
+    async def _poll(self) -> bool:
+        await self._wait_for_calm()
+        is_better = await self.rescore()
+        if not is_better:
+            self._log_progress()
+        return is_better
+
+    def _failed(self, error: Exception) -> None:
+        """Log a failure once and on change; without a traceback, which would contain an event."""
+        if type(error).__name__ != self._poller.last_error:
+            log_event(logging.ERROR, "retro_look_failed", {"error_type": type(error).__name__})
+
+    def _log_progress(self) -> None:
+        counts = self._spool.counts()
+        rescored, findings = self._logged
+        if counts.rescored > rescored:
+            fields = {
+                "events": counts.rescored - rescored,
+                "findings": counts.findings - findings,
+                "waiting": counts.waiting_events,
+            }
+            log_event(logging.INFO, "retro_looked", fields)
+            self._logged = counts.rescored, counts.findings
+
+    async def _wait_for_calm(self) -> None:
+        """Let callers go first, for `MAX_WAIT_S` at most."""
+        until = self._clock() + MAX_WAIT_S
+        while self._pipelines.is_busy and self._clock() < until:
+            await self._sleep(BUSY_POLL_S)
+
+    async def _coverage_to_try(self) -> dict[str, float]:
+        """The coverage of now, for each kind that waits and is not paused."""
+        found: dict[str, float] = {}
+        for kind in [kind for kind in Kind if kind in self._spool.waiting_kinds]:
+            coverage = (await self._pipelines.default.status()).coverage_by_kind[kind]
+            pause = self._pauses.get(kind)
+            if pause is None or pause.coverage != coverage or self._clock() >= pause.until:
+                found[kind] = coverage
+        return found
+
+    async def _score(self, batch: RetroBatch) -> Sequence[wire.Verdict | EventError]:
+        """The verdicts of now, in order: each tenant's events by that tenant's models."""
+        verdicts: dict[int, wire.Verdict | EventError] = {}
+        for tenant in dict.fromkeys(spooled.tenant for spooled, _ in batch.events):
+            places = [
+                place for place, (spooled, _) in enumerate(batch.events) if spooled.tenant == tenant
+            ]
+            events = [batch.events[place][1] for place in places]
+            pipeline = await self._pipelines.for_tenant(tenant)
+            verdicts |= zip(places, await pipeline.rescore(batch.kind, events), strict=True)
+        return [verdicts[place] for place in range(len(batch.events))]
+
+    def _compare(
+        self, batch: RetroBatch, verdicts: Sequence[wire.Verdict | EventError]
+    ) -> _Outcome:
+        findings: list[Finding] = []
+        again: list[SpooledEvent] = []
+        rejected, is_better = 0, False
+        for (spooled, event), verdict in zip(batch.events, verdicts, strict=True):
+            if isinstance(verdict, EventError):
+                rejected += 1
+                continue
+            was, coverage = spooled.was, millionths(verdict.coverage)
+            if coverage <= millionths(was.coverage):
+                again.append(spooled)  # last: one event that a layer cannot score delays no other
+                continue
+            is_better = True
+            if is_hostile_now(was.verdict, VerdictWord(verdict.verdict)):
+                findings.append(self._finding(spooled, event, verdict))
+            if coverage < WHOLE:
+                again.append(msgspec.structs.replace(spooled, was=first_verdict(verdict)))
+        return _Outcome(findings, again, rejected, is_better)
+
+    def _finding(
+        self, spooled: SpooledEvent, event: wire.EventRequest, verdict: wire.Verdict
+    ) -> Finding:
+        return Finding(
+            id=event.id,
+            tenant=spooled.tenant,
+            kind=spooled.kind,
+            host=event.host,
+            digest=spooled.digest,
+            at=_iso(spooled.at),
+            found_at=_iso(self._now()),
+            was=spooled.was,
+            verdict=msgspec.Raw(encode(verdict)),
+        )
+
+    def _set_pause(self, kind: Kind, coverage: float, *, is_better: bool) -> None:
+        last = self._pauses.pop(kind, None)
+        if not is_better:
+            length_s = (
+                FIRST_PAUSE_S
+                if last is None or last.coverage != coverage
+                else min(2 * last.length_s, MAX_PAUSE_S)
+            )
+            self._pauses[kind] = _Pause(coverage, self._clock() + length_s, length_s)
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds")

@@ -1,0 +1,70 @@
+"""Pipelines and their parts without Ray: layers of plain coroutines, and no spool on disk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from deployments.config.settings import Settings, read_settings
+from deployments.scoring.layer_client import LayerClient
+from deployments.scoring.pipeline import TenantPipeline
+from deployments.scoring.retro_spool import RetroSpool
+from deployments.scoring.scoring_metrics import ScoringMetrics
+from ensemble.errors import LayerCrashed
+from tests.deployments.conftest import FakeMethod, RecordingMeter
+
+__all__ = ["layer_client", "layer_handle", "no_spool", "tenant_pipeline"]
+
+Call = Callable[..., Awaitable[Any]]
+
+
+async def _crashes(*_: object) -> Any:
+    raise LayerCrashed("layer")
+
+
+def layer_handle(score: Call = _crashes, state: Call = _crashes) -> SimpleNamespace:
+    """A deployment's handle with the two methods that a pipeline calls."""
+    return SimpleNamespace(score=FakeMethod(score), state=FakeMethod(state))
+
+
+def layer_client(
+    calls: Mapping[str, Call],
+    states: Mapping[str, Call] | None = None,
+    *,
+    deadline_s: float,
+    settings: Settings | None = None,
+    metrics: ScoringMetrics | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> LayerClient:
+    """A client of layers that are plain coroutines; one without a state does not respond."""
+    handles = {
+        layer: layer_handle(call, (states or {}).get(layer, _crashes))
+        for layer, call in calls.items()
+    }
+    return LayerClient(
+        handles,
+        deadline_s=deadline_s,
+        guard=(settings or read_settings()).guard,
+        metrics=metrics or ScoringMetrics(RecordingMeter()),
+        clock=clock,
+    )
+
+
+def no_spool() -> RetroSpool:
+    """A spool that is disabled."""
+    return RetroSpool(read_settings({"retro": {"enabled": False}}).retro, Path("unused"))
+
+
+def tenant_pipeline(
+    layers: LayerClient,
+    tenant: str = "",
+    *,
+    settings: Settings | None = None,
+    metrics: ScoringMetrics | None = None,
+) -> TenantPipeline:
+    """A pipeline over `layers`, without a spool."""
+    counts = metrics or ScoringMetrics(RecordingMeter())
+    return TenantPipeline(tenant, layers, no_spool(), counts, settings or read_settings())

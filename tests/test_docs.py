@@ -18,10 +18,9 @@ import typer
 
 from deployments.cli import app
 from deployments.config.settings import read_settings
-from deployments.management import openapi
 from deployments.scoring import wire
-from deployments.scoring.openapi import document
 from ensemble.errors import EventError
+from tests.support.contracts import management_document, scoring_document
 from tests.support.pages import (
     PAGES,
     README,
@@ -38,7 +37,6 @@ from tests.support.pages import (
     shell_words,
 )
 
-MAX_EVENTS, MAX_BODY_BYTES = 1000, 8 << 20
 LONGEST_README = 130  # lines
 EXAMPLES = sorted((ROOT / "examples").glob("*.json"))
 MADE_BY_OPERATORS = {"configs/tenants.yaml"}
@@ -228,14 +226,14 @@ def operations_at(path: str) -> list[dict[str, Any]]:
 
 @cache
 def _paths() -> dict[str, Any]:
-    return document(MAX_EVENTS, MAX_BODY_BYTES)["paths"] | openapi.paths()
+    return scoring_document()["paths"] | management_document()["paths"]
 
 
 def _check_body(address: str, body: str) -> None:
     """Fail unless the route at `address` accepts `body`."""
     path = re.sub(r"^.*?:\d+|\?.*$", "", address)
     if path == "/v1/score/batch":
-        parsed = wire.parse_batch(body.encode(), limit=MAX_EVENTS)
+        parsed = wire.parse_batch(body.encode(), limit=read_settings().ingress.max_events)
         assert [one for one in parsed if isinstance(one, tuple)] == []
     elif path == "/v1/score":
         try:
@@ -256,9 +254,11 @@ def _schema_of(path: str) -> dict[str, Any]:
         for one in operations.values()
         if "requestBody" in one
     ]
-    schemas = document(MAX_EVENTS, MAX_BODY_BYTES)["components"]["schemas"] | openapi.schemas(
-        read_settings()
-    )
+    schemas = {
+        name: schema
+        for document in (scoring_document(), management_document())
+        for name, schema in document["components"]["schemas"].items()
+    }
     schema: dict[str, Any] = body["content"]["application/json"]["schema"]
     return schema | {"components": {"schemas": schemas}}
 

@@ -15,8 +15,6 @@ from typing import Any
 
 from ray import serve
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
@@ -34,7 +32,7 @@ from deployments.management.replicas import Replicas
 from deployments.management.store_executor import StoreExecutor
 from deployments.management.training_actor import run_in_ray
 from deployments.observability.metrics import Meter, RayMeter
-from deployments.web import JSON, AuthenticatedApp, GateKeeper, ScopedRoute, docs_routes, encode
+from deployments.web import AuthenticatedApp, Authenticator, docs_routes, encode
 from ensemble.layers.catalog import LAYERS
 
 __all__ = ["Manage", "ManageApp", "PrefixedApp"]
@@ -91,7 +89,9 @@ class ManageApp:
     ) -> None:
         self._settings = Settings.model_validate(settings)
         self._tenancy = Tenants(self._settings)
-        self._keeper = GateKeeper(self._settings, self._tenancy, meter or RayMeter())
+        self._authenticator = Authenticator.from_settings(
+            self._settings, self._tenancy, meter or RayMeter()
+        )
         self._desk = StoreExecutor(self._settings)
         self._models = ModelRoutes(self._desk, self._tenancy, self._settings)
         self._releases = ReleaseRoutes(self._desk, self._tenancy, self._settings)
@@ -106,7 +106,7 @@ class ManageApp:
         within_s = self._settings.management.replicas_within_s
         find_layer = layer_handle or layer_of_scoring
         self._detection = DetectionRoutes(
-            self._keeper.gate,
+            self._authenticator,
             Replicas(DETECTORS, lambda: detectors, within_s),
             {layer: Replicas(layer, partial(find_layer, layer), within_s) for layer in LAYERS},
             self._desk,
@@ -117,8 +117,7 @@ class ManageApp:
     def __serve_build_asgi_app__(self) -> Starlette:
         """The ASGI application, made inside the replica: msgspec's decoders do not pickle."""
         routes = [
-            ScopedRoute("/openapi.json", self._document, needs=None),
-            *docs_routes("openapi.json", "Axon, models"),
+            *docs_routes("Axon, models", lambda: self._openapi),
             *self._models.first_routes(),
             *self._releases.routes(),
             *self._training.routes(),
@@ -127,7 +126,7 @@ class ManageApp:
         ]
         self._openapi = encode(document(self._settings, routes))
         app = PrefixedApp(
-            self._keeper.gate,
+            self._authenticator,
             routes,
             lifespan=self._lifespan,
             exception_handlers=MANAGE_REFUSALS,
@@ -137,18 +136,15 @@ class ManageApp:
         )
         return app
 
-    async def _document(self, _: Request) -> Response:
-        return Response(self._openapi, media_type=JSON)
-
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        await self._keeper.start()
+        await self._authenticator.start()
         try:
             yield
         finally:
             await self._jobs.stop()
             self._desk.close()
-            await self._keeper.stop()
+            await self._authenticator.stop()
 
 
 Manage = serve.ingress()(

@@ -14,6 +14,7 @@ from deployments.config.settings import Settings
 from deployments.config.tenants import Tenants
 from deployments.management import job_responses as found
 from deployments.management import requests as asks
+from deployments.management.contract import MODEL, OF_MODEL, READING_STORE, ROW, done
 from deployments.management.detectors import Detections, LoadReport
 from deployments.management.replicas import Replicas
 from deployments.management.request import (
@@ -27,7 +28,9 @@ from deployments.management.request import (
 from deployments.management.store_executor import StoreExecutor
 from deployments.management.visible_models import VisibleModel, find_model
 from deployments.web import (
+    READING_ERRORS,
     Authenticator,
+    Body,
     ErrorBody,
     Scope,
     ScopedRoute,
@@ -63,7 +66,7 @@ class DetectionRoutes:
     """The routes.
 
     Attributes:
-        gate: counts rows against the rate of the caller's tenant.
+        authenticator: counts rows against the rate of the caller's tenant.
         detectors: the replicas that serve tabular detectors.
         layers: layer -> its replicas, in the application that scores.
         desk: does the work on the store.
@@ -71,7 +74,7 @@ class DetectionRoutes:
         settings: limits.
     """
 
-    gate: Authenticator
+    authenticator: Authenticator
     detectors: Replicas
     layers: Mapping[str, Replicas]
     desk: StoreExecutor
@@ -81,8 +84,38 @@ class DetectionRoutes:
     def routes(self) -> list[ScopedRoute]:
         """All of them."""
         return [
-            ScopedRoute("/{name}/detect", self._detect, needs=Scope.SCORE, methods=["POST"]),
-            ScopedRoute("/{name}/load", self._load, needs=Scope.MANAGE, methods=["POST"]),
+            ScopedRoute(
+                "/{name}/detect",
+                self._detect,
+                needs=Scope.SCORE,
+                methods=["POST"],
+                tag="detection",
+                summary="Rate rows; a bad row gets an error in its own place",
+                parameters=[MODEL],
+                body=Body(asks.DetectRequest, {"one row": {"network_data": [dict(ROW)]}}),
+                answers=done(found.Detections),
+                errors=[
+                    *READING_ERRORS,
+                    *READING_STORE,
+                    *OF_MODEL,
+                    "TOO_MANY_ROWS",
+                    "DEPLOYMENT_UNAVAILABLE",
+                    "INSUFFICIENT_MEMORY",
+                    "LOAD_TIMEOUT",
+                    "NOT_SERVING",
+                ],
+            ),
+            ScopedRoute(
+                "/{name}/load",
+                self._load,
+                needs=Scope.MANAGE,
+                methods=["POST"],
+                tag="detection",
+                summary="Have every replica load the model now, and report its state",
+                parameters=[MODEL],
+                answers=done(found.Loading),
+                errors=[*READING_STORE, *OF_MODEL, "NOT_SERVING", "DEPLOYMENT_UNAVAILABLE"],
+            ),
         ]
 
     async def _detect(self, request: Request) -> Response:
@@ -90,7 +123,7 @@ class DetectionRoutes:
         reject_unknown_query(request)
         model = model_of(request)
         asked = await BodyReader(asks.RowsToRate, self.settings.management.max_body_bytes)(request)
-        await self.gate.charge(caller_of(request.scope), len(asked.network_data))
+        await self.authenticator.consume(caller_of(request.scope), len(asked.network_data))
         rows, refused = _rows_of(asked.network_data)
         said, owner = await self._rated(request, model, list(rows.values()), asked.missing)
         results = _in_order(asked.network_data, list(rows), said, refused)

@@ -16,6 +16,7 @@ from starlette.types import Scope as AsgiScope
 from deployments.config.settings import Settings
 from deployments.management import job_responses as found
 from deployments.management import requests as asks
+from deployments.management.contract import CHANGING, ROW, done
 from deployments.management.job_records import JobRecord
 from deployments.management.jobs import Jobs, TrainRequest
 from deployments.management.request import (
@@ -27,13 +28,23 @@ from deployments.management.request import (
     tenant_of,
 )
 from deployments.management.store_executor import StoreExecutor, with_timeout
-from deployments.web import ErrorBody, Scope, ScopedRoute, as_json
+from deployments.web import (
+    READING_ERRORS,
+    Answer,
+    Body,
+    ErrorBody,
+    Scope,
+    ScopedRoute,
+    as_json,
+    path_parameter,
+)
 from ensemble.errors import FeatureMismatch, MalformedEvent, VersionExists
 from ensemble.features.tabular import NETWORK_FEATURES, Missing
 from ensemble.store.bundles.list import list_bundles
 from ensemble.store.bundles.metadata import Metadata
 from ensemble.store.layout import Actor, Store
 from ensemble.store.names import ModelName, Tenant
+from ensemble.training.data.tabular_rows import LEAST_ROWS
 
 __all__ = ["JobRoutes"]
 
@@ -42,6 +53,15 @@ _PLACES = {
     "rows": "network_data",
     "metadata": "user_metadata",
 }  # what the trainer calls things -> what the body does
+
+JOB = path_parameter(
+    "id",
+    {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+    "As `POST /models/train` gave it",
+    "0" * 32,
+)
+LOCATION = {"Location": {"description": "Of the job", "schema": {"type": "string"}}}
+OF_JOB = ("UNKNOWN_JOB", "MALFORMED_EVENT", "STORE_UNAVAILABLE", "STORE_FULL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +82,61 @@ class JobRoutes:
     def routes(self) -> list[ScopedRoute]:
         """All of them."""
         return [
-            ScopedRoute("/train", self._train, needs=Scope.TRAIN, methods=["POST"]),
-            ScopedRoute("/jobs", self._list, needs=Scope.READ),
-            OneJobRoute("/jobs/{id}", self._get, needs=Scope.READ),
-            OneJobRoute("/jobs/{id}", self._cancel, needs=Scope.TRAIN, methods=["DELETE"]),
+            ScopedRoute(
+                "/train",
+                self._train,
+                needs=Scope.TRAIN,
+                methods=["POST"],
+                tag="jobs",
+                summary="Train a detector on rows of declared features",
+                body=Body(
+                    asks.TrainRequest,
+                    {"rows": {"network_data": [dict(ROW)] * LEAST_ROWS, "version": "2026-11"}},
+                ),
+                answers={202: Answer(found.Job, "Accepted; poll it at Location", headers=LOCATION)},
+                errors=[
+                    *READING_ERRORS,
+                    *CHANGING,
+                    "FEATURE_MISMATCH",
+                    "TOO_MANY_ROWS",
+                    "TRAINING_ERROR",
+                    "RESERVED_NAME",
+                    "UNKNOWN_TENANT",
+                    "VERSION_EXISTS",
+                    "JOB_QUOTA",
+                    "SIGNING_REFUSED",
+                ],
+            ),
+            ScopedRoute(
+                "/jobs",
+                self._list,
+                needs=Scope.READ,
+                tag="jobs",
+                summary="List the training jobs of the tenant, newest first",
+                answers=done(found.JobList),
+                errors=["MALFORMED_EVENT", "STORE_UNAVAILABLE", "STORE_FULL"],
+            ),
+            OneJobRoute(
+                "/jobs/{id}",
+                self._get,
+                needs=Scope.READ,
+                tag="jobs",
+                summary="The state of a job",
+                parameters=[JOB],
+                answers=done(found.Job),
+                errors=OF_JOB,
+            ),
+            OneJobRoute(
+                "/jobs/{id}",
+                self._cancel,
+                needs=Scope.TRAIN,
+                methods=["DELETE"],
+                tag="jobs",
+                summary="Cancel a job; one that has ended stays as it is",
+                parameters=[JOB],
+                answers=done(found.Job),
+                errors=OF_JOB,
+            ),
         ]
 
     async def _train(self, request: Request) -> Response:

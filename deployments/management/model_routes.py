@@ -24,9 +24,19 @@ from deployments.config.tenants import Tenants
 from deployments.config.trust import read_signer
 from deployments.management import requests as asks
 from deployments.management import responses as says
+from deployments.management.contract import (
+    CHANGING,
+    MODEL,
+    NUMBER,
+    OF_MODEL,
+    READING_STORE,
+    SIGNING,
+    done,
+)
 from deployments.management.request import (
     LAYERS_MODELS,
     RESERVED,
+    SOME_ENTRIES,
     BodyReader,
     actor_of,
     limit_asked,
@@ -40,7 +50,17 @@ from deployments.management.request import (
 from deployments.management.store_executor import StoreExecutor
 from deployments.management.visible_models import find_model, seen_models
 from deployments.observability.log import log_event
-from deployments.web import Scope, ScopedRoute, as_json, read_body
+from deployments.web import (
+    READING_ERRORS,
+    Answer,
+    Body,
+    Scope,
+    ScopedRoute,
+    as_json,
+    path_parameter,
+    query_parameter,
+    read_body,
+)
 from ensemble.errors import (
     ArtifactError,
     ArtifactMissing,
@@ -67,10 +87,20 @@ from ensemble.store.releases.aliases import (
 __all__ = ["ARCHIVE", "ModelRoutes", "standing"]
 
 ARCHIVE = "application/octet-stream"
+VERSION_OR_ALIAS = query_parameter(
+    "version",
+    {"type": "string", "pattern": f"^([1-9][0-9]{{0,14}}|{'|'.join(Alias)})$"},
+    "A number, or an alias; without it the champion, or the newest",
+)
+LIMIT = query_parameter(
+    "limit",
+    {"type": "string", "pattern": "^([1-9][0-9]{0,2}|1000)$", "default": str(SOME_ENTRIES)},
+    "How many, newest first",
+)
 UNPACKED = (
     8  # times its own length that an archive may hold; ours are arrays, which pack by a third
 )
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,25 +122,150 @@ class ModelRoutes:
 
         They come before any with a model's name in the same place.
         """
-        read, manage = Scope.READ, Scope.MANAGE
         return [
-            ScopedRoute("/", self._list, needs=read),
-            ScopedRoute("/audit", self._audit, needs=read),
-            ScopedRoute("/retention", self._retain, needs=manage, methods=["POST"]),
-            ScopedRoute("/import", self._import, needs=manage, methods=["POST"]),
+            ScopedRoute(
+                "/",
+                self._list,
+                needs=Scope.READ,
+                tag="models",
+                summary="List the models that the tenant has or inherits, newest first, and the limits",
+                parameters=[
+                    query_parameter(
+                        "tenant_id",
+                        {"type": "string"},
+                        "Only the caller's own; another is answered with 404",
+                    )
+                ],
+                answers=done(says.ModelList),
+                errors=[*READING_STORE, "UNKNOWN_TENANT"],
+            ),
+            ScopedRoute(
+                "/audit",
+                self._audit,
+                needs=Scope.READ,
+                tag="models",
+                summary="The audit log: each change with its actor, digest, time and address",
+                parameters=[LIMIT],
+                answers=done(says.AuditLog),
+                errors=READING_STORE,
+            ),
+            ScopedRoute(
+                "/retention",
+                self._retain,
+                needs=Scope.MANAGE,
+                methods=["POST"],
+                tag="models",
+                summary="Delete unreferenced releases and versions, keeping the newest",
+                body=Body(asks.Retention, {"the last ten": {"keep": 10}}),
+                answers=done(says.Retained),
+                errors=[*READING_ERRORS, *CHANGING, "ARTIFACT_IN_USE"],
+            ),
+            ScopedRoute(
+                "/import",
+                self._import,
+                needs=Scope.MANAGE,
+                methods=["POST"],
+                tag="models",
+                summary="Import an archive as the next versions of the tenant; nothing is promoted",
+                about="Trusted only as far as a trusted key or digest vouches for it here.",
+                body=Body({"type": "string", "format": "binary"}, media=ARCHIVE),
+                answers={201: Answer(says.ImportedModels, "The imported versions")},
+                errors=[
+                    *CHANGING,
+                    "BODY_TOO_LARGE",
+                    "UNSUPPORTED_MEDIA_TYPE",
+                    "SIGNING_REFUSED",
+                    "QUOTA_EXCEEDED",
+                    "VERSION_EXISTS",
+                ],
+            ),
         ]
 
     def routes(self) -> list[ScopedRoute]:
         """Those of one model."""
-        read, manage = Scope.READ, Scope.MANAGE
+        moving = [*READING_ERRORS, *SIGNING, *OF_MODEL, "SERVED_BY_RELEASE"]
         return [
-            ScopedRoute("/{name}/info", self._info, needs=read),
-            ScopedRoute("/{name}/versions", self._versions, needs=read),
-            ScopedRoute("/{name}/versions/{version}/export", self._export, needs=manage),
-            ScopedRoute("/{name}/promote", self._promote, needs=manage, methods=["POST"]),
-            ScopedRoute("/{name}/challenger", self._try, needs=manage, methods=["PUT"]),
-            ScopedRoute("/{name}/challenger", self._try_none, needs=manage, methods=["DELETE"]),
-            OneModelRoute("/{name}", self._delete, needs=manage, methods=["DELETE"]),
+            ScopedRoute(
+                "/{name}/info",
+                self._info,
+                needs=Scope.READ,
+                tag="models",
+                summary="All that is known of one version",
+                parameters=[MODEL, VERSION_OR_ALIAS],
+                answers=done(says.ModelInfo),
+                errors=[*READING_STORE, *OF_MODEL],
+            ),
+            ScopedRoute(
+                "/{name}/versions",
+                self._versions,
+                needs=Scope.READ,
+                tag="models",
+                summary="The versions of one model, newest first",
+                parameters=[MODEL],
+                answers=done(says.ModelVersions),
+                errors=[*READING_STORE, *OF_MODEL],
+            ),
+            ScopedRoute(
+                "/{name}/versions/{version}/export",
+                self._export,
+                needs=Scope.MANAGE,
+                tag="models",
+                summary="One version as one file",
+                parameters=[MODEL, path_parameter("version", NUMBER, "Its number", "1")],
+                answers={
+                    200: Answer({"type": "string", "format": "binary"}, "The archive", ARCHIVE)
+                },
+                errors=[*READING_STORE, *OF_MODEL],
+            ),
+            ScopedRoute(
+                "/{name}/promote",
+                self._promote,
+                needs=Scope.MANAGE,
+                methods=["POST"],
+                tag="models",
+                summary="Promote a version: it serves from then on",
+                parameters=[MODEL],
+                body=Body(asks.VersionPromotion, {"the challenger": {"alias": "challenger"}}),
+                answers=done(says.AliasMoved),
+                errors=moving,
+            ),
+            ScopedRoute(
+                "/{name}/challenger",
+                self._try,
+                needs=Scope.MANAGE,
+                methods=["PUT"],
+                tag="models",
+                summary="Give a version the alias challenger",
+                parameters=[MODEL],
+                body=Body(asks.TriedVersion, {"the second": {"version": 2}}),
+                answers=done(says.AliasMoved),
+                errors=moving,
+            ),
+            ScopedRoute(
+                "/{name}/challenger",
+                self._try_none,
+                needs=Scope.MANAGE,
+                methods=["DELETE"],
+                tag="models",
+                summary="Clear the alias challenger",
+                parameters=[MODEL],
+                answers=done(says.AliasMoved),
+                errors=[*SIGNING, *OF_MODEL, "SERVED_BY_RELEASE"],
+            ),
+            OneModelRoute(
+                "/{name}",
+                self._delete,
+                needs=Scope.MANAGE,
+                methods=["DELETE"],
+                tag="models",
+                summary="Delete one version, for good; never one that serves",
+                parameters=[
+                    MODEL,
+                    query_parameter("version", NUMBER, "Its number; no default", required=True),
+                ],
+                answers=done(says.Deleted),
+                errors=[*CHANGING, *OF_MODEL, "ARTIFACT_IN_USE", "METHOD_NOT_ALLOWED"],
+            ),
         ]
 
     async def _list(self, request: Request) -> Response:
@@ -300,7 +455,7 @@ class ModelRoutes:
         entries = await self._ask(request, lambda store: read_audit(store, tenant, limit=limit))
         return as_json(says.AuditLog([says.audited(entry) for entry in entries]))
 
-    async def _ask(self, request: Request, work: Callable[[Store], Answer]) -> Answer:
+    async def _ask(self, request: Request, work: Callable[[Store], Result]) -> Result:
         return await self.desk.ask(actor_of(request), work)
 
     @property

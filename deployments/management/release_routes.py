@@ -17,6 +17,7 @@ from deployments.config.tenants import Tenants
 from deployments.config.trust import read_signer
 from deployments.management import requests as asks
 from deployments.management import responses as says
+from deployments.management.contract import NUMBER, READING_STORE, SIGNING, done
 from deployments.management.request import (
     BodyReader,
     actor_of,
@@ -25,7 +26,7 @@ from deployments.management.request import (
     tenant_of,
 )
 from deployments.management.store_executor import StoreExecutor
-from deployments.web import Scope, ScopedRoute, as_json
+from deployments.web import READING_ERRORS, Body, Scope, ScopedRoute, as_json, path_parameter
 from ensemble.errors import ArtifactError, ArtifactMissing
 from ensemble.store.layout import Store
 from ensemble.store.names import ReleaseRef, Tenant
@@ -60,16 +61,70 @@ class ReleaseRoutes:
 
     def routes(self) -> list[ScopedRoute]:
         """All of them."""
-        read, manage = Scope.READ, Scope.MANAGE
+        moving = [*READING_ERRORS, *SIGNING, "ARTIFACT_MISSING"]
         return [
-            ScopedRoute("/releases", self._list, needs=read),
             ScopedRoute(
-                "/releases/{serial}/promote", self._promote, needs=manage, methods=["POST"]
+                "/releases",
+                self._list,
+                needs=Scope.READ,
+                tag="releases",
+                summary="List the releases of the tenant, and which one serves",
+                answers=done(says.ReleaseList),
+                errors=READING_STORE,
             ),
-            ScopedRoute("/rollback", self._roll_back, needs=manage, methods=["POST"]),
-            ScopedRoute("/challenger", self._challenger, needs=read),
-            ScopedRoute("/challenger", self._try, needs=manage, methods=["PUT"]),
-            ScopedRoute("/challenger", self._try_none, needs=manage, methods=["DELETE"]),
+            ScopedRoute(
+                "/releases/{serial}/promote",
+                self._promote,
+                needs=Scope.MANAGE,
+                methods=["POST"],
+                tag="releases",
+                summary="Promote a release, by a canary rollout or at once",
+                parameters=[path_parameter("serial", NUMBER, "Number of the release", "1")],
+                body=Body(asks.ReleasePromotion, {"at once": {"at_once": True}}, is_required=False),
+                answers=done(says.PointerMovedTo),
+                errors=moving,
+            ),
+            ScopedRoute(
+                "/rollback",
+                self._roll_back,
+                needs=Scope.MANAGE,
+                methods=["POST"],
+                tag="releases",
+                summary="Roll back to an earlier release, at once",
+                body=Body(asks.Rollback, {"to the one before": {}}, is_required=False),
+                answers=done(says.PointerMovedTo),
+                errors=moving,
+            ),
+            ScopedRoute(
+                "/challenger",
+                self._challenger,
+                needs=Scope.READ,
+                tag="releases",
+                summary="Which release is evaluated in shadow",
+                answers=done(says.ChallengerRelease),
+                errors=READING_STORE,
+            ),
+            ScopedRoute(
+                "/challenger",
+                self._try,
+                needs=Scope.MANAGE,
+                methods=["PUT"],
+                tag="releases",
+                summary="Evaluate a release in shadow",
+                body=Body(asks.TriedRelease, {"the second": {"release": 2}}),
+                answers=done(says.ChallengerRelease),
+                errors=moving,
+            ),
+            ScopedRoute(
+                "/challenger",
+                self._try_none,
+                needs=Scope.MANAGE,
+                methods=["DELETE"],
+                tag="releases",
+                summary="Evaluate no release in shadow",
+                answers=done(says.ChallengerRelease),
+                errors=SIGNING,
+            ),
         ]
 
     async def _list(self, request: Request) -> Response:

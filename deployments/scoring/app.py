@@ -23,6 +23,7 @@ from deployments.config.settings import Settings
 from deployments.config.tenants import Tenants
 from deployments.observability.metrics import Meter, RayMeter
 from deployments.scoring import wire
+from deployments.scoring.examples import ATTACK, SHELL, VERDICT
 from deployments.scoring.fast_path import SCORE, FastPathApp, score_body
 from deployments.scoring.layer_client import LayerClient
 from deployments.scoring.layer_switches import LayerSwitches
@@ -39,23 +40,36 @@ from deployments.scoring.tenants import TenantPipelines
 from deployments.web import (
     EXCEPTION_HANDLERS,
     JSON,
+    READING_ERRORS,
+    Answer,
+    Authenticator,
+    Body,
     ErrorBody,
-    GateKeeper,
     Scope,
     ScopedRoute,
     as_json,
     caller_of,
     docs_routes,
     encode,
+    query_parameter,
     read_json,
+    ref,
 )
-from deployments.web.openapi import secured
 from ensemble.errors import EventError, MalformedEvent
 from ensemble.events import Kind
 
 __all__ = ["Ingress", "IngressApp"]
 
 _ANSWERS = {"true": True, "1": True, "false": False, "0": False}
+EXPLAIN = query_parameter(
+    "explain",
+    {"type": "string", "enum": ["true", "false", "1", "0"], "default": "false"},
+    "Also explain the score of each layer; it costs time. In any case of letters.",
+)
+EVENTS = {
+    "a flow": {"kind": "flow", "id": "ddos", "host": "web-1", "features": ATTACK},
+    "a process start": SHELL,
+}
 
 
 class IngressApp:
@@ -75,7 +89,7 @@ class IngressApp:
         self._meter = TextMeter(_replica(), meter or RayMeter())
         metrics = ScoringMetrics(self._meter)
         tenants = Tenants(self._settings)
-        self._keeper = GateKeeper(self._settings, tenants, self._meter)
+        self._authenticator = Authenticator.from_settings(self._settings, tenants, self._meter)
         self._layers = LayerClient(
             handles,
             deadline_s=limits.deadline_ms / 1000.0,
@@ -97,22 +111,17 @@ class IngressApp:
         )
         self._predictor = Predictor(handles.get(CLASSIFIER), limits, self._meter)
         self._predict_routes = PredictRoutes(
-            self._predictor, self._pipelines, self._keeper.gate, limits
+            self._predictor, self._pipelines, self._authenticator, limits
         )
         self._routes = self._all_routes()
-        needs = {
-            (route.path, method.lower()): route.needs
-            for route in self._routes
-            for method in route.methods or ()
-        }
-        self._openapi = encode(secured(document(limits.max_events, limits.max_body_bytes), needs))
+        self._openapi = encode(document(self._routes, limits.max_events, limits.max_body_bytes))
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """The ASGI application, made inside the replica: msgspec's decoders do not pickle."""
         return FastPathApp(
             self._pipelines,
             limit_bytes=self._settings.ingress.max_body_bytes,
-            gate=self._keeper.gate,
+            authenticator=self._authenticator,
             routes=self._routes,
             lifespan=self._lifespan,
             exception_handlers=EXCEPTION_HANDLERS,
@@ -120,19 +129,47 @@ class IngressApp:
 
     def _all_routes(self) -> list[ScopedRoute]:
         return [
-            ScopedRoute("/", self._describe, needs=Scope.READ),
-            ScopedRoute("/openapi.json", self._document, needs=None),
-            *docs_routes("openapi.json", "Axon"),
+            ScopedRoute(
+                "/",
+                self._describe,
+                needs=Scope.READ,
+                tag="state",
+                summary="What this service is, which release serves, and its limits",
+                answers={200: Answer(Service, "The service")},
+            ),
+            *docs_routes("Axon", lambda: self._openapi),
             *metrics_routes(self._meter),
             *self._operator_routes.routes(),
-            ScopedRoute(SCORE, self._score_one, needs=Scope.SCORE, methods=["POST"]),
-            ScopedRoute("/v1/score/batch", self._score_batch, needs=Scope.SCORE, methods=["POST"]),
+            ScopedRoute(
+                SCORE,
+                self._score_one,
+                needs=Scope.SCORE,
+                methods=["POST"],
+                tag="scoring",
+                summary="Score one event",
+                parameters=[EXPLAIN],
+                body=Body(ref("Event"), EVENTS),
+                answers={200: Answer(wire.Verdict, "The verdict", example=VERDICT)},
+                errors=[*READING_ERRORS, "FEATURE_MISMATCH"],
+            ),
+            ScopedRoute(
+                "/v1/score/batch",
+                self._score_batch,
+                needs=Scope.SCORE,
+                methods=["POST"],
+                tag="scoring",
+                summary="Score a batch; a bad event gets an error in its own place",
+                parameters=[EXPLAIN],
+                body=Body(wire.BatchRequest, {"both kinds": {"events": list(EVENTS.values())}}),
+                answers={200: Answer(wire.BatchAnswer, "The verdicts, in order")},
+                errors=[*READING_ERRORS, "TOO_MANY_EVENTS"],
+            ),
             *self._predict_routes.routes(),
         ]
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        await self._keeper.start()
+        await self._authenticator.start()
         # before the pipelines: a layer that an operator disabled is never called
         await self._switches.reload()
         await self._pipelines.start()
@@ -146,7 +183,7 @@ class IngressApp:
             await self._spool.stop()
             await self._monitor.stop()
             await self._pipelines.stop()
-            await self._keeper.stop()
+            await self._authenticator.stop()
 
     async def _score_one(self, request: Request) -> Response:
         explain, tenant = _is_explained(request), caller_of(request.scope).tenant
@@ -160,7 +197,7 @@ class IngressApp:
             await self._body(request), limit=self._settings.ingress.max_events
         )
         caller = caller_of(request.scope)
-        await self._keeper.gate.charge(caller, len(parsed))
+        await self._authenticator.consume(caller, len(parsed))
         pipeline = await self._pipelines.for_tenant(caller.tenant)
         results: list[Any] = [
             _row_error(*event) if isinstance(event, tuple) else None for event in parsed
@@ -215,9 +252,6 @@ class IngressApp:
             ],
         }
         return as_json(body)
-
-    async def _document(self, _: Request) -> Response:
-        return Response(self._openapi, media_type=JSON)
 
 
 Ingress = serve.ingress()(

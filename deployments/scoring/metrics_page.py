@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.observability.metrics import LATENCY_BOUNDARIES_S, METRICS, Instrument, Meter
-from deployments.web import Scope, ScopedRoute
+from deployments.web import Answer, Scope, ScopedRoute
 
 __all__ = ["CONTENT_TYPE", "TextMeter", "metrics_routes"]
 
@@ -126,4 +126,15 @@ def metrics_routes(meter: TextMeter) -> list[ScopedRoute]:
     async def metrics(_: Request) -> Response:
         return Response(meter.text(), headers={"Content-Type": CONTENT_TYPE})
 
-    return [ScopedRoute("/metrics", metrics, needs=Scope.READ)]
+    return [
+        ScopedRoute(
+            "/metrics",
+            metrics,
+            needs=Scope.READ,
+            tag="state",
+            summary="What this replica counted, as Prometheus text",
+            about="Of one ingress replica, which each line names. Canonical is Ray's metrics "
+            "exporter.",
+            answers={200: Answer({"type": "string"}, "Text of version 0.0.4", media="text/plain")},
+        )
+    ]

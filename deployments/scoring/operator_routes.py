@@ -23,24 +23,37 @@ from deployments.observability.log import log_event
 from deployments.scoring.layer_switches import LayerSwitches
 from deployments.scoring.retro_spool import RetroSpool
 from deployments.scoring.status_schema import (
+    Health,
     KindTest,
     LayerList,
     LayerTest,
     Live,
     Ready,
+    Status,
     SwitchedLayer,
     Trouble,
 )
 from deployments.scoring.tenants import TenantPipelines
-from deployments.web import Scope, ScopedRoute, as_json, caller_of, describe_code, error_response
+from deployments.web import (
+    Answer,
+    Scope,
+    ScopedRoute,
+    as_json,
+    caller_of,
+    describe_code,
+    error_response,
+    path_parameter,
+)
 from ensemble.errors import ArtifactError, LayerCrashed, LayerTimeout, LoadTimeout, UnknownLayer
+from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.controls import Controls
 from ensemble.runtime.model_state import LoadFailure
 from ensemble.store.names import Tenant
 
 __all__ = ["OperatorRoutes"]
 
-POST = ["POST"]
+LAYER = path_parameter("layer", {"type": "string", "enum": list(LAYERS)}, "Its name", "behavior")
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class OperatorRoutes:
@@ -69,18 +82,60 @@ class OperatorRoutes:
 
     def routes(self) -> list[ScopedRoute]:
         """All of them."""
-        read, manage = Scope.READ, Scope.MANAGE
         return [
-            ScopedRoute("/health", self._health, needs=None),
-            ScopedRoute("/ready", self._ready, needs=None),
-            ScopedRoute("/v2/health/live", self._live, needs=read),
-            ScopedRoute("/v2/health/ready", self._ready, needs=read),
-            ScopedRoute("/v1/status", self._status, needs=read),
-            ScopedRoute("/v1/layers", self._list, needs=read),
-            ScopedRoute("/v1/layers/{layer}/test", self._test, needs=manage, methods=POST),
-            ScopedRoute("/v1/layers/{layer}/disable", self._disable, needs=manage, methods=POST),
-            ScopedRoute("/v1/layers/{layer}/enable", self._enable, needs=manage, methods=POST),
-            ScopedRoute("/v1/layers/{layer}/reset", self._reset, needs=manage, methods=POST),
+            _state_route(
+                "/health",
+                self._health,
+                "Is the ensemble complete? 200 as long as the process can answer",
+                Health,
+                needs=None,
+            ),
+            *(
+                ScopedRoute(
+                    path,
+                    self._ready,
+                    needs=needs,
+                    tag="state",
+                    summary=f"Can it score at all? 503 before the release was first read{name}",
+                    answers={200: Answer(Ready, "Yes"), 503: Answer(Ready, "Not now")},
+                )
+                for path, needs, name in (
+                    ("/ready", None, "; a degraded ensemble is ready"),
+                    ("/v2/health/ready", Scope.READ, ", as the Open Inference Protocol names it"),
+                )
+            ),
+            _state_route(
+                "/v2/health/live",
+                self._live,
+                "Does the process answer? As the Open Inference Protocol names it",
+                Live,
+            ),
+            _state_route(
+                "/v1/status",
+                self._status,
+                "Status, version, reason, since when and problem of each layer by kind of event, "
+                "and all else",
+                Status,
+            ),
+            _state_route(
+                "/v1/layers", self._list, "The layers, and whether each has a model", LayerList
+            ),
+            _switch_route(
+                "test",
+                self._test,
+                "Test a layer's initialisation; nothing that serves changes",
+                LayerTest,
+                error="TEST_RUNNING",
+            ),
+            _switch_route(
+                "disable",
+                self._disable,
+                "Disable a layer: here at once, everywhere within seconds, also after a restart",
+            ),
+            _switch_route("enable", self._enable, "Enable a layer again"),
+            _switch_route(
+                "reset", self._reset, "Clear a layer's failures: circuit breaker and backoff"
+            ),
         ]
 
     async def _health(self, _: Request) -> Response:
@@ -246,6 +301,40 @@ def _problem(problem: LoadFailure | None) -> Trouble | None:
         return None
     meaning = describe_code(problem.code)
     return {"code": problem.code, "cause": problem.cause, "meaning": meaning}
+
+
+def _state_route(
+    path: str, endpoint: Endpoint, summary: str, schema: type, *, needs: Scope | None = Scope.READ
+) -> ScopedRoute:
+    return ScopedRoute(
+        path,
+        endpoint,
+        needs=needs,
+        tag="state",
+        summary=summary,
+        answers={200: Answer(schema, "The state")},
+    )
+
+
+def _switch_route(
+    verb: str,
+    endpoint: Endpoint,
+    summary: str,
+    schema: type = SwitchedLayer,
+    *,
+    error: str = "CONTROLS_NOT_KEPT",
+) -> ScopedRoute:
+    return ScopedRoute(
+        f"/v1/layers/{{layer}}/{verb}",
+        endpoint,
+        needs=Scope.MANAGE,
+        methods=["POST"],
+        tag="switches",
+        summary=summary,
+        parameters=[LAYER],
+        answers={200: Answer(schema, "The state now")},
+        errors=["UNKNOWN_LAYER", error],
+    )
 
 
 def _trial(trial: Any) -> KindTest:  # noqa: ANN401  # a `LoadCheck` of ensemble.runtime.slot

@@ -22,18 +22,25 @@ from deployments.config.settings import IngressSettings
 from deployments.observability.metrics import Meter
 from deployments.scoring import wire
 from deployments.scoring.batching import MicroBatcher
+from deployments.scoring.examples import ATTACK, BENIGN, PREDICTION
 from deployments.scoring.pipeline import TenantPipeline
 from deployments.scoring.predict_wire import (
+    DEFAULT_MODEL,
     Features,
+    PredictBatchRequest,
     Prediction,
     PredictionBatch,
+    PredictRequest,
     parse_flow,
     parse_flows,
 )
 from deployments.scoring.tenants import TenantPipelines
 from deployments.web import (
     JSON,
+    READING_ERRORS,
+    Answer,
     Authenticator,
+    Body,
     ErrorAnswer,
     ErrorBody,
     Scope,
@@ -51,7 +58,26 @@ from ensemble.runtime.classify import KNOWN_MODELS, Classification
 __all__ = ["CLASSIFIER", "PredictRoutes", "Predictor"]
 
 CLASSIFIER = "classifier"
-Answer = Prediction | EnsembleError
+ABOUT = (
+    "One model decides, and nothing is fused: for a verdict of the ensemble use `/v1/score`. 409 "
+    "means that the model is known and not loaded, and why; 503 that the classifier does not "
+    "answer now, and when to come back."
+)
+HEADERS = {"X-Request-ID": {"description": "As given, or made", "schema": {"type": "string"}}}
+BENIGN_FLOW = {"features": BENIGN}
+UNANSWERED = (
+    "UNKNOWN_MODEL",
+    "MODEL_NOT_LOADED",
+    "LAYER_TIMEOUT",
+    "LAYER_OPEN",
+    "LAYER_OVERLOADED",
+    "LAYER_CRASHED",
+    "LAYER_ERROR",
+    "LAYER_DISABLED",
+    "LAYER_WARMING_UP",
+)
+"""Codes of errors where no model answers."""
+Outcome = Prediction | EnsembleError
 Waiting = tuple[Features, float]  # a flow, and when it came (monotonic seconds)
 
 
@@ -76,7 +102,7 @@ class Predictor:
         self._classify = None if handle is None else handle.classify.remote
         self._settings, self._meter, self._now = settings, meter, now
         self._batchers: WeakKeyDictionary[
-            TenantPipeline, dict[str, MicroBatcher[Waiting, Answer]]
+            TenantPipeline, dict[str, MicroBatcher[Waiting, Outcome]]
         ] = WeakKeyDictionary()  # views come and go
 
     async def predict(
@@ -108,7 +134,7 @@ class Predictor:
 
     async def predict_all(
         self, pipeline: TenantPipeline, flows: Sequence[Features], model: str, *, since: float
-    ) -> list[Answer]:
+    ) -> list[Outcome]:
         """Likewise for several flows, in order; a bad one gets its error in its own place.
 
         Raises:
@@ -132,8 +158,8 @@ class Predictor:
 
     def _flush(
         self, pipeline: TenantPipeline, model: str
-    ) -> Callable[[Sequence[Waiting]], Awaitable[Sequence[Answer]]]:
-        async def predict(waiting: Sequence[Waiting]) -> Sequence[Answer]:
+    ) -> Callable[[Sequence[Waiting]], Awaitable[Sequence[Outcome]]]:
+        async def predict(waiting: Sequence[Waiting]) -> Sequence[Outcome]:
             return await self.predict_all(
                 pipeline, [flow for flow, _ in waiting], model, since=waiting[0][1]
             )
@@ -142,7 +168,7 @@ class Predictor:
 
     async def _predict(
         self, pipeline: TenantPipeline, batch: EventBatch, model: str, since: float
-    ) -> list[Answer]:
+    ) -> list[Outcome]:
         classify, release = self._classify, pipeline.release.name
         if classify is None:
             raise ModelNotLoaded(model, "this service runs without the classifier")
@@ -186,8 +212,42 @@ class PredictRoutes:
     def routes(self) -> list[ScopedRoute]:
         """All of them."""
         return [
-            ScopedRoute("/predict", self._predict, needs=Scope.SCORE, methods=["POST"]),
-            ScopedRoute("/predict/batch", self._predict_batch, needs=Scope.SCORE, methods=["POST"]),
+            ScopedRoute(
+                "/predict",
+                self._predict,
+                needs=Scope.SCORE,
+                methods=["POST"],
+                tag="predictions",
+                summary="Predict the attack family of a flow, by one model",
+                about=ABOUT,
+                body=Body(PredictRequest, {"a flow": {**BENIGN_FLOW, "model_name": DEFAULT_MODEL}}),
+                answers={
+                    200: Answer(Prediction, "The prediction", example=PREDICTION, headers=HEADERS)
+                },
+                errors=[*READING_ERRORS, "FEATURE_MISMATCH", *UNANSWERED],
+            ),
+            ScopedRoute(
+                "/predict/batch",
+                self._predict_batch,
+                needs=Scope.SCORE,
+                methods=["POST"],
+                tag="predictions",
+                summary="Predict a batch; a bad flow gets an error in its own place",
+                about=ABOUT,
+                body=Body(
+                    PredictBatchRequest,
+                    {
+                        "two flows": {
+                            "flows": [BENIGN_FLOW, {"features": ATTACK}],
+                            "model_name": DEFAULT_MODEL,
+                        }
+                    },
+                ),
+                answers={
+                    200: Answer(PredictionBatch, "The predictions, in order", headers=HEADERS)
+                },
+                errors=[*READING_ERRORS, "TOO_MANY_EVENTS", *UNANSWERED],
+            ),
         ]
 
     async def _predict(self, request: Request) -> Response:
@@ -200,7 +260,7 @@ class PredictRoutes:
         since = time.monotonic()
         parsed, model = parse_flows(await self._body(request), limit=self._settings.max_events)
         caller = caller_of(request.scope)
-        await self._gate.charge(caller, len(parsed))
+        await self._gate.consume(caller, len(parsed))
         pipeline = await self._pipelines.for_tenant(caller.tenant)
         flows = [flow for flow in parsed if not isinstance(flow, EventError)]
         answers = iter(await self._predictor.predict_all(pipeline, flows, model, since=since))
@@ -223,7 +283,7 @@ def _check_known(model: str) -> None:
         raise UnknownModel(", ".join(KNOWN_MODELS))
 
 
-def _predictions(said: Classification, model: str, *, took_s: float, at: float) -> list[Answer]:
+def _predictions(said: Classification, model: str, *, took_s: float, at: float) -> list[Outcome]:
     """One answer a row: the likeliest label, of several the first."""
     best = said.probabilities.argmax(axis=1).tolist()
     took_ms = round(took_s * 1000.0, 3)

@@ -4,7 +4,6 @@ Nothing here loads Ray. `deployments.management` has no such face: its deploymen
 `deployments.app` imports them by file.
 """
 
-from deployments.web import openapi
 from deployments.web.api_keys import (
     Key,
     KeyRefused,
@@ -15,16 +14,22 @@ from deployments.web.api_keys import (
     revoke_key,
 )
 from deployments.web.auth import (
-    AuthenticatedApp,
     Authenticator,
     Caller,
-    GateKeeper,
-    ScopedRoute,
     allows,
     caller_of,
     client_of,
 )
 from deployments.web.body import decode_body, read_body, read_json
+from deployments.web.contract import (
+    READING_ERRORS,
+    Answer,
+    Body,
+    Json,
+    path_parameter,
+    query_parameter,
+    ref,
+)
 from deployments.web.decode_errors import check_size, count_pairs, decode_error
 from deployments.web.docs_page import DOCS_FILES, docs_routes
 from deployments.web.errors import (
@@ -43,18 +48,23 @@ from deployments.web.errors import (
     request_id_of,
     status_of,
 )
+from deployments.web.openapi import openapi_document, schemas_of
+from deployments.web.routes import AuthenticatedApp, ScopedRoute
 
 __all__ = [
     "DOCS_FILES",
     "EXCEPTION_HANDLERS",
     "JSON",
+    "READING_ERRORS",
     "RETRYABLE_CODES",
+    "Answer",
     "AuthenticatedApp",
     "Authenticator",
+    "Body",
     "Caller",
     "ErrorAnswer",
     "ErrorBody",
-    "GateKeeper",
+    "Json",
     "Key",
     "KeyRefused",
     "Scope",
@@ -76,11 +86,15 @@ __all__ = [
     "exception_response",
     "find_key",
     "list_keys",
-    "openapi",
+    "openapi_document",
+    "path_parameter",
     "public_message",
+    "query_parameter",
     "read_body",
     "read_json",
+    "ref",
     "request_id_of",
     "revoke_key",
+    "schemas_of",
     "status_of",
 ]

@@ -139,7 +139,7 @@ _NOBODY = Key("00000000", "", Tenant("nobody"), frozenset({Scope.READ}), "0" * 6
 class KeyRing:
     """The keys as the file had them last, for the door that asks about every request.
 
-    Made without looking at the disk: until the first `look` nobody is admitted.
+    Made without looking at the disk: until the first `reload` nobody is admitted.
 
     Args:
         path: absolute place of the key file; need not be there.
@@ -187,7 +187,7 @@ class KeyRing:
         is_over = key.is_expired(self._now())
         return key if is_it and not is_over else None
 
-    def look(self) -> None:
+    def reload(self) -> None:
         """Read the file again if it changed. Blocks on the disk: call it in a thread, one at a time, every second.
 
         What cannot be read leaves the keys of before, and is said once: a disk that stumbles must

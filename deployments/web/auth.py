@@ -1,13 +1,9 @@
-"""Who asks, and what they may: a gate before every route, and a scope on each.
+"""Authentication: an API key identifies the caller and its tenant before any route is reached.
 
-The gate is the outermost layer of an application. It finds the caller by the key of the request,
-holds the tenant to its rate, and
-only then lets the request in; nothing of the body has been read by then. Who asks too much, or
-knocks too often without a key, is
-refused late, see `limits`. The tenant comes from the key, never from the request.
-Whatever is wrong with a key, the answer is one and the same, so that nobody can learn which keys
-exist.
-What a route needs is written where the route is made, so that none can be without.
+The tenant comes from the key, never from the request, and nothing of the body is read before.
+Whatever is wrong with a key, the answer is the same, so that callers cannot learn which keys exist.
+A tenant above its rate, and a caller that tries too often without a key, get their refusal late,
+see `rate_limit`.
 
 Source: RFC 6750, bearer tokens; RFC 6585, 429.
 """
@@ -17,21 +13,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from deployments.config.settings import Settings
 from deployments.config.tenants import Tenants
+from deployments.host.poller import Poller
 from deployments.observability.log import LogThrottle, log_event
 from deployments.web.api_keys import Key, KeyRing, Scope
 from deployments.web.errors import error_response
@@ -39,47 +31,36 @@ from deployments.web.rate_limit import Tarpit, TokenBuckets
 from ensemble.errors import RateLimited
 from ensemble.store.names import Tenant
 
-if TYPE_CHECKING:  # its module loads Ray, which a face must not
+if TYPE_CHECKING:  # its module loads Ray, which the face of this package must not
     from deployments.observability.metrics import Meter
 
-__all__ = [
-    "AuthenticatedApp",
-    "Authenticator",
-    "Caller",
-    "GateKeeper",
-    "Keys",
-    "Limits",
-    "ScopedRoute",
-    "allows",
-    "caller_of",
-    "client_of",
-]
+__all__ = ["Authenticator", "Caller", "Keys", "Limits", "allows", "caller_of", "client_of"]
 
-LOOK_EVERY_S = 1.0  # at one small file: a key that is revoked opens nothing two seconds later
-STRANGERS_PER_S = (
-    10.0  # requests without a good key that are refused at once: somebody at a terminal never waits
+RELOAD_EVERY_S = 1.0  # one small file: a revoked key is refused two seconds later
+FIRST_LOAD_WITHIN_S = (
+    1.0  # a start waits no longer for a slow disk; until then every key is refused
 )
-LOOK_WITHIN_S = 1.0  # a start does not wait longer for a slow disk; until then nobody comes in
-
+UNAUTHENTICATED_PER_S = 10.0
+"""Requests without a valid key that are refused at once; a person at a terminal never waits."""
 
 UNAUTHORIZED, FORBIDDEN = "UNAUTHORIZED", "FORBIDDEN"
 NO_KEY = "this needs a key: Authorization: Bearer axon_...; `axon keys create` makes one"
-_CALLER, _GATE = "axon.caller", "axon.gate"
+_CALLER = "axon.caller"
 _AUTHORIZATION, _BEARER = b"authorization", b"bearer "
 LONGEST_TOKEN = 256  # bytes; a key is 57
-# requests that one more event of a batch costs: measured, 1,000 in one request take as long as 50
-# single ones
 EVENT_COST = 0.05
+"""Requests that each further event of a batch costs: measured, 1,000 events in one request take as
+long as 50 requests of one event."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks.
+    """The caller of a request.
 
     Attributes:
-        tenant: whose models answer, and whose resources are seen.
-        scopes: what they may do.
-        key_id: of their key, "" where keys are off.
+        tenant: whose models answer, and whose resources are visible.
+        scopes: what the caller may do.
+        key_id: of its key, "" where keys are off.
     """
 
     tenant: Tenant
@@ -88,100 +69,57 @@ class Caller:
 
 
 class Keys(Protocol):
-    """Where keys are found."""
+    """A set of keys, such as a `KeyRing`."""
 
     def find(self, token: str) -> Key | None:
-        """The key that `token` spells, None where it is none that may be used now.
+        """Return the key that `token` spells, or None if none may be used now.
 
-        Costs the same either way.
+        Both take the same time.
         """
+        ...
+
+    def reload(self) -> None:
+        """Read the keys again; blocks."""
         ...
 
 
 class Limits(Protocol):
-    """What a tenant may ask in a second."""
+    """A limit on the requests of each tenant, such as `TokenBuckets`."""
 
     def take(self, tenant: Tenant, cost: float = 1.0) -> float:
-        """0.0 where it may, else the seconds after which it may."""
+        """Admit a request and return 0.0, or return the seconds after which to come back."""
         ...
 
 
 def caller_of(scope: AsgiScope) -> Caller:
-    """Who asks, as the gate found it."""
+    """Return the caller that was authenticated for this request."""
     caller: Caller = scope[_CALLER]
     return caller
 
 
 def allows(scope: AsgiScope, needs: Scope) -> bool:
-    """Whether the caller of a request has a scope; for a way past the routes."""
+    """Whether the caller of a request has a scope."""
     caller: Caller | None = scope.get(_CALLER)
     return caller is not None and needs in caller.scopes
 
 
 def client_of(request: HTTPConnection) -> str:
-    """The address that asks, for the audit log; that of the front proxy where there is one."""
+    """Return the caller's address for the audit log; behind a front proxy, that of the proxy."""
     return request.client.host if request.client else ""
 
 
-class ScopedRoute(Route):
-    """A route that says what its caller needs.
-
-    Args:
-        path: as Starlette has it.
-        endpoint: likewise.
-        needs: the scope; None is open to anybody, without a key too.
-        methods: likewise; GET unless said otherwise.
-
-    Attributes:
-        allowed: the methods of all routes of an application that have this path.
-    """
-
-    def __init__(
-        self,
-        path: str,
-        endpoint: Callable[[Request], Awaitable[Response]],
-        *,
-        needs: Scope | None,
-        methods: Sequence[str] = ("GET",),
-    ) -> None:
-        super().__init__(path, _guarded(endpoint, needs), methods=list(methods))
-        self.needs = needs
-        self.allowed = frozenset(self.methods or ())
-
-    async def handle(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Answer; or say which methods the path takes, by whichever of its routes."""
-        if scope["method"] not in (self.methods or ()):
-            raise HTTPException(405, headers={"Allow": ", ".join(sorted(self.allowed))})
-        await super().handle(scope, receive, send)
-
-
-def _guarded(
-    endpoint: Callable[[Request], Awaitable[Response]], needs: Scope | None
-) -> Callable[[Request], Awaitable[Response]]:
-    if needs is None:
-        return endpoint
-
-    async def guarded(request: Request) -> Response:
-        if not allows(request.scope, needs):
-            gate: Authenticator = request.scope[_GATE]
-            return gate.forbid(request.scope, needs)
-        return await endpoint(request)
-
-    return guarded
-
-
 class Authenticator:
-    """Finds the caller of a request, and says who may not come in.
+    """Identifies the caller of each request by its key, and refuses requests above a rate.
 
     Args:
-        keys: where keys are found; None where they are off, and everybody is `anonymous` with
-            every scope and without a limit.
-        limits: of each tenant's requests.
-        strangers: of the requests without a key that are refused at once, all together.
-        stall: lets a caller wait for a refusal.
-        anonymous: the tenant of everybody where keys are off.
-        meter: where refusals are counted.
-        clock: seconds that only rise; paces the log.
+        keys: the valid keys; None where keys are off, and every caller is `anonymous` with every
+            scope and without a limit.
+        limits: on the requests of each tenant.
+        unauthenticated: on the requests without a valid key that are refused at once, in total.
+        tarpit: delays the other refusals.
+        anonymous: the tenant of every caller where keys are off.
+        meter: counts refusals.
+        clock: monotonic seconds; paces the log.
     """
 
     def __init__(
@@ -189,76 +127,86 @@ class Authenticator:
         keys: Keys | None,
         limits: Limits,
         *,
-        strangers: Limits,
-        stall: Callable[[], Awaitable[None]],
+        unauthenticated: Limits,
+        tarpit: Tarpit,
         anonymous: Tenant,
         meter: Meter,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._keys, self._limits, self._strangers, self._stall, self._meter = (
-            keys,
-            limits,
-            strangers,
-            stall,
-            meter,
-        )
-        self._anybody = Caller(anonymous, frozenset(Scope), "")
-        self._pace = LogThrottle(clock)
+        self._keys, self._limits, self._tarpit, self._meter = keys, limits, tarpit, meter
+        self._unauthenticated = unauthenticated
+        self._anonymous = Caller(anonymous, frozenset(Scope), "")
+        self._throttle = LogThrottle(clock)
+        self._poller = Poller(self._reload, every_s=RELOAD_EVERY_S, on_error=_log_failure)
 
-    async def admit(self, scope: AsgiScope) -> Response | None:
-        """Put the caller into `scope`, or answer why there is none to let in.
+    @classmethod
+    def from_settings(cls, settings: Settings, tenants: Tenants, meter: Meter) -> Authenticator:
+        """Authenticate by the key file of `settings`, with the limits of `settings` and `tenants`."""
+        auth = settings.auth
+        return cls(
+            None if auth.mode == "off" else KeyRing(settings.keys),
+            TokenBuckets(auth.requests_per_s, auth.burst, of=tenants.limit),
+            unauthenticated=TokenBuckets(UNAUTHENTICATED_PER_S, UNAUTHENTICATED_PER_S),
+            tarpit=Tarpit(auth.stall_s),
+            anonymous=tenants.generic,
+            meter=meter,
+        )
+
+    async def start(self) -> None:
+        """Read the keys, and read them again every second."""
+        if self._keys is not None:
+            await self._poller.start(within_s=FIRST_LOAD_WITHIN_S)
+
+    async def stop(self) -> None:
+        """Stop reading the keys."""
+        await self._poller.stop()
+
+    async def _reload(self) -> None:
+        if self._keys is not None:
+            await asyncio.to_thread(self._keys.reload)
+
+    async def authenticate(self, scope: AsgiScope) -> Response | None:
+        """Put the caller into `scope`, or return the refusal.
 
         Reads nothing of the body; waits only to refuse.
         """
         if self._keys is None:
-            scope[_CALLER] = self._anybody
+            scope[_CALLER] = self._anonymous
             return None
-        token = _token_of(scope["headers"])
-        key = self._keys.find(token)
+        key = self._keys.find(_token_of(scope["headers"]))
         if key is None:
-            if self._strangers.take(self._anybody.tenant):
-                await self._stall()
-            return self._refused(scope, 401, UNAUTHORIZED, NO_KEY, {"WWW-Authenticate": "Bearer"})
+            if self._unauthenticated.take(self._anonymous.tenant):
+                await self._tarpit.wait()
+            challenge = {"WWW-Authenticate": "Bearer"}
+            return self._refusal(scope, 401, UNAUTHORIZED, NO_KEY, challenge)
         if wait_s := self._limits.take(key.tenant):
-            await self._stall()
-            return self._refused(
-                scope,
-                429,
-                RateLimited.code,
-                str(RateLimited(int(wait_s))),
-                {"Retry-After": str(int(wait_s))},
-                key,
-            )
+            await self._tarpit.wait()
+            limited, headers = RateLimited(int(wait_s)), {"Retry-After": str(int(wait_s))}
+            return self._refusal(scope, 429, limited.code, str(limited), headers, key)
         scope[_CALLER] = Caller(key.tenant, key.scopes, key.id)
         return None
 
-    def forbid(self, scope: AsgiScope, needs: Scope) -> Response:
-        """The answer to a caller whose key lacks a scope."""
+    def reject_scope(self, scope: AsgiScope, needs: Scope) -> Response:
+        """Answer a caller whose key lacks a scope."""
         caller = caller_of(scope)
         self._count(FORBIDDEN, caller.key_id, caller.tenant)
-        return error_response(
-            Request(scope),
-            403,
-            FORBIDDEN,
-            f"this key may not do that: it needs the scope `{needs}`",
-        )
+        message = f"this key may not do that: it needs the scope `{needs}`"
+        return error_response(Request(scope), 403, FORBIDDEN, message)
 
-    async def charge(self, caller: Caller, events: int) -> None:
-        """Count a batch of events, of which the gate has counted one as a request.
+    async def consume(self, caller: Caller, events: int) -> None:
+        """Count a batch of events against the tenant's rate; the first is counted as the request.
 
         Raises:
-            RateLimited: the tenant has had enough for now.
+            RateLimited: the tenant is above its rate.
         """
-        if (
-            self._keys is not None
-            and events > 1
-            and (wait_s := self._limits.take(caller.tenant, EVENT_COST * (events - 1)))
-        ):
+        if self._keys is None or events <= 1:
+            return
+        if wait_s := self._limits.take(caller.tenant, EVENT_COST * (events - 1)):
             self._count(RateLimited.code, caller.key_id, caller.tenant)
-            await self._stall()
+            await self._tarpit.wait()
             raise RateLimited(int(wait_s))
 
-    def _refused(
+    def _refusal(
         self,
         scope: AsgiScope,
         status: int,
@@ -274,118 +222,22 @@ class Authenticator:
 
     def _count(self, code: str, key_id: str, tenant: str) -> None:
         self._meter.count("axon_requests_refused_total", code=code)
-        suppressed = self._pace.again(("request_refused", f"{code} {tenant}"))
+        suppressed = self._throttle.again(("request_refused", f"{code} {tenant}"))
         if suppressed is not None:
-            log_event(
-                logging.WARNING,
-                "request_refused",
-                {"code": code, "key": key_id, "tenant": str(tenant), "suppressed": suppressed},
-            )
+            fields = {"code": code, "key": key_id, "tenant": str(tenant), "suppressed": suppressed}
+            log_event(logging.WARNING, "request_refused", fields)
 
 
-class AuthenticatedApp(Starlette):
-    """Starlette behind a gate: every route but those that need no scope is for who has a key.
-
-    Args:
-        gate: asked first, whatever the path: who has no key does not learn which paths there are.
-        routes: each a `ScopedRoute`.
-        **options: Starlette's own.
-    """
-
-    # Starlette's
-    def __init__(self, gate: Authenticator, routes: Sequence[ScopedRoute], **options: Any) -> None:  # noqa: ANN401
-        super().__init__(routes=routes, **options)
-        self._gate = gate
-        self._public = frozenset(
-            (method, route.path)
-            for route in routes
-            if route.needs is None
-            for method in route.methods or ()
-        )
-        for route in routes:
-            route.allowed = frozenset(
-                method
-                for other in routes
-                if other.path == route.path
-                for method in other.methods or ()
-            )
-
-    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Serve one connection or request, as ASGI says."""
-        scope[_GATE] = self._gate
-        if scope["type"] == "http" and (scope["method"], _path_inside(scope)) not in self._public:
-            refusal = await self._gate.admit(scope)
-            if refusal is not None:
-                await refusal(scope, receive, send)
-                return
-        await self.inside(scope, receive, send)
-
-    async def inside(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """What is behind the gate."""
-        await super().__call__(scope, receive, send)
-
-
-def _path_inside(scope: AsgiScope) -> str:
-    """The path as the application's own routes have it, without the prefix that it is served under."""
-    path: str = scope["path"]
-    prefix: str = scope.get("root_path", "")
-    return path[len(prefix) :] if path.startswith(f"{prefix}/") else path
+def _log_failure(error: Exception) -> None:
+    log_event(logging.ERROR, "keys_unreadable", {"error_type": type(error).__name__})
 
 
 def _token_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """The bearer token of a request.
+    """Return the bearer token of a request.
 
-    "" where there is none, more than one, or one that is none of ours by its length alone.
+    "" where there is none, more than one, or one that is too long for a key.
     """
     found = [value for name, value in headers if name == _AUTHORIZATION]
     if len(found) != 1 or len(found[0]) > LONGEST_TOKEN or not found[0].lower().startswith(_BEARER):
         return ""
     return found[0][len(_BEARER) :].decode("ascii", "replace")
-
-
-class GateKeeper:
-    """Makes the gate, and keeps its keys.
-
-    Args:
-        settings: whether there are keys, where they are, and what a tenant may ask.
-        tenancy: what single tenants may ask instead.
-        meter: where refusals are counted.
-    """
-
-    def __init__(self, settings: Settings, tenancy: Tenants, meter: Meter) -> None:
-        auth = settings.auth
-        self._ring = None if auth.mode == "off" else KeyRing(settings.keys)
-        limits = TokenBuckets(auth.requests_per_s, auth.burst, of=tenancy.limit)
-        strangers = TokenBuckets(STRANGERS_PER_S, STRANGERS_PER_S)
-        stall = Tarpit(auth.stall_s)
-        self.gate = Authenticator(
-            self._ring,
-            limits,
-            strangers=strangers,
-            stall=stall.wait,
-            anonymous=tenancy.generic,
-            meter=meter,
-        )
-        self._looking: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        """Read the keys, and again and again from then on."""
-        if self._ring is not None:
-            first = asyncio.create_task(asyncio.to_thread(self._ring.look))
-            with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(first), LOOK_WITHIN_S)
-            self._looking = asyncio.create_task(self._look_for_ever(self._ring, first))
-
-    async def stop(self) -> None:
-        """Read them no longer."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
-
-    async def _look_for_ever(self, ring: KeyRing, look: asyncio.Task[None]) -> None:
-        while True:
-            await asyncio.wait(
-                {look}
-            )  # one at a time: a disk that hangs gets one thread, not one a second
-            await asyncio.sleep(LOOK_EVERY_S)
-            look = asyncio.create_task(asyncio.to_thread(ring.look))

@@ -1,13 +1,13 @@
-"""A page to read an OpenAPI document with, that needs no internet: Swagger UI, from files that a Python package ships.
+"""The routes of an OpenAPI document and of a Swagger UI page that needs no internet.
 
-Nothing on it comes from elsewhere, and its policy lets the browser fetch nothing from elsewhere;
-there is no script in the page itself.
-The links are relative, so the same page serves an application below any prefix.
+The files of the page come from a Python package. Its policy lets the browser fetch nothing from
+elsewhere, and the page itself holds no script. The links are relative, so that the same page serves
+an application under any prefix.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from html import escape
 from importlib.metadata import distribution
 from pathlib import Path
@@ -15,17 +15,22 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 
-from deployments.web.auth import ScopedRoute
+from deployments.web.contract import Answer
+from deployments.web.errors import JSON
+from deployments.web.routes import ScopedRoute
 
 __all__ = ["DOCS_FILES", "docs_routes"]
 
 POLICY = {
     # `data:` is for the arrows and the logo, which are written into the style sheet itself
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; "
+        "form-action 'none'"
+    ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
-KEPT_BY_BROWSERS = {"Cache-Control": "max-age=3600"}
+CACHED_BY_BROWSERS = {"Cache-Control": "max-age=3600"}
 START = "start.js"
 DOCS_FILES = {
     START: "text/javascript",
@@ -33,9 +38,9 @@ DOCS_FILES = {
     "swagger-ui.css": "text/css",
     "favicon.png": "image/png",
 }
-"""Of the page, with their media types."""
-# of which nothing is imported: it keeps Swagger UI 5 in a wheel, up to date, and asks for nothing
-# Ray has not
+"""The files of the page, with their media types."""
+# Nothing of it is imported: it ships Swagger UI 5 in a wheel, and depends on nothing that Ray does
+# not depend on too.
 _PACKAGE = "fastapi-offline"
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -47,7 +52,9 @@ _PAGE = """<!doctype html>
 <link rel="stylesheet" href="docs/swagger-ui.css">
 </head>
 <body>
-<noscript>This page needs JavaScript; the document itself is <a href="{openapi_url}">{openapi_url}</a>.</noscript>
+<noscript>
+This page needs JavaScript; the document itself is <a href="{openapi_url}">{openapi_url}</a>.
+</noscript>
 <div id="docs" data-openapi="{openapi_url}"></div>
 <script src="docs/swagger-ui-bundle.js"></script>
 <script src="docs/start.js"></script>
@@ -60,39 +67,65 @@ _START = """SwaggerUIBundle({
   deepLinking: true,
   docExpansion: "list",
   defaultModelsExpandDepth: 0,
-  validatorUrl: null, // it would send the document to a stranger
+  validatorUrl: null, // it would send the document to a third party
 });
 """
 
 
-def docs_routes(openapi_url: str, title: str) -> list[ScopedRoute]:
-    """`GET /docs`, and the files it needs; open to everybody, as the document is that they show.
+def docs_routes(title: str, document: Callable[[], bytes]) -> list[ScopedRoute]:
+    """Serve the OpenAPI document, the page that shows it, and the page's files; all need no key.
 
     Args:
-        openapi_url: of the document, relative to the page: `openapi.json`.
         title: of the page.
+        document: returns the document as JSON; called at each request, since the document also
+            describes these routes.
     """
-    page = _PAGE.format(openapi_url=escape(openapi_url), title=escape(title))
+    page = _PAGE.format(openapi_url="openapi.json", title=escape(title))
+    schema = {"type": "object", "required": ["openapi", "info", "paths", "components"]}
 
-    async def show(_: Request) -> Response:
+    async def show_document(_: Request) -> Response:
+        return Response(document(), media_type=JSON)
+
+    async def show_page(_: Request) -> Response:
         return HTMLResponse(page, headers=POLICY)
 
-    def file(name: str) -> Callable[[Request], Awaitable[Response]]:
-        async def give(_: Request) -> Response:
-            if name == START:
-                return Response(
-                    _START, media_type=DOCS_FILES[name], headers=POLICY | KEPT_BY_BROWSERS
-                )
-            return FileResponse(
-                _shipped(name), media_type=DOCS_FILES[name], headers=POLICY | KEPT_BY_BROWSERS
-            )
-
-        return give
-
     return [
-        ScopedRoute("/docs", show, needs=None),
-        *(ScopedRoute(f"/docs/{name}", file(name), needs=None) for name in DOCS_FILES),
+        ScopedRoute(
+            "/openapi.json",
+            show_document,
+            needs=None,
+            tag="contract",
+            summary="This document",
+            answers={200: Answer(schema, "OpenAPI 3.1")},
+        ),
+        ScopedRoute(
+            "/docs",
+            show_page,
+            needs=None,
+            tag="contract",
+            summary="A page to read this document with; it needs no internet",
+            answers={200: Answer({"type": "string"}, "A page for people", media="text/html")},
+        ),
+        *(_file_route(name, media) for name, media in DOCS_FILES.items()),
     ]
+
+
+def _file_route(name: str, media: str) -> ScopedRoute:
+    headers = POLICY | CACHED_BY_BROWSERS
+
+    async def show_file(_: Request) -> Response:
+        if name == START:
+            return Response(_START, media_type=media, headers=headers)
+        return FileResponse(_shipped(name), media_type=media, headers=headers)
+
+    return ScopedRoute(
+        f"/docs/{name}",
+        show_file,
+        needs=None,
+        tag="contract",
+        summary="A part of that page",
+        answers={200: Answer({"type": "string"}, "The file", media=media)},
+    )
 
 
 def _shipped(name: str) -> Path:

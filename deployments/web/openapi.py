@@ -1,8 +1,8 @@
-"""How an OpenAPI document of ours is written: operations, answers, errors and schemas, whatever routes they are of.
+"""The OpenAPI document of an application, read off the contracts of its routes.
 
-Schemas come from the types that the code itself parses and writes; what their docstrings say of an
-attribute stands beside it. An error is
-documented by its code: the status follows from the code here as it does at the edge.
+Schemas come from the types that the code parses and writes; the docstring of a type describes its
+attributes. An error is documented by its code: its status follows from the code as it does in an
+answer.
 """
 
 from __future__ import annotations
@@ -10,26 +10,27 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import msgspec
 
-from deployments.web.errors import RETRYABLE_CODES, ErrorAnswer, describe_code, status_of
+from deployments.web.contract import Answer, Body, Json, ref
+from deployments.web.errors import JSON, RETRYABLE_CODES, ErrorAnswer, describe_code, status_of
+from deployments.web.routes import ScopedRoute
 
-__all__ = ["ERROR_TYPES", "Json", "answer", "operation", "ref", "schemas_of", "secured", "written"]
+__all__ = ["openapi_document", "schemas_of"]
 
-Json = dict[str, Any]
-ERROR_TYPES = (ErrorAnswer,)
-_JSON = "application/json"
 _ALWAYS = ("INTERNAL_ERROR",)
-_MEANINGS = {  # of codes that are no class of ours
-    "INTERNAL_ERROR": "A mistake of ours; the log has it under the request's id.",
+_OF_KEYS = ("UNAUTHORIZED", "FORBIDDEN", "RATE_LIMITED")
+_MEANINGS = {  # of codes that no error class has
+    "INTERNAL_ERROR": "A mistake of Axon's; the log has it under the request's id.",
     "NOT_FOUND": "There is no such thing.",
     "METHOD_NOT_ALLOWED": "The path takes other methods; `Allow` names them.",
     "TEST_RUNNING": "The layer is being tested now.",
     "CONTROLS_NOT_KEPT": "The switch could not be written; nothing was changed.",
     "UNAUTHORIZED": "No key, or one that is not known.",
-    "FORBIDDEN": "The key may not do this.",
+    "FORBIDDEN": "The key lacks the scope.",
     "RATE_LIMITED": "Too many requests; Retry-After says when to come back.",
 }
 _REQUEST_ID = {
@@ -42,187 +43,130 @@ _RETRY_AFTER = {"Retry-After": {"description": "Seconds", "schema": {"type": "in
 _ATTRIBUTE = re.compile(r"^ {4}(\w+): (.+)$", re.MULTILINE)
 
 
-def written(
-    title: str,
-    about: str,
-    version: str,
-    paths: Mapping[str, Mapping[str, Json]],
-    schemas: Json,
-    *,
-    below: str = "/",
+def openapi_document(
+    title: str, about: str, routes: Sequence[ScopedRoute], schemas: Json, *, prefix: str = ""
 ) -> Json:
-    """The document.
+    """Write the OpenAPI 3.1 document of an application.
 
     Args:
         title: of the service.
-        about: it, in Markdown.
-        version: of the service.
-        paths: path -> method in lower case -> operation.
-        schemas: name -> JSON Schema, of `schemas_of`.
-        below: prefix of the application, where it has one: `/models`.
+        about: the service, in Markdown.
+        routes: all routes of the application.
+        schemas: name -> JSON Schema of every component, see `schemas_of`.
+        prefix: under which the application is served, e.g. `/models`; "" for none.
     """
+    paths: dict[str, Json] = {}
+    for route in routes:
+        path = prefix if prefix and route.path == "/" else prefix + route.path
+        for method in sorted((route.methods or set()) - {"HEAD"}):
+            name = "_".join([method.lower(), *re.findall(r"\w+", path)])
+            paths.setdefault(path, {})[method.lower()] = {"operationId": name, **_operation(route)}
+    scheme = {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A key of `axon keys create`; it names the tenant and the scopes.",
+    }
     return {
         "openapi": "3.1.0",
         "info": {
             "title": title,
-            "version": version,
+            "version": version("axon"),
             "description": about,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "servers": [{"url": below}],
-        "paths": {
-            path: {
-                method: {"operationId": _name_of(method, path), **one}
-                for method, one in methods.items()
-            }
-            for path, methods in paths.items()
-        },
-        "components": {"schemas": schemas},
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": {"schemas": schemas, "securitySchemes": {"key": scheme}},
     }
 
 
-def operation(
-    summary: str,
-    answers: Mapping[str, Json],
-    *,
-    tag: str,
-    about: str = "",
-    parameters: Sequence[Json] = (),
-    body: Json | None = None,
-    examples: Mapping[str, Any] | None = None,
-    errors: Iterable[str] = (),
-) -> Json:
-    """One operation.
-
-    Args:
-        summary: in a line.
-        answers: status -> answer, of `answer`.
-        tag: the group it is shown in.
-        about: more than the summary, in Markdown.
-        parameters: of path and query.
-        body: schema of its JSON body; None where it reads none.
-        examples: name -> such a body.
-        errors: codes that it may answer with, beside a mistake of ours.
-    """
-    found: Json = {"tags": [tag], "summary": summary}
-    if about:
-        found["description"] = about
-    if parameters:
-        found["parameters"] = list(parameters)
-    if body is not None:
-        shown = (
-            {"examples": {name: {"value": value} for name, value in examples.items()}}
-            if examples
-            else {}
-        )
-        found["requestBody"] = {"required": True, "content": {_JSON: {"schema": body, **shown}}}
-    found["responses"] = {**answers, **_refusals([*errors, *_ALWAYS])}
-    return found
-
-
-def answer(
-    about: str,
-    schema: Json,
-    *,
-    media: str = _JSON,
-    example: Any = None,  # noqa: ANN401
-    headers: Mapping[str, Json] | None = None,
-) -> Json:  # JSON
-    """One answer that is no error."""
-    shown = {} if example is None else {"example": example}
-    return {"description": about, "content": {media: {"schema": schema, **shown}}} | (
-        {"headers": dict(headers)} if headers else {}
-    )
-
-
-def ref(name: str) -> Json:
-    """The schema of that name."""
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def schemas_of(types: Iterable[Any]) -> Json:
-    """JSON Schemas of types and of all that they hold, by name.
+def schemas_of(routes: Iterable[ScopedRoute], *others: Any) -> Json:  # noqa: ANN401  # types
+    """Name the JSON Schemas of all types in the contracts of `routes`, and of all that they hold.
 
     An object has the fields that it names and no others: requests are refused with more, and
     answers have no more.
+
+    Args:
+        routes: of an application.
+        *others: types that are in no contract by themselves.
     """
-    of = list(types)
-    _, schemas = msgspec.json.schema_components(of, ref_template="#/components/schemas/{name}")
-    for name, schema in schemas.items():
-        about, attributes = _told(schema.pop("description", ""))
+    declared = [body for route in routes for body in _bodies(route)]
+    types = dict.fromkeys(one.schema for one in declared if not isinstance(one.schema, dict))
+    _, schemas = msgspec.json.schema_components(
+        [*types, *others, ErrorAnswer], ref_template="#/components/schemas/{name}"
+    )
+    for schema in schemas.values():
+        about, attributes = _parse_docstring(schema.pop("description", ""))
         if about:
             schema["description"] = about
         if "properties" in schema:
             schema.setdefault("additionalProperties", False)
-            for field, told in attributes.items():
-                if field in schema["properties"]:
-                    schema["properties"][field] = _described(schema["properties"][field], told)
-        schemas[name] = schema
+            for field in attributes.keys() & schema["properties"].keys():
+                schema["properties"][field] |= {"description": attributes[field]}
+    schemas["ErrorAnswer"]["additionalProperties"] = False
     return dict(schemas)
 
 
-def secured(document: Json, needs: Mapping[tuple[str, str], str | None]) -> Json:
-    """The same document with the gate: which key each operation needs, and what it answers without.
-
-    Args:
-        document: of `written`.
-        needs: (path, method in lower case) -> the scope that a key must have; None for who
-            needs no key.
-    """
-    paths = {
-        path: {method: _guarded(one, needs.get((path, method))) for method, one in methods.items()}
-        for path, methods in document["paths"].items()
-    }
-    scheme = {
-        "type": "http",
-        "scheme": "bearer",
-        "description": "A key of `axon keys create`; it says which tenant asks, and what it may.",
-    }
-    return document | {
-        "paths": paths,
-        "components": document["components"] | {"securitySchemes": {"key": scheme}},
-    }
+def _bodies(route: ScopedRoute) -> list[Answer | Body]:
+    contract = route.contract
+    return [*contract.answers.values(), *([contract.body] if contract.body else [])]
 
 
-def _name_of(method: str, path: str) -> str:
-    return "_".join([method, *re.findall(r"\w+", path)])
+def _operation(route: ScopedRoute) -> Json:
+    contract, scope = route.contract, route.needs
+    about, codes = contract.about, [*contract.errors, *_ALWAYS]
+    if scope is not None:
+        about = f"{about}\n\nNeeds a key with the scope `{scope}`, unless keys are off.".strip()
+        codes += _OF_KEYS
+    operation: Json = {"tags": [contract.tag], "summary": contract.summary}
+    if about:
+        operation["description"] = about
+    if contract.parameters:
+        operation["parameters"] = list(contract.parameters)
+    if contract.body is not None:
+        operation["requestBody"] = _request_body(contract.body)
+    answers = {str(status): _answer(one) for status, one in contract.answers.items()}
+    operation["responses"] = {**answers, **_errors(codes)}
+    operation["security"] = [] if scope is None else [{"key": []}]
+    return operation
 
 
-def _guarded(one: Json, scope: str | None) -> Json:
-    if scope is None:
-        return one | {"security": []}
-    user_errors = _refusals(["UNAUTHORIZED", "FORBIDDEN", "RATE_LIMITED"])
-    about = f"{one.get('description', '')}\n\nNeeds a key with the scope `{scope}`, unless keys are off.".strip()
-    return one | {
-        "security": [{"key": []}],
-        "description": about,
-        "responses": one["responses"] | user_errors,
-    }
+def _request_body(body: Body) -> Json:
+    content: Json = {"schema": _schema(body.schema)}
+    if body.examples:
+        content["examples"] = {name: {"value": value} for name, value in body.examples.items()}
+    return {"required": body.is_required, "content": {body.media: content}}
 
 
-def _refusals(codes: Iterable[str]) -> Json:
-    """Status -> the answer for all errors that have it.
+def _answer(answer: Answer) -> Json:
+    content: Json = {"schema": _schema(answer.schema)}
+    if answer.example is not None:
+        content["example"] = answer.example
+    headers = {"headers": dict(answer.headers)} if answer.headers else {}
+    return {"description": answer.description, "content": {answer.media: content}} | headers
 
-    The codes are listed, and no other comes.
-    """
+
+def _schema(schema: Any) -> Json:  # noqa: ANN401  # a type or JSON Schema
+    return schema if isinstance(schema, dict) else ref(schema.__name__)
+
+
+def _errors(codes: Iterable[str]) -> Json:
+    """Map each status to the answer for all errors that have it; no other codes come."""
     by_status: dict[str, list[str]] = {}
     for code in dict.fromkeys(codes):
         by_status.setdefault(str(status_of(code)), []).append(code)
-    return {status: _refusal(named) for status, named in sorted(by_status.items())}
+    return {status: _error(named) for status, named in sorted(by_status.items())}
 
 
-def _refusal(codes: Sequence[str]) -> Json:
+def _error(codes: Sequence[str]) -> Json:
     lines = [f"`{code}`: {describe_code(code) or _MEANINGS[code]}" for code in codes]
     known = {"properties": {"error": {"properties": {"code": {"enum": list(codes)}}}}}
     headers = _REQUEST_ID | (_RETRY_AFTER if RETRYABLE_CODES.issuperset(codes) else {})
-    return answer("  \n".join(lines), {"allOf": [ref("ErrorAnswer"), known]}, headers=headers)
+    schema = {"allOf": [ref("ErrorAnswer"), known]}
+    return _answer(Answer(schema, "  \n".join(lines), JSON, headers=headers))
 
 
-def _told(docstring: str) -> tuple[str, Mapping[str, str]]:
-    """What a docstring says of its type, and of each attribute."""
+def _parse_docstring(docstring: str) -> tuple[str, Mapping[str, str]]:
+    """Split the docstring of a type into its description and that of each attribute."""
     about, _, attributes = inspect.cleandoc(docstring).partition("\nAttributes:\n")
     return about.strip(), dict(_ATTRIBUTE.findall(re.sub(r"\n {6,}", " ", attributes)))
-
-
-def _described(schema: Json, about: str) -> Json:
-    return {**schema, "description": about}

@@ -18,7 +18,7 @@ import pytest
 from deployments.config.settings import read_settings
 from deployments.management.openapi import PREFIX
 from deployments.web.api_keys import Scope, create_key, revoke_key
-from deployments.web.auth import ScopedRoute
+from deployments.web.routes import ScopedRoute
 from ensemble.store.names import Tenant
 from tests.deployments.conftest import PATIENT, Door, OpenDoor, RecordingMeter
 from tests.support.management import Managed

@@ -69,11 +69,11 @@ def test_the_key_alone_is_on_standard_output_and_the_advice_beside_it(
 def test_a_key_that_was_made_opens_until_it_is_revoked(axon_keys: Axon, own_state: Path) -> None:
     token = axon_keys(*CREATE).stdout.strip()
     ring = KeyRing(own_state / "keys.json")
-    ring.look()
+    ring.reload()
     assert ring.find(token) is not None
 
     revoked = axon_keys("revoke", token[5:13])
-    ring.look()
+    ring.reload()
 
     assert revoked.exit_code == 0, revoked.output
     assert ring.find(token) is None

@@ -103,9 +103,9 @@ def ask(door: Door, tenant: str, event: Event) -> dict[str, Any]:
     _, token = create_key(
         read_settings().keys, Tenant(tenant), [Scope.SCORE], "", None, NOW.timestamp()
     )
-    ring = door.ingress._keeper._ring
+    ring = door.ingress._authenticator._keys
     assert ring is not None
-    ring.look()
+    ring.reload()
     answer = door.post("/v1/score", event, headers={"Authorization": f"Bearer {token}"})
     assert answer.status_code == 200
     return answer.json()  # type: ignore[no-any-return]

@@ -80,7 +80,7 @@ Make = Callable[..., tuple[Key, str]]
 
 def test_a_key_says_whose_it_is_and_what_for(file: Path, ring: KeyRing) -> None:
     made, token = create_key(file, ACME, [Scope.SCORE, Scope.READ], "collector", NOW + 60, NOW)
-    ring.look()
+    ring.reload()
 
     found = ring.find(token)
 
@@ -109,7 +109,7 @@ def test_a_wrong_secret_opens_nothing_also_under_an_id_that_exists(
     make: Make, ring: KeyRing
 ) -> None:
     (_, one), (_, other) = make(), make("globex")
-    ring.look()
+    ring.reload()
 
     assert ring.find(one[:14] + other[14:]) is None
     assert ring.find(one[:-1] + ("A" if one[-1] != "A" else "B")) is None
@@ -121,7 +121,7 @@ def test_the_secret_of_a_key_does_not_open_in_another_spelling(make: Make, ring:
     The text is hashed, so each secret has one spelling.
     """
     _, token = make()
-    ring.look()
+    ring.reload()
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
     admitted = [last for last in letters if ring.find(token[:-1] + last)]
@@ -148,7 +148,7 @@ def test_what_is_no_key_is_refused_without_an_error(
     make: Make, ring: KeyRing, spoil: Callable[[str], str]
 ) -> None:
     _, token = make()
-    ring.look()
+    ring.reload()
 
     assert ring.find(spoil(token)) is None
 
@@ -158,7 +158,7 @@ def test_a_key_is_refused_from_the_moment_it_expires(
 ) -> None:
     """Without a look: the ring knows the time itself."""
     _, token = make(expires_at=NOW + 60)
-    ring.look()
+    ring.reload()
 
     clocks.pass_s(59.9)
     assert ring.find(token) is not None
@@ -170,10 +170,10 @@ def test_a_revoked_key_is_refused_from_the_next_look_on_whatever_the_clock_says(
     make: Make, file: Path, ring: KeyRing, clocks: Clocks
 ) -> None:
     made, token = make()
-    ring.look()
+    ring.reload()
 
     revoke_key(file, made.id, NOW + 10)
-    ring.look()
+    ring.reload()
 
     clocks.wall = NOW - 1000
     assert ring.find(token) is None
@@ -189,7 +189,7 @@ def test_every_token_costs_the_same_whatever_is_wrong_with_it(
     at the clock, always.
     """
     made, token = make(expires_at=NOW + 60)
-    ring.look()
+    ring.reload()
     compared: list[tuple[int, int]] = []
 
     def recorded(one: str, other: str) -> bool:
@@ -214,7 +214,7 @@ def test_finding_a_key_touches_no_disk(
 ) -> None:
     """An event loop asks, in every request."""
     _, token = make()
-    ring.look()
+    ring.reload()
 
     def forbidden(*_: Any, **__: Any) -> None:
         raise AssertionError("the disk was asked")
@@ -510,11 +510,11 @@ def test_a_file_that_breaks_later_leaves_the_keys_of_before_and_is_said_once(
     make: Make, file: Path, ring: KeyRing, told: Told, spoil: Callable[[Path], None]
 ) -> None:
     _, token = make()
-    ring.look()
+    ring.reload()
     spoil(file)
 
     for _ in range(3):
-        ring.look()
+        ring.reload()
 
     assert ring.find(token) is not None
     assert told.events == ["keys_read", "keys_unreadable"]
@@ -529,7 +529,7 @@ def test_a_file_that_is_broken_at_the_start_admits_nobody(
     _, token = make()
     spoil(file)
 
-    ring.look()
+    ring.reload()
 
     assert ring.find(token) is None
     assert ring.is_empty
@@ -542,11 +542,11 @@ def test_a_file_that_is_mended_is_read_at_the_next_look_also_if_it_looks_the_sam
     """A disk that failed once, and then gives the same file, must not be taken for one that was read."""
     _, token = make()
     monkeypatch.setattr(api_keys, "_read_bytes", failing := Failing())
-    ring.look()
+    ring.reload()
     assert ring.find(token) is None
 
     failing.is_well = True
-    ring.look()
+    ring.reload()
 
     assert ring.find(token) is not None
     assert told.events == ["keys_unreadable", "keys_read"]
@@ -556,12 +556,12 @@ def test_a_disk_that_went_away_and_came_back_as_it_was_is_said_to_be_back(
     make: Make, file: Path, ring: KeyRing, told: Told
 ) -> None:
     make()
-    ring.look()
+    ring.reload()
 
     away = file.parent.rename(file.parent.with_name("away"))
-    ring.look()
+    ring.reload()
     away.rename(file.parent)
-    ring.look()
+    ring.reload()
 
     assert told.events == ["keys_read", "keys_unreadable", "keys_read"]
 
@@ -591,17 +591,17 @@ def test_the_file_is_read_when_it_changed_and_every_minute(
     reading.is_well = True
 
     for _ in range(10):
-        ring.look()
+        ring.reload()
         clocks.pass_s(1)
     assert reading.calls == 1
 
     make()
     before = reading.calls  # making a key reads the file too
-    ring.look()
+    ring.reload()
     assert reading.calls == before + 1
 
     clocks.pass_s(60)
-    ring.look()
+    ring.reload()
     assert reading.calls == before + 2
 
 
@@ -610,11 +610,11 @@ def test_a_file_that_did_not_change_is_not_parsed_again(
 ) -> None:
     """Three thousand keys take half a second of the interpreter that answers requests."""
     _, token = make()
-    ring.look()
+    ring.reload()
     monkeypatch.delattr(api_keys, "_parse")
 
     clocks.pass_s(61)
-    ring.look()
+    ring.reload()
 
     assert ring.find(token) is not None
 
@@ -623,10 +623,10 @@ def test_a_new_key_is_news_and_the_same_file_is_none(
     make: Make, ring: KeyRing, clocks: Clocks, told: Told
 ) -> None:
     make()
-    ring.look()
+    ring.reload()
     clocks.pass_s(61)
-    ring.look()
+    ring.reload()
     make()
-    ring.look()
+    ring.reload()
 
     assert [record["keys"] for record in told("keys_read")] == [1, 2]

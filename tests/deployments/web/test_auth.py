@@ -7,7 +7,7 @@ exist (P30).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import httpx
@@ -16,8 +16,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.web.api_keys import Key, Scope
-from deployments.web.auth import AuthenticatedApp, Authenticator, Caller, ScopedRoute, caller_of
+from deployments.web.auth import Authenticator, Caller, caller_of
+from deployments.web.contract import Answer
 from deployments.web.errors import as_json
+from deployments.web.rate_limit import Tarpit
+from deployments.web.routes import AuthenticatedApp, Endpoint, ScopedRoute
 from ensemble.errors import RateLimited
 from ensemble.store.names import Tenant
 from tests.deployments.conftest import Asked, RecordingMeter, Told
@@ -33,6 +36,8 @@ class Ring:
     def __init__(self) -> None:
         self.looked_for: list[str] = []
         self.scopes = frozenset({Scope.SCORE})
+
+    def reload(self) -> None: ...
 
     def find(self, token: str) -> Key | None:
         self.looked_for.append(token)
@@ -54,32 +59,41 @@ class Limits:
         return self.wait_s
 
 
+def _route(
+    path: str, endpoint: Endpoint, needs: Scope | None, methods: Sequence[str] = ("GET",)
+) -> ScopedRoute:
+    answers = {200: Answer(dict)}
+    return ScopedRoute(
+        path, endpoint, needs=needs, methods=methods, tag="tests", summary=path, answers=answers
+    )
+
+
 class World:
     """A small application behind a gate."""
 
     def __init__(self, meter: RecordingMeter, *, is_off: bool = False) -> None:
-        self.ring, self.limits, self.strangers, self.stalled = Ring(), Limits(), Limits(), 0
+        self.ring, self.limits, self.unauthenticated, self.stalled = Ring(), Limits(), Limits(), 0
         ring = None if is_off else self.ring
-        self.gate = Authenticator(
+        self.authenticator = Authenticator(
             ring,
             self.limits,
-            strangers=self.strangers,
-            stall=self._stall,
+            unauthenticated=self.unauthenticated,
+            tarpit=Tarpit(0.5, sleep=self._stall),
             anonymous=DEFAULT,
             meter=meter,
         )
         self.callers: list[Caller] = []
         self.app = AuthenticatedApp(
-            self.gate,
+            self.authenticator,
             routes=[
-                ScopedRoute("/health", self._public, needs=None),
-                ScopedRoute("/score", self._seen, needs=Scope.SCORE, methods=["POST"]),
-                ScopedRoute("/switch", self._seen, needs=Scope.MANAGE, methods=["POST"]),
+                _route("/health", self._public, None),
+                _route("/score", self._seen, Scope.SCORE, methods=["POST"]),
+                _route("/switch", self._seen, Scope.MANAGE, methods=["POST"]),
             ],
         )
         self.asked = Asked(self.app)
 
-    async def _stall(self) -> None:
+    async def _stall(self, _: float) -> None:
         self.stalled += 1
 
     async def _public(self, _: Request) -> Response:
@@ -189,7 +203,7 @@ def test_nobody_within_the_rate_waits(world: World) -> None:
 def test_who_knocks_too_often_without_a_key_is_refused_late_and_no_tenant_pays(
     world: World,
 ) -> None:
-    world.strangers.wait_s = 1.0
+    world.unauthenticated.wait_s = 1.0
 
     assert world.post("/score").status_code == 401
     assert (world.stalled, world.limits.taken) == (1, [])
@@ -199,13 +213,13 @@ def test_who_knocks_too_often_without_a_key_is_refused_late_and_no_tenant_pays(
 def test_a_batch_is_charged_for_the_rest_of_its_events(world: World) -> None:
     caller = Caller(ACME, frozenset(), "0badcafe")
 
-    asyncio.run(world.gate.charge(caller, 1))
-    asyncio.run(world.gate.charge(caller, 101))
+    asyncio.run(world.authenticator.consume(caller, 1))
+    asyncio.run(world.authenticator.consume(caller, 101))
     assert world.limits.taken == [(ACME, 5.0)]
 
     world.limits.wait_s = 2.0
     with pytest.raises(RateLimited):
-        asyncio.run(world.gate.charge(caller, 2))
+        asyncio.run(world.authenticator.consume(caller, 2))
     assert world.stalled == 1
 
 
@@ -219,7 +233,7 @@ def test_with_keys_off_everybody_is_the_generic_tenant_with_every_scope_and_no_l
     assert {(caller.tenant, caller.scopes) for caller in world.callers} == {
         (DEFAULT, frozenset(Scope))
     }
-    asyncio.run(world.gate.charge(world.callers[0], 1000))
+    asyncio.run(world.authenticator.consume(world.callers[0], 1000))
     world.asked.close()
 
 

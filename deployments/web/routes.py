@@ -1,0 +1,134 @@
+"""Routes that declare the scope and the contract of each, behind a check of the caller's key.
+
+Both stand where the route is made, so that no route can be without either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Send
+from starlette.types import Scope as AsgiScope
+
+from deployments.web.api_keys import Scope
+from deployments.web.auth import Authenticator, allows
+from deployments.web.contract import Answer, Body, Contract, Json
+
+__all__ = ["AuthenticatedApp", "ScopedRoute"]
+
+_AUTHENTICATOR = "axon.authenticator"
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class ScopedRoute(Route):
+    """A route with the scope that its caller needs, and its contract.
+
+    Args:
+        path: as Starlette has it.
+        endpoint: likewise.
+        needs: the scope; None for a route that needs no key.
+        methods: as Starlette has them.
+        tag: this and all others: see `Contract`.
+
+    Attributes:
+        allowed: the methods of all routes of an application that have this path.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        endpoint: Endpoint,
+        *,
+        needs: Scope | None,
+        methods: Sequence[str] = ("GET",),
+        tag: str,
+        summary: str,
+        answers: Mapping[int, Answer],
+        about: str = "",
+        parameters: Sequence[Json] = (),
+        body: Body | None = None,
+        errors: Sequence[str] = (),
+    ) -> None:
+        super().__init__(path, _guarded(endpoint, needs), methods=list(methods))
+        self.needs = needs
+        self.contract = Contract(tag, summary, answers, about, parameters, body, errors)
+        self.allowed = frozenset(self.methods or ())
+
+    async def handle(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Answer; another method gets 405 with the methods of all routes of the path."""
+        if scope["method"] not in (self.methods or ()):
+            raise HTTPException(405, headers={"Allow": ", ".join(sorted(self.allowed))})
+        await super().handle(scope, receive, send)
+
+
+def _guarded(endpoint: Endpoint, needs: Scope | None) -> Endpoint:
+    if needs is None:
+        return endpoint
+
+    async def guarded(request: Request) -> Response:
+        if not allows(request.scope, needs):
+            authenticator: Authenticator = request.scope[_AUTHENTICATOR]
+            return authenticator.reject_scope(request.scope, needs)
+        return await endpoint(request)
+
+    return guarded
+
+
+class AuthenticatedApp(Starlette):
+    """A Starlette application that authenticates the caller before it routes.
+
+    Args:
+        authenticator: called first, whatever the path: a caller without a key does not learn
+            which paths exist.
+        routes: all routes.
+        **options: Starlette's own.
+    """
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        routes: Sequence[ScopedRoute],
+        **options: Any,  # noqa: ANN401  # Starlette's
+    ) -> None:
+        super().__init__(routes=routes, **options)
+        self._authenticator = authenticator
+        self._public = frozenset(
+            (method, route.path)
+            for route in routes
+            if route.needs is None
+            for method in route.methods or ()
+        )
+        for route in routes:
+            route.allowed = frozenset(
+                method
+                for other in routes
+                if other.path == route.path
+                for method in other.methods or ()
+            )
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Serve one connection or request, as ASGI defines it."""
+        scope[_AUTHENTICATOR] = self._authenticator
+        if scope["type"] == "http" and (scope["method"], _path_inside(scope)) not in self._public:
+            rejection = await self._authenticator.authenticate(scope)
+            if rejection is not None:
+                await rejection(scope, receive, send)
+                return
+        await self.inside(scope, receive, send)
+
+    async def inside(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Serve a request whose caller is authenticated, or whose route is public."""
+        await super().__call__(scope, receive, send)
+
+
+def _path_inside(scope: AsgiScope) -> str:
+    """The path as the application's routes have it, without the prefix it is served under."""
+    path: str = scope["path"]
+    prefix: str = scope.get("root_path", "")
+    return path[len(prefix) :] if path.startswith(f"{prefix}/") else path

@@ -21,7 +21,7 @@ from deployments.config.tenants import Tenants
 from ensemble.errors import ArtifactError
 from ensemble.events import Kind
 from ensemble.layers.classifier import FlowClassifier
-from ensemble.store.names import Tenant
+from ensemble.store import Tenant
 from ensemble.training.data.flow_table import FlowTable, read_flow_table
 from ensemble.training.evaluation.evaluate import FUSED, Judged, named_by
 from ensemble.training.metrics import Labelling, Separation, false_positive_interval

@@ -27,7 +27,7 @@ from ensemble.legacy import (
     export_behavior,
 )
 from ensemble.runtime.model_state import LoadedRelease
-from ensemble.store.files.atomic import write_new
+from ensemble.store.files import write_new
 
 __all__ = ["export_models"]
 

@@ -16,10 +16,7 @@ from rich.table import Column, Table
 from deployments.cli.local_store import operator
 from deployments.config.settings import Settings, read_settings
 from deployments.web import Key, KeyRefused, Scope, create_key, find_key, list_keys, revoke_key
-from ensemble.store.audit_log import Action, AuditedAction
-from ensemble.store.layout import Store
-from ensemble.store.names import Tenant
-from ensemble.store.signing import Trust
+from ensemble.store import Action, AuditedAction, Store, Tenant, Trust
 
 __all__ = ["create", "revoke", "show"]
 

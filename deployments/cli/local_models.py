@@ -19,8 +19,7 @@ from ensemble.runtime.loader import ReleaseLoader
 from ensemble.runtime.local_ensemble import LocalEnsemble
 from ensemble.runtime.model_state import LoadedRelease
 from ensemble.runtime.resolver import ReleaseResolver
-from ensemble.store.layout import Store
-from ensemble.store.names import Tenant
+from ensemble.store import Store, Tenant
 from ensemble.verdicts import SPEAKING
 
 __all__ = ["current_models", "local_ensemble"]

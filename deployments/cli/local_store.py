@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from deployments.config.settings import Settings, read_settings
 from deployments.config.trust import read_trust
-from ensemble.store.layout import Actor, Store
+from ensemble.store import Actor, Store
 
 __all__ = ["now", "operator", "own_store", "plain"]
 

@@ -17,11 +17,20 @@ from deployments.cli.local_store import own_store, plain
 from deployments.cli.releases import parse_alias
 from deployments.config.settings import read_settings
 from ensemble.errors import ArtifactMissing
-from ensemble.store.layout import Store
-from ensemble.store.names import ModelName, ReleaseRef, Tenant
-from ensemble.store.operations.describe import BundleInfo, as_told, describe_bundle, list_models
-from ensemble.store.releases.aliases import read_challenger
-from ensemble.store.releases.release import ReleaseListing, list_releases, read_pointer
+from ensemble.store import (
+    BundleInfo,
+    ModelName,
+    ReleaseListing,
+    ReleaseRef,
+    Store,
+    Tenant,
+    as_told,
+    describe_bundle,
+    list_models,
+    list_releases,
+    read_challenger,
+    read_pointer,
+)
 
 __all__ = ["show_info", "show_models", "show_versions"]
 

@@ -14,7 +14,7 @@ from deployments.config.tenants import Tenants
 from deployments.config.trust import read_signer
 from ensemble.events import Kind
 from ensemble.fusion import Fusion
-from ensemble.store.names import Tenant
+from ensemble.store import Tenant
 from ensemble.training.publish import Trained, publish
 
 __all__ = ["PublishTarget"]

@@ -13,21 +13,26 @@ from deployments.cli.local_store import own_store
 from deployments.config.settings import read_settings
 from deployments.config.trust import read_signer
 from ensemble.errors import ArtifactError, ArtifactMissing, MalformedEvent
-from ensemble.store.layout import Store
-from ensemble.store.names import ModelName, ReleaseRef, Tenant
-from ensemble.store.operations.describe import resolve_bundle
-from ensemble.store.releases.aliases import (
+from ensemble.store import (
     Alias,
+    ModelName,
+    Pointer,
+    ReleaseRef,
+    Store,
+    Tenant,
     clear_challenger,
     clear_model_alias,
     get_alias,
     get_challenger,
+    list_releases,
+    promote,
     promote_challenger,
+    read_pointer,
+    resolve_bundle,
+    roll_back,
     set_challenger,
     set_model_alias,
 )
-from ensemble.store.releases.pointer import Pointer
-from ensemble.store.releases.release import list_releases, promote, read_pointer, roll_back
 
 __all__ = [
     "change_alias",

@@ -31,7 +31,7 @@ from ensemble.replay import (
     ReplaySettings,
     replay,
 )
-from ensemble.store.names import Tenant
+from ensemble.store import Tenant
 from ensemble.verdicts import LayerStatus
 
 __all__ = ["Asked", "replay_verdict", "tell_refusal"]

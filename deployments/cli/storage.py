@@ -17,19 +17,26 @@ from deployments.cli.releases import release_numbered
 from deployments.config.settings import read_settings
 from deployments.config.trust import read_signer
 from ensemble.errors import ArtifactCorrupt, ArtifactUnreadable, ArtifactUntrusted, MalformedEvent
-from ensemble.store.audit_log import Outcome, read_audit, verify_audit
-from ensemble.store.files.atomic import write_new
-from ensemble.store.names import ModelName, Tenant
-from ensemble.store.operations.archive import (
+from ensemble.store import (
     ARCHIVE_LIMIT_BYTES,
+    ModelName,
+    Outcome,
+    Tenant,
+    apply_retention,
+    delete_bundle,
+    delete_release,
     export_bundle,
     export_release,
     import_archive,
+    list_quarantine,
+    quarantine_bundle,
+    quarantine_file,
+    read_audit,
+    read_pointer,
+    resolve_bundle,
+    verify_audit,
 )
-from ensemble.store.operations.deletion import apply_retention, delete_bundle, delete_release
-from ensemble.store.operations.describe import resolve_bundle
-from ensemble.store.operations.quarantine import list_quarantine, quarantine_bundle, quarantine_file
-from ensemble.store.releases.release import read_pointer
+from ensemble.store.files import write_new
 
 __all__ = [
     "check_audit",

@@ -17,9 +17,7 @@ from ensemble.errors import TrainingError
 from ensemble.events import Kind
 from ensemble.layers.posture import PostureKnowledge
 from ensemble.layers.resilience import ResiliencePosture
-from ensemble.store.bundles.codecs import Golden, decode_parts
-from ensemble.store.bundles.open import open_bundle
-from ensemble.store.names import ModelName
+from ensemble.store import Golden, ModelName, decode_parts, open_bundle
 from ensemble.training.markdown import table
 from ensemble.training.publish import GOLDEN_EVENTS, Trained, current_release, golden_of
 from ensemble.training.recipes.host_inventory import TrivyHost, read_inventory

@@ -23,13 +23,8 @@ from deployments.config.trust import (
     read_key,
     read_trust_file,
 )
-from ensemble.store.bundles.open import open_bundle
-from ensemble.store.files import atomic
-from ensemble.store.files.safe_read import sha256_of
-from ensemble.store.layout import Store
-from ensemble.store.names import Tenant
-from ensemble.store.releases.release import read_pointer, read_release
-from ensemble.store.signing import Signer
+from ensemble.store import Signer, Store, Tenant, open_bundle, read_pointer, read_release
+from ensemble.store.files import replace_atomic, sha256_of, write_new
 
 __all__ = ["init", "pin", "show"]
 
@@ -147,7 +142,7 @@ def _new_key(path: Path) -> Signer:
     signer = Signer.new()
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        atomic.write_new(path.parent, path.name, signer.to_pem(), mode=0o600)
+        write_new(path.parent, path.name, signer.to_pem(), mode=0o600)
     except OSError as problem:
         raise SigningRefused(
             f"the key cannot be written to {path}: {(problem.strerror or 'no reason given').lower()}"
@@ -166,8 +161,8 @@ def _replace(path: Path, text: str, wanted: TrustFile) -> None:
         )
     staged = f".{path.name}.{uuid.uuid4().hex}"
     try:
-        atomic.write_new(path.parent, staged, text.encode(), mode=0o644)
-        atomic.replace(path.parent / staged, path)
+        write_new(path.parent, staged, text.encode(), mode=0o644)
+        replace_atomic(path.parent / staged, path)
     except OSError as problem:
         (path.parent / staged).unlink(missing_ok=True)
         raise SigningRefused(

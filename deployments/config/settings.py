@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from ensemble.errors import MalformedEvent
 from ensemble.rollout.canary import RolloutRules
-from ensemble.store.names import Tenant
+from ensemble.store import Tenant
 
 __all__ = [
     "ROOT",

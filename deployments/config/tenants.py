@@ -18,10 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from deployments.config.settings import Settings, TenantName
 from deployments.observability.log import log_event
-from ensemble.store.layout import Store
-from ensemble.store.names import Tenant
-from ensemble.store.releases.pointer import has_pointer
-from ensemble.store.signing import Trust
+from ensemble.store import Store, Tenant, Trust, has_pointer
 
 __all__ = ["Limit", "TenantEntry", "Tenants", "TenantsFile", "read_tenants"]
 

@@ -17,7 +17,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from deployments.config.settings import Settings
-from ensemble.store.signing import Signer, Trust, key_id_of
+from ensemble.store import Signer, Trust, key_id_of
 
 __all__ = [
     "KEY_VARIABLE",

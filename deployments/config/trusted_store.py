@@ -16,8 +16,7 @@ from pydantic import ValidationError
 from deployments.config.settings import Settings
 from deployments.config.trust import read_trust
 from deployments.observability.log import log_event
-from ensemble.store.layout import Store
-from ensemble.store.signing import Trust
+from ensemble.store import Store, Trust
 
 __all__ = ["TrustedStore"]
 

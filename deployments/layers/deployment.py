@@ -24,7 +24,7 @@ from ensemble.runtime.model_state import LoadCheck, SlotState
 from ensemble.runtime.resolver import ReleaseResolver
 from ensemble.runtime.slot import LayerSlot
 from ensemble.runtime.tenant_slots import TenantSlots
-from ensemble.store.names import Tenant
+from ensemble.store import Tenant
 from ensemble.verdicts import LayerScores
 
 __all__ = ["LayerDeployment"]

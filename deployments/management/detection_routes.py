@@ -49,7 +49,7 @@ from ensemble.errors import (
 )
 from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.model_state import SlotState
-from ensemble.store.names import ModelName, Tenant
+from ensemble.store import ModelName, Tenant
 from ensemble.verdicts import LayerStatus
 
 __all__ = ["DETECTORS", "DetectionRoutes"]

@@ -35,11 +35,7 @@ from ensemble.features.tabular import Missing, admit_rows
 from ensemble.layers.tabular import TabularDetector
 from ensemble.runtime.builder import proven_detector
 from ensemble.runtime.model_state import LoadFailure, failure_of
-from ensemble.store.bundles.open import open_bundle
-from ensemble.store.layout import Store
-from ensemble.store.names import BundleRef, ModelName, Tenant
-from ensemble.store.releases.aliases import Alias, get_alias
-from ensemble.store.signing import Trust
+from ensemble.store import Alias, BundleRef, ModelName, Store, Tenant, Trust, get_alias, open_bundle
 
 __all__ = ["Detections", "DetectorState", "Detectors", "LoadOutcome", "LoadReport"]
 

@@ -23,10 +23,15 @@ import msgspec
 
 from deployments.observability.log import log_event
 from ensemble.errors import ArtifactError, ArtifactMissing, JobLost
-from ensemble.store.files import atomic
-from ensemble.store.files.canonical_json import timestamp
-from ensemble.store.files.safe_read import list_names, open_directory, read_bounded
-from ensemble.store.names import Tenant
+from ensemble.store import Tenant
+from ensemble.store.files import (
+    list_names,
+    make_directory,
+    open_directory,
+    read_bounded,
+    timestamp,
+    write_atomic,
+)
 
 __all__ = ["ENDED", "JobRecord", "JobRecords", "JobStatus", "new_id"]
 
@@ -155,10 +160,9 @@ class JobRecords:
             ArtifactError: the place is not inside the state folder.
             OSError: the disk is full or failing; what was kept before stays.
         """
-        home = atomic.make_directory(self._state, FOLDER, record.tenant)
-        with atomic.staging(self._state) as staged:
-            atomic.write_new(staged, "record", msgspec.json.encode(record), mode=0o600)
-            atomic.replace(staged / "record", home / f"{record.id}{SUFFIX}")
+        home = make_directory(self._state, FOLDER, record.tenant)
+        place = home / f"{record.id}{SUFFIX}"
+        write_atomic(self._state, place, msgspec.json.encode(record), mode=0o600)
 
     def forget(self, record: JobRecord) -> None:
         """Keep it no longer; best effort."""

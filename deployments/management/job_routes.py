@@ -40,10 +40,7 @@ from deployments.web import (
 )
 from ensemble.errors import FeatureMismatch, MalformedEvent, VersionExists
 from ensemble.features.tabular import NETWORK_FEATURES, Missing
-from ensemble.store.bundles.list import list_bundles
-from ensemble.store.bundles.metadata import Metadata
-from ensemble.store.layout import Actor, Store
-from ensemble.store.names import ModelName, Tenant
+from ensemble.store import Actor, Metadata, ModelName, Store, Tenant, list_bundles
 from ensemble.training.data.tabular_rows import LEAST_ROWS
 
 __all__ = ["JobRoutes"]

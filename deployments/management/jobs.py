@@ -40,11 +40,8 @@ from ensemble.errors import (
     UnknownJob,
 )
 from ensemble.features.tabular import NETWORK_FEATURES, Missing
-from ensemble.store.bundles.metadata import Metadata
-from ensemble.store.bundles.quota import Quota
-from ensemble.store.files.canonical_json import timestamp
-from ensemble.store.layout import Actor, Store
-from ensemble.store.names import BundleRef, ModelName, Tenant
+from ensemble.store import Actor, BundleRef, Metadata, ModelName, Quota, Store, Tenant
+from ensemble.store.files import timestamp
 from ensemble.training.data.tabular_rows import DEFAULT_NAME, Step, training_table
 from ensemble.training.publish import Trained, make_champion, publish_detector
 

@@ -69,18 +69,23 @@ from ensemble.errors import (
     ServedByRelease,
     UnsupportedMediaType,
 )
-from ensemble.store.audit_log import read_audit
-from ensemble.store.bundles.quota import Quota
-from ensemble.store.layout import Store
-from ensemble.store.names import BundleRef, ModelName, Tenant
-from ensemble.store.operations.archive import Imported, export_bundle, import_archive
-from ensemble.store.operations.deletion import apply_retention, delete_bundle
-from ensemble.store.operations.describe import resolve_bundle
-from ensemble.store.releases.aliases import (
+from ensemble.store import (
     Alias,
     AliasTarget,
+    BundleRef,
+    Imported,
+    ModelName,
+    Quota,
+    Store,
+    Tenant,
+    apply_retention,
     clear_model_alias,
+    delete_bundle,
+    export_bundle,
     get_alias,
+    import_archive,
+    read_audit,
+    resolve_bundle,
     set_model_alias,
 )
 

@@ -28,17 +28,22 @@ from deployments.management.request import (
 from deployments.management.store_executor import StoreExecutor
 from deployments.web import READING_ERRORS, Body, Scope, ScopedRoute, as_json, path_parameter
 from ensemble.errors import ArtifactError, ArtifactMissing
-from ensemble.store.layout import Store
-from ensemble.store.names import ReleaseRef, Tenant
-from ensemble.store.releases.aliases import (
+from ensemble.store import (
     AliasTarget,
+    Pointer,
+    ReleaseRef,
+    Store,
+    Tenant,
     clear_challenger,
     get_challenger,
+    has_pointer,
+    list_releases,
+    promote,
     promote_challenger,
+    read_pointer,
+    roll_back,
     set_challenger,
 )
-from ensemble.store.releases.pointer import Pointer, has_pointer
-from ensemble.store.releases.release import list_releases, promote, read_pointer, roll_back
 
 __all__ = ["ReleaseRoutes"]
 

@@ -15,9 +15,7 @@ from starlette.requests import Request
 from deployments.web import caller_of, client_of, decode_body, read_json
 from ensemble.errors import MalformedEvent, ReservedName, UnknownTenant
 from ensemble.layers.catalog import LAYERS
-from ensemble.store.layout import Actor
-from ensemble.store.names import ModelName, Tenant, parse_serial
-from ensemble.store.releases.aliases import Alias
+from ensemble.store import Actor, Alias, ModelName, Tenant, parse_serial
 
 __all__ = [
     "LAYERS_MODELS",

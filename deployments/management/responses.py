@@ -10,9 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from ensemble.store.audit_log import AuditEntry
-from ensemble.store.operations.describe import BundleInfo
-from ensemble.store.releases.aliases import Alias
+from ensemble.store import Alias, AuditEntry, BundleInfo
 
 __all__ = [
     "AliasMoved",

@@ -22,7 +22,7 @@ from deployments.config.trust import SigningRefused
 from deployments.config.trusted_store import TrustedStore
 from deployments.observability.log import log_event
 from ensemble.errors import ServiceError, SigningUnavailable, StoreFull, StoreUnavailable
-from ensemble.store.layout import Actor, Store
+from ensemble.store import Actor, Store
 
 __all__ = ["StoreExecutor", "with_timeout"]
 

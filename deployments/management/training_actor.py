@@ -24,7 +24,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from deployments.observability.log import log_event
 from ensemble.errors import EnsembleError, JobCrashed
-from ensemble.store.bundles.metadata import Metadata
+from ensemble.store import Metadata
 from ensemble.training.data.tabular_rows import Step, TrainingTable
 from ensemble.training.publish import Trained
 

@@ -12,10 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ensemble.errors import ArtifactError, ArtifactMissing
-from ensemble.store.layout import Store
-from ensemble.store.names import ModelName, Tenant
-from ensemble.store.operations.describe import BundleInfo, describe_bundle, list_models
-from ensemble.store.releases.aliases import Alias
+from ensemble.store import Alias, BundleInfo, ModelName, Store, Tenant, describe_bundle, list_models
 
 __all__ = ["VisibleModel", "find_model", "seen_models"]
 

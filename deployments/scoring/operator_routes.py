@@ -48,7 +48,7 @@ from ensemble.errors import ArtifactError, LayerCrashed, LayerTimeout, LoadTimeo
 from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.controls import Controls
 from ensemble.runtime.model_state import LoadFailure
-from ensemble.store.names import Tenant
+from ensemble.store import Tenant
 
 __all__ = ["OperatorRoutes"]
 

@@ -25,7 +25,7 @@ from deployments.scoring.retro_spool import RetroSpool
 from deployments.scoring.scoring_metrics import ScoringMetrics
 from ensemble.runtime.release_fusion import FusionResolver
 from ensemble.runtime.resolver import ReleaseResolver
-from ensemble.store.names import Tenant
+from ensemble.store import Tenant
 
 __all__ = ["TenantPipelines"]
 

@@ -34,10 +34,18 @@ from ensemble.errors import (
     ArtifactUnreadable,
     ArtifactUntrusted,
 )
-from ensemble.store.files import atomic, canonical_json
-from ensemble.store.files.canonical_json import refuse_other_format
-from ensemble.store.files.safe_read import open_directory, read_bounded
-from ensemble.store.names import Tenant
+from ensemble.store import Tenant
+from ensemble.store.files import (
+    decode,
+    encode,
+    exclusive,
+    make_directory,
+    open_directory,
+    read_bounded,
+    refuse_other_format,
+    to_dataclass,
+    write_atomic,
+)
 
 __all__ = [
     "Key",
@@ -347,17 +355,15 @@ def _known(keys: Sequence[Key], key_id: str) -> Key:
 def _change(path: Path, change: Callable[[Sequence[Key]], tuple[list[Key], Answer]]) -> Answer:
     """Replace the keys of the file; `change` is called once, holding the lock."""
     try:
-        atomic.make_directory(path.parent)
-        with atomic.exclusive(path.parent):
+        make_directory(path.parent)
+        with exclusive(path.parent):
             keys, answer = change(_read_or_nothing(path))
             data = _encode(keys)
             if len(data) > LIMIT_BYTES:
                 raise KeyRefused(
                     f"the key file would be {len(data):,} bytes with one key more, readers take {LIMIT_BYTES:,}"
                 )
-            with atomic.staging(path.parent) as staged:
-                atomic.write_new(staged, path.name, data, mode=0o600)
-                atomic.replace(staged / path.name, path)
+            write_atomic(path.parent, path, data, mode=0o600)
     except OSError as problem:
         raise KeyRefused(
             f"the key file cannot be written: {os.strerror(problem.errno or 0).lower()}"
@@ -441,7 +447,7 @@ def _encode(keys: Iterable[Key]) -> bytes:
         }
         for key in sorted(keys, key=lambda key: key.id)
     ]
-    return canonical_json.encode({"format": FORMAT, "keys": listed})
+    return encode({"format": FORMAT, "keys": listed})
 
 
 def _parse(data: bytes) -> tuple[Key, ...]:
@@ -450,9 +456,9 @@ def _parse(data: bytes) -> tuple[Key, ...]:
     Raises:
         ArtifactError: it is not what `_change` writes.
     """
-    value = canonical_json.decode(data, what=WHAT)
+    value = decode(data, what=WHAT)
     refuse_other_format(value, FORMAT, what=WHAT)
-    entries = canonical_json.to_dataclass(value, _KeyFile, what=WHAT).keys
+    entries = to_dataclass(value, _KeyFile, what=WHAT).keys
     ids = [entry.id for entry in entries]
     if ids != sorted(set(ids)):
         raise ArtifactCorrupt(WHAT, "has an id twice, or not in order")

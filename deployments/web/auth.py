@@ -29,7 +29,7 @@ from deployments.web.api_keys import Key, KeyRing, Scope
 from deployments.web.errors import error_response
 from deployments.web.rate_limit import Tarpit, TokenBuckets
 from ensemble.errors import RateLimited
-from ensemble.store.names import Tenant
+from ensemble.store import Tenant
 
 if TYPE_CHECKING:  # its module loads Ray, which the face of this package must not
     from deployments.observability.metrics import Meter

@@ -20,7 +20,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from deployments.config.tenants import Limit
-from ensemble.store.names import Tenant
+from ensemble.store import Tenant
 
 __all__ = ["Tarpit", "TokenBuckets"]
 

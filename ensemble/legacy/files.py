@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ensemble.errors import ArtifactCorrupt, ArtifactMissing
-from ensemble.store.files.safe_read import list_names, open_directory, read_bounded
+from ensemble.store.files import list_names, open_directory, read_bounded
 
 __all__ = [
     "CHECKSUMS",

@@ -33,8 +33,7 @@ from ensemble.errors import (
 )
 from ensemble.legacy.sandbox_child import OUT_OF_MEMORY
 from ensemble.model import Parts
-from ensemble.store.bundles.codecs import ARRAYS, CONFIG, decode_parts
-from ensemble.store.bundles.manifest import installed_libraries
+from ensemble.store import ARRAYS, CONFIG, decode_parts, installed_libraries
 
 __all__ = ["Limits", "decode_apart", "read_answer"]
 

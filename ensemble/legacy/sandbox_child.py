@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 from ensemble.errors import ArtifactCorrupt, ArtifactError
 from ensemble.legacy.decode import Terms, decode
 from ensemble.legacy.files import CLASSIFIER
-from ensemble.store.bundles.codecs import ARRAYS, CONFIG, encode_parts
+from ensemble.store import ARRAYS, CONFIG, encode_parts
 
 __all__ = ["answer", "main"]
 

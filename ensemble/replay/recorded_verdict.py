@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ensemble.errors import MalformedEvent, NotReplayable
-from ensemble.store.names import ReleaseRef, Tenant, parse_serial
+from ensemble.store import ReleaseRef, Tenant, parse_serial
 from ensemble.verdicts import SPEAKING, LayerScores, LayerStatus
 
 __all__ = ["RecordedOpinion", "RecordedVerdict", "ReplaySettings"]

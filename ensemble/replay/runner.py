@@ -23,7 +23,7 @@ from ensemble.replay.recorded_verdict import RecordedOpinion, RecordedVerdict, R
 from ensemble.runtime.local_ensemble import LocalEnsemble
 from ensemble.runtime.model_state import SlotEvent
 from ensemble.runtime.resolver import PinnedRelease
-from ensemble.store.layout import Store
+from ensemble.store import Store
 from ensemble.verdicts import LayerScores
 
 __all__ = ["CPU_TOLERANCE", "Replay", "replay"]

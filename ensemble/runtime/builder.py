@@ -23,10 +23,15 @@ from ensemble.layers.tabular import TabularDetector
 from ensemble.model import Model
 from ensemble.runtime.golden import GOLDEN_TOLERANCE, golden_batch
 from ensemble.runtime.model_state import LoadedModel
-from ensemble.store.bundles.codecs import GOLDEN, Golden, decode_golden, decode_parts
-from ensemble.store.bundles.metadata import refuse_other_type
-from ensemble.store.bundles.open import OpenedBundle
-from ensemble.store.names import BundleRef
+from ensemble.store import (
+    GOLDEN,
+    BundleRef,
+    Golden,
+    OpenedBundle,
+    decode_golden,
+    decode_parts,
+    refuse_other_type,
+)
 
 __all__ = ["ModelBuilder", "identity_of", "proven_detector"]
 

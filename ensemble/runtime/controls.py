@@ -18,9 +18,17 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Self
 
 from ensemble.errors import ArtifactCorrupt, ArtifactMissing
-from ensemble.store.files import atomic, canonical_json
-from ensemble.store.files.canonical_json import refuse_other_format
-from ensemble.store.files.safe_read import open_directory, read_bounded
+from ensemble.store.files import (
+    decode,
+    encode,
+    exclusive,
+    make_directory,
+    open_directory,
+    read_bounded,
+    refuse_other_format,
+    to_dataclass,
+    write_atomic,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,8 +129,8 @@ def change_controls(state: Path, change: Callable[[Controls], Controls]) -> Cont
         OSError: the disk is full, read-only or failing; nothing has changed, unless only the
             last fsync failed.
     """
-    atomic.make_directory(state)
-    with atomic.exclusive(state):
+    make_directory(state)
+    with exclusive(state):
         before = read_controls(state)
         after = change(before)
         if after == before:
@@ -132,9 +140,7 @@ def change_controls(state: Path, change: Callable[[Controls], Controls]) -> Cont
             raise ValueError(
                 f"{CONTROLS} would be {len(data):,} bytes, readers take {LIMIT_BYTES:,}"
             )
-        with atomic.staging(state) as staged:
-            atomic.write_new(staged, CONTROLS, data, mode=0o644)
-            atomic.replace(staged / CONTROLS, state / CONTROLS)
+        write_atomic(state, state / CONTROLS, data, mode=0o644)
     return after
 
 
@@ -147,7 +153,7 @@ class _ControlsFile:
 
 
 def _encode(controls: Controls) -> bytes:
-    return canonical_json.encode(
+    return encode(
         {
             "format": FORMAT,
             "disabled": sorted(controls.disabled),
@@ -158,9 +164,9 @@ def _encode(controls: Controls) -> bytes:
 
 
 def _parse(data: bytes) -> Controls:
-    value = canonical_json.decode(data, what=CONTROLS)
+    value = decode(data, what=CONTROLS)
     refuse_other_format(value, FORMAT, what=CONTROLS)
-    found = canonical_json.to_dataclass(value, _ControlsFile, what=CONTROLS)
+    found = to_dataclass(value, _ControlsFile, what=CONTROLS)
     names = [*found.disabled, *found.resets]
     if not all(_LAYER.fullmatch(name) for name in names) or found.disabled != sorted(
         set(found.disabled)

@@ -25,10 +25,7 @@ from ensemble.runtime.model_state import (
     failure_of,
 )
 from ensemble.runtime.resolver import ReleaseSource, ResolvedRelease
-from ensemble.store.bundles.open import OpenedBundle, bundle_fingerprint, open_bundle
-from ensemble.store.layout import Store
-from ensemble.store.names import ModelName
-from ensemble.store.releases.release import Release
+from ensemble.store import ModelName, OpenedBundle, Release, Store, bundle_fingerprint, open_bundle
 from ensemble.verdicts import LayerStatus
 
 __all__ = ["ReleaseLoader"]

@@ -18,12 +18,18 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ensemble.errors import ArtifactError, ArtifactMissing
-from ensemble.store.layout import POINTER, Store
-from ensemble.store.names import ReleaseRef, Tenant
-from ensemble.store.releases.aliases import read_challenger
-from ensemble.store.releases.pointer import Pointer, read_pointer
-from ensemble.store.releases.release import Release, read_release
-from ensemble.store.signing import Trust
+from ensemble.store import (
+    POINTER,
+    Pointer,
+    Release,
+    ReleaseRef,
+    Store,
+    Tenant,
+    Trust,
+    read_challenger,
+    read_pointer,
+    read_release,
+)
 
 __all__ = [
     "PinnedRelease",

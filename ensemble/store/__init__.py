@@ -1,1 +1,139 @@
-"""The versioned model store: bundles, releases, one pointer a tenant; proof before decode."""
+"""The model store: signed, versioned bundles and releases of each tenant, proven before decoding.
+
+Other packages import from here or from `ensemble.store.files`, never from a file inside.
+"""
+
+from ensemble.store.audit_log import (
+    Action,
+    AuditedAction,
+    AuditEntry,
+    Outcome,
+    read_audit,
+    verify_audit,
+)
+from ensemble.store.bundles.codecs import (
+    ARRAYS,
+    CONFIG,
+    GOLDEN,
+    Golden,
+    decode_golden,
+    decode_parts,
+    encode_parts,
+)
+from ensemble.store.bundles.list import list_bundles
+from ensemble.store.bundles.manifest import installed_libraries
+from ensemble.store.bundles.metadata import Metadata, refuse_other_type
+from ensemble.store.bundles.open import OpenedBundle, bundle_fingerprint, open_bundle
+from ensemble.store.bundles.publish import publish_bundle
+from ensemble.store.bundles.quota import Quota
+from ensemble.store.layout import POINTER, Actor, Store
+from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant, parse_serial
+from ensemble.store.operations.archive import (
+    ARCHIVE_LIMIT_BYTES,
+    Imported,
+    export_bundle,
+    export_release,
+    import_archive,
+)
+from ensemble.store.operations.deletion import apply_retention, delete_bundle, delete_release
+from ensemble.store.operations.describe import (
+    BundleInfo,
+    as_told,
+    describe_bundle,
+    list_models,
+    resolve_bundle,
+)
+from ensemble.store.operations.quarantine import (
+    list_quarantine,
+    quarantine_bundle,
+    quarantine_file,
+)
+from ensemble.store.releases.aliases import (
+    Alias,
+    AliasTarget,
+    clear_challenger,
+    clear_model_alias,
+    get_alias,
+    get_challenger,
+    promote_challenger,
+    read_challenger,
+    set_challenger,
+    set_model_alias,
+)
+from ensemble.store.releases.list import ReleaseListing, list_releases
+from ensemble.store.releases.pointer import Pointer, has_pointer, read_pointer
+from ensemble.store.releases.release import promote, publish_release, roll_back
+from ensemble.store.releases.release_file import Release, read_release
+from ensemble.store.signing import Signer, Trust, key_id_of
+
+__all__ = [
+    "ARCHIVE_LIMIT_BYTES",
+    "ARRAYS",
+    "CONFIG",
+    "GOLDEN",
+    "POINTER",
+    "Action",
+    "Actor",
+    "Alias",
+    "AliasTarget",
+    "AuditEntry",
+    "AuditedAction",
+    "BundleInfo",
+    "BundleRef",
+    "Golden",
+    "Imported",
+    "Metadata",
+    "ModelName",
+    "OpenedBundle",
+    "Outcome",
+    "Pointer",
+    "Quota",
+    "Release",
+    "ReleaseListing",
+    "ReleaseRef",
+    "Signer",
+    "Store",
+    "Tenant",
+    "Trust",
+    "apply_retention",
+    "as_told",
+    "bundle_fingerprint",
+    "clear_challenger",
+    "clear_model_alias",
+    "decode_golden",
+    "decode_parts",
+    "delete_bundle",
+    "delete_release",
+    "describe_bundle",
+    "encode_parts",
+    "export_bundle",
+    "export_release",
+    "get_alias",
+    "get_challenger",
+    "has_pointer",
+    "import_archive",
+    "installed_libraries",
+    "key_id_of",
+    "list_bundles",
+    "list_models",
+    "list_quarantine",
+    "list_releases",
+    "open_bundle",
+    "parse_serial",
+    "promote",
+    "promote_challenger",
+    "publish_bundle",
+    "publish_release",
+    "quarantine_bundle",
+    "quarantine_file",
+    "read_audit",
+    "read_challenger",
+    "read_pointer",
+    "read_release",
+    "refuse_other_type",
+    "resolve_bundle",
+    "roll_back",
+    "set_challenger",
+    "set_model_alias",
+    "verify_audit",
+]

@@ -328,7 +328,7 @@ def _end_of(state: Path) -> _End:
 
 
 def _set_aside(state: Path, last: int) -> None:
-    atomic.replace(state / LOG, state / f"{_PREFIX}{last}{_SUFFIX}")
+    atomic.replace_atomic(state / LOG, state / f"{_PREFIX}{last}{_SUFFIX}")
     for name in _files(state)[:-KEPT_FILES]:
         atomic.remove(state / name)
 

@@ -22,20 +22,25 @@ from ensemble.fusion import Fusion
 from ensemble.layers.catalog import FEATURE_SCHEMAS
 from ensemble.model import Model, Parts
 from ensemble.runtime.golden import golden_batch
-from ensemble.store.bundles.codecs import Golden
-from ensemble.store.bundles.publish import publish_bundle
-from ensemble.store.bundles.quota import Quota
-from ensemble.store.layout import Store
-from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
-from ensemble.store.releases.aliases import Alias, get_alias, set_model_alias
-from ensemble.store.releases.release import (
+from ensemble.store import (
+    Alias,
+    BundleRef,
+    Golden,
+    ModelName,
+    Quota,
     Release,
+    ReleaseRef,
+    Signer,
+    Store,
+    Tenant,
+    get_alias,
     promote,
+    publish_bundle,
     publish_release,
     read_pointer,
     read_release,
+    set_model_alias,
 )
-from ensemble.store.signing import Signer
 
 __all__ = [
     "Published",

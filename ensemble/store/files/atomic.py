@@ -33,12 +33,13 @@ __all__ = [
     "make_directory",
     "place_new",
     "remove",
-    "replace",
+    "replace_atomic",
     "seal",
     "shared",
     "staging",
     "sweep_staging",
     "take_out",
+    "write_atomic",
     "write_new",
 ]
 
@@ -139,10 +140,27 @@ def place_new(staged: Path, final: Path, *, what: str) -> None:
     _sync(final.parent)
 
 
-def replace(staged: Path, final: Path) -> None:
+def replace_atomic(staged: Path, final: Path) -> None:
     """Put `staged` in the place of `final`, in one step."""
     staged.replace(final)
     _sync(final.parent)
+
+
+def write_atomic(root: Path, place: Path, data: bytes, *, mode: int) -> None:
+    """Write a file in one step: a reader sees the old bytes or the new ones.
+
+    Args:
+        root: gets the staging directory; on the disk of `place`.
+        place: of the file; its directory is there.
+        data: all of it.
+        mode: permission bits.
+
+    Raises:
+        OSError: the disk is full or failing; the old bytes stay, unless only the last fsync failed.
+    """
+    with staging(root) as staged:
+        write_new(staged, place.name, data, mode=mode)
+        replace_atomic(staged / place.name, place)
 
 
 def take_out(place: Path, into: Path) -> None:

@@ -198,9 +198,7 @@ def leave_tombstone(store: Store, entry: StoredItem) -> None:
     """
     home = atomic.make_directory(store.state, *entry.parts)
     text = encode_tombstone(highest_serial(store, entry.parts, suffix=entry.suffix))
-    with atomic.staging(store.state) as staged:
-        atomic.write_new(staged, TOMBSTONE, text, mode=0o644)
-        atomic.replace(staged / TOMBSTONE, home / TOMBSTONE)
+    atomic.write_atomic(store.state, home / TOMBSTONE, text, mode=0o644)
 
 
 def digest_of(store: Store, entry: StoredItem) -> str:

@@ -131,7 +131,7 @@ class SignedRef(Generic[_T]):
                 self.name,
             ):  # the copy first: whoever dies in between has used up a serial, no more
                 atomic.write_new(staged, name, data, mode=0o644)
-                atomic.replace(staged / name, home / name)
+                atomic.replace_atomic(staged / name, home / name)
         return moved
 
     def _usable(self, store: Store, name: str) -> _T | None:

@@ -22,8 +22,7 @@ from ensemble.errors import TrainingError
 from ensemble.features.tabular import NETWORK_FEATURES, Missing
 from ensemble.kernels.isolation_forest import Forest
 from ensemble.layers.tabular import RATES, MeasuredRange, TabularDetector, ThreatLevel, raw_scores
-from ensemble.store.bundles.codecs import Golden
-from ensemble.store.bundles.metadata import Metadata
+from ensemble.store import Golden, Metadata
 from ensemble.training.data.tabular_rows import (
     DEFAULT_NAME,
     Step,

@@ -285,7 +285,7 @@ def test_a_switch_that_cannot_be_kept_is_refused_and_changes_nothing(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "/srv/state/controls.json")
 
-    monkeypatch.setattr("ensemble.runtime.controls.atomic.write_new", full)
+    monkeypatch.setattr("ensemble.store.files.atomic.write_new", full)
 
     answer = door.post("/v1/layers/behavior/disable", {})
 

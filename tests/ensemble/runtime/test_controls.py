@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactIncompatible
-from ensemble.runtime import controls as page
 from ensemble.runtime.controls import (
     CONTROLS,
     LIMIT_BYTES,
@@ -23,6 +22,7 @@ from ensemble.runtime.controls import (
     change_controls,
     read_controls,
 )
+from ensemble.store.files import atomic
 
 LAYERS = st.sampled_from(["anomaly", "behavior", "resilience", "logs"])
 STEPS = st.sampled_from([Controls.with_disabled, Controls.with_enabled, Controls.with_reset])
@@ -165,7 +165,7 @@ def test_a_full_disk_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(page.atomic, "write_new", full)
+    monkeypatch.setattr(atomic, "write_new", full)
     with pytest.raises(OSError, match="No space"):
         change_controls(tmp_path, lambda now: now.with_enabled("anomaly"))
 

@@ -46,7 +46,7 @@ def test_the_example_sends_batches_of_a_thousand_valid_flows(
 
     def answer(request: httpx.Request) -> httpx.Response:
         events = wire.parse_batch(request.content, limit=1000)
-        _, rows, refused = wire.to_batch(wire.kind_of(events[0]), events)
+        _, rows, refused = wire.admit(wire.kind_of(events[0]), events)
         assert not refused
         sizes.append(len(rows))
         return httpx.Response(200, json={"results": [{"id": one.id} for one in events]})

@@ -65,8 +65,8 @@ def show_status(url: str, *, as_json: bool, console: Console) -> bool:
     )
     for layer in status["layers"]:
         for kind, state in layer["kinds"].items():
-            trouble = state["trouble"] or {}
-            why = state["reason"] or trouble.get("code", "")
+            problem = state["problem"] or {}
+            why = state["reason"] or problem.get("code", "")
             layers.add_row(
                 plain(layer["layer"]),
                 plain(kind),
@@ -74,7 +74,7 @@ def show_status(url: str, *, as_json: bool, console: Console) -> bool:
                 plain(state["version"] or "-"),
                 plain(state["since"] or "-"),
                 plain(why or "-"),
-                plain(trouble.get("cause", "") or "-"),
+                plain(problem.get("cause", "") or "-"),
                 _coloured(layer["breaker"]["state"]),
             )
     console.print(layers)
@@ -82,7 +82,7 @@ def show_status(url: str, *, as_json: bool, console: Console) -> bool:
         t["code"]: t["meaning"]
         for layer in status["layers"]
         for s in layer["kinds"].values()
-        if (t := s["trouble"])
+        if (t := s["problem"])
     }
     for code, meaning in meanings.items():
         console.print(
@@ -172,10 +172,8 @@ def _tell_whole(status: Mapping[str, Any], console: Console) -> None:
         console.print(
             f"[red]disabled[/red]: {plain(', '.join(controls['disabled']))}", highlight=False
         )
-    for pointer, reason in controls["retreated"].items():
-        console.print(
-            f"[red]retreated[/red] from {plain(pointer)}: {plain(reason)}", highlight=False
-        )
+    for pointer, reason in controls["rolled_back"].items():
+        console.print(f"[red]rolled back[/red] {plain(pointer)}: {plain(reason)}", highlight=False)
 
 
 def _asked(

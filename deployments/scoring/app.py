@@ -35,7 +35,7 @@ from deployments.scoring.predict import CLASSIFIER, Predictor, PredictRoutes
 from deployments.scoring.retro_rescorer import RetroRescorer
 from deployments.scoring.retro_spool import RetroSpool
 from deployments.scoring.scoring_metrics import ScoringMetrics
-from deployments.scoring.status_schema import Service
+from deployments.scoring.status_schema import Limits, Service
 from deployments.scoring.tenants import TenantPipelines
 from deployments.web import (
     EXCEPTION_HANDLERS,
@@ -60,6 +60,7 @@ from ensemble.events import Kind
 
 __all__ = ["Ingress", "IngressApp"]
 
+ABOUT = "One threat score from several detectors, and the share of them that took part."
 _ANSWERS = {"true": True, "1": True, "false": False, "0": False}
 EXPLAIN = query_parameter(
     "explain",
@@ -233,25 +234,25 @@ class IngressApp:
         limits = self._settings.ingress
         pipeline = await self._pipelines.for_tenant(caller_of(request.scope).tenant)
         status = await pipeline.status()
-        body: Service = {
-            "service": "axon",
-            "version": version("axon"),
-            "about": "One threat score from several detectors, and an honest word on how many of them looked.",
-            "model_version": status.release,
-            "models": status.health()["available_models"],
-            "limits": {
-                "max_events": limits.max_events,
-                "max_body_bytes": limits.max_body_bytes,
-                "deadline_ms": limits.deadline_ms,
-            },
-            "routes": [
+        service = Service(
+            service="axon",
+            version=version("axon"),
+            about=ABOUT,
+            model_version=status.release,
+            models=status.health().available_models,
+            limits=Limits(
+                max_events=limits.max_events,
+                max_body_bytes=limits.max_body_bytes,
+                deadline_ms=limits.deadline_ms,
+            ),
+            routes=[
                 f"{method} {route.path}"
                 for route in self._routes
                 for method in sorted(route.methods or ())
                 if method != "HEAD"
             ],
-        }
-        return as_json(body)
+        )
+        return as_json(service)
 
 
 Ingress = serve.ingress()(

@@ -1,8 +1,7 @@
-"""The routes for operators: how the ensemble stands, and the switches of its layers.
+"""The routes for operators: the status of the ensemble, and the switches of its layers.
 
-To look takes the scope `read`, to switch the scope `manage`; whether it lives and is ready may be
-asked by anybody.
-They can take layers away and give them back; they can neither bring a model nor make one trusted.
+Reading requires the scope `read`, switching the scope `manage`; liveness and readiness are public.
+Operators can disable and enable layers here. They can neither publish a model nor trust one.
 """
 
 from __future__ import annotations
@@ -11,10 +10,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -22,7 +21,9 @@ from deployments.config.settings import Settings
 from deployments.observability.log import log_event
 from deployments.scoring.layer_switches import LayerSwitches
 from deployments.scoring.retro_spool import RetroSpool
+from deployments.scoring.status import problem
 from deployments.scoring.status_schema import (
+    ControlsStatus,
     Health,
     KindTest,
     LayerList,
@@ -31,7 +32,6 @@ from deployments.scoring.status_schema import (
     Ready,
     Status,
     SwitchedLayer,
-    Trouble,
 )
 from deployments.scoring.tenants import TenantPipelines
 from deployments.web import (
@@ -47,7 +47,7 @@ from deployments.web import (
 from ensemble.errors import ArtifactError, LayerCrashed, LayerTimeout, LoadTimeout, UnknownLayer
 from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.controls import Controls
-from ensemble.runtime.model_state import LoadFailure
+from ensemble.runtime.model_state import LoadCheck
 from ensemble.store import Tenant
 
 __all__ = ["OperatorRoutes"]
@@ -142,49 +142,46 @@ class OperatorRoutes:
         return as_json((await (await self._pipelines.for_tenant()).status()).health())
 
     async def _live(self, _: Request) -> Response:
-        body: Live = {"live": True}
-        return as_json(body)
+        return as_json(Live(live=True))
 
     async def _ready(self, _: Request) -> Response:
-        """Ready is not whole.
-
-        With every layer down it still answers, and says what the answer is worth.
-        """
-        body: Ready = {"ready": self._pipelines.is_ready}
-        return as_json(body, 200 if body["ready"] else 503)
+        """Ready is not complete: with every layer down it still scores, and reports the coverage."""
+        is_ready = self._pipelines.is_ready
+        return as_json(Ready(ready=is_ready), 200 if is_ready else 503)
 
     async def _status(self, request: Request) -> Response:
         tenant = caller_of(request.scope).tenant
-        controls = self._switches.controls
-        switched = {
-            "disabled": sorted(controls.disabled | self._switches.always_disabled),
-            "disabled_by_environment": sorted(self._switches.always_disabled),
-            "resets": dict(controls.resets),
-            "retreated": dict(controls.retreated),
-        }
+        controls, always = self._switches.controls, self._switches.always_disabled
         pipeline = await self._pipelines.for_tenant(tenant)
         pointer = self._pipelines.watchers[Tenant(pipeline.tenant)].state
-        agreement = pipeline.agreement
-        body = (await pipeline.status()).detail() | {
-            "controls": switched,
-            "version": version("axon"),
-            "tenant": str(tenant),
-            "lives_on": str(pipeline.tenant),
-            "wanted": pointer.wanted,
-            "pointer": pointer.pointer,
-            "trouble": _problem(pointer.problem),
-            "challenger": None if agreement is None else asdict(agreement),
-            "retro": asdict(self._spool.counts()),
-            "uptime_s": round(time.monotonic() - self._started, 1),
-            "deadline_ms": self._settings.ingress.deadline_ms,
-            "max_events": self._settings.ingress.max_events,
-        }
-        return as_json(body)
+        error = pointer.problem
+        limits = self._settings.ingress
+        detail = (await pipeline.status()).detail()
+        status = Status(
+            **msgspec.structs.asdict(detail),
+            controls=ControlsStatus(
+                disabled=sorted(controls.disabled | always),
+                disabled_by_environment=sorted(always),
+                resets=dict(controls.resets),
+                rolled_back=dict(controls.retreated),
+            ),
+            version=version("axon"),
+            tenant=str(tenant),
+            serving_tenant=str(pipeline.tenant),
+            wanted=pointer.wanted,
+            pointer=pointer.pointer,
+            problem=None if error is None else problem(error.code, error.cause),
+            challenger=pipeline.agreement,
+            retro=self._spool.counts(),
+            uptime_s=round(time.monotonic() - self._started, 1),
+            deadline_ms=limits.deadline_ms,
+            max_events=limits.max_events,
+        )
+        return as_json(status)
 
     async def _list(self, request: Request) -> Response:
         pipeline = await self._pipelines.for_tenant(caller_of(request.scope).tenant)
-        body: LayerList = {"layers": (await pipeline.status()).summary()}
-        return as_json(body)
+        return as_json(LayerList(layers=(await pipeline.status()).summary()))
 
     async def _test(self, request: Request) -> Response:
         layer = self._named(request)
@@ -206,41 +203,35 @@ class OperatorRoutes:
     async def _tested(self, layer: str) -> LayerTest:
         started = time.monotonic()
         code = ""
-        trials: Mapping[Any, Any] = {}
+        checks: Mapping[Any, Any] = {}
+        within_s = self._settings.controls.test_within_s
         try:
-            trials = await asyncio.wait_for(
-                _awaited(self._handles[layer].test.remote), self._settings.controls.test_within_s
-            )
+            checks = await asyncio.wait_for(_awaited(self._handles[layer].test.remote), within_s)
         except TimeoutError:
             code = LayerTimeout.code
         # the layer's process died or raised: that is the outcome of the test
         except Exception as error:  # noqa: BLE001
             code = LayerCrashed.code
-            log_event(
-                logging.ERROR,
-                "layer_test_failed",
-                {"layer": layer, "error": str(error), "error_type": type(error).__name__},
-            )
-        kinds = {str(kind): _trial(trial) for kind, trial in trials.items()}
-        is_ok = bool(kinds) and all(kind["ok"] for kind in kinds.values())
-        for kind, trial in trials.items():
+            fields = {"layer": layer, "error": str(error), "error_type": type(error).__name__}
+            log_event(logging.ERROR, "layer_test_failed", fields)
+        for kind, check in checks.items():
             fields = {
                 "layer": layer,
                 "kind": str(kind),
-                "ok": trial.ok,
-                "code": trial.code,
-                "error": trial.message,
+                "ok": check.ok,
+                "code": check.code,
+                "error": check.message,
             }
-            log_event(logging.INFO if trial.ok else logging.WARNING, "layer_tested", fields)
-        elapsed_ms = round((time.monotonic() - started) * 1000.0, 3)
-        return {
-            "layer": layer,
-            "ok": is_ok,
-            "code": code,
-            "message": describe_code(code),
-            "kinds": kinds,
-            "elapsed_ms": elapsed_ms,
-        }
+            log_event(logging.INFO if check.ok else logging.WARNING, "layer_tested", fields)
+        kinds = {str(kind): _kind_test(check) for kind, check in checks.items()}
+        return LayerTest(
+            layer=layer,
+            ok=bool(kinds) and all(kind.ok for kind in kinds.values()),
+            code=code,
+            message=describe_code(code),
+            elapsed_ms=round((time.monotonic() - started) * 1000.0, 3),
+            kinds=kinds,
+        )
 
     async def _disable(self, request: Request) -> Response:
         layer = self._named(request)
@@ -274,15 +265,14 @@ class OperatorRoutes:
                 hangs if isinstance(error, LoadTimeout) else unkept,
             )
         is_fixed = layer in self._switches.always_disabled
-        enabled = layer not in controls.disabled and not is_fixed
-        resets = controls.resets.get(layer, 0)
-        body: SwitchedLayer = {
-            "layer": layer,
-            "enabled": enabled,
-            "disabled_by_environment": is_fixed,
-            "resets": resets,
-        }
-        return as_json(body)
+        return as_json(
+            SwitchedLayer(
+                layer=layer,
+                enabled=layer not in controls.disabled and not is_fixed,
+                disabled_by_environment=is_fixed,
+                resets=controls.resets.get(layer, 0),
+            )
+        )
 
     def _named(self, request: Request) -> str:
         """The layer that the path names.
@@ -294,13 +284,6 @@ class OperatorRoutes:
         if layer not in self._handles:
             raise UnknownLayer(", ".join(self._handles))
         return layer
-
-
-def _problem(problem: LoadFailure | None) -> Trouble | None:
-    if problem is None:
-        return None
-    meaning = describe_code(problem.code)
-    return {"code": problem.code, "cause": problem.cause, "meaning": meaning}
 
 
 def _state_route(
@@ -337,19 +320,15 @@ def _switch_route(
     )
 
 
-def _trial(trial: Any) -> KindTest:  # noqa: ANN401  # a `LoadCheck` of ensemble.runtime.slot
-    """What a client hears of a trial.
-
-    Its code and what that means; the sentence itself is in the log.
-    """
-    meaning = "" if trial.ok else describe_code(trial.code)
-    return {
-        "ok": trial.ok,
-        "version": trial.version,
-        "code": trial.code,
-        "message": meaning,
-        "elapsed_ms": round(trial.elapsed_ms, 3),
-    }
+def _kind_test(check: LoadCheck) -> KindTest:
+    """A load check for the client: its code and what that means; the error's text is in the log."""
+    return KindTest(
+        ok=check.ok,
+        version=check.version,
+        code=check.code,
+        message="" if check.ok else describe_code(check.code),
+        elapsed_ms=round(check.elapsed_ms, 3),
+    )
 
 
 async def _awaited(call: Callable[[], Awaitable[Mapping[Any, Any]]]) -> Mapping[Any, Any]:

@@ -1,43 +1,46 @@
-"""The ensemble as its operators see it.
+"""The status of the ensemble: a short form for probes, a long form for operators.
 
-One view, in a short form for probes and a long form for people.
+The long form is what each layer's slot reports, corrected by what a request would find.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from deployments.scoring.status_schema import (
+    BreakerStatus,
+    EnsembleDetail,
     Health,
     KindStatus,
     LayerDetail,
     LayerLine,
+    Problem,
     Provider,
-    Trouble,
 )
 from deployments.web import cause_of, describe_code
 from ensemble.events import Kind
 from ensemble.guard import BreakerState
 from ensemble.layers.catalog import LAYERS
+from ensemble.rollout.canary import RolloutView
 from ensemble.runtime.model_state import KindState, SlotState
 from ensemble.runtime.release_fusion import ReleaseFusion
 from ensemble.verdicts import SPEAKING, LayerStatus, SystemStatus, system_status
 
-__all__ = ["Breaker", "EnsembleStatus", "build_status", "iso"]
+__all__ = ["Breaker", "EnsembleStatus", "build_status", "iso", "problem"]
 
-UNREACHABLE = "the layer did not answer"
-DISABLED = "switched off by an operator"
-NOT_ASKED = "the breaker is open: it is not asked until a trial succeeds"
+UNREACHABLE = "the layer did not respond"
+DISABLED = "disabled by an operator"
+NOT_CALLED = "the circuit breaker is open: it is not called until a trial succeeds"
 CLOSED = "closed"
-_WELL = SPEAKING | {LayerStatus.NOT_APPLICABLE}  # a release that does without a layer lacks nothing
+_HEALTHY = SPEAKING | {LayerStatus.NOT_APPLICABLE}  # a release may do without a layer
 
 
 class Breaker(Protocol):
-    """A layer's breaker, as the fan-out shows it."""
+    """A layer's circuit breaker, as `LayerClient.breakers` has it."""
 
     @property
     def state(self) -> str:
@@ -50,21 +53,20 @@ class Breaker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EnsembleStatus:
-    """What every slot said of itself, and what the ingress makes of it.
+    """What every slot reports, and what the ingress makes of it.
 
     Attributes:
-        status: the word of S0-12 for the slots that hold evidence.
-        coverage: share of the validated evidence on flows whose layers speak, in [0, 1].
+        status: the word of S0-12 for the layers that are evidence.
+        coverage: share of the validated evidence on flows that is available, in [0, 1].
         coverage_by_kind: the same for each kind of event.
-        release: name of the release that is fused with, "" for none.
-        layers: layer -> kind -> how it stands, as a request would find it: a layer that is not
-            asked is not live.
-        slots: layer -> what its slot said of itself, whether it is asked or not.
+        release: name of the release that scores, "" for none.
+        layers: layer -> kind -> its effective state: a layer that is not called is not live.
+        slots: layer -> what its slot reports, whether it is called or not.
         devices: layer -> where it computes.
-        breakers: layer -> how its breaker stands; closed where it is not named.
-        disabled: layers that are switched off.
-        rollout: how the bringing-in of a release goes, None where there is none.
-        at: when this was seen, seconds since 1970.
+        breakers: layer -> its circuit breaker; closed if it is not named.
+        disabled: layers that an operator disabled.
+        rollout: the last canary rollout, None before the first.
+        at: time of this status, seconds since 1970.
     """
 
     status: SystemStatus
@@ -76,123 +78,139 @@ class EnsembleStatus:
     devices: Mapping[str, str]
     breakers: Mapping[str, Breaker] = field(default_factory=dict)
     disabled: frozenset[str] = frozenset()
-    rollout: Any = None
+    rollout: RolloutView | None = None
     at: float = 0.0
 
     def health(self) -> Health:
-        """The body of GET /health: 200 as long as the process can answer."""
-        loaded = [
+        """The body of GET /health: 200 as long as the process can respond."""
+        return Health(**self._health())
+
+    def detail(self) -> EnsembleDetail:
+        """The health, and each layer by kind of event, for GET /v1/status."""
+        return EnsembleDetail(
+            **self._health(),
+            coverage_by_kind={str(kind): share for kind, share in self.coverage_by_kind.items()},
+            release=self.release,
+            rollout=self.rollout,
+            time=iso(self.at),
+            layers=[self._layer(layer) for layer in self.layers],
+        )
+
+    def summary(self) -> list[LayerLine]:
+        """Each layer in a line, for GET /v1/layers."""
+        lines = []
+        for layer, kinds in self.layers.items():
+            slot = self.slots[layer].kinds if layer in self.slots else {}
+            models = {str(kind): state.version for kind, state in slot.items() if state.version}
+            provider = _provider(kinds)
+            lines.append(
+                LayerLine(
+                    layer=layer,
+                    model_loaded=bool(models),
+                    enabled=layer not in self.disabled,
+                    models=models,
+                    status=provider.status,
+                    version=provider.version,
+                    reason=provider.reason,
+                )
+            )
+        return lines
+
+    def _health(self) -> dict[str, Any]:
+        """The fields of `Health`."""
+        available = [
             f"{layer}-{kind}@{state.version}"
             for layer, kinds in self.layers.items()
             for kind, state in kinds.items()
             if state.status in SPEAKING
         ]
         providers = {layer: _provider(kinds) for layer, kinds in self.layers.items()}
-        is_whole = bool(self.release) and all(
-            provider["status"] in _WELL for provider in providers.values()
+        is_complete = bool(self.release) and all(
+            provider.status in _HEALTHY for provider in providers.values()
         )
         return {
-            "status": "healthy" if is_whole else "degraded",
+            "status": "healthy" if is_complete else "degraded",
             "ml_status": self.status,
             "coverage": self.coverage,
-            "models_loaded": len(loaded),
-            "available_models": loaded,
+            "models_loaded": len(available),
+            "available_models": available,
             "providers": providers,
         }
 
-    def detail(self) -> dict[str, Any]:
-        """The health, and each layer by kind of event, for GET /v1/status."""
-        return {
-            **self.health(),
-            "coverage_by_kind": dict(self.coverage_by_kind),
-            "release": self.release,
-            "rollout": None if self.rollout is None else asdict(self.rollout),
-            "time": iso(self.at),
-            "layers": [self._layer(layer) for layer in self.layers],
-        }
-
-    def summary(self) -> list[LayerLine]:
-        """Each layer in a line, for GET /v1/layers."""
-        return [
-            {
-                "layer": layer,
-                "model_loaded": any(state.version for state in self._own(layer).values()),
-                "enabled": layer not in self.disabled,
-                "models": {
-                    kind: state.version for kind, state in self._own(layer).items() if state.version
-                },
-                **_provider(kinds),
-            }
-            for layer, kinds in self.layers.items()
-        ]
-
-    def _own(self, layer: str) -> Mapping[Kind, KindState]:
-        return self.slots[layer].kinds if layer in self.slots else {}
-
     def _layer(self, layer: str) -> LayerDetail:
         slot, breaker = self.slots.get(layer), self.breakers.get(layer)
-        return {
-            "layer": layer,
-            "device": self.devices.get(layer, ""),
-            "release": slot.release if slot else "",
-            "size_bytes": slot.size_bytes if slot else 0,
-            "files_present": slot.files_present if slot else None,
-            "breaker": {"state": BreakerState(breaker.state), "since": iso(breaker.since)}
-            if breaker
-            else {"state": BreakerState.CLOSED, "since": ""},
-            "kinds": {kind: _kind(state) for kind, state in self.layers[layer].items()},
-        }
+        return LayerDetail(
+            layer=layer,
+            device=self.devices.get(layer, ""),
+            release=slot.release if slot else "",
+            size_bytes=slot.size_bytes if slot else 0,
+            files_present=slot.files_present if slot else None,
+            breaker=BreakerStatus(
+                state=BreakerState(breaker.state) if breaker else BreakerState.CLOSED,
+                since=iso(breaker.since) if breaker else "",
+            ),
+            kinds={
+                kind: KindStatus(
+                    status=state.status,
+                    version=state.version,
+                    reason=state.reason,
+                    since=iso(state.since),
+                    problem=_problem_of(state),
+                )
+                for kind, state in self.layers[layer].items()
+            },
+        )
 
 
 def build_status(
     layers: Sequence[str],
-    said: Mapping[str, tuple[SlotState, str]],
+    states: Mapping[str, tuple[SlotState, str]],
     release: ReleaseFusion,
     *,
     disabled: Iterable[str] = (),
     breakers: Mapping[str, Breaker] | None = None,
-    rollout: Any = None,  # noqa: ANN401  # a dataclass that this page only shows
+    rollout: RolloutView | None = None,
     now: Callable[[], float] = time.time,
 ) -> EnsembleStatus:
-    """The view made of what the layers said; a layer that said nothing is in `timeout`.
+    """The status of the ensemble; a layer that reported no state is in `timeout`.
 
     Args:
-        layers: all that are asked, in order.
-        said: layer -> its slot's state and its device, for those that answered.
-        release: that is fused with.
-        disabled: layers that an operator switched off.
-        breakers: layer -> how its breaker stands; closed where it is not named.
-        rollout: how the bringing-in of a release goes.
+        layers: all layers, in order.
+        states: layer -> the state of its slot and its device, of those that responded.
+        release: that scores.
+        disabled: layers that an operator disabled.
+        breakers: layer -> its circuit breaker; closed if it is not named.
+        rollout: the last canary rollout.
         now: seconds since 1970.
     """
     off, guarded, at = frozenset(disabled), dict(breakers or {}), now()
-    seen: dict[str, Mapping[Kind, KindState]] = {}
+    effective: dict[str, Mapping[Kind, KindState]] = {}
     for layer in layers:
-        silent = dict.fromkeys(
-            LAYERS[layer].kinds, KindState(LayerStatus.TIMEOUT, reason=UNREACHABLE)
+        no_state = KindState(LayerStatus.TIMEOUT, reason=UNREACHABLE)
+        own = (
+            states[layer][0].kinds
+            if layer in states
+            else dict.fromkeys(LAYERS[layer].kinds, no_state)
         )
-        own = said[layer][0].kinds if layer in said else silent
-        seen[layer] = {
-            kind: _as_asked(state, guarded.get(layer), is_off=layer in off)
+        effective[layer] = {
+            kind: _effective(state, guarded.get(layer), is_off=layer in off)
             for kind, state in own.items()
         }
-    coverage = {kind: release.of(kind).coverage(_speaking(seen, kind)) for kind in Kind}
-    flow_status = {
-        layer: kinds.get(Kind.FLOW, KindState(LayerStatus.NOT_APPLICABLE)).status
-        for layer, kinds in seen.items()
-    }
+    coverage = {kind: release.of(kind).coverage(_available(effective, kind)) for kind in Kind}
+    flow_statuses = [
+        kinds.get(Kind.FLOW, KindState(LayerStatus.NOT_APPLICABLE)).status
+        for layer, kinds in effective.items()
+        if LAYERS[layer].is_evidence
+    ]
     return EnsembleStatus(
-        status=system_status(
-            status for layer, status in flow_status.items() if LAYERS[layer].is_evidence
-        )
-        if release.name
-        else SystemStatus.FALLBACK_MODE,  # models that nothing is fused with detect nothing
+        # without a release, models detect nothing
+        status=system_status(flow_statuses) if release.name else SystemStatus.FALLBACK_MODE,
         coverage=coverage[Kind.FLOW],
         coverage_by_kind=coverage,
         release=release.name,
-        layers=seen,
-        slots={layer: state for layer, (state, _) in said.items()},
-        devices={layer: device for layer, (_, device) in said.items()},
+        layers=effective,
+        slots={layer: state for layer, (state, _) in states.items()},
+        devices={layer: device for layer, (_, device) in states.items()},
         breakers=guarded,
         disabled=off & set(layers),
         rollout=rollout,
@@ -200,76 +218,54 @@ def build_status(
     )
 
 
+def problem(code: str, cause: str) -> Problem:
+    """A problem by its code.
+
+    The error's own text stays in the log: it may contain a path.
+    """
+    return Problem(code=code, cause=cause, meaning=describe_code(code))
+
+
 def iso(seconds: float) -> str:
-    """A time for people and machines, in UTC; "" for 0.0, which is no time that anybody knows.
+    """A time in UTC, ISO 8601; "" for 0.0, which means unknown.
 
     Args:
         seconds: since 1970.
     """
-    return (
-        datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        if seconds
-        else ""
-    )
+    if not seconds:
+        return ""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _speaking(seen: Mapping[str, Mapping[Kind, KindState]], kind: Kind) -> list[str]:
+def _available(layers: Mapping[str, Mapping[Kind, KindState]], kind: Kind) -> list[str]:
     return [
-        layer for layer, kinds in seen.items() if kind in kinds and kinds[kind].status in SPEAKING
+        layer for layer, kinds in layers.items() if kind in kinds and kinds[kind].status in SPEAKING
     ]
 
 
-def _as_asked(state: KindState, breaker: Breaker | None, *, is_off: bool) -> KindState:
-    """How a request finds the layer: off, not asked, or as its slot says."""
+def _effective(state: KindState, breaker: Breaker | None, *, is_off: bool) -> KindState:
+    """The state that a request finds: disabled, not called, or as the slot reports."""
     if state.status is LayerStatus.NOT_APPLICABLE:
         return state
     if is_off:
         return replace(state, status=LayerStatus.DISABLED, reason=DISABLED)
     if breaker is not None and breaker.state != CLOSED:
-        return replace(state, status=LayerStatus.OPEN, reason=NOT_ASKED, since=breaker.since)
+        return replace(state, status=LayerStatus.OPEN, reason=NOT_CALLED, since=breaker.since)
     return state
 
 
-def _kind(state: KindState) -> KindStatus:
-    """A kind of event in the long form."""
-    return {
-        "status": state.status,
-        "version": state.version,
-        "reason": state.reason,
-        "since": iso(state.since),
-        "trouble": _trouble(state),
-    }
-
-
-def _trouble(state: KindState) -> Trouble | None:
-    """What is wrong, by code.
-
-    The trouble's own sentence stays in the log: it may hold what is no client's business.
-    """
+def _problem_of(state: KindState) -> Problem | None:
     if state.trouble is not None:
-        return {
-            "code": state.trouble.code,
-            "cause": state.trouble.cause,
-            "meaning": describe_code(state.trouble.code),
-        }
+        return problem(state.trouble.code, state.trouble.cause)
     if describe_code(state.reason):  # a reason that is a code
-        return {
-            "code": state.reason,
-            "cause": cause_of(state.reason),
-            "meaning": describe_code(state.reason),
-        }
+        return problem(state.reason, cause_of(state.reason))
     return None
 
 
 def _provider(kinds: Mapping[Kind, KindState]) -> Provider:
-    """One line for a layer.
-
-    Its first kind that should speak and does not, or else its first kind.
-    """
+    """A layer in one line: its first kind that should be available and is not, or its first kind."""
     ordered = [kinds[kind] for kind in Kind if kind in kinds]
-    worst = next((state for state in ordered if state.status not in _WELL), ordered[0])
-    return {
-        "status": worst.status,
-        "version": worst.version or ordered[0].version,
-        "reason": worst.reason,
-    }
+    worst = next((state for state in ordered if state.status not in _HEALTHY), ordered[0])
+    return Provider(
+        status=worst.status, version=worst.version or ordered[0].version, reason=worst.reason
+    )

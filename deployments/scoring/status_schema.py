@@ -1,14 +1,13 @@
-"""The answers that are no verdict: what this service is, how the ensemble stands, what a switch did. Read by mypy and by the contract.
+"""The responses that are no verdict: service, status, layers and switches.
 
-The code that makes them makes plain dictionaries; these types say which, so that the OpenAPI
-document and the answers cannot part ways.
+The OpenAPI document is made from these types, and their attributes are its descriptions.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, TypedDict
+from typing import Annotated
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from deployments.scoring.retro_spool import RetroCounts
 from ensemble.guard import BreakerState
@@ -17,29 +16,37 @@ from ensemble.rollout.shadow import Agreement
 from ensemble.verdicts import LayerStatus, SystemStatus
 
 __all__ = [
+    "BreakerStatus",
+    "ControlsStatus",
+    "EnsembleDetail",
     "Health",
+    "KindStatus",
+    "KindTest",
+    "LayerDetail",
     "LayerLine",
     "LayerList",
     "LayerTest",
+    "Limits",
     "Live",
+    "Problem",
+    "Provider",
     "Ready",
     "Service",
     "Status",
     "SwitchedLayer",
-    "Trouble",
 ]
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Count = Annotated[int, Meta(ge=0)]
 
 
-class Limits(TypedDict):
+class Limits(Struct, kw_only=True):
     """What one request may carry.
 
     Attributes:
         max_events: events, or flows, in one batch.
         max_body_bytes: bytes of a body.
-        deadline_ms: a layer that has not answered by then is silent.
+        deadline_ms: a layer that has not responded by then is left out.
     """
 
     max_events: Count
@@ -47,13 +54,13 @@ class Limits(TypedDict):
     deadline_ms: float
 
 
-class Service(TypedDict):
+class Service(Struct, kw_only=True):
     """What this service is.
 
     Attributes:
         version: of Axon.
-        model_version: name of the release that serves, "" for none.
-        models: models that answer now, each with its version.
+        model_version: name of the release that scores, "" for none.
+        models: models that score now, each with its version.
         routes: every route, with its method.
     """
 
@@ -66,13 +73,13 @@ class Service(TypedDict):
     routes: list[str]
 
 
-class Provider(TypedDict):
-    """A layer in one line: its first kind of event that is silent, or else its first kind.
+class Provider(Struct, kw_only=True):
+    """A layer in one line: its first unavailable kind of event, or else its first kind.
 
     Attributes:
-        status: how it stands.
-        version: of its model, "" where none serves.
-        reason: why it is silent, "" where it speaks.
+        status: of the layer.
+        version: of its model, "" if none is loaded.
+        reason: why it is unavailable, "" if it is available.
     """
 
     status: LayerStatus
@@ -80,16 +87,16 @@ class Provider(TypedDict):
     reason: str
 
 
-class Health(TypedDict):
-    """Whether the ensemble is whole.
+class Health(Struct, kw_only=True):
+    """Whether the ensemble is complete.
 
     Attributes:
-        status: `degraded` where any layer is silent.
+        status: `degraded` if any layer is unavailable.
         ml_status: counted over the layers that learn, for flows.
-        coverage: share of the validated evidence on flows that speaks.
+        coverage: share of the validated evidence on flows that is available.
         models_loaded: how many `available_models` there are.
-        available_models: models that answer now, each as `name@version`.
-        providers: layer -> how it stands.
+        available_models: models that score now, each as `name@version`.
+        providers: layer -> its status.
     """
 
     status: str
@@ -100,25 +107,25 @@ class Health(TypedDict):
     providers: dict[str, Provider]
 
 
-class Live(TypedDict):
-    """The process answers."""
+class Live(Struct, kw_only=True):
+    """The process responds."""
 
     live: bool
 
 
-class Ready(TypedDict):
+class Ready(Struct, kw_only=True):
     """Whether it can score at all; degraded is ready."""
 
     ready: bool
 
 
-class Trouble(TypedDict):
+class Problem(Struct, kw_only=True):
     """What is wrong.
 
     Attributes:
-        code: stable; the runbook has it.
-        cause: where to look first: files, resources, dependencies or configuration; "" where it
-            is none of these.
+        code: stable; the runbook explains it.
+        cause: where to search first: files, resources, dependencies or configuration; "" if it is
+            none of these.
         meaning: the same as a sentence.
     """
 
@@ -127,42 +134,41 @@ class Trouble(TypedDict):
     meaning: str
 
 
-class KindStatus(TypedDict):
-    """How a layer stands with one kind of event.
+class KindStatus(Struct, kw_only=True):
+    """The status of a layer for one kind of event.
 
     Attributes:
-        since: when this status began, ISO 8601, "" where nobody knows.
-        trouble: what went wrong with its model last, also while an older one serves.
+        since: when this status began, ISO 8601, "" if unknown.
+        problem: the last one with its model, also while an older model serves.
     """
 
     status: LayerStatus
     version: str
     reason: str
     since: str
-    trouble: Trouble | None
+    problem: Problem | None
 
 
-class BreakerStatus(TypedDict):
-    """Whether a layer is asked.
+class BreakerStatus(Struct, kw_only=True):
+    """Whether a layer is called.
 
     Attributes:
-        since: when it left `closed` or came back there, ISO 8601, "" where nobody knows.
+        since: when it left `closed` or came back there, ISO 8601, "" if unknown.
     """
 
     state: BreakerState
     since: str
 
 
-class LayerDetail(TypedDict):
+class LayerDetail(Struct, kw_only=True):
     """A layer.
 
     Attributes:
-        device: where it computes, "" where it did not say.
-        release: name of the release it answers for, "" for none.
+        device: where it computes, "" if unknown.
+        release: name of the release that it has loaded, "" for none.
         size_bytes: of its models.
-        files_present: whether all that the release names was there at the last look; null where
-            it did not say.
-        kinds: kind of event -> how it stands.
+        files_present: whether all files of the release existed at the last poll; null if unknown.
+        kinds: kind of event -> its status.
     """
 
     layer: str
@@ -174,38 +180,30 @@ class LayerDetail(TypedDict):
     kinds: dict[str, KindStatus]
 
 
-class ControlsStatus(TypedDict):
-    """The switches.
+class ControlsStatus(Struct, kw_only=True):
+    """What operators switched.
 
     Attributes:
-        disabled: layers that are off.
-        disabled_by_environment: of these, those that only a restart without the variable
-            switches on.
-        resets: layer -> how often its failures were forgotten by hand.
-        retreated: promotion -> why its release was left again.
+        disabled: layers that are not called.
+        disabled_by_environment: of these, those that only a restart without the variable enables.
+        resets: layer -> how often an operator cleared its failures.
+        rolled_back: promotion -> why it was rolled back automatically.
     """
 
     disabled: list[str]
     disabled_by_environment: list[str]
     resets: dict[str, Count]
-    retreated: dict[str, str]
+    rolled_back: dict[str, str]
 
 
-class Status(Health):
-    """The ensemble in the long form.
+class EnsembleDetail(Health, kw_only=True):
+    """The health, and each layer by kind of event.
 
     Attributes:
-        coverage_by_kind: kind of event -> share of the validated evidence on it that speaks.
-        release: that serves, "" for none.
-        rollout: how the bringing-in of the last new release goes; null before the first.
-        time: of this view, ISO 8601.
-        wanted: release that the pointer names, "" where it cannot be read.
-        pointer: `tenant#serial`, "" likewise.
-        trouble: what is wrong with pointer, release or fusion; null where nothing is.
-        lives_on: tenant whose models answer: the caller's own, its group's, or the generic one.
-        challenger: how the release that scores in shadow compares with the one that answers;
-            null where none does.
-        retro: events that wait for a second look.
+        coverage_by_kind: kind of event -> share of the validated evidence on it that is available.
+        release: that scores, "" for none.
+        rollout: the last canary rollout; null before the first.
+        time: of this status, ISO 8601.
     """
 
     coverage_by_kind: dict[str, Share]
@@ -213,13 +211,33 @@ class Status(Health):
     rollout: RolloutView | None
     time: str
     layers: list[LayerDetail]
+
+
+class Status(EnsembleDetail, kw_only=True):
+    """The ensemble of a tenant, in the long form.
+
+    Attributes:
+        coverage_by_kind: kind of event -> share of the validated evidence on it that is available.
+        release: that scores, "" for none.
+        rollout: the last canary rollout; null before the first.
+        time: of this status, ISO 8601.
+        wanted: release that the pointer names, "" if it cannot be read.
+        pointer: `tenant#serial`, likewise.
+        problem: what is wrong with pointer, release or fusion; null if nothing is.
+        serving_tenant: tenant whose models serve: the caller's own, its group's, or the generic
+            one.
+        challenger: how the shadow challenger compares with the release that scores; null without
+            a challenger.
+        retro: events that wait to be rescored.
+    """
+
     controls: ControlsStatus
     version: str
     tenant: str
     wanted: str
     pointer: str
-    trouble: Trouble | None
-    lives_on: str
+    problem: Problem | None
+    serving_tenant: str
     challenger: Agreement | None
     retro: RetroCounts
     uptime_s: float
@@ -227,12 +245,12 @@ class Status(Health):
     max_events: Count
 
 
-class LayerLine(Provider):
+class LayerLine(Provider, kw_only=True):
     """A layer in the list.
 
     Attributes:
-        model_loaded: whether it has a model, asked or not.
-        enabled: whether it is asked.
+        model_loaded: whether it has a model, called or not.
+        enabled: whether it is called.
         models: kind of event -> version of its model.
     """
 
@@ -242,18 +260,18 @@ class LayerLine(Provider):
     models: dict[str, str]
 
 
-class LayerList(TypedDict):
+class LayerList(Struct, kw_only=True):
     """All layers."""
 
     layers: list[LayerLine]
 
 
-class KindTest(TypedDict):
-    """How loading one kind's model went; nothing of it is kept.
+class KindTest(Struct, kw_only=True):
+    """How the load check of one kind's model went; the model is not kept.
 
     Attributes:
         ok: it would serve.
-        code: why not, "" where it would.
+        code: why not, "" if it would.
         message: the same as a sentence.
     """
 
@@ -264,12 +282,12 @@ class KindTest(TypedDict):
     elapsed_ms: float
 
 
-class LayerTest(TypedDict):
-    """How a test of a layer's initialisation went.
+class LayerTest(Struct, kw_only=True):
+    """How the load checks of a layer went.
 
     Attributes:
-        code: why it did not end, "" where it did.
-        kinds: kind of event -> how its model loaded.
+        code: why they did not end, "" if they did.
+        kinds: kind of event -> its load check.
     """
 
     layer: str
@@ -280,13 +298,13 @@ class LayerTest(TypedDict):
     kinds: dict[str, KindTest]
 
 
-class SwitchedLayer(TypedDict):
-    """How a layer's switches stand now.
+class SwitchedLayer(Struct, kw_only=True):
+    """The switches of a layer.
 
     Attributes:
-        enabled: whether it is asked.
+        enabled: whether it is called.
         disabled_by_environment: whether only a restart without the variable can enable it.
-        resets: how often its failures were forgotten by hand.
+        resets: how often an operator cleared its failures.
     """
 
     layer: str

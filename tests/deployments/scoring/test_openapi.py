@@ -140,10 +140,10 @@ def test_every_error_of_a_caller_is_an_answer_of_some_route(contract: dict[str, 
 def test_what_a_docstring_says_of_a_field_stands_beside_it(contract: dict[str, Any]) -> None:
     health = contract["components"]["schemas"]["Health"]
 
-    assert health["description"] == "Whether the ensemble is whole."
+    assert health["description"] == "Whether the ensemble is complete."
     assert (
         health["properties"]["coverage"]["description"]
-        == "share of the validated evidence on flows that speaks."
+        == "share of the validated evidence on flows that is available."
     )
 
 

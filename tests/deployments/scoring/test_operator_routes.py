@@ -106,13 +106,13 @@ def test_the_status_tells_since_when_and_why_for_each_layer_and_kind(open_door: 
     layers = {layer["layer"]: layer for layer in body["layers"]}
     flow = layers["behavior"]["kinds"]["flow"]
     assert (flow["status"], flow["reason"], flow["version"]) == ("fallback", "ARTIFACT_MISSING", "")
-    assert flow.keys() == {"status", "version", "reason", "since", "trouble"}
-    assert flow["trouble"] == {
+    assert flow.keys() == {"status", "version", "reason", "since", "problem"}
+    assert flow["problem"] == {
         "code": "ARTIFACT_MISSING",
         "cause": "files",
         "meaning": "Something the store should hold is not there.",
     }
-    assert layers["anomaly"]["kinds"]["flow"]["trouble"] is None
+    assert layers["anomaly"]["kinds"]["flow"]["problem"] is None
     assert layers["anomaly"]["release"] == body["release"]
     assert layers["anomaly"]["breaker"].keys() == {"state", "since"}
     assert body["coverage_by_kind"] == {"flow": body["coverage"], "process": 1.0}
@@ -120,7 +120,7 @@ def test_the_status_tells_since_when_and_why_for_each_layer_and_kind(open_door: 
         "disabled": [],
         "disabled_by_environment": [],
         "resets": {},
-        "retreated": {},
+        "rolled_back": {},
     }
     assert {"deadline_ms", "tenant", "uptime_s", "version", "time", "rollout"} <= body.keys()
 

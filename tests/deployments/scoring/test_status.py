@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pytest
+from msgspec import to_builtins
 
 from deployments.scoring.status import build_status, iso
 from deployments.web.errors import describe_code
@@ -62,7 +63,7 @@ def test_everything_down_is_a_word_and_not_a_failure() -> None:
     view = build_status(list(LAYERS), slots(**dict.fromkeys(LAYERS, DOWN)), FUSIONS)
 
     assert (view.status, view.coverage) == (SystemStatus.FALLBACK_MODE, 0.0)
-    assert view.health()["status"] == "degraded"
+    assert to_builtins(view.health())["status"] == "degraded"
 
 
 def test_a_release_that_does_without_a_layer_is_whole() -> None:
@@ -74,9 +75,9 @@ def test_a_release_that_does_without_a_layer_is_whole() -> None:
     view = build_status(list(LAYERS), slots(classifier=absent), FUSIONS)
 
     assert (view.status, view.coverage) == (SystemStatus.FULLY_OPERATIONAL, 1.0)
-    assert view.health()["status"] == "healthy"
-    assert view.health()["providers"]["classifier"]["status"] == "not_applicable"
-    assert "classifier-flow@" not in str(view.health()["available_models"])
+    assert to_builtins(view.health())["status"] == "healthy"
+    assert to_builtins(view.health())["providers"]["classifier"]["status"] == "not_applicable"
+    assert "classifier-flow@" not in str(to_builtins(view.health())["available_models"])
 
 
 @pytest.mark.parametrize("state", ["open", "half_open"])
@@ -93,7 +94,7 @@ def test_a_layer_behind_an_open_breaker_is_not_live(state: str) -> None:
     assert view.layers["behavior"][Kind.FLOW].status is LayerStatus.OPEN
     assert view.layers["anomaly"][Kind.FLOW].status is LayerStatus.LIVE
     assert view.status is SystemStatus.PARTIALLY_OPERATIONAL
-    detail = {layer["layer"]: layer for layer in view.detail()["layers"]}
+    detail = {layer["layer"]: layer for layer in to_builtins(view.detail())["layers"]}
     assert detail["behavior"]["breaker"] == {"state": state, "since": iso(NOW - 30)}
     assert detail["behavior"]["kinds"]["flow"]["since"] == iso(NOW - 30)
     assert detail["resilience"]["breaker"] == {"state": "closed", "since": ""}
@@ -111,11 +112,11 @@ def test_the_trouble_of_a_layer_is_told_without_its_own_sentence() -> None:
     """C-03: that may hold a path; it is in the log."""
     view = build_status(list(LAYERS), slots(behavior=DOWN), FUSIONS, now=lambda: NOW)
 
-    detail = view.detail()
+    detail = to_builtins(view.detail())
     flow = next(layer for layer in detail["layers"] if layer["layer"] == "behavior")["kinds"][
         "flow"
     ]
-    assert flow["trouble"] == {
+    assert flow["problem"] == {
         "code": "ARTIFACT_CORRUPT",
         "cause": "files",
         "meaning": "The bytes are not the bytes that were published.",
@@ -130,10 +131,10 @@ def test_a_trouble_is_told_although_a_model_serves() -> None:
 
     view = build_status(list(LAYERS), slots(behavior=kept), FUSIONS)
 
-    kinds = next(layer for layer in view.detail()["layers"] if layer["layer"] == "behavior")[
-        "kinds"
-    ]
-    assert (view.status, kinds["flow"]["trouble"]["code"]) == (
+    kinds = next(
+        layer for layer in to_builtins(view.detail())["layers"] if layer["layer"] == "behavior"
+    )["kinds"]
+    assert (view.status, kinds["flow"]["problem"]["code"]) == (
         SystemStatus.FULLY_OPERATIONAL,
         "ARTIFACT_CORRUPT",
     )
@@ -143,7 +144,7 @@ def test_how_a_release_is_brought_in_is_shown() -> None:
     """S1-08, N-12."""
     view = build_status(list(LAYERS), slots(), FUSIONS, rollout=CanaryRollout("default/2", 0.1))
 
-    assert view.detail()["rollout"] == {"release": "default/2", "share": 0.1}
+    assert to_builtins(view.detail())["rollout"] == {"release": "default/2", "share": 0.1}
 
 
 def test_a_layer_that_says_nothing_has_no_models_that_anybody_knows_of() -> None:
@@ -151,12 +152,12 @@ def test_a_layer_that_says_nothing_has_no_models_that_anybody_knows_of() -> None
 
     view = build_status(list(LAYERS), said, FUSIONS)
 
-    listed = {layer["layer"]: layer for layer in view.summary()}
+    listed = {layer["layer"]: layer for layer in to_builtins(view.summary())}
     assert (listed["behavior"]["model_loaded"], listed["behavior"]["status"]) == (False, "timeout")
     assert (
-        next(layer for layer in view.detail()["layers"] if layer["layer"] == "behavior")[
-            "files_present"
-        ]
+        next(
+            layer for layer in to_builtins(view.detail())["layers"] if layer["layer"] == "behavior"
+        )["files_present"]
         is None
     )
 

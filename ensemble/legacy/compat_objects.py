@@ -58,7 +58,9 @@ class _Dummy:
         if not self._is_logged:
             self._is_logged = True
             logger.warning(
-                "%s reason=using_fallback", self.event, extra={"reason": "using_fallback"}
+                "%s reason=using_fallback",
+                self.event,
+                extra={"event": self.event, "reason": "using_fallback"},
             )
 
 

@@ -48,6 +48,7 @@ from ensemble.store.operations.quarantine import (
     quarantine_bundle,
     quarantine_file,
 )
+from ensemble.store.registry import ModelRegistry, ReleaseOverview, VisibleModel
 from ensemble.store.releases.aliases import (
     Alias,
     AliasTarget,
@@ -84,17 +85,20 @@ __all__ = [
     "Imported",
     "Metadata",
     "ModelName",
+    "ModelRegistry",
     "OpenedBundle",
     "Outcome",
     "Pointer",
     "Quota",
     "Release",
     "ReleaseListing",
+    "ReleaseOverview",
     "ReleaseRef",
     "Signer",
     "Store",
     "Tenant",
     "Trust",
+    "VisibleModel",
     "apply_retention",
     "as_told",
     "bundle_fingerprint",

@@ -1,0 +1,365 @@
+"""Model registry: every verb on the models of one tenant, for HTTP and the terminal alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from ensemble.errors import ArtifactError, ArtifactMissing, ServedByRelease
+from ensemble.store.audit_log import AuditEntry, read_audit
+from ensemble.store.bundles.quota import Quota
+from ensemble.store.layout import Store
+from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
+from ensemble.store.operations.archive import (
+    ARCHIVE_LIMIT_BYTES,
+    Imported,
+    export_bundle,
+    export_release,
+    import_archive,
+)
+from ensemble.store.operations.deletion import (
+    Removed,
+    apply_retention,
+    delete_bundle,
+    delete_release,
+)
+from ensemble.store.operations.describe import (
+    BundleInfo,
+    describe_bundle,
+    list_models,
+    resolve_bundle,
+)
+from ensemble.store.releases.aliases import (
+    Alias,
+    AliasTarget,
+    clear_challenger,
+    clear_model_alias,
+    get_alias,
+    get_challenger,
+    promote_challenger,
+    read_challenger,
+    set_challenger,
+    set_model_alias,
+)
+from ensemble.store.releases.list import ReleaseListing, list_releases
+from ensemble.store.releases.pointer import Pointer, has_pointer, read_pointer
+from ensemble.store.releases.release import promote, roll_back
+from ensemble.store.signing import Signer
+
+__all__ = ["ModelRegistry", "ReleaseOverview", "VisibleModel"]
+
+
+@dataclass(frozen=True, slots=True)
+class VisibleModel:
+    """A version of a model as one tenant sees it.
+
+    Attributes:
+        info: description of the version.
+        is_inherited: it belongs to a parent; the tenant may read it, not change it.
+    """
+
+    info: BundleInfo
+    is_inherited: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseOverview:
+    """The releases of a tenant, and which of them serves and is evaluated in shadow.
+
+    Attributes:
+        pointer: None where there is none, or none that can be read.
+        pointer_error: why a pointer that is there cannot be read; None for no pointer.
+        challenger: None where there is none, or none that can be read.
+        releases: newest first.
+    """
+
+    pointer: Pointer | None
+    pointer_error: ArtifactError | None
+    challenger: ReleaseRef | None
+    releases: tuple[ReleaseListing, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRegistry:
+    """Every verb on the models of one tenant.
+
+    A change replaces a pointer or alias that is broken. It is refused (`PointerMoved`) where
+    another change came first, and leaves a line in the audit log under the store's actor.
+
+    Read: `models` lists versions, inherited champions included; `describe` finds one; `overview`
+    lists releases; `challenger` and `alias` read what an alias names; `audit` lists actions.
+    Serve: `promote` and `roll_back` move the pointer; `set_challenger` chooses the release that is
+    evaluated in shadow; `set_alias` and `promote_challenger_of` choose versions of a model that is
+    not part of a release. A promoted challenger is one no longer.
+    Remove: `delete` a version, `delete_release`, and `retain` the newest few.
+    Move: `export`, `export_release` and `import_archive`.
+
+    Attributes:
+        store: with the actor for the audit log.
+        tenant: owner of the models.
+        signer: signs pointers, aliases and imports; None for a registry that changes none.
+        parents: tenants whose champions this one inherits, the nearest first.
+        layer_models: models that serve only as part of a release, so they get no alias.
+        quota: on imports; None does not count.
+    """
+
+    store: Store
+    tenant: Tenant
+    signer: Signer | None = None
+    parents: tuple[Tenant, ...] = ()
+    layer_models: frozenset[str] = frozenset()
+    quota: Quota | None = None
+
+    def models(self, model: ModelName | None = None) -> list[VisibleModel]:
+        """List all versions of the tenant, then the champions of its parents.
+
+        Args:
+            model: only this model; None for all.
+        """
+        own = list_models(self.store, self.tenant, model)
+        return [VisibleModel(info, is_inherited=False) for info in own] + [
+            VisibleModel(info, is_inherited=True)
+            for parent in self.parents
+            for info in list_models(self.store, parent, model)
+            if Alias.CHAMPION in info.aliases
+        ]
+
+    def describe(self, model: ModelName, which: int | Alias | None = None) -> VisibleModel:
+        """Describe one version: the tenant's, else the champion of its nearest parent that has one.
+
+        Args:
+            model: name.
+            which: number or alias; None for the champion, else the newest.
+
+        Raises:
+            ArtifactMissing: the tenant neither has nor inherits it.
+            ArtifactError: an alias of the tenant is broken.
+        """
+        if list_models(self.store, self.tenant, model):
+            info = describe_bundle(self.store, self.tenant, model, which)
+            return VisibleModel(info, is_inherited=False)
+        for parent in self.parents:
+            try:
+                info = describe_bundle(self.store, parent, model, Alias.CHAMPION)
+            except ArtifactError:  # the next parent serves in its place
+                continue
+            if which in {None, Alias.CHAMPION, info.version}:
+                return VisibleModel(info, is_inherited=True)
+            break
+        raise ArtifactMissing(f"model {model}")
+
+    def overview(self) -> ReleaseOverview:
+        """List the tenant's own releases with what serves and what is evaluated."""
+        pointer, error = self._pointer()
+        releases = list_releases(self.store, self.tenant)
+        return ReleaseOverview(pointer, error, self._challenger(), releases)
+
+    def release(self, number: int) -> ReleaseRef:
+        """Find a release by number, unproven; the state root comes before the shipped one.
+
+        Raises:
+            ArtifactMissing: the tenant has none of that number.
+        """
+        for listing in list_releases(self.store, self.tenant):
+            if listing.ref.serial == number:
+                return listing.ref
+        raise ArtifactMissing(f"release {number}")
+
+    def promote(self, which: int | Alias, *, at_once: bool = False) -> Pointer:
+        """Point to a release by number, or to the challenger, after proving it.
+
+        The challenger alias is cleared where it names that release, whichever way it was named.
+
+        Raises:
+            ArtifactError: there is no such release, or it would not load.
+        """
+        pointer, _ = self._pointer()
+        serial = pointer.serial if pointer else 0
+        if isinstance(which, int):
+            ref = self.release(which)
+            if ref != self._challenger():
+                return promote(
+                    self.store, self.tenant, ref, serial, signer=self._signer, at_once=at_once
+                )
+        return promote_challenger(
+            self.store, self.tenant, serial, signer=self._signer, at_once=at_once
+        )
+
+    def roll_back(self, to: int | None = None) -> Pointer:
+        """Point to an earlier release, at once: number `to`, or the last that loads.
+
+        Raises:
+            ArtifactError: the pointer is broken, or there is no earlier release that loads.
+        """
+        serial = read_pointer(self.store, self.tenant).serial
+        return roll_back(self.store, self.tenant, serial, signer=self._signer, to=to)
+
+    def challenger(self) -> AliasTarget:
+        """Read which release is evaluated in shadow.
+
+        Raises:
+            ArtifactError: the alias is broken.
+        """
+        return get_challenger(self.store, self.tenant)
+
+    def set_challenger(self, release: int | None) -> AliasTarget:
+        """Evaluate a release in shadow, after proving it; None for no release.
+
+        Raises:
+            ArtifactError: there is no such release, or it would not load.
+        """
+        ref = self.release(release) if release is not None else None
+        try:
+            serial = self.challenger().serial
+        except ArtifactError:
+            serial = 0
+        if ref is None:
+            return clear_challenger(self.store, self.tenant, serial, signer=self._signer)
+        return set_challenger(self.store, self.tenant, ref, serial, signer=self._signer)
+
+    def alias(self, model: ModelName, alias: Alias) -> AliasTarget:
+        """Read which version of a model has an alias of its own.
+
+        Raises:
+            ArtifactError: the alias is broken.
+        """
+        return get_alias(self.store, self.tenant, model, alias)
+
+    def set_alias(self, model: ModelName, alias: Alias, version: int | None) -> AliasTarget:
+        """Give an alias to one version, after proving it; None takes the alias away.
+
+        The version that becomes the champion is the challenger no longer.
+
+        Raises:
+            ArtifactMissing: the tenant has no such model or version.
+            ServedByRelease: the model is part of a layer.
+            ArtifactError: the version does not open.
+        """
+        ref = self._own(model, version)
+        if version is None:
+            serial = self._alias_serial(model, alias)
+            return clear_model_alias(
+                self.store, self.tenant, model, alias, serial, signer=self._signer
+            )
+        return self._name(ref, alias)
+
+    def promote_challenger_of(self, model: ModelName) -> AliasTarget:
+        """Make the challenger of a model its champion; errors as in `set_alias`."""
+        return self._name(self._own(model, Alias.CHALLENGER), Alias.CHAMPION)
+
+    def delete(self, model: ModelName, version: int) -> None:
+        """Delete one version, for good.
+
+        Raises:
+            ArtifactMissing: there is none of that number.
+            ArtifactInUse: something needs it, or it came with Axon.
+        """
+        delete_bundle(self.store, self.tenant, model, version)
+
+    def delete_release(self, number: int) -> None:
+        """Delete one release, for good; its models stay. Errors as in `delete`."""
+        delete_release(self.store, self.tenant, number)
+
+    def retain(self, keep: int) -> Removed:
+        """Delete unreferenced releases and versions, keeping the newest `keep` of each kind.
+
+        Raises:
+            ArtifactInUse: references cannot be determined.
+        """
+        return apply_retention(self.store, self.tenant, keep=keep)
+
+    def export(self, model: ModelName, version: int | None = None) -> tuple[BundleRef, bytes]:
+        """Pack one version into an archive; the champion, else the newest, without a number.
+
+        Raises:
+            ArtifactError: there is none, or it does not open.
+        """
+        ref = resolve_bundle(self.store, self.tenant, model, version)
+        return ref, export_bundle(self.store, ref)
+
+    def export_release(self, number: int | None = None) -> tuple[ReleaseRef, bytes]:
+        """Pack a release with its bundles into an archive; the one that serves, without a number.
+
+        Raises:
+            ArtifactError: there is none, or it or a bundle of it does not open.
+        """
+        ref = self.release(number) if number else read_pointer(self.store, self.tenant).ref
+        return ref, export_release(self.store, self.tenant, ref)
+
+    def import_archive(self, data: bytes, *, limit_bytes: int = ARCHIVE_LIMIT_BYTES) -> Imported:
+        """Publish the content of an archive as next versions; nothing is promoted.
+
+        Args:
+            data: an archive, whose length the caller bounds.
+            limit_bytes: of all its files, unpacked.
+
+        Raises:
+            ArtifactUntrusted: no trusted key signed it.
+            ArtifactCorrupt: it is damaged, or not what an export writes.
+            QuotaExceeded: more versions than the quota allows.
+        """
+        return import_archive(
+            self.store,
+            self.tenant,
+            data,
+            now=datetime.fromtimestamp(self.store.clock(), UTC),
+            signer=self._signer,
+            quota=self.quota,
+            limit_bytes=limit_bytes,
+        )
+
+    def audit(self, limit: int) -> tuple[AuditEntry, ...]:
+        """List the newest actions on the tenant's things, the last one first.
+
+        Raises:
+            ArtifactError: the log cannot be read.
+        """
+        return read_audit(self.store, self.tenant, limit=limit)
+
+    @property
+    def _signer(self) -> Signer:
+        if self.signer is None:
+            raise ValueError("a registry without a signer changes nothing")
+        return self.signer
+
+    def _pointer(self) -> tuple[Pointer | None, ArtifactError | None]:
+        try:
+            return read_pointer(self.store, self.tenant), None
+        except ArtifactError as error:
+            return None, error if has_pointer(self.store, self.tenant) else None
+
+    def _challenger(self) -> ReleaseRef | None:
+        try:
+            return read_challenger(self.store, self.tenant)
+        except ArtifactError:  # a broken alias names nothing
+            return None
+
+    def _own(self, model: ModelName, which: int | Alias | None) -> BundleRef:
+        ref = resolve_bundle(self.store, self.tenant, model, which)
+        if model in self.layer_models:
+            raise ServedByRelease
+        return ref
+
+    def _alias_serial(self, model: ModelName, alias: Alias) -> int:
+        try:
+            return self.alias(model, alias).serial
+        except ArtifactError:  # broken, and replaced
+            return 0
+
+    def _name(self, ref: BundleRef, alias: Alias) -> AliasTarget:
+        store, tenant, model = self.store, self.tenant, ref.model
+        serial = self._alias_serial(model, alias)
+        named = set_model_alias(store, tenant, model, alias, ref, serial, signer=self._signer)
+        if alias is Alias.CHAMPION:
+            other = self._challenger_of(model)
+            if other.number == ref.version:
+                clear_model_alias(
+                    store, tenant, model, Alias.CHALLENGER, other.serial, signer=self._signer
+                )
+        return named
+
+    def _challenger_of(self, model: ModelName) -> AliasTarget:
+        try:
+            return self.alias(model, Alias.CHALLENGER)
+        except ArtifactError:  # a broken alias names nothing that could be cleared
+            return AliasTarget(0, "", 0)

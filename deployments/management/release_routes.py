@@ -27,23 +27,7 @@ from deployments.management.request import (
 )
 from deployments.management.store_executor import StoreExecutor
 from deployments.web import READING_ERRORS, Body, Scope, ScopedRoute, as_json, path_parameter
-from ensemble.errors import ArtifactError, ArtifactMissing
-from ensemble.store import (
-    AliasTarget,
-    Pointer,
-    ReleaseRef,
-    Store,
-    Tenant,
-    clear_challenger,
-    get_challenger,
-    has_pointer,
-    list_releases,
-    promote,
-    promote_challenger,
-    read_pointer,
-    roll_back,
-    set_challenger,
-)
+from ensemble.store import AliasTarget, ModelRegistry, Pointer, ReleaseOverview, Tenant
 
 __all__ = ["ReleaseRoutes"]
 
@@ -135,95 +119,68 @@ class ReleaseRoutes:
     async def _list(self, request: Request) -> Response:
         reject_unknown_query(request)
         tenant = tenant_of(request)
-        return as_json(await self._ask(request, lambda store: _listed(store, tenant, self.tenancy)))
+        overview = await self._run(request, lambda registry: registry.overview())
+        return as_json(_listed(overview, tenant, self.tenancy.charge(tenant)))
 
     async def _promote(self, request: Request) -> Response:
         reject_unknown_query(request)
-        tenant, number = tenant_of(request), parse_number(request.path_params["serial"], "serial")
+        number = parse_number(request.path_params["serial"], "serial")
         asked = await BodyReader(asks.ReleasePromotion, self._limit, empty=asks.ReleasePromotion)(
             request
         )
-
-        def point(store: Store) -> Pointer:
-            ref, serial, signer = (
-                _release(store, tenant, number),
-                _pointer_serial(store, tenant),
-                read_signer(store.trust),
-            )
-            if _is_challenger(store, tenant, ref):  # nothing is tried beside itself
-                return promote_challenger(
-                    store, tenant, serial, signer=signer, at_once=asked.at_once
-                )
-            return promote(store, tenant, ref, serial, signer=signer, at_once=asked.at_once)
-
-        return as_json(_moved(await self._ask(request, point)))
+        pointer = await self._change(
+            request, lambda registry: registry.promote(number, at_once=asked.at_once)
+        )
+        return as_json(_moved(pointer))
 
     async def _roll_back(self, request: Request) -> Response:
         reject_unknown_query(request)
-        tenant = tenant_of(request)
         asked = await BodyReader(asks.Rollback, self._limit, empty=asks.Rollback)(request)
-
-        def point(store: Store) -> Pointer:
-            to = None if asked.to is None else int(asked.to)
-            return roll_back(
-                store,
-                tenant,
-                read_pointer(store, tenant).serial,
-                signer=read_signer(store.trust),
-                to=to,
-            )
-
-        return as_json(_moved(await self._ask(request, point)))
+        to = None if asked.to is None else int(asked.to)
+        return as_json(_moved(await self._change(request, lambda registry: registry.roll_back(to))))
 
     async def _challenger(self, request: Request) -> Response:
         reject_unknown_query(request)
-        tenant = tenant_of(request)
         return as_json(
-            _tried(await self._ask(request, lambda store: get_challenger(store, tenant)))
+            _challenger(await self._run(request, lambda registry: registry.challenger()))
         )
 
     async def _try(self, request: Request) -> Response:
         reject_unknown_query(request)
-        tenant = tenant_of(request)
-        asked = await BodyReader(asks.TriedRelease, self._limit)(request)
-
-        def point(store: Store) -> AliasTarget:
-            ref = _release(store, tenant, int(asked.release))
-            return set_challenger(
-                store,
-                tenant,
-                ref,
-                _challenger_serial(store, tenant),
-                signer=read_signer(store.trust),
-            )
-
-        return as_json(_tried(await self._ask(request, point)))
+        release = int((await BodyReader(asks.TriedRelease, self._limit)(request)).release)
+        return as_json(await self._set_challenger(request, release))
 
     async def _try_none(self, request: Request) -> Response:
         reject_unknown_query(request)
+        return as_json(await self._set_challenger(request, None))
+
+    async def _set_challenger(
+        self, request: Request, release: int | None
+    ) -> says.ChallengerRelease:
+        return _challenger(
+            await self._change(request, lambda registry: registry.set_challenger(release))
+        )
+
+    async def _run(self, request: Request, work: Callable[[ModelRegistry], Answer]) -> Answer:
         tenant = tenant_of(request)
+        return await self.desk.ask(
+            actor_of(request), lambda store: work(ModelRegistry(store, tenant))
+        )
 
-        def clear(store: Store) -> AliasTarget:
-            return clear_challenger(
-                store, tenant, _challenger_serial(store, tenant), signer=read_signer(store.trust)
-            )
-
-        return as_json(_tried(await self._ask(request, clear)))
-
-    async def _ask(self, request: Request, work: Callable[[Store], Answer]) -> Answer:
-        return await self.desk.ask(actor_of(request), work)
+    async def _change(self, request: Request, work: Callable[[ModelRegistry], Answer]) -> Answer:
+        tenant = tenant_of(request)
+        return await self.desk.ask(
+            actor_of(request),
+            lambda store: work(ModelRegistry(store, tenant, read_signer(store.trust))),
+        )
 
     @property
     def _limit(self) -> int:
         return self.settings.management.max_body_bytes
 
 
-def _listed(store: Store, tenant: Tenant, tenancy: Tenants) -> says.ReleaseList:
-    pointer, problem = _pointer(store, tenant)
-    try:
-        challenger = get_challenger(store, tenant).number
-    except ArtifactError:
-        challenger = 0
+def _listed(overview: ReleaseOverview, tenant: Tenant, serving: Tenant) -> says.ReleaseList:
+    pointer, challenger = overview.pointer, overview.challenger
     releases = [
         says.ReleaseSummary(
             release=one.ref.serial,
@@ -232,68 +189,21 @@ def _listed(store: Store, tenant: Tenant, tenancy: Tenants) -> says.ReleaseList:
             notes=one.notes,
             is_shipped=one.is_shipped,
             in_use=pointer is not None and one.ref == pointer.ref,
-            is_challenger=one.ref.serial == challenger,
+            is_challenger=challenger is not None and one.ref.serial == challenger.serial,
             problem="MODEL_LOAD_ERROR" if one.problem else "",
         )
-        for one in list_releases(store, tenant)
+        for one in overview.releases
     ]
     return says.ReleaseList(
         tenant_id=str(tenant),
-        lives_on=str(tenancy.charge(tenant)),
+        lives_on=str(serving),
         release=pointer.release if pointer else None,
         pointer_serial=pointer.serial if pointer else 0,
         previous=[ref.serial for ref in pointer.previous] if pointer else [],
-        challenger=challenger or None,
-        problem=problem,
+        challenger=challenger.serial if challenger else None,
+        problem=overview.pointer_error.code if overview.pointer_error else "",
         releases=releases,
     )
-
-
-def _pointer(store: Store, tenant: Tenant) -> tuple[Pointer | None, str]:
-    """The tenant's own pointer, and the code of what is wrong with it.
-
-    To have none is nothing wrong.
-    """
-    try:
-        return read_pointer(store, tenant), ""
-    except ArtifactError as error:
-        return None, error.code if has_pointer(store, tenant) else ""
-
-
-def _pointer_serial(store: Store, tenant: Tenant) -> int:
-    """To move the pointer by; 0 where there is none, or a broken one, which is replaced."""
-    pointer, _ = _pointer(store, tenant)
-    return pointer.serial if pointer else 0
-
-
-def _challenger_serial(store: Store, tenant: Tenant) -> int:
-    """Likewise of the challenger."""
-    try:
-        return get_challenger(store, tenant).serial
-    except ArtifactError:
-        return 0
-
-
-def _is_challenger(store: Store, tenant: Tenant, ref: ReleaseRef) -> bool:
-    try:
-        named = get_challenger(store, tenant)
-    except ArtifactError:
-        return False
-    return (named.number, named.sha256) == (ref.serial, ref.sha256)
-
-
-def _release(store: Store, tenant: Tenant, number: int) -> ReleaseRef:
-    """The release of that number as it lies in the store; it is not proven here.
-
-    Raises:
-        ArtifactMissing: the tenant has none of that number.
-    """
-    known = {
-        one.ref.serial: one.ref for one in reversed(list_releases(store, tenant))
-    }  # of twins that of the state root
-    if number not in known:
-        raise ArtifactMissing(f"release {number}")
-    return known[number]
 
 
 def _moved(pointer: Pointer) -> says.PointerMovedTo:
@@ -303,5 +213,5 @@ def _moved(pointer: Pointer) -> says.PointerMovedTo:
     )
 
 
-def _tried(named: AliasTarget) -> says.ChallengerRelease:
+def _challenger(named: AliasTarget) -> says.ChallengerRelease:
     return says.ChallengerRelease(named.number or None, named.sha256, named.serial)

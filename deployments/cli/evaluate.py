@@ -58,7 +58,7 @@ def evaluate(
     """
     flows = labelled(data, err)
     if last is not None:
-        flows = flows.take(flows.split_by_time(1.0 - last)[1])
+        flows = flows.select(flows.split_by_time(1.0 - last)[1])
     if not flows.families.all() or not flows.is_hostile.any() or flows.is_hostile.all():
         raise ScoreFailed("evaluation needs a `label` column with both benign flows and attacks")
     judged, words = _judged_by_service(flows, url) if url else _judged_here(flows, tenant)
@@ -94,7 +94,7 @@ def _judged_here(flows: FlowTable, tenant: str | None) -> tuple[Judged, list[str
     with progress_bars() as bars:
         task = bars.add_task("flows", total=len(flows))
         for start in range(0, len(flows), FLOWS_AT_ONCE):
-            part = flows.take(np.arange(start, min(start + FLOWS_AT_ONCE, len(flows))))
+            part = flows.select(np.arange(start, min(start + FLOWS_AT_ONCE, len(flows))))
             groups = ensemble.judge(part.batch())
             for place, opinion in enumerate(groups[0].layers):
                 if opinion.layer in scores and all(group.layers[place].speaks for group in groups):
@@ -137,7 +137,7 @@ def _judged_by_service(flows: FlowTable, url: str) -> tuple[Judged, list[str]]:
     with progress_bars() as bars:
         task = bars.add_task("flows", total=len(flows))
         for start in range(0, len(flows), FLOWS_AT_ONCE):
-            part = flows.take(np.arange(start, min(start + FLOWS_AT_ONCE, len(flows))))
+            part = flows.select(np.arange(start, min(start + FLOWS_AT_ONCE, len(flows))))
             for verdict in scorer(part.batch()):
                 if "error" in verdict:
                     raise ScoreFailed(f"the service refused a flow: {verdict['error']['message']}")

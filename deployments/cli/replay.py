@@ -219,7 +219,7 @@ def _recorded(answer: Any) -> RecordedVerdict:  # noqa: ANN401  # of a file
             score=verdict.score,
             low=verdict.low,
             high=verdict.high,
-            word=verdict.verdict,
+            verdict=verdict.verdict,
             severity=verdict.severity,
             coverage=verdict.coverage,
             degraded=verdict.degraded,

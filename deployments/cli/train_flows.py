@@ -87,7 +87,7 @@ def train_flows(
             "a split by time needs an ISO 8601 `timestamp` on every line; without one, use --no-evaluate and no --first"
         )
     if first is not None:
-        flows = flows.take(flows.split_by_time(first)[0])
+        flows = flows.select(flows.split_by_time(first)[0])
     jobs = os.cpu_count() or 1
     with progress_bars() as bars:
         report = report_to(bars)
@@ -204,7 +204,7 @@ def _judge_later(flows: FlowTable, seed: int, report: Progress, jobs: int) -> Ju
     def earlier(what: str, done: int, total: int) -> None:
         report(f"{what}, first {FIRST_SHARE:.0%} by time", done, total)
 
-    return judge(fit_flows(flows.take(early), seed, earlier, jobs=jobs), flows.take(late))
+    return judge(fit_flows(flows.select(early), seed, earlier, jobs=jobs), flows.select(late))
 
 
 def _training(recipe: str, flows: FlowTable, seed: int) -> dict[str, Any]:

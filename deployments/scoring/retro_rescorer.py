@@ -28,7 +28,7 @@ from deployments.scoring.tenants import TenantPipelines
 from deployments.web import encode
 from ensemble.errors import EventError
 from ensemble.events import Kind
-from ensemble.retro import WHOLE, Finding, SpooledEvent, is_hostile_now, millionths
+from ensemble.retro import FULL_COVERAGE, Finding, SpooledEvent, is_escalation, millionths
 from ensemble.verdicts import VerdictWord
 
 __all__ = ["RetroRescorer"]
@@ -189,9 +189,9 @@ class RetroRescorer:
                 again.append(spooled)  # last: one event that a layer cannot score delays no other
                 continue
             is_better = True
-            if is_hostile_now(was.verdict, VerdictWord(verdict.verdict)):
+            if is_escalation(was.verdict, VerdictWord(verdict.verdict)):
                 findings.append(self._finding(spooled, event, verdict))
-            if coverage < WHOLE:
+            if coverage < FULL_COVERAGE:
                 again.append(msgspec.structs.replace(spooled, was=first_verdict(verdict)))
         return _Outcome(findings, again, rejected, is_better)
 

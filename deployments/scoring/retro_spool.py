@@ -259,7 +259,7 @@ class RetroSpool:
             return result
 
         result = await asyncio.get_running_loop().run_in_executor(self._disk, run)
-        code = self._spool.trouble or self._journal_error
+        code = self._spool.last_error or self._journal_error
         if code != self._logged_error:
             self._logged_error = code
             if code:

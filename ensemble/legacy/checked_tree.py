@@ -63,7 +63,7 @@ class CheckedTree:
         ):
             raise ArtifactIncompatible(what, "trees as arrays of nodes", "another layout")
         left, right, feature, samples = (
-            _whole(nodes[name], what)
+            _integers(nodes[name], what)
             for name in ("left_child", "right_child", "feature", "n_node_samples")
         )
         threshold = nodes["threshold"]
@@ -90,7 +90,7 @@ class CheckedTree:
         return cls(left, right, feature, threshold, samples, _depth(left, right, cuts, what))
 
 
-def _whole(column: NDArray[Any], what: str) -> NDArray[np.int64]:
+def _integers(column: NDArray[Any], what: str) -> NDArray[np.int64]:
     if column.dtype.kind != "i":
         raise ArtifactIncompatible(what, "indices that are whole numbers", str(column.dtype))
     return column.astype(np.int64)

@@ -190,7 +190,7 @@ def _paired(
 
     An odd one and benign go on unchanged.
     """
-    count, kept = len(bends), heads * hostile + 1
+    count, selected = len(bends), heads * hostile + 1
     inner: list[Matrix] = []
     shift: list[float] = []
     outer: list[list[tuple[int, float]]] = []
@@ -206,13 +206,13 @@ def _paired(
     ) -> list[
         tuple[int, float]
     ]:  # a linear quantity through a rectifier: its positive part less its negative
-        row = np.eye(kept)[index]
+        row = np.eye(selected)[index]
         return [(unit(row, 0.0), 1.0), (unit(-row, 0.0), -1.0)]
 
     for head in range(heads):
         own = list(range(head * hostile, (head + 1) * hostile))
         for a, b in zip(own[::2], own[1::2], strict=False):
-            difference = np.eye(kept)[a] - np.eye(kept)[b]
+            difference = np.eye(selected)[a] - np.eye(selected)[b]
             outer.append(
                 passed(b) + [(unit(difference, -bends[k]), slopes[k]) for k in range(count)]
             )
@@ -220,7 +220,7 @@ def _paired(
         if hostile % 2:
             outer.append(passed(own[-1]))
             start_of.append(0.0)
-    outer.append(passed(kept - 1))
+    outer.append(passed(selected - 1))
     start_of.append(0.0)
     chain = chain.rectified(np.stack(inner), np.array(shift))
     mixed = np.zeros((len(outer), len(inner)))

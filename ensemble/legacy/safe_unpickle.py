@@ -145,16 +145,16 @@ class _Reader(NumpyUnpickler):  # type: ignore[misc]  # joblib has no types
         self._records: dict[Name, type[Record]] = {}
 
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401  # as the base class has it
-        asked = (module, name)
-        if asked not in self._allowed:
+        requested = (module, name)
+        if requested not in self._allowed:
             raise ArtifactUntrusted(
                 self._what,
                 f"asks for {ascii(module)[:63]} {ascii(name)[:63]}, which such a file does not need",
             )
         if name == NumpyArrayWrapper.__name__:
             return _BoundedArray
-        return _REAL.get(asked) or self._records.setdefault(
-            asked, type(name, (Record,), {"name": name})
+        return _REAL.get(requested) or self._records.setdefault(
+            requested, type(name, (Record,), {"name": name})
         )
 
     @property

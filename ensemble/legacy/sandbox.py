@@ -125,7 +125,7 @@ def decode_apart(name: str, data: bytes, limits: Limits) -> Parts:
             name, f"led to an answer that cannot be read: longer than {limits.memory_bytes:,} bytes"
         )
     if child.returncode:
-        _say_how_it_died(name, child.returncode, limits)
+        _raise_exit_error(name, child.returncode, limits)
     return read_answer(name, answer, limits)
 
 
@@ -160,17 +160,17 @@ def _refusal(name: str, error: str, fields: list[object], limits: Limits) -> Art
         return ArtifactCorrupt(
             name, f"wants more than the {limits.memory_bytes:,} bytes of memory it may have"
         )
-    words = [
+    parts = [
         "".join(letter if letter.isprintable() else "?" for letter in str(field)[:FIELD_LIMIT])
         for field in fields
     ]
     try:
-        return _REFUSALS[error](*words)
+        return _REFUSALS[error](*parts)
     except (KeyError, TypeError):
         return ArtifactCorrupt(name, "led to an answer that cannot be read")
 
 
-def _say_how_it_died(name: str, status: int, limits: Limits) -> NoReturn:
+def _raise_exit_error(name: str, status: int, limits: Limits) -> NoReturn:
     if status == -signal.SIGXCPU:
         raise LoadTimeout(name, limits.cpu_s)
     how = signal.Signals(-status).name if status < 0 else f"status {status}"

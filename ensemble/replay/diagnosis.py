@@ -1,9 +1,8 @@
-"""Why a verdict comes out otherwise: the likeliest cause of each difference, as far as it can be shown.
+"""Diagnosis of a replay: the likeliest cause of each difference, as far as it can be shown.
 
-Settings are not guessed: the old words of the layers are fused anew, under other settings, until
-they give the old score. What no setting,
-device or library explains is what may not happen: then the verdict was altered, or another version
-of Axon gave it.
+Settings are not guessed. The recorded scores of the layers are fused again under other settings
+until they give the recorded score. If no setting, device or library explains a difference, the
+verdict was altered, or another version of Axon gave it.
 """
 
 from __future__ import annotations
@@ -24,17 +23,19 @@ __all__ = ["GPU_TOLERANCE", "FusionRule", "why_fused", "why_layer"]
 
 GPU_TOLERANCE = 1e-5  # RELIABILITY P15; DESIGN, decision 12
 DAY_S = 86_400
-# a layer reads its clock after its batch was dated: by a deadline, and by how far two clocks are
-# apart
+# a layer reads its clock after its batch was dated: at most a deadline and the clocks' difference
 MIDNIGHT_S = 1.0
 OF_AGE = "; posture.stale_after_days or posture.expired_after_days may have been others then"
-OF_MIDNIGHT = "; it was scored within a second of midnight UTC: the layer may have aged its data by the other day"
+OF_MIDNIGHT = (
+    "; it was scored within a second of midnight UTC:"
+    " the layer may have aged its data by the other day"
+)
 ALTERED = "another version of Axon gave the verdict, or it was altered since"
 
 
 @dataclass(frozen=True, slots=True)
 class FusionRule:
-    """A release's fusion for one kind of event, under the settings of now unless others are tried."""
+    """A release's fusion for one kind of event, under the current settings by default."""
 
     release: ReleaseFusion
     kind: Kind
@@ -43,7 +44,7 @@ class FusionRule:
     def fuse(
         self, opinions: Sequence[LayerScores], *, posture_bound: float | None = None
     ) -> Verdicts:
-        """The verdict on one event."""
+        """Fuse the scores of one event, optionally under another posture bound."""
         bound = self.settings.posture_bound if posture_bound is None else posture_bound
         (verdicts,) = self.release.fuse(
             self.kind, opinions, min_coverage=self.settings.min_coverage, posture_bound=bound
@@ -52,68 +53,76 @@ class FusionRule:
 
 
 def why_layer(
-    said: RecordedOpinion,
+    old: RecordedOpinion,
     opinion: LayerScores,
     scored_at: float,
     libraries: Sequence[str],
     tolerance: float,
 ) -> list[str]:
-    """Why one layer says something else of the same event; nothing where it does not.
+    """Explain why one layer scores the same event otherwise; empty if it does not.
 
     Args:
-        said: then.
-        opinion: now, of the one event.
-        scored_at: when that was, seconds since 1970.
+        old: the recorded opinion.
+        opinion: the replayed one, a batch of the one event.
+        scored_at: when the verdict was given, seconds since 1970.
         libraries: of its model, that have another version now than when it was made.
         tolerance: two scores this close are the same.
     """
-    if all(line.is_same for line in compare_layer(said, opinion, tolerance)):
+    if all(line.is_same for line in compare_layer(old, opinion, tolerance)):
         return []
-    of_age = (OF_AGE + OF_MIDNIGHT * _is_near_midnight(scored_at)) * (said.layer == RESILIENCE)
+    of_age = (OF_AGE + OF_MIDNIGHT * _is_near_midnight(scored_at)) * (old.layer == RESILIENCE)
     if not opinion.speaks:
-        return [f"{said.layer} has no opinion of this event now: {opinion.reason}{of_age}"]
-    if said.version != opinion.version:
+        return [f"{old.layer} has no opinion of this event now: {opinion.reason}{of_age}"]
+    if old.version != opinion.version:
         return [
-            f"{said.layer}: the verdict says version {said.version[:32]}, the release that it names holds {opinion.version}"
+            (
+                f"{old.layer}: the verdict records version {old.version[:32]},"
+                f" its release has version {opinion.version}"
+            )
         ]
-    difference = abs(said.score - float(opinion.scores[0]))
+    difference = abs(old.score - float(opinion.scores[0]))
     if difference <= GPU_TOLERANCE:
         return [
-            f"{said.layer} differs by {difference:.1e}, as two devices may: a verdict from a GPU wants --tolerance {GPU_TOLERANCE:g}"
+            (
+                f"{old.layer} differs by {difference:.1e}, as two devices may:"
+                f" replay a verdict from a GPU with --tolerance {GPU_TOLERANCE:g}"
+            )
         ]
-    if said.layer == RESILIENCE:
+    if old.layer == RESILIENCE:
         remarks = [
             remark[:200] or "nothing"
-            for remark in (said.reason, opinion.reason or opinion.notes.get(0, ""))
+            for remark in (old.reason, opinion.reason or opinion.notes.get(0, ""))
         ]
         return [f"resilience remarked {remarks[0]} then, {remarks[1]} now{of_age}"]
-    return [f"{said.layer}: {note}" for note in libraries] or [
-        f"{said.layer}: the same model scores the same event otherwise: {ALTERED}"
+    return [f"{old.layer}: {note}" for note in libraries] or [
+        f"{old.layer}: the same model scores the same event otherwise: {ALTERED}"
     ]
 
 
 def why_fused(recorded: RecordedVerdict, rule: FusionRule, tolerance: float) -> list[str]:
-    """Why the layers' old words give another verdict now; nothing where they give the same."""
-    heard = [said.again() for said in recorded.layers]
-    wrong = _differing(recorded, rule.fuse(heard), tolerance)
+    """Explain why the recorded scores fuse to another verdict now; empty if they do not."""
+    opinions = [old.to_scores() for old in recorded.layers]
+    wrong = _differing(recorded, rule.fuse(opinions), tolerance)
     why: list[str] = []
-    bound = _bound_then(recorded, rule, heard, tolerance) if wrong & _NUMBERS else None
+    bound = _bound_then(recorded, rule, opinions, tolerance) if wrong & _NUMBERS else None
     if bound is not None:
-        wrong = _differing(recorded, rule.fuse(heard, posture_bound=bound), tolerance)
+        wrong = _differing(recorded, rule.fuse(opinions, posture_bound=bound), tolerance)
         why.append(
-            f"fusion.posture_bound is {rule.settings.posture_bound:g} now; with {bound:.4g} the layers give the old score"
+            f"fusion.posture_bound is {rule.settings.posture_bound:g} now;"
+            f" with {bound:.4g} the layers give the old score"
         )
-    was_too_little = recorded.word == VerdictWord.INDETERMINATE
-    is_too_little = rule.fuse(heard).word[0] == VerdictWord.INDETERMINATE
+    was_too_little = recorded.verdict == VerdictWord.INDETERMINATE
+    is_too_little = rule.fuse(opinions).word[0] == VerdictWord.INDETERMINATE
     if was_too_little != is_too_little and not wrong & (_NUMBERS | {"coverage"}):
         side = "above" if was_too_little else "at most"
         why.append(
-            f"fusion.min_coverage is {rule.settings.min_coverage:g} now, and was {side} {recorded.coverage:g}"
+            f"fusion.min_coverage is {rule.settings.min_coverage:g} now,"
+            f" and was {side} {recorded.coverage:g}"
         )
         wrong -= {"verdict"}
     if wrong:
         why.append(
-            f"what the layers said does not give the old {', '.join(sorted(wrong))}: {ALTERED}"
+            f"the recorded layer scores do not give the old {', '.join(sorted(wrong))}: {ALTERED}"
         )
     return why
 
@@ -128,15 +137,15 @@ def _differing(recorded: RecordedVerdict, verdicts: Verdicts, tolerance: float) 
 
 
 def _bound_then(
-    recorded: RecordedVerdict, rule: FusionRule, heard: Sequence[LayerScores], tolerance: float
+    recorded: RecordedVerdict, rule: FusionRule, opinions: Sequence[LayerScores], tolerance: float
 ) -> float | None:
-    """The reach of the posture with which the layers give the old score, low and high.
+    """Find the posture bound under which the layers give the recorded score, low and high.
 
-    None where none does.
+    None if there is none.
     """
-    neutral = rule.fuse(heard, posture_bound=0.0)
+    neutral = rule.fuse(opinions, posture_bound=0.0)
     posture = next(
-        (float(one.scores[0]) for one in heard if one.layer == RESILIENCE and one.speaks), None
+        (float(one.scores[0]) for one in opinions if one.layer == RESILIENCE and one.speaks), None
     )
     if posture is None:  # then the score is not shifted, and `low` is by the whole reach
         bound = _odds(float(neutral.low[0])) - _odds(recorded.low)
@@ -151,7 +160,7 @@ def _bound_then(
     bound = max(0.0, bound)
     return (
         None
-        if _differing(recorded, rule.fuse(heard, posture_bound=bound), tolerance) & _NUMBERS
+        if _differing(recorded, rule.fuse(opinions, posture_bound=bound), tolerance) & _NUMBERS
         else bound
     )
 

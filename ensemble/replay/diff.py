@@ -1,4 +1,4 @@
-"""Then and now, line by line: what each layer said, and what was fused of it."""
+"""Differences between a recorded verdict and its replay, by layer and by field of the verdict."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["Difference", "compare_fused", "compare_layer"]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing that a verdict says.
+    """One compared value.
 
     Attributes:
-        what: a layer's name, or what of the fused verdict.
-        then: a number or a word; of a layer that was silent its status.
-        now: likewise.
+        what: a layer's name, or a field of the fused verdict.
+        then: the recorded number or text; of a silent layer its status.
+        now: the replayed one, likewise.
         is_same: equal; numbers within the tolerance.
     """
 
@@ -27,27 +27,23 @@ class Difference:
     is_same: bool
 
 
-def compare_layer(
-    said: RecordedOpinion, opinion: LayerScores, tolerance: float
-) -> list[Difference]:
-    """One layer's word on one event; one that was silent is as it was.
+def compare_layer(old: RecordedOpinion, opinion: LayerScores, tolerance: float) -> list[Difference]:
+    """Compare one layer's scores of one event; a layer that was silent then is the same.
 
     Args:
-        said: then.
-        opinion: now, of the one event.
+        old: the recorded opinion.
+        opinion: the replayed one, a batch of the one event.
         tolerance: two scores this close are the same.
     """
-    if not said.spoke:
-        return [Difference(said.layer, str(said.status), str(said.status), is_same=True)]
+    if not old.spoke:
+        return [Difference(old.layer, str(old.status), str(old.status), is_same=True)]
     if not opinion.speaks:
-        return [Difference(said.layer, said.score, str(opinion.status), is_same=False)]
+        return [Difference(old.layer, old.score, str(opinion.status), is_same=False)]
     score = float(opinion.scores[0])
-    lines = [
-        Difference(said.layer, said.score, score, is_same=abs(said.score - score) <= tolerance)
-    ]
-    if said.version != opinion.version:
+    lines = [Difference(old.layer, old.score, score, is_same=abs(old.score - score) <= tolerance)]
+    if old.version != opinion.version:
         lines.append(
-            Difference(f"{said.layer} version", said.version, opinion.version, is_same=False)
+            Difference(f"{old.layer} version", old.version, opinion.version, is_same=False)
         )
     return lines
 
@@ -55,15 +51,15 @@ def compare_layer(
 def compare_fused(
     recorded: RecordedVerdict, verdicts: Verdicts, tolerance: float
 ) -> list[Difference]:
-    """The fused verdict on one event; likewise."""
+    """Compare the recorded verdict with the replayed one, a batch of the one event."""
     numbers = {
         "score": (recorded.score, float(verdicts.score[0])),
         "low": (recorded.low, float(verdicts.low[0])),
         "high": (recorded.high, float(verdicts.high[0])),
         "coverage": (recorded.coverage, verdicts.coverage),
     }
-    words: dict[str, tuple[str | bool, str | bool]] = {
-        "verdict": (recorded.word, str(verdicts.word[0])),
+    texts: dict[str, tuple[str | bool, str | bool]] = {
+        "verdict": (recorded.verdict, str(verdicts.word[0])),
         "severity": (recorded.severity, str(verdicts.severity[0])),
         "degraded": (recorded.degraded, verdicts.degraded),
         "status": (recorded.status, str(verdicts.status)),
@@ -73,5 +69,5 @@ def compare_fused(
             Difference(what, then, now, is_same=abs(then - now) <= tolerance)
             for what, (then, now) in numbers.items()
         ),
-        *(Difference(what, then, now, is_same=then == now) for what, (then, now) in words.items()),
+        *(Difference(what, then, now, is_same=then == now) for what, (then, now) in texts.items()),
     ]

@@ -1,10 +1,9 @@
-"""A verdict as it was written down, and what it says of how it was made.
+"""A recorded verdict, and what it records of how it was made.
 
-It names the digest of its release, and the release the digests of all its models; so what made it
-can be had again, whatever was promoted
-since. It names the digest of its event, every layer that spoke or was silent, and when it was
-scored. It does not carry what an operator
-may set: those are the conditions of a replay.
+It has the digest of its release, and the release has the digests of all its models. So the models
+can be loaded again, whatever was promoted since. It has the digest of its event, every layer that
+spoke or was silent, and the time of scoring. It does not have the operator's settings: those are
+the `ReplaySettings`.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ __all__ = ["RecordedOpinion", "RecordedVerdict", "ReplaySettings"]
 
 @dataclass(frozen=True, slots=True)
 class ReplaySettings:
-    """What an operator may set, as it is set now; each as configured."""
+    """The operator's settings that a verdict depends on, as they are configured now."""
 
     min_coverage: float
     posture_bound: float
@@ -32,12 +31,12 @@ class ReplaySettings:
 
 @dataclass(frozen=True, slots=True)
 class RecordedOpinion:
-    """What one layer said in a verdict.
+    """One layer's part of a recorded verdict.
 
     Attributes:
-        score: in [0, 1]; for show where it did not speak.
-        version: of the model that spoke, "" where none did.
-        reason: why it was silent, or what a reader of the score should know.
+        score: in [0, 1]; for show if the layer did not speak.
+        version: of the model that spoke, "" if none did.
+        reason: why it was silent, or a note on the score.
     """
 
     layer: str
@@ -48,11 +47,11 @@ class RecordedOpinion:
 
     @property
     def spoke(self) -> bool:
-        """Whether it counted."""
+        """Whether the score counted."""
         return self.status in SPEAKING
 
-    def again(self) -> LayerScores:
-        """The same, as the fusion was given it."""
+    def to_scores(self) -> LayerScores:
+        """Convert to the scores that the fusion was given."""
         return LayerScores(
             self.layer, self.status, self.version, "", np.array([self.score]), self.reason
         )
@@ -60,7 +59,7 @@ class RecordedOpinion:
 
 @dataclass(frozen=True, slots=True)
 class RecordedVerdict:
-    """A verdict as it was written down.
+    """A verdict as it was recorded.
 
     Attributes:
         release: `<tenant>/<serial>`, "" for none.
@@ -68,7 +67,7 @@ class RecordedVerdict:
         input_sha256: of the event, as `ensemble.features.digest` makes it.
         scored_at: seconds since 1970.
         score: fused; it, `low`, `high` and `coverage` are in [0, 1].
-        word: the verdict.
+        verdict: e.g. `benign`.
         layers: at least one, each once.
     """
 
@@ -79,7 +78,7 @@ class RecordedVerdict:
     score: float
     low: float
     high: float
-    word: str
+    verdict: str
     severity: str
     coverage: float
     degraded: bool
@@ -92,23 +91,24 @@ class RecordedVerdict:
             self.low,
             self.high,
             self.coverage,
-            *(said.score for said in self.layers),
+            *(old.score for old in self.layers),
         ]
         if not all(0.0 <= number <= 1.0 for number in numbers):
             raise ValueError("a score is outside [0, 1]")
-        if not self.layers or len({said.layer for said in self.layers}) < len(self.layers):
-            raise ValueError("it names no layer, or one twice")
+        if not self.layers or len({old.layer for old in self.layers}) < len(self.layers):
+            raise ValueError("no layer, or one twice")
 
     @property
     def made_by(self) -> tuple[Tenant, ReleaseRef]:
-        """Whose release made it, and which.
+        """The tenant and the release that made the verdict.
 
         Raises:
-            NotReplayable: it names none: there was none then, or the name is no name.
+            NotReplayable: it has no release: there was none then, or the name is invalid.
         """
         if not self.release:
             raise NotReplayable(
-                "the verdict was given without a release, by the built-in rule alone: there is nothing to load"
+                "the verdict was given without a release, by the built-in rule alone:"
+                " there is nothing to load"
             )
         owner, _, number = self.release.partition("/")
         serial = parse_serial(number)
@@ -117,5 +117,5 @@ class RecordedVerdict:
         except MalformedEvent:
             serial = None
         if serial is None:
-            raise NotReplayable("the verdict names its release by what is no <tenant>/<number>")
+            raise NotReplayable("the name of the verdict's release is not <tenant>/<number>")
         return tenant, ReleaseRef(serial, self.release_sha256)

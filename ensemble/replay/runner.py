@@ -1,12 +1,11 @@
-"""Replaying: the event of a verdict is scored once more, by the same release, the same layers and on the same day.
+"""Replay: the event of a verdict is scored again by the same release, the same layers and that day.
 
-The layers that spoke then are asked again; those that were silent stay silent, for whatever reason
-they were. The clock that ages
-vulnerability data stands at when it was scored. The settings are those of now.
+The layers that spoke then are called again; those that were silent stay silent, whatever the
+reason. The clock that ages vulnerability data is set to the time of the verdict. The settings are
+the current ones.
 
-Fit for: showing to somebody else that a verdict was no accident; finding out what changed. Unfit
-for: proving who gave a verdict: it is
-not signed. Cost: loading a release, a second or less.
+Fit for: showing that a verdict was no accident; finding out what changed. Unfit for: proving which
+service gave a verdict: it is not signed. Cost: loading a release, a second or less.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ ADDED_UP = "differences of layers within the tolerance add up, or lie on both si
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What came of it.
+    """The result of a replay.
 
     Attributes:
         lines: layer by layer, then the fused verdict.
-        why: what explains the differences, the likeliest first; empty where there is none.
+        why: causes of the differences, the likeliest first; empty if there are none.
     """
 
     lines: tuple[Difference, ...]
@@ -46,7 +45,7 @@ class Replay:
 
     @property
     def is_same(self) -> bool:
-        """Whether everything came out as it did."""
+        """Whether every compared value is the same."""
         return all(line.is_same for line in self.lines)
 
 
@@ -58,24 +57,23 @@ def replay(
     *,
     tolerance: float,
 ) -> Replay:
-    """Make a verdict once more.
+    """Score the event of a verdict again and compare.
 
     Args:
         recorded: the verdict.
-        event: a batch of the one event that it is about, as the door admitted it.
-        open_store: where its release and models are, as it is trusted now.
+        event: a batch of the one event that it is about, as it was admitted.
+        open_store: opens the store of its release and models, under the current trust list.
         now: the settings.
         tolerance: two numbers this close are the same.
 
     Raises:
-        NotReplayable: it is about another event, names no release, or a layer spoke that cannot
-            be asked any more.
-        ArtifactError: its release is not there, is another than its digest says, or is trusted
-            no more.
+        NotReplayable: the verdict is about another event, has no release, or a layer that spoke
+            cannot be called now.
+        ArtifactError: its release is missing, has another digest, or is no longer trusted.
     """
     if input_digests(event) != (recorded.input_sha256,):
         raise NotReplayable("the verdict is about another event")
-    told: list[SlotEvent] = []
+    loads: list[SlotEvent] = []
     ensemble = LocalEnsemble(
         PinnedRelease(open_store, *recorded.made_by),
         min_coverage=now.min_coverage,
@@ -83,46 +81,46 @@ def replay(
         stale_after_days=now.stale_after_days,
         expired_after_days=now.expired_after_days,
         now=lambda: recorded.scored_at,
-        tell=told.append,
+        tell=loads.append,
     )
-    pairs = [(said, _said_again(said, ensemble, event)) for said in recorded.layers]
+    pairs = [(old, _score_again(old, ensemble, event)) for old in recorded.layers]
     rule = FusionRule(ensemble.release, event.kind, now)
-    lines = [line for said, opinion in pairs for line in compare_layer(said, opinion, tolerance)]
+    lines = [line for old, opinion in pairs for line in compare_layer(old, opinion, tolerance)]
     lines += compare_fused(recorded, rule.fuse([opinion for _, opinion in pairs]), tolerance)
     if all(line.is_same for line in lines):
         return Replay(tuple(lines), ())
     why = [
         reason
-        for said, opinion in pairs
+        for old, opinion in pairs
         for reason in why_layer(
-            said, opinion, recorded.scored_at, _libraries(said.layer, told), tolerance
+            old, opinion, recorded.scored_at, _libraries(old.layer, loads), tolerance
         )
     ]
     why += why_fused(recorded, rule, tolerance)
     return Replay(tuple(lines), tuple(why) or (ADDED_UP,))
 
 
-def _said_again(said: RecordedOpinion, ensemble: LocalEnsemble, event: EventBatch) -> LayerScores:
-    """What a layer says now; one that was silent then is not asked."""
-    if not said.spoke:
-        return said.again()
-    slot = ensemble.slots.get(said.layer)
+def _score_again(old: RecordedOpinion, ensemble: LocalEnsemble, event: EventBatch) -> LayerScores:
+    """Score the event with one layer; a layer that was silent then is not called."""
+    if not old.spoke:
+        return old.to_scores()
+    slot = ensemble.slots.get(old.layer)
     if slot is None:
-        raise NotReplayable(f"a layer spoke then that this Axon does not have: {said.layer[:64]}")
+        raise NotReplayable(f"a layer spoke then that this version does not have: {old.layer[:64]}")
     opinion = slot.score(event, ensemble.release.name)
     state = slot.state(ensemble.release.name).kinds.get(event.kind)
     if not opinion.speaks and state is not None and state.trouble is not None:
         raise NotReplayable(
-            f"{said.layer} spoke then, and its model cannot be had now: {state.trouble.message}"
+            f"{old.layer} spoke then, and its model cannot be loaded now: {state.trouble.message}"
         )
     return opinion
 
 
-def _libraries(layer: str, told: Sequence[SlotEvent]) -> list[str]:
-    """What the loads said of libraries that have another version than when the layer's models were made."""
+def _libraries(layer: str, loads: Sequence[SlotEvent]) -> list[str]:
+    """List the libraries that have another version than when the layer's models were made."""
     notes = [
         note
-        for event in told
+        for event in loads
         if event.layer == layer and event.what == "loaded"
         for note in event.fields.get("libraries", ())
     ]

@@ -1,13 +1,13 @@
-"""Retrospective rescoring: a spool of events scored while degraded, and the findings made of them."""
+"""Rescoring after an outage: the spool of degraded events, and the findings made of them."""
 
 from ensemble.retro.findings import FINDINGS, Finding, Findings, read_findings
-from ensemble.retro.policy import WHOLE, is_hostile_now, millionths
+from ensemble.retro.policy import FULL_COVERAGE, is_escalation, millionths
 from ensemble.retro.segment import FirstVerdict, Reading, SpooledEvent
 from ensemble.retro.spool import Spool, SpoolCounts
 
 __all__ = [
     "FINDINGS",
-    "WHOLE",
+    "FULL_COVERAGE",
     "Finding",
     "Findings",
     "FirstVerdict",
@@ -15,7 +15,7 @@ __all__ = [
     "Spool",
     "SpoolCounts",
     "SpooledEvent",
-    "is_hostile_now",
+    "is_escalation",
     "millionths",
     "read_findings",
 ]

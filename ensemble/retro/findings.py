@@ -1,12 +1,11 @@
-"""Findings of the second look: one line of JSON each, on the disk before anything that led to it is forgotten.
+"""Findings of rescoring: one line of JSON each, synced to disk before the event leaves the spool.
 
     <root>/findings.jsonl     grows to half of the limit
-    <root>/findings.1.jsonl   what it was before
+    <root>/findings.1.jsonl   the file before it
 
 A finding is written at least once: a crash between a finding and the removal of its event may
-repeat it, with the same digest and
-the same time, and the same two mean the same event. Several processes append to one file; a lock on
-the folder orders them.
+repeat it with the same digest and the same time. Two findings that agree in both are of the same
+event. Several processes append to one file; a lock on the folder orders them.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Literal
 
 import msgspec
 
-from ensemble.retro.private_folder import alone, append_whole, open_folder, open_to_read
+from ensemble.retro.private_folder import alone, append_atomic, open_folder, open_to_read
 from ensemble.retro.segment import FirstVerdict
 
 __all__ = ["FINDINGS", "Finding", "Findings", "read_findings"]
@@ -29,18 +28,18 @@ _NEWLINE = b"\n"
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """An event that turned out hostile once more of the ensemble looked.
+    """An event that turned out hostile when it was rescored by more of the ensemble.
 
     Attributes:
         id: as the caller named the event.
-        tenant: whose it is.
+        tenant: that sent the event.
         kind: of the event.
         host: of the event.
         digest: SHA-256 of the event's canonical wire form, in hexadecimal.
         at: when the event came, ISO 8601 in UTC.
-        found_at: when it turned hostile, likewise.
-        was: what was said of it then.
-        verdict: the whole new verdict, as the wire has it.
+        found_at: when it was rescored, likewise.
+        was: the first verdict on the event.
+        verdict: the new verdict in full, in its wire form.
     """
 
     retro: Literal[True] = True
@@ -60,7 +59,7 @@ _decode = msgspec.json.Decoder(Finding).decode
 
 
 class Findings:
-    """The file of findings.
+    """The files of findings in one folder.
 
     Args:
         root: folder of the spool and of the findings.
@@ -71,7 +70,7 @@ class Findings:
         self._root, self._limit_bytes = root, limit_bytes
 
     def append(self, found: Sequence[Finding]) -> None:
-        """Write findings; when this returns they are on the disk.
+        """Write findings; they are on the disk when this returns.
 
         Raises:
             OSError: the disk is full or failing; none of them was written.
@@ -84,17 +83,16 @@ class Findings:
                 if size and size + len(data) > self._limit_bytes // 2:
                     os.replace(FINDINGS, _BEFORE, src_dir_fd=folder, dst_dir_fd=folder)
                     size = 0
-                gap = (
-                    b"" if _ends_in_newline(FINDINGS, size, folder) else _NEWLINE
-                )  # a writer that died left half a line
-                append_whole(FINDINGS, gap + data, folder, at=size, sync=True)
+                # a writer that died may have left half a line
+                gap = b"" if _ends_in_newline(FINDINGS, size, folder) else _NEWLINE
+                append_atomic(FINDINGS, gap + data, folder, at=size, sync=True)
                 os.fsync(folder)
         finally:
             os.close(folder)
 
 
 def read_findings(root: Path) -> tuple[list[Finding], int]:
-    """Every finding in `root`, oldest first, and how many lines were none."""
+    """Read every finding in `root`, oldest first, and count the lines that are not findings."""
     found: list[Finding] = []
     bad = 0
     for name in (_BEFORE, FINDINGS):

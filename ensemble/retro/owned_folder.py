@@ -1,9 +1,8 @@
-"""A process's own folder below a shared one, and how what a dead process left comes to a living one, exactly one.
+"""A folder owned by one process below a shared one, and the adoption of folders of dead processes.
 
-An owner holds a lock on its folder for as long as it lives. Whoever finds a lock free takes it,
-moves the segments into its own
-folder, one rename each, and removes what is empty then; one that dies meanwhile leaves every
-segment in one folder or the other.
+An owner holds a lock on its folder for as long as it lives. A process that finds a folder unlocked
+locks it, moves the segments into its own folder, one rename each, and removes the empty folder. If
+it dies meanwhile, every segment is in one folder or the other.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _OWNER = re.compile(r"[0-9a-f]{32}")
 
 
 class OwnedFolder:
-    """A locked folder; it is made when it is first needed.
+    """A locked folder, made when it is first needed.
 
     Args:
         root: folder of all owners.
@@ -33,24 +32,24 @@ class OwnedFolder:
     def __init__(self, root: Path) -> None:
         self._place = root
         self._name = ""
-        self._fds: tuple[int, int] | None = None  # of the root and of our own folder
+        self._fds: tuple[int, int] | None = None  # of the root and of the owned folder
 
     @property
     def fd(self) -> int:
         """Descriptor of this owner's folder.
 
         Raises:
-            OSError: it cannot be made.
+            OSError: the folder cannot be made.
         """
         return self._opened()[1]
 
     @property
     def is_removed(self) -> bool:
-        """Whether somebody removed the folder under us."""
+        """Whether another process removed the folder while it was in use."""
         return self._fds is not None and os.fstat(self._fds[1]).st_nlink == 0
 
     def adopt(self) -> list[Segment]:
-        """The segments of dead owners, which are this owner's from now on.
+        """Move the segments of dead owners into this folder and return them.
 
         Raises:
             OSError: the root cannot be read.
@@ -60,20 +59,19 @@ class OwnedFolder:
         root, own = self._opened()
         adopted: list[Segment] = []
         with alone(root):
-            # by descriptor, which pathlib has no word for
-            for name in sorted(os.listdir(root)):  # noqa: PTH208
+            for name in sorted(os.listdir(root)):  # noqa: PTH208  # pathlib lists no descriptor
                 if name == self._name or not _OWNER.fullmatch(name):
                     continue
-                with suppress(OSError):  # it lives, or is no folder
-                    adopted += _taken(name, root, own)
+                with suppress(OSError):  # the owner lives, or it is not a folder
+                    adopted += _adopt_segments(name, root, own)
         return adopted
 
     def close(self) -> None:
-        """Let go of the folder; it goes too where nothing is in it."""
+        """Release the folder, and remove it if it is empty."""
         if self._fds is None:
             return
         root, own = self._fds
-        with suppress(OSError):  # what waits in it is for whoever comes next
+        with suppress(OSError):  # segments that are left are for the next owner
             os.rmdir(self._name, dir_fd=root)
         os.close(own)
         os.close(root)
@@ -84,7 +82,7 @@ class OwnedFolder:
             root = open_folder(self._place)
             try:
                 self._name = uuid.uuid4().hex
-                with alone(root):  # nobody adopts a folder between its making and its locking
+                with alone(root):  # no adoption between making and locking
                     os.mkdir(self._name, 0o700, dir_fd=root)
                     own = open_subfolder(self._name, root)
                     fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -95,24 +93,24 @@ class OwnedFolder:
         return self._fds
 
 
-def _taken(name: str, root: int, own: int) -> list[Segment]:
-    """The segments of the owner `name`, moved into the folder `own`.
+def _adopt_segments(name: str, root: int, own: int) -> list[Segment]:
+    """Move the segments of the owner `name` into the folder `own`.
 
     Raises:
-        OSError: it lives.
+        OSError: that owner lives.
     """
-    taken: list[Segment] = []
+    moved: list[Segment] = []
     theirs = open_subfolder(name, root)
     try:
         fcntl.flock(theirs, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for file in sorted(os.listdir(theirs)):  # noqa: PTH208  # likewise
-            with suppress(OSError):  # one file that cannot be read keeps no other back
+        for file in sorted(os.listdir(theirs)):  # noqa: PTH208  # as above
+            with suppress(OSError):  # an unreadable file must not block the others
                 segment = Segment.found(file, theirs)
                 if segment is not None:
                     os.rename(file, file, src_dir_fd=theirs, dst_dir_fd=own)
-                    taken.append(segment)
-        with suppress(OSError):  # something that is not ours lies in it
+                    moved.append(segment)
+        with suppress(OSError):  # a foreign file is in it
             os.rmdir(name, dir_fd=root)
     finally:
         os.close(theirs)
-    return taken
+    return moved

@@ -1,10 +1,8 @@
-"""When an event deserves a second look, and when that look found something.
+"""Rules of rescoring: which events deserve it, and when the new verdict is a finding.
 
-Degraded means that evidence was missing: coverage under 1. A host's posture that is silent does not
-count: it is no evidence about
-the event, only shifts the score by a bounded amount, and cannot turn clear hostile evidence benign,
-so nothing hostile was missed
-for want of it.
+Degraded means that evidence was missing: coverage under 1. A silent host posture does not count. It
+is no evidence about the event, shifts the score by a bounded amount only, and cannot turn clear
+hostile evidence benign, so nothing hostile is missed for lack of it.
 
 A coverage is compared in millionths: it is a sum of fitted shares, and the same layers must always
 give the same number.
@@ -14,9 +12,9 @@ from __future__ import annotations
 
 from ensemble.verdicts import VerdictWord
 
-__all__ = ["WHOLE", "is_hostile_now", "millionths"]
+__all__ = ["FULL_COVERAGE", "is_escalation", "millionths"]
 
-WHOLE = 1_000_000  # the coverage of an event that every layer of evidence saw
+FULL_COVERAGE = 1_000_000  # coverage of an event that every layer of evidence scored
 _RANK = {
     VerdictWord.BENIGN: 0,
     VerdictWord.INDETERMINATE: 1,
@@ -27,15 +25,15 @@ _ALARMS = frozenset({VerdictWord.SUSPICIOUS, VerdictWord.MALICIOUS})
 
 
 def millionths(coverage: float) -> int:
-    """A coverage in [0, 1] as a whole number."""
-    return round(coverage * WHOLE)
+    """Round a coverage in [0, 1] to an integer number of millionths."""
+    return round(coverage * FULL_COVERAGE)
 
 
-def is_hostile_now(was: VerdictWord, now: VerdictWord) -> bool:
-    """Whether a new verdict tells an analyst of something that the old one did not.
+def is_escalation(was: VerdictWord, now: VerdictWord) -> bool:
+    """Whether a new verdict raises an alarm that the first verdict did not.
 
-    `indeterminate` is no alarm: an event that was so and is suspicious now is news, one that was
-    benign and is indeterminate now is
-    none. A suspicious event that is malicious now is news.
+    `indeterminate` is not an alarm. An event that was indeterminate and is suspicious now is a
+    finding, and so is a suspicious one that is malicious now. A benign one that is indeterminate
+    now is not.
     """
     return now in _ALARMS and _RANK[now] > _RANK[was]

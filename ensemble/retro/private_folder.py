@@ -1,6 +1,6 @@
-"""A folder that only this user reads, for the events of customers, reached through its descriptor: no link is ever followed.
+"""A folder that only its user can read, for customers' events; symbolic links are never followed.
 
-Sources: openat(2), flock(2).
+All access goes through the folder's descriptor. Sources: openat(2), flock(2).
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["alone", "append_whole", "open_folder", "open_subfolder", "open_to_read"]
+__all__ = ["alone", "append_atomic", "open_folder", "open_subfolder", "open_to_read"]
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_APPEND = (
-    os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-)  # non-blocking: a pipe must not hang us
+# non-blocking: opening a pipe must not hang
+_APPEND = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOR_OWNER = 0o700
 
 
 def open_folder(place: Path) -> int:
-    """A descriptor of `place`, made where it was not there, closed to everybody else.
+    """Open `place`, made if it is missing and closed to other users, and return its descriptor.
 
     Raises:
         OSError: it is a link, belongs to another user, or the disk is failing.
@@ -41,30 +40,30 @@ def open_folder(place: Path) -> int:
 
 
 def open_subfolder(name: str, folder: int) -> int:
-    """A descriptor of the folder `name` in `folder`.
+    """Open the folder `name` in `folder` and return its descriptor.
 
     Raises:
-        OSError: it is not there, or a link.
+        OSError: it is missing, or a link.
     """
     return os.open(name, _FOLDER, dir_fd=folder)
 
 
 def open_to_read(name: str, folder: int) -> BinaryIO:
-    """The regular file `name` in `folder`.
+    """Open the regular file `name` in `folder` for reading.
 
     Raises:
-        OSError: it is not there, a link, or anything but a file.
+        OSError: it is missing, a link, or not a regular file.
     """
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise OSError(errno.EINVAL, "no regular file")
+        raise OSError(errno.EINVAL, "not a regular file")
     return os.fdopen(fd, "rb")
 
 
 @contextmanager
 def alone(folder: int) -> Iterator[None]:
-    """One process in `folder` at a time; one that dies lets go."""
+    """Lock `folder` against other processes; the lock of a process that dies is released."""
     fcntl.flock(folder, fcntl.LOCK_EX)
     try:
         yield
@@ -72,18 +71,18 @@ def alone(folder: int) -> Iterator[None]:
         fcntl.flock(folder, fcntl.LOCK_UN)
 
 
-def append_whole(name: str, data: bytes, folder: int, *, at: int, sync: bool) -> None:
-    """Put `data` at the end of a file of `at` bytes, all of it or nothing.
+def append_atomic(name: str, data: bytes, folder: int, *, at: int, sync: bool) -> None:
+    """Append `data` to a file of `at` bytes: all of it or nothing.
 
     Args:
-        name: of the file in `folder`; made where it was not there.
+        name: of the file in `folder`; made if it is missing.
         data: what is written.
         folder: descriptor.
-        at: bytes of the file that are whole; what an earlier failure left behind them is cut off.
+        at: bytes of the file that are complete; the rest of an earlier failed write is cut off.
         sync: also wait until it is on the disk.
 
     Raises:
-        OSError: the disk is full or failing; the file is as before, as far as the disk lets us.
+        OSError: the disk is full or failing; the file is as before, as far as the disk allows.
     """
     fd = os.open(name, _APPEND, 0o600, dir_fd=folder)
     try:

@@ -1,8 +1,7 @@
-"""A segment: one file of events that are worth a second look at the same time.
+"""A segment: one file of spooled events that are to be rescored at the same time.
 
 All events of a segment are of one kind, had one coverage and came within one span of time. Its name
-says so, and is enough to
-decide what is worth a look and what is too old:
+has these three, which is enough to decide whether it is due and whether it is too old:
 
     <kind>-<coverage in millionths>-<since, seconds since 1970>-<random>.jsonl
 """
@@ -31,7 +30,7 @@ Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 
 
 class FirstVerdict(msgspec.Struct, frozen=True):
-    """What was said of an event when it came."""
+    """The verdict on an event when it came."""
 
     score: Share
     verdict: VerdictWord
@@ -44,10 +43,10 @@ class SpooledEvent(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         format: of this line.
         at: when the event came, seconds since 1970.
-        tenant: whose it is; "" in lines of an Axon that knew one tenant only: the generic one.
+        tenant: that sent the event. "" in lines of a version with a single tenant: the generic one.
         digest: SHA-256 of the event's canonical wire form, in hexadecimal.
         kind: of the event.
-        was: what was said of it.
+        was: the first verdict on the event.
         event: the canonical wire form.
     """
 
@@ -62,7 +61,7 @@ class SpooledEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(slots=True, eq=False)
 class Segment:
-    """What is known of one file.
+    """The state of one file.
 
     Attributes:
         name: of the file.
@@ -71,9 +70,9 @@ class Segment:
         since: no event in it is older; seconds since 1970.
         size_bytes: written.
         events: written.
-        read_bytes: at the beginning, of events that had their second look.
-        done: events that had it.
-        is_skipped: could not be read; it waits for its age.
+        read_bytes: at the beginning, of events that were rescored.
+        done: events that were rescored.
+        is_skipped: could not be read; it stays until it is too old.
     """
 
     name: str
@@ -88,15 +87,15 @@ class Segment:
 
     @classmethod
     def new(cls, kind: str, coverage: int, since: int) -> Self:
-        """A segment that has no file yet."""
+        """Make a segment that has no file yet."""
         return cls(f"{kind}-{coverage:07d}-{since}-{uuid.uuid4().hex}.jsonl", kind, coverage, since)
 
     @classmethod
     def found(cls, name: str, folder: int) -> Self | None:
-        """The segment in the file `name`; None where the name is no segment's.
+        """Describe the segment in the file `name`; None if the name is not a segment's.
 
         Raises:
-            OSError: it cannot be read, or is no regular file.
+            OSError: it cannot be read, or is not a regular file.
         """
         parts = _NAME.fullmatch(name)
         if parts is None:
@@ -106,16 +105,16 @@ class Segment:
         with open_to_read(name, folder) as file:
             while block := file.read(_BLOCK_BYTES):
                 size, lines, last = size + len(block), lines + block.count(b"\n"), block[-1:]
-        lines += last != b"\n"  # one that its writer did not finish; it will be found unreadable
+        lines += last != b"\n"  # an unfinished last line; reading it will count as unreadable
         return cls(name, parts[1], int(parts[2]), int(parts[3]), size, lines)
 
     @property
     def waiting(self) -> int:
-        """Events that had no second look yet."""
+        """Number of events that were not rescored yet."""
         return self.events - self.done
 
     def read(self, folder: int, most: int) -> Reading:
-        """The next events, at most `most`; a line that is torn or of another format is counted and passed over.
+        """Read up to `most` of the next events; count lines that are torn or of another format.
 
         Raises:
             OSError: the file cannot be read.
@@ -130,19 +129,19 @@ class Segment:
                     events.append(_decode(line))
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                     unreadable += 1
-        if not size:  # somebody cut the file: nothing comes after this
+        if not size:  # the file was cut by another process: there is no more
             return Reading(self, (), self.waiting, self.size_bytes)
         return Reading(self, events, unreadable, size)
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Some events of a segment, from where the last reading ended.
+    """Some events of a segment, from the end of the last reading on.
 
     Attributes:
-        segment: theirs.
+        segment: that they were read from.
         events: those that could be read.
-        unreadable: how many could not.
+        unreadable: number of those that could not.
         size_bytes: of all of them.
     """
 
@@ -157,5 +156,5 @@ _decode = msgspec.json.Decoder(SpooledEvent).decode
 
 
 def line_of(event: SpooledEvent) -> bytes:
-    """The line of an event."""
+    """Encode an event as a line of a segment."""
     return _encode(event) + b"\n"

@@ -1,13 +1,11 @@
-"""The spool: events that wait on disk for a second look, bounded in bytes and in age, and every loss counted.
+"""The spool: events that wait on disk to be rescored, bounded in bytes and age; losses are counted.
 
     <root>/<owner>/<segment>
 
-An owner is a process, and every owner has a spool of its own; what a dead owner left is taken over
-by one that lives.
-Nothing here raises for a failing disk: it costs the spool what could not be written, counts it, and
-says so in `trouble`. Segments
-are not fsynced: the death of the process loses nothing that was written, the loss of power may. Not
-safe for two threads at once.
+An owner is a process, and every owner has a spool of its own; a living owner adopts the segments of
+dead ones. Nothing here raises for a failing disk: what could not be written is lost, counted, and
+reported in `last_error`. Segments are not fsynced: the death of the process loses nothing that was
+written, a power failure may. Not safe for two threads at once.
 """
 
 from __future__ import annotations
@@ -23,37 +21,34 @@ from pathlib import Path
 
 from ensemble.retro.owned_folder import OwnedFolder
 from ensemble.retro.policy import millionths
-from ensemble.retro.private_folder import append_whole
+from ensemble.retro.private_folder import append_atomic
 from ensemble.retro.segment import Reading, Segment, SpooledEvent, line_of
 
 __all__ = ["DROP_REASONS", "Spool", "SpoolCounts"]
 
 DROP_REASONS = ("size", "age", "unreadable", "disk")
-# of the age limit: a quarter of an hour of a day; so much earlier than the limit an event may go,
-# never later
+# in the age limit: a quarter of an hour of a day. An event may be dropped so much before the limit,
+# never after it
 SPANS = 96
-_SEGMENTS = (
-    16  # of the size limit at least: what is dropped to make room is at most so small a part
-)
+_SEGMENTS = 16  # in the size limit at least: making room drops at most this part of it
 _LARGEST_SEGMENT_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class SpoolCounts:
-    """What became of the events.
+    """Counts of the events by outcome.
 
-    `spooled + adopted` is what waits, what was settled and what was dropped after it was written;
-    an event that was never written
-    is in `dropped` alone.
+    `spooled + adopted` equals the events that wait, that were settled, and that were dropped after
+    they were written. An event that was never written is in `dropped` alone.
 
     Attributes:
         spooled: written by this owner.
-        adopted: taken over from dead owners.
-        settled: had their second look.
+        adopted: moved here from dead owners.
+        settled: rescored.
         dropped: lost, by reason: `size`, `age`, `unreadable`, `disk`.
         waiting_events: on the disk.
         waiting_bytes: on the disk.
-        since: no waiting event is older, seconds since 1970; None where none waits.
+        since: no waiting event is older, seconds since 1970; None if none waits.
     """
 
     spooled: int = 0
@@ -66,13 +61,16 @@ class SpoolCounts:
 
 
 class Spool:
-    """One owner's events.
+    """The spooled events of one owner.
 
     Args:
         root: folder of all owners; made when there is something to write.
         limit_bytes: on disk, of this owner.
         max_age_s: an older event is dropped.
         now: seconds since 1970.
+
+    Attributes:
+        last_error: name of the last error of the disk, e.g. `ENOSPC`; "" since the last success.
     """
 
     def __init__(
@@ -83,21 +81,20 @@ class Spool:
         self._span_s = max(1, int(max_age_s / SPANS))
         self._own = OwnedFolder(root)
         self._segments: list[Segment] = []  # oldest first
-        self._open: dict[
-            tuple[str, int, int], Segment
-        ] = {}  # (kind, coverage, since) -> the one that grows
+        # (kind, coverage, since) -> the one that grows
+        self._open: dict[tuple[str, int, int], Segment] = {}
         self._dropped: Counter[str] = Counter()
         self._spooled = self._adopted = self._settled = 0
-        self.trouble = ""
+        self.last_error = ""
 
     @property
     def kinds(self) -> set[str]:
-        """Kinds of event that wait."""
+        """Kinds of the events that wait."""
         return {segment.kind for segment in self._segments if not segment.is_skipped}
 
     @property
     def counts(self) -> SpoolCounts:
-        """What became of the events so far."""
+        """Counts of the events so far."""
         return SpoolCounts(
             spooled=self._spooled,
             adopted=self._adopted,
@@ -109,9 +106,9 @@ class Spool:
         )
 
     def append(self, events: Iterable[SpooledEvent]) -> None:
-        """Write events, the oldest segments making room.
+        """Write events; the oldest segments are dropped to make room.
 
-        What cannot be written is dropped and counted.
+        Events that cannot be written are dropped and counted.
         """
         for key, lines in self._grouped(events):
             size = sum(map(len, lines))
@@ -123,33 +120,29 @@ class Spool:
                 self._write(key, lines)
             except OSError as error:
                 self._dropped["disk"] += len(lines)
-                self._troubled(error)
+                self._record_error(error)
             else:
                 self._spooled += len(lines)
-                self.trouble = ""
+                self.last_error = ""
 
     def upkeep(self) -> None:
-        """Take over what dead owners left, and drop what is too old."""
+        """Adopt the segments of dead owners, and drop events that are too old."""
         self._try(self._adopt)
         for segment in self._segments:
-            segment.is_skipped = False  # a disk that failed for a moment is tried again
+            segment.is_skipped = False  # a disk may have failed for a moment: try again
         for segment in list(self._segments):
-            is_old = (
-                abs(self._now() - segment.since) > self._max_age_s
-            )  # by distance: a clock that ran ahead must not keep it for ever
-            if (
-                is_old and segment in self._segments
-            ):  # one failure may have been the loss of them all
+            # by distance: an event of a clock that ran ahead expires too
+            is_old = abs(self._now() - segment.since) > self._max_age_s
+            if is_old and segment in self._segments:  # a failure before may have dropped them all
                 self._try(self._drop, segment, "age")
         self._try(self._make_room, 0)
 
     def next_of(self, coverage: Mapping[str, float], most: int) -> Reading | None:
-        """The oldest events that more of the ensemble could see now.
+        """Read the oldest events that more of the ensemble could score now.
 
         Args:
-            coverage: kind -> the coverage an event of it would have now; a kind that is not
-                among them is not read.
-            most: events.
+            coverage: kind -> coverage that an event of it would have now; others are not read.
+            most: number of events.
         """
         now = {kind: millionths(share) for kind, share in coverage.items()}
         for segment in self._segments:
@@ -159,32 +152,29 @@ class Spool:
                 return segment.read(self._own.fd, most)
             except OSError as error:
                 segment.is_skipped = True
-                self._troubled(error)
+                self._record_error(error)
         return None
 
     def settle(
         self, reading: Reading, *, again: Sequence[SpooledEvent] = (), unreadable: int = 0
     ) -> bool:
-        """Forget events that had their second look.
+        """Remove events that were rescored.
 
         Args:
-            reading: what was looked at.
-            again: those of them that wait on, with what was said of them now.
-            unreadable: how many of the reading's events are none of this Axon's.
+            reading: the events.
+            again: those of them that wait on, with their new verdicts.
+            unreadable: number of the reading's events that this version cannot parse.
 
         Returns:
-            Whether it was done; where the disk failed they wait as before.
+            Whether it was done; if the disk failed, they wait as before.
         """
         segment = reading.segment
-        if (
-            segment not in self._segments
-        ):  # it made room meanwhile, and its events were counted then
+        if segment not in self._segments:  # dropped meanwhile, and its events were counted then
             return True
         try:
             for key, lines in self._grouped(again):
-                self._write(
-                    key, lines
-                )  # before they are forgotten: a crash repeats an event, it does not lose one
+                # before they are removed: a crash repeats an event, it does not lose one
+                self._write(key, lines)
             segment.read_bytes += reading.size_bytes
             segment.done += len(reading.events) + reading.unreadable
             self._settled += len(reading.events) - unreadable - len(again)
@@ -193,20 +183,20 @@ class Spool:
                 self._remove(segment)
             self._make_room(0)
         except OSError as error:
-            self._troubled(error)
+            self._record_error(error)
             return False
-        self.trouble = ""
+        self.last_error = ""
         return True
 
     def close(self) -> None:
-        """Let go: what waits is for whoever comes next."""
+        """Release the folder; the events that wait are for the next owner."""
         self._own.close()
         self._segments, self._open = [], {}
 
     def _grouped(
         self, events: Iterable[SpooledEvent]
     ) -> Iterable[tuple[tuple[str, int, int], list[bytes]]]:
-        """Lines that belong into one segment, never more than fit into one unless a line alone does not."""
+        """Group lines by segment, in parts that fit into one, unless a single line does not."""
         groups: dict[tuple[str, int, int], list[bytes]] = {}
         sizes: Counter[tuple[str, int, int]] = Counter()
         for event in events:
@@ -233,10 +223,10 @@ class Spool:
         )
         if segment is None or is_new:
             segment = Segment.new(*key)
-        append_whole(segment.name, data, self._own.fd, at=segment.size_bytes, sync=False)
+        append_atomic(segment.name, data, self._own.fd, at=segment.size_bytes, sync=False)
         segment.size_bytes += len(data)
         segment.events += len(lines)
-        if is_new:  # only what could be written to is grown and read
+        if is_new:  # only a segment that could be written grows and is read
             self._open[key] = segment
             self._insert(segment)
 
@@ -244,7 +234,7 @@ class Spool:
         try:
             work(*given)
         except OSError as error:
-            self._troubled(error)
+            self._record_error(error)
 
     def _adopt(self) -> None:
         for segment in self._own.adopt():
@@ -266,13 +256,13 @@ class Spool:
         self._dropped[reason] += segment.waiting
 
     def _remove(self, segment: Segment) -> None:
-        with suppress(FileNotFoundError):  # whoever removed it wanted what we want
+        with suppress(FileNotFoundError):  # another process removed it already
             os.unlink(segment.name, dir_fd=self._own.fd)
         self._segments.remove(segment)
         self._open = {key: one for key, one in self._open.items() if one is not segment}
 
-    def _troubled(self, error: OSError) -> None:
-        self.trouble = errno.errorcode.get(error.errno or 0, type(error).__name__)
-        if self._own.is_removed:  # by somebody else: begin anew
+    def _record_error(self, error: OSError) -> None:
+        self.last_error = errno.errorcode.get(error.errno or 0, type(error).__name__)
+        if self._own.is_removed:  # by another process: start again with a new folder
             self._dropped["disk"] += sum(segment.waiting for segment in self._segments)
             self.close()

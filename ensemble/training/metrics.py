@@ -171,11 +171,11 @@ def labelling(
         chances: float64 (n, k), of each of `labels`.
         labels: k labels; one that `truth` has and these have not is always missed.
     """
-    said = np.array(labels)[chances.argmax(axis=1)]
+    predicted = np.array(labels)[chances.argmax(axis=1)]
     occurring = sorted(set(truth.tolist()))
-    f1 = f1_score(truth, said, labels=occurring, average=None, zero_division=0.0)
+    f1 = f1_score(truth, predicted, labels=occurring, average=None, zero_division=0.0)
     return Labelling(
         float(np.mean(f1)),
-        float(np.mean(truth == said)),
+        float(np.mean(truth == predicted)),
         dict(zip(occurring, f1.tolist(), strict=True)),
     )

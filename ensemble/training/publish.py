@@ -282,7 +282,7 @@ def make_champion(store: Store, ref: BundleRef, *, signer: Signer) -> None:
         OSError: the disk is full or failing; the champion of before stays.
     """
     try:
-        seen = get_alias(store, ref.tenant, ref.model, Alias.CHAMPION).serial
+        serial = get_alias(store, ref.tenant, ref.model, Alias.CHAMPION).serial
     except ArtifactError:
-        seen = 0  # what cannot be read is replaced, and its copy says where the serials stand
-    set_model_alias(store, ref.tenant, ref.model, Alias.CHAMPION, ref, seen, signer=signer)
+        serial = 0  # what cannot be read is replaced, and its copy says where the serials stand
+    set_model_alias(store, ref.tenant, ref.model, Alias.CHAMPION, ref, serial, signer=signer)

@@ -90,7 +90,7 @@ def local_door(composed: Made) -> Iterator[Door]:
 
 def test_every_layer_answers_through_its_handle(composed: Made, flows: FlowTable) -> None:
     _, handles = composed
-    batch = flows.take(np.arange(5)).batch()
+    batch = flows.select(np.arange(5)).batch()
 
     assert handles.keys() == LAYERS.keys()
     for layer, handle in handles.items():

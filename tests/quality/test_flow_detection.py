@@ -40,8 +40,8 @@ def judged(real: FlowTable) -> Judged:
     early, late = real.split_by_time(0.7)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(flow_ensemble, "fit_behavior", partial(behavior.fit_behavior, steps=STEPS))
-        layers = fit_flows(_thinned(real.take(early), SEEN), seed=1)
-    return judge(layers, _thinned(real.take(late), (*SEEN, *UNSEEN)))
+        layers = fit_flows(_thinned(real.select(early), SEEN), seed=1)
+    return judge(layers, _thinned(real.select(late), (*SEEN, *UNSEEN)))
 
 
 def _thinned(table: FlowTable, families: tuple[str, ...]) -> FlowTable:
@@ -51,7 +51,7 @@ def _thinned(table: FlowTable, families: tuple[str, ...]) -> FlowTable:
         rows = np.flatnonzero(table.families == family)
         most = BENIGN_KEPT if family == "BENIGN" else ATTACKS_KEPT
         kept.append(rows[np.linspace(0, rows.size - 1, min(most, rows.size)).astype(int)])
-    return table.take(np.sort(np.concatenate(kept)))
+    return table.select(np.sort(np.concatenate(kept)))
 
 
 def _auroc(judged: Judged, family: str) -> float:

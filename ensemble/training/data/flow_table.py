@@ -92,7 +92,7 @@ class FlowTable:
         """Which flows are labelled with an attack family."""
         return np.asarray(self.families != BENIGN)
 
-    def take(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> FlowTable:
+    def select(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> FlowTable:
         """The flows at `rows`, in that order; flags and bad lines stay behind."""
         return FlowTable(
             self.features[rows],
@@ -247,17 +247,17 @@ class _Columns:
 def _table(columns: _Columns, block: Sequence[tuple[int, list[str]]]) -> FlowTable:
     """The table of some lines, the bad ones left out and named."""
     bad: list[BadLine] = []
-    whole = []
+    complete = []
     for line, cells in block:
         if len(cells) == len(columns.names):
-            whole.append((line, cells))
+            complete.append((line, cells))
         else:
             bad.append(
                 BadLine(line, "-", f"has {len(cells)} cells, the header has {len(columns.names)}")
             )
     numbers: list[list[float]] = []
-    kept = []
-    for line, cells in whole:
+    parsed = []
+    for line, cells in complete:
         try:
             numbers.append(
                 [
@@ -266,15 +266,15 @@ def _table(columns: _Columns, block: Sequence[tuple[int, list[str]]]) -> FlowTab
                 ]
             )
         except ValueError:
-            bad.append(_first_word(columns, line, cells))
+            bad.append(_first_non_number(columns, line, cells))
         else:
-            kept.append((line, cells))
+            parsed.append((line, cells))
     admitted = admit(np.array(numbers, np.float64).reshape(-1, len(FEATURE_NAMES)))
     bad += [
-        BadLine(kept[row][0], error.field.removeprefix("features."), error.problem)
+        BadLine(parsed[row][0], error.field.removeprefix("features."), error.problem)
         for row, error in admitted.refused.items()
     ]
-    rows = [kept[row] for row in admitted.rows]
+    rows = [parsed[row] for row in admitted.rows]
 
     def meta(meaning: str) -> NDArray[np.str_]:
         cell = columns.meta.get(meaning)
@@ -315,7 +315,7 @@ def _strings(values: Iterable[str], size: int) -> NDArray[np.str_]:
     return np.array(found, dtype=np.str_).reshape(size)
 
 
-def _first_word(columns: _Columns, line: int, cells: Sequence[str]) -> BadLine:
+def _first_non_number(columns: _Columns, line: int, cells: Sequence[str]) -> BadLine:
     """Names the first cell of a line that is no number."""
     for cell, blank in zip(columns.features, _BLANK, strict=True):
         try:

@@ -69,17 +69,17 @@ def reliability_picture(
     odds = np.log(score) - np.log1p(-score)
     bins = np.round(odds).astype(int)  # one unit of log-odds each
     used, counts = np.unique(bins, return_counts=True)
-    said = [np.average(score[bins == b], weights=weights[bins == b]) for b in used]
+    scored = [np.average(score[bins == b], weights=weights[bins == b]) for b in used]
     found = [np.average(is_hostile[bins == b], weights=weights[bins == b]) for b in used]
     low, high = LEAST_RATE, 1 - LEAST_RATE
     axes.plot([low, high], [low, high], color="0.7", linewidth=0.8)
     axes.plot(
-        np.clip(np.array(said), low, high),
+        np.clip(np.array(scored), low, high),
         np.clip(np.array(found), low, high),
         color=COLOURS["fused"],
     )
     axes.scatter(
-        np.clip(np.array(said), low, high),
+        np.clip(np.array(scored), low, high),
         np.clip(np.array(found), low, high),
         s=12 * np.log1p(counts),
         color=COLOURS["fused"],

@@ -132,12 +132,12 @@ class FamilyOut:
 def leave_families_out(table: FlowTable, seed: int, progress: Progress, *, jobs: int) -> FamilyOut:
     """Judge the recipe on each family of `table`, unseen."""
     families = sorted(set(table.families[table.is_hostile].tolist()))
-    early, late = table.take(~table.is_hostile).split_by_time(1.0 - JUDGED_SHARE)
+    early, late = table.select(~table.is_hostile).split_by_time(1.0 - JUDGED_SHARE)
     benign_rows = np.flatnonzero(~table.is_hostile)
     attack_rows = np.flatnonzero(table.is_hostile)
-    own = table.take(np.r_[benign_rows[early], attack_rows])
-    judging = table.take(benign_rows[late])
-    everything = table.take(np.r_[benign_rows[early], attack_rows, benign_rows[late]])
+    own = table.select(np.r_[benign_rows[early], attack_rows])
+    judging = table.select(benign_rows[late])
+    everything = table.select(np.r_[benign_rows[early], attack_rows, benign_rows[late]])
     is_judge = np.r_[np.zeros(len(own), bool), np.ones(len(judging), bool)]
 
     pairs = list(combinations(families, 2))
@@ -164,8 +164,8 @@ def leave_families_out(table: FlowTable, seed: int, progress: Progress, *, jobs:
         learnt = []
         for pair, fit, left_out in zip(pairs, pair_fits, scores, strict=False):
             if family in pair:
-                out = np.isin(everything.families, fit.without) | fit.held
-                learnt.append(left_out.take(~is_judge[out] & (left_out.families != family)))
+                out = np.isin(everything.families, fit.without) | fit.left_out
+                learnt.append(left_out.select(~is_judge[out] & (left_out.families != family)))
         judged[family] = _judge_raw(UnseenScores.gather(learnt), scores[len(pairs) + number])
     figures = {family: one.by_family()[family] for family, one in judged.items()}
     return _compare(figures, judged, seed)

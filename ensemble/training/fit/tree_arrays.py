@@ -50,7 +50,7 @@ class _Tree:
     second: NDArray[np.int64]
     feature: NDArray[np.int64]
     cut: NDArray[np.float32]
-    said: NDArray[np.float64]
+    value: NDArray[np.float64]
 
 
 def from_forest(fitted: RandomForestClassifier, *, smoothing: float = 0.0) -> VotingTrees:
@@ -145,13 +145,13 @@ def _of_xgboost(tree: dict[str, Any]) -> _Tree:
         np.array(tree["split_conditions"], np.float32),
     )  # a leaf's step stands where others have the cut
     below = np.nextafter(numbers, np.float32(-np.inf))
-    said = np.where(is_leaf, numbers, np.float32(0.0)).astype(np.float64)[:, None]
+    value = np.where(is_leaf, numbers, np.float32(0.0)).astype(np.float64)[:, None]
     return _Tree(
         np.where(is_leaf, own, left),
         np.where(is_leaf, own, right),
         np.array(tree["split_indices"], np.int64),
         below,
-        said,
+        value,
     )
 
 
@@ -164,9 +164,9 @@ def _of_sklearn(tree: Any, smoothing: float) -> _Tree:  # noqa: ANN401
     )
     chances = tree.value[:, 0, :] / tree.value[:, 0, :].sum(axis=1, keepdims=True)
     flows = tree.weighted_n_node_samples[:, None]
-    said = (chances * flows + smoothing / chances.shape[1]) / (flows + smoothing)
+    value = (chances * flows + smoothing / chances.shape[1]) / (flows + smoothing)
     return _Tree(
-        first, second, np.where(is_leaf, 0, tree.feature), _round_down(tree.threshold), said
+        first, second, np.where(is_leaf, 0, tree.feature), _round_down(tree.threshold), value
     )
 
 
@@ -199,7 +199,7 @@ def _laid_out(
     are_leaves = [tree.first == tree.second for tree in trees]
     cuts = sum(int((~is_leaf).sum()) for is_leaf in are_leaves)
     next_cut, next_leaf = 0, cuts
-    features, thresholds, children, roots, leaves_say, cuts_say = [], [], [], [], [], []
+    features, thresholds, children, roots, leaf_values, cut_values = [], [], [], [], [], []
     for tree, is_leaf in zip(trees, are_leaves, strict=True):
         number = np.where(
             is_leaf, next_leaf + np.cumsum(is_leaf) - 1, next_cut + np.cumsum(~is_leaf) - 1
@@ -210,8 +210,8 @@ def _laid_out(
         children.append(
             np.stack([number[tree.first[~is_leaf]], number[tree.second[~is_leaf]]], axis=1)
         )
-        leaves_say.append(tree.said[is_leaf])
-        cuts_say.append(tree.said[~is_leaf])
+        leaf_values.append(tree.value[is_leaf])
+        cut_values.append(tree.value[~is_leaf])
         next_cut, next_leaf = next_cut + int((~is_leaf).sum()), next_leaf + int(is_leaf.sum())
     shape = Trees(
         np.concatenate(features).astype(np.int32),
@@ -220,4 +220,4 @@ def _laid_out(
         np.array(roots, np.int32),
         n_features,
     )
-    return shape, np.concatenate(leaves_say), np.concatenate(cuts_say)
+    return shape, np.concatenate(leaf_values), np.concatenate(cut_values)

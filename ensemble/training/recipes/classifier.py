@@ -52,11 +52,11 @@ NEEDS_XGBOOST = (
     "the package xgboost was not there when this model was trained: pip install 'axon[xgboost]', then train again; "
     "hist_gradient_boosting is the boosted model meanwhile"
 )
-NOT_ASKED_FOR = "it was not asked for"
+NOT_REQUESTED = "it was not asked for"
 
 
 @dataclass(frozen=True, slots=True)
-class _Lessons:
+class _TrainingRows:
     """What every model learns.
 
     Attributes:
@@ -98,11 +98,11 @@ def fit_classifier(
         )
     scaler = FlowScaler.fit(features[is_benign], limit=LIMIT, least_spread=LEAST_SPREAD)
     labels = (BENIGN_CLASS, *sorted(set(families[~is_benign].tolist())), UNKNOWN_CLASS)
-    lessons = _lessons(scaler.scale(features), families, labels, seed)
+    training = _training_rows(scaler.scale(features), families, labels, seed)
     fitted: dict[str, ClassTrees] = {}
-    missing = {name: NOT_ASKED_FOR for name in KNOWN_MODELS if name not in models}
+    missing = {name: NOT_REQUESTED for name in KNOWN_MODELS if name not in models}
     for name in (name for name in KNOWN_MODELS if name in models):
-        model = _FITS[name](lessons)
+        model = _FITS[name](training)
         if model is None:
             missing[name] = NEEDS_XGBOOST
         else:
@@ -111,20 +111,20 @@ def fit_classifier(
     return FlowClassifier(scaler, labels, fitted, missing, unit)
 
 
-def _lessons(
+def _training_rows(
     rows: NDArray[np.float32], families: NDArray[np.str_], labels: tuple[str, ...], seed: int
-) -> _Lessons:
-    kept = [_some(np.flatnonzero(families == label), label) for label in labels[:-1]]
-    classes = np.repeat(np.arange(len(kept)), [one.size for one in kept])
-    real = rows[np.concatenate(kept)]
+) -> _TrainingRows:
+    chosen_rows = [_some(np.flatnonzero(families == label), label) for label in labels[:-1]]
+    classes = np.repeat(np.arange(len(chosen_rows)), [one.size for one in chosen_rows])
+    real = rows[np.concatenate(chosen_rows)]
     is_benign = classes == 0
     generator = torch.Generator().manual_seed(seed)
     count = MADE_UP_A_BENIGN * int(is_benign.sum())
     odd = made_up(
         torch.from_numpy(real[is_benign]), torch.from_numpy(real[~is_benign]), count, generator
     ).numpy()
-    return _Lessons(
-        np.r_[real, odd], np.r_[classes, np.full(len(odd), len(kept))], len(labels), seed
+    return _TrainingRows(
+        np.r_[real, odd], np.r_[classes, np.full(len(odd), len(chosen_rows))], len(labels), seed
     )
 
 
@@ -135,37 +135,37 @@ def _some(rows: NDArray[np.intp], label: str) -> NDArray[np.intp]:
     return chosen
 
 
-def _forest(lessons: _Lessons) -> ClassTrees:
+def _forest(training: _TrainingRows) -> ClassTrees:
     forest = RandomForestClassifier(
         TREES,
         max_depth=DEPTH,
         min_samples_leaf=LEAST_OF_A_LEAF,
         max_features=FEATURES_A_CUT,
-        random_state=lessons.seed,
+        random_state=training.seed,
     )
-    return from_forest(forest.fit(lessons.rows, lessons.classes), smoothing=SMOOTHING)
+    return from_forest(forest.fit(training.rows, training.classes), smoothing=SMOOTHING)
 
 
-def _tree(lessons: _Lessons) -> ClassTrees:
+def _tree(training: _TrainingRows) -> ClassTrees:
     tree = DecisionTreeClassifier(
-        max_depth=DEPTH, min_samples_leaf=TREE_LEAST_OF_A_LEAF, random_state=lessons.seed
+        max_depth=DEPTH, min_samples_leaf=TREE_LEAST_OF_A_LEAF, random_state=training.seed
     )
-    return from_tree(tree.fit(lessons.rows, lessons.classes))
+    return from_tree(tree.fit(training.rows, training.classes))
 
 
-def _hist_boosting(lessons: _Lessons) -> ClassTrees:
+def _hist_boosting(training: _TrainingRows) -> ClassTrees:
     boosting = HistGradientBoostingClassifier(
         learning_rate=STEP,
         max_iter=ROUNDS,
         max_leaf_nodes=LEAVES,
         l2_regularization=SHRINKAGE,
         early_stopping=False,
-        random_state=lessons.seed,
+        random_state=training.seed,
     )
-    return from_hist_boosting(boosting.fit(lessons.rows, lessons.classes))
+    return from_hist_boosting(boosting.fit(training.rows, training.classes))
 
 
-def _xgboost(lessons: _Lessons) -> ClassTrees | None:
+def _xgboost(training: _TrainingRows) -> ClassTrees | None:
     """None where the package is not installed.
 
     It is an extra, and its GPU build weighs gigabytes.
@@ -176,22 +176,22 @@ def _xgboost(lessons: _Lessons) -> ClassTrees | None:
         return None
     rules = {
         "objective": "multi:softprob",
-        "num_class": lessons.count,
+        "num_class": training.count,
         "eta": STEP,
         "tree_method": "hist",
         "grow_policy": "lossguide",
         "max_leaves": LEAVES,
         "max_depth": 0,
         "reg_lambda": SHRINKAGE,
-        "seed": lessons.seed,
+        "seed": training.seed,
         "verbosity": 0,
     }
     return from_xgboost(
-        xgboost.train(rules, xgboost.DMatrix(lessons.rows, label=lessons.classes), ROUNDS)
+        xgboost.train(rules, xgboost.DMatrix(training.rows, label=training.classes), ROUNDS)
     )
 
 
-_FITS: Mapping[str, Callable[[_Lessons], ClassTrees | None]] = {
+_FITS: Mapping[str, Callable[[_TrainingRows], ClassTrees | None]] = {
     "random_forest": _forest,
     "xgboost": _xgboost,
     "decision_tree": _tree,

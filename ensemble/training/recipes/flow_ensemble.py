@@ -126,7 +126,7 @@ class UnseenScores:
             np.concatenate([one.is_known for one in some]),
         )
 
-    def take(self, rows: NDArray[np.bool_]) -> UnseenScores:
+    def select(self, rows: NDArray[np.bool_]) -> UnseenScores:
         """Some of them."""
         return UnseenScores(
             {layer: column[rows] for layer, column in self.raw.items()},
@@ -145,7 +145,7 @@ class InnerFit:
     """
 
     without: tuple[str, ...]
-    held: NDArray[np.bool_]
+    left_out: NDArray[np.bool_]
 
 
 def fit_layers(
@@ -160,12 +160,12 @@ def fit_layers(
         classifiers: models that the classifier is to hold; only one of them has a say in the
             verdict.
     """
-    kept = table.take(~np.isin(table.families, fit.without) & ~fit.held)
-    benign = kept.take(~kept.is_hostile)
+    rest = table.select(~np.isin(table.families, fit.without) & ~fit.left_out)
+    benign = rest.select(~rest.is_hostile)
     return FlowLayers(
         uncalibrated(benign.features, benign.times, benign.days, seed),
-        fit_behavior(kept.features, kept.families, seed),
-        fit_classifier(kept.features, kept.families, seed, models=classifiers),
+        fit_behavior(rest.features, rest.families, seed),
+        fit_classifier(rest.features, rest.families, seed, models=classifiers),
     )
 
 
@@ -194,7 +194,7 @@ def _score_left_out(table: FlowTable, fit: InnerFit, seed: int) -> UnseenScores:
     import torch  # noqa: PLC0415  # in the process that works: each takes one core
 
     torch.set_num_threads(1)
-    out = table.take(np.isin(table.families, fit.without) | fit.held)
+    out = table.select(np.isin(table.families, fit.without) | fit.left_out)
     is_known = out.is_hostile & ~np.isin(out.families, fit.without)
     return UnseenScores(fit_layers(table, fit, seed).raw(out.features), out.families, is_known)
 

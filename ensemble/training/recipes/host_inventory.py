@@ -191,7 +191,7 @@ def _csv_hosts(file: SourceText) -> list[HostPosture]:
             name: re.split(r"[\s,;]+", row.cells[name]) for name in ("cves", "controls")
         }
         fields = {
-            name: [word for word in cell if word] if isinstance(cell, list) else cell.strip()
+            name: [item for item in cell if item] if isinstance(cell, list) else cell.strip()
             for name, cell in fields.items()
         }
         hosts.append(_host(fields, f"line {row.line}, column "))
@@ -280,8 +280,8 @@ def _host(fields: Mapping[str, Any], where: str) -> HostPosture:
         reduce(
             or_,
             (
-                1 << _place(word, CONTROLS, f"{where}controls")
-                for word in _list(fields, "controls", where)
+                1 << _place(name, CONTROLS, f"{where}controls")
+                for name in _list(fields, "controls", where)
             ),
             0,
         ),
@@ -296,10 +296,10 @@ def _list(fields: Mapping[str, Any], name: str, where: str) -> list[Any]:
     return value
 
 
-def _place(word: object, words: tuple[str, ...], where: str) -> int:
-    if word not in words:
-        raise wrong(_SOURCE, where, f"{word!r:.40} is not one of {', '.join(words)}")
-    return words.index(str(word))
+def _place(name: object, names: tuple[str, ...], where: str) -> int:
+    if name not in names:
+        raise wrong(_SOURCE, where, f"{name!r:.40} is not one of {', '.join(names)}")
+    return names.index(str(name))
 
 
 def _refuse_context(trivy: TrivyHost | None) -> None:

@@ -112,11 +112,11 @@ def train_masquerade(
     users, of_user = np.unique(np.array(later.events.users), return_inverse=True)
     scores = np.empty(len(later.events))
     for user in range(users.size):
-        is_held_out = of_user == user
+        is_left_out = of_user == user
         calibration = _labelled_calibration(
-            rated.raw[~is_held_out], later.is_masquerade[~is_held_out]
+            rated.raw[~is_left_out], later.is_masquerade[~is_left_out]
         )
-        scores[is_held_out] = calibration.apply(rated.raw[is_held_out])
+        scores[is_left_out] = calibration.apply(rated.raw[is_left_out])
     is_masquerade, block_scores = later.is_masquerade_block, later.mean_by_block(scores)
     by_block = separation(block_scores[~is_masquerade], block_scores[is_masquerade])
     by_event = separation(scores[~later.is_masquerade], scores[later.is_masquerade])

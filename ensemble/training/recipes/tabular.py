@@ -85,8 +85,10 @@ def fit_steps(
             "nearly all rows are alike: nothing can be called strange beside them"
         ) from None
     detector = TabularDetector(rows.features, measured, forest, surprise)
-    held_out = np.array([(surprise.of(unseen) >= -np.log(rate)).mean() for rate in RATES.values()])
-    yield _trained(detector, rows, held_out, name, seed, metadata or Metadata())
+    unseen_rates = np.array(
+        [(surprise.of(unseen) >= -np.log(rate)).mean() for rate in RATES.values()]
+    )
+    yield _trained(detector, rows, unseen_rates, name, seed, metadata or Metadata())
 
 
 def fit_tabular(
@@ -118,17 +120,17 @@ def _grow(values: NDArray[np.float64], seed: int) -> tuple[MeasuredRange, Forest
 def _trained(
     detector: TabularDetector,
     rows: TrainingTable,
-    held_out: NDArray[np.float64],
+    unseen_rates: NDArray[np.float64],
     name: str,
     seed: int,
     metadata: Metadata,
 ) -> Trained:
     golden = _golden_rows(rows.values)
-    said = detector.score(golden).anomaly_score.tolist()
+    scores = detector.score(golden).anomaly_score.tolist()
     events = [
         {"features": dict(zip(detector.features, row, strict=True))} for row in golden.tolist()
     ]
-    told = replace(
+    recorded = replace(
         metadata,
         model_type=TabularDetector.__name__,
         model_module=TabularDetector.__module__,
@@ -148,13 +150,13 @@ def _trained(
         "training_samples": len(rows.values),  # S4-08's name of the same
         "feature_count": len(detector.features),
         "missing_filled_with_zero": rows.filled,
-        "held_out_rates": dict(zip(map(str, RATES), held_out.tolist(), strict=True)),
-        **told.in_training(),
+        "held_out_rates": dict(zip(map(str, RATES), unseen_rates.tolist(), strict=True)),
+        **recorded.in_training(),
     }
     return Trained(
         name,
         detector.to_parts(),
-        Golden(tuple(events), tuple(said)),
+        Golden(tuple(events), tuple(scores)),
         training,
         _card(name, detector, training),
     )

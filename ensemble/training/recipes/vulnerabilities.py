@@ -120,11 +120,11 @@ def train_knowledge(
     Raises:
         TrainingError: a file that is not understood, or neither EPSS nor KEV.
     """
-    kept = {} if base is None else _tables_of(base)
+    from_base = {} if base is None else _tables_of(base)
     tables = {
-        "epss": read_epss(epss, date=epss_date) if epss else kept.get("epss"),
-        "kev": read_kev(kev, date=kev_date) if kev else kept.get("kev"),
-        "cvss": read_cvss(cvss, date=cvss_date) if cvss else kept.get("cvss"),
+        "epss": read_epss(epss, date=epss_date) if epss else from_base.get("epss"),
+        "kev": read_kev(kev, date=kev_date) if kev else from_base.get("kev"),
+        "cvss": read_cvss(cvss, date=cvss_date) if cvss else from_base.get("cvss"),
     }
     if tables["epss"] is None and tables["kev"] is None:
         raise TrainingError(
@@ -321,16 +321,16 @@ def _by_cve(
     The first column is the CVE.
     """
     found: dict[int, int] = {}
-    seen: set[int] = set()
+    known: set[int] = set()
     for row in csv_rows(file, columns):
         cve = row.cells[columns[0]]
         key = key_of(file.source, f"line {row.line}, column {columns[0]}", cve)
-        if key in seen:
+        if key in known:
             raise row.wrong(columns[0], f"{cve!r:.40} stands twice")
-        seen.add(key)
-        if (kept := value(row)) is not None:
-            found[key] = kept
-    return found, len(seen)
+        known.add(key)
+        if (number := value(row)) is not None:
+            found[key] = number
+    return found, len(known)
 
 
 def _number(row: Row, column: str, highest: float) -> float:

@@ -208,7 +208,7 @@ def test_a_broken_csv_is_scored_around_its_broken_lines(
 ) -> None:
     """Issue 2, "Bad input": names the line and the column, and goes on; exit code 1."""
     # a slice takes as an index does
-    lines = csv_of(flows.take(slice(0, 8)))  # type: ignore[arg-type]
+    lines = csv_of(flows.select(slice(0, 8)))  # type: ignore[arg-type]
     lines[2] = changed(lines[2], "Flow IAT Mean", "twelve")
     lines[4] = ",".join(lines[4].split(",")[:-3])
     lines[6] = changed(lines[6], "Idle Max", "NaN")
@@ -223,7 +223,7 @@ def test_a_broken_csv_is_scored_around_its_broken_lines(
     verdicts = [json.loads(line) for line in result.stdout.splitlines()]
     assert [verdict["line"] for verdict in verdicts] == [2, 4, 6, 8, 9]
     good = [line - 2 for line in (2, 4, 6, 8, 9)]
-    expected = ensemble.score(flows.take(good).batch()).score.tolist()  # type: ignore[arg-type]
+    expected = ensemble.score(flows.select(good).batch()).score.tolist()  # type: ignore[arg-type]
     assert [verdict["score"] for verdict in verdicts] == pytest.approx(expected, abs=1e-6)
     assert "flows.csv line 3, column Flow IAT Mean: 'twelve' is not a number" in result.stderr
     assert "flows.csv line 5, column -: has 75 cells, the header has 78" in result.stderr

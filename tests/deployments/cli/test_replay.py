@@ -369,7 +369,7 @@ def test_a_model_that_is_gone_is_named_where_its_layer_spoke(
 
     sentence = refused(replay(own_case.answer, own_case.event))
 
-    assert "anomaly spoke then, and its model cannot be had now" in sentence
+    assert "anomaly spoke then, and its model cannot be loaded now" in sentence
     assert "anomaly-flow/3" in sentence
 
 

@@ -49,7 +49,7 @@ def layers(draw: st.DrawFn) -> tuple[RecordedOpinion, ...]:
 
 def given_by(said: tuple[RecordedOpinion, ...], conditions: ReplaySettings) -> RecordedVerdict:
     """The verdict on these words, under these settings."""
-    verdicts = FusionRule(RELEASE, Kind.FLOW, conditions).fuse([one.again() for one in said])
+    verdicts = FusionRule(RELEASE, Kind.FLOW, conditions).fuse([one.to_scores() for one in said])
     return RecordedVerdict(
         release="acme/1",
         release_sha256="ab" * 32,
@@ -58,7 +58,7 @@ def given_by(said: tuple[RecordedOpinion, ...], conditions: ReplaySettings) -> R
         score=float(verdicts.score[0]),
         low=float(verdicts.low[0]),
         high=float(verdicts.high[0]),
-        word=str(verdicts.word[0]),
+        verdict=str(verdicts.word[0]),
         severity=str(verdicts.severity[0]),
         coverage=verdicts.coverage,
         degraded=verdicts.degraded,
@@ -89,15 +89,15 @@ def test_another_posture_bound_is_always_found_out_where_it_shows(
     reasons = why(recorded)
 
     if not reasons:
-        verdicts = FusionRule(RELEASE, Kind.FLOW, NOW).fuse([one.again() for one in said])
+        verdicts = FusionRule(RELEASE, Kind.FLOW, NOW).fuse([one.to_scores() for one in said])
         assert abs(float(verdicts.low[0]) - recorded.low) <= TOLERANCE
         return
     (reason,) = reasons
     assert reason.startswith("fusion.posture_bound is 0.35 now; with ")
     found = float(reason.split("with ")[1].split()[0])
-    again = given_by(said, replace(NOW, posture_bound=found))
+    replayed = given_by(said, replace(NOW, posture_bound=found))
     assert (
-        found == pytest.approx(reach, abs=0.01) or abs(again.score - recorded.score) <= 1e-3
+        found == pytest.approx(reach, abs=0.01) or abs(replayed.score - recorded.score) <= 1e-3
     )  # a posture near 0.5 shifts next to nothing
 
 
@@ -110,11 +110,11 @@ def test_another_min_coverage_is_found_out_by_the_word_alone(
     reasons = why(recorded)
 
     is_now = given_by(said, NOW)
-    if recorded.word == is_now.word:
+    if recorded.verdict == is_now.verdict:
         assert reasons == []
     else:
         (reason,) = reasons
-        side = "above" if recorded.word == VerdictWord.INDETERMINATE else "at most"
+        side = "above" if recorded.verdict == VerdictWord.INDETERMINATE else "at most"
         assert reason == f"fusion.min_coverage is 0.5 now, and was {side} {recorded.coverage:g}"
 
 
@@ -211,7 +211,7 @@ def test_a_library_of_another_version_is_the_likeliest_reason_where_nothing_else
 
 
 def test_a_version_that_differs_says_enough() -> None:
-    assert "says version 2, the release that it names holds 3" in why_one(
+    assert "records version 2, its release has version 3" in why_one(
         SPOKE, opinion(0.8, version="3"), libraries=("x",)
     )
 

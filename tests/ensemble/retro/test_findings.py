@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from ensemble.retro.findings import FINDINGS, Finding, Findings, read_findings
-from ensemble.retro.policy import WHOLE, is_hostile_now, millionths
+from ensemble.retro.policy import FULL_COVERAGE, is_escalation, millionths
 from ensemble.retro.segment import FirstVerdict
 from ensemble.verdicts import VerdictWord
 
@@ -55,14 +55,14 @@ def test_news_is_what_alarms_and_is_worse_than_it_was(was: VerdictWord, now: Ver
     """
     worse = ORDER.index(now) > ORDER.index(was)
 
-    assert is_hostile_now(was, now) is (
+    assert is_escalation(was, now) is (
         worse and now in {VerdictWord.SUSPICIOUS, VerdictWord.MALICIOUS}
     )
 
 
 def test_only_the_whole_of_the_evidence_is_whole() -> None:
-    assert millionths(1.0) == WHOLE
-    assert millionths(0.1 + 0.2 + 0.7) == WHOLE
+    assert millionths(1.0) == FULL_COVERAGE
+    assert millionths(0.1 + 0.2 + 0.7) == FULL_COVERAGE
     assert all(
         millionths(low) < millionths(high)
         for low, high in pairwise([0.0, 0.4, 0.400001, 0.999999, 1.0])

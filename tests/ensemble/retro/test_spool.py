@@ -453,10 +453,10 @@ def test_a_full_disk_costs_what_it_cannot_take_and_nothing_else(
     with monkeypatch.context() as full:
         full.setattr(os, "write", half)
         spool.append([event(2), event(3)])
-    assert (spool.trouble, spool.counts.dropped["disk"]) == ("ENOSPC", 2)
+    assert (spool.last_error, spool.counts.dropped["disk"]) == ("ENOSPC", 2)
     spool.append([event(4)])
 
-    assert spool.trouble == ""
+    assert spool.last_error == ""
     assert numbers(spool) == [1, 4]
     assert spool.counts.dropped["unreadable"] == 0
 

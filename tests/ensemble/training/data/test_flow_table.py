@@ -324,7 +324,7 @@ def test_a_split_by_time_needs_times(write: Write) -> None:
 def test_taking_rows_keeps_what_belongs_together(make_flows: Callable[..., FlowTable]) -> None:
     table = make_flows(benign=20, families={"Flood": 5}, seed=3)
 
-    taken = table.take(np.array([7, 3]))
+    taken = table.select(np.array([7, 3]))
 
     assert np.array_equal(taken.features, table.features[[7, 3]])
     assert taken.lines.tolist() == table.lines[[7, 3]].tolist()

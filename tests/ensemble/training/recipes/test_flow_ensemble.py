@@ -69,7 +69,7 @@ def test_a_flow_scores_the_same_alone_as_in_a_batch(model: FlowModel, fresh: Flo
     together = model.score(fresh.batch()).scores
 
     alone = [
-        model.score(fresh.take(np.array([row])).batch()).scores[0]
+        model.score(fresh.select(np.array([row])).batch()).scores[0]
         for row in range(0, len(fresh), 5)
     ]
 
@@ -86,7 +86,7 @@ def test_the_same_batch_scores_bit_by_bit_the_same_again(
 
 @each_model
 def test_no_flow_is_no_error(model: FlowModel, fresh: FlowTable) -> None:
-    assert model.score(fresh.take(np.empty(0, np.intp)).batch()).scores.shape == (0,)
+    assert model.score(fresh.select(np.empty(0, np.intp)).batch()).scores.shape == (0,)
 
 
 @each_model
@@ -408,8 +408,8 @@ def fitted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[InnerFit, FakeLayers]]
     made: list[tuple[InnerFit, FakeLayers]] = []
 
     def record(table: FlowTable, fit: InnerFit, _: int, **__: Any) -> FlowLayers:
-        kept = table.take(~np.isin(table.families, fit.without) & ~fit.held)
-        made.append((fit, FakeLayers(set(kept.features[:, 1].astype(int).tolist()))))
+        rest = table.select(~np.isin(table.families, fit.without) & ~fit.left_out)
+        made.append((fit, FakeLayers(set(rest.features[:, 1].astype(int).tolist()))))
         return cast("FlowLayers", made[-1][1])
 
     monkeypatch.setattr(flow_ensemble, "fit_layers", record)
@@ -432,7 +432,7 @@ def test_a_fit_learns_only_from_what_it_does_not_leave_out(
     monkeypatch.setattr(
         flow_ensemble,
         "fit_behavior",
-        lambda features, families, seed: told.update(kept=features, families=families, seed=seed),
+        lambda features, families, seed: told.update(rest=features, families=families, seed=seed),
     )
     monkeypatch.setattr(
         flow_ensemble,
@@ -441,17 +441,17 @@ def test_a_fit_learns_only_from_what_it_does_not_leave_out(
             rows=features, names=families, third=seed
         ),
     )
-    held = np.arange(len(table)) % 5 == 0
+    left_out = np.arange(len(table)) % 5 == 0
 
-    flow_ensemble.fit_layers(table, InnerFit(("Scan",), held), seed=8)
+    flow_ensemble.fit_layers(table, InnerFit(("Scan",), left_out), seed=8)
 
-    kept = (table.families != "Scan") & ~held
+    rest = (table.families != "Scan") & ~left_out
     assert set(told["families"]) == {"BENIGN", "Flood", "Beacon"}
-    assert np.array_equal(told["kept"], table.features[kept])
-    assert np.array_equal(told["rows"], table.features[kept])
-    assert np.array_equal(told["names"], table.families[kept])
+    assert np.array_equal(told["kept"], table.features[rest])
+    assert np.array_equal(told["rows"], table.features[rest])
+    assert np.array_equal(told["names"], table.families[rest])
     assert told["seed"] == told["third"] == 8
-    assert np.array_equal(told["benign"], table.features[kept & ~table.is_hostile])
+    assert np.array_equal(told["benign"], table.features[rest & ~table.is_hostile])
 
 
 def test_calibration_and_fusion_are_fitted_on_scores_of_flows_that_the_layers_had_not_seen(
@@ -507,7 +507,7 @@ def test_leaving_a_family_out_keeps_it_out_of_the_layers_the_calibration_and_the
 
     families = ["Beacon", "Flood", "Scan", "Worm"]
     benign = np.flatnonzero(~numbered.is_hostile)
-    judging = set(benign[numbered.take(benign).split_by_time(0.7)[1]].tolist())
+    judging = set(benign[numbered.select(benign).split_by_time(0.7)[1]].tolist())
     assert sorted(fit.without for fit, _ in fitted) == sorted(
         [*combinations(families, 2), *((f,) for f in families)]
     )
@@ -561,7 +561,7 @@ def test_the_scales_of_surprise_come_from_detectors_that_had_not_seen_the_flow(
     # the page under test, for its names
     from ensemble.training.recipes import flow_anomaly  # noqa: PLC0415
 
-    benign = table.take(~table.is_hostile)
+    benign = table.select(~table.is_hostile)
     seen: list[np.ndarray] = []
     honest = flow_anomaly.fit_detectors
     monkeypatch.setattr(

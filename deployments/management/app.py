@@ -22,7 +22,7 @@ from deployments.config.settings import Settings
 from deployments.config.tenants import Tenants
 from deployments.config.trusted_store import TrustedStore
 from deployments.management.detection_routes import DETECTORS, DetectionRoutes
-from deployments.management.errors import MANAGE_REFUSALS
+from deployments.management.errors import MANAGEMENT_EXCEPTION_HANDLERS
 from deployments.management.job_routes import JobRoutes
 from deployments.management.jobs import Jobs, Run
 from deployments.management.model_routes import ModelRoutes, quota_of
@@ -58,7 +58,7 @@ class PrefixedApp(AuthenticatedApp):
     """
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Serve one connection or request, as ASGI says."""
+        """Serve one connection or request, as ASGI responses."""
         prefix = scope.get("root_path", "")
         if (
             scope["type"] == "http" and prefix and scope["path"] == prefix
@@ -88,13 +88,13 @@ class ManageApp:
         meter: Meter | None = None,
     ) -> None:
         self._settings = Settings.model_validate(settings)
-        self._tenancy = Tenants(self._settings)
+        self._tenants = Tenants(self._settings)
         self._authenticator = Authenticator.from_settings(
-            self._settings, self._tenancy, meter or RayMeter()
+            self._settings, self._tenants, meter or RayMeter()
         )
-        self._desk = StoreExecutor(self._settings)
-        self._models = ModelRoutes(self._desk, self._tenancy, self._settings)
-        self._releases = ReleaseRoutes(self._desk, self._tenancy, self._settings)
+        self._executor = StoreExecutor(self._settings)
+        self._models = ModelRoutes(self._executor, self._tenants, self._settings)
+        self._releases = ReleaseRoutes(self._executor, self._tenants, self._settings)
         trusted, cpus = TrustedStore(self._settings), self._settings.management.training_cpus
         self._jobs = Jobs(
             self._settings,
@@ -102,15 +102,15 @@ class ManageApp:
             run or partial(run_in_ray, num_cpus=cpus),
             quota=quota_of(self._settings),
         )
-        self._training = JobRoutes(self._jobs, self._desk, self._settings)
+        self._training = JobRoutes(self._jobs, self._executor, self._settings)
         within_s = self._settings.management.replicas_within_s
         find_layer = layer_handle or layer_of_scoring
         self._detection = DetectionRoutes(
             self._authenticator,
             Replicas(DETECTORS, lambda: detectors, within_s),
             {layer: Replicas(layer, partial(find_layer, layer), within_s) for layer in LAYERS},
-            self._desk,
-            self._tenancy,
+            self._executor,
+            self._tenants,
             self._settings,
         )
 
@@ -129,7 +129,7 @@ class ManageApp:
             self._authenticator,
             routes,
             lifespan=self._lifespan,
-            exception_handlers=MANAGE_REFUSALS,
+            exception_handlers=MANAGEMENT_EXCEPTION_HANDLERS,
         )
         app.router.redirect_slashes = (
             False  # a redirect would name the address that the front proxy asked at
@@ -143,7 +143,7 @@ class ManageApp:
             yield
         finally:
             await self._jobs.stop()
-            self._desk.close()
+            self._executor.close()
             await self._authenticator.stop()
 
 

@@ -12,8 +12,7 @@ from starlette.responses import Response
 
 from deployments.config.settings import Settings
 from deployments.config.tenants import Tenants
-from deployments.management import job_responses as found
-from deployments.management import requests as asks
+from deployments.management import job_responses, requests
 from deployments.management.contract import MODEL, OF_MODEL, READING_STORE, ROW, done
 from deployments.management.detectors import Detections, LoadReport
 from deployments.management.replicas import Replicas
@@ -26,7 +25,7 @@ from deployments.management.request import (
     tenant_of,
 )
 from deployments.management.store_executor import StoreExecutor
-from deployments.management.visible_models import VisibleModel, find_model
+from deployments.management.visible_models import VisibleModel, find_visible
 from deployments.web import (
     READING_ERRORS,
     Authenticator,
@@ -69,16 +68,16 @@ class DetectionRoutes:
         authenticator: counts rows against the rate of the caller's tenant.
         detectors: the replicas that serve tabular detectors.
         layers: layer -> its replicas, in the application that scores.
-        desk: does the work on the store.
-        tenancy: says on whose models a tenant lives.
+        executor: runs work on the store.
+        tenants: the parents whose models a tenant inherits.
         settings: limits.
     """
 
     authenticator: Authenticator
     detectors: Replicas
     layers: Mapping[str, Replicas]
-    desk: StoreExecutor
-    tenancy: Tenants
+    executor: StoreExecutor
+    tenants: Tenants
     settings: Settings
 
     def routes(self) -> list[ScopedRoute]:
@@ -92,8 +91,8 @@ class DetectionRoutes:
                 tag="detection",
                 summary="Rate rows; a bad row gets an error in its own place",
                 parameters=[MODEL],
-                body=Body(asks.DetectRequest, {"one row": {"network_data": [dict(ROW)]}}),
-                answers=done(found.Detections),
+                body=Body(requests.DetectRequest, {"one row": {"network_data": [dict(ROW)]}}),
+                answers=done(job_responses.Detections),
                 errors=[
                     *READING_ERRORS,
                     *READING_STORE,
@@ -113,7 +112,7 @@ class DetectionRoutes:
                 tag="detection",
                 summary="Have every replica load the model now, and report its state",
                 parameters=[MODEL],
-                answers=done(found.Loading),
+                answers=done(job_responses.Loading),
                 errors=[*READING_STORE, *OF_MODEL, "NOT_SERVING", "DEPLOYMENT_UNAVAILABLE"],
             ),
         ]
@@ -122,55 +121,62 @@ class DetectionRoutes:
         """S4-10; who has no detector of that name uses its group's, or the generic one."""
         reject_unknown_query(request)
         model = model_of(request)
-        asked = await BodyReader(asks.RowsToRate, self.settings.management.max_body_bytes)(request)
-        await self.authenticator.consume(caller_of(request.scope), len(asked.network_data))
-        rows, refused = _rows_of(asked.network_data)
-        said, owner = await self._rated(request, model, list(rows.values()), asked.missing)
-        results = _in_order(asked.network_data, list(rows), said, refused)
+        body = await BodyReader(requests.RowsToRate, self.settings.management.max_body_bytes)(
+            request
+        )
+        await self.authenticator.consume(caller_of(request.scope), len(body.network_data))
+        rows, refused = _rows_of(body.network_data)
+        detections, owner = await self._rated(request, model, list(rows.values()), body.missing)
+        results = _in_order(body.network_data, list(rows), detections, refused)
         return as_json(
-            found.Detections(said.model, said.version, str(owner), said.is_last_good, results)
+            job_responses.Detections(
+                detections.model, detections.version, str(owner), detections.is_last_good, results
+            )
         )
 
     async def _rated(
         self, request: Request, model: ModelName, rows: Sequence[Row], missing: str
     ) -> tuple[Detections, Tenant]:
         """What the nearest detector of that name says, and whose it is."""
-        for owner in await self.desk.ask(
-            actor_of(request), lambda _: self.tenancy.lineage(tenant_of(request))
+        for owner in await self.executor.run(
+            actor_of(request), lambda _: self.tenants.lineage(tenant_of(request))
         ):
             try:
-                return await self.detectors.ask(
+                return await self.detectors.call(
                     "detect", str(owner), str(model), rows, missing
                 ), owner
             except ArtifactMissing:
                 continue
-        await self._known(request, model)
+        await self._find(request, model)
         raise NotServing
 
     async def _load(self, request: Request) -> Response:
         """S4-13 and C-26: the serving replicas load it, and each says how it stands."""
         reject_unknown_query(request)
         model = model_of(request)
-        known = await self._known(request, model)
+        known = await self._find(request, model)
         if layers := LAYERS_MODELS.get(model):
-            said = [
+            states = [
                 line
                 for layer in layers
                 for line in await self._loaded_by(layer, model, tenant_of(request))
             ]
         else:
-            reports = await self.detectors.ask_all("load", str(known.info.tenant_id), str(model))
-            said = [_of_detectors(report) for report in reports]
-        return as_json(found.Loading(str(model), said))
+            reports = await self.detectors.broadcast("load", str(known.info.tenant_id), str(model))
+            states = [_of_detectors(report) for report in reports]
+        return as_json(job_responses.Loading(str(model), states))
 
-    async def _loaded_by(self, layer: str, model: ModelName, tenant: Tenant) -> list[found.Replica]:
-        states = await self.layers[layer].ask_all("load", str(tenant))
+    async def _loaded_by(
+        self, layer: str, model: ModelName, tenant: Tenant
+    ) -> list[job_responses.Replica]:
+        states = await self.layers[layer].broadcast("load", str(tenant))
         return [line for state in states for line in _of_slot(layer, model, state)]
 
-    async def _known(self, request: Request, model: ModelName) -> VisibleModel:
+    async def _find(self, request: Request, model: ModelName) -> VisibleModel:
         tenant = tenant_of(request)
-        return await self.desk.ask(
-            actor_of(request), lambda store: find_model(store, self.tenancy.lineage(tenant), model)
+        return await self.executor.run(
+            actor_of(request),
+            lambda store: find_visible(store, self.tenants.lineage(tenant), model),
         )
 
 
@@ -192,7 +198,7 @@ def _rows_of(sent: Sequence[msgspec.Raw]) -> tuple[dict[int, Row], dict[int, Eve
 def _in_order(
     sent: Sequence[msgspec.Raw],
     places: Sequence[int],
-    said: Detections,
+    detections: Detections,
     refused: Mapping[int, EventError],
 ) -> list[Any]:
     """A finding or an error for each row, in the order in which they came; a row comes back as it was sent, to the last digit.
@@ -200,57 +206,60 @@ def _in_order(
     Args:
         sent: all rows, n of them.
         places: of those that were rated, or refused by the detector, among `sent`.
-        said: of those.
+        detections: of those.
         refused: place -> why, of the others.
     """
     results: list[Any] = [None] * len(sent)
     for place, error in refused.items():
-        results[place] = found.RowRefused(place, _told(error))
-    for row, error in said.refused.items():
+        results[place] = job_responses.RowRefused(place, _error_body(error))
+    for row, error in detections.refused.items():
         _, _, feature = error.field.partition("].")
-        results[places[row]] = found.RowRefused(
-            places[row], _told(FeatureMismatch(f"{ROWS}[{places[row]}].{feature}", error.problem))
+        results[places[row]] = job_responses.RowRefused(
+            places[row],
+            _error_body(FeatureMismatch(f"{ROWS}[{places[row]}].{feature}", error.problem)),
         )
     columns = (
-        said.rows.tolist(),
-        said.is_anomaly.tolist(),
-        said.anomaly_score.tolist(),
-        said.threat_level.tolist(),
+        detections.rows.tolist(),
+        detections.is_anomaly.tolist(),
+        detections.anomaly_score.tolist(),
+        detections.threat_level.tolist(),
     )
     for row, is_anomaly, score, level in zip(*columns, strict=True):
         place = places[row]
-        results[place] = found.Finding(place, is_anomaly, score, level, sent[place])
+        results[place] = job_responses.Finding(place, is_anomaly, score, level, sent[place])
     return results
 
 
-def _told(error: EventError) -> ErrorBody:
+def _error_body(error: EventError) -> ErrorBody:
     return ErrorBody(error.code, str(error), error.field)
 
 
-def _of_detectors(report: LoadReport | EnsembleError) -> found.Replica:
+def _of_detectors(report: LoadReport | EnsembleError) -> job_responses.Replica:
     if isinstance(report, ArtifactMissing):
         raise NotServing
     if isinstance(report, EnsembleError):
-        return found.Replica(DETECTORS, "", _word_of(report), "", report.code)
+        return job_responses.Replica(DETECTORS, "", _status_of(report), "", report.code)
     status = LayerStatus.LAST_GOOD if report.code else LayerStatus.LIVE
-    return found.Replica(DETECTORS, "", status, str(report.version), report.code)
+    return job_responses.Replica(DETECTORS, "", status, str(report.version), report.code)
 
 
-def _of_slot(layer: str, model: ModelName, state: SlotState | EnsembleError) -> list[found.Replica]:
-    """What one replica of a layer said: a line for each kind of event that the model rates."""
+def _of_slot(
+    layer: str, model: ModelName, state: SlotState | EnsembleError
+) -> list[job_responses.Replica]:
+    """What one replica of a layer detections: a line for each kind of event that the model rates."""
     if isinstance(state, EnsembleError):
-        return [found.Replica(layer, "", _word_of(state), "", state.code)]
+        return [job_responses.Replica(layer, "", _status_of(state), "", state.code)]
     kinds = [
         kind
         for kind, models in LAYERS[layer].kinds.items()
         if model in models and kind in state.kinds
     ]
     return [
-        found.Replica(layer, str(kind), str(one.status), one.version, one.reason)
+        job_responses.Replica(layer, str(kind), str(one.status), one.version, one.reason)
         for kind in kinds
         for one in [state.kinds[kind]]
     ]
 
 
-def _word_of(error: EnsembleError) -> str:
+def _status_of(error: EnsembleError) -> str:
     return UNREACHABLE if isinstance(error, DeploymentUnavailable) else NOT_LOADED

@@ -39,11 +39,9 @@ from ensemble.store import Alias, BundleRef, ModelName, Store, Tenant, Trust, ge
 
 __all__ = ["Detections", "DetectorState", "Detectors", "LoadOutcome", "LoadReport"]
 
-LOOK_EVERY_S = 2.0  # at the alias of a detector that is used: one small file
+POLL_EVERY_S = 2.0  # at the alias of a detector that is used: one small file
 LOAD_WITHIN_S = 10.0  # RELIABILITY F13: a hanging disk costs a load, not the replica
-LOADS_A_DETECTOR = (
-    2  # threads for loads, for each detector that may be held: one that hangs, and one that goes on
-)
+LOAD_THREADS_PER_DETECTOR = 2  # threads for loads, for each detector that may be loaded: one that hangs, and one that goes on
 SCORING_THREADS = 2
 
 Key = tuple[Tenant, ModelName]
@@ -131,7 +129,7 @@ class LoadReport:
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
+class _LoadedDetector:
     """A detector that serves, and what was seen when it was looked at last."""
 
     ref: BundleRef
@@ -139,8 +137,8 @@ class _Held:
     serial: int  # of the alias; one that is older is not believed
     trust: Trust  # under which both were proven
     loaded_at: float
-    looked_at: float
-    trouble: LoadFailure | None = None
+    polled_at: float
+    failure: LoadFailure | None = None
 
 
 class Detectors:
@@ -164,15 +162,15 @@ class Detectors:
         own = Settings.model_validate(settings)
         self._limits, self._clock, self._now = own.management, clock, now
         self._open_store = open_store or TrustedStore(own)
-        self._held: OrderedDict[Key, _Held] = OrderedDict()  # used last, last
-        self._looks: dict[
-            Key, tuple[asyncio.Task[_Held], float]
+        self._loaded: OrderedDict[Key, _LoadedDetector] = OrderedDict()  # used last, last
+        self._polls: dict[
+            Key, tuple[asyncio.Task[_LoadedDetector], float]
         ] = {}  # what is looked at now, and since when
         self._loading = ThreadPoolExecutor(
-            LOADS_A_DETECTOR * self._limits.detectors_at_once, "load-detector"
+            LOAD_THREADS_PER_DETECTOR * self._limits.detectors_at_once, "load-detector"
         )
         self._scoring = ThreadPoolExecutor(SCORING_THREADS, "score-rows")
-        self._pace = LogThrottle(clock)
+        self._throttle = LogThrottle(clock)
 
     async def detect(
         self,
@@ -196,8 +194,8 @@ class Detectors:
         """
         if len(rows) > self._limits.max_rows:
             raise TooManyRows(len(rows), self._limits.max_rows)
-        how, held = Missing(missing), await self._serving((Tenant(tenant), ModelName(name)))
-        return await asyncio.wrap_future(self._scoring.submit(_rate, held, rows, how))
+        how, loaded = Missing(missing), await self._serving((Tenant(tenant), ModelName(name)))
+        return await asyncio.wrap_future(self._scoring.submit(_rate, loaded, rows, how))
 
     async def load(self, tenant: str, name: str, version: int | None = None) -> LoadReport:
         """Look at a detector now, load its champion if it is another, and say how it stands (S4-13).
@@ -212,97 +210,99 @@ class Detectors:
             ArtifactError: as in `detect`.
         """
         key, began = (Tenant(tenant), ModelName(name)), self._clock()
-        if key in self._looks:  # it may have read the alias of before
-            await asyncio.wait({self._looks[key][0]}, timeout=LOAD_WITHIN_S)
-        before = self._held.get(key)
-        held = await self._look(key)
-        if held.trouble is not None:
+        if key in self._polls:  # it may have read the alias of before
+            await asyncio.wait({self._polls[key][0]}, timeout=LOAD_WITHIN_S)
+        before = self._loaded.get(key)
+        loaded = await self._poll(key)
+        if loaded.failure is not None:
             outcome = LoadOutcome.LAST_GOOD
-        elif version not in (None, held.ref.version):
+        elif version not in (None, loaded.ref.version):
             outcome = LoadOutcome.OTHER_VERSION
         else:
             outcome = (
                 LoadOutcome.UNCHANGED
-                if before is not None and before.detector is held.detector
+                if before is not None and before.detector is loaded.detector
                 else LoadOutcome.LOADED
             )
         return LoadReport(
             replica=f"{socket.gethostname()}:{os.getpid()}",
             tenant=str(key[0]),
             model=str(key[1]),
-            version=held.ref.version,
-            manifest_sha256=held.ref.manifest_sha256,
+            version=loaded.ref.version,
+            manifest_sha256=loaded.ref.manifest_sha256,
             outcome=outcome,
-            code=held.trouble.code if held.trouble else "",
-            message=held.trouble.message if held.trouble else "",
+            code=loaded.failure.code if loaded.failure else "",
+            message=loaded.failure.message if loaded.failure else "",
             seconds=self._clock() - began,
         )
 
     async def state(self, tenant: str | None = None) -> list[DetectorState]:
-        """The detectors that are held, of one tenant or of all; those used last at the end."""
+        """The detectors that are loaded, of one tenant or of all; those used last at the end."""
         return [
             DetectorState(
                 tenant=str(owner),
                 model=str(name),
-                version=held.ref.version,
-                manifest_sha256=held.ref.manifest_sha256,
-                loaded_at=held.loaded_at,
-                code=held.trouble.code if held.trouble else "",
+                version=loaded.ref.version,
+                manifest_sha256=loaded.ref.manifest_sha256,
+                loaded_at=loaded.loaded_at,
+                code=loaded.failure.code if loaded.failure else "",
             )
-            for (owner, name), held in self._held.items()
+            for (owner, name), loaded in self._loaded.items()
             if tenant in (None, owner)
         ]
 
-    async def _serving(self, key: Key) -> _Held:
+    async def _serving(self, key: Key) -> _LoadedDetector:
         """The detector that answers now; without one, the one that a look finds."""
-        held = self._held.get(key)
-        if held is None:
-            return await self._look(key)
-        self._held.move_to_end(key)
-        if key not in self._looks:
-            if self._clock() - held.looked_at >= LOOK_EVERY_S:
-                self._begin_look(key)  # beside: nobody waits for it
-        elif self._clock() - self._looks[key][1] >= LOAD_WITHIN_S:
-            held = self._in_trouble(key, held, LoadTimeout(f"detector {key[1]}", LOAD_WITHIN_S))
-        return held
+        loaded = self._loaded.get(key)
+        if loaded is None:
+            return await self._poll(key)
+        self._loaded.move_to_end(key)
+        if key not in self._polls:
+            if self._clock() - loaded.polled_at >= POLL_EVERY_S:
+                self._begin_poll(key)  # beside: nobody waits for it
+        elif self._clock() - self._polls[key][1] >= LOAD_WITHIN_S:
+            loaded = self._with_failure(
+                key, loaded, LoadTimeout(f"detector {key[1]}", LOAD_WITHIN_S)
+            )
+        return loaded
 
-    async def _look(self, key: Key) -> _Held:
+    async def _poll(self, key: Key) -> _LoadedDetector:
         """The detector after a look, which is shared by all who wait for it."""
-        if key not in self._looks:
-            self._begin_look(key)
-        task, since = self._looks[key]
+        if key not in self._polls:
+            self._begin_poll(key)
+        task, since = self._polls[key]
         done, _ = await asyncio.wait(
             {task}, timeout=max(0.0, since + LOAD_WITHIN_S - self._clock())
         )
         if done:
             return task.result()
-        late, held = LoadTimeout(f"detector {key[1]}", LOAD_WITHIN_S), self._held.get(key)
-        if held is None:
-            self._tell_trouble(key, failure_of(late))
+        late, loaded = LoadTimeout(f"detector {key[1]}", LOAD_WITHIN_S), self._loaded.get(key)
+        if loaded is None:
+            self._log_failure(key, failure_of(late))
             raise late
-        return self._in_trouble(key, held, late)
+        return self._with_failure(key, loaded, late)
 
-    def _begin_look(self, key: Key) -> None:
-        task = asyncio.create_task(self._looked(key))
-        self._looks[key] = (task, self._clock())
-        task.add_done_callback(lambda done: self._end_look(key, done))
+    def _begin_poll(self, key: Key) -> None:
+        task = asyncio.create_task(self._run_poll(key))
+        self._polls[key] = (task, self._clock())
+        task.add_done_callback(lambda done: self._end_poll(key, done))
 
-    def _end_look(self, key: Key, done: asyncio.Task[_Held]) -> None:
-        del self._looks[key]
+    def _end_poll(self, key: Key, done: asyncio.Task[_LoadedDetector]) -> None:
+        del self._polls[key]
         if not done.cancelled():
             done.exception()  # whoever waits has it; the log has it too
 
-    async def _looked(self, key: Key) -> _Held:
-        before = self._held.get(key)
+    async def _run_poll(self, key: Key) -> _LoadedDetector:
+        before = self._loaded.get(key)
         try:
             found = await asyncio.wrap_future(self._loading.submit(self._load, key, before))
         except Exception as error:  # whatever it is: the last good one goes on
             if before is None:
-                self._tell_trouble(key, failure_of(error))
+                self._log_failure(key, failure_of(error))
                 raise
-            return self._in_trouble(key, before, error)
+            return self._with_failure(key, before, error)
         if found is None:
-            self._held.pop(key, None)  # it was withdrawn, or never was
+            self._loaded.pop(key, None)  # it was withdrawn, or never was
             raise ArtifactMissing(f"a champion of model {key[1]}")
         if before is None or found.detector is not before.detector:
             about = {
@@ -312,41 +312,43 @@ class Detectors:
                 "digest": found.ref.manifest_sha256,
             }
             log_event(logging.INFO, "model_loaded", about, "Model loaded successfully")
-        self._pace.end(_spoken(key))
-        self._held[key] = found
+        self._throttle.end(_label(key))
+        self._loaded[key] = found
         if before is None:
-            self._held.move_to_end(key)
-        while len(self._held) > self._limits.detectors_at_once:
-            self._held.popitem(last=False)
+            self._loaded.move_to_end(key)
+        while len(self._loaded) > self._limits.detectors_at_once:
+            self._loaded.popitem(last=False)
         return found
 
-    def _load(self, key: Key, before: _Held | None) -> _Held | None:
+    def _load(self, key: Key, before: _LoadedDetector | None) -> _LoadedDetector | None:
         """What a look at the files finds, in a thread; None where nothing is champion."""
         store, (tenant, model) = self._open_store(), key
         is_believed = (
             before is not None and before.trust == store.trust
         )  # what a key that is gone signed is forgotten, its serial too
-        seen = before.serial if before is not None and is_believed else 0
-        named = get_alias(store, tenant, model, Alias.CHAMPION, not_below=seen)
+        serial = before.serial if before is not None and is_believed else 0
+        named = get_alias(store, tenant, model, Alias.CHAMPION, not_below=serial)
         if not named.number:
             return None
         ref = BundleRef(tenant, model, named.number, named.sha256)
         if before is not None and is_believed and before.ref == ref:
-            return replace(before, serial=named.serial, looked_at=self._clock(), trouble=None)
+            return replace(before, serial=named.serial, polled_at=self._clock(), failure=None)
         detector = proven_detector(open_bundle(store, ref, available_bytes=available_bytes))
-        return _Held(ref, detector, named.serial, store.trust, self._now(), self._clock())
+        return _LoadedDetector(ref, detector, named.serial, store.trust, self._now(), self._clock())
 
-    def _in_trouble(self, key: Key, held: _Held, error: Exception) -> _Held:
+    def _with_failure(self, key: Key, loaded: _LoadedDetector, error: Exception) -> _LoadedDetector:
         """The last good one goes on, and says why."""
         failure = failure_of(error)
-        self._tell_trouble(key, failure)
-        troubled = replace(held, looked_at=self._clock(), trouble=failure)
-        if key in self._held:
-            self._held[key] = troubled
-        return troubled
+        self._log_failure(key, failure)
+        failing = replace(loaded, polled_at=self._clock(), failure=failure)
+        if key in self._loaded:
+            self._loaded[key] = failing
+        return failing
 
-    def _tell_trouble(self, key: Key, failure: LoadFailure) -> None:
-        suppressed = self._pace.again(("load", _spoken(key)), f"{failure.code} {failure.message}")
+    def _log_failure(self, key: Key, failure: LoadFailure) -> None:
+        suppressed = self._throttle.again(
+            ("load", _label(key)), f"{failure.code} {failure.message}"
+        )
         if suppressed is None:
             return
         about = {
@@ -361,24 +363,26 @@ class Detectors:
         )
 
 
-def _spoken(key: Key) -> str:
+def _label(key: Key) -> str:
     return "/".join(key)
 
 
-def _rate(held: _Held, rows: Sequence[Mapping[str, Any]], missing: Missing) -> Detections:
-    detector = held.detector
+def _rate(
+    loaded: _LoadedDetector, rows: Sequence[Mapping[str, Any]], missing: Missing
+) -> Detections:
+    detector = loaded.detector
     admitted = admit_rows(rows, detector.features, missing)
-    said = detector.score(admitted.values)
+    scores = detector.score(admitted.values)
     return Detections(
-        model=str(held.ref.model),
-        version=held.ref.version,
-        manifest_sha256=held.ref.manifest_sha256,
-        is_last_good=held.trouble is not None,
+        model=str(loaded.ref.model),
+        version=loaded.ref.version,
+        manifest_sha256=loaded.ref.manifest_sha256,
+        is_last_good=loaded.failure is not None,
         features=detector.features,
         rows=admitted.rows,
-        anomaly_score=said.anomaly_score,
-        threat_level=said.threat_level,
-        is_anomaly=said.is_anomaly,
+        anomaly_score=scores.anomaly_score,
+        threat_level=scores.threat_level,
+        is_anomaly=scores.is_anomaly,
         refused=admitted.refused,
         filled=admitted.filled,
     )

@@ -32,7 +32,7 @@ from ensemble.errors import (
     TrainingError,
 )
 
-__all__ = ["MANAGE_REFUSALS", "RETRY_AFTER_S", "said_of"]
+__all__ = ["MANAGEMENT_EXCEPTION_HANDLERS", "RETRY_AFTER_S", "public_sentence"]
 
 RETRY_AFTER_S = (
     10  # a disk that hangs, or an application that is being started, is no matter of a second
@@ -40,7 +40,7 @@ RETRY_AFTER_S = (
 NOT_THERE = "there is no such model, version or release"
 
 
-def said_of(error: EnsembleError) -> str:
+def public_sentence(error: EnsembleError) -> str:
     """The sentence of an error that is fit for any reader."""
     match error:
         case ArtifactMissing():
@@ -57,13 +57,13 @@ def said_of(error: EnsembleError) -> str:
 async def _refuse(request: Request, error: Exception) -> Response:
     if not isinstance(error, EnsembleError):
         raise error
-    response = error_response(request, status_of(error.code), error.code, said_of(error))
+    response = error_response(request, status_of(error.code), error.code, public_sentence(error))
     if error.code in RETRYABLE_CODES:
         response.headers["Retry-After"] = str(RETRY_AFTER_S)
     return response
 
 
-MANAGE_REFUSALS: Mapping[Any, HTTPExceptionHandler] = {
+MANAGEMENT_EXCEPTION_HANDLERS: Mapping[Any, HTTPExceptionHandler] = {
     **EXCEPTION_HANDLERS,
     ArtifactError: _refuse,
     ServiceError: _refuse,

@@ -126,20 +126,22 @@ class JobRecords:
 
     Args:
         state: folder of what a running Axon writes.
-        kept: ended jobs of one tenant that are remembered.
-        kept_days: days that they are remembered.
+        limit: ended jobs of one tenant that are remembered.
+        max_age_days: days that they are remembered.
         now: seconds since 1970.
     """
 
-    def __init__(self, state: Path, *, kept: int, kept_days: int, now: Callable[[], float]) -> None:
-        self._state, self._kept, self._kept_s, self._now = (
+    def __init__(
+        self, state: Path, *, limit: int, max_age_days: int, now: Callable[[], float]
+    ) -> None:
+        self._state, self._limit, self._max_age_s, self._now = (
             state,
-            kept,
-            kept_days * SECONDS_A_DAY,
+            limit,
+            max_age_days * SECONDS_A_DAY,
             now,
         )
 
-    def take_over(self) -> list[JobRecord]:
+    def recover(self) -> list[JobRecord]:
         """All that is known, after what nobody works on any more was marked as lost and what is old was forgotten.
 
         Raises:
@@ -171,17 +173,17 @@ class JobRecords:
 
     def superfluous(self, records: Iterable[JobRecord]) -> list[JobRecord]:
         """The ended jobs that are too many for their tenants, or too old."""
-        oldest = timestamp(datetime.fromtimestamp(max(0.0, self._now() - self._kept_s), UTC))
+        oldest = timestamp(datetime.fromtimestamp(max(0.0, self._now() - self._max_age_s), UTC))
         newest_first = sorted(
             (record for record in records if record.has_ended),
             key=lambda one: (one.ended_at, one.id),
             reverse=True,
         )
-        seen: dict[str, int] = {}
+        counts: dict[str, int] = {}
         gone = []
         for record in newest_first:
-            seen[record.tenant] = seen.get(record.tenant, 0) + 1
-            if seen[record.tenant] > self._kept or record.ended_at < oldest:
+            counts[record.tenant] = counts.get(record.tenant, 0) + 1
+            if counts[record.tenant] > self._limit or record.ended_at < oldest:
                 gone.append(record)
         return gone
 

@@ -14,11 +14,10 @@ from starlette.routing import Match
 from starlette.types import Scope as AsgiScope
 
 from deployments.config.settings import Settings
-from deployments.management import job_responses as found
-from deployments.management import requests as asks
+from deployments.management import job_responses, requests
 from deployments.management.contract import CHANGING, ROW, done
 from deployments.management.job_records import JobRecord
-from deployments.management.jobs import Jobs, TrainRequest
+from deployments.management.jobs import Jobs, TrainingSpec
 from deployments.management.request import (
     BodyReader,
     actor_of,
@@ -45,7 +44,7 @@ from ensemble.training.data.tabular_rows import LEAST_ROWS
 
 __all__ = ["JobRoutes"]
 
-WORDS_OF_A_MODEL = frozenset({"info", "versions", "promote", "challenger", "load", "detect"})
+MODEL_SUBPATHS = frozenset({"info", "versions", "promote", "challenger", "load", "detect"})
 _PLACES = {
     "rows": "network_data",
     "metadata": "user_metadata",
@@ -67,14 +66,14 @@ class JobRoutes:
 
     Attributes:
         jobs: takes and keeps them.
-        desk: does the work on the store.
+        executor: runs work on the store.
         settings: limits.
     """
 
     jobs: Jobs
-    desk: StoreExecutor
+    executor: StoreExecutor
     settings: Settings
-    _taking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _submitting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def routes(self) -> list[ScopedRoute]:
         """All of them."""
@@ -87,10 +86,14 @@ class JobRoutes:
                 tag="jobs",
                 summary="Train a detector on rows of declared features",
                 body=Body(
-                    asks.TrainRequest,
+                    requests.TrainRequest,
                     {"rows": {"network_data": [dict(ROW)] * LEAST_ROWS, "version": "2026-11"}},
                 ),
-                answers={202: Answer(found.Job, "Accepted; poll it at Location", headers=LOCATION)},
+                answers={
+                    202: Answer(
+                        job_responses.Job, "Accepted; poll it at Location", headers=LOCATION
+                    )
+                },
                 errors=[
                     *READING_ERRORS,
                     *CHANGING,
@@ -110,7 +113,7 @@ class JobRoutes:
                 needs=Scope.READ,
                 tag="jobs",
                 summary="List the training jobs of the tenant, newest first",
-                answers=done(found.JobList),
+                answers=done(job_responses.JobList),
                 errors=["MALFORMED_EVENT", "STORE_UNAVAILABLE", "STORE_FULL"],
             ),
             OneJobRoute(
@@ -120,7 +123,7 @@ class JobRoutes:
                 tag="jobs",
                 summary="The state of a job",
                 parameters=[JOB],
-                answers=done(found.Job),
+                answers=done(job_responses.Job),
                 errors=OF_JOB,
             ),
             OneJobRoute(
@@ -131,39 +134,39 @@ class JobRoutes:
                 tag="jobs",
                 summary="Cancel a job; one that has ended stays as it is",
                 parameters=[JOB],
-                answers=done(found.Job),
+                answers=done(job_responses.Job),
                 errors=OF_JOB,
             ),
         ]
 
     async def _train(self, request: Request) -> Response:
         reject_unknown_query(request)
-        asked = await BodyReader(asks.TrainRequest, self.settings.management.max_body_bytes)(
+        body = await BodyReader(requests.TrainRequest, self.settings.management.max_body_bytes)(
             request
         )
         tenant, model, actor = (
-            require_own_tenant(request, asked.tenant_id),
-            new_model_name(asked.name),
+            require_own_tenant(request, body.tenant_id),
+            new_model_name(body.name),
             actor_of(request),
         )
-        wanted = TrainRequest(
-            rows=asked.network_data,
-            as_champion=asked.promote,
+        spec = TrainingSpec(
+            rows=body.network_data,
+            as_champion=body.promote,
             model=model,
-            features=NETWORK_FEATURES if asked.features is None else asked.features,
-            missing=Missing(asked.missing),
-            label=asked.version or "",
-            user_metadata=asked.user_metadata,
+            features=NETWORK_FEATURES if body.features is None else body.features,
+            missing=Missing(body.missing),
+            label=body.version or "",
+            user_metadata=body.user_metadata,
         )
-        async with self._taking:  # or two requests with one label would both find it free
-            await self._refuse_known_label(tenant, model, wanted.label, actor)
+        async with self._submitting:  # or two requests with one label would both find it free
+            await self._require_new_label(tenant, model, spec.label, actor)
             try:
                 record = await with_timeout(
-                    self.jobs.submit(tenant, wanted, actor), self.settings.management.store_within_s
+                    self.jobs.submit(tenant, spec, actor), self.settings.management.store_within_s
                 )
             except (FeatureMismatch, MalformedEvent) as refused:
-                raise _as_asked(refused) from None
-        response = as_json(_told(record), 202)
+                raise _with_body_fields(refused) from None
+        response = as_json(_response(record), 202)
         response.headers["Location"] = f"{request.scope.get('root_path', '')}/jobs/{record.id}"
         return response
 
@@ -172,19 +175,19 @@ class JobRoutes:
         records = await with_timeout(
             self.jobs.list(tenant_of(request)), self.settings.management.store_within_s
         )
-        return as_json(found.JobList([_told(record) for record in records]))
+        return as_json(job_responses.JobList([_response(record) for record in records]))
 
     async def _get(self, request: Request) -> Response:
         reject_unknown_query(request)
         job = self.jobs.get(tenant_of(request), request.path_params["id"])
-        return as_json(_told(await with_timeout(job, self.settings.management.store_within_s)))
+        return as_json(_response(await with_timeout(job, self.settings.management.store_within_s)))
 
     async def _cancel(self, request: Request) -> Response:
         reject_unknown_query(request)
         job = self.jobs.cancel(tenant_of(request), request.path_params["id"])
-        return as_json(_told(await with_timeout(job, self.settings.management.store_within_s)))
+        return as_json(_response(await with_timeout(job, self.settings.management.store_within_s)))
 
-    async def _refuse_known_label(
+    async def _require_new_label(
         self, tenant: Tenant, model: ModelName, label: str, actor: Actor
     ) -> None:
         """A label is used once: by a version, or by a job that may become one.
@@ -200,7 +203,7 @@ class JobRoutes:
         is_known = any(
             (job.model, job.label) == (model, label) and not job.has_ended for job in waiting
         )
-        if is_known or await self.desk.ask(
+        if is_known or await self.executor.run(
             actor, lambda store: label in _labels(store, tenant, model)
         ):
             raise VersionExists(f"version {label} of {model}")
@@ -215,7 +218,7 @@ class OneJobRoute(ScopedRoute):
     def matches(self, scope: AsgiScope) -> tuple[Match, AsgiScope]:
         """As Starlette's, but for the words behind a model's name."""
         match, found = super().matches(scope)
-        is_other = match is not Match.NONE and found["path_params"]["id"] in WORDS_OF_A_MODEL
+        is_other = match is not Match.NONE and found["path_params"]["id"] in MODEL_SUBPATHS
         return (Match.NONE, {}) if is_other else (match, found)
 
 
@@ -224,14 +227,16 @@ def _labels(store: Store, tenant: Tenant, model: ModelName) -> set[str]:
     return {Metadata.of(manifest.training).label for manifest in manifests if manifest is not None}
 
 
-def _as_asked(refused: FeatureMismatch | MalformedEvent) -> FeatureMismatch | MalformedEvent:
+def _with_body_fields(
+    refused: FeatureMismatch | MalformedEvent,
+) -> FeatureMismatch | MalformedEvent:
     """The same of the field as the body has it."""
     first, bracket, rest = refused.field.partition("[")
     return type(refused)(_PLACES.get(first, first) + bracket + rest, refused.problem)
 
 
-def _told(record: JobRecord) -> found.Job:
-    return found.Job(
+def _response(record: JobRecord) -> job_responses.Job:
+    return job_responses.Job(
         id=record.id,
         status=str(record.status),
         stage=record.stage,

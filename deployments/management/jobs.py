@@ -45,7 +45,7 @@ from ensemble.store.files import timestamp
 from ensemble.training.data.tabular_rows import DEFAULT_NAME, Step, training_table
 from ensemble.training.publish import Trained, make_champion, publish_detector
 
-__all__ = ["Jobs", "TrainRequest"]
+__all__ = ["Jobs", "TrainingSpec"]
 
 T = TypeVar("T")
 Run = Callable[[FitWork], AsyncGenerator[Step | Trained, None]]
@@ -59,7 +59,7 @@ THREADS = 4  # a disk that hangs keeps these and no more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainRequest:
+class TrainingSpec:
     """What somebody wants trained.
 
     Attributes:
@@ -108,8 +108,8 @@ class Jobs:
         self._store_for, self._run, self._quota, self._now = store_for, run, quota, now
         self._files = JobRecords(
             settings.state,
-            kept=self._limits.jobs_kept,
-            kept_days=self._limits.jobs_kept_days,
+            limit=self._limits.jobs_kept,
+            max_age_days=self._limits.jobs_kept_days,
             now=now,
         )
         self._threads = ThreadPoolExecutor(THREADS, "jobs")
@@ -125,12 +125,12 @@ class Jobs:
         self._is_stopping = False
         self._begun: asyncio.Task[None] | None = None
 
-    async def submit(self, tenant: Tenant, request: TrainRequest, actor: Actor) -> JobRecord:
+    async def submit(self, tenant: Tenant, spec: TrainingSpec, actor: Actor) -> JobRecord:
         """Take a job; it waits, or runs, from now on.
 
         Args:
             tenant: whose model it will be.
-            request: what is wanted.
+            spec: the work.
             actor: who wants it.
 
         Raises:
@@ -141,15 +141,15 @@ class Jobs:
             ArtifactError, OSError: the job cannot be kept on the disk.
         """
         await self._begin()
-        self._refuse_above_quota(tenant)
-        if len(request.rows) > self._limits.max_rows:
-            raise TooManyRows(len(request.rows), self._limits.max_rows)
-        model, metadata = str(ModelName(request.model)), _metadata(request)
-        await self._apart(lambda: read_signer(self._store_for(actor).trust))
-        table = await self._apart(
-            lambda: training_table(request.rows, request.features, missing=request.missing)
+        self._check_quota(tenant)
+        if len(spec.rows) > self._limits.max_rows:
+            raise TooManyRows(len(spec.rows), self._limits.max_rows)
+        model, metadata = str(ModelName(spec.model)), _metadata(spec)
+        await self._in_thread(lambda: read_signer(self._store_for(actor).trust))
+        table = await self._in_thread(
+            lambda: training_table(spec.rows, spec.features, missing=spec.missing)
         )
-        self._refuse_above_quota(tenant)  # again, now that nothing is awaited until the job counts
+        self._check_quota(tenant)  # again, now that nothing is awaited until the job counts
         record = JobRecord(
             id=new_id(),
             tenant=str(tenant),
@@ -157,8 +157,8 @@ class Jobs:
             status=JobStatus.QUEUED,
             rows=len(table.values),
             features=table.features,
-            label=request.label,
-            as_champion=request.as_champion,
+            label=spec.label,
+            as_champion=spec.as_champion,
             submitted_by=actor.who,
             submitted_at=self._timestamp(),
         )
@@ -169,9 +169,9 @@ class Jobs:
             del self._records[record.id]
             self._disk.submit(self._files.forget, record)
             raise
-        work = FitWork(table, model, request.seed, metadata)
+        work = FitWork(table, model, spec.seed, metadata)
         task = self._working[record.id] = asyncio.create_task(
-            self._carry_out(record.id, tenant, work, actor)
+            self._run_job(record.id, tenant, work, actor)
         )
         task.add_done_callback(lambda _: self._working.pop(record.id, None))
         return record
@@ -218,24 +218,24 @@ class Jobs:
         if self._begun is None or (
             self._begun.done() and (self._begun.cancelled() or self._begun.exception())
         ):
-            self._begun = asyncio.create_task(self._take_over())
+            self._begun = asyncio.create_task(self._recover())
         await asyncio.shield(self._begun)
 
-    async def _take_over(self) -> None:
-        found = await asyncio.wrap_future(self._disk.submit(self._files.take_over))
+    async def _recover(self) -> None:
+        found = await asyncio.wrap_future(self._disk.submit(self._files.recover))
         self._records = {
             record.id: record
             for record in sorted(found, key=lambda one: (one.submitted_at, one.id))
         }
 
-    def _refuse_above_quota(self, tenant: Tenant) -> None:
+    def _check_quota(self, tenant: Tenant) -> None:
         active = [record.tenant for record in self._records.values() if not record.has_ended]
         if active.count(tenant) >= self._limits.jobs_per_tenant:
             raise JobQuota("this tenant", self._limits.jobs_per_tenant)
         if len(active) >= self._limits.jobs_in_all:
             raise JobQuota("all tenants", self._limits.jobs_in_all)
 
-    async def _carry_out(self, job: str, tenant: Tenant, work: FitWork, actor: Actor) -> None:
+    async def _run_job(self, job: str, tenant: Tenant, work: FitWork, actor: Actor) -> None:
         began = self._now()
         try:
             async with self._places:
@@ -318,7 +318,7 @@ class Jobs:
         """Publish, and make it champion if asked; what becomes of the record."""
         about = {"model": record.model, "tenant": tenant, "job": record.id}
         try:
-            ref = await self._apart(lambda: self._published(tenant, trained, actor))
+            ref = await self._in_thread(lambda: self._published(tenant, trained, actor))
         except UNPUBLISHED as problem:
             code = _code_of(problem)
             fields = about | {"code": code, "error_type": type(problem).__name__}
@@ -340,7 +340,7 @@ class Jobs:
         if not record.as_champion:
             return version
         try:
-            await self._apart(lambda: self._promoted(ref, actor))
+            await self._in_thread(lambda: self._promoted(ref, actor))
         except UNPUBLISHED as problem:
             code = _code_of(problem)
             log_event(
@@ -384,7 +384,7 @@ class Jobs:
     async def _write(self, record: JobRecord) -> None:
         await asyncio.wrap_future(self._disk.submit(self._files.save, record))
 
-    async def _apart(self, work: Callable[[], T]) -> T:
+    async def _in_thread(self, work: Callable[[], T]) -> T:
         """What `work` gives, in a thread; it is carried to its end, whoever stops waiting."""
         return await asyncio.wrap_future(self._threads.submit(work))
 
@@ -396,18 +396,18 @@ def _code_of(problem: Exception) -> str:
     return problem.code if isinstance(problem, EnsembleError) else JobUnpublished.code
 
 
-def _metadata(request: TrainRequest) -> Metadata:
-    label = request.label
+def _metadata(spec: TrainingSpec) -> Metadata:
+    label = spec.label
     if len(label) > LONGEST_LABEL or not label.isprintable():
         raise MalformedEvent(
             "version", f"must be printable, and {LONGEST_LABEL} characters or less"
         )
     try:
-        size = len(json.dumps(request.user_metadata, allow_nan=False).encode())
+        size = len(json.dumps(spec.user_metadata, allow_nan=False).encode())
     except (TypeError, ValueError, RecursionError):
         raise MalformedEvent("metadata", "must be JSON with finite numbers") from None
     if size > USER_METADATA_BYTES:
         raise MalformedEvent(
             "metadata", f"is {size:,} bytes of JSON, allowed are {USER_METADATA_BYTES:,}"
         )
-    return Metadata(label=label, user_metadata=request.user_metadata)
+    return Metadata(label=label, user_metadata=spec.user_metadata)

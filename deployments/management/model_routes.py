@@ -22,8 +22,7 @@ from starlette.types import Scope as AsgiScope
 from deployments.config.settings import Settings
 from deployments.config.tenants import Tenants
 from deployments.config.trust import read_signer
-from deployments.management import requests as asks
-from deployments.management import responses as says
+from deployments.management import requests, responses
 from deployments.management.contract import (
     CHANGING,
     MODEL,
@@ -34,21 +33,21 @@ from deployments.management.contract import (
     done,
 )
 from deployments.management.request import (
+    DEFAULT_ENTRIES,
     LAYERS_MODELS,
     RESERVED,
-    SOME_ENTRIES,
     BodyReader,
     actor_of,
-    limit_asked,
     model_of,
     parse_number,
     reject_unknown_query,
+    requested_limit,
+    requested_version,
     require_own_tenant,
     tenant_of,
-    version_asked,
 )
 from deployments.management.store_executor import StoreExecutor
-from deployments.management.visible_models import find_model, seen_models
+from deployments.management.visible_models import find_visible, list_visible
 from deployments.observability.log import log_event
 from deployments.web import (
     READING_ERRORS,
@@ -99,7 +98,7 @@ VERSION_OR_ALIAS = query_parameter(
 )
 LIMIT = query_parameter(
     "limit",
-    {"type": "string", "pattern": "^([1-9][0-9]{0,2}|1000)$", "default": str(SOME_ENTRIES)},
+    {"type": "string", "pattern": "^([1-9][0-9]{0,2}|1000)$", "default": str(DEFAULT_ENTRIES)},
     "How many, newest first",
 )
 UNPACKED = (
@@ -113,13 +112,13 @@ class ModelRoutes:
     """The routes that look at models and change which of them there are.
 
     Attributes:
-        desk: does the work on the store.
-        tenancy: says on whose models a tenant lives.
+        executor: runs work on the store.
+        tenants: the parents whose models a tenant inherits.
         settings: limits.
     """
 
-    desk: StoreExecutor
-    tenancy: Tenants
+    executor: StoreExecutor
+    tenants: Tenants
     settings: Settings
 
     def first_routes(self) -> list[ScopedRoute]:
@@ -141,7 +140,7 @@ class ModelRoutes:
                         "Only the caller's own; another is answered with 404",
                     )
                 ],
-                answers=done(says.ModelList),
+                answers=done(responses.ModelList),
                 errors=[*READING_STORE, "UNKNOWN_TENANT"],
             ),
             ScopedRoute(
@@ -151,7 +150,7 @@ class ModelRoutes:
                 tag="models",
                 summary="The audit log: each change with its actor, digest, time and address",
                 parameters=[LIMIT],
-                answers=done(says.AuditLog),
+                answers=done(responses.AuditLog),
                 errors=READING_STORE,
             ),
             ScopedRoute(
@@ -161,8 +160,8 @@ class ModelRoutes:
                 methods=["POST"],
                 tag="models",
                 summary="Delete unreferenced releases and versions, keeping the newest",
-                body=Body(asks.Retention, {"the last ten": {"keep": 10}}),
-                answers=done(says.Retained),
+                body=Body(requests.Retention, {"the last ten": {"keep": 10}}),
+                answers=done(responses.Retained),
                 errors=[*READING_ERRORS, *CHANGING, "ARTIFACT_IN_USE"],
             ),
             ScopedRoute(
@@ -174,7 +173,7 @@ class ModelRoutes:
                 summary="Import an archive as the next versions of the tenant; nothing is promoted",
                 about="Trusted only as far as a trusted key or digest vouches for it here.",
                 body=Body({"type": "string", "format": "binary"}, media=ARCHIVE),
-                answers={201: Answer(says.ImportedModels, "The imported versions")},
+                answers={201: Answer(responses.ImportedModels, "The imported versions")},
                 errors=[
                     *CHANGING,
                     "BODY_TOO_LARGE",
@@ -197,7 +196,7 @@ class ModelRoutes:
                 tag="models",
                 summary="All that is known of one version",
                 parameters=[MODEL, VERSION_OR_ALIAS],
-                answers=done(says.ModelInfo),
+                answers=done(responses.ModelInfo),
                 errors=[*READING_STORE, *OF_MODEL],
             ),
             ScopedRoute(
@@ -207,7 +206,7 @@ class ModelRoutes:
                 tag="models",
                 summary="The versions of one model, newest first",
                 parameters=[MODEL],
-                answers=done(says.ModelVersions),
+                answers=done(responses.ModelVersions),
                 errors=[*READING_STORE, *OF_MODEL],
             ),
             ScopedRoute(
@@ -230,31 +229,31 @@ class ModelRoutes:
                 tag="models",
                 summary="Promote a version: it serves from then on",
                 parameters=[MODEL],
-                body=Body(asks.VersionPromotion, {"the challenger": {"alias": "challenger"}}),
-                answers=done(says.AliasMoved),
+                body=Body(requests.VersionPromotion, {"the challenger": {"alias": "challenger"}}),
+                answers=done(responses.AliasMoved),
                 errors=moving,
             ),
             ScopedRoute(
                 "/{name}/challenger",
-                self._try,
+                self._set_challenger,
                 needs=Scope.MANAGE,
                 methods=["PUT"],
                 tag="models",
                 summary="Give a version the alias challenger",
                 parameters=[MODEL],
-                body=Body(asks.TriedVersion, {"the second": {"version": 2}}),
-                answers=done(says.AliasMoved),
+                body=Body(requests.SetChallengerVersion, {"the second": {"version": 2}}),
+                answers=done(responses.AliasMoved),
                 errors=moving,
             ),
             ScopedRoute(
                 "/{name}/challenger",
-                self._try_none,
+                self._clear_challenger,
                 needs=Scope.MANAGE,
                 methods=["DELETE"],
                 tag="models",
                 summary="Clear the alias challenger",
                 parameters=[MODEL],
-                answers=done(says.AliasMoved),
+                answers=done(responses.AliasMoved),
                 errors=[*SIGNING, *OF_MODEL, "SERVED_BY_RELEASE"],
             ),
             OneModelRoute(
@@ -268,7 +267,7 @@ class ModelRoutes:
                     MODEL,
                     query_parameter("version", NUMBER, "Its number; no default", required=True),
                 ],
-                answers=done(says.Deleted),
+                answers=done(responses.Deleted),
                 errors=[*CHANGING, *OF_MODEL, "ARTIFACT_IN_USE", "METHOD_NOT_ALLOWED"],
             ),
         ]
@@ -276,39 +275,42 @@ class ModelRoutes:
     async def _list(self, request: Request) -> Response:
         reject_unknown_query(request, "tenant_id")
         tenant = require_own_tenant(request, request.query_params.get("tenant_id"))
-        seen = await self._ask(
-            request, lambda store: seen_models(store, self.tenancy.lineage(tenant))
+        visible = await self._run(
+            request, lambda store: list_visible(store, self.tenants.lineage(tenant))
         )
-        limits = says.Limits(
+        limits = responses.Limits(
             self.settings.ingress.max_events,
             self.settings.management.max_rows,
             self.settings.management.max_body_bytes,
         )
         return as_json(
-            says.ModelList(
-                str(tenant), [says.summary_of(one.info, shared=one.is_lent) for one in seen], limits
+            responses.ModelList(
+                str(tenant),
+                [responses.summary_of(one.info, shared=one.is_inherited) for one in visible],
+                limits,
             )
         )
 
     async def _info(self, request: Request) -> Response:
         reject_unknown_query(request, "version")
-        tenant, model, which = tenant_of(request), model_of(request), version_asked(request)
-        seen = await self._ask(
-            request, lambda store: find_model(store, self.tenancy.lineage(tenant), model, which)
+        tenant, model, which = tenant_of(request), model_of(request), requested_version(request)
+        visible = await self._run(
+            request, lambda store: find_visible(store, self.tenants.lineage(tenant), model, which)
         )
-        return as_json(says.info_of(seen.info, shared=seen.is_lent))
+        return as_json(responses.info_of(visible.info, shared=visible.is_inherited))
 
     async def _versions(self, request: Request) -> Response:
         reject_unknown_query(request)
         tenant, model = tenant_of(request), model_of(request)
-        seen = await self._ask(
-            request, lambda store: seen_models(store, self.tenancy.lineage(tenant), model)
+        visible = await self._run(
+            request, lambda store: list_visible(store, self.tenants.lineage(tenant), model)
         )
-        if not seen:
+        if not visible:
             raise ArtifactMissing(f"model {model}")
         return as_json(
-            says.ModelVersions(
-                str(model), [says.summary_of(one.info, shared=one.is_lent) for one in seen]
+            responses.ModelVersions(
+                str(model),
+                [responses.summary_of(one.info, shared=one.is_inherited) for one in visible],
             )
         )
 
@@ -319,7 +321,7 @@ class ModelRoutes:
             model_of(request),
             parse_number(request.path_params["version"], "version"),
         )
-        data = await self._ask(
+        data = await self._run(
             request,
             lambda store: export_bundle(store, resolve_bundle(store, tenant, model, version)),
         )
@@ -352,10 +354,10 @@ class ModelRoutes:
                 limit_bytes=limit_bytes,
             )
 
-        done = await self._ask(request, bring_in)
-        entries = [says.Entry(str(ref.model), ref.version) for ref in done.bundles]
+        done = await self._run(request, bring_in)
+        entries = [responses.Entry(str(ref.model), ref.version) for ref in done.bundles]
         return as_json(
-            says.ImportedModels(
+            responses.ImportedModels(
                 entries, done.release.serial if done.release else None, done.origin
             ),
             201,
@@ -364,10 +366,10 @@ class ModelRoutes:
     async def _promote(self, request: Request) -> Response:
         reject_unknown_query(request)
         tenant, model = tenant_of(request), model_of(request)
-        asked = await BodyReader(asks.VersionPromotion, self._limit)(request)
-        if (asked.version is UNSET) == (asked.alias is UNSET):
+        body = await BodyReader(requests.VersionPromotion, self._limit)(request)
+        if (body.version is UNSET) == (body.alias is UNSET):
             raise MalformedEvent("version", "say either a version or an alias")
-        which = Alias.CHALLENGER if asked.version is UNSET else int(asked.version)
+        which = Alias.CHALLENGER if body.version is UNSET else int(body.version)
 
         def point(store: Store) -> tuple[BundleRef, AliasTarget]:
             ref = _own(store, tenant, model, which)
@@ -383,31 +385,33 @@ class ModelRoutes:
                 )
             return ref, champion
 
-        ref, named = await self._ask(request, point)
+        ref, named = await self._run(request, point)
         return as_json(
-            says.AliasMoved(
+            responses.AliasMoved(
                 str(model), Alias.CHAMPION, ref.version, ref.manifest_sha256, named.serial
             )
         )
 
-    async def _try(self, request: Request) -> Response:
+    async def _set_challenger(self, request: Request) -> Response:
         reject_unknown_query(request)
         tenant, model = tenant_of(request), model_of(request)
-        asked = await BodyReader(asks.TriedVersion, self._limit)(request)
+        body = await BodyReader(requests.SetChallengerVersion, self._limit)(request)
 
         def point(store: Store) -> AliasTarget:
-            ref = _own(store, tenant, model, int(asked.version))
+            ref = _own(store, tenant, model, int(body.version))
             serial = standing(store, tenant, model, Alias.CHALLENGER)
             return set_model_alias(
                 store, tenant, model, Alias.CHALLENGER, ref, serial, signer=read_signer(store.trust)
             )
 
-        named = await self._ask(request, point)
+        named = await self._run(request, point)
         return as_json(
-            says.AliasMoved(str(model), Alias.CHALLENGER, named.number, named.sha256, named.serial)
+            responses.AliasMoved(
+                str(model), Alias.CHALLENGER, named.number, named.sha256, named.serial
+            )
         )
 
-    async def _try_none(self, request: Request) -> Response:
+    async def _clear_challenger(self, request: Request) -> Response:
         reject_unknown_query(request)
         tenant, model = tenant_of(request), model_of(request)
 
@@ -418,8 +422,8 @@ class ModelRoutes:
                 store, tenant, model, Alias.CHALLENGER, serial, signer=read_signer(store.trust)
             )
 
-        named = await self._ask(request, clear)
-        return as_json(says.AliasMoved(str(model), Alias.CHALLENGER, None, "", named.serial))
+        named = await self._run(request, clear)
+        return as_json(responses.AliasMoved(str(model), Alias.CHALLENGER, None, "", named.serial))
 
     async def _delete(self, request: Request) -> Response:
         reject_unknown_query(request, "version")
@@ -432,7 +436,7 @@ class ModelRoutes:
         version = parse_number(named, "version")
         about = {"model": model, "tenant": tenant, "version": version}
         try:
-            await self._ask(request, lambda store: delete_bundle(store, tenant, model, version))
+            await self._run(request, lambda store: delete_bundle(store, tenant, model, version))
         except ArtifactMissing:
             raise  # nobody's model: nothing was tried
         except EnsembleError as error:
@@ -444,24 +448,24 @@ class ModelRoutes:
             )
             raise
         log_event(logging.INFO, "model_deleted", about, "Model deleted successfully")
-        return as_json(says.Deleted(str(model), version))
+        return as_json(responses.Deleted(str(model), version))
 
     async def _retain(self, request: Request) -> Response:
         reject_unknown_query(request)
         tenant = tenant_of(request)
-        keep = int((await BodyReader(asks.Retention, self._limit)(request)).keep)
-        gone = await self._ask(request, lambda store: apply_retention(store, tenant, keep=keep))
-        models = [says.Entry(str(entry.model), entry.serial) for entry in gone.bundles]
-        return as_json(says.Retained(keep, [entry.serial for entry in gone.releases], models))
+        keep = int((await BodyReader(requests.Retention, self._limit)(request)).keep)
+        gone = await self._run(request, lambda store: apply_retention(store, tenant, keep=keep))
+        models = [responses.Entry(str(entry.model), entry.serial) for entry in gone.bundles]
+        return as_json(responses.Retained(keep, [entry.serial for entry in gone.releases], models))
 
     async def _audit(self, request: Request) -> Response:
         reject_unknown_query(request, "limit")
-        tenant, limit = tenant_of(request), limit_asked(request)
-        entries = await self._ask(request, lambda store: read_audit(store, tenant, limit=limit))
-        return as_json(says.AuditLog([says.audited(entry) for entry in entries]))
+        tenant, limit = tenant_of(request), requested_limit(request)
+        entries = await self._run(request, lambda store: read_audit(store, tenant, limit=limit))
+        return as_json(responses.AuditLog([responses.audited(entry) for entry in entries]))
 
-    async def _ask(self, request: Request, work: Callable[[Store], Result]) -> Result:
-        return await self.desk.ask(actor_of(request), work)
+    async def _run(self, request: Request, work: Callable[[Store], Result]) -> Result:
+        return await self.executor.run(actor_of(request), work)
 
     @property
     def _limit(self) -> int:

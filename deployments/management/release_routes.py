@@ -15,8 +15,7 @@ from starlette.responses import Response
 from deployments.config.settings import Settings
 from deployments.config.tenants import Tenants
 from deployments.config.trust import read_signer
-from deployments.management import requests as asks
-from deployments.management import responses as says
+from deployments.management import requests, responses
 from deployments.management.contract import NUMBER, READING_STORE, SIGNING, done
 from deployments.management.request import (
     BodyReader,
@@ -39,13 +38,13 @@ class ReleaseRoutes:
     """The routes that look at releases and move the pointer and the challenger of the caller's tenant.
 
     Attributes:
-        desk: does the work on the store.
-        tenancy: says on whose release a tenant lives.
+        executor: runs work on the store.
+        tenants: the parents whose models a tenant inherits.
         settings: limits.
     """
 
-    desk: StoreExecutor
-    tenancy: Tenants
+    executor: StoreExecutor
+    tenants: Tenants
     settings: Settings
 
     def routes(self) -> list[ScopedRoute]:
@@ -58,7 +57,7 @@ class ReleaseRoutes:
                 needs=Scope.READ,
                 tag="releases",
                 summary="List the releases of the tenant, and which one serves",
-                answers=done(says.ReleaseList),
+                answers=done(responses.ReleaseList),
                 errors=READING_STORE,
             ),
             ScopedRoute(
@@ -69,8 +68,10 @@ class ReleaseRoutes:
                 tag="releases",
                 summary="Promote a release, by a canary rollout or at once",
                 parameters=[path_parameter("serial", NUMBER, "Number of the release", "1")],
-                body=Body(asks.ReleasePromotion, {"at once": {"at_once": True}}, is_required=False),
-                answers=done(says.PointerMovedTo),
+                body=Body(
+                    requests.ReleasePromotion, {"at once": {"at_once": True}}, is_required=False
+                ),
+                answers=done(responses.PointerState),
                 errors=moving,
             ),
             ScopedRoute(
@@ -80,8 +81,8 @@ class ReleaseRoutes:
                 methods=["POST"],
                 tag="releases",
                 summary="Roll back to an earlier release, at once",
-                body=Body(asks.Rollback, {"to the one before": {}}, is_required=False),
-                answers=done(says.PointerMovedTo),
+                body=Body(requests.Rollback, {"to the one before": {}}, is_required=False),
+                answers=done(responses.PointerState),
                 errors=moving,
             ),
             ScopedRoute(
@@ -90,28 +91,28 @@ class ReleaseRoutes:
                 needs=Scope.READ,
                 tag="releases",
                 summary="Which release is evaluated in shadow",
-                answers=done(says.ChallengerRelease),
+                answers=done(responses.ChallengerRelease),
                 errors=READING_STORE,
             ),
             ScopedRoute(
                 "/challenger",
-                self._try,
+                self._put_challenger,
                 needs=Scope.MANAGE,
                 methods=["PUT"],
                 tag="releases",
                 summary="Evaluate a release in shadow",
-                body=Body(asks.TriedRelease, {"the second": {"release": 2}}),
-                answers=done(says.ChallengerRelease),
+                body=Body(requests.SetChallengerRelease, {"the second": {"release": 2}}),
+                answers=done(responses.ChallengerRelease),
                 errors=moving,
             ),
             ScopedRoute(
                 "/challenger",
-                self._try_none,
+                self._delete_challenger,
                 needs=Scope.MANAGE,
                 methods=["DELETE"],
                 tag="releases",
                 summary="Evaluate no release in shadow",
-                answers=done(says.ChallengerRelease),
+                answers=done(responses.ChallengerRelease),
                 errors=SIGNING,
             ),
         ]
@@ -120,23 +121,23 @@ class ReleaseRoutes:
         reject_unknown_query(request)
         tenant = tenant_of(request)
         overview = await self._run(request, lambda registry: registry.overview())
-        return as_json(_listed(overview, tenant, self.tenancy.charge(tenant)))
+        return as_json(_listed(overview, tenant, self.tenants.charge(tenant)))
 
     async def _promote(self, request: Request) -> Response:
         reject_unknown_query(request)
         number = parse_number(request.path_params["serial"], "serial")
-        asked = await BodyReader(asks.ReleasePromotion, self._limit, empty=asks.ReleasePromotion)(
-            request
-        )
+        body = await BodyReader(
+            requests.ReleasePromotion, self._limit, empty=requests.ReleasePromotion
+        )(request)
         pointer = await self._change(
-            request, lambda registry: registry.promote(number, at_once=asked.at_once)
+            request, lambda registry: registry.promote(number, at_once=body.at_once)
         )
         return as_json(_moved(pointer))
 
     async def _roll_back(self, request: Request) -> Response:
         reject_unknown_query(request)
-        asked = await BodyReader(asks.Rollback, self._limit, empty=asks.Rollback)(request)
-        to = None if asked.to is None else int(asked.to)
+        body = await BodyReader(requests.Rollback, self._limit, empty=requests.Rollback)(request)
+        to = None if body.to is None else int(body.to)
         return as_json(_moved(await self._change(request, lambda registry: registry.roll_back(to))))
 
     async def _challenger(self, request: Request) -> Response:
@@ -145,31 +146,33 @@ class ReleaseRoutes:
             _challenger(await self._run(request, lambda registry: registry.challenger()))
         )
 
-    async def _try(self, request: Request) -> Response:
+    async def _put_challenger(self, request: Request) -> Response:
         reject_unknown_query(request)
-        release = int((await BodyReader(asks.TriedRelease, self._limit)(request)).release)
+        release = int(
+            (await BodyReader(requests.SetChallengerRelease, self._limit)(request)).release
+        )
         return as_json(await self._set_challenger(request, release))
 
-    async def _try_none(self, request: Request) -> Response:
+    async def _delete_challenger(self, request: Request) -> Response:
         reject_unknown_query(request)
         return as_json(await self._set_challenger(request, None))
 
     async def _set_challenger(
         self, request: Request, release: int | None
-    ) -> says.ChallengerRelease:
+    ) -> responses.ChallengerRelease:
         return _challenger(
             await self._change(request, lambda registry: registry.set_challenger(release))
         )
 
     async def _run(self, request: Request, work: Callable[[ModelRegistry], Answer]) -> Answer:
         tenant = tenant_of(request)
-        return await self.desk.ask(
+        return await self.executor.run(
             actor_of(request), lambda store: work(ModelRegistry(store, tenant))
         )
 
     async def _change(self, request: Request, work: Callable[[ModelRegistry], Answer]) -> Answer:
         tenant = tenant_of(request)
-        return await self.desk.ask(
+        return await self.executor.run(
             actor_of(request),
             lambda store: work(ModelRegistry(store, tenant, read_signer(store.trust))),
         )
@@ -179,10 +182,10 @@ class ReleaseRoutes:
         return self.settings.management.max_body_bytes
 
 
-def _listed(overview: ReleaseOverview, tenant: Tenant, serving: Tenant) -> says.ReleaseList:
+def _listed(overview: ReleaseOverview, tenant: Tenant, serving: Tenant) -> responses.ReleaseList:
     pointer, challenger = overview.pointer, overview.challenger
     releases = [
-        says.ReleaseSummary(
+        responses.ReleaseSummary(
             release=one.ref.serial,
             sha256=one.ref.sha256,
             created_at=one.created_at,
@@ -194,9 +197,9 @@ def _listed(overview: ReleaseOverview, tenant: Tenant, serving: Tenant) -> says.
         )
         for one in overview.releases
     ]
-    return says.ReleaseList(
+    return responses.ReleaseList(
         tenant_id=str(tenant),
-        lives_on=str(serving),
+        serving_tenant=str(serving),
         release=pointer.release if pointer else None,
         pointer_serial=pointer.serial if pointer else 0,
         previous=[ref.serial for ref in pointer.previous] if pointer else [],
@@ -206,12 +209,12 @@ def _listed(overview: ReleaseOverview, tenant: Tenant, serving: Tenant) -> says.
     )
 
 
-def _moved(pointer: Pointer) -> says.PointerMovedTo:
+def _moved(pointer: Pointer) -> responses.PointerState:
     previous = [ref.serial for ref in pointer.previous]
-    return says.PointerMovedTo(
+    return responses.PointerState(
         pointer.release, pointer.release_sha256, pointer.serial, previous, pointer.at_once
     )
 
 
-def _challenger(named: AliasTarget) -> says.ChallengerRelease:
-    return says.ChallengerRelease(named.number or None, named.sha256, named.serial)
+def _challenger(named: AliasTarget) -> responses.ChallengerRelease:
+    return responses.ChallengerRelease(named.number or None, named.sha256, named.serial)

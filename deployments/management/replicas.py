@@ -38,7 +38,7 @@ class Replicas:
         self._handle: Any = None
 
     # whatever the method takes and gives
-    async def ask(self, method: str, *args: Any) -> Any:  # noqa: ANN401
+    async def call(self, method: str, *args: Any) -> Any:  # noqa: ANN401
         """What one of them answers.
 
         Raises:
@@ -46,28 +46,29 @@ class Replicas:
             EnsembleError: as it was raised there.
         """
 
-        async def asked() -> Any:  # noqa: ANN401
+        async def send() -> Any:  # noqa: ANN401
             return await getattr(await self._found(), method).remote(*args)
 
-        return await self._within(asked)
+        return await self._within(send)
 
-    async def ask_all(self, method: str, *args: Any) -> list[Any]:  # noqa: ANN401  # likewise
+    async def broadcast(self, method: str, *args: Any) -> list[Any]:  # noqa: ANN401  # likewise
         """What each of them answers, or the error in its place.
 
-        Errors as in `ask` where nobody is there.
+        Errors as in `call` where nobody is there.
         """
 
-        async def asked() -> list[Any]:
+        async def send() -> list[Any]:
             response = (await self._found()).broadcast(method, *args)
             return list(
                 await response.results_async(timeout_s=self._within_s, return_exceptions=True)
             )
 
-        answers: list[Any] = await self._within(asked)
+        answers: list[Any] = await self._within(send)
         if not answers:
             raise DeploymentUnavailable
         return [
-            self._ours(answer) if isinstance(answer, Exception) else answer for answer in answers
+            self._as_ensemble_error(answer) if isinstance(answer, Exception) else answer
+            for answer in answers
         ]
 
     async def _found(self) -> Any:  # noqa: ANN401  # Serve's handle builds its methods on the fly
@@ -75,16 +76,16 @@ class Replicas:
             self._handle = await asyncio.to_thread(self._find)
         return self._handle
 
-    async def _within(self, asked: Callable[[], Any]) -> Any:  # noqa: ANN401
+    async def _within(self, send: Callable[[], Any]) -> Any:  # noqa: ANN401
         """Serve's own waits have no end while no replica runs."""
         try:
-            return await asyncio.wait_for(asked(), self._within_s)
+            return await asyncio.wait_for(send(), self._within_s)
         except EnsembleError as error:
-            raise self._ours(error) from None
+            raise self._as_ensemble_error(error) from None
         except GONE as error:
-            raise self._ours(error) from None
+            raise self._as_ensemble_error(error) from None
 
-    def _ours(self, error: Exception) -> EnsembleError:
+    def _as_ensemble_error(self, error: Exception) -> EnsembleError:
         """What was raised there, without Ray's wrapping, which holds a traceback.
 
         Whatever is none of ours is told to the log alone.

@@ -22,14 +22,14 @@ __all__ = [
     "RESERVED",
     "BodyReader",
     "actor_of",
-    "limit_asked",
     "model_of",
     "new_model_name",
     "parse_number",
     "reject_unknown_query",
+    "requested_limit",
+    "requested_version",
     "require_own_tenant",
     "tenant_of",
-    "version_asked",
 ]
 
 RESERVED = frozenset(
@@ -56,9 +56,9 @@ LAYERS_MODELS = {
     for models in plan.kinds.values()
     for model in models
 }  # bundle -> the layers that are made of it
-NOBODY = "auth off"
+NO_KEY_ID = "auth off"
 Body = TypeVar("Body")
-MOST_ENTRIES, SOME_ENTRIES = 1000, 100
+MAX_ENTRIES, DEFAULT_ENTRIES = 1000, 100
 
 
 class BodyReader(Generic[Body]):
@@ -96,7 +96,7 @@ def tenant_of(request: Request) -> Tenant:
 
 def actor_of(request: Request) -> Actor:
     """Who asks, for the audit log."""
-    return Actor(caller_of(request.scope).key_id or NOBODY, client_of(request))
+    return Actor(caller_of(request.scope).key_id or NO_KEY_ID, client_of(request))
 
 
 def require_own_tenant(request: Request, named: str | None) -> Tenant:
@@ -151,7 +151,7 @@ def parse_number(text: str, field: str) -> int:
     return number
 
 
-def version_asked(request: Request) -> int | Alias | None:
+def requested_version(request: Request) -> int | Alias | None:
     """The version that the query names, by number or by word; None where it names none.
 
     Raises:
@@ -176,7 +176,7 @@ def reject_unknown_query(request: Request, *known: str) -> None:
         seen.add(name)
 
 
-def limit_asked(request: Request) -> int:
+def requested_limit(request: Request) -> int:
     """How many entries the query asks for.
 
     Raises:
@@ -184,8 +184,8 @@ def limit_asked(request: Request) -> int:
     """
     text = request.query_params.get("limit")
     if text is None:
-        return SOME_ENTRIES
+        return DEFAULT_ENTRIES
     number = parse_number(text, "limit")
-    if number > MOST_ENTRIES:
-        raise MalformedEvent("limit", f"is above {MOST_ENTRIES:,}")
+    if number > MAX_ENTRIES:
+        raise MalformedEvent("limit", f"is above {MAX_ENTRIES:,}")
     return number

@@ -19,9 +19,9 @@ __all__ = [
     "Retention",
     "Rollback",
     "RowsToRate",
+    "SetChallengerRelease",
+    "SetChallengerVersion",
     "TrainRequest",
-    "TriedRelease",
-    "TriedVersion",
     "VersionPromotion",
 ]
 
@@ -94,13 +94,13 @@ class VersionPromotion(Struct, forbid_unknown_fields=True, frozen=True):
     alias: Literal["challenger"] | UnsetType = UNSET
 
 
-class TriedVersion(Struct, forbid_unknown_fields=True, frozen=True):
+class SetChallengerVersion(Struct, forbid_unknown_fields=True, frozen=True):
     """Which version gets the word `challenger`."""
 
     version: Number
 
 
-class TriedRelease(Struct, forbid_unknown_fields=True, frozen=True):
+class SetChallengerRelease(Struct, forbid_unknown_fields=True, frozen=True):
     """Which release is tried in shadow."""
 
     release: Number

@@ -15,7 +15,7 @@ from ensemble.store import Alias, AuditEntry, BundleInfo
 __all__ = [
     "AliasMoved",
     "AuditLog",
-    "AuditedAct",
+    "AuditedAction",
     "ChallengerRelease",
     "Deleted",
     "Entry",
@@ -25,7 +25,7 @@ __all__ = [
     "ModelList",
     "ModelSummary",
     "ModelVersions",
-    "PointerMovedTo",
+    "PointerState",
     "ReleaseList",
     "ReleaseSummary",
     "Retained",
@@ -57,7 +57,7 @@ class ModelSummary(Struct):
         tenant_id: whose it is.
         version: its number; versions are counted.
         label: what its publisher calls it.
-        type: class or kind of the model, as its publisher says.
+        type: class or kind of the model, as its publisher responses.
         path: from the store's root.
         aliases: words that stand for it: champion, challenger.
         in_use: something needs it, so it is not deleted.
@@ -223,7 +223,7 @@ class ReleaseList(Struct):
 
     Attributes:
         tenant_id: whose they are.
-        lives_on: on whose release it lives: its own, its group's or the generic one.
+        serving_tenant: on whose release it lives: its own, its group's or the generic one.
         release: in use; null where it has none of its own.
         pointer_serial: of the pointer to it; every promotion has a higher one. 0 where there is
             none, or none that can be read.
@@ -232,7 +232,7 @@ class ReleaseList(Struct):
     """
 
     tenant_id: str
-    lives_on: str
+    serving_tenant: str
     release: int | None
     pointer_serial: int
     previous: list[int]
@@ -241,7 +241,7 @@ class ReleaseList(Struct):
     releases: list[ReleaseSummary]
 
 
-class PointerMovedTo(Struct):
+class PointerState(Struct):
     """Which release is in use now; replicas follow within seconds.
 
     Attributes:
@@ -273,7 +273,7 @@ class ChallengerRelease(Struct):
     serial: int
 
 
-class AuditedAct(Struct):
+class AuditedAction(Struct):
     """One act on the store.
 
     Attributes:
@@ -300,7 +300,7 @@ class AuditedAct(Struct):
 class AuditLog(Struct):
     """What was done to the models of the caller's tenant, the newest first."""
 
-    entries: list[AuditedAct]
+    entries: list[AuditedAction]
 
 
 def summary_of(info: BundleInfo, *, shared: bool) -> ModelSummary:
@@ -355,9 +355,9 @@ def info_of(info: BundleInfo, *, shared: bool) -> ModelInfo:
     )
 
 
-def audited(entry: AuditEntry) -> AuditedAct:
+def audited(entry: AuditEntry) -> AuditedAction:
     """One act, without the tenant, who is the caller's."""
-    return AuditedAct(
+    return AuditedAction(
         entry.number,
         entry.at,
         entry.who,

@@ -44,7 +44,7 @@ class StoreExecutor:
             settings.management.store_threads, thread_name_prefix="store"
         )
 
-    async def ask(self, actor: Actor, work: Callable[[Store], Answer]) -> Answer:
+    async def run(self, actor: Actor, work: Callable[[Store], Answer]) -> Answer:
         """What `work` makes of the store.
 
         Args:
@@ -79,11 +79,11 @@ async def with_timeout(work: Awaitable[Answer], within_s: float) -> Answer:
         return await asyncio.wait_for(work, within_s)
     except TimeoutError:
         refusal: ServiceError = StoreUnavailable()
-        said = f"it takes longer than {within_s:g} s"
+        problem_text = f"it takes longer than {within_s:g} s"
     except SigningRefused as refused:
-        refusal, said = SigningUnavailable(), str(refused)
+        refusal, problem_text = SigningUnavailable(), str(refused)
     except OSError as problem:
         refusal = StoreFull() if problem.errno in NO_ROOM else StoreUnavailable()
-        said = errno.errorcode.get(problem.errno or 0, type(problem).__name__)
-    log_event(logging.ERROR, "store_call_failed", {"code": refusal.code, "problem": said})
+        problem_text = errno.errorcode.get(problem.errno or 0, type(problem).__name__)
+    log_event(logging.ERROR, "store_call_failed", {"code": refusal.code, "problem": problem_text})
     raise refusal

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ensemble.errors import ArtifactError, ArtifactMissing
 from ensemble.store import Alias, BundleInfo, ModelName, Store, Tenant, describe_bundle, list_models
 
-__all__ = ["VisibleModel", "find_model", "seen_models"]
+__all__ = ["VisibleModel", "find_visible", "list_visible"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +23,14 @@ class VisibleModel:
 
     Attributes:
         info: what is known of it.
-        is_lent: it is another tenant's.
+        is_inherited: it is another tenant's.
     """
 
     info: BundleInfo
-    is_lent: bool
+    is_inherited: bool
 
 
-def seen_models(
+def list_visible(
     store: Store, lineage: Sequence[Tenant], model: ModelName | None = None
 ) -> list[VisibleModel]:
     """Everything that the first of `lineage` sees, its own first.
@@ -38,16 +38,16 @@ def seen_models(
     The versions of one model where `model` is given.
     """
     owner, *parents = lineage
-    own = [VisibleModel(info, is_lent=False) for info in list_models(store, owner, model)]
+    own = [VisibleModel(info, is_inherited=False) for info in list_models(store, owner, model)]
     return own + [
-        VisibleModel(info, is_lent=True)
+        VisibleModel(info, is_inherited=True)
         for parent in parents
         for info in list_models(store, parent, model)
         if Alias.CHAMPION in info.aliases
     ]
 
 
-def find_model(
+def find_visible(
     store: Store, lineage: Sequence[Tenant], model: ModelName, which: int | Alias | None = None
 ) -> VisibleModel:
     """One version of a model: of the nearest of `lineage` that has the model at all, as `describe_bundle` finds it.
@@ -58,13 +58,13 @@ def find_model(
     """
     owner, *parents = lineage
     if list_models(store, owner, model):
-        return VisibleModel(describe_bundle(store, owner, model, which), is_lent=False)
+        return VisibleModel(describe_bundle(store, owner, model, which), is_inherited=False)
     for parent in parents:
         try:
             info = describe_bundle(store, parent, model, Alias.CHAMPION)
         except ArtifactError:  # the next of the lineage serves in its place
             continue
         if which in (None, Alias.CHAMPION, info.version):
-            return VisibleModel(info, is_lent=True)
+            return VisibleModel(info, is_inherited=True)
         break
     raise ArtifactMissing(f"model {model}")

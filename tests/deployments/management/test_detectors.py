@@ -112,14 +112,14 @@ class Replica:
 
     async def version_after_a_look(self) -> int:
         """The version once the look that a use begins beside has ended."""
-        self.clock.now += page.LOOK_EVERY_S
+        self.clock.now += page.POLL_EVERY_S
         await self.version()
         await self.looks()
         return await self.version()
 
     async def looks(self) -> None:
         await asyncio.gather(
-            *(task for task, _ in self.detectors._looks.values()), return_exceptions=True
+            *(task for task, _ in self.detectors._polls.values()), return_exceptions=True
         )
         await asyncio.sleep(0)
 
@@ -301,7 +301,7 @@ def test_nobody_waits_for_a_new_champion_to_load(
         await replica.version()
         publish_champion(which=1)
         with hung_loads(monkeypatch, ACME) as loads:
-            replica.clock.now += page.LOOK_EVERY_S
+            replica.clock.now += page.POLL_EVERY_S
             assert [await asyncio.wait_for(replica.version(), AT_ONCE_S) for _ in range(3)] == [
                 1,
                 1,
@@ -467,7 +467,7 @@ def test_a_new_champion_whose_file_hangs_is_said_of_the_one_that_goes_on(
         await replica.version()
         publish_champion(which=1)
         with hung_loads(monkeypatch, ACME) as loads:
-            replica.clock.now += page.LOOK_EVERY_S
+            replica.clock.now += page.POLL_EVERY_S
             await replica.version()
             await loads.has_begun()
             replica.clock.now += page.LOAD_WITHIN_S

@@ -186,7 +186,7 @@ def while_the_store(fails: Exception) -> Provoke:
     def ask(furnished: Furnished, route: Route, good: dict[str, Any]) -> httpx.Response:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(TrustedStore, "__call__", broken)
-            patch.setattr(JobRecords, "take_over", broken)
+            patch.setattr(JobRecords, "recover", broken)
             patch.setattr(furnished.managed.manage._jobs, "_begun", None)
             return furnished.ask(*at(furnished, route), **good)
 

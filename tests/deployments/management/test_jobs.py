@@ -22,7 +22,7 @@ import pytest
 from deployments.config.settings import Settings, read_settings
 from deployments.config.trust import SigningRefused
 from deployments.management.job_records import ENDED, JobRecord, JobRecords, JobStatus
-from deployments.management.jobs import Jobs, TrainRequest
+from deployments.management.jobs import Jobs, TrainingSpec
 from deployments.management.training_actor import FitWork
 from ensemble.errors import (
     FeatureMismatch,
@@ -64,8 +64,8 @@ def rows(count: int = 120, seed: int = 0) -> Rows:
     return [dict(zip(NETWORK_FEATURES, row, strict=True)) for row in table]
 
 
-def wanted(*, as_champion: bool = True, **fields: Any) -> TrainRequest:
-    return TrainRequest(**({"rows": rows(), "as_champion": as_champion} | fields))
+def wanted(*, as_champion: bool = True, **fields: Any) -> TrainingSpec:
+    return TrainingSpec(**({"rows": rows(), "as_champion": as_champion} | fields))
 
 
 async def fit_here(work: FitWork) -> AsyncGenerator[Step | Trained, None]:
@@ -269,7 +269,7 @@ async def never(work: FitWork) -> AsyncGenerator[Step | Trained, None]:
     ],
 )
 def test_what_cannot_be_trained_is_refused_at_the_door(
-    desk: Desk, request_: Callable[[], TrainRequest], error: type[Exception]
+    desk: Desk, request_: Callable[[], TrainingSpec], error: type[Exception]
 ) -> None:
     async def promise() -> None:
         jobs = desk.jobs(never, max_rows=1000)
@@ -591,7 +591,7 @@ def test_a_job_that_cannot_be_written_down_is_not_taken(
 @pytest.fixture
 # asked for by its effect
 def records(own_state: Path, patient_disk: None) -> JobRecords:  # noqa: ARG001
-    return JobRecords(own_state, kept=3, kept_days=30, now=Clock(1_700_000_000.0))
+    return JobRecords(own_state, limit=3, max_age_days=30, now=Clock(1_700_000_000.0))
 
 
 def record_of(
@@ -615,7 +615,7 @@ def test_a_record_is_read_as_it_was_written(records: JobRecords) -> None:
     record = replace(record_of(1), message="ü", progress=0.5)
     records.save(record)
 
-    assert records.take_over() == [record]
+    assert records.recover() == [record]
 
 
 def test_old_jobs_and_too_many_jobs_are_forgotten(records: JobRecords) -> None:
@@ -627,8 +627,8 @@ def test_old_jobs_and_too_many_jobs_are_forgotten(records: JobRecords) -> None:
         records.save(record_of(number, ended_at=f"2023-11-14T00:00:0{number}Z"))
     records.save(record_of(9, tenant="globex", ended_at="2023-09-01T00:00:00Z"))
 
-    assert sorted(int(record.id, 16) for record in records.take_over()) == [2, 3, 4]
-    assert sorted(int(record.id, 16) for record in records.take_over()) == [2, 3, 4]
+    assert sorted(int(record.id, 16) for record in records.recover()) == [2, 3, 4]
+    assert sorted(int(record.id, 16) for record in records.recover()) == [2, 3, 4]
 
 
 def test_jobs_are_forgotten_while_management_runs_too(desk: Desk) -> None:
@@ -663,7 +663,7 @@ def test_whatever_else_lies_in_the_folder_is_passed_over(
     records.save(record_of(1))
     (own_state / "jobs" / "acme" / name).write_bytes(data)
 
-    assert records.take_over() == [record_of(1)]
+    assert records.recover() == [record_of(1)]
 
 
 def test_a_link_in_the_place_of_a_record_is_not_followed(
@@ -674,7 +674,7 @@ def test_a_link_in_the_place_of_a_record_is_not_followed(
     stranger.write_bytes(msgspec.json.encode(record_of(2)))
     (own_state / "jobs" / "acme" / f"{record_of(2).id}.json").symlink_to(stranger)
 
-    assert records.take_over() == [record_of(1)]
+    assert records.recover() == [record_of(1)]
 
 
 def test_who_stops_waiting_for_a_submission_leaves_no_job(

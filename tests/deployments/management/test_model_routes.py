@@ -431,8 +431,8 @@ def test_a_disk_that_hangs_is_503_with_the_time_to_come_back(
     """The loop goes on meanwhile: what needs no disk is answered."""
     publish(store, model=MODEL)
     goes_on = threading.Event()
-    managed.manage._desk._open = lambda: goes_on.wait(30.0) and store
-    managed.manage._desk._within_s = 0.05
+    managed.manage._executor._open = lambda: goes_on.wait(30.0) and store
+    managed.manage._executor._within_s = 0.05
 
     answer = managed("GET", "/models", headers=managed.key_of("acme"))
 

@@ -54,7 +54,7 @@ def test_a_tenant_without_a_release_lives_on_the_generic_one(ask: Ask) -> None:
 
     assert body == {
         "tenant_id": "acme",
-        "lives_on": "default",
+        "serving_tenant": "default",
         "release": None,
         "pointer_serial": 0,
         "previous": [],
@@ -89,7 +89,7 @@ def test_promoting_and_rolling_back_move_the_pointer_forward(
     }
     assert read_pointer(store, ACME).ref == two_releases[0]
     listed = ask("GET", "/models/releases").json()
-    assert (listed["release"], listed["pointer_serial"], listed["lives_on"]) == (1, 3, "acme")
+    assert (listed["release"], listed["pointer_serial"], listed["serving_tenant"]) == (1, 3, "acme")
     assert [(one["release"], one["in_use"], one["notes"]) for one in listed["releases"]] == [
         (2, False, "toy"),
         (1, True, "toy"),

@@ -24,7 +24,7 @@ import ray
 from deployments.config.settings import read_settings
 from deployments.management import training_actor
 from deployments.management.job_records import JobRecord, JobStatus
-from deployments.management.jobs import Jobs, TrainRequest
+from deployments.management.jobs import Jobs, TrainingSpec
 from deployments.management.training_actor import NICE, FitWork, run_in_ray
 from ensemble.errors import JobCrashed, TrainingError
 from ensemble.features.tabular import NETWORK_FEATURES
@@ -156,7 +156,7 @@ def test_a_job_trains_in_ray_and_another_is_cancelled_and_a_third_times_out(
     key.write_bytes(signer.to_pem())
     key.chmod(0o600)
     monkeypatch.setenv("AXON_SIGNING_KEY", str(key))
-    request = TrainRequest(
+    request = TrainingSpec(
         rows=[
             dict(zip(NETWORK_FEATURES, row, strict=True)) for row in work().table.values.tolist()
         ],

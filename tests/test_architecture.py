@@ -23,7 +23,6 @@ NOT_YET_SHORT = {
     "deployments.management.jobs",
     "deployments.management.model_routes",
     "deployments.observability.metrics",
-    "deployments.scoring.wire",
     "deployments.web.api_keys",
     "ensemble.layers.resilience",
     "ensemble.runtime.slot",

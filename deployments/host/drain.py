@@ -1,4 +1,4 @@
-"""The end of a service, in order: the door closes, who is inside gets an answer, and only then everything else ends.
+"""The end of a service: the front proxy drains before everything else stops.
 
 Serve's own shutdown ends the front proxy with the calls that it holds. HAProxy's soft stop does
 what is wanted: it listens no longer,
@@ -19,7 +19,7 @@ __all__ = ["drain_proxy"]
 
 
 def drain_proxy(within_s: float) -> None:
-    """Let the front proxy of this service take no new connections, and wait for the calls it holds, but no longer than `within_s`.
+    """Let the front proxy accept no new connections, and wait up to `within_s` for its calls.
 
     Does nothing where Serve runs without HAProxy.
     """

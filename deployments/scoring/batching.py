@@ -1,8 +1,8 @@
-"""The micro-batcher: requests that wait together leave together.
+"""The micro-batcher: requests that wait together leave in one batch.
 
-While a batch is out, the next one gathers; when a batch comes back, whoever waits leaves at once.
-There is no timer, so an
-idle service answers a single event immediately and a busy one grows its batches by itself.
+While a batch is in flight, the next one gathers; when it comes back, all that wait leave at once.
+There is no timer, so an idle service scores a single event immediately, and a busy one grows its
+batches by itself.
 """
 
 from __future__ import annotations
@@ -15,42 +15,42 @@ from typing import Generic, TypeVar
 __all__ = ["MicroBatcher"]
 
 Item = TypeVar("Item")
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
-class MicroBatcher(Generic[Item, Answer]):
-    """Gathers items of concurrent callers into batches.
+class MicroBatcher(Generic[Item, Result]):
+    """Gather items of concurrent callers into batches.
 
     Args:
-        score: takes a batch, returns one answer for each item in the same order; an exception
+        score: scores a batch, and returns one result an item in the same order; an exception
             reaches every caller of that batch.
         batch_size: the most items in a batch.
-        in_flight: the most batches out at a time.
+        in_flight: the most batches at a time.
     """
 
     def __init__(
         self,
-        score: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]],
+        score: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
         *,
         batch_size: int,
         in_flight: int,
     ) -> None:
         self._score, self._batch_size, self._in_flight = score, batch_size, in_flight
-        self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
+        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._flushes: set[asyncio.Task[None] | None] = set()
 
-    async def submit(self, item: Item) -> Answer:
-        """The answer for `item`, from the batch it travelled in."""
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, answer))
+    async def submit(self, item: Item) -> Result:
+        """Submit `item`, and return its result from the batch it left in."""
+        result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, result))
         if len(self._flushes) < self._in_flight:
             self._flushes.add(asyncio.create_task(self._flush()))
-        return await answer
+        return await result
 
     async def _flush(self) -> None:
-        """Send batches until nobody waits.
+        """Send batches until no item waits.
 
-        It steps down in the same breath as it last looked, so that no one is left behind.
+        No await is between the last check and the end of this task, so no item is left behind.
         """
         try:
             while self._waiting:
@@ -63,10 +63,10 @@ class MicroBatcher(Generic[Item, Answer]):
         finally:
             self._flushes.discard(asyncio.current_task())
 
-    async def _send(self, batch: Sequence[tuple[Item, asyncio.Future[Answer]]]) -> None:
+    async def _send(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:
-            answers = await self._score([item for item, _ in batch])
-            answered = list(zip(batch, answers, strict=True))
+            results = await self._score([item for item, _ in batch])
+            scored = list(zip(batch, results, strict=True))
         # not swallowed: every caller of this batch gets it
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
             for _, future in batch:
@@ -77,6 +77,6 @@ class MicroBatcher(Generic[Item, Answer]):
                         else error
                     )
             return
-        for (_, future), answer in answered:
+        for (_, future), result in scored:
             if not future.done():  # a caller that left has cancelled its future
-                future.set_result(answer)
+                future.set_result(result)

@@ -1,10 +1,10 @@
-"""What one ingress replica counted, as Prometheus text: `GET /metrics`, for who has no Prometheus that reads Ray's exporter.
+"""GET /metrics: what one ingress replica counted, as Prometheus text.
 
-Behind a balancer such a page shows one replica, another one each time (C-29). So every line names
-its replica, and the first one says
-where the whole is: at Ray's exporter, which also has what the layers count. The names are those of
-`METRICS`, without Ray's prefix.
-Measured: recording here costs about a microsecond, beside Ray's three to six.
+For installations without a Prometheus that reads Ray's exporter. Behind a balancer such a page
+shows one replica, and another one each time (C-29). So every line names its replica, and the first
+lines name the complete source: Ray's exporter, which also has what the layers count. The names are
+those of `METRICS`, without Ray's prefix. Measured: recording here costs about a microsecond,
+beside Ray's three to six.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ __all__ = ["CONTENT_TYPE", "TextMeter", "metrics_routes"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 HEADER = (
-    "# One ingress replica of Axon, by its own count since it started; the next request may reach another one.\n"
-    "# Canonical is Ray's metrics exporter: there these names begin with ray_, and the layers' own metrics are there too.\n"
+    "# One ingress replica of Axon, by its own count since it started; "
+    "the next request may reach another one.\n"
+    "# Canonical is Ray's metrics exporter: there these names begin with ray_, "
+    "and the layers' own metrics are there too.\n"
 )
 Key = tuple[str, tuple[tuple[str, str], ...]]
 
@@ -45,9 +47,8 @@ class TextMeter:
         self._registry = CollectorRegistry(auto_describe=False)
         self._replica = replica
         self._families: dict[str, Any] = {}
-        self._children: dict[
-            Key, Any
-        ] = {}  # finding a child by its labels takes longer than recording into it
+        # to find a child by its labels costs more than to record into it
+        self._children: dict[Key, Any] = {}
         self._lock = threading.Lock()
 
     def count(self, name: str, by: float = 1.0, /, **labels: str) -> None:
@@ -103,10 +104,7 @@ class TextMeter:
 
 
 class _OfReplica(Collector):
-    """A registry with one more label.
-
-    And without the birth dates that the client writes of every counter, half of all lines.
-    """
+    """A registry with one more label, and without creation times, which are half of all lines."""
 
     def __init__(self, registry: CollectorRegistry, replica: str) -> None:
         self._registry, self._replica = registry, replica

@@ -1,9 +1,8 @@
-"""The wire: JSON in, parsed once and strictly; JSON out; and the OpenAPI document, from the same types.
+"""The wire format of events and verdicts: JSON is parsed once and strictly into these types.
 
-Nothing is coerced: a string is no number, an unknown field is a mistake, NaN is no JSON. `null` is
-accepted where a feature
-has no value, because the two rates that the door recomputes have none in a flow without duration;
-every other null is refused by name.
+The OpenAPI document is made from the same types. Nothing is coerced: a string is no number, an
+unknown field is an error, NaN is no JSON. `null` is accepted for the two rates that admission
+recomputes, because they have no value in a flow without duration. Every other null is rejected.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from msgspec import Meta, Struct
 
 from deployments.web import ErrorBody, check_size, decode_body
 from ensemble.errors import EventError, FeatureMismatch, MalformedEvent, TooManyEvents
-from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch, ProcessEvent
+from ensemble.events import EventBatch, FlowBatch, Kind, ProcessEvent
 from ensemble.features import flow, process
 from ensemble.features.digest import input_digests
 from ensemble.verdicts import LayerScores, SystemStatus, Verdicts
@@ -41,6 +40,11 @@ __all__ = [
 
 Name = Annotated[str, Meta(max_length=256)]
 EXPLAINED_FEATURES = 5  # of each layer: what a person reads
+_WORST_FIRST = (
+    SystemStatus.FALLBACK_MODE,
+    SystemStatus.PARTIALLY_OPERATIONAL,
+    SystemStatus.FULLY_OPERATIONAL,
+)
 
 
 class FlowRequest(Struct, tag_field="kind", tag="flow", forbid_unknown_fields=True, frozen=True):
@@ -57,9 +61,8 @@ class ProcessRequest(
 ):
     """A process start."""
 
-    name: Annotated[
-        str, Meta(min_length=1)
-    ]  # too long a text is cut and flagged, never refused: refusing is an evasion
+    # a text that is too long is cut and flagged; rejecting it would be an evasion
+    name: Annotated[str, Meta(min_length=1)]
     parent: str = ""
     command_line: str = ""
     user: str = ""
@@ -69,9 +72,10 @@ class ProcessRequest(
 
 
 EventRequest = FlowRequest | ProcessRequest
+Admitted = tuple[EventBatch, Sequence[int], Mapping[int, EventError]]
 
 
-class _BatchRequest(Struct, forbid_unknown_fields=True):
+class _RawBatch(Struct, forbid_unknown_fields=True):
     events: list[msgspec.Raw]
 
 
@@ -82,7 +86,7 @@ class BatchRequest(Struct, forbid_unknown_fields=True):
 
 
 class LayerAnswer(Struct):
-    """One layer's opinion."""
+    """The score of one layer."""
 
     layer: str
     score: float
@@ -100,7 +104,15 @@ class Explanation(Struct):
 
 
 class Verdict(Struct, omit_defaults=True):
-    """The fused answer for one event."""
+    """The fused verdict on one event.
+
+    Attributes:
+        release: which release made it, `<tenant>/<serial>`; empty if none could be loaded.
+        release_sha256: SHA-256 of that release's file, which names every model by digest; empty
+            for none.
+        input_sha256: SHA-256 of what the models read of the event, whatever its id and dialect.
+        scored_at: when its batch was scored, ISO 8601 in UTC; `axon replay` sets its clock to it.
+    """
 
     id: str
     score: float
@@ -113,30 +125,10 @@ class Verdict(Struct, omit_defaults=True):
     status: str
     layers: list[LayerAnswer]
     elapsed_ms: float
-    release: Annotated[
-        str,
-        Meta(
-            description="Which release made it, `<tenant>/<serial>`; empty where none could be had"
-        ),
-    ]
-    release_sha256: Annotated[
-        str,
-        Meta(
-            description="SHA-256 of that release's file, which names every model by digest; empty for none"
-        ),
-    ]
-    input_sha256: Annotated[
-        str,
-        Meta(
-            description="SHA-256 of what the models saw of the event, whatever its id and dialect"
-        ),
-    ]
-    scored_at: Annotated[
-        str,
-        Meta(
-            description="When its batch was scored, ISO 8601 in UTC; what `axon replay` sets its clock to"
-        ),
-    ]
+    release: str
+    release_sha256: str
+    input_sha256: str
+    scored_at: str
     flags: Sequence[str] = ()
     explanation: list[Explanation] | None = None
 
@@ -149,11 +141,10 @@ class RowError(Struct):
 
 
 class BatchAnswer(Struct):
-    """The answers in the order of the events."""
+    """The verdicts in the order of the events."""
 
-    results: list[
-        Any
-    ]  # Verdict or RowError: msgspec keeps untagged unions out of types, so the document names them
+    # Verdict or RowError: msgspec has no untagged unions of structs, so the document names them
+    results: list[Any]
     status: str
     coverage: float
 
@@ -163,8 +154,8 @@ class _OnlyId(Struct):
 
 
 _decode_event = msgspec.json.Decoder(EventRequest).decode
-_decode_batch = msgspec.json.Decoder(_BatchRequest).decode
-_decode_whole_batch = msgspec.json.Decoder(BatchRequest).decode
+_decode_batch = msgspec.json.Decoder(_RawBatch).decode
+_decode_batch_at_once = msgspec.json.Decoder(BatchRequest).decode
 _decode_id = msgspec.json.Decoder(_OnlyId).decode
 _KINDS: Mapping[type, Kind] = {FlowRequest: Kind.FLOW, ProcessRequest: Kind.PROCESS}
 
@@ -175,23 +166,22 @@ def kind_of(event: EventRequest) -> Kind:
 
 
 def parse_event(body: bytes) -> EventRequest:
-    """One event.
+    """Parse one event.
 
     Raises:
         MalformedJson: not JSON, or not UTF-8.
         MalformedEvent: JSON, but not an event; `field` says where.
     """
-    event: EventRequest
     check_size(body, 1)
     try:
-        event = _decode_event(body)
+        event: EventRequest = _decode_event(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         event = decode_body(_decode_event, _without_half_pairs(body))
     return event
 
 
 def parse_batch(body: bytes, *, limit: int) -> list[EventRequest | tuple[str, EventError]]:
-    """The events of a batch, in order; in the place of a bad one its id and what is wrong with it.
+    """Parse the events of a batch, in order; an invalid one becomes its id and its error.
 
     Raises:
         MalformedJson: not JSON, or not UTF-8.
@@ -200,9 +190,8 @@ def parse_batch(body: bytes, *, limit: int) -> list[EventRequest | tuple[str, Ev
     """
     check_size(body, limit)
     try:
-        events: Sequence[EventRequest] = _decode_whole_batch(
-            body
-        ).events  # the common case: all are well
+        # the common case: all are valid
+        events: Sequence[EventRequest] = _decode_batch_at_once(body).events
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raw = decode_body(_decode_batch, _without_half_pairs(body)).events
         check_count(len(raw), limit)
@@ -212,7 +201,7 @@ def parse_batch(body: bytes, *, limit: int) -> list[EventRequest | tuple[str, Ev
 
 
 def check_count(count: int, limit: int, field: str = "events") -> None:
-    """Refuse an empty batch, and one of more than `limit`; `field` holds it.
+    """Reject an empty batch, and one of more than `limit` events; `field` contains it.
 
     Raises:
         MalformedEvent: it is empty.
@@ -243,68 +232,55 @@ _PAIR_OR_HALF = re.compile(rb"(\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..)|\\u[dD][
 
 
 def _without_half_pairs(body: bytes) -> bytes:
-    """Half a surrogate pair, which is how JSON writes a name that is not UTF-8, as the replacement character: refusing is an evasion."""
-    mended = bytearray(
-        body
-    )  # in place, for both are six bytes: a piece for each half would take sixteen times the body
+    """Replace half surrogate pairs: JSON writes names that are not UTF-8 so; rejecting is evasion."""
+    # in place, for both are six bytes: a piece for each half would need sixteen times the memory
+    replaced = bytearray(body)
     for found in _PAIR_OR_HALF.finditer(body):
         if found[1] is None:
-            mended[found.start() : found.end()] = b"\\ufffd"
-    return bytes(mended)
+            replaced[found.start() : found.end()] = b"\\ufffd"
+    return bytes(replaced)
 
 
-def admit(
-    kind: Kind, events: Sequence[EventRequest]
-) -> tuple[EventBatch, Sequence[int], Mapping[int, EventError]]:
-    """Columns of the events that pass the door, their positions, and why the others do not.
-
-    Args:
-        kind: of every event of `events`.
-        events: parsed, n of them.
-    """
+def admit(kind: Kind, events: Sequence[EventRequest]) -> Admitted:
+    """Columns of the admitted events of one kind, their positions, and the errors of the others."""
     if kind is Kind.FLOW:
         return _flow_batch(events)  # type: ignore[arg-type]  # the caller groups by kind
     return _process_batch(events)  # type: ignore[arg-type]
 
 
-def _flow_batch(
-    events: Sequence[FlowRequest],
-) -> tuple[FlowBatch, Sequence[int], Mapping[int, EventError]]:
-    refused: dict[int, EventError] = {}
+def _flow_batch(events: Sequence[FlowRequest]) -> Admitted:
+    rejected: dict[int, EventError] = {}
     rows: list[Sequence[float | None]] = []
     places: list[int] = []
     for place, event in enumerate(events):
         try:
             rows.append(_ordered(event.features))
         except FeatureMismatch as error:
-            refused[place] = error
+            rejected[place] = error
         else:
             places.append(place)
     admitted = flow.admit(rows)
-    refused |= {places[row]: error for row, error in admitted.refused.items()}
-    kept = [places[row] for row in admitted.rows]
+    rejected |= {places[row]: error for row, error in admitted.refused.items()}
+    admitted_places = [places[row] for row in admitted.rows]
     batch = FlowBatch(
-        ids=tuple(events[place].id for place in kept),
-        hosts=tuple(events[place].host for place in kept),
+        ids=tuple(events[place].id for place in admitted_places),
+        hosts=tuple(events[place].host for place in admitted_places),
         features=admitted.features,
         flags=admitted.flags,
     )
-    return batch, kept, refused
+    return batch, admitted_places, rejected
 
 
 def _ordered(features: list[float | None] | dict[str, float | None]) -> Sequence[float | None]:
     if isinstance(features, dict):
         return flow.in_order(features)
     if len(features) != len(flow.FEATURE_NAMES):
-        raise FeatureMismatch(
-            "features", f"has {len(features)} numbers, needs {len(flow.FEATURE_NAMES)}"
-        )
+        found = f"has {len(features)} numbers, needs {len(flow.FEATURE_NAMES)}"
+        raise FeatureMismatch("features", found)
     return features
 
 
-def _process_batch(
-    events: Sequence[ProcessRequest],
-) -> tuple[ProcessBatch, Sequence[int], Mapping[int, EventError]]:
+def _process_batch(events: Sequence[ProcessRequest]) -> Admitted:
     starts = [
         ProcessEvent(event.name, event.parent, event.command_line, event.user, event.host)
         for event in events
@@ -320,28 +296,28 @@ def write_verdicts(
     elapsed_ms: float,
     scored_at: float,
 ) -> list[Verdict]:
-    """The verdicts of a batch, one an event, in the order of the events, ready to be encoded.
+    """Write the verdicts of a batch, one an event, in order, ready to be encoded.
 
     Args:
         batch: n events.
         groups: their verdicts; together every row once.
-        explain: also say what moved the layers.
+        explain: also return what moved the layers.
         elapsed_ms: since the oldest of the events came.
-        scored_at: when the layers were asked, seconds since 1970.
+        scored_at: when the layers were called, seconds since 1970.
     """
-    made = _Made(input_digests(batch), _iso(scored_at), elapsed_ms)
+    shared = _Shared(input_digests(batch), _iso(scored_at), elapsed_ms)
     if len(groups) == 1:
-        return _answers_of(batch, groups[0], range(len(batch)), made, explain=explain)
+        return _verdicts_of(batch, groups[0], range(len(batch)), shared, explain=explain)
     placed: dict[int, Verdict] = {}
     for group in groups:
         rows = range(len(batch)) if group.rows is None else group.rows.tolist()
-        placed |= zip(rows, _answers_of(batch, group, rows, made, explain=explain), strict=True)
+        placed |= zip(rows, _verdicts_of(batch, group, rows, shared, explain=explain), strict=True)
     return [placed[row] for row in range(len(batch))]
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
-    """What a batch was made of, and when: a digest of each event, and two times that all share."""
+class _Shared:
+    """A digest of each event of a batch, and the two times that all of them share."""
 
     digests: Sequence[str]
     scored_at: str
@@ -352,15 +328,15 @@ def _iso(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _answers_of(
-    batch: EventBatch, verdicts: Verdicts, rows: Sequence[int], made: _Made, *, explain: bool
+def _verdicts_of(
+    batch: EventBatch, verdicts: Verdicts, rows: Sequence[int], shared: _Shared, *, explain: bool
 ) -> list[Verdict]:
     columns = [(opinion, opinion.scores.tolist()) for opinion in verdicts.layers]
     explained = [_explained(opinion) for opinion in verdicts.layers] if explain else []
     scores, lows, highs = verdicts.score.tolist(), verdicts.low.tolist(), verdicts.high.tolist()
     return [
-        # id, score, low and high by place: a call with more than fifteen names builds a dict, and
-        # takes five times as long
+        # id, score, low and high by position: a call with more than fifteen keywords builds a dict,
+        # and is five times as slow
         Verdict(
             batch.ids[row],
             scores[place],
@@ -381,11 +357,11 @@ def _answers_of(
                 )
                 for opinion, column in columns
             ],
-            elapsed_ms=made.elapsed_ms,
+            elapsed_ms=shared.elapsed_ms,
             release=verdicts.release,
             release_sha256=verdicts.release_sha256,
-            input_sha256=made.digests[row],
-            scored_at=made.scored_at,
+            input_sha256=shared.digests[row],
+            scored_at=shared.scored_at,
             flags=batch.flags.get(row, ()),
             explanation=[part for parts in explained for part in parts[place]] if explain else None,
         )
@@ -393,35 +369,22 @@ def _answers_of(
     ]
 
 
-def _explained(opinion: LayerScores) -> list[list[Explanation]]:
+def _explained(scores: LayerScores) -> list[list[Explanation]]:
     """For each event the facts, then the features that moved the layer most."""
-    size = len(opinion.scores)
-    facts = {
-        name: column.tolist()
-        for name, column in opinion.details.items()
-        if column.dtype.kind == "U"
-    }
-    names = [name for name, column in opinion.details.items() if column.dtype.kind in "fiu"]
+    layer, details = scores.layer, scores.details
+    facts = {name: column.tolist() for name, column in details.items() if column.dtype.kind == "U"}
+    names = [name for name, column in details.items() if column.dtype.kind in "fiu"]
     parts = [
-        [
-            Explanation(opinion.layer, name, column[row])
-            for name, column in facts.items()
-            if column[row]
-        ]
-        for row in range(size)
+        [Explanation(layer, name, column[row]) for name, column in facts.items() if column[row]]
+        for row in range(len(scores.scores))
     ]
     if names:
-        numbers = np.stack([opinion.details[name] for name in names], axis=1)  # (n, features)
+        numbers = np.stack([details[name] for name in names], axis=1)  # (n, features)
         strongest = np.argsort(-np.abs(numbers), axis=1, kind="stable")[:, :EXPLAINED_FEATURES]
-        for row, (places, values) in enumerate(
-            zip(
-                strongest.tolist(),
-                np.take_along_axis(numbers, strongest, axis=1).tolist(),
-                strict=True,
-            )
-        ):
-            parts[row] += [
-                Explanation(opinion.layer, names[place], value)
+        largest = np.take_along_axis(numbers, strongest, axis=1)
+        for part, places, values in zip(parts, strongest.tolist(), largest.tolist(), strict=True):
+            part += [
+                Explanation(layer, names[place], value)
                 for place, value in zip(places, values, strict=True)
                 if value
             ]
@@ -429,17 +392,8 @@ def _explained(opinion: LayerScores) -> list[list[Explanation]]:
 
 
 def worst_of(results: Sequence[Verdict | RowError]) -> tuple[str, float]:
-    """The worst status and the least coverage among the answers of a batch.
-
-    Nothing is claimed where no event was scored.
-    """
+    """The worst status and the least coverage of a batch; FALLBACK_MODE if no event was scored."""
     verdicts = [result for result in results if isinstance(result, Verdict)]
-    worst_first = [
-        SystemStatus.FALLBACK_MODE,
-        SystemStatus.PARTIALLY_OPERATIONAL,
-        SystemStatus.FULLY_OPERATIONAL,
-    ]
     found = {verdict.status for verdict in verdicts} or {SystemStatus.FALLBACK_MODE}
-    return next(status for status in worst_first if status in found), min(
-        (verdict.coverage for verdict in verdicts), default=0.0
-    )
+    status = next(status for status in _WORST_FIRST if status in found)
+    return status, min((verdict.coverage for verdict in verdicts), default=0.0)

@@ -1,7 +1,4 @@
-"""Another question than for an opinion goes through the same guard.
-
-What one of the two finds out holds for the other.
-"""
+"""A call other than `score` goes through the same guard: one breaker and one bulkhead for both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the ingress sees, it says: metrics exact and by batch, log events on change alone."""
+"""The monitor: metrics are exact and by batch, log events come on change alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Following the pointer.
+"""The watcher of the pointer.
 
 A promotion is served without a restart, once the layers have it; what cannot be read changes
 nothing.

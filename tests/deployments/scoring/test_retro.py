@@ -1,7 +1,6 @@
-"""The second look.
+"""Rescoring: what was scored while layers were missing is scored again once they are available.
 
-What was scored blind is scored again once the ensemble sees, and what turns hostile is told, late
-but told (N-02).
+An event that turns hostile becomes a finding, late (N-02).
 """
 
 from __future__ import annotations

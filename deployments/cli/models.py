@@ -24,7 +24,6 @@ from ensemble.store import (
     ReleaseRef,
     Store,
     Tenant,
-    as_told,
     describe_bundle,
     list_models,
     list_releases,
@@ -49,8 +48,8 @@ def show_models(tenant: str | None, console: Console, *, as_json: bool) -> None:
             "tenant": owner,
             "serves": serves.serial if serves else None,
             "challenger": tried.serial if tried else None,
-            "models": [as_told(info) for info in infos],
-            "releases": [_release_as_told(one) for one in releases],
+            "models": [info.to_dict() for info in infos],
+            "releases": [_release_dict(one) for one in releases],
         }
         console.print_json(json.dumps(told))
         return
@@ -91,7 +90,7 @@ def show_versions(name: str, tenant: str | None, console: Console, *, as_json: b
     if not infos:
         raise ArtifactMissing(f"model {name}")
     if as_json:
-        console.print_json(json.dumps([as_told(info) for info in infos]))
+        console.print_json(json.dumps([info.to_dict() for info in infos]))
     else:
         console.print(_table_of(infos))
 
@@ -124,10 +123,10 @@ def show_info(
     )
     info = describe_bundle(store, owner, ModelName(name), wanted)
     if as_json:
-        console.print_json(json.dumps(as_told(info)))
+        console.print_json(json.dumps(info.to_dict()))
         return not info.problem
     table = Table(show_header=False, box=None)
-    for key, value in as_told(info).items():
+    for key, value in info.to_dict().items():
         table.add_row(f"[bold]{key}[/bold]", plain(_in_words(value)))
     console.print(table)
     return not info.problem
@@ -161,7 +160,7 @@ def _current(store: Store, tenant: Tenant) -> ReleaseRef | None:
         return None
 
 
-def _release_as_told(one: ReleaseListing) -> dict[str, Any]:
+def _release_dict(one: ReleaseListing) -> dict[str, Any]:
     said = {key: value for key, value in asdict(one).items() if key != "ref"}
     return {"release": one.ref.serial, "sha256": one.ref.sha256} | said
 

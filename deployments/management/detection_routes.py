@@ -25,7 +25,6 @@ from deployments.management.request import (
     tenant_of,
 )
 from deployments.management.store_executor import StoreExecutor
-from deployments.management.visible_models import VisibleModel, find_visible
 from deployments.web import (
     READING_ERRORS,
     Authenticator,
@@ -48,7 +47,7 @@ from ensemble.errors import (
 )
 from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.model_state import SlotState
-from ensemble.store import ModelName, Tenant
+from ensemble.store import ModelName, ModelRegistry, Tenant, VisibleModel
 from ensemble.verdicts import LayerStatus
 
 __all__ = ["DETECTORS", "DetectionRoutes"]
@@ -173,10 +172,10 @@ class DetectionRoutes:
         return [line for state in states for line in _of_slot(layer, model, state)]
 
     async def _find(self, request: Request, model: ModelName) -> VisibleModel:
-        tenant = tenant_of(request)
+        tenant, *parents = self.tenants.lineage(tenant_of(request))
         return await self.executor.run(
             actor_of(request),
-            lambda store: find_visible(store, self.tenants.lineage(tenant), model),
+            lambda store: ModelRegistry(store, tenant, parents=tuple(parents)).describe(model),
         )
 
 

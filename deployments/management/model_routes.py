@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TypeVar
 
 from msgspec import UNSET
@@ -47,7 +46,6 @@ from deployments.management.request import (
     tenant_of,
 )
 from deployments.management.store_executor import StoreExecutor
-from deployments.management.visible_models import find_visible, list_visible
 from deployments.observability.log import log_event
 from deployments.web import (
     READING_ERRORS,
@@ -61,34 +59,23 @@ from deployments.web import (
     read_body,
 )
 from ensemble.errors import (
-    ArtifactError,
     ArtifactMissing,
     EnsembleError,
     MalformedEvent,
-    ServedByRelease,
     UnsupportedMediaType,
 )
 from ensemble.store import (
     Alias,
     AliasTarget,
-    BundleRef,
-    Imported,
     ModelName,
+    ModelRegistry,
     Quota,
+    Signer,
     Store,
-    Tenant,
-    apply_retention,
-    clear_model_alias,
-    delete_bundle,
-    export_bundle,
-    get_alias,
-    import_archive,
-    read_audit,
-    resolve_bundle,
-    set_model_alias,
+    VisibleModel,
 )
 
-__all__ = ["ARCHIVE", "ModelRoutes", "standing"]
+__all__ = ["ARCHIVE", "ModelRoutes", "quota_of"]
 
 ARCHIVE = "application/octet-stream"
 VERSION_OR_ALIAS = query_parameter(
@@ -275,56 +262,33 @@ class ModelRoutes:
     async def _list(self, request: Request) -> Response:
         reject_unknown_query(request, "tenant_id")
         tenant = require_own_tenant(request, request.query_params.get("tenant_id"))
-        visible = await self._run(
-            request, lambda store: list_visible(store, self.tenants.lineage(tenant))
-        )
+        models = await self._run(request, lambda registry: registry.models())
         limits = responses.Limits(
             self.settings.ingress.max_events,
             self.settings.management.max_rows,
             self.settings.management.max_body_bytes,
         )
-        return as_json(
-            responses.ModelList(
-                str(tenant),
-                [responses.summary_of(one.info, shared=one.is_inherited) for one in visible],
-                limits,
-            )
-        )
+        return as_json(responses.ModelList(str(tenant), _summaries(models), limits))
 
     async def _info(self, request: Request) -> Response:
         reject_unknown_query(request, "version")
-        tenant, model, which = tenant_of(request), model_of(request), requested_version(request)
-        visible = await self._run(
-            request, lambda store: find_visible(store, self.tenants.lineage(tenant), model, which)
-        )
-        return as_json(responses.info_of(visible.info, shared=visible.is_inherited))
+        model, which = model_of(request), requested_version(request)
+        found = await self._run(request, lambda registry: registry.describe(model, which))
+        return as_json(responses.info_of(found.info, shared=found.is_inherited))
 
     async def _versions(self, request: Request) -> Response:
         reject_unknown_query(request)
-        tenant, model = tenant_of(request), model_of(request)
-        visible = await self._run(
-            request, lambda store: list_visible(store, self.tenants.lineage(tenant), model)
-        )
-        if not visible:
+        model = model_of(request)
+        found = await self._run(request, lambda registry: registry.models(model))
+        if not found:
             raise ArtifactMissing(f"model {model}")
-        return as_json(
-            responses.ModelVersions(
-                str(model),
-                [responses.summary_of(one.info, shared=one.is_inherited) for one in visible],
-            )
-        )
+        return as_json(responses.ModelVersions(str(model), _summaries(found)))
 
     async def _export(self, request: Request) -> Response:
         reject_unknown_query(request)
-        tenant, model, version = (
-            tenant_of(request),
-            model_of(request),
-            parse_number(request.path_params["version"], "version"),
-        )
-        data = await self._run(
-            request,
-            lambda store: export_bundle(store, resolve_bundle(store, tenant, model, version)),
-        )
+        model = model_of(request)
+        version = parse_number(request.path_params["version"], "version")
+        _, data = await self._run(request, lambda registry: registry.export(model, version))
         name = f"{model}-{version}.axon"  # a slug and a number: nothing to quote
         headers = {
             "Content-Disposition": f'attachment; filename="{name}"',
@@ -335,95 +299,49 @@ class ModelRoutes:
     async def _import(self, request: Request) -> Response:
         reject_unknown_query(request)
         _refuse_other_media(request)
-        tenant = tenant_of(request)
-        data = await read_body(
-            request.scope["headers"], request.receive, self.settings.management.max_import_bytes
+        limit_bytes = self.settings.management.max_import_bytes
+        data = await read_body(request.scope["headers"], request.receive, limit_bytes)
+        done = await self._change(
+            request,
+            lambda registry: registry.import_archive(data, limit_bytes=UNPACKED * limit_bytes),
         )
-        quota = quota_of(self.settings)
-        limit_bytes = UNPACKED * self.settings.management.max_import_bytes
-
-        def bring_in(store: Store) -> Imported:
-            signer = read_signer(store.trust)
-            return import_archive(
-                store,
-                tenant,
-                data,
-                now=datetime.now(UTC),
-                signer=signer,
-                quota=quota,
-                limit_bytes=limit_bytes,
-            )
-
-        done = await self._run(request, bring_in)
         entries = [responses.Entry(str(ref.model), ref.version) for ref in done.bundles]
-        return as_json(
-            responses.ImportedModels(
-                entries, done.release.serial if done.release else None, done.origin
-            ),
-            201,
-        )
+        release = done.release.serial if done.release else None
+        return as_json(responses.ImportedModels(entries, release, done.origin), 201)
 
     async def _promote(self, request: Request) -> Response:
         reject_unknown_query(request)
-        tenant, model = tenant_of(request), model_of(request)
+        model = model_of(request)
         body = await BodyReader(requests.VersionPromotion, self._limit)(request)
         if (body.version is UNSET) == (body.alias is UNSET):
             raise MalformedEvent("version", "say either a version or an alias")
-        which = Alias.CHALLENGER if body.version is UNSET else int(body.version)
+        version = None if body.version is UNSET else int(body.version)
 
-        def point(store: Store) -> tuple[BundleRef, AliasTarget]:
-            ref = _own(store, tenant, model, which)
-            signer = read_signer(store.trust)
-            serial = standing(store, tenant, model, Alias.CHAMPION)
-            champion = set_model_alias(
-                store, tenant, model, Alias.CHAMPION, ref, serial, signer=signer
-            )
-            tried = get_alias(store, tenant, model, Alias.CHALLENGER)
-            if tried.number == ref.version:  # nothing is tried beside itself
-                clear_model_alias(
-                    store, tenant, model, Alias.CHALLENGER, tried.serial, signer=signer
-                )
-            return ref, champion
+        def promote(registry: ModelRegistry) -> AliasTarget:
+            if version is None:
+                return registry.promote_challenger_of(model)
+            return registry.set_alias(model, Alias.CHAMPION, version)
 
-        ref, named = await self._run(request, point)
-        return as_json(
-            responses.AliasMoved(
-                str(model), Alias.CHAMPION, ref.version, ref.manifest_sha256, named.serial
-            )
-        )
+        return _moved(model, Alias.CHAMPION, await self._change(request, promote))
 
     async def _set_challenger(self, request: Request) -> Response:
         reject_unknown_query(request)
-        tenant, model = tenant_of(request), model_of(request)
-        body = await BodyReader(requests.SetChallengerVersion, self._limit)(request)
-
-        def point(store: Store) -> AliasTarget:
-            ref = _own(store, tenant, model, int(body.version))
-            serial = standing(store, tenant, model, Alias.CHALLENGER)
-            return set_model_alias(
-                store, tenant, model, Alias.CHALLENGER, ref, serial, signer=read_signer(store.trust)
-            )
-
-        named = await self._run(request, point)
-        return as_json(
-            responses.AliasMoved(
-                str(model), Alias.CHALLENGER, named.number, named.sha256, named.serial
-            )
+        model = model_of(request)
+        version = int(
+            (await BodyReader(requests.SetChallengerVersion, self._limit)(request)).version
         )
+        target = await self._change(
+            request, lambda registry: registry.set_alias(model, Alias.CHALLENGER, version)
+        )
+        return _moved(model, Alias.CHALLENGER, target)
 
     async def _clear_challenger(self, request: Request) -> Response:
         reject_unknown_query(request)
-        tenant, model = tenant_of(request), model_of(request)
-
-        def clear(store: Store) -> AliasTarget:
-            _own(store, tenant, model, None)
-            serial = standing(store, tenant, model, Alias.CHALLENGER)
-            return clear_model_alias(
-                store, tenant, model, Alias.CHALLENGER, serial, signer=read_signer(store.trust)
-            )
-
-        named = await self._run(request, clear)
-        return as_json(responses.AliasMoved(str(model), Alias.CHALLENGER, None, "", named.serial))
+        model = model_of(request)
+        target = await self._change(
+            request, lambda registry: registry.set_alias(model, Alias.CHALLENGER, None)
+        )
+        return _moved(model, Alias.CHALLENGER, target)
 
     async def _delete(self, request: Request) -> Response:
         reject_unknown_query(request, "version")
@@ -436,7 +354,7 @@ class ModelRoutes:
         version = parse_number(named, "version")
         about = {"model": model, "tenant": tenant, "version": version}
         try:
-            await self._run(request, lambda store: delete_bundle(store, tenant, model, version))
+            await self._run(request, lambda registry: registry.delete(model, version))
         except ArtifactMissing:
             raise  # nobody's model: nothing was tried
         except EnsembleError as error:
@@ -452,20 +370,38 @@ class ModelRoutes:
 
     async def _retain(self, request: Request) -> Response:
         reject_unknown_query(request)
-        tenant = tenant_of(request)
         keep = int((await BodyReader(requests.Retention, self._limit)(request)).keep)
-        gone = await self._run(request, lambda store: apply_retention(store, tenant, keep=keep))
+        gone = await self._run(request, lambda registry: registry.retain(keep))
         models = [responses.Entry(str(entry.model), entry.serial) for entry in gone.bundles]
         return as_json(responses.Retained(keep, [entry.serial for entry in gone.releases], models))
 
     async def _audit(self, request: Request) -> Response:
         reject_unknown_query(request, "limit")
-        tenant, limit = tenant_of(request), requested_limit(request)
-        entries = await self._run(request, lambda store: read_audit(store, tenant, limit=limit))
+        limit = requested_limit(request)
+        entries = await self._run(request, lambda registry: registry.audit(limit))
         return as_json(responses.AuditLog([responses.audited(entry) for entry in entries]))
 
-    async def _run(self, request: Request, work: Callable[[Store], Result]) -> Result:
-        return await self.executor.run(actor_of(request), work)
+    async def _run(self, request: Request, work: Callable[[ModelRegistry], Result]) -> Result:
+        return await self.executor.run(
+            actor_of(request), lambda store: work(self._registry(store, request, None))
+        )
+
+    async def _change(self, request: Request, work: Callable[[ModelRegistry], Result]) -> Result:
+        return await self.executor.run(
+            actor_of(request),
+            lambda store: work(self._registry(store, request, read_signer(store.trust))),
+        )
+
+    def _registry(self, store: Store, request: Request, signer: Signer | None) -> ModelRegistry:
+        tenant, *parents = self.tenants.lineage(tenant_of(request))
+        return ModelRegistry(
+            store,
+            tenant,
+            signer,
+            parents=tuple(parents),
+            layer_models=frozenset(LAYERS_MODELS),
+            quota=quota_of(self.settings),
+        )
 
     @property
     def _limit(self) -> int:
@@ -490,25 +426,13 @@ def quota_of(settings: Settings) -> Quota:
     return Quota(settings.management.versions_per_model, settings.management.models_per_tenant)
 
 
-def standing(store: Store, tenant: Tenant, model: ModelName, alias: Alias) -> int:
-    """The serial of an alias, to change it by; 0 for one that cannot be read, which is replaced."""
-    try:
-        return get_alias(store, tenant, model, alias).serial
-    except ArtifactError:
-        return 0
+def _summaries(models: list[VisibleModel]) -> list[responses.ModelSummary]:
+    return [responses.summary_of(one.info, shared=one.is_inherited) for one in models]
 
 
-def _own(store: Store, tenant: Tenant, model: ModelName, which: int | Alias | None) -> BundleRef:
-    """A version of a model that the tenant has and that serves by itself.
-
-    Raises:
-        ArtifactMissing: the tenant has no such model or version.
-        ServedByRelease: it is a layer's.
-    """
-    ref = resolve_bundle(store, tenant, model, which)
-    if model in LAYERS_MODELS:
-        raise ServedByRelease
-    return ref
+def _moved(model: ModelName, alias: Alias, target: AliasTarget) -> Response:
+    version = target.number or None
+    return as_json(responses.AliasMoved(str(model), alias, version, target.sha256, target.serial))
 
 
 def _refuse_other_media(request: Request) -> None:

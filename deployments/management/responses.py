@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, convert
 
-from ensemble.store import Alias, AuditEntry, BundleInfo
+from ensemble.store import AuditEntry, BundleInfo
 
 __all__ = [
     "AliasMoved",
@@ -314,7 +314,7 @@ def summary_of(info: BundleInfo, *, shared: bool) -> ModelSummary:
         type=info.metadata.model_type,
         size_mb=info.size_mb,
         path=info.path,
-        aliases=_words(info),
+        aliases=[str(alias) for alias in info.aliases],
         in_use=info.in_use,
         shared=shared,
         problem=_problem(info),
@@ -323,36 +323,7 @@ def summary_of(info: BundleInfo, *, shared: bool) -> ModelSummary:
 
 def info_of(info: BundleInfo, *, shared: bool) -> ModelInfo:
     """All of it."""
-    metadata = info.metadata
-    return ModelInfo(
-        model_name=str(info.model_name),
-        tenant_id=str(info.tenant_id),
-        version=info.version,
-        label=metadata.label,
-        created_at=info.created_at,
-        model_type=metadata.model_type,
-        model_module=metadata.model_module,
-        file_hash=info.file_hash,
-        files=[StoredFile(file.name, file.size_bytes, file.sha256) for file in info.files],
-        libraries=dict(info.libraries),
-        model_params=dict(metadata.model_params),
-        user_metadata=dict(metadata.user_metadata),
-        feature_names=list(metadata.feature_names),
-        feature_schema=info.feature_schema,
-        training_data_hash=info.training_data_hash,
-        training=dict(info.training),
-        origin=dict(metadata.origin),
-        size_bytes=info.size_bytes,
-        size_mb=info.size_mb,
-        last_modified=info.last_modified,
-        path=info.path,
-        aliases=_words(info),
-        in_use=info.in_use,
-        why_in_use=info.why_in_use,
-        is_shipped=info.is_shipped,
-        shared=shared,
-        problem=_problem(info),
-    )
+    return convert(info.to_dict() | {"shared": shared, "problem": _problem(info)}, ModelInfo)
 
 
 def audited(entry: AuditEntry) -> AuditedAction:
@@ -368,10 +339,6 @@ def audited(entry: AuditEntry) -> AuditedAction:
         entry.outcome,
         entry.code,
     )
-
-
-def _words(info: BundleInfo) -> list[str]:
-    return [str(alias) for alias in Alias if alias in info.aliases]
 
 
 def _problem(info: BundleInfo) -> str:

@@ -38,7 +38,6 @@ from ensemble.store.operations.archive import (
 from ensemble.store.operations.deletion import apply_retention, delete_bundle, delete_release
 from ensemble.store.operations.describe import (
     BundleInfo,
-    as_told,
     describe_bundle,
     list_models,
     resolve_bundle,
@@ -100,7 +99,6 @@ __all__ = [
     "Trust",
     "VisibleModel",
     "apply_retention",
-    "as_told",
     "bundle_fingerprint",
     "clear_challenger",
     "clear_model_alias",

@@ -21,7 +21,7 @@ from ensemble.runtime.controls import change_controls, read_controls
 from ensemble.store.audit_log import read_audit, verify_audit
 from ensemble.store.bundles.codecs import decode_parts
 from ensemble.store.bundles.open import open_bundle
-from ensemble.store.bundles.publish import sweep_staging
+from ensemble.store.files.atomic import sweep_staging
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ReleaseRef, Tenant
 from ensemble.store.operations.archive import export_release, import_archive
@@ -211,7 +211,7 @@ def test_a_publisher_killed_at_any_step_leaves_the_old_or_the_new(
         if survived:
             break
         assert publish(copy, 3.0).version == len(listed) + 1  # the dead publisher's lock is gone
-        sweep_staging(copy, now=now + timedelta(days=36_500))
+        sweep_staging(copy.state, now_s=(now + timedelta(days=36_500)).timestamp())
         assert list((copy.state / ".staging").iterdir()) == []
 
     assert survived
@@ -259,7 +259,7 @@ def test_a_promotion_killed_at_any_step_leaves_the_old_pointer_or_the_new(
             promote(copy, acme, two_releases[0], pointer.serial, signer=signer).serial
             > pointer.serial
         )
-        sweep_staging(copy, now=now + timedelta(days=36_500))
+        sweep_staging(copy.state, now_s=(now + timedelta(days=36_500)).timestamp())
         assert list((copy.state / ".staging").iterdir()) == []
         if survived:
             break
@@ -407,7 +407,7 @@ def test_a_remover_killed_at_any_step_leaves_each_thing_whole_or_gone(
                 assert act == "delete release" or open_bundle(copy, bundle)
         found.append((len(bundles), len(releases)))
         assert (publish(copy).version, release_of(copy, bundles[-1].ref).serial) == (4, 3)
-        sweep_staging(copy, now=now + timedelta(days=36_500))
+        sweep_staging(copy.state, now_s=(now + timedelta(days=36_500)).timestamp())
         assert list((copy.state / ".staging").iterdir()) == []
         assert verify_audit(copy).problems == ()
         if survived:

@@ -39,7 +39,7 @@ from ensemble.store.layout import MANIFEST, Store, bundle_parts, next_serial, te
 from ensemble.store.names import BundleRef, ModelName, Tenant
 from ensemble.store.signing import Document, Signer, signed_for
 
-__all__ = ["publish_bundle", "publish_files", "sweep_staging"]
+__all__ = ["publish_bundle", "publish_files"]
 
 CARD = "CARD.md"
 
@@ -174,11 +174,3 @@ def publish_files(
                 atomic.seal(staged)
                 atomic.place_new(staged, versions / str(serial), what=f"{model}/{serial}")
     return BundleRef(tenant, model, serial, digest)
-
-
-def sweep_staging(store: Store, *, now: datetime) -> int:
-    """Remove what publishers left behind that died more than an hour ago.
-
-    Returns how many leftovers.
-    """
-    return atomic.sweep_staging(store.state, now_s=now.timestamp())

@@ -101,8 +101,8 @@ def apply_retention(store: Store, tenant: Tenant, *, keep: int) -> Removed:
         AuditedAction(store, tenant, Action.RETENTION, f"keep {keep}") as act,
         deletion_lock(store, tenant),
     ):
-        usage = find_references(store, what="anything")
-        releases = [one for one in _beyond(store, tenant, None, keep) if not usage.why(one)]
+        references = find_references(store, what="anything")
+        releases = [one for one in _beyond(store, tenant, None, keep) if not references.reason(one)]
         gone = frozenset(one.serial for one in releases)
         named = [
             bundles_of_releases(store, other, but=gone if other == tenant else frozenset())
@@ -114,7 +114,9 @@ def apply_retention(store: Store, tenant: Tenant, *, keep: int) -> Removed:
             for one in _beyond(store, tenant, model, keep)
         ]
         bundles = [
-            one for one in old if not usage.why(one) and not any(one.key in keys for keys in named)
+            one
+            for one in old
+            if not references.reason(one) and not any(one.key in keys for keys in named)
         ]
         if releases or bundles:
             act.begin(what=f"keep {keep}: {len(releases)} releases and {len(bundles)} bundles go")
@@ -144,7 +146,7 @@ def require_unreferenced(store: Store, entry: StoredItem) -> None:
     Raises:
         ArtifactInUse: it is needed, and why; or that cannot be told now.
     """
-    if why := find_references(store, what=str(entry)).why(entry):
+    if why := find_references(store, what=str(entry)).reason(entry):
         raise ArtifactInUse(str(entry), why)
 
 

@@ -22,7 +22,6 @@ from ensemble.store.operations.references import (
     References,
     StoredItem,
     find_references,
-    list_tenants,
 )
 from ensemble.store.releases.aliases import Alias, read_challenger, read_model_alias
 from ensemble.store.releases.pointer import read_pointer
@@ -30,10 +29,8 @@ from ensemble.store.releases.release_file import read_release
 
 __all__ = [
     "BundleInfo",
-    "as_told",
     "describe_bundle",
     "list_models",
-    "list_tenants",
     "resolve_bundle",
 ]
 
@@ -93,6 +90,38 @@ class BundleInfo:
         """To open it by."""
         return BundleRef(self.tenant_id, self.model_name, self.version, self.file_hash)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The fields of S4, flat, as JSON has them: the same in the terminal and over HTTP."""
+        metadata = self.metadata
+        return {
+            "model_name": str(self.model_name),
+            "tenant_id": str(self.tenant_id),
+            "version": self.version,
+            "label": metadata.label,
+            "created_at": self.created_at,
+            "model_type": metadata.model_type,
+            "model_module": metadata.model_module,
+            "file_hash": self.file_hash,
+            "files": [asdict(file) for file in self.files],
+            "libraries": dict(self.libraries),
+            "model_params": dict(metadata.model_params),
+            "user_metadata": dict(metadata.user_metadata),
+            "feature_names": list(metadata.feature_names),
+            "feature_schema": self.feature_schema,
+            "training_data_hash": self.training_data_hash,
+            "training": dict(self.training),
+            "origin": dict(metadata.origin),
+            "size_bytes": self.size_bytes,
+            "size_mb": self.size_mb,
+            "last_modified": self.last_modified,
+            "path": self.path,
+            "aliases": [str(alias) for alias in self.aliases],
+            "in_use": self.in_use,
+            "why_in_use": self.why_in_use,
+            "is_shipped": self.is_shipped,
+            "problem": self.problem,
+        }
+
 
 def describe_bundle(
     store: Store, tenant: Tenant, model: ModelName, which: int | Alias | None = None
@@ -149,12 +178,13 @@ def list_models(
     listings = list_bundles(store, tenant, model)
     if not listings:
         return ()
-    usage = _usage(store)
+    references = _references(store)
     words = {
         name: _words(store, tenant, name) for name in {listing.ref.model for listing in listings}
     }
     infos = [
-        _info(listing, usage, words[listing.ref.model].get(listing.ref, ())) for listing in listings
+        _info(listing, references, words[listing.ref.model].get(listing.ref, ()))
+        for listing in listings
     ]
     newest: dict[ModelName, str] = {}
     for info in infos:  # the first of each model has the highest number
@@ -163,45 +193,13 @@ def list_models(
     return tuple(sorted(by_name, key=lambda info: newest[info.model_name], reverse=True))
 
 
-def as_told(info: BundleInfo) -> dict[str, Any]:
-    """The words of S4 for it, flat, as JSON has them: the same in the terminal and over HTTP."""
-    said = info.metadata
-    return {
-        "model_name": info.model_name,
-        "tenant_id": info.tenant_id,
-        "version": info.version,
-        "label": said.label,
-        "created_at": info.created_at,
-        "model_type": said.model_type,
-        "model_module": said.model_module,
-        "file_hash": info.file_hash,
-        "files": [asdict(file) for file in info.files],
-        "library_versions": dict(info.libraries),
-        "model_params": dict(said.model_params),
-        "user_metadata": dict(said.user_metadata),
-        "training_data_hash": info.training_data_hash,
-        "feature_schema": info.feature_schema,
-        "feature_names": list(said.feature_names),
-        "origin": dict(said.origin),
-        "size_bytes": info.size_bytes,
-        "size_mb": info.size_mb,
-        "last_modified": info.last_modified,
-        "path": info.path,
-        "is_shipped": info.is_shipped,
-        "aliases": [str(alias) for alias in info.aliases],
-        "in_use": info.in_use,
-        "why_in_use": info.why_in_use,
-        "problem": info.problem,
-    }
-
-
 def _info(
-    listing: BundleListing, usage: References | None, aliases: tuple[Alias, ...]
+    listing: BundleListing, references: References | None, aliases: tuple[Alias, ...]
 ) -> BundleInfo:
     ref, manifest = listing.ref, listing.manifest
     why = (
-        usage.why(StoredItem(ref.tenant, ref.model, ref.version))
-        if usage
+        references.reason(StoredItem(ref.tenant, ref.model, ref.version))
+        if references
         else "what serves cannot be told now"
     )
     training = manifest.training if manifest else {}
@@ -230,7 +228,7 @@ def _info(
     )
 
 
-def _usage(store: Store) -> References | None:
+def _references(store: Store) -> References | None:
     try:
         return find_references(store, what="anything")
     except ArtifactInUse:

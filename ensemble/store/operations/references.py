@@ -84,7 +84,7 @@ class References:
 
     reasons: Mapping[Key, str]
 
-    def why(self, entry: StoredItem) -> str:
+    def reason(self, entry: StoredItem) -> str:
         """Why `entry` is needed, "" where it is not."""
         return self.reasons.get(entry.key, "")
 

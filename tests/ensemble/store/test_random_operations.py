@@ -26,7 +26,8 @@ from ensemble.store.audit_log import read_audit, verify_audit
 from ensemble.store.bundles.codecs import Golden
 from ensemble.store.bundles.list import list_bundles
 from ensemble.store.bundles.open import open_bundle
-from ensemble.store.bundles.publish import publish_bundle, sweep_staging
+from ensemble.store.bundles.publish import publish_bundle
+from ensemble.store.files.atomic import sweep_staging
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.operations.archive import export_bundle, import_archive
@@ -252,7 +253,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def sweep(self) -> None:
-        sweep_staging(self.store, now=NOW + timedelta(days=36_500))
+        sweep_staging(self.store.state, now_s=(NOW + timedelta(days=36_500)).timestamp())
 
     @invariant()
     def what_serves_and_what_is_tried_loads(self) -> None:

@@ -27,9 +27,9 @@ from ensemble.store.bundles import publish as publishing
 from ensemble.store.bundles.codecs import decode_parts, encode_parts
 from ensemble.store.bundles.list import list_bundles
 from ensemble.store.bundles.open import open_bundle
-from ensemble.store.bundles.publish import sweep_staging
 from ensemble.store.bundles.quota import Quota
 from ensemble.store.files import atomic
+from ensemble.store.files.atomic import sweep_staging
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef
 from ensemble.store.operations.deletion import delete_bundle
@@ -291,12 +291,12 @@ def test_the_sweeper_takes_what_is_an_hour_old_and_leaves_a_living_publisher_alo
         (place / "model.safetensors").write_bytes(b"half")
         os.utime(place, (now.timestamp() - age,) * 2)
 
-    assert sweep_staging(store, now=now) == 2
+    assert sweep_staging(store.state, now_s=now.timestamp()) == 2
     assert [path.name for path in leftovers(store)] == ["alive"]
 
 
 def test_sweeping_a_store_that_was_never_written_is_nothing(store: Store, now: datetime) -> None:
-    assert sweep_staging(store, now=now) == 0
+    assert sweep_staging(store.state, now_s=now.timestamp()) == 0
     assert not store.state.exists()
 
 

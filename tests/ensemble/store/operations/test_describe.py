@@ -27,9 +27,9 @@ from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.operations.describe import (
     describe_bundle,
     list_models,
-    list_tenants,
     resolve_bundle,
 )
+from ensemble.store.operations.references import list_tenants
 from ensemble.store.releases.aliases import Alias, set_challenger, set_model_alias
 from ensemble.store.releases.release import promote
 from ensemble.store.signing import Signer
@@ -313,3 +313,15 @@ def test_tenants_are_those_who_have_anything(two_roots: Store, publish: Publish)
 
 def test_an_empty_store_has_nothing_to_tell(store: Store, acme: Tenant) -> None:
     assert (list_tenants(store), list_models(store, acme)) == ((), ())
+
+
+def test_a_description_as_a_dictionary_has_the_fields_of_http(
+    store: Store, acme: Tenant, publish: Publish
+) -> None:
+    """The terminal once said `library_versions` where HTTP said `libraries`."""
+    publish(store)
+
+    known = describe_bundle(store, acme, MODEL).to_dict()
+
+    assert {"libraries", "training"} <= known.keys()
+    assert "library_versions" not in known

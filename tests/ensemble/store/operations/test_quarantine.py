@@ -18,13 +18,14 @@ from ensemble.store.bundles.open import open_bundle
 from ensemble.store.layout import Actor, Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.operations import quarantine
-from ensemble.store.operations.describe import list_models, list_tenants
+from ensemble.store.operations.describe import list_models
 from ensemble.store.operations.quarantine import (
     Quarantined,
     list_quarantine,
     quarantine_bundle,
     quarantine_file,
 )
+from ensemble.store.operations.references import list_tenants
 from ensemble.store.releases.release import promote
 from ensemble.store.signing import Signer
 

@@ -1,4 +1,1 @@
-"""Recipes.
-
-Labelled rows in, a fitted and calibrated layer with its metrics and golden vectors out.
-"""
+"""Training: labelled rows in, a fitted and calibrated model with metrics and golden answers out."""

@@ -1,9 +1,8 @@
-"""How well scores separate hostile from benign events, with honest uncertainty.
+"""Metrics: how well scores separate hostile from benign events, with uncertainty.
 
 The share of attacks in labelled data is artificial, so nothing here depends on it: areas, and
-true-positive rates at a stated
-false-positive rate. Accuracy and F1 are left out on purpose: `labelling` has them, for the names of
-families.
+true-positive rates at a stated false-positive rate. Accuracy and F1 are left out on purpose;
+`labelling` has them, for the names of families.
 """
 
 from __future__ import annotations
@@ -51,14 +50,14 @@ class Separation:
 
 
 def tpr_at_fpr(benign: Scores, hostile: Scores, rate: float) -> float:
-    """Share of `hostile` strictly above the score that at most `rate` of `benign` exceed."""
+    """Compute the share of `hostile` above the score that at most `rate` of `benign` exceed."""
     allowed = int(np.floor(rate * benign.size))
     threshold = np.sort(benign)[benign.size - 1 - allowed]
     return float(np.mean(hostile > threshold))
 
 
 def separation(benign: Scores, hostile: Scores) -> Separation:
-    """Figures of a score on labelled events; both sides need at least one."""
+    """Compute the figures of a score on labelled events; both sides need at least one."""
     truth = np.r_[np.zeros(benign.size), np.ones(hostile.size)]
     scores = np.r_[benign, hostile]
     return Separation(
@@ -74,7 +73,7 @@ def separation(benign: Scores, hostile: Scores) -> Separation:
 def false_positive_interval(
     false_positives: int, benign: int, *, level: float = 0.95
 ) -> tuple[float, float]:
-    """Wilson interval of a false-positive rate: what a count of a few flows is worth.
+    """Compute the Wilson interval of a false-positive rate that was measured on few flows.
 
     Source: Wilson, "Probable inference", JASA 22, 1927.
     """
@@ -94,14 +93,13 @@ def paired_bootstrap(
     rounds: int,
     seed: int,
 ) -> dict[str, tuple[float, float, float]]:
-    """Mean difference over families between two scores on the same events, with a 95 % interval.
+    """Average the difference of two scores over families, with a 95 % bootstrap interval.
 
     Each round draws events again, with replacement: the benign ones once for all families, which
-    share them, and each family's own;
-    the same draw for both scores.
+    share them, and each family's own; the same draw for both scores.
 
     Args:
-        benign: family -> (first score, second score) of the benign events it is judged against,
+        benign: family -> (first score, second score) of the benign events it is compared with,
             the same events for every family.
         hostile: family -> (first score, second score) of its own events.
         rounds: of the bootstrap.
@@ -164,12 +162,12 @@ class Labelling:
 def labelling(
     truth: NDArray[np.str_], chances: NDArray[np.float64], labels: Sequence[str]
 ) -> Labelling:
-    """Figures of the likeliest labels.
+    """Compute the figures of the likeliest labels.
 
     Args:
         truth: n labels.
         chances: float64 (n, k), of each of `labels`.
-        labels: k labels; one that `truth` has and these have not is always missed.
+        labels: k labels; a label of `truth` that is not among them is always missed.
     """
     predicted = np.array(labels)[chances.argmax(axis=1)]
     occurring = sorted(set(truth.tolist()))

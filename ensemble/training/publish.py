@@ -1,4 +1,4 @@
-"""From a fitted model to a release that serves: golden answers, bundle, then the current release with what is new in it.
+"""Publication of trained models: bundles, and a release in which they replace the current ones.
 
 A release names every bundle it serves with, so a new one starts from the current one and replaces
 only what was trained.
@@ -66,9 +66,8 @@ class Trained:
     Attributes:
         name: of the bundle, e.g. `anomaly-flow`.
         parts: of the model.
-        golden: events and the scores this model gives them.
-        training: `recipe`, `data_sha256`, `seed`, `rows`, and what else is worth keeping; JSON
-            values.
+        golden: events and the scores that this model gives them.
+        training: `recipe`, `data_sha256`, `seed`, `rows` and further facts; JSON values.
         card: the model card, Markdown.
         pictures: file name -> PNG.
     """
@@ -83,7 +82,7 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What was published, and the pointer's serial when it was promoted too (0 when not)."""
+    """The published bundles and release; the pointer's serial if it was promoted, else 0."""
 
     bundles: tuple[BundleRef, ...]
     release: ReleaseRef
@@ -102,19 +101,19 @@ def publish(
     and_promote: bool,
     parents: Sequence[Tenant] = (),
 ) -> Published:
-    """Publish models, then a release in which they replace those of the same name, then point to it if asked.
+    """Publish models and a release in which they replace those of the same name.
 
     Args:
         store: `store.state` is written.
-        tenant: whose.
-        trained: what is new.
+        tenant: owner of the models and the release.
+        trained: the new models.
         fusions: kind -> its new fusion; the other kinds keep theirs.
-        notes: why, for people.
-        now: when, with its time zone.
+        notes: reason of the release, for people.
+        now: time of publication, with its time zone.
         signer: signs all of it; the store must trust its key.
-        and_promote: also make it the one that serves.
-        parents: on whose release a first one is built, the nearest first: what is not new in it
-            is lent.
+        and_promote: also promote the release.
+        parents: tenants whose release a first one is built on, the nearest first; what is not new
+            in it is inherited.
 
     Raises:
         ArtifactError: something would not load again, the signer is not trusted, or another
@@ -162,7 +161,7 @@ def renew_release(
     and_promote: bool,
     parents: Sequence[Tenant] = (),
 ) -> Published:
-    """A release like the current one with `new` bundles and `fusions` in it.
+    """Publish a release like the current one with `new` bundles and `fusions` in it.
 
     Arguments as in `publish`.
     """
@@ -174,7 +173,7 @@ def renew_release(
     fusion |= {str(kind): one.to_config() for kind, one in fusions.items()}
     lenders = (
         frozenset(ref.tenant for ref in current.bundles.values()) if current else frozenset()
-    )  # what was lent is carried on
+    )  # what was inherited stays inherited
     release = publish_release(
         store, owner, bundles.values(), fusion, notes=notes, now=now, signer=signer, lenders=lenders
     )
@@ -183,9 +182,11 @@ def renew_release(
 
 
 def current_release(store: Store, lineage: Sequence[Tenant]) -> tuple[int, Release | None]:
-    """Serial of the first tenant's pointer, 0 where it has none.
+    """Read the release of the first tenant of `lineage` that has one.
 
-    And the release of the first of `lineage` that has one.
+    Returns:
+        Serial of the first tenant's pointer, 0 if it has none, and the release, None if there is
+        none.
     """
     for tenant in lineage:
         try:
@@ -197,14 +198,14 @@ def current_release(store: Store, lineage: Sequence[Tenant]) -> tuple[int, Relea
 
 
 def golden_of(model: Model, kind: Kind, events: Sequence[Mapping[str, Any]]) -> Golden:
-    """`events` with the scores that `model` gives them, through the same door as at loading."""
+    """Pair `events` with the scores of `model`, parsed and validated as at loading."""
     return Golden(tuple(events), tuple(model.score(golden_batch(kind, events)).scores.tolist()))
 
 
 def golden_flows(
     features: NDArray[np.float32], is_hostile: NDArray[np.bool_]
 ) -> list[dict[str, Any]]:
-    """A few flows spread over a training table as golden events, made up: no flow of the data leaves it.
+    """Make a few golden flows of a training table; none of them is a flow of the data.
 
     Each is the mean of two flows far apart in the table, half of them benign pairs and half hostile
     ones, rounded to float32.
@@ -222,7 +223,7 @@ def golden_flows(
 
 
 def digest_of(*arrays: NDArray[Any]) -> str:
-    """SHA-256 of arrays, by their bytes: the identity of the rows a model was trained on."""
+    """Hash arrays by their bytes (SHA-256): the identity of the rows a model was trained on."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(
@@ -242,15 +243,15 @@ def publish_detector(
     signer: Signer,
     quota: Quota | None = None,
 ) -> BundleRef:
-    """Publish a detector as the next version of its name; it serves once `make_champion` was called.
+    """Publish a detector as the next version of its name; `make_champion` lets it serve.
 
     Args:
         store: its `state` is written.
-        tenant: whose.
+        tenant: owner of the detector.
         trained: from `fit_tabular`.
-        now: when, with its time zone.
+        now: time of publication, with its time zone.
         signer: the store must trust its key.
-        quota: how many versions and models there may be.
+        quota: limits on versions and models.
 
     Raises:
         ArtifactError: it could not be read back, the store does not trust the signer, or the
@@ -274,15 +275,15 @@ def publish_detector(
 
 
 def make_champion(store: Store, ref: BundleRef, *, signer: Signer) -> None:
-    """Make a published version the one that serves.
+    """Make a published version the champion: the one that serves.
 
     Raises:
-        PointerMoved: another one became champion in this moment.
+        PointerMoved: another version became champion at the same moment.
         ArtifactError: it would not load, or the store does not trust the signer.
-        OSError: the disk is full or failing; the champion of before stays.
+        OSError: the disk is full or failing; the former champion stays.
     """
     try:
         serial = get_alias(store, ref.tenant, ref.model, Alias.CHAMPION).serial
     except ArtifactError:
-        serial = 0  # what cannot be read is replaced, and its copy says where the serials stand
+        serial = 0  # an unreadable alias is replaced; its copy has the last serial
     set_model_alias(store, ref.tenant, ref.model, Alias.CHAMPION, ref, serial, signer=signer)

@@ -1,9 +1,8 @@
-"""Labelled or plain flows from a CSV file, a block of lines at a time; a bad line spoils only itself and is named.
+"""Labelled or plain flows from a CSV file, read in blocks of lines; a bad line affects only itself.
 
-Understood are all dialects of CICFlowMeter, plain or gzipped, with any other columns beside the 78
-features. Of those, `label`, `day`,
-`timestamp`, `host` and `id` mean something; the others are left alone, addresses and source port
-above all: they give the label away.
+All dialects of CICFlowMeter are understood, plain or gzipped, with any other columns beside the 78
+features. Of those, `label`, `day`, `timestamp`, `host` and `id` have a meaning; the others are
+ignored, addresses and source port above all: they reveal the label.
 """
 
 from __future__ import annotations
@@ -32,9 +31,8 @@ BENIGN_SPELLINGS = frozenset({"benign", "normal", "normal traffic"})
 LINES_A_BLOCK = 4096
 # the 2017 release writes this column twice; pandas calls the second one `.1`
 _REPEATED = "Fwd Header Length"
-_BLANK = tuple(
-    "nan" if name in RECOMPUTED else "" for name in FEATURE_NAMES
-)  # pandas writes NaN as nothing; only rates may have none
+# pandas writes NaN as an empty cell; only rates may be empty
+_BLANK = tuple("nan" if name in RECOMPUTED else "" for name in FEATURE_NAMES)
 _META = {
     "label": "label",
     "day": "day",
@@ -47,7 +45,7 @@ _META = {
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """A line that cannot be scored: where, and why."""
+    """A line that cannot be scored, with the place and the problem."""
 
     line: int
     column: str
@@ -93,7 +91,7 @@ class FlowTable:
         return np.asarray(self.families != BENIGN)
 
     def select(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> FlowTable:
-        """The flows at `rows`, in that order; flags and bad lines stay behind."""
+        """Select the flows at `rows`, in that order, without flags and bad lines."""
         return FlowTable(
             self.features[rows],
             self.families[rows],
@@ -105,13 +103,15 @@ class FlowTable:
         )
 
     def batch(self) -> FlowBatch:
-        """The flows as every layer reads them."""
+        """Convert to the batch that every layer reads."""
         return FlowBatch(
             tuple(self.ids.tolist()), tuple(self.hosts.tolist()), self.features, self.flags
         )
 
     def split_by_time(self, first: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Rows of the first share of each (day, label) by time, and rows of the rest, each in the order of the file.
+        """Split rows into the first share of each (day, label) by time, and the rest.
+
+        Both parts are in the order of the file.
 
         Args:
             first: share in (0, 1).
@@ -121,7 +121,8 @@ class FlowTable:
         """
         if not self.times.all():
             raise TrainingError(
-                "a split by time needs an ISO 8601 `timestamp` on every line, e.g. 2017-07-05 08:55:00"
+                "a split by time needs an ISO 8601 `timestamp` on every line,"
+                " e.g. 2017-07-05 08:55:00"
             )
         early = np.zeros(len(self), bool)
         groups = np.char.add(np.char.add(self.days, "\x00"), self.families)
@@ -133,7 +134,7 @@ class FlowTable:
 
 
 def read_flow_table(path: Path) -> FlowTable:
-    """The whole file at once.
+    """Read a file at once.
 
     Raises:
         FeatureMismatch: the header lacks a feature.
@@ -162,12 +163,12 @@ def read_flow_table(path: Path) -> FlowTable:
 
 
 def read_flow_blocks(path: Path) -> Iterator[FlowTable]:
-    """The file, a few thousand lines at a time.
+    """Read a file, a few thousand lines at a time.
 
     Raises:
         FeatureMismatch: the header lacks a feature.
-        TrainingError: the file breaks off or is no CSV from some line on; what came before was
-            given.
+        TrainingError: the file breaks off or is not CSV from some line on; the blocks before it
+            were yielded.
     """
     with _opened(path) as text:
         lines = csv.reader(text)
@@ -186,7 +187,10 @@ def read_flow_blocks(path: Path) -> Iterator[FlowTable]:
             except StopIteration:
                 break
             except (csv.Error, OSError, EOFError, zlib.error) as problem:
-                broken = f"from line {lines.line_num + 1} on the file cannot be read: {type(problem).__name__}"
+                broken = (
+                    f"from line {lines.line_num + 1} on the file cannot be read:"
+                    f" {type(problem).__name__}"
+                )
                 break
             if cells:
                 block.append((lines.line_num, cells))
@@ -245,7 +249,7 @@ class _Columns:
 
 
 def _table(columns: _Columns, block: Sequence[tuple[int, list[str]]]) -> FlowTable:
-    """The table of some lines, the bad ones left out and named."""
+    """Build the table of some lines; bad ones are left out and recorded."""
     bad: list[BadLine] = []
     complete = []
     for line, cells in block:
@@ -300,9 +304,9 @@ def _table(columns: _Columns, block: Sequence[tuple[int, list[str]]]) -> FlowTab
 
 
 def _sortable(time: str) -> str:
-    """An ISO 8601 time in one spelling.
+    """Normalise an ISO 8601 time; "" for any other format.
 
-    "" for any other, because `5/7/2017 8:55` does not even say which month it is.
+    `5/7/2017 8:55` does not even determine the month.
     """
     try:
         return datetime.fromisoformat(time).isoformat(timespec="microseconds")
@@ -316,7 +320,7 @@ def _strings(values: Iterable[str], size: int) -> NDArray[np.str_]:
 
 
 def _first_non_number(columns: _Columns, line: int, cells: Sequence[str]) -> BadLine:
-    """Names the first cell of a line that is no number."""
+    """Find the first cell of a line that is not a number."""
     for cell, blank in zip(columns.features, _BLANK, strict=True):
         try:
             float(cells[cell] or blank)

@@ -1,15 +1,13 @@
 """Process starts from a file: one JSON object a line as on the wire, or CSV with a header.
 
-JSON lines: the fields of a process event (`name`, `parent`, `command_line`, `user`, `host`) and,
-read over, `kind`, `id`, `time`.
-CSV: columns of the same names; `process` stands for `name` where there is no `name`; other columns
-are read over, because exports
-have many. Only the name must be there. A file ending in `.gz` is unpacked. The first character that
-is no blank tells JSON from CSV.
+JSON lines: the fields of a process event (`name`, `parent`, `command_line`, `user`, `host`);
+`kind`, `id` and `time` are ignored.
+CSV: columns of the same names; `process` stands for `name` if there is no `name`; other columns are
+ignored, because exports have many. Only the name is required. A file ending in `.gz` is unpacked.
+The first character that is not blank distinguishes JSON from CSV.
 
-What is too long is cut, as at the door. Anything else that is wrong is refused with the line and
-the column it stands in,
-and never with what stands there or where the file lies.
+What is too long is cut, as at admission. Any other error is refused with its line and column, and
+never with the value or the path of the file.
 """
 
 from __future__ import annotations
@@ -33,10 +31,10 @@ _NAME_ELSEWHERE = "process"  # what exports of Sysmon call it
 
 
 def read_process_events(path: Path) -> list[ProcessEvent]:
-    """The events of a file, in its order.
+    """Read the events of a file, in its order.
 
     Raises:
-        TrainingError: no events, or something that is no event; says the line and the column.
+        TrainingError: no events, or an invalid one; names the line and the column.
     """
     try:
         packed = path.read_bytes()
@@ -80,7 +78,8 @@ def _json_rows(lines: Sequence[str]) -> Iterator[ProcessEvent]:
         for name in _FIELDS:
             if not isinstance(row.get(name, ""), str):
                 raise TrainingError(
-                    f"line {number}, column {name}: must be a string, not {type(row[name]).__name__}"
+                    f"line {number}, column {name}:"
+                    f" must be a string, not {type(row[name]).__name__}"
                 )
         yield _event(number, {name: row.get(name, "") for name in _FIELDS})
 
@@ -98,7 +97,8 @@ def _csv_rows(lines: Iterable[str]) -> Iterator[ProcessEvent]:
                 continue
             if len(row) != width:
                 raise TrainingError(
-                    f"line {reader.line_num}, column {min(len(row), width) + 1}: {len(row)} values under {width} columns"
+                    f"line {reader.line_num}, column {min(len(row), width) + 1}:"
+                    f" {len(row)} values under {width} columns"
                 )
             yield _event(reader.line_num, {name: row[at] for name, at in position.items()})
     except csv.Error as wrong:
@@ -109,7 +109,7 @@ def _csv_rows(lines: Iterable[str]) -> Iterator[ProcessEvent]:
 
 
 def _header(row: Sequence[str]) -> dict[str, int]:
-    """Position of each field in the rows of a CSV file."""
+    """Find the position of each field in the rows of a CSV file."""
     columns = [column.strip().casefold() for column in row]
     repeated = next(
         (
@@ -126,7 +126,8 @@ def _header(row: Sequence[str]) -> dict[str, int]:
         position["name"] = columns.index(_NAME_ELSEWHERE)
     if "name" not in position:
         raise TrainingError(
-            "line 1, column name: is missing; the columns are name, parent, command_line, user, host"
+            "line 1, column name: is missing;"
+            " the columns are name, parent, command_line, user, host"
         )
     return position
 

@@ -1,6 +1,6 @@
-"""What a tabular detector is taught with, and how far its teaching is.
+"""Training rows of a tabular detector, and the progress of its fit.
 
-Arrays, so that who asks for a fit needs no scikit-learn.
+Arrays, so that a process that requests a fit does not import scikit-learn.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LEAST_ROWS: Final = 100  # of which a hundredth is one row; below it a rate of 1
 
 @dataclass(frozen=True, slots=True)
 class TrainingTable:
-    """What a detector is fitted on; arrays, so that it travels between processes as it is.
+    """The rows that a detector is fitted on; arrays, so that it can be sent between processes.
 
     Attributes:
         features: names of the columns, in order.
@@ -45,10 +45,10 @@ class TrainingTable:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How far a fit is.
+    """Progress of a fit.
 
     Attributes:
-        what: in words.
+        what: description of the step.
         done: share of the work, in [0, 1].
     """
 
@@ -62,16 +62,16 @@ def training_table(
     *,
     missing: Missing = Missing.REFUSE,
 ) -> TrainingTable:
-    """`rows` as a table that can teach a detector.
+    """Convert `rows` to a table that a detector can be trained on.
 
     Args:
         rows: feature -> value.
         features: names to read, in order; none is guessed from the rows (C-27).
-        missing: what a missing value means; `zero` is noted in the model (S4-09's fillna).
+        missing: how a missing value is treated; `zero` is recorded in the model (S4-09's fillna).
 
     Raises:
-        FeatureMismatch: a name that cannot be, or the first value that is missing, not finite
-            or no number, with its row.
+        FeatureMismatch: an invalid name, or the first value that is missing, not finite or not a
+            number, with its row.
         TrainingError: too few rows, or all alike.
     """
     names = declared(features)
@@ -84,7 +84,7 @@ def training_table(
 
 
 def refuse_unteachable(rows: TrainingTable) -> None:
-    """Refuse what no detector can be learnt from, before anything is computed.
+    """Refuse rows that no detector can be trained on, before anything is computed.
 
     Raises:
         TrainingError: too few rows, fewer than two distinct ones, or numbers whose sums overflow.
@@ -95,10 +95,11 @@ def refuse_unteachable(rows: TrainingTable) -> None:
     if not np.isfinite(rows.values).all():
         raise TrainingError("a value is not finite")
     if (rows.values == rows.values[0]).all():
-        raise TrainingError("all rows are alike: there is nothing to tell apart")
+        raise TrainingError("all rows are alike: there is nothing to distinguish")
     with np.errstate(over="ignore", invalid="ignore"):
         spread = rows.values.std(axis=0)
     if not np.isfinite(spread).all():
         raise TrainingError(
-            f"the values of {rows.features[int(np.argmin(np.isfinite(spread)))]} are too large to be averaged"
+            f"the values of {rows.features[int(np.argmin(np.isfinite(spread)))]}"
+            " are too large to be averaged"
         )

@@ -1,7 +1,4 @@
-"""The pictures of a model card.
-
-ROC, reliability, and how the scores fall. Each is a PNG in memory.
-"""
+"""Charts of a model card: ROC, reliability, and distribution of scores, each a PNG in memory."""
 
 from __future__ import annotations
 
@@ -25,7 +22,10 @@ LEAST_RATE = 1e-4
 def roc_picture(
     title: str, scores: Mapping[str, NDArray[np.float64]], is_hostile: NDArray[np.bool_]
 ) -> bytes:
-    """ROC of every score on a logarithmic axis of false positives, where an analyst's day is decided."""
+    """Draw the ROC of every score on a logarithmic axis of false positives.
+
+    The low rates are those at which an analyst works.
+    """
     figure = Figure(figsize=(5.6, 4.2), layout="constrained")
     axes = figure.add_subplot()
     for name, column in scores.items():
@@ -56,7 +56,9 @@ def reliability_picture(
     is_hostile: NDArray[np.bool_],
     weights: NDArray[np.float64],
 ) -> bytes:
-    """Share of hostile events among those of about the same score, at the reference prior; larger dots stand for more events.
+    """Draw the share of hostile events among those of about the same score, at the reference prior.
+
+    Larger dots stand for more events.
 
     Args:
         title: of the picture.
@@ -98,7 +100,7 @@ def reliability_picture(
 def score_picture(
     title: str, score: NDArray[np.float64], is_hostile: NDArray[np.bool_], thresholds: Thresholds
 ) -> bytes:
-    """How the scores of benign and hostile events fall, with the thresholds."""
+    """Draw the distribution of the scores of benign and hostile events, with the thresholds."""
     figure = Figure(figsize=(5.6, 4.2), layout="constrained")
     axes = figure.add_subplot()
     odds = np.log(score) - np.log1p(-score)

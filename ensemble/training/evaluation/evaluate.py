@@ -1,9 +1,8 @@
-"""How good is the recipe, judged honestly: by later flows of the same days, and by attack families that nothing had seen.
+"""Evaluation of the recipe: by later flows of the same days, and by attack families it never saw.
 
-Leaving a family out is *nested*: the family is kept out of the layers, the calibration, the fusion
-and every choice among them.
-For ten families that takes fits without each one and without each pair; a fit without {A, B} serves
-A and B alike.
+Leaving a family out is *nested*: the family is left out of the layers, the calibration, the fusion
+and every choice among them. For ten families that takes fits without each one and without each
+pair; a fit without {A, B} serves A and B alike.
 """
 
 from __future__ import annotations
@@ -46,9 +45,8 @@ class Judged:
         scores: `anomaly`, `behavior`, `classifier`, `fused` -> float64 (n,).
         families: n labels.
         is_hostile: bool (n,).
-        thresholds: of the fused score, where they were fitted apart from these flows.
-        named: model of the classifier -> how well it names the families; empty where it was not
-            asked.
+        thresholds: of the fused score, if they were fitted apart from these flows.
+        named: model of the classifier -> how well it names the families; empty if not measured.
     """
 
     scores: Mapping[str, NDArray[np.float64]]
@@ -58,14 +56,14 @@ class Judged:
     named: Mapping[str, Labelling] = field(default_factory=dict)
 
     def overall(self) -> dict[str, Separation]:
-        """Figures of each score over all families."""
+        """Compute the figures of each score over all families."""
         return {
             name: separation(column[~self.is_hostile], column[self.is_hostile])
             for name, column in self.scores.items()
         }
 
     def by_family(self) -> dict[str, dict[str, Separation]]:
-        """Family -> figures of each score on its flows against all benign ones."""
+        """Compute the figures of each score by family, against all benign flows."""
         return {
             family: {
                 name: separation(column[~self.is_hostile], column[self.families == family])
@@ -87,10 +85,7 @@ def judge(layers: FlowLayers, table: FlowTable) -> Judged:
 
 
 def named_by(classifier: FlowClassifier | None, table: FlowTable) -> dict[str, Labelling]:
-    """How well each model of a classifier names the families of labelled flows.
-
-    Nothing without one.
-    """
+    """Measure how well each model of a classifier names the families; empty without one."""
     if classifier is None:
         return {}
     return {
@@ -103,7 +98,7 @@ def named_by(classifier: FlowClassifier | None, table: FlowTable) -> dict[str, L
 
 @dataclass(frozen=True, slots=True)
 class FamilyOut:
-    """The families, each judged by an ensemble that had never seen it.
+    """Figures of each family by an ensemble that had never seen it.
 
     Attributes:
         families: family -> figures of each score.
@@ -117,7 +112,7 @@ class FamilyOut:
     versus_best: Mapping[str, tuple[float, float, float]]
 
     def mean(self, name: str, measure: str, *, without: tuple[str, ...] = ()) -> float:
-        """Mean of a measure over the families, each counting alike."""
+        """Average a measure over the families, each counting alike."""
         return float(
             np.mean(
                 [
@@ -130,7 +125,7 @@ class FamilyOut:
 
 
 def leave_families_out(table: FlowTable, seed: int, progress: Progress, *, jobs: int) -> FamilyOut:
-    """Judge the recipe on each family of `table`, unseen."""
+    """Evaluate the recipe on each family of `table`, unseen."""
     families = sorted(set(table.families[table.is_hostile].tolist()))
     early, late = table.select(~table.is_hostile).split_by_time(1.0 - JUDGED_SHARE)
     benign_rows = np.flatnonzero(~table.is_hostile)
@@ -172,10 +167,10 @@ def leave_families_out(table: FlowTable, seed: int, progress: Progress, *, jobs:
 
 
 def _rounds(teams: int) -> tuple[NDArray[np.intp], int]:
-    """A round-robin tournament: colour[a, b] such that no team meets two others in one round; and the number of rounds.
+    """Schedule a round-robin tournament: colour[a, b] is the round of a pair; count the rounds.
 
-    Families are teams and stretches of time are rounds: the pairs of one family then leave out
-    stretches that are all different.
+    No team meets two others in one round. Families are teams and stretches of time are rounds: the
+    pairs of one family then leave out stretches that are all different.
     """
     even = teams + teams % 2
     colour = np.zeros((even, even), np.intp)

@@ -1,4 +1,4 @@
-"""Model cards: what a model was trained on, how well it does, where it is weak; Markdown beside the model.
+"""Model cards: training data, figures and weaknesses of a model, as Markdown beside the model.
 
 Source: Mitchell et al., "Model cards for model reporting", FAT* 2019.
 """
@@ -15,13 +15,12 @@ from ensemble.training.metrics import Labelling, Separation, false_positive_inte
 
 __all__ = ["family_table", "flow_card", "label_table", "separation_table"]
 
-WEAK_TPR = (
-    0.5  # a family of which less is found at 1 % false positives, when unseen, is called weak
-)
+WEAK_TPR = 0.5  # an unseen family of which less is found at 1 % false positives is called weak
+SMALL_FAMILY = 20  # flows; of fewer, one flow is more than 5 %
 
 
 def separation_table(figures: Mapping[str, Separation]) -> str:
-    """Figures of each score, one a line."""
+    """Format the figures of each score, one a line."""
     head = ["score", "AUROC", "AUPRC", "TPR at 1 % FPR", "TPR at 0.1 % FPR", "benign", "hostile"]
     return table(
         head,
@@ -44,7 +43,7 @@ def family_table(
     families: Mapping[str, Mapping[str, Separation]],
     means: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
 ) -> str:
-    """AUROC / TPR at 1 % FPR of each score, one family a line, and means below."""
+    """Format AUROC / TPR at 1 % FPR of each score, one family a line, and means below."""
     names = list(next(iter(families.values())))
     rows: list[list[object]] = [
         [
@@ -62,7 +61,7 @@ def family_table(
 
 
 def label_table(named: Mapping[str, Labelling]) -> str:
-    """Macro-F1, accuracy and the F1 of each label, one model of the classifier a line."""
+    """Format macro-F1, accuracy and the F1 of each label, one model of the classifier a line."""
     labels = list(next(iter(named.values())).by_label)
     rows = [
         [
@@ -86,16 +85,16 @@ def flow_card(
     unseen: FamilyOut | None,
     own_traffic: bool = False,
 ) -> str:
-    """The card of a flow model.
+    """Write the card of a flow model.
 
     Args:
         name: of the bundle.
-        about: what the model is, in a sentence or two.
-        training: what the manifest records.
+        about: description of the model, a sentence or two.
+        training: the facts in the manifest.
         fusion: that was fitted to it.
-        later: judged on the later part of each day, by a fit on the earlier part; None where it
-            was not measured.
-        unseen: families left out; None where it was not measured.
+        later: figures on the later part of each day, by a fit on the earlier part; None if not
+            measured.
+        unseen: figures of families left out; None if not measured.
         own_traffic: trained on benign flows of one network.
     """
     parts = [
@@ -109,7 +108,7 @@ def flow_card(
     if later is not None:
         parts += ["## Later flows of the same days", _later_text(later)]
     if unseen is not None:
-        parts += ["## Attack families that nothing had seen", _unseen_text(unseen)]
+        parts += ["## Attack families that no layer was trained on", _unseen_text(unseen)]
     parts += ["## Limits", _limits(own_traffic=own_traffic)]
     return "\n\n".join(parts) + "\n"
 
@@ -121,10 +120,12 @@ def _fusion_text(fusion: Fusion) -> str:
         for layers, t in fusion.thresholds.items()
     ]
     return (
-        f"Shares of the evidence: {shares}; sharpness {fusion.sharpness:.2f}. Thresholds by the layers that speak:\n\n"
+        f"Shares of the evidence: {shares}; sharpness {fusion.sharpness:.2f}."
+        " Thresholds by the layers that speak:\n\n"
         + table(["speaking", "suspicious", "malicious", "critical"], rows)
-        + "\n\nThey were set on benign validation flows that no layer had seen, for false-positive rates of 1 %, 0.1 % and 0.01 % unless "
-        "said otherwise above. The validation flows are few: 0.1 % of them is a handful, and 0.01 % is an extrapolation."
+        + "\n\nThey were set on benign validation flows that no layer was trained on,"
+        " for false-positive rates of 1 %, 0.1 % and 0.01 % unless stated otherwise above."
+        " The validation flows are few: 0.1 % of them is a handful, and 0.01 % is an extrapolation."
     )
 
 
@@ -135,12 +136,13 @@ def _later_text(later: Judged) -> str:
         false_positives = int((benign > later.thresholds.suspicious).sum())
         low, high = false_positive_interval(false_positives, benign.size)
         counted = (
-            f"\n\nBenign flows above the `suspicious` threshold of that fit: {false_positives} of {benign.size} "
+            "\n\nBenign flows above the `suspicious` threshold of that fit:"
+            f" {false_positives} of {benign.size} "
             f"({false_positives / benign.size:.2%}, 95 % interval {low:.2%} to {high:.2%})."
         )
     return (
-        "Everything (layers, calibration, fusion, thresholds) was fitted inside the first 70 % by time of each (day, label), "
-        "and judged on the rest.\n\n"
+        "Everything (layers, calibration, fusion, thresholds) was fitted on the first 70 %"
+        " by time of each (day, label), and evaluated on the rest.\n\n"
         + separation_table(later.overall())
         + counted
         + "\n\n"
@@ -154,16 +156,19 @@ def _label_text(named: Mapping[str, Labelling]) -> str:
     if not named:
         return ""
     return (
-        "\n\nHow well each model of the classifier names the family (F1 by label; `unknown` is never right here):\n\n"
-        + label_table(named)
+        "\n\nHow well each model of the classifier names the family"
+        " (F1 by label; `unknown` is never right here):\n\n" + label_table(named)
     )
 
 
 def _unseen_text(unseen: FamilyOut) -> str:
     names = list(next(iter(unseen.families.values())))
     measures = ("auroc", "tpr_at_1_fpr")
-    # one flow is more than 5 %
-    small = tuple(f for f, figures in unseen.families.items() if figures[FUSED].hostile < 20)  # noqa: PLR2004
+    small = tuple(
+        family
+        for family, figures in unseen.families.items()
+        if figures[FUSED].hostile < SMALL_FAMILY
+    )
     means = {"mean": {n: (unseen.mean(n, measures[0]), unseen.mean(n, measures[1])) for n in names}}
     if small and len(small) < len(unseen.families):
         means[f"mean without {', '.join(small)}"] = {
@@ -180,16 +185,20 @@ def _unseen_text(unseen: FamilyOut) -> str:
     ]
     versus = "; ".join(
         f"{measure}: {unseen.versus_best[measure][0]:+.4f} over {unseen.best_layer[measure]} "
-        f"(95 % interval {unseen.versus_best[measure][1]:+.4f} to {unseen.versus_best[measure][2]:+.4f})"
+        f"(95 % interval {unseen.versus_best[measure][1]:+.4f}"
+        f" to {unseen.versus_best[measure][2]:+.4f})"
         for measure in measures
     )
     return (
-        "Each family was kept out of the layers, the calibration, the fusion and its thresholds, then judged against the last "
-        "30 % of each day's benign flows, on which nothing was fitted either. Cells: AUROC / true-positive rate at 1 % false positives.\n\n"
+        "Each family was left out of the layers, the calibration, the fusion and its thresholds,"
+        " then evaluated against the last 30 % of each day's benign flows,"
+        " on which nothing was fitted either."
+        " Cells: AUROC / true-positive rate at 1 % false positives.\n\n"
         + family_table(unseen.families, means)
         + f"\n\nFused against the best single layer, paired bootstrap over flows: {versus}.\n\n"
         + (
-            f"**Weak when unseen** (less than half is found at 1 % false positives): {', '.join(weak)}."
+            "**Weak when unseen** (less than half is found at 1 % false positives):"
+            f" {', '.join(weak)}."
             if weak
             else "No family is weak when unseen."
         )
@@ -198,20 +207,26 @@ def _unseen_text(unseen: FamilyOut) -> str:
 
 def _limits(*, own_traffic: bool) -> str:
     network = (
-        "The anomaly layer and the thresholds are those of the network whose benign flows were given."
+        "The anomaly layer and the thresholds are those of the network"
+        " whose benign flows were given."
         if own_traffic
-        else "Trained on CICIDS2017, one network in one week of 2017. On any other network its thresholds flood: "
-        "train the anomaly layer on your own benign flows (`axon train flows --benign FILE`) and set thresholds (`axon calibrate`)."
+        else "Trained on CICIDS2017, one network in one week of 2017."
+        " On any other network its thresholds raise far too many alarms:"
+        " train the anomaly layer on your own benign flows (`axon train flows --benign FILE`)"
+        " and set thresholds (`axon calibrate`)."
     )
     choices = (
         ""
         if own_traffic
-        else "- Detector weights, network size and the weight of known families were chosen while looking at tables like these, "
-        "so they flatter a little. The bootstrap takes flows as independent, which many are not.\n"
+        else "- Detector weights, network size and the weight of known families were chosen"
+        " by tables like these, so the figures are a little too good."
+        " The bootstrap treats flows as independent, which many are not.\n"
     )
     return (
         f"- {network}\n{choices}"
-        "- Not read: addresses, source port, time, and `Destination Port`, which gives the label away.\n"
+        "- Not used: addresses, source port, time, and `Destination Port`,"
+        " which reveals the label.\n"
         "- The scores are probabilities at a prior of 1 % hostile, not at yours.\n"
-        "- An attack that copies benign flows is not seen; neither is one that never becomes a flow."
+        "- An attack that imitates benign flows is not detected;"
+        " neither is one that never becomes a flow."
     )

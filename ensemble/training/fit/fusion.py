@@ -1,22 +1,17 @@
-"""Fit the fusion and its thresholds on scores of events that no layer had seen: unseen families above all, and benign events.
+"""Fit of the fusion and its thresholds on unseen events: unseen attack families and benign events.
 
-A fusion fitted on the flows that the layers were trained on learns to trust whoever memorised most.
-One fitted on unseen families
-alone gives away what the layers do know: on later flows of known attacks it fell behind its best
-layer. Both will come, so a
-quarter of the hostile weight is that of known families, by flows of theirs that the layers had not
-seen either.
+A fusion fitted on the flows that the layers were trained on trusts the layer that memorised most.
+One fitted on unseen families alone wastes what the layers do know: on later flows of known attacks
+it fell behind its best layer. Both kinds occur in use, so a quarter of the hostile weight is that
+of known families, by flows of theirs that the layers had not seen either.
 
-Ten families are few, and shares that follow each of them closely follow chance. Two rules hold them
-back. They are drawn towards equal
-shares, which are hard to beat where little is known. And a layer that recognises known attacks may
-not have more than a fifth: on
-flows of those it is the surest of all, and where an attack is new it mistakes it for benign more
-often than the others do.
+Ten families are few, and shares that follow each of them closely follow chance. Two rules restrain
+them. They are drawn towards equal shares, which are hard to beat with little data. And a layer that
+recognises known attacks may not have more than a fifth: on flows of those it is the most certain,
+and it mistakes a new attack for benign more often than the others do.
 
 Source: equal weights: Smith, Wallis, "A simple explanation of the forecast combination puzzle",
-Oxford Bulletin of Economics and
-Statistics 71(3), 2009.
+Oxford Bulletin of Economics and Statistics 71(3), 2009.
 """
 
 from __future__ import annotations
@@ -38,29 +33,25 @@ __all__ = ["RATES", "fit_fusion", "fit_thresholds", "with_thresholds"]
 
 # of the hostile weight; chosen on the tables of the card, where 0 and 0.5 each lose one of them
 KNOWN_WEIGHT = 0.25
-LEAST_SHARE = 0.10  # no layer is fused away: a layer of share 0 could break and nobody would notice
-MOST_SHARE: Mapping[str, float] = {
-    "classifier": 0.20
-}  # of the others 1; left alone it took half, and unseen families suffered
+LEAST_SHARE = 0.10  # a layer of share 0 could break unnoticed
+# of the others 1; without a limit its share was half, and unseen families lost
+MOST_SHARE: Mapping[str, float] = {"classifier": 0.20}
 # weight of the squared distance to equal shares beside the relative loss; from 0.02 to 0.5 the mean
 # AUROC stays
 EVENNESS = 0.10
 SHARPNESS_RANGE = (0.25, 4.0)
-RATES = (
-    0.01,
-    0.001,
-    0.0001,
-)  # false positives at `suspicious`, `malicious`, `critical`; DESIGN section 4
-HIGHEST_ODDS = (
-    30.0  # beyond it a probability is 1 in float64, and a threshold must stay inside (0, 1)
-)
+# false positives at `suspicious`, `malicious`, `critical`; DESIGN section 4
+RATES = (0.01, 0.001, 0.0001)
+HIGHEST_ODDS = 30.0  # above, a probability is 1 in float64; a threshold must stay inside (0, 1)
 LEAST_BENIGN = 100  # of which 1 % is a single event
 
 
 def fit_fusion(
     odds: Mapping[str, NDArray[np.float64]], families: NDArray[np.str_], is_known: NDArray[np.bool_]
 ) -> Fusion:
-    """Shares and sharpness with the least log loss at the reference prior, every family alike; thresholds at the default rates.
+    """Fit shares and sharpness by log loss at the reference prior, and thresholds at default rates.
+
+    Every attack family counts alike.
 
     Args:
         odds: layer -> calibrated log-odds (n,) of events the layer had not seen.
@@ -68,7 +59,7 @@ def fit_fusion(
         is_known: bool (n,), attacks of families of which the layers had seen other flows.
 
     Returns:
-        A fusion in which every layer has a share of a tenth at least, and none more than it may.
+        A fusion in which every layer has a share of at least a tenth, and at most its maximum.
 
     Raises:
         TrainingError: too few benign events for thresholds.
@@ -118,7 +109,7 @@ def fit_fusion(
 def with_thresholds(
     fusion: Fusion, benign: Mapping[str, NDArray[np.float64]], rates: tuple[float, float, float]
 ) -> Fusion:
-    """`fusion` with thresholds for every set of its layers that may be left speaking.
+    """Add thresholds to `fusion` for every set of its layers that may be left speaking.
 
     Args:
         fusion: shares and sharpness stay.
@@ -135,11 +126,10 @@ def with_thresholds(
 
 
 def fit_thresholds(benign: NDArray[np.float64], rates: tuple[float, float, float]) -> Thresholds:
-    """Scores that at most the stated shares of benign events exceed.
+    """Fit scores that at most the stated shares of benign events exceed.
 
-    A rate that the events can show is read off their ranks; a smaller one goes on along the tail,
-    in log-odds, as
-    steeply as the last tenth of the events falls.
+    A rate that the events can show comes from their ranks. A smaller one is extrapolated along the
+    tail, in log-odds, as steeply as the last tenth of the events falls.
 
     Args:
         benign: pooled log-odds (n,) of benign events that no layer had seen.
@@ -150,16 +140,16 @@ def fit_thresholds(benign: NDArray[np.float64], rates: tuple[float, float, float
     """
     if benign.size < LEAST_BENIGN:
         raise TrainingError(
-            f"{benign.size} benign events cannot set a threshold at 1 %; {LEAST_BENIGN} are the least"
+            f"{benign.size} benign events cannot set a threshold at 1 %;"
+            f" at least {LEAST_BENIGN} are needed"
         )
     falling = np.sort(benign)[::-1]
     start = falling[benign.size // 10]
     mean_excess = max(1e-3, float(np.mean(falling[: benign.size // 10] - start)))
 
     def threshold(rate: float) -> float:
-        rank = (
-            int(rate * (benign.size + 1)) - 1
-        )  # a new event exceeds the k-th largest of n with probability k / (n + 1)
+        # a new event exceeds the k-th largest of n with probability k / (n + 1)
+        rank = int(rate * (benign.size + 1)) - 1
         if rank >= 0:
             return float(falling[rank])
         return float(falling[0] + mean_excess * np.log(1.0 / (rate * (benign.size + 1))))

@@ -1,10 +1,9 @@
-"""Fitted trees of scikit-learn and xgboost as plain arrays: the same probabilities, without the library that fitted them.
+"""Fitted trees of scikit-learn and xgboost as plain arrays, with the same probabilities.
 
-Cuts are kept in float32, the type of the rows. Where a library compares with `<=` a float64 cut is
-rounded down, where it compares
-with `<` the cut becomes the next lower float32: for every float32 row the way down is then the
-same. What our rows cannot be (missing,
-or a category) has no way down here, and a model that was fitted for it is refused.
+Cuts are float32, the type of the rows. For a library that compares with `<=` a float64 cut is
+rounded down; for one that compares with `<` the cut becomes the next lower float32. For every
+float32 row the path is then the same. Flow rows have no missing values and no categories, so a
+model that was fitted for them is refused.
 
 Every library is read through its own interface: no pickle is opened.
 """
@@ -29,9 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["from_forest", "from_hist_boosting", "from_tree", "from_xgboost"]
 
-LARGEST = np.finfo(
-    np.float32
-).max  # no finite value is greater: a cut there sends every row to the first child
+# no finite value is greater: a cut there sends every row to the first child
+LARGEST = np.finfo(np.float32).max
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +41,7 @@ class _Tree:
         second: int (k,), the other one; equal to `first` at a leaf.
         feature: int (k,).
         cut: float32 (k,).
-        said: float (k, w), what each node says.
+        value: float (k, w), the output of each node.
     """
 
     first: NDArray[np.int64]
@@ -54,13 +52,12 @@ class _Tree:
 
 
 def from_forest(fitted: RandomForestClassifier, *, smoothing: float = 0.0) -> VotingTrees:
-    """A fitted forest.
+    """Convert a fitted forest.
 
     Args:
         fitted: of scikit-learn; the classes in its order.
-        smoothing: flows that every leaf is thought to have beside its own, spread evenly over
-            the classes: a small leaf is then less
-            sure than a large one. 0 gives the library's own probabilities.
+        smoothing: flows added to every leaf, spread evenly over the classes: a small leaf is then
+            less certain than a large one. 0 gives the library's own probabilities.
     """
     return _voting(
         [_of_sklearn(estimator.tree_, smoothing) for estimator in fitted.estimators_],
@@ -69,24 +66,22 @@ def from_forest(fitted: RandomForestClassifier, *, smoothing: float = 0.0) -> Vo
 
 
 def from_tree(fitted: DecisionTreeClassifier, *, smoothing: float = 0.0) -> VotingTrees:
-    """A fitted single tree; arguments as for a forest."""
+    """Convert a fitted single tree; arguments as for a forest."""
     return _voting([_of_sklearn(fitted.tree_, smoothing)], int(fitted.n_features_in_))
 
 
 def from_hist_boosting(fitted: HistGradientBoostingClassifier) -> BoostedTrees:
-    """Fitted histogram boosting of scikit-learn.
+    """Convert fitted histogram boosting of scikit-learn.
 
     Raises:
-        TrainingError: a tree asks for categories.
+        TrainingError: a tree splits by categories.
     """
     trees = []
     # the library offers no other way to its trees
     for predictor in (one for rounds in fitted._predictors for one in rounds):  # noqa: SLF001
         nodes = predictor.nodes
         if nodes["is_categorical"].any():
-            raise TrainingError(
-                "boosted trees that ask for categories cannot be converted: flow features are numbers"
-            )
+            raise TrainingError("boosted trees that split by categories cannot be converted")
         is_leaf = nodes["is_leaf"].astype(bool)
         own = np.arange(nodes.size)
         first, second = (
@@ -106,10 +101,10 @@ def from_hist_boosting(fitted: HistGradientBoostingClassifier) -> BoostedTrees:
 
 
 def from_xgboost(fitted: Booster) -> BoostedTrees:
-    """A fitted multi-class booster of xgboost (`multi:softprob`), read from its own JSON.
+    """Convert a fitted multi-class booster of xgboost (`multi:softprob`), from its own JSON.
 
     Raises:
-        TrainingError: another objective, another booster, or a tree that asks for categories.
+        TrainingError: another objective, another booster, or a tree that splits by categories.
     """
     learner = json.loads(bytes(fitted.save_raw("json")))["learner"]
     objective, booster = learner["objective"]["name"], learner["gradient_booster"]["name"]
@@ -132,9 +127,7 @@ def from_xgboost(fitted: Booster) -> BoostedTrees:
 
 def _of_xgboost(tree: dict[str, Any]) -> _Tree:
     if tree["categories"]:
-        raise TrainingError(
-            "boosted trees that ask for categories cannot be converted: flow features are numbers"
-        )
+        raise TrainingError("boosted trees that split by categories cannot be converted")
     left, right = (
         np.array(tree["left_children"], np.int64),
         np.array(tree["right_children"], np.int64),
@@ -171,7 +164,7 @@ def _of_sklearn(tree: Any, smoothing: float) -> _Tree:  # noqa: ANN401
 
 
 def _round_down(cuts: NDArray[np.float64]) -> NDArray[np.float32]:
-    """float64 cuts as finite float32, rounded downwards.
+    """Round float64 cuts down to finite float32.
 
     For a float32 value, `v <= cut` then means the same as before.
     """
@@ -192,9 +185,10 @@ def _boosted(trees: Sequence[_Tree], base: NDArray[np.float64], n_features: int)
 def _laid_out(
     trees: Sequence[_Tree], n_features: int
 ) -> tuple[Trees, NDArray[np.float64], NDArray[np.float64]]:
-    """All trees in one table, cuts first.
+    """Join all trees in one table, cuts first.
 
-    With what the leaves (l, w) and what the cuts (i, w) say.
+    Returns:
+        The table, and the values of leaves (l, w) and of cuts (i, w).
     """
     are_leaves = [tree.first == tree.second for tree in trees]
     cuts = sum(int((~is_leaf).sum()) for is_leaf in are_leaves)

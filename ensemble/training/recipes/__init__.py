@@ -1,1 +1,1 @@
-"""Training recipes: one a model."""
+"""Training recipes, one file a model."""

@@ -1,11 +1,9 @@
-"""Recipe of the deep behavior layer: labelled flows in, a network that knows benign, each family, and `unknown`.
+"""Training recipe of the deep behavior layer: a network for benign, each family, and `unknown`.
 
 Each step shows the network benign flows, attacks with every family alike, and made-up flows. Those
-are made around benign flows:
-some features taken from other benign flows, noise, a step along the difference of two benign flows,
-a way towards an attack.
-They keep the network from calling benign what merely is no attack it knows. Measured with each
-family left out: AUROC .78 without
+are made around benign flows: some features copied from other benign flows, noise, a step along the
+difference of two benign flows, a part of the way towards an attack. They keep the network from
+calling benign what merely is no known attack. Measured with each family left out: AUROC .78 without
 them, .98 with them.
 """
 
@@ -45,7 +43,7 @@ SHARES = {
 def fit_behavior(
     features: NDArray[np.float32], families: NDArray[np.str_], seed: int, *, steps: int = STEPS
 ) -> DeepBehavior:
-    """The network, its calibration still to come: it stands for raw log-odds.
+    """Fit the network, with a unit calibration: its scores are raw log-odds.
 
     Args:
         features: float32 (n, 78), finite.
@@ -115,13 +113,13 @@ def _train(
 
 
 def made_up(benign: Tensor, hostile: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Flows that nobody sent, near benign ones and far, about (count, d), in scaled units.
+    """Generate artificial flows, near benign ones and far, about (count, d), in scaled units.
 
     Args:
         benign: (b, d).
         hostile: (h, d).
-        count: how many; shares are rounded.
-        generator: the source of chance.
+        count: number of flows; shares are rounded.
+        generator: source of randomness.
     """
 
     def some(rows: Tensor, k: int) -> Tensor:

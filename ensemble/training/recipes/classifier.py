@@ -1,12 +1,11 @@
-"""Recipe of the classifier layer: labelled flows in; a random forest, boosted trees and a single tree out, all as plain arrays.
+"""Training recipe of the classifier layer: forest, boosted trees and a single tree, as arrays.
 
-All models learn the same rows: benign flows, at most `MOST_OF_A_FAMILY` flows of each attack
-family, evenly over time (thousands of
-flows of one flood are near copies of one another), and made-up flows around the benign ones under
-the label `unknown`. Without the
-last a forest gives an unseen attack to whatever class is nearest, and that is often benign.
+All models are fitted on the same rows: benign flows, at most `MOST_OF_A_FAMILY` flows of each
+attack family, evenly over time (thousands of flows of one flood are near copies of one another),
+and made-up flows around the benign ones under the label `unknown`. Without the last a forest gives
+an unseen attack to the nearest class, which is often benign.
 
-The forest is fitted for every inner fit, because it has a say in the verdict; the others only for
+The forest is fitted for every inner fit, because it takes part in the verdict; the others only for
 the layer that serves.
 """
 
@@ -49,21 +48,22 @@ ROUNDS, LEAVES, STEP = 40, 15, 0.2
 # is lost
 SHRINKAGE = 1.0
 NEEDS_XGBOOST = (
-    "the package xgboost was not there when this model was trained: pip install 'axon[xgboost]', then train again; "
-    "hist_gradient_boosting is the boosted model meanwhile"
+    "the package xgboost was not installed when this model was trained:"
+    " pip install 'axon[xgboost]', then train again;"
+    " hist_gradient_boosting is the boosted model meanwhile"
 )
-NOT_REQUESTED = "it was not asked for"
+NOT_REQUESTED = "it was not requested"
 
 
 @dataclass(frozen=True, slots=True)
 class _TrainingRows:
-    """What every model learns.
+    """The rows that every model is fitted on.
 
     Attributes:
         rows: float32 (n, d), scaled.
         classes: int (n,), position in the labels.
         count: of labels.
-        seed: of whatever is random.
+        seed: of everything that is random.
     """
 
     rows: NDArray[np.float32]
@@ -79,14 +79,14 @@ def fit_classifier(
     *,
     models: Collection[str] = (FUSED_MODEL,),
 ) -> FlowClassifier:
-    """The classifier, its calibration still to come: it stands for raw log-odds.
+    """Fit the classifier, with a unit calibration: its scores are raw log-odds.
 
     Args:
         features: float32 (n, 78), finite, in the order of time.
         families: n labels, `BENIGN` for benign.
         seed: of the made-up flows and the models.
-        models: names of those to fit, `FUSED_MODEL` among them; xgboost is left out where the
-            package is not installed.
+        models: names of those to fit, `FUSED_MODEL` among them; xgboost is left out if the package
+            is not installed.
 
     Raises:
         TrainingError: no benign flow, or no hostile one.
@@ -129,7 +129,7 @@ def _training_rows(
 
 
 def _some(rows: NDArray[np.intp], label: str) -> NDArray[np.intp]:
-    """All benign flows, and of a family at most so many, evenly spread."""
+    """Select all benign flows, and a bounded number of a family, evenly spread."""
     most = rows.size if label == BENIGN_CLASS else min(rows.size, MOST_OF_A_FAMILY)
     chosen: NDArray[np.intp] = rows[np.linspace(0, rows.size - 1, most).astype(int)]
     return chosen
@@ -166,7 +166,7 @@ def _hist_boosting(training: _TrainingRows) -> ClassTrees:
 
 
 def _xgboost(training: _TrainingRows) -> ClassTrees | None:
-    """None where the package is not installed.
+    """Fit boosted trees of xgboost; None if the package is not installed.
 
     It is an extra, and its GPU build weighs gigabytes.
     """

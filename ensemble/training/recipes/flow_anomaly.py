@@ -1,8 +1,8 @@
-"""Recipe of the anomaly layer for flows: benign flows in, three detectors and their scales out.
+"""Training recipe of the anomaly layer for flows: three detectors and their scales.
 
 The scales of surprise need benign flows that the detectors have not seen. They come from folds that
-are contiguous in time
-within each day: neighbours in time are alike, and a random fold would flatter.
+are contiguous in time within each day: neighbours in time are alike, and a random fold would
+flatter.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ensemble.training.fit.calibration import LEAST_BENIGN, fit_surprise
 
 __all__ = ["WEIGHTS", "fit_detectors", "fit_surprises", "time_folds", "uncalibrated"]
 
-LIMIT = 5.0  # scaled features are cut here: five spreads off is strange enough
+LIMIT = 5.0  # spreads; scaled features are clipped here
 LEAST_SPREAD = 1e-3
 TREES, SAMPLES = 100, 256  # Liu et al., section 5: more of either changes little
 CENTRES, FLOWS_A_CENTRE = 500, 5
@@ -37,9 +37,9 @@ FOLDS = 4
 
 
 def time_folds(times: NDArray[np.str_], groups: NDArray[np.str_], folds: int) -> NDArray[np.intp]:
-    """Fold of each row, int (n,).
+    """Assign each row to a fold, int (n,), contiguous in time within each group.
 
-    Contiguous in time within each group. Rows without times keep the order they came in.
+    Rows without times keep the order they came in.
     """
     fold = np.zeros(times.size, np.intp)
     for group in np.unique(groups):
@@ -51,7 +51,7 @@ def time_folds(times: NDArray[np.str_], groups: NDArray[np.str_], folds: int) ->
 
 
 def fit_detectors(benign: NDArray[np.float32], seed: int) -> BenignDetectors:
-    """The three detectors, fitted on benign flows.
+    """Fit the three detectors on benign flows.
 
     Args:
         benign: float32 (n, 78), finite; a few hundred at least.
@@ -62,7 +62,8 @@ def fit_detectors(benign: NDArray[np.float32], seed: int) -> BenignDetectors:
     """
     if len(benign) < LEAST_BENIGN * FLOWS_A_CENTRE:
         raise TrainingError(
-            f"{len(benign)} benign flows cannot teach what is normal; {LEAST_BENIGN * FLOWS_A_CENTRE} are the least"
+            f"{len(benign)} benign flows are too few to train on;"
+            f" at least {LEAST_BENIGN * FLOWS_A_CENTRE} are needed"
         )
     scaler = FlowScaler.fit(benign, limit=LIMIT, least_spread=LEAST_SPREAD)
     rows = scaler.scale(benign)
@@ -81,11 +82,11 @@ def fit_detectors(benign: NDArray[np.float32], seed: int) -> BenignDetectors:
 
 
 def _centres(rows: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
-    """Centres of k-means over rows (n, d), float64 (k, d); none of them is a row.
+    """Compute centres of k-means over rows (n, d), float64 (k, d); none of them is a row.
 
-    Rare shapes matter: without them an unseen benign flow of a rare shape looks as strange as an
-    attack. But a centre of one or
-    two flows would be those flows, so it is drawn a third of the way to its nearest neighbours.
+    Rare shapes matter: without them an unseen benign flow of a rare shape scores like an attack.
+    But a centre of one or two flows would be those flows, so it is moved a third of the way to its
+    nearest neighbours.
     """
     count = max(1, min(CENTRES, len(rows) // FLOWS_A_CENTRE))
     fitted = KMeans(count, n_init=1, max_iter=20, random_state=seed).fit(rows)
@@ -101,7 +102,7 @@ def _centres(rows: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
 def fit_surprises(
     benign: NDArray[np.float32], folds: NDArray[np.intp], seed: int
 ) -> tuple[dict[str, Surprise], NDArray[np.float64]]:
-    """Scale of each detector, from flows it was not fitted on.
+    """Fit the scale of each detector on flows that it was not fitted on.
 
     Args:
         benign: float32 (n, 78).
@@ -126,9 +127,9 @@ def fit_surprises(
 def uncalibrated(
     benign: NDArray[np.float32], times: NDArray[np.str_], days: NDArray[np.str_], seed: int
 ) -> FlowAnomaly:
-    """The anomaly model of some benign flows, its calibration still to come.
+    """Fit the anomaly model on benign flows, with a unit calibration in place of a fitted one.
 
-    It stands for one nat, one unit of log-odds.
+    One nat of surprise is one unit of log-odds.
     """
     scales, _ = fit_surprises(benign, time_folds(times, days, FOLDS), seed)
     unit = Calibration(np.array([0.0, 1.0]), np.array([0.0, 1.0]))

@@ -1,11 +1,9 @@
-"""Recipe of the flow ensemble: labelled flows in; three layers, their calibrations, the fusion and its thresholds out.
+"""Training recipe of the flow ensemble: three layers, their calibrations, fusion and thresholds.
 
 Everything that is fitted on scores (calibration, fusion, thresholds) needs scores of events that
-the layers had not seen.
-For each attack family one *inner* set of layers is fitted without that family, and without one
-stretch of time of everything else; its
-scores on just those are what the rest is fitted on. The layers that serve are then fitted on
-everything.
+the layers had not seen. For each attack family one *inner* set of layers is fitted without that
+family, and without one stretch of time of everything else; its scores on just those are what the
+rest is fitted on. The layers that serve are then fitted on everything.
 """
 
 from __future__ import annotations
@@ -54,22 +52,21 @@ __all__ = [
 
 LAYER_NAMES = ("anomaly", "behavior", "classifier")
 FlowModel = FlowAnomaly | DeepBehavior | FlowClassifier
-Progress = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
+Progress = Callable[[str, int, int], None]  # name of the step, number done, total
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:
-    """Nobody is watching."""
+    """Discard progress."""
 
 
 @dataclass(frozen=True, slots=True)
 class FlowLayers:
-    """The layers of one fit, and the fusion when it has been fitted.
+    """The layers of one fit, and the fusion once it is fitted.
 
     Attributes:
-        anomaly: always there.
-        behavior: always there.
-        classifier: None in a release that was made before there was one, or imported from older
-            files.
+        anomaly: always present.
+        behavior: always present.
+        classifier: None in a release older than the classifier, or imported from older files.
         fusion: None until it is fitted.
     """
 
@@ -104,12 +101,12 @@ class FlowLayers:
 
 @dataclass(frozen=True, slots=True)
 class UnseenScores:
-    """Raw scores of events that the layers giving them had not seen.
+    """Raw scores of events that the scoring layers had not been fitted on.
 
     Attributes:
         raw: layer -> float64 (n,).
         families: n labels.
-        is_known: bool (n,), the layers had seen other flows of the same attack family.
+        is_known: bool (n,), the layers had been fitted on other flows of the same attack family.
     """
 
     raw: Mapping[str, NDArray[np.float64]]
@@ -118,7 +115,7 @@ class UnseenScores:
 
     @classmethod
     def gather(cls, some: Sequence[UnseenScores]) -> UnseenScores:
-        """All of them, one after the other."""
+        """Concatenate scores."""
         raw = {layer: np.concatenate([one.raw[layer] for one in some]) for layer in some[0].raw}
         return cls(
             raw,
@@ -127,7 +124,7 @@ class UnseenScores:
         )
 
     def select(self, rows: NDArray[np.bool_]) -> UnseenScores:
-        """Some of them."""
+        """Select the scores of some rows."""
         return UnseenScores(
             {layer: column[rows] for layer, column in self.raw.items()},
             self.families[rows],
@@ -137,11 +134,11 @@ class UnseenScores:
 
 @dataclass(frozen=True, slots=True)
 class InnerFit:
-    """One fit of the layers without some families and some flows, and what it is to score.
+    """One fit of the layers without some families and some flows; those are scored afterwards.
 
     Attributes:
-        without: families left out whole.
-        held: bool (n,), flows left out, whatever their family.
+        without: families left out entirely.
+        left_out: bool (n,), flows left out, whatever their family.
     """
 
     without: tuple[str, ...]
@@ -151,14 +148,13 @@ class InnerFit:
 def fit_layers(
     table: FlowTable, fit: InnerFit, seed: int, *, classifiers: Collection[str] = (FUSED_MODEL,)
 ) -> FlowLayers:
-    """The layers on what `fit` leaves, not calibrated.
+    """Fit the layers, not calibrated, on everything but what `fit` leaves out.
 
     Args:
         table: labelled flows.
         fit: what is left out.
         seed: of everything that is random.
-        classifiers: models that the classifier is to hold; only one of them has a say in the
-            verdict.
+        classifiers: models that the classifier has; only one of them takes part in the verdict.
     """
     rest = table.select(~np.isin(table.families, fit.without) & ~fit.left_out)
     benign = rest.select(~rest.is_hostile)
@@ -178,7 +174,7 @@ def inner_scores(
     *,
     jobs: int,
 ) -> list[UnseenScores]:
-    """For each inner fit the scores of what it left out; `jobs` processes at a time."""
+    """Score what each inner fit left out; `jobs` processes at a time."""
     work: Iterable[UnseenScores] = Parallel(n_jobs=jobs, return_as="generator")(
         delayed(_score_left_out)(table, fit, seed) for fit in fits
     )
@@ -191,7 +187,7 @@ def inner_scores(
 
 
 def _score_left_out(table: FlowTable, fit: InnerFit, seed: int) -> UnseenScores:
-    import torch  # noqa: PLC0415  # in the process that works: each takes one core
+    import torch  # noqa: PLC0415  # in the worker process: one core each
 
     torch.set_num_threads(1)
     out = table.select(np.isin(table.families, fit.without) | fit.left_out)
@@ -200,10 +196,10 @@ def _score_left_out(table: FlowTable, fit: InnerFit, seed: int) -> UnseenScores:
 
 
 def fit_top(unseen: UnseenScores) -> tuple[dict[str, Calibration], Fusion]:
-    """Calibration of each layer, and the fusion with its thresholds, by scores of unseen events.
+    """Fit the calibration of each layer, and the fusion with its thresholds, on unseen events.
 
-    The calibration is that of unseen families: a layer must not be surer than it may be of what it
-    does not know.
+    The calibration is that of unseen families: a layer must not be overconfident on unknown
+    attacks.
     """
     is_hostile = unseen.families != BENIGN
     is_new = is_hostile & ~unseen.is_known
@@ -219,21 +215,22 @@ def fit_top(unseen: UnseenScores) -> tuple[dict[str, Calibration], Fusion]:
 def fit_flows(
     table: FlowTable, seed: int, progress: Progress = _silent, *, jobs: int = 1
 ) -> FlowLayers:
-    """The flow ensemble of some labelled flows.
+    """Fit the flow ensemble on labelled flows.
 
     Args:
         table: benign flows and at least two attack families.
         seed: of everything that is random.
-        progress: told of each inner fit.
+        progress: called at each inner fit.
         jobs: processes at a time.
 
     Raises:
-        TrainingError: the flows cannot teach it.
+        TrainingError: the flows do not suffice.
     """
     families = sorted(set(table.families[table.is_hostile].tolist()))
-    if len(families) < 2:  # noqa: PLR2004  # one to learn from while the other is unseen
+    if len(families) < 2:  # noqa: PLR2004  # one to train on while the other is unseen
         raise TrainingError(
-            f"labelled training needs two attack families at least, found {len(families)}; for benign flows alone use --benign"
+            f"labelled training needs at least two attack families, found {len(families)};"
+            " for benign flows alone use --benign"
         )
     fold = stretches(table, len(families))
     fits = [InnerFit((family,), fold == number) for number, family in enumerate(families)]
@@ -255,7 +252,7 @@ def fit_flows(
 
 
 def stretches(table: FlowTable, count: int) -> NDArray[np.intp]:
-    """Stretch of time of each flow, int (n,), 0 to count - 1.
+    """Assign each flow to a stretch of time, int (n,), 0 to count - 1.
 
     Contiguous within each (day, label).
     """
@@ -264,16 +261,15 @@ def stretches(table: FlowTable, count: int) -> NDArray[np.intp]:
 
 
 def fit_on_benign(table: FlowTable, base: FlowLayers, seed: int) -> FlowLayers:
-    """A new anomaly layer for one's own traffic, with thresholds to match; the other layers, calibration and shares stay.
+    """Fit a new anomaly layer and thresholds on an operator's own traffic.
 
-    The detectors' sum of surprise means the same on any network (rarity among its own benign
-    flows), so the calibration
-    that labelled attacks taught carries over. The thresholds do not, and are set anew on scores of
-    unseen flows.
+    The other layers, the calibration and the shares stay. The detectors' sum of surprise means the
+    same on any network (rarity among its own benign flows), so the calibration fitted on labelled
+    attacks carries over. The thresholds do not, and are fitted again on scores of unseen flows.
 
     Args:
-        table: benign flows of one's own network; labels are not read.
-        base: the ensemble in use.
+        table: benign flows of the operator's network; labels are not read.
+        base: the current ensemble.
         seed: of the detectors.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Inventory of hosts: from a CSV, a JSON or a Trivy report to the arrays of the resilience layer.
+"""Inventory of hosts: a CSV, JSON or Trivy report becomes the arrays of the resilience layer.
 
 CSV, one host a row or one finding a row; lists within a cell are separated by blanks, semicolons or
 (quoted) commas:
@@ -8,14 +8,12 @@ CSV, one host a row or one finding a row; lists within a cell are separated by b
 
 JSON: `{"hosts": [{"host", "cves": [..], "exposure", "criticality", "controls": [..], "scan_time",
 "comment"?}, ..]}`.
-Trivy: the report of one host or image (`trivy rootfs --format json /`); it cannot know exposure,
-criticality and controls,
-so these are given beside it.
+Trivy: the report of one host or image (`trivy rootfs --format json /`). It has no exposure,
+criticality and controls, so the operator gives these beside it.
 
 A host that comes twice is merged, towards the worse: all CVEs of both, the wider exposure, the
-higher criticality, only the
-controls that both have, the older scan. Everything else that is odd is refused, with its line and
-column or its field.
+higher criticality, only the controls that both have, the older scan. Anything else that is invalid
+is refused, with its line and column or its field.
 Source of the Trivy format: github.com/aquasecurity/trivy, pkg/types/report.go, schema version 2.
 """
 
@@ -79,7 +77,7 @@ class HostPosture:
     scan_day: int
 
     def merge(self, other: HostPosture) -> HostPosture:
-        """Both findings of one host as one, towards the worse."""
+        """Merge two findings of one host, towards the worse."""
         return HostPosture(
             self.host,
             self.cves | other.cves,
@@ -92,12 +90,12 @@ class HostPosture:
 
 @dataclass(frozen=True, slots=True)
 class TrivyHost:
-    """What a Trivy report cannot know of its host.
+    """The facts of a host that its Trivy report does not have.
 
     Attributes:
-        exposure: a word of `EXPOSURES`.
-        criticality: a word of `CRITICALITIES`.
-        controls: words of `CONTROLS`.
+        exposure: one of `EXPOSURES`.
+        criticality: one of `CRITICALITIES`.
+        controls: some of `CONTROLS`.
         host: its name in events; "" for the report's `ArtifactName`.
         scan_time: ISO 8601; "" for the report's `CreatedAt`.
     """
@@ -127,10 +125,10 @@ class ReadInventory:
 
 
 def read_inventory(path: Path, *, trivy: TrivyHost | None = None) -> ReadInventory:
-    """The inventory in the CSV, JSON or Trivy report at `path`, plain or gzip.
+    """Read the inventory in the CSV, JSON or Trivy report at `path`, plain or gzip.
 
     Args:
-        path: the file; what it is shows in its content.
+        path: the file; its content decides the format.
         trivy: needed for a Trivy report, and only for one.
 
     Raises:
@@ -147,7 +145,8 @@ def read_inventory(path: Path, *, trivy: TrivyHost | None = None) -> ReadInvento
         if isinstance(value, dict) and "SchemaVersion" in value:
             if trivy is None:
                 raise TrainingError(
-                    "inventory: a Trivy report does not say exposure, criticality and controls: give them beside it"
+                    "inventory: a Trivy report has no exposure, criticality and controls:"
+                    " give them beside it"
                 )
             host, left_out = _trivy_host(value, trivy)
             found = [host]
@@ -168,7 +167,7 @@ def read_inventory(path: Path, *, trivy: TrivyHost | None = None) -> ReadInvento
 
 
 def build_inventory(found: Iterable[HostPosture]) -> PostureInventory:
-    """Arrays of these hosts, sorted by name; a host that comes twice is merged."""
+    """Build the arrays of these hosts, sorted by name; a host that comes twice is merged."""
     by_host: dict[str, HostPosture] = {}
     for host in found:
         by_host[host.host] = by_host[host.host].merge(host) if host.host in by_host else host
@@ -262,10 +261,7 @@ def _list_of_objects(value: object, where: str) -> list[dict[str, Any]]:
 
 
 def _host(fields: Mapping[str, Any], where: str) -> HostPosture:
-    """One host from its fields.
-
-    `where` is the place they stand at, to which the field's name is added.
-    """
+    """Parse one host from its fields; `where` is their place, to which a field's name is added."""
     for name in ("host", "scan_time"):
         if not isinstance(fields[name], str):
             raise wrong(_SOURCE, f"{where}{name}", "must be text")
@@ -305,5 +301,6 @@ def _place(name: object, names: tuple[str, ...], where: str) -> int:
 def _refuse_context(trivy: TrivyHost | None) -> None:
     if trivy is not None:
         raise TrainingError(
-            "inventory: no Trivy report, and exposure, criticality and controls were given beside it"
+            "inventory: not a Trivy report,"
+            " but exposure, criticality and controls were given beside it"
         )

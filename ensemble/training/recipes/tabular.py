@@ -1,11 +1,10 @@
-"""Recipe of a tenant's own tabular detector: rows of declared numbers in, a calibrated isolation forest out (S4-08).
+"""Training recipe of a tenant's own tabular detector: a calibrated isolation forest (S4-08).
 
-The scale needs rows that the forest has not seen, so five forests are grown first, each without a
-fifth of the rows, and rate that fifth;
-the forest that serves is grown on all of them. Rows are dealt to the fifths by chance: they come
-without a time, and a table that is
-sorted would otherwise be rated by forests that never saw its end. So the rates hold for new rows
-that are like those of the table.
+The scale needs rows that the forest has not seen. So five forests are grown first, each without a
+fifth of the rows, and score that fifth; the forest that serves is grown on all of them. Rows are
+assigned to the fifths at random: they come without a time, and the end of a sorted table would
+otherwise be scored by forests that never saw its like. So the rates hold for new rows that are like
+those of the table.
 """
 
 from __future__ import annotations
@@ -40,12 +39,8 @@ RECIPE: Final = "tabular-detector"
 CONTAMINATION: Final = RATES[ThreatLevel.MEDIUM]
 TREES: Final = 100
 FOLDS = 5
-TAIL = (
-    0.995,
-    0.998,
-    0.999,
-    0.9995,
-)  # the level of a thousandth is read off the rows where there are enough, not off a line
+# with enough rows, the level of a thousandth comes from quantiles, not from the straight tail
+TAIL = (0.995, 0.998, 0.999, 0.9995)
 GOLDEN_ROWS = 16
 FARTHEST = 10.0  # widths of the range that one golden row lies outside
 
@@ -57,17 +52,16 @@ def fit_steps(
     seed: int = 42,
     metadata: Metadata | None = None,
 ) -> Iterator[Step | Trained]:
-    """Fit a detector, telling after each part how far it is; the last of all is the detector, ready to be published.
+    """Fit a detector in steps; the last item is the detector, ready to be published.
 
     Args:
         rows: from `training_table`.
         name: of the model.
-        seed: of the forests and of the dealing.
-        metadata: what its user wants remembered: label and user_metadata; the rest is told by
-            the recipe.
+        seed: of the forests and of the folds.
+        metadata: label and user_metadata of its user; the recipe adds the rest.
 
     Raises:
-        TrainingError: the rows cannot teach a detector.
+        TrainingError: the rows cannot train a detector.
     """
     refuse_unteachable(rows)
     values, count = rows.values, len(rows.values)
@@ -82,7 +76,7 @@ def fit_steps(
         surprise = fit_surprise(unseen, TAIL)
     except TrainingError:
         raise TrainingError(
-            "nearly all rows are alike: nothing can be called strange beside them"
+            "nearly all rows are alike: a detector cannot be fitted on them"
         ) from None
     detector = TabularDetector(rows.features, measured, forest, surprise)
     unseen_rates = np.array(
@@ -100,7 +94,7 @@ def fit_tabular(
     missing: Missing = Missing.REFUSE,
     metadata: Metadata | None = None,
 ) -> Trained:
-    """All of it at once; arguments and errors as in `training_table` and `fit_steps`."""
+    """Fit a detector at once; arguments and errors as in `training_table` and `fit_steps`."""
     *_, last = fit_steps(
         training_table(rows, features, missing=missing), name=name, seed=seed, metadata=metadata
     )
@@ -163,9 +157,9 @@ def _trained(
 
 
 def _golden_rows(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows to prove a detector by, float64 (k, d), made up.
+    """Make rows to test a detector with, float64 (k, d).
 
-    Means of two rows far apart in the table, and one far outside of it.
+    They are means of two rows far apart in the table, and one row far outside of it.
     """
     picks = np.linspace(0, len(values) - 1, GOLDEN_ROWS).astype(int)
     half = GOLDEN_ROWS // 2
@@ -180,8 +174,9 @@ def _golden_rows(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _card(name: str, detector: TabularDetector, training: Mapping[str, Any]) -> str:
     about = (
-        f"Isolation forest over {len(detector.features)} declared features, fitted on {training['rows']:,} rows. It rates how unlike them "
-        "a row is; it knows no attack. Trained on rows that hold attacks, it takes those for normal."
+        f"Isolation forest over {len(detector.features)} declared features,"
+        f" fitted on {training['rows']:,} rows. Its score is how unlike those rows a row is;"
+        " it knows no attack. Attacks among the training rows score as normal."
     )
     own = zip(detector.features, detector.range.centre, detector.range.spread, strict=True)
     features = [
@@ -194,13 +189,16 @@ def _card(name: str, detector: TabularDetector, training: Mapping[str, Any]) -> 
     filled = training["missing_filled_with_zero"]
     notes = (
         [
-            f"{filled:,} values were missing and count as 0: a row without a feature is scored as one in which it is 0."
+            (
+                f"{filled:,} values were missing and count as 0:"
+                " a row without a feature is scored as if it were 0."
+            )
         ]
         if filled
         else []
     )
     tables = [
         table(["feature", "mean", "deviation"], features),
-        table(["threat level", "meant share of rows", "share of held-out rows"], rates),
+        table(["threat level", "intended share of rows", "share of held-out rows"], rates),
     ]
     return "\n\n".join([f"# {name}", about, *tables, *notes]) + "\n"

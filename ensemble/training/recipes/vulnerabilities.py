@@ -1,21 +1,20 @@
-"""Recipe of what the resilience layer knows of CVEs: EPSS, KEV and CVSS to one table. Hosts: `ensemble.training.recipes.host_inventory`.
+"""Training recipe of the resilience layer's knowledge of CVEs: EPSS, KEV and CVSS as one table.
 
-Nothing is fitted: the formula is fixed, and this page reads public files strictly, keeps what the
-formula needs (of 360,142 CVEs
-a number, a chance, a score and a flag) and counts what it left out.
+The inventory of hosts has its own recipe, `ensemble.training.recipes.host_inventory`. Nothing is
+fitted: the formula is fixed. This module reads public files strictly, selects what the formula
+needs (of 360,142 CVEs a number, a probability, a score and a flag) and counts what it left out.
 
 Date of each source, which decides when it is stale:
     epss: `score_date` of the official first line (`#model_version:..,score_date:..`); a file
         without one needs `date`
     kev: `dateReleased` of the JSON; of the CSV, `date`, or the newest `dateAdded` (a lower
-        bound: it makes it older, never newer)
+        bound: it makes the source older, never newer)
     cvss: `date`, or the newest `modified`
 A `date` that contradicts a date stated in the file is refused.
 
-CVSS: version 3 where a CVE has it, else version 2. Scores are computed from the vectors by the
-library `cvss` and must agree
-with the score beside them to a tenth; a few hundred vectors make up all 84,000 rows, so each is
-computed once.
+CVSS: version 3 if a CVE has it, else version 2. Scores are computed from the vectors by the library
+`cvss` and must agree with the score beside them to a tenth; a few hundred vectors make up all
+84,000 rows, so each is computed once.
 Sources: FIRST (EPSS, CVSS), CISA (KEV, JSON schema of the catalogue), NVD.
 """
 
@@ -62,15 +61,15 @@ _SCORE_TOLERANCE = 0.051  # a tenth is the grain of CVSS; half of it and the rou
 
 @dataclass(frozen=True, slots=True)
 class SourceTable:
-    """What one source says of CVEs.
+    """The values of one source by CVE.
 
     Attributes:
         keys: uint32 (m,), strictly rising.
-        values: (m,), as `PostureKnowledge` keeps them: uint16 EPSS steps, bool KEV, or uint8
+        values: (m,), as `PostureKnowledge` stores them: uint16 EPSS steps, bool KEV, or uint8
             tenths of CVSS.
         day: whole UTC days since 1970-01-01.
         counts: rows read and left out, by reason.
-        sha256: of the file as it lies.
+        sha256: of the file on disk.
     """
 
     keys: NDArray[np.uint32]
@@ -82,11 +81,11 @@ class SourceTable:
 
 @dataclass(frozen=True, slots=True)
 class TrainedKnowledge:
-    """The knowledge, and what a model card says of it.
+    """The knowledge of CVEs, with the facts for its model card.
 
     Attributes:
-        knowledge: what is known of CVEs.
-        metrics: counts of rows read, kept and left out, and the days of the sources.
+        knowledge: the table of CVEs.
+        metrics: counts of rows read, used and left out, and the days of the sources.
         training_data: source -> sha256 of its file.
     """
 
@@ -105,7 +104,7 @@ def train_knowledge(
     kev_date: dt.date | None = None,
     cvss_date: dt.date | None = None,
 ) -> TrainedKnowledge:
-    """Read every source that is given, and keep what `base` knows from the others.
+    """Read every source that is given, and copy the others from `base`.
 
     Args:
         base: knowledge to renew; None starts from nothing.
@@ -113,7 +112,7 @@ def train_knowledge(
             `base`.
         kev: CSV or JSON of KEV, plain or gzip.
         cvss: CSV of NVD vectors and scores, plain or gzip.
-        epss_date: day of the snapshot, where the file does not say it.
+        epss_date: day of the snapshot, if the file does not state it.
         kev_date: day of the catalogue, likewise.
         cvss_date: day of the NVD feed, likewise.
 
@@ -143,7 +142,7 @@ def train_knowledge(
 
 
 def _tables_of(knowledge: PostureKnowledge) -> dict[str, SourceTable]:
-    """The sources that `knowledge` was built from, as far as it still has them.
+    """Recover the sources that `knowledge` was built from, as far as it has them.
 
     Their files' digests stay with their bundle.
     """
@@ -164,7 +163,7 @@ def _tables_of(knowledge: PostureKnowledge) -> dict[str, SourceTable]:
 def build_knowledge(
     epss: SourceTable | None, kev: SourceTable | None, cvss: SourceTable | None
 ) -> PostureKnowledge:
-    """One table of every CVE that any of the sources names."""
+    """Build one table of every CVE that any of the sources has."""
     tables = [table for table in (epss, kev, cvss) if table is not None]
     keys = np.unique(np.concatenate([np.zeros(0, np.uint32), *(table.keys for table in tables)]))
     columns = []
@@ -182,7 +181,7 @@ def build_knowledge(
 
 
 def read_epss(path: Path, *, date: dt.date | None = None) -> SourceTable:
-    """EPSS from the CSV of FIRST: columns `cve`, `epss`; others, as `percentile`, are left out.
+    """Read EPSS from the CSV of FIRST: columns `cve`, `epss`; others, as `percentile`, are ignored.
 
     Raises:
         TrainingError: a row that is not understood, by line and column; a CVE twice; no date,
@@ -202,12 +201,11 @@ def read_epss(path: Path, *, date: dt.date | None = None) -> SourceTable:
 
 
 def read_kev(path: Path, *, date: dt.date | None = None) -> SourceTable:
-    """KEV from the CSV or JSON of CISA: `cveID` and `dateAdded`; all texts are left out.
+    """Read KEV from the CSV or JSON of CISA: `cveID` and `dateAdded`; all texts are ignored.
 
     Raises:
-        TrainingError: an entry that is not understood, by line and column or field; a CVE
-            twice; two dates that differ; a
-            JSON whose `count` is not the number of its entries (cut short).
+        TrainingError: an entry that is not understood, by line and column or field; a CVE twice;
+            two dates that differ; a JSON whose `count` is not the number of its entries.
     """
     file = read_source("kev", path)
     newest = -1
@@ -253,11 +251,13 @@ def read_kev(path: Path, *, date: dt.date | None = None) -> SourceTable:
 
 
 def read_cvss(path: Path, *, date: dt.date | None = None) -> SourceTable:
-    """CVSS base scores from NVD as CSV: `cve`, `modified`, and vector and score of versions 3 and 2, each pair possibly empty.
+    """Read CVSS base scores from NVD as CSV.
+
+    Columns: `cve`, `modified`, and vector and score of versions 3 and 2, each pair possibly empty.
 
     Raises:
-        TrainingError: a row that is not understood, by line and column; a score that its vector
-            does not give; a CVE twice.
+        TrainingError: a row that is not understood, by line and column; a score that differs from
+            its vector's; a CVE twice.
     """
     file = read_source("cvss", path)
     computed: dict[tuple[str, str], int] = {}  # (version, vector) -> tenths
@@ -301,7 +301,7 @@ def read_cvss(path: Path, *, date: dt.date | None = None) -> SourceTable:
 
 
 def _tenths(row: Row, version: str, vector: str) -> int:
-    """Base score of one vector, in tenths."""
+    """Compute the base score of one vector, in tenths."""
     try:
         scores = (CVSS3 if version == "3" else CVSS2)(vector).scores()
     except CVSSError as error:
@@ -316,7 +316,7 @@ def _tenths(row: Row, version: str, vector: str) -> int:
 def _by_cve(
     file: SourceText, columns: tuple[str, ...], value: Callable[[Row], int | None]
 ) -> tuple[dict[int, int], int]:
-    """CVE key -> value of each row that has one, and the number of all rows.
+    """Map each CVE key that has a value to it, and count all rows.
 
     The first column is the CVE.
     """
@@ -344,7 +344,7 @@ def _number(row: Row, column: str, highest: float) -> float:
 
 
 def _day(file: SourceText, stated: int | None, given: dt.date | None, derived: int | None) -> int:
-    """The day of a source: stated in the file, else given, else derived from its rows."""
+    """Choose the day of a source: stated in the file, else given, else derived from its rows."""
     given_day = None if given is None else day_of(file.source, "date", given.isoformat())
     if stated is not None and given_day is not None and stated != given_day:
         raise TrainingError(f"{file.source}: the file states another date than the one given")

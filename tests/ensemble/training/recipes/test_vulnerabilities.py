@@ -483,7 +483,7 @@ BAD_INVENTORIES = [
     ),
     pytest.param({"hosts": [7]}, "field hosts[0]: must be an object", id="json host no object"),
     pytest.param([GOOD_HOST], "field hosts: must be a list in an object", id="json no object"),
-    pytest.param(TRIVY, "a Trivy report does not say exposure", id="trivy without context"),
+    pytest.param(TRIVY, "a Trivy report has no exposure", id="trivy without context"),
 ]
 
 
@@ -508,7 +508,7 @@ BAD_TRIVY = [
         {"SchemaVersion": 2}, {"host": "h"}, "field of the Trivy host: scan_time", id="no time"
     ),
     pytest.param(TRIVY, {"exposure": "dmz"}, "field of the Trivy host: exposure", id="exposure"),
-    pytest.param(INVENTORY, {}, "no Trivy report", id="no report at all"),
+    pytest.param(INVENTORY, {}, "not a Trivy report", id="no report at all"),
 ]
 
 

@@ -145,7 +145,7 @@ class OperatorRoutes:
         return as_json(Live(live=True))
 
     async def _ready(self, _: Request) -> Response:
-        """Ready is not complete: with every layer down it still scores, and reports the coverage."""
+        """Ready is not complete: with every layer down it still scores, and reports coverage."""
         is_ready = self._pipelines.is_ready
         return as_json(Ready(ready=is_ready), 200 if is_ready else 503)
 
@@ -257,7 +257,10 @@ class OperatorRoutes:
                 {"layer": layer, "error": str(error), "error_type": type(error).__name__},
             )
             unkept = "the switch could not be kept, so nothing was changed; the log says why"
-            hangs = "the disk does not answer: the switch holds once it is kept; GET /v1/layers says whether"
+            hangs = (
+                "the disk does not respond: the switch applies once it is written; "
+                "GET /v1/layers shows whether it is"
+            )
             return error_response(
                 request,
                 503,

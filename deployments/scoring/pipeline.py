@@ -160,7 +160,7 @@ class TenantPipeline:
     async def score(
         self, batch: EventBatch, *, explain: bool, since: float, is_rescore: bool = False
     ) -> tuple[Verdicts, ...]:
-        """Score a batch of one kind; one group of verdicts for all rows that the same layers scored.
+        """Score a batch of one kind; rows that the same layers scored are one group of verdicts.
 
         Usually that is one group.
 
@@ -265,7 +265,7 @@ class TenantPipeline:
         new_groups: Sequence[Verdicts],
         new_s: float,
     ) -> None:
-        """Score a batch that a canary release scored with the old release too, and rate the canary."""
+        """Rate a canary release: score its batch with the old release too."""
         old_groups, old_s = await self._score_with(
             batch, old, explain=False, since=self.layers.clock()
         )

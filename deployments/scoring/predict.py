@@ -1,9 +1,8 @@
-"""Predictions: which attack family does a flow look like, by the model that the caller names? The API of the CICIDS2017 service.
+"""Predictions: the attack family of a flow, by the model that the caller names.
 
-The classifier is a layer as the others: asked under its guard and the same deadline, for the
-release that serves the caller. But no
-other layer can answer in its place, so where it does not, the answer is an error that says whether
-to ask again. Requests that
+The API of the CICIDS2017 service. The classifier is called as the other layers are, under its guard
+and the same deadline, for the release that serves the caller. No other layer can stand in for it,
+so if it does not respond, the response is an error that shows whether a retry helps. Requests that
 arrive together leave as one call, as events do.
 """
 
@@ -82,7 +81,7 @@ Waiting = tuple[Features, float]  # a flow, and when it came (monotonic seconds)
 
 
 class Predictor:
-    """Asks the classifier about flows.
+    """Call the classifier.
 
     Args:
         handle: of the classifier's deployment; None if the service runs without that layer.

@@ -1,8 +1,7 @@
-"""Predictions on the wire: flows and the name of a model in, a label with its probabilities out; parsed as strictly as events are.
+"""The wire format of predictions: flows and the name of a model in, a label out.
 
-A flow is the same 78 features as everywhere, and passes the same door. A name given twice in one
-object is refused: of two
-readers of one body, each could believe another one.
+A flow is the same 78 features as everywhere, parsed and admitted as strictly. A name given twice in
+one object is rejected: two readers of one body could each believe another one.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ class PredictionBatch(Struct):
 
     predictions: list[
         Any
-        # Prediction or ErrorAnswer: msgspec keeps untagged unions out of types, so the contract names
+        # Prediction or ErrorAnswer: msgspec has no untagged unions, so the contract names
         # them
     ]
 
@@ -90,7 +89,7 @@ _TWICE = "the body is not JSON that two readers agree on: a name is given twice 
 
 
 def parse_flow(body: bytes) -> tuple[Features, str]:
-    """The features of one flow, and the model that is asked.
+    """The features of one flow, and the requested model.
 
     Raises:
         MalformedJson: not JSON, or a name is given twice.
@@ -104,7 +103,7 @@ def parse_flow(body: bytes) -> tuple[Features, str]:
 
 
 def parse_flows(body: bytes, *, limit: int) -> tuple[list[Features | EventError], str]:
-    """The features of each flow of a batch, in order, or what is wrong with it; and the model that is asked.
+    """The features or the error of each flow of a batch, in order, and the requested model.
 
     Raises:
         MalformedJson: not JSON, or a name of the batch itself is given twice.

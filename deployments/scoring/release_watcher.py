@@ -2,7 +2,7 @@
 
 No verdict mixes two releases. The ingress requests the release that the pointer names from the
 layers, and fuses with it once they have loaded it. If a layer cannot load it, the active release
-goes on, or the best one that can stand in. A pointer or release that cannot be read changes nothing.
+goes on, or the best one that can stand in. A pointer that cannot be read changes nothing.
 """
 
 from __future__ import annotations

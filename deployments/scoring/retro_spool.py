@@ -1,4 +1,4 @@
-"""The spool of degraded events: what only a part of the ensemble scored waits on disk for a rescore.
+"""The spool of degraded events: what only some layers scored waits on disk for a rescore.
 
 The hot path puts an event into a buffer and nothing else. One thread writes the buffer to the spool
 twice a second, so the sudden death of this process costs half a second of degraded events.

@@ -263,7 +263,7 @@ def _problem_of(state: KindState) -> Problem | None:
 
 
 def _provider(kinds: Mapping[Kind, KindState]) -> Provider:
-    """A layer in one line: its first kind that should be available and is not, or its first kind."""
+    """A layer in one line: its first kind that is unavailable, or its first kind."""
     ordered = [kinds[kind] for kind in Kind if kind in kinds]
     worst = next((state for state in ordered if state.status not in _HEALTHY), ordered[0])
     return Provider(

@@ -232,7 +232,7 @@ _PAIR_OR_HALF = re.compile(rb"(\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..)|\\u[dD][
 
 
 def _without_half_pairs(body: bytes) -> bytes:
-    """Replace half surrogate pairs: JSON writes names that are not UTF-8 so; rejecting is evasion."""
+    """Replace half surrogate pairs: names that are not UTF-8 become them; rejecting is evasion."""
     # in place, for both are six bytes: a piece for each half would need sixteen times the memory
     replaced = bytearray(body)
     for found in _PAIR_OR_HALF.finditer(body):

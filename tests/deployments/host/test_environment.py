@@ -27,7 +27,7 @@ def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_services_of_one_machine_take_ports_of_their_own(
     monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
-    """A proxy that still knows a dead replica's port must not reach another service's replica there."""
+    """A proxy that still knows a dead replica's port must not reach another service there."""
     monkeypatch.setattr(environment.secrets, "randbelow", lambda _: block)
 
     prepare_environment()

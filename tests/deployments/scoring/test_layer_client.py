@@ -33,7 +33,7 @@ def in_a_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
 
 
 class Guarded:
-    """A layer under its guard, with the numbers of the settings or some of its own, and everything that is told of it."""
+    """A layer under its guard, with the numbers of the settings or some of its own."""
 
     def __init__(self, **numbers: float) -> None:
         self.clock, self.seen = Clock(), Counting()

@@ -333,8 +333,8 @@ def test_health_is_told_although_a_layer_cannot_tell_its_own(error: BaseExceptio
     view = asyncio.run(pipeline_of({}, states=states.calls).status())
 
     assert view.status is SystemStatus.PARTIALLY_OPERATIONAL
-    assert view.health()["providers"]["behavior"]["status"] == "timeout"
-    assert view.health()["status"] == "degraded"
+    assert view.health().providers["behavior"].status == "timeout"
+    assert view.health().status == "degraded"
     assert view.coverage == pytest.approx(0.6)
 
 

@@ -65,7 +65,7 @@ class Pointer:
 
 
 class Layers:
-    """Layers that say of which releases they have every kind, and remember which ones they were told of."""
+    """Layers that report their loaded releases, and remember the requested ones."""
 
     def __init__(self) -> None:
         self.have: dict[str, dict[str, frozenset[Kind]]] = {}

@@ -79,7 +79,7 @@ def verdict(
 
 
 class LocalEnsemble:
-    """Layers that see as much as they are told to, clocks that move when they are told to, and a door that may be busy."""
+    """Pipelines with a set coverage, a clock that moves on sleep, and callers or none."""
 
     def __init__(self) -> None:
         self.now = T0

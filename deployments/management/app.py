@@ -1,8 +1,8 @@
-"""The management application, under /models: models, releases, training jobs and detectors of the caller's tenant.
+"""The management application, under /models: models, releases, training jobs and detectors.
 
 It is an application of its own, so that training and promoting never share a process with scoring;
-it alone writes models over HTTP.
-The tenant comes from the key. What another tenant has is answered as what nobody has.
+it alone writes models over HTTP. The tenant comes from the key. Another tenant's things are
+answered as things that do not exist.
 """
 
 from __future__ import annotations

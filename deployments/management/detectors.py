@@ -1,12 +1,11 @@
-"""The tabular detectors of all tenants, as a deployment: rows in, threat levels out. Reads the store, and writes nothing.
+"""The tabular detectors of all tenants, as a deployment: rows in, threat levels out.
 
-A detector is loaded when it is asked for first: the champion of its name. While it is used, its
-alias is looked at every two seconds; a new
-champion is loaded beside the one that serves, proven, and takes its place in one step. What cannot
-be loaded changes nothing: the last good
-one goes on, and says so. Only so many are kept; the one used last longest ago makes room. Each is
-looked after by itself, in threads, so
-that one tenant's load, or a file that hangs, never holds up another's rows.
+A detector is loaded when it is first used: the champion of its name. While it is in use, its alias
+is polled every two seconds; a new champion is loaded beside the one that serves, checked, and
+replaces it in one step. A load that fails changes nothing: the last good version goes on, and
+reports why. The cache is bounded and evicts the least recently used. Each detector is loaded by
+itself, in threads, so that one tenant's load, or a file that hangs, does not delay another's rows.
+The deployment reads the store and writes nothing.
 """
 
 from __future__ import annotations

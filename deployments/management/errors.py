@@ -1,8 +1,7 @@
-"""What the management application answers with when the store, the replicas or the trainer refuse.
+"""The answers of the management application to errors of the store, the replicas and the trainer.
 
-What is not there and what is another tenant's are one answer. Where an error's own sentence names
-files of the store, what its code
-means is said instead.
+A missing thing and another tenant's thing get the same answer. Where the message of an error names
+files of the store, the answer has the meaning of its code instead.
 """
 
 from __future__ import annotations

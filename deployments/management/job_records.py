@@ -1,10 +1,9 @@
-"""What is known of training jobs: a small file each, so that who asks after a restart hears how it ended.
+"""The records of training jobs: one small file each, so that a restart forgets none.
 
-`<state>/jobs/<tenant>/<id>.json`. A file is replaced whole, so a reader and a crash see the old
-state or the new one. One process writes
-them: management. What it finds unfinished when it starts was left by one that is gone, and says
-`lost` from then on. Whatever else lies
-in the folder is passed over; ended jobs are forgotten by number and by age.
+`<state>/jobs/<tenant>/<id>.json`. A file is replaced as a whole, so a reader and a crash see the
+old state or the new one. Only the management process writes them. A job that it finds unfinished at
+its start belonged to an earlier process, and becomes `lost`. Other files in the folder are ignored;
+ended jobs are deleted by number and by age.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What the management application answers of work that was done for somebody.
-
-Jobs, findings in rows, and how replicas stand.
-"""
+"""The response bodies of jobs, detections and loads, as types."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The routes of training.
-
-A job is taken, looked up and cancelled; nobody waits for a fit in a request.
-"""
+"""The routes of training jobs: submit, list, poll and cancel; no request waits for a fit."""
 
 from __future__ import annotations
 

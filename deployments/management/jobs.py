@@ -1,12 +1,9 @@
-"""Training jobs: a table is taken at the door, fitted beside serving, and published by management alone.
+"""Training jobs: rows are validated at submission, fitted beside serving, and published here.
 
-Who submits gets a record at once and looks it up later. What cannot work is refused at the door: a
-bad row, too many rows, too many jobs,
-and also that there is no key to sign with, before anything is computed. The fit runs elsewhere
-(`training_task`); what comes back are
-arrays, and only this process, which has the key, makes a version of them. A fit can be cancelled
-and is killed when its time is over; once
-it is being published it is too late for either.
+A caller gets a record at once and polls it. What cannot work is refused at submission: a bad row,
+too many rows, too many jobs, no signing key. The fit runs elsewhere (`training_actor`) and returns
+arrays; only this process, which has the key, publishes them. A fit can be cancelled, and is killed
+when its time is over; a job that is being published can no longer be stopped.
 """
 
 from __future__ import annotations
@@ -113,15 +110,13 @@ class Jobs:
             now=now,
         )
         self._threads = ThreadPoolExecutor(THREADS, "jobs")
-        self._disk = ThreadPoolExecutor(
-            1, "job-records"
-        )  # one after the other: the last to be written is the last state
+        # one thread: the last record to be written is the last state
+        self._disk = ThreadPoolExecutor(1, "job-records")
         self._records: dict[str, JobRecord] = {}  # by id, in the order they were submitted
         self._working: dict[str, asyncio.Task[None]] = {}
         self._places = asyncio.Semaphore(self._limits.jobs_at_once)
-        self._publishing = (
-            asyncio.Lock()
-        )  # one after the other: the last to end is the last version, and the champion
+        # one at a time: the last job to end is the last version, and the champion
+        self._publishing = asyncio.Lock()
         self._is_stopping = False
         self._begun: asyncio.Task[None] | None = None
 
@@ -263,11 +258,8 @@ class Jobs:
             logging.getLogger("ray.serve").exception(
                 "job_failed", extra={"event": "job_failed", "job": job}
             )
-            ended = {
-                "status": JobStatus.FAILED,
-                "code": JobCrashed.code,
-                "message": str(JobCrashed()),
-            }
+            crashed = JobCrashed()
+            ended = {"status": JobStatus.FAILED, "code": crashed.code, "message": str(crashed)}
         await self._end(job, ended, self._now() - began)
 
     async def _end(self, job: str, ended: Mapping[str, Any], seconds: float) -> None:
@@ -294,9 +286,8 @@ class Jobs:
         if task := self._working.get(job):
             task.cancel()
             await asyncio.wait({task})
-        if (
-            record := self._records.get(job)
-        ) and not record.has_ended:  # it was stopped before its first step
+        record = self._records.get(job)
+        if record and not record.has_ended:  # it was stopped before its first step
             await self._end(job, self._halted(), 0.0)
 
     def _halted(self) -> dict[str, Any]:
@@ -371,15 +362,9 @@ class Jobs:
         record = self._records[job] = replace(self._records[job], **fields)
         try:
             await self._write(record)
-        except (
-            ArtifactError,
-            OSError,
-        ) as problem:  # the job goes on; after a restart it is told as it was
-            log_event(
-                logging.ERROR,
-                "job_record_not_kept",
-                {"job": job, "tenant": record.tenant, "error_type": type(problem).__name__},
-            )
+        except (ArtifactError, OSError) as problem:  # the job goes on; a restart sees the old state
+            fields = {"job": job, "tenant": record.tenant, "error_type": type(problem).__name__}
+            log_event(logging.ERROR, "job_record_not_kept", fields)
 
     async def _write(self, record: JobRecord) -> None:
         await asyncio.wrap_future(self._disk.submit(self._files.save, record))

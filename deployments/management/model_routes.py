@@ -1,8 +1,7 @@
-"""The routes of models: what there is, which version serves, what comes in and what goes.
+"""The routes of models: list, inspect, promote, delete, export and import.
 
-A model of a layer serves as part of a release, so its versions are looked at here and promoted
-there. What a tenant is lent it may
-look at; to change it, it is not there.
+A model of a layer serves as part of a release, so its versions are inspected here and promoted
+there. Inherited models can be inspected; a change answers that they do not exist.
 """
 
 from __future__ import annotations

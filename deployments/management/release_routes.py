@@ -1,7 +1,4 @@
-"""The routes of releases.
-
-Which one serves, which are there to roll back to, and which is tried in shadow.
-"""
+"""The routes of releases: list, promote, roll back, and the challenger in shadow."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""Calls to replicas of other deployments, from the management application: each within a time, each failure an error of ours.
+"""Calls to replicas of other deployments: each with a timeout, each failure an Axon error.
 
 An application may not be running, a deployment may be between two processes, a replica may hang or
-die in the middle. To who asked
-over HTTP this is one and the same: not now, and when to come back. What the replica itself raised
-of ours is passed on as it was.
+die. An HTTP caller gets the same answer for all: 503, and when to come back. An Axon error that the
+replica raised is passed on as it was.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""From a request of the management application to what it names: who asks, which model, which number, which body.
+"""Reading a request of the management application: caller, model, number and body.
 
-Everything is checked here, once and strictly, before anything is looked up: a name that is none is
-no question to the store.
+Everything is validated here, once and strictly, before anything is looked up in the store.
 """
 
 from __future__ import annotations
@@ -169,11 +168,11 @@ def reject_unknown_query(request: Request, *known: str) -> None:
     Raises:
         MalformedEvent: the first such name is to blame.
     """
-    seen: set[str] = set()
+    names: set[str] = set()
     for name, _ in request.query_params.multi_items():
-        if name not in known or name in seen:
+        if name not in known or name in names:
             raise MalformedEvent("query", "has a name that this route does not know, or one twice")
-        seen.add(name)
+        names.add(name)
 
 
 def requested_limit(request: Request) -> int:

@@ -1,6 +1,7 @@
-"""What the management application reads, as types: the parser and the contract are made of them.
+"""The request bodies of the management application, as types.
 
-Strict: an unknown field is a mistake, nothing is coerced.
+The parser and the OpenAPI document are made of them. Strict: an unknown field is an error, and
+nothing is coerced.
 """
 
 from __future__ import annotations

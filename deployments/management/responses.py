@@ -1,7 +1,7 @@
-"""What the management application answers, as types: the encoder and the contract are made of them.
+"""The response bodies of the management application, as types.
 
-Answers name every field that they have. Times are UTC, `2026-11-20T08:15:00Z`; sizes are of the
-files of a version, without its manifest.
+The encoder and the OpenAPI document are made of them. A response names every field that it has.
+Times are UTC, `2026-11-20T08:15:00Z`; sizes are of the files of a version, without its manifest.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
-"""Work on the store on behalf of a caller: in a thread, within a time, under the caller's name.
+"""Work on the model store in threads: bounded, with a timeout, under the caller's name.
 
 A disk can hang for ever, and a thread that hangs with it cannot be ended. So there are a few
-threads and no more, whoever asks waits
-only so long, and what has not begun by then is not begun any more. What was begun may still be done
-after its caller was told that
-nobody knows.
+threads, and a caller waits only so long. Queued work is cancelled at the timeout; running work may
+still complete after the caller got 503.
 """
 
 from __future__ import annotations

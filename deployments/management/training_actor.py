@@ -1,14 +1,12 @@
-"""A fit in Ray: beside serving, in a process of its own that ends with it, and that can be killed.
+"""A fit in a process of Ray's, beside serving, that ends with the fit and can be killed.
 
-The table goes there as arrays, progress comes back as it is made, and the last of all is what was
-trained. The process runs at low
-priority, so that scoring goes first where cores are few, and it is never used again: its priority
-would stay.
+The table goes there as arrays, progress comes back step by step, and the last item is the trained
+model. The process runs at low priority, so that scoring goes first where cores are few, and is
+never reused: its priority would stay.
 
-It is an actor's process, because an actor can be killed at any moment. Ray 2.60 can end the caller
-where a task is cancelled just as it
-completes (its check "Tried to complete task that was not pending"), and every fit is stopped at
-about that moment.
+It is an actor, because an actor can be killed at any moment. Ray 2.60 can end the caller where a
+task is cancelled just as it completes (its check "Tried to complete task that was not pending"),
+and every fit is stopped at about that moment.
 """
 
 from __future__ import annotations

@@ -1,35 +1,29 @@
-"""Keys: who may ask, in whose name and for what. One small file says it; `axon keys` writes it, and every ingress reads it.
+"""API keys and their file: which tenant a key stands for, and what it may be used for.
 
-A key is `axon_<id>_<secret>`. The file keeps the SHA-256 of it, never the key: whoever reads the
-file, or a backup of it, can ask for
-nothing. A plain hash is right for 256 random bits, which nobody guesses however fast they hash; a
-password would need a slow one.
-The file is private, written whole in one step, and refused whole when it is wrong. It is read
-beside the requests, never in one.
+A key is `axon_<id>_<secret>`. The file holds its SHA-256, never the key, so that a reader of the
+file or of a backup cannot use it. A plain hash is right for 256 random bits, which cannot be
+guessed however fast they are hashed; a password would need a slow hash. The file is private,
+replaced as a whole, and refused as a whole when it is wrong. `axon keys` writes it, and every
+ingress reads it, see `key_ring`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import hmac
-import logging
 import math
 import os
 import re
 import secrets
 import stat
-import time
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, TypeVar
 
-from deployments.observability.log import log_event
 from ensemble.errors import (
     ArtifactCorrupt,
-    ArtifactError,
     ArtifactMissing,
     ArtifactUnreadable,
     ArtifactUntrusted,
@@ -48,13 +42,19 @@ from ensemble.store.files import (
 )
 
 __all__ = [
+    "NO_KEY",
+    "SECRET_BYTES",
+    "TOKEN",
+    "WHAT",
     "Key",
     "KeyRefused",
-    "KeyRing",
     "Scope",
     "create_key",
     "find_key",
+    "hash_token",
     "list_keys",
+    "parse_keys",
+    "read_key_file",
     "revoke_key",
 ]
 
@@ -62,16 +62,13 @@ WHAT: Final = "the key file"
 FORMAT: Final = 1
 LIMIT_BYTES = 1 << 20  # some three thousand keys
 SECRET_BYTES = 32  # 256 bits: out of reach of guessing, so a fast hash keeps it
-READ_AGAIN_S = (
-    60.0  # also when the disk says that nothing changed: a network disk may say so for a while
-)
 FORGET_AFTER_S = (
     400 * 86400.0
     # a key that has been dead for more than a year is of no audit's interest, and the file is bounded
 )
 Answer = TypeVar("Answer")
 _ID = re.compile(r"[0-9a-f]{8}")
-_TOKEN = re.compile(r"axon_([0-9a-f]{8})_[A-Za-z0-9_-]{43}")
+TOKEN = re.compile(r"axon_([0-9a-f]{8})_[A-Za-z0-9_-]{43}")
 _NAME = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9 ._@:-]{0,62})?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -139,115 +136,9 @@ class Key:
         return now - min(ends) if ends else 0.0
 
 
-# What the hash of a key is compared with when no such key is known, so that this takes the same
-# time. No key has this hash.
-_NOBODY = Key("00000000", "", Tenant("nobody"), frozenset({Scope.READ}), "0" * 64, 0.0, 0.0, 0.0)
-
-
-class KeyRing:
-    """The keys as the file had them last, for the door that asks about every request.
-
-    Made without looking at the disk: until the first `reload` nobody is admitted.
-
-    Args:
-        path: absolute place of the key file; need not be there.
-        now: the wall clock, seconds since 1970; it decides what is expired.
-        clock: a monotonic one, seconds; it decides when the file is read again.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        *,
-        now: Callable[[], float] = time.time,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._path, self._now, self._clock = path, now, clock
-        self._keys: Mapping[
-            str, Key
-        ] = {}  # by id, without those that were revoked; replaced whole, by whatever thread looks
-        self._seen: Hashable = (
-            None  # how the file lay there when it was read whole; None to read it at the next look
-        )
-        self._read_at = -math.inf
-        self._data: bytes | None = None  # what the keys were read from; None before the first time
-        self._trouble = ""
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is no key at all that was not revoked.
-
-        Somebody has to make the first one.
-        """
-        return not self._keys
-
-    def find(self, token: str) -> Key | None:
-        """The key that `token` is, or None: unknown, wrong, expired and revoked are not told apart.
-
-        Touches no disk, and costs the same whatever the token is: one hash of a short text, one
-        comparison, one look at the clock.
-        """
-        formed = (
-            _TOKEN.fullmatch(token) if len(token) < 2 * SECRET_BYTES else None
-        )  # a key is 57 characters; a mebibyte is not looked at
-        key = self._keys.get(formed[1], _NOBODY) if formed else _NOBODY
-        is_it = hmac.compare_digest(_hash(token if formed else ""), key.sha256)
-        is_over = key.is_expired(self._now())
-        return key if is_it and not is_over else None
-
-    def reload(self) -> None:
-        """Read the file again if it changed. Blocks on the disk: call it in a thread, one at a time, every second.
-
-        What cannot be read leaves the keys of before, and is said once: a disk that stumbles must
-        not lock everybody out, and a key
-        that is to go is revoked, not removed with the file. It is tried again at every look.
-        """
-        try:
-            seen = self._fingerprint()
-            at = self._clock()
-            if seen == self._seen and at - self._read_at < READ_AGAIN_S:
-                return
-            data = _read_bytes(self._path)
-            if (
-                data != self._data
-                # three thousand keys take half a second of the interpreter: not every minute for
-                # nothing
-            ):
-                self._keys = {key.id: key for key in _parse(data) if key.revoked_at is None}
-        except ArtifactError as error:
-            self._seen = None
-            self._tell_trouble(error)
-            return
-        is_news = data != self._data or bool(self._trouble)
-        self._data, self._seen, self._read_at, self._trouble = data, seen, at, ""
-        if is_news:
-            log_event(logging.INFO, "keys_read", {"keys": len(self._keys)})
-
-    def _tell_trouble(self, error: ArtifactError) -> None:
-        if error.code == self._trouble:
-            return
-        self._trouble = error.code
-        action = "admitting_nobody" if self._data is None else "keeping_keys_of_before"
-        sentence = "there is no key file" if isinstance(error, ArtifactMissing) else str(error)
-        log_event(
-            logging.ERROR,
-            "keys_unreadable",
-            {"code": error.code, "cause": error.cause, "error": sentence, "action": action},
-        )
-
-    def _fingerprint(self) -> Hashable:
-        try:
-            found = self._path.lstat()
-        except OSError:
-            return None  # reading it says what is wrong
-        return (
-            found.st_dev,
-            found.st_ino,
-            found.st_size,
-            found.st_mode,
-            found.st_mtime_ns,
-            found.st_ctime_ns,
-        )
+# Compared with a token whose id is unknown, so that the refusal takes the same time. No key has
+# this hash.
+NO_KEY = Key("00000000", "", Tenant("nobody"), frozenset({Scope.READ}), "0" * 64, 0.0, 0.0, 0.0)
 
 
 def create_key(
@@ -287,13 +178,15 @@ def create_key(
     secret = urlsafe_b64encode(secrets.token_bytes(SECRET_BYTES)).decode().rstrip("=")
 
     def with_it(keys: Sequence[Key]) -> tuple[list[Key], tuple[Key, str]]:
-        taken = {key.id for key in keys} | {_NOBODY.id}
+        taken = {key.id for key in keys} | {NO_KEY.id}
         new_id = next(
             drawn for drawn in iter(lambda: secrets.token_hex(4), "") if drawn not in taken
         )
         token = f"axon_{new_id}_{secret}"
         try:
-            made = Key(new_id, name, tenant, frozenset(scopes), _hash(token), now, expires_at, None)
+            made = Key(
+                new_id, name, tenant, frozenset(scopes), hash_token(token), now, expires_at, None
+            )
         except ValueError as refused:
             raise KeyRefused(str(refused)) from None
         before(made)
@@ -371,7 +264,8 @@ def _change(path: Path, change: Callable[[Sequence[Key]], tuple[list[Key], Answe
     return answer
 
 
-def _hash(token: str) -> str:
+def hash_token(token: str) -> str:
+    """Hash a key as the key file holds it."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
@@ -398,12 +292,12 @@ class _KeyFile:
 
 def _read_or_nothing(path: Path) -> tuple[Key, ...]:
     try:
-        return _parse(_read_bytes(path))
+        return parse_keys(read_key_file(path))
     except ArtifactMissing:
         return ()
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_key_file(path: Path) -> bytes:
     """What is in the file.
 
     Raises:
@@ -450,7 +344,7 @@ def _encode(keys: Iterable[Key]) -> bytes:
     return encode({"format": FORMAT, "keys": listed})
 
 
-def _parse(data: bytes) -> tuple[Key, ...]:
+def parse_keys(data: bytes) -> tuple[Key, ...]:
     """The keys that the file spells, by id.
 
     Raises:

@@ -25,8 +25,9 @@ from deployments.config.settings import Settings
 from deployments.config.tenants import Tenants
 from deployments.host.poller import Poller
 from deployments.observability.log import LogThrottle, log_event
-from deployments.web.api_keys import Key, KeyRing, Scope
+from deployments.web.api_keys import Key, Scope
 from deployments.web.errors import error_response
+from deployments.web.key_ring import KeyRing
 from deployments.web.rate_limit import Tarpit, TokenBuckets
 from ensemble.errors import RateLimited
 from ensemble.store import Tenant
@@ -86,7 +87,7 @@ class Keys(Protocol):
 class Limits(Protocol):
     """A limit on the requests of each tenant, such as `TokenBuckets`."""
 
-    def take(self, tenant: Tenant, cost: float = 1.0) -> float:
+    def consume(self, tenant: Tenant, cost: float = 1.0) -> float:
         """Admit a request and return 0.0, or return the seconds after which to come back."""
         ...
 
@@ -175,11 +176,11 @@ class Authenticator:
             return None
         key = self._keys.find(_token_of(scope["headers"]))
         if key is None:
-            if self._unauthenticated.take(self._anonymous.tenant):
+            if self._unauthenticated.consume(self._anonymous.tenant):
                 await self._tarpit.wait()
             challenge = {"WWW-Authenticate": "Bearer"}
             return self._refusal(scope, 401, UNAUTHORIZED, NO_KEY, challenge)
-        if wait_s := self._limits.take(key.tenant):
+        if wait_s := self._limits.consume(key.tenant):
             await self._tarpit.wait()
             limited, headers = RateLimited(int(wait_s)), {"Retry-After": str(int(wait_s))}
             return self._refusal(scope, 429, limited.code, str(limited), headers, key)
@@ -201,7 +202,7 @@ class Authenticator:
         """
         if self._keys is None or events <= 1:
             return
-        if wait_s := self._limits.take(caller.tenant, EVENT_COST * (events - 1)):
+        if wait_s := self._limits.consume(caller.tenant, EVENT_COST * (events - 1)):
             self._count(RateLimited.code, caller.key_id, caller.tenant)
             await self._tarpit.wait()
             raise RateLimited(int(wait_s))

@@ -1,4 +1,4 @@
-"""Request bodies: bounded, decoded once."""
+"""Request bodies: bounded in size, JSON alone, decoded once."""
 
 from __future__ import annotations
 

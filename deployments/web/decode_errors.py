@@ -1,7 +1,4 @@
-"""What msgspec says of a bad body, as errors of ours that carry the place.
-
-Field, position, feature name.
-"""
+"""Errors of decoding a request body, with the place in it: field, position or feature name."""
 
 from __future__ import annotations
 

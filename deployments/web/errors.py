@@ -1,8 +1,4 @@
-"""The edge of HTTP.
-
-Every answer is JSON, and an error carries a stable code, never a path, a traceback or another
-error's text.
-"""
+"""Error responses: JSON with a stable code, never a path, a traceback or another error's text."""
 
 from __future__ import annotations
 

@@ -1,14 +1,12 @@
-"""Rate limits: a tenant has its rate, and what it asks above that costs the others next to nothing (P21).
+"""Rate limits: a token bucket for each tenant, and a tarpit for callers above it (P21).
 
-A token bucket a tenant, in each ingress replica for itself: nothing is asked of another process in
-a request. So a tenant gets its
-rate once in every ingress replica, and a limit protects the replica, not a bill.
+Each ingress replica has its own buckets, so that a request waits for no other process. A tenant
+gets its rate once in every ingress replica: a limit protects the replica, it is not a quota.
 Source: Turner, "New directions in communications", IEEE Communications 24(10), 1986: the leaky
 bucket as a meter, seen from below.
 
-A refusal alone stops no flood: it costs about as much as a small answer, and who asks again at once
-is refused thousands of times a
-second. So who is refused is told late.
+A refusal alone stops no flood: it costs about as much as a small answer, and a caller that repeats
+at once is refused thousands of times a second. So a refusal above the rate is sent late.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ ROUNDING = (
     1e-6  # of a request: who waited as long as was said is not refused for the last bit of a float
 )
 # of the 1,000 requests that an ingress replica holds: those who are not refused keep their room
-STALLED_AT_ONCE = 256
+TARPITTED_AT_ONCE = 256
 FEW = 1024  # buckets that are kept without a thought: a hundred kilobytes
 
 
@@ -76,7 +74,7 @@ class TokenBuckets:
         ] = {}  # tenant -> level, and when it was that; who is not here has a full one
         self._sweep_above = FEW
 
-    def take(self, tenant: Tenant, cost: float = 1) -> float:
+    def consume(self, tenant: Tenant, cost: float = 1) -> float:
         """Admit a request that costs so much, or say how long to wait.
 
         A request is admitted when the bucket holds its cost. One that costs more than a whole burst
@@ -125,7 +123,9 @@ class TokenBuckets:
         if len(self._buckets) <= self._sweep_above:
             return
         self._buckets = {
-            tenant: kept for tenant, kept in self._buckets.items() if not self._is_full(tenant, now)
+            tenant: bucket
+            for tenant, bucket in self._buckets.items()
+            if not self._is_full(tenant, now)
         }
         self._sweep_above = max(FEW, 2 * len(self._buckets))
 
@@ -149,7 +149,7 @@ class Tarpit:
     def __init__(
         self,
         seconds: float,
-        most: int = STALLED_AT_ONCE,
+        most: int = TARPITTED_AT_ONCE,
         *,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,

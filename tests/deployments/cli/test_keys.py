@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 from deployments import cli
 from deployments.cli import console
-from deployments.web.api_keys import KeyRing, Scope, list_keys
+from deployments.web.api_keys import Scope, list_keys
+from deployments.web.key_ring import KeyRing
 from ensemble.store.audit_log import LOG, Outcome, read_audit
 from ensemble.store.layout import Store
 from ensemble.store.signing import Trust

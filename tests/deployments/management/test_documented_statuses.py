@@ -152,7 +152,7 @@ def without_the_scope(furnished: Furnished, route: Route, good: dict[str, Any]) 
 
 def too_often(furnished: Furnished, route: Route, good: dict[str, Any]) -> httpx.Response:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TokenBuckets, "take", lambda *_: 7.0)
+        patch.setattr(TokenBuckets, "consume", lambda *_: 7.0)
         return furnished.ask(*at(furnished, route), **good)
 
 

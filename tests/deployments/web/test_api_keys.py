@@ -15,16 +15,16 @@ from typing import Any
 
 import pytest
 
-from deployments.web import api_keys
+from deployments.web import api_keys, key_ring
 from deployments.web.api_keys import (
     Key,
     KeyRefused,
-    KeyRing,
     Scope,
     create_key,
     list_keys,
     revoke_key,
 )
+from deployments.web.key_ring import KeyRing
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactIncompatible, ArtifactUntrusted
 from ensemble.store.files import atomic
 from ensemble.store.names import Tenant
@@ -196,7 +196,7 @@ def test_every_token_costs_the_same_whatever_is_wrong_with_it(
         compared.append((len(one), len(other)))
         return one == other
 
-    monkeypatch.setattr("deployments.web.api_keys.hmac.compare_digest", recorded)
+    monkeypatch.setattr("deployments.web.key_ring.hmac.compare_digest", recorded)
     asked_time: list[str] = []
     monkeypatch.setattr(ring, "_now", lambda: asked_time.append("asked") or NOW)
 
@@ -541,7 +541,7 @@ def test_a_file_that_is_mended_is_read_at_the_next_look_also_if_it_looks_the_sam
 ) -> None:
     """A disk that failed once, and then gives the same file, must not be taken for one that was read."""
     _, token = make()
-    monkeypatch.setattr(api_keys, "_read_bytes", failing := Failing())
+    monkeypatch.setattr(key_ring, "read_key_file", failing := Failing())
     ring.reload()
     assert ring.find(token) is None
 
@@ -570,7 +570,7 @@ class Failing:
     """Reads the file when the disk is well."""
 
     def __init__(self) -> None:
-        self.is_well, self.calls, self._read = False, 0, api_keys._read_bytes
+        self.is_well, self.calls, self._read = False, 0, key_ring.read_key_file
 
     def __call__(self, path: Path) -> bytes:
         self.calls += 1
@@ -587,7 +587,7 @@ def test_the_file_is_read_when_it_changed_and_every_minute(
     A network disk that hides a change hides it for a minute.
     """
     make()
-    monkeypatch.setattr(api_keys, "_read_bytes", reading := Failing())
+    monkeypatch.setattr(key_ring, "read_key_file", reading := Failing())
     reading.is_well = True
 
     for _ in range(10):
@@ -611,7 +611,7 @@ def test_a_file_that_did_not_change_is_not_parsed_again(
     """Three thousand keys take half a second of the interpreter that answers requests."""
     _, token = make()
     ring.reload()
-    monkeypatch.delattr(api_keys, "_parse")
+    monkeypatch.delattr(key_ring, "parse_keys")
 
     clocks.pass_s(61)
     ring.reload()

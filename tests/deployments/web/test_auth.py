@@ -54,7 +54,7 @@ class Limits:
     def __init__(self) -> None:
         self.wait_s, self.taken = 0.0, []
 
-    def take(self, tenant: Tenant, cost: float = 1.0) -> float:
+    def consume(self, tenant: Tenant, cost: float = 1.0) -> float:
         self.taken.append((tenant, cost))
         return self.wait_s
 

@@ -41,7 +41,7 @@ class SlowBucket:
     def tick(self) -> None:
         self.level = min(self.burst, self.level + self.rate * Fraction(TICK_S))
 
-    def take(self, cost: float) -> bool:
+    def consume(self, cost: float) -> bool:
         is_admitted = self.level >= min(Fraction(cost), self.burst)
         if is_admitted:
             self.level = max(self.level - Fraction(cost), -self.burst)
@@ -66,7 +66,7 @@ def test_who_is_admitted_is_who_the_slow_bucket_admits(
         clock.now += ticks * TICK_S
         for _ in range(ticks):
             slow.tick()
-        assert (buckets.take(ACME, cost) == 0.0) == slow.take(cost)
+        assert (buckets.consume(ACME, cost) == 0.0) == slow.consume(cost)
 
 
 @given(rate=eighths, burst=bursts, requests=asked, luck=some.floats(0, 1, exclude_max=True))
@@ -78,10 +78,10 @@ def test_who_waits_as_long_as_was_said_is_admitted(
 
     for ticks, cost in requests:
         clock.now += ticks * TICK_S
-        wait_s = buckets.take(ACME, cost)
+        wait_s = buckets.consume(ACME, cost)
         if wait_s:
             clock.now += wait_s
-            assert buckets.take(ACME, cost) == 0.0
+            assert buckets.consume(ACME, cost) == 0.0
 
 
 @given(rate=eighths, burst=bursts, requests=asked)
@@ -95,7 +95,7 @@ def test_the_rate_holds_over_any_time_for_costs_of_up_to_twice_the_burst(
     for ticks, cost in requests:
         clock.now += ticks * TICK_S
         fair = min(cost, 2 * burst)
-        admitted += fair if buckets.take(ACME, fair) == 0.0 else 0.0
+        admitted += fair if buckets.consume(ACME, fair) == 0.0 else 0.0
         assert admitted <= 2 * burst + rate * clock.now
 
 
@@ -110,16 +110,16 @@ def test_what_one_tenant_asks_is_nothing_to_another(requests: list[tuple[int, fl
     for ticks, cost in requests:
         clock.now += ticks * TICK_S
         for _ in range(5):
-            beside.take(GLOBEX, 4)
-        assert beside.take(ACME, cost) == alone.take(ACME, cost)
+            beside.consume(GLOBEX, 4)
+        assert beside.consume(ACME, cost) == alone.consume(ACME, cost)
 
 
 def test_a_wait_is_whole_seconds_and_at_least_one() -> None:
     clock = Clock()
     buckets = TokenBuckets(1000, 1, clock=clock, jitter=lambda: 0.0)
-    buckets.take(ACME)
+    buckets.consume(ACME)
 
-    assert buckets.take(ACME) == 1.0
+    assert buckets.consume(ACME) == 1.0
 
 
 def test_those_who_are_refused_together_do_not_all_come_back_together() -> None:
@@ -129,39 +129,39 @@ def test_those_who_are_refused_together_do_not_all_come_back_together() -> None:
     """
     luck = iter([0.0, 0.5, 0.999])
     buckets = TokenBuckets(0.01, 1, clock=Clock(), jitter=lambda: next(luck))
-    buckets.take(ACME)
+    buckets.consume(ACME)
 
-    assert [buckets.take(ACME) for _ in range(3)] == [100.0, 125.0, 150.0]
+    assert [buckets.consume(ACME) for _ in range(3)] == [100.0, 125.0, 150.0]
 
 
 def test_a_batch_above_the_burst_waits_for_a_full_bucket_and_pays_its_debt() -> None:
     clock = Clock()
     buckets = TokenBuckets(10, 100, clock=clock, jitter=lambda: 0.0)
-    buckets.take(ACME, 1)
+    buckets.consume(ACME, 1)
 
-    assert buckets.take(ACME, 150) == 1.0  # one is missing: it is not full
+    assert buckets.consume(ACME, 150) == 1.0  # one is missing: it is not full
     clock.now += 0.1
-    assert buckets.take(ACME, 150) == 0.0
-    assert buckets.take(ACME, 1) == 6.0  # 50 in debt, and one to have: 5.1 s
-    assert buckets.take(ACME, 150) == 15.0  # 50 in debt, and 100 to be full
+    assert buckets.consume(ACME, 150) == 0.0
+    assert buckets.consume(ACME, 1) == 6.0  # 50 in debt, and one to have: 5.1 s
+    assert buckets.consume(ACME, 150) == 15.0  # 50 in debt, and 100 to be full
 
 
 def test_a_debt_is_never_more_than_a_burst() -> None:
     buckets = TokenBuckets(10, 100, clock=Clock(), jitter=lambda: 0.0)
 
-    assert buckets.take(ACME, 1_000_000) == 0.0
-    assert buckets.take(ACME, 100) == 20.0
+    assert buckets.consume(ACME, 1_000_000) == 0.0
+    assert buckets.consume(ACME, 100) == 20.0
 
 
 def test_who_is_refused_pays_nothing() -> None:
     clock = Clock()
     buckets = TokenBuckets(1, 2, clock=clock, jitter=lambda: 0.0)
-    buckets.take(ACME, 2)
+    buckets.consume(ACME, 2)
     for _ in range(100):
-        buckets.take(ACME)
+        buckets.consume(ACME)
 
     clock.now += 1
-    assert buckets.take(ACME) == 0.0
+    assert buckets.consume(ACME) == 0.0
 
 
 def test_a_limit_of_its_own_holds_for_what_it_says_and_a_change_from_the_next_request_on() -> None:
@@ -169,11 +169,11 @@ def test_a_limit_of_its_own_holds_for_what_it_says_and_a_change_from_the_next_re
     clock = Clock()
     buckets = TokenBuckets(1, 1, of=own.get, clock=clock, jitter=lambda: 0.0)
 
-    assert [buckets.take(ACME) for _ in range(4)] == [0.0, 0.0, 0.0, 1.0]
-    assert [buckets.take(GLOBEX) for _ in range(2)] == [0.0, 1.0]
+    assert [buckets.consume(ACME) for _ in range(4)] == [0.0, 0.0, 0.0, 1.0]
+    assert [buckets.consume(GLOBEX) for _ in range(2)] == [0.0, 1.0]
 
     own[ACME] = Limit(requests_per_s=0.1, burst=3)
-    assert buckets.take(ACME) == 10.0
+    assert buckets.consume(ACME) == 10.0
 
 
 def test_tenants_that_went_quiet_are_forgotten_and_a_debtor_is_not() -> None:
@@ -188,12 +188,12 @@ def test_tenants_that_went_quiet_are_forgotten_and_a_debtor_is_not() -> None:
     most = 0
     for number in range(20 * FEW):
         clock.now += 0.001
-        buckets.take(debtor, 20)
-        buckets.take(Tenant(f"t{number}"))
+        buckets.consume(debtor, 20)
+        buckets.consume(Tenant(f"t{number}"))
         most = max(most, len(buckets._buckets))
 
     assert most <= 2 * FEW
-    assert buckets.take(debtor, 20) > 0.0
+    assert buckets.consume(debtor, 20) > 0.0
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_a_bucket_that_would_admit_nobody_is_not_made(requests_per_s: float, bur
 @pytest.mark.parametrize("cost", [0, -1, float("nan")])
 def test_nothing_is_free_and_nobody_is_paid(cost: float) -> None:
     with pytest.raises(ValueError, match="costs something"):
-        TokenBuckets(1, 1).take(ACME, cost)
+        TokenBuckets(1, 1).consume(ACME, cost)
 
 
 class Sleepers:

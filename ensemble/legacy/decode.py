@@ -1,14 +1,12 @@
-"""The bytes of one older file become plain arrays and JSON values, checked; runs in the child process of `ensemble.legacy.sandbox`.
+"""Decoding of an older file to checked arrays and JSON values, in the sandbox's child process.
 
-What is refused keeps the words of the older engine where it had words for it ("Loaded model is None
-(corrupted file)"). What the
-older engine let pass is refused too: a forest that was never fitted, trees that are none, weights
-that are not finite, a
-model of another version of scikit-learn, features in an order that nobody knows.
+Refusals use the messages of the older engine where it had one ("Loaded model is None (corrupted
+file)"). Files that the older engine accepted by mistake are refused too: a forest that was never
+fitted, invalid trees, weights that are not finite, a model of another version of scikit-learn,
+features in an unknown order.
 
-Features are known by the names that the model was fitted with; a model without names must read all
-78, in the order of
-`FEATURE_NAMES`.
+Features are identified by the names that the model was fitted with; a model without names must read
+all 78, in the order of `FEATURE_NAMES`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Models that serve become the four files of the older engine: pickles and a state dict, written and never read back here.
+"""Export of current models as the four files of the older engine: pickles and a state dict.
 
-The older form holds less. What it cannot hold is left out by name, so that whoever exports can say
-so.
+The files are written and never read back here. What the older formats cannot hold is listed by
+name, so that the caller can report it.
 """
 
 from __future__ import annotations

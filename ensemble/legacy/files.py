@@ -1,4 +1,4 @@
-"""The four files of the older Axon Engine: what they are called, which belong together, and their bytes, read once and checked.
+"""The four files of the older Axon Engine: names, pairs, and bytes that are read once and checked.
 
     layer 1  anomaly_model.joblib   an isolation forest over the 78 flow features
              process_frequencies.joblib   program name -> launches
@@ -6,9 +6,8 @@
              deep_scaler.joblib     the scaler in front of it
 
 A layer needs both of its files: a forest of one day beside the counts of another is a third model
-that nobody tested.
-A `checksums.txt` beside them, as sha256sum writes it, proves them. MD5 is accepted with a warning:
-it shows an accident, no forgery.
+that was never tested. A `checksums.txt` beside them, as sha256sum writes it, verifies them. MD5 is
+accepted with a warning: it detects an accident, not a forgery.
 """
 
 from __future__ import annotations
@@ -50,11 +49,11 @@ _MD5_DIGITS = 32
 
 @dataclass(frozen=True, slots=True)
 class OldFiles:
-    """Both files of one layer, as they lie in memory; decode these bytes and never the path again (C-30).
+    """Both files of one layer, in memory; decode these bytes and never the path again (C-30).
 
     Attributes:
         data: file name -> bytes.
-        warnings: what an operator should know of how they were proven.
+        warnings: notes for the operator on how the files were verified.
     """
 
     data: Mapping[str, bytes]

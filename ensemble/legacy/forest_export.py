@@ -1,10 +1,9 @@
-"""Our isolation forest as a real one of scikit-learn that reads the raw 78 features: same cuts, same depths, same scores.
+"""Export of Axon's isolation forest as one of scikit-learn over the raw 78 features.
 
-Ours reads scaled features; the older engine had no scaler before its forest. Scaling never falls,
-so each cut of a scaled feature
-is a cut of the raw one: the greatest float32 that is still scaled to or below it, found by halving
-the float32 numbers.
-The trees are written into a forest that scikit-learn itself fitted on noise, by the same
+Cuts, depths and scores are the same. Axon's forest reads scaled features; the older engine had no
+scaler before its forest. Scaling never falls, so each cut of a scaled feature is a cut of the raw
+one: the greatest float32 that is still scaled to or below it, found by bisection over the float32
+numbers. The trees are written into a forest that scikit-learn itself fitted on noise, by the same
 `__setstate__` that unpickling uses.
 """
 
@@ -33,7 +32,9 @@ _SIGN, _NUMBER = np.int64(1) << 31, (np.int64(1) << 31) - 1
 
 
 def sklearn_forest(forest: Forest, scaler: Scaler) -> IsolationForest:
-    """A fitted IsolationForest over the 78 raw features whose `score_samples` is minus ours, within 1e-6.
+    """Make a fitted IsolationForest over the 78 raw features with the same scores.
+
+    Its `score_samples` is the negative of this forest's, within 1e-6.
 
     Raises:
         ArtifactIncompatible: a length is not that of a whole number of samples.

@@ -1,14 +1,12 @@
-"""The state dict of an older network: which one is accepted, and what it becomes.
+"""The state dict of an older network: which one is accepted, and its conversion.
 
 Accepted is a chain of linear layers with a rectifier between any two, as `nn.Sequential` or named
-attributes give it: keys
-`<anything>.weight` (out, in) and `<anything>.bias` (out,) in pairs and in order, float32, finite,
-the last layer of width 1: the
-logit of hostile, before its sigmoid. The older engine's 78-256-128-64-1 is one of these. Anything
-else in it (batch
-normalisation, attention) is refused by the names of its keys.
+attributes give it: keys `<anything>.weight` (out, in) and `<anything>.bias` (out,) in pairs and in
+order, float32, finite, the last layer of width 1: the logit of hostile, before its sigmoid. The
+older engine's 78-256-128-64-1 is one of these. Anything else in it (batch normalisation, attention)
+is refused by the names of its keys.
 
-In our network the logit z becomes the logits (0, z) of benign and hostile; their margin is z again.
+In Axon's network the logit z becomes the logits (0, z) of benign and hostile; their margin is z.
 """
 
 from __future__ import annotations

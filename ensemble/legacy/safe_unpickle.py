@@ -1,18 +1,14 @@
-"""The only reader of pickles: a joblib file becomes plain values and inert records, and no code of anybody's runs.
+"""The only reader of pickles: a joblib file becomes plain values and inert records; no code runs.
 
 A pickle is a program. This reader lets it name only what one of the four files needs, by an exact
-list, and what it names is
-not what it gets: for every class of scikit-learn it gets a `Record` that remembers what it was
-given and can do nothing.
-So neither a constructor nor a `__setstate__` of a library meets a stranger's bytes. Only numpy's
-own array readers do, and they can
-be made to crash or to loop (RELIABILITY, fact 1): call this in the child process of
-`ensemble.legacy.sandbox` and nowhere else.
+list, and for every class of scikit-learn it gives a `Record` that stores its arguments and does
+nothing. So neither a constructor nor a `__setstate__` of a library receives untrusted bytes. Only
+numpy's own array readers do, and they can be made to crash or to loop (RELIABILITY, fact 1): call
+this in the child process of `ensemble.legacy.sandbox` and nowhere else.
 
-An array may not be longer than the bytes that are left, so a few bytes cannot ask for a hundred
-gigabytes; a compressed
-file is unpacked up to a limit. Source: the format of joblib 1.6 (`NumpyUnpickler`, an inner class:
-pinned, and watched by a test).
+An array may not be longer than the bytes that are left, so a few bytes cannot allocate a hundred
+gigabytes; a compressed file is unpacked up to a limit. Source: the format of joblib 1.6
+(`NumpyUnpickler`, an inner class: pinned, and checked by a test).
 """
 
 from __future__ import annotations

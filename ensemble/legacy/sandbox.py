@@ -1,14 +1,12 @@
-"""Decode a stranger's file in a process of its own, and read the answer as a stranger's too.
+"""Sandbox: decode an untrusted file in a child process, and parse its answer as untrusted too.
 
 One flipped bit in a joblib file has crashed, hung, or quietly changed the process that decoded it
-(RELIABILITY, fact 1), and no
-`except` helps against the first two. The usual way is to try in a child and then decode again at
-home; here nothing is ever unpickled
-at home. The child sends back arrays and JSON, and those are all that the parent decodes.
+(RELIABILITY, fact 1), and `except` does not help against the first two. The usual way is to try in
+a child and then decode again in the parent; here the parent never unpickles. The child sends back
+arrays and JSON, and those are all that the parent decodes.
 
 The child is a fresh interpreter, not a fork: a fork of a threaded process may hang by itself. It
-has no environment, so no
-secret of ours is in it. Source: setrlimit(2); DESIGN, decision 3.
+has no environment, so it has no secrets. Source: setrlimit(2); DESIGN, decision 3.
 """
 
 from __future__ import annotations
@@ -37,7 +35,10 @@ from ensemble.store import ARRAYS, CONFIG, decode_parts, installed_libraries
 
 __all__ = ["Limits", "decode_apart", "read_answer"]
 
-BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from ensemble.legacy.sandbox_child import main; main()"
+BOOT = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
+    " from ensemble.legacy.sandbox_child import main; main()"
+)
 CHUNK_BYTES = 1 << 20
 FIELD_LIMIT = 512  # characters of an error's field; ours are shorter
 HEADER_LIMIT_BYTES = 8192
@@ -184,7 +185,7 @@ def _feed(pipe: IO[bytes] | None, request: bytes) -> None:
 
 
 def _read(pipe: IO[bytes] | None, limit_bytes: int) -> bytes:
-    """What the child says, up to its end or to one byte more than it may."""
+    """Read the child's answer to its end, or one byte past its limit."""
     chunks, room = [], limit_bytes + 1
     while pipe is not None and room and (chunk := pipe.read(min(room, CHUNK_BYTES))):
         chunks.append(chunk)

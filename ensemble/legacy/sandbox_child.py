@@ -1,9 +1,8 @@
-"""The child process in which a stranger's file is decoded: little memory, little time, no files, and one answer.
+"""The child process that decodes an untrusted file: little memory, little time, no files, one answer.
 
-It reads one request from its input, shuts every door it can, decodes, and writes arrays and JSON:
-never a pickle. What
-crashes or loops in here ends this process and no other. Started by `ensemble.legacy.sandbox`, which
-believes nothing of the answer unread.
+It reads one request from its input, gives up every right that it does not need, decodes, and writes
+arrays and JSON: never a pickle. A crash or a loop in here ends this process and no other. Started
+by `ensemble.legacy.sandbox`, which trusts nothing in the answer.
 
     request   one line of JSON (name, limits), then the bytes of the file
     answer    one line of JSON (sizes, or an error's name and fields), then safetensors and JSON

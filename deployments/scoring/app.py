@@ -1,7 +1,7 @@
-"""The HTTP door: routes, one fan-out under one deadline, fusion.
+"""The scoring application: its routes, and the parts behind them, made here and nowhere else.
 
-Every answer, an error too, is JSON with a stable code and never a path, a traceback or another
-error's text.
+Every response, an error too, is JSON with a stable code, and never contains a path, a traceback or
+another error's text.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ from ensemble.events import Kind
 __all__ = ["Ingress", "IngressApp"]
 
 ABOUT = "One threat score from several detectors, and the share of them that took part."
-_ANSWERS = {"true": True, "1": True, "false": False, "0": False}
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 EXPLAIN = query_parameter(
     "explain",
     {"type": "string", "enum": ["true", "false", "1", "0"], "default": "false"},
@@ -268,15 +268,15 @@ def _replica() -> str:
 
 
 def _is_explained(request: Request) -> bool:
-    """What the query says; read strictly, for who misspells it would miss the explanation and not know why.
+    """Whether the query requests an explanation; read strictly, so that a typo is an error.
 
     Raises:
-        MalformedEvent: it says something else.
+        MalformedEvent: it is neither true nor false.
     """
-    asked = request.query_params.get("explain", "false").lower()
-    if asked not in _ANSWERS:
+    value = request.query_params.get("explain", "false").lower()
+    if value not in _BOOLEANS:
         raise MalformedEvent("explain", "must be true or false")
-    return _ANSWERS[asked]
+    return _BOOLEANS[value]
 
 
 def _row_error(event_id: str, error: EventError) -> wire.RowError:

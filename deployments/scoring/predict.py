@@ -173,19 +173,19 @@ class Predictor:
             raise ModelNotLoaded(model, "this service runs without the classifier")
 
         async def request() -> Classification:
-            said: Classification = await classify(batch, release, model)
-            if not said.answers(release, len(batch)):
+            classified: Classification = await classify(batch, release, model)
+            if not classified.answers(release, len(batch)):
                 raise LayerCrashed(CLASSIFIER)  # an answer to another question
-            return said
+            return classified
 
         began = time.monotonic()
-        said = await pipeline.layers.call(CLASSIFIER, request, since=since)
+        classified = await pipeline.layers.call(CLASSIFIER, request, since=since)
         took_s = time.monotonic() - began
-        if said.absence is not None:
-            raise said.absence
-        self._meter.count("predictions_total", len(batch) - len(said.abstained), model=model)
+        if classified.absence is not None:
+            raise classified.absence
+        self._meter.count("predictions_total", len(batch) - len(classified.abstained), model=model)
         self._meter.observe("inference_latency_seconds", took_s, model=model)
-        return _predictions(said, model, took_s=took_s, at=self._now())
+        return _predictions(classified, model, took_s=took_s, at=self._now())
 
 
 class PredictRoutes:
@@ -282,26 +282,30 @@ def _check_known(model: str) -> None:
         raise UnknownModel(", ".join(KNOWN_MODELS))
 
 
-def _predictions(said: Classification, model: str, *, took_s: float, at: float) -> list[Outcome]:
+def _predictions(
+    classified: Classification, model: str, *, took_s: float, at: float
+) -> list[Outcome]:
     """One answer a row: the likeliest label, of several the first."""
-    best = said.probabilities.argmax(axis=1).tolist()
+    best = classified.probabilities.argmax(axis=1).tolist()
     took_ms = round(took_s * 1000.0, 3)
     timestamp = (
         datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     )
     return [
         LayerCrashed(CLASSIFIER)
-        if row in said.abstained
+        if row in classified.abstained
         else Prediction(
-            prediction=said.labels[label],
+            prediction=classified.labels[label],
             confidence=chances[label],
-            probabilities=dict(zip(said.labels, chances, strict=True)),
+            probabilities=dict(zip(classified.labels, chances, strict=True)),
             model_name=model,
-            model_version=said.version,
+            model_version=classified.version,
             inference_time_ms=took_ms,
             timestamp=timestamp,
         )
-        for row, (label, chances) in enumerate(zip(best, said.probabilities.tolist(), strict=True))
+        for row, (label, chances) in enumerate(
+            zip(best, classified.probabilities.tolist(), strict=True)
+        )
     ]
 
 

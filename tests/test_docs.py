@@ -271,7 +271,7 @@ def _verbs(group: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...],
     """Every verb below a group with its words, and every group that is a verb itself."""
     context = typer.Context(group)
     for name in group.list_commands(context):
-        verb = group.get_command(context, name)
+        verb = group.resolve_command(context, [name])[1]
         if hasattr(verb, "list_commands"):
             yield from [((*path, name), verb)] if verb.invoke_without_command else []
             yield from _verbs(verb, (*path, name))
@@ -283,10 +283,9 @@ def _verb_of(words: list[str]) -> tuple[Any, list[str]]:
     """The verb that the words name, and what follows it."""
     verb = _terminal()
     while words and hasattr(verb, "list_commands"):
-        below = verb.get_command(typer.Context(verb), words[0])
-        if below is None:
+        if words[0] not in verb.list_commands(typer.Context(verb)):
             break
-        verb, words = below, words[1:]
+        _, verb, words = verb.resolve_command(typer.Context(verb), words)
     return verb, words
 
 

@@ -1,6 +1,6 @@
-"""The key with which the terminal asks a service.
+"""The API key that the terminal sends to a service.
 
-From the environment, for every process of a machine can read arguments.
+It comes from the environment, because every process of a machine can read command lines.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from http import HTTPStatus
 
-__all__ = ["KEY_VARIABLE", "key_header", "where_keys_come_from"]
+__all__ = ["KEY_VARIABLE", "key_header", "key_hint"]
 
 KEY_VARIABLE = "AXON_KEY"
 
@@ -19,9 +19,6 @@ def key_header() -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-def where_keys_come_from(status: int) -> str:
-    """What to add to the refusal of a service.
-
-    Where a key is looked for, if it was one that was missing.
-    """
+def key_hint(status: int) -> str:
+    """What to add to an error of the service with that HTTP status: where a missing key belongs."""
     return f"; put one into {KEY_VARIABLE}" if status == HTTPStatus.UNAUTHORIZED else ""

@@ -1,21 +1,114 @@
-"""What every verb of the terminal shares: where it prints, and whose models it is about."""
+"""Standard output and error of the terminal, and how tables, times and JSON look on them."""
 
 from __future__ import annotations
 
-from typing import Annotated, NoReturn
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 
-import typer
-from rich.console import Console
+import rich.table
+from rich.console import Console, RenderableType
+from rich.markup import escape
+from rich.text import Text
 
-__all__ = ["TenantOption", "err", "fail", "out"]
+__all__ = ["Column", "coloured", "err", "minutes", "out", "plain", "print_json", "table"]
 
-out, err = Console(), Console(stderr=True)
-TenantOption = Annotated[
-    str | None, typer.Option(help="Whose models; the configured tenant unless said otherwise.")
-]
+out, err = Console(highlight=False), Console(highlight=False, stderr=True)
+GAP = 2  # columns between two columns of a table
+NARROWEST_TEXT = 16  # a column of free text is not folded below this
+NARROWEST_NAME = 20  # a name longer than this may be folded where there is no room
+MINUTE = len("2026-12-01T00:20")
 
 
-def fail(sentence: str) -> NoReturn:
-    """Refuse: one sentence on standard error, exit code 2."""
-    err.print(f"axon: {sentence}", highlight=False, markup=False, soft_wrap=True)
-    raise typer.Exit(2)
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table. It is never cut: what does not fit is folded or left out.
+
+    Attributes:
+        name: its heading.
+        wraps: free text, which is folded first.
+        optional: left out where the terminal is too narrow; `--json` always has it.
+    """
+
+    name: str
+    wraps: bool = False
+    optional: bool = False
+
+
+def table(
+    columns: Sequence[Column | str], rows: Iterable[Sequence[str]], title: str | None = None
+) -> RenderableType:
+    """A table as wide as its text, at most as wide as the terminal.
+
+    Columns that are empty in every row are left out. In a terminal that is too narrow, optional
+    columns are left out, the last first, and then text is folded.
+
+    Args:
+        columns: their headings alone, or more about them.
+        rows: a cell a column, as markup.
+        title: a line above the table.
+    """
+    known = [one if isinstance(one, Column) else Column(one) for one in columns]
+    cells = [list(row) for row in rows]
+    widths = [
+        max(Text.from_markup(text).cell_len for text in (one.name, *column))
+        for one, column in zip(known, _turned(cells, len(known)), strict=True)
+    ]
+    least = [
+        width if one.optional else min(width, NARROWEST_TEXT if one.wraps else NARROWEST_NAME)
+        for one, width in zip(known, widths, strict=True)
+    ]
+    shown = [i for i, column in enumerate(_turned(cells, len(known))) if any(column) or not cells]
+    for place in reversed([i for i in shown if known[i].optional]):
+        if sum(least[i] + GAP for i in shown) - GAP > out.width:
+            shown.remove(place)
+    made = rich.table.Table(
+        box=None,
+        header_style="bold",
+        padding=(0, GAP, 0, 0),
+        pad_edge=False,
+        title=title,
+        title_justify="left",
+    )
+    for i in shown:
+        made.add_column(
+            known[i].name,
+            overflow="fold",
+            min_width=least[i],
+        )
+    for row in cells:
+        made.add_row(*(row[i] for i in shown))
+    return made
+
+
+def _turned(cells: Sequence[Sequence[str]], columns: int) -> list[list[str]]:
+    return [[row[i] for row in cells] for i in range(columns)]
+
+
+def print_json(value: object) -> None:
+    """Print one JSON document, for programs: no colours, and no line is broken."""
+    out.file.write(json.dumps(value, indent=2, ensure_ascii=False, default=asdict) + "\n")
+
+
+def minutes(at: str | float | None) -> str:
+    """A time as an operator reads it: `2026-12-01 00:20`, in UTC.
+
+    Args:
+        at: ISO 8601 in UTC, seconds since 1970, or None for none.
+    """
+    if at is None:
+        return ""
+    if isinstance(at, str):
+        return plain(at[:MINUTE].replace("T", " "))
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M}"
+
+
+def coloured(text: str, colour: str) -> str:
+    """Text of any origin in a colour of Rich; "" is no colour."""
+    return f"[{colour}]{plain(text)}[/]" if colour else plain(text)
+
+
+def plain(text: str) -> str:
+    """Untrusted text, safe for a terminal: no markup, no escape codes."""
+    return escape("".join(letter if letter.isprintable() else "?" for letter in text))

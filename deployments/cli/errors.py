@@ -1,6 +1,6 @@
-"""What a user of the terminal can mend, in one sentence and with exit code 2.
+"""Errors that the operator can fix: one sentence on standard error and exit code 2.
 
-Everything else is ours and stays a traceback.
+Every other error is a fault of Axon and stays a traceback.
 """
 
 from __future__ import annotations
@@ -9,37 +9,42 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import typer
-from rich.console import Console
 
-__all__ = ["MENDABLE_CODE", "public_message", "user_errors"]
+from deployments.cli import console
 
-MENDABLE_CODE = 2
+__all__ = ["USER_ERROR_CODE", "CommandFailed", "public_message", "user_errors"]
+
+USER_ERROR_CODE = 2
+
+
+class CommandFailed(Exception):
+    """A verb cannot do what was requested; the sentence says why and what to do."""
 
 
 @contextmanager
-def user_errors(err: Console) -> Iterator[None]:
-    """One sentence on `err` and an exit code for our own errors and for settings that are refused."""
+def user_errors() -> Iterator[None]:
+    """Turn an error that the operator can fix into one sentence and exit code 2."""
     try:
         yield
+    except (typer.Exit, typer.Abort, typer.TyperException):  # Typer's own: help, exit code, usage
+        raise
     except Exception as error:
         sentence = public_message(error)
         if sentence is None:
             raise
-        err.print(f"axon: {sentence}", highlight=False, markup=False)
-        raise typer.Exit(MENDABLE_CODE) from None
+        console.err.print(f"axon: {sentence}", markup=False, soft_wrap=True)
+        raise typer.Exit(USER_ERROR_CODE) from None
 
 
-def public_message(error: BaseException | None) -> str | None:
-    """The sentence for the user, or None where the error is none of theirs."""
+def public_message(error: BaseException) -> str | None:
+    """The sentence for the operator; None where the error is a fault of Axon."""
     from pydantic import ValidationError
 
-    from deployments.cli.score import ScoreFailed
-    from deployments.cli.status import ServiceFailed
     from deployments.config.trust import SigningRefused
     from deployments.web import KeyRefused
     from ensemble.errors import EnsembleError
 
-    if isinstance(error, EnsembleError | KeyRefused | ScoreFailed | ServiceFailed | SigningRefused):
+    if isinstance(error, EnsembleError | KeyRefused | CommandFailed | SigningRefused):
         return str(error)
     if isinstance(error, ValidationError):
         return "the settings are refused:\n" + "\n".join(

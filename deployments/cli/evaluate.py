@@ -1,21 +1,23 @@
-"""`axon evaluate`.
-
-Labelled flows through the current release, or through a running service; figures per layer, fused
-and by family.
-"""
+"""`axon evaluate`: how well each layer and the fused score separate labelled flows."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+import typer
 
+from deployments.cli import console
+from deployments.cli.console import Column, plain, print_json, table
+from deployments.cli.errors import CommandFailed
 from deployments.cli.local_models import current_models, local_ensemble
-from deployments.cli.local_store import own_store, plain
+from deployments.cli.local_store import own_store
+from deployments.cli.options import JsonOption, TenantOption
 from deployments.cli.progress import progress_bars
-from deployments.cli.score import ScoreFailed, service_scorer
+from deployments.cli.score import service_scorer
 from deployments.config.settings import read_settings
 from deployments.config.tenants import Tenants
 from ensemble.errors import ArtifactError
@@ -31,46 +33,50 @@ from ensemble.verdicts import by_row
 __all__ = ["evaluate"]
 
 FLOWS_AT_ONCE = 2000
+BAD_LINES_SHOWN = 20
+FEW_BENIGN = 1000  # 0.1 % of fewer is less than one flow
 
 
 def evaluate(
-    data: Path,
     *,
-    url: str | None,
-    tenant: str | None,
-    last: float | None,
-    console: Console,
-    err: Console,
+    data: Annotated[
+        Path, typer.Option(help="Labelled CSV of flows, or a folder with flows.csv.gz.")
+    ],
+    url: Annotated[
+        str | None, typer.Option(help="Score by this running service instead of in this process.")
+    ] = None,
+    tenant: TenantOption = None,
+    last: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01, max=0.99, help="Use only this last share of each (day, label) by time."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Score every labelled flow and print how well each score separates.
+    """Measure how well the models separate attacks from benign flows.
 
-    Args:
-        data: labelled CSV, or a folder that holds `flows.csv.gz`.
-        url: of a running service; None scores in this process.
-        tenant: whose release, in this process.
-        last: judge only this last share of each (day, label) by time.
-        console: where the figures go.
-        err: where bad lines and progress go.
-
-    Raises:
-        ScoreFailed: no labels, or no service.
-        TrainingError, FeatureMismatch: the file cannot be read.
+    Prints AUROC, AUPRC and true-positive rates per layer, fused and by attack family.
     """
-    flows = labelled(data, err)
+    flows = labelled(data)
     if last is not None:
         flows = flows.select(flows.split_by_time(1.0 - last)[1])
     if not flows.families.all() or not flows.is_hostile.any() or flows.is_hostile.all():
-        raise ScoreFailed("evaluation needs a `label` column with both benign flows and attacks")
-    judged, words = _judged_by_service(flows, url) if url else _judged_here(flows, tenant)
-    _print(judged, words, console)
-    if url is None:
-        _print_names(_named(flows, tenant), console)
+        raise CommandFailed("evaluation needs a `label` column with both benign flows and attacks")
+    judged, verdicts = _judged_by_service(flows, url) if url else _judged_here(flows, tenant)
+    names = {} if url else _named(flows, tenant)
+    counts = _counts(judged, verdicts)
+    if as_json:
+        print_json(_to_dict(judged, counts, names))
+        return
+    _print(judged, counts)
+    _print_names(names)
 
 
-def labelled(data: Path, err: Console) -> FlowTable:
-    """The flows of a CSV file, or of the `flows.csv.gz` or `flows.csv` in a folder.
+def labelled(data: Path) -> FlowTable:
+    """Read the flows of a CSV file, or of `flows.csv.gz` or `flows.csv` in a folder.
 
-    Bad lines are named.
+    Bad lines are reported on standard error.
     """
     if data.is_dir():
         data = next(
@@ -78,19 +84,19 @@ def labelled(data: Path, err: Console) -> FlowTable:
             data / "flows.csv.gz",
         )
     if not data.is_file():
-        raise ScoreFailed(f"there is no file {data}")
+        raise CommandFailed(f"there is no file {data}")
     flows = read_flow_table(data)
-    for bad in flows.bad[:20]:
-        err.print(f"[red]{plain(data.name)}[/red] {plain(str(bad))}", highlight=False)
-    if len(flows.bad) > 20:  # noqa: PLR2004  # a screen
-        err.print(f"and {len(flows.bad) - 20} more bad lines", highlight=False)
+    for bad in flows.bad[:BAD_LINES_SHOWN]:
+        console.err.print(f"[red]{plain(data.name)}[/red] {plain(str(bad))}")
+    if len(flows.bad) > BAD_LINES_SHOWN:
+        console.err.print(f"and {len(flows.bad) - BAD_LINES_SHOWN} more bad lines")
     return flows
 
 
 def _judged_here(flows: FlowTable, tenant: str | None) -> tuple[Judged, list[str]]:
     ensemble = local_ensemble(tenant)
     scores: dict[str, list[np.ndarray]] = {name: [] for name in (*LAYER_NAMES, FUSED)}
-    words: list[str] = []
+    verdicts: list[str] = []
     with progress_bars() as bars:
         task = bars.add_task("flows", total=len(flows))
         for start in range(0, len(flows), FLOWS_AT_ONCE):
@@ -98,34 +104,30 @@ def _judged_here(flows: FlowTable, tenant: str | None) -> tuple[Judged, list[str
             groups = ensemble.judge(part.batch())
             for place, opinion in enumerate(groups[0].layers):
                 if opinion.layer in scores and all(group.layers[place].speaks for group in groups):
-                    said = np.empty(len(part))
+                    column = np.empty(len(part))
                     for group in groups:
-                        said[slice(None) if group.rows is None else group.rows] = group.layers[
-                            place
-                        ].scores
-                    scores[opinion.layer].append(said)
+                        rows = slice(None) if group.rows is None else group.rows
+                        column[rows] = group.layers[place].scores
+                    scores[opinion.layer].append(column)
             scores[FUSED].append(by_row(groups, lambda group: group.score).astype(np.float64))
-            words += by_row(groups, lambda group: group.word).tolist()
+            verdicts += by_row(groups, lambda group: group.word).tolist()
             bars.update(task, completed=start + len(part))
     return _judged(
-        flows, {name: np.concatenate(parts) for name, parts in scores.items() if parts}, words
+        flows, {name: np.concatenate(parts) for name, parts in scores.items() if parts}, verdicts
     )
 
 
 def _named(flows: FlowTable, tenant: str | None) -> dict[str, Labelling]:
-    """How well each model of the current classifier names the families.
-
-    Nothing where the release has none.
-    """
+    """How well each model of the current classifier names the families; empty without one."""
     settings = read_settings()
     try:
         lineage = Tenants(settings).lineage(Tenant(tenant or settings.store.tenant))
-        held = current_models(own_store(settings), lineage, "classifier").models.get(Kind.FLOW)
+        loaded = current_models(own_store(settings), lineage, "classifier").models.get(Kind.FLOW)
     except ArtifactError:
         return {}
     return (
-        named_by(held.model, flows)
-        if held is not None and isinstance(held.model, FlowClassifier)
+        named_by(loaded.model, flows)
+        if loaded is not None and isinstance(loaded.model, FlowClassifier)
         else {}
     )
 
@@ -133,121 +135,156 @@ def _named(flows: FlowTable, tenant: str | None) -> dict[str, Labelling]:
 def _judged_by_service(flows: FlowTable, url: str) -> tuple[Judged, list[str]]:
     scorer = service_scorer(url, explain=False)
     scores: dict[str, list[float]] = {name: [] for name in (*LAYER_NAMES, FUSED)}
-    words: list[str] = []
+    verdicts: list[str] = []
     with progress_bars() as bars:
         task = bars.add_task("flows", total=len(flows))
         for start in range(0, len(flows), FLOWS_AT_ONCE):
             part = flows.select(np.arange(start, min(start + FLOWS_AT_ONCE, len(flows))))
             for verdict in scorer(part.batch()):
                 if "error" in verdict:
-                    raise ScoreFailed(f"the service refused a flow: {verdict['error']['message']}")
+                    raise CommandFailed(
+                        f"the service refused a flow: {verdict['error']['message']}"
+                    )
                 scores[FUSED].append(verdict["score"])
-                words.append(verdict["verdict"])
+                verdicts.append(verdict["verdict"])
                 for layer in verdict["layers"]:
                     if layer["layer"] in scores:
                         scores[layer["layer"]].append(
                             layer["score"] if layer["status"] == "live" else np.nan
                         )
             bars.update(task, completed=start + len(part))
-    whole = {
+    complete = {
         name: np.array(column) for name, column in scores.items() if not np.isnan(column).any()
     }
-    return _judged(flows, whole, words)
+    return _judged(flows, complete, verdicts)
 
 
 def _judged(
-    flows: FlowTable, scores: dict[str, np.ndarray], words: list[str]
+    flows: FlowTable, scores: dict[str, np.ndarray], verdicts: list[str]
 ) -> tuple[Judged, list[str]]:
     return Judged(
         {name: column for name, column in scores.items() if column.size == len(flows)},
         flows.families,
         flows.is_hostile,
-    ), words
+    ), verdicts
 
 
-def _print(judged: Judged, words: list[str], console: Console) -> None:
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """Verdicts on benign flows and on attacks.
+
+    Attributes:
+        benign: number of benign flows.
+        called_benign: those of them with the verdict benign.
+        false_positives: 95 % interval of the share of the others.
+        attacks: number of attacks.
+        malicious: share of the attacks with the verdict malicious.
+        at_least_suspicious: share of the attacks with the verdict suspicious or malicious.
+    """
+
+    benign: int
+    called_benign: int
+    false_positives: tuple[float, float]
+    attacks: int
+    malicious: float
+    at_least_suspicious: float
+
+
+def _counts(judged: Judged, verdicts: Sequence[str]) -> _Counts:
+    given = np.array(verdicts)
+    benign, attacks = given[~judged.is_hostile], given[judged.is_hostile]
+    called_benign = int((benign == "benign").sum())
+    low, high = false_positive_interval(benign.size - called_benign, benign.size)
+    return _Counts(
+        benign.size,
+        called_benign,
+        (low, high),
+        attacks.size,
+        float(np.mean(attacks == "malicious")),
+        float(np.mean(np.isin(attacks, ["malicious", "suspicious"]))),
+    )
+
+
+def _print(judged: Judged, counts: _Counts) -> None:
     for layer in LAYER_NAMES:
         if layer not in judged.scores:
-            without = "it has no column, and `fused` is degraded unless the release does without it"
-            console.print(f"[yellow]{layer} did not speak on every flow: {without}[/yellow]")
-    overall = Table(
-        "score",
-        "AUROC",
-        "AUPRC",
-        "TPR at 1 % FPR",
-        "TPR at 0.1 % FPR",
-        box=None,
-        header_style="bold",
+            console.out.print(
+                f"[yellow]{layer} did not score every flow: it has no column, and `fused` is "
+                "degraded unless the release does without it[/yellow]"
+            )
+    console.out.print(
+        table(
+            ["score", "AUROC", "AUPRC", "TPR at 1 % FPR", "TPR at 0.1 % FPR"],
+            [
+                [
+                    name,
+                    f"{figures.auroc:.5f}",
+                    f"{figures.auprc:.5f}",
+                    f"{figures.tpr_at_1_fpr:.4f}",
+                    f"{figures.tpr_at_01_fpr:.4f}",
+                ]
+                for name, figures in judged.overall().items()
+            ],
+        ),
+        "",
     )
-    for name, figures in judged.overall().items():
-        overall.add_row(
-            name,
-            f"{figures.auroc:.5f}",
-            f"{figures.auprc:.5f}",
-            f"{figures.tpr_at_1_fpr:.4f}",
-            f"{figures.tpr_at_01_fpr:.4f}",
-        )
-    console.print(overall)
-    families = Table(
-        "family",
-        "flows",
-        *judged.scores,
-        box=None,
-        header_style="bold",
-        title="AUROC / TPR at 1 % FPR",
-        title_justify="left",
+    families = judged.by_family()
+    console.out.print(
+        table(
+            [Column("family", wraps=True), "flows", *judged.scores],
+            [
+                [
+                    plain(family),
+                    str(next(iter(by_score.values())).hostile),
+                    *(_cell(figures) for figures in by_score.values()),
+                ]
+                for family, by_score in families.items()
+            ],
+            title="AUROC / TPR at 1 % FPR",
+        ),
+        "",
     )
-    for family, by_score in judged.by_family().items():
-        flows = next(iter(by_score.values())).hostile
-        families.add_row(
-            plain(family), str(flows), *(_cell(figures) for figures in by_score.values())
-        )
-    console.print(families)
-    benign = ~judged.is_hostile
-    called = np.array(words)
-    count = int(benign.sum())
-    calm = int((called[benign] == "benign").sum())
-    low, high = false_positive_interval(count - calm, count)
-    console.print(
-        f"benign flows called benign: {calm} of {count} ({calm / count:.2%}; false positives {low:.2%} to {high:.2%} at 95 %)",
-        highlight=False,
+    low, high = counts.false_positives
+    console.out.print(
+        f"benign flows called benign: {counts.called_benign} of {counts.benign} "
+        f"({counts.called_benign / counts.benign:.2%}; "
+        f"false positives {low:.2%} to {high:.2%} at 95 %)"
     )
-    hostile = called[~benign]
-    found = np.isin(hostile, ["malicious", "suspicious"])
-    console.print(
-        f"attacks called malicious: {np.mean(hostile == 'malicious'):.2%}, at least suspicious: {np.mean(found):.2%} of {hostile.size}",
-        highlight=False,
+    console.out.print(
+        f"attacks called malicious: {counts.malicious:.2%}, "
+        f"at least suspicious: {counts.at_least_suspicious:.2%} of {counts.attacks}"
     )
-    if count < 1000:  # noqa: PLR2004  # of which 0.1 % is a single flow
-        console.print(
-            f"{count} benign flows: 0.1 % of them is less than one flow, so the last column promises nothing",
-            highlight=False,
+    if counts.benign < FEW_BENIGN:
+        console.out.print(
+            f"{counts.benign} benign flows: 0.1 % of them is less than one flow, "
+            "so the last column of the first table is not reliable"
         )
 
 
-def _print_names(named: dict[str, Labelling], console: Console) -> None:
-    """Each model of the classifier: does it give a flow its own label?"""
+def _print_names(named: dict[str, Labelling]) -> None:
+    """Print how well each model of the classifier gives a flow its own label, a row a label."""
     if not named:
         return
-    labels = list(next(iter(named.values())).by_label)
-    names = Table(
-        "model",
-        "macro-F1",
-        "accuracy",
-        *map(plain, labels),
-        box=None,
-        header_style="bold",
-        title="F1 by label",
-        title_justify="left",
+    rows = [
+        ["macro-F1", *(f"{one.macro_f1:.4f}" for one in named.values())],
+        ["accuracy", *(f"{one.accuracy:.4f}" for one in named.values())],
+    ]
+    rows += [
+        [plain(label), *(f"{one.by_label[label]:.3f}" for one in named.values())]
+        for label in next(iter(named.values())).by_label
+    ]
+    console.out.print(
+        "", table([Column("label", wraps=True), *named], rows, title="Classifier: F1 by label")
     )
-    for name, one in named.items():
-        names.add_row(
-            name,
-            f"{one.macro_f1:.4f}",
-            f"{one.accuracy:.4f}",
-            *(f"{one.by_label[label]:.3f}" for label in labels),
-        )
-    console.print(names)
+
+
+def _to_dict(judged: Judged, counts: _Counts, named: dict[str, Labelling]) -> dict[str, Any]:
+    return {
+        "overall": judged.overall(),
+        "by_family": judged.by_family(),
+        "verdicts": counts,
+        "classifier": named,
+    }
 
 
 def _cell(figures: Separation) -> str:

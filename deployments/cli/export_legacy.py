@@ -1,17 +1,15 @@
-"""`axon export`.
-
-The current release out as the four model files of the older Axon Engine, and a word on what they
-cannot hold.
-"""
+"""`axon export`: the current release as the four model files of an older Axon Engine."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from rich.console import Console
+import typer
 
+from deployments.cli import console
 from deployments.cli.local_models import current_models
+from deployments.cli.options import OldFolder, TenantOption
 from deployments.cli.publish_target import PublishTarget
 from ensemble.errors import ArtifactError, ArtifactMissing, ArtifactUnreadable
 from ensemble.events import Kind
@@ -29,26 +27,16 @@ from ensemble.legacy import (
 from ensemble.runtime.model_state import LoadedRelease
 from ensemble.store.files import write_new
 
-__all__ = ["export_models"]
+__all__ = ["export_legacy"]
 
-WHAT = "the folder to export into"
+DESTINATION = "the folder to export into"
 
 
-def export_models(folder: Path, tenant: str | None, *, console: Console, err: Console) -> bool:
-    """Write what the older files can hold of the current release, with `checksums.txt`, and say what they cannot.
+def export_legacy(folder: OldFolder, *, tenant: TenantOption = None) -> None:
+    """Write the current models as files of an older Axon Engine.
 
-    Args:
-        folder: made where it is not there; nothing in it is replaced.
-        tenant: whose release; None for the configured one.
-        console: where it is said what was written and what was left out.
-        err: where it is said which layer could not be written.
-
-    Returns:
-        Whether both layers were written.
-
-    Raises:
-        ArtifactUnreadable: one of the files is there already, or the folder cannot be written to.
-        ArtifactError: there is no release, or nothing of it can be written.
+    With `checksums.txt`, and a report of what the older format cannot hold. The folder is made
+    where it does not exist; an existing file is not replaced. Exit code 1: a layer failed.
     """
     target = PublishTarget(tenant, None, publish=False, promote=False)
     files: dict[str, bytes] = {}
@@ -57,25 +45,24 @@ def export_models(folder: Path, tenant: str | None, *, console: Console, err: Co
         try:
             exported = _exported(layer, current_models(target.store, target.lineage, layer))
         except ArtifactError as refusal:
-            err.print(
-                f"the {layer} layer is not exported: {refusal}", highlight=False, markup=False
-            )
+            console.err.print(f"the {layer} layer is not exported: {refusal}", markup=False)
             is_complete = False
             continue
         files |= exported.files
         for left in exported.left_out:
-            console.print(f"left out of the {layer} layer: {left}", highlight=False)
+            console.out.print(f"left out of the {layer} layer: {left}")
     if not files:
         raise ArtifactMissing("a model that the older files could hold")
     files[CHECKSUMS] = checksums(files)
     _write(folder, files)
     for name, data in files.items():
-        console.print(f"wrote {name}, {len(data):,} bytes", highlight=False)
-    return is_complete
+        console.out.print(f"wrote {name}, {len(data):,} bytes")
+    if not is_complete:
+        raise typer.Exit(1)
 
 
-def _exported(layer: str, held: LoadedRelease) -> Exported:
-    models = {kind: one.model for kind, one in held.models.items()}
+def _exported(layer: str, loaded: LoadedRelease) -> Exported:
+    models = {kind: one.model for kind, one in loaded.models.items()}
     flows, processes = models.get(Kind.FLOW), models.get(Kind.PROCESS)
     if (
         layer == "anomaly"
@@ -85,16 +72,22 @@ def _exported(layer: str, held: LoadedRelease) -> Exported:
         return export_anomaly(flows, processes)
     if layer == "behavior" and isinstance(flows, DeepBehavior):
         return export_behavior(flows)
-    said = "; ".join(failure.message for failure in held.failures.values())
-    raise ArtifactMissing(f"a whole model of the {layer} layer{f' ({said})' if said else ''}")
+    problems = "; ".join(failure.message for failure in loaded.failures.values())
+    raise ArtifactMissing(
+        f"a complete model of the {layer} layer{f' ({problems})' if problems else ''}"
+    )
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if there := [name for name in files if (folder / name).exists()]:
-            raise ArtifactUnreadable(WHAT, f"{there[0]} is there already, and nothing is replaced")
+            raise ArtifactUnreadable(
+                DESTINATION, f"{there[0]} is there already, and nothing is replaced"
+            )
         for name, data in files.items():
             write_new(folder, name, data, mode=0o644)  # S1-13
     except OSError as problem:
-        raise ArtifactUnreadable(WHAT, f"cannot be written to ({problem.strerror})") from None
+        raise ArtifactUnreadable(
+            DESTINATION, f"cannot be written to ({problem.strerror})"
+        ) from None

@@ -1,20 +1,19 @@
-"""`axon import`.
-
-The model files of the older Axon Engine in, decoded apart; calibrated bundles and a release out.
-"""
+"""`axon import`: the model files of an older Axon Engine, decoded in a sandbox and calibrated."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 from numpy.typing import NDArray
-from rich.console import Console
 
+from deployments.cli import console
 from deployments.cli.local_models import current_models
+from deployments.cli.options import OldFolder, Promote, Publish, TenantOption
 from deployments.cli.publish_target import PublishTarget
 from deployments.cli.train_flows import benign_flows
 from deployments.config.settings import read_settings
@@ -41,63 +40,59 @@ from ensemble.training.fit.fusion import RATES, with_thresholds
 from ensemble.training.markdown import table
 from ensemble.training.publish import Trained, digest_of, golden_flows, golden_of
 
-__all__ = ["import_models"]
+__all__ = ["import_legacy"]
 
 FlowModel = FlowAnomaly | DeepBehavior
 
 FLOW_BUNDLES = {"anomaly": "anomaly-flow", "behavior": "behavior-flow"}
 PROCESS_BUNDLE = "anomaly-process"
-GOLDEN_PROGRAMS = 15  # and one that nobody ever ran
+GOLDEN_PROGRAMS = 15  # and one that the table does not know
 LIMITS = (
-    "It was made by an older engine; what it was trained on is not known here.\n"
-    "- Its calibration and thresholds are those of the benign flows given. No labelled attack has tested them here: `axon evaluate`.\n"
-    "- Process counts know no user and no host: every event is rated against everyone."
+    "It was made by an older engine; its training data is not known here.\n"
+    "- Its calibration and thresholds come from the benign flows given. No labelled attack has "
+    "tested them here: `axon evaluate`.\n"
+    "- Process counts have no user and no host: every event is compared with the whole fleet."
 )
 
 
-def import_models(
-    folder: Path,
-    benign: Path | None,
-    tenant: str | None,
+def import_legacy(
+    folder: OldFolder,
     *,
-    publish: bool,
-    promote: bool,
-    console: Console,
-    err: Console,
-) -> bool:
-    """Read the older files of `folder`; calibrate, publish and promote what they hold where that was asked.
+    benign: Annotated[
+        Path | None,
+        typer.Option(help="CSV of benign flows that the older models were not trained on."),
+    ] = None,
+    tenant: TenantOption = None,
+    publish: Publish = False,
+    promote: Promote = True,
+) -> None:
+    """Import the model files of an older Axon Engine.
 
-    Args:
-        folder: holds some of the four files, and perhaps `checksums.txt`.
-        benign: CSV of benign flows that these models were not trained on; None only looks
-            whether the files are sound.
-        tenant: whose; None for the configured one.
-        publish: False only looks and calibrates.
-        promote: also point the tenant to the new release.
-        console: where the findings go.
-        err: where warnings and refusals go.
-
-    Returns:
-        Whether every layer that has a file there could be imported.
-
-    Raises:
-        TrainingError: publishing without benign flows, or too few of them.
-        ArtifactError: nothing could be imported.
+    They are decoded in a sandbox. Without --benign they are only checked; with it they are
+    calibrated, and with --publish they become a release. Exit code 1: a layer failed.
     """
     target = PublishTarget(tenant, None, publish=publish, promote=promote)
     if publish and benign is None:
         raise TrainingError(
-            "nothing is published without --benign: the older models do not say how likely their scores are, and without benign "
-            "flows that they were not trained on there is no threshold to keep"
+            "nothing is published without --benign: the older models have no calibration, and "
+            "thresholds need benign flows that they were not trained on"
         )
-    layers, is_complete = _read(folder, console, err)
+    layers, is_complete = _read(folder)
     if benign is None:
-        console.print(
-            "to publish them, give benign flows that they were not trained on: --benign FILE --publish",
-            highlight=False,
+        console.out.print(
+            "to publish them, give benign flows that they were not trained on: "
+            "--benign FILE --publish"
         )
-        return is_complete
-    flows = benign_flows(benign, err).features
+    else:
+        _publish(layers, benign_flows(benign).features, target)
+    if not is_complete:
+        raise typer.Exit(1)
+
+
+def _publish(
+    layers: Mapping[str, OldLayer], flows: NDArray[np.float32], target: PublishTarget
+) -> None:
+    """Calibrate the imported layers on benign flows and publish them as one release."""
     models = _calibrated(layers, flows)
     files = {name: digest for layer in layers.values() for name, digest in layer.digests.items()}
     training = {
@@ -107,14 +102,14 @@ def import_models(
         "rows": len(flows),
         "files": files,
     }
-    fusions = {Kind.FLOW: _flow_fusion(models, flows, target, console)}
+    fusions = {Kind.FLOW: _flow_fusion(models, flows, target)}
     events = golden_flows(flows, np.zeros(len(flows), np.bool_))
     trained = [
         _bundle(FLOW_BUNDLES[layer], model, Kind.FLOW, events, training, fusions[Kind.FLOW])
         for layer, model in models.items()
     ]
     if "anomaly" in layers:
-        processes, odds = process_model(layers["anomaly"], _rarity_in_use(target))
+        processes, odds = process_model(layers["anomaly"], _current_rarity(target))
         fusions[Kind.PROCESS] = with_thresholds(
             Fusion({"anomaly": 1.0}, 1.0, {}), {"anomaly": odds}, RATES
         )
@@ -129,28 +124,26 @@ def import_models(
             )
         )
     for one in trained:
-        console.print(one.card, highlight=False, markup=False, soft_wrap=True)
-    target.publish(trained, fusions, f"axon import of {', '.join(sorted(files))}", console)
-    return is_complete
+        console.out.print(one.card, markup=False, soft_wrap=True)
+    target.publish(trained, fusions, f"axon import of {', '.join(sorted(files))}")
 
 
-def _read(folder: Path, console: Console, err: Console) -> tuple[dict[str, OldLayer], bool]:
-    """The layers that can be had, each told of; and whether none failed."""
+def _read(folder: Path) -> tuple[dict[str, OldLayer], bool]:
+    """Decode the layers in a folder and report each; the sound ones, and whether all are."""
     own = read_settings().legacy
     limits = Limits(
         own.max_file_bytes, own.decode_memory_bytes, own.decode_cpu_s, own.decode_wall_s
     )
     old = read_old_models(folder, limits, available_bytes=available_bytes())
     for layer, refusal in old.failures.items():
-        err.print(
+        console.err.print(
             f"the {layer} layer is not imported, neither of its files: {refusal}",
-            highlight=False,
             markup=False,
         )
     for layer, found in old.layers.items():
-        console.print(f"the {layer} layer is sound: {', '.join(PAIRS[layer])}", highlight=False)
+        console.out.print(f"the {layer} layer is sound: {', '.join(PAIRS[layer])}")
         for warning in found.warnings:
-            err.print(f"the {layer} layer: {warning}", highlight=False, markup=False)
+            console.err.print(f"the {layer} layer: {warning}", markup=False)
     if not old.layers and old.failures:
         raise next(iter(old.failures.values()))
     if not old.layers:
@@ -173,13 +166,12 @@ def _flow_fusion(
     imported: Mapping[str, FlowModel],
     benign: NDArray[np.float32],
     target: PublishTarget,
-    console: Console,
 ) -> Fusion:
-    """Thresholds for the imported layers beside those in use.
+    """Fit thresholds for the imported layers and the current ones.
 
-    Shares of the fusion in use, or equal ones where there is none to keep.
+    Shares come from the current fusion of the same layers, or are equal where there is none.
     """
-    models = _flow_models_in_use(target) | dict(imported)
+    models = _current_flow_models(target) | dict(imported)
     odds = {
         layer: model.calibration.to_log_odds(model.raw(benign)) for layer, model in models.items()
     }
@@ -192,34 +184,34 @@ def _flow_fusion(
     except ArtifactError:
         base = None
     if base is None or set(base.shares) != set(models):
-        console.print(
-            "no fusion of these layers is in use: they share the evidence equally, which nothing has validated",
-            highlight=False,
+        console.out.print(
+            "no current fusion has exactly these layers: they get equal shares, which no data has "
+            "validated",
         )
         base = Fusion(dict.fromkeys(sorted(models), 1.0 / len(models)), 1.0, {})
     return with_thresholds(base, odds, RATES)
 
 
-def _flow_models_in_use(target: PublishTarget) -> dict[str, FlowModel]:
+def _current_flow_models(target: PublishTarget) -> dict[str, FlowModel]:
     models: dict[str, FlowModel] = {}
     for layer in FLOW_BUNDLES:
-        model = _in_use(target, layer, Kind.FLOW)
+        model = _current_model(target, layer, Kind.FLOW)
         if isinstance(model, FlowAnomaly | DeepBehavior):
             models[layer] = model
     return models
 
 
-def _rarity_in_use(target: PublishTarget) -> Calibration | None:
-    model = _in_use(target, "anomaly", Kind.PROCESS)
+def _current_rarity(target: PublishTarget) -> Calibration | None:
+    model = _current_model(target, "anomaly", Kind.PROCESS)
     return model.rarity_calibration if isinstance(model, ProcessAnomaly) else None
 
 
-def _in_use(target: PublishTarget, layer: str, kind: Kind) -> object:
+def _current_model(target: PublishTarget, layer: str, kind: Kind) -> object:
     try:
-        held = current_models(target.store, target.lineage, layer).models.get(kind)
+        loaded = current_models(target.store, target.lineage, layer).models.get(kind)
     except ArtifactError:
         return None
-    return None if held is None else held.model
+    return None if loaded is None else loaded.model
 
 
 def _bundle(

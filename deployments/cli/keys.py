@@ -1,142 +1,185 @@
-"""`axon keys`.
-
-Who may ask, in whose name and for what. A key is shown once; who made or revoked it is in the audit
-log.
-"""
+"""`axon keys`: create, list and revoke the API keys of callers; changes are audited."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from typing import Annotated, Any
 
-from rich.console import Console
-from rich.table import Column, Table
+import typer
 
+from deployments.cli import console
+from deployments.cli.console import Column, coloured, minutes, plain, print_json, table
 from deployments.cli.local_store import operator
+from deployments.cli.options import JsonOption
 from deployments.config.settings import Settings, read_settings
 from deployments.web import Key, KeyRefused, Scope, create_key, find_key, list_keys, revoke_key
 from ensemble.store import Action, AuditedAction, Store, Tenant, Trust
 
-__all__ = ["create", "revoke", "show"]
+__all__ = ["create", "list_all", "revoke"]
 
 DAY_S = 86400.0
+COLOURS = {"live": "green"}
 
 
 def create(
-    tenant: str,
-    scopes: Sequence[str],
-    name: str,
-    expires_days: float | None,
     *,
-    out: Console,
-    err: Console,
+    tenant: Annotated[str, typer.Option(help="Tenant that the caller acts for.")],
+    scope: Annotated[
+        list[str],
+        typer.Option(
+            metavar="SCOPE",
+            help="`score` requests verdicts, `read` reads models and jobs, `train` starts jobs, "
+            "`manage` promotes, deletes and switches; repeat it for more than one.",
+        ),
+    ],
+    name: Annotated[
+        str, typer.Option(help="Purpose of the key, e.g. `collector berlin`; for people.")
+    ] = "",
+    expires_days: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001, max=36500, help="Days until the key expires; default: it never does."
+        ),
+    ] = None,
 ) -> None:
-    """Make a key: it alone goes to standard output, what there is to know of it to standard error.
+    """Create an API key and print it once.
 
-    Raises:
-        MalformedEvent: `tenant` is no name of a tenant.
-        KeyRefused: a scope or a name that is none, or the file cannot be written.
-        ArtifactError: the key file that is there is wrong, or others may read or write it; or
-            the audit log is.
+    The key alone goes to standard output, everything about it to standard error:
+    `axon keys create --tenant acme --scope score > key.txt`. Axon stores only its hash.
+
+    Give every program a key of its own with the least scopes that it needs, so that one key can be
+    revoked alone. To rotate a key, create a new one, hand it out, then revoke the old one. A
+    program sends it as `Authorization: Bearer KEY`.
     """
     settings, now = read_settings(), time.time()
-    path, whose, wanted = settings.keys, Tenant(tenant), [_scope(word) for word in scopes]
+    path, owner, scopes = settings.keys, Tenant(tenant), [_scope(text) for text in scope]
     expires_at = None if expires_days is None else now + expires_days * DAY_S
-    with AuditedAction(_log_of(settings), whose, Action.CREATE_KEY, "a key") as act:
+    with AuditedAction(_audit_store(settings), owner, Action.CREATE_KEY, "a key") as action:
         made, token = create_key(
             path,
-            whose,
-            wanted,
+            owner,
+            scopes,
             name,
             expires_at,
             now,
-            before=lambda key: act.begin(what=_what(key)),
+            before=lambda key: action.begin(what=_description(key)),
         )
-    out.file.write(f"{token}\n")  # past the console, which would break a long line
-    out.file.flush()
-    until = "does not expire" if made.expires_at is None else f"expires {_time(made.expires_at)}"
+    console.out.file.write(f"{token}\n")  # past Rich, which would break a long line
+    console.out.file.flush()
+    until = "does not expire" if made.expires_at is None else f"expires {minutes(made.expires_at)}"
     for line in (
         f"key {made.id} of tenant {made.tenant}, for {', '.join(sorted(made.scopes))}; it {until}",
-        "this is the only time that it is shown: keep it where secrets are kept, never in a file of the repository",
-        f"its hash is in {path}; a running service knows it within seconds. Take it back: axon keys revoke {made.id}",
+        "the key is shown only now: store it where secrets belong, never in the repository",
+        f"its hash is in {path}; a running service accepts it within seconds",
+        f"to revoke it: axon keys revoke {made.id}",
     ):
-        err.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.err.print(line, markup=False, soft_wrap=True)
 
 
-def show(out: Console) -> None:
-    """Every key, the oldest first; never a key itself, and never its hash.
+def list_all(*, as_json: JsonOption = False) -> None:
+    """List every API key, without its secret.
 
-    Raises:
-        ArtifactError: the key file is wrong, or others may read or write it.
+    With its id, tenant, scopes, purpose, and whether it is live, expired or revoked. Times are
+    UTC.
     """
     keys, now = list_keys(read_settings().keys), time.time()
-    if not keys:
-        out.print(
-            "no keys: `axon keys create --tenant NAME --scope score` makes one", highlight=False
-        )
+    if as_json:
+        print_json([_to_dict(key, now) for key in keys])
         return
-    narrow = (Column("id", no_wrap=True, min_width=8), Column("state", no_wrap=True, min_width=7))
-    broad = [
-        Column(name, overflow="fold") for name in ("tenant", "scopes", "since", "until", "name")
-    ]
-    table = Table(*narrow, *broad, box=None, header_style="bold", padding=(0, 1, 0, 0))
-    for key in keys:
-        state, until = _state(key, now)
-        table.add_row(
-            key.id,
-            state,
-            key.tenant,
-            ",".join(sorted(key.scopes)),
-            _time(key.created_at),
-            until,
-            key.name,
+    if not keys:
+        console.out.print("no keys: `axon keys create --tenant NAME --scope score` makes one")
+        return
+    console.out.print(
+        table(
+            [
+                "id",
+                "state",
+                "tenant",
+                Column("scopes", wraps=True),
+                "created",
+                "until",
+                Column("name", wraps=True),
+            ],
+            [
+                [
+                    key.id,
+                    coloured(_state(key, now), COLOURS.get(_state(key, now), "")),
+                    plain(key.tenant),
+                    " ".join(sorted(key.scopes)),
+                    minutes(key.created_at),
+                    minutes(_ends_at(key)) or "-",
+                    plain(key.name),
+                ]
+                for key in keys
+            ],
         )
-    out.print(table)
+    )
 
 
-def revoke(key_id: str, out: Console) -> None:
-    """Take a key back, for good.
+def revoke(
+    key: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="The 8 digits between the two `_` of a key; `axon keys list` shows them.",
+        ),
+    ],
+) -> None:
+    """Revoke an API key for good.
 
-    Raises:
-        KeyRefused: there is no such key, or the file cannot be written.
-        ArtifactError: the key file is wrong, or others may read or write it; or the audit log is.
+    A running service refuses it within seconds.
     """
     settings = read_settings()
-    known = find_key(settings.keys, key_id)
-    with AuditedAction(_log_of(settings), known.tenant, Action.REVOKE_KEY, _what(known)) as act:
-        act.begin()
-        key = revoke_key(settings.keys, key_id, time.time())
-    sentence = f"key {key.id} of tenant {key.tenant} is revoked; a running service refuses it within seconds"
-    out.print(sentence, highlight=False, soft_wrap=True)
+    known = find_key(settings.keys, key)
+    store = _audit_store(settings)
+    with AuditedAction(store, known.tenant, Action.REVOKE_KEY, _description(known)) as action:
+        action.begin()
+        revoked = revoke_key(settings.keys, key, time.time())
+    console.out.print(
+        f"key {revoked.id} of tenant {revoked.tenant} is revoked; "
+        "a running service refuses it within seconds",
+        soft_wrap=True,
+    )
 
 
-def _log_of(settings: Settings) -> Store:
-    """Where the line goes.
+def _audit_store(settings: Settings) -> Store:
+    """The store whose audit log records the change.
 
-    Whom the store trusts does not matter, so that a broken trust list keeps nobody from revoking.
+    It needs no trust list, so that a key can be revoked while the trust list is broken.
     """
     return Store(settings.state, None, Trust({}, frozenset()), operator())
 
 
-def _what(key: Key) -> str:
+def _description(key: Key) -> str:
     return f"key {key.id} for {', '.join(sorted(key.scopes))}"
 
 
-def _scope(word: str) -> Scope:
+def _scope(text: str) -> Scope:
     try:
-        return Scope(word)
+        return Scope(text)
     except ValueError:
         raise KeyRefused(f"a scope is one of {', '.join(Scope)}") from None
 
 
-def _state(key: Key, now: float) -> tuple[str, str]:
-    """A word, and the time that the key ended or will."""
+def _state(key: Key, now: float) -> str:
     if key.revoked_at is not None:
-        return "revoked", _time(key.revoked_at)
-    until = "for ever" if key.expires_at is None else _time(key.expires_at)
-    return "expired" if key.is_expired(now) else "[green]live[/green]", until
+        return "revoked"
+    return "expired" if key.is_expired(now) else "live"
 
 
-def _time(at: float) -> str:
-    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M}Z"
+def _ends_at(key: Key) -> float | None:
+    """When the key was revoked, or when it expires; None for never."""
+    return key.expires_at if key.revoked_at is None else key.revoked_at
+
+
+def _to_dict(key: Key, now: float) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "state": _state(key, now),
+        "tenant": key.tenant,
+        "scopes": sorted(key.scopes),
+        "name": key.name,
+        "created_at": key.created_at,
+        "expires_at": key.expires_at,
+        "revoked_at": key.revoked_at,
+    }

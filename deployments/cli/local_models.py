@@ -1,15 +1,11 @@
-"""The models of a tenant's current release in this process.
-
-What the terminal scores with and trains on from.
-"""
+"""The models of a tenant's current release, loaded into this process to score or to train on."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 
-from rich.console import Console
-
+from deployments.cli import console
 from deployments.cli.local_store import own_store
 from deployments.config.settings import read_settings
 from deployments.config.tenants import Tenants
@@ -26,16 +22,15 @@ __all__ = ["current_models", "local_ensemble"]
 
 
 def local_ensemble(tenant: str | None = None) -> LocalEnsemble:
-    """The current release of a tenant, in this process.
+    """Load the current release of a tenant into this process.
 
     Raises:
         ArtifactError: there is none that can be read.
     """
     settings = read_settings()
     store = own_store(settings)
-    logging.getLogger("ray.serve").addHandler(
-        logging.NullHandler()
-    )  # what fails is told below, in words
+    # failures are reported below, in words
+    logging.getLogger("ray.serve").addHandler(logging.NullHandler())
     ensemble = LocalEnsemble(
         ReleaseResolver(
             lambda: store, Tenants(settings).lineage(Tenant(tenant or settings.store.tenant))
@@ -48,19 +43,18 @@ def local_ensemble(tenant: str | None = None) -> LocalEnsemble:
     for layer, slot in ensemble.slots.items():
         for kind, state in slot.state().kinds.items():
             if state.status not in SPEAKING:
-                Console(stderr=True).print(
-                    f"{layer} does not speak of {kind} events: {state.reason}", highlight=False
-                )
+                console.err.print(f"{layer} does not score {kind} events: {state.reason}")
     return ensemble
 
 
 def current_models(store: Store, lineage: Sequence[Tenant], layer: str) -> LoadedRelease:
-    """One layer's models of the release that a tenant's pointer names, and of no other in its place: training goes on from it.
+    """Load one layer's models of the release that a tenant's pointer names; training builds on it.
 
-    A tenant without a pointer goes on from what its nearest parent's names.
+    No fallback release is loaded in its place. A tenant without a pointer builds on the release of
+    its nearest parent.
 
     Raises:
-        ArtifactError: it cannot be had.
+        ArtifactError: it cannot be loaded.
     """
     posture = read_settings().posture
     builder = ModelBuilder("cpu", posture.stale_after_days, posture.expired_after_days)
@@ -70,6 +64,6 @@ def current_models(store: Store, lineage: Sequence[Tenant], layer: str) -> Loade
     if loaded.releases[0].name != loaded.wanted:
         raise ArtifactCorrupt(
             f"release {loaded.wanted}",
-            "cannot be had: " + "; ".join({why.message for why in loaded.trouble.values()}),
+            "cannot be loaded: " + "; ".join({why.message for why in loaded.trouble.values()}),
         )
     return loaded.releases[0]

@@ -1,7 +1,6 @@
-"""What nearly every verb needs.
+"""The model store of this machine, the operator at the terminal, and the clock.
 
-The store of this machine, the clock, and a stranger's text made safe. It imports nothing that is
-slow.
+Imports nothing that is slow, because nearly every verb needs it.
 """
 
 from __future__ import annotations
@@ -10,17 +9,15 @@ import os
 import pwd
 from datetime import UTC, datetime
 
-from rich.markup import escape
-
 from deployments.config.settings import Settings, read_settings
 from deployments.config.trust import read_trust
-from ensemble.store import Actor, Store
+from ensemble.store import Actor, Store, Tenant
 
-__all__ = ["now", "operator", "own_store", "plain"]
+__all__ = ["chosen_tenant", "now", "operator", "own_store"]
 
 
 def own_store(settings: Settings | None = None) -> Store:
-    """The store of this machine: what a running Axon writes, then what was shipped.
+    """The store of this machine: the state folder of a running Axon, then what was shipped.
 
     Raises:
         pydantic.ValidationError: the trust list is wrong.
@@ -29,8 +26,17 @@ def own_store(settings: Settings | None = None) -> Store:
     return Store(known.state, known.shipped, read_trust(known), operator())
 
 
+def chosen_tenant(name: str | None) -> Tenant:
+    """The tenant of that name; the configured one for None.
+
+    Raises:
+        MalformedEvent: it is no name of a tenant.
+    """
+    return Tenant(name or read_settings().store.tenant)
+
+
 def operator() -> Actor:
-    """Who acts at this terminal, for the audit log."""
+    """The user at this terminal, for the audit log."""
     return Actor(_user(), "terminal")
 
 
@@ -40,13 +46,8 @@ def now() -> datetime:
 
 
 def _user() -> str:
-    """Who the system says we are; what the environment says of it, anybody can set."""
+    """The user by the system's own record; environment variables are not proof."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # a container may run as a number that has no name
         return f"uid {os.getuid()}"
-
-
-def plain(text: str) -> str:
-    """Text of a stranger, safe for a terminal: no markup, no escape codes."""
-    return escape("".join(letter if letter.isprintable() else "?" for letter in text))

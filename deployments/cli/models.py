@@ -1,21 +1,19 @@
-"""`axon models`, `info` and `versions`.
-
-What the store holds, what serves, and all that is known of one version.
-"""
+"""`axon models`, `models info` and `models versions`: the models and releases of a tenant."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
-from rich.console import Console
-from rich.table import Table
+import typer
+from rich.console import RenderableType
 
-from deployments.cli.local_store import own_store, plain
+from deployments.cli import console
+from deployments.cli.console import Column, minutes, plain, print_json, table
+from deployments.cli.local_store import chosen_tenant, own_store
+from deployments.cli.options import JsonOption, TenantOption
 from deployments.cli.releases import parse_alias
-from deployments.config.settings import read_settings
 from ensemble.errors import ArtifactMissing
 from ensemble.store import (
     BundleInfo,
@@ -31,126 +29,135 @@ from ensemble.store import (
     read_pointer,
 )
 
-__all__ = ["show_info", "show_models", "show_versions"]
+__all__ = ["Name", "info", "list_models_and_releases", "versions"]
+
+Name = Annotated[
+    str, typer.Argument(help="Name of the model, e.g. anomaly-flow; `axon models` lists them.")
+]
 
 
-def show_models(tenant: str | None, console: Console, *, as_json: bool) -> None:
-    """Bundles and releases of a tenant; what serves is marked.
+def list_models_and_releases(
+    context: typer.Context, *, tenant: TenantOption = None, as_json: JsonOption = False
+) -> None:
+    """List, promote, roll back and move models.
 
-    Raises:
-        ArtifactError: the pointer or the challenger is broken.
+    Without a verb: list the models and the releases of a tenant, and mark what serves.
     """
-    store, owner = own_store(), Tenant(tenant or read_settings().store.tenant)
+    if context.invoked_subcommand is not None:
+        return
+    store, owner = own_store(), chosen_tenant(tenant)
     infos, releases = list_models(store, owner), list_releases(store, owner)
-    serves, tried = _current(store, owner), read_challenger(store, owner)
+    serves, shadow = _current(store, owner), read_challenger(store, owner)
     if as_json:
-        told = {
-            "tenant": owner,
-            "serves": serves.serial if serves else None,
-            "challenger": tried.serial if tried else None,
-            "models": [info.to_dict() for info in infos],
-            "releases": [_release_dict(one) for one in releases],
-        }
-        console.print_json(json.dumps(told))
+        print_json(
+            {
+                "tenant": owner,
+                "serves": serves.serial if serves else None,
+                "challenger": shadow.serial if shadow else None,
+                "models": [one.to_dict() for one in infos],
+                "releases": [_release_dict(one) for one in releases],
+            }
+        )
         return
     if not infos and not releases:
-        console.print(
-            f"tenant {owner} has no release yet; `axon train` publishes one", highlight=False
-        )
+        console.out.print(f"tenant {owner} has no release yet; `axon train` publishes one")
         return
     if infos:
-        console.print(_table_of(infos))
-    table = Table("", "release", "created", "from", "notes", box=None, header_style="bold")
-    for one in releases:
-        mark = (
-            "[green]serves[/green]"
-            if one.ref == serves
-            else "[yellow]tried[/yellow]"
-            if one.ref == tried
-            else ""
+        console.out.print(_models_table(infos), "")
+    marks = {serves: "[green]serves[/green]", shadow: "[yellow]challenger[/yellow]"}
+    console.out.print(
+        table(
+            ["release", "", "created", "from", Column("notes", wraps=True)],
+            [
+                [
+                    str(one.ref.serial),
+                    marks.get(one.ref, ""),
+                    minutes(one.created_at),
+                    _origin(is_shipped=one.is_shipped),
+                    plain(one.problem or one.notes),
+                ]
+                for one in releases
+            ],
         )
-        table.add_row(
-            mark,
-            str(one.ref.serial),
-            one.created_at,
-            _from(is_shipped=one.is_shipped),
-            plain(one.problem or one.notes),
-        )
-    console.print(table)
+    )
 
 
-def show_versions(name: str, tenant: str | None, console: Console, *, as_json: bool) -> None:
-    """Every version of one model, the newest first.
-
-    Raises:
-        ArtifactMissing: there is no such model.
-    """
-    store, owner = own_store(), Tenant(tenant or read_settings().store.tenant)
-    infos = list_models(store, owner, ModelName(name))
+def versions(name: Name, *, tenant: TenantOption = None, as_json: JsonOption = False) -> None:
+    """List every version of one model, newest first."""
+    infos = list_models(own_store(), chosen_tenant(tenant), ModelName(name))
     if not infos:
         raise ArtifactMissing(f"model {name}")
     if as_json:
-        console.print_json(json.dumps([info.to_dict() for info in infos]))
+        print_json([one.to_dict() for one in infos])
     else:
-        console.print(_table_of(infos))
+        console.out.print(_models_table(infos))
 
 
-def show_info(
-    name: str, which: str | None, tenant: str | None, console: Console, *, as_json: bool
-) -> bool:
-    """All that is known of one version.
+def info(
+    name: Name,
+    *,
+    version: Annotated[
+        str | None,
+        typer.Option(
+            help="Number, `champion` or `challenger`; default: the champion, else the newest."
+        ),
+    ] = None,
+    tenant: TenantOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show all that is known of one model version.
 
-    Args:
-        name: of the model.
-        which: number or alias; None for the champion, or the newest where there is none.
-        tenant: whose; None for the configured one.
-        console: where it is told.
-        as_json: for programs.
-
-    Returns:
-        Whether nothing is known to be wrong with it.
-
-    Raises:
-        ArtifactError: there is none, or an alias is broken.
+    Its type, parameters, hashes and training data, and what refers to it. Exit code 1: it is
+    broken.
     """
-    store, owner = own_store(), Tenant(tenant or read_settings().store.tenant)
     wanted = (
-        int(which)
-        if which is not None and which.isdecimal()
-        else parse_alias(which)
-        if which is not None
-        else None
+        version
+        if version is None
+        else int(version)
+        if version.isdecimal()
+        else parse_alias(version)
     )
-    info = describe_bundle(store, owner, ModelName(name), wanted)
+    found = describe_bundle(own_store(), chosen_tenant(tenant), ModelName(name), wanted)
+    known = found.to_dict()
     if as_json:
-        console.print_json(json.dumps(info.to_dict()))
-        return not info.problem
-    table = Table(show_header=False, box=None)
-    for key, value in info.to_dict().items():
-        table.add_row(f"[bold]{key}[/bold]", plain(_in_words(value)))
-    console.print(table)
-    return not info.problem
-
-
-def _table_of(infos: Iterable[BundleInfo]) -> Table:
-    table = Table(
-        "", "model", "version", "MB", "created", "from", "type", "", box=None, header_style="bold"
-    )
-    for info in infos:
-        mark = "[green]serves[/green]" if info.why_in_use == "it serves" else " ".join(info.aliases)
-        created, source = info.created_at, _from(is_shipped=info.is_shipped)
-        kind = plain(info.metadata.model_type)
-        table.add_row(
-            mark,
-            info.model_name,
-            str(info.version),
-            f"{info.size_mb:.2f}",
-            created,
-            source,
-            kind,
-            plain(info.problem),
+        print_json(known)
+    else:
+        console.out.print(
+            table(
+                ["", Column("", wraps=True)],
+                [[f"[bold]{key}[/bold]", plain(_in_words(value))] for key, value in known.items()],
+            )
         )
-    return table
+    if found.problem:
+        raise typer.Exit(1)
+
+
+def _models_table(infos: Iterable[BundleInfo]) -> RenderableType:
+    return table(
+        [
+            "model",
+            "version",
+            "",
+            "created",
+            "from",
+            Column("MB", optional=True),
+            Column("type", wraps=True, optional=True),
+            Column("problem", wraps=True),
+        ],
+        [
+            [
+                one.model_name,
+                str(one.version),
+                "[green]serves[/green]" if one.why_in_use == "it serves" else " ".join(one.aliases),
+                minutes(one.created_at),
+                _origin(is_shipped=one.is_shipped),
+                f"{one.size_mb:.2f}",
+                plain(one.metadata.model_type),
+                plain(one.problem),
+            ]
+            for one in infos
+        ],
+    )
 
 
 def _current(store: Store, tenant: Tenant) -> ReleaseRef | None:
@@ -161,8 +168,8 @@ def _current(store: Store, tenant: Tenant) -> ReleaseRef | None:
 
 
 def _release_dict(one: ReleaseListing) -> dict[str, Any]:
-    said = {key: value for key, value in asdict(one).items() if key != "ref"}
-    return {"release": one.ref.serial, "sha256": one.ref.sha256} | said
+    known = {key: value for key, value in asdict(one).items() if key != "ref"}
+    return {"release": one.ref.serial, "sha256": one.ref.sha256} | known
 
 
 def _in_words(value: object) -> str:
@@ -173,5 +180,5 @@ def _in_words(value: object) -> str:
     return str(value)
 
 
-def _from(*, is_shipped: bool) -> str:
+def _origin(*, is_shipped: bool) -> str:
     return "shipped" if is_shipped else "own"

@@ -1,4 +1,4 @@
-"""How far long work is: bars for people, lines for a log, and neither on standard output."""
+"""Progress of long work on standard error: bars in a terminal, lines in a log."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["progress_bars", "report_to"]
 
 
 def progress_bars() -> Progress:
-    """Bars on standard error, so that standard output stays what was asked for."""
+    """Bars on standard error; standard output is for results."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -29,17 +29,14 @@ def progress_bars() -> Progress:
 
 
 def report_to(bars: Progress) -> Callable[[str, int, int], None]:
-    """A report for recipes.
-
-    One bar for each thing that is being done; in a log, where bars do not move, one line a step.
-    """
+    """Make a progress callback for recipes: a bar for each task, or a line a step in a log."""
     tasks: dict[str, TaskID] = {}
 
-    def report(what: str, done: int, total: int) -> None:
+    def report(task: str, done: int, total: int) -> None:
         if not bars.console.is_terminal:
-            bars.console.print(f"{what}: {done} of {total}", highlight=False)
-        if what not in tasks:
-            tasks[what] = bars.add_task(what, total=total)
-        bars.update(tasks[what], completed=done)
+            bars.console.print(f"{task}: {done} of {total}")
+        if task not in tasks:
+            tasks[task] = bars.add_task(task, total=total)
+        bars.update(tasks[task], completed=done)
 
     return report

@@ -1,4 +1,4 @@
-"""Where trained models go: published, promoted if asked, and said."""
+"""The store and tenant that trained models are published to."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-
+from deployments.cli import console
 from deployments.cli.local_store import now, own_store
 from deployments.config.settings import read_settings
 from deployments.config.tenants import Tenants
@@ -21,19 +20,19 @@ __all__ = ["PublishTarget"]
 
 
 class PublishTarget:
-    """Where a trained model goes.
+    """The destination of trained models.
 
     Args:
-        tenant: whose; None for the configured one.
+        tenant: owner of the new release; None for the configured tenant.
         store: folder to publish into instead of the state folder.
-        publish: False trains and reports only.
+        publish: False only trains and reports.
         promote: also point the tenant to the new release.
 
     Attributes:
-        lineage: the tenant and its parents: whose current release a new one is built on, the
-            nearest first.
-        signer: signs what is published; None where nothing is. It is read before training
-            begins, which takes minutes.
+        lineage: the tenant and its parents, nearest first; a new release is built on the first
+            current release among theirs.
+        signer: signs what is published; None where nothing is. Its key is read before training,
+            which runs for minutes.
 
     Raises:
         SigningRefused: there is no key to publish with.
@@ -55,9 +54,8 @@ class PublishTarget:
         trained: Sequence[Trained],
         fusions: Mapping[Kind, Fusion],
         notes: str,
-        console: Console,
     ) -> None:
-        """Publish a release with what is new on top of the current one, and say what was done; nothing where nothing is to be published.
+        """Publish the new models on top of the current release and report it, if requested.
 
         Raises:
             ArtifactError: as of `ensemble.training.publish.publish`.
@@ -76,15 +74,12 @@ class PublishTarget:
             parents=self.lineage[1:],
         )
         for ref in published.bundles:
-            console.print(f"published {ref.model} version {ref.version}", highlight=False)
+            console.out.print(f"published {ref.model} version {ref.version}")
         serial, pointer = published.release.serial, published.pointer_serial
-        console.print(f"published release {serial} of tenant {self.tenant}", highlight=False)
+        console.out.print(f"published release {serial} of tenant {self.tenant}")
         if pointer:
-            console.print(
+            console.out.print(
                 f"promoted: pointer {pointer} names it; a running service follows within seconds",
-                highlight=False,
             )
         else:
-            console.print(
-                f"not promoted; `axon models promote {serial}` does that", highlight=False
-            )
+            console.out.print(f"not promoted; `axon models promote {serial}` does that")

@@ -1,16 +1,16 @@
-"""`axon models promote | rollback | challenger | alias`.
-
-Which release serves, which is tried, and which version a word means.
-"""
+"""`axon models promote`, `rollback`, `challenger` and `alias`: what serves, and in shadow."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
-from rich.console import Console
+import typer
 
-from deployments.cli.local_store import own_store
-from deployments.config.settings import read_settings
+from deployments.cli import console
+from deployments.cli.console import print_json
+from deployments.cli.local_store import chosen_tenant, own_store
+from deployments.cli.options import JsonOption, TenantOption
 from deployments.config.trust import read_signer
 from ensemble.errors import ArtifactError, ArtifactMissing, MalformedEvent
 from ensemble.store import (
@@ -25,7 +25,6 @@ from ensemble.store import (
     get_alias,
     get_challenger,
     list_releases,
-    promote,
     promote_challenger,
     read_pointer,
     resolve_bundle,
@@ -33,188 +32,192 @@ from ensemble.store import (
     set_challenger,
     set_model_alias,
 )
+from ensemble.store import promote as point_to
 
-__all__ = [
-    "change_alias",
-    "change_challenger",
-    "parse_alias",
-    "promote_release",
-    "release_numbered",
-    "roll_back_release",
-]
+__all__ = ["alias", "challenger", "find_release", "parse_alias", "promote", "rollback"]
 
 
-def promote_release(which: str, tenant: str | None, console: Console, *, at_once: bool) -> None:
-    """Point a tenant to one of its releases; an older one is a roll-back, by a new pointer. A broken pointer is replaced.
+def promote(
+    release: Annotated[
+        str,
+        typer.Argument(
+            help="Number of the release, or `challenger`; an older number rolls back to it."
+        ),
+    ],
+    *,
+    tenant: TenantOption = None,
+    at_once: Annotated[
+        bool,
+        typer.Option("--at-once", help="Give the release all traffic at once, without a canary."),
+    ] = False,
+) -> None:
+    """Point a tenant to one of its releases, after a load check.
 
-    Args:
-        which: number of the release, or `challenger`.
-        tenant: whose; None for the configured one.
-        console: where it is told.
-        at_once: the release is to take all traffic at once, not in measured steps.
-
-    Raises:
-        SigningRefused: there is no key to sign the pointer with.
-        ArtifactError: there is no such release, it would not load, or another promotion came first.
-        MalformedEvent: `which` is neither.
+    A running service follows within seconds, by a canary rollout. A release that is promoted is no
+    longer the challenger. A broken pointer is replaced.
     """
-    store, owner = own_store(), Tenant(tenant or read_settings().store.tenant)
+    store, owner = own_store(), chosen_tenant(tenant)
     signer = read_signer(store.trust)
-    if which != Alias.CHALLENGER and not which.isdecimal():
+    if release != Alias.CHALLENGER and not release.isdecimal():
         raise MalformedEvent("release", "give the number of a release, or `challenger`")
-    ref = None if which == Alias.CHALLENGER else release_numbered(store, owner, int(which))
+    ref = None if release == Alias.CHALLENGER else find_release(store, owner, int(release))
     try:
         before = read_pointer(store, owner).serial
     except ArtifactMissing:
         before = 0
     except ArtifactError as broken:
-        console.print(
-            f"the pointer is broken and is replaced: {broken}", highlight=False, markup=False
-        )
+        console.out.print(f"the pointer is broken and is replaced: {broken}", markup=False)
         before = 0
     if ref is None:
         pointer = promote_challenger(store, owner, before, signer=signer, at_once=at_once)
     else:
-        pointer = promote(store, owner, ref, before, signer=signer, at_once=at_once)
-    _tell(owner, pointer, console)
+        pointer = point_to(store, owner, ref, before, signer=signer, at_once=at_once)
+    _report(owner, pointer)
 
 
-def roll_back_release(to: int | None, tenant: str | None, console: Console) -> None:
-    """Point to an earlier release, at once; the last in use before that loads, or the one numbered `to`.
-
-    Raises:
-        SigningRefused: there is no key to sign the pointer with.
-        ArtifactError: there is none to go back to, it would not load, or another promotion came
-            first.
-    """
-    store, owner = own_store(), Tenant(tenant or read_settings().store.tenant)
-    signer = read_signer(store.trust)
-    _tell(
-        owner,
-        roll_back(store, owner, read_pointer(store, owner).serial, signer=signer, to=to),
-        console,
-    )
-
-
-def change_challenger(
-    release: int | None, tenant: str | None, console: Console, *, clear: bool
+def rollback(
+    *,
+    to: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Number of an earlier release; default: the last one in use that loads."
+        ),
+    ] = None,
+    tenant: TenantOption = None,
 ) -> None:
-    """Show which release is tried in shadow; try `release`; or, with `clear`, none.
+    """Point a tenant back to an earlier release, all traffic at once.
 
-    Raises:
-        SigningRefused: there is no key to sign with.
-        ArtifactError: there is no such release, or it would not load.
-        MalformedEvent: both a release and `clear` are given.
+    Each further rollback goes one release further back; the last five in use can be reached.
     """
-    store, owner = own_store(), Tenant(tenant or read_settings().store.tenant)
-    _refuse_both(release, clear=clear)
+    store, owner = own_store(), chosen_tenant(tenant)
+    signer = read_signer(store.trust)
+    serial = read_pointer(store, owner).serial
+    _report(owner, roll_back(store, owner, serial, signer=signer, to=to))
+
+
+def challenger(
+    release: Annotated[
+        int | None,
+        typer.Argument(
+            min=1, help="Number of the release; without it, show the current challenger."
+        ),
+    ] = None,
+    *,
+    clear: Annotated[bool, typer.Option("--clear", help="Have no challenger any more.")] = False,
+    tenant: TenantOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show, set or clear the release that is scored in shadow.
+
+    The challenger scores the same events as the release that serves; callers never get its
+    verdicts.
+    """
+    store, owner = own_store(), chosen_tenant(tenant)
+    _reject_both(release, clear=clear)
     if release is None and not clear:
-        number = get_challenger(store, owner).number
-        console.print(
-            f"tenant {owner} tries release {number} in shadow"
-            if number
-            else f"tenant {owner} tries no release",
-            highlight=False,
-        )
+        number = get_challenger(store, owner).number or None
+        if as_json:
+            print_json({"tenant": owner, "challenger": number})
+        elif number:
+            console.out.print(f"the challenger of tenant {owner} is release {number}")
+        else:
+            console.out.print(f"tenant {owner} has no challenger")
         return
-    signer, serial = (
-        read_signer(store.trust),
-        _serial_or_none(lambda: get_challenger(store, owner).serial, console),
-    )
+    signer = read_signer(store.trust)
+    serial = _serial_or_none(lambda: get_challenger(store, owner).serial)
     if release is None:
         clear_challenger(store, owner, serial, signer=signer)
-        console.print(f"tenant {owner} tries no release any more", highlight=False)
+        console.out.print(f"tenant {owner} has no challenger any more")
         return
-    set_challenger(store, owner, release_numbered(store, owner, release), serial, signer=signer)
-    console.print(
-        f"tenant {owner} tries release {release} in shadow; it answers nobody", highlight=False
+    set_challenger(store, owner, find_release(store, owner, release), serial, signer=signer)
+    console.out.print(
+        f"the challenger of tenant {owner} is release {release}; it is scored in shadow"
     )
 
 
-def change_alias(
-    name: str, word: str, version: int | None, tenant: str | None, console: Console, *, clear: bool
+def alias(
+    name: Annotated[
+        str, typer.Argument(help="Name of the model, e.g. anomaly-flow; `axon models` lists them.")
+    ],
+    alias: Annotated[str, typer.Argument(help="`champion` or `challenger`.")],
+    *,
+    version: Annotated[
+        int | None,
+        typer.Option(min=1, help="Version that gets the alias; without it, show the current one."),
+    ] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove the alias.")] = False,
+    tenant: TenantOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Show which version of a model has the word; give it to `version`; or, with `clear`, take it away.
+    """Show, set or clear the champion or challenger of a model.
 
-    Raises:
-        SigningRefused: there is no key to sign with.
-        ArtifactError: there is no such version, or it does not open.
-        MalformedEvent: the name or the word is none, or both a version and `clear` are given.
+    For models that no release names, such as tabular detectors.
     """
-    store, owner = own_store(), Tenant(tenant or read_settings().store.tenant)
-    model, alias = ModelName(name), parse_alias(word)
-    _refuse_both(version, clear=clear)
+    store, owner = own_store(), chosen_tenant(tenant)
+    model, which = ModelName(name), parse_alias(alias)
+    _reject_both(version, clear=clear)
     if version is None and not clear:
-        number = get_alias(store, owner, model, alias).number
-        console.print(
-            f"the {alias} of {model} is version {number}"
-            if number
-            else f"{model} has no {alias} of its own",
-            highlight=False,
-        )
+        number = get_alias(store, owner, model, which).number or None
+        if as_json:
+            print_json({"tenant": owner, "model": model, "alias": which, "version": number})
+        elif number:
+            console.out.print(f"the {which} of {model} is version {number}")
+        else:
+            console.out.print(f"{model} has no {which} of its own")
         return
     signer = read_signer(store.trust)
-    serial = _serial_or_none(lambda: get_alias(store, owner, model, alias).serial, console)
+    serial = _serial_or_none(lambda: get_alias(store, owner, model, which).serial)
     if version is None:
-        clear_model_alias(store, owner, model, alias, serial, signer=signer)
-        console.print(f"{model} has no {alias} of its own any more", highlight=False)
+        clear_model_alias(store, owner, model, which, serial, signer=signer)
+        console.out.print(f"{model} has no {which} of its own any more")
         return
-    set_model_alias(
-        store,
-        owner,
-        model,
-        alias,
-        resolve_bundle(store, owner, model, version),
-        serial,
-        signer=signer,
-    )
-    console.print(f"the {alias} of {model} is version {version}", highlight=False)
+    ref = resolve_bundle(store, owner, model, version)
+    set_model_alias(store, owner, model, which, ref, serial, signer=signer)
+    console.out.print(f"the {which} of {model} is version {version}")
 
 
-def parse_alias(word: str) -> Alias:
-    """The alias that `word` is.
+def parse_alias(text: str) -> Alias:
+    """Parse an alias.
 
     Raises:
         MalformedEvent: it is none.
     """
     try:
-        return Alias(word)
+        return Alias(text)
     except ValueError:
         raise MalformedEvent("alias", "give `champion` or `challenger`") from None
 
 
-def release_numbered(store: Store, tenant: Tenant, number: int) -> ReleaseRef:
-    """The release of that number, with the digest of what lies there.
+def find_release(store: Store, tenant: Tenant, number: int) -> ReleaseRef:
+    """The release of that number, with the digest of its file.
 
     Raises:
         ArtifactMissing: there is none.
     """
     known = {
         one.ref.serial: one.ref for one in reversed(list_releases(store, tenant))
-    }  # of twins the one in the state folder
+    }  # of two with one number the one in the state folder
     if number not in known:
         raise ArtifactMissing(f"release {number} of tenant {tenant}")
     return known[number]
 
 
-def _serial_or_none(look: Callable[[], int], console: Console) -> int:
-    """The serial of an alias; 0 where it is broken, and is replaced."""
+def _serial_or_none(read: Callable[[], int]) -> int:
+    """The serial of an alias; 0 where it is broken, so that it is replaced."""
     try:
-        return look()
+        return read()
     except ArtifactError as broken:
-        console.print(
-            f"the alias is broken and is replaced: {broken}", highlight=False, markup=False
-        )
+        console.out.print(f"the alias is broken and is replaced: {broken}", markup=False)
         return 0
 
 
-def _refuse_both(number: int | None, *, clear: bool) -> None:
+def _reject_both(number: int | None, *, clear: bool) -> None:
     if number is not None and clear:
         raise MalformedEvent("--clear", "give a number or --clear, not both")
 
 
-def _tell(tenant: Tenant, pointer: Pointer, console: Console) -> None:
-    console.print(
-        f"tenant {tenant} points to release {pointer.release} (pointer {pointer.serial}); a running service follows within seconds",
-        highlight=False,
+def _report(tenant: Tenant, pointer: Pointer) -> None:
+    console.out.print(
+        f"tenant {tenant} points to release {pointer.release} (pointer {pointer.serial}); "
+        "a running service follows within seconds"
     )

@@ -1,7 +1,4 @@
-"""`axon replay`.
-
-Find a verdict and its event in files, make the verdict once more, and say what is the same.
-"""
+"""`axon replay`: score the event of a verdict again and compare the two verdicts."""
 
 from __future__ import annotations
 
@@ -10,47 +7,105 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from rich.console import Console
-from rich.table import Table
+import typer
+from rich.console import RenderableType
 
-from deployments.cli.local_store import own_store, plain
-from deployments.cli.serve import ServeRefused, arguments_in
+from deployments.cli import console
+from deployments.cli.console import plain, print_json, table
+from deployments.cli.errors import CommandFailed, public_message
+from deployments.cli.local_store import own_store
+from deployments.cli.options import JsonOption
+from deployments.cli.serve import read_arguments
 from deployments.config.settings import Settings, read_settings
 from deployments.config.tenants import Tenants
 from deployments.scoring import wire
 from ensemble.errors import EventError, NotReplayable
 from ensemble.events import EventBatch
 from ensemble.features.digest import input_digests
-from ensemble.replay import (
-    Difference,
-    RecordedOpinion,
-    RecordedVerdict,
-    ReplaySettings,
-    replay,
-)
+from ensemble.replay import Difference, RecordedOpinion, RecordedVerdict, ReplaySettings
+from ensemble.replay import replay as replay_event
 from ensemble.store import Tenant
 from ensemble.verdicts import LayerStatus
 
-__all__ = ["Asked", "replay_verdict", "tell_refusal"]
+__all__ = ["replay"]
 
-SHOWN_OF_A_DIGEST = 12  # what a person compares; all of it goes to JSON
+CHANGED, IMPOSSIBLE = 1, 2  # exit codes
+
+DIGEST_SHOWN = 12  # first digits; JSON has all of them
+
+
+def replay(
+    verdict: Annotated[
+        Path,
+        typer.Argument(
+            help="The response: JSON of a verdict or of a batch, or JSONL of verdicts or findings.",
+            dir_okay=False,
+        ),
+    ],
+    event: Annotated[
+        Path,
+        typer.Argument(
+            help="The event as it was sent: JSON of one or of a batch, or JSONL.", dir_okay=False
+        ),
+    ],
+    *,
+    event_id: Annotated[
+        str | None, typer.Option("--id", help="Id of the verdict, where there are several.")
+    ] = None,
+    tenant: Annotated[
+        str | None,
+        typer.Option(help="Refuse a verdict of a tenant other than this one and its parents."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="Serve config file of the service, for its settings; default: "
+            "configs/default.yaml alone."
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            min=0.0, help="Largest difference of equal numbers; 1e-5 for a verdict from a GPU."
+        ),
+    ] = 1e-6,
+    as_json: JsonOption = False,
+) -> None:
+    """Score the event of a verdict again, with the release that made it.
+
+    Exit code 0: the same verdict; 1: something changed; 2: it cannot be replayed.
+    """
+    request = _Request(verdict, event, event_id, tenant, config, tolerance)
+    try:
+        is_same = _replay(request, as_json=as_json)
+    except Exception as error:
+        sentence = public_message(error)
+        if sentence is None:
+            raise
+        if as_json:
+            code = getattr(error, "code", "")
+            print_json({"outcome": "impossible", "code": code, "problem": sentence})
+        console.err.print(f"axon: {plain(sentence)}")
+        raise typer.Exit(IMPOSSIBLE) from None
+    if not is_same:
+        raise typer.Exit(CHANGED)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What is to be replayed, and how.
+class _Request:
+    """The arguments of `axon replay`.
 
     Attributes:
-        verdict: file of answers.
-        event: file of events; the one that the verdict is about is found by its digest.
-        event_id: which of the answers; None where there is one.
-        tenant: whose release it must have been, or of its parents; None for anybody's.
+        verdict: file of verdicts.
+        event: file of events; the event of the verdict is found by its digest.
+        event_id: which of the verdicts; None where there is one.
+        tenant: owner of the release or its descendant; None for any tenant.
         config: Serve config file of the service, for its settings; None for
             configs/default.yaml alone.
-        tolerance: two numbers this close are the same.
+        tolerance: largest difference of two equal numbers.
     """
 
     verdict: Path
@@ -61,32 +116,26 @@ class Asked:
     tolerance: float
 
 
-def replay_verdict(asked: Asked, *, as_json: bool, out: Console) -> bool:
-    """Print whether a verdict comes out as it did.
-
-    Args:
-        asked: which, and how.
-        as_json: one object, for programs; else a table.
-        out: where it goes.
-
-    Returns:
-        Whether it is the same event, and everything came out as it did.
+def _replay(request: _Request, *, as_json: bool) -> bool:
+    """Replay a verdict and print what is the same; False where anything changed.
 
     Raises:
         NotReplayable: the files do not hold what is needed, or the verdict does not name it.
-        ArtifactError: its release cannot be had.
+        ArtifactError: its release cannot be loaded.
         pydantic.ValidationError: the settings, or the trust list, are refused.
     """
-    settings = read_settings(_arguments(asked.config))
-    tolerance = asked.tolerance
-    recorded = _recorded(_chosen(_answers(_read(asked.verdict)), asked.event_id))
-    found, digests = _event_of(recorded, _events(_read(asked.event)))
+    settings = read_settings(_arguments(request.config))
+    tolerance = request.tolerance
+    recorded = _parse(_chosen(_verdicts(_read(request.verdict)), request.event_id))
+    found, digests = _event_of(recorded, _events(_read(request.event)))
     if found is None:
-        _tell_another(recorded, digests, as_json=as_json, out=out)
+        _report_other_event(recorded, digests, as_json=as_json)
         return False
-    if asked.tenant is not None:
-        _refuse_anothers(recorded, Tenant(asked.tenant), settings)
-    logging.getLogger("ray.serve").addHandler(logging.NullHandler())  # what fails is told in words
+    if request.tenant is not None:
+        _require_owner(recorded, Tenant(request.tenant), settings)
+    logging.getLogger("ray.serve").addHandler(
+        logging.NullHandler()
+    )  # failures are reported in words
     fusion, posture = settings.fusion, settings.posture
     now = ReplaySettings(
         fusion.min_coverage,
@@ -95,47 +144,35 @@ def replay_verdict(asked: Asked, *, as_json: bool, out: Console) -> bool:
         posture.expired_after_days,
     )
     store = own_store(settings)
-    replayed = replay(recorded, found, lambda: store, now, tolerance=tolerance)
+    replayed = replay_event(recorded, found, lambda: store, now, tolerance=tolerance)
     if as_json:
         lines = [msgspec.to_builtins(line) for line in replayed.lines]
         outcome = "same" if replayed.is_same else "changed"
-        _write(
+        print_json(
             {
                 "outcome": outcome,
                 **_made_by(recorded),
                 "tolerance": tolerance,
                 "lines": lines,
                 "why": replayed.why,
-            },
-            out,
+            }
         )
         return replayed.is_same
-    out.print(_heading(recorded), highlight=False)
-    out.print(_table(replayed.lines))
+    console.out.print(_heading(recorded))
+    console.out.print(_table(replayed.lines))
     changed = ", ".join(line.what for line in replayed.lines if not line.is_same)
-    out.print(
+    console.out.print(
         f"changed: {plain(changed)}" if changed else f"the same, within {tolerance:g}",
-        highlight=False,
     )
     for reason in replayed.why:
-        out.print(f"  why: {plain(reason)}", highlight=False)
+        console.out.print(f"  why: {plain(reason)}")
     return replayed.is_same
-
-
-def tell_refusal(sentence: str, code: str, *, as_json: bool, out: Console, err: Console) -> None:
-    """Say why a verdict cannot be replayed.
-
-    A program gets it as an object on standard output, like every other outcome.
-    """
-    if as_json:
-        _write({"outcome": "impossible", "code": code, "problem": sentence}, out)
-    err.print(f"axon: {plain(sentence)}", highlight=False)
 
 
 def _arguments(config: Path | None) -> Mapping[str, Any]:
     try:
-        return {} if config is None else arguments_in(config)
-    except ServeRefused as refusal:
+        return {} if config is None else read_arguments(config)
+    except CommandFailed as refusal:
         raise NotReplayable(str(refusal)) from None
 
 
@@ -148,17 +185,14 @@ def _read(path: Path) -> bytes:
         ) from None
 
 
-def _answers(data: bytes) -> list[Any]:
-    """The answers in a file.
-
-    One, those of a batch, or one a line; of a finding the verdict that is in it.
-    """
+def _verdicts(data: bytes) -> list[Any]:
+    """The verdicts in a file: one, those of a batch, or one a line; of a finding its verdict."""
     try:
-        whole = msgspec.json.decode(data)
+        content = msgspec.json.decode(data)
         found = (
-            whole["results"]
-            if isinstance(whole, dict) and isinstance(whole.get("results"), list)
-            else [whole]
+            content["results"]
+            if isinstance(content, dict) and isinstance(content.get("results"), list)
+            else [content]
         )
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         found = [
@@ -172,58 +206,56 @@ def _answers(data: bytes) -> list[Any]:
     ]
 
 
-def _line(number: int, line: bytes) -> Any:  # noqa: ANN401  # whatever is in it
+def _line(number: int, line: bytes) -> Any:  # noqa: ANN401  # any JSON
     try:
         return msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise NotReplayable(f"line {number} of the file of verdicts is no JSON") from None
 
 
-def _chosen(answers: Sequence[Any], event_id: str | None) -> Any:  # noqa: ANN401  # of a file
-    """The one answer that is meant."""
+def _chosen(verdicts: Sequence[Any], event_id: str | None) -> Any:  # noqa: ANN401  # of a file
+    """The one verdict with that id; the only one without an id."""
     meant = [
         one
-        for one in answers
+        for one in verdicts
         if event_id is None or (isinstance(one, dict) and one.get("id") == event_id)
     ]
     which = "" if event_id is None else f" with the id {event_id[:64]}"
     if len(meant) != 1:
-        say_which = "; say which with --id" if meant and event_id is None else ""
+        hint = "; choose one with --id" if meant and event_id is None else ""
         raise NotReplayable(
-            f"the file of verdicts holds {len(meant) or 'no'} answers{which}{say_which}"
+            f"the file of verdicts holds {len(meant) or 'no'} verdicts{which}{hint}"
         )
     return meant[0]
 
 
-def _recorded(answer: Any) -> RecordedVerdict:  # noqa: ANN401  # of a file
-    """An answer as what is replayed, strictly: a verdict may have been through many hands."""
-    if isinstance(answer, dict) and isinstance(refusal := answer.get("error"), dict):
+def _parse(verdict: Any) -> RecordedVerdict:  # noqa: ANN401  # of a file
+    """Parse a verdict strictly: it may have passed through many programs."""
+    if isinstance(verdict, dict) and isinstance(refusal := verdict.get("error"), dict):
         raise NotReplayable(
             f"the event was refused and not scored: {str(refusal.get('code'))[:64]}"
         )
-    if isinstance(answer, dict) and "verdict" in answer and "input_sha256" not in answer:
-        raise NotReplayable(
-            "the verdict does not say by what it was made: it is from an older Axon"
-        )
+    if isinstance(verdict, dict) and "verdict" in verdict and "input_sha256" not in verdict:
+        raise NotReplayable("the verdict does not name its release: it is from an older Axon")
     try:
-        verdict = msgspec.convert(answer, wire.Verdict)
+        known = msgspec.convert(verdict, wire.Verdict)
         layers = tuple(
             RecordedOpinion(one.layer, one.score, LayerStatus(one.status), one.version, one.reason)
-            for one in verdict.layers
+            for one in known.layers
         )
         return RecordedVerdict(
-            release=verdict.release,
-            release_sha256=verdict.release_sha256,
-            input_sha256=verdict.input_sha256,
-            scored_at=_seconds(verdict.scored_at),
-            score=verdict.score,
-            low=verdict.low,
-            high=verdict.high,
-            verdict=verdict.verdict,
-            severity=verdict.severity,
-            coverage=verdict.coverage,
-            degraded=verdict.degraded,
-            status=verdict.status,
+            release=known.release,
+            release_sha256=known.release_sha256,
+            input_sha256=known.input_sha256,
+            scored_at=_seconds(known.scored_at),
+            score=known.score,
+            low=known.low,
+            high=known.high,
+            verdict=known.verdict,
+            severity=known.severity,
+            coverage=known.coverage,
+            degraded=known.degraded,
+            status=known.status,
             layers=layers,
         )
     except (msgspec.ValidationError, ValueError) as problem:
@@ -242,12 +274,12 @@ class _Sent(msgspec.Struct):
 
 
 def _events(data: bytes) -> list[bytes]:
-    """The events in a file, unread: one, those of a batch, or one a line."""
+    """The events in a file, not parsed: one, those of a batch, or one a line."""
     try:
-        whole = msgspec.json.decode(data)
+        content = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return [line for line in data.splitlines() if line.strip()]
-    is_batch = isinstance(whole, dict) and isinstance(whole.get("events"), list)
+    is_batch = isinstance(content, dict) and isinstance(content.get("events"), list)
     return (
         [bytes(event) for event in msgspec.json.decode(data, type=_Sent).events]
         if is_batch
@@ -258,10 +290,10 @@ def _events(data: bytes) -> list[bytes]:
 def _event_of(
     recorded: RecordedVerdict, events: Sequence[bytes]
 ) -> tuple[EventBatch | None, list[str]]:
-    """The event with the verdict's digest, or None; and the digests of all that pass the door.
+    """The event with the verdict's digest, or None; and the digests of all valid events.
 
     Raises:
-        NotReplayable: not one passes.
+        NotReplayable: none is valid.
     """
     digests: list[str] = []
     problem = "it holds none"
@@ -279,11 +311,11 @@ def _event_of(
         if digests[-1] == recorded.input_sha256:
             return batch, digests
     if not digests:
-        raise NotReplayable(f"the file of events holds none that passes the door: {problem}")
+        raise NotReplayable(f"the file of events holds no valid one: {problem}")
     return None, digests
 
 
-def _refuse_anothers(recorded: RecordedVerdict, tenant: Tenant, settings: Settings) -> None:
+def _require_owner(recorded: RecordedVerdict, tenant: Tenant, settings: Settings) -> None:
     owner, _ = recorded.made_by
     if owner not in Tenants(settings).lineage(tenant):
         raise NotReplayable(
@@ -299,48 +331,43 @@ def _made_by(recorded: RecordedVerdict) -> dict[str, Any]:
     }
 
 
-def _tell_another(
-    recorded: RecordedVerdict, digests: Sequence[str], *, as_json: bool, out: Console
+def _report_other_event(
+    recorded: RecordedVerdict, digests: Sequence[str], *, as_json: bool
 ) -> None:
     if as_json:
-        _write({"outcome": "another_event", **_made_by(recorded), "found_sha256": digests}, out)
+        print_json({"outcome": "another_event", **_made_by(recorded), "found_sha256": digests})
         return
     theirs = (
         f"{len(digests)} events, none of them that one"
         if len(digests) > 1
-        else f"{digests[0][:SHOWN_OF_A_DIGEST]}..."
+        else f"{digests[0][:DIGEST_SHOWN]}..."
     )
-    wanted = plain(recorded.input_sha256[:SHOWN_OF_A_DIGEST])
-    out.print(
-        f"another event: the verdict is about {wanted}..., the file holds {theirs}", highlight=False
-    )
+    wanted = plain(recorded.input_sha256[:DIGEST_SHOWN])
+    console.out.print(f"another event: the verdict is about {wanted}..., the file holds {theirs}")
 
 
 def _heading(recorded: RecordedVerdict) -> str:
     release, event = (
-        recorded.release_sha256[:SHOWN_OF_A_DIGEST],
-        recorded.input_sha256[:SHOWN_OF_A_DIGEST],
+        recorded.release_sha256[:DIGEST_SHOWN],
+        recorded.input_sha256[:DIGEST_SHOWN],
     )
     return f"release {plain(recorded.release)} ({plain(release)}...), event {plain(event)}..."
 
 
-def _table(lines: Sequence[Difference]) -> Table:
-    table = Table("", "then", "now", "", box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for line in lines:
-        table.add_row(
+def _table(lines: Sequence[Difference]) -> RenderableType:
+    rows = [
+        [
             plain(line.what),
             _shown(line.then),
             _shown(line.now),
             "same" if line.is_same else "[bold red]changed[/]",
-        )
-    return table
+        ]
+        for line in lines
+    ]
+    return table(["", "then", "now", ""], rows)
 
 
 def _shown(value: float | str | bool) -> str:  # noqa: FBT001  # what a verdict says
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.7f}" if isinstance(value, float) else plain(value)
-
-
-def _write(found: dict[str, Any], out: Console) -> None:
-    out.file.write(msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n")

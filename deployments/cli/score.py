@@ -1,8 +1,4 @@
-"""`axon score`.
-
-A file of events to verdicts, through the service or in this process; a bad line is named and passed
-over.
-"""
+"""`axon score`: the verdicts on a file of events, by a running service or in this process."""
 
 from __future__ import annotations
 
@@ -10,19 +6,27 @@ import gzip
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 import msgspec
-from rich.console import Console
-from rich.table import Column, Table
+import typer
 
-from deployments.cli.client import key_header, where_keys_come_from
+from deployments.cli import console
+from deployments.cli.client import key_header, key_hint
+from deployments.cli.console import Column, coloured, plain, table
+from deployments.cli.errors import CommandFailed
 from deployments.cli.local_models import local_ensemble
-from deployments.cli.local_store import plain
+from deployments.cli.options import (
+    SERVICE,
+    JsonLinesOption,
+    Output,
+    OutputOption,
+    Url,
+    is_jsonl,
+)
 from deployments.cli.progress import progress_bars
 from deployments.scoring import wire
 from ensemble.errors import EventError, TrainingError
@@ -30,11 +34,11 @@ from ensemble.events import EventBatch, FlowBatch, Kind
 from ensemble.training.data.flow_table import read_flow_blocks
 from ensemble.verdicts import SPEAKING
 
-__all__ = ["ScoreFailed", "Scored", "events_as_json", "score_file", "service_scorer"]
+__all__ = ["COLOURS", "events_as_json", "score", "service_scorer"]
 
 LONGEST_ECHO = 300
-EVENTS_A_CALL = 1000  # the service's own limit, unless it was lowered
-TABLE_ROWS = 50  # what a person reads; all of them go to JSONL
+EVENTS_PER_REQUEST = 1000  # the service's own limit, unless it was lowered
+TABLE_ROWS = 50  # `--output jsonl` prints all
 COLOURS = {
     "benign": "green",
     "suspicious": "yellow",
@@ -42,83 +46,87 @@ COLOURS = {
     "indeterminate": "magenta",
 }
 Scorer = Callable[[EventBatch], Sequence[dict[str, Any]]]
+Block = tuple[Sequence[tuple[EventBatch, Sequence[int]]], Sequence[str]]
 
 
-class ScoreFailed(Exception):
-    """The file cannot be scored at all; the sentence says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """What a run came to."""
-
-    events: int
-    bad: int
-
-
-def score_file(
-    file: Path,
+def score(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV of flows (any CICFlowMeter dialect, also .gz) or JSONL of events."
+        ),
+    ],
     *,
-    url: str | None,
-    explain: bool,
-    as_jsonl: bool,
-    limit: int | None,
-    out: Console,
-    err: Console,
-) -> Scored:
-    """Score every event of `file` and print the verdicts in its order.
+    url: Url = SERVICE,
+    local: Annotated[
+        bool, typer.Option("--local", help="Score in this process; no service is needed.")
+    ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Add what moved the score of each layer.")
+    ] = False,
+    output: OutputOption = Output.TABLE,
+    as_json: JsonLinesOption = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after N verdicts.")] = None,
+) -> None:
+    """Score a file of events and print the verdicts.
 
-    Args:
-        file: CSV of flows (plain or gzipped), or JSONL of events.
-        url: of the service; None scores in this process.
-        explain: also print what moved each layer.
-        as_jsonl: one verdict a line, with the line it came from; else a table.
-        limit: stop after so many verdicts.
-        out: where verdicts go.
-        err: where bad lines and progress go.
-
-    Raises:
-        ScoreFailed: no such file, no such service, or a header that is no header of flows.
+    The table shows the highest scores; `--output jsonl` prints every verdict. A bad line is
+    reported and skipped; the exit code is then 1.
     """
     if not file.is_file():
-        raise ScoreFailed(f"there is no file {file}")
-    scorer = service_scorer(url, explain=explain) if url else _local_scorer(explain=explain)
+        raise CommandFailed(f"there is no file {file}")
+    scorer = _local_scorer(explain=explain) if local else service_scorer(url, explain=explain)
     rows: list[tuple[int, dict[str, Any]]] = []
     events = bad = 0
-    failed = ""
+    failure: CommandFailed | None = None
     with progress_bars() as bars:
         task = bars.add_task("scored", total=limit)
         try:
             for line, verdict, problem in _verdicts(file, scorer):
                 if problem:
                     bad += 1
-                    err.print(f"[red]{plain(file.name)}[/red] {plain(problem)}", highlight=False)
+                    console.err.print(f"[red]{plain(file.name)}[/red] {plain(problem)}")
                     continue
                 events += 1
                 bars.update(task, completed=events)
-                if as_jsonl:
-                    out.file.write(msgspec.json.encode({"line": line, **verdict}).decode() + "\n")
+                if is_jsonl(output, as_json=as_json):
+                    encoded = msgspec.json.encode({"line": line, **verdict})
+                    console.out.file.write(encoded.decode() + "\n")
                 else:
                     rows.append((line, verdict))
                 if events == limit:
                     break
-        except (EventError, TrainingError) as error:
-            failed = f"{file.name}: {error}"
-        except (OSError, EOFError) as error:  # a file that breaks off, or only calls itself gzipped
-            failed = f"{file.name} cannot be read: {type(error).__name__}"
+        except CommandFailed as error:
+            failure = error
     if rows:
-        _print_table(rows, out)
-    if failed:
-        raise ScoreFailed(failed)
-    return Scored(events, bad)
+        _print_table(rows)
+    if failure:
+        raise failure
+    if bad:
+        console.err.print(f"{bad} lines could not be scored; {events} could")
+        raise typer.Exit(1)
 
 
 def _verdicts(file: Path, scorer: Scorer) -> Iterator[tuple[int, dict[str, Any], str]]:
-    """For each line of the file its verdict, or what is wrong with it.
+    """Yield line number, verdict and problem of each line of the file, block by block.
 
     Bad lines of a block come first.
+
+    Raises:
+        CommandFailed: the file cannot be read to its end, or holds no events.
     """
-    for batches, problems in _blocks(file):
+    try:
+        yield from _verdicts_of_blocks(_blocks(file), scorer)
+    except (EventError, TrainingError) as error:
+        raise CommandFailed(f"{file.name}: {error}") from None
+    except (OSError, EOFError) as error:  # a file that breaks off or only claims to be gzipped
+        raise CommandFailed(f"{file.name} cannot be read: {type(error).__name__}") from None
+
+
+def _verdicts_of_blocks(
+    blocks: Iterator[Block], scorer: Scorer
+) -> Iterator[tuple[int, dict[str, Any], str]]:
+    for batches, problems in blocks:
         for problem in problems:
             yield 0, {}, problem
         scored = [
@@ -126,9 +134,8 @@ def _verdicts(file: Path, scorer: Scorer) -> Iterator[tuple[int, dict[str, Any],
             for batch, lines in batches
             for line, verdict in zip(lines, scorer(batch), strict=True)
         ]
-        for line, verdict in sorted(
-            scored, key=lambda one: one[0]
-        ):  # kinds were scored apart; the file's order comes back
+        # each kind was scored apart; restore the order of the file
+        for line, verdict in sorted(scored, key=lambda one: one[0]):
             yield (
                 line,
                 verdict,
@@ -136,13 +143,8 @@ def _verdicts(file: Path, scorer: Scorer) -> Iterator[tuple[int, dict[str, Any],
             )
 
 
-def _blocks(
-    file: Path,
-) -> Iterator[tuple[Sequence[tuple[EventBatch, Sequence[int]]], Sequence[str]]]:
-    """Blocks of lines.
-
-    Batches of one kind with the lines they came from, and what was wrong with the lines left out.
-    """
+def _blocks(file: Path) -> Iterator[Block]:
+    """Yield blocks: batches of a kind with their line numbers; problems of skipped lines."""
     if file.suffix in {".jsonl", ".ndjson"} or file.name.endswith(".jsonl.gz"):
         yield from _jsonl_blocks(file)
         return
@@ -153,18 +155,14 @@ def _blocks(
         )
 
 
-def _jsonl_blocks(
-    file: Path,
-) -> Iterator[tuple[Sequence[tuple[EventBatch, Sequence[int]]], Sequence[str]]]:
+def _jsonl_blocks(file: Path) -> Iterator[Block]:
     with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
         numbered = ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
-        while block := list(islice(numbered, EVENTS_A_CALL)):
+        while block := list(islice(numbered, EVENTS_PER_REQUEST)):
             yield _jsonl_block(block)
 
 
-def _jsonl_block(
-    block: Sequence[tuple[int, bytes]],
-) -> tuple[Sequence[tuple[EventBatch, Sequence[int]]], Sequence[str]]:
+def _jsonl_block(block: Sequence[tuple[int, bytes]]) -> Block:
     parsed: list[tuple[int, wire.EventRequest]] = []
     problems: list[str] = []
     for number, line in block:
@@ -188,7 +186,7 @@ def _jsonl_block(
 def _local_scorer(*, explain: bool) -> Scorer:
     ensemble = local_ensemble()
 
-    def score(batch: EventBatch) -> Sequence[dict[str, Any]]:
+    def score_batch(batch: EventBatch) -> Sequence[dict[str, Any]]:
         started = time.monotonic()
         scored_at = time.time()
         groups = ensemble.judge(batch, explain=explain)
@@ -198,49 +196,48 @@ def _local_scorer(*, explain: bool) -> Scorer:
         )
         return [msgspec.to_builtins(answer) for answer in answers]
 
-    return score
+    return score_batch
 
 
 def service_scorer(url: str, *, explain: bool) -> Scorer:
-    """Scores through a running service.
+    """Return a scorer that sends events to a running service.
 
     Raises:
-        ScoreFailed: it does not answer, or not as Axon does.
+        CommandFailed: it does not answer, or not as Axon does.
     """
     client = httpx.Client(base_url=url, timeout=30.0, headers=key_header())
     try:
         client.get("/health").raise_for_status()
     except httpx.HTTPError:
-        raise ScoreFailed(
-            f"no Axon answers at {url}; start one with `make serve`, or score in this process with --local"
+        raise CommandFailed(
+            f"no Axon answers at {url}; start one with `make serve`, "
+            "or score in this process with --local"
         ) from None
 
-    def score(batch: EventBatch) -> Sequence[dict[str, Any]]:
+    def score_batch(batch: EventBatch) -> Sequence[dict[str, Any]]:
         results: list[dict[str, Any]] = []
         events = events_as_json(batch)
-        for start in range(0, len(events), EVENTS_A_CALL):
-            body = msgspec.json.encode({"events": events[start : start + EVENTS_A_CALL]})
+        for start in range(0, len(events), EVENTS_PER_REQUEST):
+            body = msgspec.json.encode({"events": events[start : start + EVENTS_PER_REQUEST]})
             try:
                 answer = client.post(
                     "/v1/score/batch", content=body, params={"explain": str(explain).lower()}
                 ).raise_for_status()
             except httpx.HTTPStatusError as error:
-                said = error.response.text[:LONGEST_ECHO] + where_keys_come_from(
-                    error.response.status_code
-                )
-                raise ScoreFailed(f"the service at {url} refused a batch: {said}") from None
+                problem = error.response.text[:LONGEST_ECHO] + key_hint(error.response.status_code)
+                raise CommandFailed(f"the service at {url} refused a batch: {problem}") from None
             except httpx.HTTPError as error:
-                raise ScoreFailed(
+                raise CommandFailed(
                     f"the service at {url} stopped answering: {type(error).__name__}"
                 ) from None
             results += answer.json()["results"]
         return results
 
-    return score
+    return score_batch
 
 
 def events_as_json(batch: EventBatch) -> list[dict[str, Any]]:
-    """The events of a batch as the wire has them."""
+    """The events of a batch as the bodies of requests."""
     if isinstance(batch, FlowBatch):
         return [
             {"kind": "flow", "id": event_id, "host": host, "features": features}
@@ -256,44 +253,53 @@ def events_as_json(batch: EventBatch) -> list[dict[str, Any]]:
     ]
 
 
-def _print_table(rows: Sequence[tuple[int, dict[str, Any]]], out: Console) -> None:
+def _print_table(rows: Sequence[tuple[int, dict[str, Any]]]) -> None:
     worst = sorted(rows, key=lambda row: -row[1]["score"])[:TABLE_ROWS]
     layers = [layer["layer"] for layer in worst[0][1]["layers"]]
-    narrow = [
-        Column(name, no_wrap=True)
-        for name in ("line", "id", "score", "verdict", "severity", "coverage", *layers)
-    ]
-    table = Table(*narrow, "notes", box=None, header_style="bold", padding=(0, 1, 0, 0))
-    for line, verdict in worst:
-        said = [
-            part["contribution"]
-            for part in verdict.get("explanation") or ()
-            if isinstance(part["contribution"], str)
-        ]
-        colour = COLOURS.get(verdict["verdict"], "")
-        table.add_row(
-            str(line),
-            plain(verdict["id"]),
-            f"{verdict['score']:.4f}",
-            f"[{colour}]{verdict['verdict']}[/]",
-            verdict["severity"],
-            f"{verdict['coverage']:.2f}",
-            *(
-                f"{layer['score']:.2f}" if layer["status"] in SPEAKING else layer["status"]
-                for layer in verdict["layers"]
-            ),
-            plain(", ".join([*verdict.get("flags", ()), *said])),
+    console.out.print(
+        table(
+            [
+                "line",
+                "id",
+                "score",
+                "verdict",
+                Column("severity", optional=True),
+                Column("coverage", optional=True),
+                *(Column(name, optional=True) for name in layers),
+                Column("notes", wraps=True),
+            ],
+            [_row(line, verdict) for line, verdict in worst],
         )
-    out.print(table)
+    )
     counts = Counter(verdict["verdict"] for _, verdict in rows)
     shown = (
         f"; the {len(worst)} highest are shown, --output jsonl prints all"
         if len(rows) > len(worst)
         else ""
     )
-    out.print(
+    console.out.print(
         f"{len(rows)} events: "
-        + ", ".join(f"{count} {word}" for word, count in sorted(counts.items()))
-        + shown,
-        highlight=False,
+        + ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+        + shown
     )
+
+
+def _row(line: int, verdict: dict[str, Any]) -> list[str]:
+    reasons = [
+        part["contribution"]
+        for part in verdict.get("explanation") or ()
+        if isinstance(part["contribution"], str)
+    ]
+    return [
+        str(line),
+        plain(verdict["id"]),
+        f"{verdict['score']:.4f}",
+        coloured(verdict["verdict"], COLOURS.get(verdict["verdict"], "")),
+        verdict["severity"],
+        f"{verdict['coverage']:.2f}",
+        *(
+            f"{layer['score']:.2f}" if layer["status"] in SPEAKING else layer["status"]
+            for layer in verdict["layers"]
+        ),
+        plain(", ".join([*verdict.get("flags", ()), *reasons])),
+    ]

@@ -1,7 +1,7 @@
 """`axon serve`: Ray and the applications of a Serve config file on this machine, until Ctrl-C.
 
-The first one scores; the service is it. The others come beside it: one that does not start is told,
-and stops nothing.
+The first application scores, and the service depends on it. Another one that does not start is
+reported and stops nothing.
 """
 
 from __future__ import annotations
@@ -14,35 +14,41 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
+import typer
 import yaml
-from rich.console import Console
 
+from deployments.cli import console
+from deployments.cli.errors import CommandFailed
 from deployments.config.settings import Settings, deep_merge, read_settings
 from deployments.host.drain import drain_proxy
 from deployments.host.environment import is_loopback, prepare_environment
 from deployments.web import list_keys
 from ensemble.errors import ArtifactError
 
-__all__ = ["ServeRefused", "arguments_in", "serve_forever"]
+__all__ = ["read_arguments", "serve"]
 
 logger = logging.getLogger(__name__)
 READY_WITHIN_S = 120.0
 STOP_WITHIN_S = 45.0
-LOOK_EVERY_S = 0.25
-# for the calls that were taken; Serve would start a new front proxy after three looks, 2 s apart
+POLL_EVERY_S = 0.25
+# for calls in flight; Serve would start a new front proxy after three checks, 2 s apart
 FINISH_WITHIN_S = 4.0
-SERVE_LOGS = "/tmp/ray/session_latest/logs/serve"  # noqa: S108  # where Ray keeps them
-LEAST_CPUS = (
-    2  # logical ones for Ray's scheduler: on one core the replicas still start, they only share it
-)
+SERVE_LOGS = "/tmp/ray/session_latest/logs/serve"  # noqa: S108  # Ray writes them there
+# logical CPUs for Ray's scheduler: on one core the replicas still start and share it
+LEAST_CPUS = 2
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class ServeRefused(Exception):
-    """The service cannot start as asked; the sentence says what to do."""
+class Auth(StrEnum):
+    """How callers are authenticated."""
+
+    KEYS = "keys"
+    OFF = "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +63,11 @@ class _Application:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What a Serve config file asks for, after the options of the terminal were laid over it.
+    """What a Serve config file defines, with the options of the command line merged over it.
 
     Attributes:
-        applications: the one that scores first; its arguments lie under those of the others, so
-            that all have one store and one trust.
+        applications: the scoring application first; its arguments are the defaults of the others,
+            so that all have one store and one trust list.
     """
 
     host: str
@@ -76,27 +82,44 @@ class _Plan:
         return self.applications[0].args
 
 
-def serve_forever(
-    config: Path, *, host: str | None, port: int | None, auth: str | None, console: Console
+def serve(
+    *,
+    config: Annotated[Path, typer.Option(help="A Serve config file, as for `serve run`.")] = Path(
+        "serve_config.yaml"
+    ),
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; default: that of the file.")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Port to listen on; default: that of the file."),
+    ] = None,
+    auth: Annotated[
+        Auth | None,
+        typer.Option(
+            help="`keys`, or `off`: every process on this machine may send requests. `off` is "
+            "refused on any address but loopback."
+        ),
+    ] = None,
 ) -> None:
-    """Start the applications of `config` and keep them running until a signal comes.
+    """Start the service on this machine, until Ctrl-C.
 
-    Raises:
-        ServeRefused: the file, the address or the port cannot be used.
+    Starts Ray, the layers, the scoring application and the applications beside it. The
+    configuration is checked before Ray starts.
     """
     plan = _plan(config, host, port, auth)
     for application in plan.applications:
-        settings = read_settings(application.args)  # a mistake is told before Ray is started for it
-        _refuse_unless_safe(plan.host, settings)
-    _refuse_unless_free(plan.host, plan.port)
+        settings = read_settings(application.args)  # report a mistake before Ray starts
+        _require_safe_binding(plan.host, settings)
+    _require_free_port(plan.host, plan.port)
     prepare_environment()
-    asked_to_stop: list[int] = []  # signals; no Event: its lock may be held where a handler runs
+    signals: list[int] = []  # no Event: a signal handler may run while its lock is locked
 
     import ray  # reads the environment that was just prepared
-    from ray import serve
+    from ray import serve as ray_serve
     from ray._common.utils import import_attr
 
-    console.print(
+    console.out.print(
         f"axon: starting Ray and the layers, then http://{plan.host}:{plan.port} (about 15 s)"
     )
     started = time.monotonic()
@@ -109,29 +132,23 @@ def serve_forever(
     )
 
     def interrupt(number: int, _frame: object) -> None:
-        """A signal ends the service, also where Python loses the exception.
-
-        One raised in a callback of Ray's goes no further.
-        """
-        asked_to_stop.append(number)
+        """Stop the service, also where the exception is lost in a callback of Ray."""
+        signals.append(number)
         raise KeyboardInterrupt
 
     def run(application: _Application, *, wait: bool) -> None:
         built = import_attr(application.import_path)(application.args)
-        target = serve.RunTarget(
+        target = ray_serve.RunTarget(
             built, application.name, application.route_prefix, plan.logging_config
         )
-        serve.run_many(
+        ray_serve.run_many(
             [target], wait_for_ingress_deployment_creation=wait, wait_for_applications_running=wait
         )
 
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # after ray.init, which takes the second for itself
+    for number in STOP_SIGNALS:  # after ray.init, which installs a handler for SIGTERM
         signal.signal(number, interrupt)
     try:
-        serve.start(
+        ray_serve.start(
             proxy_location="EveryNode",
             http_options=plan.http_options,
             logging_config=plan.logging_config,
@@ -139,38 +156,34 @@ def serve_forever(
         try:
             run(scoring, wait=True)
         except RuntimeError:
-            raise ServeRefused(
+            raise CommandFailed(
                 f"Ray Serve could not start the application; its logs say why: {SERVE_LOGS}"
             ) from None
-        failed = [application.name for application in others if not _has_begun(application, run)]
-        _tell_state(plan, started, asked_to_stop, console)
-        _tell_of_keys(read_settings(plan.args), console)
-        _tell_others(plan, others, failed, asked_to_stop, console)
-        while not asked_to_stop:
-            time.sleep(LOOK_EVERY_S)
+        failed = [application.name for application in others if not _start_other(application, run)]
+        _report_state(plan, started, signals)
+        _report_missing_keys(read_settings(plan.args))
+        _report_others(plan, others, failed, signals)
+        while not signals:
+            time.sleep(POLL_EVERY_S)
     except KeyboardInterrupt:
-        console.print("axon: stopping")
+        console.out.print("axon: stopping")
     finally:
-        for number in (
-            signal.SIGINT,
-            signal.SIGTERM,
-        ):  # a second one must not leave half of Ray behind
+        for number in STOP_SIGNALS:  # a second one must not leave half of Ray running
             signal.signal(number, signal.SIG_IGN)
-        last_resort = threading.Timer(
-            STOP_WITHIN_S, os._exit, (1,)
-        )  # Ray cannot shut down in order when its own processes died first
+        # Ray cannot shut down in order when its own processes died first
+        last_resort = threading.Timer(STOP_WITHIN_S, os._exit, (1,))
         last_resort.daemon = True
         last_resort.start()
         drain_proxy(FINISH_WITHIN_S)
-        serve.shutdown()  # type: ignore[no-untyped-call]  # Ray has no types for it
+        ray_serve.shutdown()  # type: ignore[no-untyped-call]  # Ray has no types for it
         ray.shutdown()
 
 
-def arguments_in(config: Path) -> Mapping[str, Any]:
-    """What a Serve config file lays over configs/default.yaml.
+def read_arguments(config: Path) -> Mapping[str, Any]:
+    """The settings in a Serve config file, to merge over configs/default.yaml.
 
     Raises:
-        ServeRefused: it cannot be used.
+        CommandFailed: it cannot be used.
     """
     return _plan(config, None, None, None).args
 
@@ -182,14 +195,14 @@ def _plan(config: Path, host: str | None, port: int | None, auth: str | None) ->
         http_options |= {
             key: value for key, value in (("host", host), ("port", port)) if value is not None
         }
-        said = {"auth": {"mode": auth}} if auth else {}
-        args = deep_merge(file["applications"][0].get("args") or {}, said)
+        overrides = {"auth": {"mode": auth}} if auth else {}
+        args = deep_merge(file["applications"][0].get("args") or {}, overrides)
         applications = [
             _Application(
                 one["name"],
                 one["route_prefix"],
                 one["import_path"],
-                deep_merge(args, deep_merge(one.get("args") or {}, said)),
+                deep_merge(args, deep_merge(one.get("args") or {}, overrides)),
             )
             for one in file["applications"]
         ]
@@ -202,39 +215,38 @@ def _plan(config: Path, host: str | None, port: int | None, auth: str | None) ->
             applications,
         )
     except FileNotFoundError:
-        raise ServeRefused(
-            f"there is no {config}; run this from the repository's root, or name a file with --config"
+        raise CommandFailed(
+            f"there is no {config}; run this from the repository's root, "
+            "or name a file with --config"
         ) from None
     except (yaml.YAMLError, AttributeError, LookupError, TypeError, ValueError):
-        raise ServeRefused(
+        raise CommandFailed(
             f"{config} is no Serve config file with applications; see serve_config.yaml"
         ) from None
 
 
-def _refuse_unless_safe(host: str, settings: Settings) -> None:
-    """Without keys, nobody but this machine may ask."""
+def _require_safe_binding(host: str, settings: Settings) -> None:
+    """Refuse a service without keys on an address that other machines reach."""
     if settings.auth.mode == "off" and not is_loopback(host):
-        raise ServeRefused(
-            f"--auth off is refused on {host}: without keys anybody could ask. Leave it out and make keys: axon keys create"
+        raise CommandFailed(
+            f"--auth off is refused on {host}: without keys every machine could use the service. "
+            "Leave it out and create keys: axon keys create"
         )
 
 
-def _refuse_unless_free(host: str, port: int) -> None:
+def _require_free_port(host: str, port: int) -> None:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError:
-            raise ServeRefused(
+            raise CommandFailed(
                 f"port {port} of {host} is taken; choose another: axon serve --port {port + 1}"
             ) from None
 
 
-def _has_begun(application: _Application, run: Callable[..., None]) -> bool:
-    """Start an application beside the one that scores.
-
-    Whatever is wrong with it is its own affair.
-    """
+def _start_other(application: _Application, run: Callable[..., None]) -> bool:
+    """Start an application beside the scoring one; False if it fails, which stops nothing."""
     try:
         run(application, wait=False)
     except Exception:
@@ -246,60 +258,62 @@ def _has_begun(application: _Application, run: Callable[..., None]) -> bool:
     return True
 
 
-def _tell_state(
-    plan: _Plan, started: float, asked_to_stop: Sequence[int], console: Console
-) -> None:
-    """Wait until every layer has answered for itself, and say how the ensemble stands."""
+def _report_state(plan: _Plan, started: float, signals: Sequence[int]) -> None:
+    """Wait until every layer has reported its status, and print the state of the ensemble."""
     url = f"http://{plan.host}:{plan.port}"
     health: dict[str, Any] = {}
-    while not asked_to_stop and time.monotonic() - started < READY_WITHIN_S:
+    while not signals and time.monotonic() - started < READY_WITHIN_S:
         try:
             health = httpx.get(f"{url}/health", timeout=2.0).raise_for_status().json()
         except (httpx.HTTPError, ValueError):
-            time.sleep(LOOK_EVERY_S)
+            time.sleep(POLL_EVERY_S)
             continue
         if not any(
             layer["status"] in {"warming_up", "timeout"} for layer in health["providers"].values()
         ):
             break
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(POLL_EVERY_S)
     if not health:
-        console.print(
-            f"axon: no answer from {url} after {READY_WITHIN_S:.0f} s; its logs say why: {SERVE_LOGS}"
+        console.out.print(
+            f"axon: no answer from {url} after {READY_WITHIN_S:.0f} s; see the logs: {SERVE_LOGS}"
         )
         return
-    console.print(
-        f"axon: {health['ml_status']}, coverage {health['coverage']:.2f}, after {time.monotonic() - started:.0f} s"
+    console.out.print(
+        f"axon: {health['ml_status']}, coverage {health['coverage']:.2f}, "
+        f"after {time.monotonic() - started:.0f} s"
     )
     for name, layer in health["providers"].items():
-        console.print(
-            f"  {name:<11} {layer['status']:<10} version {layer['version'] or '-'} {layer['reason']}"
+        console.out.print(
+            f"  {name:<11} {layer['status']:<10} "
+            f"version {layer['version'] or '-'} {layer['reason']}"
         )
-    console.print(f"axon: {url}  (contract: {url}/openapi.json; stop with Ctrl-C)")
+    console.out.print(f"axon: {url}  (contract: {url}/openapi.json; stop with Ctrl-C)")
 
 
-def _tell_of_keys(settings: Settings, console: Console) -> None:
-    """Nobody can ask a service that asks for keys and has none."""
+def _report_missing_keys(settings: Settings) -> None:
+    """Report that the service requires keys and none is live, so that no caller can use it."""
     if settings.auth.mode == "off":
         return
     try:
         if any(key.has_been_dead_for(time.time()) <= 0.0 for key in list_keys(settings.keys)):
             return
-        said = "keys are on, and there is none: axon keys create --tenant default --scope score --scope read"
-    except ArtifactError as problem:
-        said = f"keys are on, and nobody is let in: {problem}"
-    console.print(f"axon: {said}", highlight=False, markup=False, soft_wrap=True)
+        problem = (
+            "keys are required, and there is none: "
+            "axon keys create --tenant default --scope score --scope read"
+        )
+    except ArtifactError as error:
+        problem = f"keys are required, and every caller is refused: {error}"
+    console.out.print(f"axon: {problem}", markup=False, soft_wrap=True)
 
 
-def _tell_others(
+def _report_others(
     plan: _Plan,
     others: Sequence[_Application],
     failed: Sequence[str],
-    asked_to_stop: Sequence[int],
-    console: Console,
+    signals: Sequence[int],
 ) -> None:
-    """Wait until the applications beside the one that scores run, or will not, and say which it is."""
-    from ray import serve
+    """Wait until the other applications run or have failed, and report each."""
+    from ray import serve as ray_serve
     from ray.serve.schema import ApplicationStatus
 
     since = time.monotonic()
@@ -307,18 +321,18 @@ def _tell_others(
         status = ApplicationStatus.DEPLOYING
         while (
             application.name not in failed
-            and not asked_to_stop
+            and not signals
             and time.monotonic() - since < READY_WITHIN_S
         ):
-            found = serve.status().applications.get(application.name)
+            found = ray_serve.status().applications.get(application.name)
             status = found.status if found else status
             if status is not ApplicationStatus.DEPLOYING:
                 break
-            time.sleep(LOOK_EVERY_S)
+            time.sleep(POLL_EVERY_S)
         url = f"http://{plan.host}:{plan.port}{application.route_prefix}"
         if status is ApplicationStatus.RUNNING:
-            console.print(f"axon: {url}  (contract: {url}/openapi.json)")
+            console.out.print(f"axon: {url}  (contract: {url}/openapi.json)")
         else:
-            console.print(
-                f"axon: {application.name} does not run, scoring does; the logs say why: {SERVE_LOGS}"
+            console.out.print(
+                f"axon: {application.name} does not run, scoring does; see the logs: {SERVE_LOGS}"
             )

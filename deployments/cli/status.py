@@ -1,25 +1,23 @@
-"""`axon status` and `axon layers`.
-
-How a running service stands, and the switches of its layers, in a terminal.
-"""
+"""`axon status` and `axon layers`: the state of a running service, and its layer switches."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
-import msgspec
-from rich.console import Console
-from rich.table import Table
+import typer
 
-from deployments.cli.client import key_header, where_keys_come_from
-from deployments.cli.local_store import plain
+from deployments.cli import console
+from deployments.cli.client import key_header, key_hint
+from deployments.cli.console import Column, coloured, minutes, plain, print_json, table
+from deployments.cli.errors import CommandFailed
+from deployments.cli.options import SERVICE, JsonOption, Url
 
-__all__ = ["ServiceFailed", "show_layers", "show_status", "switch_layer", "try_layer"]
+__all__ = ["check_layer", "disable", "enable", "list_layers", "reset", "status"]
 
-ANSWER_WITHIN_S = 5.0
-TEST_WITHIN_S = 60.0  # a test loads a model; the service itself gives it up before
+RESPONSE_WITHIN_S = 5.0
+CHECK_WITHIN_S = 60.0  # a load check loads models; the service itself stops it earlier
 COLOURS = {
     "live": "green",
     "last_good": "yellow",
@@ -29,176 +27,218 @@ COLOURS = {
     "closed": "green",
 }
 BAD = "red"
+Layer = Annotated[
+    str, typer.Argument(help="Name of the layer, e.g. behavior; `axon layers` lists them.")
+]
 
 
-class ServiceFailed(Exception):
-    """The service did not answer, or refused; the sentence says which."""
+def status(*, url: Url = SERVICE, as_json: JsonOption = False) -> None:
+    """Show the state of a running service.
 
-
-def show_status(url: str, *, as_json: bool, console: Console) -> bool:
-    """Print how the service stands.
-
-    Returns:
-        Whether all of it speaks.
-
-    Raises:
-        ServiceFailed: no answer.
+    Exit code 0: every layer contributes; 1: degraded; 2: no response.
     """
-    status = _asked("GET", url, "/v1/status")
+    found = _request("GET", url, "/v1/status")
     if as_json:
-        console.file.write(
-            msgspec.json.format(msgspec.json.encode(status), indent=2).decode() + "\n"
-        )
-        return bool(status["status"] == "healthy")
-    _tell_whole(status, console)
-    layers = Table(
-        "layer",
-        "kind",
-        "status",
-        "version",
-        "since",
-        "reason",
-        "cause",
-        "breaker",
-        box=None,
-        header_style="bold",
-    )
-    for layer in status["layers"]:
-        for kind, state in layer["kinds"].items():
-            problem = state["problem"] or {}
-            why = state["reason"] or problem.get("code", "")
-            layers.add_row(
-                plain(layer["layer"]),
-                plain(kind),
-                _coloured(state["status"]),
-                plain(state["version"] or "-"),
-                plain(state["since"] or "-"),
-                plain(why or "-"),
-                plain(problem.get("cause", "") or "-"),
-                _coloured(layer["breaker"]["state"]),
-            )
-    console.print(layers)
-    meanings = {
-        t["code"]: t["meaning"]
-        for layer in status["layers"]
-        for s in layer["kinds"].values()
-        if (t := s["problem"])
-    }
-    for code, meaning in meanings.items():
-        console.print(
-            f"{plain(code)}: {plain(meaning)} What to do: configs/RUNBOOK.md", highlight=False
-        )
-    return bool(status["status"] == "healthy")
+        print_json(found)
+    else:
+        _print_summary(found)
+        _print_layers(found["layers"])
+    if found["status"] != "healthy":
+        raise typer.Exit(1)
 
 
-def show_layers(url: str, console: Console) -> None:
-    """Print each layer in a line."""
-    layers = Table(
-        "layer",
-        "enabled",
-        "model loaded",
-        "status",
-        "version",
-        "reason",
-        box=None,
-        header_style="bold",
-    )
-    for layer in _asked("GET", url, "/v1/layers")["layers"]:
-        enabled, loaded = (
-            "yes" if layer[name] else "[red]no[/red]" for name in ("enabled", "model_loaded")
-        )
-        version, reason = plain(layer["version"] or "-"), plain(layer["reason"] or "-")
-        layers.add_row(
-            plain(layer["layer"]), enabled, loaded, _coloured(layer["status"]), version, reason
-        )
-    console.print(layers)
+def list_layers(context: typer.Context, *, url: Url = SERVICE, as_json: JsonOption = False) -> None:
+    """List and switch the layers of a running service.
 
-
-def switch_layer(url: str, layer: str, switch: str, console: Console) -> None:
-    """Disable, enable or reset a layer, and say how it stands then.
-
-    Raises:
-        ServiceFailed: no answer, no such layer, or the switch could not be kept.
+    Without a verb: list the layers, whether each is enabled and whether its model is loaded.
     """
-    done = _asked("POST", url, f"/v1/layers/{_in_path(layer)}/{switch}")
-    console.print(
-        f"{plain(layer)} is {'enabled' if done['enabled'] else 'disabled'}; kept over restarts",
-        highlight=False,
+    if context.invoked_subcommand is not None:
+        return
+    found = _request("GET", url, "/v1/layers")
+    if as_json:
+        print_json(found)
+        return
+    console.out.print(
+        table(
+            [
+                "layer",
+                "enabled",
+                "model loaded",
+                "status",
+                Column("version", wraps=True),
+                Column("reason", wraps=True),
+            ],
+            [
+                [
+                    plain(one["layer"]),
+                    _yes_or_no(one["enabled"]),
+                    _yes_or_no(one["model_loaded"]),
+                    _coloured(one["status"]),
+                    plain(one["version"] or "-"),
+                    plain(one["reason"] or "-"),
+                ]
+                for one in found["layers"]
+            ],
+        )
+    )
+
+
+def disable(layer: Layer, *, url: Url = SERVICE, as_json: JsonOption = False) -> None:
+    """Disable a layer at once.
+
+    It stays disabled over restarts. It is not called and has no weight until it is enabled.
+    """
+    _switch(url, layer, "disable", as_json=as_json)
+
+
+def enable(layer: Layer, *, url: Url = SERVICE, as_json: JsonOption = False) -> None:
+    """Enable a layer again, without a restart."""
+    _switch(url, layer, "enable", as_json=as_json)
+
+
+def reset(layer: Layer, *, url: Url = SERVICE, as_json: JsonOption = False) -> None:
+    """Clear the failures of a layer.
+
+    Its circuit breaker closes and its backoff starts again from the beginning.
+    """
+    _switch(url, layer, "reset", as_json=as_json)
+
+
+def check_layer(layer: Layer, *, url: Url = SERVICE, as_json: JsonOption = False) -> None:
+    """Load the models of a layer as a test.
+
+    They are loaded beside those that serve, checked and discarded. Exit code 1: one failed.
+    """
+    done = _request("POST", url, f"/v1/layers/{_in_path(layer)}/test", within_s=CHECK_WITHIN_S)
+    if as_json:
+        print_json(done)
+    else:
+        for kind, check in done["kinds"].items():
+            outcome = "[green]ok[/green]" if check["ok"] else "[red]failed[/red]"
+            rest = f"{check['code']} {check['message']}".strip()
+            console.out.print(
+                f"{plain(layer)} {plain(kind)}: {outcome} version {plain(check['version'] or '-')} "
+                f"{check['elapsed_ms']:.0f} ms {plain(rest)}"
+            )
+        if done["code"]:
+            console.out.print(
+                f"{plain(layer)}: [red]failed[/red] {plain(done['code'])} {plain(done['message'])}"
+            )
+    if not done["ok"]:
+        raise typer.Exit(1)
+
+
+def _switch(url: str, layer: str, switch: str, *, as_json: bool) -> None:
+    done = _request("POST", url, f"/v1/layers/{_in_path(layer)}/{switch}")
+    if as_json:
+        print_json(done)
+        return
+    console.out.print(
+        f"{plain(layer)} is {'enabled' if done['enabled'] else 'disabled'}, also after a restart"
     )
     if switch == "reset":
-        console.print("its breaker and its backoff begin anew", highlight=False)
+        console.out.print("its circuit breaker is closed and its backoff starts again")
     if done["disabled_by_environment"]:
-        console.print(
-            "AXON_DISABLED_LAYERS or a config file names it: it stays off until the service starts without that",
-            highlight=False,
+        console.out.print(
+            "AXON_DISABLED_LAYERS or a config file names it: it stays disabled until the service "
+            "starts without that"
         )
 
 
-def try_layer(url: str, layer: str, console: Console) -> bool:
-    """Test a layer's initialisation and print the outcome.
-
-    Returns:
-        Whether every kind of event has a model that would serve.
-    """
-    done = _asked("POST", url, f"/v1/layers/{_in_path(layer)}/test", within_s=TEST_WITHIN_S)
-    for kind, trial in done["kinds"].items():
-        word = "[green]ok[/green]" if trial["ok"] else "[red]failed[/red]"
-        rest = f"{trial['code']} {trial['message']}".strip()
-        console.print(
-            f"{plain(layer)} {plain(kind)}: {word} version {plain(trial['version'] or '-')} {trial['elapsed_ms']:.0f} ms {plain(rest)}"
-        )
-    if done["code"]:
-        console.print(
-            f"{plain(layer)}: [red]failed[/red] {plain(done['code'])} {plain(done['message'])}"
-        )
-    return bool(done["ok"])
-
-
-def _tell_whole(status: Mapping[str, Any], console: Console) -> None:
-    coverage = ", ".join(
-        f"{kind} {share:.0%}" for kind, share in status["coverage_by_kind"].items()
+def _print_summary(found: Mapping[str, Any]) -> None:
+    coverage = ", ".join(f"{kind} {share:.0%}" for kind, share in found["coverage_by_kind"].items())
+    console.out.print(f"{_coloured(found['ml_status'])}  coverage: {plain(coverage)}")
+    console.out.print(
+        f"release {plain(found['release'] or 'none')}, tenant {plain(found['tenant'])}, "
+        f"up {found['uptime_s']:.0f} s"
     )
-    console.print(f"{_coloured(status['ml_status'])}  coverage: {plain(coverage)}", highlight=False)
-    console.print(
-        f"release {plain(status['release'] or 'none')}, tenant {plain(status['tenant'])}, up {status['uptime_s']:.0f} s",
-        highlight=False,
-    )
-    rollout = status["rollout"]
+    rollout = found["rollout"]
     if rollout:
-        sentence = f"rollout of {rollout['release']}: {rollout['state']}, {rollout['share']:.0%} of traffic {rollout['reason'] or ''}"
-        console.print(plain(sentence), highlight=False)
-    controls = status["controls"]
-    if controls["disabled"]:
-        console.print(
-            f"[red]disabled[/red]: {plain(', '.join(controls['disabled']))}", highlight=False
+        console.out.print(
+            plain(
+                f"rollout of {rollout['release']}: {rollout['state']}, "
+                f"{rollout['share']:.0%} of traffic {rollout['reason'] or ''}"
+            )
         )
+    controls = found["controls"]
+    if controls["disabled"]:
+        console.out.print(f"[red]disabled[/red]: {plain(', '.join(controls['disabled']))}")
     for pointer, reason in controls["rolled_back"].items():
-        console.print(f"[red]rolled back[/red] {plain(pointer)}: {plain(reason)}", highlight=False)
+        console.out.print(f"[red]rolled back[/red] from {plain(pointer)}: {plain(reason)}")
 
 
-def _asked(
-    method: str, url: str, path: str, *, within_s: float = ANSWER_WITHIN_S
+def _print_layers(layers: list[dict[str, Any]]) -> None:
+    kinds = [
+        (layer, kind, state, state["problem"] or {})
+        for layer in layers
+        for kind, state in layer["kinds"].items()
+    ]
+    console.out.print(
+        table(
+            [
+                "layer",
+                "kind",
+                "status",
+                Column("version", wraps=True),
+                Column("reason", wraps=True),
+                Column("cause", wraps=True),
+                Column("breaker", optional=True),
+                Column("since", optional=True),
+            ],
+            [
+                [
+                    plain(layer["layer"]),
+                    plain(kind),
+                    _coloured(state["status"]),
+                    plain(state["version"] or "-"),
+                    plain(state["reason"] or problem.get("code", "")),
+                    plain(problem.get("cause", "")),
+                    _coloured(layer["breaker"]["state"]),
+                    minutes(state["since"]),
+                ]
+                for layer, kind, state, problem in kinds
+            ],
+        )
+    )
+    for code, meaning in {
+        problem["code"]: problem["meaning"] for _, _, _, problem in kinds if problem
+    }.items():
+        console.out.print(f"{plain(code)}: {plain(meaning)} What to do: configs/RUNBOOK.md")
+
+
+def _request(
+    method: str, url: str, path: str, *, within_s: float = RESPONSE_WITHIN_S
 ) -> dict[str, Any]:
+    """Send a request to the service and return the body of its response.
+
+    Raises:
+        CommandFailed: no response, a response that is not Axon's, or an error.
+    """
     try:
-        answer = httpx.request(
+        response = httpx.request(
             method, url.rstrip("/") + path, timeout=within_s, headers=key_header()
         )
-        body: dict[str, Any] = answer.json()
-        if answer.is_success:
+        body: dict[str, Any] = response.json()
+        if response.is_success:
             return body
-        problem = f"{body['error']['code']}: {body['error']['message']}{where_keys_come_from(answer.status_code)}"
+        error = body["error"]
+        problem = f"{error['code']}: {error['message']}{key_hint(response.status_code)}"
     except (httpx.HTTPError, httpx.InvalidURL):
-        raise ServiceFailed(
+        raise CommandFailed(
             f"no service answers at {url}; start one with `axon serve`, or name another with --url"
         ) from None
     except (ValueError, LookupError, TypeError, AttributeError):
-        raise ServiceFailed(f"what answers at {url} is no Axon") from None
-    raise ServiceFailed(problem)
+        raise CommandFailed(f"what answers at {url} is no Axon") from None
+    raise CommandFailed(problem)
 
 
 def _in_path(layer: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in layer)
 
 
-def _coloured(word: str) -> str:
-    return f"[{COLOURS.get(word, BAD)}]{plain(word)}[/]"
+def _coloured(text: str) -> str:
+    return coloured(text, COLOURS.get(text, BAD))
+
+
+def _yes_or_no(value: object) -> str:
+    return "yes" if value else "[red]no[/red]"

@@ -1,30 +1,27 @@
-"""`axon models delete | retention | export | import | quarantine | audit`.
-
-What is kept, what goes, and who did it.
-"""
+"""`axon models delete`, `retention`, `export`, `import`, `quarantine` and `audit`."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
-from rich.console import Console
-from rich.table import Table
+import typer
 
-from deployments.cli.local_store import now, own_store, plain
-from deployments.cli.releases import release_numbered
-from deployments.config.settings import read_settings
+from deployments.cli import console
+from deployments.cli.console import Column, coloured, minutes, plain, print_json, table
+from deployments.cli.local_store import chosen_tenant, now, own_store
+from deployments.cli.models import Name
+from deployments.cli.options import JsonOption, TenantOption
+from deployments.cli.releases import find_release
 from deployments.config.trust import read_signer
 from ensemble.errors import ArtifactCorrupt, ArtifactUnreadable, ArtifactUntrusted, MalformedEvent
 from ensemble.store import (
     ARCHIVE_LIMIT_BYTES,
     ModelName,
     Outcome,
-    Tenant,
     apply_retention,
     delete_bundle,
-    delete_release,
     export_bundle,
     export_release,
     import_archive,
@@ -36,93 +33,96 @@ from ensemble.store import (
     resolve_bundle,
     verify_audit,
 )
+from ensemble.store import delete_release as delete_stored_release
 from ensemble.store.files import write_new
 
-__all__ = [
-    "check_audit",
-    "delete_one_release",
-    "delete_version",
-    "export_file",
-    "import_file",
-    "retain",
-    "set_aside",
-    "show_audit",
-]
+__all__ = ["audit", "delete", "delete_release", "export", "import_", "quarantine", "retention"]
 
 COLOURS = {Outcome.DONE: "green", Outcome.FAILED: "red", Outcome.BEGUN: "yellow"}
+ArchiveFile = Annotated[
+    Path, typer.Argument(help="The file, e.g. release-7.tar.gz; any tar can list it.")
+]
 
 
-def delete_version(name: str, version: int, tenant: str | None, console: Console) -> None:
-    """Remove one version of a model, for good.
-
-    Raises:
-        ArtifactError: there is none, or it is needed.
-    """
-    owner = _tenant(tenant)
-    delete_bundle(own_store(), owner, ModelName(name), version)
-    console.print(
-        f"deleted {name}/{version} of tenant {owner}; its number is not used again", highlight=False
-    )
-
-
-def delete_one_release(release: int, tenant: str | None, console: Console) -> None:
-    """Remove one release, for good; its models stay.
-
-    Raises:
-        ArtifactError: there is none, or it is needed.
-    """
-    owner = _tenant(tenant)
-    delete_release(own_store(), owner, release)
-    console.print(
-        f"deleted release {release} of tenant {owner}; its number is not used again",
-        highlight=False,
-    )
-
-
-def retain(keep: int, tenant: str | None, console: Console) -> None:
-    """Remove what nothing needs beyond the newest `keep`.
-
-    Raises:
-        ArtifactError: what is needed cannot be told now.
-    """
-    removed = apply_retention(own_store(), _tenant(tenant), keep=keep)
-    for one in (*removed.releases, *removed.bundles):
-        console.print(f"deleted {one}", highlight=False)
-    if not removed.releases and not removed.bundles:
-        console.print("nothing to delete", highlight=False)
-
-
-def export_file(
-    file: Path,
-    name: str | None,
-    version: int | None,
-    release: int | None,
-    tenant: str | None,
-    console: Console,
+def delete(
+    name: Name,
+    *,
+    version: Annotated[
+        int, typer.Option(min=1, help="Version to delete; it has no default, for safety.")
+    ],
+    tenant: TenantOption = None,
 ) -> None:
-    """Write a release, or one model, into one file.
+    """Delete one model version for good.
 
-    Args:
-        file: is not replaced.
-        name: of the model; None for a release.
-        version: of the model; None for its champion.
-        release: which; None for the one that serves.
-        tenant: whose; None for the configured one.
-        console: where it is told.
+    Refused for a version that serves, that a rollback can reach, that is a challenger, or that was
+    shipped with Axon.
+    """
+    owner = chosen_tenant(tenant)
+    delete_bundle(own_store(), owner, ModelName(name), version)
+    console.out.print(f"deleted {name}/{version} of tenant {owner}; its number is not used again")
 
-    Raises:
-        ArtifactError: it does not open, or the file cannot be written.
-        MalformedEvent: a version without a model, or a model and a release.
+
+def delete_release(
+    release: Annotated[int, typer.Argument(min=1, help="Number of the release.")],
+    *,
+    tenant: TenantOption = None,
+) -> None:
+    """Delete one release for good; its models stay.
+
+    Refused as in `axon models delete`.
+    """
+    owner = chosen_tenant(tenant)
+    delete_stored_release(own_store(), owner, release)
+    console.out.print(f"deleted release {release} of tenant {owner}; its number is not used again")
+
+
+def retention(
+    *,
+    keep: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Number of the newest releases, and versions of each model, that stay."
+        ),
+    ],
+    tenant: TenantOption = None,
+) -> None:
+    """Delete unreferenced releases and model versions, keeping the newest N."""
+    removed = apply_retention(own_store(), chosen_tenant(tenant), keep=keep)
+    for one in (*removed.releases, *removed.bundles):
+        console.out.print(f"deleted {one}")
+    if not removed.releases and not removed.bundles:
+        console.out.print("nothing to delete")
+
+
+def export(
+    file: ArchiveFile,
+    *,
+    name: Annotated[
+        str | None,
+        typer.Option("--model", help="One model alone, instead of a release with all its models."),
+    ] = None,
+    version: Annotated[
+        int | None, typer.Option(min=1, help="Version of that model; default: its champion.")
+    ] = None,
+    release: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of the release; default: the one that serves."),
+    ] = None,
+    tenant: TenantOption = None,
+) -> None:
+    """Write a release or one model into a signed file.
+
+    An existing file is not replaced.
     """
     if (name is None and version is not None) or (name is not None and release is not None):
         raise MalformedEvent("--model", "give --model with its --version, or --release, or neither")
-    store, owner = own_store(), _tenant(tenant)
+    store, owner = own_store(), chosen_tenant(tenant)
     if name is not None:
         ref = resolve_bundle(store, owner, ModelName(name), version)
         data, what = export_bundle(store, ref), str(ref)
     else:
         wanted = (
-            release_numbered(store, owner, release)
+            find_release(store, owner, release)
             if release is not None
             else read_pointer(store, owner).ref
         )
@@ -137,156 +137,194 @@ def export_file(
         raise ArtifactUnreadable(
             "the file to export into", f"cannot be written ({problem.strerror})"
         ) from None
-    console.print(f"wrote {what} of tenant {owner}, {len(data):,} bytes", highlight=False)
+    console.out.print(f"wrote {what} of tenant {owner}, {len(data):,} bytes")
 
 
-def import_file(
-    file: Path, tenant: str | None, console: Console, err: Console, *, quarantine: bool
+def import_(
+    file: ArchiveFile,
+    *,
+    quarantine: Annotated[
+        bool,
+        typer.Option("--quarantine", help="Quarantine a refused file, for an investigation."),
+    ] = False,
+    tenant: TenantOption = None,
 ) -> None:
-    """Publish what an exported file holds as the tenant's own; nothing is promoted.
+    """Publish an exported file as new versions of your own.
 
-    Args:
-        file: as `export_file` wrote it.
-        tenant: whose it becomes; None for the configured one.
-        console: where it is told.
-        err: where it is told that the file was set aside.
-        quarantine: set a file aside that is refused as hostile or damaged.
-
-    Raises:
-        SigningRefused: there is no key to sign it with.
-        ArtifactError: it cannot be read, nobody trusted signed it, or it is not what an export
-            writes.
+    Nothing is promoted. A file without a trusted signature is refused.
     """
-    store, owner = own_store(), _tenant(tenant)
+    store, owner = own_store(), chosen_tenant(tenant)
     signer, data = read_signer(store.trust), _read(file)
     try:
         imported = import_archive(store, owner, data, now=now(), signer=signer, quota=None)
     except (ArtifactCorrupt, ArtifactUntrusted) as refusal:
         if quarantine:
-            aside = quarantine_file(
+            record = quarantine_file(
                 store, owner, data, str(refusal), what=f"an archive, {file.name}"
             )
-            err.print(f"the file is kept in quarantine as number {aside.number}", highlight=False)
+            console.err.print(f"the file is in quarantine as number {record.number}")
         raise
     for ref in imported.bundles:
-        console.print(
-            f"published {ref.model} version {ref.version}, from {imported.origin}",
-            highlight=False,
-            markup=False,
+        console.out.print(
+            f"published {ref.model} version {ref.version}, from {imported.origin}", markup=False
         )
     if imported.release:
         serial = imported.release.serial
-        console.print(
-            f"published release {serial} of tenant {owner}; `axon models promote {serial}` makes it serve",
-            highlight=False,
+        console.out.print(
+            f"published release {serial} of tenant {owner}; "
+            f"`axon models promote {serial}` makes it serve"
         )
 
 
-def set_aside(
-    name: str | None,
-    version: int | None,
-    reason: str,
-    tenant: str | None,
-    console: Console,
+def quarantine(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Name of the model; without it, list the quarantine."),
+    ] = None,
     *,
-    even_in_use: bool,
+    version: Annotated[int | None, typer.Option(min=1, help="Version to quarantine.")] = None,
+    reason: Annotated[str, typer.Option(help="The reason, for the record.")] = "",
+    even_in_use: Annotated[
+        bool,
+        typer.Option(
+            "--even-in-use", help="Also a version that serves; roll back first if you can."
+        ),
+    ] = False,
+    tenant: TenantOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """List what is set aside, or set one version of a model aside.
+    """Quarantine a model version, or list the quarantine.
 
-    Raises:
-        ArtifactError: there is none, or it is needed and `even_in_use` is not said.
-        MalformedEvent: a name without a version.
+    Axon never loads a version from the quarantine and never releases one from it.
     """
-    store, owner = own_store(), _tenant(tenant)
+    store, owner = own_store(), chosen_tenant(tenant)
     if name is not None:
         if version is None:
-            raise MalformedEvent(
-                "--version", "say which version of it; nothing is set aside by guessing"
-            )
+            raise MalformedEvent("--version", "give the version to quarantine; it has no default")
         one = quarantine_bundle(
             store, owner, ModelName(name), version, reason, even_in_use=even_in_use
         )
-        console.print(
-            f"set {one.what} of tenant {owner} aside as number {one.number}; nothing looks it up any more",
-            highlight=False,
+        console.out.print(
+            f"{one.what} of tenant {owner} is in quarantine as number {one.number}; "
+            "it cannot be loaded any more"
         )
         return
-    table = Table(
-        "number", "what", "since", "by", "sha256", "reason", box=None, header_style="bold"
-    )
-    for one in list_quarantine(store, owner):
-        note = one.reason if one.is_there else f"{one.reason} (only this note is left)"
-        table.add_row(
-            str(one.number),
-            plain(one.what),
-            one.at,
-            plain(one.who),
-            one.digest[:12],
-            plain(one.problem or note),
-        )
-    console.print(table if table.row_count else f"nothing of tenant {owner} is set aside")
-
-
-def show_audit(limit: int, tenant: str | None, console: Console, *, as_json: bool) -> None:
-    """The newest acts on a tenant's things.
-
-    Raises:
-        ArtifactError: the log cannot be read.
-    """
-    entries = read_audit(own_store(), _tenant(tenant), limit=limit)
+    records = list_quarantine(store, owner)
     if as_json:
-        console.print_json(json.dumps([asdict(entry) for entry in entries]))
-        return
-    table = Table(
-        "line",
-        "at",
-        "who",
-        "where",
-        "act",
-        "what",
-        "sha256",
-        "outcome",
-        box=None,
-        header_style="bold",
-    )
-    for one in entries:
-        outcome = f"[{COLOURS[one.outcome]}]{one.outcome}[/] {one.code}".strip()
-        texts = (plain(text) for text in (one.who, one.where, one.act, one.what))
-        table.add_row(str(one.number), one.at, *texts, one.digest[:12], outcome)
-    console.print(table if entries else "nothing was done yet", highlight=False)
+        print_json([asdict(one) for one in records])
+    elif not records:
+        console.out.print(f"the quarantine of tenant {owner} is empty")
+    else:
+        console.out.print(
+            table(
+                [
+                    "number",
+                    "what",
+                    "since",
+                    "by",
+                    Column("sha256", optional=True),
+                    Column("reason", wraps=True),
+                ],
+                [
+                    [
+                        str(one.number),
+                        plain(one.what),
+                        minutes(one.at),
+                        plain(one.who),
+                        one.digest[:12],
+                        plain(
+                            one.problem
+                            or (one.reason if one.is_there else f"{one.reason} (files are gone)")
+                        ),
+                    ]
+                    for one in records
+                ],
+            )
+        )
 
 
-def check_audit(head: str, console: Console) -> bool:
-    """Follow the chain through the whole log; say where it was touched.
+def audit(
+    *,
+    limit: Annotated[int, typer.Option(min=1, help="Number of entries to show.")] = 50,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify", help="Verify the hash chain of the whole log. Exit code 1: it was changed."
+        ),
+    ] = False,
+    head: Annotated[
+        str,
+        typer.Option(
+            help="Head that an earlier `--verify` printed: no entry up to it may be missing."
+        ),
+    ] = "",
+    tenant: TenantOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the audit log of the model store, newest first.
 
-    Returns:
-        Whether it was not.
-
-    Raises:
-        ArtifactError: the log cannot be read.
+    Each entry names the user, the action, its target, the time, the place and the outcome.
     """
+    if verify or head:
+        _verify(head, as_json=as_json)
+        return
+    entries = read_audit(own_store(), chosen_tenant(tenant), limit=limit)
+    if as_json:
+        print_json([asdict(one) for one in entries])
+    elif not entries:
+        console.out.print("the audit log is empty")
+    else:
+        console.out.print(
+            table(
+                [
+                    Column("line", optional=True),
+                    "time",
+                    "user",
+                    "action",
+                    Column("target", wraps=True),
+                    "outcome",
+                    Column("where", optional=True),
+                    Column("sha256", optional=True),
+                ],
+                [
+                    [
+                        str(one.number),
+                        minutes(one.at),
+                        plain(one.who),
+                        plain(one.act),
+                        plain(one.what),
+                        f"{coloured(one.outcome, COLOURS[one.outcome])} {one.code}".strip(),
+                        plain(one.where),
+                        one.digest[:12],
+                    ]
+                    for one in entries
+                ],
+            )
+        )
+
+
+def _verify(head: str, *, as_json: bool) -> None:
+    """Verify the hash chain of the whole log, report where it was changed, and exit with 1 then."""
     report = verify_audit(own_store(), remembered=head)
-    for problem in report.problems:
-        console.print(problem, highlight=False)
-    if report.torn:
-        console.print(
-            f"{report.torn} lines were cut short by a crash; no act is among them", highlight=False
-        )
-    if not report.problems:
-        console.print(
-            f"{report.lines} lines, {report.first} to {report.last}, are as they were written",
-            highlight=False,
-        )
-        console.print(
-            f"head {report.head or '(none)'}: keep it elsewhere, and give it to --head next time",
-            highlight=False,
-            soft_wrap=True,
-        )
-    return not report.problems
-
-
-def _tenant(named: str | None) -> Tenant:
-    return Tenant(named or read_settings().store.tenant)
+    if as_json:
+        print_json(asdict(report))
+    else:
+        for problem in report.problems:
+            console.out.print(problem)
+        if report.torn:
+            console.out.print(
+                f"{report.torn} lines were cut short by a crash; no action is among them"
+            )
+        if not report.problems:
+            console.out.print(
+                f"{report.lines} lines, {report.first} to {report.last}, are as they were written"
+            )
+            console.out.print(
+                f"head {report.head or '(none)'}: store it elsewhere; give it to --head next time",
+                soft_wrap=True,
+            )
+    if report.problems:
+        raise typer.Exit(1)
 
 
 def _read(file: Path) -> bytes:

@@ -1,17 +1,20 @@
-"""`axon train flows` and `axon calibrate`: flows in; bundles, a model card and a release out."""
+"""`axon train flows` and `axon calibrate`: models and thresholds for flows, as a new release."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from rich.console import Console
+import typer
 
+from deployments.cli import console
+from deployments.cli.errors import CommandFailed
 from deployments.cli.evaluate import labelled
 from deployments.cli.local_models import current_models
+from deployments.cli.options import Promote, Publish, Seed, StoreOption, TenantOption
 from deployments.cli.progress import progress_bars, report_to
 from deployments.cli.publish_target import PublishTarget
 from ensemble.errors import TrainingError
@@ -43,48 +46,141 @@ from ensemble.training.recipes.flow_ensemble import (
     fit_on_benign,
 )
 
-__all__ = ["benign_flows", "calibrate", "train_benign_flows", "train_flows"]
+__all__ = ["benign_flows", "calibrate", "train_flows"]
 
 DETECTORS = (
     "an isolation forest, a principal subspace and a codebook, learnt from benign flows alone."
 )
-FIRST_SHARE = 0.7  # of each (day, label) by time: what the time split of the card fits on
+FIRST_SHARE = 0.7  # of each (day, label) by time: the training part of the card's time split
 
 
 def train_flows(
-    data: Path,
-    target: PublishTarget,
     *,
-    seed: int,
-    first: float | None,
-    evaluate: bool,
-    console: Console,
-    err: Console,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Labelled CSV of flows, or a folder with flows.csv.gz: trains all flow layers "
+            "and the fusion."
+        ),
+    ] = None,
+    benign: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV of your own benign flows: trains the anomaly layer alone; no labels needed."
+        ),
+    ] = None,
+    first: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1, max=0.95, help="Train on this first share of each (day, label) by time only."
+        ),
+    ] = None,
+    evaluate: Annotated[
+        bool,
+        typer.Option(
+            "--evaluate/--no-evaluate",
+            help="Also measure the recipe for the card, by time and with families left out "
+            "(minutes).",
+        ),
+    ] = True,
+    seed: Seed = 0,
+    tenant: TenantOption = None,
+    store: StoreOption = None,
+    publish: Publish = False,
+    promote: Promote = True,
+) -> None:
+    """Train the flow layers.
+
+    On labelled flows (--data), or the anomaly layer alone on your own benign flows (--benign).
+    """
+    target = PublishTarget(tenant, store, publish=publish, promote=promote)
+    if data is not None and benign is None:
+        _train_labelled(data, target, seed=seed, first=first, evaluate=evaluate)
+    elif benign is not None and data is None:
+        _train_benign(benign, target, seed=seed)
+    else:
+        raise CommandFailed("give either --data (labelled flows) or --benign (your own flows)")
+
+
+def calibrate(
+    *,
+    benign: Annotated[
+        Path,
+        typer.Option(help="CSV of benign flows of your own network that no model was trained on."),
+    ],
+    fpr: Annotated[
+        float,
+        typer.Option(
+            help="Share of benign flows above `malicious`; `suspicious` gets ten times as many, "
+            "`critical` a tenth."
+        ),
+    ] = 0.001,
+    tenant: TenantOption = None,
+    store: StoreOption = None,
+    publish: Publish = True,
+    promote: Promote = True,
+) -> None:
+    """Fit the thresholds to your own network, as a new release.
+
+    The models stay as they are.
+    """
+    target = PublishTarget(tenant, store, publish=publish, promote=promote)
+    if not 0.0 < fpr < 0.1:  # noqa: PLR2004  # above it `suspicious` would be every flow
+        raise TrainingError(
+            "--fpr is a share between 0 and 0.1, e.g. 0.001 for one benign flow in a thousand"
+        )
+    flows = benign_flows(benign)
+    layers = _current_layers(target)
+    if layers.fusion is None:
+        raise TrainingError("the current release has no fusion for flows")
+    odds = layers.odds(flows.features)
+    fusion = with_thresholds(layers.fusion, odds, (fpr * 10, fpr, fpr / 10))
+    key = layer_set(fusion.shares)
+    old, new = layers.fusion.thresholds.get(key), fusion.thresholds[key]
+    fused = layers.fused(odds)
+    if old is not None:
+        share = float(np.mean(fused > np.log(old.malicious / (1 - old.malicious))))
+        console.out.print(
+            f"with the old thresholds {share:.2%} of these benign flows are called malicious",
+        )
+    console.out.print(
+        f"suspicious above {new.suspicious:.4f}, malicious above {new.malicious:.4f}, "
+        f"critical above {new.critical:.4f}",
+    )
+    if fpr * len(flows) < 1:
+        console.out.print(
+            f"{len(flows):,} flows cannot show a rate of {fpr:g}: "
+            "malicious is extrapolated along the tail",
+        )
+    target.publish([], {Kind.FLOW: fusion}, f"axon calibrate --fpr {fpr:g}, {len(flows):,} flows")
+
+
+def _train_labelled(
+    data: Path, target: PublishTarget, *, seed: int, first: float | None, evaluate: bool
 ) -> None:
     """Train the flow layers and their fusion on labelled flows.
 
     Args:
         data: labelled CSV, or a folder that holds `flows.csv.gz`.
-        target: where they go.
-        seed: of everything random.
+        target: where they are published.
+        seed: random seed.
         first: train on this first share of each (day, label) by time only, so that the rest can
-            judge.
-        evaluate: also measure the recipe for the card: by time, and with each attack family
-            left out. Minutes.
-        console: where the figures go.
-        err: where progress goes.
+            be used to evaluate.
+        evaluate: also measure the recipe for the card.
 
     Raises:
-        TrainingError, FeatureMismatch: the flows cannot teach it.
+        TrainingError, FeatureMismatch: the flows are not fit for training.
     """
-    flows = labelled(data, err)
+    flows = labelled(data)
     if not flows.families.all():
         raise TrainingError(
-            "some flows have no label: labelled training needs one on every line; for benign flows alone use --benign"
+            "some flows have no label: labelled training needs one on every line; "
+            "for benign flows alone use --benign"
         )
     if (first is not None or evaluate) and not flows.times.all():
         raise TrainingError(
-            "a split by time needs an ISO 8601 `timestamp` on every line; without one, use --no-evaluate and no --first"
+            "a split by time needs an ISO 8601 `timestamp` on every line; "
+            "without one, use --no-evaluate and no --first"
         )
     if first is not None:
         flows = flows.select(flows.split_by_time(first)[0])
@@ -96,20 +192,18 @@ def train_flows(
         unseen = leave_families_out(flows, seed, report, jobs=jobs) if evaluate else None
     training = _training("flows", flows, seed) | {"first_share": first or 1.0}
     trained = _flow_bundles(layers, flows, training, later, unseen)
-    console.print(trained[0].card, highlight=False, markup=False, soft_wrap=True)
-    target.publish(trained, _fusions(layers), f"axon train flows, {len(flows):,} flows", console)
+    console.out.print(trained[0].card, markup=False, soft_wrap=True)
+    target.publish(trained, _fusions(layers), f"axon train flows, {len(flows):,} flows")
 
 
-def train_benign_flows(
-    file: Path, target: PublishTarget, *, seed: int, console: Console, err: Console
-) -> None:
-    """Train the anomaly layer on one's own benign flows, and set thresholds to match; no labels needed.
+def _train_benign(file: Path, target: PublishTarget, *, seed: int) -> None:
+    """Train the anomaly layer on benign flows of one network and fit the thresholds to it.
 
     Raises:
         TrainingError: too few flows, or no release to build on.
         ArtifactError: the current release cannot be read.
     """
-    flows = benign_flows(file, err)
+    flows = benign_flows(file)
     layers = fit_on_benign(flows, _current_layers(target), seed)
     if layers.fusion is None:
         raise TrainingError("the current release has no fusion for flows")
@@ -132,68 +226,18 @@ def train_benign_flows(
         training,
         card,
     )
-    console.print(card, highlight=False, markup=False, soft_wrap=True)
-    target.publish(
-        [trained], _fusions(layers), f"axon train flows --benign, {len(flows):,} flows", console
-    )
+    console.out.print(card, markup=False, soft_wrap=True)
+    target.publish([trained], _fusions(layers), f"axon train flows --benign, {len(flows):,} flows")
 
 
-def calibrate(
-    file: Path, target: PublishTarget, *, rate: float, console: Console, err: Console
-) -> None:
-    """New thresholds for the flows of one's own network, as a new release; the models stay.
-
-    Args:
-        file: CSV of benign flows that no model was trained on.
-        target: where the release goes.
-        rate: false positives at `malicious`; `suspicious` gets ten times as many, `critical` a
-            tenth.
-        console: where the figures go.
-        err: where bad lines go.
-
-    Raises:
-        TrainingError: too few flows, a rate that cannot be, or no fusion to set thresholds for.
-    """
-    if not 0.0 < rate < 0.1:  # noqa: PLR2004  # `suspicious` would be everything
-        raise TrainingError(
-            "--fpr is a share between 0 and 0.1, e.g. 0.001 for one benign flow in a thousand"
-        )
-    flows = benign_flows(file, err)
-    layers = _current_layers(target)
-    if layers.fusion is None:
-        raise TrainingError("the current release has no fusion for flows")
-    odds = layers.odds(flows.features)
-    fusion = with_thresholds(layers.fusion, odds, (rate * 10, rate, rate / 10))
-    key = layer_set(fusion.shares)
-    old, new = layers.fusion.thresholds.get(key), fusion.thresholds[key]
-    fused = layers.fused(odds)
-    if old is not None:
-        share = float(np.mean(fused > np.log(old.malicious / (1 - old.malicious))))
-        console.print(
-            f"with the old thresholds {share:.2%} of these benign flows are called malicious",
-            highlight=False,
-        )
-    console.print(
-        f"suspicious above {new.suspicious:.4f}, malicious above {new.malicious:.4f}, critical above {new.critical:.4f}",
-        highlight=False,
-    )
-    if rate * len(flows) < 1:
-        console.print(
-            f"{len(flows):,} flows cannot show a rate of {rate:g}: malicious is extrapolated along the tail",
-            highlight=False,
-        )
-    target.publish(
-        [], {Kind.FLOW: fusion}, f"axon calibrate --fpr {rate:g}, {len(flows):,} flows", console
-    )
-
-
-def benign_flows(file: Path, err: Console) -> FlowTable:
-    """The flows of a file that is said to be benign; one that is labelled otherwise is refused."""
-    flows = labelled(file, err)
+def benign_flows(file: Path) -> FlowTable:
+    """Read a file of benign flows; refuse one with a flow that is labelled as an attack."""
+    flows = labelled(file)
     attacks = int((flows.is_hostile & (flows.families != "")).sum())
     if attacks:
         raise TrainingError(
-            f"{attacks:,} of these {len(flows):,} flows are labelled as attacks; --benign wants benign flows only"
+            f"{attacks:,} of these {len(flows):,} flows are labelled as attacks; "
+            "--benign needs benign flows only"
         )
     return flows
 
@@ -201,8 +245,8 @@ def benign_flows(file: Path, err: Console) -> FlowTable:
 def _judge_later(flows: FlowTable, seed: int, report: Progress, jobs: int) -> Judged:
     early, late = flows.split_by_time(FIRST_SHARE)
 
-    def earlier(what: str, done: int, total: int) -> None:
-        report(f"{what}, first {FIRST_SHARE:.0%} by time", done, total)
+    def earlier(task: str, done: int, total: int) -> None:
+        report(f"{task}, first {FIRST_SHARE:.0%} by time", done, total)
 
     return judge(fit_flows(flows.select(early), seed, earlier, jobs=jobs), flows.select(late))
 
@@ -229,17 +273,15 @@ def _flow_bundles(
     later: Judged | None,
     unseen: FamilyOut | None,
 ) -> list[Trained]:
-    """A bundle for each layer.
-
-    Each has the card of all, because they were fitted and judged together.
-    """
+    """Make a bundle for each layer, all with one card: they were fitted and measured together."""
     if layers.fusion is None:
         raise TrainingError("these layers have no fusion")
     events = golden_flows(flows.features, flows.is_hostile)
     pictures = _pictures(later) if later is not None and later.thresholds is not None else {}
     about = {
         "anomaly": f"How unlike benign traffic a flow is: {DETECTORS}",
-        "behavior": "A small network over the flow features that tells benign flows from attack families and from made-up flows. "
+        "behavior": "A small network over the flow features that separates benign flows from "
+        "attack families and from made-up flows. "
         f"Its families: {', '.join(layers.behavior.classes[1:-1])}.",
     }
     if layers.classifier is not None:
@@ -270,8 +312,9 @@ def _about_classifier(classifier: FlowClassifier) -> str:
         for name, model in classifier.models.items()
     )
     return (
-        f"Which attack family a flow looks like, if any. Models, all as plain arrays: {sizes}. Of these {FUSED_MODEL} has a say in the "
-        f"verdict. Labels: {', '.join(classifier.labels)}; the last are made-up flows. "
+        f"The attack family that a flow resembles, if any. Models, all as plain arrays: {sizes}. "
+        f"Of these only {FUSED_MODEL} contributes to the verdict. "
+        f"Labels: {', '.join(classifier.labels)}; the last are made-up flows. "
         + " ".join(f"Not in it: {name}: {why}." for name, why in classifier.missing.items())
     ).rstrip()
 
@@ -291,21 +334,22 @@ def _pictures(later: Judged) -> dict[str, bytes]:
 
 
 def _current_layers(target: PublishTarget) -> FlowLayers:
-    """The flow layers of the current release; one that was made without a classifier goes on without.
+    """Load the flow layers of the current release; the classifier only where the release names one.
 
     Raises:
         TrainingError: one of them cannot be loaded.
     """
     models = {}
     for layer in LAYER_NAMES:
-        held = current_models(target.store, target.lineage, layer)
-        if Kind.FLOW in held.unnamed and layer not in ("anomaly", "behavior"):
+        loaded = current_models(target.store, target.lineage, layer)
+        if Kind.FLOW in loaded.unnamed and layer not in ("anomaly", "behavior"):
             continue
-        if Kind.FLOW not in held.models:
+        if Kind.FLOW not in loaded.models:
             raise TrainingError(
-                f"the {layer} layer of the current release cannot be loaded: {held.failures[Kind.FLOW].message}"
+                f"the {layer} layer of the current release cannot be loaded: "
+                f"{loaded.failures[Kind.FLOW].message}"
             )
-        models[layer] = held.models[Kind.FLOW].model
+        models[layer] = loaded.models[Kind.FLOW].model
     anomaly, behavior, classifier = (models.get(layer) for layer in LAYER_NAMES)
     if (
         not isinstance(anomaly, FlowAnomaly)

@@ -1,17 +1,16 @@
-"""`axon train posture`.
-
-Vulnerability data and an inventory in; what the resilience layer knows of CVEs and of hosts out.
-"""
+"""`axon train posture`: knowledge of CVEs and of hosts for the resilience layer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from rich.console import Console
+import typer
 
+from deployments.cli import console
+from deployments.cli.options import Promote, Publish, StoreOption, TenantOption
 from deployments.cli.publish_target import PublishTarget
 from ensemble.errors import TrainingError
 from ensemble.events import Kind
@@ -23,15 +22,15 @@ from ensemble.training.publish import GOLDEN_EVENTS, Trained, current_release, g
 from ensemble.training.recipes.host_inventory import TrivyHost, read_inventory
 from ensemble.training.recipes.vulnerabilities import TrainedKnowledge, train_knowledge
 
-__all__ = ["Sources", "train_posture"]
+__all__ = ["train_posture"]
 
 KNOWLEDGE, INVENTORY = "posture-knowledge", "posture-inventory"
-EXAMPLES = 20  # hosts that the terminal shows
+EXAMPLES = 20  # hosts on the card
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
-    """Files of vulnerability data, and their dates where the files do not say them."""
+class _Sources:
+    """Files of vulnerability data, and their dates where the files do not contain them."""
 
     epss: Path | None
     kev: Path | None
@@ -42,38 +41,72 @@ class Sources:
 
     @property
     def given(self) -> bool:
-        """Whether there is anything new to know of CVEs."""
+        """Whether any file of CVEs is given."""
         return any((self.epss, self.kev, self.cvss))
 
 
 def train_posture(
-    inventory: Path,
-    sources: Sources,
-    trivy: TrivyHost | None,
-    target: PublishTarget,
-    console: Console,
+    *,
+    inventory: Annotated[
+        Path, typer.Option(help="Your hosts: CSV, JSON, or a Trivy JSON report of one host.")
+    ],
+    epss: Annotated[
+        Path | None,
+        typer.Option(
+            help="EPSS as CSV from FIRST.org; without any source the current knowledge stays."
+        ),
+    ] = None,
+    kev: Annotated[Path | None, typer.Option(help="KEV as CSV or JSON from CISA.")] = None,
+    cvss: Annotated[
+        Path | None, typer.Option(help="CVSS vectors and scores from NVD, as CSV.")
+    ] = None,
+    epss_date: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="Day of the EPSS file, where it has none."),
+    ] = None,
+    kev_date: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="Day of the KEV file, where it has none."),
+    ] = None,
+    cvss_date: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="Day of the CVSS file, where it has none."),
+    ] = None,
+    trivy_host: Annotated[
+        str, typer.Option(help="With a Trivy report: the host's name in events.")
+    ] = "",
+    trivy_exposure: Annotated[
+        str | None, typer.Option(help="With a Trivy report: isolated, internal or internet.")
+    ] = None,
+    trivy_criticality: Annotated[
+        str, typer.Option(help="With a Trivy report: low, medium, high or critical.")
+    ] = "medium",
+    tenant: TenantOption = None,
+    store: StoreOption = None,
+    publish: Publish = False,
+    promote: Promote = True,
 ) -> None:
-    """Read the inventory and, where sources are given, new knowledge; publish them together with the knowledge they were proven with.
+    """Train the resilience layer on vulnerabilities and hosts.
 
-    Args:
-        inventory: CSV, JSON or a Trivy report.
-        sources: one that is not given stays as the current release has it.
-        trivy: what a Trivy report cannot know of its host.
-        target: where they go.
-        console: where the hosts' scores go.
-
-    Raises:
-        TrainingError: a file that is not understood, or no knowledge at all.
+    The inventory is always replaced. A source of CVEs that is not given stays as the current
+    release has it.
     """
+    target = PublishTarget(tenant, store, publish=publish, promote=promote)
+    days = [None if day is None else day.date() for day in (epss_date, kev_date, cvss_date)]
+    sources = _Sources(epss, kev, cvss, *days)
+    trivy = (
+        None
+        if trivy_exposure is None
+        else TrivyHost(trivy_exposure, trivy_criticality, host=trivy_host)
+    )
     current = _current_knowledge(target)
     trained = _knowledge(sources, current) if sources.given else None
     knowledge = trained.knowledge if trained else current
     if knowledge is None:
         raise TrainingError("there is no knowledge of CVEs yet: give --epss, --kev and --cvss")
     hosts = read_inventory(inventory, trivy=trivy)
-    today = (
-        datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
-    )  # golden answers hold on one day
+    # golden answers hold on one day
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
     posture = ResiliencePosture(knowledge, hosts.inventory, now=lambda: today)
     names = list(hosts.inventory.hosts)
     golden = golden_of(
@@ -103,13 +136,11 @@ def train_posture(
     bundles = [Trained(INVENTORY, hosts.inventory.to_parts(), golden, training, card)]
     if trained:
         bundles.insert(0, _knowledge_bundle(trained))
-    console.print(
-        "\n".join(bundle.card for bundle in bundles), highlight=False, markup=False, soft_wrap=True
-    )
-    target.publish(bundles, {}, f"axon train posture, {len(names):,} hosts", console)
+    console.out.print("\n".join(bundle.card for bundle in bundles), markup=False, soft_wrap=True)
+    target.publish(bundles, {}, f"axon train posture, {len(names):,} hosts")
 
 
-def _knowledge(sources: Sources, current: PostureKnowledge | None) -> TrainedKnowledge:
+def _knowledge(sources: _Sources, current: PostureKnowledge | None) -> TrainedKnowledge:
     return train_knowledge(
         base=current,
         epss=sources.epss,
@@ -122,7 +153,7 @@ def _knowledge(sources: Sources, current: PostureKnowledge | None) -> TrainedKno
 
 
 def _current_knowledge(target: PublishTarget) -> PostureKnowledge | None:
-    """What the current release knows of CVEs; None where it knows nothing yet."""
+    """The CVEs in the current release; None where it has none."""
     _, current = current_release(target.store, target.lineage)
     ref = current.bundles.get(ModelName(KNOWLEDGE)) if current else None
     if ref is None:
@@ -139,24 +170,27 @@ def _knowledge_bundle(trained: TrainedKnowledge) -> Trained:
         "sources": dict(trained.training_data),
         "counts": dict(trained.metrics),
     }
-    text = "Sources: EPSS by FIRST.org, KEV by CISA (CC0), CVSS by NVD. Each carries its own date, and its weight falls with its age."
+    text = (
+        "Sources: EPSS by FIRST.org, KEV by CISA (CC0), CVSS by NVD. "
+        "Each has its own date, and its weight falls with its age."
+    )
     card = _card(
         KNOWLEDGE, "CVEs: chance of exploitation, known exploitation, severity.", training, text
     )
-    return Trained(
-        KNOWLEDGE, trained.knowledge.to_parts(), Golden((), ()), training, card
-    )  # its golden answers are the inventory's
+    no_answers = Golden((), ())  # the golden answers of the inventory cover it
+    return Trained(KNOWLEDGE, trained.knowledge.to_parts(), no_answers, training, card)
 
 
 def _card(name: str, about: str, training: dict[str, Any], text: str) -> str:
     rows = table(["what", "value"], [[key, value] for key, value in training.items()])
     limits = (
-        "Reach, controls, the KEV floor and the ordinary host are judgement, written in `ensemble/layers/resilience.py` with "
-        "their reasons; nothing here was validated against incidents."
+        "Reach, controls, the KEV floor and the ordinary host are judgement, written in "
+        "`ensemble/layers/resilience.py` with their reasons; nothing here was validated against "
+        "incidents."
     )
     return (
         "\n\n".join(
-            [f"# {name}", about, "## Training", rows, "## What it says", text, "## Limits", limits]
+            [f"# {name}", about, "## Training", rows, "## Contents", text, "## Limits", limits]
         )
         + "\n"
     )

@@ -1,18 +1,18 @@
-"""`axon train processes`.
-
-Process starts in; rarity, and on one's own processes the command-line forest too.
-"""
+"""`axon train processes`: rarity of processes, and a forest over command lines."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from rich.console import Console
+import typer
 
+from deployments.cli import console
+from deployments.cli.errors import CommandFailed
 from deployments.cli.local_models import current_models
+from deployments.cli.options import Promote, Publish, Seed, StoreOption, TenantOption
 from deployments.cli.publish_target import PublishTarget
 from ensemble.errors import ArtifactMissing
 from ensemble.events import Kind
@@ -29,52 +29,65 @@ from ensemble.training.recipes.process_anomaly import (
     train_masquerade,
 )
 
-__all__ = ["train_benign_processes", "train_shipped_processes"]
+__all__ = ["train_processes"]
 
 NAME = "anomaly-process"
+SHIPPED_LIMITS = (
+    "Unix program names of 30 users around the year 2000. They are not the programs of your fleet.",
+    "Train it on your own processes: `axon train processes --benign FILE`.",
+    "A masquerader here is another user's ordinary work, not malware.",
+    "Command lines are not scored: training on your own processes adds them.",
+)
+BENIGN_LIMITS = (
+    "What these processes did not contain is rare, whether hostile or not.",
+    "No hostile command line has tested the forest: it contributes half its weight.",
+)
 
 
-def train_shipped_processes(
-    data: Path, target: PublishTarget, *, seed: int, console: Console, err: Console
+def train_processes(
+    *,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder that holds process_masquerade: trains the shipped model."),
+    ] = None,
+    benign: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSONL or CSV of your own process starts: name, parent, command_line, user, host."
+        ),
+    ] = None,
+    seed: Seed = 0,
+    tenant: TenantOption = None,
+    store: StoreOption = None,
+    publish: Publish = False,
+    promote: Promote = True,
 ) -> None:
-    """The model that is shipped: rarity of the users of `process_masquerade`.
+    """Train the process layer.
 
-    Raises:
-        TrainingError: the data is missing or is not what it should be.
+    On your own process starts (--benign) it learns their rarity and their command lines; on
+    process_masquerade (--data) rarity alone.
     """
-    trained = train_masquerade(data, seed, err.print)
-    limits = [
-        "Unix program names of 30 users around the year 2000. On any other fleet nearly every program is new to it.",
-        "Train it on your own processes: `axon train processes --benign FILE`.",
-        "A masquerader here is another user's ordinary work, not malware.",
-        "Command lines are not read: there is no labelled benign set to calibrate them on. Training on your own processes wakes them.",
-    ]
-    _finish(trained, target, "processes-masquerade", limits, seed, console)
-
-
-def train_benign_processes(
-    file: Path, target: PublishTarget, *, seed: int, console: Console, err: Console
-) -> None:
-    """A model of one's own processes, command lines included.
-
-    Raises:
-        TrainingError: too few events, or a file that is none; line and column are named.
-    """
-    trained = train_benign(read_process_events(file), _base(target), seed, err.print)
-    limits = [
-        "What these processes did not contain is rare, whether hostile or not.",
-        "No hostile command line has tested the forest: it speaks with half its weight.",
-    ]
-    _finish(trained, target, "processes-benign", limits, seed, console)
+    target = PublishTarget(tenant, store, publish=publish, promote=promote)
+    if data is not None and benign is None:
+        trained = train_masquerade(data, seed, console.err.print)
+        _finish(trained, target, "processes-masquerade", SHIPPED_LIMITS, seed)
+    elif benign is not None and data is None:
+        events = read_process_events(benign)
+        trained = train_benign(events, _base(target), seed, console.err.print)
+        _finish(trained, target, "processes-benign", BENIGN_LIMITS, seed)
+    else:
+        raise CommandFailed(
+            "give either --data (the folder of process_masquerade) or --benign (your own processes)"
+        )
 
 
 def _base(target: PublishTarget) -> ProcessAnomaly | None:
-    """The model in use, whose calibration and background carry over; None where there is none."""
+    """The current model, whose calibration and background carry over; None without one."""
     try:
-        held = current_models(target.store, target.lineage, "anomaly")
+        loaded = current_models(target.store, target.lineage, "anomaly")
     except ArtifactMissing:
         return None
-    model = held.models[Kind.PROCESS].model if Kind.PROCESS in held.models else None
+    model = loaded.models[Kind.PROCESS].model if Kind.PROCESS in loaded.models else None
     return model if isinstance(model, ProcessAnomaly) else None
 
 
@@ -82,9 +95,8 @@ def _finish(
     trained: TrainedProcesses,
     target: PublishTarget,
     recipe: str,
-    limits: list[str],
+    limits: Sequence[str],
     seed: int,
-    console: Console,
 ) -> None:
     fusion = with_thresholds(
         Fusion({"anomaly": 1.0}, 1.0, {}), {"anomaly": log_odds(trained.benign_scores)}, RATES
@@ -97,7 +109,7 @@ def _finish(
         "sizes": dict(trained.sizes),
     }
     card = _card(trained, training, fusion, limits)
-    console.print(card, highlight=False, markup=False, soft_wrap=True)
+    console.out.print(card, markup=False, soft_wrap=True)
     golden = golden_of(
         trained.model,
         Kind.PROCESS,
@@ -108,29 +120,29 @@ def _finish(
         [bundle],
         {Kind.PROCESS: fusion},
         f"axon train processes, {trained.sizes['events_learnt']:,} events",
-        console,
     )
 
 
 def _ties(trained: TrainedProcesses, thresholds: Thresholds) -> list[str]:
-    """Says so where the strangest benign events are all equally strange, so that no score can lie above them."""
+    """A limit for the card if the highest benign scores tie: no score can exceed them then."""
     highest = float(trained.benign_scores.max())
     if thresholds.malicious < highest:
         return []
     tied = float((trained.benign_scores == highest).mean())
     return [
-        f"{tied:.2%} of benign events tie at the highest score, {highest:.4f}: rarity alone makes an event suspicious, never malicious.",
+        f"{tied:.2%} of benign events tie at the highest score, {highest:.4f}.",
+        "So rarity alone makes an event suspicious, never malicious.",
         "An exposed host can still shift it there.",
     ]
 
 
 def _card(
-    trained: TrainedProcesses, training: Mapping[str, Any], fusion: Fusion, limits: list[str]
+    trained: TrainedProcesses, training: Mapping[str, Any], fusion: Fusion, limits: Sequence[str]
 ) -> str:
     thresholds = fusion.thresholds["anomaly"]
     parts = [
         f"# {NAME}",
-        "How rare it is to see this program started by this user, on this host, in this group, anywhere.",
+        "The rarity of a program for its user, its host, its group and the whole fleet.",
         "## Training",
         table(["what", "value"], [[key, value] for key, value in training.items()]),
         "## Figures, on events that the table had not counted",

@@ -1,4 +1,4 @@
-"""`axon trust`: a key to sign models with, and whom this Axon believes."""
+"""`axon trust`: the signing key of this machine, the trusted keys and the pinned files."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import re
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
-from rich.console import Console
-from rich.table import Column, Table
+import typer
 
-from deployments.cli.local_store import now, plain
+from deployments.cli import console
+from deployments.cli.console import Column, plain, print_json, table
+from deployments.cli.local_store import now
+from deployments.cli.options import JsonOption
 from deployments.config.settings import ROOT, read_settings
 from deployments.config.trust import (
     KEY_VARIABLE,
@@ -31,58 +34,59 @@ __all__ = ["init", "pin", "show"]
 PINNED = ("tenants/*/CURRENT", "tenants/*/releases/*.json", "tenants/*/bundles/*/*/manifest.json")
 
 
-def init(key: Path | None, console: Console) -> None:
-    """Make a key where there is none, and trust it.
+def init(
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of the private key, outside the repository; default: "
+            "~/.config/axon/signing.key."
+        ),
+    ] = None,
+) -> None:
+    """Make a signing key and add it to the trust list.
 
-    Args:
-        key: file of the private key; None for the usual one.
-        console: where it is told.
-
-    Raises:
-        SigningRefused: the place is inside the repository, others can read the key, or the
-            trust list cannot be changed.
-        pydantic.ValidationError: the trust list is wrong.
+    An existing key stays as it is. Refused where the file is inside the repository or other users
+    can read it.
     """
     list_path = read_settings().trust.resolve()
     known = read_trust_file(list_path)
     path = (key or key_path()).expanduser().absolute()
     if path.resolve().is_relative_to(ROOT):
         raise SigningRefused(
-            f"{path} is inside the repository, where a private key gets published one day: name another place with --key"
+            f"{path} is inside the repository, where a private key would be published sooner or "
+            "later: name another place with --key"
         )
     try:
         signer = read_key(path)
-        console.print(f"the key at {path} is kept", highlight=False, markup=False)
+        console.out.print(f"the key at {path} stays", highlight=False, markup=False)
     except FileNotFoundError:
         signer = _new_key(path)
-        console.print(
-            f"made a private key at {path}: keep a copy where only you can read it",
+        console.out.print(
+            f"made a private key at {path}: store a copy where only you can read it",
             highlight=False,
             markup=False,
         )
     if signer.key_id in known.keys:
-        console.print(f"key {signer.key_id} is trusted already", highlight=False)
+        console.out.print(f"key {signer.key_id} is trusted already", highlight=False)
     else:
         public = base64.b64encode(signer.public).decode()
         wanted = known.model_copy(update={"keys": {**known.keys, signer.key_id: public}})
         text = list_path.read_text(encoding="utf-8")
         _replace(list_path, _with_key(text, signer, f"axon trust init, {now():%Y-%m-%d}"), wanted)
-        console.print(
-            f"key {signer.key_id} is trusted now; a running service knows within seconds",
+        console.out.print(
+            f"key {signer.key_id} is trusted now; a running service follows within seconds",
             highlight=False,
         )
     if path != key_path().absolute():
-        console.print(
+        console.out.print(
             f"to sign with this key: export {KEY_VARIABLE}={path}", highlight=False, markup=False
         )
 
 
-def show(console: Console) -> None:
-    """The trust list, and which of its keys this machine signs with.
+def show(*, as_json: JsonOption = False) -> None:
+    """Show the trusted keys and the pinned files.
 
-    Raises:
-        SigningRefused: this machine's key can be read by others, or is none.
-        pydantic.ValidationError: the trust list is wrong.
+    The key that this machine signs with is marked.
     """
     path = read_settings().trust
     known = read_trust_file(path)
@@ -90,28 +94,39 @@ def show(console: Console) -> None:
         own = read_key(key_path()).key_id
     except FileNotFoundError:
         own = ""
-    console.print(f"trust list: {path}", highlight=False, markup=False)
-    keys = Table("", "key", Column("public half", overflow="fold"), box=None, header_style="bold")
-    for key_id, public in known.keys.items():
-        keys.add_row("[green]signs here[/green]" if key_id == own else "", key_id, public)
-    console.print(keys if known.keys else "no keys: `axon trust init` makes one", highlight=False)
-    pins = Table(
-        Column("pinned", overflow="fold"),
-        Column("SHA-256", overflow="fold"),
-        box=None,
-        header_style="bold",
-    )
-    for what, digest in known.pinned.items():
-        pins.add_row(plain(what), digest)
-    console.print(pins if known.pinned else "nothing is pinned", highlight=False)
+    if as_json:
+        print_json(
+            {
+                "trust_list": str(path),
+                "signs_here": own or None,
+                "keys": known.keys,
+                "pinned": known.pinned,
+            }
+        )
+        return
+    console.out.print(f"trust list: {path}", markup=False)
+    if known.keys:
+        rows = [
+            [key_id, "[green]signs here[/green]" if key_id == own else "", public]
+            for key_id, public in known.keys.items()
+        ]
+        console.out.print(table(["key", "", Column("public half", wraps=True)], rows))
+    else:
+        console.out.print("no keys: `axon trust init` makes one")
+    if known.pinned:
+        pins = [[plain(what), digest] for what, digest in known.pinned.items()]
+        console.out.print(
+            table([Column("pinned", wraps=True), Column("SHA-256", wraps=True)], pins)
+        )
+    else:
+        console.out.print("nothing is pinned")
 
 
-def pin(console: Console) -> None:
-    """Trust every pointer, release and manifest of the shipped models as it lies there now, and nothing else that was pinned.
+def pin() -> None:
+    """Pin the shipped models as they are now.
 
-    Raises:
-        ArtifactError: what a shipped pointer names would not load; nothing is pinned.
-        SigningRefused, pydantic.ValidationError: the trust list cannot be changed, or is wrong.
+    For the publisher of Axon. Every pointer, release and manifest in artifacts/ is pinned by its
+    digest, and nothing else. Refused where a shipped release would not load.
     """
     settings = read_settings()
     list_path = settings.trust.resolve()
@@ -122,16 +137,17 @@ def pin(console: Console) -> None:
         for path in files
     }
     wanted = known.model_copy(update={"pinned": pins})
-    _refuse_what_would_not_load(Store(settings.shipped, None, wanted.trust()))
+    _require_loadable(Store(settings.shipped, None, wanted.trust()))
     _replace(list_path, _with_pins(list_path.read_text(encoding="utf-8"), pins), wanted)
     new = sum(digest not in known.pinned.values() for digest in pins.values())
-    console.print(
-        f"{len(pins)} files are pinned, {new} of them new or changed; commit {list_path.name} with them",
+    console.out.print(
+        f"{len(pins)} files are pinned, {new} of them new or changed; "
+        f"commit {list_path.name} with them",
         highlight=False,
     )
 
 
-def _refuse_what_would_not_load(shipped: Store) -> None:
+def _require_loadable(shipped: Store) -> None:
     for place in sorted((shipped.state / "tenants").glob("*/CURRENT")):
         tenant = Tenant(place.parent.name)
         for ref in read_release(shipped, tenant, read_pointer(shipped, tenant)).bundles.values():
@@ -144,20 +160,20 @@ def _new_key(path: Path) -> Signer:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_new(path.parent, path.name, signer.to_pem(), mode=0o600)
     except OSError as problem:
-        raise SigningRefused(
-            f"the key cannot be written to {path}: {(problem.strerror or 'no reason given').lower()}"
-        ) from None
+        reason = (problem.strerror or "no reason given").lower()
+        raise SigningRefused(f"the key cannot be written to {path}: {reason}") from None
     return signer
 
 
 def _replace(path: Path, text: str, wanted: TrustFile) -> None:
-    """Put `text` in the place of the trust list, once it is sure that it says what is wanted.
+    """Replace the trust list by `text`, after a check that it parses to `wanted`.
 
-    People lay such files out freely.
+    Operators lay such files out freely, so an edit by text may fail.
     """
     if parse_trust_file(text.encode()) != wanted:
         raise SigningRefused(
-            f"{path} is laid out in a way that cannot be changed here: give `keys:` and `pinned:` a line of their own each"
+            f"{path} is laid out in a way that cannot be changed here: give `keys:` and "
+            "`pinned:` a line of their own each"
         )
     staged = f".{path.name}.{uuid.uuid4().hex}"
     try:
@@ -171,7 +187,7 @@ def _replace(path: Path, text: str, wanted: TrustFile) -> None:
 
 
 def _with_key(text: str, signer: Signer, about: str) -> str:
-    """The text of a trust list with one key more; everything else, comments too, stays."""
+    """The text of a trust list with one more key; everything else, comments too, stays."""
     line = f'  "{signer.key_id}": "{base64.b64encode(signer.public).decode()}"  # {about}\n'
     return re.sub(
         r"(?m)^keys:[ \t]*(?:\{\}|null|~)?[ \t]*(?P<comment>#.*)?\n",

@@ -9,7 +9,10 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -22,7 +25,9 @@ from typer.testing import CliRunner
 
 from deployments import cli
 from deployments.cli import console
+from deployments.cli.lazy_group import verbs_below
 from deployments.cli.local_store import own_store
+from deployments.cli.verbs import VERBS
 from deployments.config.settings import ROOT
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.runtime.local_ensemble import LocalEnsemble
@@ -34,7 +39,7 @@ from tests.deployments.conftest import Event
 Axon = Callable[..., Result]
 MakeFlows = Callable[..., FlowTable]
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nothing answers
-VERBS = [
+CASES = [
     [],
     ["serve"],
     ["score"],
@@ -73,16 +78,18 @@ VERBS = [
     ["replay"],
     ["retro"],
     ["retro", "findings"],
-    ["replay"],
+    ["keys"],
+    ["keys", "create"],
+    ["keys", "list"],
+    ["keys", "revoke"],
 ]
 
 
 @pytest.fixture
 def axon(monkeypatch: pytest.MonkeyPatch) -> Axon:
     """`axon("score", "flows.csv", "--local")`, on a wide terminal without colours."""
-    for page in (cli, console):
-        monkeypatch.setattr(page, "out", Console(width=250))
-        monkeypatch.setattr(page, "err", Console(width=250, stderr=True))
+    monkeypatch.setattr(console, "out", Console(width=250))
+    monkeypatch.setattr(console, "err", Console(width=250, stderr=True))
     monkeypatch.setenv("COLUMNS", "250")
     monkeypatch.setenv("TERM", "dumb")
     runner = CliRunner()
@@ -158,7 +165,7 @@ def digest_of(folder: Path) -> str:
 # -- help
 
 
-@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: " ".join(verb) or "axon")
+@pytest.mark.parametrize("verb", CASES, ids=lambda verb: " ".join(verb) or "axon")
 def test_every_verb_teaches(axon: Axon, verb: list[str]) -> None:
     result = axon(*verb, "--help")
 
@@ -168,29 +175,60 @@ def test_every_verb_teaches(axon: Axon, verb: list[str]) -> None:
 
 
 def test_the_list_of_verbs_above_is_complete() -> None:
-    groups: dict[str, Sequence[object]] = {
-        "": cli.app.registered_commands,
-        "train": cli.train.registered_commands,
-    }
-    groups["models"] = cli.models.registered_commands
-    groups["trust"] = cli.trust.registered_commands
-    groups["retro"], groups["layers"] = (
-        cli.retro.registered_commands,
-        cli.layers.registered_commands,
-    )
-    named = {
-        " ".join(filter(None, (group, command.name or command.callback.__name__.replace("_", "-"))))  # type: ignore[attr-defined]
-        for group, commands in groups.items()
-        for command in commands
-    }
+    assert {"", *VERBS} == {" ".join(verb) for verb in CASES}
 
-    assert named | {"", "train", "models", "trust", "retro", "layers"} == {
-        " ".join(verb) for verb in VERBS
-    }
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_listed_help_of_a_verb_is_the_first_line_of_its_own(axon: Axon, verb: str) -> None:
+    shown = " ".join(axon(*verb.split(), "--help").output.replace("│", " ").split())
+
+    assert VERBS[verb].help in shown
+
+
+@pytest.mark.parametrize("group", ["", "train", "models", "trust", "keys", "layers", "retro"])
+def test_the_help_of_a_group_lists_its_verbs(axon: Axon, group: str) -> None:
+    shown = axon(*group.split(), "--help").output
+
+    for verb in verbs_below(group):
+        assert re.search(rf"^\W*{verb} ", shown, re.MULTILINE), verb
+
+
+def test_the_help_of_axon_has_a_panel_for_each_task(axon: Axon) -> None:
+    shown = axon("--help").output
+
+    panels = [shown.index(f"─ {panel} ─") for panel in ("Score", "Train", "Models", "Operate")]
+    assert panels == sorted(panels)
+
+
+LIBRARIES = {"ray", "torch", "sklearn", "numpy", "starlette", "httpx", "cryptography"}
+ENTRY_POINTS = [
+    pytest.param(["-m", "deployments.cli"], id="module"),
+    pytest.param(["-c", "from deployments.cli import main; main()"], id="console script"),
+]
+
+
+@pytest.mark.parametrize("entry", ENTRY_POINTS)
+@pytest.mark.parametrize("words", [[], ["models"], ["train"]], ids=["axon", "models", "train"])
+def test_the_list_of_verbs_imports_nothing_heavy(entry: list[str], words: list[str]) -> None:
+    """`axon --help` answers at once; only a group that is a verb too imports that verb."""
+    run = subprocess.run(
+        [sys.executable, "-X", "importtime", *entry, *words, "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+
+    imported = {line.rpartition("|")[2].strip() for line in run.stderr.splitlines()}
+    assert "Usage: " in run.stdout
+    if words != ["models"]:
+        assert imported & LIBRARIES == set()
+        assert not {name for name in imported if name.startswith("ensemble")}
+    assert imported & {"ray", "torch", "sklearn", "starlette"} == set()
 
 
 def test_every_option_says_what_it_is_for(axon: Axon) -> None:
-    for verb in VERBS:
+    for verb in CASES:
         lines = [
             line
             for line in axon(*verb, "--help").output.splitlines()

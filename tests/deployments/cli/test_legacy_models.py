@@ -14,6 +14,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from deployments import cli
+from deployments.cli import console
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.legacy.files import CHECKSUMS, FOREST, PAIRS
 from ensemble.training.data.flow_table import FlowTable
@@ -25,8 +26,8 @@ FILES = {name for pair in PAIRS.values() for name in pair} | {CHECKSUMS}
 @pytest.fixture
 def axon(monkeypatch: pytest.MonkeyPatch) -> Axon:
     """`axon("import", folder)`, on a wide terminal without colours."""
-    monkeypatch.setattr(cli, "out", Console(width=400))
-    monkeypatch.setattr(cli, "err", Console(width=400, stderr=True))
+    monkeypatch.setattr(console, "out", Console(width=400))
+    monkeypatch.setattr(console, "err", Console(width=400, stderr=True))
     runner = CliRunner()
     return lambda *arguments: runner.invoke(cli.app, [str(argument) for argument in arguments])
 
@@ -101,7 +102,7 @@ def test_publishing_without_benign_flows_is_refused_and_says_why(axon: Axon, old
     done = axon("import", older, "--publish")
 
     assert done.exit_code == 2
-    assert "without benign flows" in " ".join(done.stderr.split())
+    assert "need benign flows" in " ".join(done.stderr.split())
 
 
 @pytest.mark.usefixtures("own_key")

@@ -35,9 +35,8 @@ DEFAULT = Tenant("default")
 @pytest.fixture
 def axon(monkeypatch: pytest.MonkeyPatch) -> Axon:
     """`axon("models", "info", "anomaly-flow")`, on a wide terminal."""
-    for page in (cli, console):
-        monkeypatch.setattr(page, "out", Console(width=300))
-        monkeypatch.setattr(page, "err", Console(width=300, stderr=True))
+    monkeypatch.setattr(console, "out", Console(width=300))
+    monkeypatch.setattr(console, "err", Console(width=300, stderr=True))
     monkeypatch.setenv("TERM", "dumb")
     runner = CliRunner()
     return lambda *arguments: runner.invoke(cli.app, [str(argument) for argument in arguments])
@@ -102,7 +101,7 @@ def test_the_list_marks_what_serves_and_what_is_tried(
     listed = done(axon("models"))
 
     assert "serves" in listed
-    assert "tried" in listed
+    assert "challenger" in listed
     assert "[red]mine" in listed, "a stranger's text is printed, not obeyed"
     told = json.loads(done(axon("models", "--json")))
     assert (told["serves"], told["challenger"]) == (serves(), number)
@@ -166,16 +165,16 @@ def test_promote_roll_back_and_promote_the_challenger(
         "what was left is gone to by promoting it"
     )
 
-    assert "tries no release" in done(axon("models", "challenger"))
+    assert "has no challenger" in done(axon("models", "challenger"))
     assert "challenger" in refused(axon("models", "promote", "challenger"))
     done(axon("models", "challenger", number))
     assert f"release {number}" in done(axon("models", "challenger"))
     done(axon("models", "promote", "challenger", "--at-once"))
     assert serves() == number
-    assert "tries no release" in done(axon("models", "challenger"))
+    assert "has no challenger" in done(axon("models", "challenger"))
     done(axon("models", "challenger", before))
     done(axon("models", "challenger", "--clear"))
-    assert "tries no release" in done(axon("models", "challenger"))
+    assert "has no challenger" in done(axon("models", "challenger"))
 
 
 def test_a_model_that_no_release_names_gets_its_words(
@@ -252,7 +251,7 @@ def test_a_file_from_outside_is_refused_and_kept_only_where_that_was_asked(
     file.write_bytes(b"\x80\x04evil")
 
     assert "ARTIFACT" not in refused(axon("models", "import", file))
-    assert "is set aside" in done(axon("models", "quarantine"))
+    assert "is empty" in done(axon("models", "quarantine"))
     assert "number 1" in refused(axon("models", "import", file, "--quarantine"))
     assert "evil[red].tar.gz" in done(axon("models", "quarantine"))
     assert "cannot be read" in refused(axon("models", "import", tmp_path / "nowhere"))

@@ -677,8 +677,8 @@ def test_a_batchs_answer_replays_by_id_also_beside_an_error(
     assert "refused and not scored: FEATURE_MISMATCH" in refused(
         replay(answer, {"events": events}, "--id", "bad")
     )
-    assert "holds 3 answers; say which with --id" in refused(replay(answer, {"events": events}))
-    assert "holds no answers with the id nobody" in refused(
+    assert "holds 3 verdicts; choose one with --id" in refused(replay(answer, {"events": events}))
+    assert "holds no verdicts with the id nobody" in refused(
         replay(answer, {"events": events}, "--id", "nobody")
     )
 
@@ -686,7 +686,7 @@ def test_a_batchs_answer_replays_by_id_also_beside_an_error(
 def test_an_id_that_two_answers_have_names_none(replay: Replay, case: Case) -> None:
     twice = {"results": [case.answer, case.answer], "status": "", "coverage": 1.0}
 
-    assert "holds 2 answers with the id" in refused(
+    assert "holds 2 verdicts with the id" in refused(
         replay(twice, case.event, "--id", case.answer["id"])
     )
 
@@ -764,7 +764,7 @@ def test_a_verdict_of_an_older_axon_says_so(replay: Replay, case: Case) -> None:
 def test_a_file_without_an_event_that_passes_the_door_is_refused(
     replay: Replay, case: Case, content: bytes
 ) -> None:
-    assert "none that passes the door" in refused(replay(case.answer, content))
+    assert "holds no valid one" in refused(replay(case.answer, content))
 
 
 def test_a_file_that_is_not_there_is_named_without_its_folder(

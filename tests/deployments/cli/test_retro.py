@@ -15,6 +15,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from deployments import cli
+from deployments.cli import console
 from ensemble.retro.findings import FINDINGS, Finding, Findings
 from ensemble.retro.segment import FirstVerdict
 from ensemble.verdicts import VerdictWord
@@ -22,8 +23,8 @@ from ensemble.verdicts import VerdictWord
 
 @pytest.fixture(autouse=True)
 def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "out", Console(width=250))
-    monkeypatch.setattr(cli, "err", Console(width=250, stderr=True))
+    monkeypatch.setattr(console, "out", Console(width=250))
+    monkeypatch.setattr(console, "err", Console(width=250, stderr=True))
 
 
 def shown(*options: str) -> Result:
@@ -46,8 +47,8 @@ def finding(number: int, word: str = "malicious", event_id: str = "") -> Finding
         kind="flow",
         host="web-1",
         digest=f"{number:064x}",
-        at="2026-01-01T08:00:00.000000+00:00",
-        found_at="2026-01-01T09:30:00.000000+00:00",
+        at="2026-01-01 08:00.000000+00:00",
+        found_at="2026-01-01 09:30.000000+00:00",
         was=FirstVerdict(0.0213, VerdictWord.INDETERMINATE, 0.0),
         verdict=msgspec.Raw(msgspec.json.encode(now)),
     )
@@ -63,8 +64,8 @@ def test_the_table_says_when_it_came_what_it_was_and_what_it_is(own_state: Path)
     said = shown().output
 
     for part in (
-        "2026-01-01T08:00:00",
-        "2026-01-01T09:30:00",
+        "2026-01-01 08:00",
+        "2026-01-01 09:30",
         "e1",
         "web-1",
         "indeterminate 0.0213",

@@ -13,7 +13,9 @@ import pytest
 import yaml
 from rich.console import Console
 
-from deployments.cli.serve import ServeRefused, _Application, _has_begun, _plan, _tell_of_keys
+from deployments.cli import console
+from deployments.cli.errors import CommandFailed
+from deployments.cli.serve import _Application, _plan, _report_missing_keys, _start_other
 from deployments.config.settings import ROOT, Settings, read_settings
 from deployments.web.api_keys import Scope, create_key, revoke_key
 from ensemble.store.names import Tenant
@@ -56,7 +58,7 @@ def test_a_file_without_applications_is_refused(tmp_path: Path, applications: ob
     file = tmp_path / "serve_config.yaml"
     file.write_text(yaml.safe_dump({"applications": applications}))
 
-    with pytest.raises(ServeRefused, match="applications"):
+    with pytest.raises(CommandFailed, match="applications"):
         _plan(file, None, None, None)
 
 
@@ -67,15 +69,17 @@ def test_an_application_that_cannot_be_started_is_told_and_stops_nothing(
         assert not wait
         raise ImportError(application.import_path)
 
-    assert not _has_begun(_Application("axon-models", "/models", "no.such:thing", {}), run)
+    assert not _start_other(_Application("axon-models", "/models", "no.such:thing", {}), run)
     assert [(vars(record)["event"], vars(record)["application"]) for record in caplog.records] == [
         ("application_not_started", "axon-models")
     ]
 
 
-def told_of_keys(settings: Settings) -> str:
+def reported_keys(settings: Settings) -> str:
     text = io.StringIO()
-    _tell_of_keys(settings, Console(file=text, width=200))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(console, "out", Console(file=text, width=200))
+        _report_missing_keys(settings)
     return text.getvalue()
 
 
@@ -88,15 +92,15 @@ def test_a_service_that_nobody_can_ask_says_how_a_key_is_made(own_state: Path) -
     revoke_key(settings.keys, revoked.id, 2.0)
 
     assert expired.expires_at == 2.0
-    assert "axon keys create" in told_of_keys(settings)
+    assert "axon keys create" in reported_keys(settings)
 
 
 def test_a_service_that_can_be_asked_says_nothing_of_keys(own_state: Path) -> None:
     settings = read_settings({"store": {"state": str(own_state)}})
     create_key(settings.keys, Tenant("acme"), [Scope.READ], "", None, 1.0)
 
-    assert told_of_keys(settings) == ""
-    assert told_of_keys(read_settings({"auth": {"mode": "off"}})) == ""
+    assert reported_keys(settings) == ""
+    assert reported_keys(read_settings({"auth": {"mode": "off"}})) == ""
 
 
 def test_a_file_of_keys_that_cannot_be_read_is_told_at_the_start(own_state: Path) -> None:
@@ -104,4 +108,4 @@ def test_a_file_of_keys_that_cannot_be_read_is_told_at_the_start(own_state: Path
     create_key(settings.keys, Tenant("acme"), [Scope.READ], "", None, 1.0)
     settings.keys.write_bytes(b"{")
 
-    assert "nobody is let in" in told_of_keys(settings)
+    assert "every caller is refused" in reported_keys(settings)

@@ -18,6 +18,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from deployments import cli
+from deployments.cli import console
 from deployments.config.settings import read_settings
 from deployments.web.api_keys import Scope, create_key
 from ensemble.events import Kind
@@ -33,8 +34,8 @@ NOWHERE = "http://127.0.0.1:9"  # the discard port: nothing answers
 @pytest.fixture
 def axon_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[Door], Axon]:
     """`axon_at(door)("status")`: the terminal, whose requests reach that door without a network."""
-    monkeypatch.setattr(cli, "out", Console(width=250))
-    monkeypatch.setattr(cli, "err", Console(width=250, stderr=True))
+    monkeypatch.setattr(console, "out", Console(width=250))
+    monkeypatch.setattr(console, "err", Console(width=250, stderr=True))
     monkeypatch.setenv("TERM", "dumb")
 
     def at(door: Door) -> Axon:
@@ -166,7 +167,7 @@ def test_a_layer_is_switched_off_and_on(axon_at: Callable[[Door], Axon], door: D
     assert "behavior is disabled" in axon("layers", "disable", "behavior").stdout
     assert axon("status").exit_code == 1
     assert "behavior is enabled" in axon("layers", "enable", "behavior").stdout
-    assert "begin anew" in axon("layers", "reset", "behavior").stdout
+    assert "starts again" in axon("layers", "reset", "behavior").stdout
     assert axon("status").exit_code == 0
 
 

@@ -1,0 +1,127 @@
+"""What the terminal prints at 80 and 160 columns, and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from rich.console import Console
+from typer.testing import CliRunner
+
+from deployments import cli
+from deployments.cli import console
+from deployments.cli.console import Column, minutes, table
+
+Axon = Callable[..., Result]
+WIDTHS = [80, 160]
+LONG = "a note that is far longer than the room that is left for it in a narrow terminal " * 2
+
+
+@pytest.fixture
+def axon_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Axon]:
+    """`axon_at(80)("models")`."""
+    monkeypatch.setenv("TERM", "dumb")
+
+    def at(width: int) -> Axon:
+        monkeypatch.setattr(console, "out", Console(width=width, highlight=False))
+        monkeypatch.setattr(console, "err", Console(width=width, stderr=True, highlight=False))
+        return lambda *words: CliRunner().invoke(cli.app, [str(word) for word in words])
+
+    return at
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (("models",), ["classifier-flow", "posture-knowledge", "2026-11-25 10:00", "shipped"]),
+        (("models", "versions", "classifier-flow"), ["classifier-flow", "2026-11-25 10:00"]),
+        (("models", "audit"), ["axon_key", "create_key", "done"]),
+        (("keys", "list"), ["acme", "live", "a collector"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+@pytest.mark.usefixtures("own_state")
+def test_a_table_cuts_neither_names_nor_times(
+    axon_at: Callable[[int], Axon], width: int, words: tuple[str, ...], shown: list[str]
+) -> None:
+    axon = axon_at(width)
+    made = axon("keys", "create", "--tenant", "acme", "--scope", "score", "--name", "a collector")
+    key = made.stdout.split("_")[1]
+
+    tenant = ["--tenant", "acme"] if words[-1] == "audit" else []
+    result = axon(*words, *tenant)
+
+    assert result.exit_code == 0, result.output
+    assert "…" not in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= width
+    for part in shown:
+        assert part.replace("axon_key", key) in result.stdout
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_long_text_is_folded_and_names_are_not(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    narrow = Console(width=width, highlight=False)
+    monkeypatch.setattr(console, "out", narrow)
+
+    with narrow.capture() as printed:
+        narrow.print(
+            table(
+                ["model", "time", Column("notes", wraps=True), Column("sha256", optional=True)],
+                [["classifier-flow", "2026-12-01 00:20", LONG, "0" * 64]],
+            )
+        )
+
+    lines = printed.get().splitlines()
+    assert "classifier-flow" in lines[1]
+    assert "2026-12-01 00:20" in lines[1]
+    assert max(map(len, lines)) <= width
+    assert ("sha256" in lines[0]) is (width >= 160), "an optional column needs room"
+    assert all(word in printed.get() for word in LONG.split())
+
+
+def test_a_column_without_text_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = Console(width=80)
+    monkeypatch.setattr(console, "out", wide)
+
+    with wide.capture() as printed:
+        wide.print(table(["model", "problem"], [["a", ""]]))
+
+    assert "problem" not in printed.get()
+
+
+def test_a_time_is_read_in_minutes() -> None:
+    assert minutes("2026-12-01T00:20:33.123456+00:00") == "2026-12-01 00:20"
+    assert minutes(1796084433.0) == "2026-12-01 00:20"
+    assert minutes(None) == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("models",),
+        ("models", "versions", "anomaly-flow"),
+        ("models", "info", "anomaly-flow"),
+        ("models", "challenger"),
+        ("models", "alias", "anomaly-flow", "challenger"),
+        ("models", "quarantine"),
+        ("models", "audit"),
+        ("models", "audit", "--verify"),
+        ("keys", "list"),
+        ("trust", "show"),
+    ],
+    ids=" ".join,
+)
+def test_json_is_one_document(
+    axon_at: Callable[[int], Axon], own_state: Path, words: tuple[str, ...]
+) -> None:
+    """It goes to programs: nothing beside it, and no line broken at the terminal's width."""
+    del own_state
+
+    result = axon_at(40)(*words, "--json")
+
+    assert result.exit_code == 0, result.output
+    assert isinstance(json.loads(result.stdout), dict | list)

@@ -100,14 +100,14 @@ class KeyRing:
                 self._keys = {key.id: key for key in parse_keys(data) if key.revoked_at is None}
         except ArtifactError as error:
             self._fingerprinted = None
-            self._tell_trouble(error)
+            self._log_problem(error)
             return
         is_news = data != self._data or bool(self._problem)
         self._data, self._fingerprinted, self._read_at, self._problem = data, fingerprint, at, ""
         if is_news:
             log_event(logging.INFO, "keys_read", {"keys": len(self._keys)})
 
-    def _tell_trouble(self, error: ArtifactError) -> None:
+    def _log_problem(self, error: ArtifactError) -> None:
         if error.code == self._problem:
             return
         self._problem = error.code

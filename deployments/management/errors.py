@@ -45,7 +45,7 @@ def public_sentence(error: EnsembleError) -> str:
         case ArtifactMissing():
             return NOT_THERE
         case ArtifactInUse():
-            return f"it is not removed: {error.why}"
+            return f"it is not removed: {error.reason}"
         case QuotaExceeded():
             return f"{error.limit:,} are there, which is as many as may be; delete some, or let retention do it"
         case PointerMoved() | TrainingError():

@@ -53,12 +53,14 @@ def export_anomaly(flows: FlowAnomaly, processes: ProcessAnomaly) -> Exported:
     if others:
         share = sum(flows.weights[name] for name in others) / sum(flows.weights.values())
         left_out.append(
-            f"the detectors {' and '.join(others)}, which hold {share:.0%} of this layer's score; the forest alone is weak"
+            f"the detectors {' and '.join(others)}, which hold {share:.0%} of this layer's score;"
+            " the forest alone is weak"
         )
     rarity = processes.rarity
     if rarity.users or rarity.hosts:
         left_out.append(
-            f"what {len(rarity.users)} users and {len(rarity.hosts)} hosts run: only the launches of all together are kept"
+            f"what {len(rarity.users)} users and {len(rarity.hosts)} hosts run:"
+            " only the launches of all together are kept"
         )
     if processes.command_lines is not None:
         left_out.append("the forest over command lines")
@@ -83,7 +85,8 @@ def export_behavior(model: DeepBehavior) -> Exported:
     families = model.classes[1:]
     if len(families) > 1:
         left_out.append(
-            f"which of {len(families)} families it is: the older network says hostile or not, within {error:.4f} log-odds of ours"
+            f"which of {len(families)} families it is: the older network says hostile or not,"
+            f" within {error:.4f} log-odds of ours"
         )
     return Exported(
         {CLASSIFIER: saved.getvalue(), SCALER: _pickled(older_scaler(model.scaler))},

@@ -1,17 +1,14 @@
-"""From the four older files to models that serve: each layer by itself, each pair whole or not at all.
+"""Import of the four older files as models that serve: each layer by itself, each pair or nothing.
 
-What the older models say is kept to the last bit that float32 has: the forest's depth, the
-network's logit, the scaler in front
-of it. What they never said is added: a calibration, so that their scores can be pooled with others.
-It is read off benign flows
-that they were not trained on, as the negative log of the share that looks at least as hostile;
-without such flows nothing that
-these models say could be called likely or unlikely, and nothing is published.
+The outputs of the older models are preserved to the last bit that float32 has: the forest's depth,
+the network's logit, the scaler in front of it. A calibration is added, so that their scores can be
+pooled with others. It is fitted on benign flows that they were not trained on, as the negative log
+of the share that scores at least as hostile. Without such flows no score of these models could be
+called likely or unlikely, and nothing is published.
 
 The process counts need no flows: they are launches of benign programs themselves. A program that
-was launched once is rated as
-one never seen, for so it looked before (Good, "The population frequencies of species", Biometrika
-40, 1953).
+was launched once is rated as one that was never launched (Good, "The population frequencies of
+species", Biometrika 40, 1953).
 """
 
 from __future__ import annotations

@@ -1,23 +1,22 @@
-"""Our network with its scaler as the older engine knows them: linear layers with rectifiers down to one logit, and a fitted scaler.
+"""Export of Axon's network with its scaler in the form of the older engine.
 
-Ours is richer in four ways. Three can be said in the older form exactly, one nearly:
+That form is linear layers with rectifiers down to one logit, and a fitted scaler. Axon's network is
+richer in four ways. Three can be expressed in the older form exactly, one nearly:
 
-- scaled values are cut at a limit, and negative ones are tamed otherwise than scikit-learn's
-  power transform does it: a line with
-  three bends for each feature, one layer more in front. Exact for values of -1 and above;
+- scaled values are clipped at a limit, and negative ones are transformed otherwise than by
+  scikit-learn's power transform: a line with three bends for each feature, one layer more in front.
+  Exact for values of -1 and above;
 - several heads, averaged: the heads side by side, in blocks;
 - a class for benign, the average of margins: linear;
 - the margin itself is the logarithm of a sum of exponentials over the hostile classes. Two at a
-  time, by a line with many bends
-  in place of log(1 + exp(x)): a few layers more, and an error that is counted here and said to
-  whoever exports.
+  time, by a line with many bends in place of log(1 + exp(x)): a few layers more, and an error that
+  is computed here and reported to the caller.
 
-A network that came from the older engine has none of these and goes back as it came.
+A network that was imported from the older engine has none of these and is exported unchanged.
 
 Source: piecewise linear functions as sums of rectifiers: Arora et al., "Understanding deep neural
-networks with rectified linear units",
-ICLR 2018, theorem 2.2; bends where the curvature is: de Boor, "A Practical Guide to Splines", 1978,
-chapter XII.
+networks with rectified linear units", ICLR 2018, theorem 2.2; bends where the curvature is: de
+Boor, "A Practical Guide to Splines", 1978, chapter XII.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ class Chain:
         return Chain((*self.levels, (mapped.weight, mapped.bias)), np.eye(units), np.zeros(units))
 
     def state(self) -> dict[str, NDArray[np.float32]]:
-        """Arrays of an `nn.Sequential` of linear layers and rectifiers that ends with the quantities."""
+        """Build the arrays of an `nn.Sequential` of linear layers and rectifiers."""
         every = (*self.levels, (self.weight, self.bias))
         named: dict[str, NDArray[np.float32]] = {}
         for level, (weight, bias) in enumerate(every):
@@ -101,7 +100,10 @@ def _scaled(fitted: StandardScaler, centre: Matrix, spread: Matrix) -> StandardS
 
 
 def older_network(model: DeepBehavior) -> tuple[dict[str, NDArray[np.float32]], float]:
-    """State dict of a network that reads what `older_scaler` gives, and how far its logit may be from our margin, in nats."""
+    """Build the state dict of a network that reads the output of `older_scaler`.
+
+    Also return how far its logit may be from this model's margin, in nats.
+    """
     arrays = {
         name: value.detach().cpu().double().numpy()
         for name, value in model.network.state_dict().items()
@@ -163,7 +165,10 @@ def _side_by_side(arrays: Mapping[str, Matrix], level: int) -> tuple[Matrix, Mat
 
 
 def _margin(chain: Chain, heads: int, classes: int) -> tuple[dict[str, NDArray[np.float32]], float]:
-    """Mean over the heads of log-sum-exp over the hostile classes less benign, from all logits, and the error of it."""
+    """Build the mean over the heads of log-sum-exp over the hostile classes less benign.
+
+    Also return its error, in nats.
+    """
     hostile = classes - 1
     steps = np.zeros(
         (heads * hostile + 1, heads * classes)

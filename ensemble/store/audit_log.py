@@ -48,7 +48,7 @@ LOG: Final = "audit.jsonl"
 FULL_BYTES = 1 << 20  # some three thousand lines; every act reads the file that is being written
 # full ones: a hundred thousand lines. Whoever may manage one tenant can fill them in time: keep a
 # copy elsewhere
-KEPT_FILES = 32
+MOST_FULL_FILES = 32
 LONGEST_TEXT = 200  # characters of who, where and what
 _LOCK = ".audit.lock"
 _PREFIX, _SUFFIX = "audit-", ".jsonl"
@@ -131,15 +131,15 @@ class AuditedAction:
     Args:
         store: whose actor, clock and log.
         tenant: whose things are acted on.
-        deed: what is done.
+        action: what is done.
         what: to what; `begin` may know better.
         digest: SHA-256 of that, where it is known already; likewise.
     """
 
     def __init__(
-        self, store: Store, tenant: Tenant, deed: Action, what: str, digest: str = ""
+        self, store: Store, tenant: Tenant, action: Action, what: str, digest: str = ""
     ) -> None:
-        self._store, self._tenant, self._deed = store, tenant, deed
+        self._store, self._tenant, self._action = store, tenant, action
         self._what, self._digest = what, digest
         self._number = 0
 
@@ -154,7 +154,7 @@ class AuditedAction:
             ArtifactError: the log is a link, or cannot be read; likewise.
         """
         self._what, self._digest = what or self._what, digest or self._digest
-        self._number = self._say(Outcome.BEGUN, "")
+        self._number = self._append(Outcome.BEGUN, "")
 
     def __exit__(
         self,
@@ -167,26 +167,26 @@ class AuditedAction:
         with suppress(
             OSError, ArtifactError
         ):  # the act is done or not done already; the first line stands
-            self._say(
+            self._append(
                 Outcome.DONE if error is None else Outcome.FAILED,
                 "" if error is None else _code_of(error),
             )
 
-    def _say(self, outcome: Outcome, code: str) -> int:
+    def _append(self, outcome: Outcome, code: str) -> int:
         state, actor = self._store.state, self._store.actor
         at = timestamp(datetime.fromtimestamp(self._store.clock(), UTC))
         atomic.make_directory(state)
         with atomic.exclusive(state, _LOCK):
             end = _end_of(state)
             if end.size_bytes >= FULL_BYTES:
-                _set_aside(state, end.number)
+                _rotate(state, end.number)
             line = _Line(
                 number=end.number + 1,
                 at=at,
                 who=actor.who[:LONGEST_TEXT],
                 where=actor.where[:LONGEST_TEXT],
                 tenant=self._tenant,
-                act=self._deed,
+                act=self._action,
                 what=self._what[:LONGEST_TEXT],
                 digest=self._digest,
                 outcome=outcome,
@@ -327,9 +327,9 @@ def _end_of(state: Path) -> _End:
     return _End(0, "", len(current), is_torn)
 
 
-def _set_aside(state: Path, last: int) -> None:
+def _rotate(state: Path, last: int) -> None:
     atomic.replace_atomic(state / LOG, state / f"{_PREFIX}{last}{_SUFFIX}")
-    for name in _files(state)[:-KEPT_FILES]:
+    for name in _files(state)[:-MOST_FULL_FILES]:
         atomic.remove(state / name)
 
 
@@ -368,7 +368,7 @@ def _parse(text: bytes) -> _Line | None:
 
 
 def _problems_of_the_first(line: _Line, aside: int) -> list[str]:
-    if line.number == 1 or aside >= KEPT_FILES:  # the older ones were full, and too many
+    if line.number == 1 or aside >= MOST_FULL_FILES:  # the older ones were full, and too many
         return [] if line.number > 1 or not line.before else ["line 1 is not the first"]
     return [f"the log begins with line {line.number}: files of it are gone"]
 

@@ -42,7 +42,7 @@ class Metadata:
 
     def in_training(self) -> dict[str, Any]:
         """The same as keys of a manifest's `training`; what says nothing is left out."""
-        said: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "label": self.label,
             "model_type": self.model_type,
             "model_module": self.model_module,
@@ -51,7 +51,7 @@ class Metadata:
             "feature_names": list(self.feature_names),
             "origin": dict(self.origin),
         }
-        return {key: value for key, value in said.items() if value}
+        return {key: value for key, value in fields.items() if value}
 
     @classmethod
     def of(cls, training: Mapping[str, Any]) -> Self:

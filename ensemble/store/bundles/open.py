@@ -102,7 +102,7 @@ def open_bundle(
             return _open_in(root, ref, store.trust, available_bytes)
         except ArtifactError as refusal:
             user_errors.append(refusal)
-    raise _most_telling(user_errors, _not_found(ref))
+    raise _most_specific(user_errors, _not_found(ref))
 
 
 def refuse_other_bundle(manifest: Manifest, ref: BundleRef, what: str) -> None:
@@ -120,7 +120,7 @@ def _not_found(ref: BundleRef) -> str:
     return f"Model not found: {ref}"
 
 
-def _most_telling(user_errors: list[ArtifactError], bundle: str) -> ArtifactError:
+def _most_specific(user_errors: list[ArtifactError], bundle: str) -> ArtifactError:
     """A root that does not have the bundle at all says less than one that has it broken."""
     return next(
         (r for r in user_errors if not (isinstance(r, ArtifactMissing) and r.what == bundle)),

@@ -56,7 +56,7 @@ class Unpacker:
         Raises:
             ArtifactCorrupt: it is longer, or not what `pack` writes.
         """
-        header = self._take(_BLOCK)
+        header = self._read(_BLOCK)
         size, name = _SIZE.fullmatch(header[124:136]), _name_in(header)
         if size is None or name is None or header != _header(name, int(size[0][:11], 8)):
             raise ArtifactCorrupt(self._what, _FOREIGN)
@@ -73,7 +73,7 @@ class Unpacker:
         Raises:
             ArtifactCorrupt: it is another, or not what `pack` writes.
         """
-        if self._take(_BLOCK) != _header(name, size_bytes):
+        if self._read(_BLOCK) != _header(name, size_bytes):
             raise ArtifactCorrupt(self._what, _FOREIGN)
         return self._content(size_bytes)
 
@@ -83,7 +83,7 @@ class Unpacker:
         Raises:
             ArtifactCorrupt: something does.
         """
-        if any(self._take(2 * _BLOCK)):
+        if any(self._read(2 * _BLOCK)):
             raise ArtifactCorrupt(self._what, _FOREIGN)
         is_going_on = True
         while (
@@ -97,12 +97,12 @@ class Unpacker:
             raise ArtifactCorrupt(self._what, "is cut short, or something is behind its end")
 
     def _content(self, size_bytes: int) -> bytes:
-        data = self._take(size_bytes)
-        if any(self._take(len(_padding(size_bytes)))):
+        data = self._read(size_bytes)
+        if any(self._read(len(_padding(size_bytes)))):
             raise ArtifactCorrupt(self._what, _FOREIGN)
         return data
 
-    def _take(self, size_bytes: int) -> bytes:
+    def _read(self, size_bytes: int) -> bytes:
         pieces: list[bytes] = []
         missing = size_bytes
         while missing:
@@ -142,8 +142,8 @@ def _name_in(header: bytes) -> str | None:
     The rest of the header is compared with what it should be.
     """
     name, before = header[:100].rstrip(b"\0"), header[345:500].rstrip(b"\0")
-    whole = before + b"/" + name if before else name
-    return whole.decode() if _NAME.fullmatch(whole) else None
+    path = before + b"/" + name if before else name
+    return path.decode() if _NAME.fullmatch(path) else None
 
 
 def _padding(size_bytes: int) -> bytes:

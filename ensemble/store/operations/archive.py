@@ -193,7 +193,7 @@ class _Room:
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = self._left_bytes = limit_bytes
 
-    def take(self, size_bytes: int) -> None:
+    def consume(self, size_bytes: int) -> None:
         self._left_bytes -= size_bytes
         if self._left_bytes < 0:
             raise ArtifactCorrupt(_WHAT, f"holds more than {self._limit_bytes:,} bytes")
@@ -208,7 +208,7 @@ def _bundle(
     ref = BundleRef(manifest.tenant, manifest.model, manifest.serial, sha256_of(document))
     if name != _path(manifest, MANIFEST):
         raise ArtifactCorrupt(_WHAT, "names a bundle otherwise than its manifest does")
-    room.take(manifest.size_bytes)
+    room.consume(manifest.size_bytes)
     return OpenedBundle(
         ref,
         manifest,

@@ -125,7 +125,7 @@ def apply_retention(store: Store, tenant: Tenant, *, keep: int) -> Removed:
             *bundles,
         ):  # in this order: no release is left that names what is gone
             with AuditedAction(store, tenant, Action.DELETE, str(entry)) as part:
-                _take(store, entry, part)
+                _remove(store, entry, part)
     return Removed(tuple(bundles), tuple(releases))
 
 
@@ -174,10 +174,10 @@ def _delete(store: Store, entry: StoredItem) -> None:
         with deletion_lock(store, entry.tenant):
             require_own(store, entry)
             require_unreferenced(store, entry)
-            _take(store, entry, act)
+            _remove(store, entry, act)
 
 
-def _take(store: Store, entry: StoredItem, act: AuditedAction) -> None:
+def _remove(store: Store, entry: StoredItem, act: AuditedAction) -> None:
     act.begin(what=str(entry), digest=digest_of(store, entry))
     with atomic.staging(store.state) as staged:
         leave_tombstone(store, entry)

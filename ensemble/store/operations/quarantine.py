@@ -96,7 +96,9 @@ def quarantine_bundle(
             number = _next_number(store, tenant)
             digest = digest_of(store, entry)
             act.begin(digest=digest)
-            place = _set_aside(store, tenant, number, _about(store, str(entry), digest, reason), {})
+            place = _quarantine(
+                store, tenant, number, _about(store, str(entry), digest, reason), {}
+            )
             leave_tombstone(store, entry)
             atomic.take_out(store.state.joinpath(*entry.parts, entry.name), place / _BUNDLE)
     return _read(store, tenant, number)
@@ -118,7 +120,7 @@ def quarantine_file(
     ):
         number = _next_number(store, tenant)
         act.begin()
-        _set_aside(store, tenant, number, _about(store, what, digest, reason), {_FILE: data})
+        _quarantine(store, tenant, number, _about(store, what, digest, reason), {_FILE: data})
     return _read(store, tenant, number)
 
 
@@ -159,7 +161,7 @@ def _next_number(store: Store, tenant: Tenant) -> int:
     return 1 + max(numbers, default=0)
 
 
-def _set_aside(
+def _quarantine(
     store: Store, tenant: Tenant, number: int, about: _About, files: Mapping[str, bytes]
 ) -> Path:
     """A place of its own, which nobody but us may enter.

@@ -4,7 +4,7 @@ The champion is what serves: of a tenant the release that its pointer names, of 
 in that release. A challenger is
 tried in shadow; it answers nobody. A model that no release names, e.g. a tenant's own tabular
 detector, has its champion and
-challenger in files of their own. Each file is a signpost: signed, with a serial that rises, so that
+challenger in files of their own. Each file is a signed reference, with a serial that rises, so that
 an old one that comes back is
 noticed. Clearing an alias is a newer file that names nothing.
 """
@@ -88,7 +88,7 @@ def get_challenger(store: Store, tenant: Tenant, *, not_below: int = 0) -> Alias
 
     `not_below` and errors as in `read_pointer`, but that a missing file is no error.
     """
-    return _stand(store, _of_release(tenant), not_below)
+    return _read(store, _of_release(tenant), not_below)
 
 
 def set_challenger(
@@ -154,18 +154,18 @@ def promote_challenger(
         PointerMoved: another promotion came first, or another challenger was set meanwhile:
             then this one is promoted, and that one stays.
     """
-    seen = get_challenger(store, tenant)
-    if not seen.number:
+    current = get_challenger(store, tenant)
+    if not current.number:
         raise ArtifactMissing(f"a challenger of tenant {tenant}")
     pointer = promote(
         store,
         tenant,
-        ReleaseRef(seen.number, seen.sha256),
+        ReleaseRef(current.number, current.sha256),
         expected_serial,
         signer=signer,
         at_once=at_once,
     )
-    clear_challenger(store, tenant, seen.serial, signer=signer)
+    clear_challenger(store, tenant, current.serial, signer=signer)
     return pointer
 
 
@@ -185,7 +185,7 @@ def get_alias(
     store: Store, tenant: Tenant, model: ModelName, alias: Alias, *, not_below: int = 0
 ) -> AliasTarget:
     """The same with the alias's own serial."""
-    return _stand(store, _of_model(tenant, model, alias), not_below)
+    return _read(store, _of_model(tenant, model, alias), not_below)
 
 
 def set_model_alias(
@@ -258,7 +258,7 @@ class _Place:
     alias: Alias
 
     @property
-    def signpost(self) -> SignedRef[AliasTarget]:
+    def ref(self) -> SignedRef[AliasTarget]:
         parts = (
             tenant_parts(self.tenant)
             if self.model is None
@@ -310,9 +310,9 @@ def _of_model(tenant: Tenant, model: ModelName, alias: Alias) -> _Place:
     return _Place(tenant, model, alias)
 
 
-def _stand(store: Store, place: _Place, not_below: int) -> AliasTarget:
+def _read(store: Store, place: _Place, not_below: int) -> AliasTarget:
     try:
-        return place.signpost.read(store, not_below=not_below)
+        return place.ref.read(store, not_below=not_below)
     except ArtifactMissing:
         if not_below:
             raise  # it was there
@@ -328,7 +328,7 @@ def _move(
     act: AuditedAction,
     what: str,
 ) -> AliasTarget:
-    return place.signpost.move(
+    return place.ref.move(
         store,
         expected_serial,
         lambda serial, _: place.text_of(replace(named, serial=serial)),

@@ -255,7 +255,7 @@ def test_the_log_is_bounded_and_its_chain_goes_on_over_its_files(
     store: Store, acme: Tenant, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audit_log, "FULL_BYTES", 1500)
-    monkeypatch.setattr(audit_log, "KEPT_FILES", 3)
+    monkeypatch.setattr(audit_log, "MOST_FULL_FILES", 3)
     for _ in range(20):
         publish(store)
 
@@ -299,7 +299,7 @@ def test_what_is_set_aside_while_one_reads_is_not_passed_over(
 
     def rotated(state: Path, name: str) -> bytes:
         for last in set_aside:
-            audit_log._set_aside(state, last)
+            audit_log._rotate(state, last)
         return read(state, name)
 
     with monkeypatch.context() as patch:

@@ -10,10 +10,11 @@ import pwd
 from datetime import UTC, datetime
 
 from deployments.config.settings import Settings, read_settings
-from deployments.config.trust import read_trust
-from ensemble.store import Actor, Store, Tenant
+from deployments.config.trust import read_signer, read_trust
+from ensemble.layers.catalog import LAYERS
+from ensemble.store import Actor, ModelRegistry, Store, Tenant
 
-__all__ = ["chosen_tenant", "now", "operator", "own_store"]
+__all__ = ["chosen_tenant", "now", "operator", "own_registry", "own_store"]
 
 
 def own_store(settings: Settings | None = None) -> Store:
@@ -24,6 +25,22 @@ def own_store(settings: Settings | None = None) -> Store:
     """
     known = settings or read_settings()
     return Store(known.state, known.shipped, read_trust(known), operator())
+
+
+def own_registry(tenant: Tenant, *, changes: bool = False) -> ModelRegistry:
+    """The models of a tenant in the store of this machine.
+
+    Args:
+        tenant: owner of the models.
+        changes: read the signing key too, for a verb that moves a pointer or an alias.
+
+    Raises:
+        SigningRefused: there is no key to sign with.
+    """
+    store = own_store()
+    models = {name for spec in LAYERS.values() for names in spec.kinds.values() for name in names}
+    signer = read_signer(store.trust) if changes else None
+    return ModelRegistry(store, tenant, signer, layer_models=frozenset(models))
 
 
 def chosen_tenant(name: str | None) -> Tenant:

@@ -9,32 +9,12 @@ import typer
 
 from deployments.cli import console
 from deployments.cli.console import print_json
-from deployments.cli.local_store import chosen_tenant, own_store
+from deployments.cli.local_store import chosen_tenant, own_registry
 from deployments.cli.options import JsonOption, TenantOption
-from deployments.config.trust import read_signer
-from ensemble.errors import ArtifactError, ArtifactMissing, MalformedEvent
-from ensemble.store import (
-    Alias,
-    ModelName,
-    Pointer,
-    ReleaseRef,
-    Store,
-    Tenant,
-    clear_challenger,
-    clear_model_alias,
-    get_alias,
-    get_challenger,
-    list_releases,
-    promote_challenger,
-    read_pointer,
-    resolve_bundle,
-    roll_back,
-    set_challenger,
-    set_model_alias,
-)
-from ensemble.store import promote as point_to
+from ensemble.errors import ArtifactError, MalformedEvent
+from ensemble.store import Alias, AliasTarget, ModelName, Pointer, Tenant
 
-__all__ = ["alias", "challenger", "find_release", "parse_alias", "promote", "rollback"]
+__all__ = ["alias", "challenger", "parse_alias", "promote", "rollback"]
 
 
 def promote(
@@ -56,23 +36,14 @@ def promote(
     A running service follows within seconds, by a canary rollout. A release that is promoted is no
     longer the challenger. A broken pointer is replaced.
     """
-    store, owner = own_store(), chosen_tenant(tenant)
-    signer = read_signer(store.trust)
     if release != Alias.CHALLENGER and not release.isdecimal():
         raise MalformedEvent("release", "give the number of a release, or `challenger`")
-    ref = None if release == Alias.CHALLENGER else find_release(store, owner, int(release))
-    try:
-        before = read_pointer(store, owner).serial
-    except ArtifactMissing:
-        before = 0
-    except ArtifactError as broken:
+    owner = chosen_tenant(tenant)
+    registry = own_registry(owner, changes=True)
+    if broken := registry.overview().pointer_error:
         console.out.print(f"the pointer is broken and is replaced: {broken}", markup=False)
-        before = 0
-    if ref is None:
-        pointer = promote_challenger(store, owner, before, signer=signer, at_once=at_once)
-    else:
-        pointer = point_to(store, owner, ref, before, signer=signer, at_once=at_once)
-    _report(owner, pointer)
+    which = int(release) if release.isdecimal() else Alias.CHALLENGER
+    _report(owner, registry.promote(which, at_once=at_once))
 
 
 def rollback(
@@ -89,10 +60,8 @@ def rollback(
 
     Each further rollback goes one release further back; the last five in use can be reached.
     """
-    store, owner = own_store(), chosen_tenant(tenant)
-    signer = read_signer(store.trust)
-    serial = read_pointer(store, owner).serial
-    _report(owner, roll_back(store, owner, serial, signer=signer, to=to))
+    owner = chosen_tenant(tenant)
+    _report(owner, own_registry(owner, changes=True).roll_back(to))
 
 
 def challenger(
@@ -112,10 +81,10 @@ def challenger(
     The challenger scores the same events as the release that serves; callers never get its
     verdicts.
     """
-    store, owner = own_store(), chosen_tenant(tenant)
+    owner = chosen_tenant(tenant)
     _reject_both(release, clear=clear)
     if release is None and not clear:
-        number = get_challenger(store, owner).number or None
+        number = own_registry(owner).challenger().number or None
         if as_json:
             print_json({"tenant": owner, "challenger": number})
         elif number:
@@ -123,13 +92,12 @@ def challenger(
         else:
             console.out.print(f"tenant {owner} has no challenger")
         return
-    signer = read_signer(store.trust)
-    serial = _serial_or_none(lambda: get_challenger(store, owner).serial)
+    registry = own_registry(owner, changes=True)
+    _warn_if_broken(registry.challenger)
+    registry.set_challenger(release)
     if release is None:
-        clear_challenger(store, owner, serial, signer=signer)
         console.out.print(f"tenant {owner} has no challenger any more")
         return
-    set_challenger(store, owner, find_release(store, owner, release), serial, signer=signer)
     console.out.print(
         f"the challenger of tenant {owner} is release {release}; it is scored in shadow"
     )
@@ -153,11 +121,11 @@ def alias(
 
     For models that no release names, such as tabular detectors.
     """
-    store, owner = own_store(), chosen_tenant(tenant)
+    owner = chosen_tenant(tenant)
     model, which = ModelName(name), parse_alias(alias)
     _reject_both(version, clear=clear)
     if version is None and not clear:
-        number = get_alias(store, owner, model, which).number or None
+        number = own_registry(owner).alias(model, which).number or None
         if as_json:
             print_json({"tenant": owner, "model": model, "alias": which, "version": number})
         elif number:
@@ -165,14 +133,12 @@ def alias(
         else:
             console.out.print(f"{model} has no {which} of its own")
         return
-    signer = read_signer(store.trust)
-    serial = _serial_or_none(lambda: get_alias(store, owner, model, which).serial)
+    registry = own_registry(owner, changes=True)
+    _warn_if_broken(lambda: registry.alias(model, which))
+    registry.set_alias(model, which, version)
     if version is None:
-        clear_model_alias(store, owner, model, which, serial, signer=signer)
         console.out.print(f"{model} has no {which} of its own any more")
         return
-    ref = resolve_bundle(store, owner, model, version)
-    set_model_alias(store, owner, model, which, ref, serial, signer=signer)
     console.out.print(f"the {which} of {model} is version {version}")
 
 
@@ -188,27 +154,11 @@ def parse_alias(text: str) -> Alias:
         raise MalformedEvent("alias", "give `champion` or `challenger`") from None
 
 
-def find_release(store: Store, tenant: Tenant, number: int) -> ReleaseRef:
-    """The release of that number, with the digest of its file.
-
-    Raises:
-        ArtifactMissing: there is none.
-    """
-    known = {
-        one.ref.serial: one.ref for one in reversed(list_releases(store, tenant))
-    }  # of two with one number the one in the state folder
-    if number not in known:
-        raise ArtifactMissing(f"release {number} of tenant {tenant}")
-    return known[number]
-
-
-def _serial_or_none(read: Callable[[], int]) -> int:
-    """The serial of an alias; 0 where it is broken, so that it is replaced."""
+def _warn_if_broken(read: Callable[[], AliasTarget]) -> None:
     try:
-        return read()
+        read()
     except ArtifactError as broken:
         console.out.print(f"the alias is broken and is replaced: {broken}", markup=False)
-        return 0
 
 
 def _reject_both(number: int | None, *, clear: bool) -> None:

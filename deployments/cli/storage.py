@@ -10,30 +10,19 @@ import typer
 
 from deployments.cli import console
 from deployments.cli.console import Column, coloured, minutes, plain, print_json, table
-from deployments.cli.local_store import chosen_tenant, now, own_store
+from deployments.cli.local_store import chosen_tenant, own_registry, own_store
 from deployments.cli.models import Name
 from deployments.cli.options import JsonOption, TenantOption
-from deployments.cli.releases import find_release
-from deployments.config.trust import read_signer
 from ensemble.errors import ArtifactCorrupt, ArtifactUnreadable, ArtifactUntrusted, MalformedEvent
 from ensemble.store import (
     ARCHIVE_LIMIT_BYTES,
     ModelName,
     Outcome,
-    apply_retention,
-    delete_bundle,
-    export_bundle,
-    export_release,
-    import_archive,
     list_quarantine,
     quarantine_bundle,
     quarantine_file,
-    read_audit,
-    read_pointer,
-    resolve_bundle,
     verify_audit,
 )
-from ensemble.store import delete_release as delete_stored_release
 from ensemble.store.files import write_new
 
 __all__ = ["audit", "delete", "delete_release", "export", "import_", "quarantine", "retention"]
@@ -58,7 +47,7 @@ def delete(
     shipped with Axon.
     """
     owner = chosen_tenant(tenant)
-    delete_bundle(own_store(), owner, ModelName(name), version)
+    own_registry(owner).delete(ModelName(name), version)
     console.out.print(f"deleted {name}/{version} of tenant {owner}; its number is not used again")
 
 
@@ -72,7 +61,7 @@ def delete_release(
     Refused as in `axon models delete`.
     """
     owner = chosen_tenant(tenant)
-    delete_stored_release(own_store(), owner, release)
+    own_registry(owner).delete_release(release)
     console.out.print(f"deleted release {release} of tenant {owner}; its number is not used again")
 
 
@@ -87,7 +76,7 @@ def retention(
     tenant: TenantOption = None,
 ) -> None:
     """Delete unreferenced releases and model versions, keeping the newest N."""
-    removed = apply_retention(own_store(), chosen_tenant(tenant), keep=keep)
+    removed = own_registry(chosen_tenant(tenant)).retain(keep)
     for one in (*removed.releases, *removed.bundles):
         console.out.print(f"deleted {one}")
     if not removed.releases and not removed.bundles:
@@ -116,17 +105,13 @@ def export(
     """
     if (name is None and version is not None) or (name is not None and release is not None):
         raise MalformedEvent("--model", "give --model with its --version, or --release, or neither")
-    store, owner = own_store(), chosen_tenant(tenant)
-    if name is not None:
-        ref = resolve_bundle(store, owner, ModelName(name), version)
-        data, what = export_bundle(store, ref), str(ref)
-    else:
-        wanted = (
-            find_release(store, owner, release)
-            if release is not None
-            else read_pointer(store, owner).ref
-        )
-        data, what = export_release(store, owner, wanted), str(wanted)
+    owner = chosen_tenant(tenant)
+    registry = own_registry(owner)
+    what, data = (
+        registry.export_release(release)
+        if name is None
+        else registry.export(ModelName(name), version)
+    )
     try:
         write_new(file.parent, file.name, data, mode=0o644)
     except FileExistsError:
@@ -153,14 +138,14 @@ def import_(
 
     Nothing is promoted. A file without a trusted signature is refused.
     """
-    store, owner = own_store(), chosen_tenant(tenant)
-    signer, data = read_signer(store.trust), _read(file)
+    owner = chosen_tenant(tenant)
+    registry, data = own_registry(owner, changes=True), _read(file)
     try:
-        imported = import_archive(store, owner, data, now=now(), signer=signer, quota=None)
+        imported = registry.import_archive(data)
     except (ArtifactCorrupt, ArtifactUntrusted) as refusal:
         if quarantine:
             record = quarantine_file(
-                store, owner, data, str(refusal), what=f"an archive, {file.name}"
+                registry.store, owner, data, str(refusal), what=f"an archive, {file.name}"
             )
             console.err.print(f"the file is in quarantine as number {record.number}")
         raise
@@ -268,7 +253,7 @@ def audit(
     if verify or head:
         _verify(head, as_json=as_json)
         return
-    entries = read_audit(own_store(), chosen_tenant(tenant), limit=limit)
+    entries = own_registry(chosen_tenant(tenant)).audit(limit)
     if as_json:
         print_json([asdict(one) for one in entries])
     elif not entries:

@@ -177,6 +177,17 @@ def test_promote_roll_back_and_promote_the_challenger(
     assert "has no challenger" in done(axon("models", "challenger"))
 
 
+def test_a_challenger_promoted_by_its_number_is_one_no_longer(
+    axon: Axon, release: Callable[[], ReleaseRef]
+) -> None:
+    number = release().serial
+    done(axon("models", "challenger", number))
+
+    done(axon("models", "promote", number))
+
+    assert "has no challenger" in done(axon("models", "challenger"))
+
+
 def test_a_model_that_no_release_names_gets_its_words(
     axon: Axon, own: Callable[..., BundleRef]
 ) -> None:

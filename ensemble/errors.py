@@ -205,7 +205,7 @@ class ArtifactError(EnsembleError, code="MODEL_LOAD_ERROR", cause="files"):
 
 
 class ArtifactMissing(ArtifactError, code="ARTIFACT_MISSING"):
-    """Something that the store should contain is missing."""
+    """Something the store should hold is not there."""
 
     sentence = "{what} is not in the store"
     what: str

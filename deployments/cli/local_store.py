@@ -27,20 +27,11 @@ def own_store(settings: Settings | None = None) -> Store:
     return Store(known.state, known.shipped, read_trust(known), operator())
 
 
-def own_registry(tenant: Tenant, *, changes: bool = False) -> ModelRegistry:
-    """The models of a tenant in the store of this machine.
-
-    Args:
-        tenant: owner of the models.
-        changes: read the signing key too, for a verb that moves a pointer or an alias.
-
-    Raises:
-        SigningRefused: there is no key to sign with.
-    """
+def own_registry(tenant: Tenant) -> ModelRegistry:
+    """The models of a tenant in the store of this machine."""
     store = own_store()
     models = {name for spec in LAYERS.values() for names in spec.kinds.values() for name in names}
-    signer = read_signer(store.trust) if changes else None
-    return ModelRegistry(store, tenant, signer, layer_models=frozenset(models))
+    return ModelRegistry(store, tenant, read_signer, layer_models=frozenset(models))
 
 
 def chosen_tenant(name: str | None) -> Tenant:

@@ -39,7 +39,7 @@ def promote(
     if release != Alias.CHALLENGER and not release.isdecimal():
         raise MalformedEvent("release", "give the number of a release, or `challenger`")
     owner = chosen_tenant(tenant)
-    registry = own_registry(owner, changes=True)
+    registry = own_registry(owner)
     if broken := registry.overview().pointer_error:
         console.out.print(f"the pointer is broken and is replaced: {broken}", markup=False)
     which = int(release) if release.isdecimal() else Alias.CHALLENGER
@@ -61,7 +61,7 @@ def rollback(
     Each further rollback goes one release further back; the last five in use can be reached.
     """
     owner = chosen_tenant(tenant)
-    _report(owner, own_registry(owner, changes=True).roll_back(to))
+    _report(owner, own_registry(owner).roll_back(to))
 
 
 def challenger(
@@ -92,7 +92,7 @@ def challenger(
         else:
             console.out.print(f"tenant {owner} has no challenger")
         return
-    registry = own_registry(owner, changes=True)
+    registry = own_registry(owner)
     _warn_if_broken(registry.challenger)
     registry.set_challenger(release)
     if release is None:
@@ -133,7 +133,7 @@ def alias(
         else:
             console.out.print(f"{model} has no {which} of its own")
         return
-    registry = own_registry(owner, changes=True)
+    registry = own_registry(owner)
     _warn_if_broken(lambda: registry.alias(model, which))
     registry.set_alias(model, which, version)
     if version is None:

@@ -139,7 +139,7 @@ def import_(
     Nothing is promoted. A file without a trusted signature is refused.
     """
     owner = chosen_tenant(tenant)
-    registry, data = own_registry(owner, changes=True), _read(file)
+    registry, data = own_registry(owner), _read(file)
     try:
         imported = registry.import_archive(data)
     except (ArtifactCorrupt, ArtifactUntrusted) as refusal:

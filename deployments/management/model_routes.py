@@ -69,7 +69,6 @@ from ensemble.store import (
     ModelName,
     ModelRegistry,
     Quota,
-    Signer,
     Store,
     VisibleModel,
 )
@@ -300,7 +299,7 @@ class ModelRoutes:
         _refuse_other_media(request)
         limit_bytes = self.settings.management.max_import_bytes
         data = await read_body(request.scope["headers"], request.receive, limit_bytes)
-        done = await self._change(
+        done = await self._run(
             request,
             lambda registry: registry.import_archive(data, limit_bytes=UNPACKED * limit_bytes),
         )
@@ -321,7 +320,7 @@ class ModelRoutes:
                 return registry.promote_challenger_of(model)
             return registry.set_alias(model, Alias.CHAMPION, version)
 
-        return _moved(model, Alias.CHAMPION, await self._change(request, promote))
+        return _moved(model, Alias.CHAMPION, await self._run(request, promote))
 
     async def _set_challenger(self, request: Request) -> Response:
         reject_unknown_query(request)
@@ -329,7 +328,7 @@ class ModelRoutes:
         version = int(
             (await BodyReader(requests.SetChallengerVersion, self._limit)(request)).version
         )
-        target = await self._change(
+        target = await self._run(
             request, lambda registry: registry.set_alias(model, Alias.CHALLENGER, version)
         )
         return _moved(model, Alias.CHALLENGER, target)
@@ -337,7 +336,7 @@ class ModelRoutes:
     async def _clear_challenger(self, request: Request) -> Response:
         reject_unknown_query(request)
         model = model_of(request)
-        target = await self._change(
+        target = await self._run(
             request, lambda registry: registry.set_alias(model, Alias.CHALLENGER, None)
         )
         return _moved(model, Alias.CHALLENGER, target)
@@ -382,21 +381,15 @@ class ModelRoutes:
 
     async def _run(self, request: Request, work: Callable[[ModelRegistry], Result]) -> Result:
         return await self.executor.run(
-            actor_of(request), lambda store: work(self._registry(store, request, None))
+            actor_of(request), lambda store: work(self._registry(store, request))
         )
 
-    async def _change(self, request: Request, work: Callable[[ModelRegistry], Result]) -> Result:
-        return await self.executor.run(
-            actor_of(request),
-            lambda store: work(self._registry(store, request, read_signer(store.trust))),
-        )
-
-    def _registry(self, store: Store, request: Request, signer: Signer | None) -> ModelRegistry:
+    def _registry(self, store: Store, request: Request) -> ModelRegistry:
         tenant, *parents = self.tenants.lineage(tenant_of(request))
         return ModelRegistry(
             store,
             tenant,
-            signer,
+            read_signer,
             parents=tuple(parents),
             layer_models=frozenset(LAYERS_MODELS),
             quota=quota_of(self.settings),

@@ -126,7 +126,7 @@ class ReleaseRoutes:
         body = await BodyReader(
             requests.ReleasePromotion, self._limit, empty=requests.ReleasePromotion
         )(request)
-        pointer = await self._change(
+        pointer = await self._run(
             request, lambda registry: registry.promote(number, at_once=body.at_once)
         )
         return as_json(_moved(pointer))
@@ -135,7 +135,7 @@ class ReleaseRoutes:
         reject_unknown_query(request)
         body = await BodyReader(requests.Rollback, self._limit, empty=requests.Rollback)(request)
         to = None if body.to is None else int(body.to)
-        return as_json(_moved(await self._change(request, lambda registry: registry.roll_back(to))))
+        return as_json(_moved(await self._run(request, lambda registry: registry.roll_back(to))))
 
     async def _challenger(self, request: Request) -> Response:
         reject_unknown_query(request)
@@ -158,20 +158,13 @@ class ReleaseRoutes:
         self, request: Request, release: int | None
     ) -> responses.ChallengerRelease:
         return _challenger(
-            await self._change(request, lambda registry: registry.set_challenger(release))
+            await self._run(request, lambda registry: registry.set_challenger(release))
         )
 
     async def _run(self, request: Request, work: Callable[[ModelRegistry], Answer]) -> Answer:
         tenant = tenant_of(request)
         return await self.executor.run(
-            actor_of(request), lambda store: work(ModelRegistry(store, tenant))
-        )
-
-    async def _change(self, request: Request, work: Callable[[ModelRegistry], Answer]) -> Answer:
-        tenant = tenant_of(request)
-        return await self.executor.run(
-            actor_of(request),
-            lambda store: work(ModelRegistry(store, tenant, read_signer(store.trust))),
+            actor_of(request), lambda store: work(ModelRegistry(store, tenant, read_signer))
         )
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -44,7 +45,7 @@ from ensemble.store.releases.aliases import (
 from ensemble.store.releases.list import ReleaseListing, list_releases
 from ensemble.store.releases.pointer import Pointer, has_pointer, read_pointer
 from ensemble.store.releases.release import promote, roll_back
-from ensemble.store.signing import Signer
+from ensemble.store.signing import Signer, Trust
 
 __all__ = ["ModelRegistry", "ReleaseOverview", "VisibleModel"]
 
@@ -97,7 +98,9 @@ class ModelRegistry:
     Attributes:
         store: with the actor for the audit log.
         tenant: owner of the models.
-        signer: signs pointers, aliases and imports; None for a registry that changes none.
+        read_signer: reads the key that signs pointers, aliases and imports. It is read when a
+            change is about to be written, so that what does not exist is missing, key or no key.
+            None for a registry that changes nothing.
         parents: tenants whose champions this one inherits, the nearest first.
         layer_models: models that serve only as part of a release, so they get no alias.
         quota: on imports; None does not count.
@@ -105,7 +108,7 @@ class ModelRegistry:
 
     store: Store
     tenant: Tenant
-    signer: Signer | None = None
+    read_signer: Callable[[Trust], Signer] | None = None
     parents: tuple[Tenant, ...] = ()
     layer_models: frozenset[str] = frozenset()
     quota: Quota | None = None
@@ -318,9 +321,9 @@ class ModelRegistry:
 
     @property
     def _signer(self) -> Signer:
-        if self.signer is None:
+        if self.read_signer is None:
             raise ValueError("a registry without a signer changes nothing")
-        return self.signer
+        return self.read_signer(self.store.trust)
 
     def _pointer(self) -> tuple[Pointer | None, ArtifactError | None]:
         try:

@@ -21,7 +21,7 @@ Two = tuple[ReleaseRef, ReleaseRef]
 
 @pytest.fixture
 def registry(store: Store, acme: Tenant, signer: Signer) -> ModelRegistry:
-    return ModelRegistry(store, acme, signer)
+    return ModelRegistry(store, acme, lambda _: signer)
 
 
 @pytest.mark.parametrize("which", ["number", Alias.CHALLENGER])
@@ -165,7 +165,7 @@ def test_only_the_newest_are_retained(
 def test_a_registry_without_a_signer_changes_nothing(
     registry: ModelRegistry, two_releases: Two
 ) -> None:
-    reader = replace(registry, signer=None)
+    reader = replace(registry, read_signer=None)
 
     with pytest.raises(ValueError, match="without a signer"):
         reader.promote(two_releases[0].serial)

@@ -447,7 +447,7 @@ def test_a_fit_learns_only_from_what_it_does_not_leave_out(
 
     rest = (table.families != "Scan") & ~left_out
     assert set(told["families"]) == {"BENIGN", "Flood", "Beacon"}
-    assert np.array_equal(told["kept"], table.features[rest])
+    assert np.array_equal(told["rest"], table.features[rest])
     assert np.array_equal(told["rows"], table.features[rest])
     assert np.array_equal(told["names"], table.families[rest])
     assert told["seed"] == told["third"] == 8

@@ -24,7 +24,7 @@ from ensemble.legacy import (
     export_anomaly,
     export_behavior,
 )
-from ensemble.runtime.model_state import LoadedRelease
+from ensemble.runtime import LoadedRelease
 from ensemble.store.files import write_new
 
 __all__ = ["export_legacy"]

@@ -34,8 +34,7 @@ from ensemble.legacy import (
     process_model,
     read_old_models,
 )
-from ensemble.runtime.release_fusion import FusionResolver
-from ensemble.runtime.resolver import ReleaseResolver
+from ensemble.runtime import FusionResolver, ReleaseResolver
 from ensemble.training.fit.fusion import RATES, with_thresholds
 from ensemble.training.markdown import table
 from ensemble.training.publish import Trained, digest_of, golden_flows, golden_of

@@ -10,11 +10,13 @@ from deployments.cli.local_store import own_store
 from deployments.config.settings import read_settings
 from deployments.config.tenants import Tenants
 from ensemble.errors import ArtifactCorrupt
-from ensemble.runtime.builder import ModelBuilder
-from ensemble.runtime.loader import ReleaseLoader
-from ensemble.runtime.local_ensemble import LocalEnsemble
-from ensemble.runtime.model_state import LoadedRelease
-from ensemble.runtime.resolver import ReleaseResolver
+from ensemble.runtime import (
+    LoadedRelease,
+    LocalEnsemble,
+    ModelBuilder,
+    ReleaseLoader,
+    ReleaseResolver,
+)
 from ensemble.store import Store, Tenant
 from ensemble.verdicts import SPEAKING
 

@@ -23,8 +23,7 @@ from ensemble.fusion import Fusion, layer_set
 from ensemble.layers.behavior import DeepBehavior
 from ensemble.layers.classifier import FUSED_MODEL, FlowClassifier
 from ensemble.layers.flow_anomaly import FlowAnomaly
-from ensemble.runtime.release_fusion import FusionResolver
-from ensemble.runtime.resolver import ReleaseResolver
+from ensemble.runtime import FusionResolver, ReleaseResolver
 from ensemble.training.data.flow_table import FlowTable
 from ensemble.training.evaluation.charts import reliability_picture, roc_picture, score_picture
 from ensemble.training.evaluation.evaluate import (

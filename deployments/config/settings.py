@@ -16,7 +16,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ensemble.errors import MalformedEvent
-from ensemble.rollout.canary import RolloutRules
+from ensemble.rollout import RolloutRules
 from ensemble.store import Tenant
 
 __all__ = [

@@ -17,13 +17,17 @@ from deployments.layers.telemetry import LayerTelemetry
 from deployments.observability.metrics import RayMeter
 from ensemble.events import EventBatch, FlowBatch, Kind
 from ensemble.layers.catalog import LAYERS
-from ensemble.runtime.builder import ModelBuilder
-from ensemble.runtime.classify import Classification, classify
-from ensemble.runtime.loader import ReleaseLoader
-from ensemble.runtime.model_state import LoadCheck, SlotState
-from ensemble.runtime.resolver import ReleaseResolver
-from ensemble.runtime.slot import LayerSlot
-from ensemble.runtime.tenant_slots import TenantSlots
+from ensemble.runtime import (
+    Classification,
+    LayerSlot,
+    LoadCheck,
+    ModelBuilder,
+    ReleaseLoader,
+    ReleaseResolver,
+    SlotState,
+    TenantSlots,
+    classify,
+)
 from ensemble.store import Tenant
 from ensemble.verdicts import LayerScores
 

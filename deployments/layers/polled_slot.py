@@ -6,9 +6,7 @@ from collections.abc import Callable
 
 from deployments.config.settings import Settings
 from ensemble.errors import ArtifactError, LoadTimeout
-from ensemble.runtime.controls import Controls, read_controls
-from ensemble.runtime.poller import PollingThread
-from ensemble.runtime.slot import LayerSlot
+from ensemble.runtime import Controls, LayerSlot, PollingThread, read_controls
 
 __all__ = ["PolledSlot"]
 

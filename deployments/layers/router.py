@@ -21,7 +21,7 @@ from ray.serve._private.request_router.common import PendingRequest
 from ray.serve._private.request_router.pow_2_router import PowerOfTwoChoicesRequestRouter
 from ray.serve._private.request_router.replica_wrapper import RunningReplica
 
-from ensemble.runtime.model_state import SlotState
+from ensemble.runtime import SlotState
 from ensemble.verdicts import SPEAKING
 
 __all__ = ["SpeakingFirst", "routing_stats"]

@@ -21,7 +21,7 @@ from typing import Any
 from deployments.observability.log import SUMMARY_EVERY_S, LogThrottle, _Trouble, log_event
 from deployments.observability.metrics import Meter
 from ensemble.errors import ArtifactMissing
-from ensemble.runtime.model_state import SlotEvent, SlotState
+from ensemble.runtime import SlotEvent, SlotState
 
 __all__ = ["LayerTelemetry"]
 

@@ -46,7 +46,7 @@ from ensemble.errors import (
     NotServing,
 )
 from ensemble.layers.catalog import LAYERS
-from ensemble.runtime.model_state import SlotState
+from ensemble.runtime import SlotState
 from ensemble.store import ModelName, ModelRegistry, Tenant, VisibleModel
 from ensemble.verdicts import LayerStatus
 

@@ -32,8 +32,7 @@ from deployments.observability.log import LogThrottle, log_event
 from ensemble.errors import ArtifactMissing, FeatureMismatch, LoadTimeout, TooManyRows
 from ensemble.features.tabular import Missing, admit_rows
 from ensemble.layers.tabular import TabularDetector
-from ensemble.runtime.builder import proven_detector
-from ensemble.runtime.model_state import LoadFailure, failure_of
+from ensemble.runtime import LoadFailure, failure_of, proven_detector
 from ensemble.store import Alias, BundleRef, ModelName, Store, Tenant, Trust, get_alias, open_bundle
 
 __all__ = ["Detections", "DetectorState", "Detectors", "LoadOutcome", "LoadReport"]

@@ -30,7 +30,7 @@ from ensemble.errors import LayerCrashed, LayerError, LayerOpen, LayerOverloaded
 from ensemble.events import EventBatch
 from ensemble.guard import BreakerRules, BreakerState, Bulkhead, CircuitBreaker, RetryBudget, Ticket
 from ensemble.layers.catalog import LAYERS
-from ensemble.runtime.slot import ANY_RELEASE
+from ensemble.runtime import ANY_RELEASE
 from ensemble.verdicts import LayerScores, LayerStatus
 
 __all__ = ["GuardedLayer", "InFlightCall"]

@@ -20,7 +20,7 @@ from ensemble.errors import LayerDisabled
 from ensemble.events import EventBatch
 from ensemble.guard import BreakerState, Deadline
 from ensemble.layers.catalog import LAYERS
-from ensemble.runtime.model_state import SlotState
+from ensemble.runtime import SlotState
 from ensemble.verdicts import LayerScores, LayerStatus
 
 __all__ = ["BreakerView", "LayerClient"]

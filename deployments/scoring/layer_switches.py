@@ -14,8 +14,14 @@ from deployments.observability.log import log_event
 from deployments.observability.metrics import Meter
 from deployments.scoring.layer_client import LayerClient
 from ensemble.errors import LoadTimeout
-from ensemble.runtime.controls import CONTROLS, Controls, change_controls, read_controls
-from ensemble.runtime.model_state import LoadFailure, failure_of
+from ensemble.runtime import (
+    CONTROLS,
+    Controls,
+    LoadFailure,
+    change_controls,
+    failure_of,
+    read_controls,
+)
 
 __all__ = ["LayerSwitches"]
 

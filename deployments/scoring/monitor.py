@@ -20,7 +20,7 @@ from deployments.scoring.tenants import TenantPipelines
 from ensemble.events import Kind
 from ensemble.guard import BreakerState
 from ensemble.layers.catalog import LAYERS
-from ensemble.runtime.model_state import KindState
+from ensemble.runtime import KindState
 from ensemble.verdicts import SPEAKING, LayerStatus, SystemStatus
 
 __all__ = ["Monitor"]

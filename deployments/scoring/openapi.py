@@ -12,7 +12,7 @@ from deployments.scoring import wire
 from deployments.scoring.predict_wire import DEFAULT_MODEL
 from deployments.web import Json, ScopedRoute, openapi_document, ref, schemas_of
 from ensemble.features.flow import FEATURE_NAMES, RECOMPUTED
-from ensemble.runtime.classify import KNOWN_MODELS
+from ensemble.runtime import KNOWN_MODELS
 
 __all__ = ["document"]
 

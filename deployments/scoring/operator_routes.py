@@ -46,8 +46,7 @@ from deployments.web import (
 )
 from ensemble.errors import ArtifactError, LayerCrashed, LayerTimeout, LoadTimeout, UnknownLayer
 from ensemble.layers.catalog import LAYERS
-from ensemble.runtime.controls import Controls
-from ensemble.runtime.model_state import LoadCheck
+from ensemble.runtime import Controls, LoadCheck
 from ensemble.store import Tenant
 
 __all__ = ["OperatorRoutes"]

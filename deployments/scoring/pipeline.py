@@ -24,11 +24,15 @@ from deployments.scoring.scoring_metrics import ScoringMetrics
 from deployments.scoring.status import EnsembleStatus, build_status
 from ensemble.errors import EventError
 from ensemble.events import EventBatch, Kind
-from ensemble.rollout.canary import RolloutState, RolloutView, compared
-from ensemble.rollout.controller import ReleaseController
-from ensemble.rollout.shadow import Agreement, ShadowEvaluation
-from ensemble.runtime.model_state import SlotState
-from ensemble.runtime.release_fusion import ReleaseFusion
+from ensemble.rollout import (
+    Agreement,
+    ReleaseController,
+    RolloutState,
+    RolloutView,
+    ShadowEvaluation,
+    compared,
+)
+from ensemble.runtime import ReleaseFusion, SlotState
 from ensemble.verdicts import LayerScores, LayerStatus, Verdicts
 
 __all__ = ["TenantPipeline"]

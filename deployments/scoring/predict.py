@@ -52,7 +52,7 @@ from deployments.web import (
 )
 from ensemble.errors import EnsembleError, EventError, LayerCrashed, ModelNotLoaded, UnknownModel
 from ensemble.events import EventBatch, Kind
-from ensemble.runtime.classify import KNOWN_MODELS, Classification
+from ensemble.runtime import KNOWN_MODELS, Classification
 
 __all__ = ["CLASSIFIER", "PredictRoutes", "Predictor"]
 

@@ -17,14 +17,16 @@ from deployments.host.poller import Poller
 from deployments.observability.log import log_event
 from deployments.scoring.layer_switches import LayerSwitches
 from deployments.scoring.pipeline import TenantPipeline
-from ensemble.rollout.canary import RolloutState
-from ensemble.runtime.model_state import LoadFailure, SlotState, failure_of
-from ensemble.runtime.release_fusion import (
+from ensemble.rollout import RolloutState
+from ensemble.runtime import (
     FusionChoices,
     FusionResolver,
+    LoadFailure,
     ReleaseFusion,
+    SlotState,
     choose_release,
-    is_whole,
+    failure_of,
+    is_complete,
 )
 
 __all__ = ["PointerState", "ReleaseWatcher"]
@@ -127,7 +129,9 @@ class ReleaseWatcher:
         self._decided = promotion, best.name
         is_stand_in = best.name != choices.wanted  # it has served before
         active = self._pipeline.release
-        has_gap = not is_whole(active.name, states)  # a canary would prolong the missing coverage
+        has_gap = not is_complete(
+            active.name, states
+        )  # a canary would prolong the missing coverage
         at_once = choices.at_once or is_stand_in or has_gap or active.tenant != best.tenant
         controller.serve(best, at_once=at_once)
 
@@ -193,7 +197,7 @@ class ReleaseWatcher:
             while not self._have_tried(release.name, states) and time.monotonic() < until:
                 await asyncio.sleep(STATES_EVERY_S)
                 states = await self._request_states(release.name)
-            if not self._have_tried(release.name, states) or is_whole(release.name, states):
+            if not self._have_tried(release.name, states) or is_complete(release.name, states):
                 break  # the next one is loaded once this one is known to be worse, one a poll
         return choose_release(choices, states), states
 

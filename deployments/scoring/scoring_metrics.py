@@ -11,7 +11,7 @@ from deployments.observability.metrics import Meter, set_state
 from deployments.scoring.retro_spool import RetroCounts
 from ensemble.events import Kind
 from ensemble.guard import BreakerState
-from ensemble.rollout.canary import RolloutView
+from ensemble.rollout import RolloutView
 from ensemble.verdicts import LayerStatus, Verdicts, VerdictWord
 
 __all__ = ["ScoringMetrics"]

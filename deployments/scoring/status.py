@@ -25,9 +25,8 @@ from deployments.web import cause_of, describe_code
 from ensemble.events import Kind
 from ensemble.guard import BreakerState
 from ensemble.layers.catalog import LAYERS
-from ensemble.rollout.canary import RolloutView
-from ensemble.runtime.model_state import KindState, SlotState
-from ensemble.runtime.release_fusion import ReleaseFusion
+from ensemble.rollout import RolloutView
+from ensemble.runtime import KindState, ReleaseFusion, SlotState
 from ensemble.verdicts import SPEAKING, LayerStatus, SystemStatus, system_status
 
 __all__ = ["Breaker", "EnsembleStatus", "build_status", "iso", "problem"]

@@ -11,8 +11,7 @@ from msgspec import Meta, Struct
 
 from deployments.scoring.retro_spool import RetroCounts
 from ensemble.guard import BreakerState
-from ensemble.rollout.canary import RolloutView
-from ensemble.rollout.shadow import Agreement
+from ensemble.rollout import Agreement, RolloutView
 from ensemble.verdicts import LayerStatus, SystemStatus
 
 __all__ = [

@@ -23,8 +23,7 @@ from deployments.scoring.pipeline import TenantPipeline
 from deployments.scoring.release_watcher import ReleaseWatcher
 from deployments.scoring.retro_spool import RetroSpool
 from deployments.scoring.scoring_metrics import ScoringMetrics
-from ensemble.runtime.release_fusion import FusionResolver
-from ensemble.runtime.resolver import ReleaseResolver
+from ensemble.runtime import FusionResolver, ReleaseResolver
 from ensemble.store import Tenant
 
 __all__ = ["TenantPipelines"]

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from ensemble.layers.flow_anomaly import FlowAnomaly
 from ensemble.layers.process_anomaly import ProcessAnomaly
-from ensemble.runtime.model_state import LoadedRelease
+from ensemble.runtime import LoadedRelease
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,7 +16,7 @@ from ensemble.fusion import RESILIENCE
 from ensemble.layers.resilience import NEUTRAL
 from ensemble.replay.diff import compare_fused, compare_layer
 from ensemble.replay.recorded_verdict import RecordedOpinion, RecordedVerdict, ReplaySettings
-from ensemble.runtime.release_fusion import ReleaseFusion
+from ensemble.runtime import ReleaseFusion
 from ensemble.verdicts import LayerScores, Verdicts, VerdictWord
 
 __all__ = ["GPU_TOLERANCE", "FusionRule", "why_fused", "why_layer"]

@@ -19,9 +19,7 @@ from ensemble.features.digest import input_digests
 from ensemble.replay.diagnosis import FusionRule, why_fused, why_layer
 from ensemble.replay.diff import Difference, compare_fused, compare_layer
 from ensemble.replay.recorded_verdict import RecordedOpinion, RecordedVerdict, ReplaySettings
-from ensemble.runtime.local_ensemble import LocalEnsemble
-from ensemble.runtime.model_state import SlotEvent
-from ensemble.runtime.resolver import PinnedRelease
+from ensemble.runtime import LocalEnsemble, PinnedRelease, SlotEvent
 from ensemble.store import Store
 from ensemble.verdicts import LayerScores
 

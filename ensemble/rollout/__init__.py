@@ -1,1 +1,15 @@
-"""Which release answers: canary rollout, shadow evaluation, automatic rollback."""
+"""How one release follows another: canary rollout, shadow evaluation, automatic rollback."""
+
+from ensemble.rollout.canary import RolloutRules, RolloutState, RolloutView, compared
+from ensemble.rollout.controller import ReleaseController
+from ensemble.rollout.shadow import Agreement, ShadowEvaluation
+
+__all__ = [
+    "Agreement",
+    "ReleaseController",
+    "RolloutRules",
+    "RolloutState",
+    "RolloutView",
+    "ShadowEvaluation",
+    "compared",
+]

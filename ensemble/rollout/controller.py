@@ -19,7 +19,7 @@ from ensemble.rollout.canary import (
     RolloutState,
     RolloutView,
 )
-from ensemble.runtime.release_fusion import ReleaseFusion
+from ensemble.runtime import ReleaseFusion
 
 __all__ = ["ReleaseController"]
 

@@ -101,7 +101,7 @@ class ReleaseLoader:
             else dict.fromkeys(LAYERS[self.layer].kinds, failure_of(found.trouble))
         )
         for candidate in found.releases:
-            if candidate.name not in keep and any(release.is_whole for release in releases):
+            if candidate.name not in keep and any(release.is_complete for release in releases):
                 continue
             release, wrong = self._load_release(candidate, known)
             releases.append(release)

@@ -13,7 +13,12 @@ from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.builder import ModelBuilder
 from ensemble.runtime.loader import ReleaseLoader
 from ensemble.runtime.model_state import SlotEvent
-from ensemble.runtime.release_fusion import FusionResolver, ReleaseFusion, choose_release, is_whole
+from ensemble.runtime.release_fusion import (
+    FusionResolver,
+    ReleaseFusion,
+    choose_release,
+    is_complete,
+)
 from ensemble.runtime.resolver import ReleaseSource
 from ensemble.runtime.slot import LayerSlot
 from ensemble.verdicts import Verdicts
@@ -72,7 +77,7 @@ class LocalEnsemble:
                 slot.state(release.name)  # asks for it
                 slot.look()
                 said[layer] = slot.state()
-            if is_whole(release.name, said):
+            if is_complete(release.name, said):
                 break
         return choose_release(offer, said)
 

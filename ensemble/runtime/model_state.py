@@ -93,7 +93,7 @@ class LoadedRelease:
         return frozenset(self.models) | self.unnamed
 
     @property
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether everything that the release names was had."""
         return self.failures.keys() <= self.unnamed
 

@@ -18,7 +18,7 @@ from ensemble.runtime.model_state import LoadFailure, SlotState, failure_of
 from ensemble.runtime.resolver import ReleaseSource, ResolvedRelease
 from ensemble.verdicts import LayerScores, Verdicts
 
-__all__ = ["FusionChoices", "FusionResolver", "ReleaseFusion", "choose_release", "is_whole"]
+__all__ = ["FusionChoices", "FusionResolver", "ReleaseFusion", "choose_release", "is_complete"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ def _challenger_of(candidate: ResolvedRelease | None) -> ReleaseFusion | None:
         return None
 
 
-def is_whole(release: str, said: Mapping[str, SlotState]) -> bool:
+def is_complete(release: str, said: Mapping[str, SlotState]) -> bool:
     """Whether every layer has all of `release` that the release names."""
     return all(
         LAYERS[layer].kinds.keys() <= state.holds.get(release, frozenset())

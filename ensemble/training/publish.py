@@ -21,7 +21,7 @@ from ensemble.features.tabular import schema_sha256
 from ensemble.fusion import Fusion
 from ensemble.layers.catalog import FEATURE_SCHEMAS
 from ensemble.model import Model, Parts
-from ensemble.runtime.golden import golden_batch
+from ensemble.runtime import golden_batch
 from ensemble.store import (
     Alias,
     BundleRef,

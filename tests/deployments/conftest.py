@@ -25,7 +25,7 @@ from ensemble.errors import ArtifactMissing
 from ensemble.events import EventBatch, FlowBatch, Kind
 from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.builder import ModelBuilder
-from ensemble.runtime.classify import Classification, classify
+from ensemble.runtime.classification import Classification, classify
 from ensemble.runtime.loader import ReleaseLoader
 from ensemble.runtime.local_ensemble import LocalEnsemble
 from ensemble.runtime.model_state import LoadCheck, LoadedRelease, LoadResult, SlotState

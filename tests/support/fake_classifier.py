@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ensemble.events import EventBatch, Kind
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.model import ModelScores
-from ensemble.runtime.classify import Classification
+from ensemble.runtime.classification import Classification
 from ensemble.runtime.model_state import (
     LoadCheck,
     LoadedModel,

@@ -18,7 +18,7 @@ import pytest
 from deployments.config.settings import read_settings
 from ensemble.events import FlowBatch
 from ensemble.features.flow import FEATURE_NAMES
-from ensemble.runtime.classify import KNOWN_MODELS, Classification
+from ensemble.runtime.classification import KNOWN_MODELS, Classification
 from ensemble.runtime.model_state import LoadFailure
 from tests.deployments.conftest import PATIENT, Door, OpenClassifier, OpenDoor, RecordingMeter
 from tests.deployments.scoring.test_app import error_of

@@ -19,7 +19,12 @@ from ensemble.fusion import Fusion
 from ensemble.layers.catalog import LAYERS
 from ensemble.runtime import resolver
 from ensemble.runtime.model_state import LoadedRelease, LoadFailure, SlotState
-from ensemble.runtime.release_fusion import FusionChoices, ReleaseFusion, choose_release, is_whole
+from ensemble.runtime.release_fusion import (
+    FusionChoices,
+    ReleaseFusion,
+    choose_release,
+    is_complete,
+)
 from ensemble.runtime.resolver import ReleaseResolver
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ReleaseRef, Tenant
@@ -247,7 +252,7 @@ def all_hold(*releases: str, without: str = "", of: str = "") -> dict[str, SlotS
 
 def test_a_whole_release_is_the_one_that_is_wanted() -> None:
     assert choose_release(BOTH, all_hold("acme/2", "acme/1")) is NEW
-    assert is_whole("acme/2", all_hold("acme/2"))
+    assert is_complete("acme/2", all_hold("acme/2"))
 
 
 @pytest.mark.parametrize("layer", list(LAYERS))
@@ -261,7 +266,7 @@ def test_where_a_layer_cannot_have_the_wanted_release_the_one_before_serves_as_a
     """
     states = all_hold("acme/2", "acme/1", without=layer, of="acme/2")
 
-    assert not is_whole("acme/2", states)
+    assert not is_complete("acme/2", states)
     assert choose_release(BOTH, states) is OLD
 
 
@@ -284,8 +289,8 @@ def test_a_release_that_was_published_without_a_layers_model_lacks_nothing() -> 
     )
     torn = LoadedRelease("acme/2", {}, {Kind.FLOW: LoadFailure("ARTIFACT_MISSING", "")})
 
-    assert (without.is_whole, without.has) == (True, frozenset({Kind.FLOW}))
-    assert (torn.is_whole, torn.has) == (False, frozenset())
+    assert (without.is_complete, without.has) == (True, frozenset({Kind.FLOW}))
+    assert (torn.is_complete, torn.has) == (False, frozenset())
 
 
 def test_a_layer_that_did_not_answer_speaks_neither_for_nor_against_a_release() -> None:

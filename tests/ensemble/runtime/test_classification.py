@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ensemble.errors import ArtifactMissing, LayerCrashed, LayerWarmingUp, ModelNotLoaded
 from ensemble.events import EventBatch, FlowBatch, Kind
 from ensemble.model import ModelScores
-from ensemble.runtime.classify import KNOWN_MODELS, Classification, classify
+from ensemble.runtime.classification import KNOWN_MODELS, Classification, classify
 from ensemble.runtime.model_state import (
     LoadCheck,
     LoadedModel,

@@ -1,7 +1,7 @@
-"""This checkout against an earlier commit of itself, in turns and in one run: `python -m tests.load.against COMMIT`.
+"""Throughput of this checkout and of an earlier commit: `python -m tests.load.against COMMIT`.
 
-A figure of another day says little on a machine that does other things too; the ratio of two that
-took turns does.
+Both take turns in one run. A figure of another day says little on a machine that does other things
+too; the ratio of two that took turns does.
 """
 
 from __future__ import annotations
@@ -10,20 +10,22 @@ import argparse
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from tests.load.flows import made_up_flows, single_bodies
+from tests.load.flows import batch_body, made_up_flows, single_bodies
 from tests.load.systems import ROOT, SYSTEMS, System, running
 from tests.load.traffic import Load, drive
 
 CONNECTIONS = (1, 16, 64)
+EVENTS_IN_A_BATCH, BATCHES_IN_FLIGHT = 1000, 4
+WARM_UP_S = 3.0
 
 
 def main() -> None:
-    """Print requests/s of both, round by round, and the ratio of the medians."""
+    """Print events/s of both, round by round, and the ratio of the medians."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -35,41 +37,48 @@ def main() -> None:
         "--seconds", type=float, default=6.0, help="counted, after 3 s of warming up"
     )
     options = parser.parse_args()
-    bodies = single_bodies(made_up_flows(64, seed=3))
-    rates: dict[str, dict[int, list[float]]] = {"before": {}, "now": {}}
+    loads = loads_of(options.seconds)
+    rates: dict[str, dict[str, list[float]]] = {"before": {}, "now": {}}
     with checkout_of(options.commit) as before:
         both = [("before", replace(SYSTEMS[0], root=before, up_at="")), ("now", SYSTEMS[0])]
         for number in range(options.rounds):
             for name, system in both if number % 2 else reversed(both):
-                for connections, rate in rates_of(system, bodies, options.seconds).items():
-                    rates[name].setdefault(connections, []).append(rate)
-                    print(
-                        f"round {number + 1}  {name:<7} {connections:>3} connections  {rate:,.0f} requests/s",
-                        flush=True,
-                    )
-    for connections in CONNECTIONS:
-        now, was = (statistics.median(rates[name][connections]) for name in ("now", "before"))
-        print(
-            f"{connections:>3} connections: {now:,.0f} now, {was:,.0f} before: {now / was:.2f} times"
+                for load, rate in rates_of(system, loads).items():
+                    rates[name].setdefault(load, []).append(rate)
+                    print(f"round {number + 1}  {name:<7} {load}  {rate:,.0f} events/s", flush=True)
+    for load in loads:
+        now, was = (statistics.median(rates[name][load]) for name in ("now", "before"))
+        print(f"{load}: {now:,.0f} now, {was:,.0f} before: {now / was:.2f} times")
+
+
+def loads_of(seconds: float) -> dict[str, Load]:
+    """The name of a load -> the load: single events at 1, 16 and 64 connections, and batches."""
+    single = single_bodies(made_up_flows(64, seed=3))
+    batch = [batch_body(made_up_flows(EVENTS_IN_A_BATCH, seed=3))]
+    return {
+        f"{n:>3} connections    ": Load("/v1/score", single, n, WARM_UP_S, seconds)
+        for n in CONNECTIONS
+    } | {
+        f"batches of {EVENTS_IN_A_BATCH:,}  ": Load(
+            "/v1/score/batch", batch, BATCHES_IN_FLIGHT, WARM_UP_S, seconds
         )
+    }
 
 
-def rates_of(system: System, bodies: list[bytes], seconds: float) -> dict[int, float]:
-    """Connections -> answers a second."""
+def rates_of(system: System, loads: Mapping[str, Load]) -> dict[str, float]:
+    """The name of a load -> events scored a second."""
+    first = next(iter(loads.values())).bodies[0]
     with (
         tempfile.TemporaryDirectory() as folder,
-        running(system, Path(folder) / "state", bodies[0], Path(folder) / "log") as port,
+        running(system, Path(folder) / "state", first, Path(folder) / "log") as port,
     ):
-        windows = {
-            n: drive(port, Load("/v1/score", bodies, n, warm_up_s=3.0, window_s=seconds))
-            for n in CONNECTIONS
-        }
-    return {n: window.answers / window.seconds for n, window in windows.items()}
+        windows = {name: drive(port, load) for name, load in loads.items()}
+    return {name: window.events_per_s for name, window in windows.items()}
 
 
 @contextmanager
 def checkout_of(commit: str) -> Iterator[Path]:
-    """A checkout of `commit` beside this one, for as long as it is needed."""
+    """Check `commit` out beside this checkout, for as long as it is needed."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "before"
         subprocess.run(

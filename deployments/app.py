@@ -132,7 +132,7 @@ def _require_auth_or_loopback(settings: Settings) -> None:
 
 
 def _share(gpus: float | str) -> float:
-    """The GPU share to schedule: what was asked for where the cluster has a GPU, 0 where it has none.
+    """The GPU share to schedule: the configured one, or 0 on a cluster without a GPU.
 
     A deployment that asks a cluster without a GPU for one would wait for ever.
     """

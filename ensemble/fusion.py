@@ -1,4 +1,4 @@
-"""Fusion: the opinions that came become one score, its bounds, and a verdict that says how much looked.
+"""Fusion: layer scores become one score, its bounds, and a verdict with its coverage.
 
 Each layer's calibrated score is evidence, measured in log-odds against the reference prior. The
 layers that spoke are
@@ -201,7 +201,9 @@ class Fusion:
     def fuse_each(
         self, opinions: Sequence[LayerScores], *, min_coverage: float, posture_bound: float
     ) -> tuple[Verdicts, ...]:
-        """The verdicts of a batch in which a layer may have no opinion of single events; usually one group, of all rows.
+        """The verdicts of a batch in which a layer may abstain on single events.
+
+        Usually one group, of all rows.
 
         Args:
             opinions: as for `fuse`; the rows that a layer `abstained` from are fused without it.
@@ -305,7 +307,7 @@ def _heard(
 
 
 def _bound(posture_bound: float, thresholds: Iterable[Thresholds]) -> float:
-    """The posture's reach: as configured, but never from `malicious` to below `suspicious`, whoever speaks.
+    """The posture's bound: as configured, but never from `malicious` to below `suspicious`.
 
     One reach for every set of layers: `low` and `high` imagine that the silent ones had spoken.
     """

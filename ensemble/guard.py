@@ -1,4 +1,4 @@
-"""The guard around a layer: how long it may take, when it is not asked at all, how many calls it holds, how often one is repeated.
+"""The guard around a layer: deadline, circuit breaker, bulkhead and retry budget.
 
 Four small state machines on a clock that is given to them. They decide; whoever makes the calls
 does as they say, and tells them
@@ -91,7 +91,7 @@ class Ticket:
 
 
 class CircuitBreaker:
-    """Stops asking a layer that fails, and finds out with one call at a time whether it is well again.
+    """Circuit breaker: stop calling a failing layer, and test it with one call at a time.
 
     closed -> open after some failures in a row, or when half of the last calls were bad or slow
     open -> half open after a pause that doubles with every failed trial, up to a limit
@@ -206,7 +206,7 @@ class CircuitBreaker:
 
 
 class Bulkhead:
-    """Bounds the calls of one layer that are out at a time: a slow layer fills its own room and no other.
+    """Bulkhead: bound the calls in flight of one layer, so that a slow one blocks no other.
 
     Args:
         calls: the most that are out.
@@ -231,7 +231,7 @@ class Bulkhead:
 
 
 class RetryBudget:
-    """Bounds repeated calls to a share of the first ones, so that a dying layer is not buried under its own retries.
+    """Retry budget: bound retries to a share of first calls, so that a dying layer is not flooded.
 
     At any time: retries <= share * requests. Nothing is lent: a layer whose first call dies is not
     asked again.

@@ -1,4 +1,4 @@
-"""What every layer's model is: events in as columns, calibrated scores out, and parts that go into a bundle.
+"""The model of a layer: events in as columns, calibrated scores out, parts for a bundle.
 
 A model is one layer's knowledge of one kind of event. It is frozen once built: scoring never
 changes it.

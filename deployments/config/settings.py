@@ -1,4 +1,6 @@
-"""Settings: configs/default.yaml, and what a Serve config file lays over it. Refused whole, with every mistake named.
+"""Settings: configs/default.yaml, overlaid by a Serve config file.
+
+Wrong settings are refused as a whole, with every mistake named.
 
 No number has a default in the code; each stands in configs/default.yaml with its unit and its
 reason.
@@ -246,7 +248,7 @@ class RetroSettings(_Strict):
 
 
 class ManagementSettings(_Strict):
-    """The management application, its training jobs, and the tabular detectors that come of them."""
+    """The management application, its training jobs and its tabular detectors."""
 
     num_cpus: Annotated[float, Field(ge=0)]
     max_rows: Count
@@ -353,7 +355,9 @@ class Settings(_Strict):
 
 
 def read_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
-    """configs/default.yaml with `overrides` laid over it; AXON_STATE, AXON_TRUST and AXON_KEYS win over both for what they name.
+    """Read configs/default.yaml with `overrides` laid over it.
+
+    AXON_STATE, AXON_TRUST and AXON_KEYS win over both for what they name.
 
     AXON_DISABLED_LAYERS, names between commas, adds to the layers that are switched off.
 

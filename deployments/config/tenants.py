@@ -1,4 +1,4 @@
-"""Who the tenants are: each one's group, and so on whose models it lives when it has none of its own; and how much it may ask.
+"""Tenants: the group of each, the tenant whose models serve it, and its rate limit.
 
 The file is optional. A tenant that it does not name has no group: it lives on its own models, or on
 the generic ones. The file is read

@@ -1,4 +1,4 @@
-"""Whom this Axon believes, and the key it signs with: configs/trust.yaml and a file outside the repository.
+"""Trust: whose models are loaded, and the key that signs: configs/trust.yaml and a private file.
 
 A list that is wrong is refused whole, with every mistake named. The
 private key never comes near the repository; a file that others can read is no key.
@@ -148,7 +148,7 @@ def key_path() -> Path:
 
 
 def read_signer(trust: Trust) -> Signer:
-    """The key of this machine, which `trust` must list: what nobody here would load is not published.
+    """Read the signing key of this machine; `trust` must list it.
 
     Raises:
         SigningRefused: there is none, others can read it, or it is not trusted here.

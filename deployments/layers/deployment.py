@@ -87,7 +87,9 @@ class LayerDeployment:
         return self.shelf.of_release(wanted).state(wanted), self._device
 
     async def test(self) -> Mapping[Kind, LoadCheck]:
-        """Load the wanted release from scratch, beside what serves, and say how it went (S1-05); changes nothing.
+        """Load the wanted release from scratch, beside the serving one, and report the result (S1-05).
+
+        Changes nothing.
 
         One at a time, for it takes memory: who asks meanwhile, also through another ingress, hears
         how the same one went.
@@ -99,7 +101,10 @@ class LayerDeployment:
         return await asyncio.shield(self._trial)
 
     async def load(self, tenant: str) -> SlotState:
-        """Look at a tenant's pointer and files now, whatever is remembered of earlier failures, and say how it stands (S4-13)."""
+        """Refresh a tenant's pointer and files now and report the state (S4-13).
+
+        Earlier failures are forgotten.
+        """
         return await asyncio.to_thread(self._load, Tenant(tenant))
 
     async def check_health(self) -> None:

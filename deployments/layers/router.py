@@ -1,4 +1,4 @@
-"""Which replica of a layer is asked: one that speaks of this kind of event, before one that does not.
+"""The request router: a replica that can score this kind of event comes before one that cannot.
 
 A replica in fallback answers fastest, so that the shortest queue, which Serve goes by, would lead
 most of the traffic to it and blind
@@ -28,7 +28,7 @@ __all__ = ["SpeakingFirst", "routing_stats"]
 
 
 class SpeakingFirst(PowerOfTwoChoicesRequestRouter):
-    """Serve's own choice of two, among the replicas that speak of the kind of event that is asked about."""
+    """Serve's power of two choices, among the replicas that can score the kind of event."""
 
     def apply_locality_routing(
         self, pending_request: PendingRequest | None = None
@@ -67,7 +67,7 @@ class SpeakingFirst(PowerOfTwoChoicesRequestRouter):
 
 
 def routing_stats(home: SlotState, slots: Mapping[str, SlotState]) -> dict[str, float]:
-    """What a replica reports of itself: 1.0 for every kind of event that it speaks of, alone and by tenant.
+    """The routing statistics of a replica: 1.0 for each kind it can score, alone and by tenant.
 
     Args:
         home: state of the slot that answers for the generic tenant.

@@ -1,4 +1,4 @@
-"""What a layer's slot did, as log events and counters: once and on change, never once a call (C-13).
+"""Log events and counters of a layer's slot: on change, never once a call (C-13).
 
 The names and fields are those of the source documents (S0-14 to S0-26): the anomaly layer is its
 layer 1, the behavior layer its
@@ -64,7 +64,7 @@ def _words_of(layer: str) -> _Words:
 
 
 class LayerTelemetry:
-    """Tells what one layer's slot does; a `tell` for `LayerSlot`. May be called from any thread, and never raises.
+    """Log and count the events of one layer's slot; thread-safe, never raises.
 
     Args:
         layer: whose slot.

@@ -200,7 +200,9 @@ def _in_order(
     detections: Detections,
     refused: Mapping[int, EventError],
 ) -> list[Any]:
-    """A finding or an error for each row, in the order in which they came; a row comes back as it was sent, to the last digit.
+    """A finding or an error for each row, in the order of the rows.
+
+    A row comes back as it was sent, to the last digit.
 
     Args:
         sent: all rows, n of them.
@@ -245,7 +247,7 @@ def _of_detectors(report: LoadReport | EnsembleError) -> job_responses.Replica:
 def _of_slot(
     layer: str, model: ModelName, state: SlotState | EnsembleError
 ) -> list[job_responses.Replica]:
-    """What one replica of a layer detections: a line for each kind of event that the model rates."""
+    """The state of a detector on one replica: a line for each kind of event that it rates."""
     if isinstance(state, EnsembleError):
         return [job_responses.Replica(layer, "", _status_of(state), "", state.code)]
     kinds = [

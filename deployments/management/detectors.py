@@ -196,7 +196,7 @@ class Detectors:
         return await asyncio.wrap_future(self._scoring.submit(_rate, loaded, rows, how))
 
     async def load(self, tenant: str, name: str, version: int | None = None) -> LoadReport:
-        """Look at a detector now, load its champion if it is another, and say how it stands (S4-13).
+        """Refresh a detector now: load its champion if that changed, and report the state (S4-13).
 
         Args:
             tenant: whose.

@@ -141,7 +141,7 @@ class JobRecords:
         )
 
     def recover(self) -> list[JobRecord]:
-        """All that is known, after what nobody works on any more was marked as lost and what is old was forgotten.
+        """All job records; unfinished jobs without a worker are marked as lost, old ones removed.
 
         Raises:
             ArtifactError: the folder is a link, or cannot be read.

@@ -32,7 +32,7 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True)
 class ReleaseRoutes:
-    """The routes that look at releases and move the pointer and the challenger of the caller's tenant.
+    """The routes that list releases and move the pointer and the challenger of the caller's tenant.
 
     Attributes:
         executor: runs work on the store.

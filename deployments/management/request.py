@@ -163,7 +163,7 @@ def requested_version(request: Request) -> int | Alias | None:
 
 
 def reject_unknown_query(request: Request, *known: str) -> None:
-    """Refuse a query that asks for what this route does not know, or twice for the same: guessing what was meant deletes things.
+    """Refuse a query with unknown or repeated parameters: a guess could delete things.
 
     Raises:
         MalformedEvent: the first such name is to blame.

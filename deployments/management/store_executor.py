@@ -65,7 +65,7 @@ class StoreExecutor:
 
 
 async def with_timeout(work: Awaitable[Answer], within_s: float) -> Answer:
-    """What `work` gives, where it asks the disk of the store; who calls does not wait for ever, and hears of it in our words.
+    """Run `work`, which uses the disk of the store, with a timeout and errors of the public tree.
 
     Raises:
         StoreUnavailable: it was not done in time, or the system refused.

@@ -25,7 +25,7 @@ _RESERVED = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 def log_event(level: int, event: str, fields: Mapping[str, Any], phrase: str = "") -> None:
-    """One log event: `event` and the fields as keys of the JSON record, and both event and phrase in its message.
+    """Log one event: `event` and the fields are keys of the JSON record, and stand in the message.
 
     Text is cut, and made printable: Serve may be set to write plain lines, and a line break in a
     file's name is no new line.
@@ -59,7 +59,7 @@ class _Trouble:
 
 
 class LogThrottle:
-    """Says of what keeps coming whether it is to be said now: at first, on change, and every five minutes.
+    """Log throttle: report a repeating condition at first, on change, then every five minutes.
 
     Args:
         clock: seconds that only rise.

@@ -216,7 +216,7 @@ def find_key(path: Path, key_id: str) -> Key:
 
 
 def revoke_key(path: Path, key_id: str, now: float) -> Key:
-    """Take a key back, for good, on the disk before this returns; a running service knows within seconds.
+    """Revoke a key for good; it is on disk before this returns, and services follow in seconds.
 
     Args:
         path: the key file.

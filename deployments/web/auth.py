@@ -142,7 +142,7 @@ class Authenticator:
 
     @classmethod
     def from_settings(cls, settings: Settings, tenants: Tenants, meter: Meter) -> Authenticator:
-        """Authenticate by the key file of `settings`, with the limits of `settings` and `tenants`."""
+        """Authenticate by the key file of `settings`, with its limits and those of `tenants`."""
         auth = settings.auth
         return cls(
             None if auth.mode == "off" else KeyRing(settings.keys),

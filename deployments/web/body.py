@@ -33,7 +33,7 @@ def decode_body(decode: Callable[[bytes], Any], body: bytes) -> Any:  # noqa: AN
 
 
 async def read_json(headers: Iterable[tuple[bytes, bytes]], receive: Receive, limit: int) -> bytes:
-    """The whole body of a route that reads JSON; a body that says of itself that it is something else, or packed, is not read.
+    """Read the whole body of a JSON route; refuse a body declared as another type, or compressed.
 
     One that says nothing is taken for JSON. Browsers send forms and text to other people's services
     unasked, but JSON only with their

@@ -43,7 +43,9 @@ def decode_error(error: Exception, body: bytes) -> EventError:
 
 
 def check_size(body: bytes, events: int) -> None:
-    """Refuse a body of far more values than so many events can have, before it is decoded: each would be an object of 32 bytes.
+    """Refuse a body of far more values than its events can have, before it is decoded.
+
+    Each value would become an object of 32 bytes.
 
     Commas in strings are no values: a command line may have as many as it likes.
 

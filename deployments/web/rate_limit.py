@@ -119,7 +119,7 @@ class TokenBuckets:
         return min(burst, level + (now - at) * rate)
 
     def _sweep(self, now: float) -> None:
-        """Forget the buckets that are full by now, whenever there are twice as many as were left the last time."""
+        """Forget full buckets, whenever there are twice as many as after the last time."""
         if len(self._buckets) <= self._sweep_above:
             return
         self._buckets = {
@@ -135,7 +135,9 @@ class TokenBuckets:
 
 
 class Tarpit:
-    """Lets those who asked too much wait for the refusal: one connection is then refused a few times a second, not hundreds.
+    """Delay the refusals of callers above their rate.
+
+    A connection is then refused a few times a second, not hundreds of times.
 
     Args:
         seconds: of each wait, with up to half of it more by chance, so that they do not come

@@ -1,4 +1,4 @@
-"""What exactly was scored: one digest for each event, over what the models see of it and nothing else.
+"""Input digests: one for each event, over exactly what the models see of it.
 
 Events of one kind, host and admitted values have one digest, and no others have it. The caller's
 id, the dialect of names, the order

@@ -169,7 +169,7 @@ def admit(events: Sequence[ProcessEvent], ids: Sequence[str] = ()) -> ProcessBat
 
 
 def image_name(path: str) -> str:
-    r"""The bare name of a program: last part of its path, in lower case where it is a Windows program.
+    r"""The bare name of a program: the last part of its path, lower case for Windows programs.
 
     `C:\Tools\PsExec.EXE` -> `psexec.exe`; `/usr/bin/Xvfb` -> `Xvfb`; "" where there is no name.
     """

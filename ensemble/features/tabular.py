@@ -1,4 +1,4 @@
-"""Rows of declared features at the door: numbers by name in, a matrix out. A bad row spoils only itself.
+"""Tabular features: numbers by name in, a matrix out. A bad row is refused alone.
 
 Who trains a tabular detector declares what it reads, in order; nothing is guessed from what happens
 to come. A feature that a row does not

@@ -38,7 +38,7 @@ MAX_COUNT = 1 << 40  # sums of counts stay exact in float64 and far from overflo
 
 @dataclass(frozen=True, slots=True)
 class BackedOffCounts:
-    """Counts of V names in k places; place 0 is everyone, and no place has more than one other between itself and everyone.
+    """Counts of V names in k places: place 0 is everyone, and each place backs off through one other.
 
     A name that was never seen has the id V. It owns its arrays: they are read-only once here.
 
@@ -125,7 +125,7 @@ class BackedOffCounts:
     def probability(
         self, places: NDArray[np.int64], names: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """P(name | place) of each pair, float64 (n,), each in (0, 1); over all V + 1 names of a place they sum to 1.
+        """P(name | place) of each pair, float64 (n,), in (0, 1); over V + 1 names it sums to 1.
 
         Args:
             places: int (n,), each in [0, k).

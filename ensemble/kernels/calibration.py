@@ -1,4 +1,4 @@
-"""Calibration: from a layer's own raw score to log-odds of hostile, monotone, at one reference prior.
+"""Calibration: raw score of a layer to log-odds of hostile, monotone, at one reference prior.
 
 Every layer measures in its own unit (isolation depth, reconstruction error, logit). A calibration
 turns that into
@@ -96,7 +96,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Surprise:
-    """How rare a raw score is among benign events: the negative log of the share that scores at least as high.
+    """Rarity of a raw score among benign events: -log of the share that scores at least as high.
 
     Different detectors of one layer speak on this common scale. Beyond the strangest benign event
     it goes on in a straight line.

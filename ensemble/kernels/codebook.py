@@ -1,4 +1,4 @@
-"""Codebook: how far is this event from the nearest of the few hundred shapes that benign traffic takes?
+"""Codebook: distance of an event from the nearest of a few hundred benign shapes.
 
 The centres of k-means over benign rows are a code; the distance to the nearest one is the error of
 writing the row in that code.

@@ -1,4 +1,4 @@
-"""Classification trees as plain arrays: which leaf of each tree does a row fall into, and what does that leaf say?
+"""Classification trees as plain arrays: the leaf of each row in each tree, and its value.
 
 Random forests, single trees and boosted trees of any library are the same thing once fitted: cuts
 and leaves. The cuts of all trees
@@ -40,7 +40,7 @@ Leaves = NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True)
 class Trees:
-    """The shape of t trees with i cuts and l leaves in all; node numbers 0 to i - 1 are cuts, i to i + l - 1 leaves.
+    """The shape of t trees: nodes 0 to i - 1 are cuts, i to i + l - 1 are leaves.
 
     Attributes:
         feature: int32 (i,), column that a cut compares.
@@ -201,7 +201,7 @@ class Trees:
 
 @dataclass(frozen=True, slots=True)
 class VotingTrees:
-    """A forest, or a single tree: each leaf holds the chances of all classes, and the trees are averaged.
+    """A forest or a single tree: leaves hold class probabilities, and the trees are averaged.
 
     Attributes:
         trees: l leaves.
@@ -272,7 +272,9 @@ class VotingTrees:
         return odds
 
     def moved_by(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-        """How much each column took a row away from the first class, float64 (n, d): the changes of its chance along the ways down.
+        """Contribution of each column against the first class, float64 (n, d).
+
+        The changes of its probability along the paths.
 
         A row's contributions and the roots' mean chance of another class sum to the row's own
         chance of another class.

@@ -1,4 +1,4 @@
-"""Deep behavior: does this flow look like a known attack, or like nothing that benign traffic looks like?
+"""Deep behavior: does a flow look like a known attack, or unlike all benign traffic?
 
 A small network learns benign traffic, each attack family, and `unknown`: made-up flows around and
 between the real ones.
@@ -121,7 +121,7 @@ class DeepBehavior:
         return ModelScores(scores, details=self._details(batch.features) if explain else {})
 
     def _details(self, features: NDArray[np.float32]) -> dict[str, NDArray[np.generic]]:
-        """Family of each flow, and each feature's share of the margin: its scaled value times the margin's slope there.
+        """Family of each flow, and each feature's share of the margin: value times slope.
 
         Source: gradient x input: Shrikumar et al., "Not just a black box", 2016.
         """

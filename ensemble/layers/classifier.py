@@ -1,4 +1,6 @@
-"""Known attacks: which attack family, if any, does this flow look like? Several models answer, of which one has a say in the verdict.
+"""Known attacks: which attack family does a flow look like?
+
+Several models answer; one of them counts in the verdict.
 
 A random forest, boosted trees and a single tree learnt the same flows, under one scaler and one
 list of labels. Whoever asks by name
@@ -38,7 +40,7 @@ FUSED_MODEL = "random_forest"
 
 @dataclass(frozen=True, slots=True)
 class FlowClassifier:
-    """The models with their scaler, labels and calibration: flows in, calibrated scores or class probabilities out.
+    """The models with scaler, labels and calibration: flows in, scores or probabilities out.
 
     Attributes:
         scaler: puts flows on the scale of all models.

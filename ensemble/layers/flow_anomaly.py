@@ -110,7 +110,10 @@ class BenignDetectors:
         return raw
 
     def strangeness(self, features: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
-        """Feature -> how far each flow is from the nearest benign shape in it, float64 (n,), with its sign; none without a codebook."""
+        """Feature -> signed distance of each flow from the nearest benign shape, float64 (n,).
+
+        Empty without a codebook.
+        """
         if self.codebook is None:
             return {}
         rows = self.scaler.scale(features)

@@ -291,7 +291,7 @@ def _ratio(
 
 
 def _scatter(counts: BackedOffCounts) -> NDArray[np.float64]:
-    """Standard deviation of the ratio in each place under its own probabilities, float64 (k,), at least `LEAST_SCATTER`."""
+    """Standard deviation of the ratio in each place, float64 (k,), at least `LEAST_SCATTER`."""
     all_names = np.arange(counts.n_names + 1)
     step = max(1, PAIRS_AT_ONCE // all_names.size)
     variances: list[NDArray[np.float64]] = []

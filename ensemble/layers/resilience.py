@@ -161,7 +161,7 @@ class SourceAge:
 
 @dataclass(slots=True)
 class _Day:
-    """What was computed on one day: every host is computed the first time it is asked for; two threads write the same values.
+    """The results of one day: a host is computed on first use; threads write equal values.
 
     Attributes:
         day: days since 1970-01-01 UTC.

@@ -1,4 +1,6 @@
-"""Anomalies in rows of a few declared numbers: how unlike the rows it learnt from is this one? The detector a tenant trains itself (S4-08).
+"""Tabular anomalies: how unlike its training rows is a row of declared numbers?
+
+The detector that a tenant trains itself (S4-08).
 
 Standard scaler and isolation forest, as the source has them, and beside them the range: a forest
 cuts only inside of what it was grown on,
@@ -117,7 +119,7 @@ class MeasuredRange:
             return np.clip((values - self.centre) / self.spread, -LIMIT, LIMIT)
 
     def beyond(self, scaled: NDArray[np.float64]) -> NDArray[np.float64]:
-        """How far each scaled row lies outside in its worst feature, in widths of its range, float64 (n,); 0 inside."""
+        """Distance of each scaled row outside its worst feature's range, in widths; 0 inside."""
         width = self.high - self.low
         outside = np.maximum(np.maximum(self.low - scaled, scaled - self.high), 0.0)
         return np.asarray((outside / np.where(width > 0, width, 1.0)).max(axis=1))
@@ -169,7 +171,7 @@ class TabularDetector:
         return raw_scores(self.range, self.forest, values)
 
     def score(self, values: NDArray[np.float64]) -> TabularScores:
-        """What it says of rows (n, d), finite, in the order of `features`; a row is scored the same alone as among others.
+        """Score rows (n, d), finite, in the order of `features`; alone or in a batch alike.
 
         Raises:
             FeatureMismatch: another number of columns, or a value that is not finite.

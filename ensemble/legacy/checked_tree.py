@@ -24,7 +24,7 @@ _FIELDS = ("left_child", "right_child", "feature", "threshold", "n_node_samples"
 
 @dataclass(frozen=True, slots=True)
 class CheckedTree:
-    """A tree of k nodes, node 0 the root, every other node the child of exactly one; as `ensemble.kernels.isolation_forest.FittedTree`.
+    """A tree of k nodes: node 0 is the root, every other node has exactly one parent.
 
     Attributes:
         children_left: int64 (k,), -1 at a leaf.

@@ -85,7 +85,7 @@ class OldModels:
 
 
 def read_old_models(folder: Path, limits: Limits, *, available_bytes: int) -> OldModels:
-    """Every layer of `folder` that can be had; nothing of a layer unless both of its files are sound (S0-07).
+    """Import every layer of `folder` whose two files are both sound (S0-07).
 
     Args:
         folder: holds some of the four files, and perhaps `checksums.txt`.

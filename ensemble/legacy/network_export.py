@@ -43,7 +43,7 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A network under construction: finished layers, and the quantities of interest as a linear map of the last one's units.
+    """A network under construction: finished layers, and a linear map of the last one's units.
 
     Attributes:
         levels: weight (out, in) and bias (out,) of each finished layer; a rectifier follows each.
@@ -236,7 +236,7 @@ def _paired(
 
 
 def softplus_bends(count: int) -> tuple[Matrix, Matrix, float, float]:
-    """log(1 + exp(x)) as a line with bends: where they are, how the slope changes at each, its value before them, and its worst error.
+    """log(1 + exp(x)) as a piecewise line: bends, changes of slope, start value, worst error.
 
     They stand closest where the curve is bent most, which makes the error alike everywhere.
     """

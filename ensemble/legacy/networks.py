@@ -78,7 +78,7 @@ def network_parts(state: object) -> Parts:
 def our_network(
     arrays: Mapping[str, NDArray[Any]], n_features: int
 ) -> dict[str, NDArray[np.float32]]:
-    """Arrays of `DeepClassifier` with one head and the classes benign and hostile, from those of `network_parts`.
+    """Arrays of a one-headed `DeepClassifier` (benign, hostile), from those of `network_parts`.
 
     Raises:
         ArtifactIncompatible: the network reads another number of features than `n_features`.

@@ -133,7 +133,7 @@ def unpickle(data: bytes, what: str, allowed: frozenset[Name], *, limit_bytes: i
 
 
 class _Reader(NumpyUnpickler):  # type: ignore[misc]  # joblib has no types
-    """Builds what is on the list, and records instead of everything that is not numpy's or Python's."""
+    """Build what is on the list; record everything else that is not numpy's or Python's."""
 
     def __init__(self, data: bytes, what: str, allowed: frozenset[Name]) -> None:
         super().__init__("", io.BytesIO(data), ensure_native_byte_order=False)

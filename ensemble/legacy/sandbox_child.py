@@ -1,4 +1,4 @@
-"""The child process that decodes an untrusted file: little memory, little time, no files, one answer.
+"""The child process that decodes an untrusted file: bounded memory and time, no files.
 
 It reads one request from its input, gives up every right that it does not need, decodes, and writes
 arrays and JSON: never a pickle. A crash or a loop in here ends this process and no other. Started
@@ -80,7 +80,7 @@ def _warm_up() -> None:
 
 
 def _shut(*, memory_bytes: int, cpu_s: int) -> None:
-    """No more memory than what we have and `memory_bytes`, no more CPU seconds than `cpu_s`, no file, no process, no core dump.
+    """Limit this process: memory, CPU seconds, no file, no process, no core dump.
 
     What we have counts apart because torch alone maps gigabytes. Without a free descriptor nothing
     can be opened, not even

@@ -1,4 +1,4 @@
-"""The gradual release: a new release takes over in measured steps from the one that serves, and steps back by itself.
+"""Canary rollout: a new release takes over in measured steps, and rolls back by itself.
 
 In a step the new release answers a stated share of the events. Each batch it answers is scored by
 the old release too, beside the

@@ -1,4 +1,4 @@
-"""Shadow: what would the challenger have said? It scores a share of what the champion answered, beside the answer and for nobody's wait.
+"""Shadow evaluation: the challenger scores a share of events, off the answer's path.
 
 Nothing that it says reaches a caller. What is counted is what a team needs before it promotes it:
 on how many events both releases

@@ -1,4 +1,4 @@
-"""One bad row spoils only its own line: a batch on which a model raises is halved until the guilty rows stand alone (N-13).
+"""Bad rows: a batch on which a model raises is bisected until they stand alone (N-13).
 
 The other rows keep the scores they would have had without the guilty ones. Halving also mends a
 batch that is only too large, e.g. for

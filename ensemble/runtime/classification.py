@@ -1,4 +1,4 @@
-"""What one named model of the classifier says of flows, or why it says nothing: a value, as a layer's opinion is one.
+"""The classification of flows by one named model, or the reason for none, as a value.
 
 The layer's score is one number of the model that has a say in the verdict. A classification is the
 other question: what family does

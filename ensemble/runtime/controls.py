@@ -1,4 +1,4 @@
-"""What an operator, or a retreat, has switched: one small file that every replica reads again every few seconds.
+"""Controls: layers disabled, resets, rolled-back releases; one file that replicas poll.
 
 It is not signed, and that is a choice: it holds no model and can make none trusted, and whoever
 operates Axon changes it without

@@ -1,4 +1,4 @@
-"""From the releases that may serve to one layer's models: each bundle proven, then built; what is held already is kept.
+"""The loader: releases that may serve become one layer's models, each bundle proven first.
 
 A bundle that fails any step is a named failure of its kind of event; the other kinds of the same
 layer, and the other layers, go on.
@@ -152,7 +152,7 @@ class ReleaseLoader:
     def _load_release(
         self, candidate: ResolvedRelease, known: Mapping[tuple[str, ...], LoadedModel]
     ) -> tuple[LoadedRelease, dict[Kind, LoadFailure]]:
-        """What can be had of one release, and what is wrong with its files, also where a model in memory goes on without them."""
+        """Load one release; problems of its files are reported even where memory still serves them."""
         plan = LAYERS[self.layer]
         unnamed = frozenset(
             kind for kind, names in plan.kinds.items() if not _identity(candidate.release, names)

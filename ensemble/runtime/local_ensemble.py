@@ -1,4 +1,4 @@
-"""The whole ensemble in one process: what the terminal scores with when no service runs, and what training evaluates.
+"""The ensemble in one process, for the terminal without a service and for evaluation.
 
 The same loaders, models and fusion as behind the service; only the fan-out is a loop.
 """

@@ -1,4 +1,4 @@
-"""A keeper calls `look` again and again, in threads of their own, and goes on without one that hangs.
+"""A polling thread, which goes on without a poll that hangs.
 
 A thread that reads from a hanging disk cannot be stopped. It is left to itself, the look counts as
 failed, and a few of them at most may

@@ -1,4 +1,4 @@
-"""Which release is fused with: the wanted one, unless more of the ensemble speaks with one that stands in its place.
+"""Fusion of releases: the wanted one, unless more layers can score with a substitute.
 
 One release makes an answer: its models, its fusion, its thresholds. So where a layer cannot have
 the wanted release, the whole
@@ -97,7 +97,7 @@ class FusionResolver:
     lineage: ReleaseSource
 
     def look(self) -> FusionChoices:
-        """What may be fused with now; a release whose fusion cannot be is passed over, and named in `trouble`.
+        """The fusions that are available now; one that cannot be read is passed over and named.
 
         Raises:
             ArtifactError: no release at all can be had.
@@ -171,7 +171,7 @@ def is_complete(release: str, said: Mapping[str, SlotState]) -> bool:
 
 
 def choose_release(offer: FusionChoices, said: Mapping[str, SlotState]) -> ReleaseFusion:
-    """The release with which most of the evidence speaks, on the kinds of event that the most wanted one knows; of equals that one.
+    """The release with the most evidence on the kinds of the wanted one; ties go to that one.
 
     Args:
         offer: the releases that may serve.

@@ -1,4 +1,4 @@
-"""Which releases may serve: the one that the pointer names, and what stands in its place when that one cannot be had (N-05).
+"""The resolver: the release that the pointer names, and its substitutes (N-05).
 
 The rungs, from the top: the tenant's release; the releases that were in use before it; the same of
 its parents, e.g. of its group and

@@ -1,4 +1,4 @@
-"""A slot keeps one layer answering: with proven models where it has them, with a fallback where it has not.
+"""A slot: one layer's models, proven and hot-swapped, with a fallback where there are none.
 
 A slot starts empty and in fallback, so that making one cannot fail. `look` is called again and
 again beside the scoring, in a thread:
@@ -318,7 +318,7 @@ class LayerSlot:
         )
 
     def check_health(self) -> None:
-        """Raise if the process is beyond repair and a restart would help; a missing model is not that (P38).
+        """Raise if only a restart would help; a missing model is not such a case (P38).
 
         Many failures in a row may be the events' fault. So the model is given the golden events
         again that it scored when it was

@@ -1,4 +1,4 @@
-"""A shelf of slots: one layer's models of several tenants in one process. Those that were asked last stay; the others make room.
+"""Tenant slots: one layer's models of several tenants, least recently used first to go.
 
 Every tenant's slot looks after its files in threads of its own, so a load that takes long, or
 hangs, is that tenant's alone.

@@ -1,4 +1,6 @@
-"""The audit log: who did what to the store, with which digest, when and from where; nothing is done without its line.
+"""The audit log: actor, action, digest, time and origin of every change of the store.
+
+An action starts only after its line is on disk.
 
 `<state>/audit.jsonl`, one line of canonical JSON a step. The line that an act is begun is on the
 disk before the act can be seen;

@@ -1,4 +1,4 @@
-"""Who may say what serves: Ed25519 signatures of manifests, releases and pointers, and pinned digests of what was shipped.
+"""Trust: Ed25519 signatures of manifests, releases and pointers, and pinned digests.
 
 A signed document is two lines: its canonical JSON, and the signature of it. One file and not a
 `.sig` beside it, so that a
@@ -124,7 +124,7 @@ class Trust:
             raise ValueError("a pinned digest is no SHA-256 in hexadecimal")
 
     def prove(self, data: bytes, document: Document, *, what: str) -> bytes:
-        """The text in `data`, without its signature line, once somebody we trust vouches for it. Parse nothing before.
+        """The signed text in `data`, once a trusted key vouches for it. Parse nothing before.
 
         Args:
             data: the whole file, whose length the reader has bounded.
@@ -165,7 +165,7 @@ class Trust:
 def signed_for(
     trust: Trust, signer: Signer, text: bytes, document: Document, *, limit: int, what: str
 ) -> bytes:
-    """The whole file of `text` as `signer` signs it, once it is sure that readers who have `trust` will take it.
+    """Sign `text`, after checking that readers with `trust` will accept it.
 
     Raises:
         ArtifactUntrusted: the key is not on the trust list; nothing that nobody here would load

@@ -1,4 +1,4 @@
-"""A model's parts as bytes and back: arrays as safetensors, everything else as JSON, golden scores beside them.
+"""A model's parts as bytes and back: arrays as safetensors, the rest and golden scores as JSON.
 
 Neither format can run code, and both are decoded from bytes that were proven before, never from a
 path.
@@ -44,7 +44,9 @@ _DTYPES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """Events with the scores that the trainer's model gave them: a bundle that loads but scores otherwise is not that model.
+    """Events with the scores that the trainer's model gave them.
+
+    A bundle that loads but scores otherwise is not that model.
 
     Attributes:
         events: as a caller would send them (wire form), JSON values only; empty where a model

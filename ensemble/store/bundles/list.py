@@ -1,4 +1,4 @@
-"""What lies in the store, for people; a version that is broken, or that nobody trusted signed, is shown with what is wrong.
+"""Listing of bundles; broken or untrusted versions are shown with what is wrong.
 
 Newest first, by serial. A model that has been listed is not a model that loads; `load.open_bundle`
 proves that.

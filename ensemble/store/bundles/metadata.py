@@ -1,4 +1,4 @@
-"""What a publisher may say of a model beyond the recipe: its kind, its parameters, and what its users want to remember.
+"""Metadata of a model beyond its recipe: kind, parameters, and notes of its users.
 
 It lies in the manifest's `training`, which is signed with it. The keys are named here and nowhere
 else; a bundle that has none of
@@ -74,7 +74,9 @@ class Metadata:
 
 
 def refuse_other_type(training: Mapping[str, Any], expected: str, *, what: str) -> None:
-    """Refuse a model of another type than the caller can use: S4-07 only warned, and went on with whatever it was (C-21).
+    """Refuse a model of another type than the caller can use (C-21).
+
+    S4-07 only warned, and went on.
 
     Raises:
         ArtifactIncompatible: the publisher says another type, or none.

@@ -1,4 +1,6 @@
-"""Publish a bundle: stage, fsync, prove, signed manifest last, rename. Publishing points nothing at it; `release.promote` does.
+"""Publish a bundle: stage, fsync, prove, signed manifest last, rename.
+
+Publishing points nothing at it; `release.promote` does.
 
 A bundle is complete before it has a name that a reader would look at, and it never changes
 afterwards. A publisher that
@@ -125,7 +127,7 @@ def publish_files(
     signer: Signer,
     quota: Quota | None,
 ) -> BundleRef:
-    """Write the next version of a model from the files of a bundle, which who calls has proven to be readable.
+    """Write the next version of a model from files that the caller has proven to be readable.
 
     `files` are all but the manifest, by name; `libraries` are those that made them. The rest, and
     the errors, are as in `publish_bundle`.

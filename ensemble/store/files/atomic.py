@@ -1,4 +1,4 @@
-"""The only module that changes the store on the disk: every write is complete and on the disk before it has its name.
+"""Atomic writes, the only changes of the store: a file is complete on disk before it is named.
 
 A reader, and a crash, see the old state or the new one. The order that makes it so: bytes, fsync,
 name, fsync of the
@@ -100,7 +100,7 @@ def write_new(directory: Path, name: str, data: bytes, *, mode: int = 0o444) -> 
 
 @contextmanager
 def staging(root: Path) -> Iterator[Path]:
-    """A private directory of this publisher alone; what is not moved out of it by the end is removed, failure or not.
+    """A private staging directory; what is not moved out of it is removed at the end.
 
     What dead publishers left there is swept first. How old that is, is asked of the disk that dated
     it: our own clock may
@@ -185,7 +185,7 @@ def remove(place: Path) -> None:
 
 
 def append(directory: Path, name: str, data: bytes, *, mode: int) -> None:
-    """Add `data` to the end of a file, to the disk; the file is made where it was not there. Call it holding `exclusive`.
+    """Append `data` to a file, durably; a missing file is made. The caller holds `exclusive`.
 
     Raises:
         OSError: the disk is full or failing; a part of `data` may have been added.

@@ -82,7 +82,7 @@ def decode(data: bytes, *, what: str) -> object:
 
 
 def to_dataclass(value: object, kind: type[_T], *, what: str) -> _T:
-    """The `kind` that `value`, from `decode`, spells out: every field there, none other, each of its own type.
+    """Convert `value`, from `decode`, to `kind`: every field, no others, each of its own type.
 
     Raises:
         ArtifactCorrupt: a field is missing, unknown, or of another type.

@@ -1,4 +1,4 @@
-"""Reading files that someone may have tampered with: once, bounded, and only what is plainly a file of this directory.
+"""Safe reads of untrusted files: once, bounded, and only plain files of the directory.
 
 Every file is opened by its bare name under an open directory, so no link and no ".." leads
 elsewhere. Its size is known
@@ -43,7 +43,7 @@ _T = TypeVar("_T")
 
 @contextmanager
 def open_directory(root: Path, *parts: str, what: str) -> Iterator[int]:
-    """A descriptor of the directory `parts` below `root`, reached without following a link below `root`.
+    """Open the directory `parts` below `root`, without following a link below `root`.
 
     Raises:
         ArtifactMissing: it is not there.
@@ -84,7 +84,7 @@ def read_bounded(directory: int, name: str, *, limit: int, what: str) -> bytes:
 
 
 def read_proven(directory: int, name: str, *, size_bytes: int, sha256: str, what: str) -> bytes:
-    """All bytes of a file whose size and digest are known beforehand; the size is compared before a byte is read.
+    """Read a file of known size and digest; the size is compared before a byte is read.
 
     Raises:
         ArtifactMissing: it is not there.
@@ -99,7 +99,7 @@ def read_proven(directory: int, name: str, *, size_bytes: int, sha256: str, what
 
 
 def modified_at(directory: int, name: str) -> float:
-    """When a file of an open directory was last changed, in seconds since 1970; for people, never for order.
+    """When a file of an open directory last changed, seconds since 1970; never for ordering.
 
     Raises:
         ArtifactMissing: it is not there any more.

@@ -1,4 +1,4 @@
-"""One file out of several: a tar, compressed, of which only the one form is read that is written here.
+"""Archives: a compressed tar, of which only the form that is written here is read.
 
 The names and sizes are known to the reader before it reads them, from what was proven; a header
 must be, byte for byte, the one
@@ -51,7 +51,7 @@ class Unpacker:
         self._squeezed = zlib.decompressobj(wbits=_GZIP)
 
     def first(self, *, limit: int) -> tuple[str, bytes]:
-        """The next file, whichever it is, of at most `limit` bytes: for one whose name and size nothing has told yet.
+        """Read the next file, whatever its name, of at most `limit` bytes.
 
         Raises:
             ArtifactCorrupt: it is longer, or not what `pack` writes.

@@ -165,7 +165,7 @@ def import_archive(
 def _unpacked(
     data: bytes, trust: Trust, limit_bytes: int
 ) -> tuple[Release | None, list[OpenedBundle]]:
-    """All that the archive holds, each document proven before it is parsed, each file before it is decoded."""
+    """Read an archive: documents are proven before they are parsed, files before decoding."""
     packed = Unpacker(data, what=_WHAT)
     name, document = packed.first(limit=max(RELEASE_LIMIT_BYTES, MANIFEST_LIMIT_BYTES))
     room = _Room(limit_bytes)

@@ -83,7 +83,7 @@ def delete_release(store: Store, tenant: Tenant, serial: int) -> None:
 
 
 def apply_retention(store: Store, tenant: Tenant, *, keep: int) -> Removed:
-    """Remove what nothing needs and is older than the newest `keep` of its kind: releases, then versions of each model.
+    """Delete unreferenced releases and versions, keeping the newest `keep` of each kind.
 
     A version that any remaining release names is kept, also where nothing points to that release.
 
@@ -204,7 +204,7 @@ def leave_tombstone(store: Store, entry: StoredItem) -> None:
 
 
 def digest_of(store: Store, entry: StoredItem) -> str:
-    """SHA-256 of the release or of the bundle's manifest as it lies in the state root, "" where it cannot be read."""
+    """SHA-256 of the release or the bundle's manifest in the state root; "" if unreadable."""
     inner, name = (
         (entry.parts, entry.name) if entry.model is None else ((*entry.parts, entry.name), MANIFEST)
     )

@@ -1,4 +1,4 @@
-"""What is known of a model, for people and for the management routes: its manifest, its files, and what names it.
+"""Description of a model: its manifest, its files, and what names it.
 
 Nothing here decodes a model, and no path of this machine is told. What is broken is shown with what
 is wrong.
@@ -126,7 +126,7 @@ class BundleInfo:
 def describe_bundle(
     store: Store, tenant: Tenant, model: ModelName, which: int | Alias | None = None
 ) -> BundleInfo:
-    """One version of a model of `tenant`: of that number, the one that an alias names, or as in `resolve_bundle`.
+    """One version of a model: by number, by alias, or as in `resolve_bundle`.
 
     Raises:
         ArtifactMissing: there is no such model or version, or nothing has that alias.
@@ -171,7 +171,7 @@ def resolve_bundle(
 def list_models(
     store: Store, tenant: Tenant, model: ModelName | None = None
 ) -> tuple[BundleInfo, ...]:
-    """S4-03: every version that `tenant` has, or those of one model; the model first whose newest version is newest.
+    """List versions of a tenant or of one model, newest model first (S4-03).
 
     Within a model the order is that of the numbers, whatever the clocks of their publishers said.
     """

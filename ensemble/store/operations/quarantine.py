@@ -1,4 +1,4 @@
-"""Quarantine: a bundle, or a file that was handed in, set aside as hostile, with the reason, where nothing ever looks it up.
+"""Quarantine: hostile bundles and files, with the reason, where no reader finds them.
 
     <state>/.quarantine/<tenant>/<number>/about.json    what, why, when, by whom
     <state>/.quarantine/<tenant>/<number>/bundle/       the version as it lay in the store; or

@@ -1,4 +1,4 @@
-"""What is needed: every release and bundle that a pointer, a challenger or an alias of any tenant names.
+"""References: releases and bundles that a pointer, challenger or alias of any tenant names.
 
 Asked before something is removed, so in doubt a thing is needed: what a release names is taken from
 its file without asking who signed
@@ -96,7 +96,7 @@ def list_tenants(store: Store) -> tuple[Tenant, ...]:
 
 
 def find_references(store: Store, *, what: str) -> References:
-    """What is needed now. Who removes something by it holds `atomic.IN_USE` alone, so that nobody points to it meanwhile.
+    """Find all references. A caller that deletes by them holds `atomic.IN_USE` alone.
 
     Raises:
         ArtifactInUse: it cannot be told, so `what` is not to be removed.
@@ -109,7 +109,7 @@ def find_references(store: Store, *, what: str) -> References:
 
 
 def bundles_of_releases(store: Store, tenant: Tenant, *, but: frozenset[int]) -> frozenset[Key]:
-    """What the releases of `tenant` name, also those that serve nobody, except those numbered `but`.
+    """What the releases of `tenant` name, serving or not, except those numbered `but`.
 
     Raises:
         ArtifactInUse: a release is there, and the system will not give it.

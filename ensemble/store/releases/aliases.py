@@ -1,4 +1,4 @@
-"""Aliases: which release is tried beside the one in use, and which version of a model is meant by a word.
+"""Aliases: the challenger release, and the champion and challenger version of a model.
 
 The champion is what serves: of a tenant the release that its pointer names, of a model the bundle
 in that release. A challenger is

@@ -1,4 +1,4 @@
-"""A tenant's pointer: the one small signed file that says which release is in use, and which were before.
+"""A tenant's pointer: the small signed file that names the serving release and earlier ones.
 
 It is a signpost: its serial rises with every promotion, so that rolling back to an older release is
 a newer pointer. Its copy,

@@ -61,7 +61,7 @@ def publish_release(
     signer: Signer,
     lenders: frozenset[Tenant] = frozenset(),
 ) -> ReleaseRef:
-    """Write the next release of `tenant` into `store.state`; every bundle is proven to its last byte first.
+    """Write the next release of `tenant` into `store.state`; every bundle is proven first.
 
     Args:
         store: its `state` gets the release; serials rise over both of its roots.
@@ -158,7 +158,7 @@ def promote(
 def roll_back(
     store: Store, tenant: Tenant, expected_serial: int, *, signer: Signer, to: int | None = None
 ) -> Pointer:
-    """Point to an earlier release again, at once and by a newer pointer: the last one that loads, or the one that is named.
+    """Roll back at once, by a newer pointer: to a named release, or to the last that loads.
 
     Args:
         store: its `state` gets the pointer.

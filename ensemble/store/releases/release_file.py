@@ -1,4 +1,4 @@
-"""A release as a value and as a file, and reading one back by the digest that the pointer carries."""
+"""A release as a value and as a file, read back by the digest in the pointer."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Release:
 
 
 def read_release(store: Store, tenant: Tenant, which: Pointer | ReleaseRef | int) -> Release:
-    """A release, proven by its signature or pin, and by its digest where `which` carries one; then parsed.
+    """Read a release, proven by signature or pin, and by the digest in `which`, if any.
 
     By its number alone it is the one in the first root that has it.
 
@@ -121,7 +121,7 @@ def encode_release(release: Release) -> bytes:
 
 
 def parse_release(data: bytes, tenant: Tenant, serial: int) -> Release:
-    """The release that `data`, proven and without its signature, spells; it must be this one of this tenant.
+    """Parse the release in proven `data`; it must be this one, of this tenant.
 
     Raises:
         ArtifactIncompatible: another format.

@@ -1,4 +1,4 @@
-"""A small signed file that says which version is meant, and how it is moved: the pointer and the aliases.
+"""Signed references: small signed files that name a version; pointer and aliases are two.
 
 It has a serial of its own, which rises with every move. Naming an older version again is therefore
 a newer file, and an older
@@ -98,7 +98,7 @@ class SignedRef(Generic[_T]):
         act: AuditedAction,
         what: str,
     ) -> _T:
-        """Put up another one. Call it holding the tenant's lock; what it names is proven by who calls.
+        """Replace the reference. The caller holds the tenant's lock and has proven the target.
 
         Args:
             store: its `state` gets it.

@@ -127,7 +127,8 @@ def _require_auth_or_loopback(settings: Settings) -> None:
             else "does not run yet, so nobody knows where it will listen"
         )
         raise InsecureBinding(
-            f"auth.mode is off and Serve {where}: start it with `axon serve --auth off`, or make keys: axon keys create"
+            f"auth.mode is off and Serve {where}: start it with `axon serve --auth off`, or "
+            "make keys: axon keys create"
         )
 
 

@@ -83,7 +83,8 @@ FACES_OF_THEIR_OWN = {"ensemble.store.files"}
 """Packages inside a package that others may import too."""
 
 NOT_IN_ENSEMBLE = {
-    "ray", "starlette", "pydantic", "yaml", "typer", "rich", "httpx", "deployments", "tests", "uvicorn", "requests",
+    "ray", "starlette", "pydantic", "yaml", "typer", "rich", "httpx", "deployments", "tests",
+    "uvicorn", "requests",
 }  # fmt: skip
 KEEPS_FILES = ("ensemble.store", "ensemble.retro")
 ONLY_WITH_FILES = {"msgspec", "fcntl", "shutil", "tempfile", "cryptography"}
@@ -103,7 +104,8 @@ CALLS_THAT_RUN_CODE = {
 }  # fmt: skip
 ENVIRONMENT = {"os.environ", "os.getenv", "os.environb", "os.putenv"}
 CLOCKS = {
-    "time.time", "time.monotonic", "time.perf_counter", "time.time_ns", "time.sleep", "datetime.now",
+    "time.time", "time.monotonic", "time.perf_counter", "time.time_ns", "time.sleep",
+    "datetime.now",
     "datetime.utcnow", "date.today",
 }  # fmt: skip
 OFF_LINE = ("ensemble.training", "ensemble.legacy")  # what a replica never imports

@@ -316,7 +316,8 @@ class Settings(_Strict):
         unknown = sorted(set(self.controls.disabled) - LayersSettings.model_fields.keys())
         if unknown:
             raise ValueError(
-                f"controls.disabled names {', '.join(unknown)}; there are: {', '.join(LayersSettings.model_fields)}"
+                f"controls.disabled names {', '.join(unknown)}; there are: "
+                f"{', '.join(LayersSettings.model_fields)}"
             )
         return self
 

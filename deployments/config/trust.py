@@ -162,7 +162,8 @@ def read_signer(trust: Trust) -> Signer:
         ) from None
     if signer.key_id not in trust.keys:
         raise SigningRefused(
-            f"key {signer.key_id} in {path} is not on the trust list: `axon trust init` puts it there"
+            f"key {signer.key_id} in {path} is not on the trust list: `axon trust init` puts "
+            "it there"
         )
     return signer
 
@@ -210,7 +211,8 @@ def _private(path: Path) -> bytes:
             raise SigningRefused(f"the signing key {path} is not a file")
         if stat.S_IMODE(found.st_mode) & 0o077:
             raise SigningRefused(
-                f"the signing key {path} can be read by others: `chmod 600 {path}`, and if it was so for long, make a new one"
+                f"the signing key {path} can be read by others: `chmod 600 {path}`, and if "
+                "it was so for long, make a new one"
             )
         data = file.read(KEY_LIMIT_BYTES + 1)
     if len(data) > KEY_LIMIT_BYTES:

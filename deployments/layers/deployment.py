@@ -87,7 +87,7 @@ class LayerDeployment:
         return self.shelf.of_release(wanted).state(wanted), self._device
 
     async def test(self) -> Mapping[Kind, LoadCheck]:
-        """Load the wanted release from scratch, beside the serving one, and report the result (S1-05).
+        """Load the wanted release from scratch, beside the serving one, and report (S1-05).
 
         Changes nothing.
 

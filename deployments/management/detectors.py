@@ -39,7 +39,7 @@ __all__ = ["Detections", "DetectorState", "Detectors", "LoadOutcome", "LoadRepor
 
 POLL_EVERY_S = 2.0  # at the alias of a detector that is used: one small file
 LOAD_WITHIN_S = 10.0  # RELIABILITY F13: a hanging disk costs a load, not the replica
-LOAD_THREADS_PER_DETECTOR = 2  # threads for loads, for each detector that may be loaded: one that hangs, and one that goes on
+LOAD_THREADS_PER_DETECTOR = 2  # one load may hang while another goes on
 SCORING_THREADS = 2
 
 Key = tuple[Tenant, ModelName]

@@ -47,7 +47,10 @@ def public_sentence(error: EnsembleError) -> str:
         case ArtifactInUse():
             return f"it is not removed: {error.reason}"
         case QuotaExceeded():
-            return f"{error.limit:,} are there, which is as many as may be; delete some, or let retention do it"
+            return (
+                f"{error.limit:,} are there, which is as many as may be; delete some, or "
+                "let retention do it"
+            )
         case PointerMoved() | TrainingError():
             return str(error)
     return describe_code(error.code)

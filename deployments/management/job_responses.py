@@ -59,7 +59,8 @@ class Detections(Struct):
     is_last_good: bool
     results: Sequence[
         Any
-        # Finding or RowRefused: msgspec keeps untagged unions out of types, so the document names them
+        # Finding or RowRefused: msgspec keeps untagged unions out of types, so the document names
+        # them
     ]
 
 

@@ -117,7 +117,9 @@ class ModelRoutes:
                 self._list,
                 needs=Scope.READ,
                 tag="models",
-                summary="List the models that the tenant has or inherits, newest first, and the limits",
+                summary=(
+                    "List the models that the tenant has or inherits, newest first, and the limits"
+                ),
                 parameters=[
                     query_parameter(
                         "tenant_id",

@@ -18,14 +18,17 @@ from ensemble.training.data.tabular_rows import LEAST_ROWS
 __all__ = ["PREFIX", "document"]
 
 PREFIX = "/models"
-ABOUT = """Models, releases, training jobs and detectors of one tenant: whose key it is. What another has is answered as what nobody has.
+ABOUT = """Models, releases, training jobs and detectors of one tenant: whose key it is. What
+another has is answered as what nobody has.
 
-A body is JSON in UTF-8, of at most {max_body_bytes:,} bytes, not packed; an archive is `application/octet-stream`. Numbers must be finite,
-unknown fields and unknown names in a query are mistakes. A model's name is 1 to 63 of `a-z`, `0-9`, `.`, `_` and `-`, beginning with a
-letter or a digit, and none of the words: {reserved}.
+A body is JSON in UTF-8, of at most {max_body_bytes:,} bytes, not packed; an archive is
+`application/octet-stream`. Numbers must be finite, unknown fields and unknown names in a query are
+mistakes. A model's name is 1 to 63 of `a-z`, `0-9`, `.`, `_` and `-`, beginning with a letter or a
+digit, and none of the words: {reserved}.
 
-Every error is `{{"error": {{"code", "message", "field", "request_id"}}}}`: key on `code`. 503, 429 and 507 change nothing, but that a 503
-`STORE_UNAVAILABLE` may come of something that is still being done: look before you ask again."""
+Every error is `{{"error": {{"code", "message", "field", "request_id"}}}}`: key on `code`. 503, 429
+and 507 change nothing, but that a 503 `STORE_UNAVAILABLE` may come of something that is still being
+done: look before you ask again."""
 
 
 def document(settings: Settings, routes: Sequence[ScopedRoute]) -> Json:

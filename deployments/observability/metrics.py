@@ -120,7 +120,8 @@ METRICS: Mapping[str, Metric] = {
             _G,
             (),
             "share",
-            "Share of traffic of the release that was brought in step by step last: 1 once it is in, 0 once it was left.",
+            "Share of traffic of the release that was brought in step by step last: 1 once "
+            "it is in, 0 once it was left.",
         ),
         Metric(
             "axon_controls_readable",
@@ -142,7 +143,8 @@ METRICS: Mapping[str, Metric] = {
             _C,
             ("layer", "kind", "status"),
             "events",
-            "Events for which a layer that should have spoken abstained; its score was for show. Exact, where the log is not.",
+            "Events for which a layer that should have spoken abstained; its score was for "
+            "show. Exact, where the log is not.",
             "warning on every call",
         ),
         Metric(
@@ -215,14 +217,16 @@ METRICS: Mapping[str, Metric] = {
             _C,
             ("champion", "challenger"),
             "events",
-            "Events of which a challenger in shadow would have said another word than the champion did.",
+            "Events of which a challenger in shadow would have said another word than the "
+            "champion did.",
         ),
         Metric(
             "axon_retro_events_total",
             _C,
             ("outcome",),
             "events",
-            "Events of degraded times: spooled, adopted from a dead replica, rescored, or hostile when rescored.",
+            "Events of degraded times: spooled, adopted from a dead replica, rescored, or "
+            "hostile when rescored.",
         ),
         Metric(
             "axon_retro_dropped_total",

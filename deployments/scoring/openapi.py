@@ -22,15 +22,18 @@ LARGEST = math.nextafter(
 OPTIONAL_FEATURES = ("Fwd Header Length.1",)  # a repeated column
 ABOUT = """One threat score from several detectors, and an honest word on how many of them looked.
 
-A body is JSON in UTF-8, of at most {max_body_bytes:,} bytes, not packed. `Content-Type` may be left out; one that names anything but
-JSON is refused with 415. Numbers must be finite, names must not be given twice, unknown fields are mistakes.
+A body is JSON in UTF-8, of at most {max_body_bytes:,} bytes, not packed. `Content-Type` may be left
+out; one that names anything but JSON is refused with 415. Numbers must be finite, names must not be
+given twice, unknown fields are mistakes.
 
-Every error is `{{"error": {{"code", "message", "field", "request_id"}}}}`: key on `code`; `field` names the place that is to blame, and
-is left out where none is. A method that a path does not take is answered with 405 and `Allow`, an unknown path with 404. Ray Serve in front
-of all this answers in plain text: 503 with `Retry-After` where its own queue is full, 408 after half a minute."""
-FLOW_ABOUT = """78 CICFlowMeter features, in order or by name. In an object the names of other dialects of the extractor are understood
-too, in any case. `null` is taken for `Flow Bytes/s` and `Flow Packets/s`, which are recomputed from the counts anyway; counts over so
-short a duration that such a rate is no float32 any more are refused with 422."""
+Every error is `{{"error": {{"code", "message", "field", "request_id"}}}}`: key on `code`; `field`
+names the place that is to blame, and is left out where none is. A method that a path does not take
+is answered with 405 and `Allow`, an unknown path with 404. Ray Serve in front of all this answers
+in plain text: 503 with `Retry-After` where its own queue is full, 408 after half a minute."""
+FLOW_ABOUT = """78 CICFlowMeter features, in order or by name. In an object the names of other
+dialects of the extractor are understood too, in any case. `null` is taken for `Flow Bytes/s` and
+`Flow Packets/s`, which are recomputed from the counts anyway; counts over so short a duration that
+such a rate is no float32 any more are refused with 422."""
 
 
 def document(routes: Sequence[ScopedRoute], max_events: int, max_body_bytes: int) -> Json:

@@ -64,7 +64,8 @@ LIMIT_BYTES = 1 << 20  # some three thousand keys
 SECRET_BYTES = 32  # 256 bits: out of reach of guessing, so a fast hash keeps it
 FORGET_AFTER_S = (
     400 * 86400.0
-    # a key that has been dead for more than a year is of no audit's interest, and the file is bounded
+    # a key that has been dead for more than a year is of no audit's interest, and the file is
+    # bounded
 )
 Answer = TypeVar("Answer")
 _ID = re.compile(r"[0-9a-f]{8}")
@@ -118,7 +119,8 @@ class Key:
             raise ValueError("an id is 8 and a sha256 64 hexadecimal digits")
         if not _NAME.fullmatch(self.name):
             raise ValueError(
-                "a name is at most 63 letters, digits, blanks and . _ @ : -, beginning with a letter or a digit"
+                "a name is at most 63 letters, digits, blanks and . _ @ : -, beginning with "
+                "a letter or a digit"
             )
         if not self.scopes:
             raise ValueError("a key without a scope opens nothing")
@@ -254,7 +256,8 @@ def _change(path: Path, change: Callable[[Sequence[Key]], tuple[list[Key], Answe
             data = _encode(keys)
             if len(data) > LIMIT_BYTES:
                 raise KeyRefused(
-                    f"the key file would be {len(data):,} bytes with one key more, readers take {LIMIT_BYTES:,}"
+                    f"the key file would be {len(data):,} bytes with one key more, readers "
+                    f"take {LIMIT_BYTES:,}"
                 )
             write_atomic(path.parent, path, data, mode=0o600)
     except OSError as problem:

@@ -54,7 +54,8 @@ RETRY_AFTER_S = 1
 _LAYER_ERRORS: tuple[type[LayerError], ...] = (LayerError, *LayerError.__subclasses__())
 _LAYER_CODES = frozenset(kind.code for kind in _LAYER_ERRORS)
 _CONFLICTS = (  # it is known, and cannot be had, changed or taken away as it stands
-    "ARTIFACT_CORRUPT", "ARTIFACT_UNTRUSTED", "ARTIFACT_INCOMPATIBLE", "ARTIFACT_IN_USE", "INSUFFICIENT_MEMORY", "MODEL_LOAD_ERROR",
+    "ARTIFACT_CORRUPT", "ARTIFACT_UNTRUSTED", "ARTIFACT_INCOMPATIBLE", "ARTIFACT_IN_USE",
+    "INSUFFICIENT_MEMORY", "MODEL_LOAD_ERROR",
     "NOT_SERVING",
     "POINTER_MOVED", "SERVED_BY_RELEASE", "SIGNING_REFUSED", "VERSION_EXISTS",
 )  # fmt: skip

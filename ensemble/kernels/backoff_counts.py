@@ -38,7 +38,7 @@ MAX_COUNT = 1 << 40  # sums of counts stay exact in float64 and far from overflo
 
 @dataclass(frozen=True, slots=True)
 class BackedOffCounts:
-    """Counts of V names in k places: place 0 is everyone, and each place backs off through one other.
+    """Counts of V names in k places; place 0 is everyone, and places back off through one other.
 
     A name that was never seen has the id V. It owns its arrays: they are read-only once here.
 

@@ -88,7 +88,10 @@ def read_pair(folder: Path, layer: str, *, limit_bytes: int) -> OldFiles:
             return OldFiles(
                 data,
                 (
-                    f"there is no {CHECKSUMS}: nothing shows that these are the bytes that were saved",
+                    (
+                        f"there is no {CHECKSUMS}: nothing shows that these are the bytes that "
+                        "were saved"
+                    ),
                 ),
             )
         listed = _listed(

@@ -145,7 +145,8 @@ class _Reader(NumpyUnpickler):  # type: ignore[misc]  # joblib has no types
         if requested not in self._allowed:
             raise ArtifactUntrusted(
                 self._what,
-                f"asks for {ascii(module)[:63]} {ascii(name)[:63]}, which such a file does not need",
+                f"asks for {ascii(module)[:63]} {ascii(name)[:63]}, which such a file does "
+                "not need",
             )
         if name == NumpyArrayWrapper.__name__:
             return _BoundedArray

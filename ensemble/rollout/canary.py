@@ -205,7 +205,8 @@ class CanaryRollout:
         elif self._batches >= FEWEST_BATCHES and self._is_more_silent:
             self._end(
                 RolloutState.RETREATED,
-                f"layers were silent {self._silent_new} times of {self._asked}, those of the old release {self._silent_old} times",
+                f"layers were silent {self._silent_new} times of {self._asked}, those of the "
+                f"old release {self._silent_old} times",
             )
         # most batches: a few slow ones have other causes
         elif _surely(self._slower, self._batches) > 0.5:  # noqa: PLR2004

@@ -78,7 +78,7 @@ class ReleaseController:
         return self._rollout.view if self._rollout else None
 
     def wants(self, name: str) -> bool:
-        """Whether serving this release would start a change, so that layers should load it first."""
+        """Whether serving this release would start a change: layers then load it first."""
         self._settle()
         return name not in {
             self._living.name,

@@ -146,7 +146,8 @@ def _checked(classifier: Classifier, batch: FlowBatch, name: str) -> NDArray[np.
     found = classifier.classify(batch.features, name)
     if found.shape != (len(batch), len(classifier.labels)):
         raise ValueError(
-            f"probabilities {found.shape} for {len(batch)} flows and {len(classifier.labels)} classes"
+            f"probabilities {found.shape} for {len(batch)} flows and "
+            f"{len(classifier.labels)} classes"
         )
     if not ((found >= 0.0) & (found <= 1.0)).all():  # NaN fails both comparisons
         raise ValueError("a probability is outside [0, 1]")

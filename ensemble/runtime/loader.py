@@ -152,7 +152,7 @@ class ReleaseLoader:
     def _load_release(
         self, candidate: ResolvedRelease, known: Mapping[tuple[str, ...], LoadedModel]
     ) -> tuple[LoadedRelease, dict[Kind, LoadFailure]]:
-        """Load one release; problems of its files are reported even where memory still serves them."""
+        """Load one release; report problems of its files even where memory still serves them."""
         plan = LAYERS[self.layer]
         unnamed = frozenset(
             kind for kind, names in plan.kinds.items() if not _identity(candidate.release, names)

@@ -281,13 +281,15 @@ def _followed(state: Path, remembered: str) -> AuditReport:
             problems += _problems_of_the_first(line, sum(name != LOG for name in names))
         elif line.number != before.number + 1 or line.before != head:
             problems.append(
-                f"between line {before.number} and line {line.number} something was changed or taken out"
+                f"between line {before.number} and line {line.number} something was changed "
+                "or taken out"
             )
         before, head, lines = line, sha256_of(text + b"\n"), lines + 1
         is_found = is_found or head == remembered
     if not is_found:
         problems.append(
-            "the line that was remembered is not there any more: the end was cut off, or the log was written anew"
+            "the line that was remembered is not there any more: the end was cut off, or the "
+            "log was written anew"
         )
     return AuditReport(lines, first, before.number if before else 0, head, torn, tuple(problems))
 

@@ -49,7 +49,8 @@ def asked() -> Iterator[Statuses]:
         by_status[status] += count
     done = {route for route, status in counts if status < 300}
     print(
-        f"{sum(counts.values())} requests of {len({route for route, _ in counts})} routes, by status: {dict(sorted(by_status.items()))}"
+        f"{sum(counts.values())} requests of {len({route for route, _ in counts})} routes, "
+        f"by status: {dict(sorted(by_status.items()))}"
     )
     print(f"never done what they are for: {sorted({route for route, _ in counts} - done)}")
 

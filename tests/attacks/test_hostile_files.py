@@ -239,7 +239,8 @@ def test_if_the_allow_list_failed_the_child_could_still_do_nothing(
 ) -> None:
     """Two locks: here the first one is left open on purpose."""
     boot = (
-        "import json, sys; sys.path[:] = json.loads(sys.argv[1]); import ensemble.legacy.sandbox_child as child; import pickle, os; "
+        "import json, sys; sys.path[:] = json.loads(sys.argv[1]); import "
+        "ensemble.legacy.sandbox_child as child; import pickle, os; "
         "child.answer = lambda name, data, terms: bytes(pickle.loads(data)); child.main()"
     )
     monkeypatch.setattr("ensemble.legacy.sandbox.BOOT", boot)

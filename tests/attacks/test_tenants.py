@@ -44,7 +44,8 @@ TWINS = str.maketrans(
 SAME_ID = {"X-Request-ID": "the-same"}
 
 HOSTILE = [
-    "..", ".", "../theirs", "../../etc/passwd", "..\\theirs", "/etc/passwd", "theirs/..", "%2e%2e", "%252e%252e%252f", "*", "?", "[a-z]",
+    "..", ".", "../theirs", "../../etc/passwd", "..\\theirs", "/etc/passwd", "theirs/..", "%2e%2e",
+    "%252e%252e%252f", "*", "?", "[a-z]",
     "~", "$HOME",
     "theirs\0", "theirs\n", "theirs ", " theirs", "THEIRS", "theirs".translate(TWINS), "theirs\u0301", "theirs\u200b",
     "\uff54\uff48\uff45\uff49\uff52\uff53", "thei" + "r" * 251, "a" * 64, "-theirs", "_theirs", ".theirs", ".staging", "CON",

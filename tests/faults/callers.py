@@ -283,7 +283,9 @@ def figures(asked: Sequence[Asked]) -> str:
                     layers.get(f"{layer} {status} {reason}", 0) + 1
                 )
     return (
-        f"{len(asked)} requests, {sum(not one.is_answered for one in asked)} without an answer {problems or ''}, "
+        f"{len(asked)} requests, {sum(not one.is_answered for one in asked)} without an "
+        f"answer {problems or ''}, "
         f"{sum(one.is_degraded for one in asked)} degraded {layers or ''}, "
-        f"p50 {took_ms[len(took_ms) // 2]:.1f} ms, p99 {took_ms[len(took_ms) * 99 // 100]:.1f} ms, most {took_ms[-1]:.1f} ms"
+        f"p50 {took_ms[len(took_ms) // 2]:.1f} ms, p99 "
+        f"{took_ms[len(took_ms) * 99 // 100]:.1f} ms, most {took_ms[-1]:.1f} ms"
     )

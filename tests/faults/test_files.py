@@ -313,7 +313,8 @@ def test_a_full_disk_publishes_nothing_and_leaves_what_serves_alone(
             except OSError:
                 if (
                     step != "fsync"
-                    # the last one comes after the name: what it does not reach is there, if not yet for
+                    # the last one comes after the name: what it does not reach is there, if not yet
+                    # for
                     # good
                 ):
                     assert (

@@ -76,8 +76,10 @@ def test_a_hung_layer_costs_its_deadline_a_few_times_and_is_then_restarted(
     )
     asked = callers.between(at - 0.5)
     print(
-        f"\n{', '.join(hung)} hung: breaker open after {opened.at - at:.2f} s, new process after {restarted - at:.1f} s, live after "
-        f"{back.at - at:.1f} s; median {median_ms(healthy):.1f} ms healthy, {median_ms(behind_breaker):.1f} ms behind the breaker; "
+        f"\n{', '.join(hung)} hung: breaker open after {opened.at - at:.2f} s, new process "
+        f"after {restarted - at:.1f} s, live after "
+        f"{back.at - at:.1f} s; median {median_ms(healthy):.1f} ms healthy, "
+        f"{median_ms(behind_breaker):.1f} ms behind the breaker; "
         f"{figures(asked)}"
     )
 
@@ -116,7 +118,8 @@ def test_a_layer_that_wakes_before_anybody_restarts_it_is_live_again_in_its_old_
         )
     asked = callers.between(at)
     print(
-        f"\nbehavior hung for a second: live {back.at - woken:.2f} s after it woke; {figures(asked)}"
+        f"\nbehavior hung for a second: live {back.at - woken:.2f} s after it woke; "
+        f"{figures(asked)}"
     )
 
     assert [one for one in asked if not one.is_answered] == []

@@ -214,7 +214,8 @@ def test_promotions_and_roll_backs_under_load_lose_no_request_and_mix_no_release
     ]
     named = Counter(answer.release for answer in answers)
     print(
-        f"\n{len(moves)} promotions and roll-backs: {figures(asked)}; answers by release {dict(named)}"
+        f"\n{len(moves)} promotions and roll-backs: {figures(asked)}; answers by release "
+        f"{dict(named)}"
     )
     golden = Golden.of(service)
 

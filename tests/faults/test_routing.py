@@ -36,7 +36,8 @@ def test_a_replica_in_fallback_gets_no_traffic_while_its_sibling_speaks(cluster:
     asked = callers.between(at)
     silent = [one for one in asked if one.status_of("behavior") in {"fallback", "warming_up"}]
     print(
-        f"\none of two replicas of behavior in fallback: {len(silent)} of {len(asked)} answers are its; {figures(asked)}"
+        f"\none of two replicas of behavior in fallback: {len(silent)} of {len(asked)} "
+        f"answers are its; {figures(asked)}"
     )
 
     assert [one for one in asked if not one.is_answered] == []

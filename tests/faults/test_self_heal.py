@@ -68,7 +68,8 @@ def test_a_start_on_torn_models_scores_posture_only_and_heals_when_they_are_put_
         )
     asked, while_blind = callers.between(at - 0.5), callers.between(since, until)
     print(
-        f"\nstarted on torn models: in fallback after {blind.at - at:.1f} s, whole {healed.at - until:.1f} s after the repair"
+        f"\nstarted on torn models: in fallback after {blind.at - at:.1f} s, whole "
+        f"{healed.at - until:.1f} s after the repair"
     )
     print(figures(asked))
 
@@ -89,7 +90,8 @@ def test_a_start_on_torn_models_scores_posture_only_and_heals_when_they_are_put_
     assert wait_until(lambda: "ddos" in findings(service), SECOND_LOOK_WITHIN_S)
     found = findings(service)["ddos"]
     print(
-        f"an attack that nobody saw: {found['was']} then, {found['verdict']['verdict']} at a second look"
+        f"an attack that nobody saw: {found['was']} then, {found['verdict']['verdict']} at a "
+        "second look"
     )
     assert found["verdict"]["verdict"] == "malicious"
     assert found["at"] < found["found_at"]

@@ -79,7 +79,8 @@ def test_scoring_goes_first_while_two_jobs_train(trainer: Service, table: bytes)
         _, until = callers.go_on(0.0)
     busy = callers.between(at, until)
     print(
-        f"\nbefore: {figures(calm)}\nwhile two jobs of {ROWS:,} rows train, {until - at:.1f} s: {figures(busy)}"
+        f"\nbefore: {figures(calm)}\nwhile two jobs of {ROWS:,} rows train, {until - at:.1f} "
+        f"s: {figures(busy)}"
     )
 
     assert [job(trainer, one)["status"] for one in jobs] == ["done", "done"]

@@ -131,7 +131,8 @@ def _measure(
                             )
                             measured.setdefault((system.name, name), []).append(window)
                             console.print(
-                                f"round {number + 1}  {system.name:<20} {name:<17} {window.answers_per_s:>8,.0f} requests/s"
+                                f"round {number + 1}  {system.name:<20} {name:<17} "
+                                f"{window.answers_per_s:>8,.0f} requests/s"
                                 f"  (load average {busy:.1f})",
                                 highlight=False,
                             )
@@ -219,7 +220,8 @@ def _tell_ratios(measured: Measured, console: Console) -> None:
             if ratios:
                 median, least, most = statistics.median(ratios), min(ratios), max(ratios)
                 console.print(
-                    f"{ours} / {other.name}, {load}: {median:.1f} times ({least:.1f} to {most:.1f})",
+                    f"{ours} / {other.name}, {load}: {median:.1f} times ({least:.1f} to "
+                    f"{most:.1f})",
                     highlight=False,
                 )
 
@@ -227,7 +229,8 @@ def _tell_ratios(measured: Measured, console: Console) -> None:
 def _tell_machine(console: Console) -> None:
     memory_gib = psutil.virtual_memory().total / 2**30
     console.print(
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {_processor()}, {os.cpu_count()} cores, {memory_gib:.0f} GiB,"
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {_processor()}, {os.cpu_count()} cores, "
+        f"{memory_gib:.0f} GiB,"
         f" load average {os.getloadavg()[0]:.1f}; Python {platform.python_version()}, "
         + ", ".join(f"{package} {version(package)}" for package in PACKAGES),
         highlight=False,
@@ -251,7 +254,10 @@ def _all_answered(windows: Sequence[Window]) -> bool:
 
 def _worst(windows: Sequence[Window]) -> str:
     worst = max(windows, key=lambda window: window.failures)
-    return f"{worst.failures} of {worst.failures + worst.answers} failed: {worst.problem or 'no answer came'}"
+    return (
+        f"{worst.failures} of {worst.failures + worst.answers} failed: "
+        f"{worst.problem or 'no answer came'}"
+    )
 
 
 if __name__ == "__main__":

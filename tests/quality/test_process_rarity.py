@@ -81,7 +81,8 @@ def test_masqueraders_stand_out_and_more_than_in_a_plain_frequency_table(
     shipped_by_block = later.mean_by_block(trained.model.score(later.events).scores)
     shipped = separation(shipped_by_block[~is_stranger], shipped_by_block[is_stranger])
     print(
-        f"\nblocks, each user held out in turn: {trained.metrics}\nblocks, shipped calibration: {shipped}\nblocks, plain table: {plain}"
+        f"\nblocks, each user held out in turn: {trained.metrics}\nblocks, shipped "
+        f"calibration: {shipped}\nblocks, plain table: {plain}"
     )
 
     assert trained.metrics["block_auroc"] >= 0.915

@@ -192,5 +192,6 @@ def _explained(error: OSError, what: str) -> ArtifactError:
             )
     return ArtifactUnreadable(
         what,
-        f"is there, but cannot be read ([Errno {error.errno}] {errno.errorcode.get(error.errno or 0, '?')})",
+        f"is there, but cannot be read ([Errno {error.errno}] "
+        f"{errno.errorcode.get(error.errno or 0, '?')})",
     )

@@ -32,7 +32,10 @@ from ensemble.store.releases.release_file import parse_release, read_release_byt
 
 __all__ = ["References", "StoredItem", "bundles_of_releases", "find_references", "list_tenants"]
 
-UNKNOWN = "what serves cannot be told now; mend the pointer, the challenger or the alias that is broken first"
+UNKNOWN = (
+    "what serves cannot be told now; "
+    "mend the pointer, the challenger or the alias that is broken first"
+)
 Key = tuple[
     Tenant, ModelName | None, int
 ]  # a version of a model; a release where there is no model

@@ -201,7 +201,8 @@ def _parse(text: bytes, tenant: Tenant, what: str) -> Pointer:
     found = canonical_json.to_dataclass(value, _PointerFile, what=what)
     if (
         found.tenant != tenant
-        # another tenant's higher serial would make readers refuse this tenant's own (TUF: fast-forward)
+        # another tenant's higher serial would make readers refuse this tenant's own (TUF: fast-
+        # forward)
     ):
         raise ArtifactUntrusted(what, "is the pointer of another tenant")
     earlier = tuple(ReleaseRef(line.release, line.sha256) for line in found.previous)

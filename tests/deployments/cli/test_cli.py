@@ -677,7 +677,10 @@ def test_wrong_settings_of_a_config_are_refused_before_ray_starts(
         tmp_path / "c.yaml",
         [
             "applications:",
-            "  - {name: axon, route_prefix: /, import_path: deployments.app:build, args: {ingres: {}, fusion: {min_coverage: 7}}}",
+            (
+                "  - {name: axon, route_prefix: /, import_path: deployments.app:build, args: "
+                "{ingres: {}, fusion: {min_coverage: 7}}}"
+            ),
             "http_options: {port: 18999}",
         ],
     )

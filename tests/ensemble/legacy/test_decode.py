@@ -91,7 +91,8 @@ def test_a_forest_of_features_without_names_must_read_all_78(benign: NDArray[np.
     fitted = IsolationForest(n_estimators=4, random_state=0).fit(benign[:, :77])
 
     assert refusal(FOREST, pickled(fitted)) == (
-        "anomaly_model.joblib: this Axon needs 78 features, or their names, the artifact has 77 features without names"
+        "anomaly_model.joblib: this Axon needs 78 features, or their names, the artifact has "
+        "77 features without names"
     )
 
 
@@ -135,7 +136,8 @@ def test_a_forest_of_another_version_is_refused_and_both_versions_are_named(
     older = pickled(forest).replace(b"\x05" + TERMS.sklearn.encode(), b"\x051.3.0")
 
     assert refusal(FOREST, older) == (
-        f"anomaly_model.joblib: this Axon needs sklearn version {TERMS.sklearn}, the artifact has incompatible sklearn version 1.3.0"
+        f"anomaly_model.joblib: this Axon needs sklearn version {TERMS.sklearn}, the "
+        "artifact has incompatible sklearn version 1.3.0"
     )
 
 

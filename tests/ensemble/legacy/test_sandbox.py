@@ -116,7 +116,10 @@ def test_a_hunger_for_memory_ends_at_the_limit(monkeypatch: pytest.MonkeyPatch) 
     in_child(
         monkeypatch,
         "return real(*_)",
-        before="import ensemble.legacy.sandbox_child as c\nreal, c.decode = c.answer, lambda *_: bytes(1 << 32)",
+        before=(
+            "import ensemble.legacy.sandbox_child as c\nreal, c.decode = c.answer, lambda "
+            "*_: bytes(1 << 32)"
+        ),
     )
 
     with pytest.raises(ArtifactCorrupt, match="of memory it may have"):

@@ -65,8 +65,8 @@ CVE-1999-0020,2023-11-07,,,,
 """
 HEADER = "host,cves,exposure,criticality,controls,scan_time\n"
 INVENTORY = (
-    HEADER
-    + "web-1,CVE-2021-44228;CVE-1999-0001,internet,high,waf,2026-11-15\nws-17,,internal,low,edr mfa,2026-11-15T22:30:00-05:00\n"
+    HEADER + "web-1,CVE-2021-44228;CVE-1999-0001,internet,high,waf,2026-11-15\nws-17,,internal,low,"
+    "edr mfa,2026-11-15T22:30:00-05:00\n"
 )
 TRIVY = {
     "SchemaVersion": 2,

@@ -280,10 +280,8 @@ def _followed(state: Path, remembered: str) -> AuditReport:
             first = line.number
             problems += _problems_of_the_first(line, sum(name != LOG for name in names))
         elif line.number != before.number + 1 or line.before != head:
-            problems.append(
-                f"between line {before.number} and line {line.number} something was changed "
-                "or taken out"
-            )
+            between = f"between line {before.number} and line {line.number}"
+            problems.append(f"{between} something was changed or taken out")
         before, head, lines = line, sha256_of(text + b"\n"), lines + 1
         is_found = is_found or head == remembered
     if not is_found:

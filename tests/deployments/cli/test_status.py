@@ -224,3 +224,23 @@ def test_a_test_of_a_layer_ends_with_its_outcome(
 
     assert result.exit_code == code
     assert all(words in result.stdout for words in shown)
+
+
+@pytest.mark.parametrize("verb", ["disable", "enable", "reset"])
+def test_options_before_the_verb_of_a_group_reach_the_verb(
+    monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """`axon layers --url U enable X` called port 8000 of this machine."""
+    called: list[str] = []
+
+    def request(_: str, url: str, **__: Any) -> httpx.Response:
+        called.append(url)
+        return httpx.Response(200, json={"enabled": True, "disabled_by_environment": False})
+
+    monkeypatch.setattr("deployments.cli.status.httpx.request", request)
+    before = ["layers", "--url", "http://a:1", "--json", verb, "behavior"]
+    first = CliRunner().invoke(cli.app, before)
+    CliRunner().invoke(cli.app, [*before, "--url", "http://b:2"])
+
+    assert called == [f"http://{at}/v1/layers/behavior/{verb}" for at in ("a:1", "b:2")]
+    assert json.loads(first.stdout)["enabled"] is True

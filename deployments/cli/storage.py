@@ -67,16 +67,18 @@ def delete_release(
 
 def retention(
     *,
-    keep: Annotated[
+    newest: Annotated[
         int,
         typer.Option(
-            min=1, help="Number of the newest releases, and versions of each model, that stay."
+            "--keep",
+            min=1,
+            help="Number of the newest releases, and versions of each model, that stay.",
         ),
     ],
     tenant: TenantOption = None,
 ) -> None:
     """Delete unreferenced releases and model versions, keeping the newest N."""
-    removed = own_registry(chosen_tenant(tenant)).retain(keep)
+    removed = own_registry(chosen_tenant(tenant)).retain(newest)
     for one in (*removed.releases, *removed.bundles):
         console.out.print(f"deleted {one}")
     if not removed.releases and not removed.bundles:

@@ -255,9 +255,8 @@ class IngressApp:
         return as_json(service)
 
 
-Ingress = serve.ingress()(
-    IngressApp
-)  # the plain class stays, for whoever wants the routes without Ray
+# tests and the command line use the plain class, without Ray
+Ingress = serve.ingress()(IngressApp)
 
 
 def _replica() -> str:

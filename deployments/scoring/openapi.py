@@ -1,6 +1,6 @@
-"""The OpenAPI document of the scoring application, read off its routes.
+"""The OpenAPI document of the scoring application, made from its routes.
 
-Types describe themselves; what they cannot say of their validation is added here.
+The schemas come from the types. Limits that only the validation checks are added here.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ LARGEST = math.nextafter(
     (2.0 - 2.0**-24) * 2.0**127, 0.0
 )  # the largest that is a finite float32 once it is rounded to one
 OPTIONAL_FEATURES = ("Fwd Header Length.1",)  # a repeated column
-ABOUT = """One threat score from several detectors, and an honest word on how many of them looked.
+ABOUT = """One threat score from several detectors, and the share of them that took part.
 
-A body is JSON in UTF-8, of at most {max_body_bytes:,} bytes, not packed. `Content-Type` may be left
-out; one that names anything but JSON is refused with 415. Numbers must be finite, names must not be
-given twice, unknown fields are mistakes.
+A body is JSON in UTF-8, at most {max_body_bytes:,} bytes, not compressed. `Content-Type` may be
+left out; any type but JSON is rejected with 415. Numbers must be finite. A repeated name and an
+unknown field are errors.
 
-Every error is `{{"error": {{"code", "message", "field", "request_id"}}}}`: key on `code`; `field`
-names the place that is to blame, and is left out where none is. A method that a path does not take
-is answered with 405 and `Allow`, an unknown path with 404. Ray Serve in front of all this answers
-in plain text: 503 with `Retry-After` where its own queue is full, 408 after half a minute."""
-FLOW_ABOUT = """78 CICFlowMeter features, in order or by name. In an object the names of other
-dialects of the extractor are understood too, in any case. `null` is taken for `Flow Bytes/s` and
-`Flow Packets/s`, which are recomputed from the counts anyway; counts over so short a duration that
-such a rate is no float32 any more are refused with 422."""
+Every error is `{{"error": {{"code", "message", "field", "request_id"}}}}`. Decide by `code`.
+`field` names the invalid part of the request, and is left out where there is none. A method
+that a path does not have gets 405 with `Allow`, an unknown path 404. Ray Serve's proxy responds in
+plain text: 503 with `Retry-After` if its queue is full, 408 after 30 seconds."""
+FLOW_ABOUT = """78 CICFlowMeter features, in order or by name. An object may use the names of any
+dialect of the extractor, in any case. `null` is accepted for `Flow Bytes/s` and `Flow Packets/s`,
+because both are recomputed from the counts. Counts over a duration so short that such a rate
+exceeds float32 are rejected with 422."""
 
 
 def document(routes: Sequence[ScopedRoute], max_events: int, max_body_bytes: int) -> Json:

@@ -183,10 +183,10 @@ class TenantPipeline:
             if self.controller.is_rolling_out
             else (self.controller.active, None)
         )
-        groups, took_s = await self._score_with(batch, release, explain=explain, since=since)
-        self._metrics.scored(batch.kind, groups, took_s)
+        groups, elapsed_s = await self._score_with(batch, release, explain=explain, since=since)
+        self._metrics.scored(batch.kind, groups, elapsed_s)
         if old is not None:
-            slowest_s = max(took_s.values(), default=0.0)
+            slowest_s = max(elapsed_s.values(), default=0.0)
             self._run_beside(
                 self._canary_tasks, self._compare(batch, release.name, old, groups, slowest_s)
             )
@@ -246,7 +246,9 @@ class TenantPipeline:
         self, batch: EventBatch, release: ReleaseFusion, *, explain: bool, since: float
     ) -> tuple[tuple[Verdicts, ...], Mapping[str, float]]:
         """Verdicts by one release, and the seconds that each layer took."""
-        scores, took_s = await self.layers.score(batch, release.name, explain=explain, since=since)
+        scores, elapsed_s = await self.layers.score(
+            batch, release.name, explain=explain, since=since
+        )
         if self._is_inherited(release):
             scores = [_as_last_good(one) for one in scores]
         verdicts = release.fuse(
@@ -255,7 +257,7 @@ class TenantPipeline:
             min_coverage=self._fusion.min_coverage,
             posture_bound=self._fusion.posture_bound,
         )
-        return verdicts, took_s
+        return verdicts, elapsed_s
 
     def _is_inherited(self, release: ReleaseFusion) -> bool:
         """Whether it is a parent's release that stands in for the tenant's own."""

@@ -59,10 +59,15 @@ __all__ = ["CLASSIFIER", "PredictRoutes", "Predictor"]
 CLASSIFIER = "classifier"
 ABOUT = (
     "One model decides, and nothing is fused: for a verdict of the ensemble use `/v1/score`. 409 "
-    "means that the model is known and not loaded, and why; 503 that the classifier does not "
-    "answer now, and when to come back."
+    "means that the model is known but not loaded, with the reason; 503 that the classifier does "
+    "not respond now, with the time after which to retry."
 )
-HEADERS = {"X-Request-ID": {"description": "As given, or made", "schema": {"type": "string"}}}
+HEADERS = {
+    "X-Request-ID": {
+        "description": "That of the request, or a new one",
+        "schema": {"type": "string"},
+    }
+}
 BENIGN_FLOW = {"features": BENIGN}
 UNANSWERED = (
     "UNKNOWN_MODEL",
@@ -75,18 +80,18 @@ UNANSWERED = (
     "LAYER_DISABLED",
     "LAYER_WARMING_UP",
 )
-"""Codes of errors where no model answers."""
+"""Codes of the errors of a request that no model answered."""
 Outcome = Prediction | EnsembleError
 Waiting = tuple[Features, float]  # a flow, and when it came (monotonic seconds)
 
 
 class Predictor:
-    """Call the classifier.
+    """Calls the classifier, in batches.
 
     Args:
         handle: of the classifier's deployment; None if the service runs without that layer.
-        settings: of batches.
-        meter: where it is counted.
+        settings: the sizes of batches.
+        meter: where predictions are counted.
         now: seconds since 1970.
     """
 
@@ -102,12 +107,12 @@ class Predictor:
         self._settings, self._meter, self._now = settings, meter, now
         self._batchers: WeakKeyDictionary[
             TenantPipeline, dict[str, MicroBatcher[Waiting, Outcome]]
-        ] = WeakKeyDictionary()  # views come and go
+        ] = WeakKeyDictionary()  # an idle tenant's pipeline is dropped
 
     async def predict(
         self, pipeline: TenantPipeline, flow: Features, model: str, *, since: float
     ) -> Prediction:
-        """What a model makes of one flow, from the batch it travelled in.
+        """Predict the attack family of one flow, batched with those that wait.
 
         Args:
             pipeline: of the caller's tenant.
@@ -116,8 +121,8 @@ class Predictor:
             since: when the flow came (monotonic seconds).
 
         Raises:
-            EventError: the flow does not pass the door, or there is no such model here.
-            LayerError: the classifier does not answer.
+            EventError: the flow is invalid, or the model is unknown.
+            LayerError: the classifier does not respond.
         """
         _check_known(model)
         batchers = self._batchers.setdefault(pipeline, {})
@@ -134,11 +139,11 @@ class Predictor:
     async def predict_all(
         self, pipeline: TenantPipeline, flows: Sequence[Features], model: str, *, since: float
     ) -> list[Outcome]:
-        """Likewise for several flows, in order; a bad one gets its error in its own place.
+        """Predict several flows, in order; an invalid one gets its error in its own place.
 
         Raises:
-            EventError: there is no such model here.
-            LayerError: the classifier does not answer.
+            EventError: the model is unknown.
+            LayerError: the classifier does not respond.
         """
         _check_known(model)
         batch, places, refused = wire.admit(
@@ -146,7 +151,7 @@ class Predictor:
         )
         answers: list[Any] = [refused.get(place) for place in range(len(flows))]
         if places:
-            pipeline.in_flight += 1  # second looks wait meanwhile
+            pipeline.in_flight += 1  # rescoring waits meanwhile
             try:
                 predicted = await self._predict(pipeline, batch, model, since)
             finally:
@@ -175,26 +180,26 @@ class Predictor:
         async def request() -> Classification:
             classified: Classification = await classify(batch, release, model)
             if not classified.answers(release, len(batch)):
-                raise LayerCrashed(CLASSIFIER)  # an answer to another question
+                raise LayerCrashed(CLASSIFIER)  # it answers another request
             return classified
 
         began = time.monotonic()
         classified = await pipeline.layers.call(CLASSIFIER, request, since=since)
-        took_s = time.monotonic() - began
+        elapsed_s = time.monotonic() - began
         if classified.absence is not None:
             raise classified.absence
         self._meter.count("predictions_total", len(batch) - len(classified.abstained), model=model)
-        self._meter.observe("inference_latency_seconds", took_s, model=model)
-        return _predictions(classified, model, took_s=took_s, at=self._now())
+        self._meter.observe("inference_latency_seconds", elapsed_s, model=model)
+        return _predictions(classified, model, elapsed_s=elapsed_s, at=self._now())
 
 
 class PredictRoutes:
-    """The routes.
+    """The routes `/predict` and `/predict/batch`.
 
     Args:
-        predictor: who answers.
+        predictor: calls the classifier.
         pipelines: by tenant.
-        gate: charges a batch for its flows.
+        authenticator: counts each flow of a batch against the rate limit of its caller.
         settings: limits.
     """
 
@@ -202,14 +207,14 @@ class PredictRoutes:
         self,
         predictor: Predictor,
         pipelines: TenantPipelines,
-        gate: Authenticator,
+        authenticator: Authenticator,
         settings: IngressSettings,
     ) -> None:
         self._predictor, self._pipelines = predictor, pipelines
-        self._gate, self._settings = gate, settings
+        self._authenticator, self._settings = authenticator, settings
 
     def routes(self) -> list[ScopedRoute]:
-        """All of them."""
+        """The routes, for the application."""
         return [
             ScopedRoute(
                 "/predict",
@@ -259,7 +264,7 @@ class PredictRoutes:
         since = time.monotonic()
         parsed, model = parse_flows(await self._body(request), limit=self._settings.max_events)
         caller = caller_of(request.scope)
-        await self._gate.consume(caller, len(parsed))
+        await self._authenticator.consume(caller, len(parsed))
         pipeline = await self._pipelines.for_tenant(caller.tenant)
         flows = [flow for flow in parsed if not isinstance(flow, EventError)]
         answers = iter(await self._predictor.predict_all(pipeline, flows, model, since=since))
@@ -283,11 +288,11 @@ def _check_known(model: str) -> None:
 
 
 def _predictions(
-    classified: Classification, model: str, *, took_s: float, at: float
+    classified: Classification, model: str, *, elapsed_s: float, at: float
 ) -> list[Outcome]:
-    """One answer a row: the likeliest label, of several the first."""
+    """One prediction a row: the most likely label; the first of equally likely ones."""
     best = classified.probabilities.argmax(axis=1).tolist()
-    took_ms = round(took_s * 1000.0, 3)
+    elapsed_ms = round(elapsed_s * 1000.0, 3)
     timestamp = (
         datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     )
@@ -300,7 +305,7 @@ def _predictions(
             probabilities=dict(zip(classified.labels, chances, strict=True)),
             model_name=model,
             model_version=classified.version,
-            inference_time_ms=took_ms,
+            inference_time_ms=elapsed_ms,
             timestamp=timestamp,
         )
         for row, (label, chances) in enumerate(

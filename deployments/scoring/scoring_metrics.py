@@ -28,13 +28,15 @@ class ScoringMetrics:
         self.meter = meter
         self._retro: dict[tuple[str, str, str], int] = {}  # totals that are counted already
 
-    def scored(self, kind: Kind, groups: Sequence[Verdicts], took_s: Mapping[str, float]) -> None:
+    def scored(
+        self, kind: Kind, groups: Sequence[Verdicts], elapsed_s: Mapping[str, float]
+    ) -> None:
         """Count a batch. On the hot path: some microseconds a batch, whatever its size.
 
         Args:
             kind: of its events.
             groups: its verdicts.
-            took_s: layer -> seconds to its response, of those that responded.
+            elapsed_s: layer -> seconds to its response, of those that responded.
         """
         for verdict in VerdictWord:
             self.meter.count(
@@ -53,7 +55,7 @@ class ScoringMetrics:
                         kind=kind,
                         status=scores.status,
                     )
-        for layer, seconds in took_s.items():
+        for layer, seconds in elapsed_s.items():
             self.meter.observe("axon_layer_latency_seconds", seconds, layer=layer)
 
     def retried(self, layer: str) -> None:

@@ -324,7 +324,7 @@ def listening(service: Service) -> dict[str, set[tuple[str, int]]]:
 def test_only_ray_itself_listens_on_other_addresses_than_loopback(
     service: Service, port: int
 ) -> None:
-    """The service, HAProxy's statistics, metrics and admin socket, and the replicas' own HTTP ports."""
+    """The service, HAProxy's statistics, metrics and admin socket, and the replicas' HTTP ports."""
     assert wait_until(lambda: port in {one for _, one in listening(service)["haproxy"]}, 10.0), (
         "no HAProxy, or it is long in reloading"
     )

@@ -20,7 +20,7 @@ POISON = "poison"
 
 
 class PoisonedHandle(FakeHandle):
-    """A layer that has no opinion of the events of one id, as a slot says it after it has halved a failing batch."""
+    """A layer that cannot score the events of one id, as a slot reports it after bisection."""
 
     def __init__(self, slot: LayerSlot) -> None:
         super().__init__(slot)

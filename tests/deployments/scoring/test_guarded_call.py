@@ -101,8 +101,10 @@ class Counting(ScoringMetrics):
         self.breakers: list[tuple[str, BreakerState]] = []
         self.rollouts: list[RolloutView] = []
 
-    def scored(self, kind: Kind, groups: Sequence[Verdicts], took_s: Mapping[str, float]) -> None:
-        self.batches.append((kind, groups, took_s))
+    def scored(
+        self, kind: Kind, groups: Sequence[Verdicts], elapsed_s: Mapping[str, float]
+    ) -> None:
+        self.batches.append((kind, groups, elapsed_s))
 
     def retried(self, layer: str) -> None:
         self.retries.append(layer)
@@ -367,7 +369,7 @@ def test_an_explanation_waits_no_longer_than_a_verdict() -> None:
 
 def test_a_layer_is_not_blamed_for_time_that_the_events_spent_waiting() -> None:
     async def promise(world: World) -> None:
-        """Or a flood would switch healthy layers off, and blind the detection for the one who floods."""
+        """Or a flood would open the breakers of healthy layers and blind the detection."""
         behavior = world.layers["behavior"]
         behavior.gate = asyncio.Event()  # answers later than the tenth of the deadline that is left
         behavior.takes_s = 0.1 * DEADLINE_S
@@ -606,11 +608,11 @@ def test_an_observer_hears_of_each_batch_once_with_what_each_layer_took() -> Non
 
         await world.score()
 
-        ((kind, groups, took_s),) = world.seen.batches
+        ((kind, groups, elapsed_s),) = world.seen.batches
         assert kind is Kind.FLOW
         assert sum(len(group.word) for group in groups) == 2
-        assert took_s["anomaly"] > 0.0
-        assert "behavior" not in took_s
+        assert elapsed_s["anomaly"] > 0.0
+        assert "behavior" not in elapsed_s
 
     kept(promise)
 

@@ -156,9 +156,7 @@ async def test_a_trial_that_fails_opens_it_again_for_longer() -> None:
 
 
 @in_a_loop
-async def test_a_timeout_is_held_against_a_layer_that_had_its_time_and_not_against_one_that_had_not() -> (
-    None
-):
+async def test_a_timeout_counts_as_a_failure_only_of_a_layer_that_had_its_time() -> None:
     had_little, had_all = Guarded(failures_in_a_row=1), Guarded(failures_in_a_row=1)
 
     async def slow() -> str:

@@ -172,13 +172,28 @@ def test_the_examples_of_events_are_accepted(door: Door) -> None:
 
 
 ALLOWED = [
-    pytest.param("/predict", {"features": dict(zip(FEATURE_NAMES, BENIGN, strict=True))}, id="by name"),
-    pytest.param("/predict", {"features": {name: 0 for name in FEATURE_NAMES if name != "Fwd Header Length.1"}}, id="77 by name"),
-    pytest.param("/predict", {"features": dict.fromkeys(FEATURE_NAMES, 0) | {"Flow Bytes/s": None, "Flow Packets/s": 1e300}}, id="rates"),
-    pytest.param("/predict", {"features": BENIGN, "model_name": "decision_tree"}, id="another model"),
+    pytest.param(
+        "/predict", {"features": dict(zip(FEATURE_NAMES, BENIGN, strict=True))}, id="by name"
+    ),
+    pytest.param(
+        "/predict",
+        {"features": {name: 0 for name in FEATURE_NAMES if name != "Fwd Header Length.1"}},
+        id="77 by name",
+    ),
+    pytest.param(
+        "/predict",
+        {
+            "features": dict.fromkeys(FEATURE_NAMES, 0)
+            | {"Flow Bytes/s": None, "Flow Packets/s": 1e300}
+        },
+        id="rates",
+    ),
+    pytest.param(
+        "/predict", {"features": BENIGN, "model_name": "decision_tree"}, id="another model"
+    ),
     pytest.param("/predict/batch", {"flows": [{"features": BENIGN}, 17, None, {}]}, id="bad flows"),
     pytest.param("/v1/score/batch", {"events": [17, None, {}]}, id="bad events"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("path", "body"), ALLOWED)

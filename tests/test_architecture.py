@@ -23,7 +23,6 @@ NOT_YET_SHORT = {
     "deployments.management.model_routes",
     "deployments.observability.metrics",
     "ensemble.layers.resilience",
-    "ensemble.runtime.slot",
 }
 
 LADDER: tuple[tuple[str, ...], ...] = (

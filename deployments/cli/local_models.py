@@ -60,12 +60,11 @@ def current_models(store: Store, lineage: Sequence[Tenant], layer: str) -> Loade
     """
     posture = read_settings().posture
     builder = ModelBuilder("cpu", posture.stale_after_days, posture.expired_after_days)
-    loaded = ReleaseLoader(ReleaseResolver(lambda: store, lineage), layer, builder).load(
-        [], frozenset()
-    )
+    loader = ReleaseLoader(ReleaseResolver(lambda: store, lineage), layer, builder)
+    loaded = loader.load(loader.resolve(), [], frozenset())
     if loaded.releases[0].name != loaded.wanted:
         raise ArtifactCorrupt(
             f"release {loaded.wanted}",
-            "cannot be loaded: " + "; ".join({why.message for why in loaded.trouble.values()}),
+            "cannot be loaded: " + "; ".join({why.message for why in loaded.problems.values()}),
         )
     return loaded.releases[0]

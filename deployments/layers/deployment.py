@@ -1,4 +1,4 @@
-"""One thin Serve deployment per layer. Knows Ray, knows no detection: batches in, opinions out."""
+"""One thin Serve deployment per layer: batches in, layer scores out. Knows Ray, not detection."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ __all__ = ["LayerDeployment"]
 
 
 class LayerDeployment:
-    """The Ray shell of one layer.
+    """Ray shell of one layer.
 
     Args:
         layer: its name.
-        settings: as JSON values, so that what travels between processes is data.
-        gpus: the share of a GPU this replica was scheduled with; enforced here, because Ray
-            only schedules it.
+        settings: as JSON values, so that only data travels between processes.
+        gpus: share of a GPU that this replica was scheduled with; limited here, because Ray only
+            schedules it.
     """
 
     def __init__(self, layer: str, settings: Mapping[str, Any], gpus: float) -> None:
@@ -52,117 +52,96 @@ class LayerDeployment:
         self._builder = ModelBuilder(
             self._device, posture.stale_after_days, posture.expired_after_days
         )
-        self._tenancy = Tenants(self._settings)
-        self._trial: asyncio.Task[Mapping[Kind, LoadCheck]] | None = None
-        generic = self._tenancy.generic
-        self.shelf = TenantSlots(
-            self._keep,
-            home=self._tenancy.charge(
-                generic
-            ),  # a look for a name; what it is worth is found out beside
-            pinned=self._tenancy.lineage(generic),
+        self._tenants = Tenants(self._settings)
+        self._load_check: asyncio.Task[Mapping[Kind, LoadCheck]] | None = None
+        generic = self._tenants.generic
+        self.slots: TenantSlots[PolledSlot] = TenantSlots(
+            self._make_slot,
+            default=self._tenants.charge(generic),
+            pinned=self._tenants.lineage(generic),
             most=self._settings.store.tenants_at_once,
         )
-        self.shelf.of(
-            self.shelf.home
-        )  # loads beside: a constructor that raises or waits would take the whole application down
+        # it loads in the background: a constructor that raises or waits would take the whole
+        # application down
+        self.slots.of(self.slots.default)
 
     # Serve passes arguments through
     async def score(self, batch: EventBatch, release: str, explain: bool) -> LayerScores:  # noqa: FBT001
-        """This layer's opinion of a batch, by the models of `release`."""
-        return self.shelf.of_release(release).score(batch, release, explain=explain)
+        """Score a batch by the models of `release`."""
+        return self.slots.of_release(release).score(batch, release, explain=explain)
 
     async def classify(self, batch: FlowBatch, release: str, model_name: str) -> Classification:
-        """What one named model of `release` says of a batch.
-
-        The classifier's layer alone is asked this.
-        """
-        return classify(self.shelf.of_release(release), batch, release, model_name)
+        """Classify a batch by one named model of `release`; for the classifier's layer alone."""
+        return classify(self.slots.of_release(release), batch, release, model_name)
 
     async def state(self, wanted: str) -> tuple[SlotState, str]:
-        """How the slot stands with release `wanted`, and the device it computes on.
-
-        Makes the slot look for a release it has not.
-        """
-        return self.shelf.of_release(wanted).state(wanted), self._device
+        """The slot's state for release `wanted`, which it requests if missing, and its device."""
+        return self.slots.of_release(wanted).state(wanted), self._device
 
     async def test(self) -> Mapping[Kind, LoadCheck]:
-        """Load the wanted release from scratch, beside the serving one, and report (S1-05).
+        """Load the wanted release from scratch beside what serves; changes nothing (S1-05).
 
-        Changes nothing.
-
-        One at a time, for it takes memory: who asks meanwhile, also through another ingress, hears
-        how the same one went.
+        One at a time, because it needs memory: concurrent callers share the same check.
         """
-        if self._trial is None or self._trial.done():
-            self._trial = asyncio.create_task(
-                asyncio.to_thread(self.shelf.of(self.shelf.home).slot.trial)
-            )
-        return await asyncio.shield(self._trial)
+        if self._load_check is None or self._load_check.done():
+            slot = self.slots.of(self.slots.default).slot
+            self._load_check = asyncio.create_task(asyncio.to_thread(slot.check_load))
+        return await asyncio.shield(self._load_check)
 
     async def load(self, tenant: str) -> SlotState:
-        """Refresh a tenant's pointer and files now and report the state (S4-13).
-
-        Earlier failures are forgotten.
-        """
+        """Poll a tenant's pointer and files now, despite earlier failures (S4-13)."""
         return await asyncio.to_thread(self._load, Tenant(tenant))
 
     async def check_health(self) -> None:
-        """Raises where a restart would help, and only there.
-
-        That it is answered at all shows that the loop turns.
-        """
-        for kept in self.shelf:
-            kept.slot.check_health()
+        """Raise only if a restart would help. An answer at all proves that the loop runs."""
+        for polled in self.slots:
+            polled.slot.check_health()
 
     async def record_routing_stats(self) -> dict[str, float]:
-        """What the router wants to know of this replica; Serve asks every second or so."""
-        states = {kept.tenant: kept.slot.state() for kept in self.shelf}
-        return routing_stats(states[self.shelf.home], states)
+        """Statistics of this replica for the router; Serve calls it about every second."""
+        states = {polled.tenant: polled.slot.state() for polled in self.slots}
+        return routing_stats(states[self.slots.default], states)
 
-    def _keep(self, tenant: str) -> PolledSlot:
-        plan = LAYERS[self._layer]
-        lineage = ReleaseResolver(
-            TrustedStore(self._settings), [tenant]
-        )  # a parent's releases are in the parent's slot
+    def _make_slot(self, tenant: str) -> PolledSlot:
+        spec = LAYERS[self._layer]
+        # the tenant alone: a parent's releases are in the parent's slot
+        releases = ReleaseResolver(TrustedStore(self._settings), [tenant])
         loader = ReleaseLoader(
-            lineage, self._layer, self._builder, available_bytes, neighbours=self.shelf.models
+            releases, self._layer, self._builder, available_bytes, neighbours=self.slots.models
         )
-        is_generic = tenant in self._tenancy.lineage(self._tenancy.generic)
-        telemetry = (
-            self._telemetry
-            if is_generic
-            else LayerTelemetry(self._layer, self._meter, tenant=tenant)
-        )
+        telemetry = self._telemetry
+        if tenant not in self._tenants.lineage(self._tenants.generic):
+            telemetry = LayerTelemetry(self._layer, self._meter, tenant=tenant)
         slot = LayerSlot(
-            self._layer, [*plan.kinds], loader, fallback_score=plan.fallback_score, tell=telemetry
+            self._layer,
+            [*spec.kinds],
+            loader,
+            fallback_score=spec.fallback_score,
+            on_event=telemetry.on_slot_event,
         )
-        return PolledSlot(tenant, self._layer, slot, self._settings, self._looked)
+        return PolledSlot(tenant, slot, self._settings, self._set_gauges)
 
-    def _looked(self) -> None:
-        """The gauges.
-
-        Whether the generic tenant's files are there, and the size of everybody's models.
-        """
-        home = next(
-            (kept.slot.state() for kept in self.shelf if kept.tenant == self.shelf.home), None
+    def _set_gauges(self) -> None:
+        """Set the gauges: presence of the generic tenant's files, and size of all models."""
+        default = next(
+            (one.slot.state() for one in self.slots if one.tenant == self.slots.default), None
         )
-        if home is not None:
-            sizes = {id(model.model): model.size_bytes for model in self.shelf.models()}
-            self._telemetry.looked(replace(home, size_bytes=sum(sizes.values())))
+        if default is not None:
+            sizes = {id(model.model): model.size_bytes for model in self.slots.models()}
+            self._telemetry.set_gauges(replace(default, size_bytes=sum(sizes.values())))
 
     def _load(self, tenant: Tenant) -> SlotState:
-        kept = self.shelf.of(self._tenancy.charge(tenant))
-        kept.slot.reset()
-        kept.look()
-        return kept.slot.state()
+        polled = self.slots.of(self._tenants.charge(tenant))
+        polled.slot.reset()
+        polled.poll()
+        return polled.slot.state()
 
 
 def _device(gpus: float) -> str:
-    """Where to compute; the scheduled share becomes a limit on the memory of the GPU."""
+    """The device; the scheduled share becomes a limit on the memory of the GPU."""
     if not gpus:
         return "cpu"
-    import torch  # noqa: PLC0415  # 160 MB that a layer on the CPU may do without
+    import torch  # noqa: PLC0415  # 160 MB that a layer on the CPU does not need
 
     if not torch.cuda.is_available():
         return "cpu"

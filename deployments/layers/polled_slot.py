@@ -1,4 +1,4 @@
-"""A tenant's slot in a layer's process: looked after by a keeper, and switched by the controls."""
+"""A tenant's slot in a layer's process: polled by a thread, and subject to the layer switches."""
 
 from __future__ import annotations
 
@@ -10,60 +10,53 @@ from ensemble.runtime import Controls, LayerSlot, PollingThread, read_controls
 
 __all__ = ["PolledSlot"]
 
-LOOK_EVERY_S = 2.0  # RELIABILITY F1: at pointer and files
+POLL_EVERY_S = 2.0  # RELIABILITY F1: of pointer and files
 LOAD_WITHIN_S = 10.0  # RELIABILITY F13: a hanging disk costs a load, not the replica
 
 
 class PolledSlot:
-    """One tenant's models of one layer; loads beside, from the moment it is made.
+    """One tenant's models of one layer; loads in the background from its construction on.
 
     Args:
-        tenant: whose.
-        layer: its name.
-        slot: that holds the models.
-        settings: where the controls are, and what they cannot switch.
-        looked: called after every look.
+        tenant: owner of the models.
+        slot: holds the models.
+        settings: folder of the controls, and layers disabled by configuration.
+        on_poll: called after every poll.
     """
 
     def __init__(
-        self,
-        tenant: str,
-        layer: str,
-        slot: LayerSlot,
-        settings: Settings,
-        looked: Callable[[], None],
+        self, tenant: str, slot: LayerSlot, settings: Settings, on_poll: Callable[[], None]
     ) -> None:
         self.tenant, self.slot = tenant, slot
-        self._layer, self._settings, self._looked = layer, settings, looked
+        self._settings, self._on_poll = settings, on_poll
         self._controls: Controls | None = None
-        self._keeper = PollingThread(
-            f"{layer}-{tenant}",
-            self.look,
-            self._give_up,
-            every_s=LOOK_EVERY_S,
+        self._thread = PollingThread(
+            f"{slot.layer}-{tenant}",
+            self.poll,
+            self._abandon_load,
+            every_s=POLL_EVERY_S,
             limit_s=LOAD_WITHIN_S,
         )
-        slot.wake = self._keeper.wake
-        self._keeper.start()
+        slot.wake = self._thread.wake
+        self._thread.start()
 
-    def look(self) -> None:
-        """Apply what operators switched, then load what is new or missing."""
+    def poll(self) -> None:
+        """Apply the layer switches, then load what is new or missing."""
+        layer = self.slot.layer
         try:
             controls = read_controls(self._settings.state)
-        except ArtifactError:  # the ingress says so; the switches of before hold
+        except ArtifactError:  # the ingress reports it; the switches of before hold
             controls = self._controls or Controls()
-        if self._controls is not None and self._layer in controls.resets_since(self._controls):
+        if self._controls is not None and layer in controls.resets_since(self._controls):
             self.slot.reset()
         self._controls = controls
-        self.slot.is_disabled = self._layer in controls.disabled.union(
-            self._settings.controls.disabled
-        )
-        self.slot.look()
-        self._looked()
+        self.slot.is_disabled = layer in controls.disabled.union(self._settings.controls.disabled)
+        self.slot.refresh()
+        self._on_poll()
 
     def stop(self) -> None:
-        """Look after it no longer."""
-        self._keeper.stop()
+        """Stop polling."""
+        self._thread.stop()
 
-    def _give_up(self) -> None:
-        self.slot.give_up(LoadTimeout(f"the models of layer {self._layer}", LOAD_WITHIN_S))
+    def _abandon_load(self) -> None:
+        self.slot.abandon_load(LoadTimeout(f"the models of layer {self.slot.layer}", LOAD_WITHIN_S))

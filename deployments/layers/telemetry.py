@@ -91,10 +91,6 @@ class LayerTelemetry:
         self._serves: dict[str, object] = {}  # kind of event -> what was said to be loaded
         self._lock = threading.Lock()
 
-    def __call__(self, event: SlotEvent) -> None:
-        """The same as `on_slot_event`."""
-        self.on_slot_event(event)
-
     def on_slot_event(self, event: SlotEvent) -> None:
         """Count it, and say it if it is news."""
         kind = "" if event.kind is None else str(event.kind)
@@ -118,7 +114,7 @@ class LayerTelemetry:
                 case other:
                     self._say(logging.INFO, str(other), kind, fields)
 
-    def looked(self, state: SlotState) -> None:
+    def set_gauges(self, state: SlotState) -> None:
         """Say how the slot stands as a whole, and every gauge again.
 
         To be called at least every 10 s.

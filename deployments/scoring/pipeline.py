@@ -70,7 +70,7 @@ class TenantPipeline:
         self.controller = ReleaseController(
             settings.rollout.rules(),
             clock=layers.clock,
-            on_living=self._release_changed,
+            on_active=self._release_changed,
             on_rollout=self._rollout_changed,
         )
         self._batchers = {
@@ -179,7 +179,7 @@ class TenantPipeline:
             release = self.controller.active
             return (await self._score_with(batch, release, explain=explain, since=since))[0]
         release, old = (
-            self.controller.choose(len(batch))
+            self.controller.route(len(batch))
             if self.controller.is_rolling_out
             else (self.controller.active, None)
         )
@@ -276,7 +276,7 @@ class TenantPipeline:
             batch, old, explain=False, since=self.layers.clock()
         )
         slowest_s = max(old_s.values(), default=0.0)
-        self.controller.learn(name, compared(new_groups, old_groups, new_s=new_s, old_s=slowest_s))
+        self.controller.record(name, compared(new_groups, old_groups, new_s=new_s, old_s=slowest_s))
 
     def _start_shadow(
         self,
@@ -290,7 +290,7 @@ class TenantPipeline:
         if (
             release.name == shadow.champion
             and len(self._shadow_tasks) < self._rollout.shadows_in_flight
-            and shadow.takes(len(batch))
+            and shadow.should_take(len(batch))
         ):
             self._run_beside(
                 self._shadow_tasks, self._score_shadow(batch, challenger, shadow, groups)
@@ -306,7 +306,7 @@ class TenantPipeline:
         verdicts, _ = await self._score_with(
             batch, challenger, explain=False, since=self.layers.clock()
         )
-        self._metrics.shadowed(len(batch), shadow.learn(verdicts, groups))
+        self._metrics.shadowed(len(batch), shadow.record(verdicts, groups))
 
     @staticmethod
     def _run_beside(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
@@ -319,7 +319,7 @@ class TenantPipeline:
         self._states = None  # the monitor calls the layers again, and logs the new release
 
     def _rollout_changed(self, view: RolloutView) -> None:
-        level = logging.ERROR if view.state is RolloutState.RETREATED else logging.INFO
+        level = logging.ERROR if view.state is RolloutState.ROLLED_BACK else logging.INFO
         fields = {
             "release": view.release,
             "state": view.state,

@@ -108,9 +108,9 @@ class ReleaseWatcher:
             ArtifactError: no release at all can be read. The active one goes on; without one,
                 every verdict is indeterminate.
         """
-        choices = await asyncio.to_thread(self._fusions.look)
+        choices = await asyncio.to_thread(self._fusions.resolve)
         self._choices = choices
-        self._set_problem(choices.trouble)
+        self._set_problem(choices.problem)
         controller = self._pipeline.controller
         if await self._is_rolled_back(choices):
             marks = self._switches.controls.retreated
@@ -133,7 +133,7 @@ class ReleaseWatcher:
             active.name, states
         )  # a canary would prolong the missing coverage
         at_once = choices.at_once or is_stand_in or has_gap or active.tenant != best.tenant
-        controller.serve(best, at_once=at_once)
+        controller.switch_to(best, at_once=at_once)
 
     async def _follow_challenger(self, challenger: ReleaseFusion | None) -> None:
         """Start the shadow evaluation of the challenger once every layer has loaded it.
@@ -165,7 +165,7 @@ class ReleaseWatcher:
             view is None
             or self._decided != (promotion, choices.wanted)
             or view.release != choices.wanted
-            or view.state is not RolloutState.RETREATED
+            or view.state is not RolloutState.ROLLED_BACK
         ):
             return False
         try:

@@ -254,8 +254,8 @@ def _effective(state: KindState, breaker: Breaker | None, *, is_off: bool) -> Ki
 
 
 def _problem_of(state: KindState) -> Problem | None:
-    if state.trouble is not None:
-        return problem(state.trouble.code, state.trouble.cause)
+    if state.problem is not None:
+        return problem(state.problem.code, state.problem.cause)
     if describe_code(state.reason):  # a reason that is a code
         return problem(state.reason, cause_of(state.reason))
     return None

@@ -164,7 +164,7 @@ class TenantPipelines:
         """Make a pipeline; its parent's release scores until its own can."""
         pipeline = self._make(tenant)
         if self.default.release.name:
-            pipeline.controller.serve(self.default.release, at_once=True)
+            pipeline.controller.switch_to(self.default.release, at_once=True)
         await self.watchers[tenant].start(waits=False)
         while len(self._pipelines) > self._settings.store.tenants_at_once:
             in_use = (self._first, self.default, pipeline)

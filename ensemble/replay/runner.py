@@ -79,7 +79,7 @@ def replay(
         stale_after_days=now.stale_after_days,
         expired_after_days=now.expired_after_days,
         now=lambda: recorded.scored_at,
-        tell=loads.append,
+        on_event=loads.append,
     )
     pairs = [(old, _score_again(old, ensemble, event)) for old in recorded.layers]
     rule = FusionRule(ensemble.release, event.kind, now)
@@ -107,9 +107,9 @@ def _score_again(old: RecordedOpinion, ensemble: LocalEnsemble, event: EventBatc
         raise NotReplayable(f"a layer spoke then that this version does not have: {old.layer[:64]}")
     opinion = slot.score(event, ensemble.release.name)
     state = slot.state(ensemble.release.name).kinds.get(event.kind)
-    if not opinion.speaks and state is not None and state.trouble is not None:
+    if not opinion.speaks and state is not None and state.problem is not None:
         raise NotReplayable(
-            f"{old.layer} spoke then, and its model cannot be loaded now: {state.trouble.message}"
+            f"{old.layer} spoke then, and its model cannot be loaded now: {state.problem.message}"
         )
     return opinion
 

@@ -1,10 +1,9 @@
-"""Succession: which release answers, and how one follows another.
+"""Release controller: which release answers, and how a new one takes over from it.
 
-One release lives. A new one takes over at once where nothing lives yet, where it has lived here
-before (a roll-back), or where the
-operator says so; otherwise it goes the way of `ensemble.rollout.canary` beside the living one. One
-that stepped back is remembered and not
-tried again until the pointer has named another.
+One release is active. A new one takes over at once if none is active, if it was active before (a
+rollback), or if the operator promotes it at once. Otherwise it goes through a canary rollout
+(`ensemble.rollout.canary`) beside the active one. A release that was rolled back is not rolled out
+again until the pointer has named another one.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ from ensemble.runtime import ReleaseFusion
 
 __all__ = ["ReleaseController"]
 
-LIVED_KEPT = 5  # RELIABILITY P8: the last five releases can be rolled back to
+PREVIOUS_RELEASES = 5  # RELIABILITY P8: a rollback may return to any of the last five
 
 
 class ReleaseController:
-    """The living release, and at most one on its way to replace it.
+    """The active release, and at most one that is being rolled out to replace it.
 
     Args:
         rules: of a rollout.
-        clock: seconds that only rise.
-        on_living: told the name of every release that begins to live.
-        on_rollout: told of every begin, step and end of a rollout.
+        clock: monotonic seconds.
+        on_active: called with the name of every release that becomes active.
+        on_rollout: called at the start, at every step and at the end of a rollout.
     """
 
     def __init__(
@@ -41,34 +40,29 @@ class ReleaseController:
         rules: RolloutRules,
         *,
         clock: Callable[[], float],
-        on_living: Callable[[str], None],
+        on_active: Callable[[str], None],
         on_rollout: Callable[[RolloutView], None],
     ) -> None:
-        self._rules, self._clock, self._on_living, self._on_rollout = (
-            rules,
-            clock,
-            on_living,
-            on_rollout,
-        )
-        self._living = ReleaseFusion()
+        self._rules, self._clock = rules, clock
+        self._on_active, self._on_rollout = on_active, on_rollout
+        self._active = ReleaseFusion()
         self._candidate: ReleaseFusion | None = None
-        self._rollout: CanaryRollout | None = None  # the last one, also when it is over
-        self._told: tuple[str, int, RolloutState] | None = None
-        self._lived: deque[ReleaseFusion] = deque(
-            maxlen=LIVED_KEPT
-        )  # before the living one, newest last
-        self._retreated: set[str] = set()
+        self._rollout: CanaryRollout | None = None  # the last one, also after its end
+        self._reported: tuple[str, int, RolloutState] | None = None
+        # before the active one, the newest last
+        self._previous: deque[ReleaseFusion] = deque(maxlen=PREVIOUS_RELEASES)
+        self._rolled_back: set[str] = set()
 
     @property
     def active(self) -> ReleaseFusion:
-        """The release that answers what no rollout takes."""
+        """The release that answers all events that a rollout does not sample."""
         if self._candidate is not None:
             self._settle()
-        return self._living
+        return self._active
 
     @property
     def is_rolling_out(self) -> bool:
-        """Whether a new release is on its way."""
+        """Whether a rollout is in progress."""
         return self._candidate is not None
 
     @property
@@ -77,118 +71,110 @@ class ReleaseController:
         self._settle()
         return self._rollout.view if self._rollout else None
 
-    def wants(self, name: str) -> bool:
-        """Whether serving this release would start a change: layers then load it first."""
+    def would_change(self, name: str) -> bool:
+        """Whether `switch_to` of this release would change anything."""
         self._settle()
-        return name not in {
-            self._living.name,
-            self._candidate.name if self._candidate else None,
-            *self._retreated,
-        }
+        candidate = self._candidate.name if self._candidate else None
+        return name not in {self._active.name, candidate, *self._rolled_back}
 
-    def serve(self, release: ReleaseFusion, *, at_once: bool) -> None:
-        """The pointer names `release`; said again and again, it changes nothing.
+    def switch_to(self, release: ReleaseFusion, *, at_once: bool) -> None:
+        """Make `release` the active one, because the pointer names it. Idempotent.
 
         Args:
-            release: what to go over to.
-            at_once: with all traffic; otherwise step by step, unless nothing lives or it lived
-                here before.
+            release: the new release.
+            at_once: with all traffic; otherwise by a canary rollout, unless none is active or it
+                was active before.
         """
         self._settle()
         if at_once:
-            self._retreated.discard(release.name)
-        elif release.name not in self._retreated:
-            self._retreated.clear()  # the pointer has moved on
+            self._rolled_back.discard(release.name)
+        elif release.name not in self._rolled_back:
+            self._rolled_back.clear()  # the pointer has moved on
         is_candidate = self._candidate is not None and self._candidate.name == release.name
         if self._candidate is not None and not is_candidate:
-            self._candidate, self._rollout = (
-                None,
-                None,
-            )  # interrupted, which says nothing about it: it may come again
+            # an interrupted rollout is no verdict on its release: it may be rolled out again
+            self._candidate, self._rollout = None, None
+        was_active = any(old.name == release.name for old in self._previous)
         if is_candidate and at_once and self._rollout is not None:
-            self._rollout.complete("at once, as the operator says")
+            self._rollout.complete("at once, by the operator")
             self._settle()
-        elif (
-            at_once or not self._living.name or any(old.name == release.name for old in self._lived)
-        ):
-            self._take_over(release)
-        elif self.wants(release.name):
-            self._candidate, self._rollout = (
-                release,
-                CanaryRollout(release.name, self._rules, clock=self._clock),
-            )
+        elif at_once or was_active or not self._active.name:
+            self._activate(release)
+        elif self.would_change(release.name):
+            self._candidate = release
+            self._rollout = CanaryRollout(release.name, self._rules, clock=self._clock)
             self._settle()
 
     def roll_back(self, name: str, reason: str) -> None:
-        """Give `name` up, as another ingress or an operator says.
+        """Roll `name` back, as another ingress replica or an operator decided.
 
-        Where it steps, where it lives, and where it is still to come.
+        Ends its rollout, or returns to the release before it; if it is not here yet, keeps it out.
         """
         self._settle()
-        if name in self._retreated:
+        if name in self._rolled_back:
             return
         if self._candidate is not None and self._candidate.name == name:
-            self._end_rollout(reason)
-        elif self._living.name == name and self._lived:
-            before = self._lived.pop()
+            if self._rollout is not None:
+                self._rollout.abort(reason)
+            self._settle()
+        elif self._active.name == name:
+            if not self._previous:
+                return  # an answer by it is better than none
             if self._rollout is None or self._rollout.release != name:
                 self._rollout = CanaryRollout(name, self._rules, clock=self._clock)
             self._rollout.abort(reason)
-            self._living = before
-            self._on_living(before.name)
-            self._tell()
-        elif self._living.name == name:
-            return  # nothing to go back to: an answer by it is better than none
-        self._retreated.add(name)
+            self._active = self._previous.pop()
+            self._on_active(self._active.name)
+            self._report()
+        self._rolled_back.add(name)
 
     def clear_rollback(self, name: str) -> None:
-        """A new pointer names `name` again, though it stepped back: it may be tried once more."""
-        self._retreated.discard(name)
+        """Clear the rollback mark of `name`: a new promotion may roll it out again."""
+        self._rolled_back.discard(name)
 
-    def choose(self, events: int) -> tuple[ReleaseFusion, ReleaseFusion | None]:
-        """The release that answers a batch, and the one that it is to be compared with, if any."""
+    def route(self, events: int) -> tuple[ReleaseFusion, ReleaseFusion | None]:
+        """The release that answers a batch of `events`, and the one to compare it with, if any."""
         self._settle()
-        if self._candidate is None or self._rollout is None or not self._rollout.takes(events):
-            return self._living, None
-        return self._candidate, self._living
+        if (
+            self._candidate is None
+            or self._rollout is None
+            or not self._rollout.should_take(events)
+        ):
+            return self._active, None
+        return self._candidate, self._active
 
-    def learn(self, release: str, comparison: Comparison) -> None:
-        """A batch that `release` answered while it stepped, compared."""
+    def record(self, release: str, comparison: Comparison) -> None:
+        """Record the comparison of a batch that `release` answered during its rollout."""
         if self._rollout is not None and self._rollout.release == release:
-            self._rollout.learn(comparison)
+            self._rollout.record(comparison)
             self._settle()
 
-    def _end_rollout(self, reason: str) -> None:
-        if self._rollout is not None:
-            self._rollout.abort(reason)
-        self._settle()
-
     def _settle(self) -> None:
-        """Draw the consequence of where the rollout stands."""
+        """Apply the state of the rollout: activate or drop its release, and report a change."""
         if self._candidate is None or self._rollout is None:
             return
         state = self._rollout.state
         if state is RolloutState.DONE:
-            self._take_over(self._candidate)
-        elif state is RolloutState.RETREATED:
-            self._retreated.add(self._candidate.name)
+            self._activate(self._candidate)
+        elif state is RolloutState.ROLLED_BACK:
+            self._rolled_back.add(self._candidate.name)
             self._candidate = None
-        self._tell()
+        self._report()
 
-    def _take_over(self, release: ReleaseFusion) -> None:
-        before, self._living, self._candidate = self._living, release, None
+    def _activate(self, release: ReleaseFusion) -> None:
+        before, self._active, self._candidate = self._active, release, None
         if release.name == before.name:
             return
         if before.name:
-            self._lived.append(before)
-        for old in [old for old in self._lived if old.name == release.name]:
-            self._lived.remove(old)
-        self._on_living(release.name)
+            self._previous.append(before)
+        for old in [old for old in self._previous if old.name == release.name]:
+            self._previous.remove(old)
+        self._on_active(release.name)
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         view = self._rollout.view if self._rollout else None
-        now = (view.release, view.step, view.state) if view else None
-        if view is None or now == self._told:
+        current = (view.release, view.step, view.state) if view else None
+        if view is None or current == self._reported:
             return
-        self._told = now
+        self._reported = current
         self._on_rollout(view)

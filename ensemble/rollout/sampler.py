@@ -1,6 +1,7 @@
-"""A share of the events, batch by batch and without chance.
+"""Sampler of a share of the events, batch by batch, deterministic.
 
-The same batches are taken every time, and big ones starve no small ones.
+The same sequence of batches is sampled alike every time, and large batches do not starve small
+ones.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ __all__ = ["TrafficSampler"]
 
 
 class TrafficSampler:
-    """Takes a stated share of what comes by.
+    """Samples a stated share of the events.
 
     Args:
         share: of the events, in [0, 1].
@@ -18,11 +19,11 @@ class TrafficSampler:
     def __init__(self, share: float) -> None:
         self._share, self._credit = share, 0.0
 
-    def takes(self, events: int) -> bool:
-        """Whether the next batch, of `events`, is taken."""
+    def should_take(self, events: int) -> bool:
+        """Whether to sample the next batch, of `events`; the caller then calls `record`."""
         self._credit = min(self._credit + self._share * events, float(events))
         return self._credit > 0.0
 
-    def took(self, events: int) -> None:
-        """A batch that `takes` said yes to was taken indeed."""
+    def record(self, events: int) -> None:
+        """Record that a batch of `events` was sampled."""
         self._credit -= events

@@ -1,10 +1,9 @@
-"""Shadow evaluation: the challenger scores a share of events, off the answer's path.
+"""Shadow evaluation: the challenger scores a share of what the champion answered, beside the answer.
 
-Nothing that it says reaches a caller. What is counted is what a team needs before it promotes it:
-on how many events both releases
-give the same verdict, which words turn into which, how far the scores lie apart, and how often each
-one's layers were silent.
-Counting begins anew when either of the two releases becomes another one.
+Nothing that it returns reaches a caller, and no caller waits for it. Counted is what a team needs
+before it promotes the challenger: on how many events both releases give the same verdict, which
+verdicts turn into which, how far the scores differ, and how often the layers of each were silent.
+The counters reset when either release changes.
 """
 
 from __future__ import annotations
@@ -24,21 +23,21 @@ __all__ = ["Agreement", "ShadowEvaluation"]
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What is known of two releases that scored the same events.
+    """Agreement of two releases on the same events.
 
     Attributes:
         challenger: name of the release that scores in shadow.
         champion: name of the release that answers.
-        events: scored by both, and seen by as much of the ensemble with both.
-        agree: of these, those with the same verdict word.
-        flips: `benign>malicious` and the like -> how often the champion's word (first) was
-            another one than the challenger's.
-        mean_difference: of the two scores, challenger less champion, in [-1, 1]; 0.0 where
-            nothing was compared.
+        events: events compared: coverage of the challenger is at least that of the champion.
+        agree: of these, events with the same verdict.
+        flips: `benign>malicious` and the like -> how often the champion's verdict (first) differed
+            from the challenger's.
+        mean_difference: of the two scores, challenger less champion, in [-1, 1]; 0.0 if nothing
+            was compared.
         largest_difference: of the two scores, in [0, 1].
-        asked: opinions that each release could have given.
+        calls: opinions that each release could have given.
         silent_challenger: of these, how many the challenger's layers did not give.
-        silent_champion: likewise.
+        silent_champion: likewise of the champion's.
     """
 
     challenger: str
@@ -48,7 +47,7 @@ class Agreement:
     flips: Mapping[str, int] = field(default_factory=dict)
     mean_difference: float = 0.0
     largest_difference: float = 0.0
-    asked: int = 0
+    calls: int = 0
     silent_challenger: int = 0
     silent_champion: int = 0
 
@@ -64,16 +63,15 @@ class ShadowEvaluation:
 
     def __init__(self, challenger: str, champion: str, *, share: float) -> None:
         self.challenger, self.champion = challenger, champion
-        self._portion = TrafficSampler(share)
-        self._events = self._agree = self._asked = self._silent_challenger = (
-            self._silent_champion
-        ) = 0
+        self._sampler = TrafficSampler(share)
+        self._events = self._agree = self._calls = 0
+        self._silent_challenger = self._silent_champion = 0
         self._flips: Counter[str] = Counter()
         self._differences, self._largest = 0.0, 0.0
 
     @property
     def agreement(self) -> Agreement:
-        """What was counted so far."""
+        """The counters so far."""
         return Agreement(
             self.challenger,
             self.champion,
@@ -82,41 +80,45 @@ class ShadowEvaluation:
             dict(self._flips),
             round(self._differences / self._events, 6) if self._events else 0.0,
             round(self._largest, 6),
-            self._asked,
+            self._calls,
             self._silent_challenger,
             self._silent_champion,
         )
 
-    def takes(self, events: int) -> bool:
-        """Whether the next batch is to be scored in shadow; it counts as scored then."""
-        if not self._portion.takes(events):
+    def should_take(self, events: int) -> bool:
+        """Whether to score the next batch in shadow; if so, it counts as sampled."""
+        if not self._sampler.should_take(events):
             return False
-        self._portion.took(events)
+        self._sampler.record(events)
         return True
 
-    def learn(
+    def record(
         self, challenger: Sequence[Verdicts], champion: Sequence[Verdicts]
     ) -> Mapping[str, int]:
-        """A batch that both scored; returns the flips in it, named as in `Agreement`."""
+        """Record a batch that both scored; return its flips, named as in `Agreement`."""
         both = compared(challenger, champion, new_s=0.0, old_s=0.0)
         is_comparable = (by_row(challenger, _coverage) >= by_row(champion, _coverage)).astype(bool)
-        said = by_row(challenger, lambda group: group.word)[is_comparable]
-        was = by_row(champion, lambda group: group.word)[is_comparable]
-        scores, before = (
-            by_row(groups, lambda group: group.score).astype(np.float64)
+        new, old = (
+            by_row(groups, lambda group: group.word)[is_comparable]
             for groups in (challenger, champion)
         )
-        difference = (scores - before)[is_comparable]
-        flips = Counter(
-            f"{old}>{new}"
-            for old, new in zip(was[said != was].tolist(), said[said != was].tolist(), strict=True)
+        new_scores, old_scores = (
+            by_row(groups, lambda group: group.score).astype(np.float64)[is_comparable]
+            for groups in (challenger, champion)
         )
-        self._events += said.size
-        self._agree += int((said == was).sum())
+        difference = new_scores - old_scores
+        flips = Counter(
+            f"{before}>{after}"
+            for before, after in zip(
+                old[new != old].tolist(), new[new != old].tolist(), strict=True
+            )
+        )
+        self._events += new.size
+        self._agree += int((new == old).sum())
         self._flips += flips
         self._differences += float(np.sum(difference))
         self._largest = max(self._largest, float(np.abs(difference).max(initial=0.0)))
-        self._asked += both.asked
+        self._calls += both.calls
         self._silent_challenger += both.silent_new
         self._silent_champion += both.silent_old
         return flips

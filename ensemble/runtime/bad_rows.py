@@ -1,10 +1,9 @@
-"""Bad rows: a batch on which a model raises is bisected until they stand alone (N-13).
+"""Isolation of rows on which a model raises, by bisection of the batch (N-13).
 
-The other rows keep the scores they would have had without the guilty ones. Halving also mends a
-batch that is only too large, e.g. for
-the memory of a GPU. The largest parts come first, so that a model that fails on everything is given
-up soon: it is broken, not the
-events. Where the tries end, what was scored stays scored, and only the rest has no opinion.
+The other rows get the scores they would have had without the bad ones. Bisection also helps when a
+batch is only too large, e.g. for the memory of a GPU. The largest parts come first, so that a model
+that fails on everything is given up soon: then the model is broken, not the events. When the limit
+of tries is reached, what was scored stays scored, and only the rest gets no opinion.
 """
 
 from __future__ import annotations
@@ -23,92 +22,87 @@ __all__ = ["call_isolating_bad_rows", "score_isolating_bad_rows"]
 Batch = TypeVar("Batch", bound=EventBatch)
 Answer = TypeVar("Answer")
 
-MOST_TRIES = (
-    256  # finds a dozen guilty rows of a thousand; each try costs a fraction of a millisecond
-)
+# isolates a dozen bad rows of a thousand; each try costs a fraction of a millisecond
+MOST_TRIES = 256
 HOPELESS_TRIES = 24  # of which none succeeded
 
 
 def score_isolating_bad_rows(
     model: Model, batch: EventBatch, *, explain: bool, shown: float
 ) -> tuple[ModelScores, Sequence[int]]:
-    """The model's scores, and the rows it could not score.
+    """The model's scores, and the rows that it could not score.
 
     Args:
-        model: raises on some rows, or on none.
+        model: may raise on some rows.
         batch: n events.
-        explain: also ask for details; they are left out where a row is guilty.
-        shown: score of a guilty row; for show only.
+        explain: also return details; they are left out if any row is bad.
+        shown: score of a bad row, for show only.
 
     Raises:
-        Exception: whatever the model raised, when it could score nothing.
+        Exception: the model's own, if it could score nothing.
     """
 
-    def ask(part: EventBatch) -> ModelScores:
+    def score(part: EventBatch) -> ModelScores:
         return _checked(model.score(part, explain=explain and len(part) == len(batch)), len(part))
 
-    answered, guilty = call_isolating_bad_rows(ask, batch)
-    if len(answered) == 1 and not guilty:
-        return answered[0][1], ()
+    parts, bad_rows = call_isolating_bad_rows(score, batch)
+    if len(parts) == 1 and not bad_rows:
+        return parts[0][1], ()
     scores, abstains = np.full(len(batch), shown), ""
     notes: dict[int, str] = {}
-    for start, said in answered:
-        scores[start : start + len(said.scores)], abstains = said.scores, said.abstains
-        notes |= {start + row: note for row, note in said.notes.items()}
-    return ModelScores(scores, notes, {}, abstains), guilty
+    for start, part in parts:
+        scores[start : start + len(part.scores)], abstains = part.scores, part.abstains
+        notes |= {start + row: note for row, note in part.notes.items()}
+    return ModelScores(scores, notes, {}, abstains), bad_rows
 
 
 def call_isolating_bad_rows(
-    ask: Callable[[Batch], Answer], batch: Batch
+    call: Callable[[Batch], Answer], batch: Batch
 ) -> tuple[list[tuple[int, Answer]], Sequence[int]]:
-    """Answers about parts of a batch, each with the row it begins at, and the rows that have none.
+    """Results of `call` for parts of a batch, each with its first row, and the rows without one.
 
     Args:
-        ask: about some events; raises on some rows, or on none.
+        call: may raise on some rows.
         batch: n events.
 
     Raises:
-        Exception: whatever `ask` raised, when it could answer nothing.
+        Exception: that of `call`, if it succeeded on nothing.
     """
     try:
-        return [(0, ask(batch))], ()
+        return [(0, call(batch))], ()
     except Exception:
         if len(batch) == 1:
             raise
     tries = 0
-    answered: list[tuple[int, Answer]] = []
-    guilty: list[int] = []
-    todo = deque([(0, len(batch) // 2), (len(batch) // 2, len(batch))])
-    while todo and tries < MOST_TRIES:
-        start, stop = todo.popleft()
+    results: list[tuple[int, Answer]] = []
+    bad_rows: list[int] = []
+    parts = deque([(0, len(batch) // 2), (len(batch) // 2, len(batch))])
+    while parts and tries < MOST_TRIES:
+        start, stop = parts.popleft()
         tries += 1
         try:
             # a part of a batch is of the batch's own type
-            said = ask(batch.part(start, stop))  # type: ignore[arg-type]
+            result = call(batch.part(start, stop))  # type: ignore[arg-type]
         except Exception:
-            if tries >= HOPELESS_TRIES and not answered:
+            if tries >= HOPELESS_TRIES and not results:
                 raise
             middle = (start + stop) // 2
             if stop - start == 1:
-                guilty.append(start)
+                bad_rows.append(start)
             else:
-                todo += [(start, middle), (middle, stop)]
+                parts += [(start, middle), (middle, stop)]
         else:
-            answered.append((start, said))
-    if not answered:
+            results.append((start, result))
+    if not results:
         raise ValueError("the model can score none of these events")
-    guilty += [row for start, stop in todo for row in range(start, stop)]
-    return answered, sorted(guilty)
+    bad_rows += [row for start, stop in parts for row in range(start, stop)]
+    return results, sorted(bad_rows)
 
 
-def _checked(said: ModelScores, size: int) -> ModelScores:
-    """What a model said, once it has the right shape and range.
-
-    A model that says nonsense has failed as one that raises.
-    """
-    scores = said.scores
-    if scores.shape != (size,):
-        raise ValueError(f"{scores.shape} scores for {size} events")
-    if not ((scores >= 0.0) & (scores <= 1.0)).all():  # NaN fails both comparisons
+def _checked(found: ModelScores, size: int) -> ModelScores:
+    """Refuse scores of a wrong shape or range: such a model has failed like one that raises."""
+    if found.scores.shape != (size,):
+        raise ValueError(f"{found.scores.shape} scores for {size} events")
+    if not ((found.scores >= 0.0) & (found.scores <= 1.0)).all():  # NaN fails both comparisons
         raise ValueError("a score is outside [0, 1]")
-    return said
+    return found

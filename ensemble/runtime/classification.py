@@ -100,7 +100,7 @@ def classify(slot: LayerSlot, batch: FlowBatch, release: str, name: str) -> Clas
         release: name of a release, or `ANY_RELEASE`.
         name: of one of the known models.
     """
-    held = slot.find(release)
+    held = slot.get_release(release)
     if held is None:
         status, reason = slot.absence
         is_loading = status is LayerStatus.WARMING_UP
@@ -128,7 +128,7 @@ def classify(slot: LayerSlot, batch: FlowBatch, release: str, name: str) -> Clas
             lambda part: _checked(classifier, part, name), batch
         )
     except Exception as error:  # noqa: BLE001  # here a layer becomes an abstention
-        slot.failed(batch, error)
+        slot.record_failure(batch, error)
         return Classification(absence=LayerCrashed(slot.layer))
     probabilities = np.zeros((len(batch), len(classifier.labels)))
     for start, rows in answered:

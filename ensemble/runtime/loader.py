@@ -1,9 +1,8 @@
-"""The loader: releases that may serve become one layer's models, each bundle proven first.
+"""Loader of one layer's models: every bundle of a release proven, then built; loaded models stay.
 
 A bundle that fails any step is a named failure of its kind of event; the other kinds of the same
-layer, and the other layers, go on.
-Where the wanted release is not whole, the next one that may serve is loaded too, so that there is a
-whole one to fall back to.
+layer, and the other layers, are not affected. If the wanted release is not complete, the next one
+that may serve is loaded too, so that there is a complete one to fall back to.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ensemble.errors import ArtifactError, ArtifactIncompatible, ArtifactMissing
+from ensemble.errors import ArtifactIncompatible, ArtifactMissing
 from ensemble.events import Kind
 from ensemble.layers.catalog import FEATURE_SCHEMAS, LAYERS
 from ensemble.runtime.builder import ModelBuilder, identity_of
@@ -24,7 +23,7 @@ from ensemble.runtime.model_state import (
     LoadResult,
     failure_of,
 )
-from ensemble.runtime.resolver import ReleaseSource, ResolvedRelease
+from ensemble.runtime.resolver import ReleaseSource, ResolvedRelease, ResolvedReleases
 from ensemble.store import ModelName, OpenedBundle, Release, Store, bundle_fingerprint, open_bundle
 from ensemble.verdicts import LayerStatus
 
@@ -36,170 +35,165 @@ class ReleaseLoader:
     """Loads one layer's models: the `ModelSource` of its slot.
 
     Attributes:
-        lineage: which releases may serve.
-        layer: whose models.
-        builder: builds them.
-        available_bytes: memory that a load may use; None does not ask.
-        clock: seconds that only rise; times a trial.
-        neighbours: models of other tenants in this process: one of equal bundles is taken from
-            there, once its files are proven.
+        releases: resolves the releases that may serve.
+        layer: name of the layer.
+        builder: builds the models.
+        available_bytes: memory that a load may use; None for no check.
+        clock: monotonic seconds; times a load check.
+        neighbours: models of other tenants in this process. One of equal bundles is shared, once
+            its files are proven.
     """
 
-    lineage: ReleaseSource
+    releases: ReleaseSource
     layer: str
     builder: ModelBuilder
     available_bytes: Callable[[], int] | None = None
     clock: Callable[[], float] = time.monotonic
     neighbours: Callable[[], Iterable[LoadedModel]] = tuple
 
-    def fingerprint(self) -> Hashable:
-        """Pointer, releases, trust, and how this layer's files lie on the disk.
+    def resolve(self) -> ResolvedReleases:
+        """The releases that may serve now.
+
+        Raises:
+            ArtifactError: no release at all can be read.
+        """
+        return self.releases.resolve()
+
+    def fingerprint(self, resolved: ResolvedReleases) -> Hashable:
+        """Pointer, releases, trusted keys, and the state of this layer's files on disk.
 
         No payload is read.
         """
-        store = self.lineage.open_store()
-        try:
-            found = self.lineage.look()
-        except ArtifactError as error:
-            return error.code, str(error), _trusted(store)
-        candidates = (*found.releases, *([found.challenger] if found.challenger else []))
+        challenger = [resolved.challenger] if resolved.challenger else []
+        releases = (*resolved.releases, *challenger)
+        models = {name for names in LAYERS[self.layer].kinds.values() for name in names}
         refs = {
-            ref
-            for candidate in candidates
-            for ref in candidate.release.bundles.values()
-            if ref.model in self._names
+            ref for one in releases for ref in one.release.bundles.values() if ref.model in models
         }
-        files = tuple(bundle_fingerprint(store, ref) for ref in sorted(refs, key=str))
+        trust = resolved.store.trust
         return (
-            found.wanted,
-            found.pointer,
-            tuple(one.name for one in candidates),
-            str(found.trouble),
-            _trusted(store),
-            files,
+            resolved.wanted,
+            resolved.pointer,
+            tuple(one.name for one in releases),
+            str(resolved.problem),
+            (frozenset(trust.keys), trust.pinned),
+            tuple(bundle_fingerprint(resolved.store, ref) for ref in sorted(refs, key=str)),
         )
 
-    def load(self, held: Sequence[LoadedRelease], requested: frozenset[str]) -> LoadResult:
-        """What serves now; models that are held are kept, and only their files proven again.
+    def load(
+        self,
+        resolved: ResolvedReleases,
+        loaded: Sequence[LoadedRelease],
+        requested: frozenset[str],
+    ) -> LoadResult:
+        """Load what serves. Loaded models stay; only their files are proven again.
 
-        Raises:
-            ArtifactError: no release at all can be had.
+        Args:
+            resolved: the releases that may serve.
+            loaded: the releases in use.
+            requested: further releases that callers named.
         """
-        found = self.lineage.look()
-        lent = {
+        known = {
             model.bundles: replace(model, status=LayerStatus.LAST_GOOD)
             for model in self.neighbours()
         }
-        known = lent | {
-            model.bundles: model for release in held for model in release.models.values()
-        }
-        keep = requested | {release.name for release in held}
+        known |= {model.bundles: model for one in loaded for model in one.models.values()}
+        named = requested | {one.name for one in loaded}
         releases: list[LoadedRelease] = []
-        trouble = (
-            {}
-            if found.trouble is None
-            else dict.fromkeys(LAYERS[self.layer].kinds, failure_of(found.trouble))
-        )
-        for candidate in found.releases:
-            if candidate.name not in keep and any(release.is_complete for release in releases):
+        problems: dict[Kind, LoadFailure] = {}
+        if resolved.problem is not None:
+            problems = dict.fromkeys(LAYERS[self.layer].kinds, failure_of(resolved.problem))
+        for one in resolved.releases:
+            if one.name not in named and any(release.is_complete for release in releases):
                 continue
-            release, wrong = self._load_release(candidate, known)
+            release, failures = self._load_release(resolved.store, one, known)
             releases.append(release)
-            if candidate.is_wanted:
-                trouble |= wrong
-        if (
-            found.challenger is not None
-            and found.challenger.name in keep
-            and found.challenger.name not in {one.name for one in releases}
-        ):
-            releases.append(self._load_release(found.challenger, known)[0])
-        return LoadResult(found.wanted, tuple(releases), trouble)
+            if one.is_wanted:
+                problems |= failures
+        challenger = resolved.challenger
+        if challenger is not None and challenger.name in named - {one.name for one in releases}:
+            releases.append(self._load_release(resolved.store, challenger, known)[0])
+        return LoadResult(resolved.wanted, tuple(releases), problems)
 
-    def trial(self) -> Mapping[Kind, LoadCheck]:
-        """Load the wanted release from scratch, and keep nothing of it.
+    def check_load(self) -> Mapping[Kind, LoadCheck]:
+        """Load the wanted release from scratch, and discard it.
 
         Raises:
-            ArtifactError: no release at all can be had.
+            ArtifactError: no release at all can be read, or not the wanted one.
         """
-        found = self.lineage.look()
-        candidate = found.releases[0]
-        if found.trouble is not None and not candidate.is_wanted:
-            # what stands in the wanted release's place is not what was asked about
-            raise found.trouble
-        tried: dict[Kind, LoadCheck] = {}
-        for kind in LAYERS[self.layer].kinds:
-            began = self.clock()
-            outcome = self._attempt(candidate.release, kind, None)
-            elapsed_ms = round((self.clock() - began) * 1000.0, 1)
-            if isinstance(outcome, LoadFailure):
-                tried[kind] = LoadCheck(
-                    ok=False,
-                    version="",
-                    code=outcome.code,
-                    message=outcome.message,
-                    elapsed_ms=elapsed_ms,
-                )
-            else:
-                tried[kind] = LoadCheck(
-                    ok=True, version=outcome.version, code="", message="", elapsed_ms=elapsed_ms
-                )
-        return tried
+        resolved = self.resolve()
+        wanted = resolved.releases[0]
+        if resolved.problem is not None and not wanted.is_wanted:
+            raise resolved.problem  # a fallback is not what the caller wants checked
+        return {
+            kind: self._check_kind(resolved.store, wanted.release, kind)
+            for kind in LAYERS[self.layer].kinds
+        }
 
-    @property
-    def _names(self) -> set[str]:
-        return {name for names in LAYERS[self.layer].kinds.values() for name in names}
+    def _check_kind(self, store: Store, release: Release, kind: Kind) -> LoadCheck:
+        began = self.clock()
+        outcome = self._load_model(store, release, kind, None)
+        elapsed_ms = round((self.clock() - began) * 1000.0, 1)
+        if isinstance(outcome, LoadFailure):
+            return LoadCheck.failed(outcome, elapsed_ms)
+        return LoadCheck(
+            ok=True, version=outcome.version, code="", message="", elapsed_ms=elapsed_ms
+        )
 
     def _load_release(
-        self, candidate: ResolvedRelease, known: Mapping[tuple[str, ...], LoadedModel]
+        self,
+        store: Store,
+        resolved: ResolvedRelease,
+        known: Mapping[tuple[str, ...], LoadedModel],
     ) -> tuple[LoadedRelease, dict[Kind, LoadFailure]]:
-        """Load one release; report problems of its files even where memory still serves them."""
-        plan = LAYERS[self.layer]
+        """Load one release.
+
+        Returns:
+            What is loaded of it, and what is wrong with its files, also for a kind whose model
+            stays in memory.
+        """
+        spec, release = LAYERS[self.layer], resolved.release
         unnamed = frozenset(
-            kind for kind, names in plan.kinds.items() if not _identity(candidate.release, names)
+            kind for kind, names in spec.kinds.items() if not _identity(release, names)
         )
         models: dict[Kind, LoadedModel] = {}
-        wrong: dict[Kind, LoadFailure] = {}
+        failed: dict[Kind, LoadFailure] = {}
         built: dict[tuple[str, ...], LoadedModel | LoadFailure] = {}
-        for kind, names in plan.kinds.items():
-            if plan.is_optional and kind in unnamed:
-                continue  # neither a model nor a failure: the release was meant to do without
-            before = known.get(_identity(candidate.release, names))
+        for kind, names in spec.kinds.items():
+            if spec.is_optional and kind in unnamed:
+                continue  # neither a model nor a failure: the release is complete without it
+            before = known.get(_identity(release, names))
             if names not in built:
-                built[names] = self._attempt(candidate.release, kind, before)
+                built[names] = self._load_model(store, release, kind, before)
             outcome = built[names]
             if isinstance(outcome, LoadFailure):
-                wrong[kind] = outcome
+                failed[kind] = outcome
                 outcome = before or outcome
             if isinstance(outcome, LoadedModel):
-                is_live = candidate.is_wanted or (
-                    before is not None and before.status is LayerStatus.LIVE
-                )
-                models[kind] = replace(
-                    outcome, status=LayerStatus.LIVE if is_live else LayerStatus.LAST_GOOD
-                )
-        failures = {kind: failure for kind, failure in wrong.items() if kind not in models}
-        lacks = {kind: failure for kind, failure in wrong.items() if kind not in unnamed}
-        return LoadedRelease(candidate.name, models, failures, unnamed), lacks
+                was_live = before is not None and before.status is LayerStatus.LIVE
+                is_live = resolved.is_wanted or was_live
+                status = LayerStatus.LIVE if is_live else LayerStatus.LAST_GOOD
+                models[kind] = replace(outcome, status=status)
+        failures = {kind: failure for kind, failure in failed.items() if kind not in models}
+        problems = {kind: failure for kind, failure in failed.items() if kind not in unnamed}
+        return LoadedRelease(resolved.name, models, failures, unnamed), problems
 
-    def _attempt(
-        self, release: Release, kind: Kind, before: LoadedModel | None
+    def _load_model(
+        self, store: Store, release: Release, kind: Kind, before: LoadedModel | None
     ) -> LoadedModel | LoadFailure:
-        """The model of `kind`.
-
-        The one from before, once its files are proven again, or one that is built from them.
-        """
+        """The model of `kind`: `before`, once its files are proven again, or a new one."""
         try:
-            bundles = [self._open(release, name) for name in LAYERS[self.layer].kinds[kind]]
+            bundles = [self._open(store, release, name) for name in LAYERS[self.layer].kinds[kind]]
             return before or self.builder.build(kind, bundles)
         # a model that cannot be built is a failure of its kind, whatever went wrong
         except Exception as error:  # noqa: BLE001
             return failure_of(error)
 
-    def _open(self, release: Release, name: str) -> OpenedBundle:
+    def _open(self, store: Store, release: Release, name: str) -> OpenedBundle:
         ref = release.bundles.get(ModelName(name))
         if ref is None:
             raise ArtifactMissing(f"{name} of release {release.serial}")
-        bundle = open_bundle(self.lineage.open_store(), ref, available_bytes=self.available_bytes)
+        bundle = open_bundle(store, ref, available_bytes=self.available_bytes)
         expected = FEATURE_SCHEMAS.get(name)
         if expected and bundle.manifest.feature_schema != expected():
             raise ArtifactIncompatible(
@@ -208,14 +202,7 @@ class ReleaseLoader:
         return bundle
 
 
-def _trusted(store: Store) -> Hashable:
-    return frozenset(store.trust.keys), store.trust.pinned
-
-
 def _identity(release: Release, names: Sequence[str]) -> tuple[str, ...]:
-    """The bundles that a model of `release` is built from, by name and digest.
-
-    () where one is not in it.
-    """
+    """The bundles of `names` in `release`, by name and digest; () if one is not in it."""
     refs = [release.bundles.get(ModelName(name)) for name in names]
     return tuple(identity_of(ref) for ref in refs if ref is not None) if all(refs) else ()

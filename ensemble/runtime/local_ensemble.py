@@ -1,6 +1,6 @@
-"""The ensemble in one process, for the terminal without a service and for evaluation.
+"""The whole ensemble in one process, for the terminal without a service and for evaluation.
 
-The same loaders, models and fusion as behind the service; only the fan-out is a loop.
+The loaders, models and fusion are those of the service; only the fan-out is a loop.
 """
 
 from __future__ import annotations
@@ -27,77 +27,77 @@ __all__ = ["LocalEnsemble"]
 
 
 class LocalEnsemble:
-    """The best release of a tenant that can be had now, ready to score.
+    """The best release of a tenant that can be loaded now, ready to score.
 
     Args:
-        lineage: whose releases may serve.
+        releases: resolves the releases that may serve.
         min_coverage: as configured.
         posture_bound: as configured.
         stale_after_days: as configured.
         expired_after_days: as configured.
         now: the clock that ages vulnerability data.
-        tell: is told what happened to the layers; must not raise.
+        on_event: receives each `SlotEvent` of the layers; must not raise.
 
     Raises:
         ArtifactError: the tenant has no release that can be read. A model of it that cannot be
-            had is a silent layer, not an error.
+            loaded is a silent layer, not an error.
     """
 
     def __init__(
         self,
-        lineage: ReleaseSource,
+        releases: ReleaseSource,
         *,
         min_coverage: float,
         posture_bound: float,
         stale_after_days: int,
         expired_after_days: int,
         now: Callable[[], float] = time.time,
-        tell: Callable[[SlotEvent], None] = lambda _: None,
+        on_event: Callable[[SlotEvent], None] = lambda _: None,
     ) -> None:
         self._min_coverage, self._posture_bound = min_coverage, posture_bound
         builder = ModelBuilder("cpu", stale_after_days, expired_after_days, now)
         self.slots = {
             layer: LayerSlot(
                 layer,
-                [*plan.kinds],
-                ReleaseLoader(lineage, layer, builder),
-                fallback_score=plan.fallback_score,
-                tell=tell,
+                [*spec.kinds],
+                ReleaseLoader(releases, layer, builder),
+                fallback_score=spec.fallback_score,
+                on_event=on_event,
             )
-            for layer, plan in LAYERS.items()
+            for layer, spec in LAYERS.items()
         }
-        self.release: ReleaseFusion = self._choose(FusionResolver(lineage))
+        self.release: ReleaseFusion = self._choose(FusionResolver(releases))
 
     def _choose(self, fusions: FusionResolver) -> ReleaseFusion:
-        """Load what serves, and what stands in its place where it is not whole."""
-        offer = fusions.look()
-        said = {}
-        for release in offer.releases:
+        """Load the wanted release, and its fallbacks until one is complete."""
+        choices = fusions.resolve()
+        states = {}
+        for release in choices.releases:
             for layer, slot in self.slots.items():
-                slot.state(release.name)  # asks for it
-                slot.look()
-                said[layer] = slot.state()
-            if is_complete(release.name, said):
+                slot.state(release.name)  # requests it
+                slot.refresh()
+                states[layer] = slot.state()
+            if is_complete(release.name, states):
                 break
-        return choose_release(offer, said)
+        return choose_release(choices, states)
 
     def score(self, batch: EventBatch, *, explain: bool = False) -> Verdicts:
-        """The verdicts of a batch of one kind of which no layer abstains from single rows.
+        """The verdicts of a batch of one kind, of which no layer abstains from single rows.
 
         Raises:
-            ValueError: a layer does; `judge` has the rows apart.
+            ValueError: a layer abstains from some rows; `judge` returns the rows in groups.
         """
         (verdicts,) = self.judge(batch, explain=explain)
         return verdicts
 
     def judge(self, batch: EventBatch, *, explain: bool = False) -> tuple[Verdicts, ...]:
-        """The verdicts of a batch of one kind, in groups of rows of which the same layers spoke.
+        """The verdicts of a batch of one kind, in groups of rows with the same speaking layers.
 
-        Usually one group.
+        Usually there is one group.
         """
-        opinions = [
+        scores = [
             slot.score(batch, self.release.name, explain=explain) for slot in self.slots.values()
         ]
         return self.release.fuse(
-            batch.kind, opinions, min_coverage=self._min_coverage, posture_bound=self._posture_bound
+            batch.kind, scores, min_coverage=self._min_coverage, posture_bound=self._posture_bound
         )

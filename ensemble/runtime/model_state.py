@@ -1,13 +1,13 @@
-"""What a slot holds and says: models of releases, why one is missing, and how a layer stands.
+"""Values of a slot: loaded models and releases, load failures, and the state of a layer.
 
-Values only. A slot keeps them, a loader makes them, and the ingress reads them from every layer.
+A loader makes them, a slot holds them, and the ingress reads them from every layer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 from ensemble.errors import ArtifactError
 from ensemble.events import EventBatch, Kind
@@ -34,9 +34,9 @@ class LoadFailure:
     Attributes:
         code: stable; clients, metrics and the runbook key on it.
         message: a sentence for the log.
-        cause: where to look first: files, resources, dependencies or configuration (S1-26).
-        error_type: of what was raised.
-        what: the artifact it is about, "" where it is about none.
+        cause: where to search first: files, resources, dependencies or configuration (S1-26).
+        error_type: class name of the exception.
+        what: the artifact concerned, "" for none.
     """
 
     code: str
@@ -51,13 +51,14 @@ class LoadedModel:
     """A proven model.
 
     Attributes:
-        version: it was published as.
-        status: `live`, or `last_good` when it was loaded in the place of a newer one that could
-            not be had.
-        bundles: what it was built from, by name and digest: equal bundles are the same model.
+        version: serial versions of its bundles.
+        status: `live`, or `last_good` if it was loaded in place of a newer one that could not be
+            loaded.
+        bundles: the bundles it was built from, by name and digest; equal bundles are the same
+            model.
         size_bytes: of its files.
-        probe: events it has scored when it was loaded; None where it rates none.
-        facts: what its log line says of it, e.g. the device.
+        probe: events that it scored when it was loaded; None if there are none.
+        facts: fields of its log line, e.g. the device.
     """
 
     model: Model
@@ -71,15 +72,15 @@ class LoadedModel:
 
 @dataclass(frozen=True, slots=True)
 class LoadedRelease:
-    """What a slot has of one release: for each kind of event a model, or why not.
+    """One layer's part of a release: for each kind of event a model, or why there is none.
 
     Attributes:
         name: of the release, `<tenant>/<serial>`, "" for none.
         models: kind -> proven model.
-        failures: kind -> why there is none; a kind in neither is none of this layer's business.
-        unnamed: kinds for which the release names no model: it was published so, and lacks
-            nothing. One that is not in `failures`
-            either belongs to a layer that a release may do without.
+        failures: kind -> why there is no model; a kind in neither mapping is not rated by this
+            layer.
+        unnamed: kinds for which the release was published without a model. Such a kind is not in
+            `failures` either if the layer is optional.
     """
 
     name: str
@@ -88,19 +89,19 @@ class LoadedRelease:
     unnamed: frozenset[Kind] = frozenset()
 
     @property
-    def has(self) -> frozenset[Kind]:
-        """Kinds of which it lacks nothing."""
+    def complete_kinds(self) -> frozenset[Kind]:
+        """Kinds for which every model that the release names is loaded."""
         return frozenset(self.models) | self.unnamed
 
     @property
     def is_complete(self) -> bool:
-        """Whether everything that the release names was had."""
+        """Whether every model that the release names is loaded."""
         return self.failures.keys() <= self.unnamed
 
     def merged_with(self, before: Sequence[LoadedRelease]) -> LoadedRelease:
-        """This release with what an earlier look had of it.
+        """Add the models that an earlier load had of this release.
 
-        Releases never change, so a second look that finds less lost nothing.
+        Releases never change, so a later load that finds less has lost nothing.
         """
         known = next((old.models for old in before if old.name == self.name), {})
         models = {**known, **self.models}
@@ -113,54 +114,53 @@ class LoadedRelease:
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """What one look brought.
+    """What one load produced.
 
     Attributes:
-        wanted: name of the release that the pointer names, "" where nobody knows.
-        releases: the wanted one first if anything of it could be had, then those that stand in
-            its place.
-        trouble: kind -> what is wrong with the wanted release, also while a model in memory
-            goes on.
+        wanted: name of the release that the pointer names, "" if unknown.
+        releases: the wanted one first if any of it could be loaded, then its fallbacks.
+        problems: kind -> what is wrong with the wanted release, also while a model in memory
+            continues to serve.
     """
 
     wanted: str
     releases: tuple[LoadedRelease, ...]
-    trouble: Mapping[Kind, LoadFailure] = field(default_factory=dict)
+    problems: Mapping[Kind, LoadFailure] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class KindState:
-    """How a slot stands with one kind of event.
+    """State of a slot for one kind of event.
 
     Attributes:
         status: of the layer for this kind.
-        version: of the model that serves, "" where none does.
+        version: of the model that serves, "" for none.
         reason: why the status is not `live`; "" when it is.
-        since: when this status began, seconds since 1970; 0.0 where nobody knows.
-        trouble: what went wrong with the last load of it, also while a model serves; None where
-            nothing did.
+        since: when this status began, seconds since 1970; 0.0 if unknown.
+        problem: what went wrong with its last load, also while a model serves; None if nothing
+            did.
     """
 
     status: LayerStatus
     version: str = ""
     reason: str = ""
     since: float = 0.0
-    trouble: LoadFailure | None = None
+    problem: LoadFailure | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SlotState:
-    """A slot as its operators see it.
+    """State of a slot, as operators see it.
 
     Attributes:
-        layer: its name.
-        release: the one that `kinds` speaks of, "" for none.
-        kinds: kind of event -> how it stands.
+        layer: name of its layer.
+        release: the release that `kinds` is about, "" for none.
+        kinds: kind of event -> its state.
         wanted: name of the release that the pointer names, as far as this slot knows.
-        holds: release it tried to load -> kinds of which it lacks nothing.
-        size_bytes: of the models it holds.
-        files_present: whether everything the wanted release names was there, and whole, at the
-            last look.
+        holds: release that it tried to load -> its complete kinds.
+        size_bytes: of the loaded models.
+        files_present: whether all files that the wanted release names were there and intact at
+            the last poll.
     """
 
     layer: str
@@ -174,15 +174,15 @@ class SlotState:
 
 @dataclass(frozen=True, slots=True)
 class SlotEvent:
-    """Something a slot did that its operators want to hear of.
+    """Something a slot did, for the log and the metrics.
 
     Attributes:
         what: `attempting_load`, `loaded`, `files_missing`, `load_failed`, `fallback_active`,
             `scoring_failed`, `fallback_used`.
-        layer: whose slot.
-        kind: of event, None where it is about all of them.
-        fields: what the log line carries beside these. `is_news` is False for what was told
-            before: to be counted, not logged.
+        layer: name of the slot's layer.
+        kind: of event, None if it concerns all of them.
+        fields: further fields of the log line. `is_news` is False for a repetition: to be
+            counted, not logged.
     """
 
     what: str
@@ -193,14 +193,14 @@ class SlotEvent:
 
 @dataclass(frozen=True, slots=True)
 class LoadCheck:
-    """How loading one kind's model from scratch went; nothing of it is kept.
+    """Result of loading one kind's model from scratch and discarding it.
 
     Attributes:
         ok: whether it would serve.
-        version: of the model, "" where there is none.
-        code: why not, "" where it would.
+        version: of the model, "" for none.
+        code: why it would not serve, "" if it would.
         message: the same as a sentence.
-        elapsed_ms: of the load.
+        elapsed_ms: duration of the load.
     """
 
     ok: bool
@@ -209,9 +209,14 @@ class LoadCheck:
     message: str
     elapsed_ms: float
 
+    @classmethod
+    def failed(cls, why: LoadFailure, elapsed_ms: float = 0.0) -> Self:
+        """The check of a load that failed."""
+        return cls(ok=False, version="", code=why.code, message=why.message, elapsed_ms=elapsed_ms)
+
 
 def failure_of(error: Exception) -> LoadFailure:
-    """An error of a load as a stable code and a sentence."""
+    """Describe an error of a load by a stable code and a sentence."""
     kind = error if isinstance(error, ArtifactError) else ArtifactError
     name = type(error).__name__
     what = str(getattr(error, "what", "") or getattr(error, "file", ""))

@@ -1,8 +1,8 @@
-"""Fusion of releases: the wanted one, unless more layers can score with a substitute.
+"""The fusion of a release, and the choice of the release to fuse with.
 
-One release makes an answer: its models, its fusion, its thresholds. So where a layer cannot have
-the wanted release, the whole
-ensemble stays with, or goes back to, the last good one, rather than answer with half of each.
+One release makes an answer: its models, its fusion, its thresholds. So if a layer cannot load the
+wanted release, the whole ensemble stays with, or returns to, the last good one, rather than answer
+with half of each. The wanted release is chosen unless more of the evidence speaks with a fallback.
 """
 
 from __future__ import annotations
@@ -37,16 +37,13 @@ class ReleaseFusion:
 
     @property
     def tenant(self) -> str:
-        """Whose release it is, "" for none."""
+        """Owner of the release, "" for none."""
         return self.name.partition("/")[0]
 
     def of(self, kind: Kind) -> Fusion:
-        """How the layers of `kind` are pooled.
-
-        As fitted, or by equal shares where nothing fitted can be had.
-        """
+        """The fusion for `kind`: as fitted, or by equal shares if the release has none for it."""
         return self.fusions.get(kind) or Fusion.builtin(
-            [layer for layer, plan in LAYERS.items() if plan.is_evidence and kind in plan.kinds]
+            [layer for layer, spec in LAYERS.items() if spec.is_evidence and kind in spec.kinds]
         )
 
     def fuse(
@@ -57,10 +54,7 @@ class ReleaseFusion:
         min_coverage: float,
         posture_bound: float,
     ) -> tuple[Verdicts, ...]:
-        """The verdicts of a batch of `kind`, as of `Fusion.fuse_each`.
-
-        Each says which release made it.
-        """
+        """Fuse a batch of `kind` by `Fusion.fuse_each`, and name the release in each verdict."""
         groups = self.of(kind).fuse_each(
             opinions, min_coverage=min_coverage, posture_bound=posture_bound
         )
@@ -74,120 +68,126 @@ class FusionChoices:
     """The fusions of the releases that may serve.
 
     Attributes:
-        wanted: name of the release that the pointer names, "" where no pointer could be read.
-        pointer: which pointer that is, `<tenant>#<serial>`.
-        at_once: the promoter wants the release to take all traffic at once.
+        wanted: name of the release that the pointer names, "" if no pointer could be read.
+        pointer: that pointer, `<tenant>#<serial>`.
+        at_once: the promoter wants the release to get all traffic at once.
         releases: at least one, the most wanted first.
-        trouble: why the wanted one is not among them; None where it is.
-        challenger: to be tried in shadow, and never to answer; None where there is none.
+        problem: what is wrong with the pointer, or why the wanted release is not among them.
+        challenger: scored in shadow only; None for none.
     """
 
     wanted: str
     pointer: str
     at_once: bool
     releases: tuple[ReleaseFusion, ...]
-    trouble: LoadFailure | None
+    problem: LoadFailure | None
     challenger: ReleaseFusion | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class FusionResolver:
-    """Reads the fusions of the releases that may serve."""
+    """Reads the fusions of the releases that may serve.
 
-    lineage: ReleaseSource
+    Attributes:
+        releases: resolves the releases.
+    """
 
-    def look(self) -> FusionChoices:
-        """The fusions that are available now; one that cannot be read is passed over and named.
+    releases: ReleaseSource
+
+    def resolve(self) -> FusionChoices:
+        """The releases to choose from. One whose fusion is unusable is left out, as a `problem`.
 
         Raises:
-            ArtifactError: no release at all can be had.
+            ArtifactError: no release at all can be read.
         """
-        found = self.lineage.look()
-        offered: list[ReleaseFusion] = []
-        troubles: list[ArtifactError] = []
-        for candidate in found.releases:
+        resolved = self.releases.resolve()
+        usable: list[ReleaseFusion] = []
+        problems: list[ArtifactError] = [resolved.problem] if resolved.problem else []
+        for release in resolved.releases:
             try:
-                offered.append(_fusion_of(candidate))
+                usable.append(_fusion_of(release))
             except ArtifactError as error:
-                troubles.append(error)
-        if not offered:
-            raise found.trouble or troubles[0]
-        trouble = found.trouble or (troubles[0] if offered[0].name != found.wanted else None)
-        failure = failure_of(trouble) if trouble else None
+                problems.append(error)
+        if not usable:
+            raise problems[0]
+        is_other = usable[0].name != resolved.wanted
+        problem = problems[0] if resolved.problem or (problems and is_other) else None
         return FusionChoices(
-            found.wanted,
-            found.pointer,
-            found.at_once,
-            tuple(offered),
-            failure,
-            _challenger_of(found.challenger),
+            resolved.wanted,
+            resolved.pointer,
+            resolved.at_once,
+            tuple(usable),
+            failure_of(problem) if problem else None,
+            _challenger_fusion(resolved.challenger),
         )
 
     def load(self) -> ReleaseFusion:
-        """The fusion of the release that the pointer names, and of no other in its place.
+        """The fusion of the release that the pointer names; no fallback.
 
         Raises:
-            ArtifactError: it cannot be had.
+            ArtifactError: it cannot be read.
         """
-        offer = self.look()
-        if offer.releases[0].name != offer.wanted:
+        choices = self.resolve()
+        if choices.releases[0].name != choices.wanted:
             raise ArtifactCorrupt(
-                f"release {offer.wanted}",
-                offer.trouble.message if offer.trouble else "is not the one that serves",
+                f"release {choices.wanted}",
+                choices.problem.message if choices.problem else "is not the one that serves",
             )
-        return offer.releases[0]
+        return choices.releases[0]
 
 
-def _fusion_of(candidate: ResolvedRelease) -> ReleaseFusion:
+def _fusion_of(resolved: ResolvedRelease) -> ReleaseFusion:
     """The fusion of a release that was read.
 
     Raises:
-        ArtifactIncompatible: it is none of this Axon's.
+        ArtifactIncompatible: this Axon does not know its format.
     """
     try:
         fusions = {
             Kind(kind): Fusion.from_config(config)
-            for kind, config in candidate.release.fusion.items()
+            for kind, config in resolved.release.fusion.items()
         }
     except ValueError:
         raise ArtifactIncompatible("fusion", "a kind of event", "another") from None
-    return ReleaseFusion(candidate.name, fusions, candidate.sha256)
+    return ReleaseFusion(resolved.name, fusions, resolved.sha256)
 
 
-def _challenger_of(candidate: ResolvedRelease | None) -> ReleaseFusion | None:
-    """The fusion of the challenger; one that has none is tried by nobody."""
+def _challenger_fusion(challenger: ResolvedRelease | None) -> ReleaseFusion | None:
+    """The fusion of the challenger; None if it is unusable, so that nothing runs in shadow."""
     try:
-        return _fusion_of(candidate) if candidate else None
+        return _fusion_of(challenger) if challenger else None
     except ArtifactError:
         return None
 
 
-def is_complete(release: str, said: Mapping[str, SlotState]) -> bool:
-    """Whether every layer has all of `release` that the release names."""
+def is_complete(release: str, states: Mapping[str, SlotState]) -> bool:
+    """Whether every layer has loaded all that `release` names of it."""
     return all(
         LAYERS[layer].kinds.keys() <= state.holds.get(release, frozenset())
-        for layer, state in said.items()
+        for layer, state in states.items()
     )
 
 
-def choose_release(offer: FusionChoices, said: Mapping[str, SlotState]) -> ReleaseFusion:
-    """The release with the most evidence on the kinds of the wanted one; ties go to that one.
+def choose_release(choices: FusionChoices, states: Mapping[str, SlotState]) -> ReleaseFusion:
+    """Choose the release with which most of the evidence speaks; of equals the most wanted one.
+
+    Only the kinds of event that the most wanted release knows are counted.
 
     Args:
-        offer: the releases that may serve.
-        said: layer -> its state; a layer that did not answer in time speaks neither for nor
+        choices: the releases that may serve.
+        states: layer -> its state; a layer that did not report in time counts neither for nor
             against a release.
     """
-    kinds = offer.releases[0].fusions.keys()
+    kinds = choices.releases[0].fusions.keys()
 
     def worth(release: ReleaseFusion) -> tuple[float, int]:
-        having = {
-            layer: state.holds.get(release.name, frozenset()) for layer, state in said.items()
+        complete = {
+            layer: state.holds.get(release.name, frozenset()) for layer, state in states.items()
         }
         covered = sum(
-            release.of(kind).coverage(layer for layer, held in having.items() if kind in held)
+            release.of(kind).coverage(layer for layer, ready in complete.items() if kind in ready)
             for kind in kinds
         )
-        return round(covered, 6), sum(len(held & kinds) for held in having.values())
+        return round(covered, 6), sum(len(ready & kinds) for ready in complete.values())
 
-    return max(offer.releases, key=worth)  # the first of equals
+    return max(choices.releases, key=worth)  # the first of equals

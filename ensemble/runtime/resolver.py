@@ -1,14 +1,12 @@
-"""The resolver: the release that the pointer names, and its substitutes (N-05).
+"""Resolution of releases: the one that the pointer names, and its fallbacks (N-05).
 
-The rungs, from the top: the tenant's release; the releases that were in use before it; the same of
-its parents, e.g. of its group and
-of the generic tenant. The pointer carries the digests of the earlier releases, so every rung is
-proven by a pointer.
-Beside them stands the challenger of the tenant in charge, if it has one: it serves in nobody's
-place and is only to be tried in shadow.
-A pointer that was seen once is remembered, for as long as the same keys are trusted: one that is
-torn later changes nothing, and an
-older one that comes back is refused; both are told.
+In order: the tenant's release; the releases that served before it; the same of its parents, e.g.
+of its group and of the generic tenant. The pointer carries the digests of the earlier releases, so
+each of them is proven by a pointer. The challenger of the serving tenant is resolved beside them:
+it never serves, it is only evaluated in shadow.
+
+A pointer that was read once is remembered as long as the same keys are trusted. A pointer that is
+torn later changes nothing, and an older one that returns is refused; both are reported.
 """
 
 from __future__ import annotations
@@ -46,15 +44,13 @@ class ResolvedRelease:
 
     Attributes:
         release: as it was published.
-        sha256: of its file, 64 hexadecimal digits: no other release has it.
-        is_wanted: whether it is the one that somebody wants now.
-        is_challenger: whether it is the one that is to be tried in shadow.
+        sha256: of its file, 64 hexadecimal digits; no other release has it.
+        is_wanted: whether the serving tenant's pointer names it.
     """
 
     release: Release
     sha256: str
     is_wanted: bool
-    is_challenger: bool = False
 
     @property
     def name(self) -> str:
@@ -64,52 +60,48 @@ class ResolvedRelease:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedReleases:
-    """What one look at the pointers found.
+    """The releases that may serve, as of one reading of the pointers.
 
     Attributes:
-        wanted: name of the release that the pointer in charge names, "" where no pointer could
-            be read.
-        pointer: which pointer that is, `<tenant>#<serial>`, "" where none.
-        at_once: the promoter wants the release to take all traffic at once.
-        releases: those that could be read, the most wanted first.
-        challenger: the release that is to be tried in shadow; None where there is none, or none
-            that could be read.
-        trouble: what is wrong with the pointer, also where a remembered one stands in, or why
-            the wanted release is not among them.
+        store: the store they were read from, with the keys that were trusted then.
+        wanted: name of the release that the serving tenant's pointer names, "" if no pointer
+            could be read.
+        pointer: that pointer, `<tenant>#<serial>`, "" for none.
+        at_once: the promoter wants the release to get all traffic at once.
+        releases: those that could be read, the most wanted first; at least one.
+        problem: what is wrong with the pointer, also if a remembered one is used, or why the
+            wanted release is not in `releases`.
+        challenger: the shadow challenger; None if there is none, or none that could be read.
     """
 
+    store: Store
     wanted: str
     pointer: str
     at_once: bool
     releases: tuple[ResolvedRelease, ...]
-    trouble: ArtifactError | None
+    problem: ArtifactError | None
     challenger: ResolvedRelease | None = None
 
 
 class ReleaseSource(Protocol):
-    """Where the releases that may serve come from."""
+    """Source of the releases that may serve."""
 
-    @property
-    def open_store(self) -> Callable[[], Store]:
-        """The store as it is trusted now."""
-        ...
-
-    def look(self) -> ResolvedReleases:
+    def resolve(self) -> ResolvedReleases:
         """The releases that may serve now.
 
         Raises:
-            ArtifactError: no release at all can be had.
+            ArtifactError: no release at all can be read.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class PinnedRelease:
-    """This very release, whatever the pointers say: the one that an old verdict was made by.
+    """One release by its digest, whatever the pointers say, e.g. the one of an old verdict.
 
     Attributes:
-        open_store: the store as it is trusted now.
-        tenant: whose release.
+        open_store: opens the store with the keys that are trusted now.
+        tenant: owner of the release.
         ref: its number, and the digest of its file.
     """
 
@@ -117,114 +109,114 @@ class PinnedRelease:
     tenant: Tenant
     ref: ReleaseRef
 
-    def look(self) -> ResolvedReleases:
-        """The release, and nothing in its place.
+    def resolve(self) -> ResolvedReleases:
+        """The release, without fallbacks.
 
         Raises:
-            ArtifactError: it is not there, has another digest, or nobody we trust signed it.
+            ArtifactError: it is missing, has another digest, or is not signed by a trusted key.
         """
-        candidate = ResolvedRelease(
-            read_release(self.open_store(), self.tenant, self.ref), self.ref.sha256, is_wanted=True
+        store = self.open_store()
+        pinned = ResolvedRelease(
+            read_release(store, self.tenant, self.ref), self.ref.sha256, is_wanted=True
         )
         return ResolvedReleases(
-            candidate.name, "", at_once=True, releases=(candidate,), trouble=None
+            store, pinned.name, "", at_once=True, releases=(pinned,), problem=None
         )
 
 
 class ReleaseResolver:
-    """A tenant and its parents, with the pointers this process has seen of them.
+    """Resolves the releases of a tenant and its parents, and remembers the pointers it has read.
 
     Args:
-        open_store: the store as it is trusted now; called at every look, so that a key taken
-            away is gone.
+        open_store: opens the store with the keys that are trusted now; called at every
+            resolution, so that a removed key is gone.
         tenants: the tenant, then its parents, the nearest first.
     """
 
     def __init__(self, open_store: Callable[[], Store], tenants: Sequence[str]) -> None:
-        self.open_store, self._tenants = open_store, tuple(Tenant(name) for name in tenants)
-        self._seen: dict[Tenant, Pointer] = {}
-        self._trust: Trust | None = None  # under which these were seen
+        self._open_store, self._tenants = open_store, tuple(Tenant(name) for name in tenants)
+        self._pointers: dict[Tenant, Pointer] = {}
+        self._trust: Trust | None = None  # under which the pointers were read
 
-    def look(self) -> ResolvedReleases:
+    def resolve(self) -> ResolvedReleases:
         """The releases that may serve now.
 
         Raises:
-            ArtifactError: no release at all can be had; the error is that of the tenant itself.
+            ArtifactError: no release at all can be read; the error is that of the tenant itself.
         """
-        store = self.open_store()
-        if (
-            store.trust != self._trust
-        ):  # what a key that is gone signed is forgotten, its serial too
-            self._trust, self._seen = store.trust, {}
-        charge: _Found | None = None  # the first tenant that has a pointer, or should have one
-        found: dict[str, ResolvedRelease] = {}
-        troubles: list[ArtifactError] = []
+        store = self._open_store()
+        if store.trust != self._trust:  # a removed key takes its pointers and serials with it
+            self._trust, self._pointers = store.trust, {}
+        serving: _TenantPointer | None = None  # the first tenant that has a pointer, or should
+        releases: dict[str, ResolvedRelease] = {}
+        problems: list[ArtifactError] = []
         for tenant in self._tenants:
             one = self._pointer(store, tenant)
-            charge = charge or (one if one.pointer or one.trouble else None)
-            troubles += [one.trouble] if one.trouble else []
+            serving = serving or (one if one.pointer or one.problem else None)
+            problems += [one.problem] if one.problem else []
             for ref in one.refs:
                 try:
-                    candidate = ResolvedRelease(
+                    found = ResolvedRelease(
                         read_release(store, tenant, ref),
                         ref.sha256,
-                        is_wanted=one is charge and one.names(ref),
+                        is_wanted=one is serving and one.wants(ref),
                     )
                 except ArtifactError as error:
-                    troubles.append(error)
+                    problems.append(error)
                 else:
-                    found.setdefault(candidate.name, candidate)
-        if charge is None or not found:
-            raise troubles[0] if troubles else ArtifactMissing(POINTER)
-        releases = tuple(found.values())
-        trouble = charge.trouble or (None if releases[0].is_wanted else troubles[0])
-        if charge.pointer is None or charge.is_stand_in:
-            return ResolvedReleases("", "", at_once=False, releases=releases, trouble=trouble)
-        pointer, tenant = charge.pointer, charge.tenant
-        challenger = _challenger(store, tenant)
+                    releases.setdefault(found.name, found)
+        if serving is None or not releases:
+            raise problems[0] if problems else ArtifactMissing(POINTER)
+        return self._resolved(store, serving, tuple(releases.values()), problems)
+
+    @staticmethod
+    def _resolved(
+        store: Store,
+        serving: _TenantPointer,
+        releases: tuple[ResolvedRelease, ...],
+        problems: Sequence[ArtifactError],
+    ) -> ResolvedReleases:
+        problem = serving.problem or (None if releases[0].is_wanted else problems[0])
+        pointer, tenant = serving.pointer, serving.tenant
+        if pointer is None or serving.is_stand_in:
+            return ResolvedReleases(
+                store, "", "", at_once=False, releases=releases, problem=problem
+            )
         return ResolvedReleases(
+            store,
             f"{tenant}/{pointer.release}",
             f"{tenant}#{pointer.serial}",
             pointer.at_once,
             releases,
-            trouble,
-            challenger,
+            problem,
+            _challenger(store, tenant),
         )
 
-    def _pointer(self, store: Store, tenant: Tenant) -> _Found:
-        """The tenant's pointer, and what is wrong with it.
-
-        A broken one is replaced by what was seen before, or by the shipped one.
-        """
-        seen = self._seen.get(tenant)
+    def _pointer(self, store: Store, tenant: Tenant) -> _TenantPointer:
+        """The tenant's pointer; a broken one is replaced by the remembered or the shipped one."""
+        remembered = self._pointers.get(tenant)
         try:
-            pointer = read_pointer(store, tenant, not_below=seen.serial if seen else 0)
+            pointer = read_pointer(store, tenant, not_below=remembered.serial if remembered else 0)
         except ArtifactMissing as error:
-            return _Found(
-                tenant, seen, error if seen else None
-            )  # a tenant without a pointer of its own simply lives on its parents'
+            # a tenant that never had a pointer inherits from its parents; that is no problem
+            return _TenantPointer(tenant, remembered, error if remembered else None)
         except ArtifactError as error:
-            return _Found(
-                tenant, seen or _shipped_pointer(store, tenant), error, is_stand_in=seen is None
-            )
-        known = self._seen.get(tenant)
-        if (
-            known is None or known.serial <= pointer.serial
-        ):  # a look that was given up may end after a later one
-            self._seen[tenant] = pointer
-        return _Found(tenant, pointer, None)
+            found = remembered or _shipped_pointer(store, tenant)
+            return _TenantPointer(tenant, found, error, is_stand_in=remembered is None)
+        newest = self._pointers.get(tenant)
+        # an abandoned resolution may end after a later one
+        if newest is None or newest.serial <= pointer.serial:
+            self._pointers[tenant] = pointer
+        return _TenantPointer(tenant, pointer, None)
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """A tenant's pointer.
-
-    As it lies there, as it was seen before, or the shipped one in its place.
-    """
+class _TenantPointer:
+    """A tenant's pointer: as read, as remembered, or the shipped one as a stand-in."""
 
     tenant: Tenant
     pointer: Pointer | None
-    trouble: ArtifactError | None
+    problem: ArtifactError | None
     is_stand_in: bool = False
 
     @property
@@ -232,27 +224,21 @@ class _Found:
         """The releases it leads to, the most wanted first."""
         return () if self.pointer is None else (self.pointer.ref, *self.pointer.previous)
 
-    def names(self, ref: ReleaseRef) -> bool:
-        """Whether `ref` is what somebody wants now."""
+    def wants(self, ref: ReleaseRef) -> bool:
+        """Whether `ref` is the release that was promoted last."""
         return self.pointer is not None and not self.is_stand_in and ref == self.pointer.ref
 
 
 def _challenger(store: Store, tenant: Tenant) -> ResolvedRelease | None:
-    """The tenant's challenger.
-
-    One that cannot be had is no trouble of what serves: whoever asks how it does finds it missing.
-    """
+    """The tenant's challenger, None if it cannot be read; the serving release is not affected."""
     try:
         ref = read_challenger(store, tenant)
-        return (
-            ResolvedRelease(
-                read_release(store, tenant, ref), ref.sha256, is_wanted=False, is_challenger=True
-            )
-            if ref
-            else None
-        )
+        if ref is None:
+            return None
+        release = read_release(store, tenant, ref)
     except ArtifactError:
         return None
+    return ResolvedRelease(release, ref.sha256, is_wanted=False)
 
 
 def _shipped_pointer(store: Store, tenant: Tenant) -> Pointer | None:

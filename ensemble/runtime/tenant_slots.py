@@ -1,8 +1,7 @@
-"""Tenant slots: one layer's models of several tenants, least recently used first to go.
+"""LRU cache of slots: one layer's models of several tenants in one process.
 
-Every tenant's slot looks after its files in threads of its own, so a load that takes long, or
-hangs, is that tenant's alone.
-A model that two tenants use is in memory once: who needs it takes it from the neighbour, after
+Every tenant's slot polls its files in threads of its own, so a load that is slow or hangs affects
+that tenant alone. A model that two tenants use is in memory once: the second slot shares it after
 proving its own files.
 """
 
@@ -11,88 +10,74 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from ensemble.runtime.model_state import LoadedModel
 from ensemble.runtime.slot import LayerSlot
 
-__all__ = ["KeptSlot", "TenantSlots"]
+__all__ = ["TenantSlots"]
 
 
-class KeptSlot(Protocol):
-    """A slot, and who keeps it looked after."""
-
+class _Polled(Protocol):
     @property
-    def tenant(self) -> str:
-        """Whose it is."""
-        ...
+    def slot(self) -> LayerSlot: ...
 
-    @property
-    def slot(self) -> LayerSlot:
-        """The slot itself."""
-        ...
-
-    def look(self) -> None:
-        """Look at its files now; may block, does not raise."""
-        ...
-
-    def stop(self) -> None:
-        """Look after it no longer."""
-        ...
+    def stop(self) -> None: ...
 
 
-class TenantSlots:
+Polled = TypeVar("Polled", bound=_Polled)
+
+
+class TenantSlots(Generic[Polled]):
     """One layer's slots by tenant.
 
     Args:
-        make: a slot for a tenant, looked after from then on; must not block. None is made
-            before it is asked for.
-        home: the tenant whose slot answers who names no release.
-        pinned: tenants whose slots never go; `home` is one of them anyway.
-        most: slots at once, the pinned ones among them, unless these are more.
+        make: makes and starts the polled slot of a tenant; must not block. No slot is made before
+            it is needed.
+        default: the tenant whose slot answers calls without a release.
+        pinned: tenants whose slots are never evicted, beside `default`.
+        most: slots at once, the pinned ones included, unless there are more of these.
     """
 
     def __init__(
-        self, make: Callable[[str], KeptSlot], *, home: str, pinned: Collection[str], most: int
+        self, make: Callable[[str], Polled], *, default: str, pinned: Collection[str], most: int
     ) -> None:
-        self._make, self._pinned, self._most = make, frozenset({home, *pinned}), most
-        self._kept: OrderedDict[str, KeptSlot] = OrderedDict()  # used last, last
+        self._make, self._pinned, self._most = make, frozenset({default, *pinned}), most
+        self._slots: OrderedDict[str, Polled] = OrderedDict()  # the one used last at the end
         self._lock = threading.Lock()
-        self.home = home
+        self.default = default
 
-    def __iter__(self) -> Iterator[KeptSlot]:
-        """The slots that are there now, those used last at the end."""
-        return iter(tuple(self._kept.values()))
+    def __iter__(self) -> Iterator[Polled]:
+        """The cached slots, those used last at the end."""
+        return iter(tuple(self._slots.values()))
 
     def of_release(self, release: str) -> LayerSlot:
-        """The slot that answers for `release`, `<tenant>/<serial>`.
+        """The slot for `release`, `<tenant>/<serial>`; the default slot if it names no tenant."""
+        return self.of(release.partition("/")[0] or self.default).slot
 
-        The home slot where it is none.
-        """
-        return self.of(release.partition("/")[0] or self.home).slot
-
-    def of(self, tenant: str) -> KeptSlot:
-        """The slot of a tenant, made when it is asked for first."""
+    def of(self, tenant: str) -> Polled:
+        """The slot of a tenant, made at its first use."""
+        evicted: list[Polled] = []
         with self._lock:
-            kept = self._kept.get(tenant)
-            if kept is None:
-                kept = self._kept[tenant] = self._make(tenant)
-                gone = self._make_room(but=tenant)
-            else:
-                gone = []
-            self._kept.move_to_end(tenant)
-        for one in gone:
+            found = self._slots.get(tenant)
+            if found is None:
+                found = self._slots[tenant] = self._make(tenant)
+                evicted = self._evict(but=tenant)
+            self._slots.move_to_end(tenant)
+        for one in evicted:
             one.stop()
-        return kept
+        return found
 
     def models(self) -> tuple[LoadedModel, ...]:
-        """Every model that a slot holds."""
+        """Every loaded model of every slot."""
         return tuple(
-            model for kept in self for held in kept.slot.held for model in held.models.values()
+            model
+            for polled in self
+            for release in polled.slot.loaded
+            for model in release.models.values()
         )
 
-    def _make_room(self, *, but: str) -> list[KeptSlot]:
-        movable = [tenant for tenant in self._kept if tenant != but and tenant not in self._pinned]
-        return [
-            self._kept.pop(tenant) for tenant in movable[: max(0, len(self._kept) - self._most)]
-        ]
+    def _evict(self, *, but: str) -> list[Polled]:
+        movable = [tenant for tenant in self._slots if tenant != but and tenant not in self._pinned]
+        excess = max(0, len(self._slots) - self._most)
+        return [self._slots.pop(tenant) for tenant in movable[:excess]]

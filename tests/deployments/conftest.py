@@ -9,7 +9,7 @@ import asyncio
 import logging
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,14 @@ from ensemble.runtime.builder import ModelBuilder
 from ensemble.runtime.classification import Classification, classify
 from ensemble.runtime.loader import ReleaseLoader
 from ensemble.runtime.local_ensemble import LocalEnsemble
-from ensemble.runtime.model_state import LoadCheck, LoadedRelease, LoadResult, SlotState
+from ensemble.runtime.model_state import LoadedRelease, LoadResult, SlotState
 from ensemble.runtime.resolver import ReleaseResolver
 from ensemble.runtime.slot import LayerSlot
 from ensemble.store.layout import Store
 from ensemble.training.data.flow_table import FlowTable
 from ensemble.verdicts import LayerScores
 from tests.support.fake_classifier import FakeClassifier, FakeReleases, classifier_slot
+from tests.support.model_source import StaticSource
 
 Event = dict[str, Any]
 PATIENT = {
@@ -278,22 +279,14 @@ def slots(shipped: Store) -> Mapping[str, LayerSlot]:
     for layer, plan in LAYERS.items():
         loader = ReleaseLoader(lineage_of(shipped), layer, ModelBuilder("cpu", 30, 730))
         made[layer] = LayerSlot(layer, [*plan.kinds], loader, fallback_score=plan.fallback_score)
-        made[layer].look()
+        made[layer].refresh()
     return made
 
 
-class Empty:
-    """A source that has nothing."""
-
-    def fingerprint(self) -> Hashable:
-        return "nothing"
-
-    def load(self, held: Sequence[LoadedRelease], requested: str) -> LoadResult:
-        del held, requested
-        raise ArtifactMissing("its release")
-
-    def trial(self) -> Mapping[Kind, LoadCheck]:
-        raise ArtifactMissing("its release")
+def find_nothing(loaded: Sequence[LoadedRelease], requested: frozenset[str]) -> LoadResult:
+    """A load from an empty store."""
+    del loaded, requested
+    raise ArtifactMissing("its release")
 
 
 def lineage_of(store: Store) -> ReleaseResolver:
@@ -304,9 +297,12 @@ def lineage_of(store: Store) -> ReleaseResolver:
 def broken_slot(layer: str) -> LayerSlot:
     """A slot whose models are not there."""
     slot = LayerSlot(
-        layer, [*LAYERS[layer].kinds], Empty(), fallback_score=LAYERS[layer].fallback_score
+        layer,
+        [*LAYERS[layer].kinds],
+        StaticSource(find_nothing),
+        fallback_score=LAYERS[layer].fallback_score,
     )
-    slot.look()
+    slot.refresh()
     return slot
 
 
@@ -386,7 +382,7 @@ def open_classifier(open_door: OpenDoor, classifier: FakeClassifier) -> OpenClas
         if call is not None:
             handle.classify = FakeMethod(call)
         door = open_door(handles={"classifier": handle}, overrides=overrides)
-        slot.find(
+        slot.get_release(
             door.get("/v1/status").json()["release"]
         )  # as the follower asks the layers for it
         return door

@@ -6,7 +6,7 @@ It knows three classes by the destination port.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,13 +18,13 @@ from ensemble.features.flow import FEATURE_NAMES
 from ensemble.model import ModelScores
 from ensemble.runtime.classification import Classification
 from ensemble.runtime.model_state import (
-    LoadCheck,
     LoadedModel,
     LoadedRelease,
     LoadFailure,
     LoadResult,
 )
 from ensemble.runtime.slot import LayerSlot
+from tests.support.model_source import StaticSource
 
 __all__ = ["NOT_INSTALLED", "FakeClassifier", "FakeReleases", "classifier_slot", "flow", "hang"]
 
@@ -72,11 +72,8 @@ class FakeReleases:
     failure: LoadFailure | None = None
     names: frozenset[str] = frozenset()
 
-    def fingerprint(self) -> Hashable:
-        return 1
-
-    def load(self, held: Sequence[LoadedRelease], requested: frozenset[str]) -> LoadResult:
-        self.names |= requested | {one.name for one in held}
+    def find(self, loaded: Sequence[LoadedRelease], requested: frozenset[str]) -> LoadResult:
+        self.names |= requested | {one.name for one in loaded}
         failures = {Kind.FLOW: self.failure} if self.failure else {}
         models: dict[Kind, Any] = (
             {Kind.FLOW: LoadedModel(self.model, "7")} if self.model and not self.failure else {}
@@ -84,15 +81,12 @@ class FakeReleases:
         releases = tuple(LoadedRelease(name, models, failures) for name in sorted(self.names))
         return LoadResult(next(iter(sorted(self.names)), ""), releases)
 
-    def trial(self) -> Mapping[Kind, LoadCheck]:
-        return {}
-
 
 def classifier_slot(source: FakeReleases) -> LayerSlot:
-    """A slot that looks as soon as somebody waits for it."""
-    slot = LayerSlot("classifier", [Kind.FLOW], source, fallback_score=0.0)
+    """A slot that refreshes as soon as a call needs it."""
+    slot = LayerSlot("classifier", [Kind.FLOW], StaticSource(source.find), fallback_score=0.0)
     if source.model is not None or source.failure is not None:
-        slot.wake = slot.look
+        slot.wake = slot.refresh
     return slot
 
 

@@ -50,11 +50,11 @@ class ModelsOnDisk:
         self._is_looking = False  # the door before belongs to layers that are gone
         for layer in LAYERS:
             if layer in self._layers:
-                for kept in self._layers[layer].shelf:
-                    kept.stop()
+                for polled in self._layers[layer].slots:
+                    polled.stop()
             self._layers[layer] = LayerDeployment(layer, settings, 0.0)
-            for kept in self._layers[layer].shelf:
-                kept.stop()  # the tests look themselves
+            for polled in self._layers[layer].slots:
+                polled.stop()  # the tests look themselves
         self.look()
         handles = {layer: Handle(deployment) for layer, deployment in self._layers.items()}
         self._doors.append(Door(IngressApp(settings, handles, self._meter)))
@@ -65,8 +65,8 @@ class ModelsOnDisk:
         """Every layer looks at its files, and the ingress at the pointer, until nothing new is asked for."""
         for _ in range(3):
             for deployment in self._layers.values():
-                for kept in deployment.shelf:
-                    kept.look()
+                for polled in deployment.slots:
+                    polled.poll()
             if self._is_looking:
                 door = self._doors[-1]
                 watcher = door.ingress._pipelines.watchers[Tenant("default")]
@@ -76,10 +76,10 @@ class ModelsOnDisk:
         for door in self._doors:
             door.close()
         for deployment in self._layers.values():
-            for kept in (
-                deployment.shelf
+            for polled in (
+                deployment.slots
             ):  # a tenant's slot is made when it is asked for, and looks after itself from then on
-                kept.stop()
+                polled.stop()
 
 
 def said(answer: Mapping[str, Any]) -> dict[str, str]:

@@ -186,7 +186,7 @@ def test_a_layer_makes_one_trial_at_a_time(
         go_on.wait(10)
         return {}
 
-    monkeypatch.setattr(layer.shelf.of("default").slot, "trial", slow)
+    monkeypatch.setattr(layer.slots.of("default").slot, "check_load", slow)
 
     async def asked() -> None:
         first = asyncio.create_task(layer.test())
@@ -226,7 +226,7 @@ def test_a_reload_keeps_what_did_not_change(world: ModelsOnDisk, release: Releas
     """Loading only what is missing: a new release of one model must not cost the others a load."""
     world.start()
     held = {
-        layer: deployment.shelf.of("default").slot.held[0].models
+        layer: deployment.slots.of("default").slot.loaded[0].models
         for layer, deployment in world._layers.items()
     }
 
@@ -236,7 +236,7 @@ def test_a_reload_keeps_what_did_not_change(world: ModelsOnDisk, release: Releas
     for layer, deployment in world._layers.items():
         for kind in LAYERS[layer].kinds:
             is_same = (
-                deployment.shelf.of("default").slot.held[0].models[kind].model
+                deployment.slots.of("default").slot.loaded[0].models[kind].model
                 is held[layer][kind].model
             )
             assert is_same != (layer == "anomaly" and kind is Kind.PROCESS)

@@ -134,7 +134,7 @@ class World:
             clock=self.clock,
         )
         self.pipeline = tenant_pipeline(layers, settings=settings, metrics=self.seen)
-        self.pipeline.controller.serve(ONE, at_once=True)
+        self.pipeline.controller.switch_to(ONE, at_once=True)
 
     async def score(
         self, *, waited_s: float = 0.0, explain: bool = False
@@ -630,7 +630,7 @@ async def _stepped(world: World, batches: int) -> None:
 def test_a_new_release_answers_its_share_and_each_of_its_batches_is_compared() -> None:
     async def promise(world: World) -> None:
         """N-12: the answer is the new one's, the old one scores the same batch beside it."""
-        world.pipeline.controller.serve(TWO, at_once=False)
+        world.pipeline.controller.switch_to(TWO, at_once=False)
 
         await _stepped(world, 200)
 
@@ -654,7 +654,7 @@ def test_a_new_release_answers_its_share_and_each_of_its_batches_is_compared() -
 def test_a_second_look_is_no_traffic() -> None:
     async def promise(world: World) -> None:
         """N-02, N-12: it is neither counted again, nor may a new release prove itself on it."""
-        world.pipeline.controller.serve(TWO, at_once=False)
+        world.pipeline.controller.switch_to(TWO, at_once=False)
 
         for _ in range(200):
             await world.pipeline.score(FLOWS, explain=False, since=world.clock.now, is_rescore=True)
@@ -669,7 +669,7 @@ def test_a_second_look_is_no_traffic() -> None:
 
 def test_an_answer_does_not_wait_for_its_comparison() -> None:
     async def promise(world: World) -> None:
-        world.pipeline.controller.serve(TWO, at_once=False)
+        world.pipeline.controller.switch_to(TWO, at_once=False)
         waits: list[Any] = []
 
         said = await world.score()
@@ -687,18 +687,18 @@ def test_a_new_release_that_flips_verdicts_steps_back_and_the_old_one_goes_on() 
     async def promise(world: World) -> None:
         for layer in ("anomaly", "behavior"):
             world.layers[layer].scores_of["default/2"] = 0.0
-        world.pipeline.controller.serve(TWO, at_once=False)
+        world.pipeline.controller.switch_to(TWO, at_once=False)
 
         await _stepped(world, 400)
 
         assert world.pipeline.controller.view is not None
         assert (world.pipeline.controller.view.state, world.pipeline.release) == (
-            RolloutState.RETREATED,
+            RolloutState.ROLLED_BACK,
             ONE,
         )
         assert "flipped" in world.pipeline.controller.view.reason
-        assert [view.state for view in world.seen.rollouts] == ["stepping", "retreated"]
-        world.pipeline.controller.serve(TWO, at_once=False)
+        assert [view.state for view in world.seen.rollouts] == ["in_progress", "rolled_back"]
+        world.pipeline.controller.switch_to(TWO, at_once=False)
         before = world.layers["anomaly"].asked.count("default/2")
         await _stepped(world, 200)
         assert world.layers["anomaly"].asked.count("default/2") == before
@@ -708,7 +708,7 @@ def test_a_new_release_that_flips_verdicts_steps_back_and_the_old_one_goes_on() 
 
 def test_a_healthy_new_release_takes_all_traffic_and_no_batch_is_scored_twice_any_more() -> None:
     async def promise(world: World) -> None:
-        world.pipeline.controller.serve(TWO, at_once=False)
+        world.pipeline.controller.switch_to(TWO, at_once=False)
         await _stepped(world, 1)
         world.clock.now += 6.0
         world.layers["anomaly"].asked.clear()
@@ -724,12 +724,12 @@ def test_a_healthy_new_release_takes_all_traffic_and_no_batch_is_scored_twice_an
 
 def test_a_retreat_that_another_ingress_saw_takes_the_new_release_away() -> None:
     async def promise(world: World) -> None:
-        world.pipeline.controller.serve(TWO, at_once=False)
+        world.pipeline.controller.switch_to(TWO, at_once=False)
         world.clock.now += 6.0
         assert world.pipeline.release == TWO
 
         world.pipeline.controller.roll_back("default/2", "flips at another ingress")
-        world.pipeline.controller.serve(TWO, at_once=False)
+        world.pipeline.controller.switch_to(TWO, at_once=False)
 
         said = await world.score()
         assert said["anomaly"].release == "default/1"
@@ -740,7 +740,7 @@ def test_a_retreat_that_another_ingress_saw_takes_the_new_release_away() -> None
 def test_one_answer_is_made_by_one_release_also_while_two_are_at_work() -> None:
     async def promise(world: World) -> None:
         """DESIGN section 4."""
-        world.pipeline.controller.serve(TWO, at_once=False)
+        world.pipeline.controller.switch_to(TWO, at_once=False)
 
         for _ in range(300):
             said = await world.score()

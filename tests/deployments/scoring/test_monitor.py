@@ -298,13 +298,13 @@ def test_the_bringing_in_of_a_release_is_counted(
     metrics: ScoringMetrics, meter: RecordingMeter
 ) -> None:
     """N-12."""
-    metrics.rollout_changed(RolloutView("default/2", 1, 0.1, 0, 0, RolloutState.STEPPING))
+    metrics.rollout_changed(RolloutView("default/2", 1, 0.1, 0, 0, RolloutState.IN_PROGRESS))
     metrics.rollout_changed(
-        RolloutView("default/2", 1, 0.0, 500, 40, RolloutState.RETREATED, "flips")
+        RolloutView("default/2", 1, 0.0, 500, 40, RolloutState.ROLLED_BACK, "flips")
     )
 
     assert meter.value("axon_rollout_share") == 0.0
-    assert meter.total("axon_rollout_changes_total", state="retreated") == 1
+    assert meter.total("axon_rollout_changes_total", state="rolled_back") == 1
 
 
 def test_what_waits_for_a_second_look_is_counted_by_what_was_added(

@@ -92,7 +92,7 @@ def pipeline_of(
     layers = layer_client(calls, states, deadline_s=deadline_s)
     made = tenant_pipeline(layers, settings=SETTINGS)
     if release is not None:
-        made.controller.serve(release, at_once=True)
+        made.controller.switch_to(release, at_once=True)
     return made
 
 
@@ -445,7 +445,7 @@ def test_beside_another_champion_counting_begins_anew_and_said_again_it_goes_on(
     pipeline.set_challenger(CHALLENGER)
     assert pipeline.agreement == counted
 
-    pipeline.controller.serve(ReleaseFusion("default/9", dict(FUSIONS.fusions)), at_once=True)
+    pipeline.controller.switch_to(ReleaseFusion("default/9", dict(FUSIONS.fusions)), at_once=True)
     pipeline.set_challenger(CHALLENGER)
     assert pipeline.agreement is not None
     assert (pipeline.agreement.champion, pipeline.agreement.events) == ("default/9", 0)
@@ -477,7 +477,7 @@ def test_a_parents_release_stands_in_as_last_good() -> None:
     """N-05: whoever reads the verdict sees that it is not by the models that the tenant wants."""
     layers = layer_client({layer: speaks(layer) for layer in LAYERS}, deadline_s=20.0)
     pipeline = tenant_pipeline(layers, "acme", settings=SETTINGS)
-    pipeline.controller.serve(FUSIONS, at_once=True)
+    pipeline.controller.switch_to(FUSIONS, at_once=True)
 
     assert {one.status for one in verdicts_of(pipeline).layers} == {LayerStatus.LAST_GOOD}
     assert verdicts_of(pipeline).coverage == 1.0

@@ -47,10 +47,10 @@ class Pointer:
             None,
         )
 
-    def look(self) -> FusionChoices:
+    def resolve(self) -> FusionChoices:
         if self.error is not None:
             raise self.error
-        trouble = (
+        problem = (
             None
             if self.found[0] == self.wanted
             else LoadFailure("ARTIFACT_CORRUPT", "sha256 differs")
@@ -60,7 +60,7 @@ class Pointer:
             f"default#{self.serial}",
             self.at_once,
             tuple(fusions_of(name) for name in self.found),
-            trouble,
+            problem,
         )
 
 

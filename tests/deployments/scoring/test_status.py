@@ -28,7 +28,7 @@ FUSIONS = ReleaseFusion(
     },
 )
 LIVE = KindState(LayerStatus.LIVE, "1", since=NOW - 60)
-DOWN = KindState(LayerStatus.FALLBACK, reason="ARTIFACT_CORRUPT", since=NOW - 60, trouble=FAILURE)
+DOWN = KindState(LayerStatus.FALLBACK, reason="ARTIFACT_CORRUPT", since=NOW - 60, problem=FAILURE)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Many tenants, one service.
 
-Each is answered by its own models or by those it lives on, and no one's trouble is another's.
+Each is answered by its own models or by those it lives on, and no one's problem is another's.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ def test_a_model_that_several_tenants_use_is_in_memory_once(
 
     behavior = world._layers["behavior"]
     held = {
-        tenant: behavior.shelf.of(tenant).slot.held[0].models[Kind.FLOW]
+        tenant: behavior.slots.of(tenant).slot.loaded[0].models[Kind.FLOW]
         for tenant in ("default", "acme")
     }
 
@@ -241,7 +241,7 @@ def test_the_tenant_asked_last_longest_ago_makes_room_and_comes_back(
     settle(world, door, "initech")
 
     assert set(door.ingress._pipelines._pipelines) == {"default", "globex", "initech"}
-    assert {kept.tenant for kept in world._layers["anomaly"].shelf} == {
+    assert {kept.tenant for kept in world._layers["anomaly"].slots} == {
         "default",
         "globex",
         "initech",
@@ -331,6 +331,6 @@ def test_loading_a_tenant_says_how_it_stands(
     (own_state / "tenants" / "acme" / "CURRENT").write_bytes(b"torn")
     state = asyncio.run(layer.load("acme"))
     assert state.kinds[Kind.FLOW].status is LayerStatus.LIVE  # what is in memory goes on
-    trouble = state.kinds[Kind.FLOW].trouble
-    assert trouble is not None
-    assert trouble.code == "ARTIFACT_CORRUPT"
+    problem = state.kinds[Kind.FLOW].problem
+    assert problem is not None
+    assert problem.code == "ARTIFACT_CORRUPT"

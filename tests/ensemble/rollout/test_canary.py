@@ -41,7 +41,7 @@ RULES = RolloutRules(
     max_slowdown=2.0,
     slowdown_floor_s=0.005,
 )
-SAME = Comparison(events=16, flips=0, asked=3, silent_new=0, silent_old=0, new_s=0.004, old_s=0.004)
+SAME = Comparison(events=16, flips=0, calls=3, silent_new=0, silent_old=0, new_s=0.004, old_s=0.004)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def rollout(clock: Clock) -> CanaryRollout:
 
 
 def taken_of(rollout: CanaryRollout, batches: int, *, events: int = 1) -> int:
-    return sum(rollout.takes(events) for _ in range(batches))
+    return sum(rollout.should_take(events) for _ in range(batches))
 
 
 def serve(
@@ -68,8 +68,8 @@ def serve(
 ) -> None:
     """Traffic in batches of 16, each batch that the new release takes compared as `said`."""
     for _ in range(int(events_per_s * seconds / 16)):
-        if rollout.takes(16):
-            rollout.learn(said)
+        if rollout.should_take(16):
+            rollout.record(said)
         clock.now += 16 / events_per_s
 
 
@@ -80,7 +80,7 @@ def test_a_new_release_answers_one_event_in_a_hundred_and_the_first_at_once(
     rollout: CanaryRollout,
 ) -> None:
     """N-12: the first step begins with the first event, not after a hundred."""
-    assert rollout.takes(1)
+    assert rollout.should_take(1)
     assert taken_of(rollout, 1000) == 10
     assert rollout.view.share == 0.01
 
@@ -94,7 +94,7 @@ def test_the_share_holds_for_events_whatever_the_batches(sizes: list[int], share
 
     def events_taken() -> int:
         rollout = CanaryRollout("default/2", replace(RULES, shares=[share, 1.0]), clock=Clock(0.0))
-        return sum(size for size in sizes if rollout.takes(size))
+        return sum(size for size in sizes if rollout.should_take(size))
 
     assert events_taken() == events_taken()
     assert abs(events_taken() - share * sum(sizes)) <= max(sizes)
@@ -105,14 +105,14 @@ def test_a_healthy_release_on_a_busy_service_has_all_traffic_within_five_seconds
 ) -> None:
     """P7 and N-12 together: 1 %, 10 %, all; with the look at the pointer before it, within ten."""
     shares = []
-    while rollout.state is RolloutState.STEPPING and clock.now < 60.0:
+    while rollout.state is RolloutState.IN_PROGRESS and clock.now < 60.0:
         shares.append(rollout.view.share)
         serve(rollout, clock, events_per_s=20_000, seconds=0.1)
 
     assert list(dict.fromkeys(shares)) == [0.01, 0.1]
     assert rollout.state is RolloutState.DONE
     assert rollout.view.share == 1.0
-    assert rollout.takes(1)
+    assert rollout.should_take(1)
     assert clock.now <= 5.0
 
 
@@ -144,7 +144,7 @@ def test_the_hand_procedure_of_old_is_a_setting(clock: Clock) -> None:
         taken = 0
         for _ in range(6000):
             clock.now += 0.01
-            taken += rollout.takes(1)
+            taken += rollout.should_take(1)
         return taken
 
     assert taken_in_a_minute() == pytest.approx(60, abs=2)
@@ -170,7 +170,7 @@ def test_a_release_that_is_worse_steps_back_and_says_why(
     """N-12: automatic retreat; the old release goes on."""
     serve(rollout, clock, events_per_s=20_000, seconds=5.0, said=said)
 
-    assert rollout.state is RolloutState.RETREATED
+    assert rollout.state is RolloutState.ROLLED_BACK
     assert reason in rollout.view.reason
     assert rollout.view.share == 0.0
     assert taken_of(rollout, 1000) == 0
@@ -208,8 +208,8 @@ def test_one_hiccup_is_no_reason_to_step_back(
     rollout: CanaryRollout, clock: Clock, first: Comparison
 ) -> None:
     """A share read off a handful of events would throw every tenth healthy release back."""
-    rollout.takes(16)
-    rollout.learn(first)
+    rollout.should_take(16)
+    rollout.record(first)
 
     serve(rollout, clock, events_per_s=20_000, seconds=6.0)
 
@@ -222,10 +222,10 @@ def test_two_bad_batches_of_one_bad_second_are_no_bad_release(rollout: CanaryRol
     A few of them say nothing of a release, and a retreat is for good.
     """
     for _ in range(4):
-        rollout.takes(1)
-        rollout.learn(replace(SAME, events=0, asked=3, silent_new=3))
+        rollout.should_take(1)
+        rollout.record(replace(SAME, events=0, calls=3, silent_new=3))
 
-    assert rollout.state is RolloutState.STEPPING
+    assert rollout.state is RolloutState.IN_PROGRESS
 
 
 def test_what_is_over_stays_over(rollout: CanaryRollout, clock: Clock) -> None:
@@ -233,7 +233,7 @@ def test_what_is_over_stays_over(rollout: CanaryRollout, clock: Clock) -> None:
     serve(rollout, clock, events_per_s=20_000, seconds=20.0)
 
     assert rollout.view.reason == "another ingress saw it flip"
-    assert rollout.state is RolloutState.RETREATED
+    assert rollout.state is RolloutState.ROLLED_BACK
 
 
 # -- comparing
@@ -270,7 +270,7 @@ def test_a_verdict_that_differs_is_a_flip() -> None:
     said = compared([group("bbmi")], [group("bsmb")], new_s=0.1, old_s=0.2)
 
     assert said == Comparison(
-        events=4, flips=2, asked=2, silent_new=0, silent_old=0, new_s=0.1, old_s=0.2
+        events=4, flips=2, calls=2, silent_new=0, silent_old=0, new_s=0.1, old_s=0.2
     )
 
 
@@ -298,10 +298,10 @@ def test_rows_are_compared_with_themselves_however_they_are_grouped() -> None:
     assert compared(new, [group("bms")], new_s=0.1, old_s=0.1).flips == 2
 
 
-# -- succession
+# -- controller
 
 ONE, TWO, THREE = (ReleaseFusion(f"default/{serial}") for serial in (1, 2, 3))
-MakeSuccession = Callable[..., ReleaseController]
+MakeController = Callable[..., ReleaseController]
 
 
 @pytest.fixture
@@ -315,164 +315,164 @@ def lives() -> list[str]:
 
 
 @pytest.fixture
-def succession(clock: Clock, told: list[RolloutView], lives: list[str]) -> ReleaseController:
+def controller(clock: Clock, told: list[RolloutView], lives: list[str]) -> ReleaseController:
     """Release 1 lives."""
-    made = ReleaseController(RULES, clock=clock, on_living=lives.append, on_rollout=told.append)
-    made.serve(ONE, at_once=False)
+    made = ReleaseController(RULES, clock=clock, on_active=lives.append, on_rollout=told.append)
+    made.switch_to(ONE, at_once=False)
     return made
 
 
 def test_the_first_release_takes_all_at_once(
-    succession: ReleaseController, lives: list[str]
+    controller: ReleaseController, lives: list[str]
 ) -> None:
-    assert succession.active == ONE
-    assert not succession.is_rolling_out
-    assert succession.view is None
+    assert controller.active == ONE
+    assert not controller.is_rolling_out
+    assert controller.view is None
     assert lives == ["default/1"]
 
 
 def test_a_new_release_steps_beside_the_living_one(
-    succession: ReleaseController, told: list[RolloutView]
+    controller: ReleaseController, told: list[RolloutView]
 ) -> None:
-    succession.serve(TWO, at_once=False)
+    controller.switch_to(TWO, at_once=False)
 
-    assert succession.choose(1) == (TWO, ONE)
-    assert succession.choose(1) == (ONE, None)
-    assert succession.active == ONE
+    assert controller.route(1) == (TWO, ONE)
+    assert controller.route(1) == (ONE, None)
+    assert controller.active == ONE
     assert [(view.release, view.step, view.state) for view in told] == [
-        ("default/2", 0, "stepping")
+        ("default/2", 0, "in_progress")
     ]
 
 
 def test_the_pointer_may_be_said_again_and_again(
-    succession: ReleaseController, clock: Clock, told: list[RolloutView]
+    controller: ReleaseController, clock: Clock, told: list[RolloutView]
 ) -> None:
     """The follower looks every two seconds; a rollout that began anew each time would never end."""
     for _ in range(4):
-        succession.serve(TWO, at_once=False)
-        assert not succession.wants("default/2")
+        controller.switch_to(TWO, at_once=False)
+        assert not controller.would_change("default/2")
         clock.now += 2.0
 
-    assert succession.active == TWO
-    assert [view.state for view in told] == ["stepping", "stepping", "done"]
+    assert controller.active == TWO
+    assert [view.state for view in told] == ["in_progress", "in_progress", "done"]
 
 
 def test_a_release_that_stepped_back_is_not_tried_again(
-    succession: ReleaseController, told: list[RolloutView]
+    controller: ReleaseController, told: list[RolloutView]
 ) -> None:
-    succession.serve(TWO, at_once=False)
+    controller.switch_to(TWO, at_once=False)
     for _ in range(100):
-        succession.learn("default/2", replace(SAME, flips=8))
+        controller.record("default/2", replace(SAME, flips=8))
 
-    succession.serve(TWO, at_once=False)
+    controller.switch_to(TWO, at_once=False)
 
-    assert not succession.wants("default/2")
-    assert (succession.active, succession.is_rolling_out) == (ONE, False)
-    assert [view.state for view in told] == ["stepping", "retreated"]
+    assert not controller.would_change("default/2")
+    assert (controller.active, controller.is_rolling_out) == (ONE, False)
+    assert [view.state for view in told] == ["in_progress", "rolled_back"]
 
 
-def test_a_release_that_stepped_back_may_be_promoted_anew(succession: ReleaseController) -> None:
+def test_a_release_that_stepped_back_may_be_promoted_anew(controller: ReleaseController) -> None:
     """The operator pointed elsewhere and back: that is a decision."""
-    succession.serve(TWO, at_once=False)
-    succession.roll_back("default/2", "flips")
-    succession.serve(ONE, at_once=False)
+    controller.switch_to(TWO, at_once=False)
+    controller.roll_back("default/2", "flips")
+    controller.switch_to(ONE, at_once=False)
 
-    succession.serve(TWO, at_once=False)
+    controller.switch_to(TWO, at_once=False)
 
-    assert succession.is_rolling_out
+    assert controller.is_rolling_out
 
 
 def test_a_roll_back_takes_all_at_once(
-    succession: ReleaseController, clock: Clock, lives: list[str]
+    controller: ReleaseController, clock: Clock, lives: list[str]
 ) -> None:
     """P8: within five seconds; what lived here before is proven."""
-    succession.serve(TWO, at_once=False)
+    controller.switch_to(TWO, at_once=False)
     clock.now += 6.0
-    assert succession.active == TWO
+    assert controller.active == TWO
 
-    succession.serve(ONE, at_once=False)
+    controller.switch_to(ONE, at_once=False)
 
-    assert succession.choose(1) == (ONE, None)
+    assert controller.route(1) == (ONE, None)
     assert lives == ["default/1", "default/2", "default/1"]
 
 
-def test_an_operator_may_go_over_at_once(succession: ReleaseController) -> None:
-    succession.serve(TWO, at_once=True)
-    assert succession.active == TWO
-    succession.serve(THREE, at_once=False)
-    succession.serve(THREE, at_once=True)
+def test_an_operator_may_go_over_at_once(controller: ReleaseController) -> None:
+    controller.switch_to(TWO, at_once=True)
+    assert controller.active == TWO
+    controller.switch_to(THREE, at_once=False)
+    controller.switch_to(THREE, at_once=True)
 
-    assert succession.active == THREE
-    assert not succession.is_rolling_out
+    assert controller.active == THREE
+    assert not controller.is_rolling_out
 
 
-def test_a_pointer_that_moves_on_in_mid_step_ends_the_step(succession: ReleaseController) -> None:
-    succession.serve(TWO, at_once=False)
-    succession.serve(THREE, at_once=False)
+def test_a_pointer_that_moves_on_in_mid_step_ends_the_step(controller: ReleaseController) -> None:
+    controller.switch_to(TWO, at_once=False)
+    controller.switch_to(THREE, at_once=False)
 
-    assert succession.choose(1) == (THREE, ONE)
-    succession.serve(ONE, at_once=False)
-    assert succession.choose(1) == (ONE, None)
+    assert controller.route(1) == (THREE, ONE)
+    controller.switch_to(ONE, at_once=False)
+    assert controller.route(1) == (ONE, None)
 
 
 def test_a_pointer_that_moves_back_to_a_retreated_release_ends_the_step_too(
-    succession: ReleaseController,
+    controller: ReleaseController,
 ) -> None:
-    succession.serve(THREE, at_once=False)
-    succession.roll_back("default/2", "flips at another ingress")
+    controller.switch_to(THREE, at_once=False)
+    controller.roll_back("default/2", "flips at another ingress")
 
-    succession.serve(TWO, at_once=False)
+    controller.switch_to(TWO, at_once=False)
 
-    assert succession.choose(1) == (ONE, None)
+    assert controller.route(1) == (ONE, None)
 
 
 def test_a_retreat_that_another_ingress_saw_is_followed(
-    succession: ReleaseController, clock: Clock
+    controller: ReleaseController, clock: Clock
 ) -> None:
     """Several ingress replicas decide alone.
 
     One bad word among them is enough, wherever the others stand.
     """
-    succession.serve(TWO, at_once=False)
+    controller.switch_to(TWO, at_once=False)
     clock.now += 6.0
-    assert succession.active == TWO
+    assert controller.active == TWO
 
     for _ in range(2):
-        succession.roll_back("default/2", "flips at another ingress")
-        succession.serve(TWO, at_once=False)
+        controller.roll_back("default/2", "flips at another ingress")
+        controller.switch_to(TWO, at_once=False)
 
-    assert succession.active == ONE
-    assert succession.view is not None
-    assert (succession.view.state, succession.view.reason) == (
-        RolloutState.RETREATED,
+    assert controller.active == ONE
+    assert controller.view is not None
+    assert (controller.view.state, controller.view.reason) == (
+        RolloutState.ROLLED_BACK,
         "flips at another ingress",
     )
 
 
 def test_a_retreat_that_is_known_before_the_release_comes_keeps_it_out(
-    succession: ReleaseController,
+    controller: ReleaseController,
 ) -> None:
-    succession.roll_back("default/2", "flips at another ingress")
+    controller.roll_back("default/2", "flips at another ingress")
 
-    succession.serve(TWO, at_once=False)
+    controller.switch_to(TWO, at_once=False)
 
-    assert (succession.active, succession.is_rolling_out) == (ONE, False)
+    assert (controller.active, controller.is_rolling_out) == (ONE, False)
 
 
-def test_the_only_release_is_never_given_up(succession: ReleaseController) -> None:
+def test_the_only_release_is_never_given_up(controller: ReleaseController) -> None:
     """An answer by a release that somebody doubts is better than none."""
-    succession.roll_back("default/1", "doubted")
+    controller.roll_back("default/1", "doubted")
 
-    assert succession.active == ONE
+    assert controller.active == ONE
 
 
 def test_a_comparison_of_an_earlier_rollout_says_nothing_about_this_one(
-    succession: ReleaseController,
+    controller: ReleaseController,
 ) -> None:
-    succession.serve(TWO, at_once=False)
-    succession.serve(THREE, at_once=False)
+    controller.switch_to(TWO, at_once=False)
+    controller.switch_to(THREE, at_once=False)
 
     for _ in range(100):
-        succession.learn("default/2", replace(SAME, flips=16))
+        controller.record("default/2", replace(SAME, flips=16))
 
-    assert succession.is_rolling_out
+    assert controller.is_rolling_out

@@ -64,8 +64,8 @@ def test_before_the_first_event_nothing_is_claimed(shadow: ShadowEvaluation) -> 
 
 
 def test_words_that_became_others_are_counted_by_both(shadow: ShadowEvaluation) -> None:
-    flips = shadow.learn([said("bmmsb")], [said("bbbss")])
-    shadow.learn([said("bb")], [said("bm")])
+    flips = shadow.record([said("bmmsb")], [said("bbbss")])
+    shadow.record([said("bb")], [said("bm")])
 
     assert flips == {"benign>malicious": 2, "suspicious>benign": 1}
     assert shadow.agreement.events == 7
@@ -78,7 +78,7 @@ def test_words_that_became_others_are_counted_by_both(shadow: ShadowEvaluation) 
 
 
 def test_scores_are_compared_with_their_sign(shadow: ShadowEvaluation) -> None:
-    shadow.learn([said("bb", [0.9, 0.2])], [said("bb", [0.5, 0.3])])
+    shadow.record([said("bb", [0.9, 0.2])], [said("bb", [0.5, 0.3])])
 
     assert shadow.agreement.mean_difference == pytest.approx(0.15)
     assert shadow.agreement.largest_difference == pytest.approx(0.4)
@@ -86,14 +86,14 @@ def test_scores_are_compared_with_their_sign(shadow: ShadowEvaluation) -> None:
 
 def test_what_fewer_layers_saw_is_no_flip_but_a_silence(shadow: ShadowEvaluation) -> None:
     """A layer of the challenger's that has not loaded yet must not make it look worse than it is, nor better."""
-    shadow.learn([said("ii", coverage=0.3, status=LayerStatus.WARMING_UP)], [said("bm")])
+    shadow.record([said("ii", coverage=0.3, status=LayerStatus.WARMING_UP)], [said("bm")])
 
     assert shadow.agreement.events == 0
     assert shadow.agreement.flips == {}
     assert (
         shadow.agreement.silent_challenger,
         shadow.agreement.silent_champion,
-        shadow.agreement.asked,
+        shadow.agreement.calls,
     ) == (1, 0, 1)
 
 
@@ -104,11 +104,11 @@ def test_what_fewer_layers_saw_is_no_flip_but_a_silence(shadow: ShadowEvaluation
 def test_a_share_is_a_share_of_the_events_whatever_the_batches(
     sizes: list[int], share: float
 ) -> None:
-    portion = TrafficSampler(share)
+    sampler = TrafficSampler(share)
     taken = 0
     for size in sizes:
-        if portion.takes(size):
-            portion.took(size)
+        if sampler.should_take(size):
+            sampler.record(size)
             taken += size
 
     assert abs(taken - share * sum(sizes)) <= max(sizes)

@@ -6,7 +6,7 @@ The model that was named, of the release that was named, or why there is none.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,6 @@ from ensemble.events import EventBatch, FlowBatch, Kind
 from ensemble.model import ModelScores
 from ensemble.runtime.classification import KNOWN_MODELS, Classification, classify
 from ensemble.runtime.model_state import (
-    LoadCheck,
     LoadedModel,
     LoadedRelease,
     LoadFailure,
@@ -27,6 +26,7 @@ from ensemble.runtime.model_state import (
     SlotEvent,
 )
 from ensemble.runtime.slot import ANY_RELEASE, LayerSlot
+from tests.support.model_source import StaticSource
 
 POISON = 666.0
 WHY = "it was not installed where this was trained"
@@ -55,41 +55,32 @@ class Two:
         raise NotImplementedError((batch, explain))
 
 
-@dataclass
-class Source:
-    """Has these releases, or raises."""
+def slot_of(
+    found: Sequence[LoadedRelease] | Exception, told: list[SlotEvent] | None = None
+) -> LayerSlot:
+    """A slot that loaded these releases, or failed with this error."""
 
-    found: Sequence[LoadedRelease] | Exception
+    def find(loaded: Sequence[LoadedRelease], requested: frozenset[str]) -> LoadResult:
+        del loaded, requested
+        if isinstance(found, Exception):
+            raise found
+        return LoadResult(found[0].name, tuple(found))
 
-    def fingerprint(self) -> Hashable:
-        return 1
-
-    def load(self, held: Sequence[LoadedRelease], requested: frozenset[str]) -> LoadResult:
-        del held, requested
-        if isinstance(self.found, Exception):
-            raise self.found
-        return LoadResult(self.found[0].name, tuple(self.found))
-
-    def trial(self) -> Mapping[Kind, LoadCheck]:
-        return {}
-
-
-def slot_of(source: Source, told: list[SlotEvent] | None = None) -> LayerSlot:
     slot = LayerSlot(
         "classifier",
         [Kind.FLOW],
-        source,
+        StaticSource(find),
         fallback_score=0.0,
-        tell=(told if told is not None else []).append,
+        on_event=(told if told is not None else []).append,
     )
-    slot.look()
+    slot.refresh()
     return slot
 
 
 def holding(
     model: Any, *, release: str = "acme/3", told: list[SlotEvent] | None = None
 ) -> LayerSlot:
-    return slot_of(Source([LoadedRelease(release, {Kind.FLOW: LoadedModel(model, "7")})]), told)
+    return slot_of(([LoadedRelease(release, {Kind.FLOW: LoadedModel(model, "7")})]), told)
 
 
 def flows(*values: float) -> FlowBatch:
@@ -122,11 +113,11 @@ def test_a_release_that_is_not_held_is_asked_for_and_is_warming_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "reason"),
+    ("found", "reason"),
     [
-        (Source(ArtifactMissing("acme's release")), "ARTIFACT_MISSING"),
+        ((ArtifactMissing("acme's release")), "ARTIFACT_MISSING"),
         (
-            Source(
+            (
                 [
                     LoadedRelease(
                         "acme/3", {}, {Kind.FLOW: LoadFailure("ARTIFACT_CORRUPT", "/srv/x: torn")}
@@ -135,12 +126,14 @@ def test_a_release_that_is_not_held_is_asked_for_and_is_warming_up() -> None:
             ),
             "ARTIFACT_CORRUPT",
         ),
-        (Source([LoadedRelease("acme/3")]), "this release has no classifier"),
+        ([LoadedRelease("acme/3")], "this release has no classifier"),
     ],
     ids=["no release", "a torn bundle", "a release without one"],
 )
-def test_a_classifier_without_a_model_says_why_by_code(source: Source, reason: str) -> None:
-    absence = classify(slot_of(source), flows(0), "acme/3", "random_forest").absence
+def test_a_classifier_without_a_model_says_why_by_code(
+    found: Sequence[LoadedRelease] | Exception, reason: str
+) -> None:
+    absence = classify(slot_of(found), flows(0), "acme/3", "random_forest").absence
 
     assert isinstance(absence, ModelNotLoaded)
     assert absence.reason == reason

@@ -287,7 +287,7 @@ def test_a_release_that_was_published_without_a_classifier_lacks_nothing(
     )
     assert (verdicts.coverage, verdicts.status) == (1.0, SystemStatus.FULLY_OPERATIONAL)
     assert VerdictWord.INDETERMINATE not in verdicts.word
-    assert (state.kinds[Kind.FLOW].status, state.kinds[Kind.FLOW].trouble) == (
+    assert (state.kinds[Kind.FLOW].status, state.kinds[Kind.FLOW].problem) == (
         LayerStatus.NOT_APPLICABLE,
         None,
     )
@@ -493,9 +493,9 @@ def test_a_loader_hands_out_the_release_that_the_pointer_names(
     Roll back is a new pointer to an old one.
     """
     loader = loader_of(store, "anomaly")
-    old = loader.load([], frozenset()).releases[0]
+    old = loader.load(loader.resolve(), [], frozenset()).releases[0]
     second = renew(trained["anomaly-flow"])
-    new = loader.load([old], frozenset()).releases[0]
+    new = loader.load(loader.resolve(), [old], frozenset()).releases[0]
     first = ReleaseRef(
         1,
         hashlib.sha256(
@@ -504,7 +504,7 @@ def test_a_loader_hands_out_the_release_that_the_pointer_names(
     )
     promote(store, Tenant("acme"), first, second.pointer_serial, signer=signer)
 
-    rolled_back = loader.load([new, old], frozenset()).releases[0]
+    rolled_back = loader.load(loader.resolve(), [new, old], frozenset()).releases[0]
 
     assert [held.name for held in (old, new, rolled_back)] == ["acme/1", "acme/2", "acme/1"]
     assert [held.models[Kind.FLOW].version for held in (old, new, rolled_back)] == ["1", "2", "1"]
@@ -514,7 +514,7 @@ def test_a_release_that_is_not_there_is_an_error(store: Store, published: Publis
     (store.state / "tenants" / "acme" / "releases" / f"{published.release.serial}.json").unlink()
 
     with pytest.raises(ArtifactMissing):
-        loader_of(store, "anomaly").load([], frozenset())
+        loader_of(store, "anomaly").resolve()
 
 
 def test_a_fusion_that_cannot_be_is_an_error_and_not_a_default(
@@ -576,3 +576,20 @@ def test_every_layer_has_the_fallback_score_of_the_source() -> None:
 def test_golden_flows_pass_the_same_door_as_any_other() -> None:
     with pytest.raises(ArtifactCorrupt, match="golden"):
         golden_batch(Kind.FLOW, [{"features": [None] * 78}])
+
+
+def test_a_pointer_that_moves_during_a_poll_is_followed_by_the_next_one(
+    store: Store, trained: dict[str, Trained], published: Published, renew: Callable[..., Published]
+) -> None:
+    """Fingerprint and load are of one resolution: neither mixes the old pointer with the new one."""
+    loader = loader_of(store, "anomaly")
+    assert published.release.serial == 1
+
+    resolved = loader.resolve()
+    renew(trained["anomaly-flow"])
+    fingerprint = loader.fingerprint(resolved)
+    loaded = loader.load(resolved, [], frozenset())
+
+    assert [one.name for one in loaded.releases] == ["acme/1"]
+    assert loaded.wanted == "acme/1"
+    assert loader.fingerprint(loader.resolve()) != fingerprint, "the next poll has a reason to load"

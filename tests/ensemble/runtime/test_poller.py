@@ -90,7 +90,7 @@ def test_threads_that_hang_do_not_pile_up_and_looking_goes_on_when_the_disk_come
     assert all(disk.given_up.acquire(timeout=WAIT_S) for _ in range(MOST_HANGING))
 
     assert not disk.looked.acquire(timeout=0.0) or disk.looks == MOST_HANGING
-    assert sum(thread.name == "look-disk" for thread in threading.enumerate()) == MOST_HANGING
+    assert sum(thread.name == "poll-disk" for thread in threading.enumerate()) == MOST_HANGING
     disk.answers.set()
 
     while disk.looks <= MOST_HANGING:
@@ -103,7 +103,7 @@ def test_a_keeper_that_was_stopped_looks_no_more(disk: Disk, keep: Keep) -> None
 
     keeper.stop()
     for thread in threading.enumerate():
-        if thread.name == "keep-disk":
+        if thread.name == "poller-disk":
             thread.join(WAIT_S)
             assert not thread.is_alive()
 

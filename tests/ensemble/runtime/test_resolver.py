@@ -44,7 +44,7 @@ class Shop:
     def __init__(self, store: Store, signer: Signer, bundle: BundleRef, now: datetime) -> None:
         self.store, self._signer, self._bundle, self._now = store, signer, bundle, now
         self._serials: dict[Tenant, int] = {}
-        self.lineage = ReleaseResolver(lambda: self.store, [OWN, GROUP, GENERIC])
+        self.resolver = ReleaseResolver(lambda: self.store, [OWN, GROUP, GENERIC])
 
     def release(self, tenant: Tenant) -> ReleaseRef:
         """A new release of `tenant`, promoted."""
@@ -74,7 +74,7 @@ class Shop:
         return path
 
     def found(self) -> list[str]:
-        return [candidate.name for candidate in self.lineage.look().releases]
+        return [candidate.name for candidate in self.resolver.resolve().releases]
 
 
 @pytest.fixture
@@ -89,22 +89,22 @@ def test_the_wanted_release_comes_first_and_the_ones_before_it_after_it(shop: Sh
     for _ in range(3):
         shop.release(OWN)
 
-    found = shop.lineage.look()
+    found = shop.resolver.resolve()
 
     assert [candidate.name for candidate in found.releases] == ["acme/3", "acme/2", "acme/1"]
     assert [candidate.is_wanted for candidate in found.releases] == [True, False, False]
-    assert (found.wanted, found.pointer, found.trouble) == ("acme/3", "acme#3", None)
+    assert (found.wanted, found.pointer, found.problem) == ("acme/3", "acme#3", None)
 
 
 def test_a_tenant_without_a_release_lives_on_its_parents_in_order(shop: Shop) -> None:
     """The tenant, its group, the generic one. That is no trouble: it is how a tenant begins."""
     shop.release(GENERIC)
-    assert shop.lineage.look().releases[0].is_wanted
+    assert shop.resolver.resolve().releases[0].is_wanted
     shop.release(GROUP)
 
-    found = shop.lineage.look()
+    found = shop.resolver.resolve()
 
-    assert (found.wanted, found.trouble) == ("banks/1", None)
+    assert (found.wanted, found.problem) == ("banks/1", None)
     assert [candidate.name for candidate in found.releases] == ["banks/1", "generic/1"]
 
 
@@ -113,27 +113,27 @@ def test_a_torn_release_leaves_the_ones_below_it(shop: Shop) -> None:
         shop.release(tenant)
     shop.path(OWN, "releases", "2.json").write_bytes(b"{")
 
-    found = shop.lineage.look()
+    found = shop.resolver.resolve()
 
     assert (found.wanted, [one.name for one in found.releases]) == (
         "acme/2",
         ["acme/1", "generic/1"],
     )
     assert not any(one.is_wanted for one in found.releases)
-    assert found.trouble is not None
+    assert found.problem is not None
 
 
 def test_a_pointer_that_was_seen_is_remembered_when_it_is_torn(shop: Shop) -> None:
     """P5: what breaks while it serves changes nothing."""
     shop.release(OWN)
     shop.release(GENERIC)
-    shop.lineage.look()
+    shop.resolver.resolve()
     shop.path(OWN, "CURRENT").write_bytes(b"torn")
 
-    found = shop.lineage.look()
+    found = shop.resolver.resolve()
     assert [one.name for one in found.releases] == ["acme/1", "generic/1"]
     assert (found.wanted, found.releases[0].is_wanted) == ("acme/1", True)
-    assert isinstance(found.trouble, ArtifactUntrusted | ArtifactCorrupt), (
+    assert isinstance(found.problem, ArtifactUntrusted | ArtifactCorrupt), (
         "it changes nothing, and it is told"
     )
 
@@ -144,10 +144,10 @@ def test_a_pointer_that_was_never_seen_whole_is_passed_over_with_a_word(shop: Sh
     shop.release(GENERIC)
     shop.path(OWN, "CURRENT").write_bytes(b"torn")
 
-    found = ReleaseResolver(lambda: shop.store, [OWN, GENERIC]).look()
+    found = ReleaseResolver(lambda: shop.store, [OWN, GENERIC]).resolve()
 
     assert [(one.name, one.is_wanted) for one in found.releases] == [("generic/1", False)]
-    assert (found.wanted, found.trouble is not None) == ("", True)
+    assert (found.wanted, found.problem is not None) == ("", True)
 
 
 def test_an_older_pointer_that_comes_back_changes_nothing(shop: Shop) -> None:
@@ -155,12 +155,12 @@ def test_an_older_pointer_that_comes_back_changes_nothing(shop: Shop) -> None:
     shop.release(OWN)
     old = shop.path(OWN, "CURRENT").read_bytes()
     shop.release(OWN)
-    shop.lineage.look()
+    shop.resolver.resolve()
     shop.path(OWN, "CURRENT").write_bytes(old)
 
-    found = shop.lineage.look()
+    found = shop.resolver.resolve()
     assert found.releases[0].name == "acme/2"
-    assert isinstance(found.trouble, ArtifactUntrusted), "P9: refused, and alarmed"
+    assert isinstance(found.problem, ArtifactUntrusted), "P9: refused, and alarmed"
 
 
 def test_a_pointer_of_a_key_that_was_taken_away_steers_nobody(
@@ -176,12 +176,12 @@ def test_a_pointer_of_a_key_that_was_taken_away_steers_nobody(
     old = shop.path(OWN, "CURRENT").read_bytes()
     for _ in range(3):
         move_pointer(shop.store, OWN, ref, read_pointer(shop.store, OWN).serial, signer=stranger)
-    shop.lineage.look()
+    shop.resolver.resolve()
 
     shop.store = honest
     shop.path(OWN, "CURRENT").write_bytes(old)
 
-    assert shop.lineage.look().pointer == "acme#1"
+    assert shop.resolver.resolve().pointer == "acme#1"
 
 
 def test_a_look_that_was_given_up_and_ends_late_does_not_turn_back_the_serial(
@@ -195,19 +195,19 @@ def test_a_look_that_was_given_up_and_ends_late_does_not_turn_back_the_serial(
         if found.serial == 1:
             monkeypatch.setattr(resolver, "read_pointer", honest)
             shop.release(OWN)
-            shop.lineage.look()
+            shop.resolver.resolve()
         return found
 
     monkeypatch.setattr(resolver, "read_pointer", slow)
-    shop.lineage.look()
-    old = list(shop.lineage._seen.values())
+    shop.resolver.resolve()
+    old = list(shop.resolver._pointers.values())
 
     assert [pointer.serial for pointer in old] == [2]
 
 
 def test_nothing_at_all_is_an_error_of_the_tenant_itself(shop: Shop) -> None:
     with pytest.raises(ArtifactMissing):
-        shop.lineage.look()
+        shop.resolver.resolve()
 
 
 def test_a_key_that_was_taken_away_takes_its_releases_with_it(shop: Shop) -> None:
@@ -216,11 +216,11 @@ def test_a_key_that_was_taken_away_takes_its_releases_with_it(shop: Shop) -> Non
     What a stolen key signed is gone without a restart.
     """
     shop.release(OWN)
-    shop.lineage.look()
+    shop.resolver.resolve()
     shop.store = Store(shop.store.state, shop.store.shipped, Trust({}, frozenset()))
 
     with pytest.raises(ArtifactUntrusted):
-        shop.lineage.look()
+        shop.resolver.resolve()
 
 
 # the choice
@@ -230,7 +230,7 @@ NEW, OLD = (
     ReleaseFusion(name, {Kind.FLOW: FUSION, Kind.PROCESS: Fusion({"anomaly": 1.0}, 1.0, {})})
     for name in ("acme/2", "acme/1")
 )
-BOTH = FusionChoices("acme/2", "acme#2", at_once=False, releases=(NEW, OLD), trouble=None)
+BOTH = FusionChoices("acme/2", "acme#2", at_once=False, releases=(NEW, OLD), problem=None)
 EVERYTHING = {layer: frozenset(plan.kinds) for layer, plan in LAYERS.items()}
 
 
@@ -289,8 +289,8 @@ def test_a_release_that_was_published_without_a_layers_model_lacks_nothing() -> 
     )
     torn = LoadedRelease("acme/2", {}, {Kind.FLOW: LoadFailure("ARTIFACT_MISSING", "")})
 
-    assert (without.is_complete, without.has) == (True, frozenset({Kind.FLOW}))
-    assert (torn.is_complete, torn.has) == (False, frozenset())
+    assert (without.is_complete, without.complete_kinds) == (True, frozenset({Kind.FLOW}))
+    assert (torn.is_complete, torn.complete_kinds) == (False, frozenset())
 
 
 def test_a_layer_that_did_not_answer_speaks_neither_for_nor_against_a_release() -> None:
@@ -317,7 +317,7 @@ def test_a_kind_that_the_wanted_release_was_published_without_does_not_speak_for
     assert (
         choose_release(
             FusionChoices(
-                "acme/2", "acme#2", at_once=False, releases=(flows_only, OLD), trouble=None
+                "acme/2", "acme#2", at_once=False, releases=(flows_only, OLD), problem=None
             ),
             states,
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Self, cast
 
 import numpy as np
 import pytest
@@ -24,10 +24,11 @@ from ensemble.runtime.model_state import (
     LoadResult,
     SlotEvent,
 )
+from ensemble.runtime.resolver import ResolvedReleases
 from ensemble.runtime.slot import (
     ANY_RELEASE,
-    ASKED_WITHIN_S,
     FIRST_RETRY_S,
+    IN_USE_WITHIN_S,
     LONGEST_RETRY_S,
     SUSPICIOUS_FAILURES,
     LayerSlot,
@@ -75,23 +76,38 @@ class FakeSource:
     """
 
     found: Sequence[LoadedRelease] | Exception = ()
-    trouble: Mapping[Kind, LoadFailure] = field(default_factory=dict)
+    problems: Mapping[Kind, LoadFailure] = field(default_factory=dict)
     touched: int = 0
     loads: int = 0
+    resolved: int = 0
+    fingerprinted: list[ResolvedReleases] = field(default_factory=list)
+    loaded_of: list[ResolvedReleases] = field(default_factory=list)
     requests: list[frozenset[str]] = field(default_factory=list)
 
-    def fingerprint(self) -> Hashable:
-        return self.touched
+    def resolve(self) -> ResolvedReleases:
+        self.resolved += 1
+        # one object each time: a slot must pass on the one it was given
+        return cast("ResolvedReleases", (self.resolved, self.touched))
 
-    def load(self, held: Sequence[LoadedRelease], requested: frozenset[str]) -> LoadResult:
-        del held
+    def fingerprint(self, resolved: ResolvedReleases) -> Hashable:
+        self.fingerprinted.append(resolved)
+        return cast("tuple[int, int]", resolved)[1]
+
+    def load(
+        self,
+        resolved: ResolvedReleases,
+        loaded: Sequence[LoadedRelease],
+        requested: frozenset[str],
+    ) -> LoadResult:
+        del loaded
+        self.loaded_of.append(resolved)
         self.loads += 1
         self.requests.append(requested)
         if isinstance(self.found, Exception):
             raise self.found
-        return LoadResult(self.found[0].name, tuple(self.found), self.trouble)
+        return LoadResult(self.found[0].name, tuple(self.found), self.problems)
 
-    def trial(self) -> Mapping[Kind, LoadCheck]:
+    def check_load(self) -> Mapping[Kind, LoadCheck]:
         return {Kind.FLOW: LoadCheck(ok=True, version="v9", code="", message="", elapsed_ms=1.0)}
 
     def put(self, *found: LoadedRelease) -> None:
@@ -115,7 +131,7 @@ class World:
             [Kind.FLOW],
             self.source,
             fallback_score=0.1,
-            tell=self.told.append,
+            on_event=self.told.append,
             clock=lambda: self.uptime_s,
             now=lambda: self.date,
         )
@@ -136,7 +152,7 @@ def world() -> World:
 @pytest.fixture
 def live(world: World) -> World:
     """A slot that serves release 1."""
-    world.slot.look()
+    world.slot.refresh()
     return world
 
 
@@ -185,7 +201,7 @@ def test_a_model_whose_knowledge_is_too_old_abstains_and_says_why(world: World) 
         )
     )
     world.source.put(LoadedRelease("acme/1", {Kind.FLOW: LoadedModel(old, "v1")}))
-    world.slot.look()
+    world.slot.refresh()
 
     opinion = world.slot.score(FLOWS, "acme/1")
 
@@ -234,7 +250,7 @@ def test_a_load_that_fails_makes_a_fallback_with_a_code_and_a_cause(
     for the client.
     """
     world.source.found = error
-    world.slot.look()
+    world.slot.refresh()
 
     opinion = world.slot.score(FLOWS, ANY_RELEASE)
     state = world.slot.state().kinds[Kind.FLOW]
@@ -242,8 +258,8 @@ def test_a_load_that_fails_makes_a_fallback_with_a_code_and_a_cause(
     assert (opinion.status, opinion.speaks, opinion.reason) == (LayerStatus.FALLBACK, False, code)
     assert opinion.scores.tolist() == [0.1, 0.1, 0.1]
     assert (state.status, state.version, state.reason) == (LayerStatus.FALLBACK, "", code)
-    assert state.trouble is not None
-    assert (state.trouble.code, state.trouble.cause) == (code, cause)
+    assert state.problem is not None
+    assert (state.problem.code, state.problem.cause) == (code, cause)
 
 
 def test_a_failed_reload_leaves_what_was_live_and_says_what_is_wrong(live: World) -> None:
@@ -251,7 +267,7 @@ def test_a_failed_reload_leaves_what_was_live_and_says_what_is_wrong(live: World
     before = live.slot.score(FLOWS, "acme/1")
     live.source.found, live.source.touched = ArtifactMissing("CURRENT"), 1
 
-    live.slot.look()
+    live.slot.refresh()
     after, state = live.slot.score(FLOWS, "acme/1"), live.slot.state()
 
     assert (after.status, after.version, after.scores.tobytes()) == (
@@ -260,7 +276,7 @@ def test_a_failed_reload_leaves_what_was_live_and_says_what_is_wrong(live: World
         before.scores.tobytes(),
     )
     assert state.kinds[Kind.FLOW].status is LayerStatus.LIVE
-    assert state.kinds[Kind.FLOW].trouble == LoadFailure(
+    assert state.kinds[Kind.FLOW].problem == LoadFailure(
         "ARTIFACT_MISSING", "CURRENT is not in the store", "files", "ArtifactMissing", "CURRENT"
     )
     assert state.files_present is False
@@ -273,12 +289,12 @@ def test_looking_again_at_a_release_never_loses_a_model_that_lives(live: World) 
     teach.
     """
     live.source.put(LoadedRelease("acme/1", {}, {Kind.FLOW: TORN}))
-    live.source.trouble = {Kind.FLOW: TORN}
+    live.source.problems = {Kind.FLOW: TORN}
 
-    live.slot.look()
+    live.slot.refresh()
 
     assert live.slot.score(FLOWS, "acme/1").status is LayerStatus.LIVE
-    assert live.slot.state().kinds[Kind.FLOW].trouble == TORN
+    assert live.slot.state().kinds[Kind.FLOW].problem == TORN
 
 
 def test_a_kind_whose_bundle_failed_falls_back_while_the_other_kind_is_live(world: World) -> None:
@@ -286,7 +302,7 @@ def test_a_kind_whose_bundle_failed_falls_back_while_the_other_kind_is_live(worl
     world.source.put(
         LoadedRelease("acme/1", {Kind.FLOW: LoadedModel(FakeModel(), "v1")}, {Kind.PROCESS: TORN})
     )
-    world.slot.look()
+    world.slot.refresh()
 
     flows, processes = world.slot.score(FLOWS, "acme/1"), world.slot.score(PROCESSES, "acme/1")
 
@@ -300,7 +316,7 @@ def test_a_kind_whose_bundle_failed_falls_back_while_the_other_kind_is_live(worl
 def test_files_that_do_not_change_are_not_loaded_again(live: World) -> None:
     """Two seconds apart for ever: a look that finds nothing new must cost next to nothing."""
     for _ in range(5):
-        live.slot.look()
+        live.slot.refresh()
 
     assert live.source.loads == 1
 
@@ -312,10 +328,10 @@ def test_files_that_were_repaired_are_live_at_the_next_look(world: World) -> Non
     """
     world.source.found = ArtifactCorrupt("model.safetensors", "sha256 differs")
     for _ in range(3):
-        world.slot.look()
+        world.slot.refresh()
 
     world.source.put(release_of(1))
-    world.slot.look()
+    world.slot.refresh()
 
     assert world.slot.score(FLOWS, "acme/1").status is LayerStatus.LIVE
 
@@ -325,13 +341,13 @@ def test_a_failed_load_is_tried_again_ever_more_seldom_though_nothing_seems_to_c
 ) -> None:
     """F1: after 1, 2, 4 .. 30 s. A disk that fails now and then leaves no trace in its files."""
     world.source.found = ArtifactCorrupt("model.safetensors", "cannot be read")
-    world.slot.look()
+    world.slot.refresh()
     waits = []
     for _ in range(8):
         start, loads = world.uptime_s, world.source.loads
         while world.source.loads == loads:
             world.uptime_s += 0.5
-            world.slot.look()
+            world.slot.refresh()
         waits.append(world.uptime_s - start)
 
     assert waits == [
@@ -351,13 +367,13 @@ def test_a_change_of_the_files_begins_the_retries_anew(world: World) -> None:
     world.source.found = ArtifactMissing("CURRENT")
     for _ in range(6):
         world.uptime_s += LONGEST_RETRY_S
-        world.slot.look()
+        world.slot.refresh()
 
     world.source.touched += 1
-    world.slot.look()
+    world.slot.refresh()
     loads = world.source.loads
     world.uptime_s += FIRST_RETRY_S
-    world.slot.look()
+    world.slot.refresh()
 
     assert world.source.loads == loads + 1
 
@@ -375,28 +391,32 @@ def test_what_a_look_that_was_given_up_brings_late_is_used_unless_it_is_old_news
     """
     honest = live.source.load
 
-    def slow(held: Sequence[LoadedRelease], requested: frozenset[str]) -> LoadResult:
+    def slow(
+        resolved: ResolvedReleases,
+        loaded: Sequence[LoadedRelease],
+        requested: frozenset[str],
+    ) -> LoadResult:
         live.source.load = honest  # type: ignore[method-assign]
-        found = honest(held, requested)
-        live.slot.give_up(LoadTimeout("models", 10.0))
+        found = honest(resolved, loaded, requested)
+        live.slot.abandon_load(LoadTimeout("models", 10.0))
         if is_overtaken:
             live.source.put(release_of(3))
-            live.slot.look()
+            live.slot.refresh()
         return found
 
     live.source.load = slow  # type: ignore[method-assign]
     live.source.put(release_of(2))
 
-    live.slot.look()
+    live.slot.refresh()
 
     assert live.slot.state().release == ("acme/3" if is_overtaken else "acme/2")
-    assert live.slot.state().kinds[Kind.FLOW].trouble is None
+    assert live.slot.state().kinds[Kind.FLOW].problem is None
 
 
 def test_a_look_that_was_given_up_is_a_trouble_of_its_own(live: World) -> None:
-    live.slot.give_up(LoadTimeout("models", 10.0))
+    live.slot.abandon_load(LoadTimeout("models", 10.0))
 
-    trouble = live.slot.state().kinds[Kind.FLOW].trouble
+    trouble = live.slot.state().kinds[Kind.FLOW].problem
 
     assert trouble is not None
     assert (trouble.code, trouble.cause) == ("LOAD_TIMEOUT", "resources")
@@ -411,11 +431,11 @@ def test_reset_forgets_what_failed(world: World) -> None:
     world.source.found = ArtifactCorrupt("model.safetensors", "permission")
     for _ in range(3):
         world.uptime_s += LONGEST_RETRY_S
-        world.slot.look()
+        world.slot.refresh()
     world.source.found = [release_of(1)]
 
     world.slot.reset()
-    world.slot.look()
+    world.slot.refresh()
 
     assert world.woken == 1
     assert world.slot.score(FLOWS, "acme/1").status is LayerStatus.LIVE
@@ -425,14 +445,14 @@ def test_a_slot_that_is_disabled_loads_nothing(world: World) -> None:
     """S1-06: a layer that is switched off must not go on trying, and failing."""
     world.slot.is_disabled = True
 
-    world.slot.look()
+    world.slot.refresh()
 
     assert world.source.loads == 0
 
 
 def test_a_trial_tells_how_a_load_would_go_and_changes_nothing(live: World) -> None:
     """S1-05."""
-    assert live.slot.trial()[Kind.FLOW].version == "v9"
+    assert live.slot.check_load()[Kind.FLOW].version == "v9"
     assert live.slot.state().kinds[Kind.FLOW].version == "v1"
 
 
@@ -457,10 +477,10 @@ def test_asked_for_a_release_it_has_not_it_looks_for_it_soon(live: World) -> Non
     """
     for _ in range(50):
         live.slot.score(FLOWS, "acme/9")
-    live.slot.look()
+    live.slot.refresh()
     for _ in range(50):
         live.slot.score(FLOWS, "acme/9")
-        live.slot.look()
+        live.slot.refresh()
 
     assert live.woken >= 1
     assert live.source.requests == [frozenset(), frozenset({"acme/9"})]
@@ -471,7 +491,7 @@ def test_two_callers_that_name_different_releases_cost_one_load_each(live: World
     for _ in range(20):
         for name in ("acme/8", "acme/9"):
             live.slot.score(FLOWS, name)
-            live.slot.look()
+            live.slot.refresh()
 
     assert live.source.loads == 3
 
@@ -480,7 +500,7 @@ def test_while_one_release_replaces_another_both_answer(live: World) -> None:
     live.source.put(release_of(2, 0.9))
     live.slot.score(FLOWS, "acme/1")
 
-    live.slot.look()
+    live.slot.refresh()
 
     assert live.slot.score(FLOWS, "acme/1").scores[0] == 0.7
     assert live.slot.score(FLOWS, "acme/2").scores[0] == 0.9
@@ -494,13 +514,13 @@ def test_the_release_that_callers_still_name_outlives_newer_ones(live: World) ->
     for serial in (2, 3, 4):
         live.slot.score(FLOWS, "acme/1")
         live.source.put(release_of(serial))
-        live.slot.look()
+        live.slot.refresh()
         live.slot.score(FLOWS, f"acme/{serial}")
     assert {"acme/4", "acme/1"} <= set(live.slot.state().holds)
 
-    live.uptime_s += 2 * ASKED_WITHIN_S
+    live.uptime_s += 2 * IN_USE_WITHIN_S
     live.source.put(release_of(5))
-    live.slot.look()
+    live.slot.refresh()
 
     assert set(live.slot.state().holds) == {"acme/5", "acme/4"}
 
@@ -508,7 +528,7 @@ def test_the_release_that_callers_still_name_outlives_newer_ones(live: World) ->
 def test_who_asks_for_any_release_gets_the_newest_and_is_told_which(live: World) -> None:
     """The answer names the release whose thresholds belong to it."""
     live.source.put(release_of(2, 0.9))
-    live.slot.look()
+    live.slot.refresh()
 
     opinion = live.slot.score(FLOWS, ANY_RELEASE)
 
@@ -522,8 +542,8 @@ def test_what_stands_in_the_place_of_the_wanted_release_says_so(world: World) ->
         "acme/1", {Kind.FLOW: LoadedModel(FakeModel(0.4), "v1", LayerStatus.LAST_GOOD)}
     )
     world.source.put(LoadedRelease("acme/2", {}, {Kind.FLOW: TORN}), older)
-    world.source.trouble = {Kind.FLOW: TORN}
-    world.slot.look()
+    world.source.problems = {Kind.FLOW: TORN}
+    world.slot.refresh()
 
     wanted, standing_in = world.slot.score(FLOWS, "acme/2"), world.slot.score(FLOWS, "acme/1")
 
@@ -561,7 +581,7 @@ def model(world: World) -> FakeModel:
     """The model that serves."""
     made = FakeModel()
     world.source.put(LoadedRelease("acme/1", {Kind.FLOW: LoadedModel(made, "v1", probe=FLOWS)}))
-    world.slot.look()
+    world.slot.refresh()
     return made
 
 
@@ -637,7 +657,7 @@ def test_only_a_process_that_cannot_score_its_golden_events_any_more_asks_for_a_
 def test_a_missing_model_is_no_reason_to_restart(world: World) -> None:
     """P38: a restart would read the same files."""
     world.source.found = ArtifactMissing("CURRENT")
-    world.slot.look()
+    world.slot.refresh()
     for _ in range(2 * SUSPICIOUS_FAILURES):
         world.slot.score(FLOWS, ANY_RELEASE)
 
@@ -656,7 +676,7 @@ def test_it_tells_what_it_loaded_once(world: World) -> None:
         )
     )
     for _ in range(3):
-        world.slot.look()
+        world.slot.refresh()
         world.source.touched += 1
 
     (event,) = world.told_of("loaded")
@@ -675,7 +695,7 @@ def test_it_tells_of_a_failure_once_and_counts_it_every_time(world: World) -> No
     """C-13: a log that repeats itself is not read; the counter stays exact."""
     world.source.found = ArtifactMissing("manifest.json")
     for _ in range(4):
-        world.slot.look()
+        world.slot.refresh()
         world.uptime_s += LONGEST_RETRY_S
 
     assert [event.fields["is_news"] for event in world.told_of("load_failed")] == [
@@ -694,7 +714,7 @@ def test_it_counts_the_scores_that_were_no_opinion(world: World) -> None:
     A dummy is a false negative waiting to happen; how many there were must be known exactly.
     """
     world.source.found = ArtifactMissing("manifest.json")
-    world.slot.look()
+    world.slot.refresh()
 
     for _ in range(2):
         world.slot.score(FLOWS, ANY_RELEASE)
@@ -706,9 +726,38 @@ def test_a_state_says_since_when(live: World) -> None:
     began = live.date
     live.date += 60.0
     live.source.found, live.source.touched = ArtifactMissing("CURRENT"), 7
-    live.slot.look()
+    live.slot.refresh()
     unchanged = live.slot.state().kinds[Kind.FLOW].since
     live.source.put(release_of(2))
-    live.slot.look()
+    live.slot.refresh()
 
     assert (unchanged, live.slot.state().kinds[Kind.FLOW].since) == (began, began + 60.0)
+
+
+# one resolution a poll
+
+
+def test_what_is_loaded_is_what_was_fingerprinted(world: World) -> None:
+    """A pointer that moves between the two would be loaded under the fingerprint of the old one."""
+    world.slot.refresh()
+    world.source.put(release_of(2))
+    world.slot.refresh()
+
+    assert world.source.resolved == 2
+    assert world.source.loaded_of == world.source.fingerprinted
+
+
+def test_an_error_of_the_resolution_is_reported_like_one_of_the_load(live: World) -> None:
+    live.source.resolve = lambda: failing(ArtifactCorrupt("CURRENT", "torn"))  # type: ignore[method-assign]
+    live.slot.refresh()
+    live.slot.refresh()
+
+    problem = live.slot.state().kinds[Kind.FLOW].problem
+    assert problem is not None
+    assert problem.code == "ARTIFACT_CORRUPT"
+    assert live.slot.score(FLOWS, "acme/1").status is LayerStatus.LIVE
+    assert len(live.told_of("load_failed")) == 1, "retried after a pause, not at every poll"
+
+
+def failing(error: Exception) -> ResolvedReleases:
+    raise error

@@ -52,7 +52,7 @@ def test_the_multiple_is_enough_for_every_shipped_layer(layer: str, names: list[
     loader = ReleaseLoader(
         ReleaseResolver(lambda: shipped, ["default"]), layer, ModelBuilder("cpu", 30, 730)
     )
-    assert not loader.load([], frozenset()).trouble  # imports what it needs
+    assert not loader.load(loader.resolve(), [], frozenset()).problems  # imports what it needs
     size = sum(
         line.size_bytes
         for line in list_bundles(shipped, Tenant("default"))
@@ -61,7 +61,7 @@ def test_the_multiple_is_enough_for_every_shipped_layer(layer: str, names: list[
 
     tracemalloc.start()
     try:
-        loader.load([], frozenset())
+        loader.load(loader.resolve(), [], frozenset())
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -345,3 +345,20 @@ def test_the_user_cannot_be_made_up(
 @pytest.mark.usefixtures("own")
 def test_what_makes_no_sense_is_refused_in_one_sentence(axon: Axon, verb: list[str]) -> None:
     refused(axon("models", *verb))
+
+
+def test_a_tenant_before_the_verb_is_the_tenant_of_the_verb(
+    axon: Axon, own: Callable[..., BundleRef]
+) -> None:
+    """`axon models --tenant T VERB` acted on the configured tenant."""
+    own()
+    own()
+    own(tenant="acme")
+
+    before = done(axon("models", "--tenant", "acme", "versions", "tabular", "--json"))
+    done(axon("models", "--tenant", "acme", "retention", "--keep", "1"))
+    left = json.loads(done(axon("models", "versions", "tabular", "--json")))
+
+    assert before == done(axon("models", "versions", "tabular", "--tenant", "acme", "--json"))
+    assert len(json.loads(before)) == 1
+    assert len(left) == 2

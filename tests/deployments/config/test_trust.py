@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from deployments import cli
 from deployments.app import build
-from deployments.cli import publish_target
+from deployments.cli import console, publish_target
 from deployments.cli.local_store import own_store
 from deployments.config.settings import ROOT, read_settings
 from deployments.config.trust import (
@@ -44,8 +44,8 @@ DEFAULT = Tenant("default")
 @pytest.fixture
 def axon(monkeypatch: pytest.MonkeyPatch) -> Axon:
     """`axon("trust", "init")`, on a wide terminal."""
-    monkeypatch.setattr(cli, "out", Console(width=250))
-    monkeypatch.setattr(cli, "err", Console(width=250, stderr=True))
+    monkeypatch.setattr(console, "out", Console(width=250))
+    monkeypatch.setattr(console, "err", Console(width=250, stderr=True))
     runner = CliRunner()
     return lambda *arguments: runner.invoke(cli.app, [str(argument) for argument in arguments])
 

@@ -86,10 +86,10 @@ def labelled(data: Path) -> FlowTable:
     if not data.is_file():
         raise CommandFailed(f"there is no file {data}")
     flows = read_flow_table(data)
-    for bad in flows.bad[:BAD_LINES_SHOWN]:
+    for bad in flows.refused[:BAD_LINES_SHOWN]:
         console.err.print(f"[red]{plain(data.name)}[/red] {plain(str(bad))}")
-    if len(flows.bad) > BAD_LINES_SHOWN:
-        console.err.print(f"and {len(flows.bad) - BAD_LINES_SHOWN} more bad lines")
+    if len(flows.refused) > BAD_LINES_SHOWN:
+        console.err.print(f"and {len(flows.refused) - BAD_LINES_SHOWN} more bad lines")
     return flows
 
 

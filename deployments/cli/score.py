@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +16,7 @@ from deployments.cli import console
 from deployments.cli.client import key_header, key_hint
 from deployments.cli.console import Column, coloured, plain, table
 from deployments.cli.errors import CommandFailed
+from deployments.cli.json_lines import JSON_LINES
 from deployments.cli.local_models import local_ensemble
 from deployments.cli.options import (
     SERVICE,
@@ -30,8 +29,8 @@ from deployments.cli.options import (
 from deployments.cli.progress import progress_bars
 from deployments.scoring import wire
 from ensemble.errors import EventError, TrainingError
-from ensemble.events import EventBatch, FlowBatch, Kind
-from ensemble.training.data.flow_table import read_flow_blocks
+from ensemble.events import EventBatch, FlowBatch
+from ensemble.sources import Block, find_source
 from ensemble.verdicts import SPEAKING
 
 __all__ = ["COLOURS", "events_as_json", "score", "service_scorer"]
@@ -46,7 +45,6 @@ COLOURS = {
     "indeterminate": "magenta",
 }
 Scorer = Callable[[EventBatch], Sequence[dict[str, Any]]]
-Block = tuple[Sequence[tuple[EventBatch, Sequence[int]]], Sequence[str]]
 
 
 def score(
@@ -116,7 +114,7 @@ def _verdicts(file: Path, scorer: Scorer) -> Iterator[tuple[int, dict[str, Any],
         CommandFailed: the file cannot be read to its end, or holds no events.
     """
     try:
-        yield from _verdicts_of_blocks(_blocks(file), scorer)
+        yield from _verdicts_of_blocks(find_source(file, [JSON_LINES]).read(file), scorer)
     except (EventError, TrainingError) as error:
         raise CommandFailed(f"{file.name}: {error}") from None
     except (OSError, EOFError) as error:  # a file that breaks off or only claims to be gzipped
@@ -126,13 +124,13 @@ def _verdicts(file: Path, scorer: Scorer) -> Iterator[tuple[int, dict[str, Any],
 def _verdicts_of_blocks(
     blocks: Iterator[Block], scorer: Scorer
 ) -> Iterator[tuple[int, dict[str, Any], str]]:
-    for batches, problems in blocks:
-        for problem in problems:
-            yield 0, {}, problem
+    for block in blocks:
+        for refused in block.refused:
+            yield 0, {}, str(refused)
         scored = [
             (line, verdict)
-            for batch, lines in batches
-            for line, verdict in zip(lines, scorer(batch), strict=True)
+            for rows in block.rows
+            for line, verdict in zip(rows.lines, scorer(rows.batch), strict=True)
         ]
         # each kind was scored apart; restore the order of the file
         for line, verdict in sorted(scored, key=lambda one: one[0]):
@@ -141,46 +139,6 @@ def _verdicts_of_blocks(
                 verdict,
                 f"line {line}: {verdict['error']['message']}" if "error" in verdict else "",
             )
-
-
-def _blocks(file: Path) -> Iterator[Block]:
-    """Yield blocks: batches of a kind with their line numbers; problems of skipped lines."""
-    if file.suffix in {".jsonl", ".ndjson"} or file.name.endswith(".jsonl.gz"):
-        yield from _jsonl_blocks(file)
-        return
-    for block in read_flow_blocks(file):
-        yield (
-            [(block.batch(), block.lines.tolist())] if len(block) else [],
-            [str(bad) for bad in block.bad],
-        )
-
-
-def _jsonl_blocks(file: Path) -> Iterator[Block]:
-    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
-        numbered = ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
-        while block := list(islice(numbered, EVENTS_PER_REQUEST)):
-            yield _jsonl_block(block)
-
-
-def _jsonl_block(block: Sequence[tuple[int, bytes]]) -> Block:
-    parsed: list[tuple[int, wire.EventRequest]] = []
-    problems: list[str] = []
-    for number, line in block:
-        try:
-            parsed.append((number, wire.parse_event(line)))
-        except EventError as error:
-            problems.append(f"line {number}, column {error.field or '-'}: {error}")
-    batches: list[tuple[EventBatch, Sequence[int]]] = []
-    for kind in Kind:
-        some = [(number, event) for number, event in parsed if wire.kind_of(event) is kind]
-        if some:
-            batch, places, refused = wire.admit(kind, [event for _, event in some])
-            problems += [
-                f"line {some[place][0]}, column {error.field or '-'}: {error}"
-                for place, error in refused.items()
-            ]
-            batches += [(batch, [some[place][0] for place in places])] if len(batch) else []
-    return batches, problems
 
 
 def _local_scorer(*, explain: bool) -> Scorer:

@@ -1,0 +1,37 @@
+"""Files of flows as CICFlowMeter writes them, plain or gzipped."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+__all__ = ["a_line", "write_flows"]
+
+
+def write_flows(
+    folder: Path,
+    header: Sequence[str],
+    lines: Iterable[Sequence[object]],
+    *,
+    name: str = "flows.csv",
+    before: str = "",
+) -> Path:
+    """Write a CSV file; `name` ending in .gz packs it, `before` comes first in it."""
+    path = folder / name
+    text = io.StringIO(newline="")
+    text.write(before)
+    csv.writer(text).writerows([header, *lines])
+    data = text.getvalue().encode()
+    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    return path
+
+
+def a_line(seed: int = 0, **cells: object) -> list[object]:
+    """Make 78 cells in order, different for each `seed`; `cells` by position, e.g. `c6="x"`."""
+    line: list[object] = [float(seed + i) for i in range(78)]
+    for name, value in cells.items():
+        line[int(name[1:])] = value
+    return line

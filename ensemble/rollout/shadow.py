@@ -1,4 +1,4 @@
-"""Shadow evaluation: the challenger scores a share of what the champion answered, beside the answer.
+"""Shadow evaluation: the challenger scores a share of events, off the path of the answer.
 
 Nothing that it returns reaches a caller, and no caller waits for it. Counted is what a team needs
 before it promotes the challenger: on how many events both releases give the same verdict, which

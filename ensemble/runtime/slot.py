@@ -167,7 +167,7 @@ class LayerSlot:
         self.wake()
 
     def check_load(self) -> Mapping[Kind, LoadCheck]:
-        """Load the wanted release from scratch beside what serves. Changes nothing, never raises."""
+        """Load the wanted release from scratch beside the serving one; change nothing, never raise."""
         try:
             return self._source.check_load()
         except Exception as error:  # noqa: BLE001  # the error is the result
@@ -226,7 +226,7 @@ class LayerSlot:
         return LayerStatus.WARMING_UP, "the model is being loaded"
 
     def state(self, release: str = ANY_RELEASE) -> SlotState:
-        """State for `release`, or for the newest loaded one. Requests `release` if it is missing."""
+        """State for `release`, or for the newest loaded one; request `release` if it is missing."""
         loaded = self._find(release)
         models = {id(m.model): m for one in self._loaded for m in one.models.values()}
         return SlotState(

@@ -167,7 +167,7 @@ class LayerSlot:
         self.wake()
 
     def check_load(self) -> Mapping[Kind, LoadCheck]:
-        """Load the wanted release from scratch beside the serving one; change nothing, never raise."""
+        """Load the wanted release from scratch beside the serving one; changes nothing."""
         try:
             return self._source.check_load()
         except Exception as error:  # noqa: BLE001  # the error is the result

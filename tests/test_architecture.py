@@ -107,7 +107,6 @@ OLD_WORDS_LEFT = {
     "deployments.observability.log",
     "ensemble.features.process",
     "ensemble.features.tabular",
-    "ensemble.guard",
     "ensemble.kernels.backoff_counts",
     "ensemble.kernels.decision_trees",
     "ensemble.layers.posture",

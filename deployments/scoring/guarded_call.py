@@ -143,7 +143,7 @@ class GuardedLayer:
         code, error_type = self._fault(pending)
         if not is_trial:  # `_judge_trial` rates a trial
             self._report_fault(code, error_type)
-            self.breaker.tell(
+            self.breaker.record(
                 pending.ticket, is_good=not code and not self._is_slow(pending, excused_s)
             )
         if code:
@@ -160,7 +160,7 @@ class GuardedLayer:
         had_s = self._clock() - pending.began - excused_s
         # a layer that had less time than that is not rated
         if pending.call.cancel() and had_s >= self._slow_s:
-            self.breaker.tell(pending.ticket, is_good=False)
+            self.breaker.record(pending.ticket, is_good=False)
 
     async def call(
         self, request: Callable[[], Awaitable[Response]], *, within_s: float
@@ -192,14 +192,14 @@ class GuardedLayer:
         if error is None:
             error = asyncio.CancelledError() if call.cancelled() else call.exception()
         if error is None:
-            self.breaker.tell(ticket, is_good=True)
+            self.breaker.record(ticket, is_good=True)
             return call.result()
         call.cancel()
         kind = LayerTimeout if isinstance(error, TimeoutError) else _kind_of(error)
         # a layer that had less time than `_slow_s` is not rated
         had_time = self._clock() - began >= self._slow_s
         if kind is not LayerTimeout or ticket.is_trial or had_time:
-            self.breaker.tell(ticket, is_good=False)
+            self.breaker.record(ticket, is_good=False)
         self._report_fault(kind.code, type(error).__name__)
         raise kind(self._layer) from error
 
@@ -230,7 +230,7 @@ class GuardedLayer:
         )
         pending.call.cancel()
         self._report_fault(code, error_type)
-        self.breaker.tell(pending.ticket, is_good=not code and not self._is_slow(pending, 0.0))
+        self.breaker.record(pending.ticket, is_good=not code and not self._is_slow(pending, 0.0))
 
     def _is_slow(self, pending: InFlightCall, excused_s: float) -> bool:
         """Whether a call was slow; an explanation is slow by nature."""

@@ -4,6 +4,7 @@ from ensemble.runtime.builder import ModelBuilder, proven_detector
 from ensemble.runtime.classification import KNOWN_MODELS, Classification, classify
 from ensemble.runtime.controls import CONTROLS, Controls, change_controls, read_controls
 from ensemble.runtime.golden import golden_batch
+from ensemble.runtime.hot_reload import ANY_RELEASE, LayerSlot
 from ensemble.runtime.loader import ReleaseLoader
 from ensemble.runtime.local_ensemble import LocalEnsemble
 from ensemble.runtime.model_state import (
@@ -26,7 +27,6 @@ from ensemble.runtime.release_fusion import (
     is_complete,
 )
 from ensemble.runtime.resolver import PinnedRelease, ReleaseResolver
-from ensemble.runtime.slot import ANY_RELEASE, LayerSlot
 from ensemble.runtime.tenant_slots import TenantSlots
 
 __all__ = [

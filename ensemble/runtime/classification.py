@@ -19,7 +19,7 @@ from ensemble.errors import EnsembleError, LayerCrashed, LayerWarmingUp, ModelNo
 from ensemble.events import FlowBatch, Kind
 from ensemble.layers.classifier import KNOWN_MODELS
 from ensemble.runtime.bad_rows import call_isolating_bad_rows
-from ensemble.runtime.slot import LayerSlot
+from ensemble.runtime.hot_reload import LayerSlot
 from ensemble.verdicts import LayerStatus
 
 __all__ = ["KNOWN_MODELS", "Classification", "Classifier", "classify"]

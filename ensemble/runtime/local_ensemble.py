@@ -11,6 +11,7 @@ from collections.abc import Callable
 from ensemble.events import EventBatch
 from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.builder import ModelBuilder
+from ensemble.runtime.hot_reload import LayerSlot
 from ensemble.runtime.loader import ReleaseLoader
 from ensemble.runtime.model_state import SlotEvent
 from ensemble.runtime.release_fusion import (
@@ -20,7 +21,6 @@ from ensemble.runtime.release_fusion import (
     is_complete,
 )
 from ensemble.runtime.resolver import ReleaseSource
-from ensemble.runtime.slot import LayerSlot
 from ensemble.verdicts import Verdicts
 
 __all__ = ["LocalEnsemble"]

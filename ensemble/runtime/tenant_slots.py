@@ -12,8 +12,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from typing import Generic, Protocol, TypeVar
 
+from ensemble.runtime.hot_reload import LayerSlot
 from ensemble.runtime.model_state import LoadedModel
-from ensemble.runtime.slot import LayerSlot
 
 __all__ = ["TenantSlots"]
 

@@ -26,11 +26,11 @@ from ensemble.events import EventBatch, FlowBatch, Kind
 from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.builder import ModelBuilder
 from ensemble.runtime.classification import Classification, classify
+from ensemble.runtime.hot_reload import LayerSlot
 from ensemble.runtime.loader import ReleaseLoader
 from ensemble.runtime.local_ensemble import LocalEnsemble
 from ensemble.runtime.model_state import LoadedRelease, LoadResult, SlotState
 from ensemble.runtime.resolver import ReleaseResolver
-from ensemble.runtime.slot import LayerSlot
 from ensemble.store.layout import Store
 from ensemble.training.data.flow_table import FlowTable
 from ensemble.verdicts import LayerScores

@@ -20,8 +20,8 @@ from deployments.scoring import wire
 from deployments.scoring.app import IngressApp
 from ensemble.events import Kind
 from ensemble.layers.catalog import LAYERS
+from ensemble.runtime.hot_reload import ANY_RELEASE
 from ensemble.runtime.local_ensemble import LocalEnsemble
-from ensemble.runtime.slot import ANY_RELEASE
 from ensemble.training.data.flow_table import FlowTable
 from ensemble.verdicts import LayerScores, LayerStatus
 from tests.deployments.conftest import PATIENT, Door, Event

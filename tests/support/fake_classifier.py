@@ -17,13 +17,13 @@ from ensemble.events import EventBatch, Kind
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.model import ModelScores
 from ensemble.runtime.classification import Classification
+from ensemble.runtime.hot_reload import LayerSlot
 from ensemble.runtime.model_state import (
     LoadedModel,
     LoadedRelease,
     LoadFailure,
     LoadResult,
 )
-from ensemble.runtime.slot import LayerSlot
 from tests.support.model_source import StaticSource
 
 __all__ = ["NOT_INSTALLED", "FakeClassifier", "FakeReleases", "classifier_slot", "flow", "hang"]

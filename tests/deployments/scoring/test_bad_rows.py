@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ensemble.events import EventBatch
-from ensemble.runtime.slot import LayerSlot
+from ensemble.runtime.hot_reload import LayerSlot
 from ensemble.verdicts import LayerScores
 from tests.deployments.conftest import Door, Event, FakeHandle, OpenDoor
 

@@ -28,8 +28,8 @@ from ensemble.errors import FeatureMismatch, MalformedEvent
 from ensemble.events import EventBatch, Kind
 from ensemble.layers.catalog import LAYERS
 from ensemble.retro.findings import FINDINGS, Finding, read_findings
+from ensemble.runtime.hot_reload import LayerSlot
 from ensemble.runtime.model_state import SlotState
-from ensemble.runtime.slot import LayerSlot
 from ensemble.verdicts import LayerScores
 from tests.deployments.conftest import (
     PATIENT,

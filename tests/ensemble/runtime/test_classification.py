@@ -18,6 +18,7 @@ from ensemble.errors import ArtifactMissing, LayerCrashed, LayerWarmingUp, Model
 from ensemble.events import EventBatch, FlowBatch, Kind
 from ensemble.model import ModelScores
 from ensemble.runtime.classification import KNOWN_MODELS, Classification, classify
+from ensemble.runtime.hot_reload import ANY_RELEASE, LayerSlot
 from ensemble.runtime.model_state import (
     LoadedModel,
     LoadedRelease,
@@ -25,7 +26,6 @@ from ensemble.runtime.model_state import (
     LoadResult,
     SlotEvent,
 )
-from ensemble.runtime.slot import ANY_RELEASE, LayerSlot
 from tests.support.model_source import StaticSource
 
 POISON = 666.0

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensemble.events import Kind
+from ensemble.runtime.hot_reload import LayerSlot
 from ensemble.runtime.model_state import LoadedModel, LoadedRelease, LoadResult
-from ensemble.runtime.slot import LayerSlot
 from ensemble.runtime.tenant_slots import TenantSlots
-from tests.ensemble.runtime.test_slot import FakeSource
+from tests.ensemble.runtime.test_hot_reload import FakeSource
 
 TENANTS = ["acme", "a", "a_b", "globex", "initech"]
 

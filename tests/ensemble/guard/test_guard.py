@@ -59,7 +59,7 @@ def breaker(clock: Clock, changes: list[tuple[BreakerState, str]]) -> CircuitBre
 def call(breaker: CircuitBreaker, *, is_good: bool) -> None:
     ticket = breaker.admit()
     assert ticket is not None, "the call was not let out"
-    breaker.tell(ticket, is_good=is_good)
+    breaker.record(ticket, is_good=is_good)
 
 
 def opened(breaker: CircuitBreaker) -> CircuitBreaker:
@@ -144,7 +144,7 @@ def test_a_good_trial_gives_back_all_traffic_at_once(breaker: CircuitBreaker, cl
     opened(breaker)
     clock.now += RULES.open_s
 
-    breaker.tell(trial_of(breaker), is_good=True)
+    breaker.record(trial_of(breaker), is_good=True)
 
     assert all(breaker.admit() for _ in range(100))
     assert breaker.state is BreakerState.CLOSED
@@ -159,13 +159,13 @@ def test_a_layer_is_open_since_its_first_failure_however_many_trials_fail(
 
     for _ in range(3):
         clock.now += RULES.longest_open_s
-        breaker.tell(trial_of(breaker), is_good=False)
+        breaker.record(trial_of(breaker), is_good=False)
     assert breaker.since == began
 
     clock.now += RULES.longest_open_s
     trial = trial_of(breaker)
     clock.now += 0.1
-    breaker.tell(trial, is_good=True)
+    breaker.record(trial, is_good=True)
     assert breaker.since == clock.now
 
 
@@ -203,7 +203,7 @@ def test_a_trial_that_never_returns_has_failed(
 
     clock.now += RULES.trial_s
     assert breaker.state is BreakerState.OPEN
-    breaker.tell(lost, is_good=True)  # too late
+    breaker.record(lost, is_good=True)  # too late
 
     assert breaker.state is BreakerState.OPEN
     assert changes[-1] == (BreakerState.OPEN, "the trial did not return")
@@ -217,12 +217,12 @@ def test_an_answer_from_before_the_last_change_counts_for_nothing(
     assert early is not None
     opened(breaker)
 
-    breaker.tell(early, is_good=True)
+    breaker.record(early, is_good=True)
     assert breaker.state is BreakerState.OPEN
     clock.now += RULES.open_s
-    breaker.tell(trial_of(breaker), is_good=True)
+    breaker.record(trial_of(breaker), is_good=True)
     for _ in range(10):
-        breaker.tell(early, is_good=False)
+        breaker.record(early, is_good=False)
 
     assert breaker.state is BreakerState.CLOSED
 
@@ -237,7 +237,7 @@ def test_a_layer_that_passes_its_trials_and_fails_under_load_is_tried_less_and_l
         while (ticket := breaker.admit()) is None:
             clock.now += 0.5
         pauses.append(clock.now - began)
-        breaker.tell(ticket, is_good=True)
+        breaker.record(ticket, is_good=True)
 
     assert pauses == [2.0, 4.0, 8.0, 8.0]
 
@@ -247,7 +247,7 @@ def test_a_whole_window_of_good_calls_forgets_the_doubling(
 ) -> None:
     opened(breaker)
     clock.now += RULES.open_s
-    breaker.tell(trial_of(breaker), is_good=True)
+    breaker.record(trial_of(breaker), is_good=True)
     for _ in range(RULES.window):
         call(breaker, is_good=True)
     opened(breaker)
@@ -297,7 +297,7 @@ class BreakerHistories(RuleBasedStateMachine):
         ticket = self.out.pop(data.draw(st.integers(0, len(self.out) - 1)))
         if ticket.is_trial:
             self.trial_ends = 0.0
-        self.breaker.tell(ticket, is_good=is_good)
+        self.breaker.record(ticket, is_good=is_good)
 
     @rule(seconds=st.floats(0.0, 12.0))
     def wait(self, seconds: float) -> None:
@@ -309,7 +309,7 @@ class BreakerHistories(RuleBasedStateMachine):
         for _ in range(RULES.failures_in_a_row):
             ticket = self.breaker.admit()
             if ticket is not None:
-                self.breaker.tell(ticket, is_good=False)
+                self.breaker.record(ticket, is_good=False)
         self.trial_ends = 0.0
 
         assert self.breaker.state is not BreakerState.CLOSED
@@ -325,7 +325,7 @@ class BreakerHistories(RuleBasedStateMachine):
         while self.breaker.state is not BreakerState.CLOSED:
             ticket = self.breaker.admit()
             if ticket is not None:
-                self.breaker.tell(ticket, is_good=True)
+                self.breaker.record(ticket, is_good=True)
             self.clock.now += 0.05
             assert self.clock.now - healed_at < BACK_WITHIN_S
         self.trial_ends = 0.0

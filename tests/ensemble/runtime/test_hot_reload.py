@@ -15,6 +15,14 @@ import pytest
 from ensemble.errors import ArtifactCorrupt, ArtifactMissing, LoadTimeout
 from ensemble.events import EventBatch, FlowBatch, Kind, ProcessBatch, ProcessEvent
 from ensemble.model import ModelScores, Parts
+from ensemble.runtime.hot_reload import (
+    ANY_RELEASE,
+    FIRST_RETRY_S,
+    IN_USE_WITHIN_S,
+    LONGEST_RETRY_S,
+    SUSPICIOUS_FAILURES,
+    LayerSlot,
+)
 from ensemble.runtime.model_state import (
     KindState,
     LoadCheck,
@@ -25,14 +33,6 @@ from ensemble.runtime.model_state import (
     SlotEvent,
 )
 from ensemble.runtime.resolver import ResolvedReleases
-from ensemble.runtime.slot import (
-    ANY_RELEASE,
-    FIRST_RETRY_S,
-    IN_USE_WITHIN_S,
-    LONGEST_RETRY_S,
-    SUSPICIOUS_FAILURES,
-    LayerSlot,
-)
 from ensemble.verdicts import LayerStatus
 
 FLOWS = FlowBatch(("", "", ""), ("", "", ""), np.zeros((3, 78), np.float32))

@@ -1,12 +1,9 @@
-"""The guard around a layer: deadline, circuit breaker, bulkhead and retry budget.
+"""The circuit breaker of a layer: stop calling what fails, and test it with one call at a time.
 
-Four small state machines on a clock that is given to them. They decide; whoever makes the calls
-does as they say, and tells them
-how each call went. None of them waits, sleeps or knows what a call is.
+A state machine on a clock that is given to it. It decides; the caller makes the calls and reports
+how each of them went.
 
-Source: circuit breaker and bulkhead: Nygard, "Release It!", 2nd edition, Pragmatic Bookshelf 2018,
-chapter 5;
-retry budget: Beyer et al., "Site Reliability Engineering", O'Reilly 2016, chapter 21.
+Source: Nygard, "Release It!", 2nd edition, Pragmatic Bookshelf 2018, chapter 5.
 """
 
 from __future__ import annotations
@@ -16,35 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = [
-    "BreakerRules",
-    "BreakerState",
-    "Bulkhead",
-    "CircuitBreaker",
-    "Deadline",
-    "RetryBudget",
-    "Ticket",
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Deadline:
-    """A budget that is spent from the moment an event came in, and never renewed.
-
-    Attributes:
-        since: when the event came, seconds of a clock that only rises.
-        budget_s: seconds it has from then on.
-        least_s: what is left at the least, however long the event waited: a batch that waited
-            its whole budget is still asked.
-    """
-
-    since: float
-    budget_s: float
-    least_s: float
-
-    def left_s(self, now: float) -> float:
-        """Seconds that may still be waited, at least `least_s`."""
-        return max(self.since + self.budget_s - now, self.least_s)
+__all__ = ["BreakerRules", "BreakerState", "CircuitBreaker", "Ticket"]
 
 
 class BreakerState(StrEnum):
@@ -155,8 +124,8 @@ class CircuitBreaker:
         self._change(BreakerState.HALF_OPEN, "a trial is out", is_trial=True)
         return self._ticket
 
-    def tell(self, ticket: Ticket, *, is_good: bool) -> None:
-        """How the call of `ticket` went; nobody tells of a call that the caller spoilt."""
+    def record(self, ticket: Ticket, *, is_good: bool) -> None:
+        """Record the result of the call of `ticket`; a call that the caller spoilt has none."""
         self._end_a_lost_trial()
         if ticket.epoch != self._ticket.epoch:
             return
@@ -203,54 +172,3 @@ class CircuitBreaker:
         self._state = state
         self._ticket = Ticket(self._ticket.epoch + 1, is_trial)
         self._on_change(state, reason)
-
-
-class Bulkhead:
-    """Bulkhead: bound the calls in flight of one layer, so that a slow one blocks no other.
-
-    Args:
-        calls: the most that are out.
-    """
-
-    def __init__(self, calls: int) -> None:
-        self._free = calls
-
-    def enter(self) -> bool:
-        """Take a place.
-
-        False where there is none, and the layer is not asked. Whoever entered must leave.
-        """
-        if not self._free:
-            return False
-        self._free -= 1
-        return True
-
-    def leave(self) -> None:
-        """Give the place back."""
-        self._free += 1
-
-
-class RetryBudget:
-    """Retry budget: bound retries to a share of first calls, so that a dying layer is not flooded.
-
-    At any time: retries <= share * requests. Nothing is lent: a layer whose first call dies is not
-    asked again.
-
-    Args:
-        share: of a retry that each request earns; 0.1 makes it one retry in ten requests.
-        saved: the most retries that quiet times can save up.
-    """
-
-    def __init__(self, share: float, saved: int) -> None:
-        self._share, self._most, self._earned = share, float(saved), 0.0
-
-    def request(self) -> None:
-        """A first call was made."""
-        self._earned = min(self._earned + self._share, self._most)
-
-    def spend(self) -> bool:
-        """Whether one retry may be made; it is taken off the budget."""
-        if self._earned < 1.0:
-            return False
-        self._earned -= 1.0
-        return True

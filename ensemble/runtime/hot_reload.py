@@ -1,4 +1,4 @@
-"""Slot of one layer: answers with proven models where it has them, with a fallback otherwise.
+"""Hot reload: the slot of a layer swaps proven models while it serves, and falls back without one.
 
 A slot starts empty and in fallback, so constructing one cannot fail. `refresh` is called
 periodically in a thread beside the scoring: it resolves the releases that may serve, loads what is

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from deployments.config.settings import Settings, read_settings
 from deployments.config.trust import read_signer, read_trust
-from ensemble.layers.catalog import LAYERS
+from ensemble.layers.catalog import layers_by_model
 from ensemble.store import Actor, ModelRegistry, Store, Tenant
 
 __all__ = ["chosen_tenant", "now", "operator", "own_registry", "own_store"]
@@ -30,8 +30,7 @@ def own_store(settings: Settings | None = None) -> Store:
 def own_registry(tenant: Tenant) -> ModelRegistry:
     """The models of a tenant in the store of this machine."""
     store = own_store()
-    models = {name for spec in LAYERS.values() for names in spec.kinds.values() for name in names}
-    return ModelRegistry(store, tenant, read_signer, layer_models=frozenset(models))
+    return ModelRegistry(store, tenant, read_signer, layer_models=frozenset(layers_by_model()))
 
 
 def chosen_tenant(name: str | None) -> Tenant:

@@ -1,4 +1,4 @@
-"""`axon train flows` and `axon calibrate`: models and thresholds for flows, as a new release."""
+"""`axon train flows`: the layers for flows, or the anomaly layer alone, as a new release."""
 
 from __future__ import annotations
 
@@ -11,19 +11,16 @@ import numpy as np
 import typer
 
 from deployments.cli import console
+from deployments.cli.current_layers import current_layers
 from deployments.cli.errors import CommandFailed
 from deployments.cli.evaluate import labelled
-from deployments.cli.local_models import current_models
 from deployments.cli.options import Promote, Publish, Seed, StoreOption, TenantOption
 from deployments.cli.progress import progress_bars, report_to
 from deployments.cli.publish_target import PublishTarget
 from ensemble.errors import TrainingError
 from ensemble.events import Kind
-from ensemble.fusion import Fusion, layer_set
-from ensemble.layers.behavior import DeepBehavior
+from ensemble.fusion import Fusion
 from ensemble.layers.classifier import FUSED_MODEL, FlowClassifier
-from ensemble.layers.flow_anomaly import FlowAnomaly
-from ensemble.runtime import FusionResolver, ReleaseResolver
 from ensemble.training.data.flow_table import FlowTable
 from ensemble.training.evaluation.charts import reliability_picture, roc_picture, score_picture
 from ensemble.training.evaluation.evaluate import (
@@ -35,17 +32,15 @@ from ensemble.training.evaluation.evaluate import (
 )
 from ensemble.training.evaluation.model_card import flow_card
 from ensemble.training.fit.calibration import event_weights
-from ensemble.training.fit.fusion import with_thresholds
 from ensemble.training.publish import Trained, digest_of, golden_flows, golden_of
 from ensemble.training.recipes.flow_ensemble import (
-    LAYER_NAMES,
     FlowLayers,
     Progress,
     fit_flows,
     fit_on_benign,
 )
 
-__all__ = ["benign_flows", "calibrate", "train_flows"]
+__all__ = ["benign_flows", "train_flows"]
 
 DETECTORS = (
     "an isolation forest, a principal subspace and a codebook, learnt from benign flows alone."
@@ -101,59 +96,6 @@ def train_flows(
         raise CommandFailed("give either --data (labelled flows) or --benign (your own flows)")
 
 
-def calibrate(
-    *,
-    benign: Annotated[
-        Path,
-        typer.Option(help="CSV of benign flows of your own network that no model was trained on."),
-    ],
-    fpr: Annotated[
-        float,
-        typer.Option(
-            help="Share of benign flows above `malicious`; `suspicious` gets ten times as many, "
-            "`critical` a tenth."
-        ),
-    ] = 0.001,
-    tenant: TenantOption = None,
-    store: StoreOption = None,
-    publish: Publish = True,
-    promote: Promote = True,
-) -> None:
-    """Fit the thresholds to your own network, as a new release.
-
-    The models stay as they are.
-    """
-    target = PublishTarget(tenant, store, publish=publish, promote=promote)
-    if not 0.0 < fpr < 0.1:  # noqa: PLR2004  # above it `suspicious` would be every flow
-        raise TrainingError(
-            "--fpr is a share between 0 and 0.1, e.g. 0.001 for one benign flow in a thousand"
-        )
-    flows = benign_flows(benign)
-    layers = _current_layers(target)
-    if layers.fusion is None:
-        raise TrainingError("the current release has no fusion for flows")
-    odds = layers.odds(flows.features)
-    fusion = with_thresholds(layers.fusion, odds, (fpr * 10, fpr, fpr / 10))
-    key = layer_set(fusion.shares)
-    old, new = layers.fusion.thresholds.get(key), fusion.thresholds[key]
-    fused = layers.fused(odds)
-    if old is not None:
-        share = float(np.mean(fused > np.log(old.malicious / (1 - old.malicious))))
-        console.out.print(
-            f"with the old thresholds {share:.2%} of these benign flows are called malicious",
-        )
-    console.out.print(
-        f"suspicious above {new.suspicious:.4f}, malicious above {new.malicious:.4f}, "
-        f"critical above {new.critical:.4f}",
-    )
-    if fpr * len(flows) < 1:
-        console.out.print(
-            f"{len(flows):,} flows cannot show a rate of {fpr:g}: "
-            "malicious is extrapolated along the tail",
-        )
-    target.publish([], {Kind.FLOW: fusion}, f"axon calibrate --fpr {fpr:g}, {len(flows):,} flows")
-
-
 def _train_labelled(
     data: Path, target: PublishTarget, *, seed: int, first: float | None, evaluate: bool
 ) -> None:
@@ -203,7 +145,7 @@ def _train_benign(file: Path, target: PublishTarget, *, seed: int) -> None:
         ArtifactError: the current release cannot be read.
     """
     flows = benign_flows(file)
-    layers = fit_on_benign(flows, _current_layers(target), seed)
+    layers = fit_on_benign(flows, current_layers(target), seed)
     if layers.fusion is None:
         raise TrainingError("the current release has no fusion for flows")
     training = _training("flows-benign", flows, seed)
@@ -330,38 +272,6 @@ def _pictures(later: Judged) -> dict[str, bytes]:
         ),
         "scores.png": score_picture("Fused score", fused, later.is_hostile, later.thresholds),
     }
-
-
-def _current_layers(target: PublishTarget) -> FlowLayers:
-    """Load the flow layers of the current release; the classifier only where the release names one.
-
-    Raises:
-        TrainingError: one of them cannot be loaded.
-    """
-    models = {}
-    for layer in LAYER_NAMES:
-        loaded = current_models(target.store, target.lineage, layer)
-        if Kind.FLOW in loaded.unnamed and layer not in ("anomaly", "behavior"):
-            continue
-        if Kind.FLOW not in loaded.models:
-            raise TrainingError(
-                f"the {layer} layer of the current release cannot be loaded: "
-                f"{loaded.failures[Kind.FLOW].message}"
-            )
-        models[layer] = loaded.models[Kind.FLOW].model
-    anomaly, behavior, classifier = (models.get(layer) for layer in LAYER_NAMES)
-    if (
-        not isinstance(anomaly, FlowAnomaly)
-        or not isinstance(behavior, DeepBehavior)
-        or not isinstance(classifier, FlowClassifier | None)
-    ):
-        raise TrainingError("the current release has other layers than this Axon")
-    fusion = (
-        FusionResolver(ReleaseResolver(lambda: target.store, target.lineage))
-        .load()
-        .fusions.get(Kind.FLOW)
-    )
-    return FlowLayers(anomaly, behavior, classifier, fusion)
 
 
 def _fusions(layers: FlowLayers) -> Mapping[Kind, Fusion]:

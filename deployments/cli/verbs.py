@@ -50,7 +50,9 @@ VERBS: Mapping[str, Verb] = {
     "retro": Verb("", "Show events that turned hostile when they were scored again.", SCORE),
     "train": Verb("", "Train models, publish them as a release and promote it.", TRAIN),
     "calibrate": Verb(
-        "train_flows:calibrate", "Fit the thresholds to your own network, as a new release.", TRAIN
+        "calibrate:calibrate",
+        "Fit the thresholds to your own network, or the weights of your own layers.",
+        TRAIN,
     ),
     "import": Verb(
         "import_legacy:import_legacy", "Import the model files of an older Axon Engine.", TRAIN

@@ -15,8 +15,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    model_validator,
+)
 
+from deployments.config.layer_settings import (
+    ROOT,
+    Count,
+    LayerSettings,
+    LayersSettings,
+    Positive,
+    ScalingSettings,
+    Strict,
+)
 from ensemble.errors import MalformedEvent
 from ensemble.rollout import RolloutRules
 from ensemble.store import Tenant
@@ -37,9 +51,6 @@ __all__ = [
     "read_settings",
 ]
 
-ROOT = (
-    Path(__file__).resolve().parents[2]
-)  # the repository: relative folders are below it, wherever a Ray worker runs
 STATE_VARIABLE = "AXON_STATE"
 TRUST_VARIABLE = "AXON_TRUST"
 KEYS_VARIABLE = "AXON_KEYS"
@@ -50,8 +61,6 @@ PATH_VARIABLES = (
 )
 DISABLED_VARIABLE = "AXON_DISABLED_LAYERS"
 
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -65,11 +74,7 @@ def _tenant(name: str) -> str:
 TenantName = Annotated[str, AfterValidator(_tenant)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
-
-
-class StoreSettings(_Strict):
+class StoreSettings(Strict):
     """Where the models are, whose are served, and who may say so."""
 
     state: Annotated[Path, Field(strict=False)]
@@ -86,7 +91,7 @@ def _off_is_a_word(value: Any) -> Any:  # noqa: ANN401  # whatever YAML has ther
     return "off" if value is False else value
 
 
-class AuthSettings(_Strict):
+class AuthSettings(Strict):
     """Who may ask, and how much."""
 
     mode: Annotated[Literal["keys", "off"], BeforeValidator(_off_is_a_word)]
@@ -94,26 +99,6 @@ class AuthSettings(_Strict):
     requests_per_s: Positive
     burst: Annotated[float, Field(ge=1)]  # below one, no request would ever be admitted
     stall_s: Annotated[float, Field(ge=0, le=10)]
-
-
-class ScalingSettings(_Strict):
-    """How a deployment grows under load and shrinks after it."""
-
-    num_cpus: Annotated[float, Field(ge=0)]
-    min_replicas: Count
-    max_replicas: Count
-    max_ongoing_requests: Count
-    target_ongoing_requests: Positive
-    upscale_delay_s: Annotated[float, Field(ge=0)]
-    downscale_delay_s: Annotated[float, Field(ge=0)]
-
-    @model_validator(mode="after")
-    def _least_is_not_above_most(self) -> Self:
-        if self.min_replicas > self.max_replicas:
-            raise ValueError(
-                f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}"
-            )
-        return self
 
 
 class IngressSettings(ScalingSettings):
@@ -127,7 +112,7 @@ class IngressSettings(ScalingSettings):
     max_queued_requests: Count
 
 
-class ReplicasSettings(_Strict):
+class ReplicasSettings(Strict):
     """How Serve looks after the process of a replica, whatever it holds."""
 
     health_check_period_s: Positive
@@ -137,14 +122,14 @@ class ReplicasSettings(_Strict):
     max_replicas_per_node: Count | None
 
 
-class FusionSettings(_Strict):
+class FusionSettings(Strict):
     """What an operator may set of the fusion; the rest was fitted."""
 
     min_coverage: Share
     posture_bound: Annotated[float, Field(ge=0, le=2)]
 
 
-class GuardSettings(_Strict):
+class GuardSettings(Strict):
     """What a layer is held to, in each ingress replica.
 
     `ensemble.guard` says what each number does.
@@ -170,7 +155,7 @@ class GuardSettings(_Strict):
         return self
 
 
-class RolloutSettings(_Strict):
+class RolloutSettings(Strict):
     """How a new release takes over from the one that serves.
 
     `ensemble.rollout.canary` says what each number does.
@@ -208,7 +193,7 @@ class RolloutSettings(_Strict):
         return RolloutRules(**numbers, slowdown_floor_s=self.slowdown_floor_ms / 1000.0)
 
 
-class LegacySettings(_Strict):
+class LegacySettings(Strict):
     """What decoding an older model file may cost."""
 
     max_file_bytes: Count
@@ -217,7 +202,7 @@ class LegacySettings(_Strict):
     decode_wall_s: Positive
 
 
-class PostureSettings(_Strict):
+class PostureSettings(Strict):
     """When vulnerability data is old."""
 
     stale_after_days: Annotated[int, Field(ge=0)]
@@ -230,7 +215,7 @@ class PostureSettings(_Strict):
         return self
 
 
-class ControlsSettings(_Strict):
+class ControlsSettings(Strict):
     """What an operator switches."""
 
     disabled: list[str]
@@ -238,7 +223,7 @@ class ControlsSettings(_Strict):
     test_within_s: Positive
 
 
-class RetroSettings(_Strict):
+class RetroSettings(Strict):
     """The spool of events that wait for a second look, and its findings."""
 
     enabled: bool
@@ -247,7 +232,7 @@ class RetroSettings(_Strict):
     max_findings_mb: Count
 
 
-class ManagementSettings(_Strict):
+class ManagementSettings(Strict):
     """The management application, its training jobs and its tabular detectors."""
 
     num_cpus: Annotated[float, Field(ge=0)]
@@ -279,22 +264,7 @@ class ManagementSettings(_Strict):
         return self
 
 
-class LayerSettings(ScalingSettings):
-    """One layer's deployment. `gpus` is a share of one GPU, 0 for the CPU, or `auto`."""
-
-    gpus: Literal["auto"] | Annotated[float, Field(ge=0, le=1)]
-
-
-class LayersSettings(_Strict):
-    """The layers that are deployed."""
-
-    anomaly: LayerSettings
-    behavior: LayerSettings
-    classifier: LayerSettings
-    resilience: LayerSettings
-
-
-class Settings(_Strict):
+class Settings(Strict):
     """All of it."""
 
     store: StoreSettings
@@ -313,18 +283,17 @@ class Settings(_Strict):
 
     @model_validator(mode="after")
     def _disabled_layers_exist(self) -> Self:
-        unknown = sorted(set(self.controls.disabled) - LayersSettings.model_fields.keys())
+        unknown = sorted(set(self.controls.disabled) - self.layers.by_name.keys())
         if unknown:
             raise ValueError(
                 f"controls.disabled names {', '.join(unknown)}; there are: "
-                f"{', '.join(LayersSettings.model_fields)}"
+                f"{', '.join(self.layers.by_name)}"
             )
         return self
 
     def layer(self, name: str) -> LayerSettings:
         """Settings of one layer by name."""
-        # the model has exactly these fields
-        return getattr(self.layers, name)  # type: ignore[no-any-return]
+        return self.layers.by_name[name]
 
     @property
     def state(self) -> Path:

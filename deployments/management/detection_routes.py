@@ -17,7 +17,6 @@ from deployments.management.contract import MODEL, OF_MODEL, READING_STORE, ROW,
 from deployments.management.detectors import Detections, LoadReport
 from deployments.management.replicas import Replicas
 from deployments.management.request import (
-    LAYERS_MODELS,
     BodyReader,
     actor_of,
     model_of,
@@ -45,7 +44,7 @@ from ensemble.errors import (
     MalformedEvent,
     NotServing,
 )
-from ensemble.layers.catalog import LAYERS
+from ensemble.layers.catalog import LAYERS, layers_by_model
 from ensemble.runtime import SlotState
 from ensemble.store import ModelName, ModelRegistry, Tenant, VisibleModel
 from ensemble.verdicts import LayerStatus
@@ -154,7 +153,7 @@ class DetectionRoutes:
         reject_unknown_query(request)
         model = model_of(request)
         known = await self._find(request, model)
-        if layers := LAYERS_MODELS.get(model):
+        if layers := layers_by_model().get(model):
             states = [
                 line
                 for layer in layers

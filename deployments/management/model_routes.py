@@ -32,7 +32,6 @@ from deployments.management.contract import (
 )
 from deployments.management.request import (
     DEFAULT_ENTRIES,
-    LAYERS_MODELS,
     RESERVED,
     BodyReader,
     actor_of,
@@ -63,6 +62,7 @@ from ensemble.errors import (
     MalformedEvent,
     UnsupportedMediaType,
 )
+from ensemble.layers.catalog import layers_by_model
 from ensemble.store import (
     Alias,
     AliasTarget,
@@ -393,7 +393,7 @@ class ModelRoutes:
             tenant,
             read_signer,
             parents=tuple(parents),
-            layer_models=frozenset(LAYERS_MODELS),
+            layer_models=frozenset(layers_by_model()),
             quota=quota_of(self.settings),
         )
 

@@ -13,11 +13,10 @@ from starlette.requests import Request
 
 from deployments.web import caller_of, client_of, decode_body, read_json
 from ensemble.errors import MalformedEvent, ReservedName, UnknownTenant
-from ensemble.layers.catalog import LAYERS
+from ensemble.layers.catalog import layers_by_model
 from ensemble.store import Actor, Alias, ModelName, Tenant, parse_serial
 
 __all__ = [
-    "LAYERS_MODELS",
     "RESERVED",
     "BodyReader",
     "actor_of",
@@ -45,16 +44,6 @@ RESERVED = frozenset(
         "docs",
     }
 )  # words of routes: a model of that name could not be asked for
-LAYERS_MODELS = {
-    model: tuple(
-        layer
-        for layer, plan in LAYERS.items()
-        if any(model in models for models in plan.kinds.values())
-    )
-    for plan in LAYERS.values()
-    for models in plan.kinds.values()
-    for model in models
-}  # bundle -> the layers that are made of it
 NO_KEY_ID = "auth off"
 Body = TypeVar("Body")
 MAX_ENTRIES, DEFAULT_ENTRIES = 1000, 100
@@ -131,7 +120,7 @@ def new_model_name(name: str) -> ModelName:
         ReservedName: it is a word of a route, or a model of a layer.
     """
     checked = ModelName(name)
-    if checked in RESERVED or checked in LAYERS_MODELS:
+    if checked in RESERVED or checked in layers_by_model():
         raise ReservedName("name")
     return checked
 

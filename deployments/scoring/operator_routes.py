@@ -51,7 +51,6 @@ from ensemble.store import Tenant
 
 __all__ = ["OperatorRoutes"]
 
-LAYER = path_parameter("layer", {"type": "string", "enum": list(LAYERS)}, "Its name", "behavior")
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -316,7 +315,11 @@ def _switch_route(
         methods=["POST"],
         tag="switches",
         summary=summary,
-        parameters=[LAYER],
+        parameters=[
+            path_parameter(
+                "layer", {"type": "string", "enum": list(LAYERS)}, "Its name", "behavior"
+            )
+        ],
         answers={200: Answer(schema, "The state now")},
         errors=["UNKNOWN_LAYER", error],
     )

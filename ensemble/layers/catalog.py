@@ -1,28 +1,47 @@
-"""The layers of the ensemble: which there are, of which bundles, for which kinds of event."""
+"""Catalog of the layers: which there are, of which bundles, for which kinds of event.
+
+An operator adds a detector of their own by one line of the settings, which names a `Layer` by its
+import path. `add_layer` puts it into the catalog of the process; every part of Axon reads the
+layers from there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from types import MappingProxyType
+from typing import Protocol, cast
 
 from ensemble.events import Kind
 from ensemble.features import flow, process
+from ensemble.model import Model, Parts
 
-__all__ = ["FEATURE_SCHEMAS", "LAYERS", "LayerSpec"]
+__all__ = [
+    "FEATURE_SCHEMAS",
+    "LAYERS",
+    "Layer",
+    "LayerSpec",
+    "add_layer",
+    "import_layer",
+    "layers_by_model",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """What a layer is made of.
+    """Specification of a layer.
 
     Attributes:
-        kinds: kind of event -> the bundles its model is built from.
+        kinds: kind of event -> the bundles that its model is built from.
         fallback_score: shown while there is no model; weighs nothing. S0 names 0.0 for anomaly
             and 0.1 for behavior; it names no others.
-        is_evidence: False for the host's posture, which shifts a score and is none itself.
-        is_stateless: the same call may be made twice, because nothing is learnt from it.
-        is_optional: a release may be published without it and lacks nothing then, e.g. one that
-            is older than the layer.
+        is_evidence: False for the host's posture, which shifts a score and is no evidence.
+        is_stateless: a call may be repeated, because the model learns nothing from it.
+        is_optional: a release may be published without it and is complete then, e.g. one that is
+            older than the layer.
+        build: builds the model of a layer that is not Axon's own, from the parts of its bundles;
+            None for Axon's layers, which `ModelBuilder` builds.
     """
 
     kinds: Mapping[Kind, tuple[str, ...]]
@@ -30,10 +49,38 @@ class LayerSpec:
     is_evidence: bool = True
     is_stateless: bool = True
     is_optional: bool = False
+    build: Callable[[Kind, Sequence[Parts]], Model] | None = None
+
+
+class Layer(Protocol):
+    """A detector that is added to the catalog, in a file of its own.
+
+    It is in the verdict's `layers` as soon as a release holds its bundles. It weighs 0 until
+    `axon calibrate --data` has fitted its weight on labelled events.
+
+    Attributes:
+        name: of the layer, the key under `layers` in the settings.
+        kinds: kind of event -> the bundles that its model is built from, e.g.
+            `{Kind.FLOW: ("beacon-flow",)}`.
+        fallback_score: shown while there is no model, in [0, 1]; weighs nothing.
+    """
+
+    name: str
+    kinds: Mapping[Kind, tuple[str, ...]]
+    fallback_score: float
+
+    def build(self, kind: Kind, parts: Sequence[Parts]) -> Model:
+        """Build the model for `kind` from the parts of its bundles, in the order of `kinds`.
+
+        Raises:
+            ArtifactIncompatible: the parts are of no model of this layer.
+        """
+        ...
 
 
 _POSTURE = ("posture-knowledge", "posture-inventory")
-LAYERS: Mapping[str, LayerSpec] = {
+_SCHEMAS = {Kind.FLOW: flow.schema_sha256, Kind.PROCESS: process.schema_sha256}
+_layers: dict[str, LayerSpec] = {
     "anomaly": LayerSpec(
         {Kind.FLOW: ("anomaly-flow",), Kind.PROCESS: ("anomaly-process",)}, fallback_score=0.0
     ),
@@ -45,9 +92,66 @@ LAYERS: Mapping[str, LayerSpec] = {
         {Kind.FLOW: _POSTURE, Kind.PROCESS: _POSTURE}, fallback_score=0.5, is_evidence=False
     ),
 }
-FEATURE_SCHEMAS: Mapping[str, Callable[[], str]] = {
+_feature_schemas: dict[str, Callable[[], str]] = {
     "anomaly-flow": flow.schema_sha256,
     "behavior-flow": flow.schema_sha256,
     "classifier-flow": flow.schema_sha256,
     "anomaly-process": process.schema_sha256,
 }
+LAYERS: Mapping[str, LayerSpec] = MappingProxyType(_layers)
+FEATURE_SCHEMAS: Mapping[str, Callable[[], str]] = MappingProxyType(_feature_schemas)
+
+
+def layers_by_model() -> dict[str, tuple[str, ...]]:
+    """Name of a bundle -> the layers that are built from it."""
+    found: dict[str, tuple[str, ...]] = {}
+    for layer, spec in LAYERS.items():
+        for model in {name for names in spec.kinds.values() for name in names}:
+            found[model] = (*found.get(model, ()), layer)
+    return found
+
+
+def import_layer(path: str) -> Layer:
+    """Import a layer by its path, `module:Class`, and make one.
+
+    The operator chooses the path, as with the import path of a Serve application: its code runs in
+    every process of Axon.
+
+    Raises:
+        ValueError: nothing of that path is a layer; the message says why.
+    """
+    module, _, name = path.partition(":")
+    try:
+        made = getattr(import_module(module), name)()
+    except Exception as error:  # whatever the module raises while it is imported
+        raise ValueError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    missing = [
+        field for field in ("name", "kinds", "fallback_score", "build") if not hasattr(made, field)
+    ]
+    if missing:
+        raise ValueError(f"{path} is no layer: it has no {', '.join(missing)}")
+    return cast("Layer", made)
+
+
+def add_layer(layer: Layer) -> None:
+    """Add a layer to the catalog of this process; again with the same layer, change nothing.
+
+    Raises:
+        ValueError: it has the name or a bundle of another layer, or an impossible fallback score.
+    """
+    known = _layers.get(layer.name)
+    if known is not None and known.build is None:
+        raise ValueError(f"{layer.name} is a layer of Axon; a layer of your own needs another name")
+    bundles = {name for names in layer.kinds.values() for name in names}
+    users = layers_by_model()
+    if not bundles or any(users.get(name, (layer.name,)) != (layer.name,) for name in bundles):
+        raise ValueError(f"layer {layer.name} needs bundles that no other layer has")
+    if not 0.0 <= layer.fallback_score <= 1.0:
+        raise ValueError(
+            f"layer {layer.name}: fallback score {layer.fallback_score} is outside [0, 1]"
+        )
+    _layers[layer.name] = LayerSpec(
+        layer.kinds, layer.fallback_score, is_optional=True, build=layer.build
+    )
+    for kind, names in layer.kinds.items():
+        _feature_schemas.update(dict.fromkeys(names, _SCHEMAS[kind]))

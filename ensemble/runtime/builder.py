@@ -15,12 +15,13 @@ import numpy as np
 from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible
 from ensemble.events import Kind
 from ensemble.features.tabular import Missing, admit_rows
+from ensemble.layers.catalog import LAYERS
 from ensemble.layers.classifier import FlowClassifier
 from ensemble.layers.flow_anomaly import FlowAnomaly
 from ensemble.layers.process_anomaly import ProcessAnomaly
 from ensemble.layers.resilience import PostureInventory, PostureKnowledge, ResiliencePosture
 from ensemble.layers.tabular import TabularDetector
-from ensemble.model import Model
+from ensemble.model import Model, Parts
 from ensemble.runtime.golden import GOLDEN_TOLERANCE, golden_batch
 from ensemble.runtime.model_state import LoadedModel
 from ensemble.store import (
@@ -64,7 +65,7 @@ class ModelBuilder:
                 it was trained to.
         """
         golden = decode_golden(bundles[-1].files[GOLDEN])
-        model = self._model(bundles, golden)
+        model = self._model(kind, bundles, golden)
         return LoadedModel(
             model,
             version=".".join(str(bundle.ref.version) for bundle in bundles),
@@ -74,7 +75,7 @@ class ModelBuilder:
             facts=_facts(model, self.device) | _other_libraries(bundles),
         )
 
-    def _model(self, bundles: Sequence[OpenedBundle], golden: Golden) -> Model:
+    def _model(self, kind: Kind, bundles: Sequence[OpenedBundle], golden: Golden) -> Model:
         parts = [decode_parts(bundle.files) for bundle in bundles]
         what = str(bundles[-1].ref)
         match bundles[-1].ref.model:
@@ -116,6 +117,10 @@ class ModelBuilder:
                     what,
                 )
             case other:
+                build = _own_build(bundles)
+                if build is not None:
+                    own = build(kind, parts)
+                    return _proven(own, kind, golden, GOLDEN_TOLERANCE["cpu"], what)
                 raise ArtifactIncompatible(what, "a model this Axon knows", str(other))
 
     def _posture(
@@ -141,6 +146,14 @@ class ModelBuilder:
 def identity_of(ref: BundleRef) -> str:
     """A bundle by name and digest: equal ones are the same model."""
     return f"{ref} {ref.manifest_sha256}"
+
+
+def _own_build(
+    bundles: Sequence[OpenedBundle],
+) -> Callable[[Kind, Sequence[Parts]], Model] | None:
+    """How the layer of these bundles builds its model, if it is one that an operator added."""
+    names = tuple(str(bundle.ref.model) for bundle in bundles)
+    return next((spec.build for spec in LAYERS.values() if names in spec.kinds.values()), None)
 
 
 def _facts(model: Model, device: str) -> dict[str, Any]:

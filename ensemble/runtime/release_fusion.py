@@ -41,9 +41,13 @@ class ReleaseFusion:
         return self.name.partition("/")[0]
 
     def of(self, kind: Kind) -> Fusion:
-        """The fusion for `kind`: as fitted, or by equal shares if the release has none for it."""
+        """The fusion for `kind`: as fitted, or by equal shares of Axon's layers."""
         return self.fusions.get(kind) or Fusion.builtin(
-            [layer for layer, spec in LAYERS.items() if spec.is_evidence and kind in spec.kinds]
+            [
+                layer
+                for layer, spec in LAYERS.items()
+                if spec.is_evidence and spec.build is None and kind in spec.kinds
+            ]
         )
 
     def fuse(

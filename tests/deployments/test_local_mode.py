@@ -6,16 +6,13 @@ Handles resolve, layers answer through them. No cluster, no network.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from ray import serve
 
-from deployments.app import build
 from deployments.scoring import wire
 from deployments.scoring.app import IngressApp
 from ensemble.events import Kind
@@ -25,6 +22,7 @@ from ensemble.runtime.local_ensemble import LocalEnsemble
 from ensemble.training.data.flow_table import FlowTable
 from ensemble.verdicts import LayerScores, LayerStatus
 from tests.deployments.conftest import PATIENT, Door, Event
+from tests.support.local_mode import Made, run_locally
 from tests.support.timing import wait_until
 
 WITHIN_S = 30.0
@@ -33,40 +31,6 @@ WITHIN_S = 30.0
 def is_live(handle: Any) -> bool:
     state, _ = handle.state.remote(ANY_RELEASE).result(timeout_s=WITHIN_S)
     return {kind.status for kind in state.kinds.values()} == {LayerStatus.LIVE}
-
-
-Made = tuple[dict[str, Any], dict[str, Any]]
-
-
-def run_locally(name: str, args: Mapping[str, Any]) -> Made:
-    """Run the application in this process; gives what its ingress was made with: settings, and handles in the place of the bound layers.
-
-    The ingress that Serve makes gets no life of its own: it would watch on until the last test. A
-    door makes another.
-    """
-    caught: list[Made] = []
-    made = IngressApp.__init__
-
-    def watched(self: IngressApp, settings: Mapping[str, Any], handles: Mapping[str, Any]) -> None:
-        made(self, settings, handles)
-        caught.append((dict(settings), dict(handles)))
-
-    @asynccontextmanager
-    async def lifeless(_self: IngressApp, _app: object) -> AsyncIterator[None]:
-        yield
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(IngressApp, "__init__", watched)
-        patch.setattr(IngressApp, "_lifespan", lifeless)
-        serve.run(
-            build({key: value for key, value in args.items() if key != "auth"}),
-            name=name,
-            _local_testing_mode=True,
-        )
-    ((settings, handles),) = caught
-    return settings | {
-        "auth": {**settings["auth"], **args.get("auth", {})}
-    }, handles  # keys are off behind a door without a network
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,10 @@ import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-__all__ = ["a_line", "write_flows"]
+from ensemble.features.flow import FEATURE_NAMES
+from ensemble.training.data.flow_table import FlowTable
+
+__all__ = ["a_line", "csv_of", "write_flows", "written"]
 
 
 def write_flows(
@@ -35,3 +38,23 @@ def a_line(seed: int = 0, **cells: object) -> list[object]:
     for name, value in cells.items():
         line[int(name[1:])] = value
     return line
+
+
+def csv_of(flows: FlowTable, *, labelled: bool = False) -> list[str]:
+    """Header and lines as CICFlowMeter writes them."""
+    header = ",".join([*FEATURE_NAMES, "Timestamp", "Day", "Label"] if labelled else FEATURE_NAMES)
+    lines = [
+        ",".join(f"{value:.9g}" for value in row) for row in flows.features.astype(float).tolist()
+    ]
+    if labelled:
+        meta = zip(flows.times.tolist(), flows.days.tolist(), flows.families.tolist(), strict=True)
+        lines = [
+            f"{line},{time},{day},{label}"
+            for line, (time, day, label) in zip(lines, meta, strict=True)
+        ]
+    return [header, *lines]
+
+
+def written(path: Path, lines: Sequence[str]) -> Path:
+    path.write_text("\n".join(lines) + "\n")
+    return path

@@ -29,7 +29,7 @@ from ensemble.kernels.calibration import PRIOR_LOG_ODDS, probability
 from ensemble.training.data.flow_table import BENIGN
 from ensemble.training.fit.calibration import event_weights, weighted_log_loss
 
-__all__ = ["RATES", "fit_fusion", "fit_thresholds", "with_thresholds"]
+__all__ = ["RATES", "add_layers", "fit_fusion", "fit_thresholds", "with_thresholds"]
 
 # of the hostile weight; chosen on the tables of the card, where 0 and 0.5 each lose one of them
 KNOWN_WEIGHT = 0.25
@@ -39,6 +39,9 @@ MOST_SHARE: Mapping[str, float] = {"classifier": 0.20}
 # weight of the squared distance to equal shares beside the relative loss; from 0.02 to 0.5 the mean
 # AUROC stays
 EVENNESS = 0.10
+# of all layers that are added to a fitted fusion together: they were not part of its validation
+MOST_NEW_SHARE = 0.20
+LEAST_NEW_SHARE = 0.01  # a smaller one is worth no thresholds of its own
 SHARPNESS_RANGE = (0.25, 4.0)
 # false positives at `suspicious`, `malicious`, `critical`; DESIGN section 4
 RATES = (0.01, 0.001, 0.0001)
@@ -104,6 +107,52 @@ def fit_fusion(
     return with_thresholds(
         fusion, {layer: column[~is_hostile] for layer, column in odds.items()}, RATES
     )
+
+
+def add_layers(
+    fusion: Fusion, odds: Mapping[str, NDArray[np.float64]], families: NDArray[np.str_]
+) -> Fusion:
+    """Fit the shares of layers that have none; the others keep their proportions.
+
+    The pooled log-odds are linear in the new shares, so the weighted log loss is convex in them. A
+    share is never negative, so a higher score of any layer never lowers the result.
+
+    Args:
+        fusion: of the layers that have a share; shares, proportions and sharpness stay.
+        odds: layer -> calibrated log-odds (n,), of the layers of `fusion` and of new ones, of
+            events that none of them was fitted on.
+        families: n labels, `BENIGN` for benign; both kinds must be there.
+
+    Returns:
+        A fusion with the new layers whose share is at least `LEAST_NEW_SHARE`, without thresholds.
+
+    Raises:
+        TrainingError: there are no benign or no hostile events.
+    """
+    is_hostile = families != BENIGN
+    if is_hostile.all() or not is_hostile.any():
+        raise TrainingError("a weight needs benign and hostile events, with their labels")
+    new = sorted(odds.keys() - fusion.shares.keys())
+    weights = event_weights(families)
+    pooled = fusion.pooled({layer: odds[layer] for layer in fusion.shares}) - PRIOR_LOG_ODDS
+    evidence = np.stack([odds[layer] - PRIOR_LOG_ODDS for layer in new], axis=1)
+
+    def loss(shares: NDArray[np.float64]) -> float:
+        mixed = (1.0 - shares.sum()) * pooled + fusion.sharpness * (evidence @ shares)
+        return weighted_log_loss(PRIOR_LOG_ODDS + mixed, is_hostile, weights) / base
+
+    base = weighted_log_loss(np.full(families.size, PRIOR_LOG_ODDS), is_hostile, weights)
+    most = MOST_NEW_SHARE / len(new)
+    start = np.full(len(new), most / 2.0)
+    found = minimize(loss, start, method="SLSQP", bounds=[(0.0, most)] * len(new))
+    fitted = {
+        layer: float(share)
+        for layer, share in zip(new, np.clip(found.x, 0.0, most).tolist(), strict=True)
+        if share >= LEAST_NEW_SHARE
+    }
+    rest = 1.0 - sum(fitted.values())
+    shares = {layer: share * rest for layer, share in fusion.shares.items()} | fitted
+    return Fusion(shares, fusion.sharpness, {}, fusion.source)
 
 
 def with_thresholds(

@@ -9,18 +9,20 @@ rest is fitted on. The layers that serve are then fitted on everything.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from ensemble.errors import TrainingError
+from ensemble.events import FlowBatch
 from ensemble.fusion import Fusion
-from ensemble.kernels.calibration import Calibration
+from ensemble.kernels.calibration import Calibration, log_odds
 from ensemble.layers.behavior import DeepBehavior
 from ensemble.layers.classifier import FUSED_MODEL, KNOWN_MODELS, FlowClassifier
 from ensemble.layers.flow_anomaly import FlowAnomaly
+from ensemble.model import Model
 from ensemble.training.data.flow_table import BENIGN, FlowTable
 from ensemble.training.fit.calibration import family_weights, fit_calibration
 from ensemble.training.fit.fusion import RATES, fit_fusion, with_thresholds
@@ -46,6 +48,7 @@ __all__ = [
     "fit_layers",
     "fit_on_benign",
     "fit_top",
+    "flow_odds",
     "inner_scores",
     "stretches",
 ]
@@ -68,12 +71,14 @@ class FlowLayers:
         behavior: always present.
         classifier: None in a release older than the classifier, or imported from older files.
         fusion: None until it is fitted.
+        own: layers of the operator's own that have a share in the fusion.
     """
 
     anomaly: FlowAnomaly
     behavior: DeepBehavior
     classifier: FlowClassifier | None
     fusion: Fusion | None = None
+    own: Mapping[str, Model] = field(default_factory=dict)
 
     @property
     def models(self) -> Mapping[str, FlowModel]:
@@ -87,16 +92,23 @@ class FlowLayers:
 
     def odds(self, features: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
         """Layer -> calibrated log-odds (n,)."""
-        return {
+        odds = {
             layer: model.calibration.to_log_odds(model.raw(features))
             for layer, model in self.models.items()
         }
+        return odds | {layer: flow_odds(model, features) for layer, model in self.own.items()}
 
     def fused(self, odds: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
         """Pooled log-odds (n,)."""
         if self.fusion is None:
             raise TrainingError("these layers have no fusion yet")
         return self.fusion.pooled(odds)
+
+
+def flow_odds(model: Model, features: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Log-odds (n,) of any layer's model, as the fusion reads its scores."""
+    nameless = ("",) * len(features)
+    return log_odds(model.score(FlowBatch(nameless, nameless, features)).scores)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,6 +35,7 @@ from ensemble.runtime.release_fusion import FusionResolver
 from ensemble.runtime.resolver import ReleaseResolver
 from ensemble.training.data.flow_table import FlowTable
 from tests.deployments.conftest import Event
+from tests.support.flow_files import csv_of, written
 
 Axon = Callable[..., Result]
 MakeFlows = Callable[..., FlowTable]
@@ -124,26 +125,6 @@ def refused(result: Result) -> str:
     assert "\naxon: " in "\n" + result.stderr
     assert "Traceback" not in result.output
     return " ".join(result.stderr.split())
-
-
-def csv_of(flows: FlowTable, *, labelled: bool = False) -> list[str]:
-    """Header and lines as CICFlowMeter writes them."""
-    header = ",".join([*FEATURE_NAMES, "Timestamp", "Day", "Label"] if labelled else FEATURE_NAMES)
-    lines = [
-        ",".join(f"{value:.9g}" for value in row) for row in flows.features.astype(float).tolist()
-    ]
-    if labelled:
-        meta = zip(flows.times.tolist(), flows.days.tolist(), flows.families.tolist(), strict=True)
-        lines = [
-            f"{line},{time},{day},{label}"
-            for line, (time, day, label) in zip(lines, meta, strict=True)
-        ]
-    return [header, *lines]
-
-
-def written(path: Path, lines: Sequence[str]) -> Path:
-    path.write_text("\n".join(lines) + "\n")
-    return path
 
 
 def changed(line: str, name: str, cell: str) -> str:

@@ -163,7 +163,7 @@ def test_all_mistakes_stand_in_one_message() -> None:
         "ingress.deadline",
         "ingress.max_events",
         "fusion.min_coverage",
-        "layers.logs",
+        "layers.logs.import",
         "posturr",
     ):
         assert place in found

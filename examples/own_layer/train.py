@@ -51,7 +51,8 @@ def train(flows: FlowTable) -> Trained:
             "seed": 0,
             "rows": len(flows),
         },
-        f"# extremes-flow\n\nRobust z-scores of {', '.join(FEATURES)} in {len(flows):,} benign flows.\n",
+        "# extremes-flow\n\n"
+        f"Robust z-scores of {', '.join(FEATURES)} in {len(flows):,} benign flows.\n",
     )
 
 

@@ -1,4 +1,4 @@
-"""Axon's moving half.
+"""The half of Axon that moves bytes.
 
 Ray Serve, HTTP and the terminal. Knows how bytes travel, knows no detection.
 """

@@ -1,9 +1,8 @@
 """Security events, one by one and as columns.
 
 A caller sends events; every layer reads columns. A batch holds the columns of one kind, in the
-order the events came, and
-is built once, at the door, from values that were already checked. Nothing after the door checks
-them again.
+order the events came, and is built once, at the door, from values that were already checked.
+Nothing after the door checks them again.
 """
 
 from __future__ import annotations

@@ -1,20 +1,18 @@
 """Fusion: layer scores become one score, its bounds, and a verdict with its coverage.
 
 Each layer's calibrated score is evidence, measured in log-odds against the reference prior. The
-layers that spoke are
-averaged by validated shares and sharpened by one common factor:
+layers that spoke are averaged by validated shares and sharpened by one common factor:
 
     z = prior + sharpness * sum(share_i * evidence_i) / sum(share_i),  over the layers i that spoke
     score = logistic(z + shift of the host's posture)
 
 A silent layer is thus imagined to agree with those that spoke, which is neither innocence nor
-guilt; `low` and `high` say
-what the score could have been had it said the least or the most. Raising any layer's score never
-lowers the result.
+guilt; `low` and `high` say what the score could have been had it said the least or the most.
+Raising any layer's score never lowers the result.
 
 The posture of the host is no evidence about the event. It shifts the result by a bounded amount,
-never by more than the
-way from `malicious` down to `suspicious`: a strong host cannot turn clear hostile evidence benign.
+never by more than the way from `malicious` down to `suspicious`: a strong host cannot turn clear
+hostile evidence benign.
 
 Source: logarithmic opinion pool: Genest, Zidek, "Combining probability distributions", Statistical
 Science 1(1), 1986;

@@ -265,7 +265,7 @@ class ManagementSettings(Strict):
 
 
 class Settings(Strict):
-    """All of it."""
+    """All settings of Axon."""
 
     store: StoreSettings
     auth: AuthSettings

@@ -1,8 +1,8 @@
 """Tenants: the group of each, the tenant whose models serve it, and its rate limit.
 
 The file is optional. A tenant that it does not name has no group: it lives on its own models, or on
-the generic ones. The file is read
-again when it changes; one that is wrong is refused whole, and what was read before goes on.
+the generic ones. The file is read again when it changes; one that is wrong is refused whole, and
+what was read before goes on.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class TenantEntry(BaseModel):
 
 
 class TenantsFile(BaseModel):
-    """configs/tenants.yaml."""
+    """Content of configs/tenants.yaml."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 

@@ -1,7 +1,7 @@
 """Trust: whose models are loaded, and the key that signs: configs/trust.yaml and a private file.
 
-A list that is wrong is refused whole, with every mistake named. The
-private key never comes near the repository; a file that others can read is no key.
+A list that is wrong is refused whole, with every mistake named. The private key never comes near
+the repository; a file that others can read is no key.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _nothing_is_empty(value: Any) -> Any:  # noqa: ANN401  # whatever YAML has t
 
 
 class TrustFile(BaseModel):
-    """configs/trust.yaml.
+    """Content of configs/trust.yaml.
 
     Attributes:
         keys: key id -> public key in base64: who may sign.

@@ -1,9 +1,8 @@
 """The store of this machine as it is trusted now.
 
 The trust list is read again when its file changes: a key that is added heals what was refused for
-it, one that is taken away is gone, both
-without a restart. A list that cannot be read changes nothing, as with everything else that breaks
-while it serves.
+it, one that is taken away is gone, both without a restart. A list that cannot be read changes
+nothing, as with everything else that breaks while it serves.
 """
 
 from __future__ import annotations

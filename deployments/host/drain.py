@@ -1,9 +1,8 @@
 """The end of a service: the front proxy drains before everything else stops.
 
 Serve's own shutdown ends the front proxy with the calls that it holds. HAProxy's soft stop does
-what is wanted: it listens no longer,
-so that a new caller is refused at once and goes elsewhere, and it serves who is connected once more
-before it closes the connection.
+what is wanted: it listens no longer, so that a new caller is refused at once and goes elsewhere,
+and it serves who is connected once more before it closes the connection.
 """
 
 from __future__ import annotations

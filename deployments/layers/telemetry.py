@@ -1,10 +1,9 @@
 """Log events and counters of a layer's slot: on change, never once a call (C-13).
 
 The names and fields are those of the source documents (S0-14 to S0-26): the anomaly layer is its
-layer 1, the behavior layer its
-layer 2; a layer that it does not know says the same under general names. Everything about one
-trouble carries one incident id
-(C-31), and the phrases that its operators search for stand in the message (S1-01).
+layer 1, the behavior layer its layer 2; a layer that it does not know says the same under general
+names. Everything about one trouble carries one incident id (C-31), and the phrases that its
+operators search for stand in the message (S1-01).
 """
 
 from __future__ import annotations

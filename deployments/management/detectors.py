@@ -46,7 +46,7 @@ Key = tuple[Tenant, ModelName]
 
 
 class LoadOutcome(StrEnum):
-    """How a load went."""
+    """Outcome of a load."""
 
     LOADED = "loaded"
     UNCHANGED = "unchanged"
@@ -140,7 +140,7 @@ class _LoadedDetector:
 
 
 class Detectors:
-    """One replica.
+    """A replica of the tabular detectors.
 
     Args:
         settings: as JSON values.

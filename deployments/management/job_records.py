@@ -42,7 +42,7 @@ _ID = re.compile(r"[0-9a-f]{32}")
 
 
 class JobStatus(StrEnum):
-    """How far a job is."""
+    """Status of a job."""
 
     QUEUED = "queued"
     RUNNING = "running"

@@ -179,7 +179,7 @@ class Entry(Struct):
 
 
 class Retained(Struct):
-    """What retention took."""
+    """What retention deleted."""
 
     keep: int
     releases: list[int]
@@ -274,7 +274,7 @@ class ChallengerRelease(Struct):
 
 
 class AuditedAction(Struct):
-    """One act on the store.
+    """One action on the store.
 
     Attributes:
         number: rising.

@@ -50,7 +50,7 @@ def _fit(value: Any) -> Any:  # noqa: ANN401  # whatever a field holds
 
 @dataclass(slots=True)
 class _Trouble:
-    """A trouble that lasts."""
+    """A condition that repeats."""
 
     incident: str
     said: str

@@ -1,11 +1,9 @@
 """Every metric of Axon, in one table; and the meter that records them.
 
 Ray exports each under the prefix `ray_` with the labels `deployment`, `replica` and `application`
-beside ours (C-29: its exporter
-is the canonical one). A counter keeps its `_total`. Measured in Ray 2.60: one record costs 3 to 6
-microseconds, so the hot path
-records by batch and never by event; and a gauge that is not set again vanishes after 20 s, which is
-what `refresh` is for.
+beside ours (C-29: its exporter is the canonical one). A counter keeps its `_total`. Measured in Ray
+2.60: one record costs 3 to 6 microseconds, so the hot path records by batch and never by event; and
+a gauge that is not set again vanishes after 20 s, which is what `refresh` is for.
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ LATENCY_BOUNDARIES_S = (
 
 
 class Instrument(StrEnum):
-    """How a metric behaves."""
+    """Kind of a metric."""
 
     COUNTER = "counter"  # only rises
     GAUGE = "gauge"  # stands at a value

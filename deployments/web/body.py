@@ -36,8 +36,7 @@ async def read_json(headers: Iterable[tuple[bytes, bytes]], receive: Receive, li
     """Read the whole body of a JSON route; refuse a body declared as another type, or compressed.
 
     One that says nothing is taken for JSON. Browsers send forms and text to other people's services
-    unasked, but JSON only with their
-    leave; and a packed body could be of any size.
+    unasked, but JSON only with their leave; and a packed body could be of any size.
 
     Raises:
         UnsupportedMediaType: what `Content-Type` or `Content-Encoding` says is not JSON.

@@ -73,8 +73,7 @@ def count_pairs(body: bytes) -> int:
     """How many `"name": value` there are in a JSON text, in all its objects together.
 
     More than the names that a decoder found: one was given twice, and the last of them would win,
-    here as with any decoder. Whoever
-    looked at the body before us may have believed the first.
+    here as with any decoder. Whoever looked at the body before us may have believed the first.
     """
     return _TEXT.sub(b"", body).count(b":")
 

@@ -78,11 +78,10 @@ class TokenBuckets:
         """Admit a request that costs so much, or say how long to wait.
 
         A request is admitted when the bucket holds its cost. One that costs more than a whole burst
-        would never be, and a batch must
-        be possible at all: it is admitted once the bucket is full, and leaves it in debt, down to
-        minus `burst`. The debt is paid by
-        waiting, so the rate holds for costs of up to twice the burst; what is above that is
-        forgiven. Who is refused pays nothing.
+        would never be, and a batch must be possible at all: it is admitted once the bucket is full,
+        and leaves it in debt, down to minus `burst`. The debt is paid by waiting, so the rate holds
+        for costs of up to twice the burst; what is above that is forgiven. Who is refused pays
+        nothing.
 
         Args:
             tenant: who asks.

@@ -1,9 +1,8 @@
 """Input digests: one for each event, over exactly what the models see of it.
 
 Events of one kind, host and admitted values have one digest, and no others have it. The caller's
-id, the dialect of names, the order
-of keys and what float32 rounds away leave no trace; -0.0 and 0.0 are one number. Where the door cut
-a text, the digest is of what it kept.
+id, the dialect of names, the order of keys and what float32 rounds away leave no trace; -0.0 and
+0.0 are one number. Where the door cut a text, the digest is of what it kept.
 
 SHA-256 over 32 bytes that name the kind of event, then
 - of a flow: its 78 admitted features as little-endian float32 in the order of the schema, then

@@ -1,9 +1,8 @@
 """Tabular features: numbers by name in, a matrix out. A bad row is refused alone.
 
 Who trains a tabular detector declares what it reads, in order; nothing is guessed from what happens
-to come. A feature that a row does not
-have is refused by name, unless the caller says that missing means 0. What a row has beyond the
-declared features is passed over.
+to come. A feature that a row does not have is refused by name, unless the caller says that missing
+means 0. What a row has beyond the declared features is passed over.
 """
 
 from __future__ import annotations

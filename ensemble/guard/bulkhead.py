@@ -19,9 +19,9 @@ class Bulkhead:
         self._free = calls
 
     def enter(self) -> bool:
-        """Take a place.
+        """Enter, unless all places are taken.
 
-        False where there is none, and the layer is not asked. Whoever entered must leave.
+        Returns False if they are: the layer is then not called. A caller that entered must leave.
         """
         if not self._free:
             return False
@@ -29,5 +29,5 @@ class Bulkhead:
         return True
 
     def leave(self) -> None:
-        """Give the place back."""
+        """Leave."""
         self._free += 1

@@ -69,8 +69,7 @@ class CircuitBreaker:
     half open -> open by a bad trial, or by one that does not return in time
 
     The doubling is forgotten only after a whole window without opening, so that a layer that passes
-    its trials and fails under
-    load is tried less and less often.
+    its trials and fails under load is tried less and less often.
 
     Args:
         rules: the numbers.
@@ -97,7 +96,7 @@ class CircuitBreaker:
 
     @property
     def state(self) -> BreakerState:
-        """Where it stands."""
+        """State of the breaker."""
         self._end_a_lost_trial()
         return self._state
 

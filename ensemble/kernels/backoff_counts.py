@@ -1,11 +1,9 @@
 """Backed-off counts: how probable is a name here, when little has been seen here?
 
 A place with few observations borrows from the wider place around it, and the wider from everyone.
-How much it borrows it
-learns from itself: a place that has shown t different names in n observations gives the share t /
-(n + t) to its wider
-place. A place where every start was a new program expects new programs; one that ran the same three
-for years does not.
+How much it borrows it learns from itself: a place that has shown t different names in n
+observations gives the share t / (n + t) to its wider place. A place where every start was a new
+program expects new programs; one that ran the same three for years does not.
 
     P(name | everyone) = (c + t / (V + 1)) / (n + t)          V names, and one slot for all that
     nobody ever ran

@@ -1,11 +1,9 @@
 """Calibration: raw score of a layer to log-odds of hostile, monotone, at one reference prior.
 
 Every layer measures in its own unit (isolation depth, reconstruction error, logit). A calibration
-turns that into
-evidence that can be pooled: log-odds of hostile, as if 1 % of all events were hostile, cut at +-6
-so that no layer can
-shout another down. It is a monotone line through knots, straight beyond the last knots until it
-meets the cut.
+turns that into evidence that can be pooled: log-odds of hostile, as if 1 % of all events were
+hostile, cut at +-6 so that no layer can shout another down. It is a monotone line through knots,
+straight beyond the last knots until it meets the cut.
 
 Fit for: scores with a few hundred out-of-sample benign events. Unfit for: learning a shape from ten
 rows.

@@ -1,11 +1,10 @@
 """Classification trees as plain arrays: the leaf of each row in each tree, and its value.
 
 Random forests, single trees and boosted trees of any library are the same thing once fitted: cuts
-and leaves. The cuts of all trees
-stand in one table, inner nodes first and leaves behind them, each pointing to its two children. In
-memory a leaf points to itself, so
-that all (row, tree) pairs walk together and one step is a handful of `take`s. No library is needed
-to score, and no file can run code.
+and leaves. The cuts of all trees stand in one table, inner nodes first and leaves behind them, each
+pointing to its two children. In memory a leaf points to itself, so that all (row, tree) pairs walk
+together and one step is a handful of `take`s. No library is needed to score, and no file can run
+code.
 
 Fit for: trees of any shape, up to `MAX_DEPTH` cuts deep. Cost: depth x trees look-ups a row, no
 Python loop over rows or trees.

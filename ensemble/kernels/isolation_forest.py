@@ -6,10 +6,9 @@ Score: in (0, 1], higher is stranger; about 0.5 is the average depth. Cost: dept
 no Python loop over events or trees.
 
 Every tree is stored as a complete binary heap of the forest's depth: node k has the children 2k+1
-and 2k+2. A branch that
-ends early goes on with cuts that always lead left, so all rows take the same number of steps and
-one step is a handful
-of `take`s over all (row, tree) pairs. No scikit-learn is needed to score, and no file can run code.
+and 2k+2. A branch that ends early goes on with cuts that always lead left, so all rows take the
+same number of steps and one step is a handful of `take`s over all (row, tree) pairs. No
+scikit-learn is needed to score, and no file can run code.
 
 Source: Liu, Ting, Zhou, "Isolation Forest", ICDM 2008, equation 2.
 """

@@ -3,10 +3,9 @@
 Several models answer; one of them counts in the verdict.
 
 A random forest, boosted trees and a single tree learnt the same flows, under one scaler and one
-list of labels. Whoever asks by name
-gets any of them (`classify`); the layer's score is that of the random forest alone. The forest also
-learnt `unknown`: made-up flows
-around and between real ones, so that only what is near benign flows is called benign.
+list of labels. Whoever asks by name gets any of them (`classify`); the layer's score is that of the
+random forest alone. The forest also learnt `unknown`: made-up flows around and between real ones,
+so that only what is near benign flows is called benign.
 
 Fit for: the families it was trained on; the surest of all layers on those. Unfit for: an unseen
 attack that copies benign flows.

@@ -1,11 +1,9 @@
 """Anomaly of network flows: how unlike benign traffic is this flow? Learnt from benign flows alone.
 
 Three detectors look, because each is blind where another sees: an isolation forest (single values
-far out), a principal
-subspace (values that do not go together), and a codebook (shapes that benign traffic does not
-take). Each speaks as surprise,
-the negative log of the share of benign flows that look at least as strange; the weighted sum is the
-raw score, calibrated once.
+far out), a principal subspace (values that do not go together), and a codebook (shapes that benign
+traffic does not take). Each speaks as surprise, the negative log of the share of benign flows that
+look at least as strange; the weighted sum is the raw score, calibrated once.
 
 Fit for: attacks that no one has labelled yet. Unfit for: attacks that copy benign traffic, and
 benign traffic of a network

@@ -1,8 +1,8 @@
 """The anomaly layer's model of process starts: a rare program, or a strange command line.
 
 Two opinions become one score. The rarity of the program for this user or host always speaks. The
-forest over the command
-line speaks once a user has trained it on processes of their own. They are pooled as evidence:
+forest over the command line speaks once a user has trained it on processes of their own. They are
+pooled as evidence:
 
     log-odds = prior + (rarity - prior) + weight * (forest - prior),  cut at +-6
 

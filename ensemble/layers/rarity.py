@@ -16,9 +16,8 @@ ordinary times:
     rarity = min(ratio / scatter of the entity, 4.5)
 
 So a program that is common elsewhere and new to this user is strange, one that nobody ever ran is
-stranger, and a user whose
-habits vary by nature needs more of it. For an unknown entity only rare names are evidence: it has
-no habits yet.
+stranger, and a user whose habits vary by nature needs more of it. For an unknown entity only rare
+names are evidence: it has no habits yet.
 
 Fit for: masqueraders, living-off-the-land tools, dropped binaries. Unfit for: a malicious act by a
 program that this user runs daily.

@@ -1,9 +1,8 @@
 """Resilience: how easily would this host be compromised, and how much would that cost?
 
 The layer looks at the host and never at the event: a flow to an unpatched, internet-facing server
-deserves less doubt than
-the same flow to a patched workstation. Score: 0 resilient .. 0.5 an ordinary host .. 1 an easy and
-costly target.
+deserves less doubt than the same flow to a patched workstation. Score: 0 resilient .. 0.5 an
+ordinary host .. 1 an easy and costly target.
 
 Of each CVE i on a host (constants below, each with its reason):
 
@@ -185,9 +184,8 @@ class ResiliencePosture:
     """Posture of hosts to scores; reads `batch.hosts` only, whatever the kind of event.
 
     Built from two artifacts, so that an inventory of every night need not carry the world's CVEs
-    along. It keeps what it
-    computed for a day; apart from that, scoring changes nothing, and any number of threads may
-    score.
+    along. It keeps what it computed for a day; apart from that, scoring changes nothing, and any
+    number of threads may score.
     """
 
     def __init__(

@@ -3,10 +3,9 @@
 The detector that a tenant trains itself (S4-08).
 
 Standard scaler and isolation forest, as the source has them, and beside them the range: a forest
-cuts only inside of what it was grown on,
-so that a value a billion times too large scores like the largest it has seen (C-23 measured it).
-How far a row lies outside of the range of
-training, in widths of that range, is added to the forest's score.
+cuts only inside of what it was grown on, so that a value a billion times too large scores like the
+largest it has seen (C-23 measured it). How far a row lies outside of the range of training, in
+widths of that range, is added to the forest's score.
 
 Fit for: rows with single values far out. Unfit for: combinations of ordinary values, and rows that
 come from elsewhere than its training.

@@ -1,8 +1,8 @@
 """One tree of a stranger's forest: is it a tree at all?
 
 scikit-learn walks a tree in C without looking: a child that points outside its array, or back up,
-crashes the process or never
-ends (its own documentation warns of it). So every index is checked here before anything walks.
+crashes the process or never ends (its own documentation warns of it). So every index is checked
+here before anything walks.
 """
 
 from __future__ import annotations

@@ -123,8 +123,7 @@ def _frequencies(data: bytes, terms: Terms) -> Parts:
     """Program name -> launches, from a pickled dictionary of counts or of shares.
 
     Shares (floating point, together 1 within 1 %) become counts in which the rarest program was
-    launched once: a share of
-    nothing but itself says no more.
+    launched once: a share of nothing but itself says no more.
     """
     found = unpickle(data, FREQUENCIES, FREQUENCY_NAMES, limit_bytes=terms.limit_bytes)
     if not isinstance(found, dict):

@@ -83,8 +83,7 @@ def _shut(*, memory_bytes: int, cpu_s: int) -> None:
     """Limit this process: memory, CPU seconds, no file, no process, no core dump.
 
     What we have counts apart because torch alone maps gigabytes. Without a free descriptor nothing
-    can be opened, not even
-    the libraries of a program that a successful attack would start.
+    can be opened, not even the libraries of a program that a successful attack would start.
     """
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     most = pages * resource.getpagesize() + memory_bytes

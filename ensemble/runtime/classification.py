@@ -1,9 +1,8 @@
 """The classification of flows by one named model, or the reason for none, as a value.
 
 The layer's score is one number of the model that has a say in the verdict. A classification is the
-other question: what family does
-this flow look like, by the model that the caller names? It is asked of the same slot, for a release
-by name, and fuses with nothing.
+other question: what family does this flow look like, by the model that the caller names? It is
+asked of the same slot, for a release by name, and fuses with nothing.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
 """Controls: layers disabled, resets, rolled-back releases; one file that replicas poll.
 
 It is not signed, and that is a choice: it holds no model and can make none trusted, and whoever
-operates Axon changes it without
-a publisher's key. Whoever may write into the state folder gains from it what deleting the models
-there would give them too: layers
-that do not speak, which every verdict says (`coverage`, `disabled`), or an older proven release in
-the place of a newer one. They
+operates Axon changes it without a publisher's key. Whoever may write into the state folder gains
+from it what deleting the models there would give them too: layers that do not speak, which every
+verdict says (`coverage`, `disabled`), or an older proven release in the place of a newer one. They
 cannot make an event benign: too little coverage is `indeterminate`. So the folder is worth the same
 guard as before, and no more.
 """
@@ -46,7 +44,7 @@ _LAYER = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 @dataclass(frozen=True, slots=True)
 class Controls:
-    """What is switched.
+    """The switches of the operators, and rolled-back releases.
 
     Attributes:
         disabled: layers that an operator switched off; they are not asked.

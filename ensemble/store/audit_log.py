@@ -74,7 +74,7 @@ class Action(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How far it came."""
+    """Outcome of an action."""
 
     BEGUN = "begun"
     DONE = "done"
@@ -83,7 +83,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One act.
+    """One audited action.
 
     Attributes:
         number: of its first line, rising; what failed before it was begun has one line.

@@ -1,24 +1,20 @@
-"""Where things lie in the store.
+"""Layout of the store: where bundles, releases, pointers and the audit log stand.
 
-    <root>/tenants/<tenant>/bundles/<model>/<serial>/   manifest.json and the files it names
-    <root>/tenants/<tenant>/releases/<serial>.json
-    <root>/tenants/<tenant>/CURRENT                     the pointer: what readers read
-    <root>/tenants/<tenant>/PROMOTED                    its copy, for the promoter of the day that
-    CURRENT is broken
-    <root>/tenants/<tenant>/CHALLENGER                  the release that is tried in shadow
-    <root>/tenants/<tenant>/aliases/<model>/<alias>     champion and challenger of a model that no
-    release names
-    <root>/tenants/<tenant>/bundles/<model>/GONE        tombstone: the highest serial there was when
-    something was removed;
-    <root>/tenants/<tenant>/releases/GONE               so for releases
-    <root>/.quarantine/<tenant>/<number>/               set aside as hostile; never looked up
-    <root>/.staging/<uuid>/                             unfinished work, swept after an hour
-    <root>/audit.jsonl                                  who did what; the older of it in audit-<last
-    line>.jsonl
+    <root>/tenants/<tenant>/bundles/<model>/<serial>/  manifest.json and the files it names
+    <root>/tenants/<tenant>/bundles/<model>/GONE       tombstone: highest serial at a deletion
+    <root>/tenants/<tenant>/releases/<serial>.json     a release
+    <root>/tenants/<tenant>/releases/GONE              tombstone of releases
+    <root>/tenants/<tenant>/CURRENT                    the pointer, which readers read
+    <root>/tenants/<tenant>/PROMOTED                   its copy, for repair when CURRENT is broken
+    <root>/tenants/<tenant>/CHALLENGER                 the release in shadow evaluation
+    <root>/tenants/<tenant>/aliases/<model>/<alias>    champion and challenger of a model of its own
+    <root>/.quarantine/<tenant>/<number>/              hostile files; no reader looks there
+    <root>/.staging/<uuid>/                            unfinished work, swept after an hour
+    <root>/audit.jsonl                                 audit log; older: audit-<last line>.jsonl
 
 There are two roots: `state` is written by a running Axon, `shipped` comes with it and is only read.
-Both are looked
-through in that order, and serials rise over both together, so that a number never means two things.
+Both are looked through in that order, and serials rise over both together, so that a number never
+means two things.
 """
 
 from __future__ import annotations

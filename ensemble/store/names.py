@@ -1,11 +1,9 @@
 """What things in the store are called, and why a name can never become another place.
 
 A name is lower-case ASCII, so two names that look alike are the same name. A tenant, a model and a
-version are a
-directory each: nothing is ever found by joining names with "_" or by a pattern, so tenant `a`
-cannot see tenant `a_b`.
-Versions are whole numbers that rise; the order of two versions is the order of their numbers, never
-of text or of time.
+version are a directory each: nothing is ever found by joining names with "_" or by a pattern, so
+tenant `a` cannot see tenant `a_b`. Versions are whole numbers that rise; the order of two versions
+is the order of their numbers, never of text or of time.
 """
 
 from __future__ import annotations
@@ -55,7 +53,7 @@ class _Slug(str):
 
 
 class Tenant(_Slug):
-    """Who owns models."""
+    """Name of a tenant, the owner of models."""
 
     __slots__ = ()
     what = "tenant"

@@ -49,7 +49,7 @@ class Document(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """Signs as one key.
+    """A signing key.
 
     The private half stays in here: it is not printed, compared or written by the store.
     """
@@ -106,7 +106,7 @@ class Signer:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Whom we believe.
+    """The trusted keys and digests.
 
     Attributes:
         keys: key id -> public key, 32 bytes; what they sign is trusted.

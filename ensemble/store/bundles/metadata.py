@@ -1,8 +1,7 @@
 """Metadata of a model beyond its recipe: kind, parameters, and notes of its users.
 
 It lies in the manifest's `training`, which is signed with it. The keys are named here and nowhere
-else; a bundle that has none of
-them, as those of older Axons, is as good.
+else; a bundle that has none of them, as those of older Axons, is as good.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ __all__ = ["Metadata", "refuse_other_type"]
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """S4-06.
+    """Metadata of a model beyond its recipe (S4-06).
 
     Attributes:
         label: what its publisher calls this version, e.g. `20261120_081500`; for people, never

@@ -3,8 +3,8 @@
 Publishing points nothing at it; `release.promote` does.
 
 A bundle is complete before it has a name that a reader would look at, and it never changes
-afterwards. A publisher that
-dies at any step leaves the old versions as they were, or the new one whole.
+afterwards. A publisher that dies at any step leaves the old versions as they were, or the new one
+whole.
 """
 
 from __future__ import annotations
@@ -64,8 +64,7 @@ def publish_bundle(
     """Write the next version of a model into `store.state`.
 
     Two publishers of one model get two versions. The payload is written before the tenant's lock is
-    taken, so a large
-    model does not hold up another publisher.
+    taken, so a large model does not hold up another publisher.
 
     Args:
         store: its `state` gets the bundle; versions rise over both of its roots.

@@ -1,9 +1,8 @@
 """One value, one text: the JSON of manifests, releases, pointers, configurations and golden scores.
 
 Keys sorted, no spaces, ASCII, one newline at the end. Reading demands exactly what writing would
-have written, so that a
-repeated key, a field we do not know, `1.0` for `1` or a NaN cannot hide in a file that someone
-signs.
+have written, so that a repeated key, a field we do not know, `1.0` for `1` or a NaN cannot hide in
+a file that someone signs.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
 """Safe reads of untrusted files: once, bounded, and only plain files of the directory.
 
 Every file is opened by its bare name under an open directory, so no link and no ".." leads
-elsewhere. Its size is known
-before a byte is read, and what is read is kept: whoever checks the bytes decodes these bytes, not
-the file again (C-30).
-A disk that fails once is asked once more; then it is for the slot, which knows the time, to try
-again.
+elsewhere. Its size is known before a byte is read, and what is read is kept: whoever checks the
+bytes decodes these bytes, not the file again (C-30). A disk that fails once is asked once more;
+then it is for the slot, which knows the time, to try again.
 """
 
 from __future__ import annotations

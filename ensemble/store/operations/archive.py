@@ -105,8 +105,7 @@ def import_archive(
     """Publish what an archive holds, as the next versions of `tenant`; nothing is promoted.
 
     All of the archive is proven before the first bundle of it is published. Who dies in between
-    leaves bundles that no release
-    names, which retention takes.
+    leaves bundles that no release names, which retention takes.
 
     Args:
         store: its `state` is written, its trust decides.

@@ -1,10 +1,9 @@
 """Removing what nothing needs: one version, one release, or by retention all but the newest.
 
 Only by its number, and never what serves, could be fallen back to, is tried in shadow, or came with
-Axon. A tombstone comes first,
-so that the number never means anything else; then the thing is taken out of sight in one step, into
-staging, where it is removed
-by us or, if we die, by the sweeper. A crash leaves it whole or gone.
+Axon. A tombstone comes first, so that the number never means anything else; then the thing is taken
+out of sight in one step, into staging, where it is removed by us or, if we die, by the sweeper. A
+crash leaves it whole or gone.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ SHIPPED = "it came with Axon"
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What retention took.
+    """What retention deleted.
 
     Attributes:
         bundles: versions of models.

@@ -1,10 +1,9 @@
 """References: releases and bundles that a pointer, challenger or alias of any tenant names.
 
 Asked before something is removed, so in doubt a thing is needed: what a release names is taken from
-its file without asking who signed
-it; and where the pointer, challenger or alias of any tenant cannot be proven, or the release in use
-is gone or says nothing that can be
-read, nobody knows, and nothing is removed.
+its file without asking who signed it; and where the pointer, challenger or alias of any tenant
+cannot be proven, or the release in use is gone or says nothing that can be read, nobody knows, and
+nothing is removed.
 """
 
 from __future__ import annotations

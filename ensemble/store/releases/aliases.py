@@ -1,12 +1,10 @@
 """Aliases: the challenger release, and the champion and challenger version of a model.
 
 The champion is what serves: of a tenant the release that its pointer names, of a model the bundle
-in that release. A challenger is
-tried in shadow; it answers nobody. A model that no release names, e.g. a tenant's own tabular
-detector, has its champion and
-challenger in files of their own. Each file is a signed reference, with a serial that rises, so that
-an old one that comes back is
-noticed. Clearing an alias is a newer file that names nothing.
+in that release. A challenger is tried in shadow; it answers nobody. A model that no release names,
+e.g. a tenant's own tabular detector, has its champion and challenger in files of their own. Each
+file is a signed reference, with a serial that rises, so that an old one that comes back is noticed.
+Clearing an alias is a newer file that names nothing.
 """
 
 from __future__ import annotations
@@ -146,8 +144,7 @@ def promote_challenger(
     """Make the challenger the release in use, and clear the alias: nothing is tried beside itself.
 
     Who dies in between leaves a challenger that is in use already; to clear it is all that is left
-    to do. `expected_serial` is
-    that of the pointer; the rest is as in `promote`.
+    to do. `expected_serial` is that of the pointer; the rest is as in `promote`.
 
     Raises:
         ArtifactMissing: there is no challenger.

@@ -1,8 +1,8 @@
 """A tenant's pointer: the small signed file that names the serving release and earlier ones.
 
 It is a signpost: its serial rises with every promotion, so that rolling back to an older release is
-a newer pointer. Its copy,
-PROMOTED, also keeps the earlier releases for the promoter who finds CURRENT broken or gone.
+a newer pointer. Its copy, PROMOTED, also keeps the earlier releases for the promoter who finds
+CURRENT broken or gone.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Releases: which bundles serve together, with the fusion that was fitted to exactly these.
 
 Publishing a release and promoting it are two acts (DESIGN, decision 2). A release never changes;
-promoting moves the
-tenant's pointer, under a lock, if it stands where the caller saw it. Rolling back is promoting an
-older release, at once.
+promoting moves the tenant's pointer, under a lock, if it stands where the caller saw it. Rolling
+back is promoting an older release, at once.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ RELEASE_LIMIT_BYTES = 64 << 10  # names, weights and thresholds: as much a page 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What serves together.
+    """A release: the models, fusion and thresholds that serve together.
 
     Attributes:
         created_at: when it was published, UTC; for people, never for order.

@@ -1,14 +1,12 @@
 """Signed references: small signed files that name a version; pointer and aliases are two.
 
 It has a serial of its own, which rises with every move. Naming an older version again is therefore
-a newer file, and an older
-file that comes back is a replay: a fault, or an attack.
+a newer file, and an older file that comes back is a replay: a fault, or an attack.
 
 Every move writes the file twice: first the copy, which no reader looks at, then the file itself. A
-mover who finds the file broken
-or gone takes the serial from the copy, so that serials go on rising. With both gone it counts from
-what the shipped root has, and
-readers who saw a higher serial refuse it until they are restarted.
+mover who finds the file broken or gone takes the serial from the copy, so that serials go on
+rising. With both gone it counts from what the shipped root has, and readers who saw a higher serial
+refuse it until they are restarted.
 """
 
 from __future__ import annotations
@@ -65,8 +63,7 @@ class SignedRef(Generic[_T]):
         """What it says: that of `state`, or where it has none, the shipped one.
 
         One in `state` that is broken is an error and not a reason to look further: falling back to
-        the shipped one without
-        a word would be a roll back that nobody asked for.
+        the shipped one without a word would be a roll back that nobody asked for.
 
         Args:
             store: looked through in order.

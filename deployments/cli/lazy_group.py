@@ -41,8 +41,12 @@ class LazyGroup(TyperGroup):
         ctx: Any,  # noqa: ANN401  # Typer's own context
         args: list[str],
     ) -> tuple[str | None, Any, list[str]]:
-        """Find the verb that `args` begin with, and import it."""
+        """Find the verb that `args` begin with, and import it.
+
+        Options of the group are the defaults of the verb's own.
+        """
         name, listed, rest = super().resolve_command(ctx, args)
+        ctx.default_map = {name: ctx.params}
         return name, listed and load(f"{self.path} {name}".strip()), rest
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  # Typer's own context, the verb's own result

@@ -44,8 +44,6 @@ def list_models_and_releases(
     Without a verb: list the models and the releases of a tenant, and mark what serves.
     """
     if context.invoked_subcommand is not None:
-        # options before the verb are the defaults of the verb's own
-        context.default_map = {context.invoked_subcommand: {"tenant": tenant, "as_json": as_json}}
         return
     store, owner = own_store(), chosen_tenant(tenant)
     infos, releases = list_models(store, owner), list_releases(store, owner)

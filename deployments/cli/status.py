@@ -53,8 +53,6 @@ def list_layers(context: typer.Context, *, url: Url = SERVICE, as_json: JsonOpti
     Without a verb: list the layers, whether each is enabled and whether its model is loaded.
     """
     if context.invoked_subcommand is not None:
-        # options before the verb are the defaults of the verb's own
-        context.default_map = {context.invoked_subcommand: {"url": url, "as_json": as_json}}
         return
     found = _request("GET", url, "/v1/layers")
     if as_json:

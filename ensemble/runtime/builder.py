@@ -6,7 +6,7 @@ This is the one place that knows which bundles make which layer.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,13 @@ from ensemble.store import (
 )
 
 __all__ = ["ModelBuilder", "identity_of", "proven_detector"]
+
+_ON_CPU: Mapping[str, Callable[[Parts], Model]] = {
+    "anomaly-flow": FlowAnomaly.from_parts,
+    "anomaly-process": ProcessAnomaly.from_parts,
+    "classifier-flow": FlowClassifier.from_parts,
+}
+"""Name of a bundle -> how its model is made, for models that compute in numpy alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,30 +86,9 @@ class ModelBuilder:
         parts = [decode_parts(bundle.files) for bundle in bundles]
         what = str(bundles[-1].ref)
         match bundles[-1].ref.model:
-            case "anomaly-flow":
-                return _proven(
-                    FlowAnomaly.from_parts(parts[0]),
-                    Kind.FLOW,
-                    golden,
-                    GOLDEN_TOLERANCE["cpu"],
-                    what,
-                )
-            case "anomaly-process":
-                return _proven(
-                    ProcessAnomaly.from_parts(parts[0]),
-                    Kind.PROCESS,
-                    golden,
-                    GOLDEN_TOLERANCE["cpu"],
-                    what,
-                )
-            case "classifier-flow":
-                return _proven(
-                    FlowClassifier.from_parts(parts[0]),
-                    Kind.FLOW,
-                    golden,
-                    GOLDEN_TOLERANCE["cpu"],
-                    what,
-                )
+            case ("anomaly-flow" | "anomaly-process" | "classifier-flow") as name:
+                model = _ON_CPU[name](parts[0])
+                return _proven(model, kind, golden, GOLDEN_TOLERANCE["cpu"], what)
             case "behavior-flow":
                 # torch: 160 MB that the other layers do without
                 from ensemble.layers.behavior import DeepBehavior  # noqa: PLC0415

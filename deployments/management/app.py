@@ -21,14 +21,17 @@ from starlette.types import Scope as AsgiScope
 from deployments.config.settings import Settings
 from deployments.config.tenants import Tenants
 from deployments.config.trusted_store import TrustedStore
+from deployments.management.archive_routes import ArchiveRoutes
+from deployments.management.caller_registry import CallerRegistry, quota_of
 from deployments.management.detection_routes import DETECTORS, DetectionRoutes
 from deployments.management.errors import MANAGEMENT_EXCEPTION_HANDLERS
 from deployments.management.job_routes import JobRoutes
 from deployments.management.jobs import Jobs, Run
-from deployments.management.model_routes import ModelRoutes, quota_of
+from deployments.management.model_routes import ModelRoutes
 from deployments.management.openapi import document
 from deployments.management.release_routes import ReleaseRoutes
 from deployments.management.replicas import Replicas
+from deployments.management.request import BodyReader
 from deployments.management.store_executor import StoreExecutor
 from deployments.management.training_actor import run_in_ray
 from deployments.observability.metrics import Meter, RayMeter
@@ -93,8 +96,11 @@ class ManageApp:
             self._settings, self._tenants, meter or RayMeter()
         )
         self._executor = StoreExecutor(self._settings)
-        self._models = ModelRoutes(self._executor, self._tenants, self._settings)
-        self._releases = ReleaseRoutes(self._executor, self._tenants, self._settings)
+        registry = CallerRegistry(self._executor, self._tenants, self._settings)
+        read_body = BodyReader(self._settings.management.max_body_bytes)
+        self._models = ModelRoutes(registry, read_body, self._settings)
+        self._archives = ArchiveRoutes(registry, self._settings)
+        self._releases = ReleaseRoutes(registry, read_body)
         trusted, cpus = TrustedStore(self._settings), self._settings.management.training_cpus
         self._jobs = Jobs(
             self._settings,
@@ -102,16 +108,15 @@ class ManageApp:
             run or partial(run_in_ray, num_cpus=cpus),
             quota=quota_of(self._settings),
         )
-        self._training = JobRoutes(self._jobs, self._executor, self._settings)
+        self._training = JobRoutes(self._jobs, self._executor, read_body, self._settings)
         within_s = self._settings.management.replicas_within_s
         find_layer = layer_handle or layer_of_scoring
         self._detection = DetectionRoutes(
             self._authenticator,
             Replicas(DETECTORS, lambda: detectors, within_s),
             {layer: Replicas(layer, partial(find_layer, layer), within_s) for layer in LAYERS},
-            self._executor,
-            self._tenants,
-            self._settings,
+            registry,
+            read_body,
         )
 
     def __serve_build_asgi_app__(self) -> Starlette:
@@ -119,6 +124,7 @@ class ManageApp:
         routes = [
             *docs_routes("Axon, models", lambda: self._openapi),
             *self._models.first_routes(),
+            *self._archives.routes(),
             *self._releases.routes(),
             *self._training.routes(),
             *self._models.routes(),  # from here on with a model's name in the first place

@@ -10,20 +10,17 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deployments.config.settings import Settings
-from deployments.config.tenants import Tenants
 from deployments.management import job_responses, requests
+from deployments.management.caller_registry import CallerRegistry
 from deployments.management.contract import MODEL, OF_MODEL, READING_STORE, ROW, done
 from deployments.management.detectors import Detections, LoadReport
 from deployments.management.replicas import Replicas
 from deployments.management.request import (
     BodyReader,
-    actor_of,
     model_of,
     reject_unknown_query,
     tenant_of,
 )
-from deployments.management.store_executor import StoreExecutor
 from deployments.web import (
     READING_ERRORS,
     Authenticator,
@@ -46,7 +43,7 @@ from ensemble.errors import (
 )
 from ensemble.layers.catalog import LAYERS, layers_by_model
 from ensemble.runtime import SlotState
-from ensemble.store import ModelName, ModelRegistry, Tenant, VisibleModel
+from ensemble.store import ModelName, Tenant, VisibleModel
 from ensemble.verdicts import LayerStatus
 
 __all__ = ["DETECTORS", "DetectionRoutes"]
@@ -66,17 +63,15 @@ class DetectionRoutes:
         authenticator: counts rows against the rate of the caller's tenant.
         detectors: the replicas that serve tabular detectors.
         layers: layer -> its replicas, in the application that scores.
-        executor: runs work on the store.
-        tenants: the parents whose models a tenant inherits.
-        settings: limits.
+        registry: runs work on the registry of the caller's tenant.
+        read_body: reads JSON bodies.
     """
 
     authenticator: Authenticator
     detectors: Replicas
     layers: Mapping[str, Replicas]
-    executor: StoreExecutor
-    tenants: Tenants
-    settings: Settings
+    registry: CallerRegistry
+    read_body: BodyReader
 
     def routes(self) -> list[ScopedRoute]:
         """All of them."""
@@ -119,9 +114,7 @@ class DetectionRoutes:
         """S4-10; who has no detector of that name uses its group's, or the generic one."""
         reject_unknown_query(request)
         model = model_of(request)
-        body = await BodyReader(requests.RowsToRate, self.settings.management.max_body_bytes)(
-            request
-        )
+        body = await self.read_body(request, requests.RowsToRate)
         await self.authenticator.consume(caller_of(request.scope), len(body.network_data))
         rows, refused = _rows_of(body.network_data)
         detections, owner = await self._rated(request, model, list(rows.values()), body.missing)
@@ -135,9 +128,9 @@ class DetectionRoutes:
     async def _rated(
         self, request: Request, model: ModelName, rows: Sequence[Row], missing: str
     ) -> tuple[Detections, Tenant]:
-        """What the nearest detector of that name says, and whose it is."""
-        for owner in await self.executor.run(
-            actor_of(request), lambda _: self.tenants.lineage(tenant_of(request))
+        """Rate rows by the nearest detector of that name, and name its owner."""
+        for owner in await self.registry.run(
+            request, lambda registry: (registry.tenant, *registry.parents)
         ):
             try:
                 return await self.detectors.call(
@@ -171,11 +164,7 @@ class DetectionRoutes:
         return [line for state in states for line in _of_slot(layer, model, state)]
 
     async def _find(self, request: Request, model: ModelName) -> VisibleModel:
-        tenant, *parents = self.tenants.lineage(tenant_of(request))
-        return await self.executor.run(
-            actor_of(request),
-            lambda store: ModelRegistry(store, tenant, parents=tuple(parents)).describe(model),
-        )
+        return await self.registry.run(request, lambda registry: registry.describe(model))
 
 
 def _rows_of(sent: Sequence[msgspec.Raw]) -> tuple[dict[int, Row], dict[int, EventError]]:

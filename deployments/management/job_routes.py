@@ -64,11 +64,13 @@ class JobRoutes:
     Attributes:
         jobs: takes and keeps them.
         executor: runs work on the store.
+        read_body: reads JSON bodies.
         settings: limits.
     """
 
     jobs: Jobs
     executor: StoreExecutor
+    read_body: BodyReader
     settings: Settings
     _submitting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -138,9 +140,7 @@ class JobRoutes:
 
     async def _train(self, request: Request) -> Response:
         reject_unknown_query(request)
-        body = await BodyReader(requests.TrainRequest, self.settings.management.max_body_bytes)(
-            request
-        )
+        body = await self.read_body(request, requests.TrainRequest)
         tenant, model, actor = (
             require_own_tenant(request, body.tenant_id),
             new_model_name(body.name),

@@ -1,4 +1,4 @@
-"""The routes of models: list, inspect, promote, delete, export and import.
+"""The routes of models: list, inspect, promote, delete, and the audit log.
 
 A model of a layer serves as part of a release, so its versions are inspected here and promoted
 there. Inherited models can be inspected; a change answers that they do not exist.
@@ -7,9 +7,7 @@ there. Inherited models can be inspected; a change answers that they do not exis
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 from msgspec import UNSET
 from starlette.requests import Request
@@ -18,9 +16,8 @@ from starlette.routing import Match
 from starlette.types import Scope as AsgiScope
 
 from deployments.config.settings import Settings
-from deployments.config.tenants import Tenants
-from deployments.config.trust import read_signer
 from deployments.management import requests, responses
+from deployments.management.caller_registry import CallerRegistry
 from deployments.management.contract import (
     CHANGING,
     MODEL,
@@ -34,7 +31,6 @@ from deployments.management.request import (
     DEFAULT_ENTRIES,
     RESERVED,
     BodyReader,
-    actor_of,
     model_of,
     parse_number,
     reject_unknown_query,
@@ -43,74 +39,48 @@ from deployments.management.request import (
     require_own_tenant,
     tenant_of,
 )
-from deployments.management.store_executor import StoreExecutor
 from deployments.observability.log import log_event
 from deployments.web import (
     READING_ERRORS,
-    Answer,
     Body,
     Scope,
     ScopedRoute,
     as_json,
-    path_parameter,
     query_parameter,
-    read_body,
 )
-from ensemble.errors import (
-    ArtifactMissing,
-    EnsembleError,
-    MalformedEvent,
-    UnsupportedMediaType,
-)
-from ensemble.layers.catalog import layers_by_model
-from ensemble.store import (
-    Alias,
-    AliasTarget,
-    ModelName,
-    ModelRegistry,
-    Quota,
-    Store,
-    VisibleModel,
-)
+from ensemble.errors import ArtifactMissing, EnsembleError, MalformedEvent
+from ensemble.store import Alias, AliasTarget, ModelName, ModelRegistry, VisibleModel
 
-__all__ = ["ARCHIVE", "ModelRoutes", "quota_of"]
+__all__ = ["ModelRoutes"]
 
-ARCHIVE = "application/octet-stream"
 VERSION_OR_ALIAS = query_parameter(
     "version",
     {"type": "string", "pattern": f"^([1-9][0-9]{{0,14}}|{'|'.join(Alias)})$"},
-    "A number, or an alias; without it the champion, or the newest",
+    "Number or alias; default: the champion, or else the newest",
 )
 LIMIT = query_parameter(
     "limit",
     {"type": "string", "pattern": "^([1-9][0-9]{0,2}|1000)$", "default": str(DEFAULT_ENTRIES)},
-    "How many, newest first",
+    "Number of entries, newest first",
 )
-UNPACKED = (
-    8  # times its own length that an archive may hold; ours are arrays, which pack by a third
-)
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRoutes:
-    """The routes that look at models and change which of them there are.
+    """The routes that list and inspect models, move their aliases and delete them.
 
     Attributes:
-        executor: runs work on the store.
-        tenants: the parents whose models a tenant inherits.
+        registry: runs work on the registry of the caller's tenant.
+        read_body: reads JSON bodies.
         settings: limits.
     """
 
-    executor: StoreExecutor
-    tenants: Tenants
+    registry: CallerRegistry
+    read_body: BodyReader
     settings: Settings
 
     def first_routes(self) -> list[ScopedRoute]:
-        """Those whose paths are words.
-
-        They come before any with a model's name in the same place.
-        """
+        """The routes whose path begins with a word; they come before those of a model's name."""
         return [
             ScopedRoute(
                 "/",
@@ -124,7 +94,7 @@ class ModelRoutes:
                     query_parameter(
                         "tenant_id",
                         {"type": "string"},
-                        "Only the caller's own; another is answered with 404",
+                        "The caller's own tenant; any other gets 404",
                     )
                 ],
                 answers=done(responses.ModelList),
@@ -135,7 +105,7 @@ class ModelRoutes:
                 self._audit,
                 needs=Scope.READ,
                 tag="models",
-                summary="The audit log: each change with its actor, digest, time and address",
+                summary="List the audit log: each change with its actor, digest, time and address",
                 parameters=[LIMIT],
                 answers=done(responses.AuditLog),
                 errors=READING_STORE,
@@ -146,34 +116,15 @@ class ModelRoutes:
                 needs=Scope.MANAGE,
                 methods=["POST"],
                 tag="models",
-                summary="Delete unreferenced releases and versions, keeping the newest",
+                summary="Delete unreferenced releases and versions, keeping the newest N",
                 body=Body(requests.Retention, {"the last ten": {"keep": 10}}),
                 answers=done(responses.Retained),
                 errors=[*READING_ERRORS, *CHANGING, "ARTIFACT_IN_USE"],
             ),
-            ScopedRoute(
-                "/import",
-                self._import,
-                needs=Scope.MANAGE,
-                methods=["POST"],
-                tag="models",
-                summary="Import an archive as the next versions of the tenant; nothing is promoted",
-                about="Trusted only as far as a trusted key or digest vouches for it here.",
-                body=Body({"type": "string", "format": "binary"}, media=ARCHIVE),
-                answers={201: Answer(responses.ImportedModels, "The imported versions")},
-                errors=[
-                    *CHANGING,
-                    "BODY_TOO_LARGE",
-                    "UNSUPPORTED_MEDIA_TYPE",
-                    "SIGNING_REFUSED",
-                    "QUOTA_EXCEEDED",
-                    "VERSION_EXISTS",
-                ],
-            ),
         ]
 
     def routes(self) -> list[ScopedRoute]:
-        """Those of one model."""
+        """The routes whose path begins with a model's name."""
         moving = [*READING_ERRORS, *SIGNING, *OF_MODEL, "SERVED_BY_RELEASE"]
         return [
             ScopedRoute(
@@ -181,7 +132,7 @@ class ModelRoutes:
                 self._info,
                 needs=Scope.READ,
                 tag="models",
-                summary="All that is known of one version",
+                summary="Describe one version of a model",
                 parameters=[MODEL, VERSION_OR_ALIAS],
                 answers=done(responses.ModelInfo),
                 errors=[*READING_STORE, *OF_MODEL],
@@ -191,21 +142,9 @@ class ModelRoutes:
                 self._versions,
                 needs=Scope.READ,
                 tag="models",
-                summary="The versions of one model, newest first",
+                summary="List the versions of one model, newest first",
                 parameters=[MODEL],
                 answers=done(responses.ModelVersions),
-                errors=[*READING_STORE, *OF_MODEL],
-            ),
-            ScopedRoute(
-                "/{name}/versions/{version}/export",
-                self._export,
-                needs=Scope.MANAGE,
-                tag="models",
-                summary="One version as one file",
-                parameters=[MODEL, path_parameter("version", NUMBER, "Its number", "1")],
-                answers={
-                    200: Answer({"type": "string", "format": "binary"}, "The archive", ARCHIVE)
-                },
                 errors=[*READING_STORE, *OF_MODEL],
             ),
             ScopedRoute(
@@ -214,7 +153,7 @@ class ModelRoutes:
                 needs=Scope.MANAGE,
                 methods=["POST"],
                 tag="models",
-                summary="Promote a version: it serves from then on",
+                summary="Promote a version: it serves from now on",
                 parameters=[MODEL],
                 body=Body(requests.VersionPromotion, {"the challenger": {"alias": "challenger"}}),
                 answers=done(responses.AliasMoved),
@@ -249,10 +188,10 @@ class ModelRoutes:
                 needs=Scope.MANAGE,
                 methods=["DELETE"],
                 tag="models",
-                summary="Delete one version, for good; never one that serves",
+                summary="Delete one version permanently; a version in use is refused",
                 parameters=[
                     MODEL,
-                    query_parameter("version", NUMBER, "Its number; no default", required=True),
+                    query_parameter("version", NUMBER, "Number of the version", required=True),
                 ],
                 answers=done(responses.Deleted),
                 errors=[*CHANGING, *OF_MODEL, "ARTIFACT_IN_USE", "METHOD_NOT_ALLOWED"],
@@ -262,7 +201,7 @@ class ModelRoutes:
     async def _list(self, request: Request) -> Response:
         reject_unknown_query(request, "tenant_id")
         tenant = require_own_tenant(request, request.query_params.get("tenant_id"))
-        models = await self._run(request, lambda registry: registry.models())
+        models = await self.registry.run(request, lambda registry: registry.models())
         limits = responses.Limits(
             self.settings.ingress.max_events,
             self.settings.management.max_rows,
@@ -273,48 +212,23 @@ class ModelRoutes:
     async def _info(self, request: Request) -> Response:
         reject_unknown_query(request, "version")
         model, which = model_of(request), requested_version(request)
-        found = await self._run(request, lambda registry: registry.describe(model, which))
+        found = await self.registry.run(request, lambda registry: registry.describe(model, which))
         return as_json(responses.info_of(found.info, shared=found.is_inherited))
 
     async def _versions(self, request: Request) -> Response:
         reject_unknown_query(request)
         model = model_of(request)
-        found = await self._run(request, lambda registry: registry.models(model))
+        found = await self.registry.run(request, lambda registry: registry.models(model))
         if not found:
             raise ArtifactMissing(f"model {model}")
         return as_json(responses.ModelVersions(str(model), _summaries(found)))
 
-    async def _export(self, request: Request) -> Response:
-        reject_unknown_query(request)
-        model = model_of(request)
-        version = parse_number(request.path_params["version"], "version")
-        _, data = await self._run(request, lambda registry: registry.export(model, version))
-        name = f"{model}-{version}.axon"  # a slug and a number: nothing to quote
-        headers = {
-            "Content-Disposition": f'attachment; filename="{name}"',
-            "X-Content-Type-Options": "nosniff",
-        }
-        return Response(data, media_type=ARCHIVE, headers=headers)
-
-    async def _import(self, request: Request) -> Response:
-        reject_unknown_query(request)
-        _refuse_other_media(request)
-        limit_bytes = self.settings.management.max_import_bytes
-        data = await read_body(request.scope["headers"], request.receive, limit_bytes)
-        done = await self._run(
-            request,
-            lambda registry: registry.import_archive(data, limit_bytes=UNPACKED * limit_bytes),
-        )
-        entries = [responses.Entry(str(ref.model), ref.version) for ref in done.bundles]
-        release = done.release.serial if done.release else None
-        return as_json(responses.ImportedModels(entries, release, done.origin), 201)
-
     async def _promote(self, request: Request) -> Response:
         reject_unknown_query(request)
         model = model_of(request)
-        body = await BodyReader(requests.VersionPromotion, self._limit)(request)
+        body = await self.read_body(request, requests.VersionPromotion)
         if (body.version is UNSET) == (body.alias is UNSET):
-            raise MalformedEvent("version", "say either a version or an alias")
+            raise MalformedEvent("version", "give either a version or an alias")
         version = None if body.version is UNSET else int(body.version)
 
         def promote(registry: ModelRegistry) -> AliasTarget:
@@ -322,15 +236,13 @@ class ModelRoutes:
                 return registry.promote_challenger_of(model)
             return registry.set_alias(model, Alias.CHAMPION, version)
 
-        return _moved(model, Alias.CHAMPION, await self._run(request, promote))
+        return _moved(model, Alias.CHAMPION, await self.registry.run(request, promote))
 
     async def _set_challenger(self, request: Request) -> Response:
         reject_unknown_query(request)
         model = model_of(request)
-        version = int(
-            (await BodyReader(requests.SetChallengerVersion, self._limit)(request)).version
-        )
-        target = await self._run(
+        version = int((await self.read_body(request, requests.SetChallengerVersion)).version)
+        target = await self.registry.run(
             request, lambda registry: registry.set_alias(model, Alias.CHALLENGER, version)
         )
         return _moved(model, Alias.CHALLENGER, target)
@@ -338,7 +250,7 @@ class ModelRoutes:
     async def _clear_challenger(self, request: Request) -> Response:
         reject_unknown_query(request)
         model = model_of(request)
-        target = await self._run(
+        target = await self.registry.run(
             request, lambda registry: registry.set_alias(model, Alias.CHALLENGER, None)
         )
         return _moved(model, Alias.CHALLENGER, target)
@@ -348,15 +260,13 @@ class ModelRoutes:
         tenant, model = tenant_of(request), model_of(request)
         named = request.query_params.get("version")
         if named is None:
-            raise MalformedEvent(
-                "version", "say which version; the latest is not meant by saying nothing"
-            )
+            raise MalformedEvent("version", "is required: a deletion has no default version")
         version = parse_number(named, "version")
         about = {"model": model, "tenant": tenant, "version": version}
         try:
-            await self._run(request, lambda registry: registry.delete(model, version))
+            await self.registry.run(request, lambda registry: registry.delete(model, version))
         except ArtifactMissing:
-            raise  # nobody's model: nothing was tried
+            raise  # no such version: nothing was tried
         except EnsembleError as error:
             log_event(
                 logging.WARNING,
@@ -370,54 +280,27 @@ class ModelRoutes:
 
     async def _retain(self, request: Request) -> Response:
         reject_unknown_query(request)
-        keep = int((await BodyReader(requests.Retention, self._limit)(request)).keep)
-        gone = await self._run(request, lambda registry: registry.retain(keep))
-        models = [responses.Entry(str(entry.model), entry.serial) for entry in gone.bundles]
-        return as_json(responses.Retained(keep, [entry.serial for entry in gone.releases], models))
+        newest = int((await self.read_body(request, requests.Retention)).keep)
+        deleted = await self.registry.run(request, lambda registry: registry.retain(newest))
+        releases = [entry.serial for entry in deleted.releases]
+        versions = [responses.Entry(str(entry.model), entry.serial) for entry in deleted.bundles]
+        return as_json(responses.Retained(newest, releases, versions))
 
     async def _audit(self, request: Request) -> Response:
         reject_unknown_query(request, "limit")
         limit = requested_limit(request)
-        entries = await self._run(request, lambda registry: registry.audit(limit))
+        entries = await self.registry.run(request, lambda registry: registry.audit(limit))
         return as_json(responses.AuditLog([responses.audited(entry) for entry in entries]))
-
-    async def _run(self, request: Request, work: Callable[[ModelRegistry], Result]) -> Result:
-        return await self.executor.run(
-            actor_of(request), lambda store: work(self._registry(store, request))
-        )
-
-    def _registry(self, store: Store, request: Request) -> ModelRegistry:
-        tenant, *parents = self.tenants.lineage(tenant_of(request))
-        return ModelRegistry(
-            store,
-            tenant,
-            read_signer,
-            parents=tuple(parents),
-            layer_models=frozenset(layers_by_model()),
-            quota=quota_of(self.settings),
-        )
-
-    @property
-    def _limit(self) -> int:
-        return self.settings.management.max_body_bytes
 
 
 class OneModelRoute(ScopedRoute):
-    """A route of which nothing but the name of a model is the path.
-
-    A word of another route is none of its business.
-    """
+    """A route whose whole path is a model's name; the reserved words are left to other routes."""
 
     def matches(self, scope: AsgiScope) -> tuple[Match, AsgiScope]:
-        """As Starlette's, but for those words."""
+        """Match as Starlette does, but not a reserved word."""
         match, found = super().matches(scope)
         is_other = match is not Match.NONE and found["path_params"]["name"] in RESERVED
         return (Match.NONE, {}) if is_other else (match, found)
-
-
-def quota_of(settings: Settings) -> Quota:
-    """How many models and versions a tenant may keep."""
-    return Quota(settings.management.versions_per_model, settings.management.models_per_tenant)
 
 
 def _summaries(models: list[VisibleModel]) -> list[responses.ModelSummary]:
@@ -427,9 +310,3 @@ def _summaries(models: list[VisibleModel]) -> list[responses.ModelSummary]:
 def _moved(model: ModelName, alias: Alias, target: AliasTarget) -> Response:
     version = target.number or None
     return as_json(responses.AliasMoved(str(model), alias, version, target.sha256, target.serial))
-
-
-def _refuse_other_media(request: Request) -> None:
-    for name, known in (("Content-Type", ("", ARCHIVE)), ("Content-Encoding", ("", "identity"))):
-        if request.headers.get(name, "").split(";", 1)[0].strip().lower() not in known:
-            raise UnsupportedMediaType(name)

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deployments.config.settings import Settings
-from deployments.config.tenants import Tenants
-from deployments.config.trust import read_signer
 from deployments.management import requests, responses
+from deployments.management.caller_registry import CallerRegistry
 from deployments.management.contract import NUMBER, READING_STORE, SIGNING, done
 from deployments.management.request import (
     BodyReader,
-    actor_of,
     parse_number,
     reject_unknown_query,
     tenant_of,
 )
-from deployments.management.store_executor import StoreExecutor
 from deployments.web import READING_ERRORS, Body, Scope, ScopedRoute, as_json, path_parameter
-from ensemble.store import AliasTarget, ModelRegistry, Pointer, ReleaseOverview, Tenant
+from ensemble.store import AliasTarget, Pointer, ReleaseOverview, Tenant
 
 __all__ = ["ReleaseRoutes"]
-
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +27,12 @@ class ReleaseRoutes:
     """The routes that list releases and move the pointer and the challenger of the caller's tenant.
 
     Attributes:
-        executor: runs work on the store.
-        tenants: the parents whose models a tenant inherits.
-        settings: limits.
+        registry: runs work on the registry of the caller's tenant.
+        read_body: reads JSON bodies.
     """
 
-    executor: StoreExecutor
-    tenants: Tenants
-    settings: Settings
+    registry: CallerRegistry
+    read_body: BodyReader
 
     def routes(self) -> list[ScopedRoute]:
         """All of them."""
@@ -87,7 +77,7 @@ class ReleaseRoutes:
                 self._challenger,
                 needs=Scope.READ,
                 tag="releases",
-                summary="Which release is evaluated in shadow",
+                summary="Name the release that is evaluated in shadow",
                 answers=done(responses.ChallengerRelease),
                 errors=READING_STORE,
             ),
@@ -108,7 +98,7 @@ class ReleaseRoutes:
                 needs=Scope.MANAGE,
                 methods=["DELETE"],
                 tag="releases",
-                summary="Evaluate no release in shadow",
+                summary="Stop the evaluation in shadow",
                 answers=done(responses.ChallengerRelease),
                 errors=SIGNING,
             ),
@@ -117,37 +107,40 @@ class ReleaseRoutes:
     async def _list(self, request: Request) -> Response:
         reject_unknown_query(request)
         tenant = tenant_of(request)
-        overview = await self._run(request, lambda registry: registry.overview())
-        return as_json(_listed(overview, tenant, self.tenants.charge(tenant)))
+        overview, serving = await self.registry.run(
+            request,
+            lambda registry: (registry.overview(), self.registry.tenants.charge(tenant)),
+        )
+        return as_json(_listed(overview, tenant, serving))
 
     async def _promote(self, request: Request) -> Response:
         reject_unknown_query(request)
         number = parse_number(request.path_params["serial"], "serial")
-        body = await BodyReader(
-            requests.ReleasePromotion, self._limit, empty=requests.ReleasePromotion
-        )(request)
-        pointer = await self._run(
+        body = await self.read_body(
+            request, requests.ReleasePromotion, empty=requests.ReleasePromotion
+        )
+        pointer = await self.registry.run(
             request, lambda registry: registry.promote(number, at_once=body.at_once)
         )
         return as_json(_moved(pointer))
 
     async def _roll_back(self, request: Request) -> Response:
         reject_unknown_query(request)
-        body = await BodyReader(requests.Rollback, self._limit, empty=requests.Rollback)(request)
+        body = await self.read_body(request, requests.Rollback, empty=requests.Rollback)
         to = None if body.to is None else int(body.to)
-        return as_json(_moved(await self._run(request, lambda registry: registry.roll_back(to))))
+        return as_json(
+            _moved(await self.registry.run(request, lambda registry: registry.roll_back(to)))
+        )
 
     async def _challenger(self, request: Request) -> Response:
         reject_unknown_query(request)
         return as_json(
-            _challenger(await self._run(request, lambda registry: registry.challenger()))
+            _challenger(await self.registry.run(request, lambda registry: registry.challenger()))
         )
 
     async def _put_challenger(self, request: Request) -> Response:
         reject_unknown_query(request)
-        release = int(
-            (await BodyReader(requests.SetChallengerRelease, self._limit)(request)).release
-        )
+        release = int((await self.read_body(request, requests.SetChallengerRelease)).release)
         return as_json(await self._set_challenger(request, release))
 
     async def _delete_challenger(self, request: Request) -> Response:
@@ -158,18 +151,8 @@ class ReleaseRoutes:
         self, request: Request, release: int | None
     ) -> responses.ChallengerRelease:
         return _challenger(
-            await self._run(request, lambda registry: registry.set_challenger(release))
+            await self.registry.run(request, lambda registry: registry.set_challenger(release))
         )
-
-    async def _run(self, request: Request, work: Callable[[ModelRegistry], Answer]) -> Answer:
-        tenant = tenant_of(request)
-        return await self.executor.run(
-            actor_of(request), lambda store: work(ModelRegistry(store, tenant, read_signer))
-        )
-
-    @property
-    def _limit(self) -> int:
-        return self.settings.management.max_body_bytes
 
 
 def _listed(overview: ReleaseOverview, tenant: Tenant, serving: Tenant) -> responses.ReleaseList:

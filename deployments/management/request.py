@@ -6,7 +6,9 @@ Everything is validated here, once and strictly, before anything is looked up in
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -49,31 +51,33 @@ Body = TypeVar("Body")
 MAX_ENTRIES, DEFAULT_ENTRIES = 1000, 100
 
 
-class BodyReader(Generic[Body]):
-    """Reads JSON bodies of one type.
+@dataclass(frozen=True, slots=True)
+class BodyReader:
+    """Reads JSON bodies, strictly.
 
-    Args:
-        kind: what a body spells.
-        limit: bytes that it may have.
-        empty: what no body at all spells; None where there must be one.
+    Attributes:
+        limit_bytes: size of the largest body that is read.
     """
 
-    def __init__(
-        self, kind: type[Body], limit: int, *, empty: Callable[[], Body] | None = None
-    ) -> None:
-        self._decode: Callable[[bytes], Body] = msgspec.json.Decoder(kind).decode
-        self._limit, self._empty = limit, empty
+    limit_bytes: int
 
-    async def __call__(self, request: Request) -> Body:
-        """The body of `request`.
+    async def __call__(
+        self, request: Request, kind: type[Body], *, empty: Callable[[], Body] | None = None
+    ) -> Body:
+        """Read the body of `request` as `kind`.
+
+        Args:
+            request: its body has not been read.
+            kind: a msgspec struct.
+            empty: makes the value that an absent body stands for; None where a body is required.
 
         Raises:
-            EventError: it is too long, no JSON, or something else; `field` says where.
+            EventError: the body is too long, not JSON, or not a `kind`; `field` names the place.
         """
-        body = await read_json(request.scope["headers"], request.receive, self._limit)
-        if not body and self._empty is not None:
-            return self._empty()
-        read: Body = decode_body(self._decode, body)
+        body = await read_json(request.scope["headers"], request.receive, self.limit_bytes)
+        if not body and empty is not None:
+            return empty()
+        read: Body = decode_body(partial(msgspec.json.decode, type=kind), body)
         return read
 
 

@@ -98,7 +98,6 @@ OLD_WORDS_OF_OTHERS = {
 OLD_WORDS_LEFT = {
     "deployments.config.settings",
     "deployments.config.tenants",
-    "deployments.config.trusted_store",
     "deployments.host.drain",
     "deployments.host.environment",
     "deployments.layers.telemetry",

@@ -19,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from deployments.config.settings import Settings, TenantName
 from deployments.observability.log import log_event
 from ensemble.store import Store, Tenant, Trust, has_pointer
+from ensemble.store.files import file_fingerprint
 
 __all__ = ["Limit", "TenantEntry", "Tenants", "TenantsFile", "read_tenants"]
 
@@ -97,7 +98,8 @@ class Tenants:
         self._generic = tuple(
             Tenant(name) for name in (settings.store.tenant, *settings.store.parents)
         )
-        self._file, self._seen = TenantsFile(tenants={}), object()
+        self._file = TenantsFile(tenants={})
+        self._fingerprint: Hashable = None
 
     @property
     def generic(self) -> Tenant:
@@ -113,7 +115,7 @@ class Tenants:
             tenant in self._generic
         ):  # the generic tenants know no group, and none lives on its own children
             return self._generic[self._generic.index(tenant) :]
-        self._look()
+        self._reload()
         entry = self._file.tenants.get(tenant)
         group = () if entry is None or entry.group is None else (Tenant(entry.group),)
         return tuple(dict.fromkeys((tenant, *group, *self._generic)))
@@ -135,11 +137,11 @@ class Tenants:
         entry = self._file.tenants.get(tenant)
         return None if entry is None else Limit(entry.requests_per_s, entry.burst)
 
-    def _look(self) -> None:
-        seen = self._fingerprint()
-        if seen == self._seen:
+    def _reload(self) -> None:
+        fingerprint = file_fingerprint(self._path)
+        if fingerprint == self._fingerprint:
             return
-        self._seen = seen
+        self._fingerprint = fingerprint
         try:
             self._file = read_tenants(self._path)
         except ValidationError as refused:
@@ -148,13 +150,6 @@ class Tenants:
                 "tenants_file_refused",
                 {"mistakes": [error["msg"] for error in refused.errors()]},
             )
-
-    def _fingerprint(self) -> Hashable:
-        try:
-            found = self._path.stat()
-        except OSError as error:
-            return error.errno
-        return found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from deployments.config.settings import Settings
 from deployments.config.trust import read_trust
 from deployments.observability.log import log_event
 from ensemble.store import Store, Trust
+from ensemble.store.files import file_fingerprint
 
 __all__ = ["TrustedStore"]
 
@@ -25,16 +26,14 @@ class TrustedStore:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._known: tuple[Hashable, Trust] = (
-            None,
-            Trust({}, frozenset()),
-        )  # replaced whole: several threads look
+        # one value, so that a thread never sees the list of one file with the print of another
+        self._read: tuple[Hashable, Trust] = (None, Trust({}, frozenset()))
 
     def __call__(self) -> Store:
         """The store, with the trust list as it lies on the disk now."""
-        seen = self._look()
-        known, trust = self._known
-        if seen != known:
+        fingerprint = file_fingerprint(self._settings.trust)
+        known, trust = self._read
+        if fingerprint != known:
             try:
                 trust = read_trust(self._settings)
             except ValidationError as refused:
@@ -43,12 +42,5 @@ class TrustedStore:
                     "trust_list_refused",
                     {"mistakes": [error["msg"] for error in refused.errors()]},
                 )
-            self._known = seen, trust
+            self._read = fingerprint, trust
         return Store(self._settings.state, self._settings.shipped, trust)
-
-    def _look(self) -> Hashable:
-        try:
-            found = self._settings.trust.stat()
-        except OSError as error:
-            return error.errno
-        return found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns

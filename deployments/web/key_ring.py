@@ -23,6 +23,7 @@ from deployments.web.api_keys import (
     read_key_file,
 )
 from ensemble.errors import ArtifactError, ArtifactMissing
+from ensemble.store.files import file_fingerprint
 
 __all__ = ["KeyRing"]
 
@@ -87,7 +88,7 @@ class KeyRing:
         out, and a key is withdrawn by revoking it, not by removing the file.
         """
         try:
-            fingerprint = self._fingerprint()
+            fingerprint = file_fingerprint(self._path)
             at = self._clock()
             if fingerprint == self._fingerprinted and at - self._read_at < READ_AGAIN_S:
                 return
@@ -117,18 +118,4 @@ class KeyRing:
             logging.ERROR,
             "keys_unreadable",
             {"code": error.code, "cause": error.cause, "error": sentence, "action": action},
-        )
-
-    def _fingerprint(self) -> Hashable:
-        try:
-            found = self._path.lstat()
-        except OSError:
-            return None  # reading it says what is wrong
-        return (
-            found.st_dev,
-            found.st_ino,
-            found.st_size,
-            found.st_mode,
-            found.st_mtime_ns,
-            found.st_ctime_ns,
         )

@@ -10,7 +10,6 @@ of each file.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from ensemble.store.bundles.manifest import (
     installed_libraries,
     parse_manifest,
 )
+from ensemble.store.files.fingerprint import folder_fingerprint
 from ensemble.store.files.safe_read import (
     list_names,
     open_directory,
@@ -205,25 +205,8 @@ def check_memory(size_bytes: int, available_bytes: int) -> None:
 
 
 def bundle_fingerprint(store: Store, ref: BundleRef) -> Hashable:
-    """Names, sizes, inodes and times of the files of `ref` in each root.
-
-    What cannot be looked at is told by its error number.
-    """
+    """Fingerprint the files of a bundle in each root, to notice that one changed."""
     return tuple(
-        _of(root.joinpath(*bundle_parts(ref.tenant, ref.model), str(ref.version)))
+        folder_fingerprint(root.joinpath(*bundle_parts(ref.tenant, ref.model), str(ref.version)))
         for root in store.roots
-    )
-
-
-def _of(directory: Path) -> Hashable:
-    try:
-        with os.scandir(directory) as entries:
-            found = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
-    except OSError as error:
-        return error.errno
-    return tuple(
-        sorted(
-            (name, s.st_size, s.st_ino, s.st_mtime_ns, s.st_ctime_ns, s.st_mode)
-            for name, s in found
-        )
     )

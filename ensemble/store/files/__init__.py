@@ -17,12 +17,15 @@ from ensemble.store.files.canonical_json import (
     timestamp,
     to_dataclass,
 )
+from ensemble.store.files.fingerprint import file_fingerprint, folder_fingerprint
 from ensemble.store.files.safe_read import list_names, open_directory, read_bounded, sha256_of
 
 __all__ = [
     "decode",
     "encode",
     "exclusive",
+    "file_fingerprint",
+    "folder_fingerprint",
     "list_names",
     "make_directory",
     "open_directory",

@@ -1,59 +1,47 @@
-"""Resilience: how easily would this host be compromised, and how much would that cost?
+"""Resilience: how easily could this host be compromised, and how much would that cost?
 
-The layer looks at the host and never at the event: a flow to an unpatched, internet-facing server
-deserves less doubt than the same flow to a patched workstation. Score: 0 resilient .. 0.5 an
-ordinary host .. 1 an easy and costly target.
+The layer rates the host and ignores the event: a flow to an unpatched, internet-facing server
+deserves more suspicion than the same flow to a patched workstation.
+Score: 0 resilient .. 0.5 an ordinary host .. 1 an easy and costly target.
 
-Of each CVE i on a host (constants below, each with its reason):
+For each CVE i on a host (constants below, each with its reason):
 
-    p_i     = epss_i, mixed with the average EPSS by the weight w_epss:  w_epss * epss_i + (1 -
-    w_epss) * 0.03
+    p_i     = epss_i, mixed with the average EPSS by the weight w_epss:
+              w_epss * epss_i + (1 - w_epss) * 0.03
               and at least  w_kev * 0.9  when i is in the KEV catalogue
     c_i     = p_i * reach(exposure) * product over the controls of what each lets through
     s_i     = CVSS base score / 10, mixed with 0.7 by the weight w_cvss
     chance  = 1 - product over k of (1 - c_(k)) ^ (1/k),             c_(1) >= c_(2) >= ...
     damage  = 1 - product over k of (1 - (c s)_(k)) ^ (1/k)
-    risk    = damage * criticality = chance * impact,   so that   impact = criticality * damage /
-    chance
+    risk    = damage * criticality = chance * impact,
+              so that   impact = criticality * damage / chance
     raw     = risk / (risk + risk of the ordinary host)
     score   = 0.5 + w_inventory * max(w_epss, w_kev) * (raw - 0.5)
 
-*Noisy-OR that does not saturate.* EPSS speaks of exploitation anywhere in the world and the CVEs of
-one host are far from
-independent (one attacker, one patch day), so that the plain product is 1 for every host with some
-hundred old CVEs. The
-k-th most likely CVE counts with exponent 1/k: n alike CVEs count as 1 + 1/2 + .. + 1/n independent
-ones, 500 as 6.8. More,
-and more likely, CVEs still always raise it. Every host also has one CVE that nobody has listed yet,
-of average EPSS and
-severity (the leak of the noisy-OR): a scan without findings is no proof of safety.
+*A noisy-OR that does not saturate.* EPSS estimates exploitation anywhere in the world, and the CVEs
+of one host are far from independent (one attacker, one patch day). The plain product is therefore 1
+for every host with some hundred old CVEs. Here the k-th most likely CVE counts with exponent 1/k:
+n alike CVEs count as 1 + 1/2 + .. + 1/n independent ones, 500 as 6.8. More CVEs, and more likely
+ones, still always raise the result. Every host also has one CVE that is not listed yet, of average
+EPSS and severity (the leak of the noisy-OR): a scan without findings does not prove safety.
 
 *Why 0.5 is neutral.* `raw` is the logistic function of ln(risk / risk of the ordinary host). The
-ordinary host is internal,
-of medium criticality, without known controls, with ten listed CVEs of average EPSS and severity.
-Nothing known about a host means
-that it is taken for the ordinary one, which is 0.5 by construction: `host_unknown`,
-`host_not_given`. 0.5 shifts nothing.
+ordinary host is internal, of medium criticality, without known controls, with ten listed CVEs of
+average EPSS and severity. A host without data counts as the ordinary one, which scores 0.5 by
+construction: `host_unknown`, `host_not_given`. A score of 0.5 shifts nothing.
 
-*Age.* Each source has its date. Its weight is 1 up to `stale_after_days`, then falls on a straight
-line to 0 on the
-day after `expired_after_days`; from then on it is not used. What a source of weight 0 would have
-said is replaced by what one believes
-without it: average EPSS, no floor, CVSS 7.0; and without a usable scan, or with neither EPSS nor
-KEV (severity alone is no
-chance), the layer has no opinion of the host: 0.5 and `posture_expired`. A date in the future is
-age 0. All of it is in the notes.
+*Age.* Each source has its date and loses weight with age (`source_age.py`). The lost weight goes to
+what is believed without the source: average EPSS, no floor, CVSS 7.0. Without a usable scan, or
+with neither EPSS nor KEV (severity alone gives no chance), the layer has no opinion of the host:
+0.5 and `posture_expired`. All of it is in the notes.
 
-Fit for: ranking hosts, and leaning a doubtful verdict. Unfit for: saying that an attack happens; a
-probability in the strict
-sense (reach and controls are judgement). Cost: a dict look-up an event; each host is computed once
-a day.
+Fit for: ranking hosts, and shifting a doubtful verdict. Unfit for: claiming that an attack happens;
+a probability in the strict sense (reach and controls are judgement). Cost: a dict look-up an event;
+each host is computed once a day.
 Source: EPSS: Jacobs et al., "Exploit Prediction Scoring System (EPSS)", ACM DTRAP 2021, and
-"Enhancing Vulnerability
-Prioritization", WEIS 2023; KEV: CISA, BOD 22-01, 2021; severity and requirement weights: FIRST,
-CVSS 3.1 specification,
-section 7.4; noisy-OR: Pearl, "Probabilistic Reasoning in Intelligent Systems", 1988, section 4.3;
-leak: Henrion, UAI 1987.
+"Enhancing Vulnerability Prioritization", WEIS 2023; KEV: CISA, BOD 22-01, 2021; severity and
+requirement weights: FIRST, CVSS 3.1 specification, section 7.4; noisy-OR: Pearl, "Probabilistic
+Reasoning in Intelligent Systems", 1988, section 4.3; leak: Henrion, UAI 1987.
 """
 
 from __future__ import annotations
@@ -77,6 +65,7 @@ from ensemble.layers.posture import (
     cve_name,
     host_key,
 )
+from ensemble.layers.source_age import AgeLimits, SourceAge
 from ensemble.model import ModelScores
 
 __all__ = [
@@ -87,7 +76,6 @@ __all__ = [
     "PostureInventory",
     "PostureKnowledge",
     "ResiliencePosture",
-    "SourceAge",
 ]
 
 NEUTRAL = 0.5
@@ -95,23 +83,21 @@ HOST_UNKNOWN = "host_unknown"
 HOST_NOT_GIVEN = "host_not_given"
 POSTURE_EXPIRED = "posture_expired"
 
-# mean over 360,142 CVEs on 2026-08-16: 0.028; a CVE that EPSS does not list (new, mostly) counts as
-# average
+# Mean over 360,142 CVEs on 2026-08-16: 0.028. A CVE that EPSS does not list (mostly new ones)
+# counts as average.
 AVERAGE_EPSS = 0.03
-# NVD to 2015: mean 7.4 by version 3, 6.2 by version 2; a CVE without a base score counts so
+# NVD to 2015: mean 7.4 by version 3, 6.2 by version 2. A CVE without a base score counts as this.
 AVERAGE_CVSS = 7.0
-# KEV supersedes EPSS: that it was exploited is observed (FIRST, EPSS FAQ). NIST CSWP 41 (2025)
-# takes 1.0;
-# 0.9 is ours: catalogues err, and hosts with one and with five such CVEs stay apart.
+# KEV supersedes EPSS: exploitation was observed (FIRST, EPSS FAQ). NIST CSWP 41 (2025) uses 1.0.
+# Our choice is 0.9: catalogues err, and hosts with one and with five such CVEs stay apart.
 KEV_FLOOR = 0.9
-# Ours, half a decade a step: the ladder "small, controlled, open" of CISA's SSVC, which gives it no
-# numbers.
+# Our choice, half a decade a step. The steps "small, controlled, open" are from CISA's SSVC, which
+# gives them no numbers.
 REACH = {"isolated": 0.05, "internal": 0.3, "internet": 1.0}
-# CVSS 3.1, table 16 (security requirements): 0.5, 1, 1.5; `critical` carries the line on by one
-# step.
+# CVSS 3.1, table 16 (security requirements): 0.5, 1, 1.5; `critical` continues the line by a step.
 CRITICALITY = {"low": 0.5, "medium": 1.0, "high": 1.5, "critical": 2.0}
-# Share of attempts that a control lets through. Ours: no study gives one number for all attacks.
-# None is taken to stop more than half.
+# Share of attempts that a control lets through. Our choice: no study gives one number for all
+# attacks. No control is assumed to stop more than half.
 LETS_THROUGH = {
     "allowlisting": 0.5,
     "edr": 0.5,
@@ -120,54 +106,30 @@ LETS_THROUGH = {
     "segmentation": 0.6,
     "waf": 0.7,
 }
-ORDINARY_CVES = (
-    10  # listed CVEs of the ordinary host; ours, and the one knob that moves where 0.5 lies
-)
+# Listed CVEs of the ordinary host. Our choice, and the one constant that moves where 0.5 lies.
+ORDINARY_CVES = 10
 MOST_CERTAIN = 0.999  # keeps log(1 - c) finite
 
 DAY_S = 86_400
 _ORDINARY_CHANCE = AVERAGE_EPSS * REACH["internal"]
 _ORDINARY_IMPACT = AVERAGE_CVSS / 10 * CRITICALITY["medium"]
-_HARMONIC = float(
-    (1.0 / np.arange(1, ORDINARY_CVES + 2)).sum()
-)  # its ten CVEs and the unlisted one
+_HARMONIC = float((1.0 / np.arange(1, ORDINARY_CVES + 2)).sum())  # ten listed, one unlisted CVE
 ORDINARY_RISK = float(
     -np.expm1(_HARMONIC * np.log1p(-_ORDINARY_CHANCE * _ORDINARY_IMPACT))
 )  # 0.0189
 
 
-@dataclass(frozen=True, slots=True)
-class SourceAge:
-    """How old one source is, and what it therefore weighs.
-
-    Attributes:
-        source: `epss`, `kev`, `cvss` or `inventory`.
-        age_days: whole days, at least 0; None where the source was never given.
-        weight: 1 fresh .. 0 expired or never given.
-        note: what a reader should know, "" when the source is fresh.
-    """
-
-    source: str
-    age_days: int | None
-    weight: float
-    note: str
-
-    @property
-    def is_used(self) -> bool:
-        """False once expired, and where it was never given."""
-        return self.weight > 0.0
-
-
 @dataclass(slots=True)
 class _Day:
-    """The results of one day: a host is computed on first use; threads write equal values.
+    """Results of one day. A host is computed on first use; concurrent threads write equal values.
 
     Attributes:
         day: days since 1970-01-01 UTC.
         sources: ages of EPSS, KEV and CVSS.
-        is_done: bool (h,); scores float64 (h,); chances float64 (h,); impacts float64 (h,);
+        is_done: bool (h,), whether the host is computed.
+        scores: float64 (h,); `chances` and `impacts` likewise.
         worst: int64 (h,), key of the worst listed CVE, -1 where the host has none.
-        notes: one a host, "" where there is nothing to say.
+        notes: one a host, "" where there is none.
     """
 
     day: int
@@ -181,11 +143,10 @@ class _Day:
 
 
 class ResiliencePosture:
-    """Posture of hosts to scores; reads `batch.hosts` only, whatever the kind of event.
+    """Scores of hosts by their posture; reads only `batch.hosts`, for any kind of event.
 
-    Built from two artifacts, so that an inventory of every night need not carry the world's CVEs
-    along. It keeps what it computed for a day; apart from that, scoring changes nothing, and any
-    number of threads may score.
+    It is built from two artifacts, so that a nightly inventory does not carry all known CVEs.
+    Results are cached for a day. Thread-safe.
     """
 
     def __init__(
@@ -197,7 +158,7 @@ class ResiliencePosture:
         stale_after_days: int = 30,
         expired_after_days: int = 730,
     ) -> None:
-        """Look up every CVE of the inventory in the knowledge, once.
+        """Look up every CVE of the inventory in the knowledge once.
 
         Args:
             knowledge: what is known of CVEs.
@@ -206,10 +167,8 @@ class ResiliencePosture:
             stale_after_days: up to this age a source has its full weight.
             expired_after_days: past this age it is not used; more than `stale_after_days`.
         """
-        if not 0 <= stale_after_days < expired_after_days:
-            raise ValueError("a source must go stale before it expires")
+        self._limits = AgeLimits(stale_after_days, expired_after_days)
         self.knowledge, self.inventory = knowledge, inventory
-        self.stale_after_days, self.expired_after_days = stale_after_days, expired_after_days
         self._now = now
         rows = knowledge.find(inventory.cves)
         is_known = rows >= 0
@@ -222,9 +181,8 @@ class ResiliencePosture:
         self._epss = np.where(steps == NO_EPSS, AVERAGE_EPSS, steps / EPSS_STEPS)
         self._severity = np.where(tenths == NO_CVSS, AVERAGE_CVSS, tenths / 10.0) / 10.0
         owner = np.repeat(np.arange(len(inventory)), inventory.starts[1:] - inventory.starts[:-1])
-        self._unlisted = np.bincount(
-            owner[steps == NO_EPSS], minlength=len(inventory)
-        )  # (h,) CVEs without EPSS
+        # CVEs without EPSS, (h,)
+        self._unlisted = np.bincount(owner[steps == NO_EPSS], minlength=len(inventory))
         self._reach = np.array([REACH[word] for word in EXPOSURES])[inventory.exposures]
         for bit, control in enumerate(CONTROLS):
             self._reach = np.where(
@@ -236,15 +194,13 @@ class ResiliencePosture:
         self._today: _Day | None = None
 
     def score(self, batch: EventBatch, *, explain: bool = False) -> ModelScores:
-        """Score of each event's host.
+        """Score the host of each event.
 
         Args:
             batch: n events of any kind.
-            explain: also give `chance` float64 (n,) in [0, 1], `impact` float64 (n,) in [0, 2]
-                and `worst_cve` str (n,), ""
-                where there is none; as they are before age pulls the score to 0.5. Of a host that
-                nobody knows: those of
-                the ordinary host.
+            explain: also return `chance` float64 (n,) in [0, 1], `impact` float64 (n,) in [0, 2]
+                and `worst_cve` str (n,), "" where there is none. Their values are those before age
+                pulls the score to 0.5. An unknown host has those of the ordinary host.
 
         Returns:
             scores float64 (n,), each in [0, 1]; exactly 0.5 with a note where the layer has no
@@ -277,7 +233,7 @@ class ResiliencePosture:
         return ModelScores(scores, notes, self._details(today, hosts) if explain else {}, abstains)
 
     def source_ages(self) -> tuple[SourceAge, ...]:
-        """Age and weight of EPSS, KEV and CVSS today, for status and for the terminal."""
+        """Age and weight of EPSS, KEV and CVSS today, for status and the terminal."""
         return self._day().sources
 
     def _day(self) -> _Day:
@@ -290,7 +246,7 @@ class ResiliencePosture:
                 ("kev", knowledge.kev_day),
                 ("cvss", knowledge.cvss_day),
             )
-            epss, kev, cvss = (self._age(source, date, day) for source, date in dates)
+            epss, kev, cvss = (self._limits.age(source, date, day) for source, date in dates)
             zeros = np.zeros(h)
             today = _Day(
                 day,
@@ -302,29 +258,12 @@ class ResiliencePosture:
                 np.full(h, -1, np.int64),
                 [""] * h,
             )
-            self._today = (
-                today  # one reference: a thread that still holds yesterday finishes with yesterday
-            )
+            # One reference: a thread that started yesterday finishes with yesterday's results.
+            self._today = today
         return today
 
-    def _age(self, source: str, date: int | None, day: int) -> SourceAge:
-        if date is None:
-            return SourceAge(source, None, 0.0, f"{source} not given")
-        age = day - date
-        if age < 0:
-            return SourceAge(source, 0, 1.0, f"{source} dated {-age} days in the future")
-        if age <= self.stale_after_days:
-            return SourceAge(source, age, 1.0, "")
-        if age > self.expired_after_days:
-            return SourceAge(source, age, 0.0, f"{source} expired: {age} days")
-        left = (
-            self.expired_after_days + 1 - age
-        )  # days of use left, today included: at least 1 here
-        weight = left / (self.expired_after_days + 1 - self.stale_after_days)
-        return SourceAge(source, age, weight, f"{source} stale: {age} days")
-
     def _compute(self, today: _Day, hosts: NDArray[np.intp]) -> None:
-        """Compute `hosts`, int (k,), each once, and mark them done."""
+        """Compute `hosts`, int (k,), without repeats, and mark them done."""
         k = len(hosts)
         epss, kev, cvss = today.sources
         starts = self.inventory.starts.astype(np.intp)
@@ -336,7 +275,7 @@ class ResiliencePosture:
         exploited = epss.weight * self._epss[places] + (1.0 - epss.weight) * AVERAGE_EPSS
         exploited = np.maximum(exploited, np.where(self._kev[places], kev.weight * KEV_FLOOR, 0.0))
         severity = cvss.weight * self._severity[places] + (1.0 - cvss.weight) * AVERAGE_CVSS / 10
-        # the CVE that nobody has listed yet comes last: one more a host
+        # the CVE that is not listed yet comes last, one for each host
         owner = np.append(owner, np.arange(k))
         chances = np.minimum(
             np.append(exploited, np.full(k, AVERAGE_EPSS)) * self._reach[hosts][owner], MOST_CERTAIN
@@ -350,20 +289,20 @@ class ResiliencePosture:
         today.impacts[hosts] = risk / chance
         today.worst[hosts] = self._worst(damages[: len(places)], owner[: len(places)], places, k)
         for place, host in enumerate(hosts.tolist()):
-            scan = self._age("inventory", int(self.inventory.scan_days[host]), today.day)
+            scan = self._limits.age("inventory", int(self.inventory.scan_days[host]), today.day)
             weight = scan.weight * max(epss.weight, kev.weight)
             has_expired = not scan.is_used or not (epss.is_used or kev.is_used)
             today.scores[host] = (
                 NEUTRAL if has_expired else NEUTRAL + weight * (raw[place] - NEUTRAL)
             )
             unlisted = int(self._unlisted[host])
-            said = (
+            notes = (
                 POSTURE_EXPIRED if has_expired else "",
                 *(age.note for age in (scan, *today.sources)),
                 f"CVEs without EPSS: {unlisted}" if unlisted else "",
             )
-            today.notes[host] = "; ".join(note for note in said if note)
-        today.is_done[hosts] = True  # last: another thread that sees it done sees all of it
+            today.notes[host] = "; ".join(note for note in notes if note)
+        today.is_done[hosts] = True  # last: a thread that reads it as done finds all of it
 
     def _worst(
         self,
@@ -372,9 +311,9 @@ class ResiliencePosture:
         places: NDArray[np.intp],
         k: int,
     ) -> NDArray[np.int64]:
-        """Key of the most damaging listed CVE of each of k hosts, int64 (k,).
+        """Key of the most damaging listed CVE of each of k hosts, int64 (k,); -1 without one.
 
-        The lowest key of equals, -1 where none is listed.
+        Among equals the lowest key.
         """
         worst = np.full(k, -1, np.int64)
         order = np.lexsort((-places, damages, owner))  # ascending: the last one written stays
@@ -396,7 +335,7 @@ class ResiliencePosture:
 
 
 def _noisy_or(values: NDArray[np.float64], owner: NDArray[np.intp], k: int) -> NDArray[np.float64]:
-    """1 - product of (1 - v) ^ (1/rank) over each host's values, the greatest first.
+    """1 - product of (1 - v) ^ (1/rank) over the values of each host, ranked from the greatest.
 
     Args:
         values: float64 (m,), each in [0, 1).
@@ -404,8 +343,8 @@ def _noisy_or(values: NDArray[np.float64], owner: NDArray[np.intp], k: int) -> N
         k: number of hosts.
 
     Returns:
-        float64 (k,). Sums run in order of rank for each host alone: a host gives the same bits in
-        any batch.
+        float64 (k,). Each host is summed alone, in order of rank: it has the same bits in any
+        batch.
     """
     order = np.lexsort((-values, owner))
     sizes = np.bincount(owner, minlength=k)

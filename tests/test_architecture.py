@@ -22,7 +22,6 @@ ROOT = Path(__file__).resolve().parents[1]
 LONGEST_MODULE = 400  # lines; STYLE, section 1: a longer module is two ideas
 NOT_YET_SHORT = {
     "deployments.observability.metrics",
-    "ensemble.layers.resilience",
 }
 
 LADDER: tuple[tuple[str, ...], ...] = (
@@ -102,13 +101,6 @@ OLD_WORDS_LEFT = {
     "deployments.host.environment",
     "deployments.layers.telemetry",
     "deployments.observability.log",
-    "ensemble.features.process",
-    "ensemble.features.tabular",
-    "ensemble.kernels.backoff_counts",
-    "ensemble.kernels.decision_trees",
-    "ensemble.layers.posture",
-    "ensemble.layers.rarity",
-    "ensemble.layers.resilience",
     "ensemble.runtime.classification",
     "ensemble.runtime.controls",
     "ensemble.store.layout",

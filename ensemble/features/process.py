@@ -181,13 +181,13 @@ def image_name(path: str) -> str:
 
 
 def image_names(paths: Iterable[str]) -> list[str]:
-    """`image_name` of each; every different path is looked at once."""
-    seen: dict[str, str] = {}
+    """`image_name` of each path. Each distinct path is parsed once."""
+    parsed: dict[str, str] = {}
     names: list[str] = []
     for path in paths:
-        name = seen.get(path)
+        name = parsed.get(path)
         if name is None:
-            name = seen[path] = image_name(path)
+            name = parsed[path] = image_name(path)
         names.append(name)
     return names
 

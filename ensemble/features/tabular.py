@@ -130,14 +130,14 @@ def admit_rows(
                     odd[row] = True
         for row in np.flatnonzero(odd).tolist():
             wrong.setdefault(row, _refusal(row, name, values[row]))
-    kept = (
+    places = (
         np.array([row for row in range(len(rows)) if row not in wrong], np.intp)
         if wrong
         else np.arange(len(rows))
     )
-    admitted = table[kept] if wrong else table
+    admitted = table[places] if wrong else table
     admitted.flags.writeable = False
-    return AdmittedRows(kept, admitted, dict(sorted(wrong.items())), int(filled[kept].sum()))
+    return AdmittedRows(places, admitted, dict(sorted(wrong.items())), int(filled[places].sum()))
 
 
 def _numbers(values: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

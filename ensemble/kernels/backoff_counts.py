@@ -135,11 +135,11 @@ class BackedOffCounts:
             self.observations[EVERYONE] + self.different[EVERYONE]
         )
         for level in (self.wider[places], places):
-            lent, seen = self.different[level], self.count(level, names)
+            backed_off, observed = self.different[level], self.count(level, names)
             chance = np.where(
                 level == EVERYONE,
                 chance,
-                (seen + lent * chance) / (self.observations[level] + lent),
+                (observed + backed_off * chance) / (self.observations[level] + backed_off),
             )
         return chance
 

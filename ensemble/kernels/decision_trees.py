@@ -31,7 +31,7 @@ MAX_DEPTH = 64
 PAIRS_AT_ONCE = (
     1 << 16
 )  # (row, tree) pairs walked together: the working set stays in the second-level cache
-STEPS_A_LOOK = 4  # cuts between two looks at which pairs have arrived at their leaf
+STEPS_A_CHECK = 4  # cuts between two checks of which pairs have reached their leaf
 MANY_PAIRS = 4096  # with fewer it costs more to sort out who has arrived than to walk on
 _ARRAYS = ("feature", "threshold", "children", "roots")
 Leaves = NDArray[np.intp]
@@ -131,8 +131,8 @@ class Trees:
         node = np.tile(self.roots.astype(np.intp), len(rows))  # (n * t,)
         values = np.ascontiguousarray(rows).ravel()
         start = np.repeat(np.arange(len(rows)) * self.n_features, self.roots.size)
-        for walked in range(0, self.depth, STEPS_A_LOOK):
-            steps = min(STEPS_A_LOOK, self.depth - walked)
+        for walked in range(0, self.depth, STEPS_A_CHECK):
+            steps = min(STEPS_A_CHECK, self.depth - walked)
             if node.size < MANY_PAIRS:
                 node = self._walk(values, start, node, steps)
                 continue

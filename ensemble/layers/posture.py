@@ -365,8 +365,8 @@ def _check_array(
 
 
 def _check_day(name: str, day: object) -> None:
-    whole = isinstance(day, int) and not isinstance(day, bool)
-    _check(whole and 0 <= day <= _LAST_DAY, name, f"a day from 0 to {_LAST_DAY}", "another value")  # type: ignore[operator]
+    is_int = isinstance(day, int) and not isinstance(day, bool)
+    _check(is_int and 0 <= day <= _LAST_DAY, name, f"a day from 0 to {_LAST_DAY}", "another value")  # type: ignore[operator]
 
 
 def _arrays(parts: Parts, names: Sequence[str]) -> list[NDArray[Any]]:

@@ -46,7 +46,7 @@ from ensemble.kernels.backoff_counts import EVERYONE, BackedOffCounts
 __all__ = ["CEILING", "Rarity", "RarityTable", "host_group"]
 
 # of what a stranger runs, the share spread over all names alike; chosen on process_masquerade
-NEVER_SEEN_SHARE = 0.005
+UNKNOWN_NAME_SHARE = 0.005
 # scatters; above it one event outshouts a whole block of events (chosen on process_masquerade)
 CEILING = 4.5
 LEAST_SCATTER = 0.5  # nats; an entity that only ever ran one program has no measurable scatter
@@ -282,10 +282,10 @@ _LOOKUPS = ("_name_id", "_group_id", "_host_id", "_user_id")
 def _ratio(
     counts: BackedOffCounts, places: NDArray[np.int64], names: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Log likelihood ratio of a stranger against the place itself, nats, float64 (n,)."""
+    """Log likelihood ratio of another entity against the place itself, nats, float64 (n,)."""
     everyone = counts.probability(np.zeros_like(places), names)
-    stranger = (1.0 - NEVER_SEEN_SHARE) * everyone + NEVER_SEEN_SHARE / (counts.n_names + 1)
-    ratio: NDArray[np.float64] = np.log(stranger / counts.probability(places, names))
+    other = (1.0 - UNKNOWN_NAME_SHARE) * everyone + UNKNOWN_NAME_SHARE / (counts.n_names + 1)
+    ratio: NDArray[np.float64] = np.log(other / counts.probability(places, names))
     return ratio
 
 
@@ -306,23 +306,20 @@ def _scatter(counts: BackedOffCounts) -> NDArray[np.float64]:
 
 
 def _usual_groups(users: Sequence[str], groups: Sequence[str]) -> dict[str, str]:
-    """User -> the group of hosts it was seen on most often.
-
-    The first in the alphabet where two tie.
-    """
-    seen: dict[str, tuple[int, str]] = {}
+    """User -> the group of hosts with most of its events; the alphabetical first on a tie."""
+    most: dict[str, tuple[int, str]] = {}
     for (user, group), times in sorted(Counter(zip(users, groups, strict=True)).items()):
-        if user and times > seen.get(user, (0, ""))[0]:
-            seen[user] = (times, group)
-    return {user: group for user, (_, group) in seen.items()}
+        if user and times > most.get(user, (0, ""))[0]:
+            most[user] = (times, group)
+    return {user: group for user, (_, group) in most.items()}
 
 
 def _note(*, is_user: bool, has_host: bool, is_host_known: bool, place: int) -> str:
     """What a reader should know of an event whose user the table does not know."""
     if is_host_known:
         return "user_unknown: rated against its host"
-    who = "host_unknown" if has_host else "user_unknown" if is_user else "entity_missing"
-    return f"{who}: rated against {'everyone' if place == EVERYONE else 'its group'}"
+    reason = "host_unknown" if has_host else "user_unknown" if is_user else "entity_missing"
+    return f"{reason}: rated against {'everyone' if place == EVERYONE else 'its group'}"
 
 
 def _folded(column: Sequence[str]) -> list[str]:

@@ -17,7 +17,13 @@ from ensemble.errors import ArtifactIncompatible
 from ensemble.events import ProcessBatch, ProcessEvent
 from ensemble.features.process import image_name
 from ensemble.kernels.backoff_counts import BackedOffCounts
-from ensemble.layers.rarity import CEILING, LEAST_SCATTER, NEVER_SEEN_SHARE, RarityTable, host_group
+from ensemble.layers.rarity import (
+    CEILING,
+    LEAST_SCATTER,
+    UNKNOWN_NAME_SHARE,
+    RarityTable,
+    host_group,
+)
 
 AMY = [ProcessEvent("excel.exe", user="amy", host="ws-1")] * 30 + [
     ProcessEvent("outlook.exe", user="Amy", host="ws-1")
@@ -83,7 +89,7 @@ def slow_rarity(events: list[ProcessEvent], wanted: ProcessEvent) -> float:
         return (here[name] + len(here) * chance(name, levels[:-1])) / (here.total() + len(here))
 
     def ratio(name: str) -> float:
-        stranger = (1 - NEVER_SEEN_SHARE) * chance(name, chain[:1]) + NEVER_SEEN_SHARE / (
+        stranger = (1 - UNKNOWN_NAME_SHARE) * chance(name, chain[:1]) + UNKNOWN_NAME_SHARE / (
             len(names) + 1
         )
         return math.log(stranger / chance(name, chain))

@@ -36,8 +36,8 @@ from ensemble.verdicts import (
     LayerScores,
     LayerStatus,
     Severity,
+    VerdictLabel,
     Verdicts,
-    VerdictWord,
     system_status,
 )
 
@@ -45,7 +45,12 @@ __all__ = ["RESILIENCE", "Fusion", "Thresholds", "layer_set"]
 
 RESILIENCE = "resilience"
 NEUTRAL_POSTURE = 0.5  # an unknown host shifts nothing
-_WORDS = (VerdictWord.BENIGN, VerdictWord.SUSPICIOUS, VerdictWord.MALICIOUS, VerdictWord.MALICIOUS)
+_LABELS = (
+    VerdictLabel.BENIGN,
+    VerdictLabel.SUSPICIOUS,
+    VerdictLabel.MALICIOUS,
+    VerdictLabel.MALICIOUS,
+)
 _SEVERITIES = (Severity.LOW, Severity.MEDIUM, Severity.HIGH, Severity.CRITICAL)
 
 
@@ -186,7 +191,7 @@ class Fusion:
             score=score,
             low=probability(fused(-LOG_ODDS_LIMIT) + shift_low),
             high=probability(fused(LOG_ODDS_LIMIT) + shift_high),
-            word=self._words(score, coverage, min_coverage, thresholds),
+            label=self._labels(score, coverage, min_coverage, thresholds),
             severity=_severities(score, thresholds),
             coverage=coverage,
             degraded=self.source == "builtin"
@@ -228,16 +233,16 @@ class Fusion:
         )
         return tuple(replace(verdicts, rows=rows) for rows, verdicts in fused)
 
-    def _words(
+    def _labels(
         self,
         score: NDArray[np.float64],
         coverage: float,
         min_coverage: float,
         thresholds: Thresholds | None,
-    ) -> tuple[VerdictWord, ...]:
+    ) -> tuple[VerdictLabel, ...]:
         if thresholds is None or coverage < min_coverage or coverage == 0.0:
-            return (VerdictWord.INDETERMINATE,) * len(score)
-        return tuple(_WORDS[level] for level in _levels(score, thresholds))
+            return (VerdictLabel.INDETERMINATE,) * len(score)
+        return tuple(_LABELS[level] for level in _levels(score, thresholds))
 
     def to_config(self) -> dict[str, Any]:
         """JSON values, for a release."""

@@ -16,7 +16,7 @@ __all__ = [
     "LayerStatus",
     "Severity",
     "SystemStatus",
-    "VerdictWord",
+    "VerdictLabel",
     "Verdicts",
     "by_row",
     "system_status",
@@ -42,7 +42,7 @@ class LayerStatus(StrEnum):
 SPEAKING = frozenset({LayerStatus.LIVE, LayerStatus.LAST_GOOD, LayerStatus.RULES})
 
 
-class VerdictWord(StrEnum):
+class VerdictLabel(StrEnum):
     """The answer in one word."""
 
     BENIGN = "benign"
@@ -170,7 +170,7 @@ class Verdicts:
     score: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
-    word: tuple[VerdictWord, ...]
+    label: tuple[VerdictLabel, ...]
     severity: tuple[Severity, ...]
     coverage: float
     degraded: bool
@@ -190,7 +190,7 @@ def by_row(
         groups: the batch's verdicts; together every row once.
         column: what to take of each group: n values, or one for all its rows.
     """
-    placed = np.empty(sum(len(group.word) for group in groups), dtype=object)
+    placed = np.empty(sum(len(group.label) for group in groups), dtype=object)
     for group in groups:
         placed[slice(None) if group.rows is None else group.rows] = column(group)
     return placed

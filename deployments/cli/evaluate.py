@@ -110,7 +110,7 @@ def _judged_here(flows: FlowTable, tenant: str | None) -> tuple[Judged, list[str
                         column[rows] = group.layers[place].scores
                     scores[opinion.layer].append(column)
             scores[FUSED].append(by_row(groups, lambda group: group.score).astype(np.float64))
-            verdicts += by_row(groups, lambda group: group.word).tolist()
+            verdicts += by_row(groups, lambda group: group.label).tolist()
             bars.update(task, completed=start + len(part))
     return _judged(
         flows, {name: np.concatenate(parts) for name, parts in scores.items() if parts}, verdicts

@@ -29,7 +29,7 @@ from deployments.web import encode
 from ensemble.errors import EventError
 from ensemble.events import Kind
 from ensemble.retro import FULL_COVERAGE, Finding, SpooledEvent, is_escalation, millionths
-from ensemble.verdicts import VerdictWord
+from ensemble.verdicts import VerdictLabel
 
 __all__ = ["RetroRescorer"]
 
@@ -189,7 +189,7 @@ class RetroRescorer:
                 again.append(spooled)  # last: one event that a layer cannot score delays no other
                 continue
             is_better = True
-            if is_escalation(was.verdict, VerdictWord(verdict.verdict)):
+            if is_escalation(was.verdict, VerdictLabel(verdict.verdict)):
                 findings.append(self._finding(spooled, event, verdict))
             if coverage < FULL_COVERAGE:
                 again.append(msgspec.structs.replace(spooled, was=first_verdict(verdict)))

@@ -28,7 +28,7 @@ from deployments.scoring import wire
 from ensemble.errors import EventError
 from ensemble.events import Kind
 from ensemble.retro import Finding, Findings, FirstVerdict, Reading, Spool, SpooledEvent
-from ensemble.verdicts import VerdictWord
+from ensemble.verdicts import VerdictLabel
 
 __all__ = ["RetroBatch", "RetroCounts", "RetroSpool", "first_verdict"]
 
@@ -306,7 +306,7 @@ class RetroSpool:
 
 def first_verdict(verdict: wire.Verdict) -> FirstVerdict:
     """What the spool stores of a verdict, to compare the next one with."""
-    return FirstVerdict(verdict.score, VerdictWord(verdict.verdict), verdict.coverage)
+    return FirstVerdict(verdict.score, VerdictLabel(verdict.verdict), verdict.coverage)
 
 
 def _size_of(event: wire.EventRequest) -> int:

@@ -12,7 +12,7 @@ from deployments.scoring.retro_spool import RetroCounts
 from ensemble.events import Kind
 from ensemble.guard import BreakerState
 from ensemble.rollout import RolloutView
-from ensemble.verdicts import LayerStatus, Verdicts, VerdictWord
+from ensemble.verdicts import LayerStatus, VerdictLabel, Verdicts
 
 __all__ = ["ScoringMetrics"]
 
@@ -38,10 +38,10 @@ class ScoringMetrics:
             groups: its verdicts.
             elapsed_s: layer -> seconds to its response, of those that responded.
         """
-        for verdict in VerdictWord:
+        for verdict in VerdictLabel:
             self.meter.count(
                 "axon_events_scored_total",
-                sum(group.word.count(verdict) for group in groups),
+                sum(group.label.count(verdict) for group in groups),
                 kind=kind,
                 verdict=verdict,
             )
@@ -50,7 +50,7 @@ class ScoringMetrics:
                 if not scores.speaks and scores.status is not LayerStatus.NOT_APPLICABLE:
                     self.meter.count(
                         "axon_fallback_scores_total",
-                        len(group.word),
+                        len(group.label),
                         layer=scores.layer,
                         kind=kind,
                         status=scores.status,

@@ -342,7 +342,7 @@ def _verdicts_of(
             scores[place],
             lows[place],
             highs[place],
-            verdict=verdicts.word[place],
+            verdict=verdicts.label[place],
             severity=verdicts.severity[place],
             coverage=verdicts.coverage,
             degraded=verdicts.degraded,

@@ -17,7 +17,7 @@ from ensemble.layers.resilience import NEUTRAL
 from ensemble.replay.diff import compare_fused, compare_layer
 from ensemble.replay.recorded_verdict import RecordedOpinion, RecordedVerdict, ReplaySettings
 from ensemble.runtime import ReleaseFusion
-from ensemble.verdicts import LayerScores, Verdicts, VerdictWord
+from ensemble.verdicts import LayerScores, VerdictLabel, Verdicts
 
 __all__ = ["GPU_TOLERANCE", "FusionRule", "why_fused", "why_layer"]
 
@@ -111,8 +111,8 @@ def why_fused(recorded: RecordedVerdict, rule: FusionRule, tolerance: float) -> 
             f"fusion.posture_bound is {rule.settings.posture_bound:g} now;"
             f" with {bound:.4g} the layers give the old score"
         )
-    was_too_little = recorded.verdict == VerdictWord.INDETERMINATE
-    is_too_little = rule.fuse(opinions).word[0] == VerdictWord.INDETERMINATE
+    was_too_little = recorded.verdict == VerdictLabel.INDETERMINATE
+    is_too_little = rule.fuse(opinions).label[0] == VerdictLabel.INDETERMINATE
     if was_too_little != is_too_little and not wrong & (_NUMBERS | {"coverage"}):
         side = "above" if was_too_little else "at most"
         why.append(

@@ -59,7 +59,7 @@ def compare_fused(
         "coverage": (recorded.coverage, verdicts.coverage),
     }
     texts: dict[str, tuple[str | bool, str | bool]] = {
-        "verdict": (recorded.verdict, str(verdicts.word[0])),
+        "verdict": (recorded.verdict, str(verdicts.label[0])),
         "severity": (recorded.severity, str(verdicts.severity[0])),
         "degraded": (recorded.degraded, verdicts.degraded),
         "status": (recorded.status, str(verdicts.status)),

@@ -10,18 +10,18 @@ give the same number.
 
 from __future__ import annotations
 
-from ensemble.verdicts import VerdictWord
+from ensemble.verdicts import VerdictLabel
 
 __all__ = ["FULL_COVERAGE", "is_escalation", "millionths"]
 
 FULL_COVERAGE = 1_000_000  # coverage of an event that every layer of evidence scored
 _RANK = {
-    VerdictWord.BENIGN: 0,
-    VerdictWord.INDETERMINATE: 1,
-    VerdictWord.SUSPICIOUS: 2,
-    VerdictWord.MALICIOUS: 3,
+    VerdictLabel.BENIGN: 0,
+    VerdictLabel.INDETERMINATE: 1,
+    VerdictLabel.SUSPICIOUS: 2,
+    VerdictLabel.MALICIOUS: 3,
 }
-_ALARMS = frozenset({VerdictWord.SUSPICIOUS, VerdictWord.MALICIOUS})
+_ALARMS = frozenset({VerdictLabel.SUSPICIOUS, VerdictLabel.MALICIOUS})
 
 
 def millionths(coverage: float) -> int:
@@ -29,7 +29,7 @@ def millionths(coverage: float) -> int:
     return round(coverage * FULL_COVERAGE)
 
 
-def is_escalation(was: VerdictWord, now: VerdictWord) -> bool:
+def is_escalation(was: VerdictLabel, now: VerdictLabel) -> bool:
     """Whether a new verdict raises an alarm that the first verdict did not.
 
     `indeterminate` is not an alarm. An event that was indeterminate and is suspicious now is a

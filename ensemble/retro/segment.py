@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Meta
 
 from ensemble.retro.private_folder import open_to_read
-from ensemble.verdicts import VerdictWord
+from ensemble.verdicts import VerdictLabel
 
 __all__ = ["FirstVerdict", "Reading", "Segment", "SpooledEvent", "line_of"]
 
@@ -33,7 +33,7 @@ class FirstVerdict(msgspec.Struct, frozen=True):
     """The verdict on an event when it came."""
 
     score: Share
-    verdict: VerdictWord
+    verdict: VerdictLabel
     coverage: Share
 
 

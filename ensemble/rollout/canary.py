@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ensemble.rollout.sampler import TrafficSampler
-from ensemble.verdicts import LayerStatus, Verdicts, VerdictWord, by_row
+from ensemble.verdicts import LayerStatus, VerdictLabel, Verdicts, by_row
 
 __all__ = ["CanaryRollout", "Comparison", "RolloutRules", "RolloutState", "RolloutView", "compared"]
 
@@ -261,10 +261,10 @@ def compared(
         new_s: seconds the layers needed for the new release.
         old_s: likewise for the old one.
     """
-    new_verdicts, old_verdicts = (by_row(groups, lambda one: one.word) for groups in (new, old))
+    new_verdicts, old_verdicts = (by_row(groups, lambda one: one.label) for groups in (new, old))
     new_coverage, old_coverage = (by_row(groups, lambda one: one.coverage) for groups in (new, old))
     is_comparable = new_coverage >= old_coverage
-    differs = (new_verdicts != old_verdicts) & (old_verdicts != VerdictWord.INDETERMINATE)
+    differs = (new_verdicts != old_verdicts) & (old_verdicts != VerdictLabel.INDETERMINATE)
     calls, silent_new = _silent(new)
     _, silent_old = _silent(old)
     return Comparison(

@@ -99,7 +99,7 @@ class ShadowEvaluation:
         both = compared(challenger, champion, new_s=0.0, old_s=0.0)
         is_comparable = (by_row(challenger, _coverage) >= by_row(champion, _coverage)).astype(bool)
         new, old = (
-            by_row(groups, lambda group: group.word)[is_comparable]
+            by_row(groups, lambda group: group.label)[is_comparable]
             for groups in (challenger, champion)
         )
         new_scores, old_scores = (

@@ -122,9 +122,9 @@ def test_without_a_weight_every_score_is_the_one_without_the_layer(
     assert beside.layers[-1].layer == "extremes"
     assert beside.layers[-1].speaks
     assert beside.score.tobytes() == alone.score.tobytes()
-    assert (beside.coverage, beside.word, beside.status) == (
+    assert (beside.coverage, beside.label, beside.status) == (
         alone.coverage,
-        alone.word,
+        alone.label,
         alone.status,
     )
 

@@ -25,8 +25,8 @@ from ensemble.verdicts import (
     LayerStatus,
     Severity,
     SystemStatus,
+    VerdictLabel,
     Verdicts,
-    VerdictWord,
 )
 
 LAYERS = ("anomaly", "behavior", "logs")
@@ -124,7 +124,7 @@ def live(
 
 def same(one: Verdicts, other: Verdicts) -> bool:
     columns = ("score", "low", "high")
-    words = ("word", "severity", "coverage", "degraded", "status")
+    words = ("label", "severity", "coverage", "degraded", "status")
     return all(np.array_equal(getattr(one, c), getattr(other, c)) for c in columns) and all(
         getattr(one, w) == getattr(other, w) for w in words
     )
@@ -230,8 +230,8 @@ def test_an_event_gets_the_same_answer_alone_as_in_a_batch(world: World) -> None
             posture=posture,
         ).verdicts()
         assert alone.score[0] == pytest.approx(together.score[row], abs=1e-12)
-        assert (alone.word[0], alone.severity[0], alone.coverage) == (
-            together.word[row],
+        assert (alone.label[0], alone.severity[0], alone.coverage) == (
+            together.label[row],
             together.severity[row],
             together.coverage,
         )
@@ -292,8 +292,8 @@ def test_coverage_says_how_much_of_the_ensemble_saw_the_event(
 
     assert verdicts.coverage == pytest.approx(sum(fusion.shares[layer] for layer in speaking))
     assert verdicts.degraded == (set(speaking) != set(LAYERS))
-    assert (verdicts.word[0] is VerdictWord.BENIGN) == (verdicts.coverage >= 0.5)
-    assert (verdicts.word[0] is VerdictWord.INDETERMINATE) == (verdicts.coverage < 0.5)
+    assert (verdicts.label[0] is VerdictLabel.BENIGN) == (verdicts.coverage >= 0.5)
+    assert (verdicts.label[0] is VerdictLabel.INDETERMINATE) == (verdicts.coverage < 0.5)
 
 
 @pytest.mark.parametrize("speaking", EVERY_SUBSET)
@@ -304,10 +304,10 @@ def test_a_layer_that_did_not_answer_at_all_is_as_silent_as_one_that_says_so(
     told = World(fusion, calm, speaking)
     lost = told.verdicts([o for o in told.opinions() if o.speaks or o.layer == RESILIENCE])
 
-    assert (lost.coverage, lost.degraded, lost.word) == (
+    assert (lost.coverage, lost.degraded, lost.label) == (
         told.verdicts().coverage,
         told.verdicts().degraded,
-        told.verdicts().word,
+        told.verdicts().label,
     )
     assert np.array_equal(lost.low, told.verdicts().low)
     assert np.array_equal(lost.high, told.verdicts().high)
@@ -319,9 +319,9 @@ def test_under_the_least_coverage_nothing_is_called_benign(world: World) -> None
     verdicts = world.verdicts()
 
     if verdicts.coverage < world.min_coverage:
-        assert set(verdicts.word) == {VerdictWord.INDETERMINATE}
+        assert set(verdicts.label) == {VerdictLabel.INDETERMINATE}
     if verdicts.coverage == 0.0:
-        assert VerdictWord.BENIGN not in verdicts.word
+        assert VerdictLabel.BENIGN not in verdicts.label
 
 
 def test_an_ensemble_that_speaks_whole_is_never_under_the_least_coverage(
@@ -345,8 +345,8 @@ def test_an_ensemble_that_speaks_whole_is_never_under_the_least_coverage(
         for order in permutations(LAYERS)
     ]
 
-    assert {(verdicts.coverage, *verdicts.word) for verdicts in every} == {
-        (1.0, *[VerdictWord.BENIGN] * 3)
+    assert {(verdicts.coverage, *verdicts.label) for verdicts in every} == {
+        (1.0, *[VerdictLabel.BENIGN] * 3)
     }
 
 
@@ -360,7 +360,7 @@ def test_when_nothing_spoke_the_score_is_the_prior_moved_by_the_host(
     no_host = World(fusion, silent, (), None, 0.0, bound).verdicts()
 
     assert no_host.score == pytest.approx(0.01)
-    assert set(only_host.word) == set(no_host.word) == {VerdictWord.INDETERMINATE}
+    assert set(only_host.label) == set(no_host.label) == {VerdictLabel.INDETERMINATE}
     assert (only_host.coverage, only_host.status) == (0.0, SystemStatus.FALLBACK_MODE)
     assert (np.sign(np.round(only_host.score - no_host.score, 12)) * (posture - 0.5) >= 0).all()
 
@@ -390,8 +390,8 @@ def test_the_host_can_never_turn_malicious_into_benign(
 
     before, after = neutral.verdicts(), replace(neutral, posture=posture).verdicts()
 
-    assert set(before.word) == {VerdictWord.MALICIOUS}
-    assert VerdictWord.BENIGN not in after.word
+    assert set(before.label) == {VerdictLabel.MALICIOUS}
+    assert VerdictLabel.BENIGN not in after.label
 
 
 @given(worlds(), COLUMN)
@@ -486,7 +486,7 @@ def test_without_a_fitted_fusion_every_verdict_is_indeterminate(
         [live(layer, column) for layer in LAYERS], min_coverage=0.0, posture_bound=POSTURE_BOUND
     )
 
-    assert set(verdicts.word) == {VerdictWord.INDETERMINATE}
+    assert set(verdicts.label) == {VerdictLabel.INDETERMINATE}
     assert (verdicts.coverage, verdicts.degraded) == (0.0, True)
     assert ((verdicts.score >= 0) & (verdicts.score <= 1)).all()
 
@@ -494,8 +494,8 @@ def test_without_a_fitted_fusion_every_verdict_is_indeterminate(
 def test_a_builtin_rule_with_thresholds_is_indeterminate_still(
     fusion: Fusion, calm: Mapping[str, NDArray[np.float64]]
 ) -> None:
-    assert set(World(replace(fusion, source="builtin"), calm, LAYERS).verdicts().word) == {
-        VerdictWord.INDETERMINATE
+    assert set(World(replace(fusion, source="builtin"), calm, LAYERS).verdicts().label) == {
+        VerdictLabel.INDETERMINATE
     }
 
 
@@ -514,8 +514,8 @@ def test_each_set_of_speaking_layers_has_thresholds_of_its_own(
     loud = [
         subset
         for subset in SUBSETS
-        if set(World(strict, calm, subset, min_coverage=0.0).verdicts().word)
-        == {VerdictWord.MALICIOUS}
+        if set(World(strict, calm, subset, min_coverage=0.0).verdicts().label)
+        == {VerdictLabel.MALICIOUS}
     ]
 
     assert loud == [speaking]
@@ -526,7 +526,7 @@ def test_without_thresholds_for_who_speaks_there_is_no_verdict(
 ) -> None:
     unfitted = replace(fusion, thresholds={"anomaly": MILD})
 
-    assert set(World(unfitted, calm, LAYERS).verdicts().word) == {VerdictWord.INDETERMINATE}
+    assert set(World(unfitted, calm, LAYERS).verdicts().label) == {VerdictLabel.INDETERMINATE}
 
 
 @given(worlds())
@@ -544,11 +544,14 @@ def test_words_and_severities_rise_with_the_score_and_agree(world: World) -> Non
 
     assert [list(Severity).index(s) for s in verdicts.severity] == levels
     assert [
-        (VerdictWord.BENIGN, VerdictWord.SUSPICIOUS, VerdictWord.MALICIOUS, VerdictWord.MALICIOUS)[
-            n
-        ]
+        (
+            VerdictLabel.BENIGN,
+            VerdictLabel.SUSPICIOUS,
+            VerdictLabel.MALICIOUS,
+            VerdictLabel.MALICIOUS,
+        )[n]
         for n in levels
-    ] == list(verdicts.word)
+    ] == list(verdicts.label)
 
 
 @pytest.mark.parametrize("status", [LayerStatus.LAST_GOOD, LayerStatus.RULES])
@@ -591,8 +594,8 @@ def test_layers_that_agree_and_are_loud_make_a_loud_score(fusion: Fusion) -> Non
     """
     loud, quiet = ({layer: np.full(3, value) for layer in LAYERS} for value in (0.9975, 0.0025))
 
-    assert set(World(fusion, loud, LAYERS).verdicts().word) == {VerdictWord.MALICIOUS}
-    assert set(World(fusion, quiet, LAYERS).verdicts().word) == {VerdictWord.BENIGN}
+    assert set(World(fusion, loud, LAYERS).verdicts().label) == {VerdictLabel.MALICIOUS}
+    assert set(World(fusion, quiet, LAYERS).verdicts().label) == {VerdictLabel.BENIGN}
 
 
 def test_layers_that_know_nothing_leave_the_prior(fusion: Fusion) -> None:

@@ -125,7 +125,7 @@ class Golden:
             "coverage": (answer.coverage, verdicts.coverage),
         } | {one.layer: (heard[one.layer].score, one.scores[0]) for one in opinions if one.speaks}
         words = {
-            "verdict": (answer.verdict, str(verdicts.word[0])),
+            "verdict": (answer.verdict, str(verdicts.label[0])),
             "severity": (answer.severity, str(verdicts.severity[0])),
             "status": (answer.status, str(verdicts.status)),
         } | {

@@ -95,7 +95,7 @@ def plain_app(ensemble: LocalEnsemble) -> FastAPI:
                 score=said.score[row],
                 low=said.low[row],
                 high=said.high[row],
-                verdict=said.word[row],
+                verdict=said.label[row],
                 severity=said.severity[row],
                 coverage=said.coverage,
                 degraded=said.degraded,

@@ -458,7 +458,7 @@ def test_calibrating_publishes_a_new_release_of_the_same_models(
     assert after.release.name != ensemble.release.name
     assert not list(own_state.rglob("model.safetensors"))
     flows = make_flows(benign=300, families={}, seed=5)
-    called = sum(word == "malicious" for word in after.score(flows.batch()).word)
+    called = sum(word == "malicious" for word in after.score(flows.batch()).label)
     assert called <= 6  # of 300, at a stated 1 %: the file itself was used to set it
     listed = axon("models").stdout
     assert "own" in listed

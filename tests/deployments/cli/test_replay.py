@@ -38,7 +38,7 @@ from ensemble.store.names import ModelName, Tenant
 from ensemble.store.releases.release import read_pointer, read_release
 from ensemble.store.signing import Signer
 from ensemble.training.publish import Trained, publish
-from ensemble.verdicts import VerdictWord
+from ensemble.verdicts import VerdictLabel
 from tests.deployments.conftest import PATIENT, Event, OpenDoor, lineage_of
 
 Answer = dict[str, Any]
@@ -256,7 +256,7 @@ def test_a_finding_replays(replay: Replay, case: Case) -> None:
         digest="0" * 64,
         at="2026-01-01T08:00:00.000000+00:00",
         found_at="2026-01-01T09:30:00.000000+00:00",
-        was=FirstVerdict(0.02, VerdictWord.INDETERMINATE, 0.0),
+        was=FirstVerdict(0.02, VerdictLabel.INDETERMINATE, 0.0),
         verdict=msgspec.Raw(json.dumps(case.answer).encode()),
     )
 

@@ -18,7 +18,7 @@ from deployments import cli
 from deployments.cli import console
 from ensemble.retro.findings import FINDINGS, Finding, Findings
 from ensemble.retro.segment import FirstVerdict
-from ensemble.verdicts import VerdictWord
+from ensemble.verdicts import VerdictLabel
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,7 @@ def finding(number: int, word: str = "malicious", event_id: str = "") -> Finding
         digest=f"{number:064x}",
         at="2026-01-01 08:00.000000+00:00",
         found_at="2026-01-01 09:30.000000+00:00",
-        was=FirstVerdict(0.0213, VerdictWord.INDETERMINATE, 0.0),
+        was=FirstVerdict(0.0213, VerdictLabel.INDETERMINATE, 0.0),
         verdict=msgspec.Raw(msgspec.json.encode(now)),
     )
 

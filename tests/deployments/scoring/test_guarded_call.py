@@ -26,7 +26,7 @@ from ensemble.guard import BreakerState
 from ensemble.layers.catalog import LAYERS
 from ensemble.rollout.canary import RolloutState, RolloutView
 from ensemble.runtime.release_fusion import ReleaseFusion
-from ensemble.verdicts import LayerScores, LayerStatus, Verdicts, VerdictWord
+from ensemble.verdicts import LayerScores, LayerStatus, VerdictLabel, Verdicts
 from tests.deployments.conftest import RecordingMeter, Told
 from tests.support.pipelines import layer_client, tenant_pipeline
 from tests.support.timing import Clock
@@ -610,7 +610,7 @@ def test_an_observer_hears_of_each_batch_once_with_what_each_layer_took() -> Non
 
         ((kind, groups, elapsed_s),) = world.seen.batches
         assert kind is Kind.FLOW
-        assert sum(len(group.word) for group in groups) == 2
+        assert sum(len(group.label) for group in groups) == 2
         assert elapsed_s["anomaly"] > 0.0
         assert "behavior" not in elapsed_s
 
@@ -772,6 +772,6 @@ def test_a_row_that_a_layer_cannot_score_is_judged_apart() -> None:
         assert by_row[1].score.tobytes() == whole.score[1:].tobytes()
         assert (by_row[1].coverage, by_row[1].degraded) == (1.0, False)
         assert (by_row[0].coverage, by_row[0].degraded) == (pytest.approx(0.4), True)
-        assert by_row[0].word == (VerdictWord.INDETERMINATE,)
+        assert by_row[0].label == (VerdictLabel.INDETERMINATE,)
 
     kept(promise)

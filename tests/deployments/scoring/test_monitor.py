@@ -29,8 +29,8 @@ from ensemble.verdicts import (
     LayerStatus,
     Severity,
     SystemStatus,
+    VerdictLabel,
     Verdicts,
-    VerdictWord,
 )
 from tests.deployments.conftest import RecordingMeter, Told
 from tests.deployments.scoring.test_status import DOWN, FUSIONS, LIVE, Breaker, slots
@@ -222,7 +222,7 @@ def test_a_layer_that_changes_is_told_with_what_it_was(monitor: Monitor, told: T
 # -- what the fan-out does
 
 
-def verdicts(words: list[VerdictWord], **statuses: LayerStatus) -> Verdicts:
+def verdicts(words: list[VerdictLabel], **statuses: LayerStatus) -> Verdicts:
     n = len(words)
     layers = tuple(
         LayerScores.silent(layer, status, n, "x")
@@ -249,13 +249,13 @@ def test_a_batch_is_counted_by_verdict_and_what_did_not_look_by_layer(
 ) -> None:
     """C-13: exact, where the log is not. A layer that is not applicable was not missed."""
     first = verdicts(
-        [VerdictWord.BENIGN] * 5 + [VerdictWord.MALICIOUS] * 2,
+        [VerdictLabel.BENIGN] * 5 + [VerdictLabel.MALICIOUS] * 2,
         anomaly=LayerStatus.LIVE,
         behavior=LayerStatus.TIMEOUT,
         resilience=LayerStatus.NOT_APPLICABLE,
     )
     second = verdicts(
-        [VerdictWord.BENIGN],
+        [VerdictLabel.BENIGN],
         anomaly=LayerStatus.FALLBACK,
         behavior=LayerStatus.TIMEOUT,
         resilience=LayerStatus.LIVE,

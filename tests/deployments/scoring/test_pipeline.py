@@ -24,7 +24,7 @@ from ensemble.fusion import Fusion, Thresholds
 from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.model_state import KindState, SlotState
 from ensemble.runtime.release_fusion import ReleaseFusion
-from ensemble.verdicts import LayerScores, LayerStatus, SystemStatus, Verdicts, VerdictWord
+from ensemble.verdicts import LayerScores, LayerStatus, SystemStatus, VerdictLabel, Verdicts
 from tests.support.pipelines import layer_client, tenant_pipeline
 
 RELEASE = "default/7"
@@ -251,7 +251,7 @@ def test_without_a_fusion_every_verdict_is_indeterminate() -> None:
     """
     verdicts = verdicts_of(pipeline_of({}, release=None))
 
-    assert set(verdicts.word) == {VerdictWord.INDETERMINATE}
+    assert set(verdicts.label) == {VerdictLabel.INDETERMINATE}
     assert np.isfinite(verdicts.score).all()
     assert all(one.speaks for one in verdicts.layers)
 
@@ -412,7 +412,7 @@ def test_a_challenger_scores_in_shadow_and_reaches_nobody() -> None:
 
     answers = shadowed(pipeline, batches=20)
 
-    assert {word for answer in answers for word in answer.word} == {VerdictWord.BENIGN}
+    assert {word for answer in answers for word in answer.label} == {VerdictLabel.BENIGN}
     assert pipeline.agreement is not None
     assert pipeline.agreement.flips == {"benign>malicious": pipeline.agreement.events}
     assert pipeline.agreement.events == pytest.approx(SETTINGS.rollout.shadow_share * 40, abs=2)

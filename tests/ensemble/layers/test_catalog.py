@@ -113,9 +113,9 @@ def test_a_layer_without_a_weight_is_shown_and_changes_no_score(
 
     for name in ("score", "low", "high"):
         assert getattr(after, name).tobytes() == getattr(before, name).tobytes()
-    assert (after.coverage, after.word, after.severity) == (
+    assert (after.coverage, after.label, after.severity) == (
         before.coverage,
-        before.word,
+        before.label,
         before.severity,
     )
     assert after.layers[-1] is own

@@ -17,7 +17,7 @@ from ensemble.fusion import Fusion, Thresholds
 from ensemble.replay.diagnosis import FusionRule, why_fused, why_layer
 from ensemble.replay.recorded_verdict import RecordedOpinion, RecordedVerdict, ReplaySettings
 from ensemble.runtime.release_fusion import ReleaseFusion
-from ensemble.verdicts import LayerScores, LayerStatus, VerdictWord
+from ensemble.verdicts import LayerScores, LayerStatus, VerdictLabel
 
 TOLERANCE = 1e-6
 NOON = 43_200.0
@@ -58,7 +58,7 @@ def given_by(said: tuple[RecordedOpinion, ...], conditions: ReplaySettings) -> R
         score=float(verdicts.score[0]),
         low=float(verdicts.low[0]),
         high=float(verdicts.high[0]),
-        verdict=str(verdicts.word[0]),
+        verdict=str(verdicts.label[0]),
         severity=str(verdicts.severity[0]),
         coverage=verdicts.coverage,
         degraded=verdicts.degraded,
@@ -114,7 +114,7 @@ def test_another_min_coverage_is_found_out_by_the_word_alone(
         assert reasons == []
     else:
         (reason,) = reasons
-        side = "above" if recorded.verdict == VerdictWord.INDETERMINATE else "at most"
+        side = "above" if recorded.verdict == VerdictLabel.INDETERMINATE else "at most"
         assert reason == f"fusion.min_coverage is 0.5 now, and was {side} {recorded.coverage:g}"
 
 

@@ -17,13 +17,13 @@ import pytest
 from ensemble.retro.findings import FINDINGS, Finding, Findings, read_findings
 from ensemble.retro.policy import FULL_COVERAGE, is_escalation, millionths
 from ensemble.retro.segment import FirstVerdict
-from ensemble.verdicts import VerdictWord
+from ensemble.verdicts import VerdictLabel
 
 ORDER = [
-    VerdictWord.BENIGN,
-    VerdictWord.INDETERMINATE,
-    VerdictWord.SUSPICIOUS,
-    VerdictWord.MALICIOUS,
+    VerdictLabel.BENIGN,
+    VerdictLabel.INDETERMINATE,
+    VerdictLabel.SUSPICIOUS,
+    VerdictLabel.MALICIOUS,
 ]
 
 
@@ -36,7 +36,7 @@ def finding(number: int, size: int = 10) -> Finding:
         digest=f"{number:064x}",
         at="2026-01-01T00:00:00.000000+00:00",
         found_at="2026-01-01T01:00:00.000000+00:00",
-        was=FirstVerdict(0.1, VerdictWord.INDETERMINATE, 0.4),
+        was=FirstVerdict(0.1, VerdictLabel.INDETERMINATE, 0.4),
         verdict=msgspec.Raw(
             msgspec.json.encode({"score": 0.9, "verdict": "malicious", "pad": "x" * size})
         ),
@@ -48,7 +48,7 @@ def ids(root: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(("was", "now"), list(product(ORDER, ORDER)))
-def test_news_is_what_alarms_and_is_worse_than_it_was(was: VerdictWord, now: VerdictWord) -> None:
+def test_news_is_what_alarms_and_is_worse_than_it_was(was: VerdictLabel, now: VerdictLabel) -> None:
     """`indeterminate` alarms nobody, so it is no news.
 
     What was indeterminate and is suspicious now is.
@@ -56,7 +56,7 @@ def test_news_is_what_alarms_and_is_worse_than_it_was(was: VerdictWord, now: Ver
     worse = ORDER.index(now) > ORDER.index(was)
 
     assert is_escalation(was, now) is (
-        worse and now in {VerdictWord.SUSPICIOUS, VerdictWord.MALICIOUS}
+        worse and now in {VerdictLabel.SUSPICIOUS, VerdictLabel.MALICIOUS}
     )
 
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from ensemble.retro.segment import FirstVerdict, SpooledEvent
 from ensemble.retro.spool import Spool
-from ensemble.verdicts import VerdictWord
+from ensemble.verdicts import VerdictLabel
 from tests.support.timing import Clock
 
 HOUR_S = 3600.0
@@ -34,7 +34,7 @@ def event(
     number: int, *, at: float = T0, kind: str = "flow", coverage: float = 0.4, size: int = 100
 ) -> SpooledEvent:
     text = msgspec.json.encode({"kind": kind, "id": f"e{number}", "pad": "x" * size})
-    was = FirstVerdict(0.1, VerdictWord.BENIGN, coverage)
+    was = FirstVerdict(0.1, VerdictLabel.BENIGN, coverage)
     return SpooledEvent(at=at, digest=f"{number:064x}", kind=kind, was=was, event=msgspec.Raw(text))
 
 
@@ -139,7 +139,7 @@ def test_what_is_still_degraded_waits_on_behind_the_others(root: Path, clock: Cl
         again=[
             reading.events[0],
             msgspec.structs.replace(
-                reading.events[1], was=FirstVerdict(0.2, VerdictWord.BENIGN, 0.4)
+                reading.events[1], was=FirstVerdict(0.2, VerdictLabel.BENIGN, 0.4)
             ),
         ],
     )

@@ -25,8 +25,8 @@ from ensemble.verdicts import (
     LayerStatus,
     Severity,
     SystemStatus,
+    VerdictLabel,
     Verdicts,
-    VerdictWord,
 )
 from tests.support.timing import Clock
 
@@ -247,13 +247,13 @@ def group(
     words: str, *, coverage: float = 1.0, rows: list[int] | None = None, silent: bool = False
 ) -> Verdicts:
     """`words`: b, s, m, i, one letter an event."""
-    letters = {word[0]: word for word in VerdictWord}
+    letters = {label[0]: label for label in VerdictLabel}
     size = len(words)
     return Verdicts(
         score=np.zeros(size),
         low=np.zeros(size),
         high=np.zeros(size),
-        word=tuple(letters[letter] for letter in words),
+        label=tuple(letters[letter] for letter in words),
         severity=(Severity.LOW,) * size,
         coverage=coverage,
         degraded=silent,

@@ -19,15 +19,15 @@ from ensemble.verdicts import (
     LayerStatus,
     Severity,
     SystemStatus,
+    VerdictLabel,
     Verdicts,
-    VerdictWord,
 )
 
 WORDS = {
-    "b": VerdictWord.BENIGN,
-    "s": VerdictWord.SUSPICIOUS,
-    "m": VerdictWord.MALICIOUS,
-    "i": VerdictWord.INDETERMINATE,
+    "b": VerdictLabel.BENIGN,
+    "s": VerdictLabel.SUSPICIOUS,
+    "m": VerdictLabel.MALICIOUS,
+    "i": VerdictLabel.INDETERMINATE,
 }
 
 
@@ -45,7 +45,7 @@ def said(
         score=column,
         low=column,
         high=column,
-        word=tuple(WORDS[letter] for letter in words),
+        label=tuple(WORDS[letter] for letter in words),
         severity=(Severity.LOW,) * len(words),
         coverage=coverage,
         degraded=False,

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensemble.fusion import Fusion, Thresholds
-from ensemble.verdicts import LayerScores, LayerStatus, SystemStatus, Verdicts, VerdictWord, by_row
+from ensemble.verdicts import LayerScores, LayerStatus, SystemStatus, VerdictLabel, Verdicts, by_row
 
 RISING = Thresholds(0.1, 0.5, 0.9)
 FUSION = Fusion(
@@ -90,8 +90,8 @@ def test_the_other_rows_are_byte_equal_to_a_batch_without_the_poisoned_ones(
     whole = next(group for group in groups if group.coverage == 1.0)
     for column in ("score", "low", "high"):
         assert getattr(whole, column).tobytes() == getattr(alone, column).tobytes()
-    assert (whole.word, whole.severity, whole.degraded, whole.status) == (
-        alone.word,
+    assert (whole.label, whole.severity, whole.degraded, whole.status) == (
+        alone.label,
         alone.severity,
         alone.degraded,
         alone.status,
@@ -114,7 +114,7 @@ def test_a_poisoned_row_is_judged_by_the_layers_that_could_and_says_so() -> None
         True,
         SystemStatus.PARTIALLY_OPERATIONAL,
     )
-    assert poisoned.word == (VerdictWord.INDETERMINATE,)
+    assert poisoned.label == (VerdictLabel.INDETERMINATE,)
     assert poisoned.low[0] < poisoned.score[0] < poisoned.high[0]
     silent = poisoned.layers[0]
     assert (silent.layer, silent.status, silent.reason, silent.version) == (

@@ -44,7 +44,7 @@ from ensemble.training.publish import (
 )
 from ensemble.training.recipes.flow_ensemble import FlowLayers
 from ensemble.training.recipes.process_anomaly import TrainedProcesses, train_benign
-from ensemble.verdicts import LayerStatus, SystemStatus, Verdicts, VerdictWord
+from ensemble.verdicts import LayerStatus, SystemStatus, VerdictLabel, Verdicts
 
 NOW = datetime(2026, 11, 20, 8, 15, tzinfo=UTC)
 RULES: dict[str, Any] = {
@@ -225,7 +225,7 @@ def test_what_was_published_scores_as_what_was_trained(
         layers.behavior.score(fresh.batch()).scores, abs=1e-6
     )
     assert (verdicts.coverage, verdicts.status) == (1.0, SystemStatus.FULLY_OPERATIONAL)
-    assert VerdictWord.INDETERMINATE not in verdicts.word
+    assert VerdictLabel.INDETERMINATE not in verdicts.label
 
 
 @pytest.mark.usefixtures("published")
@@ -241,7 +241,7 @@ def test_attacks_are_found_by_the_ensemble_as_it_serves(store: Store, fresh: Flo
     verdicts = ensemble_of(store).score(fresh.batch())
 
     loud = np.array(
-        [word in {VerdictWord.SUSPICIOUS, VerdictWord.MALICIOUS} for word in verdicts.word]
+        [word in {VerdictLabel.SUSPICIOUS, VerdictLabel.MALICIOUS} for word in verdicts.label]
     )
     assert loud[fresh.is_hostile].mean() > 0.8
     assert loud[~fresh.is_hostile].mean() < 0.1
@@ -286,7 +286,7 @@ def test_a_release_that_was_published_without_a_classifier_lacks_nothing(
         "the release was published without this layer",
     )
     assert (verdicts.coverage, verdicts.status) == (1.0, SystemStatus.FULLY_OPERATIONAL)
-    assert VerdictWord.INDETERMINATE not in verdicts.word
+    assert VerdictLabel.INDETERMINATE not in verdicts.label
     assert (state.kinds[Kind.FLOW].status, state.kinds[Kind.FLOW].problem) == (
         LayerStatus.NOT_APPLICABLE,
         None,
@@ -392,7 +392,7 @@ def test_with_every_model_gone_there_is_an_answer_and_no_verdict(
     verdicts = ensemble_of(store).score(fresh_batch)
 
     assert verdicts.status is SystemStatus.FALLBACK_MODE
-    assert set(verdicts.word) == {VerdictWord.INDETERMINATE}
+    assert set(verdicts.label) == {VerdictLabel.INDETERMINATE}
     assert verdicts.score == pytest.approx(0.01)
     assert [o.scores[0] for o in verdicts.layers] == [0.0, 0.1, 0.0, 0.5], "shown, weighing nothing"
 
@@ -553,7 +553,7 @@ def test_without_a_fusion_for_a_kind_every_verdict_of_it_is_indeterminate(
 
     verdicts = ensemble_of(store).score(fresh_batch)
 
-    assert set(verdicts.word) == {VerdictWord.INDETERMINATE}
+    assert set(verdicts.label) == {VerdictLabel.INDETERMINATE}
     assert (verdicts.coverage, verdicts.degraded, verdicts.status) == (
         0.0,
         True,

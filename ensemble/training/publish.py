@@ -171,11 +171,17 @@ def renew_release(
     fusion = dict(current.fusion) if current else {}
     bundles |= {ref.model: ref for ref in refs}
     fusion |= {str(kind): one.to_config() for kind, one in fusions.items()}
-    lenders = (
-        frozenset(ref.tenant for ref in current.bundles.values()) if current else frozenset()
-    )  # what was inherited stays inherited
+    current_refs = current.bundles.values() if current else ()
+    inherited = frozenset(ref.tenant for ref in current_refs)  # inherited bundles stay inherited
     release = publish_release(
-        store, owner, bundles.values(), fusion, notes=notes, now=now, signer=signer, lenders=lenders
+        store,
+        owner,
+        bundles.values(),
+        fusion,
+        notes=notes,
+        now=now,
+        signer=signer,
+        parents=inherited,
     )
     moved = promote(store, owner, release, serial, signer=signer).serial if and_promote else 0
     return Published(refs, release, moved)

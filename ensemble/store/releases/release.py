@@ -58,7 +58,7 @@ def publish_release(
     notes: str,
     now: datetime,
     signer: Signer,
-    lenders: frozenset[Tenant] = frozenset(),
+    parents: frozenset[Tenant] = frozenset(),
 ) -> ReleaseRef:
     """Write the next release of `tenant` into `store.state`; every bundle is proven first.
 
@@ -70,11 +70,11 @@ def publish_release(
         notes: why this release, in the publisher's words.
         now: when, with its time zone.
         signer: signs the release; its key must be one that the store trusts.
-        lenders: other tenants whose bundles this release may use; none unless the caller says so.
+        parents: other tenants whose bundles this release may use; none by default.
 
     Raises:
         ArtifactError: a bundle is missing or broken, as `open_bundle` says it.
-        ArtifactUntrusted: a bundle of a tenant who is no lender, or a signer whom the store
+        ArtifactUntrusted: a bundle of a tenant that is not a parent, or a signer that the store
             does not trust.
         ArtifactCorrupt: the release would be too long to be read.
         ValueError: no bundle at all, two of one model, or a fusion that is not plain JSON.
@@ -85,7 +85,7 @@ def publish_release(
     chosen = _one_a_model(bundles)
     with AuditedAction(store, tenant, Action.PUBLISH_RELEASE, "release") as act:
         for ref in chosen.values():
-            if ref.tenant != tenant and ref.tenant not in lenders:
+            if ref.tenant != tenant and ref.tenant not in parents:
                 raise ArtifactUntrusted(str(ref), "belongs to another tenant")
         home = atomic.make_directory(store.state, *release_parts(tenant))
         with (

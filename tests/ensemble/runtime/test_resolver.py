@@ -48,7 +48,7 @@ class Shop:
 
     def release(self, tenant: Tenant) -> ReleaseRef:
         """A new release of `tenant`, promoted."""
-        lenders = frozenset({self._bundle.tenant})
+        parents = frozenset({self._bundle.tenant})
         ref = publish_release(
             self.store,
             tenant,
@@ -57,7 +57,7 @@ class Shop:
             notes="",
             now=self._now,
             signer=self._signer,
-            lenders=lenders,
+            parents=parents,
         )
         self.point(tenant, ref)
         return ref

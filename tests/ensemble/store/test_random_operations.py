@@ -163,7 +163,7 @@ class StoreMachine(RuleBasedStateMachine):
                 notes="",
                 now=NOW,
                 signer=self.signer,
-                lenders=frozenset({LENDER}),
+                parents=frozenset({LENDER}),
             )
 
     @precondition(lambda self: self.known_releases())

@@ -119,7 +119,7 @@ def test_what_is_needed_is_not_deleted(
                 notes="",
                 now=now,
                 signer=signer,
-                lenders=frozenset({acme}),
+                parents=frozenset({acme}),
             )
             promote(store, theirs, lent, 0, signer=signer)
 
@@ -312,7 +312,7 @@ def test_what_another_tenant_is_just_pointing_to_is_not_deleted_beside_it(
     """
     banks, ref = Tenant("banks"), publish(store)
     lent = publish_release(
-        store, banks, [ref], {}, notes="", now=now, signer=signer, lenders=frozenset({acme})
+        store, banks, [ref], {}, notes="", now=now, signer=signer, parents=frozenset({acme})
     )
     user_errors: list[type[BaseException]] = []
 
@@ -362,7 +362,7 @@ def test_what_a_release_is_just_being_made_of_is_not_deleted_beside_it(
     with monkeypatch.context() as patch:
         patch.setattr(releasing, "open_bundle", proven)
         release = publish_release(
-            store, banks, [ref], {}, notes="", now=now, signer=signer, lenders=frozenset({acme})
+            store, banks, [ref], {}, notes="", now=now, signer=signer, parents=frozenset({acme})
         )
     deleter.join()
 

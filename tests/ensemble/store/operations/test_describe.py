@@ -198,7 +198,7 @@ def test_a_bundle_that_is_lent_is_its_owners_and_nobody_elses(
     """
     own, lent = publish(store), publish(store, tenant="banks")
     promote(
-        store, acme, release_of(store, lent, lenders=frozenset({lent.tenant})), 0, signer=signer
+        store, acme, release_of(store, lent, parents=frozenset({lent.tenant})), 0, signer=signer
     )
 
     assert resolve_bundle(store, acme, MODEL) == own

@@ -180,8 +180,8 @@ def test_the_bundle_of_another_tenant_needs_a_lender(
     with pytest.raises(ArtifactUntrusted, match="another tenant"):
         release_of(store, lent)
     with pytest.raises(ArtifactUntrusted):
-        release_of(store, lent, lenders=frozenset({Tenant("share")}))
-    ref = release_of(store, lent, lenders=frozenset({Tenant("shared")}))
+        release_of(store, lent, parents=frozenset({Tenant("share")}))
+    ref = release_of(store, lent, parents=frozenset({Tenant("shared")}))
 
     assert read_release(store, acme, ref).bundles[lent.model] == lent
 

@@ -154,7 +154,7 @@ class Jobs:
             features=table.features,
             label=spec.label,
             as_champion=spec.as_champion,
-            submitted_by=actor.who,
+            submitted_by=actor.name,
             submitted_at=self._timestamp(),
         )
         self._records[record.id] = record

@@ -185,7 +185,7 @@ class AuditedAction:
             line = _Line(
                 number=end.number + 1,
                 at=at,
-                who=actor.who[:LONGEST_TEXT],
+                who=actor.name[:LONGEST_TEXT],
                 where=actor.where[:LONGEST_TEXT],
                 tenant=self._tenant,
                 act=self._action,

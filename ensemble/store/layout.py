@@ -68,14 +68,14 @@ TOMBSTONE_LIMIT_BYTES = 256  # one number
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who acts on a store, for the audit log.
+    """The user or API key that acts on a store, for the audit log.
 
     Attributes:
-        who: a user of the system, a key's id; "" where nobody said.
-        where: from where they act, e.g. "terminal", or the address of a client.
+        name: user of the system, or id of the API key; "" if unknown.
+        where: origin of the action, e.g. "terminal" or the address of the client.
     """
 
-    who: str
+    name: str
     where: str
 
 

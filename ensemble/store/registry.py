@@ -263,13 +263,13 @@ class ModelRegistry:
         """Delete one release, for good; its models stay. Errors as in `delete`."""
         delete_release(self.store, self.tenant, number)
 
-    def retain(self, keep: int) -> Removed:
-        """Delete unreferenced releases and versions, keeping the newest `keep` of each kind.
+    def retain(self, newest: int) -> Removed:
+        """Delete unreferenced releases and versions, keeping the `newest` of each kind.
 
         Raises:
             ArtifactInUse: references cannot be determined.
         """
-        return apply_retention(self.store, self.tenant, keep=keep)
+        return apply_retention(self.store, self.tenant, newest=newest)
 
     def export(self, model: ModelName, version: int | None = None) -> tuple[BundleRef, bytes]:
         """Pack one version into an archive; the champion, else the newest, without a number.

@@ -171,7 +171,7 @@ def test_nothing_of_one_tenant_is_seen_or_touched_for_another(pair: tuple[str, s
         assert not [
             path for path in seen if path.is_relative_to(home) or path.is_relative_to(aside)
         ]
-        assert apply_retention(store, guest, keep=1).bundles == ()
+        assert apply_retention(store, guest, newest=1).bundles == ()
         quarantine_file(store, guest, b"x", "", what="a file")
         assert sorted(
             path for root in (home, aside) for path in root.rglob("*") if path.name != ".lock"

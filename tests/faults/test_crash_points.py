@@ -391,7 +391,7 @@ def test_a_remover_killed_at_any_step_leaves_each_thing_whole_or_gone(
     remove = {
         "delete": lambda copy: delete_bundle(copy, acme, model, 3),
         "delete release": lambda copy: delete_release(copy, acme, 1),
-        "retention": lambda copy: apply_retention(copy, acme, keep=1),
+        "retention": lambda copy: apply_retention(copy, acme, newest=1),
     }[act]
     found = []
     for k in range(0, 300, stride):

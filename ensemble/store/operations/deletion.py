@@ -81,8 +81,8 @@ def delete_release(store: Store, tenant: Tenant, serial: int) -> None:
     _delete(store, StoredItem(tenant, None, serial))
 
 
-def apply_retention(store: Store, tenant: Tenant, *, keep: int) -> Removed:
-    """Delete unreferenced releases and versions, keeping the newest `keep` of each kind.
+def apply_retention(store: Store, tenant: Tenant, *, newest: int) -> Removed:
+    """Delete unreferenced releases and versions, keeping the `newest` of each kind.
 
     A version that any remaining release names is kept, also where nothing points to that release.
 
@@ -90,18 +90,20 @@ def apply_retention(store: Store, tenant: Tenant, *, keep: int) -> Removed:
         ArtifactInUse: what is needed cannot be told now.
         ArtifactError: something that must be known cannot be read.
         OSError: the disk fails; some may be removed already, each whole or gone.
-        ValueError: `keep` is less than one.
+        ValueError: `newest` is less than one.
     """
-    if keep < 1:
+    if newest < 1:
         raise ValueError("retention that keeps nothing is deletion")
     if tenant not in list_tenants(Store(store.state, None, store.trust)):
         return Removed((), ())
     with (
-        AuditedAction(store, tenant, Action.RETENTION, f"keep {keep}") as act,
+        AuditedAction(store, tenant, Action.RETENTION, f"keep {newest}") as act,
         deletion_lock(store, tenant),
     ):
         references = find_references(store, what="anything")
-        releases = [one for one in _beyond(store, tenant, None, keep) if not references.reason(one)]
+        releases = [
+            one for one in _beyond(store, tenant, None, newest) if not references.reason(one)
+        ]
         gone = frozenset(one.serial for one in releases)
         named = [
             bundles_of_releases(store, other, but=gone if other == tenant else frozenset())
@@ -110,7 +112,7 @@ def apply_retention(store: Store, tenant: Tenant, *, keep: int) -> Removed:
         old = [
             one
             for model in models_in_state(store, tenant)
-            for one in _beyond(store, tenant, model, keep)
+            for one in _beyond(store, tenant, model, newest)
         ]
         bundles = [
             one
@@ -118,7 +120,7 @@ def apply_retention(store: Store, tenant: Tenant, *, keep: int) -> Removed:
             if not references.reason(one) and not any(one.key in keys for keys in named)
         ]
         if releases or bundles:
-            act.begin(what=f"keep {keep}: {len(releases)} releases and {len(bundles)} bundles go")
+            act.begin(what=f"keep {newest}: {len(releases)} releases and {len(bundles)} bundles go")
         for entry in (
             *releases,
             *bundles,
@@ -183,12 +185,12 @@ def _remove(store: Store, entry: StoredItem, act: AuditedAction) -> None:
         atomic.take_out(store.state.joinpath(*entry.parts, entry.name), staged / entry.name)
 
 
-def _beyond(store: Store, tenant: Tenant, model: ModelName | None, keep: int) -> list[StoredItem]:
-    """Those in the state root that are older than the newest `keep`, the oldest first."""
+def _beyond(store: Store, tenant: Tenant, model: ModelName | None, newest: int) -> list[StoredItem]:
+    """Those in the state root that are older than the `newest`, the oldest first."""
     anything = StoredItem(tenant, model, 1)
     return [
         StoredItem(tenant, model, serial)
-        for serial in serials_in(store.state, anything.parts, suffix=anything.suffix)[:-keep]
+        for serial in serials_in(store.state, anything.parts, suffix=anything.suffix)[:-newest]
     ]
 
 

@@ -149,7 +149,7 @@ def _about(store: Store, what: str, digest: str, reason: str) -> _About:
         what[:LONGEST_TEXT],
         digest,
         reason[:LONGEST_REASON],
-        store.actor.who[:LONGEST_TEXT],
+        store.actor.name[:LONGEST_TEXT],
         at,
     )
 

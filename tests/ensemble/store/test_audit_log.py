@@ -88,7 +88,7 @@ def test_every_act_leaves_its_line(
     clear_challenger(amys, acme, 1, signer=signer)
     set_model_alias(amys, acme, MODEL, Alias.CHAMPION, first, 0, signer=signer)
     delete_bundle(amys, acme, MODEL, third.version)
-    apply_retention(amys, acme, keep=1)
+    apply_retention(amys, acme, newest=1)
 
     entries = read_audit(amys, acme, limit=100)
 

@@ -115,7 +115,7 @@ def acts(
             store, acme, MODEL, Alias.CHAMPION, spare, 0, signer=signer
         ),
         "delete a release": lambda: delete_release(store, acme, third.serial),
-        "retention": lambda: apply_retention(store, acme, keep=1),
+        "retention": lambda: apply_retention(store, acme, newest=1),
         "quarantine": lambda: quarantine_bundle(
             store, acme, MODEL, spare.version, "", even_in_use=False
         ),

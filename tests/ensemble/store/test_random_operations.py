@@ -242,7 +242,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(tenant=st.sampled_from([ACME, LENDER]), keep=st.integers(1, 3), death=deaths)
     def retain(self, tenant: Tenant, keep: int, death: int | None) -> None:
         with dying_at(death):
-            apply_retention(self.store, tenant, keep=keep)
+            apply_retention(self.store, tenant, newest=keep)
 
     @precondition(lambda self: self.known_bundles())
     @rule(pick=picks, death=deaths)

@@ -128,7 +128,7 @@ def test_what_is_needed_is_not_deleted(
     if role in {"serves", "before", "challenger"}:
         with pytest.raises(ArtifactInUse):
             delete_release(store, acme, release.serial)
-    apply_retention(store, acme, keep=1)
+    apply_retention(store, acme, newest=1)
 
     assert open_bundle(store, ref)
     assert "banks" not in str(refusal.value), "P10: who else needs it is nobody's business"
@@ -145,7 +145,7 @@ def test_what_is_not_there_is_not_deleted_and_leaves_nothing(
             delete_bundle(store, Tenant(tenant), MODEL, version)
         with pytest.raises(ArtifactMissing):
             delete_release(store, Tenant(tenant), version)
-    apply_retention(store, Tenant("nobody"), keep=1)
+    apply_retention(store, Tenant("nobody"), newest=1)
 
     assert [path.name for path in (store.state / "tenants").iterdir()] == ["acme"]
 
@@ -160,7 +160,7 @@ def test_what_came_with_axon_is_not_ours_to_delete(
         delete_bundle(two_roots, acme, MODEL, 1)
     with pytest.raises(ArtifactInUse, match="came with Axon"):
         delete_release(two_roots, acme, 1)
-    assert apply_retention(two_roots, acme, keep=1).bundles == ()
+    assert apply_retention(two_roots, acme, newest=1).bundles == ()
     assert versions(two_roots) == [1]
 
 
@@ -203,7 +203,7 @@ def test_while_nobody_can_tell_what_serves_nothing_is_removed(
     for tenant, act in (
         ("acme", lambda: delete_bundle(store, acme, MODEL, 1)),
         ("other", lambda: delete_bundle(store, Tenant("other"), MODEL, 1)),
-        ("acme", lambda: apply_retention(store, acme, keep=1)),
+        ("acme", lambda: apply_retention(store, acme, newest=1)),
     ):
         with pytest.raises(ArtifactInUse, match="cannot be told"):
             act()
@@ -237,7 +237,7 @@ def test_retention_keeps_the_newest_of_each_model_and_what_remains_is_whole(
     for serial, number in enumerate([1, 3, 0]):
         promote(store, acme, made[number], serial, signer=signer)
 
-    removed = apply_retention(store, acme, keep=3)
+    removed = apply_retention(store, acme, newest=3)
 
     assert releases(store) == [8, 7, 6, 1]
     assert versions(store) == [8, 7, 6, 1]
@@ -250,12 +250,12 @@ def test_retention_keeps_the_newest_of_each_model_and_what_remains_is_whole(
             open_bundle(store, ref) for ref in read_release(store, acme, release).bundles.values()
         )
     assert versions(store, "a") == [1]
-    assert apply_retention(store, acme, keep=3).bundles == ()
+    assert apply_retention(store, acme, newest=3).bundles == ()
 
 
 def test_retention_that_keeps_nothing_is_refused(store: Store, acme: Tenant) -> None:
     with pytest.raises(ValueError, match="keeps nothing"):
-        apply_retention(store, acme, keep=0)
+        apply_retention(store, acme, newest=0)
 
 
 def test_deleting_beside_promoting_never_takes_what_serves(
@@ -349,7 +349,7 @@ def test_what_a_release_is_just_being_made_of_is_not_deleted_beside_it(
     banks, ref = Tenant("banks"), publish(store)
     kept = publish(store)
     deleter, prove = (
-        threading.Thread(target=apply_retention, args=(store, acme), kwargs={"keep": 1}),
+        threading.Thread(target=apply_retention, args=(store, acme), kwargs={"newest": 1}),
         releasing.open_bundle,
     )
 

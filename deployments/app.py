@@ -15,10 +15,8 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from ray.serve.context import _get_global_client
 
-from deployments.config.layer_settings import ScalingSettings
-from deployments.config.settings import Settings, read_settings
-from deployments.config.trust import read_trust
-from deployments.host.environment import is_loopback
+from deployments.config import ScalingSettings, Settings, read_settings, read_trust
+from deployments.host import is_loopback
 from deployments.layers.deployment import LayerDeployment
 from deployments.layers.router import SpeakingFirst
 from deployments.management.app import Manage

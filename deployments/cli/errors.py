@@ -40,7 +40,7 @@ def public_message(error: BaseException) -> str | None:
     """The sentence for the operator; None where the error is a fault of Axon."""
     from pydantic import ValidationError
 
-    from deployments.config.trust import SigningRefused
+    from deployments.config import SigningRefused
     from deployments.web import KeyRefused
     from ensemble.errors import EnsembleError
 

@@ -18,8 +18,7 @@ from deployments.cli.local_store import own_store
 from deployments.cli.options import JsonOption, TenantOption
 from deployments.cli.progress import progress_bars
 from deployments.cli.score import service_scorer
-from deployments.config.settings import read_settings
-from deployments.config.tenants import Tenants
+from deployments.config import Tenants, read_settings
 from ensemble.errors import ArtifactError
 from ensemble.events import Kind
 from ensemble.layers.classifier import FlowClassifier

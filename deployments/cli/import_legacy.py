@@ -16,8 +16,8 @@ from deployments.cli.local_models import current_models
 from deployments.cli.options import OldFolder, Promote, Publish, TenantOption
 from deployments.cli.publish_target import PublishTarget
 from deployments.cli.train_flows import benign_flows
-from deployments.config.settings import read_settings
-from deployments.host.memory import available_bytes
+from deployments.config import read_settings
+from deployments.host import available_bytes
 from ensemble.errors import ArtifactError, ArtifactMissing, TrainingError
 from ensemble.events import Kind, ProcessEvent
 from ensemble.fusion import Fusion

@@ -11,7 +11,7 @@ from deployments.cli import console
 from deployments.cli.console import Column, coloured, minutes, plain, print_json, table
 from deployments.cli.local_store import operator
 from deployments.cli.options import JsonOption
-from deployments.config.settings import Settings, read_settings
+from deployments.config import Settings, read_settings
 from deployments.web import Key, KeyRefused, Scope, create_key, find_key, list_keys, revoke_key
 from ensemble.store import Action, AuditedAction, Store, Tenant, Trust
 

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 from deployments.cli import console
 from deployments.cli.local_store import own_store
-from deployments.config.settings import read_settings
-from deployments.config.tenants import Tenants
+from deployments.config import Tenants, read_settings
 from ensemble.errors import ArtifactCorrupt
 from ensemble.runtime import (
     LoadedRelease,

@@ -9,8 +9,7 @@ import os
 import pwd
 from datetime import UTC, datetime
 
-from deployments.config.settings import Settings, read_settings
-from deployments.config.trust import read_signer, read_trust
+from deployments.config import Settings, read_settings, read_signer, read_trust
 from ensemble.layers.catalog import layers_by_model
 from ensemble.store import Actor, ModelRegistry, Store, Tenant
 

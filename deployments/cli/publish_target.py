@@ -8,9 +8,7 @@ from pathlib import Path
 
 from deployments.cli import console
 from deployments.cli.local_store import now, own_store
-from deployments.config.settings import read_settings
-from deployments.config.tenants import Tenants
-from deployments.config.trust import read_signer
+from deployments.config import Tenants, read_settings, read_signer
 from ensemble.events import Kind
 from ensemble.fusion import Fusion
 from ensemble.store import Tenant

@@ -19,8 +19,7 @@ from deployments.cli.errors import CommandFailed, public_message
 from deployments.cli.local_store import own_store
 from deployments.cli.options import JsonOption
 from deployments.cli.serve import read_arguments
-from deployments.config.settings import Settings, read_settings
-from deployments.config.tenants import Tenants
+from deployments.config import Settings, Tenants, read_settings
 from deployments.scoring import wire
 from ensemble.errors import EventError, NotReplayable
 from ensemble.events import EventBatch

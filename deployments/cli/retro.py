@@ -12,7 +12,7 @@ from deployments.cli import console
 from deployments.cli.console import Column, coloured, minutes, plain, table
 from deployments.cli.options import JsonLinesOption, Output, OutputOption, is_jsonl
 from deployments.cli.score import COLOURS
-from deployments.config.settings import read_settings
+from deployments.config import read_settings
 from ensemble.errors import ArtifactUnreadable
 from ensemble.retro import FINDINGS, Finding, read_findings
 

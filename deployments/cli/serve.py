@@ -24,9 +24,8 @@ import yaml
 
 from deployments.cli import console
 from deployments.cli.errors import CommandFailed
-from deployments.config.settings import Settings, deep_merge, read_settings
-from deployments.host.drain import drain_proxy
-from deployments.host.environment import is_loopback, prepare_environment
+from deployments.config import Settings, deep_merge, read_settings
+from deployments.host import drain_proxy, is_loopback, prepare_environment
 from deployments.web import list_keys
 from ensemble.errors import ArtifactError
 

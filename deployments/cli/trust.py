@@ -16,14 +16,15 @@ from deployments.cli import console
 from deployments.cli.console import Column, plain, print_json, table
 from deployments.cli.local_store import now
 from deployments.cli.options import JsonOption
-from deployments.config.settings import ROOT, read_settings
-from deployments.config.trust import (
+from deployments.config import (
     KEY_VARIABLE,
+    ROOT,
     SigningRefused,
     TrustFile,
     key_path,
     parse_trust_file,
     read_key,
+    read_settings,
     read_trust_file,
 )
 from ensemble.store import Signer, Store, Tenant, open_bundle, read_pointer, read_release

@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from deployments.config.settings import Settings, TenantName
-from deployments.observability.log import log_event
+from deployments.observability import log_event
 from ensemble.store import Store, Tenant, Trust, has_pointer
 from ensemble.store.files import file_fingerprint
 

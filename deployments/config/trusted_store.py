@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from deployments.config.settings import Settings
 from deployments.config.trust import read_trust
-from deployments.observability.log import log_event
+from deployments.observability import log_event
 from ensemble.store import Store, Trust
 from ensemble.store.files import file_fingerprint
 

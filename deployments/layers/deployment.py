@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from deployments.config.settings import Settings
-from deployments.config.tenants import Tenants
-from deployments.config.trusted_store import TrustedStore
-from deployments.host.memory import available_bytes
+from deployments.config import Settings, Tenants, TrustedStore
+from deployments.host import available_bytes
 from deployments.layers.polled_slot import PolledSlot
 from deployments.layers.router import routing_stats
 from deployments.layers.telemetry import LayerTelemetry
-from deployments.observability.metrics import RayMeter
+from deployments.observability import RayMeter
 from ensemble.events import EventBatch, FlowBatch, Kind
 from ensemble.layers.catalog import LAYERS
 from ensemble.runtime import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from deployments.config.settings import Settings
+from deployments.config import Settings
 from ensemble.errors import ArtifactError, LoadTimeout
 from ensemble.runtime import Controls, LayerSlot, PollingThread, read_controls
 

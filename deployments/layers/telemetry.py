@@ -1,9 +1,9 @@
 """Log events and counters of a layer's slot: on change, never once a call (C-13).
 
-The names and fields are those of the source documents (S0-14 to S0-26): the anomaly layer is its
-layer 1, the behavior layer its layer 2; a layer that it does not know says the same under general
-names. Everything about one trouble carries one incident id (C-31), and the phrases that its
-operators search for stand in the message (S1-01).
+Names and fields are those of the source documents (S0-14 to S0-26). There the anomaly layer is
+layer 1 and the behavior layer is layer 2; layers that S0 does not know get general names. All log
+events of one load that fails carry one incident id (C-31). The messages contain the phrases that
+operators search for (S1-01).
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deployments.observability.log import SUMMARY_EVERY_S, LogThrottle, _Trouble, log_event
-from deployments.observability.metrics import Meter
+from deployments.observability import SUMMARY_EVERY_S, LogThrottle, Meter, log_event
 from ensemble.errors import ArtifactMissing
 from ensemble.runtime import SlotEvent, SlotState
 
@@ -29,7 +28,7 @@ _UNKNOWN = "unknown"
 
 @dataclass(frozen=True, slots=True)
 class _Words:
-    """What S0 calls a layer's events."""
+    """Names that S0 gives to a layer's log events."""
 
     prefix: str
     model: str
@@ -62,15 +61,25 @@ def _words_of(layer: str) -> _Words:
     )
 
 
+@dataclass(slots=True)
+class _Incident:
+    """A load that fails: its id, and the error as it was logged last."""
+
+    id: str
+    error: str
+    logged_at: float
+    suppressed: int = 0
+
+
 class LayerTelemetry:
-    """Log and count the events of one layer's slot; thread-safe, never raises.
+    """Logs and counts the events of one layer's slot; thread-safe, never raises.
 
     Args:
-        layer: whose slot.
-        meter: where it is counted.
-        tenant: whose models they are, where they are not the generic ones.
+        layer: of the slot.
+        meter: counts the events.
+        tenant: owner of the models, "" for the generic ones.
         clock: seconds that only rise; paces the summaries.
-        new_id: makes an incident's id.
+        new_id: makes the id of an incident.
     """
 
     def __init__(
@@ -83,15 +92,15 @@ class LayerTelemetry:
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex[:12],
     ) -> None:
         self._layer, self._meter, self._clock, self._new_id = layer, meter, clock, new_id
-        self._whose = {"tenant": tenant} if tenant else {}
+        self._tenant_field = {"tenant": tenant} if tenant else {}
         self._words = _words_of(layer)
-        self._loads: dict[str, _Trouble] = {}  # kind of event -> the load that fails
-        self._others = LogThrottle(clock)  # what else lasts
-        self._serves: dict[str, object] = {}  # kind of event -> what was said to be loaded
+        self._incidents: dict[str, _Incident] = {}  # kind of event -> the load that fails
+        self._throttle = LogThrottle(clock)  # of all other conditions
+        self._serves: dict[str, object] = {}  # kind of event -> version and release logged last
         self._lock = threading.Lock()
 
     def on_slot_event(self, event: SlotEvent) -> None:
-        """Count it, and say it if it is news."""
+        """Count the event, and log it if it is new."""
         kind = "" if event.kind is None else str(event.kind)
         fields = dict(event.fields)
         with self._lock:
@@ -111,13 +120,10 @@ class LayerTelemetry:
                 case "scoring_failed":
                     self._scoring_failed(kind, fields)
                 case other:
-                    self._say(logging.INFO, str(other), kind, fields)
+                    self._log(logging.INFO, str(other), kind, fields)
 
     def set_gauges(self, state: SlotState) -> None:
-        """Say how the slot stands as a whole, and every gauge again.
-
-        To be called at least every 10 s.
-        """
+        """Set the gauges of the slot, and all others again; to be called at least every 10 s."""
         self._meter.level(
             "axon_model_files_present", float(state.files_present), provider=self._layer
         )
@@ -127,21 +133,19 @@ class LayerTelemetry:
         self._meter.refresh()
 
     def _attempting(self, kind: str, fields: dict[str, Any]) -> None:
-        if not self._loads:  # an attempt because the last one failed is no news
-            self._say(logging.INFO, "attempting_load", kind, {"model": self._words.model, **fields})
+        if not self._incidents:  # repeated attempts are not logged
+            self._log(logging.INFO, "attempting_load", kind, {"model": self._words.model, **fields})
 
     def _loaded(self, kind: str, fields: dict[str, Any]) -> None:
         self._meter.count("axon_model_loads_total", provider=self._layer, outcome="loaded")
-        ended = self._loads.pop(kind, None) or self._loads.pop("", None)
-        self._others.end(kind)
+        ended = self._incidents.pop(kind, None) or self._incidents.pop("", None)
+        self._throttle.end(kind)
         serves = (fields.get("version"), fields.get("release"))
         if ended is None and self._serves.get(kind) == serves:
             return
         self._serves[kind] = serves
-        closing = (
-            {"resolves_incident": ended.incident, "suppressed": ended.suppressed} if ended else {}
-        )
-        self._say(
+        closing = {"resolves_incident": ended.id, "suppressed": ended.suppressed} if ended else {}
+        self._log(
             logging.INFO,
             f"{self._words.prefix}_loaded",
             kind,
@@ -151,15 +155,15 @@ class LayerTelemetry:
     def _files_missing(self, kind: str, fields: dict[str, Any]) -> None:
         key = ("files_missing", kind)
         files = sorted(str(name) for name in fields.pop("files", ()))
-        if not self._others.is_news(key, ",".join(files)):
+        if not self._throttle.is_news(key, ",".join(files)):
             return
-        said = {
+        details = {
             **fields,
             "files": files,
             "action": "using_dummy_model",
-            "incident": self._incident(kind),
+            "incident": self._incident(kind).id,
         }
-        self._say(logging.WARNING, f"{self._words.prefix}_files_missing", kind, said)
+        self._log(logging.WARNING, f"{self._words.prefix}_files_missing", kind, details)
 
     def _load_failed(self, kind: str, fields: dict[str, Any]) -> None:
         code, cause = str(fields.get("code", _UNKNOWN)), str(fields.get("cause", _UNKNOWN))
@@ -168,57 +172,59 @@ class LayerTelemetry:
         self._meter.count("axon_model_loads_total", provider=self._layer, outcome="failed")
         self._meter.count("axon_provider_initialization_failed_total", provider=self._layer)
         incident = self._incident(kind)
-        trouble, error = self._loads[kind], str(fields.get("error", ""))
+        error = str(fields.get("error", ""))
         if code == ArtifactMissing.code:
             error = fields["error"] = (
-                f"[Errno {errno.ENOENT}] {error}"  # as S0's operators search for it
+                f"[Errno {errno.ENOENT}] {error}"  # operators of S0 search for this text
             )
         self._serves.pop(kind, None)
-        said = f"{code} {error}"
+        text = f"{code} {error}"
         event, level, more = f"{self._words.prefix}_load_failed", logging.ERROR, {}
-        if trouble.said == said:
-            trouble.suppressed += 1
-            if self._clock() - trouble.said_at < SUMMARY_EVERY_S:
+        if incident.error == text:
+            incident.suppressed += 1
+            if self._clock() - incident.logged_at < SUMMARY_EVERY_S:
                 return
             event, level, more = (
                 f"{self._words.prefix}_load_still_failing",
                 logging.WARNING,
-                {"suppressed": trouble.suppressed},
+                {"suppressed": incident.suppressed},
             )
-            trouble.suppressed = 0
-        trouble.said, trouble.said_at = said, self._clock()
-        verdict = {
+            incident.suppressed = 0
+        incident.error, incident.logged_at = text, self._clock()
+        consequence = {
             "error_code": "MODEL_LOAD_ERROR",
             "severity": "Critical",
             "action": "initializing_dummy_model",
-            "incident": incident,
+            "incident": incident.id,
         }
-        self._say(
+        self._log(
             level,
             event,
             kind,
-            {"error_type": code, **fields, **verdict, **more},
+            {"error_type": code, **fields, **consequence, **more},
             f"Failed to load model: {error}",
         )
 
     def _fallback_active(self, kind: str, fields: dict[str, Any]) -> None:
-        if not self._others.is_news(("fallback_active", kind), str(fields.get("code", ""))):
+        if not self._throttle.is_news(("fallback_active", kind), str(fields.get("code", ""))):
             return
-        said = {
+        details = {
             **fields,
             "impact": self._words.impact,
             "recommendation": "retrain_or_restore_models",
         }
-        if kind in self._loads:
-            said["incident"] = self._loads[kind].incident
-        self._say(logging.WARNING, self._words.fallback, kind, said, "Model initialization failed")
+        if kind in self._incidents:
+            details["incident"] = self._incidents[kind].id
+        self._log(
+            logging.WARNING, self._words.fallback, kind, details, "Model initialization failed"
+        )
 
     def _fallback_used(self, kind: str, fields: dict[str, Any]) -> None:
-        suppressed = self._others.again(("fallback_used", kind))
+        suppressed = self._throttle.again(("fallback_used", kind))
         if suppressed is None:
             return
         for name in self._words.dummies:
-            self._say(
+            self._log(
                 logging.WARNING,
                 name,
                 kind,
@@ -227,23 +233,30 @@ class LayerTelemetry:
 
     def _scoring_failed(self, kind: str, fields: dict[str, Any]) -> None:
         self._meter.count("axon_errors_total", code="LAYER_CRASHED", layer=self._layer)
-        suppressed = self._others.again(("scoring_failed", kind), str(fields.get("error_type", "")))
+        suppressed = self._throttle.again(
+            ("scoring_failed", kind), str(fields.get("error_type", ""))
+        )
         if suppressed is not None:
-            self._say(
+            self._log(
                 logging.ERROR, "layer_scoring_failed", kind, {**fields, "suppressed": suppressed}
             )
 
-    def _incident(self, kind: str) -> str:
-        if kind not in self._loads:
-            self._loads[kind] = _Trouble(self._new_id(), "", self._clock())
-        return self._loads[kind].incident
+    def _incident(self, kind: str) -> _Incident:
+        if kind not in self._incidents:
+            self._incidents[kind] = _Incident(self._new_id(), "", self._clock())
+        return self._incidents[kind]
 
-    def _say(
+    def _log(
         self, level: int, event: str, kind: str, fields: Mapping[str, Any], phrase: str = ""
     ) -> None:
         log_event(
             level,
             event,
-            {"layer": self._layer, **self._whose, **({"kind": kind} if kind else {}), **fields},
+            {
+                "layer": self._layer,
+                **self._tenant_field,
+                **({"kind": kind} if kind else {}),
+                **fields,
+            },
             phrase,
         )

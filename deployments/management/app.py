@@ -18,9 +18,7 @@ from starlette.applications import Starlette
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from deployments.config.settings import Settings
-from deployments.config.tenants import Tenants
-from deployments.config.trusted_store import TrustedStore
+from deployments.config import Settings, Tenants, TrustedStore
 from deployments.management.archive_routes import ArchiveRoutes
 from deployments.management.caller_registry import CallerRegistry, quota_of
 from deployments.management.detection_routes import DETECTORS, DetectionRoutes
@@ -34,7 +32,7 @@ from deployments.management.replicas import Replicas
 from deployments.management.request import BodyReader
 from deployments.management.store_executor import StoreExecutor
 from deployments.management.training_actor import run_in_ray
-from deployments.observability.metrics import Meter, RayMeter
+from deployments.observability import Meter, RayMeter
 from deployments.web import AuthenticatedApp, Authenticator, docs_routes, encode
 from ensemble.layers.catalog import LAYERS
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deployments.config.settings import Settings
+from deployments.config import Settings
 from deployments.management import responses
 from deployments.management.caller_registry import CallerRegistry
 from deployments.management.contract import CHANGING, MODEL, NUMBER, OF_MODEL, READING_STORE

@@ -12,9 +12,7 @@ from typing import TypeVar
 
 from starlette.requests import Request
 
-from deployments.config.settings import Settings
-from deployments.config.tenants import Tenants
-from deployments.config.trust import read_signer
+from deployments.config import Settings, Tenants, read_signer
 from deployments.management.request import actor_of, tenant_of
 from deployments.management.store_executor import StoreExecutor
 from ensemble.layers.catalog import layers_by_model

@@ -25,10 +25,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.config.settings import Settings
-from deployments.config.trusted_store import TrustedStore
-from deployments.host.memory import available_bytes
-from deployments.observability.log import LogThrottle, log_event
+from deployments.config import Settings, TrustedStore
+from deployments.host import available_bytes
+from deployments.observability import LogThrottle, log_event
 from ensemble.errors import ArtifactMissing, FeatureMismatch, LoadTimeout, TooManyRows
 from ensemble.features.tabular import Missing, admit_rows
 from ensemble.layers.tabular import TabularDetector

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from deployments.observability.log import log_event
+from deployments.observability import log_event
 from ensemble.errors import ArtifactError, ArtifactMissing, JobLost
 from ensemble.store import Tenant
 from ensemble.store.files import (

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope as AsgiScope
 
-from deployments.config.settings import Settings
+from deployments.config import Settings
 from deployments.management import job_responses, requests
 from deployments.management.contract import CHANGING, ROW, done
 from deployments.management.job_records import JobRecord

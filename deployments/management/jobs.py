@@ -19,11 +19,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from deployments.config.settings import Settings
-from deployments.config.trust import SigningRefused, read_signer
+from deployments.config import Settings, SigningRefused, read_signer
 from deployments.management.job_records import JobRecord, JobRecords, JobStatus, new_id
 from deployments.management.training_actor import FitWork
-from deployments.observability.log import log_event
+from deployments.observability import log_event
 from ensemble.errors import (
     ArtifactError,
     EnsembleError,

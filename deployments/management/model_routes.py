@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope as AsgiScope
 
-from deployments.config.settings import Settings
+from deployments.config import Settings
 from deployments.management import requests, responses
 from deployments.management.caller_registry import CallerRegistry
 from deployments.management.contract import (
@@ -39,7 +39,7 @@ from deployments.management.request import (
     require_own_tenant,
     tenant_of,
 )
-from deployments.observability.log import log_event
+from deployments.observability import log_event
 from deployments.web import (
     READING_ERRORS,
     Body,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deployments.config.settings import Settings
+from deployments.config import Settings
 from deployments.management.contract import NAME
 from deployments.management.job_responses import Finding, RowRefused
 from deployments.management.request import RESERVED

@@ -15,7 +15,7 @@ from typing import Any
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 
-from deployments.observability.log import log_event
+from deployments.observability import log_event
 from ensemble.errors import DeploymentUnavailable, EnsembleError
 
 __all__ = ["Replicas"]

@@ -15,10 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
 
-from deployments.config.settings import Settings
-from deployments.config.trust import SigningRefused
-from deployments.config.trusted_store import TrustedStore
-from deployments.observability.log import log_event
+from deployments.config import Settings, SigningRefused, TrustedStore
+from deployments.observability import log_event
 from ensemble.errors import ServiceError, SigningUnavailable, StoreFull, StoreUnavailable
 from ensemble.store import Actor, Store
 

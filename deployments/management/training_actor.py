@@ -20,7 +20,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from deployments.observability.log import log_event
+from deployments.observability import log_event
 from ensemble.errors import EnsembleError, JobCrashed
 from ensemble.store import Metadata
 from ensemble.training.data.tabular_rows import Step, TrainingTable

@@ -1,6 +1,7 @@
-"""One log event, with its fields.
+"""Log events with fields, and a throttle for conditions that repeat.
 
-Keys of the JSON record under Serve, and a plain line without Ray. This page imports neither.
+Under Serve the fields are keys of the JSON record; without Ray a log event is a plain line. This
+module imports neither.
 """
 
 from __future__ import annotations
@@ -10,25 +11,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["LONGEST_TEXT", "LogThrottle", "log_event"]
+__all__ = ["LONGEST_TEXT", "SUMMARY_EVERY_S", "LogThrottle", "log_event"]
 
-SUMMARY_EVERY_S = (
-    300.0  # while a trouble lasts, one line in five minutes says how often it came again
-)
+SUMMARY_EVERY_S = 300.0  # a condition that lasts is reported again after so many seconds
+LONGEST_TEXT = 500  # characters of a text in a field; longer ones are cut
 
-
-logger = logging.getLogger(
-    "ray.serve"
-)  # Serve's logger carries our fields as JSON; without Ray it is a plain one
-LONGEST_TEXT = 500  # characters of an error in a line
+# Serve writes the fields of its own logger to JSON. Without Ray it is an ordinary logger.
+logger = logging.getLogger("ray.serve")
 _RESERVED = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "event"}
 
 
 def log_event(level: int, event: str, fields: Mapping[str, Any], phrase: str = "") -> None:
-    """Log one event: `event` and the fields are keys of the JSON record, and stand in the message.
+    """Log one event: its name and fields are keys of the record, its name and phrase the message.
 
-    Text is cut, and made printable: Serve may be set to write plain lines, and a line break in a
-    file's name is no new line.
+    Texts are cut to `LONGEST_TEXT` characters and made printable: if Serve writes plain lines, a
+    line break in a file's name must not start a new line.
     """
     extra = {f"{key}_" if key in _RESERVED else key: _fit(value) for key, value in fields.items()}
     logger.log(
@@ -39,7 +36,7 @@ def log_event(level: int, event: str, fields: Mapping[str, Any], phrase: str = "
     )
 
 
-def _fit(value: Any) -> Any:  # noqa: ANN401  # whatever a field holds
+def _fit(value: Any) -> Any:  # noqa: ANN401  # a field may have a value of any type
     if isinstance(value, str):
         cut = value[:LONGEST_TEXT]
         return cut if cut.isprintable() else cut.encode("unicode_escape").decode("ascii")
@@ -49,17 +46,19 @@ def _fit(value: Any) -> Any:  # noqa: ANN401  # whatever a field holds
 
 
 @dataclass(slots=True)
-class _Trouble:
-    """A condition that repeats."""
+class _Condition:
+    """A condition that repeats, as it was logged last."""
 
-    incident: str
-    said: str
-    said_at: float
+    text: str
+    logged_at: float
     suppressed: int = 0
 
 
 class LogThrottle:
     """Log throttle: report a repeating condition at first, on change, then every five minutes.
+
+    The key of a condition is its kind and its subject, such as ("files_missing", "flow"). A subject
+    of "" stands for no subject in particular.
 
     Args:
         clock: seconds that only rise.
@@ -67,32 +66,32 @@ class LogThrottle:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._lasting: dict[tuple[str, str], _Trouble] = {}  # (what, of which) -> what lasts
+        self._lasting: dict[tuple[str, str], _Condition] = {}
 
-    def is_news(self, key: tuple[str, str], what: str) -> bool:
-        """Whether it is another `what` than before; said once, it is no news until it ends."""
-        lasts = self._lasting.get(key)
-        if lasts is not None and lasts.said == what:
+    def is_news(self, key: tuple[str, str], text: str) -> bool:
+        """Record a condition; return whether it is new or its text changed."""
+        condition = self._lasting.get(key)
+        if condition is not None and condition.text == text:
             return False
-        self._lasting[key] = _Trouble("", what, self._clock())
+        self._lasting[key] = _Condition(text, self._clock())
         return True
 
-    def again(self, key: tuple[str, str], what: str = "") -> int | None:
-        """How often it was not said since it was said last.
-
-        None where it is not to be said now either.
-        """
-        if self.is_news(key, what):
+    def again(self, key: tuple[str, str], text: str = "") -> int | None:
+        """Record a condition; return the number suppressed before, or None not to log it now."""
+        if self.is_news(key, text):
             return 0
-        lasts = self._lasting[key]
-        if self._clock() - lasts.said_at < SUMMARY_EVERY_S:
-            lasts.suppressed += 1
+        condition = self._lasting[key]
+        if self._clock() - condition.logged_at < SUMMARY_EVERY_S:
+            condition.suppressed += 1
             return None
-        suppressed, lasts.suppressed, lasts.said_at = lasts.suppressed, 0, self._clock()
+        suppressed, condition.suppressed = condition.suppressed, 0
+        condition.logged_at = self._clock()
         return suppressed
 
-    def end(self, of_which: str) -> None:
-        """All that lasted of it, and of nothing in particular, is over."""
+    def end(self, subject: str) -> None:
+        """Forget the conditions of `subject` and those of no subject in particular."""
         self._lasting = {
-            key: lasts for key, lasts in self._lasting.items() if key[1] not in (of_which, "")
+            key: condition
+            for key, condition in self._lasting.items()
+            if key[1] not in (subject, "")
         }

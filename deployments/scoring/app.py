@@ -19,9 +19,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deployments.config.settings import Settings
-from deployments.config.tenants import Tenants
-from deployments.observability.metrics import Meter, RayMeter
+from deployments.config import Settings, Tenants
+from deployments.observability import Meter, RayMeter
 from deployments.scoring import wire
 from deployments.scoring.examples import ATTACK, SHELL, VERDICT
 from deployments.scoring.fast_path import SCORE, FastPathApp, score_body

@@ -23,8 +23,8 @@ from grpc.aio import AioRpcError  # type: ignore[import-untyped]  # grpc has no 
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
-from deployments.config.settings import GuardSettings
-from deployments.observability.log import LogThrottle, log_event
+from deployments.config import GuardSettings
+from deployments.observability import LogThrottle, log_event
 from deployments.scoring.scoring_metrics import ScoringMetrics
 from ensemble.errors import LayerCrashed, LayerError, LayerOpen, LayerOverloaded, LayerTimeout
 from ensemble.events import EventBatch

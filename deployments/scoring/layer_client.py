@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from deployments.config.settings import GuardSettings
+from deployments.config import GuardSettings
 from deployments.scoring.guarded_call import GuardedLayer, InFlightCall
 from deployments.scoring.scoring_metrics import ScoringMetrics
 from ensemble.errors import LayerDisabled

@@ -10,8 +10,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from deployments.observability.log import log_event
-from deployments.observability.metrics import Meter
+from deployments.observability import Meter, log_event
 from deployments.scoring.layer_client import LayerClient
 from ensemble.errors import LoadTimeout
 from ensemble.runtime import (

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deployments.observability.metrics import LATENCY_BOUNDARIES_S, METRICS, Instrument, Meter
+from deployments.observability import LATENCY_BOUNDARIES_S, METRICS, Instrument, Meter
 from deployments.web import Answer, Scope, ScopedRoute
 
 __all__ = ["CONTENT_TYPE", "TextMeter", "metrics_routes"]

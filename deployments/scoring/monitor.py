@@ -9,9 +9,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from deployments.host.poller import Poller
-from deployments.observability.log import log_event
-from deployments.observability.metrics import set_state
+from deployments.host import Poller
+from deployments.observability import log_event, set_state
 from deployments.scoring.layer_switches import LayerSwitches
 from deployments.scoring.retro_spool import RetroSpool
 from deployments.scoring.scoring_metrics import ScoringMetrics

@@ -17,8 +17,8 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deployments.config.settings import Settings
-from deployments.observability.log import log_event
+from deployments.config import Settings
+from deployments.observability import log_event
 from deployments.scoring.layer_switches import LayerSwitches
 from deployments.scoring.retro_spool import RetroSpool
 from deployments.scoring.status import problem

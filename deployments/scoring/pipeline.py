@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from deployments.config.settings import Settings
-from deployments.observability.log import log_event
+from deployments.config import Settings
+from deployments.observability import log_event
 from deployments.scoring import wire
 from deployments.scoring.batching import MicroBatcher
 from deployments.scoring.layer_client import LayerClient

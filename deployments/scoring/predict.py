@@ -17,8 +17,8 @@ from weakref import WeakKeyDictionary
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deployments.config.settings import IngressSettings
-from deployments.observability.metrics import Meter
+from deployments.config import IngressSettings
+from deployments.observability import Meter
 from deployments.scoring import wire
 from deployments.scoring.batching import MicroBatcher
 from deployments.scoring.examples import ATTACK, BENIGN, PREDICTION

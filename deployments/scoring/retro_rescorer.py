@@ -20,8 +20,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from deployments.host.poller import Poller
-from deployments.observability.log import log_event
+from deployments.host import Poller
+from deployments.observability import log_event
 from deployments.scoring import wire
 from deployments.scoring.retro_spool import RetroBatch, RetroSpool, first_verdict
 from deployments.scoring.tenants import TenantPipelines

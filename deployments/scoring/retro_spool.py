@@ -21,9 +21,9 @@ from typing import TypeVar
 
 import msgspec
 
-from deployments.config.settings import RetroSettings
-from deployments.host.poller import Poller
-from deployments.observability.log import log_event
+from deployments.config import RetroSettings
+from deployments.host import Poller
+from deployments.observability import log_event
 from deployments.scoring import wire
 from ensemble.errors import EventError
 from ensemble.events import Kind

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from deployments.observability.metrics import Meter, set_state
+from deployments.observability import Meter, set_state
 from deployments.scoring.retro_spool import RetroCounts
 from ensemble.events import Kind
 from ensemble.guard import BreakerState

@@ -14,9 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from deployments.config.settings import Settings
-from deployments.config.tenants import Tenants
-from deployments.config.trusted_store import TrustedStore
+from deployments.config import Settings, Tenants, TrustedStore
 from deployments.scoring.layer_client import LayerClient
 from deployments.scoring.layer_switches import LayerSwitches
 from deployments.scoring.pipeline import TenantPipeline

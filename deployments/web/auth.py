@@ -21,10 +21,9 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Scope as AsgiScope
 
-from deployments.config.settings import Settings
-from deployments.config.tenants import Tenants
-from deployments.host.poller import Poller
-from deployments.observability.log import LogThrottle, log_event
+from deployments.config import Settings, Tenants
+from deployments.host import Poller
+from deployments.observability import LogThrottle, log_event
 from deployments.web.api_keys import Key, Scope
 from deployments.web.errors import error_response
 from deployments.web.key_ring import KeyRing
@@ -33,7 +32,7 @@ from ensemble.errors import RateLimited
 from ensemble.store import Tenant
 
 if TYPE_CHECKING:  # its module loads Ray, which the face of this package must not
-    from deployments.observability.metrics import Meter
+    from deployments.observability import Meter
 
 __all__ = ["Authenticator", "Caller", "Keys", "Limits", "allows", "caller_of", "client_of"]
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 
-from deployments.observability.log import log_event
+from deployments.observability import log_event
 from deployments.web.api_keys import (
     NO_KEY,
     SECRET_BYTES,

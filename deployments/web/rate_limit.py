@@ -17,7 +17,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 
-from deployments.config.tenants import Limit
+from deployments.config import Limit
 from ensemble.store import Tenant
 
 __all__ = ["Tarpit", "TokenBuckets"]

@@ -16,14 +16,8 @@ from ray._common.formatters import JSONFormatter
 
 from deployments.layers.telemetry import LayerTelemetry
 from deployments.observability.log import LONGEST_TEXT, SUMMARY_EVERY_S, log_event
-from deployments.observability.metrics import (
-    METRICS,
-    RULES,
-    SILENCE,
-    Instrument,
-    RayMeter,
-    set_state,
-)
+from deployments.observability.metrics import METRICS, RULES, Instrument, set_state
+from deployments.observability.ray_meter import RayMeter
 from ensemble.events import Kind
 from ensemble.runtime.model_state import SlotEvent
 from tests.deployments.conftest import RecordingMeter, Told
@@ -154,13 +148,6 @@ def test_every_gauge_is_said_again_as_it_stands(monkeypatch: pytest.MonkeyPatch)
     meter.refresh()
 
     assert said == [(0.6, {"kind": "flow"}), (1.0, {"kind": "process"})]
-
-
-def test_silence_takes_everything() -> None:
-    SILENCE.count("axon_layer_retries_total", layer="anomaly")
-    SILENCE.level("axon_coverage", 1.0, kind="flow")
-    SILENCE.observe("axon_layer_latency_seconds", 1.0, layer="anomaly")
-    SILENCE.refresh()
 
 
 # -- loading, in the words of the sources

@@ -19,9 +19,9 @@
          LayerTimeout, LayerOpen, LayerDisabled, LayerWarmingUp, LayerOverloaded, LayerCrashed
 
 An error is its fields (the annotated attributes, in their order), its `code` and a `sentence` with
-the fields as placeholders. `code` is stable: clients, logs and the runbook use it as a key. The
-first line of a class docstring is public too: it is the meaning of the code in the status and in
-answers. No sentence contains a path, a token or the text of another error.
+the fields as placeholders. `code` is stable: clients, logs and the runbook use it as a key, and
+`deployments.web` says in public what each code means. No sentence contains a path, a token or the
+text of another error.
 """
 
 from __future__ import annotations

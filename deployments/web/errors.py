@@ -14,8 +14,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import HTTPExceptionHandler
 
+from deployments.web.error_meanings import MEANINGS
 from ensemble import errors
-from ensemble.errors import EventError, LayerError, RateLimited
+from ensemble.errors import (
+    ArtifactError,
+    ArtifactInUse,
+    EnsembleError,
+    EventError,
+    LayerError,
+    PointerMoved,
+    QuotaExceeded,
+    RateLimited,
+    TrainingError,
+)
 
 __all__ = [
     "EXCEPTION_HANDLERS",
@@ -37,13 +48,11 @@ __all__ = [
 encode = msgspec.json.Encoder().encode
 
 
-_KINDS = [getattr(errors, name) for name in errors.__all__]
-_MEANINGS = {kind.code: str(kind.__doc__).split("\n")[0] for kind in _KINDS}
 _CAUSES: dict[str, str] = {
-    kind.code: kind.cause for kind in _KINDS if issubclass(kind, errors.ArtifactError)
+    kind.code: kind.cause
+    for kind in (getattr(errors, name) for name in errors.__all__)
+    if issubclass(kind, ArtifactError)
 }
-
-
 logger = logging.getLogger("ray.serve")
 JSON = "application/json"
 UNPROCESSABLE, UNAVAILABLE = 422, 503
@@ -146,18 +155,21 @@ async def _refuse_route(request: Request, error: Exception) -> Response:
     return response
 
 
-def public_message(error: Exception) -> str:
-    """What a client reads of an error of ours.
+def public_message(error: EnsembleError) -> str:
+    """The text of an error that a client may read.
 
-    The sentence it built for the caller, or what its code means.
+    Its own sentence where that names no file of the store, else the meaning of its code.
     """
-    if isinstance(error, LayerError):
-        return f"{error.layer} did not answer: {str(type(error).__doc__).splitlines()[0]}"
-    return str(error)
+    match error:
+        case LayerError():
+            return f"{error.layer} did not answer: {describe_code(error.code)}"
+        case EventError() | ArtifactInUse() | PointerMoved() | QuotaExceeded() | TrainingError():
+            return str(error)
+    return describe_code(error.code)
 
 
 async def _refuse_layer(request: Request, error: Exception) -> Response:
-    """The one layer that could answer does not: overload, a fault, an operator's wish."""
+    """The one layer that could answer does not: it is overloaded, failing or disabled."""
     if not isinstance(error, LayerError):
         raise error
     response = error_response(request, UNAVAILABLE, error.code, public_message(error))
@@ -196,7 +208,7 @@ EXCEPTION_HANDLERS: Mapping[Any, HTTPExceptionHandler] = {
 
 def describe_code(code: str) -> str:
     """Describe an error code of Axon in one sentence fit for any reader; "" for an unknown code."""
-    return _MEANINGS.get(code, "")
+    return MEANINGS.get(code, "")
 
 
 def cause_of(code: str) -> str:

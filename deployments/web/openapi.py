@@ -16,23 +16,14 @@ from typing import Any
 import msgspec
 
 from deployments.web.contract import Answer, Body, Json, ref
-from deployments.web.errors import JSON, RETRYABLE_CODES, ErrorAnswer, describe_code, status_of
+from deployments.web.error_meanings import MEANINGS
+from deployments.web.errors import JSON, RETRYABLE_CODES, ErrorAnswer, status_of
 from deployments.web.routes import ScopedRoute
 
 __all__ = ["openapi_document", "schemas_of"]
 
 _ALWAYS = ("INTERNAL_ERROR",)
 _OF_KEYS = ("UNAUTHORIZED", "FORBIDDEN", "RATE_LIMITED")
-_MEANINGS = {  # of codes that no error class has
-    "INTERNAL_ERROR": "A mistake of Axon's; the log has it under the request's id.",
-    "NOT_FOUND": "There is no such thing.",
-    "METHOD_NOT_ALLOWED": "The path takes other methods; `Allow` names them.",
-    "TEST_RUNNING": "The layer is being tested now.",
-    "CONTROLS_NOT_KEPT": "The switch could not be written; nothing was changed.",
-    "UNAUTHORIZED": "No key, or one that is not known.",
-    "FORBIDDEN": "The key lacks the scope.",
-    "RATE_LIMITED": "Too many requests; Retry-After says when to come back.",
-}
 _REQUEST_ID = {
     "X-Request-ID": {
         "description": "As given, or made; the log has it",
@@ -159,7 +150,7 @@ def _errors(codes: Iterable[str]) -> Json:
 
 
 def _error(codes: Sequence[str]) -> Json:
-    lines = [f"`{code}`: {describe_code(code) or _MEANINGS[code]}" for code in codes]
+    lines = [f"`{code}`: {MEANINGS[code]}" for code in codes]
     known = {"properties": {"error": {"properties": {"code": {"enum": list(codes)}}}}}
     headers = _REQUEST_ID | (_RETRY_AFTER if RETRYABLE_CODES.issuperset(codes) else {})
     schema = {"allOf": [ref("ErrorAnswer"), known]}

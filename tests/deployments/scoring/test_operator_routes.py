@@ -110,7 +110,7 @@ def test_the_status_tells_since_when_and_why_for_each_layer_and_kind(open_door: 
     assert flow["problem"] == {
         "code": "ARTIFACT_MISSING",
         "cause": "files",
-        "meaning": "Something the store should hold is not there.",
+        "meaning": "The store has no such model, version or release.",
     }
     assert layers["anomaly"]["kinds"]["flow"]["problem"] is None
     assert layers["anomaly"]["release"] == body["release"]

@@ -118,6 +118,10 @@ class Fusion:
         """Equal shares and no thresholds: what is left when no fitted fusion can be had."""
         return cls(dict.fromkeys(layers, 1.0 / len(layers)), 1.0, {}, "builtin")
 
+    def counts(self, layer: str) -> bool:
+        """Whether `layer` can move the score; a layer without a share is only shown."""
+        return layer == RESILIENCE or self.shares.get(layer, 0.0) > 0.0
+
     def coverage(self, speaking: Iterable[str]) -> float:
         """Share of the validated evidence that `speaking` hold, in [0, 1].
 
@@ -195,9 +199,15 @@ class Fusion:
             severity=_severities(score, thresholds),
             coverage=coverage,
             degraded=self.source == "builtin"
-            or any(not o.speaks and o.status is not LayerStatus.NOT_APPLICABLE for o in opinions)
+            or any(
+                not o.speaks and o.status is not LayerStatus.NOT_APPLICABLE
+                for o in opinions
+                if self.counts(o.layer)
+            )
             or any(share > 0.0 and layer not in speaking for layer, share in self.shares.items()),
-            status=system_status(o.status for o in opinions if o.layer != RESILIENCE),
+            status=system_status(
+                o.status for o in opinions if o.layer != RESILIENCE and self.counts(o.layer)
+            ),
             layers=tuple(opinions),
         )
 

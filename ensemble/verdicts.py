@@ -159,7 +159,7 @@ class Verdicts:
         severity: n severities.
         coverage: share of the validated weight, among the layers of this kind, that spoke; in
             [0, 1].
-        degraded: a layer that could have spoken did not.
+        degraded: a layer that could have moved the score did not speak.
         status: the word for the whole ensemble.
         layers: every layer's opinion, in a fixed order.
         rows: which events of the batch these are, ascending; None for all of them.

@@ -129,9 +129,7 @@ class ReleaseWatcher:
         self._decided = promotion, best.name
         is_stand_in = best.name != choices.wanted  # it has served before
         active = self._pipeline.release
-        has_gap = not is_complete(
-            active.name, states
-        )  # a canary would prolong the missing coverage
+        has_gap = not is_complete(active, states)  # a canary would prolong it
         at_once = choices.at_once or is_stand_in or has_gap or active.tenant != best.tenant
         controller.switch_to(best, at_once=at_once)
 
@@ -197,7 +195,7 @@ class ReleaseWatcher:
             while not self._have_tried(release.name, states) and time.monotonic() < until:
                 await asyncio.sleep(STATES_EVERY_S)
                 states = await self._request_states(release.name)
-            if not self._have_tried(release.name, states) or is_complete(release.name, states):
+            if not self._have_tried(release.name, states) or is_complete(release, states):
                 break  # the next one is loaded once this one is known to be worse, one a poll
         return choose_release(choices, states), states
 

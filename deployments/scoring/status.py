@@ -55,7 +55,7 @@ class EnsembleStatus:
     """What every slot reports, and what the ingress makes of it.
 
     Attributes:
-        status: the word of S0-12 for the layers that are evidence.
+        status: the word of S0-12 for the layers that are evidence and have a share.
         coverage: share of the validated evidence on flows that is available, in [0, 1].
         coverage_by_kind: the same for each kind of event.
         release: name of the release that scores, "" for none.
@@ -196,10 +196,11 @@ def build_status(
             for kind, state in own.items()
         }
     coverage = {kind: release.of(kind).coverage(_available(effective, kind)) for kind in Kind}
+    flows = release.of(Kind.FLOW)
     flow_statuses = [
         kinds.get(Kind.FLOW, KindState(LayerStatus.NOT_APPLICABLE)).status
         for layer, kinds in effective.items()
-        if LAYERS[layer].is_evidence
+        if LAYERS[layer].is_evidence and flows.counts(layer)
     ]
     return EnsembleStatus(
         # without a release, models detect nothing

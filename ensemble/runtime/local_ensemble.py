@@ -77,7 +77,7 @@ class LocalEnsemble:
                 slot.state(release.name)  # requests it
                 slot.refresh()
                 states[layer] = slot.state()
-            if is_complete(release.name, states):
+            if is_complete(release, states):
                 break
         return choose_release(choices, states)
 

@@ -7,7 +7,7 @@ with half of each. The wanted release is chosen unless more of the evidence spea
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactIncompatible
@@ -164,11 +164,23 @@ def _challenger_fusion(challenger: ResolvedRelease | None) -> ReleaseFusion | No
         return None
 
 
-def is_complete(release: str, states: Mapping[str, SlotState]) -> bool:
-    """Whether every layer has loaded all that `release` names of it."""
-    return all(
-        LAYERS[layer].kinds.keys() <= state.holds.get(release, frozenset())
+def is_complete(release: ReleaseFusion, states: Mapping[str, SlotState]) -> bool:
+    """Whether every layer that counts has loaded all that `release` names of it."""
+    return _missing(release, states, [*Kind]) == 0
+
+
+def _missing(
+    release: ReleaseFusion, states: Mapping[str, SlotState], kinds: Collection[Kind]
+) -> int:
+    """Count what the layers have not loaded of `release`.
+
+    Axon's layers always count, a layer of the operator's own once it has a share.
+    """
+    return sum(
+        kind not in state.holds.get(release.name, frozenset())
         for layer, state in states.items()
+        for kind in LAYERS[layer].kinds
+        if kind in kinds and (LAYERS[layer].build is None or release.of(kind).counts(layer))
     )
 
 
@@ -192,6 +204,6 @@ def choose_release(choices: FusionChoices, states: Mapping[str, SlotState]) -> R
             release.of(kind).coverage(layer for layer, ready in complete.items() if kind in ready)
             for kind in kinds
         )
-        return round(covered, 6), sum(len(ready & kinds) for ready in complete.values())
+        return round(covered, 6), -_missing(release, states, kinds)
 
     return max(choices.releases, key=worth)  # the first of equals

@@ -469,6 +469,33 @@ def test_a_layer_of_another_kind_of_event_is_not_missed(
     )
 
 
+@pytest.mark.parametrize("status", SILENT)
+def test_a_layer_without_a_share_is_shown_and_changes_nothing(
+    fusion: Fusion, calm: Mapping[str, NDArray[np.float64]], status: LayerStatus
+) -> None:
+    """A new detector weighs nothing until it is calibrated, so its failure degrades nothing."""
+    opinions = World(fusion, calm, LAYERS, np.full(3, 0.5)).opinions()
+    shown = LayerScores.silent("extremes", status, 3, "why")
+
+    alone = fusion.fuse(opinions, min_coverage=0.5, posture_bound=POSTURE_BOUND)
+    beside = fusion.fuse([*opinions, shown], min_coverage=0.5, posture_bound=POSTURE_BOUND)
+
+    assert same(alone, beside)
+    assert beside.layers[-1] is shown
+    assert not beside.degraded
+
+
+def test_a_layer_without_a_share_alone_is_no_evidence(
+    fusion: Fusion, calm: Mapping[str, NDArray[np.float64]]
+) -> None:
+    opinions = World(fusion, calm, ()).opinions()
+    speaking = live("extremes", np.ones(3))
+
+    verdicts = fusion.fuse([*opinions, speaking], min_coverage=0.5, posture_bound=POSTURE_BOUND)
+
+    assert (verdicts.coverage, verdicts.status) == (0.0, SystemStatus.FALLBACK_MODE)
+
+
 # verdict and severity
 
 

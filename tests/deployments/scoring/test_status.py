@@ -108,6 +108,15 @@ def test_a_layer_that_is_switched_off_is_disabled_whatever_its_slot_says() -> No
     assert view.coverage_by_kind == {Kind.FLOW: pytest.approx(0.4), Kind.PROCESS: 0.0}
 
 
+def test_a_layer_without_a_share_does_not_count_for_the_status_word() -> None:
+    """As in a verdict. It is still shown as down, and the health is degraded."""
+    view = build_status(list(LAYERS), slots(classifier=DOWN), FUSIONS)
+
+    assert (view.status, view.coverage) == (SystemStatus.FULLY_OPERATIONAL, 1.0)
+    assert view.layers["classifier"][Kind.FLOW].status is LayerStatus.FALLBACK
+    assert to_builtins(view.health())["status"] == "degraded"
+
+
 def test_the_trouble_of_a_layer_is_told_without_its_own_sentence() -> None:
     """C-03: that may hold a path; it is in the log."""
     view = build_status(list(LAYERS), slots(behavior=DOWN), FUSIONS, now=lambda: NOW)

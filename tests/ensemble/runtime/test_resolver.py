@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from ensemble.errors import ArtifactCorrupt, ArtifactMissing, ArtifactUntrusted
 from ensemble.events import Kind
 from ensemble.fusion import Fusion
-from ensemble.layers.catalog import LAYERS
+from ensemble.layers import catalog
+from ensemble.layers.catalog import LAYERS, LayerSpec
 from ensemble.runtime import resolver
 from ensemble.runtime.model_state import LoadedRelease, LoadFailure, SlotState
 from ensemble.runtime.release_fusion import (
@@ -252,7 +255,7 @@ def all_hold(*releases: str, without: str = "", of: str = "") -> dict[str, SlotS
 
 def test_a_whole_release_is_the_one_that_is_wanted() -> None:
     assert choose_release(BOTH, all_hold("acme/2", "acme/1")) is NEW
-    assert is_complete("acme/2", all_hold("acme/2"))
+    assert is_complete(NEW, all_hold("acme/2"))
 
 
 @pytest.mark.parametrize("layer", list(LAYERS))
@@ -266,8 +269,28 @@ def test_where_a_layer_cannot_have_the_wanted_release_the_one_before_serves_as_a
     """
     states = all_hold("acme/2", "acme/1", without=layer, of="acme/2")
 
-    assert not is_complete("acme/2", states)
+    assert not is_complete(NEW, states)
     assert choose_release(BOTH, states) is OLD
+
+
+@pytest.fixture
+def own_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The catalog also lists `extremes`, a layer of the operator's own."""
+    spec = LayerSpec({Kind.FLOW: ("extremes-flow",)}, 0.0, is_optional=True, build=Mock())
+    monkeypatch.setitem(catalog._layers, "extremes", spec)
+
+
+@pytest.mark.usefixtures("own_layer")
+def test_an_own_layer_counts_for_the_choice_of_the_release_once_it_weighs() -> None:
+    """Until then a broken one neither holds the wanted release back nor skips its canary."""
+    states = all_hold("acme/2", "acme/1")
+    states |= said(extremes={"acme/2": frozenset(), "acme/1": frozenset({Kind.FLOW})})
+    weighed = replace(NEW, fusions={Kind.FLOW: Fusion({"anomaly": 0.9, "extremes": 0.1}, 1.0, {})})
+
+    assert is_complete(NEW, states)
+    assert choose_release(BOTH, states) is NEW
+    assert not is_complete(weighed, states)
+    assert choose_release(replace(BOTH, releases=(weighed, OLD)), states) is OLD
 
 
 def test_half_of_the_wanted_release_is_better_than_less_of_another() -> None:

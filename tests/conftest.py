@@ -67,6 +67,12 @@ SCATTERED = dict.fromkeys((*TIMES, *PAUSES), "Flow Duration") | dict.fromkeys(
 
 
 @pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Run async tests on asyncio, the only loop that Ray Serve uses."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
 def data_root() -> Path:
     """The folder of real labelled data: ../shared/data, or the one that AXON_DATA names."""
     folder = Path(

@@ -38,52 +38,44 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-def test_a_poll_that_fails_is_reported_and_the_next_one_comes() -> None:
-    async def promise() -> None:
-        polled = Polled(OSError(), OSError(), KeyError(), None, OSError())
+async def test_a_poll_that_fails_is_reported_and_the_next_one_comes() -> None:
+    polled = Polled(OSError(), OSError(), KeyError(), None, OSError())
 
-        await polled.poller.start()
-        await until(lambda: polled.polls > 5)
-        await polled.poller.stop()
+    await polled.poller.start()
+    await until(lambda: polled.polls > 5)
+    await polled.poller.stop()
 
-        assert polled.errors == [
-            ("", "OSError"),
-            ("OSError", "OSError"),
-            ("OSError", "KeyError"),
-            ("", "OSError"),
-        ]
-
-    asyncio.run(promise())
+    assert polled.errors == [
+        ("", "OSError"),
+        ("OSError", "OSError"),
+        ("OSError", "KeyError"),
+        ("", "OSError"),
+    ]
 
 
-def test_a_poll_that_has_more_to_do_comes_again_without_the_pause() -> None:
-    async def promise() -> None:
-        polled = Polled(*[True] * 2, None)
+async def test_a_poll_that_has_more_to_do_comes_again_without_the_pause() -> None:
+    polled = Polled(*[True] * 2, None)
 
-        await polled.poller.start()
-        await until(lambda: polled.polls > 3)
-        await polled.poller.stop()
+    await polled.poller.start()
+    await until(lambda: polled.polls > 3)
+    await polled.poller.stop()
 
-        assert polled.slept[:4] == [0.0, 0.0, 2.0, 2.0]
-
-    asyncio.run(promise())
+    assert polled.slept[:4] == [0.0, 0.0, 2.0, 2.0]
 
 
-def test_a_start_waits_for_the_first_poll_but_not_for_a_hanging_one() -> None:
-    async def promise() -> None:
-        polled = Polled(OSError())
-        await polled.poller.start(within_s=20.0)
-        assert polled.poller.has_polled
-        await polled.poller.stop()
+async def test_a_start_waits_for_the_first_poll_but_not_for_a_hanging_one() -> None:
+    before = asyncio.all_tasks()
+    polled = Polled(OSError())
+    await polled.poller.start(within_s=20.0)
+    assert polled.poller.has_polled
+    await polled.poller.stop()
 
-        async def hangs() -> None:
-            await asyncio.get_running_loop().create_future()
+    async def hangs() -> None:
+        await asyncio.get_running_loop().create_future()
 
-        hanging = Poller(hangs, every_s=1.0, on_error=lambda _: None)
-        await hanging.start(within_s=0.001)
-        assert not hanging.has_polled
-        await hanging.stop()
+    hanging = Poller(hangs, every_s=1.0, on_error=lambda _: None)
+    await hanging.start(within_s=0.001)
+    assert not hanging.has_polled
+    await hanging.stop()
 
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-
-    asyncio.run(promise())
+    assert asyncio.all_tasks() == before

@@ -75,21 +75,17 @@ def request_of(asked: object) -> PendingRequest:
     )
 
 
-def chosen(
+async def chosen(
     replicas: Sequence[FakeReplica], *, asked: object, prefers_its_node: bool = False
 ) -> set[str]:
     """Names of the replicas that such a call may go to."""
-
-    async def choose() -> set[str]:
-        router = router_around(replicas, prefers_its_node=prefers_its_node)
-        found: set[str] = set()
-        for _ in range(ASKED_TIMES):
-            for rank in await router.choose_replicas(list(replicas), request_of(asked)):
-                found |= {replica.name for replica in rank}
-        await asyncio.sleep(0)
-        return found
-
-    return asyncio.run(choose())
+    router = router_around(replicas, prefers_its_node=prefers_its_node)
+    found: set[str] = set()
+    for _ in range(ASKED_TIMES):
+        for rank in await router.choose_replicas(list(replicas), request_of(asked)):
+            found |= {replica.name for replica in rank}
+    await asyncio.sleep(0)
+    return found
 
 
 @pytest.fixture
@@ -108,7 +104,7 @@ CASES: Sequence[Any] = [
 
 
 @pytest.mark.parametrize(("reports", "expected"), CASES)
-def test_the_replicas_that_speak_of_this_kind_are_asked(
+async def test_the_replicas_that_speak_of_this_kind_are_asked(
     reports: Sequence[Mapping[str, float]], expected: set[str], flow: FlowBatch
 ) -> None:
     """C-34.
@@ -117,34 +113,36 @@ def test_the_replicas_that_speak_of_this_kind_are_asked(
     asked.
     """
     assert (
-        chosen(
+        await chosen(
             [FakeReplica(str(number), report) for number, report in enumerate(reports)], asked=flow
         )
         == expected
     )
 
 
-def test_a_question_for_the_state_goes_to_any_replica() -> None:
+async def test_a_question_for_the_state_goes_to_any_replica() -> None:
     """What is broken is not hidden: the one in fallback answers for itself too."""
-    assert chosen([FakeReplica("0", SPEAKS), FakeReplica("1", ABSTAINS)], asked="default/3") == {
+    assert await chosen(
+        [FakeReplica("0", SPEAKS), FakeReplica("1", ABSTAINS)], asked="default/3"
+    ) == {
         "0",
         "1",
     }
 
 
-def test_a_replica_of_another_node_that_speaks_comes_before_one_of_this_node_that_does_not(
+async def test_a_replica_of_another_node_that_speaks_comes_before_one_of_this_node_that_does_not(
     flow: FlowBatch,
 ) -> None:
     near, far = FakeReplica("near", ABSTAINS), FakeReplica("far", SPEAKS, node_id="there")
 
-    assert chosen([near, far], asked=flow, prefers_its_node=True) == {"far"}
+    assert await chosen([near, far], asked=flow, prefers_its_node=True) == {"far"}
 
 
-def test_of_two_that_speak_the_one_on_this_node_is_asked(flow: FlowBatch) -> None:
+async def test_of_two_that_speak_the_one_on_this_node_is_asked(flow: FlowBatch) -> None:
     """Serve's own preference stays."""
     near, far = FakeReplica("near", SPEAKS), FakeReplica("far", SPEAKS, node_id="there")
 
-    assert chosen([near, far], asked=flow, prefers_its_node=True) == {"near"}
+    assert await chosen([near, far], asked=flow, prefers_its_node=True) == {"near"}
 
 
 def test_a_replica_reports_the_kinds_it_speaks_of() -> None:
@@ -158,21 +156,17 @@ def test_a_replica_reports_the_kinds_it_speaks_of() -> None:
     assert routing_stats(home, {"default": home}) == {"process": 1.0, "default/process": 1.0}
 
 
-def test_a_replica_serves_the_call_it_was_chosen_for(flow: FlowBatch) -> None:
+async def test_a_replica_serves_the_call_it_was_chosen_for(flow: FlowBatch) -> None:
     """Serve's own router would give it to the call that waits longest.
 
     A question for the state would hand its replica to a batch.
     """
+    speaking, other = FakeReplica("speaks", SPEAKS), FakeReplica("abstains", ABSTAINS)
+    router = router_around([speaking, other])
+    batch, question = request_of(flow), request_of("default/3")
+    router._pending_requests_to_fulfill.extend([batch, question])
 
-    async def served() -> list[str]:
-        speaking, other = FakeReplica("speaks", SPEAKS), FakeReplica("abstains", ABSTAINS)
-        router = router_around([speaking, other])
-        batch, question = request_of(flow), request_of("default/3")
-        router._pending_requests_to_fulfill.extend([batch, question])
+    router._fulfill_next_pending_request(other, question.metadata)
+    router._fulfill_next_pending_request(speaking, batch.metadata)
 
-        router._fulfill_next_pending_request(other, question.metadata)
-        router._fulfill_next_pending_request(speaking, batch.metadata)
-
-        return [(await one.future).name for one in (batch, question)]
-
-    assert asyncio.run(served()) == ["speaks", "abstains"]
+    assert [(await one.future).name for one in (batch, question)] == ["speaks", "abstains"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -38,6 +38,8 @@ from ensemble.training.recipes import tabular
 from ensemble.training.recipes.tabular import fit_tabular
 from tests.deployments.conftest import Told, values_of
 from tests.support.timing import Clock
+
+LIMIT_S = 30.0  # a test that hangs fails after this time
 
 ACME, GLOBEX = Tenant("acme"), Tenant("globex")
 Publish = Callable[..., BundleRef]
@@ -129,10 +131,6 @@ def replica(store: Store) -> Replica:
     return Replica(store)
 
 
-def during(promise: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(promise, 30.0))
-
-
 class HungLoads:
     """Reading the bundles of one tenant hangs until it is let go on."""
 
@@ -166,14 +164,14 @@ def hung_loads(monkeypatch: pytest.MonkeyPatch, of: Tenant) -> Iterator[HungLoad
 # -- what it answers
 
 
-def test_rows_are_rated_in_columns_by_the_champion(
+async def test_rows_are_rated_in_columns_by_the_champion(
     replica: Replica, publish_champion: Publish
 ) -> None:
     """S4-10."""
     ref = publish_champion()
     strange = rows(1)[0] | {"bytes_transferred": 1e9}
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         said = await replica.detect(given=[*rows(1), strange])
         assert (said.model, said.version, said.manifest_sha256, said.is_last_good) == (
             "d",
@@ -186,17 +184,15 @@ def test_rows_are_rated_in_columns_by_the_champion(
         assert said.is_anomaly.tolist()[1]
         assert 0.0 <= said.anomaly_score[0] < said.anomaly_score[1] <= 1.0
 
-    during(promise())
 
-
-def test_a_bad_row_is_named_in_its_place_and_the_others_are_rated(
+async def test_a_bad_row_is_named_in_its_place_and_the_others_are_rated(
     replica: Replica, publish_champion: Publish
 ) -> None:
     publish_champion()
     given: Rows = rows(3)
     given[1] = {**given[1], "packet_count": "many"}
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         said = await replica.detect(given=given)
         assert said.rows.tolist() == [0, 2]
         assert {row: str(problem) for row, problem in said.refused.items()} == {
@@ -204,30 +200,24 @@ def test_a_bad_row_is_named_in_its_place_and_the_others_are_rated(
         }
         assert all(isinstance(problem, FeatureMismatch) for problem in said.refused.values())
 
-    during(promise())
 
-
-def test_a_missing_value_counts_as_zero_only_where_that_is_asked_for(
+async def test_a_missing_value_counts_as_zero_only_where_that_is_asked_for(
     replica: Replica, publish_champion: Publish
 ) -> None:
     publish_champion()
     given: Rows = [{"bytes_transferred": 1.0, "packet_count": 1.0}]
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         assert list((await replica.detect(given=given)).refused) == [0]
         said = await replica.detect(given=given, missing="zero")
         assert (said.filled, len(said.anomaly_score)) == (1, 1)
 
-    during(promise())
 
-
-def test_no_rows_are_no_answers(replica: Replica, publish_champion: Publish) -> None:
+async def test_no_rows_are_no_answers(replica: Replica, publish_champion: Publish) -> None:
     publish_champion()
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         assert len((await replica.detect(given=[])).anomaly_score) == 0
-
-    during(promise())
 
 
 @pytest.mark.parametrize(
@@ -240,7 +230,7 @@ def test_no_rows_are_no_answers(replica: Replica, publish_champion: Publish) -> 
         pytest.param("acme", "d", 11, TooManyRows, id="too many rows"),
     ],
 )
-def test_what_cannot_be_rated_is_refused_by_its_type(
+async def test_what_cannot_be_rated_is_refused_by_its_type(
     store: Store,
     publish_champion: Publish,
     tenant: str,
@@ -250,40 +240,34 @@ def test_what_cannot_be_rated_is_refused_by_its_type(
 ) -> None:
     publish_champion()
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         with pytest.raises(error):
             await Replica(store, max_rows=10).detect(tenant, name, rows(count))
 
-    during(promise())
 
-
-def test_a_version_that_nobody_made_champion_does_not_serve(
+async def test_a_version_that_nobody_made_champion_does_not_serve(
     replica: Replica, store: Store, trained: tuple[Trained, ...], signer: Signer, now: datetime
 ) -> None:
     publish_detector(store, ACME, trained[0], now=now, signer=signer)
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         with pytest.raises(ArtifactMissing):
             await replica.detect()
-
-    during(promise())
 
 
 # -- how it follows
 
 
-def test_a_new_champion_serves_within_two_seconds_of_use(
+async def test_a_new_champion_serves_within_two_seconds_of_use(
     replica: Replica, publish_champion: Publish, told: Told
 ) -> None:
     publish_champion()
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         assert await replica.version() == 1
         publish_champion(which=1)
         assert await replica.version() == 1  # it has just looked
         assert await replica.version_after_a_look() == 2
-
-    during(promise())
 
     assert [(line["tenant"], line["model"], line["version"]) for line in told("model_loaded")] == [
         ("acme", "d", 1),
@@ -292,12 +276,12 @@ def test_a_new_champion_serves_within_two_seconds_of_use(
     assert told("model_loaded")[0]["message"] == "model_loaded: Model loaded successfully"
 
 
-def test_nobody_waits_for_a_new_champion_to_load(
+async def test_nobody_waits_for_a_new_champion_to_load(
     replica: Replica, publish_champion: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish_champion()
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         await replica.version()
         publish_champion(which=1)
         with hung_loads(monkeypatch, ACME) as loads:
@@ -311,16 +295,14 @@ def test_nobody_waits_for_a_new_champion_to_load(
             await replica.looks()
         assert await replica.version() == 2
 
-    during(promise())
 
-
-def test_a_champion_that_is_broken_changes_nothing_and_is_told_once(
+async def test_a_champion_that_is_broken_changes_nothing_and_is_told_once(
     replica: Replica, store: Store, publish_champion: Publish, told: Told
 ) -> None:
     """P4: the last good one goes on."""
     publish_champion()
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         await replica.version()
         ref = publish_champion(which=1)
         torn = store.state.joinpath(
@@ -343,14 +325,12 @@ def test_a_champion_that_is_broken_changes_nothing_and_is_told_once(
         assert await replica.version_after_a_look() == 3
         assert not (await replica.detect()).is_last_good
 
-    during(promise())
-
     (line,) = told("model_load_failed")
     assert (line["code"], line["cause"]) == ("ARTIFACT_CORRUPT", "files")
     assert "Failed to load model" in line["message"]
 
 
-def test_a_first_load_that_fails_is_its_own_error_and_the_next_one_heals(
+async def test_a_first_load_that_fails_is_its_own_error_and_the_next_one_heals(
     replica: Replica, store: Store, publish_champion: Publish
 ) -> None:
     ref = publish_champion()
@@ -359,16 +339,14 @@ def test_a_first_load_that_fails_is_its_own_error_and_the_next_one_heals(
     torn.chmod(0o644)
     torn.write_bytes(b"torn")
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         with pytest.raises(ArtifactCorrupt):
             await replica.detect()
         torn.write_bytes(whole)  # a test may block
         assert await replica.version() == 1
 
-    during(promise())
 
-
-def test_an_alias_of_before_that_comes_back_is_not_believed(
+async def test_an_alias_of_before_that_comes_back_is_not_believed(
     replica: Replica, store: Store, publish_champion: Publish
 ) -> None:
     """TUF's roll-back: whoever can write the folder puts the old signed file back."""
@@ -376,35 +354,31 @@ def test_an_alias_of_before_that_comes_back_is_not_believed(
     alias = next((store.state / "tenants" / "acme" / "aliases").rglob("champion"))
     old = alias.read_bytes()
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         publish_champion(which=1)
         assert await replica.version() == 2
         alias.write_bytes(old)
         assert await replica.version_after_a_look() == 2
         assert (await replica.detect()).is_last_good
 
-    during(promise())
 
-
-def test_a_champion_of_a_key_that_is_gone_is_not_loaded(
+async def test_a_champion_of_a_key_that_is_gone_is_not_loaded(
     store: Store, publish_champion: Publish, stranger: Signer
 ) -> None:
     publish_champion()
     other = Store(store.state, None, Trust({stranger.key_id: stranger.public}, frozenset()))
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         with pytest.raises(ArtifactUntrusted):
             await Replica(other).detect()
 
-    during(promise())
 
-
-def test_a_detector_that_was_withdrawn_serves_no_more(
+async def test_a_detector_that_was_withdrawn_serves_no_more(
     replica: Replica, store: Store, publish_champion: Publish, signer: Signer
 ) -> None:
     publish_champion()
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         await replica.version()
         seen = get_alias(store, ACME, ModelName("d"), Alias.CHAMPION)
         clear_model_alias(store, ACME, ModelName("d"), Alias.CHAMPION, seen.serial, signer=signer)
@@ -412,20 +386,18 @@ def test_a_detector_that_was_withdrawn_serves_no_more(
             await replica.version_after_a_look()
         assert await replica.detectors.state() == []
 
-    during(promise())
-
 
 # -- whose detectors
 
 
-def test_a_load_that_hangs_holds_up_nobody_else(
+async def test_a_load_that_hangs_holds_up_nobody_else(
     replica: Replica, publish_champion: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Issue 4, item 6: one tenant's reload never stalls another."""
     publish_champion(ACME)
     publish_champion(GLOBEX)
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         with hung_loads(monkeypatch, ACME) as loads:
             waiting = asyncio.create_task(replica.version("acme"))
             await loads.has_begun()
@@ -435,17 +407,15 @@ def test_a_load_that_hangs_holds_up_nobody_else(
             loads.go_on()
             assert await waiting == 1
 
-    during(promise())
 
-
-def test_a_load_that_hangs_too_long_is_an_error_to_who_waits(
+async def test_a_load_that_hangs_too_long_is_an_error_to_who_waits(
     store: Store, publish_champion: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F13."""
     publish_champion()
     monkeypatch.setattr(page, "LOAD_WITHIN_S", 0.05)
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         replica = Replica(store)
         with hung_loads(monkeypatch, ACME) as loads:
             with pytest.raises(LoadTimeout):
@@ -454,16 +424,14 @@ def test_a_load_that_hangs_too_long_is_an_error_to_who_waits(
             await replica.looks()
         assert await replica.version() == 1  # it came after all
 
-    during(promise())
 
-
-def test_a_new_champion_whose_file_hangs_is_said_of_the_one_that_goes_on(
+async def test_a_new_champion_whose_file_hangs_is_said_of_the_one_that_goes_on(
     replica: Replica, publish_champion: Publish, monkeypatch: pytest.MonkeyPatch, told: Told
 ) -> None:
     """F13: nobody waits for it, so nobody but the state can say it."""
     publish_champion()
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         await replica.version()
         publish_champion(which=1)
         with hung_loads(monkeypatch, ACME) as loads:
@@ -475,31 +443,27 @@ def test_a_new_champion_whose_file_hangs_is_said_of_the_one_that_goes_on(
             assert (said.version, said.is_last_good) == (1, True)
             assert [state.code for state in await replica.detectors.state()] == ["LOAD_TIMEOUT"]
 
-    during(promise())
-
     assert [line["code"] for line in told("model_load_failed")] == ["LOAD_TIMEOUT"]
 
 
-def test_many_who_ask_first_share_one_load(
+async def test_many_who_ask_first_share_one_load(
     replica: Replica, publish_champion: Publish, told: Told
 ) -> None:
     publish_champion()
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         assert await asyncio.gather(*(replica.version() for _ in range(20))) == [1] * 20
-
-    during(promise())
 
     assert told.events.count("model_loaded") == 1
 
 
-def test_only_so_many_are_kept_and_the_one_used_last_longest_ago_goes(
+async def test_only_so_many_are_kept_and_the_one_used_last_longest_ago_goes(
     store: Store, publish_champion: Publish
 ) -> None:
     for name in ("a", "b", "c"):
         publish_champion(name=name)
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         replica = Replica(store, detectors_at_once=2)
         for name in ("a", "b", "a", "c"):
             await replica.version(name=name)
@@ -512,19 +476,17 @@ def test_only_so_many_are_kept_and_the_one_used_last_longest_ago_goes(
             "c",
         ]  # a name that is none takes nobody's place
 
-    during(promise())
-
 
 # -- a load that is asked for
 
 
-def test_a_load_says_what_serves_in_this_replica(
+async def test_a_load_says_what_serves_in_this_replica(
     replica: Replica, publish_champion: Publish
 ) -> None:
     """C-26: the source built a detector, loaded it, and threw it away."""
     first = publish_champion()
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         report = await replica.detectors.load("acme", "d")
         assert (report.outcome, report.version, report.manifest_sha256) == (
             LoadOutcome.LOADED,
@@ -538,16 +500,14 @@ def test_a_load_says_what_serves_in_this_replica(
         assert await replica.version() == 2
         assert (await replica.detectors.load("acme", "d", 1)).outcome is LoadOutcome.OTHER_VERSION
 
-    during(promise())
 
-
-def test_a_load_does_not_take_a_look_of_before_for_its_own(
+async def test_a_load_does_not_take_a_look_of_before_for_its_own(
     replica: Replica, publish_champion: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who made a version champion and then says `load` hears of that version, not of what was being read just then."""
     publish_champion()
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         with hung_loads(monkeypatch, ACME) as loads:
             first = asyncio.create_task(replica.version())
             await loads.has_begun()
@@ -558,29 +518,23 @@ def test_a_load_does_not_take_a_look_of_before_for_its_own(
             assert await first == 1
             assert (await loading).version == 2
 
-    during(promise())
 
-
-def test_a_load_of_nothing_is_missing(replica: Replica) -> None:
-    async def promise() -> None:
+async def test_a_load_of_nothing_is_missing(replica: Replica) -> None:
+    async with asyncio.timeout(LIMIT_S):
         with pytest.raises(ArtifactMissing):
             await replica.detectors.load("acme", "d")
 
-    during(promise())
 
-
-def test_a_replica_writes_nothing_into_the_store(
+async def test_a_replica_writes_nothing_into_the_store(
     replica: Replica, store: Store, publish_champion: Publish
 ) -> None:
     """In production the scoring replicas mount the store read-only."""
     publish_champion()
     before = everything(store.state)
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         await replica.detect()
         await replica.detectors.load("acme", "d")
-
-    during(promise())
 
     assert everything(store.state) == before
 

@@ -9,7 +9,7 @@ import asyncio
 import errno
 import os
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +49,8 @@ from ensemble.training.recipes import tabular
 from ensemble.training.recipes.tabular import fit_steps
 from tests.deployments.conftest import Told
 from tests.support.timing import Clock
+
+LIMIT_S = 60.0  # a test that hangs fails after this time
 
 ACME, GLOBEX = Tenant("acme"), Tenant("globex")
 AMY = Actor("key-1", "203.0.113.7")
@@ -142,10 +144,6 @@ def desk(own_state: Path, key: Path, trust: Trust, patient_disk: None) -> Desk: 
     return Desk(read_settings({}), trust)
 
 
-def during(promise: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(promise, 60.0))
-
-
 async def once(jobs: Jobs, record: JobRecord, is_so: Callable[[JobRecord], bool]) -> JobRecord:
     """The record as soon as `is_so`."""
     # who asks over HTTP has no event either
@@ -159,13 +157,12 @@ async def ended(jobs: Jobs, record: JobRecord) -> JobRecord:
     return await once(jobs, record, lambda found: found.status in ENDED)
 
 
-def test_a_job_ends_as_a_signed_version_that_serves(desk: Desk, told: Told) -> None:
+async def test_a_job_ends_as_a_signed_version_that_serves(desk: Desk, told: Told) -> None:
     """S4-08, S4-14.
 
     Published under the tenant, champion if asked, with the submitter in the audit log.
     """
-
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         jobs = desk.jobs()
         record = await jobs.submit(
             ACME, wanted(label="20261120_081500", user_metadata={"ticket": "SEC-7"}), AMY
@@ -179,8 +176,6 @@ def test_a_job_ends_as_a_signed_version_that_serves(desk: Desk, told: Told) -> N
             1.0,
             "",
         )
-
-    during(promise())
 
     ref = desk.champion()
     assert ref is not None
@@ -196,19 +191,17 @@ def test_a_job_ends_as_a_signed_version_that_serves(desk: Desk, told: Told) -> N
     assert told("model_saved")[0]["message"] == "model_saved: Model saved successfully"
 
 
-def test_a_job_that_was_not_to_serve_is_published_and_does_not(desk: Desk) -> None:
-    async def promise() -> None:
+async def test_a_job_that_was_not_to_serve_is_published_and_does_not(desk: Desk) -> None:
+    async with asyncio.timeout(LIMIT_S):
         jobs = desk.jobs()
         done = await ended(jobs, await jobs.submit(ACME, wanted(as_champion=False), AMY))
         assert (done.status, done.version, done.is_champion) == (JobStatus.DONE, 1, False)
 
-    during(promise())
-
     assert desk.champion() is None
 
 
-def test_a_running_job_shows_how_far_it_is(desk: Desk) -> None:
-    async def promise() -> None:
+async def test_a_running_job_shows_how_far_it_is(desk: Desk) -> None:
+    async with asyncio.timeout(LIMIT_S):
         fit = HeldFit()
         jobs = desk.jobs(fit)
         record = await jobs.submit(ACME, wanted(), AMY)
@@ -221,8 +214,6 @@ def test_a_running_job_shows_how_far_it_is(desk: Desk) -> None:
         )
         fit.goes_on.set()
         assert (await ended(jobs, record)).status is JobStatus.DONE
-
-    during(promise())
 
 
 # -- refused at the door, before anything is computed
@@ -268,33 +259,30 @@ async def never(work: FitWork) -> AsyncGenerator[Step | Trained, None]:
         ),
     ],
 )
-def test_what_cannot_be_trained_is_refused_at_the_door(
+async def test_what_cannot_be_trained_is_refused_at_the_door(
     desk: Desk, request_: Callable[[], TrainingSpec], error: type[Exception]
 ) -> None:
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         jobs = desk.jobs(never, max_rows=1000)
         with pytest.raises(error):
             await jobs.submit(ACME, request_(), AMY)
         assert await jobs.list(ACME) == []
 
-    during(promise())
 
-
-def test_without_a_signing_key_nothing_is_computed(desk: Desk, key: Path) -> None:
+async def test_without_a_signing_key_nothing_is_computed(desk: Desk, key: Path) -> None:
     """The hours of a training are not spent on what nobody could publish."""
     key.unlink()
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         with pytest.raises(SigningRefused):
             await desk.jobs(never).submit(ACME, wanted(), AMY)
 
-    during(promise())
 
-
-def test_a_tenant_has_only_so_many_jobs_and_another_tenant_still_gets_its_own(desk: Desk) -> None:
+async def test_a_tenant_has_only_so_many_jobs_and_another_tenant_still_gets_its_own(
+    desk: Desk,
+) -> None:
     """I13: running and waiting ones count; nobody fills the queue for everybody."""
-
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         fit = HeldFit()
         jobs = desk.jobs(fit, jobs_per_tenant=2, jobs_at_once=1)
         first, second = [await jobs.submit(ACME, wanted(), AMY) for _ in range(2)]
@@ -308,11 +296,9 @@ def test_a_tenant_has_only_so_many_jobs_and_another_tenant_still_gets_its_own(de
         await jobs.submit(ACME, wanted(), AMY)
         await jobs.stop()
 
-    during(promise())
 
-
-def test_all_tenants_together_have_only_so_many_jobs(desk: Desk) -> None:
-    async def promise() -> None:
+async def test_all_tenants_together_have_only_so_many_jobs(desk: Desk) -> None:
+    async with asyncio.timeout(LIMIT_S):
         jobs = desk.jobs(HeldFit(), jobs_in_all=2)
         for tenant in (ACME, GLOBEX):
             await jobs.submit(tenant, wanted(), AMY)
@@ -320,11 +306,11 @@ def test_all_tenants_together_have_only_so_many_jobs(desk: Desk) -> None:
             await jobs.submit(Tenant("third"), wanted(), AMY)
         await jobs.stop()
 
-    during(promise())
 
-
-def test_jobs_that_are_submitted_at_the_same_moment_do_not_slip_past_the_limit(desk: Desk) -> None:
-    async def promise() -> None:
+async def test_jobs_that_are_submitted_at_the_same_moment_do_not_slip_past_the_limit(
+    desk: Desk,
+) -> None:
+    async with asyncio.timeout(LIMIT_S):
         jobs = desk.jobs(HeldFit(), jobs_per_tenant=2)
         given = await asyncio.gather(
             *(jobs.submit(ACME, wanted(), AMY) for _ in range(6)), return_exceptions=True
@@ -332,16 +318,13 @@ def test_jobs_that_are_submitted_at_the_same_moment_do_not_slip_past_the_limit(d
         assert sum(isinstance(one, JobQuota) for one in given) == 4
         await jobs.stop()
 
-    during(promise())
-
 
 # -- whose jobs
 
 
-def test_a_job_is_told_to_its_tenant_alone(desk: Desk) -> None:
+async def test_a_job_is_told_to_its_tenant_alone(desk: Desk) -> None:
     """Foreign and absent ones are answered alike."""
-
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         jobs = desk.jobs(HeldFit())
         record = await jobs.submit(ACME, wanted(), AMY)
         for ask in (jobs.get, jobs.cancel):
@@ -352,11 +335,9 @@ def test_a_job_is_told_to_its_tenant_alone(desk: Desk) -> None:
         assert [one.id for one in await jobs.list(ACME)] == [record.id]
         await jobs.stop()
 
-    during(promise())
 
-
-def test_jobs_are_listed_with_the_newest_first(desk: Desk) -> None:
-    async def promise() -> None:
+async def test_jobs_are_listed_with_the_newest_first(desk: Desk) -> None:
+    async with asyncio.timeout(LIMIT_S):
         jobs = desk.jobs()
         made = []
         for _ in range(3):
@@ -367,14 +348,12 @@ def test_jobs_are_listed_with_the_newest_first(desk: Desk) -> None:
             ::-1
         ]  # after a restart too
 
-    during(promise())
-
 
 # -- how jobs end
 
 
-def test_a_running_job_is_cancelled_and_its_fit_is_stopped(desk: Desk) -> None:
-    async def promise() -> None:
+async def test_a_running_job_is_cancelled_and_its_fit_is_stopped(desk: Desk) -> None:
+    async with asyncio.timeout(LIMIT_S):
         fit = HeldFit()
         jobs = desk.jobs(fit)
         record = await jobs.submit(ACME, wanted(), AMY)
@@ -385,13 +364,11 @@ def test_a_running_job_is_cancelled_and_its_fit_is_stopped(desk: Desk) -> None:
             await jobs.cancel(ACME, record.id)
         ).status is JobStatus.CANCELLED  # once more changes nothing
 
-    during(promise())
-
     assert desk.champion() is None
 
 
-def test_a_waiting_job_is_cancelled_and_gives_up_its_place(desk: Desk) -> None:
-    async def promise() -> None:
+async def test_a_waiting_job_is_cancelled_and_gives_up_its_place(desk: Desk) -> None:
+    async with asyncio.timeout(LIMIT_S):
         fit = HeldFit()
         jobs = desk.jobs(fit, jobs_at_once=1)
         first, second = [await jobs.submit(ACME, wanted(), AMY) for _ in range(2)]
@@ -401,11 +378,9 @@ def test_a_waiting_job_is_cancelled_and_gives_up_its_place(desk: Desk) -> None:
         fit.goes_on.set()
         assert [(await ended(jobs, one)).status for one in (first, third)] == [JobStatus.DONE] * 2
 
-    during(promise())
 
-
-def test_a_job_that_takes_too_long_is_stopped_and_says_so(desk: Desk) -> None:
-    async def promise() -> None:
+async def test_a_job_that_takes_too_long_is_stopped_and_says_so(desk: Desk) -> None:
+    async with asyncio.timeout(LIMIT_S):
         fit = HeldFit()
         jobs = desk.jobs(fit, job_seconds=0.05)
         found = await ended(jobs, await jobs.submit(ACME, wanted(), AMY))
@@ -415,8 +390,6 @@ def test_a_job_that_takes_too_long_is_stopped_and_says_so(desk: Desk) -> None:
             "not trained within 0.05 s",
         )
         assert fit.was_stopped
-
-    during(promise())
 
 
 @pytest.mark.parametrize(
@@ -448,7 +421,7 @@ def test_a_job_that_takes_too_long_is_stopped_and_says_so(desk: Desk) -> None:
         ),
     ],
 )
-def test_a_fit_that_fails_ends_its_job_alone(
+async def test_a_fit_that_fails_ends_its_job_alone(
     desk: Desk, problem: Exception | None, code: str, message: str
 ) -> None:
     """R14; no other error's text and no path is told."""
@@ -458,7 +431,7 @@ def test_a_fit_that_fails_ends_its_job_alone(
         if problem:
             raise problem
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         jobs = desk.jobs(broken)
         found = await ended(jobs, await jobs.submit(ACME, wanted(), AMY))
         assert (found.status, found.code, found.message, found.version) == (
@@ -470,10 +443,8 @@ def test_a_fit_that_fails_ends_its_job_alone(
         jobs._run = fit_here
         assert (await ended(jobs, await jobs.submit(ACME, wanted(), AMY))).status is JobStatus.DONE
 
-    during(promise())
 
-
-def test_a_full_disk_publishes_nothing_and_the_champion_of_before_stays(
+async def test_a_full_disk_publishes_nothing_and_the_champion_of_before_stays(
     desk: Desk, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F20."""
@@ -484,7 +455,7 @@ def test_a_full_disk_publishes_nothing_and_the_champion_of_before_stays(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return written(directory, name, data, **options)
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         jobs = desk.jobs()
         await ended(jobs, await jobs.submit(ACME, wanted(), AMY))
         before = desk.champion()
@@ -494,47 +465,40 @@ def test_a_full_disk_publishes_nothing_and_the_champion_of_before_stays(
         assert desk.champion() == before
         await jobs.stop()  # waits for what is still written
 
-    during(promise())
-
     assert told("model_save_failed")[0]["message"].startswith(
         "model_save_failed: Failed to save model"
     )
     assert list((desk.settings.state / ".staging").iterdir()) == []
 
 
-def test_a_full_quota_of_versions_fails_the_job_with_its_code(desk: Desk) -> None:
+async def test_a_full_quota_of_versions_fails_the_job_with_its_code(desk: Desk) -> None:
     """I13: publish ten thousand versions."""
-
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         jobs = desk.jobs(quota=Quota(versions_per_model=1, models_per_tenant=5))
         await ended(jobs, await jobs.submit(ACME, wanted(), AMY))
         found = await ended(jobs, await jobs.submit(ACME, wanted(), AMY))
         assert (found.status, found.code) == (JobStatus.FAILED, "QUOTA_EXCEEDED")
 
-    during(promise())
 
-
-def test_a_key_that_is_gone_by_the_end_fails_the_job_and_publishes_nothing(
+async def test_a_key_that_is_gone_by_the_end_fails_the_job_and_publishes_nothing(
     desk: Desk, key: Path
 ) -> None:
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         fit = HeldFit()
         jobs = desk.jobs(fit)
         record = await jobs.submit(ACME, wanted(), AMY)
         await fit.began.wait()
-        key.unlink()  # noqa: ASYNC240  # a test may block
+        key.unlink()  # a test may block
         fit.goes_on.set()
         found = await ended(jobs, record)
         assert (found.status, found.code, found.version) == (JobStatus.FAILED, "JOB_UNPUBLISHED", 0)
-
-    during(promise())
 
 
 # -- over a restart
 
 
-def test_after_a_restart_an_ended_job_is_known_and_a_running_one_is_lost(desk: Desk) -> None:
-    async def promise() -> None:
+async def test_after_a_restart_an_ended_job_is_known_and_a_running_one_is_lost(desk: Desk) -> None:
+    async with asyncio.timeout(LIMIT_S):
         fit = HeldFit()
         jobs = desk.jobs(fit)
         fit.goes_on.set()
@@ -552,11 +516,9 @@ def test_after_a_restart_an_ended_job_is_known_and_a_running_one_is_lost(desk: D
         ).status is JobStatus.LOST  # it was written down
         await jobs.stop()
 
-    during(promise())
 
-
-def test_management_that_stops_in_order_leaves_no_job_that_seems_to_run(desk: Desk) -> None:
-    async def promise() -> None:
+async def test_management_that_stops_in_order_leaves_no_job_that_seems_to_run(desk: Desk) -> None:
+    async with asyncio.timeout(LIMIT_S):
         fit = HeldFit()
         jobs = desk.jobs(fit)
         record = await jobs.submit(ACME, wanted(), AMY)
@@ -565,24 +527,20 @@ def test_management_that_stops_in_order_leaves_no_job_that_seems_to_run(desk: De
         assert fit.was_stopped
         assert (await desk.jobs().get(ACME, record.id)).status is JobStatus.LOST
 
-    during(promise())
 
-
-def test_a_job_that_cannot_be_written_down_is_not_taken(
+async def test_a_job_that_cannot_be_written_down_is_not_taken(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(self: JobRecords, record: JobRecord) -> None:
         del self, record
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         jobs = desk.jobs(never)
         monkeypatch.setattr(JobRecords, "save", fails)
         with pytest.raises(OSError, match="No space left"):
             await jobs.submit(ACME, wanted(), AMY)
         assert await jobs.list(ACME) == []
-
-    during(promise())
 
 
 # -- the files
@@ -631,16 +589,14 @@ def test_old_jobs_and_too_many_jobs_are_forgotten(records: JobRecords) -> None:
     assert sorted(int(record.id, 16) for record in records.recover()) == [2, 3, 4]
 
 
-def test_jobs_are_forgotten_while_management_runs_too(desk: Desk) -> None:
-    async def promise() -> None:
+async def test_jobs_are_forgotten_while_management_runs_too(desk: Desk) -> None:
+    async with asyncio.timeout(LIMIT_S):
         jobs = desk.jobs(jobs_kept=1)
         for _ in range(3):
             last = await ended(jobs, await jobs.submit(ACME, wanted(), AMY))
             desk.clock.now += 60
         await jobs.stop()  # waits for what the last one still has to do
         assert await jobs.list(ACME) == [last]
-
-    during(promise())
 
 
 @pytest.mark.parametrize(
@@ -677,7 +633,7 @@ def test_a_link_in_the_place_of_a_record_is_not_followed(
     assert records.recover() == [record_of(1)]
 
 
-def test_who_stops_waiting_for_a_submission_leaves_no_job(
+async def test_who_stops_waiting_for_a_submission_leaves_no_job(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client that hangs up was told of no job."""
@@ -689,7 +645,7 @@ def test_who_stops_waiting_for_a_submission_leaves_no_job(
         goes_on.wait(10.0)
         saved(self, record)
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         jobs = desk.jobs(never)
         await jobs.list(ACME)
         monkeypatch.setattr(JobRecords, "save", slow)
@@ -702,5 +658,3 @@ def test_who_stops_waiting_for_a_submission_leaves_no_job(
         assert await jobs.list(ACME) == []
         jobs._disk.shutdown()
         assert await desk.jobs().list(ACME) == []
-
-    during(promise())

@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,8 @@ from ensemble.training.data.tabular_rows import Step, TrainingTable
 from ensemble.training.publish import Trained
 from tests.deployments.conftest import Told
 from tests.support.timing import wait_until
+
+LIMIT_S = 120.0  # a test that hangs fails after this time
 
 pytestmark = pytest.mark.cluster
 
@@ -105,13 +107,9 @@ def by_value(
     return fit
 
 
-def during(promise: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(promise, 120.0))
-
-
 # asked for by its effect
-def test_a_fit_tells_how_far_it_is_and_gives_back_arrays(cluster: None) -> None:  # noqa: ARG001
-    async def promise() -> None:
+async def test_a_fit_tells_how_far_it_is_and_gives_back_arrays(cluster: None) -> None:  # noqa: ARG001
+    async with asyncio.timeout(LIMIT_S):
         *steps, trained = [step async for step in RUN(work())]
         assert isinstance(trained, Trained)
         assert [step.done for step in steps if isinstance(step, Step)] == pytest.approx(
@@ -119,11 +117,9 @@ def test_a_fit_tells_how_far_it_is_and_gives_back_arrays(cluster: None) -> None:
         )
         assert trained.training["rows"] == 300
 
-    during(promise())
-
 
 # asked for by its effect
-def test_a_fit_lets_scoring_go_first(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+async def test_a_fit_lets_scoring_go_first(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
     """R14.
 
     Ray's workers run at the priority of scoring, as `axon serve` starts them; a fit does not.
@@ -136,14 +132,12 @@ def test_a_fit_lets_scoring_go_first(cluster: None, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(training_actor, "fit", by_value(watched))
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         steps = [step async for step in RUN(work())]
         assert min(int(step.what) for step in steps if isinstance(step, Step)) >= NICE
 
-    during(promise())
 
-
-def test_a_job_trains_in_ray_and_another_is_cancelled_and_a_third_times_out(
+async def test_a_job_trains_in_ray_and_another_is_cancelled_and_a_third_times_out(
     cluster: None,  # noqa: ARG001  # asked for by its effect
     own_state: Path,
     signer: Signer,
@@ -173,7 +167,7 @@ def test_a_job_trains_in_ray_and_another_is_cancelled_and_a_third_times_out(
             await asyncio.sleep(0.02)
         return found
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         jobs = management(60.0)
         seen: list[float] = []
         record = await jobs.submit(ACME, request, AMY)
@@ -199,10 +193,8 @@ def test_a_job_trains_in_ray_and_another_is_cancelled_and_a_third_times_out(
         assert await asyncio.to_thread(wait_until, lambda: trainers() == [], 10.0)
         await jobs.stop()
 
-    during(promise())
 
-
-def test_a_fit_may_be_stopped_at_any_moment_around_its_end(
+async def test_a_fit_may_be_stopped_at_any_moment_around_its_end(
     cluster: None,  # noqa: ARG001
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -227,22 +219,20 @@ def test_a_fit_may_be_stopped_at_any_moment_around_its_end(
                 time.sleep(after_s)  # noqa: ASYNC251
                 return
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         for pair in moments.reshape(-1, 2):
             await asyncio.gather(*map(stop, pair))
         assert await asyncio.to_thread(wait_until, lambda: trainers() == [], 10.0)
 
-    during(promise())
 
-
-def test_a_fit_that_waits_for_a_process_can_be_stopped(
+async def test_a_fit_that_waits_for_a_process_can_be_stopped(
     cluster: None,  # noqa: ARG001
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     everything = partial(run_in_ray, num_cpus=2.0)
     monkeypatch.setattr(training_actor, "fit", by_value(slow_fit))
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         async with aclosing(everything(work())) as first:
             await anext(first)
             waits = asyncio.create_task(anext(everything(work())))
@@ -255,13 +245,11 @@ def test_a_fit_that_waits_for_a_process_can_be_stopped(
         ) as third:  # nothing is left of the two that had, and wanted, all processors
             assert isinstance(await anext(third), Step)
 
-    during(promise())
-
 
 @pytest.mark.parametrize(
     "fit", [pytest.param(dying_fit, id="killed"), pytest.param(failing_fit, id="raises")]
 )
-def test_a_fit_that_dies_is_one_error_of_ours(
+async def test_a_fit_that_dies_is_one_error_of_ours(
     cluster: None,  # noqa: ARG001  # asked for by its effect
     fit: Callable[[FitWork], Iterator[Step | Trained]],
     told: Told,
@@ -269,22 +257,17 @@ def test_a_fit_that_dies_is_one_error_of_ours(
 ) -> None:
     monkeypatch.setattr(training_actor, "fit", by_value(fit))
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         with pytest.raises(JobCrashed):
             [step async for step in RUN(work())]
-
-    during(promise())
 
     assert told.events == ["training_failed"]
 
 
 # asked for by its effect
-def test_rows_that_cannot_teach_are_said_to_be_that(cluster: None) -> None:  # noqa: ARG001
+async def test_rows_that_cannot_teach_are_said_to_be_that(cluster: None) -> None:  # noqa: ARG001
     """Not a crash, and without Ray's traceback around it."""
-
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         with pytest.raises(TrainingError) as raised:
             [step async for step in RUN(work(count=10))]
         assert str(raised.value) == "10 rows cannot teach what is normal; 100 are the least"
-
-    during(promise())

@@ -7,12 +7,13 @@ clock, no sleep.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import pytest
 
 from deployments.scoring.batching import MicroBatcher
+
+LIMIT_S = 5.0  # a test that hangs fails after this time
 
 
 class Counter:
@@ -42,14 +43,6 @@ class Counter:
             self.out -= 1
 
 
-def run(promise: Coroutine[Any, Any, None]) -> None:
-    """Run to its end.
-
-    A caller that nobody answers would hang, so five seconds are the end of patience.
-    """
-    asyncio.run(asyncio.wait_for(promise, 5.0))
-
-
 async def turns(count: int = 20) -> None:
     """Let every task that can go on go on."""
     for _ in range(count):
@@ -57,8 +50,10 @@ async def turns(count: int = 20) -> None:
 
 
 @pytest.mark.parametrize(("batch_size", "in_flight"), [(1, 1), (7, 1), (256, 2), (3, 4)])
-def test_everything_submitted_is_answered_in_its_own_place(batch_size: int, in_flight: int) -> None:
-    async def promise() -> None:
+async def test_everything_submitted_is_answered_in_its_own_place(
+    batch_size: int, in_flight: int
+) -> None:
+    async with asyncio.timeout(LIMIT_S):
         counter = Counter()
         batcher = MicroBatcher(counter.score, batch_size=batch_size, in_flight=in_flight)
 
@@ -67,12 +62,10 @@ def test_everything_submitted_is_answered_in_its_own_place(batch_size: int, in_f
         assert answers == [item * 10 for item in range(500)]
         assert sorted(item for batch in counter.batches for item in batch) == list(range(500))
 
-    run(promise())
-
 
 @pytest.mark.parametrize("in_flight", [1, 2, 5])
-def test_at_most_so_many_batches_are_out(in_flight: int) -> None:
-    async def promise() -> None:
+async def test_at_most_so_many_batches_are_out(in_flight: int) -> None:
+    async with asyncio.timeout(LIMIT_S):
         counter = Counter(is_open=False)
         batcher = MicroBatcher(counter.score, batch_size=2, in_flight=in_flight)
         callers = [asyncio.create_task(batcher.submit(item)) for item in range(100)]
@@ -84,11 +77,9 @@ def test_at_most_so_many_batches_are_out(in_flight: int) -> None:
         await asyncio.gather(*callers)
         assert counter.most_out == in_flight
 
-    run(promise())
 
-
-def test_no_batch_is_larger_than_allowed() -> None:
-    async def promise() -> None:
+async def test_no_batch_is_larger_than_allowed() -> None:
+    async with asyncio.timeout(LIMIT_S):
         counter = Counter()
         batcher = MicroBatcher(counter.score, batch_size=16, in_flight=2)
 
@@ -96,11 +87,9 @@ def test_no_batch_is_larger_than_allowed() -> None:
 
         assert max(map(len, counter.batches)) == 16
 
-    run(promise())
 
-
-def test_while_a_batch_is_out_the_next_one_gathers() -> None:
-    async def promise() -> None:
+async def test_while_a_batch_is_out_the_next_one_gathers() -> None:
+    async with asyncio.timeout(LIMIT_S):
         counter = Counter(is_open=False)
         batcher = MicroBatcher(counter.score, batch_size=256, in_flight=1)
         first = asyncio.create_task(batcher.submit(0))
@@ -114,35 +103,29 @@ def test_while_a_batch_is_out_the_next_one_gathers() -> None:
 
         assert counter.batches == [[0], list(range(1, 100))]
 
-    run(promise())
 
-
-def test_a_lone_caller_does_not_wait_for_company() -> None:
+async def test_a_lone_caller_does_not_wait_for_company() -> None:
     """No timer.
 
     The batch leaves in the next turn of the loop, and the loop's clock is never asked for a
     wake-up.
     """
+    counter = Counter()
+    batcher = MicroBatcher(counter.score, batch_size=256, in_flight=2)
+    loop = asyncio.get_running_loop()
+    timers: list[object] = []
+    loop.call_later = loop.call_at = lambda *arguments, **_: timers.append(arguments)  # type: ignore[method-assign,assignment]
+    caller = asyncio.ensure_future(batcher.submit(1))
 
-    async def promise() -> None:
-        counter = Counter()
-        batcher = MicroBatcher(counter.score, batch_size=256, in_flight=2)
-        loop = asyncio.get_running_loop()
-        timers: list[object] = []
-        loop.call_later = loop.call_at = lambda *arguments, **_: timers.append(arguments)  # type: ignore[method-assign,assignment]
-        caller = asyncio.ensure_future(batcher.submit(1))
+    await turns()
 
-        await turns()
-
-        assert caller.done()
-        assert caller.result() == 10
-        assert not timers
-
-    asyncio.run(promise())
+    assert caller.done()
+    assert caller.result() == 10
+    assert not timers
 
 
-def test_a_failing_batch_reaches_exactly_its_callers_and_the_next_goes_on() -> None:
-    async def promise() -> None:
+async def test_a_failing_batch_reaches_exactly_its_callers_and_the_next_goes_on() -> None:
+    async with asyncio.timeout(LIMIT_S):
         counter = Counter(is_open=False, bad=frozenset({4}))
         batcher = MicroBatcher(counter.score, batch_size=3, in_flight=1)
         callers = [asyncio.create_task(batcher.submit(item)) for item in range(9)]
@@ -156,11 +139,10 @@ def test_a_failing_batch_reaches_exactly_its_callers_and_the_next_goes_on() -> N
         assert len(unlucky) == 3
         assert await batcher.submit(7) == 70
 
-    run(promise())
 
+async def test_a_batch_that_answers_too_little_fails_its_callers_and_not_the_batcher() -> None:
+    async with asyncio.timeout(LIMIT_S):
 
-def test_a_batch_that_answers_too_little_fails_its_callers_and_not_the_batcher() -> None:
-    async def promise() -> None:
         async def forgetful(items: Sequence[int]) -> Sequence[int]:
             return [item * 10 for item in items][: 1 if len(items) > 1 else None]
 
@@ -173,12 +155,10 @@ def test_a_batch_that_answers_too_little_fails_its_callers_and_not_the_batcher()
         assert any(isinstance(answer, Exception) for answer in answers)
         assert await batcher.submit(3) == 30
 
-    run(promise())
-
 
 @pytest.mark.parametrize("is_out", [False, True], ids=["while waiting", "while out"])
-def test_a_caller_that_leaves_disturbs_nobody(is_out: bool) -> None:  # noqa: FBT001  # a case
-    async def promise() -> None:
+async def test_a_caller_that_leaves_disturbs_nobody(is_out: bool) -> None:  # noqa: FBT001  # a case
+    async with asyncio.timeout(LIMIT_S):
         counter = Counter(is_open=False)
         batcher = MicroBatcher(counter.score, batch_size=256 if is_out else 1, in_flight=1)
         callers = [asyncio.create_task(batcher.submit(item)) for item in range(5)]
@@ -191,16 +171,13 @@ def test_a_caller_that_leaves_disturbs_nobody(is_out: bool) -> None:  # noqa: FB
         assert isinstance(answers[3], asyncio.CancelledError)
         assert [answers[item] for item in (0, 1, 2, 4)] == [0, 10, 20, 40]
 
-    run(promise())
 
-
-def test_a_cancelled_call_of_the_layers_fails_its_batch_and_the_next_goes_on() -> None:
+async def test_a_cancelled_call_of_the_layers_fails_its_batch_and_the_next_goes_on() -> None:
     """Ray cancels a call with CancelledError, which is no Exception.
 
     Its callers must still be told.
     """
-
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         calls = 0
 
         async def score(items: Sequence[int]) -> Sequence[int]:
@@ -219,5 +196,3 @@ def test_a_cancelled_call_of_the_layers_fails_its_batch_and_the_next_goes_on() -
 
         assert all(isinstance(answer, BaseException) for answer in answers[:2])
         assert answers[2:] == [20, 30]
-
-    run(promise())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -135,6 +135,7 @@ class World:
         )
         self.pipeline = tenant_pipeline(layers, settings=settings, metrics=self.seen)
         self.pipeline.controller.switch_to(ONE, at_once=True)
+        self.tasks_before = len(asyncio.all_tasks())
 
     async def score(
         self, *, waited_s: float = 0.0, explain: bool = False
@@ -152,13 +153,6 @@ class World:
         assert self.pipeline.layers.breakers["behavior"].state is BreakerState.OPEN
 
 
-Promise = Callable[[World], Awaitable[None]]
-
-
-def kept(promise: Promise, **overrides: Any) -> None:
-    asyncio.run(promise(World(overrides)))
-
-
 async def until(is_so: Callable[[], bool]) -> None:
     async def looking() -> None:
         while not is_so():  # noqa: ASYNC110  # what is waited for has no event of its own
@@ -170,332 +164,299 @@ async def until(is_so: Callable[[], bool]) -> None:
 # -- the breaker
 
 
-def test_a_hung_layer_costs_its_deadline_five_times_and_then_nothing() -> None:
-    async def promise(world: World) -> None:
-        """P19, R5: it is not even asked; the others go on, and the answer names it."""
-        hung = world.layers["behavior"]
-        hung.is_hung = True
+async def test_a_hung_layer_costs_its_deadline_five_times_and_then_nothing() -> None:
+    """P19, R5: it is not even asked; the others go on, and the answer names it."""
+    world = World()
+    hung = world.layers["behavior"]
+    hung.is_hung = True
 
-        said = [(await world.score())["behavior"] for _ in range(30)]
+    said = [(await world.score())["behavior"] for _ in range(30)]
 
-        assert [one.status for one in said] == [LayerStatus.TIMEOUT] * 5 + [LayerStatus.OPEN] * 25
-        assert said[-1].reason == "LAYER_OPEN"
-        assert len(hung.asked) == 5
-        assert len(world.layers["anomaly"].asked) == 30
-        assert world.pipeline.layers.breakers["anomaly"].state is BreakerState.CLOSED
-        assert world.seen.breakers == [("behavior", BreakerState.OPEN)]
-
-    kept(promise)
+    assert [one.status for one in said] == [LayerStatus.TIMEOUT] * 5 + [LayerStatus.OPEN] * 25
+    assert said[-1].reason == "LAYER_OPEN"
+    assert len(hung.asked) == 5
+    assert len(world.layers["anomaly"].asked) == 30
+    assert world.pipeline.layers.breakers["anomaly"].state is BreakerState.CLOSED
+    assert world.seen.breakers == [("behavior", BreakerState.OPEN)]
 
 
-def test_nobody_waits_for_a_trial() -> None:
-    async def promise(world: World) -> None:
-        """While a layer stays hung, its trials are beside the traffic.
+async def test_nobody_waits_for_a_trial() -> None:
+    """While a layer stays hung, its trials are beside the traffic.
 
-        The batch that carries one goes on without the layer.
-        """
-        await world.open_behavior()
-        waits: list[int] = []
-        wait = asyncio.wait
+    The batch that carries one goes on without the layer.
+    """
+    world = World()
+    await world.open_behavior()
+    waits: list[int] = []
+    wait = asyncio.wait
 
-        # as asyncio.wait has it
-        async def counted(calls: Any, *, timeout: float) -> Any:  # noqa: ASYNC109
-            waits.append(len(list(calls)))
-            return await wait(calls, timeout=timeout)
+    # as asyncio.wait has it
+    async def counted(calls: Any, *, timeout: float) -> Any:  # noqa: ASYNC109
+        waits.append(len(list(calls)))
+        return await wait(calls, timeout=timeout)
 
-        world.clock.now += 2.0
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("deployments.scoring.layer_client.asyncio.wait", counted)
-            said = [(await world.score())["behavior"].status for _ in range(10)]
+    world.clock.now += 2.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("deployments.scoring.layer_client.asyncio.wait", counted)
+        said = [(await world.score())["behavior"].status for _ in range(10)]
 
-        assert said == [LayerStatus.OPEN] * 10
-        assert len(world.layers["behavior"].asked) == 6, "exactly one trial"
-        assert waits[0] == len(LAYERS) - 1, "the batch waited for the others only"
-
-    kept(promise)
+    assert said == [LayerStatus.OPEN] * 10
+    assert len(world.layers["behavior"].asked) == 6, "exactly one trial"
+    assert waits[0] == len(LAYERS) - 1, "the batch waited for the others only"
 
 
-def test_a_trial_that_hangs_fails_by_its_own_deadline() -> None:
-    async def promise(world: World) -> None:
-        await world.open_behavior()
-        hung = world.layers["behavior"]
-        hung.was_cancelled = False
-        world.clock.now += 2.0
+async def test_a_trial_that_hangs_fails_by_its_own_deadline() -> None:
+    world = World()
+    await world.open_behavior()
+    hung = world.layers["behavior"]
+    hung.was_cancelled = False
+    world.clock.now += 2.0
 
-        await world.score()
-        await until(lambda: hung.was_cancelled)
+    await world.score()
+    await until(lambda: hung.was_cancelled)
 
-        await until(lambda: world.seen.breakers[-1] == ("behavior", BreakerState.OPEN))
-        assert [state for _, state in world.seen.breakers] == [
-            BreakerState.OPEN,
-            BreakerState.HALF_OPEN,
-            BreakerState.OPEN,
-        ]
-
-    kept(promise)
+    await until(lambda: world.seen.breakers[-1] == ("behavior", BreakerState.OPEN))
+    assert [state for _, state in world.seen.breakers] == [
+        BreakerState.OPEN,
+        BreakerState.HALF_OPEN,
+        BreakerState.OPEN,
+    ]
 
 
-def test_a_healed_layer_is_back_with_all_traffic_after_one_trial() -> None:
-    async def promise(world: World) -> None:
-        """P19: back within ten seconds of healing; the longest pause is eight."""
-        await world.open_behavior()
-        for _ in range(4):  # trials fail, the pause grows
-            world.clock.now += 8.0
-            await world.score()
-            await until(
-                lambda: world.pipeline.layers.breakers["behavior"].state is BreakerState.OPEN
-            )
-        world.layers["behavior"].is_hung = False
-
+async def test_a_healed_layer_is_back_with_all_traffic_after_one_trial() -> None:
+    """P19: back within ten seconds of healing; the longest pause is eight."""
+    world = World()
+    await world.open_behavior()
+    for _ in range(4):  # trials fail, the pause grows
         world.clock.now += 8.0
         await world.score()
-        await until(lambda: world.pipeline.layers.breakers["behavior"].state is BreakerState.CLOSED)
+        await until(lambda: world.pipeline.layers.breakers["behavior"].state is BreakerState.OPEN)
+    world.layers["behavior"].is_hung = False
 
-        assert {(await world.score())["behavior"].status for _ in range(10)} == {LayerStatus.LIVE}
+    world.clock.now += 8.0
+    await world.score()
+    await until(lambda: world.pipeline.layers.breakers["behavior"].state is BreakerState.CLOSED)
 
-    kept(promise)
-
-
-def test_an_operator_closes_a_breaker_and_the_layer_is_asked_again() -> None:
-    async def promise(world: World) -> None:
-        await world.open_behavior()
-        world.layers["behavior"].is_hung = False
-
-        world.pipeline.layers.reset("behavior")
-
-        assert (await world.score())["behavior"].status is LayerStatus.LIVE
-
-    kept(promise)
+    assert {(await world.score())["behavior"].status for _ in range(10)} == {LayerStatus.LIVE}
 
 
-def test_an_honest_abstention_opens_nothing() -> None:
-    async def promise(world: World) -> None:
-        """A layer without a model answers at once.
+async def test_an_operator_closes_a_breaker_and_the_layer_is_asked_again() -> None:
+    world = World()
+    await world.open_behavior()
+    world.layers["behavior"].is_hung = False
 
-        Asking it is cheap, and it will say when it has one.
-        """
-        world.layers["behavior"].status = LayerStatus.FALLBACK
+    world.pipeline.layers.reset("behavior")
 
-        for _ in range(50):
-            await world.score()
+    assert (await world.score())["behavior"].status is LayerStatus.LIVE
 
-        assert world.seen.breakers == []
 
-    kept(promise)
+async def test_an_honest_abstention_opens_nothing() -> None:
+    """A layer without a model answers at once.
+
+    Asking it is cheap, and it will say when it has one.
+    """
+    world = World()
+    world.layers["behavior"].status = LayerStatus.FALLBACK
+
+    for _ in range(50):
+        await world.score()
+
+    assert world.seen.breakers == []
 
 
 @pytest.mark.parametrize(
     "error", [ValueError("inside"), BackPressureError(num_queued_requests=9, max_queued_requests=8)]
 )
-def test_a_layer_that_keeps_failing_is_not_asked_any_more(error: BaseException) -> None:
-    async def promise(world: World) -> None:
-        world.layers["behavior"].errors = [error] * 99
+async def test_a_layer_that_keeps_failing_is_not_asked_any_more(error: BaseException) -> None:
+    world = World()
+    world.layers["behavior"].errors = [error] * 99
 
-        said = [(await world.score())["behavior"].status for _ in range(8)]
+    said = [(await world.score())["behavior"].status for _ in range(8)]
 
-        assert said == [LayerStatus.FALLBACK] * 5 + [LayerStatus.OPEN] * 3
-
-    kept(promise)
+    assert said == [LayerStatus.FALLBACK] * 5 + [LayerStatus.OPEN] * 3
 
 
-def test_answers_that_take_more_than_half_the_deadline_are_used_and_open_the_breaker() -> None:
-    async def promise(world: World) -> None:
-        """R4: a layer about to be too late."""
-        world.layers["behavior"].takes_s = 0.6 * DEADLINE_S
+async def test_answers_that_take_more_than_half_the_deadline_are_used_and_open_the_breaker() -> (
+    None
+):
+    """R4: a layer about to be too late."""
+    world = World()
+    world.layers["behavior"].takes_s = 0.6 * DEADLINE_S
 
-        said = [(await world.score())["behavior"].status for _ in range(7)]
+    said = [(await world.score())["behavior"].status for _ in range(7)]
 
-        assert said == [LayerStatus.LIVE] * 5 + [LayerStatus.OPEN] * 2
-
-    kept(promise)
+    assert said == [LayerStatus.LIVE] * 5 + [LayerStatus.OPEN] * 2
 
 
-def test_a_delay_that_all_layers_share_is_none_of_theirs() -> None:
-    async def promise(world: World) -> None:
-        """A busy ingress finds every layer slow.
+async def test_a_delay_that_all_layers_share_is_none_of_theirs() -> None:
+    """A busy ingress finds every layer slow.
 
-        Switching them all off would blind it when it is needed most.
-        """
-        for layer in world.layers.values():
-            layer.takes_s = 0.6 * DEADLINE_S
+    Switching them all off would blind it when it is needed most.
+    """
+    world = World()
+    for layer in world.layers.values():
+        layer.takes_s = 0.6 * DEADLINE_S
 
-        for _ in range(30):
-            await world.score()
+    for _ in range(30):
+        await world.score()
 
-        assert world.seen.breakers == []
-
-    kept(promise)
+    assert world.seen.breakers == []
 
 
 @pytest.mark.parametrize("hung", [["anomaly", "behavior"], list(LAYERS)], ids=["two", "all"])
-def test_layers_that_hang_together_are_each_not_asked_any_more(hung: list[str]) -> None:
-    async def promise(world: World) -> None:
-        """P18, P19: with nothing left to wait for, the answer is there at once and honest."""
-        for layer in hung:
-            world.layers[layer].is_hung = True
+async def test_layers_that_hang_together_are_each_not_asked_any_more(hung: list[str]) -> None:
+    """P18, P19: with nothing left to wait for, the answer is there at once and honest."""
+    world = World()
+    for layer in hung:
+        world.layers[layer].is_hung = True
 
-        for _ in range(8):
-            said = await world.score()
+    for _ in range(8):
+        said = await world.score()
 
-        assert {layer for layer, one in said.items() if one.status is LayerStatus.OPEN} == set(hung)
-        assert [len(world.layers[layer].asked) for layer in hung] == [5] * len(hung)
-
-    kept(promise)
+    assert {layer for layer, one in said.items() if one.status is LayerStatus.OPEN} == set(hung)
+    assert [len(world.layers[layer].asked) for layer in hung] == [5] * len(hung)
 
 
-def test_to_explain_takes_long_and_is_no_fault() -> None:
-    async def promise(world: World) -> None:
-        world.layers["behavior"].takes_s = 0.6 * DEADLINE_S
+async def test_to_explain_takes_long_and_is_no_fault() -> None:
+    world = World()
+    world.layers["behavior"].takes_s = 0.6 * DEADLINE_S
 
-        for _ in range(30):
-            await world.score(explain=True)
+    for _ in range(30):
+        await world.score(explain=True)
 
-        assert world.seen.breakers == []
-
-    kept(promise)
+    assert world.seen.breakers == []
 
 
-def test_an_explanation_waits_no_longer_than_a_verdict() -> None:
-    async def promise(world: World) -> None:
-        """P18."""
-        world.layers["behavior"].is_hung = True
+async def test_an_explanation_waits_no_longer_than_a_verdict() -> None:
+    """P18."""
+    world = World()
+    world.layers["behavior"].is_hung = True
 
-        said = [(await world.score(explain=True))["behavior"].status for _ in range(7)]
+    said = [(await world.score(explain=True))["behavior"].status for _ in range(7)]
 
-        assert said == [LayerStatus.TIMEOUT] * 5 + [LayerStatus.OPEN] * 2
-
-    kept(promise)
+    assert said == [LayerStatus.TIMEOUT] * 5 + [LayerStatus.OPEN] * 2
 
 
-def test_a_layer_is_not_blamed_for_time_that_the_events_spent_waiting() -> None:
-    async def promise(world: World) -> None:
-        """Or a flood would open the breakers of healthy layers and blind the detection."""
-        behavior = world.layers["behavior"]
-        behavior.gate = asyncio.Event()  # answers later than the tenth of the deadline that is left
-        behavior.takes_s = 0.1 * DEADLINE_S
+async def test_a_layer_is_not_blamed_for_time_that_the_events_spent_waiting() -> None:
+    """Or a flood would open the breakers of healthy layers and blind the detection."""
+    world = World()
+    behavior = world.layers["behavior"]
+    behavior.gate = asyncio.Event()  # answers later than the tenth of the deadline that is left
+    behavior.takes_s = 0.1 * DEADLINE_S
 
-        said = [(await world.score(waited_s=DEADLINE_S))["behavior"].status for _ in range(20)]
+    said = [(await world.score(waited_s=DEADLINE_S))["behavior"].status for _ in range(20)]
 
-        assert set(said) == {LayerStatus.TIMEOUT}
-        assert world.seen.breakers == []
-
-    kept(promise)
+    assert set(said) == {LayerStatus.TIMEOUT}
+    assert world.seen.breakers == []
 
 
 # -- what is said of it
 
 
-def test_calls_that_fail_are_counted_each_and_said_once_a_code(told: Told) -> None:
-    async def promise(world: World) -> None:
-        """C-13.
+async def test_calls_that_fail_are_counted_each_and_said_once_a_code(told: Told) -> None:
+    """C-13.
 
-        Four calls of ten fail, which opens no breaker; a summary in five minutes has the rest.
-        """
-        behavior = world.layers["behavior"]
-        for number in range(100):
-            behavior.errors = [ValueError("inside")] if number % 5 < 2 else []
-            await world.score()
-        assert [record["suppressed"] for record in told("layer_call_failed")] == [0]
-
-        world.clock.now += 300.0
-        behavior.errors = [ValueError("inside")]
+    Four calls of ten fail, which opens no breaker; a summary in five minutes has the rest.
+    """
+    world = World()
+    behavior = world.layers["behavior"]
+    for number in range(100):
+        behavior.errors = [ValueError("inside")] if number % 5 < 2 else []
         await world.score()
+    assert [record["suppressed"] for record in told("layer_call_failed")] == [0]
 
-        assert [record["suppressed"] for record in told("layer_call_failed")] == [0, 39]
-        assert world.seen.failures == {("behavior", "LAYER_ERROR"): 41}
+    world.clock.now += 300.0
+    behavior.errors = [ValueError("inside")]
+    await world.score()
 
-    kept(promise)
-
-
-def test_calls_that_are_late_are_counted() -> None:
-    async def promise(world: World) -> None:
-        await world.open_behavior()
-
-        assert world.seen.failures == {("behavior", "LAYER_TIMEOUT"): 5}
-
-    kept(promise)
+    assert [record["suppressed"] for record in told("layer_call_failed")] == [0, 39]
+    assert world.seen.failures == {("behavior", "LAYER_ERROR"): 41}
 
 
-def test_a_breaker_is_said_to_open_and_to_close_and_its_trials_are_only_counted(told: Told) -> None:
-    async def promise(world: World) -> None:
-        """C-13: a layer that is dead for an hour is one line, not one a trial."""
-        behavior = world.layers["behavior"]
-        behavior.errors = [ValueError("inside")] * 8
-        for _ in range(5):
-            await world.score()
-        for trials in range(1, 4):
-            world.clock.now += 8.0
-            await world.score()
-            # mypy loses the default
-            await until(lambda trials=trials: len(world.seen.breakers) == 1 + 2 * trials)  # type: ignore[misc]
+async def test_calls_that_are_late_are_counted() -> None:
+    world = World()
+    await world.open_behavior()
 
+    assert world.seen.failures == {("behavior", "LAYER_TIMEOUT"): 5}
+
+
+async def test_a_breaker_is_said_to_open_and_to_close_and_its_trials_are_only_counted(
+    told: Told,
+) -> None:
+    """C-13: a layer that is dead for an hour is one line, not one a trial."""
+    world = World()
+    behavior = world.layers["behavior"]
+    behavior.errors = [ValueError("inside")] * 8
+    for _ in range(5):
+        await world.score()
+    for trials in range(1, 4):
         world.clock.now += 8.0
         await world.score()
-        await until(lambda: world.pipeline.layers.breakers["behavior"].state is BreakerState.CLOSED)
+        # mypy loses the default
+        await until(lambda trials=trials: len(world.seen.breakers) == 1 + 2 * trials)  # type: ignore[misc]
 
-        assert [(record["layer"], record["state"]) for record in told("breaker_changed")] == [
-            ("behavior", "open"),
-            ("behavior", "closed"),
-        ]
-        assert world.seen.failures == {("behavior", "LAYER_ERROR"): 8}, "a failed trial counts once"
-        assert len(world.seen.breakers) == 9
+    world.clock.now += 8.0
+    await world.score()
+    await until(lambda: world.pipeline.layers.breakers["behavior"].state is BreakerState.CLOSED)
 
-    kept(promise)
+    assert [(record["layer"], record["state"]) for record in told("breaker_changed")] == [
+        ("behavior", "open"),
+        ("behavior", "closed"),
+    ]
+    assert world.seen.failures == {("behavior", "LAYER_ERROR"): 8}, "a failed trial counts once"
+    assert len(world.seen.breakers) == 9
 
 
 # -- the bulkhead
 
 
-def test_a_layer_that_is_full_is_not_asked_and_nobody_queues() -> None:
-    async def promise(world: World) -> None:
-        behavior = world.layers["behavior"]
-        behavior.gate = asyncio.Event()
-        out = [asyncio.create_task(world.score()) for _ in range(2)]
-        await until(lambda: len(behavior.asked) == 2)
+async def test_a_layer_that_is_full_is_not_asked_and_nobody_queues() -> None:
+    world = World({"guard": {"calls_in_flight": 2}})
+    behavior = world.layers["behavior"]
+    behavior.gate = asyncio.Event()
+    out = [asyncio.create_task(world.score()) for _ in range(2)]
+    await until(lambda: len(behavior.asked) == 2)
 
-        third = await world.score()
-        behavior.gate.set()
-        first, second = await asyncio.gather(*out)
+    third = await world.score()
+    behavior.gate.set()
+    first, second = await asyncio.gather(*out)
 
-        assert (third["behavior"].status, third["behavior"].reason) == (
-            LayerStatus.FALLBACK,
-            "LAYER_OVERLOADED",
-        )
-        assert third["anomaly"].speaks
-        assert len(behavior.asked) == 2
-        assert {first["behavior"].status, second["behavior"].status} <= {
-            LayerStatus.LIVE,
-            LayerStatus.TIMEOUT,
-        }
-        assert (await world.score())["behavior"].speaks, "a place was not given back"
-
-    kept(promise, guard={"calls_in_flight": 2})
+    assert (third["behavior"].status, third["behavior"].reason) == (
+        LayerStatus.FALLBACK,
+        "LAYER_OVERLOADED",
+    )
+    assert third["anomaly"].speaks
+    assert len(behavior.asked) == 2
+    assert {first["behavior"].status, second["behavior"].status} <= {
+        LayerStatus.LIVE,
+        LayerStatus.TIMEOUT,
+    }
+    assert (await world.score())["behavior"].speaks, "a place was not given back"
 
 
 @pytest.mark.parametrize(
     "leaves_after", [0, 1, 5], ids=["before it began", "at once", "in the middle"]
 )
-def test_a_client_that_leaves_takes_its_calls_with_it(leaves_after: int) -> None:
-    async def promise(world: World) -> None:
-        """I10: the places are free again, however early it left."""
-        for _ in range(10):
-            for layer in world.layers.values():
-                layer.gate = asyncio.Event()
-            request = asyncio.create_task(world.score())
-            for _ in range(leaves_after):
-                await asyncio.sleep(0)
-            request.cancel()
-            await asyncio.wait([request])
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert asyncio.all_tasks() == {asyncio.current_task()}, "a call of a layer is left running"
-
+async def test_a_client_that_leaves_takes_its_calls_with_it(leaves_after: int) -> None:
+    """I10: the places are free again, however early it left."""
+    before = asyncio.all_tasks()
+    world = World({"guard": {"calls_in_flight": 1}})
+    for _ in range(10):
         for layer in world.layers.values():
-            layer.gate = None
+            layer.gate = asyncio.Event()
+        request = asyncio.create_task(world.score())
+        for _ in range(leaves_after):
+            await asyncio.sleep(0)
+        request.cancel()
+        await asyncio.wait([request])
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before, "a call of a layer is left running"
 
-        assert all(one.speaks for one in (await world.score()).values())
+    for layer in world.layers.values():
+        layer.gate = None
 
-    kept(promise, guard={"calls_in_flight": 1})
+    assert all(one.speaks for one in (await world.score()).values())
 
 
 # -- one retry
@@ -510,49 +471,43 @@ DEATHS = [
 
 
 @pytest.mark.parametrize("death", DEATHS)
-def test_a_call_whose_replica_died_is_made_once_more(death: BaseException) -> None:
-    async def promise(world: World) -> None:
-        """P23, R1: with a second replica nothing is lost."""
-        for _ in range(11):
-            await world.score()
-        world.layers["behavior"].errors = [death]
+async def test_a_call_whose_replica_died_is_made_once_more(death: BaseException) -> None:
+    """P23, R1: with a second replica nothing is lost."""
+    world = World()
+    for _ in range(11):
+        await world.score()
+    world.layers["behavior"].errors = [death]
 
-        said = (await world.score())["behavior"]
+    said = (await world.score())["behavior"]
 
-        assert said.status is LayerStatus.LIVE
-        assert len(world.layers["behavior"].asked) == 13
-        assert world.seen.retries == ["behavior"]
-
-    kept(promise)
+    assert said.status is LayerStatus.LIVE
+    assert len(world.layers["behavior"].asked) == 13
+    assert world.seen.retries == ["behavior"]
 
 
-def test_one_retry_is_all_there_is() -> None:
-    async def promise(world: World) -> None:
-        """P22. A row that kills every replica it meets kills two, not the whole fleet."""
-        for _ in range(100):
-            await world.score()
-        world.layers["behavior"].errors = [ActorDiedError(), ActorDiedError()]
+async def test_one_retry_is_all_there_is() -> None:
+    """P22. A row that kills every replica it meets kills two, not the whole fleet."""
+    world = World()
+    for _ in range(100):
+        await world.score()
+    world.layers["behavior"].errors = [ActorDiedError(), ActorDiedError()]
 
-        said = (await world.score())["behavior"]
+    said = (await world.score())["behavior"]
 
-        assert (said.status, said.reason) == (LayerStatus.FALLBACK, "LAYER_CRASHED")
-        assert len(world.layers["behavior"].asked) == 102
-
-    kept(promise)
+    assert (said.status, said.reason) == (LayerStatus.FALLBACK, "LAYER_CRASHED")
+    assert len(world.layers["behavior"].asked) == 102
 
 
-def test_attempts_stay_within_eleven_tenths_of_the_requests() -> None:
-    async def promise(world: World) -> None:
-        """P22, with every first attempt dying."""
-        behavior = world.layers["behavior"]
-        for _ in range(200):
-            behavior.errors = [ActorDiedError()]
-            await world.score()
-            behavior.errors = []
+async def test_attempts_stay_within_eleven_tenths_of_the_requests() -> None:
+    """P22, with every first attempt dying."""
+    world = World({"guard": {"failures_in_a_row": 1000, "window": 1000}})
+    behavior = world.layers["behavior"]
+    for _ in range(200):
+        behavior.errors = [ActorDiedError()]
+        await world.score()
+        behavior.errors = []
 
-        assert 200 < len(behavior.asked) <= 220
-
-    kept(promise, guard={"failures_in_a_row": 1000, "window": 1000})
+    assert 200 < len(behavior.asked) <= 220
 
 
 NO_DEATHS = [
@@ -569,52 +524,46 @@ NO_DEATHS = [
 
 
 @pytest.mark.parametrize("error", NO_DEATHS)
-def test_what_is_no_death_is_not_repeated(error: BaseException) -> None:
-    async def promise(world: World) -> None:
-        for _ in range(100):
-            await world.score()
-        world.layers["behavior"].errors = [error]
+async def test_what_is_no_death_is_not_repeated(error: BaseException) -> None:
+    world = World()
+    for _ in range(100):
+        await world.score()
+    world.layers["behavior"].errors = [error]
 
-        assert not (await world.score())["behavior"].speaks
-        assert len(world.layers["behavior"].asked) == 101
-
-    kept(promise)
+    assert not (await world.score())["behavior"].speaks
+    assert len(world.layers["behavior"].asked) == 101
 
 
 # -- what operators do and see
 
 
-def test_a_layer_that_is_switched_off_is_not_asked_and_weighs_nothing() -> None:
-    async def promise(world: World) -> None:
-        world.pipeline.layers.disabled = frozenset({"behavior"})
+async def test_a_layer_that_is_switched_off_is_not_asked_and_weighs_nothing() -> None:
+    world = World()
+    world.pipeline.layers.disabled = frozenset({"behavior"})
 
-        (verdicts,) = await world.pipeline.score(FLOWS, explain=False, since=world.clock.now)
+    (verdicts,) = await world.pipeline.score(FLOWS, explain=False, since=world.clock.now)
 
-        behavior = next(one for one in verdicts.layers if one.layer == "behavior")
-        assert (behavior.status, behavior.reason) == (
-            LayerStatus.DISABLED,
-            "an operator switched it off",
-        )
-        assert world.layers["behavior"].asked == []
-        assert (verdicts.coverage, verdicts.degraded) == (pytest.approx(0.6), True)
-
-    kept(promise)
+    behavior = next(one for one in verdicts.layers if one.layer == "behavior")
+    assert (behavior.status, behavior.reason) == (
+        LayerStatus.DISABLED,
+        "an operator switched it off",
+    )
+    assert world.layers["behavior"].asked == []
+    assert (verdicts.coverage, verdicts.degraded) == (pytest.approx(0.6), True)
 
 
-def test_an_observer_hears_of_each_batch_once_with_what_each_layer_took() -> None:
-    async def promise(world: World) -> None:
-        world.layers["anomaly"].takes_s = 0.001
-        world.layers["behavior"].is_hung = True
+async def test_an_observer_hears_of_each_batch_once_with_what_each_layer_took() -> None:
+    world = World()
+    world.layers["anomaly"].takes_s = 0.001
+    world.layers["behavior"].is_hung = True
 
-        await world.score()
+    await world.score()
 
-        ((kind, groups, elapsed_s),) = world.seen.batches
-        assert kind is Kind.FLOW
-        assert sum(len(group.label) for group in groups) == 2
-        assert elapsed_s["anomaly"] > 0.0
-        assert "behavior" not in elapsed_s
-
-    kept(promise)
+    ((kind, groups, elapsed_s),) = world.seen.batches
+    assert kind is Kind.FLOW
+    assert sum(len(group.label) for group in groups) == 2
+    assert elapsed_s["anomaly"] > 0.0
+    assert "behavior" not in elapsed_s
 
 
 # -- a new release
@@ -624,154 +573,140 @@ async def _stepped(world: World, batches: int) -> None:
     for _ in range(batches):
         await world.score()
         await asyncio.sleep(0)
-    await until(lambda: len(asyncio.all_tasks()) == 2)  # this one and the looking
+    await until(lambda: len(asyncio.all_tasks()) == world.tasks_before + 1)  # and `until`
 
 
-def test_a_new_release_answers_its_share_and_each_of_its_batches_is_compared() -> None:
-    async def promise(world: World) -> None:
-        """N-12: the answer is the new one's, the old one scores the same batch beside it."""
-        world.pipeline.controller.switch_to(TWO, at_once=False)
+async def test_a_new_release_answers_its_share_and_each_of_its_batches_is_compared() -> None:
+    """N-12: the answer is the new one's, the old one scores the same batch beside it."""
+    world = World()
+    world.pipeline.controller.switch_to(TWO, at_once=False)
 
-        await _stepped(world, 200)
+    await _stepped(world, 200)
 
-        asked = world.layers["anomaly"].asked
-        assert asked[:2] == ["default/2", "default/1"]
-        assert (asked.count("default/2"), asked.count("default/1")) == (
-            3,
-            200,
-        )  # 1 % of 200, and the first at once
-        assert world.pipeline.release == ONE
-        assert world.pipeline.controller.view is not None
-        assert (world.pipeline.controller.view.events, world.pipeline.controller.view.flips) == (
-            6,
-            0,
-        )
-        assert len(world.seen.batches) == 200, "a comparison is no answer"
-
-    kept(promise)
+    asked = world.layers["anomaly"].asked
+    assert asked[:2] == ["default/2", "default/1"]
+    assert (asked.count("default/2"), asked.count("default/1")) == (
+        3,
+        200,
+    )  # 1 % of 200, and the first at once
+    assert world.pipeline.release == ONE
+    assert world.pipeline.controller.view is not None
+    assert (world.pipeline.controller.view.events, world.pipeline.controller.view.flips) == (
+        6,
+        0,
+    )
+    assert len(world.seen.batches) == 200, "a comparison is no answer"
 
 
-def test_a_second_look_is_no_traffic() -> None:
-    async def promise(world: World) -> None:
-        """N-02, N-12: it is neither counted again, nor may a new release prove itself on it."""
-        world.pipeline.controller.switch_to(TWO, at_once=False)
+async def test_a_second_look_is_no_traffic() -> None:
+    """N-02, N-12: it is neither counted again, nor may a new release prove itself on it."""
+    world = World()
+    world.pipeline.controller.switch_to(TWO, at_once=False)
 
-        for _ in range(200):
-            await world.pipeline.score(FLOWS, explain=False, since=world.clock.now, is_rescore=True)
+    for _ in range(200):
+        await world.pipeline.score(FLOWS, explain=False, since=world.clock.now, is_rescore=True)
 
-        assert world.layers["anomaly"].asked == ["default/1"] * 200
-        assert world.pipeline.controller.view is not None
-        assert world.pipeline.controller.view.events == 0
-        assert world.seen.batches == []
-
-    kept(promise)
+    assert world.layers["anomaly"].asked == ["default/1"] * 200
+    assert world.pipeline.controller.view is not None
+    assert world.pipeline.controller.view.events == 0
+    assert world.seen.batches == []
 
 
-def test_an_answer_does_not_wait_for_its_comparison() -> None:
-    async def promise(world: World) -> None:
-        world.pipeline.controller.switch_to(TWO, at_once=False)
-        waits: list[Any] = []
+async def test_an_answer_does_not_wait_for_its_comparison() -> None:
+    world = World()
+    world.pipeline.controller.switch_to(TWO, at_once=False)
+    before = asyncio.all_tasks()
 
+    said = await world.score()
+    world.layers["anomaly"].is_hung = True
+    comparison = asyncio.all_tasks() - before
+
+    assert said["anomaly"].release == "default/2"
+    assert len(comparison) == 1, "the comparison is a task of its own"
+    await _stepped(world, 1)
+
+
+async def test_a_new_release_that_flips_verdicts_steps_back_and_the_old_one_goes_on() -> None:
+    world = World()
+    for layer in ("anomaly", "behavior"):
+        world.layers[layer].scores_of["default/2"] = 0.0
+    world.pipeline.controller.switch_to(TWO, at_once=False)
+
+    await _stepped(world, 400)
+
+    assert world.pipeline.controller.view is not None
+    assert (world.pipeline.controller.view.state, world.pipeline.release) == (
+        RolloutState.ROLLED_BACK,
+        ONE,
+    )
+    assert "flipped" in world.pipeline.controller.view.reason
+    assert [view.state for view in world.seen.rollouts] == ["in_progress", "rolled_back"]
+    world.pipeline.controller.switch_to(TWO, at_once=False)
+    before = world.layers["anomaly"].asked.count("default/2")
+    await _stepped(world, 200)
+    assert world.layers["anomaly"].asked.count("default/2") == before
+
+
+async def test_a_healthy_new_release_takes_all_traffic_and_no_batch_is_scored_twice_any_more() -> (
+    None
+):
+    world = World()
+    world.pipeline.controller.switch_to(TWO, at_once=False)
+    await _stepped(world, 1)
+    world.clock.now += 6.0
+    world.layers["anomaly"].asked.clear()
+
+    await _stepped(world, 20)
+
+    assert world.layers["anomaly"].asked == ["default/2"] * 20
+    assert world.pipeline.release == TWO
+    assert world.seen.rollouts[-1].state is RolloutState.DONE
+
+
+async def test_a_retreat_that_another_ingress_saw_takes_the_new_release_away() -> None:
+    world = World()
+    world.pipeline.controller.switch_to(TWO, at_once=False)
+    world.clock.now += 6.0
+    assert world.pipeline.release == TWO
+
+    world.pipeline.controller.roll_back("default/2", "flips at another ingress")
+    world.pipeline.controller.switch_to(TWO, at_once=False)
+
+    said = await world.score()
+    assert said["anomaly"].release == "default/1"
+
+
+async def test_one_answer_is_made_by_one_release_also_while_two_are_at_work() -> None:
+    """DESIGN section 4."""
+    world = World({"rollout": {"shares": [0.3, 1.0]}})
+    world.pipeline.controller.switch_to(TWO, at_once=False)
+
+    for _ in range(300):
         said = await world.score()
-        world.layers["anomaly"].is_hung = True
-        waits += asyncio.all_tasks()
-
-        assert said["anomaly"].release == "default/2"
-        assert len(waits) == 2, "the comparison is a task of its own"
-        await _stepped(world, 1)
-
-    kept(promise)
+        assert len({one.release for one in said.values()}) == 1
 
 
-def test_a_new_release_that_flips_verdicts_steps_back_and_the_old_one_goes_on() -> None:
-    async def promise(world: World) -> None:
-        for layer in ("anomaly", "behavior"):
-            world.layers[layer].scores_of["default/2"] = 0.0
-        world.pipeline.controller.switch_to(TWO, at_once=False)
+async def test_a_row_that_a_layer_cannot_score_is_judged_apart() -> None:
+    """R6: the other row's verdict is the one it has without its neighbour."""
+    world = World()
 
-        await _stepped(world, 400)
-
-        assert world.pipeline.controller.view is not None
-        assert (world.pipeline.controller.view.state, world.pipeline.release) == (
-            RolloutState.ROLLED_BACK,
-            ONE,
+    async def call(batch: EventBatch, release: str, _explain: bool) -> LayerScores:  # noqa: FBT001
+        return LayerScores(
+            "anomaly",
+            LayerStatus.LIVE,
+            "1",
+            release,
+            np.full(len(batch), 0.7),
+            abstained={0: "LAYER_CRASHED"},
         )
-        assert "flipped" in world.pipeline.controller.view.reason
-        assert [view.state for view in world.seen.rollouts] == ["in_progress", "rolled_back"]
-        world.pipeline.controller.switch_to(TWO, at_once=False)
-        before = world.layers["anomaly"].asked.count("default/2")
-        await _stepped(world, 200)
-        assert world.layers["anomaly"].asked.count("default/2") == before
 
-    kept(promise)
+    (whole,) = await world.pipeline.score(FLOWS, explain=False, since=world.clock.now)
+    world.pipeline.layers._guarded["anomaly"]._score = call
 
+    groups = await world.pipeline.score(FLOWS, explain=False, since=world.clock.now)
 
-def test_a_healthy_new_release_takes_all_traffic_and_no_batch_is_scored_twice_any_more() -> None:
-    async def promise(world: World) -> None:
-        world.pipeline.controller.switch_to(TWO, at_once=False)
-        await _stepped(world, 1)
-        world.clock.now += 6.0
-        world.layers["anomaly"].asked.clear()
-
-        await _stepped(world, 20)
-
-        assert world.layers["anomaly"].asked == ["default/2"] * 20
-        assert world.pipeline.release == TWO
-        assert world.seen.rollouts[-1].state is RolloutState.DONE
-
-    kept(promise)
-
-
-def test_a_retreat_that_another_ingress_saw_takes_the_new_release_away() -> None:
-    async def promise(world: World) -> None:
-        world.pipeline.controller.switch_to(TWO, at_once=False)
-        world.clock.now += 6.0
-        assert world.pipeline.release == TWO
-
-        world.pipeline.controller.roll_back("default/2", "flips at another ingress")
-        world.pipeline.controller.switch_to(TWO, at_once=False)
-
-        said = await world.score()
-        assert said["anomaly"].release == "default/1"
-
-    kept(promise)
-
-
-def test_one_answer_is_made_by_one_release_also_while_two_are_at_work() -> None:
-    async def promise(world: World) -> None:
-        """DESIGN section 4."""
-        world.pipeline.controller.switch_to(TWO, at_once=False)
-
-        for _ in range(300):
-            said = await world.score()
-            assert len({one.release for one in said.values()}) == 1
-
-    kept(promise, rollout={"shares": [0.3, 1.0]})
-
-
-def test_a_row_that_a_layer_cannot_score_is_judged_apart() -> None:
-    async def promise(world: World) -> None:
-        """R6: the other row's verdict is the one it has without its neighbour."""
-
-        async def call(batch: EventBatch, release: str, _explain: bool) -> LayerScores:  # noqa: FBT001
-            return LayerScores(
-                "anomaly",
-                LayerStatus.LIVE,
-                "1",
-                release,
-                np.full(len(batch), 0.7),
-                abstained={0: "LAYER_CRASHED"},
-            )
-
-        (whole,) = await world.pipeline.score(FLOWS, explain=False, since=world.clock.now)
-        world.pipeline.layers._guarded["anomaly"]._score = call
-
-        groups = await world.pipeline.score(FLOWS, explain=False, since=world.clock.now)
-
-        by_row = {int(group.rows[0]): group for group in groups if group.rows is not None}
-        assert by_row[1].score.tobytes() == whole.score[1:].tobytes()
-        assert (by_row[1].coverage, by_row[1].degraded) == (1.0, False)
-        assert (by_row[0].coverage, by_row[0].degraded) == (pytest.approx(0.4), True)
-        assert by_row[0].label == (VerdictLabel.INDETERMINATE,)
-
-    kept(promise)
+    by_row = {int(group.rows[0]): group for group in groups if group.rows is not None}
+    assert by_row[1].score.tobytes() == whole.score[1:].tobytes()
+    assert (by_row[1].coverage, by_row[1].degraded) == (1.0, False)
+    assert (by_row[0].coverage, by_row[0].degraded) == (pytest.approx(0.4), True)
+    assert by_row[0].label == (VerdictLabel.INDETERMINATE,)

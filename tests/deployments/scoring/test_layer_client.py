@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -19,17 +18,6 @@ from tests.support.pipelines import layer_handle
 from tests.support.timing import Clock
 
 DEADLINE_S = 0.02
-
-
-def in_a_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    @functools.wraps(test)
-    def run(*arguments: object, **named: object) -> None:
-        async def whole() -> None:
-            await test(*arguments, **named)
-
-        asyncio.run(whole())
-
-    return run
 
 
 class Guarded:
@@ -77,7 +65,6 @@ def raising(*errors: BaseException) -> Callable[[], Awaitable[str]]:
     return ask
 
 
-@in_a_loop
 async def test_an_answer_comes_back_and_frees_its_place() -> None:
     guarded = Guarded(calls_in_flight=1)
 
@@ -100,7 +87,6 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("question", "kind"), FAULTS)
-@in_a_loop
 async def test_what_is_wrong_is_raised_by_its_code_and_counted(
     question: Callable[[], Awaitable[str]], kind: type[LayerError]
 ) -> None:
@@ -110,7 +96,6 @@ async def test_what_is_wrong_is_raised_by_its_code_and_counted(
     assert guarded.seen.failures == {("behavior", kind.code): 1}
 
 
-@in_a_loop
 async def test_a_dead_replica_is_asked_again_once_within_the_budget() -> None:
     guarded = Guarded(retry_share=1.0)
 
@@ -118,7 +103,6 @@ async def test_a_dead_replica_is_asked_again_once_within_the_budget() -> None:
     assert guarded.seen.retries == ["behavior"]
 
 
-@in_a_loop
 async def test_failures_of_either_question_open_the_one_breaker() -> None:
     guarded = Guarded(failures_in_a_row=4)
     for _ in range(2):
@@ -134,7 +118,6 @@ async def test_failures_of_either_question_open_the_one_breaker() -> None:
     assert not isinstance(guarded.guard.start(FLOWS, "", explain=False), InFlightCall)
 
 
-@in_a_loop
 async def test_a_question_may_be_the_trial_that_closes_the_breaker() -> None:
     guarded = Guarded(failures_in_a_row=1)
     assert await guarded.refused(raising(RuntimeError())) is LayerError
@@ -144,7 +127,6 @@ async def test_a_question_may_be_the_trial_that_closes_the_breaker() -> None:
     assert guarded.guard.breaker.state is BreakerState.CLOSED
 
 
-@in_a_loop
 async def test_a_trial_that_fails_opens_it_again_for_longer() -> None:
     guarded = Guarded(failures_in_a_row=1, jitter=0.0)
     assert await guarded.refused(raising(RuntimeError())) is LayerError
@@ -155,7 +137,6 @@ async def test_a_trial_that_fails_opens_it_again_for_longer() -> None:
     assert await guarded.refused(answer) is LayerOpen
 
 
-@in_a_loop
 async def test_a_timeout_counts_as_a_failure_only_of_a_layer_that_had_its_time() -> None:
     had_little, had_all = Guarded(failures_in_a_row=1), Guarded(failures_in_a_row=1)
 
@@ -170,7 +151,6 @@ async def test_a_timeout_counts_as_a_failure_only_of_a_layer_that_had_its_time()
     assert had_all.guard.breaker.state is BreakerState.OPEN
 
 
-@in_a_loop
 async def test_a_slow_answer_is_an_answer() -> None:
     """The question may be larger than any event: a thousand flows through a forest."""
     guarded = Guarded(failures_in_a_row=1)
@@ -183,7 +163,6 @@ async def test_a_slow_answer_is_an_answer() -> None:
     assert guarded.guard.breaker.state is BreakerState.CLOSED
 
 
-@in_a_loop
 async def test_the_bulkhead_is_one_for_both_questions() -> None:
     guarded = Guarded(calls_in_flight=1)
     guarded.layer.gate = asyncio.Event()
@@ -196,7 +175,6 @@ async def test_the_bulkhead_is_one_for_both_questions() -> None:
     assert await guarded.ask(answer) == "answer"
 
 
-@in_a_loop
 async def test_a_caller_that_leaves_tells_nothing_of_the_layer_and_frees_its_place() -> None:
     guarded = Guarded(calls_in_flight=1, failures_in_a_row=1)
     asking = asyncio.create_task(guarded.ask(hang))

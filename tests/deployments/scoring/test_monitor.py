@@ -346,18 +346,20 @@ def switches(state: Path, meter: RecordingMeter, layers: FakeLayers, *always: st
     return LayerSwitches(layers, state, frozenset(always), meter)  # type: ignore[arg-type]
 
 
-def test_the_switches_hold_before_the_first_event(tmp_path: Path, meter: RecordingMeter) -> None:
+async def test_the_switches_hold_before_the_first_event(
+    tmp_path: Path, meter: RecordingMeter
+) -> None:
     """And a reset of the past is none of a process that began after it."""
     change_controls(tmp_path, lambda now: now.with_disabled("anomaly").with_reset("behavior"))
     layers = FakeLayers()
 
-    asyncio.run(switches(tmp_path, meter, layers, "behavior").reload())
+    await switches(tmp_path, meter, layers, "behavior").reload()
 
     assert layers.disabled == {"anomaly", "behavior"}
     assert layers.resets == []
 
 
-def test_a_disk_that_hangs_holds_up_nobody_and_gets_one_thread(
+async def test_a_disk_that_hangs_holds_up_nobody_and_gets_one_thread(
     tmp_path: Path, meter: RecordingMeter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault F13.
@@ -375,22 +377,19 @@ def test_a_disk_that_hangs_holds_up_nobody_and_gets_one_thread(
     monkeypatch.setattr("deployments.scoring.layer_switches.RELOAD_WITHIN_S", 0.01)
     layers = FakeLayers()
 
-    async def looks() -> None:
-        looking = switches(tmp_path, meter, layers, "behavior")
-        for _ in range(5):
-            await looking.reload()
-        assert (layers.disabled, len(reads)) == ({"behavior"}, 1)
-        assert meter.value("axon_controls_readable") == 0.0
-        come_back.set()
-        monkeypatch.setattr("deployments.scoring.layer_switches.RELOAD_WITHIN_S", 10.0)
+    looking = switches(tmp_path, meter, layers, "behavior")
+    for _ in range(5):
         await looking.reload()
-
-    asyncio.run(looks())
+    assert (layers.disabled, len(reads)) == ({"behavior"}, 1)
+    assert meter.value("axon_controls_readable") == 0.0
+    come_back.set()
+    monkeypatch.setattr("deployments.scoring.layer_switches.RELOAD_WITHIN_S", 10.0)
+    await looking.reload()
 
     assert layers.disabled == {"anomaly", "behavior"}
 
 
-def test_what_was_read_before_a_change_is_not_applied_after_it(
+async def test_what_was_read_before_a_change_is_not_applied_after_it(
     tmp_path: Path, meter: RecordingMeter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A slow read must not take back for a moment what an operator just did."""
@@ -403,21 +402,18 @@ def test_what_was_read_before_a_change_is_not_applied_after_it(
     layers = FakeLayers()
     looking = switches(tmp_path, meter, layers)
 
-    async def change_meanwhile() -> None:
-        with monkeypatch.context() as patch:
-            patch.setattr("deployments.scoring.layer_switches.read_controls", slow)
-            patch.setattr("deployments.scoring.layer_switches.RELOAD_WITHIN_S", 0.01)
-            await looking.reload()
-        await looking.update(lambda now: now.with_disabled("anomaly"))
-        come_back.set()
+    with monkeypatch.context() as patch:
+        patch.setattr("deployments.scoring.layer_switches.read_controls", slow)
+        patch.setattr("deployments.scoring.layer_switches.RELOAD_WITHIN_S", 0.01)
         await looking.reload()
-
-    asyncio.run(change_meanwhile())
+    await looking.update(lambda now: now.with_disabled("anomaly"))
+    come_back.set()
+    await looking.reload()
 
     assert layers.disabled == {"anomaly"}
 
 
-def test_a_change_that_hangs_is_refused_and_the_looks_go_on(
+async def test_a_change_that_hangs_is_refused_and_the_looks_go_on(
     tmp_path: Path, meter: RecordingMeter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault F14.
@@ -436,32 +432,29 @@ def test_a_change_that_hangs_is_refused_and_the_looks_go_on(
     layers = FakeLayers()
     looking = switches(tmp_path, meter, layers)
 
-    async def history() -> None:
-        await looking.reload()
-        changing = asyncio.create_task(looking.update(lambda now: now.with_disabled("anomaly")))
-        while not writes:  # noqa: ASYNC110  # what is waited for is a thread
-            await asyncio.sleep(0.001)
-        await asyncio.wait_for(looking.reload(), 5.0)
-        assert not changing.done()
-        changing.cancel()
-        await asyncio.wait([changing])
+    await looking.reload()
+    changing = asyncio.create_task(looking.update(lambda now: now.with_disabled("anomaly")))
+    while not writes:  # noqa: ASYNC110  # what is waited for is a thread
+        await asyncio.sleep(0.001)
+    await asyncio.wait_for(looking.reload(), 5.0)
+    assert not changing.done()
+    changing.cancel()
+    await asyncio.wait([changing])
 
-        monkeypatch.setattr("deployments.scoring.layer_switches.UPDATE_WITHIN_S", 0.01)
-        with pytest.raises(LoadTimeout):
-            await looking.update(lambda now: now.with_disabled("behavior"))
-        await asyncio.wait_for(looking.reload(), 5.0)
-        assert (layers.disabled, len(writes)) == (frozenset(), 1)
+    monkeypatch.setattr("deployments.scoring.layer_switches.UPDATE_WITHIN_S", 0.01)
+    with pytest.raises(LoadTimeout):
+        await looking.update(lambda now: now.with_disabled("behavior"))
+    await asyncio.wait_for(looking.reload(), 5.0)
+    assert (layers.disabled, len(writes)) == (frozenset(), 1)
 
-        come_back.set()
-        assert looking._writing is not None
-        await looking._writing
-        await looking.reload()
-        assert layers.disabled == {"anomaly"}, "what the disk kept at last holds"
-
-    asyncio.run(history())
+    come_back.set()
+    assert looking._writing is not None
+    await looking._writing
+    await looking.reload()
+    assert layers.disabled == {"anomaly"}, "what the disk kept at last holds"
 
 
-def test_a_write_that_takes_too_long_is_a_timeout(
+async def test_a_write_that_takes_too_long_is_a_timeout(
     tmp_path: Path, meter: RecordingMeter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     come_back = threading.Event()
@@ -471,26 +464,20 @@ def test_a_write_that_takes_too_long_is_a_timeout(
     )
     monkeypatch.setattr("deployments.scoring.layer_switches.UPDATE_WITHIN_S", 0.01)
 
-    async def change() -> None:
-        try:
+    try:
+        with pytest.raises(LoadTimeout):
             await switches(tmp_path, meter, FakeLayers()).update(lambda now: now)
-        finally:
-            come_back.set()
-
-    with pytest.raises(LoadTimeout):
-        asyncio.run(change())
+    finally:
+        come_back.set()
 
 
-def test_each_switch_is_told_once(tmp_path: Path, meter: RecordingMeter, told: Told) -> None:
+async def test_each_switch_is_told_once(tmp_path: Path, meter: RecordingMeter, told: Told) -> None:
     looking = switches(tmp_path, meter, FakeLayers())
 
-    async def history() -> None:
-        await looking.reload()
-        await looking.update(lambda now: now.with_disabled("anomaly").with_reset("behavior"))
-        await looking.reload()
-        await looking.update(lambda now: now.with_enabled("anomaly"))
-
-    asyncio.run(history())
+    await looking.reload()
+    await looking.update(lambda now: now.with_disabled("anomaly").with_reset("behavior"))
+    await looking.reload()
+    await looking.update(lambda now: now.with_enabled("anomaly"))
 
     assert [len(told(event)) for event in ("layer_disabled", "layer_enabled", "layer_reset")] == [
         1,
@@ -502,27 +489,24 @@ def test_each_switch_is_told_once(tmp_path: Path, meter: RecordingMeter, told: T
 # -- the watch itself
 
 
-def test_a_poll_that_fails_does_not_end_the_monitor(
+async def test_a_poll_that_fails_does_not_end_the_monitor(
     tmp_path: Path, meter: RecordingMeter, told: Told
 ) -> None:
     pipelines = FakePipelines(RuntimeError("a mistake of ours"))
 
-    async def watched() -> None:
-        monitor = monitor_of(switches(tmp_path, meter, FakeLayers()), pipelines, every_s=0.001)
-        await monitor.start()
-        await asyncio.wait_for(pipelines.reported.wait(), 10)
-        await monitor.stop()
-
-    asyncio.run(watched())
+    monitor = monitor_of(switches(tmp_path, meter, FakeLayers()), pipelines, every_s=0.001)
+    await monitor.start()
+    await asyncio.wait_for(pipelines.reported.wait(), 10)
+    await monitor.stop()
 
     assert len(told("watch_failed")) == 1
     assert len(told("ml_models_status")) == 1
 
 
-def test_every_poll_sets_the_gauges_again(tmp_path: Path, meter: RecordingMeter) -> None:
+async def test_every_poll_sets_the_gauges_again(tmp_path: Path, meter: RecordingMeter) -> None:
     """Ray forgets them after 20 s."""
     made = switches(tmp_path, meter, FakeLayers())
 
-    asyncio.run(monitor_of(made, FakePipelines(), ScoringMetrics(meter)).poll())
+    await monitor_of(made, FakePipelines(), ScoringMetrics(meter)).poll()
 
     assert meter.refreshed == 1

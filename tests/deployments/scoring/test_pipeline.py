@@ -96,16 +96,14 @@ def pipeline_of(
     return made
 
 
-def verdicts_of(
+async def verdicts_of(
     pipeline: TenantPipeline, batch: EventBatch = FLOWS, *, waited_s: float = 0.0
 ) -> Verdicts:
-    async def scored() -> Verdicts:
-        (verdicts,) = await pipeline.score(batch, explain=False, since=time.monotonic() - waited_s)
-        await asyncio.sleep(0)  # a cancelled call ends in the next turn of the loop
-        assert asyncio.all_tasks() == {asyncio.current_task()}, "a call of a layer is left running"
-        return verdicts
-
-    return asyncio.run(scored())
+    before = asyncio.all_tasks()
+    (verdicts,) = await pipeline.score(batch, explain=False, since=time.monotonic() - waited_s)
+    await asyncio.sleep(0)  # a cancelled call ends in the next turn of the loop
+    assert asyncio.all_tasks() == before, "a call of a layer is left running"
+    return verdicts
 
 
 def opinion(verdicts: Verdicts, layer: str) -> LayerScores:
@@ -130,8 +128,8 @@ def budgets(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return asked
 
 
-def test_every_layer_speaks_and_is_named_in_one_order() -> None:
-    verdicts = verdicts_of(pipeline_of({}))
+async def test_every_layer_speaks_and_is_named_in_one_order() -> None:
+    verdicts = await verdicts_of(pipeline_of({}))
 
     assert [one.layer for one in verdicts.layers] == list(LAYERS)
     assert {one.status for one in verdicts.layers} == {LayerStatus.LIVE}
@@ -143,7 +141,7 @@ def test_every_layer_speaks_and_is_named_in_one_order() -> None:
 @pytest.mark.parametrize(
     "hung", [["anomaly"], ["behavior"], ["resilience"], ["anomaly", "behavior"], list(LAYERS)]
 )
-def test_a_hung_layer_is_a_missing_layer_within_the_deadline(
+async def test_a_hung_layer_is_a_missing_layer_within_the_deadline(
     hung: list[str], budgets: list[float]
 ) -> None:
     """P18.
@@ -153,7 +151,7 @@ def test_a_hung_layer_is_a_missing_layer_within_the_deadline(
     """
     layers = {layer: HungLayer() for layer in hung}
 
-    verdicts = verdicts_of(pipeline_of(layers, deadline_s=DEADLINE_S))
+    verdicts = await verdicts_of(pipeline_of(layers, deadline_s=DEADLINE_S))
 
     assert len(budgets) == 1
     assert budgets[0] <= DEADLINE_S
@@ -165,10 +163,10 @@ def test_a_hung_layer_is_a_missing_layer_within_the_deadline(
     assert verdicts.degraded
 
 
-def test_a_hung_layer_costs_about_its_deadline_in_real_time() -> None:
+async def test_a_hung_layer_costs_about_its_deadline_in_real_time() -> None:
     started = time.monotonic()
 
-    verdicts_of(pipeline_of({"behavior": HungLayer()}, deadline_s=DEADLINE_S))
+    await verdicts_of(pipeline_of({"behavior": HungLayer()}, deadline_s=DEADLINE_S))
 
     assert (
         time.monotonic() - started < 5.0
@@ -176,14 +174,16 @@ def test_a_hung_layer_costs_about_its_deadline_in_real_time() -> None:
 
 
 @pytest.mark.parametrize("waited_s", [0.0, 0.1, 0.25, 3.0])
-def test_time_spent_waiting_is_taken_off_the_deadline(
+async def test_time_spent_waiting_is_taken_off_the_deadline(
     waited_s: float, budgets: list[float]
 ) -> None:
     """P18, deadline + 10 %.
 
     The budget is spent from the moment the event came; a tenth of it stays for the layers.
     """
-    verdicts_of(pipeline_of({"anomaly": HungLayer()}, deadline_s=DEADLINE_S), waited_s=waited_s)
+    await verdicts_of(
+        pipeline_of({"anomaly": HungLayer()}, deadline_s=DEADLINE_S), waited_s=waited_s
+    )
 
     assert 0.1 * DEADLINE_S <= budgets[0] <= max(DEADLINE_S - waited_s, 0.1 * DEADLINE_S)
     assert waited_s >= DEADLINE_S or budgets[0] + waited_s <= 1.1 * DEADLINE_S
@@ -207,11 +207,11 @@ FAILURES = [
 
 @pytest.mark.parametrize(("error", "code"), FAILURES)
 @pytest.mark.parametrize("layer", list(LAYERS))
-def test_a_failing_layer_abstains_under_a_stable_code(
+async def test_a_failing_layer_abstains_under_a_stable_code(
     layer: str, error: BaseException, code: str
 ) -> None:
     """The others go on, and the error's own text stays inside."""
-    verdicts = verdicts_of(pipeline_of({layer: raises(error)}))
+    verdicts = await verdicts_of(pipeline_of({layer: raises(error)}))
 
     failed = opinion(verdicts, layer)
     assert (failed.status, failed.reason) == (LayerStatus.FALLBACK, code)
@@ -220,21 +220,21 @@ def test_a_failing_layer_abstains_under_a_stable_code(
     assert verdicts.degraded == FUSIONS.of(Kind.FLOW).counts(layer)
 
 
-def test_a_call_that_fails_before_it_is_awaited_is_a_failing_layer_too() -> None:
+async def test_a_call_that_fails_before_it_is_awaited_is_a_failing_layer_too() -> None:
     def call(_batch: EventBatch, _release: str, _explain: bool) -> Awaitable[LayerScores]:  # noqa: FBT001
         raise RuntimeError("no replicas")
 
-    verdicts = verdicts_of(pipeline_of({"behavior": call}))
+    verdicts = await verdicts_of(pipeline_of({"behavior": call}))
 
     assert opinion(verdicts, "behavior").reason == "LAYER_ERROR"
 
 
-def test_a_silent_layer_counts_for_nothing() -> None:
+async def test_a_silent_layer_counts_for_nothing() -> None:
     """P12: the shown score of an abstention moves neither score nor coverage."""
-    whole = verdicts_of(
+    whole = await verdicts_of(
         pipeline_of({"behavior": speaks("behavior", 0.01), "anomaly": speaks("anomaly", 0.9)})
     )
-    half = verdicts_of(
+    half = await verdicts_of(
         pipeline_of({"behavior": raises(ValueError()), "anomaly": speaks("anomaly", 0.9)})
     )
 
@@ -244,61 +244,61 @@ def test_a_silent_layer_counts_for_nothing() -> None:
     assert (half.score <= half.high).all()
 
 
-def test_without_a_fusion_every_verdict_is_indeterminate() -> None:
+async def test_without_a_fusion_every_verdict_is_indeterminate() -> None:
     """DESIGN section 4.
 
     The built-in rule still gives a score, and does not pretend that it was fitted.
     """
-    verdicts = verdicts_of(pipeline_of({}, release=None))
+    verdicts = await verdicts_of(pipeline_of({}, release=None))
 
     assert set(verdicts.label) == {VerdictLabel.INDETERMINATE}
     assert np.isfinite(verdicts.score).all()
     assert all(one.speaks for one in verdicts.layers)
 
 
-def test_a_layer_that_has_no_opinion_on_processes_is_not_asked_and_not_missed() -> None:
+async def test_a_layer_that_has_no_opinion_on_processes_is_not_asked_and_not_missed() -> None:
     async def unasked(_batch: EventBatch, _release: str, _explain: bool) -> LayerScores:  # noqa: FBT001
         raise AssertionError
 
-    verdicts = verdicts_of(pipeline_of({"behavior": unasked}), PROCESSES)
+    verdicts = await verdicts_of(pipeline_of({"behavior": unasked}), PROCESSES)
 
     assert opinion(verdicts, "behavior").status is LayerStatus.NOT_APPLICABLE
     assert verdicts.coverage == 1.0
     assert not verdicts.degraded
 
 
-def test_every_layer_is_asked_for_the_release_that_is_fused_with() -> None:
+async def test_every_layer_is_asked_for_the_release_that_is_fused_with() -> None:
     asked: list[tuple[int, bool]] = []
 
     async def call(batch: EventBatch, release: str, explain: bool) -> LayerScores:  # noqa: FBT001
         asked.append((release, explain))
         return LayerScores("behavior", LayerStatus.LIVE, "1", release, np.full(len(batch), 0.5))
 
-    verdicts_of(pipeline_of({"behavior": call}))
+    await verdicts_of(pipeline_of({"behavior": call}))
 
     assert asked == [(RELEASE, False)]
 
 
 @pytest.mark.parametrize("other", ["default/6", "other/7", ""])
-def test_an_answer_of_another_release_is_never_used(other: str) -> None:
+async def test_an_answer_of_another_release_is_never_used(other: str) -> None:
     """DESIGN section 4.
 
     An answer is made by one release only. Its calibration was fitted to another fusion.
     """
-    verdicts = verdicts_of(pipeline_of({"behavior": speaks("behavior", 0.99, release=other)}))
+    verdicts = await verdicts_of(pipeline_of({"behavior": speaks("behavior", 0.99, release=other)}))
 
     assert not opinion(verdicts, "behavior").speaks
     assert verdicts.coverage == pytest.approx(0.6)
 
 
 @pytest.mark.parametrize("size", [0, 1, 3])
-def test_an_answer_for_another_number_of_events_is_never_used(size: int) -> None:
+async def test_an_answer_for_another_number_of_events_is_never_used(size: int) -> None:
     """A layer's bug must not stop the others, nor score one event with another's opinion."""
 
     async def call(_batch: EventBatch, release: str, _explain: bool) -> LayerScores:  # noqa: FBT001
         return LayerScores("behavior", LayerStatus.LIVE, "1", release, np.full(size, 0.99))
 
-    verdicts = verdicts_of(pipeline_of({"behavior": call}))
+    verdicts = await verdicts_of(pipeline_of({"behavior": call}))
 
     assert not opinion(verdicts, "behavior").speaks
     assert verdicts.score.shape == (2,)
@@ -326,11 +326,11 @@ class States:
 
 
 @pytest.mark.parametrize("error", [RayActorError(), asyncio.CancelledError(), ValueError("inside")])
-def test_health_is_told_although_a_layer_cannot_tell_its_own(error: BaseException) -> None:
+async def test_health_is_told_although_a_layer_cannot_tell_its_own(error: BaseException) -> None:
     """P38: a layer that does not answer is a status, not a failure of the health route."""
     states = States({"anomaly": None, "behavior": error, "resilience": None})
 
-    view = asyncio.run(pipeline_of({}, states=states.calls).status())
+    view = await pipeline_of({}, states=states.calls).status()
 
     assert view.status is SystemStatus.PARTIALLY_OPERATIONAL
     assert view.health().providers["behavior"].status == "timeout"
@@ -338,36 +338,31 @@ def test_health_is_told_although_a_layer_cannot_tell_its_own(error: BaseExceptio
     assert view.coverage == pytest.approx(0.6)
 
 
-def test_probes_ask_the_layers_once_a_second_at_most() -> None:
+async def test_probes_ask_the_layers_once_a_second_at_most() -> None:
     states = States(dict.fromkeys(LAYERS))
     pipeline = pipeline_of({}, states=states.calls)
 
-    async def probed() -> None:
-        await asyncio.gather(*(pipeline.status() for _ in range(50)))
-
-    asyncio.run(probed())
+    await asyncio.gather(*(pipeline.status() for _ in range(50)))
 
     assert states.asked < 50  # three layers, at most a few rounds however slow the machine
 
 
-def test_a_probe_that_leaves_takes_its_calls_with_it() -> None:
+async def test_a_probe_that_leaves_takes_its_calls_with_it() -> None:
     """I10: a hung layer, asked by probes that give up early, would be asked by a heap of calls."""
+    before = asyncio.all_tasks()
 
     async def hung(_: str) -> Any:
         await asyncio.get_running_loop().create_future()
 
-    async def probed() -> None:
-        pipeline = pipeline_of({}, states={"anomaly": hung})
-        for _ in range(5):
-            probe = asyncio.create_task(pipeline.status())
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            probe.cancel()
-            await asyncio.wait([probe])
+    pipeline = pipeline_of({}, states={"anomaly": hung})
+    for _ in range(5):
+        probe = asyncio.create_task(pipeline.status())
         await asyncio.sleep(0)
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-
-    asyncio.run(probed())
+        await asyncio.sleep(0)
+        probe.cancel()
+        await asyncio.wait([probe])
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
 
 
 # -- a challenger in shadow
@@ -386,15 +381,12 @@ def by_release(layer: str, scores: Mapping[str, float]) -> Call:
     return call
 
 
-def shadowed(pipeline: TenantPipeline, batches: int = 10) -> list[Verdicts]:
-    async def scored() -> list[Verdicts]:
-        answers = []
-        for _ in range(batches):
-            answers += await pipeline.score(FLOWS, explain=False, since=time.monotonic())
-            await asyncio.gather(*pipeline._shadow_tasks)
-        return answers
-
-    return asyncio.run(scored())
+async def shadowed(pipeline: TenantPipeline, batches: int = 10) -> list[Verdicts]:
+    answers = []
+    for _ in range(batches):
+        answers += await pipeline.score(FLOWS, explain=False, since=time.monotonic())
+        await asyncio.gather(*pipeline._shadow_tasks)
+    return answers
 
 
 def quiet_and_loud() -> dict[str, Call]:
@@ -405,12 +397,12 @@ def quiet_and_loud() -> dict[str, Call]:
     }
 
 
-def test_a_challenger_scores_in_shadow_and_reaches_nobody() -> None:
+async def test_a_challenger_scores_in_shadow_and_reaches_nobody() -> None:
     """Section 7: its verdicts are counted, the answers are the champion's."""
     pipeline = pipeline_of(quiet_and_loud())
     pipeline.set_challenger(CHALLENGER)
 
-    answers = shadowed(pipeline, batches=20)
+    answers = await shadowed(pipeline, batches=20)
 
     assert {word for answer in answers for word in answer.label} == {VerdictLabel.BENIGN}
     assert pipeline.agreement is not None
@@ -418,12 +410,12 @@ def test_a_challenger_scores_in_shadow_and_reaches_nobody() -> None:
     assert pipeline.agreement.events == pytest.approx(SETTINGS.rollout.shadow_share * 40, abs=2)
 
 
-def test_without_a_challenger_nothing_is_scored_twice() -> None:
+async def test_without_a_challenger_nothing_is_scored_twice() -> None:
     pipeline = pipeline_of(quiet_and_loud())
     pipeline.set_challenger(CHALLENGER)
     pipeline.set_challenger(None)
 
-    shadowed(pipeline)
+    await shadowed(pipeline)
 
     assert pipeline.agreement is None
 
@@ -436,10 +428,10 @@ def test_the_champion_is_no_challenger_of_its_own() -> None:
     assert pipeline.agreement is None
 
 
-def test_beside_another_champion_counting_begins_anew_and_said_again_it_goes_on() -> None:
+async def test_beside_another_champion_counting_begins_anew_and_said_again_it_goes_on() -> None:
     pipeline = pipeline_of(quiet_and_loud())
     pipeline.set_challenger(CHALLENGER)
-    shadowed(pipeline)
+    await shadowed(pipeline)
     counted = pipeline.agreement
 
     pipeline.set_challenger(CHALLENGER)
@@ -451,7 +443,7 @@ def test_beside_another_champion_counting_begins_anew_and_said_again_it_goes_on(
     assert (pipeline.agreement.champion, pipeline.agreement.events) == ("default/9", 0)
 
 
-def test_a_challenger_that_does_not_answer_holds_up_no_answer_and_piles_up_nothing() -> None:
+async def test_a_challenger_that_does_not_answer_holds_up_no_answer_and_piles_up_nothing() -> None:
     hung = HungLayer()
 
     async def call(batch: EventBatch, release: str, explain: bool) -> LayerScores:  # noqa: FBT001
@@ -461,23 +453,20 @@ def test_a_challenger_that_does_not_answer_holds_up_no_answer_and_piles_up_nothi
             else speaks("anomaly", 0.01)(batch, release, explain)
         )
 
-    async def promise() -> None:
-        pipeline = pipeline_of({"anomaly": call}, deadline_s=0.2)
-        pipeline.set_challenger(CHALLENGER)
-        for _ in range(200):
-            (answer,) = await pipeline.score(FLOWS, explain=False, since=time.monotonic())
-            assert opinion(answer, "anomaly").status is LayerStatus.LIVE
-        assert len(pipeline._shadow_tasks) <= SETTINGS.rollout.shadows_in_flight
-        await asyncio.gather(*pipeline._shadow_tasks)
-
-    asyncio.run(promise())
+    pipeline = pipeline_of({"anomaly": call}, deadline_s=0.2)
+    pipeline.set_challenger(CHALLENGER)
+    for _ in range(200):
+        (answer,) = await pipeline.score(FLOWS, explain=False, since=time.monotonic())
+        assert opinion(answer, "anomaly").status is LayerStatus.LIVE
+    assert len(pipeline._shadow_tasks) <= SETTINGS.rollout.shadows_in_flight
+    await asyncio.gather(*pipeline._shadow_tasks)
 
 
-def test_a_parents_release_stands_in_as_last_good() -> None:
+async def test_a_parents_release_stands_in_as_last_good() -> None:
     """N-05: whoever reads the verdict sees that it is not by the models that the tenant wants."""
     layers = layer_client({layer: speaks(layer) for layer in LAYERS}, deadline_s=20.0)
     pipeline = tenant_pipeline(layers, "acme", settings=SETTINGS)
     pipeline.controller.switch_to(FUSIONS, at_once=True)
 
-    assert {one.status for one in verdicts_of(pipeline).layers} == {LayerStatus.LAST_GOOD}
-    assert verdicts_of(pipeline).coverage == 1.0
+    assert {one.status for one in (await verdicts_of(pipeline)).layers} == {LayerStatus.LAST_GOOD}
+    assert (await verdicts_of(pipeline)).coverage == 1.0

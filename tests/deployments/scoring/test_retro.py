@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,6 +39,8 @@ from tests.deployments.conftest import (
     RecordingMeter,
     broken_slot,
 )
+
+LIMIT_S = 30.0  # a test that hangs fails after this time
 
 HOUR_S = 3600.0
 T0 = 1_767_225_600.0  # 2026-01-01
@@ -164,31 +166,20 @@ class World:
         ]
 
 
-Promise = Callable[[World], Awaitable[None]]
-
-
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path / "state" / "retro")
 
 
-def kept(promise: Awaitable[None]) -> None:
-    async def bounded() -> None:
-        await asyncio.wait_for(promise, 30.0)
-
-    asyncio.run(bounded())
-
-
 # -- what is kept
 
 
-def test_only_what_a_part_of_the_ensemble_saw_is_kept(world: World) -> None:
+async def test_only_what_a_part_of_the_ensemble_saw_is_kept(world: World) -> None:
     """A silent posture leaves the coverage whole.
 
     It is no evidence about the event, so nothing was missed for want of it.
     """
-
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         events = [flow(number) for number in range(5)]
         answers = [
             verdict(events[0], coverage=1.0),
@@ -206,13 +197,11 @@ def test_only_what_a_part_of_the_ensemble_saw_is_kept(world: World) -> None:
         await world.looks()
         assert sorted(event for batch in world.ensemble.seen for event in batch) == ["f1", "f3"]
 
-    kept(promise())
 
-
-def test_what_is_kept_is_the_event_as_it_came_when_it_came_and_what_was_said_of_it(
+async def test_what_is_kept_is_the_event_as_it_came_when_it_came_and_what_was_said_of_it(
     world: World,
 ) -> None:
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         events = [
             wire.FlowRequest(
                 features={"Flow Duration": 3.0, "Destination Port": None}, id="f1", time="now"
@@ -236,11 +225,9 @@ def test_what_is_kept_is_the_event_as_it_came_when_it_came_and_what_was_said_of_
         assert {line["at"] for line in lines} == {T0 - 1.5}
         assert lines[0]["was"] == {"score": 0.5, "verdict": "suspicious", "coverage": 0.25}
 
-    kept(promise())
 
-
-def test_an_event_has_one_digest_however_its_sender_ordered_it(world: World) -> None:
-    async def promise() -> None:
+async def test_an_event_has_one_digest_however_its_sender_ordered_it(world: World) -> None:
+    async with asyncio.timeout(LIMIT_S):
         one = wire.parse_event(
             b'{"kind":"flow","features":{"Flow Duration":3,"Destination Port":80},"id":"a"}'
         )
@@ -254,13 +241,10 @@ def test_an_event_has_one_digest_however_its_sender_ordered_it(world: World) -> 
 
         assert len({finding.digest for finding in world.findings}) == 2
 
-    kept(promise())
 
-
-def test_an_offer_touches_no_disk(world: World) -> None:
+async def test_an_offer_touches_no_disk(world: World) -> None:
     """The hot path: what is written is written by another thread, later."""
-
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         world.spool.offer(["default"], [flow(1)], [verdict(flow(1))])
         assert not world.root.exists()
 
@@ -277,13 +261,11 @@ def test_an_offer_touches_no_disk(world: World) -> None:
         assert threading.get_ident() not in written_by
         assert len(world.files()) == 1
 
-    kept(promise())
 
-
-def test_the_buffer_is_bounded_and_what_it_cannot_take_is_counted(
+async def test_the_buffer_is_bounded_and_what_it_cannot_take_is_counted(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         monkeypatch.setattr(retro_spool, "BUFFER_BYTES", 10 * 4096)
         events = [flow(number) for number in range(25)]
 
@@ -298,43 +280,37 @@ def test_the_buffer_is_bounded_and_what_it_cannot_take_is_counted(
             15,
         )
 
-    kept(promise())
-
 
 def test_a_long_command_line_weighs_what_it_weighs(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def promise() -> None:
-        monkeypatch.setattr(retro_spool, "BUFFER_BYTES", 1 << 20)
+    monkeypatch.setattr(retro_spool, "BUFFER_BYTES", 1 << 20)
 
-        world.spool.offer(
-            ["default"] * 2,
-            [process(1, "A" * (2 << 20)), process(2)],
-            [verdict(process(1)), verdict(process(2))],
-        )
+    world.spool.offer(
+        ["default"] * 2,
+        [process(1, "A" * (2 << 20)), process(2)],
+        [verdict(process(1)), verdict(process(2))],
+    )
 
-        assert world.spool.counts().dropped["buffer_full"] == 1
-
-    kept(promise())
+    assert world.spool.counts().dropped["buffer_full"] == 1
 
 
-def test_switched_off_nothing_is_written_and_nothing_runs(tmp_path: Path) -> None:
-    async def promise() -> None:
+async def test_switched_off_nothing_is_written_and_nothing_runs(tmp_path: Path) -> None:
+    async with asyncio.timeout(LIMIT_S):
         world = World(tmp_path / "retro", LIMITS.model_copy(update={"enabled": False}))
+        before = asyncio.all_tasks()
 
         await world.spool.start()
         await world.degraded(flow(1))
         await world.spool.stop()
 
-        assert len(asyncio.all_tasks()) <= 2  # this one and its time limit
+        assert asyncio.all_tasks() == before
         assert not world.root.exists()
         assert world.spool.counts().spooled == 0
 
-    kept(promise())
 
-
-def test_the_limits_of_the_settings_hold(world: World) -> None:
-    async def promise() -> None:
+async def test_the_limits_of_the_settings_hold(world: World) -> None:
+    async with asyncio.timeout(LIMIT_S):
         for start in range(0, 8000, 500):
             world.ensemble.now += 60.0
             await world.degraded(*(flow(number) for number in range(start, start + 500)))
@@ -350,14 +326,12 @@ def test_the_limits_of_the_settings_hold(world: World) -> None:
         assert (counts.waiting_events, counts.waiting_bytes, counts.oldest_age_s) == (0, 0, 0.0)
         assert counts.dropped["age"] + counts.dropped["size"] == 8000
 
-    kept(promise())
-
 
 # -- the second look
 
 
-def test_what_turns_hostile_is_a_finding_with_its_original_time(world: World) -> None:
-    async def promise() -> None:
+async def test_what_turns_hostile_is_a_finding_with_its_original_time(world: World) -> None:
+    async with asyncio.timeout(LIMIT_S):
         await world.degraded(flow(1), flow(2))
         world.ensemble.now += 90 * 60.0
         world.ensemble.recover()
@@ -385,8 +359,6 @@ def test_what_turns_hostile_is_a_finding_with_its_original_time(world: World) ->
         assert (counts.rescored, counts.findings, counts.waiting_events) == (2, 1, 0)
         assert world.files() == []
 
-    kept(promise())
-
 
 NEWS = [
     ("benign", "suspicious", True),
@@ -401,13 +373,13 @@ NO_NEWS = [
 
 
 @pytest.mark.parametrize(("was", "now", "is_news"), [*NEWS, *NO_NEWS])
-def test_a_finding_is_what_alarms_more_than_it_did(
+async def test_a_finding_is_what_alarms_more_than_it_did(
     world: World,
     was: str,
     now: str,
     is_news: bool,  # noqa: FBT001
 ) -> None:  # a case
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         await world.degraded(flow(1), word=was)
         world.ensemble.recover()
         world.ensemble.answer = lambda event: verdict(event, now, 1.0)
@@ -416,11 +388,9 @@ def test_a_finding_is_what_alarms_more_than_it_did(
 
         assert bool(world.findings) is is_news
 
-    kept(promise())
 
-
-def test_nothing_is_scored_again_while_no_more_of_the_ensemble_speaks(world: World) -> None:
-    async def promise() -> None:
+async def test_nothing_is_scored_again_while_no_more_of_the_ensemble_speaks(world: World) -> None:
+    async with asyncio.timeout(LIMIT_S):
         await world.degraded(flow(1), process(1))
 
         await world.looks()
@@ -430,11 +400,9 @@ def test_nothing_is_scored_again_while_no_more_of_the_ensemble_speaks(world: Wor
 
         assert world.ensemble.seen == [["p1"]]
 
-    kept(promise())
 
-
-def test_a_batch_of_the_second_look_is_small(world: World) -> None:
-    async def promise() -> None:
+async def test_a_batch_of_the_second_look_is_small(world: World) -> None:
+    async with asyncio.timeout(LIMIT_S):
         await world.degraded(*(flow(number) for number in range(200)))
         world.ensemble.recover()
 
@@ -443,16 +411,13 @@ def test_a_batch_of_the_second_look_is_small(world: World) -> None:
         assert [len(batch) for batch in world.ensemble.seen] == [64, 64, 64, 8]
         assert len(world.found) == 200
 
-    kept(promise())
 
-
-def test_a_second_look_that_sees_no_more_stops_and_keeps_everything(world: World) -> None:
+async def test_a_second_look_that_sees_no_more_stops_and_keeps_everything(world: World) -> None:
     """The state said it was over and it was not.
 
     Each try comes later than the last, until the ensemble sees again.
     """
-
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         await world.degraded(*(flow(number) for number in range(100)))
         world.ensemble.recover()
         world.ensemble.answer = lambda event: verdict(event, "malicious", 0.4)
@@ -479,11 +444,9 @@ def test_a_second_look_that_sees_no_more_stops_and_keeps_everything(world: World
         assert sorted(world.found) == sorted(f"f{number}" for number in range(100))
         assert world.spool.counts().waiting_events == 0
 
-    kept(promise())
 
-
-def test_after_a_relapse_the_next_recovery_is_not_waited_out(world: World) -> None:
-    async def promise() -> None:
+async def test_after_a_relapse_the_next_recovery_is_not_waited_out(world: World) -> None:
+    async with asyncio.timeout(LIMIT_S):
         await world.degraded(flow(1))
         world.ensemble.recover()
         world.ensemble.answer = lambda event: verdict(event, "malicious", 0.4)
@@ -495,13 +458,11 @@ def test_after_a_relapse_the_next_recovery_is_not_waited_out(world: World) -> No
 
         assert world.found == ["f1"]
 
-    kept(promise())
 
-
-def test_one_event_that_no_layer_can_score_holds_up_no_other_and_goes_round_in_no_loop(
+async def test_one_event_that_no_layer_can_score_holds_up_no_other_and_goes_round_in_no_loop(
     world: World,
 ) -> None:
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         await world.degraded(*(flow(number) for number in range(130)))
         world.ensemble.recover()
         world.ensemble.answer = lambda event: verdict(
@@ -516,15 +477,12 @@ def test_one_event_that_no_layer_can_score_holds_up_no_other_and_goes_round_in_n
         await world.looks()
         assert len(world.ensemble.seen) == tries
 
-    kept(promise())
 
-
-def test_what_more_but_not_all_of_the_ensemble_saw_is_told_and_looked_at_once_more(
+async def test_what_more_but_not_all_of_the_ensemble_saw_is_told_and_looked_at_once_more(
     world: World,
 ) -> None:
     """Each look sees more than the last, so there is an end to them; nothing is told twice."""
-
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         await world.degraded(flow(1), flow(2), word="indeterminate", coverage=0.0)
         world.ensemble.coverage[Kind.FLOW] = 0.4
         words = {"f1": "suspicious", "f2": "benign"}
@@ -543,11 +501,11 @@ def test_what_more_but_not_all_of_the_ensemble_saw_is_told_and_looked_at_once_mo
         assert [finding.was.coverage for finding in world.findings] == [0.0, 0.4]
         assert world.spool.counts().waiting_events == 0
 
-    kept(promise())
 
-
-def test_an_event_that_the_door_of_today_refuses_is_counted_and_passed_over(world: World) -> None:
-    async def promise() -> None:
+async def test_an_event_that_the_door_of_today_refuses_is_counted_and_passed_over(
+    world: World,
+) -> None:
+    async with asyncio.timeout(LIMIT_S):
         await world.degraded(*(flow(number) for number in range(3)))
         (segment,) = world.files()
         segment.write_bytes(
@@ -567,16 +525,14 @@ def test_an_event_that_the_door_of_today_refuses_is_counted_and_passed_over(worl
             world.spool.counts().waiting_events,
         ) == (2, 0)
 
-    kept(promise())
-
 
 # -- order, crashes and disks
 
 
-def test_an_event_is_forgotten_only_after_its_finding_is_on_the_disk(
+async def test_an_event_is_forgotten_only_after_its_finding_is_on_the_disk(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         await world.degraded(flow(1), flow(2))
         world.ensemble.recover()
 
@@ -593,10 +549,8 @@ def test_an_event_is_forgotten_only_after_its_finding_is_on_the_disk(
 
         assert sorted(world.found) == ["f1", "f2"]
 
-    kept(promise())
 
-
-def test_a_crash_between_finding_and_forgetting_repeats_the_finding_under_the_same_name(
+async def test_a_crash_between_finding_and_forgetting_repeats_the_finding_under_the_same_name(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At least once: the same digest and time are the same event."""
@@ -604,7 +558,7 @@ def test_a_crash_between_finding_and_forgetting_repeats_the_finding_under_the_sa
     class Crash(BaseException):
         pass
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         await world.degraded(flow(1))
         world.ensemble.recover()
 
@@ -624,15 +578,14 @@ def test_a_crash_between_finding_and_forgetting_repeats_the_finding_under_the_sa
         assert (first.digest, first.at) == (second.digest, second.at)
         assert world.spool.counts().adopted == 1
 
-    kept(promise())
 
-
-def test_a_failing_disk_costs_the_spool_and_is_said_once_on_change(
+async def test_a_failing_disk_costs_the_spool_and_is_said_once_on_change(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "ray.serve")
 
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
+
         def full(*_: object) -> int:
             raise OSError(errno.ENOSPC, "no space left on device")
 
@@ -647,11 +600,9 @@ def test_a_failing_disk_costs_the_spool_and_is_said_once_on_change(
         assert said == [("retro_disk_failed", "ENOSPC"), ("retro_disk_recovered", "")]
         assert world.spool.counts().spooled == 1
 
-    kept(promise())
 
-
-def test_what_is_in_the_buffer_at_the_end_is_for_the_next_one(world: World) -> None:
-    async def promise() -> None:
+async def test_what_is_in_the_buffer_at_the_end_is_for_the_next_one(world: World) -> None:
+    async with asyncio.timeout(LIMIT_S):
         await world.spool.start()
         world.spool.offer(["default"], [flow(1)], [verdict(flow(1))])
         await world.spool.stop()
@@ -661,14 +612,12 @@ def test_what_is_in_the_buffer_at_the_end_is_for_the_next_one(world: World) -> N
 
         assert heir.counts().waiting_events == 1
 
-    kept(promise())
-
 
 # -- traffic first
 
 
-def test_the_second_look_waits_while_callers_wait(world: World) -> None:
-    async def promise() -> None:
+async def test_the_second_look_waits_while_callers_wait(world: World) -> None:
+    async with asyncio.timeout(LIMIT_S):
         await world.degraded(*(flow(number) for number in range(100)))
         world.ensemble.recover()
         world.ensemble.is_busy = True
@@ -690,13 +639,12 @@ def test_the_second_look_waits_while_callers_wait(world: World) -> None:
         assert looks_at_a_sleep[:20] == [0] * 20
         assert len(world.found) == 100
 
-    kept(promise())
 
-
-def test_a_door_that_is_never_idle_lets_one_small_batch_through_a_second(world: World) -> None:
+async def test_a_door_that_is_never_idle_lets_one_small_batch_through_a_second(
+    world: World,
+) -> None:
     """Or the spool of a busy service would starve until its age limit drops it."""
-
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         await world.degraded(*(flow(number) for number in range(64 * 10)))
         world.ensemble.recover()
         world.ensemble.is_busy = True
@@ -709,13 +657,11 @@ def test_a_door_that_is_never_idle_lets_one_small_batch_through_a_second(world: 
 
         assert 10.0 <= world.ensemble.now - began <= 12.0
 
-    kept(promise())
 
-
-def test_a_second_look_that_fails_is_said_and_tried_again(
+async def test_a_second_look_that_fails_is_said_and_tried_again(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def promise() -> None:
+    async with asyncio.timeout(LIMIT_S):
         await world.degraded(flow(1))
         world.ensemble.recover()
         done = asyncio.Event()
@@ -736,8 +682,6 @@ def test_a_second_look_that_fails_is_said_and_tried_again(
         assert world.found == ["f1"]
         assert "retro_look_failed" in caplog.messages
         assert "hunter2" not in caplog.text
-
-    kept(promise())
 
 
 # -- at the door

@@ -210,16 +210,16 @@ def test_who_knocks_too_often_without_a_key_is_refused_late_and_no_tenant_pays(
     assert world.post("/score", BEARER).status_code == 200
 
 
-def test_a_batch_is_charged_for_the_rest_of_its_events(world: World) -> None:
+async def test_a_batch_is_charged_for_the_rest_of_its_events(world: World) -> None:
     caller = Caller(ACME, frozenset(), "0badcafe")
 
-    asyncio.run(world.authenticator.consume(caller, 1))
-    asyncio.run(world.authenticator.consume(caller, 101))
+    await world.authenticator.consume(caller, 1)
+    await world.authenticator.consume(caller, 101)
     assert world.limits.taken == [(ACME, 5.0)]
 
     world.limits.wait_s = 2.0
     with pytest.raises(RateLimited):
-        asyncio.run(world.authenticator.consume(caller, 2))
+        await world.authenticator.consume(caller, 2)
     assert world.stalled == 1
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from html.parser import HTMLParser
 from urllib.parse import urljoin
@@ -77,19 +76,16 @@ def test_nothing_else_is_handed_out(door: Door, name: str) -> None:
     assert door.get(f"/docs/{name}").status_code in {307, 404}
 
 
-def test_the_same_page_serves_an_application_below_a_prefix() -> None:
+async def test_the_same_page_serves_an_application_below_a_prefix() -> None:
     app = Starlette(routes=[Mount("/models", routes=docs_routes("Axon's <models>", lambda: b"{}"))])
 
-    async def statuses() -> dict[str, int]:
-        async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(app=app), base_url="http://axon"
-        ) as client:
-            page = await client.get("/models/docs")
-            assert "<title>Axon&#x27;s &lt;models&gt;</title>" in page.text
-            links = [urljoin("/models/docs", link) for link in links_of(page.text).found]
-            return {link: (await client.get(link)).status_code for link in links}
-
-    found = asyncio.run(statuses())
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app=app), base_url="http://axon"
+    ) as client:
+        page = await client.get("/models/docs")
+        assert "<title>Axon&#x27;s &lt;models&gt;</title>" in page.text
+        links = [urljoin("/models/docs", link) for link in links_of(page.text).found]
+        found = {link: (await client.get(link)).status_code for link in links}
 
     links = [*(f"/models/docs/{name}" for name in DOCS_FILES), "/models/openapi.json"]
     assert found == dict.fromkeys(links, 200)

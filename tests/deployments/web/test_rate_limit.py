@@ -225,37 +225,30 @@ class Sleepers:
         self._goes_on.set()
 
 
-def test_the_refused_wait_each_a_time_of_its_own() -> None:
-    async def promise() -> None:
-        sleepers, luck = Sleepers(), iter([0.0, 0.5])
-        stall = Tarpit(0.5, sleep=sleepers, jitter=lambda: next(luck))
-        waiting = [asyncio.create_task(stall.wait()) for _ in range(2)]
-        await asyncio.sleep(0)
-        assert sleepers.asked_s == [0.5, 0.625]
-        assert not any(task.done() for task in waiting)
-        sleepers.wake()
-        await asyncio.gather(*waiting)
-
-    asyncio.run(promise())
+async def test_the_refused_wait_each_a_time_of_its_own() -> None:
+    sleepers, luck = Sleepers(), iter([0.0, 0.5])
+    stall = Tarpit(0.5, sleep=sleepers, jitter=lambda: next(luck))
+    waiting = [asyncio.create_task(stall.wait()) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert sleepers.asked_s == [0.5, 0.625]
+    assert not any(task.done() for task in waiting)
+    sleepers.wake()
+    await asyncio.gather(*waiting)
 
 
-def test_only_so_many_wait_and_their_places_are_given_back_by_who_leaves_too() -> None:
+async def test_only_so_many_wait_and_their_places_are_given_back_by_who_leaves_too() -> None:
     """A wait takes room from those who are not refused."""
+    sleepers = Sleepers()
+    stall = Tarpit(0.5, most=2, sleep=sleepers, jitter=lambda: 0.0)
+    first, second = [asyncio.create_task(stall.wait()) for _ in range(2)]
+    await asyncio.sleep(0)
+    await asyncio.wait_for(stall.wait(), 1.0)  # at once
 
-    async def promise() -> None:
-        sleepers = Sleepers()
-        stall = Tarpit(0.5, most=2, sleep=sleepers, jitter=lambda: 0.0)
-        first, second = [asyncio.create_task(stall.wait()) for _ in range(2)]
-        await asyncio.sleep(0)
-        await asyncio.wait_for(stall.wait(), 1.0)  # at once
-
-        first.cancel()  # its caller hung up
-        await asyncio.gather(first, return_exceptions=True)
-        third = asyncio.create_task(stall.wait())
-        await asyncio.sleep(0)
-        assert not third.done()
-        assert len(sleepers.asked_s) == 3
-        sleepers.wake()
-        await asyncio.gather(second, third)
-
-    asyncio.run(promise())
+    first.cancel()  # its caller hung up
+    await asyncio.gather(first, return_exceptions=True)
+    third = asyncio.create_task(stall.wait())
+    await asyncio.sleep(0)
+    assert not third.done()
+    assert len(sleepers.asked_s) == 3
+    sleepers.wake()
+    await asyncio.gather(second, third)

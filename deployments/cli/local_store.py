@@ -9,7 +9,7 @@ import os
 import pwd
 from datetime import UTC, datetime
 
-from deployments.config import Settings, read_settings, read_signer, read_trust
+from deployments.config import Settings, Tenants, read_settings, read_signer, read_trust
 from ensemble.layers.catalog import layers_by_model
 from ensemble.store import Actor, ModelRegistry, Store, Tenant
 
@@ -27,9 +27,19 @@ def own_store(settings: Settings | None = None) -> Store:
 
 
 def own_registry(tenant: Tenant) -> ModelRegistry:
-    """The models of a tenant in the store of this machine."""
-    store = own_store()
-    return ModelRegistry(store, tenant, read_signer, layer_models=frozenset(layers_by_model()))
+    """The models of a tenant in the store of this machine, and those that it inherits.
+
+    Raises:
+        pydantic.ValidationError: the trust list is wrong.
+    """
+    settings = read_settings()
+    return ModelRegistry(
+        own_store(settings),
+        tenant,
+        read_signer,
+        parents=Tenants(settings).lineage(tenant)[1:],
+        layer_models=frozenset(layers_by_model()),
+    )
 
 
 def chosen_tenant(name: str | None) -> Tenant:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -11,23 +11,11 @@ from rich.console import RenderableType
 
 from deployments.cli import console
 from deployments.cli.console import Column, minutes, plain, print_json, table
-from deployments.cli.local_store import chosen_tenant, own_store
+from deployments.cli.local_store import chosen_tenant, own_registry
 from deployments.cli.options import JsonOption, TenantOption
 from deployments.cli.releases import parse_alias
 from ensemble.errors import ArtifactMissing
-from ensemble.store import (
-    BundleInfo,
-    ModelName,
-    ReleaseListing,
-    ReleaseRef,
-    Store,
-    Tenant,
-    describe_bundle,
-    list_models,
-    list_releases,
-    read_challenger,
-    read_pointer,
-)
+from ensemble.store import ModelName, ReleaseListing, VisibleModel
 
 __all__ = ["Name", "info", "list_models_and_releases", "versions"]
 
@@ -41,30 +29,39 @@ def list_models_and_releases(
 ) -> None:
     """List, promote, roll back and move models.
 
-    Without a verb: list the models and the releases of a tenant, and mark what serves.
+    Without a verb: list the models that a tenant has or inherits, and its releases; mark what
+    serves.
     """
     if context.invoked_subcommand is not None:
         return
-    store, owner = own_store(), chosen_tenant(tenant)
-    infos, releases = list_models(store, owner), list_releases(store, owner)
-    serves, shadow = _current(store, owner), read_challenger(store, owner)
+    owner = chosen_tenant(tenant)
+    registry = own_registry(owner)
+    models, overview = registry.models(), registry.overview()
+    serves = overview.pointer.ref if overview.pointer else None
+    challenger = overview.challenger
+    problems = {"pointer": overview.pointer_error, "challenger": overview.challenger_error}
     if as_json:
         print_json(
             {
                 "tenant": owner,
                 "serves": serves.serial if serves else None,
-                "challenger": shadow.serial if shadow else None,
-                "models": [one.to_dict() for one in infos],
-                "releases": [_release_dict(one) for one in releases],
+                "problem": error.code if (error := problems["pointer"]) else "",
+                "challenger": challenger.serial if challenger else None,
+                "challenger_problem": error.code if (error := problems["challenger"]) else "",
+                "models": [_model_dict(one) for one in models],
+                "releases": [_release_dict(one) for one in overview.releases],
             }
         )
         return
-    if not infos and not releases:
+    for what, error in problems.items():
+        if error:
+            console.out.print(f"the {what} is broken: {error}", markup=False)
+    if models:
+        console.out.print(_models_table(models), "")
+    if not overview.releases:
         console.out.print(f"tenant {owner} has no release yet; `axon train` publishes one")
         return
-    if infos:
-        console.out.print(_models_table(infos), "")
-    marks = {serves: "[green]serves[/green]", shadow: "[yellow]challenger[/yellow]"}
+    marks = {serves: "[green]serves[/green]", challenger: "[yellow]challenger[/yellow]"}
     console.out.print(
         table(
             ["release", "", "created", "from", Column("notes", wraps=True)],
@@ -76,7 +73,7 @@ def list_models_and_releases(
                     _origin(is_shipped=one.is_shipped),
                     plain(one.problem or one.notes),
                 ]
-                for one in releases
+                for one in overview.releases
             ],
         )
     )
@@ -84,13 +81,13 @@ def list_models_and_releases(
 
 def versions(name: Name, *, tenant: TenantOption = None, as_json: JsonOption = False) -> None:
     """List every version of one model, newest first."""
-    infos = list_models(own_store(), chosen_tenant(tenant), ModelName(name))
-    if not infos:
+    models = own_registry(chosen_tenant(tenant)).models(ModelName(name))
+    if not models:
         raise ArtifactMissing(f"model {name}")
     if as_json:
-        print_json([one.to_dict() for one in infos])
+        print_json([_model_dict(one) for one in models])
     else:
-        console.out.print(_models_table(infos))
+        console.out.print(_models_table(models))
 
 
 def info(
@@ -117,8 +114,8 @@ def info(
         if version.isdecimal()
         else parse_alias(version)
     )
-    found = describe_bundle(own_store(), chosen_tenant(tenant), ModelName(name), wanted)
-    known = found.to_dict()
+    found = own_registry(chosen_tenant(tenant)).describe(ModelName(name), wanted)
+    known = _model_dict(found)
     if as_json:
         print_json(known)
     else:
@@ -128,11 +125,11 @@ def info(
                 [[f"[bold]{key}[/bold]", plain(_in_words(value))] for key, value in known.items()],
             )
         )
-    if found.problem:
+    if found.info.problem:
         raise typer.Exit(1)
 
 
-def _models_table(infos: Iterable[BundleInfo]) -> RenderableType:
+def _models_table(models: Sequence[VisibleModel]) -> RenderableType:
     return table(
         [
             "model",
@@ -150,21 +147,18 @@ def _models_table(infos: Iterable[BundleInfo]) -> RenderableType:
                 str(one.version),
                 "[green]serves[/green]" if one.why_in_use == "it serves" else " ".join(one.aliases),
                 minutes(one.created_at),
-                _origin(is_shipped=one.is_shipped),
+                f"tenant {one.tenant_id}" if is_inherited else _origin(is_shipped=one.is_shipped),
                 f"{one.size_mb:.2f}",
                 plain(one.metadata.model_type),
                 plain(one.problem),
             ]
-            for one in infos
+            for one, is_inherited in ((model.info, model.is_inherited) for model in models)
         ],
     )
 
 
-def _current(store: Store, tenant: Tenant) -> ReleaseRef | None:
-    try:
-        return read_pointer(store, tenant).ref
-    except ArtifactMissing:
-        return None
+def _model_dict(one: VisibleModel) -> dict[str, Any]:
+    return one.info.to_dict() | {"shared": one.is_inherited}
 
 
 def _release_dict(one: ReleaseListing) -> dict[str, Any]:

@@ -178,6 +178,7 @@ def _listed(overview: ReleaseOverview, tenant: Tenant, serving: Tenant) -> respo
         previous=[ref.serial for ref in pointer.previous] if pointer else [],
         challenger=challenger.serial if challenger else None,
         problem=overview.pointer_error.code if overview.pointer_error else "",
+        challenger_problem=overview.challenger_error.code if overview.challenger_error else "",
         releases=releases,
     )
 

@@ -229,6 +229,7 @@ class ReleaseList(Struct):
             none, or none that can be read.
         previous: releases to fall back to, the last one first.
         problem: what is wrong with the pointer, as a code; left empty where nothing is.
+        challenger_problem: what is wrong with the challenger's alias, likewise.
     """
 
     tenant_id: str
@@ -238,6 +239,7 @@ class ReleaseList(Struct):
     previous: list[int]
     challenger: int | None
     problem: str
+    challenger_problem: str
     releases: list[ReleaseSummary]
 
 

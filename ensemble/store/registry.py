@@ -71,12 +71,14 @@ class ReleaseOverview:
         pointer: None where there is none, or none that can be read.
         pointer_error: why a pointer that is there cannot be read; None for no pointer.
         challenger: None where there is none, or none that can be read.
+        challenger_error: why an alias that is there cannot be read.
         releases: newest first.
     """
 
     pointer: Pointer | None
     pointer_error: ArtifactError | None
     challenger: ReleaseRef | None
+    challenger_error: ArtifactError | None
     releases: tuple[ReleaseListing, ...]
 
 
@@ -153,9 +155,8 @@ class ModelRegistry:
 
     def overview(self) -> ReleaseOverview:
         """List the tenant's own releases with what serves and what is evaluated."""
-        pointer, error = self._pointer()
         releases = list_releases(self.store, self.tenant)
-        return ReleaseOverview(pointer, error, self._challenger(), releases)
+        return ReleaseOverview(*self._pointer(), *self._challenger(), releases)
 
     def release(self, number: int) -> ReleaseRef:
         """Find a release by number, unproven; the state root comes before the shipped one.
@@ -180,7 +181,7 @@ class ModelRegistry:
         serial = pointer.serial if pointer else 0
         if isinstance(which, int):
             ref = self.release(which)
-            if ref != self._challenger():
+            if ref != self._challenger()[0]:
                 return promote(
                     self.store, self.tenant, ref, serial, signer=self._signer, at_once=at_once
                 )
@@ -331,11 +332,11 @@ class ModelRegistry:
         except ArtifactError as error:
             return None, error if has_pointer(self.store, self.tenant) else None
 
-    def _challenger(self) -> ReleaseRef | None:
+    def _challenger(self) -> tuple[ReleaseRef | None, ArtifactError | None]:
         try:
-            return read_challenger(self.store, self.tenant)
-        except ArtifactError:  # a broken alias names nothing
-            return None
+            return read_challenger(self.store, self.tenant), None
+        except ArtifactError as error:
+            return None, error
 
     def _own(self, model: ModelName, which: int | Alias | None) -> BundleRef:
         ref = resolve_bundle(self.store, self.tenant, model, which)

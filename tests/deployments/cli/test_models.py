@@ -152,6 +152,45 @@ def test_a_broken_model_is_shown_with_exit_code_one(
     assert "not in the store" in done(axon("models", "versions", "tabular"))
 
 
+def test_inherited_models_are_listed_and_described(
+    axon: Axon, own: Callable[..., BundleRef]
+) -> None:
+    own()
+
+    listed = json.loads(done(axon("models", "--tenant", "guest", "--json")))["models"]
+    info = json.loads(done(axon("models", "info", "anomaly-flow", "--tenant", "guest", "--json")))
+    versions = done(axon("models", "versions", "anomaly-flow", "--tenant", "guest", "--json"))
+
+    inherited = {(one["model_name"], one["tenant_id"], one["shared"]) for one in listed}
+    assert ("anomaly-flow", "default", True) in inherited
+    assert "tabular" not in {name for name, *_ in inherited}, "no champion, so not visible"
+    assert (info["tenant_id"], info["shared"]) == ("default", True)
+    assert [one["shared"] for one in json.loads(versions)] == [True]
+    assert "tenant default" in done(axon("models", "--tenant", "guest"))
+    assert not json.loads(done(axon("models", "info", "tabular", "--json")))["shared"]
+
+
+@pytest.mark.parametrize(
+    ("file", "field"), [("CURRENT", "problem"), ("CHALLENGER", "challenger_problem")]
+)
+def test_a_broken_pointer_or_challenger_is_reported(
+    axon: Axon, release: Callable[[], ReleaseRef], file: str, field: str
+) -> None:
+    number = release().serial
+    done(axon("models", "promote", number))
+    done(axon("models", "challenger", number))
+    folder = own_store().state / "tenants" / "default"
+    (folder / file).chmod(0o644)
+    (folder / file).write_bytes(b"{}\n")
+
+    shown = done(axon("models"))
+    listed = json.loads(done(axon("models", "--json")))
+
+    assert f"the {'pointer' if file == 'CURRENT' else 'challenger'} is broken: " in shown
+    assert "[red]mine" in shown, "the releases are listed all the same"
+    assert listed[field] == "ARTIFACT_UNTRUSTED"
+
+
 def test_promote_roll_back_and_promote_the_challenger(
     axon: Axon, release: Callable[[], ReleaseRef]
 ) -> None:

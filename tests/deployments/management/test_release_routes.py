@@ -60,6 +60,7 @@ def test_a_tenant_without_a_release_lives_on_the_generic_one(ask: Ask) -> None:
         "previous": [],
         "challenger": None,
         "problem": "",
+        "challenger_problem": "",
         "releases": [],
     }
 
@@ -153,6 +154,17 @@ def test_a_broken_pointer_is_told_and_replaced_by_the_next_promotion(
 
     assert (said["release"], said["problem"]) == (None, "ARTIFACT_CORRUPT")
     assert (answer.status_code, answer.json()["release"]) == (200, 2)
+
+
+@pytest.mark.usefixtures("two_releases")
+def test_a_broken_challenger_is_reported(ask: Ask, store: Store) -> None:
+    ask("PUT", "/models/challenger", json={"release": 2})
+    (store.state / "tenants/acme/CHALLENGER").write_bytes(b"{")
+
+    listed = ask("GET", "/models/releases").json()
+
+    assert (listed["challenger"], listed["challenger_problem"]) == (None, "ARTIFACT_CORRUPT")
+    assert listed["problem"] == ""
 
 
 @pytest.mark.parametrize("serial", ["0", "01", "-1", "1e3", "x", "9" * 400, "1 "])

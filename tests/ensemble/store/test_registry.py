@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from ensemble.errors import ArtifactMissing, ServedByRelease
+from ensemble.errors import ArtifactMissing, ArtifactUntrusted, ServedByRelease
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.registry import ModelRegistry
@@ -60,6 +60,19 @@ def test_a_broken_pointer_is_reported_and_replaced(
     assert broken.pointer is None
     assert broken.pointer_error is not None
     assert registry.overview().pointer == moved
+
+
+def test_a_broken_challenger_is_reported(
+    registry: ModelRegistry, store: Store, two_releases: Two
+) -> None:
+    registry.set_challenger(two_releases[1].serial)
+    (store.state / "tenants" / "acme" / "CHALLENGER").write_bytes(b"{}\n")
+
+    overview = registry.overview()
+
+    assert overview.challenger is None
+    assert isinstance(overview.challenger_error, ArtifactUntrusted)
+    assert overview.pointer_error is None
 
 
 def test_a_tenant_without_a_pointer_has_no_error(registry: ModelRegistry) -> None:

@@ -87,6 +87,7 @@ OLD_WORDS_OF_OTHERS = {
     },
     "deployments.management.requests": {"keep"},  # field of a request body
     "deployments.management.responses": {"keep", "who"},  # fields of answers
+    "ensemble.runtime.controls": {"retreated"},  # field of controls.json in format 1
     "ensemble.store.audit_log": {"who"},  # field of the log on disk
     "ensemble.store.operations.quarantine": {"who"},  # field of the record on disk
 }
@@ -98,7 +99,6 @@ OLD_WORDS_LEFT = {
     "deployments.host.drain",
     "deployments.host.environment",
     "ensemble.runtime.classification",
-    "ensemble.runtime.controls",
 }
 """Modules whose names are not all standard terms yet; none may join them."""
 

@@ -161,7 +161,7 @@ class OperatorRoutes:
                 disabled=sorted(controls.disabled | always),
                 disabled_by_environment=sorted(always),
                 resets=dict(controls.resets),
-                rolled_back=dict(controls.retreated),
+                rolled_back=dict(controls.rolled_back),
             ),
             version=version("axon"),
             tenant=str(tenant),

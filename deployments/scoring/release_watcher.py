@@ -113,7 +113,7 @@ class ReleaseWatcher:
         self._set_problem(choices.problem)
         controller = self._pipeline.controller
         if await self._is_rolled_back(choices):
-            marks = self._switches.controls.retreated
+            marks = self._switches.controls.rolled_back
             controller.roll_back(
                 choices.wanted, marks.get(_promotion(choices), "it was rolled back here")
             )
@@ -156,7 +156,7 @@ class ReleaseWatcher:
         What one replica decides holds for all.
         """
         promotion = _promotion(choices)
-        if promotion in self._switches.controls.retreated:
+        if promotion in self._switches.controls.rolled_back:
             return True
         view = self._pipeline.controller.view
         if (
@@ -168,7 +168,7 @@ class ReleaseWatcher:
             return False
         try:
             await self._switches.update(
-                lambda controls: controls.with_retreat(promotion, view.reason)
+                lambda controls: controls.with_rollback(promotion, view.reason)
             )
         # the mark holds here, in memory; the other replicas find out by themselves
         except Exception as error:  # noqa: BLE001

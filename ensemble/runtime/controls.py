@@ -1,11 +1,10 @@
-"""Controls: layers disabled, resets, rolled-back releases; one file that replicas poll.
+"""Controls: disabled layers, resets and rolled-back releases, in one file that replicas poll.
 
-It is not signed, and that is a choice: it holds no model and can make none trusted, and whoever
-operates Axon changes it without a publisher's key. Whoever may write into the state folder gains
-from it what deleting the models there would give them too: layers that do not speak, which every
-verdict says (`coverage`, `disabled`), or an older proven release in the place of a newer one. They
-cannot make an event benign: too little coverage is `indeterminate`. So the folder is worth the same
-guard as before, and no more.
+The file is not signed, so that an operator can change it without a publisher's key. It contains no
+model and can make none trusted. A process that can write into the state folder gains nothing more
+than by deleting the models there: layers that abstain, which every verdict shows (`coverage`,
+`disabled`), or an older proven release instead of a newer one. It cannot make an event benign: too
+little coverage is `indeterminate`. So the folder needs the same protection as without this file.
 """
 
 from __future__ import annotations
@@ -34,57 +33,56 @@ if TYPE_CHECKING:
 __all__ = ["CONTROLS", "Controls", "change_controls", "read_controls"]
 
 CONTROLS: Final = "controls.json"
-FORMAT: Final = 1
-LIMIT_BYTES = (
-    1 << 16
-)  # hundreds of entries; a reader every two seconds must never have much to read
-LONGEST_REASON = 200  # characters of why a release was retreated from
+FORMAT: Final = 2
+OLD_FORMAT: Final = 1  # Axon 0.1.0 named `rolled_back` `retreated`
+LIMIT_BYTES = 1 << 16  # hundreds of entries; every replica reads the file every two seconds
+LONGEST_REASON = 200  # characters of the reason for a rollback
 _LAYER = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 
 @dataclass(frozen=True, slots=True)
 class Controls:
-    """The switches of the operators, and rolled-back releases.
+    """The operators' switches and the rolled-back releases.
 
     Attributes:
-        disabled: layers that an operator switched off; they are not asked.
-        resets: layer -> how often its error state was cleared; a reader that sees the number
-            rise clears its own.
-        retreated: promotion, `<tenant>#<pointer serial>><release>` -> why its release was left
-            again; it is not gone to a second time.
+        disabled: layers that an operator disabled; they are not called.
+        resets: layer -> how often an operator reset its error state. A reader that sees the
+            number change resets its own.
+        rolled_back: promotion, `<tenant>#<pointer serial>><release>` -> why its release was rolled
+            back. The promotion is not followed again.
     """
 
     disabled: frozenset[str] = frozenset()
     resets: Mapping[str, int] = field(default_factory=dict)
-    retreated: Mapping[str, str] = field(default_factory=dict)
+    rolled_back: Mapping[str, str] = field(default_factory=dict)
 
     def with_disabled(self, layer: str) -> Self:
-        """The same, and `layer` is off."""
+        """Copy with `layer` disabled."""
         return replace(self, disabled=self.disabled | {layer})
 
     def with_enabled(self, layer: str) -> Self:
-        """The same, and `layer` is not off by this file."""
+        """Copy without `layer` among the disabled ones."""
         return replace(self, disabled=self.disabled - {layer})
 
     def with_reset(self, layer: str) -> Self:
-        """The same, and the error state of `layer` is to be cleared once more."""
+        """Copy with one more reset of `layer`."""
         return replace(self, resets={**self.resets, layer: self.resets.get(layer, 0) + 1})
 
-    def with_retreat(self, promotion: str, reason: str) -> Self:
-        """The same, and `promotion` is not followed again.
+    def with_rollback(self, promotion: str, reason: str) -> Self:
+        """Copy with `promotion` marked as rolled back.
 
-        The tenant's older pointers can never come back.
+        Earlier marks of the tenant are dropped: its pointer cannot return to an older serial.
         """
         tenant = promotion.partition("#")[0]
         others = {
-            one: why for one, why in self.retreated.items() if one.partition("#")[0] != tenant
+            one: why for one, why in self.rolled_back.items() if one.partition("#")[0] != tenant
         }
-        return replace(self, retreated={**others, promotion: reason[:LONGEST_REASON]})
+        return replace(self, rolled_back={**others, promotion: reason[:LONGEST_REASON]})
 
     def resets_since(self, before: Controls) -> frozenset[str]:
-        """Layers whose error state is to be cleared by a reader that saw `before` last.
+        """Layers that were reset since a reader read `before`.
 
-        By difference, not by order: a file that was removed and begun anew counts from one again.
+        Any difference of the numbers counts: after the file is deleted, they begin at one again.
         """
         return frozenset(
             layer for layer, count in self.resets.items() if count != before.resets.get(layer, 0)
@@ -92,15 +90,16 @@ class Controls:
 
 
 def read_controls(state: Path) -> Controls:
-    """What is switched now; nothing where there is no file.
+    """Read the controls; without a file nothing is disabled, reset or rolled back.
 
     Args:
         state: folder that a running Axon writes; need not exist.
 
     Raises:
-        ArtifactCorrupt: it is not what `change_controls` writes. The caller goes on with what
-            it had.
-        ArtifactUnreadable: it is there, and the system will not give it. Likewise.
+        ArtifactCorrupt: `change_controls` did not write this file. The caller continues with the
+            controls that it has.
+        ArtifactIncompatible: a later version of Axon wrote it; likewise.
+        ArtifactUnreadable: the file exists and cannot be read; likewise.
     """
     try:
         with open_directory(state, what=CONTROLS) as directory:
@@ -111,21 +110,21 @@ def read_controls(state: Path) -> Controls:
 
 
 def change_controls(state: Path, change: Callable[[Controls], Controls]) -> Controls:
-    """Switch something, on the disk before this returns; a reader sees the old file or the new one.
+    """Change the controls on disk; readers see the old file or the new one.
 
     Args:
-        state: folder that a running Axon writes; made where it does not exist.
-        change: the new switches from those of now. Called once, holding the lock.
+        state: folder that a running Axon writes; created if missing.
+        change: makes the new controls from the current ones. Called once, holding the lock.
 
     Returns:
-        The switches as they are now.
+        The new controls, which are on disk.
 
     Raises:
-        ArtifactCorrupt: the file of now is broken; it is not replaced, because that would
-            enable what somebody disabled.
-        ValueError: more switches than a reader would read.
-        OSError: the disk is full, read-only or failing; nothing has changed, unless only the
-            last fsync failed.
+        ArtifactError: the current file cannot be read, as in `read_controls`. It is not replaced,
+            because that would enable what an operator disabled.
+        ValueError: the file would be longer than readers accept.
+        OSError: the disk is full, read-only or failing. Nothing has changed, unless only the last
+            fsync failed.
     """
     make_directory(state)
     with exclusive(state):
@@ -136,7 +135,7 @@ def change_controls(state: Path, change: Callable[[Controls], Controls]) -> Cont
         data = _encode(after)
         if len(data) > LIMIT_BYTES:
             raise ValueError(
-                f"{CONTROLS} would be {len(data):,} bytes, readers take {LIMIT_BYTES:,}"
+                f"{CONTROLS} would be {len(data):,} bytes, readers accept {LIMIT_BYTES:,}"
             )
         write_atomic(state, state / CONTROLS, data, mode=0o644)
     return after
@@ -144,6 +143,14 @@ def change_controls(state: Path, change: Callable[[Controls], Controls]) -> Cont
 
 @dataclass(frozen=True, slots=True)
 class _ControlsFile:
+    format: int
+    disabled: list[str]
+    resets: dict[str, int]
+    rolled_back: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _OldControlsFile:
     format: int
     disabled: list[str]
     resets: dict[str, int]
@@ -156,20 +163,25 @@ def _encode(controls: Controls) -> bytes:
             "format": FORMAT,
             "disabled": sorted(controls.disabled),
             "resets": dict(controls.resets),
-            "retreated": dict(controls.retreated),
+            "rolled_back": dict(controls.rolled_back),
         }
     )
 
 
 def _parse(data: bytes) -> Controls:
     value = decode(data, what=CONTROLS)
+    if isinstance(value, dict) and value.get("format") == OLD_FORMAT:
+        old = to_dataclass(value, _OldControlsFile, what=CONTROLS)
+        return _checked(old.disabled, old.resets, old.retreated)
     refuse_other_format(value, FORMAT, what=CONTROLS)
     found = to_dataclass(value, _ControlsFile, what=CONTROLS)
-    names = [*found.disabled, *found.resets]
-    if not all(_LAYER.fullmatch(name) for name in names) or found.disabled != sorted(
-        set(found.disabled)
-    ):
-        raise ArtifactCorrupt(CONTROLS, "names something that is no layer, or one twice")
-    if not all(count > 0 for count in found.resets.values()):
-        raise ArtifactCorrupt(CONTROLS, "counts a reset less than once")
-    return Controls(frozenset(found.disabled), found.resets, found.retreated)
+    return _checked(found.disabled, found.resets, found.rolled_back)
+
+
+def _checked(disabled: list[str], resets: dict[str, int], rolled_back: dict[str, str]) -> Controls:
+    names = [*disabled, *resets]
+    if not all(_LAYER.fullmatch(name) for name in names) or disabled != sorted(set(disabled)):
+        raise ArtifactCorrupt(CONTROLS, "names something that is not a layer, or one twice")
+    if not all(count > 0 for count in resets.values()):
+        raise ArtifactCorrupt(CONTROLS, "has a reset count below one")
+    return Controls(frozenset(disabled), resets, rolled_back)

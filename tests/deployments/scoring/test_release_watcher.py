@@ -266,7 +266,7 @@ async def test_a_layer_that_never_answers_does_not_hold_a_promotion_up_for_ever(
 async def test_an_ingress_that_starts_after_a_retreat_serves_the_release_before() -> None:
     """Autoscaled or restarted: it must not be blind until the next promotion."""
     retreats = RollbackMarks()
-    await retreats.update(lambda controls: controls.with_retreat("default#1>2", "too many flips"))
+    await retreats.update(lambda controls: controls.with_rollback("default#1>2", "too many flips"))
     pipeline, layers, watcher = world(Pointer("default/2", "default/1"), retreats)
     layers.load("default/1", "default/2")
 
@@ -333,7 +333,7 @@ async def test_a_rollout_that_a_bad_look_interrupts_begins_again_and_is_no_retre
     pointer.found = ("default/2", "default/1")
 
     await until(lambda: is_coming(pipeline, "default/2"))
-    assert retreats.controls.retreated == {}
+    assert retreats.controls.rolled_back == {}
 
 
 async def test_a_layer_that_an_operator_switched_off_has_no_vote_on_a_promotion() -> None:
@@ -375,7 +375,7 @@ async def test_a_release_that_retreated_is_not_offered_again_until_the_pointer_m
     pipeline, layers, watcher = world(pointer, retreats)
     await watcher.start()
     layers.load("default/2")
-    await retreats.update(lambda controls: controls.with_retreat("default#2>2", "too many flips"))
+    await retreats.update(lambda controls: controls.with_rollback("default#2>2", "too many flips"))
 
     pointer.moves_to("default/2", "default/1")
     for _ in range(3):

@@ -40,13 +40,31 @@ def test_what_was_switched_is_read_by_whoever_comes_later(tmp_path: Path) -> Non
     changed = change_controls(
         state,
         lambda now: (
-            now.with_disabled("behavior").with_reset("anomaly").with_retreat("acme/7", "flips 3 %")
+            now.with_disabled("behavior").with_reset("anomaly").with_rollback("acme/7", "flips 3 %")
         ),
     )
 
     assert read_controls(state) == changed
     assert changed.disabled == {"behavior"}
-    assert (changed.resets, changed.retreated) == ({"anomaly": 1}, {"acme/7": "flips 3 %"})
+    assert (changed.resets, changed.rolled_back) == ({"anomaly": 1}, {"acme/7": "flips 3 %"})
+
+
+def test_a_file_of_version_0_1_0_is_read_and_rewritten_at_the_next_change(tmp_path: Path) -> None:
+    """Format 1 named the rolled-back releases `retreated`."""
+    (tmp_path / CONTROLS).write_bytes(
+        b'{"disabled":["behavior"],"format":1,"resets":{"anomaly":2},'
+        b'"retreated":{"acme#7>9":"flips 3 %"}}\n'
+    )
+    expected = Controls(frozenset({"behavior"}), {"anomaly": 2}, {"acme#7>9": "flips 3 %"})
+
+    assert read_controls(tmp_path) == expected
+
+    change_controls(tmp_path, lambda now: now.with_enabled("behavior"))
+
+    assert (tmp_path / CONTROLS).read_bytes() == (
+        b'{"disabled":[],"format":2,"resets":{"anomaly":2},'
+        b'"rolled_back":{"acme#7>9":"flips 3 %"}}\n'
+    )
 
 
 def test_what_was_disabled_is_enabled_again(tmp_path: Path) -> None:
@@ -104,23 +122,29 @@ BROKEN = [
     pytest.param(b"{", id="cut"),
     pytest.param(b"\xff\xfe", id="no text"),
     pytest.param(
-        b'{"disabled":["anomaly"],"format":1,"resets":{},"retreated":{}}',
+        b'{"disabled":["anomaly"],"format":2,"resets":{},"rolled_back":{}}',
         id="no newline: not as written",
     ),
     pytest.param(
-        b'{"disabled":[],"format":1,"more":1,"resets":{},"retreated":{}}\n', id="a field too many"
+        b'{"disabled":[],"format":2,"more":1,"resets":{},"rolled_back":{}}\n', id="a field too many"
     ),
-    pytest.param(b'{"disabled":[],"format":1,"resets":{}}\n', id="a field too few"),
-    pytest.param(b'{"disabled":["../x"],"format":1,"resets":{},"retreated":{}}\n', id="no layer"),
+    pytest.param(b'{"disabled":[],"format":2,"resets":{}}\n', id="a field too few"),
+    pytest.param(b'{"disabled":["../x"],"format":2,"resets":{},"rolled_back":{}}\n', id="no layer"),
     pytest.param(
-        b'{"disabled":["b","a"],"format":1,"resets":{},"retreated":{}}\n', id="not in order"
-    ),
-    pytest.param(b'{"disabled":["a","a"],"format":1,"resets":{},"retreated":{}}\n', id="one twice"),
-    pytest.param(
-        b'{"disabled":[],"format":1,"resets":{"a":0},"retreated":{}}\n', id="reset no time"
+        b'{"disabled":["b","a"],"format":2,"resets":{},"rolled_back":{}}\n', id="not in order"
     ),
     pytest.param(
-        b'{"disabled":[],"format":1,"resets":{"a":true},"retreated":{}}\n', id="reset true times"
+        b'{"disabled":["a","a"],"format":2,"resets":{},"rolled_back":{}}\n', id="one twice"
+    ),
+    pytest.param(
+        b'{"disabled":[],"format":2,"resets":{"a":0},"rolled_back":{}}\n', id="reset no time"
+    ),
+    pytest.param(
+        b'{"disabled":[],"format":2,"resets":{"a":true},"rolled_back":{}}\n', id="reset true times"
+    ),
+    pytest.param(
+        b'{"disabled":[],"format":1,"resets":{},"rolled_back":{}}\n',
+        id="format 1 with a field of format 2",
     ),
     pytest.param(b" " * (LIMIT_BYTES + 1), id="too long"),
 ]
@@ -151,7 +175,7 @@ def test_what_is_no_plain_file_is_refused(tmp_path: Path, make: Callable[[Path],
 
 def test_a_file_of_a_later_axon_is_told_from_a_broken_one(tmp_path: Path) -> None:
     (tmp_path / CONTROLS).write_bytes(
-        json.dumps({"format": 2}, separators=(",", ":")).encode() + b"\n"
+        json.dumps({"format": 3}, separators=(",", ":")).encode() + b"\n"
     )
 
     with pytest.raises(ArtifactIncompatible):
@@ -174,9 +198,9 @@ def test_a_full_disk_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_more_is_never_written_than_a_reader_takes(tmp_path: Path) -> None:
     """P26: nothing grows without bound."""
-    many = Controls(retreated={f"acme/{serial}": "r" * 200 for serial in range(400)})
+    many = Controls(rolled_back={f"acme/{serial}": "r" * 200 for serial in range(400)})
 
-    with pytest.raises(ValueError, match="readers take"):
+    with pytest.raises(ValueError, match="readers accept"):
         change_controls(tmp_path, lambda _: many)
 
     assert read_controls(tmp_path) == Controls()
@@ -191,5 +215,5 @@ def test_switching_what_is_switched_already_writes_nothing(tmp_path: Path) -> No
     assert (tmp_path / CONTROLS).stat().st_ino == before
 
 
-def test_the_reason_of_a_retreat_is_cut_to_a_line() -> None:
-    assert len(Controls().with_retreat("acme/7", "x" * 5_000).retreated["acme/7"]) == 200
+def test_the_reason_of_a_rollback_is_cut_to_a_line() -> None:
+    assert len(Controls().with_rollback("acme/7", "x" * 5_000).rolled_back["acme/7"]) == 200

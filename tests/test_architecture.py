@@ -98,7 +98,6 @@ OLD_WORDS_LEFT = {
     "deployments.config.tenants",
     "deployments.host.drain",
     "deployments.host.environment",
-    "ensemble.runtime.classification",
 }
 """Modules whose names are not all standard terms yet; none may join them."""
 

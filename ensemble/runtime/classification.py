@@ -1,8 +1,9 @@
-"""The classification of flows by one named model, or the reason for none, as a value.
+"""Classification of flows by one named model of the classifier.
 
-The layer's score is one number of the model that has a say in the verdict. A classification is the
-other question: what family does this flow look like, by the model that the caller names? It is
-asked of the same slot, for a release by name, and fuses with nothing.
+The layer's score is a single number, from the model whose score counts in the fusion. A
+classification tells which attack family a flow resembles, according to the model that the caller
+names. It is served by the same slot, for a release by name, and is not fused. Where there is no
+classification, the result holds the reason.
 """
 
 from __future__ import annotations
@@ -23,20 +24,20 @@ from ensemble.verdicts import LayerStatus
 
 __all__ = ["KNOWN_MODELS", "Classification", "Classifier", "classify"]
 
-SUM_TOLERANCE = 1e-6  # of the probabilities of a flow: float64 of some hundred trees
+SUM_TOLERANCE = 1e-6  # of a flow's probabilities: a mean of some hundred trees in float64
 
 
 class Classifier(Protocol):
-    """A model that holds several, of which a caller names one."""
+    """A model that contains several, one of which the caller names."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The models it holds."""
+        """Names of the models that it contains."""
         ...
 
     @property
     def missing(self) -> Mapping[str, str]:
-        """Another known model -> why it is not there."""
+        """Known model that it does not contain -> the reason."""
         ...
 
     @property
@@ -49,28 +50,28 @@ class Classifier(Protocol):
         ...
 
 
-def _nothing() -> NDArray[np.float64]:
+def _no_rows() -> NDArray[np.float64]:
     return np.empty((0, 0))
 
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """The answer for a batch of n flows.
+    """The classes of a batch of n flows, or the reason why there are none.
 
     Attributes:
-        release: name of the release that the model was loaded for, "" where none was.
-        version: serial version of the classifier's bundle, "" where none was.
+        release: name of the release that the model was loaded for, "" if none was.
+        version: serial version of the classifier's bundle, "" if none was loaded.
         labels: the classes, in order.
         probabilities: float64 (n, classes), finite, each in [0, 1], rows sum to 1, read-only;
-            (0, 0) where there is an `absence`.
-        abstained: rows that the model could not answer; what stands there is no answer.
-        absence: why there is no answer at all; None where there is one.
+            (0, 0) if `absence` is set.
+        abstained: rows on which the model failed; their probabilities mean nothing.
+        absence: why no flow was classified; None if the model ran.
     """
 
     release: str = ""
     version: str = ""
     labels: tuple[str, ...] = ()
-    probabilities: NDArray[np.float64] = field(default_factory=_nothing)
+    probabilities: NDArray[np.float64] = field(default_factory=_no_rows)
     abstained: frozenset[int] = frozenset()
     absence: EnsembleError | None = None
 
@@ -78,9 +79,9 @@ class Classification:
         self.probabilities.flags.writeable = False
 
     def answers(self, release: str, size: int) -> bool:
-        """Whether it is an answer, or an absence, to the question of `size` flows by `release`.
+        """Whether this is a valid result, or an absence, for `size` flows by `release`.
 
-        "" is any release.
+        "" stands for any release.
         """
         if self.absence is not None:
             return True
@@ -91,7 +92,7 @@ class Classification:
 
 
 def classify(slot: LayerSlot, batch: FlowBatch, release: str, name: str) -> Classification:
-    """What the model `name` of `release` says of a batch.
+    """Classify a batch by the model `name` of `release`.
 
     Args:
         slot: of the classifier.
@@ -99,22 +100,22 @@ def classify(slot: LayerSlot, batch: FlowBatch, release: str, name: str) -> Clas
         release: name of a release, or `ANY_RELEASE`.
         name: of one of the known models.
     """
-    held = slot.get_release(release)
-    if held is None:
+    loaded = slot.get_release(release)
+    if loaded is None:
         status, reason = slot.absence
         is_loading = status is LayerStatus.WARMING_UP
         return Classification(
             absence=LayerWarmingUp(slot.layer) if is_loading else ModelNotLoaded(name, reason)
         )
-    model = held.models.get(Kind.FLOW)
+    model = loaded.models.get(Kind.FLOW)
     if model is None:
-        failure = held.failures.get(Kind.FLOW)
+        failure = loaded.failures.get(Kind.FLOW)
         return Classification(
             absence=ModelNotLoaded(
                 name, failure.code if failure else "this release has no classifier"
             )
         )
-    # the classifier's slot holds nothing else
+    # the slot of the classifier loads no other kind of model
     classifier: Classifier = model.model  # type: ignore[assignment]
     if name not in classifier.names:
         return Classification(
@@ -123,24 +124,25 @@ def classify(slot: LayerSlot, batch: FlowBatch, release: str, name: str) -> Clas
             )
         )
     try:
-        answered, guilty = call_isolating_bad_rows(
+        classified, bad_rows = call_isolating_bad_rows(
             lambda part: _checked(classifier, part, name), batch
         )
     except Exception as error:  # noqa: BLE001  # here a layer becomes an abstention
         slot.record_failure(batch, error)
         return Classification(absence=LayerCrashed(slot.layer))
     probabilities = np.zeros((len(batch), len(classifier.labels)))
-    for start, rows in answered:
+    for start, rows in classified:
         probabilities[start : start + len(rows)] = rows
     return Classification(
-        held.name, model.version, classifier.labels, probabilities, frozenset(guilty)
+        loaded.name, model.version, classifier.labels, probabilities, frozenset(bad_rows)
     )
 
 
 def _checked(classifier: Classifier, batch: FlowBatch, name: str) -> NDArray[np.float64]:
-    """What a model said, once it has the right shape and range.
+    """Classify by one model, and check the shape and range of its probabilities.
 
-    A model that says nonsense has failed as one that raises.
+    Raises:
+        ValueError: a probability is impossible; treated like an exception of the model.
     """
     found = classifier.classify(batch.features, name)
     if found.shape != (len(batch), len(classifier.labels)):

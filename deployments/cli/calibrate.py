@@ -38,7 +38,8 @@ def calibrate(
         Path | None,
         typer.Option(
             help="Labelled CSV of flows that no model was trained on: fits the weights of layers "
-            "of your own that have none, then the thresholds."
+            "of your own that have none, then the thresholds. Repeat it after "
+            "`axon train flows --data`, whose release has no weights for them."
         ),
     ] = None,
     fpr: Annotated[

@@ -24,6 +24,8 @@ SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz")
 class _JsonLines:
     """The format of JSON lines, of both kinds of event."""
 
+    about = "JSON lines of flows and process starts (.jsonl, .ndjson)"
+
     def sniff(self, head: bytes, name: str) -> bool:  # noqa: ARG002  # other formats are JSON too
         """Return whether the file name says so."""
         return name.endswith(SUFFIXES)

@@ -125,7 +125,7 @@ def revoke(
         ),
     ],
 ) -> None:
-    """Revoke an API key for good.
+    """Revoke an API key permanently.
 
     A running service refuses it within seconds.
     """

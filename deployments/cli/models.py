@@ -102,7 +102,7 @@ def info(
     tenant: TenantOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show all that is known of one model version.
+    """Describe one version of a model.
 
     Its type, parameters, hashes and training data, and what refers to it. Exit code 1: it is
     broken.

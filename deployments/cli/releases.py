@@ -56,7 +56,7 @@ def rollback(
     ] = None,
     tenant: TenantOption = None,
 ) -> None:
-    """Point a tenant back to an earlier release, all traffic at once.
+    """Point a tenant back to an earlier release, at once.
 
     Each further rollback goes one release further back; the last five in use can be reached.
     """

@@ -34,10 +34,10 @@ def findings(
     as_json: JsonLinesOption = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the newest N.")] = None,
 ) -> None:
-    """List the events that turned hostile.
+    """List the events that turned hostile when they were scored again.
 
-    They were scored while layers were missing, called harmless, and scored again on recovery. Each
-    event is listed once, with its latest verdict and the time at which it arrived (UTC).
+    While layers were missing, these events were not found hostile; on recovery they were scored
+    again. Each event is listed once, with its latest verdict and its time of arrival (UTC).
     """
     try:
         found, bad = read_findings(read_settings().state / "retro")
@@ -65,7 +65,7 @@ def findings(
     else:
         console.out.print("no event turned hostile")
     if bad:
-        console.err.print(f"{bad} lines are no findings")
+        console.err.print(f"{bad} lines of the file are not findings and were skipped")
 
 
 def _table(shown: list[tuple[Finding, _NewVerdict]]) -> RenderableType:

@@ -30,11 +30,12 @@ from deployments.cli.progress import progress_bars
 from deployments.scoring import wire
 from ensemble.errors import EventError, TrainingError
 from ensemble.events import EventBatch, FlowBatch
-from ensemble.sources import Block, find_source
+from ensemble.sources import Block, find_source, sources
 from ensemble.verdicts import SPEAKING
 
 __all__ = ["COLOURS", "events_as_json", "score", "service_scorer"]
 
+FORMATS = (*sources(), JSON_LINES)
 LONGEST_ECHO = 300
 EVENTS_PER_REQUEST = 1000  # the service's own limit, unless it was lowered
 TABLE_ROWS = 50  # `--output jsonl` prints all
@@ -51,7 +52,7 @@ def score(
     file: Annotated[
         Path,
         typer.Argument(
-            help="CSV of flows (any CICFlowMeter dialect, also .gz) or JSONL of events."
+            help=f"Events, plain or gzipped: {'; '.join(one.about for one in FORMATS)}."
         ),
     ],
     *,

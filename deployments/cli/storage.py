@@ -41,7 +41,7 @@ def delete(
     ],
     tenant: TenantOption = None,
 ) -> None:
-    """Delete one model version for good.
+    """Delete one model version permanently.
 
     Refused for a version that serves, that a rollback can reach, that is a challenger, or that was
     shipped with Axon.
@@ -56,7 +56,7 @@ def delete_release(
     *,
     tenant: TenantOption = None,
 ) -> None:
-    """Delete one release for good; its models stay.
+    """Delete one release permanently; its models stay.
 
     Refused as in `axon models delete`.
     """
@@ -136,7 +136,7 @@ def import_(
     ] = False,
     tenant: TenantOption = None,
 ) -> None:
-    """Publish an exported file as new versions of your own.
+    """Import an exported file as new versions of this tenant.
 
     Nothing is promoted. A file without a trusted signature is refused.
     """

@@ -53,8 +53,8 @@ def train_flows(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Labelled CSV of flows, or a folder with flows.csv.gz: trains all flow layers "
-            "and the fusion."
+            help="Labelled CSV of flows, or a folder with flows.csv.gz: trains Axon's flow layers "
+            "and the fusion. A layer of your own then weighs 0 until `axon calibrate --data`."
         ),
     ] = None,
     benign: Annotated[
@@ -83,9 +83,10 @@ def train_flows(
     publish: Publish = False,
     promote: Promote = True,
 ) -> None:
-    """Train the flow layers.
+    """Train the flow layers, on labelled or on benign flows.
 
-    On labelled flows (--data), or the anomaly layer alone on your own benign flows (--benign).
+    Give either --data, labelled flows for all layers, or --benign, your own benign flows for the
+    anomaly layer alone.
     """
     target = PublishTarget(tenant, store, publish=publish, promote=promote)
     if data is not None and benign is None:

@@ -65,20 +65,24 @@ VERBS: Mapping[str, Verb] = {
     "models": Verb(
         "models:list_models_and_releases", "List, promote, roll back and move models.", MODELS
     ),
-    "trust": Verb("", "Choose the keys whose signed models this Axon loads.", MODELS),
+    "trust": Verb("", "Choose the keys whose signed models Axon loads.", MODELS),
     "serve": Verb("serve:serve", "Start the service on this machine, until Ctrl-C.", OPERATE),
     "status": Verb("status:status", "Show the state of a running service.", OPERATE),
     "layers": Verb(
         "status:list_layers", "List and switch the layers of a running service.", OPERATE
     ),
     "keys": Verb("", "Create, list and revoke the API keys of callers.", OPERATE),
-    "retro findings": Verb("retro:findings", "List the events that turned hostile."),
-    "train flows": Verb("train_flows:train_flows", "Train the flow layers."),
+    "retro findings": Verb(
+        "retro:findings", "List the events that turned hostile when they were scored again."
+    ),
+    "train flows": Verb(
+        "train_flows:train_flows", "Train the flow layers, on labelled or on benign flows."
+    ),
     "train processes": Verb("train_processes:train_processes", "Train the process layer."),
     "train posture": Verb(
         "train_posture:train_posture", "Train the resilience layer on vulnerabilities and hosts."
     ),
-    "models info": Verb("models:info", "Show all that is known of one model version.", "Inspect"),
+    "models info": Verb("models:info", "Describe one version of a model.", "Inspect"),
     "models versions": Verb(
         "models:versions", "List every version of one model, newest first.", "Inspect"
     ),
@@ -90,7 +94,7 @@ VERBS: Mapping[str, Verb] = {
     ),
     "models rollback": Verb(
         "releases:rollback",
-        "Point a tenant back to an earlier release, all traffic at once.",
+        "Point a tenant back to an earlier release, at once.",
         "Release",
     ),
     "models challenger": Verb(
@@ -103,11 +107,11 @@ VERBS: Mapping[str, Verb] = {
         "storage:export", "Write a release or one model into a signed file.", "Store"
     ),
     "models import": Verb(
-        "storage:import_", "Publish an exported file as new versions of your own.", "Store"
+        "storage:import_", "Import an exported file as new versions of this tenant.", "Store"
     ),
-    "models delete": Verb("storage:delete", "Delete one model version for good.", "Store"),
+    "models delete": Verb("storage:delete", "Delete one model version permanently.", "Store"),
     "models delete-release": Verb(
-        "storage:delete_release", "Delete one release for good; its models stay.", "Store"
+        "storage:delete_release", "Delete one release permanently; its models stay.", "Store"
     ),
     "models retention": Verb(
         "storage:retention",
@@ -126,6 +130,6 @@ VERBS: Mapping[str, Verb] = {
     "layers test": Verb("status:check_layer", "Load the models of a layer as a test."),
     "keys create": Verb("keys:create", "Create an API key and print it once."),
     "keys list": Verb("keys:list_all", "List every API key, without its secret."),
-    "keys revoke": Verb("keys:revoke", "Revoke an API key for good."),
+    "keys revoke": Verb("keys:revoke", "Revoke an API key permanently."),
 }
-"""Every verb by its words, in the order of the help."""
+"""Every verb by its full name, in the order of the help."""

@@ -44,6 +44,8 @@ _NOTES = ("label", "day", "time")
 class _CicFlowMeter:
     """The format of CICFlowMeter; each line is a flow."""
 
+    about = "CSV of flows by CICFlowMeter, in any dialect"
+
     def sniff(self, head: bytes, name: str) -> bool:  # noqa: ARG002  # the content shows it
         """Return whether the first line names at least half of the features."""
         first = head.decode(errors="replace").lstrip("\ufeff").split("\n", maxsplit=1)[0]

@@ -64,7 +64,13 @@ class Block:
 
 
 class Source(Protocol):
-    """An input format."""
+    """An input format.
+
+    Attributes:
+        about: what a file of this format holds, for help texts; without a full stop.
+    """
+
+    about: str
 
     def sniff(self, head: bytes, name: str) -> bool:
         """Return whether a file is of this format.

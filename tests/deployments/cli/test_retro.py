@@ -110,7 +110,7 @@ def test_a_line_that_is_no_finding_is_counted_and_passed_over(own_state: Path) -
     result = shown()
 
     assert "e1" in result.output
-    assert "2 lines are no findings" in result.stderr
+    assert "2 lines of the file are not findings" in result.stderr
 
 
 def test_an_id_of_a_stranger_moves_no_cursor(own_state: Path) -> None:

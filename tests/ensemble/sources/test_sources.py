@@ -27,6 +27,8 @@ from ensemble.sources.source import Block, Refused, Rows
 
 
 class _Toy:
+    about = "Process starts, one a line"
+
     def sniff(self, head, name):
         return head.startswith(b"#toy")
 

@@ -3,14 +3,7 @@
 Other packages import from here or from `ensemble.store.files`, never from a file inside.
 """
 
-from ensemble.store.audit_log import (
-    Action,
-    AuditedAction,
-    AuditEntry,
-    Outcome,
-    read_audit,
-    verify_audit,
-)
+from ensemble.store.audit_log import Action, AuditedAction, AuditEntry, Outcome, verify_audit
 from ensemble.store.bundles.codecs import (
     ARRAYS,
     CONFIG,
@@ -31,17 +24,11 @@ from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant, parse
 from ensemble.store.operations.archive import (
     ARCHIVE_LIMIT_BYTES,
     Imported,
-    export_bundle,
     export_release,
     import_archive,
 )
-from ensemble.store.operations.deletion import apply_retention, delete_bundle, delete_release
-from ensemble.store.operations.describe import (
-    BundleInfo,
-    describe_bundle,
-    list_models,
-    resolve_bundle,
-)
+from ensemble.store.operations.deletion import delete_release
+from ensemble.store.operations.describe import BundleInfo
 from ensemble.store.operations.quarantine import (
     list_quarantine,
     quarantine_bundle,
@@ -51,16 +38,12 @@ from ensemble.store.registry import ModelRegistry, ReleaseOverview, VisibleModel
 from ensemble.store.releases.aliases import (
     Alias,
     AliasTarget,
-    clear_challenger,
-    clear_model_alias,
     get_alias,
-    get_challenger,
-    promote_challenger,
     read_challenger,
     set_challenger,
     set_model_alias,
 )
-from ensemble.store.releases.list import ReleaseListing, list_releases
+from ensemble.store.releases.list import ReleaseListing
 from ensemble.store.releases.pointer import Pointer, has_pointer, read_pointer
 from ensemble.store.releases.release import promote, publish_release, roll_back
 from ensemble.store.releases.release_file import Release, read_release
@@ -98,42 +81,30 @@ __all__ = [
     "Tenant",
     "Trust",
     "VisibleModel",
-    "apply_retention",
     "bundle_fingerprint",
-    "clear_challenger",
-    "clear_model_alias",
     "decode_golden",
     "decode_parts",
-    "delete_bundle",
     "delete_release",
-    "describe_bundle",
     "encode_parts",
-    "export_bundle",
     "export_release",
     "get_alias",
-    "get_challenger",
     "has_pointer",
     "import_archive",
     "installed_libraries",
     "key_id_of",
     "list_bundles",
-    "list_models",
     "list_quarantine",
-    "list_releases",
     "open_bundle",
     "parse_serial",
     "promote",
-    "promote_challenger",
     "publish_bundle",
     "publish_release",
     "quarantine_bundle",
     "quarantine_file",
-    "read_audit",
     "read_challenger",
     "read_pointer",
     "read_release",
     "refuse_other_type",
-    "resolve_bundle",
     "roll_back",
     "set_challenger",
     "set_model_alias",

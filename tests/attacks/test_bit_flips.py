@@ -23,10 +23,13 @@ import safetensors.numpy
 from deployments.config.settings import ROOT
 from deployments.config.trust import read_trust_file
 from ensemble.errors import ArtifactError
+from ensemble.store.bundles.list import list_bundles
 from ensemble.store.bundles.open import open_bundle
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ReleaseRef, Tenant
-from ensemble.store.releases.release import list_bundles, promote, read_pointer, read_release
+from ensemble.store.releases.pointer import read_pointer
+from ensemble.store.releases.release import promote
+from ensemble.store.releases.release_file import read_release
 from ensemble.store.signing import Signer
 
 IS_LONG = os.environ.get("AXON_VERIFY") == "1"

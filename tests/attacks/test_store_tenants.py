@@ -35,13 +35,10 @@ from ensemble.store.releases.aliases import (
     set_challenger,
     set_model_alias,
 )
-from ensemble.store.releases.release import (
-    list_releases,
-    promote,
-    publish_release,
-    read_pointer,
-    read_release,
-)
+from ensemble.store.releases.list import list_releases
+from ensemble.store.releases.pointer import read_pointer
+from ensemble.store.releases.release import promote, publish_release
+from ensemble.store.releases.release_file import read_release
 from ensemble.store.signing import Signer, Trust
 from tests.conftest import NOW, TRAINING
 

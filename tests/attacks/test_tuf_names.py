@@ -19,19 +19,16 @@ from pathlib import Path
 import pytest
 
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactUntrusted, PointerMoved
+from ensemble.store.bundles.list import list_bundles
 from ensemble.store.bundles.open import open_bundle
 from ensemble.store.files import canonical_json
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.releases.aliases import set_challenger
-from ensemble.store.releases.release import (
-    list_bundles,
-    list_releases,
-    promote,
-    publish_release,
-    read_pointer,
-    read_release,
-)
+from ensemble.store.releases.list import list_releases
+from ensemble.store.releases.pointer import read_pointer
+from ensemble.store.releases.release import promote, publish_release
+from ensemble.store.releases.release_file import read_release
 from ensemble.store.signing import Document, Signer, Trust
 
 pytestmark = pytest.mark.usefixtures("patient_disk")

@@ -20,6 +20,7 @@ from ensemble.errors import ArtifactError
 from ensemble.runtime.controls import change_controls, read_controls
 from ensemble.store.audit_log import read_audit, verify_audit
 from ensemble.store.bundles.codecs import decode_parts
+from ensemble.store.bundles.list import list_bundles
 from ensemble.store.bundles.open import open_bundle
 from ensemble.store.files.atomic import sweep_staging
 from ensemble.store.layout import Store
@@ -28,13 +29,10 @@ from ensemble.store.operations.archive import export_release, import_archive
 from ensemble.store.operations.deletion import apply_retention, delete_bundle, delete_release
 from ensemble.store.operations.quarantine import list_quarantine, quarantine_bundle
 from ensemble.store.releases.aliases import clear_challenger, get_challenger, set_challenger
-from ensemble.store.releases.release import (
-    list_bundles,
-    list_releases,
-    promote,
-    read_pointer,
-    read_release,
-)
+from ensemble.store.releases.list import list_releases
+from ensemble.store.releases.pointer import read_pointer
+from ensemble.store.releases.release import promote
+from ensemble.store.releases.release_file import read_release
 from ensemble.store.signing import Signer
 
 pytestmark = pytest.mark.usefixtures("patient_disk")

@@ -34,13 +34,10 @@ from ensemble.store.bundles.manifest import PAYLOAD
 from ensemble.store.bundles.open import OpenedBundle, open_bundle
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
-from ensemble.store.releases.release import (
-    list_releases,
-    promote,
-    publish_release,
-    read_pointer,
-    read_release,
-)
+from ensemble.store.releases.list import list_releases
+from ensemble.store.releases.pointer import read_pointer
+from ensemble.store.releases.release import promote, publish_release
+from ensemble.store.releases.release_file import read_release
 from ensemble.store.signing import Signer
 
 pytestmark = pytest.mark.usefixtures("patient_disk")

@@ -14,13 +14,12 @@ from typing import Any
 
 from ensemble.errors import ArtifactError, ArtifactMissing, ArtifactUntrusted, PointerMoved
 from ensemble.store.audit_log import Action, AuditedAction
-from ensemble.store.bundles.list import BundleListing, list_bundles
 from ensemble.store.bundles.open import open_bundle
 from ensemble.store.files import atomic
 from ensemble.store.files.canonical_json import timestamp
 from ensemble.store.layout import RELEASE_SUFFIX, Store, next_serial, release_parts, tenant_parts
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
-from ensemble.store.releases.list import ReleaseListing, list_releases
+from ensemble.store.releases.list import list_releases
 from ensemble.store.releases.pointer import Pointer, move_pointer, read_pointer
 from ensemble.store.releases.release_file import (
     RELEASE_LIMIT_BYTES,
@@ -32,19 +31,10 @@ from ensemble.store.releases.release_file import (
 from ensemble.store.signing import Document, Signer, signed_for
 
 __all__ = [
-    "BundleListing",
-    "Pointer",
-    "Release",
-    "ReleaseListing",
-    "ReleaseRef",
-    "list_bundles",
-    "list_releases",
     "pointer_lock",
     "promote",
     "prove_release",
     "publish_release",
-    "read_pointer",
-    "read_release",
     "roll_back",
 ]
 

@@ -24,7 +24,8 @@ from deployments.cli.local_store import own_store
 from deployments.config.trust import read_signer
 from ensemble.store.bundles.metadata import Metadata
 from ensemble.store.names import BundleRef, ReleaseRef, Tenant
-from ensemble.store.releases.release import publish_release, read_pointer
+from ensemble.store.releases.pointer import read_pointer
+from ensemble.store.releases.release import publish_release
 from tests.conftest import NOW, TRAINING
 
 Axon = Callable[..., Result]

@@ -34,7 +34,7 @@ from deployments.config.trust import (
 from deployments.config.trusted_store import TrustedStore
 from ensemble.errors import ArtifactUntrusted
 from ensemble.store.names import Tenant
-from ensemble.store.releases.release import read_pointer
+from ensemble.store.releases.pointer import read_pointer
 from ensemble.store.signing import Signer, Trust
 
 Axon = Callable[..., Result]

@@ -25,7 +25,9 @@ from ensemble.runtime.model_state import LoadCheck
 from ensemble.store.bundles.codecs import GOLDEN, Golden, decode_golden, decode_parts
 from ensemble.store.bundles.open import open_bundle
 from ensemble.store.names import ModelName, Tenant
-from ensemble.store.releases.release import promote, read_pointer, read_release
+from ensemble.store.releases.pointer import read_pointer
+from ensemble.store.releases.release import promote
+from ensemble.store.releases.release_file import read_release
 from ensemble.store.signing import Signer
 from ensemble.training.publish import Trained, publish
 from tests.deployments.conftest import Door, Event, RecordingMeter, Told

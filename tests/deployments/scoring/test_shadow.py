@@ -20,7 +20,9 @@ from ensemble.store.releases.aliases import (
     read_challenger,
     set_challenger,
 )
-from ensemble.store.releases.release import publish_release, read_pointer, read_release
+from ensemble.store.releases.pointer import read_pointer
+from ensemble.store.releases.release import publish_release
+from ensemble.store.releases.release_file import read_release
 from ensemble.store.signing import Signer
 from tests.deployments.conftest import Door, Event
 from tests.deployments.layers.test_hot_reload import NOW, world

@@ -27,7 +27,8 @@ from ensemble.events import Kind
 from ensemble.store.bundles.codecs import GOLDEN, decode_golden, decode_parts
 from ensemble.store.bundles.open import open_bundle
 from ensemble.store.names import ModelName, Tenant
-from ensemble.store.releases.release import read_pointer, read_release
+from ensemble.store.releases.pointer import read_pointer
+from ensemble.store.releases.release_file import read_release
 from ensemble.store.signing import Signer
 from ensemble.training.publish import Trained, publish
 from ensemble.verdicts import LayerStatus

@@ -45,13 +45,9 @@ from ensemble.store.releases.aliases import (
     set_model_alias,
 )
 from ensemble.store.releases.list import list_releases
-from ensemble.store.releases.release import (
-    promote,
-    publish_release,
-    read_pointer,
-    read_release,
-    roll_back,
-)
+from ensemble.store.releases.pointer import read_pointer
+from ensemble.store.releases.release import promote, publish_release, roll_back
+from ensemble.store.releases.release_file import read_release
 from ensemble.store.signing import Signer, Trust
 from tests.conftest import NOW, TRAINING
 

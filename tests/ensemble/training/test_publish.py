@@ -17,7 +17,8 @@ from ensemble.model import ModelScores, Parts
 from ensemble.store.bundles.codecs import Golden
 from ensemble.store.layout import Store
 from ensemble.store.names import Tenant
-from ensemble.store.releases.release import read_pointer, read_release
+from ensemble.store.releases.pointer import read_pointer
+from ensemble.store.releases.release_file import read_release
 from ensemble.store.signing import Signer, Trust
 from ensemble.training.data.flow_table import FlowTable
 from ensemble.training.publish import (

@@ -13,10 +13,10 @@ from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.builder import ModelBuilder
 from ensemble.runtime.loader import ReleaseLoader
 from ensemble.runtime.resolver import ReleaseResolver
+from ensemble.store.bundles.list import list_bundles
 from ensemble.store.bundles.open import MEMORY_FACTOR, check_memory
 from ensemble.store.layout import Store
 from ensemble.store.names import Tenant
-from ensemble.store.releases.release import list_bundles
 
 LOADED = [
     (layer, sorted({name for names in plan.kinds.values() for name in names}))

@@ -33,7 +33,8 @@ from ensemble.store.operations.archive import (
     import_archive,
 )
 from ensemble.store.operations.describe import describe_bundle
-from ensemble.store.releases.release import promote, read_release
+from ensemble.store.releases.release import promote
+from ensemble.store.releases.release_file import read_release
 from ensemble.store.signing import Signer, Trust
 
 Publish = Callable[..., BundleRef]

@@ -21,7 +21,9 @@ from ensemble.store.operations.deletion import apply_retention, delete_bundle, d
 from ensemble.store.releases import release as releasing
 from ensemble.store.releases.aliases import Alias, set_challenger, set_model_alias
 from ensemble.store.releases.list import list_releases
-from ensemble.store.releases.release import promote, publish_release, read_pointer, read_release
+from ensemble.store.releases.pointer import read_pointer
+from ensemble.store.releases.release import promote, publish_release
+from ensemble.store.releases.release_file import read_release
 from ensemble.store.signing import Signer
 
 MODEL = ModelName("anomaly-flow")

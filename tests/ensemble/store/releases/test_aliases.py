@@ -31,7 +31,8 @@ from ensemble.store.releases.aliases import (
     set_challenger,
     set_model_alias,
 )
-from ensemble.store.releases.release import promote, read_pointer
+from ensemble.store.releases.pointer import read_pointer
+from ensemble.store.releases.release import promote
 from ensemble.store.signing import Signer
 
 MODEL = ModelName("anomaly-flow")

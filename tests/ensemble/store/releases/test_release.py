@@ -25,20 +25,16 @@ from ensemble.errors import (
     PointerMoved,
     VersionExists,
 )
+from ensemble.store.bundles.list import list_bundles
 from ensemble.store.bundles.open import open_bundle
 from ensemble.store.files import canonical_json
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.releases import release as releasing
-from ensemble.store.releases.release import (
-    Pointer,
-    list_bundles,
-    list_releases,
-    promote,
-    publish_release,
-    read_pointer,
-    read_release,
-)
+from ensemble.store.releases.list import list_releases
+from ensemble.store.releases.pointer import Pointer, read_pointer
+from ensemble.store.releases.release import promote, publish_release
+from ensemble.store.releases.release_file import read_release
 from ensemble.store.signing import Document, Signer, Trust
 
 FUSION = {"weights": {"anomaly-flow": 1.0}, "prior": 0.01}

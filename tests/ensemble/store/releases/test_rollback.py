@@ -10,7 +10,8 @@ import pytest
 from ensemble.errors import ArtifactCorrupt, ArtifactMissing, PointerMoved
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ReleaseRef, Tenant
-from ensemble.store.releases.release import promote, read_pointer, roll_back
+from ensemble.store.releases.pointer import read_pointer
+from ensemble.store.releases.release import promote, roll_back
 from ensemble.store.signing import Signer
 
 

@@ -28,8 +28,11 @@ serve: $(VENV)/.installed  ## install, start Ray and the service on 127.0.0.1:80
 
 test: lint fast cluster  ## lint, then every test in its short form, as CI runs them
 
+# One thread for each worker: they share the cores. A fork copies the tables of all memory that the
+# process has, so the tests that fork have a process that imports little.
 fast: $(VENV)/.installed-dev  ## the tests that start no Ray cluster, on every core
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not cluster"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not cluster and not forks"
+	$(BIN)/python -m pytest -n auto -m forks tests/faults/test_crash_points.py
 
 # --capture=sys: Ray can end a process from its native code; its last output must not be lost with the capture of the test.
 cluster: $(VENV)/.installed-dev  ## the tests that start a Ray cluster, one after the other

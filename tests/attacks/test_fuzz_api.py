@@ -33,7 +33,7 @@ from tests.deployments.conftest import PATIENT, OpenDoor, RecordingMeter
 from tests.support.furnished_management import MODEL, furnish
 from tests.support.management import trust_the_key
 
-REQUESTS_OF_A_ROUTE = 150 if os.environ.get("AXON_VERIFY") else 6  # of each sort, true and false
+REQUESTS_OF_A_ROUTE = 150 if os.environ.get("AXON_VERIFY") else 3  # of each sort, true and false
 UNLIMITED = {"requests_per_s": 1e6, "burst": 1e6, "stall_s": 0.0}
 CHECKS = [not_a_server_error, status_code_conformance, response_schema_conformance]
 UNAVAILABLE = {503}  # an answer of the contract, and no mistake: a layer that has nothing to say

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ensemble.errors import ArtifactCorrupt, ArtifactMissing, MalformedEvent
@@ -44,9 +44,6 @@ from tests.conftest import NOW, TRAINING
 
 pytestmark = pytest.mark.usefixtures("patient_disk")
 
-PAIRS = max(
-    300, settings.default.max_examples if settings.default else 0
-)  # issue 4: ten thousand in the long form
 SIGNER = Signer.new()
 TRUST = Trust({SIGNER.key_id: SIGNER.public}, frozenset())
 TWINS = str.maketrans(
@@ -125,7 +122,6 @@ def furnished(tenant: Tenant, model: ModelName) -> Iterator[tuple[Store, BundleR
         shutil.rmtree(root)
 
 
-@settings(max_examples=PAIRS)
 @example(("a", "a_b"))
 @example(("a_b", "a"))
 @given(pairs)

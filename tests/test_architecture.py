@@ -94,8 +94,6 @@ OLD_WORDS_OF_OTHERS = {
 """Names with an old word that are part of a contract."""
 
 OLD_WORDS_LEFT = {
-    "deployments.config.settings",
-    "deployments.config.tenants",
     "deployments.host.drain",
     "deployments.host.environment",
 }

@@ -1,4 +1,4 @@
-"""Settings of the layers: their replicas, and detectors of the operator's own by import path."""
+"""Settings of the layers: their replicas, and the import paths of custom detectors."""
 
 from __future__ import annotations
 
@@ -22,24 +22,23 @@ __all__ = [
     "Strict",
 ]
 
-ROOT = (
-    Path(__file__).resolve().parents[2]
-)  # the repository: relative folders are below it, wherever a Ray worker runs
+# The repository: relative paths start here, whatever the working directory of a Ray worker is.
+ROOT = Path(__file__).resolve().parents[2]
 OWN_LAYER_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
-DEPLOYMENTS = frozenset({"ingress", "manage", "detectors"})  # names of Serve that are no layers'
+DEPLOYMENTS = frozenset({"ingress", "manage", "detectors"})  # not layers
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
 class Strict(BaseModel):
-    """A section of the settings: no unknown key, no coercion, finite numbers."""
+    """Section of the settings: no unknown keys, no coercion, finite numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 class ScalingSettings(Strict):
-    """How a deployment grows under load and shrinks after it."""
+    """Replicas of a deployment, and how it is scaled with the load."""
 
     num_cpus: Annotated[float, Field(ge=0)]
     min_replicas: Count
@@ -50,7 +49,7 @@ class ScalingSettings(Strict):
     downscale_delay_s: Annotated[float, Field(ge=0)]
 
     @model_validator(mode="after")
-    def _least_is_not_above_most(self) -> Self:
+    def _minimum_is_not_above_maximum(self) -> Self:
         if self.min_replicas > self.max_replicas:
             raise ValueError(
                 f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}"
@@ -59,21 +58,21 @@ class ScalingSettings(Strict):
 
 
 class LayerSettings(ScalingSettings):
-    """One layer's deployment. `gpus` is a share of one GPU, 0 for the CPU, or `auto`."""
+    """Deployment of one layer; `gpus` is a share of one GPU, 0 for the CPU, or `auto`."""
 
     gpus: Literal["auto"] | Annotated[float, Field(ge=0, le=1)]
 
 
 class OwnLayerSettings(LayerSettings):
-    """A layer of the operator's own; `import` names its class, `module:Class`."""
+    """Deployment of a custom detector; `import` names its class as `module:Class`."""
 
     import_path: Annotated[str, Field(validation_alias=AliasChoices("import", "import_path"))]
 
 
 class LayersSettings(Strict):
-    """The layers that are deployed: Axon's, and those of the operator's own under further names.
+    """Deployments of Axon's layers, and of custom detectors under further names.
 
-    Reading the settings adds the latter to the catalog, in every process that reads them.
+    Reading the settings adds the custom ones to the catalog, in every process that reads them.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -86,7 +85,7 @@ class LayersSettings(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _own_layers_scale_like_anomaly(cls, values: Any) -> Any:  # noqa: ANN401  # whatever YAML has there
+    def _own_layers_scale_like_anomaly(cls, values: Any) -> Any:  # noqa: ANN401  # YAML may have any value here
         if not isinstance(values, Mapping) or not isinstance(values.get("anomaly"), Mapping):
             return values
         return {
@@ -101,16 +100,16 @@ class LayersSettings(Strict):
         for name, own in self.__pydantic_extra__.items():
             if not OWN_LAYER_NAME.fullmatch(name) or name in DEPLOYMENTS:
                 raise ValueError(f"{name} cannot be the name of a layer")
-            if str(ROOT) not in sys.path:  # as in a Ray worker or below a console script
+            if str(ROOT) not in sys.path:  # not there in a Ray worker or a console script
                 sys.path.append(str(ROOT))
             layer = import_layer(own.import_path)
             if layer.name != name:
-                raise ValueError(f"{own.import_path} is named {layer.name}, not {name}")
+                raise ValueError(f"{own.import_path} has the name {layer.name}, not {name}")
             add_layer(layer)
         return self
 
     @property
     def by_name(self) -> dict[str, LayerSettings]:
-        """Layer -> its settings."""
+        """Layer -> its settings, Axon's layers first."""
         built_in = {name: getattr(self, name) for name in type(self).model_fields}
         return {**built_in, **self.__pydantic_extra__}

@@ -1,9 +1,7 @@
-"""Settings: configs/default.yaml, overlaid by a Serve config file.
+"""Settings: configs/default.yaml, overridden by a Serve config file.
 
-Wrong settings are refused as a whole, with every mistake named.
-
-No number has a default in the code; each stands in configs/default.yaml with its unit and its
-reason.
+One mistake refuses all settings, and the error lists every mistake. No number has a default in the
+code; configs/default.yaml has each with its unit, its range and its reason.
 """
 
 from __future__ import annotations
@@ -15,12 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from deployments.config.layer_settings import (
     ROOT,
@@ -68,14 +61,14 @@ def _tenant(name: str) -> str:
     try:
         return str(Tenant(name))
     except MalformedEvent as problem:
-        raise ValueError(problem.problem) from None  # what pydantic collects
+        raise ValueError(problem.problem) from None  # pydantic collects it
 
 
 TenantName = Annotated[str, AfterValidator(_tenant)]
 
 
 class StoreSettings(Strict):
-    """Where the models are, whose are served, and who may say so."""
+    """Where the models are, which tenant's are served, and which keys are trusted."""
 
     state: Annotated[Path, Field(strict=False)]
     shipped: Annotated[Path, Field(strict=False)]
@@ -86,23 +79,23 @@ class StoreSettings(Strict):
     tenants_at_once: Annotated[int, Field(ge=2)]
 
 
-def _off_is_a_word(value: Any) -> Any:  # noqa: ANN401  # whatever YAML has there
-    """`mode: off` is the word to people, and false to YAML."""
+def _off_as_text(value: Any) -> Any:  # noqa: ANN401  # YAML may have any value here
+    """Read `mode: off` as text; YAML reads it as false."""
     return "off" if value is False else value
 
 
 class AuthSettings(Strict):
-    """Who may ask, and how much."""
+    """Authentication, and the rate limit of a tenant."""
 
-    mode: Annotated[Literal["keys", "off"], BeforeValidator(_off_is_a_word)]
+    mode: Annotated[Literal["keys", "off"], BeforeValidator(_off_as_text)]
     keys: Annotated[Path, Field(strict=False)]
     requests_per_s: Positive
-    burst: Annotated[float, Field(ge=1)]  # below one, no request would ever be admitted
+    burst: Annotated[float, Field(ge=1)]  # below one, no request would be admitted
     stall_s: Annotated[float, Field(ge=0, le=10)]
 
 
 class IngressSettings(ScalingSettings):
-    """The HTTP door: limits, deadline, micro-batching."""
+    """The HTTP ingress: limits, deadline, micro-batching."""
 
     deadline_ms: Positive
     max_events: Count
@@ -113,7 +106,7 @@ class IngressSettings(ScalingSettings):
 
 
 class ReplicasSettings(Strict):
-    """How Serve looks after the process of a replica, whatever it holds."""
+    """How Serve supervises the process of every replica."""
 
     health_check_period_s: Positive
     health_check_timeout_s: Positive
@@ -123,16 +116,16 @@ class ReplicasSettings(Strict):
 
 
 class FusionSettings(Strict):
-    """What an operator may set of the fusion; the rest was fitted."""
+    """The parts of the fusion that an operator sets; training fits the rest."""
 
     min_coverage: Share
     posture_bound: Annotated[float, Field(ge=0, le=2)]
 
 
 class GuardSettings(Strict):
-    """What a layer is held to, in each ingress replica.
+    """Circuit breaker, bulkhead and retry budget of each layer, in each ingress replica.
 
-    `ensemble.guard` says what each number does.
+    configs/default.yaml and `ensemble.guard` explain each number.
     """
 
     failures_in_a_row: Count
@@ -156,9 +149,9 @@ class GuardSettings(Strict):
 
 
 class RolloutSettings(Strict):
-    """How a new release takes over from the one that serves.
+    """Canary rollout of a new release, and shadow evaluation of a challenger.
 
-    `ensemble.rollout.canary` says what each number does.
+    configs/default.yaml and `ensemble.rollout.canary` explain each number.
     """
 
     shares: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
@@ -174,7 +167,7 @@ class RolloutSettings(Strict):
     shadows_in_flight: Count
 
     @model_validator(mode="after")
-    def _steps_rise_to_all_of_it(self) -> Self:
+    def _shares_rise_to_one(self) -> Self:
         if self.shares[-1] != 1.0 or any(one >= other for one, other in pairwise(self.shares)):
             raise ValueError("shares must rise and end with 1.0")
         if self.max_events_per_s and len(self.max_events_per_s) != len(self.shares) - 1:
@@ -186,7 +179,7 @@ class RolloutSettings(Strict):
         return self
 
     def rules(self) -> RolloutRules:
-        """As the state machine takes them."""
+        """The rules for `ensemble.rollout`."""
         numbers = self.model_dump(
             exclude={"slowdown_floor_ms", "shadow_share", "shadows_in_flight"}
         )
@@ -194,7 +187,7 @@ class RolloutSettings(Strict):
 
 
 class LegacySettings(Strict):
-    """What decoding an older model file may cost."""
+    """Limits of the process that decodes an older model file."""
 
     max_file_bytes: Count
     decode_memory_bytes: Count
@@ -203,7 +196,7 @@ class LegacySettings(Strict):
 
 
 class PostureSettings(Strict):
-    """When vulnerability data is old."""
+    """Ages at which vulnerability data is stale and expired."""
 
     stale_after_days: Annotated[int, Field(ge=0)]
     expired_after_days: Count
@@ -216,7 +209,7 @@ class PostureSettings(Strict):
 
 
 class ControlsSettings(Strict):
-    """What an operator switches."""
+    """Layers disabled by configuration, and how often switches and layers are polled."""
 
     disabled: list[str]
     look_every_s: Positive
@@ -224,7 +217,7 @@ class ControlsSettings(Strict):
 
 
 class RetroSettings(Strict):
-    """The spool of events that wait for a second look, and its findings."""
+    """The spool of events that wait to be rescored, and its findings."""
 
     enabled: bool
     max_mb: Count
@@ -256,7 +249,7 @@ class ManagementSettings(Strict):
     models_per_tenant: Count
 
     @model_validator(mode="after")
-    def _who_may_run_may_wait(self) -> Self:
+    def _queue_has_room_for_what_may_run(self) -> Self:
         if self.jobs_in_all < max(self.jobs_at_once, self.jobs_per_tenant):
             raise ValueError(
                 f"jobs_in_all {self.jobs_in_all} is below jobs_at_once or jobs_per_tenant"
@@ -292,52 +285,51 @@ class Settings(Strict):
         return self
 
     def layer(self, name: str) -> LayerSettings:
-        """Settings of one layer by name."""
+        """Settings of one layer."""
         return self.layers.by_name[name]
 
     @property
     def state(self) -> Path:
-        """Absolute folder of what a running Axon writes."""
+        """Absolute path of the folder that a running Axon writes."""
         return ROOT / self.store.state
 
     @property
     def shipped(self) -> Path:
-        """Absolute folder of the shipped models."""
+        """Absolute path of the folder of the shipped models."""
         return ROOT / self.store.shipped
 
     @property
     def trust(self) -> Path:
-        """Absolute place of the trust list."""
+        """Absolute path of the trust list."""
         return ROOT / self.store.trust
 
     @property
     def keys(self) -> Path:
-        """Absolute place of the key file, which need not be there.
+        """Absolute path of the key file, which need not exist.
 
-        A relative one is in the state folder.
+        A relative path starts at the state folder.
         """
         return self.state / self.auth.keys
 
     @property
     def tenants(self) -> Path:
-        """Absolute place of the list of tenants, which need not be there."""
+        """Absolute path of the tenants file, which need not exist."""
         return ROOT / self.store.tenants
 
 
 def read_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
-    """Read configs/default.yaml with `overrides` laid over it.
+    """Read configs/default.yaml, overridden by `overrides` and the environment.
 
-    AXON_STATE, AXON_TRUST and AXON_KEYS win over both for what they name.
-
-    AXON_DISABLED_LAYERS, names between commas, adds to the layers that are switched off.
+    AXON_STATE, AXON_TRUST and AXON_KEYS override both for their setting. AXON_DISABLED_LAYERS, a
+    comma-separated list, adds to the disabled layers.
 
     Raises:
-        pydantic.ValidationError: unknown keys, wrong types or numbers out of range; all of them
-            in one message.
+        pydantic.ValidationError: unknown keys, wrong types or numbers out of range; one message
+            lists all of them.
     """
-    defaults = yaml.load(
-        (ROOT / "configs" / "default.yaml").read_text(), Loader=yaml.CSafeLoader
-    )  # ten times as fast as `safe_load`
+    # ten times as fast as `safe_load`
+    text = (ROOT / "configs" / "default.yaml").read_text()
+    defaults = yaml.load(text, Loader=yaml.CSafeLoader)
     merged = deep_merge(defaults, overrides or {})
     for variable, section, setting in PATH_VARIABLES:
         if named := os.environ.get(variable):
@@ -356,7 +348,7 @@ def read_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
 
 
 def deep_merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`below`, with what `above` says in the place of what it says itself, at every depth."""
+    """Copy `below` with the values of `above` in place of its own, at every depth."""
     both = dict(below)
     for key, value in above.items():
         both[key] = (

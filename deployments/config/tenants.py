@@ -1,8 +1,8 @@
 """Tenants: the group of each, the tenant whose models serve it, and its rate limit.
 
-The file is optional. A tenant that it does not name has no group: it lives on its own models, or on
-the generic ones. The file is read again when it changes; one that is wrong is refused whole, and
-what was read before goes on.
+The file is optional. A tenant that it does not list has no group: its own models serve it, or the
+generic ones. The file is read again when it changes. If it has a mistake, the content read before
+stays in effect.
 """
 
 from __future__ import annotations
@@ -27,19 +27,18 @@ __all__ = ["Limit", "TenantEntry", "Tenants", "TenantsFile", "read_tenants"]
 LIMIT_BYTES = 4 << 20  # some fifty thousand tenants
 
 
-def _nothing_is_empty(value: Any) -> Any:  # noqa: ANN401  # whatever YAML has there
-    """`tenants:` with nothing below it is an empty mapping to people, and None to YAML."""
+def _none_is_empty(value: Any) -> Any:  # noqa: ANN401  # YAML may have any value here
+    """Read `tenants:` without entries, which is None in YAML, as an empty mapping."""
     return {} if value is None else value
 
 
 class TenantEntry(BaseModel):
-    """What is said of one tenant.
+    """Entry of one tenant.
 
     Attributes:
-        group: the tenant on whose models it lives before the generic ones; None for no group.
-        requests_per_s: what it may ask of one ingress replica; None for what everybody may
-            (`auth.requests_per_s`).
-        burst: what it may ask at once after a quiet time; None for what everybody may.
+        group: tenant whose models serve it before the generic ones; None for no group.
+        requests_per_s: average rate on one ingress replica; None for `auth.requests_per_s`.
+        burst: requests at once after a pause; None for `auth.burst`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -56,17 +55,17 @@ class TenantsFile(BaseModel):
 
     tenants: Annotated[
         dict[TenantName, TenantEntry],
-        BeforeValidator(_nothing_is_empty),
+        BeforeValidator(_none_is_empty),
         Field(default_factory=dict),
     ]
 
 
 def read_tenants(path: Path) -> TenantsFile:
-    """The tenants in `path`, strictly; none where there is no such file.
+    """Read the tenants file strictly; a missing file has no tenants.
 
     Raises:
-        pydantic.ValidationError: it cannot be read, is no YAML, or is wrong; every mistake is
-            named.
+        pydantic.ValidationError: the file cannot be read, is not YAML, or has mistakes; all are
+            listed.
     """
     try:
         with path.open("rb") as file:
@@ -79,22 +78,21 @@ def read_tenants(path: Path) -> TenantsFile:
     except FileNotFoundError:
         found = None
     except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError):
-        found = f"{path.name} is no YAML that can be read"
+        found = f"{path.name} is not readable YAML"
     return TenantsFile.model_validate({} if found is None else found)
 
 
 class Tenants:
-    """The tenants as the file lies on the disk now, and whose pointer is in charge of each.
+    """The tenants of the file as it is now, and the tenant whose release serves each.
 
     Args:
-        settings: where the file is, and who the generic tenant and its parents are.
+        settings: path of the file, the generic tenant and its parents.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._path = settings.tenants
-        self._store = Store(
-            settings.state, settings.shipped, Trust({}, frozenset())
-        )  # only looked at; nothing is believed
+        # only asked which tenants have a pointer, so it needs no trusted key
+        self._store = Store(settings.state, settings.shipped, Trust({}, frozenset()))
         self._generic = tuple(
             Tenant(name) for name in (settings.store.tenant, *settings.store.parents)
         )
@@ -103,37 +101,33 @@ class Tenants:
 
     @property
     def generic(self) -> Tenant:
-        """The tenant on whose models everybody lives who has none."""
+        """The tenant whose models serve every tenant without its own."""
         return self._generic[0]
 
     def lineage(self, tenant: Tenant) -> tuple[Tenant, ...]:
-        """Whose releases may serve a tenant, the nearest first.
+        """Tenants whose releases may serve `tenant`: itself, its group, then the generic ones.
 
-        Its own, its group's, the generic ones; each once.
+        Reads the file if it changed.
         """
-        if (
-            tenant in self._generic
-        ):  # the generic tenants know no group, and none lives on its own children
+        # a generic tenant has no group, and never inherits from its own children
+        if tenant in self._generic:
             return self._generic[self._generic.index(tenant) :]
         self._reload()
         entry = self._file.tenants.get(tenant)
         group = () if entry is None or entry.group is None else (Tenant(entry.group),)
         return tuple(dict.fromkeys((tenant, *group, *self._generic)))
 
-    def charge(self, tenant: Tenant) -> Tenant:
-        """The nearest of its lineage that has a pointer.
+    def serving_tenant(self, tenant: Tenant) -> Tenant:
+        """The first tenant of the lineage that has a pointer, else the generic tenant.
 
-        The generic tenant where none has. Looks at the disk, so it may block.
+        Reads the disk, so it may block.
         """
         return next(
             (one for one in self.lineage(tenant) if has_pointer(self._store, one)), self.generic
         )
 
     def limit(self, tenant: Tenant) -> Limit | None:
-        """What is said of how much a tenant may ask, as the file was looked at last.
-
-        Does not look at the disk.
-        """
+        """Limit of a tenant in the file as it was read last; does not read the disk."""
         entry = self._file.tenants.get(tenant)
         return None if entry is None else Limit(entry.requests_per_s, entry.burst)
 
@@ -154,7 +148,7 @@ class Tenants:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What one tenant may ask; None for what everybody may."""
+    """Rate limit of one tenant; None for the value in the settings."""
 
     requests_per_s: float | None = None
     burst: float | None = None

@@ -1,7 +1,7 @@
-"""Trust: whose models are loaded, and the key that signs: configs/trust.yaml and a private file.
+"""Trust: the list of trusted keys and digests in configs/trust.yaml, and the private signing key.
 
-A list that is wrong is refused whole, with every mistake named. The private key never comes near
-the repository; a file that others can read is no key.
+One mistake refuses the whole list, and the error lists every mistake. The private key is outside
+the repository; a key file that other users can read is refused.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 KEY_VARIABLE = "AXON_SIGNING_KEY"
-TRUST_LIMIT_BYTES = 1 << 20  # some ten thousand pins
+TRUST_LIMIT_BYTES = 1 << 20  # about ten thousand pins
 KEY_LIMIT_BYTES = 4 << 10  # an Ed25519 key is 119 bytes
 PUBLIC_BYTES = 32
 
@@ -40,7 +40,7 @@ PUBLIC_BYTES = 32
 class SigningRefused(Exception):
     """There is no key to sign with, or the trust list cannot be changed.
 
-    The sentence says what to do.
+    The message contains the next step for the operator.
     """
 
 
@@ -59,8 +59,8 @@ Public = Annotated[str, AfterValidator(_public)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-def _nothing_is_empty(value: Any) -> Any:  # noqa: ANN401  # whatever YAML has there
-    """`keys:` with nothing below it is an empty mapping to people, and None to YAML."""
+def _none_is_empty(value: Any) -> Any:  # noqa: ANN401  # YAML may have any value here
+    """Read `keys:` without entries, which is None in YAML, as an empty mapping."""
     return {} if value is None else value
 
 
@@ -68,26 +68,25 @@ class TrustFile(BaseModel):
     """Content of configs/trust.yaml.
 
     Attributes:
-        keys: key id -> public key in base64: who may sign.
-        pinned: what -> SHA-256 of a file that is trusted as it is; the name is for people.
+        keys: key id -> public key in base64; signatures by these keys are trusted.
+        pinned: name for the reader -> SHA-256 of a file that is trusted without a signature.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    keys: Annotated[dict[KeyId, Public], BeforeValidator(_nothing_is_empty)]
-    pinned: Annotated[dict[str, Sha256], BeforeValidator(_nothing_is_empty)]
+    keys: Annotated[dict[KeyId, Public], BeforeValidator(_none_is_empty)]
+    pinned: Annotated[dict[str, Sha256], BeforeValidator(_none_is_empty)]
 
     @model_validator(mode="before")
     @classmethod
-    # a path, the bytes in it, or what YAML makes of them
-    def _read(cls, source: Any) -> Any:  # noqa: ANN401
+    def _read(cls, source: Any) -> Any:  # noqa: ANN401  # a path, the bytes in it, or parsed YAML
         try:
             data = _bounded(source, TRUST_LIMIT_BYTES) if isinstance(source, Path) else source
             return yaml.safe_load(data.decode()) if isinstance(data, bytes) else data
         except (OSError, _TooLong) as problem:
-            raise ValueError(f"{source} cannot be read: {_spoken(problem)}") from None
+            raise ValueError(f"{source} cannot be read: {_message_of(problem)}") from None
         except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
-            raise ValueError("the trust list is no YAML") from None
+            raise ValueError("the trust list is not YAML") from None
 
     @model_validator(mode="after")
     def _ids_are_of_their_keys(self) -> TrustFile:
@@ -97,7 +96,7 @@ class TrustFile(BaseModel):
         return self
 
     def trust(self) -> Trust:
-        """The same, for the store."""
+        """The trust list for the store."""
         return Trust(
             {key_id: base64.b64decode(public) for key_id, public in self.keys.items()},
             frozenset(self.pinned.values()),
@@ -105,32 +104,32 @@ class TrustFile(BaseModel):
 
 
 class _Outer(BaseModel):
-    """So that every mistake is told with its place, as one of the settings'."""
+    """Adds `trust` to the place of every mistake, as in the settings."""
 
     trust: TrustFile
 
 
 def read_trust_file(path: Path) -> TrustFile:
-    """The trust list in `path`, strictly.
+    """Read the trust list in `path` strictly.
 
     Raises:
-        pydantic.ValidationError: not there, not readable, too long, no YAML, or wrong; all
-            mistakes in one message.
+        pydantic.ValidationError: the file is missing, unreadable, too long, not YAML, or has
+            mistakes; one message lists all of them.
     """
     return _Outer.model_validate({"trust": path}).trust
 
 
 def parse_trust_file(data: bytes) -> TrustFile:
-    """The trust list that `data` spells.
+    """Parse a trust list strictly.
 
     Raises:
-        pydantic.ValidationError: no YAML, or wrong; all mistakes in one message.
+        pydantic.ValidationError: not YAML, or with mistakes; one message lists all of them.
     """
     return _Outer.model_validate({"trust": data}).trust
 
 
 def read_trust(settings: Settings) -> Trust:
-    """Whom the settings say to believe.
+    """Read the trust list of the settings.
 
     Raises:
         pydantic.ValidationError: as `read_trust_file`.
@@ -139,19 +138,16 @@ def read_trust(settings: Settings) -> Trust:
 
 
 def key_path() -> Path:
-    """Where the private key is.
-
-    The file that AXON_SIGNING_KEY names, or ~/.config/axon/signing.key.
-    """
+    """Path of the private key: AXON_SIGNING_KEY, or ~/.config/axon/signing.key."""
     named = os.environ.get(KEY_VARIABLE)
     return Path(named) if named else Path.home() / ".config" / "axon" / "signing.key"
 
 
 def read_signer(trust: Trust) -> Signer:
-    """Read the signing key of this machine; `trust` must list it.
+    """Read the signing key of this machine, which `trust` must list.
 
     Raises:
-        SigningRefused: there is none, others can read it, or it is not trusted here.
+        SigningRefused: the key is missing, readable by other users, or not trusted here.
     """
     path = key_path()
     try:
@@ -169,24 +165,26 @@ def read_signer(trust: Trust) -> Signer:
 
 
 def read_key(path: Path) -> Signer:
-    """The private key in `path`, which only its owner may read.
+    """Read the private key in `path`, which must be readable by its owner only.
 
     Raises:
-        FileNotFoundError: it is not there.
-        SigningRefused: others may read it, or it is no key.
+        FileNotFoundError: there is no such file.
+        SigningRefused: other users may read it, or it is not a key.
     """
     try:
         return Signer.from_pem(_private(path))
     except FileNotFoundError:
         raise
     except (OSError, _TooLong) as problem:
-        raise SigningRefused(f"the signing key {path} cannot be read: {_spoken(problem)}") from None
+        raise SigningRefused(
+            f"the signing key {path} cannot be read: {_message_of(problem)}"
+        ) from None
     except ValueError as problem:
         raise SigningRefused(f"the signing key {path} {problem}") from None
 
 
 class _TooLong(Exception):
-    """A file that no honest one of its kind is as long as."""
+    """The file is longer than any valid one."""
 
 
 def _bounded(path: Path, limit: int) -> bytes:
@@ -198,10 +196,10 @@ def _bounded(path: Path, limit: int) -> bytes:
 
 
 def _private(path: Path) -> bytes:
-    """The bytes of a key file, which only its owner may read.
+    """Read a key file that only its owner may read.
 
     Raises:
-        SigningRefused: others may.
+        SigningRefused: other users may read it.
         OSError, _TooLong: it cannot be read.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -211,8 +209,8 @@ def _private(path: Path) -> bytes:
             raise SigningRefused(f"the signing key {path} is not a file")
         if stat.S_IMODE(found.st_mode) & 0o077:
             raise SigningRefused(
-                f"the signing key {path} can be read by others: `chmod 600 {path}`, and if "
-                "it was so for long, make a new one"
+                f"other users can read the signing key {path}: run `chmod 600 {path}`, and make a "
+                "new key if they may have read it"
             )
         data = file.read(KEY_LIMIT_BYTES + 1)
     if len(data) > KEY_LIMIT_BYTES:
@@ -220,9 +218,9 @@ def _private(path: Path) -> bytes:
     return data
 
 
-def _spoken(problem: Exception) -> str:
+def _message_of(problem: Exception) -> str:
     return (
-        (problem.strerror or "the system does not say why").lower()
+        (problem.strerror or "the system gives no reason").lower()
         if isinstance(problem, OSError)
         else str(problem)
     )

@@ -1,8 +1,7 @@
-"""The store of this machine as it is trusted now.
+"""The model store with the current trust list.
 
-The trust list is read again when its file changes: a key that is added heals what was refused for
-it, one that is taken away is gone, both without a restart. A list that cannot be read changes
-nothing, as with everything else that breaks while it serves.
+The trust list is read again when its file changes, so that an added or removed key takes effect
+without a restart. A list that cannot be read changes nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ __all__ = ["TrustedStore"]
 
 
 class TrustedStore:
-    """Opens the store of `settings`; until a trust list could be read it trusts nothing."""
+    """Opens the store of `settings`; it trusts nothing before the first trust list was read."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -30,7 +29,7 @@ class TrustedStore:
         self._read: tuple[Hashable, Trust] = (None, Trust({}, frozenset()))
 
     def __call__(self) -> Store:
-        """The store, with the trust list as it lies on the disk now."""
+        """Open the store with the trust list as it is now."""
         fingerprint = file_fingerprint(self._settings.trust)
         known, trust = self._read
         if fingerprint != known:

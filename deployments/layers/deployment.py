@@ -55,7 +55,7 @@ class LayerDeployment:
         generic = self._tenants.generic
         self.slots: TenantSlots[PolledSlot] = TenantSlots(
             self._make_slot,
-            default=self._tenants.charge(generic),
+            default=self._tenants.serving_tenant(generic),
             pinned=self._tenants.lineage(generic),
             most=self._settings.store.tenants_at_once,
         )
@@ -129,7 +129,7 @@ class LayerDeployment:
             self._telemetry.set_gauges(replace(default, size_bytes=sum(sizes.values())))
 
     def _load(self, tenant: Tenant) -> SlotState:
-        polled = self.slots.of(self._tenants.charge(tenant))
+        polled = self.slots.of(self._tenants.serving_tenant(tenant))
         polled.slot.reset()
         polled.poll()
         return polled.slot.state()

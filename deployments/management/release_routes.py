@@ -109,7 +109,7 @@ class ReleaseRoutes:
         tenant = tenant_of(request)
         overview, serving = await self.registry.run(
             request,
-            lambda registry: (registry.overview(), self.registry.tenants.charge(tenant)),
+            lambda registry: (registry.overview(), self.registry.tenants.serving_tenant(tenant)),
         )
         return as_json(_listed(overview, tenant, serving))
 

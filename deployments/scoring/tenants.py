@@ -144,7 +144,7 @@ class TenantPipelines:
         """The tenant whose models serve `tenant`; None if the disk does not respond in time."""
         try:
             return await asyncio.wait_for(
-                asyncio.to_thread(self._tenants.charge, tenant), RESOLVE_WITHIN_S
+                asyncio.to_thread(self._tenants.serving_tenant, tenant), RESOLVE_WITHIN_S
             )
         except TimeoutError:
             return None

@@ -66,14 +66,14 @@ def test_the_nearest_pointer_is_in_charge_even_if_it_is_broken(
     It does not make it somebody else's customer without a word.
     """
     tenancy = Tenants(settings)
-    assert tenancy.charge(ACME) == DEFAULT
+    assert tenancy.serving_tenant(ACME) == DEFAULT
 
     point("retail")
-    assert tenancy.charge(ACME) == RETAIL
+    assert tenancy.serving_tenant(ACME) == RETAIL
 
     point("acme")
-    assert tenancy.charge(ACME) == ACME
-    assert tenancy.charge(Tenant("globex")) == DEFAULT
+    assert tenancy.serving_tenant(ACME) == ACME
+    assert tenancy.serving_tenant(Tenant("globex")) == DEFAULT
 
 
 def test_a_change_of_the_file_counts_without_a_restart(settings: Settings) -> None:

@@ -275,7 +275,7 @@ def test_a_key_that_others_can_read_is_no_key(axon: Axon, key: Path, mode: int) 
 
     said = refused(axon("models", "promote", "2"))
 
-    assert "can be read by others" in said
+    assert "other users can read" in said
     assert "chmod 600" in said
 
 

@@ -22,7 +22,7 @@ from deployments.layers.router import SpeakingFirst
 from deployments.management.app import Manage
 from deployments.management.detectors import Detectors
 from deployments.scoring.app import Ingress
-from ensemble.layers.catalog import LAYERS
+from ensemble.layers import LAYERS
 
 __all__ = ["InsecureBinding", "build", "build_management"]
 

@@ -269,6 +269,22 @@ def test_nothing_is_imported_past_a_face() -> None:
     assert offenders == []
 
 
+def test_what_a_face_offers_is_imported_from_it() -> None:
+    """Also of a package whose other modules are imported by file."""
+    offenders = []
+    for face in (module for module in modules() if module.path.name == "__init__.py"):
+        behind = {name for name in face.imports() & paths().keys() if within(name, face.name)}
+        behind -= offered(face.name)
+        offenders += [
+            f"{module.name} imports {name} past {face.name}"
+            for module in modules()
+            for name in module.imports() & behind
+            if not within(module.name, face.name) and not within_sibling(module.name, face.name)
+        ]
+
+    assert offenders == []
+
+
 def has_face(package: str) -> bool:
     path = paths()[package]
     is_by_file = any(within(package, other) for other in BY_FILE)

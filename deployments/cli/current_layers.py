@@ -6,8 +6,8 @@ from deployments.cli.local_models import current_models
 from deployments.cli.publish_target import PublishTarget
 from ensemble.errors import TrainingError
 from ensemble.events import Kind
+from ensemble.layers import LAYERS
 from ensemble.layers.behavior import DeepBehavior
-from ensemble.layers.catalog import LAYERS
 from ensemble.layers.classifier import FlowClassifier
 from ensemble.layers.flow_anomaly import FlowAnomaly
 from ensemble.model import Model

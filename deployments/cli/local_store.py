@@ -10,7 +10,7 @@ import pwd
 from datetime import UTC, datetime
 
 from deployments.config import Settings, Tenants, read_settings, read_signer, read_trust
-from ensemble.layers.catalog import layers_by_model
+from ensemble.layers import layers_by_model
 from ensemble.store import Actor, ModelRegistry, Store, Tenant
 
 __all__ = ["chosen_tenant", "now", "operator", "own_registry", "own_store"]

@@ -23,7 +23,7 @@ from deployments.config import Settings, Tenants, read_settings
 from deployments.scoring import wire
 from ensemble.errors import EventError, NotReplayable
 from ensemble.events import EventBatch
-from ensemble.features.digest import input_digests
+from ensemble.features import event_digests
 from ensemble.replay import Difference, RecordedOpinion, RecordedVerdict, ReplaySettings
 from ensemble.replay import replay as replay_event
 from ensemble.store import Tenant
@@ -306,7 +306,7 @@ def _event_of(
         if refused:
             problem = str(refused[0])
             continue
-        digests += input_digests(batch)
+        digests += event_digests(batch)
         if digests[-1] == recorded.input_sha256:
             return batch, digests
     if not digests:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
-from ensemble.layers.catalog import add_layer, import_layer
+from ensemble.layers import add_layer, import_layer
 
 __all__ = [
     "ROOT",

@@ -14,7 +14,7 @@ from deployments.layers.router import routing_stats
 from deployments.layers.telemetry import LayerTelemetry
 from deployments.observability import RayMeter
 from ensemble.events import EventBatch, FlowBatch, Kind
-from ensemble.layers.catalog import LAYERS
+from ensemble.layers import LAYERS
 from ensemble.runtime import (
     Classification,
     LayerSlot,

@@ -34,7 +34,7 @@ from deployments.management.store_executor import StoreExecutor
 from deployments.management.training_actor import run_in_ray
 from deployments.observability import Meter, RayMeter
 from deployments.web import AuthenticatedApp, Authenticator, docs_routes, encode
-from ensemble.layers.catalog import LAYERS
+from ensemble.layers import LAYERS
 
 __all__ = ["Manage", "ManageApp", "PrefixedApp"]
 

@@ -41,7 +41,7 @@ from ensemble.errors import (
     MalformedEvent,
     NotServing,
 )
-from ensemble.layers.catalog import LAYERS, layers_by_model
+from ensemble.layers import LAYERS, layers_by_model
 from ensemble.runtime import SlotState
 from ensemble.store import ModelName, Tenant, VisibleModel
 from ensemble.verdicts import LayerStatus

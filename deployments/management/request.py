@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 from deployments.web import caller_of, client_of, decode_body, read_json
 from ensemble.errors import MalformedEvent, ReservedName, UnknownTenant
-from ensemble.layers.catalog import layers_by_model
+from ensemble.layers import layers_by_model
 from ensemble.store import Actor, Alias, ModelName, Tenant, parse_serial
 
 __all__ = [

@@ -29,7 +29,7 @@ from deployments.scoring.scoring_metrics import ScoringMetrics
 from ensemble.errors import LayerCrashed, LayerError, LayerOpen, LayerOverloaded, LayerTimeout
 from ensemble.events import EventBatch
 from ensemble.guard import BreakerRules, BreakerState, Bulkhead, CircuitBreaker, RetryBudget, Ticket
-from ensemble.layers.catalog import LAYERS
+from ensemble.layers import LAYERS
 from ensemble.runtime import ANY_RELEASE
 from ensemble.verdicts import LayerScores, LayerStatus
 

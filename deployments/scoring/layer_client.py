@@ -19,7 +19,7 @@ from deployments.scoring.scoring_metrics import ScoringMetrics
 from ensemble.errors import LayerDisabled
 from ensemble.events import EventBatch
 from ensemble.guard import BreakerState, Deadline
-from ensemble.layers.catalog import LAYERS
+from ensemble.layers import LAYERS
 from ensemble.runtime import SlotState
 from ensemble.verdicts import LayerScores, LayerStatus
 

@@ -18,7 +18,7 @@ from deployments.scoring.status import Breaker, EnsembleStatus, iso
 from deployments.scoring.tenants import TenantPipelines
 from ensemble.events import Kind
 from ensemble.guard import BreakerState
-from ensemble.layers.catalog import LAYERS
+from ensemble.layers import LAYERS
 from ensemble.runtime import KindState
 from ensemble.verdicts import SPEAKING, LayerStatus, SystemStatus
 

@@ -45,7 +45,7 @@ from deployments.web import (
     path_parameter,
 )
 from ensemble.errors import ArtifactError, LayerCrashed, LayerTimeout, LoadTimeout, UnknownLayer
-from ensemble.layers.catalog import LAYERS
+from ensemble.layers import LAYERS
 from ensemble.runtime import Controls, LoadCheck
 from ensemble.store import Tenant
 

@@ -24,7 +24,7 @@ from deployments.scoring.status_schema import (
 from deployments.web import cause_of, describe_code
 from ensemble.events import Kind
 from ensemble.guard import BreakerState
-from ensemble.layers.catalog import LAYERS
+from ensemble.layers import LAYERS
 from ensemble.rollout import RolloutView
 from ensemble.runtime import KindState, ReleaseFusion, SlotState
 from ensemble.verdicts import SPEAKING, LayerStatus, SystemStatus, system_status

@@ -20,8 +20,7 @@ from msgspec import Meta, Struct
 from deployments.web import ErrorBody, check_size, decode_body
 from ensemble.errors import EventError, FeatureMismatch, MalformedEvent, TooManyEvents
 from ensemble.events import EventBatch, FlowBatch, Kind, ProcessEvent
-from ensemble.features import flow, process
-from ensemble.features.digest import input_digests
+from ensemble.features import event_digests, flow, process
 from ensemble.verdicts import LayerScores, SystemStatus, Verdicts
 
 __all__ = [
@@ -305,7 +304,7 @@ def write_verdicts(
         elapsed_ms: since the oldest of the events came.
         scored_at: when the layers were called, seconds since 1970.
     """
-    shared = _Shared(input_digests(batch), _iso(scored_at), elapsed_ms)
+    shared = _Shared(event_digests(batch), _iso(scored_at), elapsed_ms)
     if len(groups) == 1:
         return _verdicts_of(batch, groups[0], range(len(batch)), shared, explain=explain)
     placed: dict[int, Verdict] = {}

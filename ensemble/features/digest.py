@@ -27,7 +27,7 @@ import numpy as np
 from ensemble.events import EventBatch, FlowBatch, ProcessBatch
 from ensemble.features import flow
 
-__all__ = ["input_digests"]
+__all__ = ["event_digests"]
 
 _FLOW = sha256(f"axon input 1 flow {flow.schema_sha256()}".encode()).digest()
 _PROCESS = sha256(b"axon input 1 process").digest()
@@ -35,7 +35,7 @@ _FLOW_BYTES = len(flow.FEATURE_NAMES) * np.dtype("<f4").itemsize
 _as_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
-def input_digests(batch: EventBatch) -> tuple[str, ...]:
+def event_digests(batch: EventBatch) -> tuple[str, ...]:
     """Digest of each event of a batch, 64 hexadecimal digits, in the order of the events."""
     return _of_flows(batch) if isinstance(batch, FlowBatch) else _of_processes(batch)
 

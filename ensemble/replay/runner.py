@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from ensemble.errors import NotReplayable
 from ensemble.events import EventBatch
-from ensemble.features.digest import input_digests
+from ensemble.features import event_digests
 from ensemble.replay.diagnosis import FusionRule, why_fused, why_layer
 from ensemble.replay.diff import Difference, compare_fused, compare_layer
 from ensemble.replay.recorded_verdict import RecordedOpinion, RecordedVerdict, ReplaySettings
@@ -69,7 +69,7 @@ def replay(
             cannot be called now.
         ArtifactError: its release is missing, has another digest, or is no longer trusted.
     """
-    if input_digests(event) != (recorded.input_sha256,):
+    if event_digests(event) != (recorded.input_sha256,):
         raise NotReplayable("the verdict is about another event")
     loads: list[SlotEvent] = []
     ensemble = LocalEnsemble(

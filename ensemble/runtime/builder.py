@@ -15,7 +15,7 @@ import numpy as np
 from ensemble.errors import ArtifactCorrupt, ArtifactIncompatible
 from ensemble.events import Kind
 from ensemble.features.tabular import Missing, admit_rows
-from ensemble.layers.catalog import LAYERS
+from ensemble.layers import LAYERS
 from ensemble.layers.classifier import FlowClassifier
 from ensemble.layers.flow_anomaly import FlowAnomaly
 from ensemble.layers.process_anomaly import ProcessAnomaly

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from ensemble.errors import ArtifactIncompatible, ArtifactMissing
 from ensemble.events import Kind
-from ensemble.layers.catalog import FEATURE_SCHEMAS, LAYERS
+from ensemble.layers import FEATURE_SCHEMAS, LAYERS
 from ensemble.runtime.builder import ModelBuilder, identity_of
 from ensemble.runtime.model_state import (
     LoadCheck,

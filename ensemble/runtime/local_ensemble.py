@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from ensemble.events import EventBatch
-from ensemble.layers.catalog import LAYERS
+from ensemble.layers import LAYERS
 from ensemble.runtime.builder import ModelBuilder
 from ensemble.runtime.hot_reload import LayerSlot
 from ensemble.runtime.loader import ReleaseLoader

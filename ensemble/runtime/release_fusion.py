@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactIncompatible
 from ensemble.events import Kind
 from ensemble.fusion import Fusion
-from ensemble.layers.catalog import LAYERS
+from ensemble.layers import LAYERS
 from ensemble.runtime.model_state import LoadFailure, SlotState, failure_of
 from ensemble.runtime.resolver import ReleaseSource, ResolvedRelease
 from ensemble.verdicts import LayerScores, Verdicts

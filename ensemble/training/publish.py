@@ -19,7 +19,7 @@ from ensemble.errors import ArtifactError, ArtifactMissing
 from ensemble.events import Kind
 from ensemble.features.tabular import schema_sha256
 from ensemble.fusion import Fusion
-from ensemble.layers.catalog import FEATURE_SCHEMAS
+from ensemble.layers import FEATURE_SCHEMAS
 from ensemble.model import Model, Parts
 from ensemble.runtime import golden_batch
 from ensemble.store import (

@@ -18,7 +18,7 @@ from hypothesis.extra.numpy import arrays
 
 from ensemble.events import FlowBatch, ProcessBatch, ProcessEvent
 from ensemble.features import flow, process
-from ensemble.features.digest import input_digests
+from ensemble.features.digest import event_digests
 from ensemble.features.flow import FEATURE_NAMES, OTHER_DIALECTS, admit
 
 HOSTS = st.text(max_size=40) | st.sampled_from(["", "ws-17", "10.0.0.7"])
@@ -47,7 +47,7 @@ def flows_of(
 
 
 def digest_of(values: Sequence[float | None], host: str = "", event_id: str = "") -> str:
-    (digest,) = input_digests(flows_of([values], [host], [event_id]))
+    (digest,) = event_digests(flows_of([values], [host], [event_id]))
     return digest
 
 
@@ -71,7 +71,7 @@ def test_a_flow_by_name_in_any_dialect_and_order_is_the_flow_by_position(
     for row in named:
         chance.shuffle(row)  # type: ignore[attr-defined]  # hypothesis' own random.Random
 
-    assert input_digests(flows_of([flow.in_order(dict(row)) for row in named])) == input_digests(
+    assert event_digests(flows_of([flow.in_order(dict(row)) for row in named])) == event_digests(
         flows_of(values)
     )
 
@@ -79,7 +79,7 @@ def test_a_flow_by_name_in_any_dialect_and_order_is_the_flow_by_position(
 @given(FLOWS)
 def test_minus_zero_is_zero(values: np.ndarray) -> None:
     """JSON knows both, and no model tells them apart."""
-    assert input_digests(flows_of(np.where(values == 0.0, -0.0, values))) == input_digests(
+    assert event_digests(flows_of(np.where(values == 0.0, -0.0, values))) == event_digests(
         flows_of(values)
     )
 
@@ -88,7 +88,7 @@ def test_minus_zero_is_zero(values: np.ndarray) -> None:
 def test_a_flow_alone_is_the_flow_in_a_batch_under_any_id(
     values: np.ndarray, host: str, event_id: str
 ) -> None:
-    together = input_digests(flows_of(values, ["a", host, "b"]))
+    together = event_digests(flows_of(values, ["a", host, "b"]))
 
     assert digest_of(values[1].tolist(), host, event_id) == together[1]
 
@@ -104,23 +104,23 @@ def test_what_the_door_recomputes_and_notes_leaves_no_trace_of_what_was_claimed(
     batch = flows_of([*claimed, [*a_flow(f1=0.0)[:14], None, None, *a_flow()[16:]]])
 
     assert batch.flags
-    assert len(set(input_digests(batch))) == 1
-    assert input_digests(batch) == input_digests(replace(batch, flags={}))
+    assert len(set(event_digests(batch))) == 1
+    assert event_digests(batch) == event_digests(replace(batch, flags={}))
 
 
 def test_a_number_that_is_not_finite_gets_no_digest_because_it_gets_no_verdict() -> None:
     batch = flows_of([a_flow(f20=float("nan")), a_flow(), a_flow(f30=float("-inf"))])
 
-    assert input_digests(batch) == (digest_of(a_flow()),)
+    assert event_digests(batch) == (digest_of(a_flow()),)
 
 
 @given(st.lists(PROCESSES, min_size=1, max_size=4))
 def test_a_process_start_alone_is_the_one_in_a_batch_under_any_id(
     events: list[ProcessEvent],
 ) -> None:
-    together = input_digests(process.admit(events, [f"e{row}" for row in range(len(events))]))
+    together = event_digests(process.admit(events, [f"e{row}" for row in range(len(events))]))
 
-    assert together == tuple(input_digests(process.admit([event]))[0] for event in events)
+    assert together == tuple(event_digests(process.admit([event]))[0] for event in events)
 
 
 def test_a_command_line_that_was_cut_is_what_is_left_of_it() -> None:
@@ -131,7 +131,7 @@ def test_a_command_line_that_was_cut_is_what_is_left_of_it() -> None:
     )
 
     assert whole.flags
-    assert input_digests(whole) == input_digests(cut)
+    assert event_digests(whole) == event_digests(cut)
 
 
 # what has its own
@@ -145,10 +145,10 @@ def test_flows_have_one_digest_only_if_every_admitted_feature_agrees(
     other[0, place] = value
     one, two = flows_of(values), flows_of(other)
 
-    assert (input_digests(one)[0] == input_digests(two)[0]) == bool(
+    assert (event_digests(one)[0] == event_digests(two)[0]) == bool(
         (one.features[0] == two.features[0]).all()
     )
-    assert input_digests(one)[1:] == input_digests(two)[1:]
+    assert event_digests(one)[1:] == event_digests(two)[1:]
 
 
 @given(HOSTS, HOSTS)
@@ -165,7 +165,7 @@ def test_process_starts_have_one_digest_only_if_every_field_agrees(
     one: ProcessEvent, two: ProcessEvent
 ) -> None:
     """No field can run into the next: they are JSON, not text in a row."""
-    digests = input_digests(process.admit([one, two]))
+    digests = event_digests(process.admit([one, two]))
 
     assert (digests[0] == digests[1]) == (one == two)
 
@@ -179,14 +179,14 @@ def test_a_field_cannot_pretend_to_be_two() -> None:
         ProcessEvent("b", "a"),
     ]
 
-    assert len(set(input_digests(process.admit(runs)))) == len(runs)
+    assert len(set(event_digests(process.admit(runs)))) == len(runs)
 
 
 @given(FLOWS, st.lists(PROCESSES, min_size=3, max_size=3))
 def test_events_of_different_kinds_never_have_one_digest(
     values: np.ndarray, events: list[ProcessEvent]
 ) -> None:
-    assert not set(input_digests(flows_of(values))) & set(input_digests(process.admit(events)))
+    assert not set(event_digests(flows_of(values))) & set(event_digests(process.admit(events)))
 
 
 def test_a_process_cannot_be_written_that_is_hashed_as_a_flow() -> None:
@@ -194,7 +194,7 @@ def test_a_process_cannot_be_written_that_is_hashed_as_a_flow() -> None:
     batch = flows_of([a_flow()])
     spelt = batch.features.tobytes().decode("latin-1")
 
-    assert input_digests(process.admit([ProcessEvent(spelt)])) != input_digests(batch)
+    assert event_digests(process.admit([ProcessEvent(spelt)])) != event_digests(batch)
 
 
 # the format, for whoever computes it elsewhere
@@ -221,7 +221,7 @@ def test_a_process_start_is_hashed_as_the_page_says() -> None:
 
     batch = process.admit([ProcessEvent("ls", "bash", "ls -l é", "amy", "ws-17")], ["p1"])
 
-    assert input_digests(batch) == (hashlib.sha256(kind + text.encode()).hexdigest(),)
+    assert event_digests(batch) == (hashlib.sha256(kind + text.encode()).hexdigest(),)
 
 
 @pytest.mark.parametrize(
@@ -246,9 +246,9 @@ def test_the_digest_of_today_is_the_digest_of_tomorrow(
 
     Another way of hashing is another format number.
     """
-    assert input_digests(batch) == (digest,)
+    assert event_digests(batch) == (digest,)
 
 
 def test_no_events_have_no_digests() -> None:
-    assert input_digests(flows_of(np.empty((0, 78)))) == ()
-    assert input_digests(process.admit([])) == ()
+    assert event_digests(flows_of(np.empty((0, 78)))) == ()
+    assert event_digests(process.admit([])) == ()

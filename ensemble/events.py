@@ -1,8 +1,7 @@
 """Security events, one by one and as columns.
 
-A caller sends events; every layer reads columns. A batch holds the columns of one kind, in the
-order the events came, and is built once, at the door, from values that were already checked.
-Nothing after the door checks them again.
+Callers send events; layers read columns. A batch holds the events of one kind, in their order of
+arrival. It is built once, at admission, from validated values, which are not checked again.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ __all__ = ["EventBatch", "FlowBatch", "Kind", "ProcessBatch", "ProcessEvent"]
 
 
 class Kind(StrEnum):
-    """What sort of thing happened; decides which layers may have an opinion."""
+    """Kind of an event; it decides which layers may have an opinion."""
 
     FLOW = "flow"
     PROCESS = "process"
@@ -30,10 +29,10 @@ class ProcessEvent:
 
     Attributes:
         name: image name, e.g. `powershell.exe`.
-        parent: image name of the parent, "" where unknown.
-        command_line: as the operating system gave it, "" where unknown.
-        user: account, "" where unknown.
-        host: machine, "" where unknown.
+        parent: image name of the parent, "" if unknown.
+        command_line: as the operating system reported it, "" if unknown.
+        user: account, "" if unknown.
+        host: machine, "" if unknown.
     """
 
     name: str
@@ -48,11 +47,11 @@ class FlowBatch:
     """Network flows as columns.
 
     Attributes:
-        ids: one a flow, as the caller named it, "" where it did not.
-        hosts: the machine whose posture matters, "" where unknown.
-        features: float32 (n, 78), finite, read-only; order of
+        ids: the caller's name of each flow, "" if it gave none.
+        hosts: the machine whose posture matters, "" if unknown.
+        features: float32 (n, 78), finite, read-only; in the order of
             `ensemble.features.flow.FEATURE_NAMES`.
-        flags: row -> what the door noticed, e.g. `rates_undefined`; rows without one are absent.
+        flags: row -> remarks of the admission, e.g. `rates_undefined`; rows without one are absent.
     """
 
     ids: tuple[str, ...]
@@ -66,7 +65,7 @@ class FlowBatch:
         return Kind.FLOW
 
     def part(self, start: int, stop: int) -> FlowBatch:
-        """The rows from `start` to before `stop`."""
+        """Rows `start` to `stop`, exclusive."""
         return FlowBatch(
             self.ids[start:stop],
             self.hosts[start:stop],
@@ -92,7 +91,7 @@ class ProcessBatch:
 
     @classmethod
     def of(cls, events: Sequence[ProcessEvent], ids: Sequence[str] = ()) -> ProcessBatch:
-        """Columns of `events`, without flags."""
+        """Build the columns of `events`, without flags."""
         return cls(
             ids=tuple(ids) or ("",) * len(events),
             hosts=tuple(e.host for e in events),
@@ -108,7 +107,7 @@ class ProcessBatch:
         return Kind.PROCESS
 
     def part(self, start: int, stop: int) -> ProcessBatch:
-        """The rows from `start` to before `stop`."""
+        """Rows `start` to `stop`, exclusive."""
         at = slice(start, stop)
         flags = _flags_of(self.flags, start, stop)
         return ProcessBatch(

@@ -1,24 +1,23 @@
 """Fusion: layer scores become one score, its bounds, and a verdict with its coverage.
 
-Each layer's calibrated score is evidence, measured in log-odds against the reference prior. The
-layers that spoke are averaged by validated shares and sharpened by one common factor:
+The calibrated score of a layer is evidence, in log-odds against the reference prior. The layers
+that spoke are averaged by their validated shares, and the average is sharpened by one factor:
 
     z = prior + sharpness * sum(share_i * evidence_i) / sum(share_i),  over the layers i that spoke
     score = logistic(z + shift of the host's posture)
 
-A silent layer is thus imagined to agree with those that spoke, which is neither innocence nor
-guilt; `low` and `high` say what the score could have been had it said the least or the most.
-Raising any layer's score never lowers the result.
+A silent layer is thus assumed to agree with those that spoke: silence is evidence neither of
+innocence nor of guilt. `low` and `high` bound the score that its lowest and highest opinion would
+have given. A higher score of any layer never lowers the result.
 
-The posture of the host is no evidence about the event. It shifts the result by a bounded amount,
-never by more than the way from `malicious` down to `suspicious`: a strong host cannot turn clear
+The posture of the host is no evidence about the event. It shifts the score by a bounded amount, at
+most by the distance from `malicious` down to `suspicious`: a hardened host cannot turn clearly
 hostile evidence benign.
 
 Source: logarithmic opinion pool: Genest, Zidek, "Combining probability distributions", Statistical
-Science 1(1), 1986;
-one sharpening factor for a pool of calibrated forecasts: Satopaa et al., "Combining multiple
-probability predictions using a simple
-logit model", International Journal of Forecasting 30(2), 2014.
+Science 1(1), 1986; one sharpening factor for a pool of calibrated forecasts: Satopaa et al.,
+"Combining multiple probability predictions using a simple logit model", International Journal of
+Forecasting 30(2), 2014.
 """
 
 from __future__ import annotations
@@ -55,16 +54,16 @@ _SEVERITIES = (Severity.LOW, Severity.MEDIUM, Severity.HIGH, Severity.CRITICAL)
 
 
 def layer_set(layers: Iterable[str]) -> str:
-    """Name of a set of layers, the same whatever their order: `anomaly+behavior`."""
+    """Name a set of layers, e.g. `anomaly+behavior`; the order of `layers` does not matter."""
     return "+".join(sorted(layers))
 
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Scores that a stated share of benign validation events stays under.
+    """Scores above which an event is suspicious, malicious or of critical severity.
 
     Attributes:
-        suspicious: exceeded by 1 % of benign validation events, unless another rate was chosen.
+        suspicious: exceeded by 1 % of benign validation events, or by the rate that was chosen.
         malicious: exceeded by 0.1 %.
         critical: exceeded by 0.01 %, by extrapolation.
     """
@@ -91,7 +90,7 @@ class Fusion:
         sharpness: common factor on the average evidence, > 0.
         thresholds: set of speaking layers (`layer_set`) -> thresholds that keep the promised
             false-positive rate.
-        source: where the shares come from: `fitted` or `builtin`; a builtin rule is always
+        source: origin of the shares, `fitted` or `builtin`; verdicts of a builtin fusion are always
             indeterminate.
     """
 
@@ -105,8 +104,8 @@ class Fusion:
         if (
             not shares
             or not all(0.0 <= share <= 1.0 for share in shares)
-            or not abs(sum(shares) - 1.0) <= 1e-6  # noqa: PLR2004
-        ):  # rounding of the file
+            or not abs(sum(shares) - 1.0) <= 1e-6  # noqa: PLR2004  # rounding of the file
+        ):
             raise ArtifactIncompatible(
                 "fusion", "shares >= 0 that sum to 1", f"{dict(self.shares)}"
             )
@@ -115,7 +114,7 @@ class Fusion:
 
     @classmethod
     def builtin(cls, layers: Sequence[str]) -> Self:
-        """Equal shares and no thresholds: what is left when no fitted fusion can be had."""
+        """Make the fallback fusion: equal shares and no thresholds."""
         return cls(dict.fromkeys(layers, 1.0 / len(layers)), 1.0, {}, "builtin")
 
     def counts(self, layer: str) -> bool:
@@ -123,10 +122,7 @@ class Fusion:
         return layer == RESILIENCE or self.shares.get(layer, 0.0) > 0.0
 
     def coverage(self, speaking: Iterable[str]) -> float:
-        """Share of the validated evidence that `speaking` hold, in [0, 1].
-
-        Nothing of a builtin rule is validated.
-        """
+        """Share of the validated evidence that `speaking` hold, in [0, 1]; 0 for builtin shares."""
         return (
             0.0
             if self.source == "builtin"
@@ -134,15 +130,14 @@ class Fusion:
         )
 
     def pooled(self, odds: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
-        """Pooled log-odds float64 (n,) of the layers that spoke.
+        """Pool the log-odds of the layers that spoke: float64 (n,).
 
         Args:
             odds: layer -> log-odds (n,) of its calibrated scores; at least one layer of a
                 positive share.
         """
-        layers = sorted(
-            odds
-        )  # sums run in one order always, or the last bit would follow who answered first
+        # A fixed order of summation: the last bit must not depend on which layer answered first.
+        layers = sorted(odds)
         total = sum(self.shares[layer] for layer in layers)
         evidence = sum(
             self.shares[layer] / total * (odds[layer] - PRIOR_LOG_ODDS) for layer in layers
@@ -152,14 +147,14 @@ class Fusion:
     def fuse(
         self, opinions: Sequence[LayerScores], *, min_coverage: float, posture_bound: float
     ) -> Verdicts:
-        """One verdict for each event of a batch.
+        """Fuse the opinions of the layers into one verdict for each event of a batch.
 
         Args:
-            opinions: one from every layer that was asked, each with n scores; a layer of
-                `shares` that is not among them is silent.
-            min_coverage: share of the evidence under which the verdict is `indeterminate`, in
+            opinions: one from every layer that was called, each with n scores; a layer of
+                `shares` that is not among them counts as silent.
+            min_coverage: share of the evidence below which the verdict is `indeterminate`, in
                 [0, 1].
-            posture_bound: how far the host's posture may shift the score, in log-odds, >= 0.
+            posture_bound: how far the posture of the host may shift the score, in log-odds, >= 0.
 
         Returns:
             Verdicts with columns of n.
@@ -177,18 +172,15 @@ class Fusion:
         )
 
         def fused(guess: float | None) -> NDArray[np.float64]:
-            """Pooled log-odds, the silent layers guessed.
-
-            Without a guess they agree with those that spoke.
-            """
-            heard = dict(speaking)
+            """Pooled log-odds; a silent layer has `guess`, or agrees with the rest if None."""
+            pool = dict(speaking)
             if guess is not None:
-                heard |= {
+                pool |= {
                     layer: np.full(size, guess)
                     for layer, share in self.shares.items()
                     if share and layer not in speaking
                 }
-            return self.pooled(heard) if heard else np.full(size, PRIOR_LOG_ODDS)
+            return self.pooled(pool) if pool else np.full(size, PRIOR_LOG_ODDS)
 
         score = probability(fused(None) + shift)
         return Verdicts(
@@ -214,18 +206,16 @@ class Fusion:
     def fuse_each(
         self, opinions: Sequence[LayerScores], *, min_coverage: float, posture_bound: float
     ) -> tuple[Verdicts, ...]:
-        """The verdicts of a batch in which a layer may abstain on single events.
-
-        Usually one group, of all rows.
+        """Fuse a batch in which a layer may abstain on single events.
 
         Args:
-            opinions: as for `fuse`; the rows that a layer `abstained` from are fused without it.
-            min_coverage: likewise.
-            posture_bound: likewise.
+            opinions: as for `fuse`; rows from which a layer `abstained` are fused without it.
+            min_coverage: as for `fuse`.
+            posture_bound: as for `fuse`.
 
         Returns:
-            Groups of the rows of which the same layers spoke, each with its own coverage and
-            status, together every row once.
+            Groups of rows for which the same layers spoke, each with its own coverage and status;
+            every row is in one group. Usually one group with all rows.
         """
         groups = _rows_alike(opinions)
         if not groups:
@@ -234,7 +224,7 @@ class Fusion:
             (
                 rows,
                 self.fuse(
-                    _heard(opinions, rows, abstained),
+                    _opinions_of(opinions, rows, abstained),
                     min_coverage=min_coverage,
                     posture_bound=posture_bound,
                 ),
@@ -255,7 +245,7 @@ class Fusion:
         return tuple(_LABELS[level] for level in _levels(score, thresholds))
 
     def to_config(self) -> dict[str, Any]:
-        """JSON values, for a release."""
+        """JSON values for the release file."""
         return {
             "shares": dict(self.shares),
             "sharpness": self.sharpness,
@@ -271,7 +261,11 @@ class Fusion:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """The fusion of a release; refused when a share or threshold cannot be."""
+        """Read the fusion of a release.
+
+        Raises:
+            ArtifactIncompatible: a field is missing, or a share or threshold is impossible.
+        """
         try:
             thresholds = {
                 layers: Thresholds(**values) for layers, values in config["thresholds"].items()
@@ -291,41 +285,41 @@ Abstained = tuple[tuple[str, str], ...]  # layer and reason
 
 
 def _rows_alike(opinions: Sequence[LayerScores]) -> Sequence[tuple[Abstained, NDArray[np.intp]]]:
-    """Rows by which layers abstained from them, and why; nothing where none did."""
-    guilty: dict[int, Abstained] = {}
+    """Group the rows by the layers that abstained from them, and why; empty if none did."""
+    reasons: dict[int, Abstained] = {}
     for opinion in opinions:
         if opinion.abstained and opinion.speaks:
             for row, reason in opinion.abstained.items():
-                guilty[row] = (*guilty.get(row, ()), (opinion.layer, reason))
-    if not guilty:
+                reasons[row] = (*reasons.get(row, ()), (opinion.layer, reason))
+    if not reasons:
         return ()
     groups: dict[Abstained, list[int]] = {}
     for row in range(len(opinions[0].scores)):
-        groups.setdefault(guilty.get(row, ()), []).append(row)
+        groups.setdefault(reasons.get(row, ()), []).append(row)
     return [(abstained, np.array(rows, dtype=np.intp)) for abstained, rows in groups.items()]
 
 
-def _heard(
+def _opinions_of(
     opinions: Sequence[LayerScores], rows: NDArray[np.intp], abstained: Abstained
 ) -> Sequence[LayerScores]:
-    """The opinions of `rows` alone; a layer that abstained from them keeps its scores for show."""
+    """Opinions of `rows` alone; a layer that abstained from them becomes a fallback, weight 0."""
     reasons = dict(abstained)
-    taken = [opinion.take(rows) for opinion in opinions]
     return [
         replace(one, status=LayerStatus.FALLBACK, version="", release="", reason=reasons[one.layer])
         if one.layer in reasons
         else one
-        for one in taken
+        for one in (opinion.select(rows) for opinion in opinions)
     ]
 
 
 def _bound(posture_bound: float, thresholds: Iterable[Thresholds]) -> float:
-    """The posture's bound: as configured, but never from `malicious` to below `suspicious`.
+    """Bound of the posture's shift: as configured, but never from `malicious` below `suspicious`.
 
-    One reach for every set of layers: `low` and `high` imagine that the silent ones had spoken.
+    It is one bound for every set of layers, because `low` and `high` assume that silent layers had
+    spoken.
     """
-    ways = [_odds(one.malicious) - _odds(one.suspicious) for one in thresholds]
-    return float(min([posture_bound, *ways]))
+    distances = [_odds(one.malicious) - _odds(one.suspicious) for one in thresholds]
+    return float(min([posture_bound, *distances]))
 
 
 def _odds(score: float) -> float:
@@ -335,7 +329,7 @@ def _odds(score: float) -> float:
 def _posture_shift(
     opinions: Sequence[LayerScores], size: int, bound: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Shift in log-odds of each event, and the least and the most it could have been."""
+    """Shift of each event in log-odds, with the least and the greatest that it could have been."""
     for opinion in opinions:
         if opinion.layer == RESILIENCE and opinion.speaks:
             shift = bound * 2.0 * (opinion.scores - NEUTRAL_POSTURE)

@@ -1,8 +1,7 @@
 """The model of a layer: events in as columns, calibrated scores out, parts for a bundle.
 
-A model is one layer's knowledge of one kind of event. It is frozen once built: scoring never
-changes it.
-Its parts are plain arrays and plain JSON, so that a bundle cannot run code and loads anywhere.
+A model scores one kind of event for one layer. Scoring never changes it. Its parts are plain arrays
+and plain JSON, so that a bundle cannot run code and loads on any machine.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ __all__ = ["Model", "ModelScores", "Parts", "below"]
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A model taken apart.
+    """A model as plain data, for a bundle.
 
     Attributes:
         arrays: name -> array, numeric, C-contiguous; stored as safetensors.
@@ -33,7 +32,7 @@ class Parts:
 
 
 def below(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """The arrays of one part of a model: those whose names begin with `prefix`, without it."""
+    """Select the arrays whose names begin with `prefix`, and remove it from the names."""
     return {
         name.removeprefix(prefix): array
         for name, array in arrays.items()
@@ -43,16 +42,15 @@ def below(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[
 
 @dataclass(frozen=True, slots=True)
 class ModelScores:
-    """What a model says of a batch.
+    """Scores of a model for a batch.
 
     Attributes:
         scores: float64 (n,), calibrated, finite, each in [0, 1]; higher is worse.
-        notes: row -> what a reader of that row's score should know, e.g. `host_unknown`; rows
-            without one are absent.
-        details: column name -> n values for the explanation (family, sub-scores); empty unless
-            asked for.
-        abstains: why the model has no opinion of anything now, because all it knows is too old;
-            "" while it has.
+        notes: row -> a remark for the reader of that row's score, e.g. `host_unknown`; rows without
+            one are absent.
+        details: column name -> n values of the explanation (family, sub-scores); empty unless it
+            was requested.
+        abstains: why the model has no opinion at all, because its data is too old; otherwise "".
     """
 
     scores: NDArray[np.float64]
@@ -62,11 +60,11 @@ class ModelScores:
 
 
 class Model(Protocol):
-    """One layer's knowledge of one kind of event.
+    """A model of one layer for one kind of event.
 
-    Those that a bundle holds have `to_parts` and `from_parts` too.
+    Models that are stored in a bundle also have `to_parts` and `from_parts`.
     """
 
     def score(self, batch: EventBatch, *, explain: bool = False) -> ModelScores:
-        """Calibrated score of each event; the same event scores the same alone as in a batch."""
+        """Score each event, calibrated; an event scores the same alone as in any batch."""
         ...

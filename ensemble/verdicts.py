@@ -1,4 +1,4 @@
-"""What comes out: each layer's scores, and the fused verdict with its evidence."""
+"""Verdicts: the scores of each layer, and the fused verdict with its evidence."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ __all__ = [
 
 
 class LayerStatus(StrEnum):
-    """Where a layer's score came from; only the first three count as evidence."""
+    """Origin of a layer's score; only the first three count as evidence."""
 
     LIVE = "live"
     LAST_GOOD = "last_good"  # an older proven model; it speaks
     RULES = "rules"  # no model, but written rules; they speak
-    FALLBACK = "fallback"  # model absent or refused; the score is for show, weight 0
+    FALLBACK = "fallback"  # model absent or rejected; the score is for display, weight 0
     TIMEOUT = "timeout"  # no answer within the deadline
-    OPEN = "open"  # the breaker is open: not asked
-    DISABLED = "disabled"  # switched off by an operator
+    OPEN = "open"  # the circuit breaker is open: not called
+    DISABLED = "disabled"  # by an operator
     WARMING_UP = "warming_up"  # loading or still learning
     STALE = "stale"  # its data is too old to speak
-    # no opinion on this kind of event, or a release that does without it; outside the coverage
+    # no opinion on this kind of event, or not part of the release; outside the coverage
     NOT_APPLICABLE = "not_applicable"
 
 
@@ -43,27 +43,27 @@ SPEAKING = frozenset({LayerStatus.LIVE, LayerStatus.LAST_GOOD, LayerStatus.RULES
 
 
 class VerdictLabel(StrEnum):
-    """The answer in one word."""
+    """Verdict on one event."""
 
     BENIGN = "benign"
     SUSPICIOUS = "suspicious"  # scored above all but 1 % of benign validation events
     MALICIOUS = "malicious"  # above all but 0.1 %
-    INDETERMINATE = "indeterminate"  # too little of the ensemble looked
+    INDETERMINATE = "indeterminate"  # too little of the ensemble had an opinion
 
 
 class Severity(StrEnum):
-    """How bad, on calibrated quantiles of benign validation events."""
+    """Severity, by calibrated quantiles of benign validation events."""
 
     LOW = "low"
     MEDIUM = "medium"
     HIGH = "high"
     CRITICAL = "critical"
-    # nothing to measure by: no fusion, or nobody spoke; `low` would be an innocent word for it
+    # no thresholds to measure by: no fitted fusion, or no layer spoke; `low` would seem harmless
     UNKNOWN = "unknown"
 
 
 class SystemStatus(StrEnum):
-    """How much of the machine-learning evidence is alive (S0-12)."""
+    """Share of the machine-learning layers that are available (S0-12)."""
 
     FULLY_OPERATIONAL = "FULLY_OPERATIONAL"
     PARTIALLY_OPERATIONAL = "PARTIALLY_OPERATIONAL"
@@ -71,11 +71,10 @@ class SystemStatus(StrEnum):
 
 
 def system_status(statuses: Iterable[LayerStatus]) -> SystemStatus:
-    """The word for the slots that could speak of something: all of them do, some do, none does.
+    """Summarize layer statuses: all applicable layers speak, some do, or none does.
 
     Args:
-        statuses: of the slots that hold evidence; a slot that is not applicable says nothing
-            about the system.
+        statuses: of the layers whose scores are evidence; `not_applicable` is ignored.
     """
     speaks = [status in SPEAKING for status in statuses if status is not LayerStatus.NOT_APPLICABLE]
     if not any(speaks):
@@ -85,20 +84,20 @@ def system_status(statuses: Iterable[LayerStatus]) -> SystemStatus:
 
 @dataclass(frozen=True, slots=True)
 class LayerScores:
-    """One layer's opinion of a batch.
+    """Opinion of one layer on a batch.
 
     Attributes:
-        layer: `anomaly`, `behavior`, `classifier`, `resilience`.
-        status: where the scores came from; the same for the whole batch.
-        version: serial version of the model that spoke, "" where none did.
-        release: name of the release that the model was loaded for, "" where none was.
+        layer: `anomaly`, `behavior`, `classifier`, `resilience`, or a layer that was added.
+        status: origin of the scores, one for the batch.
+        version: serial version of the model that spoke, "" if none did.
+        release: name of the release that the model was loaded for, "" if none was.
         scores: float64 (n,), finite, each in [0, 1], read-only.
         reason: why the status is not `live`; "" when it is.
-        notes: row -> what a reader of that row should know.
-        details: name -> n values: numbers are contributions of a feature, strings are facts;
-            only where asked for.
-        abstained: row -> why this layer has no opinion of that one row; its score is for show
-            and weighs nothing.
+        notes: row -> a remark for the reader of that row's score.
+        details: name -> n values: numbers are contributions of a feature, strings are facts; only
+            if an explanation was requested.
+        abstained: row -> why this layer has no opinion of that row; its score is for display, with
+            weight 0.
     """
 
     layer: str
@@ -113,9 +112,8 @@ class LayerScores:
 
     def __post_init__(self) -> None:
         scores = self.scores
-        if not (
-            scores.ndim == 1 and ((scores >= 0.0) & (scores <= 1.0)).all()
-        ):  # NaN fails both comparisons
+        # NaN fails both comparisons.
+        if not (scores.ndim == 1 and ((scores >= 0.0) & (scores <= 1.0)).all()):
             raise ValueError(f"{self.layer}: a score is outside [0, 1]")
         scores.flags.writeable = False
 
@@ -124,8 +122,8 @@ class LayerScores:
         """Whether this opinion counts as evidence."""
         return self.status in SPEAKING
 
-    def take(self, rows: NDArray[np.intp]) -> LayerScores:
-        """The opinion of some rows only, in the order given."""
+    def select(self, rows: NDArray[np.intp]) -> LayerScores:
+        """The opinion of `rows` alone, in the order given."""
         places = {int(row): place for place, row in enumerate(rows)}
 
         def moved(texts: Mapping[int, str]) -> Mapping[int, str]:
@@ -143,27 +141,27 @@ class LayerScores:
     def silent(
         cls, layer: str, status: LayerStatus, size: int, reason: str, *, score: float = 0.0
     ) -> LayerScores:
-        """An abstention: `score` is for show and weighs nothing."""
+        """Make an abstention; `score` is for display, with weight 0."""
         return cls(layer, status, "", "", np.full(size, score), reason)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """The fused answers for a batch of which the same layers spoke, as columns.
+    """Fused verdicts on events for which the same layers spoke, as columns.
 
     Attributes:
         score: float64 (n,), probability of hostile at the reference prior of 1 %, in [0, 1].
-        low: float64 (n,), the score had every silent layer said least.
-        high: float64 (n,), the score had every silent layer said most; low <= score <= high.
-        word: n verdicts.
+        low: float64 (n,), the score if every silent layer had given its lowest.
+        high: float64 (n,), the score if every silent layer had given its highest;
+            low <= score <= high.
+        label: n labels.
         severity: n severities.
-        coverage: share of the validated weight, among the layers of this kind, that spoke; in
-            [0, 1].
-        degraded: a layer that could have moved the score did not speak.
-        status: the word for the whole ensemble.
-        layers: every layer's opinion, in a fixed order.
-        rows: which events of the batch these are, ascending; None for all of them.
-        release: name of the release that they were fused by, "" for none.
+        coverage: share of the validated weight of the layers of this kind that spoke, in [0, 1].
+        degraded: whether a layer that could have moved the score did not speak.
+        status: of the ensemble.
+        layers: opinions of all layers, in a fixed order.
+        rows: positions of these events in the batch, ascending; None for all of them.
+        release: name of the release whose fusion was used, "" for none.
         release_sha256: of that release's file, "" for none.
     """
 
@@ -184,11 +182,11 @@ class Verdicts:
 def by_row(
     groups: Sequence[Verdicts], column: Callable[[Verdicts], Sequence[Any] | NDArray[Any] | float]
 ) -> NDArray[Any]:
-    """A column of the verdicts of a whole batch, in the order of its events.
+    """Collect a column of the verdicts of a batch, in the order of its events.
 
     Args:
-        groups: the batch's verdicts; together every row once.
-        column: what to take of each group: n values, or one for all its rows.
+        groups: the verdicts of the batch; every row is in one group.
+        column: selects the values of a group: one for each row, or one for all rows.
     """
     placed = np.empty(sum(len(group.label) for group in groups), dtype=object)
     for group in groups:

@@ -1,7 +1,7 @@
-"""The guard around a layer: deadline, circuit breaker, bulkhead and retry budget.
+"""Guards of a call to a layer: deadline, circuit breaker, bulkhead and retry budget.
 
-Four small state machines. They decide, and the caller acts: none of them waits, sleeps or knows
-what a call is.
+Each is a small state machine that decides whether and how long a call may run. The caller makes the
+calls; no guard waits or sleeps.
 """
 
 from ensemble.guard.bulkhead import Bulkhead

@@ -1,4 +1,4 @@
-"""The bulkhead of a layer: a bound on its calls in flight, so that a slow one blocks no other.
+"""Bulkhead: a limit on the calls in flight of one layer, so that a slow layer blocks no other.
 
 Source: Nygard, "Release It!", 2nd edition, Pragmatic Bookshelf 2018, chapter 5.
 """
@@ -9,19 +9,19 @@ __all__ = ["Bulkhead"]
 
 
 class Bulkhead:
-    """Bulkhead: bound the calls in flight of one layer, so that a slow one blocks no other.
+    """Limit on the calls in flight of one layer.
 
     Args:
-        calls: the most that are out.
+        calls: the limit.
     """
 
     def __init__(self, calls: int) -> None:
         self._free = calls
 
     def enter(self) -> bool:
-        """Enter, unless all places are taken.
+        """Reserve a place for a call; False if the limit is reached: the layer is then not called.
 
-        Returns False if they are: the layer is then not called. A caller that entered must leave.
+        A caller that got a place must call `leave`.
         """
         if not self._free:
             return False
@@ -29,5 +29,5 @@ class Bulkhead:
         return True
 
     def leave(self) -> None:
-        """Leave."""
+        """Free a place."""
         self._free += 1

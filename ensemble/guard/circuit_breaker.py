@@ -1,7 +1,6 @@
-"""The circuit breaker of a layer: stop calling what fails, and test it with one call at a time.
+"""Circuit breaker: stop calling a layer that fails, and test it with one call at a time.
 
-A state machine on a clock that is given to it. It decides; the caller makes the calls and reports
-how each of them went.
+A state machine on a given clock. The caller makes the calls and reports the outcome of each.
 
 Source: Nygard, "Release It!", 2nd edition, Pragmatic Bookshelf 2018, chapter 5.
 """
@@ -17,26 +16,26 @@ __all__ = ["BreakerRules", "BreakerState", "CircuitBreaker", "Ticket"]
 
 
 class BreakerState(StrEnum):
-    """Whether a layer is asked."""
+    """Whether a layer is called."""
 
-    CLOSED = "closed"  # asked
-    OPEN = "open"  # not asked
-    HALF_OPEN = "half_open"  # one trial call is out
+    CLOSED = "closed"  # called
+    OPEN = "open"  # not called
+    HALF_OPEN = "half_open"  # one trial call is in flight
 
 
 @dataclass(frozen=True, slots=True)
 class BreakerRules:
-    """When a breaker opens, and how it finds back.
+    """When a breaker opens, and how it recovers.
 
     Attributes:
-        failures_in_a_row: open it.
-        window: calls that are remembered, >= 1.
-        bad_share: of a full window, opens it; in (0, 1].
-        open_s: the first time it stays open; doubled by every failed trial.
-        longest_open_s: the doubling ends here: the longest that a healed layer waits for its trial.
-        jitter: share of that time by which it may be shorter, in [0, 1], so that ingress
+        failures_in_a_row: consecutive failures that open it.
+        window: number of calls that are remembered, >= 1.
+        bad_share: share of bad calls in a full window that opens it, in (0, 1].
+        open_s: seconds that it stays open at first; doubled by every failed trial.
+        longest_open_s: limit of the doubling: the longest that a recovered layer waits for a trial.
+        jitter: share by which the open time may be shortened at random, in [0, 1], so that ingress
             replicas do not try at the same moment.
-        trial_s: a trial that has not returned by then has failed.
+        trial_s: seconds after which a trial without an answer has failed.
     """
 
     failures_in_a_row: int
@@ -50,9 +49,9 @@ class BreakerRules:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """Leave to make one call, shown again with its outcome.
+    """Permission for one call; the caller returns it with the outcome.
 
-    An outcome from before the last change counts for nothing.
+    An outcome from before the last change of state is ignored.
     """
 
     epoch: int
@@ -60,22 +59,22 @@ class Ticket:
 
 
 class CircuitBreaker:
-    """Circuit breaker: stop calling a failing layer, and test it with one call at a time.
+    """Circuit breaker of one layer.
 
-    closed -> open after some failures in a row, or when half of the last calls were bad or slow
-    open -> half open after a pause that doubles with every failed trial, up to a limit
-    half open -> closed by one good trial, at once for all traffic: holding a proven layer back
-    would be chosen blindness
-    half open -> open by a bad trial, or by one that does not return in time
+    closed -> open       after consecutive failures, or a share of bad or slow calls in the window
+    open -> half open    after a pause that doubles with every failed trial, up to a limit
+    half open -> closed  by one good trial, at once for all traffic: without a layer that works,
+                         detection would be worse for no reason
+    half open -> open    by a bad trial, or by one that does not return in time
 
-    The doubling is forgotten only after a whole window without opening, so that a layer that passes
-    its trials and fails under load is tried less and less often.
+    The pause returns to its first length only after a full window without opening. A layer that
+    passes its trials and fails under load is therefore tried less and less often.
 
     Args:
-        rules: the numbers.
-        clock: seconds that only rise.
-        jitter: a fresh number in [0, 1) at every call.
-        on_change: told the new state and why, at every change.
+        rules: thresholds and times.
+        clock: seconds of a monotonic clock.
+        jitter: returns a random number in [0, 1).
+        on_change: called with the new state and the reason at every change.
     """
 
     def __init__(
@@ -102,29 +101,29 @@ class CircuitBreaker:
 
     @property
     def since(self) -> float:
-        """When it left `closed`, or came back there, by its clock.
+        """Time at which it left `closed`, or returned to it, by its clock.
 
-        A trial that fails begins nothing new.
+        A failed trial does not change it.
         """
         return self._since
 
     def admit(self) -> Ticket | None:
-        """Leave for one call, or None.
+        """Admit one call; None if the layer is not to be called.
 
-        Do not ask. A ticket with `is_trial` decides alone what comes next.
+        The outcome of a ticket with `is_trial` alone decides the next state.
         """
         if self._state is BreakerState.CLOSED:
             return self._ticket
         self._end_a_lost_trial()
         now = self._clock()
-        if now < self._ends_at:  # of the pause, or of the trial that is out
+        if now < self._ends_at:  # of the pause, or of the trial in flight
             return None
         self._ends_at = now + self._rules.trial_s
         self._change(BreakerState.HALF_OPEN, "a trial is out", is_trial=True)
         return self._ticket
 
     def record(self, ticket: Ticket, *, is_good: bool) -> None:
-        """Record the result of the call of `ticket`; a call that the caller spoilt has none."""
+        """Record the outcome of a call; none is reported if it says nothing about the layer."""
         self._end_a_lost_trial()
         if ticket.epoch != self._ticket.epoch:
             return
@@ -147,7 +146,7 @@ class CircuitBreaker:
             self._pause_s = self._rules.open_s
 
     def reset(self) -> None:
-        """Close at once and forget: an operator knows better."""
+        """Close at once and forget all outcomes, at an operator's request."""
         self._pause_s = self._rules.open_s
         self._close("reset by an operator")
 

@@ -1,6 +1,6 @@
-"""A deadline: a budget that starts when an event arrives.
+"""Deadline: a time budget that starts when an event arrives.
 
-Plain arithmetic on a clock that the caller reads.
+Plain arithmetic; the caller reads the clock.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ __all__ = ["Deadline"]
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """A budget that is spent from the moment an event came in, and never renewed.
+    """Time budget of an event, from its arrival on; it is never renewed.
 
     Attributes:
-        since: when the event came, seconds of a clock that only rises.
-        budget_s: seconds it has from then on.
-        least_s: what is left at the least, however long the event waited: a batch that waited
-            its whole budget is still asked.
+        since: time of arrival, seconds of a monotonic clock.
+        budget_s: seconds from then on.
+        least_s: lower bound of the time left, so that a batch that waited for its entire budget is
+            still sent to the layers.
     """
 
     since: float
@@ -26,5 +26,5 @@ class Deadline:
     least_s: float
 
     def left_s(self, now: float) -> float:
-        """Seconds that may still be waited, at least `least_s`."""
+        """Seconds left at `now`, at least `least_s`."""
         return max(self.since + self.budget_s - now, self.least_s)

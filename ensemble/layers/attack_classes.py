@@ -1,7 +1,4 @@
-"""The classes that a model of flows tells apart.
-
-Benign first, the attack families it learnt, and perhaps `unknown`.
-"""
+"""Classes of a model of flows: benign first, its attack families, and sometimes `unknown`."""
 
 from __future__ import annotations
 
@@ -10,22 +7,22 @@ from ensemble.errors import ArtifactIncompatible
 __all__ = ["BENIGN_CLASS", "UNKNOWN_CLASS", "read_classes"]
 
 BENIGN_CLASS = "BENIGN"
-UNKNOWN_CLASS = "unknown"  # made-up flows: unlike benign ones, and of no family
+UNKNOWN_CLASS = "unknown"  # synthetic flows: unlike benign ones, and of no family
 
 
 def read_classes(named: object, what: str) -> tuple[str, ...]:
-    """The classes of a bundle.
+    """Read the classes of a bundle.
 
     Args:
-        named: as its JSON has them.
-        what: whose they are, for the refusal.
+        named: the value in its JSON.
+        what: name of the model, for the error.
 
     Raises:
-        ArtifactIncompatible: benign is not first, it is alone, or a class stands twice.
+        ArtifactIncompatible: benign is not first or is the only class, or a class is repeated.
     """
     classes = tuple(str(name) for name in named) if isinstance(named, list | tuple) else ()
-    # benign and one other
-    if len(classes) < 2 or classes[0] != BENIGN_CLASS or len(set(classes)) != len(classes):  # noqa: PLR2004
+    is_short = len(classes) < 2  # noqa: PLR2004  # benign and one other
+    if is_short or classes[0] != BENIGN_CLASS or len(set(classes)) != len(classes):
         raise ArtifactIncompatible(
             what, "benign first and at least one other class, each once", f"{classes}"
         )

@@ -1,22 +1,20 @@
-"""Deep behavior: does a flow look like a known attack, or unlike all benign traffic?
+"""Deep behavior: does a flow resemble a known attack, or differ from all benign traffic?
 
-A small network learns benign traffic, each attack family, and `unknown`: made-up flows around and
-between the real ones.
-The third is what makes it honest. A classifier that saw only benign and attacks cuts the space in
-two and is sure of both halves;
-one that also had to tell real benign flows from made-up ones calls benign only what is near benign.
+A small network learns benign traffic, each attack family, and `unknown`: synthetic flows around and
+between the real ones. The class `unknown` keeps it from overconfidence. A classifier of benign
+flows and attacks alone divides the space in two and is certain of both halves. One that must also
+separate real benign flows from synthetic ones calls only flows near benign ones benign.
 
-Fit for: the families it was trained on, and flows unlike benign ones. Unfit for: an unseen attack
-that copies benign flows.
-Raw score: log-odds that the flow is not benign, averaged over a few heads that were started
-differently.
+Fit for: the families it was trained on, and flows unlike benign ones. Unfit for: a new attack that
+copies benign flows.
+Raw score: log-odds that the flow is not benign, averaged over a few heads with different
+initial weights.
 Cost: three small matrix products a head. The same weights run on a CPU or on a share of a GPU.
 
 Source: outlier exposure: Hendrycks, Mazeika, Dietterich, "Deep anomaly detection with outlier
-exposure", ICLR 2019;
-made-up counterexamples: Hempstalk, Frank, Witten, "One-class classification by combining density
-and class probability
-estimation", ECML 2008; averaged heads: Lakshminarayanan et al., "Deep ensembles", NeurIPS 2017.
+exposure", ICLR 2019; synthetic counterexamples: Hempstalk, Frank, Witten, "One-class classification
+by combining density and class probability estimation", ECML 2008; averaged heads: Lakshminarayanan
+et al., "Deep ensembles", NeurIPS 2017.
 """
 
 from __future__ import annotations
@@ -42,13 +40,13 @@ __all__ = ["DeepBehavior", "DeepClassifier"]
 
 
 class DeepClassifier(nn.Module):
-    """A few small networks side by side, computed as one.
+    """Several small networks, computed together.
 
     Args:
         n_features: d.
         hidden: widths of the hidden layers.
         n_classes: benign, each family, unknown.
-        n_heads: networks that differ by their start only.
+        n_heads: number of networks; they differ only in their initial weights.
     """
 
     def __init__(
@@ -88,14 +86,14 @@ def margin(logits: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class DeepBehavior:
-    """The network with its scaler and calibration: flows in, calibrated scores out.
+    """Model of flow behavior: the network with its scaler and calibration.
 
     Attributes:
-        scaler: puts flows on the network's scale.
+        scaler: scales flows for the network.
         network: fitted, in evaluation mode.
         classes: benign first, unknown last.
         calibration: margin -> log-odds at the reference prior.
-        device: where it computes.
+        device: torch device of the network.
     """
 
     scaler: Scaler
@@ -111,9 +109,9 @@ class DeepBehavior:
             return margin(self.network(rows)).cpu().numpy()
 
     def score(self, batch: EventBatch, *, explain: bool = False) -> ModelScores:
-        """Calibrated score of each flow.
+        """Score each flow, calibrated.
 
-        Explained by the likeliest family and by the features that moved the margin.
+        Explained by the most likely family, and by the features that moved the margin.
         """
         if not isinstance(batch, FlowBatch):
             raise TypeError(f"{batch.kind} events have no flow features")
@@ -134,13 +132,13 @@ class DeepBehavior:
         return facts | {name: shares[:, column] for column, name in enumerate(self.scaler.names)}
 
     def to(self, device: str) -> Self:
-        """The same model, computing on `device`."""
+        """Move the model to `device`."""
         return type(self)(
             self.scaler, self.network.to(device), self.classes, self.calibration, device
         )
 
     def to_parts(self) -> Parts:
-        """Arrays of the scaler and the network; the rest as JSON."""
+        """Parts for a bundle; `from_parts` builds an equal model."""
         state = {
             f"network.{name}": value.detach().cpu().numpy()
             for name, value in self.network.state_dict().items()
@@ -154,7 +152,7 @@ class DeepBehavior:
 
     @classmethod
     def from_parts(cls, parts: Parts) -> Self:
-        """The model of a bundle.
+        """Build the model from a bundle.
 
         Raises:
             ArtifactIncompatible: shapes that do not chain, or classes that do not match.
@@ -166,10 +164,10 @@ class DeepBehavior:
         shapes = [state.get(f"weights.{level}", np.empty(0)).shape for level in range(levels)]
         if (
             not levels
-            or any(len(shape) != 3 for shape in shapes)  # noqa: PLR2004
+            or any(len(shape) != 3 for shape in shapes)  # noqa: PLR2004  # (heads, in, out)
             or shapes[0][1] != scaler.positions.size
             or shapes[-1][2] != len(classes)
-        ):  # (heads, in, out)
+        ):
             raise ArtifactIncompatible(
                 "behavior network",
                 f"{scaler.positions.size} features to {len(classes)} classes",

@@ -1,8 +1,7 @@
-"""Catalog of the layers: which there are, of which bundles, for which kinds of event.
+"""Catalog of the layers: their names, their bundles, and the kinds of event they score.
 
-An operator adds a detector of their own by one line of the settings, which names a `Layer` by its
-import path. `add_layer` puts it into the catalog of the process; every part of Axon reads the
-layers from there.
+An operator adds their own detector by one line of the settings, the import path of a `Layer`.
+`add_layer` puts it into the catalog of the process, from which every part of Axon reads the layers.
 """
 
 from __future__ import annotations
@@ -33,15 +32,14 @@ class LayerSpec:
     """Specification of a layer.
 
     Attributes:
-        kinds: kind of event -> the bundles that its model is built from.
-        fallback_score: shown while there is no model; weighs nothing. S0 names 0.0 for anomaly
-            and 0.1 for behavior; it names no others.
-        is_evidence: False for the host's posture, which shifts a score and is no evidence.
-        is_stateless: a call may be repeated, because the model learns nothing from it.
-        is_optional: a release may be published without it and is complete then, e.g. one that is
-            older than the layer.
-        build: builds the model of a layer that is not Axon's own, from the parts of its bundles;
-            None for Axon's layers, which `ModelBuilder` builds.
+        kinds: kind of event -> the bundles from which its model is built.
+        fallback_score: displayed while there is no model, with weight 0. S0 gives 0.0 for anomaly
+            and 0.1 for behavior, and no others.
+        is_evidence: False for the posture of the host, which shifts a score but is no evidence.
+        is_stateless: whether a call may be repeated, because the model learns nothing from it.
+        is_optional: whether a release is complete without it, e.g. one older than the layer.
+        build: builds the model of an operator's own layer from the parts of its bundles; None for
+            Axon's layers, which `ModelBuilder` builds.
     """
 
     kinds: Mapping[Kind, tuple[str, ...]]
@@ -53,16 +51,16 @@ class LayerSpec:
 
 
 class Layer(Protocol):
-    """A detector that is added to the catalog, in a file of its own.
+    """Protocol of an operator's own detector, for the catalog.
 
-    It is in the verdict's `layers` as soon as a release holds its bundles. It weighs 0 until
-    `axon calibrate --data` has fitted its weight on labelled events.
+    It appears under `layers` of a verdict once a release contains its bundles. Its weight is 0
+    until `axon calibrate --data` has fitted it on labelled events.
 
     Attributes:
         name: of the layer, the key under `layers` in the settings.
-        kinds: kind of event -> the bundles that its model is built from, e.g.
+        kinds: kind of event -> the bundles from which its model is built, e.g.
             `{Kind.FLOW: ("beacon-flow",)}`.
-        fallback_score: shown while there is no model, in [0, 1]; weighs nothing.
+        fallback_score: displayed while there is no model, with weight 0; in [0, 1].
     """
 
     name: str
@@ -73,7 +71,7 @@ class Layer(Protocol):
         """Build the model for `kind` from the parts of its bundles, in the order of `kinds`.
 
         Raises:
-            ArtifactIncompatible: the parts are of no model of this layer.
+            ArtifactIncompatible: the parts are not those of a model of this layer.
         """
         ...
 
@@ -103,7 +101,7 @@ FEATURE_SCHEMAS: Mapping[str, Callable[[], str]] = MappingProxyType(_feature_sch
 
 
 def layers_by_model() -> dict[str, tuple[str, ...]]:
-    """Name of a bundle -> the layers that are built from it."""
+    """Map the name of each bundle to the layers that are built from it."""
     found: dict[str, tuple[str, ...]] = {}
     for layer, spec in LAYERS.items():
         for model in {name for names in spec.kinds.values() for name in names}:
@@ -112,32 +110,32 @@ def layers_by_model() -> dict[str, tuple[str, ...]]:
 
 
 def import_layer(path: str) -> Layer:
-    """Import a layer by its path, `module:Class`, and make one.
+    """Import a layer by its path, `module:Class`, and create an instance.
 
-    The operator chooses the path, as with the import path of a Serve application: its code runs in
+    The operator chooses the path, as with the import path of a Serve application. Its code runs in
     every process of Axon.
 
     Raises:
-        ValueError: nothing of that path is a layer; the message says why.
+        ValueError: the path does not name a layer; the message gives the reason.
     """
     module, _, name = path.partition(":")
     try:
         made = getattr(import_module(module), name)()
-    except Exception as error:  # whatever the module raises while it is imported
+    except Exception as error:  # importing may raise any error
         raise ValueError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     missing = [
         field for field in ("name", "kinds", "fallback_score", "build") if not hasattr(made, field)
     ]
     if missing:
-        raise ValueError(f"{path} is no layer: it has no {', '.join(missing)}")
+        raise ValueError(f"{path} is not a layer: it has no {', '.join(missing)}")
     return cast("Layer", made)
 
 
 def add_layer(layer: Layer) -> None:
-    """Add a layer to the catalog of this process; again with the same layer, change nothing.
+    """Add a layer to the catalog of this process. Idempotent.
 
     Raises:
-        ValueError: it has the name or a bundle of another layer, or an impossible fallback score.
+        ValueError: it has the name or a bundle of another layer, or an invalid fallback score.
     """
     known = _layers.get(layer.name)
     if known is not None and known.build is None:

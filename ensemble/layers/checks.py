@@ -1,4 +1,4 @@
-"""Common checks of a layer: what every detector must hold, Axon's and an operator's own alike.
+"""Checks that every layer must pass, Axon's own and those of an operator.
 
 The tests run them on every layer of the catalog; a recipe runs them before it publishes.
 """
@@ -18,10 +18,10 @@ TOLERANCE = 1e-6  # alone or in a batch, on a CPU; DESIGN, decision 12
 
 
 def check_layer(load: Callable[[], Model], batch: EventBatch) -> None:
-    """Check a layer's model on a batch.
+    """Check the model of a layer on a batch.
 
-    The scores are one finite float64 in [0, 1] for each event; the same again, the same alone as in
-    a batch, the same with an explanation, and the same after the model is loaded again.
+    The scores must be one finite float64 in [0, 1] for each event. They must not change when the
+    batch is scored again, event by event, with an explanation, or after the model is loaded again.
 
     Args:
         load: loads the model from its files.
@@ -43,7 +43,7 @@ def check_layer(load: Callable[[], Model], batch: EventBatch) -> None:
     }
     for when, found in again.items():
         if not np.array_equal(found, scores):
-            raise ValueError(f"a score is another {when}")
+            raise ValueError(f"a score differs {when}")
     alone = [model.score(batch.part(row, row + 1)).scores for row in range(len(batch))]
     if np.abs(np.concatenate(alone) - scores).max() > TOLERANCE:
-        raise ValueError("a score is another alone than in a batch")
+        raise ValueError("a score differs alone and in a batch")

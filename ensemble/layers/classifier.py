@@ -1,17 +1,15 @@
-"""Known attacks: which attack family does a flow look like?
+"""Known attacks: which attack family does a flow resemble?
 
-Several models answer; one of them counts in the verdict.
+A random forest, boosted trees and a single tree are trained on the same flows, with one scaler and
+one list of labels. A caller can classify by any of them (`classify`); only the random forest counts
+in the verdict. The forest also learns the class `unknown`, synthetic flows around and between real
+ones, so that it calls only flows near benign ones benign.
 
-A random forest, boosted trees and a single tree learnt the same flows, under one scaler and one
-list of labels. Whoever asks by name gets any of them (`classify`); the layer's score is that of the
-random forest alone. The forest also learnt `unknown`: made-up flows around and between real ones,
-so that only what is near benign flows is called benign.
-
-Fit for: the families it was trained on; the surest of all layers on those. Unfit for: an unseen
+Fit for: the families it was trained on, on which it is the most certain layer. Unfit for: a new
 attack that copies benign flows.
-Raw score: log-odds that the flow is not benign, by the averaged leaves of the forest. Leaves are
-smoothed, so that none is sure.
-Cost: one look-up for each tree and cut, in numpy; the explanation walks once more.
+Raw score: log-odds that the flow is not benign, from the averaged leaves of the forest. Leaves are
+smoothed, so that no leaf is certain.
+Cost: one array access for each tree and cut, in numpy; an explanation traverses the trees again.
 """
 
 from __future__ import annotations
@@ -39,13 +37,13 @@ FUSED_MODEL = "random_forest"
 
 @dataclass(frozen=True, slots=True)
 class FlowClassifier:
-    """The models with scaler, labels and calibration: flows in, scores or probabilities out.
+    """Models of attack families: flows in, scores or class probabilities out.
 
     Attributes:
-        scaler: puts flows on the scale of all models.
-        labels: classes in the order of all models, benign first.
-        models: name -> fitted model; `FUSED_MODEL` is always there.
-        missing: name of another known model -> why it is not there, and what to do.
+        scaler: scales flows for all models.
+        labels: classes of all models, in their order, benign first.
+        models: name -> fitted model; `FUSED_MODEL` is always present.
+        missing: name of another known model -> why it is absent, and what the operator can do.
         calibration: log-odds of not benign by the forest -> log-odds at the reference prior.
     """
 
@@ -59,7 +57,7 @@ class FlowClassifier:
         named = [*self.models, *self.missing]
         if sorted(named) != sorted(KNOWN_MODELS):
             raise _wrong(
-                f"each of {', '.join(KNOWN_MODELS)} once, there or missing", ", ".join(named)
+                f"each of {', '.join(KNOWN_MODELS)} once, present or missing", ", ".join(named)
             )
         shapes = {
             name: (model.trees.n_features, model.n_classes) for name, model in self.models.items()
@@ -75,16 +73,16 @@ class FlowClassifier:
             or not ((forest.votes[:, 0] > 0.0) & (forest.votes[:, 0] < 1.0)).all()
         ):
             raise _wrong(
-                "a forest of which no leaf is sure", "none, or one whose log-odds would be infinite"
+                "a forest without certain leaves", "none, or one whose log-odds would be infinite"
             )
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The models that are there, in the order of `KNOWN_MODELS`."""
+        """Names of the present models, in the order of `KNOWN_MODELS`."""
         return tuple(name for name in KNOWN_MODELS if name in self.models)
 
     def classify(self, features: NDArray[np.float32], name: str) -> NDArray[np.float64]:
-        """Chances of each class of `labels`, by one model.
+        """Class probabilities by one model, in the order of `labels`.
 
         Args:
             features: float32 (n, 78), finite.
@@ -103,9 +101,10 @@ class FlowClassifier:
         return self._forest.not_first(self.scaler.scale(features))
 
     def score(self, batch: EventBatch, *, explain: bool = False) -> ModelScores:
-        """Calibrated score of each flow.
+        """Score each flow, calibrated.
 
-        Explained by the likeliest family and by the features that led the forest away from benign.
+        Explained by the most likely family, and by the features that moved the forest away from
+        benign.
         """
         if not isinstance(batch, FlowBatch):
             raise TypeError(f"{batch.kind} events have no flow features")
@@ -115,7 +114,7 @@ class FlowClassifier:
     @property
     def _forest(self) -> VotingTrees:
         forest = self.models[FUSED_MODEL]
-        assert isinstance(forest, VotingTrees)  # noqa: S101  # `__post_init__` saw to it
+        assert isinstance(forest, VotingTrees)  # noqa: S101  # `__post_init__` checked it
         return forest
 
     def _details(self, features: NDArray[np.float32]) -> dict[str, NDArray[np.generic]]:
@@ -126,10 +125,7 @@ class FlowClassifier:
         return facts | {name: moved[:, column] for column, name in enumerate(self.scaler.names)}
 
     def to_parts(self) -> Parts:
-        """Arrays of the scaler and of each model.
-
-        Labels, what is missing and the calibration as JSON.
-        """
+        """Parts for a bundle; `from_parts` builds an equal model."""
         arrays: dict[str, NDArray[Any]] = dict(self.scaler.to_arrays())
         for name in self.names:
             arrays |= {
@@ -146,10 +142,10 @@ class FlowClassifier:
 
     @classmethod
     def from_parts(cls, parts: Parts) -> Self:
-        """The model of a bundle.
+        """Build the model from a bundle.
 
         Raises:
-            ArtifactIncompatible: a part is missing, of another shape, or holds what cannot be.
+            ArtifactIncompatible: a part is missing, of another shape, or has an impossible value.
         """
         arrays, config = parts.arrays, parts.config
         scaler = scaler_of(arrays, config)

@@ -1,16 +1,15 @@
-"""Anomaly of network flows: how unlike benign traffic is this flow? Learnt from benign flows alone.
+"""Anomaly of network flows: how unlike benign traffic is this flow? Trained on benign flows alone.
 
-Three detectors look, because each is blind where another sees: an isolation forest (single values
-far out), a principal subspace (values that do not go together), and a codebook (shapes that benign
-traffic does not take). Each speaks as surprise, the negative log of the share of benign flows that
-look at least as strange; the weighted sum is the raw score, calibrated once.
+Three detectors complement each other: an isolation forest (single values far out), a principal
+subspace (values that do not go together), and a codebook (shapes that benign traffic does not
+take). Each gives a surprise, the negative log of the share of benign flows with at least the same
+raw score. The weighted sum is the raw score of the layer, calibrated once.
 
-Fit for: attacks that no one has labelled yet. Unfit for: attacks that copy benign traffic, and
-benign traffic of a network
-that training has not seen: train it on your own (`axon train flows --benign FILE`).
+Fit for: attacks without labels. Unfit for: attacks that copy benign traffic, and benign traffic of
+a network that was not in the training data: train on your own (`axon train flows --benign FILE`).
 Source: Fisher, "Statistical Methods for Research Workers", 1925, section 21.1 (sums of log tail
-probabilities); Shyu et al., "A novel
-anomaly detection scheme based on principal component classifier", ICDM 2003 (subspace residual).
+probabilities); Shyu et al., "A novel anomaly detection scheme based on principal component
+classifier", ICDM 2003 (subspace residual).
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ from ensemble.model import ModelScores, Parts, below
 
 __all__ = ["DETECTORS", "BenignDetectors", "FlowAnomaly", "Subspace"]
 
-# distances are read as logarithms, so that twice as far is one step; nearer than this is no nearer
+# Added to a distance before its logarithm: distances below it make hardly a difference.
 NEAR = 0.03
 DETECTORS = ("isolation", "subspace", "codebook")
 
 
 @dataclass(frozen=True, slots=True)
 class Subspace:
-    """The few directions in which benign flows vary.
+    """Principal directions in which benign flows vary.
 
     Attributes:
         centre: float64 (d,), mean of the scaled benign rows.
@@ -51,10 +50,10 @@ class Subspace:
 
     def __post_init__(self) -> None:
         if (
-            self.directions.ndim != 2  # noqa: PLR2004
+            self.directions.ndim != 2  # noqa: PLR2004  # (k, d)
             or self.directions.shape[1:] != self.centre.shape
             or not self.directions.size
-        ):  # (k, d)
+        ):
             raise ArtifactIncompatible(
                 "subspace",
                 "directions (k, d)",
@@ -67,20 +66,20 @@ class Subspace:
             raise ArtifactIncompatible("subspace", "orthonormal directions", "others")
 
     def residual(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-        """What the directions cannot explain of each row, float64 (n, d)."""
+        """Part of each row that the directions do not explain, float64 (n, d)."""
         away = rows.astype(np.float64) - self.centre
         return away - (away @ self.directions.T) @ self.directions
 
 
 @dataclass(frozen=True, slots=True)
 class BenignDetectors:
-    """The detectors on one scale of features; they learn from benign flows alone.
+    """Detectors that share one scaler, trained on benign flows alone.
 
     Attributes:
-        scaler: puts flows on the detectors' scale.
+        scaler: scales flows for the detectors.
         forest: reads scaled rows.
-        subspace: likewise; None where the model is a forest alone, imported from older files.
-        codebook: likewise.
+        subspace: likewise; None if the model was imported from older files, as a forest alone.
+        codebook: as `subspace`.
     """
 
     scaler: Scaler
@@ -90,12 +89,12 @@ class BenignDetectors:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The detectors that are there, in the order of `DETECTORS`."""
+        """Names of the present detectors, in the order of `DETECTORS`."""
         own = (self.forest, self.subspace, self.codebook)
         return tuple(name for name, one in zip(DETECTORS, own, strict=True) if one is not None)
 
     def raw(self, features: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
-        """Detector -> raw score of each flow, float64 (n,), higher is stranger.
+        """Raw scores by detector, float64 (n,) each, higher is more anomalous.
 
         `features` is float32 (n, 78).
         """
@@ -108,7 +107,7 @@ class BenignDetectors:
         return raw
 
     def strangeness(self, features: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
-        """Feature -> signed distance of each flow from the nearest benign shape, float64 (n,).
+        """Signed distances of flows from their nearest benign shape, float64 (n,) by feature.
 
         Empty without a codebook.
         """
@@ -122,13 +121,12 @@ class BenignDetectors:
 
 @dataclass(frozen=True, slots=True)
 class FlowAnomaly:
-    """The detectors, each on the scale of surprise, summed and calibrated.
+    """Model of flow anomalies: the weighted surprises of the detectors, summed and calibrated.
 
     Attributes:
         detectors: fitted on benign flows.
-        surprises: detector -> its scale.
-        weights: detector -> its weight in the sum; each >= 0. A detector that is not there has
-            neither scale nor weight.
+        surprises: detector -> its raw score to surprise; only for present detectors.
+        weights: detector -> its weight in the sum, >= 0; only for present detectors.
         calibration: sum -> log-odds at the reference prior.
     """
 
@@ -154,10 +152,7 @@ class FlowAnomaly:
         return weighted_surprise(self.detectors.raw(features), self.surprises, self.weights)
 
     def score(self, batch: EventBatch, *, explain: bool = False) -> ModelScores:
-        """Calibrated score of each flow.
-
-        Explained by each detector's surprise and by the features that are off.
-        """
+        """Score each flow, calibrated; explained by each feature's distance from benign."""
         if not isinstance(batch, FlowBatch):
             raise TypeError(f"{batch.kind} events have no flow features")
         raw = self.detectors.raw(batch.features)
@@ -167,7 +162,7 @@ class FlowAnomaly:
         )
 
     def to_parts(self) -> Parts:
-        """Arrays of the scaler and the detectors; scales, weights and calibration as JSON."""
+        """Parts for a bundle; `from_parts` builds an equal model."""
         own = self.detectors
         arrays = {
             **own.scaler.to_arrays(),
@@ -190,10 +185,10 @@ class FlowAnomaly:
 
     @classmethod
     def from_parts(cls, parts: Parts) -> Self:
-        """The model of a bundle.
+        """Build the model from a bundle.
 
         Raises:
-            ArtifactIncompatible: a part is missing, of another shape, or holds what cannot be.
+            ArtifactIncompatible: a part is missing, of another shape, or has an impossible value.
         """
         arrays, config = parts.arrays, parts.config
         try:
@@ -237,7 +232,7 @@ def weighted_surprise(
     surprises: Mapping[str, Surprise],
     weights: Mapping[str, float],
 ) -> NDArray[np.float64]:
-    """Sum of the detectors' surprises, float64 (n,), in one fixed order of summation."""
+    """Weighted sum of the surprises, float64 (n,), always in the same order of summation."""
     first, *others = (name for name in DETECTORS if name in weights)
     total = weights[first] * surprises[first].of(raw[first])
     for name in others:

@@ -1,12 +1,12 @@
-"""The anomaly layer's model of process starts: a rare program, or a strange command line.
+"""Model of process starts in the anomaly layer: a rare program, or an unusual command line.
 
-Two opinions become one score. The rarity of the program for this user or host always speaks. The
-forest over the command line speaks once a user has trained it on processes of their own. They are
-pooled as evidence:
+Two opinions become one score. The rarity of the program for this user or host always counts. The
+forest over the command line counts after an operator trained it on processes of their own fleet.
+They are pooled as evidence:
 
     log-odds = prior + (rarity - prior) + weight * (forest - prior),  cut at +-6
 
-so a forest with weight 0, and an event without a command line, leave the rarity's score as it is.
+A forest with weight 0, and an event without a command line, leave the score of the rarity as it is.
 
 Source: logarithmic opinion pool, as in `ensemble.fusion`.
 """
@@ -35,9 +35,9 @@ FORMAT = 1
 def pooled(
     rarity_log_odds: NDArray[np.float64], weighted_evidence: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """One calibrated score from the rarity's log-odds and the forest's weighted evidence.
+    """Pool the log-odds of the rarity with the weighted evidence of the forest into a score.
 
-    Float64 (n,) each.
+    All float64 (n,).
     """
     return probability(
         np.clip(rarity_log_odds + weighted_evidence, -LOG_ODDS_LIMIT, LOG_ODDS_LIMIT)
@@ -46,12 +46,12 @@ def pooled(
 
 @dataclass(frozen=True, slots=True)
 class ProcessAnomaly:
-    """Rarity of the program and strangeness of its command line.
+    """Model of process starts: rarity of the program, and its command line.
 
     Attributes:
         rarity: launch counts of users, hosts, groups and everyone.
         rarity_calibration: raw rarity -> log-odds of hostile.
-        command_lines: None until a user trains it.
+        command_lines: None until an operator trains it.
     """
 
     rarity: RarityTable
@@ -59,19 +59,18 @@ class ProcessAnomaly:
     command_lines: CommandLineForest | None = None
 
     def score(self, batch: EventBatch, *, explain: bool = False) -> ModelScores:
-        """Calibrated score of each process start.
+        """Score each process start, calibrated.
 
         Args:
             batch: process starts.
-            explain: also give the two opinions, columns `rarity` and `command_line`, each a
-                score in [0, 1] by itself;
-                `command_line` is the prior where the forest has none.
+            explain: also return the two opinions, columns `rarity` and `command_line`, each a score
+                in [0, 1] of its own; `command_line` is the prior if the forest has no opinion.
 
         Returns:
-            The scores, and a note on each event whose user or host the table does not know.
+            The scores, and a note on each event whose user or host is not in the table.
 
         Raises:
-            TypeError: the batch holds another kind of event; no caller can cause that.
+            TypeError: the batch holds another kind of event, which is a bug.
         """
         if not isinstance(batch, ProcessBatch):
             raise TypeError(f"a model of process starts was given events of kind {batch.kind}")
@@ -95,7 +94,7 @@ class ProcessAnomaly:
         return ModelScores(pooled(rarity, weight * evidence), rated.notes, details)
 
     def to_parts(self) -> Parts:
-        """Everything `from_parts` needs to build an equal model."""
+        """Parts for a bundle; `from_parts` builds an equal model."""
         arrays, rarity = self.rarity.to_parts()
         config: dict[str, Any] = {
             "format": FORMAT,
@@ -111,7 +110,7 @@ class ProcessAnomaly:
 
     @classmethod
     def from_parts(cls, parts: Parts) -> Self:
-        """The model of a bundle.
+        """Build the model from a bundle.
 
         Raises:
             ArtifactIncompatible: another format or schema, ids out of bounds, numbers that are

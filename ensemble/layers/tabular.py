@@ -1,18 +1,17 @@
 """Tabular anomalies: how unlike its training rows is a row of declared numbers?
 
-The detector that a tenant trains itself (S4-08).
+This is the detector that a tenant can train itself (S4-08): a standard scaler and an isolation
+forest, as in the source system, and the range of training. A forest cuts only inside the values it
+was trained on, so that a value a billion times too large scores like the largest of training
+(measured in C-23). The distance of a row outside the range of training, in widths of that range, is
+therefore added to the score of the forest.
 
-Standard scaler and isolation forest, as the source has them, and beside them the range: a forest
-cuts only inside of what it was grown on, so that a value a billion times too large scores like the
-largest it has seen (C-23 measured it). How far a row lies outside of the range of training, in
-widths of that range, is added to the forest's score.
-
-Fit for: rows with single values far out. Unfit for: combinations of ordinary values, and rows that
-come from elsewhere than its training.
-Score: the share of held-out rows that were less strange, in [0, 1]; beyond the strangest of them
-its surprise goes on in a straight line.
-Threat levels are that share read aloud: `medium` for the strangest tenth, `high` for a hundredth,
-`critical` for a thousandth.
+Fit for: rows with single values far out. Unfit for: combinations of ordinary values, and rows of
+another origin than the training rows.
+Score: the share of held-out rows that were less anomalous, in [0, 1]; beyond the most anomalous of
+them, the surprise continues in a straight line.
+Threat levels follow from the score: `medium` for the most anomalous tenth of held-out rows, `high`
+for a hundredth, `critical` for a thousandth.
 Cost: as the forest.
 
 Source: Liu, Ting, Zhou, "Isolation Forest", ICDM 2008.
@@ -43,13 +42,12 @@ __all__ = [
     "raw_scores",
 ]
 
-LIMIT = float(
-    np.finfo(np.float32).max
-)  # scaled values are cut here, so that the forest's float32 stays finite
+# Scaled values are cut here, so that they stay finite as float32 in the forest.
+LIMIT = float(np.finfo(np.float32).max)
 
 
 class ThreatLevel(StrEnum):
-    """How bad it is, in the source's words."""
+    """Threat level, with the terms of the source system."""
 
     LOW = "low"
     MEDIUM = "medium"
@@ -57,24 +55,23 @@ class ThreatLevel(StrEnum):
     CRITICAL = "critical"
 
 
-RATES: Final[
-    Mapping[ThreatLevel, float]
-] = {  # of the held-out rows; a tenth is the source's contamination of 0.1
+# Shares of the held-out rows; a tenth is the contamination of 0.1 of the source system.
+RATES: Final[Mapping[ThreatLevel, float]] = {
     ThreatLevel.MEDIUM: 0.1,
     ThreatLevel.HIGH: 0.01,
     ThreatLevel.CRITICAL: 0.001,
 }
 _LEVELS = np.array([str(level) for level in ThreatLevel])
-_FLOORS = -np.log(list(RATES.values()))  # surprise, in nats, from which each level holds
+_FLOORS = -np.log(list(RATES.values()))  # surprise in nats at which each level begins
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRange:
-    """The scale of every feature, and how far it went in training.
+    """Scale and range of every feature in training.
 
     Attributes:
         centre: float64 (d,), the mean.
-        spread: float64 (d,), the standard deviation, > 0; 1 where a feature never changed.
+        spread: float64 (d,), the standard deviation, > 0; 1 for a constant feature.
         low: float64 (d,), the least scaled value.
         high: float64 (d,), the greatest, >= low.
     """
@@ -102,19 +99,18 @@ class MeasuredRange:
 
     @classmethod
     def of(cls, values: NDArray[np.float64]) -> Self:
-        """The range of rows (n, d); not finite where their sums are not."""
+        """Measure rows (n, d); the result is not finite if their sums are not."""
         centre = values.mean(axis=0)
         spread = values.std(axis=0)
-        is_flat = (
-            spread <= np.finfo(np.float64).eps * np.abs(centre) * 10
-        )  # rounding alone, as scikit-learn has it
+        # Only rounding differs; the rule of scikit-learn.
+        is_flat = spread <= np.finfo(np.float64).eps * np.abs(centre) * 10
         spread = np.where(is_flat, 1.0, spread)
         scaled = (values - centre) / spread
         return cls(centre, spread, scaled.min(axis=0), scaled.max(axis=0))
 
     def scale(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Scaled rows (n, d), each value in what float32 can hold; `values` is finite."""
-        with np.errstate(over="ignore"):  # infinity is cut right after
+        """Scale rows (n, d), finite, and limit the result to the range of float32."""
+        with np.errstate(over="ignore"):  # infinity is clipped
             return np.clip((values - self.centre) / self.spread, -LIMIT, LIMIT)
 
     def beyond(self, scaled: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -126,12 +122,12 @@ class MeasuredRange:
 
 @dataclass(frozen=True, slots=True)
 class TabularScores:
-    """What a detector says of n rows, in columns.
+    """Scores of n rows, as columns.
 
     Attributes:
-        anomaly_score: float64 (n,), each in [0, 1]; higher is stranger.
-        threat_level: n words of `ThreatLevel`.
-        is_anomaly: bool (n,): at least `medium`.
+        anomaly_score: float64 (n,), each in [0, 1]; higher is more anomalous.
+        threat_level: n values of `ThreatLevel`.
+        is_anomaly: bool (n,), whether the level is at least `medium`.
     """
 
     anomaly_score: NDArray[np.float64]
@@ -144,10 +140,10 @@ class TabularDetector:
     """A fitted detector.
 
     Attributes:
-        features: names of the columns it reads, in order.
-        range: puts rows on the forest's scale.
+        features: names of its columns, in order.
+        range: scales rows for the forest.
         forest: reads scaled rows.
-        surprise: raw score -> how rare it was among rows that were held out.
+        surprise: raw score -> its rarity among held-out rows.
     """
 
     features: tuple[str, ...]
@@ -163,14 +159,14 @@ class TabularDetector:
             )
 
     def raw(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Raw score of each row, float64 (n,), higher is stranger.
+        """Raw score of each row, float64 (n,), higher is more anomalous.
 
-        The forest's, and from the range of training on, the distance to it.
+        The score of the forest, plus log(1 + the distance outside the range of training).
         """
         return raw_scores(self.range, self.forest, values)
 
     def score(self, values: NDArray[np.float64]) -> TabularScores:
-        """Score rows (n, d), finite, in the order of `features`; alone or in a batch alike.
+        """Score rows (n, d), finite, in the order of `features`; a row scores the same alone.
 
         Raises:
             FeatureMismatch: another number of columns, or a value that is not finite.
@@ -184,7 +180,7 @@ class TabularDetector:
         return TabularScores(-np.expm1(-nats), _LEVELS[level], level > 0)
 
     def to_parts(self) -> Parts:
-        """Arrays of the range and the forest; names and scale as JSON."""
+        """Parts for a bundle; `from_parts` builds an equal detector."""
         own = self.range
         arrays = {
             "range.centre": own.centre,
@@ -199,10 +195,10 @@ class TabularDetector:
 
     @classmethod
     def from_parts(cls, parts: Parts) -> Self:
-        """The detector of a bundle.
+        """Build the detector from a bundle.
 
         Raises:
-            ArtifactIncompatible: a part is missing, of another shape, or holds what cannot be.
+            ArtifactIncompatible: a part is missing, of another shape, or has an impossible value.
         """
         arrays, config = parts.arrays, parts.config
         try:
@@ -225,6 +221,6 @@ class TabularDetector:
 def raw_scores(
     measured: MeasuredRange, forest: Forest, values: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """As `TabularDetector.raw`, before there is a scale of surprise."""
+    """Compute `TabularDetector.raw` during training, before the surprise is fitted."""
     scaled = measured.scale(values)
     return forest.score_samples(scaled.astype(np.float32)) + np.log1p(measured.beyond(scaled))

@@ -86,7 +86,7 @@ def test_the_other_rows_are_byte_equal_to_a_batch_without_the_poisoned_ones(
     ) == list(range(size))
     if not kept.size:
         return
-    (alone,) = judged([replace(one, abstained={}).take(kept) for one in said])
+    (alone,) = judged([replace(one, abstained={}).select(kept) for one in said])
     whole = next(group for group in groups if group.coverage == 1.0)
     for column in ("score", "low", "high"):
         assert getattr(whole, column).tobytes() == getattr(alone, column).tobytes()
@@ -138,7 +138,7 @@ def test_the_score_of_a_poisoned_row_is_the_one_without_that_layer() -> None:
     row = np.array([2])
     without = [
         LayerScores.silent("anomaly", LayerStatus.FALLBACK, 1, POISONED),
-        *(one.take(row) for one in said[1:]),
+        *(one.select(row) for one in said[1:]),
     ]
 
     assert poisoned.score == FUSION.fuse(without, min_coverage=0.5, posture_bound=0.5).score

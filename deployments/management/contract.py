@@ -1,4 +1,4 @@
-"""What the contracts of the management routes share: parameters, error codes, an example row."""
+"""Shared parts of the contracts of the management routes: parameters, error codes, an example."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ __all__ = [
 ]
 
 NUMBER: Json = {"type": "string", "pattern": "^[1-9][0-9]{0,14}$"}
-"""A serial in an address, as text: `2.0` is a number there is no address for."""
+"""A serial in a path or query, as text: `2.0` is refused."""
 NAME: Json = {
     "type": "string",
     "pattern": "^[a-z0-9][a-z0-9._-]{0,62}$",
     "not": {"enum": sorted(RESERVED)},
 }
-MODEL = path_parameter("name", NAME, "Of the model", DEFAULT_NAME)
+MODEL = path_parameter("name", NAME, "Name of the model", DEFAULT_NAME)
 ROW: Mapping[str, Any] = {
     "bytes_transferred": 5120.0,
     "packet_count": 12,

@@ -82,7 +82,7 @@ class DetectionRoutes:
                 needs=Scope.SCORE,
                 methods=["POST"],
                 tag="detection",
-                summary="Rate rows; a bad row gets an error in its own place",
+                summary="Rate rows; a bad row gets an error in place of its result",
                 parameters=[MODEL],
                 body=Body(requests.DetectRequest, {"one row": {"network_data": [dict(ROW)]}}),
                 answers=done(job_responses.Detections),

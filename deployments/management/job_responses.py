@@ -21,13 +21,13 @@ __all__ = [
 
 
 class Finding(Struct):
-    """What a model says of one row.
+    """The result for one row.
 
     Attributes:
-        index: of the row in the request.
-        anomaly_score: in [0, 1], higher is stranger.
+        index: position of the row in the request, from 0.
+        anomaly_score: in [0, 1], higher is more anomalous.
         threat_level: low, medium, high or critical.
-        original_data: the row as it came.
+        original_data: the row as it was sent.
     """
 
     index: int
@@ -38,42 +38,44 @@ class Finding(Struct):
 
 
 class RowRefused(Struct):
-    """An error in the place of one row."""
+    """The error of one row.
+
+    Attributes:
+        index: position of the row in the request, from 0.
+    """
 
     index: int
     error: ErrorBody
 
 
 class Detections(Struct):
-    """The findings in the order of the rows; a bad row spoils only itself.
+    """The results in the order of the rows; a bad row affects only itself.
 
     Attributes:
-        model_version: that rated them.
-        tenant_id: whose model it is.
-        is_last_good: an older version rated them, because the one that shall serve cannot be had.
+        model_version: number of the version that rated the rows.
+        tenant_id: tenant that owns the model.
+        is_last_good: an older version rated the rows, because the promoted one cannot be loaded.
+        results: a finding or an error for each row.
     """
 
     model_name: str
     model_version: int
     tenant_id: str
     is_last_good: bool
-    results: Sequence[
-        Any
-        # Finding or RowRefused: msgspec keeps untagged unions out of types, so the document names
-        # them
-    ]
+    # Finding or RowRefused: msgspec has no untagged unions of structs, so `openapi` names them
+    results: Sequence[Any]
 
 
 class Replica(Struct):
-    """How one replica stands with the model.
+    """The state of the model on one replica.
 
     Attributes:
-        deployment: whose replica: a layer, or `detectors`.
-        kind: of event that the model rates there; left empty for rows.
-        status: of the model there, as of a layer: `live` where it serves; or `not_loaded`, or
-            `unreachable` where nobody answered.
-        version: that serves there.
-        reason: why the status is not `live`.
+        deployment: deployment of the replica: a layer, or `detectors`.
+        kind: kind of event that the model scores there; empty for rows.
+        status: status of the model there: that of a layer, e.g. `live`, or `not_loaded`, or
+            `unreachable` where the replica did not answer.
+        version: version that serves there.
+        reason: code of the reason why the status is not `live`.
     """
 
     deployment: str
@@ -84,7 +86,7 @@ class Replica(Struct):
 
 
 class Loading(Struct):
-    """What every replica said that was asked to load the model now."""
+    """The reports of all replicas that were told to load the model."""
 
     model_name: str
     replicas: list[Replica]
@@ -94,19 +96,19 @@ class Job(Struct):
     """A training job.
 
     Attributes:
-        status: queued, running, publishing; or, when it has ended, done, failed, cancelled,
-            timeout or lost.
-        stage: the same in words, while it runs.
-        progress: share of the fit, in [0, 1].
-        label: what the version will be called.
-        features: that it reads, in order.
-        promote: whether it shall serve when it is done.
-        submitted_by: id of the key.
-        started_at: left empty before; likewise ended_at.
-        model_version: that came out of it; null before.
-        sha256: of its manifest.
-        is_champion: it serves from then on.
-        error: why it ended, or does not serve; null where nothing went wrong.
+        status: queued, running or publishing; at its end done, failed, cancelled, timeout or lost.
+        stage: current step in words, while the job runs.
+        progress: completed share of the training, in [0, 1].
+        label: label of the version that the job publishes.
+        features: features that the model reads, in order.
+        promote: whether the new version is promoted when the job is done.
+        submitted_by: id of the API key.
+        started_at: empty until the job starts.
+        ended_at: empty until the job ends.
+        model_version: number of the published version; null before that.
+        sha256: SHA-256 of the version's manifest.
+        is_champion: the new version serves.
+        error: why the job failed, or why its version does not serve; null without an error.
     """
 
     id: str
@@ -129,6 +131,6 @@ class Job(Struct):
 
 
 class JobList(Struct):
-    """The jobs of the caller's tenant, the newest first."""
+    """The jobs of the caller's tenant, newest first."""
 
     jobs: list[Job]

@@ -50,10 +50,10 @@ _PLACES = {
 JOB = path_parameter(
     "id",
     {"type": "string", "pattern": "^[0-9a-f]{32}$"},
-    "As `POST /models/train` gave it",
+    "Id of the job, from `POST /models/train`",
     "0" * 32,
 )
-LOCATION = {"Location": {"description": "Of the job", "schema": {"type": "string"}}}
+LOCATION = {"Location": {"description": "Path of the job", "schema": {"type": "string"}}}
 OF_JOB = ("UNKNOWN_JOB", "MALFORMED_EVENT", "STORE_UNAVAILABLE", "STORE_FULL")
 
 
@@ -120,7 +120,7 @@ class JobRoutes:
                 self._get,
                 needs=Scope.READ,
                 tag="jobs",
-                summary="The state of a job",
+                summary="Show the state of a job",
                 parameters=[JOB],
                 answers=done(job_responses.Job),
                 errors=OF_JOB,
@@ -131,7 +131,7 @@ class JobRoutes:
                 needs=Scope.TRAIN,
                 methods=["DELETE"],
                 tag="jobs",
-                summary="Cancel a job; one that has ended stays as it is",
+                summary="Cancel a job; a job that has ended is not changed",
                 parameters=[JOB],
                 answers=done(job_responses.Job),
                 errors=OF_JOB,

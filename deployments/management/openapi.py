@@ -1,6 +1,6 @@
 """The OpenAPI document of the management application, read off its routes.
 
-Types describe themselves; what they cannot say of their validation is added here.
+Schemas come from the types of requests and responses; limits from the settings are added here.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from ensemble.training.data.tabular_rows import LEAST_ROWS
 __all__ = ["PREFIX", "document"]
 
 PREFIX = "/models"
-ABOUT = """Models, releases, training jobs and detectors of one tenant: whose key it is. What
-another has is answered as what nobody has.
+ABOUT = """Models, releases, training jobs and detectors of one tenant, the one that the API key
+belongs to. Another tenant's things get the same 404 as things that do not exist.
 
-A body is JSON in UTF-8, of at most {max_body_bytes:,} bytes, not packed; an archive is
-`application/octet-stream`. Numbers must be finite, unknown fields and unknown names in a query are
-mistakes. A model's name is 1 to 63 of `a-z`, `0-9`, `.`, `_` and `-`, beginning with a letter or a
-digit, and none of the words: {reserved}.
+A request body is uncompressed JSON in UTF-8, at most {max_body_bytes:,} bytes; an archive is
+`application/octet-stream`. Numbers must be finite. Unknown fields and unknown query parameters are
+refused. A model's name has 1 to 63 characters of `a-z`, `0-9`, `.`, `_` and `-`, begins with a
+letter or a digit, and is none of the reserved names: {reserved}.
 
-Every error is `{{"error": {{"code", "message", "field", "request_id"}}}}`: key on `code`. 503, 429
-and 507 change nothing, but that a 503 `STORE_UNAVAILABLE` may come of something that is still being
-done: look before you ask again."""
+Every error is `{{"error": {{"code", "message", "field", "request_id"}}}}`: match on `code`. An
+answer with 429, 503 or 507 changed nothing, with one exception: after a 503 `STORE_UNAVAILABLE` the
+work may still complete, so check the state before you repeat the request."""
 
 
 def document(settings: Settings, routes: Sequence[ScopedRoute]) -> Json:

@@ -1,7 +1,7 @@
 """The request bodies of the management application, as types.
 
-The parser and the OpenAPI document are made of them. Strict: an unknown field is an error, and
-nothing is coerced.
+The parser and the OpenAPI document are made of them. Parsing is strict: an unknown field is an
+error, and no value is coerced.
 """
 
 from __future__ import annotations
@@ -26,28 +26,26 @@ __all__ = [
     "VersionPromotion",
 ]
 
-HIGHEST = 10**15  # a serial is below it
-Number = Annotated[
-    float, Meta(ge=1, lt=HIGHEST, multiple_of=1)
-]  # to JSON, 2 and 2.0 are one number; exact up to 2**53
+HIGHEST = 10**15  # serials are below it
+# 2 and 2.0 are the same number in JSON; a float is exact up to 2**53
+Number = Annotated[float, Meta(ge=1, lt=HIGHEST, multiple_of=1)]
 Label = Annotated[str, Meta(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Row = dict[str, Any]
 
 
 class TrainRequest(Struct, forbid_unknown_fields=True, frozen=True):
-    """Rows to learn from: three or more declared features in each.
+    """Rows to train a detector on, each with three or more of the declared features.
 
     Attributes:
-        network_data: the rows; what they hold beside the features is passed over.
-        name: of the model, a version of which comes out.
-        features: what it shall read, in order; those of the source system unless said otherwise.
-        missing: what a row means that does not have a feature: `error_response` it, or take it
-            for `zero`.
-        tenant_id: only the caller's own.
-        version: a label for people, e.g. a date; used once. Versions are counted whatever they
-            are called.
-        user_metadata: whatever is to be remembered with it; JSON.
-        promote: whether it shall serve when it is done.
+        network_data: the rows; fields other than the features are ignored.
+        name: name of the model; the job publishes its next version.
+        features: features that the model reads, in order.
+        missing: how a row that lacks a feature is treated: `refuse` the request, or use `zero`.
+        tenant_id: the caller's own tenant; any other is refused.
+        version: label of the new version, e.g. a date; each label is used once. The number of the
+            version is counted independently of it.
+        user_metadata: JSON to store with the version.
+        promote: whether the new version is promoted when the job is done.
     """
 
     network_data: Annotated[list[Row], Meta(min_length=1)]
@@ -64,9 +62,8 @@ class DetectRequest(Struct, forbid_unknown_fields=True, frozen=True):
     """Rows to rate.
 
     Attributes:
-        network_data: each with the features that the model was trained on.
-        missing: what a row means that does not have one: `error_response` it, or take it for
-            `zero`.
+        network_data: rows, each with the features that the model was trained on.
+        missing: how a row that lacks a feature is treated: `refuse` that row, or use `zero`.
     """
 
     network_data: Annotated[list[Row], Meta(min_length=1)]
@@ -74,9 +71,9 @@ class DetectRequest(Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class RowsToRate(Struct, forbid_unknown_fields=True, frozen=True):
-    """`DetectRequest` with its rows as they came.
+    """`DetectRequest` with undecoded rows.
 
-    Each is read by itself, and given back as it was sent.
+    Each row is decoded alone, so that a bad one affects only itself, and returned as it was sent.
     """
 
     network_data: Annotated[list[msgspec.Raw], Meta(min_length=1)]
@@ -84,11 +81,11 @@ class RowsToRate(Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class VersionPromotion(Struct, forbid_unknown_fields=True, frozen=True):
-    """Which version shall serve: by its number, or by the word that stands for it; one of the two.
+    """The version to promote: either its number or an alias.
 
     Attributes:
-        version: its number.
-        alias: `challenger`: the version that is tried.
+        version: number of the version.
+        alias: `challenger`: the version with that alias.
     """
 
     version: Number | UnsetType = UNSET
@@ -96,41 +93,38 @@ class VersionPromotion(Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class SetChallengerVersion(Struct, forbid_unknown_fields=True, frozen=True):
-    """Which version gets the word `challenger`."""
+    """The version that gets the alias `challenger`."""
 
     version: Number
 
 
 class SetChallengerRelease(Struct, forbid_unknown_fields=True, frozen=True):
-    """Which release is tried in shadow."""
+    """The release to evaluate in shadow."""
 
     release: Number
 
 
 class ReleasePromotion(Struct, forbid_unknown_fields=True, frozen=True):
-    """How a release shall take over.
+    """How a release takes over.
 
     Attributes:
-        at_once: take all traffic at once, and not in measured steps.
+        at_once: send all traffic to it at once, without a canary rollout.
     """
 
     at_once: bool = False
 
 
 class Rollback(Struct, forbid_unknown_fields=True, frozen=True):
-    """Where to roll back to.
+    """The release to roll back to.
 
     Attributes:
-        to: number of an earlier release; the last one that loads unless said otherwise.
+        to: number of an earlier release; by default the most recent one that loads.
     """
 
     to: Number | None = None
 
 
 class Retention(Struct, forbid_unknown_fields=True, frozen=True):
-    """How many releases, and versions of each model, are kept.
-
-    What is needed is kept beside them.
-    """
+    """How many releases, and versions of each model, are kept; those in use are kept as well."""
 
     keep: Annotated[float, Meta(ge=1, le=1_000_000, multiple_of=1)]

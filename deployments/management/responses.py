@@ -1,7 +1,8 @@
 """The response bodies of the management application, as types.
 
-The encoder and the OpenAPI document are made of them. A response names every field that it has.
-Times are UTC, `2026-11-20T08:15:00Z`; sizes are of the files of a version, without its manifest.
+The encoder and the OpenAPI document are made of them. A response has every field of its type.
+Times are UTC, e.g. `2026-11-20T08:15:00Z`. Sizes are those of the files of a version, without its
+manifest.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ __all__ = [
 
 
 class Limits(Struct):
-    """What one request may carry.
+    """Limits of one request.
 
     Attributes:
-        max_batch_size: events or rows that are rated in one request.
-        max_rows: rows that are trained on.
-        max_body_bytes: of a body.
+        max_batch_size: events or rows that one request may score.
+        max_rows: rows that one training job may have.
+        max_body_bytes: size of a request body.
     """
 
     max_batch_size: int
@@ -54,15 +55,15 @@ class ModelSummary(Struct):
     """One version of a model.
 
     Attributes:
-        tenant_id: whose it is.
-        version: its number; versions are counted.
-        label: what its publisher calls it.
-        type: class or kind of the model, as its publisher responses.
-        path: from the store's root.
-        aliases: words that stand for it: champion, challenger.
-        in_use: something needs it, so it is not deleted.
-        shared: it is another tenant's, who lends it.
-        problem: what is wrong with it, as a code; left empty where nothing is known.
+        tenant_id: tenant that owns the version.
+        version: number of the version; versions are counted from 1.
+        label: name that the publisher gave the version.
+        type: class or kind of the model, as the publisher named it.
+        path: folder of the version, below the store's root.
+        aliases: aliases that point to the version: champion, challenger.
+        in_use: a release, pointer or alias refers to the version, so it cannot be deleted.
+        shared: the version belongs to another tenant and is inherited, read-only.
+        problem: error code of a fault in the files; empty where none is known.
     """
 
     name: str
@@ -80,7 +81,7 @@ class ModelSummary(Struct):
 
 
 class ModelList(Struct):
-    """The models that the caller's tenant has or is lent, the newest first."""
+    """The models that the caller's tenant has or inherits, newest first."""
 
     tenant_id: str
     models: list[ModelSummary]
@@ -88,14 +89,14 @@ class ModelList(Struct):
 
 
 class ModelVersions(Struct):
-    """The versions of one model, the newest first."""
+    """The versions of one model, newest first."""
 
     model_name: str
     versions: list[ModelSummary]
 
 
 class StoredFile(Struct):
-    """A file of a version."""
+    """One file of a version."""
 
     name: str
     size_bytes: int
@@ -103,20 +104,20 @@ class StoredFile(Struct):
 
 
 class ModelInfo(Struct):
-    """All that is known of one version.
+    """All details of one version.
 
     Attributes:
-        tenant_id: whose it is.
-        file_hash: SHA-256 of its manifest, which holds those of its files.
-        libraries: library -> version that made it.
-        model_params: what it was made with.
-        user_metadata: what its trainer wanted to be remembered.
-        training_data_hash: SHA-256 of what it was trained on, as its recipe counts it.
-        training: all that its recipe remembered.
-        last_modified: by the disk.
-        path: from the store's root.
-        why_in_use: in words; left empty where it is not.
-        problem: what is wrong with it, as a code; left empty where nothing is known.
+        tenant_id: tenant that owns the version.
+        file_hash: SHA-256 of the manifest, which holds the SHA-256 of every file.
+        libraries: library -> version of it that trained the model.
+        model_params: parameters of the model.
+        user_metadata: metadata that the caller gave with the training job.
+        training_data_hash: SHA-256 of the training data, as the recipe computes it.
+        training: all metadata that the recipe recorded.
+        last_modified: modification time of the files.
+        path: folder of the version, below the store's root.
+        why_in_use: what refers to the version, in words; empty where nothing does.
+        problem: error code of a fault in the files; empty where none is known.
     """
 
     model_name: str
@@ -149,12 +150,12 @@ class ModelInfo(Struct):
 
 
 class AliasMoved(Struct):
-    """What a word names now.
+    """The version that an alias points to after the change.
 
     Attributes:
-        version: left null where it names nothing.
-        sha256: of the manifest.
-        serial: of the alias itself; every change has a higher one.
+        version: null where the alias points to nothing.
+        sha256: SHA-256 of the version's manifest.
+        serial: serial of the alias; it rises with every change.
     """
 
     model_name: str
@@ -165,21 +166,21 @@ class AliasMoved(Struct):
 
 
 class Deleted(Struct):
-    """What is gone, for good: the number never means anything else."""
+    """A version that was deleted permanently; its number is never used again."""
 
     model_name: str
     version: int
 
 
 class Entry(Struct):
-    """A version of a model that retention took."""
+    """One version of a model."""
 
     model_name: str
     version: int
 
 
 class Retained(Struct):
-    """What retention deleted."""
+    """The releases and versions that retention deleted."""
 
     keep: int
     releases: list[int]
@@ -187,11 +188,11 @@ class Retained(Struct):
 
 
 class ImportedModels(Struct):
-    """What came out of the file; nothing is promoted.
+    """The content of an imported archive; nothing is promoted.
 
     Attributes:
-        release: that names them, where the file held one.
-        origin: whose it was, and what.
+        release: number of the release that the archive held, as imported; null where it held none.
+        origin: the tenant and the release or version that the archive was exported from.
     """
 
     models: list[Entry]
@@ -203,9 +204,9 @@ class ReleaseSummary(Struct):
     """One release.
 
     Attributes:
-        in_use: it is the one that serves.
-        is_challenger: it is tried in shadow.
-        problem: what is wrong with it, as a code; left empty where nothing is known.
+        in_use: this release serves.
+        is_challenger: this release is evaluated in shadow.
+        problem: error code of a fault in the files; empty where none is known.
     """
 
     release: int
@@ -219,17 +220,19 @@ class ReleaseSummary(Struct):
 
 
 class ReleaseList(Struct):
-    """The releases of the caller's tenant, the newest first.
+    """The releases of the caller's tenant, newest first.
 
     Attributes:
-        tenant_id: whose they are.
-        serving_tenant: on whose release it lives: its own, its group's or the generic one.
-        release: in use; null where it has none of its own.
-        pointer_serial: of the pointer to it; every promotion has a higher one. 0 where there is
-            none, or none that can be read.
-        previous: releases to fall back to, the last one first.
-        problem: what is wrong with the pointer, as a code; left empty where nothing is.
-        challenger_problem: what is wrong with the challenger's alias, likewise.
+        tenant_id: tenant that owns the releases.
+        serving_tenant: tenant whose release serves the caller: its own, its group's or the generic
+            one.
+        release: number of the tenant's own release that serves; null where it has none.
+        pointer_serial: serial of the pointer; it rises with every promotion. 0 where there is no
+            pointer, or none that can be read.
+        previous: releases to fall back to, the most recent one first.
+        challenger: number of the release that is evaluated in shadow; null for none.
+        problem: error code of a fault in the pointer; empty without one.
+        challenger_problem: error code of a fault in the challenger's alias; empty without one.
     """
 
     tenant_id: str
@@ -244,14 +247,14 @@ class ReleaseList(Struct):
 
 
 class PointerState(Struct):
-    """Which release is in use now; replicas follow within seconds.
+    """The release that serves from now on; replicas follow within seconds.
 
     Attributes:
-        release: its number.
-        sha256: of its bytes.
-        pointer_serial: of the pointer to it.
-        previous: releases to fall back to, the last one first.
-        at_once: it takes all traffic at once.
+        release: number of the release.
+        sha256: SHA-256 of the release file.
+        pointer_serial: serial of the pointer; it rises with every promotion.
+        previous: releases to fall back to, the most recent one first.
+        at_once: the release takes all traffic at once, without a canary rollout.
     """
 
     release: int
@@ -262,12 +265,12 @@ class PointerState(Struct):
 
 
 class ChallengerRelease(Struct):
-    """Which release is tried in shadow; how it does is told by `GET /v1/status`.
+    """The release that is evaluated in shadow; `GET /v1/status` has its results.
 
     Attributes:
-        release: null where none is.
-        sha256: of its bytes.
-        serial: of the alias itself; every change has a higher one.
+        release: number of the release; null where none is evaluated.
+        sha256: SHA-256 of the release file.
+        serial: serial of the alias; it rises with every change.
     """
 
     release: int | None
@@ -279,13 +282,13 @@ class AuditedAction(Struct):
     """One action on the store.
 
     Attributes:
-        number: rising.
-        who: id of the key, or the user of a terminal.
-        where: from where: an address, or `terminal`.
-        what: e.g. `anomaly-flow/3`.
-        digest: SHA-256 of what it is about.
-        outcome: `begun`, `done` or `failed`; one that stays begun was cut off by a crash.
-        code: of the error that ended it.
+        number: number of the entry; it rises.
+        who: id of the API key, or the user of the terminal.
+        where: address of the caller, or `terminal`.
+        what: object of the action, e.g. `anomaly-flow/3`.
+        digest: SHA-256 of that object.
+        outcome: `begun`, `done` or `failed`; `begun` alone means that a crash cut the action off.
+        code: error code where the action failed.
     """
 
     number: int
@@ -300,13 +303,13 @@ class AuditedAction(Struct):
 
 
 class AuditLog(Struct):
-    """What was done to the models of the caller's tenant, the newest first."""
+    """The actions on the models of the caller's tenant, newest first."""
 
     entries: list[AuditedAction]
 
 
 def summary_of(info: BundleInfo, *, shared: bool) -> ModelSummary:
-    """One line of a list."""
+    """Summarise one version for a list."""
     return ModelSummary(
         name=str(info.model_name),
         tenant_id=str(info.tenant_id),
@@ -324,12 +327,12 @@ def summary_of(info: BundleInfo, *, shared: bool) -> ModelSummary:
 
 
 def info_of(info: BundleInfo, *, shared: bool) -> ModelInfo:
-    """All of it."""
+    """Give all details of one version."""
     return convert(info.to_dict() | {"shared": shared, "problem": _problem(info)}, ModelInfo)
 
 
 def audited(entry: AuditEntry) -> AuditedAction:
-    """One act, without the tenant, who is the caller's."""
+    """Convert one entry of the audit log; the tenant is the caller's, so it is left out."""
     return AuditedAction(
         entry.number,
         entry.at,
@@ -344,5 +347,5 @@ def audited(entry: AuditEntry) -> AuditedAction:
 
 
 def _problem(info: BundleInfo) -> str:
-    """The store's own sentences name files; nobody outside needs those."""
+    """Give a code instead of the store's own sentence, which names files."""
     return "MODEL_LOAD_ERROR" if info.problem else ""

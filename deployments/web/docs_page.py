@@ -1,8 +1,8 @@
 """The routes of an OpenAPI document and of a Swagger UI page that needs no internet.
 
-The files of the page come from a Python package. Its policy lets the browser fetch nothing from
-elsewhere, and the page itself holds no script. The links are relative, so that the same page serves
-an application under any prefix.
+The files of the page come from a Python package. The page's security policy forbids the browser to
+fetch anything from elsewhere, and the page has no inline script. Its links are relative, so that it
+works for an application under any prefix.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ DOCS_FILES = {
     "favicon.png": "image/png",
 }
 """The files of the page, with their media types."""
-# Nothing of it is imported: it ships Swagger UI 5 in a wheel, and depends on nothing that Ray does
-# not depend on too.
+# It ships Swagger UI 5 in a wheel, and depends on nothing that Ray does not depend on too. Nothing
+# is imported from it.
 _PACKAGE = "fastapi-offline"
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -76,7 +76,7 @@ def docs_routes(title: str, document: Callable[[], bytes]) -> list[ScopedRoute]:
     """Serve the OpenAPI document, the page that shows it, and the page's files; all need no key.
 
     Args:
-        title: of the page.
+        title: title of the page.
         document: returns the document as JSON; called at each request, since the document also
             describes these routes.
     """
@@ -95,7 +95,7 @@ def docs_routes(title: str, document: Callable[[], bytes]) -> list[ScopedRoute]:
             show_document,
             needs=None,
             tag="contract",
-            summary="This document",
+            summary="Get this document",
             answers={200: Answer(schema, "OpenAPI 3.1")},
         ),
         ScopedRoute(
@@ -103,8 +103,8 @@ def docs_routes(title: str, document: Callable[[], bytes]) -> list[ScopedRoute]:
             show_page,
             needs=None,
             tag="contract",
-            summary="A page to read this document with; it needs no internet",
-            answers={200: Answer({"type": "string"}, "A page for people", media="text/html")},
+            summary="Show a page with this document; it needs no internet",
+            answers={200: Answer({"type": "string"}, "The page", media="text/html")},
         ),
         *(_file_route(name, media) for name, media in DOCS_FILES.items()),
     ]
@@ -123,7 +123,7 @@ def _file_route(name: str, media: str) -> ScopedRoute:
         show_file,
         needs=None,
         tag="contract",
-        summary="A part of that page",
+        summary="Get a file of that page",
         answers={200: Answer({"type": "string"}, "The file", media=media)},
     )
 

@@ -43,7 +43,7 @@ MEANINGS: Mapping[str, str] = {
     "INSUFFICIENT_MEMORY": "The model does not fit into memory beside the one that serves.",
     "LOAD_TIMEOUT": "The load exceeded its time limit and was abandoned.",
     "VERSION_EXISTS": "Published versions are immutable; publish the next one.",
-    "POINTER_MOVED": "Another promotion came first; read the current state and promote again.",
+    "POINTER_MOVED": "Another change came first; read the current state and repeat the request.",
     "ARTIFACT_IN_USE": "A pointer, challenger or alias refers to it, so it is not deleted.",
     "QUOTA_EXCEEDED": "The quota of this tenant is used up; delete some versions first.",
     "SERVED_BY_RELEASE": "A release selects the version of this model; promote a release instead.",

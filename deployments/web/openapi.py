@@ -26,11 +26,16 @@ _ALWAYS = ("INTERNAL_ERROR",)
 _OF_KEYS = ("UNAUTHORIZED", "FORBIDDEN", "RATE_LIMITED")
 _REQUEST_ID = {
     "X-Request-ID": {
-        "description": "As given, or made; the log has it",
+        "description": "Id of the request, as given or made; the log has it",
         "schema": {"type": "string"},
     }
 }
-_RETRY_AFTER = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}}
+_RETRY_AFTER = {
+    "Retry-After": {
+        "description": "Seconds to wait before a retry",
+        "schema": {"type": "integer"},
+    }
+}
 _ATTRIBUTE = re.compile(r"^ {4}(\w+): (.+)$", re.MULTILINE)
 
 
@@ -40,11 +45,11 @@ def openapi_document(
     """Write the OpenAPI 3.1 document of an application.
 
     Args:
-        title: of the service.
-        about: the service, in Markdown.
+        title: name of the service.
+        about: description of the service, in Markdown.
         routes: all routes of the application.
         schemas: name -> JSON Schema of every component, see `schemas_of`.
-        prefix: under which the application is served, e.g. `/models`; "" for none.
+        prefix: path prefix of the application, e.g. `/models`; "" for none.
     """
     paths: dict[str, Json] = {}
     for route in routes:
@@ -55,7 +60,7 @@ def openapi_document(
     scheme = {
         "type": "http",
         "scheme": "bearer",
-        "description": "A key of `axon keys create`; it names the tenant and the scopes.",
+        "description": "An API key (`axon keys create`); it determines the tenant and the scopes.",
     }
     return {
         "openapi": "3.1.0",
@@ -72,14 +77,14 @@ def openapi_document(
 
 
 def schemas_of(routes: Iterable[ScopedRoute], *others: Any) -> Json:  # noqa: ANN401  # types
-    """Name the JSON Schemas of all types in the contracts of `routes`, and of all that they hold.
+    """Make the JSON Schema of every type in the contracts of `routes`, by the type's name.
 
-    An object has the fields that it names and no others: requests are refused with more, and
-    answers have no more.
+    Objects allow no additional properties: a request with more fields is refused, and an answer has
+    no more.
 
     Args:
-        routes: of an application.
-        *others: types that are in no contract by themselves.
+        routes: all routes of an application.
+        *others: further types, which no contract names.
     """
     declared = [body for route in routes for body in _bodies(route)]
     types = dict.fromkeys(one.schema for one in declared if not isinstance(one.schema, dict))
@@ -107,7 +112,8 @@ def _operation(route: ScopedRoute) -> Json:
     contract, scope = route.contract, route.needs
     about, codes = contract.about, [*contract.errors, *_ALWAYS]
     if scope is not None:
-        about = f"{about}\n\nNeeds a key with the scope `{scope}`, unless keys are off.".strip()
+        needs = f"Needs an API key with the scope `{scope}`, unless authentication is off."
+        about = f"{about}\n\n{needs}".strip()
         codes += _OF_KEYS
     operation: Json = {"tags": [contract.tag], "summary": contract.summary}
     if about:
@@ -142,7 +148,7 @@ def _schema(schema: Any) -> Json:  # noqa: ANN401  # a type or JSON Schema
 
 
 def _errors(codes: Iterable[str]) -> Json:
-    """Map each status to the answer for all errors that have it; no other codes come."""
+    """Map each HTTP status to its error answer, with the codes that it may have."""
     by_status: dict[str, list[str]] = {}
     for code in dict.fromkeys(codes):
         by_status.setdefault(str(status_of(code)), []).append(code)
@@ -160,4 +166,5 @@ def _error(codes: Sequence[str]) -> Json:
 def _parse_docstring(docstring: str) -> tuple[str, Mapping[str, str]]:
     """Split the docstring of a type into its description and that of each attribute."""
     about, _, attributes = inspect.cleandoc(docstring).partition("\nAttributes:\n")
-    return about.strip(), dict(_ATTRIBUTE.findall(re.sub(r"\n {6,}", " ", attributes)))
+    found = _ATTRIBUTE.findall(re.sub(r"\n {6,}", " ", attributes))
+    return about.strip(), {name: text[:1].upper() + text[1:] for name, text in found}

@@ -143,7 +143,7 @@ def test_what_a_docstring_says_of_a_field_stands_beside_it(contract: dict[str, A
     assert health["description"] == "Whether the ensemble is complete."
     assert (
         health["properties"]["coverage"]["description"]
-        == "share of the validated evidence on flows that is available."
+        == "Share of the validated evidence on flows that is available."
     )
 
 

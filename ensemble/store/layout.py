@@ -1,4 +1,4 @@
-"""Layout of the store: where bundles, releases, pointers and the audit log stand.
+"""Layout of the store: the paths of bundles, releases, pointers and the audit log.
 
     <root>/tenants/<tenant>/bundles/<model>/<serial>/  manifest.json and the files it names
     <root>/tenants/<tenant>/bundles/<model>/GONE       tombstone: highest serial at a deletion
@@ -7,14 +7,13 @@
     <root>/tenants/<tenant>/CURRENT                    the pointer, which readers read
     <root>/tenants/<tenant>/PROMOTED                   its copy, for repair when CURRENT is broken
     <root>/tenants/<tenant>/CHALLENGER                 the release in shadow evaluation
-    <root>/tenants/<tenant>/aliases/<model>/<alias>    champion and challenger of a model of its own
-    <root>/.quarantine/<tenant>/<number>/              hostile files; no reader looks there
+    <root>/tenants/<tenant>/aliases/<model>/<alias>    champion or challenger of a model
+    <root>/.quarantine/<tenant>/<number>/              hostile files, which no reader opens
     <root>/.staging/<uuid>/                            unfinished work, swept after an hour
     <root>/audit.jsonl                                 audit log; older: audit-<last line>.jsonl
 
-There are two roots: `state` is written by a running Axon, `shipped` comes with it and is only read.
-Both are looked through in that order, and serials rise over both together, so that a number never
-means two things.
+There are two roots. A running Axon writes `state`; `shipped` comes with Axon and is read-only.
+Readers try `state` first. Serials rise over both roots together, so no number is used twice.
 """
 
 from __future__ import annotations
@@ -81,16 +80,15 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """The two roots of a store, and whom its readers believe.
+    """The two roots of a store, and the trust of its readers.
 
     Attributes:
-        state: written by publishing and promoting; need not exist yet.
-        shipped: read-only defaults, looked up second; None where there are none.
-        trust: whose signature, or which digest, makes a file of either root trusted; nothing in
-            a root can add to it.
-        actor: who acts through this value; every act leaves a line of it in the audit log of
-            `state`.
-        clock: seconds since 1970, for the audit log alone.
+        state: root for all writes; need not exist yet.
+        shipped: read-only defaults, read second; None if there are none.
+        trust: keys and digests that make a file of either root trusted; no file in a root can
+            add to it.
+        actor: user or API key behind every action; recorded in the audit log of `state`.
+        clock: seconds since 1970, for the audit log only.
     """
 
     state: Path
@@ -101,37 +99,37 @@ class Store:
 
     @property
     def roots(self) -> tuple[Path, ...]:
-        """The roots in the order of looking."""
+        """The roots in the order in which readers try them."""
         return (self.state,) if self.shipped is None else (self.state, self.shipped)
 
 
 def tenant_parts(tenant: Tenant) -> tuple[str, ...]:
-    """From a root to a tenant's directory."""
+    """Path from a root to a tenant's directory."""
     return ("tenants", tenant)
 
 
 def bundle_parts(tenant: Tenant, model: ModelName) -> tuple[str, ...]:
-    """From a root to the directory that holds a model's versions."""
+    """Path from a root to the directory of a model's versions."""
     return ("tenants", tenant, "bundles", model)
 
 
 def release_parts(tenant: Tenant) -> tuple[str, ...]:
-    """From a root to the directory that holds a tenant's releases."""
+    """Path from a root to the directory of a tenant's releases."""
     return ("tenants", tenant, "releases")
 
 
 def alias_parts(tenant: Tenant, model: ModelName) -> tuple[str, ...]:
-    """From a root to the directory that holds the aliases of a model."""
+    """Path from a root to the directory of a model's aliases."""
     return ("tenants", tenant, "aliases", model)
 
 
 def quarantine_parts(tenant: Tenant) -> tuple[str, ...]:
-    """From a root to what was set aside of a tenant's; no name of a tenant or model leads there."""
+    """Path from a root to a tenant's quarantine; no name of a tenant or model leads there."""
     return (".quarantine", tenant)
 
 
 def serials_in(root: Path, parts: tuple[str, ...], *, suffix: str = "") -> list[int]:
-    """The serials in one directory of one root, rising; names that are no serial are passed over.
+    """List the serials in one directory of one root, ascending; other names are ignored.
 
     Raises:
         ArtifactCorrupt: the directory is a link.
@@ -147,22 +145,19 @@ def serials_in(root: Path, parts: tuple[str, ...], *, suffix: str = "") -> list[
 
 
 def next_serial(store: Store, parts: tuple[str, ...], *, suffix: str = "") -> int:
-    """The number after the highest that ever was in either root, the removed among them.
+    """Return the number after the highest ever used in either root, deleted ones included.
 
-    Call it holding the tenant's lock, or another publisher gets the same.
+    The caller holds the tenant's lock; otherwise another publisher can get the same number.
 
     Raises:
-        ArtifactError: a directory cannot be read, or the tombstone is broken: better no new
-            version than an old number twice.
+        ArtifactError: a directory cannot be read, or the tombstone is broken. No version is
+            published then, because its number could be one that was used before.
     """
     return 1 + highest_serial(store, parts, suffix=suffix)
 
 
 def highest_serial(store: Store, parts: tuple[str, ...], *, suffix: str = "") -> int:
-    """The highest number that ever was, 0 where there was none.
-
-    Arguments and errors as for `next_serial`.
-    """
+    """Return the highest number ever used, 0 for none; arguments and errors as in `next_serial`."""
     there = max(
         (serial for root in store.roots for serial in serials_in(root, parts, suffix=suffix)),
         default=0,
@@ -171,7 +166,7 @@ def highest_serial(store: Store, parts: tuple[str, ...], *, suffix: str = "") ->
 
 
 def encode_tombstone(highest: int) -> bytes:
-    """What lies beside serials of which the highest is, or was, `highest`."""
+    """Encode the file that records the highest number ever used, past deletions."""
     return canonical_json.encode({"format": 1, "highest": highest})
 
 

@@ -56,7 +56,7 @@ class VisibleModel:
 
     Attributes:
         info: description of the version.
-        is_inherited: it belongs to a parent; the tenant may read it, not change it.
+        is_inherited: it belongs to a parent tenant; read-only for this tenant.
     """
 
     info: BundleInfo
@@ -65,13 +65,13 @@ class VisibleModel:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseOverview:
-    """The releases of a tenant, and which of them serves and is evaluated in shadow.
+    """The releases of a tenant, with the one that serves and the one evaluated in shadow.
 
     Attributes:
-        pointer: None where there is none, or none that can be read.
-        pointer_error: why a pointer that is there cannot be read; None for no pointer.
-        challenger: None where there is none, or none that can be read.
-        challenger_error: why an alias that is there cannot be read.
+        pointer: None if it is missing or broken.
+        pointer_error: why an existing pointer cannot be read; None if it is missing.
+        challenger: None if it is not set or broken.
+        challenger_error: why an existing challenger alias cannot be read.
         releases: newest first.
     """
 
@@ -86,26 +86,26 @@ class ReleaseOverview:
 class ModelRegistry:
     """Every verb on the models of one tenant.
 
-    A change replaces a pointer or alias that is broken. It is refused (`PointerMoved`) where
-    another change came first, and leaves a line in the audit log under the store's actor.
+    A change replaces a broken pointer or alias. It is refused (`PointerMoved`) if another change
+    came first. It is recorded in the audit log under the store's actor.
 
-    Read: `models` lists versions, inherited champions included; `describe` finds one; `overview`
-    lists releases; `challenger` and `alias` read what an alias names; `audit` lists actions.
-    Serve: `promote` and `roll_back` move the pointer; `set_challenger` chooses the release that is
-    evaluated in shadow; `set_alias` and `promote_challenger_of` choose versions of a model that is
-    not part of a release. A promoted challenger is one no longer.
-    Remove: `delete` a version, `delete_release`, and `retain` the newest few.
-    Move: `export`, `export_release` and `import_archive`.
+    - Read: `models` lists versions, inherited champions included; `describe` finds one; `overview`
+      lists releases; `challenger` and `alias` read what an alias names; `audit` lists actions.
+    - Serve: `promote` and `roll_back` move the pointer; `set_challenger` chooses the release that
+      is evaluated in shadow; `set_alias` and `promote_challenger_of` choose versions of a model
+      that is not part of a release. Promoting a challenger clears its alias.
+    - Remove: `delete` a version, `delete_release`, and `retain` the newest few.
+    - Move: `export`, `export_release` and `import_archive`.
 
     Attributes:
         store: with the actor for the audit log.
         tenant: owner of the models.
-        read_signer: reads the key that signs pointers, aliases and imports. It is read when a
-            change is about to be written, so that what does not exist is missing, key or no key.
-            None for a registry that changes nothing.
+        read_signer: reads the key that signs pointers, aliases and imports. It is called just
+            before a change is written, so that a missing model is reported even without a key.
+            None for a read-only registry.
         parents: tenants whose champions this one inherits, the nearest first.
         layer_models: models that serve only as part of a release, so they get no alias.
-        quota: on imports; None does not count.
+        quota: limits imports; None for no limit.
     """
 
     store: Store
@@ -159,10 +159,10 @@ class ModelRegistry:
         return ReleaseOverview(*self._pointer(), *self._challenger(), releases)
 
     def release(self, number: int) -> ReleaseRef:
-        """Find a release by number, unproven; the state root comes before the shipped one.
+        """Find a release by number, without proving it; the state root comes first.
 
         Raises:
-            ArtifactMissing: the tenant has none of that number.
+            ArtifactMissing: the tenant has no release with that number.
         """
         for listing in list_releases(self.store, self.tenant):
             if listing.ref.serial == number:
@@ -172,10 +172,10 @@ class ModelRegistry:
     def promote(self, which: int | Alias, *, at_once: bool = False) -> Pointer:
         """Point to a release by number, or to the challenger, after proving it.
 
-        The challenger alias is cleared where it names that release, whichever way it was named.
+        If the release is the challenger, that alias is cleared.
 
         Raises:
-            ArtifactError: there is no such release, or it would not load.
+            ArtifactError: the release does not exist or cannot be loaded.
         """
         pointer, _ = self._pointer()
         serial = pointer.serial if pointer else 0
@@ -190,7 +190,7 @@ class ModelRegistry:
         )
 
     def roll_back(self, to: int | None = None) -> Pointer:
-        """Point to an earlier release, at once: number `to`, or the last that loads.
+        """Point to an earlier release for all traffic: number `to`, or the last one that loads.
 
         Raises:
             ArtifactError: the pointer is broken, or there is no earlier release that loads.
@@ -207,10 +207,10 @@ class ModelRegistry:
         return get_challenger(self.store, self.tenant)
 
     def set_challenger(self, release: int | None) -> AliasTarget:
-        """Evaluate a release in shadow, after proving it; None for no release.
+        """Evaluate a release in shadow, after proving it; None to stop.
 
         Raises:
-            ArtifactError: there is no such release, or it would not load.
+            ArtifactError: the release does not exist or cannot be loaded.
         """
         ref = self.release(release) if release is not None else None
         try:
@@ -222,7 +222,7 @@ class ModelRegistry:
         return set_challenger(self.store, self.tenant, ref, serial, signer=self._signer)
 
     def alias(self, model: ModelName, alias: Alias) -> AliasTarget:
-        """Read which version of a model has an alias of its own.
+        """Read which version an alias of a model names.
 
         Raises:
             ArtifactError: the alias is broken.
@@ -230,13 +230,13 @@ class ModelRegistry:
         return get_alias(self.store, self.tenant, model, alias)
 
     def set_alias(self, model: ModelName, alias: Alias, version: int | None) -> AliasTarget:
-        """Give an alias to one version, after proving it; None takes the alias away.
+        """Give an alias to one version, after proving it; None clears the alias.
 
-        The version that becomes the champion is the challenger no longer.
+        A version that becomes the champion loses the challenger alias.
 
         Raises:
             ArtifactMissing: the tenant has no such model or version.
-            ServedByRelease: the model is part of a layer.
+            ServedByRelease: the model belongs to a layer, so releases choose its version.
             ArtifactError: the version does not open.
         """
         ref = self._own(model, version)
@@ -252,54 +252,54 @@ class ModelRegistry:
         return self._name(self._own(model, Alias.CHALLENGER), Alias.CHAMPION)
 
     def delete(self, model: ModelName, version: int) -> None:
-        """Delete one version, for good.
+        """Delete one version permanently.
 
         Raises:
-            ArtifactMissing: there is none of that number.
-            ArtifactInUse: something needs it, or it came with Axon.
+            ArtifactMissing: there is no such version.
+            ArtifactInUse: it is referenced, or it was shipped with Axon.
         """
         delete_bundle(self.store, self.tenant, model, version)
 
     def delete_release(self, number: int) -> None:
-        """Delete one release, for good; its models stay. Errors as in `delete`."""
+        """Delete one release permanently; its models stay. Errors as in `delete`."""
         delete_release(self.store, self.tenant, number)
 
     def retain(self, newest: int) -> Removed:
         """Delete unreferenced releases and versions, keeping the `newest` of each kind.
 
         Raises:
-            ArtifactInUse: references cannot be determined.
+            ArtifactInUse: the references cannot be determined.
         """
         return apply_retention(self.store, self.tenant, newest=newest)
 
     def export(self, model: ModelName, version: int | None = None) -> tuple[BundleRef, bytes]:
-        """Pack one version into an archive; the champion, else the newest, without a number.
+        """Pack one version into an archive; by default the champion, else the newest.
 
         Raises:
-            ArtifactError: there is none, or it does not open.
+            ArtifactError: there is no such version, or it does not open.
         """
         ref = resolve_bundle(self.store, self.tenant, model, version)
         return ref, export_bundle(self.store, ref)
 
     def export_release(self, number: int | None = None) -> tuple[ReleaseRef, bytes]:
-        """Pack a release with its bundles into an archive; the one that serves, without a number.
+        """Pack a release with its bundles into an archive; by default the one that serves.
 
         Raises:
-            ArtifactError: there is none, or it or a bundle of it does not open.
+            ArtifactError: there is no such release, or it or one of its bundles does not open.
         """
         ref = self.release(number) if number else read_pointer(self.store, self.tenant).ref
         return ref, export_release(self.store, self.tenant, ref)
 
     def import_archive(self, data: bytes, *, limit_bytes: int = ARCHIVE_LIMIT_BYTES) -> Imported:
-        """Publish the content of an archive as next versions; nothing is promoted.
+        """Publish the content of an archive as new versions; nothing is promoted.
 
         Args:
-            data: an archive, whose length the caller bounds.
-            limit_bytes: of all its files, unpacked.
+            data: the archive; the caller limits its length.
+            limit_bytes: limit on all its files together, unpacked.
 
         Raises:
             ArtifactUntrusted: no trusted key signed it.
-            ArtifactCorrupt: it is damaged, or not what an export writes.
+            ArtifactCorrupt: it is damaged, or not the output of an export.
             QuotaExceeded: more versions than the quota allows.
         """
         return import_archive(
@@ -313,7 +313,7 @@ class ModelRegistry:
         )
 
     def audit(self, limit: int) -> tuple[AuditEntry, ...]:
-        """List the newest actions on the tenant's things, the last one first.
+        """List the newest actions on the tenant's models and releases, the last one first.
 
         Raises:
             ArtifactError: the log cannot be read.

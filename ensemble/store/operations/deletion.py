@@ -1,9 +1,9 @@
-"""Removing what nothing needs: one version, one release, or by retention all but the newest.
+"""Deletion of unreferenced versions and releases, one by one or by retention.
 
-Only by its number, and never what serves, could be fallen back to, is tried in shadow, or came with
-Axon. A tombstone comes first, so that the number never means anything else; then the thing is taken
-out of sight in one step, into staging, where it is removed by us or, if we die, by the sweeper. A
-crash leaves it whole or gone.
+A version is deleted only by its number, never if it serves, can be rolled back to, is evaluated in
+shadow, or was shipped with Axon. A tombstone is written first, so that the number is never used
+again. Then the item moves to staging in one step and is removed there, by this process or, after a
+crash, by the sweeper. A crash leaves the item complete or gone.
 """
 
 from __future__ import annotations
@@ -52,48 +52,43 @@ SHIPPED = "it came with Axon"
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What retention deleted.
-
-    Attributes:
-        bundles: versions of models.
-        releases: of the tenant.
-    """
+    """The versions of models and the releases that retention deleted."""
 
     bundles: tuple[StoredItem, ...]
     releases: tuple[StoredItem, ...]
 
 
 def delete_bundle(store: Store, tenant: Tenant, model: ModelName, version: int) -> None:
-    """Remove one version of a model, for good; a broken one too.
+    """Delete one version of a model permanently, even a broken one.
 
     Raises:
-        ArtifactMissing: there is none of that number.
-        ArtifactInUse: a pointer, challenger or alias of any tenant needs it, that cannot be
-            told now, or it came with Axon.
+        ArtifactMissing: there is no such version.
+        ArtifactInUse: a pointer, challenger or alias of any tenant refers to it, the references
+            cannot be determined, or it was shipped with Axon.
         ArtifactError: the tombstone or the audit log is broken.
-        OSError: the disk fails; it is whole, or gone.
+        OSError: the disk fails; the version is complete or gone.
     """
     _delete(store, StoredItem(tenant, model, version))
 
 
 def delete_release(store: Store, tenant: Tenant, serial: int) -> None:
-    """Remove one release, for good; its bundles stay. Errors as in `delete_bundle`."""
+    """Delete one release permanently; its bundles stay. Errors as in `delete_bundle`."""
     _delete(store, StoredItem(tenant, None, serial))
 
 
 def apply_retention(store: Store, tenant: Tenant, *, newest: int) -> Removed:
     """Delete unreferenced releases and versions, keeping the `newest` of each kind.
 
-    A version that any remaining release names is kept, also where nothing points to that release.
+    A version that a remaining release names stays, even if nothing points to that release.
 
     Raises:
-        ArtifactInUse: what is needed cannot be told now.
-        ArtifactError: something that must be known cannot be read.
-        OSError: the disk fails; some may be removed already, each whole or gone.
+        ArtifactInUse: the references cannot be determined.
+        ArtifactError: a directory, a tombstone or the audit log cannot be read.
+        OSError: the disk fails; some items may be gone already, each of them completely.
         ValueError: `newest` is less than one.
     """
     if newest < 1:
-        raise ValueError("retention that keeps nothing is deletion")
+        raise ValueError("retention must leave at least one version")
     if tenant not in list_tenants(Store(store.state, None, store.trust)):
         return Removed((), ())
     with (
@@ -121,10 +116,8 @@ def apply_retention(store: Store, tenant: Tenant, *, newest: int) -> Removed:
         ]
         if releases or bundles:
             act.begin(what=f"keep {newest}: {len(releases)} releases and {len(bundles)} bundles go")
-        for entry in (
-            *releases,
-            *bundles,
-        ):  # in this order: no release is left that names what is gone
+        # releases first, so that no release is left whose bundles are gone
+        for entry in (*releases, *bundles):
             with AuditedAction(store, tenant, Action.DELETE, str(entry)) as part:
                 _remove(store, entry, part)
     return Removed(tuple(bundles), tuple(releases))
@@ -132,9 +125,10 @@ def apply_retention(store: Store, tenant: Tenant, *, newest: int) -> Removed:
 
 @contextmanager
 def deletion_lock(store: Store, tenant: Tenant) -> Iterator[None]:
-    """Hold what a remover must hold.
+    """Lock the store for a deletion.
 
-    Nobody points to anything meanwhile, and nobody else changes the tenant's things.
+    Meanwhile no pointer or alias of any tenant can move, and no other process writes for the
+    tenant.
     """
     home = atomic.make_directory(store.state, *tenant_parts(tenant))
     with atomic.exclusive(store.state, atomic.IN_USE), atomic.exclusive(home):
@@ -142,21 +136,21 @@ def deletion_lock(store: Store, tenant: Tenant) -> Iterator[None]:
 
 
 def require_unreferenced(store: Store, entry: StoredItem) -> None:
-    """Refuse to take away what is needed. Call it under `deletion_lock`.
+    """Refuse to delete a referenced item. Call it under `deletion_lock`.
 
     Raises:
-        ArtifactInUse: it is needed, and why; or that cannot be told now.
+        ArtifactInUse: it is referenced, with the reason, or the references cannot be determined.
     """
     if why := find_references(store, what=str(entry)).reason(entry):
         raise ArtifactInUse(str(entry), why)
 
 
 def require_own(store: Store, entry: StoredItem) -> None:
-    """Refuse to take away what is not there, or not ours.
+    """Refuse to delete an item that is not in the state root.
 
     Raises:
-        ArtifactMissing: there is none of that number.
-        ArtifactInUse: it came with Axon.
+        ArtifactMissing: there is no item with that number.
+        ArtifactInUse: it was shipped with Axon.
     """
     if entry.serial in serials_in(store.state, entry.parts, suffix=entry.suffix):
         return
@@ -169,9 +163,8 @@ def require_own(store: Store, entry: StoredItem) -> None:
 
 def _delete(store: Store, entry: StoredItem) -> None:
     with AuditedAction(store, entry.tenant, Action.DELETE, str(entry)) as act:
-        require_own(
-            store, entry
-        )  # before the locks: who asks for nothing makes no tenant's directory
+        # before the locks, which create the tenant's directory
+        require_own(store, entry)
         with deletion_lock(store, entry.tenant):
             require_own(store, entry)
             require_unreferenced(store, entry)
@@ -186,7 +179,7 @@ def _remove(store: Store, entry: StoredItem, act: AuditedAction) -> None:
 
 
 def _beyond(store: Store, tenant: Tenant, model: ModelName | None, newest: int) -> list[StoredItem]:
-    """Those in the state root that are older than the `newest`, the oldest first."""
+    """List the items in the state root that are older than the `newest`, the oldest first."""
     anything = StoredItem(tenant, model, 1)
     return [
         StoredItem(tenant, model, serial)
@@ -195,17 +188,14 @@ def _beyond(store: Store, tenant: Tenant, model: ModelName | None, newest: int) 
 
 
 def leave_tombstone(store: Store, entry: StoredItem) -> None:
-    """Write down the highest number there is, on the disk before `entry` goes.
-
-    A number never means two things.
-    """
+    """Record the highest number on disk before `entry` goes, so that no number is used twice."""
     home = atomic.make_directory(store.state, *entry.parts)
     text = encode_tombstone(highest_serial(store, entry.parts, suffix=entry.suffix))
     atomic.write_atomic(store.state, home / TOMBSTONE, text, mode=0o644)
 
 
 def digest_of(store: Store, entry: StoredItem) -> str:
-    """SHA-256 of the release or the bundle's manifest in the state root; "" if unreadable."""
+    """Hash the release, or the bundle's manifest, in the state root; "" if it is unreadable."""
     inner, name = (
         (entry.parts, entry.name) if entry.model is None else ((*entry.parts, entry.name), MANIFEST)
     )

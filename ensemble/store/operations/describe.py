@@ -1,7 +1,7 @@
-"""Description of a model: its manifest, its files, and what names it.
+"""Description of a model: its manifest, its files, and its aliases and references.
 
-Nothing here decodes a model, and no path of this machine is told. What is broken is shown with what
-is wrong.
+No model is decoded, and no path of this machine is shown. A broken version is listed with its
+problem.
 """
 
 from __future__ import annotations
@@ -39,25 +39,25 @@ MEGABYTE = 1e6
 
 @dataclass(frozen=True, slots=True)
 class BundleInfo:
-    """S4-05 and S4-06, of one version of a model.
+    """Description of one version of a model (S4-05, S4-06).
+
+    If the manifest is not trusted, the fields that come from it are empty.
 
     Attributes:
-        created_at: UTC, "" where the manifest cannot be trusted; so with everything that the
-            manifest says.
-        file_hash: SHA-256 of the manifest, which holds those of the files.
-        files: all but the manifest.
-        libraries: library -> version that made it.
-        training_data_hash: SHA-256 of what it was trained on, as its recipe counts it.
-        training: all that its recipe remembered.
-        metadata: type, parameters, and what its user said.
-        last_modified: of the manifest, UTC, by the disk; for people.
-        path: from the store's root.
-        is_shipped: came with Axon; not ours to delete.
-        aliases: words that stand for this version: champion, challenger.
+        created_at: UTC.
+        file_hash: SHA-256 of the manifest, which contains the hashes of the files.
+        files: all files except the manifest.
+        libraries: library -> version with which the model was made.
+        training_data_hash: SHA-256 of the training data, as the recipe computes it.
+        training: everything that the recipe recorded.
+        metadata: type, parameters, and notes of the user.
+        last_modified: time of the manifest on disk, UTC; for display only.
+        path: relative to the store's root.
+        is_shipped: shipped with Axon, so it cannot be deleted.
+        aliases: champion, challenger, both or none.
         in_use: it may not be deleted.
-        why_in_use: in words, "" where it is not.
-        problem: what is wrong with it, "" where nothing is known. A model that has been
-            described is not a model that loads.
+        why_in_use: reason in words, "" if it is not in use.
+        problem: known problem, "" for none. A version without a problem may still fail to load.
     """
 
     model_name: ModelName
@@ -87,11 +87,11 @@ class BundleInfo:
 
     @property
     def ref(self) -> BundleRef:
-        """To open it by."""
+        """Reference with which the bundle is opened."""
         return BundleRef(self.tenant_id, self.model_name, self.version, self.file_hash)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields of S4, flat, as JSON has them: the same in the terminal and over HTTP."""
+        """Return the fields of S4, flat, for JSON: the same in the terminal and over HTTP."""
         metadata = self.metadata
         return {
             "model_name": str(self.model_name),
@@ -126,35 +126,41 @@ class BundleInfo:
 def describe_bundle(
     store: Store, tenant: Tenant, model: ModelName, which: int | Alias | None = None
 ) -> BundleInfo:
-    """One version of a model: by number, by alias, or as in `resolve_bundle`.
+    """Describe one version of a model, chosen as in `resolve_bundle`.
 
     Raises:
-        ArtifactMissing: there is no such model or version, or nothing has that alias.
+        ArtifactMissing: there is no such model or version, or the alias is not set.
         ArtifactError: an alias is broken.
     """
     ref = resolve_bundle(store, tenant, model, which)
     for info in list_models(store, tenant, model):
         if info.ref == ref:
             return info
-    raise ArtifactMissing(str(ref))  # an alias or a release names what somebody took away by hand
+    raise ArtifactMissing(str(ref))  # an alias or release names a version that was removed by hand
 
 
 def resolve_bundle(
     store: Store, tenant: Tenant, model: ModelName, which: int | Alias | None = None
 ) -> BundleRef:
-    """Which version is meant, with the digest of the manifest that lies there; it is not opened.
+    """Find a version and the digest of its manifest; the bundle is not opened.
 
-    The champion of a model is the one in the release that serves; where that names none, the one
-    that was given the word. Without
-    `which` it is the champion; where there is none, the highest version that is not visibly broken.
+    The champion of a model is the version in the release that serves; if the release does not
+    include the model, the version with the alias `champion`.
+
+    Args:
+        store: both roots are searched.
+        tenant: owner of the model.
+        model: its name.
+        which: number or alias; None for the champion, or else the highest version that is not
+            visibly broken.
 
     Raises:
-        ArtifactMissing: there is no such model or version, or nothing has that alias.
+        ArtifactMissing: there is no such model or version, or the alias is not set.
         ArtifactError: an alias, or the release that serves, is broken.
     """
     known = {
         listing.ref.version: listing for listing in reversed(list_bundles(store, tenant, model))
-    }  # of twins that of the state root
+    }  # the state root wins over the shipped one
     if not known:
         raise ArtifactMissing(f"model {model}")
     if isinstance(which, int):
@@ -173,17 +179,17 @@ def list_models(
 ) -> tuple[BundleInfo, ...]:
     """List versions of a tenant or of one model, newest model first (S4-03).
 
-    Within a model the order is that of the numbers, whatever the clocks of their publishers said.
+    Versions of a model are ordered by number, because the clocks of publishers may differ.
     """
     listings = list_bundles(store, tenant, model)
     if not listings:
         return ()
     references = _references(store)
-    words = {
-        name: _words(store, tenant, name) for name in {listing.ref.model for listing in listings}
+    aliases = {
+        name: _aliases(store, tenant, name) for name in {listing.ref.model for listing in listings}
     }
     infos = [
-        _info(listing, references, words[listing.ref.model].get(listing.ref, ()))
+        _info(listing, references, aliases[listing.ref.model].get(listing.ref, ()))
         for listing in listings
     ]
     newest: dict[ModelName, str] = {}
@@ -200,7 +206,7 @@ def _info(
     why = (
         references.reason(StoredItem(ref.tenant, ref.model, ref.version))
         if references
-        else "what serves cannot be told now"
+        else "the references cannot be determined"
     )
     training = manifest.training if manifest else {}
     return BundleInfo(
@@ -235,10 +241,10 @@ def _references(store: Store) -> References | None:
         return None
 
 
-def _words(store: Store, tenant: Tenant, model: ModelName) -> dict[BundleRef, tuple[Alias, ...]]:
-    """Version -> its aliases.
+def _aliases(store: Store, tenant: Tenant, model: ModelName) -> dict[BundleRef, tuple[Alias, ...]]:
+    """Map each version to its aliases.
 
-    One that is broken names nothing here, and says so where it is asked for by name.
+    A broken alias is ignored here; requesting a version by that alias raises its error.
     """
     found: dict[BundleRef, tuple[Alias, ...]] = {}
     for alias in Alias:
@@ -254,7 +260,7 @@ def _words(store: Store, tenant: Tenant, model: ModelName) -> dict[BundleRef, tu
 def _named(store: Store, tenant: Tenant, model: ModelName, alias: Alias) -> BundleRef | None:
     release = _release_of(store, tenant, alias)
     ref = read_release(store, tenant, release).bundles.get(model) if release else None
-    if ref and ref.tenant == tenant:  # one that is lent is listed with its owner
+    if ref and ref.tenant == tenant:  # an inherited one is listed with its owner
         return ref
     return read_model_alias(store, tenant, model, alias)
 

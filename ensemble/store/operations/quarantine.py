@@ -1,11 +1,11 @@
-"""Quarantine: hostile bundles and files, with the reason, where no reader finds them.
+"""Quarantine of hostile bundles and files, with the reason, where no reader finds them.
 
     <state>/.quarantine/<tenant>/<number>/about.json    what, why, when, by whom
-    <state>/.quarantine/<tenant>/<number>/bundle/       the version as it lay in the store; or
-    `file`, the bytes that were handed in
+    <state>/.quarantine/<tenant>/<number>/bundle/       the version as it was in the store, or
+    <state>/.quarantine/<tenant>/<number>/file          the bytes that were imported
 
-Nothing is released from here by Axon: whoever has looked at it publishes it again, or removes the
-folder.
+Axon releases nothing from quarantine. After an investigation the operator publishes the model again
+or removes the folder.
 """
 
 from __future__ import annotations
@@ -38,27 +38,26 @@ __all__ = ["Quarantined", "list_quarantine", "quarantine_bundle", "quarantine_fi
 
 FORMAT: Final = 1
 LONGEST_TEXT = 200  # characters of what and who
-# a tenant: what is set aside is kept until somebody has looked at it, and must not fill the disk
+# items of a tenant; they stay until the operator has examined them, and must not fill the disk
 MOST = 100
 LONGEST_REASON = 500  # characters
-ABOUT_LIMIT_BYTES = 8 << 10  # with every character of the texts written in six
+ABOUT_LIMIT_BYTES = 8 << 10  # enough if JSON escapes every character in six bytes
 _ABOUT, _BUNDLE, _FILE = "about.json", "bundle", "file"
 
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """Something that was set aside.
+    """One item in quarantine.
 
     Attributes:
-        number: of it among all of its tenant.
+        number: its number in the tenant's quarantine.
         what: e.g. `anomaly-flow/3`.
-        digest: SHA-256 of the manifest or of the file, "" where it could not be read.
-        reason: in the words of who set it aside.
-        who: set it aside.
-        at: when, UTC.
-        is_there: False where a crash, or somebody by hand, left only the note.
-        problem: what is wrong with the note, "" where nothing is known; the other fields then
-            say nothing.
+        digest: SHA-256 of the manifest or of the file, "" if it could not be read.
+        reason: given by the operator.
+        who: name of the actor.
+        at: time, UTC.
+        is_there: False if only the record is left, after a crash or a removal by hand.
+        problem: why the record cannot be read, "" if it can; if not, the other fields are empty.
     """
 
     number: int
@@ -74,17 +73,22 @@ class Quarantined:
 def quarantine_bundle(
     store: Store, tenant: Tenant, model: ModelName, version: int, reason: str, *, even_in_use: bool
 ) -> Quarantined:
-    """Set one version of a model aside; its number never comes back.
+    """Quarantine one version of a model; its number is not used again.
 
-    `reason` is for whoever looks at it later. `even_in_use`: also where it serves, and replicas
-    then fall back to what they can
-    prove; otherwise roll back first.
+    Args:
+        store: its `state` holds the version and the quarantine.
+        tenant: owner of the model.
+        model: its name.
+        version: its number.
+        reason: for the record.
+        even_in_use: also if it serves; replicas then fall back to an earlier release that they
+            can prove. Roll back first where you can.
 
     Raises:
-        ArtifactMissing: there is none of that number.
-        ArtifactInUse: something names it, or it came with Axon.
-        QuotaExceeded: too much is set aside already.
-        OSError: the disk fails; it lies where it lay, or aside.
+        ArtifactMissing: there is no such version.
+        ArtifactInUse: it is referenced, or it was shipped with Axon.
+        QuotaExceeded: the tenant's quarantine is full.
+        OSError: the disk fails; the version is in its old place or in quarantine.
     """
     entry = StoredItem(tenant, model, version)
     with AuditedAction(store, tenant, Action.QUARANTINE, str(entry)) as act:
@@ -107,11 +111,11 @@ def quarantine_bundle(
 def quarantine_file(
     store: Store, tenant: Tenant, data: bytes, reason: str, *, what: str
 ) -> Quarantined:
-    """Set aside a file that was handed in, as it came; `what` says what it claimed to be.
+    """Quarantine an imported file unchanged; `what` describes it for the record.
 
     Raises:
-        QuotaExceeded: too much is set aside already.
-        OSError: the disk fails; nothing was set aside.
+        QuotaExceeded: the tenant's quarantine is full.
+        OSError: the disk fails; nothing was stored.
     """
     digest = sha256_of(data)
     with (
@@ -125,7 +129,7 @@ def quarantine_file(
 
 
 def list_quarantine(store: Store, tenant: Tenant) -> tuple[Quarantined, ...]:
-    """What was set aside of this tenant's, the newest first."""
+    """List a tenant's quarantine, newest first."""
     return tuple(
         _read(store, tenant, number)
         for number in reversed(serials_in(store.state, quarantine_parts(tenant)))
@@ -157,17 +161,14 @@ def _about(store: Store, what: str, digest: str, reason: str) -> _About:
 def _next_number(store: Store, tenant: Tenant) -> int:
     numbers = serials_in(store.state, quarantine_parts(tenant))
     if len(numbers) >= MOST:
-        raise QuotaExceeded("what is set aside in quarantine", MOST)
+        raise QuotaExceeded("items in quarantine", MOST)
     return 1 + max(numbers, default=0)
 
 
 def _quarantine(
     store: Store, tenant: Tenant, number: int, about: _About, files: Mapping[str, bytes]
 ) -> Path:
-    """A place of its own, which nobody but us may enter.
-
-    The note is there before what it is about.
-    """
+    """Create a directory that only Axon's user may enter, with the record in it."""
     home = atomic.make_directory(store.state, *quarantine_parts(tenant))
     with atomic.staging(store.state) as staged:
         for name, data in ({_ABOUT: canonical_json.encode(asdict(about))} | dict(files)).items():

@@ -1,9 +1,9 @@
 """References: releases and bundles that a pointer, challenger or alias of any tenant names.
 
-Asked before something is removed, so in doubt a thing is needed: what a release names is taken from
-its file without asking who signed it; and where the pointer, challenger or alias of any tenant
-cannot be proven, or the release in use is gone or says nothing that can be read, nobody knows, and
-nothing is removed.
+Reference check before deletion. It fails closed: if any pointer, challenger or alias of any tenant
+cannot be verified, or the release that serves is missing or unreadable, nothing is deleted. The
+bundles of a release are read from its file without a check of the signature, because a reference
+too many does no harm.
 """
 
 from __future__ import annotations
@@ -32,17 +32,15 @@ from ensemble.store.releases.release_file import parse_release, read_release_byt
 __all__ = ["References", "StoredItem", "bundles_of_releases", "find_references", "list_tenants"]
 
 UNKNOWN = (
-    "what serves cannot be told now; "
-    "mend the pointer, the challenger or the alias that is broken first"
+    "the references cannot be determined; repair the broken pointer, challenger or alias first"
 )
-Key = tuple[
-    Tenant, ModelName | None, int
-]  # a version of a model; a release where there is no model
+# a version of a model, or a release if the model is None
+Key = tuple[Tenant, ModelName | None, int]
 
 
 @dataclass(frozen=True, slots=True)
 class StoredItem:
-    """One version of a model, or one release where `model` is None."""
+    """One version of a model, or one release if `model` is None."""
 
     tenant: Tenant
     model: ModelName | None
@@ -53,7 +51,7 @@ class StoredItem:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """From a root to the directory it lies in."""
+        """Path from a root to the directory that contains the item."""
         return (
             release_parts(self.tenant)
             if self.model is None
@@ -62,46 +60,46 @@ class StoredItem:
 
     @property
     def suffix(self) -> str:
-        """What its name has behind the number."""
+        """Ending of the file name after the number."""
         return RELEASE_SUFFIX if self.model is None else ""
 
     @property
     def key(self) -> Key:
-        """The same, to look up by."""
+        """The item as a dictionary key."""
         return (self.tenant, self.model, self.serial)
 
     @property
     def name(self) -> str:
-        """In that directory."""
+        """Name in its directory."""
         return f"{self.serial}{self.suffix}"
 
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """What may not be removed.
+    """Items that may not be deleted.
 
     Attributes:
-        reasons: what -> why it is needed; no reason names a tenant.
+        reasons: item -> why it is needed; no reason names a tenant.
     """
 
     reasons: Mapping[Key, str]
 
     def reason(self, entry: StoredItem) -> str:
-        """Why `entry` is needed, "" where it is not."""
+        """Return why `entry` is needed, "" if it is not."""
         return self.reasons.get(entry.key, "")
 
 
 def list_tenants(store: Store) -> tuple[Tenant, ...]:
-    """Everybody who has anything in either root, by name."""
+    """List the tenants with a directory in either root, by name."""
     names = {name for root in store.roots for name in _names_in(root, "tenants")}
     return tuple(sorted(Tenant(name) for name in names if Tenant.is_one(name)))
 
 
 def find_references(store: Store, *, what: str) -> References:
-    """Find all references. A caller that deletes by them holds `atomic.IN_USE` alone.
+    """Find all references. A caller that deletes by them holds `atomic.IN_USE` exclusively.
 
     Raises:
-        ArtifactInUse: it cannot be told, so `what` is not to be removed.
+        ArtifactInUse: they cannot be determined, so `what` must not be deleted.
         ArtifactError: a directory cannot be read.
     """
     try:
@@ -111,10 +109,10 @@ def find_references(store: Store, *, what: str) -> References:
 
 
 def bundles_of_releases(store: Store, tenant: Tenant, *, but: frozenset[int]) -> frozenset[Key]:
-    """What the releases of `tenant` name, serving or not, except those numbered `but`.
+    """Collect the bundles of a tenant's releases, serving or not, except the releases `but`.
 
     Raises:
-        ArtifactInUse: a release is there, and the system will not give it.
+        ArtifactInUse: a release exists but cannot be read.
     """
     numbers = {
         serial
@@ -133,7 +131,7 @@ def bundles_of_releases(store: Store, tenant: Tenant, *, but: frozenset[int]) ->
 
 
 class _UnknownError(Exception):
-    """Nobody can tell what is needed."""
+    """The references cannot be determined."""
 
 
 def _reasons(store: Store) -> dict[Key, str]:
@@ -169,9 +167,8 @@ def _releases_named(store: Store, tenant: Tenant) -> Iterator[tuple[ReleaseRef, 
 
 def _pointer(store: Store, tenant: Tenant) -> Pointer | None:
     names = _names_in(store.state, *tenant_parts(tenant))
-    if (
-        POINTER_COPY in names and POINTER not in names
-    ):  # it was lost, and replicas go on with what they remember of it
+    # a lost pointer: replicas still serve the release that it named
+    if POINTER_COPY in names and POINTER not in names:
         raise _UnknownError
     try:
         return read_pointer(store, tenant)
@@ -182,7 +179,7 @@ def _pointer(store: Store, tenant: Tenant) -> Pointer | None:
 
 
 def _bundles_of(store: Store, tenant: Tenant, serial: int, *, is_live: bool) -> Iterator[BundleRef]:
-    """What release `serial` names, in whichever root it lies; nobody asks here who signed it."""
+    """Yield the bundles of a release in either root; its signature is not checked."""
     is_found = False
     for root in store.roots:
         try:
@@ -194,7 +191,7 @@ def _bundles_of(store: Store, tenant: Tenant, serial: int, *, is_live: bool) -> 
         except ArtifactError as error:
             if is_live or isinstance(error, ArtifactUnreadable):
                 raise _UnknownError from None
-    if is_live and not is_found:  # it was lost, and replicas go on with what they remember of it
+    if is_live and not is_found:  # a lost release: replicas still serve it from memory
         raise _UnknownError
 
 

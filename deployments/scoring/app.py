@@ -1,4 +1,4 @@
-"""The scoring application: its routes, and the parts behind them, made here and nowhere else.
+"""The scoring application: its routes, and the parts behind them, which are all made here.
 
 Every response, an error too, is JSON with a stable code, and never contains a path, a traceback or
 another error's text.
@@ -64,7 +64,7 @@ _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 EXPLAIN = query_parameter(
     "explain",
     {"type": "string", "enum": ["true", "false", "1", "0"], "default": "false"},
-    "Also explain the score of each layer; it costs time. In any case of letters.",
+    "Also explain the score of each layer, which costs time. Upper and lower case are equal.",
 )
 EVENTS = {
     "a flow": {"kind": "flow", "id": "ddos", "host": "web-1", "features": ATTACK},
@@ -73,7 +73,7 @@ EVENTS = {
 
 
 class IngressApp:
-    """Composes the layers into one score, over HTTP.
+    """The scoring application, as a plain class.
 
     Args:
         settings: as JSON values.
@@ -158,7 +158,7 @@ class IngressApp:
                 needs=Scope.SCORE,
                 methods=["POST"],
                 tag="scoring",
-                summary="Score a batch; a bad event gets an error in its own place",
+                summary="Score a batch; an invalid event gets an error in its own place",
                 parameters=[EXPLAIN],
                 body=Body(wire.BatchRequest, {"both kinds": {"events": list(EVENTS.values())}}),
                 answers={200: Answer(wire.BatchAnswer, "The verdicts, in order")},
@@ -224,7 +224,7 @@ class IngressApp:
         return Response(encode(wire.BatchAnswer(results, *wire.worst_of(results))), media_type=JSON)
 
     async def _body(self, request: Request) -> bytes:
-        """Starlette's own limit answers in plain text, without a code."""
+        """Read the body; Starlette's own limit responds in plain text, without a code."""
         return await read_json(
             request.scope["headers"], request.receive, self._settings.ingress.max_body_bytes
         )
@@ -254,7 +254,7 @@ class IngressApp:
         return as_json(service)
 
 
-# tests and the command line use the plain class, without Ray
+# tests use the plain class, without Ray
 Ingress = serve.ingress()(IngressApp)
 
 
@@ -262,7 +262,7 @@ def _replica() -> str:
     try:
         return str(serve.get_replica_context().replica_tag)
     except RayServeException:
-        return "local"  # without Serve there is one
+        return "local"  # without Serve there is one process
 
 
 def _is_explained(request: Request) -> bool:

@@ -1,8 +1,8 @@
 """The micro-batcher: requests that wait together leave in one batch.
 
-While a batch is in flight, the next one gathers; when it comes back, all that wait leave at once.
-There is no timer, so an idle service scores a single event immediately, and a busy one grows its
-batches by itself.
+While a batch is in flight, the next one gathers; when it returns, all waiting requests leave at
+once. There is no timer, so an idle service scores a single event immediately, and the batches of a
+busy one grow by themselves.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class MicroBatcher(Generic[Item, Result]):
     """Gather items of concurrent callers into batches.
 
     Args:
-        score: scores a batch, and returns one result an item in the same order; an exception
-            reaches every caller of that batch.
+        score: scores a batch and returns one result for each item, in order; an exception reaches
+            every caller of that batch.
         batch_size: the most items in a batch.
         in_flight: the most batches at a time.
     """
@@ -40,7 +40,7 @@ class MicroBatcher(Generic[Item, Result]):
         self._flushes: set[asyncio.Task[None] | None] = set()
 
     async def submit(self, item: Item) -> Result:
-        """Submit `item`, and return its result from the batch it left in."""
+        """Add `item` to the next batch, and return its result."""
         result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, result))
         if len(self._flushes) < self._in_flight:
@@ -50,7 +50,7 @@ class MicroBatcher(Generic[Item, Result]):
     async def _flush(self) -> None:
         """Send batches until no item waits.
 
-        No await is between the last check and the end of this task, so no item is left behind.
+        There is no await between the last check and the end of this task, so no item is left.
         """
         try:
             while self._waiting:
@@ -67,7 +67,7 @@ class MicroBatcher(Generic[Item, Result]):
         try:
             results = await self._score([item for item, _ in batch])
             scored = list(zip(batch, results, strict=True))
-        # not swallowed: every caller of this batch gets it
+        # not swallowed: every caller of this batch gets the error
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
             for _, future in batch:
                 if not future.done():

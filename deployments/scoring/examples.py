@@ -1,4 +1,4 @@
-"""Events to try the service with: real ones, as the contract and the README show them."""
+"""Examples of events and responses, for the OpenAPI document, the README and the tests."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The fast path of POST /v1/score: past Starlette's middleware and router, a quarter of the time.
+"""The fast path of POST /v1/score, around Starlette's middleware and router: a quarter of the time.
 
-Only the plain form of the request goes this way: the route's own method, no query. Everything else,
-and every error, is Starlette's, so a response never depends on the path that its request took.
+Only the plain form of the request takes it: POST without a query. The routes handle every other
+form, and errors become the same responses, so a response does not depend on the path.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _CONTENT_TYPE = (b"content-type", JSON.encode())
 async def score_body(
     pipelines: TenantPipelines, tenant: str, body: bytes, *, explain: bool
 ) -> bytes:
-    """Score the event in a body, and return the body of the response.
+    """Score the event in `body`, and return the body of the response.
 
     Raises:
-        EventError: the body is no event, or the event is not admitted.
+        EventError: the body is not an event, or the event is not admitted.
     """
     since = time.monotonic()
     event = wire.parse_event(body)
@@ -53,8 +53,8 @@ class FastPathApp(AuthenticatedApp):
     Args:
         pipelines: score the events.
         limit_bytes: of a body.
-        **options: those of `AuthenticatedApp`; the routes contain `SCORE` too, for all requests
-            that do not take the fast path.
+        **options: those of `AuthenticatedApp`; its routes include `SCORE`, for requests that do
+            not take the fast path.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class FastPathApp(AuthenticatedApp):
         self._pipelines, self._limit_bytes = pipelines, limit_bytes
 
     async def inside(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Score a plain request at once; leave every other one to the routes."""
+        """Score a plain request at once; pass every other one to the routes."""
         is_plain = (
             scope["type"] == "http"
             and scope["path"] == SCORE
@@ -87,7 +87,7 @@ class FastPathApp(AuthenticatedApp):
             response = await exception_response(Request(scope, receive), error)
             await response(scope, receive, send)
             if not isinstance(error, EventError):
-                raise  # after the response, as Starlette does: the server counts it as an error
+                raise  # after the response, as Starlette does, so that the server counts an error
             return
         headers = [(b"content-length", b"%d" % len(verdict)), _CONTENT_TYPE]
         await send({"type": "http.response.start", "status": 200, "headers": headers})

@@ -1,12 +1,12 @@
 """One layer under its guard: circuit breaker, bulkhead and retry budget around every call.
 
-Whatever becomes of a call, layer scores come back: those of the layer, or an abstention.
+Every call returns layer scores: those of the layer, or an abstention.
 
 What Serve's handle raises, read in its source for 2.60 on the gRPC transport of the throughput
 mode: a replica that dies while it computes gives `ActorUnavailableError` (`ActorDiedError` on the
 other transport). One that is being drained may give a bare `AioRpcError`. One that died before it
-accepted the call gives nothing: Serve searches for another one without end, and only our deadline
-ends that. A full queue is `BackPressureError`. A cancelled call is `CancelledError`.
+accepted the call raises nothing: Serve searches for another replica without limit, and only our
+deadline ends that. A full queue is `BackPressureError`. A cancelled call is `CancelledError`.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class InFlightCall:
 
     Attributes:
         call: the call itself.
-        ticket: of the breaker that admitted it; a batch does not wait for the call of a trial.
-        size: events of its batch.
-        release: that it was requested for.
+        ticket: of the breaker that admitted it; a batch does not wait for a trial call.
+        size: number of events in its batch.
+        release: name of the requested release.
         explain: whether an explanation was requested.
         began: when it was started, by the guard's clock.
         elapsed_s: seconds until it ended, 0.0 before.
@@ -63,13 +63,13 @@ class InFlightCall:
 
 
 class GuardedLayer:
-    """Call one layer, as its breaker, its bulkhead and its retry budget allow.
+    """One layer, called as its breaker, its bulkhead and its retry budget allow.
 
     Args:
         layer: its name.
         handle: of its deployment.
         settings: of the guard.
-        deadline_s: of a request; a trial has as long.
+        deadline_s: of a request, and of a trial call.
         clock: seconds that only rise.
         metrics: counts.
     """
@@ -105,7 +105,7 @@ class GuardedLayer:
         self._retries = RetryBudget(settings.retry_share, settings.retries_saved)
         self._throttle = LogThrottle(clock)
         self._was_open = False  # at the last log line about the breaker
-        self._trials: set[asyncio.Task[None]] = set()  # the loop itself references tasks weakly
+        self._trials: set[asyncio.Task[None]] = set()  # the event loop references tasks weakly
 
     def start(
         self, batch: EventBatch, release: str, *, explain: bool
@@ -121,7 +121,7 @@ class GuardedLayer:
         pending = InFlightCall(call, ticket, len(batch), release, explain, self._clock())
         call.add_done_callback(partial(self._ended, pending))
         if ticket.is_trial:
-            trial = asyncio.create_task(self._judge_trial(pending))
+            trial = asyncio.create_task(self._rate_trial(pending))
             self._trials.add(trial)
             trial.add_done_callback(self._trials.discard)
         return pending
@@ -131,7 +131,7 @@ class GuardedLayer:
 
         Args:
             pending: the call.
-            excused_s: of its duration, the part that the layer did not cause.
+            excused_s: the part of its duration that the layer did not cause.
         """
         is_trial = pending.ticket.is_trial
         if not pending.call.done():
@@ -141,7 +141,7 @@ class GuardedLayer:
             self._metrics.failed(self._layer, LayerTimeout.code)
             return self._abstain(LayerStatus.TIMEOUT, LayerTimeout.code, pending.size)
         code, error_type = self._fault(pending)
-        if not is_trial:  # `_judge_trial` rates a trial
+        if not is_trial:  # `_rate_trial` rates a trial
             self._report_fault(code, error_type)
             self.breaker.record(
                 pending.ticket, is_good=not code and not self._is_slow(pending, excused_s)
@@ -151,14 +151,14 @@ class GuardedLayer:
         return pending.call.result()
 
     def cancel(self, pending: InFlightCall, *, excused_s: float) -> None:
-        """Cancel a call that has not ended, which frees the layer's queue.
+        """Cancel a call that has not ended, which frees its place in the layer's queue.
 
-        What a replica computes already runs on. A trial runs on until its own deadline.
+        A replica that already computes goes on. A trial call runs on until its own deadline.
         """
         if pending.ticket.is_trial or pending.call.done():
             return
         had_s = self._clock() - pending.began - excused_s
-        # a layer that had less time than that is not rated
+        # a layer that had less time than `_slow_s` is not rated
         if pending.call.cancel() and had_s >= self._slow_s:
             self.breaker.record(pending.ticket, is_good=False)
 
@@ -167,11 +167,12 @@ class GuardedLayer:
     ) -> Response:
         """Call a method other than `score` under the same guard. The caller waits; failures raise.
 
-        A slow response is not counted against the layer, as with explanations: the request may be
-        larger than any event.
+        A slow response is not counted against the layer, as with explanations, because the request
+        may be larger than any event.
 
         Raises:
-            LayerError: it was not called, did not respond in time, or failed; the code says which.
+            LayerError: the layer was not called, did not respond in time, or failed; the code says
+                which.
         """
         if not self._bulkhead.enter():
             raise LayerOverloaded(self._layer)
@@ -185,7 +186,7 @@ class GuardedLayer:
         try:
             await asyncio.wait([call], timeout=within_s)
         except asyncio.CancelledError:
-            # the client left, which says nothing about the layer; a trial that is lost so expires
+            # the client left, so the layer is not rated; the ticket of a lost trial expires
             call.cancel()
             raise
         error: BaseException | None = TimeoutError() if not call.done() else None
@@ -204,12 +205,12 @@ class GuardedLayer:
         raise kind(self._layer) from error
 
     async def _retried(self, request: Callable[[], Awaitable[Response]]) -> Response:
-        """Send a request, and once more if the replica died and the retry budget allows it."""
+        """Send a request; retry once if the replica died and the retry budget allows it."""
         self._retries.request()
         try:
             return await request()
         except _DIED as error:
-            # a `RayTaskError` is such an error inside the layer's own code: its replica lives
+            # a `RayTaskError` is an error of the layer's own code: its replica is alive
             is_own = isinstance(error, RayTaskError)
             if is_own or not self._is_stateless or not self._retries.spend():
                 raise
@@ -220,8 +221,8 @@ class GuardedLayer:
         pending.elapsed_s = self._clock() - pending.began
         self._bulkhead.leave()
 
-    async def _judge_trial(self, pending: InFlightCall) -> None:
-        """Rate the call of a trial, for which no batch waits, at a deadline of its own."""
+    async def _rate_trial(self, pending: InFlightCall) -> None:
+        """Rate a trial call, for which no batch waits, by its own deadline."""
         await asyncio.wait([pending.call], timeout=self._deadline_s)
         code, error_type = (
             self._fault(pending)
@@ -233,13 +234,13 @@ class GuardedLayer:
         self.breaker.record(pending.ticket, is_good=not code and not self._is_slow(pending, 0.0))
 
     def _is_slow(self, pending: InFlightCall, excused_s: float) -> bool:
-        """Whether a call was slow; an explanation is slow by nature."""
+        """Whether a call was slow; calls with an explanation are exempt."""
         return pending.elapsed_s - excused_s > self._slow_s and not pending.explain
 
     def _fault(self, pending: InFlightCall) -> tuple[str, str]:
-        """Code and type of what was wrong with a call that ended.
+        """The error code and type of a call that ended; "" for a valid response.
 
-        "" for a valid response, also if it is an abstention.
+        An abstention of the layer is a valid response.
         """
         error = asyncio.CancelledError() if pending.call.cancelled() else pending.call.exception()
         if error is not None:
@@ -252,7 +253,7 @@ class GuardedLayer:
         return LayerCrashed.code, "a response to another request"
 
     def _report_fault(self, code: str, error_type: str) -> None:
-        """Count a call that failed; log the first one, and then how often it came again."""
+        """Count a failed call; log the first one, and later ones with the number suppressed."""
         if not code:
             return
         self._metrics.failed(self._layer, code)
@@ -267,7 +268,7 @@ class GuardedLayer:
             log_event(logging.WARNING, "layer_call_failed", fields)
 
     def _breaker_changed(self, state: BreakerState, reason: str) -> None:
-        """Count every change; log that it opened or closed, but no trial and no failed trial."""
+        """Count every change; log when the breaker opens or closes, but not each trial."""
         is_open = state is BreakerState.OPEN
         if state is not BreakerState.HALF_OPEN and self._was_open != is_open:
             self._was_open = is_open

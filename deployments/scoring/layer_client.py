@@ -1,8 +1,9 @@
 """The client of all layers: every call under the guard of its layer, and all under one deadline.
 
-All tenants share one guard a layer: a replica that hangs, hangs for every tenant. The deadline
-counts from the arrival of the oldest event of a batch. It is kept here, because a client can switch
-Ray's own timeout off with a header. A layer that is late is a missing layer, never a late response.
+All tenants share one guard a layer, because a replica that hangs does so for every tenant. The
+deadline counts from the arrival of the oldest event of a batch. It is enforced here, because a
+client can switch Ray's own timeout off with a header. A layer that is late counts as missing; it
+never delays the response.
 """
 
 from __future__ import annotations
@@ -23,22 +24,22 @@ from ensemble.layers import LAYERS
 from ensemble.runtime import SlotState
 from ensemble.verdicts import LayerScores, LayerStatus
 
-__all__ = ["BreakerView", "LayerClient"]
+__all__ = ["DISABLED", "BreakerView", "LayerClient"]
 
 Response = TypeVar("Response")
-# what is left for a batch although its events waited: promise P18 allows the deadline + 10 %
+# the least time of a batch whose events waited: promise P18 allows the deadline + 10 %
 MIN_SHARE_OF_DEADLINE = 0.1
 NOT_OF_THIS_KIND = "has no opinion on events of this kind"
-SWITCHED_OFF = "an operator switched it off"
+DISABLED = "disabled by an operator"
 
 
 @dataclass(frozen=True, slots=True)
 class BreakerView:
-    """A layer's circuit breaker as operators see it.
+    """A layer's circuit breaker, for operators.
 
     Attributes:
         state: of the breaker.
-        since: when it left `closed` or came back there, seconds since 1970.
+        since: when it left `closed` or returned to it, seconds since 1970.
     """
 
     state: BreakerState
@@ -56,7 +57,7 @@ class LayerClient:
         clock: seconds that only rise; the one of `since`.
 
     Attributes:
-        disabled: layers that are not called, because an operator disabled them; replaced whole.
+        disabled: layers that are not called, because an operator disabled them.
     """
 
     def __init__(
@@ -93,17 +94,17 @@ class LayerClient:
         }
 
     def reset(self, layer: str) -> None:
-        """Close a layer's breaker: it is called again at once."""
+        """Close a layer's breaker, so that it is called again at once."""
         self._guarded[layer].breaker.reset()
 
     async def score(
         self, batch: EventBatch, release: str, *, explain: bool, since: float
     ) -> tuple[list[LayerScores], Mapping[str, float]]:
-        """The scores or the abstention of each layer, by the models of `release`.
+        """Score a batch with each layer's models of `release`.
 
         Returns:
-            The scores, in the order of the layers; and layer -> seconds from the call to its end,
-            for the calls that ended.
+            The scores or the abstention of each layer, in order; and layer -> seconds from the
+            call to its end, for the calls that ended.
         """
         deadline = self._deadline(since)
         started = {
@@ -115,7 +116,7 @@ class LayerClient:
         try:
             if waited_for:
                 await asyncio.wait(waited_for, timeout=deadline.left_s(self.clock()))
-        except asyncio.CancelledError:  # a client that left must not leave its calls behind
+        except asyncio.CancelledError:  # the client left: its calls must not run on
             for layer, pending in calls.items():
                 self._guarded[layer].cancel(pending, excused_s=0.0)
             raise
@@ -137,7 +138,7 @@ class LayerClient:
         Args:
             layer: its name.
             request: sends the call.
-            since: when the oldest event of the request came.
+            since: when the oldest event of the request arrived.
 
         Raises:
             LayerError: there is no response; the code says why.
@@ -165,7 +166,7 @@ class LayerClient:
                 layer: call.result() for layer, call in ended.items() if call.exception() is None
             }
         finally:
-            for call in calls.values():  # also those of a probe that left
+            for call in calls.values():  # also if the probe that waits left
                 call.cancel()
 
     def _deadline(self, since: float) -> Deadline:
@@ -182,15 +183,15 @@ class LayerClient:
             )
         if layer in self.disabled:
             status, score = LayerStatus.DISABLED, spec.fallback_score
-            return LayerScores.silent(layer, status, len(batch), SWITCHED_OFF, score=score)
+            return LayerScores.silent(layer, status, len(batch), DISABLED, score=score)
         return guarded.start(batch, release, explain=explain)
 
 
 def _common_delay_s(calls: Collection[InFlightCall]) -> float:
-    """The duration of the fastest call of a batch, which a busy ingress or machine explains.
+    """The duration of the fastest call of a batch; 0.0 if there is no other to compare with.
 
-    0.0 if there is nothing to compare. Without it, an ingress that is busy for half a deadline
-    would find all its layers slow, and open all breakers.
+    It is attributed to a busy ingress or machine and excused for every layer. Otherwise an ingress
+    that is busy for half a deadline would rate all layers as slow, and open all breakers.
     """
     elapsed_s = [pending.elapsed_s for pending in calls if pending.call.done()]
     return min(elapsed_s) if len(calls) > 1 and elapsed_s else 0.0

@@ -1,6 +1,6 @@
-"""What an operator switched (`controls.json`), applied to the layers of an ingress.
+"""The switches of operators (`controls.json`), applied to the layers of an ingress replica.
 
-A change applies at once on the ingress that received it, and within seconds on all others.
+A change applies at once on the replica that received it, and within seconds on all others.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from ensemble.runtime import (
 __all__ = ["LayerSwitches"]
 
 RELOAD_WITHIN_S = 1.0  # one small file; a start does not wait longer for a slow disk
-UPDATE_WITHIN_S = 5.0  # the same file, written through to the disk while an operator waits
+UPDATE_WITHIN_S = 5.0  # the file is flushed to the disk while an operator waits
 
 
 class LayerSwitches:
-    """The controls file and the layers disabled by settings, applied to the layers.
+    """The controls file, and the layers that the settings disable, applied to the layers.
 
     Args:
         layers: are enabled, disabled and reset.
         state: folder of the controls file.
-        always_disabled: layers that stay disabled whatever the file contains; only a change of
-            the settings enables them again.
+        always_disabled: layers that only a change of the settings enables again, whatever the
+            file contains.
         meter: records whether the file can be read.
     """
 
@@ -46,7 +46,7 @@ class LayerSwitches:
         self.always_disabled = always_disabled
         self._controls: Controls | None = None  # None before the first reload
         self._error = ""
-        # one task at a time: a disk that hangs occupies one thread, not one more every reload
+        # one task at a time: a hanging disk occupies one thread, not one more at every reload
         self._reading: asyncio.Task[Controls] | None = None
         self._writing: asyncio.Task[Controls] | None = None
         self._lock = asyncio.Lock()  # what was read before a change must not be applied after it
@@ -63,7 +63,7 @@ class LayerSwitches:
     async def reload(self) -> None:
         """Read the file and apply it; a file that cannot be read changes nothing."""
         if self._lock.locked() and self._is_writing:
-            return  # a disk that hangs with a change must not stop the monitor
+            return  # a change that hangs on the disk must not stop the monitor
         async with self._lock:
             if self._reading is None:
                 self._reading = asyncio.create_task(asyncio.to_thread(read_controls, self._state))
@@ -83,9 +83,8 @@ class LayerSwitches:
         """Change the file for all ingress replicas, and apply it here at once.
 
         Raises:
-            ArtifactError: the present file is broken.
-            LoadTimeout: the disk hangs; once it responds, the change is either written and
-                applied, or not.
+            ArtifactError: the current file is broken.
+            LoadTimeout: the disk hangs; the change may still be written once it responds.
             OSError: it cannot be written; nothing has changed.
         """
         async with self._lock:
@@ -104,7 +103,7 @@ class LayerSwitches:
             return changed
 
     def _reload_failed(self, error: LoadFailure) -> None:
-        """Go on with the previous controls; those of the settings apply from the start."""
+        """Keep the previous controls; before the first reload, those of the settings apply."""
         self._meter.level("axon_controls_readable", 0.0)
         if self._controls is None:
             self._layers.disabled = self.always_disabled
@@ -114,7 +113,7 @@ class LayerSwitches:
                 "code": error.code,
                 "cause": error.cause,
                 "error": error.message,
-                "action": "keeping_switches_of_before",
+                "action": "keeping_previous_switches",
             }
             log_event(logging.ERROR, "controls_unreadable", fields)
 

@@ -1,10 +1,10 @@
-"""GET /metrics: what one ingress replica counted, as Prometheus text.
+"""GET /metrics: the metrics of one ingress replica, as Prometheus text.
 
-For installations without a Prometheus that reads Ray's exporter. Behind a balancer such a page
-shows one replica, and another one each time (C-29). So every line names its replica, and the first
-lines name the complete source: Ray's exporter, which also has what the layers count. The names are
-those of `METRICS`, without Ray's prefix. Measured: recording here costs about a microsecond,
-beside Ray's three to six.
+For installations without a Prometheus that reads Ray's exporter. Behind a load balancer each
+request may reach another replica (C-29). So every line names its replica, and the first lines name
+the complete source: Ray's exporter, which also has the metrics of the layers. The names are those
+of `METRICS`, without Ray's prefix. Measured: recording here costs about a microsecond, in addition
+to Ray's three to six.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ __all__ = ["CONTENT_TYPE", "TextMeter", "metrics_routes"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 HEADER = (
-    "# One ingress replica of Axon, by its own count since it started; "
+    "# One ingress replica of Axon, counted since it started; "
     "the next request may reach another one.\n"
-    "# Canonical is Ray's metrics exporter: there these names begin with ray_, "
-    "and the layers' own metrics are there too.\n"
+    "# Canonical is Ray's metrics exporter: its names begin with ray_, "
+    "and it includes the layers' own metrics.\n"
 )
 Key = tuple[str, tuple[tuple[str, str], ...]]
 
 
 class TextMeter:
-    """Record into a registry of its own, and into the meter beside it.
+    """A meter with a registry of its own, which passes everything on to Ray's meter.
 
     Args:
         replica: name of this replica, the label `replica` of every line.
-        beside: also records everything; Ray's meter.
+        beside: Ray's meter.
     """
 
     def __init__(self, replica: str, beside: Meter) -> None:
@@ -47,7 +47,7 @@ class TextMeter:
         self._registry = CollectorRegistry(auto_describe=False)
         self._replica = replica
         self._families: dict[str, Any] = {}
-        # to find a child by its labels costs more than to record into it
+        # finding a child by its labels costs more than recording into it
         self._children: dict[Key, Any] = {}
         self._lock = threading.Lock()
 
@@ -68,14 +68,14 @@ class TextMeter:
         self._beside.observe(name, value, **labels)
 
     def refresh(self) -> None:
-        """Set every gauge of the meter beside again; a gauge of this one stays as it was set."""
+        """Set every gauge of Ray's meter again; the gauges here stay as they were set."""
         self._beside.refresh()
 
     def text(self) -> bytes:
-        """Everything, in the text format of Prometheus 0.0.4."""
+        """Write all metrics in the text format of Prometheus 0.0.4."""
         return HEADER.encode() + generate_latest(_OfReplica(self._registry, self._replica))
 
-    # one of three, which share no type
+    # a counter, gauge or histogram: they share no type
     def _child(self, name: str, labels: dict[str, str]) -> Any:  # noqa: ANN401
         key = name, tuple(labels.items())
         child = self._children.get(key)
@@ -87,7 +87,7 @@ class TextMeter:
             child = self._children[key] = family.labels(**labels) if labels else family
         return child
 
-    def _family(self, name: str) -> Any:  # noqa: ANN401  # likewise
+    def _family(self, name: str) -> Any:  # noqa: ANN401  # as above
         metric = METRICS[name]
         match metric.instrument:
             case Instrument.COUNTER:
@@ -104,7 +104,7 @@ class TextMeter:
 
 
 class _OfReplica(Collector):
-    """A registry with one more label, and without creation times, which are half of all lines."""
+    """A registry with the label `replica`, and without creation times, half of all lines."""
 
     def __init__(self, registry: CollectorRegistry, replica: str) -> None:
         self._registry, self._replica = registry, replica
@@ -130,9 +130,9 @@ def metrics_routes(meter: TextMeter) -> list[ScopedRoute]:
             metrics,
             needs=Scope.READ,
             tag="state",
-            summary="What this replica counted, as Prometheus text",
-            about="Of one ingress replica, which each line names. Canonical is Ray's metrics "
-            "exporter.",
+            summary="Metrics of this replica, as Prometheus text",
+            about="The metrics of one ingress replica, which each line names. Canonical is Ray's "
+            "metrics exporter.",
             answers={200: Answer({"type": "string"}, "Text of version 0.0.4", media="text/plain")},
         )
     ]

@@ -1,6 +1,6 @@
-"""The monitor: every two seconds it reloads the switches, polls every layer, and logs what changed.
+"""The monitor: a poll every two seconds reloads the switches, checks all layers, and logs changes.
 
-Metrics are exact and recorded by batch; log events come once and on change (S0-23, C-13).
+Metrics are exact; a log event is written once and on change (S0-23, C-13).
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from typing import Any
 
 from deployments.host import Poller
 from deployments.observability import log_event, set_state
+from deployments.scoring.layer_client import BreakerView
 from deployments.scoring.layer_switches import LayerSwitches
 from deployments.scoring.retro_spool import RetroSpool
 from deployments.scoring.scoring_metrics import ScoringMetrics
-from deployments.scoring.status import Breaker, EnsembleStatus, iso
+from deployments.scoring.status import EnsembleStatus, iso
 from deployments.scoring.tenants import TenantPipelines
 from ensemble.events import Kind
 from ensemble.guard import BreakerState
@@ -32,13 +33,13 @@ LEVELS = {
 
 
 class Monitor:
-    """Poll switches and layers, record their status, and log what has changed since.
+    """The monitor of the ensemble's status.
 
     Args:
         switches: reloaded at every poll.
         pipelines: report the status of the generic tenant's ensemble.
-        spool: reports what became of degraded events.
-        metrics: records it all.
+        spool: counts what became of degraded events.
+        metrics: records the status.
         every_s: seconds between two polls.
     """
 
@@ -67,7 +68,7 @@ class Monitor:
         await self._poller.stop()
 
     async def poll(self) -> None:
-        """Poll once."""
+        """Reload the switches, and record the status of the ensemble and of the spool."""
         await self._switches.reload()
         pipeline = await self._pipelines.for_tenant()
         self.record(await pipeline.status())
@@ -89,7 +90,7 @@ class Monitor:
             self._release = status.release
 
     def _record_layer(
-        self, layer: str, kinds: Mapping[Kind, KindState], breaker: Breaker | None
+        self, layer: str, kinds: Mapping[Kind, KindState], breaker: BreakerView | None
     ) -> None:
         available = [
             state.status in SPEAKING

@@ -16,9 +16,8 @@ from ensemble.runtime import KNOWN_MODELS
 
 __all__ = ["document"]
 
-LARGEST = math.nextafter(
-    (2.0 - 2.0**-24) * 2.0**127, 0.0
-)  # the largest that is a finite float32 once it is rounded to one
+# the largest number that is finite after it is rounded to float32
+LARGEST = math.nextafter((2.0 - 2.0**-24) * 2.0**127, 0.0)
 OPTIONAL_FEATURES = ("Fwd Header Length.1",)  # a repeated column
 ABOUT = """One threat score from several detectors, and the share of them that took part.
 
@@ -27,7 +26,7 @@ left out; any type but JSON is rejected with 415. Numbers must be finite. A repe
 unknown field are errors.
 
 Every error is `{{"error": {{"code", "message", "field", "request_id"}}}}`. Decide by `code`.
-`field` names the invalid part of the request, and is left out where there is none. A method
+`field` names the invalid part of the request, and is left out if there is none. A method
 that a path does not have gets 405 with `Allow`, an unknown path 404. Ray Serve's proxy responds in
 plain text: 503 with `Retry-After` if its queue is full, 408 after 30 seconds."""
 FLOW_ABOUT = """78 CICFlowMeter features, in order or by name. An object may use the names of any
@@ -49,7 +48,7 @@ def document(routes: Sequence[ScopedRoute], max_events: int, max_body_bytes: int
 
 
 def _schemas(routes: Sequence[ScopedRoute], max_events: int) -> Json:
-    """Describe all types, with what their validation checks beyond what the types say."""
+    """Make the schemas of all types, with the limits that only the validation checks."""
     schemas = schemas_of(routes, wire.FlowRequest, wire.ProcessRequest, wire.RowError)
     number = {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
     size = len(FEATURE_NAMES)
@@ -69,7 +68,7 @@ def _schemas(routes: Sequence[ScopedRoute], max_events: int) -> Json:
         "required": [name for name in FEATURE_NAMES if name not in OPTIONAL_FEATURES],
         "additionalProperties": False,
     }
-    schemas["FlowToPredict"] = {  # also of a bad one, in its own place
+    schemas["FlowToPredict"] = {  # an invalid one does not fail the batch
         "description": 'A flow, `{"features": ...}`; anything else gets an error in its own place.',
         "anyOf": [
             {

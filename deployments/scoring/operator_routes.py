@@ -58,10 +58,10 @@ class OperatorRoutes:
     """The status of the ensemble, and the switches of its layers.
 
     Args:
-        handles: layer -> handle of its deployment, whose `test` changes nothing that serves.
+        handles: layer -> handle of its deployment; its `test` does not affect the serving model.
         pipelines: report the status, by tenant.
-        switches: what an operator may switch.
-        spool: reports what became of degraded events.
+        switches: the layers that operators disabled.
+        spool: counts what became of degraded events.
         settings: limits.
     """
 
@@ -79,12 +79,12 @@ class OperatorRoutes:
         self._started = time.monotonic()
 
     def routes(self) -> list[ScopedRoute]:
-        """All of them."""
+        """The routes, for the application."""
         return [
             _state_route(
                 "/health",
                 self._health,
-                "Is the ensemble complete? 200 as long as the process can answer",
+                "Is the ensemble complete? 200 as long as the process can respond",
                 Health,
                 needs=None,
             ),
@@ -94,7 +94,7 @@ class OperatorRoutes:
                     self._ready,
                     needs=needs,
                     tag="state",
-                    summary=f"Can it score at all? 503 before the release was first read{name}",
+                    summary=f"Can the service score? 503 before the release was first read{name}",
                     answers={200: Answer(Ready, "Yes"), 503: Answer(Ready, "Not now")},
                 )
                 for path, needs, name in (
@@ -105,14 +105,14 @@ class OperatorRoutes:
             _state_route(
                 "/v2/health/live",
                 self._live,
-                "Does the process answer? As the Open Inference Protocol names it",
+                "Does the process respond? As the Open Inference Protocol names it",
                 Live,
             ),
             _state_route(
                 "/v1/status",
                 self._status,
-                "Status, version, reason, since when and problem of each layer by kind of event, "
-                "and all else",
+                "Status, version, reason, since when and problem of each layer by kind of event; "
+                "switches, rollout, pointer and limits",
                 Status,
             ),
             _state_route(
@@ -121,14 +121,15 @@ class OperatorRoutes:
             _switch_route(
                 "test",
                 self._test,
-                "Test a layer's initialisation; nothing that serves changes",
+                "Test whether a layer's models load; the serving models stay",
                 LayerTest,
                 error="TEST_RUNNING",
             ),
             _switch_route(
                 "disable",
                 self._disable,
-                "Disable a layer: here at once, everywhere within seconds, also after a restart",
+                "Disable a layer, at once on this replica and within seconds on all; it stays "
+                "disabled after a restart",
             ),
             _switch_route("enable", self._enable, "Enable a layer again"),
             _switch_route(
@@ -143,7 +144,7 @@ class OperatorRoutes:
         return as_json(Live(live=True))
 
     async def _ready(self, _: Request) -> Response:
-        """Ready is not complete: with every layer down it still scores, and reports coverage."""
+        """Respond whether the service can score; with every layer down it still can."""
         is_ready = self._pipelines.is_ready
         return as_json(Ready(ready=is_ready), 200 if is_ready else 503)
 
@@ -183,14 +184,13 @@ class OperatorRoutes:
 
     async def _test(self, request: Request) -> Response:
         layer = self._named(request)
-        if (
-            layer in self._testing
-        ):  # a test loads beside the model that serves: two at once would need the memory twice
+        # a test loads a second copy of the models; two tests would need the memory of a third
+        if layer in self._testing:
             return error_response(
                 request,
                 409,
                 "TEST_RUNNING",
-                "this layer is being tested now; ask again when that is done",
+                "this layer is being tested now; retry when that test has ended",
             )
         self._testing.add(layer)
         try:
@@ -204,10 +204,11 @@ class OperatorRoutes:
         checks: Mapping[Any, Any] = {}
         within_s = self._settings.controls.test_within_s
         try:
-            checks = await asyncio.wait_for(_awaited(self._handles[layer].test.remote), within_s)
+            async with asyncio.timeout(within_s):
+                checks = await self._handles[layer].test.remote()
         except TimeoutError:
             code = LayerTimeout.code
-        # the layer's process died or raised: that is the outcome of the test
+        # the layer's process died or raised, which is a result of the test
         except Exception as error:  # noqa: BLE001
             code = LayerCrashed.code
             fields = {"layer": layer, "error": str(error), "error_type": type(error).__name__}
@@ -254,7 +255,7 @@ class OperatorRoutes:
                 "controls_not_kept",
                 {"layer": layer, "error": str(error), "error_type": type(error).__name__},
             )
-            unkept = "the switch could not be kept, so nothing was changed; the log says why"
+            failed = "the switch could not be written, so nothing was changed; the log says why"
             hangs = (
                 "the disk does not respond: the switch applies once it is written; "
                 "GET /v1/layers shows whether it is"
@@ -263,7 +264,7 @@ class OperatorRoutes:
                 request,
                 503,
                 "CONTROLS_NOT_KEPT",
-                hangs if isinstance(error, LoadTimeout) else unkept,
+                hangs if isinstance(error, LoadTimeout) else failed,
             )
         is_fixed = layer in self._switches.always_disabled
         return as_json(
@@ -279,7 +280,7 @@ class OperatorRoutes:
         """The layer that the path names.
 
         Raises:
-            UnknownLayer: there is none of that name.
+            UnknownLayer: there is no such layer.
         """
         layer: str = request.path_params["layer"]
         if layer not in self._handles:
@@ -326,7 +327,7 @@ def _switch_route(
 
 
 def _kind_test(check: LoadCheck) -> KindTest:
-    """A load check for the client: its code and what that means; the error's text is in the log."""
+    """The result of a load check, for the client; the error's own text is only in the log."""
     return KindTest(
         ok=check.ok,
         version=check.version,
@@ -334,7 +335,3 @@ def _kind_test(check: LoadCheck) -> KindTest:
         message="" if check.ok else describe_code(check.code),
         elapsed_ms=round(check.elapsed_ms, 3),
     )
-
-
-async def _awaited(call: Callable[[], Awaitable[Mapping[Any, Any]]]) -> Mapping[Any, Any]:
-    return await call()  # a response of Serve is awaitable, but no coroutine

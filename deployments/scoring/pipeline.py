@@ -1,8 +1,9 @@
 """The pipeline of one tenant: a batch of events becomes layer scores, and these become verdicts.
 
-A pipeline belongs to one tenant and to all tenants that its models serve: its release, the rollout
-of the next release, its challenger and its thresholds. The layers are shared by all pipelines
-(`deployments.scoring.layer_client`). Layers that did not respond in time are named as missing.
+A pipeline serves one tenant, and all tenants that its models serve. It holds the release that
+scores, the rollout of the next one, the challenger and the thresholds. All pipelines share the
+layers (`deployments.scoring.layer_client`). A layer that did not respond in time is named in the
+verdict as missing.
 """
 
 from __future__ import annotations
@@ -37,18 +38,18 @@ from ensemble.verdicts import LayerScores, LayerStatus, Verdicts
 
 __all__ = ["TenantPipeline"]
 
-STATES_CACHED_S = 1.0  # every probe of every node requests /health; layers are called once a second
+STATES_CACHED_S = 1.0  # probes of every node request /health; layers are called once a second
 
-Waiting = tuple[wire.EventRequest, str, float]  # an event, its tenant, and when it came
+Waiting = tuple[wire.EventRequest, str, float]  # an event, its tenant, and when it arrived
 
 
 class TenantPipeline:
-    """Score the events of a tenant, and of the tenants that its models serve.
+    """The pipeline of a tenant, and of the tenants that its models serve.
 
     Args:
-        tenant: the one whose pointer is followed.
+        tenant: the tenant whose pointer is followed.
         layers: all layers, under their guards.
-        spool: is offered every scored event, and keeps those that some layers missed.
+        spool: is offered every scored event, and stores those that some layers missed.
         metrics: counts.
         settings: of batches, fusion and rollout.
 
@@ -91,7 +92,7 @@ class TenantPipeline:
 
     @property
     def release(self) -> ReleaseFusion:
-        """The release that scores now, not one that is still being rolled out."""
+        """The active release; one that is still being rolled out is not."""
         return self.controller.active
 
     @property
@@ -143,7 +144,7 @@ class TenantPipeline:
             events: n of them.
             tenants: the tenant of each.
             explain: also return what moved the layers.
-            since: when the oldest of them came (monotonic seconds).
+            since: when the oldest of them arrived (monotonic seconds).
         """
         self.in_flight += 1
         try:
@@ -156,7 +157,7 @@ class TenantPipeline:
     async def rescore(
         self, kind: Kind, events: Sequence[wire.EventRequest]
     ) -> list[wire.Verdict | EventError]:
-        """Score events again that were scored and counted before."""
+        """Score events again that were scored and counted before, with the active release."""
         return await self._score_events(
             kind, events, explain=False, since=time.monotonic(), is_rescore=True
         )
@@ -166,14 +167,14 @@ class TenantPipeline:
     ) -> tuple[Verdicts, ...]:
         """Score a batch of one kind; rows that the same layers scored are one group of verdicts.
 
-        Usually that is one group.
+        Usually there is one group.
 
         Args:
             batch: n events.
             explain: also return what moved each layer.
-            since: when the oldest of them came (monotonic seconds).
-            is_rescore: the events were counted before; they are no traffic by which a new release
-                is rated.
+            since: when the oldest of them arrived (monotonic seconds).
+            is_rescore: the events were counted before; neither a rollout nor a shadow evaluation
+                uses them.
         """
         if is_rescore:
             release = self.controller.active
@@ -201,7 +202,7 @@ class TenantPipeline:
             if self._states is None or time.monotonic() - self._states[0] >= STATES_CACHED_S:
                 self._states = time.monotonic(), await layers.states(self.release.name)
             states = self._states[1]
-        # switches and breakers are never cached: what an operator does shows at once
+        # switches and breakers are never cached: what an operator changes shows at once
         return build_status(
             list(layers.names),
             states,
@@ -215,8 +216,8 @@ class TenantPipeline:
         self, kind: Kind, *, explain: bool
     ) -> Callable[[Sequence[Waiting]], Awaitable[Sequence[wire.Verdict | EventError]]]:
         async def score(waiting: Sequence[Waiting]) -> Sequence[wire.Verdict | EventError]:
-            events, tenants, came = zip(*waiting, strict=True)
-            return await self.score_events(kind, events, tenants, explain=explain, since=came[0])
+            events, tenants, since = zip(*waiting, strict=True)
+            return await self.score_events(kind, events, tenants, explain=explain, since=since[0])
 
         return score
 
@@ -245,7 +246,7 @@ class TenantPipeline:
     async def _score_with(
         self, batch: EventBatch, release: ReleaseFusion, *, explain: bool, since: float
     ) -> tuple[tuple[Verdicts, ...], Mapping[str, float]]:
-        """Verdicts by one release, and the seconds that each layer took."""
+        """Score and fuse a batch with one release; also the seconds that each layer needed."""
         scores, elapsed_s = await self.layers.score(
             batch, release.name, explain=explain, since=since
         )
@@ -260,7 +261,7 @@ class TenantPipeline:
         return verdicts, elapsed_s
 
     def _is_inherited(self, release: ReleaseFusion) -> bool:
-        """Whether it is a parent's release that stands in for the tenant's own."""
+        """Whether `release` is a parent's, which serves in place of the tenant's own."""
         return bool(self.tenant and release.name) and release.tenant != self.tenant
 
     async def _compare(
@@ -271,7 +272,7 @@ class TenantPipeline:
         new_groups: Sequence[Verdicts],
         new_s: float,
     ) -> None:
-        """Rate a canary release: score its batch with the old release too."""
+        """Rate the canary release `name`: score its batch with the old release too."""
         old_groups, old_s = await self._score_with(
             batch, old, explain=False, since=self.layers.clock()
         )
@@ -286,7 +287,7 @@ class TenantPipeline:
         shadow: ShadowEvaluation,
         groups: Sequence[Verdicts],
     ) -> None:
-        """Let the challenger score a batch too, if it is sampled and not too many are in flight."""
+        """Score a sampled batch with the challenger too, unless too many are in flight."""
         if (
             release.name == shadow.champion
             and len(self._shadow_tasks) < self._rollout.shadows_in_flight
@@ -310,13 +311,13 @@ class TenantPipeline:
 
     @staticmethod
     def _run_beside(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
-        """Run `work` beside the answer; the event loop itself references tasks only weakly."""
+        """Run `work` in the background; the event loop itself references tasks only weakly."""
         task = asyncio.create_task(work)
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
     def _release_changed(self, _: str) -> None:
-        self._states = None  # the monitor calls the layers again, and logs the new release
+        self._states = None  # so that the next status calls the layers for the new release
 
     def _rollout_changed(self, view: RolloutView) -> None:
         level = logging.ERROR if view.state is RolloutState.ROLLED_BACK else logging.INFO
@@ -334,7 +335,7 @@ class TenantPipeline:
 
 
 def _as_last_good(scores: LayerScores) -> LayerScores:
-    """Scores by the models of a parent: proven, but not those that the tenant promoted."""
+    """Mark scores by a parent's models: proven, but not what the tenant promoted."""
     if scores.status is LayerStatus.LIVE:
         return replace(scores, status=LayerStatus.LAST_GOOD)
     return scores

@@ -1,16 +1,15 @@
 """Predictions: the attack family of a flow, by the model that the caller names.
 
-The API of the CICIDS2017 service. The classifier is called as the other layers are, under its guard
-and the same deadline, for the release that serves the caller. No other layer can stand in for it,
-so if it does not respond, the response is an error that shows whether a retry helps. Requests that
-arrive together leave as one call, as events do.
+This is the API of the CICIDS2017 service. The classifier is called as the other layers are, under
+its guard and the same deadline, for the release that serves the caller. No other layer can replace
+it, so if it does not respond, the response is an error that shows whether a retry helps. Requests
+that arrive together leave as one call, as events do.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -58,18 +57,18 @@ __all__ = ["CLASSIFIER", "PredictRoutes", "Predictor"]
 
 CLASSIFIER = "classifier"
 ABOUT = (
-    "One model decides, and nothing is fused: for a verdict of the ensemble use `/v1/score`. 409 "
-    "means that the model is known but not loaded, with the reason; 503 that the classifier does "
-    "not respond now, with the time after which to retry."
+    "One model decides, and nothing is fused; for a verdict of the ensemble use `/v1/score`. 409 "
+    "means that the model is known but not loaded, and gives the reason. 503 means that the "
+    "classifier does not respond now, and gives the time after which to retry."
 )
 HEADERS = {
     "X-Request-ID": {
-        "description": "That of the request, or a new one",
+        "description": "The id from the request, or a new one",
         "schema": {"type": "string"},
     }
 }
 BENIGN_FLOW = {"features": BENIGN}
-UNANSWERED = (
+CLASSIFIER_ERRORS = (
     "UNKNOWN_MODEL",
     "MODEL_NOT_LOADED",
     "LAYER_TIMEOUT",
@@ -80,13 +79,13 @@ UNANSWERED = (
     "LAYER_DISABLED",
     "LAYER_WARMING_UP",
 )
-"""Codes of the errors of a request that no model answered."""
+"""Codes of the errors of a request that the classifier did not answer."""
 Outcome = Prediction | EnsembleError
-Waiting = tuple[Features, float]  # a flow, and when it came (monotonic seconds)
+Waiting = tuple[Features, float]  # a flow, and when it arrived (monotonic seconds)
 
 
 class Predictor:
-    """Calls the classifier, in batches.
+    """The client of the classifier's own API, in batches.
 
     Args:
         handle: of the classifier's deployment; None if the service runs without that layer.
@@ -117,8 +116,8 @@ class Predictor:
         Args:
             pipeline: of the caller's tenant.
             flow: as it was parsed.
-            model: its name.
-            since: when the flow came (monotonic seconds).
+            model: name of the model.
+            since: when the flow arrived (monotonic seconds).
 
         Raises:
             EventError: the flow is invalid, or the model is unknown.
@@ -131,10 +130,10 @@ class Predictor:
             batchers[model] = MicroBatcher(
                 self._flush(pipeline, model), batch_size=size, in_flight=in_flight
             )
-        answer = await batchers[model].submit((flow, since))
-        if isinstance(answer, EnsembleError):
-            raise answer
-        return answer
+        outcome = await batchers[model].submit((flow, since))
+        if isinstance(outcome, EnsembleError):
+            raise outcome
+        return outcome
 
     async def predict_all(
         self, pipeline: TenantPipeline, flows: Sequence[Features], model: str, *, since: float
@@ -146,19 +145,19 @@ class Predictor:
             LayerError: the classifier does not respond.
         """
         _check_known(model)
-        batch, places, refused = wire.admit(
+        batch, places, rejected = wire.admit(
             Kind.FLOW, [wire.FlowRequest(features=flow) for flow in flows]
         )
-        answers: list[Any] = [refused.get(place) for place in range(len(flows))]
+        outcomes: list[Any] = [rejected.get(place) for place in range(len(flows))]
         if places:
             pipeline.in_flight += 1  # rescoring waits meanwhile
             try:
                 predicted = await self._predict(pipeline, batch, model, since)
             finally:
                 pipeline.in_flight -= 1
-            for place, answer in zip(places, predicted, strict=True):
-                answers[place] = answer
-        return answers
+            for place, outcome in zip(places, predicted, strict=True):
+                outcomes[place] = outcome
+        return outcomes
 
     def _flush(
         self, pipeline: TenantPipeline, model: str
@@ -180,7 +179,7 @@ class Predictor:
         async def request() -> Classification:
             classified: Classification = await classify(batch, release, model)
             if not classified.answers(release, len(batch)):
-                raise LayerCrashed(CLASSIFIER)  # it answers another request
+                raise LayerCrashed(CLASSIFIER)  # a response to another request
             return classified
 
         began = time.monotonic()
@@ -228,7 +227,7 @@ class PredictRoutes:
                 answers={
                     200: Answer(Prediction, "The prediction", example=PREDICTION, headers=HEADERS)
                 },
-                errors=[*READING_ERRORS, "FEATURE_MISMATCH", *UNANSWERED],
+                errors=[*READING_ERRORS, "FEATURE_MISMATCH", *CLASSIFIER_ERRORS],
             ),
             ScopedRoute(
                 "/predict/batch",
@@ -236,7 +235,7 @@ class PredictRoutes:
                 needs=Scope.SCORE,
                 methods=["POST"],
                 tag="predictions",
-                summary="Predict a batch; a bad flow gets an error in its own place",
+                summary="Predict a batch; an invalid flow gets an error in its own place",
                 about=ABOUT,
                 body=Body(
                     PredictBatchRequest,
@@ -250,7 +249,7 @@ class PredictRoutes:
                 answers={
                     200: Answer(PredictionBatch, "The predictions, in order", headers=HEADERS)
                 },
-                errors=[*READING_ERRORS, "TOO_MANY_EVENTS", *UNANSWERED],
+                errors=[*READING_ERRORS, "TOO_MANY_EVENTS", *CLASSIFIER_ERRORS],
             ),
         ]
 
@@ -258,7 +257,7 @@ class PredictRoutes:
         since = time.monotonic()
         flow, model = parse_flow(await self._body(request))
         pipeline = await self._pipelines.for_tenant(caller_of(request.scope).tenant)
-        return _answered(request, await self._predictor.predict(pipeline, flow, model, since=since))
+        return _response(request, await self._predictor.predict(pipeline, flow, model, since=since))
 
     async def _predict_batch(self, request: Request) -> Response:
         since = time.monotonic()
@@ -267,9 +266,9 @@ class PredictRoutes:
         await self._authenticator.consume(caller, len(parsed))
         pipeline = await self._pipelines.for_tenant(caller.tenant)
         flows = [flow for flow in parsed if not isinstance(flow, EventError)]
-        answers = iter(await self._predictor.predict_all(pipeline, flows, model, since=since))
-        in_order = [flow if isinstance(flow, EventError) else next(answers) for flow in parsed]
-        return _answered(
+        outcomes = iter(await self._predictor.predict_all(pipeline, flows, model, since=since))
+        in_order = [flow if isinstance(flow, EventError) else next(outcomes) for flow in parsed]
+        return _response(
             request,
             PredictionBatch(
                 [_row_error(one) if isinstance(one, EnsembleError) else one for one in in_order]
@@ -290,12 +289,9 @@ def _check_known(model: str) -> None:
 def _predictions(
     classified: Classification, model: str, *, elapsed_s: float, at: float
 ) -> list[Outcome]:
-    """One prediction a row: the most likely label; the first of equally likely ones."""
+    """Write a prediction for each row: its most likely label, the first of equally likely ones."""
     best = classified.probabilities.argmax(axis=1).tolist()
-    elapsed_ms = round(elapsed_s * 1000.0, 3)
-    timestamp = (
-        datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    )
+    elapsed_ms, timestamp = round(elapsed_s * 1000.0, 3), wire.timestamp(at)
     return [
         LayerCrashed(CLASSIFIER)
         if row in classified.abstained
@@ -314,7 +310,7 @@ def _predictions(
     ]
 
 
-def _answered(request: Request, body: Prediction | PredictionBatch) -> Response:
+def _response(request: Request, body: Prediction | PredictionBatch) -> Response:
     return Response(encode(body), media_type=JSON, headers={"X-Request-ID": request_id_of(request)})
 
 

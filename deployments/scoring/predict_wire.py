@@ -1,7 +1,7 @@
 """The wire format of predictions: flows and the name of a model in, a label out.
 
-A flow is the same 78 features as everywhere, parsed and admitted as strictly. A name given twice in
-one object is rejected: two readers of one body could each believe another one.
+A flow is the same 78 features as everywhere, parsed and admitted as strictly. A name that occurs
+twice in one object is rejected, because two readers of the body could use different values.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ __all__ = [
     "parse_flows",
 ]
 
-DEFAULT_MODEL = "random_forest"  # the one that also has a say in the verdict
+DEFAULT_MODEL = "random_forest"  # the model that the ensemble's verdict uses too
 Features = list[float | None] | dict[str, float | None]
 
 
 class PredictRequest(Struct, forbid_unknown_fields=True, frozen=True):
-    """A network flow, and which model is asked: `random_forest` where none is named."""
+    """A network flow, and the name of a model, `random_forest` by default."""
 
     features: list[float | None] | dict[str, float | None]
     model_name: wire.Name | UnsetType = UNSET
@@ -45,10 +45,7 @@ class FlowToPredict(Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class PredictBatchRequest(Struct, forbid_unknown_fields=True, frozen=True):
-    """Several flows, and which model is asked of all of them.
-
-    `random_forest` where none is named.
-    """
+    """Several flows, and the name of one model for all of them, `random_forest` by default."""
 
     flows: list[FlowToPredict]
     model_name: wire.Name | UnsetType = UNSET
@@ -60,7 +57,7 @@ class _RawBatch(Struct, forbid_unknown_fields=True):
 
 
 class Prediction(Struct):
-    """What one model makes of one flow."""
+    """The prediction of one model for one flow."""
 
     prediction: str
     confidence: float
@@ -74,26 +71,23 @@ class Prediction(Struct):
 class PredictionBatch(Struct):
     """The predictions in the order of the flows."""
 
-    predictions: list[
-        Any
-        # Prediction or ErrorAnswer: msgspec has no untagged unions, so the contract names
-        # them
-    ]
+    # Prediction or ErrorAnswer: msgspec has no untagged unions of structs; OpenAPI names both
+    predictions: list[Any]
 
 
 _decode_one = msgspec.json.Decoder(PredictRequest).decode
 _decode_flow = msgspec.json.Decoder(FlowToPredict).decode
 _decode_batch = msgspec.json.Decoder(PredictBatchRequest).decode
 _decode_raw = msgspec.json.Decoder(_RawBatch).decode
-_TWICE = "the body is not JSON that two readers agree on: a name is given twice in one object"
+_TWICE = "a name is given twice in one object, so two readers could use different values"
 
 
 def parse_flow(body: bytes) -> tuple[Features, str]:
-    """The features of one flow, and the requested model.
+    """Parse the features of one flow, and the requested model.
 
     Raises:
         MalformedJson: not JSON, or a name is given twice.
-        MalformedEvent: JSON, but no flow; `field` says where.
+        MalformedEvent: JSON, but not a flow; `field` names the invalid part.
     """
     check_size(body, 1)
     request: PredictRequest = decode_body(_decode_one, body)
@@ -103,22 +97,22 @@ def parse_flow(body: bytes) -> tuple[Features, str]:
 
 
 def parse_flows(body: bytes, *, limit: int) -> tuple[list[Features | EventError], str]:
-    """The features or the error of each flow of a batch, in order, and the requested model.
+    """Parse the flows of a batch, in order, and the requested model; an invalid flow is its error.
 
     Raises:
         MalformedJson: not JSON, or a name of the batch itself is given twice.
-        MalformedEvent: no list of flows.
+        MalformedEvent: not a list of flows.
         TooManyEvents: more than `limit`.
     """
     check_size(body, limit)
     try:
-        batch: PredictBatchRequest = _decode_batch(body)  # the common case: all are well
-        is_well = count_pairs(body) == _pairs_around(batch.model_name) + sum(
+        batch: PredictBatchRequest = _decode_batch(body)  # the common case: all are valid
+        is_valid = count_pairs(body) == _pairs_around(batch.model_name) + sum(
             _pairs_of(flow.features) for flow in batch.flows
         )
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        is_well = False
-    if is_well:
+        is_valid = False
+    if is_valid:
         wire.check_count(len(batch.flows), limit, "flows")
         return [flow.features for flow in batch.flows], _model_of(batch.model_name)
     raw: _RawBatch = decode_body(_decode_raw, body)
@@ -142,10 +136,10 @@ def _model_of(model_name: str | UnsetType) -> str:
 
 
 def _pairs_around(model_name: str | UnsetType) -> int:
-    """Names of a batch itself: `flows`, and `model_name` where it is given."""
+    """Count the names of the batch itself: `flows`, and `model_name` if it is given."""
     return 1 + (model_name is not UNSET)
 
 
 def _pairs_of(features: Features) -> int:
-    """Names of a flow: `features`, and each feature that is given by name."""
+    """Count the names of a flow: `features`, and each feature that is given by name."""
     return 1 + (len(features) if isinstance(features, dict) else 0)

@@ -1,8 +1,8 @@
 """The watcher of a tenant's pointer: a promotion serves within seconds, without a restart.
 
-No verdict mixes two releases. The ingress requests the release that the pointer names from the
-layers, and fuses with it once they have loaded it. If a layer cannot load it, the active release
-goes on, or the best one that can stand in. A pointer that cannot be read changes nothing.
+No verdict mixes two releases. The watcher requests the release that the pointer names from the
+layers, and switches the pipeline to it once they have loaded it. If a layer cannot load it, the
+active release stays, or the best fallback serves. A pointer that cannot be read changes nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["PointerState", "ReleaseWatcher"]
 
 FIRST_POLL_WITHIN_S = 1.0  # a start does not wait longer for a slow disk
 POLL_EVERY_S = 2.0  # two small files
-LAYERS_LOAD_WITHIN_S = 10.0  # RELIABILITY P7; the layers that have loaded it by then decide
+LAYERS_LOAD_WITHIN_S = 10.0  # RELIABILITY P7; then the layers that have loaded it decide
 STATES_EVERY_S = 0.2  # while the layers load
 
 
@@ -42,8 +42,8 @@ class PointerState:
     """What the pointer names, and what is wrong with it.
 
     Attributes:
-        wanted: release that the pointer names, "" if it cannot be read.
-        pointer: `tenant#serial`, likewise.
+        wanted: name of the release that the pointer names, "" if the pointer cannot be read.
+        pointer: `tenant#serial`, "" if it cannot be read.
         problem: with pointer, release or fusion; None if there is none.
     """
 
@@ -53,13 +53,13 @@ class PointerState:
 
 
 class ReleaseWatcher:
-    """Keep a pipeline on the best release that may serve its tenant.
+    """Switch a pipeline to the best release that may serve its tenant.
 
     Args:
-        pipeline: is switched to that release.
+        pipeline: is switched.
         fusions: reads the pointer and its releases.
-        switches: the rollback marks of all ingress replicas; a marked promotion is not tried again
-            until the pointer moves.
+        switches: holds the rollback marks of all ingress replicas; a marked promotion is not tried
+            again until the pointer moves.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class ReleaseWatcher:
             every_s=POLL_EVERY_S,
             on_error=lambda error: self._set_problem(failure_of(error)),
         )
-        self._decided = ("", "")  # the last promotion that was decided on, and its release
+        self._decided = ("", "")  # the promotion of the last decision, and the chosen release
         # layer -> tenant -> the last state of its slot of that tenant
         self._states: dict[str, dict[str, SlotState]] = {}
         self._has_logged_lost_mark = False
@@ -93,7 +93,8 @@ class ReleaseWatcher:
     async def start(self, *, waits: bool = True) -> None:
         """Start polling.
 
-        `waits` for the first poll, so that the first request finds a release.
+        Args:
+            waits: for the first poll, so that the first request finds a release.
         """
         await self._poller.start(within_s=FIRST_POLL_WITHIN_S if waits else 0.0)
 
@@ -102,11 +103,11 @@ class ReleaseWatcher:
         await self._poller.stop()
 
     async def poll(self) -> None:
-        """Switch to the best release that may serve, if it is another one.
+        """Switch to the best release that may serve, unless it is active already.
 
         Raises:
-            ArtifactError: no release at all can be read. The active one goes on; without one,
-                every verdict is indeterminate.
+            ArtifactError: no release at all can be read. The active one stays; without one, every
+                verdict is indeterminate.
         """
         choices = await asyncio.to_thread(self._fusions.resolve)
         self._choices = choices
@@ -127,10 +128,10 @@ class ReleaseWatcher:
         if promotion != self._decided[0]:
             controller.clear_rollback(best.name)
         self._decided = promotion, best.name
-        is_stand_in = best.name != choices.wanted  # it has served before
+        is_fallback = best.name != choices.wanted  # it has served before
         active = self._pipeline.release
         has_gap = not is_complete(active, states)  # a canary would prolong it
-        at_once = choices.at_once or is_stand_in or has_gap or active.tenant != best.tenant
+        at_once = choices.at_once or is_fallback or has_gap or active.tenant != best.tenant
         controller.switch_to(best, at_once=at_once)
 
     async def _follow_challenger(self, challenger: ReleaseFusion | None) -> None:
@@ -151,9 +152,9 @@ class ReleaseWatcher:
         self._problem = problem
 
     async def _is_rolled_back(self, choices: FusionChoices) -> bool:
-        """Whether the wanted release was rolled back, here or by another ingress replica.
+        """Whether the wanted release was rolled back by this ingress replica or another one.
 
-        What one replica decides holds for all.
+        The decision of one replica holds for all.
         """
         promotion = _promotion(choices)
         if promotion in self._switches.controls.rolled_back:
@@ -170,7 +171,7 @@ class ReleaseWatcher:
             await self._switches.update(
                 lambda controls: controls.with_rollback(promotion, view.reason)
             )
-        # the mark holds here, in memory; the other replicas find out by themselves
+        # the rollback holds here, in memory; the other replicas rate the release themselves
         except Exception as error:  # noqa: BLE001
             if not self._has_logged_lost_mark:
                 self._has_logged_lost_mark = True
@@ -187,7 +188,7 @@ class ReleaseWatcher:
         """
         first, active = choices.releases[0], self._pipeline.release
         if not active.name:
-            return first, {}  # a start waits for no layer; the next poll knows more
+            return first, {}  # a start does not wait for the layers
         is_new = first.name != active.name
         until = time.monotonic() + (LAYERS_LOAD_WITHIN_S if is_new else 0.0)
         for release in choices.releases:
@@ -196,14 +197,14 @@ class ReleaseWatcher:
                 await asyncio.sleep(STATES_EVERY_S)
                 states = await self._request_states(release.name)
             if not self._have_tried(release.name, states) or is_complete(release, states):
-                break  # the next one is loaded once this one is known to be worse, one a poll
+                break  # a fallback is loaded only once this one is known to be incomplete
         return choose_release(choices, states), states
 
     async def _request_states(self, release: str) -> dict[str, SlotState]:
-        """The states of all enabled layers; a layer that has not loaded `release` begins to.
+        """Request the states of all enabled layers; a layer without `release` starts to load it.
 
-        A layer that does not respond has the state that it reported last. A layer has one slot a
-        tenant: the releases that its slots of other tenants loaded are added.
+        For a layer that does not respond, its last state is used. A layer has one slot for each
+        tenant; the releases that its slots of other tenants have loaded are included.
         """
         tenant = release.partition("/")[0]
         layers = self._pipeline.layers
@@ -219,14 +220,14 @@ class ReleaseWatcher:
         }
 
     def _have_tried(self, release: str, states: Mapping[str, SlotState]) -> bool:
-        """Whether every enabled layer has loaded what it could of `release`."""
+        """Whether every enabled layer has tried to load `release`."""
         enabled = set(self._pipeline.layers.names) - self._pipeline.layers.disabled
         return states.keys() == enabled and all(release in state.holds for state in states.values())
 
 
 def _promotion(choices: FusionChoices) -> str:
-    """The promotion that the pointer stands for.
+    """Identify the promotion: the pointer and the release that it names.
 
-    Serials begin again if a store is lost, so the release is part of it.
+    Serials restart if a store is lost, so the pointer alone is not unique.
     """
     return f"{choices.pointer}>{choices.wanted.partition('/')[2]}"

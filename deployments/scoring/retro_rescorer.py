@@ -1,12 +1,12 @@
-"""The rescore of degraded events: what was scored while layers were missing is scored again.
+"""The rescorer: events that were scored while layers were missing are scored again on recovery.
 
-Fail-open becomes fail-late. When more of the ensemble is available than was, the spool is scored
-again, a few events at a time, while no caller waits. An event that turns hostile becomes a finding
-with its original time.
+Fail-open becomes fail-late. When more of the ensemble is available than before, the events of the
+spool are scored again, a few at a time, while no caller waits. An event that turns hostile becomes
+a finding with its original time.
 
-An event leaves the spool once the complete ensemble scored it. One that only more of it scored
-waits on, with its new verdict. One that no more of it scored goes to the end of the line, and the
-next try comes later each time.
+An event leaves the spool once the complete ensemble has scored it. An event with a higher coverage
+than before waits on, with its new verdict. An event without a higher coverage goes to the end of
+the queue, and its kind pauses, each time for longer.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from ensemble.verdicts import VerdictLabel
 __all__ = ["RetroRescorer"]
 
 RESCORE_EVERY_S = 1.0  # how often coverage is compared; the status of the layers is cached as long
-# a service that is never idle rescores one small batch a second, or the spool would starve until
-# its age limit
+# a service that is never idle still rescores one small batch a second; otherwise the events would
+# wait until their age limit
 MAX_WAIT_S = 1.0
-BUSY_POLL_S = 0.02  # whether callers still wait
-# after a batch of which no more was scored than before; each pause is twice the last
+BUSY_POLL_S = 0.02  # how often to check whether callers still wait
+# after a batch without a higher coverage; each pause is twice the last
 FIRST_PAUSE_S, MAX_PAUSE_S = 2.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Pause:
-    """A kind of event of which no more was scored than before.
+    """The pause of a kind of event after a rescore without a higher coverage.
 
-    The next try is at `until`, or once `coverage` changes.
+    It ends at `until`, or once `coverage` changes.
     """
 
     coverage: float
@@ -56,7 +56,14 @@ class _Pause:
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What a rescore came to."""
+    """The outcome of a rescore.
+
+    Attributes:
+        findings: events that turned hostile.
+        again: events that wait on.
+        rejected: number of events that are not admitted.
+        is_better: at least one event has a higher coverage.
+    """
 
     findings: list[Finding]
     again: list[SpooledEvent]
@@ -65,14 +72,14 @@ class _Outcome:
 
 
 class RetroRescorer:
-    """Scores the events of the spool again, once more of the ensemble is available.
+    """The task that scores the events of the spool again.
 
     Args:
         spool: the events.
         pipelines: score each tenant's events with that tenant's models.
         now: seconds since 1970.
         clock: seconds that only rise.
-        sleep: waits for so many seconds.
+        sleep: waits for a number of seconds.
     """
 
     def __init__(
@@ -93,7 +100,7 @@ class RetroRescorer:
         )
 
     async def start(self) -> None:
-        """Start rescoring; waits for nothing."""
+        """Start rescoring, without waiting for the first batch."""
         if self._spool.is_enabled:
             await self._poller.start()
 
@@ -102,10 +109,10 @@ class RetroRescorer:
         await self._poller.stop()
 
     async def rescore(self) -> bool:
-        """Score some waiting events again, if more of the ensemble is available than was.
+        """Score some waiting events again, if more of the ensemble is available than before.
 
         Returns:
-            Whether more of the ensemble scored one of them; False is a reason to pause.
+            Whether an event left the spool or has a higher coverage; if not, the kind pauses.
         """
         coverage = await self._coverage_to_try()
         batch = await self._spool.next_batch(coverage) if coverage else None
@@ -130,7 +137,7 @@ class RetroRescorer:
         return is_better
 
     def _failed(self, error: Exception) -> None:
-        """Log a failure once and on change; without a traceback, which would contain an event."""
+        """Log a failure once and on change, without a traceback, which would contain an event."""
         if type(error).__name__ != self._poller.last_error:
             log_event(logging.ERROR, "retro_look_failed", {"error_type": type(error).__name__})
 
@@ -147,13 +154,13 @@ class RetroRescorer:
             self._logged = counts.rescored, counts.findings
 
     async def _wait_for_calm(self) -> None:
-        """Let callers go first, for `MAX_WAIT_S` at most."""
+        """Wait while callers wait, for `MAX_WAIT_S` at most."""
         until = self._clock() + MAX_WAIT_S
         while self._pipelines.is_busy and self._clock() < until:
             await self._sleep(BUSY_POLL_S)
 
     async def _coverage_to_try(self) -> dict[str, float]:
-        """The coverage of now, for each kind that waits and is not paused."""
+        """The current coverage, for each waiting kind that is not paused."""
         found: dict[str, float] = {}
         for kind in [kind for kind in Kind if kind in self._spool.waiting_kinds]:
             coverage = (await self._pipelines.default.status()).coverage_by_kind[kind]
@@ -163,7 +170,7 @@ class RetroRescorer:
         return found
 
     async def _score(self, batch: RetroBatch) -> Sequence[wire.Verdict | EventError]:
-        """The verdicts of now, in order: each tenant's events by that tenant's models."""
+        """Score each tenant's events with that tenant's models; verdicts in order."""
         verdicts: dict[int, wire.Verdict | EventError] = {}
         for tenant in dict.fromkeys(spooled.tenant for spooled, _ in batch.events):
             places = [
@@ -186,7 +193,7 @@ class RetroRescorer:
                 continue
             was, coverage = spooled.was, millionths(verdict.coverage)
             if coverage <= millionths(was.coverage):
-                again.append(spooled)  # last: one event that a layer cannot score delays no other
+                again.append(spooled)  # at the end: an event that a layer cannot score delays none
                 continue
             is_better = True
             if is_escalation(was.verdict, VerdictLabel(verdict.verdict)):

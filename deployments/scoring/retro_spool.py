@@ -1,7 +1,7 @@
-"""The spool of degraded events: what only some layers scored waits on disk for a rescore.
+"""The spool of degraded events: events that only some layers scored wait on disk for a rescore.
 
-The hot path puts an event into a buffer and nothing else. One thread writes the buffer to the spool
-twice a second, so the sudden death of this process costs half a second of degraded events.
+The hot path only appends an event to a buffer. One thread writes the buffer to the spool twice a
+second, so a sudden death of this process loses half a second of degraded events.
 `deployments.scoring.retro_rescorer` scores them again.
 """
 
@@ -34,35 +34,36 @@ __all__ = ["RetroBatch", "RetroCounts", "RetroSpool", "first_verdict"]
 
 T = TypeVar("T")
 
-FLUSH_EVERY_S = 0.5  # what a sudden death of the process may cost
-FLUSHES_PER_UPKEEP = 4  # dead owners and old events are searched for every two seconds
-STOP_WITHIN_S = 2.0  # a hanging disk does not delay a replica that is to leave
+FLUSH_EVERY_S = 0.5  # events of this time are lost if the process dies
+FLUSHES_PER_UPKEEP = 4  # upkeep runs every two seconds
+STOP_WITHIN_S = 2.0  # a hanging disk does not delay the stop of a replica
 EVENTS_PER_BATCH = 64
-# between two writes the event loop runs: the thread never holds the interpreter for longer than
-# these take to encode
+# the event loop runs between two writes: the thread holds the interpreter no longer than it needs
+# to encode these
 EVENTS_PER_WRITE = 32
-BUFFER_BYTES = 64 << 20  # of what waits for the next flush; half a second of 30,000 flows a second
+BUFFER_BYTES = 64 << 20  # half a second of 30,000 flows a second
 _FLOW_BYTES = 4096  # 78 numbers and the verdict, as Python objects
 _PROCESS_BYTES = 1024  # the verdict, beside the event's own texts
 
-_encode = msgspec.json.Encoder(order="deterministic").encode  # the digest is made of this text
+_encode = msgspec.json.Encoder(order="deterministic").encode  # the digest is of this text
 
 
 @dataclass(frozen=True, slots=True)
 class RetroCounts:
     """What became of the events that were scored while the ensemble was degraded.
 
-    Since this process began, unless an attribute says otherwise.
+    Counted since this process began, unless an attribute says otherwise.
 
     Attributes:
-        spooled: written to the disk.
-        adopted: taken over from processes that died.
-        dropped: lost, by reason: `buffer_full`, `size`, `age`, `unreadable`, `disk`.
+        spooled: events written to the disk.
+        adopted: events taken over from processes that died.
+        dropped: events lost, by reason: `buffer_full`, `size`, `age`, `unreadable`, `disk`.
         rescored: rescores; an event that needs several is counted as often.
         findings: events that turned hostile.
-        waiting_events: on the disk now.
-        waiting_bytes: on the disk now.
-        oldest_age_s: of those, a quarter of an hour too much at most; 0.0 if none waits.
+        waiting_events: events on the disk now.
+        waiting_bytes: their size.
+        oldest_age_s: age of the oldest of them, at most a quarter of an hour too high; 0.0 if none
+            waits.
     """
 
     spooled: int
@@ -80,8 +81,8 @@ class RetroBatch:
     """Spooled events of one kind, parsed.
 
     Attributes:
-        reading: what was read of the spool; it also has events that this version cannot parse.
-        events: those that it can, each beside its spooled form.
+        reading: what was read from the spool, including events that this version cannot parse.
+        events: the events that it can parse, each with its spooled form.
     """
 
     reading: Reading
@@ -94,13 +95,13 @@ class RetroBatch:
 
 
 class RetroSpool:
-    """Writes degraded events to disk, and hands them out to be rescored.
+    """The spool, written by one thread, and the journal of findings.
 
     Args:
         settings: limits.
         root: folder of the spool and of the findings.
         now: seconds since 1970.
-        sleep: waits for so many seconds.
+        sleep: waits for a number of seconds.
     """
 
     def __init__(
@@ -122,7 +123,7 @@ class RetroSpool:
         self._journal = Findings(root, limit_bytes=settings.max_findings_mb << 20)
         # one thread: the spool is not thread-safe, and a hanging disk hangs only this one
         self._disk = ThreadPoolExecutor(1, "retro")
-        # as of the last time the disk was used
+        # as of the last use of the disk
         self._counts, self._kinds = self._spool.counts, self._spool.kinds
         self._buffer: list[tuple[float, str, wire.EventRequest, wire.Verdict]] = []
         self._buffered_bytes = self._unbuffered = self._rescored = self._found = self._polls = 0
@@ -133,11 +134,11 @@ class RetroSpool:
 
     @property
     def waiting_kinds(self) -> Collection[str]:
-        """Kinds of the events that wait."""
+        """Kinds of the waiting events."""
         return self._kinds
 
     def counts(self) -> RetroCounts:
-        """What became of the events so far."""
+        """Count what became of the events so far."""
         spool = self._counts
         return RetroCounts(
             spooled=spool.spooled,
@@ -151,12 +152,12 @@ class RetroSpool:
         )
 
     async def start(self) -> None:
-        """Start writing; waits for nothing."""
+        """Start writing, without waiting for the disk."""
         if self.is_enabled:
             await self._poller.start()
 
     async def stop(self) -> None:
-        """Write the buffer, and leave the spool to the process that comes next."""
+        """Write the buffer, and close the spool for the next process."""
         await self._poller.stop()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._close(), STOP_WITHIN_S)
@@ -171,8 +172,8 @@ class RetroSpool:
 
         Args:
             tenants: the tenant of each event.
-            events: as they came, n of them.
-            verdicts: theirs, in order.
+            events: as they were parsed, n of them.
+            verdicts: their verdicts or errors, in order.
         """
         if not self.is_enabled:
             return
@@ -199,14 +200,17 @@ class RetroSpool:
             await self._on_disk(self._append, waiting)
 
     async def upkeep(self) -> None:
-        """Take over what dead processes left, and drop what is too old."""
+        """Adopt the events of dead processes, and drop events that are too old."""
         await self._on_disk(self._spool.upkeep)
 
     async def next_batch(self, coverage: Mapping[str, float]) -> RetroBatch | None:
-        """Some events of one kind that were scored with less coverage than now; None if none were.
+        """Read some events of one kind that were scored with less coverage than now.
 
         Args:
-            coverage: of now, by kind; events of other kinds wait on.
+            coverage: the current coverage, by kind; events of other kinds wait on.
+
+        Returns:
+            The events, or None if there are none.
         """
         return await self._on_disk(self._read, coverage)
 
@@ -218,16 +222,16 @@ class RetroSpool:
         again: Sequence[SpooledEvent],
         unreadable: int,
     ) -> bool:
-        """Write the findings of a rescored batch, and only then remove its events.
+        """Write the findings of a rescored batch, and then remove its events from the spool.
 
         Args:
-            batch: what was rescored.
+            batch: the events that were rescored.
             findings: events that turned hostile.
-            again: events that wait on, at the end of the line.
-            unreadable: events that could not be rescored at all.
+            again: events that wait on, at the end of the queue.
+            unreadable: number of events that could not be rescored.
 
         Returns:
-            Whether both were written; if not, the batch comes again.
+            Whether both were written; if not, the batch will be read again.
         """
         return await self._on_disk(self._settle, batch, findings, again, unreadable)
 
@@ -242,7 +246,7 @@ class RetroSpool:
         await self.flush()
 
     def _write_failed(self, error: Exception) -> None:
-        """Log the first failure of several; without a traceback, which would contain an event."""
+        """Log the first of several failures, without a traceback, which would contain an event."""
         if not self._poller.last_error:
             log_event(logging.ERROR, "retro_write_failed", {"error_type": type(error).__name__})
 
@@ -251,7 +255,7 @@ class RetroSpool:
         await self._on_disk(self._spool.close)
 
     async def _on_disk(self, work: Callable[..., T], *arguments: object) -> T:
-        """Run `work` in the thread of the disk, and log when the disk begins or ends to fail."""
+        """Run `work` in the thread of the disk; log when the disk fails and when it recovers."""
 
         def run() -> T:
             result = work(*arguments)
@@ -280,7 +284,7 @@ class RetroSpool:
             return None
         events: list[tuple[SpooledEvent, wire.EventRequest]] = []
         for waiting in reading.events:
-            with suppress(EventError):  # written by another version; the caller counts it
+            with suppress(EventError):  # written by another version; the rescorer counts it
                 event = wire.parse_event(bytes(waiting.event))
                 if wire.kind_of(event) == reading.segment.kind:
                     events.append((waiting, event))
@@ -305,12 +309,12 @@ class RetroSpool:
 
 
 def first_verdict(verdict: wire.Verdict) -> FirstVerdict:
-    """What the spool stores of a verdict, to compare the next one with."""
+    """The part of a verdict that the spool stores, to compare the next verdict with it."""
     return FirstVerdict(verdict.score, VerdictLabel(verdict.verdict), verdict.coverage)
 
 
 def _size_of(event: wire.EventRequest) -> int:
-    """About what an event takes in memory, in bytes."""
+    """Estimate the memory of an event and its verdict, in bytes."""
     if isinstance(event, wire.FlowRequest):
         return _FLOW_BYTES
     texts = (event.name, event.parent, event.command_line, event.user, event.host)

@@ -1,6 +1,6 @@
-"""What the scoring application counts, in the words of its parts.
+"""The metrics of the scoring application, one method for each thing that its parts count.
 
-Recorded once a batch and never once an event: a record costs microseconds. No method raises.
+They are recorded once a batch, never once an event: a record costs microseconds. No method raises.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class ScoringMetrics:
 
     def __init__(self, meter: Meter) -> None:
         self.meter = meter
-        self._retro: dict[tuple[str, str, str], int] = {}  # totals that are counted already
+        self._retro: dict[tuple[str, str, str], int] = {}  # the totals of the last call
 
     def scored(
         self, kind: Kind, groups: Sequence[Verdicts], elapsed_s: Mapping[str, float]
@@ -34,9 +34,9 @@ class ScoringMetrics:
         """Count a batch. On the hot path: some microseconds a batch, whatever its size.
 
         Args:
-            kind: of its events.
+            kind: kind of its events.
             groups: its verdicts.
-            elapsed_s: layer -> seconds to its response, of those that responded.
+            elapsed_s: layer -> seconds to its response, for the layers that responded.
         """
         for verdict in VerdictLabel:
             self.meter.count(
@@ -59,7 +59,7 @@ class ScoringMetrics:
             self.meter.observe("axon_layer_latency_seconds", seconds, layer=layer)
 
     def retried(self, layer: str) -> None:
-        """Count a call that was made again because its replica died."""
+        """Count a call that was retried because its replica died."""
         self.meter.count("axon_layer_retries_total", layer=layer)
 
     def failed(self, layer: str, code: str) -> None:
@@ -80,8 +80,8 @@ class ScoringMetrics:
         """Count a batch that the challenger scored too, and the verdicts in which it differed.
 
         Args:
-            events: of the batch.
-            flips: `benign>malicious` and the like -> events, the champion's verdict first.
+            events: number of events in the batch.
+            flips: the champion's verdict and the challenger's, e.g. `benign>malicious` -> events.
         """
         self.meter.count("axon_challenger_events_total", events)
         for verdicts, count in flips.items():
@@ -91,7 +91,7 @@ class ScoringMetrics:
             )
 
     def retro_counted(self, counts: RetroCounts) -> None:
-        """Record the totals of the retro spool; the counters take what was added since."""
+        """Record the totals of the retro spool; the counters grow by the difference."""
         totals = {
             ("axon_retro_events_total", "outcome", "spooled"): counts.spooled,
             ("axon_retro_events_total", "outcome", "adopted"): counts.adopted,

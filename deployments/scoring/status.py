@@ -1,6 +1,7 @@
 """The status of the ensemble: a short form for probes, a long form for operators.
 
-The long form is what each layer's slot reports, corrected by what a request would find.
+It is made from what each layer's slot reports. A layer that is disabled or behind an open circuit
+breaker is not live, whatever its slot reports, because a request would not reach it.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
+from deployments.scoring.layer_client import DISABLED, BreakerView
 from deployments.scoring.status_schema import (
     BreakerStatus,
     EnsembleDetail,
@@ -29,40 +31,26 @@ from ensemble.rollout import RolloutView
 from ensemble.runtime import KindState, ReleaseFusion, SlotState
 from ensemble.verdicts import SPEAKING, LayerStatus, SystemStatus, system_status
 
-__all__ = ["Breaker", "EnsembleStatus", "build_status", "iso", "problem"]
+__all__ = ["EnsembleStatus", "build_status", "iso", "problem"]
 
 UNREACHABLE = "the layer did not respond"
-DISABLED = "disabled by an operator"
 NOT_CALLED = "the circuit breaker is open: it is not called until a trial succeeds"
-CLOSED = "closed"
 _HEALTHY = SPEAKING | {LayerStatus.NOT_APPLICABLE}  # a release may do without a layer
-
-
-class Breaker(Protocol):
-    """A layer's circuit breaker, as `LayerClient.breakers` has it."""
-
-    @property
-    def state(self) -> str:
-        """`closed`, `half_open` or `open`."""
-
-    @property
-    def since(self) -> float:
-        """When it left `closed` or came back there, seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
 class EnsembleStatus:
-    """What every slot reports, and what the ingress makes of it.
+    """The reports of all slots, and the status that the ingress derives from them.
 
     Attributes:
-        status: the word of S0-12 for the layers that are evidence and have a share.
+        status: the status of S0-12, of the layers that are evidence and have a share.
         coverage: share of the validated evidence on flows that is available, in [0, 1].
         coverage_by_kind: the same for each kind of event.
         release: name of the release that scores, "" for none.
         layers: layer -> kind -> its effective state: a layer that is not called is not live.
         slots: layer -> what its slot reports, whether it is called or not.
         devices: layer -> where it computes.
-        breakers: layer -> its circuit breaker; closed if it is not named.
+        breakers: layer -> its circuit breaker; a layer that is not named has a closed one.
         disabled: layers that an operator disabled.
         rollout: the last canary rollout, None before the first.
         at: time of this status, seconds since 1970.
@@ -75,17 +63,17 @@ class EnsembleStatus:
     layers: Mapping[str, Mapping[Kind, KindState]]
     slots: Mapping[str, SlotState]
     devices: Mapping[str, str]
-    breakers: Mapping[str, Breaker] = field(default_factory=dict)
+    breakers: Mapping[str, BreakerView] = field(default_factory=dict)
     disabled: frozenset[str] = frozenset()
     rollout: RolloutView | None = None
     at: float = 0.0
 
     def health(self) -> Health:
-        """The body of GET /health: 200 as long as the process can respond."""
+        """The body of GET /health."""
         return Health(**self._health())
 
     def detail(self) -> EnsembleDetail:
-        """The health, and each layer by kind of event, for GET /v1/status."""
+        """The health, and each layer by kind of event: a part of GET /v1/status."""
         return EnsembleDetail(
             **self._health(),
             coverage_by_kind={str(kind): share for kind, share in self.coverage_by_kind.items()},
@@ -96,7 +84,7 @@ class EnsembleStatus:
         )
 
     def summary(self) -> list[LayerLine]:
-        """Each layer in a line, for GET /v1/layers."""
+        """One line for each layer, for GET /v1/layers."""
         lines = []
         for layer, kinds in self.layers.items():
             slot = self.slots[layer].kinds if layer in self.slots else {}
@@ -145,7 +133,7 @@ class EnsembleStatus:
             size_bytes=slot.size_bytes if slot else 0,
             files_present=slot.files_present if slot else None,
             breaker=BreakerStatus(
-                state=BreakerState(breaker.state) if breaker else BreakerState.CLOSED,
+                state=breaker.state if breaker else BreakerState.CLOSED,
                 since=iso(breaker.since) if breaker else "",
             ),
             kinds={
@@ -167,18 +155,18 @@ def build_status(
     release: ReleaseFusion,
     *,
     disabled: Iterable[str] = (),
-    breakers: Mapping[str, Breaker] | None = None,
+    breakers: Mapping[str, BreakerView] | None = None,
     rollout: RolloutView | None = None,
     now: Callable[[], float] = time.time,
 ) -> EnsembleStatus:
-    """The status of the ensemble; a layer that reported no state is in `timeout`.
+    """Build the status of the ensemble; a layer that reported no state has the status `timeout`.
 
     Args:
         layers: all layers, in order.
-        states: layer -> the state of its slot and its device, of those that responded.
-        release: that scores.
+        states: layer -> the state of its slot and its device, for the layers that responded.
+        release: the release that scores.
         disabled: layers that an operator disabled.
-        breakers: layer -> its circuit breaker; closed if it is not named.
+        breakers: layer -> its circuit breaker; a layer that is not named has a closed one.
         rollout: the last canary rollout.
         now: seconds since 1970.
     """
@@ -203,7 +191,7 @@ def build_status(
         if LAYERS[layer].is_evidence and flows.counts(layer)
     ]
     return EnsembleStatus(
-        # without a release, models detect nothing
+        # without a release the models detect nothing
         status=system_status(flow_statuses) if release.name else SystemStatus.FALLBACK_MODE,
         coverage=coverage[Kind.FLOW],
         coverage_by_kind=coverage,
@@ -219,15 +207,12 @@ def build_status(
 
 
 def problem(code: str, cause: str) -> Problem:
-    """A problem by its code.
-
-    The error's own text stays in the log: it may contain a path.
-    """
+    """Describe a problem by its code, without the error's own text, which may contain a path."""
     return Problem(code=code, cause=cause, meaning=describe_code(code))
 
 
 def iso(seconds: float) -> str:
-    """A time in UTC, ISO 8601; "" for 0.0, which means unknown.
+    """Format a time in UTC, ISO 8601; "" for 0.0, which means unknown.
 
     Args:
         seconds: since 1970.
@@ -243,13 +228,13 @@ def _available(layers: Mapping[str, Mapping[Kind, KindState]], kind: Kind) -> li
     ]
 
 
-def _effective(state: KindState, breaker: Breaker | None, *, is_off: bool) -> KindState:
+def _effective(state: KindState, breaker: BreakerView | None, *, is_off: bool) -> KindState:
     """The state that a request finds: disabled, not called, or as the slot reports."""
     if state.status is LayerStatus.NOT_APPLICABLE:
         return state
     if is_off:
         return replace(state, status=LayerStatus.DISABLED, reason=DISABLED)
-    if breaker is not None and breaker.state != CLOSED:
+    if breaker is not None and breaker.state != BreakerState.CLOSED:
         return replace(state, status=LayerStatus.OPEN, reason=NOT_CALLED, since=breaker.since)
     return state
 
@@ -263,7 +248,7 @@ def _problem_of(state: KindState) -> Problem | None:
 
 
 def _provider(kinds: Mapping[Kind, KindState]) -> Provider:
-    """A layer in one line: its first kind that is unavailable, or its first kind."""
+    """Summarize a layer: its first unavailable kind of event, or else its first kind."""
     ordered = [kinds[kind] for kind in Kind if kind in kinds]
     worst = next((state for state in ordered if state.status not in _HEALTHY), ordered[0])
     return Provider(

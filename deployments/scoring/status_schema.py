@@ -1,6 +1,6 @@
-"""The responses that are no verdict: service, status, layers and switches.
+"""The types of all responses but verdicts: service, status, layers and switches.
 
-The OpenAPI document is made from these types, and their attributes are its descriptions.
+The OpenAPI document is made from these types; their docstrings become its descriptions.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ Count = Annotated[int, Meta(ge=0)]
 
 
 class Limits(Struct, kw_only=True):
-    """What one request may carry.
+    """Limits of one request.
 
     Attributes:
-        max_events: events, or flows, in one batch.
-        max_body_bytes: bytes of a body.
-        deadline_ms: a layer that has not responded by then is left out.
+        max_events: most events, or flows, in one batch.
+        max_body_bytes: largest body, in bytes.
+        deadline_ms: a layer that has not responded after this time is left out.
     """
 
     max_events: Count
@@ -54,12 +54,12 @@ class Limits(Struct, kw_only=True):
 
 
 class Service(Struct, kw_only=True):
-    """What this service is.
+    """The service.
 
     Attributes:
-        version: of Axon.
+        version: version of Axon.
         model_version: name of the release that scores, "" for none.
-        models: models that score now, each with its version.
+        models: models that score now, each as `name@version`.
         routes: every route, with its method.
     """
 
@@ -76,8 +76,8 @@ class Provider(Struct, kw_only=True):
     """A layer in one line: its first unavailable kind of event, or else its first kind.
 
     Attributes:
-        status: of the layer.
-        version: of its model, "" if none is loaded.
+        status: status of the layer.
+        version: version of its model, "" if none is loaded.
         reason: why it is unavailable, "" if it is available.
     """
 
@@ -91,9 +91,9 @@ class Health(Struct, kw_only=True):
 
     Attributes:
         status: `degraded` if any layer is unavailable.
-        ml_status: counted over the layers that learn, for flows.
+        ml_status: how many of the layers that have a share in the score of flows are available.
         coverage: share of the validated evidence on flows that is available.
-        models_loaded: how many `available_models` there are.
+        models_loaded: number of `available_models`.
         available_models: models that score now, each as `name@version`.
         providers: layer -> its status.
     """
@@ -107,25 +107,25 @@ class Health(Struct, kw_only=True):
 
 
 class Live(Struct, kw_only=True):
-    """The process responds."""
+    """Whether the process responds; always true."""
 
     live: bool
 
 
 class Ready(Struct, kw_only=True):
-    """Whether it can score at all; degraded is ready."""
+    """Whether the service can score; a degraded ensemble is ready."""
 
     ready: bool
 
 
 class Problem(Struct, kw_only=True):
-    """What is wrong.
+    """A problem of a model, a pointer or a release.
 
     Attributes:
-        code: stable; the runbook explains it.
+        code: stable error code; the runbook explains it.
         cause: where to search first: files, resources, dependencies or configuration; "" if it is
             none of these.
-        meaning: the same as a sentence.
+        meaning: the code as a sentence.
     """
 
     code: str
@@ -138,7 +138,7 @@ class KindStatus(Struct, kw_only=True):
 
     Attributes:
         since: when this status began, ISO 8601, "" if unknown.
-        problem: the last one with its model, also while an older model serves.
+        problem: the last problem of its model, also while an older model serves.
     """
 
     status: LayerStatus
@@ -149,10 +149,10 @@ class KindStatus(Struct, kw_only=True):
 
 
 class BreakerStatus(Struct, kw_only=True):
-    """Whether a layer is called.
+    """The circuit breaker of a layer; an open one stops the calls.
 
     Attributes:
-        since: when it left `closed` or came back there, ISO 8601, "" if unknown.
+        since: when it left `closed` or returned to it, ISO 8601, "" if unknown.
     """
 
     state: BreakerState
@@ -165,7 +165,7 @@ class LayerDetail(Struct, kw_only=True):
     Attributes:
         device: where it computes, "" if unknown.
         release: name of the release that it has loaded, "" for none.
-        size_bytes: of its models.
+        size_bytes: size of its models.
         files_present: whether all files of the release existed at the last poll; null if unknown.
         kinds: kind of event -> its status.
     """
@@ -180,11 +180,11 @@ class LayerDetail(Struct, kw_only=True):
 
 
 class ControlsStatus(Struct, kw_only=True):
-    """What operators switched.
+    """The switches that operators set.
 
     Attributes:
         disabled: layers that are not called.
-        disabled_by_environment: of these, those that only a restart without the variable enables.
+        disabled_by_environment: those of them that only a restart without the variable enables.
         resets: layer -> how often an operator cleared its failures.
         rolled_back: promotion -> why it was rolled back automatically.
     """
@@ -200,9 +200,9 @@ class EnsembleDetail(Health, kw_only=True):
 
     Attributes:
         coverage_by_kind: kind of event -> share of the validated evidence on it that is available.
-        release: that scores, "" for none.
+        release: name of the release that scores, "" for none.
         rollout: the last canary rollout; null before the first.
-        time: of this status, ISO 8601.
+        time: time of this status, ISO 8601.
     """
 
     coverage_by_kind: dict[str, Share]
@@ -217,11 +217,11 @@ class Status(EnsembleDetail, kw_only=True):
 
     Attributes:
         coverage_by_kind: kind of event -> share of the validated evidence on it that is available.
-        release: that scores, "" for none.
+        release: name of the release that scores, "" for none.
         rollout: the last canary rollout; null before the first.
-        time: of this status, ISO 8601.
-        wanted: release that the pointer names, "" if it cannot be read.
-        pointer: `tenant#serial`, likewise.
+        time: time of this status, ISO 8601.
+        wanted: name of the release that the pointer names, "" if the pointer cannot be read.
+        pointer: `tenant#serial`, "" if it cannot be read.
         problem: what is wrong with pointer, release or fusion; null if nothing is.
         serving_tenant: tenant whose models serve: the caller's own, its group's, or the generic
             one.
@@ -248,7 +248,7 @@ class LayerLine(Provider, kw_only=True):
     """A layer in the list.
 
     Attributes:
-        model_loaded: whether it has a model, called or not.
+        model_loaded: whether it has loaded a model, even if it is not called.
         enabled: whether it is called.
         models: kind of event -> version of its model.
     """
@@ -266,12 +266,12 @@ class LayerList(Struct, kw_only=True):
 
 
 class KindTest(Struct, kw_only=True):
-    """How the load check of one kind's model went; the model is not kept.
+    """Result of the load check of one kind's model; the loaded model is discarded.
 
     Attributes:
-        ok: it would serve.
-        code: why not, "" if it would.
-        message: the same as a sentence.
+        ok: whether the model would serve.
+        code: why it would not, "" if it would.
+        message: the code as a sentence.
     """
 
     ok: bool
@@ -282,10 +282,10 @@ class KindTest(Struct, kw_only=True):
 
 
 class LayerTest(Struct, kw_only=True):
-    """How the load checks of a layer went.
+    """Results of the load checks of a layer.
 
     Attributes:
-        code: why they did not end, "" if they did.
+        code: why the checks did not end, "" if they did.
         kinds: kind of event -> its load check.
     """
 

@@ -2,9 +2,10 @@
 
 A tenant without a pointer of its own is served by its group's models or by the generic ones. It
 shares their pipeline, so its events leave in the same calls. A tenant with a pointer gets a
-pipeline at its first request. Until the layers have loaded its models, its parent's models answer,
-and every verdict names the release that made it. The pipelines used last stay, up to a limit. Each
-follows its pointer in a task of its own, so one tenant's rollout delays no other.
+pipeline at its first request. Until the layers have loaded its models, the generic models score,
+and every verdict names the release that made it. The least recently used pipelines are closed
+above a limit. Each pipeline follows its pointer in a task of its own, so one tenant's rollout
+delays no other.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ from ensemble.store import Tenant
 
 __all__ = ["TenantPipelines"]
 
-SERVING_CACHED_S = 2.0  # after this the serving tenant is resolved again, as often as the pointers
+SERVING_CACHED_S = 2.0  # how long a serving tenant is cached; pointers are polled as often
 RESOLVE_WITHIN_S = 1.0  # if the disk hangs longer, the generic models serve
-TENANTS_CACHED = 4096  # of which the serving tenant is known; about 100 bytes each
+TENANTS_CACHED = 4096  # tenants whose serving tenant is cached; about 100 bytes each
 
 
 class TenantPipelines:
-    """Find or make the pipeline that serves a tenant.
+    """The pipelines, made when a tenant needs one.
 
     Args:
         settings: of the pipelines, and how many may be open at once.
-        tenants: whose models serve which tenant.
+        tenants: resolves the serving tenant.
         layers: all layers, under their guards.
         switches: the rollback marks of all ingress replicas.
         spool: is offered every scored event.
@@ -60,7 +61,7 @@ class TenantPipelines:
     ) -> None:
         self._settings, self._tenants, self._clock = settings, tenants, clock
         self._layers, self._switches, self._spool, self._metrics = layers, switches, spool, metrics
-        self._pipelines: OrderedDict[Tenant, TenantPipeline] = OrderedDict()  # used last, last
+        self._pipelines: OrderedDict[Tenant, TenantPipeline] = OrderedDict()  # by last use
         self.watchers: dict[Tenant, ReleaseWatcher] = {}
         # tenant -> its serving tenant, and when that was resolved
         self._serving: OrderedDict[str, tuple[Tenant, float]] = OrderedDict()
@@ -86,7 +87,7 @@ class TenantPipelines:
         return any(pipeline.in_flight for pipeline in self._pipelines.values())
 
     async def start(self) -> None:
-        """Start following the generic pointer; waits for the first poll, but for no slow disk."""
+        """Start following the generic pointer; wait for the first poll, but not for a slow disk."""
         generic = self._tenants.generic
         serving = await self._resolve(generic) or generic
         self._first = self._make(serving)
@@ -111,7 +112,7 @@ class TenantPipelines:
             await asyncio.shield(self._refresh(tenant))
             known = self._serving[tenant]
         elif self._clock() - known[1] >= SERVING_CACHED_S:
-            self._refresh(tenant)  # the known one serves until the new one is resolved
+            self._refresh(tenant)  # the cached one serves until then
         serving = known[0]
         pipeline = self._pipelines.get(serving)
         if pipeline is None:
@@ -128,7 +129,7 @@ class TenantPipelines:
     async def _cache_serving(self, tenant: str) -> None:
         try:
             owner = Tenant(tenant)
-            # if it has a pipeline, a pointer that is gone is its watcher's to handle
+            # if the tenant has a pipeline, its watcher handles a pointer that is gone
             found = owner if owner in self._pipelines else await self._resolve(owner)
             known = self._serving.get(tenant)
             fallback = known[0] if known else Tenant(self.default.tenant)
@@ -150,7 +151,7 @@ class TenantPipelines:
             return None
 
     def _make(self, tenant: Tenant) -> TenantPipeline:
-        """A pipeline and the watcher of its pointer, which is not started."""
+        """Make a pipeline and the watcher of its pointer; the watcher is not started."""
         pipeline = self._pipelines[tenant] = TenantPipeline(
             tenant, self._layers, self._spool, self._metrics, self._settings
         )
@@ -159,7 +160,7 @@ class TenantPipelines:
         return pipeline
 
     async def _open(self, tenant: Tenant) -> TenantPipeline:
-        """Make a pipeline; its parent's release scores until its own can."""
+        """Open a pipeline; the generic release scores until the tenant's own is loaded."""
         pipeline = self._make(tenant)
         if self.default.release.name:
             pipeline.controller.switch_to(self.default.release, at_once=True)

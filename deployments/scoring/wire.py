@@ -1,7 +1,7 @@
 """The wire format of events and verdicts: JSON is parsed once and strictly into these types.
 
-The OpenAPI document is made from the same types. Nothing is coerced: a string is no number, an
-unknown field is an error, NaN is no JSON. `null` is accepted for the two rates that admission
+The OpenAPI document is made from the same types. Nothing is coerced: a string is not a number, an
+unknown field is an error, and NaN is not JSON. `null` is accepted for the two rates that admission
 recomputes, because they have no value in a flow without duration. Every other null is rejected.
 """
 
@@ -33,12 +33,13 @@ __all__ = [
     "kind_of",
     "parse_batch",
     "parse_event",
+    "timestamp",
     "worst_of",
     "write_verdicts",
 ]
 
 Name = Annotated[str, Meta(max_length=256)]
-EXPLAINED_FEATURES = 5  # of each layer: what a person reads
+EXPLAINED_FEATURES = 5  # of each layer, as many as a person reads
 _WORST_FIRST = (
     SystemStatus.FALLBACK_MODE,
     SystemStatus.PARTIALLY_OPERATIONAL,
@@ -60,7 +61,7 @@ class ProcessRequest(
 ):
     """A process start."""
 
-    # a text that is too long is cut and flagged; rejecting it would be an evasion
+    # a text that is too long is cut and flagged; if it were rejected, it would evade detection
     name: Annotated[str, Meta(min_length=1)]
     parent: str = ""
     command_line: str = ""
@@ -95,7 +96,7 @@ class LayerAnswer(Struct):
 
 
 class Explanation(Struct):
-    """What moved a layer: a feature and its contribution, or a fact such as the attack family."""
+    """Why a layer gave its score: a feature and its contribution, or a fact, e.g. the family."""
 
     layer: str
     feature: str
@@ -106,10 +107,11 @@ class Verdict(Struct, omit_defaults=True):
     """The fused verdict on one event.
 
     Attributes:
-        release: which release made it, `<tenant>/<serial>`; empty if none could be loaded.
+        release: name of the release that made it, `<tenant>/<serial>`; empty if none could be
+            loaded.
         release_sha256: SHA-256 of that release's file, which names every model by digest; empty
             for none.
-        input_sha256: SHA-256 of what the models read of the event, whatever its id and dialect.
+        input_sha256: SHA-256 of what the models read of the event; id and dialect do not matter.
         scored_at: when its batch was scored, ISO 8601 in UTC; `axon replay` sets its clock to it.
     """
 
@@ -142,7 +144,7 @@ class RowError(Struct):
 class BatchAnswer(Struct):
     """The verdicts in the order of the events."""
 
-    # Verdict or RowError: msgspec has no untagged unions of structs, so the document names them
+    # Verdict or RowError: msgspec has no untagged unions of structs; OpenAPI names both
     results: list[Any]
     status: str
     coverage: float
@@ -169,7 +171,7 @@ def parse_event(body: bytes) -> EventRequest:
 
     Raises:
         MalformedJson: not JSON, or not UTF-8.
-        MalformedEvent: JSON, but not an event; `field` says where.
+        MalformedEvent: JSON, but not an event; `field` names the invalid part.
     """
     check_size(body, 1)
     try:
@@ -184,7 +186,7 @@ def parse_batch(body: bytes, *, limit: int) -> list[EventRequest | tuple[str, Ev
 
     Raises:
         MalformedJson: not JSON, or not UTF-8.
-        MalformedEvent: no list of events.
+        MalformedEvent: not a list of events.
         TooManyEvents: more than `limit`.
     """
     check_size(body, limit)
@@ -200,7 +202,7 @@ def parse_batch(body: bytes, *, limit: int) -> list[EventRequest | tuple[str, Ev
 
 
 def check_count(count: int, limit: int, field: str = "events") -> None:
-    """Reject an empty batch, and one of more than `limit` events; `field` contains it.
+    """Reject an empty batch, and one of more than `limit` events, which `field` contains.
 
     Raises:
         MalformedEvent: it is empty.
@@ -231,8 +233,11 @@ _PAIR_OR_HALF = re.compile(rb"(\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..)|\\u[dD][
 
 
 def _without_half_pairs(body: bytes) -> bytes:
-    """Replace half surrogate pairs: names that are not UTF-8 become them; rejecting is evasion."""
-    # in place, for both are six bytes: a piece for each half would need sixteen times the memory
+    """Replace half surrogate pairs, which stand for names that are not UTF-8.
+
+    If they were rejected, such names would evade detection.
+    """
+    # in place, as both are six bytes: a piece for each half would need sixteen times the memory
     replaced = bytearray(body)
     for found in _PAIR_OR_HALF.finditer(body):
         if found[1] is None:
@@ -241,7 +246,7 @@ def _without_half_pairs(body: bytes) -> bytes:
 
 
 def admit(kind: Kind, events: Sequence[EventRequest]) -> Admitted:
-    """Columns of the admitted events of one kind, their positions, and the errors of the others."""
+    """Admit events of one kind: the columns, their positions, and the errors by position."""
     if kind is Kind.FLOW:
         return _flow_batch(events)  # type: ignore[arg-type]  # the caller groups by kind
     return _process_batch(events)  # type: ignore[arg-type]
@@ -295,16 +300,16 @@ def write_verdicts(
     elapsed_ms: float,
     scored_at: float,
 ) -> list[Verdict]:
-    """Write the verdicts of a batch, one an event, in order, ready to be encoded.
+    """Write one verdict for each event of a batch, in order, ready to be encoded.
 
     Args:
         batch: n events.
         groups: their verdicts; together every row once.
         explain: also return what moved the layers.
-        elapsed_ms: since the oldest of the events came.
+        elapsed_ms: since the oldest of the events arrived.
         scored_at: when the layers were called, seconds since 1970.
     """
-    shared = _Shared(event_digests(batch), _iso(scored_at), elapsed_ms)
+    shared = _Shared(event_digests(batch), timestamp(scored_at), elapsed_ms)
     if len(groups) == 1:
         return _verdicts_of(batch, groups[0], range(len(batch)), shared, explain=explain)
     placed: dict[int, Verdict] = {}
@@ -316,26 +321,27 @@ def write_verdicts(
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    """A digest of each event of a batch, and the two times that all of them share."""
+    """A digest of each event of a batch, and the two times of the batch."""
 
     digests: Sequence[str]
     scored_at: str
     elapsed_ms: float
 
 
-def _iso(at: float) -> str:
+def timestamp(at: float) -> str:
+    """Format a time, seconds since 1970, as ISO 8601 in UTC with milliseconds."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _verdicts_of(
     batch: EventBatch, verdicts: Verdicts, rows: Sequence[int], shared: _Shared, *, explain: bool
 ) -> list[Verdict]:
-    columns = [(opinion, opinion.scores.tolist()) for opinion in verdicts.layers]
-    explained = [_explained(opinion) for opinion in verdicts.layers] if explain else []
+    columns = [(layer, layer.scores.tolist()) for layer in verdicts.layers]
+    explained = [_explained(layer) for layer in verdicts.layers] if explain else []
     scores, lows, highs = verdicts.score.tolist(), verdicts.low.tolist(), verdicts.high.tolist()
     return [
-        # id, score, low and high by position: a call with more than fifteen keywords builds a dict,
-        # and is five times as slow
+        # id, score, low and high by position: a call with more than fifteen keywords builds a dict
+        # and is five times slower
         Verdict(
             batch.ids[row],
             scores[place],
@@ -348,13 +354,13 @@ def _verdicts_of(
             status=verdicts.status,
             layers=[
                 LayerAnswer(
-                    opinion.layer,
+                    layer.layer,
                     column[place],
-                    opinion.status,
-                    opinion.version,
-                    opinion.reason or opinion.notes.get(place, ""),
+                    layer.status,
+                    layer.version,
+                    layer.reason or layer.notes.get(place, ""),
                 )
-                for opinion, column in columns
+                for layer, column in columns
             ],
             elapsed_ms=shared.elapsed_ms,
             release=verdicts.release,
@@ -369,7 +375,7 @@ def _verdicts_of(
 
 
 def _explained(scores: LayerScores) -> list[list[Explanation]]:
-    """For each event the facts, then the features that moved the layer most."""
+    """For each event the facts, then the features that moved the layer's score most."""
     layer, details = scores.layer, scores.details
     facts = {name: column.tolist() for name, column in details.items() if column.dtype.kind == "U"}
     names = [name for name, column in details.items() if column.dtype.kind in "fiu"]

@@ -546,7 +546,7 @@ async def test_a_layer_that_is_switched_off_is_not_asked_and_weighs_nothing() ->
     behavior = next(one for one in verdicts.layers if one.layer == "behavior")
     assert (behavior.status, behavior.reason) == (
         LayerStatus.DISABLED,
-        "an operator switched it off",
+        "disabled by an operator",
     )
     assert world.layers["behavior"].asked == []
     assert (verdicts.coverage, verdicts.degraded) == (pytest.approx(0.6), True)

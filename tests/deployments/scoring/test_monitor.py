@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deployments.scoring.layer_client import BreakerView
 from deployments.scoring.layer_switches import LayerSwitches
 from deployments.scoring.monitor import Monitor
 from deployments.scoring.retro_spool import RetroCounts
@@ -33,7 +34,7 @@ from ensemble.verdicts import (
     Verdicts,
 )
 from tests.deployments.conftest import RecordingMeter, Told
-from tests.deployments.scoring.test_status import DOWN, FUSIONS, LIVE, Breaker, slots
+from tests.deployments.scoring.test_status import DOWN, FUSIONS, LIVE, slots
 from tests.support.pipelines import no_spool
 
 
@@ -289,7 +290,9 @@ def test_a_breaker_that_changes_is_counted(metrics: ScoringMetrics, meter: Recor
 
 
 def test_an_open_breaker_is_seen_at_every_look(monitor: Monitor, meter: RecordingMeter) -> None:
-    monitor.record(replace(view_of(), breakers={"anomaly": Breaker("half_open")}))
+    monitor.record(
+        replace(view_of(), breakers={"anomaly": BreakerView(BreakerState.HALF_OPEN, 0.0)})
+    )
 
     assert meter.word("axon_breaker_state", layer="anomaly") == "half_open"
 

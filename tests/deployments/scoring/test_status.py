@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import pytest
 from msgspec import to_builtins
 
+from deployments.scoring.layer_client import BreakerView
 from deployments.scoring.status import build_status, iso
 from deployments.web.errors import describe_code
 from ensemble import errors
 from ensemble.events import Kind
 from ensemble.fusion import Fusion
+from ensemble.guard import BreakerState
 from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.model_state import KindState, LoadFailure, SlotState
 from ensemble.runtime.release_fusion import ReleaseFusion
@@ -29,12 +31,6 @@ FUSIONS = ReleaseFusion(
 )
 LIVE = KindState(LayerStatus.LIVE, "1", since=NOW - 60)
 DOWN = KindState(LayerStatus.FALLBACK, reason="ARTIFACT_CORRUPT", since=NOW - 60, problem=FAILURE)
-
-
-@dataclass(frozen=True)
-class Breaker:
-    state: str
-    since: float = NOW - 30
 
 
 @dataclass(frozen=True)
@@ -80,14 +76,17 @@ def test_a_release_that_does_without_a_layer_is_whole() -> None:
     assert "classifier-flow@" not in str(to_builtins(view.health())["available_models"])
 
 
-@pytest.mark.parametrize("state", ["open", "half_open"])
-def test_a_layer_behind_an_open_breaker_is_not_live(state: str) -> None:
+@pytest.mark.parametrize("state", [BreakerState.OPEN, BreakerState.HALF_OPEN])
+def test_a_layer_behind_an_open_breaker_is_not_live(state: BreakerState) -> None:
     """Its slot is well, and nobody asks it: what a request finds is what counts."""
     view = build_status(
         list(LAYERS),
         slots(),
         FUSIONS,
-        breakers={"behavior": Breaker(state), "anomaly": Breaker("closed")},
+        breakers={
+            "behavior": BreakerView(state, NOW - 30),
+            "anomaly": BreakerView(BreakerState.CLOSED, NOW - 30),
+        },
         now=lambda: NOW,
     )
 

@@ -18,7 +18,7 @@ import typer
 
 from deployments.cli import app
 from deployments.config.settings import read_settings
-from deployments.scoring import wire
+from deployments.scoring import verdict_wire, wire
 from ensemble.errors import EventError
 from tests.support.contracts import management_document, scoring_document
 from tests.support.pages import (
@@ -136,11 +136,11 @@ def test_the_shown_answers_have_fields_of_an_answer() -> None:
     verdicts = [one for one in shown if "verdict" in one]
 
     assert len(verdicts) > 1
-    assert set().union(*verdicts) <= set(wire.Verdict.__struct_fields__)
+    assert set().union(*verdicts) <= set(verdict_wire.Verdict.__struct_fields__)
 
 
 def test_every_field_of_an_answer_is_explained_and_every_explained_field_exists() -> None:
-    fields = set(wire.Verdict.__struct_fields__)
+    fields = set(verdict_wire.Verdict.__struct_fields__)
     concepts = _explained(ROOT / "docs" / "concepts.md")
 
     assert concepts | {"id"} == fields

@@ -20,7 +20,7 @@ from deployments.cli.local_store import own_store
 from deployments.cli.options import JsonOption
 from deployments.cli.serve import read_arguments
 from deployments.config import Settings, Tenants, read_settings
-from deployments.scoring import wire
+from deployments.scoring import verdict_wire, wire
 from ensemble.errors import EventError, NotReplayable
 from ensemble.events import EventBatch
 from ensemble.features import event_digests
@@ -237,7 +237,7 @@ def _parse(verdict: Any) -> RecordedVerdict:  # noqa: ANN401  # of a file
     if isinstance(verdict, dict) and "verdict" in verdict and "input_sha256" not in verdict:
         raise NotReplayable("the verdict does not name its release: it is from an older Axon")
     try:
-        known = msgspec.convert(verdict, wire.Verdict)
+        known = msgspec.convert(verdict, verdict_wire.Verdict)
         layers = tuple(
             RecordedOpinion(one.layer, one.score, LayerStatus(one.status), one.version, one.reason)
             for one in known.layers

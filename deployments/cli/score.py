@@ -27,7 +27,7 @@ from deployments.cli.options import (
     is_jsonl,
 )
 from deployments.cli.progress import progress_bars
-from deployments.scoring import wire
+from deployments.scoring import verdict_wire
 from ensemble.errors import EventError, TrainingError
 from ensemble.events import EventBatch, FlowBatch
 from ensemble.sources import Block, find_source, sources
@@ -150,7 +150,7 @@ def _local_scorer(*, explain: bool) -> Scorer:
         scored_at = time.time()
         groups = ensemble.judge(batch, explain=explain)
         elapsed_ms = round((time.monotonic() - started) * 1000.0, 3)
-        answers = wire.write_verdicts(
+        answers = verdict_wire.write_verdicts(
             batch, groups, explain=explain, elapsed_ms=elapsed_ms, scored_at=scored_at
         )
         return [msgspec.to_builtins(answer) for answer in answers]

@@ -1,5 +1,5 @@
 """The application `axon`: it scores events over HTTP, and switches and reports on the layers.
 
-No face: `app.Ingress` loads Ray, so `deployments.app` imports it by file. The terminal imports
-`wire` alone, which loads neither Ray nor a model.
+There is no face: `app.Ingress` loads Ray, so `deployments.app` imports it by file. The terminal
+imports `wire` and `verdict_wire` alone, which load neither Ray nor a model.
 """

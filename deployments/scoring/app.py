@@ -21,7 +21,7 @@ from starlette.responses import Response
 
 from deployments.config import Settings, Tenants
 from deployments.observability import Meter, RayMeter
-from deployments.scoring import wire
+from deployments.scoring import verdict_wire, wire
 from deployments.scoring.examples import ATTACK, SHELL, VERDICT
 from deployments.scoring.fast_path import SCORE, FastPathApp, score_body
 from deployments.scoring.layer_client import LayerClient
@@ -149,7 +149,7 @@ class IngressApp:
                 summary="Score one event",
                 parameters=[EXPLAIN],
                 body=Body(ref("Event"), EVENTS),
-                answers={200: Answer(wire.Verdict, "The verdict", example=VERDICT)},
+                answers={200: Answer(verdict_wire.Verdict, "The verdict", example=VERDICT)},
                 errors=[*READING_ERRORS, "FEATURE_MISMATCH"],
             ),
             ScopedRoute(
@@ -161,7 +161,7 @@ class IngressApp:
                 summary="Score a batch; an invalid event gets an error in its own place",
                 parameters=[EXPLAIN],
                 body=Body(wire.BatchRequest, {"both kinds": {"events": list(EVENTS.values())}}),
-                answers={200: Answer(wire.BatchAnswer, "The verdicts, in order")},
+                answers={200: Answer(verdict_wire.BatchAnswer, "The verdicts, in order")},
                 errors=[*READING_ERRORS, "TOO_MANY_EVENTS"],
             ),
             *self._predict_routes.routes(),
@@ -221,7 +221,10 @@ class IngressApp:
                 )
 
         await asyncio.gather(*(score_kind(kind) for kind in Kind))
-        return Response(encode(wire.BatchAnswer(results, *wire.worst_of(results))), media_type=JSON)
+        return Response(
+            encode(verdict_wire.BatchAnswer(results, *verdict_wire.worst_of(results))),
+            media_type=JSON,
+        )
 
     async def _body(self, request: Request) -> bytes:
         """Read the body; Starlette's own limit responds in plain text, without a code."""
@@ -277,5 +280,5 @@ def _is_explained(request: Request) -> bool:
     return _BOOLEANS[value]
 
 
-def _row_error(event_id: str, error: EventError) -> wire.RowError:
-    return wire.RowError(event_id, ErrorBody(error.code, str(error), error.field))
+def _row_error(event_id: str, error: EventError) -> verdict_wire.RowError:
+    return verdict_wire.RowError(event_id, ErrorBody(error.code, str(error), error.field))

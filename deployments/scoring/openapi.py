@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from deployments.scoring import wire
+from deployments.scoring import verdict_wire, wire
 from deployments.scoring.predict_wire import DEFAULT_MODEL
 from deployments.web import Json, ScopedRoute, openapi_document, ref, schemas_of
 from ensemble.features.flow import FEATURE_NAMES, RECOMPUTED
@@ -49,7 +49,7 @@ def document(routes: Sequence[ScopedRoute], max_events: int, max_body_bytes: int
 
 def _schemas(routes: Sequence[ScopedRoute], max_events: int) -> Json:
     """Make the schemas of all types, with the limits that only the validation checks."""
-    schemas = schemas_of(routes, wire.FlowRequest, wire.ProcessRequest, wire.RowError)
+    schemas = schemas_of(routes, wire.FlowRequest, wire.ProcessRequest, verdict_wire.RowError)
     number = {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
     size = len(FEATURE_NAMES)
     schemas["Features"] = {

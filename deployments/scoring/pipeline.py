@@ -17,7 +17,7 @@ from typing import Any
 
 from deployments.config import Settings
 from deployments.observability import log_event
-from deployments.scoring import wire
+from deployments.scoring import verdict_wire, wire
 from deployments.scoring.batching import MicroBatcher
 from deployments.scoring.layer_client import LayerClient
 from deployments.scoring.retro_spool import RetroSpool
@@ -117,7 +117,7 @@ class TenantPipeline:
 
     async def submit(
         self, event: wire.EventRequest, tenant: str, *, explain: bool, since: float
-    ) -> wire.Verdict:
+    ) -> verdict_wire.Verdict:
         """Score one event of `tenant` in the next batch.
 
         Raises:
@@ -136,7 +136,7 @@ class TenantPipeline:
         *,
         explain: bool,
         since: float,
-    ) -> list[wire.Verdict | EventError]:
+    ) -> list[verdict_wire.Verdict | EventError]:
         """Score events of one kind; verdicts in order, an error in the place of a rejected event.
 
         Args:
@@ -156,7 +156,7 @@ class TenantPipeline:
 
     async def rescore(
         self, kind: Kind, events: Sequence[wire.EventRequest]
-    ) -> list[wire.Verdict | EventError]:
+    ) -> list[verdict_wire.Verdict | EventError]:
         """Score events again that were scored and counted before, with the active release."""
         return await self._score_events(
             kind, events, explain=False, since=time.monotonic(), is_rescore=True
@@ -214,8 +214,8 @@ class TenantPipeline:
 
     def _flush(
         self, kind: Kind, *, explain: bool
-    ) -> Callable[[Sequence[Waiting]], Awaitable[Sequence[wire.Verdict | EventError]]]:
-        async def score(waiting: Sequence[Waiting]) -> Sequence[wire.Verdict | EventError]:
+    ) -> Callable[[Sequence[Waiting]], Awaitable[Sequence[verdict_wire.Verdict | EventError]]]:
+        async def score(waiting: Sequence[Waiting]) -> Sequence[verdict_wire.Verdict | EventError]:
             events, tenants, since = zip(*waiting, strict=True)
             return await self.score_events(kind, events, tenants, explain=explain, since=since[0])
 
@@ -229,14 +229,14 @@ class TenantPipeline:
         explain: bool,
         since: float,
         is_rescore: bool = False,
-    ) -> list[wire.Verdict | EventError]:
+    ) -> list[verdict_wire.Verdict | EventError]:
         batch, places, rejected = wire.admit(kind, events)
         results: list[Any] = [rejected.get(place) for place in range(len(events))]
         if places:
             scored_at = time.time()  # the date that ages vulnerability data in the layers
             groups = await self.score(batch, explain=explain, since=since, is_rescore=is_rescore)
             elapsed_ms = round((time.monotonic() - since) * 1000.0, 3)
-            verdicts = wire.write_verdicts(
+            verdicts = verdict_wire.write_verdicts(
                 batch, groups, explain=explain, elapsed_ms=elapsed_ms, scored_at=scored_at
             )
             for place, verdict in zip(places, verdicts, strict=True):

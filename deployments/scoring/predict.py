@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from deployments.config import IngressSettings
 from deployments.observability import Meter
-from deployments.scoring import wire
+from deployments.scoring import verdict_wire, wire
 from deployments.scoring.batching import MicroBatcher
 from deployments.scoring.examples import ATTACK, BENIGN, PREDICTION
 from deployments.scoring.pipeline import TenantPipeline
@@ -291,7 +291,7 @@ def _predictions(
 ) -> list[Outcome]:
     """Write a prediction for each row: its most likely label, the first of equally likely ones."""
     best = classified.probabilities.argmax(axis=1).tolist()
-    elapsed_ms, timestamp = round(elapsed_s * 1000.0, 3), wire.timestamp(at)
+    elapsed_ms, timestamp = round(elapsed_s * 1000.0, 3), verdict_wire.timestamp(at)
     return [
         LayerCrashed(CLASSIFIER)
         if row in classified.abstained

@@ -22,7 +22,7 @@ import msgspec
 
 from deployments.host import Poller
 from deployments.observability import log_event
-from deployments.scoring import wire
+from deployments.scoring import verdict_wire, wire
 from deployments.scoring.retro_spool import RetroBatch, RetroSpool, first_verdict
 from deployments.scoring.tenants import TenantPipelines
 from deployments.web import encode
@@ -169,9 +169,9 @@ class RetroRescorer:
                 found[kind] = coverage
         return found
 
-    async def _score(self, batch: RetroBatch) -> Sequence[wire.Verdict | EventError]:
+    async def _score(self, batch: RetroBatch) -> Sequence[verdict_wire.Verdict | EventError]:
         """Score each tenant's events with that tenant's models; verdicts in order."""
-        verdicts: dict[int, wire.Verdict | EventError] = {}
+        verdicts: dict[int, verdict_wire.Verdict | EventError] = {}
         for tenant in dict.fromkeys(spooled.tenant for spooled, _ in batch.events):
             places = [
                 place for place, (spooled, _) in enumerate(batch.events) if spooled.tenant == tenant
@@ -182,7 +182,7 @@ class RetroRescorer:
         return [verdicts[place] for place in range(len(batch.events))]
 
     def _compare(
-        self, batch: RetroBatch, verdicts: Sequence[wire.Verdict | EventError]
+        self, batch: RetroBatch, verdicts: Sequence[verdict_wire.Verdict | EventError]
     ) -> _Outcome:
         findings: list[Finding] = []
         again: list[SpooledEvent] = []
@@ -203,7 +203,7 @@ class RetroRescorer:
         return _Outcome(findings, again, rejected, is_better)
 
     def _finding(
-        self, spooled: SpooledEvent, event: wire.EventRequest, verdict: wire.Verdict
+        self, spooled: SpooledEvent, event: wire.EventRequest, verdict: verdict_wire.Verdict
     ) -> Finding:
         return Finding(
             id=event.id,

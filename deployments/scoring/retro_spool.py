@@ -24,7 +24,7 @@ import msgspec
 from deployments.config import RetroSettings
 from deployments.host import Poller
 from deployments.observability import log_event
-from deployments.scoring import wire
+from deployments.scoring import verdict_wire, wire
 from ensemble.errors import EventError
 from ensemble.events import Kind
 from ensemble.retro import Finding, Findings, FirstVerdict, Reading, Spool, SpooledEvent
@@ -125,7 +125,7 @@ class RetroSpool:
         self._disk = ThreadPoolExecutor(1, "retro")
         # as of the last use of the disk
         self._counts, self._kinds = self._spool.counts, self._spool.kinds
-        self._buffer: list[tuple[float, str, wire.EventRequest, wire.Verdict]] = []
+        self._buffer: list[tuple[float, str, wire.EventRequest, verdict_wire.Verdict]] = []
         self._buffered_bytes = self._unbuffered = self._rescored = self._found = self._polls = 0
         self._journal_error = self._logged_error = ""
         self._poller = Poller(
@@ -166,7 +166,7 @@ class RetroSpool:
         self,
         tenants: Sequence[str],
         events: Sequence[wire.EventRequest],
-        verdicts: Sequence[wire.Verdict | EventError],
+        verdicts: Sequence[verdict_wire.Verdict | EventError],
     ) -> None:
         """Buffer the events that only a part of the ensemble scored. No disk access, no wait.
 
@@ -180,7 +180,7 @@ class RetroSpool:
         degraded = [
             (tenant, event, verdict)
             for tenant, event, verdict in zip(tenants, events, verdicts, strict=True)
-            if isinstance(verdict, wire.Verdict) and verdict.coverage < 1.0
+            if isinstance(verdict, verdict_wire.Verdict) and verdict.coverage < 1.0
         ]
         if not degraded:
             return
@@ -273,7 +273,7 @@ class RetroSpool:
         return result
 
     def _append(
-        self, waiting: Sequence[tuple[float, str, wire.EventRequest, wire.Verdict]]
+        self, waiting: Sequence[tuple[float, str, wire.EventRequest, verdict_wire.Verdict]]
     ) -> None:
         for start in range(0, len(waiting), EVENTS_PER_WRITE):
             self._spool.append(_spooled(*one) for one in waiting[start : start + EVENTS_PER_WRITE])
@@ -308,7 +308,7 @@ class RetroSpool:
         return self._spool.settle(batch.reading, again=again, unreadable=unreadable)
 
 
-def first_verdict(verdict: wire.Verdict) -> FirstVerdict:
+def first_verdict(verdict: verdict_wire.Verdict) -> FirstVerdict:
     """The part of a verdict that the spool stores, to compare the next verdict with it."""
     return FirstVerdict(verdict.score, VerdictLabel(verdict.verdict), verdict.coverage)
 
@@ -322,7 +322,7 @@ def _size_of(event: wire.EventRequest) -> int:
 
 
 def _spooled(
-    at: float, tenant: str, event: wire.EventRequest, verdict: wire.Verdict
+    at: float, tenant: str, event: wire.EventRequest, verdict: verdict_wire.Verdict
 ) -> SpooledEvent:
     text = _encode(event)
     return SpooledEvent(

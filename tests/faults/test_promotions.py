@@ -23,7 +23,7 @@ import pytest
 
 from deployments.cli.local_store import own_store
 from deployments.config.settings import Settings, read_settings
-from deployments.scoring import wire
+from deployments.scoring import verdict_wire, wire
 from ensemble.events import EventBatch
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.runtime.local_ensemble import LocalEnsemble
@@ -87,7 +87,7 @@ class Golden:
             )
         return self.made[release, sha256]
 
-    def opinions(self, answer: wire.Verdict) -> Sequence[LayerScores]:
+    def opinions(self, answer: verdict_wire.Verdict) -> Sequence[LayerScores]:
         """What each layer says of the event of an answer, by the release that it names."""
         key = (answer.release, answer.release_sha256, answer.id)
         if key not in self.said:
@@ -98,7 +98,7 @@ class Golden:
             ]
         return self.said[key]
 
-    def contradictions(self, answer: wire.Verdict) -> list[str]:
+    def contradictions(self, answer: verdict_wire.Verdict) -> list[str]:
         """What an answer says otherwise than the release that it names.
 
         Empty where it says the same.
@@ -145,7 +145,7 @@ class Golden:
         ]
 
 
-def _unless_silent(opinion: LayerScores, heard: wire.LayerAnswer) -> LayerScores:
+def _unless_silent(opinion: LayerScores, heard: verdict_wire.LayerAnswer) -> LayerScores:
     """What a layer says, or its silence where it was silent in the answer."""
     if heard.status in {"live", "last_good"} or not opinion.speaks:
         return opinion
@@ -210,7 +210,9 @@ def test_promotions_and_roll_backs_under_load_lose_no_request_and_mix_no_release
             )  # type: ignore[misc]
     asked = callers.between(since)
     answers = [
-        msgspec.json.decode(one.answer, type=wire.Verdict) for one in asked if one.is_answered
+        msgspec.json.decode(one.answer, type=verdict_wire.Verdict)
+        for one in asked
+        if one.is_answered
     ]
     named = Counter(answer.release for answer in answers)
     print(

@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 from deployments import cli
 from deployments.cli import console
 from deployments.cli.local_store import own_store
-from deployments.scoring import wire
+from deployments.scoring import verdict_wire, wire
 from ensemble.features.flow import FEATURE_NAMES, OTHER_DIALECTS
 from ensemble.layers.catalog import LAYERS
 from ensemble.retro.findings import Finding
@@ -523,7 +523,7 @@ def by_the_posture_of(shipped: Store, event: Event, at: float) -> Answer:
     ensemble = LocalEnsemble(lineage_of(shipped), **rules, now=lambda: at)  # type: ignore[arg-type]
     parsed = wire.parse_event(json.dumps(event).encode())
     batch, _, _ = wire.admit(wire.kind_of(parsed), [parsed])
-    (answer,) = wire.write_verdicts(
+    (answer,) = verdict_wire.write_verdicts(
         batch, ensemble.judge(batch), explain=False, elapsed_ms=1.0, scored_at=at
     )
     return msgspec.to_builtins(answer)  # type: ignore[no-any-return]

@@ -21,7 +21,7 @@ import msgspec
 import pytest
 
 from deployments.config.settings import RetroSettings
-from deployments.scoring import retro_rescorer, retro_spool, wire
+from deployments.scoring import retro_rescorer, retro_spool, verdict_wire, wire
 from deployments.scoring.retro_rescorer import RetroRescorer
 from deployments.scoring.retro_spool import RetroSpool
 from ensemble.errors import FeatureMismatch, MalformedEvent
@@ -45,7 +45,7 @@ LIMIT_S = 30.0  # a test that hangs fails after this time
 HOUR_S = 3600.0
 T0 = 1_767_225_600.0  # 2026-01-01
 LIMITS = RetroSettings(enabled=True, max_mb=4, max_age_hours=24, max_findings_mb=1)
-Answer = wire.Verdict | Exception
+Answer = verdict_wire.Verdict | Exception
 
 
 def flow(number: int) -> wire.FlowRequest:
@@ -62,9 +62,9 @@ def verdict(
     coverage: float = 0.4,
     *,
     elapsed_ms: float = 0.0,
-) -> wire.Verdict:
+) -> verdict_wire.Verdict:
     made_by = ("default/1", "0" * 64, "1" * 64, "2026-01-01T08:00:00.000Z")
-    return wire.Verdict(
+    return verdict_wire.Verdict(
         event.id,
         0.5,
         0.1,
@@ -352,7 +352,7 @@ async def test_what_turns_hostile_is_a_finding_with_its_original_time(world: Wor
             "verdict": "benign",
             "coverage": 0.4,
         }
-        assert msgspec.json.decode(found.verdict, type=wire.Verdict) == verdict(
+        assert msgspec.json.decode(found.verdict, type=verdict_wire.Verdict) == verdict(
             flow(2), "malicious", 1.0
         )
         counts = world.spool.counts()
@@ -666,7 +666,7 @@ async def test_a_second_look_that_fails_is_said_and_tried_again(
         world.ensemble.recover()
         done = asyncio.Event()
 
-        def broken(_: wire.EventRequest) -> wire.Verdict:
+        def broken(_: wire.EventRequest) -> verdict_wire.Verdict:
             raise RuntimeError("command_line=hunter2")
 
         def mended() -> None:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from deployments.scoring import wire
+from deployments.scoring import verdict_wire, wire
 from deployments.web.errors import encode
 from ensemble.errors import EventError, FeatureMismatch, MalformedEvent, TooManyEvents
 from ensemble.events import FlowBatch, Kind, ProcessBatch
@@ -534,7 +534,7 @@ def test_answers_stand_in_order_with_every_layer_and_bounds(
     events = [wire.parse_event(json.dumps(event).encode()) for event in flow_events[:9]]
     batch, _, _ = wire.admit(Kind.FLOW, events)
 
-    answers = wire.write_verdicts(
+    answers = verdict_wire.write_verdicts(
         batch, ensemble.judge(batch, explain=True), explain=True, elapsed_ms=1.5, scored_at=0.0
     )
 
@@ -556,7 +556,7 @@ def test_an_explanation_is_absent_unless_it_was_asked_for(
 ) -> None:
     batch, _, _ = wire.admit(Kind.FLOW, [wire.parse_event(json.dumps(flow_events[0]).encode())])
 
-    answer = wire.write_verdicts(
+    answer = verdict_wire.write_verdicts(
         batch, ensemble.judge(batch), explain=False, elapsed_ms=0.0, scored_at=0.0
     )[0]
 

@@ -1,19 +1,19 @@
-"""Input digests: one for each event, over exactly what the models see of it.
+"""Event digests: a SHA-256 of each event as the models read it.
 
-Events of one kind, host and admitted values have one digest, and no others have it. The caller's
-id, the dialect of names, the order of keys and what float32 rounds away leave no trace; -0.0 and
-0.0 are one number. Where the door cut a text, the digest is of what it kept.
+Two events have the same digest if and only if their kind, host and admitted values are equal. The
+caller's id, the dialect of names, the order of keys and differences below float32 precision have no
+effect; -0.0 and 0.0 are equal. If admission cut a text, the digest is that of the cut text.
 
-SHA-256 over 32 bytes that name the kind of event, then
+SHA-256 over 32 bytes that identify the kind of event, then
 - of a flow: its 78 admitted features as little-endian float32 in the order of the schema, then
   its host in UTF-8;
 - of a process start: its admitted fields and its host as one JSON object, keys sorted, without
   blanks, in ASCII.
-The 32 bytes are the SHA-256 of `axon input 1 flow <schema>` and `axon input 1 process`: kinds and
-schemas never meet.
+The 32 bytes are the SHA-256 of `axon input 1 flow <schema>` or `axon input 1 process`, so that
+digests of different kinds and schemas differ.
 
-Fit for: showing that an event is the one that a verdict is about. Unfit for: hiding an event;
-whoever guesses it can check the guess.
+Fit for: showing that a verdict is about this event. Unfit for: hiding an event, because a guess of
+the event can be checked.
 Cost: 0.8 us a flow of a batch of 1,000, 3 us a process start.
 """
 
@@ -41,9 +41,8 @@ def event_digests(batch: EventBatch) -> tuple[str, ...]:
 
 
 def _of_flows(batch: FlowBatch) -> tuple[str, ...]:
-    rows = (
-        (batch.features + np.float32(0.0)).astype("<f4", copy=False).tobytes()
-    )  # -0.0 + 0.0 is 0.0
+    features = batch.features + np.float32(0.0)  # -0.0 + 0.0 is 0.0
+    rows = features.astype("<f4", copy=False).tobytes()
     starts = range(0, len(rows), _FLOW_BYTES)
     return tuple(
         sha256(

@@ -1,16 +1,13 @@
-"""Network flows: the 78 CICFlowMeter features, by position or by name, finite or refused.
+"""Network flows: the 78 CICFlowMeter features, by position or by name, finite or rejected.
 
-Three dialects of the same extractor are in use; all are understood, whatever the blanks and the
-case:
-the 2017 release (` Total Fwd Packets`), version 4 (`Tot Fwd Pkts`) and today's master (`Total Fwd
+Three dialects of the extractor are in use. All are read, regardless of blanks and case: the 2017
+release (` Total Fwd Packets`), version 4 (`Tot Fwd Pkts`) and the current master (`Total Fwd
 Packet`).
 
-Two rates are never believed. Extractors write Infinity or NaN where the duration is 0, so `Flow
-Bytes/s` and
-`Flow Packets/s` are always recomputed from the counts, and are 0 with the flag `rates_undefined`
-where there is no duration.
-Every other value that is not finite in float32 is refused by name: an isolation forest takes a row
-of NaN for the most normal of all.
+Two given rates are ignored. Extractors write Infinity or NaN when the duration is 0, so
+`Flow Bytes/s` and `Flow Packets/s` are always recomputed from the counts. Without a duration they
+are 0, with the flag `rates_undefined`. Any other value that is not finite in float32 is rejected by
+name, because an isolation forest rates a row of NaN as the most normal of all.
 
 Source: Lashkari et al., CICFlowMeter; Sharafaldin, Lashkari, Ghorbani, "Toward generating a new
 intrusion detection dataset", ICISSP 2018.
@@ -69,11 +66,9 @@ FEATURE_NAMES: tuple[str, ...] = (
     "Idle Std", "Idle Max", "Idle Min",
 )  # fmt: skip
 
-RECOMPUTED = ("Flow Bytes/s", "Flow Packets/s")  # never believed: extractors write Infinity and NaN
-UNUSED = (
-    "Destination Port",
-    "Fwd Header Length.1",
-)  # a shortcut that gives the label away, and a repeated column
+RECOMPUTED = ("Flow Bytes/s", "Flow Packets/s")  # extractors write Infinity and NaN
+# A shortcut that reveals the label, and a repeated column.
+UNUSED = ("Destination Port", "Fwd Header Length.1")
 
 OTHER_DIALECTS: dict[str, tuple[str, ...]] = {
     "Destination Port": ("Dst Port",),
@@ -138,23 +133,20 @@ _REPEATED, _REPEATS = _POSITION["Fwd Header Length.1"], _POSITION["Fwd Header Le
 _MICROSECONDS = 1e6
 
 
-def _spoken(name: str) -> str:
+def _folded(name: str) -> str:
     return name.strip().casefold()
 
 
-_BY_SPOKEN_NAME = {
-    _spoken(spelling): _POSITION[name]
+_BY_FOLDED_NAME = {
+    _folded(spelling): _POSITION[name]
     for name in FEATURE_NAMES
     for spelling in (name, *OTHER_DIALECTS.get(name, ()))
 }
 
 
 def feature_position(name: str) -> int | None:
-    """Position of a feature in `FEATURE_NAMES`, by its name in any dialect.
-
-    None when it is no feature.
-    """
-    return _BY_SPOKEN_NAME.get(_spoken(name))
+    """Find the position in `FEATURE_NAMES` of a name in any dialect; None if it is no feature."""
+    return _BY_FOLDED_NAME.get(_folded(name))
 
 
 def used_positions() -> NDArray[np.intp]:
@@ -163,7 +155,7 @@ def used_positions() -> NDArray[np.intp]:
 
 
 def schema_sha256() -> str:
-    """Identity of this feature schema: names, order and what the door recomputes; 64 hex digits."""
+    """Identity of this feature schema: names, order and recomputed features; 64 hex digits."""
     schema = {
         "kind": "flow",
         "names": FEATURE_NAMES,
@@ -174,10 +166,10 @@ def schema_sha256() -> str:
 
 
 def in_order(features: Mapping[str, float | None]) -> list[float | None]:
-    """The 78 values of `features`, given by name in any dialect, in the order of `FEATURE_NAMES`.
+    """Sort `features`, given by name in any dialect, into the order of `FEATURE_NAMES`.
 
-    `Fwd Header Length.1` may be left out: it repeats `Fwd Header Length`, and two of the dialects
-    do not have it.
+    `Fwd Header Length.1` may be missing: it repeats `Fwd Header Length`, and two of the dialects do
+    not have it.
 
     Raises:
         FeatureMismatch: a feature is unknown, given twice or missing; the first one is named.
@@ -204,13 +196,13 @@ def in_order(features: Mapping[str, float | None]) -> list[float | None]:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """What passed the door, and what did not.
+    """Result of the admission of flows.
 
     Attributes:
-        rows: positions of the admitted events among those that came, int (m,).
+        rows: positions of the admitted flows in the input, int (m,).
         features: float32 (m, 78), finite, read-only.
-        flags: row of `features` -> what was noticed.
-        refused: position among those that came -> why.
+        flags: row of `features` -> remarks.
+        refused: position in the input -> error.
     """
 
     rows: NDArray[np.intp]
@@ -220,16 +212,18 @@ class Admitted:
 
 
 def admit(values: Sequence[Sequence[float | None]] | NDArray[np.float64]) -> Admitted:
-    """Check flows at the door, all at once; a bad one spoils only itself.
+    """Validate flows, all at once; an invalid flow is rejected alone.
 
     Args:
         values: (n, 78) in the order of `FEATURE_NAMES`; None and NaN mean "not a number".
     """
     table = np.array(values, dtype=np.float64).reshape(-1, len(FEATURE_NAMES))  # None becomes NaN
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # values that are not finite are rejected below
         features = table.astype(np.float32)
-        # rates come from the float32 counts, as whoever reads the features sees them: a flow that
-        # passed the door passes it unchanged
+        # Rates are computed from the float32 counts, so that admitting admitted features again
+        # changes nothing.
         duration = features[:, _DURATION].astype(np.float64)
         has_duration = duration > 0
         seconds = np.where(has_duration, duration, 1.0) / _MICROSECONDS
@@ -255,7 +249,7 @@ def admit(values: Sequence[Sequence[float | None]] | NDArray[np.float64]) -> Adm
 
 def _refusal(values: NDArray[np.float64], is_finite: NDArray[np.bool_]) -> FeatureMismatch:
     lost = np.flatnonzero(~is_finite).tolist()
-    wrong = [i for i in lost if i not in _RATES] or lost  # a rate is only ever wrong by its counts
+    wrong = [i for i in lost if i not in _RATES] or lost  # a rate is wrong only through its counts
     return FeatureMismatch(
         f"features.{FEATURE_NAMES[wrong[0]]}",
         f"must be a finite float32 number, not {values[wrong[0]]:g}",

@@ -1,10 +1,8 @@
-"""Flow features on one scale: heavy tails tamed, benign traffic centred, outliers held in bounds.
+"""Scaler of flow features: logarithm, centring on benign traffic, and a limit for outliers.
 
-Byte counts and durations span nine decades. `sign(x) * log(1 + |x|)` keeps the order and the sign
-and makes decades steps; then
-each feature is centred and divided by its spread among benign flows; then it is cut, so that one
-absurd value is strange
-but cannot drown the other 75.
+Byte counts and durations span nine decades. `sign(x) * log(1 + |x|)` preserves order and sign and
+turns decades into equal steps. Each feature is then centred and divided by its spread among benign
+flows, and clipped, so that one absurd value is anomalous but does not dominate the other 75.
 """
 
 from __future__ import annotations
@@ -24,13 +22,13 @@ __all__ = ["FlowScaler"]
 
 @dataclass(frozen=True, slots=True)
 class FlowScaler:
-    """What a layer needs to put flows on its scale.
+    """Scaler of flows, fitted on benign traffic.
 
     Attributes:
-        positions: int (d,), which of the 78 features are read, rising.
-        centre: float32 (d,), of the tamed features among benign flows.
-        spread: float32 (d,), likewise, > 0.
-        limit: scaled values are cut at +-limit.
+        positions: int (d,), positions of the used features among the 78, rising.
+        centre: float32 (d,), mean of the `tame` features of benign flows.
+        spread: float32 (d,), their standard deviation, > 0.
+        limit: scaled values are clipped at +-limit.
     """
 
     positions: NDArray[np.intp]
@@ -67,13 +65,13 @@ class FlowScaler:
 
     @classmethod
     def fit(cls, benign: NDArray[np.float32], *, limit: float, least_spread: float) -> Self:
-        """A scaler for the features that shipped models read.
+        """Fit a scaler of the features that shipped models read.
 
         Args:
             benign: float32 (n, 78).
-            limit: where scaled values are cut.
-            least_spread: in tamed units; a feature that varies less in training counts as
-                constant and keeps its own unit.
+            limit: scaled values are clipped at +-limit.
+            least_spread: after `tame`; a feature with less spread counts as constant and is not
+                divided.
         """
         positions = used_positions()
         tamed = tame(benign[:, positions]).astype(np.float64)
@@ -85,11 +83,11 @@ class FlowScaler:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the features read, in order."""
+        """Names of the used features, in order."""
         return tuple(FEATURE_NAMES[i] for i in self.positions)
 
     def scale(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scaled features, float32 (n, d), each in [-limit, limit].
+        """Scale features: float32 (n, d), each in [-limit, limit].
 
         `features` is float32 (n, 78), finite.
         """
@@ -112,10 +110,10 @@ class FlowScaler:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], limit: object) -> Self:
-        """The scaler of a bundle.
+        """Build the scaler from a bundle.
 
         Raises:
-            ArtifactIncompatible: an array is missing or cannot be.
+            ArtifactIncompatible: an array is missing or impossible.
         """
         try:
             positions, centre, spread = (

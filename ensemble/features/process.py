@@ -1,18 +1,16 @@
-r"""Process starts: one name for one program, and what a command line looks like as numbers.
+r"""Process starts: normalized program names, and command lines as numbers.
 
-A program is called by its bare image name: `C:\Windows\System32\CMD.EXE`, `"cmd.exe"` and `cmd.exe
-` are one process; Unix
-names keep their case. A command line is measured, never understood: length, mixture of characters,
-the longest word, the
-longest stretch that looks like base64, and how surprising this child is under this parent.
+A program is identified by its image name: `C:\Windows\System32\CMD.EXE`, `"cmd.exe"` and `cmd.exe`
+with a trailing blank are one program. Unix names are case-sensitive. A command line is measured,
+not parsed: its length, its mixture of characters, the longest word, the longest run that resembles
+base64, and how surprising the child is under its parent.
 
-Nothing is refused here. A command line over 32 KiB and a name over 256 bytes are cut, flagged and
-scored: to refuse an event
-for its length would be a way not to be scored. Cost: a few array passes over the bytes of all
-command lines together.
+Nothing is rejected here. A command line over 32 KiB and a name over 256 bytes are cut, flagged and
+scored: otherwise an attacker could avoid a score by length. Cost: a few array passes over the bytes
+of all command lines together.
 Source: length, entropy and character shares as in Hendler, Kels, Rubin, "Detecting malicious
-PowerShell commands using deep
-neural networks", ASIACCS 2018, and Bohannon, Holmes, "Revoke-Obfuscation", 2017.
+PowerShell commands using deep neural networks", ASIACCS 2018, and Bohannon, Holmes,
+"Revoke-Obfuscation", 2017.
 """
 
 from __future__ import annotations
@@ -41,7 +39,7 @@ __all__ = [
 ]
 
 MAX_COMMAND_LINE_BYTES = 32 * 1024  # DESIGN section 4; Windows itself allows 32,767 characters
-MAX_NAME_BYTES = 256  # DESIGN section 4; of a name, parent, user and host alike
+MAX_NAME_BYTES = 256  # DESIGN section 4; for names, parents, users and hosts
 
 FEATURE_NAMES: tuple[str, ...] = (
     "length",  # log(1 + bytes)
@@ -49,42 +47,25 @@ FEATURE_NAMES: tuple[str, ...] = (
     "digit_share",
     "upper_share",
     "special_share",  # printable ASCII that is neither letter, digit nor blank
-    "escape_share",  # ^ ` % $ and quotes: what obfuscation is made of
+    "escape_share",  # ^ ` % $ and quotes, which obfuscation uses
     "non_ascii_share",
     "arguments",  # log(1 + words after the first)
     "longest_word",  # log(1 + bytes)
     # log(1 + bytes) of the longest run of 24 or more with upper case, lower case and digits
     "longest_base64_run",
-    # nats, -log P(child | parent) from a learnt table; 0 where no parent was given
+    # nats, -log P(child | parent) from a trained table; 0 without a parent
     "parent_surprisal",
 )
 
-FEATURE_LIMITS: tuple[float, ...] = (
-    10.4,
-    8.0,
-    1.0,
-    1.0,
-    1.0,
-    1.0,
-    1.0,
-    9.7,
-    10.4,
-    10.4,
-    12.0,
-)  # each runs from 0 to about this
+# Approximate maximum of each feature; the minimum is 0.
+FEATURE_LIMITS: tuple[float, ...] = (10.4, 8.0, 1.0, 1.0, 1.0, 1.0, 1.0, 9.7, 10.4, 10.4, 12.0)
 
 LEAST_BASE64_RUN = 24  # bytes; shorter mixtures are version numbers and names
-BYTES_AT_ONCE = (
-    1 << 20
-)  # of command lines measured together: bounds the memory of a batch of long ones
+# Bytes of command lines that are measured together: bounds the memory of a batch of long ones.
+BYTES_AT_ONCE = 1 << 20
 
-_WINDOWS_SUFFIXES = (
-    ".exe",
-    ".com",
-    ".scr",
-    ".bat",
-    ".cmd",
-)  # names that only Windows gives, and Windows folds case
+# Suffixes of Windows alone, whose file names are case-insensitive.
+_WINDOWS_SUFFIXES = (".exe", ".com", ".scr", ".bat", ".cmd")
 _DIGIT, _UPPER, _LOWER, _SPECIAL, _ESCAPE, _BLANK, _NON_ASCII, _BASE64 = (
     1 << bit for bit in range(8)
 )
@@ -100,8 +81,8 @@ def _byte_classes() -> NDArray[np.uint8]:
         _ESCAPE: b"^`%$'\"",
         _BLANK: b" \t\r\n\v\f\0",
         _NON_ASCII: bytes(range(128, 256)),
-        _BASE64: bytes(c for c in range(128) if chr(c).isalnum())
-        + b"+=",  # without "/": a Unix path is no secret
+        # Without "/", or a Unix path would count.
+        _BASE64: bytes(c for c in range(128) if chr(c).isalnum()) + b"+=",
     }
     classes = np.zeros(256, np.uint8)
     for bit, some in members.items():
@@ -131,16 +112,17 @@ def schema_sha256() -> str:
 
 
 def admit(events: Sequence[ProcessEvent], ids: Sequence[str] = ()) -> ProcessBatch:
-    """Columns of `events` with what is too long cut, and a flag for every cut.
+    """Build the columns of `events`; values that are too long are cut, with a flag.
 
-    A command line keeps its beginning; a name keeps its end, where the image name of a path is.
+    A command line is cut at the end. A name is cut at the beginning, because the image name is at
+    the end of a path.
 
     Args:
-        events: as they came.
-        ids: one an event, or none at all.
+        events: process starts.
+        ids: one for each event, or empty.
 
     Returns:
-        The batch; `flags` holds `command_line_cut` and `name_cut` for the rows concerned.
+        The batch, with the flags `command_line_cut` and `name_cut`.
     """
     flags: dict[int, tuple[str, ...]] = {}
     columns: list[ProcessEvent] = []
@@ -169,9 +151,9 @@ def admit(events: Sequence[ProcessEvent], ids: Sequence[str] = ()) -> ProcessBat
 
 
 def image_name(path: str) -> str:
-    r"""The bare name of a program: the last part of its path, lower case for Windows programs.
+    r"""Image name of a program: the last part of its path, in lower case for Windows programs.
 
-    `C:\Tools\PsExec.EXE` -> `psexec.exe`; `/usr/bin/Xvfb` -> `Xvfb`; "" where there is no name.
+    `C:\Tools\PsExec.EXE` -> `psexec.exe`; `/usr/bin/Xvfb` -> `Xvfb`; "" without a name.
     """
     is_windows = "\\" in path
     last = path.replace("\\", "/").strip(" \t\r\n\"'").rstrip("/").rpartition("/")[2]
@@ -181,7 +163,7 @@ def image_name(path: str) -> str:
 
 
 def image_names(paths: Iterable[str]) -> list[str]:
-    """`image_name` of each path. Each distinct path is parsed once."""
+    """Image name of each path; each distinct path is parsed once."""
     parsed: dict[str, str] = {}
     names: list[str] = []
     for path in paths:
@@ -193,7 +175,7 @@ def image_names(paths: Iterable[str]) -> list[str]:
 
 
 def has_command_line(batch: ProcessBatch) -> NDArray[np.bool_]:
-    """Which events have a command line to measure, bool (n,)."""
+    """Whether each event has a command line, bool (n,)."""
     return np.array([bool(line.strip()) for line in batch.command_lines], np.bool_)
 
 
@@ -203,13 +185,13 @@ def command_line_features(
     """Feature vector of each command line.
 
     Args:
-        command_lines: n strings; what is beyond `MAX_COMMAND_LINE_BYTES` is not read.
-        parent_surprisal: float (n,), nats, finite; the table it comes from is learnt, so the
-            caller brings it.
+        command_lines: n strings; bytes after `MAX_COMMAND_LINE_BYTES` are ignored.
+        parent_surprisal: float (n,), nats, finite; given by the caller, because its table is
+            trained.
 
     Returns:
-        float32 (n, d), finite, in the order of `FEATURE_NAMES`; an empty line is a row of zeros but
-        for the last column.
+        float32 (n, d), finite, in the order of `FEATURE_NAMES`; for an empty line, zeros except for
+        the last column.
     """
     lines = [
         line.encode("utf-8", "surrogatepass")[:MAX_COMMAND_LINE_BYTES] for line in command_lines
@@ -231,18 +213,16 @@ def command_line_features(
 def _measured(lines: list[bytes], sizes: NDArray[np.int64]) -> NDArray[np.float64]:
     """All features but the last, float64 (n, d - 1)."""
     n = len(lines)
-    text = np.frombuffer(
-        b" ".join(lines) + b" ", np.uint8
-    )  # a blank ends every line, so that no run reaches into the next
+    # A blank ends every line, so that no run continues into the next.
+    text = np.frombuffer(b" ".join(lines) + b" ", np.uint8)
     row_of_byte = np.repeat(np.arange(n), sizes + 1)
     histogram = np.bincount(row_of_byte * 256 + text, minlength=n * 256).reshape(n, 256)
-    histogram[:, ord(" ")] -= 1  # the blank that ended the line was ours
+    histogram[:, ord(" ")] -= 1  # the added blank does not count
     size = np.maximum(sizes, 1)
     share = histogram / size[:, None]
     entropy = -(share * np.log2(np.where(share > 0, share, 1.0))).sum(axis=1)
-    shares = {
-        bit: (histogram @ member) / size for bit, member in _IN_CLASS.items()
-    }  # integers: exact, whatever the batch
+    # Integer products: exact in any batch.
+    shares = {bit: (histogram @ member) / size for bit, member in _IN_CLASS.items()}
     classes = _CLASS_OF_BYTE[text]
     words, word_lengths, _ = _runs((classes & _BLANK) == 0, row_of_byte)
     base64_rows, base64_lengths, spans = _runs((classes & _BASE64) != 0, row_of_byte)
@@ -268,13 +248,12 @@ def _measured(lines: list[bytes], sizes: NDArray[np.int64]) -> NDArray[np.float6
 def _runs(
     inside: NDArray[np.bool_], row_of_byte: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Callable[[NDArray[np.bool_]], NDArray[np.int64]]]:
-    """Unbroken stretches of `inside`.
+    """Find the runs of `inside`.
 
-    Row of each, its length, and a function that counts members of a class in each.
+    Returns the row of each, its length, and a function that counts the members of a class in each.
     """
-    edges = np.diff(
-        inside.astype(np.int8), prepend=0
-    )  # the last byte is a blank of ours: every run ends
+    # The last byte is an added blank, so that every run ends.
+    edges = np.diff(inside.astype(np.int8), prepend=0)
     begins, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
 
     def members(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -285,7 +264,7 @@ def _runs(
 
 
 def _longest(rows: NDArray[np.int64], lengths: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """Greatest length of each row, 0 where it has none; int64 (n,)."""
+    """Greatest length of each row, int64 (n,); 0 for a row without any."""
     longest = np.zeros(n, np.int64)
     np.maximum.at(longest, rows, lengths)
     return longest

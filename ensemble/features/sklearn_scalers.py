@@ -1,11 +1,10 @@
-"""Flow features on the scale of somebody else's model: what scikit-learn's scalers do, as arrays.
+"""The scalers of scikit-learn as plain arrays, for imported models of flows.
 
-    scaled = (power(x) - centre) / spread,  cut at +-limit
+    scaled = (power(x) - centre) / spread,  clipped at +-limit
 
-Standard, min-max and robust scaling are this without a power; a power transform is this with one
-(Yeo-Johnson's, which goes on through 0).
-`scaler_of` gives whichever scaler the arrays of a bundle hold. Cost: a few array passes, all in
-float64.
+Standard, min-max and robust scaling have no power. The power transform is that of Yeo and Johnson,
+which is continuous through 0. `scaler_of` reads the scaler of a bundle, of either kind.
+Cost: a few array passes, all in float64.
 
 Source: Yeo, Johnson, "A new family of power transformations to improve normality or symmetry",
 Biometrika 87(4), 2000, equation 2.1.
@@ -32,15 +31,15 @@ _ARRAYS = ("positions", "centre", "spread", "powers")
 
 @dataclass(frozen=True, slots=True)
 class PlainScaler:
-    """A scaler that was fitted elsewhere.
+    """Scaler that was fitted by scikit-learn.
 
     Attributes:
-        positions: int (d,), which of the 78 features are read, each once, in the order of the
-            model.
+        positions: int (d,), positions of the used features among the 78, each once, in the order of
+            the model.
         centre: float64 (d,).
         spread: float64 (d,), > 0.
         powers: float64 (d,), lambda of Yeo and Johnson; 1 leaves a feature as it is.
-        limit: scaled values are cut at +-limit, so that float32 arithmetic behind it stays finite.
+        limit: scaled values are clipped at +-limit, so that later float32 arithmetic stays finite.
     """
 
     positions: NDArray[np.intp]
@@ -75,17 +74,17 @@ class PlainScaler:
 
     @classmethod
     def identity(cls, positions: NDArray[np.intp]) -> Self:
-        """Nothing is scaled: the model reads the features as they are."""
+        """Make a scaler that changes nothing, for a model that reads raw features."""
         d = positions.size
         return cls(positions, np.zeros(d), np.ones(d), np.ones(d), float(np.finfo(np.float32).max))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the features read, in the order of the model."""
+        """Names of the used features, in the order of the model."""
         return tuple(FEATURE_NAMES[i] for i in self.positions)
 
     def scale(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scaled features, float32 (n, d), each in [-limit, limit].
+        """Scale features: float32 (n, d), each in [-limit, limit].
 
         `features` is float32 (n, 78), finite.
         """
@@ -112,10 +111,10 @@ class PlainScaler:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], limit: object) -> Self:
-        """The scaler of a bundle.
+        """Build the scaler from a bundle.
 
         Raises:
-            ArtifactIncompatible: an array is missing or cannot be.
+            ArtifactIncompatible: an array is missing or impossible.
         """
         if missing := [name for name in _ARRAYS if f"scaler.{name}" not in arrays]:
             raise _wrong("positions, centre, spread and powers", f"no {missing[0]}")
@@ -130,17 +129,17 @@ Scaler = FlowScaler | PlainScaler
 
 
 def scaler_of(arrays: Mapping[str, NDArray[Any]], config: Mapping[str, Any]) -> Scaler:
-    """The scaler of a bundle: ours, unless its configuration says that it came from elsewhere.
+    """Build the scaler from a bundle: Axon's own, unless the configuration names the plain one.
 
     Raises:
-        ArtifactIncompatible: an array is missing or cannot be.
+        ArtifactIncompatible: an array is missing or impossible.
     """
     kind = PlainScaler if config.get("scaling") == PLAIN else FlowScaler
     return kind.from_arrays(arrays, config.get("limit"))
 
 
 def yeo_johnson(values: NDArray[np.float64], powers: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Power transform of each column.
+    """Apply the power transform to each column.
 
     `values` is (n, d), finite, `powers` is (d,). Infinite where float64 overflows.
     """
@@ -150,10 +149,7 @@ def yeo_johnson(values: NDArray[np.float64], powers: NDArray[np.float64]) -> NDA
 
 
 def _grown(steps: NDArray[np.float64], powers: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`((1 + |x|) ** power - 1) / power` of log(1 + |x|).
-
-    Its limit, the logarithm, where the power is 0.
-    """
+    """`((1 + |x|) ** power - 1) / power`, given log(1 + |x|); its limit, the logarithm, at 0."""
     safe = np.where(powers == 0, 1.0, powers)
     return np.where(powers == 0, steps, np.expm1(steps * safe) / safe)
 

@@ -1,8 +1,8 @@
-"""Tabular features: numbers by name in, a matrix out. A bad row is refused alone.
+"""Tabular features: numbers by name become a matrix; an invalid row is rejected alone.
 
-Who trains a tabular detector declares what it reads, in order; nothing is guessed from what happens
-to come. A feature that a row does not have is refused by name, unless the caller says that missing
-means 0. What a row has beyond the declared features is passed over.
+A tenant that trains a tabular detector declares its features, in order; none are inferred from the
+rows. A row without one of the features is rejected, unless the caller chose that missing means 0.
+Other fields of a row are ignored.
 """
 
 from __future__ import annotations
@@ -30,16 +30,14 @@ __all__ = [
     "schema_sha256",
 ]
 
-LEAST_FEATURES, MOST_FEATURES = (
-    3,
-    64,
-)  # fewer is a threshold, not a detector; more is a table that the isolation forest is blind in
-LONGEST_NAME = 64  # characters; the names are signed with the model, and its manifest is a page
+LEAST_FEATURES = 3  # with fewer, a threshold is better than a detector
+MOST_FEATURES = 64  # with more, an isolation forest finds little
+LONGEST_NAME = 64  # characters; the names are in the signed manifest, which is kept short
 NETWORK_FEATURES = ("bytes_transferred", "packet_count", "connection_duration")  # S4-09
 
 
 class Missing(StrEnum):
-    """What becomes of a row without a feature."""
+    """Treatment of a row in which a feature is missing."""
 
     REFUSE = "refuse"
     ZERO = "zero"
@@ -47,13 +45,13 @@ class Missing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AdmittedRows:
-    """What passed the door, and what did not.
+    """Result of the admission of rows.
 
     Attributes:
-        rows: positions of the admitted rows among those that came, int (m,).
+        rows: positions of the admitted rows in the input, int (m,).
         values: float64 (m, d), finite, read-only, in the declared order.
-        refused: position among those that came -> why.
-        filled: values of admitted rows that were missing and count as 0.
+        refused: position in the input -> error.
+        filled: number of missing values in admitted rows that count as 0.
     """
 
     rows: NDArray[np.intp]
@@ -63,11 +61,11 @@ class AdmittedRows:
 
 
 def declared(features: Sequence[str]) -> tuple[str, ...]:
-    """`features`, once they are names that a detector may read.
+    """Validate the names of declared features.
 
     Raises:
-        FeatureMismatch: too few, too many, one twice, or one that is no printable name of 64
-            characters or less.
+        FeatureMismatch: too few, too many, a repeated name, or a name that is not 1 to 64 printable
+            characters.
     """
     names = tuple(features)
     if not LEAST_FEATURES <= len(names) <= MOST_FEATURES:
@@ -104,19 +102,19 @@ def schema_sha256(features: Sequence[str]) -> str:
 def admit_rows(
     rows: Sequence[Mapping[str, Any]], features: Sequence[str], missing: Missing
 ) -> AdmittedRows:
-    """Check rows at the door, a column at a time.
+    """Validate rows, column by column; an invalid row is rejected alone.
 
     Args:
-        rows: feature -> value; n of them.
-        features: as `declared` gave them, d of them.
-        missing: what a feature means that a row does not have, or has as null.
+        rows: n mappings of feature -> value.
+        features: d names, as returned by `declared`.
+        missing: treatment of a feature that is absent or null.
     """
     table = np.zeros((len(rows), len(features)))
     wrong: dict[int, FeatureMismatch] = {}
     filled = np.zeros(len(rows), np.intp)
     for column, name in enumerate(features):
         values = [row.get(name) for row in rows]
-        if set(map(type, values)) <= {float, int}:  # bool is no number here
+        if set(map(type, values)) <= {float, int}:  # bool does not count as a number
             table[:, column], odd = _numbers(values)
         else:
             odd = np.zeros(len(rows), bool)
@@ -143,12 +141,12 @@ def admit_rows(
 def _numbers(values: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     try:
         column = np.array(values, np.float64)
-    except OverflowError:  # a whole number that no float can hold
+    except OverflowError:  # an integer beyond the range of float
         column = np.array([_number(value) for value in values])
     return column, ~np.isfinite(column)
 
 
-def _number(value: Any) -> float:  # noqa: ANN401  # a float or an int, of whatever length
+def _number(value: Any) -> float:  # noqa: ANN401  # a float or an int of any length
     try:
         return float(value)
     except OverflowError:
@@ -161,9 +159,9 @@ def _refusal(row: int, name: str, value: object) -> FeatureMismatch:
         return FeatureMismatch(field, "is missing")
     if type(value) in (float, int):
         return FeatureMismatch(field, "must be finite")
-    return FeatureMismatch(field, f"must be a number, not {_spoken(value)}")
+    return FeatureMismatch(field, f"must be a number, not {_type_name(value)}")
 
 
-def _spoken(value: object) -> str:
+def _type_name(value: object) -> str:
     kinds = {bool: "true or false", str: "text", list: "a list", dict: "an object"}
     return kinds.get(type(value), "something else")

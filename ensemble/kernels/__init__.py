@@ -1,1 +1,1 @@
-"""Algorithms on plain arrays; one method a file."""
+"""Kernels: algorithms on plain arrays, one method a file."""

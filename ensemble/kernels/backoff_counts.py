@@ -1,20 +1,18 @@
-"""Backed-off counts: how probable is a name here, when little has been seen here?
+"""Backed-off counts: the probability of a name in a place with few observations.
 
-A place with few observations borrows from the wider place around it, and the wider from everyone.
-How much it borrows it learns from itself: a place that has shown t different names in n
-observations gives the share t / (n + t) to its wider place. A place where every start was a new
-program expects new programs; one that ran the same three for years does not.
+A place with few observations backs off to the wider place around it, and that to everyone. The
+share of the wider place follows from the counts: with t different names in n observations it is
+t / (n + t). A place where every start was a new program expects new programs; one that ran the same
+three for years does not.
 
-    P(name | everyone) = (c + t / (V + 1)) / (n + t)          V names, and one slot for all that
-    nobody ever ran
+    P(name | everyone) = (c + t / (V + 1)) / (n + t)    V names, and one slot for all unknown names
     P(name | place)    = (c + t * P(name | wider place)) / (n + t)
 
 Fit for: categories with a long tail. Unfit for: order, or time. Cost: one binary search a level,
-over whole columns.
+over entire columns.
 Source: Witten, Bell, "The zero-frequency problem", IEEE Transactions on Information Theory 37(4),
-1991, method C; as
-interpolation: Chen, Goodman, "An empirical study of smoothing techniques for language modeling",
-1998, section 2.
+1991, method C; as interpolation: Chen, Goodman, "An empirical study of smoothing techniques for
+language modeling", 1998, section 2.
 """
 
 from __future__ import annotations
@@ -36,17 +34,18 @@ MAX_COUNT = 1 << 40  # sums of counts stay exact in float64 and far from overflo
 
 @dataclass(frozen=True, slots=True)
 class BackedOffCounts:
-    """Counts of V names in k places; place 0 is everyone, and places back off through one other.
+    """Counts of V names in k places.
 
-    A name that was never seen has the id V. It owns its arrays: they are read-only once here.
+    Place 0 is everyone; other places back off to it, directly or through one other place. The id V
+    stands for any unknown name. The arrays become read-only.
 
     Attributes:
         wider: int64 (k,), the place around each place, always a smaller id; 0 for place 0.
-        keys: int64 (m,), strictly rising, place * (V + 1) + name; only pairs that were seen.
+        keys: int64 (m,), strictly rising, place * (V + 1) + name; only observed pairs.
         counts: int64 (m,), observations of each pair, at least 1.
         n_names: V.
         observations: float64 (k,), sum of the counts of each place; derived.
-        different: float64 (k,), different names seen in each place; derived.
+        different: float64 (k,), number of different names in each place; derived.
     """
 
     wider: NDArray[np.int64]
@@ -71,13 +70,13 @@ class BackedOffCounts:
             )
         if self.keys.ndim != 1 or self.keys.shape != self.counts.shape or not self.keys.size:
             raise _wrong(
-                "one count for each key, one at least",
+                "one count for each key, at least one",
                 f"shapes {self.keys.shape} and {self.counts.shape}",
             )
         if self.keys[0] < 0 or (np.diff(self.keys) <= 0).any() or self.keys[-1] >= places * stride:
             raise _wrong(f"rising keys below {places * stride}", "others")
         if (self.keys % stride == self.n_names).any():
-            raise _wrong("no count of the name never seen", "one")
+            raise _wrong("no count of the unknown name", "one")
         if self.counts.min() < 1 or self.counts.max() > MAX_COUNT:
             raise _wrong(
                 f"counts from 1 to {MAX_COUNT}", f"{self.counts.min()} to {self.counts.max()}"
@@ -100,12 +99,12 @@ class BackedOffCounts:
         names: NDArray[np.int64],
         n_names: int,
     ) -> Self:
-        """Counts of observations.
+        """Count observations.
 
         Args:
             wider: as the attribute.
-            places: int (r,), place of each observation; one start is an observation in each of
-                its places, so it comes once for each.
+            places: int (r,), place of each observation; a start is one observation in each of its
+                places.
             names: int (r,), name of each observation, below `n_names`.
             n_names: V.
         """
@@ -115,7 +114,7 @@ class BackedOffCounts:
         return cls(wider, keys, counts.astype(np.int64), n_names)
 
     def count(self, places: NDArray[np.int64], names: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Observations of each (place, name), float64 (n,); 0 for a pair never seen."""
+        """Observations of each (place, name), float64 (n,); 0 for an unobserved pair."""
         wanted = places * (self.n_names + 1) + names
         at = np.minimum(np.searchsorted(self.keys, wanted), self.keys.size - 1)
         return np.where(self.keys[at] == wanted, self.counts[at], 0).astype(np.float64)
@@ -123,11 +122,11 @@ class BackedOffCounts:
     def probability(
         self, places: NDArray[np.int64], names: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """P(name | place) of each pair, float64 (n,), in (0, 1); over V + 1 names it sums to 1.
+        """P(name | place) of each pair, float64 (n,), in (0, 1); it sums to 1 over V + 1 names.
 
         Args:
             places: int (n,), each in [0, k).
-            names: int (n,), each in [0, V]; V is the name never seen.
+            names: int (n,), each in [0, V]; V is any unknown name.
         """
         everyone = np.zeros_like(places)
         uniform = self.different[EVERYONE] / (self.n_names + 1)
@@ -149,11 +148,11 @@ class BackedOffCounts:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], n_names: int) -> Self:
-        """The counts of a bundle.
+        """Build the counts from a bundle.
 
         Raises:
-            ArtifactIncompatible: an array is missing or no integers, or its ids and counts
-                cannot be.
+            ArtifactIncompatible: an array is missing or not of integers, or has impossible ids or
+                counts.
         """
         missing = {"wider", "keys", "counts"} - arrays.keys()
         if missing:

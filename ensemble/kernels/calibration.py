@@ -1,15 +1,15 @@
 """Calibration: raw score of a layer to log-odds of hostile, monotone, at one reference prior.
 
 Every layer measures in its own unit (isolation depth, reconstruction error, logit). A calibration
-turns that into evidence that can be pooled: log-odds of hostile, as if 1 % of all events were
-hostile, cut at +-6 so that no layer can shout another down. It is a monotone line through knots,
-straight beyond the last knots until it meets the cut.
+turns it into evidence that can be pooled: log-odds of hostile, as if 1 % of all events were
+hostile, clipped at +-6 so that no layer dominates the others. It is a monotone line through knots,
+extended in a straight line beyond the last knots until it is clipped.
 
 Fit for: scores with a few hundred out-of-sample benign events. Unfit for: learning a shape from ten
 rows.
 Source: Niculescu-Mizil, Caruana, "Predicting good probabilities with supervised learning", ICML
-2005 (why to calibrate);
-Elkan, "The foundations of cost-sensitive learning", IJCAI 2001 (theorem 2: changing the prior).
+2005 (why to calibrate); Elkan, "The foundations of cost-sensitive learning", IJCAI 2001 (theorem 2:
+changing the prior).
 """
 
 from __future__ import annotations
@@ -25,25 +25,22 @@ from ensemble.errors import ArtifactIncompatible
 
 __all__ = ["LOG_ODDS_LIMIT", "PRIOR_LOG_ODDS", "Calibration", "Surprise", "log_odds", "probability"]
 
-REFERENCE_PRIOR = 0.01  # DESIGN section 4: the training data is 87 % hostile, the world is not
+REFERENCE_PRIOR = (
+    0.01  # DESIGN section 4: 87 % of the training data is hostile, unlike live traffic
+)
 PRIOR_LOG_ODDS = float(np.log(REFERENCE_PRIOR / (1 - REFERENCE_PRIOR)))  # -4.595
-STEEPEST = 1e12  # log-odds for one unit of raw score; steeper, and rounding decides
+STEEPEST = 1e12  # log-odds for one unit of raw score; above it, rounding would decide
 LOG_ODDS_LIMIT = 6.0  # DESIGN section 4: p in [0.0025, 0.9975]
 
 
 def probability(log_odds_of_hostile: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Log-odds to probability, elementwise; safe for any finite input."""
-    logistic: NDArray[np.float64] = 0.5 * (
-        1.0 + np.tanh(0.5 * log_odds_of_hostile)
-    )  # without overflow
+    """Convert log-odds to probabilities, elementwise; without overflow for any finite input."""
+    logistic: NDArray[np.float64] = 0.5 * (1.0 + np.tanh(0.5 * log_odds_of_hostile))
     return logistic
 
 
 def log_odds(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probability to log-odds, elementwise, cut at +-6.
-
-    The inverse of `probability` inside the cut.
-    """
+    """Convert probabilities to log-odds, elementwise, clipped at +-6."""
     edge = probability(np.array([LOG_ODDS_LIMIT]))[0]
     inside = np.clip(scores, 1.0 - edge, edge)
     odds: NDArray[np.float64] = np.clip(
@@ -54,41 +51,45 @@ def log_odds(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """A monotone line through knots.
+    """Monotone line through knots, from raw scores to log-odds.
 
     Attributes:
-        raw: float64 (k,), strictly rising, k >= 2; a layer's raw scores, higher is worse.
-        log_odds: float64 (k,), never falling; log-odds of hostile at the reference prior.
+        raw: float64 (k,), strictly rising, k >= 2; raw scores of a layer, higher is worse.
+        log_odds: float64 (k,), non-decreasing; log-odds of hostile at the reference prior.
     """
 
     raw: NDArray[np.float64]
     log_odds: NDArray[np.float64]
 
     def __post_init__(self) -> None:
-        _refuse_unless_rising("calibration", self.raw, self.log_odds)
+        _require_rising("calibration", self.raw, self.log_odds)
 
     def apply(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Calibrated score of each raw score.
+        """Calibrate raw scores.
 
         Args:
             raw: float (n,), finite.
 
         Returns:
-            float64 (n,), each in [0.0025, 0.9975], never falling in `raw`.
+            float64 (n,), each in [0.0025, 0.9975], non-decreasing in `raw`.
         """
         return probability(self.to_log_odds(raw))
 
     def to_log_odds(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Log-odds of each raw score, float64 (n,), cut at +-6."""
+        """Log-odds of each raw score, float64 (n,), clipped at +-6."""
         return np.clip(_line(self.raw, self.log_odds, raw), -LOG_ODDS_LIMIT, LOG_ODDS_LIMIT)
 
     def to_config(self) -> dict[str, Any]:
-        """JSON values, for a bundle."""
+        """JSON values for a bundle."""
         return {"raw": self.raw.tolist(), "log_odds": self.log_odds.tolist()}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """The calibration of a bundle; refused when it is not monotone and finite."""
+        """Build the calibration from a bundle.
+
+        Raises:
+            ArtifactIncompatible: it is not monotone and finite.
+        """
         return cls(*_knots("calibration", config, "raw", "log_odds"))
 
 
@@ -96,52 +97,56 @@ class Calibration:
 class Surprise:
     """Rarity of a raw score among benign events: -log of the share that scores at least as high.
 
-    Different detectors of one layer speak on this common scale. Beyond the strangest benign event
-    it goes on in a straight line.
+    It is the common scale of different detectors in one layer. Beyond the most anomalous benign
+    event it continues in a straight line.
 
     Attributes:
         raw: float64 (k,), strictly rising, k >= 2.
-        nats: float64 (k,), never falling, from about 0.
+        nats: float64 (k,), non-decreasing, from about 0.
     """
 
     raw: NDArray[np.float64]
     nats: NDArray[np.float64]
 
     def __post_init__(self) -> None:
-        _refuse_unless_rising("surprise", self.raw, self.nats)
+        _require_rising("surprise", self.raw, self.nats)
 
     def of(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Surprise of each raw score, float64 (n,), never below 0."""
+        """Surprise of each raw score, nats, float64 (n,), at least 0."""
         return np.maximum(_line(self.raw, self.nats, raw), 0.0)
 
     def to_config(self) -> dict[str, Any]:
-        """JSON values, for a bundle."""
+        """JSON values for a bundle."""
         return {"raw": self.raw.tolist(), "nats": self.nats.tolist()}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """The scale of a bundle; refused when it is not monotone and finite."""
+        """Build the scale from a bundle.
+
+        Raises:
+            ArtifactIncompatible: it is not monotone and finite.
+        """
         return cls(*_knots("surprise", config, "raw", "nats"))
 
 
 def _line(
     x: NDArray[np.float64], y: NDArray[np.float64], at: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The line through the knots (x, y), going straight on beyond the first and the last."""
+    """Interpolate the knots (x, y) at `at`, with straight lines beyond the first and the last."""
     below = np.minimum(at - x[0], 0.0) * ((y[1] - y[0]) / (x[1] - x[0]))
     above = np.maximum(at - x[-1], 0.0) * ((y[-1] - y[-2]) / (x[-1] - x[-2]))
     return np.asarray(np.interp(at, x, y) + below + above)
 
 
-def _refuse_unless_rising(what: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
+def _require_rising(what: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
     if x.ndim != 1 or x.shape != y.shape or x.size < 2:  # noqa: PLR2004  # a line needs two points
         raise ArtifactIncompatible(what, "two or more knots", f"shapes {x.shape} and {y.shape}")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise ArtifactIncompatible(what, "finite knots", "NaN or infinity")
     if (np.diff(x) <= 0).any() or (np.diff(y) < 0).any():
         raise ArtifactIncompatible(what, "rising knots", "knots that fall")
-    if (np.diff(y) >= STEEPEST * np.diff(x)).any():  # infinity times a distance of 0 would be NaN
-        raise ArtifactIncompatible(what, "knots apart", "knots on top of one another")
+    if (np.diff(y) >= STEEPEST * np.diff(x)).any():  # an infinite slope times 0 would be NaN
+        raise ArtifactIncompatible(what, "separate knots", "knots at the same place")
 
 
 def _knots(

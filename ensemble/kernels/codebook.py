@@ -1,17 +1,14 @@
 """Codebook: distance of an event from the nearest of a few hundred benign shapes.
 
 The centres of k-means over benign rows are a code; the distance to the nearest one is the error of
-writing the row in that code.
-Fit for: combinations of ordinary values that never occur together, whatever direction they deviate
-in.
-Unfit for: shapes of benign traffic that training did not see. Cost: one matrix product of (n, d) by
-(d, k).
-It ships centres, each a mean of three flows at least, and no flow.
+encoding the row.
 
+Fit for: combinations of ordinary values that never occur together, in any direction. Unfit for:
+benign traffic unlike that of training. Cost: one matrix product of (n, d) by (d, k).
+Privacy: a bundle contains centres, each the mean of at least three flows, and no flow.
 Source: vector quantisation as reconstruction: Gersho, Gray, "Vector Quantization and Signal
-Compression", 1992;
-distance to the nearest prototype as novelty: Pimentel et al., "A review of novelty detection",
-Signal Processing 99, 2014, section 4.
+Compression", 1992; distance to the nearest prototype as novelty: Pimentel et al., "A review of
+novelty detection", Signal Processing 99, 2014, section 4.
 """
 
 from __future__ import annotations
@@ -32,27 +29,22 @@ class Codebook:
 
     Attributes:
         centres: float64 (k, d), finite. Not float32: the distance is a difference of large
-            numbers, and a row must
-            score the same alone as in a batch.
+            numbers, and a row must score the same alone as in a batch.
     """
 
     centres: NDArray[np.float64]
 
     def __post_init__(self) -> None:
-        # (k, d)  # noqa: ERA001
-        if self.centres.ndim != 2 or not self.centres.size or not np.isfinite(self.centres).all():  # noqa: PLR2004
+        is_matrix = self.centres.ndim == 2  # noqa: PLR2004  # (k, d)
+        if not is_matrix or not self.centres.size or not np.isfinite(self.centres).all():
             raise ArtifactIncompatible(
                 "codebook", "finite centres (k, d)", f"shape {self.centres.shape}"
             )
 
     def nearest(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-        """Distance to the nearest centre, float64 (n,), and which one, int (n,).
-
-        `rows` is (n, d).
-        """
+        """Nearest centre of each row: distance float64 (n,), index int (n,); `rows` is (n, d)."""
         wide = rows.astype(np.float64)
-        squares = np.einsum("kd,kd->k", self.centres, self.centres) - 2.0 * (
-            wide @ self.centres.T
-        )  # (n, k), short of |row|^2
+        # (n, k), less |row|^2, which is the same for all centres
+        squares = np.einsum("kd,kd->k", self.centres, self.centres) - 2.0 * (wide @ self.centres.T)
         which = squares.argmin(axis=1)
         return np.linalg.norm(wide - self.centres[which], axis=1), which

@@ -1,16 +1,15 @@
 """Classification trees as plain arrays: the leaf of each row in each tree, and its value.
 
-Random forests, single trees and boosted trees of any library are the same thing once fitted: cuts
-and leaves. The cuts of all trees stand in one table, inner nodes first and leaves behind them, each
-pointing to its two children. In memory a leaf points to itself, so that all (row, tree) pairs walk
-together and one step is a handful of `take`s. No library is needed to score, and no file can run
-code.
+Random forests, single trees and boosted trees of any library have the same form once fitted: cuts
+and leaves. One table has the nodes of all trees, cuts first and then leaves; each cut refers to its
+two children. In memory a leaf refers to itself, so that all (row, tree) pairs advance together and
+one step is a handful of `take`s. Scoring needs no library, and no file can run code.
 
-Fit for: trees of any shape, up to `MAX_DEPTH` cuts deep. Cost: depth x trees look-ups a row, no
-Python loop over rows or trees.
+Fit for: trees of any shape, up to `MAX_DEPTH` cuts deep. Cost: depth x trees array accesses a row,
+no Python loop over rows or trees.
 Source: Breiman, "Random forests", Machine Learning 45, 2001 (averaged leaves); Friedman, "Greedy
-function approximation: a gradient
-boosting machine", Annals of Statistics 29(5), 2001 (summed leaves).
+function approximation: a gradient boosting machine", Annals of Statistics 29(5), 2001 (summed
+leaves).
 """
 
 from __future__ import annotations
@@ -26,29 +25,28 @@ from ensemble.errors import ArtifactIncompatible
 
 __all__ = ["MAX_DEPTH", "BoostedTrees", "ClassTrees", "Trees", "VotingTrees", "class_trees_of"]
 
-# cuts on one way down; forests of ours have a third of it, and a longer way is made to waste time
+# Cuts on one path. Axon's forests have a third of it; a longer path would only cost time.
 MAX_DEPTH = 64
-PAIRS_AT_ONCE = (
-    1 << 16
-)  # (row, tree) pairs walked together: the working set stays in the second-level cache
+# (row, tree) pairs traversed together: the working set stays in the second-level cache.
+PAIRS_AT_ONCE = 1 << 16
 STEPS_A_CHECK = 4  # cuts between two checks of which pairs have reached their leaf
-MANY_PAIRS = 4096  # with fewer it costs more to sort out who has arrived than to walk on
+MANY_PAIRS = 4096  # with fewer, selecting the pairs in progress costs more than a step of all
 _ARRAYS = ("feature", "threshold", "children", "roots")
 Leaves = NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
 class Trees:
-    """The shape of t trees: nodes 0 to i - 1 are cuts, i to i + l - 1 are leaves.
+    """Structure of t trees: nodes 0 to i - 1 are cuts, i to i + l - 1 are leaves.
 
     Attributes:
         feature: int32 (i,), column that a cut compares.
-        threshold: float32 (i,), a row goes to the first child when its value is <= this, else
-            to the second.
+        threshold: float32 (i,), a row goes to the first child if its value is <= this, else to the
+            second.
         children: int32 (i, 2), node numbers; each is greater than its parent's.
         roots: int32 (t,), node numbers.
         n_features: columns of a row.
-        depth: cuts on the longest way down, found when the trees are made.
+        depth: cuts on the longest path; derived.
     """
 
     feature: NDArray[np.int32]
@@ -57,11 +55,11 @@ class Trees:
     roots: NDArray[np.int32]
     n_features: int
     depth: int = field(init=False)
-    _column: NDArray[np.intp] = field(init=False, repr=False)  # of every node, leaves too: (i + l,)
+    # Of all nodes, leaves included: (i + l,).
+    _column: NDArray[np.intp] = field(init=False, repr=False)
     _cut: NDArray[np.float32] = field(init=False, repr=False)
-    _next: NDArray[np.intp] = field(
-        init=False, repr=False
-    )  # the two children of every node, a leaf's being itself: (2 * (i + l),)
+    # The two children of every node, for a leaf itself: (2 * (i + l),).
+    _next: NDArray[np.intp] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         cuts = self.feature.size
@@ -89,7 +87,7 @@ class Trees:
             raise _wrong("every node once, as a root or as a child", "a node twice, or none")
         if (self.children <= np.arange(cuts)[:, None]).any():
             raise _wrong(
-                "children behind their parent", "a child before it: the way down would be a circle"
+                "children after their parent", "a child before it, which would be a circle"
             )
         leaves = np.arange(cuts, nodes)
         object.__setattr__(
@@ -105,26 +103,25 @@ class Trees:
             "_next",
             np.concatenate([self.children.astype(np.intp).ravel(), np.repeat(leaves, 2)]),
         )
-        object.__setattr__(self, "depth", self._longest_way())
+        object.__setattr__(self, "depth", self._longest_path())
 
-    def _longest_way(self) -> int:
+    def _longest_path(self) -> int:
         level, depth = self.roots.astype(np.intp), 0
         while (level := level[level < self.feature.size]).size:
             depth += 1
             if depth > MAX_DEPTH:
                 raise _wrong(f"trees of depth {MAX_DEPTH} or less", "a deeper one")
-            level = (
-                self.children[level].ravel().astype(np.intp)
-            )  # every node is there once, so no level is larger than the trees
+            # Every node has one parent, so that no level has more nodes than the trees.
+            level = self.children[level].ravel().astype(np.intp)
         return depth
 
     @property
     def leaves(self) -> int:
-        """Leaves in all: a tree has one more than it has cuts."""
+        """Number of leaves in all trees: each tree has one more than it has cuts."""
         return self.feature.size + self.roots.size
 
     def leaves_of(self, rows: NDArray[np.float32]) -> Leaves:
-        """The leaf that each row reaches in each tree, int (n, t), 0 to l - 1.
+        """Find the leaf of each row in each tree, int (n, t), 0 to l - 1.
 
         `rows` is float32 (n, d), finite.
         """
@@ -136,8 +133,8 @@ class Trees:
             if node.size < MANY_PAIRS:
                 node = self._walk(values, start, node, steps)
                 continue
-            on_the_way = np.flatnonzero(node < self.feature.size)
-            node[on_the_way] = self._walk(values, start[on_the_way], node[on_the_way], steps)
+            at_cut = np.flatnonzero(node < self.feature.size)
+            node[at_cut] = self._walk(values, start[at_cut], node[at_cut], steps)
         return (node - self.feature.size).reshape(len(rows), self.roots.size)
 
     def _walk(
@@ -155,9 +152,10 @@ class Trees:
     def path(
         self, rows: NDArray[np.float32]
     ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]]:
-        """Every step of all rows in all trees.
+        """Yield every step of all rows in all trees.
 
-        Node, column compared there and next node, each int (n, t); a leaf stays where it is.
+        A step is the node, the column compared there and the next node, each int (n, t); the next
+        node of a leaf is itself.
         """
         node = np.tile(self.roots.astype(np.intp), (len(rows), 1))
         each = np.arange(len(rows))[:, None]
@@ -178,17 +176,17 @@ class Trees:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], n_features: int) -> Self:
-        """The trees of a bundle.
+        """Build the trees from a bundle.
 
         Raises:
-            ArtifactIncompatible: an array is missing, of another shape, or holds an index or
-                number that cannot be.
+            ArtifactIncompatible: an array is missing, of another shape, or has an impossible index
+                or number.
         """
         if missing := [name for name in _ARRAYS if name not in arrays]:
             raise _wrong(", ".join(_ARRAYS), f"no {missing[0]}")
         feature, threshold, children, roots = (arrays[name] for name in _ARRAYS)
         if not all(one.dtype.kind in "iu" for one in (feature, children, roots)):
-            raise _wrong("whole numbers as columns and nodes", "others")
+            raise _wrong("integers as columns and nodes", "others")
         return cls(
             feature.astype(np.int32),
             threshold.astype(np.float32),
@@ -200,27 +198,26 @@ class Trees:
 
 @dataclass(frozen=True, slots=True)
 class VotingTrees:
-    """A forest or a single tree: leaves hold class probabilities, and the trees are averaged.
+    """Forest or single tree: leaves have class probabilities, and the trees are averaged.
 
     Attributes:
-        trees: l leaves.
-        votes: float32 (l, k), chances of the classes in each leaf, rows sum to 1.
-        first_share: float32 (i,), chance of the first class at each cut, for the explanation.
+        trees: structure with l leaves.
+        votes: float32 (l, k), class probabilities of each leaf, rows sum to 1.
+        first_share: float32 (i,), probability of the first class at each cut, for the explanation.
     """
 
     trees: Trees
     votes: NDArray[np.float32]
     first_share: NDArray[np.float32]
-    _first: NDArray[np.float64] = field(
-        init=False, repr=False
-    )  # chance of the first class in each leaf: (l,)
+    # Probability of the first class in each leaf: (l,).
+    _first: NDArray[np.float64] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if (
-            self.votes.ndim != 2  # noqa: PLR2004
+            self.votes.ndim != 2  # noqa: PLR2004  # (l, k)
             or len(self.votes) != self.trees.leaves
             or self.first_share.shape != self.trees.feature.shape
-        ):  # (l, k)
+        ):
             raise _wrong(
                 f"votes of {self.trees.leaves} leaves",
                 f"shapes {self.votes.shape}, {self.first_share.shape}",
@@ -236,18 +233,17 @@ class VotingTrees:
 
     @property
     def n_classes(self) -> int:
-        """How many classes the leaves tell apart."""
+        """Number of classes."""
         return int(self.votes.shape[1])
 
     def probabilities(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Chances of the classes, float64 (n, k), rows sum to 1.
+        """Class probabilities, float64 (n, k), rows sum to 1.
 
         `rows` is float32 (n, d), finite.
         """
         mean = np.concatenate([self._mean(part) for part in _parts(rows, self.trees)])
-        chances: NDArray[np.float64] = mean / mean.sum(
-            axis=1, keepdims=True
-        )  # float32 leaves sum to 1 within their rounding only
+        # float32 leaves sum to 1 only within rounding.
+        chances: NDArray[np.float64] = mean / mean.sum(axis=1, keepdims=True)
         return chances
 
     def _mean(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -257,9 +253,9 @@ class VotingTrees:
         return mean
 
     def not_first(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Log-odds float64 (n,) that a row is not of the first class.
+        """Log-odds that a row is not of the first class, float64 (n,).
 
-        Infinite where all leaves of a row are sure.
+        Infinite if all leaves of a row are certain.
         """
         first = np.concatenate(
             [
@@ -273,10 +269,10 @@ class VotingTrees:
     def moved_by(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         """Contribution of each column against the first class, float64 (n, d).
 
-        The changes of its probability along the paths.
+        It is the sum of the changes of the probability along the paths. The contributions of a row
+        and the mean probability of another class at the roots sum to the row's probability of
+        another class.
 
-        A row's contributions and the roots' mean chance of another class sum to the row's own
-        chance of another class.
         Source: Palczewska et al., "Interpreting random forest classification models using a feature
         contribution method", 2014.
         """
@@ -294,13 +290,13 @@ class VotingTrees:
 
 @dataclass(frozen=True, slots=True)
 class BoostedTrees:
-    """Boosted trees: each leaf holds a step of one class's logit, and the steps are summed.
+    """Boosted trees: each leaf has a step of the logit of one class, and the steps are summed.
 
     Attributes:
-        trees: round after round, in each round one tree for each logit, in order.
+        trees: in the order of rounds; each round has one tree for each logit, in order.
         steps: float32 (l,), step of each leaf.
-        base: float64 (g,), logit of each class before the first round; g is 1 for two classes:
-            the logit of the second.
+        base: float64 (g,), logit of each class before the first round; for two classes g is 1, the
+            logit of the second.
     """
 
     trees: Trees
@@ -320,11 +316,11 @@ class BoostedTrees:
 
     @property
     def n_classes(self) -> int:
-        """How many classes the leaves tell apart."""
+        """Number of classes."""
         return max(2, int(self.base.size))
 
     def probabilities(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Chances of the classes, float64 (n, k), rows sum to 1.
+        """Class probabilities, float64 (n, k), rows sum to 1.
 
         `rows` is float32 (n, d), finite.
         """
@@ -352,10 +348,10 @@ ClassTrees = VotingTrees | BoostedTrees
 
 
 def class_trees_of(arrays: Mapping[str, NDArray[Any]], n_features: int) -> ClassTrees:
-    """The trees of a bundle with what their leaves say: votes, or else steps.
+    """Build the trees of a bundle with the values of their leaves, votes or steps.
 
     Raises:
-        ArtifactIncompatible: an array is missing, of another shape, or holds what cannot be.
+        ArtifactIncompatible: an array is missing, of another shape, or has an impossible value.
     """
     trees = Trees.from_arrays(arrays, n_features)
     try:
@@ -371,10 +367,7 @@ def class_trees_of(arrays: Mapping[str, NDArray[Any]], n_features: int) -> Class
 
 
 def _parts(rows: NDArray[np.float32], trees: Trees) -> Iterator[NDArray[np.float32]]:
-    """The rows, a cache-full of (row, tree) pairs at a time.
-
-    One part at least, perhaps of no row.
-    """
+    """Split rows into parts of `PAIRS_AT_ONCE` pairs; at least one part, which may be empty."""
     step = max(1, PAIRS_AT_ONCE // trees.roots.size)
     for start in range(0, max(1, len(rows)), step):
         yield rows[start : start + step]

@@ -1,14 +1,14 @@
-"""Isolation forest as plain arrays: how few random cuts does it take to leave an event alone?
+"""Isolation forest as plain arrays: how few random cuts isolate an event?
 
-Fit for: events far from the bulk in a few features. Unfit for: strange combinations of ordinary
+Fit for: events far from the bulk in a few features. Unfit for: unusual combinations of ordinary
 values.
-Score: in (0, 1], higher is stranger; about 0.5 is the average depth. Cost: depth x trees look-ups,
-no Python loop over events or trees.
+Score: in (0, 1], higher is more anomalous; about 0.5 is the average depth. Cost: depth x trees
+array accesses, no Python loop over events or trees.
 
 Every tree is stored as a complete binary heap of the forest's depth: node k has the children 2k+1
-and 2k+2. A branch that ends early goes on with cuts that always lead left, so all rows take the
-same number of steps and one step is a handful of `take`s over all (row, tree) pairs. No
-scikit-learn is needed to score, and no file can run code.
+and 2k+2. A branch that ends early continues with cuts that always lead left. All rows therefore
+make the same number of steps, and one step is a handful of `take`s over all (row, tree) pairs.
+Scoring needs no scikit-learn, and no file can run code.
 
 Source: Liu, Ting, Zhou, "Isolation Forest", ICDM 2008, equation 2.
 """
@@ -29,19 +29,18 @@ if TYPE_CHECKING:
 
 __all__ = ["ALWAYS_LEFT", "MAX_DEPTH", "FittedTree", "Forest", "expected_length"]
 
-PAIRS_AT_ONCE = (
-    1 << 16
-)  # (row, tree) pairs walked together: the working set stays in the second-level cache
+# (row, tree) pairs traversed together: the working set stays in the second-level cache.
+PAIRS_AT_ONCE = 1 << 16
 ALWAYS_LEFT = np.finfo(np.float32).max  # no finite value is greater
 MAX_DEPTH = 12  # a complete heap doubles with each level; 256 samples need 8
 
 
 class FittedTree(Protocol):
-    """One tree as scikit-learn keeps it: k nodes, node 0 the root, a leaf's two children equal."""
+    """Tree in the form of scikit-learn: k nodes, node 0 the root, both children of a leaf equal."""
 
     @property
     def max_depth(self) -> int:
-        """Cuts on the longest way down."""
+        """Cuts on the longest path."""
         ...
 
     @property
@@ -72,14 +71,14 @@ class FittedTree(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Forest:
-    """A fitted isolation forest of t trees, each a complete heap of depth D.
+    """Fitted isolation forest of t trees, each a complete heap of depth D.
 
     Attributes:
         feature: int32 (t, 2**D - 1), column compared at each node.
-        threshold: float32 (t, 2**D - 1), a row goes left when its value is <= this; the largest
-            float32 where the branch has ended.
+        threshold: float32 (t, 2**D - 1), a row goes left if its value is <= this; the largest
+            float32 after the end of a branch.
         path_length: float64 (t, 2**D), expected cuts to isolate a row that reaches this leaf.
-        normaliser: expected cuts in an unsuccessful search among the training samples, times t;
+        normaliser: expected cuts of an unsuccessful search among the training samples, times t;
             > 0.
         n_features: columns of a row.
     """
@@ -91,8 +90,8 @@ class Forest:
     n_features: int
 
     def __post_init__(self) -> None:
-        # (t, leaves)  # noqa: ERA001
-        trees, leaves = self.path_length.shape if self.path_length.ndim == 2 else (0, 0)  # noqa: PLR2004
+        is_matrix = self.path_length.ndim == 2  # noqa: PLR2004  # (t, leaves)
+        trees, leaves = self.path_length.shape if is_matrix else (0, 0)
         is_heap = leaves > 1 and leaves & (leaves - 1) == 0 and leaves <= 1 << MAX_DEPTH
         if not (
             trees and is_heap and self.feature.shape == self.threshold.shape == (trees, leaves - 1)
@@ -115,18 +114,17 @@ class Forest:
 
     @property
     def depth(self) -> int:
-        """Cuts on the way from root to leaf, the same for every row."""
+        """Cuts from root to leaf, the same for every row."""
         return int(self.path_length.shape[1]).bit_length() - 1
 
     def score_samples(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-        """How easily each row is isolated.
+        """Score how easily each row is isolated.
 
         Args:
             rows: float32 (n, d), finite; d is `n_features`.
 
         Returns:
-            float64 (n,), each in (0, 1]. scikit-learn's `score_samples` is this with the sign
-            turned.
+            float64 (n,), each in (0, 1], the negative of scikit-learn's `score_samples`.
         """
         trees = self.path_length.shape[0]
         step = max(1, PAIRS_AT_ONCE // trees)
@@ -141,7 +139,7 @@ class Forest:
         values = np.ascontiguousarray(rows).ravel()
         row_start = (np.arange(len(rows)) * self.n_features)[:, None]  # (n, 1)
         tree_start = (np.arange(trees) * nodes)[None, :]  # (1, t)
-        node = np.zeros((len(rows), trees), np.int64)  # position inside the heap, the root is 0
+        node = np.zeros((len(rows), trees), np.int64)  # position in the heap, the root is 0
         for _ in range(self.depth):
             at = node + tree_start
             goes_right = values.take(
@@ -156,7 +154,7 @@ class Forest:
 
     @classmethod
     def from_sklearn(cls, fitted: IsolationForest) -> Self:
-        """The same forest without scikit-learn: equal scores within float64 rounding."""
+        """Convert a forest of scikit-learn; scores are equal within float64 rounding."""
         trees = [estimator.tree_ for estimator in fitted.estimators_]
         return cls.from_trees(
             trees,
@@ -174,16 +172,16 @@ class Forest:
         max_samples: int,
         n_features: int,
     ) -> Self:
-        """The forest of some trees.
+        """Build a forest from trees.
 
         Args:
-            trees: one at least; each is a tree indeed, and its `max_depth` is true.
-            columns: of each tree, which column each of its features is.
-            max_samples: rows that each tree was grown on.
+            trees: at least one; each is a valid tree with a correct `max_depth`.
+            columns: for each tree, the column of each of its features.
+            max_samples: number of training rows of each tree.
             n_features: columns of a row.
 
         Raises:
-            ArtifactIncompatible: a tree is too deep for a heap, or a number is none.
+            ArtifactIncompatible: a tree is too deep for a heap, or a number is NaN or infinite.
         """
         depth = max(1, *(tree.max_depth for tree in trees))
         if depth > MAX_DEPTH:
@@ -210,11 +208,11 @@ class Forest:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], n_features: int) -> Self:
-        """The forest of a bundle.
+        """Build the forest from a bundle.
 
         Raises:
-            ArtifactIncompatible: an array is missing, of another shape, or holds an index or
-                number that cannot be.
+            ArtifactIncompatible: an array is missing, of another shape, or has an impossible index
+                or number.
         """
         try:
             feature, threshold, path_length = (
@@ -244,14 +242,14 @@ def _lay_out(
     threshold: NDArray[np.float32],
     path_length: NDArray[np.float64],
 ) -> None:
-    """Write one tree into its heap; the three arrays are filled in place."""
+    """Write a tree into its heap, the last three arguments."""
     cuts = _round_down(tree.threshold)
     ends = expected_length(tree.n_node_samples)
     todo = [(0, 0, 0)]  # node of the tree, position in the heap, depth
     while todo:
         node, position, level = todo.pop()
         left, right = int(tree.children_left[node]), int(tree.children_right[node])
-        if left == right:  # a leaf: everything below it in the heap goes left, to this one end
+        if left == right:  # a leaf: all paths below it in the heap go left, to this place
             path_length[((position + 1) << (depth - level)) - (1 << depth)] = level + ends[node]
             continue
         feature[position], threshold[position] = columns[tree.feature[node]], cuts[node]
@@ -259,10 +257,7 @@ def _lay_out(
 
 
 def _round_down(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:
-    """float64 cuts as float32, rounded downwards.
-
-    For a float32 value, `v <= cut` then means the same as before.
-    """
+    """Round float64 cuts down to float32, so that `v <= cut` is unchanged for a float32 `v`."""
     nearest = thresholds.astype(np.float32)
     return np.where(nearest > thresholds, np.nextafter(nearest, np.float32(-np.inf)), nearest)
 
@@ -271,7 +266,7 @@ def expected_length(samples: NDArray[np.int64]) -> NDArray[np.float64]:
     """Expected cuts of an unsuccessful search among `samples` points (equation 1 of the paper)."""
     n = samples.astype(np.float64)
     many = np.maximum(n, 3.0)
-    is_pair = n == 2  # noqa: PLR2004  # one cut parts two points
+    is_pair = n == 2  # noqa: PLR2004  # one cut separates two points
     return np.where(
         n <= 1,
         0.0,

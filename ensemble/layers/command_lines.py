@@ -1,15 +1,14 @@
 """Command-line forest: is this command line unlike those that this fleet starts every day?
 
-An isolation forest over the eleven features of `ensemble.features.process`, one of which is learnt
-here: how surprising the
-child is under its parent. It knows only what ordinary command lines look like, so it is never
-shipped: it wakes when a user
-trains it on processes of their own.
+An isolation forest over the eleven features of `ensemble.features.process`. One of them comes from
+a table that is trained here: how surprising the child is under its parent. The forest knows only
+ordinary command lines of one fleet. It is therefore never shipped: an operator trains it on
+processes of their own.
 
 Its weight is the share of its log-odds that counts. With weight 0, and for an event without a
-command line, it says nothing.
-Fit for: encoded and obfuscated commands, droppers under an odd parent. Unfit for: a hostile command
-that looks like the daily ones.
+command line, it has no effect.
+Fit for: encoded and obfuscated commands, droppers under an unusual parent. Unfit for: a hostile
+command that resembles the daily ones.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ __all__ = ["CommandLineForest", "ParentTable"]
 
 @dataclass(frozen=True, slots=True)
 class ParentTable:
-    """Which programs are started by which.
+    """Counts of which programs start which.
 
     Attributes:
         children: the V names of started programs, sorted.
@@ -72,7 +71,7 @@ class ParentTable:
 
     @classmethod
     def fit(cls, batch: ProcessBatch) -> Self:
-        """The table of `batch`, one event at least.
+        """Count the starts of `batch`, at least one event.
 
         Events without a parent count for everyone only.
         """
@@ -92,7 +91,7 @@ class ParentTable:
         )
 
     def surprisal(self, batch: ProcessBatch) -> NDArray[np.float64]:
-        """Nats, -log P(child | parent) of each event, float64 (n,); 0 where no parent was given."""
+        """-log P(child | parent) of each event, nats, float64 (n,); 0 without a parent."""
         started_by = image_names(batch.parents)
         parent = np.array([self._parent_id.get(name, EVERYONE) for name in started_by], np.int64)
         child = np.array(
@@ -105,10 +104,10 @@ class ParentTable:
 
 @dataclass(frozen=True, slots=True)
 class CommandLineForest:
-    """What ordinary command lines look like.
+    """Isolation forest of ordinary command lines.
 
     Attributes:
-        parents: gives the feature `parent_surprisal`.
+        parents: source of the feature `parent_surprisal`.
         forest: isolation forest over `FEATURE_NAMES`.
         calibration: forest score -> log-odds of hostile.
         weight: share of the log-odds that counts, in [0, 1].
@@ -128,9 +127,9 @@ class CommandLineForest:
             )
 
     def evidence(self, batch: ProcessBatch) -> NDArray[np.float64]:
-        """Log-odds of each event relative to the reference prior, before the weight.
+        """Unweighted log-odds of each event above the prior, float64 (n,).
 
-        Float64 (n,), 0 without a command line.
+        0 without a command line.
         """
         rows = command_line_features(batch.command_lines, self.parents.surprisal(batch))
         log_odds_of_hostile = self.calibration.to_log_odds(self.forest.score_samples(rows))
@@ -152,11 +151,10 @@ class CommandLineForest:
 
     @classmethod
     def from_parts(cls, arrays: Mapping[str, NDArray[Any]], config: Mapping[str, Any]) -> Self:
-        """The forest of a bundle.
+        """Build the forest from a bundle.
 
         Raises:
-            ArtifactIncompatible: another feature schema, or an array or value that is missing
-                or cannot be.
+            ArtifactIncompatible: another feature schema, or a missing or impossible array or value.
         """
         if config.get("feature_schema") != schema_sha256():
             raise _wrong(

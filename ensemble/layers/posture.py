@@ -1,20 +1,15 @@
-"""Posture tables: what is known of vulnerabilities, and what is known of our hosts.
+"""Posture tables: knowledge of vulnerabilities, and the inventory of hosts.
 
-Two artifacts of two owners. *Knowledge* is public, the same for everybody and shipped: for each CVE
-its EPSS, whether it is
-in the KEV catalogue, its CVSS base score. *Inventory* is the user's own: for each host the CVEs
-that a scanner found, how
-exposed and how important the host is, which controls stand in front of it, and when it was scanned.
-Both are plain arrays.
-The formula that joins them is in `ensemble.layers.resilience`; what reads them from files, in
-`ensemble.training.recipes.vulnerabilities`.
+The two artifacts have two owners. *Knowledge* is public and shipped: for each CVE its EPSS, whether
+it is in the KEV catalogue, and its CVSS base score. *Inventory* belongs to the operator: for each
+host the CVEs that a scanner found, how exposed and how important the host is, which controls
+protect it, and when it was scanned. Both are plain arrays. The formula that joins them is in
+`ensemble.layers.resilience`, the reading from files in `ensemble.training.recipes.vulnerabilities`.
 
-Every source carries its own date, as whole UTC days since 1970-01-01: age is part of what the layer
-says.
+Every source carries its own date, as whole UTC days since 1970-01-01: the score depends on its age.
 
 Fit for: some hundred thousand CVEs and hosts (knowledge of 360,000 CVEs is 1.8 MB). Unfit for:
-which package has the CVE, and
-how to fix it: that stays in the scanner's report.
+which package has the CVE, and how to fix it, which stays in the report of the scanner.
 Source: EPSS, Jacobs et al., "Exploit Prediction Scoring System (EPSS)", ACM DTRAP 2021; KEV, CISA
 BOD 22-01; CVSS, FIRST 3.1.
 """
@@ -44,22 +39,14 @@ __all__ = [
     "is_host_key",
 ]
 
-# The words an inventory may use, each list from harmless to grave; a stored number is a place in
-# its list.
+# The values of an inventory, from harmless to grave. A stored number is a position in its list.
 EXPOSURES = ("isolated", "internal", "internet")
 CRITICALITIES = ("low", "medium", "high", "critical")
-CONTROLS = (
-    "allowlisting",
-    "edr",
-    "firewall",
-    "mfa",
-    "segmentation",
-    "waf",
-)  # a stored bit is a place in this list
+# A stored bit is a position in this list.
+CONTROLS = ("allowlisting", "edr", "firewall", "mfa", "segmentation", "waf")
 
-EPSS_STEPS = (
-    65_534  # EPSS is stored as steps of 1/65,534: finer than the five decimals that FIRST publishes
-)
+# EPSS is stored in steps of 1/65,534, finer than the five decimals that FIRST publishes.
+EPSS_STEPS = 65_534
 NO_EPSS = 65_535
 NO_CVSS = 255  # CVSS is stored in tenths, 0..100
 
@@ -67,17 +54,15 @@ KNOWLEDGE_FORMAT = "posture-knowledge/1"
 INVENTORY_FORMAT = "posture-inventory/1"
 
 _CVE = re.compile(r"CVE-(\d{4})-(\d{4,8})", re.ASCII)
-_FIRST_YEAR, _LAST_YEAR = (
-    1999,
-    1999 + 127,
-)  # the list of MITRE starts in 1999; 7 bits of a key are the year
+_FIRST_YEAR = 1999  # the list of MITRE starts in 1999
+_LAST_YEAR = 1999 + 127  # 7 bits of a key are the year
 _NUMBER_BITS = 25  # 33 million CVEs a year; 2024 had 40,000
 _LONGEST_HOST = 256  # bytes, as every name (DESIGN section 4)
 _LAST_DAY = 200_000  # the year 2517: a later date is a broken file
 
 
 def cve_key(cve: str) -> int:
-    """A CVE name as one number, which sorts by year, then by number.
+    """Encode a CVE name as one number, which sorts by year, then by number.
 
     Raises:
         ValueError: not a CVE name; the message says what is wrong with it, without repeating it.
@@ -86,7 +71,7 @@ def cve_key(cve: str) -> int:
     if match is None:
         raise ValueError("is no CVE name (CVE-YYYY-NNNN)")
     year, digits = int(match[1]), match[2]
-    if len(digits) > 4 and digits[0] == "0":  # noqa: PLR2004 - CVE numbers are padded to four digits and no further
+    if len(digits) > 4 and digits[0] == "0":  # noqa: PLR2004  # a number is padded to four digits
         raise ValueError("is no CVE name: its number is padded beyond four digits")
     if not _FIRST_YEAR <= year <= _LAST_YEAR or int(digits) >= 1 << _NUMBER_BITS:
         raise ValueError("is no CVE name: its year or number is out of range")
@@ -94,20 +79,17 @@ def cve_key(cve: str) -> int:
 
 
 def cve_name(key: int) -> str:
-    """The CVE name of a key; the inverse of `cve_key`."""
+    """Decode the CVE name of a key; the inverse of `cve_key`."""
     return f"CVE-{(key >> _NUMBER_BITS) + _FIRST_YEAR}-{key & ((1 << _NUMBER_BITS) - 1):04d}"
 
 
 def host_key(host: str) -> str:
-    """The form in which hosts are compared: host names know no case (RFC 4343)."""
+    """Normalize a host name for comparison: host names are case-insensitive (RFC 4343)."""
     return host.strip().casefold()
 
 
 def is_host_key(host: object) -> bool:
-    """Whether `host` may stand in an inventory.
-
-    A printable name of 1 to 256 bytes in the form of `host_key`.
-    """
+    """Whether `host` is a printable name of 1 to 256 bytes in the form of `host_key`."""
     if not isinstance(host, str) or not host.isprintable() or host != host_key(host):
         return False
     return 0 < len(host.encode(errors="replace")) <= _LONGEST_HOST
@@ -115,17 +97,17 @@ def is_host_key(host: object) -> bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PostureKnowledge:
-    """What is publicly known of m CVEs, one row each.
+    """Public knowledge of m CVEs, one row each.
 
     Attributes:
         keys: uint32 (m,), strictly rising; `cve_key` of each CVE.
         epss: uint16 (m,), chance of exploitation somewhere within 30 days, in steps of
-            1/65,534; 65,535 where EPSS has none.
-        cvss: uint8 (m,), CVSS base score in tenths, 0..100; 255 where it has none.
+            1/65,534; 65,535 without EPSS.
+        cvss: uint8 (m,), CVSS base score in tenths, 0..100; 255 without a score.
         kev: bool (m,), known to be exploited.
-        epss_day: day of the EPSS snapshot; None where no EPSS was given.
-        kev_day: day of the KEV catalogue; None where no KEV was given.
-        cvss_day: day of the newest CVSS change; None where no CVSS was given.
+        epss_day: day of the EPSS snapshot; None without EPSS.
+        kev_day: day of the KEV catalogue; None without KEV.
+        cvss_day: day of the newest CVSS change; None without CVSS.
     """
 
     keys: NDArray[np.uint32]
@@ -159,7 +141,7 @@ class PostureKnowledge:
                 _check_day(name, day)
 
     def find(self, keys: NDArray[np.uint32]) -> NDArray[np.intp]:
-        """Row of each key, int (k,); -1 where the CVE is not known."""
+        """Find the row of each key, int (k,); -1 for an unknown CVE."""
         if not len(self.keys):
             return np.full(len(keys), -1, np.intp)
         rows = np.searchsorted(self.keys, keys)
@@ -167,7 +149,7 @@ class PostureKnowledge:
         return np.where(self.keys[rows] == keys, rows, -1)
 
     def to_parts(self) -> Parts:
-        """Arrays and JSON for a bundle.
+        """Parts for a bundle; `from_parts` builds equal knowledge.
 
         Keys are split into their upper and lower 16 bits: 5 bytes a CVE instead of 8.
         """
@@ -190,12 +172,11 @@ class PostureKnowledge:
 
     @classmethod
     def from_parts(cls, parts: Parts) -> Self:
-        """The knowledge again.
+        """Build the knowledge from a bundle.
 
         Raises:
-            ArtifactIncompatible: another format, an array missing or of another shape or type,
-                CVEs out of order, or a
-                score out of its range.
+            ArtifactIncompatible: another format, an array missing or of another shape or type, CVEs
+                out of order, or a score out of its range.
         """
         names = ("blocks", "block_sizes", "lower", "epss", "cvss", "kev_rows")
         blocks, block_sizes, lower, epss, cvss, kev_rows = _arrays(parts, names)
@@ -205,9 +186,8 @@ class PostureKnowledge:
         _check_array("blocks", blocks, np.uint16, (blocks.size,))
         _check_array("block_sizes", block_sizes, np.uint32, (blocks.size,))
         _check_array("kev_rows", kev_rows, np.uint32, (kev_rows.size,))
-        total = int(
-            block_sizes.sum(dtype=np.uint64)
-        )  # proven before np.repeat: a lie here would ask for any amount of memory
+        # Checked before np.repeat, which would otherwise allocate any amount of memory.
+        total = int(block_sizes.sum(dtype=np.uint64))
         _check(total == m, "block_sizes", f"a sum of {m}", str(total))
         _check(bool((kev_rows < m).all()), "kev_rows", f"rows under {m}", "rows beyond")
         keys = np.repeat(blocks.astype(np.uint32), block_sizes) << np.uint32(16) | lower
@@ -218,19 +198,19 @@ class PostureKnowledge:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PostureInventory:
-    """What is known of h hosts.
+    """Inventory of h hosts.
 
-    The CVEs of all hosts lie in one array, those of host i in `cves[starts[i]:starts[i + 1]]`.
+    One array has the CVEs of all hosts, those of host i in `cves[starts[i]:starts[i + 1]]`.
 
     Attributes:
         hosts: h names, each once, in the form of `host_key`.
-        starts: uint32 (h + 1,), never falling, from 0 to len(cves).
-        cves: uint32, `cve_key` of what was found, strictly rising within a host.
-        exposures: uint8 (h,), places in `EXPOSURES`.
-        criticalities: uint8 (h,), places in `CRITICALITIES`.
+        starts: uint32 (h + 1,), non-decreasing, from 0 to len(cves).
+        cves: uint32, `cve_key` of each finding, strictly rising within a host.
+        exposures: uint8 (h,), positions in `EXPOSURES`.
+        criticalities: uint8 (h,), positions in `CRITICALITIES`.
         controls: uint8 (h,), bits of `CONTROLS`.
-        scan_days: int32 (h,), day of each host's scan.
-        rows: host name -> its place; built here.
+        scan_days: int32 (h,), day of the scan of each host.
+        rows: host name -> its position; derived.
     """
 
     hosts: tuple[str, ...]
@@ -303,9 +283,9 @@ class PostureInventory:
         return len(self.hosts)
 
     def to_parts(self) -> Parts:
-        """Arrays and JSON for a bundle.
+        """Parts for a bundle; `from_parts` builds an equal inventory.
 
-        The vocabularies go along, so that a reader with others refuses it.
+        They include the vocabularies, so that a reader with other ones rejects the bundle.
         """
         names = ("starts", "cves", "exposures", "criticalities", "controls", "scan_days")
         config = {"format": INVENTORY_FORMAT, "hosts": list(self.hosts), **_vocabularies()}
@@ -313,12 +293,11 @@ class PostureInventory:
 
     @classmethod
     def from_parts(cls, parts: Parts) -> Self:
-        """The inventory again.
+        """Build the inventory from a bundle.
 
         Raises:
             ArtifactIncompatible: another format or vocabulary, an array missing or of another
-                shape or type, a value out of
-                its range, a host twice.
+                shape or type, a value out of its range, or a repeated host.
         """
         arrays = _arrays(
             parts, ("starts", "cves", "exposures", "criticalities", "controls", "scan_days")
@@ -345,7 +324,7 @@ def _vocabularies() -> dict[str, list[str]]:
     }
 
 
-def _check(condition: bool, what: str, expected: str, found: str) -> None:  # noqa: FBT001 - the claim itself, not a switch
+def _check(condition: bool, what: str, expected: str, found: str) -> None:  # noqa: FBT001  # a claim
     if not condition:
         raise ArtifactIncompatible(f"posture {what}", expected, found)
 
@@ -353,7 +332,7 @@ def _check(condition: bool, what: str, expected: str, found: str) -> None:  # no
 def _check_array(
     name: str, array: NDArray[Any], dtype: type[np.generic], shape: tuple[int, ...]
 ) -> None:
-    """Refuse an array of another type or shape; what passes is read-only from here on."""
+    """Reject an array of another type or shape, and make it read-only."""
     found = f"{array.dtype.name} {array.shape}"
     _check(
         array.dtype == np.dtype(dtype) and array.shape == shape,
@@ -385,4 +364,6 @@ def _config(parts: Parts, expected_format: str, names: Sequence[str]) -> Mapping
 
 
 def _own(array: NDArray[Any]) -> NDArray[Any]:
-    return np.array(array, order="C")  # a copy: whoever holds the parts cannot change the model
+    return np.array(
+        array, order="C"
+    )  # a copy: a later change of the parts does not change the model

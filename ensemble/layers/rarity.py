@@ -1,30 +1,26 @@
-"""Process rarity: is this the sort of program that this user runs, or one from somewhere else?
+"""Process rarity: is this a program that this user usually runs?
 
-Three tables in one: the entity (the user if the table knows it, else the host), the entity's group,
-and everyone. What is
-little known is rated against the wider table and says so in a note. A host's group is the letters
-that its name begins with
-(`ws-17` -> `ws`, `WORKSTATION5.corp` -> `workstation`; of an IPv4 address its /24), because fleets
-name machines by what they
-are for; a user's group is the group of the hosts it was mostly seen on.
+The table has three levels: the entity (the user if it is in the table, else the host), the group of
+the entity, and everyone. An entity with few events is rated mostly against the wider levels; an
+unknown one entirely, with a note. The group of a host is the letters at the beginning of its name
+(`ws-17` -> `ws`, `WORKSTATION5.corp` -> `workstation`; for an IPv4 address its /24), because fleets
+name machines by their purpose. The group of a user is that of the hosts with most of its events.
 
-The raw rarity is a log likelihood ratio, divided by how much it scatters for this entity in
-ordinary times:
+The raw rarity is a log likelihood ratio, divided by its scatter for this entity in training:
 
-    ratio  = log( P(name | a stranger) / P(name | entity) )      P(stranger) = 0.995 P(everyone) +
-    0.005 / (V + 1)
-    rarity = min(ratio / scatter of the entity, 4.5)
+    ratio    = log( P(name | other) / P(name | entity) )
+    P(other) = 0.995 P(everyone) + 0.005 / (V + 1)
+    rarity   = min(ratio / scatter of the entity, 4.5)
 
-So a program that is common elsewhere and new to this user is strange, one that nobody ever ran is
-stranger, and a user whose habits vary by nature needs more of it. For an unknown entity only rare
-names are evidence: it has no habits yet.
+A program that is common elsewhere and new to this user is therefore anomalous, a program without
+any launch in training more so, and for a user with varying habits the ratio must be larger. For an
+unknown entity only rare names are evidence: it has no habits yet.
 
 Fit for: masqueraders, living-off-the-land tools, dropped binaries. Unfit for: a malicious act by a
 program that this user runs daily.
 Known limit: an account shared by many machines (SYSTEM) is one entity.
 Source: likelihood ratio of self against others: Maxion, Townsend, "Masquerade detection using
-truncated command lines", DSN 2002;
-the estimate of P: `ensemble.kernels.backoff_counts`.
+truncated command lines", DSN 2002; the estimate of P: `ensemble.kernels.backoff_counts`.
 """
 
 from __future__ import annotations
@@ -45,22 +41,19 @@ from ensemble.kernels.backoff_counts import EVERYONE, BackedOffCounts
 
 __all__ = ["CEILING", "Rarity", "RarityTable", "host_group"]
 
-# of what a stranger runs, the share spread over all names alike; chosen on process_masquerade
+# Share of P(other) that is uniform over all names; chosen on process_masquerade.
 UNKNOWN_NAME_SHARE = 0.005
-# scatters; above it one event outshouts a whole block of events (chosen on process_masquerade)
+# In scatters: above it, one event would dominate a block of events (chosen on process_masquerade).
 CEILING = 4.5
-LEAST_SCATTER = 0.5  # nats; an entity that only ever ran one program has no measurable scatter
-PAIRS_AT_ONCE = 1 << 20  # (place, name) pairs held together while scatters are computed
+LEAST_SCATTER = 0.5  # nats; an entity that ran only one program has no measurable scatter
+PAIRS_AT_ONCE = 1 << 20  # (place, name) pairs in memory while scatters are computed
 
 _LETTERS = re.compile(r"[a-z]+")
 _IPV4 = re.compile(r"(\d{1,3}\.\d{1,3}\.\d{1,3})\.\d{1,3}")
 
 
 def host_group(host: str) -> str:
-    """Group of a host by its name.
-
-    Leading letters, or the /24 of an IPv4 address; "" where there is none.
-    """
+    """Group of a host: the leading letters of its name, or the /24 of an IPv4 address; else ""."""
     folded = host.casefold()
     address = _IPV4.fullmatch(folded)
     if address:
@@ -71,12 +64,12 @@ def host_group(host: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Rarity:
-    """What the table says of a batch.
+    """Rarity of the events of a batch.
 
     Attributes:
-        raw: float64 (n,), finite, at most `CEILING`; higher is stranger.
-        places: int64 (n,), the place in the table that each event was rated against.
-        notes: row -> that the entity is unknown, and what it was rated against instead.
+        raw: float64 (n,), finite, at most `CEILING`; higher is rarer.
+        places: int64 (n,), the place in the table against which each event was rated.
+        notes: row -> note that the entity is unknown, and against what it was rated instead.
     """
 
     raw: NDArray[np.float64]
@@ -88,17 +81,17 @@ class Rarity:
 class RarityTable:
     """Launch counts by entity, group and everyone.
 
-    Places are numbered everyone, groups, hosts, users. All names are as `image_name` gives them;
-    hosts and users case-folded.
+    Places are numbered in the order everyone, groups, hosts, users. Process names are in the form
+    of `image_name`; hosts and users are case-folded.
 
     Attributes:
-        names: the V process names seen in training, sorted.
+        names: the V process names of training, sorted.
         groups: host groups, sorted.
         hosts: sorted.
         users: sorted.
         counts: launches of each name in each place.
-        scatter: float64 (k,), nats, standard deviation of the ratio over what each place itself
-            runs, at least `LEAST_SCATTER`.
+        scatter: float64 (k,), nats, standard deviation of the ratio over the programs that each
+            place runs, at least `LEAST_SCATTER`.
     """
 
     names: tuple[str, ...]
@@ -143,10 +136,10 @@ class RarityTable:
 
     @classmethod
     def fit(cls, batch: ProcessBatch, background: Mapping[str, int] | None = None) -> Self:
-        """The table of `batch`.
+        """Count the launches of `batch`.
 
         Args:
-            batch: one event at least, all benign as far as anybody knows.
+            batch: at least one event; all are assumed benign.
             background: name -> launches elsewhere, added to everyone only; None for none.
         """
         background = background or {}
@@ -191,11 +184,11 @@ class RarityTable:
 
     @classmethod
     def of_everyone(cls, launches: Mapping[str, int]) -> Self:
-        """A table that knows no user, host or group.
+        """Make a table without users, hosts and groups.
 
         Args:
-            launches: name -> launches, each at least 1; names of one program in several
-                spellings are added up.
+            launches: name -> launches, each at least 1; several spellings of one program are added
+                up.
         """
         together: Counter[str] = Counter()
         for name, program in zip(launches, image_names(launches), strict=True):
@@ -206,7 +199,7 @@ class RarityTable:
         return cls(names, (), (), (), counts, _scatter(counts))
 
     def rate(self, batch: ProcessBatch) -> Rarity:
-        """Raw rarity of each event, and a note for each that was rated against a wider table."""
+        """Rate each event, with a note for each that was rated against a wider level."""
         hosts, users = _folded(batch.hosts), _folded(batch.users)
         user = _ids(users, self._user_id, EVERYONE)
         host = _ids(hosts, self._host_id, EVERYONE)
@@ -251,11 +244,11 @@ class RarityTable:
 
     @classmethod
     def from_parts(cls, arrays: Mapping[str, NDArray[Any]], config: Mapping[str, Any]) -> Self:
-        """The table of a bundle.
+        """Build the table from a bundle.
 
         Raises:
-            ArtifactIncompatible: a list or array is missing, of another shape, or holds what
-                cannot be.
+            ArtifactIncompatible: a list or array is missing, of another shape, or has an impossible
+                value.
         """
         lists = []
         for key in ("names", "groups", "hosts", "users"):
@@ -315,7 +308,7 @@ def _usual_groups(users: Sequence[str], groups: Sequence[str]) -> dict[str, str]
 
 
 def _note(*, is_user: bool, has_host: bool, is_host_known: bool, place: int) -> str:
-    """What a reader should know of an event whose user the table does not know."""
+    """Note on an event whose user is not in the table."""
     if is_host_known:
         return "user_unknown: rated against its host"
     reason = "host_unknown" if has_host else "user_unknown" if is_user else "entity_missing"

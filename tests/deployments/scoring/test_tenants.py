@@ -258,15 +258,15 @@ def test_one_tenants_hanging_disk_stalls_no_other(
     own_models("acme")
     door = started(world)
     hangs, goes_on = threading.Event(), threading.Event()
-    charge = Tenants.charge
+    serving_tenant = Tenants.serving_tenant
 
     def hanging(self: Tenants, tenant: Tenant) -> Tenant:
         if tenant == "acme":
             hangs.set()
             goes_on.wait(20)
-        return charge(self, tenant)
+        return serving_tenant(self, tenant)
 
-    monkeypatch.setattr(Tenants, "charge", hanging)
+    monkeypatch.setattr(Tenants, "serving_tenant", hanging)
     monkeypatch.setattr("deployments.scoring.tenants.RESOLVE_WITHIN_S", 0.05)
 
     async def asked() -> list[str]:

@@ -1,4 +1,1 @@
-"""The half of Axon that moves bytes.
-
-Ray Serve, HTTP and the terminal. Knows how bytes travel, knows no detection.
-"""
+"""The half of Axon that moves bytes: Ray Serve, HTTP and the terminal. It contains no detection."""

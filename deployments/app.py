@@ -1,8 +1,7 @@
-"""The composition root: settings in, a Serve application out. Nothing else is wired anywhere else.
+"""The composition root: settings in, Serve applications out. All deployments are wired here.
 
-There are two: `build` makes the one that scores, `build_management` the one under /models. `serve
-run serve_config.yaml` and
-`axon serve` call both, with the same arguments.
+`build` makes the application that scores, `build_management` the one under /models. `serve run
+serve_config.yaml` and `axon serve` call both with the same arguments.
 """
 
 from __future__ import annotations
@@ -27,21 +26,21 @@ from ensemble.layers import LAYERS
 __all__ = ["InsecureBinding", "build", "build_management"]
 
 AUTO_SHARE = 0.25  # of a GPU, for `gpus: auto`: four layers fit on one card
-# the least that Serve allows beside its metrics interval of 10 s; its own 30 s reacts too late
+# the minimum that Serve allows with its metrics interval of 10 s; Serve's own 30 s reacts too late
 AUTOSCALING_LOOK_BACK_S = 11.0
 
 
 def build(args: dict[str, Any]) -> Application:
-    """The application for `args`, which are laid over configs/default.yaml.
+    """Build the scoring application for `args`, which override configs/default.yaml.
 
     Raises:
-        pydantic.ValidationError: a setting is unknown or impossible, or the trust list is
-            wrong; every mistake is named.
-        OpenDoor: keys are off, and Serve listens where others can ask.
+        pydantic.ValidationError: a setting is unknown or invalid, or the trust list has mistakes;
+            all are listed.
+        InsecureBinding: authentication is off, and Serve does not listen on loopback only.
     """
     settings = read_settings(args)
     _require_auth_or_loopback(settings)
-    read_trust(settings)  # refused here, where an operator looks on, and not in a replica
+    read_trust(settings)  # a mistake in it must stop the start, not a replica later
     values = settings.model_dump(mode="json")
     replica_options: dict[str, Any] = settings.replicas.model_dump(
         exclude={"routing_stats_period_s"}
@@ -75,10 +74,10 @@ def build(args: dict[str, Any]) -> Application:
 
 
 def build_management(args: dict[str, Any]) -> Application:
-    """The management application for the same `args`; errors as in `build`.
+    """Build the management application for the same `args`; it raises as `build` does.
 
-    It has one replica of each: the jobs live in one process, and to rate a tenant's own rows is no
-    matter of speed.
+    Each deployment has one replica: the jobs live in one process, and rating a tenant's own rows
+    need not be fast.
     """
     settings = read_settings(args)
     _require_auth_or_loopback(settings)
@@ -105,13 +104,13 @@ def build_management(args: dict[str, Any]) -> Application:
 
 
 class InsecureBinding(Exception):
-    """Keys are off where anybody could ask."""
+    """Authentication is off although other machines may reach Serve."""
 
 
 def _require_auth_or_loopback(settings: Settings) -> None:
-    """Keys are off only where Serve is known to listen on loopback.
+    """Allow `auth.mode: off` only if Serve is known to listen on loopback.
 
-    Serve's own default is another address once HAProxy is on.
+    With HAProxy, Serve's default is another address.
     """
     if settings.auth.mode != "off":
         return
@@ -120,21 +119,17 @@ def _require_auth_or_loopback(settings: Settings) -> None:
     )
     host = client.http_config.host if client else None
     if host is None or not is_loopback(host):
-        where = (
-            f"listens on {host}"
-            if host
-            else "does not run yet, so nobody knows where it will listen"
-        )
+        where = f"listens on {host}" if host else "does not run yet, so its address is unknown"
         raise InsecureBinding(
             f"auth.mode is off and Serve {where}: start it with `axon serve --auth off`, or "
-            "make keys: axon keys create"
+            "make keys with `axon keys create`"
         )
 
 
 def _share(gpus: float | str) -> float:
-    """The GPU share to schedule: the configured one, or 0 on a cluster without a GPU.
+    """GPU share to schedule: the configured one, or 0 on a cluster without a GPU.
 
-    A deployment that asks a cluster without a GPU for one would wait for ever.
+    A deployment that requests a GPU of such a cluster would wait forever.
     """
     if not gpus or not ray.is_initialized() or not ray.cluster_resources().get("GPU"):  # type: ignore[no-untyped-call]
         return 0.0

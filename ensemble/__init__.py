@@ -1,4 +1,4 @@
-"""The half of Axon that computes.
+"""The half of Axon that computes: events in, one threat score out.
 
-Events in, one honest threat score out. Pure Python, numpy, scikit-learn and torch; no Ray, no HTTP.
+Python, numpy, scikit-learn and torch; no Ray and no HTTP.
 """

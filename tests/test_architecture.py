@@ -93,12 +93,6 @@ OLD_WORDS_OF_OTHERS = {
 }
 """Names with an old word that are part of a contract."""
 
-OLD_WORDS_LEFT = {
-    "deployments.host.drain",
-    "deployments.host.environment",
-}
-"""Modules whose names are not all standard terms yet; none may join them."""
-
 NOT_IN_ENSEMBLE = {
     "ray", "starlette", "pydantic", "yaml", "typer", "rich", "httpx", "deployments", "tests",
     "uvicorn", "requests",
@@ -465,11 +459,10 @@ def test_names_are_standard_terms() -> None:
     offenders = {
         name: left
         for name, old in found.items()
-        if (left := old - OLD_WORDS_OF_OTHERS.get(name, set())) and name not in OLD_WORDS_LEFT
+        if (left := old - OLD_WORDS_OF_OTHERS.get(name, set()))
     }
 
     assert offenders == {}
-    assert found.keys() >= OLD_WORDS_LEFT, "take what is clean off the list"
 
 
 def test_a_module_opens_with_a_sentence() -> None:

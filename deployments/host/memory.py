@@ -1,10 +1,9 @@
-"""How much memory this process may still take: what the machine has, and what its cgroup allows.
+"""Memory that this process can still allocate: the least of what machine and cgroups leave.
 
-A container is killed at its own limit, however much the machine has left, so the least of all of
-them counts. Pages of files
-that were read and are not in use count as available: the kernel drops them before it kills anybody.
-Sources: cgroups(7); the kernel's cgroup-v2 (memory.max, memory.current) and cgroup-v1 memory
-(memory.limit_in_bytes) documents.
+A container is killed at its own limit, however much memory the machine has left. Cached pages of
+files that are not in use count as available: the kernel drops them before it kills a process.
+Sources: cgroups(7); the kernel's documents on cgroup v2 (memory.max, memory.current) and cgroup v1
+(memory.limit_in_bytes).
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import psutil
 
 __all__ = ["available_bytes"]
 
-# version -> limit, use, and the line of memory.stat that says how much of the use can be dropped
+# version -> file of the limit, file of the use, and line of memory.stat on what can be dropped
 _NAMES = {
     1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     2: ("memory.max", "memory.current", "inactive_file"),
@@ -26,29 +25,24 @@ _NAMES = {
 def available_bytes(
     cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
 ) -> int:
-    """Bytes that this process may still take before it, or the machine, runs out.
+    """Bytes that this process can still allocate.
 
     Args:
-        cgroups: where the cgroup file systems are mounted.
-        own: the file that says in which cgroups this process is.
+        cgroups: folder in which the cgroup file systems are mounted.
+        own: file that lists the cgroups of this process.
     """
     return min([int(psutil.virtual_memory().available), *_left_in_cgroups(cgroups, own)])
 
 
 def _left_in_cgroups(cgroups: Path, own: Path) -> list[int]:
-    """What each cgroup that holds this process leaves it.
-
-    Its own one and all above; none where none has a limit.
-    """
+    """Bytes that each cgroup with a limit leaves: the process's own, and those above it."""
     left = []
     for version, mount, path in _memberships(cgroups, own):
-        inside = [
-            part for part in path.split("/") if part not in ("", "..")
-        ]  # ".." in a container that sees less than all
+        # a container that does not see all levels has ".." in the path
+        inside = [part for part in path.split("/") if part not in ("", "..")]
         for depth in range(len(inside) + 1):
-            with suppress(
-                OSError, ValueError, KeyError
-            ):  # no such level here, no controller, or "max": no limit
+            # no such level here, no memory controller, or the limit "max"
+            with suppress(OSError, ValueError, KeyError):
                 left.append(_left(mount.joinpath(*inside[:depth]), version))
     return left
 

@@ -1,4 +1,4 @@
-"""A periodic task of the event loop: call an async function, wait, and call it again until stopped.
+"""Poller: call an async function periodically, in a task of the event loop, until it is stopped.
 
 A poll that raises does not end the task. Polls never overlap, so a disk that hangs occupies one
 thread and not one more every period.
@@ -19,9 +19,9 @@ class Poller:
     Args:
         poll: does the work; returns True if there is more to do at once, without the pause.
         every_s: seconds between the end of a poll and the start of the next one.
-        on_error: called with the exception of a poll that failed; must not raise. At that moment
-            `last_error` still describes the poll before, so a caller can log on change only.
-        sleep: waits for so many seconds.
+        on_error: called with the exception of a poll that failed; must not raise. `last_error` is
+            then still that of the poll before, so that the callee can log on change only.
+        sleep: waits for a number of seconds.
 
     Attributes:
         last_error: type of the exception of the last poll, "" if it succeeded.

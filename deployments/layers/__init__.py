@@ -1,1 +1,4 @@
-"""The detectors as Ray Serve deployments."""
+"""The detectors as Ray Serve deployments.
+
+This package has no face, because its modules need Ray: `deployments.app` imports them by file.
+"""

@@ -1,4 +1,4 @@
-"""One thin Serve deployment per layer: batches in, layer scores out. Knows Ray, not detection."""
+"""One thin Serve deployment per layer: batches in, layer scores out. It contains no detection."""
 
 from __future__ import annotations
 
@@ -37,9 +37,8 @@ class LayerDeployment:
 
     Args:
         layer: its name.
-        settings: as JSON values, so that only data travels between processes.
-        gpus: share of a GPU that this replica was scheduled with; limited here, because Ray only
-            schedules it.
+        settings: as JSON values, because only data may travel between processes.
+        gpus: share of a GPU that Ray scheduled. The replica enforces it; Ray does not.
     """
 
     def __init__(self, layer: str, settings: Mapping[str, Any], gpus: float) -> None:
@@ -59,27 +58,25 @@ class LayerDeployment:
             pinned=self._tenants.lineage(generic),
             most=self._settings.store.tenants_at_once,
         )
-        # it loads in the background: a constructor that raises or waits would take the whole
-        # application down
+        # It loads in the background: a constructor that raises or waits would stop the application.
         self.slots.of(self.slots.default)
 
-    # Serve passes arguments through
-    async def score(self, batch: EventBatch, release: str, explain: bool) -> LayerScores:  # noqa: FBT001
+    async def score(self, batch: EventBatch, release: str, explain: bool) -> LayerScores:  # noqa: FBT001  # Serve passes it by position
         """Score a batch by the models of `release`."""
         return self.slots.of_release(release).score(batch, release, explain=explain)
 
     async def classify(self, batch: FlowBatch, release: str, model_name: str) -> Classification:
-        """Classify a batch by one named model of `release`; for the classifier's layer alone."""
+        """Classify a batch by one named model of `release`; only the layer `classifier` can."""
         return classify(self.slots.of_release(release), batch, release, model_name)
 
     async def state(self, wanted: str) -> tuple[SlotState, str]:
-        """The slot's state for release `wanted`, which it requests if missing, and its device."""
+        """State of the slot for release `wanted`, and the device; requests a missing release."""
         return self.slots.of_release(wanted).state(wanted), self._device
 
     async def test(self) -> Mapping[Kind, LoadCheck]:
-        """Load the wanted release from scratch beside what serves; changes nothing (S1-05).
+        """Load the wanted release from scratch beside the serving one; changes nothing (S1-05).
 
-        One at a time, because it needs memory: concurrent callers share the same check.
+        Concurrent callers share one check, because it needs memory.
         """
         if self._load_check is None or self._load_check.done():
             slot = self.slots.of(self.slots.default).slot
@@ -91,7 +88,7 @@ class LayerDeployment:
         return await asyncio.to_thread(self._load, Tenant(tenant))
 
     async def check_health(self) -> None:
-        """Raise only if a restart would help. An answer at all proves that the loop runs."""
+        """Raise only if a restart would help; returning at all proves that the event loop runs."""
         for polled in self.slots:
             polled.slot.check_health()
 
@@ -102,7 +99,7 @@ class LayerDeployment:
 
     def _make_slot(self, tenant: str) -> PolledSlot:
         spec = LAYERS[self._layer]
-        # the tenant alone: a parent's releases are in the parent's slot
+        # the tenant alone: the releases of a parent are in the slot of the parent
         releases = ReleaseResolver(TrustedStore(self._settings), [tenant])
         loader = ReleaseLoader(
             releases, self._layer, self._builder, available_bytes, neighbours=self.slots.models
@@ -136,10 +133,10 @@ class LayerDeployment:
 
 
 def _device(gpus: float) -> str:
-    """The device; the scheduled share becomes a limit on the memory of the GPU."""
+    """Select the device; the scheduled share becomes a limit on the GPU's memory."""
     if not gpus:
         return "cpu"
-    import torch  # noqa: PLC0415  # 160 MB that a layer on the CPU does not need
+    import torch  # noqa: PLC0415  # 160 MB, not needed on the CPU
 
     if not torch.cuda.is_available():
         return "cpu"

@@ -19,8 +19,8 @@ class PolledSlot:
 
     Args:
         tenant: owner of the models.
-        slot: holds the models.
-        settings: folder of the controls, and layers disabled by configuration.
+        slot: loads and scores.
+        settings: the state folder, and the layers disabled by configuration.
         on_poll: called after every poll.
     """
 
@@ -45,7 +45,7 @@ class PolledSlot:
         layer = self.slot.layer
         try:
             controls = read_controls(self._settings.state)
-        except ArtifactError:  # the ingress reports it; the switches of before hold
+        except ArtifactError:  # the ingress reports it; the previous switches stay in effect
             controls = self._controls or Controls()
         if self._controls is not None and layer in controls.resets_since(self._controls):
             self.slot.reset()

@@ -1,15 +1,14 @@
-"""The request router: a replica that can score this kind of event comes before one that cannot.
+"""Request router: replicas that can score this kind of event come before those that cannot.
 
-A replica in fallback answers fastest, so that the shortest queue, which Serve goes by, would lead
-most of the traffic to it and blind
-more than its share of the answers. Therefore every replica reports the kinds of event it speaks of,
-and those that speak are asked
-first. A replica that just started has reported nothing yet and waits its turn. Where none speaks,
-any is asked: an abstention is an answer.
-For a tenant with models of its own, a replica that has them in memory comes before one that would
-have to load them first.
+A replica in fallback responds fastest. Serve prefers the shortest queue, so it would send most of
+the traffic to that replica, which abstains. Therefore every replica reports the kinds of event that
+it can score, and those replicas are called first. A replica that just started has reported nothing
+yet, and gets no calls before its first report. If no replica can score, any is called: an
+abstention is a valid response. For a tenant with models of its own, replicas that have them in
+memory come before those that would have to load them.
+
 Source: Beyer et al., "Site Reliability Engineering", O'Reilly 2016, chapter 20, on the backend that
-fails fast and attracts more.
+fails fast and attracts more traffic.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ class SpeakingFirst(PowerOfTwoChoicesRequestRouter):
     def apply_locality_routing(
         self, pending_request: PendingRequest | None = None
     ) -> set[ReplicaID]:
-        """The replicas to choose from: Serve's own, less those that would only abstain."""
+        """The candidates: Serve's own, without those that would abstain."""
         near: set[ReplicaID] = super().apply_locality_routing(pending_request)
         arguments = pending_request.args if pending_request is not None else ()
         kind = getattr(arguments[0], "kind", None) if arguments else None
-        if kind is None:  # not a batch to score: whoever is asked for its state
+        if kind is None:  # not a batch to score but, for instance, a request for the state
             return near
         tenant = str(arguments[1]).partition("/")[0] if len(arguments) > 1 else ""
         speaking = self._reporting(f"{tenant}/{kind}") or self._reporting(str(kind))
@@ -51,14 +50,13 @@ class SpeakingFirst(PowerOfTwoChoicesRequestRouter):
     def _fulfill_next_pending_request(
         self, replica: RunningReplica, request_metadata: RequestMetadata | None = None
     ) -> None:
-        """Give a replica to the call it was chosen for.
+        """Give a replica to the call that it was chosen for.
 
-        Serve's own order would give it to the one that waits longest, of whatever kind.
+        Serve would give it to the call that waits longest, whatever its kind of event.
         """
         waiting = self._pending_requests_to_fulfill
-        for place, call in enumerate(
-            waiting
-        ):  # by identity: calls of one HTTP request share their request id
+        for place, call in enumerate(waiting):
+            # compared by identity: all calls of one HTTP request have the same request id
             if call.metadata is request_metadata and not call.future.done():
                 del waiting[place]
                 waiting.appendleft(call)
@@ -66,14 +64,14 @@ class SpeakingFirst(PowerOfTwoChoicesRequestRouter):
                 return
 
 
-def routing_stats(home: SlotState, slots: Mapping[str, SlotState]) -> dict[str, float]:
-    """The routing statistics of a replica: 1.0 for each kind it can score, alone and by tenant.
+def routing_stats(default: SlotState, slots: Mapping[str, SlotState]) -> dict[str, float]:
+    """Routing statistics of a replica: 1.0 for each kind of event it can score, also by tenant.
 
     Args:
-        home: state of the slot that answers for the generic tenant.
-        slots: tenant -> state of its slot; the home slot's among them.
+        default: state of the slot that serves the generic tenant.
+        slots: tenant -> state of its slot, the default slot included.
     """
-    speaks = [str(kind) for kind, how in home.kinds.items() if how.status in SPEAKING]
+    speaks = [str(kind) for kind, how in default.kinds.items() if how.status in SPEAKING]
     speaks += [
         f"{tenant}/{kind}"
         for tenant, state in slots.items()

@@ -17,9 +17,9 @@ from pathlib import Path
 
 __all__ = ["free_port", "is_loopback", "prepare_environment"]
 
-# Ports of the ingress replicas, on loopback: each service picks one block. Serve's own range would be
-# shared by all services, so that the proxy of one could send requests to a port that a replica of
-# another has just taken. The blocks are below the ports that the system assigns itself.
+# Ports of the ingress replicas, on loopback: each service picks one block. Serve's own range would
+# be shared by all services, so that the proxy of one could send requests to a port that a replica
+# of another has just taken. The blocks are below the ports that the system assigns itself.
 PORTS_FROM, PORTS_EACH, PORT_BLOCKS = 20_000, 100, 127
 _WRAPPER = Path(__file__).with_name("haproxy_loopback.sh")
 _DEFAULTS = {

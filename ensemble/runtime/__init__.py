@@ -1,4 +1,4 @@
-"""A published release becomes answers: resolve, load, prove, hot-swap, fall back."""
+"""Serving a published release in this process: resolve, load, prove, hot-swap, fall back."""
 
 from ensemble.runtime.builder import ModelBuilder, proven_detector
 from ensemble.runtime.classification import KNOWN_MODELS, Classification, classify

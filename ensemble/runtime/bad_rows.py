@@ -2,8 +2,8 @@
 
 The other rows get the scores they would have had without the bad ones. Bisection also helps when a
 batch is only too large, e.g. for the memory of a GPU. The largest parts come first, so that a model
-that fails on everything is given up soon: then the model is broken, not the events. When the limit
-of tries is reached, what was scored stays scored, and only the rest gets no opinion.
+that fails on everything is abandoned soon: then the model is broken, not the events. At the limit
+of tries, the rows scored so far keep their scores, and only the others get no opinion.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Answer = TypeVar("Answer")
 
 # isolates a dozen bad rows of a thousand; each try costs a fraction of a millisecond
 MOST_TRIES = 256
-HOPELESS_TRIES = 24  # of which none succeeded
+HOPELESS_TRIES = 24  # tries without a success after which the model is abandoned
 
 
 def score_isolating_bad_rows(
     model: Model, batch: EventBatch, *, explain: bool, shown: float
 ) -> tuple[ModelScores, Sequence[int]]:
-    """The model's scores, and the rows that it could not score.
+    """Score a batch; also return the rows that the model could not score.
 
     Args:
         model: may raise on some rows.
@@ -59,7 +59,7 @@ def score_isolating_bad_rows(
 def call_isolating_bad_rows(
     call: Callable[[Batch], Answer], batch: Batch
 ) -> tuple[list[tuple[int, Answer]], Sequence[int]]:
-    """Results of `call` for parts of a batch, each with its first row, and the rows without one.
+    """Call for parts of a batch; return results with their first rows, and the rows without one.
 
     Args:
         call: may raise on some rows.

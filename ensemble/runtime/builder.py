@@ -1,6 +1,6 @@
-"""From proven bundles to a model that may serve: decoded, built, and asked for its golden answers.
+"""Builder of models: decodes verified bundles, builds the model, and checks its golden answers.
 
-This is the one place that knows which bundles make which layer.
+Only this module knows which bundles make which of Axon's models.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _ON_CPU: Mapping[str, Callable[[Parts], Model]] = {
     "anomaly-process": ProcessAnomaly.from_parts,
     "classifier-flow": FlowClassifier.from_parts,
 }
-"""Name of a bundle -> how its model is made, for models that compute in numpy alone."""
+"""Name of a bundle -> constructor of its model, for models that compute in numpy alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,9 @@ class ModelBuilder:
 
     Attributes:
         device: `cpu` or `cuda`, for the models that compute in torch.
-        stale_after_days: of vulnerability data.
-        expired_after_days: likewise.
-        now: the clock that ages it, seconds since 1970.
+        stale_after_days: age of vulnerability data.
+        expired_after_days: age of vulnerability data.
+        now: clock from which those ages are computed, seconds since 1970.
     """
 
     device: str
@@ -61,15 +61,15 @@ class ModelBuilder:
     now: Callable[[], float] = time.time
 
     def build(self, kind: Kind, bundles: Sequence[OpenedBundle]) -> LoadedModel:
-        """The model of proven bundles, after it gave its golden answers.
+        """Build the model of verified bundles, and check its golden answers.
 
         Args:
-            kind: of event that it rates.
-            bundles: all that it is made of, in the order of its plan.
+            kind: kind of event that the model rates.
+            bundles: all bundles of the model, in the order of its `LayerSpec`.
 
         Raises:
-            ArtifactError: the bytes spell no model of this Axon, or one that does not answer as
-                it was trained to.
+            ArtifactError: the bytes are not a model of this version of Axon, or its answers differ
+                from those of the trained model.
         """
         golden = decode_golden(bundles[-1].files[GOLDEN])
         model = self._model(kind, bundles, golden)
@@ -90,8 +90,7 @@ class ModelBuilder:
                 model = _ON_CPU[name](parts[0])
                 return _proven(model, kind, golden, GOLDEN_TOLERANCE["cpu"], what)
             case "behavior-flow":
-                # torch: 160 MB that the other layers do without
-                from ensemble.layers.behavior import DeepBehavior  # noqa: PLC0415
+                from ensemble.layers.behavior import DeepBehavior  # noqa: PLC0415  # loads torch, 160 MB
 
                 deep = DeepBehavior.from_parts(parts[0]).to(self.device)
                 return _proven(deep, Kind.FLOW, golden, GOLDEN_TOLERANCE[self.device], what)
@@ -130,20 +129,20 @@ class ModelBuilder:
 
 
 def identity_of(ref: BundleRef) -> str:
-    """A bundle by name and digest: equal ones are the same model."""
+    """Identify a bundle by name and digest; bundles with equal identities are the same model."""
     return f"{ref} {ref.manifest_sha256}"
 
 
 def _own_build(
     bundles: Sequence[OpenedBundle],
 ) -> Callable[[Kind, Sequence[Parts]], Model] | None:
-    """How the layer of these bundles builds its model, if it is one that an operator added."""
+    """Find how a custom detector builds its model from these bundles; None for Axon's layers."""
     names = tuple(str(bundle.ref.model) for bundle in bundles)
     return next((spec.build for spec in LAYERS.values() if names in spec.kinds.values()), None)
 
 
 def _facts(model: Model, device: str) -> dict[str, Any]:
-    """What the log says of a model that was loaded (S0-15, S0-19)."""
+    """Collect the fields of the log event of a loaded model (S0-15, S0-19)."""
     if isinstance(model, ProcessAnomaly):
         return {"processes_tracked": len(model.rarity.names)}
     if isinstance(model, FlowClassifier):
@@ -152,19 +151,19 @@ def _facts(model: Model, device: str) -> dict[str, Any]:
 
 
 def _other_libraries(bundles: Sequence[OpenedBundle]) -> dict[str, Any]:
-    """Libraries that have another version than at training.
+    """List the libraries whose version differs from training, for an engineer who debugs.
 
-    Arrays do not change with them, but whoever looks into a bug wants to know.
+    The arrays of a model do not depend on them.
     """
     notes = [note for bundle in bundles for note in bundle.notes]
     return {"libraries": notes} if notes else {}
 
 
 def _proven(model: Model, kind: Kind, golden: Golden, tolerance: float, what: str) -> Model:
-    """`model`, once it has scored the golden events as its trainer's model did."""
+    """Return `model` if it scores the golden events as the trained model did, else raise."""
     if not golden.events:
         raise ArtifactCorrupt(
-            what, "has no golden events: nothing shows that it is the model that was trained"
+            what, "has no golden events, so it cannot be proven to be the trained model"
         )
     found = model.score(golden_batch(kind, golden.events)).scores
     worst = float(np.abs(found - np.asarray(golden.scores)).max())
@@ -178,12 +177,12 @@ def _proven(model: Model, kind: Kind, golden: Golden, tolerance: float, what: st
 
 
 def proven_detector(bundle: OpenedBundle) -> TabularDetector:
-    """The detector of a bundle, after it gave its golden answers.
+    """Build the detector of a bundle, and check its golden answers.
 
     Raises:
-        ArtifactIncompatible: a model of another type (S4-07), or one that does not answer as it
-            was trained to.
-        ArtifactError: the bytes spell no detector of this Axon.
+        ArtifactIncompatible: the model is of another type (S4-07), or its answers differ from those
+            of the trained model.
+        ArtifactError: the bytes are not a detector of this version of Axon.
     """
     what = str(bundle.ref)
     refuse_other_type(
@@ -197,7 +196,7 @@ def proven_detector(bundle: OpenedBundle) -> TabularDetector:
     admitted = admit_rows(rows, detector.features, Missing.REFUSE)
     if not rows or admitted.refused:
         raise ArtifactCorrupt(
-            what, "has no golden rows: nothing shows that it is the detector that was trained"
+            what, "has no golden rows, so it cannot be proven to be the trained detector"
         )
     worst = float(
         np.abs(detector.score(admitted.values).anomaly_score - np.asarray(golden.scores)).max()

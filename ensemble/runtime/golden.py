@@ -1,4 +1,4 @@
-"""Golden answers: a model serves only after it repeats what it answered when it was published."""
+"""Golden events: a model serves only if it scores them as it did when it was published."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GOLDEN_TOLERANCE = {"cpu": 1e-6, "cuda": 1e-5}  # DESIGN, decision 12
 
 
 def golden_batch(kind: Kind, events: Sequence[Mapping[str, Any]]) -> EventBatch:
-    """Golden events, wire-like, as columns; hosts alone become flows of nothing."""
+    """Convert golden events to columns; an event with a host alone becomes a flow of zeros."""
     if kind is Kind.PROCESS:
         names = ("name", "parent", "command_line", "user", "host")
         return process.admit(
@@ -25,7 +25,7 @@ def golden_batch(kind: Kind, events: Sequence[Mapping[str, Any]]) -> EventBatch:
     blank = [0.0] * len(flow.FEATURE_NAMES)
     admitted = flow.admit([event.get("features", blank) for event in events])
     if admitted.refused:
-        raise ArtifactCorrupt("golden events", "hold a flow that the door refuses")
+        raise ArtifactCorrupt("golden events", "contain a flow that fails validation")
     batch = FlowBatch(
         ("",) * len(events),
         tuple(str(event.get("host", "")) for event in events),

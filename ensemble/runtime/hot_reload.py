@@ -2,8 +2,8 @@
 
 A slot starts empty and in fallback, so constructing one cannot fail. `refresh` is called
 periodically in a thread beside the scoring: it resolves the releases that may serve, loads what is
-missing, and replaces one reference. Every call of `score` names the release it wants, so an answer
-never mixes two releases. A failed load never removes a model that serves. When a model raises on
+missing, and replaces one reference. Every call of `score` names a release, so that a verdict never
+mixes two releases. A failed load never removes a model that serves. When a model raises on
 some rows of a batch, those rows get no opinion and the others keep theirs.
 """
 
@@ -37,7 +37,7 @@ from ensemble.verdicts import LayerScores, LayerStatus
 
 __all__ = ["ANY_RELEASE", "LayerSlot", "ModelSource"]
 
-# Serve's logger writes the extra fields as JSON; without Ray it is a plain logger
+# Serve writes the extra fields of its logger as JSON. Without Ray it is an ordinary logger.
 logger = logging.getLogger("ray.serve")
 ANY_RELEASE = ""  # the newest loaded release, for a caller that names none
 NOT_OF_THIS_KIND = "has no opinion on events of this kind"
@@ -54,11 +54,11 @@ class ModelSource(Protocol):
     """Source of a slot's models. Each call may block for long, and may raise."""
 
     def resolve(self) -> ResolvedReleases:
-        """The releases that may serve now."""
+        """Resolve the releases that may serve now."""
         ...
 
     def fingerprint(self, resolved: ResolvedReleases) -> Hashable:
-        """A value that changes whenever a load of `resolved` could give another result; cheap."""
+        """Compute a value that changes if a load of `resolved` could give another result; cheap."""
         ...
 
     def load(
@@ -69,7 +69,7 @@ class ModelSource(Protocol):
     ) -> LoadResult:
         """Load the wanted release and its fallbacks, and reuse the models of `loaded`.
 
-        `resolved` is of the same `resolve` as the fingerprint; `requested` releases are loaded too.
+        `resolved` is what the fingerprint was computed of. `requested` releases are loaded too.
         """
         ...
 
@@ -79,16 +79,16 @@ class ModelSource(Protocol):
 
 
 class LayerSlot:
-    """One layer, answering whatever happens to its models.
+    """One layer with its models, or a fallback without them; `score` never raises.
 
     Args:
         layer: its name.
         kinds: kinds of event that it rates.
         source: of its models.
-        fallback_score: shown while there is no model; weighs nothing.
+        fallback_score: shown while there is no model; has weight 0.
         on_event: receives each `SlotEvent`; must not raise.
         clock: monotonic seconds; paces the retries.
-        now: seconds since 1970; dates the states.
+        now: seconds since 1970; the start of each state.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class LayerSlot:
         self._on_event, self._clock, self._now = on_event, clock, now
         self._loaded: tuple[LoadedRelease, ...] = ()  # newest first; replaced, never changed
         self._result = LoadResult("", ())
-        self._failure: LoadFailure | None = None  # nothing at all could be loaded
+        self._failure: LoadFailure | None = None  # of a refresh that loaded nothing at all
         # releases that callers named and that are not loaded; and those already searched for
         # since the files changed last
         self._requested: frozenset[str] = frozenset()
@@ -129,7 +129,7 @@ class LayerSlot:
         return self._loaded
 
     def refresh(self) -> None:
-        """Load what is new or missing, if there is a reason to. Errors go to `state`, not up."""
+        """Load what is new or missing; an error is reported by `state`, not raised."""
         if self.is_disabled:
             return
         with self._lock:
@@ -179,7 +179,7 @@ class LayerSlot:
         Args:
             batch: n events of one kind.
             release: name of the release that the caller fuses with, or `ANY_RELEASE`.
-            explain: also return what moved the scores.
+            explain: also return the details behind the scores.
         """
         loaded = self.get_release(release)
         if loaded is None:
@@ -194,7 +194,7 @@ class LayerSlot:
         return LayerScores.silent(self.layer, LayerStatus.NOT_APPLICABLE, len(batch), reason)
 
     def get_release(self, release: str) -> LoadedRelease | None:
-        """The loaded part of `release`, or the newest for `ANY_RELEASE`.
+        """Return the loaded part of `release`, or of the newest for `ANY_RELEASE`.
 
         If it is not loaded, return None and request it.
         """
@@ -204,12 +204,12 @@ class LayerSlot:
         return loaded
 
     def record_failure(self, batch: EventBatch, error: Exception) -> None:
-        """Log that the model could score nothing of a batch, and count it against the process.
+        """Log and count that the model could score nothing of a batch.
 
         To be called in the `except` block.
         """
         self._failures_in_a_row[batch.kind] += 1
-        if self._failures_in_a_row[batch.kind] == 1:  # once; the counter of the event goes on
+        if self._failures_in_a_row[batch.kind] == 1:  # logged once, counted each time
             about = {"layer": self.layer, "kind": str(batch.kind), "events": len(batch)}
             logger.error(
                 "layer_scoring_failed",
@@ -226,7 +226,7 @@ class LayerSlot:
         return LayerStatus.WARMING_UP, "the model is being loaded"
 
     def state(self, release: str = ANY_RELEASE) -> SlotState:
-        """State for `release`, or for the newest loaded one; request `release` if it is missing."""
+        """Report the state for `release`, or for the newest; request `release` if it is missing."""
         loaded = self._find(release)
         models = {id(m.model): m for one in self._loaded for m in one.models.values()}
         return SlotState(
@@ -242,8 +242,8 @@ class LayerSlot:
     def check_health(self) -> None:
         """Raise if only a restart of the process would help; a missing model does not (P38).
 
-        Many failures in a row may be caused by the events. So the model scores again the golden
-        events that it scored when it was loaded. If it cannot, something below it has failed,
+        The events may be the cause of many failures in a row. So the model scores its golden events
+        again, which it could score when it was loaded. If it cannot, something below it has failed,
         e.g. the context of the GPU.
         """
         for loaded in self._loaded[:1]:
@@ -266,7 +266,7 @@ class LayerSlot:
             scored, bad_rows = score_isolating_bad_rows(
                 model.model, batch, explain=explain, shown=self._fallback_score
             )
-        # here a layer becomes an abstention: its bug must not stop the others
+        # here a layer becomes an abstention: its error must not stop the others
         except Exception as error:  # noqa: BLE001
             self.record_failure(batch, error)
             return self._abstain(LayerStatus.FALLBACK, LayerCrashed.code, batch)
@@ -298,7 +298,7 @@ class LayerSlot:
         )
 
     def _resolve(self) -> tuple[ResolvedReleases, Hashable] | LoadFailure:
-        """The releases that may serve, and the fingerprint of their files."""
+        """Resolve the releases that may serve, and fingerprint their files."""
         try:
             resolved = self._source.resolve()
             return resolved, self._source.fingerprint(resolved)
@@ -310,7 +310,7 @@ class LayerSlot:
     ) -> LoadResult | LoadFailure:
         try:
             return self._source.load(resolved, self._in_use(), requested)
-        # whatever a load does, the layer continues with what it has and reports the error
+        # the layer continues with the models that it has, and reports the error
         except Exception as error:  # noqa: BLE001
             return failure_of(error)
 
@@ -322,7 +322,7 @@ class LayerSlot:
         return has_problem and self._clock() >= self._retry_at
 
     def _in_use(self) -> tuple[LoadedRelease, ...]:
-        """The newest loaded release, and those that calls named a moment ago."""
+        """The newest loaded release, and those that calls named within `IN_USE_WITHIN_S`."""
         since = self._clock() - IN_USE_WITHIN_S
         return tuple(
             one
@@ -363,7 +363,7 @@ class LayerSlot:
             self._on_event(event)
 
     def _merged_with(self, result: LoadResult) -> tuple[LoadedRelease, ...]:
-        """The releases of `result`, and those in use that it does not contain."""
+        """Combine the releases of `result` with those in use that it does not contain."""
         new = [release.merged_with(self._loaded) for release in result.releases]
         names = {release.name for release in new}
         return (*new, *(old for old in self._in_use() if old.name not in names))

@@ -1,8 +1,8 @@
-"""Loader of one layer's models: every bundle of a release proven, then built; loaded models stay.
+"""Loader of one layer's models: verifies every bundle of a release, then builds the model.
 
-A bundle that fails any step is a named failure of its kind of event; the other kinds of the same
-layer, and the other layers, are not affected. If the wanted release is not complete, the next one
-that may serve is loaded too, so that there is a complete one to fall back to.
+A bundle that fails any step is a failure of its kind of event; the other kinds of the layer, and
+the other layers, are not affected. Models that are loaded already are reused. If the wanted release
+is not complete, the next one that may serve is loaded too, so that there is a complete fallback.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class ReleaseLoader:
     neighbours: Callable[[], Iterable[LoadedModel]] = tuple
 
     def resolve(self) -> ResolvedReleases:
-        """The releases that may serve now.
+        """Resolve the releases that may serve now.
 
         Raises:
             ArtifactError: no release at all can be read.
@@ -60,9 +60,9 @@ class ReleaseLoader:
         return self.releases.resolve()
 
     def fingerprint(self, resolved: ResolvedReleases) -> Hashable:
-        """Pointer, releases, trusted keys, and the state of this layer's files on disk.
+        """Combine pointer, releases, trusted keys, and the state of this layer's files on disk.
 
-        No payload is read.
+        The content of the files is not read.
         """
         challenger = [resolved.challenger] if resolved.challenger else []
         releases = (*resolved.releases, *challenger)
@@ -86,7 +86,7 @@ class ReleaseLoader:
         loaded: Sequence[LoadedRelease],
         requested: frozenset[str],
     ) -> LoadResult:
-        """Load what serves. Loaded models stay; only their files are proven again.
+        """Load the serving release and its fallbacks; of loaded models only the files are verified.
 
         Args:
             resolved: the releases that may serve.
@@ -149,8 +149,8 @@ class ReleaseLoader:
         """Load one release.
 
         Returns:
-            What is loaded of it, and what is wrong with its files, also for a kind whose model
-            stays in memory.
+            The loaded part, and the failures of its files, also for a kind whose model stays in
+            memory.
         """
         spec, release = LAYERS[self.layer], resolved.release
         unnamed = frozenset(
@@ -181,7 +181,7 @@ class ReleaseLoader:
     def _load_model(
         self, store: Store, release: Release, kind: Kind, before: LoadedModel | None
     ) -> LoadedModel | LoadFailure:
-        """The model of `kind`: `before`, once its files are proven again, or a new one."""
+        """Verify the files of `kind`, and return the model `before` or build a new one."""
         try:
             bundles = [self._open(store, release, name) for name in LAYERS[self.layer].kinds[kind]]
             return before or self.builder.build(kind, bundles)
@@ -203,6 +203,6 @@ class ReleaseLoader:
 
 
 def _identity(release: Release, names: Sequence[str]) -> tuple[str, ...]:
-    """The bundles of `names` in `release`, by name and digest; () if one is not in it."""
+    """Identify the bundles of `names` in `release`; () if one of them is not in it."""
     refs = [release.bundles.get(ModelName(name)) for name in names]
     return tuple(identity_of(ref) for ref in refs if ref is not None) if all(refs) else ()

@@ -1,6 +1,6 @@
 """The whole ensemble in one process, for the terminal without a service and for evaluation.
 
-The loaders, models and fusion are those of the service; only the fan-out is a loop.
+Loaders, models and fusion are those of the service; the layers are called in a loop.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ class LocalEnsemble:
 
     Args:
         releases: resolves the releases that may serve.
-        min_coverage: as configured.
-        posture_bound: as configured.
-        stale_after_days: as configured.
-        expired_after_days: as configured.
-        now: the clock that ages vulnerability data.
+        min_coverage: `fusion.min_coverage` of the settings.
+        posture_bound: `fusion.posture_bound` of the settings.
+        stale_after_days: `posture.stale_after_days` of the settings.
+        expired_after_days: `posture.expired_after_days` of the settings.
+        now: clock from which the age of vulnerability data is computed, seconds since 1970.
         on_event: receives each `SlotEvent` of the layers; must not raise.
 
     Raises:
-        ArtifactError: the tenant has no release that can be read. A model of it that cannot be
-            loaded is a silent layer, not an error.
+        ArtifactError: the tenant has no release that can be read. A model that cannot be loaded is
+            no error: its layer abstains.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class LocalEnsemble:
         return choose_release(choices, states)
 
     def score(self, batch: EventBatch, *, explain: bool = False) -> Verdicts:
-        """The verdicts of a batch of one kind, of which no layer abstains from single rows.
+        """Score a batch of one kind on which no layer abstains from single rows.
 
         Raises:
             ValueError: a layer abstains from some rows; `judge` returns the rows in groups.
@@ -91,7 +91,7 @@ class LocalEnsemble:
         return verdicts
 
     def judge(self, batch: EventBatch, *, explain: bool = False) -> tuple[Verdicts, ...]:
-        """The verdicts of a batch of one kind, in groups of rows with the same speaking layers.
+        """Score a batch of one kind; return its rows in groups with the same layers' opinions.
 
         Usually there is one group.
         """

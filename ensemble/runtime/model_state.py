@@ -29,12 +29,12 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class LoadFailure:
-    """Why a model is not there.
+    """Reason why a model could not be loaded.
 
     Attributes:
-        code: stable; clients, metrics and the runbook key on it.
+        code: stable; clients, metrics and the runbook use it as a key.
         message: a sentence for the log.
-        cause: where to search first: files, resources, dependencies or configuration (S1-26).
+        cause: likely cause: files, resources, dependencies or configuration (S1-26).
         error_type: class name of the exception.
         what: the artifact concerned, "" for none.
     """
@@ -48,7 +48,7 @@ class LoadFailure:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A proven model.
+    """A model that gave its golden answers.
 
     Attributes:
         version: serial versions of its bundles.
@@ -58,7 +58,7 @@ class LoadedModel:
             model.
         size_bytes: of its files.
         probe: events that it scored when it was loaded; None if there are none.
-        facts: fields of its log line, e.g. the device.
+        facts: fields of its log event, e.g. the device.
     """
 
     model: Model
@@ -72,13 +72,13 @@ class LoadedModel:
 
 @dataclass(frozen=True, slots=True)
 class LoadedRelease:
-    """One layer's part of a release: for each kind of event a model, or why there is none.
+    """One layer's part of a release: a model for each kind of event, or the reason for none.
 
     Attributes:
         name: of the release, `<tenant>/<serial>`, "" for none.
         models: kind -> proven model.
-        failures: kind -> why there is no model; a kind in neither mapping is not rated by this
-            layer.
+        failures: kind -> reason for no model; the layer does not rate a kind that is in neither
+            mapping.
         unnamed: kinds for which the release was published without a model. Such a kind is not in
             `failures` either if the layer is optional.
     """
@@ -174,15 +174,15 @@ class SlotState:
 
 @dataclass(frozen=True, slots=True)
 class SlotEvent:
-    """Something a slot did, for the log and the metrics.
+    """An action or failure of a slot, for the log and the metrics.
 
     Attributes:
         what: `attempting_load`, `loaded`, `files_missing`, `load_failed`, `fallback_active`,
             `scoring_failed`, `fallback_used`.
         layer: name of the slot's layer.
         kind: of event, None if it concerns all of them.
-        fields: further fields of the log line. `is_news` is False for a repetition: to be
-            counted, not logged.
+        fields: further fields of the log event. `is_news` is False for a repetition, which is
+            counted but not logged.
     """
 
     what: str
@@ -211,7 +211,7 @@ class LoadCheck:
 
     @classmethod
     def failed(cls, why: LoadFailure, elapsed_ms: float = 0.0) -> Self:
-        """The check of a load that failed."""
+        """Make the result of a load that failed."""
         return cls(ok=False, version="", code=why.code, message=why.message, elapsed_ms=elapsed_ms)
 
 

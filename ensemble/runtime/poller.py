@@ -1,7 +1,7 @@
-"""Background polling in threads, which continues when one of them hangs.
+"""Background polling in threads, which continues when a poll hangs.
 
-A thread that reads from a hanging disk cannot be stopped. It is abandoned, its poll counts as
-failed, and at most a few may hang at a time; they end when the disk responds again.
+A thread that reads from a hanging disk cannot be stopped. It is abandoned and its poll counts as
+failed. At most `MOST_HANGING` threads hang at a time; they end when the disk responds again.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The fusion of a release, and the choice of the release to fuse with.
 
-One release makes an answer: its models, its fusion, its thresholds. So if a layer cannot load the
-wanted release, the whole ensemble stays with, or returns to, the last good one, rather than answer
-with half of each. The wanted release is chosen unless more of the evidence speaks with a fallback.
+Models, fusion and thresholds of a verdict are of one release. So if a layer cannot load the wanted
+release, the whole ensemble stays with, or returns to, the last good one, and never mixes two. The
+wanted release is chosen unless a fallback has opinions with more weight.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class ReleaseFusion:
 
     Attributes:
         name: of the release, `<tenant>/<serial>`, "" for none.
-        fusions: kind of event -> how its layers are pooled.
+        fusions: kind of event -> fusion of its layers.
         sha256: of the release's file, "" for none.
     """
 
@@ -41,7 +41,7 @@ class ReleaseFusion:
         return self.name.partition("/")[0]
 
     def of(self, kind: Kind) -> Fusion:
-        """The fusion for `kind`: as fitted, or by equal shares of Axon's layers."""
+        """Return the fusion for `kind`: the fitted one, or equal shares of Axon's layers."""
         return self.fusions.get(kind) or Fusion.builtin(
             [
                 layer
@@ -75,7 +75,7 @@ class FusionChoices:
         wanted: name of the release that the pointer names, "" if no pointer could be read.
         pointer: that pointer, `<tenant>#<serial>`.
         at_once: the promoter wants the release to get all traffic at once.
-        releases: at least one, the most wanted first.
+        releases: at least one, in order of preference.
         problem: what is wrong with the pointer, or why the wanted release is not among them.
         challenger: scored in shadow only; None for none.
     """
@@ -99,7 +99,7 @@ class FusionResolver:
     releases: ReleaseSource
 
     def resolve(self) -> FusionChoices:
-        """The releases to choose from. One whose fusion is unusable is left out, as a `problem`.
+        """Read the fusions of the releases; an unusable one is left out and is the `problem`.
 
         Raises:
             ArtifactError: no release at all can be read.
@@ -126,7 +126,7 @@ class FusionResolver:
         )
 
     def load(self) -> ReleaseFusion:
-        """The fusion of the release that the pointer names; no fallback.
+        """Read the fusion of the release that the pointer names, without fallbacks.
 
         Raises:
             ArtifactError: it cannot be read.
@@ -141,7 +141,7 @@ class FusionResolver:
 
 
 def _fusion_of(resolved: ResolvedRelease) -> ReleaseFusion:
-    """The fusion of a release that was read.
+    """Parse the fusion of a release.
 
     Raises:
         ArtifactIncompatible: this Axon does not know its format.
@@ -157,7 +157,7 @@ def _fusion_of(resolved: ResolvedRelease) -> ReleaseFusion:
 
 
 def _challenger_fusion(challenger: ResolvedRelease | None) -> ReleaseFusion | None:
-    """The fusion of the challenger; None if it is unusable, so that nothing runs in shadow."""
+    """Parse the fusion of the challenger; None, and no shadow evaluation, if it is unusable."""
     try:
         return _fusion_of(challenger) if challenger else None
     except ArtifactError:
@@ -165,16 +165,16 @@ def _challenger_fusion(challenger: ResolvedRelease | None) -> ReleaseFusion | No
 
 
 def is_complete(release: ReleaseFusion, states: Mapping[str, SlotState]) -> bool:
-    """Whether every layer that counts has loaded all that `release` names of it."""
+    """Whether every layer with a weight has loaded all its models of `release`."""
     return _missing(release, states, [*Kind]) == 0
 
 
 def _missing(
     release: ReleaseFusion, states: Mapping[str, SlotState], kinds: Collection[Kind]
 ) -> int:
-    """Count what the layers have not loaded of `release`.
+    """Count the pairs of layer and kind of event that are not loaded for `release`.
 
-    Axon's layers always count, a layer of the operator's own once it has a share.
+    Axon's layers always count; a custom detector counts once it has a share.
     """
     return sum(
         kind not in state.holds.get(release.name, frozenset())
@@ -185,14 +185,13 @@ def _missing(
 
 
 def choose_release(choices: FusionChoices, states: Mapping[str, SlotState]) -> ReleaseFusion:
-    """Choose the release with which most of the evidence speaks; of equals the most wanted one.
+    """Choose the release whose loaded layers have the most weight; of equals the preferred one.
 
-    Only the kinds of event that the most wanted release knows are counted.
+    Only the kinds of event of the preferred release are counted.
 
     Args:
         choices: the releases that may serve.
-        states: layer -> its state; a layer that did not report in time counts neither for nor
-            against a release.
+        states: layer -> its state; a layer that did not report in time does not count.
     """
     kinds = choices.releases[0].fusions.keys()
 

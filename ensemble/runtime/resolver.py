@@ -1,12 +1,12 @@
 """Resolution of releases: the one that the pointer names, and its fallbacks (N-05).
 
-In order: the tenant's release; the releases that served before it; the same of its parents, e.g.
-of its group and of the generic tenant. The pointer carries the digests of the earlier releases, so
-each of them is proven by a pointer. The challenger of the serving tenant is resolved beside them:
-it never serves, it is only evaluated in shadow.
+The order is: the tenant's release; the releases that served before it; then those of its parents,
+e.g. its group and the generic tenant. The pointer contains the digests of the earlier releases, so
+a pointer proves each of them. The challenger of the serving tenant is resolved too: it never
+serves, it is only evaluated in shadow.
 
-A pointer that was read once is remembered as long as the same keys are trusted. A pointer that is
-torn later changes nothing, and an older one that returns is refused; both are reported.
+A pointer is remembered as long as the same keys are trusted. So a pointer that becomes unreadable
+changes nothing, and an older one in its place is refused; both are reported.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class ResolvedRelease:
-    """A release that was read and proven.
+    """A release whose file was read and verified.
 
     Attributes:
         release: as it was published.
-        sha256: of its file, 64 hexadecimal digits; no other release has it.
+        sha256: digest of its file, 64 hexadecimal digits.
         is_wanted: whether the serving tenant's pointer names it.
     """
 
@@ -63,12 +63,12 @@ class ResolvedReleases:
     """The releases that may serve, as of one reading of the pointers.
 
     Attributes:
-        store: the store they were read from, with the keys that were trusted then.
+        store: the store with the keys that were trusted at that time.
         wanted: name of the release that the serving tenant's pointer names, "" if no pointer
             could be read.
         pointer: that pointer, `<tenant>#<serial>`, "" for none.
         at_once: the promoter wants the release to get all traffic at once.
-        releases: those that could be read, the most wanted first; at least one.
+        releases: those that could be read, in order of preference; at least one.
         problem: what is wrong with the pointer, also if a remembered one is used, or why the
             wanted release is not in `releases`.
         challenger: the shadow challenger; None if there is none, or none that could be read.
@@ -87,7 +87,7 @@ class ReleaseSource(Protocol):
     """Source of the releases that may serve."""
 
     def resolve(self) -> ResolvedReleases:
-        """The releases that may serve now.
+        """Resolve the releases that may serve now.
 
         Raises:
             ArtifactError: no release at all can be read.
@@ -97,7 +97,7 @@ class ReleaseSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PinnedRelease:
-    """One release by its digest, whatever the pointers say, e.g. the one of an old verdict.
+    """One release by its digest, independent of the pointers, e.g. that of an old verdict.
 
     Attributes:
         open_store: opens the store with the keys that are trusted now.
@@ -110,7 +110,7 @@ class PinnedRelease:
     ref: ReleaseRef
 
     def resolve(self) -> ResolvedReleases:
-        """The release, without fallbacks.
+        """Read the release, without fallbacks.
 
         Raises:
             ArtifactError: it is missing, has another digest, or is not signed by a trusted key.
@@ -129,7 +129,7 @@ class ReleaseResolver:
 
     Args:
         open_store: opens the store with the keys that are trusted now; called at every
-            resolution, so that a removed key is gone.
+            resolution, so that a removed key takes effect.
         tenants: the tenant, then its parents, the nearest first.
     """
 
@@ -139,7 +139,7 @@ class ReleaseResolver:
         self._trust: Trust | None = None  # under which the pointers were read
 
     def resolve(self) -> ResolvedReleases:
-        """The releases that may serve now.
+        """Resolve the releases that may serve now.
 
         Raises:
             ArtifactError: no release at all can be read; the error is that of the tenant itself.
@@ -193,7 +193,7 @@ class ReleaseResolver:
         )
 
     def _pointer(self, store: Store, tenant: Tenant) -> _TenantPointer:
-        """The tenant's pointer; a broken one is replaced by the remembered or the shipped one."""
+        """Read the tenant's pointer; the remembered or the shipped one replaces a broken one."""
         remembered = self._pointers.get(tenant)
         try:
             pointer = read_pointer(store, tenant, not_below=remembered.serial if remembered else 0)
@@ -221,7 +221,7 @@ class _TenantPointer:
 
     @property
     def refs(self) -> tuple[ReleaseRef, ...]:
-        """The releases it leads to, the most wanted first."""
+        """The releases it names, in order of preference."""
         return () if self.pointer is None else (self.pointer.ref, *self.pointer.previous)
 
     def wants(self, ref: ReleaseRef) -> bool:
@@ -230,7 +230,7 @@ class _TenantPointer:
 
 
 def _challenger(store: Store, tenant: Tenant) -> ResolvedRelease | None:
-    """The tenant's challenger, None if it cannot be read; the serving release is not affected."""
+    """Read the tenant's challenger; None if it cannot be read, which affects no serving release."""
     try:
         ref = read_challenger(store, tenant)
         if ref is None:

@@ -16,7 +16,7 @@ def load_events(
     before: tuple[Sequence[LoadedRelease], Mapping[Kind, LoadFailure]],
     after: tuple[Sequence[LoadedRelease], Mapping[Kind, LoadFailure]],
 ) -> Iterator[SlotEvent]:
-    """What a load changed. A failure that only repeats is reported as no news, to be counted.
+    """Report what a load changed; a repeated failure has `is_news` False, to be counted only.
 
     Args:
         layer: name of the slot's layer.

@@ -32,11 +32,10 @@ class TenantSlots(Generic[Polled]):
     """One layer's slots by tenant.
 
     Args:
-        make: makes and starts the polled slot of a tenant; must not block. No slot is made before
-            it is needed.
-        default: the tenant whose slot answers calls without a release.
+        make: makes and starts the polled slot of a tenant, at its first use; must not block.
+        default: tenant whose slot serves calls that name no release.
         pinned: tenants whose slots are never evicted, beside `default`.
-        most: slots at once, the pinned ones included, unless there are more of these.
+        most: maximum number of slots, the pinned ones included, unless there are more of these.
     """
 
     def __init__(
@@ -48,15 +47,15 @@ class TenantSlots(Generic[Polled]):
         self.default = default
 
     def __iter__(self) -> Iterator[Polled]:
-        """The cached slots, those used last at the end."""
+        """Iterate over the cached slots, the most recently used last."""
         return iter(tuple(self._slots.values()))
 
     def of_release(self, release: str) -> LayerSlot:
-        """The slot for `release`, `<tenant>/<serial>`; the default slot if it names no tenant."""
+        """Return the slot for `release`, `<tenant>/<serial>`, or the default slot for ""."""
         return self.of(release.partition("/")[0] or self.default).slot
 
     def of(self, tenant: str) -> Polled:
-        """The slot of a tenant, made at its first use."""
+        """Return the slot of a tenant, which is made at its first use."""
         evicted: list[Polled] = []
         with self._lock:
             found = self._slots.get(tenant)
@@ -69,7 +68,7 @@ class TenantSlots(Generic[Polled]):
         return found
 
     def models(self) -> tuple[LoadedModel, ...]:
-        """Every loaded model of every slot."""
+        """All loaded models of all slots."""
         return tuple(
             model
             for polled in self

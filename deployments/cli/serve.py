@@ -294,7 +294,7 @@ def _report_missing_keys(settings: Settings) -> None:
     if settings.auth.mode == "off":
         return
     try:
-        if any(key.has_been_dead_for(time.time()) <= 0.0 for key in list_keys(settings.keys)):
+        if any(key.seconds_invalid(time.time()) <= 0.0 for key in list_keys(settings.keys)):
             return
         problem = (
             "keys are required, and there is none: "

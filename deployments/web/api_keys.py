@@ -1,10 +1,9 @@
 """API keys and their file: which tenant a key stands for, and what it may be used for.
 
 A key is `axon_<id>_<secret>`. The file holds its SHA-256, never the key, so that a reader of the
-file or of a backup cannot use it. A plain hash is right for 256 random bits, which cannot be
-guessed however fast they are hashed; a password would need a slow hash. The file is private,
-replaced as a whole, and refused as a whole when it is wrong. `axon keys` writes it, and every
-ingress reads it, see `key_ring`.
+file or of a backup cannot use it. A plain hash suffices for 256 random bits, which cannot be
+guessed; a password would need a slow hash. The file is private, replaced as a whole, and refused
+as a whole if any part is wrong. `axon keys` writes it, and every ingress reads it, see `key_ring`.
 """
 
 from __future__ import annotations
@@ -61,12 +60,9 @@ __all__ = [
 WHAT: Final = "the key file"
 FORMAT: Final = 1
 LIMIT_BYTES = 1 << 20  # some three thousand keys
-SECRET_BYTES = 32  # 256 bits: out of reach of guessing, so a fast hash keeps it
-FORGET_AFTER_S = (
-    400 * 86400.0
-    # a key that has been dead for more than a year is of no audit's interest, and the file is
-    # bounded
-)
+SECRET_BYTES = 32  # 256 bits cannot be guessed, so a fast hash is enough
+# a key that expired or was revoked more than a year ago concerns no audit, and the file is bounded
+FORGET_AFTER_S = 400 * 86400.0
 Answer = TypeVar("Answer")
 _ID = re.compile(r"[0-9a-f]{8}")
 TOKEN = re.compile(r"axon_([0-9a-f]{8})_[A-Za-z0-9_-]{43}")
@@ -75,34 +71,31 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Scope(StrEnum):
-    """What a key may be used for."""
+    """A set of routes that a key may be used for."""
 
-    SCORE = "score"  # ask for verdicts
+    SCORE = "score"  # request verdicts
     TRAIN = "train"  # start and stop training jobs
     MANAGE = "manage"  # promote, delete, switch layers
-    READ = "read"  # look at models, jobs and status
+    READ = "read"  # read models, jobs and status
 
 
 class KeyRefused(Exception):
-    """What was asked of the key file cannot be done.
-
-    The sentence says why, and never holds a key.
-    """
+    """A change of the key file is refused; the sentence says why, and never contains a key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key, as it is kept.
+    """One key as it is stored; times are seconds since 1970.
 
     Attributes:
         id: 8 hexadecimal digits, the public part of the key; it names the key in lists and logs.
         name: for people, may be empty.
-        tenant: in whose name the holder asks; nothing in a request can change it.
-        scopes: what it may be used for, at least one.
-        sha256: of the whole key, 64 hexadecimal digits.
-        created_at: seconds since 1970, as the next two.
-        expires_at: from then on it is refused; None for never.
-        revoked_at: when it was taken back, for good; None while it was not.
+        tenant: tenant that the caller acts for; nothing in a request can change it.
+        scopes: what the key may be used for, at least one scope.
+        sha256: SHA-256 of the whole key, 64 hexadecimal digits.
+        created_at: time of creation.
+        expires_at: from then on the key is refused; None for never.
+        revoked_at: time of the revocation, which is permanent; None for a key that is not revoked.
     """
 
     id: str
@@ -123,24 +116,24 @@ class Key:
                 "a letter or a digit"
             )
         if not self.scopes:
-            raise ValueError("a key without a scope opens nothing")
+            raise ValueError("a key needs at least one scope")
         times = [at for at in (self.created_at, self.expires_at, self.revoked_at) if at is not None]
         if not all(math.isfinite(at) and at >= 0 for at in times):
             raise ValueError("a time is seconds since 1970")
 
     def is_expired(self, now: float) -> bool:
-        """Whether its time is over at `now`, seconds since 1970."""
+        """Whether the key has expired at `now`, seconds since 1970."""
         return self.expires_at is not None and now >= self.expires_at
 
-    def has_been_dead_for(self, now: float) -> float:
-        """Seconds since it opened something; 0 or less while it does."""
+    def seconds_invalid(self, now: float) -> float:
+        """Seconds since the key expired or was revoked; 0 or less while it is valid."""
         ends = [at for at in (self.expires_at, self.revoked_at) if at is not None]
         return now - min(ends) if ends else 0.0
 
 
-# Compared with a token whose id is unknown, so that the refusal takes the same time. No key has
-# this hash.
-NO_KEY = Key("00000000", "", Tenant("nobody"), frozenset({Scope.READ}), "0" * 64, 0.0, 0.0, 0.0)
+# A token with an unknown id is compared with this one, so that the refusal takes the same time. No
+# key has this hash.
+NO_KEY = Key("00000000", "", Tenant("none"), frozenset({Scope.READ}), "0" * 64, 0.0, 0.0, 0.0)
 
 
 def create_key(
@@ -153,30 +146,30 @@ def create_key(
     *,
     before: Callable[[Key], None] = lambda _: None,
 ) -> tuple[Key, str]:
-    """Make a key and keep its hash, on the disk before this returns.
+    """Make a key and store its hash; it is on disk before this returns.
 
-    Keys that have been expired or revoked for more than a year are forgotten on the way.
+    Keys that expired or were revoked more than a year ago are removed from the file.
 
     Args:
-        path: the key file; made, with its folder, where it is not there.
-        tenant: in whose name the holder will ask.
-        scopes: what it may be used for.
+        path: the key file; it is made, with its folder, if it does not exist.
+        tenant: tenant that the caller will act for.
+        scopes: what the key may be used for.
         name: for people; may be empty.
         expires_at: seconds since 1970; None for never.
         now: seconds since 1970.
-        before: called with the key before anybody could use it; where it raises, there is none.
+        before: called with the key before it is stored; if it raises, no key is made.
 
     Returns:
-        The key as it is kept, and the key itself, which nobody can ever tell again.
+        The key as it is stored, and its token, which cannot be recovered later.
 
     Raises:
-        KeyRefused: a bad name, no scope, a time that is over; too many keys; or the file cannot
-            be written.
-        ArtifactError: the file that is there is wrong, or others may read or write it; nothing
-            is changed.
+        KeyRefused: a bad name, no scope, an expiry in the past, too many keys, or a file that
+            cannot be written.
+        ArtifactError: the present file is wrong, or other users may read or write it; nothing is
+            changed.
     """
     if expires_at is not None and expires_at <= now:
-        raise KeyRefused("a key that is expired from the beginning opens nothing")
+        raise KeyRefused("the expiry of a new key must be in the future")
     secret = urlsafe_b64encode(secrets.token_bytes(SECRET_BYTES)).decode().rstrip("=")
 
     def with_it(keys: Sequence[Key]) -> tuple[list[Key], tuple[Key, str]]:
@@ -192,7 +185,7 @@ def create_key(
         except ValueError as refused:
             raise KeyRefused(str(refused)) from None
         before(made)
-        return [*(key for key in keys if key.has_been_dead_for(now) <= FORGET_AFTER_S), made], (
+        return [*(key for key in keys if key.seconds_invalid(now) <= FORGET_AFTER_S), made], (
             made,
             token,
         )
@@ -201,18 +194,18 @@ def create_key(
 
 
 def list_keys(path: Path) -> tuple[Key, ...]:
-    """Every key of the file, the oldest first; none where there is no file.
+    """List every key of the file, oldest first; none if there is no file.
 
     Raises:
-        ArtifactError: the file is wrong, or others may read or write it.
+        ArtifactError: the file is wrong, or other users may read or write it.
     """
     return tuple(sorted(_read_or_nothing(path), key=lambda key: (key.created_at, key.id)))
 
 
 def find_key(path: Path, key_id: str) -> Key:
-    """The key with an id, whether or not it still opens anything.
+    """Find the key with an id, valid or not.
 
-    Arguments and errors as of `revoke_key`.
+    Arguments and errors are those of `revoke_key`.
     """
     return _known(_read_or_nothing(path), key_id)
 
@@ -222,13 +215,13 @@ def revoke_key(path: Path, key_id: str, now: float) -> Key:
 
     Args:
         path: the key file.
-        key_id: 8 hexadecimal digits. It is not repeated in errors: people paste whole keys.
-        now: seconds since 1970. A key that was revoked before keeps the time of the first.
+        key_id: 8 hexadecimal digits. Errors do not repeat it: people paste whole keys.
+        now: seconds since 1970. A key that is revoked already keeps its time of revocation.
 
     Raises:
         KeyRefused: there is no such key, or the file cannot be written.
-        ArtifactError: the file that is there is wrong, or others may read or write it; nothing
-            is changed.
+        ArtifactError: the present file is wrong, or other users may read or write it; nothing is
+            changed.
     """
 
     def without_it(keys: Sequence[Key]) -> tuple[list[Key], Key]:
@@ -236,7 +229,7 @@ def revoke_key(path: Path, key_id: str, now: float) -> Key:
         revoked = known if known.revoked_at is not None else replace(known, revoked_at=now)
         return [*(key for key in keys if key.id != key_id), revoked], revoked
 
-    find_key(path, key_id)  # no folder, lock or file is made for an id that nobody has
+    find_key(path, key_id)  # an unknown id makes no folder, lock or file
     return _change(path, without_it)
 
 
@@ -248,7 +241,7 @@ def _known(keys: Sequence[Key], key_id: str) -> Key:
 
 
 def _change(path: Path, change: Callable[[Sequence[Key]], tuple[list[Key], Answer]]) -> Answer:
-    """Replace the keys of the file; `change` is called once, holding the lock."""
+    """Replace the keys of the file; calls `change` once, under the lock."""
     try:
         make_directory(path.parent)
         with exclusive(path.parent):
@@ -256,8 +249,8 @@ def _change(path: Path, change: Callable[[Sequence[Key]], tuple[list[Key], Answe
             data = _encode(keys)
             if len(data) > LIMIT_BYTES:
                 raise KeyRefused(
-                    f"the key file would be {len(data):,} bytes with one key more, readers "
-                    f"take {LIMIT_BYTES:,}"
+                    f"the key file would have {len(data):,} bytes with one more key; the limit is "
+                    f"{LIMIT_BYTES:,}"
                 )
             write_atomic(path.parent, path, data, mode=0o600)
     except OSError as problem:
@@ -301,32 +294,33 @@ def _read_or_nothing(path: Path) -> tuple[Key, ...]:
 
 
 def read_key_file(path: Path) -> bytes:
-    """What is in the file.
+    """Read the key file.
 
     Raises:
-        ArtifactMissing: it is not there.
-        ArtifactUntrusted: others may read or write it.
-        ArtifactError: it is no plain file of a bounded length, or the system will not give it.
+        ArtifactMissing: there is none.
+        ArtifactUntrusted: other users may read or write it.
+        ArtifactError: it is not a plain file of bounded length, or cannot be read.
     """
     with open_directory(path.parent, what=WHAT) as directory:
-        _refuse_unless_private(directory, path.name)
+        _require_private(directory, path.name)
         return read_bounded(directory, path.name, limit=LIMIT_BYTES, what=WHAT)
 
 
-def _refuse_unless_private(directory: int, name: str) -> None:
+def _require_private(directory: int, name: str) -> None:
     try:
         found = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         raise ArtifactMissing(WHAT) from None
     except OSError as error:
         raise ArtifactUnreadable(
-            WHAT, f"is there, but cannot be looked at ({type(error).__name__})"
+            WHAT, f"exists, but cannot be examined ({type(error).__name__})"
         ) from None
-    if (
-        stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) & 0o077
-    ):  # what is no file is refused by who reads it
+    # anything but a plain file is refused when it is read
+    if stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) & 0o077:
         raise ArtifactUntrusted(
-            WHAT, f"others may read or write it: `chmod 600 {name}`, and ask who has added a key"
+            WHAT,
+            f"other users may read or write it: run `chmod 600 {name}`, and check its keys with "
+            "`axon keys list`",
         )
 
 
@@ -348,24 +342,24 @@ def _encode(keys: Iterable[Key]) -> bytes:
 
 
 def parse_keys(data: bytes) -> tuple[Key, ...]:
-    """The keys that the file spells, by id.
+    """Parse a key file into its keys, in the order of their ids.
 
     Raises:
-        ArtifactError: it is not what `_change` writes.
+        ArtifactError: the content is not what `_change` writes.
     """
     value = decode(data, what=WHAT)
     refuse_other_format(value, FORMAT, what=WHAT)
     entries = to_dataclass(value, _KeyFile, what=WHAT).keys
     ids = [entry.id for entry in entries]
     if ids != sorted(set(ids)):
-        raise ArtifactCorrupt(WHAT, "has an id twice, or not in order")
+        raise ArtifactCorrupt(WHAT, "has a repeated id, or ids out of order")
     return tuple(_key(entry) for entry in entries)
 
 
 def _key(entry: _Entry) -> Key:
     scopes = frozenset(entry.scopes)
     if entry.scopes != sorted(scopes):
-        raise ArtifactCorrupt(WHAT, "has a scope twice, or not in order")
+        raise ArtifactCorrupt(WHAT, "has a repeated scope, or scopes out of order")
     try:
         return Key(
             entry.id,

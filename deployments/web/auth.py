@@ -37,14 +37,13 @@ if TYPE_CHECKING:  # its module loads Ray, which the face of this package must n
 __all__ = ["Authenticator", "Caller", "Keys", "Limits", "allows", "caller_of", "client_of"]
 
 RELOAD_EVERY_S = 1.0  # one small file: a revoked key is refused two seconds later
-FIRST_LOAD_WITHIN_S = (
-    1.0  # a start waits no longer for a slow disk; until then every key is refused
-)
+# a start waits no longer for a slow disk; until the first load every key is refused
+FIRST_LOAD_WITHIN_S = 1.0
 UNAUTHENTICATED_PER_S = 10.0
 """Requests without a valid key that are refused at once; a person at a terminal never waits."""
 
 UNAUTHORIZED, FORBIDDEN = "UNAUTHORIZED", "FORBIDDEN"
-NO_KEY = "this needs a key: Authorization: Bearer axon_...; `axon keys create` makes one"
+NO_KEY = "an API key is needed: Authorization: Bearer axon_...; `axon keys create` makes one"
 _CALLER = "axon.caller"
 _AUTHORIZATION, _BEARER = b"authorization", b"bearer "
 LONGEST_TOKEN = 256  # bytes; a key is 57
@@ -58,9 +57,9 @@ class Caller:
     """The caller of a request.
 
     Attributes:
-        tenant: whose models answer, and whose resources are visible.
+        tenant: tenant whose models score, and whose resources are visible.
         scopes: what the caller may do.
-        key_id: of its key, "" where keys are off.
+        key_id: id of the key; "" where authentication is off.
     """
 
     tenant: Tenant
@@ -72,7 +71,7 @@ class Keys(Protocol):
     """A set of keys, such as a `KeyRing`."""
 
     def find(self, token: str) -> Key | None:
-        """Return the key that `token` spells, or None if none may be used now.
+        """Return the key that `token` spells, or None for a token without a valid key.
 
         Both take the same time.
         """
@@ -87,7 +86,7 @@ class Limits(Protocol):
     """A limit on the requests of each tenant, such as `TokenBuckets`."""
 
     def consume(self, tenant: Tenant, cost: float = 1.0) -> float:
-        """Admit a request and return 0.0, or return the seconds after which to come back."""
+        """Admit a request and return 0.0, or return the seconds to wait before a retry."""
         ...
 
 
@@ -112,12 +111,12 @@ class Authenticator:
     """Identifies the caller of each request by its key, and refuses requests above a rate.
 
     Args:
-        keys: the valid keys; None where keys are off, and every caller is `anonymous` with every
-            scope and without a limit.
+        keys: the valid keys; None where authentication is off: then every caller acts for
+            `anonymous`, with every scope and without a limit.
         limits: on the requests of each tenant.
         unauthenticated: on the requests without a valid key that are refused at once, in total.
         tarpit: delays the other refusals.
-        anonymous: the tenant of every caller where keys are off.
+        anonymous: the tenant of every caller where authentication is off.
         meter: counts refusals.
         clock: monotonic seconds; paces the log.
     """
@@ -190,7 +189,7 @@ class Authenticator:
         """Answer a caller whose key lacks a scope."""
         caller = caller_of(scope)
         self._count(FORBIDDEN, caller.key_id, caller.tenant)
-        message = f"this key may not do that: it needs the scope `{needs}`"
+        message = f"this key lacks the scope `{needs}`, which this route needs"
         return error_response(Request(scope), 403, FORBIDDEN, message)
 
     async def consume(self, caller: Caller, events: int) -> None:

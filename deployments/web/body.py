@@ -1,4 +1,4 @@
-"""Request bodies: bounded in size, JSON alone, decoded once."""
+"""Request bodies: bounded in size, JSON only, decoded once."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from ensemble.errors import BodyTooLarge, MalformedJson, UnsupportedMediaType
 
 __all__ = ["decode_body", "read_body", "read_json"]
 
-MOST_DIGITS = 18  # of a length; Python refuses to read a number of 5,000
+MOST_DIGITS = 18  # of a Content-Length; `int` raises for 5,000 digits
 _JSON = JSON.encode()
 
 
-# what the decoder was made for
-def decode_body(decode: Callable[[bytes], Any], body: bytes) -> Any:  # noqa: ANN401
-    """What `decode` makes of a body.
+def decode_body(
+    decode: Callable[[bytes], Any],
+    body: bytes,
+) -> Any:  # noqa: ANN401  # the type that the decoder was made for
+    """Decode a body, with errors that a client may read.
 
     Raises:
         MalformedJson: not JSON, or not UTF-8.
-        MalformedEvent: JSON, but nothing that the decoder was made for; `field` says where.
+        MalformedEvent: JSON, but not of the decoder's type; `field` names the place.
     """
     try:
         return decode(body)
@@ -35,13 +37,14 @@ def decode_body(decode: Callable[[bytes], Any], body: bytes) -> Any:  # noqa: AN
 async def read_json(headers: Iterable[tuple[bytes, bytes]], receive: Receive, limit: int) -> bytes:
     """Read the whole body of a JSON route; refuse a body declared as another type, or compressed.
 
-    One that says nothing is taken for JSON. Browsers send forms and text to other people's services
-    unasked, but JSON only with their leave; and a packed body could be of any size.
+    A body without a declared type counts as JSON. Browsers send forms and plain text to foreign
+    services without a preflight request, but not JSON; and a compressed body could expand to any
+    size.
 
     Raises:
-        UnsupportedMediaType: what `Content-Type` or `Content-Encoding` says is not JSON.
-        BodyTooLarge: more than `limit` bytes were announced, or came.
-        MalformedJson: the client left in the middle of it; nobody reads the answer.
+        UnsupportedMediaType: `Content-Type` is not JSON, or `Content-Encoding` is not identity.
+        BodyTooLarge: more than `limit` bytes were announced or received.
+        MalformedJson: the client disconnected before the end of the body.
     """
     for name, value in headers:
         if name == b"content-type" and value != _JSON and not _is_json(value):
@@ -57,11 +60,11 @@ def _is_json(content_type: bytes) -> bool:
 
 
 async def read_body(headers: Iterable[tuple[bytes, bytes]], receive: Receive, limit: int) -> bytes:
-    """The whole body, refused as soon as it passes the limit.
+    """Read the whole body; refuse it as soon as it exceeds the limit.
 
     Raises:
-        BodyTooLarge: more than `limit` bytes were announced, or came.
-        MalformedJson: the client left in the middle of it; nobody reads the answer.
+        BodyTooLarge: more than `limit` bytes were announced or received.
+        MalformedJson: the client disconnected before the end of the body.
     """
     for name, value in headers:
         if (

@@ -1,7 +1,7 @@
 """The contract that a route declares: parameters, body, answers and error codes.
 
-The OpenAPI document is read off these declarations, see `deployments.web.openapi`. A schema is a
-type that msgspec can describe, or JSON Schema where a type cannot say it.
+`deployments.web.openapi` makes the OpenAPI document of these declarations. A schema is a type that
+msgspec can describe, or JSON Schema where no type can express it.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ __all__ = [
 
 Json = dict[str, Any]
 READING_ERRORS = ("MALFORMED_JSON", "BODY_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE", "MALFORMED_EVENT")
-"""Codes of errors in a JSON body, whatever it should hold."""
+"""Codes of errors that every JSON body can have."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A response that is no error.
+    """A response that is not an error.
 
     Attributes:
-        schema: of its body, a type or JSON Schema.
+        schema: type or JSON Schema of the body.
         description: one sentence.
-        media: its media type.
-        example: such a body; None for none.
+        media: media type of the body.
+        example: an example body; None for none.
         headers: name -> OpenAPI header object.
     """
 
@@ -52,10 +52,10 @@ class Body:
     """A request body.
 
     Attributes:
-        schema: a type or JSON Schema.
-        examples: name -> such a body.
-        media: its media type.
-        is_required: whether it may not be left out.
+        schema: type or JSON Schema of the body.
+        examples: name -> example body.
+        media: media type of the body.
+        is_required: whether a request must have a body.
     """
 
     schema: Any
@@ -66,16 +66,16 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """What one route takes, and every way it answers.
+    """The parameters and body that one route reads, and every answer that it gives.
 
     Attributes:
-        tag: the group under which the document lists the operation.
+        tag: group under which the document lists the operation.
         summary: one line.
-        answers: HTTP status -> answer, without the errors.
-        about: more than the summary, in Markdown.
-        parameters: of path and query.
-        body: None for a route that reads none.
-        errors: codes that it may answer with, beside INTERNAL_ERROR.
+        answers: HTTP status -> answer, without errors.
+        about: text beyond the summary, in Markdown.
+        parameters: parameters of path and query.
+        body: None for a route that reads no body.
+        errors: error codes of the route, beside those that every route has.
     """
 
     tag: str

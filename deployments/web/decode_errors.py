@@ -11,26 +11,24 @@ from ensemble.features.flow import FEATURE_NAMES
 
 __all__ = ["check_size", "count_pairs", "decode_error"]
 
-MOST_VALUES = 256  # of each event of a batch: three times those that one can have
-FEWEST_VALUES = (
-    1024  # that are read in any case: who sends a few too many is told what is wrong with them
-)
-LONGEST_ECHO = 200  # characters of what a caller sent that an error repeats
+MOST_VALUES = 256  # allowed for each event of a batch: three times as many as an event can have
+# always allowed: a caller that sends a few values too many gets the specific error of the decoder
+FEWEST_VALUES = 1024
+LONGEST_ECHO = 200  # characters of the caller's text that an error repeats
 _AT = re.compile(r"^(?P<problem>.*?)(?: - at `(?:key in )?\$\.?(?P<place>.*)`)?$", re.DOTALL)
 _NAMED = re.compile(r"(?:required|unknown) field `(?P<name>.*)`$", re.DOTALL)
-_SOMEWHERE = "[...]"  # how msgspec writes a key of an object
-_TEXT = re.compile(
-    rb'"[^"\\]*+(?:\\.?+[^"\\]*+)*+(?:"|\Z)', re.DOTALL
-)  # one that never ends, too: or each quote would look again
+_ANY_KEY = "[...]"  # msgspec's notation for some key of an object
+# a JSON string; an unterminated one matches too, or each further quote would scan to the end again
+_TEXT = re.compile(rb'"[^"\\]*+(?:\\.?+[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
 _POSITION = re.compile(r"features\[(\d+)\]$")
 
 
 def decode_error(error: Exception, body: bytes) -> EventError:
-    """The error to answer with.
+    """Convert an error of decoding into one of Axon's, with the place in the body.
 
     Args:
-        error: what decoding raised: msgspec's own, UnicodeDecodeError or RecursionError.
-        body: what was decoded.
+        error: raised by decoding: msgspec's own, UnicodeDecodeError or RecursionError.
+        body: the body that was decoded.
     """
     if isinstance(error, msgspec.ValidationError):
         return _misfit(str(error), body)
@@ -43,19 +41,18 @@ def decode_error(error: Exception, body: bytes) -> EventError:
 
 
 def check_size(body: bytes, events: int) -> None:
-    """Refuse a body of far more values than its events can have, before it is decoded.
+    """Refuse a body with far more values than its events can have, before it is decoded.
 
-    Each value would become an object of 32 bytes.
-
-    Commas in strings are no values: a command line may have as many as it likes.
+    Each value would become an object of 32 bytes. Values are counted by commas; commas in strings
+    do not count, since a command line may have many.
 
     Raises:
-        MalformedEvent: it has more.
+        MalformedEvent: the body has more values.
     """
     most = max(FEWEST_VALUES, MOST_VALUES * events)
     if body.count(b",") > most and _has_more_values(body, most):
         raise MalformedEvent(
-            "", f"the body holds more than {most:,} values, more than any such request can need"
+            "", f"the body has more than {most:,} values, more than such a request can need"
         )
 
 
@@ -70,10 +67,10 @@ def _has_more_values(body: bytes, most: int) -> bool:
 
 
 def count_pairs(body: bytes) -> int:
-    """How many `"name": value` there are in a JSON text, in all its objects together.
+    """Count the `"name": value` pairs of a JSON text, in all its objects together.
 
-    More than the names that a decoder found: one was given twice, and the last of them would win,
-    here as with any decoder. Whoever looked at the body before us may have believed the first.
+    More pairs than the decoder found names means that a name is given twice. Decoders use the last
+    one, while a filter in front of Axon may have checked the first.
     """
     return _TEXT.sub(b"", body).count(b":")
 
@@ -87,13 +84,13 @@ def _misfit(message: str, body: bytes) -> MalformedEvent:
     position = _POSITION.search(place)
     if position and int(position[1]) < len(FEATURE_NAMES):
         problem += f" for {FEATURE_NAMES[int(position[1])]}"
-    if place.endswith(_SOMEWHERE):
-        place = f"{place.removesuffix(_SOMEWHERE)}.{_first_word(body)}"
+    if place.endswith(_ANY_KEY):
+        place = f"{place.removesuffix(_ANY_KEY)}.{_first_non_number(body)}"
     return MalformedEvent(place[:LONGEST_ECHO], problem[:LONGEST_ECHO])
 
 
-def _first_word(body: bytes) -> str:
-    """Name of the first feature of an event that is no number; "" where it cannot be told."""
+def _first_non_number(body: bytes) -> str:
+    """Name the first feature of an event that is not a number; "" where that cannot be found."""
     try:
         features: dict[str, object] = msgspec.json.decode(body).get("features", {})
         return next(

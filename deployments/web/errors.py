@@ -57,12 +57,12 @@ logger = logging.getLogger("ray.serve")
 JSON = "application/json"
 UNPROCESSABLE, UNAVAILABLE = 422, 503
 LONGEST_REQUEST_ID = 128
-# a layer that was loading, or died, is often back by then; asking one whose breaker is open costs
-# nothing
+# a layer that was loading, or crashed, is often back by then; a retry while its breaker is open
+# costs nothing
 RETRY_AFTER_S = 1
 _LAYER_ERRORS: tuple[type[LayerError], ...] = (LayerError, *LayerError.__subclasses__())
 _LAYER_CODES = frozenset(kind.code for kind in _LAYER_ERRORS)
-_CONFLICTS = (  # it is known, and cannot be had, changed or taken away as it stands
+_CONFLICTS = (  # the thing exists, but its state does not allow the request
     "ARTIFACT_CORRUPT", "ARTIFACT_UNTRUSTED", "ARTIFACT_INCOMPATIBLE", "ARTIFACT_IN_USE",
     "INSUFFICIENT_MEMORY", "MODEL_LOAD_ERROR",
     "NOT_SERVING",
@@ -76,8 +76,8 @@ _NOT_NOW = (
     "STORE_UNAVAILABLE",
 )
 RETRYABLE_CODES = _LAYER_CODES | {"RATE_LIMITED", "JOB_QUOTA", "QUOTA_EXCEEDED", *_NOT_NOW}
-"""Codes of errors that go away by themselves; they come with Retry-After."""
-_STATUS_OF_CODE = {  # everything else is a mistake in what was sent: 422
+"""Codes of temporary errors; their answers have Retry-After."""
+_STATUS_OF_CODE = {  # every other code is a mistake in the request: 422
     "MALFORMED_JSON": 400,
     "UNKNOWN_LAYER": 404,
     "UNKNOWN_MODEL": 404,
@@ -108,26 +108,26 @@ _OF_STATUS = {
 
 
 def as_json(body: object, status: int = 200) -> Response:
-    """`body` as JSON."""
+    """Answer with `body` as JSON."""
     return Response(encode(body), status, media_type=JSON)
 
 
 def error_response(
     request: Request, status: int, code: str, message: str, field: str = ""
 ) -> Response:
-    """An error, under the request's own id where it is fit for a log."""
+    """Answer with an error, under the request id of `request_id_of`."""
     request_id = request_id_of(request)
     body = ErrorAnswer(ErrorBody(code, message, field, request_id))
     return Response(encode(body), status, media_type=JSON, headers={"X-Request-ID": request_id})
 
 
 def status_of(code: str) -> int:
-    """The HTTP status that an error of that code is answered with."""
+    """Return the HTTP status of an error code."""
     return _STATUS_OF_CODE.get(code, UNPROCESSABLE)
 
 
 def request_id_of(request: Request) -> str:
-    """The request's own id where it is fit for a log, or else a new one."""
+    """Return the caller's `X-Request-ID` if it is short printable ASCII, else a new id."""
     given = request.headers.get("x-request-id", "")
     return (
         given
@@ -169,7 +169,7 @@ def public_message(error: EnsembleError) -> str:
 
 
 async def _refuse_layer(request: Request, error: Exception) -> Response:
-    """The one layer that could answer does not: it is overloaded, failing or disabled."""
+    """Answer with 503: the one layer that could answer is overloaded, failing or disabled."""
     if not isinstance(error, LayerError):
         raise error
     response = error_response(request, UNAVAILABLE, error.code, public_message(error))
@@ -178,17 +178,17 @@ async def _refuse_layer(request: Request, error: Exception) -> Response:
 
 
 async def exception_response(request: Request, error: Exception) -> Response:
-    """The answer to a request that raised `error`."""
+    """Answer a request that raised `error`."""
     return await (_refuse_event if isinstance(error, EventError) else _fail)(request, error)
 
 
 async def _fail(request: Request, error: Exception) -> Response:
-    """Whatever was not foreseen becomes a 500 with an id that the log knows."""
+    """Answer an unexpected error with 500 and a request id; the log has the traceback."""
     response = error_response(
         request,
         500,
         "INTERNAL_ERROR",
-        "something failed inside; the log has it under this request id",
+        "an unexpected error inside Axon; the log has it under this request id",
     )
     logger.error(
         "request_failed",
@@ -217,7 +217,14 @@ def cause_of(code: str) -> str:
 
 
 class ErrorBody(Struct, omit_defaults=True):
-    """What went wrong, under a stable code; never a path or a traceback."""
+    """An error.
+
+    Attributes:
+        code: stable code to match on.
+        message: one sentence for people; never a path or a traceback.
+        field: place of the error in the request, e.g. `events[3].features`; absent without one.
+        request_id: id of the request, as in the log.
+    """
 
     code: str
     message: str
@@ -226,6 +233,6 @@ class ErrorBody(Struct, omit_defaults=True):
 
 
 class ErrorAnswer(Struct):
-    """An error instead of an answer."""
+    """The body of every error."""
 
     error: ErrorBody

@@ -1,6 +1,6 @@
-"""The valid keys in memory, as the key file had them last.
+"""The valid API keys in memory, as last read from the key file.
 
-The file is read beside the requests, never in one.
+A background task reads the file; no request waits for it.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from ensemble.store.files import file_fingerprint
 __all__ = ["KeyRing"]
 
 READ_AGAIN_S = 60.0
-"""Read the file again after so long, changed or not: a network disk may report no change for a
-while."""
+"""Read the file again after so long even if it looks unchanged: a network disk may report a change
+late."""
 
 
 class KeyRing:
     """The keys that authenticate requests.
 
-    Made without reading the file: until the first `reload` every key is refused.
+    The constructor does not read the file: until the first `reload` every key is refused.
 
     Args:
-        path: absolute place of the key file; need not be there.
-        now: the wall clock, seconds since 1970; it decides what is expired.
-        clock: a monotonic one, seconds; it decides when the file is read again.
+        path: absolute path of the key file, which need not exist.
+        now: wall clock, seconds since 1970; decides which keys are expired.
+        clock: monotonic clock, seconds; decides when the file is read again.
     """
 
     def __init__(
@@ -51,14 +51,12 @@ class KeyRing:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._path, self._now, self._clock = path, now, clock
-        self._keys: Mapping[
-            str, Key
-        ] = {}  # by id, without those that were revoked; replaced whole, by whatever thread looks
-        self._fingerprinted: Hashable = (
-            None  # how the file lay there when it was read whole; None to read it at the next look
-        )
+        # id -> key, without revoked ones; replaced as a whole, by the thread that reloads
+        self._keys: Mapping[str, Key] = {}
+        # of the file that was read last; None to read it at the next `reload`
+        self._fingerprint: Hashable = None
         self._read_at = -math.inf
-        self._data: bytes | None = None  # what the keys were read from; None before the first time
+        self._data: bytes | None = None  # content that was read last; None before the first read
         self._problem = ""
 
     @property
@@ -72,13 +70,12 @@ class KeyRing:
         Touches no disk, and costs the same whatever the token is: one hash of a short text, one
         comparison, one reading of the clock.
         """
-        formed = (
-            TOKEN.fullmatch(token) if len(token) < 2 * SECRET_BYTES else None
-        )  # a key is 57 characters; a mebibyte is not looked at
+        # a key has 57 characters; no pattern is matched against a longer text
+        formed = TOKEN.fullmatch(token) if len(token) < 2 * SECRET_BYTES else None
         key = self._keys.get(formed[1], NO_KEY) if formed else NO_KEY
-        is_it = hmac.compare_digest(hash_token(token if formed else ""), key.sha256)
-        is_over = key.is_expired(self._now())
-        return key if is_it and not is_over else None
+        is_equal = hmac.compare_digest(hash_token(token if formed else ""), key.sha256)
+        is_expired = key.is_expired(self._now())
+        return key if is_equal and not is_expired else None
 
     def reload(self) -> None:
         """Read the file again if it changed; blocks on the disk.
@@ -90,29 +87,25 @@ class KeyRing:
         try:
             fingerprint = file_fingerprint(self._path)
             at = self._clock()
-            if fingerprint == self._fingerprinted and at - self._read_at < READ_AGAIN_S:
+            if fingerprint == self._fingerprint and at - self._read_at < READ_AGAIN_S:
                 return
             data = read_key_file(self._path)
-            if (
-                data != self._data
-                # three thousand keys take half a second of the interpreter: not every minute for
-                # nothing
-            ):
+            if data != self._data:  # parsing three thousand keys takes half a second
                 self._keys = {key.id: key for key in parse_keys(data) if key.revoked_at is None}
         except ArtifactError as error:
-            self._fingerprinted = None
+            self._fingerprint = None
             self._log_problem(error)
             return
-        is_news = data != self._data or bool(self._problem)
-        self._data, self._fingerprinted, self._read_at, self._problem = data, fingerprint, at, ""
-        if is_news:
+        is_changed = data != self._data or bool(self._problem)
+        self._data, self._fingerprint, self._read_at, self._problem = data, fingerprint, at, ""
+        if is_changed:
             log_event(logging.INFO, "keys_read", {"keys": len(self._keys)})
 
     def _log_problem(self, error: ArtifactError) -> None:
         if error.code == self._problem:
             return
         self._problem = error.code
-        action = "admitting_nobody" if self._data is None else "keeping_keys_of_before"
+        action = "refusing_all_keys" if self._data is None else "using_previous_keys"
         sentence = "there is no key file" if isinstance(error, ArtifactMissing) else str(error)
         log_event(
             logging.ERROR,

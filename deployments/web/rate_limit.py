@@ -1,12 +1,13 @@
 """Rate limits: a token bucket for each tenant, and a tarpit for callers above it (P21).
 
-Each ingress replica has its own buckets, so that a request waits for no other process. A tenant
-gets its rate once in every ingress replica: a limit protects the replica, it is not a quota.
+Each ingress replica has its own buckets, so that no request waits for another process. A tenant
+therefore gets its rate once in every ingress replica: the limit protects the replica, it is not a
+quota.
 Source: Turner, "New directions in communications", IEEE Communications 24(10), 1986: the leaky
 bucket as a meter, seen from below.
 
-A refusal alone stops no flood: it costs about as much as a small answer, and a caller that repeats
-at once is refused thousands of times a second. So a refusal above the rate is sent late.
+A refusal alone stops no flood: it costs about as much as a small answer, and a caller that retries
+at once would be refused thousands of times a second. So a refusal above the rate is sent late.
 """
 
 from __future__ import annotations
@@ -22,31 +23,30 @@ from ensemble.store import Tenant
 
 __all__ = ["Tarpit", "TokenBuckets"]
 
-# share by which a wait is stretched at most, so that those who were refused together do not come
-# back together
+# share by which a wait is lengthened at most, by chance: callers that were refused together do not
+# retry together
 SPREAD = 0.5
-ROUNDING = (
-    1e-6  # of a request: who waited as long as was said is not refused for the last bit of a float
-)
-# of the 1,000 requests that an ingress replica holds: those who are not refused keep their room
+# in requests: a caller that waited as long as it was told is not refused for a rounding error
+ROUNDING = 1e-6
+# of the 1,000 requests that an ingress replica holds: the rest stays free for other callers
 TARPITTED_AT_ONCE = 256
-FEW = 1024  # buckets that are kept without a thought: a hundred kilobytes
+FEW = 1024  # buckets that are never swept: they take a hundred kilobytes
 
 
-def _nothing_of_its_own(_: Tenant) -> Limit | None:
+def _no_own_limit(_: Tenant) -> Limit | None:
     return None
 
 
 class TokenBuckets:
-    """What each tenant may still ask now. Not for threads: one event loop asks.
+    """A token bucket for each tenant. Not thread-safe: one event loop uses it.
 
     Args:
-        requests_per_s: by which a bucket fills, > 0.
-        burst: what a bucket holds at most, >= 1: what a tenant that was quiet may ask at once.
-        of: a tenant's own limit, or None; asked in every request, so it must touch no disk. A
-            change holds from the next request on.
-        clock: a monotonic one, seconds.
-        jitter: random numbers in [0, 1).
+        requests_per_s: rate at which a bucket fills, > 0.
+        burst: capacity of a bucket, >= 1: requests that an idle tenant may send at once.
+        of: returns a tenant's own limit, or None. Called in every request, so it must not use the
+            disk. A changed limit holds from the next request on.
+        clock: monotonic clock, seconds.
+        jitter: returns random numbers in [0, 1).
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class TokenBuckets:
         requests_per_s: float,
         burst: float,
         *,
-        of: Callable[[Tenant], Limit | None] = _nothing_of_its_own,
+        of: Callable[[Tenant], Limit | None] = _no_own_limit,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         if not (requests_per_s > 0 and burst >= 1):
             raise ValueError(
-                "a bucket that does not fill, or holds less than one request, admits nobody"
+                "requests_per_s must be above 0 and burst at least 1, or no request is admitted"
             )
         self._requests_per_s, self._burst, self._of, self._clock, self._jitter = (
             requests_per_s,
@@ -69,31 +69,28 @@ class TokenBuckets:
             clock,
             jitter,
         )
-        self._buckets: dict[
-            Tenant, tuple[float, float]
-        ] = {}  # tenant -> level, and when it was that; who is not here has a full one
+        # tenant -> level and the time of that level; a tenant without an entry has a full bucket
+        self._buckets: dict[Tenant, tuple[float, float]] = {}
         self._sweep_above = FEW
 
     def consume(self, tenant: Tenant, cost: float = 1) -> float:
-        """Admit a request that costs so much, or say how long to wait.
+        """Admit a request and take its cost from the bucket, or return how long to wait.
 
-        A request is admitted when the bucket holds its cost. One that costs more than a whole burst
-        would never be, and a batch must be possible at all: it is admitted once the bucket is full,
-        and leaves it in debt, down to minus `burst`. The debt is paid by waiting, so the rate holds
-        for costs of up to twice the burst; what is above that is forgiven. Who is refused pays
-        nothing.
+        A request is admitted when the bucket holds its cost. A batch that costs more than `burst`
+        is admitted once the bucket is full, and leaves it in debt, down to minus `burst`. The debt
+        delays later requests, so the rate holds for costs of up to twice the burst; cost above that
+        is not counted. A refused request costs nothing.
 
         Args:
-            tenant: who asks.
+            tenant: tenant of the caller.
             cost: in requests, > 0.
 
         Returns:
-            0.0 when admitted; else whole seconds, at least 1, after which it would be if nothing
-            else is asked until then, with up to
-            half of it more by chance.
+            0.0 when admitted; else whole seconds, at least 1, after which the request would be
+            admitted if the tenant sent no other, plus up to half as much again by chance.
         """
         if not cost > 0:
-            raise ValueError(f"a request costs something, not {cost!r}")
+            raise ValueError(f"the cost of a request must be above 0, not {cost!r}")
         rate, burst = self._limit_of(tenant)
         now = self._clock()
         level = self._level(tenant, now, rate, burst)
@@ -118,7 +115,7 @@ class TokenBuckets:
         return min(burst, level + (now - at) * rate)
 
     def _sweep(self, now: float) -> None:
-        """Forget full buckets, whenever there are twice as many as after the last time."""
+        """Drop full buckets once there are twice as many buckets as after the last sweep."""
         if len(self._buckets) <= self._sweep_above:
             return
         self._buckets = {
@@ -139,12 +136,12 @@ class Tarpit:
     A connection is then refused a few times a second, not hundreds of times.
 
     Args:
-        seconds: of each wait, with up to half of it more by chance, so that they do not come
-            back all at once; 0 refuses at once.
-        most: that wait at a time; whoever comes then is refused at once, for a wait takes room
-            from those who are not refused.
-        sleep: waits so many seconds.
-        jitter: random numbers in [0, 1).
+        seconds: length of each wait, plus up to half as much again by chance, so that callers do
+            not all retry at once; 0 refuses at once.
+        most: waits at a time; beyond that, refusals are sent at once, because a waiting request
+            takes room from callers within their rate.
+        sleep: waits the given number of seconds.
+        jitter: returns random numbers in [0, 1).
     """
 
     def __init__(
@@ -159,7 +156,7 @@ class Tarpit:
         self._waiting = 0
 
     async def wait(self) -> None:
-        """Return when the refusal may be told."""
+        """Return when the refusal may be sent."""
         if self._waiting >= self._most:
             return
         self._waiting += 1

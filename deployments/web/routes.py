@@ -1,6 +1,6 @@
-"""Routes that declare the scope and the contract of each, behind a check of the caller's key.
+"""Routes that declare the scope that they need and their contract, behind authentication.
 
-Both stand where the route is made, so that no route can be without either.
+A route cannot be made without either.
 """
 
 from __future__ import annotations
@@ -29,15 +29,16 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 class ScopedRoute(Route):
     """A route with the scope that its caller needs, and its contract.
 
+    The arguments that are not listed are those of `Contract`.
+
     Args:
-        path: as Starlette has it.
-        endpoint: likewise.
-        needs: the scope; None for a route that needs no key.
-        methods: as Starlette has them.
-        tag: this and all others: see `Contract`.
+        path: path pattern of Starlette.
+        endpoint: answers a request.
+        needs: scope of the caller's key; None for a route without authentication.
+        methods: HTTP methods.
 
     Attributes:
-        allowed: the methods of all routes of an application that have this path.
+        allowed: the methods of all routes of the application that have this path.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class ScopedRoute(Route):
         self.allowed = frozenset(self.methods or ())
 
     async def handle(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Answer; another method gets 405 with the methods of all routes of the path."""
+        """Serve a request; another method gets 405 with the methods of all routes of the path."""
         if scope["method"] not in (self.methods or ()):
             raise HTTPException(405, headers={"Allow": ", ".join(sorted(self.allowed))})
         await super().handle(scope, receive, send)
@@ -84,10 +85,10 @@ class AuthenticatedApp(Starlette):
     """A Starlette application that authenticates the caller before it routes.
 
     Args:
-        authenticator: called first, whatever the path: a caller without a key does not learn
-            which paths exist.
+        authenticator: called before routing, so that a caller without a key does not learn which
+            paths exist.
         routes: all routes.
-        **options: Starlette's own.
+        **options: options of `Starlette`.
     """
 
     def __init__(
@@ -128,7 +129,7 @@ class AuthenticatedApp(Starlette):
 
 
 def _path_inside(scope: AsgiScope) -> str:
-    """The path as the application's routes have it, without the prefix it is served under."""
+    """The path without the prefix that the application is served under."""
     path: str = scope["path"]
     prefix: str = scope.get("root_path", "")
     return path[len(prefix) :] if path.startswith(f"{prefix}/") else path

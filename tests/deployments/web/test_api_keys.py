@@ -340,8 +340,8 @@ REFUSED = [
     pytest.param({"name": "line\nbreak"}, "a name is", id="line break in a name"),
     pytest.param({"name": "n" * 64}, "a name is", id="long name"),
     pytest.param({"name": "[red]"}, "a name is", id="markup in a name"),
-    pytest.param({"scopes": []}, "without a scope", id="no scope"),
-    pytest.param({"expires_at": NOW}, "expired from the beginning", id="expired"),
+    pytest.param({"scopes": []}, "at least one scope", id="no scope"),
+    pytest.param({"expires_at": NOW}, "must be in the future", id="expired"),
     pytest.param({"expires_at": float("inf")}, "seconds since 1970", id="never, said wrongly"),
 ]
 
@@ -369,7 +369,7 @@ def test_there_are_never_more_keys_than_a_reader_takes(
     monkeypatch.setattr(api_keys, "LIMIT_BYTES", 1000)
     made = [make()[0] for _ in range(4)]
 
-    with pytest.raises(KeyRefused, match="one key more"):
+    with pytest.raises(KeyRefused, match="one more key"):
         make()
 
     assert len(list_keys(file)) == len(made)
@@ -518,7 +518,7 @@ def test_a_file_that_breaks_later_leaves_the_keys_of_before_and_is_said_once(
 
     assert ring.find(token) is not None
     assert told.events == ["keys_read", "keys_unreadable"]
-    assert told("keys_unreadable")[0]["action"] == "keeping_keys_of_before"
+    assert told("keys_unreadable")[0]["action"] == "using_previous_keys"
     assert str(file.parent) not in told("keys_unreadable")[0]["error"]
 
 
@@ -533,7 +533,7 @@ def test_a_file_that_is_broken_at_the_start_admits_nobody(
 
     assert ring.find(token) is None
     assert ring.is_empty
-    assert [record["action"] for record in told("keys_unreadable")] == ["admitting_nobody"]
+    assert [record["action"] for record in told("keys_unreadable")] == ["refusing_all_keys"]
 
 
 def test_a_file_that_is_mended_is_read_at_the_next_look_also_if_it_looks_the_same(

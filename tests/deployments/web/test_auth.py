@@ -149,7 +149,7 @@ def test_whatever_is_wrong_with_a_key_the_answer_is_one_and_the_same(
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
     assert (body["code"], body["message"]) == (
         "UNAUTHORIZED",
-        "this needs a key: Authorization: Bearer axon_...; `axon keys create` makes one",
+        "an API key is needed: Authorization: Bearer axon_...; `axon keys create` makes one",
     )
     assert body.keys() == {"code", "message", "request_id"}
     assert world.callers == []

@@ -1,19 +1,16 @@
 """The audit log: actor, action, digest, time and origin of every change of the store.
 
-An action starts only after its line is on disk.
+`<state>/audit.jsonl` has one line of canonical JSON for each step. An action starts only after its
+first line is on disk; a second line records the outcome. If the second line is missing, the process
+died in between, and an operator should inspect the target of the action.
 
-`<state>/audit.jsonl`, one line of canonical JSON a step. The line that an act is begun is on the
-disk before the act can be seen;
-a second one says how it ended. A begun act without an end is one whose process died in between:
-look at what it was about.
-Each line carries the SHA-256 of the line before it, so one that was changed or taken out of the
-middle is found. Who can write the
-file can cut off its end, or write all of it anew: only a digest that is remembered elsewhere shows
-that (`verify_audit`).
-A line that a crash cut short is ended by the next writer and passed over: it was of an act that had
-not begun.
-The log is bounded: a full file is set aside under the number of its last line, and the oldest of
-these are removed.
+Each line contains the SHA-256 of the line before it, so a changed or removed line in the middle is
+detected. A process that can write the file can truncate it or rewrite all of it; only a digest
+stored elsewhere reveals that (`verify_audit`).
+
+A line that a crash cut short belongs to an action that had not started. The next writer terminates
+it, and readers skip it. The log is bounded: a full file is renamed to the number of its last line,
+and the oldest of these files are removed.
 """
 
 from __future__ import annotations
@@ -47,9 +44,9 @@ __all__ = [
 ]
 
 LOG: Final = "audit.jsonl"
-FULL_BYTES = 1 << 20  # some three thousand lines; every act reads the file that is being written
-# full ones: a hundred thousand lines. Whoever may manage one tenant can fill them in time: keep a
-# copy elsewhere
+FULL_BYTES = 1 << 20  # about three thousand lines; every action reads the current file
+# a hundred thousand lines. A caller who manages one tenant can fill them in time, so store a copy
+# elsewhere
 MOST_FULL_FILES = 32
 LONGEST_TEXT = 200  # characters of who, where and what
 _LOCK = ".audit.lock"
@@ -57,7 +54,7 @@ _PREFIX, _SUFFIX = "audit-", ".jsonl"
 
 
 class Action(StrEnum):
-    """What is done to a store, and to who may ask."""
+    """An audited action on the store or on API keys."""
 
     PUBLISH = "publish"
     PUBLISH_RELEASE = "publish_release"
@@ -86,12 +83,13 @@ class AuditEntry:
     """One audited action.
 
     Attributes:
-        number: of its first line, rising; what failed before it was begun has one line.
-        at: UTC, `2026-11-20T08:15:00Z`, by the clock of who acted; for people, the order is the
-            number's.
-        what: e.g. `anomaly-flow/3`, `release 7`.
-        digest: SHA-256 of what it is about, "" where there is none.
-        code: of the error that ended it, "" where there was none.
+        number: of its first line, ascending. An action that failed before it began has one line.
+        at: UTC, `2026-11-20T08:15:00Z`, by the clock of the acting process; for display, the
+            order is that of the numbers.
+        who: name of the actor.
+        what: target, e.g. `anomaly-flow/3`, `release 7`.
+        digest: SHA-256 of the target, "" if there is none.
+        code: of the error that ended it, "" if there was none.
     """
 
     number: int
@@ -108,15 +106,15 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """What a look at the whole log found.
+    """Result of a verification of the whole log.
 
     Attributes:
-        lines: that are whole and in the chain.
-        first: number of the first line that is kept.
-        last: number of the last line, 0 where there is none.
-        head: SHA-256 of the last line: remember it elsewhere, and give it to the next look.
-        torn: pieces of lines that a crash left; no act is among them.
-        problems: what was changed or is gone, in words; () where nothing is known.
+        lines: number of complete lines in the chain.
+        first: number of the first line in the log.
+        last: number of the last line, 0 if there is none.
+        head: SHA-256 of the last line; store it elsewhere and pass it to the next verification.
+        torn: number of lines cut short by a crash; none of them is of an action that started.
+        problems: what was changed or removed, in words; () if nothing was detected.
     """
 
     lines: int
@@ -128,14 +126,14 @@ class AuditReport:
 
 
 class AuditedAction:
-    """One act on a store, from its first line to its last; a `with` block around all of it.
+    """Context manager around one action on a store; writes its first and its last line.
 
     Args:
-        store: whose actor, clock and log.
-        tenant: whose things are acted on.
-        action: what is done.
-        what: to what; `begin` may know better.
-        digest: SHA-256 of that, where it is known already; likewise.
+        store: its actor, clock and log are used.
+        tenant: tenant on whose models or keys the action is.
+        action: kind of action.
+        what: target; `begin` may replace it.
+        digest: SHA-256 of the target, if known already; `begin` may replace it.
     """
 
     def __init__(
@@ -149,11 +147,11 @@ class AuditedAction:
         return self
 
     def begin(self, *, what: str = "", digest: str = "") -> None:
-        """Say what is about to be done. Whatever a reader could see comes after this.
+        """Write the first line. Call it before any change that a reader could notice.
 
         Raises:
-            OSError: the disk is full or failing; then nothing is to be done.
-            ArtifactError: the log is a link, or cannot be read; likewise.
+            OSError: the disk is full or failing; the action must not proceed.
+            ArtifactError: the log is a link or cannot be read; likewise.
         """
         self._what, self._digest = what or self._what, digest or self._digest
         self._number = self._append(Outcome.BEGUN, "")
@@ -165,10 +163,9 @@ class AuditedAction:
         trace: TracebackType | None,
     ) -> None:
         if error is None and not self._number:
-            return  # there was nothing to do
-        with suppress(
-            OSError, ArtifactError
-        ):  # the act is done or not done already; the first line stands
+            return  # the action had nothing to do
+        # the action has ended, so an error here changes nothing; its first line is on disk
+        with suppress(OSError, ArtifactError):
             self._append(
                 Outcome.DONE if error is None else Outcome.FAILED,
                 "" if error is None else _code_of(error),
@@ -202,31 +199,29 @@ class AuditedAction:
 
 
 def read_audit(store: Store, tenant: Tenant | None, *, limit: int) -> tuple[AuditEntry, ...]:
-    """The newest acts first.
+    """Read the newest actions, the last one first.
 
     Args:
-        store: whose log.
-        tenant: only what was done to this tenant's things; None for everybody's.
-        limit: at most so many.
+        store: its log is read.
+        tenant: only actions on this tenant; None for all tenants.
+        limit: maximum number of entries.
 
     Raises:
-        ArtifactError: the log is there, and cannot be read.
+        ArtifactError: the log exists but cannot be read.
     """
     while True:
         names = _files(store.state)
         found = _newest(store.state, names, tenant, limit)
-        if names == _files(
-            store.state
-        ):  # else a full file was set aside meanwhile, and may have been passed over
+        # if the log was rotated meanwhile, a file may have been missed
+        if names == _files(store.state):
             return found
 
 
 def _newest(
     state: Path, names: Sequence[str], tenant: Tenant | None, limit: int
 ) -> tuple[AuditEntry, ...]:
-    mark = (
-        b'"tenant":' + canonical_json.encode(tenant).rstrip(b"\n") if tenant is not None else b""
-    )  # as every line spells it
+    # text of the field in each line, to skip other tenants' lines without parsing them
+    mark = b'"tenant":' + canonical_json.encode(tenant).rstrip(b"\n") if tenant is not None else b""
     ends: dict[int, _Line] = {}
     entries: list[AuditEntry] = []
     for name in reversed(names):
@@ -244,26 +239,25 @@ def _newest(
 
 
 def verify_audit(store: Store, *, remembered: str = "") -> AuditReport:
-    """Follow the chain through all of the log.
+    """Verify the hash chain of the whole log.
 
     Args:
-        store: whose log.
-        remembered: `head` of an earlier look: that line must still be there, so nothing up to
-            it was cut off or written anew. One that is
-            older than the oldest file that is kept is not found either.
+        store: its log is verified.
+        remembered: `head` of an earlier report. Its line must still be there, which shows that
+            nothing up to it was truncated or rewritten. A head older than the oldest file of the
+            log is reported as missing, too.
 
     Raises:
-        ArtifactError: the log is there, and cannot be read.
+        ArtifactError: the log exists but cannot be read.
     """
     if not store.state.is_dir():
-        return _followed(store.state, remembered)
-    with atomic.exclusive(
-        store.state, _LOCK
-    ):  # a line that is being written is no torn one, and no file is set aside meanwhile
-        return _followed(store.state, remembered)
+        return _verified(store.state, remembered)
+    # under the lock no line is half written and no file is rotated
+    with atomic.exclusive(store.state, _LOCK):
+        return _verified(store.state, remembered)
 
 
-def _followed(state: Path, remembered: str) -> AuditReport:
+def _verified(state: Path, remembered: str) -> AuditReport:
     before: _Line | None = None
     head, first, lines, torn = "", 0, 0, 0
     problems: list[str] = []
@@ -281,13 +275,13 @@ def _followed(state: Path, remembered: str) -> AuditReport:
             problems += _problems_of_the_first(line, sum(name != LOG for name in names))
         elif line.number != before.number + 1 or line.before != head:
             between = f"between line {before.number} and line {line.number}"
-            problems.append(f"{between} something was changed or taken out")
+            problems.append(f"{between} a line was changed or removed")
         before, head, lines = line, sha256_of(text + b"\n"), lines + 1
         is_found = is_found or head == remembered
     if not is_found:
         problems.append(
-            "the line that was remembered is not there any more: the end was cut off, or the "
-            "log was written anew"
+            "the line of the given head is missing: the end of the log was cut off, or the log "
+            "was rewritten"
         )
     return AuditReport(lines, first, before.number if before else 0, head, torn, tuple(problems))
 
@@ -304,14 +298,14 @@ class _Line:
     digest: str
     outcome: Outcome
     code: str
-    # the line that began what this one ends; 0 for one that begins, or failed before it was begun
+    # number of the first line of this action; 0 in a first line, or if the action never began
     of: int
-    before: str  # SHA-256 of the line before, with its newline; "" of the first
+    before: str  # SHA-256 of the line before, with its newline; "" in the first line
 
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """Where the log ends now."""
+    """The end of the log."""
 
     number: int
     sha256: str
@@ -336,7 +330,7 @@ def _rotate(state: Path, last: int) -> None:
 
 
 def _files(state: Path) -> list[str]:
-    """The files of the log that are there, the oldest first."""
+    """List the files of the log, the oldest first."""
     try:
         with open_directory(state, what=LOG) as directory:
             names = list_names(directory, what=LOG)
@@ -360,7 +354,7 @@ def _read(state: Path, name: str) -> bytes:
 
 
 def _parse(text: bytes) -> _Line | None:
-    """The line that `text` spells; None where it is a piece of one."""
+    """Parse a line; None if it is incomplete."""
     try:
         return canonical_json.to_dataclass(
             canonical_json.decode(text + b"\n", what=LOG), _Line, what=LOG
@@ -370,9 +364,9 @@ def _parse(text: bytes) -> _Line | None:
 
 
 def _problems_of_the_first(line: _Line, aside: int) -> list[str]:
-    if line.number == 1 or aside >= MOST_FULL_FILES:  # the older ones were full, and too many
+    if line.number == 1 or aside >= MOST_FULL_FILES:  # older files were removed by rotation
         return [] if line.number > 1 or not line.before else ["line 1 is not the first"]
-    return [f"the log begins with line {line.number}: files of it are gone"]
+    return [f"the log begins with line {line.number}: earlier files are missing"]
 
 
 def _entry(line: _Line, end: _Line) -> AuditEntry:
@@ -391,7 +385,7 @@ def _entry(line: _Line, end: _Line) -> AuditEntry:
 
 
 def _code_of(error: BaseException) -> str:
-    """What ended an act, in one word: our code, the system's, or the kind of error."""
+    """Return the code of an error: Axon's, else the system's, else its class."""
     if isinstance(error, EnsembleError):
         return error.code
     if isinstance(error, OSError) and error.errno:

@@ -1,9 +1,9 @@
-"""What things in the store are called, and why a name can never become another place.
+"""Names in the store: tenants, models, versions and releases; a name cannot lead to another path.
 
 A name is lower-case ASCII, so two names that look alike are the same name. A tenant, a model and a
-version are a directory each: nothing is ever found by joining names with "_" or by a pattern, so
-tenant `a` cannot see tenant `a_b`. Versions are whole numbers that rise; the order of two versions
-is the order of their numbers, never of text or of time.
+version have a directory each. Nothing is found by joining names with "_" or by a pattern, so
+tenant `a` cannot read tenant `a_b`. Versions are rising whole numbers and are ordered as numbers,
+never by text or time.
 """
 
 from __future__ import annotations
@@ -19,25 +19,24 @@ if TYPE_CHECKING:
 
 __all__ = ["BundleRef", "ModelName", "ReleaseRef", "Tenant", "beneath", "parse_serial"]
 
-_SLUG = re.compile(
-    r"[a-z0-9][a-z0-9._-]{0,62}"
-)  # the first character keeps out ".", ".." and every hidden file
-_SERIAL = re.compile(
-    r"[1-9][0-9]{0,14}"
-)  # one spelling a number: no sign, no leading zero; below 2**53, so JSON readers agree
+# the first character excludes ".", ".." and hidden files
+_SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+# one spelling of each number, no sign or leading zero; below 2**53, so all JSON readers agree
+_SERIAL = re.compile(r"[1-9][0-9]{0,14}")
 
 
 class _Slug(str):
-    """A name that was checked when it was made, so that code which holds one need not ask again."""
+    """A name that is checked when it is made, so that other code need not check it again."""
 
     __slots__ = ()
     what: ClassVar[str] = "name"
 
     def __new__(cls, text: str) -> Self:
-        """The name `text`.
+        """Check and make a name.
 
         Raises:
-            MalformedEvent: not `[a-z0-9][a-z0-9._-]{0,62}`; the text itself is not repeated.
+            MalformedEvent: it does not match `[a-z0-9][a-z0-9._-]{0,62}`; the error does not
+                contain the text.
         """
         if not isinstance(text, str) or not cls.is_one(text):
             raise MalformedEvent(
@@ -48,7 +47,7 @@ class _Slug(str):
 
     @classmethod
     def is_one(cls, text: str) -> bool:
-        """Whether `text` may be such a name."""
+        """Whether `text` is a valid name."""
         return _SLUG.fullmatch(text) is not None
 
 
@@ -60,7 +59,7 @@ class Tenant(_Slug):
 
 
 class ModelName(_Slug):
-    """One layer's model for one kind of event, e.g. `anomaly-flow`."""
+    """Name of a model, e.g. `anomaly-flow`: one layer's model for one kind of event."""
 
     __slots__ = ()
     what = "model"
@@ -68,12 +67,12 @@ class ModelName(_Slug):
 
 @dataclass(frozen=True, slots=True)
 class BundleRef:
-    """One published bundle: where to find it, and the digest that proves it.
+    """Reference to a published bundle: its place, and the digest that proves it.
 
     Attributes:
-        version: the serial of the bundle among all of its tenant and model, from 1.
+        version: serial of the bundle within its tenant and model, from 1.
         manifest_sha256: digest of the manifest's bytes, 64 hexadecimal digits; the manifest
-            holds the digests of the files.
+            contains the digests of the files.
     """
 
     tenant: Tenant
@@ -87,7 +86,7 @@ class BundleRef:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseRef:
-    """One published release of a tenant, and the digest of its bytes."""
+    """Reference to a published release of a tenant, with the digest of its bytes."""
 
     serial: int
     sha256: str
@@ -97,16 +96,15 @@ class ReleaseRef:
 
 
 def parse_serial(name: str) -> int | None:
-    """The number that `name` spells, or None where it is no serial."""
+    """Parse a serial; None if `name` is not one."""
     return int(name) if _SERIAL.fullmatch(name) else None
 
 
 def beneath(root: Path, *parts: str) -> Path:
-    """The place `parts` below `root`, of which some or all may not exist yet.
+    """Return the path `parts` below `root`, which need not exist yet.
 
     Raises:
-        ArtifactUntrusted: the place is elsewhere: a part climbs, is absolute, or is a symbolic
-            link.
+        ArtifactUntrusted: it is outside the root: a part is "..", absolute, or a symbolic link.
     """
     home = root.resolve()
     place = home.joinpath(*parts)

@@ -1,15 +1,12 @@
 """Trust: Ed25519 signatures of manifests, releases and pointers, and pinned digests.
 
-A signed document is two lines: its canonical JSON, and the signature of it. One file and not a
-`.sig` beside it, so that a
-pointer is still replaced in one step: two files would have a moment in which neither fits the
-other. Digests that others quote
-(of a manifest in a release, of a release in a pointer) are over the whole file as it lies on the
-disk.
+A signed document is two lines: its canonical JSON and the signature. The signature is not in a
+separate `.sig` file, so that a pointer is replaced in one step; two files would not match for a
+moment. Digests of a manifest in a release, or of a release in a pointer, are over the whole file.
 
-The signature covers what the document is: a release cannot be passed off as a pointer. Trust comes
-from outside the store
-and there is no way to switch it off; an empty `Trust` trusts nothing.
+The signature also covers the kind of document, so a release cannot be passed off as a pointer.
+Trust comes from outside the store and cannot be switched off; an empty `Trust` trusts nothing.
+
 Source: RFC 8032 (Ed25519), by the library `cryptography`.
 """
 
@@ -39,7 +36,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Document(StrEnum):
-    """What is signed; part of what the signature covers."""
+    """Kind of document; the signature covers it."""
 
     MANIFEST = "manifest"
     RELEASE = "release"
@@ -51,34 +48,34 @@ class Document(StrEnum):
 class Signer:
     """A signing key.
 
-    The private half stays in here: it is not printed, compared or written by the store.
+    The private key stays inside: it is not printed, compared or written by the store.
     """
 
     _private: Ed25519PrivateKey = field(repr=False, compare=False)
 
     @classmethod
     def new(cls) -> Self:
-        """A fresh key, from the operating system's randomness."""
+        """Make a new key from the operating system's randomness."""
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
     def from_pem(cls, data: bytes) -> Self:
-        """The key in an unencrypted PKCS #8 PEM file.
+        """Read the key in an unencrypted PKCS #8 PEM file.
 
         Raises:
-            ValueError: it is none, or not of Ed25519; the message says nothing of what was in it.
+            ValueError: it is not such a file or not an Ed25519 key; the message has no content of
+                the file.
         """
         try:
             private = serialization.load_pem_private_key(data, password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it is encrypted
-            raise ValueError("is no unencrypted private key in PEM") from None
+            raise ValueError("is not an unencrypted private key in PEM") from None
         if not isinstance(private, Ed25519PrivateKey):
-            # the file is wrong, not our caller
-            raise ValueError("is not an Ed25519 key")  # noqa: TRY004
+            raise ValueError("is not an Ed25519 key")  # noqa: TRY004  # the file is wrong, not a type
         return cls(private)
 
     def to_pem(self) -> bytes:
-        """PKCS #8 PEM, unencrypted: it belongs into a file that only its owner can read."""
+        """Encode as unencrypted PKCS #8 PEM, for a file that only its owner can read."""
         plain = serialization.NoEncryption()
         return self._private.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain
@@ -86,16 +83,16 @@ class Signer:
 
     @property
     def public(self) -> bytes:
-        """The public half, 32 bytes."""
+        """The public key, 32 bytes."""
         return self._private.public_key().public_bytes_raw()
 
     @property
     def key_id(self) -> str:
-        """How signatures and the trust list name this key."""
+        """Id of this key in signatures and in the trust list."""
         return key_id_of(self.public)
 
     def sign(self, text: bytes, document: Document) -> bytes:
-        """The whole file: `text`, which is one line, and its signature."""
+        """Return the whole file: `text`, which is one line, and its signature."""
         if text.count(b"\n") != 1 or not text.endswith(b"\n"):
             raise ValueError("only a text of one line can be signed")
         signature = self._private.sign(_signed(text, document))
@@ -109,8 +106,9 @@ class Trust:
     """The trusted keys and digests.
 
     Attributes:
-        keys: key id -> public key, 32 bytes; what they sign is trusted.
-        pinned: SHA-256 of files that are trusted as they are, signed or not: what came with Axon.
+        keys: key id -> public key, 32 bytes; a document signed by one of them is trusted.
+        pinned: SHA-256 of files that are trusted with or without a signature: those shipped with
+            Axon.
     """
 
     keys: Mapping[str, bytes]
@@ -119,22 +117,22 @@ class Trust:
     def __post_init__(self) -> None:
         for key_id, public in self.keys.items():
             if len(public) != PUBLIC_BYTES or key_id != key_id_of(public):
-                raise ValueError("a public key is no Ed25519 key, or has another key's id")
+                raise ValueError("a public key is not an Ed25519 key, or has another key's id")
         if not all(_SHA256.fullmatch(digest) for digest in self.pinned):
-            raise ValueError("a pinned digest is no SHA-256 in hexadecimal")
+            raise ValueError("a pinned digest is not a SHA-256 in hexadecimal")
 
     def prove(self, data: bytes, document: Document, *, what: str) -> bytes:
-        """The signed text in `data`, once a trusted key vouches for it. Parse nothing before.
+        """Check the signature or pin of `data` and return its text. Parse nothing before.
 
         Args:
-            data: the whole file, whose length the reader has bounded.
-            document: what it must have been signed as.
-            what: names the file in errors.
+            data: the whole file; the reader has limited its length.
+            document: kind of document that the signature must cover.
+            what: name of the file in errors.
 
         Raises:
-            ArtifactCorrupt: empty, or its last line is cut: no publisher ever wrote this.
-            ArtifactUntrusted: no signature and no pin, a key that is not trusted, or a
-                signature that does not fit.
+            ArtifactCorrupt: it is empty, or its last line is cut short.
+            ArtifactUntrusted: it has no signature and no pin, its key is not trusted, or its
+                signature is invalid.
         """
         if not data.endswith(b"\n"):
             raise ArtifactCorrupt(what, "is cut short")
@@ -146,7 +144,7 @@ class Trust:
             raise ArtifactUntrusted(what, "is not signed, and its digest is not pinned")
         signed = _LINE.fullmatch(line)
         if signed is None:
-            raise ArtifactUntrusted(what, "ends in what is no signature")
+            raise ArtifactUntrusted(what, "its last line is not a signature")
         key_id = signed["key"].decode()
         public = self.keys.get(key_id)
         if public is None:
@@ -157,7 +155,8 @@ class Trust:
             )
         except InvalidSignature:
             raise ArtifactUntrusted(
-                what, "its signature does not fit: it was changed, or signed as something else"
+                what,
+                "its signature is invalid: it was changed, or signed as another kind of document",
             ) from None
         return text
 
@@ -168,9 +167,8 @@ def signed_for(
     """Sign `text`, after checking that readers with `trust` will accept it.
 
     Raises:
-        ArtifactUntrusted: the key is not on the trust list; nothing that nobody here would load
-            is published.
-        ArtifactCorrupt: longer than `limit`.
+        ArtifactUntrusted: the key is not on the trust list, so no reader would load the file.
+        ArtifactCorrupt: it is longer than `limit`.
     """
     data = signer.sign(text, document)
     if len(data) > limit:
@@ -180,29 +178,23 @@ def signed_for(
 
 
 def signed_by(data: bytes) -> str:
-    """Id of the key that a document says it was signed with, "" where it has no signature.
-
-    Prove it before believing it.
-    """
+    """Return the key id in a document's signature, "" if it has none; it is not verified."""
     line = _LINE.fullmatch(data.partition(b"\n")[2])
     return line["key"].decode() if line else ""
 
 
 def key_id_of(public: bytes) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of a public key."""
+    """Return the first 16 hexadecimal digits of the SHA-256 of a public key."""
     return hashlib.sha256(public).hexdigest()[:16]
 
 
 def _signed(text: bytes, document: Document) -> bytes:
-    """What the signature covers: the document's kind, then its text."""
+    """Return the bytes that the signature covers: the kind of document, then its text."""
     return f"axon {document} v1\n".encode() + text
 
 
 def _decoded(signature: bytes) -> bytes:
-    """The one spelling of a signature in base64.
-
-    Another that decodes to the same bytes is none of ours.
-    """
+    """Decode a signature from base64; another spelling of the same bytes is refused."""
     try:
         raw = base64.b64decode(signature, validate=True)
     except binascii.Error:

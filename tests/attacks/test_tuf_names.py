@@ -204,7 +204,7 @@ def test_fast_forward_needs_the_key(
     path = home(serving) / "CURRENT"
     put(path, path.read_bytes().replace(b'"serial":1', b'"serial":999999999999999'))
 
-    with pytest.raises(ArtifactUntrusted, match="does not fit"):
+    with pytest.raises(ArtifactUntrusted, match="is invalid"):
         read_pointer(serving, acme)
     assert promote(serving, acme, two_releases[1], 0, signer=signer).serial == 2
 
@@ -343,7 +343,7 @@ def test_a_document_is_not_passed_off_as_another_kind(
     if signed_as is passed_as:
         assert serving.trust.prove(data, passed_as, what="it")
     else:
-        with pytest.raises(ArtifactUntrusted, match="does not fit"):
+        with pytest.raises(ArtifactUntrusted, match="is invalid"):
             serving.trust.prove(data, passed_as, what="it")
 
 
@@ -404,5 +404,5 @@ def test_a_signature_does_not_move_to_another_text(serving: Store, acme: Tenant)
     text, signature = path.read_bytes().splitlines(keepends=True)
     put(path, canonical_json.encode(json.loads(text) | {"notes": "mine"}) + signature)
 
-    with pytest.raises(ArtifactUntrusted, match="does not fit"):
+    with pytest.raises(ArtifactUntrusted, match="is invalid"):
         read_release(serving, acme, 1)

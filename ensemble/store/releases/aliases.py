@@ -1,10 +1,10 @@
 """Aliases: the challenger release, and the champion and challenger version of a model.
 
-The champion is what serves: of a tenant the release that its pointer names, of a model the bundle
-in that release. A challenger is tried in shadow; it answers nobody. A model that no release names,
-e.g. a tenant's own tabular detector, has its champion and challenger in files of their own. Each
-file is a signed reference, with a serial that rises, so that an old one that comes back is noticed.
-Clearing an alias is a newer file that names nothing.
+The champion is what serves: the release that a tenant's pointer names, and of a model the bundle in
+that release. A challenger is evaluated in shadow; callers never get its verdicts. A model outside
+all releases, e.g. a tenant's own tabular detector, has files of its own for champion and
+challenger. Each file is a signed reference with a rising serial, so a replayed old file is noticed.
+A cleared alias is a newer file that names nothing.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ __all__ = [
 ]
 
 FORMAT: Final = 1
-ALIAS_LIMIT_BYTES = 1 << 10  # with the longest names some 450
+ALIAS_LIMIT_BYTES = 1 << 10  # with the longest names about 450
 
 
 class Alias(StrEnum):
-    """The words that may stand for a version."""
+    """An alias of a version or release."""
 
     CHAMPION = "champion"
     CHALLENGER = "challenger"
@@ -54,13 +54,13 @@ class Alias(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AliasTarget:
-    """What an alias names.
+    """Target of an alias.
 
     Attributes:
-        number: of the release, or version of the bundle; 0 where it names nothing.
-        sha256: of the release's bytes or of the bundle's manifest, "" where it names nothing.
-        serial: of the alias itself, 0 where it was never set; who changes it says which one
-            they saw.
+        number: of the release, or version of the bundle; 0 for no target.
+        sha256: of the release's bytes or of the bundle's manifest; "" for no target.
+        serial: of the alias itself, 0 if it was never set. A change must name the serial that it
+            replaces.
     """
 
     number: int
@@ -72,19 +72,19 @@ _NEVER_SET = AliasTarget(0, "", 0)
 
 
 def read_challenger(store: Store, tenant: Tenant) -> ReleaseRef | None:
-    """The release of `tenant` that is tried in shadow; None where there is none.
+    """Return the release of a tenant that is evaluated in shadow, None if there is none.
 
     Raises:
-        ArtifactError: the file is there, and broken, unreadable, or signed by nobody we trust.
+        ArtifactError: the alias is broken, unreadable or untrusted.
     """
     found = get_challenger(store, tenant)
     return ReleaseRef(found.number, found.sha256) if found.number else None
 
 
 def get_challenger(store: Store, tenant: Tenant, *, not_below: int = 0) -> AliasTarget:
-    """The same with the alias's own serial.
+    """Read the challenger of a tenant with the serial of the alias.
 
-    `not_below` and errors as in `read_pointer`, but that a missing file is no error.
+    `not_below` and errors are as in `read_pointer`, except that a missing file is no error.
     """
     return _read(store, _of_release(tenant), not_below)
 
@@ -92,21 +92,20 @@ def get_challenger(store: Store, tenant: Tenant, *, not_below: int = 0) -> Alias
 def set_challenger(
     store: Store, tenant: Tenant, release: ReleaseRef, expected_serial: int, *, signer: Signer
 ) -> AliasTarget:
-    """Try `release` in shadow, after proving it and every bundle of it.
+    """Evaluate `release` in shadow, after proving it and every bundle of it.
 
     Args:
         store: its `state` gets the alias.
-        tenant: whose.
-        release: of this tenant.
-        expected_serial: of the alias the caller saw; 0 where there was none, or none that could
-            be read and proven.
-        signer: signs it; its key must be one that the store trusts.
+        tenant: owner of the alias.
+        release: one of this tenant.
+        expected_serial: serial of the alias that the caller read; 0 if it was missing or broken.
+        signer: signs the alias; the store must trust its key.
 
     Raises:
-        PointerMoved: the alias stands elsewhere than the caller saw it.
-        ArtifactError: the release is not one of this tenant, or would not load, or the store
+        PointerMoved: the alias has another serial than the caller expects.
+        ArtifactError: the release belongs to another tenant or cannot be loaded, or the store
             does not trust the signer.
-        OSError: the disk is full or failing; the alias stays.
+        OSError: the disk is full or failing; the alias is unchanged.
     """
     with (
         AuditedAction(store, tenant, Action.SET_ALIAS, f"{Alias.CHALLENGER}: {release}") as act,
@@ -128,7 +127,7 @@ def set_challenger(
 def clear_challenger(
     store: Store, tenant: Tenant, expected_serial: int, *, signer: Signer
 ) -> AliasTarget:
-    """Try no release any more; arguments and errors as in `set_challenger`."""
+    """Stop the shadow evaluation; arguments and errors as in `set_challenger`."""
     with (
         AuditedAction(store, tenant, Action.CLEAR_ALIAS, Alias.CHALLENGER) as act,
         pointer_lock(store, tenant),
@@ -141,15 +140,15 @@ def clear_challenger(
 def promote_challenger(
     store: Store, tenant: Tenant, expected_serial: int, *, signer: Signer, at_once: bool = False
 ) -> Pointer:
-    """Make the challenger the release in use, and clear the alias: nothing is tried beside itself.
+    """Make the challenger the release in use, and clear the alias.
 
-    Who dies in between leaves a challenger that is in use already; to clear it is all that is left
-    to do. `expected_serial` is that of the pointer; the rest is as in `promote`.
+    After a crash in between the challenger serves already, and only the alias is left to clear.
+    `expected_serial` is that of the pointer; the other arguments are as in `promote`.
 
     Raises:
         ArtifactMissing: there is no challenger.
-        PointerMoved: another promotion came first, or another challenger was set meanwhile:
-            then this one is promoted, and that one stays.
+        PointerMoved: another promotion came first; or another challenger was set meanwhile, which
+            stays, while the former one is promoted.
     """
     current = get_challenger(store, tenant)
     if not current.number:
@@ -169,10 +168,10 @@ def promote_challenger(
 def read_model_alias(
     store: Store, tenant: Tenant, model: ModelName, alias: Alias
 ) -> BundleRef | None:
-    """The version of `model` that was given the word `alias`; None where none was.
+    """Return the version of a model that has an alias, None if no version has it.
 
     Raises:
-        ArtifactError: the file is there, and broken, unreadable, or signed by nobody we trust.
+        ArtifactError: the alias is broken, unreadable or untrusted.
     """
     found = get_alias(store, tenant, model, alias)
     return BundleRef(tenant, model, found.number, found.sha256) if found.number else None
@@ -181,7 +180,7 @@ def read_model_alias(
 def get_alias(
     store: Store, tenant: Tenant, model: ModelName, alias: Alias, *, not_below: int = 0
 ) -> AliasTarget:
-    """The same with the alias's own serial."""
+    """Read an alias of a model with the serial of the alias; errors as in `get_challenger`."""
     return _read(store, _of_model(tenant, model, alias), not_below)
 
 
@@ -195,9 +194,9 @@ def set_model_alias(
     *,
     signer: Signer,
 ) -> AliasTarget:
-    """Give the word `alias` to one version of `model`, after proving it.
+    """Give an alias to one version of a model, after proving it.
 
-    The rest, and the errors, are as in `set_challenger`.
+    The other arguments and the errors are as in `set_challenger`.
     """
     with (
         AuditedAction(store, tenant, Action.SET_ALIAS, f"{alias}: {ref}") as act,
@@ -227,7 +226,7 @@ def clear_model_alias(
     *,
     signer: Signer,
 ) -> AliasTarget:
-    """Take the word from whichever version has it."""
+    """Clear an alias of a model; errors as in `set_challenger`."""
     with (
         AuditedAction(store, tenant, Action.CLEAR_ALIAS, f"{alias}: {model}") as act,
         pointer_lock(store, tenant),
@@ -245,9 +244,9 @@ def clear_model_alias(
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Whose alias, of what, which word.
+    """Place of an alias; `model` is None for the challenger release.
 
-    All of it stands in the signed text, so that no file can be passed off as another.
+    The signed text repeats all fields, so that no file can be passed off as another.
     """
 
     tenant: Tenant
@@ -312,7 +311,7 @@ def _read(store: Store, place: _Place, not_below: int) -> AliasTarget:
         return place.ref.read(store, not_below=not_below)
     except ArtifactMissing:
         if not_below:
-            raise  # it was there
+            raise  # the reader has read it before
         return _NEVER_SET
 
 

@@ -1,4 +1,4 @@
-"""The releases of a tenant, the newest first."""
+"""List of a tenant's releases, newest first."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ __all__ = ["ReleaseListing", "list_releases"]
 
 @dataclass(frozen=True, slots=True)
 class ReleaseListing:
-    """A release as it lies in the store.
+    """A release as it is in the store; fields as in `BundleListing`.
 
-    Attributes as in `BundleListing`, and the publisher's `notes`.
+    Attributes:
+        notes: reason for the release, from its publisher.
     """
 
     ref: ReleaseRef
@@ -30,7 +31,7 @@ class ReleaseListing:
 
 
 def list_releases(store: Store, tenant: Tenant) -> tuple[ReleaseListing, ...]:
-    """The releases of `tenant` in both roots, newest first."""
+    """List the releases of a tenant in both roots, newest first."""
     found = [
         _release(store.trust, root, tenant, serial, is_shipped=root is store.shipped)
         for root in store.roots

@@ -1,8 +1,8 @@
 """A tenant's pointer: the small signed file that names the serving release and earlier ones.
 
-It is a signpost: its serial rises with every promotion, so that rolling back to an older release is
-a newer pointer. Its copy, PROMOTED, also keeps the earlier releases for the promoter who finds
-CURRENT broken or gone.
+It is a signed reference: its serial rises with every promotion, so rolling back to an older release
+writes a newer pointer. Its copy, PROMOTED, preserves the earlier releases in case CURRENT is broken
+or lost.
 """
 
 from __future__ import annotations
@@ -26,25 +26,22 @@ from ensemble.store.signing import Document, Signer
 __all__ = ["Pointer", "has_pointer", "move_pointer", "read_pointer"]
 
 FORMAT: Final = 2
-POINTER_LIMIT_BYTES = (
-    1 << 10
-)  # with four earlier releases and the longest numbers and names it is some 850
+POINTER_LIMIT_BYTES = 1 << 10  # four earlier releases, longest numbers and names: about 850
 EARLIER_RELEASES = 4  # RELIABILITY P8: with the one in use, the last five
 
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """Which release is in use.
+    """The release in use.
 
     Attributes:
         release: serial of the release.
         release_sha256: digest of the release's bytes.
-        serial: of the pointer itself; every promotion's is above all before it.
-        previous: what to fall back to where `release` does not load: older releases that were
-            in use before it, the last one
-            first, at most four. After a roll-back the newer release is not among them: it was left
-            for a reason.
-        at_once: the promoter wants the release to take all traffic at once, not in measured steps.
+        serial: of the pointer itself; higher than that of every earlier promotion.
+        previous: older releases that were in use before, the last one first, at most four.
+            Replicas fall back to them if `release` cannot be loaded. After a rollback the newer
+            release is not among them, because it was left for a reason.
+        at_once: the release gets all traffic at once, without a canary rollout.
     """
 
     release: int
@@ -55,30 +52,28 @@ class Pointer:
 
     @property
     def ref(self) -> ReleaseRef:
-        """The release it points to."""
+        """Reference to the release."""
         return ReleaseRef(self.release, self.release_sha256)
 
 
 def read_pointer(store: Store, tenant: Tenant, *, not_below: int = 0) -> Pointer:
-    """The pointer in use: that of `state`, or where it has none, the shipped one.
+    """Read the pointer of the state root, or the shipped one if `state` has none.
 
     Args:
-        store: looked through in order.
-        tenant: whose pointer.
-        not_below: the highest pointer serial the reader has seen; 0 for a reader that has seen
-            none.
+        store: its roots are tried in order.
+        tenant: owner of the pointer.
+        not_below: highest pointer serial that the reader has read before; 0 for none.
 
     Raises:
-        ArtifactError: there is none, it is broken, nobody we trust signed it, or an old one
-            came back; as `SignedRef.read` says it.
+        ArtifactError: as in `SignedRef.read`.
     """
-    return _signpost(tenant).read(store, not_below=not_below)
+    return _signed_ref(tenant).read(store, not_below=not_below)
 
 
 def has_pointer(store: Store, tenant: Tenant) -> bool:
-    """Whether there is a pointer, whatever it is worth.
+    """Whether a pointer file exists, valid or not.
 
-    A tenant whose pointer is broken does not live on somebody else's by that.
+    A tenant with a broken pointer must not be served by its parent's release instead.
     """
     return any(
         os.path.lexists(root.joinpath(*tenant_parts(tenant), POINTER)) for root in store.roots
@@ -95,21 +90,20 @@ def move_pointer(
     at_once: bool = False,
     act: AuditedAction | None = None,
 ) -> Pointer:
-    """Point to `release`. Call it holding the tenant's lock; the release is proven by who calls.
+    """Point to `release`. The caller holds the tenant's lock and has proven the release.
 
     Args:
         store: its `state` gets the pointer.
-        tenant: whose.
-        release: of this tenant.
-        expected_serial: of the pointer the caller saw; 0 where there was none, or none that
-            could be read and proven.
-        signer: signs it; its key must be one that the store trusts.
+        tenant: owner of the pointer.
+        release: one of this tenant.
+        expected_serial: serial of the pointer that the caller read; 0 if it was missing or broken.
+        signer: signs the pointer; the store must trust its key.
         at_once: as in `Pointer`.
-        act: what this is a part of; a promotion of its own unless said otherwise.
+        act: audited action that this is part of; None for a promotion of its own.
 
     Raises:
-        PointerMoved: the pointer stands elsewhere than the caller saw it.
-        ArtifactIncompatible: the pointer is of a newer Axon, whose business it stays.
+        PointerMoved: the pointer has another serial than the caller expects.
+        ArtifactIncompatible: a newer Axon wrote the pointer; it is not replaced.
         ArtifactUntrusted: the store does not trust the signer.
     """
 
@@ -124,12 +118,12 @@ def move_pointer(
         if act
         else AuditedAction(store, tenant, Action.PROMOTE, str(release)) as part
     ):
-        return _signpost(tenant).move(
+        return _signed_ref(tenant).move(
             store, expected_serial, text_of, signer=signer, act=part, what=str(release)
         )
 
 
-def _signpost(tenant: Tenant) -> SignedRef[Pointer]:
+def _signed_ref(tenant: Tenant) -> SignedRef[Pointer]:
     return SignedRef(
         tenant_parts(tenant),
         POINTER,
@@ -141,7 +135,7 @@ def _signpost(tenant: Tenant) -> SignedRef[Pointer]:
 
 
 def _earlier(before: Pointer | None, release: ReleaseRef) -> tuple[ReleaseRef, ...]:
-    """What to fall back to from `release`, which comes after `before`."""
+    """Return the fallbacks of `release`, which follows the pointer `before`."""
     if before is None:
         return ()
     used = (before.ref, *before.previous)
@@ -169,7 +163,7 @@ class _PointerFile:
 class _PointerFile1:
     """Format 1, of Axon 0.1.
 
-    Unsigned, so it is read only where it is pinned; its release says whose it is.
+    It is unsigned, so it is read only if pinned; its tenant is in the release that it names.
     """
 
     format: int
@@ -199,11 +193,9 @@ def _parse(text: bytes, tenant: Tenant, what: str) -> Pointer:
         return Pointer(old.release, old.release_sha256, old.serial)
     refuse_other_format(value, FORMAT, what=what)
     found = canonical_json.to_dataclass(value, _PointerFile, what=what)
-    if (
-        found.tenant != tenant
-        # another tenant's higher serial would make readers refuse this tenant's own (TUF: fast-
-        # forward)
-    ):
+    # another tenant's higher serial would make readers refuse this tenant's own: TUF's
+    # fast-forward attack
+    if found.tenant != tenant:
         raise ArtifactUntrusted(what, "is the pointer of another tenant")
     earlier = tuple(ReleaseRef(line.release, line.sha256) for line in found.previous)
     if len({found.release, *(ref.serial for ref in earlier)}) != 1 + len(earlier):

@@ -1,8 +1,8 @@
-"""Releases: which bundles serve together, with the fusion that was fitted to exactly these.
+"""Releases: bundles that serve together, with the fusion that was fitted to exactly these.
 
-Publishing a release and promoting it are two acts (DESIGN, decision 2). A release never changes;
-promoting moves the tenant's pointer, under a lock, if it stands where the caller saw it. Rolling
-back is promoting an older release, at once.
+Publishing and promoting a release are two actions (DESIGN, decision 2). A release never changes.
+Promoting moves the tenant's pointer, under a lock, if its serial is the one that the caller read.
+Rolling back promotes an older release for all traffic at once.
 """
 
 from __future__ import annotations
@@ -50,25 +50,25 @@ def publish_release(
     signer: Signer,
     parents: frozenset[Tenant] = frozenset(),
 ) -> ReleaseRef:
-    """Write the next release of `tenant` into `store.state`; every bundle is proven first.
+    """Write the next release of a tenant into `store.state`, after proving every bundle.
 
     Args:
         store: its `state` gets the release; serials rise over both of its roots.
-        tenant: who owns the release.
-        bundles: at most one a model.
+        tenant: owner of the release.
+        bundles: at most one of each model.
         fusion: fitted to these bundles; JSON.
-        notes: why this release, in the publisher's words.
-        now: when, with its time zone.
-        signer: signs the release; its key must be one that the store trusts.
+        notes: reason for the release.
+        now: time of publication, with its time zone.
+        signer: signs the release; the store must trust its key.
         parents: other tenants whose bundles this release may use; none by default.
 
     Raises:
-        ArtifactError: a bundle is missing or broken, as `open_bundle` says it.
-        ArtifactUntrusted: a bundle of a tenant that is not a parent, or a signer that the store
-            does not trust.
-        ArtifactCorrupt: the release would be too long to be read.
-        ValueError: no bundle at all, two of one model, or a fusion that is not plain JSON.
-        VersionExists: somebody whom our lock does not reach was first.
+        ArtifactError: a bundle is missing or broken, as in `open_bundle`.
+        ArtifactUntrusted: a bundle belongs to a tenant that is not a parent, or the store does not
+            trust the signer.
+        ArtifactCorrupt: the release is too long.
+        ValueError: no bundle, two of one model, or a fusion that is not plain JSON.
+        VersionExists: a publisher outside the lock, e.g. on another machine, was first.
         OSError: the disk is full or failing; nothing was published, unless only the last fsync
             failed.
     """
@@ -78,15 +78,13 @@ def publish_release(
             if ref.tenant != tenant and ref.tenant not in parents:
                 raise ArtifactUntrusted(str(ref), "belongs to another tenant")
         home = atomic.make_directory(store.state, *release_parts(tenant))
-        with (
-            atomic.staging(store.state) as staged,
-            pointer_lock(store, tenant),
-        ):  # from here on nobody removes what it names
+        # under the lock no other process deletes the bundles
+        with atomic.staging(store.state) as staged, pointer_lock(store, tenant):
             for ref in chosen.values():
                 open_bundle(store, ref)
             serial = next_serial(store, release_parts(tenant), suffix=RELEASE_SUFFIX)
             text = encode_release(Release(tenant, serial, timestamp(now), chosen, fusion, notes))
-            parse_release(text, tenant, serial)  # what could not be read back is not published
+            parse_release(text, tenant, serial)  # raises if readers could not parse it
             data = signed_for(
                 store.trust,
                 signer,
@@ -114,25 +112,23 @@ def promote(
     """Make `release` the one in use, after proving it and every bundle of it.
 
     Args:
-        store: its `state` gets the pointer, wherever the release lies.
-        tenant: whose pointer moves.
-        release: of this tenant.
-        expected_serial: of the pointer the caller saw; 0 where there was none, or none that
-            could be read and proven: a
-            broken pointer is replaced, and holds nobody up.
-        signer: signs the pointer; its key must be one that the store trusts.
-        at_once: the release is to take all traffic at once, not in measured steps.
+        store: its `state` gets the pointer, whichever root has the release.
+        tenant: owner of the pointer.
+        release: one of this tenant.
+        expected_serial: serial of the pointer that the caller read; 0 if it was missing or broken.
+            A broken pointer is replaced.
+        signer: signs the pointer; the store must trust its key.
+        at_once: the release gets all traffic at once, without a canary rollout.
 
     Returns:
-        The new pointer, whose serial is above every one before.
+        The new pointer; its serial is higher than all before it.
 
     Raises:
-        PointerMoved: another promotion came first; look again.
-        ArtifactError: the release or a bundle of it would not load, or the store does not trust
-            the signer; the pointer stays.
-        OSError: the disk is full or failing; the pointer stays, unless only the last fsync
-            failed: then it has moved, and a
-            power cut may undo that.
+        PointerMoved: another promotion came first; read the pointer again.
+        ArtifactError: the release or one of its bundles cannot be loaded, or the store does not
+            trust the signer; the pointer is unchanged.
+        OSError: the disk is full or failing. The pointer is unchanged, unless only the last fsync
+            failed: then it has moved, and a power cut may undo that.
     """
     with (
         AuditedAction(store, tenant, Action.PROMOTE, str(release)) as act,
@@ -147,24 +143,24 @@ def promote(
 def roll_back(
     store: Store, tenant: Tenant, expected_serial: int, *, signer: Signer, to: int | None = None
 ) -> Pointer:
-    """Roll back at once, by a newer pointer: to a named release, or to the last that loads.
+    """Roll back to an earlier release, all traffic at once, by a newer pointer.
 
     Args:
         store: its `state` gets the pointer.
-        tenant: whose pointer moves.
-        expected_serial: of the pointer the caller saw.
-        signer: signs the pointer; its key must be one that the store trusts.
-        to: number of an earlier release; None for the last of those in use before that would load.
+        tenant: owner of the pointer.
+        expected_serial: serial of the pointer that the caller read.
+        signer: signs the pointer; the store must trust its key.
+        to: number of an earlier release; None for the last one in use before that can be loaded.
 
     Returns:
-        The new pointer, whose serial is above every one before. It names the releases before it, so
-        that one can go further back.
+        The new pointer; its serial is higher than all before it. It names the releases before
+        `to`, so that another rollback goes further back.
 
     Raises:
-        ArtifactMissing: there is no earlier release, or none of that number.
-        PointerMoved: another promotion came first; look again.
-        ArtifactError: none of them would load; the error is that of the last one in use, or of
-            the one that was named.
+        ArtifactMissing: there is no earlier release, or none with that number.
+        PointerMoved: another promotion came first; read the pointer again.
+        ArtifactError: none of them can be loaded; the error is that of release `to`, or of the last
+            one in use.
     """
     with (
         AuditedAction(
@@ -183,9 +179,9 @@ def roll_back(
 
 @contextmanager
 def pointer_lock(store: Store, tenant: Tenant) -> Iterator[None]:
-    """Hold what a mover of the tenant's pointer or aliases must hold.
+    """Lock a tenant's pointer and aliases for a change.
 
-    Nobody moves them beside it, and nobody removes what they name.
+    Meanwhile no other process can move them or delete what they name.
     """
     home = atomic.make_directory(store.state, *tenant_parts(tenant))
     with atomic.shared(store.state, atomic.IN_USE), atomic.exclusive(home):
@@ -196,7 +192,7 @@ def prove_release(store: Store, tenant: Tenant, release: ReleaseRef) -> None:
     """Prove a release and every bundle of it, to the last byte.
 
     Raises:
-        ArtifactError: it would not load.
+        ArtifactError: it cannot be loaded.
     """
     for ref in read_release(store, tenant, release).bundles.values():
         open_bundle(store, ref)
@@ -205,20 +201,17 @@ def prove_release(store: Store, tenant: Tenant, release: ReleaseRef) -> None:
 def _earlier_releases(
     store: Store, tenant: Tenant, pointer: Pointer, to: int | None
 ) -> list[ReleaseRef]:
-    """What may be rolled back to, the first that loads."""
+    """List the candidates of a rollback, the preferred one first."""
     if to is None:
         found = list(pointer.previous)
     else:
-        by_number = {
-            one.ref.serial: one.ref for one in reversed(list_releases(store, tenant))
-        }  # the state root's before the shipped one
-        by_number |= {
-            ref.serial: ref for ref in pointer.previous
-        }  # these digests a pointer has proven
+        # the state root wins over the shipped one, and the digests in the pointer over both
+        by_number = {one.ref.serial: one.ref for one in reversed(list_releases(store, tenant))}
+        by_number |= {ref.serial: ref for ref in pointer.previous}
         found = [by_number[to]] if to in by_number and to < pointer.release else []
     if not found:
         raise ArtifactMissing(
-            "a release before this one" if to is None else f"release {to}, from before this one,"
+            "a release before this one" if to is None else f"an earlier release {to}"
         )
     return found
 
@@ -242,5 +235,5 @@ def _one_a_model(bundles: Iterable[BundleRef]) -> dict[ModelName, BundleRef]:
             raise ValueError(f"two bundles of {ref.model} in one release")
         chosen[ref.model] = ref
     if not chosen:
-        raise ValueError("a release of no bundle detects nothing")
+        raise ValueError("a release needs at least one bundle")
     return chosen

@@ -1,4 +1,4 @@
-"""A release as a value and as a file, read back by the digest in the pointer."""
+"""File of a release: its fields, its text, and its reader, which checks signature and digest."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 FORMAT: Final = 1
-RELEASE_LIMIT_BYTES = 64 << 10  # names, weights and thresholds: as much a page as a manifest
+RELEASE_LIMIT_BYTES = 64 << 10  # names, weights and thresholds; a manifest has the same limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +41,10 @@ class Release:
     """A release: the models, fusion and thresholds that serve together.
 
     Attributes:
-        created_at: when it was published, UTC; for people, never for order.
-        bundles: model -> the one bundle of it.
-        fusion: weights, prior and thresholds, as JSON; `ensemble.fusion` knows what is in it.
-        notes: why this release, in the publisher's words.
+        created_at: time of publication, UTC; for display, never for ordering.
+        bundles: model -> its one bundle.
+        fusion: weights, prior and thresholds, as JSON; `ensemble.fusion` defines the content.
+        notes: reason for the release, from its publisher.
     """
 
     tenant: Tenant
@@ -56,17 +56,16 @@ class Release:
 
 
 def read_release(store: Store, tenant: Tenant, which: Pointer | ReleaseRef | int) -> Release:
-    """Read a release, proven by signature or pin, and by the digest in `which`, if any.
+    """Read a release and prove it by signature or pin, and by the digest in `which`, if any.
 
-    By its number alone it is the one in the first root that has it.
+    A number alone means the release in the first root that has it.
 
     Raises:
         ArtifactMissing: no root has it.
-        ArtifactCorrupt: other bytes than were published, or too long.
-        ArtifactUnreadable: it is there, but permission or the disk fails.
-        ArtifactUntrusted: nobody we trust signed it, or it is the release of another tenant or
-            of another number.
-        ArtifactIncompatible: another format.
+        ArtifactCorrupt: its bytes are not those published, or it is too long.
+        ArtifactUnreadable: it exists, but permission is denied or the disk fails.
+        ArtifactUntrusted: no trusted key signed it, or it belongs to another tenant or number.
+        ArtifactIncompatible: it has another format.
     """
     ref = which.ref if isinstance(which, Pointer) else which
     serial = ref if isinstance(ref, int) else ref.serial
@@ -89,7 +88,7 @@ def read_release(store: Store, tenant: Tenant, which: Pointer | ReleaseRef | int
 
 
 def read_release_bytes(root: Path, tenant: Tenant, serial: int) -> bytes:
-    """The file of a release in one root, unproven."""
+    """Read the file of a release in one root, without proving it."""
     what = f"release {serial}"
     with open_directory(root, *release_parts(tenant), what=what) as directory:
         return read_bounded(
@@ -98,7 +97,7 @@ def read_release_bytes(root: Path, tenant: Tenant, serial: int) -> bytes:
 
 
 def encode_release(release: Release) -> bytes:
-    """The one text of `release`."""
+    """Encode a release as canonical JSON."""
     bundles = {
         model: {
             "tenant": ref.tenant,
@@ -121,12 +120,12 @@ def encode_release(release: Release) -> bytes:
 
 
 def parse_release(data: bytes, tenant: Tenant, serial: int) -> Release:
-    """Parse the release in proven `data`; it must be this one, of this tenant.
+    """Parse proven `data`, which must be the release `serial` of this tenant.
 
     Raises:
-        ArtifactIncompatible: another format.
-        ArtifactUntrusted: the release of another tenant, or of another number.
-        ArtifactCorrupt: anything else that `encode_release` would not have written.
+        ArtifactIncompatible: it has another format.
+        ArtifactUntrusted: it belongs to another tenant or number.
+        ArtifactCorrupt: `encode_release` would not have written it.
     """
     what = f"release {serial}"
     release = parse_any_release(data, what=what)
@@ -136,17 +135,14 @@ def parse_release(data: bytes, tenant: Tenant, serial: int) -> Release:
 
 
 def parse_any_release(data: bytes, *, what: str) -> Release:
-    """The release that `data`, proven and without its signature, spells, whosever it is.
-
-    Errors as in `parse_release`.
-    """
+    """Parse the proven text of a release of any tenant; errors as in `parse_release`."""
     if len(data) > RELEASE_LIMIT_BYTES:
         raise ArtifactCorrupt(what, f"is {len(data):,} bytes, allowed are {RELEASE_LIMIT_BYTES:,}")
     value = canonical_json.decode(data, what=what)
     refuse_other_format(value, FORMAT, what=what)
     found = canonical_json.to_dataclass(value, _ReleaseFile, what=what)
     if not is_timestamp(found.created_at):
-        raise ArtifactCorrupt(what, "created_at is no time of the form 2026-11-20T08:15:00Z")
+        raise ArtifactCorrupt(what, "created_at is not a time like 2026-11-20T08:15:00Z")
     if not found.bundles:
         raise ArtifactCorrupt(what, "names no bundle")
     try:
@@ -154,7 +150,7 @@ def parse_any_release(data: bytes, *, what: str) -> Release:
             ModelName(name): _ref(ModelName(name), line) for name, line in found.bundles.items()
         }
     except MalformedEvent:
-        raise ArtifactCorrupt(what, "names a model by what is no name") from None
+        raise ArtifactCorrupt(what, "has a model name that is not valid") from None
     return Release(found.tenant, found.serial, found.created_at, bundles, found.fusion, found.notes)
 
 
@@ -183,4 +179,4 @@ def _ref(model: ModelName, line: _BundleLine) -> BundleRef:
 def _refuse_other_digest(data: bytes, ref: ReleaseRef) -> None:
     found = sha256_of(data)
     if found != ref.sha256:
-        raise ArtifactCorrupt(str(ref), f"sha256 is {found[:12]}, asked for was {ref.sha256[:12]}")
+        raise ArtifactCorrupt(str(ref), f"sha256 is {found[:12]}, expected {ref.sha256[:12]}")

@@ -1,12 +1,12 @@
-"""Signed references: small signed files that name a version; pointer and aliases are two.
+"""Signed references: small signed files that name a version, used for pointers and aliases.
 
-It has a serial of its own, which rises with every move. Naming an older version again is therefore
-a newer file, and an older file that comes back is a replay: a fault, or an attack.
+A reference has its own serial, which rises with every move. Naming an older version again is
+therefore a newer file, and an older file that reappears is a replay: a fault or an attack.
 
-Every move writes the file twice: first the copy, which no reader looks at, then the file itself. A
-mover who finds the file broken or gone takes the serial from the copy, so that serials go on
-rising. With both gone it counts from what the shipped root has, and readers who saw a higher serial
-refuse it until they are restarted.
+Every move writes the file twice: first the copy, which readers ignore, then the file itself. If the
+file is broken or lost, the next move continues from the serial in the copy. If both are lost, it
+counts from the shipped reference, and readers that have read a higher serial refuse the new file
+until they are restarted.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ _T = TypeVar("_T", bound=_Numbered)
 
 @dataclass(frozen=True, slots=True)
 class SignedRef(Generic[_T]):
-    """Where such a file lies, and how it is read.
+    """Place and format of a signed reference.
 
     Attributes:
-        parts: from a root to its directory.
+        parts: path from a root to the directory.
         name: of the file.
-        copy: of its copy, in the same directory.
-        document: what it is signed as.
-        limit_bytes: longer ones are refused.
-        parse: the value that a proven text spells; whose it is, is in the text and checked here.
+        copy: name of the copy in the same directory.
+        document: kind of document that the signature covers.
+        limit_bytes: longer files are refused.
+        parse: parses a proven text, and checks that it belongs to the expected tenant.
     """
 
     parts: tuple[str, ...]
@@ -60,28 +60,27 @@ class SignedRef(Generic[_T]):
     parse: Callable[[bytes, str], _T]
 
     def read(self, store: Store, *, not_below: int = 0) -> _T:
-        """What it says: that of `state`, or where it has none, the shipped one.
+        """Read the reference in `state`, or the shipped one if `state` has none.
 
-        One in `state` that is broken is an error and not a reason to look further: falling back to
-        the shipped one without a word would be a roll back that nobody asked for.
+        A broken reference in `state` raises. Falling back to the shipped one silently would be a
+        rollback that no operator requested.
 
         Args:
-            store: looked through in order.
-            not_below: the highest serial the reader has seen; 0 for a reader that has seen none.
+            store: its roots are tried in order.
+            not_below: highest serial that the reader has read before; 0 for none.
 
         Raises:
             ArtifactMissing: no root has it.
-            ArtifactCorrupt: it is not what `move` writes.
-            ArtifactUnreadable: it is there, but permission or the disk fails.
-            ArtifactIncompatible: another format.
-            ArtifactUntrusted: nobody we trust signed it, it is another tenant's, or its serial
-                is below `not_below`: an old
-                one came back.
+            ArtifactCorrupt: `move` would not have written it.
+            ArtifactUnreadable: it exists, but permission is denied or the disk fails.
+            ArtifactIncompatible: it has another format.
+            ArtifactUntrusted: no trusted key signed it, it belongs to another tenant, or its serial
+                is below `not_below`, so it is an old one.
         """
         found = self._read(store, self.name)
         if found.serial < not_below:
             raise ArtifactUntrusted(
-                self.name, f"serial {found.serial} is older than {not_below}, which was seen before"
+                self.name, f"serial {found.serial} is older than {not_below}, which was read before"
             )
         return found
 
@@ -98,17 +97,16 @@ class SignedRef(Generic[_T]):
         """Replace the reference. The caller holds the tenant's lock and has proven the target.
 
         Args:
-            store: its `state` gets it.
-            expected_serial: of the one the caller saw; 0 where there was none, or none that
-                could be read and proven.
-            make: the text from the new serial and the one before.
-            signer: signs it; its key must be one that the store trusts.
-            act: begun before anything is written.
-            what: of the act.
+            store: its `state` gets the reference.
+            expected_serial: serial that the caller read; 0 if the reference was missing or broken.
+            make: makes the text from the new serial and the value before.
+            signer: signs the text; the store must trust its key.
+            act: audited action; it begins before anything is written.
+            what: target of the action, for the audit log.
 
         Raises:
-            PointerMoved: it stands elsewhere than the caller saw it.
-            ArtifactIncompatible: it is of a newer Axon, whose business it stays.
+            PointerMoved: the reference has another serial than the caller expects.
+            ArtifactIncompatible: a newer Axon wrote the reference; it is not replaced.
             ArtifactUntrusted: the store does not trust the signer.
         """
         current, copy = self._usable(store, self.name), self._usable(store, self.copy)
@@ -119,23 +117,18 @@ class SignedRef(Generic[_T]):
         data = signed_for(
             store.trust, signer, text, self.document, limit=self.limit_bytes, what=self.name
         )
-        moved = self.parse(text, self.name)  # what could not be read back does not replace what can
+        moved = self.parse(text, self.name)  # raises if readers could not parse it
         act.begin(what=what, digest=sha256_of(data))
         home = atomic.make_directory(store.state, *self.parts)
         with atomic.staging(store.state) as staged:
-            for name in (
-                self.copy,
-                self.name,
-            ):  # the copy first: whoever dies in between has used up a serial, no more
+            # the copy first: a crash in between only skips a serial
+            for name in (self.copy, self.name):
                 atomic.write_new(staged, name, data, mode=0o644)
                 atomic.replace_atomic(staged / name, home / name)
         return moved
 
     def _usable(self, store: Store, name: str) -> _T | None:
-        """What lies under `name`, or None where a move should replace it.
-
-        Gone, broken, or signed by nobody we trust.
-        """
+        """Read the file `name`; None if it is missing, broken or untrusted, so may be replaced."""
         try:
             return self._read(store, name)
         except ArtifactIncompatible:

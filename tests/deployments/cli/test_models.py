@@ -353,7 +353,7 @@ def test_the_log_says_who_did_it_and_where_it_was_touched(
     log = own_state / "audit.jsonl"
     log.write_bytes(log.read_bytes().replace(b"tabular/1", b"tabular/9"))
     touched = axon("models", "audit", "--verify")
-    assert (touched.exit_code, "changed or taken out" in touched.stdout) == (1, True)
+    assert (touched.exit_code, "changed or removed" in touched.stdout) == (1, True)
 
 
 def test_the_user_cannot_be_made_up(

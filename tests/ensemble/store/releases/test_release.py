@@ -187,7 +187,7 @@ def test_a_release_has_one_bundle_a_model_and_at_least_one(
 ) -> None:
     with pytest.raises(ValueError, match="two bundles"):
         release_of(store, publish(store), publish(store))
-    with pytest.raises(ValueError, match="no bundle"):
+    with pytest.raises(ValueError, match="at least one bundle"):
         release_of(store)
 
 

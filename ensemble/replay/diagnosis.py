@@ -23,12 +23,12 @@ __all__ = ["GPU_TOLERANCE", "FusionRule", "why_fused", "why_layer"]
 
 GPU_TOLERANCE = 1e-5  # RELIABILITY P15; DESIGN, decision 12
 DAY_S = 86_400
-# a layer reads its clock after its batch was dated: at most a deadline and the clocks' difference
+# A layer reads its clock after its batch got its time: at most a deadline and a clock skew later.
 MIDNIGHT_S = 1.0
-OF_AGE = "; posture.stale_after_days or posture.expired_after_days may have been others then"
+OF_AGE = "; posture.stale_after_days or posture.expired_after_days may have differed then"
 OF_MIDNIGHT = (
     "; it was scored within a second of midnight UTC:"
-    " the layer may have aged its data by the other day"
+    " the layer may have computed the age of its data for the other day"
 )
 ALTERED = "another version of Axon gave the verdict, or it was altered since"
 
@@ -59,14 +59,14 @@ def why_layer(
     libraries: Sequence[str],
     tolerance: float,
 ) -> list[str]:
-    """Explain why one layer scores the same event otherwise; empty if it does not.
+    """Explain why one layer scores the same event differently; empty if it does not.
 
     Args:
         old: the recorded opinion.
         opinion: the replayed one, a batch of the one event.
         scored_at: when the verdict was given, seconds since 1970.
-        libraries: of its model, that have another version now than when it was made.
-        tolerance: two scores this close are the same.
+        libraries: those whose version differs from when its model was trained.
+        tolerance: largest difference of two scores that are the same.
     """
     if all(line.is_same for line in compare_layer(old, opinion, tolerance)):
         return []
@@ -95,12 +95,12 @@ def why_layer(
         ]
         return [f"resilience remarked {remarks[0]} then, {remarks[1]} now{of_age}"]
     return [f"{old.layer}: {note}" for note in libraries] or [
-        f"{old.layer}: the same model scores the same event otherwise: {ALTERED}"
+        f"{old.layer}: the same model scores the same event differently: {ALTERED}"
     ]
 
 
 def why_fused(recorded: RecordedVerdict, rule: FusionRule, tolerance: float) -> list[str]:
-    """Explain why the recorded scores fuse to another verdict now; empty if they do not."""
+    """Explain why the recorded layer scores fuse to another verdict now; empty if they do not."""
     opinions = [old.to_scores() for old in recorded.layers]
     wrong = _differing(recorded, rule.fuse(opinions), tolerance)
     why: list[str] = []
@@ -147,7 +147,7 @@ def _bound_then(
     posture = next(
         (float(one.scores[0]) for one in opinions if one.layer == RESILIENCE and one.speaks), None
     )
-    if posture is None:  # then the score is not shifted, and `low` is by the whole reach
+    if posture is None:  # then the score is not shifted, and `low` is shifted by the full bound
         bound = _odds(float(neutral.low[0])) - _odds(recorded.low)
     elif posture != NEUTRAL:
         bound = (_odds(recorded.score) - _odds(float(neutral.score[0]))) / (

@@ -16,9 +16,9 @@ class Difference:
 
     Attributes:
         what: a layer's name, or a field of the fused verdict.
-        then: the recorded number or text; of a silent layer its status.
-        now: the replayed one, likewise.
-        is_same: equal; numbers within the tolerance.
+        then: the recorded number or text; the status if the layer abstained.
+        now: the replayed number or text; the status if the layer abstains.
+        is_same: whether they are equal, or numbers within the tolerance.
     """
 
     what: str
@@ -28,12 +28,12 @@ class Difference:
 
 
 def compare_layer(old: RecordedOpinion, opinion: LayerScores, tolerance: float) -> list[Difference]:
-    """Compare one layer's scores of one event; a layer that was silent then is the same.
+    """Compare one layer's scores of one event; a layer that abstained then counts as the same.
 
     Args:
         old: the recorded opinion.
         opinion: the replayed one, a batch of the one event.
-        tolerance: two scores this close are the same.
+        tolerance: largest difference of two scores that are the same.
     """
     if not old.spoke:
         return [Difference(old.layer, str(old.status), str(old.status), is_same=True)]

@@ -1,9 +1,9 @@
-"""A recorded verdict, and what it records of how it was made.
+"""A recorded verdict with what a replay needs.
 
-It has the digest of its release, and the release has the digests of all its models. So the models
-can be loaded again, whatever was promoted since. It has the digest of its event, every layer that
-spoke or was silent, and the time of scoring. It does not have the operator's settings: those are
-the `ReplaySettings`.
+It contains the digest of its release, and the release contains the digests of all its models. So
+the models can be loaded again, whatever was promoted since. It also contains the digest of its
+event, the score or the abstention of every layer, and the time of scoring. It does not contain the
+operator's settings: those are the `ReplaySettings`.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class RecordedOpinion:
     """One layer's part of a recorded verdict.
 
     Attributes:
-        score: in [0, 1]; for show if the layer did not speak.
-        version: of the model that spoke, "" if none did.
-        reason: why it was silent, or a note on the score.
+        score: in [0, 1]; without weight if the layer abstained.
+        version: of the model that scored, "" if none did.
+        reason: why the layer abstained, or a note on the score.
     """
 
     layer: str
@@ -63,8 +63,8 @@ class RecordedVerdict:
 
     Attributes:
         release: `<tenant>/<serial>`, "" for none.
-        release_sha256: of the release's file.
-        input_sha256: of the event, as `ensemble.features.digest` makes it.
+        release_sha256: digest of the release's file.
+        input_sha256: digest of the event by `ensemble.features.digest`.
         scored_at: seconds since 1970.
         score: fused; it, `low`, `high` and `coverage` are in [0, 1].
         verdict: e.g. `benign`.
@@ -103,7 +103,7 @@ class RecordedVerdict:
         """The tenant and the release that made the verdict.
 
         Raises:
-            NotReplayable: it has no release: there was none then, or the name is invalid.
+            NotReplayable: no release made it, or the name of the release is invalid.
         """
         if not self.release:
             raise NotReplayable(

@@ -1,11 +1,11 @@
-"""Replay: the event of a verdict is scored again by the same release, the same layers and that day.
+"""Replay: score the event of a verdict again by the same release and layers, as of the same day.
 
-The layers that spoke then are called again; those that were silent stay silent, whatever the
-reason. The clock that ages vulnerability data is set to the time of the verdict. The settings are
+The layers that had an opinion then are called again; those that abstained abstain again, whatever
+the reason. The age of vulnerability data is computed for the time of the verdict. The settings are
 the current ones.
 
-Fit for: showing that a verdict was no accident; finding out what changed. Unfit for: proving which
-service gave a verdict: it is not signed. Cost: loading a release, a second or less.
+Fit for: showing that a verdict is reproducible; finding out what changed. Unfit for: proving which
+service gave a verdict, because a verdict is not signed. Cost: loading a release, a second or less.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Replay:
     """The result of a replay.
 
     Attributes:
-        lines: layer by layer, then the fused verdict.
-        why: causes of the differences, the likeliest first; empty if there are none.
+        lines: comparisons of the layers, then of the fused verdict.
+        why: causes of the differences, the likeliest first; empty without differences.
     """
 
     lines: tuple[Difference, ...]
@@ -59,14 +59,14 @@ def replay(
 
     Args:
         recorded: the verdict.
-        event: a batch of the one event that it is about, as it was admitted.
+        event: the event of the verdict, a batch of one.
         open_store: opens the store of its release and models, under the current trust list.
-        now: the settings.
-        tolerance: two numbers this close are the same.
+        now: the current settings.
+        tolerance: largest difference of two numbers that are the same.
 
     Raises:
-        NotReplayable: the verdict is about another event, has no release, or a layer that spoke
-            cannot be called now.
+        NotReplayable: the verdict is about another event or has no release, or a layer that had an
+            opinion cannot score now.
         ArtifactError: its release is missing, has another digest, or is no longer trusted.
     """
     if event_digests(event) != (recorded.input_sha256,):
@@ -99,7 +99,7 @@ def replay(
 
 
 def _score_again(old: RecordedOpinion, ensemble: LocalEnsemble, event: EventBatch) -> LayerScores:
-    """Score the event with one layer; a layer that was silent then is not called."""
+    """Score the event with one layer; a layer that abstained then is not called."""
     if not old.spoke:
         return old.to_scores()
     slot = ensemble.slots.get(old.layer)
@@ -115,7 +115,7 @@ def _score_again(old: RecordedOpinion, ensemble: LocalEnsemble, event: EventBatc
 
 
 def _libraries(layer: str, loads: Sequence[SlotEvent]) -> list[str]:
-    """List the libraries that have another version than when the layer's models were made."""
+    """List the libraries whose version differs from when the layer's models were trained."""
     notes = [
         note
         for event in loads

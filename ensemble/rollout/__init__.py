@@ -1,4 +1,4 @@
-"""How one release follows another: canary rollout, shadow evaluation, automatic rollback."""
+"""Rollout of releases: canary rollout, shadow evaluation and automatic rollback."""
 
 from ensemble.rollout.canary import RolloutRules, RolloutState, RolloutView, compared
 from ensemble.rollout.controller import ReleaseController

@@ -1,17 +1,16 @@
-"""Canary rollout: a new release takes over in measured steps, and rolls back automatically.
+"""Canary rollout: a new release replaces the old one in measured steps, or is rolled back.
 
-In a step the new release answers a stated share of the events. Each batch that it answers is also
-scored by the old release, beside the answer, and the two are compared: did layers fall silent, did
-verdicts flip, did it take longer? What is worse beyond a limit ends the rollout. A step in which
-nothing was worse leads to the next one, the last one to all traffic.
+In each step the new release scores a set share of the events. The old release scores the same
+batches after the response, and the two are compared by their abstentions, verdicts and times. If
+the new release is worse beyond a limit, it is rolled back. Otherwise the next step begins, and
+after the last step the new release gets all traffic.
 
-"Worse" is not decided by a handful of events: a share counts as above its limit if the lower end of
-its confidence interval is. So few events decide only clear cases, and a service without traffic
-continues after a stated time without evidence.
+A share exceeds its limit only if the lower end of its confidence interval does. So a few events
+decide clear cases only, and without traffic the rollout continues after a set time.
 
-Source: score interval: Wilson, "Probable inference, the law of succession, and statistical
-inference", JASA 22(158), 1927;
-canary steps: Beyer et al., "The Site Reliability Workbook", O'Reilly 2018, chapter 16.
+Sources: score interval: Wilson, "Probable inference, the law of succession, and statistical
+inference", JASA 22(158), 1927. Canary steps: Beyer et al., "The Site Reliability Workbook",
+O'Reilly 2018, chapter 16.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ __all__ = ["CanaryRollout", "Comparison", "RolloutRules", "RolloutState", "Rollo
 
 # statuses that do not depend on the release
 _NOT_CALLED = (LayerStatus.NOT_APPLICABLE, LayerStatus.DISABLED, LayerStatus.OPEN)
-# before silence counts: the silences of one incident come together, and one bad second does not
+# batches before abstentions count: those of one incident come together, and one bad second does not
 # make a bad release
 FEWEST_BATCHES = 20
-# standard errors: one healthy release in about a thousand looks worse than its limit by chance
+# standard errors: about one healthy release in a thousand exceeds a limit by chance
 SURE = 3.0
 
 
@@ -48,15 +47,15 @@ class RolloutRules:
     """Steps and limits of a canary rollout.
 
     Attributes:
-        shares: share of the events that the new release answers, step by step, rising; the last
-            is 1 and is no step of its own.
-        max_events_per_s: rate that it answers at most, step by step; () for no limit.
-        step_s: shortest duration of a step.
-        max_step_s: longest duration; then the next step begins, however few events were compared.
-        min_events: events to compare in a step before it may end early.
-        max_flip_ratio: share of events whose verdict may differ.
-        max_failure_ratio: by how much the share of silent layers may exceed the old release's.
-        max_slowdown: multiple of the old release's time that a batch may take.
+        shares: share of the events that the new release scores, for each step, rising; the last is
+            1 and ends the rollout.
+        max_events_per_s: limit of the events that it scores, for each step; () for no limit.
+        step_s: minimum duration of a step.
+        max_step_s: maximum duration; then the next step begins, however few events were compared.
+        min_events: events to compare in a step before it may end after `step_s`.
+        max_flip_ratio: share of the events whose verdict may differ.
+        max_failure_ratio: by how much the share of abstentions may exceed the old release's.
+        max_slowdown: multiple of the old release's time that a batch may need.
         slowdown_floor_s: a smaller difference does not count as slower.
     """
 
@@ -76,14 +75,14 @@ class Comparison:
     """One batch, scored by both releases.
 
     Attributes:
-        events: events whose verdicts can be compared: coverage of the new release is at least
-            that of the old one.
-        flips: of these, events whose verdict differs.
-        calls: opinions that each release could have given.
-        silent_new: of these, how many the new release did not give.
-        silent_old: likewise of the old one.
-        new_s: seconds that the layers needed for the new release.
-        old_s: likewise for the old one.
+        events: events whose verdicts can be compared, because the new release has at least the
+            coverage of the old one.
+        flips: those of them whose verdict differs.
+        calls: opinions requested of each release.
+        silent_new: abstentions of the new release among them.
+        silent_old: abstentions of the old release among them.
+        new_s: seconds of the layers for the new release.
+        old_s: seconds of the layers for the old release.
     """
 
     events: int
@@ -102,11 +101,11 @@ class RolloutView:
     Attributes:
         release: name of the new release.
         step: number of the step, from 0.
-        share: share of the events that the new release answers now, in [0, 1].
+        share: share of the events that the new release scores now, in [0, 1].
         events: compared so far.
         flips: verdicts that differed so far.
-        state: whether it is in progress.
-        reason: why it was rolled back or is done; "" while in progress.
+        state: in progress, done or rolled back.
+        reason: why it is done or was rolled back; "" while in progress.
     """
 
     release: str
@@ -119,7 +118,7 @@ class RolloutView:
 
 
 class CanaryRollout:
-    """One release on its way from none of the traffic to all of it.
+    """Rollout of one release.
 
     Args:
         release: its name.
@@ -139,13 +138,13 @@ class CanaryRollout:
 
     @property
     def state(self) -> RolloutState:
-        """Its state; the clock alone may begin the next step."""
+        """State now; begins the steps that are due."""
         self._begin_due_steps()
         return self._state
 
     @property
     def view(self) -> RolloutView:
-        """Its state for operators."""
+        """State as operators see it."""
         ended = {RolloutState.DONE: 1.0, RolloutState.ROLLED_BACK: 0.0}
         share = ended.get(self.state, self._rules.shares[self._step])
         return RolloutView(
@@ -153,7 +152,7 @@ class CanaryRollout:
         )
 
     def should_take(self, events: int) -> bool:
-        """Whether the new release answers the next batch, of `events`. Deterministic."""
+        """Whether the new release scores the next batch, of `events`; deterministic."""
         if self.state is not RolloutState.IN_PROGRESS:
             return self._state is RolloutState.DONE
         if not self._sampler.should_take(events) or self._is_over_rate():
@@ -193,7 +192,7 @@ class CanaryRollout:
         self._end(RolloutState.DONE, reason)
 
     def _worse(self) -> str:
-        """In what the new release is worse beyond a limit, "" if in nothing."""
+        """Describe how the new release exceeds a limit; "" if it exceeds none."""
         if _surely(self._flips, self._events) > self._rules.max_flip_ratio:
             return f"{self._flips} of {self._events} verdicts flipped"
         if self._batches >= FEWEST_BATCHES and self._is_more_silent:
@@ -201,8 +200,7 @@ class CanaryRollout:
                 f"layers were silent {self._silent_new} times of {self._calls}, "
                 f"those of the old release {self._silent_old} times"
             )
-        # most batches: a few slow ones have other causes
-        if _surely(self._slower, self._batches) > 0.5:  # noqa: PLR2004  # half of them
+        if _surely(self._slower, self._batches) > 0.5:  # noqa: PLR2004  # a few have other causes
             return f"{self._slower} of {self._batches} batches took longer than allowed"
         return ""
 
@@ -212,7 +210,7 @@ class CanaryRollout:
         return _surely(self._silent_new, self._calls) > limit
 
     def _begin_due_steps(self) -> None:
-        """Begin the steps whose time has come; without traffic by the clock alone."""
+        """Begin the steps that are due, by the clock and by the number of events compared."""
         rules, now = self._rules, self._clock()
         while self._is_in_progress and now - self._began_at >= rules.max_step_s:
             self._begin_step(self._began_at + rules.max_step_s)
@@ -252,14 +250,14 @@ def compared(
 ) -> Comparison:
     """Compare the verdicts of two releases on one batch.
 
-    A row on which the new release has less coverage is not compared by its verdict; the silence is
-    counted instead. Otherwise one late layer would flip a whole batch.
+    Rows on which the new release has less coverage are counted by their abstentions, not by their
+    verdicts. Otherwise one late layer would flip all verdicts of a batch.
 
     Args:
         new: verdicts of the new release, all rows of the batch.
         old: those of the old release.
-        new_s: seconds the layers needed for the new release.
-        old_s: likewise for the old one.
+        new_s: seconds of the layers for the new release.
+        old_s: seconds of the layers for the old release.
     """
     new_verdicts, old_verdicts = (by_row(groups, lambda one: one.label) for groups in (new, old))
     new_coverage, old_coverage = (by_row(groups, lambda one: one.coverage) for groups in (new, old))
@@ -279,7 +277,7 @@ def compared(
 
 
 def _silent(groups: Sequence[Verdicts]) -> tuple[int, int]:
-    """Opinions that were requested for a batch, and how many of them were not given.
+    """Count the opinions requested for a batch, and the abstentions among them.
 
     A layer counts once for each group of rows.
     """
@@ -288,7 +286,7 @@ def _silent(groups: Sequence[Verdicts]) -> tuple[int, int]:
 
 
 def _surely(hits: int, of: int) -> float:
-    """Lower end of the confidence interval of a share, in [0, 1]; 0 without observations."""
+    """Compute the lower end of a share's confidence interval, in [0, 1]; 0 without observations."""
     if not of:
         return 0.0
     share, spread = min(1.0, hits / of), SURE * SURE / of

@@ -1,7 +1,7 @@
-"""Release controller: which release answers, and how a new one takes over from it.
+"""Release controller: the active release, and the rollout of the next one.
 
-One release is active. A new one takes over at once if none is active, if it was active before (a
-rollback), or if the operator promotes it at once. Otherwise it goes through a canary rollout
+A new release becomes active at once if none is active, if it was active before (a rollback), or if
+the operator promotes it at once. Otherwise it goes through a canary rollout
 (`ensemble.rollout.canary`) beside the active one. A release that was rolled back is not rolled out
 again until the pointer has named another one.
 """
@@ -47,7 +47,7 @@ class ReleaseController:
         self._on_active, self._on_rollout = on_active, on_rollout
         self._active = ReleaseFusion()
         self._candidate: ReleaseFusion | None = None
-        self._rollout: CanaryRollout | None = None  # the last one, also after its end
+        self._rollout: CanaryRollout | None = None  # the latest, also after its end
         self._reported: tuple[str, int, RolloutState] | None = None
         # before the active one, the newest last
         self._previous: deque[ReleaseFusion] = deque(maxlen=PREVIOUS_RELEASES)
@@ -55,7 +55,7 @@ class ReleaseController:
 
     @property
     def active(self) -> ReleaseFusion:
-        """The release that answers all events that a rollout does not sample."""
+        """The release that scores all events that a rollout does not sample."""
         if self._candidate is not None:
             self._settle()
         return self._active
@@ -67,7 +67,7 @@ class ReleaseController:
 
     @property
     def view(self) -> RolloutView | None:
-        """The last rollout, None before the first."""
+        """The latest rollout; None before the first."""
         self._settle()
         return self._rollout.view if self._rollout else None
 
@@ -78,12 +78,11 @@ class ReleaseController:
         return name not in {self._active.name, candidate, *self._rolled_back}
 
     def switch_to(self, release: ReleaseFusion, *, at_once: bool) -> None:
-        """Make `release` the active one, because the pointer names it. Idempotent.
+        """Make `release`, which the pointer names, the active one; idempotent.
 
         Args:
             release: the new release.
-            at_once: with all traffic; otherwise by a canary rollout, unless none is active or it
-                was active before.
+            at_once: without a canary rollout, as also if none is active or it was active before.
         """
         self._settle()
         if at_once:
@@ -92,7 +91,7 @@ class ReleaseController:
             self._rolled_back.clear()  # the pointer has moved on
         is_candidate = self._candidate is not None and self._candidate.name == release.name
         if self._candidate is not None and not is_candidate:
-            # an interrupted rollout is no verdict on its release: it may be rolled out again
+            # an interrupted rollout does not mark its release: it may be rolled out again
             self._candidate, self._rollout = None, None
         was_active = any(old.name == release.name for old in self._previous)
         if is_candidate and at_once and self._rollout is not None:
@@ -108,7 +107,8 @@ class ReleaseController:
     def roll_back(self, name: str, reason: str) -> None:
         """Roll `name` back, as another ingress replica or an operator decided.
 
-        Ends its rollout, or returns to the release before it; if it is not here yet, keeps it out.
+        Ends its rollout, or returns to the release before it. A release that has not come yet is
+        excluded from a rollout.
         """
         self._settle()
         if name in self._rolled_back:
@@ -119,7 +119,7 @@ class ReleaseController:
             self._settle()
         elif self._active.name == name:
             if not self._previous:
-                return  # an answer by it is better than none
+                return  # its verdicts are better than none
             if self._rollout is None or self._rollout.release != name:
                 self._rollout = CanaryRollout(name, self._rules, clock=self._clock)
             self._rollout.abort(reason)
@@ -133,7 +133,7 @@ class ReleaseController:
         self._rolled_back.discard(name)
 
     def route(self, events: int) -> tuple[ReleaseFusion, ReleaseFusion | None]:
-        """The release that answers a batch of `events`, and the one to compare it with, if any."""
+        """Choose the release that scores a batch of `events`, and one to compare with, if any."""
         self._settle()
         if (
             self._candidate is None
@@ -144,7 +144,7 @@ class ReleaseController:
         return self._candidate, self._active
 
     def record(self, release: str, comparison: Comparison) -> None:
-        """Record the comparison of a batch that `release` answered during its rollout."""
+        """Record the comparison of a batch that `release` scored during its rollout."""
         if self._rollout is not None and self._rollout.release == release:
             self._rollout.record(comparison)
             self._settle()

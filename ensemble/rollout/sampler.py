@@ -1,7 +1,6 @@
-"""Sampler of a share of the events, batch by batch, deterministic.
+"""Deterministic sampler of a share of the events, batch by batch.
 
-The same sequence of batches is sampled alike every time, and large batches do not starve small
-ones.
+The same sequence of batches is always sampled alike, and large batches do not starve small ones.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ __all__ = ["TrafficSampler"]
 
 
 class TrafficSampler:
-    """Samples a stated share of the events.
+    """Samples a set share of the events.
 
     Args:
         share: of the events, in [0, 1].

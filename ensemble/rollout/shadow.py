@@ -1,9 +1,9 @@
-"""Shadow evaluation: the challenger scores a share of events, off the path of the answer.
+"""Shadow evaluation: the challenger scores a share of the events, off the path of the response.
 
-Nothing that it returns reaches a caller, and no caller waits for it. Counted is what a team needs
-before it promotes the challenger: on how many events both releases give the same verdict, which
-verdicts turn into which, how far the scores differ, and how often the layers of each were silent.
-The counters reset when either release changes.
+Its results reach no caller, and no caller waits for them. The counters are what an operator needs
+before promoting the challenger: events with the same verdict of both releases, verdicts that
+differ, differences of the scores, and abstentions of the layers of each release. They reset when
+either release changes.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ class Agreement:
 
     Attributes:
         challenger: name of the release that scores in shadow.
-        champion: name of the release that answers.
-        events: events compared: coverage of the challenger is at least that of the champion.
-        agree: of these, events with the same verdict.
-        flips: `benign>malicious` and the like -> how often the champion's verdict (first) differed
-            from the challenger's.
-        mean_difference: of the two scores, challenger less champion, in [-1, 1]; 0.0 if nothing
-            was compared.
-        largest_difference: of the two scores, in [0, 1].
-        calls: opinions that each release could have given.
-        silent_challenger: of these, how many the challenger's layers did not give.
-        silent_champion: likewise of the champion's.
+        champion: name of the serving release.
+        events: events compared: those on which the challenger has at least the champion's coverage.
+        agree: those of them with the same verdict.
+        flips: `benign>malicious` and the like -> number of events with this verdict of the champion
+            (first) and of the challenger (second).
+        mean_difference: mean of challenger's score less champion's, in [-1, 1]; 0.0 if nothing was
+            compared.
+        largest_difference: largest difference of the two scores, in [0, 1].
+        calls: opinions requested of each release.
+        silent_challenger: abstentions of the challenger's layers among them.
+        silent_champion: abstentions of the champion's layers among them.
     """
 
     challenger: str
@@ -53,11 +53,11 @@ class Agreement:
 
 
 class ShadowEvaluation:
-    """One challenger beside one champion.
+    """Shadow evaluation of one challenger against one champion.
 
     Args:
         challenger: name of the release that scores in shadow.
-        champion: name of the release that answers.
+        champion: name of the serving release.
         share: of the events that are scored in shadow, in [0, 1].
     """
 
@@ -86,7 +86,7 @@ class ShadowEvaluation:
         )
 
     def should_take(self, events: int) -> bool:
-        """Whether to score the next batch in shadow; if so, it counts as sampled."""
+        """Whether to score the next batch in shadow; a batch to be scored counts as sampled."""
         if not self._sampler.should_take(events):
             return False
         self._sampler.record(events)

@@ -1,6 +1,6 @@
-"""The HTTP door over real slots and shipped models, without Ray.
+"""The HTTP application over real slots and shipped models, without Ray.
 
-Every route, every refusal, and every way of being degraded.
+Every route, every rejection, and every degraded state.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ ML = {"anomaly", "behavior", "classifier"}
 def error_of(
     answer: httpx.Response, status: int, code: str, field: str | None = None
 ) -> dict[str, Any]:
-    """The error of an answer, after what every error promises: DESIGN section 4, P27."""
+    """The error of a response, after checks that hold for every error: DESIGN section 4, P27."""
     assert answer.status_code == status, answer.text[:300]
     assert answer.headers["content-type"] == "application/json"
     body = answer.json()
@@ -158,7 +158,7 @@ def test_a_process_start_is_scored_by_the_layers_that_know_processes(
 def test_a_benign_flow_scores_below_a_flood(door: Door) -> None:
     """Golden events of the shipped behavior model.
 
-    The first half are means of benign flows, the second of attacks.
+    The first half are means of benign flows, the second half of attacks.
     """
     goldens = sorted(
         (door.ingress._settings.shipped / "tenants/default/bundles/behavior-flow").glob(
@@ -177,7 +177,7 @@ def test_a_benign_flow_scores_below_a_flood(door: Door) -> None:
 def test_every_verdict_is_that_of_the_ensemble_in_one_process(
     door: Door, ensemble: LocalEnsemble, flow_events: list[Event], process_events: list[Event]
 ) -> None:
-    """P15: alone, together with others, in a batch: the same score."""
+    """P15: an event gets the same score alone, together with others, and in a batch."""
     for kind, events in ((Kind.FLOW, flow_events), (Kind.PROCESS, process_events)):
         parsed = [wire.parse_event(json.dumps(event).encode()) for event in events]
         expected = ensemble.score(wire.admit(kind, parsed)[0]).score.tolist()
@@ -201,7 +201,7 @@ def test_an_explanation_names_what_moved_each_layer(
 
 
 @pytest.mark.parametrize("asked", [None, "false", "0", "False"])
-def test_without_being_asked_nothing_is_explained(
+def test_a_verdict_has_no_explanation_by_default(
     door: Door, flow_events: list[Event], asked: str | None
 ) -> None:
     assert "explanation" not in scored(
@@ -211,7 +211,7 @@ def test_without_being_asked_nothing_is_explained(
 
 @pytest.mark.parametrize("asked", ["maybe", "", "yes", "2", "truetrue"])
 @pytest.mark.parametrize("path", ["/v1/score", "/v1/score/batch"])
-def test_who_misspells_the_wish_for_an_explanation_is_told(
+def test_an_invalid_value_of_explain_is_rejected(
     door: Door, flow_events: list[Event], path: str, asked: str
 ) -> None:
     body = flow_events[0] if path == "/v1/score" else {"events": flow_events[:1]}
@@ -253,10 +253,10 @@ def test_a_batch_of_mixed_kinds_keeps_its_order(
     assert (body["status"], body["coverage"]) == ("FULLY_OPERATIONAL", 1.0)
 
 
-def test_one_bad_event_spoils_only_its_own_line(
+def test_an_invalid_event_gets_an_error_in_its_own_place(
     door: Door, flow_events: list[Event], process_events: list[Event]
 ) -> None:
-    """P29, S2-16; a bad event that parses, and one that does not, among both kinds."""
+    """P29, S2-16: an invalid event that parses, and one that does not, among both kinds."""
     bad: list[Any] = [
         {"kind": "flow", "id": "short", "features": [1.0] * 77},
         {"kind": "flow", "id": "huge", "features": [1e39] * 78},
@@ -308,7 +308,7 @@ def test_one_bad_event_spoils_only_its_own_line(
     )
 
 
-def test_a_batch_of_nothing_but_bad_events_is_still_answered(door: Door) -> None:
+def test_a_batch_of_invalid_events_alone_gets_a_response(door: Door) -> None:
     body = batch_of(door, [{"kind": "flow", "features": []}] * 3)
 
     assert [result["error"]["code"] for result in body["results"]] == ["FEATURE_MISMATCH"] * 3
@@ -381,7 +381,7 @@ SINGLE = [
 
 
 @pytest.mark.parametrize(("body", "status", "code", "field"), SINGLE)
-def test_a_bad_event_is_refused_with_code_and_field(
+def test_an_invalid_event_is_rejected_with_code_and_field(
     door: Door, body: object, status: int, code: str, field: str | None
 ) -> None:
     error_of(door.post("/v1/score", body), status, code, field)
@@ -414,10 +414,10 @@ BATCHES = [
 
 
 @pytest.mark.parametrize(("body", "status", "code", "field"), BATCHES)
-def test_a_bad_batch_is_refused_as_a_whole(
+def test_an_invalid_batch_is_rejected(
     door: Door, body: object, status: int, code: str, field: str | None
 ) -> None:
-    """S2-17 among them."""
+    """S2-17 is one of the cases."""
     error_of(door.post("/v1/score/batch", body), status, code, field)
 
 
@@ -428,7 +428,7 @@ def test_a_body_of_twenty_megabytes_is_too_large(door: Door, path: str) -> None:
 
 
 class Pieces:
-    """A body that comes in pieces and does not say how long it is."""
+    """A body that is sent in pieces, without a content length."""
 
     def __init__(self, count: int, piece: bytes = b" " * 65_536) -> None:
         self.count, self.piece, self.sent = count, piece, 0
@@ -440,7 +440,7 @@ class Pieces:
 
 
 @pytest.mark.parametrize("path", ["/v1/score", "/v1/score/batch"])
-def test_a_chunked_body_without_length_is_refused_as_soon_as_the_bound_is_passed(
+def test_a_chunked_body_without_length_is_rejected_once_it_exceeds_the_limit(
     door: Door, path: str
 ) -> None:
     pieces = Pieces(TWENTY_MB // 65_536)
@@ -450,7 +450,7 @@ def test_a_chunked_body_without_length_is_refused_as_soon_as_the_bound_is_passed
     assert pieces.sent <= 8 * 1024 * 1024 // 65_536 + 2
 
 
-def test_a_length_that_lies_is_no_way_around_the_bound(door: Door) -> None:
+def test_a_false_content_length_does_not_bypass_the_limit(door: Door) -> None:
     error_of(
         door.ask("POST", "/v1/score", content=Pieces(320), headers={"Content-Length": "10"}),
         413,
@@ -461,7 +461,7 @@ def test_a_length_that_lies_is_no_way_around_the_bound(door: Door) -> None:
 @pytest.mark.parametrize(
     "length", ["9" * 5000, "-1", "x", ""], ids=["5,000 digits", "negative", "a word", "empty"]
 )
-def test_a_length_that_is_none_breaks_nothing(
+def test_an_invalid_content_length_is_rejected(
     door: Door, process_events: list[Event], length: str
 ) -> None:
     """Fault I3: Python refuses to read an integer of 5,000 digits."""
@@ -470,10 +470,10 @@ def test_a_length_that_is_none_breaks_nothing(
     assert answer.status_code in {200, 400, 413}
 
 
-def test_a_large_body_within_the_bound_is_read(door: Door) -> None:
+def test_a_large_body_within_the_limit_is_read(door: Door) -> None:
     """A command line of 4 MB is cut, flagged and scored.
 
-    Refusing it would be a way not to be scored.
+    If it were rejected, it would evade detection.
     """
     body = scored(
         door, {"kind": "process", "name": "powershell.exe", "command_line": "A" * 4_000_000}
@@ -486,14 +486,14 @@ def test_a_large_body_within_the_bound_is_read(door: Door) -> None:
     "path",
     ["/v1", "/v1/scores", "/v2/models", "/etc/passwd", "/../../etc/passwd", "/%2e%2e/x", "/doc"],
 )
-def test_an_unknown_route_is_an_error_as_any_other(door: Door, path: str) -> None:
+def test_an_unknown_route_gets_an_error_with_a_code(door: Door, path: str) -> None:
     error_of(door.get(path), 404, "NOT_FOUND")
 
 
 @pytest.mark.parametrize(
     ("method", "path"), [("POST" if method == "GET" else "GET", path) for method, path in ROUTES]
 )
-def test_another_method_is_an_error_as_any_other(door: Door, method: str, path: str) -> None:
+def test_another_method_gets_an_error_with_a_code(door: Door, method: str, path: str) -> None:
     error_of(door.ask(method, path), 405, "METHOD_NOT_ALLOWED")
 
 
@@ -516,7 +516,7 @@ def test_no_route_can_be_written_or_deleted(door: Door, method: str, path: str, 
         ("ü", False),
     ],
 )
-def test_a_request_keeps_its_id_where_it_is_fit_for_a_log(
+def test_a_valid_request_id_is_returned(
     door: Door,
     given: str,
     is_kept: bool,  # noqa: FBT001
@@ -532,12 +532,12 @@ def test_a_request_keeps_its_id_where_it_is_fit_for_a_log(
 @pytest.mark.parametrize(
     "path", ["/v1/score", "/v1/score?explain=true"], ids=["by the shortcut", "by the router"]
 )
-def test_what_was_not_foreseen_is_raised_once_it_is_answered(
+def test_an_unexpected_error_is_raised_after_its_response(
     door: Door, process_events: list[Event], monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    """Serve counts as an error what the application raises, whichever way the request went.
+    """Serve counts what the application raises as an error, on the fast path and on the routes.
 
-    A mistake of the caller is none.
+    A mistake of the caller is not counted.
     """
 
     async def broken(*_: object, **__: object) -> None:
@@ -555,13 +555,13 @@ def test_what_was_not_foreseen_is_raised_once_it_is_answered(
     assert door._loop.run(ask({"kind": "process"})).status_code == 422
 
 
-def test_what_was_not_foreseen_is_a_500_that_tells_nothing(
+def test_an_unexpected_error_is_a_500_without_details(
     door: Door,
     process_events: list[Event],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Everything is in the log, under the id that the caller got."""
+    """The log has the details, under the request id that the caller got."""
 
     async def broken(*_: object, **__: object) -> None:
         raise RuntimeError("/srv/secret/models.py says hunter2")
@@ -583,7 +583,7 @@ def test_what_was_not_foreseen_is_a_500_that_tells_nothing(
 # -- health and status
 
 
-def test_health_says_the_whole_in_exactly_the_agreed_keys(door: Door) -> None:
+def test_health_has_exactly_the_agreed_keys(door: Door) -> None:
     answer = door.get("/health")
 
     body = answer.json()
@@ -602,7 +602,7 @@ def test_health_says_the_whole_in_exactly_the_agreed_keys(door: Door) -> None:
         assert provider["version"]
 
 
-def test_the_status_tells_every_layer_by_kind_of_event(door: Door) -> None:
+def test_the_status_lists_every_layer_by_kind_of_event(door: Door) -> None:
     body = door.get("/v1/status").json()
 
     assert body.keys() > HEALTH_KEYS
@@ -612,7 +612,7 @@ def test_the_status_tells_every_layer_by_kind_of_event(door: Door) -> None:
     assert all(layer["device"] == "cpu" for layer in body["layers"])
 
 
-def test_the_first_page_names_the_routes(door: Door) -> None:
+def test_the_root_lists_the_routes(door: Door) -> None:
     text = door.get("/").text
 
     for _, path in ROUTES[1:]:
@@ -632,12 +632,13 @@ DOWN = [
 
 
 @pytest.mark.parametrize(("down", "word"), DOWN)
-def test_the_status_word_counts_the_learning_layers(
+def test_the_status_counts_the_learning_layers(
     open_door: OpenDoor, flow_events: list[Event], down: set[str], word: str
 ) -> None:
-    """S0-12, and the known-attack classifier counts with them: all speak, some do, none does.
+    """S0-12: the status says whether all, some or none of the learning layers speak.
 
-    P38: degraded is an answer with 200, never a reason to be restarted.
+    The classifier of known attacks counts too. P38: a degraded ensemble responds with 200, so that
+    it is not restarted.
     """
     door = open_door(down=down)
 
@@ -668,7 +669,7 @@ def test_with_all_learning_layers_down_the_posture_is_still_scored(
 ) -> None:
     """S0-13, RESILIENCE_SCORING_ONLY.
 
-    The prior shifted by posture, and the verdict does not pretend to know more.
+    The score is the prior shifted by the posture, and the verdict is indeterminate.
     """
     door = open_door(down=ML)
 
@@ -699,7 +700,7 @@ def test_the_fallback_scores_of_the_source_are_shown_and_weigh_nothing(
     assert [layer["score"] for layer in body["layers"][:2]] == [0.0, 0.1]
 
 
-def test_with_every_layer_down_every_event_still_gets_an_honest_answer(
+def test_with_every_layer_down_every_verdict_is_indeterminate(
     open_door: OpenDoor, flow_events: list[Event]
 ) -> None:
     body = scored(open_door(down=set(LAYERS)), flow_events[0])
@@ -708,10 +709,10 @@ def test_with_every_layer_down_every_event_still_gets_an_honest_answer(
     assert body["low"] < body["score"] < body["high"]
 
 
-def test_a_layer_that_hangs_costs_the_deadline_and_not_the_answer(
+def test_a_hanging_layer_delays_the_response_until_the_deadline(
     open_door: OpenDoor, flow_events: list[Event]
 ) -> None:
-    """P18, and fault I12: no header of the caller's moves the deadline."""
+    """P18, and fault I12: no header of the caller changes the deadline."""
 
     async def hang(*_: object) -> LayerScores:
         await asyncio.get_running_loop().create_future()

@@ -1,4 +1,4 @@
-"""One event that a layer cannot score spoils its own line only, over HTTP too.
+"""An event that a layer cannot score affects only its own verdict, over HTTP too.
 
 Order, count and the other verdicts stay.
 """
@@ -41,7 +41,7 @@ class PoisonedHandle(FakeHandle):
 
 @pytest.fixture
 def poisoned_door(open_door: OpenDoor, slots: Mapping[str, LayerSlot]) -> Door:
-    """The behavior layer cannot score the poison."""
+    """An application whose behavior layer cannot score the poisoned event."""
     return open_door(handles={"behavior": PoisonedHandle(slots["behavior"])})
 
 
@@ -53,12 +53,12 @@ def without_time(result: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("explain", ["true", "false"])
 @pytest.mark.parametrize("place", [0, 3, 8], ids=["first", "in the middle", "last"])
-def test_the_other_lines_are_those_of_the_batch_without_the_poison(
+def test_the_other_verdicts_are_those_of_the_batch_without_the_poison(
     door: Door, poisoned_door: Door, flow_events: list[Event], place: int, explain: str
 ) -> None:
     """P29, R6, N-13.
 
-    Nobody else's answer moves by a bit, and the poisoned line is a verdict too.
+    The other verdicts stay the same to the bit, and the poisoned event gets a verdict too.
     """
     events = flow_events[:9]
     mixed = [*events]
@@ -83,7 +83,7 @@ def test_the_other_lines_are_those_of_the_batch_without_the_poison(
     assert found[place]["status"] == "PARTIALLY_OPERATIONAL"
 
 
-def test_single_events_that_travel_with_a_poisoned_one_do_not_notice(
+def test_single_events_batched_with_a_poisoned_one_are_not_affected(
     poisoned_door: Door, flow_events: list[Event]
 ) -> None:
     events = [

@@ -1,7 +1,6 @@
-"""The micro-batcher.
+"""The micro-batcher: every caller gets its own result, whatever happens to the other callers.
 
-Everybody is answered, in their own place, whatever happens to the others. Driven by events; no
-clock, no sleep.
+The tests are driven by events; no clock, no sleep.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ LIMIT_S = 5.0  # a test that hangs fails after this time
 class Counter:
     """Scores an item as ten times itself.
 
-    Keeps what it was given, and holds each batch until it is let go.
+    Records its batches, and holds each batch until it is released.
     """
 
     def __init__(self, *, is_open: bool = True, bad: frozenset[int] = frozenset()) -> None:
@@ -44,15 +43,13 @@ class Counter:
 
 
 async def turns(count: int = 20) -> None:
-    """Let every task that can go on go on."""
+    """Run the event loop until every task that can proceed has done so."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize(("batch_size", "in_flight"), [(1, 1), (7, 1), (256, 2), (3, 4)])
-async def test_everything_submitted_is_answered_in_its_own_place(
-    batch_size: int, in_flight: int
-) -> None:
+async def test_every_item_gets_its_own_result(batch_size: int, in_flight: int) -> None:
     async with asyncio.timeout(LIMIT_S):
         counter = Counter()
         batcher = MicroBatcher(counter.score, batch_size=batch_size, in_flight=in_flight)
@@ -64,7 +61,7 @@ async def test_everything_submitted_is_answered_in_its_own_place(
 
 
 @pytest.mark.parametrize("in_flight", [1, 2, 5])
-async def test_at_most_so_many_batches_are_out(in_flight: int) -> None:
+async def test_the_number_of_batches_in_flight_is_limited(in_flight: int) -> None:
     async with asyncio.timeout(LIMIT_S):
         counter = Counter(is_open=False)
         batcher = MicroBatcher(counter.score, batch_size=2, in_flight=in_flight)
@@ -78,7 +75,7 @@ async def test_at_most_so_many_batches_are_out(in_flight: int) -> None:
         assert counter.most_out == in_flight
 
 
-async def test_no_batch_is_larger_than_allowed() -> None:
+async def test_the_size_of_a_batch_is_limited() -> None:
     async with asyncio.timeout(LIMIT_S):
         counter = Counter()
         batcher = MicroBatcher(counter.score, batch_size=16, in_flight=2)
@@ -88,7 +85,7 @@ async def test_no_batch_is_larger_than_allowed() -> None:
         assert max(map(len, counter.batches)) == 16
 
 
-async def test_while_a_batch_is_out_the_next_one_gathers() -> None:
+async def test_while_a_batch_is_in_flight_the_next_one_gathers() -> None:
     async with asyncio.timeout(LIMIT_S):
         counter = Counter(is_open=False)
         batcher = MicroBatcher(counter.score, batch_size=256, in_flight=1)
@@ -104,11 +101,10 @@ async def test_while_a_batch_is_out_the_next_one_gathers() -> None:
         assert counter.batches == [[0], list(range(1, 100))]
 
 
-async def test_a_lone_caller_does_not_wait_for_company() -> None:
-    """No timer.
+async def test_a_single_caller_does_not_wait() -> None:
+    """There is no timer.
 
-    The batch leaves in the next turn of the loop, and the loop's clock is never asked for a
-    wake-up.
+    The batch leaves in the next turn of the event loop, without a timer of the loop.
     """
     counter = Counter()
     batcher = MicroBatcher(counter.score, batch_size=256, in_flight=2)
@@ -124,7 +120,7 @@ async def test_a_lone_caller_does_not_wait_for_company() -> None:
     assert not timers
 
 
-async def test_a_failing_batch_reaches_exactly_its_callers_and_the_next_goes_on() -> None:
+async def test_a_failing_batch_fails_its_callers_alone() -> None:
     async with asyncio.timeout(LIMIT_S):
         counter = Counter(is_open=False, bad=frozenset({4}))
         batcher = MicroBatcher(counter.score, batch_size=3, in_flight=1)
@@ -140,7 +136,7 @@ async def test_a_failing_batch_reaches_exactly_its_callers_and_the_next_goes_on(
         assert await batcher.submit(7) == 70
 
 
-async def test_a_batch_that_answers_too_little_fails_its_callers_and_not_the_batcher() -> None:
+async def test_a_batch_with_too_few_results_fails_its_callers_alone() -> None:
     async with asyncio.timeout(LIMIT_S):
 
         async def forgetful(items: Sequence[int]) -> Sequence[int]:
@@ -157,7 +153,7 @@ async def test_a_batch_that_answers_too_little_fails_its_callers_and_not_the_bat
 
 
 @pytest.mark.parametrize("is_out", [False, True], ids=["while waiting", "while out"])
-async def test_a_caller_that_leaves_disturbs_nobody(is_out: bool) -> None:  # noqa: FBT001  # a case
+async def test_a_cancelled_caller_does_not_affect_the_others(is_out: bool) -> None:  # noqa: FBT001  # a case
     async with asyncio.timeout(LIMIT_S):
         counter = Counter(is_open=False)
         batcher = MicroBatcher(counter.score, batch_size=256 if is_out else 1, in_flight=1)
@@ -172,10 +168,10 @@ async def test_a_caller_that_leaves_disturbs_nobody(is_out: bool) -> None:  # no
         assert [answers[item] for item in (0, 1, 2, 4)] == [0, 10, 20, 40]
 
 
-async def test_a_cancelled_call_of_the_layers_fails_its_batch_and_the_next_goes_on() -> None:
-    """Ray cancels a call with CancelledError, which is no Exception.
+async def test_a_cancelled_batch_fails_its_callers_alone() -> None:
+    """Ray cancels a call with CancelledError, which is not an Exception.
 
-    Its callers must still be told.
+    The callers must still get an error.
     """
     async with asyncio.timeout(LIMIT_S):
         calls = 0

@@ -1,6 +1,6 @@
-"""The pipeline-out under its guards.
+"""Pipelines with guarded layers.
 
-A sick layer soon costs nothing, is tried beside the traffic, and is back once it is well.
+A failing layer soon costs no time, is tried in the background, and returns once it has recovered.
 """
 
 from __future__ import annotations
@@ -48,10 +48,7 @@ ONE, TWO = (
 
 
 class Layer:
-    """A layer that does as it is told.
-
-    Speaks, hangs, raises, waits at a gate; remembers for which release it was asked.
-    """
+    """A layer that speaks, hangs, raises or waits at a gate, and records the requested releases."""
 
     def __init__(self, name: str, clock: Clock) -> None:
         self.name, self._clock = name, clock
@@ -91,7 +88,7 @@ class Layer:
 
 
 class Counting(ScoringMetrics):
-    """Metrics that remember."""
+    """Metrics that record their calls."""
 
     def __init__(self) -> None:
         super().__init__(RecordingMeter())
@@ -120,7 +117,7 @@ class Counting(ScoringMetrics):
 
 
 class World:
-    """A pipeline-out over such layers; release 1 lives."""
+    """A pipeline over such layers; release 1 is active."""
 
     def __init__(self, overrides: Mapping[str, Any] | None = None) -> None:
         self.clock, self.seen = Clock(), Counting()
@@ -140,7 +137,7 @@ class World:
     async def score(
         self, *, waited_s: float = 0.0, explain: bool = False
     ) -> dict[str, LayerScores]:
-        """One batch; each layer's opinion of it."""
+        """The verdicts and each layer's scores of one batch."""
         (verdicts,) = await self.pipeline.score(
             FLOWS, explain=explain, since=self.clock.now - waited_s
         )
@@ -154,18 +151,18 @@ class World:
 
 
 async def until(is_so: Callable[[], bool]) -> None:
-    async def looking() -> None:
+    async def poll_until() -> None:
         while not is_so():  # noqa: ASYNC110  # what is waited for has no event of its own
             await asyncio.sleep(0.001)
 
-    await asyncio.wait_for(looking(), 20.0)
+    await asyncio.wait_for(poll_until(), 20.0)
 
 
 # -- the breaker
 
 
-async def test_a_hung_layer_costs_its_deadline_five_times_and_then_nothing() -> None:
-    """P19, R5: it is not even asked; the others go on, and the answer names it."""
+async def test_a_hanging_layer_costs_five_deadlines_and_is_then_not_called() -> None:
+    """P19, R5: it is not called; the others go on, and the verdict names it."""
     world = World()
     hung = world.layers["behavior"]
     hung.is_hung = True
@@ -180,10 +177,10 @@ async def test_a_hung_layer_costs_its_deadline_five_times_and_then_nothing() -> 
     assert world.seen.breakers == [("behavior", BreakerState.OPEN)]
 
 
-async def test_nobody_waits_for_a_trial() -> None:
-    """While a layer stays hung, its trials are beside the traffic.
+async def test_no_batch_waits_for_a_trial() -> None:
+    """While a layer hangs, its trials run in the background.
 
-    The batch that carries one goes on without the layer.
+    The batch that starts a trial goes on without the layer.
     """
     world = World()
     await world.open_behavior()
@@ -223,8 +220,8 @@ async def test_a_trial_that_hangs_fails_by_its_own_deadline() -> None:
     ]
 
 
-async def test_a_healed_layer_is_back_with_all_traffic_after_one_trial() -> None:
-    """P19: back within ten seconds of healing; the longest pause is eight."""
+async def test_a_recovered_layer_gets_all_traffic_after_one_trial() -> None:
+    """P19: it returns within ten seconds; the longest pause is eight."""
     world = World()
     await world.open_behavior()
     for _ in range(4):  # trials fail, the pause grows
@@ -240,7 +237,7 @@ async def test_a_healed_layer_is_back_with_all_traffic_after_one_trial() -> None
     assert {(await world.score())["behavior"].status for _ in range(10)} == {LayerStatus.LIVE}
 
 
-async def test_an_operator_closes_a_breaker_and_the_layer_is_asked_again() -> None:
+async def test_an_operator_closes_a_breaker_and_the_layer_is_called_again() -> None:
     world = World()
     await world.open_behavior()
     world.layers["behavior"].is_hung = False
@@ -250,10 +247,10 @@ async def test_an_operator_closes_a_breaker_and_the_layer_is_asked_again() -> No
     assert (await world.score())["behavior"].status is LayerStatus.LIVE
 
 
-async def test_an_honest_abstention_opens_nothing() -> None:
-    """A layer without a model answers at once.
+async def test_an_abstention_does_not_open_the_breaker() -> None:
+    """A layer without a model responds at once.
 
-    Asking it is cheap, and it will say when it has one.
+    Calling it is cheap, and it reports when it has a model.
     """
     world = World()
     world.layers["behavior"].status = LayerStatus.FALLBACK
@@ -267,7 +264,7 @@ async def test_an_honest_abstention_opens_nothing() -> None:
 @pytest.mark.parametrize(
     "error", [ValueError("inside"), BackPressureError(num_queued_requests=9, max_queued_requests=8)]
 )
-async def test_a_layer_that_keeps_failing_is_not_asked_any_more(error: BaseException) -> None:
+async def test_a_layer_that_keeps_failing_is_no_longer_called(error: BaseException) -> None:
     world = World()
     world.layers["behavior"].errors = [error] * 99
 
@@ -276,10 +273,8 @@ async def test_a_layer_that_keeps_failing_is_not_asked_any_more(error: BaseExcep
     assert said == [LayerStatus.FALLBACK] * 5 + [LayerStatus.OPEN] * 3
 
 
-async def test_answers_that_take_more_than_half_the_deadline_are_used_and_open_the_breaker() -> (
-    None
-):
-    """R4: a layer about to be too late."""
+async def test_slow_scores_are_used_and_open_the_breaker() -> None:
+    """R4: such a layer is about to exceed the deadline."""
     world = World()
     world.layers["behavior"].takes_s = 0.6 * DEADLINE_S
 
@@ -288,10 +283,10 @@ async def test_answers_that_take_more_than_half_the_deadline_are_used_and_open_t
     assert said == [LayerStatus.LIVE] * 5 + [LayerStatus.OPEN] * 2
 
 
-async def test_a_delay_that_all_layers_share_is_none_of_theirs() -> None:
+async def test_a_delay_of_all_layers_opens_no_breaker() -> None:
     """A busy ingress finds every layer slow.
 
-    Switching them all off would blind it when it is needed most.
+    If all breakers opened, nothing would be detected under load.
     """
     world = World()
     for layer in world.layers.values():
@@ -304,8 +299,8 @@ async def test_a_delay_that_all_layers_share_is_none_of_theirs() -> None:
 
 
 @pytest.mark.parametrize("hung", [["anomaly", "behavior"], list(LAYERS)], ids=["two", "all"])
-async def test_layers_that_hang_together_are_each_not_asked_any_more(hung: list[str]) -> None:
-    """P18, P19: with nothing left to wait for, the answer is there at once and honest."""
+async def test_layers_that_hang_together_are_no_longer_called(hung: list[str]) -> None:
+    """P18, P19: with no layer left to wait for, the verdict comes at once."""
     world = World()
     for layer in hung:
         world.layers[layer].is_hung = True
@@ -317,7 +312,7 @@ async def test_layers_that_hang_together_are_each_not_asked_any_more(hung: list[
     assert [len(world.layers[layer].asked) for layer in hung] == [5] * len(hung)
 
 
-async def test_to_explain_takes_long_and_is_no_fault() -> None:
+async def test_a_slow_explanation_does_not_open_the_breaker() -> None:
     world = World()
     world.layers["behavior"].takes_s = 0.6 * DEADLINE_S
 
@@ -337,8 +332,8 @@ async def test_an_explanation_waits_no_longer_than_a_verdict() -> None:
     assert said == [LayerStatus.TIMEOUT] * 5 + [LayerStatus.OPEN] * 2
 
 
-async def test_a_layer_is_not_blamed_for_time_that_the_events_spent_waiting() -> None:
-    """Or a flood would open the breakers of healthy layers and blind the detection."""
+async def test_the_waiting_time_of_events_does_not_open_a_breaker() -> None:
+    """Otherwise a flood would open the breakers of healthy layers."""
     world = World()
     behavior = world.layers["behavior"]
     behavior.gate = asyncio.Event()  # answers later than the tenth of the deadline that is left
@@ -353,10 +348,10 @@ async def test_a_layer_is_not_blamed_for_time_that_the_events_spent_waiting() ->
 # -- what is said of it
 
 
-async def test_calls_that_fail_are_counted_each_and_said_once_a_code(told: Told) -> None:
+async def test_failed_calls_are_all_counted_and_logged_once_a_code(told: Told) -> None:
     """C-13.
 
-    Four calls of ten fail, which opens no breaker; a summary in five minutes has the rest.
+    Four calls of ten fail, which opens no breaker; the log reports the rest after five minutes.
     """
     world = World()
     behavior = world.layers["behavior"]
@@ -380,10 +375,10 @@ async def test_calls_that_are_late_are_counted() -> None:
     assert world.seen.failures == {("behavior", "LAYER_TIMEOUT"): 5}
 
 
-async def test_a_breaker_is_said_to_open_and_to_close_and_its_trials_are_only_counted(
+async def test_a_breaker_logs_opening_and_closing_and_counts_its_trials(
     told: Told,
 ) -> None:
-    """C-13: a layer that is dead for an hour is one line, not one a trial."""
+    """C-13: a layer that is down for an hour is one log line, not one for each trial."""
     world = World()
     behavior = world.layers["behavior"]
     behavior.errors = [ValueError("inside")] * 8
@@ -410,7 +405,7 @@ async def test_a_breaker_is_said_to_open_and_to_close_and_its_trials_are_only_co
 # -- the bulkhead
 
 
-async def test_a_layer_that_is_full_is_not_asked_and_nobody_queues() -> None:
+async def test_a_layer_with_a_full_bulkhead_is_not_called() -> None:
     world = World({"guard": {"calls_in_flight": 2}})
     behavior = world.layers["behavior"]
     behavior.gate = asyncio.Event()
@@ -437,8 +432,8 @@ async def test_a_layer_that_is_full_is_not_asked_and_nobody_queues() -> None:
 @pytest.mark.parametrize(
     "leaves_after", [0, 1, 5], ids=["before it began", "at once", "in the middle"]
 )
-async def test_a_client_that_leaves_takes_its_calls_with_it(leaves_after: int) -> None:
-    """I10: the places are free again, however early it left."""
+async def test_the_calls_of_a_client_that_left_are_cancelled(leaves_after: int) -> None:
+    """I10: the bulkhead has room again, however early the client left."""
     before = asyncio.all_tasks()
     world = World({"guard": {"calls_in_flight": 1}})
     for _ in range(10):
@@ -471,8 +466,8 @@ DEATHS = [
 
 
 @pytest.mark.parametrize("death", DEATHS)
-async def test_a_call_whose_replica_died_is_made_once_more(death: BaseException) -> None:
-    """P23, R1: with a second replica nothing is lost."""
+async def test_a_call_whose_replica_died_is_retried_once(death: BaseException) -> None:
+    """P23, R1: with a second replica no call is lost."""
     world = World()
     for _ in range(11):
         await world.score()
@@ -485,8 +480,8 @@ async def test_a_call_whose_replica_died_is_made_once_more(death: BaseException)
     assert world.seen.retries == ["behavior"]
 
 
-async def test_one_retry_is_all_there_is() -> None:
-    """P22. A row that kills every replica it meets kills two, not the whole fleet."""
+async def test_a_call_is_retried_once_at_most() -> None:
+    """P22: a row that kills every replica that scores it kills two, not all of them."""
     world = World()
     for _ in range(100):
         await world.score()
@@ -524,7 +519,7 @@ NO_DEATHS = [
 
 
 @pytest.mark.parametrize("error", NO_DEATHS)
-async def test_what_is_no_death_is_not_repeated(error: BaseException) -> None:
+async def test_an_error_of_a_live_replica_is_not_retried(error: BaseException) -> None:
     world = World()
     for _ in range(100):
         await world.score()
@@ -537,7 +532,7 @@ async def test_what_is_no_death_is_not_repeated(error: BaseException) -> None:
 # -- what operators do and see
 
 
-async def test_a_layer_that_is_switched_off_is_not_asked_and_weighs_nothing() -> None:
+async def test_a_disabled_layer_is_not_called_and_weighs_nothing() -> None:
     world = World()
     world.pipeline.layers.disabled = frozenset({"behavior"})
 
@@ -552,7 +547,7 @@ async def test_a_layer_that_is_switched_off_is_not_asked_and_weighs_nothing() ->
     assert (verdicts.coverage, verdicts.degraded) == (pytest.approx(0.6), True)
 
 
-async def test_an_observer_hears_of_each_batch_once_with_what_each_layer_took() -> None:
+async def test_each_batch_is_counted_once_with_the_latency_of_each_layer() -> None:
     world = World()
     world.layers["anomaly"].takes_s = 0.001
     world.layers["behavior"].is_hung = True
@@ -576,8 +571,8 @@ async def _stepped(world: World, batches: int) -> None:
     await until(lambda: len(asyncio.all_tasks()) == world.tasks_before + 1)  # and `until`
 
 
-async def test_a_new_release_answers_its_share_and_each_of_its_batches_is_compared() -> None:
-    """N-12: the answer is the new one's, the old one scores the same batch beside it."""
+async def test_a_canary_release_scores_its_share_and_each_of_its_batches_is_compared() -> None:
+    """N-12: the new release makes the verdicts; the old one scores the same batches too."""
     world = World()
     world.pipeline.controller.switch_to(TWO, at_once=False)
 
@@ -598,8 +593,8 @@ async def test_a_new_release_answers_its_share_and_each_of_its_batches_is_compar
     assert len(world.seen.batches) == 200, "a comparison is no answer"
 
 
-async def test_a_second_look_is_no_traffic() -> None:
-    """N-02, N-12: it is neither counted again, nor may a new release prove itself on it."""
+async def test_a_rescore_is_not_counted_as_traffic() -> None:
+    """N-02, N-12: a rescore is not counted again, and a new release is not rated by it."""
     world = World()
     world.pipeline.controller.switch_to(TWO, at_once=False)
 
@@ -612,7 +607,7 @@ async def test_a_second_look_is_no_traffic() -> None:
     assert world.seen.batches == []
 
 
-async def test_an_answer_does_not_wait_for_its_comparison() -> None:
+async def test_a_verdict_does_not_wait_for_its_comparison() -> None:
     world = World()
     world.pipeline.controller.switch_to(TWO, at_once=False)
     before = asyncio.all_tasks()
@@ -626,7 +621,7 @@ async def test_an_answer_does_not_wait_for_its_comparison() -> None:
     await _stepped(world, 1)
 
 
-async def test_a_new_release_that_flips_verdicts_steps_back_and_the_old_one_goes_on() -> None:
+async def test_a_canary_release_that_flips_verdicts_is_rolled_back() -> None:
     world = World()
     for layer in ("anomaly", "behavior"):
         world.layers[layer].scores_of["default/2"] = 0.0
@@ -647,9 +642,7 @@ async def test_a_new_release_that_flips_verdicts_steps_back_and_the_old_one_goes
     assert world.layers["anomaly"].asked.count("default/2") == before
 
 
-async def test_a_healthy_new_release_takes_all_traffic_and_no_batch_is_scored_twice_any_more() -> (
-    None
-):
+async def test_after_a_rollout_the_new_release_scores_every_batch_once() -> None:
     world = World()
     world.pipeline.controller.switch_to(TWO, at_once=False)
     await _stepped(world, 1)
@@ -663,7 +656,7 @@ async def test_a_healthy_new_release_takes_all_traffic_and_no_batch_is_scored_tw
     assert world.seen.rollouts[-1].state is RolloutState.DONE
 
 
-async def test_a_retreat_that_another_ingress_saw_takes_the_new_release_away() -> None:
+async def test_a_rollback_of_another_ingress_replica_applies_here() -> None:
     world = World()
     world.pipeline.controller.switch_to(TWO, at_once=False)
     world.clock.now += 6.0
@@ -676,7 +669,7 @@ async def test_a_retreat_that_another_ingress_saw_takes_the_new_release_away() -
     assert said["anomaly"].release == "default/1"
 
 
-async def test_one_answer_is_made_by_one_release_also_while_two_are_at_work() -> None:
+async def test_each_verdict_is_made_by_one_release_during_a_rollout() -> None:
     """DESIGN section 4."""
     world = World({"rollout": {"shares": [0.3, 1.0]}})
     world.pipeline.controller.switch_to(TWO, at_once=False)
@@ -686,8 +679,8 @@ async def test_one_answer_is_made_by_one_release_also_while_two_are_at_work() ->
         assert len({one.release for one in said.values()}) == 1
 
 
-async def test_a_row_that_a_layer_cannot_score_is_judged_apart() -> None:
-    """R6: the other row's verdict is the one it has without its neighbour."""
+async def test_a_row_that_a_layer_cannot_score_is_fused_without_it() -> None:
+    """R6: the other row gets the verdict that it has alone."""
     world = World()
 
     async def call(batch: EventBatch, release: str, _explain: bool) -> LayerScores:  # noqa: FBT001

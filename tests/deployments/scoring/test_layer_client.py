@@ -21,10 +21,10 @@ DEADLINE_S = 0.02
 
 
 class Guarded:
-    """A layer under its guard, with the numbers of the settings or some of its own."""
+    """A layer under its guard, with the default settings or other ones."""
 
     def __init__(self, **numbers: float) -> None:
-        self.clock, self.seen = Clock(), Counting()
+        self.clock, self.metrics = Clock(), Counting()
         self.layer = Layer("behavior", self.clock)
         self.rules: GuardSettings = read_settings({"guard": numbers}).guard
         self.guard = GuardedLayer(
@@ -33,15 +33,15 @@ class Guarded:
             self.rules,
             deadline_s=DEADLINE_S,
             clock=self.clock,
-            metrics=self.seen,
+            metrics=self.metrics,
         )
 
-    async def ask(self, question: Callable[[], Awaitable[str]]) -> str:
-        return await self.guard.call(question, within_s=DEADLINE_S)
+    async def call(self, method: Callable[[], Awaitable[str]]) -> str:
+        return await self.guard.call(method, within_s=DEADLINE_S)
 
-    async def refused(self, question: Callable[[], Awaitable[str]]) -> type[LayerError]:
+    async def error_of(self, method: Callable[[], Awaitable[str]]) -> type[LayerError]:
         with pytest.raises(LayerError) as refusal:
-            await self.ask(question)
+            await self.call(method)
         return type(refusal.value)
 
 
@@ -57,18 +57,18 @@ async def hang() -> str:
 def raising(*errors: BaseException) -> Callable[[], Awaitable[str]]:
     left = list(errors)
 
-    async def ask() -> str:
+    async def respond() -> str:
         if left:
             raise left.pop(0)
         return "answer"
 
-    return ask
+    return respond
 
 
-async def test_an_answer_comes_back_and_frees_its_place() -> None:
+async def test_a_response_is_returned_and_frees_the_bulkhead() -> None:
     guarded = Guarded(calls_in_flight=1)
 
-    assert [await guarded.ask(answer) for _ in range(3)] == ["answer"] * 3
+    assert [await guarded.call(answer) for _ in range(3)] == ["answer"] * 3
 
 
 FAULTS = [
@@ -80,30 +80,30 @@ FAULTS = [
     ),
     pytest.param(raising(*[ActorDiedError()] * 9), LayerCrashed, id="its replica died"),
     pytest.param(
-        raising(LayerCrashed("behavior")), LayerCrashed, id="another question was answered"
+        raising(LayerCrashed("behavior")), LayerCrashed, id="a response to another request"
     ),
     pytest.param(hang, LayerTimeout, id="hangs"),
 ]
 
 
-@pytest.mark.parametrize(("question", "kind"), FAULTS)
-async def test_what_is_wrong_is_raised_by_its_code_and_counted(
-    question: Callable[[], Awaitable[str]], kind: type[LayerError]
+@pytest.mark.parametrize(("method", "kind"), FAULTS)
+async def test_a_failure_is_raised_with_its_code_and_counted(
+    method: Callable[[], Awaitable[str]], kind: type[LayerError]
 ) -> None:
     guarded = Guarded(retries_saved=1)
 
-    assert await guarded.refused(question) is kind
-    assert guarded.seen.failures == {("behavior", kind.code): 1}
+    assert await guarded.error_of(method) is kind
+    assert guarded.metrics.failures == {("behavior", kind.code): 1}
 
 
-async def test_a_dead_replica_is_asked_again_once_within_the_budget() -> None:
+async def test_a_call_to_a_dead_replica_is_retried_once_within_the_budget() -> None:
     guarded = Guarded(retry_share=1.0)
 
-    assert await guarded.ask(raising(ActorDiedError())) == "answer"
-    assert guarded.seen.retries == ["behavior"]
+    assert await guarded.call(raising(ActorDiedError())) == "answer"
+    assert guarded.metrics.retries == ["behavior"]
 
 
-async def test_failures_of_either_question_open_the_one_breaker() -> None:
+async def test_failures_of_both_methods_open_the_same_breaker() -> None:
     guarded = Guarded(failures_in_a_row=4)
     for _ in range(2):
         guarded.layer.errors = [RuntimeError()]
@@ -111,76 +111,76 @@ async def test_failures_of_either_question_open_the_one_breaker() -> None:
         assert isinstance(pending, InFlightCall)
         await asyncio.wait([pending.call])
         guarded.guard.result(pending, excused_s=0.0)
-        assert await guarded.refused(raising(RuntimeError())) is LayerError
+        assert await guarded.error_of(raising(RuntimeError())) is LayerError
 
     assert guarded.guard.breaker.state is BreakerState.OPEN
-    assert await guarded.refused(answer) is LayerOpen
+    assert await guarded.error_of(answer) is LayerOpen
     assert not isinstance(guarded.guard.start(FLOWS, "", explain=False), InFlightCall)
 
 
-async def test_a_question_may_be_the_trial_that_closes_the_breaker() -> None:
+async def test_another_method_may_be_the_trial_that_closes_the_breaker() -> None:
     guarded = Guarded(failures_in_a_row=1)
-    assert await guarded.refused(raising(RuntimeError())) is LayerError
+    assert await guarded.error_of(raising(RuntimeError())) is LayerError
     guarded.clock.now += guarded.rules.open_s
 
-    assert await guarded.ask(answer) == "answer"
+    assert await guarded.call(answer) == "answer"
     assert guarded.guard.breaker.state is BreakerState.CLOSED
 
 
-async def test_a_trial_that_fails_opens_it_again_for_longer() -> None:
+async def test_a_failed_trial_opens_the_breaker_for_longer() -> None:
     guarded = Guarded(failures_in_a_row=1, jitter=0.0)
-    assert await guarded.refused(raising(RuntimeError())) is LayerError
+    assert await guarded.error_of(raising(RuntimeError())) is LayerError
     guarded.clock.now += guarded.rules.open_s
-    assert await guarded.refused(raising(RuntimeError())) is LayerError
+    assert await guarded.error_of(raising(RuntimeError())) is LayerError
     guarded.clock.now += guarded.rules.open_s
 
-    assert await guarded.refused(answer) is LayerOpen
+    assert await guarded.error_of(answer) is LayerOpen
 
 
-async def test_a_timeout_counts_as_a_failure_only_of_a_layer_that_had_its_time() -> None:
+async def test_a_timeout_is_a_failure_only_of_a_layer_that_had_enough_time() -> None:
     had_little, had_all = Guarded(failures_in_a_row=1), Guarded(failures_in_a_row=1)
 
     async def slow() -> str:
         had_all.clock.now += DEADLINE_S
         return await hang()
 
-    assert await had_little.refused(hang) is LayerTimeout
-    assert await had_all.refused(slow) is LayerTimeout
+    assert await had_little.error_of(hang) is LayerTimeout
+    assert await had_all.error_of(slow) is LayerTimeout
 
     assert had_little.guard.breaker.state is BreakerState.CLOSED
     assert had_all.guard.breaker.state is BreakerState.OPEN
 
 
-async def test_a_slow_answer_is_an_answer() -> None:
-    """The question may be larger than any event: a thousand flows through a forest."""
+async def test_a_slow_response_is_no_failure() -> None:
+    """The request may be larger than any event: a thousand flows through a forest."""
     guarded = Guarded(failures_in_a_row=1)
 
     async def slow() -> str:
         guarded.clock.now += DEADLINE_S
         return "answer"
 
-    assert await guarded.ask(slow) == "answer"
+    assert await guarded.call(slow) == "answer"
     assert guarded.guard.breaker.state is BreakerState.CLOSED
 
 
-async def test_the_bulkhead_is_one_for_both_questions() -> None:
+async def test_both_methods_share_the_bulkhead() -> None:
     guarded = Guarded(calls_in_flight=1)
     guarded.layer.gate = asyncio.Event()
     pending = guarded.guard.start(FLOWS, "", explain=False)
     assert isinstance(pending, InFlightCall)
 
-    assert await guarded.refused(answer) is LayerOverloaded
+    assert await guarded.error_of(answer) is LayerOverloaded
     guarded.layer.gate.set()
     await asyncio.wait([pending.call])
-    assert await guarded.ask(answer) == "answer"
+    assert await guarded.call(answer) == "answer"
 
 
-async def test_a_caller_that_leaves_tells_nothing_of_the_layer_and_frees_its_place() -> None:
+async def test_a_cancelled_caller_does_not_rate_the_layer_and_frees_the_bulkhead() -> None:
     guarded = Guarded(calls_in_flight=1, failures_in_a_row=1)
-    asking = asyncio.create_task(guarded.ask(hang))
+    calling = asyncio.create_task(guarded.call(hang))
     await asyncio.sleep(0)
-    asking.cancel()
-    await asyncio.gather(asking, return_exceptions=True)
+    calling.cancel()
+    await asyncio.gather(calling, return_exceptions=True)
 
-    assert await guarded.ask(answer) == "answer"
-    assert guarded.seen.failures == {}
+    assert await guarded.call(answer) == "answer"
+    assert guarded.metrics.failures == {}

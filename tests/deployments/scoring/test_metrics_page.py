@@ -1,4 +1,4 @@
-"""`GET /metrics`: one replica's own counts as Prometheus text, under the names of the one table."""
+"""`GET /metrics`: the metrics of one replica as Prometheus text, under the names of `METRICS`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def record(meter: TextMeter, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(METRICS))
-def test_every_metric_of_the_table_is_written_under_its_own_name_with_its_help_and_its_labels(
+def test_every_metric_is_written_with_its_name_help_and_labels(
     name: str,
 ) -> None:
     meter = TextMeter("r1", RecordingMeter())
@@ -53,7 +53,7 @@ def test_every_metric_of_the_table_is_written_under_its_own_name_with_its_help_a
         assert sample.name.startswith(name)
 
 
-def test_the_page_says_what_it_is_not() -> None:
+def test_the_page_names_the_complete_source() -> None:
     """C-29: the canonical exporter is Ray's."""
     first, second, *_ = TextMeter("r1", RecordingMeter()).text().decode().splitlines()
 
@@ -61,14 +61,14 @@ def test_the_page_says_what_it_is_not() -> None:
     assert "Ray's metrics exporter" in second
 
 
-def test_two_meters_of_one_process_know_nothing_of_each_other() -> None:
+def test_two_meters_of_one_process_are_independent() -> None:
     one, other = TextMeter("r1", RecordingMeter()), TextMeter("r2", RecordingMeter())
     one.count("axon_layer_retries_total", layer="anomaly")
 
     assert "axon_layer_retries_total" not in other.text().decode()
 
 
-def test_a_state_set_has_one_word_that_holds() -> None:
+def test_a_state_set_has_one_state_that_is_set() -> None:
     meter = TextMeter("r1", RecordingMeter())
     set_state(meter, "axon_breaker_state", "open", ["closed", "half_open", "open"], layer="anomaly")
 
@@ -88,7 +88,7 @@ def test_a_histogram_has_the_buckets_of_the_table() -> None:
     assert found == [*LATENCY_BOUNDARIES_S, float("inf")]
 
 
-def test_counting_nothing_writes_nothing() -> None:
+def test_a_count_of_zero_writes_no_line() -> None:
     meter = TextMeter("r1", RecordingMeter())
     meter.count("axon_layer_retries_total", 0, layer="anomaly")
 
@@ -96,7 +96,7 @@ def test_counting_nothing_writes_nothing() -> None:
 
 
 def test_threads_that_record_at_once_lose_nothing() -> None:
-    """A slot tells of its loads from a thread of its own."""
+    """A slot records its loads in a thread of its own."""
     meter = TextMeter("r1", RecordingMeter())
     threads = [
         threading.Thread(
@@ -114,7 +114,7 @@ def test_threads_that_record_at_once_lose_nothing() -> None:
     assert 'axon_layer_retries_total{layer="anomaly",replica="r1"} 8000.0' in meter.text().decode()
 
 
-def test_what_one_meter_hears_the_other_hears_too() -> None:
+def test_both_meters_record_everything() -> None:
     ray = RecordingMeter()
     text = TextMeter("r1", ray)
     text.count("axon_layer_retries_total", 3, layer="anomaly")
@@ -133,7 +133,7 @@ def test_what_one_meter_hears_the_other_hears_too() -> None:
         assert line in text.text().decode()
 
 
-def test_the_page_has_what_this_replica_scored(door: Door, flow_events: list[Event]) -> None:
+def test_the_page_counts_what_this_replica_scored(door: Door, flow_events: list[Event]) -> None:
     assert door.post("/v1/score", flow_events[0]).status_code == 200
 
     answer = door.get("/metrics")

@@ -1,4 +1,4 @@
-"""The monitor: metrics are exact and by batch, log events come on change alone."""
+"""The monitor: metrics are exact and recorded by batch, log events are written on change alone."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class FakeLayers:
 
 
 class FakePipelines:
-    """The pipelines of a monitor: they report a status, or raise the errors first, one each."""
+    """Pipelines that report a status, or first raise the given errors, one at each poll."""
 
     def __init__(self, *errors: Exception) -> None:
         self.errors, self.reported = list(errors), asyncio.Event()
@@ -137,7 +137,7 @@ MODELS_STATUS = [
 
 
 @pytest.mark.parametrize(("down", "word", "level", "fields", "number"), MODELS_STATUS)
-def test_the_status_of_the_models_is_told_with_its_fields_and_its_level(
+def test_the_status_of_the_models_is_logged_with_its_fields_and_level(
     monitor: Monitor,
     meter: RecordingMeter,
     told: Told,
@@ -157,9 +157,7 @@ def test_the_status_of_the_models_is_told_with_its_fields_and_its_level(
     assert meter.value("axon_ml_status_level") == number
 
 
-def test_every_change_of_the_status_is_told_and_nothing_between(
-    monitor: Monitor, told: Told
-) -> None:
+def test_the_status_is_logged_on_every_change_alone(monitor: Monitor, told: Told) -> None:
     """C-13."""
     none = {"anomaly": DOWN, "behavior": DOWN, "classifier": DOWN}
 
@@ -175,10 +173,10 @@ def test_every_change_of_the_status_is_told_and_nothing_between(
     ]
 
 
-def test_the_release_that_serves_is_told_at_the_first_look_and_on_change(
+def test_the_serving_release_is_logged_at_the_first_poll_and_on_change(
     monitor: Monitor, told: Told
 ) -> None:
-    """S0-23: by the watch, because Serve lets no INFO into the log while a replica starts."""
+    """S0-23: the monitor logs it, because Serve writes no INFO while a replica starts."""
     for release in ("", "default/1", "default/1", "default/2", "default/1"):
         monitor.record(replace(view_of(), release=release))
 
@@ -186,7 +184,7 @@ def test_the_release_that_serves_is_told_at_the_first_look_and_on_change(
     assert said == [("", "default/1"), ("default/1", "default/2"), ("default/2", "default/1")]
 
 
-def test_how_each_layer_stands_is_a_state_set_and_a_share(
+def test_the_status_of_each_layer_is_a_state_set_and_a_share(
     monitor: Monitor, meter: RecordingMeter
 ) -> None:
     """S1-02: a health score of 0 is an initialisation that failed."""
@@ -206,7 +204,7 @@ def test_how_each_layer_stands_is_a_state_set_and_a_share(
     assert meter.word("axon_breaker_state", layer="anomaly") == "closed"
 
 
-def test_a_layer_that_changes_is_told_with_what_it_was(monitor: Monitor, told: Told) -> None:
+def test_a_changed_layer_is_logged_with_its_status_before(monitor: Monitor, told: Told) -> None:
     monitor.record(view_of())
     monitor.record(view_of(behavior=DOWN))
     monitor.record(view_of(behavior=DOWN))
@@ -245,10 +243,10 @@ def verdicts(words: list[VerdictLabel], **statuses: LayerStatus) -> Verdicts:
     )
 
 
-def test_a_batch_is_counted_by_verdict_and_what_did_not_look_by_layer(
+def test_a_batch_is_counted_by_verdict_and_its_fallback_scores_by_layer(
     metrics: ScoringMetrics, meter: RecordingMeter
 ) -> None:
-    """C-13: exact, where the log is not. A layer that is not applicable was not missed."""
+    """C-13: exact, where the log is not. A layer that is not applicable is not counted."""
     first = verdicts(
         [VerdictLabel.BENIGN] * 5 + [VerdictLabel.MALICIOUS] * 2,
         anomaly=LayerStatus.LIVE,
@@ -289,7 +287,7 @@ def test_a_breaker_that_changes_is_counted(metrics: ScoringMetrics, meter: Recor
     assert meter.total("axon_layer_retries_total", layer="anomaly") == 1
 
 
-def test_an_open_breaker_is_seen_at_every_look(monitor: Monitor, meter: RecordingMeter) -> None:
+def test_an_open_breaker_is_recorded_at_every_poll(monitor: Monitor, meter: RecordingMeter) -> None:
     monitor.record(
         replace(view_of(), breakers={"anomaly": BreakerView(BreakerState.HALF_OPEN, 0.0)})
     )
@@ -297,9 +295,7 @@ def test_an_open_breaker_is_seen_at_every_look(monitor: Monitor, meter: Recordin
     assert meter.word("axon_breaker_state", layer="anomaly") == "half_open"
 
 
-def test_the_bringing_in_of_a_release_is_counted(
-    metrics: ScoringMetrics, meter: RecordingMeter
-) -> None:
+def test_a_rollout_is_counted(metrics: ScoringMetrics, meter: RecordingMeter) -> None:
     """N-12."""
     metrics.rollout_changed(RolloutView("default/2", 1, 0.1, 0, 0, RolloutState.IN_PROGRESS))
     metrics.rollout_changed(
@@ -310,10 +306,10 @@ def test_the_bringing_in_of_a_release_is_counted(
     assert meter.total("axon_rollout_changes_total", state="rolled_back") == 1
 
 
-def test_what_waits_for_a_second_look_is_counted_by_what_was_added(
+def test_the_retro_counters_grow_by_the_difference(
     metrics: ScoringMetrics, meter: RecordingMeter
 ) -> None:
-    """N-02: the spool tells totals; a counter takes what came since."""
+    """N-02: the spool reports totals; a counter grows by the difference."""
     metrics.retro_counted(
         replace(
             NO_COUNTS,
@@ -349,10 +345,10 @@ def switches(state: Path, meter: RecordingMeter, layers: FakeLayers, *always: st
     return LayerSwitches(layers, state, frozenset(always), meter)  # type: ignore[arg-type]
 
 
-async def test_the_switches_hold_before_the_first_event(
+async def test_the_switches_apply_before_the_first_event(
     tmp_path: Path, meter: RecordingMeter
 ) -> None:
-    """And a reset of the past is none of a process that began after it."""
+    """A reset from before the process began does not apply to it."""
     change_controls(tmp_path, lambda now: now.with_disabled("anomaly").with_reset("behavior"))
     layers = FakeLayers()
 
@@ -362,12 +358,13 @@ async def test_the_switches_hold_before_the_first_event(
     assert layers.resets == []
 
 
-async def test_a_disk_that_hangs_holds_up_nobody_and_gets_one_thread(
+async def test_a_hanging_disk_delays_nothing_and_occupies_one_thread(
     tmp_path: Path, meter: RecordingMeter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault F13.
 
-    What the environment says holds all the same; when the disk comes back, its answer is used.
+    The layers that the environment disables stay disabled. Once the disk responds, the controls
+    that were read apply.
     """
     come_back, reads = threading.Event(), []
 
@@ -395,7 +392,7 @@ async def test_a_disk_that_hangs_holds_up_nobody_and_gets_one_thread(
 async def test_what_was_read_before_a_change_is_not_applied_after_it(
     tmp_path: Path, meter: RecordingMeter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A slow read must not take back for a moment what an operator just did."""
+    """A slow read must not undo what an operator has just changed."""
     come_back = threading.Event()
 
     def slow(_: Path) -> Controls:
@@ -416,13 +413,12 @@ async def test_what_was_read_before_a_change_is_not_applied_after_it(
     assert layers.disabled == {"anomaly"}
 
 
-async def test_a_change_that_hangs_is_refused_and_the_looks_go_on(
+async def test_a_change_that_hangs_is_an_error_and_the_polls_go_on(
     tmp_path: Path, meter: RecordingMeter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault F14.
 
-    One switch on a hanging disk must not take the gauges away; further ones get no thread of their
-    own.
+    One switch on a hanging disk must not stop the gauges; further switches get no thread.
     """
     come_back, writes = threading.Event(), []
 
@@ -457,7 +453,7 @@ async def test_a_change_that_hangs_is_refused_and_the_looks_go_on(
     assert layers.disabled == {"anomaly"}, "what the disk kept at last holds"
 
 
-async def test_a_write_that_takes_too_long_is_a_timeout(
+async def test_a_slow_write_is_a_timeout(
     tmp_path: Path, meter: RecordingMeter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     come_back = threading.Event()
@@ -474,7 +470,9 @@ async def test_a_write_that_takes_too_long_is_a_timeout(
         come_back.set()
 
 
-async def test_each_switch_is_told_once(tmp_path: Path, meter: RecordingMeter, told: Told) -> None:
+async def test_each_switch_is_logged_once(
+    tmp_path: Path, meter: RecordingMeter, told: Told
+) -> None:
     looking = switches(tmp_path, meter, FakeLayers())
 
     await looking.reload()
@@ -507,7 +505,7 @@ async def test_a_poll_that_fails_does_not_end_the_monitor(
 
 
 async def test_every_poll_sets_the_gauges_again(tmp_path: Path, meter: RecordingMeter) -> None:
-    """Ray forgets them after 20 s."""
+    """Ray drops gauges that were not set for 20 s."""
     made = switches(tmp_path, meter, FakeLayers())
 
     await monitor_of(made, FakePipelines(), ScoringMetrics(meter)).poll()

@@ -1,7 +1,4 @@
-"""The contract is complete and true.
-
-It names every route that exists, and what comes back is what it says, errors too.
-"""
+"""The OpenAPI document is complete and true: it names every route, and responses agree with it."""
 
 from __future__ import annotations
 
@@ -62,13 +59,13 @@ def valid(instance: object, schema: dict[str, Any], contract: dict[str, Any]) ->
 # -- complete
 
 
-def test_the_contract_names_every_route(contract: dict[str, Any]) -> None:
+def test_the_document_names_every_route(contract: dict[str, Any]) -> None:
     written = {(method.upper(), path) for method, path, _ in operations(contract)}
 
     assert written == set(ROUTES)
 
 
-def test_every_schema_of_the_contract_is_one_and_every_reference_leads_somewhere(
+def test_every_schema_is_valid_and_every_reference_resolves(
     contract: dict[str, Any],
 ) -> None:
     assert contract["openapi"].startswith("3.1")
@@ -84,7 +81,7 @@ def test_every_schema_is_used(contract: dict[str, Any]) -> None:
     assert contract["components"]["schemas"].keys() - used == set()
 
 
-def test_every_operation_has_a_name_of_its_own_a_summary_and_a_group(
+def test_every_operation_has_a_unique_name_a_summary_and_a_tag(
     contract: dict[str, Any],
 ) -> None:
     found = [one for _, _, one in operations(contract)]
@@ -93,7 +90,7 @@ def test_every_operation_has_a_name_of_its_own_a_summary_and_a_group(
     assert all(one["summary"] and one["tags"] for one in found)
 
 
-def test_every_answer_has_a_schema_and_no_object_is_left_open(contract: dict[str, Any]) -> None:
+def test_every_response_has_a_schema_and_no_object_is_open(contract: dict[str, Any]) -> None:
     for _, path, one in operations(contract):
         for status, answer in one["responses"].items():
             for media, content in answer["content"].items():
@@ -110,7 +107,7 @@ def test_every_answer_has_a_schema_and_no_object_is_left_open(contract: dict[str
 
 
 def test_every_error_code_is_listed_where_its_status_is(contract: dict[str, Any]) -> None:
-    """A client keys on codes, so each answer says which can come."""
+    """Clients decide by code, so each response lists the codes that can occur."""
     for _, path, one in operations(contract):
         for status, answer in one["responses"].items():
             schema = answer["content"].get("application/json", {}).get("schema", {})
@@ -121,8 +118,8 @@ def test_every_error_code_is_listed_where_its_status_is(contract: dict[str, Any]
             assert all(f"`{code}`: " in answer["description"] for code in codes)
 
 
-def test_every_error_of_a_caller_is_an_answer_of_some_route(contract: dict[str, Any]) -> None:
-    """Of one of the two applications."""
+def test_every_error_of_a_caller_is_documented_for_a_route(contract: dict[str, Any]) -> None:
+    """It may be a route of either application."""
     said = json.dumps(contract) + json.dumps(management_document()["paths"])
     kinds = [
         kind
@@ -137,7 +134,7 @@ def test_every_error_of_a_caller_is_an_answer_of_some_route(contract: dict[str, 
     ] == []
 
 
-def test_what_a_docstring_says_of_a_field_stands_beside_it(contract: dict[str, Any]) -> None:
+def test_a_field_is_described_by_its_docstring(contract: dict[str, Any]) -> None:
     health = contract["components"]["schemas"]["Health"]
 
     assert health["description"] == "Whether the ensemble is complete."
@@ -150,7 +147,7 @@ def test_what_a_docstring_says_of_a_field_stands_beside_it(contract: dict[str, A
 # -- true: requests
 
 
-def test_the_examples_are_allowed_and_accepted(asked: Door, contract: dict[str, Any]) -> None:
+def test_the_examples_are_valid_and_accepted(asked: Door, contract: dict[str, Any]) -> None:
     shown = 0
     for method, path, one in operations(contract):
         content = one.get("requestBody", {}).get("content", {}).get("application/json", {})
@@ -197,7 +194,7 @@ ALLOWED = [
 
 
 @pytest.mark.parametrize(("path", "body"), ALLOWED)
-def test_what_the_contract_allows_is_accepted(
+def test_what_the_document_allows_is_accepted(
     asked: Door, contract: dict[str, Any], path: str, body: object
 ) -> None:
     valid(
@@ -235,7 +232,7 @@ FORBIDDEN = [
 
 
 @pytest.mark.parametrize(("path", "body"), FORBIDDEN)
-def test_what_the_contract_forbids_is_refused(
+def test_what_the_document_forbids_is_rejected(
     asked: Door, contract: dict[str, Any], path: str, body: object
 ) -> None:
     with pytest.raises(jsonschema.ValidationError):
@@ -251,7 +248,7 @@ def test_what_the_contract_forbids_is_refused(
 # -- true: answers
 
 
-def test_every_route_without_a_body_answers_as_the_contract_says(
+def test_every_route_without_a_body_responds_as_documented(
     asked: Door, contract: dict[str, Any]
 ) -> None:
     names = {"{layer}": "behavior", "{file}": "start.js"}
@@ -277,7 +274,7 @@ def breaking_inside(path: str, body: object) -> Provoke:
 
 
 def twice_at_once(door: Door) -> httpx.Response:
-    """Two tests of one layer; the first ends once the second was refused."""
+    """Run two tests of one layer; the first ends after the second was rejected."""
 
     async def both() -> httpx.Response:
         began, may_end = asyncio.Event(), asyncio.Event()
@@ -371,7 +368,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("method", "path", "status", "provoke"), CASES)
-def test_every_documented_refusal_can_be_had_and_is_what_the_contract_says(
+def test_every_documented_error_occurs_as_documented(
     asked: Door, contract: dict[str, Any], method: str, path: str, status: str, provoke: Provoke
 ) -> None:
     documented = contract["paths"][path][method]["responses"][status]
@@ -386,10 +383,10 @@ def test_every_documented_refusal_can_be_had_and_is_what_the_contract_says(
 GATE = {"401", "403", "429"}
 
 
-def test_no_documented_refusal_is_forgotten_above(contract: dict[str, Any]) -> None:
-    """A mistake of ours (500) is provoked where it could be, `/ready` has its own test.
+def test_every_documented_error_is_provoked_above(contract: dict[str, Any]) -> None:
+    """500 is provoked where that is possible, and `/ready` has a test of its own.
 
-    Those of the gate are in tests/attacks.
+    The errors of authentication are in tests/attacks.
     """
     documented = {
         (method, path, status)
@@ -405,7 +402,7 @@ def test_no_documented_refusal_is_forgotten_above(contract: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("path", ["/ready", "/v2/health/ready"])
-def test_not_ready_answers_as_the_contract_says(
+def test_not_ready_responds_as_documented(
     asked: Door, contract: dict[str, Any], path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(TenantPipelines, "is_ready", False)
@@ -421,7 +418,7 @@ def test_not_ready_answers_as_the_contract_says(
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-def test_another_method_says_which_ones_there_are(asked: Door, method: str, path: str) -> None:
+def test_another_method_gets_the_allowed_ones(asked: Door, method: str, path: str) -> None:
     """RFC 9110, section 15.5.6: 405 comes with Allow."""
     answer = asked.ask("DELETE", path)
 
@@ -447,7 +444,7 @@ def test_another_method_says_which_ones_there_are(asked: Door, method: str, path
         ("Content-Encoding", "identity, br"),
     ],
 )
-def test_a_body_that_says_it_is_no_json_is_not_read(
+def test_a_body_of_another_content_type_is_not_read(
     asked: Door, path: str, header: str, value: str
 ) -> None:
     answer = asked.post(path, b"{}", headers={header: value})
@@ -467,9 +464,7 @@ def test_a_body_that_says_it_is_no_json_is_not_read(
         None,
     ],
 )
-def test_a_body_that_says_it_is_json_or_says_nothing_is_read(
-    asked: Door, value: str | None
-) -> None:
+def test_a_body_of_json_or_without_a_content_type_is_read(asked: Door, value: str | None) -> None:
     headers = {} if value is None else {"Content-Type": value}
 
     assert (
@@ -483,7 +478,7 @@ def test_a_body_that_says_it_is_json_or_says_nothing_is_read(
 # -- keys
 
 
-def test_the_contract_names_the_scope_that_a_route_needs(contract: dict[str, Any]) -> None:
+def test_the_document_names_the_scope_that_a_route_needs(contract: dict[str, Any]) -> None:
     scored = contract["paths"]["/v1/score"]["post"]
     health = contract["paths"]["/health"]["get"]
 
@@ -497,7 +492,7 @@ def test_the_contract_names_the_scope_that_a_route_needs(contract: dict[str, Any
     assert set(LAYERS) <= set(layer["schema"]["enum"])
 
 
-def test_the_largest_number_that_is_allowed_is_the_largest_that_is_accepted(
+def test_the_largest_documented_number_is_the_largest_accepted_one(
     asked: Door, contract: dict[str, Any]
 ) -> None:
     largest = contract["components"]["schemas"]["FeaturesByName"]["properties"]["Idle Min"][

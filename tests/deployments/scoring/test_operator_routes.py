@@ -1,7 +1,4 @@
-"""The routes for operators.
-
-How the ensemble stands, and switches that need no restart and outlive one.
-"""
+"""The routes for operators: the status of the ensemble, and switches that outlive a restart."""
 
 from __future__ import annotations
 
@@ -36,7 +33,7 @@ SWITCHES = ["disable", "enable", "reset", "test"]
 
 @dataclass(frozen=True)
 class FakeTrial:
-    """What `LayerSlot.test` says of a kind of event."""
+    """The result of `LayerSlot.test` for a kind of event."""
 
     ok: bool
     version: str = ""
@@ -50,7 +47,7 @@ def statuses(body: dict[str, Any]) -> dict[str, str]:
 
 
 def look(door: Door) -> None:
-    """What the door does by itself every two seconds."""
+    """What the monitor does every two seconds."""
     door._loop.run(door.ingress._monitor.poll())
 
 
@@ -64,14 +61,14 @@ def look(door: Door) -> None:
 def test_a_degraded_ensemble_is_ready(open_door: OpenDoor, path: str, down: set[str]) -> None:
     """P38.
 
-    Live, ready and degraded are three answers; fallback alone never makes anybody restart anything.
+    Live, ready and degraded are three states; a fallback alone must not restart anything.
     """
     answer = open_door(down=down).get(path)
 
     assert (answer.status_code, answer.json()) == (200, {"ready": True})
 
 
-def test_before_its_first_look_it_is_not_ready_and_still_answers(
+def test_before_its_first_poll_it_is_not_ready_and_still_scores(
     door: Door, flow_events: list[Event]
 ) -> None:
     """C-15: a probe of readiness waits for the start; liveness and scoring do not."""
@@ -96,10 +93,10 @@ def test_the_uptime_does_not_jump_with_the_clock(
     assert 0.0 <= door.get("/v1/status").json()["uptime_s"] < 3600.0
 
 
-def test_the_status_tells_since_when_and_why_for_each_layer_and_kind(open_door: OpenDoor) -> None:
+def test_the_status_has_since_and_reason_of_each_layer_and_kind(open_door: OpenDoor) -> None:
     """S1-26.
 
-    A code, where to look first, and what it means, without a word that could hold a path.
+    A code, where to search first, and the meaning, without a text that could contain a path.
     """
     body = open_door(down={"behavior"}).get("/v1/status").json()
 
@@ -126,7 +123,7 @@ def test_the_status_tells_since_when_and_why_for_each_layer_and_kind(open_door: 
 
 
 def test_the_layers_are_listed_with_whether_a_model_is_loaded(open_door: OpenDoor) -> None:
-    """S1-04; a layer that is switched off keeps its model."""
+    """S1-04; a disabled layer still has its model."""
     door = open_door(down={"behavior"})
     door.post("/v1/layers/anomaly/disable", {})
 
@@ -141,10 +138,10 @@ def test_the_layers_are_listed_with_whether_a_model_is_loaded(open_door: OpenDoo
 # -- switches
 
 
-def test_a_disabled_layer_is_not_layers_from_the_next_event_on(
+def test_a_disabled_layer_is_not_called_from_the_next_event_on(
     door: Door, flow_events: list[Event]
 ) -> None:
-    """S1-06: without a restart, and honest in every answer."""
+    """S1-06: without a restart, and named in every verdict."""
     before = scored(door, flow_events[0])
 
     answer = door.post("/v1/layers/behavior/disable", {})
@@ -166,7 +163,7 @@ def test_a_disabled_layer_is_not_layers_from_the_next_event_on(
     assert door.get("/v1/status").json()["controls"]["disabled"] == ["behavior"]
 
 
-def test_an_enabled_layer_is_layers_again_at_once(door: Door, flow_events: list[Event]) -> None:
+def test_an_enabled_layer_is_called_again_at_once(door: Door, flow_events: list[Event]) -> None:
     """S1-07."""
     door.post("/v1/layers/behavior/disable", {})
 
@@ -176,7 +173,7 @@ def test_an_enabled_layer_is_layers_again_at_once(door: Door, flow_events: list[
 
 
 def test_a_switch_outlives_a_restart(open_door: OpenDoor, flow_events: list[Event]) -> None:
-    """S1-06: not even the first event after the start meets the layer."""
+    """S1-06: not even the first event after the start is scored by the layer."""
     open_door().post("/v1/layers/behavior/disable", {})
 
     assert statuses(scored(open_door(), flow_events[0]))["behavior"] == "disabled"
@@ -196,10 +193,10 @@ def test_a_switch_of_another_replica_is_followed(
     assert statuses(scored(one, flow_events[0]))["anomaly"] == "live"
 
 
-def test_what_the_environment_disables_no_route_enables(
+def test_no_route_enables_what_the_environment_disables(
     open_door: OpenDoor, monkeypatch: pytest.MonkeyPatch, flow_events: list[Event]
 ) -> None:
-    """S1-06, S1-07: both must go."""
+    """S1-06, S1-07: both switches must be cleared."""
     monkeypatch.setenv("AXON_DISABLED_LAYERS", " behavior, ")
     door = open_door()
 
@@ -210,7 +207,7 @@ def test_what_the_environment_disables_no_route_enables(
     assert door.get("/v1/status").json()["controls"]["disabled_by_environment"] == ["behavior"]
 
 
-def test_a_reset_is_done_here_at_once_and_told_to_everybody(
+def test_a_reset_applies_here_at_once_and_on_all_replicas(
     door: Door, own_state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S1-09."""
@@ -226,14 +223,14 @@ def test_a_reset_is_done_here_at_once_and_told_to_everybody(
     assert done == ["behavior"]  # once
 
 
-def test_a_broken_controls_file_changes_nothing_and_is_said_once(
+def test_a_broken_controls_file_changes_nothing_and_is_logged_once(
     door: Door,
     own_state: Path,
     flow_events: list[Event],
     meter: RecordingMeter,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Taken for an empty one, it would enable what somebody disabled."""
+    """If it counted as empty, it would enable what an operator disabled."""
     door.post("/v1/layers/behavior/disable", {})
     (own_state / CONTROLS).write_text("{torn")
 
@@ -260,7 +257,7 @@ def test_a_broken_controls_file_changes_nothing_and_is_said_once(
     assert meter.value("axon_controls_readable") == 1.0
 
 
-def test_a_switch_on_a_disk_that_hangs_is_answered_with_an_error_of_ours(
+def test_a_switch_on_a_hanging_disk_gets_an_error_with_a_code(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault F14."""
@@ -277,10 +274,10 @@ def test_a_switch_on_a_disk_that_hangs_is_answered_with_an_error_of_ours(
     assert "nothing was changed" not in answer.json()["error"]["message"]
 
 
-def test_a_switch_that_cannot_be_kept_is_refused_and_changes_nothing(
+def test_a_switch_that_cannot_be_written_changes_nothing(
     door: Door, flow_events: list[Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fault F20: half a switch would be gone after the next restart."""
+    """Fault F20: a switch that is not written would be lost at the next restart."""
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "/srv/state/controls.json")
@@ -296,7 +293,7 @@ def test_a_switch_that_cannot_be_kept_is_refused_and_changes_nothing(
 
 @pytest.mark.parametrize("switch", SWITCHES)
 @pytest.mark.parametrize("layer", ["nobody", "Anomaly", "..", "anomaly%2f..", "*", "%00"])
-def test_a_layer_that_is_not_there_is_said_so(
+def test_an_unknown_layer_is_not_found(
     door: Door, own_state: Path, layer: str, switch: str
 ) -> None:
     answer = door.post(f"/v1/layers/{layer}/{switch}", {})
@@ -306,7 +303,7 @@ def test_a_layer_that_is_not_there_is_said_so(
     assert not (own_state / CONTROLS).exists()
 
 
-def test_an_unknown_layer_is_told_the_known_ones(door: Door) -> None:
+def test_the_error_of_an_unknown_layer_names_the_known_ones(door: Door) -> None:
     error = error_of(door.post("/v1/layers/nobody/disable", {}), 404, "UNKNOWN_LAYER")
 
     assert all(layer in error["message"] for layer in LAYERS)
@@ -315,10 +312,10 @@ def test_an_unknown_layer_is_told_the_known_ones(door: Door) -> None:
 # -- what is counted
 
 
-def test_what_the_door_does_and_sees_is_counted(
+def test_the_ingress_counts_its_events_and_errors(
     open_door: OpenDoor, flow_events: list[Event], meter: RecordingMeter
 ) -> None:
-    """S0-31, C-13, C-29: by batch, from the ingress itself."""
+    """S0-31, C-13, C-29: by batch, by the ingress itself."""
     door = open_door(down={"behavior"})
 
     scored(door, flow_events[0])
@@ -337,11 +334,10 @@ def test_what_the_door_does_and_sees_is_counted(
 # -- testing a layer
 
 
-def test_a_test_says_for_each_kind_whether_its_model_would_serve(open_door: OpenDoor) -> None:
+def test_a_test_reports_for_each_kind_whether_its_model_would_serve(open_door: OpenDoor) -> None:
     """S1-05.
 
-    Initialisation only. The sentence of a failure is the log's; a client gets its code and what
-    that means.
+    Initialisation only. The log has the text of a failure; a client gets its code and meaning.
     """
     trials = {
         Kind.FLOW: FakeTrial(ok=True, version="2"),
@@ -377,7 +373,7 @@ def test_a_test_says_for_each_kind_whether_its_model_would_serve(open_door: Open
     assert door.get("/health").json() == before
 
 
-def test_a_test_in_which_all_kinds_pass_is_passed(open_door: OpenDoor) -> None:
+def test_a_test_passes_if_all_kinds_pass(open_door: OpenDoor) -> None:
     handle = FakeHandle(broken_slot("behavior"), {Kind.FLOW: FakeTrial(ok=True, version="2")})
 
     assert (
@@ -395,7 +391,7 @@ async def _dies() -> None:
 
 
 @pytest.mark.parametrize(("call", "code"), [(_hangs, "LAYER_TIMEOUT"), (_dies, "LAYER_CRASHED")])
-def test_a_layer_that_does_not_answer_has_failed_its_test(
+def test_a_layer_that_does_not_respond_fails_its_test(
     open_door: OpenDoor, call: Any, code: str
 ) -> None:
     handle = FakeHandle(broken_slot("behavior"))
@@ -412,7 +408,7 @@ def test_a_layer_that_does_not_answer_has_failed_its_test(
 
 
 def test_a_layer_is_tested_once_at_a_time(open_door: OpenDoor) -> None:
-    """A test loads beside the model that serves; two at once would need the memory twice."""
+    """A test loads a second copy of the models; two tests would need the memory of a third."""
     go = asyncio.Event()
     started = asyncio.Event()
 
@@ -443,7 +439,7 @@ def test_a_layer_is_tested_once_at_a_time(open_door: OpenDoor) -> None:
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
-def test_the_contract_says_which_scope_a_switch_needs(door: Door, switch: str) -> None:
+def test_the_document_names_the_scope_of_a_switch(door: Door, switch: str) -> None:
     operation = json.loads(door.get("/openapi.json").text)["paths"][
         f"/v1/layers/{{layer}}/{switch}"
     ]["post"]

@@ -1,7 +1,6 @@
-"""The pipeline-out.
+"""The pipeline: every event gets its verdict in time, whatever a layer does.
 
-Whatever a layer does, every event gets its verdict in time, and a layer that did not speak is named
-with its reason.
+A layer that did not speak is named with its reason.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ def raises(error: BaseException) -> Call:
 
 
 class HungLayer:
-    """Never answers; knows whether it was cancelled."""
+    """A layer that never responds; it records whether it was cancelled."""
 
     def __init__(self) -> None:
         self.was_cancelled = False
@@ -84,9 +83,9 @@ def pipeline_of(
     deadline_s: float = 20.0,
     states: Mapping[str, Any] | None = None,
 ) -> TenantPipeline:
-    """All layers speak, but for those that are `changed`.
+    """A pipeline in which all layers speak, except those that are `changed`.
 
-    `release` is fused with, None for the built-in rule.
+    It fuses with `release`, or with the built-in rule for None.
     """
     calls = {layer: speaks(layer) for layer in LAYERS} | dict(changed)
     layers = layer_client(calls, states, deadline_s=deadline_s)
@@ -112,9 +111,9 @@ def opinion(verdicts: Verdicts, layer: str) -> LayerScores:
 
 @pytest.fixture
 def budgets(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that layers were waited for.
+    """The seconds that the pipeline waited for layers.
 
-    Waiting itself is cut short, so that no test depends on how busy the machine is.
+    The wait itself is cut short, so that no test depends on the load of the machine.
     """
     asked: list[float] = []
     wait = asyncio.wait
@@ -141,13 +140,12 @@ async def test_every_layer_speaks_and_is_named_in_one_order() -> None:
 @pytest.mark.parametrize(
     "hung", [["anomaly"], ["behavior"], ["resilience"], ["anomaly", "behavior"], list(LAYERS)]
 )
-async def test_a_hung_layer_is_a_missing_layer_within_the_deadline(
+async def test_a_hanging_layer_is_missing_at_the_deadline(
     hung: list[str], budgets: list[float]
 ) -> None:
     """P18.
 
-    Also with layers hung, every request is answered by its deadline; the call is cancelled, so that
-    no queue grows.
+    Every request gets its response by the deadline; the call is cancelled, so that no queue grows.
     """
     layers = {layer: HungLayer() for layer in hung}
 
@@ -163,7 +161,7 @@ async def test_a_hung_layer_is_a_missing_layer_within_the_deadline(
     assert verdicts.degraded
 
 
-async def test_a_hung_layer_costs_about_its_deadline_in_real_time() -> None:
+async def test_a_hanging_layer_costs_about_its_deadline_in_real_time() -> None:
     started = time.monotonic()
 
     await verdicts_of(pipeline_of({"behavior": HungLayer()}, deadline_s=DEADLINE_S))
@@ -174,12 +172,12 @@ async def test_a_hung_layer_costs_about_its_deadline_in_real_time() -> None:
 
 
 @pytest.mark.parametrize("waited_s", [0.0, 0.1, 0.25, 3.0])
-async def test_time_spent_waiting_is_taken_off_the_deadline(
+async def test_waiting_time_counts_against_the_deadline(
     waited_s: float, budgets: list[float]
 ) -> None:
     """P18, deadline + 10 %.
 
-    The budget is spent from the moment the event came; a tenth of it stays for the layers.
+    The budget counts from the arrival of the event; a tenth of it stays for the layers.
     """
     await verdicts_of(
         pipeline_of({"anomaly": HungLayer()}, deadline_s=DEADLINE_S), waited_s=waited_s
@@ -210,7 +208,7 @@ FAILURES = [
 async def test_a_failing_layer_abstains_under_a_stable_code(
     layer: str, error: BaseException, code: str
 ) -> None:
-    """The others go on, and the error's own text stays inside."""
+    """The others go on, and the error's own text is not shown."""
     verdicts = await verdicts_of(pipeline_of({layer: raises(error)}))
 
     failed = opinion(verdicts, layer)
@@ -229,8 +227,8 @@ async def test_a_call_that_fails_before_it_is_awaited_is_a_failing_layer_too() -
     assert opinion(verdicts, "behavior").reason == "LAYER_ERROR"
 
 
-async def test_a_silent_layer_counts_for_nothing() -> None:
-    """P12: the shown score of an abstention moves neither score nor coverage."""
+async def test_a_silent_layer_weighs_nothing() -> None:
+    """P12: the shown score of an abstention changes neither score nor coverage."""
     whole = await verdicts_of(
         pipeline_of({"behavior": speaks("behavior", 0.01), "anomaly": speaks("anomaly", 0.9)})
     )
@@ -247,7 +245,7 @@ async def test_a_silent_layer_counts_for_nothing() -> None:
 async def test_without_a_fusion_every_verdict_is_indeterminate() -> None:
     """DESIGN section 4.
 
-    The built-in rule still gives a score, and does not pretend that it was fitted.
+    The built-in rule still gives a score, but it is not fitted.
     """
     verdicts = await verdicts_of(pipeline_of({}, release=None))
 
@@ -256,7 +254,7 @@ async def test_without_a_fusion_every_verdict_is_indeterminate() -> None:
     assert all(one.speaks for one in verdicts.layers)
 
 
-async def test_a_layer_that_has_no_opinion_on_processes_is_not_asked_and_not_missed() -> None:
+async def test_a_layer_without_processes_is_not_called_for_them_and_not_missed() -> None:
     async def unasked(_batch: EventBatch, _release: str, _explain: bool) -> LayerScores:  # noqa: FBT001
         raise AssertionError
 
@@ -267,7 +265,7 @@ async def test_a_layer_that_has_no_opinion_on_processes_is_not_asked_and_not_mis
     assert not verdicts.degraded
 
 
-async def test_every_layer_is_asked_for_the_release_that_is_fused_with() -> None:
+async def test_every_layer_is_called_for_the_release_of_the_fusion() -> None:
     asked: list[tuple[int, bool]] = []
 
     async def call(batch: EventBatch, release: str, explain: bool) -> LayerScores:  # noqa: FBT001
@@ -280,10 +278,10 @@ async def test_every_layer_is_asked_for_the_release_that_is_fused_with() -> None
 
 
 @pytest.mark.parametrize("other", ["default/6", "other/7", ""])
-async def test_an_answer_of_another_release_is_never_used(other: str) -> None:
+async def test_scores_of_another_release_are_never_used(other: str) -> None:
     """DESIGN section 4.
 
-    An answer is made by one release only. Its calibration was fitted to another fusion.
+    A verdict is made by one release only; its calibration was fitted to another fusion.
     """
     verdicts = await verdicts_of(pipeline_of({"behavior": speaks("behavior", 0.99, release=other)}))
 
@@ -292,8 +290,8 @@ async def test_an_answer_of_another_release_is_never_used(other: str) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 3])
-async def test_an_answer_for_another_number_of_events_is_never_used(size: int) -> None:
-    """A layer's bug must not stop the others, nor score one event with another's opinion."""
+async def test_scores_for_another_number_of_events_are_never_used(size: int) -> None:
+    """A layer's bug must not stop the others, nor give one event the score of another."""
 
     async def call(_batch: EventBatch, release: str, _explain: bool) -> LayerScores:  # noqa: FBT001
         return LayerScores("behavior", LayerStatus.LIVE, "1", release, np.full(size, 0.99))
@@ -326,8 +324,8 @@ class States:
 
 
 @pytest.mark.parametrize("error", [RayActorError(), asyncio.CancelledError(), ValueError("inside")])
-async def test_health_is_told_although_a_layer_cannot_tell_its_own(error: BaseException) -> None:
-    """P38: a layer that does not answer is a status, not a failure of the health route."""
+async def test_health_responds_if_a_layer_does_not(error: BaseException) -> None:
+    """P38: a layer that does not respond is a status, not a failure of the health route."""
     states = States({"anomaly": None, "behavior": error, "resilience": None})
 
     view = await pipeline_of({}, states=states.calls).status()
@@ -338,7 +336,7 @@ async def test_health_is_told_although_a_layer_cannot_tell_its_own(error: BaseEx
     assert view.coverage == pytest.approx(0.6)
 
 
-async def test_probes_ask_the_layers_once_a_second_at_most() -> None:
+async def test_probes_call_the_layers_once_a_second_at_most() -> None:
     states = States(dict.fromkeys(LAYERS))
     pipeline = pipeline_of({}, states=states.calls)
 
@@ -347,8 +345,8 @@ async def test_probes_ask_the_layers_once_a_second_at_most() -> None:
     assert states.asked < 50  # three layers, at most a few rounds however slow the machine
 
 
-async def test_a_probe_that_leaves_takes_its_calls_with_it() -> None:
-    """I10: a hung layer, asked by probes that give up early, would be asked by a heap of calls."""
+async def test_the_calls_of_a_probe_that_left_are_cancelled() -> None:
+    """I10: otherwise probes that give up early would pile up calls at a hanging layer."""
     before = asyncio.all_tasks()
 
     async def hung(_: str) -> Any:
@@ -371,7 +369,7 @@ CHALLENGER = ReleaseFusion("default/8", dict(FUSIONS.fusions))
 
 
 def by_release(layer: str, scores: Mapping[str, float]) -> Call:
-    """A layer whose opinion depends on the release that asks."""
+    """A layer whose score depends on the requested release."""
 
     async def call(batch: EventBatch, release: str, _explain: bool) -> LayerScores:  # noqa: FBT001
         return LayerScores(
@@ -390,15 +388,15 @@ async def shadowed(pipeline: TenantPipeline, batches: int = 10) -> list[Verdicts
 
 
 def quiet_and_loud() -> dict[str, Call]:
-    """Layers that call every flow benign for the champion, and malicious for the challenger."""
+    """Layers that rate flows benign for the champion, and malicious for the challenger."""
     return {
         layer: by_release(layer, {RELEASE: 0.01, "default/8": 0.99})
         for layer in ("anomaly", "behavior")
     }
 
 
-async def test_a_challenger_scores_in_shadow_and_reaches_nobody() -> None:
-    """Section 7: its verdicts are counted, the answers are the champion's."""
+async def test_a_challenger_scores_in_shadow_and_changes_no_verdict() -> None:
+    """Section 7: its verdicts are counted, the response is the champion's."""
     pipeline = pipeline_of(quiet_and_loud())
     pipeline.set_challenger(CHALLENGER)
 
@@ -420,7 +418,7 @@ async def test_without_a_challenger_nothing_is_scored_twice() -> None:
     assert pipeline.agreement is None
 
 
-def test_the_champion_is_no_challenger_of_its_own() -> None:
+def test_the_champion_cannot_be_its_own_challenger() -> None:
     pipeline = pipeline_of({})
 
     pipeline.set_challenger(FUSIONS)
@@ -428,7 +426,7 @@ def test_the_champion_is_no_challenger_of_its_own() -> None:
     assert pipeline.agreement is None
 
 
-async def test_beside_another_champion_counting_begins_anew_and_said_again_it_goes_on() -> None:
+async def test_the_shadow_counters_restart_when_the_champion_changes() -> None:
     pipeline = pipeline_of(quiet_and_loud())
     pipeline.set_challenger(CHALLENGER)
     await shadowed(pipeline)
@@ -443,7 +441,7 @@ async def test_beside_another_champion_counting_begins_anew_and_said_again_it_go
     assert (pipeline.agreement.champion, pipeline.agreement.events) == ("default/9", 0)
 
 
-async def test_a_challenger_that_does_not_answer_holds_up_no_answer_and_piles_up_nothing() -> None:
+async def test_a_hanging_challenger_delays_no_verdict_and_its_calls_are_limited() -> None:
     hung = HungLayer()
 
     async def call(batch: EventBatch, release: str, explain: bool) -> LayerScores:  # noqa: FBT001
@@ -462,8 +460,8 @@ async def test_a_challenger_that_does_not_answer_holds_up_no_answer_and_piles_up
     await asyncio.gather(*pipeline._shadow_tasks)
 
 
-async def test_a_parents_release_stands_in_as_last_good() -> None:
-    """N-05: whoever reads the verdict sees that it is not by the models that the tenant wants."""
+async def test_scores_of_a_parents_release_are_last_good() -> None:
+    """N-05: the verdict shows that it is not by the models that the tenant promoted."""
     layers = layer_client({layer: speaks(layer) for layer in LAYERS}, deadline_s=20.0)
     pipeline = tenant_pipeline(layers, "acme", settings=SETTINGS)
     pipeline.controller.switch_to(FUSIONS, at_once=True)

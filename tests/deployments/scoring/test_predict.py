@@ -1,6 +1,6 @@
-"""The API of the CICIDS2017 service.
+"""The API of the CICIDS2017 service: a label and its probabilities for a flow and a model's name.
 
-A flow and a model's name in, a label and its probabilities out, and every way of not having one.
+Every error of it, too.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def batch_of(door: Door, flows: list[Any], **request: Any) -> list[dict[str, Any
 # -- what an answer holds
 
 
-def test_a_flow_gets_a_label_and_what_the_model_thinks_of_every_class(asked: Door) -> None:
+def test_a_flow_gets_a_label_and_the_probability_of_every_class(asked: Door) -> None:
     """S2-04, S2-11, S2-23."""
     body = predicted(asked, flow(1), model_name="random_forest")
 
@@ -70,7 +70,7 @@ def test_a_flow_gets_a_label_and_what_the_model_thinks_of_every_class(asked: Doo
     assert body["inference_time_ms"] > 0.0
 
 
-def test_the_time_of_an_answer_is_said_in_utc(asked: Door) -> None:
+def test_the_time_of_a_prediction_is_in_utc(asked: Door) -> None:
     said = predicted(asked, flow())["timestamp"]
 
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", said)
@@ -83,7 +83,7 @@ def test_the_time_of_an_answer_is_said_in_utc(asked: Door) -> None:
     ("name", "confidence"),
     [("random_forest", 0.8), ("decision_tree", 1.0), ("hist_gradient_boosting", 0.8)],
 )
-def test_each_model_is_asked_by_its_name(asked: Door, name: str, confidence: float) -> None:
+def test_each_model_is_called_by_its_name(asked: Door, name: str, confidence: float) -> None:
     """S2-09."""
     body = predicted(asked, flow(2), model_name=name)
 
@@ -94,7 +94,7 @@ def test_each_model_is_asked_by_its_name(asked: Door, name: str, confidence: flo
     )
 
 
-def test_without_a_name_the_forest_is_asked(asked: Door) -> None:
+def test_the_default_model_is_the_forest(asked: Door) -> None:
     assert predicted(asked, flow())["model_name"] == "random_forest"
 
 
@@ -105,7 +105,7 @@ def test_features_may_be_given_by_name_in_any_dialect(asked: Door) -> None:
     assert predicted(asked, named)["prediction"] == "Scan"
 
 
-def test_the_same_flow_gets_the_same_answer_alone_among_others_and_in_a_batch(asked: Door) -> None:
+def test_a_flow_gets_the_same_prediction_alone_among_others_and_in_a_batch(asked: Door) -> None:
     ports = [0, 1, 2, 5, 7, 11]
     alone = [predicted(asked, flow(port))["probabilities"] for port in ports]
     together = [
@@ -120,7 +120,7 @@ def test_the_same_flow_gets_the_same_answer_alone_among_others_and_in_a_batch(as
     assert alone == together == in_a_batch
 
 
-def test_flows_that_arrive_together_leave_together_by_model(
+def test_flows_that_arrive_together_leave_in_one_call_a_model(
     asked: Door, classifier: FakeClassifier
 ) -> None:
     bodies = [
@@ -140,7 +140,7 @@ def test_flows_that_arrive_together_leave_together_by_model(
 
 
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
-def test_an_answer_carries_the_id_of_its_request(asked: Door, path: str) -> None:
+def test_a_response_has_the_id_of_its_request(asked: Door, path: str) -> None:
     body = {"features": flow()} if path == "/predict" else {"flows": [{"features": flow()}]}
 
     assert (
@@ -152,8 +152,8 @@ def test_an_answer_carries_the_id_of_its_request(asked: Door, path: str) -> None
 # -- batches
 
 
-def test_a_bad_flow_spoils_only_its_own_line(asked: Door) -> None:
-    """P29, S2-16: order and count stay, and every error names its place."""
+def test_an_invalid_flow_gets_an_error_in_its_own_place(asked: Door) -> None:
+    """P29, S2-16: order and count stay, and every error is in its own place."""
     flows: list[Any] = [
         {"features": flow(0)},
         {"features": flow(0)[:77]},
@@ -193,10 +193,10 @@ def test_a_bad_flow_spoils_only_its_own_line(asked: Door) -> None:
     assert all(one.keys() == ({"error"} if "error" in one else PREDICTION_KEYS) for one in found)
 
 
-def test_a_flow_on_which_the_model_fails_is_the_only_one_without_an_answer(asked: Door) -> None:
+def test_only_the_flow_on_which_the_model_fails_gets_no_prediction(asked: Door) -> None:
     """N-13 for predictions.
 
-    Neighbours in a batch, and in the same call of the micro-batcher, get theirs.
+    The other flows of the batch, and of the same call of the micro-batcher, get theirs.
     """
     found = batch_of(asked, [{"features": flow(port)} for port in (0, 666, 1)])
     together = asked.ask_all([{"features": flow(port)} for port in (0, 666, 1, 2)], "/predict")
@@ -207,7 +207,7 @@ def test_a_flow_on_which_the_model_fails_is_the_only_one_without_an_answer(asked
     assert "hunter2" not in str(found) + together[1].text
 
 
-def test_a_batch_of_nothing_but_bad_flows_is_answered_without_asking_the_model(
+def test_a_batch_of_invalid_flows_alone_does_not_call_the_model(
     asked: Door, classifier: FakeClassifier
 ) -> None:
     assert [one["error"]["code"] for one in batch_of(asked, [{"features": []}] * 3)] == [
@@ -223,13 +223,13 @@ def test_a_thousand_flows_are_one_call(asked: Door, classifier: FakeClassifier) 
 
 
 @pytest.mark.parametrize("flows", [[{"features": flow()}] * 1001, [{}] * 1001], ids=["good", "bad"])
-def test_more_flows_than_the_setting_says_are_refused(asked: Door, flows: list[Any]) -> None:
+def test_more_flows_than_the_limit_are_rejected(asked: Door, flows: list[Any]) -> None:
     """S2-17, C-17."""
     error_of(asked.post("/predict/batch", {"flows": flows}), 422, "TOO_MANY_EVENTS", "flows")
 
 
-def test_the_limits_are_settings_and_are_told_everywhere(open_classifier: OpenClassifier) -> None:
-    """C-17: one setting, in `GET /` and in the contract."""
+def test_the_limits_are_settings_and_are_documented(open_classifier: OpenClassifier) -> None:
+    """C-17: one setting, in `GET /` and in the OpenAPI document."""
     door = open_classifier(
         overrides={
             **PATIENT,
@@ -293,7 +293,7 @@ SINGLE = [
 
 
 @pytest.mark.parametrize(("body", "status", "code", "field"), SINGLE)
-def test_a_bad_flow_is_refused_with_code_and_field(
+def test_an_invalid_flow_is_rejected_with_code_and_field(
     asked: Door, body: object, status: int, code: str, field: str
 ) -> None:
     """S2-08, S2-13, C-16."""
@@ -307,7 +307,7 @@ def test_a_bad_flow_is_refused_with_code_and_field(
 def test_an_unknown_model_is_not_found_and_the_known_ones_are_named(
     asked: Door, path: str, name: str
 ) -> None:
-    """C-16. The name that was asked for is not repeated."""
+    """C-16. The requested name is not repeated."""
     body = {"model_name": name} | (
         {"features": flow()} if path == "/predict" else {"flows": [{"features": flow()}]}
     )
@@ -321,7 +321,7 @@ def test_an_unknown_model_is_not_found_and_the_known_ones_are_named(
 
 
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
-def test_a_known_model_that_is_not_here_says_why(asked: Door, path: str) -> None:
+def test_a_known_model_that_is_not_loaded_has_a_reason(asked: Door, path: str) -> None:
     """C-16: 409, and the others go on."""
     body = {"model_name": "xgboost"} | (
         {"features": flow()} if path == "/predict" else {"flows": [{"features": flow()}]}
@@ -339,7 +339,7 @@ def unavailable(answer: httpx.Response, code: str) -> dict[str, Any]:
     return error
 
 
-def test_a_classifier_without_a_model_says_which_trouble_it_has(
+def test_a_classifier_without_a_model_has_a_reason(
     open_classifier: OpenClassifier,
 ) -> None:
     broken = FakeReleases(
@@ -356,14 +356,14 @@ def test_a_classifier_without_a_model_says_which_trouble_it_has(
     assert "/srv" not in error["message"]
 
 
-def test_a_classifier_that_loads_says_when_to_come_back(open_classifier: OpenClassifier) -> None:
+def test_a_classifier_that_is_loading_says_when_to_retry(open_classifier: OpenClassifier) -> None:
     unavailable(
         open_classifier(source=FakeReleases(None)).post("/predict", {"features": flow()}),
         "LAYER_WARMING_UP",
     )
 
 
-def test_a_service_without_the_classifier_says_so(open_door: OpenDoor) -> None:
+def test_a_service_without_the_classifier_has_no_models_loaded(open_door: OpenDoor) -> None:
     door = open_door()
     door.ingress._predictor._classify = None
 
@@ -371,10 +371,10 @@ def test_a_service_without_the_classifier_says_so(open_door: OpenDoor) -> None:
 
 
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
-def test_a_classifier_that_hangs_costs_the_deadline_and_not_more(
+def test_a_hanging_classifier_costs_the_deadline_at_most(
     open_classifier: OpenClassifier, path: str
 ) -> None:
-    """C-14: no header of the caller's moves the deadline."""
+    """C-14: no header of the caller changes the deadline."""
     door = open_classifier(call=hang, overrides=QUICK)
     body = {"features": flow()} if path == "/predict" else {"flows": [{"features": flow()}]}
 
@@ -384,12 +384,12 @@ def test_a_classifier_that_hangs_costs_the_deadline_and_not_more(
     assert answer.elapsed.total_seconds() < 5
 
 
-def test_a_classifier_that_fails_again_and_again_is_not_asked_any_more_and_comes_back(
+def test_a_classifier_that_keeps_failing_is_no_longer_called_until_it_recovers(
     open_classifier: OpenClassifier,
 ) -> None:
     """The breaker is the layer's own.
 
-    What predictions find out holds for verdicts too, and an operator closes it for both.
+    Failed predictions open it for verdicts too, and an operator closes it for both.
     """
     calls = 0
     is_sick = True
@@ -418,9 +418,7 @@ def test_a_classifier_that_fails_again_and_again_is_not_asked_any_more_and_comes
     assert predicted(door, flow())["prediction"] == "BENIGN"
 
 
-def test_a_classifier_that_is_switched_off_is_not_asked(
-    asked: Door, classifier: FakeClassifier
-) -> None:
+def test_a_disabled_classifier_is_not_called(asked: Door, classifier: FakeClassifier) -> None:
     assert asked.post("/v1/layers/classifier/disable", b"").status_code == 200
 
     unavailable(asked.post("/predict", {"features": flow()}), "LAYER_DISABLED")
@@ -461,7 +459,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_an_answer_to_another_question_is_no_answer(
+def test_a_response_to_another_request_is_an_error(
     open_classifier: OpenClassifier, wrong: Callable[..., Classification]
 ) -> None:
     async def call(batch: FlowBatch, release: str, name: str) -> Classification:
@@ -480,7 +478,7 @@ NONSENSE = [
 
 
 @pytest.mark.parametrize("instead", NONSENSE)
-def test_a_model_that_says_nonsense_has_failed(
+def test_a_model_with_invalid_probabilities_has_failed(
     open_classifier: OpenClassifier, classifier: FakeClassifier, instead: Callable[..., Any]
 ) -> None:
     classifier.instead = instead
@@ -488,8 +486,8 @@ def test_a_model_that_says_nonsense_has_failed(
     unavailable(open_classifier().post("/predict", {"features": flow()}), "LAYER_CRASHED")
 
 
-def test_a_caller_that_leaves_takes_its_call_along(open_classifier: OpenClassifier) -> None:
-    """I10: the place in the bulkhead is free again."""
+def test_the_call_of_a_caller_that_left_is_cancelled(open_classifier: OpenClassifier) -> None:
+    """I10: the bulkhead has room again."""
     was_cancelled, is_out = False, asyncio.Event()
 
     async def call(*_: object) -> Classification:
@@ -539,7 +537,7 @@ def test_predictions_are_counted_by_model(asked: Door, meter: RecordingMeter) ->
     ]
 
 
-def test_the_first_page_says_what_serves(asked: Door) -> None:
+def test_the_root_names_the_serving_release(asked: Door) -> None:
     """S2-01."""
     body = asked.get("/").json()
 

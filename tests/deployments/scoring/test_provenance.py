@@ -1,6 +1,6 @@
-"""What every answer says of how it was made.
+"""The provenance in every verdict: release, input and time.
 
-Release, input, time; computed, never repeated from what the caller wrote (N-09).
+It is computed, never copied from what the caller wrote (N-09).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def batch(door: Door, events: list[Event]) -> list[dict[str, Any]]:
 def test_the_release_is_the_one_that_the_pointer_names_by_its_digest(
     door: Door, flow_events: list[Event], shipped: Store
 ) -> None:
-    """The release holds the digests of all models: this one digest says what scored."""
+    """The release's file has the digests of all models, so this digest identifies them."""
     pointer = read_pointer(shipped, Tenant("default"))
 
     answer = door.post("/v1/score", flow_events[0]).json()
@@ -58,7 +58,7 @@ def test_the_release_is_the_one_that_the_pointer_names_by_its_digest(
     )
 
 
-def test_the_same_ensemble_in_one_process_says_the_same_of_itself(
+def test_the_same_ensemble_in_one_process_has_the_same_provenance(
     ensemble: LocalEnsemble, door: Door, flow_events: list[Event]
 ) -> None:
     answer = door.post("/v1/score", flow_events[0]).json()
@@ -69,7 +69,7 @@ def test_the_same_ensemble_in_one_process_says_the_same_of_itself(
     )
 
 
-def test_without_a_release_an_answer_names_none_and_is_still_one(
+def test_without_a_release_a_verdict_names_none(
     open_door: OpenDoor, flow_events: list[Event], tmp_path: Path
 ) -> None:
     door = open_door(
@@ -86,7 +86,7 @@ def test_without_a_release_an_answer_names_none_and_is_still_one(
 def test_a_batch_is_scored_at_one_time_which_is_now(
     door: Door, flow_events: list[Event], process_events: list[Event]
 ) -> None:
-    """One a kind: they leave as two calls."""
+    """One time for each kind: they leave in two calls."""
     before = datetime.now(UTC)
 
     answers = batch(door, [*flow_events[:5], *process_events])
@@ -120,12 +120,12 @@ def test_a_flow_has_one_digest_in_every_dialect_and_each_flow_its_own(
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
-def test_nothing_that_a_caller_wrote_stands_in_what_an_answer_says_of_itself(
+def test_no_text_of_the_caller_is_in_the_provenance(
     door: Door, flow_events: list[Event], process_events: list[Event], text: str
 ) -> None:
-    """They go into logs, shells and tickets.
+    """The provenance goes into logs, shells and tickets.
 
-    Whatever the caller writes, they are digests, a name of ours and a time.
+    Whatever the caller writes, it is digests, the name of a release and a time.
     """
     process = {
         **process_events[0],
@@ -146,7 +146,7 @@ def test_nothing_that_a_caller_wrote_stands_in_what_an_answer_says_of_itself(
             assert text not in answer[field]
 
 
-def test_the_contract_explains_each_of_them(door: Door) -> None:
+def test_the_document_describes_each_field(door: Door) -> None:
     schema = door.get("/openapi.json").json()["components"]["schemas"]["Verdict"]
 
     assert FORMS.keys() <= set(schema["required"])

@@ -1,7 +1,7 @@
 """The watcher of the pointer.
 
-A promotion is served without a restart, once the layers have it; what cannot be read changes
-nothing.
+A promotion is served without a restart, once the layers have loaded it; a pointer that cannot be
+read changes nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def fusions_of(name: str) -> ReleaseFusion:
 
 
 class Pointer:
-    """What can be read of the pointer now: releases, the wanted one first, or why not."""
+    """The releases that can be read now, the wanted one first, or the error."""
 
     def __init__(self, *found: str) -> None:
         self.serial, self.found, self.at_once = 1, found, False
@@ -93,12 +93,12 @@ class Layers:
 
 
 # as Serve passes it
-async def _unasked(_batch: EventBatch, _release: str, _explain: bool) -> LayerScores:  # noqa: FBT001
+async def _not_called(_batch: EventBatch, _release: str, _explain: bool) -> LayerScores:  # noqa: FBT001
     raise AssertionError
 
 
 class RollbackMarks:
-    """Switches that are kept in memory."""
+    """Switches that exist in memory alone."""
 
     def __init__(self) -> None:
         self.controls = Controls()
@@ -116,7 +116,7 @@ def world(
 ) -> tuple[TenantPipeline, Layers, ReleaseWatcher]:
     layers = Layers()
     states = {layer: layers.state_of(layer) for layer in LAYERS}
-    client = layer_client(dict.fromkeys(LAYERS, _unasked), states, deadline_s=20.0)
+    client = layer_client(dict.fromkeys(LAYERS, _not_called), states, deadline_s=20.0)
     settings = read_settings({"fusion": {"min_coverage": 0.5, "posture_bound": 0.5}})
     pipeline = tenant_pipeline(client, settings=settings)
     # all it uses of a resolver and of the switches
@@ -131,15 +131,15 @@ def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def until(is_so: Callable[[], bool]) -> None:
-    async def looking() -> None:
+    async def poll_until() -> None:
         while not is_so():  # noqa: ASYNC110  # what is waited for has no event of its own
             await asyncio.sleep(0.001)
 
-    await asyncio.wait_for(looking(), 20.0)
+    await asyncio.wait_for(poll_until(), 20.0)
 
 
 def is_coming(pipeline: TenantPipeline, name: str) -> bool:
-    """Whether the release serves, or takes its first steps."""
+    """Whether the release serves, or its rollout is in progress."""
     return name in {
         pipeline.release.name,
         pipeline.controller.view.release if pipeline.controller.view else "",
@@ -155,8 +155,8 @@ async def test_the_first_request_finds_the_release_of_the_pointer() -> None:
 
 
 @pytest.mark.parametrize("to", ["default/2", "default/7"], ids=["the next", "a later one"])
-async def test_a_promotion_is_fused_with_once_every_layer_has_it(to: str) -> None:
-    """P7; and no answer of the old models meets the new fusion."""
+async def test_a_promotion_serves_once_every_layer_has_loaded_it(to: str) -> None:
+    """P7; and no score of the old models is fused by the new fusion."""
     pointer = Pointer("default/1")
     pipeline, layers, watcher = world(pointer)
     await watcher.start()
@@ -169,8 +169,8 @@ async def test_a_promotion_is_fused_with_once_every_layer_has_it(to: str) -> Non
     await until(lambda: is_coming(pipeline, to))
 
 
-async def test_a_roll_back_takes_all_traffic_at_once() -> None:
-    """P8: what served before is known; it needs no steps."""
+async def test_a_rollback_gets_all_traffic_at_once() -> None:
+    """P8: what served before is known, and needs no canary."""
     pointer = Pointer("default/5")
     pipeline, layers, watcher = world(pointer)
     layers.load("default/4", "default/5")
@@ -184,7 +184,7 @@ async def test_a_roll_back_takes_all_traffic_at_once() -> None:
     await until(lambda: pipeline.release.name == "default/5")
 
 
-async def test_a_new_release_that_replaces_a_living_one_is_stepped_in() -> None:
+async def test_a_new_release_is_rolled_out_in_steps() -> None:
     """N-12."""
     pointer = Pointer("default/1")
     pipeline, layers, watcher = world(pointer)
@@ -197,10 +197,10 @@ async def test_a_new_release_that_replaces_a_living_one_is_stepped_in() -> None:
     assert pipeline.release.name == "default/1"
 
 
-async def test_a_release_that_a_layer_cannot_have_changes_nothing() -> None:
+async def test_a_release_that_a_layer_cannot_load_changes_nothing() -> None:
     """P5.
 
-    The whole ensemble stays with the release in use, rather than answer with half of each.
+    The whole ensemble stays with the active release; no verdict mixes two releases.
     """
     pointer = Pointer("default/1")
     pipeline, layers, watcher = world(pointer)
@@ -216,11 +216,11 @@ async def test_a_release_that_a_layer_cannot_have_changes_nothing() -> None:
     await until(lambda: is_coming(pipeline, "default/2"))
 
 
-async def test_a_start_with_a_torn_release_goes_back_to_the_last_good_one() -> None:
+async def test_a_start_with_a_broken_release_serves_the_last_good_one() -> None:
     """N-05.
 
-    A real older model before a dummy. Until the layers have it, what there is of the wanted one
-    serves.
+    An older model is better than a dummy. Until the layers have loaded it, what is loaded of the
+    wanted release serves.
     """
     pointer = Pointer("default/2", "default/1")
     pipeline, layers, watcher = world(pointer)
@@ -235,10 +235,8 @@ async def test_a_start_with_a_torn_release_goes_back_to_the_last_good_one() -> N
     await until(lambda: pipeline.release.name == "default/1")
 
 
-async def test_a_release_that_cannot_be_read_is_replaced_by_the_one_before_and_the_trouble_is_kept() -> (
-    None
-):
-    """The fusion can be missing too: last good."""
+async def test_a_release_that_cannot_be_read_is_replaced_and_its_problem_reported() -> None:
+    """The fusion of a release can be missing, too."""
     pointer = Pointer("default/1")
     pointer.wanted = "default/2"
     pipeline, _, watcher = world(pointer)
@@ -251,7 +249,7 @@ async def test_a_release_that_cannot_be_read_is_replaced_by_the_one_before_and_t
     assert watcher.state.problem.code == "ARTIFACT_CORRUPT"
 
 
-async def test_a_layer_that_never_answers_does_not_hold_a_promotion_up_for_ever() -> None:
+async def test_a_layer_that_never_responds_delays_a_promotion_for_a_limited_time() -> None:
     pointer = Pointer("default/1")
     pipeline, layers, watcher = world(pointer)
     await watcher.start()
@@ -263,8 +261,8 @@ async def test_a_layer_that_never_answers_does_not_hold_a_promotion_up_for_ever(
     await until(lambda: is_coming(pipeline, "default/2"))
 
 
-async def test_an_ingress_that_starts_after_a_retreat_serves_the_release_before() -> None:
-    """Autoscaled or restarted: it must not be blind until the next promotion."""
+async def test_an_ingress_that_starts_after_a_rollback_serves_the_release_before() -> None:
+    """A replica that is added or restarted must not wait for the next promotion."""
     retreats = RollbackMarks()
     await retreats.update(lambda controls: controls.with_rollback("default#1>2", "too many flips"))
     pipeline, layers, watcher = world(Pointer("default/2", "default/1"), retreats)
@@ -275,11 +273,11 @@ async def test_an_ingress_that_starts_after_a_retreat_serves_the_release_before(
     assert pipeline.release.name == "default/1"
 
 
-async def test_a_release_that_closes_a_gap_of_the_living_one_takes_all_at_once() -> None:
+async def test_a_release_that_closes_a_gap_gets_all_traffic_at_once() -> None:
     """DESIGN, N-12.
 
-    Only what replaces a living one is held back; holding back what was missing would be chosen
-    blindness.
+    A canary holds back only what replaces a complete release; otherwise coverage would stay low for
+    longer.
     """
     pointer = Pointer("default/1")
     pipeline, layers, watcher = world(pointer)
@@ -292,7 +290,7 @@ async def test_a_release_that_closes_a_gap_of_the_living_one_takes_all_at_once()
     await until(lambda: pipeline.release.name == "default/2")
 
 
-async def test_a_retreat_that_cannot_be_kept_holds_here_and_is_said_once(
+async def test_a_rollback_that_cannot_be_written_holds_here_and_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A full disk must not fill the log as well."""
@@ -313,11 +311,10 @@ async def test_a_retreat_that_cannot_be_kept_holds_here_and_is_said_once(
     assert sum(record.message == "retreat_not_kept" for record in caplog.records) == 1
 
 
-async def test_a_rollout_that_a_bad_look_interrupts_begins_again_and_is_no_retreat() -> None:
+async def test_a_rollout_interrupted_by_a_failed_poll_restarts() -> None:
     """P7.
 
-    A file that could not be read for one look must not leave the promoted release for ever, at
-    every ingress.
+    One failed read of a file must not roll back the promoted release on every ingress replica.
     """
     pointer = Pointer("default/1")
     retreats = RollbackMarks()
@@ -336,8 +333,8 @@ async def test_a_rollout_that_a_bad_look_interrupts_begins_again_and_is_no_retre
     assert retreats.controls.rolled_back == {}
 
 
-async def test_a_layer_that_an_operator_switched_off_has_no_vote_on_a_promotion() -> None:
-    """S1-06: it is switched off because it is broken, and the promotion is what mends it."""
+async def test_a_disabled_layer_does_not_hold_a_promotion_back() -> None:
+    """S1-06: it is disabled because it is broken, and the promotion repairs it."""
     pointer = Pointer("default/1")
     pipeline, layers, watcher = world(pointer)
     await watcher.start()
@@ -350,10 +347,10 @@ async def test_a_layer_that_an_operator_switched_off_has_no_vote_on_a_promotion(
     await until(lambda: is_coming(pipeline, "default/2"))
 
 
-async def test_lower_rungs_are_asked_for_one_after_another_and_only_until_one_is_whole() -> None:
-    """A rung that is asked for is loaded.
+async def test_fallbacks_are_requested_one_by_one_until_one_is_complete() -> None:
+    """A release that is requested is loaded.
 
-    Five of them at every look would be a load without end.
+    Requesting all fallbacks at every poll would load them again and again.
     """
     pointer = Pointer("default/1")
     _, layers, watcher = world(pointer)
@@ -368,8 +365,8 @@ async def test_lower_rungs_are_asked_for_one_after_another_and_only_until_one_is
     assert layers.told == {"default/5", "default/4"}
 
 
-async def test_a_release_that_retreated_is_not_offered_again_until_the_pointer_moves() -> None:
-    """N-12: another ingress replica may have found out; all of them believe it."""
+async def test_a_rolled_back_release_is_not_tried_again_until_the_pointer_moves() -> None:
+    """N-12: one ingress replica decides for all of them."""
     pointer = Pointer("default/1")
     retreats = RollbackMarks()
     pipeline, layers, watcher = world(pointer, retreats)
@@ -386,10 +383,8 @@ async def test_a_release_that_retreated_is_not_offered_again_until_the_pointer_m
     await until(lambda: is_coming(pipeline, "default/2"))
 
 
-async def test_a_pointer_that_cannot_be_read_leaves_the_release_in_use_and_is_looked_at_again() -> (
-    None
-):
-    """P5: a failed reload changes nothing. P7: it mends itself."""
+async def test_a_pointer_that_cannot_be_read_changes_nothing_and_is_polled_again() -> None:
+    """P5: a failed reload changes nothing. P7: the next poll repairs it."""
     pointer = Pointer("default/1")
     pipeline, layers, watcher = world(pointer)
     await watcher.start()
@@ -408,7 +403,7 @@ async def _raises(watcher: ReleaseWatcher) -> None:
         await watcher.poll()
 
 
-async def test_a_start_without_any_release_is_a_start() -> None:
+async def test_a_start_without_any_release_succeeds() -> None:
     """DESIGN decision 1."""
     pointer = Pointer()
     pipeline, layers, watcher = world(pointer)

@@ -81,13 +81,13 @@ def verdict(
 
 
 class LocalEnsemble:
-    """Pipelines with a set coverage, a clock that moves on sleep, and callers or none."""
+    """Pipelines with a set coverage, a clock that moves on sleep, and callers that wait or not."""
 
     def __init__(self) -> None:
         self.now = T0
         self.coverage: dict[Kind, float] = dict.fromkeys(Kind, 0.4)
         self.seen: list[list[str]] = []
-        self.asked_for: list[str] = []
+        self.tenants: list[str] = []
         self.answer: Callable[[wire.EventRequest], Any] = lambda event: verdict(
             event, "malicious", self.coverage[wire.kind_of(event)]
         )
@@ -100,7 +100,7 @@ class LocalEnsemble:
         return self
 
     async def for_tenant(self, tenant: str) -> LocalEnsemble:
-        self.asked_for.append(tenant)
+        self.tenants.append(tenant)
         return self
 
     async def rescore(self, _kind: Kind, events: Sequence[wire.EventRequest]) -> list[Any]:
@@ -121,7 +121,7 @@ class LocalEnsemble:
 
 
 class World:
-    """A second look at an ensemble, on real files."""
+    """A spool on real files and its rescorer."""
 
     def __init__(self, root: Path, settings: RetroSettings = LIMITS) -> None:
         self.root, self.ensemble = root, LocalEnsemble()
@@ -137,14 +137,14 @@ class World:
     async def degraded(
         self, *events: wire.EventRequest, word: str = "benign", coverage: float = 0.4
     ) -> None:
-        """Events that were scored by a part of the ensemble, on the disk."""
+        """Spool events that only a part of the ensemble scored."""
         self.spool.offer(
             ["default"] * len(events), events, [verdict(event, word, coverage) for event in events]
         )
         await self.spool.flush()
 
-    async def looks(self) -> None:
-        """Look until there is nothing more to see."""
+    async def rescore_all(self) -> None:
+        """Rescore until nothing improves."""
         while await self.rescorer.rescore():
             pass
 
@@ -174,10 +174,10 @@ def world(tmp_path: Path) -> World:
 # -- what is kept
 
 
-async def test_only_what_a_part_of_the_ensemble_saw_is_kept(world: World) -> None:
-    """A silent posture leaves the coverage whole.
+async def test_only_events_with_less_than_full_coverage_are_spooled(world: World) -> None:
+    """A silent posture does not lower the coverage.
 
-    It is no evidence about the event, so nothing was missed for want of it.
+    It is no evidence about the event, so a rescore would add nothing.
     """
     async with asyncio.timeout(LIMIT_S):
         events = [flow(number) for number in range(5)]
@@ -194,11 +194,11 @@ async def test_only_what_a_part_of_the_ensemble_saw_is_kept(world: World) -> Non
 
         assert world.spool.counts().spooled == 2
         world.ensemble.recover()
-        await world.looks()
+        await world.rescore_all()
         assert sorted(event for batch in world.ensemble.seen for event in batch) == ["f1", "f3"]
 
 
-async def test_what_is_kept_is_the_event_as_it_came_when_it_came_and_what_was_said_of_it(
+async def test_the_spool_has_the_event_its_arrival_and_its_verdict(
     world: World,
 ) -> None:
     async with asyncio.timeout(LIMIT_S):
@@ -226,7 +226,9 @@ async def test_what_is_kept_is_the_event_as_it_came_when_it_came_and_what_was_sa
         assert lines[0]["was"] == {"score": 0.5, "verdict": "suspicious", "coverage": 0.25}
 
 
-async def test_an_event_has_one_digest_however_its_sender_ordered_it(world: World) -> None:
+async def test_the_digest_of_an_event_does_not_depend_on_the_order_of_its_fields(
+    world: World,
+) -> None:
     async with asyncio.timeout(LIMIT_S):
         one = wire.parse_event(
             b'{"kind":"flow","features":{"Flow Duration":3,"Destination Port":80},"id":"a"}'
@@ -237,13 +239,13 @@ async def test_an_event_has_one_digest_however_its_sender_ordered_it(world: Worl
         await world.degraded(one, other, flow(3))
 
         world.ensemble.recover()
-        await world.looks()
+        await world.rescore_all()
 
         assert len({finding.digest for finding in world.findings}) == 2
 
 
-async def test_an_offer_touches_no_disk(world: World) -> None:
-    """The hot path: what is written is written by another thread, later."""
+async def test_an_offer_does_not_write_to_the_disk(world: World) -> None:
+    """The hot path only appends to a buffer; another thread writes it later."""
     async with asyncio.timeout(LIMIT_S):
         world.spool.offer(["default"], [flow(1)], [verdict(flow(1))])
         assert not world.root.exists()
@@ -262,7 +264,7 @@ async def test_an_offer_touches_no_disk(world: World) -> None:
         assert len(world.files()) == 1
 
 
-async def test_the_buffer_is_bounded_and_what_it_cannot_take_is_counted(
+async def test_the_buffer_is_limited_and_counts_what_it_drops(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with asyncio.timeout(LIMIT_S):
@@ -281,7 +283,7 @@ async def test_the_buffer_is_bounded_and_what_it_cannot_take_is_counted(
         )
 
 
-def test_a_long_command_line_weighs_what_it_weighs(
+def test_a_long_command_line_counts_by_its_length(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retro_spool, "BUFFER_BYTES", 1 << 20)
@@ -295,7 +297,7 @@ def test_a_long_command_line_weighs_what_it_weighs(
     assert world.spool.counts().dropped["buffer_full"] == 1
 
 
-async def test_switched_off_nothing_is_written_and_nothing_runs(tmp_path: Path) -> None:
+async def test_a_disabled_spool_writes_and_runs_nothing(tmp_path: Path) -> None:
     async with asyncio.timeout(LIMIT_S):
         world = World(tmp_path / "retro", LIMITS.model_copy(update={"enabled": False}))
         before = asyncio.all_tasks()
@@ -330,7 +332,9 @@ async def test_the_limits_of_the_settings_hold(world: World) -> None:
 # -- the second look
 
 
-async def test_what_turns_hostile_is_a_finding_with_its_original_time(world: World) -> None:
+async def test_an_event_that_turns_hostile_is_a_finding_with_its_original_time(
+    world: World,
+) -> None:
     async with asyncio.timeout(LIMIT_S):
         await world.degraded(flow(1), flow(2))
         world.ensemble.now += 90 * 60.0
@@ -339,7 +343,7 @@ async def test_what_turns_hostile_is_a_finding_with_its_original_time(world: Wor
             event, "malicious" if event.id == "f2" else "benign", 1.0
         )
 
-        await world.looks()
+        await world.rescore_all()
 
         (found,) = world.findings
         assert (found.retro, found.id, found.kind, found.host) == (True, "f2", "flow", "web-1")
@@ -373,7 +377,7 @@ NO_NEWS = [
 
 
 @pytest.mark.parametrize(("was", "now", "is_news"), [*NEWS, *NO_NEWS])
-async def test_a_finding_is_what_alarms_more_than_it_did(
+async def test_an_event_is_a_finding_if_its_verdict_is_worse_than_before(
     world: World,
     was: str,
     now: str,
@@ -384,38 +388,38 @@ async def test_a_finding_is_what_alarms_more_than_it_did(
         world.ensemble.recover()
         world.ensemble.answer = lambda event: verdict(event, now, 1.0)
 
-        await world.looks()
+        await world.rescore_all()
 
         assert bool(world.findings) is is_news
 
 
-async def test_nothing_is_scored_again_while_no_more_of_the_ensemble_speaks(world: World) -> None:
+async def test_nothing_is_rescored_until_coverage_rises(world: World) -> None:
     async with asyncio.timeout(LIMIT_S):
         await world.degraded(flow(1), process(1))
 
-        await world.looks()
+        await world.rescore_all()
         assert world.ensemble.seen == []
         world.ensemble.coverage[Kind.PROCESS] = 1.0
-        await world.looks()
+        await world.rescore_all()
 
         assert world.ensemble.seen == [["p1"]]
 
 
-async def test_a_batch_of_the_second_look_is_small(world: World) -> None:
+async def test_a_rescored_batch_is_small(world: World) -> None:
     async with asyncio.timeout(LIMIT_S):
         await world.degraded(*(flow(number) for number in range(200)))
         world.ensemble.recover()
 
-        await world.looks()
+        await world.rescore_all()
 
         assert [len(batch) for batch in world.ensemble.seen] == [64, 64, 64, 8]
         assert len(world.found) == 200
 
 
-async def test_a_second_look_that_sees_no_more_stops_and_keeps_everything(world: World) -> None:
-    """The state said it was over and it was not.
+async def test_a_rescore_without_a_higher_coverage_pauses_and_drops_nothing(world: World) -> None:
+    """The status reported recovery too early.
 
-    Each try comes later than the last, until the ensemble sees again.
+    Each try comes later than the last, until coverage rises.
     """
     async with asyncio.timeout(LIMIT_S):
         await world.degraded(*(flow(number) for number in range(100)))
@@ -439,27 +443,27 @@ async def test_a_second_look_that_sees_no_more_stops_and_keeps_everything(world:
         assert (world.spool.counts().waiting_events, world.found) == (100, [])
         world.ensemble.now += 60.0
         world.ensemble.answer = lambda event: verdict(event, "malicious", 1.0)
-        await world.looks()
+        await world.rescore_all()
 
         assert sorted(world.found) == sorted(f"f{number}" for number in range(100))
         assert world.spool.counts().waiting_events == 0
 
 
-async def test_after_a_relapse_the_next_recovery_is_not_waited_out(world: World) -> None:
+async def test_a_changed_coverage_ends_the_pause(world: World) -> None:
     async with asyncio.timeout(LIMIT_S):
         await world.degraded(flow(1))
         world.ensemble.recover()
         world.ensemble.answer = lambda event: verdict(event, "malicious", 0.4)
-        await world.looks()
+        await world.rescore_all()
         world.ensemble.coverage[Kind.FLOW] = 0.9
         world.ensemble.answer = lambda event: verdict(event, "malicious", 1.0)
 
-        await world.looks()
+        await world.rescore_all()
 
         assert world.found == ["f1"]
 
 
-async def test_one_event_that_no_layer_can_score_holds_up_no_other_and_goes_round_in_no_loop(
+async def test_an_event_that_cannot_be_scored_delays_no_other_event(
     world: World,
 ) -> None:
     async with asyncio.timeout(LIMIT_S):
@@ -469,19 +473,19 @@ async def test_one_event_that_no_layer_can_score_holds_up_no_other_and_goes_roun
             event, "malicious", 0.4 if event.id == "f0" else 1.0
         )
 
-        await world.looks()
+        await world.rescore_all()
 
         assert len(world.found) == 129
         assert world.spool.counts().waiting_events == 1
         tries = len(world.ensemble.seen)
-        await world.looks()
+        await world.rescore_all()
         assert len(world.ensemble.seen) == tries
 
 
-async def test_what_more_but_not_all_of_the_ensemble_saw_is_told_and_looked_at_once_more(
+async def test_an_event_with_a_higher_but_not_full_coverage_is_rescored_again(
     world: World,
 ) -> None:
-    """Each look sees more than the last, so there is an end to them; nothing is told twice."""
+    """Each rescore needs a higher coverage than the last, so they end; no finding is repeated."""
     async with asyncio.timeout(LIMIT_S):
         await world.degraded(flow(1), flow(2), word="indeterminate", coverage=0.0)
         world.ensemble.coverage[Kind.FLOW] = 0.4
@@ -489,20 +493,20 @@ async def test_what_more_but_not_all_of_the_ensemble_saw_is_told_and_looked_at_o
         world.ensemble.answer = lambda event: verdict(
             event, words[event.id], world.ensemble.coverage[Kind.FLOW]
         )
-        await world.looks()
+        await world.rescore_all()
         assert world.found == ["f1"]
         assert world.spool.counts().waiting_events == 2
 
         world.ensemble.recover()
         words["f2"] = "malicious"
-        await world.looks()
+        await world.rescore_all()
 
         assert world.found == ["f1", "f2"]
         assert [finding.was.coverage for finding in world.findings] == [0.0, 0.4]
         assert world.spool.counts().waiting_events == 0
 
 
-async def test_an_event_that_the_door_of_today_refuses_is_counted_and_passed_over(
+async def test_an_event_that_is_no_longer_admitted_is_counted_and_dropped(
     world: World,
 ) -> None:
     async with asyncio.timeout(LIMIT_S):
@@ -517,7 +521,7 @@ async def test_an_event_that_the_door_of_today_refuses_is_counted_and_passed_ove
             refused if event.id == "f0" else verdict(event, "malicious", 1.0)
         )
 
-        await world.looks()
+        await world.rescore_all()
 
         assert world.found == ["f2"]
         assert (
@@ -529,7 +533,7 @@ async def test_an_event_that_the_door_of_today_refuses_is_counted_and_passed_ove
 # -- order, crashes and disks
 
 
-async def test_an_event_is_forgotten_only_after_its_finding_is_on_the_disk(
+async def test_an_event_is_removed_only_after_its_finding_is_written(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with asyncio.timeout(LIMIT_S):
@@ -541,19 +545,19 @@ async def test_an_event_is_forgotten_only_after_its_finding_is_on_the_disk(
 
         with monkeypatch.context() as failing:
             failing.setattr(os, "fsync", full)
-            await world.looks()
+            await world.rescore_all()
         assert (world.spool.counts().findings, world.spool.counts().waiting_events) == (0, 2)
         assert world.found == []
         world.ensemble.now += 60.0
-        await world.looks()
+        await world.rescore_all()
 
         assert sorted(world.found) == ["f1", "f2"]
 
 
-async def test_a_crash_between_finding_and_forgetting_repeats_the_finding_under_the_same_name(
+async def test_a_crash_before_the_removal_repeats_the_finding_with_the_same_id(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At least once: the same digest and time are the same event."""
+    """At least once: the same digest and time mean the same event."""
 
     class Crash(BaseException):
         pass
@@ -572,14 +576,14 @@ async def test_a_crash_between_finding_and_forgetting_repeats_the_finding_under_
         world.spool._spool.close()  # as the system does for the dead
         world.retro = world.another()
         await world.spool.upkeep()
-        await world.looks()
+        await world.rescore_all()
 
         first, second = world.findings
         assert (first.digest, first.at) == (second.digest, second.at)
         assert world.spool.counts().adopted == 1
 
 
-async def test_a_failing_disk_costs_the_spool_and_is_said_once_on_change(
+async def test_a_failing_disk_loses_the_events_and_is_logged_on_change(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "ray.serve")
@@ -601,7 +605,7 @@ async def test_a_failing_disk_costs_the_spool_and_is_said_once_on_change(
         assert world.spool.counts().spooled == 1
 
 
-async def test_what_is_in_the_buffer_at_the_end_is_for_the_next_one(world: World) -> None:
+async def test_the_buffer_is_written_at_the_stop(world: World) -> None:
     async with asyncio.timeout(LIMIT_S):
         await world.spool.start()
         world.spool.offer(["default"], [flow(1)], [verdict(flow(1))])
@@ -616,7 +620,7 @@ async def test_what_is_in_the_buffer_at_the_end_is_for_the_next_one(world: World
 # -- traffic first
 
 
-async def test_the_second_look_waits_while_callers_wait(world: World) -> None:
+async def test_a_rescore_waits_while_callers_wait(world: World) -> None:
     async with asyncio.timeout(LIMIT_S):
         await world.degraded(*(flow(number) for number in range(100)))
         world.ensemble.recover()
@@ -640,10 +644,10 @@ async def test_the_second_look_waits_while_callers_wait(world: World) -> None:
         assert len(world.found) == 100
 
 
-async def test_a_door_that_is_never_idle_lets_one_small_batch_through_a_second(
+async def test_a_service_that_is_never_idle_rescores_one_small_batch_a_second(
     world: World,
 ) -> None:
-    """Or the spool of a busy service would starve until its age limit drops it."""
+    """Otherwise the events of a busy service would wait until their age limit drops them."""
     async with asyncio.timeout(LIMIT_S):
         await world.degraded(*(flow(number) for number in range(64 * 10)))
         world.ensemble.recover()
@@ -658,7 +662,7 @@ async def test_a_door_that_is_never_idle_lets_one_small_batch_through_a_second(
         assert 10.0 <= world.ensemble.now - began <= 12.0
 
 
-async def test_a_second_look_that_fails_is_said_and_tried_again(
+async def test_a_failed_rescore_is_logged_and_tried_again(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with asyncio.timeout(LIMIT_S):
@@ -688,7 +692,7 @@ async def test_a_second_look_that_fails_is_said_and_tried_again(
 
 
 class SwitchedHandle:
-    """A layer that loses and finds its models."""
+    """A layer whose models can be removed and restored."""
 
     def __init__(self, layer: str, whole: LayerSlot) -> None:
         self.slot = broken_slot(layer)
@@ -716,7 +720,7 @@ def until(is_so: Callable[[], bool], meanwhile: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/score", "/v1/score/batch"])
-def test_a_hostile_flow_that_came_while_the_layers_were_down_is_found_when_they_are_back(
+def test_a_hostile_flow_of_an_outage_is_found_after_recovery(
     open_door: OpenDoor,
     slots: Mapping[str, LayerSlot],
     flow_events: list[Event],
@@ -725,10 +729,9 @@ def test_a_hostile_flow_that_came_while_the_layers_were_down_is_found_when_they_
     meter: RecordingMeter,
     path: str,
 ) -> None:
-    """N-02 through the door.
+    """N-02 over HTTP.
 
-    Fail-open becomes fail-late. And the second look itself is neither spooled nor counted as an
-    event.
+    Fail-open becomes fail-late. The rescore itself is neither spooled nor counted as an event.
     """
     monkeypatch.setattr(retro_spool, "FLUSH_EVERY_S", 0.01)
     monkeypatch.setattr(retro_rescorer, "RESCORE_EVERY_S", 0.01)
@@ -769,7 +772,7 @@ def test_a_hostile_flow_that_came_while_the_layers_were_down_is_found_when_they_
     assert meter.total("axon_events_scored_total") == len(flow_events) + len(hostile)
 
 
-def test_what_is_scored_again_in_vain_is_not_spooled_a_second_time(
+def test_a_rescored_event_is_not_spooled_twice(
     open_door: OpenDoor,
     slots: Mapping[str, LayerSlot],
     flow_events: list[Event],
@@ -800,7 +803,7 @@ def test_a_silent_posture_alone_spools_nothing(
     assert [path for path in own_state.rglob("*") if path.is_file()] == []
 
 
-def test_a_door_with_the_second_look_switched_off_writes_nothing(
+def test_an_application_with_rescoring_disabled_writes_nothing(
     open_door: OpenDoor, flow_events: list[Event], own_state: Path
 ) -> None:
     door = open_door(down=set(LAYERS), overrides={**PATIENT, "retro": {"enabled": False}})
@@ -811,7 +814,7 @@ def test_a_door_with_the_second_look_switched_off_writes_nothing(
     assert not (own_state / "retro").exists()
 
 
-def test_a_door_that_closes_leaves_its_degraded_events_to_the_next(
+def test_the_next_process_adopts_the_events_of_a_stopped_application(
     open_door: OpenDoor, flow_events: list[Event], own_state: Path
 ) -> None:
     door = open_door(down={"behavior"})

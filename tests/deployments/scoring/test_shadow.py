@@ -1,6 +1,6 @@
 """Champion and challenger on real models.
 
-Set by an alias, loaded beside, measured on live events, promoted by one call.
+The challenger is set by an alias, loaded, measured on live events, and promoted by one call.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ DEFAULT = Tenant("default")
 
 @pytest.fixture
 def jumpy(world: ModelsOnDisk, signer: Signer) -> ReleaseRef:
-    """A release of the same models whose thresholds call nearly everything malicious.
+    """A release of the same models whose thresholds rate nearly everything malicious.
 
-    Nothing points to it.
+    No pointer names it.
     """
     del world  # asked for by its effect
     store = own_store()
@@ -64,7 +64,7 @@ def challenger_of(door: Door) -> dict[str, object] | None:
 
 
 def score_all(door: Door, events: list[Event]) -> list[str]:
-    """Their verdicts; and whatever is scored in shadow beside them is done."""
+    """The verdicts of `events`, after their shadow evaluation has ended."""
     words = [door.post("/v1/score", event).json()["verdict"] for event in events]
     pipeline = door.ingress._pipelines.default
 
@@ -76,10 +76,10 @@ def score_all(door: Door, events: list[Event]) -> list[str]:
     return words
 
 
-def test_a_challenger_is_measured_on_live_events_and_changes_no_answer(
+def test_a_challenger_is_measured_on_live_events_and_changes_no_verdict(
     world: ModelsOnDisk, jumpy: ReleaseRef, signer: Signer, flow_events: list[Event]
 ) -> None:
-    """Section 7: its agreement and its verdict flips, per pair of words."""
+    """Section 7: its agreement, and its verdict flips by pair of labels."""
     door = world.start()
     before = score_all(door, flow_events)
     assert challenger_of(door) is None
@@ -117,7 +117,7 @@ def test_promotion_of_the_challenger_is_one_call(
     assert read_challenger(store, DEFAULT) is None
 
 
-def test_a_challenger_that_is_cleared_is_tried_no_longer(
+def test_a_cleared_challenger_scores_no_longer(
     world: ModelsOnDisk, jumpy: ReleaseRef, signer: Signer
 ) -> None:
     door = world.start()
@@ -132,10 +132,10 @@ def test_a_challenger_that_is_cleared_is_tried_no_longer(
     assert challenger_of(door) is None
 
 
-def test_a_challenger_never_answers_even_where_the_champion_cannot_be_had(
+def test_a_challenger_never_serves_even_without_a_champion(
     world: ModelsOnDisk, jumpy: ReleaseRef, signer: Signer, flow_events: list[Event]
 ) -> None:
-    """It is no rung of the ladder: what is tried has not earned it."""
+    """A challenger is no fallback."""
     set_challenger(own_store(), DEFAULT, jumpy, 0, signer=signer)
     for torn in world.files("behavior-flow/*/model.safetensors"):
         torn.chmod(0o644)

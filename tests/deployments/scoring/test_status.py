@@ -1,4 +1,4 @@
-"""One view of the ensemble: as a request would find it, not as a slot believes."""
+"""The status of the ensemble, as a request would find it."""
 
 from __future__ import annotations
 
@@ -54,16 +54,16 @@ def slots(**states: KindState) -> Mapping[str, tuple[SlotState, str]]:
     }
 
 
-def test_everything_down_is_a_word_and_not_a_failure() -> None:
-    """P38: FALLBACK_MODE, and the view is made all the same."""
+def test_with_every_layer_down_the_status_is_fallback_mode() -> None:
+    """P38: FALLBACK_MODE, and the status can still be built."""
     view = build_status(list(LAYERS), slots(**dict.fromkeys(LAYERS, DOWN)), FUSIONS)
 
     assert (view.status, view.coverage) == (SystemStatus.FALLBACK_MODE, 0.0)
     assert to_builtins(view.health())["status"] == "degraded"
 
 
-def test_a_release_that_does_without_a_layer_is_whole() -> None:
-    """It was published so: nothing is lost, and nobody is to look for what was never there."""
+def test_a_release_published_without_a_layer_is_complete() -> None:
+    """It was published without the layer, so nothing is missing."""
     absent = KindState(
         LayerStatus.NOT_APPLICABLE, reason="the release was published without this layer"
     )
@@ -78,7 +78,7 @@ def test_a_release_that_does_without_a_layer_is_whole() -> None:
 
 @pytest.mark.parametrize("state", [BreakerState.OPEN, BreakerState.HALF_OPEN])
 def test_a_layer_behind_an_open_breaker_is_not_live(state: BreakerState) -> None:
-    """Its slot is well, and nobody asks it: what a request finds is what counts."""
+    """Its slot reports live, but a request would not reach it."""
     view = build_status(
         list(LAYERS),
         slots(),
@@ -99,7 +99,7 @@ def test_a_layer_behind_an_open_breaker_is_not_live(state: BreakerState) -> None
     assert detail["resilience"]["breaker"] == {"state": "closed", "since": ""}
 
 
-def test_a_layer_that_is_switched_off_is_disabled_whatever_its_slot_says() -> None:
+def test_a_disabled_layer_is_disabled_whatever_its_slot_reports() -> None:
     view = build_status(list(LAYERS), slots(anomaly=DOWN), FUSIONS, disabled={"anomaly", "nobody"})
 
     assert view.layers["anomaly"][Kind.PROCESS].status is LayerStatus.DISABLED
@@ -116,8 +116,8 @@ def test_a_layer_without_a_share_does_not_count_for_the_status_word() -> None:
     assert to_builtins(view.health())["status"] == "degraded"
 
 
-def test_the_trouble_of_a_layer_is_told_without_its_own_sentence() -> None:
-    """C-03: that may hold a path; it is in the log."""
+def test_the_problem_of_a_layer_is_shown_without_the_text_of_its_error() -> None:
+    """C-03: the error's text may contain a path; it is in the log."""
     view = build_status(list(LAYERS), slots(behavior=DOWN), FUSIONS, now=lambda: NOW)
 
     detail = to_builtins(view.detail())
@@ -133,8 +133,8 @@ def test_the_trouble_of_a_layer_is_told_without_its_own_sentence() -> None:
     assert "/srv" not in str(detail)
 
 
-def test_a_trouble_is_told_although_a_model_serves() -> None:
-    """An older proven model speaks, and the new one could not be had: both are news."""
+def test_a_problem_is_shown_although_a_model_serves() -> None:
+    """An older model serves because the new one could not be loaded."""
     kept = KindState(LayerStatus.LAST_GOOD, "1", "ARTIFACT_CORRUPT", NOW, FAILURE)
 
     view = build_status(list(LAYERS), slots(behavior=kept), FUSIONS)
@@ -148,14 +148,14 @@ def test_a_trouble_is_told_although_a_model_serves() -> None:
     )
 
 
-def test_how_a_release_is_brought_in_is_shown() -> None:
+def test_the_rollout_is_shown() -> None:
     """S1-08, N-12."""
     view = build_status(list(LAYERS), slots(), FUSIONS, rollout=CanaryRollout("default/2", 0.1))
 
     assert to_builtins(view.detail())["rollout"] == {"release": "default/2", "share": 0.1}
 
 
-def test_a_layer_that_says_nothing_has_no_models_that_anybody_knows_of() -> None:
+def test_a_layer_that_does_not_respond_has_no_known_models() -> None:
     said = {layer: state for layer, state in slots().items() if layer != "behavior"}
 
     view = build_status(list(LAYERS), said, FUSIONS)
@@ -170,15 +170,15 @@ def test_a_layer_that_says_nothing_has_no_models_that_anybody_knows_of() -> None
     )
 
 
-def test_a_time_is_in_utc_and_no_time_is_nothing() -> None:
+def test_a_time_is_in_utc_and_an_unknown_time_is_empty() -> None:
     assert iso(0.0) == ""
     assert iso(1_795_214_400.0) == "2026-11-20T22:40:00Z"
 
 
 @pytest.mark.parametrize("name", [name for name in errors.__all__ if name != "EnsembleError"])
-def test_every_code_has_a_meaning_in_a_sentence(name: str) -> None:
+def test_every_code_has_a_meaning(name: str) -> None:
     assert describe_code(getattr(errors, name).code)
 
 
-def test_a_code_of_somebody_else_means_nothing_to_us() -> None:
+def test_a_foreign_code_has_no_meaning() -> None:
     assert describe_code("E_WHATEVER") == ""

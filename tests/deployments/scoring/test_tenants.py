@@ -1,6 +1,6 @@
-"""Many tenants, one service.
+"""Many tenants in one service.
 
-Each is answered by its own models or by those it lives on, and no one's problem is another's.
+Each is served by its own models or by its parents', and the problem of one does not affect another.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def world(
     signer: Signer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[ModelsOnDisk]:
-    """The shipped models; the key of the tests may publish beside them."""
+    """The shipped models; the key of the tests may publish too."""
     trust = yaml.safe_load(own_trust.read_text())
     trust["keys"] = {signer.key_id: base64.b64encode(signer.public).decode()}
     own_trust.write_text(yaml.safe_dump(trust))
@@ -60,9 +60,9 @@ def world(
 
 @pytest.fixture
 def own_models(world: ModelsOnDisk, signer: Signer) -> Publish:
-    """`own_models("acme")`.
+    """`own_models("acme")` publishes a first release of acme and returns its name.
 
-    The generic anomaly model as a version of acme's own, in a first release of acme's; its name.
+    It has the generic anomaly model as a version of acme's own.
     """
     del world  # asked for by its effect
 
@@ -95,12 +95,12 @@ def own_models(world: ModelsOnDisk, signer: Signer) -> Publish:
 
 
 def started(world: ModelsOnDisk, **overrides: Any) -> Door:
-    """Whoever asks needs a key."""
+    """An application that requires keys."""
     return world.start({"ingress": {"deadline_ms": 30_000}, **overrides})
 
 
 def ask(door: Door, tenant: str, event: Event) -> dict[str, Any]:
-    """What a key of `tenant`, made for this one question, is answered."""
+    """The response to a request with a new key of `tenant`."""
     _, token = create_key(
         read_settings().keys, Tenant(tenant), [Scope.SCORE], "", None, NOW.timestamp()
     )
@@ -112,7 +112,7 @@ def ask(door: Door, tenant: str, event: Event) -> dict[str, Any]:
     return answer.json()  # type: ignore[no-any-return]
 
 
-def judged(answer: dict[str, Any]) -> str:
+def verdict_of(answer: dict[str, Any]) -> str:
     return re.sub(r'"(elapsed_ms|scored_at|version|status)": [^,}]*', "", json.dumps(answer))
 
 
@@ -121,7 +121,7 @@ def versions(answer: dict[str, Any]) -> dict[str, str]:
 
 
 def settle(world: ModelsOnDisk, door: Door, *tenants: str) -> None:
-    """Until every tenant's pointer was followed, and every layer has looked."""
+    """Wait until every tenant's pointer was followed, and every layer was polled."""
     for _ in range(4):
         for tenant in tenants:
             pipeline = door._loop.run(door.ingress._pipelines.for_tenant(tenant))
@@ -133,22 +133,24 @@ def release_serving(door: Door, tenant: str) -> str:
     return door._loop.run(door.ingress._pipelines.for_tenant(tenant)).release.name
 
 
-def test_a_tenant_without_models_lives_on_the_generic_ones_and_shares_their_view(
+def test_a_tenant_without_models_shares_the_generic_pipeline(
     world: ModelsOnDisk, flow_events: list[Event]
 ) -> None:
     door = started(world)
 
-    assert judged(ask(door, "acme", flow_events[0])) == judged(ask(door, "default", flow_events[0]))
+    assert verdict_of(ask(door, "acme", flow_events[0])) == verdict_of(
+        ask(door, "default", flow_events[0])
+    )
     assert (
         door._loop.run(door.ingress._pipelines.for_tenant("acme"))
         is door.ingress._pipelines.default
     )
 
 
-def test_a_tenants_first_release_is_built_on_its_parents_and_answers_that_tenant_alone(
+def test_a_tenants_first_release_inherits_models_and_serves_that_tenant_alone(
     world: ModelsOnDisk, own_models: Publish, flow_events: list[Event]
 ) -> None:
-    """The rest of the ensemble is lent: acme's release is whole from its first model on."""
+    """The other models are inherited, so acme's release is complete from its first model on."""
     door = started(world)
     before = ask(door, "default", flow_events[0])
 
@@ -158,12 +160,12 @@ def test_a_tenants_first_release_is_built_on_its_parents_and_answers_that_tenant
 
     assert release_serving(door, "acme") == name
     assert release_serving(door, "default") == release_serving(door, "globex") != name
-    assert judged(generic) == judged(before)
+    assert verdict_of(generic) == verdict_of(before)
     assert own["coverage"] == 1.0
     assert {layer["status"] for layer in own["layers"]} == {"live"}
 
 
-def test_until_its_models_are_loaded_a_tenant_is_answered_by_its_parents_and_told_so(
+def test_until_its_models_are_loaded_a_tenant_is_served_by_its_parents(
     world: ModelsOnDisk, own_models: Publish, flow_events: list[Event]
 ) -> None:
     own_models("acme")
@@ -177,7 +179,7 @@ def test_until_its_models_are_loaded_a_tenant_is_answered_by_its_parents_and_tol
     assert {layer["status"] for layer in ask(door, "acme", flow_events[0])["layers"]} == {"live"}
 
 
-def test_a_tenant_lives_on_its_groups_models(
+def test_a_tenant_is_served_by_its_groups_models(
     world: ModelsOnDisk, own_models: Publish, flow_events: list[Event], tmp_path: Path
 ) -> None:
     (tmp_path / "tenants.yaml").write_text("tenants:\n  acme: {group: retail}\n")
@@ -209,10 +211,10 @@ def test_a_model_that_several_tenants_use_is_in_memory_once(
 
 
 @pytest.mark.parametrize("file", ["CURRENT", "releases", "bundles"])
-def test_a_tenant_whose_release_is_broken_goes_on_with_its_parents_and_no_one_else_notices(
+def test_a_broken_release_of_a_tenant_affects_no_other_tenant(
     world: ModelsOnDisk, own_models: Publish, flow_events: list[Event], own_state: Path, file: str
 ) -> None:
-    """N-05: tenant, group, generic, one rung after the other."""
+    """N-05: tenant, group and generic, one after the other."""
     own_models("acme")
     for torn in sorted((own_state / "tenants" / "acme").rglob("*")):
         if torn.is_file() and file in str(torn.relative_to(own_state)):
@@ -230,10 +232,10 @@ def test_a_tenant_whose_release_is_broken_goes_on_with_its_parents_and_no_one_el
     assert door.ingress._pipelines.watchers[ACME].state.problem is not None or file == "bundles"
 
 
-def test_the_tenant_asked_last_longest_ago_makes_room_and_comes_back(
+def test_the_least_recently_used_tenant_is_closed_and_opened_again(
     world: ModelsOnDisk, own_models: Publish, flow_events: list[Event]
 ) -> None:
-    """Section 6: at most so many at once, evicted by use."""
+    """Section 6: the number of open pipelines is limited, and the least recently used is closed."""
     for tenant in ("acme", "globex", "initech"):
         own_models(tenant)
     door = started(world, store={"tenants_at_once": 3})
@@ -252,7 +254,7 @@ def test_the_tenant_asked_last_longest_ago_makes_room_and_comes_back(
     assert release_serving(door, "acme") == "acme/1"
 
 
-def test_one_tenants_hanging_disk_stalls_no_other(
+def test_one_tenants_hanging_disk_delays_no_other(
     world: ModelsOnDisk, own_models: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own_models("acme")
@@ -285,10 +287,10 @@ def test_one_tenants_hanging_disk_stalls_no_other(
         goes_on.set()
 
 
-def test_a_second_look_at_an_event_is_by_its_tenants_models(
+def test_an_event_is_rescored_by_its_tenants_models(
     world: ModelsOnDisk, own_models: Publish, flow_events: list[Event]
 ) -> None:
-    """P10: what waits in the spool of all tenants goes back to whose it is."""
+    """P10: all tenants share the spool, and each event returns to its own tenant."""
     own_models("acme")
     door = started(world)
     settle(world, door, "acme")
@@ -317,10 +319,10 @@ def test_a_second_look_at_an_event_is_by_its_tenants_models(
     assert sorted(seen) == ["acme", "default"]
 
 
-def test_loading_a_tenant_says_how_it_stands(
+def test_loading_a_tenant_reports_its_state(
     world: ModelsOnDisk, own_models: Publish, own_state: Path
 ) -> None:
-    """S4-13, C-26: a load activates in the serving replicas, and says what came of it."""
+    """S4-13, C-26: a load activates the models in the serving replicas, and reports the result."""
     started(world)
     layer: LayerDeployment = world._layers["anomaly"]
     own_models("acme")

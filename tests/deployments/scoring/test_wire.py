@@ -1,7 +1,6 @@
-"""The wire.
+"""The wire format: parsed once and strictly.
 
-Parsed once and strictly. Whatever comes in is an event, or an error of the caller's with a stable
-code and the place.
+Every body is an event, or an error of the caller with a stable code and the invalid field.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ def but(position: int, literal: str) -> bytes:
 
 
 def refusal(body: bytes) -> EventError:
-    """Why this body is no event: at parsing, or at the door behind it."""
+    """The error of a body, at parsing or at admission."""
     try:
         event = wire.parse_event(body)
         _, _, refused = wire.admit(wire.kind_of(event), [event])
@@ -80,7 +79,7 @@ NOT_JSON = [
 
 
 @pytest.mark.parametrize("body", NOT_JSON)
-def test_what_is_no_json_is_malformed_json(body: bytes) -> None:
+def test_a_body_that_is_not_json_is_malformed_json(body: bytes) -> None:
     """Fault I1, I4."""
     assert refusal(body).code == "MALFORMED_JSON"
 
@@ -95,7 +94,7 @@ NOT_EVENTS = [
 
 
 @pytest.mark.parametrize("body", NOT_EVENTS)
-def test_json_that_is_no_event_is_a_malformed_event(body: bytes) -> None:
+def test_json_that_is_not_an_event_is_a_malformed_event(body: bytes) -> None:
     assert refusal(body).code == "MALFORMED_EVENT"
 
 
@@ -147,7 +146,7 @@ NUMBERS_THAT_ARE_NONE = [
 
 @pytest.mark.parametrize("literal", NUMBERS_THAT_ARE_NONE)
 @pytest.mark.parametrize("position", [0, IAT, 77])
-def test_a_feature_that_is_no_finite_number_is_refused_by_name(position: int, literal: str) -> None:
+def test_a_feature_that_is_not_finite_is_rejected_by_name(position: int, literal: str) -> None:
     """P14.
 
     Fault I4: 1e39 overflows to infinity in float32, and a row of NaN would look more normal than
@@ -161,7 +160,7 @@ def test_a_feature_that_is_no_finite_number_is_refused_by_name(position: int, li
 
 
 @pytest.mark.parametrize("literal", ['"1.5"', "true", "null", "1e39"])
-def test_a_feature_given_by_name_is_refused_by_that_name(literal: str) -> None:
+def test_a_feature_given_by_name_is_rejected_by_that_name(literal: str) -> None:
     body = (
         json.dumps(flow(BY_NAME))
         .replace('"Flow IAT Mean": 17.0', f'"Flow IAT Mean": {literal}')
@@ -187,8 +186,7 @@ def test_a_number_that_a_float32_can_hold_is_accepted(literal: str) -> None:
 def test_only_the_two_rates_may_be_null(position: int) -> None:
     """DESIGN section 4.
 
-    Extractors have no value for them in a flow without duration, and the door recomputes them
-    anyway.
+    Extractors have no value for them in a flow without duration, and admission recomputes them.
     """
     event = wire.parse_event(but(position, "null"))
 
@@ -196,7 +194,7 @@ def test_only_the_two_rates_may_be_null(position: int) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 77, 79, 780])
-def test_another_number_of_features_than_78_is_refused_with_the_count(count: int) -> None:
+def test_another_number_of_features_than_78_is_rejected_with_the_count(count: int) -> None:
     """S2-08, fault I5."""
     error = refusal(json.dumps(flow([1.0] * count)).encode())
 
@@ -252,8 +250,8 @@ ECHOES = [
 
 
 @pytest.mark.parametrize("event", ECHOES)
-def test_an_error_is_a_sentence_and_no_echo_of_the_body(event: dict[str, Any]) -> None:
-    """P27, P28: what came in does not come back whole, in an answer or in a log."""
+def test_an_error_does_not_repeat_the_body(event: dict[str, Any]) -> None:
+    """P27, P28: the body is not repeated in a response or a log."""
     error = refusal(json.dumps(event).encode())
 
     assert len(str(error)) <= LONGEST_MESSAGE
@@ -261,8 +259,8 @@ def test_an_error_is_a_sentence_and_no_echo_of_the_body(event: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("param", [*NOT_JSON, *NOT_EVENTS])
-def test_an_error_tells_nothing_of_the_inside(param: Any) -> None:
-    """P27: no path, no traceback, no name of our code."""
+def test_an_error_reveals_nothing_of_the_code(param: Any) -> None:
+    """P27: no path, no traceback, no name of the code."""
     said = str(refusal(param if isinstance(param, bytes) else param.values[0]))
 
     for inside in ("/", "Traceback", "msgspec", "deployments", "line ", "object at"):
@@ -279,7 +277,7 @@ DEEP = [
 
 
 @pytest.mark.parametrize("deep", DEEP)
-def test_deep_nesting_is_refused_wherever_it_stands(deep: bytes) -> None:
+def test_deep_nesting_is_rejected_anywhere(deep: bytes) -> None:
     """Fault I3: never a RecursionError."""
     places = [
         deep,
@@ -292,7 +290,7 @@ def test_deep_nesting_is_refused_wherever_it_stands(deep: bytes) -> None:
 
 
 @pytest.mark.parametrize("deep", DEEP)
-def test_deep_nesting_in_a_batch_is_refused_wherever_it_stands(deep: bytes) -> None:
+def test_deep_nesting_in_a_batch_is_rejected_anywhere(deep: bytes) -> None:
     event = json.dumps(process(id="good")).encode()
     places = [
         deep,
@@ -327,7 +325,7 @@ BAD_EVENTS = [
 
 @pytest.mark.parametrize(("bad", "code"), BAD_EVENTS)
 @pytest.mark.parametrize("place", [0, 3, 6])
-def test_one_bad_event_spoils_only_its_own_line(place: int, bad: str, code: str) -> None:
+def test_an_invalid_event_gets_an_error_in_its_own_place(place: int, bad: str, code: str) -> None:
     """P29, S2-16: order, count and ids stay."""
     good = [
         json.dumps(flow(id=f"e{row}") if row % 2 else process(id=f"e{row}")) for row in range(6)
@@ -349,11 +347,11 @@ def _id_and_code(event: wire.EventRequest | tuple[str, EventError]) -> tuple[str
 
 
 @pytest.mark.parametrize("half", ["\\ud800", "\\udcff", "\\udcff\\ud83d"])
-def test_half_a_surrogate_pair_spoils_its_own_line_at_most(half: str) -> None:
+def test_half_a_surrogate_pair_affects_its_own_event_at_most(half: str) -> None:
     r"""P29, fault I6.
 
-    Python's json writes file names that are no UTF-8 as `\udcff`: an attacker chooses such a name
-    for a process.
+    Python's json writes file names that are not UTF-8 as `\udcff`, and an attacker can choose such
+    a name for a process.
     """
     good = json.dumps(
         process(id="good", name="\U0001f600 \\ud800")
@@ -373,7 +371,7 @@ def test_half_a_surrogate_pair_spoils_its_own_line_at_most(half: str) -> None:
 @pytest.mark.parametrize(
     "bad", ["1", "null", '"x"', "[]", '{"id": 5}', '{"id": null}', '{"id": "' + "i" * 300 + '"}']
 )
-def test_a_bad_event_without_a_usable_id_still_stands_in_its_place(bad: str) -> None:
+def test_an_invalid_event_without_a_usable_id_has_its_place(bad: str) -> None:
     parsed = wire.parse_batch(
         f'{{"events": [{bad}, {json.dumps(process(id="good"))}]}}'.encode(), limit=LIMIT
     )
@@ -394,9 +392,7 @@ def test_up_to_a_thousand_events_are_a_batch(count: int) -> None:
 
 @pytest.mark.parametrize("event", [process(), {"kind": "?"}], ids=["all well", "all bad"])
 @pytest.mark.parametrize("count", [1001, 5000])
-def test_more_than_a_thousand_events_are_refused_as_a_whole(
-    count: int, event: dict[str, Any]
-) -> None:
+def test_more_than_a_thousand_events_are_rejected(count: int, event: dict[str, Any]) -> None:
     """S2-17."""
     with pytest.raises(TooManyEvents, match=f"{count:,}") as caught:
         wire.parse_batch(json.dumps({"events": [event] * count}).encode(), limit=LIMIT)
@@ -416,7 +412,7 @@ NO_BATCHES = [
 
 
 @pytest.mark.parametrize(("body", "field"), NO_BATCHES)
-def test_what_is_no_batch_is_refused_as_a_whole(body: object, field: str) -> None:
+def test_a_body_that_is_not_a_batch_is_rejected(body: object, field: str) -> None:
     with pytest.raises(MalformedEvent) as caught:
         wire.parse_batch(json.dumps(body).encode(), limit=LIMIT)
 
@@ -424,7 +420,7 @@ def test_what_is_no_batch_is_refused_as_a_whole(body: object, field: str) -> Non
 
 
 @pytest.mark.parametrize("body", NOT_JSON)
-def test_a_batch_that_is_no_json_is_malformed_json(body: bytes) -> None:
+def test_a_batch_that_is_not_json_is_malformed_json(body: bytes) -> None:
     with pytest.raises(EventError) as caught:
         wire.parse_batch(b'{"events": [' + body + b"}", limit=LIMIT)
 
@@ -432,7 +428,7 @@ def test_a_batch_that_is_no_json_is_malformed_json(body: bytes) -> None:
 
 
 def _survives(body: bytes) -> None:
-    """Only errors of the caller's may be raised, and their sentences are bounded."""
+    """Check that only errors of the caller are raised, and that their texts are short."""
     try:
         event = wire.parse_event(body)
         wire.admit(wire.kind_of(event), [event])
@@ -491,7 +487,7 @@ EVENTISH = st.fixed_dictionaries(
     | st.fixed_dictionaries({"events": st.lists(EVENTISH | JSONS, max_size=4) | JSONS})
 )
 def test_no_json_makes_anything_but_an_error_of_the_caller(body: object) -> None:
-    """P27; NaN, Infinity and half surrogates among them, as Python's own writer puts them."""
+    """P27; with NaN, Infinity and half surrogates, as Python's own writer writes them."""
     _survives(json.dumps(body).encode())
 
 
@@ -515,10 +511,10 @@ def test_a_batch_keeps_count_order_and_ids(events: Sequence[dict[str, Any]]) -> 
     "long",
     [{"name": "n" * 1_048_576}, {"parent": "é" * 200}, {"user": "u" * 257}, {"host": "h" * 257}],
 )
-def test_long_names_and_command_lines_are_cut_and_flagged_at_the_door_and_not_refused(
+def test_long_names_and_command_lines_are_cut_and_flagged(
     long: dict[str, str],
 ) -> None:
-    """P28: refusing an event for its length would be a way not to be scored."""
+    """P28: if an event were rejected for its length, it would evade detection."""
     event = wire.parse_event(json.dumps(process(command_line="x" * 100_000, **long)).encode())
 
     batch, _, refused = wire.admit(Kind.PROCESS, [event])
@@ -528,7 +524,7 @@ def test_long_names_and_command_lines_are_cut_and_flagged_at_the_door_and_not_re
     assert batch.flags == {0: ("command_line_cut", "name_cut")}
 
 
-def test_answers_stand_in_order_with_every_layer_and_bounds(
+def test_verdicts_are_in_order_with_every_layer_and_bounds(
     ensemble: LocalEnsemble, flow_events: list[dict[str, Any]]
 ) -> None:
     events = [wire.parse_event(json.dumps(event).encode()) for event in flow_events[:9]]
@@ -551,7 +547,7 @@ def test_answers_stand_in_order_with_every_layer_and_bounds(
     assert json.loads(encode(answers[0]))["elapsed_ms"] == 1.5
 
 
-def test_an_explanation_is_absent_unless_it_was_asked_for(
+def test_an_explanation_is_absent_by_default(
     ensemble: LocalEnsemble, flow_events: list[dict[str, Any]]
 ) -> None:
     batch, _, _ = wire.admit(Kind.FLOW, [wire.parse_event(json.dumps(flow_events[0]).encode())])

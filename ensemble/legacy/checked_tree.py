@@ -1,8 +1,8 @@
-"""One tree of a stranger's forest: is it a tree at all?
+"""Validation of a tree from an untrusted forest.
 
-scikit-learn walks a tree in C without looking: a child that points outside its array, or back up,
-crashes the process or never ends (its own documentation warns of it). So every index is checked
-here before anything walks.
+scikit-learn traverses a tree in C without checks: a child index outside its array, or back up,
+crashes the process or never ends (its documentation warns of it). Every index is therefore checked
+here before any traversal.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _FIELDS = ("left_child", "right_child", "feature", "threshold", "n_node_samples"
 
 @dataclass(frozen=True, slots=True)
 class CheckedTree:
-    """A tree of k nodes: node 0 is the root, every other node has exactly one parent.
+    """Valid tree of k nodes: node 0 is the root, every other node has exactly one parent.
 
     Attributes:
         children_left: int64 (k,), -1 at a leaf.
-        children_right: likewise.
+        children_right: int64 (k,), likewise.
         feature: int64 (k,), in range at every cut.
         threshold: float64 (k,), finite as float32; 0 at a leaf.
         n_node_samples: int64 (k,), each at least 1.
-        max_depth: cuts on the longest way down; counted, not believed.
+        max_depth: cuts on the longest path; counted here, not read from the file.
     """
 
     children_left: NDArray[np.int64]
@@ -43,17 +43,16 @@ class CheckedTree:
     max_depth: int
 
     @classmethod
-    # a stranger's value
-    def of(cls, nodes: Any, n_features: int, what: str) -> Self:  # noqa: ANN401
-        """The tree in scikit-learn's array of nodes.
+    def of(cls, nodes: Any, n_features: int, what: str) -> Self:  # noqa: ANN401  # untrusted
+        """Read the tree from scikit-learn's array of nodes.
 
         Args:
-            nodes: what should be a structured array (k,).
-            n_features: columns that a cut may ask for.
+            nodes: should be a structured array (k,).
+            n_features: number of columns that a cut may compare.
             what: file name, for errors.
 
         Raises:
-            ArtifactIncompatible: no such array, or no tree.
+            ArtifactIncompatible: it is not such an array, or not a tree.
         """
         if (
             not isinstance(nodes, np.ndarray)
@@ -86,22 +85,23 @@ class CheckedTree:
             raise ArtifactIncompatible(
                 what, "a training row or more in every node", "a node without any"
             )
-        threshold = np.where(cuts, threshold, 0.0)  # a leaf has none, whatever stands there
+        threshold = np.where(cuts, threshold, 0.0)  # the value at a leaf has no meaning
         return cls(left, right, feature, threshold, samples, _depth(left, right, cuts, what))
 
 
 def _integers(column: NDArray[Any], what: str) -> NDArray[np.int64]:
     if column.dtype.kind != "i":
-        raise ArtifactIncompatible(what, "indices that are whole numbers", str(column.dtype))
+        raise ArtifactIncompatible(what, "indices that are integers", str(column.dtype))
     return column.astype(np.int64)
 
 
 def _depth(
     left: NDArray[np.int64], right: NDArray[np.int64], cuts: NDArray[np.bool_], what: str
 ) -> int:
-    """Depth of the tree, level by level.
+    """Compute the depth, level by level.
 
-    A node that is met twice, or never, or out of bounds, makes it none.
+    Raises:
+        ArtifactIncompatible: a node is reached twice or never, or is out of bounds.
     """
     level, depth = np.zeros(1, np.int64), 0
     is_met = np.zeros(left.size, np.bool_)

@@ -2,10 +2,10 @@
 
 `legacy_objects` makes the four objects that S0 holds after loading its files, from the models that
 Axon serves now. A layer that is absent is replaced by dummies, both of its objects or none (S0-07).
-A dummy returns the numbers of S0, so that an old program goes on: 0 for every flow, which is
-neither of scikit-learn's -1 and +1 (C-04), and a probability of 0.1, below `MALICIOUS_FROM`.
-The numbers are for show. Axon never fuses them: a layer without a model abstains, and its absence
-is not evidence of innocence.
+A dummy returns the numbers of S0, so that an old program continues to run: 0 for every flow, which
+is neither of scikit-learn's -1 and +1 (C-04), and a probability of 0.1, below `MALICIOUS_FROM`.
+The numbers are for display. Axon never fuses them: a layer without a model abstains, and its
+absence is not evidence of innocence.
 
 Each dummy logs at its first call, and only then, that it is in use (C-13):
 `dummy_anomaly_model_active` and its like, with `reason=using_fallback`.
@@ -176,8 +176,7 @@ def _behavior_pair(behavior: DeepBehavior | None, device: str) -> tuple[Any, Any
     return network.eval().to(device), older_scaler(behavior.scaler)
 
 
-# a torch module; torch has no types
-def legacy_network(state: Mapping[str, Tensor]) -> Any:  # noqa: ANN401
+def legacy_network(state: Mapping[str, Tensor]) -> Any:  # noqa: ANN401  # torch has no types
     """Make an untrained network, ending in a sigmoid, that fits a state dict of `older_network`."""
     from torch import nn  # noqa: PLC0415  # a caller with tensors has loaded it already
 

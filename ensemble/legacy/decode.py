@@ -48,11 +48,11 @@ _IDENTITY_POWER = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """On what terms a file is read.
+    """Conditions of decoding a file.
 
     Attributes:
-        limit_bytes: most that it may unpack to.
-        sklearn: the version that a pickled model must be of.
+        limit_bytes: largest unpacked size.
+        sklearn: version of scikit-learn that a pickled model must have.
     """
 
     limit_bytes: int
@@ -60,15 +60,15 @@ class Terms:
 
 
 def decode(name: str, data: bytes, terms: Terms) -> Parts:
-    """What the file `name` holds.
+    """Decode the file `name`.
 
     Args:
-        name: one of the four; says which format `data` must have.
-        data: the whole file.
-        terms: what it may cost, and which version it must be of.
+        name: one of the four; it determines the format.
+        data: all bytes of the file.
+        terms: conditions.
 
     Raises:
-        ArtifactUntrusted: it asks for code that such a file does not need.
+        ArtifactUntrusted: it refers to code that such a file does not need.
         ArtifactCorrupt: it cannot be decoded, or is not what its name says.
         ArtifactIncompatible: it is of another version, or cannot be served.
     """
@@ -76,13 +76,13 @@ def decode(name: str, data: bytes, terms: Terms) -> Parts:
 
 
 def _forest(data: bytes, terms: Terms) -> Parts:
-    """Arrays of `Forest` and the features it reads, from a pickled IsolationForest."""
+    """Convert a pickled IsolationForest to the arrays of `Forest`, and its features."""
     model = unpickle(data, FOREST, FOREST_NAMES, limit_bytes=terms.limit_bytes)
     if model is None:
         raise ArtifactCorrupt(FOREST, "Loaded model is None (corrupted file)")
     if not isinstance(model, Record) or model.name != "IsolationForest":
         raise ArtifactCorrupt(FOREST, "Anomaly model missing 'predict' method")
-    _refuse_other_version(model, FOREST, terms.sklearn)
+    _require_version(model, FOREST, terms.sklearn)
     estimators, columns = model.get("estimators_"), model.get("estimators_features_")
     if (
         not isinstance(estimators, list)
@@ -120,10 +120,10 @@ def _tree(estimator: object, columns: object, d: int) -> tuple[CheckedTree, NDAr
 
 
 def _frequencies(data: bytes, terms: Terms) -> Parts:
-    """Program name -> launches, from a pickled dictionary of counts or of shares.
+    """Convert a pickled dictionary of counts or shares to launches by program.
 
-    Shares (floating point, together 1 within 1 %) become counts in which the rarest program was
-    launched once: a share of nothing but itself says no more.
+    Shares (floating point, with a sum of 1 within 1 %) become counts in which the rarest program
+    was launched once, because shares do not determine the total.
     """
     found = unpickle(data, FREQUENCIES, FREQUENCY_NAMES, limit_bytes=terms.limit_bytes)
     if not isinstance(found, dict):
@@ -131,7 +131,7 @@ def _frequencies(data: bytes, terms: Terms) -> Parts:
     if not 0 < len(found) <= MOST_NAMES:
         raise ArtifactIncompatible(FREQUENCIES, f"1 to {MOST_NAMES:,} programs", f"{len(found):,}")
     if not all(_is_name(name) for name in found):
-        raise ArtifactIncompatible(FREQUENCIES, "names that are text", "a key that is none")
+        raise ArtifactIncompatible(FREQUENCIES, "names that are text", "another key")
     if not all(
         isinstance(times, int | float | np.integer | np.floating) and math.isfinite(times)
         for times in found.values()
@@ -144,10 +144,10 @@ def _frequencies(data: bytes, terms: Terms) -> Parts:
         raise ArtifactIncompatible(FREQUENCIES, "counts or shares above 0", "others")
     if not all(value == round(value) for value in values.values()):
         total, least = sum(values.values()), min(values.values())
-        if not abs(total - 1.0) <= 0.01:  # noqa: PLR2004  # rounding of a table that a person wrote
+        if not abs(total - 1.0) <= 0.01:  # noqa: PLR2004  # rounding of a table written by hand
             raise ArtifactIncompatible(
                 FREQUENCIES,
-                "whole counts, or shares that sum to 1",
+                "integer counts, or shares that sum to 1",
                 f"numbers that sum to {total:.4g}",
             )
         values = {name: value / least for name, value in values.items()}
@@ -159,21 +159,21 @@ def _frequencies(data: bytes, terms: Terms) -> Parts:
 
 
 def _is_name(name: object) -> bool:
-    """Whether `name` can be stored and shown: text, not endless, with no half of a character."""
+    """Whether `name` is text of a bounded length without lone surrogates."""
     if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
         return False
     return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _network(data: bytes, _terms: Terms) -> Parts:
-    """Weights and biases in order, from a state dict; torch builds nothing but tensors."""
-    import torch  # noqa: PLC0415  # 160 MB and a second that the joblib files do without
+    """Convert a state dict to weights and biases in order; torch builds only tensors."""
+    import torch  # noqa: PLC0415  # 160 MB and a second that joblib files do not need
 
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except MemoryError:
         raise
-    except Exception as error:  # noqa: BLE001  # a stranger's program fails in any way it likes
+    except Exception as error:  # noqa: BLE001  # an untrusted file may raise any error
         raise ArtifactCorrupt(
             CLASSIFIER, f"cannot be decoded as weights alone ({type(error).__name__})"
         ) from None
@@ -181,11 +181,11 @@ def _network(data: bytes, _terms: Terms) -> Parts:
 
 
 def _scaler(data: bytes, terms: Terms) -> Parts:
-    """Centre, spread and power of each feature, from a fitted scaler of scikit-learn."""
+    """Convert a pickled scaler of scikit-learn to centre, spread and power of each feature."""
     scaler = unpickle(data, SCALER, SCALER_NAMES, limit_bytes=terms.limit_bytes)
     if not isinstance(scaler, Record) or scaler.name not in _SCALES:
         raise ArtifactCorrupt(SCALER, "Scaler missing 'transform' method")
-    _refuse_other_version(scaler, SCALER, terms.sklearn)
+    _require_version(scaler, SCALER, terms.sklearn)
     d = _count(scaler, "n_features_in_", SCALER)
     arrays = _SCALES[scaler.name](scaler, d)
     return Parts(arrays | {"positions": _positions(scaler, d, SCALER)}, {})
@@ -196,9 +196,8 @@ def _standard(scaler: Record, d: int) -> dict[str, NDArray[Any]]:
         _column(scaler, "mean_", d, default=0.0),
         _column(scaler, "scale_", d, default=1.0),
     )
-    return _scale(
-        mean if scaler.get("with_mean") else np.zeros(d), spread
-    )  # the mean is kept even where it is not used
+    # The scaler stores a mean even if it does not use it.
+    return _scale(mean if scaler.get("with_mean") else np.zeros(d), spread)
 
 
 def _robust(scaler: Record, d: int) -> dict[str, NDArray[Any]]:
@@ -242,9 +241,9 @@ def _scale(centre: NDArray[np.float64], spread: NDArray[np.float64]) -> dict[str
 def _column(
     scaler: Record, name: str, d: int, *, default: float | None = None
 ) -> NDArray[np.float64]:
-    """One fitted number a feature.
+    """Read one fitted number for each feature.
 
-    `default` for what the scaler was told to leave out, which it keeps as None.
+    The result is `default` for a step that the scaler omits, for which it stores None.
     """
     found = scaler.get(name)
     if (
@@ -266,16 +265,16 @@ def _column(
     return found.astype(np.float64)
 
 
-def _refuse_other_version(model: Record, what: str, ours: str) -> None:
-    """What scikit-learn only warns of (InconsistentVersionWarning) is an error here.
+def _require_version(model: Record, what: str, expected: str) -> None:
+    """Reject a model of another version of scikit-learn, which may score differently (C-09).
 
-    Such a model may score otherwise (C-09).
+    scikit-learn itself only warns (InconsistentVersionWarning).
     """
     stamp = model.get("_sklearn_version")
-    if stamp != ours:
+    if stamp != expected:
         named = stamp if isinstance(stamp, str) and _VERSION.fullmatch(stamp) else "unknown"
         raise ArtifactIncompatible(
-            what, f"sklearn version {ours}", f"incompatible sklearn version {named}"
+            what, f"sklearn version {expected}", f"incompatible sklearn version {named}"
         )
 
 
@@ -287,9 +286,9 @@ def _count(model: Record, name: str, what: str, *, least: int = 1) -> int:
 
 
 def _positions(model: Record, d: int, what: str) -> NDArray[np.int32]:
-    """Which of the 78 features each column is, int32 (d,).
+    """Positions of the columns among the 78 features, int32 (d,).
 
-    By the names it was fitted with, else all 78 in order.
+    They follow from the names that the model was fitted with; without names, all 78 in order.
     """
     names = model.get("feature_names_in_")
     if names is None:
@@ -313,7 +312,7 @@ def _positions(model: Record, d: int, what: str) -> NDArray[np.int32]:
     if unknown:
         raise ArtifactIncompatible(what, "features of CICFlowMeter", ascii(unknown[0])[:63])
     if len(set(found)) != d:
-        raise ArtifactIncompatible(what, "every feature once", "one twice")
+        raise ArtifactIncompatible(what, "every feature once", "a repeated feature")
     return np.array(found, np.int32)
 
 

@@ -30,11 +30,11 @@ CALIBRATION = "the calibration and the thresholds: the older engine reads raw sc
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """Both files of one layer, and what they do not say.
+    """Both files of one layer, and what they cannot express.
 
     Attributes:
         files: file name -> bytes.
-        left_out: what ours knows and these files do not, a phrase each.
+        left_out: parts of Axon's model that the files lack, a phrase each.
     """
 
     files: Mapping[str, bytes]
@@ -42,10 +42,10 @@ class Exported:
 
 
 def export_anomaly(flows: FlowAnomaly, processes: ProcessAnomaly) -> Exported:
-    """Layer 1: the forest over raw features, and the launches by everyone.
+    """Export layer 1: the forest over raw features, and the launches by everyone.
 
     Raises:
-        ArtifactIncompatible: the forest is not one that scikit-learn could have grown.
+        ArtifactIncompatible: scikit-learn could not have fitted this forest.
     """
     own = flows.detectors
     left_out = [CALIBRATION]
@@ -60,7 +60,7 @@ def export_anomaly(flows: FlowAnomaly, processes: ProcessAnomaly) -> Exported:
     if rarity.users or rarity.hosts:
         left_out.append(
             f"what {len(rarity.users)} users and {len(rarity.hosts)} hosts run:"
-            " only the launches of all together are kept"
+            " the files have only the launches of all together"
         )
     if processes.command_lines is not None:
         left_out.append("the forest over command lines")
@@ -72,11 +72,10 @@ def export_anomaly(flows: FlowAnomaly, processes: ProcessAnomaly) -> Exported:
 
 
 def export_behavior(model: DeepBehavior) -> Exported:
-    """Layer 2: a network with one logit, and the scaler in front of it."""
+    """Export layer 2: a network with one logit, and its scaler."""
     import torch  # noqa: PLC0415  # for this layer alone
 
-    # likewise
-    from ensemble.legacy.network_export import older_network, older_scaler  # noqa: PLC0415
+    from ensemble.legacy.network_export import older_network, older_scaler  # noqa: PLC0415  # torch
 
     arrays, error = older_network(model)
     saved = io.BytesIO()
@@ -85,8 +84,8 @@ def export_behavior(model: DeepBehavior) -> Exported:
     families = model.classes[1:]
     if len(families) > 1:
         left_out.append(
-            f"which of {len(families)} families it is: the older network says hostile or not,"
-            f" within {error:.4f} log-odds of ours"
+            f"which of {len(families)} families it is: the older network gives only hostile or"
+            f" not, within {error:.4f} log-odds of Axon's"
         )
     return Exported(
         {CLASSIFIER: saved.getvalue(), SCALER: _pickled(older_scaler(model.scaler))},
@@ -95,7 +94,7 @@ def export_behavior(model: DeepBehavior) -> Exported:
 
 
 def checksums(files: Mapping[str, bytes]) -> bytes:
-    """`checksums.txt` of some files, as sha256sum writes it."""
+    """Make the `checksums.txt` of files, in the format of sha256sum."""
     return "".join(
         f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items())
     ).encode()

@@ -1,11 +1,11 @@
-"""The four files of the older Axon Engine: names, pairs, and bytes that are read once and checked.
+"""The four files of the older Axon Engine: names, pairs, and verified reading.
 
     layer 1  anomaly_model.joblib   an isolation forest over the 78 flow features
              process_frequencies.joblib   program name -> launches
     layer 2  deep_classifier.pth    the weights of a network
              deep_scaler.joblib     the scaler in front of it
 
-A layer needs both of its files: a forest of one day beside the counts of another is a third model
+A layer needs both of its files: the forest of one day with the counts of another would be a model
 that was never tested. A `checksums.txt` beside them, as sha256sum writes it, verifies them. MD5 is
 accepted with a warning: it detects an accident, not a forgery.
 """
@@ -61,10 +61,10 @@ class OldFiles:
 
 
 def present(folder: Path) -> dict[str, tuple[str, ...]]:
-    """Layer -> which of its two files lie in `folder`.
+    """Find the files of each layer that are in `folder`.
 
     Raises:
-        ArtifactError: the folder is not there, or may not be read.
+        ArtifactError: the folder is missing, or cannot be read.
     """
     with open_directory(folder, what="the folder of model files") as directory:
         names = set(list_names(directory, what="the folder of model files"))
@@ -72,12 +72,12 @@ def present(folder: Path) -> dict[str, tuple[str, ...]]:
 
 
 def read_pair(folder: Path, layer: str, *, limit_bytes: int) -> OldFiles:
-    """Both files of `layer`, each at most `limit_bytes` long, and proven where there are checksums.
+    """Read both files of `layer`, at most `limit_bytes` each, and verify listed checksums.
 
     Raises:
-        ArtifactMissing: one of the two is not there.
-        ArtifactCorrupt: no plain file, too long, or not what `checksums.txt` says.
-        ArtifactUnreadable: the system will not give it.
+        ArtifactMissing: one of the two is missing.
+        ArtifactCorrupt: not a plain file, too long, or another digest than in `checksums.txt`.
+        ArtifactUnreadable: permission denied, or a failing disk.
     """
     with open_directory(folder, what="the folder of model files") as directory:
         data = {
@@ -87,25 +87,20 @@ def read_pair(folder: Path, layer: str, *, limit_bytes: int) -> OldFiles:
         if CHECKSUMS not in list_names(directory, what="the folder of model files"):
             return OldFiles(
                 data,
-                (
-                    (
-                        f"there is no {CHECKSUMS}: nothing shows that these are the bytes that "
-                        "were saved"
-                    ),
-                ),
+                (f"there is no {CHECKSUMS}: the files cannot be verified",),
             )
         listed = _listed(
             read_bounded(directory, CHECKSUMS, limit=CHECKSUMS_LIMIT_BYTES, what=CHECKSUMS)
         )
-    is_md5 = [_prove(name, content, listed) for name, content in data.items()]
+    is_md5 = [_verify(name, content, listed) for name, content in data.items()]
     weak = (
-        f"{CHECKSUMS} holds MD5 digests: they show an accident, but no forgery; SHA-256 shows both"
+        f"{CHECKSUMS} has MD5 digests: they detect accidents, but not forgery; SHA-256 detects both"
     )
     return OldFiles(data, (weak,) if any(is_md5) else ())
 
 
 def _listed(text: bytes) -> dict[str, str]:
-    """File name -> hexadecimal digest, of every line that is not blank or a comment."""
+    """Parse `checksums.txt`: file name -> hexadecimal digest."""
     listed: dict[str, str] = {}
     for number, line in enumerate(text.decode("utf-8", "replace").splitlines(), start=1):
         if not line.strip() or line.startswith("#"):
@@ -113,16 +108,16 @@ def _listed(text: bytes) -> dict[str, str]:
         found = _LINE.fullmatch(line.strip())
         if found is None:
             raise ArtifactCorrupt(
-                CHECKSUMS, f"line {number} is no digest (MD5 or SHA-256) and file name"
+                CHECKSUMS, f"line {number} is not a digest (MD5 or SHA-256) and a file name"
             )
         digest, name = found.groups()
         if listed.setdefault(name, digest.lower()) != digest.lower():
-            raise ArtifactCorrupt(CHECKSUMS, f"line {number} names a file for the second time")
+            raise ArtifactCorrupt(CHECKSUMS, f"line {number} repeats a file with another digest")
     return listed
 
 
-def _prove(name: str, content: bytes, listed: Mapping[str, str]) -> bool:
-    """Refuse `content` unless its digest is listed; whether the digest was only MD5."""
+def _verify(name: str, content: bytes, listed: Mapping[str, str]) -> bool:
+    """Verify `content` by its listed digest; return whether that is only MD5."""
     expected = listed.get(name)
     if expected is None:
         raise ArtifactMissing(f"{name} in {CHECKSUMS}")

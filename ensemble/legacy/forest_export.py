@@ -1,10 +1,10 @@
 """Export of Axon's isolation forest as one of scikit-learn over the raw 78 features.
 
 Cuts, depths and scores are the same. Axon's forest reads scaled features; the older engine had no
-scaler before its forest. Scaling never falls, so each cut of a scaled feature is a cut of the raw
-one: the greatest float32 that is still scaled to or below it, found by bisection over the float32
-numbers. The trees are written into a forest that scikit-learn itself fitted on noise, by the same
-`__setstate__` that unpickling uses.
+scaler before its forest. Scaling is non-decreasing, so each cut of a scaled feature corresponds to
+a cut of the raw one: the greatest float32 whose scaled value is still at most the cut, found by
+bisection over the float32 numbers. The trees are written into a forest that scikit-learn itself
+fitted on noise, by the same `__setstate__` that unpickling uses.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from ensemble.legacy.files import FOREST
 
 __all__ = ["raw_cuts", "sklearn_forest"]
 
-MOST_SAMPLES = 1 << 16  # of a tree: what the table of lengths reaches
-CLOSE = 1e-9  # of a length to the one of a whole number of samples
-LEAF, NO_FEATURE, NO_THRESHOLD = -1, -2, -2.0  # scikit-learn's own marks
+MOST_SAMPLES = 1 << 16  # of a tree: the length of the table of path lengths
+CLOSE = 1e-9  # largest distance of a length from that of an integer number of samples
+LEAF, NO_FEATURE, NO_THRESHOLD = -1, -2, -2.0  # markers of scikit-learn
 _SIGN, _NUMBER = np.int64(1) << 31, (np.int64(1) << 31) - 1
 
 
@@ -37,7 +37,7 @@ def sklearn_forest(forest: Forest, scaler: Scaler) -> IsolationForest:
     Its `score_samples` is the negative of this forest's, within 1e-6.
 
     Raises:
-        ArtifactIncompatible: a length is not that of a whole number of samples.
+        ArtifactIncompatible: a length is not that of an integer number of samples.
     """
     trees = forest.path_length.shape[0]
     samples = int(_samples(np.array([forest.normaliser / trees]))[0])
@@ -63,8 +63,7 @@ def sklearn_forest(forest: Forest, scaler: Scaler) -> IsolationForest:
         }
         tree.__setstate__(state)
         estimator.tree_ = tree
-    # What scikit-learn computes from the trees at the end of `fit`, computed again for ours.
-    # it has no other way in
+    # Repeats what `fit` of scikit-learn computes from the trees; there is no public way to set it.
     fitted._average_path_length_per_tree, fitted._decision_path_lengths = zip(  # noqa: SLF001
         *[
             (_average_path_length(one.tree_.n_node_samples), one.tree_.compute_node_depths())
@@ -76,21 +75,18 @@ def sklearn_forest(forest: Forest, scaler: Scaler) -> IsolationForest:
 
 
 def raw_cuts(forest: Forest, scaler: Scaler) -> NDArray[np.float32]:
-    """For each cut the greatest raw float32 that still goes left, float32 as `forest.threshold`.
+    """Find the greatest raw float32 that goes left at each cut, in the shape of `forest.threshold`.
 
-    Nothing for ended branches.
+    Ended branches have `ALWAYS_LEFT`.
     """
     is_cut = forest.threshold != ALWAYS_LEFT
     column, threshold = forest.feature[is_cut], forest.threshold[is_cut]
     rows = np.zeros((len(column), len(FEATURE_NAMES)), np.float32)
     at, positions = np.arange(len(column)), scaler.positions[column]
-    most = (
-        _key(np.array([np.finfo(np.float32).max], np.float32))[0] - 1
-    )  # the greatest marks ended branches
-    low, high = (
-        np.full(len(column), -most),
-        np.full(len(column), most),
-    )  # `low` goes left or is the least there is
+    # The greatest float32 marks ended branches, so that a cut is at most the next lower one.
+    most = _key(np.array([np.finfo(np.float32).max], np.float32))[0] - 1
+    # Invariant: `low` goes left, or is the least value.
+    low, high = np.full(len(column), -most), np.full(len(column), most)
     while (low < high).any():
         middle = -((-low - high) // 2)  # rounded up, so that `low` moves
         rows[at, positions] = _float(middle)
@@ -102,13 +98,13 @@ def raw_cuts(forest: Forest, scaler: Scaler) -> NDArray[np.float32]:
 
 
 def _key(values: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Whole numbers in the order of the floats."""
+    """Map float32 values to integers in the same order."""
     bits = values.view(np.uint32).astype(np.int64)
     return np.where(bits & _SIGN, -(bits & _NUMBER), bits)
 
 
 def _float(keys: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The floats of whole numbers, the inverse of `_key`."""
+    """Map integers to float32 values, the inverse of `_key`."""
     return np.where(keys < 0, -keys | _SIGN, keys).astype(np.uint32).view(np.float32)
 
 
@@ -119,13 +115,12 @@ def _nodes(
     cuts: NDArray[np.float32],
     dtype: np.dtype[Any],
 ) -> NDArray[Any]:
-    """One tree as scikit-learn's array of nodes, root first, a parent before its children."""
+    """Convert a tree to scikit-learn's array of nodes: root first, parents before children."""
     depth, lengths = forest.depth, forest.path_length[number]
     is_cut = forest.threshold[number] != ALWAYS_LEFT
     rows: list[list[float]] = []
-    todo: list[tuple[int, int, int, int]] = [
-        (0, 0, -1, 0)
-    ]  # place in the heap, level, parent's row, 0 left or 1 right
+    # Position in the heap, level, row of the parent, 0 left or 1 right.
+    todo: list[tuple[int, int, int, int]] = [(0, 0, -1, 0)]
     while todo:
         place, level, parent, side = todo.pop()
         if parent >= 0:
@@ -143,7 +138,7 @@ def _nodes(
     for column, name in enumerate(("left_child", "right_child", "feature", "threshold")):
         nodes[name] = [row[column] for row in rows]
     samples = np.where(nodes["left_child"] == LEAF, _samples(np.array([row[4] for row in rows])), 0)
-    for row in range(len(rows) - 1, -1, -1):  # children stand behind their parent
+    for row in range(len(rows) - 1, -1, -1):  # children come after their parent
         if nodes["left_child"][row] != LEAF:
             samples[row] = samples[nodes["left_child"][row]] + samples[nodes["right_child"][row]]
     nodes["n_node_samples"], nodes["weighted_n_node_samples"] = samples, samples
@@ -151,10 +146,10 @@ def _nodes(
 
 
 def _samples(lengths: NDArray[np.float64]) -> NDArray[np.int64]:
-    """How many samples have each expected length, int (n,); 1 where it is 0."""
+    """Find the number of samples with each expected length, int (n,); 1 for a length of 0."""
     counts = np.arange(1, MOST_SAMPLES)
     table = expected_length(counts)
     found = np.minimum(np.searchsorted(table, lengths - CLOSE), counts.size - 1)
     if not (np.abs(table[found] - lengths) <= CLOSE).all():
-        raise ArtifactIncompatible(FOREST, "leaves of whole numbers of samples", "other lengths")
+        raise ArtifactIncompatible(FOREST, "leaves of integer numbers of samples", "other lengths")
     return counts[found]

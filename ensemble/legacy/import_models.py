@@ -1,13 +1,13 @@
-"""Import of the four older files as models that serve: each layer by itself, each pair or nothing.
+"""Import of the four older files as models that serve: each layer alone, both files or nothing.
 
-The outputs of the older models are preserved to the last bit that float32 has: the forest's depth,
-the network's logit, the scaler in front of it. A calibration is added, so that their scores can be
-pooled with others. It is fitted on benign flows that they were not trained on, as the negative log
-of the share that scores at least as hostile. Without such flows no score of these models could be
-called likely or unlikely, and nothing is published.
+The outputs of the older models are preserved to the last bit of float32: the depth of the forest,
+the logit of the network, its scaler. A calibration is added, so that their scores can be pooled
+with others. It is fitted on benign flows on which the models were not trained, as the negative log
+of the share that scores at least as hostile. Without such flows the scores have no probability, and
+nothing is published.
 
-The process counts need no flows: they are launches of benign programs themselves. A program that
-was launched once is rated as one that was never launched (Good, "The population frequencies of
+The process counts need no flows, because they are launches of benign programs. A program that was
+launched once is rated like one that was never launched (Good, "The population frequencies of
 species", Biometrika 40, 1953).
 """
 
@@ -49,9 +49,9 @@ __all__ = [
     "read_old_models",
 ]
 
-HOSTILE_CLASS = "hostile"  # the older network knows no families
-WIDEST = 1e6  # spreads; farther off nothing is told apart, and float32 stays finite behind it
-LAUNCHES_SHOWN = 20_000  # to calibrate by, however many were counted
+HOSTILE_CLASS = "hostile"  # the older network has no families
+WIDEST = 1e6  # spreads; scaled values are clipped here, so that float32 stays finite
+LAUNCHES_SHOWN = 20_000  # launches to calibrate by, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class OldLayer:
     Attributes:
         parts: file name -> plain values.
         digests: file name -> SHA-256 of its bytes.
-        warnings: what an operator should know.
+        warnings: notes for the operator.
     """
 
     parts: Mapping[str, Parts]
@@ -71,12 +71,12 @@ class OldLayer:
 
 @dataclass(frozen=True, slots=True)
 class OldModels:
-    """What a folder gave, layer by layer: one that fails never touches the other (S0-01).
+    """Layers imported from a folder; a failure of one does not affect the other (S0-01).
 
     Attributes:
-        layers: layer -> its files, both of them.
-        failures: layer -> why it gave nothing.
-        absent: layers of which neither file is there.
+        layers: layer -> its two files.
+        failures: layer -> error.
+        absent: layers of which both files are missing.
     """
 
     layers: Mapping[str, OldLayer] = field(default_factory=dict)
@@ -85,16 +85,16 @@ class OldModels:
 
 
 def read_old_models(folder: Path, limits: Limits, *, available_bytes: int) -> OldModels:
-    """Import every layer of `folder` whose two files are both sound (S0-07).
+    """Import every layer of `folder` whose two files are both valid (S0-07).
 
     Args:
-        folder: holds some of the four files, and perhaps `checksums.txt`.
+        folder: has some of the four files, and perhaps `checksums.txt`.
         limits: of reading and decoding one file.
-        available_bytes: memory that the machine has left.
+        available_bytes: free memory of the machine.
 
     Raises:
-        ArtifactError: the folder itself cannot be read.
-        InsufficientMemory: a child might not get what it may use.
+        ArtifactError: the folder cannot be read.
+        InsufficientMemory: less memory is free than the limit of a child.
     """
     if available_bytes < limits.memory_bytes:
         raise InsufficientMemory(limits.memory_bytes, available_bytes)
@@ -117,21 +117,19 @@ def _read_layer(folder: Path, layer: str, limits: Limits) -> OldLayer:
         {name: hashlib.sha256(data).hexdigest() for name, data in files.data.items()},
         files.warnings,
     )
-    _MEMBERS[layer](
-        own
-    )  # members that do not fit each other are found now, not after minutes of calibrating
+    _MEMBERS[layer](own)  # files that do not fit each other fail now, not after minutes of fitting
     return own
 
 
 def flow_model(old: OldLayer, benign: NDArray[np.float32]) -> FlowAnomaly:
-    """The older forest as an anomaly layer, calibrated.
+    """Build an anomaly model from the older forest, and calibrate it.
 
     Args:
         old: layer 1.
-        benign: float32 (n, 78), flows that the forest was not fitted on; a hundred at least.
+        benign: float32 (n, 78), flows that the forest was not fitted on; at least a hundred.
 
     Raises:
-        TrainingError: too few flows, or all alike to the forest.
+        TrainingError: too few flows, or all with the same score.
     """
     detectors = _detectors(old)
     scale = fit_surprise(detectors.raw(benign)["isolation"])
@@ -142,18 +140,18 @@ def flow_model(old: OldLayer, benign: NDArray[np.float32]) -> FlowAnomaly:
 def process_model(
     old: OldLayer, base: Calibration | None
 ) -> tuple[ProcessAnomaly, NDArray[np.float64]]:
-    """The older counts as a rarity table that knows no user and no host.
+    """Build a process model from the older counts: a rarity table without users and hosts.
 
     Args:
         old: layer 1.
-        base: calibration of the rarity in use, which carries over because rarity is a
-            likelihood ratio; None reads one off the counts.
+        base: calibration of the current rarity, which remains valid because rarity is a likelihood
+            ratio; None fits one to the counts.
 
     Returns:
-        The model, and log-odds float64 (m,) of launches as benign as the counts, for thresholds.
+        The model, and log-odds float64 (m,) of the counted launches, for thresholds.
 
     Raises:
-        TrainingError: too few programs to tell common from rare.
+        TrainingError: too few programs.
     """
     launches: Mapping[str, int] = old.parts[FREQUENCIES].config["launches"]
     table = RarityTable.of_everyone(launches)
@@ -162,7 +160,7 @@ def process_model(
     times = np.maximum(1, np.round(shares * min(LAUNCHES_SHOWN, sum(known.values())))).astype(
         np.int64
     )
-    unseen = "\x00"  # no program: names have no such letter
+    unseen = "\x00"  # not a program: no name has this character
     shown = [unseen if count == 1 else name for name, count in known.items()]
     raw = np.repeat(table.rate(ProcessBatch.of([ProcessEvent(name) for name in shown])).raw, times)
     calibration = tail_calibration(raw) if base is None else base
@@ -171,9 +169,8 @@ def process_model(
 
 
 def behavior_model(old: OldLayer, benign: NDArray[np.float32]) -> DeepBehavior:
-    """The older network as a behavior layer, calibrated; arguments and errors as `flow_model`."""
-    # torch, for this layer alone
-    from ensemble.layers.behavior import DeepBehavior  # noqa: PLC0415
+    """Build a behavior model from the older network; arguments and errors as of `flow_model`."""
+    from ensemble.layers.behavior import DeepBehavior  # noqa: PLC0415  # it imports torch
 
     scaler = _network_scaler(old)
     network = our_network(old.parts[CLASSIFIER].arrays, scaler.positions.size)

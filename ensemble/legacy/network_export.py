@@ -1,16 +1,16 @@
 """Export of Axon's network with its scaler in the form of the older engine.
 
-That form is linear layers with rectifiers down to one logit, and a fitted scaler. Axon's network is
-richer in four ways. Three can be expressed in the older form exactly, one nearly:
+That form is linear layers with rectifiers down to one logit, and a fitted scaler. Axon's network
+has four further features. Three can be expressed in the older form exactly, one approximately:
 
-- scaled values are clipped at a limit, and negative ones are transformed otherwise than by
-  scikit-learn's power transform: a line with three bends for each feature, one layer more in front.
-  Exact for values of -1 and above;
+- scaled values are clipped at a limit, and negative ones are transformed differently from
+  scikit-learn's power transform: a line with three bends for each feature, in one additional first
+  layer. Exact for values of -1 and above;
 - several heads, averaged: the heads side by side, in blocks;
-- a class for benign, the average of margins: linear;
-- the margin itself is the logarithm of a sum of exponentials over the hostile classes. Two at a
-  time, by a line with many bends in place of log(1 + exp(x)): a few layers more, and an error that
-  is computed here and reported to the caller.
+- a class for benign, and the average of margins: linear;
+- the margin itself is the logarithm of a sum of exponentials over the hostile classes. It is
+  computed for two classes at a time, by a line with many bends in place of log(1 + exp(x)): a few
+  additional layers, and an error that is computed here and returned to the caller.
 
 A network that was imported from the older engine has none of these and is exported unchanged.
 
@@ -43,7 +43,7 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A network under construction: finished layers, and a linear map of the last one's units.
+    """Network under construction: finished layers, and a linear map of the units of the last one.
 
     Attributes:
         levels: weight (out, in) and bias (out,) of each finished layer; a rectifier follows each.
@@ -56,11 +56,11 @@ class Chain:
     bias: Matrix
 
     def linear(self, weight: Matrix, bias: Matrix) -> Chain:
-        """The quantities `weight @ q + bias` in place of q."""
+        """Replace the quantities q by `weight @ q + bias`."""
         return Chain(self.levels, weight @ self.weight, weight @ self.bias + bias)
 
     def rectified(self, weight: Matrix, bias: Matrix) -> Chain:
-        """The quantities `max(weight @ q + bias, 0)` in place of q: one layer more."""
+        """Replace the quantities q by `max(weight @ q + bias, 0)`, which adds a layer."""
         mapped = self.linear(weight, bias)
         units = len(mapped.bias)
         return Chain((*self.levels, (mapped.weight, mapped.bias)), np.eye(units), np.zeros(units))
@@ -76,10 +76,10 @@ class Chain:
 
 
 def older_scaler(scaler: Scaler) -> StandardScaler | PowerTransformer:
-    """A fitted scaler over the 78 features; columns that are not read stay as they are.
+    """Make a fitted scaler over the 78 features; unused columns are unchanged.
 
-    A `FlowScaler` becomes a power transform, which differs below 0 and does not cut:
-    `older_network` makes up for both.
+    A `FlowScaler` becomes a power transform, which differs below 0 and does not clip;
+    `older_network` compensates for both.
     """
     d, at = len(FEATURE_NAMES), scaler.positions
     noise = np.random.default_rng(0).normal(size=(4, d))
@@ -90,7 +90,7 @@ def older_scaler(scaler: Scaler) -> StandardScaler | PowerTransformer:
         return _scaled(StandardScaler().fit(noise), centre, spread)
     fitted = PowerTransformer().fit(noise)
     fitted.lambdas_ = powers
-    _scaled(fitted._scaler, centre, spread)  # noqa: SLF001  # it has no other way in
+    _scaled(fitted._scaler, centre, spread)  # noqa: SLF001  # there is no public way
     return fitted
 
 
@@ -102,7 +102,7 @@ def _scaled(fitted: StandardScaler, centre: Matrix, spread: Matrix) -> StandardS
 def older_network(model: DeepBehavior) -> tuple[dict[str, NDArray[np.float32]], float]:
     """Build the state dict of a network that reads the output of `older_scaler`.
 
-    Also return how far its logit may be from this model's margin, in nats.
+    Also return the largest error of its logit against the margin of `model`, in nats.
     """
     arrays = {
         name: value.detach().cpu().double().numpy()
@@ -118,7 +118,7 @@ def older_network(model: DeepBehavior) -> tuple[dict[str, NDArray[np.float32]], 
 
 
 def _front(scaler: Scaler) -> Chain:
-    """The features of our network from those of the older scaler."""
+    """Compute the features of Axon's network from those of the older scaler."""
     d = scaler.positions.size
     picked = np.zeros((d, len(FEATURE_NAMES)))
     picked[np.arange(d), scaler.positions] = 1.0
@@ -127,9 +127,10 @@ def _front(scaler: Scaler) -> Chain:
 
 
 def _bent(chain: Chain, scaler: FlowScaler) -> Chain:
-    """Cut at the limit, and bent at 0 so that -1 is what it is to us.
+    """Clip at the limit, and change the slope below 0.
 
-    -log 2 before scaling, and not the power transform's -1.5.
+    Before scaling, -1 then becomes -log 2 as in `FlowScaler`, and not -1.5 as in the power
+    transform.
     """
     centre, spread, limit = (
         scaler.centre.astype(np.float64),
@@ -137,9 +138,8 @@ def _bent(chain: Chain, scaler: FlowScaler) -> Chain:
         scaler.limit,
     )
     zero, slope = -centre / spread, np.log(2.0) / 1.5
-    low = np.where(
-        zero > -limit, zero + (-limit - zero) / slope, -limit
-    )  # where the line leaves the lower limit
+    # Where the line leaves the lower limit.
+    low = np.where(zero > -limit, zero + (-limit - zero) / slope, -limit)
     high = np.where(zero < limit, limit, zero + (limit - zero) / slope)
     bend = np.clip(zero, low, high)
     below, above = np.where(low < zero, slope, 1.0), np.where(zero < high, 1.0, slope)
@@ -151,7 +151,7 @@ def _bent(chain: Chain, scaler: FlowScaler) -> Chain:
 
 
 def _side_by_side(arrays: Mapping[str, Matrix], level: int) -> tuple[Matrix, Matrix]:
-    """One layer of all heads: from the shared features at the first, in blocks after it."""
+    """Join a layer of all heads: the first reads shared features, later ones are in blocks."""
     weights, biases = arrays[f"weights.{level}"], arrays[f"biases.{level}"]
     heads, fan_in, fan_out = weights.shape
     if level == 0:
@@ -170,9 +170,8 @@ def _margin(chain: Chain, heads: int, classes: int) -> tuple[dict[str, NDArray[n
     Also return its error, in nats.
     """
     hostile = classes - 1
-    steps = np.zeros(
-        (heads * hostile + 1, heads * classes)
-    )  # each head's hostile logits, then the mean of the benign ones
+    # The hostile logits of each head, then the mean of the benign ones.
+    steps = np.zeros((heads * hostile + 1, heads * classes))
     for head in range(heads):
         steps[head * hostile : (head + 1) * hostile, head * classes + 1 : (head + 1) * classes] = (
             np.eye(hostile)
@@ -191,9 +190,9 @@ def _margin(chain: Chain, heads: int, classes: int) -> tuple[dict[str, NDArray[n
 def _paired(
     chain: Chain, heads: int, hostile: int, bends: Matrix, slopes: Matrix, start: float
 ) -> Chain:
-    """In every head log(exp a + exp b) = b + softplus(a - b) of the hostile logits two by two.
+    """In every head, join pairs of hostile logits: log(exp a + exp b) = b + softplus(a - b).
 
-    An odd one and benign go on unchanged.
+    A single last one, and benign, are unchanged.
     """
     count, selected = len(bends), heads * hostile + 1
     inner: list[Matrix] = []
@@ -206,11 +205,8 @@ def _paired(
         shift.append(bias)
         return len(inner) - 1
 
-    def passed(
-        index: int,
-    ) -> list[
-        tuple[int, float]
-    ]:  # a linear quantity through a rectifier: its positive part less its negative
+    def passed(index: int) -> list[tuple[int, float]]:
+        # A linear quantity through a rectifier: its positive part less its negative part.
         row = np.eye(selected)[index]
         return [(unit(row, 0.0), 1.0), (unit(-row, 0.0), -1.0)]
 
@@ -236,9 +232,9 @@ def _paired(
 
 
 def softplus_bends(count: int) -> tuple[Matrix, Matrix, float, float]:
-    """log(1 + exp(x)) as a piecewise line: bends, changes of slope, start value, worst error.
+    """Approximate log(1 + exp(x)) by a line: bends, changes of slope, start value, largest error.
 
-    They stand closest where the curve is bent most, which makes the error alike everywhere.
+    The bends are closest where the curvature is greatest, so that the error is even.
     """
     bends = 2.0 * np.log(np.tan(np.pi * np.arange(1, count + 1) / (2.0 * (count + 1))))
     values = np.logaddexp(0.0, bends)

@@ -1,10 +1,10 @@
-"""The state dict of an older network: which one is accepted, and its conversion.
+"""Validation and conversion of the state dict of an older network.
 
-Accepted is a chain of linear layers with a rectifier between any two, as `nn.Sequential` or named
-attributes give it: keys `<anything>.weight` (out, in) and `<anything>.bias` (out,) in pairs and in
-order, float32, finite, the last layer of width 1: the logit of hostile, before its sigmoid. The
-older engine's 78-256-128-64-1 is one of these. Anything else in it (batch normalisation, attention)
-is refused by the names of its keys.
+The only accepted form is a chain of linear layers with a rectifier between each two, as from
+`nn.Sequential` or named attributes: keys `<anything>.weight` (out, in) and `<anything>.bias` (out,)
+in pairs and in order, float32, finite, the last layer of width 1, the logit of hostile before its
+sigmoid. The older engine's 78-256-128-64-1 has this form. Other layers (batch normalisation,
+attention) are rejected by the names of their keys.
 
 In Axon's network the logit z becomes the logits (0, z) of benign and hostile; their margin is z.
 """
@@ -33,13 +33,13 @@ NAMED_KEYS = 5  # of those that do not fit, for the message
 
 
 def network_parts(state: object) -> Parts:
-    """Arrays `weight.0` (out, in), `bias.0` (out,), `weight.1` and so on, from what torch loaded.
+    """Convert a loaded state dict to arrays `weight.0` (out, in), `bias.0` (out,), `weight.1` ...
 
     Raises:
-        ArtifactCorrupt: no state dict, or an empty one.
+        ArtifactCorrupt: not a state dict, or an empty one.
         ArtifactIncompatible: the keys, shapes, types or values are not those of such a network.
     """
-    import torch  # noqa: PLC0415  # already imported by whoever loaded `state`
+    import torch  # noqa: PLC0415  # already imported to load `state`
 
     if not isinstance(state, dict):
         raise ArtifactCorrupt(CLASSIFIER, "State dict is not a dictionary (corrupted file)")
@@ -65,7 +65,7 @@ def network_parts(state: object) -> Parts:
             raise ArtifactIncompatible(
                 CLASSIFIER, "tensors of float32", f"another value at {ascii(key)[:40]}"
             )
-    _refuse_other_shapes(list(state.values()))
+    _require_chain(list(state.values()))
     arrays: dict[str, NDArray[Any]] = {}
     for level in range(len(keys) // 2):
         for kind, key in zip(("weight", "bias"), keys[2 * level : 2 * level + 2], strict=True):
@@ -78,7 +78,7 @@ def network_parts(state: object) -> Parts:
 def our_network(
     arrays: Mapping[str, NDArray[Any]], n_features: int
 ) -> dict[str, NDArray[np.float32]]:
-    """Arrays of a one-headed `DeepClassifier` (benign, hostile), from those of `network_parts`.
+    """Convert arrays of `network_parts` to those of a `DeepClassifier` with one head.
 
     Raises:
         ArtifactIncompatible: the network reads another number of features than `n_features`.
@@ -89,7 +89,7 @@ def our_network(
         raise ArtifactIncompatible(
             CLASSIFIER, f"a network of {n_features} features, as its scaler", f"one of {found}"
         )
-    ours: dict[str, NDArray[np.float32]] = {}
+    converted: dict[str, NDArray[np.float32]] = {}
     for level in range(levels):
         weight, bias = (
             arrays[f"weight.{level}"].astype(np.float32),
@@ -97,9 +97,9 @@ def our_network(
         )
         if level == levels - 1:
             weight, bias = np.vstack([np.zeros_like(weight), weight]), np.r_[np.float32(0), bias]
-        ours[f"weights.{level}"] = np.ascontiguousarray(weight.T[None])  # (1, in, out)
-        ours[f"biases.{level}"] = bias[None, None]  # (1, 1, out)
-    return ours
+        converted[f"weights.{level}"] = np.ascontiguousarray(weight.T[None])  # (1, in, out)
+        converted[f"biases.{level}"] = bias[None, None]  # (1, 1, out)
+    return converted
 
 
 def _is_pair(weight: object, bias: object) -> bool:
@@ -108,19 +108,18 @@ def _is_pair(weight: object, bias: object) -> bool:
     return weight.endswith(".weight") and bias == weight.removesuffix("weight") + "bias"
 
 
-def _refuse_other_shapes(tensors: list[Tensor]) -> None:
+def _require_chain(tensors: list[Tensor]) -> None:
     weights, biases = tensors[::2], tensors[1::2]
     shapes = [tuple(weight.shape) for weight in weights]
-    if (
-        len(weights) > MOST_LEVELS or sum(tensor.numel() for tensor in tensors) > MOST_NUMBERS
-    ):  # a stride of 0 makes much of little
+    # A stride of 0 can make a large tensor of a few bytes.
+    if len(weights) > MOST_LEVELS or sum(tensor.numel() for tensor in tensors) > MOST_NUMBERS:
         raise ArtifactIncompatible(
             CLASSIFIER, f"at most {MOST_LEVELS} layers and {MOST_NUMBERS:,} numbers", "more"
         )
     is_linear = all(
-        len(shape) == 2 and tuple(bias.shape) == shape[:1]  # noqa: PLR2004
+        len(shape) == 2 and tuple(bias.shape) == shape[:1]  # noqa: PLR2004  # (out, in)
         for shape, bias in zip(shapes, biases, strict=True)
-    )  # (out, in)
+    )
     if (
         not is_linear
         or any(below[0] != above[1] for below, above in pairwise(shapes))

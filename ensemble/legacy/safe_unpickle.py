@@ -1,13 +1,13 @@
-"""The only reader of pickles: a joblib file becomes plain values and inert records; no code runs.
+"""Safe reader of pickles: a joblib file becomes plain values and inert records; no code runs.
 
-A pickle is a program. This reader lets it name only what one of the four files needs, by an exact
-list, and for every class of scikit-learn it gives a `Record` that stores its arguments and does
-nothing. So neither a constructor nor a `__setstate__` of a library receives untrusted bytes. Only
-numpy's own array readers do, and they can be made to crash or to loop (RELIABILITY, fact 1): call
-this in the child process of `ensemble.legacy.sandbox` and nowhere else.
+A pickle is a program. This reader, the only one in Axon, resolves only the names on an exact list
+for each of the four files. In place of every class of scikit-learn it creates a `Record` that
+stores its arguments and does nothing, so that no constructor and no `__setstate__` of a library
+receives untrusted bytes. Only numpy's array readers do, and such bytes can make them crash or loop
+(RELIABILITY, fact 1). Call this module only in the child process of `ensemble.legacy.sandbox`.
 
-An array may not be longer than the bytes that are left, so a few bytes cannot allocate a hundred
-gigabytes; a compressed file is unpacked up to a limit. Source: the format of joblib 1.6
+An array may not be longer than the rest of the file, so that a few bytes cannot allocate a hundred
+gigabytes. A compressed file is unpacked up to a limit. Source: the format of joblib 1.6
 (`NumpyUnpickler`, an inner class: pinned, and checked by a test).
 """
 
@@ -28,12 +28,9 @@ from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactUntrusted
 
 __all__ = ["FOREST_NAMES", "FREQUENCY_NAMES", "SCALER_NAMES", "Record", "unpickle"]
 
-Name = tuple[str, str]  # module and name apart: "a.b" + "c" is not "a" + "b.c"
+Name = tuple[str, str]  # module and name, separate: "a.b" + "c" is not "a" + "b.c"
 
-_MULTIARRAY = (
-    "numpy._core.multiarray",
-    "numpy.core.multiarray",
-)  # the second is what numpy 1 called it
+_MULTIARRAY = ("numpy._core.multiarray", "numpy.core.multiarray")  # the second is of numpy 1
 _ARRAYS: frozenset[Name] = frozenset(
     {("joblib.numpy_pickle", "NumpyArrayWrapper"), ("numpy", "ndarray"), ("numpy", "dtype")}
     | {(module, name) for module in _MULTIARRAY for name in ("_reconstruct", "scalar")}
@@ -66,9 +63,9 @@ FREQUENCY_NAMES: frozenset[Name] = (
 _REAL: Mapping[Name, Any] = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
-    # what every pickled array names
+    # named in every pickled array
     **{(module, "_reconstruct"): np._core.multiarray._reconstruct for module in _MULTIARRAY},  # type: ignore[attr-defined]  # noqa: SLF001
-    # what every pickled number of numpy names
+    # named in every pickled number of numpy
     **{(module, "scalar"): np._core.multiarray.scalar for module in _MULTIARRAY},  # type: ignore[attr-defined]  # noqa: SLF001
     ("collections", "Counter"): collections.Counter,
     ("collections", "OrderedDict"): collections.OrderedDict,
@@ -79,15 +76,12 @@ _REAL: Mapping[Name, Any] = {
 
 
 class Record:
-    """What stands where a library's object was.
-
-    Its name, what it was made of, and the state it was given.
-    """
+    """Inert replacement of a library's object: its name, constructor arguments and state."""
 
     name: str = ""
 
     def __new__(cls, *made_of: object, **_: object) -> Self:
-        """Remembers the arguments; nothing runs."""
+        """Store the arguments."""
         own = super().__new__(cls)
         own.made_of, own.state = made_of, {}
         return own
@@ -97,26 +91,25 @@ class Record:
         self.state: Any
 
     def __setstate__(self, state: object) -> None:
-        """Remembers the state; nothing runs."""
+        """Store the state."""
         self.state = state
 
-    def get(self, key: str) -> Any:  # noqa: ANN401  # a stranger's value: whoever asks checks it
-        """One value of the state; None where it has none."""
+    def get(self, key: str) -> Any:  # noqa: ANN401  # untrusted: the caller checks it
+        """Look up a value of the state; None if it is absent."""
         return self.state.get(key) if isinstance(self.state, dict) else None
 
 
-# whatever the file holds
-def unpickle(data: bytes, what: str, allowed: frozenset[Name], *, limit_bytes: int) -> Any:  # noqa: ANN401
-    """The object of a joblib file, with `Record`s for the objects of libraries.
+def unpickle(data: bytes, what: str, allowed: frozenset[Name], *, limit_bytes: int) -> Any:  # noqa: ANN401  # any content
+    """Decode a joblib file, with `Record`s in place of the objects of libraries.
 
     Args:
         data: the file, compressed (zlib, gzip, bz2, xz, lzma) or not.
         what: file name, for errors.
-        allowed: modules and names that it may name.
-        limit_bytes: most that it may unpack to.
+        allowed: modules and names that it may refer to.
+        limit_bytes: largest unpacked size.
 
     Raises:
-        ArtifactUntrusted: it names something else.
+        ArtifactUntrusted: it refers to another name.
         ArtifactCorrupt: it cannot be decoded, or is larger than allowed.
     """
     plain = _unpacked(data, what, limit_bytes)
@@ -125,7 +118,7 @@ def unpickle(data: bytes, what: str, allowed: frozenset[Name], *, limit_bytes: i
         found = reader.load()
     except (ArtifactError, MemoryError):
         raise
-    except Exception as error:  # noqa: BLE001  # a stranger's program fails in any way it likes
+    except Exception as error:  # noqa: BLE001  # an untrusted file may raise any error
         raise ArtifactCorrupt(what, f"cannot be decoded ({type(error).__name__})") from None
     if reader.left_bytes:
         raise ArtifactCorrupt(what, f"goes on for {reader.left_bytes:,} bytes after its end")
@@ -133,14 +126,14 @@ def unpickle(data: bytes, what: str, allowed: frozenset[Name], *, limit_bytes: i
 
 
 class _Reader(NumpyUnpickler):  # type: ignore[misc]  # joblib has no types
-    """Build what is on the list; record everything else that is not numpy's or Python's."""
+    """Unpickler that builds objects of numpy and Python on the list, and records for the others."""
 
     def __init__(self, data: bytes, what: str, allowed: frozenset[Name]) -> None:
         super().__init__("", io.BytesIO(data), ensure_native_byte_order=False)
         self._size, self._what, self._allowed = len(data), what, allowed
         self._records: dict[Name, type[Record]] = {}
 
-    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401  # as the base class has it
+    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401  # as in the base class
         requested = (module, name)
         if requested not in self._allowed:
             raise ArtifactUntrusted(
@@ -156,14 +149,14 @@ class _Reader(NumpyUnpickler):  # type: ignore[misc]  # joblib has no types
 
     @property
     def left_bytes(self) -> int:
-        """How many bytes of the file have not been read."""
+        """Number of bytes of the file that are not read yet."""
         return self._size - int(self.file_handle.tell())
 
 
 class _BoundedArray(NumpyArrayWrapper):  # type: ignore[misc]  # joblib has no types
-    """An array in the file, no longer than what is left of the file."""
+    """Array in the file, at most as long as the rest of the file."""
 
-    # as the base class has it
+    # The signature is that of the base class.
     def read(self, unpickler: _Reader, ensure_native_byte_order: bool) -> Any:  # noqa: ANN401, FBT001
         shape, dtype = tuple(self.shape), self.dtype
         if not isinstance(dtype, np.dtype) or not all(
@@ -172,28 +165,28 @@ class _BoundedArray(NumpyArrayWrapper):  # type: ignore[misc]  # joblib has no t
             raise TypeError("an array without a shape and a type")
         size = 1
         for side in shape:
-            size *= side  # Python's own integers: no product overflows into something small
+            size *= side  # integers of Python: a product cannot overflow to a small number
         if not dtype.hasobject and size * dtype.itemsize > unpickler.left_bytes:
-            # its reader
-            raise ArtifactCorrupt(unpickler._what, "holds an array that is longer than the file")  # noqa: SLF001
+            what = unpickler._what  # noqa: SLF001  # `_Reader` is of this module
+            raise ArtifactCorrupt(what, "holds an array that is longer than the file")
         return self.read_array(unpickler, ensure_native_byte_order)
 
 
 class _Decompressor(Protocol):
-    """What zlib, bz2 and lzma agree on."""
+    """Common interface of the decompressors of zlib, bz2 and lzma."""
 
     @property
     def eof(self) -> bool:
-        """Whether the end was reached."""
+        """Whether the end of the stream was reached."""
         ...
 
     @property
     def unused_data(self) -> bytes:
-        """What came after it."""
+        """Bytes after the end."""
         ...
 
     def decompress(self, data: bytes, max_length: int, /) -> bytes:
-        """At most `max_length` bytes."""
+        """Decompress to at most `max_length` bytes."""
         ...
 
 
@@ -207,7 +200,7 @@ _PACKED: Mapping[bytes, Callable[[], _Decompressor]] = {
 
 
 def _unpacked(data: bytes, what: str, limit_bytes: int) -> bytes:
-    """`data` without its compression; a bomb is noticed at the limit, not when it has gone off."""
+    """Decompress `data`, at most to the limit, so that a decompression bomb cannot fill memory."""
     unpacker = next((make() for magic, make in _PACKED.items() if data.startswith(magic)), None)
     if unpacker is None:
         return data
@@ -217,8 +210,7 @@ def _unpacked(data: bytes, what: str, limit_bytes: int) -> bytes:
         raise ArtifactCorrupt(what, f"cannot be unpacked ({type(error).__name__})") from None
     if len(plain) > limit_bytes:
         raise ArtifactCorrupt(what, f"unpacks to more than {limit_bytes:,} bytes")
-    if (
-        not unpacker.eof or unpacker.unused_data
-    ):  # cut by its last byte, it would still decode (RELIABILITY, fact 2)
+    # A file without its last byte would still decode (RELIABILITY, fact 2).
+    if not unpacker.eof or unpacker.unused_data:
         raise ArtifactCorrupt(what, "does not end where its compressed bytes end")
     return plain

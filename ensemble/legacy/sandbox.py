@@ -1,12 +1,12 @@
 """Sandbox: decode an untrusted file in a child process, and parse its answer as untrusted too.
 
-One flipped bit in a joblib file has crashed, hung, or quietly changed the process that decoded it
-(RELIABILITY, fact 1), and `except` does not help against the first two. The usual way is to try in
-a child and then decode again in the parent; here the parent never unpickles. The child sends back
-arrays and JSON, and those are all that the parent decodes.
+One flipped bit in a joblib file has crashed, hung, or silently changed the process that decoded it
+(RELIABILITY, fact 1), and `except` does not help against the first two. It is common to try in a
+child and then decode again in the parent. Here the parent never unpickles: the child returns arrays
+and JSON, and the parent decodes only those.
 
-The child is a fresh interpreter, not a fork: a fork of a threaded process may hang by itself. It
-has no environment, so it has no secrets. Source: setrlimit(2); DESIGN, decision 3.
+The child is a new interpreter, not a fork, because a fork of a threaded process may hang. It has no
+environment variables, and therefore no secrets. Source: setrlimit(2); DESIGN, decision 3.
 """
 
 from __future__ import annotations
@@ -40,13 +40,10 @@ BOOT = (
     " from ensemble.legacy.sandbox_child import main; main()"
 )
 CHUNK_BYTES = 1 << 20
-FIELD_LIMIT = 512  # characters of an error's field; ours are shorter
+FIELD_LIMIT = 512  # characters of an error's field; Axon's are shorter
 HEADER_LIMIT_BYTES = 8192
-ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-}  # each thread's stack is memory
+# One thread: the stack of each thread counts as memory.
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _REFUSALS: dict[str, type[ArtifactError]] = {
     one.__name__: one for one in (ArtifactCorrupt, ArtifactIncompatible, ArtifactUntrusted)
 }
@@ -54,13 +51,13 @@ _REFUSALS: dict[str, type[ArtifactError]] = {
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What decoding one file may cost.
+    """Limits of decoding one file.
 
     Attributes:
-        file_bytes: longest file.
-        memory_bytes: what the child may use beside its libraries; also the most that a file may
-            unpack to, and the longest answer.
-        cpu_s: whole seconds of CPU.
+        file_bytes: largest file.
+        memory_bytes: memory of the child in addition to its libraries; also the largest unpacked
+            file, and the longest answer.
+        cpu_s: seconds of CPU time, an integer.
         wall_s: seconds from the start of the child to its answer.
     """
 
@@ -71,42 +68,39 @@ class Limits:
 
 
 def decode_apart(name: str, data: bytes, limits: Limits) -> Parts:
-    """What the file `name` holds, decoded elsewhere.
+    """Decode the file `name` in a child process.
 
     Args:
         name: one of the four.
-        data: its bytes, read once and proven where there was a proof.
+        data: its bytes, read once, and verified if there are checksums.
         limits: of the child.
 
     Raises:
-        ArtifactUntrusted: it asks for code that such a file does not need.
-        ArtifactCorrupt: it cannot be decoded, is not what its name says, wants too much memory,
-            or crashes whoever decodes it.
+        ArtifactUntrusted: it refers to code that such a file does not need.
+        ArtifactCorrupt: it cannot be decoded, is not what its name says, needs too much memory, or
+            crashes the child.
         ArtifactIncompatible: it is of another version, or cannot be served.
-        LoadTimeout: it did not end in time.
+        LoadTimeout: decoding did not end in time.
     """
-    sklearn = installed_libraries()[
-        "scikit-learn"
-    ]  # the child could not look it up: it opens no file
+    sklearn = installed_libraries()["scikit-learn"]  # the child cannot open files to find it
     request = {
         "name": name,
         "memory_bytes": limits.memory_bytes,
         "cpu_s": limits.cpu_s,
         "sklearn": sklearn,
     }
-    here = [
-        str(Path(place).absolute()) for place in sys.path
-    ]  # "" is the folder that we were started in
-    child = subprocess.Popen(  # noqa: S603  # our own interpreter and our own words
+    # "" is the working directory.
+    here = [str(Path(place).absolute()) for place in sys.path]
+    child = subprocess.Popen(  # noqa: S603  # this interpreter, with constant arguments
         [sys.executable, "-I", "-B", "-c", BOOT, json.dumps(here)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env=ENVIRONMENT,
-        start_new_session=True,  # whatever it starts dies with it
+        start_new_session=True,  # its own children are killed with it
     )
     is_late = Event()
-    timer = Timer(limits.wall_s, _give_up, (child, is_late))
+    timer = Timer(limits.wall_s, _abort, (child, is_late))
     feeder = Thread(
         target=_feed, args=(child.stdin, json.dumps(request).encode() + b"\n" + data), daemon=True
     )
@@ -131,11 +125,11 @@ def decode_apart(name: str, data: bytes, limits: Limits) -> Parts:
 
 
 def read_answer(name: str, answer: bytes, limits: Limits) -> Parts:
-    """The parts in a child's answer.
+    """Parse the answer of a child.
 
     Raises:
-        ArtifactError: what the child refused the file for; ArtifactCorrupt where the answer
-            itself is none.
+        ArtifactError: the error with which the child rejected the file; `ArtifactCorrupt` if the
+            answer itself is invalid.
     """
     line, _, rest = answer.partition(b"\n")
     try:
@@ -153,13 +147,10 @@ def read_answer(name: str, answer: bytes, limits: Limits) -> Parts:
 
 
 def _refusal(name: str, error: str, fields: list[object], limits: Limits) -> ArtifactError:
-    """The error that the child named.
-
-    Its words are cut and cleaned, for it had read a stranger's file.
-    """
+    """Rebuild the error of the child; its fields are cut and cleaned, as they are untrusted."""
     if error == OUT_OF_MEMORY:
         return ArtifactCorrupt(
-            name, f"wants more than the {limits.memory_bytes:,} bytes of memory it may have"
+            name, f"needs more than the {limits.memory_bytes:,} bytes of memory that it may use"
         )
     parts = [
         "".join(letter if letter.isprintable() else "?" for letter in str(field)[:FIELD_LIMIT])
@@ -180,12 +171,12 @@ def _raise_exit_error(name: str, status: int, limits: Limits) -> NoReturn:
 
 def _feed(pipe: IO[bytes] | None, request: bytes) -> None:
     if pipe is not None:
-        with suppress(OSError), pipe:  # a child that died reads no more
+        with suppress(OSError), pipe:  # the child died
             pipe.write(request)
 
 
 def _read(pipe: IO[bytes] | None, limit_bytes: int) -> bytes:
-    """Read the child's answer to its end, or one byte past its limit."""
+    """Read the answer to its end, or one byte past the limit."""
     chunks, room = [], limit_bytes + 1
     while pipe is not None and room and (chunk := pipe.read(min(room, CHUNK_BYTES))):
         chunks.append(chunk)
@@ -195,14 +186,14 @@ def _read(pipe: IO[bytes] | None, limit_bytes: int) -> bytes:
 
 def _kill_unless_done(child: subprocess.Popen[bytes], limits: Limits) -> None:
     with suppress(subprocess.TimeoutExpired):
-        child.wait(min(1.0, limits.wall_s))  # its answer is complete: it is on its way out
+        child.wait(min(1.0, limits.wall_s))  # it exits after a complete answer
     _kill(child)
     child.wait()
     if child.stdout is not None:
         child.stdout.close()
 
 
-def _give_up(child: subprocess.Popen[bytes], is_late: Event) -> None:
+def _abort(child: subprocess.Popen[bytes], is_late: Event) -> None:
     is_late.set()
     _kill(child)
 

@@ -1,8 +1,8 @@
-"""The child process that decodes an untrusted file: bounded memory and time, no files.
+"""Child process that decodes an untrusted file: limited memory and time, no files.
 
-It reads one request from its input, gives up every right that it does not need, decodes, and writes
-arrays and JSON: never a pickle. A crash or a loop in here ends this process and no other. Started
-by `ensemble.legacy.sandbox`, which trusts nothing in the answer.
+It reads one request from its input, drops all rights that it does not need, decodes, and writes
+arrays and JSON, never a pickle. A crash or a loop affects only this process. It is started by
+`ensemble.legacy.sandbox`, which treats the answer as untrusted.
 
     request   one line of JSON (name, limits), then the bytes of the file
     answer    one line of JSON (sizes, or an error's name and fields), then safetensors and JSON
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def answer(name: str, data: bytes, terms: Terms) -> bytes:
-    """What the file holds, or why it was refused, as bytes."""
+    """Decode the file and encode its content, or the error, as bytes."""
     try:
         parts = decode(name, data, terms)
         files = encode_parts(parts)
@@ -50,7 +50,7 @@ def answer(name: str, data: bytes, terms: Terms) -> bytes:
         return _line(
             {"error": type(error).__name__, "fields": [str(field) for field in error.args]}
         )
-    except (ValueError, TypeError):  # what cannot be written as JSON
+    except (ValueError, TypeError):  # a value that JSON does not have
         wrong = ArtifactCorrupt(name, "holds what cannot be written as plain values")
         return _line({"error": type(wrong).__name__, "fields": list(wrong.args)})
     return (
@@ -70,7 +70,7 @@ def _line(value: dict[str, object]) -> bytes:
 
 
 def _warm_up() -> None:
-    """Make torch import what it imports late, while files may still be opened."""
+    """Make torch import its lazy modules while files may still be opened."""
     import torch  # noqa: PLC0415  # only for this file
 
     saved = io.BytesIO()
@@ -80,18 +80,18 @@ def _warm_up() -> None:
 
 
 def _shut(*, memory_bytes: int, cpu_s: int) -> None:
-    """Limit this process: memory, CPU seconds, no file, no process, no core dump.
+    """Limit this process: memory, CPU time, no files, no processes, no core dump.
 
-    What we have counts apart because torch alone maps gigabytes. Without a free descriptor nothing
-    can be opened, not even the libraries of a program that a successful attack would start.
+    The memory limit is added to the present use, because torch alone maps gigabytes. Without a free
+    descriptor nothing can be opened, not even the libraries of a program that an attack would
+    start.
     """
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     most = pages * resource.getpagesize() + memory_bytes
     used_s = int(resource.getrusage(resource.RUSAGE_SELF).ru_utime + 1)
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    resource.setrlimit(
-        resource.RLIMIT_CPU, (used_s + cpu_s, used_s + cpu_s + 1)
-    )  # a signal that says why, and a second later the end
+    # SIGXCPU, which gives the reason, and SIGKILL a second later.
+    resource.setrlimit(resource.RLIMIT_CPU, (used_s + cpu_s, used_s + cpu_s + 1))
     for what in (
         resource.RLIMIT_FSIZE,
         resource.RLIMIT_CORE,

@@ -421,5 +421,5 @@ def test_a_model_with_an_odd_length_cannot_be_written_as_a_forest(layers: FlowLa
     own = layers.anomaly.detectors
     odd = replace(own.forest, path_length=own.forest.path_length + 0.123)
 
-    with pytest.raises(ArtifactIncompatible, match="whole numbers of samples"):
+    with pytest.raises(ArtifactIncompatible, match="integer numbers of samples"):
         sklearn_forest(odd, own.scaler)

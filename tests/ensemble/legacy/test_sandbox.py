@@ -122,7 +122,7 @@ def test_a_hunger_for_memory_ends_at_the_limit(monkeypatch: pytest.MonkeyPatch) 
         ),
     )
 
-    with pytest.raises(ArtifactCorrupt, match="of memory it may have"):
+    with pytest.raises(ArtifactCorrupt, match="of memory that it may use"):
         decode_apart(FREQUENCIES, b"", LIMITS)
 
 

@@ -1,8 +1,8 @@
 """The management application, under /models: models, releases, training jobs and detectors.
 
-It is an application of its own, so that training and promoting never share a process with scoring;
-it alone writes models over HTTP. The tenant comes from the key. Another tenant's things are
-answered as things that do not exist.
+It is an application of its own, so that training and promotion never share a process with scoring.
+It alone writes models over HTTP. The tenant comes from the API key. Another tenant's things get the
+same answer as things that do not exist.
 """
 
 from __future__ import annotations
@@ -39,51 +39,48 @@ from ensemble.layers import LAYERS
 __all__ = ["Manage", "ManageApp", "PrefixedApp"]
 
 
-SCORING = "axon"  # name of the application that scores, in the Serve config file
+SCORING = "axon"  # name of the scoring application in the Serve config file
 
 
-# Serve's handle builds its methods on the fly
-def layer_of_scoring(layer: str) -> Any:  # noqa: ANN401
-    """The handle of a layer's deployment; blocks.
+def layer_of_scoring(layer: str) -> Any:  # noqa: ANN401  # a handle makes its methods dynamically
+    """Return the handle of a layer's deployment; blocks.
 
     Raises:
-        KeyError: the application that scores is not running.
+        KeyError: the scoring application is not running.
     """
     return serve.get_deployment_handle(layer, SCORING)
 
 
 class PrefixedApp(AuthenticatedApp):
-    """An application that is served under a prefix, and answers at the prefix itself too.
+    """An application that is served under a prefix, e.g. `/models`, and answers there too.
 
-    `GET /models`.
+    Starlette has no route for an empty path.
     """
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Serve one connection or request, as ASGI responses."""
+        """Serve one connection or request, as ASGI defines it."""
         prefix = scope.get("root_path", "")
-        if (
-            scope["type"] == "http" and prefix and scope["path"] == prefix
-        ):  # Starlette has no route for an empty path
+        if scope["type"] == "http" and prefix and scope["path"] == prefix:
             scope = {**scope, "path": f"{prefix}/"}
         await super().__call__(scope, receive, send)
 
 
 class ManageApp:
-    """Keeps the models of many tenants, over HTTP.
+    """The management application: manages the models of all tenants over HTTP.
 
     Args:
-        settings: as JSON values.
+        settings: the settings as JSON values.
         detectors: handle of the deployment that serves tabular detectors.
         layer_handle: layer -> handle of its deployment in the scoring application; may block,
             and raises KeyError where there is none.
-        run: fits a job, step by step; in a process of Ray's unless said otherwise.
-        meter: where metrics are recorded; None for Ray's.
+        run: runs the fit of a job step by step; None for a Ray process.
+        meter: records metrics; None for Ray's meter.
     """
 
     def __init__(
         self,
         settings: Mapping[str, Any],
-        detectors: Any,  # noqa: ANN401  # Serve's handle builds its methods on the fly
+        detectors: Any,  # noqa: ANN401  # a handle makes its methods dynamically
         layer_handle: Callable[[str], Any] | None = None,
         run: Run | None = None,
         meter: Meter | None = None,
@@ -118,14 +115,14 @@ class ManageApp:
         )
 
     def __serve_build_asgi_app__(self) -> Starlette:
-        """The ASGI application, made inside the replica: msgspec's decoders do not pickle."""
+        """Make the ASGI application inside the replica, since msgspec's decoders do not pickle."""
         routes = [
             *docs_routes("Axon, models", lambda: self._openapi),
             *self._models.first_routes(),
             *self._archives.routes(),
             *self._releases.routes(),
             *self._training.routes(),
-            *self._models.routes(),  # from here on with a model's name in the first place
+            *self._models.routes(),  # from here on, paths begin with a model's name
             *self._detection.routes(),
         ]
         self._openapi = encode(document(self._settings, routes))
@@ -135,9 +132,8 @@ class ManageApp:
             lifespan=self._lifespan,
             exception_handlers=MANAGEMENT_EXCEPTION_HANDLERS,
         )
-        app.router.redirect_slashes = (
-            False  # a redirect would name the address that the front proxy asked at
-        )
+        # a redirect would name the internal address at which the front proxy called
+        app.router.redirect_slashes = False
         return app
 
     @asynccontextmanager
@@ -151,6 +147,4 @@ class ManageApp:
             await self._authenticator.stop()
 
 
-Manage = serve.ingress()(
-    ManageApp
-)  # the plain class stays, for whoever wants the routes without Ray
+Manage = serve.ingress()(ManageApp)  # tests use the plain class, without Ray

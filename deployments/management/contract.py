@@ -49,5 +49,5 @@ OF_MODEL = ("ARTIFACT_MISSING", "RESERVED_NAME")
 
 
 def done(schema: type) -> Mapping[int, Answer]:
-    """Answer with 200 and one schema."""
+    """Declare an answer with 200 and one schema."""
     return {200: Answer(schema)}

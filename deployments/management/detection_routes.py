@@ -1,4 +1,4 @@
-"""The routes that use a model: rate rows with it, and have every replica load it now."""
+"""The routes that use a model: rate rows with it, and tell every replica to load it now."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ _decode_row = msgspec.json.Decoder(dict[str, Any]).decode
 
 @dataclass(frozen=True, slots=True)
 class DetectionRoutes:
-    """The routes.
+    """The routes that use a model.
 
     Attributes:
-        authenticator: counts rows against the rate of the caller's tenant.
+        authenticator: counts rows against the rate limit of the caller's tenant.
         detectors: the replicas that serve tabular detectors.
-        layers: layer -> its replicas, in the application that scores.
+        layers: layer -> its replicas in the scoring application.
         registry: runs work on the registry of the caller's tenant.
         read_body: reads JSON bodies.
     """
@@ -103,7 +103,7 @@ class DetectionRoutes:
                 needs=Scope.MANAGE,
                 methods=["POST"],
                 tag="detection",
-                summary="Have every replica load the model now, and report its state",
+                summary="Tell every replica to load the model now, and report their states",
                 parameters=[MODEL],
                 answers=done(job_responses.Loading),
                 errors=[*READING_STORE, *OF_MODEL, "NOT_SERVING", "DEPLOYMENT_UNAVAILABLE"],
@@ -111,7 +111,7 @@ class DetectionRoutes:
         ]
 
     async def _detect(self, request: Request) -> Response:
-        """S4-10; who has no detector of that name uses its group's, or the generic one."""
+        """Rate rows (S4-10) by the tenant's detector, else its group's, else the generic one."""
         reject_unknown_query(request)
         model = model_of(request)
         body = await self.read_body(request, requests.RowsToRate)
@@ -142,7 +142,7 @@ class DetectionRoutes:
         raise NotServing
 
     async def _load(self, request: Request) -> Response:
-        """S4-13 and C-26: the serving replicas load it, and each says how it stands."""
+        """Tell the serving replicas to load the model, and report each one (S4-13, C-26)."""
         reject_unknown_query(request)
         model = model_of(request)
         known = await self._find(request, model)
@@ -168,7 +168,7 @@ class DetectionRoutes:
 
 
 def _rows_of(sent: Sequence[msgspec.Raw]) -> tuple[dict[int, Row], dict[int, EventError]]:
-    """The rows by their places, and what is wrong with those that are none."""
+    """Decode the rows by position; a row that is not an object gets an error instead."""
     rows: dict[int, Row] = {}
     refused: dict[int, EventError] = {}
     for place, raw in enumerate(sent):
@@ -188,15 +188,15 @@ def _in_order(
     detections: Detections,
     refused: Mapping[int, EventError],
 ) -> list[Any]:
-    """A finding or an error for each row, in the order of the rows.
+    """List a finding or an error for each row, in the order of the rows.
 
-    A row comes back as it was sent, to the last digit.
+    A finding contains its row exactly as it was sent.
 
     Args:
-        sent: all rows, n of them.
-        places: of those that were rated, or refused by the detector, among `sent`.
-        detections: of those.
-        refused: place -> why, of the others.
+        sent: all n rows.
+        places: positions in `sent` of the rows that the detector got.
+        detections: results of the detector for those.
+        refused: position -> error, of the other rows.
     """
     results: list[Any] = [None] * len(sent)
     for place, error in refused.items():
@@ -235,7 +235,7 @@ def _of_detectors(report: LoadReport | EnsembleError) -> job_responses.Replica:
 def _of_slot(
     layer: str, model: ModelName, state: SlotState | EnsembleError
 ) -> list[job_responses.Replica]:
-    """The state of a detector on one replica: a line for each kind of event that it rates."""
+    """Report the state of a layer's model on one replica, for each kind of event that it scores."""
     if isinstance(state, EnsembleError):
         return [job_responses.Replica(layer, "", _status_of(state), "", state.code)]
     kinds = [

@@ -1,11 +1,11 @@
 """The tabular detectors of all tenants, as a deployment: rows in, threat levels out.
 
-A detector is loaded when it is first used: the champion of its name. While it is in use, its alias
-is polled every two seconds; a new champion is loaded beside the one that serves, checked, and
-replaces it in one step. A load that fails changes nothing: the last good version goes on, and
-reports why. The cache is bounded and evicts the least recently used. Each detector is loaded by
-itself, in threads, so that one tenant's load, or a file that hangs, does not delay another's rows.
-The deployment reads the store and writes nothing.
+The champion of a model is loaded when it is first used. While it is in use, its alias is polled
+every two seconds; a new champion is loaded beside the one that serves, checked, and replaces it in
+one step. After a failed load the last good version goes on serving and reports why. The cache is
+bounded and evicts the least recently used detector. Each detector is loaded on its own, in threads,
+so that one tenant's load, or a hanging file, does not delay another tenant's rows. The deployment
+only reads the store.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from ensemble.store import Alias, BundleRef, ModelName, Store, Tenant, Trust, ge
 
 __all__ = ["Detections", "DetectorState", "Detectors", "LoadOutcome", "LoadReport"]
 
-POLL_EVERY_S = 2.0  # at the alias of a detector that is used: one small file
+POLL_EVERY_S = 2.0  # of the alias of a detector in use: one small file
 LOAD_WITHIN_S = 10.0  # RELIABILITY F13: a hanging disk costs a load, not the replica
 LOAD_THREADS_PER_DETECTOR = 2  # one load may hang while another goes on
 SCORING_THREADS = 2
@@ -49,27 +49,27 @@ class LoadOutcome(StrEnum):
 
     LOADED = "loaded"
     UNCHANGED = "unchanged"
-    LAST_GOOD = "last_good"  # the champion cannot be had: an older one serves on
-    # the champion serves, and is not the version that was asked for: make it champion first
+    LAST_GOOD = "last_good"  # the champion cannot be loaded: an older version goes on serving
+    # the champion serves, but is not the requested version: promote that one first
     OTHER_VERSION = "other_version"
 
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """What a detector says of some rows, in columns; a row that was refused has no place in them.
+    """The results of a detector for m of the rows, in columns; refused rows are not in them.
 
     Attributes:
-        model: its name.
-        version: that answered.
-        manifest_sha256: of that version.
-        is_last_good: an older version answered, because the champion cannot be had.
-        features: that it reads.
-        rows: int (m,), positions of the rows that were rated among those that came.
-        anomaly_score: float64 (m,), each in [0, 1]; higher is stranger.
-        threat_level: m words: low, medium, high, critical.
-        is_anomaly: bool (m,), at least medium.
-        refused: position -> what is wrong with that row.
-        filled: values that were missing and counted as 0.
+        model: name of the model.
+        version: number of the version that rated the rows.
+        manifest_sha256: SHA-256 of that version's manifest.
+        is_last_good: an older version rated the rows, because the champion cannot be loaded.
+        features: names of the features that it reads.
+        rows: int (m,), positions of the rated rows in the request.
+        anomaly_score: float64 (m,), each in [0, 1]; higher is more anomalous.
+        threat_level: m of low, medium, high, critical.
+        is_anomaly: bool (m,), whether the level is at least medium.
+        refused: position -> error of that row.
+        filled: number of missing values that were read as 0.
     """
 
     model: str
@@ -87,11 +87,11 @@ class Detections:
 
 @dataclass(frozen=True, slots=True)
 class DetectorState:
-    """One detector that a replica holds.
+    """One detector that a replica has loaded.
 
     Attributes:
         loaded_at: seconds since 1970.
-        code: of the error for which the champion cannot be had, "" where it serves.
+        code: code of the error that prevents the champion from loading; "" where it serves.
     """
 
     tenant: str
@@ -104,14 +104,14 @@ class DetectorState:
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """How a load went in one replica (C-26).
+    """The result of a load in one replica (C-26).
 
     Attributes:
         replica: host and process.
-        version: that serves now.
-        code: of the error for which the champion cannot be had, "" where it serves.
-        message: its sentence.
-        seconds: that it took.
+        version: number of the version that serves now.
+        code: code of the error that prevents the champion from loading; "" where it serves.
+        message: sentence of that error.
+        seconds: duration of the load.
     """
 
     replica: str
@@ -127,12 +127,12 @@ class LoadReport:
 
 @dataclass(frozen=True, slots=True)
 class _LoadedDetector:
-    """A detector that serves, and what was seen when it was looked at last."""
+    """A detector that serves, and the state of its last poll."""
 
     ref: BundleRef
     detector: TabularDetector
-    serial: int  # of the alias; one that is older is not believed
-    trust: Trust  # under which both were proven
+    serial: int  # of the alias; an alias with a lower serial is a replay and is refused
+    trust: Trust  # that verified both
     loaded_at: float
     polled_at: float
     failure: LoadFailure | None = None
@@ -142,10 +142,10 @@ class Detectors:
     """A replica of the tabular detectors.
 
     Args:
-        settings: as JSON values.
-        open_store: the store as it is trusted now; None for that of the settings.
-        clock: seconds that only rise.
-        now: seconds since 1970.
+        settings: the settings as JSON values.
+        open_store: returns the store with the current trust; None for that of the settings.
+        clock: monotonic clock, seconds.
+        now: wall clock, seconds since 1970.
     """
 
     def __init__(
@@ -159,10 +159,10 @@ class Detectors:
         own = Settings.model_validate(settings)
         self._limits, self._clock, self._now = own.management, clock, now
         self._open_store = open_store or TrustedStore(own)
-        self._loaded: OrderedDict[Key, _LoadedDetector] = OrderedDict()  # used last, last
-        self._polls: dict[
-            Key, tuple[asyncio.Task[_LoadedDetector], float]
-        ] = {}  # what is looked at now, and since when
+        # the least recently used first
+        self._loaded: OrderedDict[Key, _LoadedDetector] = OrderedDict()
+        # polls in progress, each with its start
+        self._polls: dict[Key, tuple[asyncio.Task[_LoadedDetector], float]] = {}
         self._loading = ThreadPoolExecutor(
             LOAD_THREADS_PER_DETECTOR * self._limits.detectors_at_once, "load-detector"
         )
@@ -179,15 +179,15 @@ class Detectors:
         """Rate rows.
 
         Args:
-            tenant: whose detector.
-            name: of the detector.
-            rows: feature -> value; of those, what the detector reads.
-            missing: `error_response` or `zero`, what a row means that lacks a feature.
+            tenant: owner of the detector.
+            name: name of the detector.
+            rows: mappings of feature -> value; other fields are ignored.
+            missing: `refuse` or `zero`, the treatment of a row that lacks a feature.
 
         Raises:
             TooManyRows: more than one request may have.
-            ArtifactMissing: this tenant has no such detector that serves.
-            ArtifactError: it has one, which cannot be loaded, and no older one to go on with.
+            ArtifactMissing: this tenant has no champion of that name.
+            ArtifactError: the champion cannot be loaded, and no older version is loaded.
         """
         if len(rows) > self._limits.max_rows:
             raise TooManyRows(len(rows), self._limits.max_rows)
@@ -198,16 +198,16 @@ class Detectors:
         """Refresh a detector now: load its champion if that changed, and report the state (S4-13).
 
         Args:
-            tenant: whose.
-            name: of the detector.
-            version: that is to serve. Which one does is said by the alias alone, for every
-                replica, so this is only compared; None for any.
+            tenant: owner of the detector.
+            name: name of the detector.
+            version: version that the caller expects to serve; None for any. The alias alone
+                decides which one does, for every replica, so this is only compared.
 
         Raises:
             ArtifactError: as in `detect`.
         """
         key, began = (Tenant(tenant), ModelName(name)), self._clock()
-        if key in self._polls:  # it may have read the alias of before
+        if key in self._polls:  # that poll may have read the alias before it changed
             await asyncio.wait({self._polls[key][0]}, timeout=LOAD_WITHIN_S)
         before = self._loaded.get(key)
         loaded = await self._poll(key)
@@ -234,7 +234,7 @@ class Detectors:
         )
 
     async def state(self, tenant: str | None = None) -> list[DetectorState]:
-        """The detectors that are loaded, of one tenant or of all; those used last at the end."""
+        """List the loaded detectors of one tenant or of all, the least recently used first."""
         return [
             DetectorState(
                 tenant=str(owner),
@@ -249,14 +249,14 @@ class Detectors:
         ]
 
     async def _serving(self, key: Key) -> _LoadedDetector:
-        """The detector that answers now; without one, the one that a look finds."""
+        """Return the loaded detector, or load it if there is none."""
         loaded = self._loaded.get(key)
         if loaded is None:
             return await self._poll(key)
         self._loaded.move_to_end(key)
         if key not in self._polls:
             if self._clock() - loaded.polled_at >= POLL_EVERY_S:
-                self._begin_poll(key)  # beside: nobody waits for it
+                self._begin_poll(key)  # in the background: no request waits for it
         elif self._clock() - self._polls[key][1] >= LOAD_WITHIN_S:
             loaded = self._with_failure(
                 key, loaded, LoadTimeout(f"detector {key[1]}", LOAD_WITHIN_S)
@@ -264,7 +264,7 @@ class Detectors:
         return loaded
 
     async def _poll(self, key: Key) -> _LoadedDetector:
-        """The detector after a look, which is shared by all who wait for it."""
+        """Return the detector after a poll, which all waiting requests share."""
         if key not in self._polls:
             self._begin_poll(key)
         task, since = self._polls[key]
@@ -287,19 +287,19 @@ class Detectors:
     def _end_poll(self, key: Key, done: asyncio.Task[_LoadedDetector]) -> None:
         del self._polls[key]
         if not done.cancelled():
-            done.exception()  # whoever waits has it; the log has it too
+            done.exception()  # mark it as retrieved; waiting requests and the log have it
 
     async def _run_poll(self, key: Key) -> _LoadedDetector:
         before = self._loaded.get(key)
         try:
             found = await asyncio.wrap_future(self._loading.submit(self._load, key, before))
-        except Exception as error:  # whatever it is: the last good one goes on
+        except Exception as error:  # whatever it is: the last good version goes on serving
             if before is None:
                 self._log_failure(key, failure_of(error))
                 raise
             return self._with_failure(key, before, error)
         if found is None:
-            self._loaded.pop(key, None)  # it was withdrawn, or never was
+            self._loaded.pop(key, None)  # there is no champion any more, or never was
             raise ArtifactMissing(f"a champion of model {key[1]}")
         if before is None or found.detector is not before.detector:
             about = {
@@ -318,23 +318,22 @@ class Detectors:
         return found
 
     def _load(self, key: Key, before: _LoadedDetector | None) -> _LoadedDetector | None:
-        """What a look at the files finds, in a thread; None where nothing is champion."""
+        """Read the alias and load a new champion, in a thread; None where there is no champion."""
         store, (tenant, model) = self._open_store(), key
-        is_believed = (
-            before is not None and before.trust == store.trust
-        )  # what a key that is gone signed is forgotten, its serial too
-        serial = before.serial if before is not None and is_believed else 0
+        # what a removed key signed no longer counts, nor does its serial
+        is_trusted = before is not None and before.trust == store.trust
+        serial = before.serial if before is not None and is_trusted else 0
         named = get_alias(store, tenant, model, Alias.CHAMPION, not_below=serial)
         if not named.number:
             return None
         ref = BundleRef(tenant, model, named.number, named.sha256)
-        if before is not None and is_believed and before.ref == ref:
+        if before is not None and is_trusted and before.ref == ref:
             return replace(before, serial=named.serial, polled_at=self._clock(), failure=None)
         detector = proven_detector(open_bundle(store, ref, available_bytes=available_bytes))
         return _LoadedDetector(ref, detector, named.serial, store.trust, self._now(), self._clock())
 
     def _with_failure(self, key: Key, loaded: _LoadedDetector, error: Exception) -> _LoadedDetector:
-        """The last good one goes on, and says why."""
+        """Go on with the last good version, and record why."""
         failure = failure_of(error)
         self._log_failure(key, failure)
         failing = replace(loaded, polled_at=self._clock(), failure=failure)

@@ -1,9 +1,9 @@
-"""The records of training jobs: one small file each, so that a restart forgets none.
+"""The records of training jobs: one small file each, which survive a restart.
 
 `<state>/jobs/<tenant>/<id>.json`. A file is replaced as a whole, so a reader and a crash see the
-old state or the new one. Only the management process writes them. A job that it finds unfinished at
-its start belonged to an earlier process, and becomes `lost`. Other files in the folder are ignored;
-ended jobs are deleted by number and by age.
+old state or the new one. Only the management process writes them. A job that is unfinished when the
+process starts belonged to an earlier process, and becomes `lost`. Other files in the folder are
+ignored. Ended jobs are deleted by number and by age.
 """
 
 from __future__ import annotations
@@ -61,29 +61,28 @@ ENDED = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord:
-    """One training job, as it stands.
+    """The state of one training job; times are UTC, e.g. `2026-11-20T08:15:00Z`.
 
     Attributes:
-        id: random, 32 hex digits.
-        tenant: whose.
-        model: name that the model gets.
-        status: word for how far it is.
-        stage: the same in words, while it runs.
-        progress: share of the fit, in [0, 1].
-        rows: that it trains on.
-        features: that it reads, in order.
-        label: what its user calls the version.
-        as_champion: whether it is to serve once it is published.
-        submitted_by: who, as the audit log has it.
-        submitted_at: UTC, `2026-11-20T08:15:00Z`; so the other two, "" while it is not so far.
-        started_at: when the fit began.
-        ended_at: when it ended, well or not.
-        version: that was published, 0 where none was.
-        manifest_sha256: of that version, "" where none was.
-        is_champion: it serves from then on.
-        code: of the error that ended it, or that kept it from being champion; "" where there is
-            none.
-        message: its sentence.
+        id: random, 32 hexadecimal digits.
+        tenant: owner of the job.
+        model: name of the model.
+        status: status of the job.
+        stage: current step in words, while the job runs.
+        progress: completed share of the fit, in [0, 1].
+        rows: number of training rows.
+        features: names of the features that the model reads, in order.
+        label: the caller's name for the version.
+        as_champion: whether the version becomes champion once it is published.
+        submitted_by: name of the caller in the audit log.
+        submitted_at: time of submission.
+        started_at: start of the fit; "" before it.
+        ended_at: end of the job; "" before it.
+        version: number of the published version; 0 for none.
+        manifest_sha256: SHA-256 of that version's manifest; "" for none.
+        is_champion: the version became champion.
+        code: code of the error that ended the job, or that prevented the promotion; "" for none.
+        message: sentence of that error.
     """
 
     id: str
@@ -108,7 +107,7 @@ class JobRecord:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more will become of it."""
+        """Whether the job has reached a final status."""
         return self.status in ENDED
 
 
@@ -116,18 +115,18 @@ _decode = msgspec.json.Decoder(JobRecord).decode
 
 
 def new_id() -> str:
-    """An id that nobody guesses."""
+    """Make a random id that cannot be guessed."""
     return uuid.uuid4().hex
 
 
 class JobRecords:
-    """The files; every call may block.
+    """The files of the records; every call may block.
 
     Args:
-        state: folder of what a running Axon writes.
-        limit: ended jobs of one tenant that are remembered.
-        max_age_days: days that they are remembered.
-        now: seconds since 1970.
+        state: the state folder.
+        limit: number of ended jobs that are kept for each tenant.
+        max_age_days: days for which they are kept.
+        now: wall clock, seconds since 1970.
     """
 
     def __init__(
@@ -141,7 +140,7 @@ class JobRecords:
         )
 
     def recover(self) -> list[JobRecord]:
-        """All job records; unfinished jobs without a worker are marked as lost, old ones removed.
+        """Read all records; mark unfinished jobs as lost, and delete old records.
 
         Raises:
             ArtifactError: the folder is a link, or cannot be read.
@@ -151,27 +150,27 @@ class JobRecords:
         known = [record if record.has_ended else self._lost(record) for record in found]
         for record in self.superfluous(known):
             known.remove(record)
-            self.forget(record)
+            self.delete(record)
         return known
 
     def save(self, record: JobRecord) -> None:
-        """Keep `record`, on the disk, in the place of what it was.
+        """Write `record` to disk in place of its earlier state.
 
         Raises:
-            ArtifactError: the place is not inside the state folder.
-            OSError: the disk is full or failing; what was kept before stays.
+            ArtifactError: the file would not be inside the state folder.
+            OSError: the disk is full or failing; the earlier state remains.
         """
         home = make_directory(self._state, FOLDER, record.tenant)
         place = home / f"{record.id}{SUFFIX}"
         write_atomic(self._state, place, msgspec.json.encode(record), mode=0o600)
 
-    def forget(self, record: JobRecord) -> None:
-        """Keep it no longer; best effort."""
+    def delete(self, record: JobRecord) -> None:
+        """Delete a record; best effort."""
         with suppress(OSError):
             (self._state / FOLDER / record.tenant / f"{record.id}{SUFFIX}").unlink(missing_ok=True)
 
     def superfluous(self, records: Iterable[JobRecord]) -> list[JobRecord]:
-        """The ended jobs that are too many for their tenants, or too old."""
+        """List the ended jobs above the limit of their tenant, or too old."""
         oldest = timestamp(datetime.fromtimestamp(max(0.0, self._now() - self._max_age_s), UTC))
         newest_first = sorted(
             (record for record in records if record.has_ended),
@@ -179,12 +178,12 @@ class JobRecords:
             reverse=True,
         )
         counts: dict[str, int] = {}
-        gone = []
+        excess = []
         for record in newest_first:
             counts[record.tenant] = counts.get(record.tenant, 0) + 1
             if counts[record.tenant] > self._limit or record.ended_at < oldest:
-                gone.append(record)
-        return gone
+                excess.append(record)
+        return excess
 
     def _tenants(self) -> list[Tenant]:
         try:
@@ -215,10 +214,8 @@ class JobRecords:
                         {"job": job, "tenant": tenant, "error_type": type(problem).__name__},
                     )
                     continue
-                if (record.id, record.tenant) == (
-                    job,
-                    tenant,
-                ):  # one that was copied here is no job of this tenant
+                # a file that was copied here from elsewhere is ignored
+                if (record.id, record.tenant) == (job, tenant):
                     found.append(record)
         return found
 

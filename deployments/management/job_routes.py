@@ -42,10 +42,8 @@ from ensemble.training.data.tabular_rows import LEAST_ROWS
 __all__ = ["JobRoutes"]
 
 MODEL_SUBPATHS = frozenset({"info", "versions", "promote", "challenger", "load", "detect"})
-_PLACES = {
-    "rows": "network_data",
-    "metadata": "user_metadata",
-}  # what the trainer calls things -> what the body does
+# name of a field in errors of the trainer -> its name in the body
+_PLACES = {"rows": "network_data", "metadata": "user_metadata"}
 
 JOB = path_parameter(
     "id",
@@ -62,7 +60,7 @@ class JobRoutes:
     """The routes of training jobs.
 
     Attributes:
-        jobs: takes and keeps them.
+        jobs: accepts jobs and holds their records.
         executor: runs work on the store.
         read_body: reads JSON bodies.
         settings: limits.
@@ -155,7 +153,7 @@ class JobRoutes:
             label=body.version or "",
             user_metadata=body.user_metadata,
         )
-        async with self._submitting:  # or two requests with one label would both find it free
+        async with self._submitting:  # or two requests with one label would both find it unused
             await self._require_new_label(tenant, model, spec.label, actor)
             try:
                 record = await with_timeout(
@@ -187,10 +185,10 @@ class JobRoutes:
     async def _require_new_label(
         self, tenant: Tenant, model: ModelName, label: str, actor: Actor
     ) -> None:
-        """A label is used once: by a version, or by a job that may become one.
+        """Refuse a label that a version has, or that an unfinished job will give to one.
 
         Raises:
-            VersionExists: it was used.
+            VersionExists: the label is in use.
         """
         if not label:
             return
@@ -207,13 +205,13 @@ class JobRoutes:
 
 
 class OneJobRoute(ScopedRoute):
-    """A route of one job.
+    """A route of one job; it leaves `/jobs/info` and the like to the routes of models.
 
-    What would be a route of a model, were `jobs` a model's name, is refused there.
+    Those refuse it, because `jobs` is a reserved name.
     """
 
     def matches(self, scope: AsgiScope) -> tuple[Match, AsgiScope]:
-        """As Starlette's, but for the words behind a model's name."""
+        """Match as Starlette does, but not the last segment of a route of models."""
         match, found = super().matches(scope)
         is_other = match is not Match.NONE and found["path_params"]["id"] in MODEL_SUBPATHS
         return (Match.NONE, {}) if is_other else (match, found)
@@ -227,7 +225,7 @@ def _labels(store: Store, tenant: Tenant, model: ModelName) -> set[str]:
 def _with_body_fields(
     refused: FeatureMismatch | MalformedEvent,
 ) -> FeatureMismatch | MalformedEvent:
-    """The same of the field as the body has it."""
+    """Return the same error with the field named as in the body."""
     first, bracket, rest = refused.field.partition("[")
     return type(refused)(_PLACES.get(first, first) + bracket + rest, refused.problem)
 

@@ -1,9 +1,9 @@
 """Training jobs: rows are validated at submission, fitted beside serving, and published here.
 
-A caller gets a record at once and polls it. What cannot work is refused at submission: a bad row,
-too many rows, too many jobs, no signing key. The fit runs elsewhere (`training_actor`) and returns
-arrays; only this process, which has the key, publishes them. A fit can be cancelled, and is killed
-when its time is over; a job that is being published can no longer be stopped.
+A caller gets a record at once and polls it. A job that cannot succeed is refused at submission: for
+a bad row, too many rows, too many jobs, or a missing signing key. The fit runs in another process
+(`training_actor`) and returns arrays; only this process, which has the key, publishes them. A fit
+can be cancelled, and is killed at its time limit; a job that is being published cannot be stopped.
 """
 
 from __future__ import annotations
@@ -51,22 +51,22 @@ LONGEST_LABEL = 64
 USER_METADATA_BYTES = 8 << 10  # it is signed with the model, in a manifest of 64 KiB
 STOPPABLE = (JobStatus.QUEUED, JobStatus.RUNNING)
 UNPUBLISHED = (ArtifactError, SigningRefused, OSError)
-THREADS = 4  # a disk that hangs keeps these and no more
+THREADS = 4  # a hanging disk blocks at most these
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSpec:
-    """What somebody wants trained.
+    """A model to train, as the caller requested it.
 
     Attributes:
-        rows: feature -> value, each a row.
-        as_champion: whether it is to serve once it is published.
-        model: name that it gets; strict, see `ModelName`.
-        features: names to read, in order.
-        missing: what a missing value means.
-        label: what the user calls this version; for people.
-        user_metadata: JSON that the user wants remembered.
-        seed: of the fit.
+        rows: one mapping of feature -> value for each row.
+        as_champion: whether the version becomes champion once it is published.
+        model: name of the model, see `ModelName`.
+        features: names of the features to read, in order.
+        missing: treatment of a missing value.
+        label: the caller's name for this version, for people.
+        user_metadata: JSON that is stored with the version.
+        seed: random seed of the fit.
     """
 
     rows: Sequence[Mapping[str, Any]]
@@ -83,12 +83,11 @@ class Jobs:
     """The training jobs of all tenants; lives in one process, on one event loop.
 
     Args:
-        settings: limits, and where records are kept.
-        store_for: the store as it is trusted now, on behalf of somebody; every act leaves a
-            line with their name.
-        run: fits, step by step; who stops listening stops it.
-        quota: how many models and versions a tenant may have; None does not count.
-        now: seconds since 1970.
+        settings: limits, and the folder of the records.
+        store_for: returns the store with the current trust, for an actor that the audit log names.
+        run: runs a fit step by step; closing the generator stops it.
+        quota: number of models and versions that a tenant may have; None for no limit.
+        now: wall clock, seconds since 1970.
     """
 
     def __init__(
@@ -111,7 +110,7 @@ class Jobs:
         self._threads = ThreadPoolExecutor(THREADS, "jobs")
         # one thread: the last record to be written is the last state
         self._disk = ThreadPoolExecutor(1, "job-records")
-        self._records: dict[str, JobRecord] = {}  # by id, in the order they were submitted
+        self._records: dict[str, JobRecord] = {}  # id -> record, in the order of submission
         self._working: dict[str, asyncio.Task[None]] = {}
         self._places = asyncio.Semaphore(self._limits.jobs_at_once)
         # one at a time: the last job to end is the last version, and the champion
@@ -120,19 +119,19 @@ class Jobs:
         self._begun: asyncio.Task[None] | None = None
 
     async def submit(self, tenant: Tenant, spec: TrainingSpec, actor: Actor) -> JobRecord:
-        """Take a job; it waits, or runs, from now on.
+        """Accept a job; from now on it waits or runs.
 
         Args:
-            tenant: whose model it will be.
-            spec: the work.
-            actor: who wants it.
+            tenant: owner of the model.
+            spec: the model to train.
+            actor: caller, for the audit log.
 
         Raises:
-            JobQuota: as many jobs as may wait and run.
-            TooManyRows, FeatureMismatch, MalformedEvent: something about the request; named.
-            TrainingError: rows that cannot teach.
-            SigningRefused: there is no key to sign with; nothing was computed.
-            ArtifactError, OSError: the job cannot be kept on the disk.
+            JobQuota: the limit of waiting and running jobs is reached.
+            TooManyRows, FeatureMismatch, MalformedEvent: the request is wrong.
+            TrainingError: the rows do not suffice for training.
+            SigningRefused: there is no key to sign with.
+            ArtifactError, OSError: the record of the job cannot be written.
         """
         await self._begin()
         self._check_quota(tenant)
@@ -159,9 +158,9 @@ class Jobs:
         self._records[record.id] = record
         try:
             await self._write(record)
-        except BaseException:  # also who stops waiting: a job that nobody was told of is none
+        except BaseException:  # also cancellation: the caller has no id, so the job must not run
             del self._records[record.id]
-            self._disk.submit(self._files.forget, record)
+            self._disk.submit(self._files.delete, record)
             raise
         work = FitWork(table, model, spec.seed, metadata)
         task = self._working[record.id] = asyncio.create_task(
@@ -171,10 +170,10 @@ class Jobs:
         return record
 
     async def get(self, tenant: Tenant, job: str) -> JobRecord:
-        """How a job stands.
+        """Return the record of a job.
 
         Raises:
-            UnknownJob: this tenant has no such job; nothing is said of those of others.
+            UnknownJob: this tenant has no such job; another tenant may have it.
         """
         await self._begin()
         record = self._records.get(job)
@@ -183,15 +182,15 @@ class Jobs:
         return record
 
     async def list(self, tenant: Tenant) -> list[JobRecord]:
-        """The jobs of a tenant, the newest first."""
+        """List the jobs of a tenant, newest first."""
         await self._begin()
         return [record for record in reversed(self._records.values()) if record.tenant == tenant]
 
     async def cancel(self, tenant: Tenant, job: str) -> JobRecord:
-        """Stop a job that waits or runs; one that is being published, or has ended, stays as it is.
+        """Stop a job that waits or runs; a job that is being published or has ended goes on.
 
         Raises:
-            UnknownJob: as in `get`.
+            UnknownJob: this tenant has no such job.
         """
         record = await self.get(tenant, job)
         if record.status in STOPPABLE:
@@ -199,7 +198,7 @@ class Jobs:
         return self._records.get(job, record)
 
     async def stop(self) -> None:
-        """End every job, because management ends; what is being published is waited for."""
+        """Stop every job as the application stops; wait for those that are being published."""
         self._is_stopping = True
         halting = [job for job in self._working if self._records[job].status in STOPPABLE]
         finishing = [task for job, task in self._working.items() if job not in halting]
@@ -208,7 +207,7 @@ class Jobs:
             threads.shutdown(wait=False)
 
     async def _begin(self) -> None:
-        """Read what is known, once; a disk that fails now is asked again by the next call."""
+        """Read the records once; after a failure the next call reads them again."""
         if self._begun is None or (
             self._begun.done() and (self._begun.cancelled() or self._begun.exception())
         ):
@@ -237,13 +236,13 @@ class Jobs:
                 await self._change(
                     job,
                     status=JobStatus.RUNNING,
-                    stage="waits for a process",
+                    stage="waiting for a process",
                     started_at=self._timestamp(),
                 )
                 trained = await self._fit(job, work)
             async with self._publishing:
                 await self._change(
-                    job, status=JobStatus.PUBLISHING, stage="is published", progress=1.0
+                    job, status=JobStatus.PUBLISHING, stage="publishing", progress=1.0
                 )
                 ended = await self._publish(self._records[job], tenant, trained, actor)
         except asyncio.CancelledError:
@@ -253,7 +252,7 @@ class Jobs:
             ended = {"status": JobStatus.TIMEOUT, "code": late.code, "message": str(late)}
         except EnsembleError as problem:
             ended = {"status": JobStatus.FAILED, "code": problem.code, "message": str(problem)}
-        except Exception:  # a mistake of ours ends this job and no other
+        except Exception:  # an unexpected error ends this job and no other
             logging.getLogger("ray.serve").exception(
                 "job_failed", extra={"event": "job_failed", "job": job}
             )
@@ -278,15 +277,15 @@ class Jobs:
         )
         for old in self._files.superfluous(self._records.values()):
             del self._records[old.id]
-            self._disk.submit(self._files.forget, old)
+            self._disk.submit(self._files.delete, old)
 
     async def _halt(self, job: str) -> None:
-        """Stop a job, and wait until nothing more is done for it."""
+        """Stop a job, and wait until its work has ended."""
         if task := self._working.get(job):
             task.cancel()
             await asyncio.wait({task})
         record = self._records.get(job)
-        if record and not record.has_ended:  # it was stopped before its first step
+        if record and not record.has_ended:  # cancelled before its first step
             await self._end(job, self._halted(), 0.0)
 
     def _halted(self) -> dict[str, Any]:
@@ -300,12 +299,12 @@ class Jobs:
                 if isinstance(step, Trained):
                     return step
                 await self._change(job, stage=step.what, progress=step.done)
-        raise JobCrashed  # it ended, and without a model
+        raise JobCrashed  # the steps ended without a model
 
     async def _publish(
         self, record: JobRecord, tenant: Tenant, trained: Trained, actor: Actor
     ) -> dict[str, Any]:
-        """Publish, and make it champion if asked; what becomes of the record."""
+        """Publish, promote if requested, and return the fields of the record that change."""
         about = {"model": record.model, "tenant": tenant, "job": record.id}
         try:
             ref = await self._in_thread(lambda: self._published(tenant, trained, actor))
@@ -342,7 +341,7 @@ class Jobs:
             return {
                 **version,
                 "code": code,
-                "message": "it is published, and could not be made champion",
+                "message": "the version is published, but could not be made champion",
             }
         return {**version, "is_champion": True}
 
@@ -369,7 +368,7 @@ class Jobs:
         await asyncio.wrap_future(self._disk.submit(self._files.save, record))
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        """What `work` gives, in a thread; it is carried to its end, whoever stops waiting."""
+        """Run `work` in a thread; it runs to its end even if the caller is cancelled."""
         return await asyncio.wrap_future(self._threads.submit(work))
 
     def _timestamp(self) -> str:
@@ -384,7 +383,7 @@ def _metadata(spec: TrainingSpec) -> Metadata:
     label = spec.label
     if len(label) > LONGEST_LABEL or not label.isprintable():
         raise MalformedEvent(
-            "version", f"must be printable, and {LONGEST_LABEL} characters or less"
+            "version", f"must be printable, and have at most {LONGEST_LABEL} characters"
         )
     try:
         size = len(json.dumps(spec.user_metadata, allow_nan=False).encode())
@@ -392,6 +391,6 @@ def _metadata(spec: TrainingSpec) -> Metadata:
         raise MalformedEvent("metadata", "must be JSON with finite numbers") from None
     if size > USER_METADATA_BYTES:
         raise MalformedEvent(
-            "metadata", f"is {size:,} bytes of JSON, allowed are {USER_METADATA_BYTES:,}"
+            "metadata", f"has {size:,} bytes of JSON; the limit is {USER_METADATA_BYTES:,}"
         )
     return Metadata(label=label, user_metadata=spec.user_metadata)

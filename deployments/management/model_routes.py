@@ -1,7 +1,7 @@
 """The routes of models: list, inspect, promote, delete, and the audit log.
 
 A model of a layer serves as part of a release, so its versions are inspected here and promoted
-there. Inherited models can be inspected; a change answers that they do not exist.
+there. Inherited models can be inspected, but not changed: a change is answered with 404.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Calls to replicas of other deployments: each with a timeout, each failure an Axon error.
+"""Calls to replicas of other deployments: each has a timeout, each failure is an Axon error.
 
-An application may not be running, a deployment may be between two processes, a replica may hang or
-die. An HTTP caller gets the same answer for all: 503, and when to come back. An Axon error that the
-replica raised is passed on as it was.
+An application may not be running, a deployment may be restarting, a replica may hang or die. The
+HTTP caller gets the same answer for all of these: 503, with the time of a retry. An Axon error that
+the replica raised is passed on unchanged.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ class Replicas:
     """The replicas of one deployment.
 
     Args:
-        deployment: its name, for the log.
-        handle: finds its handle; may block, and raises KeyError where there is none.
-        within_s: seconds that a call may take.
+        deployment: name of the deployment, for the log.
+        handle: returns its handle; may block, and raises KeyError where there is none.
+        within_s: timeout of a call, in seconds.
     """
 
     def __init__(self, deployment: str, handle: Callable[[], Any], within_s: float) -> None:
         self.deployment, self._find, self._within_s = deployment, handle, within_s
         self._handle: Any = None
 
-    # whatever the method takes and gives
-    async def call(self, method: str, *args: Any) -> Any:  # noqa: ANN401
-        """What one of them answers.
+    async def call(self, method: str, *args: Any) -> Any:  # noqa: ANN401  # the method's own types
+        """Call a method of one replica.
 
         Raises:
-            DeploymentUnavailable: nobody answered in time.
-            EnsembleError: as it was raised there.
+            DeploymentUnavailable: no replica answered in time.
+            EnsembleError: raised by the replica.
         """
 
-        async def send() -> Any:  # noqa: ANN401
+        async def send() -> Any:  # noqa: ANN401  # the method's own type
             return await getattr(await self._found(), method).remote(*args)
 
         return await self._within(send)
 
     async def broadcast(self, method: str, *args: Any) -> list[Any]:  # noqa: ANN401  # likewise
-        """What each of them answers, or the error in its place.
+        """Call a method of every replica; an error stands in the place of its answer.
 
-        Errors as in `call` where nobody is there.
+        Raises:
+            DeploymentUnavailable: there is no replica, or the calls timed out.
         """
 
         async def send() -> list[Any]:
@@ -75,8 +75,8 @@ class Replicas:
             self._handle = await asyncio.to_thread(self._find)
         return self._handle
 
-    async def _within(self, send: Callable[[], Any]) -> Any:  # noqa: ANN401
-        """Serve's own waits have no end while no replica runs."""
+    async def _within(self, send: Callable[[], Any]) -> Any:  # noqa: ANN401  # as `send` returns
+        """Await a call with a timeout; while no replica runs, Serve itself waits for ever."""
         try:
             return await asyncio.wait_for(send(), self._within_s)
         except EnsembleError as error:
@@ -85,9 +85,9 @@ class Replicas:
             raise self._as_ensemble_error(error) from None
 
     def _as_ensemble_error(self, error: Exception) -> EnsembleError:
-        """What was raised there, without Ray's wrapping, which holds a traceback.
+        """Unwrap an error from Ray's wrapper, which contains a traceback.
 
-        Whatever is none of ours is told to the log alone.
+        An error that is not Axon's is written to the log only.
         """
         cause = error.cause if isinstance(error, RayTaskError) else error
         if isinstance(cause, EnsembleError):

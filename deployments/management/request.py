@@ -1,6 +1,6 @@
 """Reading a request of the management application: caller, model, number and body.
 
-Everything is validated here, once and strictly, before anything is looked up in the store.
+Everything is validated here, once and strictly, before the store is read.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ RESERVED = frozenset(
         "openapi.json",
         "docs",
     }
-)  # words of routes: a model of that name could not be asked for
+)
+"""Path segments of routes: a model of that name could not be reached."""
 NO_KEY_ID = "auth off"
 Body = TypeVar("Body")
 MAX_ENTRIES, DEFAULT_ENTRIES = 1000, 100
@@ -82,20 +83,20 @@ class BodyReader:
 
 
 def tenant_of(request: Request) -> Tenant:
-    """Whose key it is."""
+    """Return the tenant of the caller."""
     return caller_of(request.scope).tenant
 
 
 def actor_of(request: Request) -> Actor:
-    """Who asks, for the audit log."""
+    """Return the caller as the audit log names it."""
     return Actor(caller_of(request.scope).key_id or NO_KEY_ID, client_of(request))
 
 
 def require_own_tenant(request: Request, named: str | None) -> Tenant:
-    """The caller's tenant, which is also the one that the request names, if it names one.
+    """Return the caller's tenant; the request may name it, but no other.
 
     Raises:
-        UnknownTenant: it names another; whether there is such a one is not looked up.
+        UnknownTenant: the request names another tenant, which may or may not exist.
     """
     tenant = tenant_of(request)
     if named is not None and named != tenant:
@@ -104,11 +105,11 @@ def require_own_tenant(request: Request, named: str | None) -> Tenant:
 
 
 def model_of(request: Request) -> ModelName:
-    """The model that the path names.
+    """Return the model that the path names.
 
     Raises:
-        MalformedEvent: it is no name.
-        ReservedName: it is a word of a route.
+        MalformedEvent: it is not a valid name.
+        ReservedName: it is in `RESERVED`.
     """
     name = ModelName(request.path_params["name"])
     if name in RESERVED:
@@ -117,11 +118,11 @@ def model_of(request: Request) -> ModelName:
 
 
 def new_model_name(name: str) -> ModelName:
-    """The name of a model that a tenant trains itself.
+    """Check the name of a model that a tenant trains itself.
 
     Raises:
-        MalformedEvent: it is no name.
-        ReservedName: it is a word of a route, or a model of a layer.
+        MalformedEvent: it is not a valid name.
+        ReservedName: it is in `RESERVED`, or a model of a layer.
     """
     checked = ModelName(name)
     if checked in RESERVED or checked in layers_by_model():
@@ -130,10 +131,10 @@ def new_model_name(name: str) -> ModelName:
 
 
 def parse_number(text: str, field: str) -> int:
-    """The number that `text` spells.
+    """Parse a version or release number.
 
     Raises:
-        MalformedEvent: it is none; `field` named it.
+        MalformedEvent: `text` is not such a number; the error names `field`.
     """
     number = parse_serial(text)
     if number is None:
@@ -144,7 +145,7 @@ def parse_number(text: str, field: str) -> int:
 
 
 def requested_version(request: Request) -> int | Alias | None:
-    """The version that the query names, by number or by word; None where it names none.
+    """Return the version that the query names, by number or alias; None where it names none.
 
     Raises:
         MalformedEvent: it is neither.
@@ -159,20 +160,22 @@ def reject_unknown_query(request: Request, *known: str) -> None:
     """Refuse a query with unknown or repeated parameters: a guess could delete things.
 
     Raises:
-        MalformedEvent: the first such name is to blame.
+        MalformedEvent: there is one.
     """
     names: set[str] = set()
     for name, _ in request.query_params.multi_items():
         if name not in known or name in names:
-            raise MalformedEvent("query", "has a name that this route does not know, or one twice")
+            raise MalformedEvent(
+                "query", "has a parameter that this route does not know, or one twice"
+            )
         names.add(name)
 
 
 def requested_limit(request: Request) -> int:
-    """How many entries the query asks for.
+    """Return the number of entries that the query requests.
 
     Raises:
-        MalformedEvent: no number, or too many.
+        MalformedEvent: it is not a number, or above `MAX_ENTRIES`.
     """
     text = request.query_params.get("limit")
     if text is None:

@@ -1,8 +1,8 @@
 """Work on the model store in threads: bounded, with a timeout, under the caller's name.
 
-A disk can hang for ever, and a thread that hangs with it cannot be ended. So there are a few
-threads, and a caller waits only so long. Queued work is cancelled at the timeout; running work may
-still complete after the caller got 503.
+A disk can hang for ever, and a thread that hangs with it cannot be ended. So the number of threads
+is bounded, and callers wait with a timeout. Queued work is cancelled at the timeout; running work
+may still complete after the caller got 503.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class StoreExecutor:
-    """Takes work on the store of `settings`.
+    """Runs work on the store of the settings.
 
     Args:
-        settings: where the store is, and how long work on it may take.
+        settings: paths and trust of the store, number of threads and timeout.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -41,21 +41,21 @@ class StoreExecutor:
         )
 
     async def run(self, actor: Actor, work: Callable[[Store], Answer]) -> Answer:
-        """What `work` makes of the store.
+        """Call `work` with the store, in a thread.
 
         Args:
-            actor: who asks, for the audit log.
-            work: called once, in a thread.
+            actor: caller, for the audit log.
+            work: called once.
 
         Raises:
-            EnsembleError: as of `with_timeout`.
+            EnsembleError: see `with_timeout`.
         """
         return await with_timeout(
             asyncio.wrap_future(self._threads.submit(self._work, actor, work)), self._within_s
         )
 
     def close(self) -> None:
-        """Begin nothing any more, and wait for nobody."""
+        """Cancel queued work; do not wait for running work."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _work(self, actor: Actor, work: Callable[[Store], Answer]) -> Answer:
@@ -66,16 +66,16 @@ async def with_timeout(work: Awaitable[Answer], within_s: float) -> Answer:
     """Run `work`, which uses the disk of the store, with a timeout and errors of the public tree.
 
     Raises:
-        StoreUnavailable: it was not done in time, or the system refused.
-        StoreFull: there is no room.
+        StoreUnavailable: the work did not end in time, or the operating system refused.
+        StoreFull: the disk is full.
         SigningUnavailable: there is no key to sign with; the log says what to do.
-        EnsembleError: whatever `work` raises of ours.
+        EnsembleError: an error that `work` raised.
     """
     try:
         return await asyncio.wait_for(work, within_s)
     except TimeoutError:
         refusal: ServiceError = StoreUnavailable()
-        problem_text = f"it takes longer than {within_s:g} s"
+        problem_text = f"no result within {within_s:g} s"
     except SigningRefused as refused:
         refusal, problem_text = SigningUnavailable(), str(refused)
     except OSError as problem:

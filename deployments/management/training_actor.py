@@ -1,12 +1,12 @@
-"""A fit in a process of Ray's, beside serving, that ends with the fit and can be killed.
+"""A fit in a Ray process of its own, which ends with the fit and can be killed.
 
-The table goes there as arrays, progress comes back step by step, and the last item is the trained
-model. The process runs at low priority, so that scoring goes first where cores are few, and is
-never reused: its priority would stay.
+The process gets the table as arrays and yields its progress step by step, and the trained model
+last. It runs at low priority, so that scoring goes first where cores are few, and is never reused,
+because its priority would stay low.
 
-It is an actor, because an actor can be killed at any moment. Ray 2.60 can end the caller where a
-task is cancelled just as it completes (its check "Tried to complete task that was not pending"),
-and every fit is stopped at about that moment.
+It is an actor, because an actor can be killed at any moment. Ray 2.60 can end the calling process
+if a task is cancelled just as it completes (its check "Tried to complete task that was not
+pending"), and every fit is stopped at about that moment.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NICE = 10  # of 19; scoring is at 0
 
 @dataclass(frozen=True, slots=True)
 class FitWork:
-    """What is to be fitted; arguments as of `fit_steps`."""
+    """The arguments of `fit_steps`."""
 
     table: TrainingTable
     name: str
@@ -42,36 +42,35 @@ class FitWork:
 
 
 def fit(work: FitWork) -> Iterator[Step | Trained]:
-    """The work itself, step by step, in a process of its own."""
-    os.setpriority(
-        os.PRIO_PROCESS, 0, max(NICE, os.getpriority(os.PRIO_PROCESS, 0))
-    )  # first: what follows takes seconds
-    # scikit-learn: only the process that fits has it
-    from ensemble.training.recipes.tabular import fit_steps  # noqa: PLC0415
+    """Fit at low priority, step by step; runs in the actor's process."""
+    os.setpriority(os.PRIO_PROCESS, 0, max(NICE, os.getpriority(os.PRIO_PROCESS, 0)))
+    from ensemble.training.recipes.tabular import (  # noqa: PLC0415  # loads scikit-learn: seconds
+        fit_steps,
+    )
 
     yield from fit_steps(work.table, name=work.name, seed=work.seed, metadata=work.metadata)
 
 
 class Fit:
-    """The process, by whose name Ray titles it."""
+    """The actor; Ray titles its process by this name."""
 
     def steps(
         self, fit: Callable[[FitWork], Iterator[Step | Trained]], work: FitWork
     ) -> Iterator[Step | Trained]:
-        """What `fit` yields."""
+        """Yield the steps of `fit`."""
         yield from fit(work)
 
 
 async def run_in_ray(work: FitWork, *, num_cpus: float) -> AsyncGenerator[Step | Trained, None]:
-    """Fit somewhere in the cluster; who stops listening stops it.
+    """Fit in a process of the cluster; closing the generator kills the process.
 
     Args:
-        work: what.
-        num_cpus: that Ray sets aside for it; where there are none, it waits for them.
+        work: the arguments of the fit.
+        num_cpus: CPUs that Ray reserves for the fit, which waits until they are free.
 
     Raises:
-        TrainingError: the rows cannot teach a detector.
-        JobCrashed: its process died, or raised something else; the log has it.
+        TrainingError: the rows do not suffice for a detector.
+        JobCrashed: the process died, or raised another error, which is logged.
     """
     actor: Any = ray.remote(num_cpus=num_cpus, max_restarts=0)(Fit).remote()
     try:
@@ -95,4 +94,4 @@ async def run_in_ray(work: FitWork, *, num_cpus: float) -> AsyncGenerator[Step |
         )
         raise JobCrashed from None
     finally:
-        ray.kill(actor)  # of one that has ended, nothing
+        ray.kill(actor)  # no effect on one that has ended

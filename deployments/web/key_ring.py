@@ -105,7 +105,7 @@ class KeyRing:
         if error.code == self._problem:
             return
         self._problem = error.code
-        action = "refusing_all_keys" if self._data is None else "using_previous_keys"
+        action = "refusing_all_keys" if self._data is None else "keeping_previous_keys"
         sentence = "there is no key file" if isinstance(error, ArtifactMissing) else str(error)
         log_event(
             logging.ERROR,

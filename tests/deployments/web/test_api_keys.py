@@ -518,7 +518,7 @@ def test_a_file_that_breaks_later_leaves_the_keys_of_before_and_is_said_once(
 
     assert ring.find(token) is not None
     assert told.events == ["keys_read", "keys_unreadable"]
-    assert told("keys_unreadable")[0]["action"] == "using_previous_keys"
+    assert told("keys_unreadable")[0]["action"] == "keeping_previous_keys"
     assert str(file.parent) not in told("keys_unreadable")[0]["error"]
 
 

@@ -5,7 +5,7 @@
 The header names CICFlowMeter features, in any of its dialects. Columns that identify a flow
 (addresses, time, label) are not sent. A request carries 1,000 flows, the most that Axon accepts.
 A key, where the service requires one, is read from the environment variable AXON_KEY.
-`axon score flows.csv` does the same and more; this page shows what travels.
+`axon score flows.csv` does the same and more; this program shows the requests.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> None:
     print(f"{'id':<12} {'score':>7}  {'coverage':>8}  verdict")
     for one in highest:
         if "error" in one:
-            print(f"{one['id']:<12} {'-':>7}  {'-':>8}  refused: {one['error']['message']}")
+            print(f"{one['id']:<12} {'-':>7}  {'-':>8}  rejected: {one['error']['message']}")
         else:
             print(f"{one['id']:<12} {one['score']:7.4f}  {one['coverage']:8.2f}  {one['verdict']}")
 
@@ -55,7 +55,7 @@ def score_file(file: Path, client: httpx.Client) -> Iterator[dict[str, Any]]:
     """Yield the result of every row of `file`, in order: a verdict, or an error for that row alone.
 
     Raises:
-        httpx.HTTPStatusError: the service refused a whole batch.
+        httpx.HTTPStatusError: the service rejected a batch.
     """
     with file.open(newline="") as lines:
         events = enumerate(csv.DictReader(lines), start=2)  # line 1 is the header

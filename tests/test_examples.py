@@ -87,4 +87,4 @@ def test_the_example_prints_the_highest_scores_and_the_refused_rows(
 
     lines = capsys.readouterr().out.splitlines()
     assert [line[:6] for line in lines[1:]] == ["line 4", "line 2", "line 3"]
-    assert "refused: not finite" in lines[3]
+    assert "rejected: not finite" in lines[3]

@@ -1,4 +1,4 @@
-"""A detector of one's own: how far a flow's rate, packets and duration lie from benign traffic.
+"""A detector of your own: how far a flow's rate, packets and duration lie from benign traffic.
 
 Fit for: floods, beacons and transfers of an unusual size. Unfit for: an attack at a normal rate.
 Score: the largest robust z-score of three features, calibrated on benign flows. Cost: three
@@ -29,7 +29,7 @@ from ensemble.model import ModelScores, Parts
 
 FEATURES = ("Flow Duration", "Total Fwd Packets", "Flow Packets/s")
 COLUMNS = [FEATURE_NAMES.index(name) for name in FEATURES]
-LEAST_SPREAD = 1e-3  # of a logarithm: a feature that is constant in benign traffic says little
+LEAST_SPREAD = 1e-3  # of a logarithm: a constant feature would rate every change as extreme
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,10 @@ from deployments.config.settings import read_settings
 from deployments.web.api_keys import Scope, create_key
 from ensemble.events import Kind
 from ensemble.layers.catalog import LAYERS
+from ensemble.runtime import LoadCheck
 from ensemble.store.names import Tenant
 from tests.deployments.conftest import PATIENT, Door, FakeHandle, OpenDoor, broken_slot
-from tests.deployments.scoring.test_operator_routes import FakeTrial
+from tests.support.slot_states import load_check
 
 Axon = Callable[..., Result]
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nothing answers
@@ -194,13 +195,13 @@ def test_a_layer_that_is_not_there_is_refused_by_the_service(
 
 TRIALS = [
     pytest.param(
-        {Kind.FLOW: FakeTrial(ok=True, version="2")},
+        {Kind.FLOW: load_check(ok=True, version="2")},
         0,
         ["behavior flow: ok version 2"],
         id="passes",
     ),
     pytest.param(
-        {Kind.FLOW: FakeTrial(ok=False, code="LOAD_TIMEOUT")},
+        {Kind.FLOW: load_check(ok=False, code="LOAD_TIMEOUT")},
         1,
         ["failed", "LOAD_TIMEOUT"],
         id="fails",
@@ -209,16 +210,16 @@ TRIALS = [
 ]
 
 
-@pytest.mark.parametrize(("trials", "code", "shown"), TRIALS)
+@pytest.mark.parametrize(("checks", "code", "shown"), TRIALS)
 def test_a_test_of_a_layer_ends_with_its_outcome(
     axon_at: Callable[[Door], Axon],
     open_door: OpenDoor,
-    trials: Mapping[Kind, FakeTrial],
+    checks: Mapping[Kind, LoadCheck],
     code: int,
     shown: list[str],
 ) -> None:
     """S1-05."""
-    door = open_door(handles={"behavior": FakeHandle(broken_slot("behavior"), trials)})
+    door = open_door(handles={"behavior": FakeHandle(broken_slot("behavior"), checks)})
 
     result = axon_at(door)("layers", "test", "behavior")
 

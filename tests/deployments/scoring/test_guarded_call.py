@@ -6,8 +6,6 @@ A failing layer soon costs no time, is tried in the background, and returns once
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,153 +15,24 @@ from grpc.aio import AioRpcError, Metadata
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 from ray.serve.exceptions import BackPressureError
 
-from deployments.config.settings import read_settings
-from deployments.scoring.scoring_metrics import ScoringMetrics
-from ensemble.events import EventBatch, FlowBatch, Kind
-from ensemble.features.flow import FEATURE_NAMES
-from ensemble.fusion import Fusion, Thresholds
+from ensemble.events import EventBatch, Kind
 from ensemble.guard import BreakerState
 from ensemble.layers.catalog import LAYERS
-from ensemble.rollout.canary import RolloutState, RolloutView
-from ensemble.runtime.release_fusion import ReleaseFusion
-from ensemble.verdicts import LayerScores, LayerStatus, VerdictLabel, Verdicts
-from tests.deployments.conftest import RecordingMeter, Told
-from tests.support.pipelines import layer_client, tenant_pipeline
-from tests.support.timing import Clock
-
-DEADLINE_S = (
-    0.02  # a hung layer is really waited for; the guard's own clock moves only when it is told to
+from ensemble.verdicts import LayerScores, LayerStatus, VerdictLabel
+from tests.deployments.conftest import Told
+from tests.support.guarded_layers import (
+    DEADLINE_S,
+    FLOWS,
+    GuardedPipeline,
+    until,
 )
-FLOWS = FlowBatch(("a", "b"), ("", ""), np.zeros((2, len(FEATURE_NAMES)), np.float32))
-_RISING = Thresholds(0.1, 0.5, 0.9)
-_FLOW_FUSION = Fusion(
-    {"anomaly": 0.6, "behavior": 0.4},
-    1.0,
-    dict.fromkeys(("anomaly+behavior", "anomaly", "behavior"), _RISING),
-)
-ONE, TWO = (
-    ReleaseFusion("default/1", {Kind.FLOW: _FLOW_FUSION}),
-    ReleaseFusion("default/2", {Kind.FLOW: _FLOW_FUSION}),
-)
-
-
-class Layer:
-    """A layer that speaks, hangs, raises or waits at a gate, and records the requested releases."""
-
-    def __init__(self, name: str, clock: Clock) -> None:
-        self.name, self._clock = name, clock
-        self.asked: list[str] = []
-        self.errors: list[BaseException] = []  # raised by the next calls, one each
-        self.is_hung = False
-        self.takes_s = 0.0
-        self.status, self.score = LayerStatus.LIVE, 0.7
-        self.scores_of: dict[str, float] = {}  # release -> another score
-        self.gate: asyncio.Event | None = None
-        self.was_cancelled = False
-
-    # as Serve passes it
-    async def __call__(self, batch: EventBatch, release: str, _explain: bool) -> LayerScores:  # noqa: FBT001
-        self.asked.append(release)
-        try:
-            if self.takes_s or self.is_hung:
-                await asyncio.sleep(0)  # whoever is faster has answered by then
-                await asyncio.sleep(0)
-                self._clock.now += DEADLINE_S if self.is_hung else self.takes_s
-            if self.is_hung:
-                await asyncio.get_running_loop().create_future()
-            if self.gate is not None:
-                await self.gate.wait()
-        except asyncio.CancelledError:
-            self.was_cancelled = True
-            raise
-        if self.errors:
-            raise self.errors.pop(0)
-        return LayerScores(
-            self.name,
-            self.status,
-            "1",
-            release,
-            np.full(len(batch), self.scores_of.get(release, self.score)),
-        )
-
-
-class Counting(ScoringMetrics):
-    """Metrics that record their calls."""
-
-    def __init__(self) -> None:
-        super().__init__(RecordingMeter())
-        self.batches: list[tuple[Kind, Sequence[Verdicts], Mapping[str, float]]] = []
-        self.retries: list[str] = []
-        self.failures: Counter[tuple[str, str]] = Counter()
-        self.breakers: list[tuple[str, BreakerState]] = []
-        self.rollouts: list[RolloutView] = []
-
-    def scored(
-        self, kind: Kind, groups: Sequence[Verdicts], elapsed_s: Mapping[str, float]
-    ) -> None:
-        self.batches.append((kind, groups, elapsed_s))
-
-    def retried(self, layer: str) -> None:
-        self.retries.append(layer)
-
-    def failed(self, layer: str, code: str) -> None:
-        self.failures[layer, code] += 1
-
-    def breaker_changed(self, layer: str, state: BreakerState) -> None:
-        self.breakers.append((layer, state))
-
-    def rollout_changed(self, view: RolloutView) -> None:
-        self.rollouts.append(view)
-
-
-class World:
-    """A pipeline over such layers; release 1 is active."""
-
-    def __init__(self, overrides: Mapping[str, Any] | None = None) -> None:
-        self.clock, self.seen = Clock(), Counting()
-        self.layers = {layer: Layer(layer, self.clock) for layer in LAYERS}
-        settings = read_settings(overrides)
-        layers = layer_client(
-            self.layers,
-            deadline_s=DEADLINE_S,
-            settings=settings,
-            metrics=self.seen,
-            clock=self.clock,
-        )
-        self.pipeline = tenant_pipeline(layers, settings=settings, metrics=self.seen)
-        self.pipeline.controller.switch_to(ONE, at_once=True)
-        self.tasks_before = len(asyncio.all_tasks())
-
-    async def score(
-        self, *, waited_s: float = 0.0, explain: bool = False
-    ) -> dict[str, LayerScores]:
-        """The verdicts and each layer's scores of one batch."""
-        (verdicts,) = await self.pipeline.score(
-            FLOWS, explain=explain, since=self.clock.now - waited_s
-        )
-        return {one.layer: one for one in verdicts.layers}
-
-    async def open_behavior(self) -> None:
-        self.layers["behavior"].is_hung = True
-        for _ in range(5):
-            await self.score()
-        assert self.pipeline.layers.breakers["behavior"].state is BreakerState.OPEN
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    async def poll_until() -> None:
-        while not is_so():  # noqa: ASYNC110  # what is waited for has no event of its own
-            await asyncio.sleep(0.001)
-
-    await asyncio.wait_for(poll_until(), 20.0)
-
 
 # -- the breaker
 
 
 async def test_a_hanging_layer_costs_five_deadlines_and_is_then_not_called() -> None:
     """P19, R5: it is not called; the others go on, and the verdict names it."""
-    world = World()
+    world = GuardedPipeline()
     hung = world.layers["behavior"]
     hung.is_hung = True
 
@@ -182,7 +51,7 @@ async def test_no_batch_waits_for_a_trial() -> None:
 
     The batch that starts a trial goes on without the layer.
     """
-    world = World()
+    world = GuardedPipeline()
     await world.open_behavior()
     waits: list[int] = []
     wait = asyncio.wait
@@ -203,7 +72,7 @@ async def test_no_batch_waits_for_a_trial() -> None:
 
 
 async def test_a_trial_that_hangs_fails_by_its_own_deadline() -> None:
-    world = World()
+    world = GuardedPipeline()
     await world.open_behavior()
     hung = world.layers["behavior"]
     hung.was_cancelled = False
@@ -222,7 +91,7 @@ async def test_a_trial_that_hangs_fails_by_its_own_deadline() -> None:
 
 async def test_a_recovered_layer_gets_all_traffic_after_one_trial() -> None:
     """P19: it returns within ten seconds; the longest pause is eight."""
-    world = World()
+    world = GuardedPipeline()
     await world.open_behavior()
     for _ in range(4):  # trials fail, the pause grows
         world.clock.now += 8.0
@@ -238,7 +107,7 @@ async def test_a_recovered_layer_gets_all_traffic_after_one_trial() -> None:
 
 
 async def test_an_operator_closes_a_breaker_and_the_layer_is_called_again() -> None:
-    world = World()
+    world = GuardedPipeline()
     await world.open_behavior()
     world.layers["behavior"].is_hung = False
 
@@ -252,7 +121,7 @@ async def test_an_abstention_does_not_open_the_breaker() -> None:
 
     Calling it is cheap, and it reports when it has a model.
     """
-    world = World()
+    world = GuardedPipeline()
     world.layers["behavior"].status = LayerStatus.FALLBACK
 
     for _ in range(50):
@@ -265,7 +134,7 @@ async def test_an_abstention_does_not_open_the_breaker() -> None:
     "error", [ValueError("inside"), BackPressureError(num_queued_requests=9, max_queued_requests=8)]
 )
 async def test_a_layer_that_keeps_failing_is_no_longer_called(error: BaseException) -> None:
-    world = World()
+    world = GuardedPipeline()
     world.layers["behavior"].errors = [error] * 99
 
     said = [(await world.score())["behavior"].status for _ in range(8)]
@@ -275,7 +144,7 @@ async def test_a_layer_that_keeps_failing_is_no_longer_called(error: BaseExcepti
 
 async def test_slow_scores_are_used_and_open_the_breaker() -> None:
     """R4: such a layer is about to exceed the deadline."""
-    world = World()
+    world = GuardedPipeline()
     world.layers["behavior"].takes_s = 0.6 * DEADLINE_S
 
     said = [(await world.score())["behavior"].status for _ in range(7)]
@@ -288,7 +157,7 @@ async def test_a_delay_of_all_layers_opens_no_breaker() -> None:
 
     If all breakers opened, nothing would be detected under load.
     """
-    world = World()
+    world = GuardedPipeline()
     for layer in world.layers.values():
         layer.takes_s = 0.6 * DEADLINE_S
 
@@ -301,7 +170,7 @@ async def test_a_delay_of_all_layers_opens_no_breaker() -> None:
 @pytest.mark.parametrize("hung", [["anomaly", "behavior"], list(LAYERS)], ids=["two", "all"])
 async def test_layers_that_hang_together_are_no_longer_called(hung: list[str]) -> None:
     """P18, P19: with no layer left to wait for, the verdict comes at once."""
-    world = World()
+    world = GuardedPipeline()
     for layer in hung:
         world.layers[layer].is_hung = True
 
@@ -313,7 +182,7 @@ async def test_layers_that_hang_together_are_no_longer_called(hung: list[str]) -
 
 
 async def test_a_slow_explanation_does_not_open_the_breaker() -> None:
-    world = World()
+    world = GuardedPipeline()
     world.layers["behavior"].takes_s = 0.6 * DEADLINE_S
 
     for _ in range(30):
@@ -324,7 +193,7 @@ async def test_a_slow_explanation_does_not_open_the_breaker() -> None:
 
 async def test_an_explanation_waits_no_longer_than_a_verdict() -> None:
     """P18."""
-    world = World()
+    world = GuardedPipeline()
     world.layers["behavior"].is_hung = True
 
     said = [(await world.score(explain=True))["behavior"].status for _ in range(7)]
@@ -334,7 +203,7 @@ async def test_an_explanation_waits_no_longer_than_a_verdict() -> None:
 
 async def test_the_waiting_time_of_events_does_not_open_a_breaker() -> None:
     """Otherwise a flood would open the breakers of healthy layers."""
-    world = World()
+    world = GuardedPipeline()
     behavior = world.layers["behavior"]
     behavior.gate = asyncio.Event()  # answers later than the tenth of the deadline that is left
     behavior.takes_s = 0.1 * DEADLINE_S
@@ -353,7 +222,7 @@ async def test_failed_calls_are_all_counted_and_logged_once_a_code(told: Told) -
 
     Four calls of ten fail, which opens no breaker; the log reports the rest after five minutes.
     """
-    world = World()
+    world = GuardedPipeline()
     behavior = world.layers["behavior"]
     for number in range(100):
         behavior.errors = [ValueError("inside")] if number % 5 < 2 else []
@@ -369,7 +238,7 @@ async def test_failed_calls_are_all_counted_and_logged_once_a_code(told: Told) -
 
 
 async def test_calls_that_are_late_are_counted() -> None:
-    world = World()
+    world = GuardedPipeline()
     await world.open_behavior()
 
     assert world.seen.failures == {("behavior", "LAYER_TIMEOUT"): 5}
@@ -379,7 +248,7 @@ async def test_a_breaker_logs_opening_and_closing_and_counts_its_trials(
     told: Told,
 ) -> None:
     """C-13: a layer that is down for an hour is one log line, not one for each trial."""
-    world = World()
+    world = GuardedPipeline()
     behavior = world.layers["behavior"]
     behavior.errors = [ValueError("inside")] * 8
     for _ in range(5):
@@ -406,7 +275,7 @@ async def test_a_breaker_logs_opening_and_closing_and_counts_its_trials(
 
 
 async def test_a_layer_with_a_full_bulkhead_is_not_called() -> None:
-    world = World({"guard": {"calls_in_flight": 2}})
+    world = GuardedPipeline({"guard": {"calls_in_flight": 2}})
     behavior = world.layers["behavior"]
     behavior.gate = asyncio.Event()
     out = [asyncio.create_task(world.score()) for _ in range(2)]
@@ -435,7 +304,7 @@ async def test_a_layer_with_a_full_bulkhead_is_not_called() -> None:
 async def test_the_calls_of_a_client_that_left_are_cancelled(leaves_after: int) -> None:
     """I10: the bulkhead has room again, however early the client left."""
     before = asyncio.all_tasks()
-    world = World({"guard": {"calls_in_flight": 1}})
+    world = GuardedPipeline({"guard": {"calls_in_flight": 1}})
     for _ in range(10):
         for layer in world.layers.values():
             layer.gate = asyncio.Event()
@@ -468,7 +337,7 @@ DEATHS = [
 @pytest.mark.parametrize("death", DEATHS)
 async def test_a_call_whose_replica_died_is_retried_once(death: BaseException) -> None:
     """P23, R1: with a second replica no call is lost."""
-    world = World()
+    world = GuardedPipeline()
     for _ in range(11):
         await world.score()
     world.layers["behavior"].errors = [death]
@@ -482,7 +351,7 @@ async def test_a_call_whose_replica_died_is_retried_once(death: BaseException) -
 
 async def test_a_call_is_retried_once_at_most() -> None:
     """P22: a row that kills every replica that scores it kills two, not all of them."""
-    world = World()
+    world = GuardedPipeline()
     for _ in range(100):
         await world.score()
     world.layers["behavior"].errors = [ActorDiedError(), ActorDiedError()]
@@ -495,7 +364,7 @@ async def test_a_call_is_retried_once_at_most() -> None:
 
 async def test_attempts_stay_within_eleven_tenths_of_the_requests() -> None:
     """P22, with every first attempt dying."""
-    world = World({"guard": {"failures_in_a_row": 1000, "window": 1000}})
+    world = GuardedPipeline({"guard": {"failures_in_a_row": 1000, "window": 1000}})
     behavior = world.layers["behavior"]
     for _ in range(200):
         behavior.errors = [ActorDiedError()]
@@ -520,7 +389,7 @@ NO_DEATHS = [
 
 @pytest.mark.parametrize("error", NO_DEATHS)
 async def test_an_error_of_a_live_replica_is_not_retried(error: BaseException) -> None:
-    world = World()
+    world = GuardedPipeline()
     for _ in range(100):
         await world.score()
     world.layers["behavior"].errors = [error]
@@ -533,7 +402,7 @@ async def test_an_error_of_a_live_replica_is_not_retried(error: BaseException) -
 
 
 async def test_a_disabled_layer_is_not_called_and_weighs_nothing() -> None:
-    world = World()
+    world = GuardedPipeline()
     world.pipeline.layers.disabled = frozenset({"behavior"})
 
     (verdicts,) = await world.pipeline.score(FLOWS, explain=False, since=world.clock.now)
@@ -548,7 +417,7 @@ async def test_a_disabled_layer_is_not_called_and_weighs_nothing() -> None:
 
 
 async def test_each_batch_is_counted_once_with_the_latency_of_each_layer() -> None:
-    world = World()
+    world = GuardedPipeline()
     world.layers["anomaly"].takes_s = 0.001
     world.layers["behavior"].is_hung = True
 
@@ -561,127 +430,9 @@ async def test_each_batch_is_counted_once_with_the_latency_of_each_layer() -> No
     assert "behavior" not in elapsed_s
 
 
-# -- a new release
-
-
-async def _stepped(world: World, batches: int) -> None:
-    for _ in range(batches):
-        await world.score()
-        await asyncio.sleep(0)
-    await until(lambda: len(asyncio.all_tasks()) == world.tasks_before + 1)  # and `until`
-
-
-async def test_a_canary_release_scores_its_share_and_each_of_its_batches_is_compared() -> None:
-    """N-12: the new release makes the verdicts; the old one scores the same batches too."""
-    world = World()
-    world.pipeline.controller.switch_to(TWO, at_once=False)
-
-    await _stepped(world, 200)
-
-    asked = world.layers["anomaly"].asked
-    assert asked[:2] == ["default/2", "default/1"]
-    assert (asked.count("default/2"), asked.count("default/1")) == (
-        3,
-        200,
-    )  # 1 % of 200, and the first at once
-    assert world.pipeline.release == ONE
-    assert world.pipeline.controller.view is not None
-    assert (world.pipeline.controller.view.events, world.pipeline.controller.view.flips) == (
-        6,
-        0,
-    )
-    assert len(world.seen.batches) == 200, "a comparison is no answer"
-
-
-async def test_a_rescore_is_not_counted_as_traffic() -> None:
-    """N-02, N-12: a rescore is not counted again, and a new release is not rated by it."""
-    world = World()
-    world.pipeline.controller.switch_to(TWO, at_once=False)
-
-    for _ in range(200):
-        await world.pipeline.score(FLOWS, explain=False, since=world.clock.now, is_rescore=True)
-
-    assert world.layers["anomaly"].asked == ["default/1"] * 200
-    assert world.pipeline.controller.view is not None
-    assert world.pipeline.controller.view.events == 0
-    assert world.seen.batches == []
-
-
-async def test_a_verdict_does_not_wait_for_its_comparison() -> None:
-    world = World()
-    world.pipeline.controller.switch_to(TWO, at_once=False)
-    before = asyncio.all_tasks()
-
-    said = await world.score()
-    world.layers["anomaly"].is_hung = True
-    comparison = asyncio.all_tasks() - before
-
-    assert said["anomaly"].release == "default/2"
-    assert len(comparison) == 1, "the comparison is a task of its own"
-    await _stepped(world, 1)
-
-
-async def test_a_canary_release_that_flips_verdicts_is_rolled_back() -> None:
-    world = World()
-    for layer in ("anomaly", "behavior"):
-        world.layers[layer].scores_of["default/2"] = 0.0
-    world.pipeline.controller.switch_to(TWO, at_once=False)
-
-    await _stepped(world, 400)
-
-    assert world.pipeline.controller.view is not None
-    assert (world.pipeline.controller.view.state, world.pipeline.release) == (
-        RolloutState.ROLLED_BACK,
-        ONE,
-    )
-    assert "flipped" in world.pipeline.controller.view.reason
-    assert [view.state for view in world.seen.rollouts] == ["in_progress", "rolled_back"]
-    world.pipeline.controller.switch_to(TWO, at_once=False)
-    before = world.layers["anomaly"].asked.count("default/2")
-    await _stepped(world, 200)
-    assert world.layers["anomaly"].asked.count("default/2") == before
-
-
-async def test_after_a_rollout_the_new_release_scores_every_batch_once() -> None:
-    world = World()
-    world.pipeline.controller.switch_to(TWO, at_once=False)
-    await _stepped(world, 1)
-    world.clock.now += 6.0
-    world.layers["anomaly"].asked.clear()
-
-    await _stepped(world, 20)
-
-    assert world.layers["anomaly"].asked == ["default/2"] * 20
-    assert world.pipeline.release == TWO
-    assert world.seen.rollouts[-1].state is RolloutState.DONE
-
-
-async def test_a_rollback_of_another_ingress_replica_applies_here() -> None:
-    world = World()
-    world.pipeline.controller.switch_to(TWO, at_once=False)
-    world.clock.now += 6.0
-    assert world.pipeline.release == TWO
-
-    world.pipeline.controller.roll_back("default/2", "flips at another ingress")
-    world.pipeline.controller.switch_to(TWO, at_once=False)
-
-    said = await world.score()
-    assert said["anomaly"].release == "default/1"
-
-
-async def test_each_verdict_is_made_by_one_release_during_a_rollout() -> None:
-    """DESIGN section 4."""
-    world = World({"rollout": {"shares": [0.3, 1.0]}})
-    world.pipeline.controller.switch_to(TWO, at_once=False)
-
-    for _ in range(300):
-        said = await world.score()
-        assert len({one.release for one in said.values()}) == 1
-
-
 async def test_a_row_that_a_layer_cannot_score_is_fused_without_it() -> None:
     """R6: the other row gets the verdict that it has alone."""
-    world = World()
+    world = GuardedPipeline()
 
     async def call(batch: EventBatch, release: str, _explain: bool) -> LayerScores:  # noqa: FBT001
         return LayerScores(

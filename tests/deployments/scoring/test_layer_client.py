@@ -13,7 +13,7 @@ from deployments.config.settings import GuardSettings, read_settings
 from deployments.scoring.guarded_call import GuardedLayer, InFlightCall
 from ensemble.errors import LayerCrashed, LayerError, LayerOpen, LayerOverloaded, LayerTimeout
 from ensemble.guard import BreakerState
-from tests.deployments.scoring.test_guarded_call import FLOWS, Counting, Layer
+from tests.support.guarded_layers import FLOWS, CountingMetrics, FakeLayer
 from tests.support.pipelines import layer_handle
 from tests.support.timing import Clock
 
@@ -24,8 +24,8 @@ class Guarded:
     """A layer under its guard, with the default settings or other ones."""
 
     def __init__(self, **numbers: float) -> None:
-        self.clock, self.metrics = Clock(), Counting()
-        self.layer = Layer("behavior", self.clock)
+        self.clock, self.metrics = Clock(), CountingMetrics()
+        self.layer = FakeLayer("behavior", self.clock)
         self.rules: GuardSettings = read_settings({"guard": numbers}).guard
         self.guard = GuardedLayer(
             "behavior",

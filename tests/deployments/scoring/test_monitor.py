@@ -34,8 +34,8 @@ from ensemble.verdicts import (
     Verdicts,
 )
 from tests.deployments.conftest import RecordingMeter, Told
-from tests.deployments.scoring.test_status import DOWN, FUSIONS, LIVE, slots
 from tests.support.pipelines import no_spool
+from tests.support.slot_states import DOWN, FUSIONS, LIVE, slots
 
 
 class FakeLayers:

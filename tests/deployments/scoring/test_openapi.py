@@ -20,9 +20,9 @@ from ensemble import errors
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.layers.catalog import LAYERS
 from tests.deployments.conftest import Door, FakeMethod, OpenClassifier
-from tests.deployments.scoring.test_app import ROUTES
 from tests.support.contracts import management_document
 from tests.support.fake_classifier import flow
+from tests.support.scoring_client import ROUTES
 
 TWENTY_MB = b" " * 20_000_000
 FLOW = {"kind": "flow", "features": BENIGN}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 from ensemble.events import Kind
 from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.controls import CONTROLS, change_controls, read_controls
+from ensemble.runtime.model_state import LoadCheck
 from ensemble.store.names import Tenant
 from tests.deployments.conftest import (
     PATIENT,
@@ -25,28 +25,18 @@ from tests.deployments.conftest import (
     RecordingMeter,
     broken_slot,
 )
-from tests.deployments.scoring.test_app import error_of, scored
+from tests.support.scoring_client import error_of, scored
+from tests.support.slot_states import load_check
 
 ML = {"anomaly", "behavior"}
 SWITCHES = ["disable", "enable", "reset", "test"]
-
-
-@dataclass(frozen=True)
-class FakeTrial:
-    """The result of `LayerSlot.test` for a kind of event."""
-
-    ok: bool
-    version: str = ""
-    code: str = ""
-    message: str = ""
-    elapsed_ms: float = 12.3456
 
 
 def statuses(body: dict[str, Any]) -> dict[str, str]:
     return {layer["layer"]: layer["status"] for layer in body["layers"]}
 
 
-def look(door: Door) -> None:
+def poll(door: Door) -> None:
     """What the monitor does every two seconds."""
     door._loop.run(door.ingress._monitor.poll())
 
@@ -185,11 +175,11 @@ def test_a_switch_of_another_replica_is_followed(
     one, other = open_door(), open_door()
     one.post("/v1/layers/anomaly/disable", {})
 
-    look(other)
+    poll(other)
     assert statuses(scored(other, flow_events[0]))["anomaly"] == "disabled"
 
     change_controls(own_state, lambda now: now.with_enabled("anomaly"))
-    look(one)
+    poll(one)
     assert statuses(scored(one, flow_events[0]))["anomaly"] == "live"
 
 
@@ -219,7 +209,7 @@ def test_a_reset_applies_here_at_once_and_on_all_replicas(
     assert (answer.status_code, answer.json()["resets"]) == (200, 1)
     assert done == ["behavior"]
     assert read_controls(own_state).resets == {"behavior": 1}
-    look(door)
+    poll(door)
     assert done == ["behavior"]  # once
 
 
@@ -234,8 +224,8 @@ def test_a_broken_controls_file_changes_nothing_and_is_logged_once(
     door.post("/v1/layers/behavior/disable", {})
     (own_state / CONTROLS).write_text("{torn")
 
-    look(door)
-    look(door)
+    poll(door)
+    poll(door)
 
     assert statuses(scored(door, flow_events[0]))["behavior"] == "disabled"
     assert meter.value("axon_controls_readable") == 0.0
@@ -252,7 +242,7 @@ def test_a_broken_controls_file_changes_nothing_and_is_logged_once(
     error_of(door.post("/v1/layers/behavior/enable", {}), 503, "CONTROLS_NOT_KEPT")
 
     (own_state / CONTROLS).unlink()
-    look(door)
+    poll(door)
     assert statuses(scored(door, flow_events[0]))["behavior"] == "live"
     assert meter.value("axon_controls_readable") == 1.0
 
@@ -319,7 +309,7 @@ def test_the_ingress_counts_its_events_and_errors(
     door = open_door(down={"behavior"})
 
     scored(door, flow_events[0])
-    look(door)
+    poll(door)
 
     assert meter.total("axon_events_scored_total", kind="flow") == 1
     assert (
@@ -339,13 +329,13 @@ def test_a_test_reports_for_each_kind_whether_its_model_would_serve(open_door: O
 
     Initialisation only. The log has the text of a failure; a client gets its code and meaning.
     """
-    trials = {
-        Kind.FLOW: FakeTrial(ok=True, version="2"),
-        Kind.PROCESS: FakeTrial(
+    checks = {
+        Kind.FLOW: load_check(ok=True, version="2"),
+        Kind.PROCESS: load_check(
             ok=False, code="ARTIFACT_CORRUPT", message="/srv/models/x.bin: sha256 is 12"
         ),
     }
-    door = open_door(handles={"behavior": FakeHandle(broken_slot("behavior"), trials)})
+    door = open_door(handles={"behavior": FakeHandle(broken_slot("behavior"), checks)})
     before = door.get("/health").json()
 
     answer = door.post("/v1/layers/behavior/test", {})
@@ -374,7 +364,7 @@ def test_a_test_reports_for_each_kind_whether_its_model_would_serve(open_door: O
 
 
 def test_a_test_passes_if_all_kinds_pass(open_door: OpenDoor) -> None:
-    handle = FakeHandle(broken_slot("behavior"), {Kind.FLOW: FakeTrial(ok=True, version="2")})
+    handle = FakeHandle(broken_slot("behavior"), {Kind.FLOW: load_check(ok=True, version="2")})
 
     assert (
         open_door(handles={"behavior": handle}).post("/v1/layers/behavior/test", {}).json()["ok"]
@@ -412,10 +402,10 @@ def test_a_layer_is_tested_once_at_a_time(open_door: OpenDoor) -> None:
     go = asyncio.Event()
     started = asyncio.Event()
 
-    async def slow() -> dict[Kind, FakeTrial]:
+    async def slow() -> dict[Kind, LoadCheck]:
         started.set()
         await go.wait()
-        return {Kind.FLOW: FakeTrial(ok=True)}
+        return {Kind.FLOW: load_check(ok=True)}
 
     handle = FakeHandle(broken_slot("behavior"))
     handle.test = FakeMethod(slow)

@@ -21,8 +21,8 @@ from ensemble.features.flow import FEATURE_NAMES
 from ensemble.runtime.classification import KNOWN_MODELS, Classification
 from ensemble.runtime.model_state import LoadFailure
 from tests.deployments.conftest import PATIENT, Door, OpenClassifier, OpenDoor, RecordingMeter
-from tests.deployments.scoring.test_app import error_of
 from tests.support.fake_classifier import NOT_INSTALLED, FakeClassifier, FakeReleases, flow, hang
+from tests.support.scoring_client import error_of
 
 PREDICTION_KEYS = {
     "prediction",

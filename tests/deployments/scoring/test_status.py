@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pytest
@@ -13,45 +12,17 @@ from deployments.scoring.status import build_status, iso
 from deployments.web.errors import describe_code
 from ensemble import errors
 from ensemble.events import Kind
-from ensemble.fusion import Fusion
 from ensemble.guard import BreakerState
 from ensemble.layers.catalog import LAYERS
-from ensemble.runtime.model_state import KindState, LoadFailure, SlotState
-from ensemble.runtime.release_fusion import ReleaseFusion
+from ensemble.runtime.model_state import KindState
 from ensemble.verdicts import LayerStatus, SystemStatus
-
-NOW = 1_795_000_000.0
-FAILURE = LoadFailure("ARTIFACT_CORRUPT", "/srv/models/model.safetensors: torn", "files")
-FUSIONS = ReleaseFusion(
-    "default/1",
-    {
-        Kind.FLOW: Fusion({"anomaly": 0.6, "behavior": 0.4}, 1.0, {}),
-        Kind.PROCESS: Fusion({"anomaly": 1.0}, 1.0, {}),
-    },
-)
-LIVE = KindState(LayerStatus.LIVE, "1", since=NOW - 60)
-DOWN = KindState(LayerStatus.FALLBACK, reason="ARTIFACT_CORRUPT", since=NOW - 60, problem=FAILURE)
+from tests.support.slot_states import DOWN, FAILURE, FUSIONS, NOW, slots
 
 
 @dataclass(frozen=True)
 class CanaryRollout:
     release: str
     share: float
-
-
-def slots(**states: KindState) -> Mapping[str, tuple[SlotState, str]]:
-    return {
-        layer: (
-            SlotState(
-                layer,
-                "default/1",
-                dict.fromkeys(LAYERS[layer].kinds, states.get(layer, LIVE)),
-                size_bytes=100,
-            ),
-            "cpu",
-        )
-        for layer in LAYERS
-    }
 
 
 def test_with_every_layer_down_the_status_is_fallback_mode() -> None:

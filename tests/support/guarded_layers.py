@@ -1,0 +1,159 @@
+"""A pipeline whose layers speak, hang or fail as a test sets them, and metrics that record calls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from deployments.config.settings import read_settings
+from deployments.scoring.scoring_metrics import ScoringMetrics
+from ensemble.events import EventBatch, FlowBatch, Kind
+from ensemble.features.flow import FEATURE_NAMES
+from ensemble.fusion import Fusion, Thresholds
+from ensemble.guard import BreakerState
+from ensemble.layers.catalog import LAYERS
+from ensemble.rollout.canary import RolloutView
+from ensemble.runtime.release_fusion import ReleaseFusion
+from ensemble.verdicts import LayerScores, LayerStatus, Verdicts
+from tests.deployments.conftest import RecordingMeter
+from tests.support.pipelines import layer_client, tenant_pipeline
+from tests.support.timing import Clock
+
+__all__ = [
+    "DEADLINE_S",
+    "FLOWS",
+    "ONE",
+    "TWO",
+    "CountingMetrics",
+    "FakeLayer",
+    "GuardedPipeline",
+    "until",
+]
+
+DEADLINE_S = 0.02  # a hanging layer takes this time; the guard's own clock moves only by tests
+FLOWS = FlowBatch(("a", "b"), ("", ""), np.zeros((2, len(FEATURE_NAMES)), np.float32))
+_RISING = Thresholds(0.1, 0.5, 0.9)
+_FLOW_FUSION = Fusion(
+    {"anomaly": 0.6, "behavior": 0.4},
+    1.0,
+    dict.fromkeys(("anomaly+behavior", "anomaly", "behavior"), _RISING),
+)
+ONE, TWO = (
+    ReleaseFusion("default/1", {Kind.FLOW: _FLOW_FUSION}),
+    ReleaseFusion("default/2", {Kind.FLOW: _FLOW_FUSION}),
+)
+
+
+class FakeLayer:
+    """A layer that speaks, hangs, raises or waits at a gate, and records the requested releases."""
+
+    def __init__(self, name: str, clock: Clock) -> None:
+        self.name, self._clock = name, clock
+        self.asked: list[str] = []
+        self.errors: list[BaseException] = []  # raised by the next calls, one each
+        self.is_hung = False
+        self.takes_s = 0.0
+        self.status, self.score = LayerStatus.LIVE, 0.7
+        self.scores_of: dict[str, float] = {}  # release -> another score
+        self.gate: asyncio.Event | None = None
+        self.was_cancelled = False
+
+    # as Serve passes it
+    async def __call__(self, batch: EventBatch, release: str, _explain: bool) -> LayerScores:  # noqa: FBT001
+        self.asked.append(release)
+        try:
+            if self.takes_s or self.is_hung:
+                await asyncio.sleep(0)  # a faster layer has responded by then
+                await asyncio.sleep(0)
+                self._clock.now += DEADLINE_S if self.is_hung else self.takes_s
+            if self.is_hung:
+                await asyncio.get_running_loop().create_future()
+            if self.gate is not None:
+                await self.gate.wait()
+        except asyncio.CancelledError:
+            self.was_cancelled = True
+            raise
+        if self.errors:
+            raise self.errors.pop(0)
+        return LayerScores(
+            self.name,
+            self.status,
+            "1",
+            release,
+            np.full(len(batch), self.scores_of.get(release, self.score)),
+        )
+
+
+class CountingMetrics(ScoringMetrics):
+    """Metrics that record their calls."""
+
+    def __init__(self) -> None:
+        super().__init__(RecordingMeter())
+        self.batches: list[tuple[Kind, Sequence[Verdicts], Mapping[str, float]]] = []
+        self.retries: list[str] = []
+        self.failures: Counter[tuple[str, str]] = Counter()
+        self.breakers: list[tuple[str, BreakerState]] = []
+        self.rollouts: list[RolloutView] = []
+
+    def scored(
+        self, kind: Kind, groups: Sequence[Verdicts], elapsed_s: Mapping[str, float]
+    ) -> None:
+        self.batches.append((kind, groups, elapsed_s))
+
+    def retried(self, layer: str) -> None:
+        self.retries.append(layer)
+
+    def failed(self, layer: str, code: str) -> None:
+        self.failures[layer, code] += 1
+
+    def breaker_changed(self, layer: str, state: BreakerState) -> None:
+        self.breakers.append((layer, state))
+
+    def rollout_changed(self, view: RolloutView) -> None:
+        self.rollouts.append(view)
+
+
+class GuardedPipeline:
+    """A pipeline over such layers; release 1 is active."""
+
+    def __init__(self, overrides: Mapping[str, Any] | None = None) -> None:
+        self.clock, self.seen = Clock(), CountingMetrics()
+        self.layers = {layer: FakeLayer(layer, self.clock) for layer in LAYERS}
+        settings = read_settings(overrides)
+        layers = layer_client(
+            self.layers,
+            deadline_s=DEADLINE_S,
+            settings=settings,
+            metrics=self.seen,
+            clock=self.clock,
+        )
+        self.pipeline = tenant_pipeline(layers, settings=settings, metrics=self.seen)
+        self.pipeline.controller.switch_to(ONE, at_once=True)
+        self.tasks_before = len(asyncio.all_tasks())
+
+    async def score(
+        self, *, waited_s: float = 0.0, explain: bool = False
+    ) -> dict[str, LayerScores]:
+        """The verdicts and each layer's scores of one batch."""
+        (verdicts,) = await self.pipeline.score(
+            FLOWS, explain=explain, since=self.clock.now - waited_s
+        )
+        return {one.layer: one for one in verdicts.layers}
+
+    async def open_behavior(self) -> None:
+        self.layers["behavior"].is_hung = True
+        for _ in range(5):
+            await self.score()
+        assert self.pipeline.layers.breakers["behavior"].state is BreakerState.OPEN
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async def poll_until() -> None:
+        while not is_so():  # noqa: ASYNC110  # what is waited for has no event of its own
+            await asyncio.sleep(0.001)
+
+    await asyncio.wait_for(poll_until(), 20.0)

@@ -1,7 +1,4 @@
-"""A layer that has no opinion of one event is silent about that event alone.
-
-All others are judged as if it had never been there.
-"""
+"""Rows on which a layer abstains: all other rows are scored as if they were not in the batch."""
 
 from __future__ import annotations
 
@@ -28,10 +25,7 @@ SCORES = np.array([0.01, 0.2, 0.7, 0.95, 0.5])
 def opinions(
     *, abstained: dict[int, str], size: int = 5, other: dict[int, str] | None = None
 ) -> list[LayerScores]:
-    """Anomaly abstains from some rows, behavior from `other`.
-
-    Anomaly explains and notes every row.
-    """
+    """Anomaly abstains from some rows, behavior from `other`; anomaly explains and notes every row."""
     scores = np.resize(SCORES, size)
     return [
         LayerScores(
@@ -69,7 +63,7 @@ def test_without_abstentions_there_is_one_group_of_all_rows() -> None:
 
 
 @given(guilty=st.sets(st.integers(0, 39), max_size=6), size=st.integers(1, 40))
-def test_the_other_rows_are_byte_equal_to_a_batch_without_the_poisoned_ones(
+def test_the_other_rows_are_byte_equal_to_a_batch_without_the_bad_ones(
     guilty: set[int], size: int
 ) -> None:
     """R6, N-13: one event must not change the verdict of another by a bit."""
@@ -98,11 +92,8 @@ def test_the_other_rows_are_byte_equal_to_a_batch_without_the_poisoned_ones(
     )
 
 
-def test_a_poisoned_row_is_judged_by_the_layers_that_could_and_says_so() -> None:
-    """P12.
-
-    Coverage, bounds and reason are those of a silent layer; the shown score weighs nothing.
-    """
+def test_a_bad_row_is_scored_by_the_other_layers_and_shows_it() -> None:
+    """P12: coverage, bounds and reason are those of a layer that abstains; its score has weight 0."""
     healthy, poisoned = judged(opinions(abstained={2: POISONED}))
 
     assert healthy.rows is not None
@@ -131,7 +122,7 @@ def test_a_poisoned_row_is_judged_by_the_layers_that_could_and_says_so() -> None
     )
 
 
-def test_the_score_of_a_poisoned_row_is_the_one_without_that_layer() -> None:
+def test_the_score_of_a_bad_row_is_the_one_without_that_layer() -> None:
     said = opinions(abstained={2: POISONED})
     _, poisoned = judged(said)
 
@@ -152,7 +143,7 @@ def test_notes_and_explanations_stay_with_their_rows() -> None:
     assert poisoned.layers[0].notes == {0: "note 1"}
 
 
-def test_rows_are_grouped_by_who_abstained_and_why() -> None:
+def test_rows_are_grouped_by_the_layers_that_abstain_and_their_reasons() -> None:
     groups = judged(
         opinions(abstained={0: POISONED, 1: POISONED, 2: "other"}, other={1: POISONED, 3: POISONED})
     )
@@ -168,7 +159,7 @@ def test_rows_are_grouped_by_who_abstained_and_why() -> None:
     ]
 
 
-def test_a_layer_that_is_silent_anyway_abstains_from_no_single_row() -> None:
+def test_a_layer_that_abstains_from_the_batch_forms_no_groups() -> None:
     said = opinions(abstained={})
     silent = replace(
         LayerScores.silent("anomaly", LayerStatus.TIMEOUT, 5, "LAYER_TIMEOUT"),

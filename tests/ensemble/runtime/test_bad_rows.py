@@ -1,4 +1,4 @@
-"""One bad row spoils only its own line (N-13, fault R6)."""
+"""A bad row affects only its own score (N-13, fault R6)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ensemble.runtime.bad_rows import HOPELESS_TRIES, score_isolating_bad_rows
 
 @dataclass
 class Choking:
-    """Scores each flow by its first feature, and raises on a batch that holds one of the poisoned values, or is too long."""
+    """Scores a flow by its first feature; raises on a bad value, and on a batch that is too long."""
 
     poison: frozenset[float]
     longest: int = 10**6
@@ -35,7 +35,7 @@ class Choking:
 
 
 def flows(count: int) -> FlowBatch:
-    """Each flow's first feature is its place."""
+    """Flows whose first feature is their row."""
     features = np.zeros((count, 78), np.float32)
     features[:, 0] = np.arange(count)
     return FlowBatch(
@@ -51,7 +51,7 @@ def flows(count: int) -> FlowBatch:
         lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1), max_size=8))
     )
 )
-def test_every_guilty_row_is_found_and_every_other_keeps_its_score(
+def test_every_bad_row_is_found_and_every_other_keeps_its_score(
     case: tuple[int, set[int]],
 ) -> None:
     count, guilty = case
@@ -67,7 +67,7 @@ def test_every_guilty_row_is_found_and_every_other_keeps_its_score(
     assert said.notes == ({7: "note 7"} if count > 7 and 7 not in guilty else {})
 
 
-def test_a_batch_without_poison_costs_one_call() -> None:
+def test_a_batch_without_bad_rows_costs_one_call() -> None:
     model = Choking(frozenset())
 
     score_isolating_bad_rows(model, flows(1000), explain=False, shown=0.0)
@@ -85,8 +85,8 @@ def test_a_batch_that_is_only_too_long_is_scored_in_parts() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 64, 1000])
-def test_a_model_that_fails_on_everything_is_broken_and_is_given_up_soon(count: int) -> None:
-    """Looking for innocent rows costs time that the other layers' answers wait for."""
+def test_a_model_that_fails_on_everything_is_abandoned_soon(count: int) -> None:
+    """The search for good rows costs time for which the other layers wait."""
     model = Choking(frozenset(map(float, range(count))))
 
     with pytest.raises((ZeroDivisionError, ValueError)):
@@ -95,8 +95,8 @@ def test_a_model_that_fails_on_everything_is_broken_and_is_given_up_soon(count: 
     assert len(model.calls) <= HOPELESS_TRIES + 2
 
 
-def test_where_the_tries_end_what_was_scored_stays_scored() -> None:
-    """One caller's hundred bad events must not blind the others of the same batch."""
+def test_rows_scored_before_the_limit_of_tries_keep_their_scores() -> None:
+    """A hundred bad events of one caller must not cost the other callers of the batch their scores."""
     said, guilty = score_isolating_bad_rows(
         Choking(frozenset(map(float, range(100)))), flows(1000), explain=False, shown=0.5
     )

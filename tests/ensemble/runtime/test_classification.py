@@ -1,7 +1,4 @@
-"""A classification is a value.
-
-The model that was named, of the release that was named, or why there is none.
-"""
+"""Classification by the named model of the named release, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -34,18 +31,18 @@ WHY = "it was not installed where this was trained"
 
 @dataclass
 class Two:
-    """Two models of two classes: one is sure by the first feature, the other is not."""
+    """Two models of two classes: one is certain by the first feature, the other is not."""
 
     names: tuple[str, ...] = ("random_forest", "decision_tree")
     missing: Mapping[str, str] = field(default_factory=lambda: {"xgboost": WHY})
     labels: tuple[str, ...] = ("BENIGN", "Flood")
-    says: NDArray[np.float64] | None = None
+    fixed: NDArray[np.float64] | None = None
 
     def classify(self, features: NDArray[np.float32], name: str) -> NDArray[np.float64]:
         if (features[:, 0] == POISON).any():
             raise ZeroDivisionError
-        if self.says is not None:
-            return np.tile(self.says, (len(features), 1))
+        if self.fixed is not None:
+            return np.tile(self.fixed, (len(features), 1))
         hostile = (
             features[:, 0].astype(float) if name == "decision_tree" else np.full(len(features), 0.5)
         )
@@ -56,7 +53,7 @@ class Two:
 
 
 def slot_of(
-    found: Sequence[LoadedRelease] | Exception, told: list[SlotEvent] | None = None
+    found: Sequence[LoadedRelease] | Exception, events: list[SlotEvent] | None = None
 ) -> LayerSlot:
     """A slot that loaded these releases, or failed with this error."""
 
@@ -71,16 +68,16 @@ def slot_of(
         [Kind.FLOW],
         StaticSource(find),
         fallback_score=0.0,
-        on_event=(told if told is not None else []).append,
+        on_event=(events if events is not None else []).append,
     )
     slot.refresh()
     return slot
 
 
 def holding(
-    model: Any, *, release: str = "acme/3", told: list[SlotEvent] | None = None
+    model: Any, *, release: str = "acme/3", events: list[SlotEvent] | None = None
 ) -> LayerSlot:
-    return slot_of(([LoadedRelease(release, {Kind.FLOW: LoadedModel(model, "7")})]), told)
+    return slot_of(([LoadedRelease(release, {Kind.FLOW: LoadedModel(model, "7")})]), events)
 
 
 def flows(*values: float) -> FlowBatch:
@@ -90,26 +87,26 @@ def flows(*values: float) -> FlowBatch:
 
 
 @pytest.mark.parametrize("release", ["acme/3", ANY_RELEASE])
-def test_the_model_that_is_named_answers_for_the_release_that_is_named(release: str) -> None:
-    said = classify(holding(Two()), flows(0, 1, 1), release, "decision_tree")
+def test_the_named_model_of_the_named_release_classifies(release: str) -> None:
+    result = classify(holding(Two()), flows(0, 1, 1), release, "decision_tree")
 
-    assert (said.release, said.version, said.labels, said.absence) == (
+    assert (result.release, result.version, result.labels, result.absence) == (
         "acme/3",
         "7",
         ("BENIGN", "Flood"),
         None,
     )
-    assert said.probabilities.tolist() == [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
-    assert said.answers(release, 3)
+    assert result.probabilities.tolist() == [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
+    assert result.answers(release, 3)
     with pytest.raises(ValueError, match="read-only"):
-        said.probabilities[0, 0] = 0.5
+        result.probabilities[0, 0] = 0.5
 
 
-def test_a_release_that_is_not_held_is_asked_for_and_is_warming_up() -> None:
-    said = classify(holding(Two()), flows(0), "acme/4", "random_forest")
+def test_a_release_that_is_not_loaded_is_requested_and_is_warming_up() -> None:
+    result = classify(holding(Two()), flows(0), "acme/4", "random_forest")
 
-    assert isinstance(said.absence, LayerWarmingUp)
-    assert said.answers("acme/4", 1)
+    assert isinstance(result.absence, LayerWarmingUp)
+    assert result.answers("acme/4", 1)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +127,7 @@ def test_a_release_that_is_not_held_is_asked_for_and_is_warming_up() -> None:
     ],
     ids=["no release", "a torn bundle", "a release without one"],
 )
-def test_a_classifier_without_a_model_says_why_by_code(
+def test_a_classifier_without_a_model_gives_the_code_of_the_failure(
     found: Sequence[LoadedRelease] | Exception, reason: str
 ) -> None:
     absence = classify(slot_of(found), flows(0), "acme/3", "random_forest").absence
@@ -143,7 +140,7 @@ def test_a_classifier_without_a_model_says_why_by_code(
     ("name", "reason"),
     [("xgboost", WHY), ("hist_gradient_boosting", "this release was trained without it")],
 )
-def test_a_known_model_that_is_not_in_the_bundle_says_why(name: str, reason: str) -> None:
+def test_a_known_model_that_is_not_in_the_bundle_gives_the_reason(name: str, reason: str) -> None:
     absence = classify(holding(Two()), flows(0), "acme/3", name).absence
 
     assert isinstance(absence, ModelNotLoaded)
@@ -151,28 +148,32 @@ def test_a_known_model_that_is_not_in_the_bundle_says_why(name: str, reason: str
     assert name in KNOWN_MODELS
 
 
-def test_rows_on_which_a_model_fails_are_the_only_ones_without_an_answer() -> None:
-    said = classify(holding(Two()), flows(0, POISON, 1, 1, POISON), "acme/3", "decision_tree")
+def test_only_rows_on_which_a_model_fails_are_not_classified() -> None:
+    result = classify(holding(Two()), flows(0, POISON, 1, 1, POISON), "acme/3", "decision_tree")
 
-    assert said.abstained == {1, 4}
-    assert said.probabilities[[0, 2, 3]].tolist() == [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
+    assert result.abstained == {1, 4}
+    assert result.probabilities[[0, 2, 3]].tolist() == [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
 
 
-def test_a_model_that_can_answer_nothing_is_told_of_and_counted_against_the_process() -> None:
-    told: list[SlotEvent] = []
+def test_a_model_that_fails_on_all_rows_is_reported_and_counted() -> None:
+    events: list[SlotEvent] = []
 
-    said = classify(holding(Two(), told=told), flows(POISON), "acme/3", "random_forest")
+    result = classify(holding(Two(), events=events), flows(POISON), "acme/3", "random_forest")
 
-    assert isinstance(said.absence, LayerCrashed)
-    assert [(one.what, one.fields) for one in told if one.what == "scoring_failed"] == [
+    assert isinstance(result.absence, LayerCrashed)
+    assert [(one.what, one.fields) for one in events if one.what == "scoring_failed"] == [
         ("scoring_failed", {"events": 1, "error_type": "ZeroDivisionError"})
     ]
 
 
-@pytest.mark.parametrize("says", [[0.5, 0.6], [np.nan, 1.0], [1.5, -0.5], [1.0], [0.2, 0.3, 0.5]])
-def test_a_model_that_says_nonsense_has_failed(says: list[float]) -> None:
+@pytest.mark.parametrize(
+    "probabilities", [[0.5, 0.6], [np.nan, 1.0], [1.5, -0.5], [1.0], [0.2, 0.3, 0.5]]
+)
+def test_impossible_probabilities_are_a_failure_of_the_model(probabilities: list[float]) -> None:
     assert isinstance(
-        classify(holding(Two(says=np.array(says))), flows(0), "acme/3", "random_forest").absence,
+        classify(
+            holding(Two(fixed=np.array(probabilities))), flows(0), "acme/3", "random_forest"
+        ).absence,
         LayerCrashed,
     )
 
@@ -181,20 +182,23 @@ def test_a_model_that_says_nonsense_has_failed(says: list[float]) -> None:
     ("release", "size", "is_one"),
     [("acme/3", 2, True), (ANY_RELEASE, 2, True), ("acme/4", 2, False), ("acme/3", 1, False)],
 )
-# a case
-def test_an_answer_knows_which_question_it_answers(release: str, size: int, is_one: bool) -> None:  # noqa: FBT001
+def test_a_classification_fits_its_release_and_size_only(
+    release: str,
+    size: int,
+    is_one: bool,  # noqa: FBT001  # a case
+) -> None:
     assert (
         classify(holding(Two()), flows(0, 1), "acme/3", "decision_tree").answers(release, size)
         is is_one
     )
 
 
-def test_a_classification_travels_between_processes() -> None:
-    for said in (
+def test_a_classification_survives_pickling() -> None:
+    for result in (
         classify(holding(Two()), flows(0, POISON), "acme/3", "decision_tree"),
         Classification(absence=ModelNotLoaded("xgboost", WHY)),
     ):
-        travelled = pickle.loads(pickle.dumps(said))  # noqa: S301  # our own
-        assert str(travelled.absence) == str(said.absence)
-        assert travelled.probabilities.tolist() == said.probabilities.tolist()
-        assert travelled.abstained == said.abstained
+        travelled = pickle.loads(pickle.dumps(result))  # noqa: S301  # made here
+        assert str(travelled.absence) == str(result.absence)
+        assert travelled.probabilities.tolist() == result.probabilities.tolist()
+        assert travelled.abstained == result.abstained

@@ -1,7 +1,4 @@
-"""The switches of an operator.
-
-Kept over restarts, read by everybody, never torn, and never a reason to stop.
-"""
+"""The operator's switches: they survive restarts, are never torn, and never stop a reader."""
 
 from __future__ import annotations
 
@@ -28,13 +25,13 @@ LAYERS = st.sampled_from(["anomaly", "behavior", "resilience", "logs"])
 STEPS = st.sampled_from([Controls.with_disabled, Controls.with_enabled, Controls.with_reset])
 
 
-def test_without_a_file_nothing_is_switched(tmp_path: Path) -> None:
+def test_without_a_file_nothing_is_disabled(tmp_path: Path) -> None:
     assert read_controls(tmp_path) == Controls()
     assert read_controls(tmp_path / "not" / "there") == Controls()
 
 
-def test_what_was_switched_is_read_by_whoever_comes_later(tmp_path: Path) -> None:
-    """S1-06: kept over restarts. The state folder need not exist before."""
+def test_a_change_is_read_by_later_readers(tmp_path: Path) -> None:
+    """S1-06: they survive a restart. The state folder need not exist before."""
     state = tmp_path / "state"
 
     changed = change_controls(
@@ -67,7 +64,7 @@ def test_a_file_of_version_0_1_0_is_read_and_rewritten_at_the_next_change(tmp_pa
     )
 
 
-def test_what_was_disabled_is_enabled_again(tmp_path: Path) -> None:
+def test_a_disabled_layer_is_enabled_again(tmp_path: Path) -> None:
     """S1-07."""
     change_controls(tmp_path, lambda now: now.with_disabled("behavior").with_disabled("anomaly"))
 
@@ -90,8 +87,8 @@ def test_any_history_reads_back_as_it_was_written(
     assert read_controls(state) == expected
 
 
-def test_a_reader_clears_what_was_reset_since_it_looked() -> None:
-    """S1-09; also after the file was removed and its counts began anew."""
+def test_a_reader_resets_what_was_reset_since_its_last_read() -> None:
+    """S1-09; also after the file was deleted and its counts began at one again."""
     before = Controls(resets={"anomaly": 1, "behavior": 4})
 
     assert before.with_reset("behavior").resets_since(before) == {"behavior"}
@@ -100,8 +97,8 @@ def test_a_reader_clears_what_was_reset_since_it_looked() -> None:
     assert before.resets_since(before) == frozenset()
 
 
-def test_two_who_switch_at_once_lose_nothing(tmp_path: Path) -> None:
-    """Each change is made on what the other left, under one lock."""
+def test_concurrent_changes_are_all_kept(tmp_path: Path) -> None:
+    """Each change starts from the result of the other, under one lock."""
     threads = [
         threading.Thread(
             target=change_controls,
@@ -151,8 +148,8 @@ BROKEN = [
 
 
 @pytest.mark.parametrize("data", BROKEN)
-def test_a_broken_file_is_named_and_not_taken_for_no_file(tmp_path: Path, data: bytes) -> None:
-    """Taken for nothing, it would enable what somebody disabled."""
+def test_a_broken_file_is_an_error_and_not_an_empty_file(tmp_path: Path, data: bytes) -> None:
+    """Read as an empty file, it would enable what an operator disabled."""
     (tmp_path / CONTROLS).write_bytes(data)
 
     with pytest.raises(ArtifactCorrupt, match=r"controls\.json"):
@@ -165,7 +162,9 @@ def test_a_broken_file_is_named_and_not_taken_for_no_file(tmp_path: Path, data: 
 @pytest.mark.parametrize(
     "make", [Path.mkdir, lambda path: path.symlink_to("/etc/hostname")], ids=["a folder", "a link"]
 )
-def test_what_is_no_plain_file_is_refused(tmp_path: Path, make: Callable[[Path], object]) -> None:
+def test_a_path_that_is_not_a_plain_file_is_refused(
+    tmp_path: Path, make: Callable[[Path], object]
+) -> None:
     """Fault F15."""
     make(tmp_path / CONTROLS)
 
@@ -173,7 +172,7 @@ def test_what_is_no_plain_file_is_refused(tmp_path: Path, make: Callable[[Path],
         read_controls(tmp_path)
 
 
-def test_a_file_of_a_later_axon_is_told_from_a_broken_one(tmp_path: Path) -> None:
+def test_a_file_of_a_later_version_is_incompatible_and_not_corrupt(tmp_path: Path) -> None:
     (tmp_path / CONTROLS).write_bytes(
         json.dumps({"format": 3}, separators=(",", ":")).encode() + b"\n"
     )
@@ -196,8 +195,8 @@ def test_a_full_disk_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert read_controls(tmp_path) == before
 
 
-def test_more_is_never_written_than_a_reader_takes(tmp_path: Path) -> None:
-    """P26: nothing grows without bound."""
+def test_no_file_is_written_that_readers_would_refuse(tmp_path: Path) -> None:
+    """P26: no file grows without bound."""
     many = Controls(rolled_back={f"acme/{serial}": "r" * 200 for serial in range(400)})
 
     with pytest.raises(ValueError, match="readers accept"):
@@ -206,7 +205,7 @@ def test_more_is_never_written_than_a_reader_takes(tmp_path: Path) -> None:
     assert read_controls(tmp_path) == Controls()
 
 
-def test_switching_what_is_switched_already_writes_nothing(tmp_path: Path) -> None:
+def test_a_change_without_effect_writes_nothing(tmp_path: Path) -> None:
     change_controls(tmp_path, lambda now: now.with_disabled("anomaly"))
     before = (tmp_path / CONTROLS).stat().st_ino
 

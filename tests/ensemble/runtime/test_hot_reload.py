@@ -1,7 +1,4 @@
-"""A slot keeps one layer answering, whatever happens to its models.
-
-What it cannot answer it says.
-"""
+"""Hot reload: a slot always returns scores of its layer, or abstains with a reason."""
 
 from __future__ import annotations
 
@@ -42,16 +39,16 @@ TORN = LoadFailure("ARTIFACT_CORRUPT", "sha256 differs")
 
 @dataclass
 class FakeModel:
-    """Says one score of every event, or does what `instead` does."""
+    """Gives every event the same score, or calls `instead`."""
 
-    says: float = 0.7
+    value: float = 0.7
     instead: Callable[[EventBatch], ModelScores] | None = None
 
     def score(self, batch: EventBatch, *, explain: bool = False) -> ModelScores:
         if self.instead is not None:
             return self.instead(batch)
         return ModelScores(
-            np.full(len(batch), self.says),
+            np.full(len(batch), self.value),
             {0: "a note"},
             {"why": np.ones(len(batch))} if explain else {},
         )
@@ -64,15 +61,15 @@ class FakeModel:
         raise NotImplementedError(parts)
 
 
-def release_of(serial: int, says: float = 0.7) -> LoadedRelease:
-    return LoadedRelease(f"acme/{serial}", {Kind.FLOW: LoadedModel(FakeModel(says), f"v{serial}")})
+def release_of(serial: int, value: float = 0.7) -> LoadedRelease:
+    return LoadedRelease(f"acme/{serial}", {Kind.FLOW: LoadedModel(FakeModel(value), f"v{serial}")})
 
 
 @dataclass
 class FakeSource:
-    """What could be loaded now.
+    """The result of a load: releases, the wanted one first, or an error.
 
-    Releases, the wanted one first, or an error. `touched` counts changes of the files.
+    `touched` counts changes of the files.
     """
 
     found: Sequence[LoadedRelease] | Exception = ()
@@ -86,7 +83,7 @@ class FakeSource:
 
     def resolve(self) -> ResolvedReleases:
         self.resolved += 1
-        # one object each time: a slot must pass on the one it was given
+        # a new object each time, so that a test can see which one the slot passes on
         return cast("ResolvedReleases", (self.resolved, self.touched))
 
     def fingerprint(self, resolved: ResolvedReleases) -> Hashable:
@@ -111,18 +108,18 @@ class FakeSource:
         return {Kind.FLOW: LoadCheck(ok=True, version="v9", code="", message="", elapsed_ms=1.0)}
 
     def put(self, *found: LoadedRelease) -> None:
-        """Other files lie there now."""
+        """Replace the files by those of `found`."""
         self.found, self.touched = found, self.touched + 1
 
 
 @dataclass
 class World:
-    """A slot, where its models come from, two clocks that move when told, and what it told."""
+    """A slot, its source, two clocks that the test moves, and the events that it reported."""
 
     source: FakeSource = field(default_factory=lambda: FakeSource([release_of(1)]))
     uptime_s: float = 1000.0
     date: float = 1.8e9
-    told: list[SlotEvent] = field(default_factory=list)
+    events: list[SlotEvent] = field(default_factory=list)
     woken: int = 0
 
     def __post_init__(self) -> None:
@@ -131,7 +128,7 @@ class World:
             [Kind.FLOW],
             self.source,
             fallback_score=0.1,
-            on_event=self.told.append,
+            on_event=self.events.append,
             clock=lambda: self.uptime_s,
             now=lambda: self.date,
         )
@@ -140,8 +137,8 @@ class World:
     def _wake(self) -> None:
         self.woken += 1
 
-    def told_of(self, what: str) -> list[SlotEvent]:
-        return [event for event in self.told if event.what == what]
+    def events_of(self, what: str) -> list[SlotEvent]:
+        return [event for event in self.events if event.what == what]
 
 
 @pytest.fixture
@@ -160,10 +157,10 @@ def live(world: World) -> World:
 
 
 def test_a_new_slot_is_warming_up_and_shows_its_fallback_score(world: World) -> None:
-    """DESIGN, decision 1: constructors cannot fail, and a replica answers before it has a model."""
+    """DESIGN, decision 1: constructors cannot fail, and a replica responds before it has a model."""
     opinion = world.slot.score(FLOWS, ANY_RELEASE)
 
-    assert world.source.loads == 0, "neither making a slot nor asking it may call what could fail"
+    assert world.source.loads == 0, "a new slot must not call anything that can fail"
     assert (opinion.status, opinion.speaks, opinion.version, opinion.release) == (
         LayerStatus.WARMING_UP,
         False,
@@ -179,7 +176,7 @@ def test_a_new_slot_is_warming_up_and_shows_its_fallback_score(world: World) -> 
 # live
 
 
-def test_a_live_slot_says_what_its_model_says(live: World) -> None:
+def test_a_live_slot_returns_the_scores_of_its_model(live: World) -> None:
     opinion = live.slot.score(FLOWS, "acme/1", explain=True)
 
     assert (opinion.layer, opinion.status, opinion.version) == ("behavior", LayerStatus.LIVE, "v1")
@@ -193,8 +190,8 @@ def test_a_live_slot_says_what_its_model_says(live: World) -> None:
     }
 
 
-def test_a_model_whose_knowledge_is_too_old_abstains_and_says_why(world: World) -> None:
-    """P16: past `expired_after` the posture layer has no opinion; its score is for show."""
+def test_a_model_with_expired_data_abstains_with_the_reason(world: World) -> None:
+    """P16: past `expired_after` the posture layer has no opinion; its score has weight 0."""
     old = FakeModel(
         instead=lambda batch: ModelScores(
             np.full(len(batch), 0.5), abstains="vulnerability data expired"
@@ -212,8 +209,8 @@ def test_a_model_whose_knowledge_is_too_old_abstains_and_says_why(world: World) 
     )
 
 
-def test_a_kind_that_is_none_of_the_layers_business_is_not_applicable(live: World) -> None:
-    """Outside the coverage: a layer cannot be missed where it never had an opinion."""
+def test_a_kind_that_the_layer_never_rates_is_not_applicable(live: World) -> None:
+    """Outside the coverage: a layer is not missing for a kind that it never rates."""
     opinion = live.slot.score(PROCESSES, "acme/1")
 
     assert (opinion.status, opinion.speaks) == (LayerStatus.NOT_APPLICABLE, False)
@@ -241,14 +238,10 @@ FAILURES = [
 
 
 @pytest.mark.parametrize(("error", "code", "cause"), FAILURES)
-def test_a_load_that_fails_makes_a_fallback_with_a_code_and_a_cause(
+def test_a_failed_load_is_a_fallback_with_a_code_and_a_cause(
     world: World, error: Exception, code: str, cause: str
 ) -> None:
-    """P12, S1-26.
-
-    The score is for show and weighs nothing; the code is for the operator, the error's text is not
-    for the client.
-    """
+    """P12, S1-26: the score has weight 0. The reason is the code; clients never see the error's text."""
     world.source.found = error
     world.slot.refresh()
 
@@ -262,8 +255,8 @@ def test_a_load_that_fails_makes_a_fallback_with_a_code_and_a_cause(
     assert (state.problem.code, state.problem.cause) == (code, cause)
 
 
-def test_a_failed_reload_leaves_what_was_live_and_says_what_is_wrong(live: World) -> None:
-    """P5: the last good models go on, byte for byte; `trouble` is for the operator."""
+def test_a_failed_reload_changes_nothing_and_reports_the_problem(live: World) -> None:
+    """P5: the last good models still serve, byte for byte; `problem` is for the operator."""
     before = live.slot.score(FLOWS, "acme/1")
     live.source.found, live.source.touched = ArtifactMissing("CURRENT"), 1
 
@@ -282,12 +275,8 @@ def test_a_failed_reload_leaves_what_was_live_and_says_what_is_wrong(live: World
     assert state.files_present is False
 
 
-def test_looking_again_at_a_release_never_loses_a_model_that_lives(live: World) -> None:
-    """P5.
-
-    A release never changes, so a second look that finds less, for a torn disk, has nothing to
-    teach.
-    """
+def test_loading_a_release_again_never_loses_a_serving_model(live: World) -> None:
+    """P5: a release never changes, so a later load that finds less of it has lost nothing."""
     live.source.put(LoadedRelease("acme/1", {}, {Kind.FLOW: TORN}))
     live.source.problems = {Kind.FLOW: TORN}
 
@@ -298,7 +287,7 @@ def test_looking_again_at_a_release_never_loses_a_model_that_lives(live: World) 
 
 
 def test_a_kind_whose_bundle_failed_falls_back_while_the_other_kind_is_live(world: World) -> None:
-    """A torn bundle costs one kind of event, not the layer."""
+    """A damaged bundle affects one kind of event, not the layer."""
     world.source.put(
         LoadedRelease("acme/1", {Kind.FLOW: LoadedModel(FakeModel(), "v1")}, {Kind.PROCESS: TORN})
     )
@@ -310,22 +299,19 @@ def test_a_kind_whose_bundle_failed_falls_back_while_the_other_kind_is_live(worl
     assert (processes.status, processes.reason) == (LayerStatus.FALLBACK, "ARTIFACT_CORRUPT")
 
 
-# looking again
+# later polls
 
 
 def test_files_that_do_not_change_are_not_loaded_again(live: World) -> None:
-    """Two seconds apart for ever: a look that finds nothing new must cost next to nothing."""
+    """A poll runs every two seconds: one that finds no change must cost next to nothing."""
     for _ in range(5):
         live.slot.refresh()
 
     assert live.source.loads == 1
 
 
-def test_files_that_were_repaired_are_live_at_the_next_look(world: World) -> None:
-    """P7.
-
-    The operator mends the file and touches nothing else; no restart, and no waiting for a retry.
-    """
+def test_repaired_files_are_live_at_the_next_poll(world: World) -> None:
+    """P7: the operator repairs the file; there is no restart, and no wait for a retry."""
     world.source.found = ArtifactCorrupt("model.safetensors", "sha256 differs")
     for _ in range(3):
         world.slot.refresh()
@@ -336,10 +322,10 @@ def test_files_that_were_repaired_are_live_at_the_next_look(world: World) -> Non
     assert world.slot.score(FLOWS, "acme/1").status is LayerStatus.LIVE
 
 
-def test_a_failed_load_is_tried_again_ever_more_seldom_though_nothing_seems_to_change(
+def test_a_failed_load_is_retried_with_growing_pauses_without_a_change_of_files(
     world: World,
 ) -> None:
-    """F1: after 1, 2, 4 .. 30 s. A disk that fails now and then leaves no trace in its files."""
+    """F1: after 1, 2, 4 .. 30 s. A disk that fails now and then does not change the fingerprint."""
     world.source.found = ArtifactCorrupt("model.safetensors", "cannot be read")
     world.slot.refresh()
     waits = []
@@ -362,8 +348,8 @@ def test_a_failed_load_is_tried_again_ever_more_seldom_though_nothing_seems_to_c
     ]
 
 
-def test_a_change_of_the_files_begins_the_retries_anew(world: World) -> None:
-    """F1: whoever mends something step by step is not punished for the steps before."""
+def test_a_change_of_the_files_restarts_the_retries(world: World) -> None:
+    """F1: an operator who repairs files one by one does not wait longer for each."""
     world.source.found = ArtifactMissing("CURRENT")
     for _ in range(6):
         world.uptime_s += LONGEST_RETRY_S
@@ -379,27 +365,24 @@ def test_a_change_of_the_files_begins_the_retries_anew(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "is_overtaken", [True, False], ids=["something newer was loaded", "nothing newer was loaded"]
+    "is_superseded", [True, False], ids=["something newer was loaded", "nothing newer was loaded"]
 )
-def test_what_a_look_that_was_given_up_brings_late_is_used_unless_it_is_old_news(
+def test_an_abandoned_load_that_ends_late_is_used_unless_it_is_superseded(
     live: World,
-    is_overtaken: bool,  # noqa: FBT001  # a case
+    is_superseded: bool,  # noqa: FBT001  # a case
 ) -> None:
-    """F13.
-
-    A slow disk costs time and not the load; and old news must not undo what was loaded meanwhile.
-    """
-    honest = live.source.load
+    """F13: a load from a slow disk is used when it ends, unless something newer was loaded meanwhile."""
+    original = live.source.load
 
     def slow(
         resolved: ResolvedReleases,
         loaded: Sequence[LoadedRelease],
         requested: frozenset[str],
     ) -> LoadResult:
-        live.source.load = honest  # type: ignore[method-assign]
-        found = honest(resolved, loaded, requested)
+        live.source.load = original  # type: ignore[method-assign]
+        found = original(resolved, loaded, requested)
         live.slot.abandon_load(LoadTimeout("models", 10.0))
-        if is_overtaken:
+        if is_superseded:
             live.source.put(release_of(3))
             live.slot.refresh()
         return found
@@ -409,25 +392,22 @@ def test_what_a_look_that_was_given_up_brings_late_is_used_unless_it_is_old_news
 
     live.slot.refresh()
 
-    assert live.slot.state().release == ("acme/3" if is_overtaken else "acme/2")
+    assert live.slot.state().release == ("acme/3" if is_superseded else "acme/2")
     assert live.slot.state().kinds[Kind.FLOW].problem is None
 
 
-def test_a_look_that_was_given_up_is_a_trouble_of_its_own(live: World) -> None:
+def test_an_abandoned_load_is_a_problem_of_its_own(live: World) -> None:
     live.slot.abandon_load(LoadTimeout("models", 10.0))
 
-    trouble = live.slot.state().kinds[Kind.FLOW].problem
+    problem = live.slot.state().kinds[Kind.FLOW].problem
 
-    assert trouble is not None
-    assert (trouble.code, trouble.cause) == ("LOAD_TIMEOUT", "resources")
+    assert problem is not None
+    assert (problem.code, problem.cause) == ("LOAD_TIMEOUT", "resources")
     assert live.slot.score(FLOWS, "acme/1").status is LayerStatus.LIVE
 
 
-def test_reset_forgets_what_failed(world: World) -> None:
-    """S1-09.
-
-    An operator who mended what no file shows, e.g. a permission of the mount, waits for no retry.
-    """
+def test_reset_forgets_earlier_failures(world: World) -> None:
+    """S1-09: after a repair that changes no file, e.g. of a mount, the operator waits for no retry."""
     world.source.found = ArtifactCorrupt("model.safetensors", "permission")
     for _ in range(3):
         world.uptime_s += LONGEST_RETRY_S
@@ -442,7 +422,7 @@ def test_reset_forgets_what_failed(world: World) -> None:
 
 
 def test_a_slot_that_is_disabled_loads_nothing(world: World) -> None:
-    """S1-06: a layer that is switched off must not go on trying, and failing."""
+    """S1-06: a disabled layer must not try to load, and fail."""
     world.slot.is_disabled = True
 
     world.slot.refresh()
@@ -450,7 +430,7 @@ def test_a_slot_that_is_disabled_loads_nothing(world: World) -> None:
     assert world.source.loads == 0
 
 
-def test_a_trial_tells_how_a_load_would_go_and_changes_nothing(live: World) -> None:
+def test_a_load_check_reports_its_result_and_changes_nothing(live: World) -> None:
     """S1-05."""
     assert live.slot.check_load()[Kind.FLOW].version == "v9"
     assert live.slot.state().kinds[Kind.FLOW].version == "v1"
@@ -459,22 +439,16 @@ def test_a_trial_tells_how_a_load_would_go_and_changes_nothing(live: World) -> N
 # releases
 
 
-def test_it_never_answers_for_another_release_than_it_was_asked_for(live: World) -> None:
-    """DESIGN.
-
-    An answer is made by one release only; scores of one with thresholds of another mean nothing.
-    """
+def test_it_never_scores_by_another_release_than_the_named_one(live: World) -> None:
+    """DESIGN: scores of one release with thresholds of another mean nothing."""
     opinion = live.slot.score(FLOWS, "acme/2")
 
     assert (opinion.status, opinion.release) == (LayerStatus.WARMING_UP, "")
     assert live.slot.score(FLOWS, "acme/1").scores[0] == 0.7
 
 
-def test_asked_for_a_release_it_has_not_it_looks_for_it_soon(live: World) -> None:
-    """The keeper is woken, the source is told which one is asked for, and it is asked once.
-
-    A load proves every byte.
-    """
+def test_a_named_release_that_is_missing_is_requested_once_and_soon(live: World) -> None:
+    """The poller is woken, and the release is requested once: a load verifies every byte."""
     for _ in range(50):
         live.slot.score(FLOWS, "acme/9")
     live.slot.refresh()
@@ -487,7 +461,7 @@ def test_asked_for_a_release_it_has_not_it_looks_for_it_soon(live: World) -> Non
 
 
 def test_two_callers_that_name_different_releases_cost_one_load_each(live: World) -> None:
-    """Two ingress replicas may stand at different releases for a while."""
+    """Two ingress replicas may serve different releases for a while."""
     for _ in range(20):
         for name in ("acme/8", "acme/9"):
             live.slot.score(FLOWS, name)
@@ -496,7 +470,7 @@ def test_two_callers_that_name_different_releases_cost_one_load_each(live: World
     assert live.source.loads == 3
 
 
-def test_while_one_release_replaces_another_both_answer(live: World) -> None:
+def test_while_one_release_replaces_another_both_score(live: World) -> None:
     live.source.put(release_of(2, 0.9))
     live.slot.score(FLOWS, "acme/1")
 
@@ -506,11 +480,8 @@ def test_while_one_release_replaces_another_both_answer(live: World) -> None:
     assert live.slot.score(FLOWS, "acme/2").scores[0] == 0.9
 
 
-def test_the_release_that_callers_still_name_outlives_newer_ones(live: World) -> None:
-    """A release that retreats, twice, must find the one it retreats to.
-
-    And what nobody names any more is let go.
-    """
+def test_a_release_that_callers_still_name_stays_loaded(live: World) -> None:
+    """A rollback, also a second one, must find its release loaded. A release without calls is dropped."""
     for serial in (2, 3, 4):
         live.slot.score(FLOWS, "acme/1")
         live.source.put(release_of(serial))
@@ -525,8 +496,8 @@ def test_the_release_that_callers_still_name_outlives_newer_ones(live: World) ->
     assert set(live.slot.state().holds) == {"acme/5", "acme/4"}
 
 
-def test_who_asks_for_any_release_gets_the_newest_and_is_told_which(live: World) -> None:
-    """The answer names the release whose thresholds belong to it."""
+def test_a_call_for_any_release_gets_the_newest_and_its_name(live: World) -> None:
+    """The result names the release whose thresholds belong to it."""
     live.source.put(release_of(2, 0.9))
     live.slot.refresh()
 
@@ -536,8 +507,8 @@ def test_who_asks_for_any_release_gets_the_newest_and_is_told_which(live: World)
     assert live.slot.state().release == "acme/2"
 
 
-def test_what_stands_in_the_place_of_the_wanted_release_says_so(world: World) -> None:
-    """N-05: a real older model before a dummy, and the answer says that it is older."""
+def test_a_fallback_release_has_the_status_last_good(world: World) -> None:
+    """N-05: an older model is better than a fallback score, and its status says that it is older."""
     older = LoadedRelease(
         "acme/1", {Kind.FLOW: LoadedModel(FakeModel(0.4), "v1", LayerStatus.LAST_GOOD)}
     )
@@ -545,10 +516,10 @@ def test_what_stands_in_the_place_of_the_wanted_release_says_so(world: World) ->
     world.source.problems = {Kind.FLOW: TORN}
     world.slot.refresh()
 
-    wanted, standing_in = world.slot.score(FLOWS, "acme/2"), world.slot.score(FLOWS, "acme/1")
+    wanted, fallback = world.slot.score(FLOWS, "acme/2"), world.slot.score(FLOWS, "acme/1")
 
     assert (wanted.status, wanted.speaks) == (LayerStatus.FALLBACK, False)
-    assert (standing_in.status, standing_in.speaks, standing_in.scores[0]) == (
+    assert (fallback.status, fallback.speaks, fallback.scores[0]) == (
         LayerStatus.LAST_GOOD,
         True,
         0.4,
@@ -557,7 +528,7 @@ def test_what_stands_in_the_place_of_the_wanted_release_says_so(world: World) ->
     assert world.slot.state().wanted == "acme/2"
 
 
-# models that break
+# models that fail
 
 
 def _raise(_: EventBatch) -> ModelScores:
@@ -566,13 +537,11 @@ def _raise(_: EventBatch) -> ModelScores:
 
 CRASHES = [
     pytest.param(_raise, id="raises"),
-    pytest.param(lambda batch: ModelScores(np.full(len(batch), np.nan)), id="says NaN"),
-    pytest.param(lambda batch: ModelScores(np.full(len(batch), 1.5)), id="says 1.5"),
-    pytest.param(lambda batch: ModelScores(np.full((len(batch), 2), 0.5)), id="says a matrix"),
-    pytest.param(lambda _: None, id="says nothing"),
-    pytest.param(
-        lambda batch: ModelScores(np.full(len(batch) - 1, 0.5)), id="says a score too few"
-    ),
+    pytest.param(lambda batch: ModelScores(np.full(len(batch), np.nan)), id="NaN"),
+    pytest.param(lambda batch: ModelScores(np.full(len(batch), 1.5)), id="1.5"),
+    pytest.param(lambda batch: ModelScores(np.full((len(batch), 2), 0.5)), id="a matrix"),
+    pytest.param(lambda _: None, id="None"),
+    pytest.param(lambda batch: ModelScores(np.full(len(batch) - 1, 0.5)), id="a score too few"),
 ]
 
 
@@ -586,10 +555,10 @@ def model(world: World) -> FakeModel:
 
 
 @pytest.mark.parametrize("instead", CRASHES)
-def test_a_model_that_breaks_becomes_an_abstention(
+def test_a_model_that_fails_becomes_an_abstention(
     world: World, model: FakeModel, instead: Callable[[EventBatch], ModelScores]
 ) -> None:
-    """P11, P12: one layer's bug must not stop the others, and must not look like innocence."""
+    """P11, P12: a layer's error must not stop the others, and must not look like a benign score."""
     model.instead = instead
 
     opinion = world.slot.score(FLOWS, "acme/1")
@@ -611,8 +580,10 @@ def test_a_crash_on_one_batch_is_not_a_crash_on_the_next(world: World, model: Fa
     assert world.slot.score(FLOWS, "acme/1").status is LayerStatus.LIVE
 
 
-def test_a_row_that_the_model_raises_on_spoils_only_itself(world: World, model: FakeModel) -> None:
-    """N-13, R6: the guilty row gets no opinion, the others keep theirs."""
+def test_a_row_on_which_the_model_raises_affects_no_other_row(
+    world: World, model: FakeModel
+) -> None:
+    """N-13, R6: the bad row gets no opinion, the others keep theirs."""
     flows = FlowBatch(
         ("a", "b", "c"), ("", "", ""), np.array([[0.0] * 78, [666.0] * 78, [0.0] * 78], np.float32)
     )
@@ -628,19 +599,16 @@ def test_a_row_that_the_model_raises_on_spoils_only_itself(world: World, model: 
 
     assert (opinion.status, opinion.scores.tolist()) == (LayerStatus.LIVE, [0.7, 0.1, 0.7])
     assert opinion.abstained == {1: "LAYER_CRASHED"}
-    assert [event.fields["events"] for event in world.told_of("scoring_failed")] == [1]
+    assert [event.fields["events"] for event in world.events_of("scoring_failed")] == [1]
 
 
 @pytest.mark.parametrize("has_probe_failed", [True, False])
-def test_only_a_process_that_cannot_score_its_golden_events_any_more_asks_for_a_restart(
+def test_only_a_process_that_can_no_longer_score_golden_events_needs_a_restart(
     world: World,
     model: FakeModel,
     has_probe_failed: bool,  # noqa: FBT001  # a case
 ) -> None:
-    """P38, C-35.
-
-    Events that a model chokes on are no reason to restart; a context of the GPU that died is one.
-    """
+    """P38, C-35: bad events are no reason for a restart; a lost context of the GPU is one."""
     model.instead = _raise
     for _ in range(SUSPICIOUS_FAILURES):
         world.slot.score(FLOWS, "acme/1")
@@ -664,10 +632,10 @@ def test_a_missing_model_is_no_reason_to_restart(world: World) -> None:
     world.slot.check_health()
 
 
-# what it tells
+# what it reports
 
 
-def test_it_tells_what_it_loaded_once(world: World) -> None:
+def test_a_loaded_model_is_reported_once(world: World) -> None:
     """S0-15, S0-19: once, with the facts of the model."""
     world.source.put(
         LoadedRelease(
@@ -679,7 +647,7 @@ def test_it_tells_what_it_loaded_once(world: World) -> None:
         world.slot.refresh()
         world.source.touched += 1
 
-    (event,) = world.told_of("loaded")
+    (event,) = world.events_of("loaded")
 
     assert event.kind is Kind.FLOW
     assert event.fields == {
@@ -691,38 +659,35 @@ def test_it_tells_what_it_loaded_once(world: World) -> None:
     }
 
 
-def test_it_tells_of_a_failure_once_and_counts_it_every_time(world: World) -> None:
-    """C-13: a log that repeats itself is not read; the counter stays exact."""
+def test_a_failure_is_news_once_and_counted_every_time(world: World) -> None:
+    """C-13: operators do not read a log that repeats itself; the counter is exact."""
     world.source.found = ArtifactMissing("manifest.json")
     for _ in range(4):
         world.slot.refresh()
         world.uptime_s += LONGEST_RETRY_S
 
-    assert [event.fields["is_news"] for event in world.told_of("load_failed")] == [
+    assert [event.fields["is_news"] for event in world.events_of("load_failed")] == [
         True,
         False,
         False,
         False,
     ]
-    assert [len(world.told_of(what)) for what in ("files_missing", "fallback_active")] == [1, 1]
-    assert world.told_of("load_failed")[0].fields["cause"] == "files"
+    assert [len(world.events_of(what)) for what in ("files_missing", "fallback_active")] == [1, 1]
+    assert world.events_of("load_failed")[0].fields["cause"] == "files"
 
 
-def test_it_counts_the_scores_that_were_no_opinion(world: World) -> None:
-    """S0-38.
-
-    A dummy is a false negative waiting to happen; how many there were must be known exactly.
-    """
+def test_fallback_scores_are_counted(world: World) -> None:
+    """S0-38: a fallback score may hide an attack, so their number must be exact."""
     world.source.found = ArtifactMissing("manifest.json")
     world.slot.refresh()
 
     for _ in range(2):
         world.slot.score(FLOWS, ANY_RELEASE)
 
-    assert [event.fields["events"] for event in world.told_of("fallback_used")] == [3, 3]
+    assert [event.fields["events"] for event in world.events_of("fallback_used")] == [3, 3]
 
 
-def test_a_state_says_since_when(live: World) -> None:
+def test_a_state_has_the_time_of_its_beginning(live: World) -> None:
     began = live.date
     live.date += 60.0
     live.source.found, live.source.touched = ArtifactMissing("CURRENT"), 7
@@ -738,7 +703,7 @@ def test_a_state_says_since_when(live: World) -> None:
 
 
 def test_what_is_loaded_is_what_was_fingerprinted(world: World) -> None:
-    """A pointer that moves between the two would be loaded under the fingerprint of the old one."""
+    """Otherwise a moved pointer would be loaded under the fingerprint of the old one."""
     world.slot.refresh()
     world.source.put(release_of(2))
     world.slot.refresh()
@@ -748,7 +713,8 @@ def test_what_is_loaded_is_what_was_fingerprinted(world: World) -> None:
 
 
 def test_an_error_of_the_resolution_is_reported_like_one_of_the_load(live: World) -> None:
-    live.source.resolve = lambda: failing(ArtifactCorrupt("CURRENT", "torn"))  # type: ignore[method-assign]
+    error = ArtifactCorrupt("CURRENT", "torn")
+    live.source.resolve = lambda: failing(error)  # type: ignore[method-assign]
     live.slot.refresh()
     live.slot.refresh()
 
@@ -756,7 +722,7 @@ def test_an_error_of_the_resolution_is_reported_like_one_of_the_load(live: World
     assert problem is not None
     assert problem.code == "ARTIFACT_CORRUPT"
     assert live.slot.score(FLOWS, "acme/1").status is LayerStatus.LIVE
-    assert len(live.told_of("load_failed")) == 1, "retried after a pause, not at every poll"
+    assert len(live.events_of("load_failed")) == 1, "retried after a pause, not at every poll"
 
 
 def failing(error: Exception) -> ResolvedReleases:

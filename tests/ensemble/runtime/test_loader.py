@@ -1,6 +1,6 @@
-"""From a release to models that may serve, and the whole ensemble in one process.
+"""Loading a release, and the whole ensemble in one process.
 
-What is broken falls back, the rest goes on.
+A broken model falls back; the others are not affected.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ PROCESSES = ProcessBatch.of([ProcessEvent("cmd.exe"), ProcessEvent("excel.exe")]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def patient_disk() -> Iterator[None]:
-    """Fsyncs prove nothing while the power is on; tests/ensemble/store has the crash tests."""
+def no_fsync() -> Iterator[None]:
+    """Skip fsync, which is tested in tests/ensemble/store."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
         yield
@@ -66,7 +66,7 @@ def patient_disk() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def processes() -> TrainedProcesses:
-    """The other kind of event, so that the loss of one kind can be told from the loss of a layer."""
+    """Models of the other kind of event, to distinguish the loss of a kind from that of a layer."""
     names = ["excel.exe", "outlook.exe", "chrome.exe", "cmd.exe", "teams.exe"]
     generator = np.random.default_rng(0)
     picks = np.minimum(generator.geometric(0.4, 300) - 1, 4)
@@ -81,7 +81,7 @@ def processes() -> TrainedProcesses:
 def trained(
     layers: FlowLayers, table: FlowTable, processes: TrainedProcesses
 ) -> dict[str, Trained]:
-    """A bundle of each model but the posture's, ready to publish."""
+    """Every model but the posture's, ready to publish."""
     events = golden_flows(table.features, table.is_hostile)
     record = {
         "recipe": "test",
@@ -145,11 +145,11 @@ def published(
 @pytest.fixture
 def renew(
     store: Store,
-    trained: dict[str, Trained],  # noqa: ARG001
-    published: Published,  # noqa: ARG001
+    trained: dict[str, Trained],  # noqa: ARG001  # published before
+    published: Published,  # noqa: ARG001  # the release to renew
     signer: Signer,
-) -> Callable[..., Published]:  # renewed is what was published
-    """`renew(replace(...))`: one model in place of the published one of its name, promoted."""
+) -> Callable[..., Published]:
+    """`renew(replace(...))` publishes and promotes a release with one model replaced."""
 
     def one(model: Trained, *, feature_schema: str | None = None) -> Published:
         if feature_schema is None:
@@ -176,29 +176,26 @@ def renew(
     return one
 
 
-def lineage_of(store: Store, *tenants: str) -> ReleaseResolver:
+def resolver_of(store: Store, *tenants: str) -> ReleaseResolver:
     return ReleaseResolver(lambda: store, tenants or ["acme"])
 
 
 def loader_of(store: Store, layer: str, *tenants: str) -> ReleaseLoader:
     return ReleaseLoader(
-        lineage_of(store, *tenants), layer, ModelBuilder("cpu", 30, 730, NOW.timestamp)
+        resolver_of(store, *tenants), layer, ModelBuilder("cpu", 30, 730, NOW.timestamp)
     )
 
 
 def ensemble_of(store: Store, **changes: Any) -> LocalEnsemble:
-    return LocalEnsemble(lineage_of(store), **(RULES | changes), now=NOW.timestamp)
+    return LocalEnsemble(resolver_of(store), **(RULES | changes), now=NOW.timestamp)
 
 
 def why_not(ensemble: LocalEnsemble, layer: str) -> str:
-    """Why the layer does not serve the flows of the newest release by the newest model.
-
-    "" where it does.
-    """
+    """The reason why a layer does not score flows by the model of the newest release, or ""."""
     return ensemble.slots[layer].state().kinds[Kind.FLOW].reason
 
 
-def said(verdicts: Verdicts) -> dict[str, tuple[LayerStatus, str]]:
+def statuses(verdicts: Verdicts) -> dict[str, tuple[LayerStatus, str]]:
     return {opinion.layer: (opinion.status, opinion.reason) for opinion in verdicts.layers}
 
 
@@ -213,7 +210,7 @@ def file_of(store: Store, ref: BundleRef, name: str) -> Path:
 
 
 @pytest.mark.usefixtures("published")
-def test_what_was_published_scores_as_what_was_trained(
+def test_a_published_model_scores_like_the_trained_one(
     store: Store, layers: FlowLayers, fresh: FlowTable
 ) -> None:
     """P15: the same event, the same version, another process."""
@@ -230,7 +227,7 @@ def test_what_was_published_scores_as_what_was_trained(
 
 @pytest.mark.usefixtures("published")
 def test_the_fitted_fusion_comes_with_the_release(store: Store, layers: FlowLayers) -> None:
-    release = FusionResolver(lineage_of(store)).load()
+    release = FusionResolver(resolver_of(store)).load()
 
     assert release.name == "acme/1"
     assert release.fusions[Kind.FLOW] == layers.fusion
@@ -248,27 +245,24 @@ def test_attacks_are_found_by_the_ensemble_as_it_serves(store: Store, fresh: Flo
 
 
 @pytest.mark.usefixtures("published")
-def test_a_model_that_is_not_in_the_release_is_a_layer_that_says_so(
+def test_a_model_that_is_not_in_the_release_is_a_fallback_of_its_layer(
     store: Store, fresh_batch: FlowBatch
 ) -> None:
-    """No posture was published: the host moves nothing, and everybody is told."""
+    """No posture was published: the host shifts no score, and the verdict shows it."""
     verdicts = ensemble_of(store).score(fresh_batch)
 
-    assert said(verdicts)["resilience"] == (LayerStatus.FALLBACK, "ARTIFACT_MISSING")
+    assert statuses(verdicts)["resilience"] == (LayerStatus.FALLBACK, "ARTIFACT_MISSING")
     assert verdicts.degraded
 
 
-def test_a_release_that_was_published_without_a_classifier_lacks_nothing(
+def test_a_release_that_was_published_without_a_classifier_is_complete(
     store: Store,
     trained: dict[str, Trained],
     fusions: dict[Kind, Fusion],
     signer: Signer,
     fresh_batch: FlowBatch,
 ) -> None:
-    """Older releases, and a tenant's own.
-
-    Their thresholds are of the layers they have, and nobody is told of a loss.
-    """
+    """Older releases, and a tenant's own: their thresholds are of the layers that they have."""
     shares = {"anomaly": 0.4, "behavior": 0.6}
     two = {
         Kind.FLOW: Fusion(shares, 1.0, {"anomaly+behavior": Thresholds(0.1, 0.5, 0.9)}),
@@ -281,7 +275,7 @@ def test_a_release_that_was_published_without_a_classifier_lacks_nothing(
     verdicts = ensemble.score(fresh_batch)
     state = ensemble.slots["classifier"].state()
 
-    assert said(verdicts)["classifier"] == (
+    assert statuses(verdicts)["classifier"] == (
         LayerStatus.NOT_APPLICABLE,
         "the release was published without this layer",
     )
@@ -294,14 +288,14 @@ def test_a_release_that_was_published_without_a_classifier_lacks_nothing(
     assert state.holds == {"acme/1": frozenset({Kind.FLOW})}
 
 
-def test_a_release_whose_fusion_counts_on_a_layer_that_it_does_not_name_is_degraded(
+def test_a_release_whose_fusion_weighs_a_layer_without_a_model_is_degraded(
     store: Store,
     trained: dict[str, Trained],
     fusions: dict[Kind, Fusion],
     signer: Signer,
     fresh_batch: FlowBatch,
 ) -> None:
-    """Not innocence, whatever the slot says: a share of the evidence was not heard."""
+    """Its share of the weight has no opinion, whatever the status of the slot is."""
     models = [model for name, model in trained.items() if name != "classifier-flow"]
     publish(
         store,
@@ -321,10 +315,10 @@ def test_a_release_whose_fusion_counts_on_a_layer_that_it_does_not_name_is_degra
 
 
 @pytest.mark.usefixtures("published")
-def test_behavior_has_no_business_with_processes(store: Store) -> None:
+def test_behavior_is_not_applicable_to_processes(store: Store) -> None:
     verdicts = ensemble_of(store).score(PROCESSES)
 
-    assert said(verdicts)["behavior"][0] is LayerStatus.NOT_APPLICABLE
+    assert statuses(verdicts)["behavior"][0] is LayerStatus.NOT_APPLICABLE
     assert (verdicts.coverage, verdicts.status) == (1.0, SystemStatus.FULLY_OPERATIONAL)
 
 
@@ -334,9 +328,9 @@ def test_a_tenant_without_a_release_is_an_error_of_the_publisher(store: Store) -
 
 
 @pytest.mark.usefixtures("published")
-def test_no_tenant_is_served_by_anothers_models(store: Store) -> None:
+def test_no_tenant_is_served_by_the_models_of_another(store: Store) -> None:
     with pytest.raises(ArtifactMissing):
-        LocalEnsemble(lineage_of(store, "acm"), **RULES)
+        LocalEnsemble(resolver_of(store, "acm"), **RULES)
 
 
 # what is broken falls back
@@ -358,32 +352,32 @@ def test_no_tenant_is_served_by_anothers_models(store: Store) -> None:
         pytest.param(lambda path: path.unlink(), "ARTIFACT_MISSING", id="gone"),
     ],
 )
-def test_a_torn_bundle_costs_its_kind_of_event_and_nothing_else(
+def test_a_damaged_bundle_affects_its_kind_of_event_only(
     store: Store,
     published: Published,
     fresh_batch: FlowBatch,
     spoil: Callable[[Path], object],
     code: str,
 ) -> None:
-    """P12: a part of the ensemble looked, and the answer says which part."""
+    """P12: the verdict shows which layers had an opinion."""
     spoil(file_of(store, published.bundles[0], "model.safetensors"))
 
     ensemble = ensemble_of(store)
     flows, others = ensemble.score(fresh_batch), ensemble.score(PROCESSES)
 
-    assert said(flows)["anomaly"] == (LayerStatus.FALLBACK, code)
-    assert said(flows)["behavior"][0] is LayerStatus.LIVE
+    assert statuses(flows)["anomaly"] == (LayerStatus.FALLBACK, code)
+    assert statuses(flows)["behavior"][0] is LayerStatus.LIVE
     assert flows.status is SystemStatus.PARTIALLY_OPERATIONAL
     assert flows.coverage == pytest.approx(
         1.0 - ensemble.release.fusions[Kind.FLOW].shares["anomaly"]
     )
-    assert said(others)["anomaly"][0] is LayerStatus.LIVE
+    assert statuses(others)["anomaly"][0] is LayerStatus.LIVE
     assert (others.coverage, others.degraded) == (1.0, True), (
         "the posture is missing, the anomaly layer is not"
     )
 
 
-def test_with_every_model_gone_there_is_an_answer_and_no_verdict(
+def test_without_any_model_the_verdict_is_indeterminate(
     store: Store, published: Published, fresh_batch: FlowBatch
 ) -> None:
     for ref in published.bundles:
@@ -397,13 +391,13 @@ def test_with_every_model_gone_there_is_an_answer_and_no_verdict(
     assert [o.scores[0] for o in verdicts.layers] == [0.0, 0.1, 0.0, 0.5], "shown, weighing nothing"
 
 
-def test_a_model_that_scores_otherwise_than_its_trainers_is_refused(
+def test_a_model_that_scores_differently_from_the_trained_one_is_refused(
     store: Store,
     trained: dict[str, Trained],
     renew: Callable[..., Published],
     fresh_batch: FlowBatch,
 ) -> None:
-    """It loads, it is whole, and it is another model: only the golden answers show it."""
+    """It is intact and loads, but it is another model: only the golden events show it."""
     good = trained["anomaly-flow"]
     renew(
         replace(
@@ -417,11 +411,11 @@ def test_a_model_that_scores_otherwise_than_its_trainers_is_refused(
     ensemble = ensemble_of(store)
 
     assert why_not(ensemble, "anomaly") == "ARTIFACT_INCOMPATIBLE"
-    assert said(ensemble.score(fresh_batch))["anomaly"][0] is LayerStatus.LAST_GOOD
-    assert said(ensemble.score(fresh_batch))["behavior"][0] is LayerStatus.LIVE
+    assert statuses(ensemble.score(fresh_batch))["anomaly"][0] is LayerStatus.LAST_GOOD
+    assert statuses(ensemble.score(fresh_batch))["behavior"][0] is LayerStatus.LIVE
 
 
-def test_golden_answers_may_differ_by_what_another_cpu_rounds(
+def test_golden_scores_may_differ_by_the_rounding_of_another_cpu(
     store: Store,
     trained: dict[str, Trained],
     renew: Callable[..., Published],
@@ -435,13 +429,13 @@ def test_golden_answers_may_differ_by_what_another_cpu_rounds(
         )
     )
 
-    assert said(ensemble_of(store).score(fresh_batch))["anomaly"][0] is LayerStatus.LIVE
+    assert statuses(ensemble_of(store).score(fresh_batch))["anomaly"][0] is LayerStatus.LIVE
 
 
-def test_a_model_without_golden_answers_is_refused(
+def test_a_model_without_golden_events_is_refused(
     store: Store, trained: dict[str, Trained], renew: Callable[..., Published]
 ) -> None:
-    """Nothing shows that it is the model that was trained."""
+    """It cannot be proven to be the trained model."""
     renew(replace(trained["behavior-flow"], golden=Golden([], [])))
 
     assert why_not(ensemble_of(store), "behavior") == "ARTIFACT_CORRUPT"
@@ -485,13 +479,10 @@ def test_a_model_under_the_name_of_another_is_refused(
 # releases
 
 
-def test_a_loader_hands_out_the_release_that_the_pointer_names(
+def test_the_release_that_the_pointer_names_is_loaded(
     store: Store, trained: dict[str, Trained], renew: Callable[..., Published], signer: Signer
 ) -> None:
-    """Only the pointer holds the digest that proves a release.
-
-    Roll back is a new pointer to an old one.
-    """
+    """Only the pointer contains the digest of a release. A rollback is a new pointer to an old release."""
     loader = loader_of(store, "anomaly")
     old = loader.load(loader.resolve(), [], frozenset()).releases[0]
     second = renew(trained["anomaly-flow"])
@@ -506,18 +497,22 @@ def test_a_loader_hands_out_the_release_that_the_pointer_names(
 
     rolled_back = loader.load(loader.resolve(), [new, old], frozenset()).releases[0]
 
-    assert [held.name for held in (old, new, rolled_back)] == ["acme/1", "acme/2", "acme/1"]
-    assert [held.models[Kind.FLOW].version for held in (old, new, rolled_back)] == ["1", "2", "1"]
+    assert [loaded.name for loaded in (old, new, rolled_back)] == ["acme/1", "acme/2", "acme/1"]
+    assert [loaded.models[Kind.FLOW].version for loaded in (old, new, rolled_back)] == [
+        "1",
+        "2",
+        "1",
+    ]
 
 
-def test_a_release_that_is_not_there_is_an_error(store: Store, published: Published) -> None:
+def test_a_missing_release_is_an_error(store: Store, published: Published) -> None:
     (store.state / "tenants" / "acme" / "releases" / f"{published.release.serial}.json").unlink()
 
     with pytest.raises(ArtifactMissing):
         loader_of(store, "anomaly").resolve()
 
 
-def test_a_fusion_that_cannot_be_is_an_error_and_not_a_default(
+def test_an_invalid_fusion_is_an_error_and_not_a_default(
     store: Store, published: Published, signer: Signer
 ) -> None:
     ref = publish_release(
@@ -533,13 +528,13 @@ def test_a_fusion_that_cannot_be_is_an_error_and_not_a_default(
 
     assert ensemble_of(store).release.name == "acme/1", "the last good one serves"
     with pytest.raises(ArtifactError):
-        FusionResolver(lineage_of(store)).load()
+        FusionResolver(resolver_of(store)).load()
 
 
 def test_without_a_fusion_for_a_kind_every_verdict_of_it_is_indeterminate(
     store: Store, trained: dict[str, Trained], fresh_batch: FlowBatch, signer: Signer
 ) -> None:
-    """The built-in rule: all layers look, and nobody has validated their shares."""
+    """The built-in rule gives all layers equal shares, which no data has validated."""
     publish(
         store,
         "acme",
@@ -562,26 +557,22 @@ def test_without_a_fusion_for_a_kind_every_verdict_of_it_is_indeterminate(
 
 
 def test_every_layer_has_the_fallback_score_of_the_source() -> None:
-    """S0.
-
-    Anomaly 0.0, behavior 0.1; an attack that nobody recognised is none; an unknown host is neither
-    weak nor strong.
-    """
+    """S0: 0.1 for behavior, 0.5 for the posture of an unknown host, 0.0 for the others."""
     shown = {"anomaly": 0.0, "behavior": 0.1, "classifier": 0.0, "resilience": 0.5}
 
     assert {name: plan.fallback_score for name, plan in LAYERS.items()} == shown
     assert [name for name, plan in LAYERS.items() if not plan.is_evidence] == ["resilience"]
 
 
-def test_golden_flows_pass_the_same_door_as_any_other() -> None:
+def test_golden_flows_pass_the_same_validation_as_any_other() -> None:
     with pytest.raises(ArtifactCorrupt, match="golden"):
         golden_batch(Kind.FLOW, [{"features": [None] * 78}])
 
 
-def test_a_pointer_that_moves_during_a_poll_is_followed_by_the_next_one(
+def test_a_pointer_that_moves_during_a_poll_is_followed_at_the_next_poll(
     store: Store, trained: dict[str, Trained], published: Published, renew: Callable[..., Published]
 ) -> None:
-    """Fingerprint and load are of one resolution: neither mixes the old pointer with the new one."""
+    """Fingerprint and load are of one resolution, and do not mix two pointers."""
     loader = loader_of(store, "anomaly")
     assert published.release.serial == 1
 

@@ -1,4 +1,4 @@
-"""A keeper looks again and again, and goes on without a look that hangs (fault F13)."""
+"""The polling thread polls periodically, and continues without a poll that hangs (fault F13)."""
 
 from __future__ import annotations
 
@@ -13,98 +13,98 @@ WAIT_S = 10.0  # for a thread that has nothing to wait for
 
 
 class Disk:
-    """A look that hangs while the disk does."""
+    """A poll that hangs while the disk hangs."""
 
     def __init__(self) -> None:
-        self.looks = 0
-        self.given_up = threading.Semaphore(0)
-        self.looked = threading.Semaphore(0)
-        self.answers = threading.Event()
-        self.answers.set()
+        self.polls = 0
+        self.timeouts = threading.Semaphore(0)
+        self.begun = threading.Semaphore(0)
+        self.responds = threading.Event()
+        self.responds.set()
 
-    def look(self) -> None:
-        self.looks += 1
-        self.looked.release()
-        self.answers.wait()
+    def poll(self) -> None:
+        self.polls += 1
+        self.begun.release()
+        self.responds.wait()
 
-    def give_up(self) -> None:
-        self.given_up.release()
+    def on_timeout(self) -> None:
+        self.timeouts.release()
 
 
 @pytest.fixture
 def disk() -> Iterator[Disk]:
     made = Disk()
     yield made
-    made.answers.set()
+    made.responds.set()
 
 
-Keep = Callable[..., PollingThread]
+Start = Callable[..., PollingThread]
 
 
 @pytest.fixture
-def keep(disk: Disk) -> Iterator[Keep]:
+def start_polling(disk: Disk) -> Iterator[Start]:
     made = []
 
     def start(*, every_s: float, limit_s: float) -> PollingThread:
-        keeper = PollingThread("disk", disk.look, disk.give_up, every_s=every_s, limit_s=limit_s)
-        made.append(keeper)
-        keeper.start()
-        return keeper
+        thread = PollingThread("disk", disk.poll, disk.on_timeout, every_s=every_s, limit_s=limit_s)
+        made.append(thread)
+        thread.start()
+        return thread
 
     yield start
-    for keeper in made:
-        keeper.stop()
+    for thread in made:
+        thread.stop()
 
 
-def test_it_looks_again_and_again(disk: Disk, keep: Keep) -> None:
-    keep(every_s=0.0, limit_s=WAIT_S)
+def test_it_polls_periodically(disk: Disk, start_polling: Start) -> None:
+    start_polling(every_s=0.0, limit_s=WAIT_S)
 
-    assert all(disk.looked.acquire(timeout=WAIT_S) for _ in range(3))
-
-
-def test_who_wakes_it_need_not_wait_until_it_is_time(disk: Disk, keep: Keep) -> None:
-    keeper = keep(every_s=3600.0, limit_s=WAIT_S)
-    assert disk.looked.acquire(timeout=WAIT_S)
-
-    keeper.wake()
-
-    assert disk.looked.acquire(timeout=WAIT_S)
+    assert all(disk.begun.acquire(timeout=WAIT_S) for _ in range(3))
 
 
-def test_a_look_that_hangs_is_given_up_and_the_next_one_begins_beside_it(
-    disk: Disk, keep: Keep
+def test_a_wake_polls_without_waiting_for_the_period(disk: Disk, start_polling: Start) -> None:
+    thread = start_polling(every_s=3600.0, limit_s=WAIT_S)
+    assert disk.begun.acquire(timeout=WAIT_S)
+
+    thread.wake()
+
+    assert disk.begun.acquire(timeout=WAIT_S)
+
+
+def test_a_poll_that_hangs_is_abandoned_and_the_next_one_begins(
+    disk: Disk, start_polling: Start
 ) -> None:
-    disk.answers.clear()
+    disk.responds.clear()
 
-    keep(every_s=0.0, limit_s=0.01)
+    start_polling(every_s=0.0, limit_s=0.01)
 
-    assert disk.given_up.acquire(timeout=WAIT_S)
-    assert all(disk.looked.acquire(timeout=WAIT_S) for _ in range(2))
+    assert disk.timeouts.acquire(timeout=WAIT_S)
+    assert all(disk.begun.acquire(timeout=WAIT_S) for _ in range(2))
 
 
-def test_threads_that_hang_do_not_pile_up_and_looking_goes_on_when_the_disk_comes_back(
-    disk: Disk, keep: Keep
+def test_few_threads_hang_and_polling_continues_when_the_disk_recovers(
+    disk: Disk, start_polling: Start
 ) -> None:
-    disk.answers.clear()
-    keep(every_s=0.0, limit_s=0.01)
-    assert all(disk.given_up.acquire(timeout=WAIT_S) for _ in range(MOST_HANGING))
+    disk.responds.clear()
+    start_polling(every_s=0.0, limit_s=0.01)
+    assert all(disk.timeouts.acquire(timeout=WAIT_S) for _ in range(MOST_HANGING))
 
-    assert not disk.looked.acquire(timeout=0.0) or disk.looks == MOST_HANGING
+    assert not disk.begun.acquire(timeout=0.0) or disk.polls == MOST_HANGING
     assert sum(thread.name == "poll-disk" for thread in threading.enumerate()) == MOST_HANGING
-    disk.answers.set()
+    disk.responds.set()
 
-    while disk.looks <= MOST_HANGING:
-        assert disk.looked.acquire(timeout=WAIT_S)
+    while disk.polls <= MOST_HANGING:
+        assert disk.begun.acquire(timeout=WAIT_S)
 
 
-def test_a_keeper_that_was_stopped_looks_no_more(disk: Disk, keep: Keep) -> None:
-    keeper = keep(every_s=3600.0, limit_s=WAIT_S)
-    assert disk.looked.acquire(timeout=WAIT_S)
+def test_no_poll_begins_after_a_stop(disk: Disk, start_polling: Start) -> None:
+    polling = start_polling(every_s=3600.0, limit_s=WAIT_S)
+    assert disk.begun.acquire(timeout=WAIT_S)
 
-    keeper.stop()
+    polling.stop()
     for thread in threading.enumerate():
         if thread.name == "poller-disk":
             thread.join(WAIT_S)
             assert not thread.is_alive()
 
-    assert disk.looks == 1
+    assert disk.polls == 1

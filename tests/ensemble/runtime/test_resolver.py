@@ -1,6 +1,6 @@
-"""The ladder of fallbacks (N-05).
+"""The fallbacks of a release (N-05): earlier ones, then those of the parents, each verified.
 
-The wanted release, those before it, those of the parents; proven at every rung, chosen as a whole.
+A release is chosen for the whole ensemble.
 """
 
 from __future__ import annotations
@@ -38,11 +38,8 @@ from ensemble.store.signing import Signer, Trust
 OWN, GROUP, GENERIC = Tenant("acme"), Tenant("banks"), Tenant("generic")
 
 
-class Shop:
-    """A store in which releases are published and promoted.
-
-    A bundle is lent where a tenant has none of its own.
-    """
+class Publisher:
+    """A store with one bundle, of which the test publishes and promotes releases of any tenant."""
 
     def __init__(self, store: Store, signer: Signer, bundle: BundleRef, now: datetime) -> None:
         self.store, self._signer, self._bundle, self._now = store, signer, bundle, now
@@ -50,7 +47,7 @@ class Shop:
         self.resolver = ReleaseResolver(lambda: self.store, [OWN, GROUP, GENERIC])
 
     def release(self, tenant: Tenant) -> ReleaseRef:
-        """A new release of `tenant`, promoted."""
+        """Publish and promote a release of `tenant`."""
         parents = frozenset({self._bundle.tenant})
         ref = publish_release(
             self.store,
@@ -81,42 +78,46 @@ class Shop:
 
 
 @pytest.fixture
-def shop(store: Store, signer: Signer, publish: Callable[..., BundleRef], now: datetime) -> Shop:
-    return Shop(store, signer, publish(store, tenant=GENERIC), now)
+def publisher(
+    store: Store, signer: Signer, publish: Callable[..., BundleRef], now: datetime
+) -> Publisher:
+    return Publisher(store, signer, publish(store, tenant=GENERIC), now)
 
 
 # candidates
 
 
-def test_the_wanted_release_comes_first_and_the_ones_before_it_after_it(shop: Shop) -> None:
+def test_the_wanted_release_comes_first_and_earlier_ones_follow(publisher: Publisher) -> None:
     for _ in range(3):
-        shop.release(OWN)
+        publisher.release(OWN)
 
-    found = shop.resolver.resolve()
+    found = publisher.resolver.resolve()
 
     assert [candidate.name for candidate in found.releases] == ["acme/3", "acme/2", "acme/1"]
     assert [candidate.is_wanted for candidate in found.releases] == [True, False, False]
     assert (found.wanted, found.pointer, found.problem) == ("acme/3", "acme#3", None)
 
 
-def test_a_tenant_without_a_release_lives_on_its_parents_in_order(shop: Shop) -> None:
-    """The tenant, its group, the generic one. That is no trouble: it is how a tenant begins."""
-    shop.release(GENERIC)
-    assert shop.resolver.resolve().releases[0].is_wanted
-    shop.release(GROUP)
+def test_a_tenant_without_a_release_inherits_from_its_parents_in_order(
+    publisher: Publisher,
+) -> None:
+    """The order is tenant, group, generic tenant. That is no problem: a new tenant has no release."""
+    publisher.release(GENERIC)
+    assert publisher.resolver.resolve().releases[0].is_wanted
+    publisher.release(GROUP)
 
-    found = shop.resolver.resolve()
+    found = publisher.resolver.resolve()
 
     assert (found.wanted, found.problem) == ("banks/1", None)
     assert [candidate.name for candidate in found.releases] == ["banks/1", "generic/1"]
 
 
-def test_a_torn_release_leaves_the_ones_below_it(shop: Shop) -> None:
+def test_a_damaged_release_leaves_its_fallbacks(publisher: Publisher) -> None:
     for tenant in (GENERIC, OWN, OWN):
-        shop.release(tenant)
-    shop.path(OWN, "releases", "2.json").write_bytes(b"{")
+        publisher.release(tenant)
+    publisher.path(OWN, "releases", "2.json").write_bytes(b"{")
 
-    found = shop.resolver.resolve()
+    found = publisher.resolver.resolve()
 
     assert (found.wanted, [one.name for one in found.releases]) == (
         "acme/2",
@@ -126,104 +127,103 @@ def test_a_torn_release_leaves_the_ones_below_it(shop: Shop) -> None:
     assert found.problem is not None
 
 
-def test_a_pointer_that_was_seen_is_remembered_when_it_is_torn(shop: Shop) -> None:
-    """P5: what breaks while it serves changes nothing."""
-    shop.release(OWN)
-    shop.release(GENERIC)
-    shop.resolver.resolve()
-    shop.path(OWN, "CURRENT").write_bytes(b"torn")
+def test_a_damaged_pointer_is_replaced_by_the_remembered_one(publisher: Publisher) -> None:
+    """P5: a file that breaks during operation changes nothing."""
+    publisher.release(OWN)
+    publisher.release(GENERIC)
+    publisher.resolver.resolve()
+    publisher.path(OWN, "CURRENT").write_bytes(b"torn")
 
-    found = shop.resolver.resolve()
+    found = publisher.resolver.resolve()
     assert [one.name for one in found.releases] == ["acme/1", "generic/1"]
     assert (found.wanted, found.releases[0].is_wanted) == ("acme/1", True)
     assert isinstance(found.problem, ArtifactUntrusted | ArtifactCorrupt), (
-        "it changes nothing, and it is told"
+        "the problem must be reported"
     )
 
 
-def test_a_pointer_that_was_never_seen_whole_is_passed_over_with_a_word(shop: Shop) -> None:
-    """Scoring with the parent's release, and saying so, before not scoring at all."""
-    shop.release(OWN)
-    shop.release(GENERIC)
-    shop.path(OWN, "CURRENT").write_bytes(b"torn")
+def test_a_damaged_pointer_without_a_remembered_one_is_reported(publisher: Publisher) -> None:
+    """The parent's release serves, and the problem is reported."""
+    publisher.release(OWN)
+    publisher.release(GENERIC)
+    publisher.path(OWN, "CURRENT").write_bytes(b"torn")
 
-    found = ReleaseResolver(lambda: shop.store, [OWN, GENERIC]).resolve()
+    found = ReleaseResolver(lambda: publisher.store, [OWN, GENERIC]).resolve()
 
     assert [(one.name, one.is_wanted) for one in found.releases] == [("generic/1", False)]
     assert (found.wanted, found.problem is not None) == ("", True)
 
 
-def test_an_older_pointer_that_comes_back_changes_nothing(shop: Shop) -> None:
-    """Freeze and rollback: an old pointer, honestly signed, is a replay."""
-    shop.release(OWN)
-    old = shop.path(OWN, "CURRENT").read_bytes()
-    shop.release(OWN)
-    shop.resolver.resolve()
-    shop.path(OWN, "CURRENT").write_bytes(old)
+def test_an_older_pointer_is_refused(publisher: Publisher) -> None:
+    """Freeze and rollback attacks: an old pointer with a valid signature is a replay."""
+    publisher.release(OWN)
+    old = publisher.path(OWN, "CURRENT").read_bytes()
+    publisher.release(OWN)
+    publisher.resolver.resolve()
+    publisher.path(OWN, "CURRENT").write_bytes(old)
 
-    found = shop.resolver.resolve()
+    found = publisher.resolver.resolve()
     assert found.releases[0].name == "acme/2"
     assert isinstance(found.problem, ArtifactUntrusted), "P9: refused, and alarmed"
 
 
-def test_a_pointer_of_a_key_that_was_taken_away_steers_nobody(
-    shop: Shop, stranger: Signer, signer: Signer
+def test_a_pointer_of_a_removed_key_is_forgotten(
+    publisher: Publisher, stranger: Signer, signer: Signer
 ) -> None:
-    """Fast-forward and key compromise together.
+    """Fast-forward attack with a stolen key.
 
-    Once the key is gone its serial is no longer the highest seen; no restart.
+    Once the key is removed, its serial no longer counts as the highest; there is no restart.
     """
-    ref = shop.release(OWN)
+    ref = publisher.release(OWN)
     both = Trust({signer.key_id: signer.public, stranger.key_id: stranger.public}, frozenset())
-    honest, shop.store = shop.store, Store(shop.store.state, None, both)
-    old = shop.path(OWN, "CURRENT").read_bytes()
+    honest, publisher.store = publisher.store, Store(publisher.store.state, None, both)
+    old = publisher.path(OWN, "CURRENT").read_bytes()
     for _ in range(3):
-        move_pointer(shop.store, OWN, ref, read_pointer(shop.store, OWN).serial, signer=stranger)
-    shop.resolver.resolve()
+        move_pointer(
+            publisher.store, OWN, ref, read_pointer(publisher.store, OWN).serial, signer=stranger
+        )
+    publisher.resolver.resolve()
 
-    shop.store = honest
-    shop.path(OWN, "CURRENT").write_bytes(old)
+    publisher.store = honest
+    publisher.path(OWN, "CURRENT").write_bytes(old)
 
-    assert shop.resolver.resolve().pointer == "acme#1"
+    assert publisher.resolver.resolve().pointer == "acme#1"
 
 
-def test_a_look_that_was_given_up_and_ends_late_does_not_turn_back_the_serial(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+def test_an_abandoned_resolution_that_ends_late_does_not_lower_the_serial(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shop.release(OWN)
+    publisher.release(OWN)
     honest = resolver.read_pointer
 
     def slow(*given: Any, **named: Any) -> Pointer:
         found = honest(*given, **named)
         if found.serial == 1:
             monkeypatch.setattr(resolver, "read_pointer", honest)
-            shop.release(OWN)
-            shop.resolver.resolve()
+            publisher.release(OWN)
+            publisher.resolver.resolve()
         return found
 
     monkeypatch.setattr(resolver, "read_pointer", slow)
-    shop.resolver.resolve()
-    old = list(shop.resolver._pointers.values())
+    publisher.resolver.resolve()
+    old = list(publisher.resolver._pointers.values())
 
     assert [pointer.serial for pointer in old] == [2]
 
 
-def test_nothing_at_all_is_an_error_of_the_tenant_itself(shop: Shop) -> None:
+def test_without_any_release_the_error_is_of_the_tenant_itself(publisher: Publisher) -> None:
     with pytest.raises(ArtifactMissing):
-        shop.resolver.resolve()
+        publisher.resolver.resolve()
 
 
-def test_a_key_that_was_taken_away_takes_its_releases_with_it(shop: Shop) -> None:
-    """The store is opened anew at every look.
-
-    What a stolen key signed is gone without a restart.
-    """
-    shop.release(OWN)
-    shop.resolver.resolve()
-    shop.store = Store(shop.store.state, shop.store.shipped, Trust({}, frozenset()))
+def test_releases_of_a_removed_key_do_not_serve(publisher: Publisher) -> None:
+    """The store is opened again at every poll: releases of a stolen key are gone without a restart."""
+    publisher.release(OWN)
+    publisher.resolver.resolve()
+    publisher.store = Store(publisher.store.state, publisher.store.shipped, Trust({}, frozenset()))
 
     with pytest.raises(ArtifactUntrusted):
-        shop.resolver.resolve()
+        publisher.resolver.resolve()
 
 
 # the choice
@@ -237,13 +237,13 @@ BOTH = FusionChoices("acme/2", "acme#2", at_once=False, releases=(NEW, OLD), pro
 EVERYTHING = {layer: frozenset(plan.kinds) for layer, plan in LAYERS.items()}
 
 
-def said(**holds: Mapping[str, frozenset[Kind]]) -> dict[str, SlotState]:
-    return {layer: SlotState(layer, "", {}, holds=dict(held)) for layer, held in holds.items()}
+def states_of(**holds: Mapping[str, frozenset[Kind]]) -> dict[str, SlotState]:
+    return {layer: SlotState(layer, "", {}, holds=dict(kinds)) for layer, kinds in holds.items()}
 
 
 def all_hold(*releases: str, without: str = "", of: str = "") -> dict[str, SlotState]:
-    """Every layer has all of `releases`, but for layer `without`, which has nothing of release `of`."""
-    return said(
+    """Every layer has loaded all of `releases`, except layer `without`, which lacks release `of`."""
+    return states_of(
         **{
             layer: {
                 name: frozenset() if (layer, name) == (without, of) else kinds for name in releases
@@ -253,19 +253,18 @@ def all_hold(*releases: str, without: str = "", of: str = "") -> dict[str, SlotS
     )
 
 
-def test_a_whole_release_is_the_one_that_is_wanted() -> None:
+def test_a_complete_wanted_release_is_chosen() -> None:
     assert choose_release(BOTH, all_hold("acme/2", "acme/1")) is NEW
     assert is_complete(NEW, all_hold("acme/2"))
 
 
 @pytest.mark.parametrize("layer", list(LAYERS))
-def test_where_a_layer_cannot_have_the_wanted_release_the_one_before_serves_as_a_whole(
+def test_if_a_layer_lacks_the_wanted_release_the_one_before_serves_for_all_layers(
     layer: str,
 ) -> None:
-    """P5, and DESIGN.
+    """P5, DESIGN: a verdict is of one release only.
 
-    An answer is made by one release only. The posture counts too: a shift that is missing is seen
-    in every score.
+    The posture counts too, because it shifts every score.
     """
     states = all_hold("acme/2", "acme/1", without=layer, of="acme/2")
 
@@ -275,16 +274,16 @@ def test_where_a_layer_cannot_have_the_wanted_release_the_one_before_serves_as_a
 
 @pytest.fixture
 def own_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The catalog also lists `extremes`, a layer of the operator's own."""
+    """Add the custom detector `extremes` to the catalog."""
     spec = LayerSpec({Kind.FLOW: ("extremes-flow",)}, 0.0, is_optional=True, build=Mock())
     monkeypatch.setitem(catalog._layers, "extremes", spec)
 
 
 @pytest.mark.usefixtures("own_layer")
-def test_an_own_layer_counts_for_the_choice_of_the_release_once_it_weighs() -> None:
-    """Until then a broken one neither holds the wanted release back nor skips its canary."""
+def test_a_custom_detector_counts_for_the_choice_once_it_has_weight() -> None:
+    """Without weight, a broken one neither delays the wanted release nor skips its canary."""
     states = all_hold("acme/2", "acme/1")
-    states |= said(extremes={"acme/2": frozenset(), "acme/1": frozenset({Kind.FLOW})})
+    states |= states_of(extremes={"acme/2": frozenset(), "acme/1": frozenset({Kind.FLOW})})
     weighed = replace(NEW, fusions={Kind.FLOW: Fusion({"anomaly": 0.9, "extremes": 0.1}, 1.0, {})})
 
     assert is_complete(NEW, states)
@@ -293,8 +292,8 @@ def test_an_own_layer_counts_for_the_choice_of_the_release_once_it_weighs() -> N
     assert choose_release(replace(BOTH, releases=(weighed, OLD)), states) is OLD
 
 
-def test_half_of_the_wanted_release_is_better_than_less_of_another() -> None:
-    states = said(
+def test_a_partial_wanted_release_is_better_than_less_of_another() -> None:
+    states = states_of(
         anomaly={"acme/2": frozenset({Kind.PROCESS}), "acme/1": frozenset()},
         behavior={"acme/2": frozenset({Kind.FLOW}), "acme/1": frozenset({Kind.FLOW})},
     )
@@ -302,11 +301,8 @@ def test_half_of_the_wanted_release_is_better_than_less_of_another() -> None:
     assert choose_release(BOTH, states) is NEW
 
 
-def test_a_release_that_was_published_without_a_layers_model_lacks_nothing() -> None:
-    """Whoever takes a model out of a release means it.
-
-    It must not be passed over for the one before, for ever.
-    """
+def test_a_release_that_was_published_without_a_model_is_complete() -> None:
+    """It is the publisher's intention, so the release before must not serve instead."""
     without = LoadedRelease(
         "acme/2", {}, {Kind.FLOW: LoadFailure("ARTIFACT_MISSING", "")}, frozenset({Kind.FLOW})
     )
@@ -316,7 +312,7 @@ def test_a_release_that_was_published_without_a_layers_model_lacks_nothing() -> 
     assert (torn.is_complete, torn.complete_kinds) == (False, frozenset())
 
 
-def test_a_layer_that_did_not_answer_speaks_neither_for_nor_against_a_release() -> None:
+def test_a_layer_that_did_not_report_does_not_count() -> None:
     for silent in itertools.chain(*(itertools.combinations(LAYERS, n) for n in range(1, 4))):
         states = {
             layer: state
@@ -327,10 +323,8 @@ def test_a_layer_that_did_not_answer_speaks_neither_for_nor_against_a_release() 
         assert choose_release(BOTH, states) is NEW
 
 
-def test_a_kind_that_the_wanted_release_was_published_without_does_not_speak_for_the_old_one() -> (
-    None
-):
-    """Whoever takes a model out of a release means it."""
+def test_a_kind_missing_in_the_wanted_release_does_not_count_for_the_old_one() -> None:
+    """It is the publisher's intention."""
     flows_only = ReleaseFusion("acme/2", {Kind.FLOW: FUSION})
     states = all_hold("acme/2", "acme/1")
     states["anomaly"] = SlotState(

@@ -1,8 +1,4 @@
-"""The slots.
-
-Models of several tenants in one process, those that were asked last; one tenant's load is no
-other's business.
-"""
+"""LRU cache of slots: models of several tenants in one process, each loaded independently."""
 
 from __future__ import annotations
 
@@ -19,8 +15,8 @@ from tests.ensemble.runtime.test_hot_reload import FakeSource
 TENANTS = ["acme", "a", "a_b", "globex", "initech"]
 
 
-class Kept:
-    """A slot that nobody looks after but the test."""
+class PolledByTest:
+    """A polled slot without a thread: the test polls it."""
 
     def __init__(self, tenant: str) -> None:
         self.tenant, self.is_stopped = tenant, False
@@ -34,15 +30,15 @@ class Kept:
         self.is_stopped = True
 
 
-class Shelf:
-    """A slots, and every slot that was ever made for it."""
+class World:
+    """A cache, and every slot that was made for it."""
 
     def __init__(self, *, most: int = 3, pinned: tuple[str, ...] = ()) -> None:
-        self.made: list[Kept] = []
+        self.made: list[PolledByTest] = []
         self.slots = TenantSlots(self._make, default="default", pinned=pinned, most=most)
 
-    def _make(self, tenant: str) -> Kept:
-        self.made.append(Kept(tenant))
+    def _make(self, tenant: str) -> PolledByTest:
+        self.made.append(PolledByTest(tenant))
         return self.made[-1]
 
     @property
@@ -50,8 +46,8 @@ class Shelf:
         return [polled.tenant for polled in self.slots]
 
 
-def test_a_slot_is_made_when_its_tenant_is_asked_for_first_and_kept() -> None:
-    world = Shelf()
+def test_a_slot_is_made_at_the_first_use_of_its_tenant_and_reused() -> None:
+    world = World()
 
     first = world.slots.of_release("acme/1")
 
@@ -59,14 +55,14 @@ def test_a_slot_is_made_when_its_tenant_is_asked_for_first_and_kept() -> None:
     assert world.tenants == ["acme"]
 
 
-def test_who_names_no_release_is_answered_by_the_home_slot() -> None:
-    world = Shelf()
+def test_the_default_slot_serves_calls_that_name_no_release() -> None:
+    world = World()
 
     assert world.slots.of_release("") is world.slots.of("default").slot
 
 
-def test_the_tenant_asked_last_longest_ago_makes_room_and_is_looked_after_no_longer() -> None:
-    world = Shelf(most=3)
+def test_the_least_recently_used_tenant_is_evicted_and_its_polling_stops() -> None:
+    world = World(most=3)
     for tenant in ("default", "acme", "globex", "acme", "initech"):
         world.slots.of(tenant)
 
@@ -74,8 +70,8 @@ def test_the_tenant_asked_last_longest_ago_makes_room_and_is_looked_after_no_lon
     assert [polled.tenant for polled in world.made if polled.is_stopped] == ["globex"]
 
 
-def test_the_generic_slots_never_go() -> None:
-    world = Shelf(most=2, pinned=("retail",))
+def test_pinned_slots_are_never_evicted() -> None:
+    world = World(most=2, pinned=("retail",))
     for tenant in ("default", "retail", "acme", "globex", "initech"):
         world.slots.of(tenant)
 
@@ -83,11 +79,11 @@ def test_the_generic_slots_never_go() -> None:
 
 
 @given(st.lists(st.sampled_from(["default", *TENANTS]), max_size=40), st.integers(2, 4))
-def test_never_more_than_allowed_and_never_without_whoever_was_asked_last(
+def test_the_cache_holds_the_most_recently_used_tenants_and_no_more(
     asked: list[str], most: int
 ) -> None:
-    """The slow, obvious way beside it: the last `most - 1` different tenants, and home."""
-    world = Shelf(most=most)
+    """Compared with a simple model: the default tenant and the last `most - 1` other tenants."""
+    world = World(most=most)
     world.slots.of("default")
     for tenant in asked:
         world.slots.of(tenant)
@@ -97,18 +93,18 @@ def test_never_more_than_allowed_and_never_without_whoever_was_asked_last(
     assert {polled.tenant for polled in world.made if not polled.is_stopped} == set(world.tenants)
 
 
-def test_a_tenants_slot_is_its_own_whatever_its_name_begins_with() -> None:
+def test_tenants_with_a_common_prefix_have_slots_of_their_own() -> None:
     """C-22: tenant `a` is not tenant `a_b`."""
-    world = Shelf(most=6)
+    world = World(most=6)
 
     slots = {id(world.slots.of(tenant).slot) for tenant in TENANTS}
 
     assert len(slots) == len(TENANTS)
 
 
-def test_models_of_every_slot_can_be_had() -> None:
-    world = Shelf()
-    # nobody asks it to score
+def test_models_lists_those_of_every_slot() -> None:
+    world = World()
+    # no call scores with it
     model = LoadedModel(object(), "1", bundles=("behavior-flow/1 00",))  # type: ignore[arg-type]
     polled = world.slots.of("acme")
     world.made[-1].source.found = LoadResult(
@@ -121,8 +117,8 @@ def test_models_of_every_slot_can_be_had() -> None:
 
 
 @pytest.mark.parametrize("hangs", TENANTS)
-def test_a_tenant_whose_files_hang_hangs_alone(hangs: str) -> None:
-    world = Shelf(most=6)
+def test_a_hanging_disk_of_one_tenant_affects_no_other(hangs: str) -> None:
+    world = World(most=6)
     for tenant in TENANTS:
         world.slots.of(tenant)
     broken = next(polled for polled in world.made if polled.tenant == hangs)

@@ -1,7 +1,7 @@
 """Input formats: files of events, recognised by their content and read into columns.
 
-A format is one file in this package that offers `SOURCE`. `find_source` looks through the package,
-so that nothing else changes for a new one. JSON lines of events are not here: they are the wire
+A format is one file in this package that offers `SOURCE`. `find_source` searches the package, so
+that a new format needs no other change. JSON lines of events are not here: they are the wire
 format, and `deployments/` parses them with the types of the HTTP API.
 """
 
@@ -25,7 +25,7 @@ def sources() -> list[Source]:
 def find_source(path: Path, others: Sequence[Source] = ()) -> Source:
     """Find the first format that recognises a file, in this package and then in `others`.
 
-    It is CICFlowMeter where none does: that reader names what a header lacks.
+    If none does, it is CICFlowMeter, whose reader names the missing columns of a header.
     """
     head = read_head(path)
     known = [*sources(), *others]

@@ -127,7 +127,7 @@ class _Columns:
             elif FEATURE_NAMES[position] == _REPEATED and repeated not in cell_of:
                 cell_of[repeated] = cell
             else:
-                raise FeatureMismatch(f"header.{name.strip()}", "stands twice in the header")
+                raise FeatureMismatch(f"header.{name.strip()}", "is repeated in the header")
         if repeated not in cell_of and FEATURE_NAMES.index(_REPEATED) in cell_of:
             cell_of[repeated] = cell_of[FEATURE_NAMES.index(_REPEATED)]
         for position, name in enumerate(FEATURE_NAMES):

@@ -76,14 +76,14 @@ class Source(Protocol):
         """Return whether a file is of this format.
 
         Args:
-            head: its first bytes, unpacked; empty where they cannot be read.
-            name: its file name, for a format that the content does not show.
+            head: its first bytes, unpacked; empty if they cannot be read.
+            name: its file name, for a format that is not visible in the content.
         """
 
     def read(self, path: Path) -> Iterator[Block]:
         """Read a file, a few thousand lines at a time.
 
-        A line that cannot be read is refused, and affects only itself.
+        A line that cannot be read is rejected alone.
 
         Raises:
             EventError: the header does not fit.
@@ -97,9 +97,9 @@ def open_unpacked(path: Path) -> BinaryIO:
 
 
 def read_head(path: Path) -> bytes:
-    """Read the first bytes of a file, unpacked; empty where they cannot be read.
+    """Read the first bytes of a file, unpacked; empty if they cannot be read.
 
-    A pipe has none: what is read from it is gone for the reader.
+    A pipe gives none, because bytes that are read from it are lost for the reader.
     """
     if not path.is_file():
         return b""

@@ -37,8 +37,8 @@ class Separation:
         auprc: area under the precision-recall curve; depends on the share of attacks in the data.
         tpr_at_1_fpr: share of attacks above all but 1 % of benign events.
         tpr_at_01_fpr: above all but 0.1 %.
-        benign: benign events judged.
-        hostile: hostile events judged.
+        benign: number of benign events.
+        hostile: number of hostile events.
     """
 
     auroc: float

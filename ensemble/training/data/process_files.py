@@ -6,7 +6,7 @@ CSV: columns of the same names; `process` stands for `name` if there is no `name
 ignored, because exports have many. Only the name is required. A file ending in `.gz` is unpacked.
 The first character that is not blank distinguishes JSON from CSV.
 
-What is too long is cut, as at admission. Any other error is refused with its line and column, and
+Long values are cut, as at admission. Any other error is raised with its line and column, and
 never with the value or the path of the file.
 """
 
@@ -120,7 +120,7 @@ def _header(row: Sequence[str]) -> dict[str, int]:
         None,
     )
     if repeated:
-        raise TrainingError(f"line 1, column {repeated}: stands there twice")
+        raise TrainingError(f"line 1, column {repeated}: is repeated")
     position = {name: columns.index(name) for name in _FIELDS if name in columns}
     if "name" not in position and _NAME_ELSEWHERE in columns:
         position["name"] = columns.index(_NAME_ELSEWHERE)

@@ -20,12 +20,12 @@ __all__ = [
     "LEAST_ROWS",
     "Step",
     "TrainingTable",
-    "refuse_unteachable",
+    "require_trainable",
     "training_table",
 ]
 
 DEFAULT_NAME: Final = "isolation_forest_anomaly_detector"  # S4-08
-LEAST_ROWS: Final = 100  # of which a hundredth is one row; below it a rate of 1 % is a guess
+LEAST_ROWS: Final = 100  # 1 % of it is one row; with fewer rows, a rate of 1 % cannot be measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,19 +79,21 @@ def training_table(
     for problem in admitted.refused.values():
         raise problem
     found = TrainingTable(names, admitted.values, admitted.filled)
-    refuse_unteachable(found)
+    require_trainable(found)
     return found
 
 
-def refuse_unteachable(rows: TrainingTable) -> None:
-    """Refuse rows that no detector can be trained on, before anything is computed.
+def require_trainable(rows: TrainingTable) -> None:
+    """Check that a detector can be trained on the rows, before anything is computed.
 
     Raises:
         TrainingError: too few rows, fewer than two distinct ones, or numbers whose sums overflow.
     """
     count = len(rows.values)
     if count < LEAST_ROWS:
-        raise TrainingError(f"{count} rows cannot teach what is normal; {LEAST_ROWS} are the least")
+        raise TrainingError(
+            f"{count} rows are too few to train on; at least {LEAST_ROWS} are needed"
+        )
     if not np.isfinite(rows.values).all():
         raise TrainingError("a value is not finite")
     if (rows.values == rows.values[0]).all():

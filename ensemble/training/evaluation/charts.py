@@ -58,7 +58,7 @@ def reliability_picture(
 ) -> bytes:
     """Draw the share of hostile events among those of about the same score, at the reference prior.
 
-    Larger dots stand for more events.
+    Larger dots represent more events.
 
     Args:
         title: of the picture.
@@ -141,7 +141,6 @@ def score_picture(
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(
-        buffer, format="png", dpi=80, metadata={"Software": None}
-    )  # the same picture gives the same bytes
+    # Without metadata the same picture gives the same bytes.
+    figure.savefig(buffer, format="png", dpi=80, metadata={"Software": None})
     return buffer.getvalue()

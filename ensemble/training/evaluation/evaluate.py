@@ -1,4 +1,4 @@
-"""Evaluation of the recipe: by later flows of the same days, and by attack families it never saw.
+"""Evaluation of the recipe: on later flows of the same days, and on unseen attack families.
 
 Leaving a family out is *nested*: the family is left out of the layers, the calibration, the fusion
 and every choice among them. For ten families that takes fits without each one and without each
@@ -33,7 +33,7 @@ from ensemble.training.recipes.flow_ensemble import (
 __all__ = ["FUSED", "FamilyOut", "Judged", "judge", "leave_families_out", "named_by"]
 
 FUSED = "fused"
-JUDGED_SHARE = 0.3  # the last 30 % of each day's benign flows judge; nothing is fitted on them
+JUDGED_SHARE = 0.3  # the last 30 % of each day's benign flows are for evaluation alone
 BOOTSTRAP_ROUNDS = 1000
 
 
@@ -98,7 +98,7 @@ def named_by(classifier: FlowClassifier | None, table: FlowTable) -> dict[str, L
 
 @dataclass(frozen=True, slots=True)
 class FamilyOut:
-    """Figures of each family by an ensemble that had never seen it.
+    """Figures of each family, by an ensemble that was trained without it.
 
     Attributes:
         families: family -> figures of each score.

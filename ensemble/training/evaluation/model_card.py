@@ -15,7 +15,7 @@ from ensemble.training.metrics import Labelling, Separation, false_positive_inte
 
 __all__ = ["family_table", "flow_card", "label_table", "separation_table"]
 
-WEAK_TPR = 0.5  # an unseen family of which less is found at 1 % false positives is called weak
+WEAK_TPR = 0.5  # an unseen family with a lower share found at 1 % false positives is called weak
 SMALL_FAMILY = 20  # flows; of fewer, one flow is more than 5 %
 
 

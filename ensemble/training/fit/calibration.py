@@ -1,10 +1,10 @@
-"""Calibration of a layer, fitted on events that the layer had not seen.
+"""Fit of a layer's calibration on events that were not used to fit the layer.
 
 `fit_calibration` has two steps, each with few parameters, because benign validation events are few
 (hundreds, not millions):
 
 1. raw score -> surprise, the negative log of the share of benign events that score at least as
-   high. It is interpolated between benign quantiles; beyond the last quantile the tail goes on as
+   high. It is interpolated between benign quantiles; beyond the last quantile the tail continues as
    a straight line, so that a rarer event always scores higher.
 2. surprise -> log-odds of hostile by logistic regression with a non-negative slope, at the
    reference prior: benign events weigh 99 % together, hostile ones 1 %, every attack family alike.
@@ -47,7 +47,7 @@ BODY = np.r_[0.0, np.linspace(0.02, 0.9, 23), 0.925, 0.95, 0.97, 0.98, 0.99]
 LAST_KNOT_LEAVES = 2.5  # benign events beyond the last knot: one outlier must not set the scale
 LEAST_GAP = 1e-6
 TAIL_FROM = 0.95  # the straight tail takes its slope from here to the last knot
-TEACHING_LIMIT = 15.0  # nats; the clip of what the logistic regression learns its slope from
+FIT_LIMIT = 15.0  # nats; the surprise is clipped here to fit the logistic regression
 LEAST_SLOPE = 0.05
 E_VALUE_POWER = 0.5  # of p; Vovk and Wang's calibrator is power * p ** (power - 1)
 
@@ -145,7 +145,7 @@ def fit_calibration(
     if hostile.size == 0:
         raise TrainingError("no hostile events to calibrate on")
     surprise = fit_surprise(benign)
-    nats = np.minimum(surprise.of(np.r_[benign, hostile]), TEACHING_LIMIT)
+    nats = np.minimum(surprise.of(np.r_[benign, hostile]), FIT_LIMIT)
     is_hostile = np.r_[np.zeros(benign.size, bool), np.ones(hostile.size, bool)]
     shares = np.ones(hostile.size) if hostile_weights is None else hostile_weights
     weights = np.r_[

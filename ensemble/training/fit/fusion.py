@@ -3,7 +3,7 @@
 A fusion fitted on the flows that the layers were trained on trusts the layer that memorised most.
 One fitted on unseen families alone wastes what the layers do know: on later flows of known attacks
 it fell behind its best layer. Both kinds occur in use, so a quarter of the hostile weight is that
-of known families, by flows of theirs that the layers had not seen either.
+of known families, by flows that were not used to fit the layers either.
 
 Ten families are few, and shares that follow each of them closely follow chance. Two rules restrain
 them. They are drawn towards equal shares, which are hard to beat with little data. And a layer that
@@ -39,14 +39,14 @@ MOST_SHARE: Mapping[str, float] = {"classifier": 0.20}
 # weight of the squared distance to equal shares beside the relative loss; from 0.02 to 0.5 the mean
 # AUROC stays
 EVENNESS = 0.10
-# of all layers that are added to a fitted fusion together: they were not part of its validation
+# Of all layers that are added to a fitted fusion, together: they were not part of its validation.
 MOST_NEW_SHARE = 0.20
-LEAST_NEW_SHARE = 0.01  # a smaller one is worth no thresholds of its own
+LEAST_NEW_SHARE = 0.01  # a smaller share does not justify thresholds of its own
 SHARPNESS_RANGE = (0.25, 4.0)
 # false positives at `suspicious`, `malicious`, `critical`; DESIGN section 4
 RATES = (0.01, 0.001, 0.0001)
 HIGHEST_ODDS = 30.0  # above, a probability is 1 in float64; a threshold must stay inside (0, 1)
-LEAST_BENIGN = 100  # of which 1 % is a single event
+LEAST_BENIGN = 100  # 1 % of it is a single event
 
 
 def fit_fusion(
@@ -57,9 +57,9 @@ def fit_fusion(
     Every attack family counts alike.
 
     Args:
-        odds: layer -> calibrated log-odds (n,) of events the layer had not seen.
+        odds: layer -> calibrated log-odds (n,) of events that were not used to fit the layer.
         families: n labels, `BENIGN` for benign.
-        is_known: bool (n,), attacks of families of which the layers had seen other flows.
+        is_known: bool (n,), attacks of families whose other flows were used to fit the layers.
 
     Returns:
         A fusion in which every layer has a share of at least a tenth, and at most its maximum.
@@ -81,9 +81,8 @@ def fit_fusion(
             + EVENNESS * unevenness
         )
 
-    base = weighted_log_loss(
-        np.full(len(evidence), PRIOR_LOG_ODDS), is_hostile, weights
-    )  # the loss of knowing nothing scales the search
+    # The loss of the prior alone, which scales the search.
+    base = weighted_log_loss(np.full(len(evidence), PRIOR_LOG_ODDS), is_hostile, weights)
     if len(layers) == 1:
         return with_thresholds(
             Fusion({layers[0]: 1.0}, 1.0, {}), {layers[0]: odds[layers[0]][~is_hostile]}, RATES
@@ -112,7 +111,7 @@ def fit_fusion(
 def add_layers(
     fusion: Fusion, odds: Mapping[str, NDArray[np.float64]], families: NDArray[np.str_]
 ) -> Fusion:
-    """Fit the shares of layers that have none; the others keep their proportions.
+    """Fit the shares of layers that have none; the proportions of the others are unchanged.
 
     The pooled log-odds are linear in the new shares, so the weighted log loss is convex in them. A
     share is never negative, so a higher score of any layer never lowers the result.
@@ -162,7 +161,7 @@ def with_thresholds(
 
     Args:
         fusion: shares and sharpness stay.
-        benign: layer -> calibrated log-odds (n,) of benign events that no layer had seen.
+        benign: layer -> calibrated log-odds (n,) of benign events not used to fit any layer.
         rates: share of benign events above `suspicious`, `malicious`, `critical`; falling.
     """
     thresholds = {}
@@ -181,7 +180,7 @@ def fit_thresholds(benign: NDArray[np.float64], rates: tuple[float, float, float
     tail, in log-odds, as steeply as the last tenth of the events falls.
 
     Args:
-        benign: pooled log-odds (n,) of benign events that no layer had seen.
+        benign: pooled log-odds (n,) of benign events not used to fit any layer.
         rates: falling, each in (0, 1).
 
     Raises:

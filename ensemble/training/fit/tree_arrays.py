@@ -2,8 +2,8 @@
 
 Cuts are float32, the type of the rows. For a library that compares with `<=` a float64 cut is
 rounded down; for one that compares with `<` the cut becomes the next lower float32. For every
-float32 row the path is then the same. Flow rows have no missing values and no categories, so a
-model that was fitted for them is refused.
+float32 row the path is then the same. Flow rows have no missing values and no categories; a model
+with splits for them is rejected.
 
 Every library is read through its own interface: no pickle is opened.
 """
@@ -133,10 +133,8 @@ def _of_xgboost(tree: dict[str, Any]) -> _Tree:
         np.array(tree["right_children"], np.int64),
     )
     is_leaf = left < 0
-    own, numbers = (
-        np.arange(left.size),
-        np.array(tree["split_conditions"], np.float32),
-    )  # a leaf's step stands where others have the cut
+    own = np.arange(left.size)
+    numbers = np.array(tree["split_conditions"], np.float32)  # cuts, and at leaves their steps
     below = np.nextafter(numbers, np.float32(-np.inf))
     value = np.where(is_leaf, numbers, np.float32(0.0)).astype(np.float64)[:, None]
     return _Tree(

@@ -1,10 +1,10 @@
 """Training recipe of the deep behavior layer: a network for benign, each family, and `unknown`.
 
-Each step shows the network benign flows, attacks with every family alike, and made-up flows. Those
-are made around benign flows: some features copied from other benign flows, noise, a step along the
-difference of two benign flows, a part of the way towards an attack. They keep the network from
-calling benign what merely is no known attack. Measured with each family left out: AUROC .78 without
-them, .98 with them.
+A training step has benign flows, attacks with every family alike, and synthetic flows. Synthetic
+flows start from benign ones: some features copied from other benign flows, noise, a step along the
+difference of two benign flows, a part of the way towards an attack. Without them the network calls
+benign all that is not a known attack. Measured with each family left out: AUROC .78 without them,
+.98 with them.
 """
 
 from __future__ import annotations
@@ -22,22 +22,16 @@ from ensemble.layers.attack_classes import BENIGN_CLASS, UNKNOWN_CLASS
 from ensemble.layers.behavior import DeepBehavior, DeepClassifier
 from ensemble.training.recipes.flow_anomaly import LEAST_SPREAD, LIMIT
 
-__all__ = ["fit_behavior", "made_up"]
+__all__ = ["fit_behavior", "synthetic_flows"]
 
 HIDDEN = (64, 32)
 # averaged: single ones differ by 15 points of true-positive rate at 1 % false positives, four by 7
 HEADS = 8
 STEPS = 1500
-BENIGN_A_STEP, HOSTILE_A_STEP, MADE_UP_A_STEP = 96, 96, 384
+BENIGN_A_STEP, HOSTILE_A_STEP, SYNTHETIC_A_STEP = 96, 96, 384
 LEARNING_RATE, WEIGHT_DECAY = 2e-3, 1e-4
-SHARES = {
-    "marginal": 1,
-    "crossed": 1,
-    "uniform": 1,
-    "noise": 2,
-    "towards": 1,
-    "stepped": 2,
-}  # of the made-up flows, in eighths
+# of the synthetic flows, in eighths
+SHARES = {"marginal": 1, "crossed": 1, "uniform": 1, "noise": 2, "towards": 1, "stepped": 2}
 
 
 def fit_behavior(
@@ -48,7 +42,7 @@ def fit_behavior(
     Args:
         features: float32 (n, 78), finite.
         families: n labels, `BENIGN` for benign.
-        seed: of the start, the batches and the made-up flows.
+        seed: of the initial weights, the batches and the synthetic flows.
         steps: of training.
 
     Raises:
@@ -57,7 +51,7 @@ def fit_behavior(
     is_benign = families == BENIGN_CLASS
     if not is_benign.any() or is_benign.all():
         raise TrainingError(
-            "the behavior layer learns from benign flows and attacks: one of the two is missing"
+            "the behavior layer is trained on benign flows and attacks: one of the two is missing"
         )
     scaler = FlowScaler.fit(features[is_benign], limit=LIMIT, least_spread=LEAST_SPREAD)
     classes = (BENIGN_CLASS, *sorted(set(families[~is_benign].tolist())), UNKNOWN_CLASS)
@@ -95,7 +89,7 @@ def _train(
     ).view(steps, -1)
     calm = torch.randint(len(benign), (steps, BENIGN_A_STEP), generator=generator)
     for step in range(steps):
-        odd = made_up(benign, hostile, MADE_UP_A_STEP, generator)
+        odd = synthetic_flows(benign, hostile, SYNTHETIC_A_STEP, generator)
         rows = torch.cat([benign[calm[step]], hostile[attacks[step]], odd])
         truth = torch.cat(
             [
@@ -112,8 +106,10 @@ def _train(
         schedule.step()
 
 
-def made_up(benign: Tensor, hostile: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Generate artificial flows, near benign ones and far, about (count, d), in scaled units.
+def synthetic_flows(
+    benign: Tensor, hostile: Tensor, count: int, generator: torch.Generator
+) -> Tensor:
+    """Generate synthetic flows, near benign ones and far, about (count, d), in scaled units.
 
     Args:
         benign: (b, d).
@@ -132,9 +128,7 @@ def made_up(benign: Tensor, hostile: Tensor, count: int, generator: torch.Genera
     for way, share in SHARES.items():
         k = round(count * share / sum(SHARES.values()))
         start = some(benign, k)
-        touched = (
-            uniform(k, d) < uniform(k, 1) * 0.9 + 0.05
-        )  # a share of the features, another one for each flow
+        touched = uniform(k, d) < uniform(k, 1) * 0.9 + 0.05  # a random share for each flow
         match way:
             case "marginal":  # each touched feature from a benign flow of its own
                 own = benign.gather(0, torch.randint(len(benign), (k, d), generator=generator))
@@ -150,7 +144,7 @@ def made_up(benign: Tensor, hostile: Tensor, count: int, generator: torch.Genera
             case "towards":  # part of the way from a benign flow to an attack
                 part = uniform(k, 1) * 0.7 + 0.15
                 flows = part * start + (1 - part) * some(hostile, k)
-            # stepped along the difference of two benign flows, which keeps what belongs together
+            # stepped along the difference of two benign flows, which preserves correlations
             case _:
                 flows = start + uniform(k, 1) * 1.5 * (some(benign, k) - some(benign, k))
         made.append(flows.clamp(-LIMIT, LIMIT))

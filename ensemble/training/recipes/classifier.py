@@ -2,8 +2,8 @@
 
 All models are fitted on the same rows: benign flows, at most `MOST_OF_A_FAMILY` flows of each
 attack family, evenly over time (thousands of flows of one flood are near copies of one another),
-and made-up flows around the benign ones under the label `unknown`. Without the last a forest gives
-an unseen attack to the nearest class, which is often benign.
+and synthetic flows around the benign ones under the label `unknown`. Without these a forest
+assigns a new attack to the nearest class, which is often benign.
 
 The forest is fitted for every inner fit, because it takes part in the verdict; the others only for
 the layer that serves.
@@ -32,7 +32,7 @@ from ensemble.training.fit.tree_arrays import (
     from_tree,
     from_xgboost,
 )
-from ensemble.training.recipes.behavior import made_up
+from ensemble.training.recipes.behavior import synthetic_flows
 from ensemble.training.recipes.flow_anomaly import LEAST_SPREAD, LIMIT
 
 __all__ = ["NEEDS_XGBOOST", "fit_classifier"]
@@ -40,12 +40,12 @@ __all__ = ["NEEDS_XGBOOST", "fit_classifier"]
 TREES, DEPTH, LEAST_OF_A_LEAF = 100, 20, 2
 FEATURES_A_CUT = 3
 MOST_OF_A_FAMILY = 1000
-MADE_UP_A_BENIGN = 3  # made-up flows for each benign one
+SYNTHETIC_A_BENIGN = 3  # synthetic flows for each benign one
 SMOOTHING = 1.0
 TREE_LEAST_OF_A_LEAF = 5
 ROUNDS, LEAVES, STEP = 40, 15, 0.2
-# L2 on the steps of a leaf; without it a class of a few flows gets steps so large that every class
-# is lost
+# L2 on the steps of a leaf; without it, a class of few flows gets such large steps that all classes
+# are predicted wrongly
 SHRINKAGE = 1.0
 NEEDS_XGBOOST = (
     "the package xgboost was not installed when this model was trained:"
@@ -84,7 +84,7 @@ def fit_classifier(
     Args:
         features: float32 (n, 78), finite, in the order of time.
         families: n labels, `BENIGN` for benign.
-        seed: of the made-up flows and the models.
+        seed: of the synthetic flows and the models.
         models: names of those to fit, `FUSED_MODEL` among them; xgboost is left out if the package
             is not installed.
 
@@ -94,7 +94,7 @@ def fit_classifier(
     is_benign = families == BENIGN_CLASS
     if not is_benign.any() or is_benign.all():
         raise TrainingError(
-            "the classifier learns from benign flows and attacks: one of the two is missing"
+            "the classifier is trained on benign flows and attacks: one of the two is missing"
         )
     scaler = FlowScaler.fit(features[is_benign], limit=LIMIT, least_spread=LEAST_SPREAD)
     labels = (BENIGN_CLASS, *sorted(set(families[~is_benign].tolist())), UNKNOWN_CLASS)
@@ -119,8 +119,8 @@ def _training_rows(
     real = rows[np.concatenate(chosen_rows)]
     is_benign = classes == 0
     generator = torch.Generator().manual_seed(seed)
-    count = MADE_UP_A_BENIGN * int(is_benign.sum())
-    odd = made_up(
+    count = SYNTHETIC_A_BENIGN * int(is_benign.sum())
+    odd = synthetic_flows(
         torch.from_numpy(real[is_benign]), torch.from_numpy(real[~is_benign]), count, generator
     ).numpy()
     return _TrainingRows(

@@ -1,8 +1,8 @@
 """Training recipe of the anomaly layer for flows: three detectors and their scales.
 
-The scales of surprise need benign flows that the detectors have not seen. They come from folds that
-are contiguous in time within each day: neighbours in time are alike, and a random fold would
-flatter.
+The scales of surprise need benign flows that were not used to fit the detectors. They come from
+folds that are contiguous in time within each day: neighbours in time are alike, so that random
+folds would give too good a result.
 """
 
 from __future__ import annotations
@@ -28,18 +28,15 @@ TREES, SAMPLES = 100, 256  # Liu et al., section 5: more of either changes littl
 CENTRES, FLOWS_A_CENTRE = 500, 5
 FLOWS_OF_A_CENTRE, DRAWN = 3, 1 / 3  # no flow of the training data is published: see `_centres`
 DIRECTIONS = 30
-WEIGHTS = {
-    "codebook": 0.75,
-    "subspace": 0.20,
-    "isolation": 0.05,
-}  # chosen with families and days left out; the forest alone is weak
+# Chosen with families and days left out; the forest alone is weak.
+WEIGHTS = {"codebook": 0.75, "subspace": 0.20, "isolation": 0.05}
 FOLDS = 4
 
 
 def time_folds(times: NDArray[np.str_], groups: NDArray[np.str_], folds: int) -> NDArray[np.intp]:
     """Assign each row to a fold, int (n,), contiguous in time within each group.
 
-    Rows without times keep the order they came in.
+    Rows without times stay in their order.
     """
     fold = np.zeros(times.size, np.intp)
     for group in np.unique(groups):
@@ -110,8 +107,8 @@ def fit_surprises(
         seed: of the detectors.
 
     Returns:
-        detector -> scale, and the weighted surprise float64 (n,) of each flow by detectors that had
-        not seen it.
+        detector -> scale, and the weighted surprise float64 (n,) of each flow by detectors fitted
+        without it.
     """
     unseen = {name: np.zeros(len(benign)) for name in DETECTORS}
     for fold in np.unique(folds):

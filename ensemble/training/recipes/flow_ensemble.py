@@ -1,9 +1,9 @@
 """Training recipe of the flow ensemble: three layers, their calibrations, fusion and thresholds.
 
 Everything that is fitted on scores (calibration, fusion, thresholds) needs scores of events that
-the layers had not seen. For each attack family one *inner* set of layers is fitted without that
-family, and without one stretch of time of everything else; its scores on just those are what the
-rest is fitted on. The layers that serve are then fitted on everything.
+were not used to fit the layers. For each attack family, one *inner* set of layers is fitted without
+that family and without one stretch of time of all other flows. Its scores on these two are used to
+fit the rest. The layers that serve are then fitted on all flows.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ Trivy: the report of one host or image (`trivy rootfs --format json /`). It has 
 criticality and controls, so the operator gives these beside it.
 
 A host that comes twice is merged, towards the worse: all CVEs of both, the wider exposure, the
-higher criticality, only the controls that both have, the older scan. Anything else that is invalid
-is refused, with its line and column or its field.
+higher criticality, only the controls that both have, the older scan. Anything invalid is rejected,
+with its line and column or its field.
 Source of the Trivy format: github.com/aquasecurity/trivy, pkg/types/report.go, schema version 2.
 """
 
@@ -58,13 +58,13 @@ TRIVY_SCHEMA = 2
 
 @dataclass(frozen=True, slots=True)
 class HostPosture:
-    """One host as it was found.
+    """Posture of one host in the file.
 
     Attributes:
         host: in the form of `host_key`.
         cves: `cve_key` of each CVE found.
-        exposure: place in `EXPOSURES`.
-        criticality: place in `CRITICALITIES`.
+        exposure: position in `EXPOSURES`.
+        criticality: position in `CRITICALITIES`.
         controls: bits of `CONTROLS`.
         scan_day: whole UTC days since 1970-01-01.
     """
@@ -113,10 +113,9 @@ class ReadInventory:
 
     Attributes:
         inventory: the arrays.
-        counts: `inventory_rows`, `inventory_hosts`, `inventory_cves`, `inventory_merged`, and
-            of a Trivy report
-            `trivy_not_cve`, `trivy_not_affected`: findings left out.
-        sha256: of the file as it lies.
+        counts: `inventory_rows`, `inventory_hosts`, `inventory_cves`, `inventory_merged`, and for a
+            Trivy report the omitted findings `trivy_not_cve` and `trivy_not_affected`.
+        sha256: of the file on disk.
     """
 
     inventory: PostureInventory
@@ -138,7 +137,7 @@ def read_inventory(path: Path, *, trivy: TrivyHost | None = None) -> ReadInvento
     file = read_source(_SOURCE, path)
     left_out: dict[str, int] = {}
     if not file.is_json:
-        _refuse_context(trivy)
+        _reject_context(trivy)
         found = _csv_hosts(file)
     else:
         value = json_value(file)
@@ -151,7 +150,7 @@ def read_inventory(path: Path, *, trivy: TrivyHost | None = None) -> ReadInvento
             host, left_out = _trivy_host(value, trivy)
             found = [host]
         else:
-            _refuse_context(trivy)
+            _reject_context(trivy)
             found = _json_hosts(value)
     if not found:
         raise TrainingError("inventory: no hosts in it")
@@ -298,7 +297,7 @@ def _place(name: object, names: tuple[str, ...], where: str) -> int:
     return names.index(str(name))
 
 
-def _refuse_context(trivy: TrivyHost | None) -> None:
+def _reject_context(trivy: TrivyHost | None) -> None:
     if trivy is not None:
         raise TrainingError(
             "inventory: not a Trivy report,"

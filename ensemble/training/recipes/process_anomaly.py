@@ -2,8 +2,8 @@
 
 `train_masquerade` makes the shipped model. It learns what 30 users run from their first 5,000
 commands and calibrates on the next 10,000, in which blocks of 100 commands by another user are
-marked. Every reported figure, and every benign score, comes from a calibration that had not seen
-the labels of that user. All commands of a marked block count as hostile, though most of them are
+marked. Every reported figure, and every benign score, comes from a calibration without the labels
+of that user. All commands of a marked block count as hostile, though most of them are
 innocent by themselves: the calibrated rarity of one event is modest.
 
 `train_benign` has no hostile events. It counts, fits the forest over command lines on the earlier
@@ -53,9 +53,9 @@ LEAST_LINES = 20  # on either side; `tail_calibration` needs as many
 LEARNING_SHARE = 2 / 3  # of a user's own events; the later rest calibrates
 TREES = 100
 SAMPLES_A_TREE = 256  # Liu, Ting, Zhou, section 4: more samples swamp the anomalies
-# of the rows of the forest; chosen on made-up and on recorded Windows command lines
-IMAGINED_SHARE = 0.05
-CHANGED_SHARE = 0.3  # of the features of an imagined row
+# of the rows of the forest; chosen on synthetic and on recorded Windows command lines
+SYNTHETIC_SHARE = 0.05
+CHANGED_SHARE = 0.3  # of the features of a synthetic row
 FOREST_WEIGHT = 0.5  # halved: no hostile command line has tested the user's forest
 LEAST_SLOPE = 1e-3  # a calibration never falls
 
@@ -105,7 +105,7 @@ def train_masquerade(
     clean, later, digest = read_masquerade(data_dir)
     table = RarityTable.fit(clean.events)
     progress(
-        f"learnt {len(table.names)} programs of {len(table.users)} users"
+        f"counted {len(table.names)} programs of {len(table.users)} users"
         f" from {len(clean.events):,} starts"
     )
     rated = table.rate(later.events)
@@ -131,7 +131,7 @@ def train_masquerade(
         + ", ".join(f"{name} {figure:.4f}" for name, figure in metrics.items())
     )
     calibration = _labelled_calibration(rated.raw, later.is_masquerade)
-    # by the calibration of the model that serves: the thresholds are made of these
+    # By the calibration of the model that serves: the thresholds are fitted on these.
     benign_scores = calibration.apply(rated.raw[~later.is_masquerade])
     model = ProcessAnomaly(table, calibration)
     golden = _golden(clean.events, seed)
@@ -183,9 +183,7 @@ def train_benign(
     raw_rarity = RarityTable.fit(earlier, background).rate(later).raw
     calibration = tail_calibration(raw_rarity) if base is None else base.rarity_calibration
     lines = _fit_command_lines(earlier, later, seed)
-    progress(
-        "learnt command lines" if lines else "too few command lines to learn from: rarity alone"
-    )
+    progress("fitted the forest" if lines else "too few command lines for a forest: rarity alone")
     evidence = np.zeros(len(later)) if lines is None else lines.weight * lines.evidence(later)
     benign_scores = pooled(calibration.to_log_odds(raw_rarity), evidence)
     table = RarityTable.fit(batch, background)
@@ -249,8 +247,8 @@ def _labelled_calibration(raw: NDArray[np.float64], is_hostile: NDArray[np.bool_
 def _fit_forest(batch: ProcessBatch, seed: int) -> tuple[ParentTable, Forest]:
     """Fit a table of parents on all events, and a forest on those that have a command line.
 
-    An isolation forest never cuts where no training row lies: on a fleet without any base64 it
-    would miss the first encoded command. So a few imagined rows are mixed in: ordinary ones with
+    An isolation forest never cuts outside the training rows: on a fleet without any base64 it would
+    miss the first encoded command. A few synthetic rows are therefore added: ordinary ones with
     some features moved anywhere within their limits. In an office of plain commands this lowers
     the share of ordinary events that score above an encoded one from 15 % to none.
     """
@@ -259,14 +257,14 @@ def _fit_forest(batch: ProcessBatch, seed: int) -> tuple[ParentTable, Forest]:
         has_command_line(batch)
     ]
     generator = np.random.default_rng(seed)
-    imagined = ordinary[
-        generator.integers(len(ordinary), size=math.ceil(IMAGINED_SHARE * len(ordinary)))
+    synthetic = ordinary[
+        generator.integers(len(ordinary), size=math.ceil(SYNTHETIC_SHARE * len(ordinary)))
     ]
-    anywhere = generator.random(imagined.shape) * np.array(FEATURE_LIMITS)
-    imagined = np.where(
-        generator.random(imagined.shape) < CHANGED_SHARE, anywhere, imagined
+    anywhere = generator.random(synthetic.shape) * np.array(FEATURE_LIMITS)
+    synthetic = np.where(
+        generator.random(synthetic.shape) < CHANGED_SHARE, anywhere, synthetic
     ).astype(np.float32)
-    rows = np.concatenate([ordinary, imagined])
+    rows = np.concatenate([ordinary, synthetic])
     fitted = IsolationForest(
         n_estimators=TREES, max_samples=min(SAMPLES_A_TREE, len(rows)), random_state=seed
     ).fit(rows)

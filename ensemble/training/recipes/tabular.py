@@ -1,9 +1,9 @@
 """Training recipe of a tenant's own tabular detector: a calibrated isolation forest (S4-08).
 
-The scale needs rows that the forest has not seen. So five forests are grown first, each without a
-fifth of the rows, and score that fifth; the forest that serves is grown on all of them. Rows are
-assigned to the fifths at random: they come without a time, and the end of a sorted table would
-otherwise be scored by forests that never saw its like. So the rates hold for new rows that are like
+The scale needs rows on which the forest was not trained. Five forests are therefore trained first,
+each without a fifth of the rows, and score that fifth; the forest that serves is trained on all
+rows. Rows are assigned to the fifths at random: they have no time, and the end of a sorted table
+would otherwise be scored by forests without similar rows. The rates hold for new rows that are like
 those of the table.
 """
 
@@ -26,7 +26,7 @@ from ensemble.training.data.tabular_rows import (
     DEFAULT_NAME,
     Step,
     TrainingTable,
-    refuse_unteachable,
+    require_trainable,
     training_table,
 )
 from ensemble.training.fit.calibration import fit_surprise
@@ -63,7 +63,7 @@ def fit_steps(
     Raises:
         TrainingError: the rows cannot train a detector.
     """
-    refuse_unteachable(rows)
+    require_trainable(rows)
     values, count = rows.values, len(rows.values)
     fold = np.random.default_rng(seed).permutation(count) % FOLDS
     unseen = np.zeros(count)
@@ -76,7 +76,7 @@ def fit_steps(
         surprise = fit_surprise(unseen, TAIL)
     except TrainingError:
         raise TrainingError(
-            "nearly all rows are alike: a detector cannot be fitted on them"
+            "nearly all rows are equal: a detector cannot be fitted on them"
         ) from None
     detector = TabularDetector(rows.features, measured, forest, surprise)
     unseen_rates = np.array(
@@ -99,7 +99,7 @@ def fit_tabular(
         training_table(rows, features, missing=missing), name=name, seed=seed, metadata=metadata
     )
     if not isinstance(last, Trained):
-        raise TypeError("a fit ends with what was trained")
+        raise TypeError("the last item of a fit is the trained detector")
     return last
 
 

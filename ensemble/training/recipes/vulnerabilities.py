@@ -10,7 +10,7 @@ Date of each source, which decides when it is stale:
     kev: `dateReleased` of the JSON; of the CSV, `date`, or the newest `dateAdded` (a lower
         bound: it makes the source older, never newer)
     cvss: `date`, or the newest `modified`
-A `date` that contradicts a date stated in the file is refused.
+A `date` that contradicts a date stated in the file is rejected.
 
 CVSS: version 3 if a CVE has it, else version 2. Scores are computed from the vectors by the library
 `cvss` and must agree with the score beside them to a tenth; a few hundred vectors make up all
@@ -127,7 +127,7 @@ def train_knowledge(
     }
     if tables["epss"] is None and tables["kev"] is None:
         raise TrainingError(
-            "neither EPSS nor KEV was given: severity alone is no chance of exploitation"
+            "neither EPSS nor KEV was given: severity alone gives no probability of exploitation"
         )
     knowledge = build_knowledge(**tables)
     metrics: dict[str, int] = {"knowledge_cves": len(knowledge.keys)}
@@ -220,7 +220,7 @@ def read_kev(path: Path, *, date: dt.date | None = None) -> SourceTable:
             raise wrong(
                 "kev",
                 "field count",
-                f"does not say {len(entries)}, the number of entries: cut short?",
+                f"is not {len(entries)}, the number of entries: is the file cut short?",
             )
         stated_day = (
             day_of("kev", "field dateReleased", catalogue["dateReleased"])
@@ -234,7 +234,7 @@ def read_kev(path: Path, *, date: dt.date | None = None) -> SourceTable:
             key = key_of("kev", f"{where}.cveID", entry.get("cveID"))
             newest = max(newest, day_of("kev", f"{where}.dateAdded", entry.get("dateAdded")))
             if key in found:
-                raise wrong("kev", f"{where}.cveID", "stands twice")
+                raise wrong("kev", f"{where}.cveID", "is repeated")
             found[key] = 1
     else:
 
@@ -306,11 +306,10 @@ def _tenths(row: Row, version: str, vector: str) -> int:
         scores = (CVSS3 if version == "3" else CVSS2)(vector).scores()
     except CVSSError as error:
         raise row.wrong(
-            f"cvss{version}_vector", f"{vector!r:.60} is no CVSS {version} vector"
+            f"cvss{version}_vector", f"{vector!r:.60} is not a CVSS {version} vector"
         ) from error
-    return abs(
-        round(float(scores[0]) * 10)
-    )  # abs: the library gives -0.0 for version 2 vectors without impact
+    # The library gives -0.0 for version 2 vectors without impact.
+    return abs(round(float(scores[0]) * 10))
 
 
 def _by_cve(
@@ -326,7 +325,7 @@ def _by_cve(
         cve = row.cells[columns[0]]
         key = key_of(file.source, f"line {row.line}, column {columns[0]}", cve)
         if key in known:
-            raise row.wrong(columns[0], f"{cve!r:.40} stands twice")
+            raise row.wrong(columns[0], f"{cve!r:.40} is repeated")
         known.add(key)
         if (number := value(row)) is not None:
             found[key] = number
@@ -337,7 +336,7 @@ def _number(row: Row, column: str, highest: float) -> float:
     try:
         number = float(row.cells[column])
     except ValueError as error:
-        raise row.wrong(column, f"{row.cells[column]!r:.40} is no number") from error
+        raise row.wrong(column, f"{row.cells[column]!r:.40} is not a number") from error
     if not 0.0 <= number <= highest:  # NaN fails here too
         raise row.wrong(column, f"{row.cells[column]!r:.40} is not from 0 to {highest:g}")
     return number
@@ -352,7 +351,7 @@ def _day(file: SourceText, stated: int | None, given: dt.date | None, derived: i
         if day is not None:
             return day
     raise TrainingError(
-        f"{file.source}: no date in the file: give one, because age decides what it weighs"
+        f"{file.source}: no date in the file: give one, because its weight depends on its age"
     )
 
 

@@ -270,4 +270,4 @@ async def test_rows_that_cannot_teach_are_said_to_be_that(cluster: None) -> None
     async with asyncio.timeout(LIMIT_S):
         with pytest.raises(TrainingError) as raised:
             [step async for step in RUN(work(count=10))]
-        assert str(raised.value) == "10 rows cannot teach what is normal; 100 are the least"
+        assert str(raised.value) == "10 rows are too few to train on; at least 100 are needed"

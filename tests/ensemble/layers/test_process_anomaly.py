@@ -367,7 +367,7 @@ UNREADABLE = [
     ),
     pytest.param(b"parent,user\na,b\n", r"line 1, column name: is missing", id="CSV without names"),
     pytest.param(
-        b"name,user,user\na,b,c\n", r"line 1, column user: stands there twice", id="a column twice"
+        b"name,user,user\na,b,c\n", r"line 1, column user: is repeated", id="a column twice"
     ),
     pytest.param(
         b"name,user\na,b\nc\n", r"line 3, column 2: 1 values under 2 columns", id="a short row"

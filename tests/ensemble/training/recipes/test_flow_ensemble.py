@@ -27,7 +27,7 @@ from ensemble.training.data.flow_table import FlowTable
 from ensemble.training.evaluation import evaluate
 from ensemble.training.evaluation.evaluate import FUSED, judge, leave_families_out
 from ensemble.training.recipes import flow_ensemble
-from ensemble.training.recipes.behavior import fit_behavior, made_up
+from ensemble.training.recipes.behavior import fit_behavior, synthetic_flows
 from ensemble.training.recipes.flow_anomaly import LIMIT, fit_surprises, time_folds
 from ensemble.training.recipes.flow_ensemble import (
     LAYER_NAMES,
@@ -309,7 +309,9 @@ def test_made_up_flows_stay_on_the_scale_and_repeat_for_a_seed() -> None:
         for seed in (1, 2)
     )
 
-    one, other = (made_up(benign, hostile, 256, torch.Generator().manual_seed(3)) for _ in range(2))
+    one, other = (
+        synthetic_flows(benign, hostile, 256, torch.Generator().manual_seed(3)) for _ in range(2)
+    )
 
     assert torch.equal(one, other)
     assert one.abs().max() <= LIMIT

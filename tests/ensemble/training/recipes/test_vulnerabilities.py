@@ -208,7 +208,7 @@ BAD_KNOWLEDGE = [
     pytest.param(
         read_epss,
         EPSS_OFFICIAL.replace("0.012", "high"),
-        "epss: line 4, column epss: 'high' is no number",
+        "epss: line 4, column epss: 'high' is not a number",
         id="epss a word",
     ),
     pytest.param(
@@ -220,7 +220,7 @@ BAD_KNOWLEDGE = [
     pytest.param(
         read_epss,
         EPSS_OFFICIAL + "CVE-1999-0001,0.5,1\n",
-        "epss: line 5, column cve: 'CVE-1999-0001' stands twice",
+        "epss: line 5, column cve: 'CVE-1999-0001' is repeated",
         id="twice",
     ),
     pytest.param(
@@ -446,7 +446,7 @@ BAD_INVENTORIES = [
     ),
     pytest.param(
         INVENTORY.replace("scan_time", "scan_time,host"),
-        "line 1, column 'host': stands twice",
+        "line 1, column 'host': is repeated",
         id="column twice",
     ),
     pytest.param(

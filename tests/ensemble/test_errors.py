@@ -1,7 +1,4 @@
-"""The error tree.
-
-Every error carries its fields, says its sentence, and survives the way between two processes.
-"""
+"""The error tree: every error carries its fields, builds its sentence, and survives pickling."""
 
 from __future__ import annotations
 
@@ -31,10 +28,7 @@ def family_of(error: type[EnsembleError]) -> list[type[EnsembleError]]:
 
 
 def arguments_of(error: type[EnsembleError]) -> dict[str, str | float]:
-    """An argument of its own for each field that the error is made of.
-
-    None where it has no constructor of its own.
-    """
+    """Make an argument for each field of an error; None without a constructor of its own."""
     if (
         "self" not in inspect.signature(error.__init__).parameters
         or error.__init__ is Exception.__init__
@@ -66,10 +60,10 @@ WITH_FIELDS = [param for param in EVERY_ERROR if arguments_of(param.values[0])]
         pytest.param(copy.copy, id="copy"),
     ],
 )  # our own bytes
-def test_an_error_survives_the_way_between_two_processes(
+def test_an_error_survives_pickling_between_two_processes(
     error: type[EnsembleError], carry: object
 ) -> None:
-    """Ray pickles errors; one that loses a field, or cannot be made again, hides what happened."""
+    """Ray pickles errors; one that loses a field, or cannot be rebuilt, hides the cause."""
     raised = error(*arguments_of(error).values())
 
     arrived = carry(raised)  # type: ignore[operator]
@@ -80,7 +74,7 @@ def test_an_error_survives_the_way_between_two_processes(
 
 
 @pytest.mark.parametrize("error", WITH_FIELDS)
-def test_an_error_keeps_every_field_and_says_each_in_its_sentence(
+def test_an_error_has_every_field_and_names_each_in_its_sentence(
     error: type[EnsembleError],
 ) -> None:
     """A sentence without its fields sends the reader back to the code."""
@@ -102,8 +96,8 @@ def test_every_kind_of_error_has_a_code_of_its_own() -> None:
     assert all(code == code.upper() and code.replace("_", "").isalpha() for code in codes)
 
 
-def test_every_error_belongs_to_the_one_who_must_act() -> None:
-    """Seven branches: the HTTP edge and the slot decide by branch what happens next."""
+def test_every_error_is_in_the_branch_of_the_party_that_must_act() -> None:
+    """Seven branches: the HTTP edge and the slot decide by the branch what happens next."""
     branches = (
         EventError,
         ArtifactError,
@@ -128,8 +122,8 @@ def test_the_tree_at_the_top_of_the_page_shows_every_error() -> None:
     assert all(name in str(errors.__doc__) for name in names)
 
 
-def test_every_error_of_the_caller_says_where() -> None:
-    """`field` goes into the answer, so that a caller with a thousand events can find the one."""
+def test_every_error_of_the_caller_names_the_place() -> None:
+    """`field` is in the answer, so that a caller with a thousand events can find the one."""
     raised = [error(*arguments_of(error).values()) for error in family_of(EventError)]
 
     assert all(isinstance(error.field, str) for error in raised)

@@ -1,7 +1,7 @@
-"""Fusion: promises 11 and 12. Every score is one; raising a layer never lowers it; and silence is never innocence.
+"""Fusion: promises 11 and 12. Scores are finite and monotone, and silence is not innocence.
 
-The promises hold for any shares, any sharpness and any thresholds, so they are generated; how the
-evidence is pooled is not their business.
+The promises hold for any shares, sharpness and thresholds, so these are generated. How the evidence
+is pooled is not tested here.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def thresholds(draw: st.DrawFn) -> Thresholds:
 
 @st.composite
 def fusions(draw: st.DrawFn) -> Fusion:
-    """Three layers of any shares, with thresholds for every set of them that may be left speaking."""
+    """Three layers of any shares, with thresholds for every set of them that may speak."""
     parts = np.array(draw(st.tuples(*[st.floats(0.05, 1.0)] * 3)))
     shares = dict(zip(LAYERS, (parts / parts.sum()).tolist(), strict=True))
     return Fusion(
@@ -62,7 +62,7 @@ def fusions(draw: st.DrawFn) -> Fusion:
 
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
-    """A fusion, what each layer would say of three events, which of them speak, and the host."""
+    """A fusion, the scores of each layer for three events, the speaking layers, and the host."""
     columns = {layer: draw(COLUMN) for layer in LAYERS}
     return World(
         draw(fusions()),
@@ -76,12 +76,12 @@ def worlds(draw: st.DrawFn) -> World:
 
 @dataclass(frozen=True)
 class World:
-    """One call of a fusion, before it is made.
+    """Input of one fusion.
 
     Attributes:
-        columns: what each layer says, or would say.
-        speaking: the layers that do.
-        posture: of the three hosts, None where that layer is silent.
+        columns: scores of each layer, also of silent ones.
+        speaking: the layers that speak.
+        posture: scores of the three hosts, None if that layer is silent.
     """
 
     fusion: Fusion
@@ -141,7 +141,7 @@ def fusion() -> Fusion:
 
 @pytest.fixture
 def calm() -> Mapping[str, NDArray[np.float64]]:
-    """Three events of which every layer thinks nothing."""
+    """Three events that every layer rates as benign."""
     return {layer: np.full(3, 0.003) for layer in LAYERS}
 
 
@@ -162,7 +162,7 @@ def test_every_score_is_finite_and_lies_between_its_bounds(world: World) -> None
 
 @given(worlds(), st.data())
 def test_the_score_never_falls_when_a_layers_score_rises(world: World, data: st.DataObject) -> None:
-    """P11: also where the host's posture rises."""
+    """P11: also for the posture of the host."""
     layer = data.draw(
         st.sampled_from(
             [*world.speaking, *([RESILIENCE] if world.posture is not None else [])] or [None]
@@ -187,7 +187,7 @@ def test_the_score_never_falls_when_a_layers_score_rises(world: World, data: st.
 
 @given(worlds(), st.permutations(range(4)))
 def test_the_order_of_the_opinions_changes_nothing(world: World, order: list[int]) -> None:
-    """P11: answers come in whatever order the replicas give them."""
+    """P11: replicas answer in any order."""
     opinions = world.opinions()
 
     shuffled, told = world.verdicts([opinions[i] for i in order]), world.verdicts(opinions)
@@ -203,7 +203,7 @@ def test_the_order_of_the_opinions_changes_nothing(world: World, order: list[int
 
 
 def test_the_order_of_the_opinions_changes_not_even_the_last_bit() -> None:
-    """A score that lies on a threshold must not cross it by the order in which replicas answer."""
+    """The order of answers must not move a score across a threshold."""
     fusion = Fusion({"anomaly": 4 / 9, "behavior": 3 / 9, "logs": 2 / 9}, 1.0, {})
     world = World(
         fusion, {"anomaly": np.zeros(1), "behavior": np.ones(1), "logs": np.zeros(1)}, LAYERS
@@ -219,7 +219,7 @@ def test_the_order_of_the_opinions_changes_not_even_the_last_bit() -> None:
 
 @given(worlds())
 def test_an_event_gets_the_same_answer_alone_as_in_a_batch(world: World) -> None:
-    """P11, P15: the micro-batcher decides who travels together."""
+    """P11, P15: the micro-batcher forms batches at will."""
     together = world.verdicts()
 
     for row in range(3):
@@ -241,14 +241,10 @@ def test_an_event_gets_the_same_answer_alone_as_in_a_batch(world: World) -> None
 
 
 @given(worlds(), st.lists(st.tuples(*[SCORE] * 4), min_size=1, max_size=8))
-def test_whatever_the_silent_layers_would_have_said_the_score_lies_between_the_bounds(
+def test_the_score_is_between_the_bounds_for_any_answer_of_the_silent_layers(
     world: World, guesses: list[tuple[float, ...]]
 ) -> None:
-    """P12.
-
-    `low` and `high` are a promise about every possible answer, so many are filled in; the extremes
-    are among them.
-    """
+    """P12: `low` and `high` bound every possible answer, so many are tried, with the extremes."""
     verdicts = world.verdicts()
 
     for guess in [*guesses, *product((0.0, 1.0), repeat=4)]:
@@ -265,7 +261,7 @@ def test_whatever_the_silent_layers_would_have_said_the_score_lies_between_the_b
 
 @given(worlds(), COLUMN)
 def test_what_a_silent_layer_shows_weighs_nothing(world: World, shown: NDArray[np.float64]) -> None:
-    """P12: the 0.0 that a broken layer shows is no evidence of innocence."""
+    """P12: the 0.0 that a broken layer displays is no evidence of innocence."""
     told = [
         LayerScores(o.layer, o.status, "", "", shown.copy()) if not o.speaks else o
         for o in world.opinions()
@@ -276,13 +272,13 @@ def test_what_a_silent_layer_shows_weighs_nothing(world: World, shown: NDArray[n
 
 @pytest.mark.parametrize("status", SILENT)
 @pytest.mark.parametrize("speaking", EVERY_SUBSET)
-def test_coverage_says_how_much_of_the_ensemble_saw_the_event(
+def test_coverage_is_the_share_of_the_ensemble_that_spoke(
     fusion: Fusion,
     calm: Mapping[str, NDArray[np.float64]],
     speaking: tuple[str, ...],
     status: LayerStatus,
 ) -> None:
-    """P12: all subsets of layers, silent for every reason there is."""
+    """P12: all subsets of layers, silent for every reason."""
     opinions = [
         live(layer, column) if layer in speaking else LayerScores.silent(layer, status, 3, "why")
         for layer, column in calm.items()
@@ -297,10 +293,10 @@ def test_coverage_says_how_much_of_the_ensemble_saw_the_event(
 
 
 @pytest.mark.parametrize("speaking", EVERY_SUBSET)
-def test_a_layer_that_did_not_answer_at_all_is_as_silent_as_one_that_says_so(
+def test_a_missing_opinion_counts_like_an_abstention(
     fusion: Fusion, calm: Mapping[str, NDArray[np.float64]], speaking: tuple[str, ...]
 ) -> None:
-    """P12: an opinion that is lost on the way is no reason for a higher coverage."""
+    """P12: a lost opinion must not raise the coverage."""
     told = World(fusion, calm, speaking)
     lost = told.verdicts([o for o in told.opinions() if o.speaks or o.layer == RESILIENCE])
 
@@ -314,7 +310,7 @@ def test_a_layer_that_did_not_answer_at_all_is_as_silent_as_one_that_says_so(
 
 
 @given(worlds())
-def test_under_the_least_coverage_nothing_is_called_benign(world: World) -> None:
+def test_below_the_minimal_coverage_nothing_is_called_benign(world: World) -> None:
     """P12."""
     verdicts = world.verdicts()
 
@@ -324,14 +320,10 @@ def test_under_the_least_coverage_nothing_is_called_benign(world: World) -> None
         assert VerdictLabel.BENIGN not in verdicts.label
 
 
-def test_an_ensemble_that_speaks_whole_is_never_under_the_least_coverage(
+def test_a_complete_ensemble_is_never_below_the_minimal_coverage(
     calm: Mapping[str, NDArray[np.float64]],
 ) -> None:
-    """P11, P12.
-
-    Shares are rounded numbers; all of them must reach a `min_coverage` of 1, in whatever order they
-    came.
-    """
+    """P11, P12: rounded shares must sum to a `min_coverage` of 1 in any order."""
     fusion = Fusion(
         {"anomaly": 4 / 9, "behavior": 3 / 9, "logs": 2 / 9}, 1.0, {layer_set(LAYERS): MILD}
     )
@@ -354,7 +346,7 @@ def test_an_ensemble_that_speaks_whole_is_never_under_the_least_coverage(
 def test_when_nothing_spoke_the_score_is_the_prior_moved_by_the_host(
     fusion: Fusion, posture: NDArray[np.float64], bound: float
 ) -> None:
-    """RESILIENCE_SCORING_ONLY: an answer, and no verdict."""
+    """RESILIENCE_SCORING_ONLY: a score without a verdict."""
     silent = {layer: np.zeros(3) for layer in LAYERS}
     only_host = World(fusion, silent, (), posture, 0.0, bound).verdicts()
     no_host = World(fusion, silent, (), None, 0.0, bound).verdicts()
@@ -368,7 +360,7 @@ def test_when_nothing_spoke_the_score_is_the_prior_moved_by_the_host(
 def test_when_nothing_spoke_the_severity_is_unknown_and_not_low(
     fusion: Fusion, calm: Mapping[str, NDArray[np.float64]]
 ) -> None:
-    """P12: `low` would be an innocent word for it."""
+    """P12: `low` would seem harmless."""
     assert set(World(fusion, calm, ()).verdicts().severity) == {Severity.UNKNOWN}
 
 
@@ -379,10 +371,7 @@ def test_when_nothing_spoke_the_severity_is_unknown_and_not_low(
 def test_the_host_can_never_turn_malicious_into_benign(
     world: World, posture: NDArray[np.float64], narrow: float
 ) -> None:
-    """DESIGN section 4.
-
-    A strong host is no alibi, however wide the bound was set and however near the thresholds lie.
-    """
+    """DESIGN section 4: for any configured bound, and thresholds at any distance."""
     neutral = replace(world, posture=np.full(3, 0.5), min_coverage=0.0, posture_bound=2.0)
     malicious = neutral.verdicts().score.min() * 0.999  # all three events lie just above
     limits = {layer_set(world.speaking): Thresholds(malicious * narrow, malicious, malicious)}
@@ -427,7 +416,7 @@ def test_an_unknown_host_changes_nothing(world: World) -> None:
 def test_a_silent_posture_layer_is_inside_the_bounds(
     world: World, posture: NDArray[np.float64]
 ) -> None:
-    """`low` and `high` count the host too."""
+    """`low` and `high` include the host."""
     silent, told = (
         replace(world, posture=None).verdicts(),
         replace(world, posture=posture).verdicts(),
@@ -503,10 +492,7 @@ def test_a_layer_without_a_share_alone_is_no_evidence(
 def test_without_a_fitted_fusion_every_verdict_is_indeterminate(
     column: NDArray[np.float64],
 ) -> None:
-    """The built-in rule has been validated by nobody.
-
-    No share of it counts as coverage, and the answer is degraded.
-    """
+    """The builtin shares are not validated: no coverage, and the answer is degraded."""
     builtin = Fusion.builtin(LAYERS)
 
     verdicts = builtin.fuse(
@@ -530,10 +516,7 @@ def test_a_builtin_rule_with_thresholds_is_indeterminate_still(
 def test_each_set_of_speaking_layers_has_thresholds_of_its_own(
     fusion: Fusion, calm: Mapping[str, NDArray[np.float64]], speaking: tuple[str, ...]
 ) -> None:
-    """One layer alone is noisier than three.
-
-    With the thresholds of all, its false positives would flood.
-    """
+    """One layer alone is noisier than three: shared thresholds would raise false positives."""
     strict = replace(
         fusion,
         thresholds=dict(fusion.thresholds) | {layer_set(speaking): Thresholds(1e-6, 2e-6, 3e-6)},
@@ -548,7 +531,7 @@ def test_each_set_of_speaking_layers_has_thresholds_of_its_own(
     assert loud == [speaking]
 
 
-def test_without_thresholds_for_who_speaks_there_is_no_verdict(
+def test_without_thresholds_for_the_speaking_layers_there_is_no_verdict(
     fusion: Fusion, calm: Mapping[str, NDArray[np.float64]]
 ) -> None:
     unfitted = replace(fusion, thresholds={"anomaly": MILD})
@@ -557,8 +540,8 @@ def test_without_thresholds_for_who_speaks_there_is_no_verdict(
 
 
 @given(worlds())
-def test_words_and_severities_rise_with_the_score_and_agree(world: World) -> None:
-    """Severity by the same quantiles as the verdict; exceeding a threshold is strictly above it."""
+def test_labels_and_severities_rise_with_the_score_and_agree(world: World) -> None:
+    """Both use the same quantiles; a score exceeds a threshold if it is strictly above it."""
     limits = world.fusion.thresholds.get(layer_set(world.speaking))
     verdicts = replace(world, min_coverage=0.0).verdicts()
     if limits is None:
@@ -615,18 +598,15 @@ def test_every_opinion_is_in_the_answer(
 
 
 def test_layers_that_agree_and_are_loud_make_a_loud_score(fusion: Fusion) -> None:
-    """Direction.
-
-    All at the top is malicious, all at the bottom benign, and nobody's opinion is needed to say so.
-    """
+    """Direction: all at the top is malicious, all at the bottom is benign."""
     loud, quiet = ({layer: np.full(3, value) for layer in LAYERS} for value in (0.9975, 0.0025))
 
     assert set(World(fusion, loud, LAYERS).verdicts().label) == {VerdictLabel.MALICIOUS}
     assert set(World(fusion, quiet, LAYERS).verdicts().label) == {VerdictLabel.BENIGN}
 
 
-def test_layers_that_know_nothing_leave_the_prior(fusion: Fusion) -> None:
-    """A calibrated 1 % is no evidence at all."""
+def test_layers_at_the_prior_leave_the_score_at_the_prior(fusion: Fusion) -> None:
+    """A calibrated 1 % is no evidence."""
     nothing = {layer: np.full(3, 0.01) for layer in LAYERS}
 
     assert World(fusion, nothing, LAYERS).verdicts().score == pytest.approx(0.01)
@@ -688,11 +668,8 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("spoil", REFUSED)
-def test_a_fusion_that_cannot_be_is_refused(spoil: Callable[[dict[str, Any]], object]) -> None:
-    """A release is written by people and by programs.
-
-    A negative share would make the loudest layer an alibi.
-    """
+def test_an_invalid_fusion_is_rejected(spoil: Callable[[dict[str, Any]], object]) -> None:
+    """A release may be hostile: a negative share would turn the loudest layer into an alibi."""
     config = json.loads(json.dumps(GOOD))
     spoil(config)
 
@@ -700,7 +677,7 @@ def test_a_fusion_that_cannot_be_is_refused(spoil: Callable[[dict[str, Any]], ob
         Fusion.from_config(config)
 
 
-def test_what_the_refusals_start_from_is_itself_accepted() -> None:
+def test_the_base_of_the_invalid_cases_is_accepted() -> None:
     assert Fusion.from_config(GOOD).shares == GOOD["shares"]
 
 
@@ -711,11 +688,7 @@ def test_the_name_of_a_set_of_layers_does_not_depend_on_their_order() -> None:
 def test_the_fallback_score_of_behavior_lies_below_the_threshold_of_the_compatibility_view() -> (
     None
 ):
-    """S0-11.
-
-    0.1 is shown and must never look malicious there; 0.95 is that view's threshold and nobody
-    else's.
-    """
+    """S0-11: the displayed 0.1 must not look malicious at the threshold of that view, 0.95."""
     # the one test here that needs it
     from ensemble.layers.catalog import LAYERS as PLANS  # noqa: PLC0415
 

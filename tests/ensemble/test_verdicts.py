@@ -1,4 +1,4 @@
-"""What comes out: opinions that cannot hold nonsense, and the word for the whole ensemble."""
+"""Verdicts: opinions that cannot hold invalid scores, and the status of the ensemble."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WORDS = [
 
 
 @pytest.mark.parametrize(("statuses", "word"), WORDS)
-def test_the_word_says_how_much_of_the_evidence_is_alive(
+def test_the_status_summarizes_the_available_layers(
     statuses: list[LayerStatus], word: SystemStatus
 ) -> None:
     """S0-12."""
@@ -36,14 +36,14 @@ def test_the_word_says_how_much_of_the_evidence_is_alive(
 
 
 @pytest.mark.parametrize(("one", "other"), list(product(LayerStatus, repeat=2)))
-def test_the_word_does_not_depend_on_the_order_of_the_slots(
+def test_the_status_does_not_depend_on_the_order_of_the_layers(
     one: LayerStatus, other: LayerStatus
 ) -> None:
     assert system_status([one, other]) is system_status([other, one])
 
 
 def test_only_a_live_model_an_older_proven_one_and_written_rules_speak() -> None:
-    """P12: every other status weighs nothing; a new one must be put here on purpose."""
+    """P12: every other status weighs nothing; a new one must be added here on purpose."""
     assert {LayerStatus.LIVE, LayerStatus.LAST_GOOD, LayerStatus.RULES} == SPEAKING
     assert [LayerScores.silent("anomaly", status, 1, "").speaks for status in LayerStatus] == [
         status in SPEAKING for status in LayerStatus
@@ -53,7 +53,7 @@ def test_only_a_live_model_an_older_proven_one_and_written_rules_speak() -> None
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, 1.0000001, -1e-9, 2.0])
 @given(place=st.integers(0, 4))
 def test_no_score_outside_0_to_1_enters_an_opinion(wrong: float, place: int) -> None:
-    """P11: NaN passes every `>` and would come out as a benign verdict."""
+    """P11: NaN passes every `>` and would become a benign verdict."""
     scores = np.full(5, 0.5)
     scores[place] = wrong
 
@@ -75,7 +75,7 @@ def test_an_opinion_never_changes_once_given() -> None:
 
 
 def test_an_abstention_shows_a_score_and_names_no_model() -> None:
-    """S0: the fallback numbers are kept for show."""
+    """S0: the fallback numbers are for display."""
     silent = LayerScores.silent("behavior", FALLBACK, 3, "ARTIFACT_MISSING", score=0.1)
 
     assert silent.scores.tolist() == [0.1, 0.1, 0.1]

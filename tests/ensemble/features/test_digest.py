@@ -1,7 +1,4 @@
-"""The digest of an input.
-
-One for what the models see, whatever it came as, and another for everything else (N-09).
-"""
+"""Event digests: equal if and only if the models read the same event (N-09)."""
 
 from __future__ import annotations
 
@@ -78,7 +75,7 @@ def test_a_flow_by_name_in_any_dialect_and_order_is_the_flow_by_position(
 
 @given(FLOWS)
 def test_minus_zero_is_zero(values: np.ndarray) -> None:
-    """JSON knows both, and no model tells them apart."""
+    """JSON has both, and models treat them alike."""
     assert event_digests(flows_of(np.where(values == 0.0, -0.0, values))) == event_digests(
         flows_of(values)
     )
@@ -93,10 +90,10 @@ def test_a_flow_alone_is_the_flow_in_a_batch_under_any_id(
     assert digest_of(values[1].tolist(), host, event_id) == together[1]
 
 
-def test_what_the_door_recomputes_and_notes_leaves_no_trace_of_what_was_claimed() -> None:
-    """The two rates are never believed.
+def test_recomputed_rates_and_flags_do_not_change_the_digest() -> None:
+    """Given rates are ignored.
 
-    Without a duration they are 0 and the flow is flagged, and the flag is no input.
+    Without a duration they are 0 and the flow is flagged; the flag is not hashed.
     """
     claimed = [
         a_flow(f1=0.0, f14=rate, f15=rate) for rate in (0.0, 1e9, float("inf"), float("nan"))
@@ -123,8 +120,8 @@ def test_a_process_start_alone_is_the_one_in_a_batch_under_any_id(
     assert together == tuple(event_digests(process.admit([event]))[0] for event in events)
 
 
-def test_a_command_line_that_was_cut_is_what_is_left_of_it() -> None:
-    """The models saw no more; the answer says by a flag that it was cut."""
+def test_the_digest_of_a_cut_command_line_is_that_of_the_rest() -> None:
+    """The models read no more; a flag in the answer reports the cut."""
     whole, cut = (
         process.admit([ProcessEvent("cmd.exe", command_line="x" * size)])
         for size in (40_000, 32 * 1024)
@@ -153,10 +150,7 @@ def test_flows_have_one_digest_only_if_every_admitted_feature_agrees(
 
 @given(HOSTS, HOSTS)
 def test_the_host_is_part_of_it_because_its_posture_is_rated(one: str, two: str) -> None:
-    """Also a host whose bytes could be taken for something else.
-
-    It comes last, and nothing before it has another length.
-    """
+    """A host cannot imitate features: it comes last, after a part of fixed length."""
     assert (digest_of(a_flow(), one) == digest_of(a_flow(), two)) == (one == two)
 
 
@@ -164,13 +158,13 @@ def test_the_host_is_part_of_it_because_its_posture_is_rated(one: str, two: str)
 def test_process_starts_have_one_digest_only_if_every_field_agrees(
     one: ProcessEvent, two: ProcessEvent
 ) -> None:
-    """No field can run into the next: they are JSON, not text in a row."""
+    """Fields are encoded as JSON, so that none can continue in the next."""
     digests = event_digests(process.admit([one, two]))
 
     assert (digests[0] == digests[1]) == (one == two)
 
 
-def test_a_field_cannot_pretend_to_be_two() -> None:
+def test_one_field_cannot_imitate_two() -> None:
     runs = [
         ProcessEvent("a", "b"),
         ProcessEvent("ab"),
@@ -190,7 +184,7 @@ def test_events_of_different_kinds_never_have_one_digest(
 
 
 def test_a_process_cannot_be_written_that_is_hashed_as_a_flow() -> None:
-    """The first 32 bytes are the kind's own; a text that spells a whole flow comes behind them."""
+    """The first 32 bytes identify the kind, before any text of the event."""
     batch = flows_of([a_flow()])
     spelt = batch.features.tobytes().decode("latin-1")
 
@@ -200,8 +194,8 @@ def test_a_process_cannot_be_written_that_is_hashed_as_a_flow() -> None:
 # the format, for whoever computes it elsewhere
 
 
-def test_a_flow_is_hashed_as_the_page_says() -> None:
-    """The obvious way, with struct's own idea of little-endian numbers."""
+def test_a_flow_is_hashed_as_documented() -> None:
+    """Compared with the little-endian floats of `struct`."""
     values = flows_of([a_flow()]).features[0].tolist()
     kind = hashlib.sha256(f"axon input 1 flow {flow.schema_sha256()}".encode()).digest()
 
@@ -212,7 +206,7 @@ def test_a_flow_is_hashed_as_the_page_says() -> None:
     assert digest_of(a_flow(), "wëb-1") == expected
 
 
-def test_a_process_start_is_hashed_as_the_page_says() -> None:
+def test_a_process_start_is_hashed_as_documented() -> None:
     kind = hashlib.sha256(b"axon input 1 process").digest()
     text = (
         '{"command_line":"ls -l \\u00e9","host":"ws-17","name":"ls","parent":"bash","user":"amy"}'
@@ -239,13 +233,10 @@ def test_a_process_start_is_hashed_as_the_page_says() -> None:
         ),
     ],
 )
-def test_the_digest_of_today_is_the_digest_of_tomorrow(
+def test_digests_stay_the_same_across_versions(
     batch: FlowBatch | ProcessBatch, digest: str
 ) -> None:
-    """A verdict of last year must still know its event.
-
-    Another way of hashing is another format number.
-    """
+    """An old verdict must still match its event; another hash needs another format number."""
     assert event_digests(batch) == (digest,)
 
 

@@ -1,4 +1,4 @@
-"""Flows at the door: the 78 features by any name they go by, finite or refused (promise 14)."""
+"""Admission of flows: the 78 features by any of their names, finite or rejected (promise 14)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def a_flow(**features: float | None) -> list[float | None]:
 
 
 def test_the_names_are_those_of_the_published_data(data_root: Path) -> None:
-    """Position is meaning: a model reads column 17, not a name."""
+    """A model reads column 17, not a name: the position matters."""
     published = json.loads((data_root / "flows_cicids2017" / "features78.json").read_text())[
         "names"
     ]
@@ -68,11 +68,11 @@ def test_there_are_78_names_and_no_two_are_alike() -> None:
     assert len({name.strip().casefold() for name in FEATURE_NAMES}) == 78
 
 
-def test_the_two_rates_stand_where_this_test_takes_them_to_stand() -> None:
+def test_the_two_rates_are_at_the_positions_that_this_test_uses() -> None:
     assert [FEATURE_NAMES[i] for i in RATES] == ["Flow Bytes/s", "Flow Packets/s"]
 
 
-def test_shipped_models_do_not_read_the_column_that_gives_the_label_away() -> None:
+def test_shipped_models_do_not_read_the_column_that_reveals_the_label() -> None:
     """`Destination Port` is a shortcut, `Fwd Header Length.1` a repetition."""
     unread = set(range(78)) - set(used_positions().tolist())
 
@@ -94,10 +94,7 @@ def test_the_schema_has_one_identity(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_dialect_is_put_in_order(dialect: tuple[str, ...]) -> None:
-    """Extractors of three generations are in use.
-
-    Each writes its names in the order of the 2017 release.
-    """
+    """Three generations of extractors are in use; each writes the order of the 2017 release."""
     expected = [float(i) for i in range(78)]
     written = [
         i for i in range(78) if len(dialect) == 78 or FEATURE_NAMES[i] != "Fwd Header Length.1"
@@ -131,8 +128,8 @@ def test_a_missing_feature_is_named(missing: str) -> None:
     assert refusal.value.field == f"features.{missing}"
 
 
-def test_a_feature_that_is_none_is_named() -> None:
-    """P14: a name that we do not know may be a feature that the caller believes we read."""
+def test_an_unknown_feature_is_named() -> None:
+    """P14: the caller may believe that an unknown name is read."""
     with pytest.raises(FeatureMismatch, match="not one of the 78") as refusal:
         in_order(dict.fromkeys(FEATURE_NAMES, 1.0) | {"Flow Colour": 1.0})
 
@@ -140,14 +137,14 @@ def test_a_feature_that_is_none_is_named() -> None:
 
 
 def test_a_feature_given_in_two_spellings_is_named() -> None:
-    """Which of the two values counts must not depend on the order of a JSON object."""
+    """The value that counts must not depend on the order of a JSON object."""
     with pytest.raises(FeatureMismatch, match="twice") as refusal:
         in_order(dict.fromkeys(FEATURE_NAMES, 1.0) | {"Tot Fwd Pkts": 2.0})
 
     assert refusal.value.field == "features.Tot Fwd Pkts"
 
 
-def test_a_name_of_a_megabyte_is_not_repeated_whole() -> None:
+def test_a_name_of_a_megabyte_is_shortened_in_the_error() -> None:
     with pytest.raises(FeatureMismatch) as refusal:
         in_order({"x" * 1_000_000: 1.0})
 
@@ -159,7 +156,7 @@ def test_a_name_of_a_megabyte_is_not_repeated_whole() -> None:
 
 @given(claimed=st.sampled_from([0.0, 1e30, np.nan, np.inf, -np.inf, None]))
 def test_the_rates_are_always_recomputed_from_the_counts(claimed: float | None) -> None:
-    """Extractors write Infinity there, and an attacker whatever makes the flow look calm."""
+    """Extractors write Infinity there, and an attacker any value that looks calm."""
     admitted = admit([a_flow(f14=claimed, f15=claimed)])
 
     assert not admitted.refused
@@ -181,11 +178,8 @@ def test_without_a_duration_the_rates_are_0_and_the_flow_is_flagged() -> None:
         elements=st.floats(0, 1e15) | st.sampled_from([0.0, 1e-50, 119_999_999.0, 1e300]),
     )
 )
-def test_what_passed_the_door_passes_it_again_unchanged(values: np.ndarray) -> None:
-    """The terminal sends on what it read itself.
-
-    A long flow is the same flow then, to the last bit of its rates.
-    """
+def test_admitting_an_admitted_flow_changes_nothing(values: np.ndarray) -> None:
+    """The terminal sends what it admitted itself: a long flow must stay equal to the last bit."""
     once = admit(values)
 
     again = admit(once.features.astype(np.float64))
@@ -205,7 +199,7 @@ def test_a_flag_moves_with_its_flow_when_an_earlier_one_is_refused() -> None:
 
 
 def test_real_flows_with_infinite_rates_are_admitted(data_root: Path) -> None:
-    """14 rows of the original release, as it wrote them."""
+    """14 rows of the original release, unchanged."""
     with gzip.open(data_root / "flows_cicids2017" / "real_infinity_rows.csv.gz", "rt") as text:
         rows = list(csv.DictReader(text))
     numbers = [
@@ -227,7 +221,7 @@ def test_real_flows_with_infinite_rates_are_admitted(data_root: Path) -> None:
 
 
 def test_counts_too_large_for_a_rate_are_refused_by_name() -> None:
-    """The counts are finite; the rate that follows from them is not."""
+    """The counts are finite; the resulting rate is not."""
     admitted = admit([a_flow(f1=1e-6, f2=1e38, f3=1e38)])
 
     assert admitted.refused[0].field == "features.Flow Packets/s"
@@ -241,7 +235,7 @@ def test_counts_too_large_for_a_rate_are_refused_by_name() -> None:
 def test_what_is_not_a_finite_float32_is_refused_by_name(
     value: float | None, position: int
 ) -> None:
-    """P14: no model ever sees it, and the caller is told which of the 78 it was."""
+    """P14: no model reads it, and the error names the feature."""
     admitted = admit([a_flow(**{f"f{position}": value})])
 
     assert len(admitted.features) == 0
@@ -252,10 +246,10 @@ def test_what_is_not_a_finite_float32_is_refused_by_name(
     arrays(np.float64, (6, 78), elements=st.floats(width=64) | st.sampled_from([0.0, 1.0, np.nan])),
     st.sets(st.integers(0, 5)),
 )
-def test_whatever_comes_only_finite_rows_pass_and_each_flow_gets_one_answer(
+def test_only_finite_rows_are_admitted_and_each_flow_gets_one_answer(
     values: np.ndarray, calm: set[int]
 ) -> None:
-    """P14, by generated tables; the rows in `calm` are sound."""
+    """P14, with generated tables; the rows in `calm` are valid."""
     values[list(calm)] = a_flow()
 
     with np.errstate(all="ignore"):
@@ -266,8 +260,8 @@ def test_whatever_comes_only_finite_rows_pass_and_each_flow_gets_one_answer(
     assert calm <= set(admitted.rows.tolist())
 
 
-def test_a_bad_flow_spoils_only_itself() -> None:
-    """A batch of a thousand with one NaN is 999 answers and one error, bit by bit those of a clean batch."""
+def test_an_invalid_flow_is_rejected_alone() -> None:
+    """In a batch of a thousand, one NaN gives one error; the others score as in a clean batch."""
     clean = [a_flow(f6=float(i)) for i in range(10)]
     spoilt = [list(flow) for flow in clean]
     spoilt[4][30] = np.nan
@@ -278,12 +272,12 @@ def test_a_bad_flow_spoils_only_itself() -> None:
     assert np.array_equal(admitted.features, np.delete(expected.features, 4, axis=0))
 
 
-def test_what_passed_the_door_cannot_be_changed_behind_it() -> None:
+def test_admitted_features_are_read_only() -> None:
     with pytest.raises(ValueError, match="read-only"):
         admit([a_flow()]).features[0, 0] = np.nan
 
 
-def test_the_door_does_not_write_into_what_the_caller_holds() -> None:
+def test_admission_does_not_change_the_callers_array() -> None:
     values = np.array([a_flow(f14=7.0)], np.float64)
 
     admit(values)
@@ -301,10 +295,7 @@ def test_no_flow_at_all_is_no_error() -> None:
 def test_a_row_of_nan_would_look_normal_to_a_forest_and_therefore_never_reaches_one(
     make_flows: Callable[..., FlowTable],
 ) -> None:
-    """RELIABILITY, fact 4, as a regression.
-
-    Should sklearn begin to refuse NaN here, this test says so.
-    """
+    """RELIABILITY, fact 4, as a regression: it fails if scikit-learn begins to reject NaN."""
     benign = make_flows(benign=300, families={}, seed=5).features
     attacks = make_flows(benign=0, families={"Flood": 50}, seed=6).features
     forest = IsolationForest(n_estimators=30, random_state=0).fit(benign)

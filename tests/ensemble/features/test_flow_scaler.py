@@ -1,4 +1,4 @@
-"""Flow features on one scale: order kept, benign traffic in the middle, nothing out of bounds."""
+"""Flow scaler: order preserved, benign traffic centred, nothing out of bounds."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_taming_keeps_order_and_sign(one: float, other: float) -> None:
 def test_benign_traffic_is_centred_and_of_unit_spread(
     scaler: FlowScaler, benign: np.ndarray
 ) -> None:
-    """Without the cut, every feature that varies has mean 0 and spread 1 among the flows it was fitted on."""
+    """Before clipping, every varying feature has mean 0 and spread 1 among the fitted flows."""
     scaled = replace(scaler, limit=1e6).scale(benign).astype(np.float64)
     varies = tame(benign[:, scaler.positions]).std(axis=0) >= 1e-3
 
@@ -50,10 +50,8 @@ def test_benign_traffic_is_centred_and_of_unit_spread(
     assert scaled.std(axis=0)[varies] == pytest.approx(1.0, abs=1e-3)
 
 
-def test_a_feature_that_never_varied_keeps_its_own_unit(
-    scaler: FlowScaler, benign: np.ndarray
-) -> None:
-    """Divided by a spread of nothing, the first flow that differs would be infinitely strange."""
+def test_a_constant_feature_is_not_divided(scaler: FlowScaler, benign: np.ndarray) -> None:
+    """Divided by a spread of 0, the first different flow would be infinitely anomalous."""
     constant = tame(benign[:, scaler.positions]).std(axis=0) < 1e-3
 
     assert constant.any()
@@ -69,7 +67,7 @@ def test_one_absurd_value_cannot_leave_the_bounds(scaler: FlowScaler, values: li
     assert (np.abs(scaled) <= 5.0).all()
 
 
-def test_what_shipped_models_must_not_read_changes_nothing(
+def test_features_that_shipped_models_do_not_read_change_nothing(
     scaler: FlowScaler, benign: np.ndarray
 ) -> None:
     moved = benign.copy()
@@ -143,10 +141,10 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize(("spoil", "limit"), HOSTILE)
-def test_a_scaler_that_cannot_be_is_refused(
+def test_an_invalid_scaler_is_rejected(
     scaler: FlowScaler, spoil: Callable[[dict[str, Any]], object], limit: object
 ) -> None:
-    """What a hostile file holds must not become an index or a divisor."""
+    """A value of a hostile file must not become an index or a divisor."""
     arrays = dict(scaler.to_arrays())
     spoil(arrays)
 
@@ -155,7 +153,7 @@ def test_a_scaler_that_cannot_be_is_refused(
 
 
 def test_positions_of_another_shape_are_refused(scaler: FlowScaler) -> None:
-    """Two rows of 38 have 76 positions too; reading by them would make rows of matrices."""
+    """A 2 x 38 array has 76 positions too, but would give rows of matrices."""
     arrays = dict(scaler.to_arrays())
     arrays["scaler.positions"] = arrays["scaler.positions"].reshape(2, 38)
 

@@ -1,7 +1,4 @@
-"""What a process start looks like as numbers.
-
-Names made one, long lines cut, command lines measured.
-"""
+"""Process starts as numbers: normalized names, cut lines, measured command lines."""
 
 from __future__ import annotations
 
@@ -50,7 +47,7 @@ def test_a_program_has_one_name(path: str, name: str) -> None:
 
 
 @given(st.text())
-def test_a_name_is_made_one_only_once(path: str) -> None:
+def test_normalizing_a_name_is_idempotent(path: str) -> None:
     name = image_name(path)
 
     assert len(name.encode("utf-8", "surrogatepass")) <= 3 * len(
@@ -60,7 +57,7 @@ def test_a_name_is_made_one_only_once(path: str) -> None:
     assert "/" not in name
 
 
-def test_what_is_too_long_is_cut_flagged_and_never_refused() -> None:
+def test_long_values_are_cut_and_flagged_and_never_rejected() -> None:
     path = "/" + "d" * MAX_NAME_BYTES + "/sh"
     events = [
         ProcessEvent("sh"),
@@ -76,7 +73,7 @@ def test_what_is_too_long_is_cut_flagged_and_never_refused() -> None:
     assert image_name(batch.names[2]) == "sh"
 
 
-def test_a_line_of_exactly_the_limit_is_whole() -> None:
+def test_a_line_of_exactly_the_limit_is_not_cut() -> None:
     batch = admit(
         [ProcessEvent("sh", command_line="x" * MAX_COMMAND_LINE_BYTES, user="u" * MAX_NAME_BYTES)]
     )
@@ -86,7 +83,7 @@ def test_a_line_of_exactly_the_limit_is_whole() -> None:
 
 
 def slow_features(line: str, surprisal: float) -> list[float]:
-    """One command line, a byte at a time: the oracle."""
+    """Measure one command line byte by byte: the oracle."""
     data = line.encode("utf-8", "surrogatepass")[:MAX_COMMAND_LINE_BYTES]
     size = max(len(data), 1)
     words = re.split(rb"[ \t\r\n\v\f\0]+", data)
@@ -126,7 +123,7 @@ LINES = st.one_of(
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(LINES, max_size=6))
-def test_the_columns_agree_with_the_slow_obvious_measure(lines: list[str]) -> None:
+def test_the_columns_agree_with_the_oracle(lines: list[str]) -> None:
     surprisal = np.arange(len(lines), dtype=np.float64)
 
     found = command_line_features(lines, surprisal)
@@ -139,7 +136,7 @@ def test_the_columns_agree_with_the_slow_obvious_measure(lines: list[str]) -> No
 
 
 def test_a_line_measures_the_same_alone_as_among_long_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Long batches are measured in portions; where a portion ends must not matter."""
+    """Long batches are measured in parts; their boundaries must not matter."""
     lines = ["cmd /c dir", "y" * 50, "", "ls -la", "z9A" * 30]
     whole = command_line_features(lines, np.zeros(5))
     monkeypatch.setattr(process, "BYTES_AT_ONCE", 16)

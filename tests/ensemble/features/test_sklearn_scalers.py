@@ -1,7 +1,4 @@
-"""A scaler that was fitted elsewhere.
-
-It says what scikit-learn's says, and one that cannot be is refused.
-"""
+"""Scalers of scikit-learn: equal results as arrays, and invalid ones are rejected."""
 
 from __future__ import annotations
 
@@ -45,7 +42,7 @@ def test_features_are_read_in_the_order_of_the_model(scaler: PlainScaler) -> Non
     assert scaler.scale(rows)[0, 1] == pytest.approx((np.log(2) + 2) / 0.5)
 
 
-def test_what_float32_cannot_hold_is_cut(scaler: PlainScaler) -> None:
+def test_values_beyond_float32_are_clipped(scaler: PlainScaler) -> None:
     """Infinity less infinity would be NaN two layers later."""
     rows = np.full((1, 78), np.finfo(np.float32).max, np.float32)
 
@@ -53,7 +50,7 @@ def test_what_float32_cannot_hold_is_cut(scaler: PlainScaler) -> None:
     assert (np.abs(scaler.scale(-rows)) <= 1e6).all()
 
 
-def test_a_scaler_comes_back_from_a_bundle_as_what_it_is(scaler: PlainScaler) -> None:
+def test_a_scaler_has_the_same_kind_after_a_bundle(scaler: PlainScaler) -> None:
     rows = np.random.default_rng(0).normal(size=(9, 78)).astype(np.float32)
     shipped = FlowScaler.fit(rows, limit=5.0, least_spread=1e-3)
 
@@ -76,9 +73,7 @@ SPOILT: list[Any] = [
 
 
 @pytest.mark.parametrize(("name", "value"), SPOILT)
-def test_a_scaler_that_cannot_be_is_refused(
-    scaler: PlainScaler, name: str, value: np.ndarray
-) -> None:
+def test_an_invalid_scaler_is_rejected(scaler: PlainScaler, name: str, value: np.ndarray) -> None:
     arrays = scaler.to_arrays() | {f"scaler.{name}": value}
 
     with pytest.raises(ArtifactIncompatible):
@@ -94,6 +89,6 @@ def test_a_scaler_without_one_of_its_arrays_is_refused(scaler: PlainScaler) -> N
 
 
 @pytest.mark.parametrize("limit", [None, "1", 0.0, -1.0, float("inf"), float("nan"), 1e39])
-def test_a_limit_that_keeps_nothing_finite_is_refused(scaler: PlainScaler, limit: object) -> None:
+def test_a_limit_beyond_float32_is_rejected(scaler: PlainScaler, limit: object) -> None:
     with pytest.raises(ArtifactIncompatible):
         PlainScaler.from_arrays(scaler.to_arrays(), limit)

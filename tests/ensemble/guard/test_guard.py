@@ -1,8 +1,4 @@
-"""The guard.
-
-A layer that fails is soon not asked any more, is tried by one call at a time, and comes back once
-it is well.
-"""
+"""Guards: a failing layer is no longer called, is tested by one call at a time, and recovers."""
 
 from __future__ import annotations
 
@@ -79,7 +75,7 @@ def trial_of(breaker: CircuitBreaker) -> Ticket:
 # -- the breaker
 
 
-def test_five_failures_in_a_row_open_it_and_nobody_asks(
+def test_five_failures_in_a_row_open_it_and_calls_end(
     breaker: CircuitBreaker, changes: list[tuple[BreakerState, str]]
 ) -> None:
     """P19: a failing layer costs its deadline only a few times."""
@@ -105,7 +101,7 @@ def test_a_good_call_between_failures_starts_the_count_again(breaker: CircuitBre
 def test_half_of_the_last_twenty_calls_open_it(
     breaker: CircuitBreaker, changes: list[tuple[BreakerState, str]]
 ) -> None:
-    """R4: a layer of which only some replicas are slow never fails five times in a row."""
+    """R4: a layer with only some slow replicas never fails five times in a row."""
     for number in range(19):
         call(breaker, is_good=number % 2 == 0)
     assert breaker.state is BreakerState.CLOSED
@@ -137,10 +133,7 @@ def test_after_its_pause_one_trial_goes_out_and_no_other(
 
 
 def test_a_good_trial_gives_back_all_traffic_at_once(breaker: CircuitBreaker, clock: Clock) -> None:
-    """RELIABILITY section 4.
-
-    A layer that was down takes all its traffic when proven; the steps are for new releases.
-    """
+    """RELIABILITY section 4: a recovered layer gets all its traffic at once."""
     opened(breaker)
     clock.now += RULES.open_s
 
@@ -153,7 +146,7 @@ def test_a_good_trial_gives_back_all_traffic_at_once(breaker: CircuitBreaker, cl
 def test_a_layer_is_open_since_its_first_failure_however_many_trials_fail(
     breaker: CircuitBreaker, clock: Clock
 ) -> None:
-    """S0-23: an operator asks since when it is gone, not when it was tried last."""
+    """S0-23: an operator needs the time of the failure, not of the last trial."""
     opened(breaker)
     began = clock.now
 
@@ -185,7 +178,7 @@ def test_each_failed_trial_doubles_the_pause_up_to_a_limit(
 
 
 def test_the_jitter_makes_a_pause_shorter_and_never_longer(clock: Clock) -> None:
-    """Or ten ingress replicas that lost the same layer at the same moment would try it at the same moment."""
+    """Otherwise ten ingress replicas that lost a layer together would try it at the same moment."""
     breaker = opened(CircuitBreaker(RULES, clock=clock, jitter=lambda: 0.999))
 
     clock.now += RULES.open_s * (1.0 - RULES.jitter) + 0.01
@@ -196,7 +189,7 @@ def test_the_jitter_makes_a_pause_shorter_and_never_longer(clock: Clock) -> None
 def test_a_trial_that_never_returns_has_failed(
     breaker: CircuitBreaker, clock: Clock, changes: list[tuple[BreakerState, str]]
 ) -> None:
-    """The half-open state of resilience4j sticks where a trial call hangs (its issue 903)."""
+    """The half-open state of resilience4j gets stuck if a trial call hangs (its issue 903)."""
     opened(breaker)
     clock.now += RULES.open_s
     lost = trial_of(breaker)
@@ -212,7 +205,7 @@ def test_a_trial_that_never_returns_has_failed(
 def test_an_answer_from_before_the_last_change_counts_for_nothing(
     breaker: CircuitBreaker, clock: Clock
 ) -> None:
-    """A good answer that was long under way does not prove a layer that has failed since."""
+    """A late good answer does not prove a layer that has failed since."""
     early = breaker.admit()
     assert early is not None
     opened(breaker)
@@ -242,7 +235,7 @@ def test_a_layer_that_passes_its_trials_and_fails_under_load_is_tried_less_and_l
     assert pauses == [2.0, 4.0, 8.0, 8.0]
 
 
-def test_a_whole_window_of_good_calls_forgets_the_doubling(
+def test_a_full_window_of_good_calls_resets_the_doubling(
     breaker: CircuitBreaker, clock: Clock
 ) -> None:
     opened(breaker)
@@ -269,7 +262,7 @@ def test_an_operator_closes_it_at_once(breaker: CircuitBreaker) -> None:
 
 
 class BreakerHistories(RuleBasedStateMachine):
-    """Any mix of calls, answers good and bad, calls that never come back, and time."""
+    """Any mix of calls, good and bad answers, calls without an answer, and time."""
 
     @initialize(jitter=st.floats(0.0, 0.999))
     def begin(self, jitter: float) -> None:
@@ -315,11 +308,8 @@ class BreakerHistories(RuleBasedStateMachine):
         assert self.breaker.state is not BreakerState.CLOSED
 
     @rule()
-    def the_layer_heals(self) -> None:
-        """Never open for ever.
-
-        With traffic, every answer good, it is closed within the time that is promised.
-        """
+    def the_layer_recovers(self) -> None:
+        """With traffic and only good answers, it is closed within the promised time."""
         healed_at = self.clock.now
         self.out.clear()
         while self.breaker.state is not BreakerState.CLOSED:
@@ -348,10 +338,7 @@ TestBreakerHistories = BreakerHistories.TestCase
 
 @given(waited_s=st.floats(0.0, 10.0))
 def test_a_deadline_is_spent_and_never_renewed(waited_s: float) -> None:
-    """P18, T1.
-
-    The same budget on one clock, whoever looks and however often; deadline + 10 % at the most.
-    """
+    """P18, T1: one budget on one clock; at most the deadline plus 10 %."""
     deadline = Deadline(since=50.0, budget_s=0.25, least_s=0.025)
 
     left = deadline.left_s(50.0 + waited_s)
@@ -361,7 +348,7 @@ def test_a_deadline_is_spent_and_never_renewed(waited_s: float) -> None:
     assert waited_s >= 0.25 or waited_s + left <= 0.275 + 1e-9
 
 
-def test_a_bulkhead_lets_in_as_many_as_it_holds_and_no_more() -> None:
+def test_a_bulkhead_admits_its_limit_and_no_more() -> None:
     bulkhead = Bulkhead(3)
 
     assert [bulkhead.enter() for _ in range(5)] == [True, True, True, False, False]
@@ -371,7 +358,7 @@ def test_a_bulkhead_lets_in_as_many_as_it_holds_and_no_more() -> None:
 
 @given(history=st.lists(st.booleans(), max_size=400))
 def test_retries_never_pass_their_share_of_the_requests(history: list[bool]) -> None:
-    """P22: attempts <= 1.1 x requests, whatever happens in which order."""
+    """P22: attempts <= 1.1 x requests, in any order of events."""
     budget, requests, retries = RetryBudget(0.1, saved=20), 0, 0
     for is_request in history:
         if is_request:
@@ -383,7 +370,7 @@ def test_retries_never_pass_their_share_of_the_requests(history: list[bool]) -> 
 
 
 def test_quiet_times_save_up_a_burst_and_no_storm() -> None:
-    """P22: a day without a death buys twenty retries, not a thousand."""
+    """P22: a day without failures earns twenty retries, not a thousand."""
     budget = RetryBudget(0.1, saved=20)
     for _ in range(100_000):
         budget.request()
@@ -393,7 +380,7 @@ def test_quiet_times_save_up_a_burst_and_no_storm() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
 def test_every_share_is_used_to_the_full(share: float) -> None:
-    """A budget that never lets anything out would pass every limit."""
+    """A budget without any retry would satisfy every limit."""
     budget = RetryBudget(share, saved=1000)
     for _ in range(1000):
         budget.request()

@@ -1,7 +1,4 @@
-"""Calibration.
-
-From a layer's own unit to log-odds, monotone and bounded whatever the raw score is (promise 11).
-"""
+"""Calibration: raw scores to log-odds, monotone and bounded for any raw score (promise 11)."""
 
 from __future__ import annotations
 
@@ -49,10 +46,10 @@ def test_a_calibrated_score_never_falls_when_the_raw_score_rises(
 
 
 @given(CALIBRATIONS, st.lists(RAW, min_size=1, max_size=20))
-def test_a_calibrated_score_is_finite_and_no_layer_can_shout_another_down(
+def test_a_calibrated_score_is_finite_and_clipped(
     calibration: Calibration, raw: list[float]
 ) -> None:
-    """P11; DESIGN: log-odds cut at +-6, so p is in [0.0025, 0.9975]."""
+    """P11; DESIGN: log-odds clipped at +-6, so p is in [0.0025, 0.9975]."""
     odds, scores = calibration.to_log_odds(np.array(raw)), calibration.apply(np.array(raw))
 
     assert (np.abs(odds) <= LOG_ODDS_LIMIT).all()
@@ -68,11 +65,8 @@ def test_the_line_goes_through_its_knots(calibration: Calibration) -> None:
     )
 
 
-def test_beyond_the_last_knots_the_line_goes_straight_on() -> None:
-    """Stranger than anything in training stays stranger.
-
-    A flat end would make the strangest events all alike.
-    """
+def test_beyond_the_last_knots_the_line_is_straight() -> None:
+    """With a flat end, the most anomalous events would all have one score."""
     calibration = Calibration(np.array([0.0, 1.0, 2.0]), np.array([-4.0, -3.5, -2.5]))
 
     assert calibration.to_log_odds(np.array([-1.0, 4.0])).tolist() == pytest.approx([-4.5, -0.5])
@@ -82,7 +76,7 @@ def test_beyond_the_last_knots_the_line_goes_straight_on() -> None:
 def test_a_score_does_not_depend_on_what_it_is_scored_with(
     calibration: Calibration, raw: list[float]
 ) -> None:
-    """P15: bit-equal here, because nothing is summed."""
+    """P15: bit-equal, because nothing is summed."""
     together = calibration.apply(np.array(raw))
 
     assert [calibration.apply(np.array([one]))[0] for one in raw] == together.tolist()
@@ -116,7 +110,7 @@ def test_log_odds_and_probability_undo_each_other(odds: list[float]) -> None:
 
 @given(st.lists(st.floats(0, 1), min_size=1))
 def test_log_odds_of_any_score_are_finite(scores: list[float]) -> None:
-    """A fallback that shows 0.0 must not become minus infinity."""
+    """A fallback that displays 0.0 must not become minus infinity."""
     assert (np.abs(log_odds(np.array(scores))) <= LOG_ODDS_LIMIT).all()
 
 
@@ -147,8 +141,8 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("x", "y"), REFUSED)
-def test_knots_that_are_no_rising_line_are_refused(x: object, y: object) -> None:
-    """A calibration that falls would call the worst events benign."""
+def test_knots_that_do_not_rise_are_rejected(x: object, y: object) -> None:
+    """A falling calibration would call the worst events benign."""
     with pytest.raises(ArtifactIncompatible):
         Calibration.from_config({"raw": x, "log_odds": y})
     with pytest.raises(ArtifactIncompatible):
@@ -161,9 +155,6 @@ def test_a_calibration_without_its_knots_is_refused() -> None:
 
 
 def test_knots_too_close_for_a_finite_slope_are_refused() -> None:
-    """A slope of infinity times a distance of 0 is NaN.
-
-    Every score of the layer would be lost, one knot being hostile.
-    """
+    """An infinite slope times 0 is NaN: one hostile knot would spoil all scores of the layer."""
     with np.errstate(all="ignore"), pytest.raises(ArtifactIncompatible):
         Calibration.from_config({"raw": [0.0, 5e-324, 1.0], "log_odds": [0.0, 1.0, 2.0]})

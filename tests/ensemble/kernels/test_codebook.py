@@ -1,7 +1,4 @@
-"""The two detectors beside the forest.
-
-Distance to the nearest benign shape, and what benign directions cannot explain.
-"""
+"""Codebook and subspace: distance to the nearest benign shape, and the residual."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ CENTRES = arrays(np.float64, st.tuples(st.integers(1, 5), st.just(4)), elements=
 
 @given(ROWS, CENTRES)
 def test_the_distance_is_that_to_the_nearest_centre(rows: np.ndarray, centres: np.ndarray) -> None:
-    """Against the obvious table of all differences."""
+    """Compared with the table of all differences."""
     every = np.linalg.norm(rows[:, None].astype(np.float64) - centres[None], axis=2)  # (n, k)
 
     distance, which = Codebook(centres).nearest(rows)
@@ -33,7 +30,7 @@ def test_the_distance_is_that_to_the_nearest_centre(rows: np.ndarray, centres: n
 
 @given(ROWS, CENTRES)
 def test_a_row_is_as_far_alone_as_in_a_batch(rows: np.ndarray, centres: np.ndarray) -> None:
-    """P15: the float64 is for this."""
+    """P15: the reason for float64."""
     codebook = Codebook(centres)
     together, _ = codebook.nearest(rows)
 
@@ -60,7 +57,7 @@ def test_a_centre_itself_is_at_distance_0() -> None:
         pytest.param(np.array([[0.0, np.inf]]), id="infinity"),
     ],
 )
-def test_a_codebook_that_cannot_be_is_refused(centres: np.ndarray) -> None:
+def test_an_invalid_codebook_is_rejected(centres: np.ndarray) -> None:
     with pytest.raises(ArtifactIncompatible):
         Codebook(centres)
 
@@ -79,7 +76,7 @@ def subspaces(draw: st.DrawFn) -> Subspace:
 def test_the_residual_is_what_no_benign_direction_reaches(
     subspace: Subspace, rows: np.ndarray
 ) -> None:
-    """It stands at right angles to every direction, and is never longer than the way from the centre."""
+    """It is orthogonal to every direction, and at most as long as the way from the centre."""
     residual = subspace.residual(rows)
 
     assert residual @ subspace.directions.T == pytest.approx(
@@ -102,7 +99,7 @@ def test_a_row_within_the_benign_directions_has_no_residual(
 
 
 def test_the_residual_points_away_from_the_benign_plane() -> None:
-    """Its sign is what the explanation shows."""
+    """The explanation shows its sign."""
     plane = Subspace(np.array([0.0, 0.0, 1.0]), np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
 
     assert plane.residual(np.array([[7.0, -3.0, 3.5]], np.float32)).tolist() == [[0.0, 0.0, 2.5]]
@@ -123,7 +120,7 @@ def test_the_residual_points_away_from_the_benign_plane() -> None:
         pytest.param(np.array([np.inf, 0, 0, 0]), np.eye(4)[:2], id="a centre of infinity"),
     ],
 )
-def test_a_subspace_that_cannot_be_is_refused(centre: np.ndarray, directions: np.ndarray) -> None:
-    """A direction longer than 1 would explain more than there is."""
+def test_an_invalid_subspace_is_rejected(centre: np.ndarray, directions: np.ndarray) -> None:
+    """A direction longer than 1 would explain more than the row has."""
     with pytest.raises(ArtifactIncompatible):
         Subspace(centre, directions)

@@ -1,4 +1,4 @@
-"""Trees as arrays: the way down of the library that grew them, and no way round in circles."""
+"""Decision trees as arrays: the same paths as in their library, and no circles."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CLASSES = [pytest.param(2, id="two classes"), pytest.param(5, id="five classes")
 
 
 def lessons(classes: int, size: int = 600, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Rows on a coarse grid, so that many lie exactly on a cut, and classes that no single feature shows."""
+    """Rows on a coarse grid, many exactly on a cut, and classes that need several features."""
     generator = np.random.default_rng(seed)
     rows = np.round(generator.normal(size=(size, D)) * 3, 1).astype(np.float32)
     said = np.abs(rows[:, 0]) + rows[:, 1] * rows[:, 2] + generator.normal(size=size)
@@ -40,7 +40,7 @@ def lessons(classes: int, size: int = 600, seed: int = 0) -> tuple[np.ndarray, n
 
 
 def questions() -> np.ndarray:
-    """Rows never seen, rows seen, and rows far out."""
+    """Training rows, other rows, and rows far outside."""
     return np.concatenate(
         [
             lessons(2, seed=9)[0],
@@ -90,7 +90,7 @@ def test_a_decision_tree_of_scikit_learn_gives_the_same_probabilities(classes: i
 
 @pytest.mark.parametrize("classes", CLASSES)
 def test_histogram_boosting_of_scikit_learn_gives_the_same_probabilities(classes: int) -> None:
-    """Its cuts lie between bins, in float64; below two classes it has one tree a round."""
+    """Its cuts are float64 between bins; for two classes it has one tree a round."""
     fitted = HistGradientBoostingClassifier(max_iter=20, random_state=1).fit(*lessons(classes))
 
     assert from_hist_boosting(fitted).probabilities(questions()) == pytest.approx(
@@ -100,7 +100,7 @@ def test_histogram_boosting_of_scikit_learn_gives_the_same_probabilities(classes
 
 @pytest.mark.parametrize("classes", CLASSES)
 def test_a_booster_of_xgboost_gives_the_same_probabilities(classes: int) -> None:
-    """It compares with `<` where the others compare with `<=`, and rows on a cut go the other way."""
+    """It compares with `<` and the others with `<=`: rows on a cut take another path."""
     xgboost = pytest.importorskip("xgboost", reason="the extra `xgboost` is not installed")
     rows, said = lessons(classes)
     rules = {"objective": "multi:softprob", "num_class": classes, "nthread": 1, "verbosity": 0}
@@ -122,8 +122,8 @@ def test_a_booster_of_another_kind_is_refused() -> None:
         from_xgboost(fitted)
 
 
-def test_trees_that_ask_for_categories_are_refused() -> None:
-    """Flow features are numbers; a way down that asks for a category would be another way here."""
+def test_trees_with_splits_by_category_are_rejected() -> None:
+    """Flow features are numbers; a split by categories would be evaluated wrongly."""
     rows, said = lessons(2)
     rows[:, 0] = np.abs(rows[:, 0]).round() % 5
     fitted = HistGradientBoostingClassifier(
@@ -136,7 +136,7 @@ def test_trees_that_ask_for_categories_are_refused() -> None:
 
 @pytest.mark.parametrize("cut", [0.1, 1 / 3, -2.7, 1e-30, -1e-30, 16_777_217.0, 1e300])
 def test_a_row_at_the_edge_of_a_cut_goes_the_same_way_in_float32(cut: float) -> None:
-    """A float64 cut rounded to the nearest float32 would send the rows between the two to the other side."""
+    """A cut rounded to the nearest float32 would move rows between the two to the other side."""
     tree = DecisionTreeClassifier(max_depth=1).fit(np.array([[0.0], [1.0]]), [0, 1])
     tree.tree_.threshold[0] = cut
     nearest = np.float32(np.clip(cut, -3e38, 3e38))
@@ -150,7 +150,7 @@ def test_a_row_at_the_edge_of_a_cut_goes_the_same_way_in_float32(cut: float) -> 
     )
 
 
-def test_smoothing_leaves_no_leaf_sure_and_trusts_a_large_one_more() -> None:
+def test_with_smoothing_no_leaf_is_certain_and_a_large_one_counts_more() -> None:
     tree = DecisionTreeClassifier().fit(np.array([[0.0]] * 8 + [[1.0]] * 2), [0] * 8 + [1] * 2)
 
     votes = from_tree(tree, smoothing=1.0).votes
@@ -193,10 +193,10 @@ def test_a_row_gets_the_same_probabilities_alone_as_in_a_batch(model: ClassTrees
 
 
 @each
-def test_a_batch_that_is_cut_up_gives_what_a_whole_one_gives(
+def test_a_batch_in_parts_gives_the_same_as_at_once(
     model: ClassTrees, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Large batches are walked in parts, and those that have arrived are left out of the next steps: neither may show."""
+    """Large batches are traversed in parts, without the pairs that reached a leaf."""
     whole = model.probabilities(questions())
 
     monkeypatch.setattr(pages, "PAIRS_AT_ONCE", 40)
@@ -220,7 +220,7 @@ def test_trees_come_back_from_their_arrays_equal(model: ClassTrees) -> None:
     assert np.array_equal(again.probabilities(questions()), model.probabilities(questions()))
 
 
-def test_a_tree_of_one_leaf_says_it_of_every_row() -> None:
+def test_a_tree_of_one_leaf_gives_its_value_to_every_row() -> None:
     lone = from_tree(DecisionTreeClassifier().fit(np.zeros((4, D)), [0, 0, 0, 0]), smoothing=1.0)
 
     assert (lone.trees.depth, lone.trees.leaves) == (0, 1)
@@ -233,8 +233,8 @@ def test_the_log_odds_are_those_of_the_probabilities(voting: VotingTrees) -> Non
     assert voting.not_first(questions()) == pytest.approx(np.log((1 - first) / first), abs=1e-5)
 
 
-def test_what_moved_a_row_sums_to_the_way_it_went(voting: VotingTrees) -> None:
-    """From the mean chance at the roots to the row's own."""
+def test_the_contributions_sum_to_the_change_of_probability(voting: VotingTrees) -> None:
+    """From the mean probability at the roots to that of the row."""
     at_roots = np.mean([1.0 - voting.first_share[root] for root in voting.trees.roots])
 
     moved = voting.moved_by(questions())
@@ -249,7 +249,7 @@ def test_what_moved_a_row_sums_to_the_way_it_went(voting: VotingTrees) -> None:
 
 
 def one_tree(depth: int) -> dict[str, np.ndarray]:
-    """A tree that is a chain: each cut has a leaf and the next cut; two classes."""
+    """A chain: each cut has a leaf and the next cut; two classes."""
     cuts = np.arange(depth)
     children = (
         np.stack([np.r_[cuts[1:], depth], depth + 1 + cuts], axis=1)
@@ -321,11 +321,7 @@ HOSTILE = [
 def test_arrays_that_are_no_trees_are_refused(
     spoil: Callable[[dict[str, np.ndarray]], object],
 ) -> None:
-    """P19.
-
-    A way down that does not end would hang the layer; an index past the end would read what is none
-    of its business.
-    """
+    """P19: an endless path would hang the layer; an index past the end would read other memory."""
     arrays = one_tree(4)
     class_trees_of(arrays, D)
     spoil(arrays)
@@ -355,15 +351,15 @@ def test_arrays_that_are_no_boosted_trees_are_refused(
         class_trees_of(arrays, D)
 
 
-def test_a_tree_may_be_so_deep_and_no_deeper() -> None:
-    """A chain of a million cuts would cost every event a million steps."""
+def test_the_depth_of_a_tree_is_limited() -> None:
+    """A chain of a million cuts would cost a million steps for every event."""
     assert class_trees_of(one_tree(MAX_DEPTH), D).trees.depth == MAX_DEPTH
 
     with pytest.raises(ArtifactIncompatible, match="depth"):
         class_trees_of(one_tree(MAX_DEPTH + 1), D)
 
 
-def test_the_shape_of_trees_is_kept_apart_from_what_their_leaves_say(voting: VotingTrees) -> None:
+def test_the_structure_of_trees_is_separate_from_their_leaf_values(voting: VotingTrees) -> None:
     shape = Trees.from_arrays(voting.to_arrays(), D)
 
     assert np.array_equal(shape.leaves_of(questions()), voting.trees.leaves_of(questions()))

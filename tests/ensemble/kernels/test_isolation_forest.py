@@ -1,7 +1,4 @@
-"""The isolation forest as arrays.
-
-The same scores as scikit-learn's, and arrays that cannot be are refused.
-"""
+"""Isolation forest as arrays: the scores of scikit-learn, and invalid arrays are rejected."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from ensemble.kernels.isolation_forest import Forest
 
 
 def rows_of(count: int, seed: int, columns: int = 6) -> np.ndarray:
-    """float32 rows with many equal values, as counts and flags are."""
+    """float32 rows with many equal values, like counts and flags."""
     generator = np.random.default_rng(seed)
     rows = generator.normal(size=(count, columns))
     rows[:, 0] = generator.integers(0, 3, count)
@@ -69,7 +66,7 @@ FITTED = [
 
 
 @pytest.mark.parametrize("settings", FITTED)
-def test_scores_are_those_of_scikit_learn_with_the_sign_turned(settings: dict[str, Any]) -> None:
+def test_scores_are_the_negative_of_scikit_learns(settings: dict[str, Any]) -> None:
     """STYLE: higher is worse. The tolerance is that of DESIGN, decision 12."""
     fitted, rows = sklearn_forest(**settings), rows_of(300, seed=2)
 
@@ -78,8 +75,8 @@ def test_scores_are_those_of_scikit_learn_with_the_sign_turned(settings: dict[st
     assert found == pytest.approx(-fitted.score_samples(rows), abs=1e-6)
 
 
-def test_scores_are_those_of_the_slow_obvious_walk() -> None:
-    """The oracle: should scikit-learn change its mind, this one does not."""
+def test_scores_are_those_of_the_oracle() -> None:
+    """An oracle that does not depend on scikit-learn."""
     fitted, rows = sklearn_forest(), rows_of(40, seed=3)
 
     assert Forest.from_sklearn(fitted).score_samples(rows) == pytest.approx(
@@ -88,10 +85,7 @@ def test_scores_are_those_of_the_slow_obvious_walk() -> None:
 
 
 def test_a_value_exactly_on_a_cut_goes_the_same_way() -> None:
-    """Cuts are float64 in scikit-learn and float32 here.
-
-    Rounded up, a value just above one would go left.
-    """
+    """Cuts are float64 in scikit-learn and float32 here: they must be rounded down."""
     fitted = sklearn_forest()
     rows = rows_of(1, seed=4).repeat(600, axis=0)
     cuts = [
@@ -115,7 +109,7 @@ def test_a_value_exactly_on_a_cut_goes_the_same_way() -> None:
 
 
 def test_trees_of_a_single_node_score_every_row_alike() -> None:
-    """What a forest over constant rows looks like; no branch, no cut, and still a heap."""
+    """A forest over constant rows: no cut, and still a heap."""
     fitted = IsolationForest(n_estimators=5, random_state=0).fit(np.ones((300, 4), np.float32))
 
     found = Forest.from_sklearn(fitted).score_samples(rows_of(10, seed=5, columns=4))
@@ -131,7 +125,7 @@ def test_no_row_is_no_error() -> None:
 
 @given(st.integers(1, 40))
 def test_the_size_of_the_working_set_changes_nothing(pairs: int) -> None:
-    """P15: rows are walked in chunks; a seam must not show."""
+    """P15: rows are traversed in parts; their boundaries must not matter."""
     forest, rows = Forest.from_sklearn(sklearn_forest(n_estimators=5)), rows_of(20, seed=6)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(forest_module, "PAIRS_AT_ONCE", pairs)
@@ -223,11 +217,8 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("spoil", HOSTILE)
-def test_a_forest_that_cannot_be_is_refused(spoil: Callable[[dict[str, Any]], object]) -> None:
-    """The walk indexes by what the arrays say.
-
-    An index is checked once, here, or it reads another row's memory.
-    """
+def test_an_invalid_forest_is_rejected(spoil: Callable[[dict[str, Any]], object]) -> None:
+    """Arrays hold indices: an unchecked one would read another row's memory."""
     arrays = dict(Forest.from_sklearn(sklearn_forest()).to_arrays())
     spoil(arrays)
 

@@ -81,8 +81,8 @@ def test_the_column_that_the_2017_release_writes_twice_is_read_twice(write: Writ
 
 
 @pytest.mark.parametrize("name", ["Flow Duration", " flow duration "])
-def test_any_other_column_that_stands_twice_is_an_error(write: Write, name: str) -> None:
-    with pytest.raises(FeatureMismatch, match="twice") as refusal:
+def test_any_other_repeated_column_is_an_error(write: Write, name: str) -> None:
+    with pytest.raises(FeatureMismatch, match="repeated") as refusal:
         read(write([*FEATURE_NAMES, name], [[*a_line(), 1]]))
 
     assert refusal.value.field == f"header.{name.strip()}"

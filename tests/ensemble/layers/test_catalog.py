@@ -1,4 +1,4 @@
-"""The catalog: an operator's own layer is added by name, and none replaces one of Axon's."""
+"""Catalog: an operator's own layer is added by name, and none replaces a layer of Axon."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ensemble.verdicts import LayerScores, LayerStatus
 
 @dataclass
 class OwnLayer:
-    """A layer of three lines."""
+    """A minimal layer."""
 
     name: str = "own"
     kinds: Mapping[Kind, tuple[str, ...]] = field(
@@ -34,7 +34,7 @@ class OwnLayer:
 
 @pytest.fixture(autouse=True)
 def clean_catalog() -> Iterator[None]:
-    """The catalog is of the process: leave it as it was."""
+    """Restore the catalog of the process."""
     layers, schemas = dict(catalog._layers), dict(catalog._feature_schemas)
     yield
     for known, before in ((catalog._layers, layers), (catalog._feature_schemas, schemas)):
@@ -42,7 +42,7 @@ def clean_catalog() -> Iterator[None]:
         known.update(before)  # type: ignore[arg-type]
 
 
-def test_a_layer_of_ones_own_stands_beside_axons() -> None:
+def test_an_operators_layer_is_listed_beside_axons() -> None:
     add_layer(OwnLayer())
     add_layer(OwnLayer())
 
@@ -73,7 +73,7 @@ def test_a_layer_that_would_replace_another_is_refused(layer: OwnLayer, why: str
 @pytest.mark.parametrize(
     "path", ["no_such_module:Layer", "ensemble.events:Layer", "ensemble.events", "json:JSONDecoder"]
 )
-def test_a_path_that_is_no_layer_is_named(path: str) -> None:
+def test_a_path_that_is_not_a_layer_is_named(path: str) -> None:
     with pytest.raises(ValueError, match=path.partition(":")[0]):
         import_layer(path)
 
@@ -98,7 +98,7 @@ def opinion(layer: str, scores: Sequence[float], status: LayerStatus) -> LayerSc
 def test_a_layer_without_a_weight_is_shown_and_changes_no_score(
     status: LayerStatus, source: str
 ) -> None:
-    """To the bit, whether it speaks or not, also by the builtin rule."""
+    """Equal to the bit, whether it speaks or not, also with the builtin fusion."""
     rules: dict[str, Any] = {"min_coverage": 0.5, "posture_bound": 1.0}
     fusions = {Kind.FLOW: FUSION} if source == "fitted" else {}
     others = [

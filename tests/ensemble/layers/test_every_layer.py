@@ -1,7 +1,7 @@
-"""The common checks run on every layer of the catalog, by the shipped models.
+"""Checks of every layer in the catalog, with the shipped models.
 
-A layer that is added to the catalog is checked here by itself. An operator's own layer runs the
-same function before it is published (examples/own_layer).
+A layer that is added to the catalog is checked here without further code. An operator's own layer
+runs the same function before it is published (examples/own_layer).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def test_a_layer_passes_the_common_checks(
 
 @dataclass
 class Broken:
-    """A model that gives these scores."""
+    """Model that gives these scores."""
 
     scores: Callable[[int], np.ndarray]
 
@@ -80,7 +80,7 @@ class Broken:
         pytest.param(lambda n: np.full(n, 1.0 / n), "alone", id="depends on the batch"),
     ],
 )
-def test_a_layer_that_breaks_a_rule_is_refused(
+def test_a_layer_that_violates_a_rule_is_rejected(
     scores: Callable[[int], np.ndarray], why: str
 ) -> None:
     batch = FlowBatch(("",) * 3, ("",) * 3, np.zeros((3, 78), np.float32))

@@ -1,7 +1,4 @@
-"""The model of process starts.
-
-Rarity and command line as one calibrated score, and the recipe for a user's own processes.
-"""
+"""Process model: rarity and command line as one score, and training on an operator's processes."""
 
 from __future__ import annotations
 
@@ -31,7 +28,7 @@ ENCODED = "powershell.exe -nop -w hidden -enc SQBFAFgAIAAoAE4AZQB3AC0ATwBiAGoAZQ
 
 
 def ordinary_events(n: int, seed: int = 0) -> list[ProcessEvent]:
-    """A small office: three users, each with habits, and short command lines under explorer.exe."""
+    """A small office: three users with habits, and short command lines under explorer.exe."""
     generator = np.random.default_rng(seed)
     programs = [
         "excel.exe",
@@ -102,10 +99,10 @@ def test_flows_are_not_processes(model: ProcessAnomaly) -> None:
         model.score(FlowBatch(("",), ("",), np.zeros((1, 78), np.float32)))
 
 
-def test_an_encoded_command_under_a_document_is_stranger_than_the_daily_work(
+def test_an_encoded_command_under_a_document_scores_above_the_daily_work(
     model: ProcessAnomaly,
 ) -> None:
-    """Nobody in this office ever ran anything encoded: a plain isolation forest does not see it."""
+    """No training event has an encoded command: a plain isolation forest would miss it."""
     daily = ProcessEvent("cmd.exe", "explorer.exe", "cmd.exe /open file77.txt", "user1", "ws-1")
     hostile = replace(daily, parent="winword.exe", command_line=ENCODED)
 
@@ -128,7 +125,7 @@ def test_a_forest_of_weight_zero_changes_nothing(model: ProcessAnomaly) -> None:
     assert not np.array_equal(model.score(batch).scores, without)
 
 
-def test_an_event_without_a_command_line_gives_the_forest_nothing_to_say(
+def test_without_a_command_line_the_forest_has_no_effect(
     model: ProcessAnomaly,
 ) -> None:
     batch = ProcessBatch.of([ProcessEvent("excel.exe", "winword.exe", "", "user0", "ws-0")])
@@ -139,7 +136,7 @@ def test_an_event_without_a_command_line_gives_the_forest_nothing_to_say(
     assert explained.scores[0] == explained.details["rarity"][0]
 
 
-def test_an_unknown_host_is_rated_against_its_group_and_says_so(model: ProcessAnomaly) -> None:
+def test_an_unknown_host_is_rated_against_its_group_with_a_note(model: ProcessAnomaly) -> None:
     said = model.score(
         ProcessBatch.of(
             [ProcessEvent("excel.exe", user="user0"), ProcessEvent("excel.exe", host="ws-99")]
@@ -236,7 +233,7 @@ HOSTILE_PARTS = [
 
 
 @pytest.mark.parametrize("spoil", HOSTILE_PARTS)
-def test_parts_that_cannot_be_a_model_are_refused(
+def test_invalid_parts_are_rejected(
     model: ProcessAnomaly, spoil: Callable[[dict[str, Any], dict[str, Any]], None]
 ) -> None:
     parts = model.to_parts()
@@ -247,7 +244,7 @@ def test_parts_that_cannot_be_a_model_are_refused(
         ProcessAnomaly.from_parts(Parts(arrays, config))
 
 
-def test_what_training_hands_over_can_be_published_and_fused(trained: TrainedProcesses) -> None:
+def test_the_result_of_training_can_be_published_and_fused(trained: TrainedProcesses) -> None:
     assert len(trained.golden_events) == 16
     assert np.array_equal(scores_of(trained.model, *trained.golden_events), trained.golden_scores)
     assert trained.benign_scores.shape == (200,)
@@ -267,22 +264,19 @@ def test_training_twice_gives_the_same_model(trained: TrainedProcesses) -> None:
 def test_about_one_in_a_hundred_new_ordinary_events_passes_the_threshold_at_one_percent(
     trained: TrainedProcesses,
 ) -> None:
-    """Promise of the benign scores.
-
-    Out of sample, so that a threshold read off them holds on events of another day.
-    """
+    """Benign scores are out of sample, so that a threshold from them holds on other days."""
     threshold = np.quantile(trained.benign_scores, 0.99)
 
     assert np.mean(scores_of(trained.model, *ordinary_events(2000, seed=9)) > threshold) < 0.03
 
 
-def test_command_names_alone_leave_the_forest_asleep() -> None:
+def test_command_names_alone_train_no_forest() -> None:
     events = [replace(event, command_line="", parent="") for event in ordinary_events(300)]
 
     assert train_benign(events, None, seed=0).model.command_lines is None
 
 
-def test_a_base_model_gives_its_calibration_and_its_programs_and_keeps_its_users() -> None:
+def test_a_base_model_gives_its_calibration_and_programs_but_not_its_users() -> None:
     theirs = RarityTable.fit(ProcessBatch.of([ProcessEvent("cron", user="them")] * 10_000))
     base = ProcessAnomaly(theirs, Calibration(np.array([0.0, 1.0]), np.array([-5.0, -4.0])))
 
@@ -300,13 +294,13 @@ TOO_LITTLE = [
 
 
 @pytest.mark.parametrize(("events", "said"), TOO_LITTLE)
-def test_events_that_cannot_teach_are_refused(events: list[ProcessEvent], said: str) -> None:
+def test_events_that_do_not_suffice_are_rejected(events: list[ProcessEvent], said: str) -> None:
     with pytest.raises(TrainingError, match=said):
         train_benign(events, None, seed=0)
 
 
 def test_calibration_by_the_benign_tail_is_worth_no_more_than_chance_on_benign_events() -> None:
-    """An e-value: the likelihood ratio it claims is about 1 on average when nothing is hostile."""
+    """An e-value: the likelihood ratio is about 1 on average when no event is hostile."""
     raw = np.random.default_rng(0).normal(size=20_000)
     calibration = tail_calibration(raw[:10_000])
 
@@ -393,7 +387,7 @@ def test_a_file_that_cannot_be_read_is_refused_by_line_and_column(
     assert str(tmp_path) not in str(refused.value)
 
 
-def test_a_file_that_is_not_there_is_refused_without_its_path(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_without_its_path(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="FileNotFoundError") as refused:
         read_process_events(tmp_path / "nothing")
 

@@ -1,7 +1,4 @@
-"""The rarity of a program.
-
-A table that knows users, hosts, groups and everyone, and says which of them it asked.
-"""
+"""Rarity of a program, by user, host, group and everyone, with a note on the level used."""
 
 from __future__ import annotations
 
@@ -57,7 +54,7 @@ def seen_in(events: list[ProcessEvent], kind: str, value: str) -> Counter[str]:
 
 
 def slow_chain(events: list[ProcessEvent], wanted: ProcessEvent) -> list[Counter[str]]:
-    """What was seen in each place around `wanted`, from everyone inwards."""
+    """Observations of each place around `wanted`, from everyone inwards."""
     user, host = wanted.user.casefold(), wanted.host.casefold()
     everyone, of_host, of_user = (
         seen_in(events, "everyone", ""),
@@ -78,7 +75,7 @@ def slow_chain(events: list[ProcessEvent], wanted: ProcessEvent) -> list[Counter
 
 
 def slow_rarity(events: list[ProcessEvent], wanted: ProcessEvent) -> float:
-    """The page's formulas, one event at a time, from lists: the oracle."""
+    """The documented formulas, one event at a time, from lists: the oracle."""
     names = sorted({image_name(event.name) for event in events})
     chain = slow_chain(events, wanted)
 
@@ -112,7 +109,7 @@ SMALL_EVENTS = st.builds(
 @given(
     st.lists(SMALL_EVENTS, min_size=1, max_size=30), st.lists(SMALL_EVENTS, min_size=1, max_size=4)
 )
-def test_the_columnar_table_agrees_with_the_slow_obvious_one(
+def test_the_columnar_table_agrees_with_the_oracle(
     learnt: list[ProcessEvent], wanted: list[ProcessEvent]
 ) -> None:
     strangers = [
@@ -137,9 +134,7 @@ def test_the_probabilities_of_every_place_sum_to_one(learnt: list[ProcessEvent])
         assert counts.probability(np.full(names.size, place), names).sum() == pytest.approx(1.0)
 
 
-def test_what_others_run_is_strange_for_one_who_never_did_and_what_nobody_runs_is_stranger() -> (
-    None
-):
+def test_a_program_of_others_is_rare_for_a_user_and_an_unknown_one_is_rarer() -> None:
     of_many_habits = [
         ProcessEvent(f"tool{i}", user="amy") for i in range(12) for _ in range(12 - i)
     ]
@@ -153,7 +148,7 @@ def test_what_others_run_is_strange_for_one_who_never_did_and_what_nobody_runs_i
     assert daily < 0 < of_others < of_nobody < CEILING
 
 
-def test_a_name_is_the_same_however_windows_spells_it(table: RarityTable) -> None:
+def test_spellings_of_windows_are_one_name(table: RarityTable) -> None:
     spellings = (
         "excel.exe",
         "EXCEL.EXE",
@@ -180,7 +175,7 @@ KNOWN_AND_UNKNOWN = [
 
 
 @pytest.mark.parametrize(("user", "host", "note"), KNOWN_AND_UNKNOWN)
-def test_an_unknown_entity_falls_back_to_a_wider_table_and_says_so(
+def test_an_unknown_entity_falls_back_to_a_wider_level_with_a_note(
     table: RarityTable, user: str, host: str, note: str | None
 ) -> None:
     rated = table.rate(ProcessBatch.of([ProcessEvent("excel.exe", user=user, host=host)]))
@@ -210,7 +205,7 @@ def test_the_group_of_a_host_is_read_from_its_name(host: str, group: str) -> Non
     assert host_group(host) == group
 
 
-def test_background_makes_a_name_known_and_belongs_to_no_entity(table: RarityTable) -> None:
+def test_the_background_counts_for_everyone_and_for_no_entity(table: RarityTable) -> None:
     informed = RarityTable.fit(ProcessBatch.of(FLEET), background={"cron": 50})
 
     alone, with_background = (
@@ -260,7 +255,7 @@ HOSTILE_COUNTS = [
 
 
 @pytest.mark.parametrize("changed", HOSTILE_COUNTS)
-def test_counts_that_cannot_be_are_refused(changed: dict[str, object]) -> None:
+def test_invalid_counts_are_rejected(changed: dict[str, object]) -> None:
     assert _counts().observations.tolist() == [2.0, 1.0, 1.0]
 
     with pytest.raises(ArtifactIncompatible):

@@ -1,7 +1,4 @@
-"""The resilience layer.
-
-Posture of a host to a score, honest about what it does not know and about how old it is.
-"""
+"""Resilience layer: the posture of a host as a score, with missing and old data reported."""
 
 from __future__ import annotations
 
@@ -56,7 +53,7 @@ UNLISTED = "CVE-2099-0001"
 
 @dataclass
 class FakeClock:
-    """A clock that stands still until it is moved."""
+    """Clock that moves only on demand."""
 
     day: float = TODAY
 
@@ -73,7 +70,7 @@ def knowledge(
     kev_day: int | None = TODAY,
     cvss_day: int | None = TODAY,
 ) -> PostureKnowledge:
-    """All of `CVES`; `epss` one number or a mapping of CVE -> number."""
+    """All of `CVES`; `epss` is one number, or a mapping of CVE -> number."""
     names = sorted(CVES, key=cve_key)
     chances = epss if isinstance(epss, dict) else dict.fromkeys(names, epss)
     return PostureKnowledge(
@@ -99,7 +96,7 @@ def host(
     controls: Collection[str] = (),
     scan_day: int = TODAY,
 ) -> HostPosture:
-    """An ordinary host without findings, unless said otherwise."""
+    """An ordinary host without findings by default."""
     bits = sum(1 << CONTROLS.index(control) for control in controls)
     keys = frozenset(cve_key(cve) for cve in cves)
     return HostPosture(
@@ -132,7 +129,7 @@ def score_of(
 def obvious_score(
     posture: HostPosture, epss: dict[str, float], kev: set[str], cvss: float = 0.7
 ) -> float:
-    """The formula read aloud, one host, all sources fresh: the oracle of the vectorised one."""
+    """The documented formula for one host with fresh sources: the oracle."""
     through = math.prod(
         (LETS_THROUGH[c] for bit, c in enumerate(CONTROLS) if posture.controls >> bit & 1),
         start=1.0,
@@ -161,8 +158,8 @@ def obvious_score(
     ("name", "note"),
     [("never-seen", "host_unknown"), ("", "host_not_given"), ("  ", "host_not_given")],
 )
-def test_a_host_that_nobody_knows_is_neutral_and_says_so(name: str, note: str | None) -> None:
-    """Absence of knowledge is neither innocence nor guilt."""
+def test_an_unknown_host_is_neutral_with_a_note(name: str, note: str | None) -> None:
+    """Missing knowledge is evidence neither of innocence nor of guilt."""
     answer = layer([host("h")]).score(events_on(name, "h"))
 
     assert answer.scores[0] == 0.5
@@ -170,7 +167,7 @@ def test_a_host_that_nobody_knows_is_neutral_and_says_so(name: str, note: str | 
 
 
 def test_the_ordinary_host_is_the_neutral_point() -> None:
-    """0.5 is not a convention: a host as ordinary as the unknown one is taken to be scores 0.5."""
+    """The assumption for unknown hosts is consistent: a host with exactly these data scores 0.5."""
     ordinary = host(cves=CVES[:10])
 
     assert score_of(ordinary, knowledge(epss=AVERAGE_EPSS)) == pytest.approx(
@@ -178,9 +175,7 @@ def test_the_ordinary_host_is_the_neutral_point() -> None:
     )  # EPSS is stored in steps
 
 
-def test_a_clean_controlled_host_is_well_below_neutral_and_an_exposed_exploited_one_well_above() -> (
-    None
-):
+def test_a_clean_host_is_well_below_neutral_and_an_exposed_exploited_one_well_above() -> None:
     clean = host("clean", controls=("edr", "allowlisting"))
     exploited = host("exploited", cves=CVES[:1], exposure="internet")
 
@@ -192,8 +187,8 @@ def test_a_clean_controlled_host_is_well_below_neutral_and_an_exposed_exploited_
     assert answer.scores[1] > 0.9
 
 
-def test_hosts_are_found_whatever_their_case() -> None:
-    """RFC 4343: host names know no case; an event from WEB-1 is of web-1."""
+def test_hosts_are_found_in_any_case() -> None:
+    """RFC 4343: host names are case-insensitive; an event from WEB-1 is of web-1."""
     assert layer([host("web-1")]).score(events_on("WEB-1 ")).notes == {}
 
 
@@ -214,7 +209,7 @@ EXPLOITED = st.sets(st.sampled_from(CVES), max_size=5)
 
 @settings(max_examples=150, deadline=None)
 @given(posture=POSTURES, epss=CHANCES, kev=EXPLOITED)
-def test_the_arrays_say_what_the_formula_says(
+def test_the_arrays_agree_with_the_formula(
     posture: HostPosture, epss: dict[str, float], kev: set[str]
 ) -> None:
     assert score_of(posture, knowledge(epss=epss, kev=kev)) == pytest.approx(
@@ -241,7 +236,7 @@ def test_a_worse_posture_never_lowers_the_score(
 ) -> None:
     """More CVEs, wider exposure, higher criticality, fewer controls.
 
-    Each alone, at any age of any source.
+    Each alone, at any age of a source.
     """
     joined = dataclasses.replace(posture.merge(more), scan_day=posture.scan_day)
     graver = dataclasses.replace(posture, **{worse: getattr(joined, worse)})
@@ -290,10 +285,7 @@ def test_a_graver_cve_never_lowers_the_score(
 
 
 def test_hundreds_of_cves_do_not_saturate() -> None:
-    """A plain noisy-OR calls every host with a few hundred old CVEs lost.
-
-    Then the score says nothing any more.
-    """
+    """With a plain noisy-OR, all hosts with a few hundred old CVEs would have the same score."""
     keys = np.arange(cve_key("CVE-2020-1000"), cve_key("CVE-2020-1000") + 800, dtype=np.uint32)
     chances = np.full(800, round(0.007 * EPSS_STEPS), np.uint16)  # the median EPSS
     known = PostureKnowledge(
@@ -310,7 +302,7 @@ def test_hundreds_of_cves_do_not_saturate() -> None:
 
 
 def test_a_cve_that_no_source_knows_counts_as_an_average_one_and_is_reported() -> None:
-    """It is new, most of the time: neither nothing nor the worst."""
+    """Most such CVEs are new: neither harmless nor the worst."""
     unlisted, average = host("u", cves=[UNLISTED]), host("a", cves=CVES[:1])
 
     answer = layer([unlisted, average], knowledge(epss=AVERAGE_EPSS)).score(events_on("u", "a"))
@@ -325,7 +317,7 @@ def test_a_cve_without_a_cvss_score_counts_as_an_average_one() -> None:
     )
 
 
-def test_the_explanation_names_the_worst_cve_and_what_it_is_worth() -> None:
+def test_the_explanation_names_the_worst_cve_and_its_contribution() -> None:
     known = knowledge(epss=dict.fromkeys(CVES, 0.01) | {CVES[7]: 0.6})
     bad = host("bad", cves=CVES[5:9], criticality="high")
 
@@ -356,7 +348,7 @@ def test_the_explanation_names_the_worst_cve_and_what_it_is_worth() -> None:
         pytest.param(731, "posture_expired; inventory expired: 731 days", id="expired"),
     ],
 )
-def test_an_old_scan_says_its_age(age: int, note: str | None) -> None:
+def test_an_old_scan_is_noted_with_its_age(age: int, note: str | None) -> None:
     """P16: the age is in the verdict."""
     clock = FakeClock(TODAY + age)
     fresh = knowledge(epss_day=clock.day, kev_day=clock.day, cvss_day=clock.day)
@@ -370,7 +362,7 @@ def test_an_old_scan_says_its_age(age: int, note: str | None) -> None:
     ids=["resilient", "exposed"],
 )
 def test_an_old_scan_weighs_less_every_day_until_the_layer_abstains(posture: HostPosture) -> None:
-    """P16: past `stale_after` the weight falls, past `expired_after` there is no opinion."""
+    """P16: after `stale_after` the weight falls, after `expired_after` there is no opinion."""
     clock = FakeClock()
     distances = []
     for age in range(0, 760, 10):
@@ -384,7 +376,7 @@ def test_an_old_scan_weighs_less_every_day_until_the_layer_abstains(posture: Hos
     assert distances[74:] == [0.0, 0.0]
 
 
-def test_old_knowledge_is_replaced_by_what_one_believes_without_it() -> None:
+def test_old_knowledge_is_replaced_by_the_average() -> None:
     """P16: each source has its own date, its own weight and its own note."""
     exploited = host(cves=CVES[:1], exposure="internet")
     fresh = score_of(exploited, knowledge(epss=0.001, kev=CVES[:1]))
@@ -404,7 +396,7 @@ def test_old_knowledge_is_replaced_by_what_one_believes_without_it() -> None:
 
 
 def test_with_neither_epss_nor_kev_there_is_no_opinion() -> None:
-    """P16: severity alone is no chance."""
+    """P16: severity alone gives no probability."""
     known = knowledge(epss=0.9, kev=CVES, epss_day=TODAY - 731, kev_day=None)
 
     answer = layer([host("h", cves=CVES)], known).score(events_on("h"))
@@ -422,7 +414,7 @@ def test_the_score_meets_neutral_without_a_jump_as_the_last_source_expires() -> 
 
 
 def test_a_source_from_the_future_is_fresh_and_flagged() -> None:
-    """T3: a clock or a file is wrong; which, we cannot know, so neither is trusted beyond today."""
+    """T3: either the clock or the file is wrong, so the date counts as today."""
     future = layer(
         [host("h", cves=CVES[:3], scan_day=TODAY + 9)], knowledge(epss_day=TODAY + 400)
     ).score(events_on("h"))
@@ -434,7 +426,7 @@ def test_a_source_from_the_future_is_fresh_and_flagged() -> None:
 
 
 def test_a_running_layer_ages_with_its_clock() -> None:
-    """What was computed yesterday is not served today."""
+    """Results of yesterday are not served today."""
     clock = FakeClock(TODAY + 30.99)
     model = layer([host("h")], clock=clock)
     assert model.score(events_on("h")).notes == {}
@@ -622,7 +614,7 @@ def test_parts_that_lack_anything_are_refused(
             )
 
 
-def test_knowledge_of_nothing_and_an_inventory_of_nobody_still_answer() -> None:
+def test_empty_knowledge_and_an_empty_inventory_still_give_scores() -> None:
     nothing = PostureKnowledge(
         np.zeros(0, np.uint32),
         np.zeros(0, np.uint16),
@@ -647,7 +639,7 @@ def test_knowledge_of_nothing_and_an_inventory_of_nobody_still_answer() -> None:
 
 
 @given(year=st.integers(1999, 2126), number=st.integers(0, 2**25 - 1))
-def test_a_cve_name_survives_its_key(year: int, number: int) -> None:
+def test_a_cve_name_is_recovered_from_its_key(year: int, number: int) -> None:
     name = f"CVE-{year}-{number:04d}"
 
     assert cve_name(cve_key(name)) == name
@@ -668,7 +660,7 @@ NO_CVE_NAMES = [
 
 
 @pytest.mark.parametrize("text", NO_CVE_NAMES)
-def test_what_is_no_cve_name_has_no_key(text: str) -> None:
+def test_an_invalid_cve_name_has_no_key(text: str) -> None:
     with pytest.raises(ValueError, match="no CVE name"):
         cve_key(text)
 

@@ -1,7 +1,4 @@
-"""The tabular detector (S4-08 to S4-11, C-23, C-27).
-
-What it learns from, what it refuses, and what its words mean.
-"""
+"""Tabular detector: training, rejected rows, and threat levels (S4-08 to S4-11, C-23, C-27)."""
 
 from __future__ import annotations
 
@@ -64,10 +61,7 @@ def detector(trained: Trained) -> TabularDetector:
 
 
 def test_a_level_fires_for_its_share_of_held_out_rows() -> None:
-    """A tenth is medium or worse, a hundredth high or worse, a thousandth critical.
-
-    Each to the row.
-    """
+    """Exact to the row: a tenth is medium or worse, a hundredth high, a thousandth critical."""
     said = fit_tabular(transfers(4000)).training["held_out_rates"]
 
     assert said == {
@@ -78,7 +72,7 @@ def test_a_level_fires_for_its_share_of_held_out_rows() -> None:
 
 
 def test_a_level_fires_for_about_its_share_of_new_rows() -> None:
-    """Four rows of four thousand say what a thousandth is, so it is right within a factor of four."""
+    """A thousandth is measured by four rows of four thousand: right within a factor of four."""
     detector = TabularDetector.from_parts(fit_tabular(transfers(4000)).parts)
 
     said = detector.score(matrix(transfers(40_000, seed=1)))
@@ -90,11 +84,8 @@ def test_a_level_fires_for_about_its_share_of_new_rows() -> None:
         assert rate / factor < share < rate * factor
 
 
-def test_the_scale_is_that_of_rows_the_forest_has_not_seen() -> None:
-    """With many features and few rows nearly every new row lies outside somewhere.
-
-    Rated by forests that know them, none would.
-    """
+def test_the_scale_is_fitted_on_held_out_rows() -> None:
+    """With many features, nearly every new row is outside the range. Training rows never are."""
     names = tuple(f"f{column}" for column in range(64))
     chance = np.random.default_rng(0)
     taught, new = chance.normal(size=(200, 64)), chance.normal(size=(2000, 64))
@@ -108,11 +99,7 @@ def test_the_scale_is_that_of_rows_the_forest_has_not_seen() -> None:
 @pytest.mark.parametrize("rows", [100, 1000])
 @pytest.mark.parametrize("feature", NETWORK_FEATURES)
 def test_one_value_far_beyond_training_is_critical(feature: str, rows: int) -> None:
-    """C-23.
-
-    In the source a point at 1e9 in every feature was only "high", and nothing could ever be
-    "critical".
-    """
+    """C-23: the source system called 1e9 in every feature "high"; nothing was "critical"."""
     detector = TabularDetector.from_parts(fit_tabular(transfers(rows)).parts)
     strange = transfers(1, seed=5)[0] | {feature: 1e9}
 
@@ -123,10 +110,7 @@ def test_one_value_far_beyond_training_is_critical(feature: str, rows: int) -> N
 
 
 def test_the_source_s_threshold_of_critical_is_one_that_nothing_reaches() -> None:
-    """C-23, measured again.
-
-    `decision_function` of the source's own model never falls below -0.5.
-    """
+    """C-23, measured: `decision_function` of the source's model is never below -0.5."""
     rows = matrix(transfers(1000))
     scaler = StandardScaler().fit(rows)
     forest = IsolationForest(n_estimators=100, contamination=0.1, random_state=42).fit(
@@ -138,12 +122,8 @@ def test_the_source_s_threshold_of_critical_is_one_that_nothing_reaches() -> Non
     assert worst > -0.5
 
 
-def test_it_is_the_source_s_model_inside_the_range_of_training() -> None:
-    """S4-08.
-
-    Standard scaler and isolation forest of 100 trees, seed 42; the arrays say what scikit-learn
-    says.
-    """
+def test_inside_the_range_of_training_it_equals_the_source_s_model() -> None:
+    """S4-08: standard scaler and isolation forest of 100 trees, seed 42, as arrays."""
     rows = matrix(transfers(500))
     detector = TabularDetector.from_parts(fit_tabular(transfers(500)).parts)
     scaled = StandardScaler().fit(rows).transform(rows)
@@ -156,7 +136,7 @@ def test_it_is_the_source_s_model_inside_the_range_of_training() -> None:
     )
 
 
-def test_a_farther_row_is_never_less_strange(detector: TabularDetector) -> None:
+def test_a_farther_row_never_scores_lower(detector: TabularDetector) -> None:
     far = matrix(
         [transfers(1)[0] | {"bytes_transferred": 10.0**power} for power in range(5, 300, 5)]
     )
@@ -168,7 +148,7 @@ def test_a_farther_row_is_never_less_strange(detector: TabularDetector) -> None:
 
 
 def test_an_anomaly_is_what_is_at_least_medium(detector: TabularDetector) -> None:
-    """S4-08's contamination of 0.1 is the strangest tenth."""
+    """S4-08's contamination of 0.1 is the most anomalous tenth."""
     said = detector.score(matrix(transfers(2000, seed=3)))
 
     assert (said.is_anomaly == (said.threat_level != "low")).all()
@@ -184,7 +164,7 @@ def test_a_row_is_scored_the_same_alone_as_among_others(detector: TabularDetecto
 
 
 def test_the_same_rows_and_seed_give_the_same_bytes() -> None:
-    """Deterministic: nobody can say that it was chance."""
+    """Training is deterministic."""
     one, other = (encode_parts(fit_tabular(transfers(150)).parts) for _ in range(2))
 
     assert one == other
@@ -198,7 +178,7 @@ def test_the_order_of_declared_features_is_that_of_the_columns() -> None:
     assert matrix(transfers(1), turned)[0, 0] == transfers(1)[0]["connection_duration"]
 
 
-def test_a_constant_feature_is_no_matter_until_it_changes() -> None:
+def test_a_constant_feature_has_no_effect_until_it_changes() -> None:
     rows = [row | {"flag": 7.0} for row in transfers(300)]
     detector = TabularDetector.from_parts(fit_tabular(rows, (*NETWORK_FEATURES, "flag")).parts)
     names = (*NETWORK_FEATURES, "flag")
@@ -226,7 +206,9 @@ def test_a_constant_feature_is_no_matter_until_it_changes() -> None:
         pytest.param([1], "must be a number, not a list", id="list"),
     ],
 )
-def test_a_bad_value_spoils_its_row_alone_and_is_named(value: object, problem: str) -> None:
+def test_a_row_with_an_invalid_value_is_rejected_alone_and_named(
+    value: object, problem: str
+) -> None:
     rows = [*transfers(3)]
     rows[1] = rows[1] | {"packet_count": value}
 
@@ -240,7 +222,7 @@ def test_a_bad_value_spoils_its_row_alone_and_is_named(value: object, problem: s
 
 
 def test_a_row_without_a_feature_is_refused_unless_missing_means_zero() -> None:
-    """S4-09 fills with 0 in silence; here it is asked for, and counted."""
+    """S4-09 silently fills with 0; here the caller requests it, and it is counted."""
     rows = transfers(2)
     del rows[1]["packet_count"]
 
@@ -276,8 +258,8 @@ def test_features_are_declared_by_name(features: tuple[str, ...]) -> None:
 # -- what cannot teach
 
 
-def test_rows_that_have_none_of_the_features_teach_nothing() -> None:
-    """C-27: the source trained on a column of zeros instead."""
+def test_rows_without_any_of_the_features_are_rejected() -> None:
+    """C-27: the source system trained on a column of zeros."""
     with pytest.raises(FeatureMismatch, match=r"rows\[0\].bytes_transferred: is missing"):
         fit_tabular([{"other": 1.0}] * 200)
     with pytest.raises(TrainingError, match="all rows are alike"):
@@ -306,7 +288,9 @@ def test_rows_that_have_none_of_the_features_teach_nothing() -> None:
         ),
     ],
 )
-def test_a_table_that_cannot_teach_is_refused_in_words(rows: Callable[[], Rows], says: str) -> None:
+def test_a_table_that_does_not_suffice_is_rejected_with_the_reason(
+    rows: Callable[[], Rows], says: str
+) -> None:
     with pytest.raises(TrainingError, match=says):
         fit_tabular(rows())
 
@@ -322,7 +306,7 @@ def test_a_bad_row_of_training_is_named() -> None:
 # -- what it remembers
 
 
-def test_the_model_remembers_what_the_source_s_metadata_had() -> None:
+def test_the_model_has_the_metadata_of_the_source() -> None:
     """S4-06, S4-08."""
     told = Metadata(label="20261120_081500", user_metadata={"ticket": "SEC-7"})
     said = fit_tabular(transfers(200), seed=7, metadata=told).training
@@ -345,7 +329,7 @@ def test_the_model_remembers_what_the_source_s_metadata_had() -> None:
     json.dumps(said)
 
 
-def test_what_counted_as_zero_is_noted_in_the_model() -> None:
+def test_values_that_counted_as_zero_are_noted_in_the_model() -> None:
     rows = transfers(200)
     del rows[5]["packet_count"]
 
@@ -355,13 +339,13 @@ def test_what_counted_as_zero_is_noted_in_the_model() -> None:
     assert "1 values were missing and count as 0" in trained.card
 
 
-def test_no_row_of_the_training_data_leaves_with_the_model(trained: Trained) -> None:
+def test_a_model_contains_no_row_of_the_training_data(trained: Trained) -> None:
     given = {tuple(row.values()) for row in transfers(800)}
 
     assert not given & {tuple(event["features"].values()) for event in trained.golden.events}
 
 
-def test_a_fit_tells_how_far_it_is_and_ends_with_the_model() -> None:
+def test_a_fit_reports_its_progress_and_ends_with_the_model() -> None:
     *steps, last = fit_steps(training_table(transfers(200)))
 
     shares = [step.done for step in steps if not isinstance(step, Trained)]
@@ -396,7 +380,7 @@ def test_a_published_detector_is_the_one_that_was_trained(
     assert loaded.score(rows).anomaly_score.tolist() == detector.score(rows).anomaly_score.tolist()
 
 
-def test_a_detector_that_answers_otherwise_than_it_was_trained_to_does_not_serve(
+def test_a_detector_with_other_golden_answers_does_not_serve(
     store: Store, publish_it: Callable[[Trained], BundleRef], trained: Trained
 ) -> None:
     other = fit_tabular(transfers(800, seed=8))
@@ -436,9 +420,7 @@ def test_a_model_of_another_type_does_not_serve(
         pytest.param(lambda _, config: config.pop("surprise"), id="no scale"),
     ],
 )
-def test_parts_that_cannot_be_are_refused(
-    trained: Trained, spoil: Callable[[Any, Any], object]
-) -> None:
+def test_invalid_parts_are_rejected(trained: Trained, spoil: Callable[[Any, Any], object]) -> None:
     parts = decode_parts(encode_parts(trained.parts))
     arrays, config = dict(parts.arrays), dict(parts.config)
     spoil(arrays, config)

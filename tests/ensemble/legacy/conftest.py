@@ -1,6 +1,6 @@
-"""The four files of a small older engine, made once.
+"""Files of a small older engine: a forest, counts, a network and its scaler.
 
-A forest, counts, a network and its scaler over made-up flows.
+They are fitted once, on synthetic flows.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def saved(state: object) -> bytes:
 
 
 def older_network(*widths: int) -> nn.Sequential:
-    """The older engine's network before its sigmoid: 78-256-128-64-1 unless said otherwise."""
+    """The older engine's network before its sigmoid, 78-256-128-64-1 by default."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
         own = widths or (78, 256, 128, 64, 1)
@@ -67,13 +67,13 @@ def older_network(*widths: int) -> nn.Sequential:
 
 @pytest.fixture(scope="session")
 def benign(make_flows: Callable[..., FlowTable]) -> NDArray[np.float32]:
-    """Benign flows that the older models have seen, float32 (300, 78)."""
+    """Benign flows that the older models were fitted on, float32 (300, 78)."""
     return make_flows(benign=300, families={}, seed=11).features
 
 
 @pytest.fixture(scope="session")
 def later(make_flows: Callable[..., FlowTable]) -> NDArray[np.float32]:
-    """Benign flows that they have not seen, float32 (400, 78)."""
+    """Other benign flows, float32 (400, 78)."""
     return make_flows(benign=400, families={}, seed=12).features
 
 
@@ -96,7 +96,7 @@ def network() -> nn.Sequential:
 def four(
     forest: IsolationForest, scaler: StandardScaler, network: nn.Sequential
 ) -> Mapping[str, bytes]:
-    """File name -> bytes, sound."""
+    """File name -> bytes, all valid."""
     return {
         FOREST: pickled(forest, 3),
         FREQUENCIES: pickled(LAUNCHES),
@@ -115,7 +115,7 @@ def folder(tmp_path: Path, four: Mapping[str, bytes]) -> Path:
 
 @pytest.fixture(scope="session")
 def old(four: Mapping[str, bytes]) -> dict[str, OldLayer]:
-    """Both layers, decoded as the child does it, in this process: these files are our own."""
+    """Both layers, decoded in this process: the files are trusted here."""
     return {
         layer: OldLayer(
             {name: read_answer(name, answer(name, four[name], TERMS), LIMITS) for name in pair}, {}

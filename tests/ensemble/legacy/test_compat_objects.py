@@ -78,7 +78,7 @@ def test_a_dummy_logs_its_first_use_and_no_later_one(caplog: pytest.LogCaptureFi
     assert events_of(caplog) == [(name, "using_fallback") for name in names]
 
 
-def test_a_live_layer_is_returned_as_the_older_engine_had_it(
+def test_a_live_layer_is_returned_in_the_form_of_the_older_engine(
     old: Mapping[str, OldLayer],
     network: nn.Sequential,
     scaler: StandardScaler,

@@ -1,7 +1,4 @@
-"""What the child makes of each of the four files, and in which words it refuses one.
-
-Here without the child, so that it is quick.
-"""
+"""Decoding of each of the four files, and the errors; without the child, for speed."""
 
 from __future__ import annotations
 
@@ -53,7 +50,7 @@ def refusal(name: str, data: bytes) -> str:
 def test_a_forest_scores_as_it_did(
     forest: IsolationForest, later: NDArray[np.float32], compress: object
 ) -> None:
-    """S0-02: what was trained is what serves; joblib's own compressions are read."""
+    """S0-02: the trained model serves; joblib's compressions are read."""
     parts = decode(FOREST, pickled(forest, compress))
 
     ours = Forest.from_arrays(below("forest.", parts.arrays), 78)
@@ -74,11 +71,8 @@ def test_a_forest_over_fewer_columns_a_tree_scores_as_it_did(
     assert np.abs(ours.score_samples(later) + fitted.score_samples(later)).max() <= 1e-6
 
 
-def test_a_forest_that_knows_its_features_by_name_finds_them(benign: NDArray[np.float32]) -> None:
-    """A subset in an order of its own is fine as long as it has names.
-
-    `feature_names_in_` is an array of objects in the file.
-    """
+def test_a_forest_with_feature_names_reads_them_by_name(benign: NDArray[np.float32]) -> None:
+    """A subset in another order is accepted with names; `feature_names_in_` is an object array."""
     names = ["Flow IAT Mean", "Flow Duration", "Total Fwd Packets"]
     table = pd.DataFrame(benign, columns=list(FEATURE_NAMES))[names]
 
@@ -96,7 +90,7 @@ def test_a_forest_of_features_without_names_must_read_all_78(benign: NDArray[np.
     )
 
 
-def test_a_forest_of_features_that_are_none_of_ours_is_refused_by_name(
+def test_a_forest_of_unknown_features_is_rejected_by_name(
     benign: NDArray[np.float32],
 ) -> None:
     table = pd.DataFrame(benign[:, :2], columns=["bytes_transferred", "packet_count"])
@@ -114,7 +108,7 @@ def test_a_forest_of_features_that_are_none_of_ours_is_refused_by_name(
         pytest.param([1, 2], "Anomaly model missing 'predict' method", id="a list"),
     ],
 )
-def test_what_is_no_model_is_refused_in_the_older_engines_words(
+def test_a_file_without_a_model_is_rejected_with_the_older_message(
     content: object, words: str
 ) -> None:
     """S0-04, to the letter."""
@@ -125,7 +119,7 @@ def test_what_is_no_model_is_refused_in_the_older_engines_words(
 
 
 def test_a_forest_that_was_never_fitted_is_refused() -> None:
-    """F8 and fact 2: it has a `predict` all the same."""
+    """F8 and fact 2: an unfitted forest has `predict` too."""
     assert "never fitted" in refusal(FOREST, pickled(IsolationForest()))
 
 
@@ -141,7 +135,7 @@ def test_a_forest_of_another_version_is_refused_and_both_versions_are_named(
     )
 
 
-def test_a_version_that_is_none_is_not_repeated(forest: IsolationForest) -> None:
+def test_an_invalid_version_is_not_repeated(forest: IsolationForest) -> None:
     data = pickled(forest)
 
     with pytest.raises(ArtifactIncompatible, match=r"incompatible sklearn version unknown"):
@@ -173,10 +167,10 @@ SPOILT_TREES: list[Any] = [
 
 
 @pytest.mark.parametrize(("spoil", "words"), SPOILT_TREES)
-def test_a_tree_that_is_none_is_refused(
+def test_an_invalid_tree_is_rejected(
     benign: NDArray[np.float32], spoil: dict[str, tuple[int, float]], words: str
 ) -> None:
-    """N-04: scikit-learn walks it in C without looking, and crashes or never ends."""
+    """N-04: scikit-learn traverses it in C without checks, and crashes or never ends."""
     fitted = IsolationForest(n_estimators=2, max_samples=32, random_state=0).fit(benign)
     tree = fitted.estimators_[0].tree_
     state = tree.__getstate__()
@@ -246,7 +240,7 @@ def test_counts_and_shares_become_launches(counts: object) -> None:
         pytest.param({"cmd.exe": 1 << 50}, "launches", id="more launches than can be added up"),
     ],
 )
-def test_counts_that_cannot_be_are_refused(content: object, words: str) -> None:
+def test_invalid_counts_are_rejected(content: object, words: str) -> None:
     """S0-04 for the first two, to the letter."""
     assert words in refusal(FREQUENCIES, pickled(content))
 
@@ -255,7 +249,7 @@ def test_counts_that_cannot_be_are_refused(content: object, words: str) -> None:
 
 
 def test_a_network_keeps_its_layers_in_order(network: nn.Sequential) -> None:
-    """S0-05: keys of any name, as long as they are pairs in order."""
+    """S0-05: keys of any name, in pairs and in order."""
     renamed = {
         f"module.layer{i // 2}.{'weight' if i % 2 == 0 else 'bias'}": t
         for i, t in enumerate(network.state_dict().values())
@@ -321,11 +315,11 @@ STATES: list[Any] = [
 
 @pytest.mark.parametrize(("state", "words"), STATES)
 def test_a_state_dict_that_does_not_fit_is_refused(state: object, words: str) -> None:
-    """S0-05, F7, F8, F9; the first three to the letter."""
+    """S0-05, F7, F8, F9; the first three texts are those of the older engine."""
     assert words in refusal(CLASSIFIER, saved(state))
 
 
-def test_a_whole_pickled_network_is_refused(network: nn.Sequential) -> None:
+def test_a_pickled_module_is_rejected(network: nn.Sequential) -> None:
     """S0-05: only weights are read; a module is a program."""
     assert "cannot be decoded as weights alone" in refusal(CLASSIFIER, saved(network))
 
@@ -381,7 +375,7 @@ def test_a_scaler_scales_as_it_did(
         ),
     ],
 )
-def test_a_scaler_that_cannot_be_kept_is_refused(content: object, words: str) -> None:
+def test_an_unsupported_scaler_is_rejected(content: object, words: str) -> None:
     """S0-05."""
     assert words in refusal(SCALER, pickled(content))
 
@@ -390,7 +384,7 @@ def test_a_scaler_that_cannot_be_kept_is_refused(content: object, words: str) ->
     "value",
     [pytest.param(0.0, id="0"), pytest.param(np.nan, id="NaN"), pytest.param(-1.0, id="negative")],
 )
-def test_a_scaler_that_would_divide_by_nothing_is_refused(
+def test_a_scaler_with_a_spread_of_zero_is_rejected(
     benign: NDArray[np.float32], value: float
 ) -> None:
     fitted = StandardScaler().fit(benign.astype(np.float64))

@@ -1,7 +1,4 @@
-"""The four files on the disk.
-
-Read once, both of a layer or neither, proven where there are checksums.
-"""
+"""The four files on disk: read once, both of a layer or neither, verified by checksums."""
 
 from __future__ import annotations
 
@@ -50,7 +47,7 @@ def test_a_layer_needs_both_of_its_files(folder: Path, layer: str, name: str) ->
         read(folder, layer)
 
 
-def test_what_lies_there_is_told_by_layer(folder: Path) -> None:
+def test_the_present_files_are_listed_by_layer(folder: Path) -> None:
     (folder / FREQUENCIES).unlink()
     (folder / SCALER).unlink()
     (folder / CLASSIFIER).unlink()
@@ -66,7 +63,7 @@ def test_what_lies_there_is_told_by_layer(folder: Path) -> None:
         pytest.param(" ./", id="with a dot"),
     ],
 )
-def test_sha256_proves_the_files(folder: Path, mark: str) -> None:
+def test_sha256_verifies_the_files(folder: Path, mark: str) -> None:
     """S1-12."""
     sums(folder, "sha256", mark=mark)
 
@@ -99,7 +96,7 @@ def test_one_flipped_bit_is_refused_before_anything_is_decoded(
         read(folder, layer)
 
 
-def test_a_file_that_is_not_in_the_checksums_is_not_proven(folder: Path) -> None:
+def test_a_file_that_is_not_in_the_checksums_is_rejected(folder: Path) -> None:
     sums(folder, "sha256")
     lines = (folder / CHECKSUMS).read_text().splitlines()
     (folder / CHECKSUMS).write_text("\n".join(line for line in lines if FOREST not in line))
@@ -111,7 +108,7 @@ def test_a_file_that_is_not_in_the_checksums_is_not_proven(folder: Path) -> None
 @pytest.mark.parametrize(
     "text", ["nonsense\n", f"{'0' * 32} a\n{'1' * 32} a\n", f"{'0' * 40} {FOREST}\n", "\xff\xfe"]
 )
-def test_checksums_that_cannot_be_read_prove_nothing(folder: Path, text: str) -> None:
+def test_unreadable_checksums_verify_nothing(folder: Path, text: str) -> None:
     (folder / CHECKSUMS).write_text(text)
 
     with pytest.raises(ArtifactCorrupt, match=CHECKSUMS):
@@ -147,10 +144,10 @@ def as_folder(path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize(("layer", "name"), EVERY_FILE)
-def test_what_is_no_plain_file_of_this_folder_is_refused_at_once(
+def test_anything_but_a_plain_file_is_rejected_at_once(
     folder: Path, layer: str, name: str, become: Callable[[Path], None]
 ) -> None:
-    """F13, F15: a pipe would be waited for, a link leads elsewhere."""
+    """F13, F15: opening a pipe would hang, and a link leads elsewhere."""
     become(folder / name)
 
     with pytest.raises(ArtifactCorrupt):

@@ -1,4 +1,4 @@
-"""From the four files to models that serve, and from models that serve to the four files."""
+"""Import of the four files as models that serve, and export of such models to the four files."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ AGREE = 1e-6
 
 
 def logits(state: Mapping[str, torch.Tensor], rows: NDArray[Any]) -> NDArray[np.float64]:
-    """The older engine's forward pass, spelled out: the oracle."""
+    """Forward pass of the older engine, step by step: the oracle."""
     hidden = torch.from_numpy(rows.astype(np.float32))
     keys = list(state)
     for weight, bias in zip(keys[::2], keys[1::2], strict=True):
@@ -69,7 +69,7 @@ def logits(state: Mapping[str, torch.Tensor], rows: NDArray[Any]) -> NDArray[np.
 
 
 def reread(exported: Exported) -> OldLayer:
-    """What an import makes of exported files; they are our own, so the child is left out."""
+    """Import exported files again; they are trusted, so without the child."""
     return OldLayer(
         {
             name: read_answer(name, answer(name, data, TERMS), LIMITS)
@@ -80,7 +80,7 @@ def reread(exported: Exported) -> OldLayer:
 
 
 def opened(data: bytes) -> Any:
-    """As the older engine opens its joblib files; these are our own."""
+    """Open joblib files as the older engine does; these are trusted."""
     return joblib.load(io.BytesIO(data))
 
 
@@ -91,7 +91,7 @@ def batch(features: NDArray[np.float32]) -> FlowBatch:
 # -- in: a folder
 
 
-def test_a_sound_folder_gives_both_layers(folder: Path) -> None:
+def test_a_valid_folder_gives_both_layers(folder: Path) -> None:
     old = read_old_models(folder, LIMITS, available_bytes=PLENTY)
 
     assert set(old.layers) == {"anomaly", "behavior"}
@@ -101,7 +101,7 @@ def test_a_sound_folder_gives_both_layers(folder: Path) -> None:
     )
 
 
-def test_a_corrupt_forest_takes_its_whole_layer_and_no_other(folder: Path) -> None:
+def test_a_corrupt_forest_fails_its_layer_and_no_other(folder: Path) -> None:
     """S0-01, S0-07, S0-27."""
     (folder / FOREST).write_bytes(b"not a model")
 
@@ -131,7 +131,7 @@ def test_a_model_of_another_version_names_the_version(
     assert old.failures["anomaly"].cause == "dependencies"
 
 
-def test_a_failing_disk_fails_both_layers_and_says_so(
+def test_a_failing_disk_fails_both_layers_with_the_reason(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S0-30, F14."""
@@ -163,7 +163,7 @@ def test_one_file_of_a_pair_is_not_enough(folder: Path, name: str) -> None:
 def test_members_that_do_not_fit_each_other_fail_together(
     folder: Path, benign: NDArray[np.float32]
 ) -> None:
-    """F10, F19: the scaler of one model in front of the network of another."""
+    """F10, F19: the scaler of one model with the network of another."""
     names = ["Flow Duration", "Flow IAT Mean"]
     scaler = StandardScaler().fit(benign[:, :2].astype(np.float64))
     scaler.feature_names_in_ = np.array(names, dtype=object)
@@ -184,7 +184,7 @@ def test_nothing_is_started_without_the_memory_for_it(folder: Path) -> None:
 # -- in: what the models say
 
 
-def test_an_imported_forest_says_what_it_said(
+def test_an_imported_forest_has_the_same_scores(
     old: Mapping[str, OldLayer], forest: IsolationForest, later: NDArray[np.float32]
 ) -> None:
     model = flow_model(old["anomaly"], later)
@@ -198,13 +198,13 @@ def test_an_imported_forest_says_what_it_said(
     ).all()  # stranger is never less hostile
 
 
-def test_an_imported_network_says_what_it_said(
+def test_an_imported_network_has_the_same_logits(
     old: Mapping[str, OldLayer],
     network: nn.Sequential,
     scaler: StandardScaler,
     later: NDArray[np.float32],
 ) -> None:
-    """78-256-128-64-1: its logit is our margin."""
+    """78-256-128-64-1: its logit is the margin of Axon's network."""
     model = behavior_model(old["behavior"], later)
 
     assert (
@@ -219,7 +219,7 @@ def test_an_imported_network_says_what_it_said(
 def test_imported_layers_are_calibrated_on_benign_flows(
     old: Mapping[str, OldLayer], later: NDArray[np.float32]
 ) -> None:
-    """DESIGN, section 4: benign flows hover around the prior of 1 %."""
+    """DESIGN, section 4: benign flows score near the prior of 1 %."""
     for model in (flow_model(old["anomaly"], later), behavior_model(old["behavior"], later)):
         scores = model.score(batch(later)).scores
         assert np.median(scores) < 0.02
@@ -253,7 +253,7 @@ def test_spellings_of_one_program_are_added_up() -> None:
 def test_imported_models_come_back_from_their_bundles_equal(
     old: Mapping[str, OldLayer], later: NDArray[np.float32]
 ) -> None:
-    """A forest alone is a whole anomaly model; goldens and all."""
+    """A forest alone is a valid anomaly model, with golden answers."""
     flows, deep, (processes, _) = (
         flow_model(old["anomaly"], later),
         behavior_model(old["behavior"], later),
@@ -275,7 +275,7 @@ def test_imported_models_come_back_from_their_bundles_equal(
     )
 
 
-def test_an_imported_forest_is_explained_by_nothing_that_it_does_not_know(
+def test_an_imported_forest_has_no_explanation(
     old: Mapping[str, OldLayer], later: NDArray[np.float32]
 ) -> None:
     model: Model = flow_model(old["anomaly"], later)
@@ -286,8 +286,8 @@ def test_an_imported_forest_is_explained_by_nothing_that_it_does_not_know(
 # -- out
 
 
-def test_an_exported_forest_scores_as_ours(layers: FlowLayers, fresh: FlowTable) -> None:
-    """A real IsolationForest over raw features; ours reads scaled ones."""
+def test_an_exported_forest_has_the_same_scores(layers: FlowLayers, fresh: FlowTable) -> None:
+    """A real IsolationForest over raw features; Axon's reads scaled ones."""
     own = layers.anomaly.detectors
 
     fitted = sklearn_forest(own.forest, own.scaler)
@@ -323,10 +323,10 @@ def test_what_is_exported_and_imported_again_scores_the_same(
     assert np.abs(again.score(events).scores - processes.score(events).scores).max() <= AGREE
 
 
-def test_an_imported_layer_goes_back_as_it_came(
+def test_an_imported_layer_is_exported_unchanged(
     old: Mapping[str, OldLayer], later: NDArray[np.float32]
 ) -> None:
-    """Round trip of what the older form can hold whole."""
+    """Round trip of models that the older form can express exactly."""
     flows, deep = flow_model(old["anomaly"], later), behavior_model(old["behavior"], later)
 
     back = reread(export_behavior(deep))
@@ -339,13 +339,10 @@ def test_an_imported_layer_goes_back_as_it_came(
     )
 
 
-def test_an_exported_network_is_within_its_stated_error_of_ours(
+def test_an_exported_network_is_within_its_stated_error(
     layers: FlowLayers, fresh: FlowTable
 ) -> None:
-    """Several heads, families, taming and cuts.
-
-    All in linear layers and rectifiers, but for the error that is said.
-    """
+    """Several heads, families, scaling and clipping as linear layers and rectifiers."""
     exported = export_behavior(layers.behavior)
     state = torch.load(io.BytesIO(exported.files[CLASSIFIER]), weights_only=True)
     scaled = opened(exported.files[SCALER]).transform(fresh.features.astype(np.float64))
@@ -358,7 +355,7 @@ def test_an_exported_network_is_within_its_stated_error_of_ours(
     assert f"within {error:.4f} log-odds" in exported.left_out[1]
 
 
-def test_an_exported_network_imported_again_says_the_same(
+def test_an_exported_network_imported_again_has_the_same_scores(
     layers: FlowLayers, fresh: FlowTable, later: NDArray[np.float32]
 ) -> None:
     exported = export_behavior(layers.behavior)
@@ -370,12 +367,10 @@ def test_an_exported_network_imported_again_says_the_same(
     assert np.abs(expit(again.raw(fresh.features)) - expit(logits(state, scaled))).max() <= AGREE
 
 
-def test_values_below_zero_are_read_as_ours_reads_them(
-    layers: FlowLayers, fresh: FlowTable
-) -> None:
-    """A window of -1 bytes is how CICFlowMeter says "none".
+def test_values_below_zero_are_scaled_the_same(layers: FlowLayers, fresh: FlowTable) -> None:
+    """CICFlowMeter writes a window of -1 bytes for none.
 
-    A power transform alone would read it otherwise.
+    A power transform alone would scale it otherwise.
     """
     features = fresh.features.copy()
     features[:, 66:68] = -1.0
@@ -390,7 +385,7 @@ def test_values_below_zero_are_read_as_ours_reads_them(
     assert off.max() <= older_network(layers.behavior)[1] + 1e-4
 
 
-def test_the_line_in_place_of_softplus_keeps_its_error_everywhere() -> None:
+def test_the_line_in_place_of_softplus_has_its_stated_error_everywhere() -> None:
     bends, slopes, start, error = softplus_bends(32)
     at = np.random.default_rng(1).normal(0, 12, 5000)
 
@@ -401,15 +396,15 @@ def test_the_line_in_place_of_softplus_keeps_its_error_everywhere() -> None:
     )  # which was found on a grid
 
 
-def test_what_the_older_form_cannot_hold_is_said(layers: FlowLayers) -> None:
-    """Never silently."""
+def test_parts_that_the_older_form_lacks_are_listed(layers: FlowLayers) -> None:
+    """Nothing is dropped silently."""
     said = export_anomaly(layers.anomaly, processes_of(LAUNCHES)).left_out
 
     assert any("subspace and codebook, which hold 95%" in one for one in said)
     assert any("thresholds" in one for one in said)
 
 
-def test_exported_files_prove_themselves(layers: FlowLayers, tmp_path: Path) -> None:
+def test_exported_files_have_valid_checksums(layers: FlowLayers, tmp_path: Path) -> None:
     files = dict(export_anomaly(layers.anomaly, processes_of(LAUNCHES)).files)
     for name, data in (files | {CHECKSUMS: checksums(files)}).items():
         (tmp_path / name).write_bytes(data)

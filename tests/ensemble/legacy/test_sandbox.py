@@ -1,7 +1,6 @@
-"""The child.
+"""Sandbox: the answers of the child, its deaths, and a parent that survives and trusts nothing.
 
-What it answers, how it dies, and that its parent lives on and believes nothing unread. A handful of
-real processes.
+A few real processes.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def test_a_forest_comes_back_as_arrays(
 
 
 def test_a_network_comes_back_as_arrays(four: Mapping[str, bytes]) -> None:
-    """What torch imports late, it imports before the door is shut."""
+    """Lazy modules of torch are imported before files are closed off."""
     assert decode_apart(CLASSIFIER, four[CLASSIFIER], LIMITS).arrays["weight.3"].shape == (1, 64)
 
 
@@ -53,7 +52,7 @@ def test_counts_and_scalers_come_back(four: Mapping[str, bytes]) -> None:
     assert decode_apart(SCALER, four[SCALER], LIMITS).arrays["centre"].shape == (78,)
 
 
-def test_a_refusal_of_the_child_is_the_same_refusal_here() -> None:
+def test_an_error_of_the_child_is_the_same_error_here() -> None:
     with pytest.raises(ArtifactCorrupt) as refused:
         decode_apart(FREQUENCIES, pickled([1]), LIMITS)
 
@@ -64,7 +63,7 @@ def test_a_refusal_of_the_child_is_the_same_refusal_here() -> None:
 
 
 def in_child(monkeypatch: pytest.MonkeyPatch, code: str, before: str = "") -> None:
-    """Let the child run `code` in place of decoding, behind the same shut door."""
+    """Run `code` in the child in place of decoding, under the same limits."""
     boot = sandbox.BOOT.removesuffix("main()")
     lines = f"{before}\nimport ensemble.legacy.sandbox_child as child\ndef act(*_):\n    {code}\nchild.answer = act\nchild.main()"
     monkeypatch.setattr(sandbox, "BOOT", f"{boot}\n{lines}")
@@ -84,10 +83,10 @@ def in_child(monkeypatch: pytest.MonkeyPatch, code: str, before: str = "") -> No
         pytest.param("return b'lies'", "cannot be read", id="nonsense"),
     ],
 )
-def test_whatever_the_child_does_is_a_refusal_here(
+def test_any_failure_of_the_child_is_an_error_here(
     monkeypatch: pytest.MonkeyPatch, code: str, words: str
 ) -> None:
-    """Fact 1: 13 % of single flipped bits were a SIGSEGV, where no `except` helps."""
+    """Fact 1: 13 % of single flipped bits caused a SIGSEGV; `except` does not help."""
     in_child(monkeypatch, code, before="import os, sys")
 
     with pytest.raises(ArtifactCorrupt, match=words):
@@ -102,7 +101,7 @@ def test_an_endless_loop_ends_at_its_cpu_seconds(monkeypatch: pytest.MonkeyPatch
         decode_apart(FREQUENCIES, b"", replace(LIMITS, cpu_s=1))
 
 
-def test_a_child_that_waits_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_waits_for_ever_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     in_child(monkeypatch, "time.sleep(3600)", before="import time")
 
     with pytest.raises(LoadTimeout) as refused:
@@ -111,7 +110,7 @@ def test_a_child_that_waits_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch
     assert refused.value.limit_s == 1.0
 
 
-def test_a_hunger_for_memory_ends_at_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     """F16."""
     in_child(
         monkeypatch,
@@ -137,13 +136,10 @@ CANNOT = [
 
 
 @pytest.mark.parametrize("act", CANNOT)
-def test_behind_the_shut_door_nothing_can_be_opened_or_started(
+def test_the_limited_child_can_open_and_start_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, act: str
 ) -> None:
-    """If an attack on the reader should succeed, there is nothing for it to do.
-
-    Whoever got through would answer, and end well.
-    """
+    """After a successful attack on the reader. The child answers only if an attempt succeeded."""
     in_child(
         monkeypatch,
         f"{act}; return b'done'",
@@ -156,8 +152,8 @@ def test_behind_the_shut_door_nothing_can_be_opened_or_started(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_child_has_nothing_of_our_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A secret that is not there cannot be told."""
+def test_the_child_has_no_environment_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret that is not there cannot leak."""
     monkeypatch.setenv("AXON_SECRET", "s3cret")
     in_child(
         monkeypatch, "raise SystemExit(7 if 'AXON_SECRET' in os.environ else 5)", before="import os"
@@ -191,13 +187,13 @@ def framed(header: object, rest: bytes = b"") -> bytes:
         pytest.param(b"[" * 5000, id="an endless header"),
     ],
 )
-def test_an_answer_that_is_none_is_a_refusal(said: bytes) -> None:
+def test_an_invalid_answer_is_an_error(said: bytes) -> None:
     with pytest.raises(ArtifactCorrupt, match="cannot be read"):
         read_answer(FOREST, said, LIMITS)
 
 
 def test_arrays_that_are_not_finite_are_refused_here_too() -> None:
-    """The child read a stranger's file: what it says is a stranger's word."""
+    """The child read an untrusted file, so its answer is untrusted."""
     arrays, config = safetensors.numpy.save({"centre": np.array([np.nan])}), b"{}\n"
 
     with pytest.raises(ArtifactIncompatible):
@@ -206,7 +202,7 @@ def test_arrays_that_are_not_finite_are_refused_here_too() -> None:
         )
 
 
-def test_a_strangers_words_in_a_refusal_are_cut_and_cleaned() -> None:
+def test_untrusted_text_in_an_error_is_cut_and_cleaned() -> None:
     said = framed({"error": "ArtifactUntrusted", "fields": ["x", "\x1b[2J" + "a" * 5000]})
 
     with pytest.raises(ArtifactUntrusted) as refused:
@@ -216,13 +212,11 @@ def test_a_strangers_words_in_a_refusal_are_cut_and_cleaned() -> None:
     assert len(refused.value.problem) == sandbox.FIELD_LIMIT
 
 
-def test_flipped_bits_harm_nobody(benign: NDArray[np.float32], later: NDArray[np.float32]) -> None:
-    """F5 where there are no checksums, and fact 1: of 400 single flips 52 crashed whoever loaded the forest with joblib, 4 looped.
+def test_flipped_bits_do_no_harm(benign: NDArray[np.float32], later: NDArray[np.float32]) -> None:
+    """F5 without checksums, and fact 1: of 400 single flips, 52 crashed joblib and 4 looped.
 
-    Here no library meets the bytes but numpy's reader, so hundreds of flips can be tried in this
-    very process, which lives on.
-    About one flip in twenty scores otherwise and cannot be noticed: that is what `checksums.txt` is
-    for.
+    Here only numpy's reader receives the bytes, so hundreds of flips can be tried in this process.
+    About one flip in twenty changes the scores unnoticed: `checksums.txt` is for these.
     """
     sound = pickled(IsolationForest(n_estimators=5, max_samples=64, random_state=5).fit(benign))
     generator = np.random.default_rng(1)

@@ -1,7 +1,4 @@
-"""Findings.
-
-On the disk before anything is forgotten, bounded, and never torn into one another (N-02).
-"""
+"""Findings: on disk before the event is removed, bounded, and never torn (N-02)."""
 
 from __future__ import annotations
 
@@ -48,11 +45,8 @@ def ids(root: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(("was", "now"), list(product(ORDER, ORDER)))
-def test_news_is_what_alarms_and_is_worse_than_it_was(was: VerdictLabel, now: VerdictLabel) -> None:
-    """`indeterminate` alarms nobody, so it is no news.
-
-    What was indeterminate and is suspicious now is.
-    """
+def test_a_worse_verdict_that_alarms_is_a_finding(was: VerdictLabel, now: VerdictLabel) -> None:
+    """`indeterminate` is no alarm, so it is no finding; from indeterminate to suspicious is one."""
     worse = ORDER.index(now) > ORDER.index(was)
 
     assert is_escalation(was, now) is (
@@ -60,7 +54,7 @@ def test_news_is_what_alarms_and_is_worse_than_it_was(was: VerdictLabel, now: Ve
     )
 
 
-def test_only_the_whole_of_the_evidence_is_whole() -> None:
+def test_only_complete_evidence_is_full_coverage() -> None:
     assert millionths(1.0) == FULL_COVERAGE
     assert millionths(0.1 + 0.2 + 0.7) == FULL_COVERAGE
     assert all(
@@ -114,7 +108,7 @@ def test_both_files_together_stay_below_the_limit_and_the_newest_stay(tmp_path: 
     assert len(left) > 10
 
 
-def test_a_line_that_a_dead_writer_left_half_tears_no_other(tmp_path: Path) -> None:
+def test_half_a_line_of_a_dead_writer_tears_no_other(tmp_path: Path) -> None:
     findings = Findings(tmp_path, limit_bytes=1 << 20)
     findings.append([finding(1)])
     with (tmp_path / FINDINGS).open("ab") as file:
@@ -156,7 +150,7 @@ def test_two_writers_share_one_file(tmp_path: Path) -> None:
     assert ids(tmp_path) == [f"e{number}" for number in range(20)]
 
 
-def test_findings_are_for_this_user_alone_and_follow_no_link(tmp_path: Path) -> None:
+def test_only_this_user_can_read_findings_and_links_are_not_followed(tmp_path: Path) -> None:
     secret, root = tmp_path / "secret", tmp_path / "retro"
     secret.write_text("theirs")
     findings = Findings(root, limit_bytes=1 << 20)
@@ -171,5 +165,5 @@ def test_findings_are_for_this_user_alone_and_follow_no_link(tmp_path: Path) -> 
     assert secret.read_text() == "theirs"
 
 
-def test_no_findings_are_none(tmp_path: Path) -> None:
+def test_without_files_there_are_no_findings(tmp_path: Path) -> None:
     assert read_findings(tmp_path / "nowhere") == ([], 0)

@@ -1,7 +1,6 @@
-"""The spool.
+"""Spool: bounded in bytes and age, losses counted, one owner for each segment (N-02).
 
-Bounded in bytes and age, every loss counted, one owner a segment, and no disk, file or death that
-stops it (N-02).
+No failing disk, no broken file and no dead process stops it.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def opened(
 
 
 def numbers(spool: Spool, coverage: Mapping[str, float] = RECOVERED, most: int = 64) -> list[int]:
-    """Everything that waits for these layers, read and settled as the second look does."""
+    """Read and settle all events that wait for these layers, as the rescorer does."""
     seen: list[int] = []
     while (reading := spool.next_of(coverage, most)) is not None:
         seen += [int(one.digest, 16) for one in reading.events]
@@ -78,7 +77,7 @@ def root(tmp_path: Path) -> Path:
 # -- what goes in comes out
 
 
-def test_what_was_spooled_comes_back_as_it_was_and_once(root: Path, clock: Clock) -> None:
+def test_a_spooled_event_is_read_once_and_unchanged(root: Path, clock: Clock) -> None:
     spool = opened(root, clock)
     kept = [event(number) for number in range(5)]
     spool.append(kept)
@@ -105,7 +104,7 @@ def test_an_event_waits_until_more_of_the_ensemble_speaks_than_did(
     assert numbers(spool, {"flow": 1.0}) == [2, 3]
 
 
-def test_the_oldest_are_looked_at_first(root: Path, clock: Clock) -> None:
+def test_the_oldest_are_read_first(root: Path, clock: Clock) -> None:
     """They are the next to be dropped."""
     spool = opened(root, clock)
     spool.append([event(hours, at=T0 - hours * HOUR_S) for hours in (1, 5, 3)])
@@ -113,7 +112,7 @@ def test_the_oldest_are_looked_at_first(root: Path, clock: Clock) -> None:
     assert numbers(spool) == [5, 3, 1]
 
 
-def test_a_reading_takes_no_more_than_was_asked_for_and_goes_on_where_it_ended(
+def test_a_reading_has_at_most_the_requested_number_and_continues_at_its_end(
     root: Path, clock: Clock
 ) -> None:
     spool = opened(root, clock)
@@ -128,7 +127,7 @@ def test_a_reading_takes_no_more_than_was_asked_for_and_goes_on_where_it_ended(
     assert numbers(spool) == [4, 5, 6, 7, 8, 9]
 
 
-def test_what_is_still_degraded_waits_on_behind_the_others(root: Path, clock: Clock) -> None:
+def test_events_that_are_still_degraded_wait_behind_the_others(root: Path, clock: Clock) -> None:
     spool = opened(root, clock)
     spool.append(event(number, coverage=0.0) for number in range(4))
     reading = spool.next_of({"flow": 0.4}, 2)
@@ -174,13 +173,10 @@ STEPS = st.lists(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
-def test_the_limits_hold_and_nothing_is_lost_uncounted_whatever_happens(
+def test_the_limits_hold_and_every_loss_is_counted(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, object]]
 ) -> None:
-    """The slow, obvious book beside it.
-
-    Offered and adopted is what waits, what was settled and what was dropped.
-    """
+    """Compared with a simple count: offered and adopted = waiting, settled and dropped."""
     root, clock = tmp_path_factory.mktemp("spool"), Clock(T0)
     limit, age = 64 << 10, 24 * HOUR_S
     spool = opened(root, clock, limit_bytes=limit, max_age_s=age)
@@ -230,7 +226,7 @@ def test_the_oldest_make_room_for_the_newest(root: Path, clock: Clock) -> None:
     assert len(left) > 10
 
 
-def test_an_event_larger_than_the_whole_spool_drops_nobody_else(root: Path, clock: Clock) -> None:
+def test_an_event_larger_than_the_spool_drops_no_other(root: Path, clock: Clock) -> None:
     spool = opened(root, clock, limit_bytes=16 << 10)
     spool.append([event(1), event(2, size=20_000), event(3)])
 
@@ -239,7 +235,7 @@ def test_an_event_larger_than_the_whole_spool_drops_nobody_else(root: Path, cloc
 
 
 def test_nothing_older_than_the_age_limit_stays_on_the_disk(root: Path, clock: Clock) -> None:
-    """It is a customer's data."""
+    """The events are customers' data."""
     spool = opened(root, clock, max_age_s=24 * HOUR_S)
     spool.append([event(1)])
     clock.now += 12 * HOUR_S
@@ -263,7 +259,7 @@ def test_an_event_of_a_clock_that_ran_ahead_does_not_wait_for_ever(
     assert spool.counts.dropped["age"] == 1
 
 
-def test_an_event_is_not_given_up_before_it_is_old(root: Path, clock: Clock) -> None:
+def test_an_event_is_not_dropped_before_its_age_limit(root: Path, clock: Clock) -> None:
     spool = opened(root, clock, max_age_s=24 * HOUR_S)
     spool.append([event(1)])
 
@@ -276,7 +272,7 @@ def test_an_event_is_not_given_up_before_it_is_old(root: Path, clock: Clock) -> 
 # -- owners
 
 
-def test_a_living_owner_keeps_what_is_its_own(root: Path, clock: Clock) -> None:
+def test_segments_of_a_living_owner_are_not_adopted(root: Path, clock: Clock) -> None:
     one, other = opened(root, clock), opened(root, clock)
     one.append([event(1)])
     other.append([event(2)])
@@ -287,7 +283,7 @@ def test_a_living_owner_keeps_what_is_its_own(root: Path, clock: Clock) -> None:
     assert (numbers(one), numbers(other)) == ([1], [2])
 
 
-def test_what_an_owner_left_is_taken_over_by_exactly_one(root: Path, clock: Clock) -> None:
+def test_segments_of_a_dead_owner_are_adopted_once(root: Path, clock: Clock) -> None:
     gone, one, other = (opened(root, clock) for _ in range(3))
     gone.append(event(number) for number in range(3))
     gone.close()
@@ -314,7 +310,7 @@ time.sleep(600)
 def test_the_events_of_a_killed_process_are_adopted_while_it_lives_they_are_not(
     root: Path, clock: Clock
 ) -> None:
-    """`kill -9`: the system lets go of its lock, and nothing that was written is lost."""
+    """After `kill -9` the system releases the lock, and all written events remain."""
     repository = Path(__file__).resolve().parents[3]
     with subprocess.Popen(
         [sys.executable, "-c", DYING, str(root), str(repository)], stdout=subprocess.PIPE, text=True
@@ -337,7 +333,7 @@ def test_the_events_of_a_killed_process_are_adopted_while_it_lives_they_are_not(
     )  # segments of one span of time have no order among them
 
 
-def test_an_adoption_that_dies_half_way_is_finished_by_the_next(
+def test_an_interrupted_adoption_is_completed_by_the_next_owner(
     root: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone, first, second = (opened(root, clock) for _ in range(3))
@@ -370,7 +366,7 @@ def adopted_from(
     lines: bytes,
     name: str = "flow-0400000-1700000000-" + "a" * 32 + ".jsonl",
 ) -> Spool:
-    """A spool that took over a dead owner's file."""
+    """A spool that adopted the file of a dead owner."""
     folder = root / ("0" * 32)
     folder.mkdir(parents=True)
     (folder / name).write_bytes(lines)
@@ -383,7 +379,7 @@ def line(number: int) -> bytes:
     return msgspec.json.encode(event(number)) + b"\n"
 
 
-def test_a_torn_last_line_is_counted_and_passed_over(root: Path, clock: Clock) -> None:
+def test_a_torn_last_line_is_counted_and_skipped(root: Path, clock: Clock) -> None:
     spool = adopted_from(root, clock, line(1) + line(2) + line(3)[:-40])
 
     assert numbers(spool) == [1, 2]
@@ -411,7 +407,7 @@ def test_a_line_that_cannot_be_read_stops_no_other(root: Path, clock: Clock, bad
     assert spool.counts.dropped["unreadable"] == 1
 
 
-def test_a_file_that_somebody_cut_is_counted_for_what_it_lacks(root: Path, clock: Clock) -> None:
+def test_missing_events_of_a_truncated_file_are_counted(root: Path, clock: Clock) -> None:
     spool = opened(root, clock)
     spool.append(event(number) for number in range(10))
     (segment,) = files_of(root)
@@ -421,9 +417,7 @@ def test_a_file_that_somebody_cut_is_counted_for_what_it_lacks(root: Path, clock
     assert spool.counts.dropped["unreadable"] == 7
 
 
-def test_a_segment_that_the_system_will_not_give_keeps_the_others_not_back(
-    root: Path, clock: Clock
-) -> None:
+def test_an_unreadable_segment_does_not_block_the_others(root: Path, clock: Clock) -> None:
     """It still counts as waiting, until its age limit."""
     spool = opened(root, clock)
     spool.append([event(1, at=T0 - HOUR_S), event(2)])
@@ -438,7 +432,7 @@ def test_a_segment_that_the_system_will_not_give_keeps_the_others_not_back(
 # -- a disk that fails
 
 
-def test_a_full_disk_costs_what_it_cannot_take_and_nothing_else(
+def test_a_full_disk_loses_only_the_events_that_do_not_fit(
     root: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool = opened(root, clock)
@@ -461,7 +455,7 @@ def test_a_full_disk_costs_what_it_cannot_take_and_nothing_else(
     assert spool.counts.dropped["unreadable"] == 0
 
 
-def test_a_disk_that_cannot_even_cut_what_failed_tears_no_line_of_another(
+def test_a_failed_write_that_cannot_be_cut_off_tears_no_other_line(
     root: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool = opened(root, clock)
@@ -483,7 +477,7 @@ def test_a_disk_that_cannot_even_cut_what_failed_tears_no_line_of_another(
     assert spool.counts.dropped == {"size": 0, "age": 0, "unreadable": 0, "disk": 1}
 
 
-def test_a_place_that_cannot_be_a_folder_costs_only_the_spool(root: Path, clock: Clock) -> None:
+def test_an_impossible_folder_disables_only_the_spool(root: Path, clock: Clock) -> None:
     root.parent.mkdir(parents=True)
     root.write_text("a file")
     spool = opened(root, clock)
@@ -497,9 +491,7 @@ def test_a_place_that_cannot_be_a_folder_costs_only_the_spool(root: Path, clock:
     assert numbers(spool) == [2]
 
 
-def test_a_folder_that_somebody_removed_is_made_again_and_its_loss_is_counted(
-    root: Path, clock: Clock
-) -> None:
+def test_a_removed_folder_is_made_again_and_its_loss_is_counted(root: Path, clock: Clock) -> None:
     spool = opened(root, clock)
     spool.append([event(1), event(2)])
     for path in sorted(root.rglob("*"), reverse=True):
@@ -512,7 +504,7 @@ def test_a_folder_that_somebody_removed_is_made_again_and_its_loss_is_counted(
     assert spool.counts.dropped["disk"] == 3
 
 
-def test_what_could_not_be_kept_for_a_third_look_still_waits_for_the_second(
+def test_an_event_that_could_not_be_written_again_still_waits(
     root: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool = opened(root, clock)
@@ -533,7 +525,7 @@ def test_what_could_not_be_kept_for_a_third_look_still_waits_for_the_second(
 # -- who may read it
 
 
-def test_what_customers_sent_is_for_this_user_alone(root: Path, clock: Clock) -> None:
+def test_only_this_user_can_read_the_spool(root: Path, clock: Clock) -> None:
     before = os.umask(0)
     try:
         opened_spool = opened(root, clock)
@@ -548,7 +540,7 @@ def test_what_customers_sent_is_for_this_user_alone(root: Path, clock: Clock) ->
     assert {stat.S_IMODE(path.stat().st_mode) for path in files_of(root)} == {0o600}
 
 
-def test_a_folder_that_stood_open_is_closed(root: Path, clock: Clock) -> None:
+def test_an_open_folder_is_closed_to_other_users(root: Path, clock: Clock) -> None:
     root.mkdir(parents=True, mode=0o755)
 
     opened(root, clock).append([event(1)])

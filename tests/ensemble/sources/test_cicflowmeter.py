@@ -1,7 +1,4 @@
-"""Flows from CSV files as they are found.
-
-Every dialect, packed or not, and bad lines named instead of fatal.
-"""
+"""CICFlowMeter files: every dialect, packed or not, and bad lines named instead of fatal."""
 
 from __future__ import annotations
 
@@ -62,7 +59,7 @@ def test_every_dialect_gives_the_same_flows(write: Write, dialect: tuple[str, ..
     assert (flows.features[:, 55] == flows.features[:, 34]).all()
 
 
-def test_columns_may_stand_in_any_order_with_any_others_between(write: Write) -> None:
+def test_columns_may_be_in_any_order_with_any_others_between(write: Write) -> None:
     header = ["src_ip", *reversed(FEATURE_NAMES), "Label", "colour"]
 
     flows = read(write(header, [["10.0.0.1", *reversed(a_line(5)), "DDoS", "red"]]))
@@ -72,7 +69,7 @@ def test_columns_may_stand_in_any_order_with_any_others_between(write: Write) ->
 
 
 def test_the_column_that_the_2017_release_writes_twice_is_read_twice(write: Write) -> None:
-    """Both are called `Fwd Header Length`; the second is the one that pandas calls `.1`."""
+    """Both are called `Fwd Header Length`; pandas calls the second one `.1`."""
     header = [name.replace("Fwd Header Length.1", "Fwd Header Length") for name in FEATURE_NAMES]
 
     flows = read(write(header, [a_line(c34=40, c55=41)]))
@@ -93,7 +90,7 @@ def test_a_column_that_is_missing_is_named(write: Write) -> None:
         read(write(FEATURE_NAMES[:-1], [a_line()[:-1]]))
 
 
-def test_an_empty_file_says_so(tmp_path: Path) -> None:
+def test_an_empty_file_is_reported_as_empty(tmp_path: Path) -> None:
     path = tmp_path / "empty.csv"
     path.touch()
 
@@ -143,7 +140,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("line", "column", "problem"), BAD)
-def test_a_bad_line_is_passed_over_and_named(
+def test_a_bad_line_is_skipped_and_named(
     write: Write, line: list[object], column: str, problem: str
 ) -> None:
     """P14: one broken line of a million is a line of a report, not the end of the training."""
@@ -154,7 +151,7 @@ def test_a_bad_line_is_passed_over_and_named(
     assert str(flows.refused[0]) == f"line 3, column {column}: {problem}"
 
 
-def test_a_long_cell_is_not_repeated_whole(write: Write) -> None:
+def test_a_long_cell_is_shortened_in_the_message(write: Write) -> None:
     flows = read(write(FEATURE_NAMES, [a_line(), a_line(c6="x" * 100_000)]))
 
     assert len(flows.refused[0].cause) < 100
@@ -169,13 +166,13 @@ def test_rates_that_the_extractor_could_not_write_cost_no_line(write: Write) -> 
 
 
 def test_rates_that_pandas_left_empty_cost_no_line(write: Write) -> None:
-    """`to_csv` writes NaN as nothing, and what is recomputed is not read."""
+    """`to_csv` writes NaN as an empty cell, and recomputed rates are not read."""
     flows = read(write(FEATURE_NAMES, [a_line(c14="", c15="")]))
 
     assert (flows.lines, flows.refused) == ([2], [])
 
 
-def test_blank_lines_are_nothing(write: Write) -> None:
+def test_blank_lines_are_ignored(write: Write) -> None:
     assert read(write(FEATURE_NAMES, [[], a_line(), [], a_line()])).lines == [
         3,
         5,

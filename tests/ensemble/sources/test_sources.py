@@ -96,8 +96,8 @@ def test_the_content_counts_and_not_the_suffix(tmp_path: Path) -> None:
     assert not cicflowmeter.sniff(b"time,Src Port,Dst Port,action\n1,2,3,drop\n", "fw.csv")
 
 
-def test_what_no_format_recognises_is_refused_by_its_header(tmp_path: Path) -> None:
-    """The reader of CICFlowMeter names the column that is absent."""
+def test_an_unrecognised_file_is_rejected_by_its_header(tmp_path: Path) -> None:
+    """The reader of CICFlowMeter names the missing column."""
     file = tmp_path / "any.csv"
     file.write_text("a,b\n1,2\n")
 

@@ -1,4 +1,4 @@
-"""The model store: signed, versioned bundles and releases of each tenant, proven before decoding.
+"""Model store: signed, versioned bundles and releases of each tenant, proven before decoding.
 
 Other packages import from here or from `ensemble.store.files`, never from a file inside.
 """

@@ -1,1 +1,1 @@
-"""Bundles: one layer's model as files; published, opened, listed."""
+"""Bundles: one model as files, with publication, opening and listing."""

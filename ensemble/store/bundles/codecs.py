@@ -1,7 +1,7 @@
-"""A model's parts as bytes and back: arrays as safetensors, the rest and golden scores as JSON.
+"""Codecs of a model's parts: arrays as safetensors, configuration and golden scores as JSON.
 
-Neither format can run code, and both are decoded from bytes that were proven before, never from a
-path.
+Neither format can run code. Both are decoded from bytes that were proven before, never from a path.
+
 Source: the safetensors format, https://huggingface.co/docs/safetensors; it checks shapes and
 offsets, not values.
 """
@@ -44,14 +44,14 @@ _DTYPES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """Events with the scores that the trainer's model gave them.
+    """Events with the scores that the model gave them at training.
 
-    A bundle that loads but scores otherwise is not that model.
+    A loaded bundle must reproduce them.
 
     Attributes:
-        events: as a caller would send them (wire form), JSON values only; empty where a model
-            rates no events.
-        scores: calibrated, one an event, each in [0, 1].
+        events: as a caller would send them (wire form), JSON values only; empty for a model that
+            scores no events.
+        scores: calibrated, one for each event, each in [0, 1].
     """
 
     events: Sequence[Mapping[str, Any]]
@@ -65,11 +65,10 @@ class Golden:
 
 
 def encode_parts(parts: Parts) -> dict[str, bytes]:
-    """The two files of `parts`, by name; equal parts give equal bytes.
+    """Encode `parts` as two files, by name; equal parts give equal bytes.
 
     Raises:
-        ArtifactIncompatible: an array of objects, text or complex numbers, or one that is not
-            finite.
+        ArtifactIncompatible: an array has objects, text or complex numbers, or is not finite.
         ValueError, TypeError: the configuration is not plain JSON.
     """
     arrays = {name: _plain(name, array) for name, array in parts.arrays.items()}
@@ -80,21 +79,17 @@ def encode_parts(parts: Parts) -> dict[str, bytes]:
 
 
 def decode_parts(files: Mapping[str, bytes]) -> Parts:
-    """The parts in the proven `files`; the arrays are read-only.
+    """Decode the parts from proven `files`; the arrays are read-only.
 
     Raises:
-        ArtifactMissing: a file is not among them.
-        ArtifactCorrupt: not the format its name says.
-        ArtifactIncompatible: an array of a type we do not store, or one that is not finite.
+        ArtifactMissing: a file is missing.
+        ArtifactCorrupt: a file does not have the format of its name.
+        ArtifactIncompatible: an array has a type that Axon does not store, or is not finite.
     """
     try:
         arrays = safetensors.numpy.load(_file(files, ARRAYS))
-    except (
-        SafetensorError,
-        KeyError,
-        TypeError,
-        ValueError,
-    ):  # the last three: a dtype that numpy has no word for
+    # the last three: a dtype that numpy does not have
+    except (SafetensorError, KeyError, TypeError, ValueError):
         raise ArtifactCorrupt(ARRAYS, "is not safetensors of numpy arrays") from None
     for name, array in arrays.items():
         _refuse_unless_plain(name, array)
@@ -106,7 +101,7 @@ def decode_parts(files: Mapping[str, bytes]) -> Parts:
 
 
 def encode_golden(golden: Golden) -> bytes:
-    """The file of `golden`."""
+    """Encode golden events and scores as canonical JSON."""
     return canonical_json.encode(
         {
             "events": [dict(event) for event in golden.events],
@@ -116,10 +111,10 @@ def encode_golden(golden: Golden) -> bytes:
 
 
 def decode_golden(data: bytes) -> Golden:
-    """The golden scores in proven bytes.
+    """Decode golden events and scores from proven bytes.
 
     Raises:
-        ArtifactCorrupt: anything that `encode_golden` would not have written.
+        ArtifactCorrupt: `encode_golden` would not have written it.
     """
     found = canonical_json.to_dataclass(
         canonical_json.decode(data, what=GOLDEN), _GoldenFile, what=GOLDEN
@@ -143,10 +138,7 @@ def _file(files: Mapping[str, bytes], name: str) -> bytes:
 
 
 def _plain(name: str, array: NDArray[Any]) -> NDArray[Any]:
-    """`array` in C order.
-
-    Safetensors writes a transposed or strided array scrambled, without a word (0.8.0, measured).
-    """
+    """Return `array` in C order: safetensors silently scrambles others (0.8.0, measured)."""
     _refuse_unless_plain(name, array)
     return np.array(array, dtype=array.dtype.newbyteorder("="), order="C", copy=None)
 

@@ -1,7 +1,6 @@
-"""Listing of bundles; broken or untrusted versions are shown with what is wrong.
+"""List of bundles, newest first by serial; a broken or untrusted version has its problem.
 
-Newest first, by serial. A model that has been listed is not a model that loads; `load.open_bundle`
-proves that.
+Only manifests are read. `open_bundle` proves whether a listed bundle opens.
 """
 
 from __future__ import annotations
@@ -28,17 +27,16 @@ __all__ = ["BundleListing", "list_bundles"]
 
 @dataclass(frozen=True, slots=True)
 class BundleListing:
-    """A bundle as it lies in the store.
+    """A bundle as it is in the store.
 
     Attributes:
-        ref: with the digest of the manifest that lies there, "" where none can be read.
-        created_at: UTC, "" where the manifest cannot be read or trusted.
-        size_bytes: of the files that the manifest names, 0 where it cannot be read.
-        is_shipped: came with Axon; not ours to delete.
-        problem: what is wrong with the manifest, "" where nothing is known.
-        manifest: as it was proven; None where there is a problem.
-        modified_s: when the manifest was last changed, by the disk, in seconds since 1970; 0.0
-            where nobody can say.
+        ref: with the digest of its manifest, "" if that cannot be read.
+        created_at: UTC, "" if the manifest cannot be read or trusted.
+        size_bytes: of the files that the manifest names, 0 if it cannot be read or trusted.
+        is_shipped: shipped with Axon, so it cannot be deleted.
+        problem: what is wrong with the manifest, "" for nothing known.
+        manifest: after its proof; None if there is a problem.
+        modified_s: time of the manifest on disk, seconds since 1970; 0.0 if unknown.
     """
 
     ref: BundleRef
@@ -53,9 +51,12 @@ class BundleListing:
 def list_bundles(
     store: Store, tenant: Tenant, model: ModelName | None = None
 ) -> tuple[BundleListing, ...]:
-    """The bundles of `tenant` in both roots.
+    """List a tenant's bundles in both roots: models by name, versions newest first.
 
-    Models by name, versions newest first; one model's where `model` is given.
+    Args:
+        store: both roots are listed.
+        tenant: owner of the bundles.
+        model: only this model; None for all.
     """
     found = [
         _bundle(
@@ -100,9 +101,9 @@ def _bundle(trust: Trust, root: Path, ref: BundleRef, *, is_shipped: bool) -> Bu
         manifest = parse_manifest(trust.prove(data, Document.MANIFEST, what=what), what=what)
         refuse_other_bundle(manifest, ref, what)
     except ArtifactError as error:
-        as_it_lies = BundleRef(ref.tenant, ref.model, ref.version, digest)
-        return BundleListing(as_it_lies, "", 0, is_shipped, str(error), None, modified_s)
-    as_it_lies = BundleRef(ref.tenant, ref.model, ref.version, digest)
+        stored = BundleRef(ref.tenant, ref.model, ref.version, digest)
+        return BundleListing(stored, "", 0, is_shipped, str(error), None, modified_s)
+    stored = BundleRef(ref.tenant, ref.model, ref.version, digest)
     return BundleListing(
-        as_it_lies, manifest.created_at, manifest.size_bytes, is_shipped, "", manifest, modified_s
+        stored, manifest.created_at, manifest.size_bytes, is_shipped, "", manifest, modified_s
     )

@@ -1,8 +1,7 @@
-"""A bundle's manifest: what the bundle is, which files it has, what made it.
+"""Manifest of a bundle: identity, files with digests, and the training that made it.
 
-The manifest is the one thing that has to be trusted: its digest stands in the release, its entries
-prove every file.
-It is written last, so a directory with a manifest is a whole bundle.
+Trust in a bundle rests on the manifest: the release contains its digest, and its entries prove
+every file. It is written last, so a directory with a manifest is a complete bundle.
 """
 
 from __future__ import annotations
@@ -36,9 +35,7 @@ __all__ = [
 
 FORMAT: Final = 1
 MANIFEST_LIMIT_BYTES = 64 << 10  # RELIABILITY section 4: a manifest is a page, not a payload
-FILE_LIMIT_BYTES = (
-    1 << 30
-)  # a replica holds two releases, and a proven bundle is held whole in memory
+FILE_LIMIT_BYTES = 1 << 30  # a replica loads two releases, and a bundle is proven in memory
 PAYLOAD = ("CARD.md", "config.json", "golden.json", "model.safetensors")
 LIBRARIES = ("numpy", "safetensors", "scikit-learn", "torch")
 
@@ -48,7 +45,7 @@ _TRAINING: Mapping[str, type] = {"data_sha256": str, "recipe": str, "rows": int,
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """One file of a bundle, and its proof."""
+    """One file of a bundle, with the size and digest that prove it."""
 
     name: str
     size_bytes: Annotated[int, Meta(ge=0, le=FILE_LIMIT_BYTES)]
@@ -57,16 +54,17 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a bundle says of itself.
+    """Content of `manifest.json`.
 
     Attributes:
-        created_at: when it was published, UTC, `2026-11-20T08:15:00Z`; for people, never for order.
-        files: every file but the manifest, by name.
-        libraries: library -> version that was installed when the bundle was made, "" where it
-            was not.
-        feature_schema: hash of the features it reads, "" where it reads none.
-        training: at least `recipe`, `data_sha256`, `seed` and `rows`; more as the recipe likes,
-            all JSON.
+        created_at: time of publication, UTC, `2026-11-20T08:15:00Z`; for display, never for
+            ordering.
+        files: every file except the manifest, by name.
+        libraries: library -> version installed when the bundle was made, "" if it was not
+            installed.
+        feature_schema: hash of the features that the model reads, "" if it reads none.
+        training: at least `recipe`, `data_sha256`, `seed` and `rows`; a recipe may add more, all
+            JSON.
     """
 
     format: int
@@ -81,25 +79,25 @@ class Manifest:
 
     @property
     def size_bytes(self) -> int:
-        """Of all files together, without the manifest."""
+        """Size of all files together, without the manifest."""
         return sum(entry.size_bytes for entry in self.files)
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """The one text of `manifest`."""
+    """Encode a manifest as canonical JSON."""
     return canonical_json.encode(asdict(manifest))
 
 
 def parse_manifest(data: bytes, *, what: str) -> Manifest:
-    """The manifest that `data` spells, checked to the last field; prove the digest of `data` first.
+    """Parse a manifest and check every field; prove the digest of `data` first.
 
     Args:
         data: at most 64 KiB.
-        what: names the file in errors.
+        what: name of the file in errors.
 
     Raises:
-        ArtifactIncompatible: another format number.
-        ArtifactCorrupt: anything else that `encode_manifest` would not have written.
+        ArtifactIncompatible: it has another format.
+        ArtifactCorrupt: `encode_manifest` would not have written it.
     """
     if len(data) > MANIFEST_LIMIT_BYTES:
         raise ArtifactCorrupt(what, f"is {len(data):,} bytes, allowed are {MANIFEST_LIMIT_BYTES:,}")
@@ -108,7 +106,7 @@ def parse_manifest(data: bytes, *, what: str) -> Manifest:
     manifest = canonical_json.to_dataclass(value, Manifest, what=what)
     _refuse_bad_files(manifest, what)
     if not is_timestamp(manifest.created_at):
-        raise ArtifactCorrupt(what, "created_at is no time of the form 2026-11-20T08:15:00Z")
+        raise ArtifactCorrupt(what, "created_at is not a time like 2026-11-20T08:15:00Z")
     for field, kind in _TRAINING.items():
         if type(manifest.training.get(field)) is not kind:
             raise ArtifactCorrupt(what, f"training.{field} is missing or of another type")
@@ -116,7 +114,7 @@ def parse_manifest(data: bytes, *, what: str) -> Manifest:
 
 
 def is_picture(name: str) -> bool:
-    """Whether `name` is one that a picture of the model card may have."""
+    """Whether `name` is a valid file name for a picture of the model card."""
     return _PICTURE.fullmatch(name) is not None
 
 
@@ -129,10 +127,7 @@ def _version_of(library: str) -> str:
 
 
 def installed_libraries() -> dict[str, str]:
-    """Library -> version in this process, "" where it is not installed.
-
-    Nothing is imported to find out.
-    """
+    """Map each library to its version here, "" if it is not installed; imports none of them."""
     return {"python": platform.python_version()} | {
         library: _version_of(library) for library in LIBRARIES
     }

@@ -1,7 +1,7 @@
 """Metadata of a model beyond its recipe: kind, parameters, and notes of its users.
 
-It lies in the manifest's `training`, which is signed with it. The keys are named here and nowhere
-else; a bundle that has none of them, as those of older Axons, is as good.
+It is part of the signed manifest, in `training`. Its keys are named only here. All are optional;
+bundles of older versions of Axon have none of them.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ class Metadata:
     """Metadata of a model beyond its recipe (S4-06).
 
     Attributes:
-        label: what its publisher calls this version, e.g. `20261120_081500`; for people, never
-            for order.
+        label: the publisher's name of this version, e.g. `20261120_081500`; for display, never
+            for ordering.
         model_type: class or kind of the model, e.g. `IsolationForest`.
-        model_module: where that is defined, e.g. `ensemble.layers.flow_anomaly`.
-        model_params: what it was made with; JSON.
-        user_metadata: whatever its user wants to remember; JSON.
-        feature_names: what it reads, in order; () where its feature schema says it.
-        origin: where it was imported from: tenant, model, version, manifest_sha256, created_at,
-            signed_by; {} where it was made here.
+        model_module: module of that class, e.g. `ensemble.layers.flow_anomaly`.
+        model_params: parameters of the training; JSON.
+        user_metadata: notes of the user; JSON.
+        feature_names: features in the order of the columns; () if the feature schema defines them.
+        origin: source of an imported model: tenant, model, version, manifest_sha256, created_at,
+            signed_by; {} if it was trained here.
     """
 
     label: str = ""
@@ -40,7 +40,7 @@ class Metadata:
     origin: Mapping[str, Any] = field(default_factory=dict)
 
     def in_training(self) -> dict[str, Any]:
-        """The same as keys of a manifest's `training`; what says nothing is left out."""
+        """Return the fields as keys of a manifest's `training`, without the empty ones."""
         fields: dict[str, Any] = {
             "label": self.label,
             "model_type": self.model_type,
@@ -54,9 +54,9 @@ class Metadata:
 
     @classmethod
     def of(cls, training: Mapping[str, Any]) -> Self:
-        """What `training` says.
+        """Read the metadata from `training`.
 
-        A key of another type says nothing. The recipe stands in for a type that is not told.
+        A value of another type counts as missing. Without `model_type` the recipe stands for it.
         """
         names = training.get("feature_names")
         return cls(
@@ -73,17 +73,15 @@ class Metadata:
 
 
 def refuse_other_type(training: Mapping[str, Any], expected: str, *, what: str) -> None:
-    """Refuse a model of another type than the caller can use (C-21).
-
-    S4-07 only warned, and went on.
+    """Refuse a model of another type than the caller can use (C-21; S4-07 only warned).
 
     Raises:
-        ArtifactIncompatible: the publisher says another type, or none.
+        ArtifactIncompatible: its metadata has another type, or none.
     """
     found = _text(training, "model_type")
     if found != expected:
         raise ArtifactIncompatible(
-            what, f"a model of type {expected}", found or "one that does not say its type"
+            what, f"a model of type {expected}", found or "a model without a type"
         )
 
 

@@ -1,11 +1,9 @@
-"""Open a published bundle: prove every byte, then hand over the bytes.
+"""Opening of a published bundle: prove every byte, then return the bytes.
 
-Nothing here decodes a model. A flipped bit can kill the process that decodes it, where no `except`
-helps (RELIABILITY,
-fact 1), so the proof comes first and what follows decodes the very bytes that were proven.
-The chain: signed pointer -> digest and signature of the release -> digest and signature of the
-manifest -> size and digest
-of each file.
+No model is decoded here. A flipped bit can kill the process that decodes it, and no `except` catches
+that (RELIABILITY, fact 1). So the proof comes first, and the decoder gets the very bytes that were
+proven. The chain of proof: signed pointer -> digest and signature of the release -> digest and
+signature of the manifest -> size and digest of each file.
 """
 
 from __future__ import annotations
@@ -50,23 +48,22 @@ __all__ = [
 ]
 
 
-# Of the size of the files. The bytes that are proven, the arrays copied out of them and the model
-# made of those are 3; tables of
-# text become Python objects and take more. Measured peaks of the shipped models: 2.8 to 4.4, the
-# most by posture-knowledge.
+# Memory for a load, as a multiple of the size of the files. The proven bytes, the arrays copied from
+# them and the model built from those make 3; tables of text become Python objects and need more.
+# Measured peaks of the shipped models: 2.8 to 4.4, the highest for posture-knowledge.
 MEMORY_FACTOR = 5
 
 
 @dataclass(frozen=True, slots=True)
 class OpenedBundle:
-    """The bytes that were published, all of them.
+    """A bundle whose bytes are all proven.
 
     Attributes:
-        files: file name -> bytes, without the manifest; decode these, never the path again.
-        signed: the manifest with its signature, as it lies there.
-        notes: what a reader of the status should know, e.g. a library that has another version
-            now. Arrays and JSON
-            do not change with a library, so this is no error.
+        files: file name -> bytes, without the manifest; decode these, and do not read the files
+            again.
+        signed: the manifest with its signature, as stored.
+        notes: remarks for the status, e.g. a library that has another version now. This is no
+            error, because arrays and JSON do not depend on the library.
     """
 
     ref: BundleRef
@@ -79,52 +76,52 @@ class OpenedBundle:
 def open_bundle(
     store: Store, ref: BundleRef, *, available_bytes: Callable[[], int] | None = None
 ) -> OpenedBundle:
-    """The bundle `ref`, proven, from the first root that has it whole.
+    """Open and prove the bundle `ref` from the first root that has all of it.
 
     Args:
-        store: looked through in order.
-        ref: which.
-        available_bytes: of memory, asked before a payload is read; None does not ask.
+        store: its roots are tried in order.
+        ref: bundle to open.
+        available_bytes: returns the free memory, checked before a payload is read; None for no
+            check.
 
     Raises:
-        ArtifactMissing: no root has it ("Model not found"), or a file of it is not there; named.
-        ArtifactCorrupt: bytes, size, or kind of a file are not what was published ("Model file
-            corrupted"), or a file is
-            there that nobody published.
-        ArtifactUnreadable: it is there, but permission or the disk fails; the message says which.
-        ArtifactUntrusted: nobody we trust signed the manifest, or it is that of another bundle.
-        ArtifactIncompatible: made by an Axon of another format.
-        InsufficientMemory: it would not fit.
+        ArtifactMissing: no root has it ("Model not found"), or the named file of it is missing.
+        ArtifactCorrupt: bytes, size or kind of a file differ from those published ("Model file
+            corrupted"), or there is an additional file.
+        ArtifactUnreadable: it exists, but permission is denied or the disk fails.
+        ArtifactUntrusted: no trusted key signed the manifest, or it is that of another bundle.
+        ArtifactIncompatible: it has another format.
+        InsufficientMemory: it does not fit into memory.
     """
-    user_errors: list[ArtifactError] = []
+    errors: list[ArtifactError] = []
     for root in store.roots:
         try:
             return _open_in(root, ref, store.trust, available_bytes)
         except ArtifactError as refusal:
-            user_errors.append(refusal)
-    raise _most_specific(user_errors, _not_found(ref))
+            errors.append(refusal)
+    raise _most_specific(errors, _not_found(ref))
 
 
 def refuse_other_bundle(manifest: Manifest, ref: BundleRef, what: str) -> None:
-    """Refuse a manifest that lies where another one belongs: copied there, whoever signed it.
+    """Refuse a signed manifest that was copied from another bundle.
 
     Raises:
-        ArtifactUntrusted: it is that of another tenant, model or version.
+        ArtifactUntrusted: it belongs to another tenant, model or version.
     """
     if (manifest.tenant, manifest.model, manifest.serial) != (ref.tenant, ref.model, ref.version):
         raise ArtifactUntrusted(what, "is the manifest of another bundle")
 
 
 def _not_found(ref: BundleRef) -> str:
-    """S1-11 says "Model not found: <path>"; ours names the model and keeps the path to itself."""
+    """Return the message of S1-11, "Model not found: <path>", with the model for the path."""
     return f"Model not found: {ref}"
 
 
-def _most_specific(user_errors: list[ArtifactError], bundle: str) -> ArtifactError:
-    """A root that does not have the bundle at all says less than one that has it broken."""
+def _most_specific(errors: list[ArtifactError], bundle: str) -> ArtifactError:
+    """Prefer the error of a root with a broken bundle to that of a root without the bundle."""
     return next(
-        (r for r in user_errors if not (isinstance(r, ArtifactMissing) and r.what == bundle)),
-        user_errors[0],
+        (r for r in errors if not (isinstance(r, ArtifactMissing) and r.what == bundle)),
+        errors[0],
     )
 
 
@@ -156,9 +153,8 @@ def _prove_file(directory: int, entry: FileEntry, what: str) -> bytes:
             directory, entry.name, size_bytes=entry.size_bytes, sha256=entry.sha256, what=what
         )
     except ArtifactCorrupt as found:
-        raise ArtifactCorrupt(
-            what, f"Model file corrupted: {found.problem}"
-        ) from None  # S1-11's words
+        # the wording of S1-11
+        raise ArtifactCorrupt(what, f"Model file corrupted: {found.problem}") from None
 
 
 def _read_manifest(directory: int, ref: BundleRef) -> bytes:
@@ -167,7 +163,7 @@ def _read_manifest(directory: int, ref: BundleRef) -> bytes:
     found = sha256_of(data)
     if found != ref.manifest_sha256:
         raise ArtifactCorrupt(
-            what, f"sha256 is {found[:12]}, the release says {ref.manifest_sha256[:12]}"
+            what, f"sha256 is {found[:12]}, the release has {ref.manifest_sha256[:12]}"
         )
     return data
 
@@ -177,7 +173,7 @@ def _refuse_other_names(found: set[str], manifest: Manifest, ref: BundleRef) -> 
     if absent := sorted(named - found):
         raise ArtifactMissing(f"{ref}/{absent[0]}")
     if extra := sorted(found - named):
-        raise ArtifactCorrupt(str(ref), f"holds a file that nobody published: {extra[0][:63]!a}")
+        raise ArtifactCorrupt(str(ref), f"has a file that was not published: {extra[0][:63]!a}")
 
 
 def _library_notes(manifest: Manifest) -> tuple[str, ...]:
@@ -190,14 +186,14 @@ def _library_notes(manifest: Manifest) -> tuple[str, ...]:
 
 
 def check_memory(size_bytes: int, available_bytes: int) -> None:
-    """Refuse a load that would not fit.
+    """Refuse a bundle that would not fit into memory.
 
     Args:
-        size_bytes: of all files of the bundle, by its proven manifest.
-        available_bytes: that this process may still take.
+        size_bytes: of all files of the bundle, from its proven manifest.
+        available_bytes: memory that this process may still allocate.
 
     Raises:
-        InsufficientMemory: with both numbers.
+        InsufficientMemory: the bundle needs more than is available.
     """
     needed_bytes = MEMORY_FACTOR * size_bytes
     if available_bytes < needed_bytes:

@@ -1,10 +1,8 @@
-"""Publish a bundle: stage, fsync, prove, signed manifest last, rename.
+"""Publication of a bundle: stage, fsync, prove, signed manifest last, rename.
 
-Publishing points nothing at it; `release.promote` does.
-
-A bundle is complete before it has a name that a reader would look at, and it never changes
-afterwards. A publisher that dies at any step leaves the old versions as they were, or the new one
-whole.
+A bundle is complete before it has a name that readers use, and it never changes afterwards. After a
+crash at any step the old versions are unchanged, and the new one is complete or absent. Publishing
+moves no pointer; `promote` does.
 """
 
 from __future__ import annotations
@@ -63,41 +61,41 @@ def publish_bundle(
 ) -> BundleRef:
     """Write the next version of a model into `store.state`.
 
-    Two publishers of one model get two versions. The payload is written before the tenant's lock is
-    taken, so a large model does not hold up another publisher.
+    Two concurrent publishers of one model get two versions. The payload is written before the
+    tenant's lock is acquired, so a large model does not block another publisher.
 
     Args:
         store: its `state` gets the bundle; versions rise over both of its roots.
-        tenant: who owns the bundle.
-        model: which model this is a version of.
-        parts: what the model gives of itself.
-        golden: what the model must score after it was loaded.
+        tenant: owner of the bundle.
+        model: name of the model.
+        parts: arrays and configuration of the model.
+        golden: events with the scores that the model must give after loading.
         card: the model card, Markdown.
         pictures: file name ending in `.png` -> bytes, for the card.
-        feature_schema: hash of the features the model reads, "" where it reads none.
-        training: `recipe`, `data_sha256`, `seed`, `rows`, and what else the recipe wants to
-            remember; JSON.
-        now: when, with its time zone.
-        signer: signs the manifest; its key must be one that the store trusts.
-        quota: how many there may be; None does not count.
+        feature_schema: hash of the features that the model reads, "" if it reads none.
+        training: `recipe`, `data_sha256`, `seed`, `rows`, and anything else that the recipe
+            records; JSON.
+        now: time of publication, with its time zone.
+        signer: signs the manifest; the store must trust its key.
+        quota: limits on models and versions; None for no limit.
 
     Raises:
-        QuotaExceeded: there are as many as may be.
-        ArtifactUntrusted: the store does not trust the signer, so no reader would.
-        VersionExists: somebody whom our lock does not reach published the same version first.
-        ArtifactIncompatible: an array that cannot be stored, or is not finite.
-        ArtifactCorrupt: something that a reader would refuse, e.g. a training record without
-            its seed.
+        QuotaExceeded: the tenant has as many models or versions as the quota allows.
+        ArtifactUntrusted: the store does not trust the signer.
+        VersionExists: a publisher outside the lock, e.g. on another machine, was first.
+        ArtifactIncompatible: an array cannot be stored or is not finite.
+        ArtifactCorrupt: readers would refuse the bundle, e.g. for a training record without its
+            seed.
         OSError: the disk is full or failing; nothing was published, unless only the last fsync
             failed, and staging is clean.
     """
     files = encode_parts(parts) | {GOLDEN: encode_golden(golden), CARD: card.encode()}
-    decode_parts(files)  # what could not be read back is not published; nothing is on the disk yet
+    decode_parts(files)  # raises if readers could not decode it; nothing is on the disk yet
     decode_golden(files[GOLDEN])
     if odd := [name for name in pictures if not is_picture(name)]:
         raise ArtifactCorrupt(
             ascii(odd[0][:63]),
-            "is no name for a picture: lower-case letters, digits, '.', '_', '-', ending in .png",
+            "is not a name for a picture: lower-case letters, digits, '.', '_', '-', ending in .png",
         )
     return publish_files(
         store,
@@ -126,16 +124,14 @@ def publish_files(
     signer: Signer,
     quota: Quota | None,
 ) -> BundleRef:
-    """Write the next version of a model from files that the caller has proven to be readable.
+    """Write the next version of a model from files that the caller has checked by decoding.
 
-    `files` are all but the manifest, by name; `libraries` are those that made them. The rest, and
-    the errors, are as in `publish_bundle`.
+    `files` are all but the manifest, by name; `libraries` are those that made them. The other
+    arguments and the errors are as in `publish_bundle`.
     """
     with AuditedAction(store, tenant, Action.PUBLISH, str(model)) as act:
         if quota is not None:
-            check_quota(
-                store, tenant, model, quota
-            )  # before the payload is written: refusing must be cheap
+            check_quota(store, tenant, model, quota)  # before the payload: refusing must be cheap
         with atomic.staging(store.state) as staged:
             entries = tuple(
                 FileEntry(name, len(data), atomic.write_new(staged, name, data))
@@ -144,9 +140,7 @@ def publish_files(
             home = atomic.make_directory(store.state, *tenant_parts(tenant))
             with atomic.exclusive(home):
                 if quota is not None:
-                    check_quota(
-                        store, tenant, model, quota
-                    )  # again, now that nobody else publishes
+                    check_quota(store, tenant, model, quota)  # again, under the lock
                 versions = atomic.make_directory(store.state, *bundle_parts(tenant, model))
                 serial = next_serial(store, bundle_parts(tenant, model))
                 manifest = Manifest(

@@ -1,7 +1,4 @@
-"""How much one tenant may keep.
-
-Without a limit, whoever may train can fill the disk for everybody.
-"""
+"""Quota of models and versions of one tenant, so that no tenant can fill the disk for all."""
 
 from __future__ import annotations
 
@@ -17,11 +14,11 @@ __all__ = ["Quota", "check_quota", "models_in_state"]
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What a tenant may have in the state root; what was shipped does not count.
+    """Limits of a tenant in the state root; models shipped with Axon do not count.
 
     Attributes:
-        versions_per_model: of one model, at least 1.
-        models_per_tenant: that have a version, at least 1.
+        versions_per_model: at least 1.
+        models_per_tenant: models with at least one version, at least 1.
     """
 
     versions_per_model: int
@@ -29,14 +26,14 @@ class Quota:
 
     def __post_init__(self) -> None:
         if min(self.versions_per_model, self.models_per_tenant) < 1:
-            raise ValueError("a quota of nothing lets nobody publish")
+            raise ValueError("a quota must be at least 1")
 
 
 def check_quota(store: Store, tenant: Tenant, model: ModelName, quota: Quota) -> None:
-    """Refuse one more version of `model` where it would be one too many.
+    """Refuse another version of `model` if it would exceed the quota.
 
     Raises:
-        QuotaExceeded: with what is full, and its limit.
+        QuotaExceeded: with the limit that is reached.
     """
     versions = len(serials_in(store.state, bundle_parts(tenant, model)))
     if versions >= quota.versions_per_model:
@@ -46,7 +43,7 @@ def check_quota(store: Store, tenant: Tenant, model: ModelName, quota: Quota) ->
 
 
 def models_in_state(store: Store, tenant: Tenant) -> tuple[ModelName, ...]:
-    """The models of `tenant` that have a version in the state root, by name."""
+    """List the models of a tenant that have a version in the state root, by name."""
     try:
         with open_directory(
             store.state, *tenant_parts(tenant), "bundles", what="bundles"

@@ -1,1 +1,1 @@
-"""Releases and what points to them: pointer, aliases."""
+"""Releases, and the pointer and aliases that refer to them."""

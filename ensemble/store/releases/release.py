@@ -217,15 +217,15 @@ def _earlier_releases(
 
 
 def _loading(store: Store, tenant: Tenant, releases: Iterable[ReleaseRef]) -> ReleaseRef:
-    user_errors: list[ArtifactError] = []
+    errors: list[ArtifactError] = []
     for ref in releases:
         try:
             prove_release(store, tenant, ref)
         except ArtifactError as refusal:
-            user_errors.append(refusal)
+            errors.append(refusal)
         else:
             return ref
-    raise user_errors[0]
+    raise errors[0]
 
 
 def _one_a_model(bundles: Iterable[BundleRef]) -> dict[ModelName, BundleRef]:

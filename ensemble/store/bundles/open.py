@@ -1,8 +1,8 @@
 """Opening of a published bundle: prove every byte, then return the bytes.
 
-No model is decoded here. A flipped bit can kill the process that decodes it, and no `except` catches
-that (RELIABILITY, fact 1). So the proof comes first, and the decoder gets the very bytes that were
-proven. The chain of proof: signed pointer -> digest and signature of the release -> digest and
+No model is decoded here. A flipped bit can kill the process that decodes it, which no `except`
+catches (RELIABILITY, fact 1). So the proof comes first, and the decoder gets the very bytes that
+were proven. The chain of proof: signed pointer -> digest and signature of the release -> digest and
 signature of the manifest -> size and digest of each file.
 """
 
@@ -48,8 +48,8 @@ __all__ = [
 ]
 
 
-# Memory for a load, as a multiple of the size of the files. The proven bytes, the arrays copied from
-# them and the model built from those make 3; tables of text become Python objects and need more.
+# Memory for a load, as a multiple of the size of the files. The proven bytes, the arrays copied
+# from them and the model built from those make 3; tables of text become Python objects: more.
 # Measured peaks of the shipped models: 2.8 to 4.4, the highest for posture-knowledge.
 MEMORY_FACTOR = 5
 

@@ -95,7 +95,7 @@ def publish_bundle(
     if odd := [name for name in pictures if not is_picture(name)]:
         raise ArtifactCorrupt(
             ascii(odd[0][:63]),
-            "is not a name for a picture: lower-case letters, digits, '.', '_', '-', ending in .png",
+            "is not a picture name: lower-case letters, digits, '.', '_', '-', ending in .png",
         )
     return publish_files(
         store,

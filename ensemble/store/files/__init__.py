@@ -1,6 +1,6 @@
 """Files on a local disk: atomic writes, bounded reads, canonical JSON.
 
-Also for API keys, job records, switches and imports, which are files of the same kind.
+API keys, job records, layer switches and imports use them too.
 """
 
 from ensemble.store.files.atomic import (

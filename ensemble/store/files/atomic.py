@@ -1,9 +1,9 @@
-"""Atomic writes, the only changes of the store: a file is complete on disk before it is named.
+"""Atomic writes: a file is complete on disk before it gets its name.
 
-A reader, and a crash, see the old state or the new one. The order that makes it so: bytes, fsync,
-name, fsync of the
-directory that holds the name. It is promised for a local disk; NFS and object stores are not
-promised.
+All changes of the store go through here. Readers, and the disk after a crash, have the old state or
+the new one. The order is: bytes, fsync, name, fsync of the directory. This holds for a local disk,
+not for NFS or object stores.
+
 Sources: Pillai and others, "All File Systems Are Not Created Equal", OSDI 2014; rename(2),
 fsync(2), flock(2).
 """
@@ -43,20 +43,19 @@ __all__ = [
     "write_new",
 ]
 
-# no tenant's tree: its name is no slug, and one sweep of one folder finds every leftover
-_STAGING = ".staging"
-IN_USE = ".in-use.lock"  # held shared by who points to something, alone by who removes something
-_CHUNK_BYTES = 1 << 20  # hashed and written a mebibyte at a time: no copy of the whole file
-STALE_STAGING_S = 3600.0  # RELIABILITY F21: no publish takes an hour
+_STAGING = ".staging"  # outside all tenants' folders, so that one sweep finds every leftover
+IN_USE = ".in-use.lock"  # shared while a pointer or alias moves, exclusive during a deletion
+_CHUNK_BYTES = 1 << 20  # one mebibyte at a time, so that the file is not copied in memory
+STALE_STAGING_S = 3600.0  # RELIABILITY F21: no publication lasts an hour
 
 
 def make_directory(root: Path, *parts: str) -> Path:
-    """The directory `parts` below `root`, made where it was not there.
+    """Make the directory `parts` below `root` if it is missing, and return its path.
 
-    Every level is fsynced even if it was there: whoever made it may have died before that.
+    Every level is fsynced even if it exists: the process that made it may have died before that.
 
     Raises:
-        ArtifactUntrusted: the place is not inside `root`.
+        ArtifactUntrusted: the path is outside `root`.
     """
     if not root.is_dir():
         root.mkdir(parents=True, exist_ok=True)
@@ -72,13 +71,13 @@ def make_directory(root: Path, *parts: str) -> Path:
 
 
 def write_new(directory: Path, name: str, data: bytes, *, mode: int = 0o444) -> str:
-    """Write a file that was not there, to the disk, read-only.
+    """Write a new read-only file durably.
 
     Returns:
-        SHA-256 of the bytes as they were handed to the kernel, in hexadecimal.
+        SHA-256 of the bytes passed to the kernel, in hexadecimal.
 
     Raises:
-        FileExistsError: `name` is there, if only as a link.
+        FileExistsError: `name` exists, even as a broken link.
         OSError: the disk is full or failing.
     """
     digest = hashlib.sha256()
@@ -100,11 +99,10 @@ def write_new(directory: Path, name: str, data: bytes, *, mode: int = 0o444) -> 
 
 @contextmanager
 def staging(root: Path) -> Iterator[Path]:
-    """A private staging directory; what is not moved out of it is removed at the end.
+    """Make a private staging directory; files that stay in it are removed at the end.
 
-    What dead publishers left there is swept first. How old that is, is asked of the disk that dated
-    it: our own clock may
-    be another, and would take a living publisher for a dead one.
+    Leftovers of dead publishers are swept first. Their age is measured by the clock of the disk,
+    because the clock of this process may differ and make a live publisher look dead.
     """
     staged = make_directory(root, _STAGING) / uuid.uuid4().hex
     staged.mkdir(0o700)
@@ -112,47 +110,47 @@ def staging(root: Path) -> Iterator[Path]:
         sweep_staging(root, now_s=staged.stat().st_mtime)
         yield staged
     finally:
-        shutil.rmtree(staged, ignore_errors=True)  # best effort: what stays is swept after an hour
+        shutil.rmtree(staged, ignore_errors=True)  # best effort: leftovers are swept after an hour
 
 
 def seal(directory: Path, mode: int = 0o755) -> None:
-    """Let readers in, and put the names in `directory` on the disk."""
-    # Readers may be another user; and not 0555: moving a directory rewrites its "..", which needs
-    # leave to write.
+    """Make a directory readable, and its names durable."""
+    # Readers may be another user. Not 0555: moving a directory rewrites its "..", which needs
+    # permission to write.
     directory.chmod(mode)
     _sync(directory)
 
 
 def place_new(staged: Path, final: Path, *, what: str) -> None:
-    """Give `staged` its final name, which nothing has yet. Call it holding `exclusive`.
+    """Give `staged` its final, new name. Call it under `exclusive`.
 
     Raises:
-        VersionExists: the name is taken; `what` says of what.
+        VersionExists: the name, described by `what`, exists.
     """
-    if os.path.lexists(final):  # rename would quietly replace an empty directory, and any file
+    if os.path.lexists(final):  # rename would silently replace an empty directory or a file
         raise VersionExists(what)
     try:
         staged.rename(final)
     except OSError:
-        if os.path.lexists(final):  # a publisher that our lock does not reach was first
+        if os.path.lexists(final):  # a publisher outside the lock was first
             raise VersionExists(what) from None
         raise
     _sync(final.parent)
 
 
 def replace_atomic(staged: Path, final: Path) -> None:
-    """Put `staged` in the place of `final`, in one step."""
+    """Replace `final` by `staged` in one step."""
     staged.replace(final)
     _sync(final.parent)
 
 
 def write_atomic(root: Path, place: Path, data: bytes, *, mode: int) -> None:
-    """Write a file in one step: a reader sees the old bytes or the new ones.
+    """Write a file in one step: readers get the old bytes or the new ones.
 
     Args:
-        root: gets the staging directory; on the disk of `place`.
-        place: of the file; its directory is there.
-        data: all of it.
+        root: gets the staging directory; on the same disk as `place`.
+        place: path of the file; its directory exists.
+        data: content.
         mode: permission bits.
 
     Raises:
@@ -164,31 +162,29 @@ def write_atomic(root: Path, place: Path, data: bytes, *, mode: int) -> None:
 
 
 def take_out(place: Path, into: Path) -> None:
-    """Take a file or directory out of sight in one step. Call it holding `exclusive`.
+    """Move a file or directory out of the readers' view in one step. Call it under `exclusive`.
 
     Args:
-        place: where readers see it.
-        into: a new name on the same disk, where nobody looks: in staging, whatever becomes of
-            us is swept.
+        place: its present path.
+        into: new path on the same disk that readers do not use, e.g. in staging, which is swept
+            after a crash.
     """
     place.rename(into)
-    _sync(
-        into.parent
-    )  # first: a power cut in between may leave it in both places, never in neither
+    _sync(into.parent)  # first: a power cut may leave it in both places, never in neither
     _sync(place.parent)
 
 
 def remove(place: Path) -> None:
-    """Remove a file, for good."""
+    """Remove a file durably; a missing one is no error."""
     place.unlink(missing_ok=True)
     _sync(place.parent)
 
 
 def append(directory: Path, name: str, data: bytes, *, mode: int) -> None:
-    """Append `data` to a file, durably; a missing file is made. The caller holds `exclusive`.
+    """Append `data` to a file durably, or make the file. The caller holds `exclusive`.
 
     Raises:
-        OSError: the disk is full or failing; a part of `data` may have been added.
+        OSError: the disk is full or failing; a part of `data` may have been appended.
     """
     fd = os.open(
         directory / name,
@@ -202,14 +198,17 @@ def append(directory: Path, name: str, data: bytes, *, mode: int) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-    _sync(directory)  # always: whoever made the file may have died before its name was on the disk
+    _sync(
+        directory
+    )  # always: the process that made the file may have died before its name was on disk
 
 
 @contextmanager
 def exclusive(directory: Path, name: str = ".lock") -> Iterator[None]:
-    """One writer in `directory` at a time, over threads and processes; a writer that dies lets go.
+    """Hold the exclusive lock of a directory, across threads and processes.
 
-    Locks are taken in one order: `IN_USE` of a root, `.lock` of a tenant, the audit log's.
+    The lock of a process that dies is released. To avoid a deadlock, locks are acquired in this
+    order: `IN_USE` of the root, `.lock` of a tenant, the lock of the audit log.
     """
     with _locked(directory / name, fcntl.LOCK_EX):
         yield
@@ -217,20 +216,20 @@ def exclusive(directory: Path, name: str = ".lock") -> Iterator[None]:
 
 @contextmanager
 def shared(directory: Path, name: str) -> Iterator[None]:
-    """Any number of these at a time, and none of them beside an `exclusive` of the same name."""
+    """Hold a shared lock; it excludes an `exclusive` lock of the same name."""
     with _locked(directory / name, fcntl.LOCK_SH):
         yield
 
 
 def sweep_staging(root: Path, *, now_s: float) -> int:
-    """Remove what dead publishers left in staging more than an hour ago.
+    """Remove leftovers of dead publishers from staging after an hour.
 
     Args:
-        root: of the store; one that does not exist is clean.
+        root: of the store; may be missing.
         now_s: seconds since 1970.
 
     Returns:
-        How many leftovers were removed.
+        Number of leftovers removed.
     """
     place = beneath(root, _STAGING)
     removed = 0
@@ -238,10 +237,9 @@ def sweep_staging(root: Path, *, now_s: float) -> int:
         try:
             found = leftover.lstat()
         except FileNotFoundError:
-            continue  # its publisher finished just now
-        if (
-            abs(now_s - found.st_mtime) <= STALE_STAGING_S
-        ):  # by distance: a clock that ran ahead must not keep it for ever
+            continue  # its publisher has just finished
+        # the absolute difference, so that a file dated in the future is removed too
+        if abs(now_s - found.st_mtime) <= STALE_STAGING_S:
             continue
         if stat.S_ISDIR(found.st_mode):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -258,7 +256,7 @@ def _locked(file: Path, how: int) -> Iterator[None]:
         fcntl.flock(fd, how)
         yield
     finally:
-        os.close(fd)  # closing lets go of the lock
+        os.close(fd)  # closing releases the lock
 
 
 def _sync(directory: Path) -> None:

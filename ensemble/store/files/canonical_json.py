@@ -1,8 +1,8 @@
-"""One value, one text: the JSON of manifests, releases, pointers, configurations and golden scores.
+"""Canonical JSON: each value has exactly one text.
 
-Keys sorted, no spaces, ASCII, one newline at the end. Reading demands exactly what writing would
-have written, so that a repeated key, a field we do not know, `1.0` for `1` or a NaN cannot hide in
-a file that someone signs.
+It is the format of manifests, releases, pointers, configurations and golden scores: sorted keys, no
+spaces, ASCII, one newline at the end. The reader accepts only what the writer would have written,
+so no repeated key, unknown field, NaN, or `1.0` for `1` can hide in a signed file.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ _T = TypeVar("_T")
 
 
 def encode(value: object) -> bytes:
-    """The one text of `value`.
+    """Encode a value as its one text.
 
     Args:
-        value: mappings with text keys, lists, tuples, text, booleans, None, whole and finite
-            numbers.
+        value: mappings with text keys, lists, tuples, text, booleans, None, integers and finite
+            floats.
 
     Raises:
-        ValueError: a NaN, an infinity, or a key that is no text (JSON would turn the key 1 into
-            "1").
-        TypeError: something JSON has no word for.
+        ValueError: it has a NaN, an infinity, or a key that is not text (JSON would turn the key 1
+            into "1").
+        TypeError: it has a type that JSON does not have.
     """
     _refuse_odd_keys(value)
     return (
@@ -57,11 +57,11 @@ def encode(value: object) -> bytes:
 
 
 def decode(data: bytes, *, what: str) -> object:
-    """The value of `data`; `what` names the file in errors.
+    """Decode canonical JSON; `what` names the file in errors.
 
     Raises:
-        ArtifactCorrupt: not JSON, a repeated key, a number that is not finite, nested too deep,
-            or not the canonical text.
+        ArtifactCorrupt: it is not JSON or not canonical, has a repeated key or a number that is not
+            finite, or is nested too deep.
     """
     try:
         value = json.loads(
@@ -70,10 +70,8 @@ def decode(data: bytes, *, what: str) -> object:
         is_canonical = encode(value) == data
     except _OddValueError as refused:
         raise ArtifactCorrupt(what, str(refused)) from None
-    except (
-        ValueError,
-        RecursionError,
-    ):  # JSON, text, NaN by overflow such as 1e400, and integers of thousands of digits
+    # ValueError: bad JSON or text, infinity by overflow (1e400), integers of thousands of digits
+    except (ValueError, RecursionError):
         raise ArtifactCorrupt(what, "is not JSON that Axon writes") from None
     if not is_canonical:
         raise ArtifactCorrupt(what, "is not in canonical form")
@@ -81,7 +79,7 @@ def decode(data: bytes, *, what: str) -> object:
 
 
 def to_dataclass(value: object, kind: type[_T], *, what: str) -> _T:
-    """Convert `value`, from `decode`, to `kind`: every field, no others, each of its own type.
+    """Convert a decoded value to a dataclass with exactly its fields and their types.
 
     Raises:
         ArtifactCorrupt: a field is missing, unknown, or of another type.
@@ -90,14 +88,14 @@ def to_dataclass(value: object, kind: type[_T], *, what: str) -> _T:
         made = msgspec.convert(value, kind, dec_hook=_checked_text)
     except msgspec.ValidationError as error:
         raise ArtifactCorrupt(what, _first_line(error)) from None
-    # msgspec passes over fields it does not know
+    # msgspec ignores unknown fields
     if encode(asdict(made)) != encode(value):  # type: ignore[call-overload]
         raise ArtifactCorrupt(what, "has a field that this format does not have")
     return made
 
 
 class _OddValueError(ValueError):
-    """Valid for a JSON parser and not for us."""
+    """JSON that parsers accept and the canonical form excludes."""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -125,7 +123,7 @@ def _refuse_odd_keys(value: object) -> None:
 
 
 def _checked_text(kind: type, value: object) -> object:
-    """Builds our checked names (`Tenant`, `ModelName`), which msgspec does not know."""
+    """Build the checked names (`Tenant`, `ModelName`), which msgspec does not know."""
     try:
         return kind(value)
     except EnsembleError as error:
@@ -133,16 +131,15 @@ def _checked_text(kind: type, value: object) -> object:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][
-        :200
-    ]  # msgspec speaks of types and field names; 200 is enough for both
+    # msgspec's message names types and fields, for which 200 characters are enough
+    return str(error).splitlines()[0][:200]
 
 
 def refuse_other_format(value: object, known: int, *, what: str) -> None:
-    """Tell a file of another Axon from a broken one, before any other field is looked at.
+    """Refuse a file of another format before any other field is read.
 
     Raises:
-        ArtifactIncompatible: `value` has a whole `format`, and it is not `known`.
+        ArtifactIncompatible: `format` is an integer other than `known`.
     """
     found = value.get("format") if isinstance(value, dict) else None
     if type(found) is int and found != known:
@@ -150,13 +147,13 @@ def refuse_other_format(value: object, known: int, *, what: str) -> None:
 
 
 def timestamp(now: datetime) -> str:
-    """`now` as manifests and releases write it.
+    """Format a time as in manifests and releases, e.g. 2026-11-20T08:15:00Z.
 
     Raises:
-        ValueError: `now` has no time zone, so nobody knows when it is.
+        ValueError: `now` has no time zone.
     """
     if now.tzinfo is None:
-        raise ValueError("a time without a zone could be any of 24 hours")
+        raise ValueError("the time has no time zone")
     return now.astimezone(UTC).strftime(_TIMESTAMP)
 
 

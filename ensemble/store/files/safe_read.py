@@ -1,9 +1,9 @@
-"""Safe reads of untrusted files: once, bounded, and only plain files of the directory.
+"""Safe reads of untrusted files: once, bounded, and only regular files of the directory.
 
-Every file is opened by its bare name under an open directory, so no link and no ".." leads
-elsewhere. Its size is known before a byte is read, and what is read is kept: whoever checks the
-bytes decodes these bytes, not the file again (C-30). A disk that fails once is asked once more;
-then it is for the slot, which knows the time, to try again.
+Every file is opened by its bare name under an open directory, so no link or ".." leads elsewhere.
+Its size is checked before a byte is read. The caller checks and decodes the same bytes, and does
+not read the file again (C-30). A failed read is repeated once; further attempts are left to the
+model slot, which knows the time.
 """
 
 from __future__ import annotations
@@ -32,9 +32,8 @@ __all__ = [
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PASSING = frozenset({errno.EIO, errno.ESTALE})
-_FILE = (
-    os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-)  # a pipe without a writer would block the open for ever
+# non-blocking: opening a pipe without a writer would block forever
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 _T = TypeVar("_T")
 
@@ -44,13 +43,12 @@ def open_directory(root: Path, *parts: str, what: str) -> Iterator[int]:
     """Open the directory `parts` below `root`, without following a link below `root`.
 
     Raises:
-        ArtifactMissing: it is not there.
+        ArtifactMissing: it does not exist.
         ArtifactCorrupt: a part is a link or a file.
-        ArtifactUnreadable: a part may not be read.
+        ArtifactUnreadable: permission to read a part is denied.
     """
-    fd = _open(
-        str(root), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, None, what
-    )  # the root itself may be a link: the operator's
+    # the operator may make the root itself a link
+    fd = _open(str(root), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, None, what)
     try:
         for part in parts:
             _refuse_climbing(part, what)
@@ -63,7 +61,7 @@ def open_directory(root: Path, *parts: str, what: str) -> Iterator[int]:
 
 
 def list_names(directory: int, *, what: str) -> list[str]:
-    """The names in an open directory, in no order."""
+    """List the names in an open directory, unordered."""
     try:
         return _twice(lambda: os.listdir(directory))
     except OSError as error:
@@ -71,11 +69,11 @@ def list_names(directory: int, *, what: str) -> list[str]:
 
 
 def read_bounded(directory: int, name: str, *, limit: int, what: str) -> bytes:
-    """All bytes of a file of at most `limit` bytes.
+    """Read a file of at most `limit` bytes.
 
     Raises:
-        ArtifactMissing: it is not there.
-        ArtifactCorrupt: longer than `limit`, no regular file, or linked from elsewhere.
+        ArtifactMissing: it does not exist.
+        ArtifactCorrupt: it is longer, not a regular file, or has a second hard link.
         ArtifactUnreadable: permission is denied, or the disk fails twice.
     """
     return _read(directory, name, at_least=0, at_most=limit, what=what)
@@ -85,8 +83,9 @@ def read_proven(directory: int, name: str, *, size_bytes: int, sha256: str, what
     """Read a file of known size and digest; the size is compared before a byte is read.
 
     Raises:
-        ArtifactMissing: it is not there.
-        ArtifactCorrupt: other size, other digest, no regular file, or linked from elsewhere.
+        ArtifactMissing: it does not exist.
+        ArtifactCorrupt: its size or digest differs, it is not a regular file, or it has a second
+            hard link.
         ArtifactUnreadable: permission is denied, or the disk fails twice.
     """
     data = _read(directory, name, at_least=size_bytes, at_most=size_bytes, what=what)
@@ -97,10 +96,10 @@ def read_proven(directory: int, name: str, *, size_bytes: int, sha256: str, what
 
 
 def modified_at(directory: int, name: str) -> float:
-    """When a file of an open directory last changed, seconds since 1970; never for ordering.
+    """Return the modification time of a file, seconds since 1970; for display, never for ordering.
 
     Raises:
-        ArtifactMissing: it is not there any more.
+        ArtifactMissing: it does not exist any more.
     """
     try:
         return os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime
@@ -109,7 +108,7 @@ def modified_at(directory: int, name: str) -> float:
 
 
 def sha256_of(data: bytes) -> str:
-    """SHA-256 in hexadecimal."""
+    """Return the SHA-256 of `data` in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -121,12 +120,9 @@ def _read(directory: int, name: str, *, at_least: int, at_most: int, what: str) 
 
 
 def _refuse_climbing(name: str, what: str) -> None:
-    """Names are checked where they are made.
-
-    Here is the last place where one that climbs can be stopped (N-14).
-    """
+    """Refuse a name that leads elsewhere; a second check, after that of `names` (N-14)."""
     if name in {"", ".", ".."} or "/" in name or "\0" in name:
-        raise ArtifactCorrupt(what, "is asked for by what is no name")
+        raise ArtifactCorrupt(what, "has a name that is not valid")
 
 
 def _read_once(directory: int, name: str, at_least: int, at_most: int, what: str) -> bytes:
@@ -134,10 +130,8 @@ def _read_once(directory: int, name: str, at_least: int, at_most: int, what: str
     fd = os.open(name, _FILE, dir_fd=directory)
     try:
         _refuse_unless_plain(os.fstat(fd), at_least, at_most, what)
-        chunks, room = (
-            [],
-            at_most + 1,
-        )  # one byte more than allowed: a file that grows meanwhile is noticed, not followed
+        # one byte more than allowed, so that a file that grows meanwhile is noticed
+        chunks, room = [], at_most + 1
         while room and (chunk := os.read(fd, room)):
             chunks.append(chunk)
             room -= len(chunk)
@@ -152,8 +146,8 @@ def _read_once(directory: int, name: str, at_least: int, at_most: int, what: str
 def _refuse_unless_plain(found: os.stat_result, at_least: int, at_most: int, what: str) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise ArtifactCorrupt(what, "is not a regular file")
-    if found.st_nlink > 1:  # 0 is honest: a pointer that was replaced between our open and now
-        raise ArtifactCorrupt(what, "has a second name somewhere (a hard link)")
+    if found.st_nlink > 1:  # 0 is normal: the file was replaced after it was opened
+        raise ArtifactCorrupt(what, "has a second hard link")
     if found.st_size < at_least:
         raise ArtifactCorrupt(what, f"is {found.st_size:,} bytes, published were {at_least:,}")
     if found.st_size > at_most:
@@ -168,7 +162,7 @@ def _open(name: str, flags: int, directory: int | None, what: str) -> int:
 
 
 def _twice(act: Callable[[], _T]) -> _T:
-    """What `act` gives; once more where the disk or the file server stumbled (RELIABILITY F14)."""
+    """Call `act`, and once more after a transient error of the disk or file server (F14)."""
     try:
         return act()
     except OSError as error:
@@ -178,7 +172,7 @@ def _twice(act: Callable[[], _T]) -> _T:
 
 
 def _explained(error: OSError, what: str) -> ArtifactError:
-    """Our word for what the system said; its own message holds a path."""
+    """Translate an error of the system, whose own message contains a path."""
     match error.errno:
         case errno.ENOENT:
             return ArtifactMissing(what)

@@ -1,10 +1,11 @@
-"""Archives: a compressed tar, of which only the form that is written here is read.
+"""Compressed tar archives; the reader accepts only the form that the writer makes.
 
-The names and sizes are known to the reader before it reads them, from what was proven; a header
-must be, byte for byte, the one
-that the writer would have written for them. So there is no link, no second name, no path that
-climbs and nothing behind the end, and
-nothing is decompressed beyond what was asked for. People can look into one with any tar.
+The reader knows names and sizes from proven documents before it reads a file. Each header must
+equal the one that the writer would have made, byte for byte. So an archive has no links, no second
+names, no paths that lead outside and nothing behind its end, and no more is decompressed than
+requested.
+Any tar program can list an archive.
+
 Sources: POSIX.1-1988 ustar; RFC 1952 (gzip). The same files give the same bytes as long as zlib
 stays the same.
 """
@@ -21,15 +22,15 @@ from ensemble.errors import ArtifactCorrupt
 __all__ = ["Unpacker", "pack"]
 
 _BLOCK = 512
-_PIECE_BYTES = 1 << 16  # fed to the decompressor at a time, so that what it holds back is small
-_GZIP = 31  # zlib's word for: 15 bits of window, and a gzip header
+_PIECE_BYTES = 1 << 16  # input of the decompressor at a time, so that it buffers little
+_GZIP = 31  # zlib: 15 bits of window, plus 16 for a gzip header
 _SIZE = re.compile(rb"[0-7]{11}\0")
 _NAME = re.compile(rb"[a-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)?")
-_FOREIGN = "holds something that no export writes"
+_FOREIGN = "has content that no export writes"
 
 
 def pack(files: Iterable[tuple[str, bytes]]) -> bytes:
-    """One file of `files`, in their order."""
+    """Pack `files` into one archive, in their order."""
     squeeze = zlib.compressobj(level=6, wbits=_GZIP)
     pieces = [
         squeeze.compress(_header(name, len(data)) + data + _padding(len(data)))
@@ -39,11 +40,11 @@ def pack(files: Iterable[tuple[str, bytes]]) -> bytes:
 
 
 class Unpacker:
-    """Reads what `pack` wrote, in order and no further than it is asked.
+    """Reader of an archive, file by file in order; it decompresses no further than requested.
 
     Args:
-        data: the file; its length is bounded by who calls.
-        what: names it in errors.
+        data: the archive; the caller limits its length.
+        what: name of the archive in errors.
     """
 
     def __init__(self, data: bytes, *, what: str) -> None:
@@ -51,10 +52,10 @@ class Unpacker:
         self._squeezed = zlib.decompressobj(wbits=_GZIP)
 
     def first(self, *, limit: int) -> tuple[str, bytes]:
-        """Read the next file, whatever its name, of at most `limit` bytes.
+        """Read the next file, of any name, of at most `limit` bytes.
 
         Raises:
-            ArtifactCorrupt: it is longer, or not what `pack` writes.
+            ArtifactCorrupt: it is longer, or `pack` would not have written it.
         """
         header = self._read(_BLOCK)
         size, name = _SIZE.fullmatch(header[124:136]), _name_in(header)
@@ -68,33 +69,32 @@ class Unpacker:
         return name, self._content(size_bytes)
 
     def next(self, name: str, size_bytes: int) -> bytes:
-        """The next file, which must be this one.
+        """Read the next file, which must have this name and size.
 
         Raises:
-            ArtifactCorrupt: it is another, or not what `pack` writes.
+            ArtifactCorrupt: it is another, or `pack` would not have written it.
         """
         if self._read(_BLOCK) != _header(name, size_bytes):
             raise ArtifactCorrupt(self._what, _FOREIGN)
         return self._content(size_bytes)
 
     def end(self) -> None:
-        """Nothing more may come.
+        """Check that the archive ends here.
 
         Raises:
-            ArtifactCorrupt: something does.
+            ArtifactCorrupt: it does not.
         """
         if any(self._read(2 * _BLOCK)):
             raise ArtifactCorrupt(self._what, _FOREIGN)
         is_going_on = True
-        while (
-            is_going_on and not self._squeezed.eof
-        ):  # the checksum is still to be read, perhaps from another piece
+        # the checksum is still to be read, perhaps from another piece
+        while is_going_on and not self._squeezed.eof:
             before = self._at, len(self._squeezed.unconsumed_tail)
             if self._more(1):
                 raise ArtifactCorrupt(self._what, _FOREIGN)
             is_going_on = before != (self._at, len(self._squeezed.unconsumed_tail))
         if not self._squeezed.eof or self._squeezed.unused_data or self._at < len(self._data):
-            raise ArtifactCorrupt(self._what, "is cut short, or something is behind its end")
+            raise ArtifactCorrupt(self._what, "is cut short, or has content behind its end")
 
     def _content(self, size_bytes: int) -> bytes:
         data = self._read(size_bytes)
@@ -114,10 +114,7 @@ class Unpacker:
         return b"".join(pieces)
 
     def _more(self, most: int) -> bytes:
-        """Some of what comes next, at most `most` bytes.
-
-        Nothing where it needs another piece of the file.
-        """
+        """Decompress at most `most` bytes; none if another piece of input is needed first."""
         rest = self._squeezed.unconsumed_tail
         if not rest:
             rest = bytes(self._data[self._at : self._at + _PIECE_BYTES])
@@ -126,7 +123,7 @@ class Unpacker:
             return self._squeezed.decompress(rest, most)
         except zlib.error:
             raise ArtifactCorrupt(
-                self._what, "is not compressed as an export is, or was damaged on the way"
+                self._what, "is not compressed like an export, or was damaged"
             ) from None
 
 
@@ -137,10 +134,7 @@ def _header(name: str, size_bytes: int) -> bytes:
 
 
 def _name_in(header: bytes) -> str | None:
-    """The name in a header, where it is one that an export could have.
-
-    The rest of the header is compared with what it should be.
-    """
+    """Return the name in a header; None if no export could have it."""
     name, before = header[:100].rstrip(b"\0"), header[345:500].rstrip(b"\0")
     path = before + b"/" + name if before else name
     return path.decode() if _NAME.fullmatch(path) else None

@@ -1,12 +1,10 @@
-"""A bundle, or a release with all its bundles, as one file, and back.
+"""Export and import of a bundle, or of a release with all its bundles, as one file.
 
-An export holds what lies in the store, signatures and all. An import believes none of it before it
-is proven as everything else
-is: signed by a key, or pinned by a digest, that is trusted here; sizes are taken from the proven
-manifest before anything is
-decompressed, and nothing is decoded before its digest fits. What is imported becomes the importing
-tenant's own: its next version,
-signed by the importer, and it remembers where it came from.
+An export contains the files of the store with their signatures. An import proves them like any
+other file of the store: a trusted key must have signed them, or a trusted digest must pin them.
+Sizes come from the proven manifest before anything is decompressed, and nothing is decoded before
+its digest is checked. An imported bundle becomes the next version of the importing tenant, signed
+by the importer, with a record of its origin.
 """
 
 from __future__ import annotations
@@ -45,21 +43,19 @@ from ensemble.store.signing import Document, Signer, Trust, signed_by
 
 __all__ = ["ARCHIVE_LIMIT_BYTES", "Imported", "export_bundle", "export_release", "import_archive"]
 
-ARCHIVE_LIMIT_BYTES = (
-    1 << 30
-)  # of all files in one, unpacked: as much as one file of a bundle may have
+ARCHIVE_LIMIT_BYTES = 1 << 30  # of all files together, unpacked; one file of a bundle may be as big
 _RELEASE = "release.json"
 _WHAT = "the archive"
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What came out of an archive.
+    """Result of an import.
 
     Attributes:
-        bundles: now the importing tenant's own, by model.
-        release: that names them, None where the archive held one bundle alone.
-        origin: tenant and release or bundle that it was, e.g. `banks: anomaly-flow/3`.
+        bundles: new versions of the importing tenant, by model.
+        release: new release of them; None if the archive contained a single bundle.
+        origin: tenant, and release or bundle, of the export, e.g. `banks: anomaly-flow/3`.
     """
 
     bundles: tuple[BundleRef, ...]
@@ -68,19 +64,19 @@ class Imported:
 
 
 def export_bundle(store: Store, ref: BundleRef) -> bytes:
-    """The bundle `ref` as one file; the same bundle gives the same bytes.
+    """Pack a bundle into one file; the same bundle gives the same bytes.
 
     Raises:
-        ArtifactError: it does not open.
+        ArtifactError: it cannot be opened.
     """
     return pack(_files_of(open_bundle(store, ref)))
 
 
 def export_release(store: Store, tenant: Tenant, which: ReleaseRef) -> bytes:
-    """A release and every bundle that it names, those of lenders too, as one file.
+    """Pack a release and all its bundles, inherited ones included, into one file.
 
     Raises:
-        ArtifactError: it, or a bundle of it, does not open.
+        ArtifactError: it, or one of its bundles, cannot be opened.
     """
     release = read_release(store, tenant, which)
     bundles = [open_bundle(store, ref) for _, ref in sorted(release.bundles.items())]
@@ -102,30 +98,30 @@ def import_archive(
     quota: Quota | None,
     limit_bytes: int = ARCHIVE_LIMIT_BYTES,
 ) -> Imported:
-    """Publish what an archive holds, as the next versions of `tenant`; nothing is promoted.
+    """Publish the content of an archive as the next versions of `tenant`; nothing is promoted.
 
-    All of the archive is proven before the first bundle of it is published. Who dies in between
-    leaves bundles that no release names, which retention takes.
+    The whole archive is proven before its first bundle is published. A crash in between leaves
+    bundles that no release names; retention deletes them.
 
     Args:
-        store: its `state` is written, its trust decides.
-        tenant: whose it becomes.
-        data: the file; who calls bounds its length.
-        now: when, with its time zone.
-        signer: signs what is published; its key must be one that the store trusts.
-        quota: how many bundles there may be; None does not count.
-        limit_bytes: of all files together, unpacked.
+        store: its `state` is written, and its trust decides.
+        tenant: owner of the new versions.
+        data: the archive; the caller limits its length.
+        now: time of publication, with its time zone.
+        signer: signs the new versions; the store must trust its key.
+        quota: limits on models and versions; None for no limit.
+        limit_bytes: limit on all files together, unpacked.
 
     Raises:
-        ArtifactUntrusted: nobody we trust vouches for what it holds.
-        ArtifactCorrupt: it is not what an export writes, or holds more than `limit_bytes`.
-        ArtifactIncompatible: made by an Axon of another format.
-        QuotaExceeded: there are as many as may be; the bundles that still fitted are published.
-        OSError: the disk is full or failing; likewise.
+        ArtifactUntrusted: no trusted key signed the content, and no trusted digest pins it.
+        ArtifactCorrupt: no export would have written it, or it has more than `limit_bytes`.
+        ArtifactIncompatible: it has another format.
+        QuotaExceeded: the quota is reached; the bundles that still fitted are published.
+        OSError: the disk is full or failing; some bundles may be published.
     """
     with AuditedAction(store, tenant, Action.IMPORT, _WHAT, sha256_of(data)) as act:
         release, bundles = _unpacked(data, store.trust, limit_bytes)
-        for bundle in bundles:  # what could not be read back is not published; it is proven by now
+        for bundle in bundles:  # raises if readers could not decode it; the bytes are proven
             decode_parts(bundle.files)
             decode_golden(bundle.files[GOLDEN])
         origin = (
@@ -187,7 +183,7 @@ def _unpacked(
 
 
 class _Room:
-    """How many bytes may still be unpacked."""
+    """Budget of bytes that may still be unpacked."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = self._left_bytes = limit_bytes
@@ -195,7 +191,7 @@ class _Room:
     def consume(self, size_bytes: int) -> None:
         self._left_bytes -= size_bytes
         if self._left_bytes < 0:
-            raise ArtifactCorrupt(_WHAT, f"holds more than {self._limit_bytes:,} bytes")
+            raise ArtifactCorrupt(_WHAT, f"has more than {self._limit_bytes:,} bytes")
 
 
 def _bundle(
@@ -206,7 +202,7 @@ def _bundle(
     )
     ref = BundleRef(manifest.tenant, manifest.model, manifest.serial, sha256_of(document))
     if name != _path(manifest, MANIFEST):
-        raise ArtifactCorrupt(_WHAT, "names a bundle otherwise than its manifest does")
+        raise ArtifactCorrupt(_WHAT, "has another name for a bundle than its manifest")
     room.consume(manifest.size_bytes)
     return OpenedBundle(
         ref,
@@ -240,7 +236,7 @@ def _path(manifest: Manifest, name: str) -> str:
 
 def _signed_release(store: Store, tenant: Tenant, which: ReleaseRef) -> bytes:
     for root in store.roots:
-        with suppress(ArtifactError):  # the other root may have the one that the digest names
+        with suppress(ArtifactError):  # the other root may have the release with this digest
             data = read_release_bytes(root, tenant, which.serial)
             if sha256_of(data) == which.sha256:
                 return data

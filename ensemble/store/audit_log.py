@@ -287,17 +287,9 @@ def _verified(state: Path, remembered: str) -> AuditReport:
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
-    number: int
-    at: str
-    who: str
-    where: str
-    tenant: str
-    act: str
-    what: str
-    digest: str
-    outcome: Outcome
-    code: str
+class _Line(AuditEntry):
+    """A line of the log: an entry, and what links it to other lines."""
+
     # number of the first line of this action; 0 in a first line, or if the action never began
     of: int
     before: str  # SHA-256 of the line before, with its newline; "" in the first line

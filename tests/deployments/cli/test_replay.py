@@ -6,7 +6,6 @@ An old verdict is made once more by what made it, or it is said what changed, or
 
 from __future__ import annotations
 
-import base64
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -31,20 +30,14 @@ from ensemble.layers.catalog import LAYERS
 from ensemble.retro.findings import Finding
 from ensemble.retro.segment import FirstVerdict
 from ensemble.runtime.local_ensemble import LocalEnsemble
-from ensemble.store.bundles.codecs import GOLDEN, decode_golden, decode_parts
-from ensemble.store.bundles.open import open_bundle
 from ensemble.store.layout import Store
-from ensemble.store.names import ModelName, Tenant
-from ensemble.store.releases.pointer import read_pointer
-from ensemble.store.releases.release_file import read_release
 from ensemble.store.signing import Signer
-from ensemble.training.publish import Trained, publish
 from ensemble.verdicts import VerdictLabel
 from tests.deployments.conftest import PATIENT, Event, OpenDoor, lineage_of
+from tests.support.own_models import publish_own_anomaly, trust_signer
 
 Answer = dict[str, Any]
 Replay = Callable[..., Result]
-DEFAULT = Tenant("default")
 SHIPPED = "default/4"
 NOW = datetime(2026, 11, 20, 8, 15, tzinfo=UTC)
 SAME, CHANGED, IMPOSSIBLE = 0, 1, 2
@@ -270,9 +263,7 @@ def test_a_finding_replays(replay: Replay, case: Case) -> None:
 @pytest.fixture
 def own_key(own_trust: Path, signer: Signer) -> None:
     """The key of the tests may publish into the state folder."""
-    trust = yaml.safe_load(own_trust.read_text())
-    trust["keys"] = {signer.key_id: base64.b64encode(signer.public).decode()}
-    own_trust.write_text(yaml.safe_dump(trust))
+    trust_signer(own_trust, signer)
 
 
 @pytest.fixture
@@ -281,32 +272,10 @@ def promoted(own_key: None, signer: Signer) -> Callable[..., str]:
 
     The next release of a tenant, with an anomaly model of its own; its name.
     """
-    del own_key  # asked for by its effect
+    del own_key  # needed for its effect
 
     def one(tenant: str = "default") -> str:
-        store = own_store()
-        generic = read_release(store, DEFAULT, read_pointer(store, DEFAULT))
-        bundle = open_bundle(store, generic.bundles[ModelName("anomaly-flow")])
-        training = {"recipe": "the same again", "data_sha256": "0" * 64, "seed": 0, "rows": 1}
-        model = Trained(
-            "anomaly-flow",
-            decode_parts(bundle.files),
-            decode_golden(bundle.files[GOLDEN]),
-            training,
-            "# Card\n",
-        )
-        made = publish(
-            store,
-            tenant,
-            [model],
-            {},
-            notes="",
-            now=NOW,
-            signer=signer,
-            and_promote=True,
-            parents=[DEFAULT],
-        )
-        return f"{tenant}/{made.release.serial}"
+        return publish_own_anomaly(tenant, signer, NOW)
 
     return one
 

@@ -6,7 +6,6 @@ One that succeeds loses nothing; and what is wrong is told (P5, P7, N-05).
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import re
 import threading
@@ -15,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-import yaml
 
 from deployments.cli.local_store import own_store
 from deployments.scoring import pipeline
@@ -32,6 +30,7 @@ from ensemble.store.signing import Signer
 from ensemble.training.publish import Trained, publish
 from tests.deployments.conftest import Door, Event, RecordingMeter, Told
 from tests.support.models_on_disk import ModelsOnDisk, said
+from tests.support.own_models import trust_signer
 
 DEFAULT = Tenant("default")
 SHIPPED = 4  # number of the release that is shipped
@@ -43,9 +42,7 @@ def world(
     tmp_path: Path, meter: RecordingMeter, own_trust: Path, signer: Signer
 ) -> Iterator[ModelsOnDisk]:
     """The shipped models; the key of the tests may publish beside them."""
-    trust = yaml.safe_load(own_trust.read_text())
-    trust["keys"] = {signer.key_id: base64.b64encode(signer.public).decode()}
-    own_trust.write_text(yaml.safe_dump(trust))
+    trust_signer(own_trust, signer)
     made = ModelsOnDisk(tmp_path / "shipped", meter)
     yield made
     made.close()

@@ -6,7 +6,6 @@ Each is served by its own models or by its parents', and the problem of one does
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import re
 import threading
@@ -16,26 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from deployments.cli.local_store import own_store
 from deployments.config.settings import read_settings
 from deployments.config.tenants import Tenants
 from deployments.layers.deployment import LayerDeployment
 from deployments.web.api_keys import Scope, create_key
 from ensemble.events import Kind
-from ensemble.store.bundles.codecs import GOLDEN, decode_golden, decode_parts
-from ensemble.store.bundles.open import open_bundle
-from ensemble.store.names import ModelName, Tenant
-from ensemble.store.releases.pointer import read_pointer
-from ensemble.store.releases.release_file import read_release
+from ensemble.store.names import Tenant
 from ensemble.store.signing import Signer
-from ensemble.training.publish import Trained, publish
 from ensemble.verdicts import LayerStatus
 from tests.deployments.conftest import Door, Event, RecordingMeter
 from tests.support.models_on_disk import ModelsOnDisk
+from tests.support.own_models import publish_own_anomaly, trust_signer
 
-DEFAULT, ACME = Tenant("default"), Tenant("acme")
+ACME = Tenant("acme")
 NOW = datetime(2026, 11, 25, 8, 15, tzinfo=UTC)
 Publish = Callable[..., str]
 
@@ -49,9 +42,7 @@ def world(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[ModelsOnDisk]:
     """The shipped models; the key of the tests may publish too."""
-    trust = yaml.safe_load(own_trust.read_text())
-    trust["keys"] = {signer.key_id: base64.b64encode(signer.public).decode()}
-    own_trust.write_text(yaml.safe_dump(trust))
+    trust_signer(own_trust, signer)
     monkeypatch.setattr("deployments.scoring.tenants.SERVING_CACHED_S", 0.0)
     made = ModelsOnDisk(tmp_path / "shipped", meter)
     yield made
@@ -64,34 +55,9 @@ def own_models(world: ModelsOnDisk, signer: Signer) -> Publish:
 
     It has the generic anomaly model as a version of acme's own.
     """
-    del world  # asked for by its effect
+    del world  # needed for its effect
 
-    def one(tenant: str) -> str:
-        store = own_store()
-        generic = read_release(store, DEFAULT, read_pointer(store, DEFAULT))
-        bundle = open_bundle(store, generic.bundles[ModelName("anomaly-flow")])
-        training = {"recipe": f"of {tenant}", "data_sha256": "0" * 64, "seed": 0, "rows": 1}
-        trained = Trained(
-            "anomaly-flow",
-            decode_parts(bundle.files),
-            decode_golden(bundle.files[GOLDEN]),
-            training,
-            "# Card\n",
-        )
-        made = publish(
-            store,
-            tenant,
-            [trained],
-            {},
-            notes="",
-            now=NOW,
-            signer=signer,
-            and_promote=True,
-            parents=[DEFAULT],
-        )
-        return f"{tenant}/{made.release.serial}"
-
-    return one
+    return lambda tenant: publish_own_anomaly(tenant, signer, NOW)
 
 
 def started(world: ModelsOnDisk, **overrides: Any) -> Door:

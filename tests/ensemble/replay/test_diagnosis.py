@@ -1,6 +1,6 @@
-"""Why a verdict comes out otherwise.
+"""Diagnosis of a verdict that differs at replay (N-09).
 
-Shown by fusing the layers' old words anew, or said to be unexplained (N-09).
+Settings are found by fusing the recorded scores again; the rest is reported as unexplained.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NOON = 43_200.0
 NOW = ReplaySettings(
     min_coverage=0.5, posture_bound=0.35, stale_after_days=30, expired_after_days=730
 )
-WAYS = Thresholds(0.02, 0.6, 0.9)  # further apart than any bound that is tried
+WAYS = Thresholds(0.02, 0.6, 0.9)  # further apart than any bound in the tests
 FUSION = Fusion(
     {"anomaly": 0.4, "behavior": 0.6},
     1.7,
@@ -40,16 +40,20 @@ BOUNDS = st.floats(0.0, 2.0)
 
 @st.composite
 def layers(draw: st.DrawFn) -> tuple[RecordedOpinion, ...]:
-    """What three layers may have said, spoken or not."""
+    """Opinions or abstentions of three layers."""
     return tuple(
         RecordedOpinion(name, draw(SCORES), draw(STATUSES), "1", "")
         for name in ("anomaly", "behavior", "resilience")
     )
 
 
-def given_by(said: tuple[RecordedOpinion, ...], conditions: ReplaySettings) -> RecordedVerdict:
-    """The verdict on these words, under these settings."""
-    verdicts = FusionRule(RELEASE, Kind.FLOW, conditions).fuse([one.to_scores() for one in said])
+def verdict_of(
+    opinions: tuple[RecordedOpinion, ...], conditions: ReplaySettings
+) -> RecordedVerdict:
+    """The verdict of these opinions under these settings."""
+    verdicts = FusionRule(RELEASE, Kind.FLOW, conditions).fuse(
+        [one.to_scores() for one in opinions]
+    )
     return RecordedVerdict(
         release="acme/1",
         release_sha256="ab" * 32,
@@ -63,7 +67,7 @@ def given_by(said: tuple[RecordedOpinion, ...], conditions: ReplaySettings) -> R
         coverage=verdicts.coverage,
         degraded=verdicts.degraded,
         status=str(verdicts.status),
-        layers=said,
+        layers=opinions,
     )
 
 
@@ -72,44 +76,44 @@ def why(recorded: RecordedVerdict, now: ReplaySettings = NOW) -> list[str]:
 
 
 @given(layers())
-def test_the_same_words_under_the_same_settings_need_no_reason(
-    said: tuple[RecordedOpinion, ...],
+def test_the_same_opinions_under_the_same_settings_have_no_reason(
+    opinions: tuple[RecordedOpinion, ...],
 ) -> None:
-    assert why(given_by(said, NOW)) == []
+    assert why(verdict_of(opinions, NOW)) == []
 
 
 @given(layers(), BOUNDS)
-def test_another_posture_bound_is_always_found_out_where_it_shows(
-    said: tuple[RecordedOpinion, ...], then: float
+def test_another_posture_bound_is_found_if_it_changes_a_value(
+    opinions: tuple[RecordedOpinion, ...], then: float
 ) -> None:
-    """Nothing else is blamed: with the bound that was found, everything comes out as it did."""
-    recorded = given_by(said, replace(NOW, posture_bound=then))
+    """No other cause is named: with the bound found, every value is the recorded one."""
+    recorded = verdict_of(opinions, replace(NOW, posture_bound=then))
     reach = min(then, float(np.log(0.6 / 0.4) - np.log(0.02 / 0.98)))
 
     reasons = why(recorded)
 
     if not reasons:
-        verdicts = FusionRule(RELEASE, Kind.FLOW, NOW).fuse([one.to_scores() for one in said])
+        verdicts = FusionRule(RELEASE, Kind.FLOW, NOW).fuse([one.to_scores() for one in opinions])
         assert abs(float(verdicts.low[0]) - recorded.low) <= TOLERANCE
         return
     (reason,) = reasons
     assert reason.startswith("fusion.posture_bound is 0.35 now; with ")
     found = float(reason.split("with ")[1].split()[0])
-    replayed = given_by(said, replace(NOW, posture_bound=found))
+    replayed = verdict_of(opinions, replace(NOW, posture_bound=found))
     assert (
         found == pytest.approx(reach, abs=0.01) or abs(replayed.score - recorded.score) <= 1e-3
     )  # a posture near 0.5 shifts next to nothing
 
 
 @given(layers(), st.floats(0.0, 1.0))
-def test_another_min_coverage_is_found_out_by_the_word_alone(
-    said: tuple[RecordedOpinion, ...], then: float
+def test_another_min_coverage_is_found_by_the_verdict_alone(
+    opinions: tuple[RecordedOpinion, ...], then: float
 ) -> None:
-    recorded = given_by(said, replace(NOW, min_coverage=then))
+    recorded = verdict_of(opinions, replace(NOW, min_coverage=then))
 
     reasons = why(recorded)
 
-    is_now = given_by(said, NOW)
+    is_now = verdict_of(opinions, NOW)
     if recorded.verdict == is_now.verdict:
         assert reasons == []
     else:
@@ -118,14 +122,14 @@ def test_another_min_coverage_is_found_out_by_the_word_alone(
         assert reason == f"fusion.min_coverage is 0.5 now, and was {side} {recorded.coverage:g}"
 
 
-def test_two_settings_that_changed_are_both_named() -> None:
-    said = (
+def test_two_changed_settings_are_both_named() -> None:
+    opinions = (
         RecordedOpinion("anomaly", 0.9, LayerStatus.LIVE, "1", ""),
         RecordedOpinion("behavior", 0.1, LayerStatus.TIMEOUT, "", ""),
         RecordedOpinion("resilience", 0.8, LayerStatus.LIVE, "1.1", ""),
     )
 
-    reasons = why(given_by(said, replace(NOW, min_coverage=0.2, posture_bound=0.1)))
+    reasons = why(verdict_of(opinions, replace(NOW, min_coverage=0.2, posture_bound=0.1)))
 
     assert [reason.split()[0] for reason in reasons] == [
         "fusion.posture_bound",
@@ -134,10 +138,10 @@ def test_two_settings_that_changed_are_both_named() -> None:
 
 
 @given(layers(), SCORES)
-def test_a_score_that_no_setting_gives_is_said_to_be_altered(
-    said: tuple[RecordedOpinion, ...], score: float
+def test_a_score_that_no_setting_explains_is_reported_as_altered(
+    opinions: tuple[RecordedOpinion, ...], score: float
 ) -> None:
-    true = given_by(said, NOW)
+    true = verdict_of(opinions, NOW)
     recorded = replace(true, score=score)
 
     reasons = why(recorded)
@@ -151,16 +155,16 @@ def test_a_score_that_no_setting_gives_is_said_to_be_altered(
     "changed",
     [{"severity": "low"}, {"degraded": True}, {"status": "FALLBACK_MODE"}, {"coverage": 0.9}],
 )
-def test_what_follows_from_the_layers_alone_was_altered_where_it_does_not(
+def test_a_value_that_contradicts_the_layers_is_reported_as_altered(
     changed: dict[str, object],
 ) -> None:
-    said = tuple(
+    opinions = tuple(
         RecordedOpinion(name, 0.9, LayerStatus.LIVE, "1", "")
         for name in ("anomaly", "behavior", "resilience")
     )
 
     # each of its own type
-    (reason,) = why(replace(given_by(said, NOW), **changed))  # type: ignore[arg-type]
+    (reason,) = why(replace(verdict_of(opinions, NOW), **changed))  # type: ignore[arg-type]
 
     assert next(iter(changed)) in reason
     assert "altered" in reason
@@ -172,37 +176,41 @@ SPOKE = RecordedOpinion("behavior", 0.7, LayerStatus.LIVE, "2", "")
 
 
 def opinion(score: float, **fields: object) -> LayerScores:
-    whole = {
+    defaults = {
         "layer": "behavior",
         "status": LayerStatus.LIVE,
         "version": "2",
         "release": "acme/1",
         "scores": np.array([score]),
     }
-    return LayerScores(**{**whole, **fields})  # type: ignore[arg-type]
+    return LayerScores(**{**defaults, **fields})  # type: ignore[arg-type]
 
 
 def why_one(
-    said: RecordedOpinion, now: LayerScores, *, at: float = NOON, libraries: tuple[str, ...] = ()
+    recorded: RecordedOpinion,
+    now: LayerScores,
+    *,
+    at: float = NOON,
+    libraries: tuple[str, ...] = (),
 ) -> str:
-    """The one reason, "" for none."""
-    return "".join(why_layer(said, now, at, libraries, TOLERANCE))
+    """The only reason, or ""."""
+    return "".join(why_layer(recorded, now, at, libraries, TOLERANCE))
 
 
-def test_a_layer_that_says_the_same_needs_no_reason() -> None:
+def test_an_equal_score_has_no_reason() -> None:
     assert (
         why_one(SPOKE, opinion(0.7 + 9e-7), libraries=("made with torch 2.0, running 2.1",)) == ""
     )
     assert why_one(replace(SPOKE, status=LayerStatus.TIMEOUT), opinion(0.1)) == ""
 
 
-def test_a_difference_that_two_devices_make_is_blamed_on_the_device() -> None:
-    """DESIGN, decision 12: goldens agree within 1e-5 on a GPU."""
+def test_a_difference_within_the_tolerance_of_a_gpu_is_explained_by_the_device() -> None:
+    """DESIGN, decision 12: golden scores agree within 1e-5 on a GPU."""
     assert "--tolerance 1e-05" in why_one(SPOKE, opinion(0.7 + 9e-6))
     assert "device" not in why_one(SPOKE, opinion(0.7 + 2e-5))
 
 
-def test_a_library_of_another_version_is_the_likeliest_reason_where_nothing_else_differs() -> None:
+def test_a_library_of_another_version_is_the_reason_if_nothing_else_differs() -> None:
     assert (
         why_one(SPOKE, opinion(0.8), libraries=("made with torch 2.0, running 2.1",))
         == "behavior: made with torch 2.0, running 2.1"
@@ -210,13 +218,13 @@ def test_a_library_of_another_version_is_the_likeliest_reason_where_nothing_else
     assert "altered" in why_one(SPOKE, opinion(0.8))
 
 
-def test_a_version_that_differs_says_enough() -> None:
+def test_another_version_of_the_model_is_the_only_reason() -> None:
     assert "records version 2, its release has version 3" in why_one(
         SPOKE, opinion(0.8, version="3"), libraries=("x",)
     )
 
 
-def test_a_layer_that_falls_silent_says_why() -> None:
+def test_a_layer_that_abstains_now_is_reported_with_its_reason() -> None:
     silent = opinion(0.0, status=LayerStatus.FALLBACK, version="", reason="LAYER_CRASHED")
 
     assert why_one(SPOKE, silent) == "behavior has no opinion of this event now: LAYER_CRASHED"
@@ -231,13 +239,13 @@ def test_a_layer_that_falls_silent_says_why() -> None:
         (86_400.0 * 9 + 2, False),
     ],
 )
-def test_a_posture_that_aged_is_blamed_on_the_settings_and_near_midnight_on_the_day(
+def test_aged_posture_is_explained_by_the_settings_or_near_midnight_by_the_day(
     at: float, *, is_told: bool
 ) -> None:
-    said = replace(SPOKE, layer="resilience", reason="epss stale: 40 days")
+    recorded = replace(SPOKE, layer="resilience", reason="epss stale: 40 days")
 
     reason = why_one(
-        said, opinion(0.6, layer="resilience", notes={0: "epss stale: 41 days"}), at=at
+        recorded, opinion(0.6, layer="resilience", notes={0: "epss stale: 41 days"}), at=at
     )
 
     assert "remarked epss stale: 40 days then, epss stale: 41 days now" in reason

@@ -1,4 +1,4 @@
-"""A new release takes over in measured steps, and steps back by itself when it is worse than the one it replaces."""
+"""Canary rollout: a new release takes over in measured steps, and is rolled back if it is worse."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def rollout(clock: Clock) -> CanaryRollout:
     return CanaryRollout("default/2", RULES, clock=clock)
 
 
-def taken_of(rollout: CanaryRollout, batches: int, *, events: int = 1) -> int:
+def sampled_batches(rollout: CanaryRollout, batches: int, *, events: int = 1) -> int:
     return sum(rollout.should_take(events) for _ in range(batches))
 
 
@@ -64,24 +64,24 @@ def serve(
     *,
     events_per_s: float,
     seconds: float,
-    said: Comparison = SAME,
+    comparison: Comparison = SAME,
 ) -> None:
-    """Traffic in batches of 16, each batch that the new release takes compared as `said`."""
+    """Send traffic in batches of 16; `comparison` is the result of every batch of the new release."""
     for _ in range(int(events_per_s * seconds / 16)):
         if rollout.should_take(16):
-            rollout.record(said)
+            rollout.record(comparison)
         clock.now += 16 / events_per_s
 
 
 # -- the steps
 
 
-def test_a_new_release_answers_one_event_in_a_hundred_and_the_first_at_once(
+def test_a_new_release_scores_one_event_in_a_hundred_and_the_first_at_once(
     rollout: CanaryRollout,
 ) -> None:
     """N-12: the first step begins with the first event, not after a hundred."""
     assert rollout.should_take(1)
-    assert taken_of(rollout, 1000) == 10
+    assert sampled_batches(rollout, 1000) == 10
     assert rollout.view.share == 0.01
 
 
@@ -90,7 +90,7 @@ def test_a_new_release_answers_one_event_in_a_hundred_and_the_first_at_once(
     share=st.sampled_from([0.01, 0.1, 0.5]),
 )
 def test_the_share_holds_for_events_whatever_the_batches(sizes: list[int], share: float) -> None:
-    """Big batches neither starve nor flood the new release; the choice is the same every time."""
+    """Large batches neither starve nor flood the new release; the choice is deterministic."""
 
     def events_taken() -> int:
         rollout = CanaryRollout("default/2", replace(RULES, shares=[share, 1.0]), clock=Clock(0.0))
@@ -103,7 +103,7 @@ def test_the_share_holds_for_events_whatever_the_batches(sizes: list[int], share
 def test_a_healthy_release_on_a_busy_service_has_all_traffic_within_five_seconds(
     rollout: CanaryRollout, clock: Clock
 ) -> None:
-    """P7 and N-12 together: 1 %, 10 %, all; with the look at the pointer before it, within ten."""
+    """P7 and N-12: 1 %, 10 %, all; within ten seconds including the poll of the pointer."""
     shares = []
     while rollout.state is RolloutState.IN_PROGRESS and clock.now < 60.0:
         shares.append(rollout.view.share)
@@ -116,7 +116,7 @@ def test_a_healthy_release_on_a_busy_service_has_all_traffic_within_five_seconds
     assert clock.now <= 5.0
 
 
-def test_an_idle_service_is_over_after_six_seconds_and_says_that_it_saw_nothing(
+def test_without_traffic_a_rollout_ends_after_six_seconds_with_the_reason(
     rollout: CanaryRollout, clock: Clock
 ) -> None:
     clock.now += 3.0
@@ -127,7 +127,7 @@ def test_an_idle_service_is_over_after_six_seconds_and_says_that_it_saw_nothing(
     assert rollout.view.reason == "there was nothing to compare on"
 
 
-def test_a_step_waits_for_its_events_and_not_for_ever(rollout: CanaryRollout, clock: Clock) -> None:
+def test_a_step_waits_for_its_events_up_to_a_limit(rollout: CanaryRollout, clock: Clock) -> None:
     serve(rollout, clock, events_per_s=100, seconds=2.5)
     assert rollout.view.step == 0, "too few events were compared"
     clock.now = 3.0
@@ -135,8 +135,8 @@ def test_a_step_waits_for_its_events_and_not_for_ever(rollout: CanaryRollout, cl
     assert rollout.view.step == 1
 
 
-def test_the_hand_procedure_of_old_is_a_setting(clock: Clock) -> None:
-    """S1-08: one request a second, watched for five minutes, then ten a second if stable."""
+def test_the_manual_procedure_of_s1_is_a_setting(clock: Clock) -> None:
+    """S1-08: one request a second for five minutes, then ten a second if stable."""
     rules = replace(RULES, max_events_per_s=[1.0, 10.0], step_s=300.0, max_step_s=300.0)
     rollout = CanaryRollout("default/2", replace(rules, shares=[0.5, 0.9, 1.0]), clock=clock)
 
@@ -152,33 +152,31 @@ def test_the_hand_procedure_of_old_is_a_setting(clock: Clock) -> None:
     assert taken_in_a_minute() == pytest.approx(600, abs=2)
 
 
-# -- stepping back
+# -- rolling back
 
 WORSE = [
     pytest.param(replace(SAME, flips=1), "verdicts flipped", id="one verdict in sixteen flips"),
-    pytest.param(
-        replace(SAME, silent_new=1), "layers were silent", id="a layer that spoke falls silent"
-    ),
+    pytest.param(replace(SAME, silent_new=1), "layers were silent", id="a layer abstains"),
     pytest.param(replace(SAME, new_s=0.04), "took longer than allowed", id="ten times slower"),
 ]
 
 
-@pytest.mark.parametrize(("said", "reason"), WORSE)
-def test_a_release_that_is_worse_steps_back_and_says_why(
-    rollout: CanaryRollout, clock: Clock, said: Comparison, reason: str
+@pytest.mark.parametrize(("comparison", "reason"), WORSE)
+def test_a_worse_release_is_rolled_back_with_the_reason(
+    rollout: CanaryRollout, clock: Clock, comparison: Comparison, reason: str
 ) -> None:
-    """N-12: automatic retreat; the old release goes on."""
-    serve(rollout, clock, events_per_s=20_000, seconds=5.0, said=said)
+    """N-12: automatic rollback; the old release serves all traffic again."""
+    serve(rollout, clock, events_per_s=20_000, seconds=5.0, comparison=comparison)
 
     assert rollout.state is RolloutState.ROLLED_BACK
     assert reason in rollout.view.reason
     assert rollout.view.share == 0.0
-    assert taken_of(rollout, 1000) == 0
+    assert sampled_batches(rollout, 1000) == 0
 
 
 GOOD_ENOUGH = [
     pytest.param(replace(SAME, events=1000, flips=10), id="one verdict in a hundred flips"),
-    pytest.param(replace(SAME, silent_new=1, silent_old=1), id="a layer is silent in both"),
+    pytest.param(replace(SAME, silent_new=1, silent_old=1), id="a layer abstains in both"),
     pytest.param(replace(SAME, new_s=0.007), id="not twice as slow"),
     pytest.param(
         replace(SAME, new_s=0.004, old_s=0.001), id="four times slower, by three milliseconds"
@@ -187,11 +185,11 @@ GOOD_ENOUGH = [
 ]
 
 
-@pytest.mark.parametrize("said", GOOD_ENOUGH)
-def test_a_release_that_is_as_good_as_the_old_one_goes_on(
-    rollout: CanaryRollout, clock: Clock, said: Comparison
+@pytest.mark.parametrize("comparison", GOOD_ENOUGH)
+def test_a_release_as_good_as_the_old_one_continues(
+    rollout: CanaryRollout, clock: Clock, comparison: Comparison
 ) -> None:
-    serve(rollout, clock, events_per_s=20_000, seconds=6.0, said=said)
+    serve(rollout, clock, events_per_s=20_000, seconds=6.0, comparison=comparison)
 
     assert rollout.state is RolloutState.DONE
 
@@ -204,10 +202,10 @@ HICCUPS = [
 
 
 @pytest.mark.parametrize("first", HICCUPS)
-def test_one_hiccup_is_no_reason_to_step_back(
+def test_a_single_bad_batch_rolls_nothing_back(
     rollout: CanaryRollout, clock: Clock, first: Comparison
 ) -> None:
-    """A share read off a handful of events would throw every tenth healthy release back."""
+    """Shares of a handful of events would roll back every tenth healthy release."""
     rollout.should_take(16)
     rollout.record(first)
 
@@ -216,11 +214,8 @@ def test_one_hiccup_is_no_reason_to_step_back(
     assert rollout.state is RolloutState.DONE
 
 
-def test_two_bad_batches_of_one_bad_second_are_no_bad_release(rollout: CanaryRollout) -> None:
-    """Silences of one incident come together.
-
-    A few of them say nothing of a release, and a retreat is for good.
-    """
+def test_two_bad_batches_of_one_second_roll_nothing_back(rollout: CanaryRollout) -> None:
+    """Abstentions of one incident come together, and a rollback is permanent."""
     for _ in range(4):
         rollout.should_take(1)
         rollout.record(replace(SAME, events=0, calls=3, silent_new=3))
@@ -228,7 +223,7 @@ def test_two_bad_batches_of_one_bad_second_are_no_bad_release(rollout: CanaryRol
     assert rollout.state is RolloutState.IN_PROGRESS
 
 
-def test_what_is_over_stays_over(rollout: CanaryRollout, clock: Clock) -> None:
+def test_a_rollout_that_ended_does_not_change(rollout: CanaryRollout, clock: Clock) -> None:
     rollout.abort("another ingress saw it flip")
     serve(rollout, clock, events_per_s=20_000, seconds=20.0)
 
@@ -246,7 +241,7 @@ def opinion(layer: str, size: int, status: LayerStatus = LayerStatus.LIVE) -> La
 def group(
     words: str, *, coverage: float = 1.0, rows: list[int] | None = None, silent: bool = False
 ) -> Verdicts:
-    """`words`: b, s, m, i, one letter an event."""
+    """Verdicts b, s, m or i of a batch, one letter for each event."""
     letters = {label[0]: label for label in VerdictLabel}
     size = len(words)
     return Verdicts(
@@ -267,31 +262,31 @@ def group(
 
 
 def test_a_verdict_that_differs_is_a_flip() -> None:
-    said = compared([group("bbmi")], [group("bsmb")], new_s=0.1, old_s=0.2)
+    found = compared([group("bbmi")], [group("bsmb")], new_s=0.1, old_s=0.2)
 
-    assert said == Comparison(
+    assert found == Comparison(
         events=4, flips=2, calls=2, silent_new=0, silent_old=0, new_s=0.1, old_s=0.2
     )
 
 
-def test_a_late_layer_is_a_silence_and_no_batch_full_of_flips() -> None:
-    said = compared(
+def test_a_late_layer_is_an_abstention_and_no_flip() -> None:
+    found = compared(
         [group("iiii", coverage=0.4, silent=True)], [group("bbbb")], new_s=0.1, old_s=0.1
     )
 
-    assert (said.events, said.flips, said.silent_new, said.silent_old) == (0, 0, 1, 0)
+    assert (found.events, found.flips, found.silent_new, found.silent_old) == (0, 0, 1, 0)
 
 
-def test_a_fusion_that_cannot_say_a_word_flips_every_verdict() -> None:
-    """Every layer spoke and the new release still knows nothing: thresholds were forgotten."""
+def test_a_fusion_without_thresholds_flips_every_verdict() -> None:
+    """Every layer had an opinion, but the new release has no thresholds for them."""
     assert compared([group("iiii")], [group("bbsm")], new_s=0.1, old_s=0.1).flips == 4
 
 
-def test_where_the_old_release_knew_nothing_nothing_can_flip() -> None:
+def test_an_indeterminate_verdict_of_the_old_release_cannot_flip() -> None:
     assert compared([group("bsm")], [group("iii")], new_s=0.1, old_s=0.1).flips == 0
 
 
-def test_rows_are_compared_with_themselves_however_they_are_grouped() -> None:
+def test_the_same_rows_are_compared_however_they_are_grouped() -> None:
     new = [group("bm", rows=[0, 2]), group("s", rows=[1])]
 
     assert compared(new, [group("bsm")], new_s=0.1, old_s=0.1).flips == 0
@@ -305,60 +300,62 @@ MakeController = Callable[..., ReleaseController]
 
 
 @pytest.fixture
-def told() -> list[RolloutView]:
+def views() -> list[RolloutView]:
     return []
 
 
 @pytest.fixture
-def lives() -> list[str]:
+def activated() -> list[str]:
     return []
 
 
 @pytest.fixture
-def controller(clock: Clock, told: list[RolloutView], lives: list[str]) -> ReleaseController:
-    """Release 1 lives."""
-    made = ReleaseController(RULES, clock=clock, on_active=lives.append, on_rollout=told.append)
+def controller(clock: Clock, views: list[RolloutView], activated: list[str]) -> ReleaseController:
+    """A controller with release 1 active."""
+    made = ReleaseController(
+        RULES, clock=clock, on_active=activated.append, on_rollout=views.append
+    )
     made.switch_to(ONE, at_once=False)
     return made
 
 
-def test_the_first_release_takes_all_at_once(
-    controller: ReleaseController, lives: list[str]
+def test_the_first_release_gets_all_traffic_at_once(
+    controller: ReleaseController, activated: list[str]
 ) -> None:
     assert controller.active == ONE
     assert not controller.is_rolling_out
     assert controller.view is None
-    assert lives == ["default/1"]
+    assert activated == ["default/1"]
 
 
-def test_a_new_release_steps_beside_the_living_one(
-    controller: ReleaseController, told: list[RolloutView]
+def test_a_new_release_is_rolled_out_beside_the_active_one(
+    controller: ReleaseController, views: list[RolloutView]
 ) -> None:
     controller.switch_to(TWO, at_once=False)
 
     assert controller.route(1) == (TWO, ONE)
     assert controller.route(1) == (ONE, None)
     assert controller.active == ONE
-    assert [(view.release, view.step, view.state) for view in told] == [
+    assert [(view.release, view.step, view.state) for view in views] == [
         ("default/2", 0, "in_progress")
     ]
 
 
-def test_the_pointer_may_be_said_again_and_again(
-    controller: ReleaseController, clock: Clock, told: list[RolloutView]
+def test_switching_to_the_same_release_again_changes_nothing(
+    controller: ReleaseController, clock: Clock, views: list[RolloutView]
 ) -> None:
-    """The follower looks every two seconds; a rollout that began anew each time would never end."""
+    """The watcher polls every two seconds; a rollout that restarted each time would never end."""
     for _ in range(4):
         controller.switch_to(TWO, at_once=False)
         assert not controller.would_change("default/2")
         clock.now += 2.0
 
     assert controller.active == TWO
-    assert [view.state for view in told] == ["in_progress", "in_progress", "done"]
+    assert [view.state for view in views] == ["in_progress", "in_progress", "done"]
 
 
-def test_a_release_that_stepped_back_is_not_tried_again(
-    controller: ReleaseController, told: list[RolloutView]
+def test_a_rolled_back_release_is_not_rolled_out_again(
+    controller: ReleaseController, views: list[RolloutView]
 ) -> None:
     controller.switch_to(TWO, at_once=False)
     for _ in range(100):
@@ -368,11 +365,11 @@ def test_a_release_that_stepped_back_is_not_tried_again(
 
     assert not controller.would_change("default/2")
     assert (controller.active, controller.is_rolling_out) == (ONE, False)
-    assert [view.state for view in told] == ["in_progress", "rolled_back"]
+    assert [view.state for view in views] == ["in_progress", "rolled_back"]
 
 
-def test_a_release_that_stepped_back_may_be_promoted_anew(controller: ReleaseController) -> None:
-    """The operator pointed elsewhere and back: that is a decision."""
+def test_a_rolled_back_release_may_be_promoted_again(controller: ReleaseController) -> None:
+    """The operator promoted another release and this one again, which is a decision."""
     controller.switch_to(TWO, at_once=False)
     controller.roll_back("default/2", "flips")
     controller.switch_to(ONE, at_once=False)
@@ -382,10 +379,10 @@ def test_a_release_that_stepped_back_may_be_promoted_anew(controller: ReleaseCon
     assert controller.is_rolling_out
 
 
-def test_a_roll_back_takes_all_at_once(
-    controller: ReleaseController, clock: Clock, lives: list[str]
+def test_a_rollback_gets_all_traffic_at_once(
+    controller: ReleaseController, clock: Clock, activated: list[str]
 ) -> None:
-    """P8: within five seconds; what lived here before is proven."""
+    """P8: within five seconds; the release was active before, so it is proven."""
     controller.switch_to(TWO, at_once=False)
     clock.now += 6.0
     assert controller.active == TWO
@@ -393,10 +390,10 @@ def test_a_roll_back_takes_all_at_once(
     controller.switch_to(ONE, at_once=False)
 
     assert controller.route(1) == (ONE, None)
-    assert lives == ["default/1", "default/2", "default/1"]
+    assert activated == ["default/1", "default/2", "default/1"]
 
 
-def test_an_operator_may_go_over_at_once(controller: ReleaseController) -> None:
+def test_an_operator_may_promote_at_once(controller: ReleaseController) -> None:
     controller.switch_to(TWO, at_once=True)
     assert controller.active == TWO
     controller.switch_to(THREE, at_once=False)
@@ -406,7 +403,7 @@ def test_an_operator_may_go_over_at_once(controller: ReleaseController) -> None:
     assert not controller.is_rolling_out
 
 
-def test_a_pointer_that_moves_on_in_mid_step_ends_the_step(controller: ReleaseController) -> None:
+def test_a_pointer_that_moves_during_a_step_ends_the_step(controller: ReleaseController) -> None:
     controller.switch_to(TWO, at_once=False)
     controller.switch_to(THREE, at_once=False)
 
@@ -415,7 +412,7 @@ def test_a_pointer_that_moves_on_in_mid_step_ends_the_step(controller: ReleaseCo
     assert controller.route(1) == (ONE, None)
 
 
-def test_a_pointer_that_moves_back_to_a_retreated_release_ends_the_step_too(
+def test_a_pointer_that_moves_to_a_rolled_back_release_ends_the_step_too(
     controller: ReleaseController,
 ) -> None:
     controller.switch_to(THREE, at_once=False)
@@ -426,13 +423,10 @@ def test_a_pointer_that_moves_back_to_a_retreated_release_ends_the_step_too(
     assert controller.route(1) == (ONE, None)
 
 
-def test_a_retreat_that_another_ingress_saw_is_followed(
+def test_a_rollback_of_another_ingress_is_followed(
     controller: ReleaseController, clock: Clock
 ) -> None:
-    """Several ingress replicas decide alone.
-
-    One bad word among them is enough, wherever the others stand.
-    """
+    """Every ingress replica decides for itself; one rollback is enough, whatever the others found."""
     controller.switch_to(TWO, at_once=False)
     clock.now += 6.0
     assert controller.active == TWO
@@ -449,7 +443,7 @@ def test_a_retreat_that_another_ingress_saw_is_followed(
     )
 
 
-def test_a_retreat_that_is_known_before_the_release_comes_keeps_it_out(
+def test_a_rollback_that_is_known_before_the_release_comes_excludes_it(
     controller: ReleaseController,
 ) -> None:
     controller.roll_back("default/2", "flips at another ingress")
@@ -459,14 +453,14 @@ def test_a_retreat_that_is_known_before_the_release_comes_keeps_it_out(
     assert (controller.active, controller.is_rolling_out) == (ONE, False)
 
 
-def test_the_only_release_is_never_given_up(controller: ReleaseController) -> None:
-    """An answer by a release that somebody doubts is better than none."""
+def test_the_only_release_is_never_rolled_back(controller: ReleaseController) -> None:
+    """Verdicts of a doubtful release are better than none."""
     controller.roll_back("default/1", "doubted")
 
     assert controller.active == ONE
 
 
-def test_a_comparison_of_an_earlier_rollout_says_nothing_about_this_one(
+def test_a_comparison_of_an_earlier_rollout_does_not_count(
     controller: ReleaseController,
 ) -> None:
     controller.switch_to(TWO, at_once=False)

@@ -1,7 +1,4 @@
-"""Shadow.
-
-What a challenger would have said is measured on the champion's own traffic, and reaches nobody.
-"""
+"""Shadow evaluation: a challenger is measured on the champion's traffic; no caller sees it."""
 
 from __future__ import annotations
 
@@ -31,14 +28,14 @@ WORDS = {
 }
 
 
-def said(
+def verdicts(
     words: str,
     scores: Sequence[float] = (),
     *,
     coverage: float = 1.0,
     status: LayerStatus = LayerStatus.LIVE,
 ) -> Verdicts:
-    """A batch's verdicts, one letter an event, by one layer."""
+    """Verdicts of a batch by one layer, one letter for each event."""
     column = np.array(scores or [0.5] * len(words))
     layer = LayerScores("anomaly", status, "1", "default/2", np.full(len(words), 0.5))
     return Verdicts(
@@ -59,13 +56,13 @@ def shadow() -> ShadowEvaluation:
     return ShadowEvaluation("default/2", "default/1", share=1.0)
 
 
-def test_before_the_first_event_nothing_is_claimed(shadow: ShadowEvaluation) -> None:
+def test_without_events_every_counter_is_zero(shadow: ShadowEvaluation) -> None:
     assert shadow.agreement == Agreement("default/2", "default/1")
 
 
-def test_words_that_became_others_are_counted_by_both(shadow: ShadowEvaluation) -> None:
-    flips = shadow.record([said("bmmsb")], [said("bbbss")])
-    shadow.record([said("bb")], [said("bm")])
+def test_flips_are_counted_by_both_verdicts(shadow: ShadowEvaluation) -> None:
+    flips = shadow.record([verdicts("bmmsb")], [verdicts("bbbss")])
+    shadow.record([verdicts("bb")], [verdicts("bm")])
 
     assert flips == {"benign>malicious": 2, "suspicious>benign": 1}
     assert shadow.agreement.events == 7
@@ -78,15 +75,15 @@ def test_words_that_became_others_are_counted_by_both(shadow: ShadowEvaluation) 
 
 
 def test_scores_are_compared_with_their_sign(shadow: ShadowEvaluation) -> None:
-    shadow.record([said("bb", [0.9, 0.2])], [said("bb", [0.5, 0.3])])
+    shadow.record([verdicts("bb", [0.9, 0.2])], [verdicts("bb", [0.5, 0.3])])
 
     assert shadow.agreement.mean_difference == pytest.approx(0.15)
     assert shadow.agreement.largest_difference == pytest.approx(0.4)
 
 
-def test_what_fewer_layers_saw_is_no_flip_but_a_silence(shadow: ShadowEvaluation) -> None:
-    """A layer of the challenger's that has not loaded yet must not make it look worse than it is, nor better."""
-    shadow.record([said("ii", coverage=0.3, status=LayerStatus.WARMING_UP)], [said("bm")])
+def test_less_coverage_is_an_abstention_and_no_flip(shadow: ShadowEvaluation) -> None:
+    """A layer that has not loaded yet must make the challenger look neither worse nor better."""
+    shadow.record([verdicts("ii", coverage=0.3, status=LayerStatus.WARMING_UP)], [verdicts("bm")])
 
     assert shadow.agreement.events == 0
     assert shadow.agreement.flips == {}

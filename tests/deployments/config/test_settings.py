@@ -1,6 +1,6 @@
-"""Settings and composition.
+"""Settings and composition: a documented file, and the applications that are built of it.
 
-One documented file, refused whole with every mistake named, and one application out of it.
+One mistake refuses all settings, and the error lists every mistake.
 """
 
 from __future__ import annotations
@@ -58,11 +58,8 @@ def test_the_default_file_has_every_setting_and_no_other() -> None:
     assert set(leaves(yaml.safe_load(DEFAULTS.read_text()))) == set(fields(Settings))
 
 
-def test_every_setting_says_its_unit_or_its_reason() -> None:
-    """STYLE section 10.
-
-    A setting that stands in several layers is explained at the first of them.
-    """
+def test_every_setting_has_a_comment_with_its_unit_or_reason() -> None:
+    """STYLE section 10: a setting of several layers is explained at the first of them."""
     explained: set[str] = set()
     silent: list[str] = []
     for line in DEFAULTS.read_text().splitlines():
@@ -79,7 +76,7 @@ def test_every_setting_says_its_unit_or_its_reason() -> None:
 
 
 def test_no_setting_has_a_default_in_the_code() -> None:
-    """STYLE section 9: a default that hides a decision."""
+    """STYLE section 9: a default in the code would hide a decision."""
 
     def models(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
         yield model
@@ -95,7 +92,7 @@ def test_no_setting_has_a_default_in_the_code() -> None:
 # -- reading it
 
 
-def test_overrides_are_laid_over_the_file_and_leave_the_rest() -> None:
+def test_overrides_replace_their_settings_only() -> None:
     changed = read_settings(
         {"ingress": {"deadline_ms": 99}, "layers": {"behavior": {"gpus": "auto"}}}
     )
@@ -107,7 +104,7 @@ def test_overrides_are_laid_over_the_file_and_leave_the_rest() -> None:
     assert changed.layers.anomaly == before.layers.anomaly
 
 
-def test_the_state_folder_of_the_environment_wins(
+def test_the_environment_overrides_the_state_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("AXON_STATE", str(tmp_path / "elsewhere"))
@@ -116,7 +113,7 @@ def test_the_state_folder_of_the_environment_wins(
 
 
 @pytest.mark.parametrize("value", [None, ""])
-def test_without_it_the_state_folder_lies_in_the_repository(
+def test_by_default_the_state_folder_is_in_the_repository(
     monkeypatch: pytest.MonkeyPatch, value: str | None
 ) -> None:
     monkeypatch.delenv("AXON_STATE") if value is None else monkeypatch.setenv("AXON_STATE", value)
@@ -125,7 +122,7 @@ def test_without_it_the_state_folder_lies_in_the_repository(
     assert read_settings().shipped == ROOT / "artifacts"
 
 
-def test_the_keys_lie_in_the_state_folder_unless_a_place_is_named(
+def test_the_key_file_is_in_the_state_folder_unless_its_path_is_absolute(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own_state: Path
 ) -> None:
     assert read_settings().keys == own_state / "keys.json"
@@ -137,18 +134,15 @@ def test_the_keys_lie_in_the_state_folder_unless_a_place_is_named(
     assert read_settings({"auth": {"keys": "/etc/axon/keys.json"}}).keys == tmp_path / "mine.json"
 
 
-def test_off_without_quotes_is_the_word_off() -> None:
-    """YAML says false there, and who wrote it meant the word."""
+def test_off_without_quotes_is_read_as_text() -> None:
+    """YAML reads it as false; the operator means the text."""
     assert read_settings(yaml.safe_load("auth: {mode: off}")).auth.mode == "off"
     assert read_settings({"auth": {"mode": "off"}}).auth.mode == "off"
     assert read_settings().auth.mode == "keys"
 
 
-def test_all_mistakes_stand_in_one_message() -> None:
-    """P36.
-
-    An unknown key, a wrong type, a number out of range and a misspelt section, all at once.
-    """
+def test_one_message_lists_all_mistakes() -> None:
+    """P36: an unknown key, a wrong type, a number out of range and a misspelt section at once."""
     wrong = {
         "ingress": {"deadline_ms": -1, "deadline": 5, "max_events": "many"},
         "fusion": {"min_coverage": 1.5},
@@ -207,8 +201,8 @@ def test_an_impossible_setting_is_refused_by_its_place(
     assert place in mistakes(overrides)
 
 
-def test_settings_survive_the_way_to_a_replica() -> None:
-    """What travels between processes is JSON values."""
+def test_settings_survive_serialization() -> None:
+    """Settings travel between processes as JSON values."""
     before = read_settings({"layers": {"behavior": {"gpus": 0.5}}})
 
     assert Settings.model_validate(before.model_dump(mode="json")) == before
@@ -218,13 +212,10 @@ def test_settings_survive_the_way_to_a_replica() -> None:
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_a_shipped_config_file_is_both_applications_on_loopback_with_the_same_settings_which_hold(
+def test_a_shipped_config_file_has_both_applications_on_loopback_with_valid_equal_settings(
     config: Path,
 ) -> None:
-    """Serve's own default for config files is 0.0.0.0.
-
-    And two stores, or two trust lists, would be two services.
-    """
+    """Serve's default for config files is 0.0.0.0; different settings would make two services."""
     file = yaml.safe_load(config.read_text())
 
     application, management = file["applications"]
@@ -241,7 +232,7 @@ def test_a_shipped_config_file_is_both_applications_on_loopback_with_the_same_se
     )
 
 
-def test_the_gpu_file_gives_the_torch_layer_a_share_where_there_is_one() -> None:
+def test_the_gpu_file_gives_the_torch_layer_a_share_if_there_is_a_gpu() -> None:
     file = yaml.safe_load((ROOT / "configs" / "gpu.yaml").read_text())
 
     settings = read_settings(file["applications"][0]["args"])
@@ -262,14 +253,14 @@ def layers_of(application: Application) -> dict[str, Any]:
 
 
 def gpus_of(application: Application, layer: str) -> tuple[float, float]:
-    """The share that is scheduled, and the share the process will keep to."""
+    """The share that is scheduled, and the share that the process limits itself to."""
     deployment = layers_of(application)[layer]
     return deployment.ray_actor_options["num_gpus"], deployment.init_args[2]
 
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """A cluster with so many GPUs; None for no cluster at all."""
+    """A cluster with a number of GPUs; None for no cluster."""
     gpus: float | None = request.param
     monkeypatch.setattr(composition.ray, "is_initialized", lambda: gpus is not None)
     monkeypatch.setattr(
@@ -277,7 +268,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> 
     )
 
 
-def test_the_application_is_an_ingress_and_one_deployment_a_layer() -> None:
+def test_the_application_has_an_ingress_and_one_deployment_per_layer() -> None:
     application = composition.build({})
 
     ingress = bound(application)
@@ -319,7 +310,7 @@ def test_arguments_reach_every_deployment() -> None:
     assert layers_of(application)["anomaly"]._deployment_config.autoscaling_config.max_replicas == 7
 
 
-def test_wrong_arguments_are_refused_before_anything_is_composed() -> None:
+def test_wrong_arguments_are_refused_before_anything_is_built() -> None:
     """P36: a running service never sees a wrong configuration."""
     with pytest.raises(ValidationError):
         composition.build({"ingres": {}})
@@ -330,37 +321,37 @@ SHARES = [
     pytest.param(None, 0.5, 0.0, id="no cluster, half"),
     pytest.param(0.0, "auto", 0.0, id="no GPU, auto"),
     pytest.param(0.0, 0.5, 0.0, id="no GPU, half"),
-    pytest.param(0.0, 1, 0.0, id="no GPU, a whole one"),
+    pytest.param(0.0, 1, 0.0, id="no GPU, 1"),
     pytest.param(1.0, "auto", 0.25, id="one GPU, auto"),
     pytest.param(1.0, 0.5, 0.5, id="one GPU, half"),
-    pytest.param(1.0, 1, 1.0, id="one GPU, a whole one"),
-    pytest.param(1.0, 0, 0.0, id="one GPU, none asked"),
+    pytest.param(1.0, 1, 1.0, id="one GPU, 1"),
+    pytest.param(1.0, 0, 0.0, id="one GPU, 0"),
     pytest.param(4.0, "auto", 0.25, id="four GPUs, auto"),
 ]
 
 
-@pytest.mark.parametrize(("cluster", "asked", "given"), SHARES, indirect=["cluster"])
+@pytest.mark.parametrize(("cluster", "share", "given"), SHARES, indirect=["cluster"])
 def test_a_layer_gets_the_gpu_share_that_the_cluster_can_give(
-    cluster: None, asked: float | str, given: float
+    cluster: None, share: float | str, given: float
 ) -> None:
-    """DESIGN decision 7, fault R8.
+    """DESIGN, decision 7, fault R8.
 
-    Asking for what the cluster has not would wait for ever; the layer starts on what there is.
+    A request for a GPU that the cluster does not have would wait forever.
     """
     del cluster
-    application = composition.build({"layers": {"behavior": {"gpus": asked}}})
+    application = composition.build({"layers": {"behavior": {"gpus": share}}})
 
     assert gpus_of(application, "behavior") == (given, given)
     assert gpus_of(application, "anomaly") == (0.0, 0.0)
 
 
-@pytest.mark.parametrize("asked", [1.5, 2, 8, -0.25, float("nan"), "half"])
-def test_a_share_that_no_layer_can_use_is_refused(asked: float | str) -> None:
+@pytest.mark.parametrize("share", [1.5, 2, 8, -0.25, float("nan"), "half"])
+def test_a_share_that_no_layer_can_use_is_refused(share: float | str) -> None:
     """A layer computes on one device.
 
-    Ray would wait for ever for two GPUs where there is one, and cannot schedule one and a half.
+    Ray would wait forever for a second GPU, and cannot schedule one and a half.
     """
     assert any(
         place.startswith("layers.behavior.gpus")
-        for place in mistakes({"layers": {"behavior": {"gpus": asked}}})
+        for place in mistakes({"layers": {"behavior": {"gpus": share}}})
     )

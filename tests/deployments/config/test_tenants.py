@@ -1,7 +1,4 @@
-"""Who the tenants are.
-
-Groups from a file that need not be there, and whose pointer is in charge of whom.
-"""
+"""Tenants: groups and limits from an optional file, and the tenant whose release serves each."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def point(settings: Settings) -> Callable[[str], None]:
-    """`point("acme")`: the tenant has a pointer, whatever it is worth."""
+    """`point("acme")` gives the tenant a pointer, valid or not."""
 
     def one(tenant: str) -> None:
         folder = settings.state / "tenants" / tenant
@@ -39,17 +36,17 @@ def point(settings: Settings) -> Callable[[str], None]:
     return one
 
 
-def test_a_tenant_lives_on_its_own_models_then_its_groups_then_the_generic_ones(
+def test_own_models_come_first_then_the_groups_then_the_generic_ones(
     settings: Settings,
 ) -> None:
-    tenancy = Tenants(settings)
+    tenants = Tenants(settings)
 
-    assert tenancy.lineage(ACME) == (ACME, RETAIL, DEFAULT)
-    assert tenancy.lineage(Tenant("globex")) == (Tenant("globex"), DEFAULT)
-    assert tenancy.lineage(Tenant("nobody-knows")) == (Tenant("nobody-knows"), DEFAULT)
+    assert tenants.lineage(ACME) == (ACME, RETAIL, DEFAULT)
+    assert tenants.lineage(Tenant("globex")) == (Tenant("globex"), DEFAULT)
+    assert tenants.lineage(Tenant("initech")) == (Tenant("initech"), DEFAULT)
 
 
-def test_the_generic_tenants_live_on_nobody_below_them(settings: Settings) -> None:
+def test_the_generic_tenants_never_inherit_from_their_children(settings: Settings) -> None:
     generic = settings.model_copy(
         update={"store": settings.store.model_copy(update={"parents": ["shared"]})}
     )
@@ -58,95 +55,90 @@ def test_the_generic_tenants_live_on_nobody_below_them(settings: Settings) -> No
     assert Tenants(generic).lineage(Tenant("shared")) == (Tenant("shared"),)
 
 
-def test_the_nearest_pointer_is_in_charge_even_if_it_is_broken(
+def test_the_nearest_pointer_decides_even_if_it_is_broken(
     settings: Settings, point: Callable[[str], None]
 ) -> None:
-    """A broken pointer is that tenant's trouble.
-
-    It does not make it somebody else's customer without a word.
-    """
-    tenancy = Tenants(settings)
-    assert tenancy.serving_tenant(ACME) == DEFAULT
+    """A broken pointer is reported, and does not silently make the tenant inherit."""
+    tenants = Tenants(settings)
+    assert tenants.serving_tenant(ACME) == DEFAULT
 
     point("retail")
-    assert tenancy.serving_tenant(ACME) == RETAIL
+    assert tenants.serving_tenant(ACME) == RETAIL
 
     point("acme")
-    assert tenancy.serving_tenant(ACME) == ACME
-    assert tenancy.serving_tenant(Tenant("globex")) == DEFAULT
+    assert tenants.serving_tenant(ACME) == ACME
+    assert tenants.serving_tenant(Tenant("globex")) == DEFAULT
 
 
-def test_a_change_of_the_file_counts_without_a_restart(settings: Settings) -> None:
-    tenancy = Tenants(settings)
-    assert tenancy.lineage(Tenant("globex")) == (Tenant("globex"), DEFAULT)
+def test_a_change_of_the_file_takes_effect_without_a_restart(settings: Settings) -> None:
+    tenants = Tenants(settings)
+    assert tenants.lineage(Tenant("globex")) == (Tenant("globex"), DEFAULT)
 
     settings.tenants.write_text("tenants:\n  globex: {group: retail}\n")
 
-    assert tenancy.lineage(Tenant("globex")) == (Tenant("globex"), RETAIL, DEFAULT)
-    assert tenancy.lineage(ACME) == (ACME, DEFAULT)
+    assert tenants.lineage(Tenant("globex")) == (Tenant("globex"), RETAIL, DEFAULT)
+    assert tenants.lineage(ACME) == (ACME, DEFAULT)
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        pytest.param("tenants: {Acme: {}}", id="a name that is none"),
-        pytest.param("tenants: {acme: {group: ../x}}", id="a group that climbs"),
+        pytest.param("tenants: {Acme: {}}", id="an invalid name"),
+        pytest.param("tenants: {acme: {group: ../x}}", id="a group with a path"),
         pytest.param("tenants: {acme: {gruop: retail}}", id="a misspelt key"),
         pytest.param("tenants: [acme]", id="a list"),
-        pytest.param("{{{", id="no YAML"),
+        pytest.param("{{{", id="not YAML"),
         pytest.param("just text", id="text"),
     ],
 )
-def test_a_wrong_file_is_refused_whole_and_what_was_read_before_goes_on(
-    settings: Settings, told: Told, text: str
-) -> None:
-    tenancy = Tenants(settings)
-    assert tenancy.lineage(ACME) == (ACME, RETAIL, DEFAULT)
+def test_a_file_with_a_mistake_changes_nothing(settings: Settings, told: Told, text: str) -> None:
+    tenants = Tenants(settings)
+    assert tenants.lineage(ACME) == (ACME, RETAIL, DEFAULT)
 
     settings.tenants.write_text(text)
 
-    assert tenancy.lineage(ACME) == (ACME, RETAIL, DEFAULT)
-    assert tenancy.lineage(ACME) == (ACME, RETAIL, DEFAULT)
+    assert tenants.lineage(ACME) == (ACME, RETAIL, DEFAULT)
+    assert tenants.lineage(ACME) == (ACME, RETAIL, DEFAULT)
     assert told.events.count("tenants_file_refused") == 1
     with pytest.raises(ValidationError):
         read_tenants(settings.tenants)
 
 
 @pytest.mark.parametrize("text", ["", "tenants:\n", "{}"])
-def test_an_empty_file_names_nobody(tmp_path: Path, text: str) -> None:
+def test_an_empty_file_has_no_tenants(tmp_path: Path, text: str) -> None:
     (tmp_path / "tenants.yaml").write_text(text)
 
     assert read_tenants(tmp_path / "tenants.yaml").tenants == {}
     assert read_tenants(tmp_path / "none.yaml").tenants == {}
 
 
-def test_a_tenant_may_have_limits_of_its_own_as_the_file_was_looked_at_last(
+def test_a_tenant_may_have_limits_of_its_own_as_the_file_was_read_last(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """Asked in every request, so it does not look at the disk."""
-    tenancy = Tenants(settings)
+    """Every request reads the limit, so it does not read the disk."""
+    tenants = Tenants(settings)
     (tmp_path / "tenants.yaml").write_text(
         "tenants:\n  acme: {requests_per_s: 50.0}\n  globex: {}\n"
     )
-    assert tenancy.limit(ACME) is None
+    assert tenants.limit(ACME) is None
 
-    tenancy.lineage(ACME)
+    tenants.lineage(ACME)
 
-    assert tenancy.limit(ACME) == Limit(requests_per_s=50.0, burst=None)
-    assert tenancy.limit(Tenant("globex")) == Limit()
-    assert tenancy.limit(Tenant("nobody-knows")) is None
+    assert tenants.limit(ACME) == Limit(requests_per_s=50.0, burst=None)
+    assert tenants.limit(Tenant("globex")) == Limit()
+    assert tenants.limit(Tenant("initech")) is None
 
 
 @pytest.mark.parametrize(
     "limit",
     ["requests_per_s: 0", "requests_per_s: .inf", "burst: 0.5", "burst: .nan", "burst: many"],
 )
-def test_a_limit_that_would_admit_nobody_is_refused(tmp_path: Path, limit: str) -> None:
+def test_a_limit_that_would_admit_no_request_is_refused(tmp_path: Path, limit: str) -> None:
     (tmp_path / "tenants.yaml").write_text(f"tenants:\n  acme: {{{limit}}}\n")
 
     with pytest.raises(ValidationError):
         read_tenants(tmp_path / "tenants.yaml")
 
 
-def test_the_example_of_a_tenants_file_is_one() -> None:
+def test_the_example_of_a_tenants_file_is_valid() -> None:
     assert read_tenants(ROOT / "configs" / "tenants.example.yaml").tenants

@@ -1,7 +1,4 @@
-"""Trust at the terminal and at the edge.
-
-Who may publish, where the key lies, and a trust list that is read strictly.
-"""
+"""Trust: the trust list, which is read strictly, the signing key, and `axon trust`."""
 
 from __future__ import annotations
 
@@ -43,7 +40,7 @@ DEFAULT = Tenant("default")
 
 @pytest.fixture
 def axon(monkeypatch: pytest.MonkeyPatch) -> Axon:
-    """`axon("trust", "init")`, on a wide terminal."""
+    """`axon("trust", "init")` runs the command on a wide terminal."""
     monkeypatch.setattr(console, "out", Console(width=250))
     monkeypatch.setattr(console, "err", Console(width=250, stderr=True))
     runner = CliRunner()
@@ -52,7 +49,7 @@ def axon(monkeypatch: pytest.MonkeyPatch) -> Axon:
 
 @pytest.fixture
 def key(tmp_path: Path) -> Path:
-    """Where AXON_SIGNING_KEY says that the key is; it is not there yet."""
+    """The path in AXON_SIGNING_KEY; there is no key yet."""
     return tmp_path / "home" / "signing.key"
 
 
@@ -66,10 +63,7 @@ def refused(result: Result) -> str:
 
 
 def test_the_shipped_list_pins_the_shipped_models() -> None:
-    """DESIGN, decision 11.
-
-    Every shipped pointer, release and manifest, as it lies there, and nothing else.
-    """
+    """DESIGN, decision 11: every shipped pointer, release and manifest, and nothing else."""
     shipped = read_trust_file(ROOT / "configs" / "trust.yaml")
     files = {
         path.relative_to(ROOT / "artifacts").as_posix()
@@ -87,7 +81,7 @@ def test_the_shipped_list_pins_the_shipped_models() -> None:
 WRONG = {
     "no mapping": "[]",
     "nothing": "",
-    "no YAML": "keys: [",
+    "not YAML": "keys: [",
     "bytes": b"\xff\xfe\x00",
     "an unknown word": "keys: {}\npinned: {}\ntrust_all: true\n",
     "a key without its id": "keys: {abc: AAAA}\npinned: {}\n",
@@ -104,27 +98,29 @@ WRONG = {
 
 
 @pytest.mark.parametrize("text", WRONG.values(), ids=WRONG.keys())
-def test_a_wrong_trust_list_is_refused_whole(own_trust: Path, text: str | bytes) -> None:
-    """P36: a list that is half understood trusts somebody whom nobody meant."""
+def test_a_trust_list_with_a_mistake_is_refused(own_trust: Path, text: str | bytes) -> None:
+    """P36: a list read in part could trust a key that the operator did not mean."""
     own_trust.write_bytes(text if isinstance(text, bytes) else text.encode())
 
     with pytest.raises(ValidationError):
         read_trust_file(own_trust)
 
 
-def test_every_mistake_of_a_trust_list_is_named_at_once(axon: Axon, own_trust: Path) -> None:
-    """P36, at the terminal: as mistakes of the settings are."""
+def test_one_message_lists_all_mistakes_of_a_trust_list(axon: Axon, own_trust: Path) -> None:
+    """P36, at the terminal, as for the settings."""
     own_trust.write_text('keys: {abc: AAAA}\npinned: {CURRENT: "7"}\nmore: 1\n')
 
-    said = refused(axon("models"))
+    output = refused(axon("models"))
 
-    assert all(place in said for place in ("trust.keys.abc", "trust.pinned.CURRENT", "trust.more"))
+    assert all(
+        place in output for place in ("trust.keys.abc", "trust.pinned.CURRENT", "trust.more")
+    )
 
 
 @pytest.mark.parametrize(
-    "break_it", [Path.unlink, lambda path: path.write_text("keys: [")], ids=["gone", "no YAML"]
+    "break_it", [Path.unlink, lambda path: path.write_text("keys: [")], ids=["gone", "not YAML"]
 )
-def test_a_service_is_not_built_on_a_wrong_trust_list(
+def test_no_service_is_built_with_a_wrong_trust_list(
     own_trust: Path, break_it: Callable[[Path], object]
 ) -> None:
     break_it(own_trust)
@@ -133,13 +129,10 @@ def test_a_service_is_not_built_on_a_wrong_trust_list(
         build({})
 
 
-def test_a_replica_with_a_trust_list_that_broke_since_trusts_nothing_and_starts(
+def test_a_replica_starts_with_a_broken_trust_list_and_trusts_nothing(
     own_trust: Path,
 ) -> None:
-    """P1.
-
-    A constructor cannot fail; without a list everything is refused, by name, and nothing is let in.
-    """
+    """P1: a constructor cannot fail; without a list every file is refused."""
     own_trust.unlink()
 
     store = TrustedStore(read_settings())()
@@ -152,17 +145,16 @@ def test_a_replica_with_a_trust_list_that_broke_since_trusts_nothing_and_starts(
 def test_a_list_that_changes_is_read_again_and_a_broken_one_changes_nothing(
     own_trust: Path,
 ) -> None:
-    """P7.
+    """P7: an added key takes effect without a restart.
 
-    A key that was forgotten heals what was refused for it, without a restart. P5: what breaks while
-    it serves changes nothing.
+    P5: a list that breaks during operation changes nothing.
     """
-    whole = own_trust.read_text()
+    before = own_trust.read_text()
     own_trust.write_text("keys: {}\npinned: {}\n")
     store_now = TrustedStore(read_settings())
     assert not store_now().trust.pinned
 
-    own_trust.write_text(whole)
+    own_trust.write_text(before)
     mended = store_now().trust
     own_trust.write_text("no: list")
 
@@ -197,8 +189,8 @@ def test_init_makes_a_key_that_only_its_owner_can_read_and_trusts_it(
     assert read_trust_file(own_trust).pinned == yaml.safe_load(before)["pinned"]
 
 
-def test_init_keeps_a_key_that_is_there(axon: Axon, key: Path, own_trust: Path) -> None:
-    """A second time, or on a fresh checkout: a key is never written over."""
+def test_init_does_not_change_an_existing_key(axon: Axon, key: Path, own_trust: Path) -> None:
+    """At a second run, or in a fresh checkout: a key is never overwritten."""
     shipped = own_trust.read_text()
     axon("trust", "init")
     pem, trusted = key.read_bytes(), own_trust.read_text()
@@ -211,8 +203,8 @@ def test_init_keeps_a_key_that_is_there(axon: Axon, key: Path, own_trust: Path) 
     assert len(read_trust_file(own_trust).keys) == 1
 
 
-def test_two_keys_stand_beside_each_other(axon: Axon, tmp_path: Path, own_trust: Path) -> None:
-    """Rotation: the new key is trusted before the old one is taken out."""
+def test_two_keys_may_be_trusted_at_once(axon: Axon, tmp_path: Path, own_trust: Path) -> None:
+    """Rotation: the new key is trusted before the old one is removed."""
     axon("trust", "init")
 
     result = axon("trust", "init", "--key", tmp_path / "next.key")
@@ -235,13 +227,13 @@ def test_a_private_key_is_not_made_in_the_repository(axon: Axon, own_trust: Path
 LAYOUTS = [
     "pinned: {}\nkeys: {}\n",
     "keys:\npinned:\n",
-    "keys: # who\n  # nobody yet\npinned: {}\n",
-    "# list\nkeys: {}   # who signs\n\npinned:\n  CURRENT: '" + "0" * 64 + "'\n",
+    "keys: # keys\n  # none yet\npinned: {}\n",
+    "# list\nkeys: {}   # signers\n\npinned:\n  CURRENT: '" + "0" * 64 + "'\n",
 ]
 
 
 @pytest.mark.parametrize("text", LAYOUTS)
-def test_init_adds_to_a_list_however_it_is_laid_out(axon: Axon, own_trust: Path, text: str) -> None:
+def test_init_adds_to_a_list_of_any_layout(axon: Axon, own_trust: Path, text: str) -> None:
     own_trust.write_text(text)
 
     assert axon("trust", "init").exit_code == 0
@@ -254,7 +246,7 @@ def test_init_adds_to_a_list_however_it_is_laid_out(axon: Axon, own_trust: Path,
     ] == []
 
 
-def test_a_list_that_cannot_be_changed_line_by_line_is_left_alone(
+def test_a_list_that_cannot_be_changed_line_by_line_stays_as_it_is(
     axon: Axon, own_trust: Path
 ) -> None:
     text = "{keys: {}, pinned: {}}\n"
@@ -269,21 +261,21 @@ def test_a_list_that_cannot_be_changed_line_by_line_is_left_alone(
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
-def test_a_key_that_others_can_read_is_no_key(axon: Axon, key: Path, mode: int) -> None:
+def test_a_key_that_other_users_can_read_is_refused(axon: Axon, key: Path, mode: int) -> None:
     axon("trust", "init")
     key.chmod(mode)
 
-    said = refused(axon("models", "promote", "2"))
+    output = refused(axon("models", "promote", "2"))
 
-    assert "other users can read" in said
-    assert "chmod 600" in said
+    assert "other users can read" in output
+    assert "chmod 600" in output
 
 
 NO_KEYS = {"nothing": b"", "text": b"hello\n", "long": b"x" * 10_000}
 
 
 @pytest.mark.parametrize("data", NO_KEYS.values(), ids=NO_KEYS.keys())
-def test_a_file_that_is_no_key_is_said_so(key: Path, data: bytes) -> None:
+def test_a_file_that_is_not_a_key_is_refused_with_the_reason(key: Path, data: bytes) -> None:
     key.parent.mkdir()
     key.touch(0o600)
     key.write_bytes(data)
@@ -327,29 +319,26 @@ PUBLISHING = [
 def test_without_a_key_publishing_is_refused_before_any_work(
     axon: Axon, own_state: Path, verb: list[str]
 ) -> None:
-    """The files named here are not even looked for.
+    """The files named here are not even opened: the operator learns it before training for an hour."""
+    output = refused(axon(*verb))
 
-    Nobody trains for an hour to learn that there is no key.
-    """
-    said = refused(axon(*verb))
-
-    assert "axon trust init" in said
-    assert "there is no file" not in said
+    assert "axon trust init" in output
+    assert "there is no file" not in output
     assert not own_state.exists()
 
 
 def test_without_a_key_training_still_reports(
     axon: Axon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only publishing needs one."""
+    """Only publishing needs a key."""
     monkeypatch.setattr(publish_target, "publish", None)
     (tmp_path / "hosts.csv").write_text((ROOT / "configs" / "inventory.demo.csv").read_text())
 
     assert axon("train", "posture", "--inventory", tmp_path / "hosts.csv").exit_code == 0
 
 
-def test_promoting_says_so_where_it_replaces_a_broken_pointer(axon: Axon, own_state: Path) -> None:
-    """A corrupt CURRENT holds nobody up."""
+def test_promoting_reports_that_it_replaces_a_broken_pointer(axon: Axon, own_state: Path) -> None:
+    """A corrupt CURRENT does not stop a promotion."""
     axon("trust", "init")
     assert axon("models", "promote", "2").exit_code == 0
     pointer = own_state / "tenants" / "default" / "CURRENT"
@@ -367,17 +356,17 @@ def test_promoting_says_so_where_it_replaces_a_broken_pointer(axon: Axon, own_st
 # -- show and pin
 
 
-def test_show_says_whom_this_axon_believes(axon: Axon) -> None:
+def test_show_lists_the_trusted_keys_and_pins(axon: Axon) -> None:
     assert "axon trust init" in axon("trust", "show").stdout
     axon("trust", "init")
 
-    said = axon("trust", "show").stdout
+    output = axon("trust", "show").stdout
 
     (key_id,) = read_trust(read_settings()).keys
-    assert key_id in said
-    assert "signs here" in said
-    assert "tenants/default/CURRENT" in said
-    assert all(digest in said for digest in read_trust(read_settings()).pinned)
+    assert key_id in output
+    assert "signs here" in output
+    assert "tenants/default/CURRENT" in output
+    assert all(digest in output for digest in read_trust(read_settings()).pinned)
 
 
 @pytest.fixture
@@ -392,10 +381,10 @@ def own_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return copy
 
 
-def test_pin_trusts_the_shipped_models_as_they_lie_there(
+def test_pin_trusts_the_shipped_models_as_they_are(
     axon: Axon, own_trust: Path, own_shipped: Path
 ) -> None:
-    """What the shipped list says was made this way; doing it again changes nothing."""
+    """The shipped list was made this way, so that a second run changes nothing."""
     del own_shipped
     shipped = own_trust.read_text()
     own_trust.write_text(re.sub(r"(?s)pinned:.*", "pinned: {}\n", shipped))

@@ -1,4 +1,4 @@
-"""The environment that a service gets before Ray is read."""
+"""Environment of a service, set before Ray is imported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from deployments.host import environment
 from deployments.host.environment import PORT_BLOCKS, PORTS_EACH, PORTS_FROM, prepare_environment
 
 LOWEST, HIGHEST = "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT", "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT"
-FIRST_EPHEMERAL = 32_768  # Linux gives out ports from here on
+FIRST_EPHEMERAL = 32_768  # Linux assigns ports from here on
 
 
 @pytest.fixture(autouse=True)
@@ -24,10 +24,10 @@ def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("block", [0, 1, PORT_BLOCKS - 1])
-def test_services_of_one_machine_take_ports_of_their_own(
+def test_services_of_one_machine_use_different_ports(
     monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
-    """A proxy that still knows a dead replica's port must not reach another service there."""
+    """A proxy that still has the port of a dead replica must not reach another service there."""
     monkeypatch.setattr(environment.secrets, "randbelow", lambda _: block)
 
     prepare_environment()
@@ -40,7 +40,7 @@ def test_services_of_one_machine_take_ports_of_their_own(
     assert last < FIRST_EPHEMERAL
 
 
-def test_what_an_operator_has_set_is_kept() -> None:
+def test_variables_of_the_operator_are_not_changed() -> None:
     os.environ |= {LOWEST: "30000", HIGHEST: "30010"}
 
     prepare_environment()
@@ -48,11 +48,8 @@ def test_what_an_operator_has_set_is_kept() -> None:
     assert (os.environ[LOWEST], os.environ[HIGHEST]) == ("30000", "30010")
 
 
-def test_nothing_that_axon_serve_imports_reads_the_environment_before_it_is_prepared() -> None:
-    """Serve reads it once, when it is imported.
-
-    Half of the throughput, and HAProxy, hang on that order.
-    """
+def test_axon_serve_imports_nothing_that_reads_the_environment_before_it_is_set() -> None:
+    """Serve reads it once, at import. Half of the throughput, and HAProxy, depend on this order."""
     found = "import sys, deployments.cli, deployments.cli.serve; print('ray.serve' in sys.modules)"
 
     done = subprocess.run(

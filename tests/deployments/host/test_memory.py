@@ -1,7 +1,4 @@
-"""Memory that is left.
-
-The least of what the machine has and what every cgroup above this process allows.
-"""
+"""Available memory: the least of what the machine and the cgroups of this process leave."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ import pytest
 from deployments.host.memory import available_bytes
 
 MIB = 1 << 20
-NO_LIMIT_1 = 9_223_372_036_854_771_712  # what version 1 says where there is none
+NO_LIMIT_1 = 9_223_372_036_854_771_712  # what version 1 reports without a limit
 
 
 @pytest.fixture(autouse=True)
@@ -51,15 +48,12 @@ def cgroups(tmp_path: Path) -> Path:
 
 
 def test_without_cgroups_the_machine_decides(cgroups: Path, own: Path) -> None:
-    """Another system than Linux."""
+    """For example on a system other than Linux."""
     assert available_bytes(cgroups, own) == 8000 * MIB
 
 
 def test_a_limit_of_the_container_counts_with_what_can_be_dropped(cgroups: Path, own: Path) -> None:
-    """S1-11.
-
-    512 MiB allowed, 400 in use, 100 of these are pages of files that the kernel drops first.
-    """
+    """S1-11: 512 MiB allowed, 400 in use, 100 of which are cached pages that the kernel drops first."""
     own.write_text("0::/\n")
     cgroup_2(cgroups, str(512 * MIB), 400 * MIB, 100 * MIB)
 
@@ -74,7 +68,7 @@ def test_the_tightest_of_nested_limits_counts(cgroups: Path, own: Path) -> None:
     assert available_bytes(cgroups, own) == 50 * MIB
 
 
-def test_no_limit_is_none(cgroups: Path, own: Path) -> None:
+def test_a_cgroup_without_a_limit_does_not_count(cgroups: Path, own: Path) -> None:
     own.write_text("0::/free\n")
     cgroup_2(cgroups / "free", "max", 400 * MIB)
 
@@ -84,35 +78,32 @@ def test_no_limit_is_none(cgroups: Path, own: Path) -> None:
 @pytest.mark.parametrize(
     ("limit", "left"), [(600 * MIB, 350 * MIB), (NO_LIMIT_1, 8000 * MIB)], ids=["a limit", "none"]
 )
-def test_the_first_version_counts_too(cgroups: Path, own: Path, limit: int, left: int) -> None:
-    """In a container its path is the host's, which is not there.
-
-    Its own limit stands at the top of the mount.
-    """
+def test_cgroups_of_version_1_count_too(cgroups: Path, own: Path, limit: int, left: int) -> None:
+    """In a container the path is that of the host, which does not exist; the limit is at the mount."""
     own.write_text("9:name=systemd:/\n4:cpu,memory:/docker/0f3a\n0::/\n")
     cgroup_1(cgroups / "memory", limit, 300 * MIB, 50 * MIB)
 
     assert available_bytes(cgroups, own) == left
 
 
-def test_more_in_use_than_allowed_leaves_nothing(cgroups: Path, own: Path) -> None:
-    """A limit that was lowered under a running process."""
+def test_more_in_use_than_allowed_leaves_zero(cgroups: Path, own: Path) -> None:
+    """The limit was lowered below the use of a running process."""
     own.write_text("0::/\n")
     cgroup_2(cgroups, str(100 * MIB), 400 * MIB)
 
     assert available_bytes(cgroups, own) == 0
 
 
-def test_a_path_that_climbs_stays_inside(cgroups: Path, own: Path) -> None:
-    """What a process sees of itself from inside another namespace."""
+def test_a_path_with_dots_stays_inside_the_mount(cgroups: Path, own: Path) -> None:
+    """The path of a process in another namespace contains ".."."""
     own.write_text("0::/../../elsewhere\n")
     cgroup_2(cgroups, str(500 * MIB), 100 * MIB)
 
     assert available_bytes(cgroups, own) == 400 * MIB
 
 
-def test_here_it_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever cgroups this machine has."""
+def test_on_this_machine_it_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the cgroups of this machine."""
     monkeypatch.undo()
 
     assert 0 < available_bytes() <= psutil.virtual_memory().total

@@ -1,4 +1,4 @@
-"""The periodic task: it survives failing polls, never overlaps them, and ends when stopped."""
+"""Poller: it survives failed polls, never overlaps polls, and ends when stopped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from deployments.host.poller import Poller
 
 
 class Polled:
-    """A poll that counts, fails when its script says so, and a clock of the pauses."""
+    """A poll that counts and fails as scripted, and a record of the pauses."""
 
     def __init__(self, *script: Exception | bool | None) -> None:
         self.script, self.polls = list(script), 0
@@ -34,7 +34,7 @@ class Polled:
 
 async def until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(20.0):
-        while not holds():  # noqa: ASYNC110  # what is waited for has no event of its own
+        while not holds():  # noqa: ASYNC110  # the condition has no event to wait for
             await asyncio.sleep(0)
 
 

@@ -48,7 +48,9 @@ def evaluate(
     last: Annotated[
         float | None,
         typer.Option(
-            min=0.01, max=0.99, help="Use only this last share of each (day, label) by time."
+            min=0.01,
+            max=0.99,
+            help="Use only this last share of the flows of each day and label, by time.",
         ),
     ] = None,
     as_json: JsonOption = False,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from deployments.cli import console
 from deployments.cli.local_models import current_models
-from deployments.cli.options import OldFolder, TenantOption
+from deployments.cli.options import TenantOption
 from deployments.cli.publish_target import PublishTarget
 from ensemble.errors import ArtifactError, ArtifactMissing, ArtifactUnreadable
 from ensemble.events import Kind
@@ -32,11 +33,17 @@ __all__ = ["export_legacy"]
 DESTINATION = "the folder to export into"
 
 
-def export_legacy(folder: OldFolder, *, tenant: TenantOption = None) -> None:
+def export_legacy(
+    folder: Annotated[
+        Path, typer.Argument(help="Folder to write to; it is made if it does not exist.")
+    ],
+    *,
+    tenant: TenantOption = None,
+) -> None:
     """Write the current models as files of an older Axon Engine.
 
-    With `checksums.txt`, and a report of what the older format cannot hold. The folder is made
-    where it does not exist; an existing file is not replaced. Exit code 1: a layer failed.
+    Writes `checksums.txt` beside them, and reports what the older format cannot hold. An existing
+    file is not replaced. Exit code 1: a layer could not be exported.
     """
     target = PublishTarget(tenant, None, publish=False, promote=False)
     files: dict[str, bytes] = {}
@@ -81,9 +88,9 @@ def _exported(layer: str, loaded: LoadedRelease) -> Exported:
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if there := [name for name in files if (folder / name).exists()]:
+        if existing := [name for name in files if (folder / name).exists()]:
             raise ArtifactUnreadable(
-                DESTINATION, f"{there[0]} is there already, and nothing is replaced"
+                DESTINATION, f"{existing[0]} exists already, and nothing is replaced"
             )
         for name, data in files.items():
             write_new(folder, name, data, mode=0o644)  # S1-13

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from deployments.cli import console
 from deployments.cli.local_models import current_models
-from deployments.cli.options import OldFolder, Promote, Publish, TenantOption
+from deployments.cli.options import Promote, Publish, TenantOption
 from deployments.cli.publish_target import PublishTarget
 from deployments.cli.train_flows import benign_flows
 from deployments.config import read_settings
@@ -55,7 +55,10 @@ LIMITS = (
 
 
 def import_legacy(
-    folder: OldFolder,
+    folder: Annotated[
+        Path,
+        typer.Argument(help="Folder with the model files of an older engine, and checksums.txt."),
+    ],
     *,
     benign: Annotated[
         Path | None,

@@ -28,12 +28,12 @@ def create(
         list[str],
         typer.Option(
             metavar="SCOPE",
-            help="`score` requests verdicts, `read` reads models and jobs, `train` starts jobs, "
-            "`manage` promotes, deletes and switches; repeat it for more than one.",
+            help="`score`: request verdicts; `read`: read models, jobs and status; `train`: start "
+            "training jobs; `manage`: promote, delete and switch. Repeat it for more scopes.",
         ),
     ],
     name: Annotated[
-        str, typer.Option(help="Purpose of the key, e.g. `collector berlin`; for people.")
+        str, typer.Option(help="Name of the key for people, e.g. `collector berlin`.")
     ] = "",
     expires_days: Annotated[
         float | None,
@@ -79,8 +79,7 @@ def create(
 def list_all(*, as_json: JsonOption = False) -> None:
     """List every API key, without its secret.
 
-    With its id, tenant, scopes, purpose, and whether it is live, expired or revoked. Times are
-    UTC.
+    Shows its id, tenant, scopes, name, and whether it is live, expired or revoked. Times are UTC.
     """
     keys, now = list_keys(read_settings().keys), time.time()
     if as_json:
@@ -121,7 +120,7 @@ def revoke(
         str,
         typer.Argument(
             metavar="ID",
-            help="The 8 digits between the two `_` of a key; `axon keys list` shows them.",
+            help="Id of the key: the 8 digits after `axon_`; `axon keys list` shows it.",
         ),
     ],
 ) -> None:

@@ -12,7 +12,6 @@ __all__ = [
     "SERVICE",
     "JsonLinesOption",
     "JsonOption",
-    "OldFolder",
     "Output",
     "OutputOption",
     "Promote",
@@ -47,9 +46,6 @@ Publish = Annotated[
 ]
 Promote = Annotated[
     bool, typer.Option("--promote/--no-promote", help="Also point the tenant to the new release.")
-]
-OldFolder = Annotated[
-    Path, typer.Argument(help="Folder of the model files of an older engine, and checksums.txt.")
 ]
 
 

@@ -72,7 +72,7 @@ def challenger(
         ),
     ] = None,
     *,
-    clear: Annotated[bool, typer.Option("--clear", help="Have no challenger any more.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Clear the challenger.")] = False,
     tenant: TenantOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -119,7 +119,7 @@ def alias(
 ) -> None:
     """Show, set or clear the champion or challenger of a model.
 
-    For models that no release names, such as tabular detectors.
+    For models that serve outside releases, such as tabular detectors.
     """
     owner = chosen_tenant(tenant)
     model, which = ModelName(name), parse_alias(alias)

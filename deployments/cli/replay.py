@@ -68,7 +68,9 @@ def replay(
     tolerance: Annotated[
         float,
         typer.Option(
-            min=0.0, help="Largest difference of equal numbers; 1e-5 for a verdict from a GPU."
+            min=0.0,
+            help="Numbers that differ by at most this count as equal; use 1e-5 for a verdict "
+            "from a GPU.",
         ),
     ] = 1e-6,
     as_json: JsonOption = False,

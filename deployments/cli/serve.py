@@ -1,7 +1,7 @@
 """`axon serve`: Ray and the applications of a Serve config file on this machine, until Ctrl-C.
 
-The first application scores, and the service depends on it. Another one that does not start is
-reported and stops nothing.
+The first application scores, and the service depends on it. If another one does not start, that is
+reported and the service goes on.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class _Plan:
 
     @property
     def args(self) -> dict[str, Any]:
-        """The arguments of the application that scores."""
+        """The arguments of the scoring application."""
         return self.applications[0].args
 
 
@@ -96,15 +96,15 @@ def serve(
     auth: Annotated[
         Auth | None,
         typer.Option(
-            help="`keys`, or `off`: every process on this machine may send requests. `off` is "
-            "refused on any address but loopback."
+            help="`keys`: callers need an API key. `off`: any process on this machine may send "
+            "requests; allowed on loopback addresses only."
         ),
     ] = None,
 ) -> None:
     """Start the service on this machine, until Ctrl-C.
 
-    Starts Ray, the layers, the scoring application and the applications beside it. The
-    configuration is checked before Ray starts.
+    Starts Ray, the scoring application with its layers, and the other applications of the config
+    file. The configuration is checked before Ray starts.
     """
     plan = _plan(config, host, port, auth)
     for application in plan.applications:

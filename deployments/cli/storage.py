@@ -29,7 +29,7 @@ __all__ = ["audit", "delete", "delete_release", "export", "import_", "quarantine
 
 COLOURS = {Outcome.DONE: "green", Outcome.FAILED: "red", Outcome.BEGUN: "yellow"}
 ArchiveFile = Annotated[
-    Path, typer.Argument(help="The file, e.g. release-7.tar.gz; any tar can list it.")
+    Path, typer.Argument(help="The archive, e.g. release-7.tar.gz; `tar` can list it.")
 ]
 
 
@@ -242,7 +242,8 @@ def audit(
     head: Annotated[
         str,
         typer.Option(
-            help="Head that an earlier `--verify` printed: no entry up to it may be missing."
+            help="Head of the chain that an earlier `--verify` printed; fail if entries before it "
+            "are missing."
         ),
     ] = "",
     tenant: TenantOption = None,

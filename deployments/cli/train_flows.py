@@ -66,7 +66,9 @@ def train_flows(
     first: Annotated[
         float | None,
         typer.Option(
-            min=0.1, max=0.95, help="Train on this first share of each (day, label) by time only."
+            min=0.1,
+            max=0.95,
+            help="Train only on this first share of the flows of each day and label, by time.",
         ),
     ] = None,
     evaluate: Annotated[

@@ -52,9 +52,7 @@ def train_posture(
     ],
     epss: Annotated[
         Path | None,
-        typer.Option(
-            help="EPSS as CSV from FIRST.org; without any source the current knowledge stays."
-        ),
+        typer.Option(help="EPSS scores as CSV from FIRST.org."),
     ] = None,
     kev: Annotated[Path | None, typer.Option(help="KEV as CSV or JSON from CISA.")] = None,
     cvss: Annotated[

@@ -48,7 +48,9 @@ def train_processes(
     *,
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder that holds process_masquerade: trains the shipped model."),
+        typer.Option(
+            help="Folder of the data set process_masquerade: trains the model that Axon ships."
+        ),
     ] = None,
     benign: Annotated[
         Path | None,
@@ -64,8 +66,8 @@ def train_processes(
 ) -> None:
     """Train the process layer.
 
-    On your own process starts (--benign) it learns their rarity and their command lines; on
-    process_masquerade (--data) rarity alone.
+    On your own process starts (--benign) it learns how rare each process is, and the usual command
+    lines; on process_masquerade (--data) only how rare each process is.
     """
     target = PublishTarget(tenant, store, publish=publish, promote=promote)
     if data is not None and benign is None:

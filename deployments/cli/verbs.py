@@ -34,7 +34,8 @@ Start a service, then score a file through it:
 - `axon serve --auth off`
 - `axon score flows.csv`
 
-`axon VERB --help` explains a verb. Exit codes: 0 done, 1 done with findings, 2 refused.""",
+`axon VERB --help` explains a verb. Exit codes: 0 done, 1 done but something is wrong or differs,
+2 not done.""",
 )
 SCORE, TRAIN, MODELS, OPERATE = "Score", "Train", "Models", "Operate"
 VERBS: Mapping[str, Verb] = {
@@ -48,7 +49,7 @@ VERBS: Mapping[str, Verb] = {
         "replay:replay", "Score the event of a verdict again, with the release that made it.", SCORE
     ),
     "retro": Verb("", "Show events that turned hostile when they were scored again.", SCORE),
-    "train": Verb("", "Train models, publish them as a release and promote it.", TRAIN),
+    "train": Verb("", "Train models; with --publish, make them a new release.", TRAIN),
     "calibrate": Verb(
         "calibrate:calibrate",
         "Fit the thresholds to your own network, or the weights of your own layers.",

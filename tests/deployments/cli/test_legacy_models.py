@@ -82,7 +82,7 @@ def test_export_replaces_nothing(axon: Axon, tmp_path: Path) -> None:
     done = axon("export", folder)
 
     assert done.exit_code == 2
-    assert f"{FOREST} is there already" in done.stderr
+    assert f"{FOREST} exists already" in done.stderr
     assert [(path.name, path.read_bytes()) for path in folder.iterdir()] == [(FOREST, b"mine")]
 
 

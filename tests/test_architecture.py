@@ -505,6 +505,20 @@ def is_for_types(node: ast.stmt) -> TypeGuard[ast.If]:
     return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
+def test_no_test_imports_from_a_test_module_or_a_conftest() -> None:
+    """Shared helpers are in tests/support, so that a test module can change or go on its own."""
+    wrong = {
+        (path.relative_to(ROOT).as_posix(), node.module)
+        for path in (ROOT / "tests").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module
+        for name in (node.module.rpartition(".")[2], *(alias.name for alias in node.names))
+        if node.module.startswith("tests") and (name == "conftest" or name.startswith("test_"))
+    }
+
+    assert not wrong
+
+
 def test_importing_a_module_does_nothing() -> None:
     """STYLE, section 1: no folder made, no logging set up, no model read."""
     offenders = []

@@ -1,15 +1,15 @@
-"""The door of the service for those who attack it: the fixtures of tests/deployments."""
+"""Fixtures of the attacks: the same service as in tests/deployments."""
 
 from __future__ import annotations
 
-from tests.deployments.conftest import (
+from tests.support.service_fixtures import (
     classifier,
-    door,
+    client,
     flow_events,
     flows,
     meter,
     open_classifier,
-    open_door,
+    open_client,
     own_state,
     own_trust,
     process_events,
@@ -19,12 +19,12 @@ from tests.deployments.conftest import (
 
 __all__ = [
     "classifier",
-    "door",
+    "client",
     "flow_events",
     "flows",
     "meter",
     "open_classifier",
-    "open_door",
+    "open_client",
     "own_state",
     "own_trust",
     "process_events",

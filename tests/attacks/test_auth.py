@@ -20,11 +20,12 @@ from deployments.management.openapi import PREFIX
 from deployments.web.api_keys import Scope, create_key, revoke_key
 from deployments.web.routes import ScopedRoute
 from ensemble.store.names import Tenant
-from tests.deployments.conftest import PATIENT, Door, OpenDoor, RecordingMeter
-from tests.support.management import Managed
+from tests.support.asgi_clients import LONG_DEADLINE, IngressClient, OpenIngress
+from tests.support.management import ManagementClient
+from tests.support.recorded_telemetry import RecordingMeter
 
 ACME = Tenant("acme")
-WITH_KEYS = PATIENT | {
+WITH_KEYS = LONG_DEADLINE | {
     "auth": {"mode": "keys", "requests_per_s": 1e6, "burst": 1e6, "stall_s": 0.0}
 }
 SAME_ID = {"X-Request-ID": "the-same"}
@@ -79,18 +80,21 @@ Ask = Callable[..., httpx.Response]
 
 
 @pytest.fixture
-def scoring(keys: Keys, open_door: OpenDoor) -> tuple[Any, Ask]:
+def scoring(keys: Keys, open_client: OpenIngress) -> tuple[Any, Ask]:
     del keys
-    door: Door = open_door(overrides=WITH_KEYS)
-    return door.app, door.ask
+    client: IngressClient = open_client(overrides=WITH_KEYS)
+    return client.app, client.request
 
 
 @pytest.fixture
 def managing(keys: Keys, meter: RecordingMeter) -> Iterator[tuple[Any, Ask]]:
     del keys
-    managed = Managed(read_settings(WITH_KEYS), meter)
+    managed = ManagementClient(read_settings(WITH_KEYS), meter)
     managed.open()
-    yield managed.app, lambda method, path, **request: managed(method, PREFIX + path, **request)
+    yield (
+        managed.app,
+        lambda method, path, **request: managed.request(method, PREFIX + path, **request),
+    )
     managed.close()
 
 

@@ -164,7 +164,7 @@ SIGNED = {
 
 
 @pytest.mark.parametrize("file", SIGNED.values(), ids=SIGNED.keys())
-@pytest.mark.usefixtures("patient_disk")
+@pytest.mark.usefixtures("no_fsync")
 def test_every_byte_of_a_signed_file_and_every_bit_of_its_signature_counts(
     store: Store,
     acme: Tenant,

@@ -20,7 +20,7 @@ from deployments.scoring import wire
 from deployments.scoring.examples import BENIGN
 from deployments.scoring.predict_wire import parse_flow, parse_flows
 from ensemble.errors import EventError
-from tests.deployments.conftest import Door, OpenClassifier
+from tests.support.asgi_clients import IngressClient, OpenIngress
 
 MIB = 1 << 20
 LIMIT = 8 * MIB
@@ -59,7 +59,7 @@ PREDICTIONS = pytest.mark.parametrize(
 
 
 @pytest.fixture
-def attacked(open_classifier: OpenClassifier) -> Door:
+def attacked(open_classifier: OpenIngress) -> IngressClient:
     return open_classifier()
 
 
@@ -83,9 +83,9 @@ def line_of(answer: httpx.Response) -> str:
     return str(line["error"]["code"])
 
 
-def refused_as(door: Door, target: Target, body: bytes | Any) -> str:
+def refused_as(client: IngressClient, target: Target, body: bytes | Any) -> str:
     """The code of a refusal, whether of the request or of its one line."""
-    answer = door.post(target.path, body)
+    answer = client.post(target.path, body)
     return line_of(answer) if answer.status_code == 200 else refusal(answer)[1]
 
 
@@ -114,14 +114,14 @@ NO_JSON = [
 
 @EACH
 @pytest.mark.parametrize("body", NO_JSON)
-def test_what_is_no_json_is_refused(attacked: Door, target: Target, body: bytes) -> None:
+def test_what_is_no_json_is_refused(attacked: IngressClient, target: Target, body: bytes) -> None:
     status, code = refusal(attacked.post(target.path, body))
 
     assert (status, code) in {(400, "MALFORMED_JSON"), (422, "MALFORMED_EVENT")}
 
 
 @PREDICTIONS
-def test_a_name_that_is_given_twice_is_refused(attacked: Door, target: Target) -> None:
+def test_a_name_that_is_given_twice_is_refused(attacked: IngressClient, target: Target) -> None:
     """Whoever looked at the body before us may have believed the first one."""
     good, evil = json.dumps(BENIGN), json.dumps([0] * 78)
     flows = [
@@ -143,7 +143,7 @@ def test_a_name_that_is_given_twice_is_refused(attacked: Door, target: Target) -
 
 @PREDICTIONS
 def test_colons_and_quotes_in_names_are_no_names_given_twice(
-    attacked: Door, target: Target
+    attacked: IngressClient, target: Target
 ) -> None:
     names = ['a:b":"c', "\\", '"', ":", "\\\\\\u0022:"]
     features = dict.fromkeys(names, 1.0)
@@ -157,7 +157,7 @@ def test_colons_and_quotes_in_names_are_no_names_given_twice(
     [("Content-Encoding", "gzip"), ("Content-Encoding", "br"), ("Content-Type", "text/plain")],
 )
 def test_a_packed_body_is_not_unpacked_and_a_foreign_one_not_read(
-    attacked: Door, target: Target, header: str, value: str
+    attacked: IngressClient, target: Target, header: str, value: str
 ) -> None:
     bomb = gzip.compress(b" " * (64 * MIB))
 
@@ -184,15 +184,20 @@ class Pieces:
 
 
 @EACH
-def test_a_body_is_refused_as_soon_as_it_passes_the_bound(attacked: Door, target: Target) -> None:
+def test_a_body_is_refused_as_soon_as_it_passes_the_bound(
+    attacked: IngressClient, target: Target
+) -> None:
     announced = attacked.post(target.path, b" " * (LIMIT + 1))
     endless = Pieces(1 << 30)
     lying = Pieces(1 << 30)
 
     assert refusal(announced) == (413, "BODY_TOO_LARGE")
-    assert refusal(attacked.ask("POST", target.path, content=endless)) == (413, "BODY_TOO_LARGE")
+    assert refusal(attacked.request("POST", target.path, content=endless)) == (
+        413,
+        "BODY_TOO_LARGE",
+    )
     assert refusal(
-        attacked.ask("POST", target.path, content=lying, headers={"Content-Length": "10"})
+        attacked.request("POST", target.path, content=lying, headers={"Content-Length": "10"})
     ) == (413, "BODY_TOO_LARGE")
     assert max(endless.sent, lying.sent) <= LIMIT + 2 * 65_536
 
@@ -248,7 +253,7 @@ def test_a_full_body_costs_less_than_four_times_its_size(target: Target, body: b
     ("opens", "closes"), [(b"[", b"]"), (b'{"a":', b"}")], ids=["lists", "objects"]
 )
 def test_no_depth_is_too_deep_to_be_refused(
-    attacked: Door, target: Target, depth: int, opens: bytes, closes: bytes
+    attacked: IngressClient, target: Target, depth: int, opens: bytes, closes: bytes
 ) -> None:
     for nested in (opens * depth, opens * depth + b"1" + closes * depth):
         body = json.dumps(target.put("HERE")).encode().replace(b'"HERE"', nested)
@@ -268,7 +273,7 @@ def test_no_depth_is_too_deep_to_be_refused(
     ],
 )
 def test_a_number_of_any_length_is_refused_or_read(
-    attacked: Door, target: Target, number: str
+    attacked: IngressClient, target: Target, number: str
 ) -> None:
     """Python's own reader raises ValueError at 5,000 digits."""
     body = json.dumps(target.put(["HERE", *BENIGN[1:]])).replace('"HERE"', number).encode()
@@ -297,7 +302,7 @@ NO_NUMBERS = [
 @pytest.mark.parametrize(("number", "code"), NO_NUMBERS)
 @pytest.mark.parametrize("place", [0, 39, 77])
 def test_what_is_no_finite_number_is_refused_by_its_place(
-    attacked: Door, target: Target, place: int, number: str, code: str
+    attacked: IngressClient, target: Target, place: int, number: str, code: str
 ) -> None:
     features: list[Any] = [*BENIGN]
     features[place] = "HERE"
@@ -317,7 +322,9 @@ def test_what_is_no_finite_number_is_refused_by_its_place(
 
 @PREDICTIONS
 @pytest.mark.parametrize("number", ["-0", "-0.0", "5e-324", "1e-45", "1E2", "3.4028234e38"])
-def test_an_odd_number_that_is_finite_is_one(attacked: Door, target: Target, number: str) -> None:
+def test_an_odd_number_that_is_finite_is_one(
+    attacked: IngressClient, target: Target, number: str
+) -> None:
     features: list[Any] = [*BENIGN]
     features[30] = "HERE"
     body = json.dumps(target.put(features)).replace('"HERE"', number).encode()
@@ -333,7 +340,9 @@ def test_an_odd_number_that_is_finite_is_one(attacked: Door, target: Target, num
 
 @PREDICTIONS
 @pytest.mark.parametrize("count", [0, 1, 77, 79, 156])
-def test_anything_but_78_features_is_refused(attacked: Door, target: Target, count: int) -> None:
+def test_anything_but_78_features_is_refused(
+    attacked: IngressClient, target: Target, count: int
+) -> None:
     assert refused_as(attacked, target, target.put((BENIGN * 2)[:count])) == "FEATURE_MISMATCH"
 
 
@@ -341,7 +350,7 @@ def test_anything_but_78_features_is_refused(attacked: Door, target: Target, cou
     ("count", "status"), [(0, 422), (1, 200), (1000, 200), (1001, 422), (100_000, 422)]
 )
 def test_a_batch_has_one_flow_at_least_and_a_thousand_at_most(
-    attacked: Door, count: int, status: int
+    attacked: IngressClient, count: int, status: int
 ) -> None:
     answer = attacked.post(
         "/predict/batch", {"flows": [{"features": BENIGN if count <= 1001 else []}] * count}

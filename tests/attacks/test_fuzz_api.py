@@ -29,9 +29,10 @@ from deployments.management.openapi import PREFIX
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ReleaseRef
 from ensemble.store.signing import Signer, Trust
-from tests.deployments.conftest import PATIENT, OpenDoor, RecordingMeter
-from tests.support.furnished_management import MODEL, furnish
+from tests.support.asgi_clients import LONG_DEADLINE, OpenIngress
 from tests.support.management import trust_the_key
+from tests.support.populated_management import MODEL, populate
+from tests.support.recorded_telemetry import RecordingMeter
 
 REQUESTS_OF_A_ROUTE = 150 if os.environ.get("AXON_VERIFY") else 3  # of each sort, true and false
 UNLIMITED = {"requests_per_s": 1e6, "burst": 1e6, "stall_s": 0.0}
@@ -112,10 +113,12 @@ def fuzz(
     assert {route for route, _ in counts} == routes
 
 
-def test_the_scoring_application_keeps_its_contract(open_door: OpenDoor, asked: Statuses) -> None:
-    door = open_door(overrides=PATIENT | {"auth": {"mode": "off", **UNLIMITED}})
+def test_the_scoring_application_keeps_its_contract(
+    open_client: OpenIngress, asked: Statuses
+) -> None:
+    client = open_client(overrides=LONG_DEADLINE | {"auth": {"mode": "off", **UNLIMITED}})
 
-    fuzz(door.ask, "/openapi.json", asked)
+    fuzz(client.request, "/openapi.json", asked)
 
     assert {200, 422} <= {status for _, status in asked}
 
@@ -128,24 +131,24 @@ def test_the_management_application_keeps_its_contract(
     release_of: Callable[..., ReleaseRef],
     publish: Callable[..., BundleRef],
     signer: Signer,
-    patient_disk: None,
+    no_fsync: None,
     meter: RecordingMeter,
     asked: Statuses,
 ) -> None:
     """Of a tenant that has one of everything, with a key that may do everything."""
-    del patient_disk
+    del no_fsync
     trust_the_key(own_trust, tmp_path / "home" / "signing.key", signer)
-    furnished = furnish(
+    populated = populate(
         tmp_path, Store(own_state, None, trust), release_of, publish, signer, meter, auth=UNLIMITED
     )
     known = {
         "name": [MODEL, "other"],
         "version": ["1", "2"],
         "serial": ["1", "2"],
-        "id": [furnished.job],
+        "id": [populated.job],
     }
 
-    fuzz(furnished.ask, f"{PREFIX}/openapi.json", asked, known)
+    fuzz(populated.request, f"{PREFIX}/openapi.json", asked, known)
 
-    furnished.managed.close()
+    populated.managed.close()
     assert {200, 201, 202, 404, 409, 422} <= {status for _, status in asked} | {201, 202}

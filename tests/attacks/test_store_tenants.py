@@ -6,25 +6,19 @@ Whatever two names look like, no file of the one is read, listed or removed for 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given
-from hypothesis import strategies as st
 
 from ensemble.errors import ArtifactCorrupt, ArtifactMissing, MalformedEvent
-from ensemble.model import Parts
 from ensemble.store.audit_log import read_audit
-from ensemble.store.bundles.codecs import Golden
 from ensemble.store.bundles.open import open_bundle
-from ensemble.store.bundles.publish import publish_bundle
 from ensemble.store.files.safe_read import open_directory, read_bounded
 from ensemble.store.layout import Store, bundle_parts
-from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
+from ensemble.store.names import BundleRef, ModelName, Tenant
 from ensemble.store.operations.deletion import apply_retention, delete_bundle, delete_release
 from ensemble.store.operations.describe import describe_bundle, list_models
 from ensemble.store.operations.quarantine import list_quarantine, quarantine_bundle, quarantine_file
@@ -37,45 +31,11 @@ from ensemble.store.releases.aliases import (
 )
 from ensemble.store.releases.list import list_releases
 from ensemble.store.releases.pointer import read_pointer
-from ensemble.store.releases.release import promote, publish_release
+from ensemble.store.releases.release import promote
 from ensemble.store.releases.release_file import read_release
-from ensemble.store.signing import Signer, Trust
-from tests.conftest import NOW, TRAINING
+from tests.support.tenant_pairs import SIGNER, TRUST, pairs, populated_store
 
-pytestmark = pytest.mark.usefixtures("patient_disk")
-
-SIGNER = Signer.new()
-TRUST = Trust({SIGNER.key_id: SIGNER.public}, frozenset())
-TWINS = str.maketrans(
-    "aeopcx", "\u0430\u0435\u043e\u0440\u0441\u0445"
-)  # Cyrillic letters that look like Latin ones
-
-names = st.text("ab1._-", min_size=1, max_size=4) | st.from_regex(r"\A[a-z0-9][a-z0-9._-]{0,62}\Z")
-ODD = ("*", ".staging", ".quarantine", "CON", "")
-LOOKS_LIKE: tuple[Callable[[str], str], ...] = (
-    lambda name: name + "_b",
-    lambda name: name + "-1",
-    lambda name: name + ".",
-    lambda name: name[:-1],
-    lambda name: name.upper(),
-    lambda name: name.translate(TWINS),
-    lambda name: name + "\u0301",
-    lambda name: name + "\u200b",
-    lambda name: "".join(chr(ord(letter) + 0xFEE0) for letter in name),  # full width
-    lambda name: f"../{name}",
-    lambda name: f"{name}/../{name}",
-    lambda name: f"{name}/bundles",
-    lambda name: f"{name}\0",
-    lambda name: f"{name}\n",
-    lambda name: "?" * len(name),
-    lambda name: f"[{name}]",
-    lambda name: (name * 255)[:255],
-    lambda name: (name * 64)[:64],
-    lambda name: (name * 63)[:63],
-)
-pairs = st.tuples(names, st.sampled_from(LOOKS_LIKE)).map(
-    lambda drawn: (drawn[0], drawn[1](drawn[0]))
-) | st.tuples(names, names | st.sampled_from(ODD))
+pytestmark = pytest.mark.usefixtures("no_fsync")
 
 
 @contextmanager
@@ -99,29 +59,6 @@ def touched() -> Iterator[set[Path]]:
         yield seen
 
 
-@contextmanager
-def furnished(tenant: Tenant, model: ModelName) -> Iterator[tuple[Store, BundleRef, ReleaseRef]]:
-    """A store in which `tenant` has one of everything."""
-    root = Path(tempfile.mkdtemp(prefix="axon-tenants"))
-    try:
-        store = Store(root, None, TRUST)
-        ref, spare = (
-            publish_bundle(
-                store, tenant, model, Parts({}, {}), Golden([], []), card="", pictures={}, feature_schema="",
-                training=TRAINING, now=NOW, signer=SIGNER,
-            )
-            for _ in range(2)
-        )  # fmt: skip
-        release = publish_release(store, tenant, [ref], {}, notes="", now=NOW, signer=SIGNER)
-        promote(store, tenant, release, 0, signer=SIGNER)
-        set_challenger(store, tenant, release, 0, signer=SIGNER)
-        set_model_alias(store, tenant, model, Alias.CHAMPION, ref, 0, signer=SIGNER)
-        quarantine_bundle(store, tenant, model, spare.version, "", even_in_use=False)
-        yield store, ref, release
-    finally:
-        shutil.rmtree(root)
-
-
 @example(("a", "a_b"))
 @example(("a_b", "a"))
 @given(pairs)
@@ -134,7 +71,7 @@ def test_nothing_of_one_tenant_is_seen_or_touched_for_another(pair: tuple[str, s
     if owner == guest:
         return
     model = ModelName(owner)
-    with furnished(owner, model) as (store, ref, release):
+    with populated_store(owner, model) as (store, ref, release):
         theirs = BundleRef(guest, model, ref.version, ref.manifest_sha256)
         home, aside = store.state / "tenants" / owner, store.state / ".quarantine" / owner
         before = sorted(path for root in (home, aside) for path in root.rglob("*"))
@@ -182,7 +119,7 @@ def test_a_name_that_was_never_checked_leads_nowhere(name: str) -> None:
     Impossible by construction, also for code that forgot to make a `Tenant` of the text it was
     given.
     """
-    with furnished(Tenant("a"), ModelName("a")) as (store, _, _), touched() as seen:
+    with populated_store(Tenant("a"), ModelName("a")) as (store, _, _), touched() as seen:
         with (
             pytest.raises(ArtifactCorrupt),
             open_directory(store.state, *bundle_parts(name, "a"), what=""),

@@ -20,10 +20,10 @@ from deployments.management.openapi import PREFIX
 from deployments.web.api_keys import Scope, create_key
 from ensemble.errors import MalformedEvent
 from ensemble.store.names import ModelName, Tenant
-from tests.attacks.test_store_tenants import SIGNER, furnished, pairs
-from tests.attacks.test_tenants import BODIES, QUERIES, SAME_ID, escaped, routes_of
-from tests.deployments.conftest import RecordingMeter
-from tests.support.management import Managed
+from tests.support.management import ManagementClient
+from tests.support.recorded_telemetry import RecordingMeter
+from tests.support.tenant_pairs import SIGNER, pairs, populated_store
+from tests.support.tenant_routes import BODIES, QUERIES, SAME_ID, escaped, routes_of
 
 PAIRS = 10_000 if settings.default and settings.default.max_examples >= 10_000 else 40
 LISTS = {
@@ -32,7 +32,7 @@ LISTS = {
     "/audit": "entries",
     "/jobs": "jobs",
 }  # of what is one's own
-pytestmark = pytest.mark.usefixtures("patient_disk")
+pytestmark = pytest.mark.usefixtures("no_fsync")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_no_answer_is_shared_between_two_tenants_of_any_names(
         return  # no key is made for such a name
     if owner == guest:
         return
-    with furnished(owner, model) as (store, ref, _), pytest.MonkeyPatch.context() as patch:
+    with populated_store(owner, model) as (store, ref, _), pytest.MonkeyPatch.context() as patch:
         patch.setenv("AXON_STATE", str(store.state))
         patch.setenv("AXON_TRUST", str(trust_list))
         home = store.state / "tenants" / owner
@@ -71,11 +71,11 @@ def test_no_answer_is_shared_between_two_tenants_of_any_names(
             }
             for who in (owner, guest)
         )
-        managed = Managed(known, RecordingMeter())
+        managed = ManagementClient(known, RecordingMeter())
         managed.open()
         try:
             for path, field in LISTS.items():
-                assert managed("GET", PREFIX + path, headers=own).json()[field] == [], path
+                assert managed.request("GET", PREFIX + path, headers=own).json()[field] == [], path
             for method, path in routes_of(managed):
                 foreign, absent = (
                     asked(managed, method, path, own, name, number)
@@ -87,7 +87,8 @@ def test_no_answer_is_shared_between_two_tenants_of_any_names(
                 ), (method, path)
                 assert foreign.status_code == 404, (method, path)
             assert [
-                one["name"] for one in managed("GET", PREFIX, headers=theirs).json()["models"]
+                one["name"]
+                for one in managed.request("GET", PREFIX, headers=theirs).json()["models"]
             ] == [model]  # the owner's own eyes
         finally:
             managed.close()
@@ -95,9 +96,16 @@ def test_no_answer_is_shared_between_two_tenants_of_any_names(
 
 
 def asked(
-    managed: Managed, method: str, path: str, headers: dict[str, str], name: str, number: int
+    managed: ManagementClient,
+    method: str,
+    path: str,
+    headers: dict[str, str],
+    name: str,
+    number: int,
 ) -> httpx.Response:
     key = f"{method} {path}"
     at = path.format(name=escaped(name), id=escaped(name), serial=number, version=number)
     body: dict[str, Any] = {"json": BODIES[key]} if key in BODIES else {}
-    return managed(method, PREFIX + at, headers=headers | SAME_ID, params=QUERIES.get(key), **body)
+    return managed.request(
+        method, PREFIX + at, headers=headers | SAME_ID, params=QUERIES.get(key), **body
+    )

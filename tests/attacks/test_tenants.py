@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 import pytest
-from starlette.routing import Route
 
 from deployments.config.settings import ROOT, read_settings
 from deployments.management.openapi import PREFIX
@@ -25,29 +23,18 @@ from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.releases.aliases import Alias, set_model_alias
 from ensemble.store.releases.release import promote, publish_release
 from ensemble.store.signing import Signer, Trust
-from tests.conftest import NOW
-from tests.deployments.conftest import RecordingMeter
-from tests.support.management import Managed, trust_the_key
+from tests.support.management import ManagementClient, trust_the_key
+from tests.support.publishing import NOW
+from tests.support.recorded_telemetry import RecordingMeter
+from tests.support.tenant_pairs import HOMOGLYPHS
+from tests.support.tenant_routes import BODIES, QUERIES, SAME_ID, escaped, routes_of
 
 MINE, THEIRS, NOBODYS = "mine", "theirs", "nobodys"
-BODIES: Mapping[str, Any] = {
-    "POST /{name}/promote": {"version": 1},
-    "PUT /{name}/challenger": {"version": 1},
-    "POST /{name}/detect": {
-        "network_data": [{"bytes_transferred": 1, "packet_count": 1, "connection_duration": 1}]
-    },
-}
-QUERIES = {"DELETE /{name}": {"version": "1"}}
-TWINS = str.maketrans(
-    "aeopcx", "\u0430\u0435\u043e\u0440\u0441\u0445"
-)  # Cyrillic letters that look like Latin ones
-SAME_ID = {"X-Request-ID": "the-same"}
-
 HOSTILE = [
     "..", ".", "../theirs", "../../etc/passwd", "..\\theirs", "/etc/passwd", "theirs/..", "%2e%2e",
     "%252e%252e%252f", "*", "?", "[a-z]",
     "~", "$HOME",
-    "theirs\0", "theirs\n", "theirs ", " theirs", "THEIRS", "theirs".translate(TWINS), "theirs\u0301", "theirs\u200b",
+    "theirs\0", "theirs\n", "theirs ", " theirs", "THEIRS", "theirs".translate(HOMOGLYPHS), "theirs\u0301", "theirs\u200b",
     "\uff54\uff48\uff45\uff49\uff52\uff53", "thei" + "r" * 251, "a" * 64, "-theirs", "_theirs", ".theirs", ".staging", "CON",
     "\u202esriehT",
     "theirs;rm -rf", "theirs'--", "{name}", "{{7*7}}", "null", "tenants/banks/bundles/theirs",
@@ -66,12 +53,12 @@ ALIKE = [
 class World:
     """Two tenants of one service: acme, who asks, and banks, who has more of everything."""
 
-    managed: Managed
+    managed: ManagementClient
     store: Store
 
-    def ask(self, method: str, path: str, **request: Any) -> httpx.Response:
+    def request(self, method: str, path: str, **request: Any) -> httpx.Response:
         headers = self.managed.key_of("acme") | SAME_ID
-        return self.managed(method, path, headers=headers, **request)
+        return self.managed.request(method, path, headers=headers, **request)
 
     def seen_by_banks(self) -> dict[str, bytes]:
         """Every file of theirs; their part of the audit log too."""
@@ -96,9 +83,9 @@ def world(
     trust: Trust,
     signer: Signer,
     publish: Callable[..., BundleRef],
-    patient_disk: None,
+    no_fsync: None,
 ) -> Iterator[World]:
-    del patient_disk
+    del no_fsync
     list_of_trust = tmp_path / "trust.yaml"
     shipped = (ROOT / "configs" / "trust.yaml").read_text()
     list_of_trust.write_text(re.sub(r"(?m)^keys:.*\n(?:[ \t]+\S.*\n)*", "keys: {}\n", shipped))
@@ -112,7 +99,7 @@ def world(
     store = Store(tmp_path / "state", None, trust)
     _fill(store, publish, signer, tenant="acme", model=MINE)
     _fill(store, publish, signer, tenant="banks", model=THEIRS)
-    managed = Managed(
+    managed = ManagementClient(
         read_settings({"store": {"shipped": str(tmp_path / "artifacts")}}), RecordingMeter()
     )
     managed.key_of("acme")
@@ -145,22 +132,6 @@ def _fill(
         promote(store, Tenant(tenant), releases[0], 0, signer=signer)
 
 
-def routes_of(managed: Managed) -> list[tuple[str, str]]:
-    """Method and path of every route that names something in its path."""
-    found = [
-        (method, route.path)
-        for route in managed.app.routes
-        if isinstance(route, Route)
-        for method in sorted(route.methods or ())
-    ]
-    return [(method, path) for method, path in found if "{" in path and method != "HEAD"]
-
-
-def escaped(text: str) -> str:
-    """As one part of a path; the dots too, or the client would walk up before it asks."""
-    return quote(text, safe="").replace(".", "%2E")
-
-
 def ask(world: World, method: str, path: str, name: str, *, number: str = "1") -> httpx.Response:
     """Ask a route with `name` in the place of whatever it names."""
     key = f"{method} {path}"
@@ -171,7 +142,7 @@ def ask(world: World, method: str, path: str, name: str, *, number: str = "1") -
     )
     filled = filled.replace("{version}", number)
     body = {"json": BODIES[key]} if key in BODIES else {}
-    return world.ask(method, PREFIX + filled, params=QUERIES.get(key), **body)
+    return world.request(method, PREFIX + filled, params=QUERIES.get(key), **body)
 
 
 def test_every_route_answers_the_same_of_what_another_has_as_of_what_nobody_has(
@@ -199,11 +170,11 @@ def test_a_release_of_another_tenant_is_no_release(world: World) -> None:
         method, answers = ("POST" if "promote" in path else "PUT"), []
         for number in (1, 7):
             body = {} if "promote" in path else {"json": {"release": number}}
-            answers.append(world.ask(method, path.format(number), **body))
+            answers.append(world.request(method, path.format(number), **body))
         assert [answer.status_code for answer in answers] == [404, 404]
         assert answers[0].content == answers[1].content
-    assert world.ask("POST", "/models/rollback").status_code == 404
-    assert world.ask("GET", "/models/releases").json()["releases"] == []
+    assert world.request("POST", "/models/rollback").status_code == 404
+    assert world.request("GET", "/models/releases").json()["releases"] == []
 
 
 def test_what_is_ones_own_is_found_by_the_same_routes(world: World) -> None:
@@ -213,7 +184,7 @@ def test_what_is_ones_own_is_found_by_the_same_routes(world: World) -> None:
         for method, path in routes_of(world.managed)
         if "{name}" in path and not path.endswith(("/load", "/detect"))
     }
-    deleted = world.ask("DELETE", f"/models/{MINE}", params={"version": "2"})
+    deleted = world.request("DELETE", f"/models/{MINE}", params={"version": "2"})
 
     assert {
         status for (method, path), status in own.items() if (method, path) != ("DELETE", "/{name}")
@@ -256,9 +227,11 @@ def test_a_number_that_is_none_is_refused(world: World, number: str) -> None:
         ("POST", f"releases/{sent}/promote"),
         ("GET", f"{MINE}/versions/{sent}/export"),
     ]:
-        assert world.ask(method, f"/models/{path}").status_code == 422
-    assert world.ask("DELETE", f"/models/{MINE}", params={"version": number}).status_code == 422
-    assert world.ask("GET", f"/models/{MINE}/info", params={"version": number}).status_code == 422
+        assert world.request(method, f"/models/{path}").status_code == 422
+    assert world.request("DELETE", f"/models/{MINE}", params={"version": number}).status_code == 422
+    assert (
+        world.request("GET", f"/models/{MINE}/info", params={"version": number}).status_code == 422
+    )
 
 
 NAMING_OTHERS = [
@@ -273,8 +246,8 @@ NAMING_OTHERS = [
 def test_who_names_another_tenant_hears_what_who_names_none_hears(
     world: World, method: str, path: str, body: Any
 ) -> None:
-    foreign = world.ask(method, path, json=body)
-    absent = world.ask(
+    foreign = world.request(method, path, json=body)
+    absent = world.request(
         method, path.replace("banks", "nobodys"), json=body and {**body, "tenant_id": "nobodys"}
     )
 
@@ -288,7 +261,7 @@ def test_who_names_another_tenant_hears_what_who_names_none_hears(
 def test_no_header_makes_somebody_of_another_tenant(world: World, header: str) -> None:
     headers = world.managed.key_of("acme") | {header: "banks"}
 
-    listed = world.managed("GET", "/models", headers=headers).json()
+    listed = world.managed.request("GET", "/models", headers=headers).json()
 
     assert {model["tenant_id"] for model in listed["models"]} == {"acme"}
 

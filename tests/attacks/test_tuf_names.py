@@ -31,7 +31,7 @@ from ensemble.store.releases.release import promote, publish_release
 from ensemble.store.releases.release_file import read_release
 from ensemble.store.signing import Document, Signer, Trust
 
-pytestmark = pytest.mark.usefixtures("patient_disk")
+pytestmark = pytest.mark.usefixtures("no_fsync")
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_arbitrary_installation_is_refused(
     acme: Tenant,
     publish: Callable[..., BundleRef],
     now: datetime,
-    stranger: Signer,
+    untrusted_signer: Signer,
     tmp_path: Path,
     parsed: list[str],
 ) -> None:
@@ -115,16 +115,16 @@ def test_arbitrary_installation_is_refused(
 
     Nobody we trust signed it, so not a byte of it is parsed.
     """
-    theirs = forged(serving, acme, publish, now, stranger, tmp_path)
+    theirs = forged(serving, acme, publish, now, untrusted_signer, tmp_path)
     assert load(theirs, acme) == {"anomaly-flow": 666.0}  # right in everything but the key
     release, bundle = list_releases(theirs, acme)[0].ref, list_bundles(theirs, acme)[0].ref
     parsed.clear()
 
-    with pytest.raises(ArtifactUntrusted, match=stranger.key_id):
+    with pytest.raises(ArtifactUntrusted, match=untrusted_signer.key_id):
         read_pointer(serving, acme)
-    with pytest.raises(ArtifactUntrusted, match=stranger.key_id):
+    with pytest.raises(ArtifactUntrusted, match=untrusted_signer.key_id):
         read_release(serving, acme, release)
-    with pytest.raises(ArtifactUntrusted, match=stranger.key_id):
+    with pytest.raises(ArtifactUntrusted, match=untrusted_signer.key_id):
         open_bundle(serving, bundle)
     assert parsed == []
 
@@ -145,19 +145,19 @@ def test_a_stripped_signature_is_an_arbitrary_installation(
 
 
 def test_nothing_in_the_store_adds_to_the_trust(
-    serving: Store, acme: Tenant, stranger: Signer
+    serving: Store, acme: Tenant, untrusted_signer: Signer
 ) -> None:
     """DESIGN, decision 11.
 
     A trust list, a key or a pin laid into the folders is just a file that nobody reads.
     """
     for place in (serving.state, home(serving), home(serving) / "releases"):
-        put(place / "trust.yaml", f'keys: {{"{stranger.key_id}": "x"}}\n'.encode())
-        put(place / "signing.key", stranger.to_pem())
+        put(place / "trust.yaml", f'keys: {{"{untrusted_signer.key_id}": "x"}}\n'.encode())
+        put(place / "signing.key", untrusted_signer.to_pem())
     text = (home(serving) / "CURRENT").read_bytes().partition(b"\n")[0] + b"\n"
-    put(home(serving) / "CURRENT", stranger.sign(text, Document.POINTER))
+    put(home(serving) / "CURRENT", untrusted_signer.sign(text, Document.POINTER))
 
-    with pytest.raises(ArtifactUntrusted, match=stranger.key_id):
+    with pytest.raises(ArtifactUntrusted, match=untrusted_signer.key_id):
         load(serving, acme)
 
 
@@ -362,14 +362,16 @@ def test_a_compromised_key_that_is_taken_out_has_signed_nothing(
     acme: Tenant,
     two_releases: tuple[ReleaseRef, ReleaseRef],
     signer: Signer,
-    stranger: Signer,
+    untrusted_signer: Signer,
 ) -> None:
     """Key compromise.
 
     One line less in the trust list refuses all that it ever signed, and another key can repair it
     at once.
     """
-    without = replace(serving, trust=Trust({stranger.key_id: stranger.public}, frozenset()))
+    without = replace(
+        serving, trust=Trust({untrusted_signer.key_id: untrusted_signer.public}, frozenset())
+    )
     assert load(serving, acme)
 
     for read in (

@@ -18,8 +18,8 @@ from starlette.routing import Route
 
 from deployments.config.settings import ROOT
 from deployments.scoring.app import IngressApp
-from tests.deployments.conftest import PATIENT, Door, Event
-from tests.deployments.test_local_mode import WITHIN_S, is_live, run_locally
+from tests.support.asgi_clients import LONG_DEADLINE, Event, IngressClient
+from tests.support.local_mode import WITHIN_S, is_live, run_locally
 from tests.support.timing import wait_until
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -102,21 +102,24 @@ def test_the_scoring_application_writes_nothing_where_models_are(
     shutil.copytree(ROOT / "artifacts", shipped)
     with watched(watch) as seen:
         settings, handles = run_locally(
-            "axon-watched", {**PATIENT, "store": {"state": str(own_state), "shipped": str(shipped)}}
+            "axon-watched",
+            {**LONG_DEADLINE, "store": {"state": str(own_state), "shipped": str(shipped)}},
         )
         assert wait_until(lambda: all(is_live(handle) for handle in handles.values()), WITHIN_S)
-        door = Door(IngressApp(settings, handles))
-        routes = [route for route in door.app.router.routes if isinstance(route, Route)]
+        client = IngressClient(IngressApp(settings, handles))
+        routes = [route for route in client.app.router.routes if isinstance(route, Route)]
         for route in routes:
             for method in route.methods or ():
-                door.ask(method, route.path.replace("{layer}", "behavior"), json=flow_events[0])
-        door.post("/v1/layers/behavior/enable", {})
+                client.request(
+                    method, route.path.replace("{layer}", "behavior"), json=flow_events[0]
+                )
+        client.post("/v1/layers/behavior/enable", {})
         scored = [
-            door.post("/v1/score", event).json()["status"]
+            client.post("/v1/score", event).json()["status"]
             for event in (flow_events[0], process_events[0])
         ]
-        door.post("/v1/score/batch", {"events": flow_events[:3]})
-        door.close()
+        client.post("/v1/score/batch", {"events": flow_events[:3]})
+        client.close()
 
     assert scored == ["FULLY_OPERATIONAL"] * 2, (
         "or the models were never loaded, and there was nothing to see"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,16 +20,9 @@ from ensemble.runtime.hot_reload import ANY_RELEASE
 from ensemble.runtime.local_ensemble import LocalEnsemble
 from ensemble.training.data.flow_table import FlowTable
 from ensemble.verdicts import LayerScores, LayerStatus
-from tests.deployments.conftest import PATIENT, Door, Event
-from tests.support.local_mode import Made, run_locally
+from tests.support.asgi_clients import LONG_DEADLINE, Event, IngressClient
+from tests.support.local_mode import WITHIN_S, Made, is_live, run_locally
 from tests.support.timing import wait_until
-
-WITHIN_S = 30.0
-
-
-def is_live(handle: Any) -> bool:
-    state, _ = handle.state.remote(ANY_RELEASE).result(timeout_s=WITHIN_S)
-    return {kind.status for kind in state.kinds.values()} == {LayerStatus.LIVE}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +30,7 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     """What the ingress of the shipped models was made with."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AXON_STATE", str(tmp_path_factory.mktemp("local") / "state"))
-        settings, handles = run_locally("axon-local", PATIENT)
+        settings, handles = run_locally("axon-local", LONG_DEADLINE)
         assert wait_until(
             lambda: all(is_live(handle) for handle in handles.values()), WITHIN_S
         )  # the slots load beside
@@ -46,10 +38,10 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
 
 
 @pytest.fixture
-def local_door(composed: Made) -> Iterator[Door]:
-    door = Door(IngressApp(*composed))
-    yield door
-    door.close()
+def local_client(composed: Made) -> Iterator[IngressClient]:
+    client = IngressClient(IngressApp(*composed))
+    yield client
+    client.close()
 
 
 def test_every_layer_answers_through_its_handle(composed: Made, flows: FlowTable) -> None:
@@ -73,13 +65,13 @@ def test_every_layer_tells_its_state_and_device_through_its_handle(composed: Mad
 
 
 def test_the_composed_application_scores_as_the_ensemble_in_one_process(
-    local_door: Door, ensemble: LocalEnsemble, flow_events: list[Event]
+    local_client: IngressClient, ensemble: LocalEnsemble, flow_events: list[Event]
 ) -> None:
     """P15: wire, ingress, handles, layers and fusion together change no score."""
     parsed = [wire.parse_event(json.dumps(event).encode()) for event in flow_events[:20]]
     expected = ensemble.score(wire.admit(Kind.FLOW, parsed)[0]).score.tolist()
 
-    answers = [answer.json() for answer in local_door.ask_all(flow_events[:20])]
+    answers = [answer.json() for answer in local_client.post_all(flow_events[:20])]
 
     assert [answer["score"] for answer in answers] == pytest.approx(expected, abs=1e-6)
     assert {answer["status"] for answer in answers} == {"FULLY_OPERATIONAL"}
@@ -92,13 +84,15 @@ def test_the_composed_application_starts_although_no_model_is_there(
 
     Constructors cannot fail, and a layer without a model serves its fallback.
     """
-    door = Door(
+    client = IngressClient(
         IngressApp(
-            *run_locally("axon-empty", {**PATIENT, "store": {"shipped": str(tmp_path / "none")}})
+            *run_locally(
+                "axon-empty", {**LONG_DEADLINE, "store": {"shipped": str(tmp_path / "none")}}
+            )
         )
     )
-    body = door.post("/v1/score", flow_events[0]).json()
-    door.close()
+    body = client.post("/v1/score", flow_events[0]).json()
+    client.close()
 
     assert (body["verdict"], body["coverage"], body["status"]) == (
         "indeterminate",

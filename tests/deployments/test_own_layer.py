@@ -29,13 +29,16 @@ from ensemble.runtime import (
 )
 from ensemble.training.data.flow_table import FlowTable
 from examples.own_layer import train
-from tests.deployments.conftest import PATIENT, Door, Event
+from tests.support.asgi_clients import LONG_DEADLINE, Event, IngressClient
 from tests.support.flow_files import csv_of, written
 from tests.support.local_mode import run_locally
 from tests.support.timing import wait_until
 
 WITHIN_S = 30.0
-SETTINGS = {**PATIENT, "layers": {"extremes": {"import": "examples.own_layer.own_layer:Layer"}}}
+SETTINGS = {
+    **LONG_DEADLINE,
+    "layers": {"extremes": {"import": "examples.own_layer.own_layer:Layer"}},
+}
 MakeFlows = Callable[..., FlowTable]
 
 
@@ -70,14 +73,14 @@ def answers(name: str, events: list[Event]) -> list[dict[str, Any]]:
     settings, handles = run_locally(name, SETTINGS)
     assert list(handles) == list(LAYERS)
     assert "extremes" in handles
-    door = Door(IngressApp(settings, handles))
+    client = IngressClient(IngressApp(settings, handles))
     try:
         assert wait_until(
-            lambda: status_of(door.post("/v1/score", events[0]).json()) == "live", WITHIN_S
+            lambda: status_of(client.post("/v1/score", events[0]).json()) == "live", WITHIN_S
         )
-        return [answer.json() for answer in door.ask_all(events)]
+        return [answer.json() for answer in client.post_all(events)]
     finally:
-        door.close()
+        client.close()
 
 
 def status_of(answer: dict[str, Any]) -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.service import STARTED_WITHIN_S, Service, start_service
 from tests.load.flows import made_up_flows, single_bodies
+from tests.support.running_service import STARTED_WITHIN_S, Service, start_service
 
 DISTINCT_FLOWS = 64
 

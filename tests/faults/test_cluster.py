@@ -8,8 +8,8 @@ from __future__ import annotations
 import psutil
 import pytest
 
-from tests.faults.callers import figures
-from tests.faults.service import CONNECTIONS, LAYERS_OF_FLOWS, NOISE_S, Service
+from tests.support.callers import figures
+from tests.support.running_service import CONNECTIONS, LAYERS_OF_FLOWS, NOISE_S, Service
 
 pytestmark = [
     pytest.mark.cluster,

@@ -35,7 +35,7 @@ from ensemble.store.releases.release import promote
 from ensemble.store.releases.release_file import read_release
 from ensemble.store.signing import Signer
 
-pytestmark = [pytest.mark.forks, pytest.mark.usefixtures("patient_disk")]
+pytestmark = [pytest.mark.forks, pytest.mark.usefixtures("no_fsync")]
 
 BROKEN = {"empty": b"", "cut": b'{"at_once":false,"format":2,', "of nobody": b"{}\n"}
 

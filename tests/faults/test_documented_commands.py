@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from ensemble.features.flow import FEATURE_NAMES
-from tests.faults.service import ENDED_WITHIN_S, Service, kill
 from tests.load.flows import made_up_flows
 from tests.support.pages import README, ROOT, commands, shell_words
+from tests.support.running_service import ENDED_WITHIN_S, Service, kill
 from tests.support.timing import wait_until
 
 pytestmark = pytest.mark.cluster

@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from tests.faults.callers import figures
-from tests.faults.service import ENDED_WITHIN_S, Service
+from tests.support.callers import figures
+from tests.support.running_service import ENDED_WITHIN_S, Service
 
 pytestmark = [pytest.mark.cluster, pytest.mark.ends_service]
 

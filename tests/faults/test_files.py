@@ -40,7 +40,7 @@ from ensemble.store.releases.release import promote, publish_release
 from ensemble.store.releases.release_file import read_release
 from ensemble.store.signing import Signer
 
-pytestmark = pytest.mark.usefixtures("patient_disk")
+pytestmark = pytest.mark.usefixtures("no_fsync")
 
 FLOW, PROCESS = ModelName("anomaly-flow"), ModelName("anomaly-process")
 BUNDLE = "bundles/anomaly-flow/1"

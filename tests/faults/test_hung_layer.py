@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import psutil
 import pytest
 
-from tests.faults.callers import figures, median_ms
-from tests.faults.service import BUSY, LAYERS_OF_FLOWS, NOISE_S, Service
+from tests.support.callers import figures, median_ms
+from tests.support.running_service import BUSY, LAYERS_OF_FLOWS, NOISE_S, Service
 from tests.support.timing import wait_until
 
 pytestmark = pytest.mark.cluster

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.faults.callers import Asked, figures
-from tests.faults.service import BUSY, CONNECTIONS, LAYERS_OF_FLOWS, NOISE_S, Service, kill
+from tests.support.callers import Asked, figures
+from tests.support.running_service import BUSY, CONNECTIONS, LAYERS_OF_FLOWS, NOISE_S, Service, kill
 from tests.support.timing import wait_until
 
 pytestmark = pytest.mark.cluster

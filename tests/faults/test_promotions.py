@@ -30,9 +30,9 @@ from ensemble.runtime.local_ensemble import LocalEnsemble
 from ensemble.runtime.resolver import PinnedRelease
 from ensemble.store.names import ReleaseRef, Tenant
 from ensemble.verdicts import LayerScores, LayerStatus
-from tests.faults.callers import figures
-from tests.faults.service import BUSY, Service
 from tests.load.flows import made_up_flows
+from tests.support.callers import figures
+from tests.support.running_service import BUSY, Service
 from tests.support.timing import wait_until
 
 pytestmark = pytest.mark.cluster

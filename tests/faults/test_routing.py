@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.callers import figures
-from tests.faults.service import BUSY, Service, kill
+from tests.support.callers import figures
+from tests.support.running_service import BUSY, Service, kill
 from tests.support.timing import wait_until
 
 pytestmark = pytest.mark.cluster

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from deployments.config.settings import ROOT
-from tests.faults.callers import Asked, figures
-from tests.faults.service import BUSY, LAYERS_OF_FLOWS, Service, kill
+from tests.support.callers import Asked, figures
+from tests.support.running_service import BUSY, LAYERS_OF_FLOWS, Service, kill
 from tests.support.timing import wait_until
 
 pytestmark = pytest.mark.cluster

@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from ensemble.features.tabular import NETWORK_FEATURES
-from tests.faults.callers import figures
-from tests.faults.service import CONNECTIONS, NOISE_S, Service
+from tests.support.callers import figures
+from tests.support.running_service import CONNECTIONS, NOISE_S, Service
 from tests.support.timing import wait_until
 
 pytestmark = pytest.mark.cluster

@@ -9,7 +9,8 @@ from typing import Any
 from deployments.config.settings import read_settings
 from deployments.management.app import ManageApp
 from deployments.scoring.app import IngressApp
-from tests.deployments.conftest import RecordingMeter, values_of
+from tests.support.asgi_clients import settings_values
+from tests.support.recorded_telemetry import RecordingMeter
 
 __all__ = ["management_document", "scoring_document"]
 
@@ -17,7 +18,7 @@ __all__ = ["management_document", "scoring_document"]
 @cache
 def scoring_document() -> dict[str, Any]:
     """The document of the scoring application."""
-    app = IngressApp(values_of(read_settings()), {}, RecordingMeter())
+    app = IngressApp(settings_values(read_settings()), {}, RecordingMeter())
     found: dict[str, Any] = json.loads(app._openapi)
     return found
 
@@ -25,7 +26,7 @@ def scoring_document() -> dict[str, Any]:
 @cache
 def management_document() -> dict[str, Any]:
     """The document of the management application."""
-    app = ManageApp(values_of(read_settings()), None, meter=RecordingMeter())
+    app = ManageApp(settings_values(read_settings()), None, meter=RecordingMeter())
     app.__serve_build_asgi_app__()
     found: dict[str, Any] = json.loads(app._openapi)
     return found

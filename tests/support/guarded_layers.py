@@ -19,8 +19,8 @@ from ensemble.layers.catalog import LAYERS
 from ensemble.rollout.canary import RolloutView
 from ensemble.runtime.release_fusion import ReleaseFusion
 from ensemble.verdicts import LayerScores, LayerStatus, Verdicts
-from tests.deployments.conftest import RecordingMeter
 from tests.support.pipelines import layer_client, tenant_pipeline
+from tests.support.recorded_telemetry import RecordingMeter
 from tests.support.timing import Clock
 
 __all__ = [

@@ -11,17 +11,21 @@ from ray import serve
 
 from deployments.app import build
 from deployments.scoring.app import IngressApp
+from ensemble.runtime.hot_reload import ANY_RELEASE
+from ensemble.verdicts import LayerStatus
 
-__all__ = ["Made", "run_locally"]
+__all__ = ["WITHIN_S", "Made", "is_live", "run_locally"]
+
+WITHIN_S = 30.0
 
 Made = tuple[dict[str, Any], dict[str, Any]]
 
 
 def run_locally(name: str, args: Mapping[str, Any]) -> Made:
-    """Run the application; return the arguments of its ingress: settings, and the layers' handles.
+    """Run the application and return the arguments of its ingress: settings and layer handles.
 
-    The ingress that Serve makes is not started: it would poll until the last test. A test makes
-    another one.
+    The ingress that Serve makes does not start, because it would poll until the last test. A test
+    makes its own from the arguments.
     """
     caught: list[Made] = []
     made = IngressApp.__init__
@@ -43,6 +47,11 @@ def run_locally(name: str, args: Mapping[str, Any]) -> Made:
             _local_testing_mode=True,
         )
     ((settings, handles),) = caught
-    return settings | {
-        "auth": {**settings["auth"], **args.get("auth", {})}
-    }, handles  # keys are off behind a door without a network
+    # `build` refuses an application without keys; an ingress without a network needs none
+    return settings | {"auth": {**settings["auth"], **args.get("auth", {})}}, handles
+
+
+def is_live(handle: Any) -> bool:
+    """Whether every kind of a layer is live, by the state that its handle returns."""
+    state, _ = handle.state.remote(ANY_RELEASE).result(timeout_s=WITHIN_S)
+    return {kind.status for kind in state.kinds.values()} == {LayerStatus.LIVE}

@@ -1,15 +1,13 @@
-"""The management application without a network, over a real store of toy models, with keys of several tenants."""
+"""A client of the management application without a network, with API keys of several tenants."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import time
-from collections.abc import Awaitable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-import httpx
 
 from deployments.config.settings import Settings
 from deployments.management.app import ManageApp
@@ -17,15 +15,17 @@ from deployments.management.detectors import Detectors
 from deployments.web.api_keys import Scope, create_key
 from ensemble.store.names import Tenant
 from ensemble.store.signing import Signer
-from tests.deployments.conftest import FakeMethod, RecordingMeter, values_of
+from tests.support.asgi_clients import AsgiClient, settings_values
+from tests.support.fake_handles import ReplicasHandle
+from tests.support.recorded_telemetry import RecordingMeter
 
-__all__ = ["PREFIX", "Handle", "Managed", "trust_the_key"]
+__all__ = ["PREFIX", "ManagementClient", "trust_the_key"]
 
-PREFIX = "/models"  # under which Serve puts the application
+PREFIX = "/models"  # under which Serve mounts the application
 
 
 def trust_the_key(trust: Path, key: Path, signer: Signer) -> None:
-    """Put the key of the tests on the trust list, and where this machine's key is looked for."""
+    """Add the key of the tests to the trust list, and write it as this machine's signing key."""
     key.parent.mkdir(parents=True, exist_ok=True)
     key.touch(mode=0o600)
     key.write_bytes(signer.to_pem())
@@ -35,61 +35,34 @@ def trust_the_key(trust: Path, key: Path, signer: Signer) -> None:
     )
 
 
-class Broadcast:
-    """What `handle.broadcast` gives."""
-
-    def __init__(self, answers: list[Awaitable[Any]]) -> None:
-        self._answers = answers
-
-    async def results_async(self, *, timeout_s: float, return_exceptions: bool) -> list[Any]:
-        return await asyncio.wait_for(
-            asyncio.gather(*self._answers, return_exceptions=return_exceptions), timeout_s
-        )
-
-
-class Handle:
-    """A deployment's handle without Ray, around objects that stand for its replicas."""
-
-    def __init__(self, *replicas: Any) -> None:
-        self._replicas = replicas
-
-    def __getattr__(self, method: str) -> FakeMethod:
-        return FakeMethod(getattr(self._replicas[0], method))
-
-    def broadcast(self, method: str, *arguments: Any) -> Broadcast:
-        return Broadcast([getattr(replica, method)(*arguments) for replica in self._replicas])
-
-
-class Managed:
-    """The application, asked as Serve asks it: under its prefix, in one loop for its life, as in a replica.
+class ManagementClient(AsgiClient):
+    """A client of the management application under its prefix.
 
     Args:
         settings: with keys on, or off.
-        meter: where it counts.
-        **parts: what it asks beside the store; detectors of two replicas unless said otherwise.
+        meter: records the metrics.
+        **parts: arguments of the application; by default detectors of two replicas.
     """
 
     def __init__(self, settings: Settings, meter: RecordingMeter, **parts: Any) -> None:
         self.settings = settings
-        values = values_of(settings)
-        detectors = Handle(Detectors(values), Detectors(values))
+        values = settings_values(settings)
+        detectors = ReplicasHandle(Detectors(values), Detectors(values))
         self.manage = ManageApp(values, **{"detectors": detectors, "meter": meter, **parts})
-        self.app = self.manage.__serve_build_asgi_app__()
-        self.loop = asyncio.Runner()
+        super().__init__(self.manage.__serve_build_asgi_app__(), PREFIX)
         self._tokens: dict[tuple[str, frozenset[Scope]], str] = {}
-        # Starlette's
-        self._lifespan: Any = self.app.router.lifespan_context(self.app)  # type: ignore[attr-defined]
+        self._lifespan = self.app.router.lifespan_context(self.app)
         self._is_open = False
 
     def open(self) -> None:
-        """As a replica does, before its first request."""
+        """Run the startup of the application, as a replica does before its first request."""
         self._is_open = True
         self.loop.run(self._lifespan.__aenter__())
 
     def key_of(self, tenant: str, scopes: Iterable[Scope] = Scope) -> dict[str, str]:
-        """The header of a key of `tenant`.
+        """The header with an API key of `tenant`.
 
-        Made before the application is opened, for it looks once a second.
+        Create new keys before `open`: the application reads the key file once a second.
         """
         wanted = (tenant, frozenset(scopes))
         if wanted not in self._tokens:
@@ -99,18 +72,24 @@ class Managed:
             )
         return {"Authorization": f"Bearer {self._tokens[wanted]}"}
 
-    def __call__(self, method: str, path: str, **request: Any) -> httpx.Response:
-        """What it answers; `path` is the world's, e.g. `/models/jobs`."""
-        return self.loop.run(self.send(method, path, **request))
+    def finished_job(self, path: str) -> dict[str, Any]:
+        """Wait for the end of a job of acme and return it.
 
-    async def send(self, method: str, path: str, **request: Any) -> httpx.Response:
-        """The same, for those who ask at once."""
-        transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=False, root_path=PREFIX)
-        async with httpx.AsyncClient(transport=transport, base_url="http://axon") as client:
-            return await client.request(method, path, **request)
+        The loop of the application runs only during a request.
+        """
+
+        async def poll() -> dict[str, Any]:
+            async with asyncio.timeout(60):
+                while True:
+                    job = (await self.send("GET", path, headers=self.key_of("acme"))).json()
+                    if job["ended_at"]:
+                        return dict(job)
+                    await asyncio.sleep(0)
+
+        return self.loop.run(poll())
 
     def close(self) -> None:
-        """As a replica that leaves."""
+        """Shut down as a replica that leaves."""
         if self._is_open:
             self.loop.run(self._lifespan.__aexit__(None, None, None))
-        self.loop.close()
+        super().close()

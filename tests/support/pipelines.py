@@ -14,7 +14,8 @@ from deployments.scoring.pipeline import TenantPipeline
 from deployments.scoring.retro_spool import RetroSpool
 from deployments.scoring.scoring_metrics import ScoringMetrics
 from ensemble.errors import LayerCrashed
-from tests.deployments.conftest import FakeMethod, RecordingMeter
+from tests.support.fake_handles import FakeMethod
+from tests.support.recorded_telemetry import RecordingMeter
 
 __all__ = ["layer_client", "layer_handle", "no_spool", "tenant_pipeline"]
 

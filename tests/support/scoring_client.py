@@ -6,10 +6,7 @@ from typing import Any
 
 import httpx
 
-from tests.deployments.conftest import (
-    Door,
-    Event,
-)
+from tests.support.asgi_clients import Event, IngressClient
 
 __all__ = ["ROUTES", "batch_of", "error_of", "scored"]
 
@@ -71,15 +68,15 @@ def error_of(
     return error
 
 
-def scored(door: Door, event: Event, **request: Any) -> dict[str, Any]:
-    answer = door.post("/v1/score", event, **request)
+def scored(client: IngressClient, event: Event, **request: Any) -> dict[str, Any]:
+    answer = client.post("/v1/score", event, **request)
     assert answer.status_code == 200, answer.text[:300]
     body: dict[str, Any] = answer.json()
     return body
 
 
-def batch_of(door: Door, events: list[Any], **request: Any) -> dict[str, Any]:
-    answer = door.post("/v1/score/batch", {"events": events}, **request)
+def batch_of(client: IngressClient, events: list[Any], **request: Any) -> dict[str, Any]:
+    answer = client.post("/v1/score/batch", {"events": events}, **request)
     assert answer.status_code == 200, answer.text[:300]
     body: dict[str, Any] = answer.json()
     return body

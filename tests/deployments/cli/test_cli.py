@@ -34,7 +34,7 @@ from ensemble.runtime.local_ensemble import LocalEnsemble
 from ensemble.runtime.release_fusion import FusionResolver
 from ensemble.runtime.resolver import ReleaseResolver
 from ensemble.training.data.flow_table import FlowTable
-from tests.deployments.conftest import Event
+from tests.support.asgi_clients import Event
 from tests.support.flow_files import csv_of, written
 
 Axon = Callable[..., Result]

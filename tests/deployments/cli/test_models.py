@@ -26,7 +26,7 @@ from ensemble.store.bundles.metadata import Metadata
 from ensemble.store.names import BundleRef, ReleaseRef, Tenant
 from ensemble.store.releases.pointer import read_pointer
 from ensemble.store.releases.release import publish_release
-from tests.conftest import NOW, TRAINING
+from tests.support.publishing import NOW, TRAINING
 
 Axon = Callable[..., Result]
 Publish = Callable[..., BundleRef]
@@ -44,12 +44,12 @@ def axon(monkeypatch: pytest.MonkeyPatch) -> Axon:
 
 
 @pytest.fixture
-def own(axon: Axon, publish: Publish, patient_disk: None) -> Callable[..., BundleRef]:
+def own(axon: Axon, publish: Publish, no_fsync: None) -> Callable[..., BundleRef]:
     """`own(value)`.
 
     A model of this machine's own, signed with its own key, beside the shipped ones.
     """
-    del patient_disk
+    del no_fsync
     assert axon("trust", "init").exit_code == 0
 
     def one(value: float = 1.0, **more: Any) -> BundleRef:
@@ -104,21 +104,25 @@ def test_the_list_marks_what_serves_and_what_is_tried(
     assert "serves" in listed
     assert "challenger" in listed
     assert "[red]mine" in listed, "a stranger's text is printed, not obeyed"
-    told = json.loads(done(axon("models", "--json")))
-    assert (told["serves"], told["challenger"]) == (serves(), number)
-    assert {model["model_name"] for model in told["models"]} >= {"tabular", "anomaly-flow"}
+    recorded_log = json.loads(done(axon("models", "--json")))
+    assert (recorded_log["serves"], recorded_log["challenger"]) == (serves(), number)
+    assert {model["model_name"] for model in recorded_log["models"]} >= {"tabular", "anomaly-flow"}
     assert (
-        told["releases"][0] | {"release": number, "notes": "[red]mine", "problem": ""}
-        == told["releases"][0]
+        recorded_log["releases"][0] | {"release": number, "notes": "[red]mine", "problem": ""}
+        == recorded_log["releases"][0]
     )
 
 
 def test_a_shipped_model_is_described(axon: Axon) -> None:
     """S4-05 without a path of this machine."""
-    told = json.loads(done(axon("models", "info", "anomaly-flow", "--json")))
+    recorded_log = json.loads(done(axon("models", "info", "anomaly-flow", "--json")))
 
-    assert told["path"] == "tenants/default/bundles/anomaly-flow/2"
-    assert (told["in_use"], told["aliases"], told["is_shipped"]) == (True, ["champion"], True)
+    assert recorded_log["path"] == "tenants/default/bundles/anomaly-flow/2"
+    assert (recorded_log["in_use"], recorded_log["aliases"], recorded_log["is_shipped"]) == (
+        True,
+        ["champion"],
+        True,
+    )
     assert "anomaly-flow" in done(axon("models", "info", "anomaly-flow", "--version", "champion"))
 
 
@@ -280,10 +284,10 @@ def test_what_was_exported_can_be_imported_by_another_tenant(
     done(axon("models", "export", tmp_path / "shipped.tar.gz"))
     assert "nothing is replaced" in refused(axon("models", "export", file))
 
-    told = done(axon("models", "import", file, "--tenant", "banks"))
+    recorded_log = done(axon("models", "import", file, "--tenant", "banks"))
 
-    assert "published tabular version 1, from default: release" in told
-    assert "promote 1" in told
+    assert "published tabular version 1, from default: release" in recorded_log
+    assert "promote 1" in recorded_log
     done(axon("models", "import", one, "--tenant", "banks"))
     assert (
         json.loads(

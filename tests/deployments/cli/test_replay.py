@@ -33,8 +33,9 @@ from ensemble.runtime.local_ensemble import LocalEnsemble
 from ensemble.store.layout import Store
 from ensemble.store.signing import Signer
 from ensemble.verdicts import VerdictLabel
-from tests.deployments.conftest import PATIENT, Event, OpenDoor, lineage_of
+from tests.support.asgi_clients import LONG_DEADLINE, Event, OpenIngress
 from tests.support.own_models import publish_own_anomaly, trust_signer
+from tests.support.slots import resolver_of
 
 Answer = dict[str, Any]
 Replay = Callable[..., Result]
@@ -73,7 +74,7 @@ def replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Replay:
 
 @pytest.fixture
 def ask(
-    open_door: OpenDoor, flow_events: list[Event], process_events: list[Event]
+    open_client: OpenIngress, flow_events: list[Event], process_events: list[Event]
 ) -> Callable[..., list[Case]]:
     """`ask(down={"behavior"})`.
 
@@ -88,7 +89,7 @@ def ask(
 
     # only read
     def asked(*, down: set[str] = frozenset(), overrides: Mapping[str, Any] = {}) -> list[Case]:  # type: ignore[assignment]
-        answer = open_door(down=down, overrides={**PATIENT, **overrides}).post(
+        answer = open_client(down=down, overrides={**LONG_DEADLINE, **overrides}).post(
             "/v1/score/batch", {"events": mixed}
         )
         assert answer.status_code == 200
@@ -489,7 +490,7 @@ def by_the_posture_of(shipped: Store, event: Event, at: float) -> Answer:
         "expired_after_days": 730,
     }
     # each of its own type
-    ensemble = LocalEnsemble(lineage_of(shipped), **rules, now=lambda: at)  # type: ignore[arg-type]
+    ensemble = LocalEnsemble(resolver_of(shipped), **rules, now=lambda: at)  # type: ignore[arg-type]
     parsed = wire.parse_event(json.dumps(event).encode())
     batch, _, _ = wire.admit(wire.kind_of(parsed), [parsed])
     (answer,) = verdict_wire.write_verdicts(
@@ -628,14 +629,14 @@ def test_a_layer_that_this_axon_does_not_have_is_named(replay: Replay, case: Cas
 
 
 @pytest.fixture
-def batch(open_door: OpenDoor, flow_events: list[Event]) -> tuple[dict[str, Any], list[Event]]:
+def batch(open_client: OpenIngress, flow_events: list[Event]) -> tuple[dict[str, Any], list[Event]]:
     """A batch's answer with an error in the middle."""
     events = [
         flow_events[0],
         {**flow_events[1], "id": "bad", "features": flow_events[1]["features"][:77]},
         flow_events[2],
     ]
-    return open_door().post("/v1/score/batch", {"events": events}).json(), events
+    return open_client().post("/v1/score/batch", {"events": events}).json(), events
 
 
 def test_a_batchs_answer_replays_by_id_also_beside_an_error(

@@ -29,7 +29,7 @@ from deployments.scoring import wire
 from ensemble.events import Kind
 from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.local_ensemble import LocalEnsemble
-from tests.deployments.conftest import Event
+from tests.support.asgi_clients import Event
 from tests.support.timing import wait_until
 
 pytestmark = pytest.mark.cluster

@@ -25,25 +25,27 @@ from ensemble.events import Kind
 from ensemble.layers.catalog import LAYERS
 from ensemble.runtime import LoadCheck
 from ensemble.store.names import Tenant
-from tests.deployments.conftest import PATIENT, Door, FakeHandle, OpenDoor, broken_slot
+from tests.support.asgi_clients import LONG_DEADLINE, IngressClient, OpenIngress
+from tests.support.fake_handles import FakeHandle
 from tests.support.slot_states import load_check
+from tests.support.slots import broken_slot
 
 Axon = Callable[..., Result]
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nothing answers
 
 
 @pytest.fixture
-def axon_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[Door], Axon]:
+def axon_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[IngressClient], Axon]:
     """`axon_at(door)("status")`: the terminal, whose requests reach that door without a network."""
     monkeypatch.setattr(console, "out", Console(width=250))
     monkeypatch.setattr(console, "err", Console(width=250, stderr=True))
     monkeypatch.setenv("TERM", "dumb")
 
-    def at(door: Door) -> Axon:
+    def at(client: IngressClient) -> Axon:
         def request(
             method: str, url: str, *, headers: Mapping[str, str], **_: Any
         ) -> httpx.Response:
-            return door.ask(method, httpx.URL(url).path, headers=dict(headers))
+            return client.request(method, httpx.URL(url).path, headers=dict(headers))
 
         monkeypatch.setattr("deployments.cli.status.httpx.request", request)
         return lambda *arguments: CliRunner().invoke(cli.app, list(arguments))
@@ -52,9 +54,9 @@ def axon_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[Door], Axon]:
 
 
 def test_a_whole_ensemble_is_shown_with_exit_code_zero(
-    axon_at: Callable[[Door], Axon], door: Door
+    axon_at: Callable[[IngressClient], Axon], client: IngressClient
 ) -> None:
-    result = axon_at(door)("status")
+    result = axon_at(client)("status")
 
     assert result.exit_code == 0, result.output
     for shown in (
@@ -70,13 +72,13 @@ def test_a_whole_ensemble_is_shown_with_exit_code_zero(
 
 
 def test_a_degraded_ensemble_is_shown_with_its_reasons_and_exit_code_one(
-    axon_at: Callable[[Door], Axon], open_door: OpenDoor
+    axon_at: Callable[[IngressClient], Axon], open_client: OpenIngress
 ) -> None:
     """S1-26: the code, the cause, what it means, and where to read on."""
-    door = open_door(down={"behavior"})
-    door.post("/v1/layers/resilience/disable", {})
+    client = open_client(down={"behavior"})
+    client.post("/v1/layers/resilience/disable", {})
 
-    result = axon_at(door)("status")
+    result = axon_at(client)("status")
 
     assert result.exit_code == 1, result.output
     for shown in (
@@ -92,11 +94,11 @@ def test_a_degraded_ensemble_is_shown_with_its_reasons_and_exit_code_one(
 
 
 def test_the_status_for_programs_is_that_of_the_service(
-    axon_at: Callable[[Door], Axon], open_door: OpenDoor
+    axon_at: Callable[[IngressClient], Axon], open_client: OpenIngress
 ) -> None:
-    door = open_door(down={"behavior"})
+    client = open_client(down={"behavior"})
 
-    result = axon_at(door)("status", "--json")
+    result = axon_at(client)("status", "--json")
 
     assert result.exit_code == 1
     assert json.loads(result.stdout)["ml_status"] == "PARTIALLY_OPERATIONAL"
@@ -130,14 +132,14 @@ def test_what_is_no_axon_is_said_so(monkeypatch: pytest.MonkeyPatch, body: bytes
 
 
 def test_a_service_with_keys_is_asked_with_that_of_the_environment(
-    axon_at: Callable[[Door], Axon],
-    open_door: OpenDoor,
+    axon_at: Callable[[IngressClient], Axon],
+    open_client: OpenIngress,
     own_state: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     del own_state
     _, token = create_key(read_settings().keys, Tenant("acme"), [Scope.READ], "", None, time.time())
-    axon = axon_at(open_door(overrides=PATIENT | {"auth": {"mode": "keys"}}))
+    axon = axon_at(open_client(overrides=LONG_DEADLINE | {"auth": {"mode": "keys"}}))
 
     without = axon("status")
     monkeypatch.setenv("AXON_KEY", token)
@@ -148,8 +150,10 @@ def test_a_service_with_keys_is_asked_with_that_of_the_environment(
     assert "AXON_KEY" in without.stderr
 
 
-def test_the_layers_are_listed(axon_at: Callable[[Door], Axon], open_door: OpenDoor) -> None:
-    result = axon_at(open_door(down={"behavior"}))("layers")
+def test_the_layers_are_listed(
+    axon_at: Callable[[IngressClient], Axon], open_client: OpenIngress
+) -> None:
+    result = axon_at(open_client(down={"behavior"}))("layers")
 
     assert result.exit_code == 0
     rows = {
@@ -161,9 +165,11 @@ def test_the_layers_are_listed(axon_at: Callable[[Door], Axon], open_door: OpenD
     assert rows["behavior"][1:4] == ["yes", "no", "fallback"]
 
 
-def test_a_layer_is_switched_off_and_on(axon_at: Callable[[Door], Axon], door: Door) -> None:
+def test_a_layer_is_switched_off_and_on(
+    axon_at: Callable[[IngressClient], Axon], client: IngressClient
+) -> None:
     """S1-06, S1-07, S1-09."""
-    axon = axon_at(door)
+    axon = axon_at(client)
 
     assert "behavior is disabled" in axon("layers", "disable", "behavior").stdout
     assert axon("status").exit_code == 1
@@ -173,11 +179,13 @@ def test_a_layer_is_switched_off_and_on(axon_at: Callable[[Door], Axon], door: D
 
 
 def test_a_layer_that_the_environment_disables_is_said_to_stay_off(
-    axon_at: Callable[[Door], Axon], open_door: OpenDoor, monkeypatch: pytest.MonkeyPatch
+    axon_at: Callable[[IngressClient], Axon],
+    open_client: OpenIngress,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AXON_DISABLED_LAYERS", "behavior")
 
-    result = axon_at(open_door())("layers", "enable", "behavior")
+    result = axon_at(open_client())("layers", "enable", "behavior")
 
     assert "behavior is disabled" in result.stdout
     assert "AXON_DISABLED_LAYERS" in result.stdout
@@ -185,9 +193,9 @@ def test_a_layer_that_the_environment_disables_is_said_to_stay_off(
 
 @pytest.mark.parametrize("layer", ["nobody", "../../health", "a b"])
 def test_a_layer_that_is_not_there_is_refused_by_the_service(
-    axon_at: Callable[[Door], Axon], door: Door, layer: str
+    axon_at: Callable[[IngressClient], Axon], client: IngressClient, layer: str
 ) -> None:
-    result = axon_at(door)("layers", "disable", layer)
+    result = axon_at(client)("layers", "disable", layer)
 
     assert result.exit_code == 2
     assert "UNKNOWN_LAYER" in result.stderr
@@ -212,16 +220,16 @@ TRIALS = [
 
 @pytest.mark.parametrize(("checks", "code", "shown"), TRIALS)
 def test_a_test_of_a_layer_ends_with_its_outcome(
-    axon_at: Callable[[Door], Axon],
-    open_door: OpenDoor,
+    axon_at: Callable[[IngressClient], Axon],
+    open_client: OpenIngress,
     checks: Mapping[Kind, LoadCheck],
     code: int,
     shown: list[str],
 ) -> None:
     """S1-05."""
-    door = open_door(handles={"behavior": FakeHandle(broken_slot("behavior"), checks)})
+    client = open_client(handles={"behavior": FakeHandle(broken_slot("behavior"), checks)})
 
-    result = axon_at(door)("layers", "test", "behavior")
+    result = axon_at(client)("layers", "test", "behavior")
 
     assert result.exit_code == code
     assert all(words in result.stdout for words in shown)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from deployments.config.settings import ROOT, Settings, read_settings
 from deployments.config.tenants import Limit, Tenants, read_tenants
 from ensemble.store.names import Tenant
-from tests.deployments.conftest import Told
+from tests.support.recorded_telemetry import RecordedLog
 
 ACME, RETAIL, DEFAULT = Tenant("acme"), Tenant("retail"), Tenant("default")
 
@@ -91,7 +91,9 @@ def test_a_change_of_the_file_takes_effect_without_a_restart(settings: Settings)
         pytest.param("just text", id="text"),
     ],
 )
-def test_a_file_with_a_mistake_changes_nothing(settings: Settings, told: Told, text: str) -> None:
+def test_a_file_with_a_mistake_changes_nothing(
+    settings: Settings, recorded_log: RecordedLog, text: str
+) -> None:
     tenants = Tenants(settings)
     assert tenants.lineage(ACME) == (ACME, RETAIL, DEFAULT)
 
@@ -99,7 +101,7 @@ def test_a_file_with_a_mistake_changes_nothing(settings: Settings, told: Told, t
 
     assert tenants.lineage(ACME) == (ACME, RETAIL, DEFAULT)
     assert tenants.lineage(ACME) == (ACME, RETAIL, DEFAULT)
-    assert told.events.count("tenants_file_refused") == 1
+    assert recorded_log.events.count("tenants_file_refused") == 1
     with pytest.raises(ValidationError):
         read_tenants(settings.tenants)
 

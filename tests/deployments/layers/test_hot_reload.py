@@ -28,9 +28,10 @@ from ensemble.store.releases.release import promote
 from ensemble.store.releases.release_file import read_release
 from ensemble.store.signing import Signer
 from ensemble.training.publish import Trained, publish
-from tests.deployments.conftest import Door, Event, RecordingMeter, Told
-from tests.support.models_on_disk import ModelsOnDisk, said
+from tests.support.asgi_clients import Event, IngressClient
+from tests.support.models_on_disk import ModelsOnDisk, layer_statuses
 from tests.support.own_models import trust_signer
+from tests.support.recorded_telemetry import RecordedLog, RecordingMeter
 
 DEFAULT = Tenant("default")
 SHIPPED = 4  # number of the release that is shipped
@@ -38,7 +39,7 @@ NOW = datetime(2026, 11, 20, 8, 15, tzinfo=UTC)
 
 
 @pytest.fixture
-def world(
+def models_on_disk(
     tmp_path: Path, meter: RecordingMeter, own_trust: Path, signer: Signer
 ) -> Iterator[ModelsOnDisk]:
     """The shipped models; the key of the tests may publish beside them."""
@@ -75,109 +76,115 @@ def release(signer: Signer) -> Release:
     return one
 
 
-def ask(door: Door, event: Event) -> bytes:
+def ask(client: IngressClient, event: Event) -> bytes:
     """The answer, without what differs from call to call."""
-    answer = door.post("/v1/score", event)
+    answer = client.post("/v1/score", event)
     assert answer.status_code == 200
     return re.sub(rb'(?<="elapsed_ms":)[0-9.]+|(?<="scored_at":)"[^"]+"', b"0", answer.content)
 
 
 @pytest.mark.parametrize("model", ["anomaly-flow", "behavior-flow"])
 def test_a_reload_that_fails_leaves_every_answer_equal_to_the_byte(
-    world: ModelsOnDisk, release: Release, flow_events: list[Event], told: Told, model: str
+    models_on_disk: ModelsOnDisk,
+    release: Release,
+    flow_events: list[Event],
+    recorded_log: RecordedLog,
+    model: str,
 ) -> None:
     """P5.
 
     Same version, same bytes, and the trouble is in the status, in the log and in the counters.
     """
-    door = world.start()
-    before = ask(door, flow_events[0])
+    client = models_on_disk.start()
+    before = ask(client, flow_events[0])
 
     release(model, shift=0.25)
-    world.look()
-    after = ask(door, flow_events[0])
-    status = door.get("/v1/status").json()
+    models_on_disk.poll()
+    after = ask(client, flow_events[0])
+    status = client.get("/v1/status").json()
 
     assert after == before
     assert status["release"] == "default/4"
     layer = model.split("-", maxsplit=1)[0]
     assert any(
-        layer in record["layer"] for record in told() if record["event"].endswith("_load_failed")
+        layer in record["layer"]
+        for record in recorded_log()
+        if record["event"].endswith("_load_failed")
     )
 
 
 def test_the_wanted_release_is_gone_over_to_when_it_is_mended(
-    world: ModelsOnDisk, release: Release, flow_events: list[Event]
+    models_on_disk: ModelsOnDisk, release: Release, flow_events: list[Event]
 ) -> None:
     """P7: here by the next release; nobody restarts anything."""
-    door = world.start()
+    client = models_on_disk.start()
     release("anomaly-flow", shift=0.25)
-    world.look()
+    models_on_disk.poll()
 
     number = release("anomaly-flow")
-    world.look()
+    models_on_disk.poll()
 
-    assert door.get("/v1/status").json()["release"] == f"default/{number}"
+    assert client.get("/v1/status").json()["release"] == f"default/{number}"
     versions = {
         layer["layer"]: layer["version"]
-        for layer in json.loads(ask(door, flow_events[0]))["layers"]
+        for layer in json.loads(ask(client, flow_events[0]))["layers"]
     }
     assert versions["anomaly"] == "4"
 
 
 def test_a_start_on_a_release_that_does_not_load_serves_the_last_good_one_and_says_so(
-    world: ModelsOnDisk, release: Release, flow_events: list[Event]
+    models_on_disk: ModelsOnDisk, release: Release, flow_events: list[Event]
 ) -> None:
     """N-05.
 
     A real older model before a dummy. Only the layer whose model is older is `last_good`: the
     others have what they want.
     """
-    expected = said(json.loads(ask(world.start(), flow_events[0])))
+    expected = layer_statuses(json.loads(ask(models_on_disk.start(), flow_events[0])))
     release("anomaly-flow", shift=0.25)
 
-    door = world.start()
-    world.look()
-    answer = json.loads(ask(door, flow_events[0]))
+    client = models_on_disk.start()
+    models_on_disk.poll()
+    answer = json.loads(ask(client, flow_events[0]))
 
-    assert said(answer) == {**expected, "anomaly": "last_good"}
+    assert layer_statuses(answer) == {**expected, "anomaly": "last_good"}
     assert (answer["coverage"], answer["degraded"], answer["status"]) == (
         1.0,
         False,
         "FULLY_OPERATIONAL",
     )
-    assert door.get("/v1/status").json()["release"] == "default/4"
+    assert client.get("/v1/status").json()["release"] == "default/4"
 
 
 def test_damage_on_the_disk_is_told_while_the_model_in_memory_goes_on(
-    world: ModelsOnDisk, flow_events: list[Event], monkeypatch: pytest.MonkeyPatch
+    models_on_disk: ModelsOnDisk, flow_events: list[Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A restart would lose it: that must be known before the restart."""
     monkeypatch.setattr(pipeline, "STATES_CACHED_S", 0.0)
-    door = world.start()
-    before = ask(door, flow_events[0])
-    world.files("behavior-flow/2/model.safetensors")[0].write_bytes(b"")
+    client = models_on_disk.start()
+    before = ask(client, flow_events[0])
+    models_on_disk.files("behavior-flow/2/model.safetensors")[0].write_bytes(b"")
 
-    world.look()
+    models_on_disk.poll()
 
-    assert ask(door, flow_events[0]) == before
+    assert ask(client, flow_events[0]) == before
     (behavior,) = [
-        layer for layer in door.get("/v1/status").json()["layers"] if layer["layer"] == "behavior"
+        layer for layer in client.get("/v1/status").json()["layers"] if layer["layer"] == "behavior"
     ]
     assert behavior["files_present"] is False
     assert behavior["kinds"]["flow"]["status"] == "live"
 
 
 def test_a_layer_makes_one_trial_at_a_time(
-    world: ModelsOnDisk, monkeypatch: pytest.MonkeyPatch
+    models_on_disk: ModelsOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S1-05.
 
     Each loads the models once more, so a crowd of ingresses and of callers that gave up must not
     add up.
     """
-    world.start()
-    layer = world._layers["behavior"]
+    models_on_disk.start()
+    layer = models_on_disk._layers["behavior"]
     go_on, trials = threading.Event(), []
 
     def slow() -> dict[Kind, LoadCheck]:
@@ -204,35 +211,35 @@ def test_a_layer_makes_one_trial_at_a_time(
 
 
 def test_the_gauges_of_a_layer_with_two_kinds_are_of_both(
-    world: ModelsOnDisk, meter: RecordingMeter, monkeypatch: pytest.MonkeyPatch
+    models_on_disk: ModelsOnDisk, meter: RecordingMeter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S1-02: a layer has one gauge, so a kind that is whole must not hide one that is not."""
     monkeypatch.setattr("deployments.layers.deployment.RayMeter", lambda: meter)
-    world.start()
+    models_on_disk.start()
     whole = meter.value("axon_model_size_bytes", provider="anomaly", state="loaded")
     assert meter.value("axon_model_files_present", provider="anomaly") == 1.0
 
-    for version in world.files("anomaly-flow/*/manifest.json"):
+    for version in models_on_disk.files("anomaly-flow/*/manifest.json"):
         version.unlink()  # the one before too, or it would be gone back to
-    world.start()
+    models_on_disk.start()
 
     assert meter.value("axon_model_files_present", provider="anomaly") == 0.0
     assert meter.value("axon_model_files_present", provider="behavior") == 1.0
     assert 0 < meter.value("axon_model_size_bytes", provider="anomaly", state="loaded") < whole / 2
 
 
-def test_a_reload_keeps_what_did_not_change(world: ModelsOnDisk, release: Release) -> None:
+def test_a_reload_keeps_what_did_not_change(models_on_disk: ModelsOnDisk, release: Release) -> None:
     """Loading only what is missing: a new release of one model must not cost the others a load."""
-    world.start()
+    models_on_disk.start()
     held = {
         layer: deployment.slots.of("default").slot.loaded[0].models
-        for layer, deployment in world._layers.items()
+        for layer, deployment in models_on_disk._layers.items()
     }
 
     release("anomaly-process")
-    world.look()
+    models_on_disk.poll()
 
-    for layer, deployment in world._layers.items():
+    for layer, deployment in models_on_disk._layers.items():
         for kind in LAYERS[layer].kinds:
             is_same = (
                 deployment.slots.of("default").slot.loaded[0].models[kind].model
@@ -242,17 +249,17 @@ def test_a_reload_keeps_what_did_not_change(world: ModelsOnDisk, release: Releas
 
 
 def test_a_rolled_back_release_is_served_at_once(
-    world: ModelsOnDisk, release: Release, signer: Signer
+    models_on_disk: ModelsOnDisk, release: Release, signer: Signer
 ) -> None:
     """P8: one call, by a new pointer with a higher serial."""
-    door = world.start()
+    client = models_on_disk.start()
     release("anomaly-flow")
-    world.look()
+    models_on_disk.poll()
     store = own_store()
     before = read_pointer(store, DEFAULT)
 
     after = promote(store, DEFAULT, before.previous[0], before.serial, signer=signer)
-    world.look()
+    models_on_disk.poll()
 
     assert after.serial > before.serial
-    assert door.get("/v1/status").json()["release"] == "default/4"
+    assert client.get("/v1/status").json()["release"] == "default/4"

@@ -14,20 +14,23 @@ import pytest
 
 from ensemble.store.bundles import manifest
 from ensemble.store.files import safe_read
-from tests.deployments.conftest import Event, RecordingMeter, Told
-from tests.support.models_on_disk import ModelsOnDisk, said
+from tests.support.asgi_clients import Event
+from tests.support.models_on_disk import ModelsOnDisk, layer_statuses
+from tests.support.recorded_telemetry import RecordedLog, RecordingMeter
 
 
 @pytest.fixture
-def world(tmp_path: Path, meter: RecordingMeter, told: Told) -> Iterator[ModelsOnDisk]:
-    del told  # listens from the start
+def world(
+    tmp_path: Path, meter: RecordingMeter, recorded_log: RecordedLog
+) -> Iterator[ModelsOnDisk]:
+    del recorded_log  # listens from the start
     made = ModelsOnDisk(tmp_path / "shipped", meter)
     yield made
     made.close()
 
 
 def test_s0_27_a_corrupt_anomaly_file_costs_the_anomaly_layer_and_nothing_else(
-    world: ModelsOnDisk, told: Told, flow_events: list[Event]
+    world: ModelsOnDisk, recorded_log: RecordedLog, flow_events: list[Event]
 ) -> None:
     """S0-27.
 
@@ -39,15 +42,17 @@ def test_s0_27_a_corrupt_anomaly_file_costs_the_anomaly_layer_and_nothing_else(
 
     answer = world.start().post("/v1/score", flow_events[0]).json()
 
-    assert {"layer1_load_failed", "layer1_dummy_active", "layer2_loaded"} <= set(told.events)
-    assert said(answer) == {
+    assert {"layer1_load_failed", "layer1_dummy_active", "layer2_loaded"} <= set(
+        recorded_log.events
+    )
+    assert layer_statuses(answer) == {
         "anomaly": "fallback",
         "behavior": "live",
         "classifier": "live",
         "resilience": "live",
     }
     assert answer["status"] == "PARTIALLY_OPERATIONAL"
-    (failed, *_) = told("layer1_load_failed")
+    (failed, *_) = recorded_log("layer1_load_failed")
     assert (failed["error_code"], failed["code"], failed["cause"]) == (
         "MODEL_LOAD_ERROR",
         "ARTIFACT_CORRUPT",
@@ -57,7 +62,7 @@ def test_s0_27_a_corrupt_anomaly_file_costs_the_anomaly_layer_and_nothing_else(
 
 
 def test_s0_28_without_any_file_every_event_is_still_processed(
-    world: ModelsOnDisk, told: Told, flow_events: list[Event]
+    world: ModelsOnDisk, recorded_log: RecordedLog, flow_events: list[Event]
 ) -> None:
     """S0-28.
 
@@ -67,16 +72,18 @@ def test_s0_28_without_any_file_every_event_is_still_processed(
     for file in world.files("model.safetensors"):
         file.unlink()
 
-    door = world.start()
-    answer = door.post("/v1/score", flow_events[0]).json()
-    door._loop.run(door.ingress._monitor.poll())  # what the door does by itself, once it is started
+    client = world.start()
+    answer = client.post("/v1/score", flow_events[0]).json()
+    client.loop.run(
+        client.ingress._monitor.poll()
+    )  # what the door does by itself, once it is started
 
     assert {
         "layer1_files_missing",
         "layer1_load_failed",
         "layer2_files_missing",
         "layer2_load_failed",
-    } <= set(told.events)
+    } <= set(recorded_log.events)
     assert (answer["status"], answer["verdict"], answer["coverage"]) == (
         "FALLBACK_MODE",
         "indeterminate",
@@ -84,11 +91,11 @@ def test_s0_28_without_any_file_every_event_is_still_processed(
     )
     incidents = {
         record["incident"]
-        for record in told()
+        for record in recorded_log()
         if record["event"].startswith("layer2_") and "incident" in record
     }
     assert len(incidents) == 1, "both events of one missing file are one incident (C-31)"
-    (status,) = told("ml_models_status")[-1:]
+    (status,) = recorded_log("ml_models_status")[-1:]
     assert (status["status"], status["service_status"]) == (
         "FALLBACK_MODE",
         "RESILIENCE_SCORING_ONLY",
@@ -96,7 +103,10 @@ def test_s0_28_without_any_file_every_event_is_still_processed(
 
 
 def test_s0_29_a_model_of_another_version_is_named_and_the_service_goes_on(
-    world: ModelsOnDisk, told: Told, flow_events: list[Event], monkeypatch: pytest.MonkeyPatch
+    world: ModelsOnDisk,
+    recorded_log: RecordedLog,
+    flow_events: list[Event],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """S0-29, C-09: whole, and made for another version, is told apart from corrupt, before anything is decoded.
 
@@ -107,14 +117,17 @@ def test_s0_29_a_model_of_another_version_is_named_and_the_service_goes_on(
 
     answer = world.start().post("/v1/score", flow_events[0]).json()
 
-    assert (answer["status"], said(answer)["anomaly"]) == ("FALLBACK_MODE", "fallback")
-    failed = told("layer1_load_failed")[0]
+    assert (answer["status"], layer_statuses(answer)["anomaly"]) == ("FALLBACK_MODE", "fallback")
+    failed = recorded_log("layer1_load_failed")[0]
     assert (failed["code"], failed["cause"]) == ("ARTIFACT_INCOMPATIBLE", "dependencies")
     assert "format 2" in failed["error"]
 
 
 def test_s0_30_a_disk_that_fails_costs_every_model_and_no_answer(
-    world: ModelsOnDisk, told: Told, flow_events: list[Event], monkeypatch: pytest.MonkeyPatch
+    world: ModelsOnDisk,
+    recorded_log: RecordedLog,
+    flow_events: list[Event],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """S0-30: layer1 + layer2 load_failed with the system's own number, FALLBACK_MODE."""
     honest = os.read
@@ -130,35 +143,37 @@ def test_s0_30_a_disk_that_fails_costs_every_model_and_no_answer(
 
     assert answer["status"] == "FALLBACK_MODE"
     for event in ("layer1_load_failed", "layer2_load_failed"):
-        failed = told(event)[0]
+        failed = recorded_log(event)[0]
         assert (failed["code"], "[Errno 5]" in failed["error"]) == ("ARTIFACT_UNREADABLE", True)
 
 
-def test_a_missing_file_carries_the_systems_number_too(world: ModelsOnDisk, told: Told) -> None:
+def test_a_missing_file_carries_the_systems_number_too(
+    world: ModelsOnDisk, recorded_log: RecordedLog
+) -> None:
     """S0-30 greps for "[Errno 2]"."""
     world.files("behavior-flow/2/model.safetensors")[0].unlink()
 
     world.start()
 
-    assert told("layer2_load_failed")[0]["error"].startswith("[Errno 2] ")
+    assert recorded_log("layer2_load_failed")[0]["error"].startswith("[Errno 2] ")
 
 
 def test_what_is_put_back_is_fully_operational_at_the_next_look(
-    world: ModelsOnDisk, told: Told, flow_events: list[Event], tmp_path: Path
+    world: ModelsOnDisk, recorded_log: RecordedLog, flow_events: list[Event], tmp_path: Path
 ) -> None:
     """P7: no restart; the incident ends with the line that says what was loaded."""
     torn = world.files("model.safetensors")
     kept = {file: file.read_bytes() for file in torn}
     for file in torn:
         file.write_bytes(b"")
-    door = world.start()
-    assert door.post("/v1/score", flow_events[0]).json()["status"] == "FALLBACK_MODE"
+    client = world.start()
+    assert client.post("/v1/score", flow_events[0]).json()["status"] == "FALLBACK_MODE"
 
     for file, data in kept.items():
         file.write_bytes(data)
-    world.look()
-    answer = door.post("/v1/score", flow_events[0]).json()
+    world.poll()
+    answer = client.post("/v1/score", flow_events[0]).json()
 
     assert (answer["status"], answer["coverage"]) == ("FULLY_OPERATIONAL", 1.0)
-    assert {"resolves_incident"} <= set(told("layer2_loaded")[-1])
+    assert {"resolves_incident"} <= set(recorded_log("layer2_loaded")[-1])
     assert not list((tmp_path / "state").glob("tenants/*")), "healing writes nothing into the store"

@@ -25,14 +25,14 @@ from ensemble.store.signing import Signer, Trust
 from ensemble.training.publish import make_champion, publish_detector
 from ensemble.training.recipes.tabular import fit_tabular
 from ensemble.verdicts import LayerStatus
-from tests.conftest import NOW
-from tests.deployments.conftest import RecordingMeter
-from tests.deployments.management.test_job_routes import rows
-from tests.support.management import Handle, Managed, trust_the_key
+from tests.support.management import ManagementClient, ReplicasHandle, trust_the_key
+from tests.support.publishing import NOW
+from tests.support.recorded_telemetry import RecordingMeter
+from tests.support.training_rows import rows
 
 MODEL = "flows-of-acme"
 Ask = Callable[..., httpx.Response]
-Open = Callable[..., Managed]
+Open = Callable[..., ManagementClient]
 ORDINARY = {"bytes_transferred": 3000.0, "packet_count": 40, "connection_duration": 2.5}
 WILD = {"bytes_transferred": 9e12, "packet_count": 10**9, "connection_duration": 0.0}
 
@@ -50,13 +50,13 @@ def store(own_state: Path, trust: Trust) -> Store:
 
 @pytest.fixture
 def publish_for(
-    store: Store, trained: Any, signer: Signer, patient_disk: None
+    store: Store, trained: Any, signer: Signer, no_fsync: None
 ) -> Callable[..., BundleRef]:
     """`publish_for(tenant)`.
 
     The detector, as the next version of that tenant, and as its champion unless said otherwise.
     """
-    del patient_disk
+    del no_fsync
 
     def one(tenant: str, *, serves: bool = True) -> BundleRef:
         ref = publish_detector(store, Tenant(tenant), trained, now=NOW, signer=signer)
@@ -72,15 +72,15 @@ def open_managed(
     own_trust: Path, tmp_path: Path, signer: Signer, meter: RecordingMeter
 ) -> Iterator[Open]:
     trust_the_key(own_trust, tmp_path / "home" / "signing.key", signer)
-    opened: list[Managed] = []
+    opened: list[ManagementClient] = []
 
     # only read
-    def make(management: Mapping[str, Any] = {}, **parts: Any) -> Managed:  # type: ignore[assignment]
+    def make(management: Mapping[str, Any] = {}, **parts: Any) -> ManagementClient:  # type: ignore[assignment]
         overrides = {
             "store": {"shipped": str(tmp_path / "artifacts")},
             "management": dict(management),
         }
-        made = Managed(read_settings(overrides), meter, **parts)
+        made = ManagementClient(read_settings(overrides), meter, **parts)
         made.key_of("acme")
         made.open()
         opened.append(made)
@@ -91,13 +91,13 @@ def open_managed(
         made.close()
 
 
-def as_acme(managed: Managed) -> Ask:
-    return lambda method, path, **more: managed(
+def as_acme(managed: ManagementClient) -> Ask:
+    return lambda method, path, **more: managed.request(
         method, path, headers=managed.key_of("acme"), **more
     )
 
 
-def detect(managed: Managed, body: Any, model: str = MODEL) -> httpx.Response:
+def detect(managed: ManagementClient, body: Any, model: str = MODEL) -> httpx.Response:
     return as_acme(managed)("POST", f"/models/{model}/detect", json=body)
 
 
@@ -207,7 +207,7 @@ def test_a_detector_of_another_tenant_is_as_none(
 
     for path in ("detect", "load"):
         foreign, absent = (
-            managed(
+            managed.request(
                 "POST",
                 f"/models/{name}/{path}",
                 headers=managed.key_of("acme") | {"X-Request-ID": "r"},
@@ -296,7 +296,7 @@ def test_where_no_detector_answers_it_is_503_and_when_to_come_back(
     open_managed: Open, publish_for: Callable[..., BundleRef], error: Exception
 ) -> None:
     publish_for("acme")
-    managed = open_managed(detectors=Handle(Failing(error)))
+    managed = open_managed(detectors=ReplicasHandle(Failing(error)))
 
     answer = detect(managed, {"network_data": [ORDINARY]})
 
@@ -310,7 +310,7 @@ def test_a_detector_that_hangs_costs_its_time_and_not_more(
 ) -> None:
     """Serve waits without end while no replica runs."""
     publish_for("acme")
-    managed = open_managed({"replicas_within_s": 0.05}, detectors=Handle(Hanging()))
+    managed = open_managed({"replicas_within_s": 0.05}, detectors=ReplicasHandle(Hanging()))
 
     assert code_of(detect(managed, {"network_data": [ORDINARY]})) == (503, "DEPLOYMENT_UNAVAILABLE")
 
@@ -342,7 +342,7 @@ def test_an_error_of_ours_comes_through_ray_without_its_traceback(
     publish_for("acme")
 
     answer = detect(
-        open_managed(detectors=Handle(Failing(wrapped()))), {"network_data": [ORDINARY]}
+        open_managed(detectors=ReplicasHandle(Failing(wrapped()))), {"network_data": [ORDINARY]}
     )
 
     assert code_of(answer) == refusal
@@ -389,7 +389,7 @@ def test_a_model_of_a_layer_is_loaded_by_that_layer_in_the_application_that_scor
     open_managed: Open, store: Store, publish: Callable[..., BundleRef]
 ) -> None:
     publish(store, model="anomaly-flow")
-    layers = {"anomaly": Handle(Layer(), Failing(DeploymentUnavailableError("anomaly")))}
+    layers = {"anomaly": ReplicasHandle(Layer(), Failing(DeploymentUnavailableError("anomaly")))}
     managed = open_managed(layer_handle=layers.__getitem__)
 
     body = as_acme(managed)("POST", "/models/anomaly-flow/load").json()
@@ -410,7 +410,7 @@ def test_while_nothing_scores_a_layers_model_cannot_be_loaded_now(
     open_managed: Open, store: Store, publish: Callable[..., BundleRef]
 ) -> None:
     publish(store, model="anomaly-flow")
-    nothing: dict[str, Handle] = {}
+    nothing: dict[str, ReplicasHandle] = {}
 
     answer = as_acme(open_managed(layer_handle=nothing.__getitem__))(
         "POST", "/models/anomaly-flow/load"

@@ -36,7 +36,8 @@ from ensemble.store.signing import Signer, Trust
 from ensemble.training.publish import Trained, make_champion, publish_detector
 from ensemble.training.recipes import tabular
 from ensemble.training.recipes.tabular import fit_tabular
-from tests.deployments.conftest import Told, values_of
+from tests.support.asgi_clients import settings_values
+from tests.support.recorded_telemetry import RecordedLog
 from tests.support.timing import Clock
 
 LIMIT_S = 30.0  # a test that hangs fails after this time
@@ -67,7 +68,7 @@ def publish_champion(
     trained: tuple[Trained, ...],
     signer: Signer,
     now: datetime,
-    patient_disk: None,  # noqa: ARG001
+    no_fsync: None,  # noqa: ARG001
 ) -> Publish:
     """`publish_champion(tenant, which=0, name="d")`: a new version, which serves."""
 
@@ -92,7 +93,7 @@ class Replica:
     def __init__(self, store: Store, **limits: Any) -> None:
         self.store, self.clock = store, Clock()
         self.detectors = Detectors(
-            values_of(read_settings({"management": limits})),
+            settings_values(read_settings({"management": limits})),
             open_store=lambda: self.store,
             clock=self.clock,
             now=lambda: 1_700_000_000.0,
@@ -259,7 +260,7 @@ async def test_a_version_that_nobody_made_champion_does_not_serve(
 
 
 async def test_a_new_champion_serves_within_two_seconds_of_use(
-    replica: Replica, publish_champion: Publish, told: Told
+    replica: Replica, publish_champion: Publish, recorded_log: RecordedLog
 ) -> None:
     publish_champion()
 
@@ -269,11 +270,13 @@ async def test_a_new_champion_serves_within_two_seconds_of_use(
         assert await replica.version() == 1  # it has just looked
         assert await replica.version_after_a_look() == 2
 
-    assert [(line["tenant"], line["model"], line["version"]) for line in told("model_loaded")] == [
+    assert [
+        (line["tenant"], line["model"], line["version"]) for line in recorded_log("model_loaded")
+    ] == [
         ("acme", "d", 1),
         ("acme", "d", 2),
     ]
-    assert told("model_loaded")[0]["message"] == "model_loaded: Model loaded successfully"
+    assert recorded_log("model_loaded")[0]["message"] == "model_loaded: Model loaded successfully"
 
 
 async def test_nobody_waits_for_a_new_champion_to_load(
@@ -297,7 +300,7 @@ async def test_nobody_waits_for_a_new_champion_to_load(
 
 
 async def test_a_champion_that_is_broken_changes_nothing_and_is_told_once(
-    replica: Replica, store: Store, publish_champion: Publish, told: Told
+    replica: Replica, store: Store, publish_champion: Publish, recorded_log: RecordedLog
 ) -> None:
     """P4: the last good one goes on."""
     publish_champion()
@@ -325,7 +328,7 @@ async def test_a_champion_that_is_broken_changes_nothing_and_is_told_once(
         assert await replica.version_after_a_look() == 3
         assert not (await replica.detect()).is_last_good
 
-    (line,) = told("model_load_failed")
+    (line,) = recorded_log("model_load_failed")
     assert (line["code"], line["cause"]) == ("ARTIFACT_CORRUPT", "files")
     assert "Failed to load model" in line["message"]
 
@@ -363,10 +366,12 @@ async def test_an_alias_of_before_that_comes_back_is_not_believed(
 
 
 async def test_a_champion_of_a_key_that_is_gone_is_not_loaded(
-    store: Store, publish_champion: Publish, stranger: Signer
+    store: Store, publish_champion: Publish, untrusted_signer: Signer
 ) -> None:
     publish_champion()
-    other = Store(store.state, None, Trust({stranger.key_id: stranger.public}, frozenset()))
+    other = Store(
+        store.state, None, Trust({untrusted_signer.key_id: untrusted_signer.public}, frozenset())
+    )
 
     async with asyncio.timeout(LIMIT_S):
         with pytest.raises(ArtifactUntrusted):
@@ -426,7 +431,10 @@ async def test_a_load_that_hangs_too_long_is_an_error_to_who_waits(
 
 
 async def test_a_new_champion_whose_file_hangs_is_said_of_the_one_that_goes_on(
-    replica: Replica, publish_champion: Publish, monkeypatch: pytest.MonkeyPatch, told: Told
+    replica: Replica,
+    publish_champion: Publish,
+    monkeypatch: pytest.MonkeyPatch,
+    recorded_log: RecordedLog,
 ) -> None:
     """F13: nobody waits for it, so nobody but the state can say it."""
     publish_champion()
@@ -443,18 +451,18 @@ async def test_a_new_champion_whose_file_hangs_is_said_of_the_one_that_goes_on(
             assert (said.version, said.is_last_good) == (1, True)
             assert [state.code for state in await replica.detectors.state()] == ["LOAD_TIMEOUT"]
 
-    assert [line["code"] for line in told("model_load_failed")] == ["LOAD_TIMEOUT"]
+    assert [line["code"] for line in recorded_log("model_load_failed")] == ["LOAD_TIMEOUT"]
 
 
 async def test_many_who_ask_first_share_one_load(
-    replica: Replica, publish_champion: Publish, told: Told
+    replica: Replica, publish_champion: Publish, recorded_log: RecordedLog
 ) -> None:
     publish_champion()
 
     async with asyncio.timeout(LIMIT_S):
         assert await asyncio.gather(*(replica.version() for _ in range(20))) == [1] * 20
 
-    assert told.events.count("model_loaded") == 1
+    assert recorded_log.events.count("model_loaded") == 1
 
 
 async def test_only_so_many_are_kept_and_the_one_used_last_longest_ago_goes(

@@ -20,10 +20,10 @@ from ensemble.errors import ArtifactCorrupt
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ReleaseRef
 from ensemble.store.signing import Signer, Trust
-from tests.deployments.conftest import RecordingMeter
-from tests.deployments.management.test_job_routes import rows
-from tests.support.furnished_management import MODEL, Furnished, furnish
 from tests.support.management import trust_the_key
+from tests.support.populated_management import MODEL, PopulatedService, populate
+from tests.support.recorded_telemetry import RecordingMeter
+from tests.support.training_rows import rows
 
 Route = tuple[str, str]
 ROW = {"bytes_transferred": 3000.0, "packet_count": 40, "connection_duration": 2.5}
@@ -61,26 +61,26 @@ def store(own_state: Path, trust: Trust) -> Store:
 
 
 @pytest.fixture
-def furnished(
+def populated(
     own_trust: Path,
     tmp_path: Path,
     store: Store,
     release_of: Callable[..., ReleaseRef],
     publish: Callable[..., BundleRef],
     signer: Signer,
-    patient_disk: None,
+    no_fsync: None,
     meter: RecordingMeter,
-) -> Iterator[Furnished]:
-    del patient_disk
+) -> Iterator[PopulatedService]:
+    del no_fsync
     trust_the_key(own_trust, tmp_path / "home" / "signing.key", signer)
-    made = furnish(tmp_path, store, release_of, publish, signer, meter, auth={"stall_s": 0.0})
+    made = populate(tmp_path, store, release_of, publish, signer, meter, auth={"stall_s": 0.0})
     yield made
     made.managed.close()
 
 
 @pytest.fixture
-def contract(furnished: Furnished) -> dict[str, Any]:
-    found: dict[str, Any] = furnished.managed("GET", f"{PREFIX}/openapi.json").json()
+def contract(populated: PopulatedService) -> dict[str, Any]:
+    found: dict[str, Any] = populated.managed.request("GET", f"{PREFIX}/openapi.json").json()
     return found
 
 
@@ -113,18 +113,18 @@ def check(answer: httpx.Response, route: Route, status: str, contract: dict[str,
 
 
 def test_every_route_answers_what_is_right_as_the_contract_says(
-    furnished: Furnished, contract: dict[str, Any]
+    populated: PopulatedService, contract: dict[str, Any]
 ) -> None:
     found = {(route, status) for route, status in documented(contract) if status < "300"}
     public = {route for route, _ in found} - GOOD.keys()
 
     for route in public:
-        check(furnished.managed(route[0], route[1]), route, "200", contract)
+        check(populated.managed.request(route[0], route[1]), route, "200", contract)
     for route, request in GOOD.items():
         (status,) = (status for one, status in found if one == route)
-        content = {"content": furnished.archive} if route[1].endswith("/import") else {}
+        content = {"content": populated.archive} if route[1].endswith("/import") else {}
         check(
-            furnished.ask(route[0], filled(route[1], furnished.job), **request, **content),
+            populated.request(route[0], filled(route[1], populated.job), **request, **content),
             route,
             status,
             contract,
@@ -136,45 +136,53 @@ def test_every_route_answers_what_is_right_as_the_contract_says(
     }
 
 
-Provoke = Callable[[Furnished, Route, dict[str, Any]], httpx.Response]
+Provoke = Callable[[PopulatedService, Route, dict[str, Any]], httpx.Response]
 
 
-def at(furnished: Furnished, route: Route) -> tuple[str, str]:
-    return route[0], filled(route[1], furnished.job)
+def at(populated: PopulatedService, route: Route) -> tuple[str, str]:
+    return route[0], filled(route[1], populated.job)
 
 
-def without_the_scope(furnished: Furnished, route: Route, good: dict[str, Any]) -> httpx.Response:
-    contract = furnished.managed("GET", f"{PREFIX}/openapi.json").json()
+def without_the_scope(
+    populated: PopulatedService, route: Route, good: dict[str, Any]
+) -> httpx.Response:
+    contract = populated.managed.request("GET", f"{PREFIX}/openapi.json").json()
     about = contract["paths"][route[1]][route[0]]["description"]
     (needed,) = (scope for scope in Scope if f"the scope `{scope}`" in about)
-    return furnished.ask(*at(furnished, route), without=needed, **good)
+    return populated.request(*at(populated, route), without=needed, **good)
 
 
-def too_often(furnished: Furnished, route: Route, good: dict[str, Any]) -> httpx.Response:
+def too_often(populated: PopulatedService, route: Route, good: dict[str, Any]) -> httpx.Response:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TokenBuckets, "consume", lambda *_: 7.0)
-        return furnished.ask(*at(furnished, route), **good)
+        return populated.request(*at(populated, route), **good)
 
 
-def too_large(furnished: Furnished, route: Route, good: dict[str, Any]) -> httpx.Response:
-    limits = furnished.managed.settings.management
+def too_large(populated: PopulatedService, route: Route, good: dict[str, Any]) -> httpx.Response:
+    limits = populated.managed.settings.management
     content = b" " * (1 + (limits.max_import_bytes if "content" in good else limits.max_body_bytes))
-    return furnished.ask(*at(furnished, route), content=content, headers=good.get("headers", {}))
+    return populated.request(
+        *at(populated, route), content=content, headers=good.get("headers", {})
+    )
 
 
-def of_what_is_absent(furnished: Furnished, route: Route, good: dict[str, Any]) -> httpx.Response:
+def of_what_is_absent(
+    populated: PopulatedService, route: Route, good: dict[str, Any]
+) -> httpx.Response:
     """Where the path names something, something that nobody has.
 
     Else of a tenant who has nothing, or by naming another one.
     """
     method, path = route
     if "{" in path:
-        return furnished.ask(method, filled(path, "0" * 32, name="nobodys", number="99"), **good)
+        return populated.request(
+            method, filled(path, "0" * 32, name="nobodys", number="99"), **good
+        )
     if path == PREFIX:
-        return furnished.ask(method, path, params={"tenant_id": "banks"})
+        return populated.request(method, path, params={"tenant_id": "banks"})
     if path.endswith("/train"):
-        return furnished.ask(method, path, json=good["json"] | {"tenant_id": "banks"})
-    return furnished.ask(method, path, tenant="banks", **good)
+        return populated.request(method, path, json=good["json"] | {"tenant_id": "banks"})
+    return populated.request(method, path, tenant="banks", **good)
 
 
 def while_the_store(fails: Exception) -> Provoke:
@@ -183,29 +191,29 @@ def while_the_store(fails: Exception) -> Provoke:
     def broken(*_: object) -> None:
         raise fails
 
-    def ask(furnished: Furnished, route: Route, good: dict[str, Any]) -> httpx.Response:
+    def ask(populated: PopulatedService, route: Route, good: dict[str, Any]) -> httpx.Response:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(TrustedStore, "__call__", broken)
             patch.setattr(JobRecords, "recover", broken)
-            patch.setattr(furnished.managed.manage._jobs, "_begun", None)
-            return furnished.ask(*at(furnished, route), **good)
+            patch.setattr(populated.managed.manage._jobs, "_begun", None)
+            return populated.request(*at(populated, route), **good)
 
     return ask
 
 
 PROVOKED: Mapping[str, Provoke] = {
-    "400": lambda furnished, route, _: furnished.ask(*at(furnished, route), content=b"{"),
-    "401": lambda furnished, route, good: furnished.managed(*at(furnished, route), **good),
+    "400": lambda populated, route, _: populated.request(*at(populated, route), content=b"{"),
+    "401": lambda populated, route, good: populated.managed.request(*at(populated, route), **good),
     "403": without_the_scope,
     "404": of_what_is_absent,
-    "405": lambda furnished, route, good: furnished.ask(route[0], f"{PREFIX}/train", **good),
+    "405": lambda populated, route, good: populated.request(route[0], f"{PREFIX}/train", **good),
     "409": while_the_store(ArtifactCorrupt("CURRENT", "its digest is another")),
     "413": too_large,
-    "415": lambda furnished, route, _: furnished.ask(
-        *at(furnished, route), content=b"a=b", headers={"Content-Type": "text/plain"}
+    "415": lambda populated, route, _: populated.request(
+        *at(populated, route), content=b"a=b", headers={"Content-Type": "text/plain"}
     ),
-    "422": lambda furnished, route, good: furnished.ask(
-        *at(furnished, route), **good | {"params": {"nonsense": "1"}}
+    "422": lambda populated, route, good: populated.request(
+        *at(populated, route), **good | {"params": {"nonsense": "1"}}
     ),
     "429": too_often,
     "500": while_the_store(RuntimeError("hunter2")),
@@ -216,15 +224,15 @@ PROVOKED: Mapping[str, Provoke] = {
 
 @pytest.mark.parametrize("status", PROVOKED)
 def test_every_documented_refusal_can_be_had_of_every_route(
-    status: str, furnished: Furnished, contract: dict[str, Any]
+    status: str, populated: PopulatedService, contract: dict[str, Any]
 ) -> None:
     routes = [route for route, said in documented(contract) if said == status and route in GOOD]
 
     assert routes
     for route in routes:
-        content = {"content": furnished.archive} if route[1].endswith("/import") else {}
+        content = {"content": populated.archive} if route[1].endswith("/import") else {}
         check(
-            PROVOKED[status](furnished, route, {**GOOD[route], **content}), route, status, contract
+            PROVOKED[status](populated, route, {**GOOD[route], **content}), route, status, contract
         )
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 
 from deployments.config.settings import read_settings
@@ -21,8 +20,9 @@ from ensemble.store.signing import Signer, Trust
 from ensemble.training.data.tabular_rows import Step
 from ensemble.training.publish import Trained
 from ensemble.training.recipes.tabular import fit_steps
-from tests.deployments.conftest import RecordingMeter
-from tests.support.management import Managed, trust_the_key
+from tests.support.management import ManagementClient, trust_the_key
+from tests.support.recorded_telemetry import RecordingMeter
+from tests.support.training_rows import rows
 
 NAME = "isolation_forest_anomaly_detector"
 Ask = Callable[..., httpx.Response]
@@ -42,28 +42,6 @@ async def never_ends(work: FitWork) -> AsyncGenerator[Step | Trained, None]:
     await asyncio.Event().wait()
 
 
-def rows(count: int = 120) -> list[dict[str, Any]]:
-    """Rows as the source system has them, with more in them than the features."""
-    generator = np.random.default_rng(3)
-    table = np.stack(
-        [
-            generator.lognormal(8, 1, count),
-            generator.integers(1, 90, count),
-            generator.exponential(3, count),
-        ],
-        axis=1,
-    )
-    return [
-        {
-            "bytes_transferred": b,
-            "packet_count": p,
-            "connection_duration": d,
-            "source_ip": "10.0.0.7",
-        }
-        for b, p, d in table.astype(float).tolist()
-    ]
-
-
 BODY = {"network_data": rows()}
 
 
@@ -74,16 +52,16 @@ def store(own_state: Path, trust: Trust) -> Store:
 
 @pytest.fixture
 def open_managed(
-    own_trust: Path, tmp_path: Path, signer: Signer, patient_disk: None, meter: RecordingMeter
-) -> Iterator[Callable[..., Managed]]:
+    own_trust: Path, tmp_path: Path, signer: Signer, no_fsync: None, meter: RecordingMeter
+) -> Iterator[Callable[..., ManagementClient]]:
     """`open_managed(run)`: the application, whose fits are `run`."""
-    del patient_disk
+    del no_fsync
     trust_the_key(own_trust, tmp_path / "home" / "signing.key", signer)
-    opened: list[Managed] = []
+    opened: list[ManagementClient] = []
 
-    def make(run: Callable[..., Any] = never_ends, **management: Any) -> Managed:
+    def make(run: Callable[..., Any] = never_ends, **management: Any) -> ManagementClient:
         overrides = {"store": {"shipped": str(tmp_path / "artifacts")}, "management": management}
-        made = Managed(read_settings(overrides), meter, run=run)
+        made = ManagementClient(read_settings(overrides), meter, run=run)
         for tenant in ("acme", "banks"):
             made.key_of(tenant)
         made.open()
@@ -95,28 +73,14 @@ def open_managed(
         made.close()
 
 
-def as_acme(managed: Managed) -> Ask:
-    return lambda method, path, **more: managed(
+def as_acme(managed: ManagementClient) -> Ask:
+    return lambda method, path, **more: managed.request(
         method, path, headers=managed.key_of("acme"), **more
     )
 
 
-def ended(managed: Managed, path: str) -> dict[str, Any]:
-    """The job when it has ended; the loop turns only while somebody asks."""
-
-    async def poll() -> dict[str, Any]:
-        async with asyncio.timeout(60):
-            while True:
-                job = (await managed.send("GET", path, headers=managed.key_of("acme"))).json()
-                if job["ended_at"]:
-                    return dict(job)
-                await asyncio.sleep(0)
-
-    return managed.loop.run(poll())
-
-
 def test_a_job_is_taken_at_once_and_ends_in_a_version_that_serves(
-    open_managed: Callable[..., Managed],
+    open_managed: Callable[..., ManagementClient],
 ) -> None:
     """S4-13, C-25.
 
@@ -131,7 +95,7 @@ def test_a_job_is_taken_at_once_and_ends_in_a_version_that_serves(
         json=BODY
         | {"version": "2026-11", "user_metadata": {"ticket": "A-17"}, "tenant_id": "acme"},
     )
-    job = ended(managed, taken.headers["location"])
+    job = managed.finished_job(taken.headers["location"])
 
     assert taken.status_code == 202
     assert taken.headers["location"] == f"/models/jobs/{taken.json()['id']}"
@@ -159,21 +123,21 @@ def test_a_job_is_taken_at_once_and_ends_in_a_version_that_serves(
 
 
 def test_a_job_that_shall_not_promote_leaves_the_champion_alone(
-    open_managed: Callable[..., Managed],
+    open_managed: Callable[..., ManagementClient],
 ) -> None:
     managed = open_managed(fit_here)
 
     taken = as_acme(managed)(
         "POST", "/models/train", json=BODY | {"promote": False, "name": "quiet"}
     )
-    job = ended(managed, taken.headers["location"])
+    job = managed.finished_job(taken.headers["location"])
 
     assert (job["status"], job["is_champion"]) == ("done", False)
     assert as_acme(managed)("GET", "/models/quiet/info").json()["aliases"] == []
 
 
 def test_a_job_is_seen_and_cancelled_by_its_own_tenant_alone(
-    open_managed: Callable[..., Managed],
+    open_managed: Callable[..., ManagementClient],
 ) -> None:
     """P10: the id of a foreign job is as good as none."""
     managed = open_managed()
@@ -182,25 +146,27 @@ def test_a_job_is_seen_and_cancelled_by_its_own_tenant_alone(
     theirs = managed.key_of("banks")
 
     for method in ("GET", "DELETE"):
-        foreign = managed(method, path, headers=theirs | {"X-Request-ID": "r"})
-        absent = managed(method, f"/models/jobs/{'0' * 32}", headers=theirs | {"X-Request-ID": "r"})
+        foreign = managed.request(method, path, headers=theirs | {"X-Request-ID": "r"})
+        absent = managed.request(
+            method, f"/models/jobs/{'0' * 32}", headers=theirs | {"X-Request-ID": "r"}
+        )
         assert (foreign.status_code, foreign.content) == (absent.status_code, absent.content)
         assert code_of(foreign) == (404, "UNKNOWN_JOB")
-    assert managed("GET", "/models/jobs", headers=theirs).json() == {"jobs": []}
+    assert managed.request("GET", "/models/jobs", headers=theirs).json() == {"jobs": []}
     assert len(ask("GET", "/models/jobs").json()["jobs"]) == 1
     assert ask("DELETE", path).json()["status"] == "cancelled"
     assert ask("GET", path).json()["status"] == "cancelled"
 
 
 def test_a_label_is_used_once_also_by_a_job_that_still_runs(
-    open_managed: Callable[..., Managed],
+    open_managed: Callable[..., ManagementClient],
 ) -> None:
     managed = open_managed(fit_here)
     ask = as_acme(managed)
 
     first = ask("POST", "/models/train", json=BODY | {"version": "v1"})
     while_it_runs = ask("POST", "/models/train", json=BODY | {"version": "v1"})
-    ended(managed, first.headers["location"])
+    managed.finished_job(first.headers["location"])
     afterwards = ask("POST", "/models/train", json=BODY | {"version": "v1"})
 
     assert code_of(while_it_runs) == code_of(afterwards) == (409, "VERSION_EXISTS")
@@ -211,7 +177,7 @@ def test_a_label_is_used_once_also_by_a_job_that_still_runs(
 
 
 def test_the_label_of_a_job_that_came_to_nothing_is_free_again(
-    open_managed: Callable[..., Managed],
+    open_managed: Callable[..., ManagementClient],
 ) -> None:
     ask = as_acme(open_managed())
     path = ask("POST", "/models/train", json=BODY | {"version": "v1"}).headers["location"]
@@ -222,7 +188,7 @@ def test_the_label_of_a_job_that_came_to_nothing_is_free_again(
 
 
 def test_two_requests_with_one_label_at_once_make_one_job(
-    open_managed: Callable[..., Managed],
+    open_managed: Callable[..., ManagementClient],
 ) -> None:
     managed = open_managed()
     mine = managed.key_of("acme")
@@ -237,7 +203,7 @@ def test_two_requests_with_one_label_at_once_make_one_job(
 
 
 def test_more_jobs_than_a_tenant_may_have_are_429_and_come_again(
-    open_managed: Callable[..., Managed],
+    open_managed: Callable[..., ManagementClient],
 ) -> None:
     managed = open_managed(jobs_per_tenant=1)
     as_acme(managed)("POST", "/models/train", json=BODY)
@@ -247,7 +213,9 @@ def test_more_jobs_than_a_tenant_may_have_are_429_and_come_again(
     assert code_of(answer) == (429, "JOB_QUOTA")
     assert int(answer.headers["retry-after"]) > 0
     assert (
-        managed("POST", "/models/train", headers=managed.key_of("banks"), json=BODY).status_code
+        managed.request(
+            "POST", "/models/train", headers=managed.key_of("banks"), json=BODY
+        ).status_code
         == 202
     )
 
@@ -317,7 +285,7 @@ BAD = [
 
 @pytest.mark.parametrize(("body", "refusal"), BAD)
 def test_what_cannot_be_trained_is_refused_at_the_door_with_its_place(
-    open_managed: Callable[..., Managed],
+    open_managed: Callable[..., ManagementClient],
     own_state: Path,
     body: dict[str, Any],
     refusal: tuple[int, str, str | None],
@@ -330,7 +298,7 @@ def test_what_cannot_be_trained_is_refused_at_the_door_with_its_place(
 
 
 def test_a_number_that_is_none_is_refused_before_anything_is_computed(
-    open_managed: Callable[..., Managed],
+    open_managed: Callable[..., ManagementClient],
 ) -> None:
     ask = as_acme(open_managed())
 
@@ -341,7 +309,7 @@ def test_a_number_that_is_none_is_refused_before_anything_is_computed(
     assert code_of(huge) == (422, "MALFORMED_EVENT")
 
 
-def test_a_body_of_nine_mebibytes_is_413(open_managed: Callable[..., Managed]) -> None:
+def test_a_body_of_nine_mebibytes_is_413(open_managed: Callable[..., ManagementClient]) -> None:
     """I13; one that is announced is not even read."""
     ask = as_acme(open_managed())
 
@@ -351,14 +319,16 @@ def test_a_body_of_nine_mebibytes_is_413(open_managed: Callable[..., Managed]) -
     )
 
 
-def test_more_rows_than_a_job_may_have_are_refused(open_managed: Callable[..., Managed]) -> None:
+def test_more_rows_than_a_job_may_have_are_refused(
+    open_managed: Callable[..., ManagementClient],
+) -> None:
     answer = as_acme(open_managed(max_rows=100))("POST", "/models/train", json=BODY)
 
     assert code_of(answer) == (422, "TOO_MANY_ROWS")
 
 
 def test_without_a_signing_key_no_job_is_taken(
-    open_managed: Callable[..., Managed], tmp_path: Path
+    open_managed: Callable[..., ManagementClient], tmp_path: Path
 ) -> None:
     ask = as_acme(open_managed())
     (tmp_path / "home" / "signing.key").unlink()

@@ -47,7 +47,7 @@ from ensemble.training.data.tabular_rows import DEFAULT_NAME, Step
 from ensemble.training.publish import Trained
 from ensemble.training.recipes import tabular
 from ensemble.training.recipes.tabular import fit_steps
-from tests.deployments.conftest import Told
+from tests.support.recorded_telemetry import RecordedLog
 from tests.support.timing import Clock
 
 LIMIT_S = 60.0  # a test that hangs fails after this time
@@ -140,7 +140,7 @@ def key(signer: Signer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 @pytest.fixture
 # asked for by their effect
-def desk(own_state: Path, key: Path, trust: Trust, patient_disk: None) -> Desk:  # noqa: ARG001
+def desk(own_state: Path, key: Path, trust: Trust, no_fsync: None) -> Desk:  # noqa: ARG001
     return Desk(read_settings({}), trust)
 
 
@@ -157,7 +157,9 @@ async def ended(jobs: Jobs, record: JobRecord) -> JobRecord:
     return await once(jobs, record, lambda found: found.status in ENDED)
 
 
-async def test_a_job_ends_as_a_signed_version_that_serves(desk: Desk, told: Told) -> None:
+async def test_a_job_ends_as_a_signed_version_that_serves(
+    desk: Desk, recorded_log: RecordedLog
+) -> None:
     """S4-08, S4-14.
 
     Published under the tenant, champion if asked, with the submitter in the audit log.
@@ -188,7 +190,7 @@ async def test_a_job_ends_as_a_signed_version_that_serves(desk: Desk, told: Told
     assert {(entry.who, entry.where) for entry in read_audit(desk.store(AMY), ACME, limit=100)} == {
         ("key-1", "203.0.113.7")
     }
-    assert told("model_saved")[0]["message"] == "model_saved: Model saved successfully"
+    assert recorded_log("model_saved")[0]["message"] == "model_saved: Model saved successfully"
 
 
 async def test_a_job_that_was_not_to_serve_is_published_and_does_not(desk: Desk) -> None:
@@ -445,7 +447,7 @@ async def test_a_fit_that_fails_ends_its_job_alone(
 
 
 async def test_a_full_disk_publishes_nothing_and_the_champion_of_before_stays(
-    desk: Desk, told: Told, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, recorded_log: RecordedLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F20."""
     written = atomic.write_new
@@ -465,7 +467,7 @@ async def test_a_full_disk_publishes_nothing_and_the_champion_of_before_stays(
         assert desk.champion() == before
         await jobs.stop()  # waits for what is still written
 
-    assert told("model_save_failed")[0]["message"].startswith(
+    assert recorded_log("model_save_failed")[0]["message"].startswith(
         "model_save_failed: Failed to save model"
     )
     assert list((desk.settings.state / ".staging").iterdir()) == []
@@ -548,7 +550,7 @@ async def test_a_job_that_cannot_be_written_down_is_not_taken(
 
 @pytest.fixture
 # asked for by its effect
-def records(own_state: Path, patient_disk: None) -> JobRecords:  # noqa: ARG001
+def records(own_state: Path, no_fsync: None) -> JobRecords:  # noqa: ARG001
     return JobRecords(own_state, limit=3, max_age_days=30, now=Clock(1_700_000_000.0))
 
 
@@ -626,9 +628,9 @@ def test_a_link_in_the_place_of_a_record_is_not_followed(
     records: JobRecords, own_state: Path, tmp_path: Path
 ) -> None:
     records.save(record_of(1))
-    stranger = tmp_path / "elsewhere.json"
-    stranger.write_bytes(msgspec.json.encode(record_of(2)))
-    (own_state / "jobs" / "acme" / f"{record_of(2).id}.json").symlink_to(stranger)
+    untrusted_signer = tmp_path / "elsewhere.json"
+    untrusted_signer.write_bytes(msgspec.json.encode(record_of(2)))
+    (own_state / "jobs" / "acme" / f"{record_of(2).id}.json").symlink_to(untrusted_signer)
 
     assert records.recover() == [record_of(1)]
 

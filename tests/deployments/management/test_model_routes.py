@@ -21,8 +21,8 @@ from ensemble.store.names import BundleRef, ModelName, Tenant
 from ensemble.store.operations.archive import export_bundle
 from ensemble.store.releases.aliases import Alias, set_model_alias
 from ensemble.store.signing import Signer, Trust
-from tests.deployments.conftest import RecordingMeter, Told
-from tests.support.management import Managed, trust_the_key
+from tests.support.management import ManagementClient, trust_the_key
+from tests.support.recorded_telemetry import RecordedLog, RecordingMeter
 
 MODEL = "tab"
 OCTETS = {"Content-Type": "application/octet-stream"}
@@ -48,13 +48,13 @@ def managed(
     tmp_path: Path,
     signer: Signer,
     store: Store,
-    patient_disk: None,
+    no_fsync: None,
     meter: RecordingMeter,
-) -> Iterator[Managed]:
-    del store, patient_disk
+) -> Iterator[ManagementClient]:
+    del store, no_fsync
     trust_the_key(own_trust, tmp_path / "home" / "signing.key", signer)
     settings = read_settings({"store": {"shipped": str(tmp_path / "artifacts")}})
-    made = Managed(settings, meter)
+    made = ManagementClient(settings, meter)
     made.key_of("acme")
     made.key_of("banks")
     made.open()
@@ -63,9 +63,9 @@ def managed(
 
 
 @pytest.fixture
-def ask(managed: Managed) -> Callable[..., httpx.Response]:
+def ask(managed: ManagementClient) -> Callable[..., httpx.Response]:
     """Acme asks."""
-    return lambda method, path, **more: managed(
+    return lambda method, path, **more: managed.request(
         method, path, headers=managed.key_of("acme"), **more
     )
 
@@ -205,7 +205,10 @@ def test_what_serves_is_not_deleted_and_what_does_not_is_gone_for_good(
 
 
 def test_what_is_deleted_is_told_in_the_words_of_the_source_system(
-    ask: Callable[..., httpx.Response], store: Store, publish: Callable[..., BundleRef], told: Told
+    ask: Callable[..., httpx.Response],
+    store: Store,
+    publish: Callable[..., BundleRef],
+    recorded_log: RecordedLog,
 ) -> None:
     """S4-14."""
     publish(store, model=MODEL)
@@ -215,7 +218,7 @@ def test_what_is_deleted_is_told_in_the_words_of_the_source_system(
     ask("DELETE", f"/models/{MODEL}", params={"version": "1"})
     ask("DELETE", f"/models/{MODEL}", params={"version": "2"})
 
-    (failed,), (deleted,) = told("model_delete_failed"), told("model_deleted")
+    (failed,), (deleted,) = recorded_log("model_delete_failed"), recorded_log("model_deleted")
     assert (failed["message"], failed["code"]) == (
         f"model_delete_failed: Failed to delete model: {MODEL}",
         "ARTIFACT_IN_USE",
@@ -268,12 +271,14 @@ def test_retention_keeps_the_newest_and_what_serves(
 
 
 def test_what_is_exported_is_imported_by_another_tenant_as_its_own(
-    managed: Managed, store: Store, publish: Callable[..., BundleRef]
+    managed: ManagementClient, store: Store, publish: Callable[..., BundleRef]
 ) -> None:
     publish(store, 3.0, model=MODEL, training=SAID)
 
-    exported = managed("GET", f"/models/{MODEL}/versions/1/export", headers=managed.key_of("acme"))
-    imported = managed(
+    exported = managed.request(
+        "GET", f"/models/{MODEL}/versions/1/export", headers=managed.key_of("acme")
+    )
+    imported = managed.request(
         "POST", "/models/import", headers=managed.key_of("banks") | OCTETS, content=exported.content
     )
 
@@ -285,7 +290,7 @@ def test_what_is_exported_is_imported_by_another_tenant_as_its_own(
         "release": None,
         "origin": f"acme: {MODEL}/1",
     }
-    info = managed("GET", f"/models/{MODEL}/info", headers=managed.key_of("banks")).json()
+    info = managed.request("GET", f"/models/{MODEL}/info", headers=managed.key_of("banks")).json()
     assert (info["tenant_id"], info["origin"]["tenant"], info["user_metadata"]) == (
         "banks",
         "acme",
@@ -307,9 +312,13 @@ FOREIGN_FILES = [
 
 @pytest.mark.parametrize(("data", "headers", "refusal"), FOREIGN_FILES)
 def test_a_file_that_no_export_wrote_is_refused_and_nothing_is_kept(
-    managed: Managed, store: Store, data: bytes, headers: dict[str, str], refusal: tuple[int, str]
+    managed: ManagementClient,
+    store: Store,
+    data: bytes,
+    headers: dict[str, str],
+    refusal: tuple[int, str],
 ) -> None:
-    answer = managed(
+    answer = managed.request(
         "POST", "/models/import", headers=managed.key_of("acme") | headers, content=data
     )
 
@@ -318,14 +327,19 @@ def test_a_file_that_no_export_wrote_is_refused_and_nothing_is_kept(
 
 
 def test_a_file_that_a_stranger_signed_is_refused(
-    managed: Managed, tmp_path: Path, publish: Callable[..., BundleRef], stranger: Signer
+    managed: ManagementClient,
+    tmp_path: Path,
+    publish: Callable[..., BundleRef],
+    untrusted_signer: Signer,
 ) -> None:
     elsewhere = Store(
-        tmp_path / "elsewhere", None, Trust({stranger.key_id: stranger.public}, frozenset())
+        tmp_path / "elsewhere",
+        None,
+        Trust({untrusted_signer.key_id: untrusted_signer.public}, frozenset()),
     )
-    data = export_bundle(elsewhere, publish(elsewhere, model=MODEL, signer=stranger))
+    data = export_bundle(elsewhere, publish(elsewhere, model=MODEL, signer=untrusted_signer))
 
-    answer = managed(
+    answer = managed.request(
         "POST", "/models/import", headers=managed.key_of("acme") | OCTETS, content=data
     )
 
@@ -333,7 +347,7 @@ def test_a_file_that_a_stranger_signed_is_refused(
 
 
 def test_what_the_generic_tenant_serves_is_lent_and_nothing_else_of_it(
-    managed: Managed, store: Store, publish: Callable[..., BundleRef], signer: Signer
+    managed: ManagementClient, store: Store, publish: Callable[..., BundleRef], signer: Signer
 ) -> None:
     """Per-tenant models: who has none of its own lives on these, sees them, and changes none."""
     versions = [publish(store, value, tenant="default", model=MODEL) for value in (1.0, 2.0)]
@@ -342,39 +356,41 @@ def test_what_the_generic_tenant_serves_is_lent_and_nothing_else_of_it(
     )
     mine = managed.key_of("acme")
 
-    listed = managed("GET", "/models", headers=mine).json()["models"]
+    listed = managed.request("GET", "/models", headers=mine).json()["models"]
 
     assert [(one["name"], one["version"], one["tenant_id"], one["shared"]) for one in listed] == [
         (MODEL, 1, "default", True)
     ]
-    assert managed("GET", f"/models/{MODEL}/info", headers=mine).json()["shared"] is True
+    assert managed.request("GET", f"/models/{MODEL}/info", headers=mine).json()["shared"] is True
     assert code_of(
-        managed("GET", f"/models/{MODEL}/info", headers=mine, params={"version": "2"})
+        managed.request("GET", f"/models/{MODEL}/info", headers=mine, params={"version": "2"})
     ) == (404, "ARTIFACT_MISSING")
     assert code_of(
-        managed("DELETE", f"/models/{MODEL}", headers=mine, params={"version": "2"})
+        managed.request("DELETE", f"/models/{MODEL}", headers=mine, params={"version": "2"})
     ) == (404, "ARTIFACT_MISSING")
     assert code_of(
-        managed("POST", f"/models/{MODEL}/promote", headers=mine, json={"version": 2})
+        managed.request("POST", f"/models/{MODEL}/promote", headers=mine, json={"version": 2})
     ) == (404, "ARTIFACT_MISSING")
-    assert code_of(managed("GET", f"/models/{MODEL}/versions/1/export", headers=mine)) == (
+    assert code_of(managed.request("GET", f"/models/{MODEL}/versions/1/export", headers=mine)) == (
         404,
         "ARTIFACT_MISSING",
     )
 
 
 def test_every_act_leaves_who_did_what_and_from_where(
-    managed: Managed, store: Store, publish: Callable[..., BundleRef]
+    managed: ManagementClient, store: Store, publish: Callable[..., BundleRef]
 ) -> None:
     """P31; what others did is not told."""
     publish(store, model=MODEL)
     publish(store, model=MODEL)
     mine = managed.key_of("acme")
-    managed("POST", f"/models/{MODEL}/promote", headers=mine, json={"version": 1})
-    managed("DELETE", f"/models/{MODEL}", headers=mine, params={"version": "2"})
-    managed("DELETE", f"/models/{MODEL}", headers=mine, params={"version": "1"})
+    managed.request("POST", f"/models/{MODEL}/promote", headers=mine, json={"version": 1})
+    managed.request("DELETE", f"/models/{MODEL}", headers=mine, params={"version": "2"})
+    managed.request("DELETE", f"/models/{MODEL}", headers=mine, params={"version": "1"})
 
-    entries = managed("GET", "/models/audit", headers=mine, params={"limit": "3"}).json()["entries"]
+    entries = managed.request("GET", "/models/audit", headers=mine, params={"limit": "3"}).json()[
+        "entries"
+    ]
 
     key_id = mine["Authorization"].split("_")[1]
     assert [(one["act"], one["what"], one["outcome"], one["code"]) for one in entries] == [
@@ -384,7 +400,7 @@ def test_every_act_leaves_who_did_what_and_from_where(
     ]
     assert {(one["who"], one["where"]) for one in entries} == {(key_id, "127.0.0.1")}
     assert entries[2]["digest"]
-    assert managed("GET", "/models/audit", headers=managed.key_of("banks")).json() == {
+    assert managed.request("GET", "/models/audit", headers=managed.key_of("banks")).json() == {
         "entries": []
     }
 
@@ -426,7 +442,7 @@ def test_a_full_disk_is_507_and_nothing_has_changed(
 
 
 def test_a_disk_that_hangs_is_503_with_the_time_to_come_back(
-    managed: Managed, store: Store, publish: Callable[..., BundleRef]
+    managed: ManagementClient, store: Store, publish: Callable[..., BundleRef]
 ) -> None:
     """The loop goes on meanwhile: what needs no disk is answered."""
     publish(store, model=MODEL)
@@ -434,7 +450,7 @@ def test_a_disk_that_hangs_is_503_with_the_time_to_come_back(
     managed.manage._executor._open = lambda: goes_on.wait(30.0) and store
     managed.manage._executor._within_s = 0.05
 
-    answer = managed("GET", "/models", headers=managed.key_of("acme"))
+    answer = managed.request("GET", "/models", headers=managed.key_of("acme"))
 
     assert code_of(answer) == (503, "STORE_UNAVAILABLE")
     assert int(answer.headers["retry-after"]) > 0

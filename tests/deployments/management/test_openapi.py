@@ -15,8 +15,8 @@ from deployments.config.settings import read_settings
 from deployments.web.api_keys import Scope
 from deployments.web.docs_page import DOCS_FILES
 from deployments.web.errors import status_of
-from tests.deployments.conftest import RecordingMeter
-from tests.support.management import Managed
+from tests.support.management import ManagementClient
+from tests.support.recorded_telemetry import RecordingMeter
 
 SCOPES = {
     ("get", "/models"): Scope.READ,
@@ -49,9 +49,9 @@ SCOPES = {
 
 
 @pytest.fixture
-def managed(own_state: Path, meter: RecordingMeter) -> Iterator[Managed]:
+def managed(own_state: Path, meter: RecordingMeter) -> Iterator[ManagementClient]:
     del own_state
-    made = Managed(read_settings(), meter)
+    made = ManagementClient(read_settings(), meter)
     made.key_of("acme")
     made.open()
     yield made
@@ -59,8 +59,8 @@ def managed(own_state: Path, meter: RecordingMeter) -> Iterator[Managed]:
 
 
 @pytest.fixture
-def contract(managed: Managed) -> dict[str, Any]:
-    found: dict[str, Any] = managed("GET", "/models/openapi.json").json()
+def contract(managed: ManagementClient) -> dict[str, Any]:
+    found: dict[str, Any] = managed.request("GET", "/models/openapi.json").json()
     return found
 
 
@@ -140,19 +140,22 @@ def test_every_example_of_a_body_is_allowed_by_its_schema(contract: dict[str, An
 
 
 def test_the_page_to_read_it_with_is_public_and_needs_nothing_from_elsewhere(
-    managed: Managed,
+    managed: ManagementClient,
 ) -> None:
-    page = managed("GET", "/models/docs")
+    page = managed.request("GET", "/models/docs")
 
     assert page.status_code == 200
     for link in re.findall(r'(?:href|src)="([^"]+)"', page.text):
-        assert managed("GET", f"/models/{link}").status_code == 200
+        assert managed.request("GET", f"/models/{link}").status_code == 200
 
 
-def test_a_path_that_is_public_is_so_for_its_own_method_alone(managed: Managed) -> None:
+def test_a_path_that_is_public_is_so_for_its_own_method_alone(managed: ManagementClient) -> None:
     """`DELETE /models/openapi.json` would be a route of a model of that name."""
-    assert managed("GET", "/models/openapi.json").status_code == 200
-    assert managed("DELETE", "/models/openapi.json", params={"version": "1"}).status_code == 401
+    assert managed.request("GET", "/models/openapi.json").status_code == 200
+    assert (
+        managed.request("DELETE", "/models/openapi.json", params={"version": "1"}).status_code
+        == 401
+    )
 
 
 OTHERS = [
@@ -166,8 +169,8 @@ OTHERS = [
 
 @pytest.mark.parametrize(("method", "path", "allowed"), OTHERS)
 def test_another_method_is_405_and_every_one_that_is_taken_is_named(
-    managed: Managed, method: str, path: str, allowed: str
+    managed: ManagementClient, method: str, path: str, allowed: str
 ) -> None:
-    answer = managed(method, path, headers=managed.key_of("acme"))
+    answer = managed.request(method, path, headers=managed.key_of("acme"))
 
     assert (answer.status_code, answer.headers["allow"]) == (405, allowed)

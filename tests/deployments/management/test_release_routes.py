@@ -13,8 +13,8 @@ from ensemble.store.layout import Store
 from ensemble.store.names import ReleaseRef, Tenant
 from ensemble.store.releases.pointer import read_pointer
 from ensemble.store.signing import Signer, Trust
-from tests.deployments.conftest import RecordingMeter
-from tests.support.management import Managed, trust_the_key
+from tests.support.management import ManagementClient, trust_the_key
+from tests.support.recorded_telemetry import RecordingMeter
 
 ACME = Tenant("acme")
 
@@ -26,11 +26,13 @@ def store(own_state: Path, trust: Trust) -> Store:
 
 @pytest.fixture
 def managed(
-    own_trust: Path, tmp_path: Path, signer: Signer, patient_disk: None, meter: RecordingMeter
-) -> Iterator[Managed]:
-    del patient_disk
+    own_trust: Path, tmp_path: Path, signer: Signer, no_fsync: None, meter: RecordingMeter
+) -> Iterator[ManagementClient]:
+    del no_fsync
     trust_the_key(own_trust, tmp_path / "home" / "signing.key", signer)
-    made = Managed(read_settings({"store": {"shipped": str(tmp_path / "artifacts")}}), meter)
+    made = ManagementClient(
+        read_settings({"store": {"shipped": str(tmp_path / "artifacts")}}), meter
+    )
     made.key_of("acme")
     made.open()
     yield made
@@ -38,9 +40,9 @@ def managed(
 
 
 @pytest.fixture
-def ask(managed: Managed) -> Callable[..., httpx.Response]:
+def ask(managed: ManagementClient) -> Callable[..., httpx.Response]:
     """Acme asks."""
-    return lambda method, path, **more: managed(
+    return lambda method, path, **more: managed.request(
         method, path, headers=managed.key_of("acme"), **more
     )
 

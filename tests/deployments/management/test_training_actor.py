@@ -34,7 +34,7 @@ from ensemble.store.names import Tenant
 from ensemble.store.signing import Signer, Trust
 from ensemble.training.data.tabular_rows import Step, TrainingTable
 from ensemble.training.publish import Trained
-from tests.deployments.conftest import Told
+from tests.support.recorded_telemetry import RecordedLog
 from tests.support.timing import wait_until
 
 LIMIT_S = 120.0  # a test that hangs fails after this time
@@ -252,7 +252,7 @@ async def test_a_fit_that_waits_for_a_process_can_be_stopped(
 async def test_a_fit_that_dies_is_one_error_of_ours(
     cluster: None,  # noqa: ARG001  # asked for by its effect
     fit: Callable[[FitWork], Iterator[Step | Trained]],
-    told: Told,
+    recorded_log: RecordedLog,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(training_actor, "fit", by_value(fit))
@@ -261,7 +261,7 @@ async def test_a_fit_that_dies_is_one_error_of_ours(
         with pytest.raises(JobCrashed):
             [step async for step in RUN(work())]
 
-    assert told.events == ["training_failed"]
+    assert recorded_log.events == ["training_failed"]
 
 
 # asked for by its effect

@@ -20,7 +20,7 @@ from deployments.observability.metrics import METRICS, RULES, Instrument, set_st
 from deployments.observability.ray_meter import RayMeter
 from ensemble.events import Kind
 from ensemble.runtime.model_state import SlotEvent
-from tests.deployments.conftest import RecordingMeter, Told
+from tests.support.recorded_telemetry import RecordedLog, RecordingMeter
 from tests.support.timing import Clock
 
 S0_SAYS = {"layer", "kind", "event"}  # what every record has, beside the fields of its event
@@ -97,12 +97,12 @@ def test_a_state_set_says_of_every_word_whether_it_holds(meter: RecordingMeter) 
     is.
     """
     set_state(meter, "axon_breaker_state", "open", ("closed", "half_open", "open"), layer="anomaly")
-    assert meter.word("axon_breaker_state", layer="anomaly") == "open"
+    assert meter.state("axon_breaker_state", layer="anomaly") == "open"
 
     set_state(
         meter, "axon_breaker_state", "closed", ("closed", "half_open", "open"), layer="anomaly"
     )
-    assert meter.word("axon_breaker_state", layer="anomaly") == "closed"
+    assert meter.state("axon_breaker_state", layer="anomaly") == "closed"
 
 
 # -- the meter
@@ -168,7 +168,7 @@ LOADED = [
 @pytest.mark.parametrize(("layer", "event", "model", "fields"), LOADED)
 def test_a_loaded_layer_says_so(
     tell: Callable[..., None],
-    told: Told,
+    recorded_log: RecordedLog,
     meter: RecordingMeter,
     layer: str,
     event: str,
@@ -179,8 +179,8 @@ def test_a_loaded_layer_says_so(
     tell(layer, "attempting_load")
     tell(layer, "loaded", version="3", release="default/1", size_bytes=2_300_000, **fields)
 
-    assert told.events == ["attempting_load", event]
-    attempt, loaded = told()
+    assert recorded_log.events == ["attempting_load", event]
+    attempt, loaded = recorded_log()
     assert (attempt["model"], attempt["levelname"]) == (model, "INFO")
     assert (
         loaded.items()
@@ -207,7 +207,7 @@ FAILED = [
 @pytest.mark.parametrize(("layer", "prefix", "active", "impact"), FAILED)
 def test_a_failed_load_says_what_and_what_to_do(
     tell: Callable[..., None],
-    told: Told,
+    recorded_log: RecordedLog,
     meter: RecordingMeter,
     layer: str,
     prefix: str,
@@ -220,8 +220,8 @@ def test_a_failed_load_says_what_and_what_to_do(
     """
     fails(tell, layer)
 
-    assert told.events == ["attempting_load", f"{prefix}_load_failed", active]
-    _, failed, fallback = told()
+    assert recorded_log.events == ["attempting_load", f"{prefix}_load_failed", active]
+    _, failed, fallback = recorded_log()
     assert failed["levelname"] == "ERROR"
     assert (
         failed.items()
@@ -257,7 +257,7 @@ def test_a_failed_load_says_what_and_what_to_do(
 
 @pytest.mark.parametrize(("layer", "prefix"), [("anomaly", "layer1"), ("behavior", "layer2")])
 def test_a_missing_file_is_one_incident_told_in_two_events(
-    tell: Callable[..., None], told: Told, layer: str, prefix: str
+    tell: Callable[..., None], recorded_log: RecordedLog, layer: str, prefix: str
 ) -> None:
     """S0-16, S0-20, C-31: both fire, under one id."""
     tell(layer, "files_missing", files=["model.safetensors"])
@@ -270,64 +270,75 @@ def test_a_missing_file_is_one_incident_told_in_two_events(
         error_type="ArtifactMissing",
     )
 
-    assert told.events == [f"{prefix}_files_missing", f"{prefix}_load_failed"]
-    missing, failed = told()
+    assert recorded_log.events == [f"{prefix}_files_missing", f"{prefix}_load_failed"]
+    missing, failed = recorded_log()
     assert (missing["files"], missing["action"]) == (["model.safetensors"], "using_dummy_model")
     assert missing["incident"] == failed["incident"] == "incident-0"
 
 
 def test_a_load_that_fails_again_and_again_is_said_once_and_counted_every_time(
-    tell: Callable[..., None], told: Told, meter: RecordingMeter, clock: Clock
+    tell: Callable[..., None], recorded_log: RecordedLog, meter: RecordingMeter, clock: Clock
 ) -> None:
     """C-13: the slot tries every few seconds; a log of nothing else helps nobody."""
     for _ in range(100):
         fails(tell, "anomaly")
         clock.now += 2.0
 
-    assert told.events == ["attempting_load", "layer1_load_failed", "layer1_dummy_active"]
+    assert recorded_log.events == ["attempting_load", "layer1_load_failed", "layer1_dummy_active"]
     assert meter.total("axon_load_failures_total", layer="anomaly") == 100
 
     clock.now += SUMMARY_EVERY_S
     fails(tell, "anomaly")
 
-    (summary,) = told("layer1_load_still_failing")
+    (summary,) = recorded_log("layer1_load_still_failing")
     assert summary["suppressed"] == 100
-    assert summary["incident"] == told("layer1_load_failed")[0]["incident"]
+    assert summary["incident"] == recorded_log("layer1_load_failed")[0]["incident"]
 
 
-def test_another_reason_for_the_same_trouble_is_news(tell: Callable[..., None], told: Told) -> None:
+def test_another_reason_for_the_same_trouble_is_news(
+    tell: Callable[..., None], recorded_log: RecordedLog
+) -> None:
     fails(tell, "anomaly", code="ARTIFACT_MISSING", error="it is not in the store")
     fails(tell, "anomaly", code="ARTIFACT_CORRUPT", error="it is torn")
 
-    assert [record["code"] for record in told("layer1_load_failed")] == [
+    assert [record["code"] for record in recorded_log("layer1_load_failed")] == [
         "ARTIFACT_MISSING",
         "ARTIFACT_CORRUPT",
     ]
-    assert len({record["incident"] for record in told("layer1_load_failed")}) == 1
+    assert len({record["incident"] for record in recorded_log("layer1_load_failed")}) == 1
 
 
-def test_the_end_of_a_trouble_names_its_incident(tell: Callable[..., None], told: Told) -> None:
+def test_the_end_of_a_trouble_names_its_incident(
+    tell: Callable[..., None], recorded_log: RecordedLog
+) -> None:
     """P7: it mends itself, and says so; the next trouble is another incident."""
     fails(tell, "behavior")
     fails(tell, "behavior")
     tell("behavior", "loaded", version="1", release="default/1")
     fails(tell, "behavior")
 
-    (loaded,) = told("layer2_loaded")
-    first, second = told("layer2_load_failed")
+    (loaded,) = recorded_log("layer2_loaded")
+    first, second = recorded_log("layer2_load_failed")
     assert (loaded["resolves_incident"], loaded["suppressed"]) == (first["incident"], 1)
     assert second["incident"] != first["incident"]
-    assert len(told("layer2_dummy_active")) == 2
+    assert len(recorded_log("layer2_dummy_active")) == 2
 
 
-def test_the_same_model_loaded_again_is_no_news(tell: Callable[..., None], told: Told) -> None:
+def test_the_same_model_loaded_again_is_no_news(
+    tell: Callable[..., None], recorded_log: RecordedLog
+) -> None:
     for release in ("default/1", "default/1", "default/2"):
         tell("anomaly", "loaded", version="1", release=release)
 
-    assert [record["release"] for record in told("layer1_loaded")] == ["default/1", "default/2"]
+    assert [record["release"] for record in recorded_log("layer1_loaded")] == [
+        "default/1",
+        "default/2",
+    ]
 
 
-def test_the_troubles_of_two_kinds_of_event_are_two(tell: Callable[..., None], told: Told) -> None:
+def test_the_troubles_of_two_kinds_of_event_are_two(
+    tell: Callable[..., None], recorded_log: RecordedLog
+) -> None:
     for kind in (Kind.FLOW, Kind.PROCESS):
         tell(
             "anomaly",
@@ -339,7 +350,7 @@ def test_the_troubles_of_two_kinds_of_event_are_two(tell: Callable[..., None], t
             error_type="ArtifactCorrupt",
         )
 
-    assert [record["kind"] for record in told("layer1_load_failed")] == ["flow", "process"]
+    assert [record["kind"] for record in recorded_log("layer1_load_failed")] == ["flow", "process"]
 
 
 # -- fallback scores and failures of scoring
@@ -355,23 +366,29 @@ DUMMIES = [
 
 @pytest.mark.parametrize(("layer", "events"), DUMMIES)
 def test_a_fallback_score_warns_on_the_first_call_and_then_in_a_summary(
-    tell: Callable[..., None], told: Told, clock: Clock, layer: str, events: list[str]
+    tell: Callable[..., None],
+    recorded_log: RecordedLog,
+    clock: Clock,
+    layer: str,
+    events: list[str],
 ) -> None:
     """C-13: S0 warned on every call; the counters are exact instead."""
     for _ in range(50):
         tell(layer, "fallback_used", events=7)
-    assert told.events == events
-    assert all(record["reason"] == "using_fallback" for record in told())
+    assert recorded_log.events == events
+    assert all(record["reason"] == "using_fallback" for record in recorded_log())
 
     clock.now += SUMMARY_EVERY_S
     tell(layer, "fallback_used", events=7)
 
-    assert told.events == events * 2
-    assert [record["suppressed"] for record in told()] == [0] * len(events) + [49] * len(events)
+    assert recorded_log.events == events * 2
+    assert [record["suppressed"] for record in recorded_log()] == [0] * len(events) + [49] * len(
+        events
+    )
 
 
 def test_a_layer_that_raises_is_said_once_and_counted_every_time(
-    tell: Callable[..., None], told: Told, meter: RecordingMeter
+    tell: Callable[..., None], recorded_log: RecordedLog, meter: RecordingMeter
 ) -> None:
     """Fault R6."""
     for _ in range(10):
@@ -384,7 +401,7 @@ def test_a_layer_that_raises_is_said_once_and_counted_every_time(
         )
     tell("anomaly", "scoring_failed", events=3, error_type="MemoryError", error="")
 
-    assert [record["error_type"] for record in told("layer_scoring_failed")] == [
+    assert [record["error_type"] for record in recorded_log("layer_scoring_failed")] == [
         "IndexError",
         "MemoryError",
     ]
@@ -392,11 +409,11 @@ def test_a_layer_that_raises_is_said_once_and_counted_every_time(
 
 
 def test_an_event_that_this_page_does_not_know_is_still_told(
-    tell: Callable[..., None], told: Told
+    tell: Callable[..., None], recorded_log: RecordedLog
 ) -> None:
     tell("anomaly", "something_new", detail=1)
 
-    assert told("something_new")[0]["detail"] == 1
+    assert recorded_log("something_new")[0]["detail"] == 1
 
 
 # -- the record itself
@@ -414,7 +431,7 @@ AWKWARD = {
 }
 
 
-def test_a_record_is_one_line_of_json_whatever_its_fields_hold(told: Told) -> None:
+def test_a_record_is_one_line_of_json_whatever_its_fields_hold(recorded_log: RecordedLog) -> None:
     """P27, fault I6.
 
     No field can begin a line of its own or take the place of another; Serve's own formatter writes
@@ -422,7 +439,7 @@ def test_a_record_is_one_line_of_json_whatever_its_fields_hold(told: Told) -> No
     """
     log_event(logging.INFO, "layer_tested", AWKWARD, "a phrase\nof two lines")
 
-    (record,) = [record for record in told._caplog.records if hasattr(record, "event")]
+    (record,) = [record for record in recorded_log._caplog.records if hasattr(record, "event")]
     line = JSONFormatter().format(record)
     assert "\n" not in line
     written = json.loads(line)

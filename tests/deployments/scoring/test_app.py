@@ -17,16 +17,10 @@ from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.local_ensemble import LocalEnsemble
 from ensemble.runtime.model_state import SlotState
 from ensemble.verdicts import LayerScores
-from tests.deployments.conftest import (
-    PATIENT,
-    Door,
-    Event,
-    FakeHandle,
-    FakeMethod,
-    OpenDoor,
-    broken_slot,
-)
+from tests.support.asgi_clients import LONG_DEADLINE, Event, IngressClient, OpenIngress
+from tests.support.fake_handles import FakeHandle, FakeMethod
 from tests.support.scoring_client import ROUTES, batch_of, error_of, scored
+from tests.support.slots import broken_slot
 
 TOLERANCE = 1e-6  # P15, DESIGN decision 12
 HEALTH_KEYS = {"status", "ml_status", "coverage", "models_loaded", "available_models", "providers"}
@@ -55,8 +49,10 @@ ML = {"anomaly", "behavior", "classifier"}
 # -- what an answer holds
 
 
-def test_a_flow_gets_one_score_of_all_live_layers(door: Door, flow_events: list[Event]) -> None:
-    body = scored(door, flow_events[0])
+def test_a_flow_gets_one_score_of_all_live_layers(
+    client: IngressClient, flow_events: list[Event]
+) -> None:
+    body = scored(client, flow_events[0])
 
     assert body.keys() >= VERDICT_KEYS | MADE_BY_KEYS
     assert body["id"] == "f0"
@@ -69,9 +65,9 @@ def test_a_flow_gets_one_score_of_all_live_layers(door: Door, flow_events: list[
 
 
 def test_a_process_start_is_scored_by_the_layers_that_know_processes(
-    door: Door, process_events: list[Event]
+    client: IngressClient, process_events: list[Event]
 ) -> None:
-    body = scored(door, process_events[0])
+    body = scored(client, process_events[0])
 
     assert {layer["layer"]: layer["status"] for layer in body["layers"]} == {
         "anomaly": "live",
@@ -82,36 +78,40 @@ def test_a_process_start_is_scored_by_the_layers_that_know_processes(
     assert (body["coverage"], body["degraded"]) == (1.0, False)
 
 
-def test_a_benign_flow_scores_below_a_flood(door: Door) -> None:
+def test_a_benign_flow_scores_below_a_flood(client: IngressClient) -> None:
     """Golden events of the shipped behavior model.
 
     The first half are means of benign flows, the second half of attacks.
     """
     goldens = sorted(
-        (door.ingress._settings.shipped / "tenants/default/bundles/behavior-flow").glob(
+        (client.ingress._settings.shipped / "tenants/default/bundles/behavior-flow").glob(
             "*/golden.json"
         )
     )
     golden = json.loads(goldens[-1].read_text())
     rows = [event["features"] for event in golden["events"]]
     scores = [
-        scored(door, {"kind": "flow", "features": row})["score"] for row in (*rows[:4], *rows[-4:])
+        scored(client, {"kind": "flow", "features": row})["score"]
+        for row in (*rows[:4], *rows[-4:])
     ]
 
     assert sum(scores[:4]) < sum(scores[4:])
 
 
 def test_every_verdict_is_that_of_the_ensemble_in_one_process(
-    door: Door, ensemble: LocalEnsemble, flow_events: list[Event], process_events: list[Event]
+    client: IngressClient,
+    ensemble: LocalEnsemble,
+    flow_events: list[Event],
+    process_events: list[Event],
 ) -> None:
     """P15: an event gets the same score alone, together with others, and in a batch."""
     for kind, events in ((Kind.FLOW, flow_events), (Kind.PROCESS, process_events)):
         parsed = [wire.parse_event(json.dumps(event).encode()) for event in events]
         expected = ensemble.score(wire.admit(kind, parsed)[0]).score.tolist()
 
-        alone = [scored(door, event)["score"] for event in events]
-        together = [answer.json()["score"] for answer in door.ask_all(events)]
-        in_a_batch = [result["score"] for result in batch_of(door, events)["results"]]
+        alone = [scored(client, event)["score"] for event in events]
+        together = [answer.json()["score"] for answer in client.post_all(events)]
+        in_a_batch = [result["score"] for result in batch_of(client, events)["results"]]
 
         for found in (alone, together, in_a_batch):
             assert found == pytest.approx(expected, abs=TOLERANCE)
@@ -119,9 +119,9 @@ def test_every_verdict_is_that_of_the_ensemble_in_one_process(
 
 @pytest.mark.parametrize("asked", ["true", "1", "TRUE"])
 def test_an_explanation_names_what_moved_each_layer(
-    door: Door, flow_events: list[Event], asked: str
+    client: IngressClient, flow_events: list[Event], asked: str
 ) -> None:
-    explanation = scored(door, flow_events[-1], params={"explain": asked})["explanation"]
+    explanation = scored(client, flow_events[-1], params={"explain": asked})["explanation"]
 
     assert {part["layer"] for part in explanation} >= ML
     assert all(part.keys() == {"layer", "feature", "contribution"} for part in explanation)
@@ -129,59 +129,59 @@ def test_an_explanation_names_what_moved_each_layer(
 
 @pytest.mark.parametrize("asked", [None, "false", "0", "False"])
 def test_a_verdict_has_no_explanation_by_default(
-    door: Door, flow_events: list[Event], asked: str | None
+    client: IngressClient, flow_events: list[Event], asked: str | None
 ) -> None:
     assert "explanation" not in scored(
-        door, flow_events[0], params={} if asked is None else {"explain": asked}
+        client, flow_events[0], params={} if asked is None else {"explain": asked}
     )
 
 
 @pytest.mark.parametrize("asked", ["maybe", "", "yes", "2", "truetrue"])
 @pytest.mark.parametrize("path", ["/v1/score", "/v1/score/batch"])
 def test_an_invalid_value_of_explain_is_rejected(
-    door: Door, flow_events: list[Event], path: str, asked: str
+    client: IngressClient, flow_events: list[Event], path: str, asked: str
 ) -> None:
     body = flow_events[0] if path == "/v1/score" else {"events": flow_events[:1]}
 
-    error_of(door.post(path, body, params={"explain": asked}), 422, "MALFORMED_EVENT", "explain")
+    error_of(client.post(path, body, params={"explain": asked}), 422, "MALFORMED_EVENT", "explain")
 
 
-def test_an_explanation_changes_no_score(door: Door, flow_events: list[Event]) -> None:
+def test_an_explanation_changes_no_score(client: IngressClient, flow_events: list[Event]) -> None:
     plain, explained = (
-        scored(door, flow_events[0]),
-        scored(door, flow_events[0], params={"explain": "true"}),
+        scored(client, flow_events[0]),
+        scored(client, flow_events[0], params={"explain": "true"}),
     )
 
     assert explained["score"] == pytest.approx(plain["score"], abs=TOLERANCE)
 
 
 def test_a_flow_without_duration_is_scored_and_flagged(
-    door: Door, flow_events: list[Event]
+    client: IngressClient, flow_events: list[Event]
 ) -> None:
     features = list(flow_events[0]["features"])
     features[1], features[14], features[15] = 0, None, None
 
-    assert scored(door, {"kind": "flow", "features": features})["flags"] == ["rates_undefined"]
+    assert scored(client, {"kind": "flow", "features": features})["flags"] == ["rates_undefined"]
 
 
 # -- batches
 
 
 def test_a_batch_of_mixed_kinds_keeps_its_order(
-    door: Door, flow_events: list[Event], process_events: list[Event]
+    client: IngressClient, flow_events: list[Event], process_events: list[Event]
 ) -> None:
     events = [
         event for pair in zip(flow_events, process_events * 40, strict=False) for event in pair
     ]
 
-    body = batch_of(door, events)
+    body = batch_of(client, events)
 
     assert [result["id"] for result in body["results"]] == [event["id"] for event in events]
     assert (body["status"], body["coverage"]) == ("FULLY_OPERATIONAL", 1.0)
 
 
 def test_an_invalid_event_gets_an_error_in_its_own_place(
-    door: Door, flow_events: list[Event], process_events: list[Event]
+    client: IngressClient, flow_events: list[Event], process_events: list[Event]
 ) -> None:
     """P29, S2-16: an invalid event that parses, and one that does not, among both kinds."""
     bad: list[Any] = [
@@ -201,7 +201,7 @@ def test_an_invalid_event_gets_an_error_in_its_own_place(
         process_events[1],
     ]
 
-    results = batch_of(door, events)["results"]
+    results = batch_of(client, events)["results"]
 
     assert [result["id"] for result in results] == [
         "f0",
@@ -228,28 +228,28 @@ def test_an_invalid_event_gets_an_error_in_its_own_place(
     assert results[3]["error"]["field"] == "features.Destination Port"
     assert results[4]["error"]["field"] == "kind"
     clean = batch_of(
-        door, [event for event, code in zip(events, codes, strict=True) if code is None]
+        client, [event for event, code in zip(events, codes, strict=True) if code is None]
     )["results"]
     assert [r["score"] for r in results if "score" in r] == pytest.approx(
         [r["score"] for r in clean], abs=TOLERANCE
     )
 
 
-def test_a_batch_of_invalid_events_alone_gets_a_response(door: Door) -> None:
-    body = batch_of(door, [{"kind": "flow", "features": []}] * 3)
+def test_a_batch_of_invalid_events_alone_gets_a_response(client: IngressClient) -> None:
+    body = batch_of(client, [{"kind": "flow", "features": []}] * 3)
 
     assert [result["error"]["code"] for result in body["results"]] == ["FEATURE_MISMATCH"] * 3
 
 
-def test_a_thousand_events_are_accepted(door: Door, process_events: list[Event]) -> None:
-    assert len(batch_of(door, [process_events[0]] * 1000)["results"]) == 1000
+def test_a_thousand_events_are_accepted(client: IngressClient, process_events: list[Event]) -> None:
+    assert len(batch_of(client, [process_events[0]] * 1000)["results"]) == 1000
 
 
 # -- health and status
 
 
-def test_health_has_exactly_the_agreed_keys(door: Door) -> None:
-    answer = door.get("/health")
+def test_health_has_exactly_the_agreed_keys(client: IngressClient) -> None:
+    answer = client.get("/health")
 
     body = answer.json()
     assert answer.status_code == 200
@@ -267,8 +267,8 @@ def test_health_has_exactly_the_agreed_keys(door: Door) -> None:
         assert provider["version"]
 
 
-def test_the_status_lists_every_layer_by_kind_of_event(door: Door) -> None:
-    body = door.get("/v1/status").json()
+def test_the_status_lists_every_layer_by_kind_of_event(client: IngressClient) -> None:
+    body = client.get("/v1/status").json()
 
     assert body.keys() > HEALTH_KEYS
     assert body["release"].startswith("default/")
@@ -277,8 +277,8 @@ def test_the_status_lists_every_layer_by_kind_of_event(door: Door) -> None:
     assert all(layer["device"] == "cpu" for layer in body["layers"])
 
 
-def test_the_root_lists_the_routes(door: Door) -> None:
-    text = door.get("/").text
+def test_the_root_lists_the_routes(client: IngressClient) -> None:
+    text = client.get("/").text
 
     for _, path in ROUTES[1:]:
         assert path in text
@@ -298,19 +298,19 @@ DOWN = [
 
 @pytest.mark.parametrize(("down", "word"), DOWN)
 def test_the_status_counts_the_learning_layers(
-    open_door: OpenDoor, flow_events: list[Event], down: set[str], word: str
+    open_client: OpenIngress, flow_events: list[Event], down: set[str], word: str
 ) -> None:
     """S0-12: the status says whether all, some or none of the learning layers speak.
 
     The classifier of known attacks counts too. P38: a degraded ensemble responds with 200, so that
     it is not restarted.
     """
-    door = open_door(down=down)
+    client = open_client(down=down)
 
     health, verdict, batch = (
-        door.get("/health"),
-        scored(door, flow_events[0]),
-        batch_of(door, flow_events[:2]),
+        client.get("/health"),
+        scored(client, flow_events[0]),
+        batch_of(client, flow_events[:2]),
     )
 
     assert health.status_code == 200
@@ -330,15 +330,15 @@ def test_the_status_counts_the_learning_layers(
 
 
 def test_with_all_learning_layers_down_the_posture_is_still_scored(
-    open_door: OpenDoor, flow_events: list[Event]
+    open_client: OpenIngress, flow_events: list[Event]
 ) -> None:
     """S0-13, RESILIENCE_SCORING_ONLY.
 
     The score is the prior shifted by the posture, and the verdict is indeterminate.
     """
-    door = open_door(down=ML)
+    client = open_client(down=ML)
 
-    weak, strong = (scored(door, flow_events[0] | {"host": host}) for host in ("web-1", "ws-17"))
+    weak, strong = (scored(client, flow_events[0] | {"host": host}) for host in ("web-1", "ws-17"))
 
     for body in (weak, strong):
         assert (body["verdict"], body["coverage"], body["status"]) == (
@@ -357,25 +357,25 @@ def test_with_all_learning_layers_down_the_posture_is_still_scored(
 
 
 def test_the_fallback_scores_of_the_source_are_shown_and_weigh_nothing(
-    open_door: OpenDoor, flow_events: list[Event]
+    open_client: OpenIngress, flow_events: list[Event]
 ) -> None:
     """S0-11: anomaly 0.0 and behavior 0.1."""
-    body = scored(open_door(down=ML), flow_events[0])
+    body = scored(open_client(down=ML), flow_events[0])
 
     assert [layer["score"] for layer in body["layers"][:2]] == [0.0, 0.1]
 
 
 def test_with_every_layer_down_every_verdict_is_indeterminate(
-    open_door: OpenDoor, flow_events: list[Event]
+    open_client: OpenIngress, flow_events: list[Event]
 ) -> None:
-    body = scored(open_door(down=set(LAYERS)), flow_events[0])
+    body = scored(open_client(down=set(LAYERS)), flow_events[0])
 
     assert (body["verdict"], body["coverage"], body["degraded"]) == ("indeterminate", 0.0, True)
     assert body["low"] < body["score"] < body["high"]
 
 
 def test_a_hanging_layer_delays_the_response_until_the_deadline(
-    open_door: OpenDoor, flow_events: list[Event]
+    open_client: OpenIngress, flow_events: list[Event]
 ) -> None:
     """P18, and fault I12: no header of the caller changes the deadline."""
 
@@ -389,33 +389,33 @@ def test_a_hanging_layer_delays_the_response_until_the_deadline(
 
     handle = FakeHandle(broken_slot("behavior"))
     handle.score, handle.state = FakeMethod(hang), FakeMethod(state_hangs)
-    door = open_door(
-        handles={"behavior": handle}, overrides={**PATIENT, "ingress": {"deadline_ms": 500}}
+    client = open_client(
+        handles={"behavior": handle}, overrides={**LONG_DEADLINE, "ingress": {"deadline_ms": 500}}
     )
 
-    body = scored(door, flow_events[0], headers={"x-request-timeout-seconds": "0"})
+    body = scored(client, flow_events[0], headers={"x-request-timeout-seconds": "0"})
 
     assert {layer["layer"]: layer["status"] for layer in body["layers"]}["behavior"] == "timeout"
     assert body["elapsed_ms"] < 5_000
-    assert door.get("/health").json()["providers"]["behavior"]["status"] == "timeout"
+    assert client.get("/health").json()["providers"]["behavior"]["status"] == "timeout"
 
 
 def test_the_limits_are_those_of_the_settings(
-    open_door: OpenDoor, process_events: list[Event]
+    open_client: OpenIngress, process_events: list[Event]
 ) -> None:
-    door = open_door(
+    client = open_client(
         overrides={
-            **PATIENT,
-            "ingress": {**PATIENT["ingress"], "max_events": 2, "max_body_bytes": 1000},
+            **LONG_DEADLINE,
+            "ingress": {**LONG_DEADLINE["ingress"], "max_events": 2, "max_body_bytes": 1000},
         }
     )
 
     error_of(
-        door.post("/v1/score/batch", {"events": process_events}), 422, "TOO_MANY_EVENTS", "events"
+        client.post("/v1/score/batch", {"events": process_events}), 422, "TOO_MANY_EVENTS", "events"
     )
-    error_of(door.post("/v1/score", b" " * 1001), 413, "BODY_TOO_LARGE")
+    error_of(client.post("/v1/score", b" " * 1001), 413, "BODY_TOO_LARGE")
     assert (
-        door.get("/openapi.json").json()["components"]["schemas"]["BatchRequest"]["properties"][
+        client.get("/openapi.json").json()["components"]["schemas"]["BatchRequest"]["properties"][
             "events"
         ]["maxItems"]
         == 2

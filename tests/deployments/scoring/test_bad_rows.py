@@ -14,7 +14,8 @@ import pytest
 from ensemble.events import EventBatch
 from ensemble.runtime.hot_reload import LayerSlot
 from ensemble.verdicts import LayerScores
-from tests.deployments.conftest import Door, Event, FakeHandle, OpenDoor
+from tests.support.asgi_clients import Event, IngressClient, OpenIngress
+from tests.support.fake_handles import FakeHandle
 
 POISON = "poison"
 
@@ -40,9 +41,9 @@ class PoisonedHandle(FakeHandle):
 
 
 @pytest.fixture
-def poisoned_door(open_door: OpenDoor, slots: Mapping[str, LayerSlot]) -> Door:
+def poisoned_client(open_client: OpenIngress, slots: Mapping[str, LayerSlot]) -> IngressClient:
     """An application whose behavior layer cannot score the poisoned event."""
-    return open_door(handles={"behavior": PoisonedHandle(slots["behavior"])})
+    return open_client(handles={"behavior": PoisonedHandle(slots["behavior"])})
 
 
 def without_time(result: dict[str, Any]) -> dict[str, Any]:
@@ -54,7 +55,11 @@ def without_time(result: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("explain", ["true", "false"])
 @pytest.mark.parametrize("place", [0, 3, 8], ids=["first", "in the middle", "last"])
 def test_the_other_verdicts_are_those_of_the_batch_without_the_poison(
-    door: Door, poisoned_door: Door, flow_events: list[Event], place: int, explain: str
+    client: IngressClient,
+    poisoned_client: IngressClient,
+    flow_events: list[Event],
+    place: int,
+    explain: str,
 ) -> None:
     """P29, R6, N-13.
 
@@ -64,11 +69,11 @@ def test_the_other_verdicts_are_those_of_the_batch_without_the_poison(
     mixed = [*events]
     mixed[place] = {**events[place], "id": POISON}
 
-    def asked(of: Door, sent: list[Event]) -> list[dict[str, Any]]:
+    def asked(of: IngressClient, sent: list[Event]) -> list[dict[str, Any]]:
         answer = of.post("/v1/score/batch", {"events": sent}, params={"explain": explain})
         return [without_time(result) for result in answer.json()["results"]]
 
-    expected, found = asked(door, events), asked(poisoned_door, mixed)
+    expected, found = asked(client, events), asked(poisoned_client, mixed)
 
     assert [result["id"] for result in found] == [event["id"] for event in mixed]
     assert found[:place] + found[place + 1 :] == expected[:place] + expected[place + 1 :]
@@ -84,14 +89,14 @@ def test_the_other_verdicts_are_those_of_the_batch_without_the_poison(
 
 
 def test_single_events_batched_with_a_poisoned_one_are_not_affected(
-    poisoned_door: Door, flow_events: list[Event]
+    poisoned_client: IngressClient, flow_events: list[Event]
 ) -> None:
     events = [
         {**event, "id": POISON} if number == 5 else event
         for number, event in enumerate(flow_events[:40])
     ]
 
-    answers = [answer.json() for answer in poisoned_door.ask_all(events)]
+    answers = [answer.json() for answer in poisoned_client.post_all(events)]
 
     assert [answer["coverage"] == 1.0 for answer in answers] == [
         event["id"] != POISON for event in events

@@ -8,10 +8,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from tests.deployments.conftest import (
-    Door,
-    Event,
-)
+from tests.support.asgi_clients import Event, IngressClient
 from tests.support.scoring_client import ROUTES, error_of, scored
 
 TWENTY_MB = 20 * 1000 * 1000
@@ -79,9 +76,9 @@ SINGLE = [
 
 @pytest.mark.parametrize(("body", "status", "code", "field"), SINGLE)
 def test_an_invalid_event_is_rejected_with_code_and_field(
-    door: Door, body: object, status: int, code: str, field: str | None
+    client: IngressClient, body: object, status: int, code: str, field: str | None
 ) -> None:
-    error_of(door.post("/v1/score", body), status, code, field)
+    error_of(client.post("/v1/score", body), status, code, field)
 
 
 BATCHES = [
@@ -112,16 +109,16 @@ BATCHES = [
 
 @pytest.mark.parametrize(("body", "status", "code", "field"), BATCHES)
 def test_an_invalid_batch_is_rejected(
-    door: Door, body: object, status: int, code: str, field: str | None
+    client: IngressClient, body: object, status: int, code: str, field: str | None
 ) -> None:
     """S2-17 is one of the cases."""
-    error_of(door.post("/v1/score/batch", body), status, code, field)
+    error_of(client.post("/v1/score/batch", body), status, code, field)
 
 
 @pytest.mark.parametrize("path", ["/v1/score", "/v1/score/batch"])
-def test_a_body_of_twenty_megabytes_is_too_large(door: Door, path: str) -> None:
+def test_a_body_of_twenty_megabytes_is_too_large(client: IngressClient, path: str) -> None:
     """P28, fault I2."""
-    error_of(door.post(path, b" " * TWENTY_MB), 413, "BODY_TOO_LARGE")
+    error_of(client.post(path, b" " * TWENTY_MB), 413, "BODY_TOO_LARGE")
 
 
 class Pieces:
@@ -138,18 +135,18 @@ class Pieces:
 
 @pytest.mark.parametrize("path", ["/v1/score", "/v1/score/batch"])
 def test_a_chunked_body_without_length_is_rejected_once_it_exceeds_the_limit(
-    door: Door, path: str
+    client: IngressClient, path: str
 ) -> None:
     pieces = Pieces(TWENTY_MB // 65_536)
 
-    error_of(door.ask("POST", path, content=pieces), 413, "BODY_TOO_LARGE")
+    error_of(client.ask("POST", path, content=pieces), 413, "BODY_TOO_LARGE")
 
     assert pieces.sent <= 8 * 1024 * 1024 // 65_536 + 2
 
 
-def test_a_false_content_length_does_not_bypass_the_limit(door: Door) -> None:
+def test_a_false_content_length_does_not_bypass_the_limit(client: IngressClient) -> None:
     error_of(
-        door.ask("POST", "/v1/score", content=Pieces(320), headers={"Content-Length": "10"}),
+        client.ask("POST", "/v1/score", content=Pieces(320), headers={"Content-Length": "10"}),
         413,
         "BODY_TOO_LARGE",
     )
@@ -159,21 +156,21 @@ def test_a_false_content_length_does_not_bypass_the_limit(door: Door) -> None:
     "length", ["9" * 5000, "-1", "x", ""], ids=["5,000 digits", "negative", "a word", "empty"]
 )
 def test_an_invalid_content_length_is_rejected(
-    door: Door, process_events: list[Event], length: str
+    client: IngressClient, process_events: list[Event], length: str
 ) -> None:
     """Fault I3: Python refuses to read an integer of 5,000 digits."""
-    answer = door.post("/v1/score", process_events[0], headers={"Content-Length": length})
+    answer = client.post("/v1/score", process_events[0], headers={"Content-Length": length})
 
     assert answer.status_code in {200, 400, 413}
 
 
-def test_a_large_body_within_the_limit_is_read(door: Door) -> None:
+def test_a_large_body_within_the_limit_is_read(client: IngressClient) -> None:
     """A command line of 4 MB is cut, flagged and scored.
 
     If it were rejected, it would evade detection.
     """
     body = scored(
-        door, {"kind": "process", "name": "powershell.exe", "command_line": "A" * 4_000_000}
+        client, {"kind": "process", "name": "powershell.exe", "command_line": "A" * 4_000_000}
     )
 
     assert body["flags"] == ["command_line_cut"]
@@ -183,23 +180,27 @@ def test_a_large_body_within_the_limit_is_read(door: Door) -> None:
     "path",
     ["/v1", "/v1/scores", "/v2/models", "/etc/passwd", "/../../etc/passwd", "/%2e%2e/x", "/doc"],
 )
-def test_an_unknown_route_gets_an_error_with_a_code(door: Door, path: str) -> None:
-    error_of(door.get(path), 404, "NOT_FOUND")
+def test_an_unknown_route_gets_an_error_with_a_code(client: IngressClient, path: str) -> None:
+    error_of(client.get(path), 404, "NOT_FOUND")
 
 
 @pytest.mark.parametrize(
     ("method", "path"), [("POST" if method == "GET" else "GET", path) for method, path in ROUTES]
 )
-def test_another_method_gets_an_error_with_a_code(door: Door, method: str, path: str) -> None:
-    error_of(door.ask(method, path), 405, "METHOD_NOT_ALLOWED")
+def test_another_method_gets_an_error_with_a_code(
+    client: IngressClient, method: str, path: str
+) -> None:
+    error_of(client.ask(method, path), 405, "METHOD_NOT_ALLOWED")
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 @pytest.mark.parametrize("other", ["PUT", "DELETE", "PATCH"])
-def test_no_route_can_be_written_or_deleted(door: Door, method: str, path: str, other: str) -> None:
+def test_no_route_can_be_written_or_deleted(
+    client: IngressClient, method: str, path: str, other: str
+) -> None:
     """P32."""
     del method
-    error_of(door.ask(other, path), 405, "METHOD_NOT_ALLOWED")
+    error_of(client.ask(other, path), 405, "METHOD_NOT_ALLOWED")
 
 
 @pytest.mark.parametrize(
@@ -214,12 +215,12 @@ def test_no_route_can_be_written_or_deleted(door: Door, method: str, path: str, 
     ],
 )
 def test_a_valid_request_id_is_returned(
-    door: Door,
+    client: IngressClient,
     given: str,
     is_kept: bool,  # noqa: FBT001
 ) -> None:  # a case
     # httpx takes bytes
-    answer = door.get("/nowhere", headers={"X-Request-ID": given.encode("latin-1")})  # type: ignore[dict-item]
+    answer = client.get("/nowhere", headers={"X-Request-ID": given.encode("latin-1")})  # type: ignore[dict-item]
 
     error = error_of(answer, 404, "NOT_FOUND")
     assert (error["request_id"] == given) is is_kept
@@ -230,7 +231,7 @@ def test_a_valid_request_id_is_returned(
     "path", ["/v1/score", "/v1/score?explain=true"], ids=["by the shortcut", "by the router"]
 )
 def test_an_unexpected_error_is_raised_after_its_response(
-    door: Door, process_events: list[Event], monkeypatch: pytest.MonkeyPatch, path: str
+    client: IngressClient, process_events: list[Event], monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     """Serve counts what the application raises as an error, on the fast path and on the routes.
 
@@ -240,20 +241,20 @@ def test_an_unexpected_error_is_raised_after_its_response(
     async def broken(*_: object, **__: object) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr(door.ingress._pipelines.default, "score", broken)
+    monkeypatch.setattr(client.ingress._pipelines.default, "score", broken)
 
     async def ask(body: object) -> httpx.Response:
-        transport = httpx.ASGITransport(app=door.app, raise_app_exceptions=True)
-        async with httpx.AsyncClient(transport=transport, base_url="http://axon") as client:
-            return await client.post(path, json=body)
+        transport = httpx.ASGITransport(app=client.app, raise_app_exceptions=True)
+        async with httpx.AsyncClient(transport=transport, base_url="http://axon") as caller:
+            return await caller.post(path, json=body)
 
     with pytest.raises(RuntimeError):
-        door._loop.run(ask(process_events[0]))
-    assert door._loop.run(ask({"kind": "process"})).status_code == 422
+        client.loop.run(ask(process_events[0]))
+    assert client.loop.run(ask({"kind": "process"})).status_code == 422
 
 
 def test_an_unexpected_error_is_a_500_without_details(
-    door: Door,
+    client: IngressClient,
     process_events: list[Event],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -263,13 +264,13 @@ def test_an_unexpected_error_is_a_500_without_details(
     async def broken(*_: object, **__: object) -> None:
         raise RuntimeError("/srv/secret/models.py says hunter2")
 
-    monkeypatch.setattr(door.ingress._pipelines.default, "score", broken)
+    monkeypatch.setattr(client.ingress._pipelines.default, "score", broken)
 
     for path, body in (
         ("/v1/score", process_events[0]),
         ("/v1/score/batch", {"events": process_events}),
     ):
-        answer = door.post(path, body)
+        answer = client.post(path, body)
         error = error_of(answer, 500, "INTERNAL_ERROR")
         assert "hunter2" not in answer.text
         assert error["request_id"] in {

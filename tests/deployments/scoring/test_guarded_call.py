@@ -19,13 +19,13 @@ from ensemble.events import EventBatch, Kind
 from ensemble.guard import BreakerState
 from ensemble.layers.catalog import LAYERS
 from ensemble.verdicts import LayerScores, LayerStatus, VerdictLabel
-from tests.deployments.conftest import Told
 from tests.support.guarded_layers import (
     DEADLINE_S,
     FLOWS,
     GuardedPipeline,
     until,
 )
+from tests.support.recorded_telemetry import RecordedLog
 
 # -- the breaker
 
@@ -217,7 +217,9 @@ async def test_the_waiting_time_of_events_does_not_open_a_breaker() -> None:
 # -- what is said of it
 
 
-async def test_failed_calls_are_all_counted_and_logged_once_a_code(told: Told) -> None:
+async def test_failed_calls_are_all_counted_and_logged_once_a_code(
+    recorded_log: RecordedLog,
+) -> None:
     """C-13.
 
     Four calls of ten fail, which opens no breaker; the log reports the rest after five minutes.
@@ -227,13 +229,13 @@ async def test_failed_calls_are_all_counted_and_logged_once_a_code(told: Told) -
     for number in range(100):
         behavior.errors = [ValueError("inside")] if number % 5 < 2 else []
         await world.score()
-    assert [record["suppressed"] for record in told("layer_call_failed")] == [0]
+    assert [record["suppressed"] for record in recorded_log("layer_call_failed")] == [0]
 
     world.clock.now += 300.0
     behavior.errors = [ValueError("inside")]
     await world.score()
 
-    assert [record["suppressed"] for record in told("layer_call_failed")] == [0, 39]
+    assert [record["suppressed"] for record in recorded_log("layer_call_failed")] == [0, 39]
     assert world.seen.failures == {("behavior", "LAYER_ERROR"): 41}
 
 
@@ -245,7 +247,7 @@ async def test_calls_that_are_late_are_counted() -> None:
 
 
 async def test_a_breaker_logs_opening_and_closing_and_counts_its_trials(
-    told: Told,
+    recorded_log: RecordedLog,
 ) -> None:
     """C-13: a layer that is down for an hour is one log line, not one for each trial."""
     world = GuardedPipeline()
@@ -263,7 +265,7 @@ async def test_a_breaker_logs_opening_and_closing_and_counts_its_trials(
     await world.score()
     await until(lambda: world.pipeline.layers.breakers["behavior"].state is BreakerState.CLOSED)
 
-    assert [(record["layer"], record["state"]) for record in told("breaker_changed")] == [
+    assert [(record["layer"], record["state"]) for record in recorded_log("breaker_changed")] == [
         ("behavior", "open"),
         ("behavior", "closed"),
     ]

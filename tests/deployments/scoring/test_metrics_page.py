@@ -9,8 +9,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deployments.observability.metrics import LATENCY_BOUNDARIES_S, METRICS, Instrument, set_state
 from deployments.scoring.metrics_page import TextMeter
-from tests.deployments.conftest import Door, Event, OpenClassifier, RecordingMeter
+from tests.support.asgi_clients import Event, IngressClient, OpenIngress
 from tests.support.fake_classifier import flow
+from tests.support.recorded_telemetry import RecordingMeter
 
 KINDS = {
     Instrument.COUNTER: "counter",
@@ -133,10 +134,12 @@ def test_both_meters_record_everything() -> None:
         assert line in text.text().decode()
 
 
-def test_the_page_counts_what_this_replica_scored(door: Door, flow_events: list[Event]) -> None:
-    assert door.post("/v1/score", flow_events[0]).status_code == 200
+def test_the_page_counts_what_this_replica_scored(
+    client: IngressClient, flow_events: list[Event]
+) -> None:
+    assert client.post("/v1/score", flow_events[0]).status_code == 200
 
-    answer = door.get("/metrics")
+    answer = client.get("/metrics")
 
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
@@ -147,14 +150,14 @@ def test_the_page_counts_what_this_replica_scored(door: Door, flow_events: list[
     } == {"local"}
 
 
-def test_the_page_has_the_metrics_of_the_older_service(open_classifier: OpenClassifier) -> None:
+def test_the_page_has_the_metrics_of_the_older_service(open_classifier: OpenIngress) -> None:
     """S2-06: predictions_total{model}, inference_latency_seconds."""
-    door = open_classifier()
-    door.post(
+    client = open_classifier()
+    client.post(
         "/predict/batch", {"flows": [{"features": flow()}] * 3, "model_name": "decision_tree"}
     )
 
-    text = door.get("/metrics").text
+    text = client.get("/metrics").text
 
     assert 'predictions_total{model="decision_tree",replica="local"} 3.0' in text
     assert 'inference_latency_seconds_count{model="decision_tree",replica="local"} 1.0' in text

@@ -33,8 +33,8 @@ from ensemble.verdicts import (
     VerdictLabel,
     Verdicts,
 )
-from tests.deployments.conftest import RecordingMeter, Told
 from tests.support.pipelines import no_spool
+from tests.support.recorded_telemetry import RecordedLog, RecordingMeter
 from tests.support.slot_states import DOWN, FUSIONS, LIVE, slots
 
 
@@ -140,7 +140,7 @@ MODELS_STATUS = [
 def test_the_status_of_the_models_is_logged_with_its_fields_and_level(
     monitor: Monitor,
     meter: RecordingMeter,
-    told: Told,
+    recorded_log: RecordedLog,
     down: dict[str, KindState],
     word: str,
     level: str,
@@ -151,20 +151,22 @@ def test_the_status_of_the_models_is_logged_with_its_fields_and_level(
     for _ in range(3):
         monitor.record(view_of(**down))
 
-    (record,) = told("ml_models_status")
+    (record,) = recorded_log("ml_models_status")
     assert record.items() >= ({"status": word, "levelname": level} | fields).items()
-    assert meter.word("axon_ml_status") == word
+    assert meter.state("axon_ml_status") == word
     assert meter.value("axon_ml_status_level") == number
 
 
-def test_the_status_is_logged_on_every_change_alone(monitor: Monitor, told: Told) -> None:
+def test_the_status_is_logged_on_every_change_alone(
+    monitor: Monitor, recorded_log: RecordedLog
+) -> None:
     """C-13."""
     none = {"anomaly": DOWN, "behavior": DOWN, "classifier": DOWN}
 
     for down in ({}, {}, {"behavior": DOWN}, {"behavior": DOWN}, none, {}):
         monitor.record(view_of(**down))
 
-    words = [record["status"] for record in told("ml_models_status")]
+    words = [record["status"] for record in recorded_log("ml_models_status")]
     assert words == [
         "FULLY_OPERATIONAL",
         "PARTIALLY_OPERATIONAL",
@@ -174,13 +176,13 @@ def test_the_status_is_logged_on_every_change_alone(monitor: Monitor, told: Told
 
 
 def test_the_serving_release_is_logged_at_the_first_poll_and_on_change(
-    monitor: Monitor, told: Told
+    monitor: Monitor, recorded_log: RecordedLog
 ) -> None:
     """S0-23: the monitor logs it, because Serve writes no INFO while a replica starts."""
     for release in ("", "default/1", "default/1", "default/2", "default/1"):
         monitor.record(replace(view_of(), release=release))
 
-    said = [(record["before"], record["release"]) for record in told("release_serves")]
+    said = [(record["before"], record["release"]) for record in recorded_log("release_serves")]
     assert said == [("", "default/1"), ("default/1", "default/2"), ("default/2", "default/1")]
 
 
@@ -194,23 +196,25 @@ def test_the_status_of_each_layer_is_a_state_set_and_a_share(
         )
     )
 
-    assert meter.word("axon_layer_status", layer="behavior", kind="flow") == "fallback"
-    assert meter.word("axon_layer_status", layer="anomaly", kind="process") == "last_good"
+    assert meter.state("axon_layer_status", layer="behavior", kind="flow") == "fallback"
+    assert meter.state("axon_layer_status", layer="anomaly", kind="process") == "last_good"
     assert meter.value("axon_provider_health_score", provider="behavior") == 0.0
     assert meter.value("axon_provider_health_score", provider="anomaly") == 1.0
     assert meter.value("axon_provider_health_score", provider="classifier") == 1.0
     assert meter.value("axon_coverage", kind="flow") == pytest.approx(0.6)
     assert meter.value("axon_coverage", kind="process") == 1.0
-    assert meter.word("axon_breaker_state", layer="anomaly") == "closed"
+    assert meter.state("axon_breaker_state", layer="anomaly") == "closed"
 
 
-def test_a_changed_layer_is_logged_with_its_status_before(monitor: Monitor, told: Told) -> None:
+def test_a_changed_layer_is_logged_with_its_status_before(
+    monitor: Monitor, recorded_log: RecordedLog
+) -> None:
     monitor.record(view_of())
     monitor.record(view_of(behavior=DOWN))
     monitor.record(view_of(behavior=DOWN))
     monitor.record(view_of())
 
-    changes = told("layer_status_changed")
+    changes = recorded_log("layer_status_changed")
     assert [(c["layer"], c["before"], c["status"], c["levelname"]) for c in changes] == [
         ("behavior", "live", "fallback", "WARNING"),
         ("behavior", "fallback", "live", "INFO"),
@@ -282,7 +286,7 @@ def test_a_breaker_that_changes_is_counted(metrics: ScoringMetrics, meter: Recor
     metrics.breaker_changed("behavior", BreakerState.OPEN)
     metrics.retried("anomaly")
 
-    assert meter.word("axon_breaker_state", layer="behavior") == "open"
+    assert meter.state("axon_breaker_state", layer="behavior") == "open"
     assert meter.total("axon_breaker_changes_total", layer="behavior", state="open") == 1
     assert meter.total("axon_layer_retries_total", layer="anomaly") == 1
 
@@ -292,7 +296,7 @@ def test_an_open_breaker_is_recorded_at_every_poll(monitor: Monitor, meter: Reco
         replace(view_of(), breakers={"anomaly": BreakerView(BreakerState.HALF_OPEN, 0.0)})
     )
 
-    assert meter.word("axon_breaker_state", layer="anomaly") == "half_open"
+    assert meter.state("axon_breaker_state", layer="anomaly") == "half_open"
 
 
 def test_a_rollout_is_counted(metrics: ScoringMetrics, meter: RecordingMeter) -> None:
@@ -471,7 +475,7 @@ async def test_a_slow_write_is_a_timeout(
 
 
 async def test_each_switch_is_logged_once(
-    tmp_path: Path, meter: RecordingMeter, told: Told
+    tmp_path: Path, meter: RecordingMeter, recorded_log: RecordedLog
 ) -> None:
     looking = switches(tmp_path, meter, FakeLayers())
 
@@ -480,7 +484,9 @@ async def test_each_switch_is_logged_once(
     await looking.reload()
     await looking.update(lambda now: now.with_enabled("anomaly"))
 
-    assert [len(told(event)) for event in ("layer_disabled", "layer_enabled", "layer_reset")] == [
+    assert [
+        len(recorded_log(event)) for event in ("layer_disabled", "layer_enabled", "layer_reset")
+    ] == [
         1,
         1,
         1,
@@ -491,7 +497,7 @@ async def test_each_switch_is_logged_once(
 
 
 async def test_a_poll_that_fails_does_not_end_the_monitor(
-    tmp_path: Path, meter: RecordingMeter, told: Told
+    tmp_path: Path, meter: RecordingMeter, recorded_log: RecordedLog
 ) -> None:
     pipelines = FakePipelines(RuntimeError("a mistake of ours"))
 
@@ -500,8 +506,8 @@ async def test_a_poll_that_fails_does_not_end_the_monitor(
     await asyncio.wait_for(pipelines.reported.wait(), 10)
     await monitor.stop()
 
-    assert len(told("watch_failed")) == 1
-    assert len(told("ml_models_status")) == 1
+    assert len(recorded_log("watch_failed")) == 1
+    assert len(recorded_log("ml_models_status")) == 1
 
 
 async def test_every_poll_sets_the_gauges_again(tmp_path: Path, meter: RecordingMeter) -> None:

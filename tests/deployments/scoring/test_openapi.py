@@ -19,23 +19,24 @@ from deployments.web.errors import status_of
 from ensemble import errors
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.layers.catalog import LAYERS
-from tests.deployments.conftest import Door, FakeMethod, OpenClassifier
+from tests.support.asgi_clients import IngressClient, OpenIngress
 from tests.support.contracts import management_document
 from tests.support.fake_classifier import flow
+from tests.support.fake_handles import FakeMethod
 from tests.support.scoring_client import ROUTES
 
 TWENTY_MB = b" " * 20_000_000
 FLOW = {"kind": "flow", "features": BENIGN}
-Provoke = Callable[[Door], httpx.Response]
+Provoke = Callable[[IngressClient], httpx.Response]
 
 
 @pytest.fixture
-def asked(open_classifier: OpenClassifier) -> Door:
+def asked(open_classifier: OpenIngress) -> IngressClient:
     return open_classifier()
 
 
 @pytest.fixture
-def contract(asked: Door) -> dict[str, Any]:
+def contract(asked: IngressClient) -> dict[str, Any]:
     found: dict[str, Any] = asked.get("/openapi.json").json()
     return found
 
@@ -147,7 +148,9 @@ def test_a_field_is_described_by_its_docstring(contract: dict[str, Any]) -> None
 # -- true: requests
 
 
-def test_the_examples_are_valid_and_accepted(asked: Door, contract: dict[str, Any]) -> None:
+def test_the_examples_are_valid_and_accepted(
+    asked: IngressClient, contract: dict[str, Any]
+) -> None:
     shown = 0
     for method, path, one in operations(contract):
         content = one.get("requestBody", {}).get("content", {}).get("application/json", {})
@@ -163,9 +166,9 @@ def test_the_examples_are_valid_and_accepted(asked: Door, contract: dict[str, An
     assert shown >= 5
 
 
-def test_the_examples_of_events_are_accepted(door: Door) -> None:
+def test_the_examples_of_events_are_accepted(client: IngressClient) -> None:
     for event in (FLOW, {"kind": "flow", "features": ATTACK}, SHELL):
-        assert door.post("/v1/score", event).status_code == 200
+        assert client.post("/v1/score", event).status_code == 200
 
 
 ALLOWED = [
@@ -195,7 +198,7 @@ ALLOWED = [
 
 @pytest.mark.parametrize(("path", "body"), ALLOWED)
 def test_what_the_document_allows_is_accepted(
-    asked: Door, contract: dict[str, Any], path: str, body: object
+    asked: IngressClient, contract: dict[str, Any], path: str, body: object
 ) -> None:
     valid(
         body,
@@ -233,7 +236,7 @@ FORBIDDEN = [
 
 @pytest.mark.parametrize(("path", "body"), FORBIDDEN)
 def test_what_the_document_forbids_is_rejected(
-    asked: Door, contract: dict[str, Any], path: str, body: object
+    asked: IngressClient, contract: dict[str, Any], path: str, body: object
 ) -> None:
     with pytest.raises(jsonschema.ValidationError):
         valid(
@@ -249,13 +252,15 @@ def test_what_the_document_forbids_is_rejected(
 
 
 def test_every_route_without_a_body_responds_as_documented(
-    asked: Door, contract: dict[str, Any]
+    asked: IngressClient, contract: dict[str, Any]
 ) -> None:
     names = {"{layer}": "behavior", "{file}": "start.js"}
     for method, path, one in operations(contract):
         if "requestBody" in one:
             continue
-        answer = asked.ask(method.upper(), re.sub(r"\{\w+\}", lambda found: names[found[0]], path))
+        answer = asked.request(
+            method.upper(), re.sub(r"\{\w+\}", lambda found: names[found[0]], path)
+        )
         assert answer.status_code == 200, path
         media = answer.headers["content-type"].partition(";")[0]
         schema = one["responses"]["200"]["content"][media]["schema"]
@@ -263,17 +268,17 @@ def test_every_route_without_a_body_responds_as_documented(
 
 
 def breaking_inside(path: str, body: object) -> Provoke:
-    def ask(door: Door) -> httpx.Response:
+    def ask(client: IngressClient) -> httpx.Response:
         def broken(*_: object, **__: object) -> None:
             raise RuntimeError("hunter2")
 
-        door.ingress._pipelines.for_tenant = broken  # type: ignore[assignment]
-        return door.post(path, body)
+        client.ingress._pipelines.for_tenant = broken  # type: ignore[assignment]
+        return client.post(path, body)
 
     return ask
 
 
-def twice_at_once(door: Door) -> httpx.Response:
+def twice_at_once(client: IngressClient) -> httpx.Response:
     """Run two tests of one layer; the first ends after the second was rejected."""
 
     async def both() -> httpx.Response:
@@ -284,77 +289,81 @@ def twice_at_once(door: Door) -> httpx.Response:
             await may_end.wait()
             return {}
 
-        handles = door.ingress._operator_routes._handles
+        handles = client.ingress._operator_routes._handles
         handles["behavior"].test = FakeMethod(test)
-        first = asyncio.create_task(door.ask.send("POST", "/v1/layers/behavior/test"))
+        first = asyncio.create_task(client.send("POST", "/v1/layers/behavior/test"))
         await asyncio.wait_for(began.wait(), 10)
-        second = await door.ask.send("POST", "/v1/layers/behavior/test")
+        second = await client.send("POST", "/v1/layers/behavior/test")
         may_end.set()
         await first
         return second
 
-    return door._loop.run(both())
+    return client.loop.run(both())
 
 
 def without_a_state_folder(verb: str) -> Provoke:
-    def ask(door: Door) -> httpx.Response:
-        state = door.ingress._settings.state
+    def ask(client: IngressClient) -> httpx.Response:
+        state = client.ingress._settings.state
         if state.exists():
             state.rename(state.with_name("away"))
         state.write_text("a file where the folder should be")
-        return door.post(f"/v1/layers/behavior/{verb}", b"")
+        return client.post(f"/v1/layers/behavior/{verb}", b"")
 
     return ask
 
 
 PROVOKED: dict[tuple[str, str], dict[str, Provoke]] = {
     ("post", "/v1/score"): {
-        "400": lambda door: door.post("/v1/score", b"{"),
-        "413": lambda door: door.post("/v1/score", TWENTY_MB),
-        "415": lambda door: door.post(
+        "400": lambda client: client.post("/v1/score", b"{"),
+        "413": lambda client: client.post("/v1/score", TWENTY_MB),
+        "415": lambda client: client.post(
             "/v1/score", b"a=b", headers={"Content-Type": "application/x-www-form-urlencoded"}
         ),
-        "422": lambda door: door.post("/v1/score", {"kind": "smoke"}),
+        "422": lambda client: client.post("/v1/score", {"kind": "smoke"}),
         "500": breaking_inside("/v1/score", FLOW),
     },
     ("post", "/v1/score/batch"): {
-        "400": lambda door: door.post("/v1/score/batch", b"{"),
-        "413": lambda door: door.post("/v1/score/batch", TWENTY_MB),
-        "415": lambda door: door.post("/v1/score/batch", b"", headers={"Content-Encoding": "gzip"}),
-        "422": lambda door: door.post("/v1/score/batch", {"events": []}),
+        "400": lambda client: client.post("/v1/score/batch", b"{"),
+        "413": lambda client: client.post("/v1/score/batch", TWENTY_MB),
+        "415": lambda client: client.post(
+            "/v1/score/batch", b"", headers={"Content-Encoding": "gzip"}
+        ),
+        "422": lambda client: client.post("/v1/score/batch", {"events": []}),
         "500": breaking_inside("/v1/score/batch", {"events": [FLOW]}),
     },
     ("post", "/predict"): {
-        "400": lambda door: door.post("/predict", b"{"),
-        "404": lambda door: door.post("/predict", {"features": flow(), "model_name": "svm"}),
-        "409": lambda door: door.post("/predict", {"features": flow(), "model_name": "xgboost"}),
-        "413": lambda door: door.post("/predict", TWENTY_MB),
-        "415": lambda door: door.post("/predict", b"", headers={"Content-Type": "text/plain"}),
-        "422": lambda door: door.post("/predict", {"features": []}),
+        "400": lambda client: client.post("/predict", b"{"),
+        "404": lambda client: client.post("/predict", {"features": flow(), "model_name": "svm"}),
+        "409": lambda client: client.post(
+            "/predict", {"features": flow(), "model_name": "xgboost"}
+        ),
+        "413": lambda client: client.post("/predict", TWENTY_MB),
+        "415": lambda client: client.post("/predict", b"", headers={"Content-Type": "text/plain"}),
+        "422": lambda client: client.post("/predict", {"features": []}),
         "500": breaking_inside("/predict", {"features": flow()}),
-        "503": lambda door: door.post("/predict", {"features": flow(666)}),
+        "503": lambda client: client.post("/predict", {"features": flow(666)}),
     },
     ("post", "/predict/batch"): {
-        "400": lambda door: door.post("/predict/batch", b"{"),
-        "404": lambda door: door.post("/predict/batch", {"flows": [{}], "model_name": "svm"}),
-        "409": lambda door: door.post(
+        "400": lambda client: client.post("/predict/batch", b"{"),
+        "404": lambda client: client.post("/predict/batch", {"flows": [{}], "model_name": "svm"}),
+        "409": lambda client: client.post(
             "/predict/batch", {"flows": [{"features": flow()}], "model_name": "xgboost"}
         ),
-        "413": lambda door: door.post("/predict/batch", TWENTY_MB),
-        "415": lambda door: door.post(
+        "413": lambda client: client.post("/predict/batch", TWENTY_MB),
+        "415": lambda client: client.post(
             "/predict/batch", b"", headers={"Content-Type": "text/plain"}
         ),
-        "422": lambda door: door.post("/predict/batch", {"flows": []}),
+        "422": lambda client: client.post("/predict/batch", {"flows": []}),
         "500": breaking_inside("/predict/batch", {"flows": [{}]}),
-        "503": lambda door: door.post("/predict/batch", {"flows": [{"features": flow(666)}]}),
+        "503": lambda client: client.post("/predict/batch", {"flows": [{"features": flow(666)}]}),
     },
     ("post", "/v1/layers/{layer}/test"): {
-        "404": lambda door: door.post("/v1/layers/nowhere/test", b""),
+        "404": lambda client: client.post("/v1/layers/nowhere/test", b""),
         "409": twice_at_once,
     },
     **{
         ("post", f"/v1/layers/{{layer}}/{verb}"): {
-            "404": lambda door, verb=verb: door.post(f"/v1/layers/nowhere/{verb}", b""),  # type: ignore[misc]
+            "404": lambda client, verb=verb: client.post(f"/v1/layers/nowhere/{verb}", b""),  # type: ignore[misc]
             "503": without_a_state_folder(verb),
         }
         for verb in ("disable", "enable", "reset")
@@ -369,7 +378,12 @@ CASES = [
 
 @pytest.mark.parametrize(("method", "path", "status", "provoke"), CASES)
 def test_every_documented_error_occurs_as_documented(
-    asked: Door, contract: dict[str, Any], method: str, path: str, status: str, provoke: Provoke
+    asked: IngressClient,
+    contract: dict[str, Any],
+    method: str,
+    path: str,
+    status: str,
+    provoke: Provoke,
 ) -> None:
     documented = contract["paths"][path][method]["responses"][status]
 
@@ -403,7 +417,7 @@ def test_every_documented_error_is_provoked_above(contract: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("path", ["/ready", "/v2/health/ready"])
 def test_not_ready_responds_as_documented(
-    asked: Door, contract: dict[str, Any], path: str, monkeypatch: pytest.MonkeyPatch
+    asked: IngressClient, contract: dict[str, Any], path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(TenantPipelines, "is_ready", False)
 
@@ -418,9 +432,9 @@ def test_not_ready_responds_as_documented(
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-def test_another_method_gets_the_allowed_ones(asked: Door, method: str, path: str) -> None:
+def test_another_method_gets_the_allowed_ones(asked: IngressClient, method: str, path: str) -> None:
     """RFC 9110, section 15.5.6: 405 comes with Allow."""
-    answer = asked.ask("DELETE", path)
+    answer = asked.request("DELETE", path)
 
     assert answer.status_code == 405
     assert method in answer.headers["Allow"]
@@ -445,7 +459,7 @@ def test_another_method_gets_the_allowed_ones(asked: Door, method: str, path: st
     ],
 )
 def test_a_body_of_another_content_type_is_not_read(
-    asked: Door, path: str, header: str, value: str
+    asked: IngressClient, path: str, header: str, value: str
 ) -> None:
     answer = asked.post(path, b"{}", headers={header: value})
 
@@ -464,7 +478,9 @@ def test_a_body_of_another_content_type_is_not_read(
         None,
     ],
 )
-def test_a_body_of_json_or_without_a_content_type_is_read(asked: Door, value: str | None) -> None:
+def test_a_body_of_json_or_without_a_content_type_is_read(
+    asked: IngressClient, value: str | None
+) -> None:
     headers = {} if value is None else {"Content-Type": value}
 
     assert (
@@ -493,7 +509,7 @@ def test_the_document_names_the_scope_that_a_route_needs(contract: dict[str, Any
 
 
 def test_the_largest_documented_number_is_the_largest_accepted_one(
-    asked: Door, contract: dict[str, Any]
+    asked: IngressClient, contract: dict[str, Any]
 ) -> None:
     largest = contract["components"]["schemas"]["FeaturesByName"]["properties"]["Idle Min"][
         "maximum"

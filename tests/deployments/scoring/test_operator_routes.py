@@ -15,18 +15,12 @@ from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.controls import CONTROLS, change_controls, read_controls
 from ensemble.runtime.model_state import LoadCheck
 from ensemble.store.names import Tenant
-from tests.deployments.conftest import (
-    PATIENT,
-    Door,
-    Event,
-    FakeHandle,
-    FakeMethod,
-    OpenDoor,
-    RecordingMeter,
-    broken_slot,
-)
+from tests.support.asgi_clients import LONG_DEADLINE, Event, IngressClient, OpenIngress
+from tests.support.fake_handles import FakeHandle, FakeMethod
+from tests.support.recorded_telemetry import RecordingMeter
 from tests.support.scoring_client import error_of, scored
 from tests.support.slot_states import load_check
+from tests.support.slots import broken_slot
 
 ML = {"anomaly", "behavior"}
 SWITCHES = ["disable", "enable", "reset", "test"]
@@ -36,9 +30,9 @@ def statuses(body: dict[str, Any]) -> dict[str, str]:
     return {layer["layer"]: layer["status"] for layer in body["layers"]}
 
 
-def poll(door: Door) -> None:
+def poll(client: IngressClient) -> None:
     """What the monitor does every two seconds."""
-    door._loop.run(door.ingress._monitor.poll())
+    client.loop.run(client.ingress._monitor.poll())
 
 
 # -- ready
@@ -48,47 +42,47 @@ def poll(door: Door) -> None:
 @pytest.mark.parametrize(
     "down", [set(), ML, set(LAYERS)], ids=["none down", "the learning ones down", "all down"]
 )
-def test_a_degraded_ensemble_is_ready(open_door: OpenDoor, path: str, down: set[str]) -> None:
+def test_a_degraded_ensemble_is_ready(open_client: OpenIngress, path: str, down: set[str]) -> None:
     """P38.
 
     Live, ready and degraded are three states; a fallback alone must not restart anything.
     """
-    answer = open_door(down=down).get(path)
+    answer = open_client(down=down).get(path)
 
     assert (answer.status_code, answer.json()) == (200, {"ready": True})
 
 
 def test_before_its_first_poll_it_is_not_ready_and_still_scores(
-    door: Door, flow_events: list[Event]
+    client: IngressClient, flow_events: list[Event]
 ) -> None:
     """C-15: a probe of readiness waits for the start; liveness and scoring do not."""
-    door.ingress._pipelines.watchers[Tenant("default")]._poller._first.clear()
+    client.ingress._pipelines.watchers[Tenant("default")]._poller._first.clear()
 
-    assert door.get("/ready").status_code == 503
-    assert door.get("/ready").json() == {"ready": False}
-    assert door.get("/v2/health/live").json() == {"live": True}
-    assert door.get("/health").status_code == 200
-    assert scored(door, flow_events[0])["score"] >= 0.0
+    assert client.get("/ready").status_code == 503
+    assert client.get("/ready").json() == {"ready": False}
+    assert client.get("/v2/health/live").json() == {"live": True}
+    assert client.get("/health").status_code == 200
+    assert scored(client, flow_events[0])["score"] >= 0.0
 
 
 # -- status
 
 
 def test_the_uptime_does_not_jump_with_the_clock(
-    door: Door, monkeypatch: pytest.MonkeyPatch
+    client: IngressClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """T1."""
     monkeypatch.setattr("time.time", lambda: 0.0)
 
-    assert 0.0 <= door.get("/v1/status").json()["uptime_s"] < 3600.0
+    assert 0.0 <= client.get("/v1/status").json()["uptime_s"] < 3600.0
 
 
-def test_the_status_has_since_and_reason_of_each_layer_and_kind(open_door: OpenDoor) -> None:
+def test_the_status_has_since_and_reason_of_each_layer_and_kind(open_client: OpenIngress) -> None:
     """S1-26.
 
     A code, where to search first, and the meaning, without a text that could contain a path.
     """
-    body = open_door(down={"behavior"}).get("/v1/status").json()
+    body = open_client(down={"behavior"}).get("/v1/status").json()
 
     layers = {layer["layer"]: layer for layer in body["layers"]}
     flow = layers["behavior"]["kinds"]["flow"]
@@ -112,12 +106,12 @@ def test_the_status_has_since_and_reason_of_each_layer_and_kind(open_door: OpenD
     assert {"deadline_ms", "tenant", "uptime_s", "version", "time", "rollout"} <= body.keys()
 
 
-def test_the_layers_are_listed_with_whether_a_model_is_loaded(open_door: OpenDoor) -> None:
+def test_the_layers_are_listed_with_whether_a_model_is_loaded(open_client: OpenIngress) -> None:
     """S1-04; a disabled layer still has its model."""
-    door = open_door(down={"behavior"})
-    door.post("/v1/layers/anomaly/disable", {})
+    client = open_client(down={"behavior"})
+    client.post("/v1/layers/anomaly/disable", {})
 
-    listed = {layer["layer"]: layer for layer in door.get("/v1/layers").json()["layers"]}
+    listed = {layer["layer"]: layer for layer in client.get("/v1/layers").json()["layers"]}
 
     assert [name for name, layer in listed.items() if not layer["model_loaded"]] == ["behavior"]
     assert [name for name, layer in listed.items() if not layer["enabled"]] == ["anomaly"]
@@ -129,12 +123,12 @@ def test_the_layers_are_listed_with_whether_a_model_is_loaded(open_door: OpenDoo
 
 
 def test_a_disabled_layer_is_not_called_from_the_next_event_on(
-    door: Door, flow_events: list[Event]
+    client: IngressClient, flow_events: list[Event]
 ) -> None:
     """S1-06: without a restart, and named in every verdict."""
-    before = scored(door, flow_events[0])
+    before = scored(client, flow_events[0])
 
-    answer = door.post("/v1/layers/behavior/disable", {})
+    answer = client.post("/v1/layers/behavior/disable", {})
 
     assert answer.json() == {
         "layer": "behavior",
@@ -142,37 +136,39 @@ def test_a_disabled_layer_is_not_called_from_the_next_event_on(
         "disabled_by_environment": False,
         "resets": 0,
     }
-    after = scored(door, flow_events[0])
+    after = scored(client, flow_events[0])
     assert before["coverage"] == 1.0
     assert 0.0 < after["coverage"] < 1.0
     assert (after["degraded"], after["status"]) == (True, "PARTIALLY_OPERATIONAL")
     assert statuses(after)["behavior"] == "disabled"
-    health = door.get("/health").json()
+    health = client.get("/health").json()
     assert (health["status"], health["ml_status"]) == ("degraded", "PARTIALLY_OPERATIONAL")
     assert health["providers"]["behavior"]["status"] == "disabled"
-    assert door.get("/v1/status").json()["controls"]["disabled"] == ["behavior"]
+    assert client.get("/v1/status").json()["controls"]["disabled"] == ["behavior"]
 
 
-def test_an_enabled_layer_is_called_again_at_once(door: Door, flow_events: list[Event]) -> None:
+def test_an_enabled_layer_is_called_again_at_once(
+    client: IngressClient, flow_events: list[Event]
+) -> None:
     """S1-07."""
-    door.post("/v1/layers/behavior/disable", {})
+    client.post("/v1/layers/behavior/disable", {})
 
-    assert door.post("/v1/layers/behavior/enable", {}).json()["enabled"] is True
+    assert client.post("/v1/layers/behavior/enable", {}).json()["enabled"] is True
 
-    assert scored(door, flow_events[0])["coverage"] == 1.0
+    assert scored(client, flow_events[0])["coverage"] == 1.0
 
 
-def test_a_switch_outlives_a_restart(open_door: OpenDoor, flow_events: list[Event]) -> None:
+def test_a_switch_outlives_a_restart(open_client: OpenIngress, flow_events: list[Event]) -> None:
     """S1-06: not even the first event after the start is scored by the layer."""
-    open_door().post("/v1/layers/behavior/disable", {})
+    open_client().post("/v1/layers/behavior/disable", {})
 
-    assert statuses(scored(open_door(), flow_events[0]))["behavior"] == "disabled"
+    assert statuses(scored(open_client(), flow_events[0]))["behavior"] == "disabled"
 
 
 def test_a_switch_of_another_replica_is_followed(
-    open_door: OpenDoor, own_state: Path, flow_events: list[Event]
+    open_client: OpenIngress, own_state: Path, flow_events: list[Event]
 ) -> None:
-    one, other = open_door(), open_door()
+    one, other = open_client(), open_client()
     one.post("/v1/layers/anomaly/disable", {})
 
     poll(other)
@@ -184,50 +180,50 @@ def test_a_switch_of_another_replica_is_followed(
 
 
 def test_no_route_enables_what_the_environment_disables(
-    open_door: OpenDoor, monkeypatch: pytest.MonkeyPatch, flow_events: list[Event]
+    open_client: OpenIngress, monkeypatch: pytest.MonkeyPatch, flow_events: list[Event]
 ) -> None:
     """S1-06, S1-07: both switches must be cleared."""
     monkeypatch.setenv("AXON_DISABLED_LAYERS", " behavior, ")
-    door = open_door()
+    client = open_client()
 
-    answer = door.post("/v1/layers/behavior/enable", {}).json()
+    answer = client.post("/v1/layers/behavior/enable", {}).json()
 
     assert (answer["enabled"], answer["disabled_by_environment"]) == (False, True)
-    assert statuses(scored(door, flow_events[0]))["behavior"] == "disabled"
-    assert door.get("/v1/status").json()["controls"]["disabled_by_environment"] == ["behavior"]
+    assert statuses(scored(client, flow_events[0]))["behavior"] == "disabled"
+    assert client.get("/v1/status").json()["controls"]["disabled_by_environment"] == ["behavior"]
 
 
 def test_a_reset_applies_here_at_once_and_on_all_replicas(
-    door: Door, own_state: Path, monkeypatch: pytest.MonkeyPatch
+    client: IngressClient, own_state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S1-09."""
     done: list[str] = []
-    monkeypatch.setattr(door.ingress._layers, "reset", done.append)
+    monkeypatch.setattr(client.ingress._layers, "reset", done.append)
 
-    answer = door.post("/v1/layers/behavior/reset", {})
+    answer = client.post("/v1/layers/behavior/reset", {})
 
     assert (answer.status_code, answer.json()["resets"]) == (200, 1)
     assert done == ["behavior"]
     assert read_controls(own_state).resets == {"behavior": 1}
-    poll(door)
+    poll(client)
     assert done == ["behavior"]  # once
 
 
 def test_a_broken_controls_file_changes_nothing_and_is_logged_once(
-    door: Door,
+    client: IngressClient,
     own_state: Path,
     flow_events: list[Event],
     meter: RecordingMeter,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """If it counted as empty, it would enable what an operator disabled."""
-    door.post("/v1/layers/behavior/disable", {})
+    client.post("/v1/layers/behavior/disable", {})
     (own_state / CONTROLS).write_text("{torn")
 
-    poll(door)
-    poll(door)
+    poll(client)
+    poll(client)
 
-    assert statuses(scored(door, flow_events[0]))["behavior"] == "disabled"
+    assert statuses(scored(client, flow_events[0]))["behavior"] == "disabled"
     assert meter.value("axon_controls_readable") == 0.0
     assert (
         len(
@@ -239,16 +235,16 @@ def test_a_broken_controls_file_changes_nothing_and_is_logged_once(
         )
         == 1
     )
-    error_of(door.post("/v1/layers/behavior/enable", {}), 503, "CONTROLS_NOT_KEPT")
+    error_of(client.post("/v1/layers/behavior/enable", {}), 503, "CONTROLS_NOT_KEPT")
 
     (own_state / CONTROLS).unlink()
-    poll(door)
-    assert statuses(scored(door, flow_events[0]))["behavior"] == "live"
+    poll(client)
+    assert statuses(scored(client, flow_events[0]))["behavior"] == "live"
     assert meter.value("axon_controls_readable") == 1.0
 
 
 def test_a_switch_on_a_hanging_disk_gets_an_error_with_a_code(
-    door: Door, monkeypatch: pytest.MonkeyPatch
+    client: IngressClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault F14."""
     come_back = threading.Event()
@@ -257,7 +253,7 @@ def test_a_switch_on_a_hanging_disk_gets_an_error_with_a_code(
     )
     monkeypatch.setattr("deployments.scoring.layer_switches.UPDATE_WITHIN_S", 0.01)
 
-    answer = door.post("/v1/layers/behavior/disable", {})
+    answer = client.post("/v1/layers/behavior/disable", {})
     come_back.set()
 
     error_of(answer, 503, "CONTROLS_NOT_KEPT")
@@ -265,7 +261,7 @@ def test_a_switch_on_a_hanging_disk_gets_an_error_with_a_code(
 
 
 def test_a_switch_that_cannot_be_written_changes_nothing(
-    door: Door, flow_events: list[Event], monkeypatch: pytest.MonkeyPatch
+    client: IngressClient, flow_events: list[Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault F20: a switch that is not written would be lost at the next restart."""
 
@@ -274,27 +270,27 @@ def test_a_switch_that_cannot_be_written_changes_nothing(
 
     monkeypatch.setattr("ensemble.store.files.atomic.write_new", full)
 
-    answer = door.post("/v1/layers/behavior/disable", {})
+    answer = client.post("/v1/layers/behavior/disable", {})
 
     error_of(answer, 503, "CONTROLS_NOT_KEPT")
     assert "/srv" not in answer.text
-    assert statuses(scored(door, flow_events[0]))["behavior"] == "live"
+    assert statuses(scored(client, flow_events[0]))["behavior"] == "live"
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
 @pytest.mark.parametrize("layer", ["nobody", "Anomaly", "..", "anomaly%2f..", "*", "%00"])
 def test_an_unknown_layer_is_not_found(
-    door: Door, own_state: Path, layer: str, switch: str
+    client: IngressClient, own_state: Path, layer: str, switch: str
 ) -> None:
-    answer = door.post(f"/v1/layers/{layer}/{switch}", {})
+    answer = client.post(f"/v1/layers/{layer}/{switch}", {})
 
     assert answer.status_code == 404
     assert answer.json()["error"]["code"] in {"UNKNOWN_LAYER", "NOT_FOUND"}
     assert not (own_state / CONTROLS).exists()
 
 
-def test_the_error_of_an_unknown_layer_names_the_known_ones(door: Door) -> None:
-    error = error_of(door.post("/v1/layers/nobody/disable", {}), 404, "UNKNOWN_LAYER")
+def test_the_error_of_an_unknown_layer_names_the_known_ones(client: IngressClient) -> None:
+    error = error_of(client.post("/v1/layers/nobody/disable", {}), 404, "UNKNOWN_LAYER")
 
     assert all(layer in error["message"] for layer in LAYERS)
 
@@ -303,13 +299,13 @@ def test_the_error_of_an_unknown_layer_names_the_known_ones(door: Door) -> None:
 
 
 def test_the_ingress_counts_its_events_and_errors(
-    open_door: OpenDoor, flow_events: list[Event], meter: RecordingMeter
+    open_client: OpenIngress, flow_events: list[Event], meter: RecordingMeter
 ) -> None:
     """S0-31, C-13, C-29: by batch, by the ingress itself."""
-    door = open_door(down={"behavior"})
+    client = open_client(down={"behavior"})
 
-    scored(door, flow_events[0])
-    poll(door)
+    scored(client, flow_events[0])
+    poll(client)
 
     assert meter.total("axon_events_scored_total", kind="flow") == 1
     assert (
@@ -317,14 +313,16 @@ def test_the_ingress_counts_its_events_and_errors(
         == 1
     )
     assert {labels["layer"] for _, _, labels in meter.observed} >= {"anomaly", "resilience"}
-    assert meter.word("axon_ml_status") == "PARTIALLY_OPERATIONAL"
-    assert meter.word("axon_layer_status", layer="behavior", kind="flow") == "fallback"
+    assert meter.state("axon_ml_status") == "PARTIALLY_OPERATIONAL"
+    assert meter.state("axon_layer_status", layer="behavior", kind="flow") == "fallback"
 
 
 # -- testing a layer
 
 
-def test_a_test_reports_for_each_kind_whether_its_model_would_serve(open_door: OpenDoor) -> None:
+def test_a_test_reports_for_each_kind_whether_its_model_would_serve(
+    open_client: OpenIngress,
+) -> None:
     """S1-05.
 
     Initialisation only. The log has the text of a failure; a client gets its code and meaning.
@@ -335,10 +333,10 @@ def test_a_test_reports_for_each_kind_whether_its_model_would_serve(open_door: O
             ok=False, code="ARTIFACT_CORRUPT", message="/srv/models/x.bin: sha256 is 12"
         ),
     }
-    door = open_door(handles={"behavior": FakeHandle(broken_slot("behavior"), checks)})
-    before = door.get("/health").json()
+    client = open_client(handles={"behavior": FakeHandle(broken_slot("behavior"), checks)})
+    before = client.get("/health").json()
 
-    answer = door.post("/v1/layers/behavior/test", {})
+    answer = client.post("/v1/layers/behavior/test", {})
 
     body = answer.json()
     assert (answer.status_code, body["layer"], body["ok"], body["code"]) == (
@@ -360,14 +358,14 @@ def test_a_test_reports_for_each_kind_whether_its_model_would_serve(open_door: O
     )
     assert body["kinds"]["process"]["message"] == "The bytes are not the bytes that were published."
     assert "/srv" not in answer.text
-    assert door.get("/health").json() == before
+    assert client.get("/health").json() == before
 
 
-def test_a_test_passes_if_all_kinds_pass(open_door: OpenDoor) -> None:
+def test_a_test_passes_if_all_kinds_pass(open_client: OpenIngress) -> None:
     handle = FakeHandle(broken_slot("behavior"), {Kind.FLOW: load_check(ok=True, version="2")})
 
     assert (
-        open_door(handles={"behavior": handle}).post("/v1/layers/behavior/test", {}).json()["ok"]
+        open_client(handles={"behavior": handle}).post("/v1/layers/behavior/test", {}).json()["ok"]
         is True
     )
 
@@ -382,14 +380,16 @@ async def _dies() -> None:
 
 @pytest.mark.parametrize(("call", "code"), [(_hangs, "LAYER_TIMEOUT"), (_dies, "LAYER_CRASHED")])
 def test_a_layer_that_does_not_respond_fails_its_test(
-    open_door: OpenDoor, call: Any, code: str
+    open_client: OpenIngress, call: Any, code: str
 ) -> None:
     handle = FakeHandle(broken_slot("behavior"))
     handle.test = FakeMethod(call)
     controls = {"disabled": [], "look_every_s": 2, "test_within_s": 0.05}
-    door = open_door(handles={"behavior": handle}, overrides={**PATIENT, "controls": controls})
+    client = open_client(
+        handles={"behavior": handle}, overrides={**LONG_DEADLINE, "controls": controls}
+    )
 
-    answer = door.post("/v1/layers/behavior/test", {})
+    answer = client.post("/v1/layers/behavior/test", {})
 
     body = answer.json()
     assert (answer.status_code, body["ok"], body["code"], body["kinds"]) == (200, False, code, {})
@@ -397,7 +397,7 @@ def test_a_layer_that_does_not_respond_fails_its_test(
     assert "/srv" not in answer.text
 
 
-def test_a_layer_is_tested_once_at_a_time(open_door: OpenDoor) -> None:
+def test_a_layer_is_tested_once_at_a_time(open_client: OpenIngress) -> None:
     """A test loads a second copy of the models; two tests would need the memory of a third."""
     go = asyncio.Event()
     started = asyncio.Event()
@@ -409,28 +409,28 @@ def test_a_layer_is_tested_once_at_a_time(open_door: OpenDoor) -> None:
 
     handle = FakeHandle(broken_slot("behavior"))
     handle.test = FakeMethod(slow)
-    door = open_door(handles={"behavior": handle})
+    client = open_client(handles={"behavior": handle})
 
     async def twice() -> list[Any]:
-        first = asyncio.create_task(door.ask.send("POST", "/v1/layers/behavior/test"))
+        first = asyncio.create_task(client.send("POST", "/v1/layers/behavior/test"))
         await started.wait()
-        second = await door.ask.send("POST", "/v1/layers/behavior/test")
+        second = await client.send("POST", "/v1/layers/behavior/test")
         go.set()
         return [await first, second]
 
-    first, second = door._loop.run(twice())
+    first, second = client.loop.run(twice())
 
     assert (first.status_code, first.json()["ok"]) == (200, True)
     error_of(second, 409, "TEST_RUNNING")
-    assert door.post("/v1/layers/behavior/test", {}).status_code == 200
+    assert client.post("/v1/layers/behavior/test", {}).status_code == 200
 
 
 # -- the contract
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
-def test_the_document_names_the_scope_of_a_switch(door: Door, switch: str) -> None:
-    operation = json.loads(door.get("/openapi.json").text)["paths"][
+def test_the_document_names_the_scope_of_a_switch(client: IngressClient, switch: str) -> None:
+    operation = json.loads(client.get("/openapi.json").text)["paths"][
         f"/v1/layers/{{layer}}/{switch}"
     ]["post"]
 

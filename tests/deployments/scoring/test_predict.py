@@ -20,8 +20,9 @@ from ensemble.events import FlowBatch
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.runtime.classification import KNOWN_MODELS, Classification
 from ensemble.runtime.model_state import LoadFailure
-from tests.deployments.conftest import PATIENT, Door, OpenClassifier, OpenDoor, RecordingMeter
+from tests.support.asgi_clients import LONG_DEADLINE, IngressClient, OpenIngress
 from tests.support.fake_classifier import NOT_INSTALLED, FakeClassifier, FakeReleases, flow, hang
+from tests.support.recorded_telemetry import RecordingMeter
 from tests.support.scoring_client import error_of
 
 PREDICTION_KEYS = {
@@ -33,23 +34,23 @@ PREDICTION_KEYS = {
     "inference_time_ms",
     "timestamp",
 }
-QUICK = {**PATIENT, "ingress": {"deadline_ms": 300}}
+QUICK = {**LONG_DEADLINE, "ingress": {"deadline_ms": 300}}
 
 
 @pytest.fixture
-def asked(open_classifier: OpenClassifier) -> Door:
+def asked(open_classifier: OpenIngress) -> IngressClient:
     return open_classifier()
 
 
-def predicted(door: Door, features: object, **request: Any) -> dict[str, Any]:
-    answer = door.post("/predict", {"features": features, **request})
+def predicted(client: IngressClient, features: object, **request: Any) -> dict[str, Any]:
+    answer = client.post("/predict", {"features": features, **request})
     assert answer.status_code == 200, answer.text[:300]
     body: dict[str, Any] = answer.json()
     return body
 
 
-def batch_of(door: Door, flows: list[Any], **request: Any) -> list[dict[str, Any]]:
-    answer = door.post("/predict/batch", {"flows": flows, **request})
+def batch_of(client: IngressClient, flows: list[Any], **request: Any) -> list[dict[str, Any]]:
+    answer = client.post("/predict/batch", {"flows": flows, **request})
     assert answer.status_code == 200, answer.text[:300]
     assert answer.json().keys() == {"predictions"}
     found: list[dict[str, Any]] = answer.json()["predictions"]
@@ -59,7 +60,7 @@ def batch_of(door: Door, flows: list[Any], **request: Any) -> list[dict[str, Any
 # -- what an answer holds
 
 
-def test_a_flow_gets_a_label_and_the_probability_of_every_class(asked: Door) -> None:
+def test_a_flow_gets_a_label_and_the_probability_of_every_class(asked: IngressClient) -> None:
     """S2-04, S2-11, S2-23."""
     body = predicted(asked, flow(1), model_name="random_forest")
 
@@ -70,7 +71,7 @@ def test_a_flow_gets_a_label_and_the_probability_of_every_class(asked: Door) -> 
     assert body["inference_time_ms"] > 0.0
 
 
-def test_the_time_of_a_prediction_is_in_utc(asked: Door) -> None:
+def test_the_time_of_a_prediction_is_in_utc(asked: IngressClient) -> None:
     said = predicted(asked, flow())["timestamp"]
 
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", said)
@@ -83,7 +84,9 @@ def test_the_time_of_a_prediction_is_in_utc(asked: Door) -> None:
     ("name", "confidence"),
     [("random_forest", 0.8), ("decision_tree", 1.0), ("hist_gradient_boosting", 0.8)],
 )
-def test_each_model_is_called_by_its_name(asked: Door, name: str, confidence: float) -> None:
+def test_each_model_is_called_by_its_name(
+    asked: IngressClient, name: str, confidence: float
+) -> None:
     """S2-09."""
     body = predicted(asked, flow(2), model_name=name)
 
@@ -94,23 +97,25 @@ def test_each_model_is_called_by_its_name(asked: Door, name: str, confidence: fl
     )
 
 
-def test_the_default_model_is_the_forest(asked: Door) -> None:
+def test_the_default_model_is_the_forest(asked: IngressClient) -> None:
     assert predicted(asked, flow())["model_name"] == "random_forest"
 
 
-def test_features_may_be_given_by_name_in_any_dialect(asked: Door) -> None:
+def test_features_may_be_given_by_name_in_any_dialect(asked: IngressClient) -> None:
     named = dict(zip(FEATURE_NAMES, flow(2), strict=True))
     named["dst port"] = named.pop("Destination Port")
 
     assert predicted(asked, named)["prediction"] == "Scan"
 
 
-def test_a_flow_gets_the_same_prediction_alone_among_others_and_in_a_batch(asked: Door) -> None:
+def test_a_flow_gets_the_same_prediction_alone_among_others_and_in_a_batch(
+    asked: IngressClient,
+) -> None:
     ports = [0, 1, 2, 5, 7, 11]
     alone = [predicted(asked, flow(port))["probabilities"] for port in ports]
     together = [
         answer.json()["probabilities"]
-        for answer in asked.ask_all([{"features": flow(port)} for port in ports], "/predict")
+        for answer in asked.post_all([{"features": flow(port)} for port in ports], "/predict")
     ]
     in_a_batch = [
         one["probabilities"]
@@ -121,7 +126,7 @@ def test_a_flow_gets_the_same_prediction_alone_among_others_and_in_a_batch(asked
 
 
 def test_flows_that_arrive_together_leave_in_one_call_a_model(
-    asked: Door, classifier: FakeClassifier
+    asked: IngressClient, classifier: FakeClassifier
 ) -> None:
     bodies = [
         {"features": flow(n), "model_name": name}
@@ -129,7 +134,7 @@ def test_flows_that_arrive_together_leave_in_one_call_a_model(
         for name in ("random_forest", "decision_tree")
     ]
 
-    answers = [answer.json() for answer in asked.ask_all(bodies, "/predict")]
+    answers = [answer.json() for answer in asked.post_all(bodies, "/predict")]
 
     assert [answer["model_name"] for answer in answers] == [body["model_name"] for body in bodies]
     assert [answer["prediction"] for answer in answers] == [
@@ -140,7 +145,7 @@ def test_flows_that_arrive_together_leave_in_one_call_a_model(
 
 
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
-def test_a_response_has_the_id_of_its_request(asked: Door, path: str) -> None:
+def test_a_response_has_the_id_of_its_request(asked: IngressClient, path: str) -> None:
     body = {"features": flow()} if path == "/predict" else {"flows": [{"features": flow()}]}
 
     assert (
@@ -152,7 +157,7 @@ def test_a_response_has_the_id_of_its_request(asked: Door, path: str) -> None:
 # -- batches
 
 
-def test_an_invalid_flow_gets_an_error_in_its_own_place(asked: Door) -> None:
+def test_an_invalid_flow_gets_an_error_in_its_own_place(asked: IngressClient) -> None:
     """P29, S2-16: order and count stay, and every error is in its own place."""
     flows: list[Any] = [
         {"features": flow(0)},
@@ -193,13 +198,13 @@ def test_an_invalid_flow_gets_an_error_in_its_own_place(asked: Door) -> None:
     assert all(one.keys() == ({"error"} if "error" in one else PREDICTION_KEYS) for one in found)
 
 
-def test_only_the_flow_on_which_the_model_fails_gets_no_prediction(asked: Door) -> None:
+def test_only_the_flow_on_which_the_model_fails_gets_no_prediction(asked: IngressClient) -> None:
     """N-13 for predictions.
 
     The other flows of the batch, and of the same call of the micro-batcher, get theirs.
     """
     found = batch_of(asked, [{"features": flow(port)} for port in (0, 666, 1)])
-    together = asked.ask_all([{"features": flow(port)} for port in (0, 666, 1, 2)], "/predict")
+    together = asked.post_all([{"features": flow(port)} for port in (0, 666, 1, 2)], "/predict")
 
     assert [one.get("prediction") for one in found] == ["BENIGN", None, "Flood"]
     assert found[1]["error"]["code"] == "LAYER_CRASHED"
@@ -208,7 +213,7 @@ def test_only_the_flow_on_which_the_model_fails_gets_no_prediction(asked: Door) 
 
 
 def test_a_batch_of_invalid_flows_alone_does_not_call_the_model(
-    asked: Door, classifier: FakeClassifier
+    asked: IngressClient, classifier: FakeClassifier
 ) -> None:
     assert [one["error"]["code"] for one in batch_of(asked, [{"features": []}] * 3)] == [
         "FEATURE_MISMATCH"
@@ -216,32 +221,32 @@ def test_a_batch_of_invalid_flows_alone_does_not_call_the_model(
     assert classifier.batches == []
 
 
-def test_a_thousand_flows_are_one_call(asked: Door, classifier: FakeClassifier) -> None:
+def test_a_thousand_flows_are_one_call(asked: IngressClient, classifier: FakeClassifier) -> None:
     """S2-05, I5."""
     assert len(batch_of(asked, [{"features": flow(1)}] * 1000)) == 1000
     assert classifier.batches == [(1000, "random_forest")]
 
 
 @pytest.mark.parametrize("flows", [[{"features": flow()}] * 1001, [{}] * 1001], ids=["good", "bad"])
-def test_more_flows_than_the_limit_are_rejected(asked: Door, flows: list[Any]) -> None:
+def test_more_flows_than_the_limit_are_rejected(asked: IngressClient, flows: list[Any]) -> None:
     """S2-17, C-17."""
     error_of(asked.post("/predict/batch", {"flows": flows}), 422, "TOO_MANY_EVENTS", "flows")
 
 
-def test_the_limits_are_settings_and_are_documented(open_classifier: OpenClassifier) -> None:
+def test_the_limits_are_settings_and_are_documented(open_classifier: OpenIngress) -> None:
     """C-17: one setting, in `GET /` and in the OpenAPI document."""
-    door = open_classifier(
+    client = open_classifier(
         overrides={
-            **PATIENT,
-            "ingress": {**PATIENT["ingress"], "max_events": 2, "max_body_bytes": 2000},
+            **LONG_DEADLINE,
+            "ingress": {**LONG_DEADLINE["ingress"], "max_events": 2, "max_body_bytes": 2000},
         }
     )
 
-    error_of(door.post("/predict/batch", {"flows": [{}] * 3}), 422, "TOO_MANY_EVENTS", "flows")
-    error_of(door.post("/predict", b" " * 2001), 413, "BODY_TOO_LARGE")
-    limits = door.get("/").json()["limits"]
+    error_of(client.post("/predict/batch", {"flows": [{}] * 3}), 422, "TOO_MANY_EVENTS", "flows")
+    error_of(client.post("/predict", b" " * 2001), 413, "BODY_TOO_LARGE")
+    limits = client.get("/").json()["limits"]
     assert (limits["max_events"], limits["max_body_bytes"]) == (2, 2000)
-    contract = door.get("/openapi.json").json()
+    contract = client.get("/openapi.json").json()
     assert (
         contract["components"]["schemas"]["PredictBatchRequest"]["properties"]["flows"]["maxItems"]
         == 2
@@ -294,7 +299,7 @@ SINGLE = [
 
 @pytest.mark.parametrize(("body", "status", "code", "field"), SINGLE)
 def test_an_invalid_flow_is_rejected_with_code_and_field(
-    asked: Door, body: object, status: int, code: str, field: str
+    asked: IngressClient, body: object, status: int, code: str, field: str
 ) -> None:
     """S2-08, S2-13, C-16."""
     error_of(asked.post("/predict", body), status, code, field)
@@ -305,7 +310,7 @@ def test_an_invalid_flow_is_rejected_with_code_and_field(
 )
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
 def test_an_unknown_model_is_not_found_and_the_known_ones_are_named(
-    asked: Door, path: str, name: str
+    asked: IngressClient, path: str, name: str
 ) -> None:
     """C-16. The requested name is not repeated."""
     body = {"model_name": name} | (
@@ -321,7 +326,7 @@ def test_an_unknown_model_is_not_found_and_the_known_ones_are_named(
 
 
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
-def test_a_known_model_that_is_not_loaded_has_a_reason(asked: Door, path: str) -> None:
+def test_a_known_model_that_is_not_loaded_has_a_reason(asked: IngressClient, path: str) -> None:
     """C-16: 409, and the others go on."""
     body = {"model_name": "xgboost"} | (
         {"features": flow()} if path == "/predict" else {"flows": [{"features": flow()}]}
@@ -340,7 +345,7 @@ def unavailable(answer: httpx.Response, code: str) -> dict[str, Any]:
 
 
 def test_a_classifier_without_a_model_has_a_reason(
-    open_classifier: OpenClassifier,
+    open_classifier: OpenIngress,
 ) -> None:
     broken = FakeReleases(
         None, failure=LoadFailure("ARTIFACT_CORRUPT", "/srv/store/x: sha256 differs")
@@ -356,36 +361,36 @@ def test_a_classifier_without_a_model_has_a_reason(
     assert "/srv" not in error["message"]
 
 
-def test_a_classifier_that_is_loading_says_when_to_retry(open_classifier: OpenClassifier) -> None:
+def test_a_classifier_that_is_loading_says_when_to_retry(open_classifier: OpenIngress) -> None:
     unavailable(
         open_classifier(source=FakeReleases(None)).post("/predict", {"features": flow()}),
         "LAYER_WARMING_UP",
     )
 
 
-def test_a_service_without_the_classifier_has_no_models_loaded(open_door: OpenDoor) -> None:
-    door = open_door()
-    door.ingress._predictor._classify = None
+def test_a_service_without_the_classifier_has_no_models_loaded(open_client: OpenIngress) -> None:
+    client = open_client()
+    client.ingress._predictor._classify = None
 
-    error_of(door.post("/predict", {"features": flow()}), 409, "MODEL_NOT_LOADED", "model_name")
+    error_of(client.post("/predict", {"features": flow()}), 409, "MODEL_NOT_LOADED", "model_name")
 
 
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
 def test_a_hanging_classifier_costs_the_deadline_at_most(
-    open_classifier: OpenClassifier, path: str
+    open_classifier: OpenIngress, path: str
 ) -> None:
     """C-14: no header of the caller changes the deadline."""
-    door = open_classifier(call=hang, overrides=QUICK)
+    client = open_classifier(call=hang, overrides=QUICK)
     body = {"features": flow()} if path == "/predict" else {"flows": [{"features": flow()}]}
 
-    answer = door.post(path, body, headers={"x-request-timeout-seconds": "0"})
+    answer = client.post(path, body, headers={"x-request-timeout-seconds": "0"})
 
     unavailable(answer, "LAYER_TIMEOUT")
     assert answer.elapsed.total_seconds() < 5
 
 
 def test_a_classifier_that_keeps_failing_is_no_longer_called_until_it_recovers(
-    open_classifier: OpenClassifier,
+    open_classifier: OpenIngress,
 ) -> None:
     """The breaker is the layer's own.
 
@@ -402,23 +407,25 @@ def test_a_classifier_that_keeps_failing_is_no_longer_called_until_it_recovers(
             raise RuntimeError("/srv/secret")
         return Classification(release, "7", ("BENIGN",), np.ones((len(batch), 1)))
 
-    door = open_classifier(call=call)
+    client = open_classifier(call=call)
     limit = read_settings({}).guard.failures_in_a_row
 
     for _ in range(limit):
         assert "secret" not in str(
-            unavailable(door.post("/predict", {"features": flow()}), "LAYER_ERROR")
+            unavailable(client.post("/predict", {"features": flow()}), "LAYER_ERROR")
         )
-    unavailable(door.post("/predict", {"features": flow()}), "LAYER_OPEN")
+    unavailable(client.post("/predict", {"features": flow()}), "LAYER_OPEN")
 
     assert calls == limit
-    assert door.get("/health").json()["providers"]["classifier"]["status"] == "open"
+    assert client.get("/health").json()["providers"]["classifier"]["status"] == "open"
     is_sick = False
-    assert door.post("/v1/layers/classifier/reset", b"").status_code == 200
-    assert predicted(door, flow())["prediction"] == "BENIGN"
+    assert client.post("/v1/layers/classifier/reset", b"").status_code == 200
+    assert predicted(client, flow())["prediction"] == "BENIGN"
 
 
-def test_a_disabled_classifier_is_not_called(asked: Door, classifier: FakeClassifier) -> None:
+def test_a_disabled_classifier_is_not_called(
+    asked: IngressClient, classifier: FakeClassifier
+) -> None:
     assert asked.post("/v1/layers/classifier/disable", b"").status_code == 200
 
     unavailable(asked.post("/predict", {"features": flow()}), "LAYER_DISABLED")
@@ -428,11 +435,11 @@ def test_a_disabled_classifier_is_not_called(asked: Door, classifier: FakeClassi
     assert predicted(asked, flow())["prediction"] == "BENIGN"
 
 
-def test_more_calls_than_the_bulkhead_holds_are_shed(open_classifier: OpenClassifier) -> None:
+def test_more_calls_than_the_bulkhead_holds_are_shed(open_classifier: OpenIngress) -> None:
     """C-16: load shedding is 503 with Retry-After."""
-    door = open_classifier(call=hang, overrides={**QUICK, "guard": {"calls_in_flight": 1}})
+    client = open_classifier(call=hang, overrides={**QUICK, "guard": {"calls_in_flight": 1}})
 
-    answers = door.ask_all([{"flows": [{"features": flow()}]}] * 3, "/predict/batch")
+    answers = client.post_all([{"flows": [{"features": flow()}]}] * 3, "/predict/batch")
 
     assert sorted(answer.json()["error"]["code"] for answer in answers) == [
         "LAYER_OVERLOADED",
@@ -460,7 +467,7 @@ WRONG = [
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_response_to_another_request_is_an_error(
-    open_classifier: OpenClassifier, wrong: Callable[..., Classification]
+    open_classifier: OpenIngress, wrong: Callable[..., Classification]
 ) -> None:
     async def call(batch: FlowBatch, release: str, name: str) -> Classification:
         del name
@@ -479,14 +486,14 @@ NONSENSE = [
 
 @pytest.mark.parametrize("instead", NONSENSE)
 def test_a_model_with_invalid_probabilities_has_failed(
-    open_classifier: OpenClassifier, classifier: FakeClassifier, instead: Callable[..., Any]
+    open_classifier: OpenIngress, classifier: FakeClassifier, instead: Callable[..., Any]
 ) -> None:
     classifier.instead = instead
 
     unavailable(open_classifier().post("/predict", {"features": flow()}), "LAYER_CRASHED")
 
 
-def test_the_call_of_a_caller_that_left_is_cancelled(open_classifier: OpenClassifier) -> None:
+def test_the_call_of_a_caller_that_left_is_cancelled(open_classifier: OpenIngress) -> None:
     """I10: the bulkhead has room again."""
     was_cancelled, is_out = False, asyncio.Event()
 
@@ -499,26 +506,28 @@ def test_the_call_of_a_caller_that_left_is_cancelled(open_classifier: OpenClassi
             was_cancelled = True
             raise
 
-    door = open_classifier(call=call, overrides={**PATIENT, "guard": {"calls_in_flight": 1}})
+    client = open_classifier(
+        call=call, overrides={**LONG_DEADLINE, "guard": {"calls_in_flight": 1}}
+    )
 
     async def leave() -> None:
         asking = asyncio.create_task(
-            door.ask.send("POST", "/predict/batch", json={"flows": [{"features": flow()}]})
+            client.send("POST", "/predict/batch", json={"flows": [{"features": flow()}]})
         )
         await asyncio.wait_for(is_out.wait(), 10)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
 
-    door._loop.run(leave())
+    client.loop.run(leave())
 
     assert was_cancelled
-    assert door.ingress._layers._guarded["classifier"]._bulkhead._free == 1
+    assert client.ingress._layers._guarded["classifier"]._bulkhead._free == 1
 
 
 # -- what is told of it
 
 
-def test_predictions_are_counted_by_model(asked: Door, meter: RecordingMeter) -> None:
+def test_predictions_are_counted_by_model(asked: IngressClient, meter: RecordingMeter) -> None:
     """S2-06."""
     predicted(asked, flow())
     batch_of(
@@ -537,7 +546,7 @@ def test_predictions_are_counted_by_model(asked: Door, meter: RecordingMeter) ->
     ]
 
 
-def test_the_root_names_the_serving_release(asked: Door) -> None:
+def test_the_root_names_the_serving_release(asked: IngressClient) -> None:
     """S2-01."""
     body = asked.get("/").json()
 

@@ -18,7 +18,7 @@ from ensemble.runtime.local_ensemble import LocalEnsemble
 from ensemble.store.layout import Store
 from ensemble.store.names import Tenant
 from ensemble.store.releases.pointer import read_pointer
-from tests.deployments.conftest import PATIENT, Door, Event, OpenDoor
+from tests.support.asgi_clients import LONG_DEADLINE, Event, IngressClient, OpenIngress
 
 FORMS = {
     "release": r"[a-z0-9][a-z0-9._-]{0,62}/[1-9][0-9]{0,14}",
@@ -38,19 +38,19 @@ HOSTILE = [
 ]
 
 
-def batch(door: Door, events: list[Event]) -> list[dict[str, Any]]:
-    answer = door.post("/v1/score/batch", {"events": events})
+def batch(client: IngressClient, events: list[Event]) -> list[dict[str, Any]]:
+    answer = client.post("/v1/score/batch", {"events": events})
     assert answer.status_code == 200
     return answer.json()["results"]  # type: ignore[no-any-return]
 
 
 def test_the_release_is_the_one_that_the_pointer_names_by_its_digest(
-    door: Door, flow_events: list[Event], shipped: Store
+    client: IngressClient, flow_events: list[Event], shipped: Store
 ) -> None:
     """The release's file has the digests of all models, so this digest identifies them."""
     pointer = read_pointer(shipped, Tenant("default"))
 
-    answer = door.post("/v1/score", flow_events[0]).json()
+    answer = client.post("/v1/score", flow_events[0]).json()
 
     assert (answer["release"], answer["release_sha256"]) == (
         f"default/{pointer.release}",
@@ -59,9 +59,9 @@ def test_the_release_is_the_one_that_the_pointer_names_by_its_digest(
 
 
 def test_the_same_ensemble_in_one_process_has_the_same_provenance(
-    ensemble: LocalEnsemble, door: Door, flow_events: list[Event]
+    ensemble: LocalEnsemble, client: IngressClient, flow_events: list[Event]
 ) -> None:
-    answer = door.post("/v1/score", flow_events[0]).json()
+    answer = client.post("/v1/score", flow_events[0]).json()
 
     assert (ensemble.release.name, ensemble.release.sha256) == (
         answer["release"],
@@ -70,13 +70,13 @@ def test_the_same_ensemble_in_one_process_has_the_same_provenance(
 
 
 def test_without_a_release_a_verdict_names_none(
-    open_door: OpenDoor, flow_events: list[Event], tmp_path: Path
+    open_client: OpenIngress, flow_events: list[Event], tmp_path: Path
 ) -> None:
-    door = open_door(
-        down=set(LAYERS), overrides={**PATIENT, "store": {"shipped": str(tmp_path / "none")}}
+    client = open_client(
+        down=set(LAYERS), overrides={**LONG_DEADLINE, "store": {"shipped": str(tmp_path / "none")}}
     )
 
-    answer = door.post("/v1/score", flow_events[0]).json()
+    answer = client.post("/v1/score", flow_events[0]).json()
 
     assert (answer["release"], answer["release_sha256"]) == ("", "")
     assert re.fullmatch(FORMS["input_sha256"], answer["input_sha256"])
@@ -84,12 +84,12 @@ def test_without_a_release_a_verdict_names_none(
 
 
 def test_a_batch_is_scored_at_one_time_which_is_now(
-    door: Door, flow_events: list[Event], process_events: list[Event]
+    client: IngressClient, flow_events: list[Event], process_events: list[Event]
 ) -> None:
     """One time for each kind: they leave in two calls."""
     before = datetime.now(UTC)
 
-    answers = batch(door, [*flow_events[:5], *process_events])
+    answers = batch(client, [*flow_events[:5], *process_events])
 
     times = [datetime.fromisoformat(answer["scored_at"]) for answer in answers]
     assert len(set(times[:5])) == len(set(times[5:])) == 1
@@ -97,7 +97,7 @@ def test_a_batch_is_scored_at_one_time_which_is_now(
 
 
 def test_a_flow_has_one_digest_in_every_dialect_and_each_flow_its_own(
-    door: Door, flow_events: list[Event]
+    client: IngressClient, flow_events: list[Event]
 ) -> None:
     event = flow_events[0]
     dialects = [
@@ -113,7 +113,9 @@ def test_a_flow_has_one_digest_in_every_dialect_and_each_flow_its_own(
         for names in dialects
     ]
 
-    digests = [answer["input_sha256"] for answer in batch(door, [event, *named, *flow_events[1:5]])]
+    digests = [
+        answer["input_sha256"] for answer in batch(client, [event, *named, *flow_events[1:5]])
+    ]
 
     assert len(set(digests[:4])) == 1
     assert len(set(digests[3:])) == 5
@@ -121,7 +123,7 @@ def test_a_flow_has_one_digest_in_every_dialect_and_each_flow_its_own(
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_no_text_of_the_caller_is_in_the_provenance(
-    door: Door, flow_events: list[Event], process_events: list[Event], text: str
+    client: IngressClient, flow_events: list[Event], process_events: list[Event], text: str
 ) -> None:
     """The provenance goes into logs, shells and tickets.
 
@@ -138,7 +140,7 @@ def test_no_text_of_the_caller_is_in_the_provenance(
     }
 
     for answer in batch(
-        door, [{**flow_events[0], "id": text, "host": text, "time": text}, process]
+        client, [{**flow_events[0], "id": text, "host": text, "time": text}, process]
     ):
         assert answer["id"] == text  # that one is the caller's own
         for field, form in FORMS.items():
@@ -146,8 +148,8 @@ def test_no_text_of_the_caller_is_in_the_provenance(
             assert text not in answer[field]
 
 
-def test_the_document_describes_each_field(door: Door) -> None:
-    schema = door.get("/openapi.json").json()["components"]["schemas"]["Verdict"]
+def test_the_document_describes_each_field(client: IngressClient) -> None:
+    schema = client.get("/openapi.json").json()["components"]["schemas"]["Verdict"]
 
     assert FORMS.keys() <= set(schema["required"])
     assert all(schema["properties"][field]["description"] for field in FORMS)

@@ -15,14 +15,10 @@ from ensemble.retro.findings import FINDINGS, read_findings
 from ensemble.runtime.hot_reload import LayerSlot
 from ensemble.runtime.model_state import SlotState
 from ensemble.verdicts import LayerScores
-from tests.deployments.conftest import (
-    PATIENT,
-    Event,
-    FakeMethod,
-    OpenDoor,
-    RecordingMeter,
-    broken_slot,
-)
+from tests.support.asgi_clients import LONG_DEADLINE, Event, OpenIngress
+from tests.support.fake_handles import FakeMethod
+from tests.support.recorded_telemetry import RecordingMeter
+from tests.support.slots import broken_slot
 
 
 class SwitchedHandle:
@@ -55,7 +51,7 @@ def until(is_so: Callable[[], bool], meanwhile: Callable[[], object]) -> None:
 
 @pytest.mark.parametrize("path", ["/v1/score", "/v1/score/batch"])
 def test_a_hostile_flow_of_an_outage_is_found_after_recovery(
-    open_door: OpenDoor,
+    open_client: OpenIngress,
     slots: Mapping[str, LayerSlot],
     flow_events: list[Event],
     own_state: Path,
@@ -69,7 +65,7 @@ def test_a_hostile_flow_of_an_outage_is_found_after_recovery(
     """
     monkeypatch.setattr(retro_spool, "FLUSH_EVERY_S", 0.01)
     monkeypatch.setattr(retro_rescorer, "RESCORE_EVERY_S", 0.01)
-    whole = open_door()
+    whole = open_client()
     hostile = [
         one
         for one in flow_events
@@ -77,27 +73,28 @@ def test_a_hostile_flow_of_an_outage_is_found_after_recovery(
     ]
     assert hostile
     down = {layer: SwitchedHandle(layer, slots[layer]) for layer in ("anomaly", "behavior")}
-    door = open_door(handles=down)
+    client = open_client(handles=down)
 
     if path == "/v1/score":
-        door.ask_all(hostile)
+        client.post_all(hostile)
     else:
-        door.post(path, {"events": hostile})
+        client.post(path, {"events": hostile})
     until(
-        lambda: door.ingress._spool.counts().waiting_events == len(hostile),
-        lambda: door.get("/health"),
+        lambda: client.ingress._spool.counts().waiting_events == len(hostile),
+        lambda: client.get("/health"),
     )
     assert not (own_state / "retro" / FINDINGS).exists()
     for handle in down.values():
         handle.mend()
     until(
-        lambda: door.ingress._spool.counts().findings == len(hostile), lambda: door.get("/health")
+        lambda: client.ingress._spool.counts().findings == len(hostile),
+        lambda: client.get("/health"),
     )
 
     found, _ = read_findings(own_state / "retro")
     assert sorted(one.id for one in found) == sorted(one["id"] for one in hostile)
     assert {one.was.verdict for one in found} == {"indeterminate"}
-    counts = door.ingress._spool.counts()
+    counts = client.ingress._spool.counts()
     assert (counts.spooled, counts.rescored, counts.waiting_events) == (
         len(hostile),
         len(hostile),
@@ -107,7 +104,7 @@ def test_a_hostile_flow_of_an_outage_is_found_after_recovery(
 
 
 def test_a_rescored_event_is_not_spooled_twice(
-    open_door: OpenDoor,
+    open_client: OpenIngress,
     slots: Mapping[str, LayerSlot],
     flow_events: list[Event],
     monkeypatch: pytest.MonkeyPatch,
@@ -117,45 +114,45 @@ def test_a_rescored_event_is_not_spooled_twice(
     monkeypatch.setattr(retro_rescorer, "FIRST_PAUSE_S", 0.01)
     behavior = SwitchedHandle("behavior", slots["behavior"])
     behavior.is_boasting = True
-    door = open_door(handles={"behavior": behavior})
+    client = open_client(handles={"behavior": behavior})
 
-    door.post("/v1/score/batch", {"events": flow_events[:10]})
-    until(lambda: door.ingress._spool.counts().rescored >= 50, lambda: door.get("/health"))
+    client.post("/v1/score/batch", {"events": flow_events[:10]})
+    until(lambda: client.ingress._spool.counts().rescored >= 50, lambda: client.get("/health"))
 
-    counts = door.ingress._spool.counts()
+    counts = client.ingress._spool.counts()
     assert (counts.spooled, counts.waiting_events, counts.findings) == (10, 10, 0)
 
 
 def test_a_silent_posture_alone_spools_nothing(
-    open_door: OpenDoor, flow_events: list[Event], own_state: Path
+    open_client: OpenIngress, flow_events: list[Event], own_state: Path
 ) -> None:
-    door = open_door(down={"resilience"})
+    client = open_client(down={"resilience"})
 
-    assert door.post("/v1/score", flow_events[0]).json()["degraded"]
-    door.close()
+    assert client.post("/v1/score", flow_events[0]).json()["degraded"]
+    client.close()
 
     assert [path for path in own_state.rglob("*") if path.is_file()] == []
 
 
 def test_an_application_with_rescoring_disabled_writes_nothing(
-    open_door: OpenDoor, flow_events: list[Event], own_state: Path
+    open_client: OpenIngress, flow_events: list[Event], own_state: Path
 ) -> None:
-    door = open_door(down=set(LAYERS), overrides={**PATIENT, "retro": {"enabled": False}})
+    client = open_client(down=set(LAYERS), overrides={**LONG_DEADLINE, "retro": {"enabled": False}})
 
-    door.post("/v1/score", flow_events[0])
-    door.close()
+    client.post("/v1/score", flow_events[0])
+    client.close()
 
     assert not (own_state / "retro").exists()
 
 
 def test_the_next_process_adopts_the_events_of_a_stopped_application(
-    open_door: OpenDoor, flow_events: list[Event], own_state: Path
+    open_client: OpenIngress, flow_events: list[Event], own_state: Path
 ) -> None:
-    door = open_door(down={"behavior"})
-    door.post("/v1/score/batch", {"events": flow_events[:7]})
-    door.close()
+    client = open_client(down={"behavior"})
+    client.post("/v1/score/batch", {"events": flow_events[:7]})
+    client.close()
 
-    heir = open_door(down={"behavior"})
+    heir = open_client(down={"behavior"})
     until(lambda: heir.ingress._spool.counts().adopted == 7, lambda: heir.get("/health"))
 
     assert len(list((own_state / "retro").glob("*/*.jsonl"))) == 1

@@ -24,22 +24,20 @@ from ensemble.store.releases.pointer import read_pointer
 from ensemble.store.releases.release import publish_release
 from ensemble.store.releases.release_file import read_release
 from ensemble.store.signing import Signer
-from tests.deployments.conftest import Door, Event
-from tests.deployments.layers.test_hot_reload import NOW, world
+from tests.support.asgi_clients import Event, IngressClient
 from tests.support.models_on_disk import ModelsOnDisk
-
-__all__ = ["world"]
+from tests.support.publishing import NOW
 
 DEFAULT = Tenant("default")
 
 
 @pytest.fixture
-def jumpy(world: ModelsOnDisk, signer: Signer) -> ReleaseRef:
+def jumpy(models_on_disk: ModelsOnDisk, signer: Signer) -> ReleaseRef:
     """A release of the same models whose thresholds rate nearly everything malicious.
 
     No pointer names it.
     """
-    del world  # asked for by its effect
+    del models_on_disk  # asked for by its effect
     store = own_store()
     current = read_release(store, DEFAULT, read_pointer(store, DEFAULT))
     fusion = Fusion.from_config(current.fusion["flow"])
@@ -59,36 +57,36 @@ def jumpy(world: ModelsOnDisk, signer: Signer) -> ReleaseRef:
     )
 
 
-def challenger_of(door: Door) -> dict[str, object] | None:
-    return door.get("/v1/status").json()["challenger"]  # type: ignore[no-any-return]
+def challenger_of(client: IngressClient) -> dict[str, object] | None:
+    return client.get("/v1/status").json()["challenger"]  # type: ignore[no-any-return]
 
 
-def score_all(door: Door, events: list[Event]) -> list[str]:
+def score_all(client: IngressClient, events: list[Event]) -> list[str]:
     """The verdicts of `events`, after their shadow evaluation has ended."""
-    words = [door.post("/v1/score", event).json()["verdict"] for event in events]
-    pipeline = door.ingress._pipelines.default
+    words = [client.post("/v1/score", event).json()["verdict"] for event in events]
+    pipeline = client.ingress._pipelines.default
 
     async def settled() -> None:
         while pipeline._shadow_tasks:
             await next(iter(pipeline._shadow_tasks))
 
-    door._loop.run(settled())
+    client.loop.run(settled())
     return words
 
 
 def test_a_challenger_is_measured_on_live_events_and_changes_no_verdict(
-    world: ModelsOnDisk, jumpy: ReleaseRef, signer: Signer, flow_events: list[Event]
+    models_on_disk: ModelsOnDisk, jumpy: ReleaseRef, signer: Signer, flow_events: list[Event]
 ) -> None:
     """Section 7: its agreement, and its verdict flips by pair of labels."""
-    door = world.start()
-    before = score_all(door, flow_events)
-    assert challenger_of(door) is None
+    client = models_on_disk.start()
+    before = score_all(client, flow_events)
+    assert challenger_of(client) is None
 
     set_challenger(own_store(), DEFAULT, jumpy, 0, signer=signer)
-    world.look()
-    during = [word for _ in range(10) for word in score_all(door, flow_events)]
+    models_on_disk.poll()
+    during = [word for _ in range(10) for word in score_all(client, flow_events)]
 
-    said = challenger_of(door)
+    said = challenger_of(client)
     assert said is not None
     assert (said["challenger"], said["champion"]) == (f"default/{jumpy.serial}", "default/4")
     assert said["events"] == pytest.approx(0.1 * len(during), abs=2)
@@ -99,51 +97,51 @@ def test_a_challenger_is_measured_on_live_events_and_changes_no_verdict(
 
 
 def test_promotion_of_the_challenger_is_one_call(
-    world: ModelsOnDisk, jumpy: ReleaseRef, signer: Signer, flow_events: list[Event]
+    models_on_disk: ModelsOnDisk, jumpy: ReleaseRef, signer: Signer, flow_events: list[Event]
 ) -> None:
-    door = world.start()
+    client = models_on_disk.start()
     store = own_store()
     set_challenger(store, DEFAULT, jumpy, 0, signer=signer)
-    world.look()
+    models_on_disk.poll()
 
     promote_challenger(
         store, DEFAULT, read_pointer(store, DEFAULT).serial, signer=signer, at_once=True
     )
-    world.look()
+    models_on_disk.poll()
 
-    assert door.get("/v1/status").json()["release"] == f"default/{jumpy.serial}"
-    assert challenger_of(door) is None
-    assert set(score_all(door, flow_events)) == {"malicious"}
+    assert client.get("/v1/status").json()["release"] == f"default/{jumpy.serial}"
+    assert challenger_of(client) is None
+    assert set(score_all(client, flow_events)) == {"malicious"}
     assert read_challenger(store, DEFAULT) is None
 
 
 def test_a_cleared_challenger_scores_no_longer(
-    world: ModelsOnDisk, jumpy: ReleaseRef, signer: Signer
+    models_on_disk: ModelsOnDisk, jumpy: ReleaseRef, signer: Signer
 ) -> None:
-    door = world.start()
+    client = models_on_disk.start()
     store = own_store()
     set_challenger(store, DEFAULT, jumpy, 0, signer=signer)
-    world.look()
-    assert challenger_of(door) is not None
+    models_on_disk.poll()
+    assert challenger_of(client) is not None
 
     clear_challenger(store, DEFAULT, get_challenger(store, DEFAULT).serial, signer=signer)
-    world.look()
+    models_on_disk.poll()
 
-    assert challenger_of(door) is None
+    assert challenger_of(client) is None
 
 
 def test_a_challenger_never_serves_even_without_a_champion(
-    world: ModelsOnDisk, jumpy: ReleaseRef, signer: Signer, flow_events: list[Event]
+    models_on_disk: ModelsOnDisk, jumpy: ReleaseRef, signer: Signer, flow_events: list[Event]
 ) -> None:
     """A challenger is no fallback."""
     set_challenger(own_store(), DEFAULT, jumpy, 0, signer=signer)
-    for torn in world.files("behavior-flow/*/model.safetensors"):
+    for torn in models_on_disk.files("behavior-flow/*/model.safetensors"):
         torn.chmod(0o644)
         torn.write_bytes(b"")
-    door = world.start()
-    world.look()
+    client = models_on_disk.start()
+    models_on_disk.poll()
 
-    answer = door.post("/v1/score", flow_events[0]).json()
+    answer = client.post("/v1/score", flow_events[0]).json()
 
-    assert door.get("/v1/status").json()["release"] == "default/4"
+    assert client.get("/v1/status").json()["release"] == "default/4"
     assert {layer["layer"]: layer["status"] for layer in answer["layers"]}["behavior"] == "fallback"

@@ -24,9 +24,10 @@ from ensemble.events import Kind
 from ensemble.store.names import Tenant
 from ensemble.store.signing import Signer
 from ensemble.verdicts import LayerStatus
-from tests.deployments.conftest import Door, Event, RecordingMeter
+from tests.support.asgi_clients import Event, IngressClient
 from tests.support.models_on_disk import ModelsOnDisk
 from tests.support.own_models import publish_own_anomaly, trust_signer
+from tests.support.recorded_telemetry import RecordingMeter
 
 ACME = Tenant("acme")
 NOW = datetime(2026, 11, 25, 8, 15, tzinfo=UTC)
@@ -60,20 +61,20 @@ def own_models(world: ModelsOnDisk, signer: Signer) -> Publish:
     return lambda tenant: publish_own_anomaly(tenant, signer, NOW)
 
 
-def started(world: ModelsOnDisk, **overrides: Any) -> Door:
+def started(world: ModelsOnDisk, **overrides: Any) -> IngressClient:
     """An application that requires keys."""
     return world.start({"ingress": {"deadline_ms": 30_000}, **overrides})
 
 
-def ask(door: Door, tenant: str, event: Event) -> dict[str, Any]:
+def ask(client: IngressClient, tenant: str, event: Event) -> dict[str, Any]:
     """The response to a request with a new key of `tenant`."""
     _, token = create_key(
         read_settings().keys, Tenant(tenant), [Scope.SCORE], "", None, NOW.timestamp()
     )
-    ring = door.ingress._authenticator._keys
+    ring = client.ingress._authenticator._keys
     assert ring is not None
     ring.reload()
-    answer = door.post("/v1/score", event, headers={"Authorization": f"Bearer {token}"})
+    answer = client.post("/v1/score", event, headers={"Authorization": f"Bearer {token}"})
     assert answer.status_code == 200
     return answer.json()  # type: ignore[no-any-return]
 
@@ -86,30 +87,30 @@ def versions(answer: dict[str, Any]) -> dict[str, str]:
     return {layer["layer"]: layer["version"] for layer in answer["layers"]}
 
 
-def settle(world: ModelsOnDisk, door: Door, *tenants: str) -> None:
+def settle(world: ModelsOnDisk, client: IngressClient, *tenants: str) -> None:
     """Wait until every tenant's pointer was followed, and every layer was polled."""
     for _ in range(4):
         for tenant in tenants:
-            pipeline = door._loop.run(door.ingress._pipelines.for_tenant(tenant))
-            door._loop.run(door.ingress._pipelines.watchers[Tenant(pipeline.tenant)].poll())
-        world.look()
+            pipeline = client.loop.run(client.ingress._pipelines.for_tenant(tenant))
+            client.loop.run(client.ingress._pipelines.watchers[Tenant(pipeline.tenant)].poll())
+        world.poll()
 
 
-def release_serving(door: Door, tenant: str) -> str:
-    return door._loop.run(door.ingress._pipelines.for_tenant(tenant)).release.name
+def release_serving(client: IngressClient, tenant: str) -> str:
+    return client.loop.run(client.ingress._pipelines.for_tenant(tenant)).release.name
 
 
 def test_a_tenant_without_models_shares_the_generic_pipeline(
     world: ModelsOnDisk, flow_events: list[Event]
 ) -> None:
-    door = started(world)
+    client = started(world)
 
-    assert verdict_of(ask(door, "acme", flow_events[0])) == verdict_of(
-        ask(door, "default", flow_events[0])
+    assert verdict_of(ask(client, "acme", flow_events[0])) == verdict_of(
+        ask(client, "default", flow_events[0])
     )
     assert (
-        door._loop.run(door.ingress._pipelines.for_tenant("acme"))
-        is door.ingress._pipelines.default
+        client.loop.run(client.ingress._pipelines.for_tenant("acme"))
+        is client.ingress._pipelines.default
     )
 
 
@@ -117,15 +118,15 @@ def test_a_tenants_first_release_inherits_models_and_serves_that_tenant_alone(
     world: ModelsOnDisk, own_models: Publish, flow_events: list[Event]
 ) -> None:
     """The other models are inherited, so acme's release is complete from its first model on."""
-    door = started(world)
-    before = ask(door, "default", flow_events[0])
+    client = started(world)
+    before = ask(client, "default", flow_events[0])
 
     name = own_models("acme")
-    settle(world, door, "acme")
-    own, generic = ask(door, "acme", flow_events[0]), ask(door, "default", flow_events[0])
+    settle(world, client, "acme")
+    own, generic = ask(client, "acme", flow_events[0]), ask(client, "default", flow_events[0])
 
-    assert release_serving(door, "acme") == name
-    assert release_serving(door, "default") == release_serving(door, "globex") != name
+    assert release_serving(client, "acme") == name
+    assert release_serving(client, "default") == release_serving(client, "globex") != name
     assert verdict_of(generic) == verdict_of(before)
     assert own["coverage"] == 1.0
     assert {layer["status"] for layer in own["layers"]} == {"live"}
@@ -135,14 +136,14 @@ def test_until_its_models_are_loaded_a_tenant_is_served_by_its_parents(
     world: ModelsOnDisk, own_models: Publish, flow_events: list[Event]
 ) -> None:
     own_models("acme")
-    door = started(world)
+    client = started(world)
 
-    first = ask(door, "acme", flow_events[0])  # no layer has looked for acme's models yet
+    first = ask(client, "acme", flow_events[0])  # no layer has looked for acme's models yet
 
     assert first["coverage"] == 1.0
     assert {layer["status"] for layer in first["layers"]} == {"last_good"}
-    settle(world, door, "acme")
-    assert {layer["status"] for layer in ask(door, "acme", flow_events[0])["layers"]} == {"live"}
+    settle(world, client, "acme")
+    assert {layer["status"] for layer in ask(client, "acme", flow_events[0])["layers"]} == {"live"}
 
 
 def test_a_tenant_is_served_by_its_groups_models(
@@ -150,21 +151,21 @@ def test_a_tenant_is_served_by_its_groups_models(
 ) -> None:
     (tmp_path / "tenants.yaml").write_text("tenants:\n  acme: {group: retail}\n")
     name = own_models("retail")
-    door = started(world, store={"tenants": str(tmp_path / "tenants.yaml")})
-    settle(world, door, "acme", "globex")
+    client = started(world, store={"tenants": str(tmp_path / "tenants.yaml")})
+    settle(world, client, "acme", "globex")
 
-    ask(door, "acme", flow_events[0])
+    ask(client, "acme", flow_events[0])
 
-    assert release_serving(door, "acme") == name
-    assert release_serving(door, "globex").startswith("default/")
+    assert release_serving(client, "acme") == name
+    assert release_serving(client, "globex").startswith("default/")
 
 
 def test_a_model_that_several_tenants_use_is_in_memory_once(
     world: ModelsOnDisk, own_models: Publish
 ) -> None:
     own_models("acme")
-    door = started(world)
-    settle(world, door, "acme")
+    client = started(world)
+    settle(world, client, "acme")
 
     behavior = world._layers["behavior"]
     held = {
@@ -186,16 +187,16 @@ def test_a_broken_release_of_a_tenant_affects_no_other_tenant(
         if torn.is_file() and file in str(torn.relative_to(own_state)):
             torn.chmod(0o644)
             torn.write_bytes(torn.read_bytes()[:-9])
-    door = started(world)
-    settle(world, door, "acme")
+    client = started(world)
+    settle(world, client, "acme")
 
-    own, generic = ask(door, "acme", flow_events[0]), ask(door, "default", flow_events[0])
+    own, generic = ask(client, "acme", flow_events[0]), ask(client, "default", flow_events[0])
 
     assert own["coverage"] == generic["coverage"] == 1.0
     assert own["score"] == generic["score"]
     assert {layer["status"] for layer in own["layers"]} == {"last_good"}
     assert {layer["status"] for layer in generic["layers"]} == {"live"}
-    assert door.ingress._pipelines.watchers[ACME].state.problem is not None or file == "bundles"
+    assert client.ingress._pipelines.watchers[ACME].state.problem is not None or file == "bundles"
 
 
 def test_the_least_recently_used_tenant_is_closed_and_opened_again(
@@ -204,27 +205,27 @@ def test_the_least_recently_used_tenant_is_closed_and_opened_again(
     """Section 6: the number of open pipelines is limited, and the least recently used is closed."""
     for tenant in ("acme", "globex", "initech"):
         own_models(tenant)
-    door = started(world, store={"tenants_at_once": 3})
+    client = started(world, store={"tenants_at_once": 3})
 
-    settle(world, door, "acme", "globex")
-    settle(world, door, "initech")
+    settle(world, client, "acme", "globex")
+    settle(world, client, "initech")
 
-    assert set(door.ingress._pipelines._pipelines) == {"default", "globex", "initech"}
+    assert set(client.ingress._pipelines._pipelines) == {"default", "globex", "initech"}
     assert {kept.tenant for kept in world._layers["anomaly"].slots} == {
         "default",
         "globex",
         "initech",
     }
-    assert versions(ask(door, "acme", flow_events[0]))["anomaly"] == "2"
-    settle(world, door, "acme")
-    assert release_serving(door, "acme") == "acme/1"
+    assert versions(ask(client, "acme", flow_events[0]))["anomaly"] == "2"
+    settle(world, client, "acme")
+    assert release_serving(client, "acme") == "acme/1"
 
 
 def test_one_tenants_hanging_disk_delays_no_other(
     world: ModelsOnDisk, own_models: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own_models("acme")
-    door = started(world)
+    client = started(world)
     hangs, goes_on = threading.Event(), threading.Event()
     serving_tenant = Tenants.serving_tenant
 
@@ -238,7 +239,7 @@ def test_one_tenants_hanging_disk_delays_no_other(
     monkeypatch.setattr("deployments.scoring.tenants.RESOLVE_WITHIN_S", 0.05)
 
     async def asked() -> list[str]:
-        pipelines = door.ingress._pipelines
+        pipelines = client.ingress._pipelines
         slow = asyncio.create_task(pipelines.for_tenant("acme"))
         await asyncio.to_thread(hangs.wait, 20)
         return [
@@ -248,7 +249,7 @@ def test_one_tenants_hanging_disk_delays_no_other(
         ]
 
     try:
-        assert door._loop.run(asked()) == ["default", "default", "default"]
+        assert client.loop.run(asked()) == ["default", "default", "default"]
     finally:
         goes_on.set()
 
@@ -258,11 +259,11 @@ def test_an_event_is_rescored_by_its_tenants_models(
 ) -> None:
     """P10: all tenants share the spool, and each event returns to its own tenant."""
     own_models("acme")
-    door = started(world)
-    settle(world, door, "acme")
+    client = started(world)
+    settle(world, client, "acme")
     seen: list[str] = []
     for tenant in ("acme", "default"):
-        view = door._loop.run(door.ingress._pipelines.for_tenant(tenant))
+        view = client.loop.run(client.ingress._pipelines.for_tenant(tenant))
         score = view.score
 
         async def spied(
@@ -272,14 +273,14 @@ def test_an_event_is_rescored_by_its_tenants_models(
             return await _score(batch, **how)
 
         view.score = spied  # type: ignore[method-assign]
-    door.ingress._switches._apply(door.ingress._switches.controls.with_disabled("behavior"))
+    client.ingress._switches._apply(client.ingress._switches.controls.with_disabled("behavior"))
     for tenant in ("acme", "default"):
-        ask(door, tenant, flow_events[0])
-    door.ingress._switches._apply(door.ingress._switches.controls.with_enabled("behavior"))
+        ask(client, tenant, flow_events[0])
+    client.ingress._switches._apply(client.ingress._switches.controls.with_enabled("behavior"))
     seen.clear()
 
-    door._loop.run(door.ingress._spool.flush())
-    while door._loop.run(door.ingress._rescorer.rescore()):
+    client.loop.run(client.ingress._spool.flush())
+    while client.loop.run(client.ingress._rescorer.rescore()):
         pass
 
     assert sorted(seen) == ["acme", "default"]

@@ -28,7 +28,7 @@ from deployments.web.key_ring import KeyRing
 from ensemble.errors import ArtifactCorrupt, ArtifactError, ArtifactIncompatible, ArtifactUntrusted
 from ensemble.store.files import atomic
 from ensemble.store.names import Tenant
-from tests.deployments.conftest import Told
+from tests.support.recorded_telemetry import RecordedLog
 
 ACME = Tenant("acme")
 NOW = 1_790_000_000.0  # a day of 2026
@@ -507,7 +507,7 @@ def test_what_is_not_plainly_the_file_is_not_read(
 
 @pytest.mark.parametrize("spoil", [*SPOILT, removed])
 def test_a_file_that_breaks_later_leaves_the_keys_of_before_and_is_said_once(
-    make: Make, file: Path, ring: KeyRing, told: Told, spoil: Callable[[Path], None]
+    make: Make, file: Path, ring: KeyRing, recorded_log: RecordedLog, spoil: Callable[[Path], None]
 ) -> None:
     _, token = make()
     ring.reload()
@@ -517,14 +517,14 @@ def test_a_file_that_breaks_later_leaves_the_keys_of_before_and_is_said_once(
         ring.reload()
 
     assert ring.find(token) is not None
-    assert told.events == ["keys_read", "keys_unreadable"]
-    assert told("keys_unreadable")[0]["action"] == "keeping_previous_keys"
-    assert str(file.parent) not in told("keys_unreadable")[0]["error"]
+    assert recorded_log.events == ["keys_read", "keys_unreadable"]
+    assert recorded_log("keys_unreadable")[0]["action"] == "keeping_previous_keys"
+    assert str(file.parent) not in recorded_log("keys_unreadable")[0]["error"]
 
 
 @pytest.mark.parametrize("spoil", [*SPOILT, removed])
 def test_a_file_that_is_broken_at_the_start_admits_nobody(
-    make: Make, file: Path, ring: KeyRing, told: Told, spoil: Callable[[Path], None]
+    make: Make, file: Path, ring: KeyRing, recorded_log: RecordedLog, spoil: Callable[[Path], None]
 ) -> None:
     _, token = make()
     spoil(file)
@@ -533,11 +533,11 @@ def test_a_file_that_is_broken_at_the_start_admits_nobody(
 
     assert ring.find(token) is None
     assert ring.is_empty
-    assert [record["action"] for record in told("keys_unreadable")] == ["refusing_all_keys"]
+    assert [record["action"] for record in recorded_log("keys_unreadable")] == ["refusing_all_keys"]
 
 
 def test_a_file_that_is_mended_is_read_at_the_next_look_also_if_it_looks_the_same(
-    make: Make, ring: KeyRing, told: Told, monkeypatch: pytest.MonkeyPatch
+    make: Make, ring: KeyRing, recorded_log: RecordedLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that failed once, and then gives the same file, must not be taken for one that was read."""
     _, token = make()
@@ -549,11 +549,11 @@ def test_a_file_that_is_mended_is_read_at_the_next_look_also_if_it_looks_the_sam
     ring.reload()
 
     assert ring.find(token) is not None
-    assert told.events == ["keys_unreadable", "keys_read"]
+    assert recorded_log.events == ["keys_unreadable", "keys_read"]
 
 
 def test_a_disk_that_went_away_and_came_back_as_it_was_is_said_to_be_back(
-    make: Make, file: Path, ring: KeyRing, told: Told
+    make: Make, file: Path, ring: KeyRing, recorded_log: RecordedLog
 ) -> None:
     make()
     ring.reload()
@@ -563,7 +563,7 @@ def test_a_disk_that_went_away_and_came_back_as_it_was_is_said_to_be_back(
     away.rename(file.parent)
     ring.reload()
 
-    assert told.events == ["keys_read", "keys_unreadable", "keys_read"]
+    assert recorded_log.events == ["keys_read", "keys_unreadable", "keys_read"]
 
 
 class Failing:
@@ -620,7 +620,7 @@ def test_a_file_that_did_not_change_is_not_parsed_again(
 
 
 def test_a_new_key_is_news_and_the_same_file_is_none(
-    make: Make, ring: KeyRing, clocks: Clocks, told: Told
+    make: Make, ring: KeyRing, clocks: Clocks, recorded_log: RecordedLog
 ) -> None:
     make()
     ring.reload()
@@ -629,4 +629,4 @@ def test_a_new_key_is_news_and_the_same_file_is_none(
     make()
     ring.reload()
 
-    assert [record["keys"] for record in told("keys_read")] == [1, 2]
+    assert [record["keys"] for record in recorded_log("keys_read")] == [1, 2]

@@ -23,7 +23,8 @@ from deployments.web.rate_limit import Tarpit
 from deployments.web.routes import AuthenticatedApp, Endpoint, ScopedRoute
 from ensemble.errors import RateLimited
 from ensemble.store.names import Tenant
-from tests.deployments.conftest import Asked, RecordingMeter, Told
+from tests.support.asgi_clients import AsgiClient
+from tests.support.recorded_telemetry import RecordedLog, RecordingMeter
 
 ACME, DEFAULT = Tenant("acme"), Tenant("default")
 GOOD = "axon_0badcafe_" + "g" * 43
@@ -91,7 +92,7 @@ class World:
                 _route("/switch", self._seen, Scope.MANAGE, methods=["POST"]),
             ],
         )
-        self.asked = Asked(self.app)
+        self.asked = AsgiClient(self.app)
 
     async def _stall(self, _: float) -> None:
         self.stalled += 1
@@ -104,7 +105,7 @@ class World:
         return as_json({"seen": True})
 
     def post(self, path: str, headers: Any = None) -> httpx.Response:
-        return self.asked("POST", path, headers=headers)
+        return self.asked.request("POST", path, headers=headers)
 
 
 @pytest.fixture
@@ -173,7 +174,7 @@ def test_a_scope_that_is_lacking_is_named_and_a_missing_path_is_told_to_who_has_
 def test_what_is_public_needs_no_key_and_no_limit(world: World) -> None:
     world.limits.wait_s = 3.0
 
-    assert world.asked("GET", "/health").status_code == 200
+    assert world.asked.request("GET", "/health").status_code == 200
     assert world.ring.looked_for == []
 
 
@@ -238,7 +239,7 @@ def test_with_keys_off_everybody_is_the_generic_tenant_with_every_scope_and_no_l
 
 
 def test_refusals_are_counted_and_told_without_a_key(
-    world: World, meter: RecordingMeter, told: Told
+    world: World, meter: RecordingMeter, recorded_log: RecordedLog
 ) -> None:
     world.post("/score", {"Authorization": "Bearer axon_0badcafe_secret"})
     world.post("/score")
@@ -247,7 +248,7 @@ def test_refusals_are_counted_and_told_without_a_key(
 
     assert meter.total("axon_requests_refused_total", code="UNAUTHORIZED") == 2
     assert meter.total("axon_requests_refused_total", code="RATE_LIMITED") == 1
-    said = told("request_refused")
+    said = recorded_log("request_refused")
     assert [(one["code"], one["tenant"]) for one in said] == [
         ("UNAUTHORIZED", ""),
         ("RATE_LIMITED", "acme"),
@@ -258,7 +259,7 @@ def test_refusals_are_counted_and_told_without_a_key(
 
 def test_behind_a_prefix_the_public_paths_are_still_those_of_the_application(world: World) -> None:
     """Serve passes the whole path and the prefix of the application."""
-    answer = world.asked("GET", "/models/health", root_path="/models")
+    answer = world.asked.request("GET", "/models/health", root_path="/models")
 
     assert answer.status_code == 200
-    assert world.asked("GET", "/modelshealth", root_path="/models").status_code == 401
+    assert world.asked.request("GET", "/modelshealth", root_path="/models").status_code == 401

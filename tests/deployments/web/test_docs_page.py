@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from deployments.web.docs_page import DOCS_FILES, docs_routes
-from tests.deployments.conftest import Door
+from tests.support.asgi_clients import IngressClient
 
 
 class Links(HTMLParser):
@@ -39,8 +39,8 @@ def links_of(page: str) -> Links:
     return links
 
 
-def test_everything_that_the_page_needs_is_here(door: Door) -> None:
-    page = door.get("/docs")
+def test_everything_that_the_page_needs_is_here(client: IngressClient) -> None:
+    page = client.get("/docs")
 
     links = links_of(page.text)
     assert page.headers["content-type"].startswith("text/html")
@@ -50,12 +50,14 @@ def test_everything_that_the_page_needs_is_here(door: Door) -> None:
         *(f"http://axon/docs/{name}" for name in DOCS_FILES),
     }
     for link in links.found:
-        assert door.get(urljoin("/docs", link)).status_code == 200
+        assert client.get(urljoin("/docs", link)).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/docs", *(f"/docs/{name}" for name in DOCS_FILES)])
-def test_its_policy_lets_the_browser_fetch_nothing_from_elsewhere(door: Door, path: str) -> None:
-    headers = door.get(path).headers
+def test_its_policy_lets_the_browser_fetch_nothing_from_elsewhere(
+    client: IngressClient, path: str
+) -> None:
+    headers = client.get(path).headers
 
     assert re.match(r"default-src 'self';", headers["Content-Security-Policy"])
     assert "http" not in headers["Content-Security-Policy"]
@@ -63,17 +65,17 @@ def test_its_policy_lets_the_browser_fetch_nothing_from_elsewhere(door: Door, pa
     assert headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_the_document_is_sent_to_nobody(door: Door) -> None:
+def test_the_document_is_sent_to_nobody(client: IngressClient) -> None:
     """Swagger UI would ask a validator on the internet about it."""
-    assert "validatorUrl: null" in door.get("/docs/start.js").text
+    assert "validatorUrl: null" in client.get("/docs/start.js").text
 
 
 @pytest.mark.parametrize(
     "name",
     ["", "secrets", "redoc.standalone.js", "..%2fcore.py", "%2e%2e/core.py", "../__init__.py"],
 )
-def test_nothing_else_is_handed_out(door: Door, name: str) -> None:
-    assert door.get(f"/docs/{name}").status_code in {307, 404}
+def test_nothing_else_is_handed_out(client: IngressClient, name: str) -> None:
+    assert client.get(f"/docs/{name}").status_code in {307, 404}
 
 
 async def test_the_same_page_serves_an_application_below_a_prefix() -> None:

@@ -86,10 +86,10 @@ def slow_rarity(events: list[ProcessEvent], wanted: ProcessEvent) -> float:
         return (here[name] + len(here) * chance(name, levels[:-1])) / (here.total() + len(here))
 
     def ratio(name: str) -> float:
-        stranger = (1 - UNKNOWN_NAME_SHARE) * chance(name, chain[:1]) + UNKNOWN_NAME_SHARE / (
-            len(names) + 1
-        )
-        return math.log(stranger / chance(name, chain))
+        untrusted_signer = (1 - UNKNOWN_NAME_SHARE) * chance(
+            name, chain[:1]
+        ) + UNKNOWN_NAME_SHARE / (len(names) + 1)
+        return math.log(untrusted_signer / chance(name, chain))
 
     all_names = [*names, "never seen by anyone"]
     mean = sum(chance(name, chain) * ratio(name) for name in all_names)

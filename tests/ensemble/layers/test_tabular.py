@@ -363,7 +363,7 @@ def publish_it(
     signer: Signer,
     now: datetime,
     acme: Tenant,
-    patient_disk: None,  # noqa: ARG001
+    no_fsync: None,  # noqa: ARG001
 ) -> Callable[[Trained], BundleRef]:
     return lambda trained: publish_detector(store, acme, trained, now=now, signer=signer)
 

@@ -5,64 +5,22 @@ They are fitted once, on synthetic flows.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
-from itertools import pairwise
 from pathlib import Path
 
-import joblib
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from ensemble.legacy.decode import Terms
 from ensemble.legacy.files import CLASSIFIER, FOREST, FREQUENCIES, PAIRS, SCALER
 from ensemble.legacy.import_models import OldLayer
-from ensemble.legacy.sandbox import Limits, read_answer
+from ensemble.legacy.sandbox import read_answer
 from ensemble.legacy.sandbox_child import answer
-from ensemble.store.bundles.manifest import installed_libraries
 from ensemble.training.data.flow_table import FlowTable
-
-TERMS = Terms(64 << 20, installed_libraries()["scikit-learn"])
-LIMITS = Limits(file_bytes=64 << 20, memory_bytes=256 << 20, cpu_s=20, wall_s=60.0)
-LAUNCHES = {
-    "svchost.exe": 900,
-    "chrome.exe": 400,
-    "cmd.exe": 40,
-    "winword.exe": 160,
-    "psexec.exe": 1,
-    "python": 12,
-    "rare.exe": 1,
-}
-
-
-def pickled(model: object, compress: object = 0) -> bytes:
-    """A joblib file."""
-    saved = io.BytesIO()
-    joblib.dump(model, saved, compress=compress)
-    return saved.getvalue()
-
-
-def saved(state: object) -> bytes:
-    """A file of torch."""
-    file = io.BytesIO()
-    torch.save(state, file)
-    return file.getvalue()
-
-
-def older_network(*widths: int) -> nn.Sequential:
-    """The older engine's network before its sigmoid, 78-256-128-64-1 by default."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(7)
-        own = widths or (78, 256, 128, 64, 1)
-        levels: list[nn.Module] = []
-        for fan_in, fan_out in pairwise(own):
-            levels += [nn.Linear(fan_in, fan_out), nn.ReLU()]
-    return nn.Sequential(*levels[:-1])
+from tests.support.legacy_models import LAUNCHES, LIMITS, TERMS, older_network, pickled, saved
 
 
 @pytest.fixture(scope="session")

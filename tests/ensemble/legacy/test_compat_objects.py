@@ -24,8 +24,7 @@ from ensemble.events import Kind
 from ensemble.legacy import DUMMY_PROBABILITY, MALICIOUS_FROM, legacy_objects
 from ensemble.legacy.import_models import OldLayer, behavior_model, flow_model, process_model
 from ensemble.runtime.model_state import LoadedModel, LoadedRelease
-from tests.ensemble.legacy.conftest import LAUNCHES
-from tests.ensemble.legacy.test_import_models import AGREE, logits
+from tests.support.legacy_models import AGREE, LAUNCHES, logits
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLE = ROOT / "examples" / "legacy_objects.py"

@@ -25,7 +25,7 @@ from ensemble.legacy.decode import Terms
 from ensemble.legacy.files import CLASSIFIER, FOREST, FREQUENCIES, SCALER
 from ensemble.legacy.import_models import WIDEST
 from ensemble.model import Parts, below
-from tests.ensemble.legacy.conftest import TERMS, older_network, pickled, saved
+from tests.support.legacy_models import TERMS, older_network, pickled, saved
 
 COMPRESSIONS = [
     pytest.param(how, id=str(how))

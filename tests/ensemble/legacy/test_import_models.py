@@ -52,20 +52,9 @@ from ensemble.store.files import safe_read
 from ensemble.training.data.flow_table import FlowTable
 from ensemble.training.publish import golden_flows, golden_of
 from ensemble.training.recipes.flow_ensemble import FlowLayers
-from tests.ensemble.legacy.conftest import LAUNCHES, LIMITS, TERMS, pickled
+from tests.support.legacy_models import AGREE, LAUNCHES, LIMITS, TERMS, logits, pickled
 
 PLENTY = 1 << 40
-AGREE = 1e-6
-
-
-def logits(state: Mapping[str, torch.Tensor], rows: NDArray[Any]) -> NDArray[np.float64]:
-    """Forward pass of the older engine, step by step: the oracle."""
-    hidden = torch.from_numpy(rows.astype(np.float32))
-    keys = list(state)
-    for weight, bias in zip(keys[::2], keys[1::2], strict=True):
-        hidden = torch.nn.functional.linear(hidden, state[weight], state[bias])
-        hidden = hidden if weight == keys[-2] else hidden.relu()
-    return hidden[:, 0].numpy().astype(np.float64)
 
 
 def reread(exported: Exported) -> OldLayer:

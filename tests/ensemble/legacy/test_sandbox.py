@@ -30,7 +30,7 @@ from ensemble.legacy.files import CLASSIFIER, FOREST, FREQUENCIES, SCALER
 from ensemble.legacy.sandbox import decode_apart, read_answer
 from ensemble.legacy.sandbox_child import answer
 from ensemble.model import below
-from tests.ensemble.legacy.conftest import LAUNCHES, LIMITS, TERMS, pickled
+from tests.support.legacy_models import LAUNCHES, LIMITS, TERMS, pickled
 
 
 def test_a_forest_comes_back_as_arrays(

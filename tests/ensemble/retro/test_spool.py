@@ -11,7 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -19,32 +19,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ensemble.retro.segment import FirstVerdict, SpooledEvent
+from ensemble.retro.segment import FirstVerdict
 from ensemble.retro.spool import Spool
 from ensemble.verdicts import VerdictLabel
+from tests.support.spools import HOUR_S, T0, event, opened
 from tests.support.timing import Clock
 
-HOUR_S = 3600.0
 RECOVERED = {"flow": 1.0, "process": 1.0}
-T0 = 1_700_000_000.0
-
-
-def event(
-    number: int, *, at: float = T0, kind: str = "flow", coverage: float = 0.4, size: int = 100
-) -> SpooledEvent:
-    text = msgspec.json.encode({"kind": kind, "id": f"e{number}", "pad": "x" * size})
-    was = FirstVerdict(0.1, VerdictLabel.BENIGN, coverage)
-    return SpooledEvent(at=at, digest=f"{number:064x}", kind=kind, was=was, event=msgspec.Raw(text))
-
-
-def opened(
-    root: Path,
-    clock: Callable[[], float],
-    *,
-    limit_bytes: int = 1 << 20,
-    max_age_s: float = 24 * HOUR_S,
-) -> Spool:
-    return Spool(root, limit_bytes=limit_bytes, max_age_s=max_age_s, now=clock)
 
 
 def numbers(spool: Spool, coverage: Mapping[str, float] = RECOVERED, most: int = 64) -> list[int]:
@@ -299,7 +280,7 @@ DYING = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from tests.ensemble.retro.test_spool import T0, event, opened
+from tests.support.spools import T0, event, opened
 spool = opened(Path(sys.argv[1]), lambda: T0)
 spool.append(event(number) for number in range(200))
 print("written", flush=True)

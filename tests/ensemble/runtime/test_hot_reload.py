@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Self, cast
+from typing import Self
 
 import numpy as np
 import pytest
@@ -22,7 +22,6 @@ from ensemble.runtime.hot_reload import (
 )
 from ensemble.runtime.model_state import (
     KindState,
-    LoadCheck,
     LoadedModel,
     LoadedRelease,
     LoadFailure,
@@ -31,6 +30,7 @@ from ensemble.runtime.model_state import (
 )
 from ensemble.runtime.resolver import ResolvedReleases
 from ensemble.verdicts import LayerStatus
+from tests.support.model_source import FakeSource
 
 FLOWS = FlowBatch(("", "", ""), ("", "", ""), np.zeros((3, 78), np.float32))
 PROCESSES = ProcessBatch.of([ProcessEvent("cmd.exe")])
@@ -63,53 +63,6 @@ class FakeModel:
 
 def release_of(serial: int, value: float = 0.7) -> LoadedRelease:
     return LoadedRelease(f"acme/{serial}", {Kind.FLOW: LoadedModel(FakeModel(value), f"v{serial}")})
-
-
-@dataclass
-class FakeSource:
-    """The result of a load: releases, the wanted one first, or an error.
-
-    `touched` counts changes of the files.
-    """
-
-    found: Sequence[LoadedRelease] | Exception = ()
-    problems: Mapping[Kind, LoadFailure] = field(default_factory=dict)
-    touched: int = 0
-    loads: int = 0
-    resolved: int = 0
-    fingerprinted: list[ResolvedReleases] = field(default_factory=list)
-    loaded_of: list[ResolvedReleases] = field(default_factory=list)
-    requests: list[frozenset[str]] = field(default_factory=list)
-
-    def resolve(self) -> ResolvedReleases:
-        self.resolved += 1
-        # a new object each time, so that a test can see which one the slot passes on
-        return cast("ResolvedReleases", (self.resolved, self.touched))
-
-    def fingerprint(self, resolved: ResolvedReleases) -> Hashable:
-        self.fingerprinted.append(resolved)
-        return cast("tuple[int, int]", resolved)[1]
-
-    def load(
-        self,
-        resolved: ResolvedReleases,
-        loaded: Sequence[LoadedRelease],
-        requested: frozenset[str],
-    ) -> LoadResult:
-        del loaded
-        self.loaded_of.append(resolved)
-        self.loads += 1
-        self.requests.append(requested)
-        if isinstance(self.found, Exception):
-            raise self.found
-        return LoadResult(self.found[0].name, tuple(self.found), self.problems)
-
-    def check_load(self) -> Mapping[Kind, LoadCheck]:
-        return {Kind.FLOW: LoadCheck(ok=True, version="v9", code="", message="", elapsed_ms=1.0)}
-
-    def put(self, *found: LoadedRelease) -> None:
-        """Replace the files by those of `found`."""
-        self.found, self.touched = found, self.touched + 1
 
 
 @dataclass

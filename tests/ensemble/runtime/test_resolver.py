@@ -168,19 +168,26 @@ def test_an_older_pointer_is_refused(publisher: Publisher) -> None:
 
 
 def test_a_pointer_of_a_removed_key_is_forgotten(
-    publisher: Publisher, stranger: Signer, signer: Signer
+    publisher: Publisher, untrusted_signer: Signer, signer: Signer
 ) -> None:
     """Fast-forward attack with a stolen key.
 
     Once the key is removed, its serial no longer counts as the highest; there is no restart.
     """
     ref = publisher.release(OWN)
-    both = Trust({signer.key_id: signer.public, stranger.key_id: stranger.public}, frozenset())
+    both = Trust(
+        {signer.key_id: signer.public, untrusted_signer.key_id: untrusted_signer.public},
+        frozenset(),
+    )
     honest, publisher.store = publisher.store, Store(publisher.store.state, None, both)
     old = publisher.path(OWN, "CURRENT").read_bytes()
     for _ in range(3):
         move_pointer(
-            publisher.store, OWN, ref, read_pointer(publisher.store, OWN).serial, signer=stranger
+            publisher.store,
+            OWN,
+            ref,
+            read_pointer(publisher.store, OWN).serial,
+            signer=untrusted_signer,
         )
     publisher.resolver.resolve()
 

@@ -10,7 +10,7 @@ from ensemble.events import Kind
 from ensemble.runtime.hot_reload import LayerSlot
 from ensemble.runtime.model_state import LoadedModel, LoadedRelease, LoadResult
 from ensemble.runtime.tenant_slots import TenantSlots
-from tests.ensemble.runtime.test_hot_reload import FakeSource
+from tests.support.model_source import FakeSource
 
 TENANTS = ["acme", "a", "a_b", "globex", "initech"]
 

@@ -6,5 +6,5 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def patient(patient_disk: None) -> None:
+def patient(no_fsync: None) -> None:
     """Asked for by its effect."""

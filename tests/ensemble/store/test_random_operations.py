@@ -49,7 +49,7 @@ from ensemble.store.releases.pointer import read_pointer
 from ensemble.store.releases.release import promote, publish_release, roll_back
 from ensemble.store.releases.release_file import read_release
 from ensemble.store.signing import Signer, Trust
-from tests.conftest import NOW, TRAINING
+from tests.support.publishing import NOW, TRAINING
 
 ACME, LENDER = Tenant("a"), Tenant("a_b")
 MODELS = (ModelName("m"), ModelName("m_1"))

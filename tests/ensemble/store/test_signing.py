@@ -90,9 +90,11 @@ def test_a_pinned_file_needs_no_signature_and_may_have_one(signer: Signer) -> No
             pinning.prove(data.replace(b"1", b"2", 1), Document.RELEASE, what="it")
 
 
-def test_a_trust_list_that_lies_about_a_key_is_refused(signer: Signer, stranger: Signer) -> None:
+def test_a_trust_list_that_lies_about_a_key_is_refused(
+    signer: Signer, untrusted_signer: Signer
+) -> None:
     with pytest.raises(ValueError, match="another key's id"):
-        Trust({signer.key_id: stranger.public}, frozenset())
+        Trust({signer.key_id: untrusted_signer.public}, frozenset())
     with pytest.raises(ValueError, match="not an Ed25519 key"):
         Trust({signer.key_id: b""}, frozenset())
     with pytest.raises(ValueError, match="SHA-256"):
@@ -100,10 +102,10 @@ def test_a_trust_list_that_lies_about_a_key_is_refused(signer: Signer, stranger:
 
 
 def test_nothing_is_signed_that_readers_would_refuse(
-    signer: Signer, stranger: Signer, trust: Trust
+    signer: Signer, untrusted_signer: Signer, trust: Trust
 ) -> None:
-    with pytest.raises(ArtifactUntrusted, match=stranger.key_id):
-        signed_for(trust, stranger, TEXT, Document.RELEASE, limit=1000, what="it")
+    with pytest.raises(ArtifactUntrusted, match=untrusted_signer.key_id):
+        signed_for(trust, untrusted_signer, TEXT, Document.RELEASE, limit=1000, what="it")
     with pytest.raises(ArtifactCorrupt, match="allowed are 100"):
         signed_for(trust, signer, TEXT, Document.RELEASE, limit=100, what="it")
     with pytest.raises(ValueError, match="one line"):

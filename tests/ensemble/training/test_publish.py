@@ -41,7 +41,7 @@ TWO_LAYERS = Fusion({"anomaly": 0.6, "behavior": 0.4}, 2.0, {})
 
 
 @pytest.fixture(autouse=True)
-def patient_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fsyncs prove nothing while the power is on."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
 

@@ -136,10 +136,12 @@ def test_any_tar_can_look_into_it(store: Store, publish: Publish, tmp_path: Path
 
 
 def test_a_shipped_bundle_is_trusted_by_its_pin(
-    store: Store, other: Store, publish: Publish, bring: Import, stranger: Signer
+    store: Store, other: Store, publish: Publish, bring: Import, untrusted_signer: Signer
 ) -> None:
-    theirs = replace(store, trust=Trust({stranger.key_id: stranger.public}, frozenset()))
-    ref = publish(theirs, signer=stranger)
+    theirs = replace(
+        store, trust=Trust({untrusted_signer.key_id: untrusted_signer.public}, frozenset())
+    )
+    ref = publish(theirs, signer=untrusted_signer)
     pinned = replace(other, trust=replace(other.trust, pinned=frozenset({ref.manifest_sha256})))
 
     assert bring(pinned, BANKS, export_bundle(theirs, ref)).bundles[0].version == 1
@@ -150,12 +152,14 @@ def test_what_nobody_trusted_signed_is_refused_before_it_is_decoded(
     other: Store,
     publish: Publish,
     bring: Import,
-    stranger: Signer,
+    untrusted_signer: Signer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Issue: a model file handed in from outside."""
-    theirs = replace(store, trust=Trust({stranger.key_id: stranger.public}, frozenset()))
-    data = export_bundle(theirs, publish(theirs, signer=stranger))
+    theirs = replace(
+        store, trust=Trust({untrusted_signer.key_id: untrusted_signer.public}, frozenset())
+    )
+    data = export_bundle(theirs, publish(theirs, signer=untrusted_signer))
     monkeypatch.setattr(archive, "decode_parts", lambda _: pytest.fail("it was decoded"))
 
     with pytest.raises(ArtifactUntrusted):
@@ -172,10 +176,10 @@ def test_what_nobody_trusted_signed_is_refused_before_it_is_decoded(
 
 
 def test_an_importer_whom_nobody_trusts_publishes_nothing(
-    store: Store, other: Store, publish: Publish, bring: Import, stranger: Signer
+    store: Store, other: Store, publish: Publish, bring: Import, untrusted_signer: Signer
 ) -> None:
     with pytest.raises(ArtifactUntrusted):
-        bring(other, BANKS, export_bundle(store, publish(store)), signer=stranger)
+        bring(other, BANKS, export_bundle(store, publish(store)), signer=untrusted_signer)
 
     assert list_bundles(other, BANKS) == ()
 

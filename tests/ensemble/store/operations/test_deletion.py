@@ -213,13 +213,15 @@ def test_while_nobody_can_tell_what_serves_nothing_is_removed(
 
 
 def test_a_release_whose_key_is_trusted_no_more_still_protects_its_bundles(
-    store: Store, acme: Tenant, two_releases: Two, signer: Signer, stranger: Signer
+    store: Store, acme: Tenant, two_releases: Two, signer: Signer, untrusted_signer: Signer
 ) -> None:
     """In doubt a thing is needed: the names are taken from the text, whoever signed it."""
     promote(store, acme, two_releases[0], 0, signer=signer)
     path = store.state / "tenants" / "acme" / "releases" / "1.json"
     path.chmod(0o644)
-    path.write_bytes(path.read_bytes().replace(signer.key_id.encode(), stranger.key_id.encode()))
+    path.write_bytes(
+        path.read_bytes().replace(signer.key_id.encode(), untrusted_signer.key_id.encode())
+    )
 
     with pytest.raises(ArtifactInUse):
         delete_bundle(store, acme, MODEL, 1)

@@ -274,7 +274,7 @@ def test_what_is_broken_is_shown_with_what_is_wrong(
     store: Store,
     acme: Tenant,
     publish: Publish,
-    stranger: Signer,
+    untrusted_signer: Signer,
     trust: object,
     folder_of: Callable[[Store, BundleRef], Path],
 ) -> None:
@@ -285,8 +285,12 @@ def test_what_is_broken_is_shown_with_what_is_wrong(
     """
     del trust
     publish(store)
-    theirs = Store(store.state, None, replace(store.trust, keys={stranger.key_id: stranger.public}))
-    publish(theirs, signer=stranger)
+    theirs = Store(
+        store.state,
+        None,
+        replace(store.trust, keys={untrusted_signer.key_id: untrusted_signer.public}),
+    )
+    publish(theirs, signer=untrusted_signer)
     foreign = publish(store, tenant="evil")
     shutil.copytree(
         folder_of(store, foreign), folder_of(store, replace(foreign, tenant=acme, version=3))

@@ -118,10 +118,10 @@ def test_a_release_of_another_tenant_is_no_challenger(
 
 
 def test_a_stranger_sets_nothing(
-    store: Store, acme: Tenant, two_releases: Two, stranger: Signer
+    store: Store, acme: Tenant, two_releases: Two, untrusted_signer: Signer
 ) -> None:
     with pytest.raises(ArtifactUntrusted):
-        set_challenger(store, acme, two_releases[0], 0, signer=stranger)
+        set_challenger(store, acme, two_releases[0], 0, signer=untrusted_signer)
 
     assert not challenger_file(store).exists()
 

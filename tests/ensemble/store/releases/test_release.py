@@ -599,7 +599,7 @@ def test_a_key_that_the_store_does_not_trust_publishes_and_promotes_nothing(
     two_releases: tuple[ReleaseRef, ReleaseRef],
     publish: Callable[..., BundleRef],
     signer: Signer,
-    stranger: Signer,
+    untrusted_signer: Signer,
     now: datetime,
 ) -> None:
     """P9.
@@ -610,12 +610,12 @@ def test_a_key_that_the_store_does_not_trust_publishes_and_promotes_nothing(
     promote(store, acme, two_releases[0], 0, signer=signer)
     bundle = publish(store)
 
-    with pytest.raises(ArtifactUntrusted, match=stranger.key_id):
-        publish(store, signer=stranger)
-    with pytest.raises(ArtifactUntrusted, match=stranger.key_id):
-        publish_release(store, acme, [bundle], FUSION, notes="", now=now, signer=stranger)
-    with pytest.raises(ArtifactUntrusted, match=stranger.key_id):
-        promote(store, acme, two_releases[1], 1, signer=stranger)
+    with pytest.raises(ArtifactUntrusted, match=untrusted_signer.key_id):
+        publish(store, signer=untrusted_signer)
+    with pytest.raises(ArtifactUntrusted, match=untrusted_signer.key_id):
+        publish_release(store, acme, [bundle], FUSION, notes="", now=now, signer=untrusted_signer)
+    with pytest.raises(ArtifactUntrusted, match=untrusted_signer.key_id):
+        promote(store, acme, two_releases[1], 1, signer=untrusted_signer)
 
     assert len(list_releases(store, acme)) == 2
     assert read_pointer(store, acme).ref == two_releases[0]

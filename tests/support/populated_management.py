@@ -24,12 +24,12 @@ from ensemble.store.signing import Signer
 from ensemble.training.data.tabular_rows import Step
 from ensemble.training.publish import Trained, make_champion, publish_detector
 from ensemble.training.recipes.tabular import fit_steps, fit_tabular
-from tests.conftest import NOW
-from tests.deployments.conftest import RecordingMeter
-from tests.deployments.management.test_job_routes import ended, rows
-from tests.support.management import Handle, Managed
+from tests.support.management import ManagementClient, ReplicasHandle
+from tests.support.publishing import NOW
+from tests.support.recorded_telemetry import RecordingMeter
+from tests.support.training_rows import rows
 
-__all__ = ["ACME", "MODEL", "Furnished", "furnish"]
+__all__ = ["ACME", "MODEL", "PopulatedService", "populate"]
 
 ACME = Tenant("acme")
 MODEL = "flows-of-acme"
@@ -37,7 +37,7 @@ VERSIONS = 3  # the first serves
 
 
 @dataclass(frozen=True)
-class Furnished:
+class PopulatedService:
     """What acme has.
 
     Attributes:
@@ -48,12 +48,12 @@ class Furnished:
         archive: a version, exported.
     """
 
-    managed: Managed
+    managed: ManagementClient
     store: Store
     job: str
     archive: bytes
 
-    def ask(
+    def request(
         self,
         method: str,
         path: str,
@@ -64,7 +64,9 @@ class Furnished:
     ) -> httpx.Response:
         """With a key of all scopes, or of all but one."""
         key = self.managed.key_of(tenant, [scope for scope in Scope if scope is not without])
-        return self.managed(method, path, headers=request.pop("headers", {}) | key, **request)
+        return self.managed.request(
+            method, path, headers=request.pop("headers", {}) | key, **request
+        )
 
 
 async def _fit_here(work: FitWork) -> AsyncGenerator[Step | Trained, None]:
@@ -73,7 +75,7 @@ async def _fit_here(work: FitWork) -> AsyncGenerator[Step | Trained, None]:
         await asyncio.sleep(0)
 
 
-def furnish(
+def populate(
     root: Path,
     store: Store,
     release_of: Callable[..., ReleaseRef],
@@ -82,7 +84,7 @@ def furnish(
     meter: RecordingMeter,
     *,
     auth: Mapping[str, Any] = {},
-) -> Furnished:
+) -> PopulatedService:
     """Open it; who calls closes `managed`."""
     trained = fit_tabular(rows(), name=MODEL)
     versions = [
@@ -94,16 +96,18 @@ def furnish(
         promote(store, ACME, release, serial, signer=signer)
     set_challenger(store, ACME, releases[0], 0, signer=signer)
     settings = read_settings({"store": {"shipped": str(root / "artifacts")}, "auth": dict(auth)})
-    layers = {"anomaly": Handle()}
-    managed = Managed(settings, meter, run=_fit_here, layer_handle=layers.__getitem__)
+    layers = {"anomaly": ReplicasHandle()}
+    managed = ManagementClient(settings, meter, run=_fit_here, layer_handle=layers.__getitem__)
     for tenant in ("acme", "banks"):
         managed.key_of(tenant)
     for scope in Scope:
         managed.key_of("acme", [other for other in Scope if other is not scope])
     managed.open()
     key = managed.key_of("acme")
-    taken = managed(
+    taken = managed.request(
         "POST", "/models/train", headers=key, json={"network_data": rows(), "name": "other"}
     )
-    archive = managed("GET", f"/models/{MODEL}/versions/1/export", headers=key).content
-    return Furnished(managed, store, ended(managed, taken.headers["location"])["id"], archive)
+    archive = managed.request("GET", f"/models/{MODEL}/versions/1/export", headers=key).content
+    return PopulatedService(
+        managed, store, managed.finished_job(taken.headers["location"])["id"], archive
+    )

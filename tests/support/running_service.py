@@ -24,7 +24,7 @@ import yaml
 
 from deployments.config.settings import ROOT
 from deployments.host.environment import free_port
-from tests.faults.callers import Callers
+from tests.support.callers import Callers
 from tests.support.timing import wait_until
 
 __all__ = [

@@ -1,25 +1,32 @@
-"""Real services to break.
+"""Real services to call and to break.
 
-Starting one takes ten seconds and more, so that tests share one, and each test finds it whole.
+A start takes ten seconds and more, so all tests share one service at a time. Each test finds every
+replica running and every layer live.
 """
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
 from tests.load.flows import made_up_flows, single_bodies
 from tests.support.running_service import STARTED_WITHIN_S, Service, start_service
+from tests.support.service_fixtures import flow_events, flows, process_events
+
+__all__ = ["flow_events", "flows", "process_events"]
 
 DISTINCT_FLOWS = 64
+RAY_PORTS = (6379, 8265)  # Ray's own defaults for its head and its dashboard
 
 
 class Services:
     """The one service that runs now.
 
-    The other kind, or one that a test has ended, is a new start.
+    A service of the other kind, or one that a test has ended, is replaced by a new one.
     """
 
     def __init__(self, folders: pytest.TempPathFactory, bodies: Sequence[bytes]) -> None:
@@ -54,9 +61,24 @@ def flow_bodies() -> Sequence[bytes]:
 
 
 @pytest.fixture(scope="session")
+def ray_ports_taken() -> Iterator[None]:
+    """Listen on the default ports of Ray, unless another process does."""
+    with ExitStack() as listeners:
+        for port in RAY_PORTS:
+            listener = listeners.enter_context(socket.socket())
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with suppress(OSError):
+                listener.bind(("0.0.0.0", port))  # noqa: S104  # on every address, as a Redis may
+                listener.listen()
+        yield
+
+
+@pytest.fixture(scope="session")
 def services(
-    tmp_path_factory: pytest.TempPathFactory, flow_bodies: Sequence[bytes]
+    ray_ports_taken: None, tmp_path_factory: pytest.TempPathFactory, flow_bodies: Sequence[bytes]
 ) -> Iterator[Services]:
+    """All tests' services, started although the default ports of Ray are taken."""
+    del ray_ports_taken
     running = Services(tmp_path_factory, flow_bodies)
     yield running
     running.end()
@@ -70,14 +92,14 @@ def service(services: Services) -> Service:
 
 @pytest.fixture
 def cluster(services: Services) -> Service:
-    """Three nodes on one machine, with two replicas of everything, never two of one deployment on a node."""
+    """Three nodes on one machine; two replicas of each deployment, on different nodes."""
     return services.whole(on_three_nodes=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one service run together, those that end it last.
+    """Run the tests of one service together, and those that end it last.
 
-    Any order is right, this one starts two services and no more.
+    Every order is correct; this one needs the fewest starts.
     """
     here = Path(__file__).parent
     places = [number for number, item in enumerate(items) if item.path.parent == here]

@@ -22,7 +22,7 @@ import pandas as pd
 import pytest
 
 from deployments.cli.local_store import own_store
-from deployments.config.settings import Settings, read_settings
+from deployments.config.settings import Settings
 from deployments.scoring import verdict_wire, wire
 from ensemble.events import EventBatch
 from ensemble.features.flow import FEATURE_NAMES
@@ -63,14 +63,9 @@ class Golden:
 
     @classmethod
     def of(cls, service: Service) -> Golden:
-        store = {
-            "state": str(service.state),
-            "shipped": str(service.shipped),
-            "trust": str(service.state.parent / "trust.yaml"),
-        }
         parsed = [wire.parse_event(body) for body in service.bodies]
         batches = [wire.admit(wire.kind_of(event), [event])[0] for event in parsed]
-        return cls(read_settings({"store": store}), {batch.ids[0]: batch for batch in batches})
+        return cls(service.settings(), {batch.ids[0]: batch for batch in batches})
 
     def ensemble(self, release: str, sha256: str) -> LocalEnsemble:
         """The release of that name; refused where its file has another digest."""

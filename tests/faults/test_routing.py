@@ -10,10 +10,10 @@ from tests.support.timing import wait_until
 
 pytestmark = pytest.mark.cluster
 
-MEASURED_S = 4.0
+MEASURED_S = 3.0
 # it looks at its files every 2 s, and the next test wants both: that it loads beside its sibling
 # costs nothing either
-HEALS_S = 6.0
+HEALS_S = 4.0
 BACK_WITHIN_S = 15.0
 
 

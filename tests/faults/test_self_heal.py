@@ -15,15 +15,21 @@ import pytest
 
 from deployments.config.settings import ROOT
 from tests.support.callers import Asked, figures
-from tests.support.running_service import BUSY, LAYERS_OF_FLOWS, Service, kill
+from tests.support.running_service import (
+    BUSY,
+    HEALTH_CHECK_PERIOD_S,
+    LAYERS_OF_FLOWS,
+    Service,
+    kill,
+)
 from tests.support.timing import wait_until
 
 pytestmark = pytest.mark.cluster
 
 SPEAKS = {"live", "last_good"}
 HEALED_WITHIN_S = 10.0  # P7
-LOOKED_AT_S = 5.0  # a slot looks at its files every 2 s
-HEALTH_CHECKED_S = 8.0  # Serve looks every 2 s and gives up a replica after three failed looks
+POLLED_S = 3.0  # a slot polls its files every 2 s
+HEALTH_CHECKED_S = 4 * HEALTH_CHECK_PERIOD_S  # three failures in a row restart a replica
 BACK_WITHIN_S = 15.0
 SECOND_LOOK_WITHIN_S = 90.0  # thousands of events wait, and a second look lets callers go first
 FEW = 4  # callers: the process that promotes wants a core too
@@ -34,7 +40,7 @@ def test_models_torn_under_load_change_nothing_for_who_holds_them(service: Servi
     with service.callers() as callers:
         callers.warm()
         with service.torn():
-            since, until = callers.go_on(LOOKED_AT_S)
+            since, until = callers.go_on(POLLED_S)
     asked = callers.between(since, until)
     print(f"\nevery model file torn: {figures(asked)}")
 

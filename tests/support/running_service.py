@@ -22,7 +22,7 @@ import httpx
 import psutil
 import yaml
 
-from deployments.config.settings import ROOT
+from deployments.config.settings import ROOT, Settings, read_settings
 from deployments.host.environment import free_port
 from tests.support.callers import Callers
 from tests.support.timing import wait_until
@@ -31,13 +31,22 @@ __all__ = [
     "BUSY",
     "CONNECTIONS",
     "ENDED_WITHIN_S",
+    "HEALTH_CHECK_PERIOD_S",
+    "IS_LONG",
     "LAYERS_OF_FLOWS",
     "NOISE_S",
+    "RESTARTED_WITHIN_S",
+    "STARTED_WITHIN_S",
     "Service",
     "kill",
     "start_service",
 ]
 
+IS_LONG = os.environ.get("AXON_VERIFY") == "1"
+# Seconds between two health checks of a replica, and until one failed. Three failures in a row
+# restart the replica. The long form has the shipped settings.
+HEALTH_CHECK_PERIOD_S, HEALTH_CHECK_TIMEOUT_S = (2, 5) if IS_LONG else (1, 3)
+RESTARTED_WITHIN_S = 3 * (HEALTH_CHECK_PERIOD_S + HEALTH_CHECK_TIMEOUT_S) + 4.0
 STARTED_WITHIN_S = 120.0
 ENDED_WITHIN_S = 60.0
 WHOLE_WITHIN_S = 60.0  # after a test: the next one finds every replica and every model back
@@ -73,6 +82,15 @@ class Service:
     log: Path
     replicas_each: int
     bodies: Sequence[bytes]
+
+    def settings(self) -> Settings:
+        """Settings with its store, to read its models in this process."""
+        store = {
+            "state": str(self.state),
+            "shipped": str(self.shipped),
+            "trust": str(self.state.parent / "trust.yaml"),
+        }
+        return read_settings({"store": store})
 
     def callers(
         self,
@@ -151,8 +169,8 @@ class Service:
         def is_whole() -> bool:
             return self.head.poll() is not None or self.is_whole()
 
-        assert wait_until(is_whole, within_s), self.said()[-3000:]
-        assert self.head.poll() is None, self.said()[-3000:]
+        assert wait_until(is_whole, within_s), self.output()[-3000:]
+        assert self.head.poll() is None, self.output()[-3000:]
 
     def axon(self, *words: str) -> str:
         """What `axon ...` prints, as an operator of this service runs it.
@@ -172,7 +190,8 @@ class Service:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def said(self) -> str:
+    def output(self) -> str:
+        """What the service has written to its terminal."""
         return self.log.read_text(errors="replace")
 
     def end(self) -> None:
@@ -193,7 +212,7 @@ class Service:
             )  # its faulthandler then writes where every thread stands
             self.head.wait(10.0)
             print(
-                f"\nit did not end by itself within {ENDED_WITHIN_S:.0f} s:\n{self.said()[-4000:]}"
+                f"\nit did not end by itself within {ENDED_WITHIN_S:.0f} s:\n{self.output()[-4000:]}"
             )
         for process in self.processes():
             with suppress(psutil.Error):
@@ -227,11 +246,18 @@ class Service:
                 path.write_bytes(content)
 
 
-def start_service(folder: Path, bodies: Sequence[bytes], *, on_three_nodes: bool) -> Service:
-    """Start one replica of everything, or two on three nodes, and return at once.
+def start_service(
+    folder: Path, bodies: Sequence[bytes], *, on_three_nodes: bool, port: int | None = None
+) -> Service:
+    """Start a service and return at once; `Service.await_whole` waits for it.
 
-    `await_whole` waits.
+    Args:
+        folder: gets its state, its copy of the shipped models and its log.
+        bodies: requests for `Service.callers`.
+        on_three_nodes: start two replicas of everything on three nodes, otherwise one.
+        port: where it listens; None for a free port.
     """
+    port = port or free_port()
     shipped, state, log, file = (
         folder / "artifacts",
         folder / "state",
@@ -249,17 +275,21 @@ def start_service(folder: Path, bodies: Sequence[bytes], *, on_three_nodes: bool
             "shipped": str(shipped),
             "trust": str(folder / "trust.yaml"),
         },
-        "replicas": {"max_replicas_per_node": 1 if on_three_nodes else None},
+        "replicas": {
+            "max_replicas_per_node": 1 if on_three_nodes else None,
+            "health_check_period_s": HEALTH_CHECK_PERIOD_S,
+            "health_check_timeout_s": HEALTH_CHECK_TIMEOUT_S,
+        },
         "ingress": each,
         "layers": dict.fromkeys(LAYERS_OF_FLOWS, each),
         "auth": {"mode": "off"},
     }
     file.write_text(yaml.safe_dump(config))
-    port = free_port()
     environment = _environment() | {
         "AXON_SIGNING_KEY": str(folder / "signing.key")
     }  # `axon trust init` makes it, if a test wants one
-    serve = ["deployments.cli", "serve", "--config", str(file), "--port", str(port)]
+    options = ["--config", str(file), "--port", str(port), "--auth", "off"]
+    serve = ["deployments.cli", "serve", *options]
     command = ["tests.faults.three_nodes", str(file), str(port)] if on_three_nodes else serve
     with log.open("wb") as output:
         head = subprocess.Popen(

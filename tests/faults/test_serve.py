@@ -1,21 +1,11 @@
-"""The real thing.
-
-`axon serve` as a process of its own, asked over HTTP, looked at from outside, and ended by a
-signal. Twice in a row.
-"""
+"""`axon serve` as a process of its own: requests over HTTP, and what it listens on and writes."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,148 +13,40 @@ import httpx
 import psutil
 import pytest
 
+from deployments.cli.local_store import own_store
 from deployments.config.settings import ROOT
-from deployments.host.environment import free_port
 from deployments.scoring import wire
 from ensemble.events import Kind
 from ensemble.layers.catalog import LAYERS
 from ensemble.runtime.local_ensemble import LocalEnsemble
 from tests.support.asgi_clients import Event
+from tests.support.running_service import Service
+from tests.support.slots import resolver_of
 from tests.support.timing import wait_until
 
 pytestmark = pytest.mark.cluster
 
-STARTED_WITHIN_S = 120.0
-ENDED_WITHIN_S = 60.0
-LOOK_EVERY_S = 0.1
-RAY_PORTS = (6379, 8265)  # of the head and of the dashboard, by Ray's own defaults
 LOOPBACK = {"127.0.0.1", "::1"}
 TWENTY_MB = 20 * 1000 * 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
-    """A running `axon serve`, at the head of a session of its own."""
-
-    head: subprocess.Popen[bytes]
-    url: str
-    log: Path
-
-    def processes(self) -> list[psutil.Process]:
-        """Everything of its session that is alive.
-
-        Ray's processes form groups of their own, but stay in the session.
-        """
-        alive = []
-        for process in psutil.process_iter():
-            with suppress(psutil.Error, ProcessLookupError):
-                if (
-                    os.getsid(process.pid) == self.head.pid
-                    and process.status() != psutil.STATUS_ZOMBIE
-                ):
-                    alive.append(process)
-        return alive
-
-    def said(self) -> str:
-        return self.log.read_text(errors="replace")
-
-
-def start(port: int, folder: Path) -> Service:
-    log = folder / "serve.log"
-    inherited = {
-        name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AXON_"))
-    }
-    environment = inherited | {"AXON_STATE": str(folder / "state"), "RAY_USAGE_STATS_ENABLED": "0"}
-    with log.open("wb") as output:
-        head = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "deployments.cli",
-                "serve",
-                "--port",
-                str(port),
-                "--auth",
-                "off",
-            ],
-            cwd=ROOT,
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    return Service(head, f"http://127.0.0.1:{port}", log)
-
-
-def await_all_layers(service: Service) -> None:
-    def is_up() -> bool:
-        if service.head.poll() is not None:
-            return True
-        with suppress(httpx.HTTPError, ValueError, KeyError):
-            providers = httpx.get(f"{service.url}/health", timeout=5.0, trust_env=False).json()[
-                "providers"
-            ]
-            return {provider["status"] for provider in providers.values()} == {"live"}
-        return False
-
-    assert wait_until(is_up, STARTED_WITHIN_S), service.said()
-    assert service.head.poll() is None, service.said()
-
-
-def end(service: Service) -> None:
-    """Whatever is left of the session, by process id.
-
-    A test that failed must leave nothing either.
-    """
-    if service.head.poll() is None:
-        service.head.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        service.head.wait(ENDED_WITHIN_S)
-    for process in service.processes():
-        with suppress(psutil.Error):
-            process.kill()
-    service.head.wait(10.0)
-
-
-@pytest.fixture(scope="module")
-def ray_ports_taken() -> Iterator[None]:
-    """6379 and 8265 are somebody else's: this test's, or whose they were before."""
-    held = []
-    for port in RAY_PORTS:
-        one = socket.socket()
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with suppress(OSError):
-            # every address of it: so is a Redis that listens there
-            one.bind(("0.0.0.0", port))  # noqa: S104
-            one.listen()
-        held.append(one)
-    yield
-    for one in held:
-        one.close()
-
-
-@pytest.fixture(scope="module")
-def port() -> int:
-    return free_port()
-
-
-@pytest.fixture(scope="module")
-def service(
-    ray_ports_taken: None, port: int, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Service]:
-    """Axon with the shipped models, started although Ray's two ports are taken."""
-    del ray_ports_taken
-    running = start(port, tmp_path_factory.mktemp("service"))
-    try:
-        await_all_layers(running)
-        yield running
-    finally:
-        end(running)
+@pytest.fixture
+def ensemble(service: Service) -> LocalEnsemble:
+    """The models that the service serves now, in this process."""
+    settings = service.settings()
+    return LocalEnsemble(
+        resolver_of(own_store(settings)),
+        min_coverage=settings.fusion.min_coverage,
+        posture_bound=settings.fusion.posture_bound,
+        stale_after_days=settings.posture.stale_after_days,
+        expired_after_days=settings.posture.expired_after_days,
+    )
 
 
 @pytest.fixture
 def client(service: Service) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=service.url, timeout=30.0, trust_env=False) as made:
+    url = f"http://127.0.0.1:{service.port}"
+    with httpx.Client(base_url=url, timeout=30.0, trust_env=False) as made:
         yield made
 
 
@@ -321,17 +203,15 @@ def listening(service: Service) -> dict[str, set[tuple[str, int]]]:
     return found
 
 
-def test_only_ray_itself_listens_on_other_addresses_than_loopback(
-    service: Service, port: int
-) -> None:
+def test_only_ray_itself_listens_on_other_addresses_than_loopback(service: Service) -> None:
     """The service, HAProxy's statistics, metrics and admin socket, and the replicas' HTTP ports."""
-    assert wait_until(lambda: port in {one for _, one in listening(service)["haproxy"]}, 10.0), (
-        "no HAProxy, or it is long in reloading"
-    )
+    assert wait_until(
+        lambda: service.port in {one for _, one in listening(service)["haproxy"]}, 10.0
+    ), "no HAProxy, or it is long in reloading"
     found = listening(service)
 
     assert {ip for ip, _ in found["haproxy"]} <= LOOPBACK
-    assert port not in {one for ip, one in found["ray"] if ip not in LOOPBACK}
+    assert service.port not in {one for ip, one in found["ray"] if ip not in LOOPBACK}
     for _, open_port in sorted((ip, one) for ip, one in found["ray"] if ip not in LOOPBACK):
         assert not speaks_http_of_ours(open_port), open_port
 
@@ -368,42 +248,3 @@ def test_the_status_names_every_layer_and_the_release(client: httpx.Client) -> N
 
     assert [layer["layer"] for layer in body["layers"]] == list(LAYERS)
     assert body["release"].startswith("default/")
-
-
-def test_a_signal_ends_everything_and_a_second_start_on_the_same_port_works(
-    service: Service, port: int, process_events: list[Event], tmp_path: Path
-) -> None:
-    """Last in the file: it ends the service of all tests above. `make serve`, Ctrl-C, `make serve`.
-
-    The first is ended as `kill` and a container's runtime do it, by SIGTERM to its head; the second
-    as a terminal does it, by SIGINT to
-    its group.
-    """
-    service.head.send_signal(signal.SIGTERM)
-
-    service.head.wait(ENDED_WITHIN_S)
-    assert service.head.returncode == 0, service.said()[-2000:]
-    assert wait_until(lambda: not service.processes(), 15.0), [
-        process.name() for process in service.processes()
-    ]
-    assert (
-        "SIGTERM received" not in service.said()
-    )  # Ray's own handler: a stack trace, and processes left behind
-    assert "failed" not in service.said().partition("axon: stopping")[2]
-
-    again = start(port, tmp_path)
-    try:
-        await_all_layers(again)
-        assert (
-            httpx.post(
-                f"{again.url}/v1/score", json=process_events[0], timeout=30.0, trust_env=False
-            ).status_code
-            == 200
-        )
-        os.killpg(again.head.pid, signal.SIGINT)
-        again.head.wait(ENDED_WITHIN_S)
-        assert wait_until(lambda: not again.processes(), 15.0), [
-            process.name() for process in again.processes()
-        ]
-    finally:
-        end(again)

@@ -166,10 +166,10 @@ def test_the_file_of_the_environment_is_the_one_that_is_written(
 
 @pytest.mark.parametrize("verb", ["create", "list", "revoke"])
 def test_the_help_teaches(axon_keys: Axon, verb: str) -> None:
-    recorded_log = axon_keys(verb, "--help")
+    printed = axon_keys(verb, "--help")
 
-    assert recorded_log.exit_code == 0
-    assert "key" in recorded_log.stdout.lower()
+    assert printed.exit_code == 0
+    assert "key" in printed.stdout.lower()
 
 
 def test_who_made_and_revoked_a_key_is_in_the_audit_log_and_the_key_is_not(

@@ -104,21 +104,21 @@ def test_the_list_marks_what_serves_and_what_is_tried(
     assert "serves" in listed
     assert "challenger" in listed
     assert "[red]mine" in listed, "a stranger's text is printed, not obeyed"
-    recorded_log = json.loads(done(axon("models", "--json")))
-    assert (recorded_log["serves"], recorded_log["challenger"]) == (serves(), number)
-    assert {model["model_name"] for model in recorded_log["models"]} >= {"tabular", "anomaly-flow"}
+    printed = json.loads(done(axon("models", "--json")))
+    assert (printed["serves"], printed["challenger"]) == (serves(), number)
+    assert {model["model_name"] for model in printed["models"]} >= {"tabular", "anomaly-flow"}
     assert (
-        recorded_log["releases"][0] | {"release": number, "notes": "[red]mine", "problem": ""}
-        == recorded_log["releases"][0]
+        printed["releases"][0] | {"release": number, "notes": "[red]mine", "problem": ""}
+        == printed["releases"][0]
     )
 
 
 def test_a_shipped_model_is_described(axon: Axon) -> None:
     """S4-05 without a path of this machine."""
-    recorded_log = json.loads(done(axon("models", "info", "anomaly-flow", "--json")))
+    printed = json.loads(done(axon("models", "info", "anomaly-flow", "--json")))
 
-    assert recorded_log["path"] == "tenants/default/bundles/anomaly-flow/2"
-    assert (recorded_log["in_use"], recorded_log["aliases"], recorded_log["is_shipped"]) == (
+    assert printed["path"] == "tenants/default/bundles/anomaly-flow/2"
+    assert (printed["in_use"], printed["aliases"], printed["is_shipped"]) == (
         True,
         ["champion"],
         True,
@@ -284,10 +284,10 @@ def test_what_was_exported_can_be_imported_by_another_tenant(
     done(axon("models", "export", tmp_path / "shipped.tar.gz"))
     assert "nothing is replaced" in refused(axon("models", "export", file))
 
-    recorded_log = done(axon("models", "import", file, "--tenant", "banks"))
+    printed = done(axon("models", "import", file, "--tenant", "banks"))
 
-    assert "published tabular version 1, from default: release" in recorded_log
-    assert "promote 1" in recorded_log
+    assert "published tabular version 1, from default: release" in printed
+    assert "promote 1" in printed
     done(axon("models", "import", one, "--tenant", "banks"))
     assert (
         json.loads(

@@ -117,9 +117,9 @@ class Fusion:
         """Make the fallback fusion: equal shares and no thresholds."""
         return cls(dict.fromkeys(layers, 1.0 / len(layers)), 1.0, {}, "builtin")
 
-    def counts(self, layer: str) -> bool:
-        """Whether `layer` can move the score; a layer without a share is only shown."""
-        return layer == RESILIENCE or self.shares.get(layer, 0.0) > 0.0
+    def weighs(self, layer: str) -> bool:
+        """Whether `layer` has a share of the evidence; one without is only shown."""
+        return self.shares.get(layer, 0.0) > 0.0
 
     def coverage(self, speaking: Iterable[str]) -> float:
         """Share of the validated evidence that `speaking` hold, in [0, 1]; 0 for builtin shares."""
@@ -160,9 +160,7 @@ class Fusion:
             Verdicts with columns of n.
         """
         speaking = {
-            o.layer: log_odds(o.scores)
-            for o in opinions
-            if o.speaks and self.shares.get(o.layer, 0.0) > 0.0
+            o.layer: log_odds(o.scores) for o in opinions if o.speaks and self.weighs(o.layer)
         }
         size = len(opinions[0].scores)
         coverage = self.coverage(speaking)
@@ -192,14 +190,13 @@ class Fusion:
             coverage=coverage,
             degraded=self.source == "builtin"
             or any(
-                not o.speaks and o.status is not LayerStatus.NOT_APPLICABLE
+                o.layer == RESILIENCE
+                and not o.speaks
+                and o.status is not LayerStatus.NOT_APPLICABLE
                 for o in opinions
-                if self.counts(o.layer)
             )
             or any(share > 0.0 and layer not in speaking for layer, share in self.shares.items()),
-            status=system_status(
-                o.status for o in opinions if o.layer != RESILIENCE and self.counts(o.layer)
-            ),
+            status=system_status(o.status for o in opinions if self.weighs(o.layer)),
             layers=tuple(opinions),
         )
 

@@ -188,7 +188,7 @@ def build_status(
     flow_statuses = [
         kinds.get(Kind.FLOW, KindState(LayerStatus.NOT_APPLICABLE)).status
         for layer, kinds in effective.items()
-        if LAYERS[layer].is_evidence and flows.counts(layer)
+        if LAYERS[layer].is_evidence and flows.weighs(layer)
     ]
     return EnsembleStatus(
         # without a release the models detect nothing

@@ -180,7 +180,7 @@ def _missing(
         kind not in state.holds.get(release.name, frozenset())
         for layer, state in states.items()
         for kind in LAYERS[layer].kinds
-        if kind in kinds and (LAYERS[layer].build is None or release.of(kind).counts(layer))
+        if kind in kinds and (LAYERS[layer].build is None or release.of(kind).weighs(layer))
     )
 
 

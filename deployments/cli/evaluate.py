@@ -102,7 +102,7 @@ def _judged_here(flows: FlowTable, tenant: str | None) -> tuple[Judged, list[str
         task = bars.add_task("flows", total=len(flows))
         for start in range(0, len(flows), FLOWS_AT_ONCE):
             part = flows.select(np.arange(start, min(start + FLOWS_AT_ONCE, len(flows))))
-            groups = ensemble.judge(part.batch())
+            groups = ensemble.score_groups(part.batch())
             for place, opinion in enumerate(groups[0].layers):
                 if opinion.layer in scores and all(group.layers[place].speaks for group in groups):
                     column = np.empty(len(part))

@@ -148,7 +148,7 @@ def _local_scorer(*, explain: bool) -> Scorer:
     def score_batch(batch: EventBatch) -> Sequence[dict[str, Any]]:
         started = time.monotonic()
         scored_at = time.time()
-        groups = ensemble.judge(batch, explain=explain)
+        groups = ensemble.score_groups(batch, explain=explain)
         elapsed_ms = round((time.monotonic() - started) * 1000.0, 3)
         answers = verdict_wire.write_verdicts(
             batch, groups, explain=explain, elapsed_ms=elapsed_ms, scored_at=scored_at

@@ -161,7 +161,7 @@ class IngressApp:
                 summary="Score a batch; an invalid event gets an error in its own place",
                 parameters=[EXPLAIN],
                 body=Body(wire.BatchRequest, {"both kinds": {"events": list(EVENTS.values())}}),
-                answers={200: Answer(verdict_wire.BatchAnswer, "The verdicts, in order")},
+                answers={200: Answer(verdict_wire.VerdictBatch, "The verdicts, in order")},
                 errors=[*READING_ERRORS, "TOO_MANY_EVENTS"],
             ),
             *self._predict_routes.routes(),
@@ -222,7 +222,7 @@ class IngressApp:
 
         await asyncio.gather(*(score_kind(kind) for kind in Kind))
         return Response(
-            encode(verdict_wire.BatchAnswer(results, *verdict_wire.worst_of(results))),
+            encode(verdict_wire.VerdictBatch(results, *verdict_wire.worst_of(results))),
             media_type=JSON,
         )
 

@@ -107,7 +107,7 @@ def _schemas(routes: Sequence[ScopedRoute], max_events: int) -> Json:
         max_events, ref("FlowToPredict")
     )
     for name, kind, field in (
-        ("BatchAnswer", "Verdict", "results"),
+        ("VerdictBatch", "Verdict", "results"),
         ("PredictionBatch", "Prediction", "predictions"),
     ):
         error = "RowError" if kind == "Verdict" else "ErrorAnswer"

@@ -18,7 +18,7 @@ from ensemble.events import EventBatch
 from ensemble.features import event_digests
 from ensemble.verdicts import LayerScores, SystemStatus, Verdicts
 
-__all__ = ["BatchAnswer", "RowError", "Verdict", "timestamp", "worst_of", "write_verdicts"]
+__all__ = ["RowError", "Verdict", "VerdictBatch", "timestamp", "worst_of", "write_verdicts"]
 
 EXPLAINED_FEATURES = 5  # of each layer, as many as a person reads
 _WORST_FIRST = (
@@ -28,7 +28,7 @@ _WORST_FIRST = (
 )
 
 
-class LayerAnswer(Struct):
+class LayerScore(Struct):
     """The score of one layer."""
 
     layer: str
@@ -67,7 +67,7 @@ class Verdict(Struct, omit_defaults=True):
     coverage: float
     degraded: bool
     status: str
-    layers: list[LayerAnswer]
+    layers: list[LayerScore]
     elapsed_ms: float
     release: str
     release_sha256: str
@@ -84,7 +84,7 @@ class RowError(Struct):
     error: ErrorBody
 
 
-class BatchAnswer(Struct):
+class VerdictBatch(Struct):
     """The verdicts in the order of the events."""
 
     # Verdict or RowError: msgspec has no untagged unions of structs; OpenAPI names both
@@ -154,7 +154,7 @@ def _verdicts_of(
             degraded=verdicts.degraded,
             status=verdicts.status,
             layers=[
-                LayerAnswer(
+                LayerScore(
                     layer.layer,
                     column[place],
                     layer.status,

@@ -85,12 +85,12 @@ class LocalEnsemble:
         """Score a batch of one kind on which no layer abstains from single rows.
 
         Raises:
-            ValueError: a layer abstains from some rows; `judge` returns the rows in groups.
+            ValueError: a layer abstains from some rows; `score_groups` returns the rows in groups.
         """
-        (verdicts,) = self.judge(batch, explain=explain)
+        (verdicts,) = self.score_groups(batch, explain=explain)
         return verdicts
 
-    def judge(self, batch: EventBatch, *, explain: bool = False) -> tuple[Verdicts, ...]:
+    def score_groups(self, batch: EventBatch, *, explain: bool = False) -> tuple[Verdicts, ...]:
         """Score a batch of one kind; return its rows in groups with the same layers' opinions.
 
         Usually there is one group.

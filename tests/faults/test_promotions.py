@@ -140,7 +140,7 @@ class Golden:
         ]
 
 
-def _unless_silent(opinion: LayerScores, heard: verdict_wire.LayerAnswer) -> LayerScores:
+def _unless_silent(opinion: LayerScores, heard: verdict_wire.LayerScore) -> LayerScores:
     """What a layer says, or its silence where it was silent in the answer."""
     if heard.status in {"live", "last_good"} or not opinion.speaks:
         return opinion

@@ -494,7 +494,7 @@ def by_the_posture_of(shipped: Store, event: Event, at: float) -> Answer:
     parsed = wire.parse_event(json.dumps(event).encode())
     batch, _, _ = wire.admit(wire.kind_of(parsed), [parsed])
     (answer,) = verdict_wire.write_verdicts(
-        batch, ensemble.judge(batch), explain=False, elapsed_ms=1.0, scored_at=at
+        batch, ensemble.score_groups(batch), explain=False, elapsed_ms=1.0, scored_at=at
     )
     return msgspec.to_builtins(answer)  # type: ignore[no-any-return]
 

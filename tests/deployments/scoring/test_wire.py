@@ -531,7 +531,11 @@ def test_verdicts_are_in_order_with_every_layer_and_bounds(
     batch, _, _ = wire.admit(Kind.FLOW, events)
 
     answers = verdict_wire.write_verdicts(
-        batch, ensemble.judge(batch, explain=True), explain=True, elapsed_ms=1.5, scored_at=0.0
+        batch,
+        ensemble.score_groups(batch, explain=True),
+        explain=True,
+        elapsed_ms=1.5,
+        scored_at=0.0,
     )
 
     assert [answer.id for answer in answers] == [event["id"] for event in flow_events[:9]]
@@ -553,7 +557,7 @@ def test_an_explanation_is_absent_by_default(
     batch, _, _ = wire.admit(Kind.FLOW, [wire.parse_event(json.dumps(flow_events[0]).encode())])
 
     answer = verdict_wire.write_verdicts(
-        batch, ensemble.judge(batch), explain=False, elapsed_ms=0.0, scored_at=0.0
+        batch, ensemble.score_groups(batch), explain=False, elapsed_ms=0.0, scored_at=0.0
     )[0]
 
     assert "explanation" not in json.loads(encode(answer))

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from ensemble.runtime.local_ensemble import LocalEnsemble
 from ensemble.store.layout import Store
 from ensemble.store.signing import Signer
 from tests.support.models_on_disk import ModelsOnDisk
+from tests.support.own_models import trust_signer
 from tests.support.recorded_telemetry import RecordedLog, RecordingMeter
 from tests.support.service_fixtures import (
     classifier,
@@ -70,9 +69,7 @@ def models_on_disk(
     tmp_path: Path, meter: RecordingMeter, own_trust: Path, signer: Signer
 ) -> Iterator[ModelsOnDisk]:
     """A copy of the shipped models, in a store that trusts the key of the tests."""
-    trust = yaml.safe_load(own_trust.read_text())
-    trust["keys"] = {signer.key_id: base64.b64encode(signer.public).decode()}
-    own_trust.write_text(yaml.safe_dump(trust))
+    trust_signer(own_trust, signer)
     made = ModelsOnDisk(tmp_path / "shipped", meter)
     yield made
     made.close()

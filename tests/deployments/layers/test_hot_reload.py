@@ -9,9 +9,7 @@ import asyncio
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -30,25 +28,11 @@ from ensemble.store.signing import Signer
 from ensemble.training.publish import Trained, publish
 from tests.support.asgi_clients import Event, IngressClient
 from tests.support.models_on_disk import ModelsOnDisk, layer_statuses
-from tests.support.own_models import trust_signer
+from tests.support.publishing import NOW
 from tests.support.recorded_telemetry import RecordedLog, RecordingMeter
 
 DEFAULT = Tenant("default")
 SHIPPED = 4  # number of the release that is shipped
-NOW = datetime(2026, 11, 20, 8, 15, tzinfo=UTC)
-
-
-@pytest.fixture
-def models_on_disk(
-    tmp_path: Path, meter: RecordingMeter, own_trust: Path, signer: Signer
-) -> Iterator[ModelsOnDisk]:
-    """The shipped models; the key of the tests may publish beside them."""
-    trust_signer(own_trust, signer)
-    made = ModelsOnDisk(tmp_path / "shipped", meter)
-    yield made
-    made.close()
-
-
 Release = Callable[..., int]
 
 

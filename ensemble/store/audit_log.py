@@ -333,8 +333,8 @@ def _files(state: Path) -> list[str]:
         for name in names
         if name.startswith(_PREFIX)
     ]
-    aside = sorted((number, name) for number, name in numbered if number is not None)
-    return [name for _, name in aside] + ([LOG] if LOG in names else [])
+    rotated = sorted((number, name) for number, name in numbered if number is not None)
+    return [name for _, name in rotated] + ([LOG] if LOG in names else [])
 
 
 def _read(state: Path, name: str) -> bytes:
@@ -355,8 +355,8 @@ def _parse(text: bytes) -> _Line | None:
         return None
 
 
-def _problems_of_the_first(line: _Line, aside: int) -> list[str]:
-    if line.number == 1 or aside >= MOST_FULL_FILES:  # older files were removed by rotation
+def _problems_of_the_first(line: _Line, rotated: int) -> list[str]:
+    if line.number == 1 or rotated >= MOST_FULL_FILES:  # older files were removed by rotation
         return [] if line.number > 1 or not line.before else ["line 1 is not the first"]
     return [f"the log begins with line {line.number}: earlier files are missing"]
 

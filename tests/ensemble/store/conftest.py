@@ -1,4 +1,4 @@
-"""A disk that does not wait, for every test of the store."""
+"""A disk whose fsync does not wait, for all tests of the store."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def patient(no_fsync: None) -> None:
-    """Asked for by its effect."""
+    """Apply the fixture to every test."""

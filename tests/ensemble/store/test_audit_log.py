@@ -1,7 +1,4 @@
-"""The audit log (P31).
-
-Nothing is done to the store without its line, and what was done to the lines is found.
-"""
+"""Audit log (P31): every action on the store has its line, and changed lines are detected."""
 
 from __future__ import annotations
 
@@ -33,7 +30,7 @@ Publish = Callable[..., BundleRef]
 
 @pytest.fixture
 def amys(store: Store) -> Store:
-    """The store as amy acts on it, at a time of her own."""
+    """The store with amy as actor and a fixed clock."""
     return replace(store, actor=Actor("amy", "terminal"), clock=lambda: 1_795_000_000.0)
 
 
@@ -49,7 +46,7 @@ def told(entry: AuditEntry) -> tuple[str, str, Outcome]:
     return entry.act, entry.what, entry.outcome
 
 
-def test_an_act_says_who_did_what_with_which_digest_when_and_from_where(
+def test_an_entry_has_actor_action_target_digest_time_and_origin(
     amys: Store, acme: Tenant, publish: Publish
 ) -> None:
     """P31."""
@@ -71,7 +68,7 @@ def test_an_act_says_who_did_what_with_which_digest_when_and_from_where(
     )
 
 
-def test_every_act_leaves_its_line(
+def test_every_action_is_logged(
     amys: Store,
     acme: Tenant,
     publish: Publish,
@@ -111,7 +108,7 @@ def test_every_act_leaves_its_line(
     assert verify_audit(amys).problems == ()
 
 
-def test_what_is_refused_is_told_with_its_code(
+def test_a_refused_action_is_logged_with_its_code(
     amys: Store, acme: Tenant, two_releases: tuple[ReleaseRef, ReleaseRef], signer: Signer
 ) -> None:
     with pytest.raises(PointerMoved):
@@ -127,7 +124,7 @@ def test_what_is_refused_is_told_with_its_code(
     ]
 
 
-def test_an_act_that_fails_on_the_way_says_so(
+def test_an_action_that_fails_midway_is_logged_as_failed(
     amys: Store, acme: Tenant, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(amys)
@@ -144,8 +141,10 @@ def test_an_act_that_fails_on_the_way_says_so(
     assert (*told(entry), entry.code) == ("publish", "anomaly-flow/2", Outcome.FAILED, "ENOSPC")
 
 
-def test_without_a_line_nothing_is_done(store: Store, publish: Publish, tmp_path: Path) -> None:
-    """P31: a log that leads elsewhere stops the act, not the other way round."""
+def test_an_action_that_cannot_be_logged_is_not_started(
+    store: Store, publish: Publish, tmp_path: Path
+) -> None:
+    """P31: an action stops if the log is a link."""
     publish(store)
     log_of(store).rename(tmp_path / "elsewhere")
     log_of(store).symlink_to(tmp_path / "elsewhere")
@@ -159,7 +158,9 @@ def test_without_a_line_nothing_is_done(store: Store, publish: Publish, tmp_path
     ) == ["1"]
 
 
-def test_an_act_whose_process_died_stays_begun(amys: Store, acme: Tenant, publish: Publish) -> None:
+def test_an_action_whose_process_died_stays_begun(
+    amys: Store, acme: Tenant, publish: Publish
+) -> None:
     publish(amys)
     log = log_of(amys)
     log.write_bytes(log.read_bytes().splitlines(keepends=True)[0])
@@ -167,8 +168,8 @@ def test_an_act_whose_process_died_stays_begun(amys: Store, acme: Tenant, publis
     assert told(read_audit(amys, acme, limit=1)[0]) == ("publish", "anomaly-flow/1", Outcome.BEGUN)
 
 
-def test_a_tenant_reads_its_own_lines_only(store: Store, publish: Publish) -> None:
-    """P10: `a` is no beginning of `a_b`, and a name in a text is no tenant."""
+def test_a_tenant_reads_only_its_own_lines(store: Store, publish: Publish) -> None:
+    """P10: tenant `a` does not match `a_b` or a name inside another field."""
     for tenant, model in (("a", "a_b"), ("a_b", "m"), ("b", "m")):
         publish(store, tenant=tenant, model=model)
 
@@ -177,9 +178,7 @@ def test_a_tenant_reads_its_own_lines_only(store: Store, publish: Publish) -> No
     assert [entry.tenant for entry in read_audit(store, None, limit=2)] == ["b", "a_b"]
 
 
-def test_text_of_a_stranger_stays_one_short_line(
-    store: Store, acme: Tenant, publish: Publish
-) -> None:
+def test_hostile_text_stays_one_short_line(store: Store, acme: Tenant, publish: Publish) -> None:
     hostile = 'x\n{"number":1}\u2028' + "y" * 5000
     publish(replace(store, actor=Actor(hostile, hostile)))
 
@@ -197,7 +196,7 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT.keys())
-def test_a_line_that_was_touched_is_found(
+def test_a_changed_line_is_detected(
     store: Store, publish: Publish, spoil: Callable[[list[bytes]], list[bytes]]
 ) -> None:
     for _ in range(3):
@@ -209,10 +208,8 @@ def test_a_line_that_was_touched_is_found(
     assert verify_audit(store).problems
 
 
-def test_an_end_that_was_cut_off_is_found_by_who_remembers_it(
-    store: Store, publish: Publish
-) -> None:
-    """The chain alone cannot show it; the page says so."""
+def test_a_truncated_end_is_detected_with_a_remembered_head(store: Store, publish: Publish) -> None:
+    """The chain alone cannot reveal it, as the module's docstring explains."""
     publish(store)
     remembered = verify_audit(store).head
     publish(store)
@@ -225,7 +222,7 @@ def test_an_end_that_was_cut_off_is_found_by_who_remembers_it(
 
 
 @pytest.mark.parametrize("cut", [1, 40, 300])
-def test_a_line_that_a_crash_cut_short_is_told_and_survived(
+def test_a_line_cut_short_by_a_crash_is_reported_and_skipped(
     store: Store, acme: Tenant, publish: Publish, cut: int
 ) -> None:
     publish(store)
@@ -242,7 +239,7 @@ def test_a_line_that_a_crash_cut_short_is_told_and_survived(
     ]
 
 
-def test_a_log_that_is_only_a_piece_of_a_line_is_begun_anew(store: Store, publish: Publish) -> None:
+def test_a_log_with_only_a_torn_line_starts_again_at_one(store: Store, publish: Publish) -> None:
     store.state.mkdir()
     log_of(store).write_bytes(b'{"act"')
 
@@ -275,7 +272,7 @@ def test_the_log_is_bounded_and_its_chain_goes_on_over_its_files(
     assert verify_audit(store).problems
 
 
-def test_the_oldest_file_of_the_log_is_missed_before_it_may_go(
+def test_a_missing_oldest_file_is_detected_before_rotation_may_remove_it(
     store: Store, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audit_log, "FULL_BYTES", 1500)
@@ -290,7 +287,7 @@ def test_the_oldest_file_of_the_log_is_missed_before_it_may_go(
     assert verify_audit(store).problems
 
 
-def test_what_is_set_aside_while_one_reads_is_not_passed_over(
+def test_a_file_rotated_during_a_read_is_not_missed(
     store: Store, acme: Tenant, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(3):
@@ -312,10 +309,10 @@ def test_what_is_set_aside_while_one_reads_is_not_passed_over(
     )
 
 
-def test_the_log_is_verified_between_two_lines_never_in_one(
+def test_a_verification_waits_for_the_line_being_written(
     store: Store, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A line that is just being written is no torn one."""
+    """A line that is being written is not reported as torn."""
     publish(store)
     seen: list[audit_log.AuditReport] = []
     verifier, append = (
@@ -327,7 +324,7 @@ def test_the_log_is_verified_between_two_lines_never_in_one(
         if verifier.ident is None:
             append(directory, name, data[:20], mode=mode)
             verifier.start()
-            verifier.join(timeout=0.3)  # long enough to look, if it may
+            verifier.join(timeout=0.3)  # long enough to finish, if it does not wait
             data = data[20:]
         append(directory, name, data, mode=mode)
 
@@ -338,7 +335,7 @@ def test_the_log_is_verified_between_two_lines_never_in_one(
     assert [report.torn for report in seen] == [0]
 
 
-def test_acts_of_many_at_once_are_one_chain(store: Store, publish: Publish) -> None:
+def test_concurrent_actions_form_one_chain(store: Store, publish: Publish) -> None:
     start = threading.Barrier(4)
 
     def one(tenant: str) -> None:
@@ -352,7 +349,7 @@ def test_acts_of_many_at_once_are_one_chain(store: Store, publish: Publish) -> N
     assert (verify_audit(store).lines, verify_audit(store).problems) == (40, ())
 
 
-def test_a_log_that_was_never_written_is_empty_and_whole(store: Store, acme: Tenant) -> None:
+def test_a_missing_log_is_empty_and_valid(store: Store, acme: Tenant) -> None:
     assert read_audit(store, acme, limit=1) == ()
     assert (verify_audit(store).problems, verify_audit(store).last) == ((), 0)
     assert not store.state.exists()

@@ -1,8 +1,4 @@
-"""A disk that fills (F20).
-
-Whichever write it stops, in the middle of the bytes, nothing that was is lost and nothing half is
-seen.
-"""
+"""A full disk (F20): at whatever write it happens, no file is lost and none is visible half done."""
 
 from __future__ import annotations
 
@@ -51,13 +47,13 @@ ACTS = [
 
 
 class Filling:
-    """A disk on which the k-th write finds room for half of its bytes, and none is left from then on."""
+    """A disk that fills in the middle of the k-th write; later writes fail, too."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._monkeypatch = monkeypatch
 
     def stops(self, k: int, act: Callable[[], object]) -> bool:
-        """Whether `act` was stopped by it."""
+        """Whether the full disk stopped `act`."""
         left, honest = k, os.write
 
         def filling(fd: int, data: bytes) -> int:
@@ -94,7 +90,7 @@ def acts(
     spare = publish(store)
     third = publish_release(store, acme, [spare], {}, notes="", now=now, signer=signer)
     for _ in range(2):
-        publish(store)  # of which retention takes one
+        publish(store)  # retention deletes one of them
     set_challenger(store, acme, one, 0, signer=signer)
     data = export_release(store, acme, one)
     return {
@@ -127,10 +123,9 @@ def test_a_disk_that_fills_at_any_write_loses_nothing(
     monkeypatch: pytest.MonkeyPatch,
     act: str,
 ) -> None:
-    """F20.
+    """F20: the serving release and the challenger load, lists are complete, staging is empty.
 
-    What serves and what is tried loads, what is listed is whole, staging is empty; and once there
-    is room the act is done.
+    With room again the operation succeeds.
     """
     disk = Filling(monkeypatch)
     stopped = 0

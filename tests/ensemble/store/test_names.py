@@ -1,4 +1,4 @@
-"""What a name may be, and that no name is a way out of the store."""
+"""Names: which are valid, and that no name leads out of the store."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii)
-def test_a_hostile_name_is_no_name(text: str) -> None:
-    """F15, F24: climbing, hidden, look-alike and over-long names."""
+def test_a_hostile_name_is_refused(text: str) -> None:
+    """F15, F24: names with "..", hidden, look-alike and too long names."""
     for kind in (Tenant, ModelName):
         with pytest.raises(MalformedEvent):
             kind(text)
 
 
 @given(st.text(max_size=80))
-def test_whatever_is_accepted_is_one_plain_directory_below_the_root(text: str) -> None:
-    """P10: the parser is the only gate, so what passes it must be harmless."""
+def test_every_accepted_name_is_one_directory_below_the_root(text: str) -> None:
+    """P10: the parser is the only check, so every name that passes must be harmless."""
     try:
         name = Tenant(text)
     except MalformedEvent:
@@ -63,14 +63,10 @@ def test_whatever_is_accepted_is_one_plain_directory_below_the_root(text: str) -
 
 
 @given(slugs, slugs, slugs, slugs)
-def test_two_owners_never_share_a_directory(
+def test_two_tenants_never_share_a_directory(
     tenant: str, model: str, other_tenant: str, other_model: str
 ) -> None:
-    """C-22.
-
-    The source joined names with "_", so ("threat", "acme_eu") and ("threat_acme", "eu") were one
-    file.
-    """
+    """C-22: the source joined names with "_": threat + acme_eu was the file of threat_acme + eu."""
     one = bundle_parts(Tenant(tenant), ModelName(model))
     other = bundle_parts(Tenant(other_tenant), ModelName(other_model))
 
@@ -90,7 +86,7 @@ def test_a_name_that_is_no_text_is_refused() -> None:
         Tenant(7)  # type: ignore[arg-type]
 
 
-def test_a_name_survives_the_way_to_another_process() -> None:
+def test_a_name_can_be_pickled() -> None:
     name = pickle.loads(pickle.dumps(Tenant("acme")))  # noqa: S301
 
     assert type(name) is Tenant
@@ -100,13 +96,13 @@ def test_a_name_survives_the_way_to_another_process() -> None:
 @pytest.mark.parametrize(
     "parts", [("..", "x"), ("/etc",), ("a", "..", "..", "x"), ("a", "..")], ids="/".join
 )
-def test_a_path_that_climbs_is_refused(parts: tuple[str, ...]) -> None:
+def test_a_path_out_of_the_root_is_refused(parts: tuple[str, ...]) -> None:
     with pytest.raises(ArtifactUntrusted):
         beneath(ROOT, *parts)
 
 
 def test_a_link_inside_the_store_is_refused(tmp_path: Path) -> None:
-    """F15: a link would let a tenant's directory be another place."""
+    """F15: a link could make a tenant's directory another path."""
     (tmp_path / "inside").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "inside")
 

@@ -1,6 +1,6 @@
-"""The store as a machine of random acts and random deaths.
+"""Random operations and crashes on the store, as a Hypothesis state machine.
 
-What serves always loads, and no number ever means two things.
+After each step the serving release loads, and no number has been used twice.
 """
 
 from __future__ import annotations
@@ -69,15 +69,12 @@ LONG = settings.default is not None and settings.default.max_examples > 1000
 
 
 class Death(BaseException):
-    """Of the process, before its next change to the disk.
-
-    Whatever it would still do for tidiness, it does not.
-    """
+    """Crash of the process before its next change to the disk; its cleanup does not run either."""
 
 
 @contextlib.contextmanager
 def dying_at(k: int | None) -> Iterator[None]:
-    """Every change to the disk from the k-th on kills; None lives."""
+    """Crash at the k-th change to the disk and at every later one; never for None."""
     if k is None:
         yield
         return
@@ -118,7 +115,7 @@ class StoreMachine(RuleBasedStateMachine):
             None,
             Trust({self.signer.key_id: self.signer.public}, frozenset()),
         )
-        self.digests: dict[tuple[str, str, int], str] = {}  # whatever was ever seen under a number
+        self.digests: dict[tuple[str, str, int], str] = {}  # digest first read under each number
         self.highest = 0
         self.value = 0.0
 
@@ -304,8 +301,8 @@ TestStore = StoreMachine.TestCase
 TestStore.settings = settings(max_examples=300 if LONG else 12, stateful_step_count=40)
 
 
-def test_a_death_is_a_death(tmp_path: Path) -> None:
-    """The machine above proves something only if its deaths stop what is going on."""
+def test_a_simulated_crash_stops_the_operation(tmp_path: Path) -> None:
+    """The state machine is meaningful only if a crash stops the operation."""
     with dying_at(0):
         (tmp_path / "never").mkdir()
 

@@ -1,4 +1,4 @@
-"""The model registry: one meaning of each verb, for HTTP and the terminal alike."""
+"""Model registry: each verb has one meaning, for HTTP and the terminal alike."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def registry(store: Store, acme: Tenant, signer: Signer) -> ModelRegistry:
 
 
 @pytest.mark.parametrize("which", ["number", Alias.CHALLENGER])
-def test_a_promoted_challenger_is_one_no_longer(
+def test_promoting_the_challenger_clears_its_alias(
     registry: ModelRegistry, two_releases: Two, which: str
 ) -> None:
     """The terminal once left the alias where the release was promoted by its number."""
@@ -88,7 +88,7 @@ def test_roll_back_names_the_release_before(registry: ModelRegistry, two_release
     assert registry.roll_back().ref == two_releases[0]
 
 
-def test_the_challenger_of_a_model_becomes_its_champion_and_is_one_no_longer(
+def test_promoting_the_challenger_of_a_model_clears_its_alias(
     registry: ModelRegistry, store: Store, publish: Publish
 ) -> None:
     ref = publish(store, model=MODEL)
@@ -100,10 +100,10 @@ def test_the_challenger_of_a_model_becomes_its_champion_and_is_one_no_longer(
     assert registry.alias(MODEL, Alias.CHALLENGER).number == 0
 
 
-def test_a_champion_named_by_number_is_the_challenger_no_longer(
+def test_a_champion_set_by_number_loses_the_challenger_alias(
     registry: ModelRegistry, store: Store, publish: Publish
 ) -> None:
-    """The terminal once left a version that was evaluated beside itself."""
+    """The terminal once left a champion that was also its own challenger."""
     ref = publish(store, model=MODEL)
     registry.set_alias(MODEL, Alias.CHALLENGER, ref.version)
 

@@ -1,8 +1,4 @@
-"""Signatures.
-
-One line after the text, over the kind of document and the text; trust that nothing in a store can
-widen.
-"""
+"""Signatures: one line after the text, over kind and text; no file in a store extends the trust."""
 
 from __future__ import annotations
 
@@ -30,7 +26,7 @@ def test_a_signed_file_is_its_text_and_one_line_more(signer: Signer, trust: Trus
 
 
 def test_anyone_with_a_library_can_check_a_signature(signer: Signer) -> None:
-    """RFC 8032, and nothing of ours but the line before the text."""
+    """RFC 8032, with only the kind of document before the text."""
     signature = base64.b64decode(signer.sign(TEXT, Document.POINTER).split()[-1])
 
     ed25519.Ed25519PublicKey.from_public_bytes(signer.public).verify(
@@ -56,14 +52,14 @@ NO_SIGNATURES = {
 
 
 @pytest.mark.parametrize(("data", "refusal"), NO_SIGNATURES.values(), ids=NO_SIGNATURES.keys())
-def test_what_is_not_signed_is_not_trusted(
+def test_an_unsigned_file_is_not_trusted(
     trust: Trust, data: bytes, refusal: type[Exception]
 ) -> None:
     with pytest.raises(refusal):
         trust.prove(data, Document.RELEASE, what="it")
 
 
-def test_a_third_line_is_no_way_in(signer: Signer, trust: Trust) -> None:
+def test_a_third_line_is_refused(signer: Signer, trust: Trust) -> None:
     for data in (
         signer.sign(TEXT, Document.RELEASE) + b"more\n",
         TEXT + signer.sign(TEXT, Document.RELEASE),
@@ -73,7 +69,7 @@ def test_a_third_line_is_no_way_in(signer: Signer, trust: Trust) -> None:
 
 
 def test_an_empty_trust_trusts_nothing(signer: Signer) -> None:
-    """There is no switch that trusts all; the least that can be said is nothing."""
+    """No setting trusts everything, and the smallest trust trusts nothing."""
     with pytest.raises(ArtifactUntrusted, match=signer.key_id):
         Trust({}, frozenset()).prove(
             signer.sign(TEXT, Document.RELEASE), Document.RELEASE, what="it"
@@ -81,7 +77,7 @@ def test_an_empty_trust_trusts_nothing(signer: Signer) -> None:
 
 
 def test_a_pinned_file_needs_no_signature_and_may_have_one(signer: Signer) -> None:
-    """What is shipped is trusted by its bytes; a maintainer's signature on it is not in the way."""
+    """Shipped files are trusted by their digest, with or without a maintainer's signature."""
     for data in (TEXT, signer.sign(TEXT, Document.RELEASE)):
         pinning = Trust({}, frozenset({sha256(data).hexdigest()}))
 
@@ -90,7 +86,7 @@ def test_a_pinned_file_needs_no_signature_and_may_have_one(signer: Signer) -> No
             pinning.prove(data.replace(b"1", b"2", 1), Document.RELEASE, what="it")
 
 
-def test_a_trust_list_that_lies_about_a_key_is_refused(
+def test_a_trust_list_with_a_wrong_key_id_is_refused(
     signer: Signer, untrusted_signer: Signer
 ) -> None:
     with pytest.raises(ValueError, match="another key's id"):
@@ -122,8 +118,8 @@ def test_a_private_key_comes_back_from_its_file_and_is_not_printed(signer: Signe
     assert Signer.new().key_id != Signer.new().key_id
 
 
-def test_a_private_key_does_not_travel_between_processes(signer: Signer) -> None:
-    """A replica never signs: nothing that Ray passes on can carry a key."""
+def test_a_private_key_cannot_be_pickled(signer: Signer) -> None:
+    """A replica never signs, so no object that Ray transfers can contain a key."""
     with pytest.raises(TypeError):
         pickle.dumps(signer)
 
@@ -148,7 +144,7 @@ NO_KEYS = {
 
 
 @pytest.mark.parametrize("data", NO_KEYS.values(), ids=NO_KEYS.keys())
-def test_what_is_no_key_is_refused_without_repeating_it(data: bytes) -> None:
+def test_a_bad_key_file_is_refused_without_repeating_its_content(data: bytes) -> None:
     with pytest.raises(
         ValueError, match=r"^is (not an unencrypted private key in PEM|not an Ed25519 key)$"
     ):

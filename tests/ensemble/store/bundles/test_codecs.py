@@ -1,4 +1,4 @@
-"""Parts and golden scores: there and back, and nothing but plain finite numbers."""
+"""Codecs of parts and golden scores: round trips, and only plain finite numbers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("array", LAYOUTS.values(), ids=LAYOUTS.keys())
 def test_an_array_comes_back_whatever_its_layout_was(array: NDArray[Any]) -> None:
-    """The library safetensors 0.8.0 writes a transposed array scrambled and says nothing."""
+    """The library safetensors 0.8.0 silently scrambles a transposed array."""
     back = decode_parts(encode_parts(Parts({"a": array}, {}))).arrays["a"]
 
     assert back.shape == array.shape
@@ -104,8 +104,8 @@ def test_a_weight_that_is_not_finite_is_refused_when_written_and_when_read(value
         decode_parts(files)
 
 
-def test_a_name_that_the_format_keeps_for_itself_does_not_come_back() -> None:
-    """Publishing reads back what it writes, for such a bundle would load nowhere."""
+def test_an_array_with_a_reserved_name_is_refused() -> None:
+    """Publishing decodes what it encodes, because such a bundle would not load."""
     with pytest.raises((ArtifactCorrupt, ArtifactIncompatible)):
         decode_parts(encode_parts(Parts({"__metadata__": GRID}, {})))
 
@@ -169,6 +169,6 @@ def test_golden_scores_are_one_an_event_and_scores(scores: list[float]) -> None:
     ],
     ids=["empty", "no event", "no score", "extra field"],
 )
-def test_a_golden_file_that_we_would_not_write_is_refused(data: bytes) -> None:
+def test_a_golden_file_that_the_encoder_would_not_write_is_refused(data: bytes) -> None:
     with pytest.raises(ArtifactCorrupt):
         decode_golden(data)

@@ -1,4 +1,4 @@
-"""The manifest: one value, one text, and nothing beside it."""
+"""Manifests: each value has one text, and no other text is accepted."""
 
 from __future__ import annotations
 
@@ -138,14 +138,14 @@ NOT_OURS = {
 
 
 @pytest.mark.parametrize("data", NOT_OURS.values(), ids=NOT_OURS.keys())
-def test_what_we_would_not_have_written_is_refused(data: bytes) -> None:
-    """F18: tampering that a lenient parser would not see."""
+def test_a_manifest_that_the_encoder_would_not_write_is_refused(data: bytes) -> None:
+    """F18: tampering that a lenient parser would not notice."""
     with pytest.raises(ArtifactCorrupt):
         parse(data)
 
 
-def test_a_repeated_key_is_called_by_its_name() -> None:
-    """The common parsers keep the last of two and say nothing."""
+def test_a_repeated_key_is_named_in_the_error() -> None:
+    """Common parsers silently use the last of two."""
     with pytest.raises(ArtifactCorrupt, match="repeated key"):
         parse(NOT_OURS["repeated key"])
 
@@ -156,7 +156,7 @@ def test_a_repeated_key_is_called_by_its_name() -> None:
     ids=["number", "number and fields"],
 )
 def test_another_format_is_incompatible_and_not_corrupt(data: bytes) -> None:
-    """A manifest of a newer Axon is whole; only we are too old to read it."""
+    """A manifest of a newer Axon is intact; this version is too old to read it."""
     with pytest.raises(ArtifactIncompatible) as refused:
         parse(data)
 
@@ -176,7 +176,7 @@ def test_a_picture_may_be_named() -> None:
     [{"a": float("nan")}, {"a": [float("inf")]}, {1: "a"}, {"a": {2: "b", 10: "c"}}],
     ids=["NaN", "infinity", "number as key", "deep number as key"],
 )
-def test_what_could_not_be_read_back_cannot_be_written(value: Any) -> None:
+def test_a_manifest_that_could_not_be_read_back_cannot_be_written(value: Any) -> None:
     with pytest.raises(ValueError, match=r"finite|text"):
         canonical_json.encode(value)
 
@@ -188,6 +188,6 @@ def test_the_libraries_are_named_without_importing_them() -> None:
     assert libraries["numpy"]
 
 
-def test_a_time_without_zone_is_no_time() -> None:
+def test_a_time_without_zone_is_refused() -> None:
     with pytest.raises(ValueError, match="zone"):
         timestamp(datetime(2026, 11, 20))  # noqa: DTZ001

@@ -42,10 +42,7 @@ def test_a_load_needs_a_multiple_of_its_files(left: int, *, fits: bool) -> None:
 
 @pytest.mark.parametrize(("layer", "names"), LOADED, ids=[layer for layer, _ in LOADED])
 def test_the_multiple_is_enough_for_every_shipped_layer(layer: str, names: list[str]) -> None:
-    """The factor is measured.
-
-    The peak of Python's and numpy's memory while the layer loads, libraries apart.
-    """
+    """The factor covers the measured peak of Python's and numpy's memory, without libraries."""
     shipped = Store(
         ROOT / "artifacts", None, read_trust_file(ROOT / "configs" / "trust.yaml").trust()
     )

@@ -49,10 +49,7 @@ def bundle(
 def fail(
     monkeypatch: pytest.MonkeyPatch, step: str, name: str, fault: int, *, times: int
 ) -> list[str]:
-    """Make `os.open` or `os.read` of the file `name` fail so many times.
-
-    What has failed is in the list.
-    """
+    """Make `os.open` or `os.read` of the file `name` fail a number of times; list the failures."""
     honest = getattr(os, step)
     failed: list[str] = []
 
@@ -78,7 +75,7 @@ def overwrite(path: Path, data: bytes) -> None:
 def resign(
     folder: Path, ref: BundleRef, signer: Signer, change: Callable[[dict[str, Any]], object]
 ) -> BundleRef:
-    """Change the manifest as somebody who may publish could, and point to the result."""
+    """Change the manifest as a trusted publisher could, and return a reference to the result."""
     value = json.loads((folder / "manifest.json").read_bytes().splitlines()[0])
     change(value)
     data = signer.sign(canonical_json.encode(value), Document.MANIFEST)
@@ -114,7 +111,7 @@ def test_a_bundle_of_either_root_opens(two_roots: Store, publish: Callable[..., 
 def test_the_digest_decides_where_both_roots_have_the_version(
     two_roots: Store, publish: Callable[..., BundleRef]
 ) -> None:
-    """An upgrade may ship a version number that this host has used itself."""
+    """An upgrade may ship a version number that this host has used already."""
     own = publish(Store(two_roots.state, None, two_roots.trust), 1.0)
     shipped = publish(Store(two_roots.shipped, None, two_roots.trust), 2.0)
 
@@ -123,7 +120,7 @@ def test_the_digest_decides_where_both_roots_have_the_version(
     assert decode_parts(open_bundle(two_roots, shipped).files).config["value"] == 2.0
 
 
-def test_a_broken_copy_is_told_where_the_other_root_has_none(
+def test_a_broken_copy_is_reported_if_the_other_root_has_none(
     two_roots: Store,
     publish: Callable[..., BundleRef],
     folder_of: Callable[[Store, BundleRef], Path],
@@ -140,7 +137,7 @@ def test_a_broken_copy_is_told_where_the_other_root_has_none(
     [{"version": 9}, {"tenant": Tenant("other")}, {"model": ModelName("behavior-flow")}],
     ids=str,
 )
-def test_a_bundle_that_is_not_there_is_missing(
+def test_a_bundle_in_no_root_is_missing(
     store: Store, bundle: tuple[BundleRef, Path], field: dict[str, Any]
 ) -> None:
     """F1."""
@@ -148,7 +145,7 @@ def test_a_bundle_that_is_not_there_is_missing(
         open_bundle(store, replace(bundle[0], **field))
 
 
-def test_a_store_that_is_not_there_is_empty(
+def test_a_missing_store_is_empty(
     tmp_path: Path, trust: Trust, bundle: tuple[BundleRef, Path]
 ) -> None:
     with pytest.raises(ArtifactMissing):
@@ -186,7 +183,7 @@ def test_a_file_of_another_length_is_corrupt(
         "Model file corrupted: is .* bytes, (published were|allowed are)"
         if name in PAYLOAD
         else "sha256"
-    )  # of a manifest only the digest is known
+    )  # only the digest of a manifest is known
     with pytest.raises(ArtifactCorrupt, match=f"anomaly-flow/1/{name}: {reason}"):
         open_bundle(store, ref)
 
@@ -194,7 +191,7 @@ def test_a_file_of_another_length_is_corrupt(
 def test_the_length_is_compared_before_a_byte_is_read(
     store: Store, bundle: tuple[BundleRef, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """F3, F16: what has the wrong length is not even hashed."""
+    """F3, F16: a file of the wrong length is not even hashed."""
     ref, folder = bundle
     overwrite(folder / "CARD.md", b"x" * 1000)
     read = []
@@ -262,7 +259,7 @@ def unix_socket(path: Path) -> None:
     "make", [link, hard_link, pipe, directory, unix_socket], ids=lambda make: make.__name__
 )
 @pytest.mark.parametrize("name", ["model.safetensors", "manifest.json"])
-def test_what_is_not_a_plain_file_of_its_own_is_refused(
+def test_links_and_other_kinds_of_files_are_refused(
     store: Store, bundle: tuple[BundleRef, Path], name: str, make: Callable[[Path], None]
 ) -> None:
     """F13, F15: and a pipe does not hang the reader."""
@@ -274,7 +271,7 @@ def test_what_is_not_a_plain_file_of_its_own_is_refused(
 
 
 def test_a_version_that_is_a_link_is_refused(store: Store, bundle: tuple[BundleRef, Path]) -> None:
-    """F15: whoever can make a link in the store must not choose what is loaded."""
+    """F15: a process that can make a link in the store must not choose what is loaded."""
     ref, folder = bundle
     shutil.move(folder, folder.parent / "elsewhere")
     folder.symlink_to(folder.parent / "elsewhere")
@@ -284,7 +281,7 @@ def test_a_version_that_is_a_link_is_refused(store: Store, bundle: tuple[BundleR
 
 
 @pytest.mark.parametrize("name", ["extra.pkl", ".hidden", "model.safetensors.bak", "manifest.sig"])
-def test_a_file_that_nobody_published_is_refused(
+def test_a_file_that_was_not_published_is_refused(
     store: Store, bundle: tuple[BundleRef, Path], name: str
 ) -> None:
     ref, folder = bundle
@@ -303,11 +300,7 @@ def test_a_denied_permission_is_not_called_missing(
     fault: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """F12.
-
-    The operator who reads "missing" looks in the wrong place. An injected opener, for root is
-    denied nothing.
-    """
+    """F12: "missing" would mislead the operator. The opener is injected, since root may read all."""
     honest = os.open
 
     def denying(path: str, *args: Any, **kwargs: Any) -> int:
@@ -326,7 +319,7 @@ def test_a_denied_permission_is_not_called_missing(
 
 @pytest.mark.parametrize("fault", [errno.EIO, errno.ESTALE], ids=errno.errorcode.get)
 @pytest.mark.parametrize("step", ["open", "read"])
-def test_a_disk_that_stumbles_once_is_asked_once_more(
+def test_a_transient_disk_error_is_retried_once(
     store: Store,
     bundle: tuple[BundleRef, Path],
     fault: int,
@@ -342,14 +335,14 @@ def test_a_disk_that_stumbles_once_is_asked_once_more(
 
 @pytest.mark.parametrize("fault", [errno.EIO, errno.ESTALE], ids=errno.errorcode.get)
 @pytest.mark.parametrize("step", ["open", "read"])
-def test_a_disk_that_fails_twice_is_told(
+def test_a_disk_that_fails_twice_is_reported(
     store: Store,
     bundle: tuple[BundleRef, Path],
     fault: int,
     step: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """F14; trying again later is for the slot, which knows the time."""
+    """F14; further attempts are left to the slot, which knows the time."""
     failed = fail(monkeypatch, step, "golden.json", fault, times=100)
 
     with pytest.raises(ArtifactUnreadable, match=f"golden.json.*{errno.errorcode[fault]}"):
@@ -358,7 +351,7 @@ def test_a_disk_that_fails_twice_is_told(
     assert len(failed) == 2
 
 
-def test_a_fault_that_does_not_pass_is_not_tried_again(
+def test_a_permanent_error_is_not_retried(
     store: Store, bundle: tuple[BundleRef, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F12, F14: a denied permission is denied the second time too."""
@@ -428,12 +421,12 @@ def test_another_format_is_incompatible(
         open_bundle(store, ref)
 
 
-def test_another_library_version_is_a_note_for_arrays_do_not_change_with_it(
+def test_another_library_version_is_a_note(
     store: Store, bundle: tuple[BundleRef, Path], signer: Signer
 ) -> None:
-    """F6, C-21.
+    """F6, C-21: arrays do not depend on the library, so the bundle is not refused.
 
-    Said, not refused; a format that a library reads into objects will have to refuse.
+    A format that a library reads into objects would have to refuse.
     """
     ref, folder = bundle
     ref = resign(
@@ -467,10 +460,7 @@ def test_a_file_swapped_after_the_proof_changes_nothing(
 def test_a_file_swapped_between_check_and_read_is_the_old_one_or_refused(
     store: Store, bundle: tuple[BundleRef, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """F23.
-
-    The swap happens after fstat, which is where a check of names would already have passed.
-    """
+    """F23: the swap happens after fstat, when a check of names would have passed already."""
     ref, folder = bundle
     target = folder / "config.json"
     whole = target.read_bytes()
@@ -488,7 +478,7 @@ def test_a_file_swapped_between_check_and_read_is_the_old_one_or_refused(
         open_bundle(store, ref)
 
 
-def test_a_file_that_grows_while_it_is_read_is_not_followed(
+def test_a_file_that_grows_while_it_is_read_is_refused(
     store: Store, bundle: tuple[BundleRef, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Endless data (TUF): one byte more than published is read, and no more."""
@@ -510,7 +500,7 @@ def test_a_file_that_grows_while_it_is_read_is_not_followed(
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
-    """Tripwires: everything that any decoder was given."""
+    """Tripwires: collect all input of the decoders."""
     seen: list[bytes] = []
     loads, arrays = json.loads, safetensors.numpy.load
     monkeypatch.setattr(
@@ -524,7 +514,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
 def test_nothing_is_decoded_before_it_is_proven(
     store: Store, bundle: tuple[BundleRef, Path], name: str, decoded: list[bytes]
 ) -> None:
-    """P2: the manifest is decoded once it is proven; the payload never, here."""
+    """P2: the manifest is decoded after its proof, the payload not at all here."""
     ref, folder = bundle
     flipped = bytearray((folder / name).read_bytes())
     flipped[len(flipped) // 2] ^= 4
@@ -545,7 +535,7 @@ def test_nothing_is_decoded_before_it_is_proven(
 def test_a_bundle_that_would_not_fit_is_refused_before_a_payload_is_read(
     store: Store, bundle: tuple[BundleRef, Path], monkeypatch: pytest.MonkeyPatch, spare: int
 ) -> None:
-    """S1-11: both numbers are told; the process that would be killed for it is not."""
+    """S1-11: the error has both numbers; otherwise the system would kill the process."""
     ref, folder = bundle
     needed = MEMORY_FACTOR * sum((folder / name).stat().st_size for name in PAYLOAD)
     read: list[str] = []
@@ -565,9 +555,9 @@ def test_a_bundle_that_would_not_fit_is_refused_before_a_payload_is_read(
         assert open_bundle(store, ref, available_bytes=lambda: needed)
 
 
-def test_memory_is_asked_for_when_there_is_a_bundle_to_load(
+def test_memory_is_checked_only_if_there_is_a_bundle_to_load(
     store: Store, bundle: tuple[BundleRef, Path]
 ) -> None:
-    """The other causes of S1-11 come first: what is not there needs no memory."""
+    """The other causes of S1-11 come first: a missing bundle needs no memory."""
     with pytest.raises(ArtifactMissing, match="Model not found: anomaly-flow/9"):
         open_bundle(store, replace(bundle[0], version=9), available_bytes=lambda: 0)

@@ -1,4 +1,4 @@
-"""Publishing: the old versions or a new one, whole, whatever happens on the way."""
+"""Publication: after any fault the old versions are intact, and the new one complete or absent."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_versions_rise_over_both_roots(two_roots: Store, publish: Callable[..., 
     assert publish(two_roots).version == 4
     assert (
         publish(shipped).version == 3
-    )  # the shipped store knows nothing of a host's own; the digest tells the two apart
+    )  # the shipped store does not know the host's own versions; the digest distinguishes them
 
 
 def test_publishing_writes_nothing_into_the_shipped_root(
@@ -100,7 +100,9 @@ def test_publishing_writes_nothing_into_the_shipped_root(
     assert everything(two_roots.shipped) == before
 
 
-def test_a_tenant_counts_alone(store: Store, publish: Callable[..., BundleRef]) -> None:
+def test_versions_of_tenants_are_counted_separately(
+    store: Store, publish: Callable[..., BundleRef]
+) -> None:
     """C-22: tenant "a" matched the files of tenant "a_b"."""
     assert publish(store, tenant="a_b").version == 1
     assert publish(store, tenant="a").version == 1
@@ -131,7 +133,7 @@ def test_a_picture_comes_back(store: Store, publish: Callable[..., BundleRef]) -
     "name",
     ["../roc.png", "roc.svg", "CARD.md", "model.safetensors", "manifest.json", "ROC.PNG", ".png"],
 )
-def test_a_picture_cannot_take_another_place(
+def test_a_picture_cannot_have_a_name_of_another_path(
     store: Store, publish: Callable[..., BundleRef], name: str
 ) -> None:
     with pytest.raises(ArtifactCorrupt):
@@ -160,7 +162,7 @@ def test_a_training_record_without_its_seed_is_not_published(
     assert list_bundles(store, publish(store).tenant)[0].ref.version == 1
 
 
-def test_a_link_in_the_store_does_not_lead_a_publisher_out(
+def test_a_publisher_does_not_follow_a_link_in_the_store(
     store: Store, publish: Callable[..., BundleRef], tmp_path: Path
 ) -> None:
     """F15."""
@@ -179,7 +181,7 @@ def test_a_link_in_the_store_does_not_lead_a_publisher_out(
 def test_publishers_at_the_same_moment_get_a_version_each(
     store: Store, publish: Callable[..., BundleRef]
 ) -> None:
-    """F22: nobody's model is lost, and no version is two models."""
+    """F22: no publisher loses its model, and no version is two models."""
     start = threading.Barrier(6)
 
     def one(value: float) -> tuple[float, BundleRef]:
@@ -200,11 +202,7 @@ def test_publishers_at_the_same_moment_get_a_version_each(
 def test_a_version_that_exists_is_never_replaced(
     store: Store, publish: Callable[..., BundleRef], monkeypatch: pytest.MonkeyPatch, *, empty: bool
 ) -> None:
-    """F22.
-
-    Where the lock does not reach (NFS), the rename decides; one wins. An empty directory would be
-    replaced silently.
-    """
+    """F22: outside the lock (NFS) the rename decides. It would silently replace an empty folder."""
     first = publish(store, 1.0)
     if empty:
         (store.state / "tenants" / "acme" / "bundles" / "anomaly-flow" / "2").mkdir()
@@ -217,10 +215,10 @@ def test_a_version_that_exists_is_never_replaced(
     assert leftovers(store) == []
 
 
-def test_a_rename_that_loses_the_race_says_so(
+def test_a_rename_that_loses_the_race_raises_version_exists(
     store: Store, publish: Callable[..., BundleRef], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """F22: the version appears after we looked, before we rename."""
+    """F22: the version appears between the check and the rename."""
     publish(store, 1.0)
     taken = store.state / "tenants" / "acme" / "bundles" / "anomaly-flow" / "2"
     honest = os.rename
@@ -265,9 +263,7 @@ def test_a_full_disk_publishes_nothing_and_leaves_nothing(
         assert everything(store.state) == before
         assert leftovers(store) == []
 
-    assert (
-        failures == 6
-    )  # four files, the manifest, and the line of the audit log without which nothing is done
+    assert failures == 6  # four files, the manifest, and the line of the audit log that comes first
     assert open_bundle(store, ref)
 
 
@@ -280,7 +276,7 @@ def test_a_short_write_is_finished(
     assert open_bundle(store, publish(store))
 
 
-def test_the_sweeper_takes_what_is_an_hour_old_and_leaves_a_living_publisher_alone(
+def test_the_sweeper_removes_leftovers_after_an_hour_and_spares_live_publishers(
     store: Store, publish: Callable[..., BundleRef], now: datetime
 ) -> None:
     """F21."""
@@ -295,13 +291,13 @@ def test_the_sweeper_takes_what_is_an_hour_old_and_leaves_a_living_publisher_alo
     assert [path.name for path in leftovers(store)] == ["alive"]
 
 
-def test_sweeping_a_store_that_was_never_written_is_nothing(store: Store, now: datetime) -> None:
+def test_sweeping_an_empty_store_removes_nothing(store: Store, now: datetime) -> None:
     assert sweep_staging(store.state, now_s=now.timestamp()) == 0
     assert not store.state.exists()
 
 
-def test_a_new_file_never_takes_the_place_of_another(tmp_path: Path) -> None:
-    """F15: O_EXCL; a file or a link that waits under our name is not written through."""
+def test_a_new_file_never_replaces_another(tmp_path: Path) -> None:
+    """F15: O_EXCL; an existing file or link of that name is not written to."""
     (tmp_path / "there").write_bytes(b"old")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
 
@@ -316,7 +312,7 @@ def test_a_new_file_never_takes_the_place_of_another(tmp_path: Path) -> None:
 def test_a_bundle_that_could_not_be_read_back_is_not_published(
     store: Store, publish: Callable[..., BundleRef], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An array named as the format's own field is written without a word and then loads nowhere."""
+    """An array named like the format's own field is written silently, and then does not load."""
     unreadable = encode_parts(Parts({"__metadata__": np.zeros(2)}, {}))
     monkeypatch.setattr(publishing, "encode_parts", lambda _: unreadable)
 
@@ -326,10 +322,10 @@ def test_a_bundle_that_could_not_be_read_back_is_not_published(
     assert not store.state.exists()
 
 
-def test_a_tenant_publishes_as_many_versions_and_models_as_it_may(
+def test_a_quota_limits_versions_and_models_of_a_tenant(
     store: Store, publish: Callable[..., BundleRef], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """I13: refused before the payload is written; another tenant is not touched by it."""
+    """I13: refused before the payload is written; other tenants are not affected."""
     quota = Quota(versions_per_model=2, models_per_tenant=2)
     for model in ("a", "a", "b", "b"):
         publish(store, model=model, quota=quota)
@@ -347,7 +343,7 @@ def test_a_tenant_publishes_as_many_versions_and_models_as_it_may(
     assert publish(store, model="c", tenant="other", quota=quota).version == 1
 
 
-def test_what_was_deleted_or_shipped_takes_no_room(
+def test_deleted_and_shipped_versions_do_not_count_for_the_quota(
     two_roots: Store, publish: Callable[..., BundleRef]
 ) -> None:
     shipped = Store(two_roots.shipped, None, two_roots.trust)
@@ -378,6 +374,6 @@ def test_publishers_at_once_do_not_publish_beyond_the_quota(
 
 
 @pytest.mark.parametrize("counts", [(0, 1), (1, 0), (-1, 1)])
-def test_a_quota_of_nothing_is_a_mistake(counts: tuple[int, int]) -> None:
+def test_a_quota_below_one_is_refused(counts: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         Quota(*counts)

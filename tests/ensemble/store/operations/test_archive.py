@@ -1,4 +1,4 @@
-"""Export and import as one file: what comes back is what was proven, and nothing else gets in."""
+"""Export and import as one file: proven content is imported, and nothing else."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def members(data: bytes) -> dict[str, bytes]:
         return {member.name: tar.extractfile(member).read() for member in tar.getmembers()}  # type: ignore[union-attr]
 
 
-def test_a_bundle_goes_and_comes_back_as_the_importers_own(
+def test_an_exported_bundle_is_imported_as_the_importers_own(
     store: Store, other: Store, publish: Publish, bring: Import
 ) -> None:
     ref = publish(store, pictures={"roc.png": b"\x89PNG"})
@@ -88,7 +88,7 @@ def test_a_bundle_goes_and_comes_back_as_the_importers_own(
     }
 
 
-def test_a_release_goes_and_comes_back_with_all_its_bundles(
+def test_an_exported_release_is_imported_with_all_its_bundles(
     store: Store,
     other: Store,
     publish: Publish,
@@ -120,7 +120,7 @@ def test_the_same_bundle_is_the_same_file(store: Store, publish: Publish) -> Non
     assert export_bundle(store, ref) == export_bundle(store, ref)
 
 
-def test_any_tar_can_look_into_it(store: Store, publish: Publish, tmp_path: Path) -> None:
+def test_any_tar_program_lists_an_archive(store: Store, publish: Publish, tmp_path: Path) -> None:
     ref = publish(store, model="m" * 63, pictures={"p" * 59 + ".png": b"\x89PNG"})
     (tmp_path / "a.tar.gz").write_bytes(export_bundle(store, ref))
 
@@ -147,7 +147,7 @@ def test_a_shipped_bundle_is_trusted_by_its_pin(
     assert bring(pinned, BANKS, export_bundle(theirs, ref)).bundles[0].version == 1
 
 
-def test_what_nobody_trusted_signed_is_refused_before_it_is_decoded(
+def test_an_archive_without_a_trusted_signature_is_refused_before_decoding(
     store: Store,
     other: Store,
     publish: Publish,
@@ -155,7 +155,7 @@ def test_what_nobody_trusted_signed_is_refused_before_it_is_decoded(
     untrusted_signer: Signer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Issue: a model file handed in from outside."""
+    """Issue: a model file from outside."""
     theirs = replace(
         store, trust=Trust({untrusted_signer.key_id: untrusted_signer.public}, frozenset())
     )
@@ -175,7 +175,7 @@ def test_what_nobody_trusted_signed_is_refused_before_it_is_decoded(
     )
 
 
-def test_an_importer_whom_nobody_trusts_publishes_nothing(
+def test_an_importer_with_an_untrusted_key_publishes_nothing(
     store: Store, other: Store, publish: Publish, bring: Import, untrusted_signer: Signer
 ) -> None:
     with pytest.raises(ArtifactUntrusted):
@@ -212,10 +212,7 @@ def foreign(
 
 
 def owned(data: bytes) -> bytes:
-    """The same files, whose first belongs to somebody.
-
-    A header that no export writes before a content that is signed.
-    """
+    """The same files, the first with an owner: a header that no export writes, signed content."""
     plain = bytearray(gzip.decompress(data))
     entry = tarfile.TarInfo.frombuf(bytes(plain[:512]), "ascii", "strict")
     entry.uid = 1000
@@ -287,7 +284,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("spoil", HOSTILE.values(), ids=HOSTILE.keys())
-def test_a_file_that_no_export_wrote_is_refused_whole(
+def test_a_file_that_no_export_wrote_publishes_nothing(
     store: Store, other: Store, publish: Publish, bring: Import, spoil: Callable[[bytes], bytes]
 ) -> None:
     data = export_bundle(store, publish(store))
@@ -300,7 +297,7 @@ def test_a_file_that_no_export_wrote_is_refused_whole(
     assert not (other.state / ".staging").exists()
 
 
-def test_a_bomb_is_not_blown_up(
+def test_a_decompression_bomb_is_not_decompressed(
     store: Store, other: Store, publish: Publish, bring: Import, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F16: a gigabyte of zeros in a megabyte; no more is decompressed than the proven sizes say."""
@@ -327,7 +324,7 @@ def test_a_bomb_is_not_blown_up(
     assert given_out < 1 << 16
 
 
-def test_what_would_not_fit_is_refused_by_the_proven_sizes(
+def test_an_archive_over_the_limit_is_refused_by_the_proven_sizes(
     store: Store, other: Store, publish: Publish, bring: Import
 ) -> None:
     ref = publish(store)
@@ -375,7 +372,7 @@ def test_a_quota_holds_for_what_is_imported(
         bring(other, BANKS, data, quota=Quota(1, 1))
 
 
-def test_an_export_of_what_does_not_open_is_none(
+def test_a_bundle_that_does_not_open_is_not_exported(
     store: Store,
     publish: Publish,
     release_of: Callable[..., ReleaseRef],
@@ -401,7 +398,7 @@ def test_an_export_of_what_does_not_open_is_none(
         max_size=6,
     )
 )
-def test_what_was_packed_is_unpacked(files: list[tuple[str, bytes]]) -> None:
+def test_packed_files_are_unpacked(files: list[tuple[str, bytes]]) -> None:
     unpacker = Unpacker(pack(files), what="it")
 
     assert [(name, unpacker.next(name, len(data))) for name, data in files] == files
@@ -409,11 +406,8 @@ def test_what_was_packed_is_unpacked(files: list[tuple[str, bytes]]) -> None:
 
 
 @given(st.data())
-def test_a_flipped_bit_is_found_or_changes_nothing(data: st.DataObject) -> None:
-    """A compressed text has more than one spelling.
-
-    Whichever it is, the content is the one that was packed.
-    """
+def test_a_flipped_bit_is_detected_or_changes_nothing(data: st.DataObject) -> None:
+    """The same content can be compressed in several ways; the unpacked content must be equal."""
     files = [("m/a", bytes(range(100)) + bytes(70_000)), ("m/b", b"x" * 300)]
     packed = bytearray(pack(files))
     packed[data.draw(st.integers(0, len(packed) - 1))] ^= 1 << data.draw(st.integers(0, 7))

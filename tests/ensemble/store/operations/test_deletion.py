@@ -1,4 +1,4 @@
-"""Deleting and retention: never what serves, never by guessing, and no number comes back."""
+"""Deletion and retention: never a version in use, never in doubt, and no number is reused."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def releases(store: Store, tenant: str = "acme") -> list[int]:
     return [one.ref.serial for one in list_releases(store, Tenant(tenant))]
 
 
-def test_a_version_is_deleted_and_its_number_never_comes_back(
+def test_a_version_is_deleted_and_its_number_is_not_reused(
     store: Store, acme: Tenant, publish: Publish
 ) -> None:
-    """Tombstone: "version 2" in a ticket means one model for ever."""
+    """Tombstone: "version 2" in a ticket means one model forever."""
     publish(store)
     publish(store)
     delete_bundle(store, acme, MODEL, 2)
@@ -55,7 +55,7 @@ def test_a_version_is_deleted_and_its_number_never_comes_back(
     assert list((store.state / ".staging").iterdir()) == []
 
 
-def test_a_release_is_deleted_and_its_number_never_comes_back(
+def test_a_release_is_deleted_and_its_number_is_not_reused(
     store: Store,
     acme: Tenant,
     two_releases: Two,
@@ -84,7 +84,7 @@ def test_a_broken_tombstone_stops_the_publisher_before_a_number_is_used_twice(
 @pytest.mark.parametrize(
     "role", ["serves", "before", "challenger", "champion of its model", "lent to another tenant"]
 )
-def test_what_is_needed_is_not_deleted(
+def test_a_referenced_version_is_not_deleted(
     store: Store,
     acme: Tenant,
     publish: Publish,
@@ -93,10 +93,7 @@ def test_what_is_needed_is_not_deleted(
     now: datetime,
     role: str,
 ) -> None:
-    """F22.
-
-    The live version is not deletable (409); neither is what one could fall back to or is trying.
-    """
+    """F22: the version that serves (409), one to roll back to, and a challenger are not deleted."""
     ref = publish(store)
     spare = release_of(store, publish(store))
     release = release_of(store, ref)
@@ -137,9 +134,7 @@ def test_what_is_needed_is_not_deleted(
     assert spare.serial not in releases(store)
 
 
-def test_what_is_not_there_is_not_deleted_and_leaves_nothing(
-    store: Store, publish: Publish
-) -> None:
+def test_deleting_a_missing_version_creates_nothing(store: Store, publish: Publish) -> None:
     publish(store)
 
     for tenant, version in (("acme", 2), ("nobody", 1)):
@@ -152,7 +147,7 @@ def test_what_is_not_there_is_not_deleted_and_leaves_nothing(
     assert [path.name for path in (store.state / "tenants").iterdir()] == ["acme"]
 
 
-def test_what_came_with_axon_is_not_ours_to_delete(
+def test_a_shipped_version_is_not_deleted(
     two_roots: Store, acme: Tenant, publish: Publish, release_of: Callable[..., ReleaseRef]
 ) -> None:
     shipped = Store(two_roots.shipped, None, two_roots.trust)  # type: ignore[arg-type]
@@ -189,7 +184,7 @@ SPOILS = {
 
 
 @pytest.mark.parametrize("spoil", SPOILS.values(), ids=SPOILS.keys())
-def test_while_nobody_can_tell_what_serves_nothing_is_removed(
+def test_nothing_is_deleted_while_references_cannot_be_determined(
     store: Store,
     acme: Tenant,
     two_releases: Two,
@@ -197,7 +192,7 @@ def test_while_nobody_can_tell_what_serves_nothing_is_removed(
     signer: Signer,
     spoil: Callable[[Path], object],
 ) -> None:
-    """The live is never gone, also on the day that its pointer is broken."""
+    """The version that serves is not deleted even if its pointer is broken."""
     promote(store, acme, two_releases[0], 0, signer=signer)
     publish(store, tenant="other")
     spoil(store.state / "tenants" / "acme")
@@ -212,10 +207,10 @@ def test_while_nobody_can_tell_what_serves_nothing_is_removed(
         assert versions(store, tenant)
 
 
-def test_a_release_whose_key_is_trusted_no_more_still_protects_its_bundles(
+def test_a_release_whose_key_is_not_trusted_any_more_still_protects_its_bundles(
     store: Store, acme: Tenant, two_releases: Two, signer: Signer, untrusted_signer: Signer
 ) -> None:
-    """In doubt a thing is needed: the names are taken from the text, whoever signed it."""
+    """In doubt an item is in use: the release's text is read without a check of the signature."""
     promote(store, acme, two_releases[0], 0, signer=signer)
     path = store.state / "tenants" / "acme" / "releases" / "1.json"
     path.chmod(0o644)
@@ -228,7 +223,7 @@ def test_a_release_whose_key_is_trusted_no_more_still_protects_its_bundles(
     delete_bundle(store, acme, MODEL, 2)
 
 
-def test_retention_keeps_the_newest_of_each_model_and_what_remains_is_whole(
+def test_retention_spares_the_newest_of_each_model_and_the_rest_stays_complete(
     store: Store,
     acme: Tenant,
     publish: Publish,
@@ -257,19 +252,19 @@ def test_retention_keeps_the_newest_of_each_model_and_what_remains_is_whole(
     assert apply_retention(store, acme, newest=3).bundles == ()
 
 
-def test_retention_that_keeps_nothing_is_refused(store: Store, acme: Tenant) -> None:
+def test_retention_below_one_is_refused(store: Store, acme: Tenant) -> None:
     with pytest.raises(ValueError, match="at least one"):
         apply_retention(store, acme, newest=0)
 
 
-def test_deleting_beside_promoting_never_takes_what_serves(
+def test_a_deletion_during_a_promotion_never_removes_what_serves(
     store: Store,
     acme: Tenant,
     publish: Publish,
     release_of: Callable[..., ReleaseRef],
     signer: Signer,
 ) -> None:
-    """F22: one of the two wins; whoever does, the pointer's bundles are there."""
+    """F22: one of the two wins; either way the bundles of the pointer exist."""
     for round_ in range(10):
         ref = publish(store, float(round_))
         release = release_of(store, ref)
@@ -302,7 +297,7 @@ def test_deleting_beside_promoting_never_takes_what_serves(
                 open_bundle(store, bundle)
 
 
-def test_what_another_tenant_is_just_pointing_to_is_not_deleted_beside_it(
+def test_a_bundle_that_another_tenant_is_promoting_is_not_deleted(
     store: Store,
     acme: Tenant,
     publish: Publish,
@@ -310,10 +305,7 @@ def test_what_another_tenant_is_just_pointing_to_is_not_deleted_beside_it(
     now: datetime,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """F22 over two tenants, whose own locks do not see each other.
-
-    Between the proof and the pointer nothing goes.
-    """
+    """F22 for two tenants with separate locks: no deletion between the proof and the pointer."""
     banks, ref = Tenant("banks"), publish(store)
     lent = publish_release(
         store, banks, [ref], {}, notes="", now=now, signer=signer, parents=frozenset({acme})
@@ -341,7 +333,7 @@ def test_what_another_tenant_is_just_pointing_to_is_not_deleted_beside_it(
     assert open_bundle(store, ref)
 
 
-def test_what_a_release_is_just_being_made_of_is_not_deleted_beside_it(
+def test_a_bundle_of_a_release_being_published_is_not_deleted(
     store: Store,
     acme: Tenant,
     publish: Publish,
@@ -377,7 +369,7 @@ def test_what_a_release_is_just_being_made_of_is_not_deleted_beside_it(
 def test_a_full_disk_deletes_nothing(
     store: Store, acme: Tenant, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """F20: the tombstone and the audit line need room; without it the version stays whole."""
+    """F20: without room for the tombstone and the audit line the version stays complete."""
     publish(store)
     ref = publish(store)
     honest = os.write

@@ -1,7 +1,4 @@
-"""What is told of a model (S4-03, S4-05, S4-06).
-
-All that its publisher said, what names it, and no path of this machine.
-"""
+"""Description of a model (S4-03, S4-05, S4-06): metadata and references, without local paths."""
 
 from __future__ import annotations
 
@@ -47,7 +44,7 @@ SAID = Metadata(
 )
 
 
-def test_all_that_the_publisher_said_comes_back(
+def test_all_metadata_of_the_publisher_is_described(
     store: Store, acme: Tenant, publish: Publish, folder_of: Callable[[Store, BundleRef], Path]
 ) -> None:
     """S4-06."""
@@ -77,10 +74,10 @@ def test_all_that_the_publisher_said_comes_back(
     assert info.ref == ref
 
 
-def test_no_path_of_this_machine_is_told(
+def test_no_path_of_this_machine_is_shown(
     store: Store, acme: Tenant, publish: Publish, folder_of: Callable[[Store, BundleRef], Path]
 ) -> None:
-    """C-22: S4 gave the whole path to whoever asked."""
+    """C-22: S4 gave the full path to every caller."""
     publish(store)
     (folder_of(store, publish(store)) / "manifest.json").unlink()
 
@@ -89,7 +86,7 @@ def test_no_path_of_this_machine_is_told(
     assert str(store.state) not in told
 
 
-def test_the_words_of_s4_are_kept_in_the_manifest_and_nothing_else_is_lost(
+def test_the_metadata_of_s4_is_in_the_manifest_beside_the_training_record(
     store: Store, acme: Tenant, publish: Publish
 ) -> None:
     publish(store, training=TRAINING | {"mine": [1, 2]} | SAID.in_training())
@@ -99,7 +96,7 @@ def test_the_words_of_s4_are_kept_in_the_manifest_and_nothing_else_is_lost(
     assert info.training == TRAINING | {"mine": [1, 2]} | SAID.in_training()
 
 
-def test_a_bundle_that_says_nothing_of_itself_is_known_by_its_recipe(
+def test_a_bundle_without_metadata_has_its_recipe_as_type(
     store: Store, acme: Tenant, publish: Publish
 ) -> None:
     publish(store)
@@ -107,7 +104,7 @@ def test_a_bundle_that_says_nothing_of_itself_is_known_by_its_recipe(
     assert describe_bundle(store, acme, MODEL).metadata == Metadata(model_type="toy")
 
 
-def test_a_word_of_another_type_says_nothing() -> None:
+def test_metadata_of_another_type_is_ignored() -> None:
     odd = {
         "label": 3,
         "model_type": None,
@@ -131,7 +128,7 @@ def test_a_model_of_another_type_is_refused(store: Store, publish: Publish) -> N
         refuse_other_type(TRAINING, "OneClassSVM", what="anomaly-flow/1")
 
 
-def test_without_a_word_the_champion_is_meant_and_else_the_highest_that_is_whole(
+def test_the_default_version_is_the_champion_else_the_highest_intact_one(
     store: Store,
     acme: Tenant,
     publish: Publish,
@@ -173,7 +170,7 @@ def test_of_a_model_in_a_release_the_champion_is_what_serves(
     release_of: Callable[..., ReleaseRef],
     signer: Signer,
 ) -> None:
-    """Two truths about what serves would be one too many."""
+    """The release decides alone, so that there is one source of truth."""
     refs = [publish(store, float(number)) for number in range(3)]
     releases = [release_of(store, ref) for ref in refs]
     set_model_alias(store, acme, MODEL, Alias.CHAMPION, refs[2], 0, signer=signer)
@@ -184,18 +181,14 @@ def test_of_a_model_in_a_release_the_champion_is_what_serves(
     assert resolve_bundle(store, acme, MODEL, Alias.CHALLENGER) == refs[1]
 
 
-def test_a_bundle_that_is_lent_is_its_owners_and_nobody_elses(
+def test_an_inherited_bundle_is_described_with_its_owner_only(
     store: Store,
     acme: Tenant,
     publish: Publish,
     release_of: Callable[..., ReleaseRef],
     signer: Signer,
 ) -> None:
-    """P10.
-
-    The release of acme names a bundle of banks; the champion of acme's own model of that name is
-    acme's.
-    """
+    """P10: acme's release names a bundle of banks; the champion of acme's own model is acme's."""
     own, lent = publish(store), publish(store, tenant="banks")
     promote(
         store, acme, release_of(store, lent, parents=frozenset({lent.tenant})), 0, signer=signer
@@ -208,7 +201,7 @@ def test_a_bundle_that_is_lent_is_its_owners_and_nobody_elses(
 
 
 @pytest.mark.parametrize("which", [9, Alias.CHAMPION, Alias.CHALLENGER])
-def test_what_is_not_there_is_not_described(
+def test_a_missing_version_is_not_described(
     store: Store, acme: Tenant, publish: Publish, which: int | Alias
 ) -> None:
     publish(store)
@@ -221,7 +214,7 @@ def test_what_is_not_there_is_not_described(
         describe_bundle(store, Tenant("evil"), MODEL)
 
 
-def test_an_alias_of_what_was_taken_away_by_hand_is_missing(
+def test_an_alias_of_a_version_removed_by_hand_is_missing(
     store: Store,
     acme: Tenant,
     publish: Publish,
@@ -251,10 +244,7 @@ def publish_at(store: Store, acme: Tenant, signer: Signer) -> Callable[[str, dat
 def test_the_newest_model_comes_first_and_within_a_model_the_highest_version(
     store: Store, acme: Tenant, now: datetime, publish_at: Callable[[str, datetime], BundleRef]
 ) -> None:
-    """S4-03.
-
-    F24: a publisher whose clock is in the future does not become the newest version for ever.
-    """
+    """S4-03, F24: a publisher whose clock is ahead does not stay the newest version forever."""
     day = timedelta(days=1)
     publish_at("a", now + 9000 * day)
     publish_at("a", now)
@@ -270,7 +260,7 @@ def test_the_newest_model_comes_first_and_within_a_model_the_highest_version(
     assert [info.version for info in list_models(store, acme, ModelName("a"))] == [2, 1]
 
 
-def test_what_is_broken_is_shown_with_what_is_wrong(
+def test_a_broken_version_is_listed_with_its_problem(
     store: Store,
     acme: Tenant,
     publish: Publish,
@@ -278,10 +268,9 @@ def test_what_is_broken_is_shown_with_what_is_wrong(
     trust: object,
     folder_of: Callable[[Store, BundleRef], Path],
 ) -> None:
-    """C-22.
+    """C-22: the source showed a model without metadata to every tenant.
 
-    A model without its metadata was shown as everybody's; one copied from another tenant is not
-    this tenant's.
+    A model copied from another tenant does not become this tenant's.
     """
     del trust
     publish(store)
@@ -307,7 +296,7 @@ def test_what_is_broken_is_shown_with_what_is_wrong(
     assert infos[1].metadata == Metadata()
 
 
-def test_tenants_are_those_who_have_anything(two_roots: Store, publish: Publish) -> None:
+def test_tenants_with_any_file_are_listed(two_roots: Store, publish: Publish) -> None:
     publish(two_roots, tenant="b")
     publish(Store(two_roots.shipped, None, two_roots.trust), tenant="a")  # type: ignore[arg-type]
     (two_roots.state / "tenants" / "NO TENANT").mkdir()
@@ -315,7 +304,7 @@ def test_tenants_are_those_who_have_anything(two_roots: Store, publish: Publish)
     assert list_tenants(two_roots) == ("a", "b")
 
 
-def test_an_empty_store_has_nothing_to_tell(store: Store, acme: Tenant) -> None:
+def test_an_empty_store_lists_nothing(store: Store, acme: Tenant) -> None:
     assert (list_tenants(store), list_models(store, acme)) == ((), ())
 
 

@@ -1,7 +1,4 @@
-"""Quarantine.
-
-What is hostile is kept for who looks at it, and is nowhere that anything else looks.
-"""
+"""Quarantine: hostile files are stored for an investigation, where no reader finds them."""
 
 from __future__ import annotations
 
@@ -37,7 +34,7 @@ def place(store: Store, number: int = 1) -> Path:
     return store.state / ".quarantine" / "acme" / str(number)
 
 
-def test_a_version_is_set_aside_with_its_reason_and_its_number_never_comes_back(
+def test_a_quarantined_version_has_its_reason_and_its_number_is_not_reused(
     store: Store, acme: Tenant, publish: Publish
 ) -> None:
     own = replace(store, actor=Actor("amy", "terminal"), clock=lambda: 1_795_000_000.0)
@@ -65,7 +62,7 @@ def test_a_version_is_set_aside_with_its_reason_and_its_number_never_comes_back(
     assert (place(own) / "bundle" / "manifest.json").exists()
 
 
-def test_nobody_but_who_set_it_aside_can_enter(
+def test_only_the_owner_may_enter_the_quarantine(
     store: Store, acme: Tenant, publish: Publish
 ) -> None:
     publish(store)
@@ -74,14 +71,14 @@ def test_nobody_but_who_set_it_aside_can_enter(
     assert stat.S_IMODE(place(store).stat().st_mode) == 0o700
 
 
-def test_what_serves_is_set_aside_only_by_who_says_so(
+def test_a_version_that_serves_is_quarantined_only_on_request(
     store: Store,
     acme: Tenant,
     publish: Publish,
     release_of: Callable[..., ReleaseRef],
     signer: Signer,
 ) -> None:
-    """An attack that serves is the one case in which no model is better than this one."""
+    """A hostile model that serves is the one case where no model is better."""
     promote(store, acme, release_of(store, publish(store)), 0, signer=signer)
 
     with pytest.raises(ArtifactInUse):
@@ -94,7 +91,7 @@ def test_what_serves_is_set_aside_only_by_who_says_so(
     assert list_bundles(store, acme) == ()
 
 
-def test_a_file_that_was_handed_in_is_kept_as_it_came(store: Store, acme: Tenant) -> None:
+def test_an_imported_file_is_quarantined_unchanged(store: Store, acme: Tenant) -> None:
     one = quarantine_file(store, acme, b"\x80evil", "nobody signed it", what="an archive")
 
     assert (one.what, one.is_there, (place(store) / "file").read_bytes()) == (
@@ -104,7 +101,7 @@ def test_a_file_that_was_handed_in_is_kept_as_it_came(store: Store, acme: Tenant
     )
 
 
-def test_the_newest_comes_first_and_a_broken_note_is_told(store: Store, acme: Tenant) -> None:
+def test_the_newest_comes_first_and_a_broken_record_is_reported(store: Store, acme: Tenant) -> None:
     for number in range(3):
         quarantine_file(store, acme, b"x", str(number), what="an archive")
     note = place(store, 2) / "about.json"
@@ -121,7 +118,7 @@ def test_the_newest_comes_first_and_a_broken_note_is_told(store: Store, acme: Te
     ]
 
 
-def test_no_tenant_sees_what_was_set_aside_of_another(store: Store, acme: Tenant) -> None:
+def test_a_tenant_lists_only_its_own_quarantine(store: Store, acme: Tenant) -> None:
     """P10."""
     quarantine_file(store, acme, b"x", "", what="an archive")
 
@@ -129,7 +126,7 @@ def test_no_tenant_sees_what_was_set_aside_of_another(store: Store, acme: Tenant
     assert "acme" in list_tenants(store)
 
 
-def test_what_is_set_aside_does_not_fill_the_disk(
+def test_the_quarantine_of_a_tenant_is_bounded(
     store: Store, acme: Tenant, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quarantine, "MOST", 2)

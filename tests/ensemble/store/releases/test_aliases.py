@@ -1,4 +1,4 @@
-"""Aliases: a challenger beside what serves, and the champion of a model that no release names."""
+"""Aliases: the challenger release, and champion and challenger of a model outside releases."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def alias_file(store: Store, alias: str = "champion", tenant: str = "acme") -> P
     return store.state / "tenants" / tenant / "aliases" / "anomaly-flow" / alias
 
 
-def test_nobody_has_a_challenger_from_the_start(store: Store, acme: Tenant) -> None:
+def test_a_new_tenant_has_no_challenger(store: Store, acme: Tenant) -> None:
     assert read_challenger(store, acme) is None
     assert get_challenger(store, acme) == AliasTarget(0, "", 0)
 
@@ -76,7 +76,7 @@ def test_a_challenger_changes_nothing_that_serves(
     assert read_pointer(store, acme) == before
 
 
-def test_who_saw_another_challenger_sets_none(
+def test_a_challenger_set_with_a_stale_serial_is_refused(
     store: Store, acme: Tenant, two_releases: Two, signer: Signer
 ) -> None:
     """F22."""
@@ -117,7 +117,7 @@ def test_a_release_of_another_tenant_is_no_challenger(
         set_challenger(store, Tenant("evil"), two_releases[0], 0, signer=signer)
 
 
-def test_a_stranger_sets_nothing(
+def test_an_untrusted_signer_sets_nothing(
     store: Store, acme: Tenant, two_releases: Two, untrusted_signer: Signer
 ) -> None:
     with pytest.raises(ArtifactUntrusted):
@@ -126,7 +126,7 @@ def test_a_stranger_sets_nothing(
     assert not challenger_file(store).exists()
 
 
-def test_an_old_challenger_that_comes_back_is_refused_by_who_saw_a_newer(
+def test_a_replayed_challenger_is_refused(
     store: Store, acme: Tenant, two_releases: Two, signer: Signer
 ) -> None:
     """P7."""
@@ -139,7 +139,7 @@ def test_an_old_challenger_that_comes_back_is_refused_by_who_saw_a_newer(
         get_challenger(store, acme, not_below=seen.serial)
 
 
-def test_an_alias_that_was_seen_and_is_gone_is_no_clean_slate(
+def test_an_alias_that_was_read_before_and_is_missing_is_an_error(
     store: Store, acme: Tenant, two_releases: Two, signer: Signer
 ) -> None:
     seen = set_challenger(store, acme, two_releases[0], 0, signer=signer)
@@ -150,7 +150,7 @@ def test_an_alias_that_was_seen_and_is_gone_is_no_clean_slate(
     assert set_challenger(store, acme, two_releases[0], 0, signer=signer).serial == 2
 
 
-def test_a_broken_challenger_is_told_and_replaced_with_a_higher_serial(
+def test_a_broken_challenger_is_reported_and_replaced_with_a_higher_serial(
     store: Store, acme: Tenant, two_releases: Two, signer: Signer
 ) -> None:
     set_challenger(store, acme, two_releases[0], 0, signer=signer)
@@ -161,7 +161,7 @@ def test_a_broken_challenger_is_told_and_replaced_with_a_higher_serial(
     assert set_challenger(store, acme, two_releases[1], 0, signer=signer).serial == 2
 
 
-def test_a_challenger_is_promoted_and_is_no_challenger_any_more(
+def test_promoting_the_challenger_clears_the_alias(
     store: Store, acme: Tenant, two_releases: Two, signer: Signer
 ) -> None:
     """Issue: promotion is one call."""
@@ -191,7 +191,7 @@ def test_a_model_has_a_champion_and_a_challenger_of_its_own(
     assert get_alias(store, acme, MODEL, Alias.CHALLENGER).serial == 2
 
 
-def test_a_version_of_another_model_or_tenant_gets_no_word(
+def test_a_version_of_another_model_or_tenant_gets_no_alias(
     store: Store, acme: Tenant, publish: Publish, signer: Signer
 ) -> None:
     """P10."""
@@ -202,7 +202,7 @@ def test_a_version_of_another_model_or_tenant_gets_no_word(
     assert not alias_file(store).exists()
 
 
-def test_a_version_that_does_not_open_gets_no_word(
+def test_a_version_that_does_not_open_gets_no_alias(
     store: Store,
     acme: Tenant,
     publish: Publish,
@@ -221,10 +221,10 @@ def test_a_version_that_does_not_open_gets_no_word(
 @pytest.mark.parametrize(
     "elsewhere", ["challenger", "another tenant", "challenger of the tenant", "pointer"]
 )
-def test_a_signed_alias_is_good_in_its_own_place_only(
+def test_a_signed_alias_is_valid_only_in_its_own_place(
     store: Store, acme: Tenant, publish: Publish, signer: Signer, elsewhere: str
 ) -> None:
-    """P10: what is signed for one place says nothing in another."""
+    """P10: an alias signed for one place is invalid in another."""
     set_model_alias(store, acme, MODEL, Alias.CHAMPION, publish(store), 0, signer=signer)
     publish(store, tenant="evil")
     place, read = {

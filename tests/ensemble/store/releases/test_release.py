@@ -1,4 +1,4 @@
-"""Releases and the pointer: two acts, one lock, one direction of time."""
+"""Releases and the pointer: publication, promotion, their lock, and rising serials."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def release_file(store: Store, serial: int = 1) -> Path:
 
 
 def text_of(path: Path) -> dict[str, Any]:
-    """What a signed file says, without its signature."""
+    """Text of a signed file, without its signature."""
     said, signature = path.read_bytes().splitlines()
     assert signature.startswith(b"ed25519 ")
     return json.loads(said)
@@ -164,13 +164,13 @@ def test_a_release_of_a_broken_bundle_is_not_published(
         release_of(store, bundle)
 
 
-def test_the_bundle_of_another_tenant_needs_a_lender(
+def test_a_bundle_of_another_tenant_is_refused_unless_the_tenant_is_a_parent(
     store: Store,
     acme: Tenant,
     publish: Callable[..., BundleRef],
     release_of: Callable[..., ReleaseRef],
 ) -> None:
-    """P10: a release is the one place where tenants could reach each other's models."""
+    """P10: only through a release could a tenant reach another tenant's models."""
     lent = publish(store, tenant="shared")
 
     with pytest.raises(ArtifactUntrusted, match="another tenant"):
@@ -250,7 +250,7 @@ def test_rolling_back_is_a_newer_pointer_to_an_older_release(
 
 
 @pytest.mark.parametrize("expected", [0, 2, -1, 99])
-def test_a_promotion_that_saw_another_pointer_is_refused(
+def test_a_promotion_with_a_stale_serial_is_refused(
     store: Store,
     acme: Tenant,
     two_releases: tuple[ReleaseRef, ReleaseRef],
@@ -266,7 +266,7 @@ def test_a_promotion_that_saw_another_pointer_is_refused(
     assert read_pointer(store, acme).ref == two_releases[0]
 
 
-def test_of_promotions_at_the_same_moment_one_wins(
+def test_one_of_concurrent_promotions_wins(
     store: Store, acme: Tenant, two_releases: tuple[ReleaseRef, ReleaseRef], signer: Signer
 ) -> None:
     """F22: compare and swap under the lock."""
@@ -287,7 +287,7 @@ def test_of_promotions_at_the_same_moment_one_wins(
     assert read_pointer(store, acme).serial == 1
 
 
-def test_a_reader_during_promotions_always_sees_a_whole_pointer_and_a_rising_serial(
+def test_a_reader_during_promotions_gets_complete_pointers_with_rising_serials(
     store: Store, acme: Tenant, two_releases: tuple[ReleaseRef, ReleaseRef], signer: Signer
 ) -> None:
     promote(store, acme, two_releases[0], 0, signer=signer)
@@ -336,7 +336,7 @@ def test_a_broken_pointer_is_not_replaced_by_the_shipped_one(
     release_of: Callable[..., ReleaseRef],
     signer: Signer,
 ) -> None:
-    """F19: breaking one file would be a roll back that nobody asked for."""
+    """F19: otherwise a broken file would cause a rollback that no operator requested."""
     shipped = Store(two_roots.shipped, None, two_roots.trust)
     promote(shipped, acme, release_of(shipped, publish(shipped)), 0, signer=signer)
     promote(two_roots, acme, release_of(two_roots, publish(two_roots)), 1, signer=signer)
@@ -349,7 +349,7 @@ def test_a_broken_pointer_is_not_replaced_by_the_shipped_one(
 def test_an_old_pointer_that_comes_back_is_untrusted(
     store: Store, acme: Tenant, two_releases: tuple[ReleaseRef, ReleaseRef], signer: Signer
 ) -> None:
-    """F19, TUF rollback: also when the pointer is deleted, so that a lower one shows."""
+    """F19, TUF rollback: also if the pointer is deleted and the shipped one has a lower serial."""
     promote(store, acme, two_releases[0], 0, signer=signer)
     old = pointer_file(store).read_bytes()
     seen = promote(store, acme, two_releases[1], 1, signer=signer).serial
@@ -403,7 +403,7 @@ def test_every_flipped_byte_of_a_release_is_caught(
 def test_every_flipped_byte_of_a_pointer_is_caught(
     store: Store, acme: Tenant, two_releases: tuple[ReleaseRef, ReleaseRef], signer: Signer
 ) -> None:
-    """P3: its signature line too; no digest stands anywhere else for it."""
+    """P3: the signature line too; no other file has a digest of the pointer."""
     promote(store, acme, two_releases[0], 0, signer=signer)
     whole = pointer_file(store).read_bytes()
     for position in range(len(whole)):
@@ -433,7 +433,7 @@ POINTER_EDITS: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("edit", POINTER_EDITS.values(), ids=POINTER_EDITS.keys())
-def test_a_pointer_that_we_would_not_write_is_refused_whoever_signed_it(
+def test_a_signed_pointer_that_the_encoder_would_not_write_is_refused(
     store: Store,
     acme: Tenant,
     two_releases: tuple[ReleaseRef, ReleaseRef],
@@ -453,7 +453,7 @@ def test_a_pointer_that_we_would_not_write_is_refused_whoever_signed_it(
 @pytest.mark.parametrize(
     "data", [b"", b"x", b"\n" * 3, b" " * 1025], ids=["empty", "no line", "empty lines", "too long"]
 )
-def test_a_pointer_that_is_none_is_refused(
+def test_a_file_that_is_not_a_pointer_is_refused(
     store: Store,
     acme: Tenant,
     two_releases: tuple[ReleaseRef, ReleaseRef],
@@ -471,7 +471,7 @@ def test_a_pointer_that_is_none_is_refused(
 def test_a_pointer_of_another_format_is_incompatible_and_is_not_promoted_over(
     store: Store, acme: Tenant, two_releases: tuple[ReleaseRef, ReleaseRef], signer: Signer
 ) -> None:
-    """A newer Axon wrote it; what it knows more is not ours to drop."""
+    """A newer Axon wrote it, and its additional fields must not be lost."""
     promote(store, acme, two_releases[0], 0, signer=signer)
     newer = signer.sign(canonical_json.encode({"format": 3}), Document.POINTER)
     overwrite(pointer_file(store), newer)
@@ -486,10 +486,7 @@ def test_a_pointer_of_another_format_is_incompatible_and_is_not_promoted_over(
 def test_the_pointer_of_format_1_that_was_shipped_is_still_read(
     store: Store, acme: Tenant, trust: Trust
 ) -> None:
-    """A format has a number, and an old number keeps its reader.
-
-    Unsigned, so only where it is pinned.
-    """
+    """An old format stays readable; format 1 is unsigned, so only if it is pinned."""
     golden = b'{"format":1,"release":3,"release_sha256":"' + b"5a" * 32 + b'","serial":2}\n'
     pointer_file(store).parent.mkdir(parents=True)
     pointer_file(store).write_bytes(golden)
@@ -516,14 +513,14 @@ def test_a_pointer_remembers_the_last_four_releases_before_it(
     assert read_pointer(store, acme) == pointer
 
 
-def test_nobody_falls_back_to_the_release_that_was_rolled_back_from(
+def test_a_release_that_was_rolled_back_from_is_no_fallback(
     store: Store,
     acme: Tenant,
     publish: Callable[..., BundleRef],
     release_of: Callable[..., ReleaseRef],
     signer: Signer,
 ) -> None:
-    """P8: it was left for a reason; going forward again makes it count again."""
+    """P8: it was left for a reason; a new promotion makes it a fallback again."""
     first, second, third = (release_of(store, publish(store, float(n))) for n in range(3))
     for serial, release in enumerate((first, second, third)):
         promote(store, acme, release, serial, signer=signer)
@@ -570,7 +567,7 @@ def test_a_broken_pointer_is_promoted_over_and_serials_go_on_rising(
     spoil: Callable[[Path], object],
     signer: Signer,
 ) -> None:
-    """P7: a reader who has seen serial 2 takes the repair; what was in use is still known."""
+    """P7: a reader of serial 2 accepts the repair, and the earlier releases are still known."""
     promote(store, acme, two_releases[0], 0, signer=signer)
     seen = promote(store, acme, two_releases[1], 1, signer=signer)
     spoil(pointer_file(store))
@@ -582,7 +579,7 @@ def test_a_broken_pointer_is_promoted_over_and_serials_go_on_rising(
     assert read_pointer(store, acme, not_below=seen.serial) == repaired
 
 
-def test_of_two_who_repair_a_broken_pointer_one_wins(
+def test_one_of_two_concurrent_repairs_of_a_pointer_wins(
     store: Store, acme: Tenant, two_releases: tuple[ReleaseRef, ReleaseRef], signer: Signer
 ) -> None:
     promote(store, acme, two_releases[0], 0, signer=signer)
@@ -602,11 +599,7 @@ def test_a_key_that_the_store_does_not_trust_publishes_and_promotes_nothing(
     untrusted_signer: Signer,
     now: datetime,
 ) -> None:
-    """P9.
-
-    What nobody here would load is not written; a typo in the trust list does not take the service
-    down.
-    """
+    """P9: a file that no reader would load is not written, so a mistyped key harms no service."""
     promote(store, acme, two_releases[0], 0, signer=signer)
     bundle = publish(store)
 
@@ -625,7 +618,7 @@ def test_a_key_that_the_store_does_not_trust_publishes_and_promotes_nothing(
     "make", [os.mkfifo, lambda path: path.symlink_to("/etc/passwd")], ids=["pipe", "link"]
 )
 @pytest.mark.usefixtures("two_releases")
-def test_a_pointer_that_is_no_file_is_refused(
+def test_a_pointer_that_is_not_a_regular_file_is_refused(
     store: Store, acme: Tenant, make: Callable[[Path], None]
 ) -> None:
     """F13, F15."""
@@ -667,10 +660,10 @@ RELEASE_EDITS = {
 
 @pytest.mark.parametrize("edit", RELEASE_EDITS.values(), ids=RELEASE_EDITS.keys())
 @pytest.mark.usefixtures("two_releases")
-def test_a_release_that_we_would_not_write_is_refused(
+def test_a_release_that_the_encoder_would_not_write_is_refused(
     store: Store, acme: Tenant, edit: Callable[[dict[str, Any]], object], signer: Signer
 ) -> None:
-    """F18: read by number, where no digest helps."""
+    """F18: read by number, without a digest."""
     value = text_of(release_file(store))
     edit(value)
     overwrite(release_file(store), signer.sign(canonical_json.encode(value), Document.RELEASE))
@@ -679,7 +672,7 @@ def test_a_release_that_we_would_not_write_is_refused(
         read_release(store, acme, 1)
 
 
-def test_lists_show_the_newest_first_and_say_what_is_broken(
+def test_lists_show_the_newest_first_with_the_problems(
     two_roots: Store,
     acme: Tenant,
     publish: Callable[..., BundleRef],

@@ -1,4 +1,4 @@
-"""Rolling back (P8): one call, to a release that loads, by a newer pointer."""
+"""Rollback (P8): one call, to a release that loads, by a newer pointer."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def six(
     return releases
 
 
-def test_the_release_before_is_one_call_away(
+def test_one_call_rolls_back_to_the_release_before(
     store: Store, acme: Tenant, six: list[ReleaseRef], signer: Signer
 ) -> None:
-    """P8: and all traffic goes there at once."""
+    """P8: all traffic moves at once."""
     pointer = roll_back(store, acme, 6, signer=signer)
 
     assert pointer == read_pointer(store, acme)
     assert (pointer.ref, pointer.serial, pointer.at_once) == (six[4], 7, True)
 
 
-def test_one_can_go_back_further_and_never_forth_again(
+def test_further_rollbacks_go_further_back_and_never_forward(
     store: Store, acme: Tenant, six: list[ReleaseRef], signer: Signer
 ) -> None:
-    """P8: the last five are kept; what was rolled back from is not gone to by a roll-back."""
+    """P8: the last five can be reached; a rollback never returns to a release that was left."""
     found = [roll_back(store, acme, serial, signer=signer).ref for serial in (6, 7, 8, 9)]
 
     assert found == [six[4], six[3], six[2], six[1]]
@@ -60,7 +60,7 @@ def test_an_earlier_release_can_be_named(
 
 @pytest.mark.parametrize("to", [6, 7])
 @pytest.mark.usefixtures("six")
-def test_what_is_not_earlier_is_no_roll_back(
+def test_a_rollback_to_a_later_release_is_refused(
     store: Store, acme: Tenant, signer: Signer, to: int
 ) -> None:
     with pytest.raises(ArtifactMissing, match=f"release {to}"):
@@ -70,10 +70,10 @@ def test_what_is_not_earlier_is_no_roll_back(
 
 
 @pytest.mark.usefixtures("six")
-def test_who_saw_another_pointer_rolls_nothing_back(
+def test_a_rollback_with_a_stale_serial_is_refused(
     store: Store, acme: Tenant, signer: Signer
 ) -> None:
-    """F22: two operators at once go back one step, not two."""
+    """F22: two concurrent operators go back one step, not two."""
     roll_back(store, acme, 6, signer=signer)
 
     with pytest.raises(PointerMoved):
@@ -85,14 +85,14 @@ def release_file(store: Store) -> Callable[[int], Path]:
     return lambda number: store.state / "tenants" / "acme" / "releases" / f"{number}.json"
 
 
-def test_a_release_that_does_not_load_is_passed_over(
+def test_a_rollback_skips_a_release_that_does_not_load(
     store: Store,
     acme: Tenant,
     six: list[ReleaseRef],
     signer: Signer,
     release_file: Callable[[int], Path],
 ) -> None:
-    """P8: always to a proven release."""
+    """P8: the target is always a proven release."""
     release_file(5).unlink()
     release_file(4).chmod(0o644)
     release_file(4).write_bytes(b"torn")

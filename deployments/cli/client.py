@@ -14,11 +14,11 @@ KEY_VARIABLE = "AXON_KEY"
 
 
 def key_header() -> dict[str, str]:
-    """The header of a request: the bearer key of AXON_KEY, or nothing where it is not set."""
+    """The authorization header with the key of AXON_KEY; empty where that is not set."""
     key = os.environ.get(KEY_VARIABLE, "").strip()
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def key_hint(status: int) -> str:
-    """What to add to an error of the service with that HTTP status: where a missing key belongs."""
+    """A hint to add to an error of the service with that status: where the API key belongs."""
     return f"; put one into {KEY_VARIABLE}" if status == HTTPStatus.UNAUTHORIZED else ""

@@ -1,4 +1,4 @@
-"""Standard output and error of the terminal, and how tables, times and JSON look on them."""
+"""Standard output and error of the terminal, and the format of tables, times and JSON on them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MINUTE = len("2026-12-01T00:20")
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table. It is never cut: what does not fit is folded or left out.
+    """A column of a table; it is never cut: text that does not fit is folded or left out.
 
     Attributes:
         name: its heading.

@@ -119,7 +119,7 @@ def _judged_here(flows: FlowTable, tenant: str | None) -> tuple[Judged, list[str
 
 
 def _named(flows: FlowTable, tenant: str | None) -> dict[str, Labelling]:
-    """How well each model of the current classifier names the families; empty without one."""
+    """Measure how well each model of the classifier names the families; empty without one."""
     settings = read_settings()
     try:
         lineage = Tenants(settings).lineage(Tenant(tenant or settings.store.tenant))
@@ -263,7 +263,7 @@ def _print(judged: Judged, counts: _Counts) -> None:
 
 
 def _print_names(named: dict[str, Labelling]) -> None:
-    """Print how well each model of the classifier gives a flow its own label, a row a label."""
+    """Print how well each model of the classifier predicts the labels, one row for each label."""
     if not named:
         return
     rows = [

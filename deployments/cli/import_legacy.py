@@ -131,7 +131,7 @@ def _publish(
 
 
 def _read(folder: Path) -> tuple[dict[str, OldLayer], bool]:
-    """Decode the layers in a folder and report each; the sound ones, and whether all are."""
+    """Decode and report the layers of a folder; return the valid ones, and whether all are."""
     own = read_settings().legacy
     limits = Limits(
         own.max_file_bytes, own.decode_memory_bytes, own.decode_cpu_s, own.decode_wall_s
@@ -244,7 +244,7 @@ def _bundle(
 
 
 def _golden_programs(model: ProcessAnomaly) -> list[dict[str, Any]]:
-    """Starts of some programs that the table knows, spread over it, and of one that it does not."""
+    """Make starts of some programs of the table, spread over it, and of an unknown one."""
     known = model.rarity.names
     picks = sorted({int(i) for i in np.linspace(0, len(known) - 1, GOLDEN_PROGRAMS)})
     names = [*(known[i] for i in picks), "golden-unknown-program"]

@@ -46,7 +46,7 @@ def chosen_tenant(name: str | None) -> Tenant:
     """The tenant of that name; the configured one for None.
 
     Raises:
-        MalformedEvent: it is no name of a tenant.
+        MalformedEvent: it is not a valid name of a tenant.
     """
     return Tenant(name or read_settings().store.tenant)
 
@@ -62,8 +62,8 @@ def now() -> datetime:
 
 
 def _user() -> str:
-    """The user by the system's own record; environment variables are not proof."""
+    """The user by the system's record, since environment variables can be set to anything."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # a container may run as a number that has no name
+    except KeyError:  # a container may run under a user id without a name
         return f"uid {os.getuid()}"

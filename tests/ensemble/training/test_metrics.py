@@ -1,4 +1,4 @@
-"""Figures of separation, against scikit-learn, scipy and the slow obvious count."""
+"""Metrics of separation, compared with scikit-learn, scipy and simple counts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SCORES = st.lists(st.integers(0, 12).map(lambda i: i / 12), min_size=1, max_size
 def test_the_true_positive_rate_is_that_of_the_best_allowed_threshold(
     benign: np.ndarray, hostile: np.ndarray, rate: float
 ) -> None:
-    """Of all thresholds that let at most `rate` of the benign events pass, the one that finds most."""
+    """Of all thresholds that at most `rate` of the benign events exceed, the best one."""
     allowed = [t for t in [*np.unique(benign), -1.0] if np.mean(benign > t) <= rate]
 
     assert tpr_at_fpr(benign, hostile, rate) == max(np.mean(hostile > t) for t in allowed)
@@ -45,7 +45,7 @@ def test_the_areas_are_those_of_scikit_learn(benign: np.ndarray, hostile: np.nda
 
 
 def test_the_area_counts_pairs_and_ties_by_half() -> None:
-    """Mann and Whitney's count, by hand."""
+    """The count of Mann and Whitney, by hand."""
     benign, hostile = np.array([0.1, 0.4, 0.4]), np.array([0.4, 0.9])
 
     assert _auroc(benign, hostile) == pytest.approx((2 + 2 * 0.5 - 1 + 3 - 1 + 1) / 6)
@@ -66,10 +66,7 @@ def test_the_interval_of_a_rate_is_wilsons(counts: tuple[int, int], level: float
 def two_families(
     gap: float,
 ) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """Scores of 80 benign and 40 hostile events a family.
-
-    The first score separates by `gap` more than the second.
-    """
+    """Scores of 80 benign and 40 hostile events a family; the first separates by `gap` more."""
     generator = np.random.default_rng(0)
     benign, hostile = {}, {}
     for family in ("Flood", "Scan"):
@@ -79,16 +76,13 @@ def two_families(
 
 
 def test_a_score_is_no_better_than_itself() -> None:
-    """Both scores are drawn by the same draw.
-
-    Without that, an interval around 0 would have a width.
-    """
+    """Both scores use the same draw; otherwise the interval around 0 would have a width."""
     found = paired_bootstrap(*two_families(0.0), rounds=30, seed=1)
 
     assert found == {"auroc": (0.0, 0.0, 0.0), "tpr_at_1_fpr": (0.0, 0.0, 0.0)}
 
 
-def test_a_better_score_is_better_beyond_doubt() -> None:
+def test_a_better_score_has_an_interval_above_zero() -> None:
     mean, low, high = paired_bootstrap(*two_families(1.0), rounds=200, seed=1)["auroc"]
 
     assert 0.0 < low <= mean <= high

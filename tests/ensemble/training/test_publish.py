@@ -1,4 +1,4 @@
-"""Publishing what was trained: a new release is the current one with what is new in it."""
+"""Publication of trained models: a new release is the current one with the new models in it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def store(tmp_path: Path, trust: Trust) -> Store:
 
 @pytest.fixture
 def toy() -> Callable[..., Trained]:
-    """`toy("anomaly-flow")`: a bundle that loads nothing, which publishing does not ask."""
+    """`toy("anomaly-flow")`: a bundle that cannot be loaded, which publishing does not need."""
 
     def one(name: str, value: float = 1.0) -> Trained:
         record = {"recipe": "toy", "data_sha256": "0" * 64, "seed": 7, "rows": 3}
@@ -71,10 +71,7 @@ def toy() -> Callable[..., Trained]:
 
 @pytest.fixture
 def publish_one(signer: Signer) -> PublishOne:
-    """`publish_one(store, toy("anomaly-flow"), fusions={...}, and_promote=False)`.
-
-    A release of acme's.
-    """
+    """`publish_one(store, toy("anomaly-flow"), fusions={...}, and_promote=False)`, for acme."""
 
     def one(
         store: Store,
@@ -110,10 +107,10 @@ def test_the_first_release_names_what_was_published(
     assert release.notes == "why"
 
 
-def test_a_new_release_replaces_what_was_trained_and_keeps_the_rest(
+def test_a_new_release_replaces_only_the_trained_models(
     store: Store, toy: Callable[..., Trained], publish_one: PublishOne
 ) -> None:
-    """Training processes must not cost a tenant its flow models."""
+    """A tenant that trains processes still has its flow models."""
     publish_one(store, toy("anomaly-flow"), toy("behavior-flow"), fusions={Kind.FLOW: TWO_LAYERS})
 
     publish_one(
@@ -132,7 +129,7 @@ def test_a_new_release_replaces_what_was_trained_and_keeps_the_rest(
 def test_publishing_is_not_promoting(
     store: Store, toy: Callable[..., Trained], publish_one: PublishOne
 ) -> None:
-    """DESIGN, decision 2: two acts."""
+    """DESIGN, decision 2: two separate actions."""
     publish_one(store, toy("anomaly-flow"))
 
     unused = publish_one(store, toy("anomaly-flow", 2.0), and_promote=False)
@@ -195,8 +192,8 @@ def test_nothing_points_anywhere_before_the_first_promotion(
 # golden events
 
 
-def test_golden_flows_hold_no_flow_of_the_data(table: FlowTable) -> None:
-    """What ships may be anyone's traffic: each golden flow is the mean of two."""
+def test_golden_flows_contain_no_flow_of_the_data(table: FlowTable) -> None:
+    """Published flows must not be real traffic: each golden flow is the mean of two."""
     events = golden_flows(table.features, table.is_hostile)
     rows = np.array([event["features"] for event in events], np.float32)
 
@@ -216,9 +213,9 @@ def test_golden_flows_of_benign_traffic_alone_are_half_as_many(table: FlowTable)
     assert len(golden_flows(table.features, np.zeros(len(table), bool))) == GOLDEN_EVENTS // 2
 
 
-def test_golden_scores_are_those_of_the_model_through_the_door() -> None:
+def test_golden_scores_are_those_of_the_model_after_admission() -> None:
     class Echo:
-        """Says the flow's second feature, which the door leaves alone."""
+        """Model that returns the second feature of the flow, which admission does not change."""
 
         # the protocol's word
         def score(self, batch: FlowBatch, *, explain: bool = False) -> ModelScores:  # noqa: ARG002
@@ -234,7 +231,7 @@ def test_golden_scores_are_those_of_the_model_through_the_door() -> None:
 # identity of rows
 
 
-def test_the_digest_tells_rows_apart_by_value_shape_and_type() -> None:
+def test_the_digest_depends_on_value_shape_and_type() -> None:
     rows = np.arange(6, dtype=np.float32)
 
     others = [rows.reshape(2, 3), rows.astype(np.float64), rows[::-1], rows.astype(">f4")]

@@ -23,10 +23,10 @@ def write(tmp_path: Path) -> Write:
     return partial(write_flows, tmp_path)
 
 
-def test_flags_and_line_numbers_go_on_from_block_to_block(
+def test_flags_and_line_numbers_continue_across_blocks(
     write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file is read some lines at a time; the seams must not show."""
+    """A file is read in blocks of lines; their boundaries must not matter."""
     lines = [
         a_line(seed, c1=0 if seed in {1, 5} else 100, c6="?" if seed == 3 else 1)
         for seed in range(7)
@@ -65,14 +65,14 @@ LABELS = [
 
 @pytest.mark.parametrize(("written", "family"), LABELS)
 def test_benign_is_understood_in_every_spelling(write: Write, written: str, family: str) -> None:
-    """A benign flow under another word would be a family of its own, and the largest."""
+    """A benign flow with another label would be a family of its own, and the largest."""
     table = read_flow_table(write([*FEATURE_NAMES, "Label"], [[*a_line(), written]]))
 
     assert table.families.tolist() == [family]
     assert table.is_hostile.tolist() == [family != BENIGN]
 
 
-def test_what_a_file_does_not_say_is_empty(write: Write) -> None:
+def test_absent_columns_are_empty(write: Write) -> None:
     table = read_flow_table(write(FEATURE_NAMES, [a_line()]))
 
     assert [
@@ -114,7 +114,7 @@ TIMES = [
 def test_times_sort_by_time_or_are_not_taken_for_times(
     write: Write, written: list[str], *, is_sortable: bool
 ) -> None:
-    """As text, 8:55 comes after 13:05, and a split by such a time would leak the future."""
+    """As text, 8:55 comes after 13:05, and a split by such times would leak the future."""
     table = read_flow_table(
         write(["Timestamp", *FEATURE_NAMES], [[time, *a_line()] for time in written])
     )
@@ -130,10 +130,7 @@ def test_times_sort_by_time_or_are_not_taken_for_times(
 def test_the_first_share_of_each_day_and_label_comes_first(
     make_flows: Callable[..., FlowTable],
 ) -> None:
-    """Days hold different attacks.
-
-    A split over the whole week would put a family on one side only.
-    """
+    """Days have different attacks: a split over the week would put a family on one side only."""
     table = make_flows(benign=200, families={"Flood": 41, "Scan": 30}, seed=2)
 
     early, late = table.split_by_time(0.7)
@@ -152,7 +149,7 @@ def test_a_split_by_time_needs_times(write: Write) -> None:
         read_flow_table(write(FEATURE_NAMES, [a_line()])).split_by_time(0.5)
 
 
-def test_taking_rows_keeps_what_belongs_together(make_flows: Callable[..., FlowTable]) -> None:
+def test_selected_rows_are_complete(make_flows: Callable[..., FlowTable]) -> None:
     table = make_flows(benign=20, families={"Flood": 5}, seed=3)
 
     taken = table.select(np.array([7, 3]))
@@ -162,8 +159,8 @@ def test_taking_rows_keeps_what_belongs_together(make_flows: Callable[..., FlowT
     assert taken.families.tolist() == table.families[[7, 3]].tolist()
 
 
-def test_the_raw_style_of_the_published_files_is_read_whole(data_root: Path) -> None:
-    """Leading blanks, `Infinity`, `NaN` and odd dashes, over 420 real flows: not one is lost."""
+def test_the_raw_style_of_the_published_files_is_read(data_root: Path) -> None:
+    """Leading blanks, `Infinity`, `NaN` and odd dashes, over 420 real flows: none is lost."""
     table = read_flow_table(data_root / "flows_cicids2017" / "raw_style_fixture.csv.gz")
 
     assert (len(table), table.refused) == (420, ())

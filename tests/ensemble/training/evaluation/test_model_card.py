@@ -1,7 +1,4 @@
-"""Model cards and their pictures.
-
-Every figure a reader needs, the weak spots by name, the same bytes each time.
-"""
+"""Model cards and charts: all figures, the weak families by name, and the same bytes each time."""
 
 from __future__ import annotations
 
@@ -31,7 +28,7 @@ FUSION = Fusion(
 
 
 def cells_of(markdown: str) -> list[list[str]]:
-    """The lines of a Markdown table, ruler included."""
+    """Lines of a Markdown table, with the ruler."""
     return [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in markdown.splitlines()
@@ -41,7 +38,7 @@ def cells_of(markdown: str) -> list[list[str]]:
 
 @pytest.fixture
 def judged() -> Judged:
-    """1,000 benign flows of which exactly 12 lie above the threshold, and two families."""
+    """1,000 benign flows, exactly 12 of them above the threshold, and two families."""
     generator = np.random.default_rng(0)
     families = np.repeat([BENIGN, "Flood", "Scan"], [1000, 40, 40])
     calm, loud = (
@@ -79,7 +76,7 @@ def card_of(**changes: Any) -> str:
     return flow_card(**(given | {"later": None, "unseen": None} | changes))
 
 
-def test_a_table_is_a_table() -> None:
+def test_a_table_is_valid_markdown() -> None:
     assert cells_of(table(["a", "b"], [[1, "x"], [2, "y"]])) == [
         ["a", "b"],
         ["---", "---"],
@@ -88,7 +85,7 @@ def test_a_table_is_a_table() -> None:
     ]
 
 
-def test_the_card_says_what_the_model_was_trained_on_and_how_it_is_fused() -> None:
+def test_the_card_names_the_training_data_and_the_fusion() -> None:
     card = card_of()
 
     assert card.startswith("# anomaly-flow\n\nWhat it is.\n")
@@ -119,7 +116,7 @@ def test_the_card_gives_every_figure_of_every_score(judged: Judged) -> None:
     assert lines[2][5:] == ["1000", "80"]
 
 
-def test_the_card_counts_false_positives_and_says_what_the_count_is_worth(judged: Judged) -> None:
+def test_the_card_counts_false_positives_with_an_interval(judged: Judged) -> None:
     """12 of 1,000 is no rate without its interval."""
     card = card_of(later=judged)
 
@@ -138,7 +135,7 @@ def test_the_card_has_a_line_for_each_family_and_means_over_them(unseen: FamilyO
 
 
 def test_the_card_names_the_families_that_it_does_not_find(unseen: FamilyOut) -> None:
-    """The reader who relies on it must know what it is blind to."""
+    """A user of the model must know what it misses."""
     card = card_of(unseen=unseen)
 
     assert (
@@ -148,7 +145,7 @@ def test_the_card_names_the_families_that_it_does_not_find(unseen: FamilyOut) ->
     assert "auroc: +0.0123 over anomaly (95 % interval -0.0010 to +0.0200)" in card
 
 
-def test_the_card_of_ones_own_traffic_does_not_speak_of_anothers() -> None:
+def test_the_card_of_own_traffic_does_not_mention_other_networks() -> None:
     assert "CICIDS2017" in card_of()
     assert "CICIDS2017" not in card_of(own_traffic=True)
 
@@ -175,7 +172,7 @@ PICTURES = [
 def test_a_picture_is_a_png_and_the_same_bytes_each_time(
     judged: Judged, draw: Callable[[Judged], bytes]
 ) -> None:
-    """Pictures are files of a bundle: the same training gives the same digests."""
+    """Charts are files of a bundle: the same training gives the same digests."""
     one, other = draw(judged), draw(judged)
 
     assert one.startswith(b"\x89PNG\r\n\x1a\n")

@@ -1,7 +1,4 @@
-"""Fitting a calibration.
-
-What it recovers where the truth is known, and what it refuses to learn from.
-"""
+"""Fit of a calibration: what it recovers from known distributions, and what it rejects."""
 
 from __future__ import annotations
 
@@ -28,10 +25,7 @@ RATE = 0.25
 
 
 def drawn(benign: int, hostile: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Raw scores of a layer whose calibration is known by formula.
-
-    Exponential, benign with mean 1, hostile with mean 4.
-    """
+    """Raw scores with a known calibration: exponential, benign with mean 1, hostile with mean 4."""
     generator = np.random.default_rng(seed)
     return generator.exponential(1.0, benign), generator.exponential(1.0 / RATE, hostile)
 
@@ -47,9 +41,9 @@ def drawn(benign: int, hostile: int, seed: int = 0) -> tuple[np.ndarray, np.ndar
 def test_the_reference_prior_is_recovered_whatever_the_share_of_attacks_in_the_data(
     hostile: int,
 ) -> None:
-    """DESIGN.
+    """DESIGN: the reference is 1 % hostile, the data here 87 %.
 
-    1 % hostile is the reference; the training data is 87 %. The truth here is a straight line.
+    The true calibration is a straight line.
     """
     calibration = fit_calibration(*drawn(2_000, hostile))
 
@@ -67,8 +61,8 @@ def test_counting_every_attack_ten_times_changes_nothing() -> None:
     assert often.log_odds == pytest.approx(once.log_odds, abs=1e-3)
 
 
-def test_a_layer_that_sees_nothing_says_the_prior() -> None:
-    """Hostile events that look benign are no evidence; no direction is invented."""
+def test_a_layer_without_evidence_gives_the_prior() -> None:
+    """Hostile events that look benign are no evidence, in either direction."""
     generator = np.random.default_rng(1)
 
     calibration = fit_calibration(generator.normal(size=2000), generator.normal(size=2000))
@@ -78,11 +72,8 @@ def test_a_layer_that_sees_nothing_says_the_prior() -> None:
     )
 
 
-def test_a_layer_that_points_the_wrong_way_is_not_turned_around() -> None:
-    """Monotone by contract.
-
-    Such a layer says next to nothing, instead of calling its strangest events benign.
-    """
+def test_a_layer_with_the_wrong_direction_is_not_inverted() -> None:
+    """Calibrations are monotone: such a layer gets a slope near 0."""
     calibration = fit_calibration(
         np.random.default_rng(2).normal(3, 1, 500), np.random.default_rng(3).normal(0, 1, 500)
     )
@@ -101,7 +92,7 @@ def test_a_perfect_layer_stays_finite() -> None:
 
 
 def test_surprise_is_the_log_of_the_share_that_scores_as_high() -> None:
-    """For an exponential of mean 1 that share is exp(-raw), so surprise is the raw score itself."""
+    """For an exponential of mean 1 that share is exp(-raw), so surprise is the raw score."""
     surprise = fit_surprise(drawn(20_000, 1)[0])
 
     raw = np.array([0.1, 0.5, 1.0, 2.0, 4.0])
@@ -119,7 +110,7 @@ def test_surprise_is_the_log_of_the_share_that_scores_as_high() -> None:
         unique=True,
     )
 )
-def test_whatever_the_benign_scores_the_scale_rises_and_is_finite(benign: np.ndarray) -> None:
+def test_the_scale_rises_and_is_finite_for_any_benign_scores(benign: np.ndarray) -> None:
     surprise = fit_surprise(benign)
 
     assert (np.diff(surprise.raw) > 0).all()
@@ -127,11 +118,7 @@ def test_whatever_the_benign_scores_the_scale_rises_and_is_finite(benign: np.nda
 
 
 def test_rounding_of_the_raw_score_is_no_surprise() -> None:
-    """P15.
-
-    Alone or in a batch, raw scores differ by 1e-13; that must not become a difference anyone can
-    see.
-    """
+    """P15: alone or in a batch, raw scores differ by 1e-13, which must not become visible."""
     generator = np.random.default_rng(6)
     benign = np.where(
         generator.random(300) < 0.7,
@@ -143,10 +130,10 @@ def test_rounding_of_the_raw_score_is_no_surprise() -> None:
     assert surprise.of(benign + 1e-13) == pytest.approx(surprise.of(benign), abs=1e-6)
 
 
-def test_one_lucky_flow_does_not_set_the_scale() -> None:
-    """The strangest benign event is an accident of the sample.
+def test_one_outlier_does_not_set_the_scale() -> None:
+    """The highest benign score is chance.
 
-    It lies in the straight tail, beyond the last knot of the data.
+    It is in the straight tail, beyond the last knot of the data.
     """
     benign = drawn(400, 1)[0]
     extreme = benign.copy()
@@ -165,7 +152,7 @@ def test_one_lucky_flow_does_not_set_the_scale() -> None:
         pytest.param(np.ones(100), np.ones(5), "same raw score", id="all alike"),
     ],
 )
-def test_what_cannot_teach_a_calibration_is_refused(
+def test_scores_that_do_not_suffice_are_rejected(
     benign: np.ndarray, hostile: np.ndarray, says: str
 ) -> None:
     with pytest.raises(TrainingError, match=says):
@@ -173,7 +160,7 @@ def test_what_cannot_teach_a_calibration_is_refused(
 
 
 def test_every_family_counts_alike() -> None:
-    """A flood of ten thousand flows must not drown six of Heartbleed."""
+    """A flood of ten thousand flows must not outweigh six flows of Heartbleed."""
     weights = family_weights(np.array(["Flood"] * 98 + ["Heartbleed"] * 2))
 
     assert weights[:98].sum() == pytest.approx(0.5)

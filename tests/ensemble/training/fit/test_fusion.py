@@ -1,7 +1,4 @@
-"""Fitting the fusion and its thresholds.
-
-No layer is fused away, and the false-positive rates are kept on events never seen.
-"""
+"""Fit of the fusion and its thresholds: each layer has a share; rates hold on unseen events."""
 
 from __future__ import annotations
 
@@ -37,7 +34,7 @@ DISTRIBUTIONS = [
 def unseen(
     seed: int = 0, benign: int = 600, hostile: int = 100
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """Log-odds of a layer that sees, one that hardly does and one that does not, on benign events and two families."""
+    """Log-odds of a good, a weak and a useless layer, on benign events and two families."""
     generator = np.random.default_rng(seed)
     families = np.repeat([BENIGN, "Flood", "Scan"], [benign, hostile, hostile])
     is_hostile = families != BENIGN
@@ -56,14 +53,14 @@ def fitted() -> Fusion:
     return fit_fusion(*unseen())
 
 
-def test_no_layer_is_fused_away(fitted: Fusion) -> None:
-    """A layer of share 0 could break and nobody would notice."""
+def test_every_layer_has_a_share(fitted: Fusion) -> None:
+    """A layer of share 0 could break unnoticed."""
     assert min(fitted.shares.values()) >= LEAST_SHARE - 1e-9
     assert sum(fitted.shares.values()) == pytest.approx(1.0)
     assert fitted.source == "fitted"
 
 
-def test_the_layer_that_sees_most_has_the_largest_share(fitted: Fusion) -> None:
+def test_the_best_layer_has_the_largest_share(fitted: Fusion) -> None:
     assert fitted.shares["anomaly"] > fitted.shares["behavior"] >= fitted.shares["logs"]
 
 
@@ -102,10 +99,10 @@ def test_the_fitted_fusion_finds_most_attacks_and_few_others_on_fresh_events(
 
 
 @pytest.mark.parametrize("draw", DISTRIBUTIONS)
-def test_thresholds_keep_their_rates_on_events_that_they_have_not_seen(
+def test_thresholds_hold_their_rates_on_unseen_events(
     draw: Callable[[np.random.Generator, int], np.ndarray],
 ) -> None:
-    """1 % and 0.1 % of fresh benign events, within what chance allows both the sample that set them and the one that judges."""
+    """1 % and 0.1 % of fresh benign events, within the chance of both samples."""
     size, judged = 4000, 200_000
     limits = fit_thresholds(draw(np.random.default_rng(1), size), RATES)
     fresh = 1 / (1 + np.exp(-draw(np.random.default_rng(2), judged)))
@@ -120,11 +117,7 @@ def test_thresholds_keep_their_rates_on_events_that_they_have_not_seen(
 
 @pytest.mark.parametrize("size", [100, 101, 999, 1000, 1001, 12_345])
 def test_at_most_the_stated_share_of_the_validation_events_exceeds_a_threshold(size: int) -> None:
-    """Ranks, exactly.
-
-    The threshold is itself an event, the k-th largest of n, where k / (n + 1) is still within the
-    rate.
-    """
+    """The threshold is the k-th largest of n events, with k / (n + 1) within the rate."""
     benign = np.random.default_rng(size).normal(size=size) - 5
     limits = fit_thresholds(benign, RATES)
     scores = 1 / (1 + np.exp(-benign))
@@ -150,11 +143,8 @@ def test_a_new_benign_event_exceeds_a_threshold_no_more_often_than_promised() ->
     assert np.mean(exceeded) == pytest.approx(2 / 201, abs=0.0015)
 
 
-def test_a_rate_that_the_events_cannot_show_lies_beyond_all_of_them() -> None:
-    """One in ten thousand of 500 flows.
-
-    Read off the tail, above the highest flow, and farther out for a smaller rate.
-    """
+def test_the_threshold_of_a_small_rate_is_beyond_all_events() -> None:
+    """One in ten thousand of 500 flows is extrapolated from the tail, above the highest flow."""
     benign = np.random.default_rng(3).normal(size=500) - 5
     limits = fit_thresholds(benign, RATES)
     highest = 1 / (1 + np.exp(-benign.max()))
@@ -176,10 +166,7 @@ def test_many_equal_scores_make_equal_thresholds_and_no_error() -> None:
     ],
 )
 def test_benign_events_at_the_very_top_set_thresholds_below_1(loudest: float) -> None:
-    """One's own network may hold a few flows that every layer calls hostile.
-
-    Training on it must not end in an error.
-    """
+    """A network may have a few flows that every layer calls hostile; training must succeed."""
     limits = fit_thresholds(np.r_[np.full(290, -6.0), np.full(10, loudest)], RATES)
 
     assert limits.suspicious <= limits.malicious <= limits.critical < 1.0
@@ -191,8 +178,8 @@ def test_too_few_benign_events_set_no_threshold() -> None:
         fit_thresholds(np.zeros(99), RATES)
 
 
-def test_new_thresholds_leave_the_rest_of_the_fusion(fitted: Fusion) -> None:
-    """`axon calibrate`: one's own network moves the thresholds, not what the layers are worth."""
+def test_new_thresholds_change_nothing_else_of_the_fusion(fitted: Fusion) -> None:
+    """`axon calibrate` changes the thresholds, not the shares."""
     odds, families, _ = unseen(seed=5)
     louder = {layer: column[families == BENIGN] + 2 for layer, column in odds.items()}
 

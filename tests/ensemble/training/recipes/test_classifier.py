@@ -1,7 +1,4 @@
-"""The classifier's models learn the same lessons, and each of them must have learnt them.
-
-Any may be asked by name.
-"""
+"""Models of the classifier: all are trained on the same rows, and each must separate them."""
 
 from __future__ import annotations
 
@@ -26,10 +23,10 @@ def taught(make_flows: Callable[..., FlowTable]) -> FlowClassifier:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_family_of_four_flows_upsets_no_model(
+def test_a_family_of_four_flows_spoils_no_model(
     model: str, taught: FlowClassifier, make_flows: Callable[..., FlowTable]
 ) -> None:
-    """Boosting without a penalty on large steps is thrown off by a class of which a round sees next to nothing."""
+    """Boosting without a penalty on large steps fails with a class of a few flows."""
     later = make_flows(benign=300, families=dict.fromkeys(COMMON, 100), seed=4)
 
     named = np.array(taught.labels)[taught.classify(later.features, model).argmax(axis=1)]

@@ -1,7 +1,4 @@
-"""The recipe of the flow ensemble, on a small made-up world.
-
-Deterministic, honest about what it has seen, and three sound models.
-"""
+"""Recipe of the flow ensemble on small synthetic data: deterministic, nested, and three models."""
 
 from __future__ import annotations
 
@@ -90,21 +87,21 @@ def test_no_flow_is_no_error(model: FlowModel, fresh: FlowTable) -> None:
 
 
 @each_model
-def test_a_model_of_flows_does_not_guess_at_processes(model: FlowModel) -> None:
+def test_a_model_of_flows_does_not_score_processes(model: FlowModel) -> None:
     with pytest.raises(TypeError, match="process"):
         model.score(ProcessBatch.of([ProcessEvent("cmd.exe")]))
 
 
 @each_model
 def test_attacks_score_higher_than_benign_flows(model: FlowModel, fresh: FlowTable) -> None:
-    """Direction: sklearn's sign is turned exactly once."""
+    """Direction: the sign of scikit-learn is inverted exactly once."""
     scores = model.score(fresh.batch()).scores
 
     assert np.median(scores[fresh.is_hostile]) > np.median(scores[~fresh.is_hostile])
 
 
 @each_model
-def test_explaining_changes_no_score_and_says_something_of_every_flow(
+def test_explaining_changes_no_score_and_explains_every_flow(
     model: FlowModel, fresh_batch: FlowBatch
 ) -> None:
     plain, explained = model.score(fresh_batch), model.score(fresh_batch, explain=True)
@@ -120,7 +117,7 @@ def test_explaining_changes_no_score_and_says_something_of_every_flow(
 def test_a_model_comes_back_from_the_bytes_of_its_parts_equal(
     model: FlowModel, fresh_batch: FlowBatch
 ) -> None:
-    """Arrays and JSON: no pickle, and nothing lost on the way through a bundle."""
+    """Arrays and JSON: no pickle, and nothing is lost in a bundle."""
     again = type(model).from_parts(decode_parts(encode_parts(model.to_parts())))
 
     assert np.array_equal(again.score(fresh_batch).scores, model.score(fresh_batch).scores)
@@ -244,13 +241,10 @@ HOSTILE_BEHAVIOR = [
         for p in HOSTILE_CLASSIFIER
     ],
 )
-def test_parts_that_cannot_be_are_refused(
+def test_invalid_parts_are_rejected(
     layers: FlowLayers, layer: str, spoil: Callable[[dict[str, Any], dict[str, Any]], object]
 ) -> None:
-    """The contract of `from_parts`.
-
-    A refusal that names the publisher's fault, never an error from deep inside.
-    """
+    """The contract of `from_parts`: an error that names the part, never one from deep inside."""
     whole = layers.models[layer]
     parts = whole.to_parts()
     arrays, config = dict(parts.arrays), json.loads(json.dumps(parts.config))
@@ -283,7 +277,7 @@ def test_the_raw_score_of_anomaly_is_the_weighted_sum_of_its_detectors_surprise(
 def test_an_anomaly_model_has_one_weight_for_each_detector_and_none_below_0(
     layers: FlowLayers, weights: dict[str, float]
 ) -> None:
-    """P11: a negative weight would make a stranger flow score lower."""
+    """P11: with a negative weight, a more anomalous flow would score lower."""
     with pytest.raises(ArtifactIncompatible):
         replace(layers.anomaly, weights=weights)
 
@@ -303,7 +297,7 @@ def test_the_margin_is_the_log_odds_of_not_benign_averaged_over_the_heads() -> N
     )
 
 
-def test_made_up_flows_stay_on_the_scale_and_repeat_for_a_seed() -> None:
+def test_synthetic_flows_are_in_range_and_repeat_for_a_seed() -> None:
     benign, hostile = (
         torch.randn(50, 76, generator=torch.Generator().manual_seed(seed)).clamp(-LIMIT, LIMIT)
         for seed in (1, 2)
@@ -319,8 +313,8 @@ def test_made_up_flows_stay_on_the_scale_and_repeat_for_a_seed() -> None:
     assert not torch.isin(one[:, 0], benign[:, 0]).all()
 
 
-def test_training_the_network_leaves_the_chance_of_others_alone(table: FlowTable) -> None:
-    """A seed of ours must not set torch's own generator back."""
+def test_training_the_network_does_not_change_the_global_generator(table: FlowTable) -> None:
+    """The seed must not reset the global generator of torch."""
     torch.manual_seed(11)
     expected = torch.rand(1)
     torch.manual_seed(11)
@@ -349,7 +343,7 @@ def test_the_network_needs_both_sides(
 def test_the_same_flows_and_the_same_seed_give_the_same_ensemble(
     table: FlowTable, layers: FlowLayers, fresh: FlowTable
 ) -> None:
-    """A model that cannot be made again cannot be audited."""
+    """A model that cannot be reproduced cannot be audited."""
     again = fit_flows(table, seed=3)
 
     assert again.fusion == layers.fusion
@@ -359,10 +353,10 @@ def test_the_same_flows_and_the_same_seed_give_the_same_ensemble(
     )
 
 
-def test_the_fused_score_finds_the_attacks_of_the_made_up_world(
+def test_the_fused_score_finds_the_attacks_of_the_synthetic_data(
     layers: FlowLayers, fresh: FlowTable
 ) -> None:
-    """A sanity check with few steps; tests/quality judges on real flows."""
+    """A sanity check with few steps; tests/quality measures on real flows."""
     figures = judge(layers, fresh).overall()
 
     assert figures[FUSED].auroc >= 0.98
@@ -370,10 +364,7 @@ def test_the_fused_score_finds_the_attacks_of_the_made_up_world(
 
 
 class FakeLayers:
-    """Layers that remember what they were fitted on.
-
-    Attacks get higher raw scores than benign flows.
-    """
+    """Layers that record what they were fitted on; attacks get higher raw scores."""
 
     def __init__(self, seen: set[int]) -> None:
         self.seen = seen
@@ -392,7 +383,7 @@ class FakeLayers:
 
 @pytest.fixture
 def numbered(make_flows: Callable[..., FlowTable]) -> FlowTable:
-    """Four families; column 0 says hostile, column 1 the number of the flow."""
+    """Four families; column 0 marks hostile flows, column 1 is the number of the flow."""
     table = make_flows(
         benign=400, families={"Beacon": 30, "Flood": 30, "Scan": 30, "Worm": 30}, seed=4
     )
@@ -403,10 +394,7 @@ def numbered(make_flows: Callable[..., FlowTable]) -> FlowTable:
 
 @pytest.fixture
 def fitted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[InnerFit, FakeLayers]]:
-    """Every inner fit that a recipe makes, recorded instead of computed.
-
-    What it left out, what it saw, what it scored.
-    """
+    """Record every inner fit of a recipe: what it left out, was fitted on, and scored."""
     made: list[tuple[InnerFit, FakeLayers]] = []
 
     def record(table: FlowTable, fit: InnerFit, _: int, **__: Any) -> FlowLayers:
@@ -419,10 +407,10 @@ def fitted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[InnerFit, FakeLayers]]
     return made
 
 
-def test_a_fit_learns_only_from_what_it_does_not_leave_out(
+def test_a_fit_uses_only_flows_that_it_does_not_leave_out(
     table: FlowTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What `fit_layers` hands to the three recipes, and nothing else."""
+    """The input of the three recipes in `fit_layers`."""
     told: dict[str, Any] = {}
     monkeypatch.setattr(
         flow_ensemble,
@@ -456,16 +444,13 @@ def test_a_fit_learns_only_from_what_it_does_not_leave_out(
     assert np.array_equal(told["benign"], table.features[rest & ~table.is_hostile])
 
 
-def test_calibration_and_fusion_are_fitted_on_scores_of_flows_that_the_layers_had_not_seen(
+def test_calibration_and_fusion_are_fitted_on_scores_of_unseen_flows(
     numbered: FlowTable, fitted: list[tuple[InnerFit, FakeLayers]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each family is out of one fit, whole.
-
-    Each benign flow is scored once, by a fit that never saw it.
-    """
+    """Each family is left out of one fit; each benign flow is scored once, by a fit without it."""
 
     class EnoughError(Exception):
-        """All fits are made; what is learnt from their scores is another test's business."""
+        """Ends the recipe after all fits; fitting on their scores is another test."""
 
     def stop(_: UnseenScores) -> None:
         raise EnoughError
@@ -489,14 +474,10 @@ def test_calibration_and_fusion_are_fitted_on_scores_of_flows_that_the_layers_ha
     assert whole[1].seen == set(range(len(numbered)))
 
 
-def test_leaving_a_family_out_keeps_it_out_of_the_layers_the_calibration_and_the_fusion(
+def test_a_family_is_left_out_of_the_layers_the_calibration_and_the_fusion(
     numbered: FlowTable, fitted: list[tuple[InnerFit, FakeLayers]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nested.
-
-    What judges a family was learnt by fits without it, from scores without it, on none of the
-    judging flows.
-    """
+    """Nested: fits without the family, from scores without it, on none of the evaluation flows."""
     tops = []
     honest = flow_ensemble.fit_top
     monkeypatch.setattr(
@@ -524,10 +505,7 @@ def test_leaving_a_family_out_keeps_it_out_of_the_layers_the_calibration_and_the
 
 @pytest.mark.parametrize("teams", range(2, 12))
 def test_the_pairs_of_one_family_leave_out_stretches_that_are_all_different(teams: int) -> None:
-    """A round-robin tournament.
-
-    So the calibration for a family sees every benign flow once, and none twice.
-    """
+    """A round-robin tournament: the calibration for a family has every benign flow once."""
     colour, rounds = evaluate._rounds(teams)
 
     for team in range(teams):
@@ -540,7 +518,7 @@ def test_the_pairs_of_one_family_leave_out_stretches_that_are_all_different(team
 
 
 def test_stretches_are_contiguous_in_time_within_each_day_and_label(table: FlowTable) -> None:
-    """Neighbours in time are alike; a random fold would flatter."""
+    """Neighbours in time are alike; random folds would give too good a result."""
     stretch = stretches(table, 3)
 
     for day in set(table.days.tolist()):
@@ -551,15 +529,15 @@ def test_stretches_are_contiguous_in_time_within_each_day_and_label(table: FlowT
             assert set(with_timeout.tolist()) == {0, 1, 2}
 
 
-def test_rows_without_times_keep_the_order_they_came_in() -> None:
+def test_rows_without_times_stay_in_their_order() -> None:
     assert time_folds(np.full(6, ""), np.full(6, ""), 3).tolist() == [0, 0, 1, 1, 2, 2]
 
 
 @pytest.mark.usefixtures("quick_training")
-def test_the_scales_of_surprise_come_from_detectors_that_had_not_seen_the_flow(
+def test_the_scales_of_surprise_come_from_detectors_fitted_without_the_flow(
     table: FlowTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fitted on themselves, detectors find every benign flow ordinary, and the scale would cry wolf."""
+    """Detectors rate their own training flows as ordinary, so that the scale would be too low."""
     # the page under test, for its names
     from ensemble.training.recipes import flow_anomaly  # noqa: PLC0415
 
@@ -587,7 +565,7 @@ def test_the_scales_of_surprise_come_from_detectors_that_had_not_seen_the_flow(
     ],
 )
 @pytest.mark.usefixtures("quick_training")
-def test_flows_that_cannot_teach_an_ensemble_are_refused(
+def test_flows_that_do_not_suffice_are_rejected(
     make_flows: Callable[..., FlowTable], benign: int, families: dict[str, int], says: str
 ) -> None:
     with pytest.raises(TrainingError, match=says):
@@ -606,7 +584,7 @@ def own(make_flows: Callable[..., FlowTable]) -> FlowTable:
 
 @pytest.fixture(scope="module")
 def base(layers: FlowLayers) -> FlowLayers:
-    """The ensemble in use, with a fusion that leaves room above.
+    """The current ensemble, with a fusion whose scores leave room above.
 
     300 flows set the rarest threshold far beyond the last of them.
     """
@@ -620,7 +598,7 @@ def adapted(own: FlowTable, base: FlowLayers, quick_training: None) -> FlowLayer
     return fit_on_benign(own, base, seed=5)
 
 
-def test_training_on_ones_own_benign_flows_carries_over_what_labels_taught(
+def test_training_on_own_benign_flows_carries_over_the_labelled_fit(
     adapted: FlowLayers, base: FlowLayers
 ) -> None:
     """Calibration, shares and the other layers stay; the detectors and the thresholds are new."""
@@ -637,7 +615,7 @@ def test_training_on_ones_own_benign_flows_carries_over_what_labels_taught(
     assert set(adapted.fusion.thresholds) == set(base.fusion.thresholds)
 
 
-def test_ones_own_flows_are_less_strange_to_ones_own_model(
+def test_own_flows_score_lower_with_the_own_model(
     adapted: FlowLayers, layers: FlowLayers, own: FlowTable
 ) -> None:
     assert np.median(adapted.anomaly.raw(own.features)) < np.median(
@@ -650,7 +628,7 @@ def test_a_release_without_a_classifier_is_adapted_without_one(
     base: FlowLayers,
     quick_training: None,  # noqa: ARG001
 ) -> None:  # asked for by its effect
-    """Older releases, and those imported from older files, have two layers and go on with two."""
+    """Older releases, and those imported from older files, have two layers."""
     assert base.fusion is not None
     two = Fusion({"anomaly": 0.4, "behavior": 0.6}, base.fusion.sharpness, {})
 

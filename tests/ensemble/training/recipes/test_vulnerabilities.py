@@ -1,7 +1,4 @@
-"""The recipe of the resilience layer.
-
-Public files and inventories, read strictly, with the place of what is wrong.
-"""
+"""Recipe of the resilience layer: public files and inventories, read strictly."""
 
 from __future__ import annotations
 
@@ -99,7 +96,7 @@ def day(text: str) -> int:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Write text or JSON to a file, and say where."""
+    """Write text or JSON to a file, and return its path."""
 
     def write_file(content: Any, name: str = "file") -> Path:
         path = tmp_path / name
@@ -139,7 +136,7 @@ def test_epss_is_read_in_the_form_that_first_publishes(
 
 
 def test_epss_without_a_date_needs_one(write: Write) -> None:
-    """Age decides what a source weighs: no guess."""
+    """The weight of a source depends on its age, so the date is never guessed."""
     with pytest.raises(TrainingError, match="epss: no date"):
         read_epss(write(EPSS))
 
@@ -147,7 +144,7 @@ def test_epss_without_a_date_needs_one(write: Write) -> None:
 
 
 def test_a_date_that_contradicts_the_file_is_refused(write: Write) -> None:
-    """P16: old data is never taken for new, not even by an option."""
+    """P16: old data never counts as new, not even by an option."""
     with pytest.raises(TrainingError, match="states another date"):
         read_epss(write(EPSS_OFFICIAL), date=dt.date(2026, 11, 20))
 
@@ -161,7 +158,7 @@ def test_kev_is_read_from_csv_and_from_json(write: Write) -> None:
     assert from_json.day == day("2026-11-01")
 
 
-def test_cvss_takes_version_3_before_version_2_and_counts_what_has_neither(write: Write) -> None:
+def test_cvss_prefers_version_3_to_version_2_and_counts_rows_with_neither(write: Write) -> None:
     table = read_cvss(write(CVSS))
 
     assert dict(zip(table.keys.tolist(), table.values.tolist(), strict=True)) == {
@@ -178,7 +175,7 @@ def test_cvss_takes_version_3_before_version_2_and_counts_what_has_neither(write
     assert table.day == day("2026-01-02")
 
 
-def test_knowledge_joins_all_sources_and_says_which_are_absent(write: Write) -> None:
+def test_knowledge_joins_all_sources_and_marks_the_absent_ones(write: Write) -> None:
     known = build_knowledge(read_epss(write(EPSS_OFFICIAL)), read_kev(write(KEV)), None)
 
     assert [cve_name(key) for key in known.keys] == [
@@ -293,14 +290,14 @@ BAD_KNOWLEDGE = [
 
 
 @pytest.mark.parametrize(("read", "content", "message"), BAD_KNOWLEDGE)
-def test_knowledge_that_is_not_understood_is_refused_by_line_and_column(
+def test_invalid_knowledge_is_rejected_by_line_and_column(
     write: Write, read: Callable[[Path], SourceTable], content: Any, message: str
 ) -> None:
     with pytest.raises(TrainingError, match="^" + re.escape(message)):
         read(write(content))
 
 
-def test_a_file_that_is_not_there_is_named_by_its_role_and_not_by_its_path(tmp_path: Path) -> None:
+def test_a_missing_file_is_named_by_its_role_and_not_by_its_path(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"^epss: cannot be read") as error:
         read_epss(tmp_path / "secret-place.csv")
 
@@ -488,7 +485,7 @@ BAD_INVENTORIES = [
 
 
 @pytest.mark.parametrize(("content", "message"), BAD_INVENTORIES)
-def test_an_inventory_that_is_not_understood_is_refused_by_its_place(
+def test_an_invalid_inventory_is_rejected_by_its_place(
     write: Write, content: Any, message: str
 ) -> None:
     with pytest.raises(TrainingError, match="^inventory: " + re.escape(message)):
@@ -513,7 +510,7 @@ BAD_TRIVY = [
 
 
 @pytest.mark.parametrize(("content", "context", "message"), BAD_TRIVY)
-def test_a_trivy_report_that_is_not_understood_is_refused_by_its_field(
+def test_an_invalid_trivy_report_is_rejected_by_its_field(
     write: Write, content: Any, context: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(TrainingError, match=re.escape(message)):
@@ -559,12 +556,12 @@ def test_knowledge_scores_hosts_alike_after_a_reload(write: Write) -> None:
     assert set(trained.training_data) == {"epss", "kev", "cvss"}
 
 
-def test_without_epss_and_kev_there_is_nothing_to_learn(write: Write) -> None:
+def test_without_epss_and_kev_there_is_no_knowledge(write: Write) -> None:
     with pytest.raises(TrainingError, match="neither EPSS nor KEV"):
         train_knowledge(cvss=write(CVSS, "cvss"))
 
 
-def test_the_demonstration_inventory_is_sound_and_says_what_it_is() -> None:
+def test_the_demonstration_inventory_is_valid_and_marked_as_such() -> None:
     hosts = read_inventory(DEMO).inventory
 
     assert {"web-1", "10.0.0.7", "ws-17", "db-1"} <= set(hosts.hosts)
@@ -576,8 +573,8 @@ def test_the_demonstration_inventory_is_sound_and_says_what_it_is() -> None:
 
 
 @needs_data
-def test_the_shipped_knowledge_is_whole_small_and_honest_about_its_age() -> None:
-    """The real files of 2024 to 2026, seen on 2026-11-20: usable, and stale."""
+def test_the_shipped_knowledge_is_complete_small_and_reports_its_age() -> None:
+    """The real files of 2024 to 2026, on 2026-11-20: usable, and stale."""
     trained = train_knowledge(
         epss=DATA / "epss.csv.gz",
         kev=DATA / "kev_to_2024.csv.gz",
@@ -628,10 +625,7 @@ def test_the_trivy_sample_is_read() -> None:
 
 @needs_data
 def test_the_cvss_library_agrees_with_the_vectors_of_red_hat() -> None:
-    """The base score is a library's.
-
-    A sample of published vectors proves that it is the right library.
-    """
+    """A sample of published vectors verifies the library."""
     with gzip.open(DATA / "cvss_vectors.csv.gz", "rt") as stream:
         lines = [
             row["line"]

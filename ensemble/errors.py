@@ -19,9 +19,9 @@
          LayerTimeout, LayerOpen, LayerDisabled, LayerWarmingUp, LayerOverloaded, LayerCrashed
 
 An error is its fields (the annotated attributes, in their order), its `code` and a `sentence` with
-the fields as placeholders. `code` is stable: clients, logs and the runbook use it as a key, and
-`deployments.web` says in public what each code means. No sentence contains a path, a token or the
-text of another error.
+the fields as placeholders. `code` is stable: clients, logs and the runbook use it as a key;
+`deployments.web` has the public meaning of each. No sentence contains a path, a token or the text
+of another error.
 """
 
 from __future__ import annotations
@@ -256,7 +256,7 @@ class InsufficientMemory(ArtifactError, code="INSUFFICIENT_MEMORY", cause="resou
 
 
 class LoadTimeout(ArtifactError, code="LOAD_TIMEOUT", cause="resources"):
-    """The load exceeded its time limit and was abandoned; the process goes on."""
+    """The load exceeded its time limit and was abandoned; the process continues."""
 
     sentence = "{what}: not loaded within {limit_s:,} s; the disk may be hanging"
     what: str

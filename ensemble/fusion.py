@@ -88,7 +88,7 @@ class Fusion:
     Attributes:
         shares: layer -> validated share of the evidence; each >= 0, together 1.
         sharpness: common factor on the average evidence, > 0.
-        thresholds: set of speaking layers (`layer_set`) -> thresholds that keep the promised
+        thresholds: set of speaking layers (`layer_set`) -> thresholds with the promised
             false-positive rate.
         source: origin of the shares, `fitted` or `builtin`; verdicts of a builtin fusion are always
             indeterminate.

@@ -32,7 +32,7 @@ __all__ = [
 
 LEAST_FEATURES = 3  # with fewer, a threshold is better than a detector
 MOST_FEATURES = 64  # with more, an isolation forest finds little
-LONGEST_NAME = 64  # characters; the names are in the signed manifest, which is kept short
+LONGEST_NAME = 64  # characters; the names are in the signed manifest, which should be short
 NETWORK_FEATURES = ("bytes_transferred", "packet_count", "connection_duration")  # S4-09
 
 

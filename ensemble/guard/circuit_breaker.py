@@ -123,7 +123,7 @@ class CircuitBreaker:
         return self._ticket
 
     def record(self, ticket: Ticket, *, is_good: bool) -> None:
-        """Record the outcome of a call; none is reported if it says nothing about the layer."""
+        """Record the outcome of a call; callers omit outcomes that the layer did not cause."""
         self._end_a_lost_trial()
         if ticket.epoch != self._ticket.epoch:
             return

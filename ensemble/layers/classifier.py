@@ -92,7 +92,7 @@ class FlowClassifier:
             float64 (n, k), each in [0, 1], rows sum to 1.
 
         Raises:
-            KeyError: the model is not there; `missing` says why.
+            KeyError: the model is absent; `missing` has the reason.
         """
         return self.models[name].probabilities(self.scaler.scale(features))
 

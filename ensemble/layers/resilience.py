@@ -106,7 +106,7 @@ LETS_THROUGH = {
     "segmentation": 0.6,
     "waf": 0.7,
 }
-# Listed CVEs of the ordinary host. Our choice, and the one constant that moves where 0.5 lies.
+# Listed CVEs of the ordinary host. Our choice, and the one constant that moves the neutral point.
 ORDINARY_CVES = 10
 MOST_CERTAIN = 0.999  # keeps log(1 - c) finite
 

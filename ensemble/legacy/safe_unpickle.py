@@ -121,7 +121,7 @@ def unpickle(data: bytes, what: str, allowed: frozenset[Name], *, limit_bytes: i
     except Exception as error:  # noqa: BLE001  # an untrusted file may raise any error
         raise ArtifactCorrupt(what, f"cannot be decoded ({type(error).__name__})") from None
     if reader.left_bytes:
-        raise ArtifactCorrupt(what, f"goes on for {reader.left_bytes:,} bytes after its end")
+        raise ArtifactCorrupt(what, f"continues for {reader.left_bytes:,} bytes after its end")
     return found
 
 

@@ -107,7 +107,7 @@ def publish(
         store: `store.state` is written.
         tenant: owner of the models and the release.
         trained: the new models.
-        fusions: kind -> its new fusion; the other kinds keep theirs.
+        fusions: kind -> its new fusion; the other kinds are unchanged.
         notes: reason of the release, for people.
         now: time of publication, with its time zone.
         signer: signs all of it; the store must trust its key.

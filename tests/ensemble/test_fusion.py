@@ -93,7 +93,7 @@ class World:
 
     def opinions(self) -> list[LayerScores]:
         size = len(next(iter(self.columns.values())))
-        said = [
+        opinions = [
             live(layer, column)
             if layer in self.speaking
             else LayerScores.silent(
@@ -106,7 +106,7 @@ class World:
             if self.posture is None
             else live(RESILIENCE, self.posture)
         )
-        return [*said, host]
+        return [*opinions, host]
 
     def verdicts(self, opinions: list[LayerScores] | None = None) -> Verdicts:
         return self.fusion.fuse(
@@ -190,15 +190,15 @@ def test_the_order_of_the_opinions_changes_nothing(world: World, order: list[int
     """P11: replicas answer in any order."""
     opinions = world.opinions()
 
-    shuffled, told = world.verdicts([opinions[i] for i in order]), world.verdicts(opinions)
+    shuffled, ordered = world.verdicts([opinions[i] for i in order]), world.verdicts(opinions)
 
-    assert shuffled.score == pytest.approx(told.score, abs=1e-12)
-    assert shuffled.low == pytest.approx(told.low, abs=1e-12)
-    assert shuffled.high == pytest.approx(told.high, abs=1e-12)
+    assert shuffled.score == pytest.approx(ordered.score, abs=1e-12)
+    assert shuffled.low == pytest.approx(ordered.low, abs=1e-12)
+    assert shuffled.high == pytest.approx(ordered.high, abs=1e-12)
     assert (shuffled.coverage, shuffled.degraded, shuffled.status) == (
-        told.coverage,
-        told.degraded,
-        told.status,
+        ordered.coverage,
+        ordered.degraded,
+        ordered.status,
     )
 
 
@@ -248,10 +248,10 @@ def test_the_score_is_between_the_bounds_for_any_answer_of_the_silent_layers(
     verdicts = world.verdicts()
 
     for guess in [*guesses, *product((0.0, 1.0), repeat=4)]:
-        said = zip(world.columns.items(), guess, strict=False)
+        pairs = zip(world.columns.items(), guess, strict=False)
         filled = {
             layer: column if layer in world.speaking else np.full(3, value)
-            for (layer, column), value in said
+            for (layer, column), value in pairs
         }
         posture = np.full(3, guess[3]) if world.posture is None else world.posture
         complete = replace(world, columns=filled, speaking=LAYERS, posture=posture).verdicts()
@@ -262,12 +262,12 @@ def test_the_score_is_between_the_bounds_for_any_answer_of_the_silent_layers(
 @given(worlds(), COLUMN)
 def test_what_a_silent_layer_shows_weighs_nothing(world: World, shown: NDArray[np.float64]) -> None:
     """P12: the 0.0 that a broken layer displays is no evidence of innocence."""
-    told = [
+    opinions = [
         LayerScores(o.layer, o.status, "", "", shown.copy()) if not o.speaks else o
         for o in world.opinions()
     ]
 
-    assert same(world.verdicts(told), world.verdicts())
+    assert same(world.verdicts(opinions), world.verdicts())
 
 
 @pytest.mark.parametrize("status", SILENT)
@@ -297,16 +297,18 @@ def test_a_missing_opinion_counts_like_an_abstention(
     fusion: Fusion, calm: Mapping[str, NDArray[np.float64]], speaking: tuple[str, ...]
 ) -> None:
     """P12: a lost opinion must not raise the coverage."""
-    told = World(fusion, calm, speaking)
-    lost = told.verdicts([o for o in told.opinions() if o.speaks or o.layer == RESILIENCE])
+    abstaining = World(fusion, calm, speaking)
+    lost = abstaining.verdicts(
+        [o for o in abstaining.opinions() if o.speaks or o.layer == RESILIENCE]
+    )
 
     assert (lost.coverage, lost.degraded, lost.label) == (
-        told.verdicts().coverage,
-        told.verdicts().degraded,
-        told.verdicts().label,
+        abstaining.verdicts().coverage,
+        abstaining.verdicts().degraded,
+        abstaining.verdicts().label,
     )
-    assert np.array_equal(lost.low, told.verdicts().low)
-    assert np.array_equal(lost.high, told.verdicts().high)
+    assert np.array_equal(lost.low, abstaining.verdicts().low)
+    assert np.array_equal(lost.high, abstaining.verdicts().high)
 
 
 @given(worlds())
@@ -417,13 +419,13 @@ def test_a_silent_posture_layer_is_inside_the_bounds(
     world: World, posture: NDArray[np.float64]
 ) -> None:
     """`low` and `high` include the host."""
-    silent, told = (
+    silent, speaking = (
         replace(world, posture=None).verdicts(),
         replace(world, posture=posture).verdicts(),
     )
 
-    assert (told.score >= silent.low - 1e-12).all()
-    assert (told.score <= silent.high + 1e-12).all()
+    assert (speaking.score >= silent.low - 1e-12).all()
+    assert (speaking.score <= silent.high + 1e-12).all()
 
 
 def test_a_silent_posture_layer_is_degraded_and_costs_no_coverage(

@@ -1,7 +1,7 @@
 """The data set process_masquerade: process starts of 30 users in labelled blocks of 100.
 
-A user's first 50 blocks are that user's own. In the later 100 blocks, some hold the commands of
-another user: a masquerade. A label counts for the whole block, though most commands in a marked
+The first 50 blocks of a user are that user's own. Some of the later 100 blocks contain commands of
+another user: a masquerade. A label applies to the entire block, though most commands in a marked
 block are innocent by themselves.
 
 Source: Schonlau et al., "Computer intrusion: detecting masquerades", Statistical Science 16(1),

@@ -2,7 +2,7 @@
 
 JSON lines: the fields of a process event (`name`, `parent`, `command_line`, `user`, `host`);
 `kind`, `id` and `time` are ignored.
-CSV: columns of the same names; `process` stands for `name` if there is no `name`; other columns are
+CSV: columns of the same names; `process` is read as `name` if there is no `name`; other columns are
 ignored, because exports have many. Only the name is required. A file ending in `.gz` is unpacked.
 The first character that is not blank distinguishes JSON from CSV.
 

@@ -156,12 +156,12 @@ def leave_families_out(table: FlowTable, seed: int, progress: Progress, *, jobs:
 
     judged: dict[str, Judged] = {}
     for number, family in enumerate(families):
-        learnt = []
+        unseen = []
         for pair, fit, left_out in zip(pairs, pair_fits, scores, strict=False):
             if family in pair:
                 out = np.isin(everything.families, fit.without) | fit.left_out
-                learnt.append(left_out.select(~is_judge[out] & (left_out.families != family)))
-        judged[family] = _judge_raw(UnseenScores.gather(learnt), scores[len(pairs) + number])
+                unseen.append(left_out.select(~is_judge[out] & (left_out.families != family)))
+        judged[family] = _judge_raw(UnseenScores.gather(unseen), scores[len(pairs) + number])
     figures = {family: one.by_family()[family] for family, one in judged.items()}
     return _compare(figures, judged, seed)
 

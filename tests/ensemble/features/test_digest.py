@@ -122,13 +122,13 @@ def test_a_process_start_alone_is_the_one_in_a_batch_under_any_id(
 
 def test_the_digest_of_a_cut_command_line_is_that_of_the_rest() -> None:
     """The models read no more; a flag in the answer reports the cut."""
-    whole, cut = (
+    long, cut = (
         process.admit([ProcessEvent("cmd.exe", command_line="x" * size)])
         for size in (40_000, 32 * 1024)
     )
 
-    assert whole.flags
-    assert event_digests(whole) == event_digests(cut)
+    assert long.flags
+    assert event_digests(long) == event_digests(cut)
 
 
 # what has its own

@@ -138,14 +138,14 @@ def test_the_columns_agree_with_the_oracle(lines: list[str]) -> None:
 def test_a_line_measures_the_same_alone_as_among_long_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """Long batches are measured in parts; their boundaries must not matter."""
     lines = ["cmd /c dir", "y" * 50, "", "ls -la", "z9A" * 30]
-    whole = command_line_features(lines, np.zeros(5))
+    at_once = command_line_features(lines, np.zeros(5))
     monkeypatch.setattr(process, "BYTES_AT_ONCE", 16)
 
     in_portions = command_line_features(lines, np.zeros(5))
     alone = np.concatenate([command_line_features([line], np.zeros(1)) for line in lines])
 
-    assert np.array_equal(whole, in_portions)
-    assert np.array_equal(whole, alone)
+    assert np.array_equal(at_once, in_portions)
+    assert np.array_equal(at_once, alone)
 
 
 def test_only_a_line_with_something_in_it_is_a_command_line() -> None:

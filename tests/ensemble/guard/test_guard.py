@@ -273,7 +273,7 @@ class BreakerHistories(RuleBasedStateMachine):
         self.bad_in_a_row = 0
 
     @rule()
-    def ask(self) -> None:
+    def admit_a_call(self) -> None:
         is_trial_out = self.clock.now < self.trial_ends
         ticket = self.breaker.admit()
         if ticket is None:

@@ -31,20 +31,20 @@ D = 6
 CLASSES = [pytest.param(2, id="two classes"), pytest.param(5, id="five classes")]
 
 
-def lessons(classes: int, size: int = 600, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def training_rows(classes: int, size: int = 600, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Rows on a coarse grid, many exactly on a cut, and classes that need several features."""
     generator = np.random.default_rng(seed)
     rows = np.round(generator.normal(size=(size, D)) * 3, 1).astype(np.float32)
-    said = np.abs(rows[:, 0]) + rows[:, 1] * rows[:, 2] + generator.normal(size=size)
-    return rows, said.round().astype(int) % classes
+    labels = np.abs(rows[:, 0]) + rows[:, 1] * rows[:, 2] + generator.normal(size=size)
+    return rows, labels.round().astype(int) % classes
 
 
-def questions() -> np.ndarray:
+def query_rows() -> np.ndarray:
     """Training rows, other rows, and rows far outside."""
     return np.concatenate(
         [
-            lessons(2, seed=9)[0],
-            lessons(2)[0][:100],
+            training_rows(2, seed=9)[0],
+            training_rows(2)[0][:100],
             np.full((1, D), 1e30, np.float32),
             np.full((1, D), -1e30, np.float32),
         ]
@@ -52,7 +52,7 @@ def questions() -> np.ndarray:
 
 
 def forest(classes: int = 3) -> RandomForestClassifier:
-    return RandomForestClassifier(12, random_state=1).fit(*lessons(classes))
+    return RandomForestClassifier(12, random_state=1).fit(*training_rows(classes))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def voting() -> VotingTrees:
 @pytest.fixture(scope="module")
 def boosted() -> BoostedTrees:
     return from_hist_boosting(
-        HistGradientBoostingClassifier(max_iter=5, random_state=1).fit(*lessons(3))
+        HistGradientBoostingClassifier(max_iter=5, random_state=1).fit(*training_rows(3))
     )
 
 
@@ -74,27 +74,29 @@ def boosted() -> BoostedTrees:
 def test_a_forest_of_scikit_learn_gives_the_same_probabilities(classes: int) -> None:
     fitted = forest(classes)
 
-    assert from_forest(fitted).probabilities(questions()) == pytest.approx(
-        fitted.predict_proba(questions()), abs=1e-6
+    assert from_forest(fitted).probabilities(query_rows()) == pytest.approx(
+        fitted.predict_proba(query_rows()), abs=1e-6
     )
 
 
 @pytest.mark.parametrize("classes", CLASSES)
 def test_a_decision_tree_of_scikit_learn_gives_the_same_probabilities(classes: int) -> None:
-    fitted = DecisionTreeClassifier(min_samples_leaf=4, random_state=1).fit(*lessons(classes))
+    fitted = DecisionTreeClassifier(min_samples_leaf=4, random_state=1).fit(*training_rows(classes))
 
-    assert from_tree(fitted).probabilities(questions()) == pytest.approx(
-        fitted.predict_proba(questions()), abs=1e-6
+    assert from_tree(fitted).probabilities(query_rows()) == pytest.approx(
+        fitted.predict_proba(query_rows()), abs=1e-6
     )
 
 
 @pytest.mark.parametrize("classes", CLASSES)
 def test_histogram_boosting_of_scikit_learn_gives_the_same_probabilities(classes: int) -> None:
     """Its cuts are float64 between bins; for two classes it has one tree a round."""
-    fitted = HistGradientBoostingClassifier(max_iter=20, random_state=1).fit(*lessons(classes))
+    fitted = HistGradientBoostingClassifier(max_iter=20, random_state=1).fit(
+        *training_rows(classes)
+    )
 
-    assert from_hist_boosting(fitted).probabilities(questions()) == pytest.approx(
-        fitted.predict_proba(questions()), abs=1e-6
+    assert from_hist_boosting(fitted).probabilities(query_rows()) == pytest.approx(
+        fitted.predict_proba(query_rows()), abs=1e-6
     )
 
 
@@ -102,20 +104,20 @@ def test_histogram_boosting_of_scikit_learn_gives_the_same_probabilities(classes
 def test_a_booster_of_xgboost_gives_the_same_probabilities(classes: int) -> None:
     """It compares with `<` and the others with `<=`: rows on a cut take another path."""
     xgboost = pytest.importorskip("xgboost", reason="the extra `xgboost` is not installed")
-    rows, said = lessons(classes)
+    rows, labels = training_rows(classes)
     rules = {"objective": "multi:softprob", "num_class": classes, "nthread": 1, "verbosity": 0}
-    fitted = xgboost.train(rules, xgboost.DMatrix(rows, label=said), 20)
+    fitted = xgboost.train(rules, xgboost.DMatrix(rows, label=labels), 20)
 
-    assert from_xgboost(fitted).probabilities(questions()) == pytest.approx(
-        fitted.predict(xgboost.DMatrix(questions())), abs=1e-6
+    assert from_xgboost(fitted).probabilities(query_rows()) == pytest.approx(
+        fitted.predict(xgboost.DMatrix(query_rows())), abs=1e-6
     )
 
 
 def test_a_booster_of_another_kind_is_refused() -> None:
     xgboost = pytest.importorskip("xgboost", reason="the extra `xgboost` is not installed")
-    rows, said = lessons(2)
+    rows, labels = training_rows(2)
     fitted = xgboost.train(
-        {"objective": "binary:logistic", "verbosity": 0}, xgboost.DMatrix(rows, label=said), 2
+        {"objective": "binary:logistic", "verbosity": 0}, xgboost.DMatrix(rows, label=labels), 2
     )
 
     with pytest.raises(TrainingError, match="multi:softprob"):
@@ -124,11 +126,11 @@ def test_a_booster_of_another_kind_is_refused() -> None:
 
 def test_trees_with_splits_by_category_are_rejected() -> None:
     """Flow features are numbers; a split by categories would be evaluated wrongly."""
-    rows, said = lessons(2)
+    rows, labels = training_rows(2)
     rows[:, 0] = np.abs(rows[:, 0]).round() % 5
     fitted = HistGradientBoostingClassifier(
         max_iter=3, categorical_features=[0], random_state=1
-    ).fit(rows, said)
+    ).fit(rows, labels)
 
     with pytest.raises(TrainingError, match="categories"):
         from_hist_boosting(fitted)
@@ -174,9 +176,9 @@ each = pytest.mark.parametrize("model", BOTH, indirect=True)
 
 @each
 def test_probabilities_are_probabilities(model: ClassTrees) -> None:
-    chances = model.probabilities(questions())
+    chances = model.probabilities(query_rows())
 
-    assert (chances.shape, chances.dtype) == ((len(questions()), model.n_classes), np.float64)
+    assert (chances.shape, chances.dtype) == ((len(query_rows()), model.n_classes), np.float64)
     assert (chances >= 0.0).all()
     assert chances.sum(axis=1) == pytest.approx(1.0, abs=1e-9)
 
@@ -184,11 +186,11 @@ def test_probabilities_are_probabilities(model: ClassTrees) -> None:
 @each
 def test_a_row_gets_the_same_probabilities_alone_as_in_a_batch(model: ClassTrees) -> None:
     """P15."""
-    together = model.probabilities(questions())
+    together = model.probabilities(query_rows())
 
     assert all(
-        np.array_equal(model.probabilities(questions()[row : row + 1])[0], together[row])
-        for row in range(0, len(questions()), 7)
+        np.array_equal(model.probabilities(query_rows()[row : row + 1])[0], together[row])
+        for row in range(0, len(query_rows()), 7)
     )
 
 
@@ -197,51 +199,51 @@ def test_a_batch_in_parts_gives_the_same_as_at_once(
     model: ClassTrees, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Large batches are traversed in parts, without the pairs that reached a leaf."""
-    whole = model.probabilities(questions())
+    at_once = model.probabilities(query_rows())
 
     monkeypatch.setattr(pages, "PAIRS_AT_ONCE", 40)
-    cut_up = model.probabilities(questions())
+    cut_up = model.probabilities(query_rows())
     monkeypatch.setattr(pages, "MANY_PAIRS", 1)
-    sorted_out = model.probabilities(questions())
+    sorted_out = model.probabilities(query_rows())
 
-    assert np.array_equal(cut_up, whole)
-    assert np.array_equal(sorted_out, whole)
+    assert np.array_equal(cut_up, at_once)
+    assert np.array_equal(sorted_out, at_once)
 
 
 @each
 def test_no_row_is_no_error(model: ClassTrees) -> None:
-    assert model.probabilities(questions()[:0]).shape == (0, model.n_classes)
+    assert model.probabilities(query_rows()[:0]).shape == (0, model.n_classes)
 
 
 @each
 def test_trees_come_back_from_their_arrays_equal(model: ClassTrees) -> None:
     again = class_trees_of(model.to_arrays(), D)
 
-    assert np.array_equal(again.probabilities(questions()), model.probabilities(questions()))
+    assert np.array_equal(again.probabilities(query_rows()), model.probabilities(query_rows()))
 
 
 def test_a_tree_of_one_leaf_gives_its_value_to_every_row() -> None:
     lone = from_tree(DecisionTreeClassifier().fit(np.zeros((4, D)), [0, 0, 0, 0]), smoothing=1.0)
 
     assert (lone.trees.depth, lone.trees.leaves) == (0, 1)
-    assert lone.probabilities(questions()) == pytest.approx(1.0)
+    assert lone.probabilities(query_rows()) == pytest.approx(1.0)
 
 
 def test_the_log_odds_are_those_of_the_probabilities(voting: VotingTrees) -> None:
-    first = voting.probabilities(questions())[:, 0]
+    first = voting.probabilities(query_rows())[:, 0]
 
-    assert voting.not_first(questions()) == pytest.approx(np.log((1 - first) / first), abs=1e-5)
+    assert voting.not_first(query_rows()) == pytest.approx(np.log((1 - first) / first), abs=1e-5)
 
 
 def test_the_contributions_sum_to_the_change_of_probability(voting: VotingTrees) -> None:
     """From the mean probability at the roots to that of the row."""
     at_roots = np.mean([1.0 - voting.first_share[root] for root in voting.trees.roots])
 
-    moved = voting.moved_by(questions())
+    moved = voting.moved_by(query_rows())
 
-    assert moved.shape == (len(questions()), D)
+    assert moved.shape == (len(query_rows()), D)
     assert at_roots + moved.sum(axis=1) == pytest.approx(
-        1.0 - voting.probabilities(questions())[:, 0], abs=1e-6
+        1.0 - voting.probabilities(query_rows())[:, 0], abs=1e-6
     )
 
 
@@ -362,4 +364,4 @@ def test_the_depth_of_a_tree_is_limited() -> None:
 def test_the_structure_of_trees_is_separate_from_their_leaf_values(voting: VotingTrees) -> None:
     shape = Trees.from_arrays(voting.to_arrays(), D)
 
-    assert np.array_equal(shape.leaves_of(questions()), voting.trees.leaves_of(questions()))
+    assert np.array_equal(shape.leaves_of(query_rows()), voting.trees.leaves_of(query_rows()))

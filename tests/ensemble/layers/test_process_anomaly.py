@@ -137,13 +137,13 @@ def test_without_a_command_line_the_forest_has_no_effect(
 
 
 def test_an_unknown_host_is_rated_against_its_group_with_a_note(model: ProcessAnomaly) -> None:
-    said = model.score(
+    scores = model.score(
         ProcessBatch.of(
             [ProcessEvent("excel.exe", user="user0"), ProcessEvent("excel.exe", host="ws-99")]
         )
     )
 
-    assert said.notes == {1: "host_unknown: rated against its group"}
+    assert scores.notes == {1: "host_unknown: rated against its group"}
 
 
 @pytest.mark.parametrize(
@@ -152,18 +152,18 @@ def test_an_unknown_host_is_rated_against_its_group_with_a_note(model: ProcessAn
 def test_a_model_comes_back_from_arrays_and_json_equal(
     model: ProcessAnomaly, *, has_forest: bool
 ) -> None:
-    whole = model if has_forest else replace(model, command_lines=None)
+    fitted = model if has_forest else replace(model, command_lines=None)
     batch = ProcessBatch.of(
         [*ordinary_events(40, seed=3), ProcessEvent("new", "odd", ENCODED, "eve", "ws-9")]
     )
-    parts = whole.to_parts()
+    parts = fitted.to_parts()
 
     again = ProcessAnomaly.from_parts(Parts(parts.arrays, json.loads(json.dumps(parts.config))))
 
     assert all(
         array.dtype.kind in "iuf" and array.flags.c_contiguous for array in parts.arrays.values()
     )
-    assert np.array_equal(again.score(batch).scores, whole.score(batch).scores)
+    assert np.array_equal(again.score(batch).scores, fitted.score(batch).scores)
 
 
 def _without(name: str) -> Callable[[dict[str, Any], dict[str, Any]], None]:
@@ -293,9 +293,9 @@ TOO_LITTLE = [
 ]
 
 
-@pytest.mark.parametrize(("events", "said"), TOO_LITTLE)
-def test_events_that_do_not_suffice_are_rejected(events: list[ProcessEvent], said: str) -> None:
-    with pytest.raises(TrainingError, match=said):
+@pytest.mark.parametrize(("events", "message"), TOO_LITTLE)
+def test_events_that_do_not_suffice_are_rejected(events: list[ProcessEvent], message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
         train_benign(events, None, seed=0)
 
 
@@ -375,13 +375,13 @@ UNREADABLE = [
 ]
 
 
-@pytest.mark.parametrize(("content", "said"), UNREADABLE)
+@pytest.mark.parametrize(("content", "message"), UNREADABLE)
 def test_a_file_that_cannot_be_read_is_refused_by_line_and_column(
-    tmp_path: Path, content: bytes, said: str
+    tmp_path: Path, content: bytes, message: str
 ) -> None:
     (tmp_path / "events").write_bytes(content)
 
-    with pytest.raises(TrainingError, match=said) as refused:
+    with pytest.raises(TrainingError, match=message) as refused:
         read_process_events(tmp_path / "events")
 
     assert str(tmp_path) not in str(refused.value)

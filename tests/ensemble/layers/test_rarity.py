@@ -49,7 +49,7 @@ OF_KIND = {
 }
 
 
-def seen_in(events: list[ProcessEvent], kind: str, value: str) -> Counter[str]:
+def observed_in(events: list[ProcessEvent], kind: str, value: str) -> Counter[str]:
     return Counter(image_name(event.name) for event in events if OF_KIND[kind](event) == value)
 
 
@@ -57,9 +57,9 @@ def slow_chain(events: list[ProcessEvent], wanted: ProcessEvent) -> list[Counter
     """Observations of each place around `wanted`, from everyone inwards."""
     user, host = wanted.user.casefold(), wanted.host.casefold()
     everyone, of_host, of_user = (
-        seen_in(events, "everyone", ""),
-        seen_in(events, "host", host),
-        seen_in(events, "user", user),
+        observed_in(events, "everyone", ""),
+        observed_in(events, "host", host),
+        observed_in(events, "user", user),
     )
     entity, group = [], host_group(host)
     if user and of_user:
@@ -70,7 +70,7 @@ def slow_chain(events: list[ProcessEvent], wanted: ProcessEvent) -> list[Counter
         group = min(groups, key=lambda some: (-groups[some], some))
     elif host and of_host:
         entity = [of_host]
-    of_group = seen_in(events, "group", group)
+    of_group = observed_in(events, "group", group)
     return [everyone, *([of_group] if group and of_group else []), *entity]
 
 
@@ -86,10 +86,10 @@ def slow_rarity(events: list[ProcessEvent], wanted: ProcessEvent) -> float:
         return (here[name] + len(here) * chance(name, levels[:-1])) / (here.total() + len(here))
 
     def ratio(name: str) -> float:
-        untrusted_signer = (1 - UNKNOWN_NAME_SHARE) * chance(
-            name, chain[:1]
-        ) + UNKNOWN_NAME_SHARE / (len(names) + 1)
-        return math.log(untrusted_signer / chance(name, chain))
+        other = (1 - UNKNOWN_NAME_SHARE) * chance(name, chain[:1]) + UNKNOWN_NAME_SHARE / (
+            len(names) + 1
+        )
+        return math.log(other / chance(name, chain))
 
     all_names = [*names, "never seen by anyone"]
     mean = sum(chance(name, chain) * ratio(name) for name in all_names)
@@ -141,11 +141,11 @@ def test_a_program_of_others_is_rare_for_a_user_and_an_unknown_one_is_rarer() ->
     others = [ProcessEvent(f"tool{i}" if i % 2 else "psexec.exe", user="bob") for i in range(60)]
     table = RarityTable.fit(ProcessBatch.of(of_many_habits + others))
 
-    daily, of_others, of_nobody = raw_of(
+    daily, of_others, unknown = raw_of(
         table, *(ProcessEvent(name, user="amy") for name in ("tool0", "psexec.exe", "mimikatz.exe"))
     )
 
-    assert daily < 0 < of_others < of_nobody < CEILING
+    assert daily < 0 < of_others < unknown < CEILING
 
 
 def test_spellings_of_windows_are_one_name(table: RarityTable) -> None:

@@ -629,8 +629,8 @@ def test_empty_knowledge_and_an_empty_inventory_still_give_scores() -> None:
     assert layer([host("h", cves=CVES[:1])], again).score(events_on("h")).notes == {
         0: "CVEs without EPSS: 1"
     }
-    nobody = PostureInventory.from_parts(build_inventory([]).to_parts())
-    assert ResiliencePosture(again, nobody, now=FakeClock()).score(events_on("h")).notes == {
+    empty = PostureInventory.from_parts(build_inventory([]).to_parts())
+    assert ResiliencePosture(again, empty, now=FakeClock()).score(events_on("h")).notes == {
         0: "host_unknown"
     }
 

@@ -57,14 +57,14 @@ def detector(trained: Trained) -> TabularDetector:
     return TabularDetector.from_parts(trained.parts)
 
 
-# -- what it says
+# -- scores
 
 
 def test_a_level_fires_for_its_share_of_held_out_rows() -> None:
     """Exact to the row: a tenth is medium or worse, a hundredth high, a thousandth critical."""
-    said = fit_tabular(transfers(4000)).training["held_out_rates"]
+    rates = fit_tabular(transfers(4000)).training["held_out_rates"]
 
-    assert said == {
+    assert rates == {
         "medium": pytest.approx(0.1, abs=1 / 4000),
         "high": pytest.approx(0.01, abs=1 / 4000),
         "critical": 4 / 4000,
@@ -75,11 +75,11 @@ def test_a_level_fires_for_about_its_share_of_new_rows() -> None:
     """A thousandth is measured by four rows of four thousand: right within a factor of four."""
     detector = TabularDetector.from_parts(fit_tabular(transfers(4000)).parts)
 
-    said = detector.score(matrix(transfers(40_000, seed=1)))
+    scores = detector.score(matrix(transfers(40_000, seed=1)))
 
     for (level, rate), factor in zip(RATES.items(), (1.3, 2, 4), strict=True):
         share = np.isin(
-            said.threat_level, list(ThreatLevel)[list(ThreatLevel).index(level) :]
+            scores.threat_level, list(ThreatLevel)[list(ThreatLevel).index(level) :]
         ).mean()
         assert rate / factor < share < rate * factor
 
@@ -103,10 +103,10 @@ def test_one_value_far_beyond_training_is_critical(feature: str, rows: int) -> N
     detector = TabularDetector.from_parts(fit_tabular(transfers(rows)).parts)
     strange = transfers(1, seed=5)[0] | {feature: 1e9}
 
-    said = detector.score(matrix([strange]))
+    scores = detector.score(matrix([strange]))
 
-    assert said.threat_level.tolist() == ["critical"]
-    assert said.is_anomaly.tolist() == [True]
+    assert scores.threat_level.tolist() == ["critical"]
+    assert scores.is_anomaly.tolist() == [True]
 
 
 def test_the_source_s_threshold_of_critical_is_one_that_nothing_reaches() -> None:
@@ -141,18 +141,18 @@ def test_a_farther_row_never_scores_lower(detector: TabularDetector) -> None:
         [transfers(1)[0] | {"bytes_transferred": 10.0**power} for power in range(5, 300, 5)]
     )
 
-    said = detector.score(far).anomaly_score
+    scores = detector.score(far).anomaly_score
 
-    assert (np.diff(said) >= 0).all()
-    assert ((said >= 0) & (said <= 1)).all()
+    assert (np.diff(scores) >= 0).all()
+    assert ((scores >= 0) & (scores <= 1)).all()
 
 
 def test_an_anomaly_is_what_is_at_least_medium(detector: TabularDetector) -> None:
     """S4-08's contamination of 0.1 is the most anomalous tenth."""
-    said = detector.score(matrix(transfers(2000, seed=3)))
+    scores = detector.score(matrix(transfers(2000, seed=3)))
 
-    assert (said.is_anomaly == (said.threat_level != "low")).all()
-    assert (said.is_anomaly == (said.anomaly_score >= 0.9)).all()
+    assert (scores.is_anomaly == (scores.threat_level != "low")).all()
+    assert (scores.is_anomaly == (scores.anomaly_score >= 0.9)).all()
 
 
 def test_a_row_is_scored_the_same_alone_as_among_others(detector: TabularDetector) -> None:
@@ -267,7 +267,7 @@ def test_rows_without_any_of_the_features_are_rejected() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "says"),
+    ("rows", "message"),
     [
         pytest.param(
             lambda: transfers(LEAST_ROWS - 1),
@@ -289,9 +289,9 @@ def test_rows_without_any_of_the_features_are_rejected() -> None:
     ],
 )
 def test_a_table_that_does_not_suffice_is_rejected_with_the_reason(
-    rows: Callable[[], Rows], says: str
+    rows: Callable[[], Rows], message: str
 ) -> None:
-    with pytest.raises(TrainingError, match=says):
+    with pytest.raises(TrainingError, match=message):
         fit_tabular(rows())
 
 
@@ -308,25 +308,28 @@ def test_a_bad_row_of_training_is_named() -> None:
 
 def test_the_model_has_the_metadata_of_the_source() -> None:
     """S4-06, S4-08."""
-    told = Metadata(label="20261120_081500", user_metadata={"ticket": "SEC-7"})
-    said = fit_tabular(transfers(200), seed=7, metadata=told).training
+    metadata = Metadata(label="20261120_081500", user_metadata={"ticket": "SEC-7"})
+    training = fit_tabular(transfers(200), seed=7, metadata=metadata).training
 
-    assert said["training_samples"] == said["rows"] == 200
-    assert said["feature_count"] == 3
-    assert len(said["data_sha256"]) == 64
-    assert said["feature_names"] == list(NETWORK_FEATURES)
-    assert (said["model_type"], said["model_module"]) == (
+    assert training["training_samples"] == training["rows"] == 200
+    assert training["feature_count"] == 3
+    assert len(training["data_sha256"]) == 64
+    assert training["feature_names"] == list(NETWORK_FEATURES)
+    assert (training["model_type"], training["model_module"]) == (
         "TabularDetector",
         "ensemble.layers.tabular",
     )
-    assert said["model_params"] == {
+    assert training["model_params"] == {
         "n_estimators": 100,
         "max_samples": "auto",
         "contamination": 0.1,
         "random_state": 7,
     }
-    assert (said["label"], said["user_metadata"]) == ("20261120_081500", {"ticket": "SEC-7"})
-    json.dumps(said)
+    assert (training["label"], training["user_metadata"]) == (
+        "20261120_081500",
+        {"ticket": "SEC-7"},
+    )
+    json.dumps(training)
 
 
 def test_values_that_counted_as_zero_are_noted_in_the_model() -> None:

@@ -387,10 +387,10 @@ def test_the_line_in_place_of_softplus_has_its_stated_error_everywhere() -> None
 
 def test_parts_that_the_older_form_lacks_are_listed(layers: FlowLayers) -> None:
     """Nothing is dropped silently."""
-    said = export_anomaly(layers.anomaly, processes_of(LAUNCHES)).left_out
+    left_out = export_anomaly(layers.anomaly, processes_of(LAUNCHES)).left_out
 
-    assert any("subspace and codebook, which hold 95%" in one for one in said)
-    assert any("thresholds" in one for one in said)
+    assert any("subspace and codebook, which hold 95%" in one for one in left_out)
+    assert any("thresholds" in one for one in left_out)
 
 
 def test_exported_files_have_valid_checksums(layers: FlowLayers, tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def framed(header: object, rest: bytes = b"") -> bytes:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "reply",
     [
         pytest.param(b"", id="nothing"),
         pytest.param(b"{}\n", id="an empty object"),
@@ -187,9 +187,9 @@ def framed(header: object, rest: bytes = b"") -> bytes:
         pytest.param(b"[" * 5000, id="an endless header"),
     ],
 )
-def test_an_invalid_answer_is_an_error(said: bytes) -> None:
+def test_an_invalid_answer_is_an_error(reply: bytes) -> None:
     with pytest.raises(ArtifactCorrupt, match="cannot be read"):
-        read_answer(FOREST, said, LIMITS)
+        read_answer(FOREST, reply, LIMITS)
 
 
 def test_arrays_that_are_not_finite_are_refused_here_too() -> None:
@@ -203,10 +203,10 @@ def test_arrays_that_are_not_finite_are_refused_here_too() -> None:
 
 
 def test_untrusted_text_in_an_error_is_cut_and_cleaned() -> None:
-    said = framed({"error": "ArtifactUntrusted", "fields": ["x", "\x1b[2J" + "a" * 5000]})
+    reply = framed({"error": "ArtifactUntrusted", "fields": ["x", "\x1b[2J" + "a" * 5000]})
 
     with pytest.raises(ArtifactUntrusted) as refused:
-        read_answer(FOREST, said, LIMITS)
+        read_answer(FOREST, reply, LIMITS)
 
     assert refused.value.problem.startswith("?[2Ja")
     assert len(refused.value.problem) == sandbox.FIELD_LIMIT

@@ -30,11 +30,11 @@ RECOVERED = {"flow": 1.0, "process": 1.0}
 
 def numbers(spool: Spool, coverage: Mapping[str, float] = RECOVERED, most: int = 64) -> list[int]:
     """Read and settle all events that wait for these layers, as the rescorer does."""
-    seen: list[int] = []
+    numbers_read: list[int] = []
     while (reading := spool.next_of(coverage, most)) is not None:
-        seen += [int(one.digest, 16) for one in reading.events]
+        numbers_read += [int(one.digest, 16) for one in reading.events]
         spool.settle(reading)
-    return seen
+    return numbers_read
 
 
 def files_of(root: Path) -> list[Path]:
@@ -60,13 +60,13 @@ def root(tmp_path: Path) -> Path:
 
 def test_a_spooled_event_is_read_once_and_unchanged(root: Path, clock: Clock) -> None:
     spool = opened(root, clock)
-    kept = [event(number) for number in range(5)]
-    spool.append(kept)
+    events = [event(number) for number in range(5)]
+    spool.append(events)
 
     reading = spool.next_of(RECOVERED, 64)
 
     assert reading is not None
-    assert reading.events == kept
+    assert reading.events == events
     assert spool.settle(reading)
     assert spool.next_of(RECOVERED, 64) is None
     assert files_of(root) == []

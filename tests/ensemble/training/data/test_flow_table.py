@@ -31,7 +31,7 @@ def test_flags_and_line_numbers_continue_across_blocks(
         a_line(seed, c1=0 if seed in {1, 5} else 100, c6="?" if seed == 3 else 1)
         for seed in range(7)
     ]
-    whole = read_flow_table(write(FEATURE_NAMES, lines))
+    at_once = read_flow_table(write(FEATURE_NAMES, lines))
     monkeypatch.setattr(cicflowmeter, "LINES_A_BLOCK", 2)
 
     path = write(FEATURE_NAMES, lines)
@@ -39,10 +39,10 @@ def test_flags_and_line_numbers_continue_across_blocks(
 
     blocks = list(find_source(path).read(path))
     assert [len(rows.lines) for block in blocks for rows in block.rows] == [2, 1, 2, 1]
-    assert np.array_equal(table.features, whole.features)
+    assert np.array_equal(table.features, at_once.features)
     assert table.lines.tolist() == [2, 3, 4, 6, 7, 8]
-    assert table.flags == whole.flags == {1: ("rates_undefined",), 4: ("rates_undefined",)}
-    assert table.refused == whole.refused
+    assert table.flags == at_once.flags == {1: ("rates_undefined",), 4: ("rates_undefined",)}
+    assert table.refused == at_once.refused
 
 
 def test_a_file_without_a_readable_line_is_an_error_that_names_the_first(write: Write) -> None:

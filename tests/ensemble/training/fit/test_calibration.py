@@ -145,7 +145,7 @@ def test_one_outlier_does_not_set_the_scale() -> None:
 
 
 @pytest.mark.parametrize(
-    ("benign", "hostile", "says"),
+    ("benign", "hostile", "message"),
     [
         pytest.param(np.arange(19.0), np.ones(5), "19 benign events", id="too few benign"),
         pytest.param(np.arange(100.0), np.empty(0), "no hostile", id="no hostile"),
@@ -153,9 +153,9 @@ def test_one_outlier_does_not_set_the_scale() -> None:
     ],
 )
 def test_scores_that_do_not_suffice_are_rejected(
-    benign: np.ndarray, hostile: np.ndarray, says: str
+    benign: np.ndarray, hostile: np.ndarray, message: str
 ) -> None:
-    with pytest.raises(TrainingError, match=says):
+    with pytest.raises(TrainingError, match=message):
         fit_calibration(benign, hostile)
 
 

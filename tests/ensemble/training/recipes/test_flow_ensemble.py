@@ -245,13 +245,13 @@ def test_invalid_parts_are_rejected(
     layers: FlowLayers, layer: str, spoil: Callable[[dict[str, Any], dict[str, Any]], object]
 ) -> None:
     """The contract of `from_parts`: an error that names the part, never one from deep inside."""
-    whole = layers.models[layer]
-    parts = whole.to_parts()
+    model = layers.models[layer]
+    parts = model.to_parts()
     arrays, config = dict(parts.arrays), json.loads(json.dumps(parts.config))
     spoil(arrays, config)
 
     with pytest.raises(ArtifactIncompatible):
-        type(whole).from_parts(Parts(arrays, config))
+        type(model).from_parts(Parts(arrays, config))
 
 
 # what each model is
@@ -366,8 +366,8 @@ def test_the_fused_score_finds_the_attacks_of_the_synthetic_data(
 class FakeLayers:
     """Layers that record what they were fitted on; attacks get higher raw scores."""
 
-    def __init__(self, seen: set[int]) -> None:
-        self.seen = seen
+    def __init__(self, fitted_on: set[int]) -> None:
+        self.fitted_on = fitted_on
         self.scored: set[int] = set()
 
     def raw(self, features: np.ndarray) -> dict[str, np.ndarray]:
@@ -411,23 +411,23 @@ def test_a_fit_uses_only_flows_that_it_does_not_leave_out(
     table: FlowTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The input of the three recipes in `fit_layers`."""
-    told: dict[str, Any] = {}
+    calls: dict[str, Any] = {}
     monkeypatch.setattr(
         flow_ensemble,
         "uncalibrated",
-        lambda features, times, days, seed: told.update(
+        lambda features, times, days, seed: calls.update(
             benign=features, times=times, days=days, seed=seed
         ),
     )
     monkeypatch.setattr(
         flow_ensemble,
         "fit_behavior",
-        lambda features, families, seed: told.update(rest=features, families=families, seed=seed),
+        lambda features, families, seed: calls.update(rest=features, families=families, seed=seed),
     )
     monkeypatch.setattr(
         flow_ensemble,
         "fit_classifier",
-        lambda features, families, seed, **_: told.update(
+        lambda features, families, seed, **_: calls.update(
             rows=features, names=families, third=seed
         ),
     )
@@ -436,12 +436,12 @@ def test_a_fit_uses_only_flows_that_it_does_not_leave_out(
     flow_ensemble.fit_layers(table, InnerFit(("Scan",), left_out), seed=8)
 
     rest = (table.families != "Scan") & ~left_out
-    assert set(told["families"]) == {"BENIGN", "Flood", "Beacon"}
-    assert np.array_equal(told["rest"], table.features[rest])
-    assert np.array_equal(told["rows"], table.features[rest])
-    assert np.array_equal(told["names"], table.families[rest])
-    assert told["seed"] == told["third"] == 8
-    assert np.array_equal(told["benign"], table.features[rest & ~table.is_hostile])
+    assert set(calls["families"]) == {"BENIGN", "Flood", "Beacon"}
+    assert np.array_equal(calls["rest"], table.features[rest])
+    assert np.array_equal(calls["rows"], table.features[rest])
+    assert np.array_equal(calls["names"], table.families[rest])
+    assert calls["seed"] == calls["third"] == 8
+    assert np.array_equal(calls["benign"], table.features[rest & ~table.is_hostile])
 
 
 def test_calibration_and_fusion_are_fitted_on_scores_of_unseen_flows(
@@ -460,18 +460,18 @@ def test_calibration_and_fusion_are_fitted_on_scores_of_unseen_flows(
     with pytest.raises(EnoughError):
         fit_flows(numbered, seed=0)
 
-    inner, whole = fitted[:-1], fitted[-1]
+    inner, final = fitted[:-1], fitted[-1]
 
     assert [fit.without for fit, _ in inner] == [("Beacon",), ("Flood",), ("Scan",), ("Worm",)]
     for fit, fake in inner:
-        assert not fake.seen & fake.scored
-        assert not np.isin(numbered.families[list(fake.seen)], fit.without).any()
+        assert not fake.fitted_on & fake.scored
+        assert not np.isin(numbered.families[list(fake.fitted_on)], fit.without).any()
         assert set(np.flatnonzero(numbered.families == fit.without[0])) <= fake.scored
     benign = np.flatnonzero(~numbered.is_hostile)
     assert (
         sorted(n for _, fake in inner for n in fake.scored if n in set(benign)) == benign.tolist()
     )
-    assert whole[1].seen == set(range(len(numbered)))
+    assert final[1].fitted_on == set(range(len(numbered)))
 
 
 def test_a_family_is_left_out_of_the_layers_the_calibration_and_the_fusion(
@@ -486,7 +486,7 @@ def test_a_family_is_left_out_of_the_layers_the_calibration_and_the_fusion(
         lambda scores: (tops.append(set(scores.families.tolist())), honest(scores))[1],
     )
 
-    told = leave_families_out(numbered, 0, lambda *_: None, jobs=1)
+    figures = leave_families_out(numbered, 0, lambda *_: None, jobs=1)
 
     families = ["Beacon", "Flood", "Scan", "Worm"]
     benign = np.flatnonzero(~numbered.is_hostile)
@@ -495,12 +495,17 @@ def test_a_family_is_left_out_of_the_layers_the_calibration_and_the_fusion(
         [*combinations(families, 2), *((f,) for f in families)]
     )
     assert all(
-        not np.isin(numbered.families[list(fake.seen)], fit.without).any() for fit, fake in fitted
+        not np.isin(numbered.families[list(fake.fitted_on)], fit.without).any()
+        for fit, fake in fitted
     )
-    assert all(not fake.seen & judging and not fake.seen & fake.scored for _, fake in fitted)
-    assert [set(families) - seen for seen in tops] == [{family} for family in families]
-    assert set(told.families) == set(families)
-    assert set(told.versus_best) == {"auroc", "tpr_at_1_fpr"}
+    assert all(
+        not fake.fitted_on & judging and not fake.fitted_on & fake.scored for _, fake in fitted
+    )
+    assert [set(families) - families_seen for families_seen in tops] == [
+        {family} for family in families
+    ]
+    assert set(figures.families) == set(families)
+    assert set(figures.versus_best) == {"auroc", "tpr_at_1_fpr"}
 
 
 @pytest.mark.parametrize("teams", range(2, 12))
@@ -542,22 +547,25 @@ def test_the_scales_of_surprise_come_from_detectors_fitted_without_the_flow(
     from ensemble.training.recipes import flow_anomaly  # noqa: PLC0415
 
     benign = table.select(~table.is_hostile)
-    seen: list[np.ndarray] = []
+    fitted_rows: list[np.ndarray] = []
     honest = flow_anomaly.fit_detectors
     monkeypatch.setattr(
-        flow_anomaly, "fit_detectors", lambda rows, seed: (seen.append(rows), honest(rows, seed))[1]
+        flow_anomaly,
+        "fit_detectors",
+        lambda rows, seed: (fitted_rows.append(rows), honest(rows, seed))[1],
     )
     folds = np.arange(len(benign)) % 2
 
     fit_surprises(benign.features, folds, seed=0)
 
     assert [
-        np.array_equal(rows, benign.features[folds != fold]) for fold, rows in enumerate(seen)
+        np.array_equal(rows, benign.features[folds != fold])
+        for fold, rows in enumerate(fitted_rows)
     ] == [True, True]
 
 
 @pytest.mark.parametrize(
-    ("benign", "families", "says"),
+    ("benign", "families", "message"),
     [
         pytest.param(420, {"Flood": 50}, "two attack families", id="one family"),
         pytest.param(420, {}, "two attack families", id="no attack"),
@@ -566,9 +574,9 @@ def test_the_scales_of_surprise_come_from_detectors_fitted_without_the_flow(
 )
 @pytest.mark.usefixtures("quick_training")
 def test_flows_that_do_not_suffice_are_rejected(
-    make_flows: Callable[..., FlowTable], benign: int, families: dict[str, int], says: str
+    make_flows: Callable[..., FlowTable], benign: int, families: dict[str, int], message: str
 ) -> None:
-    with pytest.raises(TrainingError, match=says):
+    with pytest.raises(TrainingError, match=message):
         fit_flows(make_flows(benign=benign, families=families), seed=0)
 
 

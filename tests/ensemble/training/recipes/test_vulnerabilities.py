@@ -583,15 +583,17 @@ def test_the_shipped_knowledge_is_complete_small_and_reports_its_age() -> None:
     )
     hosts = read_inventory(DEMO).inventory
     posture = ResiliencePosture(trained.knowledge, hosts, now=lambda: day("2026-11-20") * 86_400.0)
-    said = posture.score(ProcessBatch.of([ProcessEvent("any", host=name) for name in hosts.hosts]))
-    score = dict(zip(hosts.hosts, said.scores.tolist(), strict=True))
+    scored = posture.score(
+        ProcessBatch.of([ProcessEvent("any", host=name) for name in hosts.hosts])
+    )
+    score = dict(zip(hosts.hosts, scored.scores.tolist(), strict=True))
 
     assert trained.metrics["epss_rows"] == trained.metrics["knowledge_cves"] == 360_142
     assert trained.metrics["kev_rows"] == 1_239
     assert trained.metrics["cvss_v3"] == 7_133
     assert trained.metrics["cvss_rows"] == 84_348
     assert sum(array.nbytes for array in trained.knowledge.to_parts().arrays.values()) < 2_500_000
-    assert said.notes[0] == "epss stale: 96 days; kev stale: 690 days; cvss stale: 633 days"
+    assert scored.notes[0] == "epss stale: 96 days; kev stale: 690 days; cvss stale: 633 days"
     assert (
         score["ws-17"]
         < 0.2

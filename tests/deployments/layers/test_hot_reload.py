@@ -1,6 +1,6 @@
-"""A reload that fails changes nothing.
+"""Hot reload with real models (P5, P7, N-05).
 
-One that succeeds loses nothing; and what is wrong is told (P5, P7, N-05).
+A failed reload changes nothing and is reported; a successful one loses nothing.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from tests.support.publishing import NOW
 from tests.support.recorded_telemetry import RecordedLog, RecordingMeter
 
 DEFAULT = Tenant("default")
-SHIPPED = 4  # number of the release that is shipped
+SHIPPED = 4  # number of the shipped release
 Release = Callable[..., int]
 
 
 @pytest.fixture
 def release(signer: Signer) -> Release:
-    """`release("anomaly-flow", shift=...)`.
+    """`release("anomaly-flow", shift=...)` publishes and promotes a new release.
 
-    The model again, its golden answers shifted, in a new release that is promoted.
+    It has the same model again, with its golden scores shifted.
     """
 
     def one(model: str, *, shift: float = 0.0, at_once: bool = True) -> int:
@@ -60,31 +60,28 @@ def release(signer: Signer) -> Release:
     return one
 
 
-def ask(client: IngressClient, event: Event) -> bytes:
-    """The answer, without what differs from call to call."""
+def score(client: IngressClient, event: Event) -> bytes:
+    """The body of a response, without the values that differ from call to call."""
     answer = client.post("/v1/score", event)
     assert answer.status_code == 200
     return re.sub(rb'(?<="elapsed_ms":)[0-9.]+|(?<="scored_at":)"[^"]+"', b"0", answer.content)
 
 
 @pytest.mark.parametrize("model", ["anomaly-flow", "behavior-flow"])
-def test_a_reload_that_fails_leaves_every_answer_equal_to_the_byte(
+def test_after_a_failed_reload_every_response_is_equal_to_the_byte(
     models_on_disk: ModelsOnDisk,
     release: Release,
     flow_events: list[Event],
     recorded_log: RecordedLog,
     model: str,
 ) -> None:
-    """P5.
-
-    Same version, same bytes, and the trouble is in the status, in the log and in the counters.
-    """
+    """P5: same version, same bytes; the problem is in the status, the log and the counters."""
     client = models_on_disk.start()
-    before = ask(client, flow_events[0])
+    before = score(client, flow_events[0])
 
     release(model, shift=0.25)
     models_on_disk.poll()
-    after = ask(client, flow_events[0])
+    after = score(client, flow_events[0])
     status = client.get("/v1/status").json()
 
     assert after == before
@@ -97,10 +94,10 @@ def test_a_reload_that_fails_leaves_every_answer_equal_to_the_byte(
     )
 
 
-def test_the_wanted_release_is_gone_over_to_when_it_is_mended(
+def test_the_wanted_release_serves_once_it_is_repaired(
     models_on_disk: ModelsOnDisk, release: Release, flow_events: list[Event]
 ) -> None:
-    """P7: here by the next release; nobody restarts anything."""
+    """P7: here by the next release, without a restart."""
     client = models_on_disk.start()
     release("anomaly-flow", shift=0.25)
     models_on_disk.poll()
@@ -111,25 +108,24 @@ def test_the_wanted_release_is_gone_over_to_when_it_is_mended(
     assert client.get("/v1/status").json()["release"] == f"default/{number}"
     versions = {
         layer["layer"]: layer["version"]
-        for layer in json.loads(ask(client, flow_events[0]))["layers"]
+        for layer in json.loads(score(client, flow_events[0]))["layers"]
     }
     assert versions["anomaly"] == "4"
 
 
-def test_a_start_on_a_release_that_does_not_load_serves_the_last_good_one_and_says_so(
+def test_a_start_with_a_release_that_does_not_load_serves_the_last_good_one(
     models_on_disk: ModelsOnDisk, release: Release, flow_events: list[Event]
 ) -> None:
-    """N-05.
+    """N-05: an older model is better than a fallback score.
 
-    A real older model before a dummy. Only the layer whose model is older is `last_good`: the
-    others have what they want.
+    Only the layer whose model is older has the status `last_good`.
     """
-    expected = layer_statuses(json.loads(ask(models_on_disk.start(), flow_events[0])))
+    expected = layer_statuses(json.loads(score(models_on_disk.start(), flow_events[0])))
     release("anomaly-flow", shift=0.25)
 
     client = models_on_disk.start()
     models_on_disk.poll()
-    answer = json.loads(ask(client, flow_events[0]))
+    answer = json.loads(score(client, flow_events[0]))
 
     assert layer_statuses(answer) == {**expected, "anomaly": "last_good"}
     assert (answer["coverage"], answer["degraded"], answer["status"]) == (
@@ -140,18 +136,18 @@ def test_a_start_on_a_release_that_does_not_load_serves_the_last_good_one_and_sa
     assert client.get("/v1/status").json()["release"] == "default/4"
 
 
-def test_damage_on_the_disk_is_told_while_the_model_in_memory_goes_on(
+def test_damage_on_disk_is_reported_while_the_model_in_memory_serves(
     models_on_disk: ModelsOnDisk, flow_events: list[Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A restart would lose it: that must be known before the restart."""
+    """A restart would lose the model, so the operator must know before."""
     monkeypatch.setattr(pipeline, "STATES_CACHED_S", 0.0)
     client = models_on_disk.start()
-    before = ask(client, flow_events[0])
+    before = score(client, flow_events[0])
     models_on_disk.files("behavior-flow/2/model.safetensors")[0].write_bytes(b"")
 
     models_on_disk.poll()
 
-    assert ask(client, flow_events[0]) == before
+    assert score(client, flow_events[0]) == before
     (behavior,) = [
         layer for layer in client.get("/v1/status").json()["layers"] if layer["layer"] == "behavior"
     ]
@@ -159,14 +155,10 @@ def test_damage_on_the_disk_is_told_while_the_model_in_memory_goes_on(
     assert behavior["kinds"]["flow"]["status"] == "live"
 
 
-def test_a_layer_makes_one_trial_at_a_time(
+def test_a_layer_runs_one_load_check_at_a_time(
     models_on_disk: ModelsOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """S1-05.
-
-    Each loads the models once more, so a crowd of ingresses and of callers that gave up must not
-    add up.
-    """
+    """S1-05: each check loads the models once more, so checks of many callers must not add up."""
     models_on_disk.start()
     layer = models_on_disk._layers["behavior"]
     go_on, trials = threading.Event(), []
@@ -178,7 +170,7 @@ def test_a_layer_makes_one_trial_at_a_time(
 
     monkeypatch.setattr(layer.slots.of("default").slot, "check_load", slow)
 
-    async def asked() -> None:
+    async def check_twice() -> None:
         first = asyncio.create_task(layer.test())
         await asyncio.sleep(0)
         first.cancel()
@@ -189,31 +181,31 @@ def test_a_layer_makes_one_trial_at_a_time(
         assert len(trials) == 1
         await layer.test()
 
-    asyncio.run(asked())
+    asyncio.run(check_twice())
 
     assert len(trials) == 2
 
 
-def test_the_gauges_of_a_layer_with_two_kinds_are_of_both(
+def test_the_gauges_of_a_layer_cover_all_its_kinds(
     models_on_disk: ModelsOnDisk, meter: RecordingMeter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """S1-02: a layer has one gauge, so a kind that is whole must not hide one that is not."""
+    """S1-02: a layer has one gauge, so an intact kind must not hide a damaged one."""
     monkeypatch.setattr("deployments.layers.deployment.RayMeter", lambda: meter)
     models_on_disk.start()
-    whole = meter.value("axon_model_size_bytes", provider="anomaly", state="loaded")
+    before = meter.value("axon_model_size_bytes", provider="anomaly", state="loaded")
     assert meter.value("axon_model_files_present", provider="anomaly") == 1.0
 
     for version in models_on_disk.files("anomaly-flow/*/manifest.json"):
-        version.unlink()  # the one before too, or it would be gone back to
+        version.unlink()  # the one before too, or it would be the fallback
     models_on_disk.start()
 
     assert meter.value("axon_model_files_present", provider="anomaly") == 0.0
     assert meter.value("axon_model_files_present", provider="behavior") == 1.0
-    assert 0 < meter.value("axon_model_size_bytes", provider="anomaly", state="loaded") < whole / 2
+    assert 0 < meter.value("axon_model_size_bytes", provider="anomaly", state="loaded") < before / 2
 
 
-def test_a_reload_keeps_what_did_not_change(models_on_disk: ModelsOnDisk, release: Release) -> None:
-    """Loading only what is missing: a new release of one model must not cost the others a load."""
+def test_a_reload_reuses_unchanged_models(models_on_disk: ModelsOnDisk, release: Release) -> None:
+    """Only missing models are loaded: a new release of one model must not load the others again."""
     models_on_disk.start()
     held = {
         layer: deployment.slots.of("default").slot.loaded[0].models
@@ -235,7 +227,7 @@ def test_a_reload_keeps_what_did_not_change(models_on_disk: ModelsOnDisk, releas
 def test_a_rolled_back_release_is_served_at_once(
     models_on_disk: ModelsOnDisk, release: Release, signer: Signer
 ) -> None:
-    """P8: one call, by a new pointer with a higher serial."""
+    """P8: one call, which writes a new pointer with a higher serial."""
     client = models_on_disk.start()
     release("anomaly-flow")
     models_on_disk.poll()

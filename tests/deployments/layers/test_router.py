@@ -1,7 +1,4 @@
-"""Whom the router asks.
-
-Serve's own router around replicas that only say what they would report (C-34, N-06).
-"""
+"""The request router: Serve's own, with fake replicas that only report statistics (C-34, N-06)."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ from ensemble.runtime.model_state import KindState, SlotState
 from ensemble.verdicts import LayerStatus
 
 Report = Mapping[str, float]
-# a choice of two among three that leaves one out by chance every time is as likely as 10^-11
+# that a choice of two of three leaves one out every time by chance has a probability of 10^-11
 ASKED_TIMES = 64
 LAYER = DeploymentID(name="anomaly", app_name="axon")
 SPEAKS, ABSTAINS, IS_NEW = {"flow": 1.0}, {"process": 1.0}, {}
@@ -34,7 +31,7 @@ SPEAKS, ABSTAINS, IS_NEW = {"flow": 1.0}, {"process": 1.0}, {}
 
 @dataclass
 class FakeReplica:
-    """As the router knows a replica."""
+    """A replica as the router sees it."""
 
     name: str
     routing_stats: Report
@@ -53,7 +50,7 @@ class FakeReplica:
 
 
 def router_around(replicas: Sequence[FakeReplica], *, prefers_its_node: bool = False) -> Any:
-    """Serve's router, which needs a running loop."""
+    """Axon's router; it needs a running event loop."""
     router = SpeakingFirst(
         deployment_id=LAYER,
         handle_source=DeploymentHandleSource.REPLICA,
@@ -65,24 +62,26 @@ def router_around(replicas: Sequence[FakeReplica], *, prefers_its_node: bool = F
     return router
 
 
-def request_of(asked: object) -> PendingRequest:
-    """A call with `asked` as its first argument.
+def request_of(argument: object) -> PendingRequest:
+    """A call with `argument` as its first argument.
 
-    Calls of one HTTP request share the internal id.
+    All calls of one HTTP request have the same internal id.
     """
     return PendingRequest(
-        args=[asked], kwargs={}, metadata=RequestMetadata(request_id="r", internal_request_id="i")
+        args=[argument],
+        kwargs={},
+        metadata=RequestMetadata(request_id="r", internal_request_id="i"),
     )
 
 
 async def chosen(
-    replicas: Sequence[FakeReplica], *, asked: object, prefers_its_node: bool = False
+    replicas: Sequence[FakeReplica], *, argument: object, prefers_its_node: bool = False
 ) -> set[str]:
-    """Names of the replicas that such a call may go to."""
+    """Names of the replicas to which such a call may go."""
     router = router_around(replicas, prefers_its_node=prefers_its_node)
     found: set[str] = set()
     for _ in range(ASKED_TIMES):
-        for rank in await router.choose_replicas(list(replicas), request_of(asked)):
+        for rank in await router.choose_replicas(list(replicas), request_of(argument)):
             found |= {replica.name for replica in rank}
     await asyncio.sleep(0)
     return found
@@ -94,72 +93,74 @@ def flow() -> FlowBatch:
 
 
 CASES: Sequence[Any] = [
-    pytest.param([SPEAKS, SPEAKS, SPEAKS], {"0", "1", "2"}, id="all speak"),
+    pytest.param([SPEAKS, SPEAKS, SPEAKS], {"0", "1", "2"}, id="all can score"),
     pytest.param([SPEAKS, ABSTAINS, SPEAKS], {"0", "2"}, id="one is in fallback"),
-    pytest.param([ABSTAINS, SPEAKS, ABSTAINS], {"1"}, id="one speaks"),
+    pytest.param([ABSTAINS, SPEAKS, ABSTAINS], {"1"}, id="one can score"),
     pytest.param([SPEAKS, IS_NEW, SPEAKS], {"0", "2"}, id="one has just started"),
-    pytest.param([ABSTAINS, ABSTAINS, ABSTAINS], {"0", "1", "2"}, id="none speaks"),
+    pytest.param([ABSTAINS, ABSTAINS, ABSTAINS], {"0", "1", "2"}, id="none can score"),
     pytest.param([IS_NEW, IS_NEW, IS_NEW], {"0", "1", "2"}, id="none has reported"),
 ]
 
 
 @pytest.mark.parametrize(("reports", "expected"), CASES)
-async def test_the_replicas_that_speak_of_this_kind_are_asked(
+async def test_replicas_that_can_score_this_kind_are_called(
     reports: Sequence[Mapping[str, float]], expected: set[str], flow: FlowBatch
 ) -> None:
-    """C-34.
+    """C-34: a replica that abstains gets no call while another one can score.
 
-    A replica that only abstains attracts nothing while another one speaks; where none does, all are
-    asked.
+    If none can, all are called.
     """
     assert (
         await chosen(
-            [FakeReplica(str(number), report) for number, report in enumerate(reports)], asked=flow
+            [FakeReplica(str(number), report) for number, report in enumerate(reports)],
+            argument=flow,
         )
         == expected
     )
 
 
-async def test_a_question_for_the_state_goes_to_any_replica() -> None:
-    """What is broken is not hidden: the one in fallback answers for itself too."""
+async def test_a_request_for_the_state_goes_to_any_replica() -> None:
+    """A fallback must not be hidden: its replica reports its own state too."""
     assert await chosen(
-        [FakeReplica("0", SPEAKS), FakeReplica("1", ABSTAINS)], asked="default/3"
+        [FakeReplica("0", SPEAKS), FakeReplica("1", ABSTAINS)], argument="default/3"
     ) == {
         "0",
         "1",
     }
 
 
-async def test_a_replica_of_another_node_that_speaks_comes_before_one_of_this_node_that_does_not(
+async def test_a_replica_of_another_node_that_can_score_comes_before_one_of_this_node_that_cannot(
     flow: FlowBatch,
 ) -> None:
     near, far = FakeReplica("near", ABSTAINS), FakeReplica("far", SPEAKS, node_id="there")
 
-    assert await chosen([near, far], asked=flow, prefers_its_node=True) == {"far"}
+    assert await chosen([near, far], argument=flow, prefers_its_node=True) == {"far"}
 
 
-async def test_of_two_that_speak_the_one_on_this_node_is_asked(flow: FlowBatch) -> None:
+async def test_of_two_replicas_that_can_score_the_one_on_this_node_is_called(
+    flow: FlowBatch,
+) -> None:
     """Serve's own preference stays."""
     near, far = FakeReplica("near", SPEAKS), FakeReplica("far", SPEAKS, node_id="there")
 
-    assert await chosen([near, far], asked=flow, prefers_its_node=True) == {"near"}
+    assert await chosen([near, far], argument=flow, prefers_its_node=True) == {"near"}
 
 
-def test_a_replica_reports_the_kinds_it_speaks_of() -> None:
+def test_a_replica_reports_the_kinds_that_it_can_score() -> None:
     kinds = {
         Kind.FLOW: KindState(LayerStatus.FALLBACK, reason="ARTIFACT_CORRUPT"),
         Kind.PROCESS: KindState(LayerStatus.LAST_GOOD, "3"),
     }
 
-    home = SlotState("anomaly", "default/3", kinds)
+    default = SlotState("anomaly", "default/3", kinds)
 
-    assert routing_stats(home, {"default": home}) == {"process": 1.0, "default/process": 1.0}
+    assert routing_stats(default, {"default": default}) == {"process": 1.0, "default/process": 1.0}
 
 
 async def test_a_replica_serves_the_call_it_was_chosen_for(flow: FlowBatch) -> None:
     """Serve's own router would give it to the call that waits longest.
 
-    A question for the state would hand its replica to a batch.
+    So a request for the state would give its replica to a batch.
     """
     speaking, other = FakeReplica("speaks", SPEAKS), FakeReplica("abstains", ABSTAINS)
     router = router_around([speaking, other])

@@ -1,7 +1,4 @@
-"""The four acceptance cases of S0, on the layers' own deployments and a copy of the shipped models.
-
-Real files, really broken.
-"""
+"""The four acceptance cases of S0, with the layers' deployments and damaged copies of real files."""
 
 from __future__ import annotations
 
@@ -23,19 +20,16 @@ from tests.support.recorded_telemetry import RecordedLog, RecordingMeter
 def world(
     tmp_path: Path, meter: RecordingMeter, recorded_log: RecordedLog
 ) -> Iterator[ModelsOnDisk]:
-    del recorded_log  # listens from the start
+    del recorded_log  # records from the start
     made = ModelsOnDisk(tmp_path / "shipped", meter)
     yield made
     made.close()
 
 
-def test_s0_27_a_corrupt_anomaly_file_costs_the_anomaly_layer_and_nothing_else(
+def test_s0_27_a_corrupt_anomaly_file_affects_the_anomaly_layer_only(
     world: ModelsOnDisk, recorded_log: RecordedLog, flow_events: list[Event]
 ) -> None:
-    """S0-27.
-
-    Starts, layer1_load_failed, layer1_dummy_active, PARTIALLY_OPERATIONAL, resilience works.
-    """
+    """S0-27: starts, layer1_load_failed, layer1_dummy_active, PARTIALLY_OPERATIONAL, resilience works."""
     for name in ("anomaly-flow", "anomaly-process"):
         for file in world.files(f"{name}/*/model.safetensors"):
             file.write_bytes(file.read_bytes()[:-1000])
@@ -64,10 +58,9 @@ def test_s0_27_a_corrupt_anomaly_file_costs_the_anomaly_layer_and_nothing_else(
 def test_s0_28_without_any_file_every_event_is_still_processed(
     world: ModelsOnDisk, recorded_log: RecordedLog, flow_events: list[Event]
 ) -> None:
-    """S0-28.
+    """S0-28: layer1_files_missing and layer2_files_missing, FALLBACK_MODE, events are processed.
 
-    Layer1_files_missing + layer2_files_missing, FALLBACK_MODE, events still processed; unseen by
-    all is no verdict.
+    Without any opinion the verdict is indeterminate.
     """
     for file in world.files("model.safetensors"):
         file.unlink()
@@ -76,7 +69,7 @@ def test_s0_28_without_any_file_every_event_is_still_processed(
     answer = client.post("/v1/score", flow_events[0]).json()
     client.loop.run(
         client.ingress._monitor.poll()
-    )  # what the door does by itself, once it is started
+    )  # the ingress does this itself once it is started
 
     assert {
         "layer1_files_missing",
@@ -94,7 +87,7 @@ def test_s0_28_without_any_file_every_event_is_still_processed(
         for record in recorded_log()
         if record["event"].startswith("layer2_") and "incident" in record
     }
-    assert len(incidents) == 1, "both events of one missing file are one incident (C-31)"
+    assert len(incidents) == 1, "both events of a missing file have the same incident (C-31)"
     (status,) = recorded_log("ml_models_status")[-1:]
     assert (status["status"], status["service_status"]) == (
         "FALLBACK_MODE",
@@ -102,16 +95,16 @@ def test_s0_28_without_any_file_every_event_is_still_processed(
     )
 
 
-def test_s0_29_a_model_of_another_version_is_named_and_the_service_goes_on(
+def test_s0_29_a_model_of_another_version_is_reported_and_the_service_continues(
     world: ModelsOnDisk,
     recorded_log: RecordedLog,
     flow_events: list[Event],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """S0-29, C-09: whole, and made for another version, is told apart from corrupt, before anything is decoded.
+    """S0-29, C-09: an intact model of another format is incompatible, not corrupt, and not decoded.
 
-    Our models are arrays, which no library's version changes; a forest of another scikit-learn is
-    met, and named, at `axon import`.
+    Axon's models are arrays, which depend on no library's version. A forest of another version of
+    scikit-learn is refused by `axon import`.
     """
     monkeypatch.setattr(manifest, "FORMAT", 2)
 
@@ -123,13 +116,13 @@ def test_s0_29_a_model_of_another_version_is_named_and_the_service_goes_on(
     assert "format 2" in failed["error"]
 
 
-def test_s0_30_a_disk_that_fails_costs_every_model_and_no_answer(
+def test_s0_30_a_failing_disk_affects_every_model_and_no_response(
     world: ModelsOnDisk,
     recorded_log: RecordedLog,
     flow_events: list[Event],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """S0-30: layer1 + layer2 load_failed with the system's own number, FALLBACK_MODE."""
+    """S0-30: layer1 and layer2 load_failed with the system's error number, FALLBACK_MODE."""
     honest = os.read
 
     def failing(fd: int, size: int) -> bytes:
@@ -147,7 +140,7 @@ def test_s0_30_a_disk_that_fails_costs_every_model_and_no_answer(
         assert (failed["code"], "[Errno 5]" in failed["error"]) == ("ARTIFACT_UNREADABLE", True)
 
 
-def test_a_missing_file_carries_the_systems_number_too(
+def test_a_missing_file_has_the_systems_error_number_too(
     world: ModelsOnDisk, recorded_log: RecordedLog
 ) -> None:
     """S0-30 greps for "[Errno 2]"."""
@@ -158,10 +151,10 @@ def test_a_missing_file_carries_the_systems_number_too(
     assert recorded_log("layer2_load_failed")[0]["error"].startswith("[Errno 2] ")
 
 
-def test_what_is_put_back_is_fully_operational_at_the_next_look(
+def test_restored_files_are_fully_operational_at_the_next_poll(
     world: ModelsOnDisk, recorded_log: RecordedLog, flow_events: list[Event], tmp_path: Path
 ) -> None:
-    """P7: no restart; the incident ends with the line that says what was loaded."""
+    """P7: no restart; the log event of the load ends the incident."""
     torn = world.files("model.safetensors")
     kept = {file: file.read_bytes() for file in torn}
     for file in torn:
@@ -176,4 +169,6 @@ def test_what_is_put_back_is_fully_operational_at_the_next_look(
 
     assert (answer["status"], answer["coverage"]) == ("FULLY_OPERATIONAL", 1.0)
     assert {"resolves_incident"} <= set(recorded_log("layer2_loaded")[-1])
-    assert not list((tmp_path / "state").glob("tenants/*")), "healing writes nothing into the store"
+    assert not list((tmp_path / "state").glob("tenants/*")), (
+        "recovery writes nothing into the store"
+    )

@@ -1,7 +1,6 @@
-"""Saying so.
+"""Telemetry: the table of metrics, the meter, and the log events of the source documents.
 
-Every metric from one table, every event of the sources with its fields, once and on change, never
-once a call.
+A condition is logged once and on change, never once a call.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from ensemble.runtime.model_state import SlotEvent
 from tests.support.recorded_telemetry import RecordedLog, RecordingMeter
 from tests.support.timing import Clock
 
-S0_SAYS = {"layer", "kind", "event"}  # what every record has, beside the fields of its event
+S0_FIELDS = {"layer", "kind", "event"}  # what every record has, beside the fields of its event
 
 
 @pytest.fixture
@@ -32,8 +31,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def tell(meter: RecordingMeter, clock: Clock) -> Callable[..., None]:
-    """`tell("behavior", "load_failed", code=...)`: as the slot of a layer does."""
+def report(meter: RecordingMeter, clock: Clock) -> Callable[..., None]:
+    """`report("behavior", "load_failed", code=...)` reports a slot event, as the slot of a layer does."""
     ids = iter(f"incident-{number}" for number in range(100))
     made: dict[str, LayerTelemetry] = {}
 
@@ -46,24 +45,26 @@ def tell(meter: RecordingMeter, clock: Clock) -> Callable[..., None]:
 
 
 def fails(
-    tell: Callable[..., None],
+    report: Callable[..., None],
     layer: str,
     *,
     code: str = "ARTIFACT_CORRUPT",
     error: str = "model.safetensors: torn",
 ) -> None:
-    tell(layer, "attempting_load")
-    tell(layer, "load_failed", code=code, cause="files", error=error, error_type="ArtifactCorrupt")
-    tell(layer, "fallback_active", code=code)
+    report(layer, "attempting_load")
+    report(
+        layer, "load_failed", code=code, cause="files", error=error, error_type="ArtifactCorrupt"
+    )
+    report(layer, "fallback_active", code=code)
 
 
 # -- the table
 
 
-def test_every_metric_is_named_as_prometheus_has_it() -> None:
-    """C-10, C-29; a counter ends in `_total`, a time in seconds, and nothing carries Ray's prefix or one of its labels twice.
+def test_metric_names_follow_the_rules_of_prometheus() -> None:
+    """C-10, C-29: a counter ends in `_total`, and no name or label repeats Ray's own.
 
-    What the documents of the predict interface name themselves is named so.
+    Metrics that the documents of the predict interface name have that name.
     """
     for name, metric in METRICS.items():
         assert name == metric.name
@@ -74,7 +75,7 @@ def test_every_metric_is_named_as_prometheus_has_it() -> None:
         assert metric.unit
 
 
-def test_a_layer_is_called_layer_and_where_the_source_says_provider_provider() -> None:
+def test_the_label_of_a_layer_is_layer_or_provider_as_in_the_source() -> None:
     """S1-02."""
     named = {metric.name for metric in METRICS.values() if "provider" in metric.labels}
 
@@ -90,11 +91,10 @@ def test_a_layer_is_called_layer_and_where_the_source_says_provider_provider() -
     )
 
 
-def test_a_state_set_says_of_every_word_whether_it_holds(meter: RecordingMeter) -> None:
-    """C-10.
+def test_a_state_set_has_a_gauge_for_every_state(meter: RecordingMeter) -> None:
+    """C-10: `axon_ml_status == "FALLBACK_MODE"` is not PromQL.
 
-    `axon_ml_status == "FALLBACK_MODE"` is no PromQL; `axon_ml_status{status="FALLBACK_MODE"} == 1`
-    is.
+    `axon_ml_status{status="FALLBACK_MODE"} == 1` is.
     """
     set_state(meter, "axon_breaker_state", "open", ("closed", "half_open", "open"), layer="anomaly")
     assert meter.state("axon_breaker_state", layer="anomaly") == "open"
@@ -112,7 +112,7 @@ def test_a_state_set_says_of_every_word_whether_it_holds(meter: RecordingMeter) 
 def test_every_metric_can_be_recorded_without_a_cluster(name: str) -> None:
     """`axon score --local` and the tests have none.
 
-    Serve and Ray must take every name and label of the table.
+    Serve and Ray must accept every name and label of the table.
     """
     metric, meter = METRICS[name], RayMeter()
     labels = dict.fromkeys(metric.labels, "x")
@@ -129,12 +129,9 @@ def test_every_metric_can_be_recorded_without_a_cluster(name: str) -> None:
     assert meter._instrument(name).info["tag_keys"] == metric.labels
 
 
-def test_every_gauge_is_said_again_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray forgets a gauge that is not set again within 20 s.
-
-    It would look as if the layer were gone.
-    """
-    meter, said = RayMeter(), []
+def test_refresh_sets_every_gauge_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray drops a gauge that is not set again within 20 s, as if the layer did not exist."""
+    meter, calls = RayMeter(), []
     meter.level("axon_coverage", 0.4, kind="flow")
     meter.level("axon_coverage", 0.6, kind="flow")
     meter.level("axon_coverage", 1.0, kind="process")
@@ -142,15 +139,15 @@ def test_every_gauge_is_said_again_as_it_stands(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(
         meter._instrument("axon_coverage"),
         "set",
-        lambda value, labels: said.append((value, labels)),
+        lambda value, labels: calls.append((value, labels)),
     )
 
     meter.refresh()
 
-    assert said == [(0.6, {"kind": "flow"}), (1.0, {"kind": "process"})]
+    assert calls == [(0.6, {"kind": "flow"}), (1.0, {"kind": "process"})]
 
 
-# -- loading, in the words of the sources
+# -- loading, in the terms of the source documents
 
 LOADED = [
     pytest.param(
@@ -166,8 +163,8 @@ LOADED = [
 
 
 @pytest.mark.parametrize(("layer", "event", "model", "fields"), LOADED)
-def test_a_loaded_layer_says_so(
-    tell: Callable[..., None],
+def test_a_loaded_layer_is_logged(
+    report: Callable[..., None],
     recorded_log: RecordedLog,
     meter: RecordingMeter,
     layer: str,
@@ -176,8 +173,8 @@ def test_a_loaded_layer_says_so(
     fields: dict[str, Any],
 ) -> None:
     """S0-14, S0-15, S0-19."""
-    tell(layer, "attempting_load")
-    tell(layer, "loaded", version="3", release="default/1", size_bytes=2_300_000, **fields)
+    report(layer, "attempting_load")
+    report(layer, "loaded", version="3", release="default/1", size_bytes=2_300_000, **fields)
 
     assert recorded_log.events == ["attempting_load", event]
     attempt, loaded = recorded_log()
@@ -205,8 +202,8 @@ FAILED = [
 
 
 @pytest.mark.parametrize(("layer", "prefix", "active", "impact"), FAILED)
-def test_a_failed_load_says_what_and_what_to_do(
-    tell: Callable[..., None],
+def test_a_failed_load_is_logged_with_cause_and_action(
+    report: Callable[..., None],
     recorded_log: RecordedLog,
     meter: RecordingMeter,
     layer: str,
@@ -214,11 +211,8 @@ def test_a_failed_load_says_what_and_what_to_do(
     active: str,
     impact: str,
 ) -> None:
-    """S0-17, S0-18, S0-21, S0-22, S1-01.
-
-    With both codes, the cause, and the phrases that operators search for.
-    """
-    fails(tell, layer)
+    """S0-17, S0-18, S0-21, S0-22, S1-01: both codes, the cause, and the phrases operators search for."""
+    fails(report, layer)
 
     assert recorded_log.events == ["attempting_load", f"{prefix}_load_failed", active]
     _, failed, fallback = recorded_log()
@@ -256,12 +250,12 @@ def test_a_failed_load_says_what_and_what_to_do(
 
 
 @pytest.mark.parametrize(("layer", "prefix"), [("anomaly", "layer1"), ("behavior", "layer2")])
-def test_a_missing_file_is_one_incident_told_in_two_events(
-    tell: Callable[..., None], recorded_log: RecordedLog, layer: str, prefix: str
+def test_a_missing_file_is_one_incident_of_two_log_events(
+    report: Callable[..., None], recorded_log: RecordedLog, layer: str, prefix: str
 ) -> None:
-    """S0-16, S0-20, C-31: both fire, under one id."""
-    tell(layer, "files_missing", files=["model.safetensors"])
-    tell(
+    """S0-16, S0-20, C-31: both are logged, with one id."""
+    report(layer, "files_missing", files=["model.safetensors"])
+    report(
         layer,
         "load_failed",
         code="ARTIFACT_MISSING",
@@ -276,30 +270,30 @@ def test_a_missing_file_is_one_incident_told_in_two_events(
     assert missing["incident"] == failed["incident"] == "incident-0"
 
 
-def test_a_load_that_fails_again_and_again_is_said_once_and_counted_every_time(
-    tell: Callable[..., None], recorded_log: RecordedLog, meter: RecordingMeter, clock: Clock
+def test_a_repeated_failure_of_a_load_is_logged_once_and_counted_every_time(
+    report: Callable[..., None], recorded_log: RecordedLog, meter: RecordingMeter, clock: Clock
 ) -> None:
-    """C-13: the slot tries every few seconds; a log of nothing else helps nobody."""
+    """C-13: the slot retries every few seconds, which must not fill the log."""
     for _ in range(100):
-        fails(tell, "anomaly")
+        fails(report, "anomaly")
         clock.now += 2.0
 
     assert recorded_log.events == ["attempting_load", "layer1_load_failed", "layer1_dummy_active"]
     assert meter.total("axon_load_failures_total", layer="anomaly") == 100
 
     clock.now += SUMMARY_EVERY_S
-    fails(tell, "anomaly")
+    fails(report, "anomaly")
 
     (summary,) = recorded_log("layer1_load_still_failing")
     assert summary["suppressed"] == 100
     assert summary["incident"] == recorded_log("layer1_load_failed")[0]["incident"]
 
 
-def test_another_reason_for_the_same_trouble_is_news(
-    tell: Callable[..., None], recorded_log: RecordedLog
+def test_another_reason_for_the_same_failure_is_logged(
+    report: Callable[..., None], recorded_log: RecordedLog
 ) -> None:
-    fails(tell, "anomaly", code="ARTIFACT_MISSING", error="it is not in the store")
-    fails(tell, "anomaly", code="ARTIFACT_CORRUPT", error="it is torn")
+    fails(report, "anomaly", code="ARTIFACT_MISSING", error="it is not in the store")
+    fails(report, "anomaly", code="ARTIFACT_CORRUPT", error="it is torn")
 
     assert [record["code"] for record in recorded_log("layer1_load_failed")] == [
         "ARTIFACT_MISSING",
@@ -308,14 +302,14 @@ def test_another_reason_for_the_same_trouble_is_news(
     assert len({record["incident"] for record in recorded_log("layer1_load_failed")}) == 1
 
 
-def test_the_end_of_a_trouble_names_its_incident(
-    tell: Callable[..., None], recorded_log: RecordedLog
+def test_a_recovery_names_its_incident(
+    report: Callable[..., None], recorded_log: RecordedLog
 ) -> None:
-    """P7: it mends itself, and says so; the next trouble is another incident."""
-    fails(tell, "behavior")
-    fails(tell, "behavior")
-    tell("behavior", "loaded", version="1", release="default/1")
-    fails(tell, "behavior")
+    """P7: a recovery is logged, and the next problem is another incident."""
+    fails(report, "behavior")
+    fails(report, "behavior")
+    report("behavior", "loaded", version="1", release="default/1")
+    fails(report, "behavior")
 
     (loaded,) = recorded_log("layer2_loaded")
     first, second = recorded_log("layer2_load_failed")
@@ -324,11 +318,11 @@ def test_the_end_of_a_trouble_names_its_incident(
     assert len(recorded_log("layer2_dummy_active")) == 2
 
 
-def test_the_same_model_loaded_again_is_no_news(
-    tell: Callable[..., None], recorded_log: RecordedLog
+def test_the_same_model_loaded_again_is_not_logged(
+    report: Callable[..., None], recorded_log: RecordedLog
 ) -> None:
     for release in ("default/1", "default/1", "default/2"):
-        tell("anomaly", "loaded", version="1", release=release)
+        report("anomaly", "loaded", version="1", release=release)
 
     assert [record["release"] for record in recorded_log("layer1_loaded")] == [
         "default/1",
@@ -336,11 +330,11 @@ def test_the_same_model_loaded_again_is_no_news(
     ]
 
 
-def test_the_troubles_of_two_kinds_of_event_are_two(
-    tell: Callable[..., None], recorded_log: RecordedLog
+def test_failures_of_two_kinds_of_event_are_two_incidents(
+    report: Callable[..., None], recorded_log: RecordedLog
 ) -> None:
     for kind in (Kind.FLOW, Kind.PROCESS):
-        tell(
+        report(
             "anomaly",
             "load_failed",
             kind,
@@ -366,20 +360,20 @@ DUMMIES = [
 
 @pytest.mark.parametrize(("layer", "events"), DUMMIES)
 def test_a_fallback_score_warns_on_the_first_call_and_then_in_a_summary(
-    tell: Callable[..., None],
+    report: Callable[..., None],
     recorded_log: RecordedLog,
     clock: Clock,
     layer: str,
     events: list[str],
 ) -> None:
-    """C-13: S0 warned on every call; the counters are exact instead."""
+    """C-13: S0 warned on every call; here the counters are exact."""
     for _ in range(50):
-        tell(layer, "fallback_used", events=7)
+        report(layer, "fallback_used", events=7)
     assert recorded_log.events == events
     assert all(record["reason"] == "using_fallback" for record in recorded_log())
 
     clock.now += SUMMARY_EVERY_S
-    tell(layer, "fallback_used", events=7)
+    report(layer, "fallback_used", events=7)
 
     assert recorded_log.events == events * 2
     assert [record["suppressed"] for record in recorded_log()] == [0] * len(events) + [49] * len(
@@ -387,19 +381,19 @@ def test_a_fallback_score_warns_on_the_first_call_and_then_in_a_summary(
     )
 
 
-def test_a_layer_that_raises_is_said_once_and_counted_every_time(
-    tell: Callable[..., None], recorded_log: RecordedLog, meter: RecordingMeter
+def test_a_layer_that_raises_is_logged_once_and_counted_every_time(
+    report: Callable[..., None], recorded_log: RecordedLog, meter: RecordingMeter
 ) -> None:
     """Fault R6."""
     for _ in range(10):
-        tell(
+        report(
             "anomaly",
             "scoring_failed",
             events=3,
             error_type="IndexError",
             error="list index out of range",
         )
-    tell("anomaly", "scoring_failed", events=3, error_type="MemoryError", error="")
+    report("anomaly", "scoring_failed", events=3, error_type="MemoryError", error="")
 
     assert [record["error_type"] for record in recorded_log("layer_scoring_failed")] == [
         "IndexError",
@@ -408,10 +402,10 @@ def test_a_layer_that_raises_is_said_once_and_counted_every_time(
     assert meter.total("axon_errors_total", code="LAYER_CRASHED", layer="anomaly") == 11
 
 
-def test_an_event_that_this_page_does_not_know_is_still_told(
-    tell: Callable[..., None], recorded_log: RecordedLog
+def test_an_unknown_slot_event_is_logged_too(
+    report: Callable[..., None], recorded_log: RecordedLog
 ) -> None:
-    tell("anomaly", "something_new", detail=1)
+    report("anomaly", "something_new", detail=1)
 
     assert recorded_log("something_new")[0]["detail"] == 1
 
@@ -432,10 +426,9 @@ AWKWARD = {
 
 
 def test_a_record_is_one_line_of_json_whatever_its_fields_hold(recorded_log: RecordedLog) -> None:
-    """P27, fault I6.
+    """P27, fault I6: no field can start a new line or replace another field.
 
-    No field can begin a line of its own or take the place of another; Serve's own formatter writes
-    it.
+    Serve's own formatter writes the record.
     """
     log_event(logging.INFO, "layer_tested", AWKWARD, "a phrase\nof two lines")
 

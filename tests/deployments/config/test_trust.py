@@ -319,7 +319,7 @@ PUBLISHING = [
 def test_without_a_key_publishing_is_refused_before_any_work(
     axon: Axon, own_state: Path, verb: list[str]
 ) -> None:
-    """The files named here are not even opened: the operator learns it before training for an hour."""
+    """The files named here are not even opened: the refusal comes before an hour of training."""
     output = refused(axon(*verb))
 
     assert "axon trust init" in output

@@ -53,7 +53,7 @@ def test_without_cgroups_the_machine_decides(cgroups: Path, own: Path) -> None:
 
 
 def test_a_limit_of_the_container_counts_with_what_can_be_dropped(cgroups: Path, own: Path) -> None:
-    """S1-11: 512 MiB allowed, 400 in use, 100 of which are cached pages that the kernel drops first."""
+    """S1-11: 512 MiB allowed, 400 in use, of which 100 are cached pages that can be dropped."""
     own.write_text("0::/\n")
     cgroup_2(cgroups, str(512 * MIB), 400 * MIB, 100 * MIB)
 
@@ -79,7 +79,7 @@ def test_a_cgroup_without_a_limit_does_not_count(cgroups: Path, own: Path) -> No
     ("limit", "left"), [(600 * MIB, 350 * MIB), (NO_LIMIT_1, 8000 * MIB)], ids=["a limit", "none"]
 )
 def test_cgroups_of_version_1_count_too(cgroups: Path, own: Path, limit: int, left: int) -> None:
-    """In a container the path is that of the host, which does not exist; the limit is at the mount."""
+    """In a container the path is that of the host and does not exist; the limit is at the mount."""
     own.write_text("9:name=systemd:/\n4:cpu,memory:/docker/0f3a\n0::/\n")
     cgroup_1(cgroups / "memory", limit, 300 * MIB, 50 * MIB)
 

@@ -1,4 +1,4 @@
-"""The four acceptance cases of S0, with the layers' deployments and damaged copies of real files."""
+"""The four acceptance cases of S0, with the layers' deployments and damaged real files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def world(
 def test_s0_27_a_corrupt_anomaly_file_affects_the_anomaly_layer_only(
     world: ModelsOnDisk, recorded_log: RecordedLog, flow_events: list[Event]
 ) -> None:
-    """S0-27: starts, layer1_load_failed, layer1_dummy_active, PARTIALLY_OPERATIONAL, resilience works."""
+    """S0-27: layer1_load_failed, layer1_dummy_active, PARTIALLY_OPERATIONAL; resilience works."""
     for name in ("anomaly-flow", "anomaly-process"):
         for file in world.files(f"{name}/*/model.safetensors"):
             file.write_bytes(file.read_bytes()[:-1000])

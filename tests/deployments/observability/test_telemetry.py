@@ -32,7 +32,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def report(meter: RecordingMeter, clock: Clock) -> Callable[..., None]:
-    """`report("behavior", "load_failed", code=...)` reports a slot event, as the slot of a layer does."""
+    """`report("behavior", "load_failed", code=...)` reports what a slot would report."""
     ids = iter(f"incident-{number}" for number in range(100))
     made: dict[str, LayerTelemetry] = {}
 
@@ -211,7 +211,7 @@ def test_a_failed_load_is_logged_with_cause_and_action(
     active: str,
     impact: str,
 ) -> None:
-    """S0-17, S0-18, S0-21, S0-22, S1-01: both codes, the cause, and the phrases operators search for."""
+    """S0-17, S0-18, S0-21, S0-22, S1-01: with codes, cause, and phrases to search for."""
     fails(report, layer)
 
     assert recorded_log.events == ["attempting_load", f"{prefix}_load_failed", active]

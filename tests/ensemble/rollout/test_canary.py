@@ -66,7 +66,7 @@ def serve(
     seconds: float,
     comparison: Comparison = SAME,
 ) -> None:
-    """Send traffic in batches of 16; `comparison` is the result of every batch of the new release."""
+    """Send traffic in batches of 16; every comparison with the old release is `comparison`."""
     for _ in range(int(events_per_s * seconds / 16)):
         if rollout.should_take(16):
             rollout.record(comparison)
@@ -426,7 +426,7 @@ def test_a_pointer_that_moves_to_a_rolled_back_release_ends_the_step_too(
 def test_a_rollback_of_another_ingress_is_followed(
     controller: ReleaseController, clock: Clock
 ) -> None:
-    """Every ingress replica decides for itself; one rollback is enough, whatever the others found."""
+    """Ingress replicas decide independently; one rollback is enough, whatever others found."""
     controller.switch_to(TWO, at_once=False)
     clock.now += 6.0
     assert controller.active == TWO

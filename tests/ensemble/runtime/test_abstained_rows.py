@@ -25,7 +25,7 @@ SCORES = np.array([0.01, 0.2, 0.7, 0.95, 0.5])
 def opinions(
     *, abstained: dict[int, str], size: int = 5, other: dict[int, str] | None = None
 ) -> list[LayerScores]:
-    """Anomaly abstains from some rows, behavior from `other`; anomaly explains and notes every row."""
+    """Anomaly abstains from some rows and notes every row; behavior abstains from `other`."""
     scores = np.resize(SCORES, size)
     return [
         LayerScores(
@@ -93,7 +93,7 @@ def test_the_other_rows_are_byte_equal_to_a_batch_without_the_bad_ones(
 
 
 def test_a_bad_row_is_scored_by_the_other_layers_and_shows_it() -> None:
-    """P12: coverage, bounds and reason are those of a layer that abstains; its score has weight 0."""
+    """P12: coverage, bounds and reason are those of a layer that abstains."""
     healthy, poisoned = judged(opinions(abstained={2: POISONED}))
 
     assert healthy.rows is not None

@@ -16,7 +16,7 @@ from ensemble.runtime.bad_rows import HOPELESS_TRIES, score_isolating_bad_rows
 
 @dataclass
 class Choking:
-    """Scores a flow by its first feature; raises on a bad value, and on a batch that is too long."""
+    """Scores a flow by its first feature; raises on a bad value and on a batch too long."""
 
     poison: frozenset[float]
     longest: int = 10**6
@@ -96,7 +96,7 @@ def test_a_model_that_fails_on_everything_is_abandoned_soon(count: int) -> None:
 
 
 def test_rows_scored_before_the_limit_of_tries_keep_their_scores() -> None:
-    """A hundred bad events of one caller must not cost the other callers of the batch their scores."""
+    """A hundred bad events of one caller must not affect the other callers of the batch."""
     said, guilty = score_isolating_bad_rows(
         Choking(frozenset(map(float, range(100)))), flows(1000), explain=False, shown=0.5
     )

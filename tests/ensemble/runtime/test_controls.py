@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -81,8 +82,7 @@ def test_any_history_reads_back_as_it_was_written(
     state, expected = tmp_path_factory.mktemp("state"), Controls()
     for step, layer in steps:
         expected = step(expected, layer)
-        # mypy loses the defaults
-        change_controls(state, lambda now, step=step, layer=layer: step(now, layer))  # type: ignore[misc]
+        change_controls(state, partial(step, layer=layer))
 
     assert read_controls(state) == expected
 

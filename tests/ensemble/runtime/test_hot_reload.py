@@ -110,7 +110,7 @@ def live(world: World) -> World:
 
 
 def test_a_new_slot_is_warming_up_and_shows_its_fallback_score(world: World) -> None:
-    """DESIGN, decision 1: constructors cannot fail, and a replica responds before it has a model."""
+    """DESIGN, decision 1: a constructor cannot fail; a replica responds before it has a model."""
     opinion = world.slot.score(FLOWS, ANY_RELEASE)
 
     assert world.source.loads == 0, "a new slot must not call anything that can fail"
@@ -194,7 +194,7 @@ FAILURES = [
 def test_a_failed_load_is_a_fallback_with_a_code_and_a_cause(
     world: World, error: Exception, code: str, cause: str
 ) -> None:
-    """P12, S1-26: the score has weight 0. The reason is the code; clients never see the error's text."""
+    """P12, S1-26: the score has weight 0, and clients see the code, not the error's text."""
     world.source.found = error
     world.slot.refresh()
 
@@ -324,7 +324,7 @@ def test_an_abandoned_load_that_ends_late_is_used_unless_it_is_superseded(
     live: World,
     is_superseded: bool,  # noqa: FBT001  # a case
 ) -> None:
-    """F13: a load from a slow disk is used when it ends, unless something newer was loaded meanwhile."""
+    """F13: a load from a slow disk is used when it ends, unless a newer one ended before."""
     original = live.source.load
 
     def slow(
@@ -360,7 +360,7 @@ def test_an_abandoned_load_is_a_problem_of_its_own(live: World) -> None:
 
 
 def test_reset_forgets_earlier_failures(world: World) -> None:
-    """S1-09: after a repair that changes no file, e.g. of a mount, the operator waits for no retry."""
+    """S1-09: after a repair that changes no file, e.g. of a mount, no retry is awaited."""
     world.source.found = ArtifactCorrupt("model.safetensors", "permission")
     for _ in range(3):
         world.uptime_s += LONGEST_RETRY_S
@@ -434,7 +434,7 @@ def test_while_one_release_replaces_another_both_score(live: World) -> None:
 
 
 def test_a_release_that_callers_still_name_stays_loaded(live: World) -> None:
-    """A rollback, also a second one, must find its release loaded. A release without calls is dropped."""
+    """A rollback must find its release loaded; a release without calls is dropped."""
     for serial in (2, 3, 4):
         live.slot.score(FLOWS, "acme/1")
         live.source.put(release_of(serial))
@@ -461,7 +461,7 @@ def test_a_call_for_any_release_gets_the_newest_and_its_name(live: World) -> Non
 
 
 def test_a_fallback_release_has_the_status_last_good(world: World) -> None:
-    """N-05: an older model is better than a fallback score, and its status says that it is older."""
+    """N-05: an older model is better than a fallback score; its status shows that it is older."""
     older = LoadedRelease(
         "acme/1", {Kind.FLOW: LoadedModel(FakeModel(0.4), "v1", LayerStatus.LAST_GOOD)}
     )

@@ -482,7 +482,7 @@ def test_a_model_under_the_name_of_another_is_refused(
 def test_the_release_that_the_pointer_names_is_loaded(
     store: Store, trained: dict[str, Trained], renew: Callable[..., Published], signer: Signer
 ) -> None:
-    """Only the pointer contains the digest of a release. A rollback is a new pointer to an old release."""
+    """Only the pointer contains the digest of a release; a rollback writes a new pointer."""
     loader = loader_of(store, "anomaly")
     old = loader.load(loader.resolve(), [], frozenset()).releases[0]
     second = renew(trained["anomaly-flow"])

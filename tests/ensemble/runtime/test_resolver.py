@@ -101,7 +101,7 @@ def test_the_wanted_release_comes_first_and_earlier_ones_follow(publisher: Publi
 def test_a_tenant_without_a_release_inherits_from_its_parents_in_order(
     publisher: Publisher,
 ) -> None:
-    """The order is tenant, group, generic tenant. That is no problem: a new tenant has no release."""
+    """The order is tenant, group, generic tenant. A tenant without a release is no problem."""
     publisher.release(GENERIC)
     assert publisher.resolver.resolve().releases[0].is_wanted
     publisher.release(GROUP)
@@ -224,7 +224,7 @@ def test_without_any_release_the_error_is_of_the_tenant_itself(publisher: Publis
 
 
 def test_releases_of_a_removed_key_do_not_serve(publisher: Publisher) -> None:
-    """The store is opened again at every poll: releases of a stolen key are gone without a restart."""
+    """Every poll opens the store again, so that a stolen key can be removed without a restart."""
     publisher.release(OWN)
     publisher.resolver.resolve()
     publisher.store = Store(publisher.store.state, publisher.store.shipped, Trust({}, frozenset()))
@@ -249,7 +249,7 @@ def states_of(**holds: Mapping[str, frozenset[Kind]]) -> dict[str, SlotState]:
 
 
 def all_hold(*releases: str, without: str = "", of: str = "") -> dict[str, SlotState]:
-    """Every layer has loaded all of `releases`, except layer `without`, which lacks release `of`."""
+    """Every layer has loaded all of `releases`, but layer `without` lacks release `of`."""
     return states_of(
         **{
             layer: {

@@ -1,7 +1,4 @@
-"""`axon models`.
-
-The store at the terminal, from the first look to the last line of its audit log.
-"""
+"""`axon models`: the model store at the terminal, from its list to its audit log."""
 
 from __future__ import annotations
 
@@ -45,10 +42,7 @@ def axon(monkeypatch: pytest.MonkeyPatch) -> Axon:
 
 @pytest.fixture
 def own(axon: Axon, publish: Publish, no_fsync: None) -> Callable[..., BundleRef]:
-    """`own(value)`.
-
-    A model of this machine's own, signed with its own key, beside the shipped ones.
-    """
+    """`own(value)`: publish a model with this machine's key, beside the shipped ones."""
     del no_fsync
     assert axon("trust", "init").exit_code == 0
 
@@ -93,7 +87,7 @@ def serves() -> int:
     return read_pointer(own_store(), DEFAULT).release
 
 
-def test_the_list_marks_what_serves_and_what_is_tried(
+def test_the_list_marks_the_serving_release_and_the_challenger(
     axon: Axon, release: Callable[[], ReleaseRef]
 ) -> None:
     number = release().serial
@@ -126,7 +120,7 @@ def test_a_shipped_model_is_described(axon: Axon) -> None:
     assert "anomaly-flow" in done(axon("models", "info", "anomaly-flow", "--version", "champion"))
 
 
-def test_what_the_publisher_said_is_shown(axon: Axon, own: Callable[..., BundleRef]) -> None:
+def test_metadata_of_the_publisher_is_shown(axon: Axon, own: Callable[..., BundleRef]) -> None:
     own(
         training=TRAINING
         | Metadata(
@@ -221,7 +215,7 @@ def test_promote_roll_back_and_promote_the_challenger(
     assert "has no challenger" in done(axon("models", "challenger"))
 
 
-def test_a_challenger_promoted_by_its_number_is_one_no_longer(
+def test_promoting_the_challenger_by_its_number_clears_the_alias(
     axon: Axon, release: Callable[[], ReleaseRef]
 ) -> None:
     number = release().serial
@@ -232,9 +226,7 @@ def test_a_challenger_promoted_by_its_number_is_one_no_longer(
     assert "has no challenger" in done(axon("models", "challenger"))
 
 
-def test_a_model_that_no_release_names_gets_its_words(
-    axon: Axon, own: Callable[..., BundleRef]
-) -> None:
+def test_a_model_outside_releases_gets_aliases(axon: Axon, own: Callable[..., BundleRef]) -> None:
     own(1.0)
     own(2.0)
     assert "no champion" in done(axon("models", "alias", "tabular", "champion"))
@@ -247,7 +239,7 @@ def test_a_model_that_no_release_names_gets_its_words(
     assert json.loads(done(axon("models", "info", "tabular", "--json")))["version"] == 2
 
 
-def test_only_what_nothing_needs_is_deleted(axon: Axon, release: Callable[[], ReleaseRef]) -> None:
+def test_a_referenced_version_is_not_deleted(axon: Axon, release: Callable[[], ReleaseRef]) -> None:
     """F22."""
     first, second = release().serial, release().serial
     done(axon("models", "promote", second))
@@ -261,7 +253,7 @@ def test_only_what_nothing_needs_is_deleted(axon: Axon, release: Callable[[], Re
     assert refused(axon("models", "delete", "tabular")), "never by guessing"
 
 
-def test_retention_says_what_went(axon: Axon, own: Callable[..., BundleRef]) -> None:
+def test_retention_prints_what_it_deleted(axon: Axon, own: Callable[..., BundleRef]) -> None:
     for value in range(4):
         own(float(value))
 
@@ -273,7 +265,7 @@ def test_retention_says_what_went(axon: Axon, own: Callable[..., BundleRef]) -> 
     refused(axon("models", "retention", "--keep", 0))
 
 
-def test_what_was_exported_can_be_imported_by_another_tenant(
+def test_an_export_can_be_imported_by_another_tenant(
     axon: Axon, own: Callable[..., BundleRef], release: Callable[[], ReleaseRef], tmp_path: Path
 ) -> None:
     own()
@@ -298,7 +290,7 @@ def test_what_was_exported_can_be_imported_by_another_tenant(
     done(axon("models", "import", tmp_path / "shipped.tar.gz", "--tenant", "banks"))
 
 
-def test_a_file_from_outside_is_refused_and_kept_only_where_that_was_asked(
+def test_an_untrusted_file_is_refused_and_quarantined_only_on_request(
     axon: Axon, own: Callable[..., BundleRef], tmp_path: Path
 ) -> None:
     own()
@@ -312,7 +304,7 @@ def test_a_file_from_outside_is_refused_and_kept_only_where_that_was_asked(
     assert "cannot be read" in refused(axon("models", "import", tmp_path / "nowhere"))
 
 
-def test_a_hostile_version_is_set_aside(axon: Axon, release: Callable[[], ReleaseRef]) -> None:
+def test_a_hostile_version_is_quarantined(axon: Axon, release: Callable[[], ReleaseRef]) -> None:
     done(axon("models", "promote", release().serial))
 
     assert "it serves" in refused(
@@ -335,10 +327,10 @@ def test_a_hostile_version_is_set_aside(axon: Axon, release: Callable[[], Releas
     assert "--version" in refused(axon("models", "quarantine", "tabular"))
 
 
-def test_the_log_says_who_did_it_and_where_it_was_touched(
+def test_the_log_shows_the_user_and_where_it_was_changed(
     axon: Axon, own: Callable[..., BundleRef], own_state: Path
 ) -> None:
-    """P31; the user is the system's word, not the environment's."""
+    """P31: the user comes from the system, not from an environment variable."""
     own()
     refused(axon("models", "delete", "tabular", "--version", 7))
 
@@ -360,7 +352,7 @@ def test_the_log_says_who_did_it_and_where_it_was_touched(
     assert (touched.exit_code, "changed or removed" in touched.stdout) == (1, True)
 
 
-def test_the_user_cannot_be_made_up(
+def test_the_user_cannot_be_forged(
     axon: Axon, own: Callable[..., BundleRef], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOGNAME", "somebody-else")
@@ -387,7 +379,7 @@ def test_the_user_cannot_be_made_up(
     ids=" ".join,
 )
 @pytest.mark.usefixtures("own")
-def test_what_makes_no_sense_is_refused_in_one_sentence(axon: Axon, verb: list[str]) -> None:
+def test_contradictory_options_are_refused_in_one_sentence(axon: Axon, verb: list[str]) -> None:
     refused(axon("models", *verb))
 
 

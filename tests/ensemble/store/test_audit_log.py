@@ -42,7 +42,7 @@ def lines(store: Store) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log_of(store).read_bytes().splitlines()]
 
 
-def told(entry: AuditEntry) -> tuple[str, str, Outcome]:
+def summary(entry: AuditEntry) -> tuple[str, str, Outcome]:
     return entry.act, entry.what, entry.outcome
 
 
@@ -118,7 +118,7 @@ def test_a_refused_action_is_logged_with_its_code(
 
     refused = read_audit(amys, acme, limit=2)
 
-    assert [(*told(entry), entry.code) for entry in refused] == [
+    assert [(*summary(entry), entry.code) for entry in refused] == [
         ("delete", "anomaly-flow/9", Outcome.FAILED, "ARTIFACT_MISSING"),
         ("promote", "release 1", Outcome.FAILED, "POINTER_MOVED"),
     ]
@@ -138,7 +138,7 @@ def test_an_action_that_fails_midway_is_logged_as_failed(
             publish(amys)
 
     (entry, _) = read_audit(amys, acme, limit=10)
-    assert (*told(entry), entry.code) == ("publish", "anomaly-flow/2", Outcome.FAILED, "ENOSPC")
+    assert (*summary(entry), entry.code) == ("publish", "anomaly-flow/2", Outcome.FAILED, "ENOSPC")
 
 
 def test_an_action_that_cannot_be_logged_is_not_started(
@@ -165,7 +165,11 @@ def test_an_action_whose_process_died_stays_begun(
     log = log_of(amys)
     log.write_bytes(log.read_bytes().splitlines(keepends=True)[0])
 
-    assert told(read_audit(amys, acme, limit=1)[0]) == ("publish", "anomaly-flow/1", Outcome.BEGUN)
+    assert summary(read_audit(amys, acme, limit=1)[0]) == (
+        "publish",
+        "anomaly-flow/1",
+        Outcome.BEGUN,
+    )
 
 
 def test_a_tenant_reads_only_its_own_lines(store: Store, publish: Publish) -> None:
@@ -187,11 +191,11 @@ def test_hostile_text_stays_one_short_line(store: Store, acme: Tenant, publish: 
 
 
 SPOILT = {
-    "changed": lambda kept: [kept[0], kept[1].replace(b"acme", b"evil"), *kept[2:]],
-    "taken out": lambda kept: [kept[0], *kept[2:]],
-    "put in again": lambda kept: [kept[0], kept[1], kept[1], *kept[2:]],
-    "in another order": lambda kept: [kept[0], kept[2], kept[1], *kept[3:]],
-    "the first taken out": lambda kept: kept[1:],
+    "changed": lambda lines: [lines[0], lines[1].replace(b"acme", b"evil"), *lines[2:]],
+    "removed": lambda lines: [lines[0], *lines[2:]],
+    "repeated": lambda lines: [lines[0], lines[1], lines[1], *lines[2:]],
+    "in another order": lambda lines: [lines[0], lines[2], lines[1], *lines[3:]],
+    "the first removed": lambda lines: lines[1:],
 }
 
 

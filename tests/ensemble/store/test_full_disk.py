@@ -1,4 +1,4 @@
-"""A full disk (F20): at whatever write it happens, no file is lost and none is visible half done."""
+"""A full disk (F20): whichever write it stops, no file is lost and none is visible half done."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def acts(
     now: datetime,
     publish: Callable[..., BundleRef],
 ) -> dict[str, Callable[[], object]]:
-    """Every act that writes, each ready to be done on a store where release 2 serves and version 3 serves nobody."""
+    """Return all writing operations, for a store where release 2 serves and version 3 is unused."""
     one, two = two_releases
     promote(store, acme, one, 0, signer=signer)
     promote(store, acme, two, 1, signer=signer)

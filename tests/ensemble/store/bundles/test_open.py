@@ -300,7 +300,7 @@ def test_a_denied_permission_is_not_called_missing(
     fault: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """F12: "missing" would mislead the operator. The opener is injected, since root may read all."""
+    """F12: "missing" would mislead the operator. Injected, because root may read every file."""
     honest = os.open
 
     def denying(path: str, *args: Any, **kwargs: Any) -> int:

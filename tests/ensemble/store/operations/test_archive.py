@@ -193,7 +193,7 @@ def repacked(
 def foreign(
     change: Callable[[tarfile.TarInfo], object], content: bytes = b""
 ) -> Callable[[bytes], bytes]:
-    """The files of the archive with one entry of another kind in front, as the standard tar writes it."""
+    """Put an entry of another kind, as the standard tar writes it, before the archive's files."""
 
     def make(data: bytes) -> bytes:
         out = io.BytesIO()

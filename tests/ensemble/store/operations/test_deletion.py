@@ -341,7 +341,7 @@ def test_a_bundle_of_a_release_being_published_is_not_deleted(
     now: datetime,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Between the proof of its bundles and its place nothing goes, or it would be dead from the beginning; also of a lender's."""
+    """No bundle goes between its proof and the release, a parent's bundle neither."""
     banks, ref = Tenant("banks"), publish(store)
     kept = publish(store)
     deleter, prove = (

@@ -132,21 +132,21 @@ def test_a_replayed_challenger_is_refused(
     """P7."""
     set_challenger(store, acme, two_releases[0], 0, signer=signer)
     old = challenger_file(store).read_bytes()
-    seen = clear_challenger(store, acme, 1, signer=signer)
+    before = clear_challenger(store, acme, 1, signer=signer)
     challenger_file(store).write_bytes(old)
 
     with pytest.raises(ArtifactUntrusted, match="older"):
-        get_challenger(store, acme, not_below=seen.serial)
+        get_challenger(store, acme, not_below=before.serial)
 
 
 def test_an_alias_that_was_read_before_and_is_missing_is_an_error(
     store: Store, acme: Tenant, two_releases: Two, signer: Signer
 ) -> None:
-    seen = set_challenger(store, acme, two_releases[0], 0, signer=signer)
+    before = set_challenger(store, acme, two_releases[0], 0, signer=signer)
     challenger_file(store).unlink()
 
     with pytest.raises(ArtifactMissing):
-        get_challenger(store, acme, not_below=seen.serial)
+        get_challenger(store, acme, not_below=before.serial)
     assert set_challenger(store, acme, two_releases[0], 0, signer=signer).serial == 2
 
 

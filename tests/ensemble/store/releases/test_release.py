@@ -50,9 +50,9 @@ def release_file(store: Store, serial: int = 1) -> Path:
 
 def text_of(path: Path) -> dict[str, Any]:
     """Text of a signed file, without its signature."""
-    said, signature = path.read_bytes().splitlines()
+    text, signature = path.read_bytes().splitlines()
     assert signature.startswith(b"ed25519 ")
-    return json.loads(said)
+    return json.loads(text)
 
 
 def overwrite(path: Path, data: bytes) -> None:
@@ -294,10 +294,10 @@ def test_a_reader_during_promotions_gets_complete_pointers_with_rising_serials(
     done = threading.Event()
 
     def read_all() -> list[int]:
-        seen = [0]
+        serials = [0]
         while not done.is_set():
-            seen.append(read_pointer(store, acme, not_below=seen[-1]).serial)
-        return seen
+            serials.append(read_pointer(store, acme, not_below=serials[-1]).serial)
+        return serials
 
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(read_all)
@@ -352,12 +352,12 @@ def test_an_old_pointer_that_comes_back_is_untrusted(
     """F19, TUF rollback: also if the pointer is deleted and the shipped one has a lower serial."""
     promote(store, acme, two_releases[0], 0, signer=signer)
     old = pointer_file(store).read_bytes()
-    seen = promote(store, acme, two_releases[1], 1, signer=signer).serial
+    before = promote(store, acme, two_releases[1], 1, signer=signer).serial
     overwrite(pointer_file(store), old)
 
     assert read_pointer(store, acme).serial == 1
     with pytest.raises(ArtifactUntrusted, match="older than 2"):
-        read_pointer(store, acme, not_below=seen)
+        read_pointer(store, acme, not_below=before)
 
 
 def test_a_release_that_would_not_load_is_not_promoted(
@@ -569,14 +569,14 @@ def test_a_broken_pointer_is_promoted_over_and_serials_go_on_rising(
 ) -> None:
     """P7: a reader of serial 2 accepts the repair, and the earlier releases are still known."""
     promote(store, acme, two_releases[0], 0, signer=signer)
-    seen = promote(store, acme, two_releases[1], 1, signer=signer)
+    before = promote(store, acme, two_releases[1], 1, signer=signer)
     spoil(pointer_file(store))
 
     repaired = promote(store, acme, two_releases[1], 0, signer=signer)
 
-    assert repaired.serial > seen.serial
-    assert repaired.previous == seen.previous
-    assert read_pointer(store, acme, not_below=seen.serial) == repaired
+    assert repaired.serial > before.serial
+    assert repaired.previous == before.previous
+    assert read_pointer(store, acme, not_below=before.serial) == repaired
 
 
 def test_one_of_two_concurrent_repairs_of_a_pointer_wins(

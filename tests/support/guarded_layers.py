@@ -53,7 +53,7 @@ class FakeLayer:
 
     def __init__(self, name: str, clock: Clock) -> None:
         self.name, self._clock = name, clock
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         self.errors: list[BaseException] = []  # raised by the next calls, one each
         self.is_hung = False
         self.takes_s = 0.0
@@ -64,7 +64,7 @@ class FakeLayer:
 
     # as Serve passes it
     async def __call__(self, batch: EventBatch, release: str, _explain: bool) -> LayerScores:  # noqa: FBT001
-        self.asked.append(release)
+        self.requested.append(release)
         try:
             if self.takes_s or self.is_hung:
                 await asyncio.sleep(0)  # a faster layer has responded by then
@@ -121,17 +121,17 @@ class GuardedPipeline:
     """A pipeline over such layers; release 1 is active."""
 
     def __init__(self, overrides: Mapping[str, Any] | None = None) -> None:
-        self.clock, self.seen = Clock(), CountingMetrics()
+        self.clock, self.metrics = Clock(), CountingMetrics()
         self.layers = {layer: FakeLayer(layer, self.clock) for layer in LAYERS}
         settings = read_settings(overrides)
         layers = layer_client(
             self.layers,
             deadline_s=DEADLINE_S,
             settings=settings,
-            metrics=self.seen,
+            metrics=self.metrics,
             clock=self.clock,
         )
-        self.pipeline = tenant_pipeline(layers, settings=settings, metrics=self.seen)
+        self.pipeline = tenant_pipeline(layers, settings=settings, metrics=self.metrics)
         self.pipeline.controller.switch_to(ONE, at_once=True)
         self.tasks_before = len(asyncio.all_tasks())
 

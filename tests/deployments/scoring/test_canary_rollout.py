@@ -28,9 +28,9 @@ async def test_a_canary_release_scores_its_share_and_each_of_its_batches_is_comp
 
     await _stepped(world, 200)
 
-    asked = world.layers["anomaly"].asked
-    assert asked[:2] == ["default/2", "default/1"]
-    assert (asked.count("default/2"), asked.count("default/1")) == (
+    requested = world.layers["anomaly"].requested
+    assert requested[:2] == ["default/2", "default/1"]
+    assert (requested.count("default/2"), requested.count("default/1")) == (
         3,
         200,
     )  # 1 % of 200, and the first at once
@@ -40,7 +40,7 @@ async def test_a_canary_release_scores_its_share_and_each_of_its_batches_is_comp
         6,
         0,
     )
-    assert len(world.seen.batches) == 200, "a comparison is no answer"
+    assert len(world.metrics.batches) == 200, "a comparison is no answer"
 
 
 async def test_a_rescore_is_not_counted_as_traffic() -> None:
@@ -51,10 +51,10 @@ async def test_a_rescore_is_not_counted_as_traffic() -> None:
     for _ in range(200):
         await world.pipeline.score(FLOWS, explain=False, since=world.clock.now, is_rescore=True)
 
-    assert world.layers["anomaly"].asked == ["default/1"] * 200
+    assert world.layers["anomaly"].requested == ["default/1"] * 200
     assert world.pipeline.controller.view is not None
     assert world.pipeline.controller.view.events == 0
-    assert world.seen.batches == []
+    assert world.metrics.batches == []
 
 
 async def test_a_verdict_does_not_wait_for_its_comparison() -> None:
@@ -85,11 +85,11 @@ async def test_a_canary_release_that_flips_verdicts_is_rolled_back() -> None:
         ONE,
     )
     assert "flipped" in world.pipeline.controller.view.reason
-    assert [view.state for view in world.seen.rollouts] == ["in_progress", "rolled_back"]
+    assert [view.state for view in world.metrics.rollouts] == ["in_progress", "rolled_back"]
     world.pipeline.controller.switch_to(TWO, at_once=False)
-    before = world.layers["anomaly"].asked.count("default/2")
+    before = world.layers["anomaly"].requested.count("default/2")
     await _stepped(world, 200)
-    assert world.layers["anomaly"].asked.count("default/2") == before
+    assert world.layers["anomaly"].requested.count("default/2") == before
 
 
 async def test_after_a_rollout_the_new_release_scores_every_batch_once() -> None:
@@ -97,13 +97,13 @@ async def test_after_a_rollout_the_new_release_scores_every_batch_once() -> None
     world.pipeline.controller.switch_to(TWO, at_once=False)
     await _stepped(world, 1)
     world.clock.now += 6.0
-    world.layers["anomaly"].asked.clear()
+    world.layers["anomaly"].requested.clear()
 
     await _stepped(world, 20)
 
-    assert world.layers["anomaly"].asked == ["default/2"] * 20
+    assert world.layers["anomaly"].requested == ["default/2"] * 20
     assert world.pipeline.release == TWO
-    assert world.seen.rollouts[-1].state is RolloutState.DONE
+    assert world.metrics.rollouts[-1].state is RolloutState.DONE
 
 
 async def test_a_rollback_of_another_ingress_replica_applies_here() -> None:

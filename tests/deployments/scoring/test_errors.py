@@ -139,14 +139,14 @@ def test_a_chunked_body_without_length_is_rejected_once_it_exceeds_the_limit(
 ) -> None:
     pieces = Pieces(TWENTY_MB // 65_536)
 
-    error_of(client.ask("POST", path, content=pieces), 413, "BODY_TOO_LARGE")
+    error_of(client.request("POST", path, content=pieces), 413, "BODY_TOO_LARGE")
 
     assert pieces.sent <= 8 * 1024 * 1024 // 65_536 + 2
 
 
 def test_a_false_content_length_does_not_bypass_the_limit(client: IngressClient) -> None:
     error_of(
-        client.ask("POST", "/v1/score", content=Pieces(320), headers={"Content-Length": "10"}),
+        client.request("POST", "/v1/score", content=Pieces(320), headers={"Content-Length": "10"}),
         413,
         "BODY_TOO_LARGE",
     )
@@ -190,7 +190,7 @@ def test_an_unknown_route_gets_an_error_with_a_code(client: IngressClient, path:
 def test_another_method_gets_an_error_with_a_code(
     client: IngressClient, method: str, path: str
 ) -> None:
-    error_of(client.ask(method, path), 405, "METHOD_NOT_ALLOWED")
+    error_of(client.request(method, path), 405, "METHOD_NOT_ALLOWED")
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
@@ -200,7 +200,7 @@ def test_no_route_can_be_written_or_deleted(
 ) -> None:
     """P32."""
     del method
-    error_of(client.ask(other, path), 405, "METHOD_NOT_ALLOWED")
+    error_of(client.request(other, path), 405, "METHOD_NOT_ALLOWED")
 
 
 @pytest.mark.parametrize(

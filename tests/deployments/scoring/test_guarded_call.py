@@ -40,10 +40,10 @@ async def test_a_hanging_layer_costs_five_deadlines_and_is_then_not_called() -> 
 
     assert [one.status for one in said] == [LayerStatus.TIMEOUT] * 5 + [LayerStatus.OPEN] * 25
     assert said[-1].reason == "LAYER_OPEN"
-    assert len(hung.asked) == 5
-    assert len(world.layers["anomaly"].asked) == 30
+    assert len(hung.requested) == 5
+    assert len(world.layers["anomaly"].requested) == 30
     assert world.pipeline.layers.breakers["anomaly"].state is BreakerState.CLOSED
-    assert world.seen.breakers == [("behavior", BreakerState.OPEN)]
+    assert world.metrics.breakers == [("behavior", BreakerState.OPEN)]
 
 
 async def test_no_batch_waits_for_a_trial() -> None:
@@ -67,7 +67,7 @@ async def test_no_batch_waits_for_a_trial() -> None:
         said = [(await world.score())["behavior"].status for _ in range(10)]
 
     assert said == [LayerStatus.OPEN] * 10
-    assert len(world.layers["behavior"].asked) == 6, "exactly one trial"
+    assert len(world.layers["behavior"].requested) == 6, "exactly one trial"
     assert waits[0] == len(LAYERS) - 1, "the batch waited for the others only"
 
 
@@ -81,8 +81,8 @@ async def test_a_trial_that_hangs_fails_by_its_own_deadline() -> None:
     await world.score()
     await until(lambda: hung.was_cancelled)
 
-    await until(lambda: world.seen.breakers[-1] == ("behavior", BreakerState.OPEN))
-    assert [state for _, state in world.seen.breakers] == [
+    await until(lambda: world.metrics.breakers[-1] == ("behavior", BreakerState.OPEN))
+    assert [state for _, state in world.metrics.breakers] == [
         BreakerState.OPEN,
         BreakerState.HALF_OPEN,
         BreakerState.OPEN,
@@ -127,7 +127,7 @@ async def test_an_abstention_does_not_open_the_breaker() -> None:
     for _ in range(50):
         await world.score()
 
-    assert world.seen.breakers == []
+    assert world.metrics.breakers == []
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ async def test_a_delay_of_all_layers_opens_no_breaker() -> None:
     for _ in range(30):
         await world.score()
 
-    assert world.seen.breakers == []
+    assert world.metrics.breakers == []
 
 
 @pytest.mark.parametrize("hung", [["anomaly", "behavior"], list(LAYERS)], ids=["two", "all"])
@@ -178,7 +178,7 @@ async def test_layers_that_hang_together_are_no_longer_called(hung: list[str]) -
         said = await world.score()
 
     assert {layer for layer, one in said.items() if one.status is LayerStatus.OPEN} == set(hung)
-    assert [len(world.layers[layer].asked) for layer in hung] == [5] * len(hung)
+    assert [len(world.layers[layer].requested) for layer in hung] == [5] * len(hung)
 
 
 async def test_a_slow_explanation_does_not_open_the_breaker() -> None:
@@ -188,7 +188,7 @@ async def test_a_slow_explanation_does_not_open_the_breaker() -> None:
     for _ in range(30):
         await world.score(explain=True)
 
-    assert world.seen.breakers == []
+    assert world.metrics.breakers == []
 
 
 async def test_an_explanation_waits_no_longer_than_a_verdict() -> None:
@@ -211,7 +211,7 @@ async def test_the_waiting_time_of_events_does_not_open_a_breaker() -> None:
     said = [(await world.score(waited_s=DEADLINE_S))["behavior"].status for _ in range(20)]
 
     assert set(said) == {LayerStatus.TIMEOUT}
-    assert world.seen.breakers == []
+    assert world.metrics.breakers == []
 
 
 # -- what is said of it
@@ -236,14 +236,14 @@ async def test_failed_calls_are_all_counted_and_logged_once_a_code(
     await world.score()
 
     assert [record["suppressed"] for record in recorded_log("layer_call_failed")] == [0, 39]
-    assert world.seen.failures == {("behavior", "LAYER_ERROR"): 41}
+    assert world.metrics.failures == {("behavior", "LAYER_ERROR"): 41}
 
 
 async def test_calls_that_are_late_are_counted() -> None:
     world = GuardedPipeline()
     await world.open_behavior()
 
-    assert world.seen.failures == {("behavior", "LAYER_TIMEOUT"): 5}
+    assert world.metrics.failures == {("behavior", "LAYER_TIMEOUT"): 5}
 
 
 async def test_a_breaker_logs_opening_and_closing_and_counts_its_trials(
@@ -259,7 +259,7 @@ async def test_a_breaker_logs_opening_and_closing_and_counts_its_trials(
         world.clock.now += 8.0
         await world.score()
         # mypy loses the default
-        await until(lambda trials=trials: len(world.seen.breakers) == 1 + 2 * trials)  # type: ignore[misc]
+        await until(lambda trials=trials: len(world.metrics.breakers) == 1 + 2 * trials)  # type: ignore[misc]
 
     world.clock.now += 8.0
     await world.score()
@@ -269,8 +269,8 @@ async def test_a_breaker_logs_opening_and_closing_and_counts_its_trials(
         ("behavior", "open"),
         ("behavior", "closed"),
     ]
-    assert world.seen.failures == {("behavior", "LAYER_ERROR"): 8}, "a failed trial counts once"
-    assert len(world.seen.breakers) == 9
+    assert world.metrics.failures == {("behavior", "LAYER_ERROR"): 8}, "a failed trial counts once"
+    assert len(world.metrics.breakers) == 9
 
 
 # -- the bulkhead
@@ -281,7 +281,7 @@ async def test_a_layer_with_a_full_bulkhead_is_not_called() -> None:
     behavior = world.layers["behavior"]
     behavior.gate = asyncio.Event()
     out = [asyncio.create_task(world.score()) for _ in range(2)]
-    await until(lambda: len(behavior.asked) == 2)
+    await until(lambda: len(behavior.requested) == 2)
 
     third = await world.score()
     behavior.gate.set()
@@ -292,7 +292,7 @@ async def test_a_layer_with_a_full_bulkhead_is_not_called() -> None:
         "LAYER_OVERLOADED",
     )
     assert third["anomaly"].speaks
-    assert len(behavior.asked) == 2
+    assert len(behavior.requested) == 2
     assert {first["behavior"].status, second["behavior"].status} <= {
         LayerStatus.LIVE,
         LayerStatus.TIMEOUT,
@@ -347,8 +347,8 @@ async def test_a_call_whose_replica_died_is_retried_once(death: BaseException) -
     said = (await world.score())["behavior"]
 
     assert said.status is LayerStatus.LIVE
-    assert len(world.layers["behavior"].asked) == 13
-    assert world.seen.retries == ["behavior"]
+    assert len(world.layers["behavior"].requested) == 13
+    assert world.metrics.retries == ["behavior"]
 
 
 async def test_a_call_is_retried_once_at_most() -> None:
@@ -361,7 +361,7 @@ async def test_a_call_is_retried_once_at_most() -> None:
     said = (await world.score())["behavior"]
 
     assert (said.status, said.reason) == (LayerStatus.FALLBACK, "LAYER_CRASHED")
-    assert len(world.layers["behavior"].asked) == 102
+    assert len(world.layers["behavior"].requested) == 102
 
 
 async def test_attempts_stay_within_eleven_tenths_of_the_requests() -> None:
@@ -373,7 +373,7 @@ async def test_attempts_stay_within_eleven_tenths_of_the_requests() -> None:
         await world.score()
         behavior.errors = []
 
-    assert 200 < len(behavior.asked) <= 220
+    assert 200 < len(behavior.requested) <= 220
 
 
 NO_DEATHS = [
@@ -397,7 +397,7 @@ async def test_an_error_of_a_live_replica_is_not_retried(error: BaseException) -
     world.layers["behavior"].errors = [error]
 
     assert not (await world.score())["behavior"].speaks
-    assert len(world.layers["behavior"].asked) == 101
+    assert len(world.layers["behavior"].requested) == 101
 
 
 # -- what operators do and see
@@ -414,7 +414,7 @@ async def test_a_disabled_layer_is_not_called_and_weighs_nothing() -> None:
         LayerStatus.DISABLED,
         "disabled by an operator",
     )
-    assert world.layers["behavior"].asked == []
+    assert world.layers["behavior"].requested == []
     assert (verdicts.coverage, verdicts.degraded) == (pytest.approx(0.6), True)
 
 
@@ -425,7 +425,7 @@ async def test_each_batch_is_counted_once_with_the_latency_of_each_layer() -> No
 
     await world.score()
 
-    ((kind, groups, elapsed_s),) = world.seen.batches
+    ((kind, groups, elapsed_s),) = world.metrics.batches
     assert kind is Kind.FLOW
     assert sum(len(group.label) for group in groups) == 2
     assert elapsed_s["anomaly"] > 0.0

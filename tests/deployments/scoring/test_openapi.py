@@ -31,13 +31,13 @@ Provoke = Callable[[IngressClient], httpx.Response]
 
 
 @pytest.fixture
-def asked(open_classifier: OpenIngress) -> IngressClient:
+def classifier_client(open_classifier: OpenIngress) -> IngressClient:
     return open_classifier()
 
 
 @pytest.fixture
-def contract(asked: IngressClient) -> dict[str, Any]:
-    found: dict[str, Any] = asked.get("/openapi.json").json()
+def contract(classifier_client: IngressClient) -> dict[str, Any]:
+    found: dict[str, Any] = classifier_client.get("/openapi.json").json()
     return found
 
 
@@ -149,7 +149,7 @@ def test_a_field_is_described_by_its_docstring(contract: dict[str, Any]) -> None
 
 
 def test_the_examples_are_valid_and_accepted(
-    asked: IngressClient, contract: dict[str, Any]
+    classifier_client: IngressClient, contract: dict[str, Any]
 ) -> None:
     shown = 0
     for method, path, one in operations(contract):
@@ -158,7 +158,7 @@ def test_the_examples_are_valid_and_accepted(
             shown += 1
             valid(example["value"], content["schema"], contract)
             if method == "post" and "score" not in path:  # the made-up classifier is in no fusion
-                assert asked.post(path, example["value"]).status_code == 200
+                assert classifier_client.post(path, example["value"]).status_code == 200
         for answer in one["responses"].values():
             for media in answer["content"].values():
                 if "example" in media:
@@ -198,7 +198,7 @@ ALLOWED = [
 
 @pytest.mark.parametrize(("path", "body"), ALLOWED)
 def test_what_the_document_allows_is_accepted(
-    asked: IngressClient, contract: dict[str, Any], path: str, body: object
+    classifier_client: IngressClient, contract: dict[str, Any], path: str, body: object
 ) -> None:
     valid(
         body,
@@ -206,7 +206,7 @@ def test_what_the_document_allows_is_accepted(
         contract,
     )
 
-    assert asked.post(path, body).status_code == 200
+    assert classifier_client.post(path, body).status_code == 200
 
 
 FORBIDDEN = [
@@ -236,7 +236,7 @@ FORBIDDEN = [
 
 @pytest.mark.parametrize(("path", "body"), FORBIDDEN)
 def test_what_the_document_forbids_is_rejected(
-    asked: IngressClient, contract: dict[str, Any], path: str, body: object
+    classifier_client: IngressClient, contract: dict[str, Any], path: str, body: object
 ) -> None:
     with pytest.raises(jsonschema.ValidationError):
         valid(
@@ -245,20 +245,20 @@ def test_what_the_document_forbids_is_rejected(
             contract,
         )
 
-    assert asked.post(path, body).status_code in {404, 422}
+    assert classifier_client.post(path, body).status_code in {404, 422}
 
 
 # -- true: answers
 
 
 def test_every_route_without_a_body_responds_as_documented(
-    asked: IngressClient, contract: dict[str, Any]
+    classifier_client: IngressClient, contract: dict[str, Any]
 ) -> None:
     names = {"{layer}": "behavior", "{file}": "start.js"}
     for method, path, one in operations(contract):
         if "requestBody" in one:
             continue
-        answer = asked.request(
+        answer = classifier_client.request(
             method.upper(), re.sub(r"\{\w+\}", lambda found: names[found[0]], path)
         )
         assert answer.status_code == 200, path
@@ -378,7 +378,7 @@ CASES = [
 
 @pytest.mark.parametrize(("method", "path", "status", "provoke"), CASES)
 def test_every_documented_error_occurs_as_documented(
-    asked: IngressClient,
+    classifier_client: IngressClient,
     contract: dict[str, Any],
     method: str,
     path: str,
@@ -387,7 +387,7 @@ def test_every_documented_error_occurs_as_documented(
 ) -> None:
     documented = contract["paths"][path][method]["responses"][status]
 
-    answer = provoke(asked)
+    answer = provoke(classifier_client)
 
     assert answer.status_code == int(status), answer.text
     valid(answer.json(), documented["content"]["application/json"]["schema"], contract)
@@ -417,11 +417,14 @@ def test_every_documented_error_is_provoked_above(contract: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("path", ["/ready", "/v2/health/ready"])
 def test_not_ready_responds_as_documented(
-    asked: IngressClient, contract: dict[str, Any], path: str, monkeypatch: pytest.MonkeyPatch
+    classifier_client: IngressClient,
+    contract: dict[str, Any],
+    path: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(TenantPipelines, "is_ready", False)
 
-    answer = asked.get(path)
+    answer = classifier_client.get(path)
 
     assert answer.status_code == 503
     valid(
@@ -432,9 +435,11 @@ def test_not_ready_responds_as_documented(
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-def test_another_method_gets_the_allowed_ones(asked: IngressClient, method: str, path: str) -> None:
+def test_another_method_gets_the_allowed_ones(
+    classifier_client: IngressClient, method: str, path: str
+) -> None:
     """RFC 9110, section 15.5.6: 405 comes with Allow."""
-    answer = asked.request("DELETE", path)
+    answer = classifier_client.request("DELETE", path)
 
     assert answer.status_code == 405
     assert method in answer.headers["Allow"]
@@ -459,9 +464,9 @@ def test_another_method_gets_the_allowed_ones(asked: IngressClient, method: str,
     ],
 )
 def test_a_body_of_another_content_type_is_not_read(
-    asked: IngressClient, path: str, header: str, value: str
+    classifier_client: IngressClient, path: str, header: str, value: str
 ) -> None:
-    answer = asked.post(path, b"{}", headers={header: value})
+    answer = classifier_client.post(path, b"{}", headers={header: value})
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
     assert header in answer.json()["error"]["message"]
@@ -479,12 +484,12 @@ def test_a_body_of_another_content_type_is_not_read(
     ],
 )
 def test_a_body_of_json_or_without_a_content_type_is_read(
-    asked: IngressClient, value: str | None
+    classifier_client: IngressClient, value: str | None
 ) -> None:
     headers = {} if value is None else {"Content-Type": value}
 
     assert (
-        asked.post(
+        classifier_client.post(
             "/predict", json.dumps({"features": flow()}).encode(), headers=headers
         ).status_code
         == 200
@@ -509,15 +514,17 @@ def test_the_document_names_the_scope_that_a_route_needs(contract: dict[str, Any
 
 
 def test_the_largest_documented_number_is_the_largest_accepted_one(
-    asked: IngressClient, contract: dict[str, Any]
+    classifier_client: IngressClient, contract: dict[str, Any]
 ) -> None:
     largest = contract["components"]["schemas"]["FeaturesByName"]["properties"]["Idle Min"][
         "maximum"
     ]
 
-    assert asked.post("/predict", {"features": [*BENIGN[:77], largest]}).status_code == 200
     assert (
-        asked.post(
+        classifier_client.post("/predict", {"features": [*BENIGN[:77], largest]}).status_code == 200
+    )
+    assert (
+        classifier_client.post(
             "/predict", {"features": [*BENIGN[:77], math.nextafter(largest, math.inf)]}
         ).status_code
         == 422

@@ -38,7 +38,7 @@ QUICK = {**LONG_DEADLINE, "ingress": {"deadline_ms": 300}}
 
 
 @pytest.fixture
-def asked(open_classifier: OpenIngress) -> IngressClient:
+def classifier_client(open_classifier: OpenIngress) -> IngressClient:
     return open_classifier()
 
 
@@ -60,9 +60,11 @@ def batch_of(client: IngressClient, flows: list[Any], **request: Any) -> list[di
 # -- what an answer holds
 
 
-def test_a_flow_gets_a_label_and_the_probability_of_every_class(asked: IngressClient) -> None:
+def test_a_flow_gets_a_label_and_the_probability_of_every_class(
+    classifier_client: IngressClient,
+) -> None:
     """S2-04, S2-11, S2-23."""
-    body = predicted(asked, flow(1), model_name="random_forest")
+    body = predicted(classifier_client, flow(1), model_name="random_forest")
 
     assert body.keys() == PREDICTION_KEYS
     assert (body["prediction"], body["confidence"]) == ("Flood", pytest.approx(0.8))
@@ -71,8 +73,8 @@ def test_a_flow_gets_a_label_and_the_probability_of_every_class(asked: IngressCl
     assert body["inference_time_ms"] > 0.0
 
 
-def test_the_time_of_a_prediction_is_in_utc(asked: IngressClient) -> None:
-    said = predicted(asked, flow())["timestamp"]
+def test_the_time_of_a_prediction_is_in_utc(classifier_client: IngressClient) -> None:
+    said = predicted(classifier_client, flow())["timestamp"]
 
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", said)
     assert (
@@ -85,10 +87,10 @@ def test_the_time_of_a_prediction_is_in_utc(asked: IngressClient) -> None:
     [("random_forest", 0.8), ("decision_tree", 1.0), ("hist_gradient_boosting", 0.8)],
 )
 def test_each_model_is_called_by_its_name(
-    asked: IngressClient, name: str, confidence: float
+    classifier_client: IngressClient, name: str, confidence: float
 ) -> None:
     """S2-09."""
-    body = predicted(asked, flow(2), model_name=name)
+    body = predicted(classifier_client, flow(2), model_name=name)
 
     assert (body["model_name"], body["prediction"], body["confidence"]) == (
         name,
@@ -97,36 +99,38 @@ def test_each_model_is_called_by_its_name(
     )
 
 
-def test_the_default_model_is_the_forest(asked: IngressClient) -> None:
-    assert predicted(asked, flow())["model_name"] == "random_forest"
+def test_the_default_model_is_the_forest(classifier_client: IngressClient) -> None:
+    assert predicted(classifier_client, flow())["model_name"] == "random_forest"
 
 
-def test_features_may_be_given_by_name_in_any_dialect(asked: IngressClient) -> None:
+def test_features_may_be_given_by_name_in_any_dialect(classifier_client: IngressClient) -> None:
     named = dict(zip(FEATURE_NAMES, flow(2), strict=True))
     named["dst port"] = named.pop("Destination Port")
 
-    assert predicted(asked, named)["prediction"] == "Scan"
+    assert predicted(classifier_client, named)["prediction"] == "Scan"
 
 
 def test_a_flow_gets_the_same_prediction_alone_among_others_and_in_a_batch(
-    asked: IngressClient,
+    classifier_client: IngressClient,
 ) -> None:
     ports = [0, 1, 2, 5, 7, 11]
-    alone = [predicted(asked, flow(port))["probabilities"] for port in ports]
+    alone = [predicted(classifier_client, flow(port))["probabilities"] for port in ports]
     together = [
         answer.json()["probabilities"]
-        for answer in asked.post_all([{"features": flow(port)} for port in ports], "/predict")
+        for answer in classifier_client.post_all(
+            [{"features": flow(port)} for port in ports], "/predict"
+        )
     ]
     in_a_batch = [
         one["probabilities"]
-        for one in batch_of(asked, [{"features": flow(port)} for port in ports])
+        for one in batch_of(classifier_client, [{"features": flow(port)} for port in ports])
     ]
 
     assert alone == together == in_a_batch
 
 
 def test_flows_that_arrive_together_leave_in_one_call_a_model(
-    asked: IngressClient, classifier: FakeClassifier
+    classifier_client: IngressClient, classifier: FakeClassifier
 ) -> None:
     bodies = [
         {"features": flow(n), "model_name": name}
@@ -134,7 +138,7 @@ def test_flows_that_arrive_together_leave_in_one_call_a_model(
         for name in ("random_forest", "decision_tree")
     ]
 
-    answers = [answer.json() for answer in asked.post_all(bodies, "/predict")]
+    answers = [answer.json() for answer in classifier_client.post_all(bodies, "/predict")]
 
     assert [answer["model_name"] for answer in answers] == [body["model_name"] for body in bodies]
     assert [answer["prediction"] for answer in answers] == [
@@ -145,19 +149,22 @@ def test_flows_that_arrive_together_leave_in_one_call_a_model(
 
 
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
-def test_a_response_has_the_id_of_its_request(asked: IngressClient, path: str) -> None:
+def test_a_response_has_the_id_of_its_request(classifier_client: IngressClient, path: str) -> None:
     body = {"features": flow()} if path == "/predict" else {"flows": [{"features": flow()}]}
 
     assert (
-        asked.post(path, body, headers={"X-Request-ID": "abc-1"}).headers["X-Request-ID"] == "abc-1"
+        classifier_client.post(path, body, headers={"X-Request-ID": "abc-1"}).headers[
+            "X-Request-ID"
+        ]
+        == "abc-1"
     )
-    assert re.fullmatch(r"[0-9a-f]{32}", asked.post(path, body).headers["X-Request-ID"])
+    assert re.fullmatch(r"[0-9a-f]{32}", classifier_client.post(path, body).headers["X-Request-ID"])
 
 
 # -- batches
 
 
-def test_an_invalid_flow_gets_an_error_in_its_own_place(asked: IngressClient) -> None:
+def test_an_invalid_flow_gets_an_error_in_its_own_place(classifier_client: IngressClient) -> None:
     """P29, S2-16: order and count stay, and every error is in its own place."""
     flows: list[Any] = [
         {"features": flow(0)},
@@ -171,7 +178,7 @@ def test_an_invalid_flow_gets_an_error_in_its_own_place(asked: IngressClient) ->
         {"features": flow(2)},
     ]
 
-    found = batch_of(asked, flows, model_name="decision_tree")
+    found = batch_of(classifier_client, flows, model_name="decision_tree")
 
     assert [one.get("prediction") for one in found] == [
         "BENIGN",
@@ -198,13 +205,17 @@ def test_an_invalid_flow_gets_an_error_in_its_own_place(asked: IngressClient) ->
     assert all(one.keys() == ({"error"} if "error" in one else PREDICTION_KEYS) for one in found)
 
 
-def test_only_the_flow_on_which_the_model_fails_gets_no_prediction(asked: IngressClient) -> None:
+def test_only_the_flow_on_which_the_model_fails_gets_no_prediction(
+    classifier_client: IngressClient,
+) -> None:
     """N-13 for predictions.
 
     The other flows of the batch, and of the same call of the micro-batcher, get theirs.
     """
-    found = batch_of(asked, [{"features": flow(port)} for port in (0, 666, 1)])
-    together = asked.post_all([{"features": flow(port)} for port in (0, 666, 1, 2)], "/predict")
+    found = batch_of(classifier_client, [{"features": flow(port)} for port in (0, 666, 1)])
+    together = classifier_client.post_all(
+        [{"features": flow(port)} for port in (0, 666, 1, 2)], "/predict"
+    )
 
     assert [one.get("prediction") for one in found] == ["BENIGN", None, "Flood"]
     assert found[1]["error"]["code"] == "LAYER_CRASHED"
@@ -213,24 +224,30 @@ def test_only_the_flow_on_which_the_model_fails_gets_no_prediction(asked: Ingres
 
 
 def test_a_batch_of_invalid_flows_alone_does_not_call_the_model(
-    asked: IngressClient, classifier: FakeClassifier
+    classifier_client: IngressClient, classifier: FakeClassifier
 ) -> None:
-    assert [one["error"]["code"] for one in batch_of(asked, [{"features": []}] * 3)] == [
-        "FEATURE_MISMATCH"
-    ] * 3
+    assert [
+        one["error"]["code"] for one in batch_of(classifier_client, [{"features": []}] * 3)
+    ] == ["FEATURE_MISMATCH"] * 3
     assert classifier.batches == []
 
 
-def test_a_thousand_flows_are_one_call(asked: IngressClient, classifier: FakeClassifier) -> None:
+def test_a_thousand_flows_are_one_call(
+    classifier_client: IngressClient, classifier: FakeClassifier
+) -> None:
     """S2-05, I5."""
-    assert len(batch_of(asked, [{"features": flow(1)}] * 1000)) == 1000
+    assert len(batch_of(classifier_client, [{"features": flow(1)}] * 1000)) == 1000
     assert classifier.batches == [(1000, "random_forest")]
 
 
 @pytest.mark.parametrize("flows", [[{"features": flow()}] * 1001, [{}] * 1001], ids=["good", "bad"])
-def test_more_flows_than_the_limit_are_rejected(asked: IngressClient, flows: list[Any]) -> None:
+def test_more_flows_than_the_limit_are_rejected(
+    classifier_client: IngressClient, flows: list[Any]
+) -> None:
     """S2-17, C-17."""
-    error_of(asked.post("/predict/batch", {"flows": flows}), 422, "TOO_MANY_EVENTS", "flows")
+    error_of(
+        classifier_client.post("/predict/batch", {"flows": flows}), 422, "TOO_MANY_EVENTS", "flows"
+    )
 
 
 def test_the_limits_are_settings_and_are_documented(open_classifier: OpenIngress) -> None:
@@ -299,10 +316,10 @@ SINGLE = [
 
 @pytest.mark.parametrize(("body", "status", "code", "field"), SINGLE)
 def test_an_invalid_flow_is_rejected_with_code_and_field(
-    asked: IngressClient, body: object, status: int, code: str, field: str
+    classifier_client: IngressClient, body: object, status: int, code: str, field: str
 ) -> None:
     """S2-08, S2-13, C-16."""
-    error_of(asked.post("/predict", body), status, code, field)
+    error_of(classifier_client.post("/predict", body), status, code, field)
 
 
 @pytest.mark.parametrize(
@@ -310,14 +327,14 @@ def test_an_invalid_flow_is_rejected_with_code_and_field(
 )
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
 def test_an_unknown_model_is_not_found_and_the_known_ones_are_named(
-    asked: IngressClient, path: str, name: str
+    classifier_client: IngressClient, path: str, name: str
 ) -> None:
     """C-16. The requested name is not repeated."""
     body = {"model_name": name} | (
         {"features": flow()} if path == "/predict" else {"flows": [{"features": flow()}]}
     )
 
-    error = error_of(asked.post(path, body), 404, "UNKNOWN_MODEL", "model_name")
+    error = error_of(classifier_client.post(path, body), 404, "UNKNOWN_MODEL", "model_name")
 
     assert (
         error["message"]
@@ -326,16 +343,18 @@ def test_an_unknown_model_is_not_found_and_the_known_ones_are_named(
 
 
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
-def test_a_known_model_that_is_not_loaded_has_a_reason(asked: IngressClient, path: str) -> None:
+def test_a_known_model_that_is_not_loaded_has_a_reason(
+    classifier_client: IngressClient, path: str
+) -> None:
     """C-16: 409, and the others go on."""
     body = {"model_name": "xgboost"} | (
         {"features": flow()} if path == "/predict" else {"flows": [{"features": flow()}]}
     )
 
-    error = error_of(asked.post(path, body), 409, "MODEL_NOT_LOADED", "model_name")
+    error = error_of(classifier_client.post(path, body), 409, "MODEL_NOT_LOADED", "model_name")
 
     assert NOT_INSTALLED in error["message"]
-    assert predicted(asked, flow())["model_name"] == "random_forest"
+    assert predicted(classifier_client, flow())["model_name"] == "random_forest"
 
 
 def unavailable(answer: httpx.Response, code: str) -> dict[str, Any]:
@@ -424,15 +443,15 @@ def test_a_classifier_that_keeps_failing_is_no_longer_called_until_it_recovers(
 
 
 def test_a_disabled_classifier_is_not_called(
-    asked: IngressClient, classifier: FakeClassifier
+    classifier_client: IngressClient, classifier: FakeClassifier
 ) -> None:
-    assert asked.post("/v1/layers/classifier/disable", b"").status_code == 200
+    assert classifier_client.post("/v1/layers/classifier/disable", b"").status_code == 200
 
-    unavailable(asked.post("/predict", {"features": flow()}), "LAYER_DISABLED")
+    unavailable(classifier_client.post("/predict", {"features": flow()}), "LAYER_DISABLED")
 
     assert classifier.batches == []
-    assert asked.post("/v1/layers/classifier/enable", b"").status_code == 200
-    assert predicted(asked, flow())["prediction"] == "BENIGN"
+    assert classifier_client.post("/v1/layers/classifier/enable", b"").status_code == 200
+    assert predicted(classifier_client, flow())["prediction"] == "BENIGN"
 
 
 def test_more_calls_than_the_bulkhead_holds_are_shed(open_classifier: OpenIngress) -> None:
@@ -527,11 +546,13 @@ def test_the_call_of_a_caller_that_left_is_cancelled(open_classifier: OpenIngres
 # -- what is told of it
 
 
-def test_predictions_are_counted_by_model(asked: IngressClient, meter: RecordingMeter) -> None:
+def test_predictions_are_counted_by_model(
+    classifier_client: IngressClient, meter: RecordingMeter
+) -> None:
     """S2-06."""
-    predicted(asked, flow())
+    predicted(classifier_client, flow())
     batch_of(
-        asked,
+        classifier_client,
         [{"features": flow()}, {"features": []}, {"features": flow(666)}],
         model_name="decision_tree",
     )
@@ -546,9 +567,9 @@ def test_predictions_are_counted_by_model(asked: IngressClient, meter: Recording
     ]
 
 
-def test_the_root_names_the_serving_release(asked: IngressClient) -> None:
+def test_the_root_names_the_serving_release(classifier_client: IngressClient) -> None:
     """S2-01."""
-    body = asked.get("/").json()
+    body = classifier_client.get("/").json()
 
     assert body.keys() == {
         "service",
@@ -559,6 +580,6 @@ def test_the_root_names_the_serving_release(asked: IngressClient) -> None:
         "limits",
         "routes",
     }
-    assert body["model_version"] == asked.get("/v1/status").json()["release"]
-    assert body["models"] == asked.get("/health").json()["available_models"]
+    assert body["model_version"] == classifier_client.get("/v1/status").json()["release"]
+    assert body["models"] == classifier_client.get("/health").json()["available_models"]
     assert "POST /predict" in body["routes"]

@@ -1,6 +1,6 @@
-"""Rows are rated by the tenant's own detector, or one that it is lent.
+"""Rows are rated by the tenant's own detector, or by an inherited one.
 
-And a load is one in the replicas that serve (C-26).
+A load happens in the replicas that serve (C-26).
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def test_a_bad_row_spoils_only_itself_and_is_named_by_its_own_place(
 def test_what_is_missing_is_nought_only_where_the_caller_says_so(
     open_managed: Open, publish_for: Callable[..., BundleRef]
 ) -> None:
-    """S4-09's fillna, asked for."""
+    """The `fillna` of S4-09, only on request."""
     publish_for("acme")
 
     (result,) = detect(
@@ -178,7 +178,7 @@ def test_what_is_missing_is_nought_only_where_the_caller_says_so(
 def test_a_number_comes_back_to_its_last_digit(
     open_managed: Open, publish_for: Callable[..., BundleRef]
 ) -> None:
-    """As text: a decoder would round it, or have no type for it."""
+    """The row stays text: a decoder would round its numbers, or have no type for them."""
     publish_for("acme")
     row = b'{"bytes_transferred": 1.10, "packet_count": 3, "connection_duration": 2, "flow_id": 123456789012345678901234567890}'
 
@@ -308,7 +308,7 @@ def test_where_no_detector_answers_it_is_503_and_when_to_come_back(
 def test_a_detector_that_hangs_costs_its_time_and_not_more(
     open_managed: Open, publish_for: Callable[..., BundleRef]
 ) -> None:
-    """Serve waits without end while no replica runs."""
+    """Serve itself waits for ever while no replica runs."""
     publish_for("acme")
     managed = open_managed({"replicas_within_s": 0.05}, detectors=ReplicasHandle(Hanging()))
 
@@ -356,7 +356,7 @@ def test_an_error_of_ours_comes_through_ray_without_its_traceback(
 def test_a_load_is_one_in_every_replica_and_each_says_how_it_stands(
     open_managed: Open, publish_for: Callable[..., BundleRef]
 ) -> None:
-    """S4-13, C-26: not in a detector that is thrown away."""
+    """S4-13, C-26: not into a detector that is then discarded."""
     publish_for("acme")
     managed = open_managed()
 

@@ -1,6 +1,6 @@
 """The detectors' deployment (S4-10, S4-13, C-26).
 
-Champions on demand, a swap without a gap, and no tenant that waits for another.
+Champions load on demand, a swap leaves no gap, and no tenant waits for another.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Replica:
         return (await self.detect(tenant, name)).version
 
     async def version_after_a_look(self) -> int:
-        """The version once the look that a use begins beside has ended."""
+        """Return the version after the poll that a use starts in the background has ended."""
         self.clock.now += page.POLL_EVERY_S
         await self.version()
         await self.looks()
@@ -133,7 +133,7 @@ def replica(store: Store) -> Replica:
 
 
 class HungLoads:
-    """Reading the bundles of one tenant hangs until it is let go on."""
+    """Reading the bundles of one tenant hangs until the test releases it."""
 
     def __init__(self, of: Tenant) -> None:
         self._of, self._opened = of, page.open_bundle
@@ -302,7 +302,7 @@ async def test_nobody_waits_for_a_new_champion_to_load(
 async def test_a_champion_that_is_broken_changes_nothing_and_is_told_once(
     replica: Replica, store: Store, publish_champion: Publish, recorded_log: RecordedLog
 ) -> None:
-    """P4: the last good one goes on."""
+    """P4: the last good version goes on serving."""
     publish_champion()
 
     async with asyncio.timeout(LIMIT_S):
@@ -352,7 +352,7 @@ async def test_a_first_load_that_fails_is_its_own_error_and_the_next_one_heals(
 async def test_an_alias_of_before_that_comes_back_is_not_believed(
     replica: Replica, store: Store, publish_champion: Publish
 ) -> None:
-    """TUF's roll-back: whoever can write the folder puts the old signed file back."""
+    """TUF's rollback attack: an attacker with write access restores the old signed file."""
     publish_champion()
     alias = next((store.state / "tenants" / "acme" / "aliases").rglob("champion"))
     old = alias.read_bytes()
@@ -436,7 +436,7 @@ async def test_a_new_champion_whose_file_hangs_is_said_of_the_one_that_goes_on(
     monkeypatch: pytest.MonkeyPatch,
     recorded_log: RecordedLog,
 ) -> None:
-    """F13: nobody waits for it, so nobody but the state can say it."""
+    """F13: no request waits for the load, so the state alone reports that it hangs."""
     publish_champion()
 
     async with asyncio.timeout(LIMIT_S):
@@ -482,7 +482,7 @@ async def test_only_so_many_are_kept_and_the_one_used_last_longest_ago_goes(
         assert [state.model for state in await replica.detectors.state()] == [
             "a",
             "c",
-        ]  # a name that is none takes nobody's place
+        ]  # an unknown name evicts no detector
 
 
 # -- a load that is asked for
@@ -491,7 +491,7 @@ async def test_only_so_many_are_kept_and_the_one_used_last_longest_ago_goes(
 async def test_a_load_says_what_serves_in_this_replica(
     replica: Replica, publish_champion: Publish
 ) -> None:
-    """C-26: the source built a detector, loaded it, and threw it away."""
+    """C-26: the source system built a detector, loaded it, and discarded it."""
     first = publish_champion()
 
     async with asyncio.timeout(LIMIT_S):
@@ -512,7 +512,7 @@ async def test_a_load_says_what_serves_in_this_replica(
 async def test_a_load_does_not_take_a_look_of_before_for_its_own(
     replica: Replica, publish_champion: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who made a version champion and then says `load` hears of that version, not of what was being read just then."""
+    """After a promotion, `load` reports the new version, even if a poll was reading the old one."""
     publish_champion()
 
     async with asyncio.timeout(LIMIT_S):

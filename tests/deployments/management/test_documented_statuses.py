@@ -1,4 +1,4 @@
-"""Every status that the contract of the management application documents can be had, of every route, and is what the contract says."""
+"""Every status that the management contract documents occurs on its route, as documented."""
 
 from __future__ import annotations
 
@@ -169,9 +169,9 @@ def too_large(populated: PopulatedService, route: Route, good: dict[str, Any]) -
 def of_what_is_absent(
     populated: PopulatedService, route: Route, good: dict[str, Any]
 ) -> httpx.Response:
-    """Where the path names something, something that nobody has.
+    """Request a thing that does not exist, where the path names one.
 
-    Else of a tenant who has nothing, or by naming another one.
+    Else request as a tenant without models, or name another tenant.
     """
     method, path = route
     if "{" in path:
@@ -186,7 +186,7 @@ def of_what_is_absent(
 
 
 def while_the_store(fails: Exception) -> Provoke:
-    """Of the models; and of the jobs, which are read from the disk once, by whoever asks first."""
+    """Of the models, and of the jobs, whose records the first request reads from disk."""
 
     def broken(*_: object) -> None:
         raise fails
@@ -237,10 +237,7 @@ def test_every_documented_refusal_can_be_had_of_every_route(
 
 
 def test_no_documented_refusal_is_forgotten_above(contract: dict[str, Any]) -> None:
-    """The contract and its page are in memory.
-
-    Nothing breaks them that would not break the application.
-    """
+    """The contract and its page are in memory: they fail only with the whole application."""
     assert {status for route, status in documented(contract) if route in GOOD} - {
         "200",
         "201",

@@ -1,6 +1,6 @@
 """Training over HTTP.
 
-A job is taken at once, looked up by its own tenant alone, and ends in a version that serves.
+A job is accepted at once, is visible to its own tenant only, and ends in a version that serves.
 """
 
 from __future__ import annotations
@@ -82,10 +82,7 @@ def as_acme(managed: ManagementClient) -> Ask:
 def test_a_job_is_taken_at_once_and_ends_in_a_version_that_serves(
     open_managed: Callable[..., ManagementClient],
 ) -> None:
-    """S4-13, C-25.
-
-    202 and a place to look; then the model is in the list, with what its user said of it.
-    """
+    """S4-13, C-25: 202 with a Location; then the model is listed, with the caller's metadata."""
     managed = open_managed(fit_here)
     ask = as_acme(managed)
 
@@ -139,7 +136,7 @@ def test_a_job_that_shall_not_promote_leaves_the_champion_alone(
 def test_a_job_is_seen_and_cancelled_by_its_own_tenant_alone(
     open_managed: Callable[..., ManagementClient],
 ) -> None:
-    """P10: the id of a foreign job is as good as none."""
+    """P10: another tenant's job gets the same answer as no job."""
     managed = open_managed()
     ask = as_acme(managed)
     path = ask("POST", "/models/train", json=BODY).headers["location"]
@@ -310,7 +307,7 @@ def test_a_number_that_is_none_is_refused_before_anything_is_computed(
 
 
 def test_a_body_of_nine_mebibytes_is_413(open_managed: Callable[..., ManagementClient]) -> None:
-    """I13; one that is announced is not even read."""
+    """I13: a body whose length is announced is refused before it is read."""
     ask = as_acme(open_managed())
 
     assert code_of(ask("POST", "/models/train", content=b" " * (9 << 20))) == (

@@ -1,6 +1,6 @@
 """Training jobs (S4-13, C-25, I13).
 
-Taken at the door within limits, fitted elsewhere, published here, and told to their tenant alone.
+Accepted within limits, fitted in another process, published here, and visible to their tenant only.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ async def fit_here(work: FitWork) -> AsyncGenerator[Step | Trained, None]:
 
 
 class HeldFit:
-    """A fit that waits until it is let go, and remembers whether somebody stopped it."""
+    """A fit that waits until the test releases it, and records whether it was stopped."""
 
     def __init__(self) -> None:
         self.began, self.goes_on = asyncio.Event(), asyncio.Event()
@@ -111,7 +111,7 @@ class Desk:
         return Store(self.settings.state, None, self.trust, actor)
 
     def jobs(self, run: Run = fit_here, *, quota: Quota | None = None, **limits: Any) -> Jobs:
-        """Management, started anew."""
+        """The management application after a restart."""
         own = self.settings.model_copy(
             update={"management": self.settings.management.model_copy(update=limits)}
         )
@@ -124,7 +124,7 @@ class Desk:
 
 @pytest.fixture(autouse=True)
 def quick_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small forests: these tests are not about what they say."""
+    """Small forests: these tests do not check scores."""
     monkeypatch.setattr(tabular, "TREES", 5)
 
 
@@ -145,7 +145,7 @@ def desk(own_state: Path, key: Path, trust: Trust, no_fsync: None) -> Desk:  # n
 
 
 async def once(jobs: Jobs, record: JobRecord, is_so: Callable[[JobRecord], bool]) -> JobRecord:
-    """The record as soon as `is_so`."""
+    """Return the record as soon as `is_so` holds."""
     # who asks over HTTP has no event either
     while not is_so(found := await jobs.get(Tenant(record.tenant), record.id)):  # noqa: ASYNC110
         await asyncio.sleep(0.01)
@@ -153,7 +153,7 @@ async def once(jobs: Jobs, record: JobRecord, is_so: Callable[[JobRecord], bool]
 
 
 async def ended(jobs: Jobs, record: JobRecord) -> JobRecord:
-    """The record once nothing more becomes of it."""
+    """Return the record once the job has ended."""
     return await once(jobs, record, lambda found: found.status in ENDED)
 
 
@@ -272,7 +272,7 @@ async def test_what_cannot_be_trained_is_refused_at_the_door(
 
 
 async def test_without_a_signing_key_nothing_is_computed(desk: Desk, key: Path) -> None:
-    """The hours of a training are not spent on what nobody could publish."""
+    """No hours of training for a model that could not be published."""
     key.unlink()
 
     async with asyncio.timeout(LIMIT_S):
@@ -283,7 +283,7 @@ async def test_without_a_signing_key_nothing_is_computed(desk: Desk, key: Path) 
 async def test_a_tenant_has_only_so_many_jobs_and_another_tenant_still_gets_its_own(
     desk: Desk,
 ) -> None:
-    """I13: running and waiting ones count; nobody fills the queue for everybody."""
+    """I13: running and waiting jobs count; one tenant cannot fill the queue for all."""
     async with asyncio.timeout(LIMIT_S):
         fit = HeldFit()
         jobs = desk.jobs(fit, jobs_per_tenant=2, jobs_at_once=1)
@@ -325,7 +325,7 @@ async def test_jobs_that_are_submitted_at_the_same_moment_do_not_slip_past_the_l
 
 
 async def test_a_job_is_told_to_its_tenant_alone(desk: Desk) -> None:
-    """Foreign and absent ones are answered alike."""
+    """Another tenant's job and a job that does not exist get the same answer."""
     async with asyncio.timeout(LIMIT_S):
         jobs = desk.jobs(HeldFit())
         record = await jobs.submit(ACME, wanted(), AMY)
@@ -426,7 +426,7 @@ async def test_a_job_that_takes_too_long_is_stopped_and_says_so(desk: Desk) -> N
 async def test_a_fit_that_fails_ends_its_job_alone(
     desk: Desk, problem: Exception | None, code: str, message: str
 ) -> None:
-    """R14; no other error's text and no path is told."""
+    """R14: the record has no path and no text of another error."""
 
     async def broken(work: FitWork) -> AsyncGenerator[Step | Trained, None]:
         yield Step(work.name, 0.1)
@@ -579,10 +579,7 @@ def test_a_record_is_read_as_it_was_written(records: JobRecords) -> None:
 
 
 def test_old_jobs_and_too_many_jobs_are_forgotten(records: JobRecords) -> None:
-    """The folder is bounded.
-
-    Of each tenant the newest three, and none of them older than 30 days.
-    """
+    """The folder is bounded: the newest three of each tenant, none older than 30 days."""
     for number in range(5):
         records.save(record_of(number, ended_at=f"2023-11-14T00:00:0{number}Z"))
     records.save(record_of(9, tenant="globex", ended_at="2023-09-01T00:00:00Z"))
@@ -638,7 +635,7 @@ def test_a_link_in_the_place_of_a_record_is_not_followed(
 async def test_who_stops_waiting_for_a_submission_leaves_no_job(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A client that hangs up was told of no job."""
+    """A client that disconnects never got the id of a job."""
     saved = JobRecords.save
     begun, goes_on = threading.Event(), threading.Event()
 

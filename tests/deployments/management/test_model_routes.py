@@ -1,7 +1,7 @@
 """Models over HTTP.
 
-What a tenant has and is lent, which version serves, what goes; and that each act is in the audit
-log.
+What a tenant has and inherits, which version serves, what is deleted; and that each action is in
+the audit log.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def managed(
 
 @pytest.fixture
 def ask(managed: ManagementClient) -> Callable[..., httpx.Response]:
-    """Acme asks."""
+    """Requests with the key of acme."""
     return lambda method, path, **more: managed.request(
         method, path, headers=managed.key_of("acme"), **more
     )
@@ -230,7 +230,7 @@ def test_what_is_deleted_is_told_in_the_words_of_the_source_system(
 def test_without_a_version_nothing_is_deleted(
     ask: Callable[..., httpx.Response], store: Store, publish: Callable[..., BundleRef]
 ) -> None:
-    """C-22: the latest is not meant by saying nothing."""
+    """C-22: without a version, a deletion does not mean the latest."""
     publish(store, model=MODEL)
 
     answer = ask("DELETE", f"/models/{MODEL}")
@@ -349,7 +349,7 @@ def test_a_file_that_a_stranger_signed_is_refused(
 def test_what_the_generic_tenant_serves_is_lent_and_nothing_else_of_it(
     managed: ManagementClient, store: Store, publish: Callable[..., BundleRef], signer: Signer
 ) -> None:
-    """Per-tenant models: who has none of its own lives on these, sees them, and changes none."""
+    """A tenant without models of its own is served by inherited ones: visible, not changeable."""
     versions = [publish(store, value, tenant="default", model=MODEL) for value in (1.0, 2.0)]
     set_model_alias(
         store, Tenant("default"), ModelName(MODEL), Alias.CHAMPION, versions[0], 0, signer=signer
@@ -380,7 +380,7 @@ def test_what_the_generic_tenant_serves_is_lent_and_nothing_else_of_it(
 def test_every_act_leaves_who_did_what_and_from_where(
     managed: ManagementClient, store: Store, publish: Callable[..., BundleRef]
 ) -> None:
-    """P31; what others did is not told."""
+    """P31: the log of a tenant has no actions of others."""
     publish(store, model=MODEL)
     publish(store, model=MODEL)
     mine = managed.key_of("acme")
@@ -444,7 +444,7 @@ def test_a_full_disk_is_507_and_nothing_has_changed(
 def test_a_disk_that_hangs_is_503_with_the_time_to_come_back(
     managed: ManagementClient, store: Store, publish: Callable[..., BundleRef]
 ) -> None:
-    """The loop goes on meanwhile: what needs no disk is answered."""
+    """The event loop goes on: routes that need no disk are answered."""
     publish(store, model=MODEL)
     goes_on = threading.Event()
     managed.manage._executor._open = lambda: goes_on.wait(30.0) and store

@@ -1,4 +1,4 @@
-"""The contract of the management application is complete and true, and every route asks for its scope."""
+"""The contract of the management application is complete and true; each route needs its scope."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_contract_names_every_route(contract: dict[str, Any]) -> None:
 
 
 def test_every_code_of_a_status_is_listed_with_those_of_keys(contract: dict[str, Any]) -> None:
-    """429 may be a tenant's rate or one of its quotas; a client needs to know of both."""
+    """429 may mean a tenant's rate or one of its quotas; the contract names both."""
     answer = contract["paths"]["/models/train"]["post"]["responses"]["429"]
     schema = answer["content"]["application/json"]["schema"]
 

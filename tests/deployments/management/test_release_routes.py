@@ -1,4 +1,4 @@
-"""Releases over HTTP: which serves, promotion, roll-back, and the challenger in shadow."""
+"""Releases over HTTP: which serves, promotion, rollback, and the challenger in shadow."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def managed(
 
 @pytest.fixture
 def ask(managed: ManagementClient) -> Callable[..., httpx.Response]:
-    """Acme asks."""
+    """Requests with the key of acme."""
     return lambda method, path, **more: managed.request(
         method, path, headers=managed.key_of("acme"), **more
     )
@@ -70,7 +70,7 @@ def test_a_tenant_without_a_release_lives_on_the_generic_one(ask: Ask) -> None:
 def test_promoting_and_rolling_back_move_the_pointer_forward(
     ask: Ask, two_releases: Two, store: Store
 ) -> None:
-    """P8: a roll-back is one call, and a newer pointer."""
+    """P8: a rollback is one call, and a newer pointer."""
     first = ask("POST", "/models/releases/1/promote")
     second = ask("POST", "/models/releases/2/promote", json={"at_once": True})
     back = ask("POST", "/models/rollback")

@@ -1,6 +1,6 @@
-"""A fit in a real Ray.
+"""A fit in a real Ray cluster.
 
-Progress comes back as it is made, and who stops listening ends the process (R14).
+Progress arrives step by step, and closing the generator ends the process (R14).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ RUN = partial(run_in_ray, num_cpus=0.5)
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    """Ray on this machine, for this page."""
+    """A Ray cluster on this machine, for this module."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
         ray.init(
@@ -72,7 +72,7 @@ def trainers() -> list[psutil.Process]:
 
 
 def _title(process: psutil.Process) -> str:
-    """What it calls itself; nothing once it has ended, whether or not its parent has noticed."""
+    """The title of a process; empty once it has ended, whether or not its parent has noticed."""
     try:
         return "".join(process.cmdline()[:1])
     except (psutil.NoSuchProcess, psutil.ZombieProcess):
@@ -80,7 +80,7 @@ def _title(process: psutil.Process) -> str:
 
 
 def slow_fit(work: FitWork) -> Iterator[Step | Trained]:
-    """A fit that has begun and never ends; not even an interrupt reaches it."""
+    """A fit that never ends and ignores interrupts."""
     yield Step(work.name, 0.1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -94,7 +94,7 @@ def dying_fit(work: FitWork) -> Iterator[Step | Trained]:
 
 
 def failing_fit(work: FitWork) -> Iterator[Step | Trained]:
-    """A fit with a mistake of ours in it."""
+    """A fit with a bug in it."""
     yield Step(work.name, 0.1)
     raise RuntimeError("a mistake")
 
@@ -102,7 +102,7 @@ def failing_fit(work: FitWork) -> Iterator[Step | Trained]:
 def by_value(
     fit: Callable[[FitWork], Iterator[Step | Trained]],
 ) -> Callable[[FitWork], Iterator[Step | Trained]]:
-    """`fit` as it travels without this page, which Ray's processes cannot import."""
+    """Pickle `fit` by value: Ray's processes cannot import this module."""
     fit.__module__ = "__main__"
     return fit
 
@@ -145,7 +145,7 @@ async def test_a_job_trains_in_ray_and_another_is_cancelled_and_a_third_times_ou
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """R14: nothing of a fit outlives its job, and no other job feels it."""
+    """R14: no process of a fit outlives its job, and no other job is affected."""
     key = tmp_path / "signing.key"
     key.write_bytes(signer.to_pem())
     key.chmod(0o600)
@@ -198,10 +198,10 @@ async def test_a_fit_may_be_stopped_at_any_moment_around_its_end(
     cluster: None,  # noqa: ARG001
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its last step reaches the caller, who then stops it, while Ray is still completing it.
+    """The caller stops the fit after its last step, while Ray is still completing it.
 
-    Where it is a task, and is cancelled, Ray 2.60 ends this process: once in some 240 such fits,
-    once in 40 real ones.
+    If the fit were a task, cancelling it would make Ray 2.60 end this process: once in some 240
+    such fits, once in 40 real ones.
     """
 
     def short_fit(work: FitWork) -> Iterator[Step | Trained]:
@@ -266,7 +266,7 @@ async def test_a_fit_that_dies_is_one_error_of_ours(
 
 # asked for by its effect
 async def test_rows_that_cannot_teach_are_said_to_be_that(cluster: None) -> None:  # noqa: ARG001
-    """Not a crash, and without Ray's traceback around it."""
+    """It is not a crash, and has no traceback of Ray around it."""
     async with asyncio.timeout(LIMIT_S):
         with pytest.raises(TrainingError) as raised:
             [step async for step in RUN(work(count=10))]

@@ -1,6 +1,6 @@
-"""The key file and the ring of keys.
+"""The key file and the keys in memory (P30, I8, C-25).
 
-What is kept, who is admitted, and what a broken file changes. P30, I8, C-25.
+What the file holds, which tokens are accepted, and what a broken file changes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NOW = 1_790_000_000.0  # a day of 2026
 
 
 class Clocks:
-    """A wall clock and a monotonic one that stand still until they are moved."""
+    """A wall clock and a monotonic clock that stand still until a test moves them."""
 
     def __init__(self) -> None:
         self.wall, self.steady = NOW, 100.0
@@ -75,7 +75,7 @@ def make(file: Path) -> Callable[..., tuple[Key, str]]:
 Make = Callable[..., tuple[Key, str]]
 
 
-# -- who is admitted
+# -- which tokens are accepted
 
 
 def test_a_key_says_whose_it_is_and_what_for(file: Path, ring: KeyRing) -> None:
@@ -116,9 +116,9 @@ def test_a_wrong_secret_opens_nothing_also_under_an_id_that_exists(
 
 
 def test_the_secret_of_a_key_does_not_open_in_another_spelling(make: Make, ring: KeyRing) -> None:
-    """The last of 43 characters has two bits that decode to nothing.
+    """Two bits of the last of 43 characters decode to nothing.
 
-    The text is hashed, so each secret has one spelling.
+    The text itself is hashed, so each secret has one spelling only.
     """
     _, token = make()
     ring.reload()
@@ -156,7 +156,7 @@ def test_what_is_no_key_is_refused_without_an_error(
 def test_a_key_is_refused_from_the_moment_it_expires(
     make: Make, ring: KeyRing, clocks: Clocks
 ) -> None:
-    """Without a look: the ring knows the time itself."""
+    """Without a reload: the key ring reads the clock itself."""
     _, token = make(expires_at=NOW + 60)
     ring.reload()
 
@@ -183,10 +183,9 @@ def test_a_revoked_key_is_refused_from_the_next_look_on_whatever_the_clock_says(
 def test_every_token_costs_the_same_whatever_is_wrong_with_it(
     make: Make, ring: KeyRing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P30.
+    """P30: the duration does not reveal which ids exist.
 
-    No difference in time tells which ids exist. One hash, one comparison of 64 characters, one look
-    at the clock, always.
+    It is always one hash, one comparison of 64 characters and one reading of the clock.
     """
     made, token = make(expires_at=NOW + 60)
     ring.reload()
@@ -212,7 +211,7 @@ def test_every_token_costs_the_same_whatever_is_wrong_with_it(
 def test_finding_a_key_touches_no_disk(
     make: Make, ring: KeyRing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An event loop asks, in every request."""
+    """The event loop calls it in every request."""
     _, token = make()
     ring.reload()
 
@@ -311,7 +310,7 @@ def test_revoking_what_is_not_there_changes_nothing_and_repeats_nothing(
     file: Path,
     there: bool,  # noqa: FBT001
 ) -> None:
-    """People paste whole keys, and a sentence may end in a log."""
+    """People paste whole keys, and an error may be written to a log."""
     if there:
         make()
     pasted = "axon_0badcafe_" + "s" * 43
@@ -539,7 +538,7 @@ def test_a_file_that_is_broken_at_the_start_admits_nobody(
 def test_a_file_that_is_mended_is_read_at_the_next_look_also_if_it_looks_the_same(
     make: Make, ring: KeyRing, recorded_log: RecordedLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk that failed once, and then gives the same file, must not be taken for one that was read."""
+    """After a failed read, an unchanged file must be read again, not taken for one already read."""
     _, token = make()
     monkeypatch.setattr(key_ring, "read_key_file", failing := Failing())
     ring.reload()
@@ -567,7 +566,7 @@ def test_a_disk_that_went_away_and_came_back_as_it_was_is_said_to_be_back(
 
 
 class Failing:
-    """Reads the file when the disk is well."""
+    """Reload after the disk has recovered."""
 
     def __init__(self) -> None:
         self.is_well, self.calls, self._read = False, 0, key_ring.read_key_file
@@ -582,9 +581,9 @@ class Failing:
 def test_the_file_is_read_when_it_changed_and_every_minute(
     make: Make, ring: KeyRing, clocks: Clocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A look each second costs one call to the disk.
+    """A reload each second costs one call to the disk.
 
-    A network disk that hides a change hides it for a minute.
+    If a network disk hides a change, it is found within a minute.
     """
     make()
     monkeypatch.setattr(key_ring, "read_key_file", reading := Failing())

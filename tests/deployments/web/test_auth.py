@@ -1,7 +1,7 @@
-"""The gate.
+"""Authentication (P30).
 
-No key, no answer; a key opens what its scopes say, for its own tenant; and nobody learns which keys
-exist (P30).
+A request without a valid key is refused; a key allows what its scopes name, for its own tenant; and
+no caller learns which keys exist.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BEARER = {"Authorization": f"Bearer {GOOD}"}
 
 
 class Ring:
-    """One key of acme's, which may score."""
+    """One key of the tenant acme with the scope `score`."""
 
     def __init__(self) -> None:
         self.looked_for: list[str] = []
@@ -50,7 +50,7 @@ class Ring:
 
 
 class Limits:
-    """Lets in until it is told to wait."""
+    """A limit that admits requests until a test sets a wait."""
 
     def __init__(self) -> None:
         self.wait_s, self.taken = 0.0, []
@@ -70,7 +70,7 @@ def _route(
 
 
 class World:
-    """A small application behind a gate."""
+    """A small application behind authentication."""
 
     def __init__(self, meter: RecordingMeter, *, is_off: bool = False) -> None:
         self.ring, self.limits, self.unauthenticated, self.stalled = Ring(), Limits(), Limits(), 0
@@ -141,7 +141,7 @@ WRONG = [
 def test_whatever_is_wrong_with_a_key_the_answer_is_one_and_the_same(
     world: World, headers: Any, path: str
 ) -> None:
-    """P30, I8: nobody learns which keys exist, nor which paths."""
+    """P30, I8: a caller learns neither which keys exist nor which paths."""
     pairs = headers.items() if isinstance(headers, dict) else headers
 
     answer = world.post(path, [(name.encode(), value.encode("latin-1")) for name, value in pairs])
@@ -194,7 +194,7 @@ def test_over_the_rate_nothing_of_the_body_is_read_and_the_time_is_told(world: W
 
 
 def test_nobody_within_the_rate_waits(world: World) -> None:
-    """Nor does who lacks a scope, or one who mistyped a key."""
+    """Neither a caller that lacks a scope nor one with a mistyped key waits."""
     for path, headers in (("/score", BEARER), ("/switch", BEARER), ("/score", {})):
         world.post(path, headers)
 

@@ -1,4 +1,4 @@
-"""The page to read the contract with needs no internet, and lets the browser fetch nothing from elsewhere."""
+"""The page that shows the API needs no internet, and the browser fetches nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_its_policy_lets_the_browser_fetch_nothing_from_elsewhere(
 
 
 def test_the_document_is_sent_to_nobody(client: IngressClient) -> None:
-    """Swagger UI would ask a validator on the internet about it."""
+    """Swagger UI would send the document to a validator on the internet."""
     assert "validatorUrl: null" in client.get("/docs/start.js").text
 
 

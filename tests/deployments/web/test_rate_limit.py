@@ -1,6 +1,6 @@
-"""The bucket of requests of each tenant, held against a slow one that fills tick by tick.
+"""The token bucket of each tenant, compared with a slow one that fills tick by tick (P21).
 
-And the wait of who is refused. P21.
+And the tarpit, which delays refusals.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Clock:
 
 
 class SlowBucket:
-    """The obvious one: every tick something drips in, until it is full."""
+    """The obvious bucket: every tick adds a little, until it is full."""
 
     def __init__(self, rate: float, burst: float) -> None:
         self.rate, self.burst = Fraction(rate), Fraction(burst)
@@ -123,9 +123,9 @@ def test_a_wait_is_whole_seconds_and_at_least_one() -> None:
 
 
 def test_those_who_are_refused_together_do_not_all_come_back_together() -> None:
-    """The wait is stretched by up to half, never cut.
+    """The wait is lengthened by up to half, never shortened.
 
-    Who came early would only be refused again.
+    A caller that came back early would only be refused again.
     """
     luck = iter([0.0, 0.5, 0.999])
     buckets = TokenBuckets(0.01, 1, clock=Clock(), jitter=lambda: next(luck))
@@ -177,10 +177,7 @@ def test_a_limit_of_its_own_holds_for_what_it_says_and_a_change_from_the_next_re
 
 
 def test_tenants_that_went_quiet_are_forgotten_and_a_debtor_is_not() -> None:
-    """Bounded memory.
-
-    What is kept are those who asked within the time that their bucket takes to fill.
-    """
+    """Memory is bounded: a bucket is dropped once it is full again."""
     clock = Clock()
     buckets = TokenBuckets(10, 10, clock=clock)
     debtor = Tenant("debtor")
@@ -211,7 +208,7 @@ def test_nothing_is_free_and_nobody_is_paid(cost: float) -> None:
 
 
 class Sleepers:
-    """Time that stands still until it is let go."""
+    """A sleep that ends when the test releases it."""
 
     def __init__(self) -> None:
         self.asked_s: list[float] = []
@@ -237,7 +234,7 @@ async def test_the_refused_wait_each_a_time_of_its_own() -> None:
 
 
 async def test_only_so_many_wait_and_their_places_are_given_back_by_who_leaves_too() -> None:
-    """A wait takes room from those who are not refused."""
+    """A waiting request takes room from callers that are within their rate."""
     sleepers = Sleepers()
     stall = Tarpit(0.5, most=2, sleep=sleepers, jitter=lambda: 0.0)
     first, second = [asyncio.create_task(stall.wait()) for _ in range(2)]

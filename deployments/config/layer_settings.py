@@ -104,7 +104,7 @@ class LayersSettings(Strict):
                 sys.path.append(str(ROOT))
             layer = import_layer(own.import_path)
             if layer.name != name:
-                raise ValueError(f"{own.import_path} has the name {layer.name}, not {name}")
+                raise ValueError(f"{own.import_path} is named {layer.name}, not {name}")
             add_layer(layer)
         return self
 

@@ -1,7 +1,6 @@
-"""The matrix of the gate (P30): every route of both applications, with every kind of key that does not open it, and with one that does.
+"""Authentication matrix (P30): every route of both applications with every kind of key.
 
-The routes and what they need are read from the applications themselves: one that is added is in the
-matrix.
+Routes and scopes are read from the applications, so a new route is in the matrix too.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
-"""Bit flips (P3): one flipped bit anywhere in a model, its manifest, its release, its pointer or a signature is refused, undecoded.
+"""Bit flips (P3): one flipped bit in any file of a model or release is rejected before decoding.
 
 The shipped models are the ground: a random bit of every byte of each small file, and of many
-positions of each large one. The
-refusal comes from a digest or a signature, so no decoder ever sees a flipped byte (P2): a flipped
-bit that is decoded kills
-one process in seven and changes the scores of another one in nine without a word (RELIABILITY, fact
-1).
+positions of each large one. A digest or a signature rejects the file, so no decoder reads a flipped
+byte (P2). Without that, a decoded flip kills one process in seven and silently changes the scores
+of another one in nine (RELIABILITY, fact 1).
 """
 
 from __future__ import annotations

@@ -124,10 +124,11 @@ def test_what_is_no_json_is_refused(attacked: IngressClient, target: Target, bod
 def test_a_name_that_is_given_twice_is_refused(attacked: IngressClient, target: Target) -> None:
     """Whoever looked at the body before us may have believed the first one."""
     good, evil = json.dumps(BENIGN), json.dumps([0] * 78)
+    zeros = ", ".join(f"{json.dumps(name)}: 0" for name in wire.flow.FEATURE_NAMES)
     flows = [
         f'{{"features": {good}, "features": {evil}}}',
         f'{{"features": {good}, "\\u0066eatures": {evil}}}',
-        f'{{"features": {{{", ".join(f"{json.dumps(name)}: 0" for name in wire.flow.FEATURE_NAMES)}, "Flow Duration": 1}}}}',
+        f'{{"features": {{{zeros}, "Flow Duration": 1}}}}',
     ]
     for flow in flows:
         assert (

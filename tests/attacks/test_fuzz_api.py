@@ -1,8 +1,9 @@
-"""Requests made from both contracts, true and false: no answer is a mistake of ours, and each is one that the contract has.
+"""Fuzzing of both applications by their OpenAPI documents, with valid and invalid requests.
 
-`make verify` asks some 12,000 of both; the short form some hundreds. That every documented status
-can be had of every route is shown by
-tests/deployments/scoring/test_openapi.py and test_manage_statuses.py.
+No response is a 5xx by a mistake of Axon, and every response is one that the document has.
+`make verify` sends some 12,000 requests to both, the short form some hundreds.
+tests/deployments/scoring/test_openapi.py and test_documented_statuses.py show that every documented
+status of every route can occur.
 """
 
 from __future__ import annotations

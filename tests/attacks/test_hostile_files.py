@@ -1,9 +1,8 @@
-"""Model files that mean harm: programs in pickles, in arrays, in zip files, and a few bytes that ask for all the memory there is.
+"""Hostile model files: code in pickles, arrays and zip files, and small files that exhaust memory.
 
-Every maker here writes a file that does its harm when it is opened the usual way; a test at the top
-shows that it does. None of
-them does it to Axon: the reader builds nothing that a file may choose, and the child that reads can
-open nothing and start nothing.
+Each maker writes a file that does its harm when it is opened the usual way, which a test at the top
+shows. It does no harm to Axon: the reader builds nothing that a file may choose, and the child that
+reads can open no file and start no process.
 """
 
 from __future__ import annotations

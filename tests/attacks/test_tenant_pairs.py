@@ -1,7 +1,6 @@
-"""Two tenants of any names in one service (P10, N-14): over HTTP the one gets no answer of the other's, whatever their names look like.
+"""Two tenants of any names over HTTP (P10, N-14): no response to one has data of the other.
 
-The same pairs as on the store itself, in test_store_tenants.py: `make verify` takes ten thousand of
-them.
+The name pairs are those of test_store_tenants.py. `make verify` tries ten thousand of them.
 """
 
 from __future__ import annotations
@@ -66,10 +65,9 @@ def test_no_answer_is_shared_between_two_tenants_of_any_names(
         before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
         known = read_settings({"store": {"shipped": str(store.state / "none")}})
         theirs, own = (
-            {
-                "Authorization": f"Bearer {create_key(known.keys, who, Scope, '', None, time.time())[1]}"
-            }
-            for who in (owner, guest)
+            {"Authorization": f"Bearer {token}"}
+            for tenant in (owner, guest)
+            for token in [create_key(known.keys, tenant, Scope, "", None, time.time())[1]]
         )
         managed = ManagementClient(known, RecordingMeter())
         managed.open()

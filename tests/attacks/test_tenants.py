@@ -1,6 +1,6 @@
-"""Tenants over HTTP (P10): by no route, with no name and in no body can one see, name, guess or change what another has.
+"""Tenants over HTTP (P10): no route, name or body reads, names, guesses or changes another's data.
 
-The routes are taken from the application itself: one that is added is attacked too, or this fails.
+The routes are taken from the application, so a new route is attacked too, or this fails.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ HOSTILE = [
     "..", ".", "../theirs", "../../etc/passwd", "..\\theirs", "/etc/passwd", "theirs/..", "%2e%2e",
     "%252e%252e%252f", "*", "?", "[a-z]",
     "~", "$HOME",
-    "theirs\0", "theirs\n", "theirs ", " theirs", "THEIRS", "theirs".translate(HOMOGLYPHS), "theirs\u0301", "theirs\u200b",
-    "\uff54\uff48\uff45\uff49\uff52\uff53", "thei" + "r" * 251, "a" * 64, "-theirs", "_theirs", ".theirs", ".staging", "CON",
+    "theirs\0", "theirs\n", "theirs ", " theirs", "THEIRS",
+    "theirs".translate(HOMOGLYPHS), "theirs\u0301", "theirs\u200b",
+    "\uff54\uff48\uff45\uff49\uff52\uff53", "thei" + "r" * 251, "a" * 64,
+    "-theirs", "_theirs", ".theirs", ".staging", "CON",
     "\u202esriehT",
     "theirs;rm -rf", "theirs'--", "{name}", "{{7*7}}", "null", "tenants/banks/bundles/theirs",
 ]  # fmt: skip

@@ -1,7 +1,6 @@
-"""The attacks that The Update Framework names, each against a store whose every file the attacker can write (P9).
+"""Attacks of The Update Framework on a store in which the attacker can write every file (P9).
 
-The attacker has the folders of the store and not the key, nor the trust list; where an attack needs
-a key, it says so.
+The attacker has neither the key nor the trust list, unless a test says so.
 Source: TUF specification, section 1.5.2, "Goals to protect against specific attacks".
 """
 
@@ -243,11 +242,10 @@ def test_rollback_is_refused_by_who_saw_the_newer_pointer(
 def test_a_freeze_ends_at_the_next_promotion(
     serving: Store, acme: Tenant, two_releases: tuple[ReleaseRef, ReleaseRef], signer: Signer
 ) -> None:
-    """An attacker who keeps putting the old pointer back holds readers only until they have seen a newer one.
+    """An attacker who restores the old pointer delays readers only until they read a newer one.
 
-    A reader that never saw it cannot know: a file that nobody may change has no expiry (docs/security.md says
-    so). The promoter notices:
-    the pointer does not stand where the promotion left it.
+    A reader that never read it cannot know: a file that nobody may change has no expiry
+    (docs/security.md). The promoter notices that the pointer is not the one of the promotion.
     """
     old = (home(serving) / "CURRENT").read_bytes()
     promoted = promote(serving, acme, two_releases[1], 1, signer=signer)

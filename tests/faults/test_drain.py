@@ -27,7 +27,7 @@ GONE_WITHIN_S = 15.0  # the processes of a service, after its head
 def test_a_signal_under_load_loses_no_accepted_request_and_a_second_start_works(
     service: Service, process_events: list[Event], tmp_path: Path
 ) -> None:
-    """P25: a caller is refused a connection or gets its verdict. `make serve`, Ctrl-C, `make serve`.
+    """P25: a connection is refused, or its request gets a verdict: `make serve`, Ctrl-C, again.
 
     The first service ends as by `kill` or a container's runtime: SIGTERM to its head. The second
     one, on the same port, ends as at a terminal: SIGINT to its group.
@@ -41,7 +41,8 @@ def test_a_signal_under_load_loses_no_accepted_request_and_a_second_start_works(
     accepted = [one for one in sent if not one.problem.startswith("connecting")]
     lost = [one for one in accepted if not one.is_answered]
     print(
-        f"\nended under load: {len(lost)} of {len(accepted)} accepted requests lost; {figures(sent)}"
+        f"\nended under load: {len(lost)} of {len(accepted)} accepted requests lost; "
+        f"{figures(sent)}"
     )
 
     assert service.head.returncode == 0, service.output()[-2000:]

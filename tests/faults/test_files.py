@@ -1,12 +1,9 @@
-"""The fault list of files, on every file that a reader opens: each is a named error with its cause, and nothing else notices.
+"""Faults of files: each fault of each file that a reader opens is one named error with its cause.
 
-Here is the store's part: pointer, release, manifest and payloads, read in that order. What a slot
-and a service make of the
-error is in the other files of this folder. F5 in full is in attacks/test_bit_flips.py, F18 and F19
-in attacks/test_tuf_names.py,
-F21 in test_crash_points.py; F6 and F23 are in ensemble/store/test_load.py, F22 in test_publish.py
-and test_release.py, and
-the names of F24 in test_names.py.
+This is the part of the store: pointer, release, manifest and payloads, read in that order. Other
+files of this folder show what a slot and a service do with the error. F5 in full is in
+attacks/test_bit_flips.py, F18 and F19 are in attacks/test_tuf_names.py, F21 is in
+test_crash_points.py, F6, F22 and F23 are in ensemble/store, and the names of F24 in test_names.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""kill -9, with load running and every request counted (RELIABILITY P22 to P24, faults R1, R2, R9, R10)."""
+"""kill -9 under load, with every request counted (RELIABILITY P22-P24, faults R1, R2, R9, R10)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Releases come and go under load: no request is lost, and every answer is one release's, whole (P6, P15).
+"""Promotions under load: no request is lost, and each verdict is made by one release (P6, P15).
 
-What each release says of each event is made here as well, in one process and from the same files.
-An answer that names a release must
-say just that; where a layer did not speak in time, what the release says without it.
+The verdicts of each release are also computed in this process from the same files. A response that
+names a release must equal them; where a layer was too late, it must equal them without that layer.
 """
 
 from __future__ import annotations
@@ -172,7 +171,7 @@ def releases(service: Service, tmp_path: Path) -> Sequence[str]:
 
 
 def move(service: Service, to: str | None) -> None:
-    """Promote a release, with all traffic at once, because it changes verdicts and measured steps would rightly retreat; or roll back."""
+    """Promote a release at once, because a canary rollout would roll it back; or roll back."""
     path, body = ("rollback", {}) if to is None else (f"releases/{to}/promote", {"at_once": True})
     answer = httpx.post(
         f"http://127.0.0.1:{service.port}/models/{path}", json=body, timeout=30.0, trust_env=False

@@ -56,7 +56,7 @@ def test_models_torn_under_load_change_nothing_for_who_holds_them(service: Servi
 def test_a_start_on_torn_models_scores_posture_only_and_heals_when_they_are_put_back(
     service: Service,
 ) -> None:
-    """P7, P38, C-35: FALLBACK_MODE, never a 5xx, never a restart, and FULLY_OPERATIONAL within ten seconds of the repair.
+    """P7, P38, C-35: FALLBACK_MODE, no 5xx, no restart; FULLY_OPERATIONAL ten seconds after repair.
 
     N-02: and an attack that came while nobody could see it is found afterwards, with its own time.
     """

@@ -1,6 +1,6 @@
-"""A cluster of three nodes on one machine, with Axon on it: what `test_cluster.py` runs as a process of its own, until a signal ends it.
+"""Axon on a cluster of three nodes on one machine, until a signal ends it.
 
-python -m tests.faults.three_nodes CONFIG PORT
+`test_cluster.py` runs it as a process: `python -m tests.faults.three_nodes CONFIG PORT`.
 """
 
 from __future__ import annotations

@@ -167,7 +167,10 @@ def _batches() -> str:
 
 
 def _table(measured: Measured, plan: _Plan) -> Table:
-    title = f"median of {plan.rounds} rounds (least to most), {plan.seconds:g} s each after {plan.warm_up_s:g} s of warm-up"
+    title = (
+        f"median of {plan.rounds} rounds (least to most), {plan.seconds:g} s each "
+        f"after {plan.warm_up_s:g} s of warm-up"
+    )
     table = Table(title=title, title_justify="left")
     for heading in ("system", "load"):
         table.add_column(heading, no_wrap=True)

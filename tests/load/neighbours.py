@@ -1,9 +1,8 @@
-"""What one tenant feels of another one's flood (RELIABILITY P21): `python -m tests.load.neighbours`.
+"""The effect of one tenant's flood on another (RELIABILITY P21): `python -m tests.load.neighbours`.
 
-A quiet tenant asks at a steady pace, alone and beside somebody who sends as fast as he is answered:
-another tenant, or a stranger without
-a key; in turns and in one run. The flood comes from the same machine, so that on few cores its
-sender, too, takes time from the service.
+A quiet tenant sends at a steady pace, alone and beside a flood of another tenant or of a caller
+without a key, in turns and in one run. The flood comes from the same machine, so on few cores its
+sender takes time from the service as well.
 """
 
 from __future__ import annotations

@@ -1,13 +1,11 @@
-"""The composition most people would write first: FastAPI in front, three handles awaited one after the other, a library call in each layer.
+"""A simple Ray Serve composition: FastAPI, three handles awaited in turn, library calls in layers.
 
-It does the work that Axon's layers do on a flow (a forest of 100 trees, a principal subspace, a
-network 76-64-32-12, the posture of a host,
-one fused score), in Serve's default environment and with its default options but one: see
-`REQUESTS_HELD`.
-`python -m tests.load.obvious --port 8001` runs it alone.
+It does the work of Axon's layers on a flow (a forest of 100 trees, a principal subspace, a network
+76-64-32-12, the posture of a host, one fused score), in Serve's default environment and with its
+default options but one: see `REQUESTS_HELD`. `python -m tests.load.obvious --port 8001` runs it.
 
-Annotations are not postponed here: Serve pickles the application, and FastAPI could not look their
-names up again.
+Annotations are not postponed here: Serve pickles the application, and FastAPI could not resolve
+their names.
 """
 
 import argparse

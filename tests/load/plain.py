@@ -1,7 +1,6 @@
-"""Plain FastAPI with Axon's own models and kernels in one process: the fastest simple thing, and the one that isolates nothing.
+"""Plain FastAPI with Axon's models and kernels in one process: the fastest, without isolation.
 
-A layer that hangs stops all of it, and a layer that crashes takes it down; there is no deadline, no
-second release and no replica.
+A layer that hangs or crashes stops all of it. It has no deadline, no second release and no replica.
 `python -m tests.load.plain --port 8002` runs it alone.
 """
 

@@ -1,9 +1,8 @@
-"""Autoscaling under load, shown: replicas of every deployment, second by second, before, under and after a load.
+"""Autoscaling under load: replicas of every deployment before, during and after a load.
 
-`python -m tests.load.scaling` starts the real application with an eager autoscaler, sends 64
-connections for a while, then nothing,
-and prints how many replicas run. It asserts no times; it fails when nothing ever scaled up, or
-nothing came back down.
+`python -m tests.load.scaling` starts the real application with an eager autoscaler, sends requests
+on 64 connections for a while, then nothing, and prints how many replicas run. It asserts no times.
+It fails if nothing scaled up or nothing scaled down.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The systems under test: each is one command, started alone, watched until it answers, and ended with all that it started.
+"""The systems under test: each is one command, started alone, awaited, and ended with its children.
 
-Nothing else on the machine is touched: what is ended is known by process id and start time.
+It ends only processes that it started, known by process id and start time.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The load: n connections, each sending its next request as soon as the last one was answered, for a bounded time.
+"""Closed-loop load: n connections that send the next request after a response, for a given time.
 
-One thread, one epoll, bare sockets that are kept alive: a request costs this side some 30
-microseconds, a tenth of what `httpx`
-takes, so that on two cores the load leaves the service its cores. Runs in a process of its own.
+One thread, one epoll, bare keep-alive sockets: a request costs this side some 30 microseconds, a
+tenth of what `httpx` costs, so that on two cores the service keeps its cores. Runs in a process of
+its own.
 """
 
 from __future__ import annotations
@@ -133,7 +133,10 @@ class Traffic:
     """
 
     def __init__(self, port: int, load: Load) -> None:
-        head = f"POST {load.path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
+        head = (
+            f"POST {load.path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+            "Content-Type: application/json\r\n"
+        )
         head += f"Authorization: Bearer {load.key}\r\n" if load.key else ""
         self._requests = [
             f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in load.bodies
@@ -192,7 +195,7 @@ class Traffic:
         return opened
 
     def watch(self, connection: _Connection, opened: socket.socket, *, also_writable: bool) -> None:
-        """Wake `connection` for answers, and where its request did not fit the socket's buffer, for room in it."""
+        """Wake `connection` for responses, and if `also_writable` for room in its send buffer."""
         self._selector.modify(
             opened,
             selectors.EVENT_READ | (selectors.EVENT_WRITE if also_writable else 0),

@@ -1,4 +1,4 @@
-"""Detection on real flows (CICIDS2017), in a minute: later flows of known families, and two families that nothing had seen.
+"""Detection on real flows (CICIDS2017) in a minute: later flows, and two families left out.
 
 The network gets a seventh of its steps here. The full evaluation, nested over all ten families, is
 `axon train flows`.

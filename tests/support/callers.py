@@ -1,7 +1,6 @@
-"""The callers: n connections that ask again and again while something is broken, and keep every request with what came of it.
+"""Callers that send requests on n connections during a fault and record every outcome.
 
-Nothing is averaged away: a test looks at the requests sent before, during and after its fault, and
-counts them.
+Nothing is averaged: a test reads the requests sent before, during and after its fault.
 """
 
 from __future__ import annotations
@@ -93,7 +92,7 @@ _decode = msgspec.json.Decoder(_Answer).decode
 
 
 class Callers:
-    """`with Callers(port, bodies, connections=16) as callers:` asks until the block ends, from a thread of its own.
+    """Send in a thread until the block ends: `with Callers(port, bodies, connections=16) as c:`.
 
     Args:
         port: of loopback, where the service listens.
@@ -113,7 +112,10 @@ class Callers:
         pause_s: float,
         keeps_answers: bool = False,
     ) -> None:
-        head = f"POST /v1/score HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
+        head = (
+            f"POST /v1/score HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+            "Content-Type: application/json\r\n"
+        )
         self._requests = [
             f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in bodies
         ]
@@ -137,7 +139,7 @@ class Callers:
         assert not self._thread.is_alive()
 
     def warm(self) -> None:
-        """Wait until every caller has had an answer that every layer spoke in, and the first, slow ones are over."""
+        """Wait for a verdict of all layers, and then until the first, slow requests are over."""
         self.wait_for(
             lambda one: one.is_answered and not one.is_degraded, since=0.0, within_s=SILENCE_S
         )

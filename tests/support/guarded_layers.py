@@ -1,4 +1,4 @@
-"""A pipeline whose layers speak, hang or fail as a test sets them, and metrics that record calls."""
+"""A pipeline of layers that speak, hang or fail as a test sets them, and recorded metrics."""
 
 from __future__ import annotations
 

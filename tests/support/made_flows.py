@@ -1,8 +1,8 @@
 """Made-up flows of a small network, for models that need data to fit.
 
-Benign flows are web sessions and name look-ups. A `Flood` is many empty packets in no time. A `Scan`
-is one packet and one reset. A `Beacon` is a slow exchange of small packets of one size, the family
-most like benign traffic.
+Benign flows are web sessions and name look-ups. A `Flood` is many empty packets in no time. A
+`Scan` is one packet and one reset. A `Beacon` is a slow exchange of small packets of one size, the
+family most like benign traffic.
 """
 
 from __future__ import annotations

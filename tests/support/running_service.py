@@ -211,9 +211,7 @@ class Service:
                 signal.SIGABRT
             )  # its faulthandler then writes where every thread stands
             self.head.wait(10.0)
-            print(
-                f"\nit did not end by itself within {ENDED_WITHIN_S:.0f} s:\n{self.output()[-4000:]}"
-            )
+            print(f"\nit did not end within {ENDED_WITHIN_S:.0f} s:\n{self.output()[-4000:]}")
         for process in self.processes():
             with suppress(psutil.Error):
                 process.kill()

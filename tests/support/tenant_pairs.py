@@ -67,7 +67,8 @@ def populated_store(
         store = Store(root, None, TRUST)
         ref, spare = (
             publish_bundle(
-                store, tenant, model, Parts({}, {}), Golden([], []), card="", pictures={}, feature_schema="",
+                store, tenant, model, Parts({}, {}), Golden([], []), card="",
+                pictures={}, feature_schema="",
                 training=TRAINING, now=NOW, signer=SIGNER,
             )
             for _ in range(2)

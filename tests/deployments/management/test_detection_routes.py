@@ -180,7 +180,10 @@ def test_a_number_comes_back_to_its_last_digit(
 ) -> None:
     """The row stays text: a decoder would round its numbers, or have no type for them."""
     publish_for("acme")
-    row = b'{"bytes_transferred": 1.10, "packet_count": 3, "connection_duration": 2, "flow_id": 123456789012345678901234567890}'
+    row = (
+        b'{"bytes_transferred": 1.10, "packet_count": 3, "connection_duration": 2, '
+        b'"flow_id": 123456789012345678901234567890}'
+    )
 
     answer = as_acme(open_managed())(
         "POST", f"/models/{MODEL}/detect", content=b'{"network_data": [' + row + b"]}"

@@ -27,7 +27,8 @@ from ensemble import errors
 from ensemble.errors import LayerOpen, StoreFull
 kinds = [getattr(errors, name) for name in errors.__all__]
 texts = {kind.code: describe_code(kind.code) for kind in kinds}
-print(json.dumps(texts | {"layer": public_message(LayerOpen("a")), "full": public_message(StoreFull())}))
+examples = {"layer": public_message(LayerOpen("a")), "full": public_message(StoreFull())}
+print(json.dumps(texts | examples))
 """
 
 
@@ -53,7 +54,10 @@ def test_no_client_reads_a_docstring() -> None:
         (MalformedEvent("events[3]", "is no object"), "events[3]: is no object"),
         (
             QuotaExceeded("versions of mine", 1200),
-            "versions of mine: the limit of 1,200 is reached; delete some, or let `retention` do it",
+            (
+                "versions of mine: the limit of 1,200 is reached; "
+                "delete some, or let `retention` do it"
+            ),
         ),
         (ArtifactInUse("mine/3", "it serves"), "mine/3 is not removed: it serves"),
         (LayerTimeout("behavior"), "behavior did not answer: " + describe_code("LAYER_TIMEOUT")),

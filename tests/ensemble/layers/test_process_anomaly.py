@@ -24,7 +24,10 @@ from ensemble.training.data.process_files import read_process_events
 from ensemble.training.fit.calibration import tail_calibration
 from ensemble.training.recipes.process_anomaly import TrainedProcesses, train_benign
 
-ENCODED = "powershell.exe -nop -w hidden -enc SQBFAFgAIAAoAE4AZQB3AC0ATwBiAGoAZQBjAHQAIABOAGUAdAAuAFcAZQBiAEMAbABpAGUAbgB0ACkA"
+ENCODED = (
+    "powershell.exe -nop -w hidden -enc "
+    "SQBFAFgAIAAoAE4AZQB3AC0ATwBiAGoAZQBjAHQAIABOAGUAdAAuAFcAZQBiAEMAbABpAGUAbgB0ACkA"
+)
 
 
 def ordinary_events(n: int, seed: int = 0) -> list[ProcessEvent]:
@@ -326,7 +329,10 @@ def test_events_are_read_from_json_lines_and_csv_alike(tmp_path: Path) -> None:
     (tmp_path / "events.jsonl").write_text(
         "\n".join(json.dumps(row) for row in [*rows, {"name": "ls"}]) + "\n\n"
     )
-    text = "time,host,process,parent,command_line,user\r\n1,web-1,sh,cron,\"sh -c 'a,b'\",amy\r\n2,,ls,,,\r\n"
+    text = (
+        "time,host,process,parent,command_line,user\r\n"
+        "1,web-1,sh,cron,\"sh -c 'a,b'\",amy\r\n2,,ls,,,\r\n"
+    )
     (tmp_path / "events.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
     (tmp_path / "events.csv.gz").write_bytes(gzip.compress(text.encode()))
 

@@ -65,7 +65,10 @@ def test_an_error_of_the_child_is_the_same_error_here() -> None:
 def in_child(monkeypatch: pytest.MonkeyPatch, code: str, before: str = "") -> None:
     """Run `code` in the child in place of decoding, under the same limits."""
     boot = sandbox.BOOT.removesuffix("main()")
-    lines = f"{before}\nimport ensemble.legacy.sandbox_child as child\ndef act(*_):\n    {code}\nchild.answer = act\nchild.main()"
+    lines = (
+        f"{before}\nimport ensemble.legacy.sandbox_child as child\n"
+        f"def act(*_):\n    {code}\nchild.answer = act\nchild.main()"
+    )
     monkeypatch.setattr(sandbox, "BOOT", f"{boot}\n{lines}")
 
 

@@ -139,7 +139,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.value += 1.0
         with dying_at(death):
             publish_bundle(
-                self.store, tenant, model, Parts({}, {"value": self.value}), Golden([], []), card="", pictures={}, feature_schema="",
+                self.store, tenant, model, Parts({}, {"value": self.value}), Golden([], []),
+                card="", pictures={}, feature_schema="",
                 training=TRAINING, now=NOW, signer=self.signer,
             )  # fmt: skip
 

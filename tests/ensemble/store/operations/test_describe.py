@@ -234,7 +234,8 @@ def test_an_alias_of_a_version_removed_by_hand_is_missing(
 def publish_at(store: Store, acme: Tenant, signer: Signer) -> Callable[[str, datetime], BundleRef]:
     def publish(model: str, now: datetime) -> BundleRef:
         return publish_bundle(
-            store, acme, ModelName(model), Parts({}, {}), Golden([], []), card="", pictures={}, feature_schema="",
+            store, acme, ModelName(model), Parts({}, {}), Golden([], []), card="",
+            pictures={}, feature_schema="",
             training=TRAINING, now=now, signer=signer,
         )  # fmt: skip
 

@@ -48,7 +48,8 @@ def test_flags_and_line_numbers_continue_across_blocks(
 def test_a_file_without_a_readable_line_is_an_error_that_names_the_first(write: Write) -> None:
     with pytest.raises(
         TrainingError,
-        match=r"flows.csv holds no flow that can be read; line 2, column Fwd Packet Length Max: 'x'",
+        match=r"flows.csv holds no flow that can be read; "
+        r"line 2, column Fwd Packet Length Max: 'x'",
     ):
         read_flow_table(write(FEATURE_NAMES, [a_line(c6="x")]))
 

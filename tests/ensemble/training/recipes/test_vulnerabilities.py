@@ -48,7 +48,10 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data/
 
 EPSS = "cve,epss,percentile\nCVE-2021-44228,0.99999,1.0\nCVE-1999-0001,0.012,0.7\n"
 EPSS_OFFICIAL = "#model_version:v2025.03.14,score_date:2026-08-16T12:55:00Z\n" + EPSS
-KEV = 'cveID,vendorProject,dateAdded,notes\nCVE-2021-44228,Apache,2021-12-10,"two\nlines, quoted"\nCVE-2014-0160,OpenSSL,2022-05-04,\n'
+KEV = (
+    "cveID,vendorProject,dateAdded,notes\n"
+    'CVE-2021-44228,Apache,2021-12-10,"two\nlines, quoted"\nCVE-2014-0160,OpenSSL,2022-05-04,\n'
+)
 KEV_JSON = {
     "title": "CISA Catalog of Known Exploited Vulnerabilities",
     "dateReleased": "2026-11-01T17:04:19.9796Z",
@@ -363,7 +366,10 @@ def test_an_inventory_is_the_same_from_json(write: Write) -> None:
 
 def test_a_host_that_comes_twice_is_merged_towards_the_worse(write: Write) -> None:
     """One finding a row is a common export; a second row must never make a host look better."""
-    rows = "web-1,CVE-2021-44228,internal,high,waf edr,2026-11-15\nWEB-1,CVE-1999-0001 CVE-2021-44228,internet,low,edr mfa,2026-10-01\n"
+    rows = (
+        "web-1,CVE-2021-44228,internal,high,waf edr,2026-11-15\n"
+        "WEB-1,CVE-1999-0001 CVE-2021-44228,internet,low,edr mfa,2026-10-01\n"
+    )
     read = read_inventory(write(HEADER + rows))
     merged = read.inventory
 

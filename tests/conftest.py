@@ -1,7 +1,4 @@
-"""What every test may ask for.
-
-The real data where it is here, made-up flows, a small store with its key, and chance that repeats.
-"""
+"""Fixtures of every test: real and made-up flows, a small store, its key, repeatable randomness."""
 
 from __future__ import annotations
 
@@ -59,25 +56,25 @@ def data_root() -> Path:
 
 @pytest.fixture(scope="session")
 def signer() -> Signer:
-    """The key of the tests: always the same, and trusted by nobody but the tests."""
+    """The signing key of the tests: always the same, trusted only by them."""
     return Signer(Ed25519PrivateKey.from_private_bytes(b"Axon's tests sign with this key."))
 
 
 @pytest.fixture(scope="session")
 def untrusted_signer() -> Signer:
-    """A key that nobody trusts."""
+    """A signing key that is on no trust list."""
     return Signer(Ed25519PrivateKey.from_private_bytes(b"Nobody trusts this key; not ours"))
 
 
 @pytest.fixture(scope="session")
 def trust(signer: Signer) -> Trust:
-    """Trust in the key of the tests, and in nothing else."""
+    """A trust list with the key of the tests alone."""
     return Trust({signer.key_id: signer.public}, frozenset())
 
 
 @pytest.fixture
 def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real fsyncs cost 4 ms each here and prove nothing while the power is on.
+    """Skip fsync, which costs 4 ms each and proves nothing without a power cut.
 
     The crash tests model the power cut.
     """
@@ -113,10 +110,7 @@ def parts_of() -> Callable[[float], Parts]:
 
 @pytest.fixture
 def publish(parts_of: Callable[[float], Parts], signer: Signer) -> Publish:
-    """`publish(store, value=..., tenant=..., model=...)`.
-
-    A tiny bundle whose arrays hold `value`.
-    """
+    """`publish(store, value=..., tenant=..., model=...)`: publish a tiny bundle of `value`."""
 
     def one(
         store: Store,
@@ -156,7 +150,7 @@ def folder_of() -> Callable[[Store, BundleRef], Path]:
 
 @pytest.fixture
 def release_of(acme: Tenant, now: datetime, signer: Signer) -> Callable[..., ReleaseRef]:
-    """`release_of(store, bundle, ...)`: a release of acme's."""
+    """`release_of(store, bundle, ...)`: publish a release of acme."""
     fusion = {"weights": {"anomaly-flow": 1.0}, "prior": 0.01}
     return lambda store, *bundles, **more: publish_release(
         store, acme, bundles, fusion, notes="toy", now=now, signer=signer, **more
@@ -167,7 +161,7 @@ def release_of(acme: Tenant, now: datetime, signer: Signer) -> Callable[..., Rel
 def two_releases(
     store: Store, publish: Callable[..., BundleRef], release_of: Callable[..., ReleaseRef]
 ) -> tuple[ReleaseRef, ReleaseRef]:
-    """Two published releases of acme, of which neither is promoted."""
+    """Two published releases of acme, neither promoted."""
     return release_of(store, publish(store, 1.0)), release_of(store, publish(store, 2.0))
 
 

@@ -1,8 +1,4 @@
-"""Real services to call and to break.
-
-A start takes ten seconds and more, so all tests share one service at a time. Each test finds every
-replica running and every layer live.
-"""
+"""Real services to break. A start takes ten seconds and more, so tests share a service."""
 
 from __future__ import annotations
 
@@ -56,7 +52,7 @@ class Services:
 
 @pytest.fixture(scope="session")
 def flow_bodies() -> Sequence[bytes]:
-    """Bodies of POST /v1/score: made-up flows, of which every layer has an opinion."""
+    """Bodies of POST /v1/score: made-up flows that every layer scores."""
     return single_bodies(made_up_flows(DISTINCT_FLOWS, seed=3))
 
 

@@ -1,7 +1,4 @@
-"""The management application of a tenant that has one of everything.
-
-A detector of three versions, two releases, a job that ran.
-"""
+"""The management application of a tenant with a detector, two releases and a finished job."""
 
 from __future__ import annotations
 
@@ -38,14 +35,14 @@ VERSIONS = 3  # the first serves
 
 @dataclass(frozen=True)
 class PopulatedService:
-    """What acme has.
+    """A management application in which tenant acme has one of everything.
 
     Attributes:
         managed: the application; acme has keys of every scope, of each alone and of all but
             each; banks has one, and nothing else.
-        store: where all is kept.
-        job: id of one that has ended.
-        archive: a version, exported.
+        store: the store of all tenants.
+        job: id of a finished job.
+        archive: an exported version.
     """
 
     managed: ManagementClient
@@ -62,7 +59,7 @@ class PopulatedService:
         without: Scope | None = None,
         **request: Any,
     ) -> httpx.Response:
-        """With a key of all scopes, or of all but one."""
+        """Send a request with a key of all scopes, or of all but one."""
         key = self.managed.key_of(tenant, [scope for scope in Scope if scope is not without])
         return self.managed.request(
             method, path, headers=request.pop("headers", {}) | key, **request
@@ -85,7 +82,7 @@ def populate(
     *,
     auth: Mapping[str, Any] = {},
 ) -> PopulatedService:
-    """Open it; who calls closes `managed`."""
+    """Populate the store and open the application; the caller closes `managed`."""
     trained = fit_tabular(rows(), name=MODEL)
     versions = [
         publish_detector(store, ACME, trained, now=NOW, signer=signer) for _ in range(VERSIONS)

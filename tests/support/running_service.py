@@ -1,8 +1,4 @@
-"""A real Axon to break.
-
-`axon serve` in a session of its own, with its own state folder and its own copy of the shipped
-models.
-"""
+"""A real Axon to break: `axon serve` in its own session, with its own state and models."""
 
 from __future__ import annotations
 

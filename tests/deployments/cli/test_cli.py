@@ -119,7 +119,7 @@ def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def refused(result: Result) -> str:
-    """The sentence of a refusal: exit code 2, nothing of the inside."""
+    """The sentence of a refusal: exit code 2, and no internal detail."""
     assert result.exit_code == 2, result.output
     assert result.exception is None or isinstance(result.exception, SystemExit)
     assert "\naxon: " in "\n" + result.stderr
@@ -225,7 +225,7 @@ def test_every_option_says_what_it_is_for(axon: Axon) -> None:
 def test_a_broken_csv_is_scored_around_its_broken_lines(
     axon: Axon, tmp_path: Path, flows: FlowTable, ensemble: LocalEnsemble
 ) -> None:
-    """Issue 2, "Bad input": names the line and the column, and goes on; exit code 1."""
+    """A bad line is reported with line and column and skipped; the exit code is 1."""
     # a slice takes as an index does
     lines = csv_of(flows.select(slice(0, 8)))  # type: ignore[arg-type]
     lines[2] = changed(lines[2], "Flow IAT Mean", "twelve")
@@ -327,7 +327,7 @@ def test_verdicts_come_in_the_order_of_the_file(
 
 
 def test_markup_in_a_file_is_printed_and_not_obeyed(axon: Axon, tmp_path: Path) -> None:
-    """What an attacker writes into an event must not break the terminal that shows it."""
+    """Text that an attacker puts into an event must not break the terminal that shows it."""
     event = {"kind": "process", "id": "[/red] [bold]", "name": "sh"}
 
     result = axon(

@@ -192,7 +192,7 @@ def test_who_made_and_revoked_a_key_is_in_the_audit_log_and_the_key_is_not(
 
 
 def test_no_key_is_made_without_its_line(axon_keys: Axon, own_state: Path) -> None:
-    """P31: a log that leads elsewhere stops the act."""
+    """P31: no key is changed if the audit log is a link to elsewhere."""
     own_state.mkdir()
     (own_state / LOG).symlink_to(own_state / "elsewhere")
 

@@ -118,7 +118,7 @@ def test_a_time_is_read_in_minutes() -> None:
 def test_json_is_one_document(
     axon_at: Callable[[int], Axon], own_state: Path, words: tuple[str, ...]
 ) -> None:
-    """It goes to programs: nothing beside it, and no line broken at the terminal's width."""
+    """JSON is for programs: nothing else is printed, and no line is broken at the width."""
     del own_state
 
     result = axon_at(40)(*words, "--json")

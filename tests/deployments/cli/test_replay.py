@@ -140,7 +140,7 @@ def changed(result: Result) -> set[str]:
 
 
 def refused(result: Result) -> str:
-    """The sentence of a refusal: nothing of the inside."""
+    """The sentence of a refusal, which has no internal detail."""
     assert result.exit_code == IMPOSSIBLE, result.output
     assert isinstance(result.exception, SystemExit)
     assert "Traceback" not in result.output
@@ -243,7 +243,7 @@ def test_a_verdict_of_an_axon_that_had_fewer_layers_replays(replay: Replay) -> N
 
 
 def test_a_finding_replays(replay: Replay, case: Case) -> None:
-    """A second look gives verdicts too, and they are what an investigator begins with."""
+    """Findings are verdicts too, and an investigation often begins with one."""
     finding = Finding(
         id=case.answer["id"],
         kind="flow",
@@ -363,7 +363,7 @@ def test_a_model_that_is_gone_is_not_missed_where_its_layer_was_silent(
 def test_a_verdict_by_a_tenants_own_release_is_refused_to_another_tenant(
     replay: Replay, case: Case, promoted: Callable[..., str]
 ) -> None:
-    """Everybody lives on the generic models; nobody on acme's but acme."""
+    """All tenants inherit the generic models; only acme is served by those of acme."""
     name = promoted("acme")
 
     assert replay(case.answer, case.event, "--tenant", "acme").exit_code == SAME
@@ -482,7 +482,7 @@ DAY_S = 86_400.0
 
 
 def by_the_posture_of(shipped: Store, event: Event, at: float) -> Answer:
-    """The verdict that was given on that day."""
+    """The verdict of that day."""
     rules = {
         "min_coverage": 0.5,
         "posture_bound": 0.5,
@@ -549,7 +549,7 @@ def test_a_verdict_given_at_midnight_says_that_the_day_may_be_the_other(
     assert "midnight" in outcome(result)["why"][0]
 
 
-# a verdict that somebody altered
+# a verdict that was altered
 
 ALTERED = {
     "the score": ({"score": 0.5}, {"score"}),
@@ -666,7 +666,7 @@ NO_VERDICT = {
     "no JSON": b"{",
     "no JSON in a line": b'{"id": "e1"}\n{',
     "not UTF-8": b"\xff\xfe",
-    "deeper than anybody nests": b"[" * 100_000,
+    "nested too deeply": b"[" * 100_000,
     "an empty file": b"",
     "a list": b"[]",
     "a number": b"3",
@@ -685,7 +685,7 @@ def test_what_is_no_verdict_is_refused_in_a_sentence(
 IMPOSSIBLE_VERDICTS = {
     "a score above 1": {"score": 1.5},
     "a score that is no number": {"score": "0.5"},
-    "a status that nobody has": {
+    "an unknown status": {
         "layers": [
             {"layer": "anomaly", "score": 0.5, "status": "asleep", "version": "1", "reason": ""}
         ]
@@ -756,7 +756,7 @@ def test_a_config_file_that_is_none_is_refused(replay: Replay, case: Case, tmp_p
 
 
 def test_nothing_of_a_file_reaches_the_terminal_raw(replay: Replay, case: Case) -> None:
-    """A verdict may come from a stranger, with escape codes where a reason or a word stands."""
+    """A verdict may be forged, with escape codes in place of a reason."""
     evil = "\x1b[2J\x1b]0;owned\x07[bold]"
     layers = [
         {**one, "reason": evil, "version": evil, "score": one["score"] / 2}

@@ -76,7 +76,7 @@ def test_the_table_says_when_it_came_what_it_was_and_what_it_is(own_state: Path)
 
 
 def test_an_event_is_shown_once_with_the_last_word_on_it(own_state: Path) -> None:
-    """A crash may repeat a finding; a third look may know more than the second."""
+    """A crash may repeat a finding; a later rescore may use more layers."""
     written(own_state, finding(1, "suspicious"), finding(2), finding(1, "malicious"))
 
     lines = [json.loads(line) for line in shown("--output", "jsonl").output.splitlines()]

@@ -147,7 +147,7 @@ def test_the_example_passes_the_common_checks_of_a_layer(make_flows: MakeFlows) 
     ("layers", "why"),
     [
         ({"extremes": {"import": "examples.own_layer.own_layer:Nothing"}}, "cannot be imported"),
-        ({"other": {"import": "examples.own_layer.own_layer:Layer"}}, "has the name extremes"),
+        ({"other": {"import": "examples.own_layer.own_layer:Layer"}}, "is named extremes"),
         ({"anomly": {"max_replicas": 2}}, "layers.anomly"),
         ({"ingress": {"import": "examples.own_layer.own_layer:Layer"}}, "cannot be the name"),
     ],

@@ -56,7 +56,7 @@ INNER_LADDERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("evaluation",),
     ),
     "deployments.scoring": (
-        ("wire", "verdict_wire", "batching", "metrics_page", "examples"),
+        ("wire", "verdict_wire", "micro_batcher", "metrics_page", "examples"),
         ("predict_wire", "retro_spool"),
         ("scoring_metrics", "status_schema"),
         ("guarded_call",),
@@ -85,7 +85,7 @@ OLD_WORDS_OF_OTHERS = {
         "look_every_s",
         "stall_s",
     },
-    "deployments.management.requests": {"keep"},  # field of a request body
+    "deployments.management.request_bodies": {"keep"},  # field of a request body
     "deployments.management.responses": {"keep", "who"},  # fields of answers
     "ensemble.runtime.controls": {"retreated"},  # field of controls.json in format 1
     "ensemble.store.audit_log": {"who"},  # field of the log on disk

@@ -29,7 +29,7 @@ from deployments.management.model_routes import ModelRoutes
 from deployments.management.openapi import document
 from deployments.management.release_routes import ReleaseRoutes
 from deployments.management.replicas import Replicas
-from deployments.management.request import BodyReader
+from deployments.management.request_parsing import BodyReader
 from deployments.management.store_executor import StoreExecutor
 from deployments.management.training_actor import run_in_ray
 from deployments.observability import Meter, RayMeter

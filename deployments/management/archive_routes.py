@@ -11,7 +11,7 @@ from deployments.config import Settings
 from deployments.management import responses
 from deployments.management.caller_registry import CallerRegistry
 from deployments.management.contract import CHANGING, MODEL, NUMBER, OF_MODEL, READING_STORE
-from deployments.management.request import model_of, parse_number, reject_unknown_query
+from deployments.management.request_parsing import model_of, parse_number, reject_unknown_query
 from deployments.web import Answer, Body, Scope, ScopedRoute, as_json, path_parameter, read_body
 from ensemble.errors import UnsupportedMediaType
 

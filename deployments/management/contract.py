@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from deployments.management.request import RESERVED
+from deployments.management.request_parsing import RESERVED
 from deployments.web import Answer, Json, path_parameter
 from ensemble.training.data.tabular_rows import DEFAULT_NAME
 

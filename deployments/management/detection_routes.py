@@ -10,12 +10,12 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deployments.management import job_responses, requests
+from deployments.management import job_responses, request_bodies
 from deployments.management.caller_registry import CallerRegistry
 from deployments.management.contract import MODEL, OF_MODEL, READING_STORE, ROW, done
 from deployments.management.detectors import Detections, LoadReport
 from deployments.management.replicas import Replicas
-from deployments.management.request import (
+from deployments.management.request_parsing import (
     BodyReader,
     model_of,
     reject_unknown_query,
@@ -84,7 +84,7 @@ class DetectionRoutes:
                 tag="detection",
                 summary="Rate rows; a bad row gets an error in place of its result",
                 parameters=[MODEL],
-                body=Body(requests.DetectRequest, {"one row": {"network_data": [dict(ROW)]}}),
+                body=Body(request_bodies.DetectRequest, {"one row": {"network_data": [dict(ROW)]}}),
                 answers=done(job_responses.Detections),
                 errors=[
                     *READING_ERRORS,
@@ -114,7 +114,7 @@ class DetectionRoutes:
         """Rate rows (S4-10) by the tenant's detector, else its group's, else the generic one."""
         reject_unknown_query(request)
         model = model_of(request)
-        body = await self.read_body(request, requests.RowsToRate)
+        body = await self.read_body(request, request_bodies.RowsToRate)
         await self.authenticator.consume(caller_of(request.scope), len(body.network_data))
         rows, refused = _rows_of(body.network_data)
         detections, owner = await self._rated(request, model, list(rows.values()), body.missing)

@@ -11,11 +11,11 @@ from starlette.routing import Match
 from starlette.types import Scope as AsgiScope
 
 from deployments.config import Settings
-from deployments.management import job_responses, requests
+from deployments.management import job_responses, request_bodies
 from deployments.management.contract import CHANGING, ROW, done
 from deployments.management.job_records import JobRecord
 from deployments.management.jobs import Jobs, TrainingSpec
-from deployments.management.request import (
+from deployments.management.request_parsing import (
     BodyReader,
     actor_of,
     new_model_name,
@@ -83,7 +83,7 @@ class JobRoutes:
                 tag="jobs",
                 summary="Train a detector on rows of declared features",
                 body=Body(
-                    requests.TrainRequest,
+                    request_bodies.TrainRequest,
                     {"rows": {"network_data": [dict(ROW)] * LEAST_ROWS, "version": "2026-11"}},
                 ),
                 answers={
@@ -138,7 +138,7 @@ class JobRoutes:
 
     async def _train(self, request: Request) -> Response:
         reject_unknown_query(request)
-        body = await self.read_body(request, requests.TrainRequest)
+        body = await self.read_body(request, request_bodies.TrainRequest)
         tenant, model, actor = (
             require_own_tenant(request, body.tenant_id),
             new_model_name(body.name),

@@ -16,7 +16,7 @@ from starlette.routing import Match
 from starlette.types import Scope as AsgiScope
 
 from deployments.config import Settings
-from deployments.management import requests, responses
+from deployments.management import request_bodies, responses
 from deployments.management.caller_registry import CallerRegistry
 from deployments.management.contract import (
     CHANGING,
@@ -27,7 +27,7 @@ from deployments.management.contract import (
     SIGNING,
     done,
 )
-from deployments.management.request import (
+from deployments.management.request_parsing import (
     DEFAULT_ENTRIES,
     RESERVED,
     BodyReader,
@@ -117,7 +117,7 @@ class ModelRoutes:
                 methods=["POST"],
                 tag="models",
                 summary="Delete unreferenced releases and versions, keeping the newest N",
-                body=Body(requests.Retention, {"the last ten": {"keep": 10}}),
+                body=Body(request_bodies.Retention, {"the last ten": {"keep": 10}}),
                 answers=done(responses.Retained),
                 errors=[*READING_ERRORS, *CHANGING, "ARTIFACT_IN_USE"],
             ),
@@ -155,7 +155,9 @@ class ModelRoutes:
                 tag="models",
                 summary="Promote a version: it serves from now on",
                 parameters=[MODEL],
-                body=Body(requests.VersionPromotion, {"the challenger": {"alias": "challenger"}}),
+                body=Body(
+                    request_bodies.VersionPromotion, {"the challenger": {"alias": "challenger"}}
+                ),
                 answers=done(responses.AliasMoved),
                 errors=moving,
             ),
@@ -167,7 +169,7 @@ class ModelRoutes:
                 tag="models",
                 summary="Give a version the alias challenger",
                 parameters=[MODEL],
-                body=Body(requests.SetChallengerVersion, {"the second": {"version": 2}}),
+                body=Body(request_bodies.SetChallengerVersion, {"the second": {"version": 2}}),
                 answers=done(responses.AliasMoved),
                 errors=moving,
             ),
@@ -226,7 +228,7 @@ class ModelRoutes:
     async def _promote(self, request: Request) -> Response:
         reject_unknown_query(request)
         model = model_of(request)
-        body = await self.read_body(request, requests.VersionPromotion)
+        body = await self.read_body(request, request_bodies.VersionPromotion)
         if (body.version is UNSET) == (body.alias is UNSET):
             raise MalformedEvent("version", "give either a version or an alias")
         version = None if body.version is UNSET else int(body.version)
@@ -241,7 +243,7 @@ class ModelRoutes:
     async def _set_challenger(self, request: Request) -> Response:
         reject_unknown_query(request)
         model = model_of(request)
-        version = int((await self.read_body(request, requests.SetChallengerVersion)).version)
+        version = int((await self.read_body(request, request_bodies.SetChallengerVersion)).version)
         target = await self.registry.run(
             request, lambda registry: registry.set_alias(model, Alias.CHALLENGER, version)
         )
@@ -280,7 +282,7 @@ class ModelRoutes:
 
     async def _retain(self, request: Request) -> Response:
         reject_unknown_query(request)
-        newest = int((await self.read_body(request, requests.Retention)).keep)
+        newest = int((await self.read_body(request, request_bodies.Retention)).keep)
         deleted = await self.registry.run(request, lambda registry: registry.retain(newest))
         releases = [entry.serial for entry in deleted.releases]
         versions = [responses.Entry(str(entry.model), entry.serial) for entry in deleted.bundles]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deployments.management import requests, responses
+from deployments.management import request_bodies, responses
 from deployments.management.caller_registry import CallerRegistry
 from deployments.management.contract import NUMBER, READING_STORE, SIGNING, done
-from deployments.management.request import (
+from deployments.management.request_parsing import (
     BodyReader,
     parse_number,
     reject_unknown_query,
@@ -56,7 +56,9 @@ class ReleaseRoutes:
                 summary="Promote a release, by a canary rollout or at once",
                 parameters=[path_parameter("serial", NUMBER, "Number of the release", "1")],
                 body=Body(
-                    requests.ReleasePromotion, {"at once": {"at_once": True}}, is_required=False
+                    request_bodies.ReleasePromotion,
+                    {"at once": {"at_once": True}},
+                    is_required=False,
                 ),
                 answers=done(responses.PointerState),
                 errors=moving,
@@ -68,7 +70,7 @@ class ReleaseRoutes:
                 methods=["POST"],
                 tag="releases",
                 summary="Roll back to an earlier release, at once",
-                body=Body(requests.Rollback, {"to the one before": {}}, is_required=False),
+                body=Body(request_bodies.Rollback, {"to the one before": {}}, is_required=False),
                 answers=done(responses.PointerState),
                 errors=moving,
             ),
@@ -88,7 +90,7 @@ class ReleaseRoutes:
                 methods=["PUT"],
                 tag="releases",
                 summary="Evaluate a release in shadow",
-                body=Body(requests.SetChallengerRelease, {"the second": {"release": 2}}),
+                body=Body(request_bodies.SetChallengerRelease, {"the second": {"release": 2}}),
                 answers=done(responses.ChallengerRelease),
                 errors=moving,
             ),
@@ -117,7 +119,7 @@ class ReleaseRoutes:
         reject_unknown_query(request)
         number = parse_number(request.path_params["serial"], "serial")
         body = await self.read_body(
-            request, requests.ReleasePromotion, empty=requests.ReleasePromotion
+            request, request_bodies.ReleasePromotion, empty=request_bodies.ReleasePromotion
         )
         pointer = await self.registry.run(
             request, lambda registry: registry.promote(number, at_once=body.at_once)
@@ -126,7 +128,7 @@ class ReleaseRoutes:
 
     async def _roll_back(self, request: Request) -> Response:
         reject_unknown_query(request)
-        body = await self.read_body(request, requests.Rollback, empty=requests.Rollback)
+        body = await self.read_body(request, request_bodies.Rollback, empty=request_bodies.Rollback)
         to = None if body.to is None else int(body.to)
         return as_json(
             _moved(await self.registry.run(request, lambda registry: registry.roll_back(to)))
@@ -140,7 +142,7 @@ class ReleaseRoutes:
 
     async def _put_challenger(self, request: Request) -> Response:
         reject_unknown_query(request)
-        release = int((await self.read_body(request, requests.SetChallengerRelease)).release)
+        release = int((await self.read_body(request, request_bodies.SetChallengerRelease)).release)
         return as_json(await self._set_challenger(request, release))
 
     async def _delete_challenger(self, request: Request) -> Response:

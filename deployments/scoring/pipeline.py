@@ -18,8 +18,8 @@ from typing import Any
 from deployments.config import Settings
 from deployments.observability import log_event
 from deployments.scoring import verdict_wire, wire
-from deployments.scoring.batching import MicroBatcher
 from deployments.scoring.layer_client import LayerClient
+from deployments.scoring.micro_batcher import MicroBatcher
 from deployments.scoring.retro_spool import RetroSpool
 from deployments.scoring.scoring_metrics import ScoringMetrics
 from deployments.scoring.status import EnsembleStatus, build_status

@@ -19,8 +19,8 @@ from starlette.responses import Response
 from deployments.config import IngressSettings
 from deployments.observability import Meter
 from deployments.scoring import verdict_wire, wire
-from deployments.scoring.batching import MicroBatcher
 from deployments.scoring.examples import ATTACK, BENIGN, PREDICTION
+from deployments.scoring.micro_batcher import MicroBatcher
 from deployments.scoring.pipeline import TenantPipeline
 from deployments.scoring.predict_wire import (
     DEFAULT_MODEL,

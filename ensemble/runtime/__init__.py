@@ -18,7 +18,7 @@ from ensemble.runtime.model_state import (
     SlotState,
     failure_of,
 )
-from ensemble.runtime.poller import PollingThread
+from ensemble.runtime.polling_thread import PollingThread
 from ensemble.runtime.release_fusion import (
     FusionChoices,
     FusionResolver,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from deployments.scoring.batching import MicroBatcher
+from deployments.scoring.micro_batcher import MicroBatcher
 
 LIMIT_S = 5.0  # a test that hangs fails after this time
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ensemble.runtime.poller import MOST_HANGING, PollingThread
+from ensemble.runtime.polling_thread import MOST_HANGING, PollingThread
 
 WAIT_S = 10.0  # for a thread that has nothing to wait for
 

@@ -158,5 +158,5 @@ class Monitor:
 
 def _poll_failed(error: Exception) -> None:
     logging.getLogger("ray.serve").error(
-        "watch_failed", exc_info=error, extra={"event": "watch_failed"}
+        "monitor_failed", exc_info=error, extra={"event": "monitor_failed"}
     )

@@ -176,7 +176,7 @@ class ReleaseWatcher:
             if not self._has_logged_lost_mark:
                 self._has_logged_lost_mark = True
                 fields = {"release": choices.wanted, "error_type": type(error).__name__}
-                log_event(logging.ERROR, "retreat_not_kept", fields)
+                log_event(logging.ERROR, "rollback_write_failed", fields)
         return True
 
     async def _choose(

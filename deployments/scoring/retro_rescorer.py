@@ -139,7 +139,7 @@ class RetroRescorer:
     def _failed(self, error: Exception) -> None:
         """Log a failure once and on change, without a traceback, which would contain an event."""
         if type(error).__name__ != self._poller.last_error:
-            log_event(logging.ERROR, "retro_look_failed", {"error_type": type(error).__name__})
+            log_event(logging.ERROR, "retro_rescore_failed", {"error_type": type(error).__name__})
 
     def _log_progress(self) -> None:
         counts = self._spool.counts()
@@ -150,7 +150,7 @@ class RetroRescorer:
                 "findings": counts.findings - findings,
                 "waiting": counts.waiting_events,
             }
-            log_event(logging.INFO, "retro_looked", fields)
+            log_event(logging.INFO, "retro_rescored", fields)
             self._logged = counts.rescored, counts.findings
 
     async def _wait_for_calm(self) -> None:

@@ -506,7 +506,7 @@ async def test_a_poll_that_fails_does_not_end_the_monitor(
     await asyncio.wait_for(pipelines.reported.wait(), 10)
     await monitor.stop()
 
-    assert len(recorded_log("watch_failed")) == 1
+    assert len(recorded_log("monitor_failed")) == 1
     assert len(recorded_log("ml_models_status")) == 1
 
 

@@ -308,7 +308,7 @@ async def test_a_rollback_that_cannot_be_written_holds_here_and_is_logged_once(
         await watcher.poll()
 
     assert pipeline.release.name == "default/1"
-    assert sum(record.message == "retreat_not_kept" for record in caplog.records) == 1
+    assert sum(record.message == "rollback_write_failed" for record in caplog.records) == 1
 
 
 async def test_a_rollout_interrupted_by_a_failed_poll_restarts() -> None:

@@ -383,5 +383,5 @@ async def test_a_failed_rescore_is_logged_and_tried_again(
         await world.rescorer.stop()
 
         assert world.found == ["f1"]
-        assert "retro_look_failed" in caplog.messages
+        assert "retro_rescore_failed" in caplog.messages
         assert "hunter2" not in caplog.text

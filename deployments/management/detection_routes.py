@@ -10,7 +10,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deployments.management import job_responses, request_bodies
+from deployments.management import detection_responses, request_bodies
 from deployments.management.caller_registry import CallerRegistry
 from deployments.management.contract import MODEL, OF_MODEL, READING_STORE, ROW, done
 from deployments.management.detectors import Detections, LoadReport
@@ -85,7 +85,7 @@ class DetectionRoutes:
                 summary="Rate rows; a bad row gets an error in place of its result",
                 parameters=[MODEL],
                 body=Body(request_bodies.DetectRequest, {"one row": {"network_data": [dict(ROW)]}}),
-                answers=done(job_responses.Detections),
+                answers=done(detection_responses.Detections),
                 errors=[
                     *READING_ERRORS,
                     *READING_STORE,
@@ -105,7 +105,7 @@ class DetectionRoutes:
                 tag="detection",
                 summary="Tell every replica to load the model now, and report their states",
                 parameters=[MODEL],
-                answers=done(job_responses.Loading),
+                answers=done(detection_responses.Loading),
                 errors=[*READING_STORE, *OF_MODEL, "NOT_SERVING", "DEPLOYMENT_UNAVAILABLE"],
             ),
         ]
@@ -120,7 +120,7 @@ class DetectionRoutes:
         detections, owner = await self._rated(request, model, list(rows.values()), body.missing)
         results = _in_order(body.network_data, list(rows), detections, refused)
         return as_json(
-            job_responses.Detections(
+            detection_responses.Detections(
                 detections.model, detections.version, str(owner), detections.is_last_good, results
             )
         )
@@ -155,11 +155,11 @@ class DetectionRoutes:
         else:
             reports = await self.detectors.broadcast("load", str(known.info.tenant_id), str(model))
             states = [_of_detectors(report) for report in reports]
-        return as_json(job_responses.Loading(str(model), states))
+        return as_json(detection_responses.Loading(str(model), states))
 
     async def _loaded_by(
         self, layer: str, model: ModelName, tenant: Tenant
-    ) -> list[job_responses.Replica]:
+    ) -> list[detection_responses.Replica]:
         states = await self.layers[layer].broadcast("load", str(tenant))
         return [line for state in states for line in _of_slot(layer, model, state)]
 
@@ -200,10 +200,10 @@ def _in_order(
     """
     results: list[Any] = [None] * len(sent)
     for place, error in refused.items():
-        results[place] = job_responses.RowRefused(place, _error_body(error))
+        results[place] = detection_responses.RowRefused(place, _error_body(error))
     for row, error in detections.refused.items():
         _, _, feature = error.field.partition("].")
-        results[places[row]] = job_responses.RowRefused(
+        results[places[row]] = detection_responses.RowRefused(
             places[row],
             _error_body(FeatureMismatch(f"{ROWS}[{places[row]}].{feature}", error.problem)),
         )
@@ -215,7 +215,7 @@ def _in_order(
     )
     for row, is_anomaly, score, level in zip(*columns, strict=True):
         place = places[row]
-        results[place] = job_responses.Finding(place, is_anomaly, score, level, sent[place])
+        results[place] = detection_responses.Finding(place, is_anomaly, score, level, sent[place])
     return results
 
 
@@ -223,28 +223,28 @@ def _error_body(error: EventError) -> ErrorBody:
     return ErrorBody(error.code, str(error), error.field)
 
 
-def _of_detectors(report: LoadReport | EnsembleError) -> job_responses.Replica:
+def _of_detectors(report: LoadReport | EnsembleError) -> detection_responses.Replica:
     if isinstance(report, ArtifactMissing):
         raise NotServing
     if isinstance(report, EnsembleError):
-        return job_responses.Replica(DETECTORS, "", _status_of(report), "", report.code)
+        return detection_responses.Replica(DETECTORS, "", _status_of(report), "", report.code)
     status = LayerStatus.LAST_GOOD if report.code else LayerStatus.LIVE
-    return job_responses.Replica(DETECTORS, "", status, str(report.version), report.code)
+    return detection_responses.Replica(DETECTORS, "", status, str(report.version), report.code)
 
 
 def _of_slot(
     layer: str, model: ModelName, state: SlotState | EnsembleError
-) -> list[job_responses.Replica]:
+) -> list[detection_responses.Replica]:
     """Report the state of a layer's model on one replica, for each kind of event that it scores."""
     if isinstance(state, EnsembleError):
-        return [job_responses.Replica(layer, "", _status_of(state), "", state.code)]
+        return [detection_responses.Replica(layer, "", _status_of(state), "", state.code)]
     kinds = [
         kind
         for kind, models in LAYERS[layer].kinds.items()
         if model in models and kind in state.kinds
     ]
     return [
-        job_responses.Replica(layer, str(kind), str(one.status), one.version, one.reason)
+        detection_responses.Replica(layer, str(kind), str(one.status), one.version, one.reason)
         for kind in kinds
         for one in [state.kinds[kind]]
     ]

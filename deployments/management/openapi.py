@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from deployments.config import Settings
 from deployments.management.contract import NAME
-from deployments.management.job_responses import Finding, RowRefused
+from deployments.management.detection_responses import Finding, RowRefused
 from deployments.management.request_parsing import RESERVED
 from deployments.web import Json, ScopedRoute, openapi_document, ref, schemas_of
 from ensemble.features.tabular import LEAST_FEATURES, MOST_FEATURES, NETWORK_FEATURES

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from deployments.scoring.layer_client import DISABLED, BreakerView
@@ -23,6 +22,7 @@ from deployments.scoring.status_schema import (
     Problem,
     Provider,
 )
+from deployments.scoring.verdict_wire import timestamp
 from deployments.web import cause_of, describe_code
 from ensemble.events import Kind
 from ensemble.guard import BreakerState
@@ -217,9 +217,7 @@ def iso(seconds: float) -> str:
     Args:
         seconds: since 1970.
     """
-    if not seconds:
-        return ""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return timestamp(seconds, "seconds") if seconds else ""
 
 
 def _available(layers: Mapping[str, Mapping[Kind, KindState]], kind: Kind) -> list[str]:

@@ -129,9 +129,14 @@ class _Shared:
     elapsed_ms: float
 
 
-def timestamp(at: float) -> str:
-    """Format a time, seconds since 1970, as ISO 8601 in UTC with milliseconds."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def timestamp(at: float, precision: str = "milliseconds") -> str:
+    """Format a time, seconds since 1970, as ISO 8601 in UTC.
+
+    Args:
+        at: the time.
+        precision: `timespec` of `datetime.isoformat`.
+    """
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec=precision).replace("+00:00", "Z")
 
 
 def _verdicts_of(

@@ -30,7 +30,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("ensemble.training", "ensemble.rollout", "ensemble.replay"),
     ("ensemble.legacy",),
     ("ensemble",),  # the public Python API
-    ("deployments.observability", "deployments.host"),
+    ("deployments.observability", "deployments.host", "deployments.poller"),
     ("deployments.config",),
     ("deployments.web",),
     ("deployments.scoring", "deployments.layers", "deployments.management"),

@@ -9,8 +9,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from deployments.host import Poller
 from deployments.observability import log_event, set_state
+from deployments.poller import Poller
 from deployments.scoring.layer_client import BreakerView
 from deployments.scoring.layer_switches import LayerSwitches
 from deployments.scoring.retro_spool import RetroSpool

@@ -13,8 +13,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from deployments.host import Poller
 from deployments.observability import log_event
+from deployments.poller import Poller
 from deployments.scoring.layer_switches import LayerSwitches
 from deployments.scoring.pipeline import TenantPipeline
 from ensemble.rollout import RolloutState

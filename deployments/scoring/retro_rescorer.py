@@ -20,8 +20,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from deployments.host import Poller
 from deployments.observability import log_event
+from deployments.poller import Poller
 from deployments.scoring import verdict_wire, wire
 from deployments.scoring.retro_spool import RetroBatch, RetroSpool, first_verdict
 from deployments.scoring.tenants import TenantPipelines

@@ -22,8 +22,8 @@ from typing import TypeVar
 import msgspec
 
 from deployments.config import RetroSettings
-from deployments.host import Poller
 from deployments.observability import log_event
+from deployments.poller import Poller
 from deployments.scoring import verdict_wire, wire
 from ensemble.errors import EventError
 from ensemble.events import Kind

@@ -22,8 +22,8 @@ from starlette.responses import Response
 from starlette.types import Scope as AsgiScope
 
 from deployments.config import Settings, Tenants
-from deployments.host import Poller
 from deployments.observability import LogThrottle, log_event
+from deployments.poller import Poller
 from deployments.web.api_keys import Key, Scope
 from deployments.web.errors import error_response
 from deployments.web.key_ring import KeyRing

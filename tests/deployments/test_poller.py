@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from deployments.host.poller import Poller
+from deployments.poller import Poller
 
 
 class Polled:

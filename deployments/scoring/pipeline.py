@@ -56,6 +56,8 @@ class TenantPipeline:
     Attributes:
         controller: which release scores, and the rollout of the next one.
         in_flight: batches of callers that are being scored now.
+        prediction_batchers: model -> the batcher of `/predict`, which makes it. It refers to this
+            pipeline, so it is stored here: both are freed together.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class TenantPipeline:
             for explain in (False, True)
         }
         self.in_flight = 0
+        self.prediction_batchers: dict[str, MicroBatcher[Any, Any]] = {}
         self._challenger: tuple[ReleaseFusion, ShadowEvaluation] | None = None
         self._shadow_tasks: set[asyncio.Task[None]] = set()
         self._canary_tasks: set[asyncio.Task[None]] = set()

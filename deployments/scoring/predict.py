@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -104,9 +103,6 @@ class Predictor:
     ) -> None:
         self._classify = None if handle is None else handle.classify.remote
         self._settings, self._meter, self._now = settings, meter, now
-        self._batchers: WeakKeyDictionary[
-            TenantPipeline, dict[str, MicroBatcher[Waiting, Outcome]]
-        ] = WeakKeyDictionary()  # an idle tenant's pipeline is dropped
 
     async def predict(
         self, pipeline: TenantPipeline, flow: Features, model: str, *, since: float
@@ -124,13 +120,13 @@ class Predictor:
             LayerError: the classifier does not respond.
         """
         _check_known(model)
-        batchers = self._batchers.setdefault(pipeline, {})
+        batchers = pipeline.prediction_batchers
         if model not in batchers:
             size, in_flight = self._settings.events_per_flush, self._settings.flushes_in_flight
             batchers[model] = MicroBatcher(
                 self._flush(pipeline, model), batch_size=size, in_flight=in_flight
             )
-        outcome = await batchers[model].submit((flow, since))
+        outcome: Outcome = await batchers[model].submit((flow, since))
         if isinstance(outcome, EnsembleError):
             raise outcome
         return outcome

@@ -6,9 +6,13 @@ Every error of it, too.
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
+import time
+import weakref
 from collections.abc import Callable
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -16,12 +20,16 @@ import numpy as np
 import pytest
 
 from deployments.config.settings import read_settings
+from deployments.scoring.predict import Predictor
+from deployments.scoring.predict_wire import DEFAULT_MODEL
 from ensemble.events import FlowBatch
 from ensemble.features.flow import FEATURE_NAMES
 from ensemble.runtime.classification import KNOWN_MODELS, Classification
 from ensemble.runtime.model_state import LoadFailure
 from tests.support.asgi_clients import LONG_DEADLINE, IngressClient, OpenIngress
 from tests.support.fake_classifier import NOT_INSTALLED, FakeClassifier, FakeReleases, flow, hang
+from tests.support.fake_handles import FakeMethod
+from tests.support.pipelines import layer_client, tenant_pipeline
 from tests.support.recorded_telemetry import RecordingMeter
 from tests.support.scoring_client import error_of
 
@@ -159,6 +167,27 @@ def test_a_response_has_the_id_of_its_request(classifier_client: IngressClient, 
         == "abc-1"
     )
     assert re.fullmatch(r"[0-9a-f]{32}", classifier_client.post(path, body).headers["X-Request-ID"])
+
+
+async def test_an_evicted_pipeline_that_predicted_is_freed(meter: RecordingMeter) -> None:
+    """Otherwise each evicted tenant costs memory until the service restarts."""
+
+    async def classify(batch: FlowBatch, release: str, model: str) -> Classification:
+        del model
+        return Classification(release, "7", ("BENIGN",), np.ones((len(batch), 1)))
+
+    layers = layer_client({"classifier": hang}, deadline_s=30.0)
+    handle = SimpleNamespace(classify=FakeMethod(classify))
+    predictor = Predictor(handle, read_settings().ingress, meter)
+    pipeline = tenant_pipeline(layers)
+
+    predicted = await predictor.predict(pipeline, flow(), DEFAULT_MODEL, since=time.monotonic())
+    assert predicted.prediction == "BENIGN"
+    evicted = weakref.ref(pipeline)
+    del pipeline
+    gc.collect()
+
+    assert evicted() is None
 
 
 # -- batches

@@ -22,10 +22,14 @@ from ensemble.runtime import (
     read_controls,
 )
 
-__all__ = ["LayerSwitches"]
+__all__ = ["ChangeNotBegun", "LayerSwitches"]
 
 RELOAD_WITHIN_S = 1.0  # one small file; a start does not wait longer for a slow disk
 UPDATE_WITHIN_S = 5.0  # the file is flushed to the disk while an operator waits
+
+
+class ChangeNotBegun(OSError):
+    """A change that was not begun, because an earlier one hangs on the disk; it is not queued."""
 
 
 class LayerSwitches:
@@ -84,12 +88,13 @@ class LayerSwitches:
 
         Raises:
             ArtifactError: the current file is broken.
+            ChangeNotBegun: an earlier change hangs on the disk; nothing has changed.
             LoadTimeout: the disk hangs; the change may still be written once it responds.
             OSError: it cannot be written; nothing has changed.
         """
         async with self._lock:
             if self._is_writing:
-                raise LoadTimeout(CONTROLS, UPDATE_WITHIN_S)  # a thread hangs there already
+                raise ChangeNotBegun("an earlier change is still being written")
             self._reading = None
             writing = asyncio.create_task(asyncio.to_thread(change_controls, self._state, change))
             self._writing = writing

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from deployments.scoring.layer_client import BreakerView
-from deployments.scoring.layer_switches import LayerSwitches
+from deployments.scoring.layer_switches import ChangeNotBegun, LayerSwitches
 from deployments.scoring.monitor import Monitor
 from deployments.scoring.retro_spool import RetroCounts
 from deployments.scoring.scoring_metrics import ScoringMetrics
@@ -445,7 +445,7 @@ async def test_a_change_that_hangs_is_an_error_and_the_polls_go_on(
     await asyncio.wait([changing])
 
     monkeypatch.setattr("deployments.scoring.layer_switches.UPDATE_WITHIN_S", 0.01)
-    with pytest.raises(LoadTimeout):
+    with pytest.raises(ChangeNotBegun):
         await looking.update(lambda now: now.with_disabled("behavior"))
     await asyncio.wait_for(looking.reload(), 5.0)
     assert (layers.disabled, len(writes)) == (frozenset(), 1)

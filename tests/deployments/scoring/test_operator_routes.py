@@ -260,6 +260,25 @@ def test_a_switch_on_a_hanging_disk_gets_an_error_with_a_code(
     assert "nothing was changed" not in answer.json()["error"]["message"]
 
 
+def test_a_switch_behind_one_that_hangs_was_not_begun_and_the_response_says_so(
+    client: IngressClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault F14: the second switch is not queued, so it will not apply later."""
+    come_back = threading.Event()
+    monkeypatch.setattr(
+        "deployments.scoring.layer_switches.change_controls", lambda *_: come_back.wait(10)
+    )
+    monkeypatch.setattr("deployments.scoring.layer_switches.UPDATE_WITHIN_S", 0.01)
+
+    first = client.post("/v1/layers/behavior/disable", {})
+    second = client.post("/v1/layers/anomaly/disable", {})
+    come_back.set()
+
+    error_of(second, 503, "CONTROLS_NOT_KEPT")
+    assert "applies once it is written" in first.json()["error"]["message"]
+    assert "nothing was changed" in second.json()["error"]["message"]
+
+
 def test_a_switch_that_cannot_be_written_changes_nothing(
     client: IngressClient, flow_events: list[Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,6 +81,10 @@ class Keys(Protocol):
         """Read the keys again; blocks."""
         ...
 
+    def log_problem(self, error: Exception) -> None:
+        """Log the error of a reload that raised, once and on change."""
+        ...
+
 
 class Limits(Protocol):
     """A limit on the requests of each tenant, such as `TokenBuckets`."""
@@ -136,7 +140,7 @@ class Authenticator:
         self._unauthenticated = unauthenticated
         self._anonymous = Caller(anonymous, frozenset(Scope), "")
         self._throttle = LogThrottle(clock)
-        self._poller = Poller(self._reload, every_s=RELOAD_EVERY_S, on_error=_log_failure)
+        self._poller = Poller(self._reload, every_s=RELOAD_EVERY_S, on_error=self._reload_failed)
 
     @classmethod
     def from_settings(cls, settings: Settings, tenants: Tenants, meter: Meter) -> Authenticator:
@@ -163,6 +167,10 @@ class Authenticator:
     async def _reload(self) -> None:
         if self._keys is not None:
             await asyncio.to_thread(self._keys.reload)
+
+    def _reload_failed(self, error: Exception) -> None:
+        if self._keys is not None:
+            self._keys.log_problem(error)
 
     async def authenticate(self, scope: AsgiScope) -> Response | None:
         """Put the caller into `scope`, or return the refusal.
@@ -225,10 +233,6 @@ class Authenticator:
         if suppressed is not None:
             fields = {"code": code, "key": key_id, "tenant": str(tenant), "suppressed": suppressed}
             log_event(logging.WARNING, "request_refused", fields)
-
-
-def _log_failure(error: Exception) -> None:
-    log_event(logging.ERROR, "keys_unreadable", {"error_type": type(error).__name__})
 
 
 def _token_of(headers: Iterable[tuple[bytes, bytes]]) -> str:

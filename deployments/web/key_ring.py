@@ -93,22 +93,28 @@ class KeyRing:
             if data != self._data:  # parsing three thousand keys takes half a second
                 self._keys = {key.id: key for key in parse_keys(data) if key.revoked_at is None}
         except ArtifactError as error:
-            self._fingerprint = None
-            self._log_problem(error)
+            self.log_problem(error)
             return
         is_changed = data != self._data or bool(self._problem)
         self._data, self._fingerprint, self._read_at, self._problem = data, fingerprint, at, ""
         if is_changed:
             log_event(logging.INFO, "keys_read", {"keys": len(self._keys)})
 
-    def _log_problem(self, error: ArtifactError) -> None:
-        if error.code == self._problem:
+    def log_problem(self, error: Exception) -> None:
+        """Log that the keys could not be read, once and on change; the next reload reads again."""
+        self._fingerprint = None
+        # the text of an unexpected error may contain a part of the file, so only its type is logged
+        code, cause, sentence = "INTERNAL_ERROR", "", type(error).__name__
+        if isinstance(error, ArtifactError):
+            is_missing = isinstance(error, ArtifactMissing)
+            code, cause = error.code, error.cause
+            sentence = "there is no key file" if is_missing else str(error)
+        if code == self._problem:
             return
-        self._problem = error.code
+        self._problem = code
         action = "refusing_all_keys" if self._data is None else "keeping_previous_keys"
-        sentence = "there is no key file" if isinstance(error, ArtifactMissing) else str(error)
         log_event(
             logging.ERROR,
             "keys_unreadable",
-            {"code": error.code, "cause": error.cause, "error": sentence, "action": action},
+            {"code": code, "cause": cause, "error": sentence, "action": action},
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,6 +20,7 @@ from deployments.web.api_keys import Key, Scope
 from deployments.web.auth import Authenticator, Caller, caller_of
 from deployments.web.contract import Answer
 from deployments.web.errors import as_json
+from deployments.web.key_ring import KeyRing
 from deployments.web.rate_limit import Tarpit
 from deployments.web.routes import AuthenticatedApp, Endpoint, ScopedRoute
 from ensemble.errors import RateLimited
@@ -39,6 +41,8 @@ class Ring:
         self.scopes = frozenset({Scope.SCORE})
 
     def reload(self) -> None: ...
+
+    def log_problem(self, error: Exception) -> None: ...
 
     def find(self, token: str) -> Key | None:
         self.looked_for.append(token)
@@ -255,6 +259,44 @@ def test_refusals_are_counted_and_told_without_a_key(
     ]
     assert "secret" not in str(said)
     assert GOOD not in str(said)
+
+
+async def test_a_reload_that_fails_with_any_error_is_logged_once(
+    meter: RecordingMeter,
+    recorded_log: RecordedLog,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not once a second; and with the fields that the runbook names."""
+    reloads: list[int] = []
+
+    def broken(_: Path) -> bytes:
+        reloads.append(1)
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("deployments.web.key_ring.read_key_file", broken)
+    monkeypatch.setattr("deployments.web.auth.RELOAD_EVERY_S", 0.001)
+    authenticator = Authenticator(
+        KeyRing(tmp_path / "keys.json"),
+        Limits(),
+        unauthenticated=Limits(),
+        tarpit=Tarpit(0.5),
+        anonymous=DEFAULT,
+        meter=meter,
+    )
+
+    await authenticator.start()
+    async with asyncio.timeout(20.0):
+        while len(reloads) < 3:  # noqa: ASYNC110  # what is waited for is a thread
+            await asyncio.sleep(0.001)
+    await authenticator.stop()
+
+    (logged,) = recorded_log("keys_unreadable")
+    assert (logged["code"], logged["error"], logged["action"]) == (
+        "INTERNAL_ERROR",
+        "RuntimeError",
+        "refusing_all_keys",
+    )
 
 
 def test_behind_a_prefix_the_public_paths_are_still_those_of_the_application(world: World) -> None:

@@ -63,8 +63,10 @@ class TenantPipelines:
         self._layers, self._switches, self._spool, self._metrics = layers, switches, spool, metrics
         self._pipelines: OrderedDict[Tenant, TenantPipeline] = OrderedDict()  # by last use
         self.watchers: dict[Tenant, ReleaseWatcher] = {}
-        # tenant -> its serving tenant, and when that was resolved
-        self._serving: OrderedDict[str, tuple[Tenant, float]] = OrderedDict()
+        self._lineages: dict[Tenant, tuple[Tenant, ...]] = {}  # of the open pipelines
+        # tenant -> the lineage of its serving tenant, which is the first in it, and when that was
+        # resolved
+        self._serving: OrderedDict[str, tuple[tuple[Tenant, ...], float]] = OrderedDict()
         self._resolving: dict[str, asyncio.Task[None]] = {}
         self._first: TenantPipeline | None = None
 
@@ -73,8 +75,8 @@ class TenantPipelines:
         """The pipeline of the generic tenant, for all tenants without models of their own."""
         if self._first is None:
             raise RuntimeError("the pipelines are not started")
-        serving, _ = self._serving[self._tenants.generic]
-        return self._pipelines.get(serving, self._first)
+        lineage, _ = self._serving[self._tenants.generic]
+        return self._pipelines.get(lineage[0], self._first)
 
     @property
     def is_ready(self) -> bool:
@@ -89,10 +91,11 @@ class TenantPipelines:
     async def start(self) -> None:
         """Start following the generic pointer; wait for the first poll, but not for a slow disk."""
         generic = self._tenants.generic
-        serving = await self._resolve(generic) or generic
-        self._first = self._make(serving)
-        self._serving[generic] = serving, self._clock()
-        await self.watchers[serving].start()
+        # the lineage of the generic tenant is in the settings, so it needs no disk
+        lineage = await self._resolve(generic) or self._tenants.lineage(generic)
+        self._first = self._make(lineage)
+        self._serving[generic] = lineage, self._clock()
+        await self.watchers[lineage[0]].start()
 
     async def stop(self) -> None:
         """Stop following all pointers."""
@@ -113,11 +116,11 @@ class TenantPipelines:
             known = self._serving[tenant]
         elif self._clock() - known[1] >= SERVING_CACHED_S:
             self._refresh(tenant)  # the cached one serves until then
-        serving = known[0]
-        pipeline = self._pipelines.get(serving)
+        lineage = known[0]
+        pipeline = self._pipelines.get(lineage[0])
         if pipeline is None:
-            pipeline = await self._open(serving)
-        self._pipelines.move_to_end(serving)
+            return await self._open(lineage)  # it may be evicted before this returns
+        self._pipelines.move_to_end(lineage[0])
         return pipeline
 
     def _refresh(self, tenant: str) -> asyncio.Task[None]:
@@ -130,9 +133,9 @@ class TenantPipelines:
         try:
             owner = Tenant(tenant)
             # if the tenant has a pipeline, its watcher handles a pointer that is gone
-            found = owner if owner in self._pipelines else await self._resolve(owner)
+            found = self._lineages.get(owner) or await self._resolve(owner)
             known = self._serving.get(tenant)
-            fallback = known[0] if known else Tenant(self.default.tenant)
+            fallback = known[0] if known else self._lineages[Tenant(self.default.tenant)]
             self._serving[tenant] = found or fallback, self._clock()
             self._serving.move_to_end(tenant)
             while len(self._serving) > TENANTS_CACHED:
@@ -141,33 +144,43 @@ class TenantPipelines:
         finally:
             del self._resolving[tenant]
 
-    async def _resolve(self, tenant: Tenant) -> Tenant | None:
-        """The tenant whose models serve `tenant`; None if the disk does not respond in time."""
+    async def _resolve(self, tenant: Tenant) -> tuple[Tenant, ...] | None:
+        """The lineage of the tenant whose models serve `tenant`.
+
+        None if the disk does not respond in time.
+        """
+
+        def read() -> tuple[Tenant, ...]:
+            return self._tenants.lineage(self._tenants.serving_tenant(tenant))
+
         try:
-            return await asyncio.wait_for(
-                asyncio.to_thread(self._tenants.serving_tenant, tenant), RESOLVE_WITHIN_S
-            )
+            return await asyncio.wait_for(asyncio.to_thread(read), RESOLVE_WITHIN_S)
         except TimeoutError:
             return None
 
-    def _make(self, tenant: Tenant) -> TenantPipeline:
-        """Make a pipeline and the watcher of its pointer; the watcher is not started."""
+    def _make(self, lineage: tuple[Tenant, ...]) -> TenantPipeline:
+        """Make the pipeline of the first tenant of `lineage`, and the watcher of its pointer.
+
+        The watcher is not started.
+        """
+        tenant = lineage[0]
         pipeline = self._pipelines[tenant] = TenantPipeline(
             tenant, self._layers, self._spool, self._metrics, self._settings
         )
-        releases = ReleaseResolver(TrustedStore(self._settings), self._tenants.lineage(tenant))
+        self._lineages[tenant] = lineage
+        releases = ReleaseResolver(TrustedStore(self._settings), lineage)
         self.watchers[tenant] = ReleaseWatcher(pipeline, FusionResolver(releases), self._switches)
         return pipeline
 
-    async def _open(self, tenant: Tenant) -> TenantPipeline:
+    async def _open(self, lineage: tuple[Tenant, ...]) -> TenantPipeline:
         """Open a pipeline; the generic release scores until the tenant's own is loaded."""
-        pipeline = self._make(tenant)
+        pipeline = self._make(lineage)
         if self.default.release.name:
             pipeline.controller.switch_to(self.default.release, at_once=True)
-        await self.watchers[tenant].start(waits=False)
+        await self.watchers[lineage[0]].start(waits=False)
         while len(self._pipelines) > self._settings.store.tenants_at_once:
             in_use = (self._first, self.default, pipeline)
             oldest = next(one for one, made in self._pipelines.items() if made not in in_use)
-            del self._pipelines[oldest]
+            del self._pipelines[oldest], self._lineages[oldest]
             await self.watchers.pop(oldest).stop()
         return pipeline

@@ -221,6 +221,51 @@ def test_the_least_recently_used_tenant_is_closed_and_opened_again(
     assert release_serving(client, "acme") == "acme/1"
 
 
+def test_a_pipeline_that_is_evicted_while_it_opens_still_serves_its_request(
+    world: ModelsOnDisk, own_models: Publish
+) -> None:
+    """Tenants that open pipelines at the same time evict each other; neither gets an error."""
+    for tenant in ("acme", "globex", "initech"):
+        own_models(tenant)
+    client = started(world, store={"tenants_at_once": 2})
+    pipelines = client.ingress._pipelines
+
+    async def open_all(*tenants: str) -> list[str]:
+        opened = await asyncio.gather(*(pipelines.for_tenant(tenant) for tenant in tenants))
+        return [pipeline.tenant for pipeline in opened]
+
+    for tenant in ("acme", "globex", "initech"):  # their serving tenants are cached from here on
+        client.loop.run(open_all(tenant))
+
+    assert client.loop.run(open_all("acme", "globex")) == ["acme", "globex"]
+
+
+def test_the_tenants_file_is_read_in_a_thread(
+    world: ModelsOnDisk, own_models: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when a pipeline opens: a slow disk must not block the event loop."""
+    own_models("acme")
+    client = started(world)
+    reads: list[int] = []
+    lineage = Tenants.lineage
+
+    def recorded(self: Tenants, tenant: Tenant) -> tuple[Tenant, ...]:
+        reads.append(threading.get_ident())
+        return lineage(self, tenant)
+
+    monkeypatch.setattr(Tenants, "lineage", recorded)
+
+    async def opened() -> tuple[str, int]:
+        pipeline = await client.ingress._pipelines.for_tenant("acme")
+        return pipeline.tenant, threading.get_ident()
+
+    tenant, event_loop = client.loop.run(opened())
+
+    assert tenant == "acme"
+    assert reads
+    assert event_loop not in reads
+
+
 def test_one_tenants_hanging_disk_delays_no_other(
     world: ModelsOnDisk, own_models: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:

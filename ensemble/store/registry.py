@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from ensemble.errors import ArtifactError, ArtifactMissing, ServedByRelease
 from ensemble.store.audit_log import AuditEntry, read_audit
+from ensemble.store.bundles.list import list_bundles
 from ensemble.store.bundles.quota import Quota
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
@@ -239,13 +240,13 @@ class ModelRegistry:
             ServedByRelease: the model belongs to a layer, so releases choose its version.
             ArtifactError: the version does not open.
         """
-        ref = self._own(model, version)
-        if version is None:
-            serial = self._alias_serial(model, alias)
-            return clear_model_alias(
-                self.store, self.tenant, model, alias, serial, signer=self._signer
-            )
-        return self._name(ref, alias)
+        if version is not None:
+            return self._name(self._own(model, version), alias)
+        if not list_bundles(self.store, self.tenant, model):
+            raise ArtifactMissing(f"model {model}")
+        self._refuse_layer_model(model)
+        serial = self._alias_serial(model, alias)
+        return clear_model_alias(self.store, self.tenant, model, alias, serial, signer=self._signer)
 
     def promote_challenger_of(self, model: ModelName) -> AliasTarget:
         """Make the challenger of a model its champion; errors as in `set_alias`."""
@@ -338,11 +339,14 @@ class ModelRegistry:
         except ArtifactError as error:
             return None, error
 
-    def _own(self, model: ModelName, which: int | Alias | None) -> BundleRef:
+    def _own(self, model: ModelName, which: int | Alias) -> BundleRef:
         ref = resolve_bundle(self.store, self.tenant, model, which)
+        self._refuse_layer_model(model)
+        return ref
+
+    def _refuse_layer_model(self, model: ModelName) -> None:
         if model in self.layer_models:
             raise ServedByRelease
-        return ref
 
     def _alias_serial(self, model: ModelName, alias: Alias) -> int:
         try:

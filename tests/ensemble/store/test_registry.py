@@ -124,6 +124,30 @@ def test_a_model_of_a_layer_gets_no_alias(
         served.set_alias(MODEL, Alias.CHAMPION, version)
 
 
+@pytest.mark.parametrize("broken", ["aliases/tabular/champion", "CURRENT"])
+def test_an_alias_is_cleared_whatever_else_is_broken(
+    registry: ModelRegistry, store: Store, publish: Publish, two_releases: Two, broken: str
+) -> None:
+    """Clearing once resolved the champion first, through the broken alias or pointer."""
+    registry.promote(two_releases[0].serial)
+    registry.set_alias(MODEL, Alias.CHAMPION, publish(store, model=MODEL).version)
+    path = store.state / "tenants" / "acme" / broken
+    assert path.is_file()
+    path.write_bytes(b"{}\n")
+
+    cleared = registry.set_alias(MODEL, Alias.CHAMPION, None)
+
+    assert cleared.number == 0
+    assert registry.alias(MODEL, Alias.CHAMPION) == cleared
+
+
+def test_no_alias_is_cleared_of_a_model_that_the_tenant_does_not_have(
+    registry: ModelRegistry,
+) -> None:
+    with pytest.raises(ArtifactMissing):
+        registry.set_alias(MODEL, Alias.CHALLENGER, None)
+
+
 def test_a_tenant_inherits_champions_and_nothing_else(
     registry: ModelRegistry, store: Store, publish: Publish
 ) -> None:

@@ -42,8 +42,10 @@ def promote(
     registry = own_registry(owner)
     if broken := registry.overview().pointer_error:
         console.out.print(f"the pointer is broken and is replaced: {broken}", markup=False)
-    which = int(release) if release.isdecimal() else Alias.CHALLENGER
-    _report(owner, registry.promote(which, at_once=at_once))
+    pointer = registry.promote(
+        int(release) if release.isdecimal() else Alias.CHALLENGER, at_once=at_once
+    )
+    _report(owner, pointer)
 
 
 def rollback(

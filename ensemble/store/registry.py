@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 
 from ensemble.errors import ArtifactError, ArtifactMissing, ServedByRelease
 from ensemble.store.audit_log import AuditEntry, read_audit
@@ -170,24 +171,30 @@ class ModelRegistry:
                 return listing.ref
         raise ArtifactMissing(f"release {number}")
 
-    def promote(self, which: int | Alias, *, at_once: bool = False) -> Pointer:
+    def promote(self, which: int | Literal[Alias.CHALLENGER], *, at_once: bool = False) -> Pointer:
         """Point to a release by number, or to the challenger, after proving it.
 
         If the release is the challenger, that alias is cleared.
 
         Raises:
+            PointerMoved: another change came first, see `promote_challenger`.
             ArtifactError: the release does not exist or cannot be loaded.
         """
+        store, tenant = self.store, self.tenant
         pointer, _ = self._pointer()
         serial = pointer.serial if pointer else 0
-        if isinstance(which, int):
+        if not isinstance(which, int):
+            challenger = self.challenger()
+        else:
             ref = self.release(which)
-            if ref != self._challenger()[0]:
-                return promote(
-                    self.store, self.tenant, ref, serial, signer=self._signer, at_once=at_once
-                )
+            try:
+                challenger = self.challenger()
+            except ArtifactError:  # a broken alias names nothing that could be cleared
+                challenger = AliasTarget(0, "", 0)
+            if (challenger.number, challenger.sha256) != (ref.serial, ref.sha256):
+                return promote(store, tenant, ref, serial, signer=self._signer, at_once=at_once)
         return promote_challenger(
-            self.store, self.tenant, serial, signer=self._signer, at_once=at_once
+            store, tenant, challenger, serial, signer=self._signer, at_once=at_once
         )
 
     def roll_back(self, to: int | None = None) -> Pointer:

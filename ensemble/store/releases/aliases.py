@@ -138,30 +138,42 @@ def clear_challenger(
 
 
 def promote_challenger(
-    store: Store, tenant: Tenant, expected_serial: int, *, signer: Signer, at_once: bool = False
+    store: Store,
+    tenant: Tenant,
+    challenger: AliasTarget,
+    expected_serial: int,
+    *,
+    signer: Signer,
+    at_once: bool = False,
 ) -> Pointer:
     """Make the challenger the release in use, and clear the alias.
 
     After a crash in between the challenger serves already, and only the alias is left to clear.
-    `expected_serial` is that of the pointer; the other arguments are as in `promote`.
+
+    Args:
+        store: as in `promote`.
+        tenant: as in `promote`.
+        challenger: what the caller read with `get_challenger`.
+        expected_serial: serial of the pointer that the caller read.
+        signer: as in `promote`.
+        at_once: as in `promote`.
 
     Raises:
         ArtifactMissing: there is no challenger.
         PointerMoved: another promotion came first; or another challenger was set meanwhile, which
-            stays, while the former one is promoted.
+            stays, while `challenger` is promoted.
     """
-    current = get_challenger(store, tenant)
-    if not current.number:
+    if not challenger.number:
         raise ArtifactMissing(f"a challenger of tenant {tenant}")
     pointer = promote(
         store,
         tenant,
-        ReleaseRef(current.number, current.sha256),
+        ReleaseRef(challenger.number, challenger.sha256),
         expected_serial,
         signer=signer,
         at_once=at_once,
     )
-    clear_challenger(store, tenant, current.serial, signer=signer)
+    clear_challenger(store, tenant, challenger.serial, signer=signer)
     return pointer
 
 

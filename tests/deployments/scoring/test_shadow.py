@@ -105,7 +105,12 @@ def test_promotion_of_the_challenger_is_one_call(
     models_on_disk.poll()
 
     promote_challenger(
-        store, DEFAULT, read_pointer(store, DEFAULT).serial, signer=signer, at_once=True
+        store,
+        DEFAULT,
+        get_challenger(store, DEFAULT),
+        read_pointer(store, DEFAULT).serial,
+        signer=signer,
+        at_once=True,
     )
     models_on_disk.poll()
 

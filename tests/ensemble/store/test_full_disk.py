@@ -20,6 +20,7 @@ from ensemble.store.operations.deletion import apply_retention, delete_release
 from ensemble.store.operations.quarantine import list_quarantine, quarantine_bundle
 from ensemble.store.releases.aliases import (
     Alias,
+    get_challenger,
     promote_challenger,
     read_challenger,
     set_challenger,
@@ -101,7 +102,11 @@ def acts(
         "roll back": lambda: roll_back(store, acme, 2, signer=signer),
         "set a challenger": lambda: set_challenger(store, acme, third, 1, signer=signer),
         "promote the challenger": lambda: promote_challenger(
-            store, acme, read_pointer(store, acme).serial, signer=signer
+            store,
+            acme,
+            get_challenger(store, acme),
+            read_pointer(store, acme).serial,
+            signer=signer,
         ),
         "set a champion": lambda: set_model_alias(
             store, acme, MODEL, Alias.CHAMPION, spare, 0, signer=signer

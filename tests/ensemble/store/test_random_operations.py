@@ -195,8 +195,9 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(death=deaths)
     def promote_challenger(self, death: int | None) -> None:
         serial = self.pointer_serial()
+        challenger = get_challenger(self.store, ACME)
         with contextlib.suppress(ArtifactMissing), dying_at(death):
-            promote_challenger(self.store, ACME, serial, signer=self.signer)
+            promote_challenger(self.store, ACME, challenger, serial, signer=self.signer)
 
     @precondition(lambda self: list_bundles(self.store, ACME, MODELS[0]))
     @rule(pick=picks, death=deaths)

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from ensemble.errors import ArtifactMissing, ArtifactUntrusted, ServedByRelease
+from ensemble.errors import ArtifactMissing, ArtifactUntrusted, PointerMoved, ServedByRelease
 from ensemble.store.layout import Store
 from ensemble.store.names import BundleRef, ModelName, ReleaseRef, Tenant
 from ensemble.store.registry import ModelRegistry
-from ensemble.store.releases.aliases import Alias
-from ensemble.store.signing import Signer
+from ensemble.store.releases.aliases import Alias, set_challenger
+from ensemble.store.signing import Signer, Trust
 
 MODEL = ModelName("tabular")
 Publish = Callable[..., BundleRef]
@@ -46,6 +46,30 @@ def test_promoting_another_release_leaves_the_challenger(
     registry.promote(two_releases[0].serial, at_once=True)
 
     assert registry.challenger().number == two_releases[1].serial
+
+
+def test_promotion_by_number_promotes_that_release_and_no_newer_challenger(
+    registry: ModelRegistry, store: Store, acme: Tenant, signer: Signer, two_releases: Two
+) -> None:
+    """A promotion once read the challenger again, and promoted one that was set meanwhile."""
+    old, new = two_releases
+    registry.set_challenger(old.serial)
+    serial = registry.challenger().serial
+
+    def signer_read_after_another_change(_: Trust) -> Signer:
+        if registry.challenger().number == old.serial:
+            set_challenger(store, acme, new, serial, signer=signer)
+        return signer
+
+    promoting = replace(registry, read_signer=signer_read_after_another_change)
+
+    with pytest.raises(PointerMoved):  # the alias is no longer the one that was read
+        promoting.promote(old.serial)
+
+    pointer = registry.overview().pointer
+    assert pointer is not None
+    assert pointer.ref == old
+    assert registry.challenger().number == new.serial
 
 
 def test_a_broken_pointer_is_reported_and_replaced(

@@ -168,13 +168,13 @@ def test_promoting_the_challenger_clears_the_alias(
     promote(store, acme, two_releases[0], 0, signer=signer)
     set_challenger(store, acme, two_releases[1], 0, signer=signer)
 
-    pointer = promote_challenger(store, acme, 1, signer=signer)
+    pointer = promote_challenger(store, acme, get_challenger(store, acme), 1, signer=signer)
 
     assert read_pointer(store, acme) == pointer
     assert (pointer.ref, pointer.previous) == (two_releases[1], (two_releases[0],))
     assert read_challenger(store, acme) is None
     with pytest.raises(ArtifactMissing, match="challenger"):
-        promote_challenger(store, acme, 2, signer=signer)
+        promote_challenger(store, acme, get_challenger(store, acme), 2, signer=signer)
 
 
 def test_a_model_has_a_champion_and_a_challenger_of_its_own(
